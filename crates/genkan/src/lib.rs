@@ -1,0 +1,1 @@
+//! Genkan: a front door for AT Protocol accounts.

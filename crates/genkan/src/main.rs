@@ -1,0 +1,3 @@
+//! The `genkan` binary.
+
+fn main() {}

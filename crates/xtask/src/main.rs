@@ -1,0 +1,3 @@
+//! `cargo demo`, `cargo verify`, `cargo xtask …`.
+
+fn main() {}
