@@ -1,0 +1,13 @@
+//! The ground floor: time, chance, secrets, origins. Nothing here knows what Genkan does.
+//!
+//! Time and chance come from here and nowhere else, so that tests can hold both still.
+
+mod clock;
+mod origin;
+pub(crate) mod random;
+pub(crate) mod seal;
+mod secret;
+
+pub use clock::{Clock, Timestamp};
+pub use origin::Origin;
+pub use secret::Secret;

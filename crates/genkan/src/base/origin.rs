@@ -1,0 +1,146 @@
+//! A web origin: scheme, host and port, and nothing more.
+
+use std::fmt;
+use std::str::FromStr;
+
+use http::uri::{Authority, Scheme, Uri};
+
+/// `https://host[:port]` or `http://host[:port]`, in canonical form: lower-case host, no default port,
+/// no path, query or user information (RFC 6454 §4).
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct Origin {
+    text: Box<str>,
+    authority: Authority,
+    https: bool,
+}
+
+impl Origin {
+    pub fn as_str(&self) -> &str {
+        &self.text
+    }
+
+    pub const fn is_https(&self) -> bool {
+        self.https
+    }
+
+    /// The host without port; an IPv6 address keeps its brackets.
+    pub fn host(&self) -> &str {
+        self.authority.host()
+    }
+
+    pub fn port(&self) -> u16 {
+        self.authority.port_u16().unwrap_or(if self.https { 443 } else { 80 })
+    }
+
+    /// Host and, unless it is the scheme's own, port: what goes into a `Host` header.
+    pub const fn authority(&self) -> &Authority {
+        &self.authority
+    }
+
+    /// `localhost` or a loopback address.
+    pub fn is_loopback(&self) -> bool {
+        let host = self.host().trim_start_matches('[').trim_end_matches(']');
+        host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
+    }
+}
+
+/// Why a text is no origin, in words for an operator.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum OriginError {
+    #[error("is not a URL")]
+    NotAUrl,
+    #[error("must begin with https:// or http://")]
+    Scheme,
+    #[error("must not contain a user name or password")]
+    UserInformation,
+    #[error("must end after the host and port: no path, query or slash")]
+    NotBare,
+}
+
+impl FromStr for Origin {
+    type Err = OriginError;
+
+    fn from_str(text: &str) -> Result<Self, OriginError> {
+        let uri: Uri = text.parse().map_err(|_| OriginError::NotAUrl)?;
+        let https = match uri.scheme() {
+            Some(scheme) if *scheme == Scheme::HTTPS => true,
+            Some(scheme) if *scheme == Scheme::HTTP => false,
+            _ => return Err(OriginError::Scheme),
+        };
+        let authority = uri.authority().ok_or(OriginError::NotAUrl)?;
+        if authority.as_str().contains('@') {
+            return Err(OriginError::UserInformation);
+        }
+        let bare = text.get(if https { 8 } else { 7 }..).ok_or(OriginError::NotAUrl)?;
+        if bare.len() != authority.as_str().len() {
+            return Err(OriginError::NotBare);
+        }
+        let host = authority.host().to_ascii_lowercase();
+        if host.is_empty()
+            || (authority.as_str().len() > authority.host().len() && authority.port_u16().is_none())
+        {
+            return Err(OriginError::NotAUrl);
+        }
+        let default_port = if https { 443 } else { 80 };
+        let canonical = match authority.port_u16() {
+            Some(port) if port != default_port => format!("{host}:{port}"),
+            _ => host,
+        };
+        let authority: Authority = canonical.parse().map_err(|_| OriginError::NotAUrl)?;
+        let scheme = if https { "https" } else { "http" };
+        Ok(Self { text: format!("{scheme}://{authority}").into(), authority, https })
+    }
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+impl fmt::Debug for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn takes_bare_origins_in_canonical_form() {
+        for (given, canonical) in [
+            ("https://Example.com", "https://example.com"),
+            ("https://example.com:443", "https://example.com"),
+            ("http://localhost:2583", "http://localhost:2583"),
+            ("http://127.0.0.1:80", "http://127.0.0.1"),
+            ("http://[::1]:9", "http://[::1]:9"),
+        ] {
+            assert_eq!(given.parse::<Origin>().unwrap().as_str(), canonical, "{given}");
+        }
+    }
+
+    #[test]
+    fn refuses_what_is_more_than_an_origin() {
+        for (given, why) in [
+            ("https://example.com/", OriginError::NotBare),
+            ("https://example.com/x", OriginError::NotBare),
+            ("https://example.com?x", OriginError::NotBare),
+            ("https://a:b@example.com", OriginError::UserInformation),
+            ("ftp://example.com", OriginError::Scheme),
+            ("example.com", OriginError::Scheme),
+            ("https://", OriginError::NotAUrl),
+            ("https://example.com:99999", OriginError::NotAUrl),
+        ] {
+            assert_eq!(given.parse::<Origin>(), Err(why), "{given}");
+        }
+    }
+
+    #[test]
+    fn knows_loopback() {
+        let is = |text: &str| text.parse::<Origin>().unwrap().is_loopback();
+        assert!(is("http://localhost:1") && is("http://127.0.0.2:1") && is("http://[::1]:1"));
+        assert!(!is("https://localhost.example.com") && !is("http://10.0.0.1"));
+    }
+}

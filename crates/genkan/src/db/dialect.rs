@@ -1,0 +1,89 @@
+//! What differs between SQLite and PostgreSQL.
+
+use std::path::Path;
+
+use sqlx::AnyConnection;
+use sqlx::{Executor as _, SqlSafeStr as _, SqlStr};
+
+use super::{Error, Result};
+use crate::base::Secret;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Dialect {
+    Sqlite,
+    Postgres,
+}
+
+impl Dialect {
+    pub(super) fn begin_write(self) -> SqlStr {
+        match self {
+            Self::Sqlite => "BEGIN IMMEDIATE".into_sql_str(),
+            Self::Postgres => "BEGIN".into_sql_str(),
+        }
+    }
+
+    /// An embedded database does not go away between two uses of a connection.
+    pub(super) const fn tests_connections(self) -> bool {
+        matches!(self, Self::Postgres)
+    }
+
+    pub(super) async fn prepare(self, connection: &mut AnyConnection) -> sqlx::Result<()> {
+        match self {
+            // FULL: an answer 200 means that the write survives a power cut.
+            Self::Sqlite => {
+                connection
+                    .execute(
+                        "PRAGMA busy_timeout = 5000; PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; \
+                         PRAGMA cache_size = -8192; PRAGMA wal_autocheckpoint = 4000;",
+                    )
+                    .await?;
+            }
+            Self::Postgres => {
+                connection.execute("SET statement_timeout = '10s'").await?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Where the database is. May hold a password, so it prints as `[sealed]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DatabaseUrl {
+    url: Secret<String>,
+    file: Option<std::path::PathBuf>,
+}
+
+impl DatabaseUrl {
+    /// A SQLite file. It is made when it is missing, and only then.
+    pub fn sqlite(file: &Path) -> Self {
+        let url = format!("sqlite://{}?mode=rwc", file.display());
+        Self { url: Secret::new(url), file: Some(file.to_path_buf()) }
+    }
+
+    /// `postgres://user:password@host/name`.
+    pub fn postgres(url: String) -> Self {
+        Self { url: Secret::new(url), file: None }
+    }
+
+    pub(super) const fn dialect(&self) -> Dialect {
+        if self.file.is_some() { Dialect::Sqlite } else { Dialect::Postgres }
+    }
+
+    pub(super) fn expose(&self) -> &str {
+        self.url.expose()
+    }
+
+    /// A file that is no SQLite database is refused by name, never replaced.
+    pub(super) fn check(&self) -> Result<()> {
+        use std::io::Read as _;
+        let Some(file) = &self.file else { return Ok(()) };
+        let mut head = Vec::new();
+        match std::fs::File::open(file).and_then(|opened| opened.take(16).read_to_end(&mut head)) {
+            Ok(0) => Ok(()),
+            Ok(_) if head == b"SQLite format 3\0" => Ok(()),
+            Ok(_) => Err(Error::NotADatabase(file.clone())),
+            Err(cause) if cause.kind() == std::io::ErrorKind::NotFound => Ok(()),
+            Err(cause) => Err(Error::Unreadable(file.clone(), cause)),
+        }
+    }
+}

@@ -1,0 +1,84 @@
+//! What can go wrong with the database, sorted by what the caller should do.
+
+use std::path::PathBuf;
+
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Busy, away or shutting down: worth another try in a moment.
+    #[error("the database does not answer")]
+    Away(#[source] sqlx::Error),
+    #[error("the database refused a statement")]
+    Statement(#[source] sqlx::Error),
+    #[error("{table}.{column} of row {row} holds what this version cannot read")]
+    Corrupt { table: &'static str, column: &'static str, row: String },
+    #[error("the database was made by a newer version of Genkan (schema {found}, known {known})")]
+    Newer { found: i64, known: i64 },
+    #[error("{} is not a SQLite database; move it away or name another file", .0.display())]
+    NotADatabase(PathBuf),
+    #[error("{} cannot be read", .0.display())]
+    Unreadable(PathBuf, #[source] std::io::Error),
+    #[error("the schema could not be brought up to date")]
+    Migrate(#[source] sqlx::migrate::MigrateError),
+}
+
+impl Error {
+    /// A caller may be told to come again soon (503).
+    pub const fn is_passing(&self) -> bool {
+        matches!(self, Self::Away(_))
+    }
+
+    pub(crate) fn corrupt(table: &'static str, column: &'static str, row: &str) -> Self {
+        Self::Corrupt { table, column, row: row.to_owned() }
+    }
+}
+
+impl From<sqlx::Error> for Error {
+    fn from(cause: sqlx::Error) -> Self {
+        match &cause {
+            sqlx::Error::PoolTimedOut
+            | sqlx::Error::PoolClosed
+            | sqlx::Error::Io(_)
+            | sqlx::Error::Tls(_)
+            | sqlx::Error::WorkerCrashed => Self::Away(cause),
+            sqlx::Error::Database(database) if is_passing_code(database.code().as_deref()) => {
+                Self::Away(cause)
+            }
+            _ => Self::Statement(cause),
+        }
+    }
+}
+
+/// SQLite: busy (5), locked (6), read-only disk (8), I/O (10), full (13), cannot open (14), and their extended forms.
+/// PostgreSQL: classes 08 connection, 40 rollback, 53 resources, 57 operator intervention, 58 system; 25006 read-only standby.
+fn is_passing_code(code: Option<&str>) -> bool {
+    let Some(code) = code else { return false };
+    if code.len() == 5 {
+        return ["08", "40", "53", "57", "58"].iter().any(|class| code.starts_with(class)) || code == "25006";
+    }
+    code.parse::<u32>().is_ok_and(|number| matches!(number & 0xff, 5 | 6 | 8 | 10 | 13 | 14))
+}
+
+/// Whether a statement failed because a unique index has that value already.
+pub(crate) fn is_unique_violation(error: &sqlx::Error) -> bool {
+    matches!(error, sqlx::Error::Database(database) if database.is_unique_violation())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_passing_code;
+
+    #[test]
+    fn tells_passing_trouble_from_bugs() {
+        for code in
+            ["5", "6", "261", "517", "10", "778", "13", "08006", "40001", "40P01", "53300", "57P01", "25006"]
+        {
+            assert!(is_passing_code(Some(code)), "{code}");
+        }
+        for code in ["1", "19", "2067", "1555", "23505", "42P01", "22001"] {
+            assert!(!is_passing_code(Some(code)), "{code}");
+        }
+        assert!(!is_passing_code(None));
+    }
+}

@@ -1,0 +1,206 @@
+//! The changes feed: how every process hears of a revocation within seconds.
+//!
+//! Whoever changes something that another process may have in memory notes it in the same
+//! transaction. Every serving process reads the notes each second and tells its subscribers; it
+//! also hears its own notes, and may tell itself sooner with [`Feed::tell`].
+
+use std::collections::HashSet;
+use std::fmt;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, RwLock};
+use std::time::Duration;
+
+use sqlx::Row as _;
+
+use super::{Db, Result, Tx};
+use crate::base::{Clock, Timestamp, random};
+
+/// What a note is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Kind {
+    /// An account's home, handle or standing; the subject is its DID.
+    Account,
+    /// A session ended; the subject is its id.
+    Session,
+    /// The fleet's hosts or keys; the subject is the host's id.
+    Fleet,
+}
+
+impl Kind {
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Account => "account",
+            Self::Session => "session",
+            Self::Fleet => "fleet",
+        }
+    }
+
+    fn parse(text: &str) -> Option<Self> {
+        [Self::Account, Self::Session, Self::Fleet].into_iter().find(|kind| kind.as_str() == text)
+    }
+}
+
+/// Notes a change as part of `tx`.
+pub(crate) async fn note(tx: &mut Tx, now: Timestamp, kind: Kind, subject: &str) -> Result<()> {
+    sqlx::query("INSERT INTO changes (id, at, kind, subject) VALUES ($1, $2, $3, $4)")
+        .bind(random::id())
+        .bind(now.as_millis())
+        .bind(kind.as_str())
+        .bind(subject)
+        .execute(&mut **tx)
+        .await?;
+    Ok(())
+}
+
+type Listener = Box<dyn Fn(&str) + Send + Sync>;
+
+/// Tells subscribers what was noted. Cheap to clone.
+#[derive(Clone)]
+pub struct Feed {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    db: Db,
+    clock: Clock,
+    listeners: RwLock<Vec<(Kind, Listener)>>,
+    /// When the last complete reading began, milliseconds.
+    read_at: AtomicI64,
+}
+
+impl Feed {
+    pub(crate) fn new(db: Db, clock: Clock) -> Self {
+        let read_at = AtomicI64::new(clock.now().as_millis());
+        Self { inner: Arc::new(Inner { db, clock, listeners: RwLock::default(), read_at }) }
+    }
+
+    /// Calls `listener` with the subject of each note of `kind`. It must be quick.
+    pub(crate) fn subscribe(&self, kind: Kind, listener: impl Fn(&str) + Send + Sync + 'static) {
+        let mut listeners = self.inner.listeners.write().unwrap_or_else(std::sync::PoisonError::into_inner);
+        listeners.push((kind, Box::new(listener)));
+    }
+
+    /// Tells this process at once, without waiting for the next reading.
+    pub(crate) fn tell(&self, kind: Kind, subject: &str) {
+        let listeners = self.inner.listeners.read().unwrap_or_else(std::sync::PoisonError::into_inner);
+        for (_, listener) in listeners.iter().filter(|(wanted, _)| *wanted == kind) {
+            listener(subject);
+        }
+    }
+
+    /// Whether what is in memory may be believed: the last reading is no older than [`STALE`].
+    pub(crate) fn is_fresh(&self, now: Timestamp) -> bool {
+        now.since(Timestamp::from_millis(self.inner.read_at.load(Ordering::Relaxed))) <= STALE
+    }
+
+    /// Reads for ever, once a second. Errors make the feed stale; they do not end it.
+    pub(crate) async fn follow(self) {
+        let mut heard = Heard::default();
+        let mut tick = tokio::time::interval(EVERY);
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tick.tick().await;
+            let now = self.inner.clock.now();
+            match tokio::time::timeout(STALE, self.read(now, &mut heard)).await {
+                Ok(Ok(())) => self.inner.read_at.store(now.as_millis(), Ordering::Relaxed),
+                Ok(Err(cause)) => tracing::warn!(
+                    cause = &cause as &dyn std::error::Error,
+                    "the changes feed could not be read"
+                ),
+                Err(_) => tracing::warn!("the changes feed could not be read in time"),
+            }
+        }
+    }
+
+    async fn read(&self, now: Timestamp, heard: &mut Heard) -> Result<()> {
+        // A note carries the time its transaction began; look back far enough for slow commits and skewed clocks.
+        let from = now.minus(OVERLAP);
+        let rows = sqlx::query("SELECT id, at, kind, subject FROM changes WHERE at >= $1")
+            .bind(from.as_millis())
+            .fetch_all(self.inner.db.reader())
+            .await?;
+        let mut seen = HashSet::with_capacity(rows.len());
+        for row in rows {
+            let id: String = row.try_get("id")?;
+            if heard.started
+                && !heard.ids.contains(&id)
+                && let Some(kind) = Kind::parse(row.try_get("kind")?)
+            {
+                self.tell(kind, row.try_get("subject")?);
+            }
+            seen.insert(id);
+        }
+        // The first reading only learns what was there: memory is empty then.
+        *heard = Heard { started: true, ids: seen };
+        Ok(())
+    }
+}
+
+#[derive(Default)]
+struct Heard {
+    started: bool,
+    ids: HashSet<String>,
+}
+
+impl fmt::Debug for Feed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Feed")
+    }
+}
+
+/// Removes notes that every process has heard.
+pub(crate) async fn sweep(db: &Db, now: Timestamp) -> Result<u64> {
+    let mut tx = db.begin().await?;
+    let done = sqlx::query("DELETE FROM changes WHERE at < $1")
+        .bind(now.minus(KEEP).as_millis())
+        .execute(&mut *tx)
+        .await?;
+    tx.commit().await?;
+    Ok(done.rows_affected())
+}
+
+const EVERY: Duration = Duration::from_secs(1);
+/// Older than this and memory is no longer believed: revocations bind within 5 s.
+const STALE: Duration = Duration::from_secs(4);
+const OVERLAP: Duration = Duration::from_secs(30);
+const KEEP: Duration = Duration::from_secs(10 * 60);
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use super::*;
+    use crate::db::on_each_database;
+
+    on_each_database!(a_note_is_told_once_to_those_who_asked, notes_are_swept_when_old);
+
+    async fn a_note_is_told_once_to_those_who_asked(db: Db) {
+        let now = Timestamp::from_millis(1_000_000);
+        let feed = Feed::new(db.clone(), Clock::Manual(Arc::new(AtomicI64::new(now.as_millis()))));
+        let heard: Arc<Mutex<Vec<String>>> = Arc::default();
+        let sink = Arc::clone(&heard);
+        feed.subscribe(Kind::Session, move |subject| sink.lock().unwrap().push(subject.to_owned()));
+
+        let mut state = Heard::default();
+        feed.read(now, &mut state).await.unwrap();
+        for (kind, subject) in [(Kind::Session, "s1"), (Kind::Account, "did:plc:x")] {
+            let mut tx = db.begin().await.unwrap();
+            note(&mut tx, now, kind, subject).await.unwrap();
+            tx.commit().await.unwrap();
+        }
+        feed.read(now, &mut state).await.unwrap();
+        feed.read(now, &mut state).await.unwrap();
+
+        assert_eq!(*heard.lock().unwrap(), ["s1"]);
+        assert!(feed.is_fresh(now) && !feed.is_fresh(now.plus(STALE * 2)));
+    }
+
+    async fn notes_are_swept_when_old(db: Db) {
+        let now = Timestamp::from_millis(10_000_000);
+        let mut tx = db.begin().await.unwrap();
+        note(&mut tx, now.minus(KEEP * 2), Kind::Fleet, "oak").await.unwrap();
+        note(&mut tx, now, Kind::Fleet, "elm").await.unwrap();
+        tx.commit().await.unwrap();
+        assert_eq!(sweep(&db, now).await.unwrap(), 1);
+    }
+}

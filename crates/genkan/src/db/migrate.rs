@@ -1,0 +1,32 @@
+//! Bringing the schema up to date: forward only, once, under a lock.
+
+use sqlx::SqlSafeStr as _;
+use sqlx::migrate::{Migration, MigrationType, Migrator};
+
+use super::{Db, Error, Result};
+
+/// Every step from an empty database to today's schema, oldest first.
+const STEPS: &[(i64, &str, &str)] = &[(1, "start", include_str!("../../../../migrations/0001_start.sql"))];
+
+pub(super) async fn run(db: &Db) -> Result<()> {
+    let steps = STEPS
+        .iter()
+        .map(|&(version, name, sql)| {
+            Migration::new(version, name.into(), MigrationType::Simple, sql.into_sql_str(), false)
+        })
+        .collect();
+    let mut migrator = Migrator::with_migrations(steps);
+    migrator.set_ignore_missing(true);
+    let known = STEPS.iter().map(|step| step.0).max().unwrap_or(0);
+    match migrator.run(&db.write).await {
+        Ok(()) => {}
+        Err(sqlx::migrate::MigrateError::Execute(cause)) => return Err(cause.into()),
+        Err(cause) => return Err(Error::Migrate(cause)),
+    }
+    let found: i64 =
+        sqlx::query_scalar("SELECT MAX(version) FROM _sqlx_migrations").fetch_one(&db.write).await?;
+    if found > known {
+        return Err(Error::Newer { found, known });
+    }
+    Ok(())
+}

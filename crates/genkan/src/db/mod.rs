@@ -1,0 +1,101 @@
+//! The database: SQLite in one file, or PostgreSQL, behind one portable SQL text.
+//!
+//! Rooms above own their tables and keep their SQL in a private `sql.rs`. Columns are `TEXT` or
+//! `BIGINT`, placeholders `$1`, times milliseconds since the epoch. What truly differs between the
+//! two databases is in `dialect.rs` and nowhere else.
+
+mod dialect;
+mod error;
+pub(crate) mod feed;
+mod migrate;
+#[cfg(test)]
+pub(crate) mod testing;
+
+use std::time::Duration;
+
+use sqlx::AnyPool;
+use sqlx::any::{Any, AnyPoolOptions};
+
+pub use dialect::DatabaseUrl;
+pub(crate) use error::is_unique_violation;
+pub use error::{Error, Result};
+
+#[cfg(test)]
+pub(crate) use testing::on_each_database;
+
+/// A write transaction. Dropped without `commit`, it rolls back.
+pub(crate) type Tx = sqlx::Transaction<'static, Any>;
+
+/// The database. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Db {
+    dialect: dialect::Dialect,
+    write: AnyPool,
+    read: AnyPool,
+}
+
+/// How many connections, and how long a caller waits for one before it hears 503.
+#[derive(Clone, Copy, Debug)]
+pub struct PoolSize {
+    pub connections: u32,
+    pub acquire: Duration,
+}
+
+impl Default for PoolSize {
+    fn default() -> Self {
+        Self { connections: 8, acquire: Duration::from_secs(5) }
+    }
+}
+
+impl Db {
+    /// Opens the database and brings its schema up to date.
+    pub async fn open(url: &DatabaseUrl, size: PoolSize) -> Result<Self> {
+        let db = Self::connect(url, size).await?;
+        migrate::run(&db).await?;
+        Ok(db)
+    }
+
+    async fn connect(url: &DatabaseUrl, size: PoolSize) -> Result<Self> {
+        sqlx::any::install_default_drivers();
+        let dialect = url.dialect();
+        let pool = |connections: u32| {
+            AnyPoolOptions::new()
+                .max_connections(connections)
+                .acquire_timeout(size.acquire)
+                .test_before_acquire(dialect.tests_connections())
+                .after_connect(move |connection, _| Box::pin(dialect.prepare(connection)))
+        };
+        url.check()?;
+        // SQLite has one writer at a time: waiting for it in our own queue is fair, and cheaper than its busy loop.
+        let write = match dialect {
+            dialect::Dialect::Sqlite => pool(1).connect(url.expose()).await?,
+            dialect::Dialect::Postgres => pool(size.connections).connect(url.expose()).await?,
+        };
+        let read = match dialect {
+            dialect::Dialect::Sqlite => pool(size.connections.clamp(1, 4)).connect(url.expose()).await?,
+            dialect::Dialect::Postgres => write.clone(),
+        };
+        Ok(Self { dialect, write, read })
+    }
+
+    /// For single `SELECT`s.
+    pub(crate) const fn reader(&self) -> &AnyPool {
+        &self.read
+    }
+
+    /// Begins a write transaction. On SQLite it takes the write lock at once.
+    pub(crate) async fn begin(&self) -> Result<Tx> {
+        Ok(self.write.begin_with(self.dialect.begin_write()).await?)
+    }
+
+    /// Whether the database answers.
+    pub async fn ping(&self) -> Result<()> {
+        sqlx::query("SELECT 1").fetch_one(&self.read).await?;
+        Ok(())
+    }
+
+    pub async fn close(&self) {
+        self.write.close().await;
+        self.read.close().await;
+    }
+}
