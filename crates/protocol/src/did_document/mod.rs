@@ -1,0 +1,117 @@
+//! What a DID resolves to: names, keys and places.
+//!
+//! Members unknown here are kept and written back, so that a document can be passed on whole.
+
+mod render;
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::crypto::{Curve, PublicKey};
+use crate::syntax::{Did, Handle};
+
+/// A DID document.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct DidDocument {
+    /// The JSON-LD contexts, as they came.
+    #[serde(rename = "@context", default, skip_serializing_if = "Value::is_null")]
+    pub context: Value,
+    /// Whose document this is.
+    pub id: Did,
+    /// Other names, handles among them as `at://…`.
+    #[serde(default)]
+    pub also_known_as: Vec<String>,
+    /// Public keys.
+    #[serde(default)]
+    pub verification_method: Vec<VerificationMethod>,
+    /// Places.
+    #[serde(default)]
+    pub service: Vec<Service>,
+    /// Members unknown here.
+    #[serde(flatten)]
+    pub other: BTreeMap<String, Value>,
+}
+
+/// A public key of a DID document.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct VerificationMethod {
+    /// Its name, `#atproto` or the same with the DID in front.
+    pub id: String,
+    /// The kind of key.
+    pub r#type: String,
+    /// Who holds it.
+    #[serde(default)]
+    pub controller: String,
+    /// The key, for the kinds that write it so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub public_key_multibase: Option<String>,
+    /// Members unknown here.
+    #[serde(flatten)]
+    pub other: BTreeMap<String, Value>,
+}
+
+/// A place of a DID document.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Service {
+    /// Its name, `#atproto_pds` or the same with the DID in front.
+    pub id: String,
+    /// The kind of service.
+    pub r#type: String,
+    /// Where it is: for the kinds that matter here, a URL.
+    pub service_endpoint: Value,
+    /// Members unknown here.
+    #[serde(flatten)]
+    pub other: BTreeMap<String, Value>,
+}
+
+impl DidDocument {
+    /// The URL of the host that keeps the account's repository.
+    pub fn pds_endpoint(&self) -> Option<&str> {
+        self.service_endpoint("#atproto_pds", "AtprotoPersonalDataServer")
+    }
+
+    /// The URL of the first service with this name (`#atproto_labeler`), if it is of this kind and an HTTP URL.
+    pub fn service_endpoint(&self, name: &str, kind: &str) -> Option<&str> {
+        let service = self.service.iter().find(|service| self.is_named(&service.id, name))?;
+        let endpoint = service.service_endpoint.as_str()?;
+        let is_http = endpoint.starts_with("https://") || endpoint.starts_with("http://");
+        (service.r#type == kind && is_http).then_some(endpoint)
+    }
+
+    /// The first valid handle the document claims. That the handle leads back here is for the resolver to check.
+    pub fn handle(&self) -> Option<Handle> {
+        self.also_known_as.iter().find_map(|name| name.strip_prefix("at://")?.parse().ok())
+    }
+
+    /// Whether this is the handle the document claims.
+    pub fn claims_handle(&self, handle: &Handle) -> bool {
+        self.handle().as_ref() == Some(handle)
+    }
+
+    /// The key that signs for the account.
+    pub fn signing_key(&self) -> Option<PublicKey> {
+        self.key("#atproto")
+    }
+
+    /// The first key with this name (`#atproto_label`), if it is of a kind known here.
+    pub fn key(&self, name: &str) -> Option<PublicKey> {
+        let method = self.verification_method.iter().find(|method| self.is_named(&method.id, name))?;
+        let text = method.public_key_multibase.as_deref()?;
+        match method.r#type.as_str() {
+            "Multikey" => PublicKey::from_multibase(text),
+            "EcdsaSecp256k1VerificationKey2019" => PublicKey::from_bare_multibase(Curve::K256, text),
+            "EcdsaSecp256r1VerificationKey2019" => PublicKey::from_bare_multibase(Curve::P256, text),
+            _ => return None,
+        }
+        .ok()
+    }
+
+    fn is_named(&self, id: &str, name: &str) -> bool {
+        id.strip_prefix(self.id.as_str()).unwrap_or(id) == name
+    }
+}

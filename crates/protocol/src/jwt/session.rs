@@ -1,0 +1,261 @@
+//! Session tokens: what a password login gives a client.
+//!
+//! An access token (`at+jwt`) is addressed to the account's host, a refresh token (`refresh+jwt`) to the entryway.
+//! Whether one has expired is for the caller to see, who has the clock.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::de::IgnoredAny;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use super::json::present;
+use super::{Error, Unverified, sign};
+use crate::crypto::{K256PrivateKey, PublicKey};
+use crate::syntax::Did;
+
+/// What an access token says.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct AccessClaims {
+    /// What the bearer may do.
+    pub scope: Scope,
+    /// The account.
+    pub sub: Did,
+    /// The service DID of the account's host.
+    pub aud: String,
+    /// When it was made, in seconds.
+    pub iat: i64,
+    /// When it ends, in seconds.
+    pub exp: i64,
+    /// Its name.
+    pub jti: String,
+}
+
+/// What a refresh token says.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct RefreshClaims {
+    /// Always [`Scope::Refresh`].
+    pub scope: Scope,
+    /// The account.
+    pub sub: Did,
+    /// The service DID of the entryway.
+    pub aud: String,
+    /// When it was made, in seconds.
+    pub iat: i64,
+    /// When it ends, in seconds.
+    pub exp: i64,
+    /// Its name, by which it is stored.
+    pub jti: String,
+}
+
+/// What the bearer of a session token may do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Scope {
+    /// Everything the account may.
+    Access,
+    /// What app passwords may.
+    AppPass,
+    /// What privileged app passwords may: the same and direct messages.
+    AppPassPrivileged,
+    /// Waiting for admission.
+    SignupQueued,
+    /// What an account that was taken down may: see why, and leave.
+    Takendown,
+    /// Only to get another pair of tokens, or to end the session.
+    Refresh,
+}
+
+/// Which of the two tokens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Kind {
+    /// `at+jwt`.
+    Access,
+    /// `refresh+jwt`.
+    Refresh,
+}
+
+/// What a token says of itself before anything is verified: good for choosing a key, and for nothing else.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Peeked {
+    /// Which of the two tokens it claims to be.
+    pub kind: Kind,
+    /// Whom it claims to be addressed to.
+    pub aud: String,
+    /// The name of the key it claims.
+    pub kid: Option<String>,
+}
+
+/// Signs an access token. The header has no `kid`: hosts refuse some tokens that have one.
+pub fn sign_access(key: &K256PrivateKey, claims: &AccessClaims) -> String {
+    sign(key, Kind::Access.typ(), None, claims)
+}
+
+/// Signs a refresh token.
+pub fn sign_refresh(key: &K256PrivateKey, kid: Option<&str>, claims: &RefreshClaims) -> String {
+    sign(key, Kind::Refresh.typ(), kid, claims)
+}
+
+/// Reads which key to look for. None when this is no session token at all.
+pub fn peek_audience(token: &str) -> Option<Peeked> {
+    Token::parse(token).ok().map(|token| token.peeked)
+}
+
+/// Checks all of an access token but its end and its audience.
+pub fn verify_access(token: &str, key: &PublicKey) -> Result<AccessClaims, Error> {
+    Token::parse(token)?.verify_access(key)
+}
+
+/// Checks all of a refresh token but its end and its audience.
+pub fn verify_refresh(token: &str, key: &PublicKey) -> Result<RefreshClaims, Error> {
+    Token::parse(token)?.verify_refresh(key)
+}
+
+/// A session token taken apart once, to be peeked into and then verified.
+#[derive(Debug)]
+pub struct Token<'a> {
+    unverified: Unverified<'a>,
+    peeked: Peeked,
+}
+
+impl<'a> Token<'a> {
+    /// Takes a token apart. Tokens of other types are refused, and those that bring a key along.
+    pub fn parse(token: &'a str) -> Result<Self, Error> {
+        let unverified = Unverified::parse(token)?;
+        let header = unverified.header();
+        let kind = Kind::of_typ(header.typ.as_deref()).ok_or(Error::WrongType)?;
+        if header.has_own_key {
+            return Err(Error::Malformed);
+        }
+        let addressed: Addressed =
+            serde_json::from_slice(unverified.unverified_claims()).map_err(|_| Error::BadClaims)?;
+        let peeked = Peeked { kind, aud: addressed.aud, kid: header.kid.clone() };
+        Ok(Self { unverified, peeked })
+    }
+
+    /// What it says of itself.
+    pub fn peeked(&self) -> &Peeked {
+        &self.peeked
+    }
+
+    /// Checks all of an access token but its end and its audience.
+    pub fn verify_access(&self, key: &PublicKey) -> Result<AccessClaims, Error> {
+        let WireClaims { scope, sub, aud, iat, exp, jti, .. } = self.verify(Kind::Access, key)?;
+        if scope == Scope::Refresh {
+            return Err(Error::BadClaims);
+        }
+        Ok(AccessClaims { scope, sub, aud, iat, exp, jti })
+    }
+
+    /// Checks all of a refresh token but its end and its audience.
+    pub fn verify_refresh(&self, key: &PublicKey) -> Result<RefreshClaims, Error> {
+        let WireClaims { scope, sub, aud, iat, exp, jti, .. } = self.verify(Kind::Refresh, key)?;
+        if scope != Scope::Refresh {
+            return Err(Error::BadClaims);
+        }
+        Ok(RefreshClaims { scope, sub, aud, iat, exp, jti })
+    }
+
+    fn verify(&self, kind: Kind, key: &PublicKey) -> Result<WireClaims, Error> {
+        if self.peeked.kind != kind {
+            return Err(Error::WrongType);
+        }
+        let claims = self.unverified.verify_es256k(key)?;
+        let claims: WireClaims = serde_json::from_slice(claims).map_err(|_| Error::BadClaims)?;
+        // Either would make it another kind of token: one for a single method, or one bound to a key.
+        if claims.lxm.is_some() || claims.cnf.is_some() {
+            return Err(Error::BadClaims);
+        }
+        Ok(claims)
+    }
+}
+
+impl Kind {
+    fn typ(self) -> &'static str {
+        match self {
+            Self::Access => "at+jwt",
+            Self::Refresh => "refresh+jwt",
+        }
+    }
+
+    fn of_typ(typ: Option<&str>) -> Option<Self> {
+        match typ? {
+            "at+jwt" => Some(Self::Access),
+            "refresh+jwt" => Some(Self::Refresh),
+            _ => None,
+        }
+    }
+}
+
+impl Scope {
+    /// Every scope there is.
+    pub const ALL: [Self; 6] = [
+        Self::Access,
+        Self::AppPass,
+        Self::AppPassPrivileged,
+        Self::SignupQueued,
+        Self::Takendown,
+        Self::Refresh,
+    ];
+
+    /// The scope as tokens have it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Access => "com.atproto.access",
+            Self::AppPass => "com.atproto.appPass",
+            Self::AppPassPrivileged => "com.atproto.appPassPrivileged",
+            Self::SignupQueued => "com.atproto.signupQueued",
+            Self::Takendown => "com.atproto.takendown",
+            Self::Refresh => "com.atproto.refresh",
+        }
+    }
+}
+
+/// Not a scope of session tokens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("not a scope of session tokens")]
+pub struct UnknownScope;
+
+impl FromStr for Scope {
+    type Err = UnknownScope;
+
+    fn from_str(text: &str) -> Result<Self, UnknownScope> {
+        Self::ALL.into_iter().find(|scope| scope.as_str() == text).ok_or(UnknownScope)
+    }
+}
+
+impl fmt::Display for Scope {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.pad(self.as_str())
+    }
+}
+
+impl Serialize for Scope {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.as_str())
+    }
+}
+
+impl<'de> Deserialize<'de> for Scope {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+#[derive(Deserialize)]
+struct Addressed {
+    aud: String,
+}
+
+#[derive(Deserialize)]
+struct WireClaims {
+    scope: Scope,
+    sub: Did,
+    aud: String,
+    iat: i64,
+    exp: i64,
+    jti: String,
+    #[serde(default, deserialize_with = "present")]
+    lxm: Option<IgnoredAny>,
+    #[serde(default, deserialize_with = "present")]
+    cnf: Option<IgnoredAny>,
+}

@@ -1,0 +1,45 @@
+//! Making tokens.
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use serde::Serialize;
+
+use crate::crypto::K256PrivateKey;
+
+/// Signs claims under the header `{"typ":…,"alg":"ES256K"}`, with `kid` last when there is one.
+///
+/// # Panics
+///
+/// When the claims have no JSON form.
+pub fn sign<T: Serialize>(key: &K256PrivateKey, typ: &str, kid: Option<&str>, claims: &T) -> String {
+    sign_with_header(key, &OurHeader { typ, alg: "ES256K", kid }, claims)
+}
+
+/// Signs claims under any header, whose `alg` has to be `ES256K`.
+///
+/// # Panics
+///
+/// When header or claims have no JSON form.
+pub fn sign_with_header<H: Serialize, T: Serialize>(key: &K256PrivateKey, header: &H, claims: &T) -> String {
+    let mut token = String::with_capacity(512);
+    encode(header, &mut token);
+    token.push('.');
+    encode(claims, &mut token);
+    let signature = key.sign(token.as_bytes());
+    token.push('.');
+    URL_SAFE_NO_PAD.encode_string(signature, &mut token);
+    token
+}
+
+#[derive(Serialize)]
+struct OurHeader<'a> {
+    typ: &'a str,
+    alg: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    kid: Option<&'a str>,
+}
+
+fn encode<T: Serialize>(part: &T, token: &mut String) {
+    let json = serde_json::to_vec(part).expect("headers and claims are plain data");
+    URL_SAFE_NO_PAD.encode_string(json, token);
+}

@@ -1,0 +1,76 @@
+//! Decentralized identifiers: `did:plc:…`, `did:web:…`, and methods unknown here.
+
+use super::{Error, newtype::identifier};
+
+/// A DID, without fragment, path or query.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Did(Box<str>);
+
+identifier!(Did);
+
+impl Did {
+    /// Checks a text without making a [`Did`] of it.
+    pub fn check(text: &str) -> Result<(), Error> {
+        if text.len() > MAX_LENGTH {
+            return refuse("it is longer than 2048 characters");
+        }
+        let Some(rest) = text.strip_prefix("did:") else {
+            return refuse("it must start with \"did:\"");
+        };
+        let Some((method, identifier)) = rest.split_once(':') else {
+            return refuse("it needs a method and an identifier");
+        };
+        if method.is_empty() || !method.bytes().all(|byte| byte.is_ascii_lowercase()) {
+            return refuse("the method must be lower-case letters");
+        }
+        if !identifier.bytes().all(is_allowed) {
+            return refuse("only letters, digits and . _ : % - may be used");
+        }
+        match identifier.bytes().last() {
+            None => refuse("the identifier is empty"),
+            Some(b':' | b'%') => refuse("it cannot end with \":\" or \"%\""),
+            Some(_) => Ok(()),
+        }
+    }
+
+    /// The method: `plc`, `web`, …
+    pub fn method(&self) -> &str {
+        self.parts().0
+    }
+
+    /// What follows the method.
+    pub fn identifier(&self) -> &str {
+        self.parts().1
+    }
+
+    /// Whether this is a `did:plc` of the form the directory hands out: 24 base32 characters.
+    pub fn is_plc(&self) -> bool {
+        let (method, identifier) = self.parts();
+        method == "plc"
+            && identifier.len() == 24
+            && identifier.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'2'..=b'7'))
+    }
+
+    /// Whether the method is `web`. That the identifier names a host is for the resolver to check.
+    pub fn is_web(&self) -> bool {
+        self.method() == "web"
+    }
+
+    fn parts(&self) -> (&str, &str) {
+        self.0.strip_prefix("did:").and_then(|rest| rest.split_once(':')).unwrap_or_default()
+    }
+
+    fn normal(text: String) -> Box<str> {
+        text.into_boxed_str()
+    }
+}
+
+const MAX_LENGTH: usize = 2048;
+
+fn is_allowed(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b':' | b'%' | b'-')
+}
+
+fn refuse(reason: &'static str) -> Result<(), Error> {
+    Err(Error { kind: "DID", reason })
+}

@@ -1,0 +1,74 @@
+//! Namespaced identifiers: the names of methods and records.
+
+use super::{Error, newtype::identifier};
+
+/// The name of a method or record type: `com.atproto.server.createSession`.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Nsid(Box<str>);
+
+identifier!(Nsid);
+
+impl Nsid {
+    /// Checks a text in one pass and without allocating, for the path of every request.
+    pub fn parse_borrowed(text: &str) -> Result<(), Error> {
+        if text.len() > MAX_LENGTH {
+            return refuse("it is longer than 317 characters");
+        }
+        let mut segments = 0;
+        let mut last = "";
+        for segment in text.split('.') {
+            check_segment(segment)?;
+            if segments == 0 && !starts_with_letter(segment) {
+                return refuse("its first part must start with a letter");
+            }
+            segments += 1;
+            last = segment;
+        }
+        if segments < 3 {
+            return refuse("it needs at least three parts with dots between");
+        }
+        if !starts_with_letter(last) || last.contains('-') {
+            return refuse("its last part must be letters and digits and start with a letter");
+        }
+        Ok(())
+    }
+
+    /// The last part: `createSession`.
+    pub fn name(&self) -> &str {
+        self.0.rsplit_once('.').map_or(&self.0, |(_, name)| name)
+    }
+
+    fn check(text: &str) -> Result<(), Error> {
+        Self::parse_borrowed(text)
+    }
+
+    fn normal(text: String) -> Box<str> {
+        text.into_boxed_str()
+    }
+}
+
+const MAX_LENGTH: usize = 253 + 1 + 63;
+
+fn check_segment(segment: &str) -> Result<(), Error> {
+    if segment.is_empty() {
+        return refuse("its parts cannot be empty");
+    }
+    if segment.len() > 63 {
+        return refuse("its parts can have 63 characters at most");
+    }
+    if !segment.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-') {
+        return refuse("only letters, digits, dashes and dots may be used");
+    }
+    if segment.starts_with('-') || segment.ends_with('-') {
+        return refuse("its parts cannot start or end with a dash");
+    }
+    Ok(())
+}
+
+fn starts_with_letter(segment: &str) -> bool {
+    segment.starts_with(|first: char| first.is_ascii_alphabetic())
+}
+
+fn refuse(reason: &'static str) -> Result<(), Error> {
+    Err(Error { kind: "NSID", reason })
+}
