@@ -1,0 +1,247 @@
+//! The decision: from a method, its verb, the credential and the target to a way.
+
+use http::Method;
+
+use super::table::{Kind, Parameter, Row, Rule};
+use super::target::{self, NoTarget, Target};
+
+/// How a request may show whom it speaks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Credential<'a> {
+    None,
+    /// A session token.
+    Bearer(&'a str),
+    /// A token bound to a key.
+    Dpop,
+    /// Another scheme, or not two words.
+    Foreign,
+    /// More than one `Authorization` header.
+    Repeated,
+}
+
+/// Which way a request goes, as far as it can be told before the token is checked and the account is found.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Way<'a> {
+    /// Genkan answers itself.
+    Local,
+    /// To the home of the account this token speaks for.
+    Caller { token: &'a str },
+    /// To the home of this account, without a credential.
+    Target { account: Target<'a> },
+    /// To the target as well, but by this token if it is good and the target's own.
+    SelfRead { account: Target<'a>, token: &'a str },
+}
+
+/// Why a request goes nowhere.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Refusal {
+    /// The verb is not the one of this method.
+    WrongVerb { allowed: &'static str },
+    /// Nobody answers this method here; the message says who does.
+    NotHere(&'static str),
+    /// The method needs a token.
+    NoToken,
+    /// There are two `Authorization` headers.
+    TwoTokens,
+    /// The scheme is not `Bearer`, or the header is not two words.
+    BadScheme,
+    /// Tokens that are bound to a key cannot be carried on.
+    Dpop,
+    /// The target's parameter is unusable.
+    BadTarget(Parameter, NoTarget),
+}
+
+/// Decides by the method's row.
+pub(crate) fn decide<'a>(
+    row: &'static Row,
+    verb: &Method,
+    credential: Credential<'a>,
+    query: Option<&'a str>,
+) -> Result<Way<'a>, Refusal> {
+    if let Rule::NotHere(message) = row.rule {
+        return Err(Refusal::NotHere(message));
+    }
+    if let Some(allowed) = forbidden(row.kind, verb) {
+        return Err(Refusal::WrongVerb { allowed });
+    }
+    match (row.rule, credential) {
+        (_, Credential::Repeated) => Err(Refusal::TwoTokens),
+        (Rule::NotHere(message), _) => Err(Refusal::NotHere(message)),
+        (Rule::Local, _) => Ok(Way::Local),
+        (Rule::Target { parameter, self_read }, credential) => {
+            let account = target::of_query(query, parameter)
+                .map_err(|problem| Refusal::BadTarget(parameter, problem))?;
+            Ok(match credential {
+                Credential::Bearer(token) if self_read => Way::SelfRead { account, token },
+                _ => Way::Target { account },
+            })
+        }
+        (Rule::CallerHome, Credential::Bearer(token)) => Ok(Way::Caller { token }),
+        (Rule::CallerHome, Credential::None) => Err(Refusal::NoToken),
+        (Rule::CallerHome, Credential::Dpop) => Err(Refusal::Dpop),
+        (Rule::CallerHome, Credential::Foreign) => Err(Refusal::BadScheme),
+    }
+}
+
+/// The verbs to use instead, if this one is wrong.
+fn forbidden(kind: Kind, verb: &Method) -> Option<&'static str> {
+    let reads = verb == Method::GET || verb == Method::HEAD;
+    let (right, allowed) = match kind {
+        Kind::Query | Kind::Subscription => (reads, "GET, HEAD"),
+        Kind::Procedure => (verb == Method::POST, "POST"),
+        Kind::Any => (reads || verb == Method::POST, "GET, HEAD, POST"),
+    };
+    (!right).then_some(allowed)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::borrow::Cow;
+
+    use super::*;
+    use crate::routing::table;
+
+    const SELF: &str = "did=did:plc:abcdefghijklmnopqrstuvwx&repo=alice.example";
+    const BEARER: Credential<'static> = Credential::Bearer("token");
+
+    fn asked<'a>(method: &str, verb: &Method, credential: Credential<'a>) -> Result<Way<'a>, Refusal> {
+        decide(table::row(method), verb, credential, Some(SELF))
+    }
+
+    fn did() -> Target<'static> {
+        Target::Did(Cow::Borrowed("did:plc:abcdefghijklmnopqrstuvwx"))
+    }
+
+    fn handle() -> Target<'static> {
+        Target::Handle("alice.example".to_owned())
+    }
+
+    /// Each row, asked by its right verb with and without a token, in the words of the contract.
+    #[test]
+    fn every_row_goes_where_the_contract_says() {
+        let local = "createAccount createSession refreshSession deleteSession getSession createAppPassword \
+            listAppPasswords revokeAppPassword getAccountInviteCodes createInviteCode createInviteCodes \
+            requestEmailConfirmation confirmEmail requestEmailUpdate updateEmail requestPasswordReset resetPassword \
+            requestAccountDelete deleteAccount activateAccount deactivateAccount describeServer";
+        let identity = "resolveHandle updateHandle requestPlcOperationSignature signPlcOperation";
+        let admin = "updateAccountHandle updateSubjectStatus deleteAccount getAccountInfo getAccountInfos \
+            getSubjectStatus sendEmail updateAccountEmail updateAccountPassword disableAccountInvites \
+            enableAccountInvites disableInviteCodes getInviteCodes";
+        let temp = "checkSignupQueue dereferenceScope checkHandleAvailability requestPhoneVerification \
+            revokeAccountCredentials addReservedHandle";
+        let repo_writes =
+            "applyWrites createRecord putRecord deleteRecord uploadBlob importRepo listMissingBlobs";
+        let repo_reads = "getRecord listRecords describeRepo";
+        let sync_reads =
+            "getRepo getRecord getBlob listBlobs getLatestCommit getRepoStatus getBlocks getHead getCheckout";
+        let sync_others = "listRepos listReposByCollection requestCrawl notifyOfUpdate listHosts getHostStatus somethingNew";
+        let mut seen = 0;
+        let mut each = |family: &str, names: &str, check: &dyn Fn(&str, &Method)| {
+            for name in names.split_whitespace() {
+                let method = format!("{family}.{name}");
+                let verb =
+                    if table::row(&method).kind == Kind::Procedure { Method::POST } else { Method::GET };
+                check(&method, &verb);
+                check(&method.to_uppercase(), &verb);
+                seen += usize::from(!table::row(&method).method.ends_with('*'));
+            }
+        };
+        let answered_here = |method: &str, verb: &Method| {
+            for credential in [Credential::None, BEARER, Credential::Dpop, Credential::Foreign] {
+                assert_eq!(asked(method, verb, credential), Ok(Way::Local), "{method}");
+            }
+        };
+        let to_caller = |method: &str, verb: &Method| {
+            assert_eq!(asked(method, verb, BEARER), Ok(Way::Caller { token: "token" }), "{method}");
+            assert_eq!(asked(method, verb, Credential::None), Err(Refusal::NoToken), "{method}");
+            assert_eq!(asked(method, verb, Credential::Dpop), Err(Refusal::Dpop), "{method}");
+            assert_eq!(asked(method, verb, Credential::Foreign), Err(Refusal::BadScheme), "{method}");
+        };
+        each("com.atproto.server", local, &answered_here);
+        each("com.atproto.identity", identity, &answered_here);
+        each("com.atproto.admin", admin, &answered_here);
+        each("com.atproto.temp", temp, &answered_here);
+        each("com.atproto.repo", repo_writes, &to_caller);
+        each("com.atproto.sync", sync_others, &to_caller);
+        each("com.atproto.server", "getServiceAuth checkAccountStatus somethingNew", &to_caller);
+        each(
+            "com.atproto.identity",
+            "getRecommendedDidCredentials submitPlcOperation resolveDid",
+            &to_caller,
+        );
+        each("app.bsky.actor", "getPreferences putPreferences getProfile", &to_caller);
+        each("com.atproto.repo", repo_reads, &|method, verb| {
+            for credential in [Credential::None, BEARER, Credential::Dpop, Credential::Foreign] {
+                assert_eq!(
+                    asked(method, verb, credential),
+                    Ok(Way::Target { account: handle() }),
+                    "{method}"
+                );
+            }
+        });
+        each("com.atproto.sync", sync_reads, &|method, verb| {
+            assert_eq!(
+                asked(method, verb, BEARER),
+                Ok(Way::SelfRead { account: did(), token: "token" }),
+                "{method}"
+            );
+            for credential in [Credential::None, Credential::Dpop, Credential::Foreign] {
+                assert_eq!(asked(method, verb, credential), Ok(Way::Target { account: did() }), "{method}");
+            }
+        });
+        let nowhere = |method: &str, verb: &Method| {
+            for credential in [Credential::None, BEARER, Credential::Dpop, Credential::Foreign] {
+                assert!(matches!(asked(method, verb, credential), Err(Refusal::NotHere(_))), "{method}");
+            }
+        };
+        each("com.atproto.sync", "subscribeRepos", &nowhere);
+        each("com.atproto.label", "subscribeLabels", &nowhere);
+        each("com.atproto.server", "reserveSigningKey", &nowhere);
+        each("com.atproto.admin", "searchAccounts somethingNew", &nowhere);
+        assert_eq!(
+            seen,
+            table::ROWS.iter().filter(|row| !row.method.ends_with('*')).count(),
+            "a row is not covered"
+        );
+    }
+
+    #[test]
+    fn each_kind_has_its_verbs() {
+        for row in table::ROWS {
+            let method = row.method.replace('*', "x.y.z");
+            for verb in ["GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "get", "FOO"] {
+                let verb = Method::from_bytes(verb.as_bytes()).unwrap();
+                let answer = asked(&method, &verb, BEARER);
+                let reads = verb == Method::GET || verb == Method::HEAD;
+                let allowed = match row.kind {
+                    _ if matches!(row.rule, Rule::NotHere(_)) => continue,
+                    Kind::Query | Kind::Subscription if !reads => "GET, HEAD",
+                    Kind::Procedure if verb != Method::POST => "POST",
+                    Kind::Any if !reads && verb != Method::POST => "GET, HEAD, POST",
+                    _ => {
+                        assert!(answer.is_ok(), "{verb} {method}");
+                        continue;
+                    }
+                };
+                assert_eq!(answer, Err(Refusal::WrongVerb { allowed }), "{verb} {method}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_target_is_named_once_and_two_tokens_are_refused() {
+        let asked = |query| decide(table::row("com.atproto.sync.getRepo"), &Method::GET, BEARER, query);
+        assert_eq!(asked(None), Err(Refusal::BadTarget(Parameter::Did, NoTarget::Missing)));
+        assert_eq!(asked(Some("did=a&did=b")), Err(Refusal::BadTarget(Parameter::Did, NoTarget::Repeated)));
+        assert_eq!(
+            asked(Some("did=alice.example")),
+            Err(Refusal::BadTarget(Parameter::Did, NoTarget::Invalid))
+        );
+        for method in
+            ["com.atproto.sync.getRepo", "app.bsky.feed.getTimeline", "com.atproto.server.getSession"]
+        {
+            let answer = decide(table::row(method), &Method::GET, Credential::Repeated, Some(SELF));
+            assert_eq!(answer, Err(Refusal::TwoTokens), "{method}");
+        }
+    }
+}
