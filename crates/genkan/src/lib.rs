@@ -7,3 +7,8 @@ pub mod db;
 // stories
 #[cfg_attr(not(test), expect(dead_code, reason = "the data path that asks for routes lands next"))]
 pub mod routing;
+pub mod keys;
+
+// fields
+pub(crate) mod accounts;
+pub(crate) mod fleet;

@@ -4,6 +4,7 @@
 //! `BIGINT`, placeholders `$1`, times milliseconds since the epoch. What truly differs between the
 //! two databases is in `dialect.rs` and nowhere else.
 
+pub(crate) mod audit;
 mod dialect;
 mod error;
 pub(crate) mod feed;

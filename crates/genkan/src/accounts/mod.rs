@@ -1,0 +1,229 @@
+//! Accounts: who has one here, under which handle and e-mail address, on which host, in what standing.
+//!
+//! *Home* is the host that keeps an account's repository; [`Homes`] answers "whose home is where"
+//! from memory. An account row appears when a sign-up is recorded (`creating`) and counts as an
+//! account when the sign-up is done (`open`). This room never speaks to a host or the directory.
+
+pub(crate) mod app_password;
+mod email;
+mod homes;
+pub(crate) mod invite;
+mod password;
+mod sql;
+mod types;
+
+use genkan_protocol::syntax::{AtIdentifier, Did, Handle};
+
+use crate::base::{Clock, Timestamp};
+use crate::db::audit::{self, Actor};
+use crate::db::feed::{self, Feed, Kind};
+use crate::db::{Db, Tx};
+
+pub(crate) use email::{Email, EmailError};
+pub(crate) use homes::{Home, Homes};
+pub(crate) use password::{PasswordError, Passwords};
+pub(crate) use types::{Account, NewAccount, Standing, State};
+
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Error {
+    #[error("there is no such account")]
+    NotFound,
+    #[error("the handle is taken")]
+    HandleTaken,
+    #[error("the e-mail address is taken")]
+    EmailTaken,
+    #[error("the account is taken down")]
+    TakenDown,
+    #[error(transparent)]
+    Storage(#[from] crate::db::Error),
+}
+
+impl From<sqlx::Error> for Error {
+    fn from(cause: sqlx::Error) -> Self {
+        Self::Storage(cause.into())
+    }
+}
+
+/// The accounts of this operator. Cheap to clone.
+#[derive(Clone, Debug)]
+pub(crate) struct Accounts {
+    db: Db,
+    clock: Clock,
+    feed: Feed,
+    homes: Homes,
+}
+
+impl Accounts {
+    pub(crate) fn new(db: Db, clock: Clock, feed: Feed) -> Self {
+        let homes = Homes::new(db.clone(), &feed);
+        Self { db, clock, feed, homes }
+    }
+
+    /// The memory of whose home is where.
+    pub(crate) const fn homes(&self) -> &Homes {
+        &self.homes
+    }
+
+    /// An open account by its DID.
+    pub(crate) async fn find(&self, did: &str) -> Result<Option<Account>, Error> {
+        Ok(sql::by_did(&self.db, did).await?.filter(Account::is_open))
+    }
+
+    /// An account by its DID, also while its sign-up is under way.
+    pub(crate) async fn find_even_creating(&self, did: &str) -> Result<Option<Account>, Error> {
+        Ok(sql::by_did(&self.db, did).await?)
+    }
+
+    /// An account by its handle, also while its sign-up is under way.
+    pub(crate) async fn find_by_handle(&self, handle: &Handle) -> Result<Option<Account>, Error> {
+        Ok(sql::by_handle(&self.db, handle.as_str()).await?)
+    }
+
+    /// An account by its e-mail address, also while its sign-up is under way.
+    pub(crate) async fn find_by_email(&self, email: &Email) -> Result<Option<Account>, Error> {
+        Ok(sql::by_email(&self.db, email.key()).await?)
+    }
+
+    /// An open account by what people type at sign-in: handle, e-mail address or DID.
+    pub(crate) async fn find_by_identifier(&self, identifier: &str) -> Result<Option<Account>, Error> {
+        let typed = identifier.trim();
+        let found = if typed.contains('@') && !typed.starts_with('@') {
+            match typed.parse::<Email>() {
+                Ok(email) => sql::by_email(&self.db, email.key()).await?,
+                Err(_) => None,
+            }
+        } else {
+            match typed.trim_start_matches('@').parse::<AtIdentifier>() {
+                Ok(AtIdentifier::Did(did)) => sql::by_did(&self.db, did.as_str()).await?,
+                Ok(AtIdentifier::Handle(handle)) => sql::by_handle(&self.db, handle.as_str()).await?,
+                Err(_) => None,
+            }
+        };
+        Ok(found.filter(Account::is_open))
+    }
+
+    /// The newest accounts first; `after` is the creation time and DID of the last one seen.
+    pub(crate) async fn list(
+        &self,
+        limit: i64,
+        after: Option<(Timestamp, &str)>,
+    ) -> Result<Vec<Account>, Error> {
+        Ok(sql::list(&self.db, limit, after).await?)
+    }
+
+    /// Records what the owner or the operator decided; the host is told by the caller, first.
+    pub(crate) async fn set_deactivated(
+        &self,
+        did: &str,
+        deactivated: bool,
+        delete_after: Option<Timestamp>,
+        actor: Actor<'_>,
+    ) -> Result<(), Error> {
+        let now = self.clock.now();
+        let mut tx = self.db.begin().await?;
+        let at = deactivated.then_some(now);
+        if !sql::set_deactivated(&mut tx, did, at, delete_after).await? {
+            return Err(Error::NotFound);
+        }
+        let action = if deactivated { "account.deactivate" } else { "account.activate" };
+        audit::record(&mut tx, now, actor, action, did, "").await?;
+        self.commit_change(tx, now, did).await
+    }
+
+    /// Marks an account as taken down (`Some`) or restored (`None`). Sessions are the caller's to end.
+    pub(crate) async fn set_taken_down(
+        &self,
+        did: &str,
+        reference: Option<&str>,
+        actor: Actor<'_>,
+    ) -> Result<(), Error> {
+        let now = self.clock.now();
+        let mut tx = self.db.begin().await?;
+        if !sql::set_taken_down(&mut tx, did, reference.map(|reference| (now, reference))).await? {
+            return Err(Error::NotFound);
+        }
+        let action = if reference.is_some() { "account.takedown" } else { "account.restore" };
+        audit::record(&mut tx, now, actor, action, did, reference.unwrap_or("")).await?;
+        self.commit_change(tx, now, did).await
+    }
+
+    /// Replaces the password's hash. Sessions are the caller's to end.
+    pub(crate) async fn set_password_hash(&self, tx: &mut Tx, did: &str, hash: &str) -> Result<(), Error> {
+        if sql::set_password_hash(tx, did, hash).await? { Ok(()) } else { Err(Error::NotFound) }
+    }
+
+    /// Keeps the same password under a newer kind of hash, unless it changed meanwhile.
+    pub(crate) async fn upgrade_password_hash(&self, did: &str, old: &str, new: &str) -> Result<(), Error> {
+        let mut tx = self.db.begin().await?;
+        sql::upgrade_password_hash(&mut tx, did, old, new).await?;
+        Ok(tx.commit().await?)
+    }
+
+    pub(crate) async fn set_email(&self, did: &str, email: &Email, actor: Actor<'_>) -> Result<(), Error> {
+        let now = self.clock.now();
+        let mut tx = self.db.begin().await?;
+        if !sql::set_email(&mut tx, did, email).await? {
+            return Err(Error::NotFound);
+        }
+        audit::record(&mut tx, now, actor, "account.email", did, "").await?;
+        Ok(tx.commit().await?)
+    }
+
+    /// Forgets an account whose data are gone from its host.
+    pub(crate) async fn remove(&self, did: &str, actor: Actor<'_>) -> Result<(), Error> {
+        let now = self.clock.now();
+        let mut tx = self.db.begin().await?;
+        app_password::remove_all(&mut tx, did).await?;
+        if !remove_row(&mut tx, did).await? {
+            return Err(Error::NotFound);
+        }
+        audit::record(&mut tx, now, actor, "account.delete", did, "").await?;
+        self.commit_change(tx, now, did).await
+    }
+
+    /// Notes the change for every process, commits, and forgets what was in memory here.
+    pub(crate) async fn commit_change(&self, mut tx: Tx, now: Timestamp, did: &str) -> Result<(), Error> {
+        feed::note(&mut tx, now, Kind::Account, did).await?;
+        tx.commit().await?;
+        self.feed.tell(Kind::Account, did);
+        Ok(())
+    }
+}
+
+/// Reserves handle, e-mail address and DID for a sign-up. The unique indexes decide who is first.
+pub(crate) async fn insert_creating(tx: &mut Tx, account: &NewAccount) -> Result<(), Error> {
+    sql::insert_creating(tx, account).await
+}
+
+/// A recorded sign-up is done: from now on this is an account.
+pub(crate) async fn open(tx: &mut Tx, did: &str) -> Result<bool, Error> {
+    Ok(sql::open(tx, did).await?)
+}
+
+pub(crate) async fn remove_row(tx: &mut Tx, did: &str) -> Result<bool, Error> {
+    Ok(sql::remove(tx, did).await?)
+}
+
+/// Reserves the handle that an account is changing to.
+pub(crate) async fn reserve_handle(tx: &mut Tx, did: &str, handle: &Handle) -> Result<(), Error> {
+    sql::reserve_handle(tx, did, handle.as_str()).await
+}
+
+/// The reserved handle becomes the account's handle.
+pub(crate) async fn take_reserved_handle(tx: &mut Tx, did: &str) -> Result<bool, Error> {
+    sql::take_reserved_handle(tx, did).await
+}
+
+pub(crate) async fn release_reserved_handle(tx: &mut Tx, did: &str) -> Result<(), Error> {
+    Ok(sql::release_reserved_handle(tx, did).await?)
+}
+
+/// How many accounts each host holds, for placement by capacity.
+pub(crate) async fn count_by_host(db: &Db) -> Result<std::collections::HashMap<String, u64>, Error> {
+    Ok(sql::count_by_host(db).await?)
+}
+
+/// Whether the DID belongs to an account or to a sign-up under way.
+pub(crate) async fn is_known(db: &Db, did: &Did) -> Result<bool, Error> {
+    Ok(sql::by_did(db, did.as_str()).await?.is_some())
+}

@@ -1,0 +1,211 @@
+//! Passwords: hashed on a bounded pool, at the same cost whoever asks.
+//!
+//! New hashes are Argon2id (PHC text). The reference PDS's scrypt hashes (`salt:hash`, hex) verify too.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use argon2::password_hash::phc::PasswordHash;
+use argon2::password_hash::{PasswordHasher as _, PasswordVerifier as _};
+use argon2::{Algorithm, Argon2, Params, Version};
+use data_encoding::HEXLOWER;
+use subtle::ConstantTimeEq as _;
+use tokio::sync::Semaphore;
+
+use crate::base::Secret;
+
+/// Longer than this is cut off before any hashing could begin (bytes).
+pub(crate) const LONGEST: usize = 512;
+
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum PasswordError {
+    /// Everybody signs in at once: come again in a moment.
+    #[error("too many passwords are being checked")]
+    Busy,
+    #[error("the password is too long")]
+    TooLong,
+    #[error("the password could not be hashed")]
+    Failed,
+}
+
+/// What a check found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    Right,
+    /// Right, but kept under a kind of hash that should be replaced.
+    RightButOld,
+    Wrong,
+}
+
+/// The pool. Cheap to clone.
+#[derive(Clone, Debug)]
+pub(crate) struct Passwords {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    /// One permit per core: each hash takes 19 MiB, and is taken only with a permit.
+    permits: Arc<Semaphore>,
+    waiting: AtomicUsize,
+    /// Verified against when there is no account, so that the answer takes as long.
+    nobody: Secret<String>,
+}
+
+impl Passwords {
+    pub(crate) fn new(cores: usize) -> Self {
+        let nobody = argon2().hash_password(b"nobody's password").map(|hash| hash.to_string());
+        let inner = Inner {
+            permits: Arc::new(Semaphore::new(cores.max(1))),
+            waiting: AtomicUsize::new(0),
+            nobody: Secret::new(nobody.expect("a short password is hashed with fixed parameters")),
+        };
+        Self { inner: Arc::new(inner) }
+    }
+
+    /// A new hash.
+    pub(crate) async fn hash(&self, password: &Secret<String>) -> Result<Secret<String>, PasswordError> {
+        let password = checked(password)?;
+        self.run(move || {
+            let hashed = argon2().hash_password(password.expose().as_bytes());
+            hashed.map(|hash| Secret::new(hash.to_string())).map_err(|_| PasswordError::Failed)
+        })
+        .await?
+    }
+
+    /// Checks `password`. `None` for an account that is not there: the same work, and `Wrong`.
+    pub(crate) async fn verify(
+        &self,
+        hash: Option<&Secret<String>>,
+        password: &Secret<String>,
+    ) -> Result<Verdict, PasswordError> {
+        let password = checked(password)?;
+        let known = hash.is_some();
+        let hash = hash.unwrap_or(&self.inner.nobody).clone();
+        let verdict = self.run(move || verdict(hash.expose(), password.expose())).await?;
+        Ok(if known { verdict } else { Verdict::Wrong })
+    }
+
+    async fn run<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, PasswordError> {
+        let permit = {
+            let _place = Place::take(&self.inner.waiting)?;
+            Arc::clone(&self.inner.permits).acquire_owned().await.map_err(|_| PasswordError::Busy)?
+        };
+        tokio::task::spawn_blocking(move || {
+            let done = work();
+            drop(permit);
+            done
+        })
+        .await
+        .map_err(|_| PasswordError::Failed)
+    }
+}
+
+/// A place in the queue, given back when the wait ends, however it ends.
+struct Place<'a>(&'a AtomicUsize);
+
+impl<'a> Place<'a> {
+    fn take(waiting: &'a AtomicUsize) -> Result<Self, PasswordError> {
+        let place = Self(waiting);
+        if waiting.fetch_add(1, Ordering::Relaxed) >= QUEUE { Err(PasswordError::Busy) } else { Ok(place) }
+    }
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+fn checked(password: &Secret<String>) -> Result<Secret<String>, PasswordError> {
+    if password.expose().len() > LONGEST { Err(PasswordError::TooLong) } else { Ok(password.clone()) }
+}
+
+fn argon2() -> Argon2<'static> {
+    let params = Params::new(19 * 1024, 2, 1, Some(32)).expect("these parameters are in Argon2's ranges");
+    Argon2::new(Algorithm::Argon2id, Version::V0x13, params)
+}
+
+fn verdict(hash: &str, password: &str) -> Verdict {
+    if let Some((salt, expected)) = hash.split_once(':') {
+        return if is_scrypt_of(password, salt, expected) { Verdict::RightButOld } else { Verdict::Wrong };
+    }
+    let Ok(parsed) = PasswordHash::new(hash) else { return Verdict::Wrong };
+    match argon2().verify_password(password.as_bytes(), &parsed) {
+        Ok(()) => Verdict::Right,
+        Err(_) => Verdict::Wrong,
+    }
+}
+
+/// The reference PDS's format: the salt's hex characters are the salt, as text.
+fn is_scrypt_of(password: &str, salt: &str, expected: &str) -> bool {
+    let Ok(expected) = HEXLOWER.decode(expected.as_bytes()) else { return false };
+    let params = scrypt::Params::new(14, 8, 1).expect("N 16384, r 8, p 1 are in scrypt's ranges");
+    let mut out = [0; 64];
+    scrypt::scrypt(password.as_bytes(), salt.as_bytes(), &params, &mut out).is_ok()
+        && bool::from(out.as_slice().ct_eq(&expected))
+}
+
+/// How many may wait for a permit.
+const QUEUE: usize = 64;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn secret(text: &str) -> Secret<String> {
+        Secret::new(text.to_owned())
+    }
+
+    #[tokio::test]
+    async fn a_hash_verifies_its_password_only() {
+        let pool = Passwords::new(1);
+        let hash = pool.hash(&secret("correct horse")).await.unwrap();
+        assert!(hash.expose().starts_with("$argon2id$v=19$m=19456,t=2,p=1$"));
+        assert_eq!(pool.verify(Some(&hash), &secret("correct horse")).await.unwrap(), Verdict::Right);
+        assert_eq!(pool.verify(Some(&hash), &secret("correct horsf")).await.unwrap(), Verdict::Wrong);
+        assert_eq!(pool.verify(None, &secret("nobody's password")).await.unwrap(), Verdict::Wrong);
+    }
+
+    #[tokio::test]
+    async fn the_reference_pds_hashes_verify() {
+        // Made with Node's crypto.scrypt("hunter2", salt, 64) and its defaults.
+        let hash = secret(SCRYPT_OF_HUNTER2);
+        let pool = Passwords::new(1);
+        assert_eq!(pool.verify(Some(&hash), &secret("hunter2")).await.unwrap(), Verdict::RightButOld);
+        assert_eq!(pool.verify(Some(&hash), &secret("hunter3")).await.unwrap(), Verdict::Wrong);
+    }
+
+    #[tokio::test]
+    async fn a_full_queue_says_so_and_empties_again() {
+        let pool = Passwords::new(1);
+        let held = Arc::clone(&pool.inner.permits).acquire_owned().await.unwrap();
+        let waiting: Vec<_> = (0..QUEUE)
+            .map(|_| {
+                let pool = pool.clone();
+                tokio::spawn(async move { pool.run(|| ()).await })
+            })
+            .collect();
+        tokio::task::yield_now().await;
+        while pool.inner.waiting.load(Ordering::Relaxed) < QUEUE {
+            tokio::task::yield_now().await;
+        }
+        assert!(matches!(pool.run(|| ()).await, Err(PasswordError::Busy)));
+        drop(held);
+        for one in waiting {
+            one.await.unwrap().unwrap();
+        }
+        pool.run(|| ()).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn overlong_passwords_are_not_hashed() {
+        let pool = Passwords::new(1);
+        assert!(matches!(pool.hash(&secret(&"x".repeat(LONGEST + 1))).await, Err(PasswordError::TooLong)));
+    }
+
+    const SCRYPT_OF_HUNTER2: &str = "000102030405060708090a0b0c0d0e0f:ea9df5abd6826beb5d198aee803e767419b2a56139c50a128286e6b619b3c8bb1a0c5c5a2f436f860ba0670d7d02a4318d05626cc059606fc165577a35bdaddc";
+}

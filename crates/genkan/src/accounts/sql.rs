@@ -1,0 +1,359 @@
+//! Table `accounts`.
+
+use std::collections::HashMap;
+
+use sqlx::Row as _;
+use sqlx::any::AnyRow;
+
+use super::{Account, Email, Error, NewAccount, State};
+use crate::base::{Secret, Timestamp};
+use crate::db::{self, Db, Tx, is_unique_violation};
+
+const COLUMNS: &str = "did, handle, email, email_confirmed_at, password_hash, host_id, host_key, state, \
+                       deactivated_at, delete_after, taken_down_at, takedown_ref, created_at";
+
+pub(super) async fn by_did(db: &Db, did: &str) -> db::Result<Option<Account>> {
+    one(db, "did", did).await
+}
+
+pub(super) async fn by_handle(db: &Db, handle: &str) -> db::Result<Option<Account>> {
+    one(db, "handle", handle).await
+}
+
+pub(super) async fn by_email(db: &Db, email_key: &str) -> db::Result<Option<Account>> {
+    one(db, "email_key", email_key).await
+}
+
+async fn one(db: &Db, column: &'static str, value: &str) -> db::Result<Option<Account>> {
+    let text = format!("SELECT {COLUMNS} FROM accounts WHERE {column} = $1");
+    let row = sqlx::query(sqlx::AssertSqlSafe(text)).bind(value).fetch_optional(db.reader()).await?;
+    row.as_ref().map(read).transpose()
+}
+
+pub(super) async fn list(db: &Db, limit: i64, after: Option<(Timestamp, &str)>) -> db::Result<Vec<Account>> {
+    let (at, did) = after.unwrap_or((Timestamp::from_millis(i64::MAX), ""));
+    let text = format!(
+        "SELECT {COLUMNS} FROM accounts WHERE created_at < $1 OR (created_at = $1 AND did > $2) \
+         ORDER BY created_at DESC, did LIMIT $3"
+    );
+    let rows = sqlx::query(sqlx::AssertSqlSafe(text))
+        .bind(at.as_millis())
+        .bind(did)
+        .bind(limit)
+        .fetch_all(db.reader())
+        .await?;
+    rows.iter().map(read).collect()
+}
+
+pub(super) async fn insert_creating(tx: &mut Tx, account: &NewAccount) -> Result<(), Error> {
+    // Asked first for the name of what is taken; the unique indexes decide a race.
+    if exists(tx, "handle", account.handle.as_str()).await?
+        || exists(tx, "next_handle", account.handle.as_str()).await?
+    {
+        return Err(Error::HandleTaken);
+    }
+    if exists(tx, "email_key", account.email.key()).await? {
+        return Err(Error::EmailTaken);
+    }
+    let inserted = sqlx::query(
+        "INSERT INTO accounts (did, handle, email, email_key, password_hash, host_id, host_key, state, created_at)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, 'creating', $8)",
+    )
+    .bind(account.did.as_str())
+    .bind(account.handle.as_str())
+    .bind(account.email.as_typed())
+    .bind(account.email.key())
+    .bind(account.password_hash.expose())
+    .bind(account.host.as_str())
+    .bind(account.host_key.to_did_key())
+    .bind(account.created_at.as_millis())
+    .execute(&mut **tx)
+    .await;
+    match inserted {
+        Ok(_) => Ok(()),
+        Err(cause) if is_unique_violation(&cause) => Err(taken(&cause)),
+        Err(cause) => Err(cause.into()),
+    }
+}
+
+/// Which of the unique values was taken meanwhile. Both databases name the column or its index.
+fn taken(cause: &sqlx::Error) -> Error {
+    if cause.to_string().contains("email") { Error::EmailTaken } else { Error::HandleTaken }
+}
+
+async fn exists(tx: &mut Tx, column: &'static str, value: &str) -> db::Result<bool> {
+    let text = format!("SELECT 1 FROM accounts WHERE {column} = $1");
+    Ok(sqlx::query(sqlx::AssertSqlSafe(text)).bind(value).fetch_optional(&mut **tx).await?.is_some())
+}
+
+pub(super) async fn open(tx: &mut Tx, did: &str) -> db::Result<bool> {
+    let done = sqlx::query("UPDATE accounts SET state = 'open' WHERE did = $1 AND state = 'creating'")
+        .bind(did)
+        .execute(&mut **tx)
+        .await?;
+    Ok(done.rows_affected() == 1)
+}
+
+pub(super) async fn remove(tx: &mut Tx, did: &str) -> db::Result<bool> {
+    let done = sqlx::query("DELETE FROM accounts WHERE did = $1").bind(did).execute(&mut **tx).await?;
+    Ok(done.rows_affected() == 1)
+}
+
+pub(super) async fn set_deactivated(
+    tx: &mut Tx,
+    did: &str,
+    at: Option<Timestamp>,
+    delete_after: Option<Timestamp>,
+) -> db::Result<bool> {
+    let done = sqlx::query(
+        "UPDATE accounts SET deactivated_at = $2, delete_after = $3 WHERE did = $1 AND state = 'open'",
+    )
+    .bind(did)
+    .bind(at.map(Timestamp::as_millis))
+    .bind(delete_after.map(Timestamp::as_millis))
+    .execute(&mut **tx)
+    .await?;
+    Ok(done.rows_affected() == 1)
+}
+
+pub(super) async fn set_taken_down(
+    tx: &mut Tx,
+    did: &str,
+    mark: Option<(Timestamp, &str)>,
+) -> db::Result<bool> {
+    let done = sqlx::query(
+        "UPDATE accounts SET taken_down_at = $2, takedown_ref = $3 WHERE did = $1 AND state = 'open'",
+    )
+    .bind(did)
+    .bind(mark.map(|(at, _)| at.as_millis()))
+    .bind(mark.map(|(_, reference)| reference.to_owned()))
+    .execute(&mut **tx)
+    .await?;
+    Ok(done.rows_affected() == 1)
+}
+
+pub(super) async fn set_password_hash(tx: &mut Tx, did: &str, hash: &str) -> db::Result<bool> {
+    let done = sqlx::query("UPDATE accounts SET password_hash = $2 WHERE did = $1 AND state = 'open'")
+        .bind(did)
+        .bind(hash)
+        .execute(&mut **tx)
+        .await?;
+    Ok(done.rows_affected() == 1)
+}
+
+pub(super) async fn upgrade_password_hash(tx: &mut Tx, did: &str, old: &str, new: &str) -> db::Result<()> {
+    sqlx::query("UPDATE accounts SET password_hash = $3 WHERE did = $1 AND password_hash = $2")
+        .bind(did)
+        .bind(old)
+        .bind(new)
+        .execute(&mut **tx)
+        .await?;
+    Ok(())
+}
+
+pub(super) async fn set_email(tx: &mut Tx, did: &str, email: &Email) -> Result<bool, Error> {
+    let done = sqlx::query(
+        "UPDATE accounts SET email = $2, email_key = $3, email_confirmed_at = NULL WHERE did = $1 AND state = 'open'",
+    )
+    .bind(did)
+    .bind(email.as_typed())
+    .bind(email.key())
+    .execute(&mut **tx)
+    .await;
+    match done {
+        Ok(done) => Ok(done.rows_affected() == 1),
+        Err(cause) if is_unique_violation(&cause) => Err(Error::EmailTaken),
+        Err(cause) => Err(cause.into()),
+    }
+}
+
+pub(super) async fn reserve_handle(tx: &mut Tx, did: &str, handle: &str) -> Result<(), Error> {
+    let by_another =
+        sqlx::query("SELECT 1 FROM accounts WHERE (handle = $1 OR next_handle = $1) AND did <> $2")
+            .bind(handle)
+            .bind(did)
+            .fetch_optional(&mut **tx)
+            .await?;
+    if by_another.is_some() {
+        return Err(Error::HandleTaken);
+    }
+    let done = sqlx::query("UPDATE accounts SET next_handle = $2 WHERE did = $1 AND state = 'open'")
+        .bind(did)
+        .bind(handle)
+        .execute(&mut **tx)
+        .await;
+    match done {
+        Ok(done) if done.rows_affected() == 1 => Ok(()),
+        Ok(_) => Err(Error::NotFound),
+        Err(cause) if is_unique_violation(&cause) => Err(Error::HandleTaken),
+        Err(cause) => Err(cause.into()),
+    }
+}
+
+pub(super) async fn take_reserved_handle(tx: &mut Tx, did: &str) -> Result<bool, Error> {
+    let done = sqlx::query(
+        "UPDATE accounts SET handle = next_handle, next_handle = NULL WHERE did = $1 AND next_handle IS NOT NULL",
+    )
+    .bind(did)
+    .execute(&mut **tx)
+    .await;
+    match done {
+        Ok(done) => Ok(done.rows_affected() == 1),
+        Err(cause) if is_unique_violation(&cause) => Err(Error::HandleTaken),
+        Err(cause) => Err(cause.into()),
+    }
+}
+
+pub(super) async fn release_reserved_handle(tx: &mut Tx, did: &str) -> db::Result<()> {
+    sqlx::query("UPDATE accounts SET next_handle = NULL WHERE did = $1").bind(did).execute(&mut **tx).await?;
+    Ok(())
+}
+
+pub(super) async fn count_by_host(db: &Db) -> db::Result<HashMap<String, u64>> {
+    let rows = sqlx::query("SELECT host_id, COUNT(*) AS accounts FROM accounts GROUP BY host_id")
+        .fetch_all(db.reader())
+        .await?;
+    rows.iter()
+        .map(|row| {
+            let accounts: i64 = row.try_get("accounts")?;
+            Ok((row.try_get("host_id")?, u64::try_from(accounts).unwrap_or(0)))
+        })
+        .collect()
+}
+
+fn read(row: &AnyRow) -> db::Result<Account> {
+    let text: String = row.try_get("did")?;
+    let corrupt = |column| db::Error::corrupt("accounts", column, &text);
+    let time = |column: &str| -> db::Result<Option<Timestamp>> {
+        Ok(row.try_get::<Option<i64>, _>(column)?.map(Timestamp::from_millis))
+    };
+    Ok(Account {
+        did: text.parse().map_err(|_| corrupt("did"))?,
+        handle: row.try_get::<String, _>("handle")?.parse().map_err(|_| corrupt("handle"))?,
+        email: row.try_get("email")?,
+        email_confirmed_at: time("email_confirmed_at")?,
+        password_hash: Secret::new(row.try_get("password_hash")?),
+        host: row.try_get::<String, _>("host_id")?.into(),
+        host_key: genkan_protocol::crypto::PublicKey::from_did_key(&row.try_get::<String, _>("host_key")?)
+            .map_err(|_| corrupt("host_key"))?,
+        state: match row.try_get::<String, _>("state")?.as_str() {
+            "creating" => State::Creating,
+            "open" => State::Open,
+            _ => return Err(corrupt("state")),
+        },
+        deactivated_at: time("deactivated_at")?,
+        delete_after: time("delete_after")?,
+        taken_down_at: time("taken_down_at")?,
+        takedown_ref: row.try_get("takedown_ref")?,
+        created_at: time("created_at")?.ok_or_else(|| corrupt("created_at"))?,
+    })
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use genkan_protocol::crypto::K256PrivateKey;
+
+    use super::*;
+    use crate::db::on_each_database;
+
+    on_each_database!(
+        an_account_is_found_by_each_of_its_names,
+        handle_address_and_did_are_unique,
+        a_handle_being_changed_to_is_taken_too,
+        the_named_field_survives_a_race,
+        listing_goes_on_where_it_stopped
+    );
+
+    pub(in crate::accounts) fn new_account(name: &str) -> NewAccount {
+        NewAccount {
+            did: format!("did:plc:{name:a>24}").parse().unwrap(),
+            handle: format!("{name}.test").parse().unwrap(),
+            email: format!("{name}@example.com").parse().unwrap(),
+            password_hash: Secret::new("$argon2id$x".to_owned()),
+            host: "oak".to_owned().into(),
+            host_key: K256PrivateKey::from_hex(&"11".repeat(32)).unwrap().public(),
+            created_at: Timestamp::from_millis(1000),
+        }
+    }
+
+    pub(in crate::accounts) async fn add(db: &Db, account: &NewAccount) -> Result<(), Error> {
+        let mut tx = db.begin().await?;
+        insert_creating(&mut tx, account).await?;
+        assert!(open(&mut tx, account.did.as_str()).await?);
+        Ok(tx.commit().await?)
+    }
+
+    async fn an_account_is_found_by_each_of_its_names(db: Db) {
+        let ann = new_account("ann");
+        add(&db, &ann).await.unwrap();
+        let found = by_did(&db, ann.did.as_str()).await.unwrap().unwrap();
+        assert_eq!((found.handle, found.state), (ann.handle.clone(), State::Open));
+        assert_eq!(by_handle(&db, "ann.test").await.unwrap().unwrap().did, ann.did);
+        assert_eq!(by_email(&db, "ann@example.com").await.unwrap().unwrap().did, ann.did);
+        assert!(by_handle(&db, "bob.test").await.unwrap().is_none());
+        assert_eq!(count_by_host(&db).await.unwrap()["oak"], 1);
+
+        let mut tx = db.begin().await.unwrap();
+        assert!(remove(&mut tx, ann.did.as_str()).await.unwrap());
+        tx.commit().await.unwrap();
+        assert!(by_did(&db, ann.did.as_str()).await.unwrap().is_none());
+    }
+
+    async fn handle_address_and_did_are_unique(db: Db) {
+        let ann = new_account("ann");
+        add(&db, &ann).await.unwrap();
+        let same_handle = NewAccount { handle: ann.handle.clone(), ..new_account("bob") };
+        assert!(matches!(add(&db, &same_handle).await, Err(Error::HandleTaken)));
+        let same_address = NewAccount { email: "ANN@example.com".parse().unwrap(), ..new_account("bob") };
+        assert!(matches!(add(&db, &same_address).await, Err(Error::EmailTaken)));
+        let same_did = NewAccount { did: ann.did.clone(), ..new_account("bob") };
+        assert!(add(&db, &same_did).await.is_err());
+    }
+
+    async fn a_handle_being_changed_to_is_taken_too(db: Db) {
+        let (ann, bob) = (new_account("ann"), new_account("bob"));
+        add(&db, &ann).await.unwrap();
+        add(&db, &bob).await.unwrap();
+        let wanted = "carol.test";
+        let mut tx = db.begin().await.unwrap();
+        reserve_handle(&mut tx, ann.did.as_str(), wanted).await.unwrap();
+        assert!(matches!(reserve_handle(&mut tx, bob.did.as_str(), wanted).await, Err(Error::HandleTaken)));
+        tx.commit().await.unwrap();
+        assert!(matches!(add(&db, &new_account("carol")).await, Err(Error::HandleTaken)));
+
+        let mut tx = db.begin().await.unwrap();
+        assert!(take_reserved_handle(&mut tx, ann.did.as_str()).await.unwrap());
+        assert!(!take_reserved_handle(&mut tx, ann.did.as_str()).await.unwrap());
+        tx.commit().await.unwrap();
+        assert_eq!(by_handle(&db, wanted).await.unwrap().unwrap().did, ann.did);
+        add(&db, &NewAccount { handle: ann.handle, ..new_account("dave") }).await.unwrap();
+    }
+
+    async fn the_named_field_survives_a_race(db: Db) {
+        // What the look before the insert cannot see: the index itself answers.
+        let ann = new_account("ann");
+        add(&db, &ann).await.unwrap();
+        let mut tx = db.begin().await.unwrap();
+        let clash = sqlx::query(
+            "INSERT INTO accounts (did, handle, email_key, password_hash, host_id, host_key, state, created_at)
+             VALUES ('did:plc:x', 'x.test', 'ann@example.com', '', '', '', 'open', 1)",
+        )
+        .execute(&mut *tx)
+        .await
+        .unwrap_err();
+        assert!(is_unique_violation(&clash));
+        assert!(matches!(taken(&clash), Error::EmailTaken));
+    }
+
+    async fn listing_goes_on_where_it_stopped(db: Db) {
+        for name in ["ann", "bob", "cat"] {
+            add(&db, &new_account(name)).await.unwrap();
+        }
+        let first = list(&db, 2, None).await.unwrap();
+        let last = &first[1];
+        let rest = list(&db, 2, Some((last.created_at, last.did.as_str()))).await.unwrap();
+        let mut seen: Vec<_> = first.iter().chain(&rest).map(|account| account.handle.to_string()).collect();
+        seen.sort();
+        assert_eq!(seen, ["ann.test", "bob.test", "cat.test"]);
+    }
+}

@@ -1,0 +1,81 @@
+//! What an account is.
+
+use genkan_protocol::crypto::PublicKey;
+use genkan_protocol::syntax::{Did, Handle};
+
+use super::Email;
+use crate::base::{Secret, Timestamp};
+use crate::fleet::HostId;
+
+/// Whether the sign-up is done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum State {
+    Creating,
+    Open,
+}
+
+/// How an account stands, as sessions say it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Standing {
+    Active,
+    Deactivated,
+    TakenDown,
+}
+
+impl Standing {
+    /// The lexicon's `status`; absent for active accounts.
+    pub(crate) const fn status(self) -> Option<&'static str> {
+        match self {
+            Self::Active => None,
+            Self::Deactivated => Some("deactivated"),
+            Self::TakenDown => Some("takendown"),
+        }
+    }
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Account {
+    pub(crate) did: Did,
+    pub(crate) handle: Handle,
+    pub(crate) email: Option<String>,
+    pub(crate) email_confirmed_at: Option<Timestamp>,
+    pub(crate) password_hash: Secret<String>,
+    pub(crate) host: HostId,
+    /// The key that the host signs with for this account. Kept, since it must verify here also
+    /// after the DID document names another.
+    pub(crate) host_key: PublicKey,
+    pub(crate) state: State,
+    pub(crate) deactivated_at: Option<Timestamp>,
+    pub(crate) delete_after: Option<Timestamp>,
+    pub(crate) taken_down_at: Option<Timestamp>,
+    pub(crate) takedown_ref: Option<String>,
+    pub(crate) created_at: Timestamp,
+}
+
+impl Account {
+    pub(crate) fn is_open(&self) -> bool {
+        self.state == State::Open
+    }
+
+    pub(crate) const fn standing(&self) -> Standing {
+        if self.taken_down_at.is_some() {
+            Standing::TakenDown
+        } else if self.deactivated_at.is_some() {
+            Standing::Deactivated
+        } else {
+            Standing::Active
+        }
+    }
+}
+
+/// What a sign-up records before it asks the host.
+#[derive(Clone, Debug)]
+pub(crate) struct NewAccount {
+    pub(crate) did: Did,
+    pub(crate) handle: Handle,
+    pub(crate) email: Email,
+    pub(crate) password_hash: Secret<String>,
+    pub(crate) host: HostId,
+    pub(crate) host_key: PublicKey,
+    pub(crate) created_at: Timestamp,
+}

@@ -1,0 +1,43 @@
+//! The audit trail: who did what to whom, append-only.
+//!
+//! Sign-ins, key uses, administrative acts and revocations leave a row in the transaction that does
+//! them. Details are for operators and hold no secret.
+
+use super::{Result, Tx};
+use crate::base::{Timestamp, random};
+
+/// Who acted.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Actor<'a> {
+    Account(&'a str),
+    Host(&'a str),
+    Operator,
+    Genkan,
+}
+
+/// Adds a row to the trail.
+pub(crate) async fn record(
+    tx: &mut Tx,
+    now: Timestamp,
+    actor: Actor<'_>,
+    action: &'static str,
+    subject: &str,
+    detail: &str,
+) -> Result<()> {
+    let actor = match actor {
+        Actor::Account(did) => did.to_owned(),
+        Actor::Host(id) => format!("host:{id}"),
+        Actor::Operator => "operator".to_owned(),
+        Actor::Genkan => "genkan".to_owned(),
+    };
+    sqlx::query("INSERT INTO audit (id, at, actor, action, subject, detail) VALUES ($1, $2, $3, $4, $5, $6)")
+        .bind(random::id())
+        .bind(now.as_millis())
+        .bind(actor)
+        .bind(action)
+        .bind(subject)
+        .bind(detail)
+        .execute(&mut **tx)
+        .await?;
+    Ok(())
+}

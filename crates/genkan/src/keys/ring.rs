@@ -1,0 +1,297 @@
+//! The keys in memory.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::{Arc, RwLock};
+
+use genkan_protocol::crypto::{K256PrivateKey, PublicKey};
+use sha2::{Digest as _, Sha256};
+use zeroize::Zeroizing;
+
+use super::Error;
+use super::sql::{self, KeyRow, Purpose};
+use crate::base::seal::Sealer;
+use crate::base::{Clock, Secret, random};
+use crate::db::{Db, Tx};
+
+/// A pair that signs one host's tokens.
+pub(crate) struct HostKey {
+    /// Names the key in refresh tokens' `kid`; hosts ignore it there.
+    pub(crate) id: String,
+    pub(crate) host: String,
+    pub(crate) private: K256PrivateKey,
+    pub(crate) public: PublicKey,
+    pub(crate) current: bool,
+}
+
+/// All keys that are in use. Cheap to clone; [`Ring::reload`] brings in what others added.
+#[derive(Clone)]
+pub(crate) struct Ring {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    db: Db,
+    clock: Clock,
+    sealer: Sealer,
+    rotation: K256PrivateKey,
+    internal: Secret<[u8; 32]>,
+    hosts: RwLock<Arc<HostKeys>>,
+}
+
+#[derive(Default)]
+struct HostKeys {
+    by_id: HashMap<String, Arc<HostKey>>,
+    by_host: HashMap<String, Vec<Arc<HostKey>>>,
+}
+
+impl Ring {
+    /// Opens every key, and makes the rotation and internal keys where there are none.
+    ///
+    /// `rotation`: the operator's own PLC rotation key, in hex, instead of a made one.
+    pub(crate) async fn open(
+        db: &Db,
+        clock: &Clock,
+        sealer: Sealer,
+        rotation: Option<&Secret<String>>,
+    ) -> Result<Self, Error> {
+        let given = rotation
+            .map(|hex| K256PrivateKey::from_hex(hex.expose().trim()).map_err(|_| Error::NotAKey))
+            .transpose()?;
+        let mut rows = sql::all(db).await?;
+        let has = |rows: &[KeyRow], purpose| rows.iter().any(|row| row.purpose == purpose);
+        if !has(&rows, Purpose::PlcRotation) || !has(&rows, Purpose::Internal) {
+            let rotation = match &given {
+                Some(key) => key.clone(),
+                None => fresh_key(),
+            };
+            let mut tx = db.begin().await?;
+            let now = clock.now();
+            sql::insert(&mut tx, &seal_pair(&sealer, Purpose::PlcRotation, "", &rotation), now).await?;
+            sql::insert(&mut tx, &seal_row(&sealer, Purpose::Internal, "", "", &random::bytes::<32>()), now)
+                .await?;
+            tx.commit().await?;
+            rows = sql::all(db).await?;
+        }
+
+        let mut known_rotation = None;
+        let mut internal = None;
+        for row in rows.iter().filter(|row| row.current) {
+            match row.purpose {
+                Purpose::PlcRotation => known_rotation = Some(open_private(&sealer, row)?),
+                Purpose::Internal => {
+                    internal = <[u8; 32]>::try_from(open_bytes(&sealer, row)?.as_slice()).ok()
+                }
+                Purpose::HostSigning => {}
+            }
+        }
+        let known_rotation = known_rotation.ok_or_else(|| missing("plc_rotation"))?;
+        if let Some(given) = given
+            && given.public().to_did_key() != known_rotation.public().to_did_key()
+        {
+            return Err(Error::OtherRotationKey { known: known_rotation.public().to_did_key() });
+        }
+        let inner = Inner {
+            db: db.clone(),
+            clock: clock.clone(),
+            rotation: known_rotation,
+            internal: Secret::new(internal.ok_or_else(|| missing("internal"))?),
+            hosts: RwLock::new(Arc::new(host_keys(&sealer, &rows)?)),
+            sealer,
+        };
+        Ok(Self { inner: Arc::new(inner) })
+    }
+
+    /// Reads the host keys again.
+    pub(crate) async fn reload(&self) -> Result<(), Error> {
+        let rows = sql::all(&self.inner.db).await?;
+        let hosts = Arc::new(host_keys(&self.inner.sealer, &rows)?);
+        *self.inner.hosts.write().unwrap_or_else(std::sync::PoisonError::into_inner) = hosts;
+        Ok(())
+    }
+
+    /// Makes the pair of a new host, or takes the one given. Call [`Ring::reload`] after the commit.
+    pub(crate) async fn add_host_key(
+        &self,
+        tx: &mut Tx,
+        host: &str,
+        given: Option<K256PrivateKey>,
+    ) -> Result<HostKey, Error> {
+        let private = given.unwrap_or_else(fresh_key);
+        let row = seal_pair(&self.inner.sealer, Purpose::HostSigning, host, &private);
+        if !sql::insert(tx, &row, self.inner.clock.now()).await? {
+            return Err(Error::HasKey(host.to_owned()));
+        }
+        Ok(HostKey { id: row.id, host: host.to_owned(), public: private.public(), private, current: true })
+    }
+
+    /// The key that signs this host's tokens now.
+    pub(crate) fn host_key(&self, host: &str) -> Option<Arc<HostKey>> {
+        self.hosts().by_host.get(host)?.iter().find(|key| key.current).cloned()
+    }
+
+    /// Every key whose tokens for this host are still good, the current one first.
+    pub(crate) fn host_keys(&self, host: &str) -> Vec<Arc<HostKey>> {
+        self.hosts().by_host.get(host).cloned().unwrap_or_default()
+    }
+
+    /// A host key by its id, as refresh tokens name it.
+    pub(crate) fn host_key_by_id(&self, id: &str) -> Option<Arc<HostKey>> {
+        self.hosts().by_id.get(id).cloned()
+    }
+
+    /// The key that PLC operations are signed with.
+    pub(crate) fn rotation(&self) -> &K256PrivateKey {
+        &self.inner.rotation
+    }
+
+    pub(crate) fn sealer(&self) -> &Sealer {
+        &self.inner.sealer
+    }
+
+    /// A symmetric key of its own for each purpose.
+    pub(crate) fn derived(&self, purpose: &str) -> Zeroizing<[u8; 32]> {
+        let digest = Sha256::new()
+            .chain_update(b"genkan derived key\0")
+            .chain_update(self.inner.internal.expose())
+            .chain_update(purpose.as_bytes())
+            .finalize();
+        Zeroizing::new(digest.into())
+    }
+
+    fn hosts(&self) -> Arc<HostKeys> {
+        Arc::clone(&self.inner.hosts.read().unwrap_or_else(std::sync::PoisonError::into_inner))
+    }
+}
+
+impl fmt::Debug for Ring {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Ring [sealed]")
+    }
+}
+
+impl fmt::Debug for HostKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "HostKey({} of {})", self.id, self.host)
+    }
+}
+
+fn host_keys(sealer: &Sealer, rows: &[KeyRow]) -> Result<HostKeys, Error> {
+    let mut keys = HostKeys::default();
+    for row in rows.iter().filter(|row| row.purpose == Purpose::HostSigning) {
+        let private = open_private(sealer, row)?;
+        let key = Arc::new(HostKey {
+            id: row.id.clone(),
+            host: row.subject.clone(),
+            public: private.public(),
+            private,
+            current: row.current,
+        });
+        keys.by_id.insert(row.id.clone(), Arc::clone(&key));
+        keys.by_host.entry(row.subject.clone()).or_default().push(key);
+    }
+    for of_host in keys.by_host.values_mut() {
+        of_host.sort_by_key(|key| !key.current);
+    }
+    Ok(keys)
+}
+
+fn fresh_key() -> K256PrivateKey {
+    loop {
+        // Nearly every 256-bit number is a key; the few that are none are drawn again.
+        if let Ok(key) = K256PrivateKey::from_bytes(&random::bytes::<32>()) {
+            return key;
+        }
+    }
+}
+
+fn seal_pair(sealer: &Sealer, purpose: Purpose, subject: &str, key: &K256PrivateKey) -> KeyRow {
+    seal_row(sealer, purpose, subject, &key.public().to_did_key(), key.to_bytes().as_slice())
+}
+
+fn seal_row(sealer: &Sealer, purpose: Purpose, subject: &str, public: &str, plain: &[u8]) -> KeyRow {
+    let id = random::id();
+    let sealed = sealer.seal(SEALED_AS, &id, plain);
+    KeyRow { id, purpose, subject: subject.to_owned(), public: public.to_owned(), sealed, current: true }
+}
+
+fn open_bytes(sealer: &Sealer, row: &KeyRow) -> Result<Zeroizing<Vec<u8>>, Error> {
+    sealer
+        .open(SEALED_AS, &row.id, &row.sealed)
+        .map_err(|cause| Error::Sealed { id: row.id.clone(), cause: cause.to_string() })
+}
+
+fn open_private(sealer: &Sealer, row: &KeyRow) -> Result<K256PrivateKey, Error> {
+    let bytes = Zeroizing::new(
+        <[u8; 32]>::try_from(open_bytes(sealer, row)?.as_slice()).map_err(|_| Error::NotAKey)?,
+    );
+    let key = K256PrivateKey::from_bytes(&bytes).map_err(|_| Error::NotAKey)?;
+    if key.public().to_did_key() != row.public {
+        return Err(Error::Sealed {
+            id: row.id.clone(),
+            cause: "its public half is another key's".to_owned(),
+        });
+    }
+    Ok(key)
+}
+
+fn missing(what: &str) -> Error {
+    Error::Sealed { id: what.to_owned(), cause: "it is missing".to_owned() }
+}
+
+const SEALED_AS: &str = "keys.sealed";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::db::on_each_database;
+
+    on_each_database!(
+        keys_made_at_the_first_start_are_found_at_the_second,
+        a_given_rotation_key_must_stay_the_same,
+        another_sealing_key_opens_nothing,
+        a_host_has_one_current_key
+    );
+
+    async fn open(db: &Db, sealing: u8, rotation: Option<&str>) -> Result<Ring, Error> {
+        let sealer = Sealer::new(&Secret::new([sealing; 32]));
+        let rotation = rotation.map(|hex| Secret::new(hex.to_owned()));
+        Ring::open(db, &Clock::System, sealer, rotation.as_ref()).await
+    }
+
+    async fn keys_made_at_the_first_start_are_found_at_the_second(db: Db) {
+        let first = open(&db, 1, None).await.unwrap();
+        let second = open(&db, 1, None).await.unwrap();
+        assert_eq!(first.rotation().public().to_did_key(), second.rotation().public().to_did_key());
+        assert_eq!(first.derived("front"), second.derived("front"));
+        assert_ne!(first.derived("front"), second.derived("cookies"));
+    }
+
+    async fn a_given_rotation_key_must_stay_the_same(db: Db) {
+        let (mine, other) = ("11".repeat(32), "22".repeat(32));
+        let ring = open(&db, 1, Some(&mine)).await.unwrap();
+        assert_eq!(
+            ring.rotation().public().to_did_key(),
+            K256PrivateKey::from_hex(&mine).unwrap().public().to_did_key()
+        );
+        assert!(matches!(open(&db, 1, Some(&other)).await, Err(Error::OtherRotationKey { .. })));
+        open(&db, 1, None).await.unwrap();
+    }
+
+    async fn another_sealing_key_opens_nothing(db: Db) {
+        open(&db, 1, None).await.unwrap();
+        assert!(matches!(open(&db, 2, None).await, Err(Error::Sealed { .. })));
+    }
+
+    async fn a_host_has_one_current_key(db: Db) {
+        let ring = open(&db, 1, None).await.unwrap();
+        let mut tx = db.begin().await.unwrap();
+        let made = ring.add_host_key(&mut tx, "oak", None).await.unwrap();
+        assert!(matches!(ring.add_host_key(&mut tx, "oak", None).await, Err(Error::HasKey(_))));
+        tx.commit().await.unwrap();
+        ring.reload().await.unwrap();
+        assert_eq!(ring.host_key("oak").unwrap().id, made.id);
+        assert_eq!(ring.host_key_by_id(&made.id).unwrap().public.to_did_key(), made.public.to_did_key());
+        assert!(ring.host_key("elm").is_none());
+    }
+}

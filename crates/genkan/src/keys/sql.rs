@@ -1,0 +1,76 @@
+//! Table `keys`.
+
+use sqlx::Row as _;
+use sqlx::any::AnyRow;
+
+use crate::base::Timestamp;
+use crate::db::{Db, Error, Result, Tx};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Purpose {
+    HostSigning,
+    PlcRotation,
+    Internal,
+}
+
+impl Purpose {
+    pub(super) const fn as_str(self) -> &'static str {
+        match self {
+            Self::HostSigning => "host_signing",
+            Self::PlcRotation => "plc_rotation",
+            Self::Internal => "internal",
+        }
+    }
+}
+
+pub(super) struct KeyRow {
+    pub(super) id: String,
+    pub(super) purpose: Purpose,
+    pub(super) subject: String,
+    pub(super) public: String,
+    pub(super) sealed: String,
+    pub(super) current: bool,
+}
+
+/// Every key that is still in use: current ones, and previous ones whose tokens may live.
+pub(super) async fn all(db: &Db) -> Result<Vec<KeyRow>> {
+    let rows =
+        sqlx::query("SELECT id, purpose, subject, public, sealed, state FROM keys WHERE state <> 'retired'")
+            .fetch_all(db.reader())
+            .await?;
+    rows.iter().map(read).collect()
+}
+
+/// Adds a current key. `false`: there is one for that purpose and subject.
+pub(super) async fn insert(tx: &mut Tx, key: &KeyRow, now: Timestamp) -> Result<bool> {
+    let done = sqlx::query(
+        "INSERT INTO keys (id, purpose, subject, public, sealed, state, created_at)
+         VALUES ($1, $2, $3, $4, $5, 'current', $6) ON CONFLICT DO NOTHING",
+    )
+    .bind(&key.id)
+    .bind(key.purpose.as_str())
+    .bind(&key.subject)
+    .bind(&key.public)
+    .bind(&key.sealed)
+    .bind(now.as_millis())
+    .execute(&mut **tx)
+    .await?;
+    Ok(done.rows_affected() == 1)
+}
+
+fn read(row: &AnyRow) -> Result<KeyRow> {
+    let id: String = row.try_get("id")?;
+    let purpose: String = row.try_get("purpose")?;
+    let purpose = [Purpose::HostSigning, Purpose::PlcRotation, Purpose::Internal]
+        .into_iter()
+        .find(|known| known.as_str() == purpose)
+        .ok_or_else(|| Error::corrupt("keys", "purpose", &id))?;
+    Ok(KeyRow {
+        purpose,
+        subject: row.try_get("subject")?,
+        public: row.try_get("public")?,
+        sealed: row.try_get("sealed")?,
+        current: row.try_get::<String, _>("state")? == "current",
+        id,
+    })
+}
