@@ -1,0 +1,81 @@
+// The published PLC directory, in memory or kept in a file.
+//
+// Configuration: {port, file?}. With a file, every accepted operation is appended to it as a line of JSON before it
+// is acknowledged, and read back at the next start; so the directory can be killed at any moment.
+
+import fs from 'node:fs'
+import { createRequire } from 'node:module'
+import { MockDatabase, PlcServer } from '@did-plc/server'
+import { member } from './lib/member.mjs'
+
+// The directory's own copy, so that its comparisons of CIDs hold.
+const require = createRequire(createRequire(import.meta.url).resolve('@did-plc/server'))
+const { CID } = require('multiformats/cid')
+
+class Directory extends MockDatabase {
+  #file
+  #turns = new Map()
+
+  constructor(file) {
+    super()
+    this.#file = file
+    if (file && fs.existsSync(file)) this.#load(fs.readFileSync(file, 'utf8'))
+  }
+
+  /** One operation per DID at a time: two with the same `prev` must not both be accepted. */
+  async validateAndAddOp(did, operation) {
+    const before = this.#turns.get(did) ?? Promise.resolve()
+    const turn = before.catch(() => {}).then(() => this.#add(did, operation))
+    this.#turns.set(did, turn)
+    try {
+      await turn
+    } finally {
+      if (this.#turns.get(did) === turn) this.#turns.delete(did)
+    }
+  }
+
+  /** Oldest first, as the public directory does; the package leaves this out of its in-memory database. */
+  async exportOps(count, after) {
+    return Object.values(this.contents)
+      .flat()
+      .filter((op) => !after || op.createdAt > after)
+      .sort((a, b) => a.createdAt - b.createdAt)
+      .slice(0, count)
+      .map((op) => ({ ...op, cid: op.cid.toString(), createdAt: op.createdAt.toISOString() }))
+  }
+
+  async #add(did, operation) {
+    const nullifiedBefore = nullifiedCids(this.contents[did])
+    await super.validateAndAddOp(did, operation)
+    if (!this.#file) return
+    const { cid, createdAt } = this.contents[did].at(-1)
+    const nullifies = nullifiedCids(this.contents[did]).filter((cid) => !nullifiedBefore.includes(cid))
+    const line = JSON.stringify({ did, cid: cid.toString(), createdAt, nullifies, operation })
+    fs.appendFileSync(this.#file, line + '\n')
+  }
+
+  #load(text) {
+    for (const line of text.split('\n')) {
+      let entry
+      try {
+        entry = JSON.parse(line)
+      } catch {
+        continue // Empty, or cut short by a kill: such an operation was never acknowledged.
+      }
+      const { did, cid, createdAt, nullifies, operation } = entry
+      const log = (this.contents[did] ??= [])
+      for (const op of log) if (nullifies.includes(op.cid.toString())) op.nullified = true
+      log.push({ did, operation, cid: CID.parse(cid), nullified: false, createdAt: new Date(createdAt) })
+    }
+  }
+}
+
+function nullifiedCids(log = []) {
+  return log.filter((op) => op.nullified).map((op) => op.cid.toString())
+}
+
+await member(async ({ port, file }) => {
+  const server = PlcServer.create({ db: new Directory(file), port, version: '0.0.1' })
+  await server.start()
+  return { ready: { url: `http://localhost:${port}` }, stop: () => server.destroy() }
+})
