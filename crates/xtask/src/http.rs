@@ -1,0 +1,28 @@
+//! The least HTTP/1.1 that starting a network takes: one request on one connection, and its whole answer.
+
+use std::io::{Read as _, Write as _};
+use std::net::{Ipv4Addr, TcpStream};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+
+/// Status and body of a GET on a loopback port.
+pub fn get(port: u16, path: &str) -> Result<(u16, String)> {
+    request("GET", port, path)
+}
+
+/// Status and body of a request without a body on a loopback port.
+pub fn request(method: &str, port: u16, path: &str) -> Result<(u16, String)> {
+    let address = (Ipv4Addr::LOCALHOST, port).into();
+    let mut stream = TcpStream::connect_timeout(&address, Duration::from_secs(2))?;
+    stream.set_read_timeout(Some(Duration::from_secs(30)))?;
+    let head = format!("{method} {path} HTTP/1.1\r\nhost: localhost:{port}\r\nconnection: close\r\n\r\n");
+    stream.write_all(head.as_bytes())?;
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer)?;
+    let answer = String::from_utf8_lossy(&answer);
+    let (head, body) = answer.split_once("\r\n\r\n").context("an answer has a head")?;
+    let status =
+        head.split(' ').nth(1).and_then(|word| word.parse().ok()).context("an answer has a status")?;
+    Ok((status, body.to_owned()))
+}

@@ -1,0 +1,162 @@
+//! Genkan itself in the network: its settings, its process, its command line.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context as _, Result};
+use serde_json::Value;
+
+use super::hosts::Host;
+use super::member::{Ready, Spec};
+use super::state::State;
+use crate::say::Step;
+use crate::{command, workspace};
+
+/// What is wanted of Genkan.
+#[derive(Debug, Clone)]
+pub struct GenkanOptions {
+    pub binary: PathBuf,
+    /// SQLite in its data directory when there is none.
+    pub database_url: Option<String>,
+    /// Further settings; they win over ours.
+    pub settings: Vec<(String, String)>,
+}
+
+/// Genkan as planned: where it listens, and its settings.
+#[derive(Debug, Clone)]
+pub struct Genkan {
+    pub binary: PathBuf,
+    pub url: String,
+    pub did: String,
+    pub operations_url: String,
+    pub directory_front_url: String,
+    pub admin_password: String,
+    pub data: PathBuf,
+    pub settings: Vec<(String, String)>,
+    operations_port: u16,
+}
+
+/// What else of the network Genkan has to know.
+#[derive(Debug)]
+pub struct Neighbours<'a> {
+    pub directory_url: &'a str,
+    pub name_server: &'a str,
+    pub private_origins: &'a [String],
+}
+
+impl Genkan {
+    pub fn plan(
+        state: &mut State,
+        data: &Path,
+        options: GenkanOptions,
+        around: &Neighbours<'_>,
+    ) -> Result<Self> {
+        let port = state.port("genkan")?;
+        let operations_port = state.port("genkan operations")?;
+        let front_port = state.port("genkan directory front")?;
+        let admin_password = state.secret("genkan admin password")?;
+        let url = format!("http://localhost:{port}");
+        let directory_front_url = format!("http://localhost:{front_port}");
+        let data = data.join("genkan");
+        let mut settings: Vec<(String, String)> = [
+            ("GENKAN_PUBLIC_URL", url.clone()),
+            ("GENKAN_LISTEN", format!("127.0.0.1:{port}")),
+            ("GENKAN_OPS_LISTEN", format!("127.0.0.1:{operations_port}")),
+            ("GENKAN_DATA_DIR", data.to_string_lossy().into_owned()),
+            ("GENKAN_HANDLE_DOMAINS", ".test".to_owned()),
+            ("GENKAN_DIRECTORY_URL", around.directory_url.to_owned()),
+            ("GENKAN_DIRECTORY_FRONT_LISTEN", format!("127.0.0.1:{front_port}")),
+            ("GENKAN_DIRECTORY_FRONT_URL", directory_front_url.clone()),
+            ("GENKAN_PRIVATE_ORIGINS", around.private_origins.join(",")),
+            ("GENKAN_ADMIN_PASSWORD", admin_password.clone()),
+            ("GENKAN_DNS_SERVERS", around.name_server.to_owned()),
+            ("GENKAN_INVITE_REQUIRED", "false".to_owned()),
+            ("GENKAN_DEVELOPMENT", "true".to_owned()),
+            // No load balancer has to notice, and nobody waits for the last answers.
+            ("GENKAN_SHUTDOWN_LAG", "0s".to_owned()),
+            ("GENKAN_SHUTDOWN_GRACE", "3s".to_owned()),
+        ]
+        .into_iter()
+        .map(|(name, value)| (name.to_owned(), value))
+        .collect();
+        settings.extend(options.database_url.map(|url| ("GENKAN_DATABASE_URL".to_owned(), url)));
+        settings.extend(options.settings);
+        let did = format!("did:web:localhost%3A{port}");
+        let binary = options.binary;
+        Ok(Self {
+            binary,
+            url,
+            did,
+            operations_url: format!("http://localhost:{operations_port}"),
+            directory_front_url,
+            admin_password,
+            data,
+            settings,
+            operations_port,
+        })
+    }
+
+    /// How `genkan serve` is started.
+    pub fn spec(&self, logs: &Path) -> Spec {
+        Spec {
+            program: self.binary.clone(),
+            arguments: vec!["serve".to_owned()],
+            environment: self.settings.clone(),
+            configuration: None,
+            ready: Ready::Http { port: self.operations_port, path: "/readyz".to_owned() },
+            log: logs.join("genkan.log"),
+        }
+    }
+
+    /// One call of Genkan's command line, on the same data.
+    pub fn cli(&self, arguments: &[&str]) -> Result<String> {
+        let mut call = Command::new(&self.binary);
+        call.args(arguments).envs(self.settings.iter().cloned()).current_dir(workspace::root());
+        command::run(&mut call)
+    }
+
+    /// The `PDS_*` settings a host needs. Makes the host's signing key when Genkan does not know it yet.
+    pub fn settings_for(&self, host: &Host, known: bool) -> Result<Vec<(String, String)>> {
+        let printed = if known {
+            self.cli(&["host", "env", &host.name, "--json"])?
+        } else {
+            self.cli(&["host", "prepare", "--name", &host.name, "--url", &host.url, "--json"])?
+        };
+        let printed: Value = serde_json::from_str(&printed).context("reading the settings for a host")?;
+        let settings = printed.get("settings").or_else(|| printed.get("env")).unwrap_or(&printed);
+        let settings = settings.as_object().context("the settings for a host are an object")?;
+        let wanted = settings.iter().filter(|(name, _)| name.starts_with("PDS_"));
+        Ok(wanted
+            .map(|(name, value)| {
+                (name.clone(), value.as_str().map_or_else(|| value.to_string(), str::to_owned))
+            })
+            .collect())
+    }
+
+    /// Names of the hosts that Genkan has already.
+    pub fn host_names(&self) -> Result<Vec<String>> {
+        let listed: Value = serde_json::from_str(&self.cli(&["host", "list", "--json"])?)?;
+        let hosts = listed.get("hosts").unwrap_or(&listed).as_array().cloned().unwrap_or_default();
+        Ok(hosts.iter().filter_map(|host| host.get("name")?.as_str().map(str::to_owned)).collect())
+    }
+
+    /// Verifies and registers a host that is running.
+    pub fn add(&self, host: &Host) -> Result<()> {
+        let password_file = self.data.join(format!("{}.admin-password", host.name));
+        std::fs::write(&password_file, &host.admin_password)?;
+        let password = password_file.to_string_lossy();
+        let added =
+            self.cli(&["host", "add", &host.url, "--name", &host.name, "--admin-password-file", &password]);
+        std::fs::remove_file(&password_file)?;
+        added.map(drop)
+    }
+}
+
+/// Compiles Genkan the way that compiles fastest, and answers with the binary.
+pub fn build() -> Result<PathBuf> {
+    let step = Step::start("compiling Genkan");
+    let status = workspace::cargo().args(["build", "--quiet", "--package", "genkan"]).status()?;
+    anyhow::ensure!(status.success(), "Genkan does not compile");
+    step.done("");
+    Ok(workspace::target().join("debug/genkan"))
+}

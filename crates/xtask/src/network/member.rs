@@ -1,0 +1,261 @@
+//! One process of the network: started, asked whether it is ready, stopped, killed, paused.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::os::unix::process::CommandExt as _;
+use std::path::PathBuf;
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::thread::{sleep, spawn};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::Value;
+
+use crate::{guard, http, workspace};
+
+const READY_WITHIN: Duration = Duration::from_secs(90);
+const STOPPED_WITHIN: Duration = Duration::from_secs(15);
+
+/// How a member is started, every time.
+#[derive(Debug, Clone)]
+pub struct Spec {
+    pub program: PathBuf,
+    pub arguments: Vec<String>,
+    pub environment: Vec<(String, String)>,
+    /// A first line for standard input, which then stays open.
+    pub configuration: Option<Value>,
+    pub ready: Ready,
+    /// Takes standard error, and standard output after the ready line.
+    pub log: PathBuf,
+}
+
+/// How a member shows that it is ready.
+#[derive(Debug, Clone)]
+pub enum Ready {
+    /// By a line of JSON on standard output.
+    Line,
+    /// By answering 200 there.
+    Http { port: u16, path: String },
+}
+
+#[derive(Debug)]
+pub struct Member {
+    name: String,
+    spec: Spec,
+    running: Option<Running>,
+    paused: bool,
+    said: Value,
+}
+
+#[derive(Debug)]
+struct Running {
+    child: Child,
+    stdin: Option<ChildStdin>,
+    line: Receiver<Value>,
+}
+
+impl Member {
+    pub fn new(name: &str, spec: Spec) -> Self {
+        Self { name: name.to_owned(), spec, running: None, paused: false, said: Value::Null }
+    }
+
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    pub fn spec_mut(&mut self) -> &mut Spec {
+        &mut self.spec
+    }
+
+    /// The process, while it is there.
+    pub fn pid(&self) -> Option<u32> {
+        self.running.as_ref().map(|running| running.child.id())
+    }
+
+    pub fn state(&mut self) -> &'static str {
+        let ended = match &mut self.running {
+            None => return "stopped",
+            Some(running) => !matches!(running.child.try_wait(), Ok(None)),
+        };
+        match (ended, self.paused) {
+            (true, _) => "ended by itself",
+            (false, true) => "paused",
+            (false, false) => "running",
+        }
+    }
+
+    /// What it said when it became ready.
+    pub fn said(&self) -> &Value {
+        &self.said
+    }
+
+    /// Starts it and waits until it is ready.
+    pub fn start(&mut self) -> Result<()> {
+        self.spawn()?;
+        self.wait_until_ready()
+    }
+
+    /// Starts it; several can be getting ready at a time.
+    pub fn spawn(&mut self) -> Result<()> {
+        if self.state() == "ended by itself" {
+            self.reap();
+        }
+        if self.running.is_some() {
+            bail!("{} is already running", self.name);
+        }
+        let spec = &self.spec;
+        if let Some(folder) = spec.log.parent() {
+            fs::create_dir_all(folder)?;
+        }
+        let log = OpenOptions::new().create(true).append(true).open(&spec.log)?;
+        let mut command = Command::new(&spec.program);
+        command
+            .args(&spec.arguments)
+            .envs(spec.environment.iter().cloned())
+            .current_dir(workspace::network());
+        // A group of its own, so that Ctrl-C does not reach it before we have decided the order of the end.
+        command.stderr(log.try_clone()?).process_group(0);
+        command.stdin(if spec.configuration.is_some() { Stdio::piped() } else { Stdio::null() });
+        match spec.ready {
+            Ready::Line => command.stdout(Stdio::piped()),
+            Ready::Http { .. } => command.stdout(log.try_clone()?),
+        };
+        let mut child = command.spawn().with_context(|| format!("starting {}", self.name))?;
+        guard::watch(child.id())?;
+
+        let (sender, line) = channel();
+        if let Some(stdout) = child.stdout.take() {
+            spawn(move || pass_on(stdout, &sender, log));
+        }
+        let mut stdin = child.stdin.take();
+        if let (Some(stdin), Some(configuration)) = (&mut stdin, &spec.configuration) {
+            writeln!(stdin, "{configuration}").with_context(|| format!("configuring {}", self.name))?;
+        }
+        self.running = Some(Running { child, stdin, line });
+        self.paused = false;
+        Ok(())
+    }
+
+    pub fn wait_until_ready(&mut self) -> Result<()> {
+        let Some(running) = &mut self.running else { bail!("{} is not running", self.name) };
+        let started = Instant::now();
+        while started.elapsed() < READY_WITHIN {
+            if let Some(status) = running.child.try_wait()? {
+                let log = last_lines(&self.spec.log);
+                self.reap();
+                bail!("{} ended while starting ({status})\n{log}", self.name);
+            }
+            match &self.spec.ready {
+                Ready::Line => match running.line.recv_timeout(Duration::from_millis(200)) {
+                    Ok(said) => {
+                        self.said = said;
+                        return Ok(());
+                    }
+                    // Without a writer the process is about to be seen as ended.
+                    Err(RecvTimeoutError::Disconnected) => sleep(Duration::from_millis(20)),
+                    Err(RecvTimeoutError::Timeout) => {}
+                },
+                Ready::Http { port, path } => {
+                    if http::get(*port, path).is_ok_and(|(status, _)| status == 200) {
+                        return Ok(());
+                    }
+                    sleep(Duration::from_millis(20));
+                }
+            }
+        }
+        bail!("{} is not ready after {READY_WITHIN:?}\n{}", self.name, last_lines(&self.spec.log))
+    }
+
+    /// Asks it to end, and kills it when it does not.
+    pub fn stop(&mut self) -> Result<()> {
+        self.ask_to_stop();
+        let Some(running) = &mut self.running else { return Ok(()) };
+        let asked = Instant::now();
+        while running.child.try_wait()?.is_none() {
+            if asked.elapsed() > STOPPED_WITHIN {
+                self.kill();
+                bail!("{} did not stop within {STOPPED_WITHIN:?} and was killed", self.name);
+            }
+            sleep(Duration::from_millis(10));
+        }
+        self.reap();
+        Ok(())
+    }
+
+    /// The first half of [`Member::stop`]: several can be ending at a time.
+    pub fn ask_to_stop(&mut self) {
+        self.resume();
+        self.signal(Signal::SIGTERM);
+        if let Some(running) = &mut self.running {
+            running.stdin = None;
+        }
+    }
+
+    /// SIGKILL: no goodbye.
+    pub fn kill(&mut self) {
+        self.signal(Signal::SIGKILL);
+        self.reap();
+    }
+
+    /// SIGSTOP: it holds its connections and says nothing.
+    pub fn pause(&mut self) {
+        self.signal(Signal::SIGSTOP);
+        self.paused = self.running.is_some();
+    }
+
+    pub fn resume(&mut self) {
+        if self.paused {
+            self.signal(Signal::SIGCONT);
+            self.paused = false;
+        }
+    }
+
+    fn signal(&self, signal: Signal) {
+        if let Some(pid) = self.pid() {
+            // Not waited for yet, so the number is still its own, even when it has ended.
+            let _ = kill(Pid::from_raw(pid.cast_signed()), signal);
+        }
+    }
+
+    fn reap(&mut self) {
+        if let Some(mut running) = self.running.take() {
+            let _ = running.child.wait();
+            guard::forget(running.child.id());
+        }
+        self.paused = false;
+    }
+}
+
+impl Drop for Member {
+    fn drop(&mut self) {
+        if self.running.is_some() {
+            self.kill();
+        }
+    }
+}
+
+/// The first line of JSON to whoever waits for it, all else to the log.
+fn pass_on(stdout: ChildStdout, ready: &Sender<Value>, mut log: File) {
+    let mut said = false;
+    for line in BufReader::new(stdout).lines().map_while(Result::ok) {
+        match serde_json::from_str::<Value>(&line) {
+            Ok(value) if !said && value.get("url").is_some() => {
+                said = true;
+                // Nobody waits any more when the start was given up.
+                let _ = ready.send(value);
+            }
+            _ => {
+                let _ = writeln!(log, "{line}");
+            }
+        }
+    }
+}
+
+fn last_lines(log: &PathBuf) -> String {
+    let text = fs::read_to_string(log).unwrap_or_default();
+    let lines: Vec<&str> = text.lines().collect();
+    lines.get(lines.len().saturating_sub(30)..).unwrap_or_default().join("\n")
+}

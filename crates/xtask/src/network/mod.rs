@@ -1,0 +1,183 @@
+//! The real network on loopback: a PLC directory, reference PDS hosts behind an entryway, one stand-alone reference
+//! PDS, a mail catcher, a name server, an app view's stand-in, and (when wanted) Genkan in front of the hosts.
+//!
+//! Every member is a process of its own that can be stopped, killed, paused and started again by name, from Rust and
+//! over the control port. Given a data folder, the next start finds the same ports, DIDs, keys and accounts.
+
+pub mod control;
+pub mod genkan;
+pub mod hosts;
+pub mod member;
+mod plan;
+pub mod ports;
+pub mod state;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use anyhow::{Context as _, Result};
+use serde_json::Value;
+
+use crate::provision::node;
+use crate::say::Step;
+use crate::workspace;
+use genkan::{Genkan, GenkanOptions};
+use hosts::Host;
+use member::Member;
+use plan::Plan;
+
+/// What network is wanted.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Where data is kept; a temporary folder, removed at the end, when there is none.
+    pub data: Option<PathBuf>,
+    /// How many hosts are behind the entryway.
+    pub hosts: usize,
+    /// Whether the hosts check the entryway's answers against the lexicons.
+    pub dev_mode: bool,
+    /// New ports are the first free ones from here on; scattered ones when there is none.
+    pub first_port: Option<u16>,
+    /// Genkan as the entryway; else whatever will listen at `entryway`.
+    pub genkan: Option<GenkanOptions>,
+    pub entryway: Entryway,
+}
+
+/// Where the hosts are told to find an entryway that is not ours.
+#[derive(Debug, Clone, Default)]
+pub struct Entryway {
+    pub url: Option<String>,
+    pub did: Option<String>,
+    /// The directory the hosts use, when it is not the real one of this network.
+    pub directory_url: Option<String>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            data: None,
+            hosts: 2,
+            dev_mode: true,
+            first_port: None,
+            genkan: None,
+            entryway: Entryway::default(),
+        }
+    }
+}
+
+/// A network that is up; all of it ends when this is dropped.
+#[derive(Debug)]
+pub struct Network {
+    members: Arc<Members>,
+    map: Value,
+    genkan: Option<Genkan>,
+    hosts: Vec<Host>,
+    data: PathBuf,
+    temporary: bool,
+}
+
+/// The processes by name.
+#[derive(Debug, Default)]
+pub struct Members(BTreeMap<String, Mutex<Member>>);
+
+/// The stand-alone PDS: behind no entryway, with handles of its own.
+pub const STAND_ALONE: &str = "alone";
+const STAND_ALONE_DOMAIN: &str = ".alone.test";
+const GENKAN: &str = "genkan";
+
+impl Network {
+    /// Gets what is missing, boots everything, and answers when all of it is ready.
+    pub fn start(options: &Options) -> Result<Self> {
+        let node = node::node()?;
+        let step = Step::start(describe(options));
+        let temporary = options.data.is_none();
+        let data = match &options.data {
+            Some(data) => std::path::absolute(data)?,
+            None => std::env::temp_dir().join(format!("genkan-network-{}", workspace::random_hex(6)?)),
+        };
+        fs::create_dir_all(&data).with_context(|| format!("making {}", data.display()))?;
+        let mut plan = Plan::load(node, data.clone(), options.first_port)?;
+        let network = plan.boot(options, temporary);
+        if network.is_err() && temporary {
+            crate::say::line(&format!("  logs are in {}", data.join("logs").display()));
+        }
+        step.done("");
+        network
+    }
+
+    /// Everything an outside program needs to know, as JSON.
+    pub fn map(&self) -> &Value {
+        &self.map
+    }
+
+    pub fn genkan(&self) -> Option<&Genkan> {
+        self.genkan.as_ref()
+    }
+
+    pub fn hosts(&self) -> &[Host] {
+        &self.hosts
+    }
+
+    pub fn data(&self) -> &Path {
+        &self.data
+    }
+
+    /// The processes: `network.members().get("oak")?.kill()`.
+    pub fn members(&self) -> &Members {
+        &self.members
+    }
+
+    /// Writes the map into the data folder, for programs that are told where it is.
+    pub fn write_map(&self) -> Result<PathBuf> {
+        let file = self.data.join("map.json");
+        fs::write(&file, serde_json::to_vec_pretty(&self.map)?)?;
+        Ok(file)
+    }
+
+    /// Ends everything: who asks first, who is asked last.
+    pub fn stop(&self) {
+        let all = || self.members.0.iter();
+        let genkan_first =
+            all().filter(|(name, _)| *name == GENKAN).chain(all().filter(|(name, _)| *name != GENKAN));
+        let in_order: Vec<_> = genkan_first.map(|(_, member)| member).collect();
+        for member in &in_order {
+            lock(member).ask_to_stop();
+        }
+        for member in &in_order {
+            if let Err(late) = lock(member).stop() {
+                crate::say::line(&format!("  {late}"));
+            }
+        }
+    }
+}
+
+impl Drop for Network {
+    fn drop(&mut self) {
+        self.stop();
+        if self.temporary && !std::thread::panicking() {
+            // Rubbish in the temporary folder is no reason to fail.
+            let _ = fs::remove_dir_all(&self.data);
+        }
+    }
+}
+
+impl Members {
+    /// One member, for as long as the answer is held.
+    pub fn get(&self, name: &str) -> Result<MutexGuard<'_, Member>> {
+        self.0.get(name).map(lock).with_context(|| format!("there is no member {name}"))
+    }
+
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.0.keys().map(String::as_str)
+    }
+}
+
+fn lock(member: &Mutex<Member>) -> MutexGuard<'_, Member> {
+    member.lock().expect("no holder of a member panics")
+}
+
+fn describe(options: &Options) -> String {
+    let genkan = if options.genkan.is_some() { ", Genkan" } else { "" };
+    format!("network: PLC directory, {} hosts, a stand-alone PDS, mail, names{genkan}", options.hosts)
+}

@@ -1,0 +1,272 @@
+//! Putting a network together: what is started with which settings, in which order.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+
+use anyhow::{Context as _, Result, bail};
+use serde_json::{Value, json};
+
+use super::genkan::{Genkan, Neighbours};
+use super::hosts::{self, Host};
+use super::member::{Member, Ready, Spec};
+use super::state::{Key, State};
+use super::{GENKAN, Members, Network, Options, STAND_ALONE, STAND_ALONE_DOMAIN, control};
+use crate::provision::node::Node;
+
+/// A network being put together.
+pub(super) struct Plan {
+    state: State,
+    node: Node,
+    data: PathBuf,
+    members: Vec<Member>,
+}
+
+impl Plan {
+    pub(super) fn load(node: Node, data: PathBuf, first_port: Option<u16>) -> Result<Self> {
+        Ok(Self { state: State::load(&data, first_port)?, node, data, members: Vec::new() })
+    }
+
+    pub(super) fn boot(&mut self, options: &Options, temporary: bool) -> Result<Network> {
+        if options.hosts > hosts::NAMES.len() {
+            bail!("at most {} hosts have names", hosts::NAMES.len());
+        }
+        let entryway_port = self.state.port(GENKAN)?;
+        let directory_port = self.state.port("plc")?;
+        let directory_url = format!("http://localhost:{directory_port}");
+        let entryway_url = match (&options.genkan, &options.entryway.url) {
+            (None, Some(url)) => url.clone(),
+            _ => format!("http://localhost:{entryway_port}"),
+        };
+        let names = hosts::NAMES.iter().take(options.hosts);
+        let hosts = names
+            .map(|name| Host::plan(&mut self.state, name, options.dev_mode))
+            .collect::<Result<Vec<_>>>()?;
+        let alone = Host::plan(&mut self.state, STAND_ALONE, true)?;
+
+        let name_server = self.spawn_common(&directory_url, directory_port, &entryway_url, &alone)?;
+        self.spawn_alone(&alone, &directory_url, &name_server)?;
+        let (genkan, keys) = match options.genkan.clone() {
+            Some(wanted) => {
+                // Before Genkan comes up, what it wants to reach has to be there.
+                self.wait()?;
+                let appview_url = self.said("appview", "url");
+                let mut origins: Vec<String> =
+                    hosts.iter().chain([&alone]).map(|host| host.url.clone()).collect();
+                origins.extend([directory_url.clone(), appview_url]);
+                let around = Neighbours {
+                    directory_url: &directory_url,
+                    name_server: &name_server,
+                    private_origins: &origins,
+                };
+                let genkan = Genkan::plan(&mut self.state, &self.data, wanted, &around)?;
+                self.spawn_hosts_behind_genkan(&genkan, &hosts, &name_server)?;
+                (Some(genkan), Value::Null)
+            }
+            None => (
+                None,
+                self.spawn_hosts_behind_another(
+                    options,
+                    &entryway_url,
+                    &hosts,
+                    &directory_url,
+                    &name_server,
+                )?,
+            ),
+        };
+        self.wait()?;
+
+        let map = self.map(&hosts, &alone, genkan.as_ref(), keys);
+        let members = std::mem::take(&mut self.members);
+        let by_name =
+            members.into_iter().map(|member| (member.name().to_owned(), Mutex::new(member))).collect();
+        let members = Arc::new(Members(by_name));
+        let mut network = Network { members, map, genkan, hosts, data: self.data.clone(), temporary };
+        let control = control::serve(&network, self.state.port("control")?)?;
+        if let Some(map) = network.map.as_object_mut() {
+            map.insert("control".to_owned(), json!({ "url": control }));
+        }
+        Ok(network)
+    }
+
+    /// Directory, mail, names, app view. Answers with the name server's address.
+    fn spawn_common(
+        &mut self,
+        directory_url: &str,
+        directory_port: u16,
+        entryway_url: &str,
+        alone: &Host,
+    ) -> Result<String> {
+        let file = self.data.join("plc.jsonl");
+        self.spawn("plc", "plc.mjs", json!({ "port": directory_port, "file": file }))?;
+        let (smtp_port, mail_port) = (self.state.port("smtp")?, self.state.port("mail")?);
+        self.spawn("mail", "mail.mjs", json!({ "smtpPort": smtp_port, "port": mail_port }))?;
+        let (dns_port, names_port) = (self.state.port("dns")?, self.state.port("dns settings")?);
+        let zones = json!([
+            { "suffix": ".test", "origin": entryway_url },
+            { "suffix": STAND_ALONE_DOMAIN, "origin": alone.url },
+        ]);
+        self.spawn("dns", "dns.mjs", json!({ "dnsPort": dns_port, "port": names_port, "zones": zones }))?;
+        let appview_port = self.state.port("appview")?;
+        self.spawn("appview", "appview.mjs", json!({ "port": appview_port, "directory": directory_url }))?;
+        Ok(format!("127.0.0.1:{dns_port}"))
+    }
+
+    fn spawn_alone(&mut self, alone: &Host, directory_url: &str, name_server: &str) -> Result<()> {
+        let mut settings = alone.settings(&mut self.state, &self.data)?;
+        let smtp_port = self.state.port("smtp")?;
+        settings.insert("PDS_DID_PLC_URL".to_owned(), directory_url.to_owned());
+        settings.insert("PDS_SERVICE_HANDLE_DOMAINS".to_owned(), STAND_ALONE_DOMAIN.to_owned());
+        settings.insert("PDS_EMAIL_SMTP_URL".to_owned(), format!("smtp://localhost:{smtp_port}"));
+        settings.insert("PDS_EMAIL_FROM_ADDRESS".to_owned(), "post@alone.test".to_owned());
+        self.spawn(STAND_ALONE, "pds.mjs", json!({ "env": settings, "nameServer": name_server }))
+    }
+
+    fn spawn_hosts_behind_genkan(
+        &mut self,
+        genkan: &Genkan,
+        hosts: &[Host],
+        name_server: &str,
+    ) -> Result<()> {
+        let mut member = Member::new(GENKAN, genkan.spec(&self.logs()));
+        member.start()?;
+        self.members.push(member);
+        let known = genkan.host_names()?;
+        for host in hosts {
+            let mut settings = host.settings(&mut self.state, &self.data)?;
+            settings.extend(genkan.settings_for(host, known.contains(&host.name))?);
+            self.spawn(&host.name, "pds.mjs", json!({ "env": settings, "nameServer": name_server }))?;
+        }
+        self.wait()?;
+        for host in hosts.iter().filter(|host| !known.contains(&host.name)) {
+            genkan.add(host)?;
+        }
+        Ok(())
+    }
+
+    /// Answers with the keys that whoever plays the entryway needs.
+    fn spawn_hosts_behind_another(
+        &mut self,
+        options: &Options,
+        entryway_url: &str,
+        hosts: &[Host],
+        directory_url: &str,
+        name_server: &str,
+    ) -> Result<Value> {
+        let did = options.entryway.did.clone().unwrap_or_else(|| {
+            let authority = entryway_url.split("//").nth(1).unwrap_or(entryway_url);
+            format!("did:web:{}", authority.replace(':', "%3A"))
+        });
+        let names: Vec<String> = hosts.iter().map(|host| format!("{} signing", host.name)).collect();
+        let signing_keys = self.state.keys(&self.node, &names)?;
+        let rotation_key = self
+            .state
+            .keys(&self.node, &["rotation".to_owned()])?
+            .into_iter()
+            .next()
+            .context("a key was made")?;
+        for (host, key) in hosts.iter().zip(&signing_keys) {
+            let mut settings = host.settings(&mut self.state, &self.data)?;
+            let front = options.entryway.directory_url.as_deref().unwrap_or(directory_url);
+            settings.extend(
+                [
+                    ("PDS_ENTRYWAY_URL", entryway_url),
+                    ("PDS_ENTRYWAY_DID", &did),
+                    ("PDS_ENTRYWAY_JWT_VERIFY_KEY_K256_PUBLIC_KEY_HEX", &key.public_key_hex),
+                    ("PDS_ENTRYWAY_PLC_ROTATION_KEY", &rotation_key.did),
+                    ("PDS_SERVICE_HANDLE_DOMAINS", ".test"),
+                    ("PDS_DID_PLC_URL", front),
+                    ("PDS_DPOP_SECRET", &self.state.secret("dpop")?),
+                ]
+                .map(|(name, value)| (name.to_owned(), value.to_owned())),
+            );
+            self.spawn(&host.name, "pds.mjs", json!({ "env": settings, "nameServer": name_server }))?;
+        }
+        let by_host: BTreeMap<&String, &Key> =
+            hosts.iter().map(|host| &host.name).zip(&signing_keys).collect();
+        let dpop_secret = self.state.secret("dpop")?;
+        Ok(
+            json!({ "url": entryway_url, "did": did, "signingKeys": by_host, "rotationKey": rotation_key, "dpopSecret": dpop_secret }),
+        )
+    }
+
+    fn spawn(&mut self, name: &str, script: &str, configuration: Value) -> Result<()> {
+        let log = self.logs().join(format!("{name}.log"));
+        let arguments = vec!["--enable-source-maps".to_owned(), script.to_owned()];
+        let program = self.node.binary.clone();
+        let spec = Spec {
+            program,
+            arguments,
+            environment: Vec::new(),
+            configuration: Some(configuration),
+            ready: Ready::Line,
+            log,
+        };
+        let mut member = Member::new(name, spec);
+        member.spawn()?;
+        self.members.push(member);
+        Ok(())
+    }
+
+    /// Until all that were spawned have said that they are ready.
+    fn wait(&mut self) -> Result<()> {
+        for member in &mut self.members {
+            if member.said().is_null() {
+                member.wait_until_ready()?;
+            }
+        }
+        Ok(())
+    }
+
+    fn logs(&self) -> PathBuf {
+        self.data.join("logs")
+    }
+
+    fn said(&self, member: &str, what: &str) -> String {
+        let said =
+            self.members.iter().find(|found| found.name() == member).and_then(|found| found.said().get(what));
+        said.and_then(Value::as_str).unwrap_or_default().to_owned()
+    }
+
+    fn map(&self, hosts: &[Host], alone: &Host, genkan: Option<&Genkan>, entryway: Value) -> Value {
+        let said = |name: &str| {
+            self.members.iter().find(|member| member.name() == name).map(|member| member.said().clone())
+        };
+        let mut map = json!({
+            "plc": said("plc"),
+            "hosts": hosts,
+            "alone": alone,
+            "mail": said("mail"),
+            "dns": said("dns"),
+            "appview": said("appview"),
+            "node": self.node.binary,
+            "data": self.data,
+            "logs": self.logs(),
+        });
+        if let Some(alone) = map.get_mut("alone").and_then(Value::as_object_mut) {
+            alone.insert("handleDomain".to_owned(), STAND_ALONE_DOMAIN.into());
+        }
+        let (name, front) = match genkan {
+            None => ("entryway", entryway),
+            Some(genkan) => {
+                let settings: BTreeMap<&String, &String> =
+                    genkan.settings.iter().map(|(name, value)| (name, value)).collect();
+                let front = json!({
+                    "url": genkan.url,
+                    "did": genkan.did,
+                    "operationsUrl": genkan.operations_url,
+                    "directoryFrontUrl": genkan.directory_front_url,
+                    "adminPassword": genkan.admin_password,
+                    "handleDomain": ".test",
+                    "binary": genkan.binary,
+                    "settings": settings,
+                });
+                (GENKAN, front)
+            }
+        };
+        if let Some(map) = map.as_object_mut() {
+            map.insert(name.to_owned(), front);
+        }
+        map
+    }
+}

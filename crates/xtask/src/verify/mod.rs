@@ -1,0 +1,71 @@
+//! `cargo verify`: every check, stage by stage, with a summary at the end.
+
+mod outcome;
+mod stages;
+pub mod stories;
+mod tee;
+
+use std::process::ExitCode;
+use std::thread::spawn;
+use std::time::Instant;
+
+use anyhow::Result;
+
+use crate::arguments::Arguments;
+use crate::provision::node;
+use crate::say::{line, paint};
+use outcome::{Ended, Outcome};
+use stages::{Kind, Stage};
+
+const USAGE: &str = "\
+cargo verify [--quick] [--rust-only] [--keep-going] [FILTER]
+
+  --quick        formatting, lints, and the Rust tests on SQLite
+  --rust-only    leaves the real network out
+  --keep-going   goes on after a stage that failed
+  FILTER         only the stages whose name contains it
+
+Stages:";
+
+pub fn usage() -> String {
+    let names = stages::all().into_iter().map(|stage| format!("\n  {}", stage.name));
+    format!("{USAGE}{}", names.collect::<String>())
+}
+
+pub fn run(mut arguments: Arguments) -> Result<ExitCode> {
+    let quick = arguments.flag("--quick");
+    let rust_only = arguments.flag("--rust-only");
+    let keep_going = arguments.flag("--keep-going");
+    let filter = arguments.word().unwrap_or_default();
+    arguments.end()?;
+
+    let wanted = |stage: &Stage| {
+        let by_kind = match stage.kind {
+            Kind::Quick => true,
+            Kind::Rust => !quick,
+            Kind::Network => !quick && !rust_only,
+        };
+        by_kind && stage.name.contains(&filter)
+    };
+    let stages: Vec<Stage> = stages::all().into_iter().filter(wanted).collect();
+    anyhow::ensure!(!stages.is_empty(), "no stage is called {filter}\n\n{}", usage());
+
+    if stages.iter().any(|stage| stage.kind == Kind::Network) {
+        // Beside the first stages: it waits for the network more than it computes. What fails here is tried again, and
+        // told, by the stage that needs it.
+        spawn(|| drop(node::node()));
+    }
+    let mut outcomes: Vec<Outcome> = Vec::new();
+    for stage in stages {
+        let failed_before = outcomes.iter().any(Outcome::has_failed);
+        let started = Instant::now();
+        let ended = if failed_before && !keep_going {
+            Ended::Skipped("an earlier stage failed".to_owned())
+        } else {
+            line(&paint("1", &format!("\n━━ {}", stage.name)));
+            (stage.run)()
+        };
+        outcomes.push(Outcome { name: stage.name, took: started.elapsed(), ended });
+    }
+    Ok(outcome::summarize(&outcomes))
+}

@@ -1,0 +1,119 @@
+//! Stories on the real network: unmodified clients, reference hosts, and the real binary.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context as _, Result};
+use serde_json::Value;
+
+use super::outcome::Counts;
+use super::tee;
+use crate::arguments::Arguments;
+use crate::network::genkan::{self, GenkanOptions};
+use crate::network::{Network, Options};
+use crate::provision::{postgres::Postgres, python};
+use crate::workspace;
+
+pub const USAGE: &str = "\
+cargo xtask stories [--postgres] [--production] [FILTER]
+
+  Runs the stories of network/stories whose file name contains FILTER, on a network of their own.
+
+  --postgres     Genkan on PostgreSQL, else on SQLite
+  --production   hosts without development mode";
+
+/// What stories cannot wait for: tokens that run out, hosts that are noticed to be down and up again. And all of their
+/// people come from one address.
+const SETTINGS: [(&str, &str); 6] = [
+    ("GENKAN_ACCESS_LIFETIME", "1m"),
+    ("GENKAN_PROBE_INTERVAL", "1s"),
+    ("GENKAN_BREAKER_PAUSE", "1s"),
+    ("GENKAN_RATE_CREATE_ACCOUNT", "10000/5m"),
+    ("GENKAN_RATE_GLOBAL", "1000000/5m"),
+    ("GENKAN_CONNECTIONS_PER_ADDRESS", "2000"),
+];
+
+/// One way to run all stories.
+#[derive(Debug)]
+pub(super) struct Variant {
+    pub(super) name: &'static str,
+    pub(super) postgres: bool,
+    pub(super) dev_mode: bool,
+    /// Only the files whose name contains it.
+    pub(super) filter: String,
+}
+
+/// `cargo xtask stories`. Answers whether all went well.
+pub fn command(mut arguments: Arguments) -> Result<bool> {
+    let (postgres, production) = (arguments.flag("--postgres"), arguments.flag("--production"));
+    let filter = arguments.word().unwrap_or_default();
+    arguments.end()?;
+    let variant = Variant { name: "by-hand", postgres, dev_mode: !production, filter };
+    let postgres = postgres.then(Postgres::start).transpose()?;
+    let Counts { passed, failed, skipped } =
+        run(&variant, postgres.as_ref(), python::python().ok().as_deref())?;
+    println!("{passed} passed, {failed} failed, {skipped} skipped");
+    Ok(failed == 0)
+}
+
+pub(super) fn run(variant: &Variant, postgres: Option<&Postgres>, python: Option<&Path>) -> Result<Counts> {
+    // Kept until the next run: the logs are worth reading after a failure.
+    let data = workspace::target().join("verify").join(format!("network-{}", variant.name));
+    if data.exists() {
+        fs::remove_dir_all(&data)?;
+    }
+    let database_url = postgres.map(Postgres::url);
+    let settings = SETTINGS.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec();
+    let genkan = GenkanOptions { binary: genkan::build()?, database_url, settings };
+    let options = Options {
+        data: Some(data.clone()),
+        dev_mode: variant.dev_mode,
+        genkan: Some(genkan),
+        ..Options::default()
+    };
+    let network = Network::start(&options)?;
+    let map = network.write_map()?;
+
+    let mut counts = Counts::default();
+    let files = story_files(&variant.filter)?;
+    if !files.is_empty() {
+        let node = network.map().get("node").and_then(Value::as_str).context("the map names Node")?;
+        let mut stories = Command::new(node);
+        stories.args(["--test", "--test-concurrency=1", "--test-timeout=180000", "--test-reporter=spec"]);
+        stories.args(&files).env("GENKAN_NETWORK", &map).current_dir(workspace::network());
+        counts = counts.and(tee::run(&mut stories)?);
+    }
+    if "python_client.py".contains(&variant.filter) {
+        counts = counts.and(match python {
+            None => Counts { skipped: 1, ..Counts::default() },
+            Some(python) => {
+                let mut story = Command::new(python);
+                story
+                    .arg("stories/python_client.py")
+                    .env("GENKAN_NETWORK", &map)
+                    .current_dir(workspace::network());
+                tee::run(&mut story)?
+            }
+        });
+    }
+    if counts.failed > 0 {
+        crate::say::line(&format!("logs: {}", data.join("logs").display()));
+    }
+    Ok(counts)
+}
+
+/// One after the other in the order of their names: some take members of the network down.
+fn story_files(filter: &str) -> Result<Vec<PathBuf>> {
+    let folder = workspace::network().join("stories");
+    let mut files: Vec<PathBuf> = fs::read_dir(&folder)?
+        .filter_map(Result::ok)
+        .map(|entry| entry.path())
+        .filter(|path| {
+            let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+            name.ends_with(".test.mjs") && name.contains(filter)
+        })
+        .collect();
+    files.sort();
+    Ok(files)
+}

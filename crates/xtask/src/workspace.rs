@@ -1,0 +1,77 @@
+//! Where things are: the clone, the cache that outlives clones, and files between them.
+
+use std::fs::{self, File};
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context as _, Result};
+
+/// The top of the clone.
+pub fn root() -> PathBuf {
+    let manifest = std::env::var_os("CARGO_MANIFEST_DIR")
+        .map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")), PathBuf::from);
+    manifest.ancestors().nth(2).expect("xtask lies in crates/xtask").to_owned()
+}
+
+/// The folder with the Node programs.
+pub fn network() -> PathBuf {
+    root().join("network")
+}
+
+/// Where cargo builds into.
+pub fn target() -> PathBuf {
+    std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), |dir| root().join(dir))
+}
+
+/// A folder outside of the clone for what is slow to get; inside `target/` when there is no home.
+pub fn cache() -> Result<PathBuf> {
+    let outside = std::env::var_os("XDG_CACHE_HOME")
+        .filter(|dir| Path::new(dir).is_absolute())
+        .map(PathBuf::from)
+        .or_else(|| std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".cache")))
+        .map(|dir| dir.join("genkan"));
+    if let Some(dir) = outside
+        && fs::create_dir_all(&dir).is_ok()
+        && !fs::metadata(&dir)?.permissions().readonly()
+    {
+        return Ok(dir);
+    }
+    let inside = target().join("cache");
+    fs::create_dir_all(&inside).with_context(|| format!("making {}", inside.display()))?;
+    Ok(inside)
+}
+
+/// Holds others off who want to fill the same place of the cache; released when dropped.
+pub fn lock_cache(name: &str) -> Result<File> {
+    let file = File::create(cache()?.join(format!("{name}.lock")))?;
+    file.lock()?;
+    Ok(file)
+}
+
+/// A `cargo` command that runs at the top of the clone.
+pub fn cargo() -> Command {
+    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command.current_dir(root());
+    command
+}
+
+/// The first program of that name on the `PATH`, or in the folders for administrators' programs.
+pub fn find_program(name: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path)
+        .chain(["/usr/sbin".into(), "/usr/local/sbin".into()])
+        .map(|dir| dir.join(name))
+        .find(|candidate| candidate.is_file())
+}
+
+pub fn random_hex(bytes: usize) -> Result<String> {
+    let mut random = vec![0; bytes];
+    File::open("/dev/urandom")?.read_exact(&mut random)?;
+    let digits = random.iter().flat_map(|byte| [byte >> 4, byte & 15]);
+    Ok(digits.filter_map(|digit| char::from_digit(u32::from(digit), 16)).collect())
+}
+
+pub fn is_root() -> bool {
+    nix::unistd::geteuid().is_root()
+}

@@ -1,0 +1,92 @@
+// Two hosts: new accounts are spread by weight, a draining host gets none, one that is down hurts only its own.
+
+import { after, test } from 'node:test'
+import { assert, eventually, genkan, map, member, service, signUp, sleep, xrpc } from './lib/stage.mjs'
+
+const [oak, elm] = map.hosts
+
+after(async () => {
+  await genkan('host', 'enable', elm.name)
+  await genkan('host', 'set', oak.name, '--weight', '1')
+})
+
+/** Homes of new accounts, by name: {oak: 3, elm: 1}. Some sign up at the same time. */
+async function signUpMany(story, how) {
+  const counts = Object.fromEntries(map.hosts.map(({ name }) => [name, 0]))
+  const people = []
+  for (let done = 0; done < how; done += 4) {
+    const some = await Promise.all(Array.from({ length: Math.min(4, how - done) }, () => signUp(story)))
+    for (const person of some) counts[person.home.name]++
+    people.push(...some)
+  }
+  return { counts, people }
+}
+
+test('40 sign-ups spread over both hosts by weight', async () => {
+  await genkan('host', 'set', oak.name, '--weight', '3')
+  const { counts } = await signUpMany('spread', 40)
+  // 3:1 of 40 is 30 and 10. Outside of these bounds a fair draw ends once in ten thousand runs.
+  assert.ok(counts.elm >= 1 && counts.elm <= 21, JSON.stringify(counts))
+  assert.equal(counts.oak + counts.elm, 40)
+  await genkan('host', 'set', oak.name, '--weight', '1')
+})
+
+test('a draining host gets no new accounts and keeps serving those it has', async () => {
+  const { people } = await signUpMany('before', 12)
+  const onElm = people.find(({ home }) => home.name === elm.name)
+  assert.ok(onElm, 'somebody lives on the host that is drained')
+  await genkan('host', 'drain', elm.name)
+  assert.match(await genkan('host', 'place', '--explain'), new RegExp(`${elm.name}[^\\n]*drain`, 'i'))
+  await sleep(1500) // A running Genkan sees what the command line changed within a moment.
+
+  const { counts } = await signUpMany('drained', 12)
+  assert.deepEqual(counts, { oak: 12, elm: 0 })
+  await onElm.agent.post({ text: 'still here' })
+  const query = { repo: onElm.did, collection: 'app.bsky.feed.post' }
+  const read = await xrpc(service, 'com.atproto.repo.listRecords', { query })
+  assert.equal(read.body.records.length, 1)
+
+  await genkan('host', 'enable', elm.name)
+  await eventually('new accounts on the host again', async () => (await signUp('enabled')).home.name === elm.name, 60_000)
+})
+
+test('with one host down sign-ups go on, and only its own accounts fail, with 502', async () => {
+  const { people } = await signUpMany('down', 12)
+  const onOak = people.find(({ home }) => home.name === oak.name)
+  const onElm = people.find(({ home }) => home.name === elm.name)
+  assert.ok(onOak && onElm, 'somebody lives on either host')
+  const describe = ({ did }) => xrpc(service, 'com.atproto.repo.describeRepo', { query: { repo: did } })
+  const preferences = ({ session }) =>
+    xrpc(service, 'app.bsky.actor.getPreferences', { token: session.session.accessJwt })
+
+  await member(elm.name, 'kill')
+  try {
+    // At once, before any probe can have noticed, and later, when they have.
+    for (const moment of ['at once', 'later']) {
+      const { counts } = await signUpMany('meanwhile', 4)
+      assert.deepEqual(counts, { oak: 4, elm: 0 }, moment)
+      for (const call of [describe, preferences]) {
+        const lost = await call(onElm)
+        assert.equal(lost.status, 502, `${moment}: ${JSON.stringify(lost.body)}`)
+        assert.ok(lost.body.error && lost.body.message, 'a reason is given')
+        assert.equal((await call(onOak)).status, 200, moment)
+      }
+      await sleep(5000)
+    }
+    const seen = await xrpc(service, 'com.atproto.server.getSession', { token: onElm.session.session.accessJwt })
+    assert.equal(seen.status, 200, 'the session is Genkan’s own answer')
+  } finally {
+    await member(elm.name, 'start')
+  }
+  await eventually('the host’s accounts are served again', async () => (await describe(onElm)).status === 200)
+  await eventually('it gets accounts again', async () => (await signUp('back')).home.name === elm.name, 60_000)
+})
+
+test('the fleet is told as it is', async () => {
+  const listed = JSON.parse(await genkan('host', 'list', '--json'))
+  const hosts = listed.hosts ?? listed
+  assert.deepEqual(hosts.map(({ name }) => name).sort(), [elm.name, oak.name].sort())
+  for (const { name, did } of map.hosts) {
+    assert.match(await genkan('host', 'show', name), new RegExp(did.replaceAll('.', '\\.')))
+  }
+})
