@@ -2,6 +2,7 @@
 
 // ground
 pub mod base;
+pub mod config;
 pub mod db;
 
 // stories

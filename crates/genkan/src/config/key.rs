@@ -1,0 +1,149 @@
+//! The declaration of a section and its keys.
+
+/// One setting, as operators see it.
+#[derive(Debug)]
+pub(crate) struct Key {
+    pub(crate) section: &'static str,
+    pub(crate) name: &'static str,
+    pub(crate) doc: &'static [&'static str],
+    /// What a value looks like, in words.
+    pub(crate) form: &'static str,
+    pub(crate) env: &'static str,
+    pub(crate) alias: Option<Alias>,
+    /// The default as it would be written, or in words where it is derived from others.
+    pub(crate) default: Preset,
+    pub(crate) secret: bool,
+    /// `<env>_FILE` may name a file that holds the value.
+    pub(crate) from_file: bool,
+}
+
+/// What a key is when nobody sets it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Preset {
+    /// The key must be set; the text is an example.
+    Required(&'static str),
+    /// Nothing: the feature is off, the list empty.
+    Absent,
+    /// A value, as it would be written.
+    Value(&'static str),
+    /// Made from other settings, as the text says.
+    Derived(&'static str),
+}
+
+/// The reference PDS's name for a setting, and how its value is written in ours.
+#[derive(Clone, Copy)]
+pub(crate) struct Alias {
+    pub(crate) name: &'static str,
+    pub(crate) translate: fn(&str) -> String,
+}
+
+impl std::fmt::Debug for Alias {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.name)
+    }
+}
+
+impl Key {
+    /// As written in the TOML file, with its section: `listen.workers`.
+    pub(crate) fn path(&self) -> String {
+        format!("{}.{}", self.section, self.name)
+    }
+
+    pub(crate) fn file_env(&self) -> Option<String> {
+        self.from_file.then(|| format!("{}_FILE", self.env))
+    }
+}
+
+/// Declares a section: its struct, its keys, and how they are read.
+///
+/// ```text
+/// section! {
+///     /// What the section is about.
+///     pub struct Listen = "listen" {
+///         /// What the key changes, and its unit.
+///         address: SocketAddr { env: "GENKAN_LISTEN", alias: "PDS_PORT" by on_every_interface, default: "127.0.0.1:2583" },
+///         /// …
+///         workers: usize { env: "GENKAN_WORKERS", derived: "one per core" => Some(cores()) },
+///     }
+/// }
+/// ```
+///
+/// A `derived` default may use the fields above it, each as an `Option`: `None` when it could not be
+/// read. A key without any default is absent where its type allows that, else required, and then has
+/// an `example`. `file` lets `<env>_FILE` name a file of lines; secrets have that without being told.
+macro_rules! section {
+    (
+        $(#[doc = $section_doc:literal])+
+        pub struct $Section:ident = $section:literal {
+            $(
+                $(#[doc = $doc:literal])+
+                $field:ident: $Type:ty {
+                    env: $env:literal
+                    $(, alias: $alias:literal $(by $translate:path)?)?
+                    $(, default: $default:literal)?
+                    $(, derived: $words:literal => $derive:expr)?
+                    $(, example: $example:literal)?
+                    $(, file: $from_file:literal)?
+                    $(,)?
+                }
+            ),+ $(,)?
+        }
+    ) => {
+        $(#[doc = $section_doc])+
+        #[derive(Clone, Debug)]
+        pub struct $Section {
+            $( $(#[doc = $doc])+ pub $field: $Type, )+
+        }
+
+        impl $Section {
+            const KEYS: &'static [$crate::config::key::Key] = &[$(
+                $crate::config::key::Key {
+                    section: $section,
+                    name: stringify!($field),
+                    doc: &[$($doc),+],
+                    form: <$Type as $crate::config::value::Setting>::FORM,
+                    env: $env,
+                    alias: $crate::config::key::section!(@alias $($alias $(by $translate)?)?),
+                    default: $crate::config::key::section!(
+                        @preset $(value $default)? $(derived $words)? $(required $example)?
+                    ),
+                    secret: <$Type as $crate::config::value::Setting>::SECRET,
+                    from_file: <$Type as $crate::config::value::Setting>::SECRET $(|| $from_file)?,
+                }
+            ),+];
+
+            pub(super) fn described()
+            -> (&'static str, &'static [&'static str], &'static [$crate::config::key::Key]) {
+                ($section, &[$($section_doc),+], Self::KEYS)
+            }
+
+            /// `None` when a key could not be read; the reader knows why.
+            pub(super) fn read(reader: &mut $crate::config::reader::Reader<'_>) -> Option<Self> {
+                let mut keys = Self::KEYS.iter();
+                $(
+                    let key = keys.next().expect("there is a key for each field");
+                    let $field: Option<$Type> = $crate::config::key::section!(@read reader key $($derive)?);
+                )+
+                let section = Self { $($field: $field?),+ };
+                let mut found = $crate::config::problem::Findings::default();
+                section.check(&mut found);
+                reader.add(found);
+                Some(section)
+            }
+        }
+    };
+    (@alias) => { None };
+    (@alias $alias:literal) => {
+        Some($crate::config::key::Alias { name: $alias, translate: str::to_owned })
+    };
+    (@alias $alias:literal by $translate:path) => {
+        Some($crate::config::key::Alias { name: $alias, translate: $translate })
+    };
+    (@preset) => { $crate::config::key::Preset::Absent };
+    (@preset value $text:literal) => { $crate::config::key::Preset::Value($text) };
+    (@preset derived $text:literal) => { $crate::config::key::Preset::Derived($text) };
+    (@preset required $text:literal) => { $crate::config::key::Preset::Required($text) };
+    (@read $reader:ident $key:ident) => { $reader.read($key) };
+    (@read $reader:ident $key:ident $derive:expr) => { $reader.read_or($key, || $derive) };
+}
+pub(super) use section;

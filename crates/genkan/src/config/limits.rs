@@ -1,0 +1,77 @@
+//! `[limits]`: how often, how large, how long.
+
+use std::time::Duration;
+
+use super::key::section;
+use super::problem::Findings;
+use super::{Rate, Size};
+
+section! {
+    /// How often, how large, how long. The rates are those that the reference PDS publishes.
+    pub struct Limits = "limits" {
+        /// Whether rates are limited at all.
+        rates_enabled: bool { env: "GENKAN_RATE_LIMITS_ENABLED", alias: "PDS_RATE_LIMITS_ENABLED", default: "true" },
+        /// Requests of one client address (IPv6: of one /64).
+        global: Rate { env: "GENKAN_RATE_GLOBAL", default: "3000/5m" },
+        /// Sign-ins with one identifier from one address.
+        create_session: Rate { env: "GENKAN_RATE_CREATE_SESSION", default: "30/5m" },
+        /// The same in the long run.
+        create_session_daily: Rate { env: "GENKAN_RATE_CREATE_SESSION_DAILY", default: "300/1d" },
+        /// Sign-ups from one address.
+        create_account: Rate { env: "GENKAN_RATE_CREATE_ACCOUNT", default: "100/5m" },
+        /// Changes of one account's handle.
+        update_handle: Rate { env: "GENKAN_RATE_UPDATE_HANDLE", default: "10/5m" },
+        /// The same in the long run.
+        update_handle_daily: Rate { env: "GENKAN_RATE_UPDATE_HANDLE_DAILY", default: "50/1d" },
+        /// The largest JSON body of a method that Genkan answers itself.
+        own_body: Size { env: "GENKAN_OWN_BODY_LIMIT", default: "150kB" },
+        /// The most that a compressed body of such a method may grow to.
+        own_body_unpacked: Size { env: "GENKAN_OWN_BODY_UNPACKED_LIMIT", default: "1MiB" },
+        /// The largest JSON body that is forwarded.
+        forwarded_body: Size { env: "GENKAN_FORWARDED_BODY_LIMIT", default: "2MiB" },
+        /// The largest blob that is forwarded. Hosts have a limit of their own.
+        upload: Size { env: "GENKAN_UPLOAD_LIMIT", alias: "PDS_BLOB_UPLOAD_LIMIT", default: "100MiB" },
+        /// The largest repository that is forwarded to `importRepo`.
+        import: Size { env: "GENKAN_IMPORT_LIMIT", alias: "PDS_MAX_REPO_IMPORT_SIZE", default: "1GiB" },
+        /// The largest answer to a read without credentials.
+        answer: Size { env: "GENKAN_ANSWER_LIMIT", default: "4GiB" },
+        /// How long connecting to a host may take, TLS included.
+        connect_timeout: Duration { env: "GENKAN_CONNECT_TIMEOUT", default: "5s" },
+        /// From the last byte of a request until the head of the host's answer.
+        answer_timeout: Duration { env: "GENKAN_ANSWER_TIMEOUT", default: "30s" },
+        /// The same for uploads and imports, which hosts digest before they answer.
+        upload_answer_timeout: Duration { env: "GENKAN_UPLOAD_ANSWER_TIMEOUT", default: "120s" },
+        /// The longest pause between two bytes of a forwarded body, either way.
+        idle_timeout: Duration { env: "GENKAN_STREAM_IDLE_TIMEOUT", default: "30s" },
+        /// How long resolving a handle or DID may take as a whole.
+        resolve_timeout: Duration { env: "GENKAN_RESOLVE_TIMEOUT", default: "5s" },
+    }
+}
+
+impl Limits {
+    fn check(&self, found: &mut Findings) {
+        for (env, given) in [
+            ("GENKAN_CONNECT_TIMEOUT", self.connect_timeout),
+            ("GENKAN_ANSWER_TIMEOUT", self.answer_timeout),
+            ("GENKAN_UPLOAD_ANSWER_TIMEOUT", self.upload_answer_timeout),
+            ("GENKAN_STREAM_IDLE_TIMEOUT", self.idle_timeout),
+            ("GENKAN_RESOLVE_TIMEOUT", self.resolve_timeout),
+        ] {
+            if given < Duration::from_millis(100) {
+                found.add(env, "is too short", "write 100ms or more");
+            }
+        }
+        for (env, given, least, most) in [
+            ("GENKAN_OWN_BODY_LIMIT", self.own_body, Size(16_000), Size(10_000_000)),
+            ("GENKAN_OWN_BODY_UNPACKED_LIMIT", self.own_body_unpacked, Size(16_000), Size(16 << 20)),
+            ("GENKAN_FORWARDED_BODY_LIMIT", self.forwarded_body, Size(150_000), Size(1 << 30)),
+            ("GENKAN_UPLOAD_LIMIT", self.upload, Size(1_000_000), Size(1 << 40)),
+            ("GENKAN_IMPORT_LIMIT", self.import, Size(1_000_000), Size(1 << 40)),
+            ("GENKAN_ANSWER_LIMIT", self.answer, Size(1_000_000), Size(1 << 40)),
+        ] {
+            if given < least || given > most {
+                found.add(env, format!("{given} is out of range"), format!("write {least} to {most}"));
+            }
+        }
+    }
+}

@@ -1,0 +1,172 @@
+//! What the operator may set, read once at the start.
+//!
+//! A *key* is one setting; a *section* is a struct of keys and a file of this folder. The `section!`
+//! declaration of a section is the only description of its keys: loading, `genkan config show`,
+//! `genkan config check` and `docs/configuration.md` are all made from it.
+//!
+//! A value comes from the first of: the environment (`GENKAN_*`), the reference PDS's name for the same
+//! setting (`PDS_*`), the TOML file, the default. Nothing else in Genkan reads the environment.
+
+mod database;
+mod describe;
+mod directory;
+mod environment;
+mod fleet;
+mod key;
+mod keys;
+mod limits;
+mod listen;
+mod network;
+mod problem;
+mod reader;
+mod secret_file;
+mod service;
+mod sessions;
+mod sign_up;
+mod suggest;
+mod telemetry;
+mod toml_file;
+mod value;
+
+use std::path::Path;
+
+pub use database::{Database, DatabaseUrl};
+pub use directory::Directory;
+pub use environment::Environment;
+pub use fleet::Fleet;
+pub use keys::Keys;
+pub use limits::Limits;
+pub use listen::Listen;
+pub use network::Network;
+pub use problem::{Problem, Problems};
+pub use service::Service;
+pub use sessions::Sessions;
+pub use sign_up::SignUp;
+pub use telemetry::{LogFormat, LogLevel, Telemetry};
+pub use value::{Rate, Size};
+
+pub(crate) use describe::{configuration_page, show};
+
+use key::Key;
+use problem::Findings;
+use reader::{Reader, Shown};
+
+/// Everything the operator set, checked.
+#[derive(Clone, Debug)]
+pub struct Config {
+    pub service: Service,
+    pub listen: Listen,
+    pub database: Database,
+    pub keys: Keys,
+    pub directory: Directory,
+    pub network: Network,
+    pub fleet: Fleet,
+    pub sign_up: SignUp,
+    pub sessions: Sessions,
+    pub limits: Limits,
+    pub telemetry: Telemetry,
+}
+
+impl Config {
+    /// Reads the environment and, if given, a TOML file. All problems are found, not just the first.
+    pub fn load(environment: &Environment, file: Option<&Path>) -> Result<Self, Problems> {
+        let reading = Reading::of(environment, file);
+        match reading.config {
+            Some(config) if reading.problems.is_empty() => Ok(config),
+            _ => Err(reading.problems),
+        }
+    }
+
+    /// The defaults on a development network at `http://localhost:2583`, with every port chosen by the
+    /// operating system and the data below `data_dir`.
+    pub fn for_tests(data_dir: &Path) -> Self {
+        let environment = Environment::from_pairs([
+            ("GENKAN_PUBLIC_URL", "http://localhost:2583"),
+            ("GENKAN_DEVELOPMENT", "true"),
+            ("GENKAN_LISTEN", "127.0.0.1:0"),
+            ("GENKAN_OPS_LISTEN", "127.0.0.1:0"),
+            ("GENKAN_DIRECTORY_FRONT_LISTEN", "127.0.0.1:0"),
+            ("GENKAN_DIRECTORY_FRONT_URL", "http://localhost:2585"),
+            ("GENKAN_DATA_DIR", &data_dir.to_string_lossy()),
+            ("GENKAN_SHUTDOWN_LAG", "0s"),
+            ("GENKAN_WORKERS", "1"),
+        ]);
+        Self::load(&environment, None).expect("the defaults for tests are valid")
+    }
+}
+
+/// One attempt to read a configuration: what came of it, from where, and what is wrong.
+#[derive(Debug)]
+pub(crate) struct Reading {
+    pub(crate) config: Option<Config>,
+    pub(crate) shown: Vec<Shown>,
+    pub(crate) problems: Problems,
+}
+
+impl Reading {
+    pub(crate) fn of(environment: &Environment, file: Option<&Path>) -> Self {
+        let mut reader = Reader::new(environment, file, &all_keys());
+        let service = Service::read(&mut reader);
+        let listen = Listen::read(&mut reader);
+        let database = Database::read(&mut reader);
+        let keys = Keys::read(&mut reader);
+        let directory = Directory::read(&mut reader);
+        let network = Network::read(&mut reader);
+        let fleet = Fleet::read(&mut reader);
+        let sign_up = SignUp::read(&mut reader);
+        let sessions = Sessions::read(&mut reader);
+        let limits = Limits::read(&mut reader);
+        let telemetry = Telemetry::read(&mut reader);
+
+        let mut found = Findings::default();
+        if let (Some(keys), Some(service)) = (&keys, &service) {
+            keys.check_for(service, &mut found);
+        }
+        if let (Some(listen), Some(directory)) = (&listen, &directory) {
+            listen.check_beside(directory, &mut found);
+        }
+        reader.add(found);
+
+        let config = (|| {
+            Some(Config {
+                service: service?,
+                listen: listen?,
+                database: database?,
+                keys: keys?,
+                directory: directory?,
+                network: network?,
+                fleet: fleet?,
+                sign_up: sign_up?,
+                sessions: sessions?,
+                limits: limits?,
+                telemetry: telemetry?,
+            })
+        })();
+        let (shown, problems) = reader.finish();
+        Self { config, shown, problems }
+    }
+}
+
+/// The sections in the order they are documented.
+fn sections() -> [(&'static str, &'static [&'static str], &'static [Key]); 11] {
+    [
+        Service::described(),
+        Listen::described(),
+        Database::described(),
+        Keys::described(),
+        Directory::described(),
+        Network::described(),
+        Fleet::described(),
+        SignUp::described(),
+        Sessions::described(),
+        Limits::described(),
+        Telemetry::described(),
+    ]
+}
+
+fn all_keys() -> Vec<&'static Key> {
+    sections().into_iter().flat_map(|(_, _, keys)| keys).collect()
+}
+
+#[cfg(test)]
+mod bad_configs;

@@ -1,0 +1,319 @@
+//! How each kind of value is written.
+
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use genkan_protocol::syntax::Did;
+use ipnet::IpNet;
+
+use crate::base::{Origin, Secret};
+
+/// A type that a key can have.
+pub(super) trait Setting: Sized {
+    /// What a value looks like; ends the sentence "write …".
+    const FORM: &'static str;
+    const SECRET: bool = false;
+
+    /// The error ends the sentence "`text` …", and never repeats the text: it may be a secret.
+    fn parse(text: &str) -> Result<Self, String>;
+
+    /// What the key is when nobody set it, for types that know nothing.
+    fn absent() -> Option<Self> {
+        None
+    }
+
+    /// As it would be written; `None` for nothing.
+    fn show(&self) -> Option<String>;
+}
+
+impl<T: Setting> Setting for Option<T> {
+    const FORM: &'static str = T::FORM;
+    const SECRET: bool = T::SECRET;
+
+    fn parse(text: &str) -> Result<Self, String> {
+        if text == "off" { Ok(None) } else { T::parse(text).map(Some) }
+    }
+
+    fn absent() -> Option<Self> {
+        Some(None)
+    }
+
+    fn show(&self) -> Option<String> {
+        self.as_ref().and_then(Setting::show)
+    }
+}
+
+impl<T: Setting> Setting for Vec<T> {
+    const FORM: &'static str = T::FORM;
+
+    fn parse(text: &str) -> Result<Self, String> {
+        text.split(',').map(str::trim).filter(|item| !item.is_empty()).map(T::parse).collect()
+    }
+
+    fn absent() -> Option<Self> {
+        Some(Self::new())
+    }
+
+    fn show(&self) -> Option<String> {
+        let items: Vec<String> = self.iter().filter_map(Setting::show).collect();
+        (!items.is_empty()).then(|| items.join(","))
+    }
+}
+
+/// Types that are written as they are displayed.
+macro_rules! plain {
+    ($($Type:ty: $form:literal, $wrong:literal;)+) => {$(
+        impl Setting for $Type {
+            const FORM: &'static str = $form;
+
+            fn parse(text: &str) -> Result<Self, String> {
+                text.parse().map_err(|_| $wrong.to_owned())
+            }
+
+            fn show(&self) -> Option<String> {
+                Some(self.to_string())
+            }
+        }
+    )+};
+}
+
+plain! {
+    bool: "true or false", "is neither true nor false";
+    u32: "a whole number", "is not a whole number";
+    usize: "a whole number", "is not a whole number";
+    String: "a text", "is not a text";
+    Did: "a DID such as did:web:example.com", "is not a DID";
+}
+
+impl Setting for SocketAddr {
+    const FORM: &'static str = "an IP address and port such as 127.0.0.1:2583 or [::]:2583";
+
+    fn parse(text: &str) -> Result<Self, String> {
+        text.parse().map_err(|_| "is not an IP address with a port".to_owned())
+    }
+
+    fn show(&self) -> Option<String> {
+        Some(self.to_string())
+    }
+}
+
+impl Setting for PathBuf {
+    const FORM: &'static str = "a path";
+
+    fn parse(text: &str) -> Result<Self, String> {
+        Ok(Self::from(text))
+    }
+
+    fn show(&self) -> Option<String> {
+        Some(self.display().to_string())
+    }
+}
+
+impl Setting for Origin {
+    const FORM: &'static str = "an origin such as https://example.com, without path or slash at its end";
+
+    fn parse(text: &str) -> Result<Self, String> {
+        text.parse().map_err(|error| format!("{error}"))
+    }
+
+    fn show(&self) -> Option<String> {
+        Some(self.to_string())
+    }
+}
+
+impl Setting for IpNet {
+    const FORM: &'static str = "addresses or networks such as 127.0.0.1 or 10.0.0.0/8, with commas between";
+
+    fn parse(text: &str) -> Result<Self, String> {
+        text.parse()
+            .or_else(|_| text.parse::<IpAddr>().map(Self::from))
+            .map_err(|_| "is not made of IP addresses and networks".to_owned())
+    }
+
+    fn show(&self) -> Option<String> {
+        Some(self.to_string())
+    }
+}
+
+impl Setting for Secret<String> {
+    const FORM: &'static str = "a secret text";
+    const SECRET: bool = true;
+
+    fn parse(text: &str) -> Result<Self, String> {
+        Ok(Self::new(text.to_owned()))
+    }
+
+    fn show(&self) -> Option<String> {
+        Some(self.to_string())
+    }
+}
+
+impl Setting for Secret<[u8; 32]> {
+    const FORM: &'static str = "64 hexadecimal characters, as `openssl rand -hex 32` prints";
+    const SECRET: bool = true;
+
+    fn parse(text: &str) -> Result<Self, String> {
+        let bytes = data_encoding::HEXLOWER_PERMISSIVE
+            .decode(text.as_bytes())
+            .map_err(|_| "is not hexadecimal".to_owned())?;
+        let bytes: [u8; 32] =
+            bytes.try_into().map_err(|bytes: Vec<u8>| format!("has {} bytes instead of 32", bytes.len()))?;
+        Ok(Self::new(bytes))
+    }
+
+    fn show(&self) -> Option<String> {
+        Some(self.to_string())
+    }
+}
+
+const DURATION_UNITS: [(&str, u64); 5] =
+    [("ms", 1), ("s", 1000), ("m", 60_000), ("h", 3_600_000), ("d", 86_400_000)];
+
+impl Setting for Duration {
+    const FORM: &'static str = "a whole number and a unit, such as 250ms, 30s, 15m, 2h or 90d";
+
+    fn parse(text: &str) -> Result<Self, String> {
+        number_with_unit(text, &DURATION_UNITS).map(Self::from_millis).ok_or_else(|| "is not a duration".to_owned())
+    }
+
+    fn show(&self) -> Option<String> {
+        Some(duration_text(*self))
+    }
+}
+
+/// A number of bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Size(pub u64);
+
+impl Size {
+    pub const fn bytes(self) -> u64 {
+        self.0
+    }
+
+    /// For buffers in memory, which no machine can have larger than its addresses reach.
+    pub fn in_memory(self) -> usize {
+        usize::try_from(self.0).unwrap_or(usize::MAX)
+    }
+}
+
+const SIZE_UNITS: [(&str, u64); 7] = [
+    ("kB", 1000),
+    ("MB", 1_000_000),
+    ("GB", 1_000_000_000),
+    ("KiB", 1 << 10),
+    ("MiB", 1 << 20),
+    ("GiB", 1 << 30),
+    ("B", 1),
+];
+
+impl Setting for Size {
+    const FORM: &'static str = "a whole number and a unit, such as 150kB, 32KiB, 5MiB or 1GiB";
+
+    fn parse(text: &str) -> Result<Self, String> {
+        text.parse()
+            .ok()
+            .or_else(|| number_with_unit(text, &SIZE_UNITS))
+            .map(Self)
+            .ok_or_else(|| "is not a size".to_owned())
+    }
+
+    fn show(&self) -> Option<String> {
+        Some(self.to_string())
+    }
+}
+
+impl fmt::Display for Size {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&with_largest_unit(self.0, &SIZE_UNITS))
+    }
+}
+
+/// So many in so long a time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rate {
+    pub count: u32,
+    pub per: Duration,
+}
+
+impl Setting for Rate {
+    const FORM: &'static str = "a number of times and a duration, such as 30/5m or 300/1d";
+
+    fn parse(text: &str) -> Result<Self, String> {
+        let wrong = || "is not a rate".to_owned();
+        let (count, per) = text.split_once('/').ok_or_else(wrong)?;
+        let count: u32 = count.trim().parse().map_err(|_| wrong())?;
+        let per = Duration::parse(per.trim()).map_err(|_| wrong())?;
+        if count == 0 || per < Duration::from_secs(1) {
+            return Err("allows nothing: the number is 0 or the duration below 1s".to_owned());
+        }
+        Ok(Self { count, per })
+    }
+
+    fn show(&self) -> Option<String> {
+        Some(self.to_string())
+    }
+}
+
+impl fmt::Display for Rate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.count, duration_text(self.per))
+    }
+}
+
+fn number_with_unit(text: &str, units: &[(&str, u64)]) -> Option<u64> {
+    let digits = text.find(|character: char| !character.is_ascii_digit())?;
+    let (number, unit) = text.split_at(digits);
+    let (_, factor) = units.iter().find(|(name, _)| *name == unit.trim_start())?;
+    number.parse::<u64>().ok()?.checked_mul(*factor)
+}
+
+fn duration_text(duration: Duration) -> String {
+    with_largest_unit(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX), &DURATION_UNITS)
+}
+
+/// The largest unit that leaves a whole number.
+fn with_largest_unit(number: u64, units: &[(&str, u64)]) -> String {
+    let zero = number == 0;
+    let largest = units
+        .iter()
+        .filter(|(name, factor)| number.is_multiple_of(*factor) && !(zero && !["s", "B"].contains(name)))
+        .max_by_key(|(_, factor)| *factor);
+    match largest {
+        Some((unit, factor)) => format!("{}{unit}", number / factor),
+        None => number.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_sizes_and_rates_print_as_they_are_written() {
+        for text in ["250ms", "0s", "90s", "15m", "36h", "90d"] {
+            assert_eq!(Duration::parse(text).unwrap().show().unwrap(), text);
+        }
+        for text in ["0B", "1B", "150kB", "32KiB", "5MiB", "1GiB", "1500B"] {
+            assert_eq!(Size::parse(text).unwrap().show().unwrap(), text);
+        }
+        for text in ["30/5m", "300/1d"] {
+            assert_eq!(Rate::parse(text).unwrap().show().unwrap(), text);
+        }
+        assert_eq!(Size::parse("5242880").unwrap(), Size(5 << 20));
+    }
+
+    #[test]
+    fn what_has_no_unit_or_too_much_of_it_is_refused() {
+        for text in ["", "10", "m", "-1s", "1.5h", "5 minutes", "99999999999999999999s", "18446744073709551615d"] {
+            assert!(Duration::parse(text).is_err(), "{text}");
+        }
+        for text in ["", "5mb", "five", "-5", "99999999999GiB"] {
+            assert!(Size::parse(text).is_err(), "{text}");
+        }
+        for text in ["", "30", "30/5", "0/5m", "30/0s", "x/5m"] {
+            assert!(Rate::parse(text).is_err(), "{text}");
+        }
+    }
+}
