@@ -1,15 +1,33 @@
-// Stands in for an app view: any XRPC call is answered with what arrived, the service token taken apart and checked.
+// Stands in for an app view: an XRPC call is answered with what arrived, the service token taken apart and checked.
 //
-// Configuration: {port, directory}. Answers {method, lxm, headers, query, body, token: {header, payload, verified}}.
-// `verified` is true when the token is signed by the key that the PLC directory names for its issuer.
+// Configuration: {port, directory, nameServer}. The echo is {method, lxm, headers, query, body, token: {header, payload,
+// verified}}; `verified` is true when the token is signed by the key that the PLC directory names for its issuer. Two
+// methods are answered as well as echoed, since hosts and clients want something of them: identity.resolveHandle (hosts
+// that have an app view ask it for handles) and actor.getProfile (Python's client looks at it after signing in).
 
+import { Resolver } from 'node:dns/promises'
 import http from 'node:http'
 import { verifySignature } from '@atproto/crypto'
 import { answerJson, listen, member } from './lib/member.mjs'
 
-await member(async ({ port, directory }) => {
+await member(async ({ port, directory, nameServer }) => {
   const url = `http://localhost:${port}`
   const did = `did:web:localhost%3A${port}`
+  const names = new Resolver()
+  names.setServers([nameServer])
+
+  const answers = {
+    'com.atproto.identity.resolveHandle': async ({ query }) => {
+      const found = await names.resolveTxt(`_atproto.${query.handle}`).catch(() => [])
+      const did = found.map((parts) => parts.join('')).find((text) => text.startsWith('did='))
+      return did ? { did: did.slice('did='.length) } : null
+    },
+    'app.bsky.actor.getProfile': async (echo) => {
+      const data = await fetch(`${directory}/${echo.query.actor}/data`).then((answer) => answer.json())
+      const handle = data.alsoKnownAs?.[0]?.replace('at://', '') ?? echo.query.actor
+      return { did: data.did ?? echo.token?.payload.iss ?? did, handle, ...echo }
+    },
+  }
 
   async function takeApart(authorization) {
     const token = /^Bearer (.+)$/.exec(authorization ?? '')?.[1]
@@ -17,7 +35,7 @@ await member(async ({ port, directory }) => {
     const [head, body, signature] = token.split('.')
     const header = JSON.parse(Buffer.from(head, 'base64url'))
     const payload = JSON.parse(Buffer.from(body, 'base64url'))
-    const data = await fetch(`${directory}/${payload.iss}/data`).then((r) => r.json())
+    const data = await fetch(`${directory}/${payload.iss}/data`).then((answer) => answer.json())
     const key = data.verificationMethods?.atproto
     const signed = Buffer.from(`${head}.${body}`)
     const verified = Boolean(key) && (await verifySignature(key, signed, Buffer.from(signature, 'base64url')))
@@ -33,14 +51,17 @@ await member(async ({ port, directory }) => {
     try {
       const chunks = []
       for await (const chunk of request) chunks.push(chunk)
-      answerJson(response, 200, {
+      const echo = {
         method: request.method,
         lxm: pathname.replace('/xrpc/', ''),
         headers: request.headers,
         query: Object.fromEntries(searchParams),
         body: Buffer.concat(chunks).toString(),
         token: await takeApart(request.headers.authorization),
-      })
+      }
+      const answer = answers[echo.lxm] ? await answers[echo.lxm](echo) : echo
+      if (answer) answerJson(response, 200, answer)
+      else answerJson(response, 400, { error: 'InvalidRequest', message: 'Unable to resolve handle' })
     } catch (error) {
       answerJson(response, 400, { error: 'InvalidRequest', message: String(error) })
     }

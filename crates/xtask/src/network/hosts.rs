@@ -47,6 +47,7 @@ impl Host {
         std::fs::create_dir_all(folder.join("blobs"))?;
         std::fs::create_dir_all(data.join("logs"))?;
         let text = |path: std::path::PathBuf| path.to_string_lossy().into_owned();
+        let appview_port = state.port("appview")?;
         let settings = [
             ("PDS_HOSTNAME", "localhost".to_owned()),
             ("PDS_PORT", self.port.to_string()),
@@ -63,6 +64,8 @@ impl Host {
                 "PDS_PLC_ROTATION_KEY_K256_PRIVATE_KEY_HEX",
                 state.secret(&format!("{} rotation key", self.name))?,
             ),
+            ("PDS_BSKY_APP_VIEW_URL", format!("http://localhost:{appview_port}")),
+            ("PDS_BSKY_APP_VIEW_DID", format!("did:web:localhost%3A{appview_port}")),
             ("PDS_INVITE_REQUIRED", "false".to_owned()),
             ("PDS_DEV_MODE", self.dev_mode.to_string()),
             ("PDS_DISABLE_SSRF_PROTECTION", "true".to_owned()),

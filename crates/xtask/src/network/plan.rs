@@ -107,9 +107,14 @@ impl Plan {
             { "suffix": STAND_ALONE_DOMAIN, "origin": alone.url },
         ]);
         self.spawn("dns", "dns.mjs", json!({ "dnsPort": dns_port, "port": names_port, "zones": zones }))?;
+        let name_server = format!("127.0.0.1:{dns_port}");
         let appview_port = self.state.port("appview")?;
-        self.spawn("appview", "appview.mjs", json!({ "port": appview_port, "directory": directory_url }))?;
-        Ok(format!("127.0.0.1:{dns_port}"))
+        self.spawn(
+            "appview",
+            "appview.mjs",
+            json!({ "port": appview_port, "directory": directory_url, "nameServer": name_server }),
+        )?;
+        Ok(name_server)
     }
 
     fn spawn_alone(&mut self, alone: &Host, directory_url: &str, name_server: &str) -> Result<()> {
@@ -117,6 +122,7 @@ impl Plan {
         let smtp_port = self.state.port("smtp")?;
         settings.insert("PDS_DID_PLC_URL".to_owned(), directory_url.to_owned());
         settings.insert("PDS_SERVICE_HANDLE_DOMAINS".to_owned(), STAND_ALONE_DOMAIN.to_owned());
+        settings.insert("PDS_ENABLE_DID_DOC_WITH_SESSION".to_owned(), "true".to_owned());
         settings.insert("PDS_EMAIL_SMTP_URL".to_owned(), format!("smtp://localhost:{smtp_port}"));
         settings.insert("PDS_EMAIL_FROM_ADDRESS".to_owned(), "post@alone.test".to_owned());
         self.spawn(STAND_ALONE, "pds.mjs", json!({ "env": settings, "nameServer": name_server }))

@@ -104,6 +104,11 @@ fn generated_documents() -> Ended {
         let mut counts = Counts::default();
         for name in ["configuration", "routing"] {
             let file = workspace::root().join("docs").join(format!("{name}.md"));
+            if !file.exists() {
+                line(&format!("there is no docs/{name}.md: unchecked"));
+                counts = counts.and(Counts { skipped: 1, ..Counts::default() });
+                continue;
+            }
             let printed = crate::command::run(Command::new(&binary).args(["docs", name]))?;
             let same = fs::read_to_string(&file).is_ok_and(|kept| kept == printed);
             if !same {
