@@ -3,6 +3,7 @@
 //! Time and chance come from here and nowhere else, so that tests can hold both still.
 
 mod clock;
+pub(crate) mod fetch;
 mod origin;
 pub(crate) mod random;
 pub(crate) mod seal;

@@ -1,0 +1,42 @@
+//! Outbound HTTP, in two clients that never mix.
+//!
+//! [`Guarded`] dials names that strangers chose (handles, `did:web`, later OAuth clients and servers):
+//! it resolves by itself, connects only to an address it has checked, and bounds size and time.
+//! [`Trusted`] dials origins from the operator's configuration: hosts of the fleet and the PLC
+//! directory. Neither reads proxies from the environment, keeps cookies, or unpacks compressed bodies.
+
+pub(crate) mod address;
+mod body;
+pub(crate) mod dns;
+mod guarded;
+pub(crate) mod target;
+#[cfg(test)]
+pub(crate) mod test_dns;
+pub(crate) mod tls;
+mod trusted;
+
+use bytes::Bytes;
+use http::{HeaderMap, StatusCode};
+
+pub(crate) use dns::{Dns, DnsError};
+pub(crate) use guarded::{Guarded, GuardedError, Limits};
+pub(crate) use trusted::{Trusted, TrustedError};
+
+/// A whole answer, its body within the caller's limit.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) status: StatusCode,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Bytes,
+}
+
+impl Answer {
+    /// The media type without parameters, lower-case.
+    pub(crate) fn media_type(&self) -> String {
+        let value = self.headers.get(http::header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
+        value.and_then(|value| value.split(';').next()).unwrap_or_default().trim().to_ascii_lowercase()
+    }
+}
+
+/// What we call ourselves towards others.
+const USER_AGENT: &str = concat!("genkan/", env!("CARGO_PKG_VERSION"));

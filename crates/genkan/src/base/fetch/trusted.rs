@@ -1,0 +1,157 @@
+//! The client for origins from the operator's configuration: hosts of the fleet, the PLC directory.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{ACCEPT_ENCODING, HeaderValue, USER_AGENT};
+use http::{Request, Response};
+use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper_rustls::HttpsConnector;
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+
+use super::body::{self, BodyError};
+use super::tls::{self, TlsError};
+use super::Answer;
+
+/// A pooled HTTP/1.1 client that says, when it fails, whether the other side may have acted.
+#[derive(Clone, Debug)]
+pub(crate) struct Trusted {
+    client: Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
+}
+
+/// Why there is no answer.
+#[derive(Clone, Debug, thiserror::Error)]
+pub(crate) enum TrustedError {
+    /// No connection: nothing was sent.
+    #[error("cannot be reached: {0}")]
+    Unreachable(Arc<str>),
+    /// Sent, at least in part: it may have been done.
+    #[error("did not answer: {0}")]
+    Unanswered(Arc<str>),
+    /// Answered, but more than is allowed; it may have been done.
+    #[error("answered more than {0} bytes")]
+    TooLarge(usize),
+}
+
+impl Trusted {
+    pub(crate) fn new(extra_ca_file: Option<&Path>) -> Result<Self, TlsError> {
+        let tls = tls::client_config(extra_ca_file)?;
+        let mut http = HttpConnector::new();
+        http.enforce_http(false);
+        http.set_connect_timeout(Some(CONNECT));
+        http.set_nodelay(true);
+        http.set_keepalive(Some(Duration::from_secs(30)));
+        let mut config = (*tls).clone();
+        // The connector sets the protocols itself.
+        config.alpn_protocols.clear();
+        let https = hyper_rustls::HttpsConnectorBuilder::new()
+            .with_tls_config(config)
+            .https_or_http()
+            .enable_http1()
+            .wrap_connector(http);
+        let client = Client::builder(TokioExecutor::new())
+            .pool_timer(TokioTimer::new())
+            .pool_idle_timeout(Duration::from_secs(15))
+            .pool_max_idle_per_host(8)
+            .http1_max_buf_size(64 * 1024)
+            .build(https);
+        Ok(Self { client })
+    }
+
+    /// Sends `request` (absolute URI) and reads the whole answer, of any status, within `total` and `body_bytes`.
+    pub(crate) async fn send(
+        &self,
+        mut request: Request<Full<Bytes>>,
+        total: Duration,
+        body_bytes: usize,
+    ) -> Result<Answer, TrustedError> {
+        let headers = request.headers_mut();
+        headers.insert(USER_AGENT, HeaderValue::from_static(super::USER_AGENT));
+        headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+        let exchange = async {
+            let response = self.client.request(request).await.map_err(|error| classify(&error))?;
+            read(response, total, body_bytes).await
+        };
+        let slow = || TrustedError::Unanswered(format!("no answer within {} s", total.as_secs_f32()).into());
+        tokio::time::timeout(total, exchange).await.map_err(|_| slow())?
+    }
+}
+
+async fn read(response: Response<Incoming>, idle: Duration, limit: usize) -> Result<Answer, TrustedError> {
+    let (head, body) = response.into_parts();
+    let body = body::read(body, limit, idle).await.map_err(|error| match error {
+        BodyError::TooLarge => TrustedError::TooLarge(limit),
+        BodyError::Idle => TrustedError::Unanswered("the answer stopped half-way".into()),
+        BodyError::Cut(error) => TrustedError::Unanswered(causes(&error).into()),
+    })?;
+    Ok(Answer { status: head.status, headers: head.headers, body })
+}
+
+fn classify(error: &hyper_util::client::legacy::Error) -> TrustedError {
+    let text = causes(error).into();
+    if error.is_connect() { TrustedError::Unreachable(text) } else { TrustedError::Unanswered(text) }
+}
+
+/// The error and what caused it, in one line.
+fn causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        text = format!("{text}: {cause}");
+        next = cause.source();
+    }
+    text
+}
+
+const CONNECT: Duration = Duration::from_secs(3);
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    async fn get(url: &str) -> Result<Answer, TrustedError> {
+        let request = Request::get(url).body(Full::default()).unwrap();
+        Trusted::new(None).unwrap().send(request, Duration::from_secs(5), 16).await
+    }
+
+    /// A server that reads a little, says `answer`, and closes.
+    async fn once(answer: &'static str) -> String {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}/", listener.local_addr().unwrap());
+        tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let _ = stream.read(&mut [0; 1024]).await;
+            stream.write_all(answer.as_bytes()).await.unwrap();
+        });
+        url
+    }
+
+    #[tokio::test]
+    async fn takes_any_status_with_its_body() {
+        let url = once("HTTP/1.1 418 x\r\ncontent-type: Text/Plain; a=b\r\ncontent-length: 2\r\n\r\nhi").await;
+        let answer = get(&url).await.unwrap();
+        assert_eq!((answer.status.as_u16(), &*answer.body), (418, &b"hi"[..]));
+        assert_eq!(answer.media_type(), "text/plain");
+    }
+
+    #[tokio::test]
+    async fn tells_not_sent_from_perhaps_done() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let closed = format!("http://{}/", listener.local_addr().unwrap());
+        drop(listener);
+        assert!(matches!(get(&closed).await, Err(TrustedError::Unreachable(_))));
+        assert!(matches!(get(&once("").await).await, Err(TrustedError::Unanswered(_))));
+        let cut = once("HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nhalf").await;
+        assert!(matches!(get(&cut).await, Err(TrustedError::Unanswered(_))));
+        let long = once("HTTP/1.1 200 OK\r\ncontent-length: 17\r\n\r\n").await;
+        assert!(matches!(get(&long).await, Err(TrustedError::TooLarge(16))));
+    }
+}
