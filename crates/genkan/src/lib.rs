@@ -6,10 +6,11 @@ pub mod config;
 pub mod db;
 
 // stories
+pub mod keys;
 #[cfg_attr(not(test), expect(dead_code, reason = "the data path that asks for routes lands next"))]
 pub mod routing;
-pub mod keys;
 
 // fields
 pub(crate) mod accounts;
 pub(crate) mod fleet;
+pub(crate) mod identity;

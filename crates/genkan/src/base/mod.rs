@@ -4,6 +4,7 @@
 
 mod clock;
 pub(crate) mod fetch;
+pub(crate) mod flights;
 mod origin;
 pub(crate) mod random;
 pub(crate) mod seal;

@@ -120,7 +120,10 @@ mod tests {
 
     #[tokio::test]
     async fn remembers_nothing_by_itself() {
-        let server = TestDns::start(|_, count| Reply::addresses(&[["192.0.2.1", "192.0.2.2"][usize::from(count > 2)]])).await;
+        let server = TestDns::start(|_, count| {
+            Reply::addresses(&[["192.0.2.1", "192.0.2.2"][usize::from(count > 2)]])
+        })
+        .await;
         let dns = Dns::new(&[server.address()]).unwrap();
         let first = dns.addresses("a.example.com").await.unwrap();
         let second = dns.addresses("a.example.com").await.unwrap();

@@ -87,14 +87,16 @@ impl Guarded {
     /// `listed`: the exact private origins that may be dialled although they are not public.
     pub(crate) fn new(dns: Dns, tls: Arc<ClientConfig>, listed: Vec<Origin>) -> Self {
         let room = Semaphore::new(CALLS_AT_ONCE);
-        Self { inner: Arc::new(Inner {
-            dns,
-            tls,
-            listed,
-            room,
-            #[cfg(test)]
-            detour: std::sync::OnceLock::new(),
-        }) }
+        Self {
+            inner: Arc::new(Inner {
+                dns,
+                tls,
+                listed,
+                room,
+                #[cfg(test)]
+                detour: std::sync::OnceLock::new(),
+            }),
+        }
     }
 
     /// A GET, with `accept` as the only thing said besides the URL.
@@ -106,8 +108,14 @@ impl Guarded {
     }
 
     /// Sends `request`, whose URI is absolute. `Host` and the like are set here.
-    pub(crate) async fn send(&self, request: Request<Bytes>, limits: &Limits) -> Result<Answer, GuardedError> {
-        tokio::time::timeout(limits.total, self.follow(request, limits)).await.map_err(|_| GuardedError::Slow)?
+    pub(crate) async fn send(
+        &self,
+        request: Request<Bytes>,
+        limits: &Limits,
+    ) -> Result<Answer, GuardedError> {
+        tokio::time::timeout(limits.total, self.follow(request, limits))
+            .await
+            .map_err(|_| GuardedError::Slow)?
     }
 
     async fn follow(&self, mut request: Request<Bytes>, limits: &Limits) -> Result<Answer, GuardedError> {
@@ -127,7 +135,11 @@ impl Guarded {
         }
     }
 
-    async fn exchange(&self, target: &Target, request: &Request<Bytes>) -> Result<Response<Incoming>, GuardedError> {
+    async fn exchange(
+        &self,
+        target: &Target,
+        request: &Request<Bytes>,
+    ) -> Result<Response<Incoming>, GuardedError> {
         let stream = self.connect(target).await?;
         let aimed = aim(target, request)?;
         if !target.origin.is_https() {
@@ -174,10 +186,11 @@ impl Guarded {
         if target.listed {
             return self.listed_addresses(target.origin.host()).await;
         }
-        let addresses = self.inner.dns.addresses(target.origin.host()).await.map_err(|error| match error {
-            DnsError::NoRecord => GuardedError::NoSuchName,
-            DnsError::Failed(why) => GuardedError::Unreachable(why),
-        })?;
+        let addresses =
+            self.inner.dns.addresses(target.origin.host()).await.map_err(|error| match error {
+                DnsError::NoRecord => GuardedError::NoSuchName,
+                DnsError::Failed(why) => GuardedError::Unreachable(why),
+            })?;
         for address in &addresses {
             address::check(*address).map_err(Refusal::Address)?;
         }

@@ -91,8 +91,20 @@ fn is_label(label: &str) -> bool {
 }
 
 /// Top-level domains that never name a public server (RFC 6761, RFC 6762, RFC 9476 and friends).
-const SPECIAL: &[&str] =
-    &["local", "localhost", "internal", "arpa", "test", "invalid", "example", "onion", "alt", "lan", "home", "corp"];
+const SPECIAL: &[&str] = &[
+    "local",
+    "localhost",
+    "internal",
+    "arpa",
+    "test",
+    "invalid",
+    "example",
+    "onion",
+    "alt",
+    "lan",
+    "home",
+    "corp",
+];
 
 #[cfg(test)]
 mod tests {
@@ -155,7 +167,12 @@ mod tests {
         let listed = ["http://localhost:2583", "https://10.0.0.7"];
         assert!(check("http://localhost:2583/x", &listed).unwrap().listed);
         assert!(check("https://10.0.0.7/x", &listed).unwrap().listed);
-        for url in ["http://localhost:2584/", "https://localhost:2583/", "http://127.0.0.1:2583/", "http://10.0.0.7/"] {
+        for url in [
+            "http://localhost:2584/",
+            "https://localhost:2583/",
+            "http://127.0.0.1:2583/",
+            "http://10.0.0.7/",
+        ] {
             assert!(check(url, &listed).is_err(), "{url}");
         }
         assert_eq!(check("http://me@localhost:2583/", &listed).map(|_| ()), Err(Refusal::UserInformation));

@@ -24,7 +24,10 @@ pub(crate) fn client_config(extra_ca_file: Option<&Path>) -> Result<Arc<ClientCo
     let mut roots = RootCertStore::from_iter(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
     if let Some(path) = extra_ca_file {
         for certificate in read_certificates(path)? {
-            let problem = |cause: &dyn std::fmt::Display| TlsError { path: path.to_owned(), problem: cause.to_string() };
+            let problem = |cause: &dyn std::fmt::Display| TlsError {
+                path: path.to_owned(),
+                problem: cause.to_string(),
+            };
             roots.add(certificate).map_err(|cause| problem(&cause))?;
         }
     }

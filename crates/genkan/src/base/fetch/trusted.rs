@@ -14,9 +14,9 @@ use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 
+use super::Answer;
 use super::body::{self, BodyError};
 use super::tls::{self, TlsError};
-use super::Answer;
 
 /// A pooled HTTP/1.1 client that says, when it fails, whether the other side may have acted.
 #[derive(Clone, Debug)]
@@ -136,7 +136,8 @@ mod tests {
 
     #[tokio::test]
     async fn takes_any_status_with_its_body() {
-        let url = once("HTTP/1.1 418 x\r\ncontent-type: Text/Plain; a=b\r\ncontent-length: 2\r\n\r\nhi").await;
+        let url =
+            once("HTTP/1.1 418 x\r\ncontent-type: Text/Plain; a=b\r\ncontent-length: 2\r\n\r\nhi").await;
         let answer = get(&url).await.unwrap();
         assert_eq!((answer.status.as_u16(), &*answer.body), (418, &b"hi"[..]));
         assert_eq!(answer.media_type(), "text/plain");

@@ -1,0 +1,140 @@
+//! One look-up for all who ask for the same thing at the same time.
+
+use std::collections::HashMap;
+use std::future::Future;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use futures_util::FutureExt as _;
+use futures_util::future::{BoxFuture, Shared};
+
+/// A look-up under way; `None` when it broke off by a panic.
+type Flight<V> = Shared<BoxFuture<'static, Option<V>>>;
+
+/// The look-ups under way, by key. Cheap to clone.
+pub(crate) struct Flights<V> {
+    under_way: Arc<Mutex<UnderWay<V>>>,
+}
+
+struct UnderWay<V> {
+    by_key: HashMap<String, (u64, Flight<V>)>,
+    next: u64,
+}
+
+impl<V: Clone + Send + Sync + 'static> Flights<V> {
+    /// The outcome of the look-up for `key` that is under way, or of `look_up`, begun now.
+    ///
+    /// It goes on when its first caller leaves, for the others' sake. `None`: it panicked.
+    pub(crate) async fn join<F>(&self, key: &str, look_up: F) -> Option<V>
+    where
+        F: Future<Output = V> + Send + 'static,
+    {
+        let flight = {
+            let mut under_way = self.under_way.lock().unwrap_or_else(PoisonError::into_inner);
+            match under_way.by_key.get(key) {
+                Some((_, flight)) => flight.clone(),
+                None => {
+                    under_way.next += 1;
+                    let number = under_way.next;
+                    let landing = Landing { flights: self.clone(), key: key.to_owned(), number };
+                    let task = tokio::spawn(async move {
+                        let _landing = landing;
+                        look_up.await
+                    });
+                    let flight = task.map(Result::ok).boxed().shared();
+                    under_way.by_key.insert(key.to_owned(), (number, flight.clone()));
+                    flight
+                }
+            }
+        };
+        flight.await
+    }
+
+    /// Whoever asks from now on does not join the look-up that is under way: something has changed.
+    pub(crate) fn forget(&self, key: &str) {
+        self.under_way.lock().unwrap_or_else(PoisonError::into_inner).by_key.remove(key);
+    }
+
+    #[cfg(test)]
+    pub(crate) fn len(&self) -> usize {
+        self.under_way.lock().unwrap().by_key.len()
+    }
+}
+
+/// Takes the flight off the list however it ends.
+struct Landing<V> {
+    flights: Flights<V>,
+    key: String,
+    number: u64,
+}
+
+impl<V> Drop for Landing<V> {
+    fn drop(&mut self) {
+        let mut under_way = self.flights.under_way.lock().unwrap_or_else(PoisonError::into_inner);
+        if under_way.by_key.get(&self.key).is_some_and(|(number, _)| *number == self.number) {
+            under_way.by_key.remove(&self.key);
+        }
+    }
+}
+
+impl<V> Default for Flights<V> {
+    fn default() -> Self {
+        Self { under_way: Arc::new(Mutex::new(UnderWay { by_key: HashMap::new(), next: 0 })) }
+    }
+}
+
+impl<V> Clone for Flights<V> {
+    fn clone(&self) -> Self {
+        Self { under_way: Arc::clone(&self.under_way) }
+    }
+}
+
+impl<V> std::fmt::Debug for Flights<V> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Flights").finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn many_at_once_ask_once_and_leave_nothing_behind() {
+        let flights = Flights::default();
+        let asked = Arc::new(AtomicUsize::new(0));
+        let look_up = |outcome: usize| {
+            let asked = Arc::clone(&asked);
+            async move {
+                asked.fetch_add(1, Ordering::SeqCst);
+                tokio::task::yield_now().await;
+                outcome
+            }
+        };
+        let all =
+            futures_util::future::join_all((0..20).map(|number| flights.join("key", look_up(number)))).await;
+        assert!(all.iter().all(|outcome| *outcome == Some(0)), "{all:?}");
+        assert_eq!(asked.load(Ordering::SeqCst), 1);
+        assert_eq!(flights.join("other", async { panic!("on purpose") }).await, None);
+        assert_eq!(flights.len(), 0);
+    }
+
+    #[tokio::test]
+    async fn nobody_joins_a_look_up_that_was_forgotten() {
+        let flights = Flights::default();
+        let (go, wait) = tokio::sync::oneshot::channel::<()>();
+        let early = flights.join("key", async {
+            let _ = wait.await;
+            "before"
+        });
+        let late = async {
+            tokio::task::yield_now().await;
+            flights.forget("key");
+            let late = flights.join("key", async { "after" }).await;
+            let _ = go.send(());
+            late
+        };
+        assert_eq!(futures_util::future::join(early, late).await, (Some("before"), Some("after")));
+    }
+}

@@ -1,0 +1,217 @@
+//! The PLC directory: the operator's choice, asked and told over plain JSON.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use genkan_protocol::did_document::DidDocument;
+use genkan_protocol::plc::{Data, Operation};
+use genkan_protocol::syntax::Did;
+use http::header::CONTENT_TYPE;
+use http::{Request, StatusCode};
+use http_body_util::Full;
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+
+use crate::base::Origin;
+use crate::base::fetch::{Answer, Trusted, TrustedError};
+
+/// A client of the PLC directory. Cheap to clone.
+#[derive(Clone, Debug)]
+pub(crate) struct Directory {
+    client: Trusted,
+    origin: Origin,
+    timeout: Duration,
+}
+
+/// Why the directory gave no answer that can be used. That a DID is unknown there is no error.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum DirectoryError {
+    #[error("the DID was ended by a tombstone")]
+    Ended,
+    #[error("the PLC directory {0}")]
+    Away(Arc<str>),
+    #[error("the PLC directory answered with {0}")]
+    Garbage(Arc<str>),
+}
+
+/// What became of an operation that was sent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Submission {
+    Accepted,
+    /// It is not in the log and never will be, as long as the log stays as it is. 429: too many for now.
+    Refused {
+        status: u16,
+        message: String,
+    },
+    /// Nothing was sent.
+    Unreachable(Arc<str>),
+    /// It may be in the log: read that before sending again.
+    Unanswered(Arc<str>),
+}
+
+/// One line of a DID's history.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct LogEntry {
+    pub(crate) cid: String,
+    pub(crate) operation: Operation,
+    pub(crate) nullified: bool,
+    pub(crate) created_at: String,
+}
+
+impl Directory {
+    pub(crate) const fn new(client: Trusted, origin: Origin, timeout: Duration) -> Self {
+        Self { client, origin, timeout }
+    }
+
+    pub(crate) const fn origin(&self) -> &Origin {
+        &self.origin
+    }
+
+    /// The DID document as the directory renders it; `None`: no such DID.
+    pub(crate) async fn document(&self, did: &Did) -> Result<Option<DidDocument>, DirectoryError> {
+        self.read(did, "").await
+    }
+
+    /// The state behind the document.
+    pub(crate) async fn data(&self, did: &Did) -> Result<Option<Data>, DirectoryError> {
+        self.read(did, "/data").await
+    }
+
+    /// The newest operation that counts; a tombstone, too.
+    pub(crate) async fn log_last(&self, did: &Did) -> Result<Option<Operation>, DirectoryError> {
+        self.read(did, "/log/last").await
+    }
+
+    /// The whole history, nullified operations included.
+    pub(crate) async fn log_audit(&self, did: &Did) -> Result<Option<Vec<LogEntry>>, DirectoryError> {
+        self.read(did, "/log/audit").await
+    }
+
+    /// Sends an operation.
+    pub(crate) async fn submit(&self, did: &Did, operation: &Operation) -> Submission {
+        let body = serde_json::to_vec(operation).expect("an operation is plain JSON");
+        let request = Request::post(self.url(did, ""))
+            .header(CONTENT_TYPE, "application/json")
+            .body(Full::new(Bytes::from(body)))
+            .expect("an origin and a DID make a URL");
+        match self.client.send(request, self.timeout, MAX_BYTES).await {
+            Ok(answer) => submission(&answer),
+            Err(TrustedError::Unreachable(why)) => Submission::Unreachable(why),
+            Err(error) => Submission::Unanswered(error.to_string().into()),
+        }
+    }
+
+    async fn read<T: DeserializeOwned>(&self, did: &Did, path: &str) -> Result<Option<T>, DirectoryError> {
+        let request =
+            Request::get(self.url(did, path)).body(Full::default()).expect("an origin and a DID make a URL");
+        let answer = self
+            .client
+            .send(request, self.timeout, MAX_BYTES)
+            .await
+            .map_err(|error| DirectoryError::Away(error.to_string().into()))?;
+        match answer.status {
+            StatusCode::OK => serde_json::from_slice(&answer.body)
+                .map(Some)
+                .map_err(|error| DirectoryError::Garbage(format!("what cannot be read: {error}").into())),
+            StatusCode::NOT_FOUND => Ok(None),
+            StatusCode::GONE => Err(DirectoryError::Ended),
+            status if status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS => {
+                Err(DirectoryError::Away(format!("answered {}", status.as_u16()).into()))
+            }
+            status => Err(DirectoryError::Garbage(format!("status {}", status.as_u16()).into())),
+        }
+    }
+
+    fn url(&self, did: &Did, path: &str) -> String {
+        format!("{}/{did}{path}", self.origin)
+    }
+}
+
+fn submission(answer: &Answer) -> Submission {
+    let status = answer.status;
+    if status.is_success() {
+        return Submission::Accepted;
+    }
+    if !status.is_client_error() || status == StatusCode::REQUEST_TIMEOUT {
+        return Submission::Unanswered(format!("answered {}", status.as_u16()).into());
+    }
+    let said: serde_json::Value = serde_json::from_slice(&answer.body).unwrap_or_default();
+    let message = said.get("message").and_then(serde_json::Value::as_str).unwrap_or_default();
+    Submission::Refused { status: status.as_u16(), message: message.chars().take(300).collect() }
+}
+
+/// A history of many operations is long; more than this is none.
+const MAX_BYTES: usize = 1024 * 1024;
+
+#[cfg(test)]
+mod tests {
+    use genkan_protocol::crypto::K256PrivateKey;
+    use genkan_protocol::plc;
+
+    use super::super::testing::{Fault, TestDirectory};
+    use super::*;
+
+    fn key(number: u8) -> K256PrivateKey {
+        K256PrivateKey::from_bytes(&[number; 32]).unwrap()
+    }
+
+    fn data(handle: &str) -> Data {
+        let keys = vec![key(1).public().to_did_key()];
+        Data::of_account(keys, &key(2).public(), &handle.parse().unwrap(), "https://oak.example.com")
+    }
+
+    #[tokio::test]
+    async fn reads_back_what_was_accepted() {
+        let fake = TestDirectory::start().await;
+        let directory = fake.client();
+        let (did, genesis) = plc::genesis(data("alice.example.com"), &key(1));
+        assert_eq!(directory.document(&did).await, Ok(None));
+        assert_eq!(directory.log_last(&did).await, Ok(None));
+        assert_eq!(directory.submit(&did, &genesis).await, Submission::Accepted);
+        assert_eq!(directory.data(&did).await, Ok(Some(data("alice.example.com"))));
+        let document = directory.document(&did).await.unwrap().unwrap();
+        assert_eq!(document.pds_endpoint(), Some("https://oak.example.com"));
+        let update = plc::update(&genesis.cid(), data("alice.example.org"), &key(1));
+        assert_eq!(directory.submit(&did, &update).await, Submission::Accepted);
+        assert_eq!(directory.log_last(&did).await, Ok(Some(update.clone())));
+        let log = directory.log_audit(&did).await.unwrap().unwrap();
+        assert_eq!(
+            log.iter().map(|entry| entry.cid.clone()).collect::<Vec<_>>(),
+            [genesis.cid(), update.cid()]
+        );
+        let end = plc::tombstone(&update.cid(), &key(1));
+        assert_eq!(directory.submit(&did, &end).await, Submission::Accepted);
+        assert_eq!(directory.document(&did).await, Err(DirectoryError::Ended));
+    }
+
+    #[tokio::test]
+    async fn tells_refused_from_unreachable_from_perhaps_done() {
+        let fake = TestDirectory::start().await;
+        let directory = fake.client();
+        let (did, genesis) = plc::genesis(data("alice.example.com"), &key(1));
+        let forged = plc::genesis(data("alice.example.com"), &key(3)).1;
+        assert!(matches!(directory.submit(&did, &forged).await, Submission::Refused { status: 400, .. }));
+        fake.set(Fault::AcceptThenCut);
+        assert!(matches!(directory.submit(&did, &genesis).await, Submission::Unanswered(_)));
+        fake.set(Fault::Down);
+        assert!(matches!(directory.submit(&did, &genesis).await, Submission::Unanswered(_)));
+        assert!(matches!(directory.document(&did).await, Err(DirectoryError::Away(_))));
+        fake.set(Fault::None);
+        assert_eq!(directory.log_last(&did).await, Ok(Some(genesis)));
+        let nobody = "http://127.0.0.1:1".parse().unwrap();
+        let nobody = Directory::new(Trusted::new(None).unwrap(), nobody, Duration::from_secs(2));
+        assert!(matches!(nobody.submit(&did, &forged).await, Submission::Unreachable(_)));
+    }
+
+    #[tokio::test]
+    async fn a_slow_directory_is_given_up() {
+        let fake = TestDirectory::start().await;
+        fake.set(Fault::Slow(Duration::from_secs(30)));
+        let directory =
+            Directory::new(Trusted::new(None).unwrap(), fake.origin(), Duration::from_millis(200));
+        let did = "did:plc:aaaaaaaaaaaaaaaaaaaaaaaa".parse().unwrap();
+        assert!(matches!(directory.document(&did).await, Err(DirectoryError::Away(_))));
+    }
+}

@@ -1,0 +1,164 @@
+//! DIDs to documents.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use genkan_protocol::did_document::DidDocument;
+use genkan_protocol::syntax::Did;
+use http::StatusCode;
+
+use super::memory::Memory;
+use super::{Directory, DirectoryError, Error, Freshness};
+use crate::base::Clock;
+use crate::base::fetch::{Guarded, GuardedError, Limits};
+
+/// Resolves DIDs, `did:plc` at the directory and `did:web` at its own host. Cheap to clone.
+#[derive(Clone, Debug)]
+pub(crate) struct Documents {
+    directory: Directory,
+    guarded: Guarded,
+    memory: Memory<Arc<DidDocument>>,
+}
+
+impl Documents {
+    pub(crate) fn new(directory: Directory, guarded: Guarded, clock: Clock) -> Self {
+        Self { directory, guarded, memory: Memory::new(clock, REMEMBERED) }
+    }
+
+    /// The document of `did`. Its `id` is `did`.
+    pub(crate) async fn resolve(&self, did: &Did, freshness: Freshness) -> Result<Arc<DidDocument>, Error> {
+        let look_up = look_up(self.directory.clone(), self.guarded.clone(), did.clone());
+        self.memory.get(did.as_str(), freshness, look_up).await
+    }
+
+    /// After a change that we know of.
+    pub(crate) fn forget(&self, did: &str) {
+        self.memory.forget(did);
+    }
+}
+
+async fn look_up(directory: Directory, guarded: Guarded, did: Did) -> Result<Arc<DidDocument>, Error> {
+    let document = if did.is_plc() {
+        at_directory(&directory, &did).await?
+    } else if did.method() == "web" {
+        at_its_host(&guarded, &did).await?
+    } else {
+        return Err(Error::Unsupported(did.method().into()));
+    };
+    if document.id != did {
+        return Err(Error::Unusable("the DID document is another DID's".into()));
+    }
+    Ok(Arc::new(document))
+}
+
+async fn at_directory(directory: &Directory, did: &Did) -> Result<DidDocument, Error> {
+    match directory.document(did).await {
+        Ok(Some(document)) => Ok(document),
+        Ok(None) => Err(Error::NotFound("DID")),
+        Err(DirectoryError::Ended) => Err(Error::Ended),
+        Err(error @ (DirectoryError::Away(_) | DirectoryError::Garbage(_))) => {
+            Err(Error::Passing(error.to_string().into()))
+        }
+    }
+}
+
+/// Host-level `did:web` only: no path, and a port only where the operator listed that origin.
+async fn at_its_host(guarded: &Guarded, did: &Did) -> Result<DidDocument, Error> {
+    let host = did.identifier().replace("%3A", ":").replace("%3a", ":");
+    if did.identifier().contains([':', '/']) || host.contains('%') {
+        return Err(Error::Unusable("a did:web with a path is not supported".into()));
+    }
+    let scheme = if host == "localhost" || host.starts_with("localhost:") { "http" } else { "https" };
+    let url = format!("{scheme}://{host}/.well-known/did.json");
+    let answer =
+        guarded.get(&url, "application/did+ld+json, application/json", &LIMITS).await.map_err(strange)?;
+    match answer.status {
+        StatusCode::OK => serde_json::from_slice(&answer.body)
+            .map_err(|_| Error::Unusable("what its host gives is no DID document".into())),
+        StatusCode::NOT_FOUND | StatusCode::GONE => Err(Error::NotFound("DID")),
+        status => Err(Error::Passing(format!("its host answered {}", status.as_u16()).into())),
+    }
+}
+
+/// What a stranger's failure means for a look-up.
+pub(super) fn strange(error: GuardedError) -> Error {
+    match error {
+        GuardedError::NoSuchName => Error::NotFound("name"),
+        GuardedError::Refused(_)
+        | GuardedError::TooLarge(_)
+        | GuardedError::Redirects
+        | GuardedError::Compressed => Error::Unusable(error.to_string().into()),
+        GuardedError::Unreachable(_) | GuardedError::Slow | GuardedError::Broken(_) => {
+            Error::Passing(error.to_string().into())
+        }
+    }
+}
+
+const LIMITS: Limits = Limits {
+    total: Duration::from_secs(3),
+    idle: Duration::from_secs(3),
+    body_bytes: 256 * 1024,
+    redirects: 0,
+};
+const REMEMBERED: usize = 20_000;
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use genkan_protocol::crypto::K256PrivateKey;
+    use genkan_protocol::plc;
+    use serde_json::json;
+
+    use super::super::testing::{Fault, TestDirectory, site};
+    use super::*;
+    use crate::base::Origin;
+    use crate::base::fetch::test_dns::{Reply, TestDns};
+    use crate::base::fetch::{Dns, tls};
+
+    async fn documents(directory: Directory, listed: Vec<Origin>) -> Documents {
+        let dns = TestDns::start(|_, _| Reply::NoSuchName).await;
+        let dns = Dns::new(&[dns.address()]).unwrap();
+        Documents::new(directory, Guarded::new(dns, tls::client_config(None).unwrap(), listed), Clock::System)
+    }
+
+    #[tokio::test]
+    async fn a_plc_did_is_asked_for_once_and_survives_the_directory() {
+        let fake = TestDirectory::start().await;
+        let key = K256PrivateKey::from_bytes(&[7; 32]).unwrap();
+        let handle = "alice.example.com".parse().unwrap();
+        let keys = vec![key.public().to_did_key()];
+        let data = plc::Data::of_account(keys, &key.public(), &handle, "https://oak.example.com");
+        let (did, genesis) = plc::genesis(data, &key);
+        let documents = documents(fake.client(), Vec::new()).await;
+        assert_eq!(documents.resolve(&did, Freshness::Remembered).await, Err(Error::NotFound("DID")));
+        fake.client().submit(&did, &genesis).await;
+        assert!(documents.resolve(&did, Freshness::Remembered).await.is_err(), "remembered as unknown");
+        let document = documents.resolve(&did, Freshness::Asked).await.unwrap();
+        assert_eq!(document.handle(), Some(handle));
+        fake.set(Fault::Down);
+        assert_eq!(documents.resolve(&did, Freshness::Remembered).await, Ok(document));
+        assert!(documents.resolve(&did, Freshness::Asked).await.unwrap_err().is_passing());
+    }
+
+    #[tokio::test]
+    async fn a_web_did_is_its_host_s_and_nobody_else_s() {
+        let page = json!({"id": "did:web:other.example.com"}).to_string();
+        let listed = site(HashMap::from([("/.well-known/did.json", (200, page))])).await;
+        let port = listed.port();
+        let localhost: Origin = format!("http://localhost:{port}").parse().unwrap();
+        let fake = TestDirectory::start().await;
+        let documents = documents(fake.client(), vec![localhost]).await;
+        let resolve = async |did: &str| documents.resolve(&did.parse().unwrap(), Freshness::Asked).await;
+        let another = resolve(&format!("did:web:localhost%3A{port}")).await.unwrap_err();
+        assert_eq!(another, Error::Unusable("the DID document is another DID's".into()));
+        for refused in
+            ["did:web:localhost", "did:web:127.0.0.1", "did:web:a.internal", "did:web:a.example.com%3A8443"]
+        {
+            assert!(matches!(resolve(refused).await, Err(Error::Unusable(_))), "{refused}");
+        }
+        assert!(matches!(resolve("did:web:example.com:user:alice").await, Err(Error::Unusable(_))));
+        assert_eq!(resolve("did:web:nobody.example.com").await, Err(Error::NotFound("name")));
+        assert!(matches!(resolve("did:key:z6Mk").await, Err(Error::Unsupported(_))));
+    }
+}

@@ -1,0 +1,210 @@
+//! Which handles we give out, and to whom.
+
+use std::collections::HashSet;
+
+use genkan_protocol::syntax::{Did, Handle};
+
+use super::reserved::RESERVED;
+use super::{Error, Freshness, Handles};
+
+/// The operator's rules for handles.
+#[derive(Clone, Debug)]
+pub(crate) struct HandlePolicy {
+    /// Each with its leading dot.
+    domains: Vec<String>,
+    reserved: HashSet<String>,
+    /// On a development network `.test` handles of people's own are taken, too.
+    development: bool,
+}
+
+/// Whose domain a handle is under.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum HandleKind {
+    /// One of ours: we give it out.
+    Service,
+    /// The owner's: it has to lead to his DID.
+    Custom,
+}
+
+/// Why a handle is not given. The texts are for people.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum HandleProblem {
+    /// `InvalidHandle`
+    #[error("{0}")]
+    Invalid(&'static str),
+    /// `HandleNotAvailable`
+    #[error("Reserved handle")]
+    Reserved,
+    /// `UnsupportedDomain`
+    #[error("Not a supported handle domain")]
+    UnsupportedDomain,
+    /// `InvalidHandle`: a custom handle that leads nowhere or to somebody else.
+    #[error("External handle did not resolve to DID")]
+    DoesNotLeadHere,
+    /// Trouble on the way: not the handle's fault (503).
+    #[error("the handle could not be resolved just now")]
+    Passing(Error),
+}
+
+impl HandlePolicy {
+    /// `reserved`: the operator's own list, besides the built-in one.
+    pub(crate) fn new(domains: Vec<String>, reserved: &[String], development: bool) -> Self {
+        let built_in = RESERVED.split_ascii_whitespace().map(str::to_owned);
+        let own = reserved.iter().map(|name| name.trim().to_ascii_lowercase());
+        Self { domains, reserved: built_in.chain(own).collect(), development }
+    }
+
+    /// The domains under which handles are given out.
+    pub(crate) fn domains(&self) -> &[String] {
+        &self.domains
+    }
+
+    /// Whether the handle is ours to answer for: under one of our domains.
+    pub(crate) fn is_service_handle(&self, handle: &Handle) -> bool {
+        self.domains.iter().any(|domain| handle.is_under(domain))
+    }
+
+    /// A handle for a new account: under one of our domains.
+    pub(crate) fn for_sign_up(&self, typed: &str) -> Result<Handle, HandleProblem> {
+        match self.judge(typed)? {
+            (handle, HandleKind::Service) => Ok(handle),
+            (_, HandleKind::Custom) => Err(HandleProblem::UnsupportedDomain),
+        }
+    }
+
+    /// What can be said of a handle without asking anybody.
+    pub(crate) fn judge(&self, typed: &str) -> Result<(Handle, HandleKind), HandleProblem> {
+        let handle: Handle = typed.trim().parse().map_err(|_| HandleProblem::Invalid("Invalid handle"))?;
+        if let Some(front) = self.front(&handle) {
+            self.check_front(front)?;
+            return Ok((handle, HandleKind::Service));
+        }
+        // The bare domain is the operator's.
+        if self.domains.iter().any(|domain| domain.trim_start_matches('.') == handle.as_str()) {
+            return Err(HandleProblem::Reserved);
+        }
+        if handle.has_disallowed_tld() || (handle.is_test() && !self.development) {
+            return Err(HandleProblem::Invalid("Handle TLD is invalid or disallowed"));
+        }
+        Ok((handle, HandleKind::Custom))
+    }
+
+    /// A handle for the account `did`; a custom one is resolved now.
+    pub(crate) async fn for_account(
+        &self,
+        typed: &str,
+        did: &Did,
+        handles: &Handles,
+    ) -> Result<(Handle, HandleKind), HandleProblem> {
+        let (handle, kind) = self.judge(typed)?;
+        if kind == HandleKind::Custom {
+            match handles.resolve(&handle, Freshness::Asked).await {
+                Ok(found) if found == *did => {}
+                Err(error) if error.is_passing() => return Err(HandleProblem::Passing(error)),
+                Ok(_) | Err(_) => return Err(HandleProblem::DoesNotLeadHere),
+            }
+        }
+        Ok((handle, kind))
+    }
+
+    /// The part before the longest of our domains that fits.
+    fn front<'a>(&self, handle: &'a Handle) -> Option<&'a str> {
+        let fronts = self.domains.iter().filter_map(|domain| handle.as_str().strip_suffix(domain.as_str()));
+        fronts.min_by_key(|front| front.len())
+    }
+
+    fn check_front(&self, front: &str) -> Result<(), HandleProblem> {
+        if front.contains('.') {
+            return Err(HandleProblem::Invalid("Invalid characters in handle"));
+        }
+        if front.len() < MIN_FRONT {
+            return Err(HandleProblem::Invalid("Handle too short"));
+        }
+        if front.len() > MAX_FRONT {
+            return Err(HandleProblem::Invalid("Handle too long"));
+        }
+        if self.reserved.contains(front) {
+            return Err(HandleProblem::Reserved);
+        }
+        Ok(())
+    }
+}
+
+/// Hosts of the fleet allow the same in `admin.updateAccountHandle`.
+const MIN_FRONT: usize = 3;
+const MAX_FRONT: usize = 18;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::Clock;
+    use crate::base::fetch::test_dns::{Reply, TestDns};
+    use crate::base::fetch::{Dns, Guarded, tls};
+
+    fn policy(development: bool) -> HandlePolicy {
+        let domains = [".example.com", ".people.example.com", ".example.net", ".test"];
+        HandlePolicy::new(domains.map(str::to_owned).to_vec(), &["Acme".to_owned()], development)
+    }
+
+    #[test]
+    fn service_handles_have_one_part_of_fitting_length() {
+        use HandleProblem as P;
+        for (typed, expected) in [
+            ("alice.example.com", Ok(())),
+            ("ALICE.Example.Com", Ok(())),
+            (" alice.example.net ", Ok(())),
+            ("abc.test", Ok(())),
+            ("alice.people.example.com", Ok(())),
+            ("a-very-long-name-1.test", Ok(())),
+            ("a-very-long-name-12.test", Err(P::Invalid("Handle too long"))),
+            ("al.example.com", Err(P::Invalid("Handle too short"))),
+            ("a.lice.example.com", Err(P::Invalid("Invalid characters in handle"))),
+            ("al_ice.example.com", Err(P::Invalid("Invalid handle"))),
+            ("alice", Err(P::Invalid("Invalid handle"))),
+            ("", Err(P::Invalid("Invalid handle"))),
+            ("admin.example.com", Err(P::Reserved)),
+            ("www.example.net", Err(P::Reserved)),
+            ("acme.test", Err(P::Reserved)),
+            ("example.com", Err(P::Reserved)),
+            ("alice.example.org", Err(P::UnsupportedDomain)),
+            ("alice.notexample.com", Err(P::UnsupportedDomain)),
+            ("alice.local", Err(P::Invalid("Handle TLD is invalid or disallowed"))),
+        ] {
+            assert_eq!(policy(false).for_sign_up(typed).map(|_| ()), expected, "{typed}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_custom_handle_has_to_lead_to_its_account() {
+        let dns = TestDns::start(|name, _| match name {
+            "_atproto.mine.example.org." => Reply::texts(&[&["did=did:plc:aaaaaaaaaaaaaaaaaaaaaaaa"]]),
+            "_atproto.theirs.example.org." => Reply::texts(&[&["did=did:plc:bbbbbbbbbbbbbbbbbbbbbbbb"]]),
+            "_atproto.down.example.org." => Reply::ServerFailure,
+            _ => Reply::NoSuchName,
+        })
+        .await;
+        let dns = Dns::new(&[dns.address()]).unwrap();
+        let guarded = Guarded::new(dns.clone(), tls::client_config(None).unwrap(), Vec::new());
+        let handles = Handles::new(dns, guarded, Clock::System);
+        let me = "did:plc:aaaaaaaaaaaaaaaaaaaaaaaa".parse().unwrap();
+        let policy = policy(false);
+        let ask = async |typed: &str| policy.for_account(typed, &me, &handles).await.map(|(_, kind)| kind);
+        assert_eq!(ask("mine.example.org").await, Ok(HandleKind::Custom));
+        assert_eq!(ask("theirs.example.org").await, Err(HandleProblem::DoesNotLeadHere));
+        assert_eq!(ask("nobody.example.org").await, Err(HandleProblem::DoesNotLeadHere));
+        assert!(matches!(ask("down.example.org").await, Err(HandleProblem::Passing(_))));
+        assert_eq!(ask("alice.example.com").await, Ok(HandleKind::Service));
+    }
+
+    #[test]
+    fn the_built_in_names_are_names() {
+        let names: Vec<&str> = RESERVED.split_ascii_whitespace().collect();
+        assert!(names.len() >= 200, "{}", names.len());
+        for name in &names {
+            assert!((MIN_FRONT..=MAX_FRONT).contains(&name.len()), "{name} could not be given out anyway");
+            assert!(format!("{name}.example.com").parse::<Handle>().is_ok(), "{name}");
+        }
+        let distinct: HashSet<&&str> = names.iter().collect();
+        assert_eq!(distinct.len(), names.len(), "a name is there twice");
+    }
+}

@@ -1,0 +1,173 @@
+//! Handles to DIDs: by DNS and by the handle's own web site; DNS wins.
+
+use std::time::Duration;
+
+use futures_util::future::Either;
+use genkan_protocol::syntax::{Did, Handle};
+use http::StatusCode;
+
+use super::documents::strange;
+use super::memory::Memory;
+use super::{Error, Freshness};
+use crate::base::Clock;
+use crate::base::fetch::{Dns, DnsError, Guarded, Limits};
+
+/// Resolves handles of the world. Which are ours is for the rooms above to answer first. Cheap to clone.
+#[derive(Clone, Debug)]
+pub(crate) struct Handles {
+    dns: Dns,
+    guarded: Guarded,
+    memory: Memory<Did>,
+}
+
+impl Handles {
+    pub(crate) fn new(dns: Dns, guarded: Guarded, clock: Clock) -> Self {
+        Self { dns, guarded, memory: Memory::new(clock, REMEMBERED) }
+    }
+
+    /// The DID that `handle` leads to. That its document claims the handle is not checked here.
+    pub(crate) async fn resolve(&self, handle: &Handle, freshness: Freshness) -> Result<Did, Error> {
+        let look_up = look_up(self.dns.clone(), self.guarded.clone(), handle.clone());
+        self.memory.get(handle.as_str(), freshness, look_up).await
+    }
+
+    pub(crate) fn forget(&self, handle: &str) {
+        self.memory.forget(handle);
+    }
+}
+
+async fn look_up(dns: Dns, guarded: Guarded, handle: Handle) -> Result<Did, Error> {
+    if handle.has_disallowed_tld() {
+        return Err(Error::NotFound("handle"));
+    }
+    let both = async {
+        let by_dns = std::pin::pin!(by_dns(&dns, &handle));
+        let by_site = std::pin::pin!(by_site(&guarded, &handle));
+        match futures_util::future::select(by_dns, by_site).await {
+            // A clear word of the name servers needs no second opinion.
+            Either::Left((by_dns @ (Ok(_) | Err(Error::Unusable(_))), _)) => by_dns,
+            Either::Left((by_dns, by_site)) => choose(by_dns, by_site.await),
+            Either::Right((by_site, by_dns)) => choose(by_dns.await, by_site),
+        }
+    };
+    tokio::time::timeout(TOTAL, both)
+        .await
+        .map_err(|_| Error::Passing("the handle was not resolved in time".into()))?
+}
+
+/// DNS wins; trouble on either way means that "not found" is not certain.
+fn choose(by_dns: Result<Did, Error>, by_site: Result<Did, Error>) -> Result<Did, Error> {
+    match (by_dns, by_site) {
+        (Ok(did), _) | (Err(Error::NotFound(_) | Error::Passing(_)), Ok(did)) => Ok(did),
+        (Err(Error::NotFound(_)), Err(error)) => Err(error),
+        (Err(error), _) => Err(error),
+    }
+}
+
+async fn by_dns(dns: &Dns, handle: &Handle) -> Result<Did, Error> {
+    let texts = dns.texts(&format!("_atproto.{handle}")).await.map_err(|error| match error {
+        DnsError::NoRecord => Error::NotFound("handle"),
+        DnsError::Failed(why) => Error::Passing(why),
+    })?;
+    let mut named = texts.iter().filter_map(|text| text.strip_prefix("did="));
+    match (named.next(), named.next()) {
+        (None, _) => Err(Error::NotFound("handle")),
+        (Some(did), None) => did
+            .trim()
+            .parse()
+            .map_err(|_| Error::Unusable("the DNS record of the handle names no DID".into())),
+        (Some(_), Some(_)) => Err(Error::Unusable("the DNS records of the handle name several DIDs".into())),
+    }
+}
+
+async fn by_site(guarded: &Guarded, handle: &Handle) -> Result<Did, Error> {
+    let url = format!("https://{handle}/.well-known/atproto-did");
+    let answer = guarded.get(&url, "text/plain", &LIMITS).await.map_err(strange)?;
+    match answer.status {
+        StatusCode::OK => {
+            let text = std::str::from_utf8(&answer.body).unwrap_or_default();
+            let first = text.lines().next().unwrap_or_default().trim();
+            first.parse().map_err(|_| Error::NotFound("handle"))
+        }
+        status if status.is_server_error() => {
+            Err(Error::Passing(format!("the handle's site answered {}", status.as_u16()).into()))
+        }
+        _ => Err(Error::NotFound("handle")),
+    }
+}
+
+const TOTAL: Duration = Duration::from_secs(5);
+const LIMITS: Limits =
+    Limits { total: Duration::from_secs(3), idle: Duration::from_secs(3), body_bytes: 2048, redirects: 3 };
+const REMEMBERED: usize = 20_000;
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use super::super::testing::site;
+    use super::*;
+    use crate::base::fetch::test_dns::{Reply, TestDns};
+    use crate::base::fetch::tls;
+
+    const DID: &str = "did:plc:aaaaaaaaaaaaaaaaaaaaaaaa";
+    const OTHER: &str = "did:plc:bbbbbbbbbbbbbbbbbbbbbbbb";
+
+    async fn resolve(handle: &str, reply: fn(&str) -> Reply) -> Result<Did, Error> {
+        let dns = TestDns::start(move |name, _| reply(name)).await;
+        let dns = Dns::new(&[dns.address()]).unwrap();
+        let guarded = Guarded::new(dns.clone(), tls::client_config(None).unwrap(), Vec::new());
+        Handles::new(dns, guarded, Clock::System)
+            .resolve(&handle.parse().unwrap(), Freshness::Remembered)
+            .await
+    }
+
+    #[tokio::test]
+    async fn the_name_servers_are_asked() {
+        let found = resolve("alice.example.com", |name| match name {
+            "_atproto.alice.example.com." => Reply::texts(&[&["v=spf1"], &["did=", DID]]),
+            _ => Reply::NoSuchName,
+        });
+        assert_eq!(found.await.unwrap().as_str(), DID);
+        let nobody = resolve("nobody.example.com", |_| Reply::NoSuchName).await;
+        assert!(matches!(nobody, Err(Error::NotFound(_))), "{nobody:?}");
+        let two = resolve("two.example.com", |_| {
+            Reply::texts(&[
+                &["did=did:plc:aaaaaaaaaaaaaaaaaaaaaaaa"],
+                &["did=did:plc:bbbbbbbbbbbbbbbbbbbbbbbb"],
+            ])
+        });
+        assert!(matches!(two.await, Err(Error::Unusable(_))));
+        let garbage = resolve("bad.example.com", |_| Reply::texts(&[&["did=nonsense"]])).await;
+        assert!(matches!(garbage, Err(Error::Unusable(_))));
+        let failing = resolve("down.example.com", |_| Reply::ServerFailure).await;
+        assert!(failing.unwrap_err().is_passing());
+        let special =
+            resolve("printer.local", |_| Reply::texts(&[&["did=did:plc:aaaaaaaaaaaaaaaaaaaaaaaa"]])).await;
+        assert_eq!(special, Err(Error::NotFound("handle")));
+    }
+
+    #[test]
+    fn dns_wins_and_trouble_is_not_absence() {
+        let did = |text: &str| Ok(text.parse::<Did>().unwrap());
+        let absent = || Err(Error::NotFound("handle"));
+        let trouble = || Err(Error::Passing("away".into()));
+        assert_eq!(choose(did(DID), did(OTHER)), did(DID));
+        assert_eq!(choose(absent(), did(OTHER)), did(OTHER));
+        assert_eq!(choose(trouble(), did(OTHER)), did(OTHER));
+        assert_eq!(choose(absent(), absent()), absent());
+        assert_eq!(choose(absent(), trouble()), trouble());
+        assert_eq!(choose(trouble(), absent()), trouble());
+    }
+
+    #[tokio::test]
+    async fn a_private_site_is_not_asked() {
+        let canary = site(HashMap::from([("/.well-known/atproto-did", (200, DID.to_owned()))])).await;
+        let handle = format!("localhost.{}", "example.com");
+        let found = resolve(&handle, |name| match name {
+            "localhost.example.com." => Reply::addresses(&["127.0.0.1"]),
+            _ => Reply::NoSuchName,
+        });
+        assert!(matches!(found.await, Err(Error::Unusable(_))), "{canary}");
+    }
+}

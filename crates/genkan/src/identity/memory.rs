@@ -1,0 +1,202 @@
+//! Bounded memory of look-ups: one flight per key, short for what is not there, nothing for trouble.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use quick_cache::sync::Cache;
+
+use super::{Error, Freshness};
+use crate::base::flights::Flights;
+use crate::base::{Clock, Timestamp};
+
+type Outcome<V> = Result<V, Error>;
+
+/// What was looked up, by key. Cheap to clone.
+pub(super) struct Memory<V> {
+    inner: Arc<Inner<V>>,
+    flights: Flights<Outcome<V>>,
+}
+
+struct Inner<V> {
+    clock: Clock,
+    kept: Cache<String, Kept<V>>,
+    /// Goes up whenever something is forgotten: a look-up that began before is not kept.
+    forgotten: AtomicU64,
+}
+
+#[derive(Clone)]
+struct Kept<V> {
+    outcome: Outcome<V>,
+    at: Timestamp,
+}
+
+impl<V: Clone + Send + Sync + 'static> Memory<V> {
+    pub(super) fn new(clock: Clock, capacity: usize) -> Self {
+        let inner = Inner { clock, kept: Cache::new(capacity), forgotten: AtomicU64::new(0) };
+        Self { inner: Arc::new(inner), flights: Flights::default() }
+    }
+
+    /// The outcome for `key`: remembered, or that of one `look_up` shared by all who ask meanwhile.
+    ///
+    /// A look-up goes on when its caller leaves, for the others' sake.
+    pub(super) async fn get<F>(&self, key: &str, freshness: Freshness, look_up: F) -> Outcome<V>
+    where
+        F: Future<Output = Outcome<V>> + Send + 'static,
+    {
+        let kept = self.inner.kept.get(key);
+        let now = self.inner.clock.now();
+        if freshness == Freshness::Asked {
+            // Joining a flight that began earlier could miss the change that the caller wants to see.
+            let before = self.inner.forgotten.load(Ordering::SeqCst);
+            let outcome = look_up.await;
+            self.inner.keep(key, &outcome, before);
+            return outcome;
+        }
+        if let Some(kept) = &kept
+            && kept.is_young(now)
+        {
+            return kept.outcome.clone();
+        }
+        let (inner, name) = (Arc::clone(&self.inner), key.to_owned());
+        let flight = self.flights.join(key, async move {
+            let before = inner.forgotten.load(Ordering::SeqCst);
+            let outcome = look_up.await;
+            inner.keep(&name, &outcome, before);
+            outcome
+        });
+        let outcome =
+            flight.await.unwrap_or_else(|| Err(Error::Passing("the look-up was broken off".into())));
+        match (outcome, kept) {
+            (Err(trouble), Some(old)) if trouble.is_passing() && old.is_good_enough(now) => old.outcome,
+            (outcome, _) => outcome,
+        }
+    }
+
+    pub(super) fn forget(&self, key: &str) {
+        self.inner.forgotten.fetch_add(1, Ordering::SeqCst);
+        self.flights.forget(key);
+        self.inner.kept.remove(key);
+    }
+}
+
+impl<V: Clone> Inner<V> {
+    fn keep(&self, key: &str, outcome: &Outcome<V>, forgotten_before: u64) {
+        let unchanged = self.forgotten.load(Ordering::SeqCst) == forgotten_before;
+        if unchanged && !outcome.as_ref().is_err_and(Error::is_passing) {
+            self.kept.insert(key.to_owned(), Kept { outcome: outcome.clone(), at: self.clock.now() });
+        }
+    }
+}
+
+impl<V> Kept<V> {
+    fn is_young(&self, now: Timestamp) -> bool {
+        now.since(self.at) < if self.outcome.is_ok() { POSITIVE } else { NEGATIVE }
+    }
+
+    /// Good while nobody can be asked.
+    fn is_good_enough(&self, now: Timestamp) -> bool {
+        self.outcome.is_ok() && now.since(self.at) < STALE
+    }
+}
+
+impl<V> Clone for Memory<V> {
+    fn clone(&self) -> Self {
+        Self { inner: Arc::clone(&self.inner), flights: self.flights.clone() }
+    }
+}
+
+impl<V> std::fmt::Debug for Memory<V> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Memory").finish_non_exhaustive()
+    }
+}
+
+const POSITIVE: Duration = Duration::from_secs(10 * 60);
+const NEGATIVE: Duration = Duration::from_secs(60);
+const STALE: Duration = Duration::from_secs(24 * 60 * 60);
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicI64, AtomicUsize};
+
+    use super::*;
+
+    struct Trial {
+        memory: Memory<u32>,
+        hand: Arc<AtomicI64>,
+        asked: Arc<AtomicUsize>,
+    }
+
+    impl Trial {
+        fn new() -> Self {
+            let hand = Arc::new(AtomicI64::new(1_000_000));
+            let memory = Memory::new(Clock::Manual(Arc::clone(&hand)), 100);
+            Self { memory, hand, asked: Arc::default() }
+        }
+
+        fn wait(&self, duration: Duration) {
+            self.hand.fetch_add(i64::try_from(duration.as_millis()).unwrap(), Ordering::SeqCst);
+        }
+
+        async fn ask(&self, freshness: Freshness, outcome: Outcome<u32>) -> Outcome<u32> {
+            let asked = Arc::clone(&self.asked);
+            let look_up = async move {
+                asked.fetch_add(1, Ordering::SeqCst);
+                tokio::task::yield_now().await;
+                outcome
+            };
+            self.memory.get("key", freshness, look_up).await
+        }
+
+        fn asked(&self) -> usize {
+            self.asked.swap(0, Ordering::SeqCst)
+        }
+    }
+
+    fn trouble() -> Outcome<u32> {
+        Err(Error::Passing("away".into()))
+    }
+
+    #[tokio::test]
+    async fn remembers_what_is_there_for_minutes_and_what_is_not_for_one() {
+        let trial = Trial::new();
+        assert_eq!(trial.ask(Freshness::Remembered, Ok(1)).await, Ok(1));
+        trial.wait(POSITIVE - Duration::from_millis(1));
+        assert_eq!(trial.ask(Freshness::Remembered, Ok(2)).await, Ok(1));
+        trial.wait(Duration::from_millis(1));
+        assert_eq!(
+            trial.ask(Freshness::Remembered, Err(Error::NotFound("DID"))).await,
+            Err(Error::NotFound("DID"))
+        );
+        trial.wait(NEGATIVE - Duration::from_millis(1));
+        assert!(trial.ask(Freshness::Remembered, Ok(3)).await.is_err());
+        trial.wait(Duration::from_millis(1));
+        assert_eq!(trial.ask(Freshness::Remembered, Ok(3)).await, Ok(3));
+        assert_eq!(trial.asked(), 3);
+    }
+
+    #[tokio::test]
+    async fn trouble_is_not_remembered_and_an_older_answer_bridges_it() {
+        let trial = Trial::new();
+        assert_eq!(trial.ask(Freshness::Remembered, trouble()).await, trouble());
+        assert_eq!(trial.ask(Freshness::Remembered, Ok(1)).await, Ok(1));
+        trial.wait(POSITIVE);
+        assert_eq!(trial.ask(Freshness::Remembered, trouble()).await, Ok(1));
+        assert_eq!(trial.ask(Freshness::Asked, trouble()).await, trouble());
+        trial.wait(STALE);
+        assert_eq!(trial.ask(Freshness::Remembered, trouble()).await, trouble());
+        assert_eq!(trial.asked(), 5);
+    }
+
+    #[tokio::test]
+    async fn an_asked_answer_replaces_the_remembered_one() {
+        let trial = Trial::new();
+        assert_eq!(trial.ask(Freshness::Remembered, Ok(1)).await, Ok(1));
+        assert_eq!(trial.ask(Freshness::Asked, Ok(2)).await, Ok(2));
+        assert_eq!(trial.ask(Freshness::Remembered, Ok(3)).await, Ok(2));
+        trial.memory.forget("key");
+        assert_eq!(trial.ask(Freshness::Remembered, Ok(3)).await, Ok(3));
+    }
+}

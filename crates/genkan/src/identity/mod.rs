@@ -1,0 +1,63 @@
+//! Who is who: DIDs to documents, handles to DIDs, the PLC directory, and which handles we give out.
+//!
+//! *Document* what a DID resolves to · *directory* the PLC directory, the operator's choice and trusted
+//! · everything else asked here is a stranger's and goes through the guarded client. Answers are kept
+//! for a bounded time; trouble on the way is never remembered as "not found". This room knows nothing
+//! of accounts: that a name is ours is said by the rooms above.
+
+mod directory;
+mod documents;
+mod handle_policy;
+mod handles;
+mod memory;
+mod reserved;
+#[cfg(test)]
+pub(crate) mod testing;
+
+use std::sync::Arc;
+
+pub(crate) use directory::{Directory, DirectoryError, LogEntry, Submission};
+pub(crate) use documents::Documents;
+pub(crate) use handle_policy::{HandleKind, HandlePolicy, HandleProblem};
+pub(crate) use handles::Handles;
+
+/// Everything of this room that others hold. Cheap to clone.
+#[derive(Clone, Debug)]
+pub(crate) struct Identity {
+    pub(crate) directory: Directory,
+    pub(crate) documents: Documents,
+    pub(crate) handles: Handles,
+}
+
+/// May the answer come from memory?
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Freshness {
+    /// From memory if it is young enough; in trouble an older one will do.
+    Remembered,
+    /// Asked now, for decisions that must see the latest change.
+    Asked,
+}
+
+/// Why a DID or handle was not resolved.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Error {
+    #[error("there is no such {0}")]
+    NotFound(&'static str),
+    #[error("the DID was ended by its owner")]
+    Ended,
+    #[error("DID method {0} is not supported")]
+    Unsupported(Arc<str>),
+    /// It exists, and is not what it should be, or lives where we do not go.
+    #[error("{0}")]
+    Unusable(Arc<str>),
+    /// Somebody did not answer: another try may do.
+    #[error("{0}")]
+    Passing(Arc<str>),
+}
+
+impl Error {
+    /// Worth another try; never to be taken for "not found".
+    pub(crate) const fn is_passing(&self) -> bool {
+        matches!(self, Self::Passing(_))
+    }
+}
