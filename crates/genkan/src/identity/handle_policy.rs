@@ -28,7 +28,7 @@ pub(crate) enum HandleKind {
 
 /// Why a handle is not given. The texts are for people.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum HandleProblem {
+pub(crate) enum PolicyError {
     /// `InvalidHandle`
     #[error("{0}")]
     Invalid(&'static str),
@@ -65,26 +65,26 @@ impl HandlePolicy {
     }
 
     /// A handle for a new account: under one of our domains.
-    pub(crate) fn for_sign_up(&self, typed: &str) -> Result<Handle, HandleProblem> {
+    pub(crate) fn for_sign_up(&self, typed: &str) -> Result<Handle, PolicyError> {
         match self.judge(typed)? {
             (handle, HandleKind::Service) => Ok(handle),
-            (_, HandleKind::Custom) => Err(HandleProblem::UnsupportedDomain),
+            (_, HandleKind::Custom) => Err(PolicyError::UnsupportedDomain),
         }
     }
 
     /// What can be said of a handle without asking anybody.
-    pub(crate) fn judge(&self, typed: &str) -> Result<(Handle, HandleKind), HandleProblem> {
-        let handle: Handle = typed.trim().parse().map_err(|_| HandleProblem::Invalid("Invalid handle"))?;
+    pub(crate) fn judge(&self, typed: &str) -> Result<(Handle, HandleKind), PolicyError> {
+        let handle: Handle = typed.trim().parse().map_err(|_| PolicyError::Invalid("Invalid handle"))?;
         if let Some(front) = self.front(&handle) {
             self.check_front(front)?;
             return Ok((handle, HandleKind::Service));
         }
         // The bare domain is the operator's.
         if self.domains.iter().any(|domain| domain.trim_start_matches('.') == handle.as_str()) {
-            return Err(HandleProblem::Reserved);
+            return Err(PolicyError::Reserved);
         }
         if handle.has_disallowed_tld() || (handle.is_test() && !self.development) {
-            return Err(HandleProblem::Invalid("Handle TLD is invalid or disallowed"));
+            return Err(PolicyError::Invalid("Handle TLD is invalid or disallowed"));
         }
         Ok((handle, HandleKind::Custom))
     }
@@ -95,13 +95,13 @@ impl HandlePolicy {
         typed: &str,
         did: &Did,
         handles: &Handles,
-    ) -> Result<(Handle, HandleKind), HandleProblem> {
+    ) -> Result<(Handle, HandleKind), PolicyError> {
         let (handle, kind) = self.judge(typed)?;
         if kind == HandleKind::Custom {
             match handles.resolve(&handle, Freshness::Asked).await {
                 Ok(found) if found == *did => {}
-                Err(error) if error.is_passing() => return Err(HandleProblem::Passing(error)),
-                Ok(_) | Err(_) => return Err(HandleProblem::DoesNotLeadHere),
+                Err(error) if error.is_passing() => return Err(PolicyError::Passing(error)),
+                Ok(_) | Err(_) => return Err(PolicyError::DoesNotLeadHere),
             }
         }
         Ok((handle, kind))
@@ -113,18 +113,18 @@ impl HandlePolicy {
         fronts.min_by_key(|front| front.len())
     }
 
-    fn check_front(&self, front: &str) -> Result<(), HandleProblem> {
+    fn check_front(&self, front: &str) -> Result<(), PolicyError> {
         if front.contains('.') {
-            return Err(HandleProblem::Invalid("Invalid characters in handle"));
+            return Err(PolicyError::Invalid("Invalid characters in handle"));
         }
         if front.len() < MIN_FRONT {
-            return Err(HandleProblem::Invalid("Handle too short"));
+            return Err(PolicyError::Invalid("Handle too short"));
         }
         if front.len() > MAX_FRONT {
-            return Err(HandleProblem::Invalid("Handle too long"));
+            return Err(PolicyError::Invalid("Handle too long"));
         }
         if self.reserved.contains(front) {
-            return Err(HandleProblem::Reserved);
+            return Err(PolicyError::Reserved);
         }
         Ok(())
     }
@@ -148,7 +148,7 @@ mod tests {
 
     #[test]
     fn service_handles_have_one_part_of_fitting_length() {
-        use HandleProblem as P;
+        use PolicyError as P;
         for (typed, expected) in [
             ("alice.example.com", Ok(())),
             ("ALICE.Example.Com", Ok(())),
@@ -190,9 +190,9 @@ mod tests {
         let policy = policy(false);
         let ask = async |typed: &str| policy.for_account(typed, &me, &handles).await.map(|(_, kind)| kind);
         assert_eq!(ask("mine.example.org").await, Ok(HandleKind::Custom));
-        assert_eq!(ask("theirs.example.org").await, Err(HandleProblem::DoesNotLeadHere));
-        assert_eq!(ask("nobody.example.org").await, Err(HandleProblem::DoesNotLeadHere));
-        assert!(matches!(ask("down.example.org").await, Err(HandleProblem::Passing(_))));
+        assert_eq!(ask("theirs.example.org").await, Err(PolicyError::DoesNotLeadHere));
+        assert_eq!(ask("nobody.example.org").await, Err(PolicyError::DoesNotLeadHere));
+        assert!(matches!(ask("down.example.org").await, Err(PolicyError::Passing(_))));
         assert_eq!(ask("alice.example.com").await, Ok(HandleKind::Service));
     }
 

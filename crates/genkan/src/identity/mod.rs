@@ -7,7 +7,7 @@
 
 mod directory;
 mod documents;
-mod handle_policy;
+pub(crate) mod handle_policy;
 mod handles;
 mod memory;
 mod reserved;
@@ -18,7 +18,7 @@ use std::sync::Arc;
 
 pub(crate) use directory::{Directory, DirectoryError, LogEntry, Submission};
 pub(crate) use documents::Documents;
-pub(crate) use handle_policy::{HandleKind, HandlePolicy, HandleProblem};
+pub(crate) use handle_policy::{HandleKind, HandlePolicy, PolicyError};
 pub(crate) use handles::Handles;
 
 /// Everything of this room that others hold. Cheap to clone.
