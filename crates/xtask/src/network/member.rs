@@ -259,3 +259,66 @@ fn last_lines(log: &PathBuf) -> String {
     let lines: Vec<&str> = text.lines().collect();
     lines.get(lines.len().saturating_sub(30)..).unwrap_or_default().join("\n")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{Member, Ready, Spec};
+    use serde_json::json;
+
+    /// A member that is a line of shell.
+    fn member(script: &str) -> Member {
+        let log =
+            std::env::temp_dir().join(format!("genkan-member-{}", crate::workspace::random_hex(6).unwrap()));
+        Member::new(
+            "shell",
+            Spec {
+                program: "/bin/sh".into(),
+                arguments: vec!["-c".to_owned(), script.to_owned()],
+                environment: vec![("SAID".to_owned(), r#"{"url":"here"}"#.to_owned())],
+                configuration: Some(json!({ "some": "settings" })),
+                ready: Ready::Line,
+                log,
+            },
+        )
+    }
+
+    #[test]
+    fn it_is_ready_when_it_says_so_and_ends_when_its_input_does() {
+        let mut member = member("read -r settings; echo noise; echo \"$SAID\"; trap '' TERM; cat");
+        member.start().unwrap();
+        assert_eq!(member.said(), &json!({ "url": "here" }));
+        assert_eq!(member.state(), "running");
+        assert!(member.start().is_err(), "it runs already");
+        member.stop().unwrap();
+        assert_eq!(member.state(), "stopped");
+        member.start().unwrap();
+        assert_eq!(member.state(), "running");
+    }
+
+    #[test]
+    fn one_that_ends_while_starting_says_what_it_said() {
+        let trouble = member("echo out of luck >&2; exit 3").start().unwrap_err().to_string();
+        assert!(trouble.contains("out of luck") && trouble.contains('3'), "{trouble}");
+    }
+
+    #[test]
+    fn it_can_be_paused_killed_and_die_by_itself() {
+        let mut member = member("read -r settings; echo \"$SAID\"; cat");
+        member.start().unwrap();
+        member.pause();
+        assert_eq!(member.state(), "paused");
+        member.resume();
+        assert_eq!(member.state(), "running");
+        member.kill();
+        assert_eq!((member.state(), member.pid()), ("stopped", None));
+
+        member.start().unwrap();
+        let pid = nix::unistd::Pid::from_raw(member.pid().unwrap().cast_signed());
+        nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL).unwrap();
+        while member.state() == "running" {
+            std::thread::yield_now();
+        }
+        assert_eq!(member.state(), "ended by itself");
+        member.start().unwrap();
+    }
+}

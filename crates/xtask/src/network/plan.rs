@@ -13,6 +13,7 @@ use super::member::{Member, Ready, Spec};
 use super::state::{Key, State};
 use super::{GENKAN, Members, Network, Options, STAND_ALONE, STAND_ALONE_DOMAIN, control};
 use crate::provision::node::Node;
+use crate::workspace;
 
 /// A network being put together.
 pub(super) struct Plan {
@@ -198,12 +199,14 @@ impl Plan {
 
     fn spawn(&mut self, name: &str, script: &str, configuration: Value) -> Result<()> {
         let log = self.logs().join(format!("{name}.log"));
-        let arguments = vec!["--enable-source-maps".to_owned(), script.to_owned()];
+        let arguments = vec![script.to_owned()];
+        let compiled = workspace::cache()?.join("node-compile-cache");
         let program = self.node.binary.clone();
         let spec = Spec {
             program,
             arguments,
-            environment: Vec::new(),
+            // Compiled JavaScript is kept: each start of a host is the faster for it.
+            environment: vec![("NODE_COMPILE_CACHE".to_owned(), compiled.to_string_lossy().into_owned())],
             configuration: Some(configuration),
             ready: Ready::Line,
             log,

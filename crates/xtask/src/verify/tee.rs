@@ -72,7 +72,7 @@ fn pass_on(
 
 /// What a line of a test runner's summary counts: nextest, cargo test, node's runner, or our own plain line.
 fn counts_in(line: &str) -> Option<Counts> {
-    let line = line.trim();
+    // Indented lines are what a failed test printed, shown again by the runner; nextest's own summary is indented too.
     if let Some(rest) = line.strip_prefix("ℹ ") {
         let (what, number) = rest.split_once(' ')?;
         let number = number.parse().ok()?;
@@ -83,7 +83,7 @@ fn counts_in(line: &str) -> Option<Counts> {
             _ => None,
         };
     }
-    if let Some(rest) = line.strip_prefix("Summary [") {
+    if let Some(rest) = line.trim_start().strip_prefix("Summary [") {
         // What nextest calls skipped was left out on purpose: other stages run it.
         let counts = rest.split_once("run:")?.1;
         let failed = number_before(counts, "failed") + number_before(counts, "timed out");
@@ -151,6 +151,7 @@ mod tests {
         assert_eq!(counts_in("ℹ duration_ms 12"), None);
         assert_eq!(counts_in("3 passed, 0 failed, 1 skipped"), Some(counts(3, 0, 1)));
         assert_eq!(counts_in("it passed, she failed"), None);
+        assert_eq!(counts_in("    test result: FAILED. 0 passed; 1 failed; 0 ignored"), None);
         assert_eq!(counts_in(""), None);
     }
 
