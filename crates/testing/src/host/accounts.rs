@@ -1,0 +1,120 @@
+//! The accounts of a host, and the keys it reserved for some to come.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use genkan_protocol::crypto::K256PrivateKey;
+use genkan_protocol::syntax::{Did, Handle};
+use serde_json::Value;
+use sha2::{Digest, Sha256};
+
+use super::repo::Blob;
+
+/// An account of a host.
+#[derive(Clone, Debug)]
+pub struct Account {
+    /// Who.
+    pub did: Did,
+    /// Its name, as this host knows it.
+    pub handle: Handle,
+    /// What signs for it.
+    pub key: K256PrivateKey,
+    /// Its owner or the entryway put it to rest.
+    pub deactivated: bool,
+    /// Moderators put it away.
+    pub taken_down: bool,
+    /// Records by `collection/key`.
+    pub records: BTreeMap<String, Value>,
+    pub(super) blobs: BTreeMap<String, Blob>,
+    pub(super) repo_size: u64,
+}
+
+impl Account {
+    pub(super) fn new(did: Did, handle: Handle, key: K256PrivateKey) -> Self {
+        Self {
+            did,
+            handle,
+            key,
+            deactivated: false,
+            taken_down: false,
+            records: BTreeMap::new(),
+            blobs: BTreeMap::new(),
+            repo_size: 1024,
+        }
+    }
+
+    /// The word for its state. None when all is well.
+    pub(super) fn status(&self) -> Option<&'static str> {
+        match (self.taken_down, self.deactivated) {
+            (true, _) => Some("takendown"),
+            (_, true) => Some("deactivated"),
+            _ => None,
+        }
+    }
+}
+
+/// All accounts of a host.
+#[derive(Debug, Default)]
+pub(super) struct Accounts {
+    accounts: BTreeMap<Did, Account>,
+    /// Keys for accounts to come, by their `did:key` or by the DID they are for.
+    reserved: BTreeMap<String, K256PrivateKey>,
+}
+
+impl Accounts {
+    pub(super) fn find(&self, did: &Did) -> Option<&Account> {
+        self.accounts.get(did)
+    }
+
+    pub(super) fn by_handle(&self, handle: &Handle) -> Option<&Account> {
+        self.accounts.values().find(|account| &account.handle == handle)
+    }
+
+    pub(super) fn all(&self) -> impl Iterator<Item = &Account> {
+        self.accounts.values()
+    }
+
+    pub(super) fn add(&mut self, account: Account) {
+        self.accounts.insert(account.did.clone(), account);
+    }
+
+    pub(super) fn remove(&mut self, did: &Did) {
+        self.accounts.remove(did);
+    }
+
+    /// Changes an account. False when it is not there.
+    pub(super) fn change(&mut self, did: &Did, change: impl FnOnce(&mut Account)) -> bool {
+        self.accounts.get_mut(did).map(change).is_some()
+    }
+
+    /// The key for an account to come: for a DID always the same until it is used.
+    pub(super) fn reserve(&mut self, did: Option<&Did>) -> K256PrivateKey {
+        if let Some(key) = did.and_then(|did| self.reserved.get(did.as_str())) {
+            return key.clone();
+        }
+        let key = fresh_key();
+        self.reserved.insert(key.public().to_did_key(), key.clone());
+        if let Some(did) = did {
+            self.reserved.insert(did.to_string(), key.clone());
+        }
+        key
+    }
+
+    pub(super) fn reserved(&self, did: &Did, signing_key: &str) -> Option<K256PrivateKey> {
+        self.reserved.get(did.as_str()).or_else(|| self.reserved.get(signing_key)).cloned()
+    }
+
+    pub(super) fn clear_reserved(&mut self, did: &Did, key: &K256PrivateKey) {
+        self.reserved.remove(did.as_str());
+        self.reserved.remove(&key.public().to_did_key());
+    }
+}
+
+/// A key no other host of any test run has: the time, the process and a count, hashed. Tests need no better.
+fn fresh_key() -> K256PrivateKey {
+    static COUNT: AtomicU64 = AtomicU64::new(0);
+    let count = COUNT.fetch_add(1, Ordering::SeqCst);
+    let seed = format!("{:?} {} {count}", std::time::SystemTime::now(), std::process::id());
+    let bytes: [u8; 32] = Sha256::digest(seed).into();
+    K256PrivateKey::from_bytes(&bytes).expect("a hash is below the order of the curve, but for 1 in 2^128")
+}

@@ -1,0 +1,293 @@
+//! Which method does what, and for whom.
+
+use genkan_protocol::did_document::DidDocument;
+use genkan_protocol::jwt::session::Scope;
+use genkan_protocol::xrpc_error::XrpcError;
+use http::Method;
+use http::request::Parts;
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
+use serde_json::{Map, Value, json};
+
+use super::Pds;
+use super::create_account::invalid;
+use super::tokens::{FULL, FULL_TAKENDOWN, STANDARD, STANDARD_QUEUED, STANDARD_TAKENDOWN};
+use crate::loopback::{self, Asked, Reply, Seen, locked};
+
+/// The NSID, or the path of what is no method.
+pub(super) fn name_of(request: &Parts) -> String {
+    let path = request.uri.path();
+    path.strip_prefix("/xrpc/").unwrap_or(path).to_owned()
+}
+
+impl Pds {
+    pub(super) async fn answer(&self, asked: Asked) -> Reply {
+        match self.route(asked).await {
+            Ok(reply) => reply,
+            Err(error) => loopback::refusal(error.status, &error.name, &error.message),
+        }
+    }
+
+    async fn route(&self, asked: Asked) -> Result<Reply, XrpcError> {
+        let Asked { seen, body } = asked;
+        if !seen.path.starts_with("/xrpc/") {
+            return Ok(self.outside(&seen));
+        }
+        if let Some(family) = seen.name.strip_prefix("com.atproto.admin.") {
+            return self.administer(family, &seen, body).await;
+        }
+        match seen.name.as_str() {
+            "_health" => Ok(loopback::json(200, &json!({ "version": "0.5.35" }))),
+            "com.atproto.server.describeServer" => Ok(self.describe_server()),
+            "com.atproto.server.reserveSigningKey" => self.reserve_signing_key(&input(body).await?),
+            "com.atproto.server.createAccount" => self.create_account(&seen, &input(body).await?).await,
+            "com.atproto.server.createSession"
+            | "com.atproto.server.requestPasswordReset"
+            | "com.atproto.server.resetPassword"
+            | "com.atproto.server.deleteAccount" => self.ask_passing(&seen, Some(input(body).await?)).await,
+            "com.atproto.server.refreshSession" => self.refresh_session(&seen).await,
+            "com.atproto.server.deleteSession" => self.ask_passing(&seen, None).await,
+            "com.atproto.server.activateAccount" => {
+                self.access(&seen, FULL)?;
+                self.ask_passing(&seen, None).await
+            }
+            "com.atproto.server.getServiceAuth" => self.service_auth(&seen),
+            "com.atproto.temp.checkSignupQueue" => {
+                self.access(&seen, STANDARD_QUEUED)?;
+                self.ask_passing(&seen, None).await
+            }
+            "com.atproto.sync.getBlob" => self.blob(&seen),
+            "com.atproto.sync.listBlobs" => self.blobs(&seen),
+            "com.atproto.sync.getRepo" => self.repo_file(&seen),
+            "com.atproto.sync.getLatestCommit" => self.latest_commit(&seen),
+            "com.atproto.sync.getRepoStatus" => self.repo_status(&seen),
+            "com.atproto.repo.getRecord" => self.record(&seen),
+            "com.atproto.repo.listRecords" => self.records(&seen),
+            "com.atproto.repo.describeRepo" => self.describe_repo(&seen).await,
+            "com.atproto.repo.uploadBlob" => {
+                let (_, account) = self.caller(&seen, STANDARD, true)?;
+                self.upload_blob(&seen, &account, body).await
+            }
+            "com.atproto.repo.importRepo" => {
+                let (_, account) = self.caller(&seen, FULL, false)?;
+                self.import_repo(&account, body).await
+            }
+            _ => self.for_caller(&seen, body).await,
+        }
+    }
+
+    /// What a session may do: at the entryway, in its own repository, and elsewhere through the host.
+    async fn for_caller(&self, seen: &Seen, body: Incoming) -> Result<Reply, XrpcError> {
+        if let Some((scopes, checks)) = signed_method(&seen.name) {
+            let account = if checks {
+                self.caller(seen, scopes, false)?.1
+            } else {
+                let claims = self.access(seen, scopes)?;
+                let account = locked(&self.accounts).find(&claims.sub).cloned();
+                account.ok_or_else(|| XrpcError::new(403, "AccountNotFound", "Account not found"))?
+            };
+            let mut sent = match seen.method {
+                Method::GET => None,
+                _ => optional_input(body).await?,
+            };
+            if seen.name == "com.atproto.identity.updateHandle"
+                && let Some(Value::Object(members)) = &mut sent
+            {
+                members.insert("did".to_owned(), json!(account.did));
+            }
+            return self.ask_signed(seen, &account, sent).await;
+        }
+        match seen.name.as_str() {
+            "com.atproto.repo.createRecord" => {
+                let (_, account) = self.caller(seen, STANDARD, true)?;
+                self.put_record(&account, &input(body).await?, true)
+            }
+            "com.atproto.repo.putRecord" => {
+                let (_, account) = self.caller(seen, STANDARD, true)?;
+                self.put_record(&account, &input(body).await?, false)
+            }
+            "com.atproto.repo.deleteRecord" => {
+                let (_, account) = self.caller(seen, STANDARD, true)?;
+                self.delete_record(&account, &input(body).await?)
+            }
+            "com.atproto.repo.applyWrites" => {
+                let (_, account) = self.caller(seen, STANDARD, true)?;
+                self.apply_writes(&account, &input(body).await?)
+            }
+            "com.atproto.server.checkAccountStatus" => {
+                let (_, account) = self.caller(seen, STANDARD, false)?;
+                Ok(loopback::json(200, &json!({ "activated": !account.deactivated, "validDid": true })))
+            }
+            "com.atproto.identity.getRecommendedDidCredentials" => self.recommended(seen),
+            _ => self.elsewhere(seen, body).await,
+        }
+    }
+
+    async fn administer(&self, method: &str, seen: &Seen, body: Incoming) -> Result<Reply, XrpcError> {
+        if matches!(method, "getInviteCodes") {
+            return Err(invalid("Account invites are managed by the entryway service"));
+        }
+        self.admin(seen)?;
+        match method {
+            "updateAccountHandle" => self.update_account_handle(&input(body).await?).await,
+            "updateSubjectStatus" => self.update_subject_status(&input(body).await?).await,
+            "deleteAccount" => self.delete_account(&input(body).await?),
+            "getAccountInfo" => self.account_info(seen),
+            "getAccountInfos" => Ok(self.account_infos(seen)),
+            "getSubjectStatus" => self.subject_status(seen),
+            "updateAccountEmail" | "updateAccountPassword" => {
+                self.ask_passing(seen, Some(input(body).await?)).await
+            }
+            "disableAccountInvites" | "enableAccountInvites" | "disableInviteCodes" => {
+                Err(invalid("Account invites are managed by the entryway service"))
+            }
+            _ => Err(XrpcError::new(501, "MethodNotImplemented", "Method Not Implemented")),
+        }
+    }
+
+    async fn refresh_session(&self, seen: &Seen) -> Result<Reply, XrpcError> {
+        let claims = self.refresh(seen)?;
+        let account = locked(&self.accounts)
+            .find(&claims.sub)
+            .cloned()
+            .ok_or_else(|| invalid(format!("Could not find user info for account: {}", claims.sub)))?;
+        if account.taken_down {
+            return Err(XrpcError::new(401, "AccountTakedown", "Account has been taken down"));
+        }
+        self.ask_passing(seen, None).await
+    }
+
+    /// A token for another service. Never for what only the host itself may say.
+    fn service_auth(&self, seen: &Seen) -> Result<Reply, XrpcError> {
+        let claims = self.access(seen, STANDARD_TAKENDOWN)?;
+        let account = locked(&self.accounts).find(&claims.sub).cloned();
+        let account = account.ok_or_else(|| XrpcError::new(403, "AccountNotFound", "Account not found"))?;
+        let aud = super::admin::parameter(seen, "aud")
+            .ok_or_else(|| invalid("Params must have the property \"aud\""))?;
+        let lxm = super::admin::parameter(seen, "lxm");
+        let lxm = lxm.as_deref();
+        if claims.scope == Scope::Takendown {
+            return Err(invalid("insufficient access to request a service auth token for this method"));
+        }
+        if let Some(lxm) = lxm
+            && (signed_method(lxm).is_some() || lxm == "com.atproto.server.activateAccount")
+        {
+            return Err(invalid(format!(
+                "cannot request a service auth token for the following protected method: {lxm}"
+            )));
+        }
+        Ok(loopback::json(200, &json!({ "token": self.service_token(&account, &aud, lxm) })))
+    }
+
+    fn recommended(&self, seen: &Seen) -> Result<Reply, XrpcError> {
+        let (_, account) = self.caller(seen, STANDARD, false)?;
+        let settings = self.settings();
+        let rotation_keys: Vec<_> =
+            settings.entryway.into_iter().map(|entryway| entryway.rotation_key).collect();
+        Ok(loopback::json(
+            200,
+            &json!({
+                "rotationKeys": rotation_keys,
+                "verificationMethods": { "atproto": account.key.public().to_did_key() },
+                "services": { "atproto_pds": {
+                    "type": "AtprotoPersonalDataServer", "endpoint": settings.public_url,
+                } },
+                "alsoKnownAs": [format!("at://{}", account.handle)],
+            }),
+        ))
+    }
+
+    /// Stands for whatever service the host would have asked: says what came, from whom, in which words.
+    async fn elsewhere(&self, seen: &Seen, body: Incoming) -> Result<Reply, XrpcError> {
+        let (claims, _) = self.caller(seen, STANDARD, false)?;
+        let bytes = body.collect().await.map_err(|_| invalid("Request aborted"))?.to_bytes();
+        let headers: Map<String, Value> = seen
+            .headers
+            .iter()
+            .map(|(name, value)| (name.to_string(), json!(String::from_utf8_lossy(value.as_bytes()))))
+            .collect();
+        Ok(loopback::json(
+            200,
+            &json!({
+                "host": self.settings().service_did,
+                "nsid": seen.name, "method": seen.method.as_str(), "query": seen.query,
+                "did": claims.sub, "scope": claims.scope,
+                "headers": headers,
+                "body": String::from_utf8_lossy(&bytes),
+            }),
+        ))
+    }
+
+    fn describe_server(&self) -> Reply {
+        let settings = self.settings();
+        loopback::json(
+            200,
+            &json!({
+                "did": settings.service_did,
+                "availableUserDomains": settings.handle_domains,
+                "inviteCodeRequired": true,
+                "blobUploadLimit": 5 * 1024 * 1024,
+                "links": {}, "contact": {},
+            }),
+        )
+    }
+
+    fn outside(&self, seen: &Seen) -> Reply {
+        match seen.path.as_str() {
+            "/.well-known/did.json" => {
+                let settings = self.settings();
+                let document = DidDocument {
+                    context: json!(["https://www.w3.org/ns/did/v1"]),
+                    id: settings.service_did.parse().unwrap(),
+                    also_known_as: Vec::new(),
+                    verification_method: Vec::new(),
+                    service: Vec::new(),
+                    other: std::collections::BTreeMap::new(),
+                };
+                loopback::json(200, &json!(document))
+            }
+            "/.well-known/oauth-protected-resource" => {
+                let settings = self.settings();
+                let issuers: Vec<_> = settings.entryway.into_iter().map(|entryway| entryway.url).collect();
+                loopback::json(
+                    200,
+                    &json!({ "resource": settings.public_url, "authorization_servers": issuers }),
+                )
+            }
+            _ => loopback::refusal(404, "NotFound", "Not Found"),
+        }
+    }
+}
+
+/// Methods that the host does at the entryway, signed with the account's key: who may call them, and whether the
+/// account must not be taken down.
+fn signed_method(nsid: &str) -> Option<(&'static [Scope], bool)> {
+    Some(match nsid {
+        "com.atproto.server.getSession" => (STANDARD_QUEUED, false),
+        "com.atproto.server.createAppPassword"
+        | "com.atproto.server.getAccountInviteCodes"
+        | "com.atproto.server.requestEmailUpdate"
+        | "com.atproto.server.updateEmail"
+        | "com.atproto.server.requestAccountDelete" => (FULL, true),
+        "com.atproto.server.listAppPasswords" | "com.atproto.server.revokeAppPassword" => (STANDARD, false),
+        "com.atproto.server.requestEmailConfirmation"
+        | "com.atproto.server.confirmEmail"
+        | "com.atproto.identity.updateHandle" => (STANDARD, true),
+        "com.atproto.server.deactivateAccount"
+        | "com.atproto.identity.requestPlcOperationSignature"
+        | "com.atproto.identity.signPlcOperation" => (FULL_TAKENDOWN, false),
+        _ => return None,
+    })
+}
+
+async fn input(body: Incoming) -> Result<Value, XrpcError> {
+    optional_input(body).await?.ok_or_else(|| invalid("A request body is expected but none was provided"))
+}
+
+async fn optional_input(body: Incoming) -> Result<Option<Value>, XrpcError> {
+    let bytes = body.collect().await.map_err(|_| invalid("Request aborted"))?.to_bytes();
+    if bytes.is_empty() {
+        return Ok(None);
+    }
+    serde_json::from_slice(&bytes).map(Some).map_err(|_| invalid("Unexpected token in JSON"))
+}

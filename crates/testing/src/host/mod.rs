@@ -1,0 +1,167 @@
+//! A PDS in entryway mode, faithful to the published one in checks, statuses and names of errors.
+//!
+//! It starts as a stand-alone server that makes no accounts, and is configured as its operator would do it: by the
+//! `PDS_*` variables ([`FakeHost::configure`]). Names of requests in its journal are NSIDs, `_health` for the health
+//! check, and paths for everything outside `/xrpc/`.
+
+mod accounts;
+mod admin;
+mod answer;
+mod create_account;
+mod entryway;
+mod repo;
+mod settings;
+mod sync;
+mod tokens;
+
+use std::collections::BTreeMap;
+use std::ops::Deref;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use genkan_protocol::crypto::K256PrivateKey;
+use genkan_protocol::syntax::{Did, Handle};
+
+use crate::loopback::{Handler, Loopback, locked};
+
+pub use accounts::Account;
+pub use repo::pattern;
+
+use accounts::Accounts;
+use settings::Settings;
+
+/// A PDS behind an entryway.
+#[derive(Debug)]
+pub struct FakeHost {
+    loopback: Loopback,
+    pds: Arc<Pds>,
+}
+
+/// What the listener and the test both see.
+#[derive(Debug)]
+struct Pds {
+    settings: Mutex<Settings>,
+    accounts: Mutex<Accounts>,
+    /// Handles outside the service's domains, and whom they lead to.
+    names: Mutex<BTreeMap<Handle, Did>>,
+    /// Milliseconds, when a test stops the clock.
+    clock: Mutex<Option<Arc<AtomicI64>>>,
+}
+
+impl FakeHost {
+    /// Starts a host with no entryway. Its password for administration is `admin_password`.
+    pub async fn start(admin_password: &str) -> Self {
+        let pds = Arc::new(Pds {
+            settings: Mutex::new(Settings::new(admin_password)),
+            accounts: Mutex::default(),
+            names: Mutex::default(),
+            clock: Mutex::default(),
+        });
+        let kept = Arc::clone(&pds);
+        let loopback = Loopback::start(answer::name_of, |address| {
+            locked(&kept.settings).listens_at(address.port());
+            let handler: Handler = Arc::new(move |asked| {
+                let pds = Arc::clone(&kept);
+                Box::pin(async move { pds.answer(asked).await })
+            });
+            handler
+        })
+        .await;
+        Self { loopback, pds }
+    }
+
+    /// Takes the variables that the operator would set, in lines of `NAME=value`. Others than `PDS_*` are passed over.
+    ///
+    /// # Panics
+    ///
+    /// When one cannot be used, as the server would fail to start.
+    pub fn configure(&self, lines: &str) {
+        locked(&self.pds.settings).read(lines);
+    }
+
+    /// Its public URL.
+    pub fn url(&self) -> String {
+        self.pds.settings().public_url
+    }
+
+    /// Its own DID.
+    pub fn did(&self) -> String {
+        self.pds.settings().service_did
+    }
+
+    /// Goes by this clock (milliseconds since the epoch) from now on.
+    pub fn set_clock(&self, clock: Arc<AtomicI64>) {
+        *locked(&self.pds.clock) = Some(clock);
+    }
+
+    /// Lets a handle outside the service's domains lead to an account.
+    pub fn know_name(&self, handle: &Handle, did: &Did) {
+        locked(&self.pds.names).insert(handle.clone(), did.clone());
+    }
+
+    /// An account.
+    pub fn account(&self, did: &Did) -> Option<Account> {
+        locked(&self.pds.accounts).find(did).cloned()
+    }
+
+    /// Every account.
+    pub fn accounts(&self) -> Vec<Account> {
+        locked(&self.pds.accounts).all().cloned().collect()
+    }
+
+    /// The key that signs for an account.
+    pub fn account_key(&self, did: &Did) -> Option<K256PrivateKey> {
+        self.account(did).map(|account| account.key)
+    }
+
+    /// Loses an account, as if it had moved away.
+    pub fn lose(&self, did: &Did) {
+        locked(&self.pds.accounts).remove(did);
+    }
+
+    /// Takes an account down without telling the entryway, as a moderator at the host can.
+    pub fn take_down(&self, did: &Did) {
+        locked(&self.pds.accounts).change(did, |account| account.taken_down = true);
+    }
+
+    /// Gives an account a blob of `size` bytes of [`pattern`], and says its CID.
+    pub fn put_blob(&self, did: &Did, size: u64) -> String {
+        let cid = format!("pattern-{size}");
+        locked(&self.pds.accounts)
+            .change(did, |account| drop(account.blobs.insert(cid.clone(), repo::Blob::of_pattern(size))));
+        cid
+    }
+
+    /// Gives an account a repository file of `size` bytes of [`pattern`].
+    pub fn set_repo_size(&self, did: &Did, size: u64) {
+        locked(&self.pds.accounts).change(did, |account| account.repo_size = size);
+    }
+}
+
+impl Deref for FakeHost {
+    type Target = Loopback;
+
+    fn deref(&self) -> &Loopback {
+        &self.loopback
+    }
+}
+
+impl Pds {
+    fn settings(&self) -> Settings {
+        locked(&self.settings).clone()
+    }
+
+    /// Seconds since the epoch.
+    fn now(&self) -> i64 {
+        match locked(&self.clock).as_ref() {
+            Some(clock) => clock.load(Ordering::SeqCst) / 1000,
+            None => SystemTime::now()
+                .duration_since(UNIX_EPOCH)
+                .map_or(0, |since| i64::try_from(since.as_secs()).unwrap_or(0)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,132 @@
+//! A server as a child process: to be killed at any moment, stopped, continued and measured.
+
+use std::fmt;
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use crate::loopback::locked;
+
+/// A running child process. It is killed when this value goes.
+pub struct Process {
+    child: Child,
+    output: Arc<Mutex<String>>,
+    readers: Vec<JoinHandle<()>>,
+}
+
+impl Process {
+    /// Starts a program with these arguments and nothing but these variables.
+    ///
+    /// # Panics
+    ///
+    /// When it cannot be started.
+    pub fn start(program: &Path, arguments: &[&str], variables: &[(String, String)]) -> Self {
+        let mut child = Command::new(program)
+            .args(arguments)
+            .env_clear()
+            .envs(variables.iter().map(|(name, value)| (name, value)))
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let output = Arc::new(Mutex::new(String::new()));
+        let readers = vec![
+            keep(child.stdout.take().unwrap(), Arc::clone(&output)),
+            keep(child.stderr.take().unwrap(), Arc::clone(&output)),
+        ];
+        Self { child, output, readers }
+    }
+
+    /// All that it printed so far.
+    pub fn output(&self) -> String {
+        locked(&self.output).clone()
+    }
+
+    /// Its number.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Sends a signal. Nothing happens when it has ended.
+    ///
+    /// # Panics
+    ///
+    /// Never on the systems these tests run on: process numbers are small.
+    pub fn signal(&self, signal: Signal) {
+        let _ = kill(Pid::from_raw(i32::try_from(self.child.id()).unwrap()), signal);
+    }
+
+    /// Ends it without any warning, and waits until it is gone.
+    pub fn kill(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        for reader in self.readers.drain(..) {
+            let _ = reader.join();
+        }
+    }
+
+    /// How it ended, if it did.
+    ///
+    /// # Panics
+    ///
+    /// When the system does not say.
+    pub fn ended(&mut self) -> Option<ExitStatus> {
+        self.child.try_wait().unwrap()
+    }
+
+    /// Waits for its end for as long as `limit`.
+    pub async fn end(&mut self, limit: Duration) -> Option<ExitStatus> {
+        let start = Instant::now();
+        while start.elapsed() < limit {
+            if let Some(status) = self.ended() {
+                for reader in self.readers.drain(..) {
+                    let _ = reader.join();
+                }
+                return Some(status);
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        None
+    }
+
+    /// Its resident memory in bytes.
+    ///
+    /// # Panics
+    ///
+    /// When the system does not say.
+    pub fn resident_bytes(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+        line.trim().trim_end_matches("kB").trim().parse::<u64>().unwrap() * 1024
+    }
+}
+
+impl fmt::Debug for Process {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "Process({})", self.child.id())
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+fn keep(from: impl std::io::Read + Send + 'static, output: Arc<Mutex<String>>) -> JoinHandle<()> {
+    std::thread::spawn(move || {
+        for line in BufReader::new(from).lines() {
+            let Ok(line) = line else { return };
+            let mut output = locked(&output);
+            output.push_str(&line);
+            output.push('\n');
+        }
+    })
+}
