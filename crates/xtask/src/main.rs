@@ -48,6 +48,7 @@ fn run() -> Result<ExitCode> {
             provision::node::node()?;
             drop(provision::postgres::Postgres::start()?);
             provision::python::python()?;
+            provision::nginx::nginx()?;
         }
         "guard" => guard::run(),
         "" | "help" | "--help" | "-h" => println!("{USAGE}"),
