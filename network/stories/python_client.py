@@ -1,4 +1,4 @@
-"""The published Python client on the real network: `GENKAN_NETWORK=<map.json> python python_client.py`.
+"""The published Python client on the real network: `GENKAN_TEST_NETWORK=<map.json> python python_client.py`.
 
 Genkan's tokens last a minute on this network, and this client refreshes whenever less than fifteen are left: so it
 refreshes before every call, at the host it was switched to.
@@ -16,7 +16,7 @@ import zlib
 from atproto import Client, models
 from atproto_client.exceptions import AtProtocolError
 
-with open(os.environ["GENKAN_NETWORK"], encoding="utf-8") as file:
+with open(os.environ["GENKAN_TEST_NETWORK"], encoding="utf-8") as file:
     MAP = json.load(file)
 GENKAN = MAP["genkan"]["url"]
 

@@ -8,7 +8,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { promisify } from 'node:util'
 import { Agent, CredentialSession } from '@atproto/api'
 
-export const map = JSON.parse(fs.readFileSync(process.env.GENKAN_NETWORK, 'utf8'))
+export const map = JSON.parse(fs.readFileSync(process.env.GENKAN_TEST_NETWORK, 'utf8'))
 export const service = map.genkan.url
 
 /** A handle's first part that nobody has: short, and telling which story made it. */

@@ -116,28 +116,24 @@ impl Genkan {
     }
 
     /// The `PDS_*` settings a host needs. Makes the host's signing key when Genkan does not know it yet.
-    pub fn settings_for(&self, host: &Host, known: bool) -> Result<Vec<(String, String)>> {
-        let printed = if known {
-            self.cli(&["host", "env", &host.name, "--json"])?
-        } else {
-            self.cli(&["host", "prepare", "--name", &host.name, "--url", &host.url, "--json"])?
-        };
+    pub fn settings_for(&self, host: &Host) -> Result<Vec<(String, String)>> {
+        let printed = self.cli(&["host", "env", &host.name, "--json"]).or_else(|_| {
+            self.cli(&["host", "prepare", "--name", &host.name, "--url", &host.url, "--json"])
+        })?;
         let printed: Value = serde_json::from_str(&printed).context("reading the settings for a host")?;
         let settings = printed.get("settings").or_else(|| printed.get("env")).unwrap_or(&printed);
         let settings = settings.as_object().context("the settings for a host are an object")?;
         let wanted = settings.iter().filter(|(name, _)| name.starts_with("PDS_"));
-        Ok(wanted
-            .map(|(name, value)| {
-                (name.clone(), value.as_str().map_or_else(|| value.to_string(), str::to_owned))
-            })
-            .collect())
+        let text = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+        Ok(wanted.map(|(name, value)| (name.clone(), text(value))).collect())
     }
 
-    /// Names of the hosts that Genkan has already.
+    /// Names of the hosts that were added, not merely prepared.
     pub fn host_names(&self) -> Result<Vec<String>> {
         let listed: Value = serde_json::from_str(&self.cli(&["host", "list", "--json"])?)?;
         let hosts = listed.get("hosts").unwrap_or(&listed).as_array().cloned().unwrap_or_default();
-        Ok(hosts.iter().filter_map(|host| host.get("name")?.as_str().map(str::to_owned)).collect())
+        let added = hosts.iter().filter(|host| host.get("state").and_then(Value::as_str) != Some("prepared"));
+        Ok(added.filter_map(|host| host.get("name")?.as_str().map(str::to_owned)).collect())
     }
 
     /// Verifies and registers a host that is running.

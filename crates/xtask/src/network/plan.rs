@@ -141,7 +141,7 @@ impl Plan {
         let known = genkan.host_names()?;
         for host in hosts {
             let mut settings = host.settings(&mut self.state, &self.data)?;
-            settings.extend(genkan.settings_for(host, known.contains(&host.name))?);
+            settings.extend(genkan.settings_for(host)?);
             self.spawn(&host.name, "pds.mjs", json!({ "env": settings, "nameServer": name_server }))?;
         }
         self.wait()?;

@@ -81,7 +81,7 @@ pub(super) fn run(variant: &Variant, postgres: Option<&Postgres>, python: Option
         let node = network.map().get("node").and_then(Value::as_str).context("the map names Node")?;
         let mut stories = Command::new(node);
         stories.args(["--test", "--test-concurrency=1", "--test-timeout=180000", "--test-reporter=spec"]);
-        stories.args(&files).env("GENKAN_NETWORK", &map).current_dir(workspace::network());
+        stories.args(&files).env("GENKAN_TEST_NETWORK", &map).current_dir(workspace::network());
         counts = counts.and(tee::run(&mut stories)?);
     }
     if "python_client.py".contains(&variant.filter) {
@@ -91,7 +91,7 @@ pub(super) fn run(variant: &Variant, postgres: Option<&Postgres>, python: Option
                 let mut story = Command::new(python);
                 story
                     .arg("stories/python_client.py")
-                    .env("GENKAN_NETWORK", &map)
+                    .env("GENKAN_TEST_NETWORK", &map)
                     .current_dir(workspace::network());
                 tee::run(&mut story)?
             }
