@@ -14,7 +14,8 @@ use crate::network::{Entryway, Network, Options};
 use crate::say;
 
 pub const USAGE: &str = "\
-cargo xtask network [--json] [--with-genkan] [--hosts N] [--data DIR] [--production]
+cargo xtask network [--json] [--hosts N] [--data DIR] [--production]
+                    [--with-genkan] [--genkan-binary PATH] [--database-url URL]
                     [--entryway-url URL] [--entryway-did DID] [--directory-url URL]
 
   Boots a PLC directory, N (2) reference PDS hosts in entryway mode, one stand-alone reference PDS, a mail catcher,
@@ -22,7 +23,8 @@ cargo xtask network [--json] [--with-genkan] [--hosts N] [--data DIR] [--product
   when that is a pipe.
 
   --json           one JSON object on standard output when all is ready: URLs, DIDs, admin passwords, keys
-  --with-genkan    Genkan is the entryway; else the hosts wait for one at --entryway-url (a free port when not given),
+  --with-genkan    Genkan is the entryway: compiled now, or the binary at --genkan-binary; on SQLite, or on
+                   --database-url; else the hosts wait for one at --entryway-url (a free port when not given),
                    and the private keys it needs are printed
   --data DIR       keeps data, ports and keys there for the next start
   --production     hosts without development mode: they do not check the entryway's answers against the lexicons
@@ -31,6 +33,8 @@ cargo xtask network [--json] [--with-genkan] [--hosts N] [--data DIR] [--product
 pub fn run(mut arguments: Arguments) -> Result<()> {
     let json = arguments.flag("--json");
     let with_genkan = arguments.flag("--with-genkan");
+    let given_binary = arguments.option("--genkan-binary")?;
+    let database_url = arguments.option("--database-url")?;
     let options = Options {
         data: arguments.option("--data")?.map(PathBuf::from),
         hosts: arguments.number("--hosts")?.unwrap_or(2),
@@ -44,8 +48,12 @@ pub fn run(mut arguments: Arguments) -> Result<()> {
         },
     };
     arguments.end()?;
-    let wanted = GenkanOptions { binary: PathBuf::new(), database_url: None, settings: Vec::new() };
-    let genkan = if with_genkan { Some(GenkanOptions { binary: genkan::build()?, ..wanted }) } else { None };
+    let genkan = match (with_genkan, given_binary) {
+        (false, None) => None,
+        (true, None) => Some(genkan::build()?),
+        (_, Some(given)) => Some(std::path::absolute(given)?),
+    };
+    let genkan = genkan.map(|binary| GenkanOptions { binary, database_url, settings: Vec::new() });
 
     let end = EndOfInterest::watch()?;
     let network = Network::start(&Options { genkan, ..options })?;

@@ -1,5 +1,8 @@
 //! Genkan itself in the network: its settings, its process, its command line.
 
+use std::fs::OpenOptions;
+use std::io::Write as _;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -139,7 +142,10 @@ impl Genkan {
     /// Verifies and registers a host that is running.
     pub fn add(&self, host: &Host) -> Result<()> {
         let password_file = self.data.join(format!("{}.admin-password", host.name));
-        std::fs::write(&password_file, &host.admin_password)?;
+        // Genkan refuses secrets that others can read.
+        let mut options = OpenOptions::new();
+        let mut file = options.create(true).write(true).truncate(true).mode(0o600).open(&password_file)?;
+        file.write_all(host.admin_password.as_bytes())?;
         let password = password_file.to_string_lossy();
         let added =
             self.cli(&["host", "add", &host.url, "--name", &host.name, "--admin-password-file", &password]);

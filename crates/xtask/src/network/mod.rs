@@ -14,6 +14,7 @@ pub mod state;
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
 
@@ -97,6 +98,8 @@ impl Network {
             None => std::env::temp_dir().join(format!("genkan-network-{}", workspace::random_hex(6)?)),
         };
         fs::create_dir_all(&data).with_context(|| format!("making {}", data.display()))?;
+        // Keys and passwords lie in there.
+        fs::set_permissions(&data, fs::Permissions::from_mode(0o700))?;
         let mut plan = Plan::load(node, data.clone(), options.first_port)?;
         let network = plan.boot(options, temporary);
         if network.is_err() && temporary {
