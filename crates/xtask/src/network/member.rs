@@ -132,7 +132,8 @@ impl Member {
         }
         let mut stdin = child.stdin.take();
         if let (Some(stdin), Some(configuration)) = (&mut stdin, &spec.configuration) {
-            writeln!(stdin, "{configuration}").with_context(|| format!("configuring {}", self.name))?;
+            // One that has ended before it could read has said why in its log; waiting for it tells.
+            let _ = writeln!(stdin, "{configuration}");
         }
         self.running = Some(Running { child, stdin, line });
         self.paused = false;
