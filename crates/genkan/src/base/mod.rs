@@ -9,6 +9,8 @@ mod origin;
 pub(crate) mod random;
 pub(crate) mod seal;
 mod secret;
+#[cfg(test)]
+pub(crate) mod test_directory;
 
 pub use clock::{Clock, Timestamp};
 pub use origin::Origin;

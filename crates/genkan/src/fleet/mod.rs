@@ -1,5 +1,49 @@
 //! The fleet: the PDS hosts that the operator runs.
+//!
+//! *Host* one PDS · *placement* choosing a host for a new account · *examination* proving that a host
+//! accepts our keys and password and reaches the PLC directory through us · *front* our own listener
+//! before that directory. Hosts are rows, read into memory whole; every process reads them again when
+//! the changes feed tells of one. This room never looks at accounts: how many a host holds is told to it.
 
+mod examination;
+pub(crate) mod front;
+mod health;
+mod host;
+mod host_client;
 mod host_id;
+mod placement;
+mod register;
+mod registry;
+mod sql;
+#[cfg(test)]
+pub(crate) mod testing;
 
+pub(crate) use examination::{Examination, Examiner, Expected, Finding, Proof, Subject, Verdict};
+pub(crate) use health::{ProbeSettings, watch};
+pub(crate) use host::{Health, Host, HostState};
+pub(crate) use host_client::{AccountInfo, Created, Description, HostClient, HostError, StatusChange};
 pub(crate) use host_id::HostId;
+pub(crate) use placement::{Against, Explanation};
+pub(crate) use register::{Admission, Changes, Prepared};
+pub(crate) use registry::{Fleet, NoRoom};
+
+/// Why the fleet could not be read or changed.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Error {
+    #[error("there is no such host")]
+    NotFound,
+    #[error("a host with this name, URL or DID is there already")]
+    NameTaken,
+    #[error("a host's name is 1 to 32 of a-z, 0-9 and hyphens")]
+    BadName,
+    #[error("the host is only prepared: add it first")]
+    OnlyPrepared,
+    #[error("{0} accounts live there")]
+    HasAccounts(u64),
+    #[error("the admin password of host {id} cannot be opened: {cause}")]
+    Sealed { id: String, cause: String },
+    #[error(transparent)]
+    Keys(#[from] crate::keys::Error),
+    #[error(transparent)]
+    Storage(#[from] crate::db::Error),
+}

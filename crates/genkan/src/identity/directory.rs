@@ -146,12 +146,20 @@ fn submission(answer: &Answer) -> Submission {
 const MAX_BYTES: usize = 1024 * 1024;
 
 #[cfg(test)]
+impl Directory {
+    pub(crate) fn of(fake: &crate::base::test_directory::TestDirectory) -> Self {
+        let client = Trusted::new(None).expect("the built-in roots are good");
+        Self::new(client, fake.origin(), Duration::from_secs(5))
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use genkan_protocol::crypto::K256PrivateKey;
     use genkan_protocol::plc;
 
-    use super::super::testing::{Fault, TestDirectory};
     use super::*;
+    use crate::base::test_directory::{Fault, TestDirectory};
 
     fn key(number: u8) -> K256PrivateKey {
         K256PrivateKey::from_bytes(&[number; 32]).unwrap()
@@ -165,7 +173,7 @@ mod tests {
     #[tokio::test]
     async fn reads_back_what_was_accepted() {
         let fake = TestDirectory::start().await;
-        let directory = fake.client();
+        let directory = Directory::of(&fake);
         let (did, genesis) = plc::genesis(data("alice.example.com"), &key(1));
         assert_eq!(directory.document(&did).await, Ok(None));
         assert_eq!(directory.log_last(&did).await, Ok(None));
@@ -189,7 +197,7 @@ mod tests {
     #[tokio::test]
     async fn tells_refused_from_unreachable_from_perhaps_done() {
         let fake = TestDirectory::start().await;
-        let directory = fake.client();
+        let directory = Directory::of(&fake);
         let (did, genesis) = plc::genesis(data("alice.example.com"), &key(1));
         let forged = plc::genesis(data("alice.example.com"), &key(3)).1;
         assert!(matches!(directory.submit(&did, &forged).await, Submission::Refused { status: 400, .. }));

@@ -110,11 +110,11 @@ mod tests {
     use genkan_protocol::plc;
     use serde_json::json;
 
-    use super::super::testing::{Fault, TestDirectory, site};
     use super::*;
     use crate::base::Origin;
     use crate::base::fetch::test_dns::{Reply, TestDns};
     use crate::base::fetch::{Dns, tls};
+    use crate::base::test_directory::{Fault, TestDirectory, site};
 
     async fn documents(directory: Directory, listed: Vec<Origin>) -> Documents {
         let dns = TestDns::start(|_, _| Reply::NoSuchName).await;
@@ -130,9 +130,9 @@ mod tests {
         let keys = vec![key.public().to_did_key()];
         let data = plc::Data::of_account(keys, &key.public(), &handle, "https://oak.example.com");
         let (did, genesis) = plc::genesis(data, &key);
-        let documents = documents(fake.client(), Vec::new()).await;
+        let documents = documents(Directory::of(&fake), Vec::new()).await;
         assert_eq!(documents.resolve(&did, Freshness::Remembered).await, Err(Error::NotFound("DID")));
-        fake.client().submit(&did, &genesis).await;
+        fake.write(&did, &genesis);
         assert!(documents.resolve(&did, Freshness::Remembered).await.is_err(), "remembered as unknown");
         let document = documents.resolve(&did, Freshness::Asked).await.unwrap();
         assert_eq!(document.handle(), Some(handle));
@@ -148,7 +148,7 @@ mod tests {
         let port = listed.port();
         let localhost: Origin = format!("http://localhost:{port}").parse().unwrap();
         let fake = TestDirectory::start().await;
-        let documents = documents(fake.client(), vec![localhost]).await;
+        let documents = documents(Directory::of(&fake), vec![localhost]).await;
         let resolve = async |did: &str| documents.resolve(&did.parse().unwrap(), Freshness::Asked).await;
         let another = resolve(&format!("did:web:localhost%3A{port}")).await.unwrap_err();
         assert_eq!(another, Error::Unusable("the DID document is another DID's".into()));

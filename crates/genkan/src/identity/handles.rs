@@ -105,10 +105,10 @@ const REMEMBERED: usize = 20_000;
 mod tests {
     use std::collections::HashMap;
 
-    use super::super::testing::site;
     use super::*;
     use crate::base::fetch::test_dns::{Reply, TestDns};
     use crate::base::fetch::tls;
+    use crate::base::test_directory::site;
 
     const DID: &str = "did:plc:aaaaaaaaaaaaaaaaaaaaaaaa";
     const OTHER: &str = "did:plc:bbbbbbbbbbbbbbbbbbbbbbbb";

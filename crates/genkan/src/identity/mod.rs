@@ -11,8 +11,6 @@ pub(crate) mod handle_policy;
 mod handles;
 mod memory;
 mod reserved;
-#[cfg(test)]
-pub(crate) mod testing;
 
 use std::sync::Arc;
 

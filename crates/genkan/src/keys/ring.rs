@@ -125,6 +125,11 @@ impl Ring {
         Ok(HostKey { id: row.id, host: host.to_owned(), public: private.public(), private, current: true })
     }
 
+    /// The host is gone, and so is what its keys signed. Call [`Ring::reload`] after the commit.
+    pub(crate) async fn retire_host_keys(&self, tx: &mut Tx, host: &str) -> Result<(), Error> {
+        Ok(sql::retire_of(tx, Purpose::HostSigning, host).await?)
+    }
+
     /// The key that signs this host's tokens now.
     pub(crate) fn host_key(&self, host: &str) -> Option<Arc<HostKey>> {
         self.hosts().by_host.get(host)?.iter().find(|key| key.current).cloned()

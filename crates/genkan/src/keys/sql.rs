@@ -58,6 +58,16 @@ pub(super) async fn insert(tx: &mut Tx, key: &KeyRow, now: Timestamp) -> Result<
     Ok(done.rows_affected() == 1)
 }
 
+/// Nothing that this host's keys signed is good any more.
+pub(super) async fn retire_of(tx: &mut Tx, purpose: Purpose, subject: &str) -> Result<()> {
+    sqlx::query("UPDATE keys SET state = 'retired' WHERE purpose = $1 AND subject = $2")
+        .bind(purpose.as_str())
+        .bind(subject)
+        .execute(&mut **tx)
+        .await?;
+    Ok(())
+}
+
 fn read(row: &AnyRow) -> Result<KeyRow> {
     let id: String = row.try_get("id")?;
     let purpose: String = row.try_get("purpose")?;

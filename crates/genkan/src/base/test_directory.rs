@@ -1,4 +1,4 @@
-//! A PLC directory in-process, with faults, for tests of this room and those above.
+//! A PLC directory and a web site in-process, with faults, for tests.
 
 use std::collections::HashMap;
 use std::convert::Infallible;
@@ -19,9 +19,7 @@ use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
-use super::Directory;
 use crate::base::Origin;
-use crate::base::fetch::Trusted;
 
 /// Checks genesis hashes, `prev` and signatures as the real one does; keeps every log.
 pub(crate) struct TestDirectory {
@@ -72,12 +70,15 @@ impl TestDirectory {
         format!("http://{}", self.address).parse().unwrap()
     }
 
-    pub(crate) fn client(&self) -> Directory {
-        Directory::new(Trusted::new(None).unwrap(), self.origin(), Duration::from_secs(5))
-    }
-
     pub(crate) fn set(&self, fault: Fault) {
         self.state.lock().unwrap().fault = fault;
+    }
+
+    /// Takes an operation as if someone else had sent it.
+    pub(crate) fn write(&self, did: &Did, operation: &Operation) {
+        let body = serde_json::to_vec(operation).unwrap();
+        let (status, said) = write(&mut self.state.lock().unwrap(), did.as_str(), &body);
+        assert_eq!(status, 200, "{said}");
     }
 
     pub(crate) fn log(&self, did: &str) -> Vec<Operation> {

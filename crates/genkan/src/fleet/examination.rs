@@ -1,0 +1,158 @@
+//! Proving that a host works behind us: each proof is one harmless call whose answer leaves no doubt.
+//!
+//! Tried against the reference PDS 0.5.35. No proof leaves a trace on the host or in the directory.
+
+mod proofs;
+
+use std::fmt;
+
+use genkan_protocol::syntax::Did;
+use serde::Serialize;
+
+use super::front::Prober;
+use super::host_client::{Description, HostClient};
+use crate::base::{Clock, Origin, Secret};
+use crate::keys::Ring;
+
+/// What is proven.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Proof {
+    Reachable,
+    Version,
+    Url,
+    EntrywayUrl,
+    HandleDomains,
+    SigningKey,
+    AdminPassword,
+    RotationKey,
+    DirectoryFront,
+    EntrywayDid,
+    Clock,
+}
+
+/// What came out.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case", tag = "verdict")]
+pub(crate) enum Verdict {
+    Good {
+        detail: String,
+    },
+    /// It cannot work like this.
+    Bad {
+        wrong: String,
+        mend: String,
+    },
+    /// It could not be found out.
+    Open {
+        why: String,
+    },
+}
+
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Finding {
+    pub(crate) proof: Proof,
+    #[serde(flatten)]
+    pub(crate) verdict: Verdict,
+}
+
+/// All findings about one host, and what it says of itself.
+#[derive(Clone, Debug)]
+pub(crate) struct Examination {
+    pub(crate) findings: Vec<Finding>,
+    pub(crate) version: Option<String>,
+    pub(crate) description: Option<Description>,
+}
+
+impl Examination {
+    /// Whether nothing speaks against the host.
+    pub(crate) fn passed(&self) -> bool {
+        self.description.is_some() && !self.findings.iter().any(|finding| finding.verdict.is_bad())
+    }
+}
+
+impl Verdict {
+    pub(crate) const fn is_bad(&self) -> bool {
+        matches!(self, Self::Bad { .. })
+    }
+}
+
+impl fmt::Display for Proof {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Reachable => "reachable",
+            Self::Version => "version",
+            Self::Url => "URL",
+            Self::EntrywayUrl => "entryway URL",
+            Self::HandleDomains => "handle domains",
+            Self::SigningKey => "signing key",
+            Self::AdminPassword => "admin password",
+            Self::RotationKey => "rotation key",
+            Self::DirectoryFront => "directory front",
+            Self::EntrywayDid => "entryway DID",
+            Self::Clock => "clock",
+        })
+    }
+}
+
+/// What every host must have been told of us.
+#[derive(Clone, Debug)]
+pub(crate) struct Expected {
+    pub(crate) public_url: Origin,
+    pub(crate) service_did: Did,
+    /// Each with its leading dot.
+    pub(crate) handle_domains: Vec<String>,
+    /// `None`: this Genkan has no front.
+    pub(crate) front_url: Option<Origin>,
+}
+
+/// Whom to examine.
+#[derive(Clone, Debug)]
+pub(crate) struct Subject {
+    pub(crate) name: String,
+    pub(crate) origin: Origin,
+    pub(crate) admin_password: Secret<String>,
+}
+
+/// Examines hosts.
+#[derive(Debug)]
+pub(crate) struct Examiner {
+    client: HostClient,
+    ring: Ring,
+    prober: Prober,
+    expected: Expected,
+    clock: Clock,
+}
+
+impl Examiner {
+    pub(crate) fn new(client: HostClient, ring: Ring, expected: Expected, clock: Clock) -> Self {
+        let prober = Prober::new(&ring);
+        Self { client, ring, prober, expected, clock }
+    }
+
+    /// The settings that a host with this name needs, in the order in which its documentation names them.
+    pub(crate) fn settings(&self, name: &str) -> Option<Vec<(&'static str, String)>> {
+        let key = self.ring.host_key(name)?;
+        let expected = &self.expected;
+        let mut settings = vec![
+            ("PDS_ENTRYWAY_URL", expected.public_url.to_string()),
+            ("PDS_ENTRYWAY_DID", expected.service_did.to_string()),
+            (
+                "PDS_ENTRYWAY_JWT_VERIFY_KEY_K256_PUBLIC_KEY_HEX",
+                data_encoding::HEXLOWER.encode(&key.public.to_sec1_compressed()),
+            ),
+            ("PDS_ENTRYWAY_PLC_ROTATION_KEY", self.ring.rotation().public().to_did_key()),
+            ("PDS_SERVICE_HANDLE_DOMAINS", expected.handle_domains.join(",")),
+        ];
+        settings.extend(expected.front_url.as_ref().map(|url| ("PDS_DID_PLC_URL", url.to_string())));
+        Some(settings)
+    }
+
+    /// Makes every proof that can be made; a host that cannot be reached has one finding.
+    pub(crate) async fn examine(&self, subject: &Subject) -> Examination {
+        proofs::all(self, subject).await
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,318 @@
+//! The proofs, one function each.
+
+use std::time::Duration;
+
+use genkan_protocol::crypto::{K256PrivateKey, PublicKey};
+use genkan_protocol::jwt::session::{AccessClaims, Scope, sign_access};
+use genkan_protocol::plc::{Data, genesis};
+use genkan_protocol::service_auth;
+use genkan_protocol::syntax::{Did, Handle};
+use http::{Method, StatusCode};
+use serde_json::{Value, json};
+
+use super::{Examination, Examiner, Finding, Proof, Subject, Verdict};
+use crate::base::fetch::Answer;
+use crate::base::random;
+use crate::fleet::host_client::{Credential, Description, HostError, refusal};
+
+pub(super) async fn all(of: &Examiner, subject: &Subject) -> Examination {
+    let mut findings = Vec::new();
+    let mut note = |proof, verdict| findings.push(Finding { proof, verdict });
+    let version = match of.client.health(&subject.origin, REACH).await {
+        Ok(version) => version,
+        Err(error) => {
+            note(Proof::Reachable, bad(error.to_string(), format!("start the host at {}", subject.origin)));
+            return Examination { findings, version: None, description: None };
+        }
+    };
+    let description = match of.client.describe_server(&subject.origin).await {
+        Ok(description) => description,
+        Err(error) => {
+            note(Proof::Reachable, bad(error.to_string(), "is it a PDS that runs there?".to_owned()));
+            return Examination { findings, version, description: None };
+        }
+    };
+    note(Proof::Reachable, good(format!("it is {}", description.did)));
+    note(Proof::Version, judge_version(version.as_deref()));
+    let (url, entryway_url) = says_of_itself(of, subject).await;
+    let in_entryway_mode = !entryway_url.is_bad();
+    note(Proof::Url, url);
+    note(Proof::EntrywayUrl, entryway_url);
+    note(Proof::HandleDomains, handle_domains(of, &description));
+    note(Proof::AdminPassword, admin_password(of, subject).await);
+    // A stand-alone host would take the next calls for something else.
+    if in_entryway_mode {
+        note(Proof::SigningKey, signing_key(of, subject, &description.did).await);
+        note(Proof::RotationKey, rotation_key(of, subject).await);
+        let front = directory_front(of, subject, &description.did).await;
+        if matches!(front, Verdict::Good { .. }) {
+            note(Proof::EntrywayDid, entryway_did(of, subject).await);
+        }
+        note(Proof::DirectoryFront, front);
+    }
+    note(Proof::Clock, clock(of, subject).await);
+    Examination { findings, version, description: Some(description) }
+}
+
+fn judge_version(version: Option<&str>) -> Verdict {
+    let Some(version) = version else { return open("the host does not say its version") };
+    if version.starts_with(TRIED) {
+        return good(version.to_owned());
+    }
+    open(&format!(
+        "it is {version}; Genkan was tried with {TRIED}x, and the proofs below say whether this one works"
+    ))
+}
+
+/// What the host shows of its own URL and of ours in its OAuth metadata.
+async fn says_of_itself(of: &Examiner, subject: &Subject) -> (Verdict, Verdict) {
+    let said: Value = match of.client.page(&subject.origin, "/.well-known/oauth-protected-resource").await {
+        Ok(answer) if answer.status == StatusCode::OK => {
+            serde_json::from_slice(&answer.body).unwrap_or_default()
+        }
+        Ok(answer) => {
+            let why = format!("its OAuth metadata answered {}", answer.status.as_u16());
+            return (open(&why), open(&why));
+        }
+        Err(error) => return (open(&error.to_string()), open(&error.to_string())),
+    };
+    let own = said.get("resource").and_then(Value::as_str).unwrap_or_default();
+    let url = if own == subject.origin.as_str() {
+        good(own.to_owned())
+    } else {
+        bad(
+            format!("it calls itself {own:?}, not {}", subject.origin),
+            "PDS_HOSTNAME (and PDS_PORT) must give the URL under which it is added".to_owned(),
+        )
+    };
+    let issuer = said.pointer("/authorization_servers/0").and_then(Value::as_str).unwrap_or_default();
+    let wanted = of.expected.public_url.as_str();
+    let entryway = if issuer == wanted {
+        good(wanted.to_owned())
+    } else if issuer == own {
+        bad("it stands alone, behind no entryway".to_owned(), format!("set PDS_ENTRYWAY_URL={wanted}"))
+    } else {
+        bad(format!("its entryway is {issuer:?}"), format!("set PDS_ENTRYWAY_URL={wanted}"))
+    };
+    (url, entryway)
+}
+
+fn handle_domains(of: &Examiner, description: &Description) -> Verdict {
+    let wanted = &of.expected.handle_domains;
+    let missing: Vec<&str> = wanted
+        .iter()
+        .filter(|domain| !description.available_user_domains.contains(domain))
+        .map(String::as_str)
+        .collect();
+    if missing.is_empty() {
+        return good(wanted.join(", "));
+    }
+    bad(
+        format!(
+            "it does not know {} as ours, and would look for such handles in the DNS",
+            missing.join(", ")
+        ),
+        format!("set PDS_SERVICE_HANDLE_DOMAINS={}", wanted.join(",")),
+    )
+}
+
+/// An account that nobody has: "not found" for the right password, 401 for a wrong one.
+async fn admin_password(of: &Examiner, subject: &Subject) -> Verdict {
+    let path = format!("com.atproto.admin.getAccountInfo?did={}", nobody());
+    let credential = Credential::Admin(&subject.admin_password);
+    match of.client.call(&subject.origin, Method::GET, &path, None, &credential).await {
+        Ok(_) => good("accepted".to_owned()),
+        Err(error) if error.is_refusal(400, "NotFound") => good("accepted".to_owned()),
+        Err(HostError::Refused { status: 401 | 403, .. }) => bad(
+            "it refuses the admin password".to_owned(),
+            "give the value of its PDS_ADMIN_PASSWORD (genkan host set NAME --admin-password-file FILE)"
+                .to_owned(),
+        ),
+        Err(error) => open(&error.to_string()),
+    }
+}
+
+/// A token for an account that nobody has: "not found" once the token is believed, `InvalidToken` before.
+async fn signing_key(of: &Examiner, subject: &Subject, host: &Did) -> Verdict {
+    let Some(key) = of.ring.host_key(&subject.name) else { return open("Genkan has no key for this host") };
+    let now = of.clock.now().as_seconds();
+    let claims = AccessClaims {
+        aud: host.to_string(),
+        sub: nobody(),
+        scope: Scope::Access,
+        iat: now,
+        exp: now + 120,
+        jti: random::id(),
+    };
+    let token = sign_access(&key.private, &claims);
+    let path = "com.atproto.server.checkAccountStatus";
+    let credential = Credential::Bearer(&token);
+    match of.client.call(&subject.origin, Method::GET, path, None, &credential).await {
+        Err(error) if error.is_refusal(400, "InvalidToken") => bad(
+            "it does not believe tokens signed with this host's key".to_owned(),
+            format!(
+                "set PDS_ENTRYWAY_JWT_VERIFY_KEY_K256_PUBLIC_KEY_HEX={}",
+                data_encoding::HEXLOWER.encode(&key.public.to_sec1_compressed())
+            ),
+        ),
+        Err(error) if error.is_refusal(400, "ExpiredToken") => {
+            bad("a fresh token is expired there".to_owned(), "set the host's clock right".to_owned())
+        }
+        Ok(_) => good("accepted".to_owned()),
+        Err(error) if error.is_refusal(400, "NotFound") || error.is_refusal(403, "AccountNotFound") => {
+            good("accepted".to_owned())
+        }
+        Err(error) => open(&error.to_string()),
+    }
+}
+
+/// An operation whose account key was never reserved there: that is what the host objects to, once it
+/// has found our rotation key in it and believed the signature. It makes nothing.
+async fn rotation_key(of: &Examiner, subject: &Subject) -> Verdict {
+    let rotation = of.ring.rotation();
+    let handle = probe_handle(of);
+    let data = Data::of_account(
+        vec![rotation.public().to_did_key()],
+        &unreserved_key(),
+        &handle,
+        subject.origin.as_str(),
+    );
+    let (did, operation) = genesis(data, rotation);
+    let body = json!({ "did": did, "handle": handle, "plcOp": operation });
+    match ask_for_account(of, subject, &Credential::None, body).await {
+        Err(HostError::Refused { status: 400, message, .. }) if message.contains("reserved signing key") => {
+            good("accepted".to_owned())
+        }
+        Err(error) if error.is_refusal(400, "IncompatibleDidDoc") => bad(
+            "it wants another rotation key in operations".to_owned(),
+            format!("set PDS_ENTRYWAY_PLC_ROTATION_KEY={}", rotation.public().to_did_key()),
+        ),
+        Err(error) => open(&error.to_string()),
+        Ok(_) => open("it made an account of a probe, which no host should"),
+    }
+}
+
+/// A service token of a DID that only our front knows: the host gets past it only by asking there.
+async fn directory_front(of: &Examiner, subject: &Subject, host: &Did) -> Verdict {
+    let Some(front) = &of.expected.front_url else {
+        return open("GENKAN_DIRECTORY_FRONT_LISTEN is empty: this Genkan has no front");
+    };
+    match of.client.page(front, "/_health").await {
+        Ok(answer) if answer.status == StatusCode::OK => {}
+        Ok(_) | Err(_) => {
+            return open(&format!("no front answers at {front}; is genkan serve running?"));
+        }
+    }
+    match with_probe_token(of, subject, host.as_str()).await {
+        Err(error) if was_believed(&error) => good(front.to_string()),
+        Err(error) => bad(
+            format!("it does not ask the PLC directory through {front} ({error})"),
+            format!("set PDS_DID_PLC_URL={front}, and let the host reach that address"),
+        ),
+        Ok(_) => open("it answered a probe with 200"),
+    }
+}
+
+/// The same token addressed to us: hosts take it for the entryway that they were told of.
+async fn entryway_did(of: &Examiner, subject: &Subject) -> Verdict {
+    let did = &of.expected.service_did;
+    match with_probe_token(of, subject, did.as_str()).await {
+        Err(error) if was_believed(&error) => good(did.to_string()),
+        Err(error) if error.is_refusal(401, "BadJwtAudience") => {
+            bad("its entryway has another DID".to_owned(), format!("set PDS_ENTRYWAY_DID={did}"))
+        }
+        Err(error) => open(&error.to_string()),
+        Ok(_) => open("it answered a probe with 200"),
+    }
+}
+
+async fn with_probe_token(of: &Examiner, subject: &Subject, audience: &str) -> Result<Answer, HostError> {
+    let probe = of.prober.fresh();
+    let now = of.clock.now().as_seconds();
+    let claims = service_auth::Claims {
+        iss: probe.did.clone(),
+        iss_fragment: None,
+        aud: audience.to_owned(),
+        lxm: CREATE_ACCOUNT.parse().ok(),
+        iat: Some(now),
+        exp: now + 60,
+        jti: Some(random::id()),
+    };
+    let token = service_auth::sign(&probe.key, &claims);
+    let body = json!({ "handle": probe_handle(of) });
+    ask_for_account(of, subject, &Credential::Bearer(&token), body).await
+}
+
+/// The token was good, and the missing operation is what the host objects to.
+fn was_believed(error: &HostError) -> bool {
+    matches!(error, HostError::Refused { status: 400, message, .. } if message.contains("plcOp"))
+}
+
+async fn ask_for_account(
+    of: &Examiner,
+    subject: &Subject,
+    credential: &Credential<'_>,
+    body: Value,
+) -> Result<Answer, HostError> {
+    of.client.call(&subject.origin, Method::POST, CREATE_ACCOUNT, Some(body), credential).await
+}
+
+/// By the `Date` of an answer, which has whole seconds.
+async fn clock(of: &Examiner, subject: &Subject) -> Verdict {
+    let answer =
+        match of.client.exchange(&subject.origin, Method::GET, "_health", None, &Credential::None).await {
+            Ok(answer) if answer.status.is_success() => answer,
+            Ok(answer) => return open(&refusal(&answer).to_string()),
+            Err(error) => return open(&error.to_string()),
+        };
+    let date = answer.headers.get(http::header::DATE).and_then(|date| date.to_str().ok());
+    let Some(theirs) = date.and_then(|date| httpdate::parse_http_date(date).ok()) else {
+        return open("it does not say the time");
+    };
+    let theirs = theirs.duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    let ours = Duration::from_millis(u64::try_from(of.clock.now().as_millis()).unwrap_or(0));
+    let apart = ours.abs_diff(theirs);
+    if apart <= SKEW {
+        return good("within two seconds of ours".to_owned());
+    }
+    bad(
+        format!("it is {} s apart from ours", apart.as_secs()),
+        "run a time service on both machines: tokens are judged to the second".to_owned(),
+    )
+}
+
+/// A well-formed DID that is nobody's.
+fn nobody() -> Did {
+    "did:plc:aaaaaaaaaaaaaaaaaaaaaaaa".parse().expect("a constant, and a DID")
+}
+
+fn probe_handle(of: &Examiner) -> Handle {
+    let domain = of.expected.handle_domains.first().map_or(".example.com", String::as_str);
+    format!("genkan-probe{domain}").parse().expect("a handle domain has a leading dot and is a domain")
+}
+
+/// The public half of a key that is thrown away.
+fn unreserved_key() -> PublicKey {
+    loop {
+        if let Ok(key) = K256PrivateKey::from_bytes(&random::bytes::<32>()) {
+            return key.public();
+        }
+    }
+}
+
+const fn good(detail: String) -> Verdict {
+    Verdict::Good { detail }
+}
+
+const fn bad(wrong: String, mend: String) -> Verdict {
+    Verdict::Bad { wrong, mend }
+}
+
+fn open(why: &str) -> Verdict {
+    Verdict::Open { why: why.to_owned() }
+}
+
+const CREATE_ACCOUNT: &str = "com.atproto.server.createAccount";
+const REACH: Duration = Duration::from_secs(5);
+const TRIED: &str = "0.5.";
+const SKEW: Duration = Duration::from_secs(2);

@@ -1,0 +1,91 @@
+//! What the directory said a moment ago, shared by all who ask meanwhile.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::StatusCode;
+use http::header::HeaderValue;
+use serde_json::{Value, json};
+
+use crate::base::flights::Flights;
+use crate::base::{Clock, Timestamp};
+
+/// An answer of the front.
+#[derive(Clone, Debug)]
+pub(super) struct Page {
+    pub(super) status: StatusCode,
+    pub(super) media_type: Option<HeaderValue>,
+    pub(super) body: Bytes,
+}
+
+impl Page {
+    pub(super) fn json(status: StatusCode, value: &Value) -> Self {
+        let media_type = Some(HeaderValue::from_static("application/json"));
+        Self { status, media_type, body: Bytes::from(value.to_string()) }
+    }
+
+    /// A refusal in the directory's own form.
+    pub(super) fn message(status: StatusCode, message: &str) -> Self {
+        Self::json(status, &json!({ "message": message }))
+    }
+
+    /// Only what is there, or was ended, is remembered: a DID unknown now may be written in a moment.
+    fn is_lasting(&self) -> bool {
+        matches!(self.status, StatusCode::OK | StatusCode::GONE)
+    }
+}
+
+/// Bounded by the number of pages, and each for a moment only.
+pub(super) struct Cache {
+    clock: Clock,
+    lifetime: Duration,
+    pages: Arc<quick_cache::sync::Cache<String, (Timestamp, Page)>>,
+    flights: Flights<Page>,
+    /// Goes up with everything forgotten: what was asked for before is not remembered.
+    forgotten: Arc<AtomicU64>,
+}
+
+impl Cache {
+    pub(super) fn new(clock: Clock, entries: usize, lifetime: Duration) -> Self {
+        let pages = Arc::new(quick_cache::sync::Cache::new(entries));
+        Self { clock, lifetime, pages, flights: Flights::default(), forgotten: Arc::default() }
+    }
+
+    pub(super) async fn get(
+        &self,
+        did: &str,
+        key: String,
+        look_up: impl Future<Output = Page> + Send + 'static,
+    ) -> Page {
+        debug_assert!(key.starts_with(did), "forgetting a DID forgets its keys");
+        if let Some((at, page)) = self.pages.get(&key)
+            && self.clock.now().since(at) < self.lifetime
+        {
+            return page;
+        }
+        let (pages, forgotten, now) =
+            (Arc::clone(&self.pages), Arc::clone(&self.forgotten), self.clock.now());
+        let name = key.clone();
+        let flight = self.flights.join(&key, async move {
+            let before = forgotten.load(Ordering::SeqCst);
+            let page = look_up.await;
+            if page.is_lasting() && forgotten.load(Ordering::SeqCst) == before {
+                pages.insert(name, (now, page.clone()));
+            }
+            page
+        });
+        flight.await.unwrap_or_else(|| Page::message(StatusCode::BAD_GATEWAY, "the look-up was broken off"))
+    }
+
+    pub(super) fn forget(&self, did: &str) {
+        self.forgotten.fetch_add(1, Ordering::SeqCst);
+        for part in ["", "/data", "/log", "/log/last", "/log/audit"] {
+            let key = format!("{did}{part}");
+            self.flights.forget(&key);
+            self.pages.remove(&key);
+        }
+    }
+}

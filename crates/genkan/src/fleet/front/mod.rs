@@ -1,0 +1,193 @@
+//! The directory front: what hosts have as `PDS_DID_PLC_URL` instead of the PLC directory itself.
+//!
+//! It passes reads on, remembers them for a moment, and passes writes on for DIDs that Genkan knows.
+//! No database is asked on the read path, so it is as available as the directory. Sign-up sees through
+//! it what became of an operation; moves will hold one exact operation back here. It listens for the
+//! hosts only. A *probe DID* is answered by the front itself: so it can be proven, from any process
+//! with our keys, that a host asks here and nowhere else.
+
+mod cache;
+mod probe;
+mod server;
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use genkan_protocol::syntax::Did;
+use http::header::{ACCEPT, CONTENT_TYPE, HeaderValue};
+use http::{Method, Request, StatusCode};
+use http_body_util::Full;
+
+use crate::base::fetch::{Trusted, TrustedError};
+use crate::base::{Clock, Origin};
+use cache::{Cache, Page};
+pub(crate) use probe::{ProbeIdentity, Prober};
+
+/// Whether Genkan has an account or a sign-up of this DID. `Err`: it cannot be said now.
+pub(crate) type Knows = dyn Fn(Did) -> BoxFuture<'static, Result<bool, crate::db::Error>> + Send + Sync;
+
+/// The front. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Front {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    directory: Origin,
+    client: Trusted,
+    timeout: Duration,
+    cache: Cache,
+    prober: Prober,
+    knows: Box<Knows>,
+}
+
+/// How the front is set up.
+pub(crate) struct FrontSettings {
+    pub(crate) directory: Origin,
+    pub(crate) timeout: Duration,
+    pub(crate) cache_entries: usize,
+    pub(crate) cache_lifetime: Duration,
+}
+
+/// What a host asks for.
+struct Asked {
+    method: Method,
+    did: String,
+    /// `""`, `/data`, `/log`, `/log/last` or `/log/audit`.
+    part: String,
+    body: Bytes,
+}
+
+impl Front {
+    pub(crate) fn new(
+        settings: FrontSettings,
+        client: Trusted,
+        clock: Clock,
+        prober: Prober,
+        knows: Box<Knows>,
+    ) -> Self {
+        let FrontSettings { directory, timeout, cache_entries, cache_lifetime } = settings;
+        let cache = Cache::new(clock, cache_entries, cache_lifetime);
+        Self { inner: Arc::new(Inner { directory, client, timeout, cache, prober, knows }) }
+    }
+
+    /// Something changed about this DID: the next reader asks the directory.
+    pub(crate) fn forget(&self, did: &str) {
+        self.inner.cache.forget(did);
+    }
+
+    /// Answers one request; `path` as it came.
+    async fn answer(&self, method: Method, path: &str, body: Bytes) -> Page {
+        if path == "/_health" && method == Method::GET {
+            return Page::json(StatusCode::OK, &serde_json::json!({ "genkan": "directory front" }));
+        }
+        let Some((did, part)) = split(path) else { return Page::message(StatusCode::NOT_FOUND, "not found") };
+        let asked = Asked { method, did, part, body };
+        if let Some(probe) = self.inner.prober.recognise(&asked.did) {
+            return probe.page(&asked.part);
+        }
+        match asked.method {
+            Method::GET | Method::HEAD => self.read(asked).await,
+            Method::POST if asked.part.is_empty() => self.write(asked).await,
+            _ => Page::message(StatusCode::METHOD_NOT_ALLOWED, "GET and POST are served here"),
+        }
+    }
+
+    async fn read(&self, asked: Asked) -> Page {
+        if !asked.did.starts_with("did:plc:") {
+            return Page::message(StatusCode::NOT_FOUND, "DID not registered");
+        }
+        let inner = Arc::clone(&self.inner);
+        let did = asked.did.clone();
+        let key = format!("{}{}", asked.did, asked.part);
+        let pass =
+            async move { inner.pass(&Asked { method: Method::GET, body: Bytes::new(), ..asked }).await };
+        self.inner.cache.get(&did, key, pass).await
+    }
+
+    async fn write(&self, asked: Asked) -> Page {
+        let did = asked.did.clone();
+        let known = match did.parse::<Did>() {
+            Ok(parsed) if parsed.is_plc() => (self.inner.knows)(parsed).await,
+            _ => Ok(false),
+        };
+        let page = match known {
+            Ok(true) => {
+                let page = self.inner.pass(&asked).await;
+                self.forget(&did);
+                page
+            }
+            Ok(false) => {
+                Page::message(StatusCode::FORBIDDEN, "only accounts of this service are written here")
+            }
+            Err(_) => Page::message(StatusCode::SERVICE_UNAVAILABLE, "it cannot be said now whose this is"),
+        };
+        tracing::info!(
+            account.did = %did,
+            status = page.status.as_u16(),
+            "directory front: an operation for {did} was answered {}", page.status.as_u16()
+        );
+        page
+    }
+}
+
+impl Inner {
+    /// Asks the directory; trouble becomes 502 or 504.
+    async fn pass(&self, asked: &Asked) -> Page {
+        let mut request = Request::new(Full::new(asked.body.clone()));
+        *request.method_mut() = asked.method.clone();
+        let Ok(uri) = format!("{}/{}{}", self.directory, asked.did, asked.part).parse() else {
+            return Page::message(StatusCode::NOT_FOUND, "not found");
+        };
+        *request.uri_mut() = uri;
+        let json = HeaderValue::from_static("application/json");
+        if asked.method == Method::POST {
+            request.headers_mut().insert(CONTENT_TYPE, json);
+        } else {
+            request
+                .headers_mut()
+                .insert(ACCEPT, HeaderValue::from_static("application/did+ld+json, application/json"));
+        }
+        match self.client.send(request, self.timeout, MAX_ANSWER_BYTES).await {
+            Ok(answer) => {
+                let media_type = answer.headers.get(CONTENT_TYPE).cloned();
+                Page { status: answer.status, media_type, body: answer.body }
+            }
+            Err(TrustedError::Unreachable(why)) => {
+                tracing::warn!(cause = %why, "the PLC directory cannot be reached");
+                Page::message(StatusCode::BAD_GATEWAY, "the PLC directory cannot be reached")
+            }
+            Err(error) => {
+                tracing::warn!(cause = %error, "the PLC directory did not answer");
+                Page::message(StatusCode::GATEWAY_TIMEOUT, "the PLC directory did not answer")
+            }
+        }
+    }
+}
+
+impl fmt::Debug for Front {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Front").field("directory", &self.inner.directory).finish_non_exhaustive()
+    }
+}
+
+/// `/did%3Aplc%3Aabc/log/last` into the DID and what of it is asked for.
+fn split(path: &str) -> Option<(String, String)> {
+    let (did, part) = match path.strip_prefix('/')?.split_once('/') {
+        Some((did, part)) => (did, format!("/{part}")),
+        None => (path.strip_prefix('/')?, String::new()),
+    };
+    let did = did.replace("%3A", ":").replace("%3a", ":");
+    let readable = did.parse::<Did>().is_ok();
+    let known = matches!(part.as_str(), "" | "/data" | "/log" | "/log/last" | "/log/audit");
+    (readable && known).then_some((did, part))
+}
+
+/// A history of many operations is long; more than this is none.
+const MAX_ANSWER_BYTES: usize = 1024 * 1024;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,116 @@
+//! A host as the rest of Genkan sees it.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+
+use genkan_protocol::syntax::Did;
+
+use super::HostId;
+use crate::base::{Origin, Secret, Timestamp};
+
+/// One PDS of the fleet. A snapshot: what the operator changes makes a new one, health excepted.
+#[derive(Clone, Debug)]
+pub(crate) struct Host {
+    pub(crate) id: HostId,
+    pub(crate) did: Did,
+    pub(crate) origin: Origin,
+    pub(crate) state: HostState,
+    /// Its share of new accounts among the others' weights; 0: none.
+    pub(crate) weight: u32,
+    /// How many accounts it may hold.
+    pub(crate) capacity: Option<u64>,
+    pub(crate) region: String,
+    pub(crate) sign_ups_per_hour: Option<u64>,
+    pub(crate) admin_password: Secret<String>,
+    pub(crate) version: Option<String>,
+    /// Bytes.
+    pub(crate) blob_limit: Option<u64>,
+    pub(crate) health: Arc<Health>,
+}
+
+/// What the operator wants of a host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum HostState {
+    /// It has its key, and waits to be added. Never in a snapshot.
+    Prepared,
+    Enabled,
+    /// It serves its accounts and gets no new ones.
+    Draining,
+    /// As draining; also, nothing is expected of it any more.
+    Retired,
+}
+
+impl HostState {
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Prepared => "prepared",
+            Self::Enabled => "enabled",
+            Self::Draining => "draining",
+            Self::Retired => "retired",
+        }
+    }
+
+    pub(super) fn parse(text: &str) -> Option<Self> {
+        [Self::Prepared, Self::Enabled, Self::Draining, Self::Retired]
+            .into_iter()
+            .find(|state| state.as_str() == text)
+    }
+}
+
+impl fmt::Display for HostState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// What the background probe last found. Kept across snapshots.
+#[derive(Debug)]
+pub(crate) struct Health {
+    up: AtomicBool,
+    since: AtomicI64,
+    checked_at: AtomicI64,
+    /// When it last left a sign-up without an answer.
+    doubted_at: AtomicI64,
+}
+
+impl Health {
+    pub(super) const fn new(up: bool, since: Timestamp, checked_at: Timestamp) -> Self {
+        Self {
+            up: AtomicBool::new(up),
+            since: AtomicI64::new(since.as_millis()),
+            checked_at: AtomicI64::new(checked_at.as_millis()),
+            doubted_at: AtomicI64::new(i64::MIN),
+        }
+    }
+
+    pub(crate) fn is_up(&self) -> bool {
+        self.up.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn since(&self) -> Timestamp {
+        Timestamp::from_millis(self.since.load(Ordering::Relaxed))
+    }
+
+    pub(crate) fn checked_at(&self) -> Timestamp {
+        Timestamp::from_millis(self.checked_at.load(Ordering::Relaxed))
+    }
+
+    /// Whether it failed somebody a moment ago, which the next probe may not have seen yet.
+    pub(super) fn is_doubted(&self, now: Timestamp) -> bool {
+        now.since(Timestamp::from_millis(self.doubted_at.load(Ordering::Relaxed))) < DOUBT
+    }
+
+    pub(super) fn doubt(&self, now: Timestamp) {
+        self.doubted_at.store(now.as_millis(), Ordering::Relaxed);
+    }
+
+    pub(super) fn set(&self, up: bool, now: Timestamp) {
+        if self.up.swap(up, Ordering::Relaxed) != up {
+            self.since.store(now.as_millis(), Ordering::Relaxed);
+        }
+        self.checked_at.store(now.as_millis(), Ordering::Relaxed);
+    }
+}
+
+const DOUBT: std::time::Duration = std::time::Duration::from_secs(10);

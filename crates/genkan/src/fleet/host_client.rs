@@ -1,0 +1,291 @@
+//! What Genkan itself asks of a host (`com.atproto.*` with the admin password, or with nothing).
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
+use genkan_protocol::crypto::PublicKey;
+use genkan_protocol::did_document::DidDocument;
+use genkan_protocol::plc::Operation;
+use genkan_protocol::syntax::{Did, Handle};
+use http::header::{AUTHORIZATION, CONTENT_TYPE};
+use http::{Method, Request};
+use http_body_util::Full;
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+
+use super::Host;
+use crate::base::fetch::{Answer, Trusted, TrustedError};
+use crate::base::{Origin, Secret};
+
+/// Calls hosts of the fleet, by the operator's own table. Cheap to clone.
+#[derive(Clone, Debug)]
+pub(crate) struct HostClient {
+    client: Trusted,
+    timeout: Duration,
+}
+
+/// Why a call did not succeed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum HostError {
+    /// Nothing was sent.
+    #[error("the host {0}")]
+    Unreachable(Arc<str>),
+    /// It may have been done.
+    #[error("the host {0}")]
+    Unanswered(Arc<str>),
+    #[error("the host refused: {status} {name}: {message}")]
+    Refused { status: u16, name: String, message: String },
+    /// It said yes, in words that are not understood.
+    #[error("the host answered with {0}")]
+    Garbage(Arc<str>),
+}
+
+impl HostError {
+    /// Whether the host may have acted all the same: look before trying again.
+    pub(crate) const fn may_be_done(&self) -> bool {
+        match self {
+            Self::Unreachable(_) => false,
+            Self::Unanswered(_) | Self::Garbage(_) => true,
+            Self::Refused { status, .. } => *status >= 500,
+        }
+    }
+
+    /// Whether the host said this.
+    pub(crate) fn is_refusal(&self, wanted_status: u16, wanted_name: &str) -> bool {
+        matches!(self, Self::Refused { status, name, .. } if *status == wanted_status && name == wanted_name)
+    }
+}
+
+/// What a host says of itself to everybody.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Description {
+    pub(crate) did: Did,
+    #[serde(default)]
+    pub(crate) available_user_domains: Vec<String>,
+    pub(crate) blob_upload_limit: Option<u64>,
+}
+
+/// What a host knows of an account.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct AccountInfo {
+    pub(crate) did: Did,
+    pub(crate) handle: String,
+    pub(crate) deactivated_at: Option<String>,
+}
+
+/// An account that a host has just made. Its session tokens are of no use and not kept.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Created {
+    pub(crate) did: Did,
+    pub(crate) did_doc: Option<DidDocument>,
+}
+
+/// A change of an account's status on its host.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum StatusChange {
+    Deactivated(bool),
+    TakenDown { applied: bool, reference: Option<String> },
+}
+
+/// What goes with a call besides its method and body.
+pub(super) enum Credential<'a> {
+    None,
+    Admin(&'a Secret<String>),
+    Bearer(&'a str),
+}
+
+impl HostClient {
+    pub(crate) const fn new(client: Trusted, timeout: Duration) -> Self {
+        Self { client, timeout }
+    }
+
+    /// The version it runs.
+    pub(crate) async fn health(&self, origin: &Origin, limit: Duration) -> Result<Option<String>, HostError> {
+        #[derive(Deserialize)]
+        struct Output {
+            version: Option<String>,
+        }
+        let request = request(origin, Method::GET, "_health", None, &Credential::None);
+        let answer = self.client.send(request, limit, MAX_BYTES).await.map_err(wire)?;
+        read::<Output>(&judge(answer)?).map(|output| output.version)
+    }
+
+    pub(crate) async fn describe_server(&self, origin: &Origin) -> Result<Description, HostError> {
+        let path = "com.atproto.server.describeServer";
+        read(&self.call(origin, Method::GET, path, None, &Credential::None).await?)
+    }
+
+    /// A key for a new account. It stays reserved until an account is made with it.
+    pub(crate) async fn reserve_signing_key(&self, host: &Host) -> Result<PublicKey, HostError> {
+        #[derive(Deserialize)]
+        #[serde(rename_all = "camelCase")]
+        struct Output {
+            signing_key: String,
+        }
+        let path = "com.atproto.server.reserveSigningKey";
+        let answer = self.call(&host.origin, Method::POST, path, Some(json!({})), &Credential::None).await?;
+        PublicKey::from_did_key(&read::<Output>(&answer)?.signing_key)
+            .map_err(|_| HostError::Garbage("a signing key that is none".into()))
+    }
+
+    pub(crate) async fn create_account(
+        &self,
+        host: &Host,
+        did: &Did,
+        handle: &Handle,
+        operation: &Operation,
+    ) -> Result<Created, HostError> {
+        let body = json!({ "did": did, "handle": handle, "plcOp": operation });
+        let path = "com.atproto.server.createAccount";
+        let answer = self.call(&host.origin, Method::POST, path, Some(body), &Credential::None).await?;
+        read(&answer)
+    }
+
+    /// `None`: the host has no such account.
+    pub(crate) async fn account_info(
+        &self,
+        host: &Host,
+        did: &Did,
+    ) -> Result<Option<AccountInfo>, HostError> {
+        let path = format!("com.atproto.admin.getAccountInfo?did={did}");
+        let credential = Credential::Admin(&host.admin_password);
+        match self.call(&host.origin, Method::GET, &path, None, &credential).await {
+            Ok(answer) => read(&answer).map(Some),
+            Err(error) if error.is_refusal(400, "NotFound") => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Only after the directory has the new handle: the host looks there.
+    pub(crate) async fn update_account_handle(
+        &self,
+        host: &Host,
+        did: &Did,
+        handle: &Handle,
+    ) -> Result<(), HostError> {
+        let body = json!({ "did": did, "handle": handle });
+        self.administer(host, "com.atproto.admin.updateAccountHandle", body).await
+    }
+
+    pub(crate) async fn update_subject_status(
+        &self,
+        host: &Host,
+        did: &Did,
+        change: &StatusChange,
+    ) -> Result<(), HostError> {
+        let mut body = json!({ "subject": { "$type": "com.atproto.admin.defs#repoRef", "did": did } });
+        match change {
+            StatusChange::Deactivated(applied) => body["deactivated"] = json!({ "applied": applied }),
+            StatusChange::TakenDown { applied, reference: Some(reference) } => {
+                body["takedown"] = json!({ "applied": applied, "ref": reference });
+            }
+            StatusChange::TakenDown { applied, reference: None } => {
+                body["takedown"] = json!({ "applied": applied })
+            }
+        }
+        self.administer(host, "com.atproto.admin.updateSubjectStatus", body).await
+    }
+
+    /// Succeeds also when there is no such account (any more).
+    pub(crate) async fn delete_account(&self, host: &Host, did: &Did) -> Result<(), HostError> {
+        self.administer(host, "com.atproto.admin.deleteAccount", json!({ "did": did })).await
+    }
+
+    async fn administer(&self, host: &Host, path: &str, body: Value) -> Result<(), HostError> {
+        let credential = Credential::Admin(&host.admin_password);
+        self.call(&host.origin, Method::POST, path, Some(body), &credential).await.map(drop)
+    }
+
+    /// One call; any answer but 2xx is a refusal.
+    pub(super) async fn call(
+        &self,
+        origin: &Origin,
+        method: Method,
+        path: &str,
+        body: Option<Value>,
+        credential: &Credential<'_>,
+    ) -> Result<Answer, HostError> {
+        judge(self.exchange(origin, method, path, body, credential).await?)
+    }
+
+    /// One call, whatever the answer.
+    pub(super) async fn exchange(
+        &self,
+        origin: &Origin,
+        method: Method,
+        path: &str,
+        body: Option<Value>,
+        credential: &Credential<'_>,
+    ) -> Result<Answer, HostError> {
+        let request = request(origin, method, path, body, credential);
+        self.client.send(request, self.timeout, MAX_BYTES).await.map_err(wire)
+    }
+
+    /// Any other page of the host, whatever the answer.
+    pub(super) async fn page(&self, origin: &Origin, path: &str) -> Result<Answer, HostError> {
+        let request = Request::get(format!("{origin}{path}"))
+            .body(Full::default())
+            .expect("an origin and a path make a URL");
+        self.client.send(request, self.timeout, MAX_BYTES).await.map_err(wire)
+    }
+}
+
+fn request(
+    origin: &Origin,
+    method: Method,
+    path: &str,
+    body: Option<Value>,
+    credential: &Credential<'_>,
+) -> Request<Full<Bytes>> {
+    let mut request = Request::builder().method(method).uri(format!("{origin}/xrpc/{path}"));
+    match credential {
+        Credential::None => {}
+        Credential::Admin(password) => {
+            let pair = STANDARD.encode(format!("admin:{}", password.expose()));
+            request = request.header(AUTHORIZATION, format!("Basic {pair}"));
+        }
+        Credential::Bearer(token) => request = request.header(AUTHORIZATION, format!("Bearer {token}")),
+    }
+    let body = match body {
+        Some(body) => {
+            request = request.header(CONTENT_TYPE, "application/json");
+            Bytes::from(body.to_string())
+        }
+        None => Bytes::new(),
+    };
+    request.body(Full::new(body)).expect("an origin and a method make a URL, base64 a header")
+}
+
+fn wire(error: TrustedError) -> HostError {
+    match error {
+        TrustedError::Unreachable(why) => HostError::Unreachable(format!("cannot be reached: {why}").into()),
+        TrustedError::Unanswered(why) => HostError::Unanswered(format!("did not answer: {why}").into()),
+        TrustedError::TooLarge(_) => HostError::Unanswered(error.to_string().into()),
+    }
+}
+
+fn judge(answer: Answer) -> Result<Answer, HostError> {
+    if answer.status.is_success() { Ok(answer) } else { Err(refusal(&answer)) }
+}
+
+/// The XRPC error of an answer; a bare status where there is none.
+pub(super) fn refusal(answer: &Answer) -> HostError {
+    let said: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
+    let text =
+        |name: &str| said.get(name).and_then(Value::as_str).unwrap_or_default().chars().take(300).collect();
+    HostError::Refused { status: answer.status.as_u16(), name: text("error"), message: text("message") }
+}
+
+fn read<T: DeserializeOwned>(answer: &Answer) -> Result<T, HostError> {
+    serde_json::from_slice(&answer.body)
+        .map_err(|error| HostError::Garbage(format!("what cannot be read: {error}").into()))
+}
+
+const MAX_BYTES: usize = 1024 * 1024;

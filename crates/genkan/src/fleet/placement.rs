@@ -1,0 +1,179 @@
+//! Which host a new account goes to: chance by weight, among those that can take it.
+
+use std::sync::Arc;
+
+use super::Host;
+use super::host::HostState;
+
+/// What placement knows of one host at this moment.
+#[derive(Clone, Debug)]
+pub(crate) struct Candidate {
+    pub(crate) host: Arc<Host>,
+    /// Accounts it holds, sign-ups under way included.
+    pub(crate) accounts: u64,
+    /// Whether one more sign-up keeps it within its rate.
+    pub(crate) within_rate: bool,
+    /// It failed a sign-up a moment ago.
+    pub(crate) doubted: bool,
+}
+
+/// Why a host gets no new account now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Against {
+    #[error("it is draining")]
+    Draining,
+    #[error("it is retired")]
+    Retired,
+    #[error("its weight is 0")]
+    NoWeight,
+    #[error("it is down")]
+    Down,
+    #[error("it did not answer a moment ago")]
+    Doubted,
+    #[error("it is full")]
+    Full,
+    #[error("it has had its sign-ups for now")]
+    OverRate,
+}
+
+/// One host's standing in the draw, for `genkan host place --explain`.
+#[derive(Clone, Debug)]
+pub(crate) struct Explanation {
+    pub(crate) candidate: Candidate,
+    /// Empty: it takes part.
+    pub(crate) against: Vec<Against>,
+    /// Its chance in the next draw, 0 to 1.
+    pub(crate) chance: f64,
+}
+
+/// Every reason against a host, not just the first.
+pub(crate) fn against(candidate: &Candidate) -> Vec<Against> {
+    let host = &candidate.host;
+    let state = match host.state {
+        HostState::Enabled => None,
+        HostState::Draining => Some(Against::Draining),
+        HostState::Prepared | HostState::Retired => Some(Against::Retired),
+    };
+    let full = host.capacity.is_some_and(|capacity| candidate.accounts >= capacity);
+    [
+        state,
+        (host.weight == 0).then_some(Against::NoWeight),
+        (!host.health.is_up()).then_some(Against::Down),
+        candidate.doubted.then_some(Against::Doubted),
+        full.then_some(Against::Full),
+        (!candidate.within_rate).then_some(Against::OverRate),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
+}
+
+pub(crate) fn explain(candidates: Vec<Candidate>) -> Vec<Explanation> {
+    let judged: Vec<_> = candidates.into_iter().map(|candidate| (against(&candidate), candidate)).collect();
+    let total: u64 =
+        judged.iter().filter(|(why, _)| why.is_empty()).map(|(_, one)| u64::from(one.host.weight)).sum();
+    let share = |candidate: &Candidate| f64::from(candidate.host.weight) / total_as_float(total);
+    judged
+        .into_iter()
+        .map(|(against, candidate)| {
+            let chance = if against.is_empty() { share(&candidate) } else { 0.0 };
+            Explanation { candidate, against, chance }
+        })
+        .collect()
+}
+
+/// The host that `draw` (0.0 up to, not including, 1.0) falls on; `None` when none takes part.
+pub(crate) fn choose(explanations: &[Explanation], draw: f64) -> Option<&Arc<Host>> {
+    let taking_part = || explanations.iter().filter(|one| one.chance > 0.0);
+    let mut left = draw;
+    for one in taking_part() {
+        if left < one.chance {
+            return Some(&one.candidate.host);
+        }
+        left -= one.chance;
+    }
+    // Chances add up to 1 but for rounding.
+    taking_part().last().map(|one| &one.candidate.host)
+}
+
+#[expect(clippy::cast_precision_loss, reason = "weights of all hosts together are far below 2^52")]
+const fn total_as_float(total: u64) -> f64 {
+    total as f64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::Timestamp;
+    use crate::fleet::Health;
+
+    fn candidate(id: &str, change: impl FnOnce(&mut Host)) -> Candidate {
+        let at = Timestamp::from_millis(0);
+        let mut host = Host {
+            id: id.into(),
+            did: format!("did:web:{id}.example.com").parse().unwrap(),
+            origin: format!("https://{id}.example.com").parse().unwrap(),
+            state: HostState::Enabled,
+            weight: 1,
+            capacity: None,
+            region: String::new(),
+            sign_ups_per_hour: None,
+            admin_password: crate::base::Secret::new(String::new()),
+            version: None,
+            blob_limit: None,
+            health: Arc::new(Health::new(true, at, at)),
+        };
+        change(&mut host);
+        Candidate { host: Arc::new(host), accounts: 10, within_rate: true, doubted: false }
+    }
+
+    #[test]
+    fn every_reason_against_a_host_is_named() {
+        let down = || Arc::new(Health::new(false, Timestamp::from_millis(0), Timestamp::from_millis(0)));
+        let plain = candidate("oak", |_| {});
+        let cases: [(Candidate, &[Against]); 10] = [
+            (plain.clone(), &[]),
+            (candidate("oak", |host| host.state = HostState::Draining), &[Against::Draining]),
+            (candidate("oak", |host| host.state = HostState::Retired), &[Against::Retired]),
+            (candidate("oak", |host| host.weight = 0), &[Against::NoWeight]),
+            (candidate("oak", |host| host.health = down()), &[Against::Down]),
+            (candidate("oak", |host| host.capacity = Some(10)), &[Against::Full]),
+            (candidate("oak", |host| host.capacity = Some(11)), &[]),
+            (Candidate { within_rate: false, ..plain.clone() }, &[Against::OverRate]),
+            (Candidate { doubted: true, ..plain }, &[Against::Doubted]),
+            (
+                candidate("oak", |host| {
+                    host.weight = 0;
+                    host.state = HostState::Draining;
+                }),
+                &[Against::Draining, Against::NoWeight],
+            ),
+        ];
+        for (candidate, expected) in cases {
+            assert_eq!(against(&candidate), expected);
+        }
+    }
+
+    #[test]
+    fn the_draw_falls_by_weight_among_those_that_take_part() {
+        let fleet = vec![
+            candidate("ash", |host| host.weight = 1),
+            candidate("elm", |host| host.state = HostState::Draining),
+            candidate("oak", |host| host.weight = 3),
+        ];
+        let explained = explain(fleet);
+        let chances: Vec<f64> = explained.iter().map(|one| one.chance).collect();
+        assert!(
+            chances.iter().zip([0.25, 0.0, 0.75]).all(|(have, want)| (have - want).abs() < 1e-9),
+            "{chances:?}"
+        );
+        let mut counts = std::collections::HashMap::new();
+        for step in 0..1000 {
+            let host = choose(&explained, f64::from(step) / 1000.0).unwrap();
+            *counts.entry(host.id.to_string()).or_insert(0) += 1;
+        }
+        assert_eq!((counts["ash"], counts["oak"], counts.get("elm")), (250, 750, None));
+        assert!(choose(&explain(vec![candidate("elm", |host| host.weight = 0)]), 0.5).is_none());
+        assert!(choose(&[], 0.5).is_none());
+    }
+}

@@ -1,0 +1,217 @@
+//! The hosts in memory.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::Duration;
+
+use genkan_protocol::syntax::Did;
+use tokio::sync::Notify;
+
+use super::host::{Health, Host, HostState};
+use super::placement::{self, Candidate, Explanation};
+use super::sql::{self, HostRow, ProbeRow};
+use super::{Error, HostId};
+use crate::base::{Clock, Secret, Timestamp, random};
+use crate::db::Db;
+use crate::db::feed::{Feed, Kind};
+use crate::keys::Ring;
+
+/// The fleet as it was last read; the changes feed has it read again. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Fleet {
+    inner: Arc<Inner>,
+}
+
+pub(super) struct Inner {
+    pub(super) db: Db,
+    pub(super) clock: Clock,
+    pub(super) ring: Ring,
+    pub(super) feed: Feed,
+    snapshot: RwLock<Arc<Snapshot>>,
+    counts: Mutex<HashMap<HostId, u64>>,
+    pace: Mutex<HashMap<HostId, Timestamp>>,
+    changed: Notify,
+}
+
+#[derive(Default)]
+struct Snapshot {
+    hosts: Arc<[Arc<Host>]>,
+    by_id: HashMap<HostId, Arc<Host>>,
+    by_did: HashMap<Did, Arc<Host>>,
+}
+
+impl Fleet {
+    /// Reads the fleet. Run [`Fleet::follow`] to hear of changes.
+    pub(crate) async fn open(db: Db, clock: Clock, ring: Ring, feed: Feed) -> Result<Self, Error> {
+        let inner = Inner {
+            db,
+            clock,
+            ring,
+            feed,
+            snapshot: RwLock::default(),
+            counts: Mutex::default(),
+            pace: Mutex::default(),
+            changed: Notify::new(),
+        };
+        let fleet = Self { inner: Arc::new(inner) };
+        fleet.reload().await?;
+        let listener = Arc::downgrade(&fleet.inner);
+        fleet.inner.feed.subscribe(Kind::Fleet, move |_| {
+            if let Some(inner) = listener.upgrade() {
+                inner.changed.notify_one();
+            }
+        });
+        Ok(fleet)
+    }
+
+    pub(crate) fn host(&self, id: &HostId) -> Option<Arc<Host>> {
+        self.snapshot().by_id.get(id).cloned()
+    }
+
+    pub(crate) fn by_did(&self, did: &str) -> Option<Arc<Host>> {
+        self.snapshot().by_did.get(did).cloned()
+    }
+
+    /// Every host that was added, draining and retired ones too, by name.
+    pub(crate) fn all(&self) -> Arc<[Arc<Host>]> {
+        Arc::clone(&self.snapshot().hosts)
+    }
+
+    /// A host for a new account, by weight among those with room. It counts there at once.
+    pub(crate) fn place(&self, now: Timestamp) -> Result<Arc<Host>, NoRoom> {
+        let explanations = self.explain(now);
+        let host = placement::choose(&explanations, random::fraction()).ok_or(NoRoom)?;
+        *self
+            .inner
+            .counts
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .entry(host.id.clone())
+            .or_insert(0) += 1;
+        if let Some(step) = step(host) {
+            let mut pace = self.inner.pace.lock().unwrap_or_else(PoisonError::into_inner);
+            let due = pace.entry(host.id.clone()).or_insert(now);
+            *due = (*due).max(now).plus(step);
+        }
+        Ok(Arc::clone(host))
+    }
+
+    /// This host left a sign-up without an answer: others are tried before it for a moment.
+    pub(crate) fn doubt(&self, host: &Host) {
+        host.health.doubt(self.inner.clock.now());
+    }
+
+    /// How every host stands in the next draw.
+    pub(crate) fn explain(&self, now: Timestamp) -> Vec<Explanation> {
+        let counts = self.inner.counts.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let pace = self.inner.pace.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let candidate = |host: &Arc<Host>| Candidate {
+            accounts: counts.get(&host.id).copied().unwrap_or(0),
+            within_rate: step(host).is_none() || pace.get(&host.id).is_none_or(|due| *due <= now.plus(BURST)),
+            doubted: host.health.is_doubted(now),
+            host: Arc::clone(host),
+        };
+        placement::explain(self.all().iter().map(candidate).collect())
+    }
+
+    /// How many accounts each host holds, counted by whoever owns them.
+    pub(crate) fn set_counts(&self, counts: HashMap<String, u64>) {
+        let counts = counts.into_iter().map(|(id, count)| (HostId::from(id), count)).collect();
+        *self.inner.counts.lock().unwrap_or_else(PoisonError::into_inner) = counts;
+    }
+
+    /// Reads again after each change that the feed tells of, for ever.
+    pub(crate) async fn follow(self) {
+        loop {
+            self.inner.changed.notified().await;
+            while let Err(cause) = self.reload().await {
+                tracing::warn!(cause = &cause as &dyn std::error::Error, "the fleet could not be read again");
+                tokio::time::sleep(RETRY).await;
+            }
+        }
+    }
+
+    /// Reads keys and hosts now.
+    pub(crate) async fn reload(&self) -> Result<(), Error> {
+        self.inner.ring.reload().await?;
+        let rows = sql::all(&self.inner.db).await?;
+        let probes = sql::probes(&self.inner.db).await?;
+        let before = self.snapshot();
+        let mut hosts = Vec::new();
+        for row in rows.into_iter().filter(|row| row.state != HostState::Prepared) {
+            let known = before.by_id.get(row.id.as_str()).map(|host| Arc::clone(&host.health));
+            let probed = probes.iter().find(|probe| probe.host_id == row.id).map(health_of);
+            let health = known.or(probed).unwrap_or_else(|| Arc::new(unknown_health(self.inner.clock.now())));
+            hosts.push(Arc::new(self.host_of(row, health)?));
+        }
+        let by_id = hosts.iter().map(|host| (host.id.clone(), Arc::clone(host))).collect();
+        let by_did = hosts.iter().map(|host| (host.did.clone(), Arc::clone(host))).collect();
+        let snapshot = Arc::new(Snapshot { hosts: hosts.into(), by_id, by_did });
+        *self.inner.snapshot.write().unwrap_or_else(PoisonError::into_inner) = snapshot;
+        Ok(())
+    }
+
+    fn host_of(&self, row: HostRow, health: Arc<Health>) -> Result<Host, Error> {
+        let corrupt = |column| crate::db::Error::Corrupt { table: "hosts", column, row: row.id.clone() };
+        let did = row.did.clone().ok_or_else(|| corrupt("did"))?;
+        let sealed = row.admin_password_sealed.as_deref().ok_or_else(|| corrupt("admin_password_sealed"))?;
+        let opened = self.inner.ring.sealer().open(PASSWORD_SEALED_AS, &row.id, sealed);
+        let opened =
+            opened.map_err(|cause| Error::Sealed { id: row.id.clone(), cause: cause.to_string() })?;
+        let password = String::from_utf8(opened.to_vec()).map_err(|_| corrupt("admin_password_sealed"))?;
+        Ok(Host {
+            id: HostId::from(row.id),
+            did,
+            origin: row.origin,
+            state: row.state,
+            weight: row.weight,
+            capacity: row.capacity,
+            region: row.region,
+            sign_ups_per_hour: row.sign_ups_per_hour,
+            admin_password: Secret::new(password),
+            version: row.version,
+            blob_limit: row.blob_limit,
+            health,
+        })
+    }
+
+    pub(super) fn inner(&self) -> &Inner {
+        &self.inner
+    }
+
+    fn snapshot(&self) -> Arc<Snapshot> {
+        Arc::clone(&self.inner.snapshot.read().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+/// No host takes new accounts now; [`Fleet::explain`] says why.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("no host has room for a new account")]
+pub(crate) struct NoRoom;
+
+impl fmt::Debug for Fleet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.all().iter().map(|host| &host.id)).finish()
+    }
+}
+
+fn health_of(probe: &ProbeRow) -> Arc<Health> {
+    Arc::new(Health::new(probe.up, probe.since, probe.checked_at))
+}
+
+/// Added, and not probed yet: adding it was a probe.
+const fn unknown_health(now: Timestamp) -> Health {
+    Health::new(true, now, now)
+}
+
+/// The time between two sign-ups at the host's rate.
+fn step(host: &Host) -> Option<Duration> {
+    host.sign_ups_per_hour.map(|per_hour| Duration::from_millis(3_600_000 / per_hour.max(1)))
+}
+
+/// `purpose` of the sealed admin passwords.
+pub(super) const PASSWORD_SEALED_AS: &str = "hosts.admin_password";
+/// So much of its rate a host may get at once.
+const BURST: Duration = Duration::from_secs(60);
+const RETRY: Duration = Duration::from_secs(1);
