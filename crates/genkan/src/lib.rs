@@ -7,6 +7,7 @@ pub mod db;
 
 // stories
 pub mod keys;
+pub(crate) mod renames;
 #[cfg_attr(not(test), expect(dead_code, reason = "the data path that asks for routes lands next"))]
 pub mod routing;
 

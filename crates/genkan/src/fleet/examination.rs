@@ -102,8 +102,9 @@ pub(crate) struct Expected {
     pub(crate) service_did: Did,
     /// Each with its leading dot.
     pub(crate) handle_domains: Vec<String>,
-    /// `None`: this Genkan has no front.
+    /// `None`: this Genkan has no front, and hosts go to the directory themselves.
     pub(crate) front_url: Option<Origin>,
+    pub(crate) directory_url: Origin,
 }
 
 /// Whom to examine.
@@ -134,7 +135,8 @@ impl Examiner {
     pub(crate) fn settings(&self, name: &str) -> Option<Vec<(&'static str, String)>> {
         let key = self.ring.host_key(name)?;
         let expected = &self.expected;
-        let mut settings = vec![
+        let directory = expected.front_url.as_ref().unwrap_or(&expected.directory_url);
+        Some(vec![
             ("PDS_ENTRYWAY_URL", expected.public_url.to_string()),
             ("PDS_ENTRYWAY_DID", expected.service_did.to_string()),
             (
@@ -143,9 +145,8 @@ impl Examiner {
             ),
             ("PDS_ENTRYWAY_PLC_ROTATION_KEY", self.ring.rotation().public().to_did_key()),
             ("PDS_SERVICE_HANDLE_DOMAINS", expected.handle_domains.join(",")),
-        ];
-        settings.extend(expected.front_url.as_ref().map(|url| ("PDS_DID_PLC_URL", url.to_string())));
-        Some(settings)
+            ("PDS_DID_PLC_URL", directory.to_string()),
+        ])
     }
 
     /// Makes every proof that can be made; a host that cannot be reached has one finding.

@@ -19,7 +19,7 @@ mod sql;
 pub(crate) mod testing;
 
 pub(crate) use examination::{Examination, Examiner, Expected, Finding, Proof, Subject, Verdict};
-pub(crate) use health::{ProbeSettings, watch};
+pub(crate) use health::{LastProbe, ProbeSettings, watch};
 pub(crate) use host::{Health, Host, HostState};
 pub(crate) use host_client::{AccountInfo, Created, Description, HostClient, HostError, StatusChange};
 pub(crate) use host_id::HostId;

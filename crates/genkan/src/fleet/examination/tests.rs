@@ -48,6 +48,7 @@ async fn stand() -> Stand {
         service_did: "did:web:example.com".parse().unwrap(),
         handle_domains: vec![".example.com".to_owned(), ".example.net".to_owned()],
         front_url: Some(front_url),
+        directory_url: directory.origin(),
     };
     let examiner = Examiner::new(host_client(), ring, expected, Clock::System);
     let host = FakeHost::start().await;

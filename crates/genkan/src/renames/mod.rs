@@ -1,0 +1,150 @@
+//! Handle changes: the directory first, then our record, then the host.
+//!
+//! A row holds the intent before anything is done elsewhere. *Recorded*: the new handle is reserved
+//! here, and the directory may have been told. *Published*: the directory has it, our record too, and
+//! the host is yet to hear. Each step looks before it acts and can be repeated; a chore goes on with
+//! what a crash, a host or the directory left half-way.
+
+mod saga;
+mod sql;
+#[cfg(test)]
+mod tests;
+
+use std::time::Duration;
+
+use genkan_protocol::syntax::Did;
+
+use crate::accounts::{self, Account, Accounts};
+use crate::base::{Clock, random};
+use crate::db::Db;
+use crate::db::audit::{self, Actor};
+use crate::fleet::{Fleet, HostClient};
+use crate::identity::{Directory, HandlePolicy, Handles, PolicyError};
+use crate::keys::Ring;
+
+/// Why a handle was not changed.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Error {
+    #[error(transparent)]
+    Handle(#[from] PolicyError),
+    #[error("Handle already taken")]
+    Taken,
+    /// Another change of the same account is under way.
+    #[error("another change of this handle is under way")]
+    UnderWay,
+    #[error("there is no such account")]
+    NoAccount,
+    /// The DID cannot be changed by us: its owner took our key out, or it was ended.
+    #[error("Genkan may not change this DID")]
+    NotOurs,
+    #[error("the PLC directory refused: {0}")]
+    Refused(String),
+    /// Recorded, and going on by itself; the same request again joins it.
+    #[error("the change is recorded and will be finished")]
+    Unfinished,
+    #[error(transparent)]
+    Storage(#[from] crate::db::Error),
+}
+
+impl From<accounts::Error> for Error {
+    fn from(cause: accounts::Error) -> Self {
+        use accounts::Error as E;
+        match cause {
+            E::HandleTaken | E::EmailTaken => Self::Taken,
+            E::NotFound | E::TakenDown => Self::NoAccount,
+            E::Storage(cause) => Self::Storage(cause),
+        }
+    }
+}
+
+impl From<sqlx::Error> for Error {
+    fn from(cause: sqlx::Error) -> Self {
+        Self::Storage(cause.into())
+    }
+}
+
+/// What handle changes work with.
+#[derive(Clone, Debug)]
+pub(crate) struct Neighbours {
+    pub(crate) db: Db,
+    pub(crate) clock: Clock,
+    pub(crate) accounts: Accounts,
+    pub(crate) ring: Ring,
+    pub(crate) fleet: Fleet,
+    pub(crate) hosts: HostClient,
+    pub(crate) directory: Directory,
+    pub(crate) handles: Handles,
+    pub(crate) policy: HandlePolicy,
+}
+
+/// Changes handles. Cheap to clone.
+#[derive(Clone, Debug)]
+pub(crate) struct Renames {
+    with: Neighbours,
+    /// Names this process in leases.
+    worker: String,
+}
+
+impl Renames {
+    pub(crate) fn new(with: Neighbours) -> Self {
+        Self { with, worker: random::id() }
+    }
+
+    /// Gives `account` the handle `typed`. It goes on to the end also when the client leaves.
+    ///
+    /// `Ok`: the directory and our records have it. The host hears of it now or, when it is away, later.
+    pub(crate) async fn rename(&self, account: &Account, typed: &str, actor: Actor<'_>) -> Result<(), Error> {
+        let (handle, _) = self.with.policy.for_account(typed, &account.did, &self.with.handles).await?;
+        let change = sql::Rename { did: account.did.to_string(), handle, step: sql::Step::Recorded };
+        self.record(&change, actor).await?;
+        let (this, did) = (self.clone(), account.did.clone());
+        let worked = tokio::spawn(async move { saga::go_on(&this, &did).await }).await;
+        match worked.unwrap_or(Err(Error::Unfinished))? {
+            saga::Settled::Done | saga::Settled::HostLater => Ok(()),
+            saga::Settled::DirectoryLater => Err(Error::Unfinished),
+            saga::Settled::Undone(why) => Err(why),
+        }
+    }
+
+    /// Writes the intent down, reserves the handle and takes the lease, in one transaction.
+    async fn record(&self, change: &sql::Rename, actor: Actor<'_>) -> Result<(), Error> {
+        let now = self.with.clock.now();
+        let until = now.plus(LEASE);
+        let mut tx = self.with.db.begin().await?;
+        if !sql::insert_or_replace(&mut tx, change, &self.worker, now, until).await? {
+            return Err(Error::UnderWay);
+        }
+        accounts::reserve_handle(&mut tx, &change.did, &change.handle).await?;
+        audit::record(&mut tx, now, actor, "account.rename", &change.did, change.handle.as_str()).await?;
+        tx.commit().await?;
+        Ok(())
+    }
+
+    /// Goes on with what was left half-way. Says how many were taken up.
+    pub(crate) async fn finish_broken_off(&self) -> Result<usize, Error> {
+        let mut taken_up = 0;
+        for did in sql::abandoned(&self.with.db, self.with.clock.now(), AT_ONCE).await? {
+            let now = self.with.clock.now();
+            let mut tx = self.with.db.begin().await?;
+            let mine = sql::take_lease(&mut tx, &did, &self.worker, now, now.plus(LEASE)).await?;
+            tx.commit().await?;
+            let Ok(did) = did.parse::<Did>() else { continue };
+            if !mine {
+                continue;
+            }
+            taken_up += 1;
+            if let Err(cause) = saga::go_on(self, &did).await {
+                tracing::warn!(
+                    account.did = %did,
+                    cause = &cause as &dyn std::error::Error,
+                    "the handle change of {did} could not go on"
+                );
+            }
+        }
+        Ok(taken_up)
+    }
+}
+
+/// Longer than all calls of one attempt together.
+const LEASE: Duration = Duration::from_secs(60);
+const AT_ONCE: i64 = 100;

@@ -1,0 +1,168 @@
+//! The steps of one handle change, by whoever holds its lease.
+
+use std::time::Duration;
+
+use genkan_protocol::plc::{self, Operation};
+use genkan_protocol::syntax::Did;
+
+use super::sql::{self, Rename, Step};
+use super::{Error, Renames};
+use crate::accounts;
+use crate::identity::{DirectoryError, Submission};
+
+/// How far a change has come.
+pub(super) enum Settled {
+    Done,
+    /// The directory and our record have it; the host does not answer.
+    HostLater,
+    /// The directory does not answer.
+    DirectoryLater,
+    /// It cannot be; all is as before.
+    Undone(Error),
+}
+
+pub(super) async fn go_on(of: &Renames, did: &Did) -> Result<Settled, Error> {
+    let Some(rename) = sql::find(&of.with.db, did.as_str()).await? else { return Ok(Settled::Done) };
+    if rename.step == Step::Recorded {
+        match publish(of, did, &rename).await {
+            Published::Yes => keep(of, did).await?,
+            Published::Later(why) => {
+                put_off(of, &rename, &why).await?;
+                return Ok(Settled::DirectoryLater);
+            }
+            Published::Never(why) => {
+                undo(of, &rename).await?;
+                return Ok(Settled::Undone(why));
+            }
+        }
+    }
+    tell_host(of, did, &rename).await
+}
+
+enum Published {
+    Yes,
+    Later(String),
+    Never(Error),
+}
+
+/// Makes the directory name the handle, unless it does already.
+async fn publish(of: &Renames, did: &Did, rename: &Rename) -> Published {
+    let directory = &of.with.directory;
+    let rotation = of.with.ring.rotation();
+    let mut refused = None;
+    for _ in 0..ATTEMPTS {
+        let last = match directory.log_last(did).await {
+            Ok(Some(last)) => last,
+            Ok(None) | Err(DirectoryError::Ended) => return Published::Never(Error::NotOurs),
+            Err(trouble) => return Published::Later(trouble.to_string()),
+        };
+        let Some(mut data) = last.data() else { return Published::Never(Error::NotOurs) };
+        if data.handle().as_ref() == Some(&rename.handle) && !matches!(last, Operation::LegacyCreate(_)) {
+            return Published::Yes;
+        }
+        // The same refusal of an unchanged log will not become better.
+        if let Some((prev, status, message)) = refused.take()
+            && prev == last.cid()
+        {
+            return if status == TOO_MANY {
+                Published::Later(message)
+            } else {
+                Published::Never(Error::Refused(message))
+            };
+        }
+        if !data.rotation_keys.contains(&rotation.public().to_did_key()) {
+            return Published::Never(Error::NotOurs);
+        }
+        data.set_handle(&rename.handle);
+        match directory.submit(did, &plc::update(&last.cid(), data, rotation)).await {
+            Submission::Accepted => return Published::Yes,
+            Submission::Unreachable(why) => return Published::Later(why.to_string()),
+            // It may be in the log: look there, and send again only if it is not.
+            Submission::Unanswered(_) => {}
+            Submission::Refused { status, message } => refused = Some((last.cid(), status, message)),
+        }
+    }
+    Published::Later("the directory does not answer clearly".to_owned())
+}
+
+/// Our record follows the directory; every process forgets what it had in memory.
+async fn keep(of: &Renames, did: &Did) -> Result<(), Error> {
+    let now = of.with.clock.now();
+    let mut tx = of.with.db.begin().await?;
+    if !sql::publish(&mut tx, did.as_str(), &of.worker).await? {
+        return Err(Error::UnderWay);
+    }
+    accounts::take_reserved_handle(&mut tx, did.as_str()).await?;
+    Ok(of.with.accounts.commit_change(tx, now, did.as_str()).await?)
+}
+
+/// The host looks at the directory itself before it believes us.
+async fn tell_host(of: &Renames, did: &Did, rename: &Rename) -> Result<Settled, Error> {
+    let Some(account) = of.with.accounts.find(did.as_str()).await? else {
+        return finish(of, rename).await;
+    };
+    let Some(host) = of.with.fleet.host(&account.host) else {
+        put_off(of, rename, "the account's host is not in the fleet").await?;
+        return Ok(Settled::HostLater);
+    };
+    let mut why = String::new();
+    for pause in PAUSES {
+        tokio::time::sleep(pause).await;
+        match of.with.hosts.update_account_handle(&host, did, &rename.handle).await {
+            Ok(()) => return finish(of, rename).await,
+            Err(error) => {
+                // Another replica's front may remember the old document for a moment.
+                let too_early = why_too_early(&error.to_string());
+                why = error.to_string();
+                if !too_early {
+                    break;
+                }
+            }
+        }
+    }
+    tracing::warn!(
+        account.did = %did,
+        host.id = %host.id,
+        cause = %why,
+        "host {} was not told of the new handle of {did}; it will be", host.id
+    );
+    put_off(of, rename, &why).await?;
+    Ok(Settled::HostLater)
+}
+
+fn why_too_early(error: &str) -> bool {
+    error.contains("does not match DID doc")
+}
+
+async fn finish(of: &Renames, rename: &Rename) -> Result<Settled, Error> {
+    let mut tx = of.with.db.begin().await?;
+    sql::remove(&mut tx, &rename.did, &of.worker).await?;
+    tx.commit().await?;
+    Ok(Settled::Done)
+}
+
+/// The directory never had it: the reserved handle is free again.
+async fn undo(of: &Renames, rename: &Rename) -> Result<(), Error> {
+    let now = of.with.clock.now();
+    let mut tx = of.with.db.begin().await?;
+    if sql::remove(&mut tx, &rename.did, &of.worker).await? {
+        accounts::release_reserved_handle(&mut tx, &rename.did).await?;
+        of.with.accounts.commit_change(tx, now, &rename.did).await?;
+    }
+    Ok(())
+}
+
+async fn put_off(of: &Renames, rename: &Rename, why: &str) -> Result<(), Error> {
+    let again = of.with.clock.now().plus(AGAIN);
+    let mut tx = of.with.db.begin().await?;
+    sql::put_off(&mut tx, &rename.did, &of.worker, again, why).await?;
+    tx.commit().await?;
+    Ok(())
+}
+
+/// Looks and acts of one go, a race with another operation of the same DID included.
+const ATTEMPTS: usize = 3;
+const TOO_MANY: u16 = 429;
+const AGAIN: Duration = Duration::from_secs(15);
+/// Before each try at the host.
+const PAUSES: [Duration; 3] = [Duration::ZERO, Duration::from_millis(500), Duration::from_millis(1500)];
