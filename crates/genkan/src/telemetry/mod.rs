@@ -1,0 +1,15 @@
+//! What Genkan says about itself: log lines, a line per request, counters.
+//!
+//! Nothing here ever waits for a reader: a log line that cannot be written at once is dropped and
+//! counted, and counting is one relaxed addition. No secret, e-mail address or client address becomes
+//! a label of a metric.
+
+mod crash_point;
+mod logs;
+pub(crate) mod metrics;
+mod request_line;
+
+pub(crate) use crash_point::crash_point;
+pub(crate) use logs::Logs;
+pub(crate) use metrics::Metrics;
+pub(crate) use request_line::RequestLine;
