@@ -1,0 +1,133 @@
+//! Counts in this process's memory, bounded and quick.
+
+use std::collections::HashMap;
+use std::hash::{BuildHasher as _, BuildHasherDefault, Hash, Hasher, RandomState};
+use std::sync::{Mutex, PoisonError};
+
+use super::{Verdict, window_start};
+use crate::base::Timestamp;
+use crate::config::Rate;
+
+/// Locks, so that worker threads seldom meet.
+const SHARDS: usize = 64;
+/// Clients remembered in a shard: together a million, some 32 MiB when a flood fills it.
+const MOST_IN_SHARD: usize = 16_384;
+
+#[derive(Debug)]
+pub(super) struct Memory {
+    hasher: RandomState,
+    shards: Box<[Mutex<Shard>]>,
+    most_in_shard: usize,
+}
+
+#[derive(Debug, Default)]
+struct Shard {
+    counts: HashMap<u64, Count, BuildHasherDefault<Ready>>,
+    /// When counts of earlier windows were last dropped.
+    swept: i64,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Count {
+    window_start: Timestamp,
+    window_end: Timestamp,
+    count: u64,
+}
+
+impl Memory {
+    pub(super) fn new() -> Self {
+        Self::of_size(SHARDS, MOST_IN_SHARD)
+    }
+
+    fn of_size(shards: usize, most_in_shard: usize) -> Self {
+        let shards = (0..shards).map(|_| Mutex::default()).collect();
+        Self { hasher: RandomState::new(), shards, most_in_shard }
+    }
+
+    /// Counts one more, and says what it comes to.
+    pub(super) fn count<K: Hash + ?Sized>(&self, key: &K, rate: Rate, now: Timestamp) -> Verdict {
+        // The hash stands for the key: it is keyed by chance, so nobody can make two clients share one.
+        let hash = self.hasher.hash_one(key);
+        let start = window_start(now, rate.per);
+        let Some(shard) = usize::try_from(hash >> 32).ok().and_then(|high| self.shards.get(high % self.shards.len())) else {
+            return Verdict::of(rate, 1, start);
+        };
+        let mut shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = shard.counts.get_mut(&hash) {
+            if count.window_start != start {
+                *count = Count { window_start: start, window_end: start.plus(rate.per), count: 0 };
+            }
+            count.count += 1;
+            return Verdict::of(rate, count.count, start);
+        }
+        if shard.counts.len() >= self.most_in_shard {
+            shard.make_room(self.most_in_shard, now);
+        }
+        shard.counts.insert(hash, Count { window_start: start, window_end: start.plus(rate.per), count: 1 });
+        Verdict::of(rate, 1, start)
+    }
+}
+
+impl Shard {
+    /// Drops what is over; in a flood from more addresses than fit, the quietest half of the rest.
+    fn make_room(&mut self, most: usize, now: Timestamp) {
+        if now.as_seconds() != self.swept {
+            self.swept = now.as_seconds();
+            self.counts.retain(|_, count| count.window_end > now);
+        }
+        if self.counts.len() >= most {
+            let mut counts: Vec<u64> = self.counts.values().map(|count| count.count).collect();
+            let middle = counts.len() / 2;
+            let median = *counts.select_nth_unstable(middle).1;
+            let mut spare = middle;
+            self.counts.retain(|_, count| {
+                if count.count > median || spare == 0 {
+                    return true;
+                }
+                spare -= 1;
+                false
+            });
+        }
+    }
+}
+
+/// The keys are hashes already.
+#[derive(Debug, Default)]
+struct Ready(u64);
+
+impl Hasher for Ready {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, _: &[u8]) {
+        unreachable!("the keys are numbers of 64 bits");
+    }
+
+    fn write_u64(&mut self, hash: u64) {
+        self.0 = hash;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn a_flood_of_addresses_neither_grows_without_bound_nor_frees_the_loudest() {
+        let memory = Memory::of_size(4, 256);
+        let rate = Rate { count: 5, per: Duration::from_mins(5) };
+        let now = Timestamp::from_seconds(1_000_000_000);
+        for _ in 0..10 {
+            memory.count("loud", rate, now);
+        }
+        for number in 0..10_000 {
+            memory.count(&number, rate, now);
+        }
+        let kept: usize = memory.shards.iter().map(|shard| shard.lock().unwrap().counts.len()).sum();
+        assert!(kept <= 4 * 256, "{kept}");
+        assert!(!memory.count("loud", rate, now).allowed);
+    }
+}

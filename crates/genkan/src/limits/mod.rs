@@ -1,0 +1,282 @@
+//! Rate limits: how often one client may ask for something.
+//!
+//! A room of the ground, since the edge counts on its hot path what the handlers count in theirs, and
+//! the sweep needs neither. A *limit* counts in fixed windows that begin with the clock's full ones, as
+//! the reference PDS publishes them. What is asked for often (every request of a client address, or of
+//! a registered host) is counted in this process's memory; what is rare and dear (sign-ins, sign-ups,
+//! handle changes) is counted in the database, so that all replicas count together. An attempt is
+//! always counted before its work, so that attempts at once do not slip through.
+
+mod memory;
+mod shared;
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::base::Timestamp;
+use crate::config::{self, Rate};
+use crate::db::{self, Db};
+use crate::telemetry::metrics::{Counter, Metrics, RATE_LIMITED};
+
+use memory::Memory;
+
+/// Cheap to clone; all clones count together.
+#[derive(Clone, Debug)]
+pub(crate) struct RateLimits {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    enabled: bool,
+    global: Rate,
+    host_ceiling: Rate,
+    rates: config::Limits,
+    memory: Memory,
+    refused_globally: Counter,
+    refused_hosts: Counter,
+    metrics: Metrics,
+}
+
+/// What is counted in the database.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Limit {
+    /// By identifier and client address.
+    CreateSession,
+    /// By client address.
+    CreateAccount,
+    /// By DID.
+    UpdateHandle,
+}
+
+impl Limit {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::CreateSession => "createSession",
+            Self::CreateAccount => "createAccount",
+            Self::UpdateHandle => "updateHandle",
+        }
+    }
+}
+
+/// What one count came to. `None` where limits are switched off.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Verdict {
+    pub(crate) rate: Rate,
+    pub(crate) allowed: bool,
+    pub(crate) remaining: u32,
+    pub(crate) reset: Timestamp,
+}
+
+impl Verdict {
+    fn of(rate: Rate, count: u64, window_start: Timestamp) -> Self {
+        let most = u64::from(rate.count);
+        Self {
+            rate,
+            allowed: count <= most,
+            remaining: u32::try_from(most.saturating_sub(count)).unwrap_or(u32::MAX),
+            reset: window_start.plus(rate.per),
+        }
+    }
+
+    /// Whole seconds until it is worth another try; at least one.
+    pub(crate) fn retry_after(&self, now: Timestamp) -> u64 {
+        self.reset.since(now).as_millis().div_ceil(1000).max(1).try_into().unwrap_or(u64::MAX)
+    }
+
+    /// The one that a client should heed.
+    fn tighter(self, other: Self) -> Self {
+        match (self.allowed, other.allowed) {
+            (true, false) => other,
+            (false, true) => self,
+            // Both refuse: the later end counts. Both allow: what is nearer to refusing.
+            (false, false) => if other.reset > self.reset { other } else { self },
+            (true, true) => if other.remaining < self.remaining { other } else { self },
+        }
+    }
+}
+
+impl RateLimits {
+    pub(crate) fn new(config: &config::Config, metrics: &Metrics) -> Self {
+        let refused = |limit| metrics.counter(&RATE_LIMITED, &[limit]);
+        Self {
+            inner: Arc::new(Inner {
+                enabled: config.limits.rates_enabled,
+                global: config.limits.global,
+                host_ceiling: config.fleet.host_ceiling,
+                rates: config.limits.clone(),
+                memory: Memory::new(),
+                refused_globally: refused("global"),
+                refused_hosts: refused("host"),
+                metrics: metrics.clone(),
+            }),
+        }
+    }
+
+    /// Counts one request of a client address. `host` is the registered host that passed it on, if one
+    /// did: hosts have a ceiling of their own. For every request, so it takes some 100 ns and no `await`.
+    pub(crate) fn request(&self, client: IpAddr, host: Option<&str>, now: Timestamp) -> Option<Verdict> {
+        let inner = &*self.inner;
+        if !inner.enabled {
+            return None;
+        }
+        let of_client = inner.memory.count(&Place::of(client), inner.global, now);
+        if !of_client.allowed {
+            inner.refused_globally.increment();
+        }
+        let Some(host) = host else { return Some(of_client) };
+        let of_host = inner.memory.count(host, inner.host_ceiling, now);
+        if !of_host.allowed {
+            inner.refused_hosts.increment();
+        }
+        Some(of_client.tighter(of_host))
+    }
+
+    /// Counts one attempt for all replicas. Call it before the work; `key` says whose attempt it is.
+    pub(crate) async fn attempt(
+        &self,
+        db: &Db,
+        limit: Limit,
+        key: &str,
+        now: Timestamp,
+    ) -> Result<Option<Verdict>, db::Error> {
+        let inner = &*self.inner;
+        if !inner.enabled {
+            return Ok(None);
+        }
+        let (short, long) = match limit {
+            Limit::CreateSession => (inner.rates.create_session, Some(inner.rates.create_session_daily)),
+            Limit::CreateAccount => (inner.rates.create_account, None),
+            Limit::UpdateHandle => (inner.rates.update_handle, Some(inner.rates.update_handle_daily)),
+        };
+        let rates: Vec<Rate> = std::iter::once(short).chain(long).collect();
+        let verdicts = shared::count(db, limit.name(), key, &rates, now).await?;
+        let tightest = verdicts.into_iter().reduce(Verdict::tighter);
+        if tightest.is_some_and(|verdict| !verdict.allowed) {
+            inner.metrics.counter(&RATE_LIMITED, &[limit.name()]).increment();
+        }
+        Ok(tightest)
+    }
+
+    /// Drops what was counted in windows that are over. Returns how many rows.
+    pub(crate) async fn sweep(&self, db: &Db, now: Timestamp) -> Result<u64, db::Error> {
+        let rates = &self.inner.rates;
+        let longest = [
+            rates.create_session,
+            rates.create_session_daily,
+            rates.create_account,
+            rates.update_handle,
+            rates.update_handle_daily,
+        ]
+        .map(|rate| rate.per)
+        .into_iter()
+        .max()
+        .unwrap_or_default();
+        shared::sweep(db, now.minus(longest)).await
+    }
+}
+
+/// The key of a [`Limit::CreateSession`] attempt.
+pub(crate) fn identifier_and_address(identifier: &str, client: IpAddr) -> String {
+    format!("{} {}", identifier.trim().to_lowercase(), Place::of(client))
+}
+
+/// The key of a [`Limit::CreateAccount`] attempt.
+pub(crate) fn address(client: IpAddr) -> String {
+    Place::of(client).to_string()
+}
+
+/// Where a client is, as far as limits tell them apart: an IPv4 address, or the /64 of an IPv6 address,
+/// since that is what one customer is given.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Place(IpAddr);
+
+impl Place {
+    pub(crate) fn of(address: IpAddr) -> Self {
+        match address.to_canonical() {
+            IpAddr::V6(address) => Self(IpAddr::V6((u128::from(address) & !u128::from(u64::MAX)).into())),
+            address @ IpAddr::V4(_) => Self(address),
+        }
+    }
+}
+
+impl std::fmt::Display for Place {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// When the window that `now` lies in began.
+fn window_start(now: Timestamp, per: Duration) -> Timestamp {
+    let per = i64::try_from(per.as_millis()).unwrap_or(i64::MAX).max(1);
+    Timestamp::from_millis(now.as_millis().div_euclid(per) * per)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+
+    const NOW: Timestamp = Timestamp::from_seconds(1_000_000_000);
+
+    fn limits(pairs: &[(&str, &str)]) -> RateLimits {
+        let all = [("GENKAN_PUBLIC_URL", "https://example.com")].into_iter().chain(pairs.iter().copied());
+        let config = Config::load(&config::Environment::from_pairs(all), None).unwrap();
+        RateLimits::new(&config, &Metrics::default())
+    }
+
+    fn ip(text: &str) -> IpAddr {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn a_client_has_so_many_requests_in_a_window() {
+        let limits = limits(&[("GENKAN_RATE_GLOBAL", "3/5m")]);
+        let mut remaining = Vec::new();
+        for _ in 0..4 {
+            let verdict = limits.request(ip("192.0.2.1"), None, NOW).unwrap();
+            remaining.push((verdict.allowed, verdict.remaining));
+        }
+        assert_eq!(remaining, [(true, 2), (true, 1), (true, 0), (false, 0)]);
+        assert!(limits.request(ip("192.0.2.2"), None, NOW).unwrap().allowed);
+        let verdict = limits.request(ip("192.0.2.1"), None, NOW).unwrap();
+        assert_eq!(verdict.reset, window_start(NOW, Duration::from_mins(5)).plus(Duration::from_mins(5)));
+        assert_eq!(verdict.retry_after(NOW), verdict.reset.since(NOW).as_secs());
+        assert!(limits.request(ip("192.0.2.1"), None, verdict.reset).unwrap().allowed);
+    }
+
+    #[test]
+    fn one_customer_is_one_client() {
+        let same = |one: &str, other: &str| Place::of(ip(one)) == Place::of(ip(other));
+        assert!(same("2001:db8:1:2::1", "2001:db8:1:2:ffff::2"));
+        assert!(!same("2001:db8:1:2::1", "2001:db8:1:3::1"));
+        assert!(same("::ffff:192.0.2.1", "192.0.2.1"));
+        assert!(!same("192.0.2.1", "192.0.2.2"));
+    }
+
+    #[test]
+    fn a_host_has_a_ceiling_whomever_it_speaks_for() {
+        let limits = limits(&[("GENKAN_HOST_CEILING", "2/5m")]);
+        let ask = |client: u8| limits.request(IpAddr::from([192, 0, 2, client]), Some("one"), NOW).unwrap().allowed;
+        assert_eq!([ask(1), ask(2), ask(3)], [true, true, false]);
+        assert!(limits.request(ip("192.0.2.3"), Some("two"), NOW).unwrap().allowed);
+    }
+
+    #[test]
+    fn limits_can_be_switched_off() {
+        let limits = limits(&[("GENKAN_RATE_LIMITS_ENABLED", "false"), ("GENKAN_RATE_GLOBAL", "1/5m")]);
+        assert_eq!(limits.request(ip("192.0.2.1"), None, NOW), None);
+    }
+
+    #[test]
+    fn the_tighter_verdict_is_told() {
+        let rate = Rate { count: 10, per: Duration::from_mins(5) };
+        let daily = Rate { count: 300, per: Duration::from_hours(24) };
+        let verdict = |rate, count| Verdict::of(rate, count, NOW);
+        for (one, other, told) in [(1, 1, rate), (11, 11, rate), (1, 301, daily), (11, 301, daily), (1, 299, daily)] {
+            assert_eq!(verdict(rate, one).tighter(verdict(daily, other)).rate, told, "{one} {other}");
+            assert_eq!(verdict(daily, other).tighter(verdict(rate, one)).rate, told, "{one} {other}");
+        }
+    }
+}

@@ -1,0 +1,107 @@
+//! Counts in the database, for all replicas together: the table `rate_counters`.
+
+use std::fmt::Write as _;
+
+use sha2::{Digest as _, Sha256};
+use sqlx::Row as _;
+
+use super::{Verdict, window_start};
+use crate::base::Timestamp;
+use crate::config::Rate;
+use crate::db::{Db, Error};
+
+/// Counts one more in each rate's window.
+pub(super) async fn count(
+    db: &Db,
+    limit: &str,
+    key: &str,
+    rates: &[Rate],
+    now: Timestamp,
+) -> Result<Vec<Verdict>, Error> {
+    let mut tx = db.begin().await?;
+    let mut verdicts = Vec::with_capacity(rates.len());
+    for rate in rates {
+        let start = window_start(now, rate.per);
+        let row = sqlx::query(
+            "INSERT INTO rate_counters (bucket, window_start, count) VALUES ($1, $2, 1) \
+             ON CONFLICT (bucket, window_start) DO UPDATE SET count = rate_counters.count + 1 \
+             RETURNING count",
+        )
+        .bind(bucket(limit, *rate, key))
+        .bind(start.as_millis())
+        .fetch_one(&mut *tx)
+        .await?;
+        let count: i64 = row.try_get("count")?;
+        verdicts.push(Verdict::of(*rate, u64::try_from(count).unwrap_or(u64::MAX), start));
+    }
+    tx.commit().await?;
+    Ok(verdicts)
+}
+
+/// Drops the counts of windows that began before `oldest`.
+pub(super) async fn sweep(db: &Db, oldest: Timestamp) -> Result<u64, Error> {
+    let mut tx = db.begin().await?;
+    let done = sqlx::query("DELETE FROM rate_counters WHERE window_start < $1")
+        .bind(oldest.as_millis())
+        .execute(&mut *tx)
+        .await?;
+    tx.commit().await?;
+    Ok(done.rows_affected())
+}
+
+/// Keys hold e-mail addresses and client addresses, which have no business in the database: a hash will do.
+fn bucket(limit: &str, rate: Rate, key: &str) -> String {
+    let digest = Sha256::digest(format!("{limit} {rate} {key}"));
+    digest.iter().take(16).fold(String::with_capacity(32), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::db::on_each_database;
+
+    const RATES: [Rate; 2] =
+        [Rate { count: 2, per: Duration::from_mins(5) }, Rate { count: 3, per: Duration::from_hours(24) }];
+    const NOW: Timestamp = Timestamp::from_seconds(1_000_000_000);
+
+    on_each_database!(replicas_count_together, attempts_at_once_do_not_slip_through, old_windows_are_swept);
+
+    async fn allowed(db: &Db, key: &str, now: Timestamp) -> Vec<bool> {
+        count(db, "test", key, &RATES, now).await.unwrap().iter().map(|verdict| verdict.allowed).collect()
+    }
+
+    async fn replicas_count_together(db: Db) {
+        assert_eq!(allowed(&db, "ann", NOW).await, [true, true]);
+        assert_eq!(allowed(&db.clone(), "ann", NOW).await, [true, true]);
+        assert_eq!(allowed(&db, "ann", NOW).await, [false, true]);
+        assert_eq!(allowed(&db, "eve", NOW).await, [true, true]);
+        assert_eq!(allowed(&db, "ann", NOW.plus(Duration::from_mins(5))).await, [true, false]);
+    }
+
+    async fn attempts_at_once_do_not_slip_through(db: Db) {
+        let tasks: Vec<_> = (0..8)
+            .map(|_| {
+                let db = db.clone();
+                tokio::spawn(async move { allowed(&db, "ann", NOW).await == [true, true] })
+            })
+            .collect();
+        let mut passed = 0;
+        for task in tasks {
+            passed += usize::from(task.await.unwrap());
+        }
+        assert_eq!(passed, 2);
+    }
+
+    async fn old_windows_are_swept(db: Db) {
+        allowed(&db, "ann", NOW).await;
+        let [short, long] = RATES.map(|rate| window_start(NOW, rate.per));
+        assert_eq!(sweep(&db, long).await.unwrap(), 0);
+        assert_eq!(sweep(&db, short).await.unwrap(), 1);
+        assert_eq!(sweep(&db, NOW.plus(Duration::from_mins(5))).await.unwrap(), 1);
+    }
+}
