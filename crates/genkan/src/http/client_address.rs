@@ -1,0 +1,113 @@
+//! Whose request this is, as far as addresses tell.
+//!
+//! The socket's address, unless it is that of a proxy the operator listed or of a registered host: they
+//! say in `X-Forwarded-For` whom they speak for. Read from its end, where the last trusted one wrote.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::{Arc, PoisonError, RwLock};
+
+use http::HeaderMap;
+use ipnet::IpNet;
+
+/// The address that limits and logs go by. In every request that reaches the local door.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct ClientAddr(pub(crate) IpAddr);
+
+/// The registered host that passed the request on for its user.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct ViaHost(pub(crate) Arc<str>);
+
+/// Who may say for whom they speak. Cheap to clone.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Trusted {
+    proxies: Arc<[IpNet]>,
+    hosts: Arc<RwLock<Arc<HashMap<IpAddr, Arc<str>>>>>,
+}
+
+impl Trusted {
+    pub(crate) fn new(proxies: &[IpNet]) -> Self {
+        Self { proxies: proxies.into(), hosts: Arc::default() }
+    }
+
+    /// The addresses of the registered hosts, each with the host's name; whoever watches the fleet sets them anew.
+    pub(crate) fn set_hosts(&self, hosts: HashMap<IpAddr, Arc<str>>) {
+        *self.hosts.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(hosts);
+    }
+
+    /// The client of a request that came from `peer`, and the host it came through.
+    pub(crate) fn client(&self, peer: IpAddr, headers: &HeaderMap) -> (ClientAddr, Option<ViaHost>) {
+        let mut client = peer.to_canonical();
+        let mut via = None;
+        if !self.believes(client, &mut via) {
+            return (ClientAddr(client), None);
+        }
+        let said = headers.get_all("x-forwarded-for").iter().rev();
+        let said = said.flat_map(|value| value.to_str().unwrap_or_default().rsplit(','));
+        for address in said {
+            // What cannot be read ends the walk: nothing before it can be trusted.
+            let Some(address) = read(address.trim()) else { break };
+            client = address.to_canonical();
+            if !self.believes(client, &mut via) {
+                break;
+            }
+        }
+        (ClientAddr(client), via)
+    }
+
+    /// Whether this address speaks for others. A host is noted: the first one on the way from us.
+    fn believes(&self, address: IpAddr, via: &mut Option<ViaHost>) -> bool {
+        if self.proxies.iter().any(|network| network.contains(&address)) {
+            return true;
+        }
+        // One host does not speak for another.
+        if via.is_some() {
+            return false;
+        }
+        let hosts = Arc::clone(&self.hosts.read().unwrap_or_else(PoisonError::into_inner));
+        *via = hosts.get(&address).map(|name| ViaHost(Arc::clone(name)));
+        via.is_some()
+    }
+}
+
+/// An address; some proxies write its port too.
+fn read(text: &str) -> Option<IpAddr> {
+    text.parse().ok().or_else(|| text.parse::<std::net::SocketAddr>().ok().map(|address| address.ip()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_listed_ones_are_believed_and_only_as_far_as_they_reach() {
+        let trusted = Trusted::new(&["10.0.0.0/8".parse().unwrap(), "::1/128".parse().unwrap()]);
+        trusted.set_hosts(HashMap::from([
+            ("198.51.100.7".parse().unwrap(), Arc::from("one")),
+            ("198.51.100.8".parse().unwrap(), Arc::from("two")),
+        ]));
+        for (peer, said, client, via) in [
+            ("192.0.2.1", &["203.0.113.9"][..], "192.0.2.1", None),
+            ("10.0.0.1", &[], "10.0.0.1", None),
+            ("10.0.0.1", &["203.0.113.9"], "203.0.113.9", None),
+            ("10.0.0.1", &["6.6.6.6, 203.0.113.9"], "203.0.113.9", None),
+            ("10.0.0.1", &["6.6.6.6", "203.0.113.9"], "203.0.113.9", None),
+            ("10.0.0.1", &["203.0.113.9, 10.2.3.4"], "203.0.113.9", None),
+            ("10.0.0.1", &["6.6.6.6, garbage"], "10.0.0.1", None),
+            ("10.0.0.1", &["6.6.6.6, garbage, 203.0.113.9"], "203.0.113.9", None),
+            ("10.0.0.1", &["203.0.113.9:4444"], "203.0.113.9", None),
+            ("::1", &["2001:db8::9"], "2001:db8::9", None),
+            ("::ffff:10.0.0.1", &["::ffff:203.0.113.9"], "203.0.113.9", None),
+            ("198.51.100.7", &["203.0.113.9"], "203.0.113.9", Some("one")),
+            ("198.51.100.7", &["6.6.6.6, 203.0.113.9"], "203.0.113.9", Some("one")),
+            ("10.0.0.1", &["203.0.113.9, 198.51.100.7"], "203.0.113.9", Some("one")),
+            ("198.51.100.7", &["6.6.6.6, 198.51.100.8"], "198.51.100.8", Some("one")),
+            ("198.51.100.7", &[], "198.51.100.7", Some("one")),
+        ] {
+            let headers = said.iter().map(|line| ("x-forwarded-for".parse().unwrap(), line.parse().unwrap())).collect();
+            let (found, through) = trusted.client(peer.parse().unwrap(), &headers);
+            assert_eq!(found.0, client.parse::<IpAddr>().unwrap(), "{peer} {said:?}");
+            assert_eq!(through.as_ref().map(|host| &*host.0), via, "{peer} {said:?}");
+        }
+    }
+}

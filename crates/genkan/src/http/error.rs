@@ -1,0 +1,196 @@
+//! What a refused XRPC call is answered with, and which failure of a room becomes which answer.
+//!
+//! Every room's error has its `From` here or beside the handlers of its owner, matched without `_`, so
+//! that a new failure makes the compiler ask for its status.
+
+use std::borrow::Cow;
+use std::error::Error as StdError;
+use std::fmt::Write as _;
+
+use axum::response::{IntoResponse, Response};
+use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
+use http::StatusCode;
+
+use crate::db;
+
+/// An answer in the form `{"error", "message"}`, and for us why.
+#[derive(Debug)]
+pub(crate) struct XrpcError {
+    pub(crate) status: StatusCode,
+    pub(crate) name: Cow<'static, str>,
+    pub(crate) message: Cow<'static, str>,
+    headers: Vec<(HeaderName, HeaderValue)>,
+    /// Logged where the answer is made, and never sent.
+    cause: Option<Box<dyn StdError + Send + Sync>>,
+}
+
+pub(crate) type XrpcResult<T> = Result<T, XrpcError>;
+
+impl XrpcError {
+    pub(crate) fn new(
+        status: StatusCode,
+        name: impl Into<Cow<'static, str>>,
+        message: impl Into<Cow<'static, str>>,
+    ) -> Self {
+        Self { status, name: name.into(), message: message.into(), headers: Vec::new(), cause: None }
+    }
+
+    /// 400 `InvalidRequest`.
+    pub(crate) fn invalid(message: impl Into<Cow<'static, str>>) -> Self {
+        bad_request("InvalidRequest", message)
+    }
+
+    /// 400 `InvalidRequest`, naming the verbs that there are.
+    pub(crate) fn wrong_verb(allowed: &'static str) -> Self {
+        Self::invalid(format!("wrong HTTP method, expected {allowed}"))
+            .with(ALLOW, HeaderValue::from_static(allowed))
+    }
+
+    /// 413 `PayloadTooLarge`.
+    pub(crate) fn too_large(message: impl Into<Cow<'static, str>>) -> Self {
+        Self::new(StatusCode::PAYLOAD_TOO_LARGE, "PayloadTooLarge", message)
+    }
+
+    /// 500: a bug of ours. The client learns nothing of it.
+    pub(crate) fn internal(cause: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
+        let mut error =
+            Self::new(StatusCode::INTERNAL_SERVER_ERROR, "InternalServerError", "something went wrong here");
+        error.cause = Some(cause.into());
+        error
+    }
+
+    /// 503 `NotEnoughResources`: worth another try soon.
+    pub(crate) fn unavailable(message: impl Into<Cow<'static, str>>) -> Self {
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "NotEnoughResources", message)
+            .with(RETRY_AFTER, HeaderValue::from_static("5"))
+    }
+
+    /// 501 `MethodNotImplemented`, saying who answers it.
+    pub(crate) fn not_here(message: impl Into<Cow<'static, str>>) -> Self {
+        Self::new(StatusCode::NOT_IMPLEMENTED, "MethodNotImplemented", message)
+    }
+
+    pub(crate) fn with(mut self, name: HeaderName, value: HeaderValue) -> Self {
+        self.headers.push((name, value));
+        self
+    }
+
+    pub(crate) fn because(mut self, cause: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
+        self.cause = Some(cause.into());
+        self
+    }
+
+    fn body(&self) -> Vec<u8> {
+        genkan_protocol::xrpc_error::XrpcError::new(self.status.as_u16(), self.name.clone(), self.message.clone())
+            .body()
+    }
+}
+
+pub(crate) fn bad_request(name: &'static str, message: impl Into<Cow<'static, str>>) -> XrpcError {
+    XrpcError::new(StatusCode::BAD_REQUEST, name, message)
+}
+
+/// With the challenge that clients look for on every 401.
+pub(crate) fn unauthorized(name: &'static str, message: impl Into<Cow<'static, str>>) -> XrpcError {
+    XrpcError::new(StatusCode::UNAUTHORIZED, name, message)
+        .with(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"genkan\""))
+}
+
+pub(crate) fn forbidden(name: &'static str, message: impl Into<Cow<'static, str>>) -> XrpcError {
+    XrpcError::new(StatusCode::FORBIDDEN, name, message)
+}
+
+/// The name of the error of an answer, for the log and the metrics.
+#[derive(Clone, Debug)]
+pub(crate) struct ErrorName(pub(crate) Cow<'static, str>);
+
+impl IntoResponse for XrpcError {
+    fn into_response(self) -> Response {
+        if let Some(cause) = &self.cause {
+            let chain = chain(cause.as_ref());
+            if self.status == StatusCode::INTERNAL_SERVER_ERROR {
+                tracing::error!(cause = chain, "answered {} {}", self.status.as_u16(), self.name);
+            } else {
+                tracing::warn!(cause = chain, "answered {} {}", self.status.as_u16(), self.name);
+            }
+        }
+        let mut response = Response::new(self.body().into());
+        *response.status_mut() = self.status;
+        let headers = response.headers_mut();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        headers.insert(GENKAN_ERROR, HeaderValue::from_static("gateway"));
+        for (name, value) in self.headers {
+            headers.append(name, value);
+        }
+        response.extensions_mut().insert(ErrorName(self.name));
+        response
+    }
+}
+
+/// Tells Genkan's errors from those of a host behind it.
+pub(crate) const GENKAN_ERROR: HeaderName = HeaderName::from_static("x-genkan-error");
+
+/// A cause with all that lies below it, on one line.
+fn chain(cause: &(dyn StdError + 'static)) -> String {
+    let mut text = cause.to_string();
+    let mut below = cause.source();
+    while let Some(cause) = below {
+        let _ = write!(text, ": {cause}");
+        below = cause.source();
+    }
+    text
+}
+
+impl From<genkan_protocol::xrpc_error::XrpcError> for XrpcError {
+    fn from(error: genkan_protocol::xrpc_error::XrpcError) -> Self {
+        match StatusCode::from_u16(error.status) {
+            Ok(status) if status.is_client_error() || status.is_server_error() => {
+                Self::new(status, error.name, error.message)
+            }
+            _ => Self::internal(error),
+        }
+    }
+}
+
+impl From<db::Error> for XrpcError {
+    fn from(error: db::Error) -> Self {
+        if error.is_passing() {
+            Self::unavailable("the database is busy, try again").because(error)
+        } else {
+            Self::internal(error)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http_body_util::BodyExt as _;
+
+    use super::*;
+
+    async fn answer(error: XrpcError) -> (u16, String, Response) {
+        let (head, body) = error.into_response().into_parts();
+        let bytes = body.collect().await.unwrap().to_bytes();
+        (head.status.as_u16(), String::from_utf8(bytes.to_vec()).unwrap(), Response::from_parts(head, axum::body::Body::empty()))
+    }
+
+    #[tokio::test]
+    async fn a_cause_is_never_sent() {
+        let (status, body, _) = answer(XrpcError::internal("password=hunter2")).await;
+        assert_eq!((status, body.as_str()), (500, r#"{"error":"InternalServerError","message":"something went wrong here"}"#));
+    }
+
+    #[tokio::test]
+    async fn each_answer_has_its_headers() {
+        let (status, _, response) = answer(unauthorized("AuthMissing", "no token")).await;
+        assert_eq!(status, 401);
+        assert!(response.headers().contains_key(WWW_AUTHENTICATE));
+        let (status, _, response) = answer(XrpcError::from(db::Error::Away(sqlx::Error::PoolTimedOut))).await;
+        assert_eq!((status, response.headers()[RETRY_AFTER].to_str().unwrap()), (503, "5"));
+        let (status, _, response) = answer(XrpcError::wrong_verb("POST")).await;
+        assert_eq!((status, response.headers()[ALLOW].to_str().unwrap()), (400, "POST"));
+        let (status, ..) = answer(XrpcError::from(db::Error::Newer { found: 2, known: 1 })).await;
+        assert_eq!(status, 500);
+    }
+}

@@ -1,0 +1,180 @@
+//! Reading what XRPC calls bring: a JSON body, or parameters in the query.
+
+use std::io::Read as _;
+
+use axum::extract::{FromRequest, FromRequestParts, Request};
+use flate2::bufread::GzDecoder;
+use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
+use http::request::Parts;
+use http::{HeaderMap, StatusCode};
+use http_body_util::{BodyExt as _, LengthLimitError, Limited};
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use super::error::{XrpcError, XrpcResult};
+
+/// The JSON body of a procedure. Everything about it is checked: type, coding, size, depth, text.
+#[derive(Debug)]
+pub(crate) struct XrpcInput<T>(pub(crate) T);
+
+/// How large a body may be; put into each request by the router.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct BodyLimits {
+    pub(crate) sent: usize,
+    pub(crate) unpacked: usize,
+}
+
+impl Default for BodyLimits {
+    fn default() -> Self {
+        Self { sent: 150_000, unpacked: 1 << 20 }
+    }
+}
+
+impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for XrpcInput<T> {
+    type Rejection = XrpcError;
+
+    async fn from_request(request: Request, _: &S) -> XrpcResult<Self> {
+        let limits = request.extensions().get::<BodyLimits>().copied().unwrap_or_default();
+        check_type(request.headers())?;
+        let packed = is_packed(request.headers())?;
+        let body = read(request, limits.sent).await?;
+        let body = if packed { unpack(&body, limits.unpacked)? } else { body };
+        parse(&body).map(Self)
+    }
+}
+
+fn check_type(headers: &HeaderMap) -> XrpcResult<()> {
+    let Some(given) = headers.get(CONTENT_TYPE) else {
+        return Err(XrpcError::invalid("the body's Content-Type must be given: application/json"));
+    };
+    let essence = given.to_str().ok().and_then(|given| given.split(';').next()).unwrap_or_default().trim();
+    if essence.eq_ignore_ascii_case("application/json") {
+        Ok(())
+    } else {
+        Err(XrpcError::invalid("the body's Content-Type must be application/json"))
+    }
+}
+
+/// Whether the body is gzip. Nothing else is taken, and gzip in gzip neither.
+fn is_packed(headers: &HeaderMap) -> XrpcResult<bool> {
+    let mut codings = headers.get_all(CONTENT_ENCODING).iter();
+    let coding = codings.next().map_or(Ok("identity"), |coding| coding.to_str()).unwrap_or_default();
+    let packed = match coding.trim().to_ascii_lowercase().as_str() {
+        "identity" | "" => Some(false),
+        "gzip" | "x-gzip" => Some(true),
+        _ => None,
+    };
+    packed.filter(|_| codings.next().is_none()).ok_or_else(|| {
+        XrpcError::new(
+            StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            "UnsupportedMediaType",
+            "the body's Content-Encoding must be identity or gzip",
+        )
+    })
+}
+
+async fn read(request: Request, limit: usize) -> XrpcResult<Vec<u8>> {
+    let too_large = || XrpcError::too_large(format!("the body must not have more than {limit} bytes"));
+    let announced = request.headers().get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
+    if announced.is_some_and(|length| length > limit as u64) {
+        return Err(too_large());
+    }
+    match Limited::new(request.into_body(), limit).collect().await {
+        Ok(body) => Ok(body.to_bytes().into()),
+        Err(error) if error.is::<LengthLimitError>() => Err(too_large()),
+        Err(_) => Err(XrpcError::invalid("the body broke off")),
+    }
+}
+
+fn unpack(packed: &[u8], limit: usize) -> XrpcResult<Vec<u8>> {
+    let wrong = |_| XrpcError::invalid("the body is not gzip");
+    let mut decoder = GzDecoder::new(packed);
+    let mut body = Vec::new();
+    decoder.by_ref().take(limit as u64 + 1).read_to_end(&mut body).map_err(wrong)?;
+    if body.len() > limit {
+        return Err(XrpcError::too_large(format!("the unpacked body must not have more than {limit} bytes")));
+    }
+    if !decoder.into_inner().is_empty() {
+        return Err(XrpcError::invalid("there is more behind the gzip body"));
+    }
+    Ok(body)
+}
+
+/// First as any JSON, so that unknown members are checked like known ones; then as what is asked for.
+fn parse<T: DeserializeOwned>(body: &[u8]) -> XrpcResult<T> {
+    if body.is_empty() {
+        return Err(XrpcError::invalid("the body is empty; JSON is expected"));
+    }
+    let text = std::str::from_utf8(body).map_err(|_| XrpcError::invalid("the body is not UTF-8"))?;
+    let value: Value = serde_json::from_str(text).map_err(|error| {
+        XrpcError::invalid(format!("the body is not JSON (line {}, column {})", error.line(), error.column()))
+    })?;
+    check_value(&value, 1)?;
+    serde_json::from_value(value).map_err(|error| XrpcError::invalid(input_message(&error.to_string())))
+}
+
+/// Objects and arrays within each other, at most. Below what the JSON parser itself stops at.
+const DEEPEST: usize = 64;
+
+fn check_value(value: &Value, depth: usize) -> XrpcResult<()> {
+    if depth > DEEPEST && matches!(value, Value::Array(_) | Value::Object(_)) {
+        return Err(XrpcError::invalid(format!("the body is nested more than {DEEPEST} deep")));
+    }
+    match value {
+        Value::String(text) => check_text(text),
+        Value::Array(items) => items.iter().try_for_each(|item| check_value(item, depth + 1)),
+        Value::Object(members) => members.iter().try_for_each(|(name, value)| {
+            check_text(name)?;
+            check_value(value, depth + 1)
+        }),
+        Value::Null | Value::Bool(_) | Value::Number(_) => Ok(()),
+    }
+}
+
+fn check_text(text: &str) -> XrpcResult<()> {
+    if text.contains('\0') { Err(XrpcError::invalid("a text contains a NUL character")) } else { Ok(()) }
+}
+
+/// The parser's own words repeat what was sent; that may be long.
+fn input_message(words: &str) -> String {
+    let mut short: String = words.chars().take(200).collect();
+    if short.len() < words.len() {
+        short.push('…');
+    }
+    format!("input: {short}")
+}
+
+/// The parameters of a query. Lists are repeated parameters.
+#[derive(Debug)]
+pub(crate) struct XrpcQuery<T>(pub(crate) T);
+
+impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for XrpcQuery<T> {
+    type Rejection = XrpcError;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> XrpcResult<Self> {
+        let query = parts.uri.query().unwrap_or_default();
+        check_query(query)?;
+        serde_html_form::from_str(query)
+            .map(Self)
+            .map_err(|error| XrpcError::invalid(input_message(&format!("parameters: {error}"))))
+    }
+}
+
+/// Form decoding is lenient; a stray `%`, bad UTF-8 and NUL are refused before.
+fn check_query(query: &str) -> XrpcResult<()> {
+    let mut decoded = Vec::with_capacity(query.len());
+    let mut bytes = query.bytes();
+    while let Some(byte) = bytes.next() {
+        if byte == b'%' {
+            let mut digit = || bytes.next().and_then(|digit| char::from(digit).to_digit(16));
+            match (digit(), digit()) {
+                (Some(high), Some(low)) => decoded.extend(u8::try_from(high * 16 + low)),
+                _ => return Err(XrpcError::invalid("parameters: there is a % without two digits")),
+            }
+        } else {
+            decoded.push(byte);
+        }
+    }
+    let text = std::str::from_utf8(&decoded).map_err(|_| XrpcError::invalid("parameters: they are not UTF-8"))?;
+    check_text(text)
+}

@@ -1,0 +1,36 @@
+//! What a person with a browser, or a crawler, finds at the root.
+
+use axum::extract::State;
+
+use super::router::Doors;
+
+pub(super) async fn landing(State(doors): State<Doors>) -> String {
+    let service = &doors.config.service;
+    let mut text = format!(
+        "{name}\n\n\
+         This is the front door to AT Protocol accounts: an entryway that runs Genkan.\n\
+         People choose names below {domains} and sign in, with any app, at {url}.\n\n\
+         Apps: most of the API is below /xrpc/. Begin with /xrpc/com.atproto.server.describeServer\n",
+        name = service.name,
+        domains = service.handle_domains.join(" or "),
+        url = service.public_url,
+    );
+    for (what, value) in [
+        ("Contact", &service.contact_email),
+        ("Privacy policy", &service.privacy_policy_url),
+        ("Terms of service", &service.terms_of_service_url),
+    ] {
+        if let Some(value) = value {
+            text.push_str(what);
+            text.push_str(": ");
+            text.push_str(value);
+            text.push('\n');
+        }
+    }
+    text
+}
+
+/// Crawlers may read the public API; there is nothing else to find.
+pub(super) async fn robots() -> &'static str {
+    "# Everything that is public here may be read.\nUser-agent: *\nAllow: /\n"
+}

@@ -1,0 +1,29 @@
+//! The local door: what Genkan answers itself, over axum.
+//!
+//! A handler decodes, makes one call into a room below, and encodes. Every refusal is an
+//! [`XrpcError`](error::XrpcError). The edge hands requests in, each with its [`ClientAddr`] and
+//! [`RequestId`]; where one is missing (in tests, on the operator's listener) the layers fill it in.
+
+mod client_address;
+pub(crate) mod cors;
+mod describe_server;
+pub(crate) mod error;
+mod health;
+mod json;
+mod landing;
+mod ops;
+pub(crate) mod rate_headers;
+mod router;
+mod tls_check;
+mod verbs;
+
+pub(crate) use client_address::{ClientAddr, Trusted, ViaHost};
+pub(crate) use error::{XrpcError, XrpcResult};
+pub(crate) use health::Readiness;
+pub(crate) use json::{XrpcInput, XrpcQuery};
+pub(crate) use ops::ops_router;
+pub(crate) use router::{Counted, Doors, RequestId, own_routes, with_layers};
+pub(crate) use verbs::{procedure, query};
+
+#[cfg(test)]
+mod tests;

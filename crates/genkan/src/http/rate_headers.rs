@@ -1,0 +1,46 @@
+//! How a rate limit's verdict is told: the published `RateLimit-*` headers, and 429.
+
+use http::header::{HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
+use http::StatusCode;
+
+use super::error::XrpcError;
+use crate::base::Timestamp;
+use crate::limits::Verdict;
+
+/// Says how far the client is from the limit.
+pub(crate) fn put(headers: &mut HeaderMap, verdict: &Verdict) {
+    for (name, value) in fields(verdict) {
+        headers.insert(name, value);
+    }
+}
+
+/// 429 `RateLimitExceeded`, with the time until another try is worth it.
+pub(crate) fn refusal(verdict: &Verdict, now: Timestamp) -> XrpcError {
+    let error = XrpcError::new(StatusCode::TOO_MANY_REQUESTS, "RateLimitExceeded", "too many requests, try again later")
+        .with(RETRY_AFTER, verdict.retry_after(now).into());
+    fields(verdict).into_iter().fold(error, |error, (name, value)| error.with(name, value))
+}
+
+/// Refuses unless the verdict allows. For handlers, after [`RateLimits::attempt`](crate::limits::RateLimits::attempt).
+pub(crate) fn heed(verdict: Option<Verdict>, now: Timestamp) -> Result<(), XrpcError> {
+    match verdict {
+        Some(verdict) if !verdict.allowed => Err(refusal(&verdict, now)),
+        _ => Ok(()),
+    }
+}
+
+fn fields(verdict: &Verdict) -> [(HeaderName, HeaderValue); 4] {
+    let name = HeaderName::from_static;
+    [
+        (name("ratelimit-limit"), verdict.rate.count.into()),
+        (name("ratelimit-remaining"), verdict.remaining.into()),
+        // Seconds since the epoch, as the reference PDS tells it.
+        (name("ratelimit-reset"), verdict.reset.as_seconds().into()),
+        (
+            name("ratelimit-policy"),
+            format!("{};w={}", verdict.rate.count, verdict.rate.per.as_secs())
+                .parse()
+                .expect("two numbers make a header value"),
+        ),
+    ]
+}

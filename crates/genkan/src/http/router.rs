@@ -1,0 +1,234 @@
+//! The layers around every local answer, in one list, and the routes of this room.
+
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::Instant;
+
+use axum::Router;
+use axum::extract::{Request, State};
+use axum::middleware::{Next, from_fn, from_fn_with_state};
+use axum::response::{IntoResponse as _, Response};
+use axum::routing::get;
+use futures_util::FutureExt as _;
+use http::{HeaderName, HeaderValue, Method, StatusCode};
+
+use super::client_address::{ClientAddr, Trusted, ViaHost};
+use super::error::{ErrorName, XrpcError, unauthorized};
+use super::json::BodyLimits;
+use super::{cors, describe_server, health, landing, rate_headers, tls_check, verbs};
+use crate::accounts::Homes;
+use crate::base::{Clock, random};
+use crate::config::Config;
+use crate::limits::RateLimits;
+use crate::routing;
+use crate::telemetry::metrics::{Histogram, Metrics, PANICS, REFUSALS, REQUEST_DURATION, REQUESTS};
+use crate::telemetry::RequestLine;
+
+/// What the layers and this room's handlers need. Cheap to clone.
+#[derive(Clone, Debug)]
+pub(crate) struct Doors {
+    pub(crate) config: Arc<Config>,
+    pub(crate) clock: Clock,
+    pub(crate) homes: Homes,
+    pub(crate) limits: RateLimits,
+    pub(crate) metrics: Metrics,
+    pub(crate) trusted: Trusted,
+}
+
+/// Names one request in logs and to its client.
+#[derive(Clone, Debug)]
+pub(crate) struct RequestId(pub(crate) Arc<str>);
+
+impl RequestId {
+    pub(crate) fn new() -> Self {
+        Self(random::id().into())
+    }
+}
+
+/// Put into a request by the edge that counted it already.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Counted;
+
+/// The routes that this room answers.
+pub(crate) fn own_routes(doors: &Doors) -> Router {
+    Router::new()
+        .route("/", get(landing::landing))
+        .route("/robots.txt", get(landing::robots))
+        .route("/xrpc/_health", verbs::query(health::version))
+        .route("/xrpc/com.atproto.server.describeServer", verbs::query(describe_server::describe_server))
+        .route("/tls-check", get(tls_check::tls_check))
+        .with_state(doors.clone())
+}
+
+/// Puts the layers around all local routes. The last line here is the outermost layer.
+pub(crate) fn with_layers(routes: Router, doors: &Doors) -> Router {
+    let state = || doors.clone();
+    routes
+        .fallback(nobody)
+        .method_not_allowed_fallback(method_not_allowed)
+        // Counts before the handler works; refusals are still logged and readable by scripts.
+        .layer(from_fn_with_state(state(), limit_rate))
+        // A bug becomes a 500 of its own request, with the request's line in the log.
+        .layer(from_fn_with_state(state(), guard_panic))
+        // On every answer, refusals and 500s included, or browsers hide them.
+        .layer(from_fn(answer_cross_origin))
+        // Sees the answer as it leaves.
+        .layer(from_fn_with_state(Observed::new(doors), observe))
+        // The line and the limits need to know who asks.
+        .layer(from_fn_with_state(state(), identify))
+}
+
+async fn identify(State(doors): State<Doors>, mut request: Request, next: Next) -> Response {
+    let limits = BodyLimits {
+        sent: doors.config.limits.own_body.in_memory(),
+        unpacked: doors.config.limits.own_body_unpacked.in_memory(),
+    };
+    request.extensions_mut().insert(limits);
+    if request.extensions().get::<ClientAddr>().is_none() {
+        let nobody = std::net::IpAddr::from([0, 0, 0, 0]);
+        let peer = request.extensions().get::<axum::extract::ConnectInfo<std::net::SocketAddr>>();
+        let peer = peer.map_or(nobody, |peer| peer.0.ip());
+        let (client, host) = doors.trusted.client(peer, request.headers());
+        request.extensions_mut().insert(client);
+        if let Some(host) = host {
+            request.extensions_mut().insert(host);
+        }
+    }
+    if request.extensions().get::<RequestId>().is_none() {
+        request.extensions_mut().insert(RequestId::new());
+    }
+    next.run(request).await
+}
+
+/// The observing layer's state: handles are looked up once.
+#[derive(Clone, Debug)]
+struct Observed {
+    request_log: bool,
+    metrics: Metrics,
+    took: Histogram,
+}
+
+impl Observed {
+    fn new(doors: &Doors) -> Self {
+        Self {
+            request_log: doors.config.telemetry.request_log,
+            metrics: doors.metrics.clone(),
+            took: doors.metrics.histogram(&REQUEST_DURATION, &["local"]),
+        }
+    }
+}
+
+async fn observe(State(observed): State<Observed>, request: Request, next: Next) -> Response {
+    let start = Instant::now();
+    let id = request.extensions().get::<RequestId>().cloned().unwrap_or_else(RequestId::new);
+    let client = request.extensions().get::<ClientAddr>().map(|client| client.0);
+    let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+
+    let mut response = next.run(request).await;
+
+    let took = start.elapsed();
+    let status = response.status();
+    let error = response.extensions().get::<ErrorName>().cloned();
+    observed.took.observe(took);
+    observed.metrics.counter(&REQUESTS, &["local", class(status)]).increment();
+    if let Some(ErrorName(name)) = &error {
+        observed.metrics.counter(&REFUSALS, &[name]).increment();
+    }
+    if observed.request_log {
+        let line = RequestLine {
+            id: &id.0,
+            method: method.as_str(),
+            path: &path,
+            status: status.as_u16(),
+            took,
+            client,
+            host: None,
+            account: None,
+            error: error.as_ref().map(|ErrorName(name)| name.as_ref()),
+        };
+        line.write();
+    }
+    if let Ok(value) = HeaderValue::from_str(&id.0) {
+        response.headers_mut().insert(REQUEST_ID, value);
+    }
+    response
+}
+
+/// Tells operators and users apart which request an answer belongs to.
+pub(crate) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// The class of a status, as metrics tell it.
+pub(crate) fn class(status: StatusCode) -> &'static str {
+    match status.as_u16() {
+        100..200 => "1xx",
+        200..300 => "2xx",
+        300..400 => "3xx",
+        400..500 => "4xx",
+        _ => "5xx",
+    }
+}
+
+async fn answer_cross_origin(request: Request, next: Next) -> Response {
+    if request.method() == Method::OPTIONS {
+        let mut response = StatusCode::NO_CONTENT.into_response();
+        *response.headers_mut() = cors::preflight(request.headers());
+        return response;
+    }
+    let mut response = next.run(request).await;
+    cors::allow(response.headers_mut());
+    response
+}
+
+async fn guard_panic(State(doors): State<Doors>, request: Request, next: Next) -> Response {
+    let path = request.uri().path().to_owned();
+    // What a handler shares is behind locks that recover from a poisoned state.
+    match AssertUnwindSafe(next.run(request)).catch_unwind().await {
+        Ok(response) => response,
+        Err(_) => {
+            doors.metrics.counter(&PANICS, &[]).increment();
+            XrpcError::internal(format!("panicked while answering {path}")).into_response()
+        }
+    }
+}
+
+async fn limit_rate(State(doors): State<Doors>, request: Request, next: Next) -> Response {
+    let client = request.extensions().get::<ClientAddr>().copied();
+    let (Some(client), None) = (client, request.extensions().get::<Counted>()) else {
+        return next.run(request).await;
+    };
+    let now = doors.clock.now();
+    let host = request.extensions().get::<ViaHost>().map(|host| Arc::clone(&host.0));
+    let Some(verdict) = doors.limits.request(client.0, host.as_deref(), now) else {
+        return next.run(request).await;
+    };
+    let mut response = if verdict.allowed {
+        next.run(request).await
+    } else {
+        rate_headers::refusal(&verdict, now).into_response()
+    };
+    rate_headers::put(response.headers_mut(), &verdict);
+    response
+}
+
+/// No route here. The edge forwards what a host answers, so what remains is nobody's.
+async fn nobody(request: Request) -> XrpcError {
+    match routing::method::of_path(request.uri().path()) {
+        None => XrpcError::new(StatusCode::NOT_FOUND, "NotFound", "there is nothing here"),
+        Some(Err(crooked)) => XrpcError::invalid(crooked.to_string()),
+        Some(Ok(_)) if request.headers().contains_key(http::header::AUTHORIZATION) => XrpcError::not_here(ELSEWHERE),
+        Some(Ok(_)) => unauthorized("AuthMissing", ELSEWHERE),
+    }
+}
+
+const ELSEWHERE: &str =
+    "Genkan does not answer this method; ask the account's own host (see its DID document), or a public AppView";
+
+async fn method_not_allowed(request: Request) -> XrpcError {
+    if request.uri().path().starts_with("/xrpc/") {
+        // The methods of this room say it themselves, with `Allow`.
+        XrpcError::invalid("wrong HTTP method")
+    } else {
+        XrpcError::new(StatusCode::METHOD_NOT_ALLOWED, "InvalidRequest", "wrong HTTP method, expected GET")
+            .with(http::header::ALLOW, HeaderValue::from_static("GET, HEAD"))
+    }
+}
