@@ -1,12 +1,13 @@
 //! Genkan: a front door for AT Protocol accounts. `ARCHITECTURE.md` is the map of these rooms.
 
-// ground
-pub mod base;
-pub mod config;
-pub mod db;
+// wiring
+pub(crate) mod serving;
+
+// doors
+pub mod cli;
+pub(crate) mod http;
 
 // stories
-pub mod keys;
 pub(crate) mod renames;
 #[cfg_attr(not(test), expect(dead_code, reason = "the data path that asks for routes lands next"))]
 pub mod routing;
@@ -15,3 +16,11 @@ pub mod routing;
 pub(crate) mod accounts;
 pub(crate) mod fleet;
 pub(crate) mod identity;
+
+// ground
+pub mod base;
+pub mod config;
+pub mod db;
+pub mod keys;
+pub(crate) mod limits;
+pub(crate) mod telemetry;

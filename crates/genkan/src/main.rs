@@ -1,3 +1,11 @@
 //! The `genkan` binary.
 
-fn main() {}
+use std::process::ExitCode;
+
+/// Keeps memory flat under many small, short-lived buffers on several threads.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> ExitCode {
+    genkan::cli::run()
+}

@@ -40,7 +40,7 @@ fn each_mistake_has_its_line() {
         (&[GOOD, ("GENKAN_OPS_LISTEN", "127.0.0.1:2583")], "GENKAN_OPS_LISTEN: 127.0.0.1:2583 is GENKAN_LISTEN's address; choose another port"),
         (&[GOOD, ("GENKAN_DIRECTORY_FRONT_LISTEN", "127.0.0.1:2584")], "GENKAN_DIRECTORY_FRONT_LISTEN: 127.0.0.1:2584 is GENKAN_OPS_LISTEN's address; choose another port"),
         (&[GOOD, ("GENKAN_DIRECTORY_FRONT_LISTEN", "0.0.0.0:2585")], "GENKAN_DIRECTORY_FRONT_LISTEN: is every interface, so hosts cannot be told where to connect; set GENKAN_DIRECTORY_FRONT_URL to the origin they reach it by"),
-        (&[GOOD, ("GENKAN_TRUSTED_PROXIES", "proxy.local")], "GENKAN_TRUSTED_PROXIES: \"proxy.local\" is not made of IP addresses and networks; write addresses or networks such as 127.0.0.1 or 10.0.0.0/8, with commas between"),
+        (&[GOOD, ("GENKAN_TRUSTED_PROXIES", "proxy.local")], "GENKAN_TRUSTED_PROXIES: \"proxy.local\" is not made of IP addresses and networks; write IP addresses or networks such as 127.0.0.1 or 10.0.0.0/8"),
         (&[GOOD, ("GENKAN_WORKERS", "0")], "GENKAN_WORKERS: 0 threads cannot be; write 1 to 1024"),
         (&[GOOD, ("GENKAN_HEAD_TIMEOUT", "10")], "GENKAN_HEAD_TIMEOUT: \"10\" is not a duration; write a whole number and a unit, such as 250ms, 30s, 15m, 2h or 90d"),
         (&[GOOD, ("GENKAN_HEAD_LIMIT", "1KiB")], "GENKAN_HEAD_LIMIT: 1KiB is out of range; write 8KiB to 1MiB\nGENKAN_TARGET_LIMIT: 16KiB is out of range; write 1KiB to 1KiB"),
@@ -66,7 +66,7 @@ fn each_mistake_has_its_line() {
         (&[GOOD, ("GENKAN_BLOCKED_EMAIL_DOMAINS", "a@b.example")], "GENKAN_BLOCKED_EMAIL_DOMAINS: \"a@b.example\" is not a domain; write it such as mail.example"),
         (&[GOOD, ("GENKAN_LISTENS", "127.0.0.1:1")], "GENKAN_LISTENS: there is no such setting; did you mean GENKAN_LISTEN?"),
         (&[GOOD, ("GENKAN_FLUX_CAPACITOR", "on")], "GENKAN_FLUX_CAPACITOR: there is no such setting; remove it, or see docs/configuration.md for the names there are"),
-        (&[GOOD, ("GENKAN_LISTEN_FILE", "/x")], "GENKAN_LISTEN_FILE: there is no such setting; did you mean GENKAN_LISTEN?"),
+        (&[GOOD, ("GENKAN_LISTEN_FILE", "/x")], "GENKAN_LISTEN_FILE: there is no such setting; set GENKAN_LISTEN itself: only secrets and lists may come from a file"),
         (&[("GENKAN_WORKERS", "many"), ("GENKAN_LOGLEVEL", "info")], "GENKAN_LOGLEVEL: there is no such setting; did you mean GENKAN_LOG_LEVEL?\nGENKAN_PUBLIC_URL: is not set; set it to an origin such as https://example.com, without path or slash at its end, for instance https://example.com\nGENKAN_WORKERS: \"many\" is not a whole number; write a whole number"),
     ];
     for (pairs, line) in cases {

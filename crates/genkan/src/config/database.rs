@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::key::section;
-use super::problem::Findings;
+use super::problem::{Findings, Problem};
 use super::value::Setting;
 use crate::base::Secret;
 
@@ -45,6 +45,21 @@ impl Database {
                 "name a folder, or a path where one can be made",
             );
         }
+    }
+}
+
+impl Database {
+    /// Makes the data folder where it is missing, for Genkan's user only: keys lie there.
+    pub(crate) fn make_data_dir(&self) -> Result<(), Problem> {
+        use std::os::unix::fs::DirBuilderExt as _;
+        if self.data_dir.is_dir() {
+            return Ok(());
+        }
+        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.data_dir).map_err(|error| Problem {
+            setting: "GENKAN_DATA_DIR".to_owned(),
+            wrong: format!("cannot make {} ({})", self.data_dir.display(), error.kind()),
+            mend: "name a folder that Genkan's user may write to".to_owned(),
+        })
     }
 }
 

@@ -69,7 +69,8 @@ fn row(key: &Key) -> String {
         Preset::Value(text) => format!("`{text}`"),
         Preset::Derived(words) => words.to_owned(),
     };
-    format!("| `{}` | {variable} | {} | {} | {default} |", key.name, paragraph(key.doc), key.form)
+    let form = if key.list { format!("a list of: {}", key.form) } else { key.form.to_owned() };
+    format!("| `{}` | {variable} | {} | {form} | {default} |", key.name, paragraph(key.doc))
 }
 
 fn paragraph(doc: &[&str]) -> String {

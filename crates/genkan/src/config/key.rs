@@ -13,6 +13,7 @@ pub(crate) struct Key {
     /// The default as it would be written, or in words where it is derived from others.
     pub(crate) default: Preset,
     pub(crate) secret: bool,
+    pub(crate) list: bool,
     /// `<env>_FILE` may name a file that holds the value.
     pub(crate) from_file: bool,
 }
@@ -108,6 +109,7 @@ macro_rules! section {
                         @preset $(value $default)? $(derived $words)? $(required $example)?
                     ),
                     secret: <$Type as $crate::config::value::Setting>::SECRET,
+                    list: <$Type as $crate::config::value::Setting>::LIST,
                     from_file: <$Type as $crate::config::value::Setting>::SECRET $(|| $from_file)?,
                 }
             ),+];

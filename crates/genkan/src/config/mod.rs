@@ -46,10 +46,11 @@ pub use telemetry::{LogFormat, LogLevel, Telemetry};
 pub use value::{Rate, Size};
 
 pub(crate) use describe::{configuration_page, show};
+pub(crate) use reader::{Shown, Source};
 
 use key::Key;
 use problem::Findings;
-use reader::{Reader, Shown};
+use reader::Reader;
 
 /// Everything the operator set, checked.
 #[derive(Clone, Debug)]

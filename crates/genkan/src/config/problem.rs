@@ -3,7 +3,7 @@
 use std::fmt;
 
 /// One thing to mend: the setting as the operator wrote it, what is wrong with it, and what to do.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub struct Problem {
     /// A variable's name, or a key's with its section and file.
     pub setting: String,

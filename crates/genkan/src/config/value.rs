@@ -15,6 +15,8 @@ pub(super) trait Setting: Sized {
     /// What a value looks like; ends the sentence "write …".
     const FORM: &'static str;
     const SECRET: bool = false;
+    /// Several values of that form.
+    const LIST: bool = false;
 
     /// The error ends the sentence "`text` …", and never repeats the text: it may be a secret.
     fn parse(text: &str) -> Result<Self, String>;
@@ -47,6 +49,7 @@ impl<T: Setting> Setting for Option<T> {
 
 impl<T: Setting> Setting for Vec<T> {
     const FORM: &'static str = T::FORM;
+    const LIST: bool = true;
 
     fn parse(text: &str) -> Result<Self, String> {
         text.split(',').map(str::trim).filter(|item| !item.is_empty()).map(T::parse).collect()
@@ -124,7 +127,7 @@ impl Setting for Origin {
 }
 
 impl Setting for IpNet {
-    const FORM: &'static str = "addresses or networks such as 127.0.0.1 or 10.0.0.0/8, with commas between";
+    const FORM: &'static str = "IP addresses or networks such as 127.0.0.1 or 10.0.0.0/8";
 
     fn parse(text: &str) -> Result<Self, String> {
         text.parse()

@@ -87,3 +87,12 @@ impl DatabaseUrl {
         }
     }
 }
+
+impl From<&crate::config::DatabaseUrl> for DatabaseUrl {
+    fn from(setting: &crate::config::DatabaseUrl) -> Self {
+        match setting {
+            crate::config::DatabaseUrl::Sqlite(file) => Self::sqlite(file),
+            crate::config::DatabaseUrl::Postgres(url) => Self::postgres(url.expose().clone()),
+        }
+    }
+}

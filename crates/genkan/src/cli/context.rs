@@ -1,0 +1,59 @@
+//! What commands open: the configuration always, the database when they ask for it.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::{Failure, Output};
+use crate::config::{Config, Environment, Reading};
+use crate::db::{self, Db, PoolSize};
+
+/// The world of one command.
+#[derive(Debug)]
+pub(crate) struct Context {
+    file: Option<PathBuf>,
+    environment: Environment,
+    pub(crate) output: Output,
+}
+
+impl Context {
+    pub(super) fn new(file: Option<PathBuf>, output: Output) -> Self {
+        let environment = Environment::of_process();
+        let file = file.or_else(|| environment.value("GENKAN_CONFIG").map(PathBuf::from));
+        Self { file, environment, output }
+    }
+
+    pub(crate) fn config(&self) -> Result<Config, Failure> {
+        Ok(Config::load(&self.environment, self.file.as_deref())?)
+    }
+
+    /// The configuration with where each value came from, also when it is wrong.
+    pub(super) fn reading(&self) -> Reading {
+        Reading::of(&self.environment, self.file.as_deref())
+    }
+
+    /// The database, without serving. Makes the data folder as the server would.
+    pub(crate) async fn database(&self, config: &Config) -> Result<Db, Failure> {
+        config.database.make_data_dir().map_err(|problem| Failure::Setting(problem.to_string()))?;
+        let size = PoolSize { connections: 2, acquire: config.database.acquire_timeout };
+        within(OPENING, Db::open(&(&config.database.url).into(), size)).await
+    }
+
+    /// Runs a command's work to its end.
+    pub(crate) fn block_on<T>(&self, work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .map_err(|error| anyhow::anyhow!(error).context("cannot start"))?;
+        runtime.block_on(work)
+    }
+}
+
+/// A start that takes longer has failed.
+const OPENING: Duration = Duration::from_secs(5);
+
+async fn within(limit: Duration, opening: impl Future<Output = db::Result<Db>>) -> Result<Db, Failure> {
+    match tokio::time::timeout(limit, opening).await {
+        Ok(opened) => Ok(opened?),
+        Err(_) => Err(anyhow::anyhow!("the database did not open within {} s", limit.as_secs()).into()),
+    }
+}

@@ -1,0 +1,24 @@
+//! `genkan docs …`: the pages of `docs/` that are made from declarations in the code.
+
+use clap::Subcommand;
+
+use super::{Context, Failure};
+use crate::config::configuration_page;
+use crate::routing::table;
+
+#[derive(Clone, Copy, Debug, Subcommand)]
+pub(super) enum Command {
+    /// Every setting.
+    Configuration,
+    /// Where each method goes.
+    Routing,
+}
+
+pub(super) fn run(command: &Command, context: &Context) -> Result<(), Failure> {
+    let page = match command {
+        Command::Configuration => configuration_page(),
+        Command::Routing => table::markdown(),
+    };
+    context.output.line(page.trim_end_matches('\n'))?;
+    Ok(())
+}

@@ -1,0 +1,120 @@
+//! What operators type.
+//!
+//! A command opens what it needs (the configuration, the database), makes one call into a room below and
+//! prints. Problems go to standard error and say what to do. Exit status: 0 done, 1 failed, 2 the
+//! configuration or the command line is wrong.
+
+mod config;
+mod context;
+mod docs;
+mod output;
+mod serve;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+pub(crate) use context::Context;
+pub(crate) use output::Output;
+
+/// The front door for AT Protocol accounts: an entryway before PDS hosts.
+#[derive(Debug, Parser)]
+#[command(name = "genkan", version, max_term_width = 100, arg_required_else_help = true)]
+struct Root {
+    /// A TOML file of settings, below the environment's. See `genkan docs configuration`.
+    #[arg(long, global = true, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Print JSON, for programs.
+    #[arg(long, global = true)]
+    json: bool,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the server.
+    Serve,
+    /// Check or show the configuration.
+    #[command(subcommand)]
+    Config(config::Command),
+    /// Print a page of documentation.
+    #[command(subcommand)]
+    Docs(docs::Command),
+}
+
+/// The whole of the `genkan` program.
+pub fn run() -> ExitCode {
+    let root = match Root::try_parse() {
+        Ok(root) => root,
+        Err(error) => {
+            let _ = error.print();
+            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
+        }
+    };
+    let context = Context::new(root.config, Output::new(root.json));
+    let done = match root.command {
+        Command::Serve => serve::run(&context),
+        Command::Config(command) => config::run(&command, &context),
+        Command::Docs(command) => docs::run(&command, &context),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => failure.report(),
+    }
+}
+
+/// Why a command came to nothing.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Failure {
+    /// The operator can mend it: exit status 2.
+    #[error(transparent)]
+    Config(#[from] crate::config::Problems),
+    /// The same, with the words of whoever found it.
+    #[error("{0}")]
+    Setting(String),
+    /// Anything else: exit status 1.
+    #[error(transparent)]
+    Other(#[from] anyhow::Error),
+}
+
+impl Failure {
+    fn report(&self) -> ExitCode {
+        match self {
+            Self::Config(_) | Self::Setting(_) => {
+                eprintln!("{self}");
+                ExitCode::from(2)
+            }
+            Self::Other(cause) => {
+                eprintln!("genkan: {cause:#}");
+                ExitCode::FAILURE
+            }
+        }
+    }
+}
+
+impl From<crate::db::Error> for Failure {
+    fn from(error: crate::db::Error) -> Self {
+        use crate::db::Error as E;
+        match error {
+            E::Newer { .. } => Self::Setting(format!("GENKAN_DATABASE_URL: {error}; run the newer Genkan")),
+            E::NotADatabase(_) | E::Unreadable(..) => {
+                Self::Setting(format!("GENKAN_DATABASE_URL: {:#}", anyhow::Error::from(error)))
+            }
+            E::Away(_) | E::Statement(_) | E::Corrupt { .. } | E::Migrate(_) => Self::Other(error.into()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_well_made() {
+        Root::command().debug_assert();
+    }
+}

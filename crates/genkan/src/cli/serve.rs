@@ -1,0 +1,82 @@
+//! `genkan serve`: starts, tells when it is ready, and stops gently.
+
+use std::time::Duration;
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use super::{Context, Failure};
+use crate::config::Config;
+use crate::serving::{Running, StartError};
+use crate::telemetry::Logs;
+
+/// Starting takes no longer; what hangs has failed.
+const START: Duration = Duration::from_secs(5);
+/// For what Genkan answers itself; forwarding has threads of its own.
+const CONTROL_THREADS: usize = 2;
+
+pub(super) fn run(context: &Context) -> Result<(), Failure> {
+    let config = context.config()?;
+    let logs = Logs::start(&config.telemetry);
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(CONTROL_THREADS)
+        .thread_name("control")
+        .enable_all()
+        .build()
+        .map_err(|error| anyhow::anyhow!(error).context("cannot start"))?;
+    let done = runtime.block_on(serve(config, &logs));
+    // Work that does not end by itself is not waited for: what must last is in the database.
+    runtime.shutdown_timeout(Duration::from_millis(100));
+    done
+}
+
+async fn serve(config: Config, logs: &Logs) -> Result<(), Failure> {
+    let mut signals = Signals::listen()?;
+    let (lag, grace) = (config.listen.shutdown_lag, config.listen.shutdown_grace);
+    let mut running = match tokio::time::timeout(START, Running::start(config, logs.dropped())).await {
+        Ok(running) => running?,
+        Err(_) => return Err(anyhow::anyhow!("starting took longer than {} s", START.as_secs()).into()),
+    };
+
+    signals.next().await;
+    tracing::info!("stopping: no new requests in {lag:?}, running ones have {grace:?} after that");
+    running.readiness.drain();
+    tokio::select! {
+        () = tokio::time::sleep(lag) => {}
+        () = signals.next() => return Err(anyhow::anyhow!("stopped at once by a second signal").into()),
+    }
+    running.close();
+    tokio::select! {
+        () = running.ended() => Ok(()),
+        () = tokio::time::sleep(grace) => Err(anyhow::anyhow!("requests were still running after {grace:?}").into()),
+        () = signals.next() => Err(anyhow::anyhow!("stopped at once by a second signal").into()),
+    }
+}
+
+/// The two signals that ask a server to stop.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn listen() -> Result<Self, Failure> {
+        let listen = |kind| signal(kind).map_err(|error| anyhow::anyhow!(error).context("cannot listen for signals"));
+        Ok(Self { terminate: listen(SignalKind::terminate())?, interrupt: listen(SignalKind::interrupt())? })
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}
+
+impl From<StartError> for Failure {
+    fn from(error: StartError) -> Self {
+        match error {
+            StartError::Database(cause) => cause.into(),
+            StartError::Listen { .. } | StartError::Folder(_) => Self::Setting(error.to_string()),
+        }
+    }
+}
