@@ -1,0 +1,177 @@
+//! The program as operators run it: exit statuses, lines, signals.
+
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::{SocketAddr, TcpStream};
+use std::path::Path;
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+fn genkan(arguments: &[&str], variables: &[(&str, &str)]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_genkan"));
+    command.args(arguments).env_clear().envs(variables.iter().copied());
+    command
+}
+
+fn ran(arguments: &[&str], variables: &[(&str, &str)]) -> (i32, String, String) {
+    let Output { status, stdout, stderr } = genkan(arguments, variables).output().unwrap();
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    (status.code().unwrap(), text(stdout), text(stderr))
+}
+
+#[test]
+fn a_wrong_configuration_is_status_2_and_a_line_each() {
+    for arguments in [["config", "check"], ["serve", "--json"]] {
+        let started = Instant::now();
+        let (status, stdout, stderr) =
+            ran(&arguments, &[("GENKAN_PUBLIC_URL", "http://example.com"), ("GENKAN_LISTENS", "x")]);
+        assert_eq!((status, stdout.as_str()), (2, ""));
+        assert_eq!(
+            stderr,
+            "GENKAN_LISTENS: there is no such setting; did you mean GENKAN_LISTEN?\n\
+             GENKAN_PUBLIC_URL: http://example.com is not https; use https://; plain http is for loopback addresses only\n"
+        );
+        assert!(started.elapsed() < Duration::from_secs(5));
+    }
+}
+
+#[test]
+fn a_wrong_command_line_is_status_2() {
+    let (status, _, stderr) = ran(&["sreve"], &[]);
+    assert_eq!(status, 2);
+    assert!(stderr.contains("serve"), "{stderr}");
+}
+
+#[test]
+fn pages_and_settings_are_printed_without_colour() {
+    let (status, page, _) = ran(&["docs", "configuration"], &[]);
+    assert!(status == 0 && page.starts_with("<!--") && !page.contains('\u{1b}'));
+    let secret = "0a1b2c3d4e5f60718293a4b5c6d7e8f90102030405060708090a0b0c0d0e0f10";
+    let variables = [("GENKAN_PUBLIC_URL", "https://example.com"), ("GENKAN_SEALING_KEY", secret)];
+    let (status, shown, _) = ran(&["config", "show", "--json"], &variables);
+    let entries: serde_json::Value = serde_json::from_str(&shown).unwrap();
+    assert!(status == 0 && !shown.contains("0a1b"));
+    let sealing = entries.as_array().unwrap().iter().find(|entry| entry["key"] == "keys.sealing_key").unwrap();
+    assert_eq!((sealing["value"].as_str(), sealing["source"].as_str()), (Some("[sealed]"), Some("GENKAN_SEALING_KEY")));
+}
+
+#[test]
+fn what_keeps_the_server_from_starting_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let broken = folder.path().join("broken.db");
+    std::fs::write(&broken, "this is not a database, whatever its name says").unwrap();
+    let url = format!("sqlite:{}", broken.display());
+    let variables = settings(folder.path());
+    let variables: Vec<(&str, &str)> =
+        variables.iter().map(|(name, value)| (*name, value.as_str())).chain([("GENKAN_DATABASE_URL", url.as_str())]).collect();
+    let started = Instant::now();
+    let (status, _, stderr) = ran(&["serve"], &variables);
+    assert_eq!((status, stderr.lines().count()), (2, 1), "{stderr}");
+    assert!(stderr.starts_with("GENKAN_DATABASE_URL: ") && stderr.contains("broken.db"), "{stderr}");
+    assert!(started.elapsed() < Duration::from_secs(5));
+    assert_eq!(std::fs::read(&broken).unwrap(), b"this is not a database, whatever its name says");
+}
+
+#[test]
+fn a_signal_stops_gently_and_a_second_one_at_once() {
+    let mut server = Server::start();
+    assert!(server.ask("/xrpc/_health").starts_with("HTTP/1.1 200 "));
+    server.signal();
+    let ended = server.child.wait().unwrap();
+    assert_eq!(ended.code(), Some(0), "{}", server.rest());
+
+    let mut server = Server::start();
+    let mut open = TcpStream::connect(server.address).unwrap();
+    // A request under way: its body does not come.
+    open.write_all(
+        b"POST /xrpc/com.atproto.server.createSession HTTP/1.1\r\nhost: localhost\r\n\
+          content-type: application/json\r\ncontent-length: 100\r\n\r\n{",
+    )
+    .unwrap();
+    server.signal();
+    server.wait_for("stopping");
+    server.signal();
+    assert_eq!(server.child.wait().unwrap().code(), Some(1), "{}", server.rest());
+}
+
+fn settings(folder: &Path) -> Vec<(&'static str, String)> {
+    [
+        ("GENKAN_PUBLIC_URL", "http://localhost:2583"),
+        ("GENKAN_DEVELOPMENT", "true"),
+        ("GENKAN_LISTEN", "127.0.0.1:0"),
+        ("GENKAN_OPS_LISTEN", "127.0.0.1:0"),
+        ("GENKAN_DIRECTORY_FRONT_LISTEN", "127.0.0.1:0"),
+        ("GENKAN_DIRECTORY_FRONT_URL", "http://localhost:2585"),
+        ("GENKAN_SHUTDOWN_LAG", "250ms"),
+        ("GENKAN_SHUTDOWN_GRACE", "30s"),
+        ("GENKAN_LOG_FORMAT", "json"),
+    ]
+    .into_iter()
+    .map(|(name, value)| (name, value.to_owned()))
+    .chain([("GENKAN_DATA_DIR", folder.join("data").display().to_string())])
+    .collect()
+}
+
+/// A server on an own folder and ports that the system chose.
+struct Server {
+    child: Child,
+    lines: BufReader<std::process::ChildStderr>,
+    address: SocketAddr,
+    _folder: tempfile::TempDir,
+}
+
+impl Server {
+    fn start() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let mut child = Command::new(env!("CARGO_BIN_EXE_genkan"))
+            .arg("serve")
+            .env_clear()
+            .envs(settings(folder.path()))
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let lines = BufReader::new(child.stderr.take().unwrap());
+        let address = SocketAddr::from(([127, 0, 0, 1], 0));
+        let mut server = Self { child, lines, address, _folder: folder };
+        let line = server.wait_for("serving");
+        let said: serde_json::Value = serde_json::from_str(&line).unwrap();
+        server.address = said["message"].as_str().unwrap().rsplit(' ').next().unwrap().parse().unwrap();
+        server
+    }
+
+    /// Reads log lines until one has these words.
+    fn wait_for(&mut self, words: &str) -> String {
+        loop {
+            let mut line = String::new();
+            assert!(self.lines.read_line(&mut line).unwrap() > 0, "the server ended before it said {words:?}");
+            if line.contains(words) {
+                return line;
+            }
+        }
+    }
+
+    fn rest(&mut self) -> String {
+        let mut rest = String::new();
+        let _ = self.lines.read_to_string(&mut rest);
+        rest
+    }
+
+    fn ask(&self, path: &str) -> String {
+        let mut stream = TcpStream::connect(self.address).unwrap();
+        write!(stream, "GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n").unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        answer
+    }
+
+    fn signal(&self) {
+        let id = self.child.id().to_string();
+        assert!(Command::new("kill").args(["-TERM", &id]).status().unwrap().success());
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
