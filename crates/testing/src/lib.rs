@@ -5,8 +5,10 @@
 //! * [`loopback`]: the listener under both, with every fault a wire can have
 //! * [`call`]: a plain HTTP client that hides nothing
 //! * [`process`]: a server as a child process, to be killed, stopped and measured
+//! * [`network`]: all of it around the real `genkan` program, and the people who use it
 //!
-//! Nothing here knows Genkan: the fakes speak the protocol only, so they cannot share its mistakes.
+//! Nothing here links Genkan. The fakes speak the protocol only, so they cannot share its mistakes; the network
+//! knows Genkan as its operators and clients do, by settings, command line and HTTP.
 
 #![expect(clippy::unwrap_used, reason = "a tool of tests: a panic is how it reports")]
 
@@ -14,10 +16,12 @@ pub mod call;
 pub mod directory;
 pub mod host;
 pub mod loopback;
+pub mod network;
 pub mod process;
 
 pub use call::{Answer, Client};
 pub use directory::FakeDirectory;
 pub use host::FakeHost;
 pub use loopback::{Seen, Trouble, Wire};
+pub use network::{Plan, TestNetwork, User};
 pub use process::Process;

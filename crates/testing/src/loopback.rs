@@ -42,6 +42,8 @@ pub enum Wire {
     Silent,
     /// Reads one head, answers with exactly these bytes, and closes.
     Raw(Bytes),
+    /// The same, but stays connected and says no more.
+    RawThenSilent(Bytes),
     /// Answers the first request of a connection and closes it at the second.
     ClosingReused,
 }
@@ -258,7 +260,7 @@ async fn serve(mut stream: TcpStream, wire: Wire, open: Open) {
             while stream.read(&mut nothing).await.is_ok_and(|length| length > 0) {}
             return;
         }
-        Wire::Raw(bytes) => {
+        Wire::Raw(ref bytes) | Wire::RawThenSilent(ref bytes) => {
             let mut head = Vec::new();
             let mut piece = [0; 4096];
             while !head.windows(4).any(|end| end == b"\r\n\r\n") {
@@ -267,7 +269,10 @@ async fn serve(mut stream: TcpStream, wire: Wire, open: Open) {
                     _ => return,
                 }
             }
-            let _ = stream.write_all(&bytes).await;
+            let _ = stream.write_all(bytes).await;
+            if matches!(wire, Wire::RawThenSilent(_)) {
+                while stream.read(&mut piece).await.is_ok_and(|length| length > 0) {}
+            }
             let _ = stream.shutdown().await;
             return;
         }

@@ -67,7 +67,7 @@ impl Pds {
 
         self.publish(settings.directory_url.as_deref(), &did, op).await?;
         let mut accounts = locked(&self.accounts);
-        if accounts.by_handle(&handle).is_some() || accounts.find(&did).is_some() {
+        if self.trips() || accounts.by_handle(&handle).is_some() || accounts.find(&did).is_some() {
             // The published host trips over its unique index here.
             return Err(XrpcError::new(500, "InternalServerError", "Internal Server Error"));
         }

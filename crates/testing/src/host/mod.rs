@@ -16,7 +16,7 @@ mod tokens;
 
 use std::collections::BTreeMap;
 use std::ops::Deref;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -47,6 +47,8 @@ struct Pds {
     names: Mutex<BTreeMap<Handle, Did>>,
     /// Milliseconds, when a test stops the clock.
     clock: Mutex<Option<Arc<AtomicI64>>>,
+    /// How many more accounts it trips over after it published their operation.
+    failing: AtomicUsize,
 }
 
 impl FakeHost {
@@ -57,6 +59,7 @@ impl FakeHost {
             accounts: Mutex::default(),
             names: Mutex::default(),
             clock: Mutex::default(),
+            failing: AtomicUsize::new(0),
         });
         let kept = Arc::clone(&pds);
         let loopback = Loopback::start(answer::name_of, |address| {
@@ -90,9 +93,19 @@ impl FakeHost {
         self.pds.settings().service_did
     }
 
+    /// The password of its administrator.
+    pub fn admin_password(&self) -> String {
+        self.pds.settings().admin_password
+    }
+
     /// Goes by this clock (milliseconds since the epoch) from now on.
     pub fn set_clock(&self, clock: Arc<AtomicI64>) {
         *locked(&self.pds.clock) = Some(clock);
+    }
+
+    /// Lets the next accounts fail after their operation was published, as when the disk is full.
+    pub fn fail_after_publishing(&self, times: usize) {
+        self.pds.failing.store(times, Ordering::SeqCst);
     }
 
     /// Lets a handle outside the service's domains lead to an account.
@@ -148,6 +161,12 @@ impl Deref for FakeHost {
 }
 
 impl Pds {
+    /// Whether this account is one to trip over.
+    fn trips(&self) -> bool {
+        let one_less = |left: usize| left.checked_sub(1);
+        self.failing.fetch_update(Ordering::SeqCst, Ordering::SeqCst, one_less).is_ok()
+    }
+
     fn settings(&self) -> Settings {
         locked(&self.settings).clone()
     }

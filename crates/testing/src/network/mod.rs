@@ -1,0 +1,257 @@
+//! A whole network on loopback: Genkan, the real program, behind it fake hosts and a fake directory, before it people.
+//!
+//! ```no_run
+//! # use genkan_testing::Plan;
+//! # async fn story() {
+//! let net = Plan::new("target/debug/genkan").hosts(2).await;
+//! let alice = net.sign_up("alice").await;
+//! net.client_of(&alice).query("com.atproto.server.getSession", &[]).await.ok();
+//! # }
+//! ```
+//!
+//! Stories act through public doors only: HTTP, the command line, settings and signals.
+
+mod plan;
+mod ports;
+mod running;
+mod user;
+
+use std::path::PathBuf;
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+use genkan_protocol::crypto::K256PrivateKey;
+use genkan_protocol::syntax::Did;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use crate::loopback::locked;
+use crate::{Answer, Client, FakeDirectory, FakeHost};
+
+pub use plan::Plan;
+pub use running::{Genkan, Ran};
+pub use user::User;
+
+/// A running network. Everything ends when it goes.
+#[derive(Debug)]
+pub struct TestNetwork {
+    directory: FakeDirectory,
+    hosts: Vec<FakeHost>,
+    genkan: Genkan,
+    program: PathBuf,
+    /// Of the command line and of every Genkan of this network, but for the ports.
+    variables: Vec<(String, String)>,
+    host_keys: Vec<K256PrivateKey>,
+    rotation_key: K256PrivateKey,
+    /// What earlier processes of this network printed.
+    past: Mutex<String>,
+    folder: TempDir,
+}
+
+impl TestNetwork {
+    /// The directory.
+    pub fn directory(&self) -> &FakeDirectory {
+        &self.directory
+    }
+
+    /// A host, in the order they were added.
+    ///
+    /// # Panics
+    ///
+    /// When there are not so many.
+    #[track_caller]
+    pub fn host(&self, index: usize) -> &FakeHost {
+        self.hosts.get(index).unwrap()
+    }
+
+    /// Every host.
+    pub fn hosts(&self) -> &[FakeHost] {
+        &self.hosts
+    }
+
+    /// The host that keeps an account.
+    ///
+    /// # Panics
+    ///
+    /// When none does.
+    #[track_caller]
+    pub fn home_of(&self, did: &Did) -> &FakeHost {
+        self.hosts
+            .iter()
+            .find(|host| host.account(did).is_some())
+            .unwrap_or_else(|| panic!("{did} is nowhere"))
+    }
+
+    /// The key that signs the sessions of a host's accounts.
+    ///
+    /// # Panics
+    ///
+    /// When there is no such host.
+    #[track_caller]
+    pub fn key_of(&self, host: &FakeHost) -> &K256PrivateKey {
+        let at = self.hosts.iter().position(|one| one.did() == host.did()).unwrap();
+        self.host_keys.get(at).unwrap()
+    }
+
+    /// The key that signs operations.
+    pub fn rotation_key(&self) -> &K256PrivateKey {
+        &self.rotation_key
+    }
+
+    /// The running Genkan.
+    pub fn genkan(&self) -> &Genkan {
+        &self.genkan
+    }
+
+    /// The same, to be stopped or killed.
+    pub fn genkan_mut(&mut self) -> &mut Genkan {
+        &mut self.genkan
+    }
+
+    /// Genkan's service DID.
+    ///
+    /// # Panics
+    ///
+    /// Never: the plan sets it.
+    pub fn service_did(&self) -> String {
+        format!("did:web:localhost%3A{}", self.genkan.port())
+    }
+
+    /// Somebody without a session.
+    pub fn visitor(&self) -> Client {
+        self.genkan.client()
+    }
+
+    /// The operator's own calls.
+    pub fn operator(&self) -> Client {
+        let credential = data_encoding::BASE64.encode(format!("admin:{}", plan::ADMIN_PASSWORD).as_bytes());
+        self.visitor().with("authorization", &format!("Basic {credential}"))
+    }
+
+    /// What a user's app asks of Genkan.
+    pub fn client_of(&self, user: &User) -> Client {
+        self.visitor().bearer(&user.access)
+    }
+
+    /// What a user's app asks of a host directly.
+    pub fn client_at(&self, host: &FakeHost, user: &User) -> Client {
+        Client::new(&format!("http://{}", host.address())).bearer(&user.access)
+    }
+
+    /// Signs a person up whose handle begins with `name`, and expects that to work.
+    ///
+    /// # Panics
+    ///
+    /// When it does not.
+    pub async fn sign_up(&self, name: &str) -> User {
+        let answer = self.try_sign_up(name).await;
+        assert!(answer.status == 200, "{}\n{}", answer.transcript(), self.genkan.output());
+        User::of(name, &answer)
+    }
+
+    /// Asks for an account whose handle begins with `name`.
+    pub async fn try_sign_up(&self, name: &str) -> Answer {
+        self.visitor().procedure("com.atproto.server.createAccount", &User::form(name)).await
+    }
+
+    /// Signs in by any identifier.
+    pub async fn sign_in(&self, identifier: &str, password: &str) -> Answer {
+        let input = json!({ "identifier": identifier, "password": password });
+        self.visitor().procedure("com.atproto.server.createSession", &input).await
+    }
+
+    /// Continues a session by its refresh token.
+    pub async fn refresh(&self, token: &str) -> Answer {
+        self.visitor().bearer(token).call("com.atproto.server.refreshSession").await
+    }
+
+    /// Ends a session by its refresh token.
+    pub async fn sign_out(&self, token: &str) -> Answer {
+        self.visitor().bearer(token).call("com.atproto.server.deleteSession").await
+    }
+
+    /// Runs `genkan` with these arguments in the operator's environment.
+    pub async fn command(&self, arguments: &[&str]) -> Ran {
+        running::run(&self.program, arguments, &self.variables).await
+    }
+
+    /// Starts another Genkan beside the first, on the same database.
+    pub async fn another_genkan(&self) -> Genkan {
+        Genkan::start(&self.program, &self.variables, None, &[]).await
+    }
+
+    /// Kills Genkan, starts it again, and waits until it is ready.
+    pub async fn restart(&mut self) {
+        self.restart_with(&[]).await;
+    }
+
+    /// The same with further variables for this one run.
+    pub async fn restart_with(&mut self, more: &[(String, String)]) {
+        self.genkan.kill();
+        locked(&self.past).push_str(&self.genkan.output());
+        let port = Some(self.genkan.ports());
+        self.genkan = Genkan::start(&self.program, &self.variables, port, more).await;
+    }
+
+    /// All that every Genkan of this network printed.
+    pub fn printed(&self) -> String {
+        format!("{}{}", locked(&self.past), self.genkan.output())
+    }
+
+    /// What the operator sees of Genkan.
+    pub async fn metrics(&self) -> String {
+        let answer = self.genkan.ops().get("/metrics").await.ok();
+        String::from_utf8_lossy(&answer.body).into_owned()
+    }
+
+    /// The folder of this network's files.
+    pub fn folder(&self) -> &std::path::Path {
+        self.folder.path()
+    }
+
+    /// The file of the database, when it is `SQLite`.
+    pub fn database_file(&self) -> PathBuf {
+        self.folder.path().join("data").join("genkan.db")
+    }
+}
+
+/// Tries until it is so, for ten seconds at most.
+///
+/// # Panics
+///
+/// When it never is.
+#[track_caller]
+pub fn eventually<F>(what: &'static str, test: impl FnMut() -> F) -> impl Future<Output = ()>
+where
+    F: Future<Output = bool>,
+{
+    within(Duration::from_secs(10), what, test)
+}
+
+/// Tries until it is so, for as long as `limit`.
+///
+/// # Panics
+///
+/// When it never is.
+pub async fn within<F>(limit: Duration, what: &'static str, mut test: impl FnMut() -> F)
+where
+    F: Future<Output = bool>,
+{
+    let start = Instant::now();
+    while !test().await {
+        assert!(start.elapsed() < limit, "after {limit:?} still not: {what}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+/// The claims of a token, unchecked.
+///
+/// # Panics
+///
+/// When it is no token.
+#[track_caller]
+pub fn claims_of(token: &str) -> Value {
+    let part = token.split('.').nth(1).unwrap();
+    let bytes = data_encoding::BASE64URL_NOPAD.decode(part.as_bytes()).unwrap();
+    serde_json::from_slice(&bytes).unwrap()
+}

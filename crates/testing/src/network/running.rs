@@ -1,0 +1,147 @@
+//! Genkan as a child process.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::Signal;
+
+use super::ports::Ports;
+use crate::{Client, Process};
+
+/// A Genkan that serves.
+#[derive(Debug)]
+pub struct Genkan {
+    process: Process,
+    ports: Ports,
+}
+
+/// What a command came to.
+#[derive(Clone, Debug)]
+pub struct Ran {
+    /// Its exit status.
+    pub status: i32,
+    /// What it printed, errors too.
+    pub output: String,
+}
+
+impl Ran {
+    /// What it printed, if it went well.
+    ///
+    /// # Panics
+    ///
+    /// When it did not.
+    #[track_caller]
+    pub fn ok(self) -> String {
+        assert!(self.status == 0, "exit {}: {}", self.status, self.output);
+        self.output
+    }
+}
+
+impl Genkan {
+    pub(super) async fn start(
+        program: &Path,
+        variables: &[(String, String)],
+        ports: Option<Ports>,
+        more: &[(String, String)],
+    ) -> Self {
+        let mut this = Self::launch(program, variables, ports, more);
+        this.ready().await;
+        this
+    }
+
+    pub(super) fn launch(
+        program: &Path,
+        variables: &[(String, String)],
+        ports: Option<Ports>,
+        more: &[(String, String)],
+    ) -> Self {
+        let ports = ports.unwrap_or_else(Ports::free);
+        let variables = [variables, &ports.variables(), more].concat();
+        Self { process: Process::start(program, &["serve"], &variables), ports }
+    }
+
+    async fn ready(&mut self) {
+        let start = Instant::now();
+        loop {
+            let request = self.ops().request(http::Method::GET, "/readyz").body(String::new()).unwrap();
+            if let Ok(answer) = self.ops().try_send(request).await
+                && answer.status == 200
+            {
+                return;
+            }
+            if let Some(status) = self.process.ended() {
+                panic!("genkan ended with {status}:\n{}", self.process.output());
+            }
+            assert!(start.elapsed() < STARTING, "genkan is not ready:\n{}", self.process.output());
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
+    /// Somebody who asks this very Genkan.
+    pub fn client(&self) -> Client {
+        Client::new(&format!("http://127.0.0.1:{}", self.ports.public))
+            .with("host", &format!("localhost:{}", self.ports.public))
+    }
+
+    /// The operator's own listener.
+    pub fn ops(&self) -> Client {
+        Client::new(&format!("http://127.0.0.1:{}", self.ports.ops))
+    }
+
+    /// The directory front that hosts use.
+    pub fn front(&self) -> Client {
+        Client::new(&format!("http://127.0.0.1:{}", self.ports.front))
+    }
+
+    /// Where people reach it.
+    pub fn port(&self) -> u16 {
+        self.ports.public
+    }
+
+    pub(super) fn ports(&self) -> Ports {
+        self.ports
+    }
+
+    /// All that it printed.
+    pub fn output(&self) -> String {
+        self.process.output()
+    }
+
+    /// Ends it without warning.
+    pub fn kill(&mut self) {
+        self.process.kill();
+    }
+
+    /// Sends a signal.
+    pub fn signal(&self, signal: Signal) {
+        self.process.signal(signal);
+    }
+
+    /// Its exit status, if it ends within the limit. `None` also when a signal ended it.
+    pub async fn end(&mut self, limit: Duration) -> Option<i32> {
+        self.process.end(limit).await?.code()
+    }
+
+    /// Whether it has ended, by itself or not, within the limit.
+    pub async fn is_gone(&mut self, limit: Duration) -> bool {
+        self.process.end(limit).await.is_some()
+    }
+
+    /// Its resident memory in bytes.
+    pub fn resident_bytes(&self) -> u64 {
+        self.process.resident_bytes()
+    }
+}
+
+/// Runs a command to its end.
+pub(super) async fn run(program: &Path, arguments: &[&str], variables: &[(String, String)]) -> Ran {
+    let mut process = Process::start(program, arguments, variables);
+    match process.end(COMMAND).await {
+        Some(status) => Ran { status: status.code().unwrap_or(-1), output: process.output() },
+        None => panic!("genkan {arguments:?} does not end:\n{}", process.output()),
+    }
+}
+
+/// The machine may be busy with other tests.
+const STARTING: Duration = Duration::from_secs(30);
+const COMMAND: Duration = Duration::from_mins(1);
