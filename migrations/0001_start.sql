@@ -122,7 +122,7 @@ CREATE TABLE signups (
     operation    TEXT NOT NULL,                        -- the signed genesis operation, JSON
     update_op    TEXT,                                 -- the update operation that reuses the DID, JSON
     invite_code  TEXT,
-    step         TEXT NOT NULL CHECK (step IN ('recorded', 'sent', 'undoing')),
+    step         TEXT NOT NULL CHECK (step IN ('recorded', 'undoing')),
     attempts     BIGINT NOT NULL,
     last_error   TEXT,
     lease        TEXT,                                 -- who works on it

@@ -1,9 +1,11 @@
 //! Genkan: a front door for AT Protocol accounts. `ARCHITECTURE.md` is the map of these rooms.
 
 // wiring
+pub(crate) mod app;
 pub(crate) mod serving;
 
 // doors
+pub(crate) mod chores;
 pub mod cli;
 pub(crate) mod http;
 
@@ -11,6 +13,9 @@ pub(crate) mod http;
 pub(crate) mod renames;
 #[cfg_attr(not(test), expect(dead_code, reason = "the data path that asks for routes lands next"))]
 pub mod routing;
+pub(crate) mod sessions;
+pub(crate) mod signup;
+pub(crate) mod standing;
 
 // fields
 pub(crate) mod accounts;

@@ -21,7 +21,7 @@ use crate::db::{Db, Tx};
 
 pub(crate) use email::{Email, EmailError};
 pub(crate) use homes::{Home, Homes};
-pub(crate) use password::{PasswordError, Passwords};
+pub(crate) use password::{PasswordError, Passwords, Verdict};
 pub(crate) use types::{Account, NewAccount, Standing, State};
 
 #[derive(Debug, thiserror::Error)]
@@ -79,6 +79,11 @@ impl Accounts {
         Ok(sql::by_handle(&self.db, handle.as_str()).await?)
     }
 
+    /// Whether no account has the handle, or is getting it.
+    pub(crate) async fn is_handle_free(&self, handle: &Handle) -> Result<bool, Error> {
+        Ok(sql::is_handle_free(&self.db, handle.as_str()).await?)
+    }
+
     /// An account by its e-mail address, also while its sign-up is under way.
     pub(crate) async fn find_by_email(&self, email: &Email) -> Result<Option<Account>, Error> {
         Ok(sql::by_email(&self.db, email.key()).await?)
@@ -109,6 +114,11 @@ impl Accounts {
         after: Option<(Timestamp, &str)>,
     ) -> Result<Vec<Account>, Error> {
         Ok(sql::list(&self.db, limit, after).await?)
+    }
+
+    /// Deactivated accounts whose time is over.
+    pub(crate) async fn due_for_deletion(&self, now: Timestamp, limit: i64) -> Result<Vec<String>, Error> {
+        Ok(sql::due_for_deletion(&self.db, now, limit).await?)
     }
 
     /// Records what the owner or the operator decided; the host is told by the caller, first.

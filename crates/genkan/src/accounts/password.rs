@@ -48,16 +48,20 @@ struct Inner {
     /// One permit per core: each hash takes 19 MiB, and is taken only with a permit.
     permits: Arc<Semaphore>,
     waiting: AtomicUsize,
+    /// How many may wait for a permit.
+    queue: usize,
     /// Verified against when there is no account, so that the answer takes as long.
     nobody: Secret<String>,
 }
 
 impl Passwords {
-    pub(crate) fn new(cores: usize) -> Self {
+    /// `workers` hash at once, and `queue` more may wait.
+    pub(crate) fn new(workers: usize, queue: usize) -> Self {
         let nobody = argon2().hash_password(b"nobody's password").map(|hash| hash.to_string());
         let inner = Inner {
-            permits: Arc::new(Semaphore::new(cores.max(1))),
+            permits: Arc::new(Semaphore::new(workers.max(1))),
             waiting: AtomicUsize::new(0),
+            queue,
             nobody: Secret::new(nobody.expect("a short password is hashed with fixed parameters")),
         };
         Self { inner: Arc::new(inner) }
@@ -91,7 +95,7 @@ impl Passwords {
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, PasswordError> {
         let permit = {
-            let _place = Place::take(&self.inner.waiting)?;
+            let _place = Place::take(&self.inner)?;
             Arc::clone(&self.inner.permits).acquire_owned().await.map_err(|_| PasswordError::Busy)?
         };
         tokio::task::spawn_blocking(move || {
@@ -108,9 +112,9 @@ impl Passwords {
 struct Place<'a>(&'a AtomicUsize);
 
 impl<'a> Place<'a> {
-    fn take(waiting: &'a AtomicUsize) -> Result<Self, PasswordError> {
-        let place = Self(waiting);
-        if waiting.fetch_add(1, Ordering::Relaxed) >= QUEUE { Err(PasswordError::Busy) } else { Ok(place) }
+    fn take(inner: &'a Inner) -> Result<Self, PasswordError> {
+        let place = Self(&inner.waiting);
+        if inner.waiting.fetch_add(1, Ordering::Relaxed) >= inner.queue { Err(PasswordError::Busy) } else { Ok(place) }
     }
 }
 
@@ -149,9 +153,6 @@ fn is_scrypt_of(password: &str, salt: &str, expected: &str) -> bool {
         && bool::from(out.as_slice().ct_eq(&expected))
 }
 
-/// How many may wait for a permit.
-const QUEUE: usize = 64;
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -162,7 +163,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_hash_verifies_its_password_only() {
-        let pool = Passwords::new(1);
+        let pool = Passwords::new(1, QUEUE);
         let hash = pool.hash(&secret("correct horse")).await.unwrap();
         assert!(hash.expose().starts_with("$argon2id$v=19$m=19456,t=2,p=1$"));
         assert_eq!(pool.verify(Some(&hash), &secret("correct horse")).await.unwrap(), Verdict::Right);
@@ -174,14 +175,14 @@ mod tests {
     async fn the_reference_pds_hashes_verify() {
         // Made with Node's crypto.scrypt("hunter2", salt, 64) and its defaults.
         let hash = secret(SCRYPT_OF_HUNTER2);
-        let pool = Passwords::new(1);
+        let pool = Passwords::new(1, QUEUE);
         assert_eq!(pool.verify(Some(&hash), &secret("hunter2")).await.unwrap(), Verdict::RightButOld);
         assert_eq!(pool.verify(Some(&hash), &secret("hunter3")).await.unwrap(), Verdict::Wrong);
     }
 
     #[tokio::test]
     async fn a_full_queue_says_so_and_empties_again() {
-        let pool = Passwords::new(1);
+        let pool = Passwords::new(1, QUEUE);
         let held = Arc::clone(&pool.inner.permits).acquire_owned().await.unwrap();
         let waiting: Vec<_> = (0..QUEUE)
             .map(|_| {
@@ -203,9 +204,10 @@ mod tests {
 
     #[tokio::test]
     async fn overlong_passwords_are_not_hashed() {
-        let pool = Passwords::new(1);
+        let pool = Passwords::new(1, QUEUE);
         assert!(matches!(pool.hash(&secret(&"x".repeat(LONGEST + 1))).await, Err(PasswordError::TooLong)));
     }
 
+    const QUEUE: usize = 64;
     const SCRYPT_OF_HUNTER2: &str = "000102030405060708090a0b0c0d0e0f:ea9df5abd6826beb5d198aee803e767419b2a56139c50a128286e6b619b3c8bb1a0c5c5a2f436f860ba0670d7d02a4318d05626cc059606fc165577a35bdaddc";
 }

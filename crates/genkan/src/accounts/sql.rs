@@ -24,6 +24,14 @@ pub(super) async fn by_email(db: &Db, email_key: &str) -> db::Result<Option<Acco
     one(db, "email_key", email_key).await
 }
 
+pub(super) async fn is_handle_free(db: &Db, handle: &str) -> db::Result<bool> {
+    let row = sqlx::query("SELECT 1 FROM accounts WHERE handle = $1 OR next_handle = $1")
+        .bind(handle)
+        .fetch_optional(db.reader())
+        .await?;
+    Ok(row.is_none())
+}
+
 async fn one(db: &Db, column: &'static str, value: &str) -> db::Result<Option<Account>> {
     let text = format!("SELECT {COLUMNS} FROM accounts WHERE {column} = $1");
     let row = sqlx::query(sqlx::AssertSqlSafe(text)).bind(value).fetch_optional(db.reader()).await?;
@@ -114,6 +122,17 @@ pub(super) async fn set_deactivated(
     .execute(&mut **tx)
     .await?;
     Ok(done.rows_affected() == 1)
+}
+
+pub(super) async fn due_for_deletion(db: &Db, now: Timestamp, limit: i64) -> db::Result<Vec<String>> {
+    let rows = sqlx::query(
+        "SELECT did FROM accounts WHERE delete_after <= $1 AND deactivated_at IS NOT NULL LIMIT $2",
+    )
+    .bind(now.as_millis())
+    .bind(limit)
+    .fetch_all(db.reader())
+    .await?;
+    rows.iter().map(|row| Ok(row.try_get("did")?)).collect()
 }
 
 pub(super) async fn set_taken_down(

@@ -63,6 +63,42 @@ impl Timestamp {
         Duration::from_millis(u64::try_from(self.0.saturating_sub(earlier.0)).unwrap_or(0))
     }
 
+    /// Reads the lexicons' `datetime`: RFC 3339 with a zone, any number of decimals.
+    pub fn parse_rfc3339(text: &str) -> Option<Self> {
+        let (date, rest) = text.split_once('T')?;
+        let zone_at = rest.rfind(['Z', '+', '-'])?;
+        let (time, zone) = rest.split_at(zone_at);
+        let [year, month, day] = fields(date, '-')?;
+        let (time, decimals) =
+            time.split_once('.').map_or((time, None), |(time, decimals)| (time, Some(decimals)));
+        let [hours, minutes, seconds] = fields(time, ':')?;
+        let millis = match decimals {
+            None => 0,
+            Some(digits) if !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit()) => {
+                format!("{digits:0<3}").get(..3)?.parse::<i64>().ok()?
+            }
+            Some(_) => return None,
+        };
+        let offset_minutes = match zone.split_at_checked(1)? {
+            ("Z", "") => 0,
+            (sign @ ("+" | "-"), offset) => {
+                let [hours, minutes] = fields(offset, ':')?;
+                if hours > 23 || minutes > 59 {
+                    return None;
+                }
+                (hours * 60 + minutes) * if sign == "+" { 1 } else { -1 }
+            }
+            _ => return None,
+        };
+        let fine = date.len() == 10 && time.len() == 8 && hours < 24 && minutes < 60 && seconds < 60;
+        let days = days_from_civil(year, month, day);
+        if !fine || civil_from_days(days) != (year, month, day) {
+            return None;
+        }
+        let total_minutes = (days * 24 + hours) * 60 + minutes - offset_minutes;
+        Some(Self((total_minutes * 60 + seconds) * 1000 + millis))
+    }
+
     /// `2026-01-31T12:00:00.000Z`, the lexicons' `datetime`.
     pub fn rfc3339(self) -> String {
         self.to_string()
@@ -82,6 +118,25 @@ impl fmt::Display for Timestamp {
 
 fn millis(duration: Duration) -> i64 {
     i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
+}
+
+fn fields<const N: usize>(text: &str, between: char) -> Option<[i64; N]> {
+    let is_number = |field: &str| field.len() >= 2 && field.bytes().all(|byte| byte.is_ascii_digit());
+    let numbers: Vec<i64> = text
+        .split(between)
+        .map(|field| if is_number(field) { field.parse().ok() } else { None })
+        .collect::<Option<_>>()?;
+    numbers.try_into().ok()
+}
+
+/// The day number of a proleptic Gregorian date, 1970-01-01 being 0.
+fn days_from_civil(year: i64, month: i64, day: i64) -> i64 {
+    let shifted_year = if month <= 2 { year - 1 } else { year };
+    let era = shifted_year.div_euclid(400);
+    let year_of_era = shifted_year.rem_euclid(400);
+    let month_from_march = (month + 9) % 12;
+    let day_of_year = (153 * month_from_march + 2) / 5 + day - 1;
+    era * 146_097 + year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year - 719_468
 }
 
 /// Proleptic Gregorian date of a day number, 1970-01-01 being 0.
@@ -113,6 +168,27 @@ mod tests {
             (-1, "1969-12-31T23:59:59.999Z"),
         ] {
             assert_eq!(Timestamp::from_millis(millis).rfc3339(), text);
+        }
+    }
+
+    #[test]
+    fn reads_back_what_it_prints_and_other_zones() {
+        for text in ["1970-01-01T00:00:00.000Z", "2024-02-29T23:59:59.999Z", "2099-12-31T23:59:59.001Z"] {
+            assert_eq!(Timestamp::parse_rfc3339(text).unwrap().rfc3339(), text);
+        }
+        let read = |text: &str| Timestamp::parse_rfc3339(text).map(Timestamp::rfc3339);
+        assert_eq!(read("2024-03-01T01:30:00+02:00").unwrap(), "2024-02-29T23:30:00.000Z");
+        assert_eq!(read("2024-01-01T00:00:00.1234567Z").unwrap(), "2024-01-01T00:00:00.123Z");
+        for text in [
+            "",
+            "2024-01-01",
+            "2024-02-30T00:00:00Z",
+            "2024-01-01T24:00:00Z",
+            "2024-01-01T00:00:00",
+            "2024-1-1T00:00:00Z",
+            "2024-01-01T00:00:00.Z",
+        ] {
+            assert_eq!(read(text), None, "{text}");
         }
     }
 

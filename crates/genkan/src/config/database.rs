@@ -36,7 +36,11 @@ impl Database {
             );
         }
         if self.acquire_timeout.is_zero() {
-            found.add("GENKAN_DATABASE_ACQUIRE_TIMEOUT", "0s never gets a connection", "write 2s, for instance");
+            found.add(
+                "GENKAN_DATABASE_ACQUIRE_TIMEOUT",
+                "0s never gets a connection",
+                "write 2s, for instance",
+            );
         }
         if self.data_dir.exists() && !self.data_dir.is_dir() {
             found.add(
@@ -93,7 +97,9 @@ impl Setting for DatabaseUrl {
         }
         let url: http::Uri = text.parse().map_err(|_| "is not a URL".to_owned())?;
         match url.scheme_str() {
-            Some("postgres" | "postgresql") if url.path().len() > 1 => Ok(Self::Postgres(Secret::new(text.to_owned()))),
+            Some("postgres" | "postgresql") if url.path().len() > 1 => {
+                Ok(Self::Postgres(Secret::new(text.to_owned())))
+            }
             Some("postgres" | "postgresql") => Err("names no database".to_owned()),
             _ => Err("is neither SQLite nor PostgreSQL".to_owned()),
         }

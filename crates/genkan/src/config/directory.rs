@@ -38,9 +38,14 @@ impl Directory {
             );
         }
         if self.timeout < Duration::from_millis(100) {
-            found.add("GENKAN_DIRECTORY_TIMEOUT", "is so short that no answer comes in time", "write 5s, for instance");
+            found.add(
+                "GENKAN_DIRECTORY_TIMEOUT",
+                "is so short that no answer comes in time",
+                "write 5s, for instance",
+            );
         }
-        if self.front_listen.is_some_and(|address| address.ip().is_unspecified()) && self.front_url.is_none() {
+        if self.front_listen.is_some_and(|address| address.ip().is_unspecified()) && self.front_url.is_none()
+        {
             found.add(
                 "GENKAN_DIRECTORY_FRONT_LISTEN",
                 "is every interface, so hosts cannot be told where to connect",

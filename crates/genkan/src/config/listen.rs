@@ -70,7 +70,9 @@ impl Listen {
                 found.add(env, format!("{given} is too few"), format!("write {least} or more"));
             }
         }
-        for (env, given) in [("GENKAN_HEAD_TIMEOUT", self.head_timeout), ("GENKAN_IDLE_TIMEOUT", self.idle_timeout)] {
+        for (env, given) in
+            [("GENKAN_HEAD_TIMEOUT", self.head_timeout), ("GENKAN_IDLE_TIMEOUT", self.idle_timeout)]
+        {
             if given < Duration::from_secs(1) {
                 found.add(env, "is so short that honest clients fail", "write 1s or more");
             }
@@ -81,7 +83,11 @@ impl Listen {
     pub(super) fn check_beside(&self, directory: &Directory, found: &mut Findings) {
         let same = |one: SocketAddr, other: SocketAddr| one == other && one.port() != 0;
         if same(self.address, self.ops) {
-            found.add("GENKAN_OPS_LISTEN", format!("{} is GENKAN_LISTEN's address", self.ops), "choose another port");
+            found.add(
+                "GENKAN_OPS_LISTEN",
+                format!("{} is GENKAN_LISTEN's address", self.ops),
+                "choose another port",
+            );
         }
         if let Some(front) = directory.front_listen {
             for (other, name) in [(self.address, "GENKAN_LISTEN"), (self.ops, "GENKAN_OPS_LISTEN")] {

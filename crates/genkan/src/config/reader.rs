@@ -85,7 +85,9 @@ impl<'a> Reader<'a> {
             Ok(None) => match key.default {
                 Preset::Value(text) => (T::parse(text).expect("defaults are valid"), Source::Default),
                 Preset::Derived(_) => (derive()?, Source::Default),
-                Preset::Absent => (T::absent().expect("only optional keys go without a default"), Source::Default),
+                Preset::Absent => {
+                    (T::absent().expect("only optional keys go without a default"), Source::Default)
+                }
                 Preset::Required(example) => {
                     self.problems.push(Problem {
                         setting: key.env.to_owned(),

@@ -58,13 +58,21 @@ impl Service {
             if let Some(url) = url
                 && !is_web_address(url)
             {
-                found.add(env, format!("{url:?} is not a web address"), "write one that begins with https://");
+                found.add(
+                    env,
+                    format!("{url:?} is not a web address"),
+                    "write one that begins with https://",
+                );
             }
         }
         if let Some(email) = &self.contact_email
             && !email.split_once('@').is_some_and(|(user, host)| !user.is_empty() && host.contains('.'))
         {
-            found.add("GENKAN_CONTACT_EMAIL", format!("{email:?} is not an e-mail address"), "write name@example.com");
+            found.add(
+                "GENKAN_CONTACT_EMAIL",
+                format!("{email:?} is not an e-mail address"),
+                "write name@example.com",
+            );
         }
     }
 
@@ -77,7 +85,9 @@ impl Service {
                 && label.len() <= 63
                 && !label.starts_with('-')
                 && !label.ends_with('-')
-                && label.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-')
+                && label
+                    .bytes()
+                    .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-')
         };
         // 3 to 18 characters are put before it, and a handle has 253 at most.
         if name.len() > 230 || !name.split('.').all(good_label) {
@@ -124,4 +134,3 @@ fn did_of_origin(origin: &Origin) -> Option<Did> {
 fn handle_domains_of(origin: &Origin) -> Vec<String> {
     vec![if origin.is_loopback() { ".test".to_owned() } else { format!(".{}", origin.host()) }]
 }
-

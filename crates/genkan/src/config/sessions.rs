@@ -37,7 +37,11 @@ impl Sessions {
             );
         }
         if self.refresh_grace > Duration::from_hours(24) {
-            found.add("GENKAN_REFRESH_GRACE", "is longer than a day", "write 2h, for instance: a stolen token lives as long");
+            found.add(
+                "GENKAN_REFRESH_GRACE",
+                "is longer than a day",
+                "write 2h, for instance: a stolen token lives as long",
+            );
         }
         for (env, given) in [
             ("GENKAN_TOKEN_CACHE_ENTRIES", self.token_cache_entries),

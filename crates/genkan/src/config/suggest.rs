@@ -35,7 +35,9 @@ mod tests {
 
     #[test]
     fn counts_edits() {
-        for (one, other, edits) in [("", "", 0), ("", "ab", 2), ("kitten", "sitting", 3), ("same", "same", 0), ("ab", "ba", 2)] {
+        for (one, other, edits) in
+            [("", "", 0), ("", "ab", 2), ("kitten", "sitting", 3), ("same", "same", 0), ("ab", "ba", 2)]
+        {
             assert_eq!(distance(one, other), edits, "{one} {other}");
             assert_eq!(distance(other, one), edits, "{other} {one}");
         }

@@ -17,7 +17,10 @@ section! {
 }
 
 impl Telemetry {
-    #[expect(clippy::unused_self, reason = "every section has a check; each value of this one is good by its type")]
+    #[expect(
+        clippy::unused_self,
+        reason = "every section has a check; each value of this one is good by its type"
+    )]
     const fn check(&self, _found: &mut Findings) {}
 }
 

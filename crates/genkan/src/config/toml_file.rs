@@ -24,14 +24,22 @@ impl TomlFile {
         };
         let table = match std::fs::read_to_string(path) {
             Err(error) => {
-                problem(format!("cannot be read ({})", plain(&error)), "name a readable file with --config or GENKAN_CONFIG");
+                problem(
+                    format!("cannot be read ({})", plain(&error)),
+                    "name a readable file with --config or GENKAN_CONFIG",
+                );
                 return Self { name, ..Self::default() };
             }
             Ok(text) => match text.parse::<Table>() {
                 Ok(table) => table,
                 Err(error) => {
-                    let line = error.span().map_or(1, |span| 1 + text.get(..span.start).unwrap_or_default().matches('\n').count());
-                    problem(format!("is not TOML: line {line}: {}", error.message().replace('\n', " ")), "correct that line");
+                    let line = error.span().map_or(1, |span| {
+                        1 + text.get(..span.start).unwrap_or_default().matches('\n').count()
+                    });
+                    problem(
+                        format!("is not TOML: line {line}: {}", error.message().replace('\n', " ")),
+                        "correct that line",
+                    );
                     return Self { name, ..Self::default() };
                 }
             },
@@ -41,7 +49,10 @@ impl TomlFile {
         sections.dedup();
         for (section, content) in table {
             let Value::Table(keys) = content else {
-                problem(format!("{section} stands outside of a section"), &format!("put it below one of [{}]", sections.join("], [")));
+                problem(
+                    format!("{section} stands outside of a section"),
+                    &format!("put it below one of [{}]", sections.join("], [")),
+                );
                 continue;
             };
             if !sections.contains(&section.as_str()) {
@@ -59,7 +70,10 @@ impl TomlFile {
                 }
                 match text_of(&value) {
                     Some(text) => drop(values.insert(path, text)),
-                    None => problem(format!("{path} is neither a text, a number, true or false, nor a list of texts"), "write it as docs/configuration.md says"),
+                    None => problem(
+                        format!("{path} is neither a text, a number, true or false, nor a list of texts"),
+                        "write it as docs/configuration.md says",
+                    ),
                 }
             }
         }

@@ -178,7 +178,9 @@ impl Setting for Duration {
     const FORM: &'static str = "a whole number and a unit, such as 250ms, 30s, 15m, 2h or 90d";
 
     fn parse(text: &str) -> Result<Self, String> {
-        number_with_unit(text, &DURATION_UNITS).map(Self::from_millis).ok_or_else(|| "is not a duration".to_owned())
+        number_with_unit(text, &DURATION_UNITS)
+            .map(Self::from_millis)
+            .ok_or_else(|| "is not a duration".to_owned())
     }
 
     fn show(&self) -> Option<String> {
@@ -309,7 +311,9 @@ mod tests {
 
     #[test]
     fn what_has_no_unit_or_too_much_of_it_is_refused() {
-        for text in ["", "10", "m", "-1s", "1.5h", "5 minutes", "99999999999999999999s", "18446744073709551615d"] {
+        for text in
+            ["", "10", "m", "-1s", "1.5h", "5 minutes", "99999999999999999999s", "18446744073709551615d"]
+        {
             assert!(Duration::parse(text).is_err(), "{text}");
         }
         for text in ["", "5mb", "five", "-5", "99999999999GiB"] {

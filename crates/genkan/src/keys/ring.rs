@@ -48,15 +48,15 @@ struct HostKeys {
 impl Ring {
     /// Opens every key, and makes the rotation and internal keys where there are none.
     ///
-    /// `rotation`: the operator's own PLC rotation key, in hex, instead of a made one.
+    /// `rotation`: the operator's own PLC rotation key instead of a made one.
     pub(crate) async fn open(
         db: &Db,
         clock: &Clock,
         sealer: Sealer,
-        rotation: Option<&Secret<String>>,
+        rotation: Option<&Secret<[u8; 32]>>,
     ) -> Result<Self, Error> {
         let given = rotation
-            .map(|hex| K256PrivateKey::from_hex(hex.expose().trim()).map_err(|_| Error::NotAKey))
+            .map(|bytes| K256PrivateKey::from_bytes(bytes.expose()).map_err(|_| Error::NotAKey))
             .transpose()?;
         let mut rows = sql::all(db).await?;
         let has = |rows: &[KeyRow], purpose| rows.iter().any(|row| row.purpose == purpose);
@@ -138,6 +138,14 @@ impl Ring {
     /// Every key whose tokens for this host are still good, the current one first.
     pub(crate) fn host_keys(&self, host: &str) -> Vec<Arc<HostKey>> {
         self.hosts().by_host.get(host).cloned().unwrap_or_default()
+    }
+
+    /// The current key of every host, by the host's name.
+    pub(crate) fn current_host_keys(&self) -> Vec<Arc<HostKey>> {
+        let hosts = self.hosts();
+        let mut keys: Vec<_> = hosts.by_id.values().filter(|key| key.current).cloned().collect();
+        keys.sort_by(|one, other| one.host.cmp(&other.host));
+        keys
     }
 
     /// A host key by its id, as refresh tokens name it.
@@ -258,9 +266,9 @@ mod tests {
         a_host_has_one_current_key
     );
 
-    async fn open(db: &Db, sealing: u8, rotation: Option<&str>) -> Result<Ring, Error> {
+    async fn open(db: &Db, sealing: u8, rotation: Option<u8>) -> Result<Ring, Error> {
         let sealer = Sealer::new(&Secret::new([sealing; 32]));
-        let rotation = rotation.map(|hex| Secret::new(hex.to_owned()));
+        let rotation = rotation.map(|byte| Secret::new([byte; 32]));
         Ring::open(db, &Clock::System, sealer, rotation.as_ref()).await
     }
 
@@ -273,13 +281,12 @@ mod tests {
     }
 
     async fn a_given_rotation_key_must_stay_the_same(db: Db) {
-        let (mine, other) = ("11".repeat(32), "22".repeat(32));
-        let ring = open(&db, 1, Some(&mine)).await.unwrap();
+        let ring = open(&db, 1, Some(0x11)).await.unwrap();
         assert_eq!(
             ring.rotation().public().to_did_key(),
-            K256PrivateKey::from_hex(&mine).unwrap().public().to_did_key()
+            K256PrivateKey::from_bytes(&[0x11; 32]).unwrap().public().to_did_key()
         );
-        assert!(matches!(open(&db, 1, Some(&other)).await, Err(Error::OtherRotationKey { .. })));
+        assert!(matches!(open(&db, 1, Some(0x22)).await, Err(Error::OtherRotationKey { .. })));
         open(&db, 1, None).await.unwrap();
     }
 

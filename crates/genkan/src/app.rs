@@ -1,0 +1,241 @@
+//! How everything is put together: the only place that knows all rooms.
+
+use std::collections::HashSet;
+use std::ops::Deref;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use genkan_protocol::crypto::PublicKey;
+
+use crate::accounts::{Accounts, Passwords};
+use crate::base::fetch::tls::{TlsError, client_config};
+use crate::base::fetch::{Dns, DnsError, Guarded, Trusted};
+use crate::base::seal::Sealer;
+use crate::base::{Clock, Secret};
+use crate::config::Config;
+use crate::db::feed::{Feed, Kind};
+use crate::db::{Db, PoolSize};
+use crate::fleet::{Fleet, HostClient};
+use crate::identity::{Directory, Documents, HandlePolicy, Handles, Identity};
+use crate::keys::{self, Ring};
+use crate::limits::RateLimits;
+use crate::renames::{self, Renames};
+use crate::sessions::{Access, Lifetimes, Sessions};
+use crate::signup::{self, Rules, SignUps};
+use crate::standing::Standings;
+use crate::telemetry::metrics::Metrics;
+
+/// Every service, each holding just what it needs. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct App {
+    services: Arc<Services>,
+}
+
+#[derive(Debug)]
+pub struct Services {
+    pub(crate) config: Arc<Config>,
+    pub(crate) clock: Clock,
+    pub(crate) db: Db,
+    pub(crate) feed: Feed,
+    pub(crate) ring: Ring,
+    pub(crate) fleet: Fleet,
+    pub(crate) hosts: HostClient,
+    pub(crate) identity: Identity,
+    pub(crate) accounts: Accounts,
+    pub(crate) passwords: Passwords,
+    pub(crate) sessions: Sessions,
+    pub(crate) access: Access,
+    pub(crate) sign_ups: SignUps,
+    pub(crate) renames: Renames,
+    pub(crate) standings: Standings,
+    pub(crate) limits: RateLimits,
+    pub(crate) metrics: Metrics,
+}
+
+impl Deref for App {
+    type Target = Services;
+
+    fn deref(&self) -> &Services {
+        &self.services
+    }
+}
+
+impl App {
+    /// Opens the database, the keys and the fleet, and puts the services together.
+    pub async fn build(config: Config) -> Result<Self, BuildError> {
+        Self::build_with(config, Clock::System, Metrics::default()).await
+    }
+
+    pub(crate) async fn build_with(config: Config, clock: Clock, metrics: Metrics) -> Result<Self, BuildError> {
+        let db = open_database(&config).await?;
+        let feed = Feed::new(db.clone(), clock.clone());
+        let ring = open_ring(&config, &db, &clock).await?;
+        let fleet = Fleet::open(db.clone(), clock.clone(), ring.clone(), feed.clone()).await?;
+        let trusted = Trusted::new(config.network.extra_ca_file.as_deref())?;
+        let hosts = HostClient::new(trusted.clone(), HOST_CALL);
+        let identity = identity(&config, &clock, trusted)?;
+
+        let accounts = Accounts::new(db.clone(), clock.clone(), feed.clone());
+        let passwords = Passwords::new(config.sessions.password_workers, config.sessions.password_queue);
+        let lifetimes = Lifetimes {
+            access: config.sessions.access_lifetime,
+            refresh: config.sessions.refresh_lifetime,
+            grace: config.sessions.refresh_grace,
+        };
+        let sessions = Sessions::new(
+            db.clone(),
+            clock.clone(),
+            feed.clone(),
+            accounts.clone(),
+            passwords.clone(),
+            ring.clone(),
+            fleet.clone(),
+            config.service.did.clone(),
+            lifetimes,
+        );
+        let access = Access::new(
+            db.clone(),
+            feed.clone(),
+            ring.clone(),
+            fleet.clone(),
+            config.sessions.token_cache_entries,
+        );
+        let rules = rules(&config)?;
+        let renames = Renames::new(renames::Neighbours {
+            db: db.clone(),
+            clock: clock.clone(),
+            accounts: accounts.clone(),
+            ring: ring.clone(),
+            fleet: fleet.clone(),
+            hosts: hosts.clone(),
+            directory: identity.directory.clone(),
+            handles: identity.handles.clone(),
+            policy: rules.handles.clone(),
+        });
+        let sign_ups = SignUps::new(
+            signup::Neighbours {
+                db: db.clone(),
+                clock: clock.clone(),
+                feed: feed.clone(),
+                accounts: accounts.clone(),
+                passwords: passwords.clone(),
+                sessions: sessions.clone(),
+                ring: ring.clone(),
+                fleet: fleet.clone(),
+                hosts: hosts.clone(),
+                directory: identity.directory.clone(),
+            },
+            rules,
+        );
+        let standings = Standings {
+            db: db.clone(),
+            clock: clock.clone(),
+            accounts: accounts.clone(),
+            sessions: sessions.clone(),
+            fleet: fleet.clone(),
+            hosts: hosts.clone(),
+        };
+        let documents = identity.documents.clone();
+        feed.subscribe(Kind::Account, move |did| documents.forget(did));
+        let limits = RateLimits::new(&config, &metrics);
+        let services = Services {
+            config: Arc::new(config),
+            clock,
+            db,
+            feed,
+            ring,
+            fleet,
+            hosts,
+            identity,
+            accounts,
+            passwords,
+            sessions,
+            access,
+            sign_ups,
+            renames,
+            standings,
+            limits,
+            metrics,
+        };
+        Ok(Self { services: Arc::new(services) })
+    }
+}
+
+async fn open_database(config: &Config) -> Result<Db, BuildError> {
+    let url = match &config.database.url {
+        crate::config::DatabaseUrl::Sqlite(file) => {
+            let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty());
+            make_private_folder(folder.unwrap_or(&config.database.data_dir))?;
+            crate::db::DatabaseUrl::sqlite(file)
+        }
+        crate::config::DatabaseUrl::Postgres(url) => crate::db::DatabaseUrl::postgres(url.expose().clone()),
+    };
+    let size = PoolSize { connections: config.database.connections, acquire: config.database.acquire_timeout };
+    Ok(Db::open(&url, size).await?)
+}
+
+async fn open_ring(config: &Config, db: &Db, clock: &Clock) -> Result<Ring, BuildError> {
+    let sealing_key: Secret<[u8; 32]> = match &config.keys.sealing_key {
+        Some(key) => key.clone(),
+        None => {
+            make_private_folder(&config.database.data_dir)?;
+            keys::sealing_key_file(&config.database.data_dir.join("sealing.key"))?
+        }
+    };
+    Ok(Ring::open(db, clock, Sealer::new(&sealing_key), config.keys.plc_rotation_key.as_ref()).await?)
+}
+
+fn identity(config: &Config, clock: &Clock, trusted: Trusted) -> Result<Identity, BuildError> {
+    let dns = Dns::new(&config.network.dns_servers)?;
+    let tls = client_config(config.network.extra_ca_file.as_deref())?;
+    let guarded = Guarded::new(dns.clone(), tls, config.network.private_origins.clone());
+    let directory = Directory::new(trusted, config.directory.url.clone(), config.directory.timeout);
+    Ok(Identity {
+        documents: Documents::new(directory.clone(), guarded.clone(), clock.clone()),
+        handles: Handles::new(dns, guarded, clock.clone()),
+        directory,
+    })
+}
+
+fn rules(config: &Config) -> Result<Rules, BuildError> {
+    let (service, sign_up) = (&config.service, &config.sign_up);
+    let recovery_key = config.keys.recovery_did_key.as_deref().map(PublicKey::from_did_key).transpose();
+    let blocked: HashSet<String> =
+        sign_up.blocked_email_domains.iter().map(|domain| domain.to_ascii_lowercase()).collect();
+    Ok(Rules {
+        handles: HandlePolicy::new(service.handle_domains.clone(), &sign_up.reserved_handles, service.development),
+        blocked_email_domains: Arc::new(blocked),
+        invite_required: sign_up.invite_required,
+        password: (sign_up.password_min, sign_up.password_max),
+        recovery_key: recovery_key.map_err(|_| BuildError::RecoveryKey)?,
+    })
+}
+
+fn make_private_folder(folder: &Path) -> Result<(), BuildError> {
+    use std::os::unix::fs::DirBuilderExt as _;
+    let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder);
+    made.map_err(|cause| BuildError::Folder { folder: folder.to_path_buf(), cause })
+}
+
+/// Why Genkan cannot start, in words for the operator.
+#[derive(Debug, thiserror::Error)]
+pub enum BuildError {
+    #[error("{} cannot be made: {cause}", folder.display())]
+    Folder { folder: PathBuf, cause: std::io::Error },
+    #[error("GENKAN_RECOVERY_DID_KEY is not a did:key")]
+    RecoveryKey,
+    #[error("the database: {0}")]
+    Database(#[from] crate::db::Error),
+    #[error("the keys: {0}")]
+    Keys(#[from] keys::Error),
+    #[error("the fleet: {0}")]
+    Fleet(#[from] crate::fleet::Error),
+    #[error("GENKAN_EXTRA_CA_FILE: {0}")]
+    Tls(#[from] TlsError),
+    #[error("GENKAN_DNS_SERVERS: {0}")]
+    Dns(#[from] DnsError),
+}
+
+/// A single call to a host. Below a sign-up's lease.
+const HOST_CALL: Duration = Duration::from_secs(20);

@@ -1,0 +1,208 @@
+//! `genkan account …`: looking at accounts, and how they stand.
+
+use clap::Subcommand;
+use serde::Serialize;
+
+use super::{Context, Failure};
+use crate::accounts::Account;
+use crate::app::App;
+use crate::base::Secret;
+use crate::db::audit::Actor;
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// The newest accounts first.
+    List {
+        #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(i64).range(1..=10_000))]
+        limit: i64,
+    },
+    /// One account, by handle, DID or e-mail address.
+    Show { account: String },
+    /// Hide an account everywhere and end its sessions.
+    Takedown {
+        account: String,
+        /// Why, for your own records.
+        #[arg(long, default_value = "operator")]
+        reference: String,
+    },
+    /// Undo a takedown.
+    Restore { account: String },
+    /// Hide an account as its owner could; its owner can come back.
+    Deactivate { account: String },
+    /// Show a deactivated account again.
+    Activate { account: String },
+    /// Delete an account and its data on its host, for good.
+    Delete {
+        account: String,
+        /// Without asking.
+        #[arg(long)]
+        yes: bool,
+    },
+    /// Set a new password, made here and printed once, and end every session.
+    ResetPassword { account: String },
+    /// Sign-ups that broke off and are being settled.
+    Unfinished,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Shown {
+    did: String,
+    handle: String,
+    host: String,
+    status: &'static str,
+    created: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    email: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    delete_after: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    takedown_reference: Option<String>,
+}
+
+impl Shown {
+    fn of(account: Account, with_email: bool) -> Self {
+        Self {
+            status: account.standing().status().unwrap_or("active"),
+            did: account.did.to_string(),
+            handle: account.handle.to_string(),
+            host: account.host.to_string(),
+            created: account.created_at.rfc3339(),
+            email: account.email.filter(|_| with_email),
+            delete_after: account.delete_after.map(crate::base::Timestamp::rfc3339),
+            takedown_reference: account.takedown_ref,
+        }
+    }
+}
+
+pub(super) fn run(command: Command, context: &Context) -> Result<(), Failure> {
+    context.block_on(async {
+        let app = context.app().await?;
+        match command {
+            Command::List { limit } => {
+                let accounts = app.accounts.list(limit, None).await.map_err(anyhow::Error::from)?;
+                let shown: Vec<Shown> = accounts.into_iter().map(|account| Shown::of(account, false)).collect();
+                Ok(context.output.print(&shown, |shown| table(shown))?)
+            }
+            Command::Show { account } => {
+                let shown = Shown::of(find(&app, &account).await?, true);
+                Ok(context.output.print(&shown, describe)?)
+            }
+            Command::Takedown { account, reference } => {
+                let account = find(&app, &account).await?;
+                let done = app.standings.take_down(account.did.as_str(), &reference, Actor::Operator).await;
+                done.map_err(|cause| anyhow::anyhow!(cause).context("sign-ins are stopped, but the host was not told; run this again"))?;
+                say(context, &account, "takendown", "is taken down; its sessions have ended")
+            }
+            Command::Restore { account } => {
+                let account = find(&app, &account).await?;
+                app.standings.restore(account.did.as_str(), Actor::Operator).await.map_err(anyhow::Error::from)?;
+                say(context, &account, "restored", "is restored")
+            }
+            Command::Deactivate { account } => {
+                let account = find(&app, &account).await?;
+                let did = account.did.as_str();
+                app.standings.deactivate(did, None, Actor::Operator).await.map_err(anyhow::Error::from)?;
+                say(context, &account, "deactivated", "is deactivated")
+            }
+            Command::Activate { account } => {
+                let account = find(&app, &account).await?;
+                app.standings.activate(account.did.as_str(), Actor::Operator).await.map_err(anyhow::Error::from)?;
+                say(context, &account, "active", "is active")
+            }
+            Command::Delete { account, yes } => {
+                let account = find(&app, &account).await?;
+                if !yes && !confirmed(&account)? {
+                    return Err(anyhow::anyhow!("nothing was deleted").into());
+                }
+                app.standings.delete(account.did.as_str(), Actor::Operator).await.map_err(anyhow::Error::from)?;
+                say(context, &account, "deleted", "is deleted")
+            }
+            Command::ResetPassword { account } => reset_password(&app, context, &account).await,
+            Command::Unfinished => unfinished(&app, context).await,
+        }
+    })
+}
+
+async fn find(app: &App, typed: &str) -> Result<Account, Failure> {
+    let found = app.accounts.find_by_identifier(typed).await.map_err(anyhow::Error::from)?;
+    let hint = "no account has that handle, DID or e-mail address; see genkan account list";
+    Ok(found.ok_or_else(|| anyhow::anyhow!("{typed}: {hint}"))?)
+}
+
+async fn reset_password(app: &App, context: &Context, typed: &str) -> Result<(), Failure> {
+    let account = find(app, typed).await?;
+    let password = Secret::new(crate::base::random::id());
+    let hash = app.passwords.hash(&password).await.map_err(anyhow::Error::from)?;
+    let did = account.did.as_str();
+    app.standings.set_password_hash(did, hash.expose(), Actor::Operator).await.map_err(anyhow::Error::from)?;
+    let done = serde_json::json!({ "did": did, "handle": account.handle, "password": password.expose() });
+    let text = |_: &serde_json::Value| {
+        format!("The new password of {} is {}\nIts sessions have ended. The password is not shown again.", account.handle, password.expose())
+    };
+    Ok(context.output.print(&done, text)?)
+}
+
+async fn unfinished(app: &App, context: &Context) -> Result<(), Failure> {
+    let found = app.sign_ups.unfinished().await.map_err(anyhow::Error::from)?;
+    let rows: Vec<_> = found
+        .into_iter()
+        .map(|(did, since, error)| serde_json::json!({ "did": did, "since": since.rfc3339(), "error": error }))
+        .collect();
+    Ok(context.output.print(&rows, |rows| {
+        if rows.is_empty() {
+            return "Every sign-up has come to its end.".to_owned();
+        }
+        let line = |row: &serde_json::Value| {
+            let text = |name: &str| row.get(name).and_then(serde_json::Value::as_str).unwrap_or("").to_owned();
+            format!("{}  since {}  {}\n", text("did"), text("since"), text("error"))
+        };
+        rows.iter().map(line).collect()
+    })?)
+}
+
+fn say(context: &Context, account: &Account, status: &str, words: &str) -> Result<(), Failure> {
+    let done = serde_json::json!({ "did": account.did, "handle": account.handle, "status": status });
+    Ok(context.output.print(&done, |_| format!("{} {words}", account.handle))?)
+}
+
+fn confirmed(account: &Account) -> Result<bool, Failure> {
+    eprint!("Delete {} ({}) and all its data for good? Type its handle to go on: ", account.handle, account.did);
+    let mut line = String::new();
+    std::io::stdin().read_line(&mut line).map_err(anyhow::Error::from)?;
+    Ok(line.trim() == account.handle.as_str())
+}
+
+fn table(shown: &[Shown]) -> String {
+    if shown.is_empty() {
+        return "No accounts yet.".to_owned();
+    }
+    let width = |field: fn(&Shown) -> &str, least: usize| shown.iter().map(|one| field(one).len()).max().unwrap_or(0).max(least);
+    let (handles, hosts) = (width(|one| &one.handle, 6), width(|one| &one.host, 4));
+    let mut out = format!("{:<handles$}  {:<32}  {:<hosts$}  {:<11}  CREATED\n", "HANDLE", "DID", "HOST", "STATUS");
+    for one in shown {
+        out += &format!(
+            "{:<handles$}  {:<32}  {:<hosts$}  {:<11}  {}\n",
+            one.handle, one.did, one.host, one.status, one.created
+        );
+    }
+    out
+}
+
+fn describe(shown: &Shown) -> String {
+    let mut out = format!(
+        "handle   {}\ndid      {}\nhost     {}\nstatus   {}\ncreated  {}\n",
+        shown.handle, shown.did, shown.host, shown.status, shown.created
+    );
+    for (name, value) in [
+        ("email", &shown.email),
+        ("deleted after", &shown.delete_after),
+        ("takedown", &shown.takedown_reference),
+    ] {
+        if let Some(value) = value {
+            out += &format!("{name:<8} {value}\n");
+        }
+    }
+    out
+}
+

@@ -1,0 +1,108 @@
+//! `genkan invite …`: codes that let people in while invites are required.
+
+use clap::Subcommand;
+use serde::Serialize;
+
+use super::{Context, Failure};
+use crate::accounts::invite::{self, Invite};
+use crate::db::audit::{self, Actor};
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// Make codes, and print them.
+    Create {
+        /// How often each code can be used.
+        #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
+        uses: u32,
+        /// How many codes.
+        #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1000))]
+        count: u32,
+        /// The account (a DID) that it is made for, and that may give it away.
+        #[arg(long, value_name = "DID", default_value = "admin")]
+        r#for: String,
+    },
+    /// The newest codes first.
+    List {
+        #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(i64).range(1..=10_000))]
+        limit: i64,
+    },
+    /// Make a code useless from now on.
+    Disable { code: String },
+}
+
+#[derive(Serialize)]
+struct Shown {
+    code: String,
+    uses: u32,
+    left: u32,
+    #[serde(rename = "for")]
+    for_account: String,
+    created: String,
+    disabled: bool,
+}
+
+impl From<Invite> for Shown {
+    fn from(invite: Invite) -> Self {
+        Self {
+            code: invite.code,
+            uses: invite.uses,
+            left: invite.left,
+            for_account: invite.for_account,
+            created: invite.created_at.rfc3339(),
+            disabled: invite.disabled_at.is_some(),
+        }
+    }
+}
+
+pub(super) fn run(command: Command, context: &Context) -> Result<(), Failure> {
+    context.block_on(async {
+        let config = context.config()?;
+        let db = context.database(&config).await?;
+        let now = crate::base::Clock::System.now();
+        match command {
+            Command::Create { uses, count, r#for } => {
+                let mut made: Vec<Shown> = Vec::new();
+                let mut tx = db.begin().await?;
+                for _ in 0..count {
+                    let host = config.service.public_url.host();
+                    let invite = invite::create(&mut tx, host, &r#for, "operator", uses, now).await;
+                    made.push(invite.map_err(anyhow::Error::from)?.into());
+                }
+                audit::record(&mut tx, now, Actor::Operator, "invite.create", &r#for, &format!("{count} × {uses}"))
+                    .await?;
+                tx.commit().await.map_err(crate::db::Error::from)?;
+                let text = |made: &Vec<Shown>| made.iter().map(|one| one.code.clone() + "\n").collect();
+                Ok(context.output.print(&made, text)?)
+            }
+            Command::List { limit } => {
+                let found = invite::list(&db, limit).await.map_err(anyhow::Error::from)?;
+                let shown: Vec<Shown> = found.into_iter().map(Shown::from).collect();
+                Ok(context.output.print(&shown, |shown| table(shown))?)
+            }
+            Command::Disable { code } => {
+                let mut tx = db.begin().await?;
+                if !invite::disable(&mut tx, &code, now).await.map_err(anyhow::Error::from)? {
+                    let hint = "there is no such code, or it is disabled already; see genkan invite list";
+                    return Err(anyhow::anyhow!("{code}: {hint}").into());
+                }
+                audit::record(&mut tx, now, Actor::Operator, "invite.disable", &code, "").await?;
+                tx.commit().await.map_err(crate::db::Error::from)?;
+                let done = serde_json::json!({ "code": code, "disabled": true });
+                Ok(context.output.print(&done, |_| format!("{code} is disabled"))?)
+            }
+        }
+    })
+}
+
+fn table(shown: &[Shown]) -> String {
+    if shown.is_empty() {
+        return "No codes yet. Make one: genkan invite create".to_owned();
+    }
+    let width = shown.iter().map(|one| one.code.len()).max().unwrap_or(4).max(4);
+    let mut out = format!("{:<width$}  LEFT  CREATED                   FOR\n", "CODE");
+    for one in shown {
+        let left = if one.disabled { "off".to_owned() } else { format!("{}/{}", one.left, one.uses) };
+        out += &format!("{:<width$}  {left:<4}  {:<24}  {}\n", one.code, one.created, one.for_account);
+    }
+    out
+}

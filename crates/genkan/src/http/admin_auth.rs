@@ -1,0 +1,57 @@
+//! Administrative calls: `Authorization: Basic admin:<password>`.
+//!
+//! The operator's own password opens everything; a host's password, which hosts pass on for two
+//! calls, opens those for accounts on that host.
+
+use axum::http::HeaderMap;
+use axum::http::header::AUTHORIZATION;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use sha2::{Digest as _, Sha256};
+use subtle::ConstantTimeEq as _;
+
+use crate::http::error::{XrpcError, unauthorized};
+use crate::app::App;
+use crate::base::Secret;
+use crate::fleet::HostId;
+
+/// The operator, or nobody.
+pub(crate) fn require_admin(app: &App, headers: &HeaderMap) -> Result<(), XrpcError> {
+    let given = password(headers)?;
+    match &app.config.keys.admin_password {
+        Some(known) if same(known, &given) => Ok(()),
+        _ => Err(refused()),
+    }
+}
+
+/// The operator, or the host that keeps the account.
+pub(crate) fn require_admin_or_host(app: &App, headers: &HeaderMap, host: &HostId) -> Result<(), XrpcError> {
+    let given = password(headers)?;
+    let operator = app.config.keys.admin_password.as_ref().is_some_and(|known| same(known, &given));
+    let by_host = app.fleet.host(host).is_some_and(|host| same(&host.admin_password, &given));
+    if operator || by_host { Ok(()) } else { Err(refused()) }
+}
+
+fn password(headers: &HeaderMap) -> Result<Secret<String>, XrpcError> {
+    let value = headers.get(AUTHORIZATION).ok_or_else(|| unauthorized("AuthMissing", "Authentication Required"))?;
+    let text = value.to_str().map_err(|_| refused())?;
+    let encoded = match text.split_once(' ') {
+        Some((scheme, encoded)) if scheme.eq_ignore_ascii_case("basic") => encoded.trim(),
+        _ => return Err(refused()),
+    };
+    let decoded = STANDARD.decode(encoded).ok().and_then(|bytes| String::from_utf8(bytes).ok()).ok_or_else(refused)?;
+    match decoded.split_once(':') {
+        Some(("admin", password)) => Ok(Secret::new(password.to_owned())),
+        _ => Err(refused()),
+    }
+}
+
+/// In constant time, whatever the lengths.
+fn same(known: &Secret<String>, given: &Secret<String>) -> bool {
+    let digest = |secret: &Secret<String>| Sha256::digest(secret.expose().as_bytes());
+    !known.expose().is_empty() && bool::from(digest(known).as_slice().ct_eq(digest(given).as_slice()))
+}
+
+fn refused() -> XrpcError {
+    unauthorized("AuthenticationRequired", "Administrator's password required")
+}

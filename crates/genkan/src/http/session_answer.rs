@@ -1,0 +1,88 @@
+//! The body of every session answer: `createAccount`, `createSession`, `refreshSession`, `getSession`.
+
+use std::time::Duration;
+
+use genkan_protocol::did_document::DidDocument;
+use genkan_protocol::plc;
+use serde::Serialize;
+use std::sync::Arc;
+
+use crate::accounts::{Account, Standing};
+use crate::app::App;
+use crate::fleet::Host;
+use crate::identity::Freshness;
+use crate::sessions::Opened;
+
+/// Clients go straight to the host that `didDoc` names, so it is left out only while the document
+/// names another place.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct SessionAnswer {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    access_jwt: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    refresh_jwt: Option<String>,
+    handle: String,
+    did: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    did_doc: Option<Arc<DidDocument>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    email: Option<String>,
+    email_confirmed: bool,
+    email_auth_factor: bool,
+    active: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    status: Option<&'static str>,
+}
+
+impl SessionAnswer {
+    /// With the fresh pair of tokens.
+    pub(crate) async fn opened(app: &App, opened: Opened) -> Self {
+        let mut answer = Self::of(app, &opened.account).await;
+        answer.access_jwt = Some(opened.tokens.access.expose().clone());
+        answer.refresh_jwt = Some(opened.tokens.refresh.expose().clone());
+        answer
+    }
+
+    pub(crate) async fn of(app: &App, account: &Account) -> Self {
+        let standing = account.standing();
+        Self {
+            access_jwt: None,
+            refresh_jwt: None,
+            handle: account.handle.to_string(),
+            did: account.did.to_string(),
+            did_doc: home_document(app, account).await,
+            email: account.email.clone(),
+            email_confirmed: account.email_confirmed_at.is_some(),
+            email_auth_factor: false,
+            active: standing == Standing::Active,
+            status: standing.status(),
+        }
+    }
+}
+
+/// The account's DID document, if it names the account's home.
+///
+/// From memory or the directory; while that does not answer in time, as our own records say it is.
+async fn home_document(app: &App, account: &Account) -> Option<Arc<DidDocument>> {
+    let host = app.fleet.host(&account.host)?;
+    for freshness in [Freshness::Remembered, Freshness::Asked] {
+        let asked = app.identity.documents.resolve(&account.did, freshness);
+        match tokio::time::timeout(PATIENCE, asked).await {
+            Ok(Ok(document)) if document.pds_endpoint() == Some(host.origin.as_str()) => return Some(document),
+            // What was remembered may be from before a move: ask once.
+            Ok(Ok(_)) => {}
+            Ok(Err(cause)) if !cause.is_passing() => return None,
+            Ok(Err(_)) | Err(_) => return Some(Arc::new(by_our_records(account, &host))),
+        }
+    }
+    None
+}
+
+fn by_our_records(account: &Account, host: &Host) -> DidDocument {
+    let data = plc::Data::of_account(Vec::new(), &account.host_key, &account.handle, host.origin.as_str());
+    DidDocument::of_plc_data(&account.did, &data)
+}
+
+/// A session answer is never what people wait for.
+const PATIENCE: Duration = Duration::from_secs(2);

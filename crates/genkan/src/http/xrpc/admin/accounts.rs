@@ -1,0 +1,139 @@
+//! `com.atproto.admin.getAccountInfo`, `getAccountInfos`, `updateAccountEmail`, `updateAccountPassword`, `deleteAccount`
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::HeaderMap;
+use genkan_protocol::syntax::{AtIdentifier, Did};
+use serde::{Deserialize, Serialize};
+
+use crate::accounts::{Account, Email};
+use crate::app::App;
+use crate::base::Secret;
+use crate::db::audit::Actor;
+use crate::http::admin_auth::{require_admin, require_admin_or_host};
+use crate::http::{XrpcInput, XrpcQuery};
+use crate::http::error::{XrpcError, bad_request};
+
+#[derive(Deserialize)]
+pub(crate) struct OneDid {
+    did: Did,
+}
+
+#[derive(Deserialize)]
+pub(crate) struct ManyDids {
+    #[serde(default)]
+    dids: Vec<Did>,
+}
+
+/// `com.atproto.admin.defs#accountView`
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct AccountView {
+    did: String,
+    handle: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    email: Option<String>,
+    indexed_at: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    email_confirmed_at: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    deactivated_at: Option<String>,
+}
+
+#[derive(Serialize)]
+pub(crate) struct Infos {
+    infos: Vec<AccountView>,
+}
+
+#[derive(Deserialize)]
+pub(crate) struct EmailInput {
+    account: AtIdentifier,
+    email: String,
+}
+
+#[derive(Deserialize)]
+pub(crate) struct PasswordInput {
+    did: Did,
+    password: String,
+}
+
+pub(crate) async fn get_account_info(
+    State(app): State<App>,
+    headers: HeaderMap,
+    XrpcQuery(query): XrpcQuery<OneDid>,
+) -> Result<Json<AccountView>, XrpcError> {
+    require_admin(&app, &headers)?;
+    Ok(Json(view(known(&app, query.did.as_str()).await?)))
+}
+
+pub(crate) async fn get_account_infos(
+    State(app): State<App>,
+    headers: HeaderMap,
+    XrpcQuery(query): XrpcQuery<ManyDids>,
+) -> Result<Json<Infos>, XrpcError> {
+    require_admin(&app, &headers)?;
+    let mut infos = Vec::new();
+    for did in query.dids.iter().take(MANY) {
+        if let Some(account) = app.accounts.find(did.as_str()).await? {
+            infos.push(view(account));
+        }
+    }
+    Ok(Json(Infos { infos }))
+}
+
+/// From the operator, or passed on by the account's host.
+pub(crate) async fn update_account_email(
+    State(app): State<App>,
+    headers: HeaderMap,
+    XrpcInput(input): XrpcInput<EmailInput>,
+) -> Result<(), XrpcError> {
+    let account = app.accounts.find_by_identifier(input.account.as_str()).await?.ok_or_else(not_found)?;
+    require_admin_or_host(&app, &headers, &account.host)?;
+    let email: Email =
+        input.email.parse().map_err(|_| XrpcError::invalid("Input/email must be an e-mail address"))?;
+    Ok(app.accounts.set_email(account.did.as_str(), &email, Actor::Operator).await?)
+}
+
+/// From the operator, or passed on by the account's host. Ends every session.
+pub(crate) async fn update_account_password(
+    State(app): State<App>,
+    headers: HeaderMap,
+    XrpcInput(input): XrpcInput<PasswordInput>,
+) -> Result<(), XrpcError> {
+    let account = known(&app, input.did.as_str()).await?;
+    require_admin_or_host(&app, &headers, &account.host)?;
+    let password = Secret::new(input.password);
+    app.sign_ups.rules().check_password(&password).map_err(crate::signup::Error::from)?;
+    let hash = app.passwords.hash(&password).await.map_err(crate::signup::Error::from)?;
+    Ok(app.standings.set_password_hash(account.did.as_str(), hash.expose(), Actor::Operator).await?)
+}
+
+pub(crate) async fn delete_account(
+    State(app): State<App>,
+    headers: HeaderMap,
+    XrpcInput(input): XrpcInput<OneDid>,
+) -> Result<(), XrpcError> {
+    require_admin(&app, &headers)?;
+    Ok(app.standings.delete(input.did.as_str(), Actor::Operator).await?)
+}
+
+async fn known(app: &App, did: &str) -> Result<Account, XrpcError> {
+    app.accounts.find(did).await?.ok_or_else(not_found)
+}
+
+fn not_found() -> XrpcError {
+    bad_request("NotFound", "Account not found")
+}
+
+fn view(account: Account) -> AccountView {
+    AccountView {
+        did: account.did.to_string(),
+        handle: account.handle.to_string(),
+        email: account.email,
+        indexed_at: account.created_at.rfc3339(),
+        email_confirmed_at: account.email_confirmed_at.map(crate::base::Timestamp::rfc3339),
+        deactivated_at: account.deactivated_at.map(crate::base::Timestamp::rfc3339),
+    }
+}
+
+const MANY: usize = 100;

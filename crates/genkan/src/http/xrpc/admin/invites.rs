@@ -1,0 +1,69 @@
+//! `com.atproto.admin.disableInviteCodes`, `getInviteCodes`
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::HeaderMap;
+use serde::{Deserialize, Serialize};
+
+use crate::accounts::invite;
+use crate::app::App;
+use crate::db::audit::{self, Actor};
+use crate::http::admin_auth::require_admin;
+use crate::http::xrpc::server::invite_codes::InviteView;
+use crate::http::{XrpcInput, XrpcQuery};
+use crate::http::error::XrpcError;
+
+#[derive(Deserialize)]
+pub(crate) struct DisableInput {
+    #[serde(default)]
+    codes: Vec<String>,
+    #[serde(default)]
+    accounts: Vec<String>,
+}
+
+#[derive(Deserialize)]
+pub(crate) struct ListQuery {
+    limit: Option<u32>,
+}
+
+#[derive(Serialize)]
+pub(crate) struct ListOutput {
+    codes: Vec<InviteView>,
+}
+
+pub(crate) async fn disable_invite_codes(
+    State(app): State<App>,
+    headers: HeaderMap,
+    XrpcInput(input): XrpcInput<DisableInput>,
+) -> Result<(), XrpcError> {
+    require_admin(&app, &headers)?;
+    if input.accounts.iter().any(|account| account == "admin") {
+        return Err(XrpcError::invalid("Cannot disable all invite codes of the operator at once"));
+    }
+    let now = app.clock.now();
+    let mut tx = app.db.begin().await?;
+    for code in &input.codes {
+        invite::disable(&mut tx, code, now).await?;
+        audit::record(&mut tx, now, Actor::Operator, "invite.disable", code, "").await?;
+    }
+    for account in &input.accounts {
+        invite::disable_of_account(&mut tx, account, now).await?;
+        audit::record(&mut tx, now, Actor::Operator, "invite.disable", account, "all").await?;
+    }
+    tx.commit().await?;
+    Ok(())
+}
+
+pub(crate) async fn get_invite_codes(
+    State(app): State<App>,
+    headers: HeaderMap,
+    XrpcQuery(query): XrpcQuery<ListQuery>,
+) -> Result<Json<ListOutput>, XrpcError> {
+    require_admin(&app, &headers)?;
+    let limit = i64::from(query.limit.unwrap_or(100).clamp(1, 500));
+    let mut codes = Vec::new();
+    for invite in invite::list(&app.db, limit).await? {
+        codes.push(InviteView::of(&app, invite).await?);
+    }
+    Ok(Json(ListOutput { codes }))
+}

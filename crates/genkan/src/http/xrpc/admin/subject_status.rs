@@ -1,0 +1,64 @@
+//! `com.atproto.admin.updateSubjectStatus`: for whole accounts. Records and blobs are the host's.
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::HeaderMap;
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use crate::app::App;
+use crate::db::audit::Actor;
+use crate::http::admin_auth::require_admin;
+use crate::http::XrpcInput;
+use crate::http::error::XrpcError;
+
+#[derive(Deserialize)]
+pub(crate) struct Input {
+    subject: Value,
+    takedown: Option<Attribute>,
+    deactivated: Option<Attribute>,
+}
+
+#[derive(Deserialize)]
+struct Attribute {
+    applied: bool,
+    r#ref: Option<String>,
+}
+
+pub(crate) async fn update_subject_status(
+    State(app): State<App>,
+    headers: HeaderMap,
+    XrpcInput(input): XrpcInput<Input>,
+) -> Result<Json<Value>, XrpcError> {
+    require_admin(&app, &headers)?;
+    let field = |name: &str| input.subject.get(name).and_then(Value::as_str);
+    let (Some("com.atproto.admin.defs#repoRef"), Some(did)) = (field("$type"), field("did")) else {
+        let text = "Only whole accounts here (com.atproto.admin.defs#repoRef); call the account's host for records and blobs";
+        return Err(XrpcError::invalid(text));
+    };
+    let takedown = input.takedown.as_ref();
+    let deactivated = input.deactivated.as_ref();
+    if takedown.is_some_and(|it| it.applied) && deactivated.is_some_and(|it| !it.applied) {
+        return Err(XrpcError::invalid("An account cannot be taken down and activated at once"));
+    }
+    if let Some(takedown) = takedown {
+        if takedown.applied {
+            let reference = takedown.r#ref.clone().unwrap_or_else(|| app.clock.now().rfc3339());
+            app.standings.take_down(did, &reference, Actor::Operator).await?;
+        } else {
+            app.standings.restore(did, Actor::Operator).await?;
+        }
+    }
+    if let Some(deactivated) = deactivated {
+        if deactivated.applied {
+            app.standings.deactivate(did, None, Actor::Operator).await?;
+        } else {
+            app.standings.activate(did, Actor::Operator).await?;
+        }
+    }
+    let mut answer = json!({ "subject": input.subject });
+    if let (Some(takedown), Some(object)) = (takedown, answer.as_object_mut()) {
+        object.insert("takedown".to_owned(), json!({ "applied": takedown.applied, "ref": takedown.r#ref }));
+    }
+    Ok(Json(answer))
+}

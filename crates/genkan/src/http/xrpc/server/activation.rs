@@ -1,0 +1,42 @@
+//! `com.atproto.server.activateAccount`, `deactivateAccount`
+
+use axum::extract::State;
+use axum::http::HeaderMap;
+use serde::Deserialize;
+
+use crate::app::App;
+use crate::base::Timestamp;
+use crate::http::caller::{FULL, FULL_TAKEN_DOWN, Needs, caller};
+use crate::http::XrpcInput;
+use crate::http::error::XrpcError;
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct DeactivateInput {
+    #[serde(default)]
+    delete_after: Option<String>,
+}
+
+/// Hosts pass the client's own token on, and do nothing by themselves.
+pub(crate) async fn activate_account(State(app): State<App>, headers: HeaderMap) -> Result<(), XrpcError> {
+    let method = "com.atproto.server.activateAccount";
+    let caller = caller(&app, &headers, Needs { method, scopes: FULL, from_hosts: true, standing: true }).await?;
+    Ok(app.standings.activate(caller.account.did.as_str(), caller.actor()).await?)
+}
+
+pub(crate) async fn deactivate_account(
+    State(app): State<App>,
+    headers: HeaderMap,
+    XrpcInput(input): XrpcInput<DeactivateInput>,
+) -> Result<(), XrpcError> {
+    let method = "com.atproto.server.deactivateAccount";
+    let needs = Needs { method, scopes: FULL_TAKEN_DOWN, from_hosts: true, standing: false };
+    let caller = caller(&app, &headers, needs).await?;
+    let delete_after = input.delete_after.as_deref().map(parse_time).transpose()?;
+    Ok(app.standings.deactivate(caller.account.did.as_str(), delete_after, caller.actor()).await?)
+}
+
+fn parse_time(text: &str) -> Result<Timestamp, XrpcError> {
+    Timestamp::parse_rfc3339(text)
+        .ok_or_else(|| XrpcError::invalid("Input/deleteAfter must be a datetime"))
+}

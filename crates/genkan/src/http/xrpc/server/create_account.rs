@@ -1,0 +1,67 @@
+//! `com.atproto.server.createAccount`
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::HeaderMap;
+use axum::http::header::AUTHORIZATION;
+use genkan_protocol::crypto::PublicKey;
+use genkan_protocol::syntax::Handle;
+use serde::Deserialize;
+
+use crate::accounts::Email;
+use crate::app::App;
+use crate::base::Secret;
+use crate::http::rate_headers::heed;
+use crate::http::session_answer::SessionAnswer;
+use crate::http::{ClientAddr, XrpcInput};
+use crate::http::error::{XrpcError, bad_request};
+use crate::limits::{Limit, address};
+use crate::signup;
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Input {
+    handle: String,
+    email: Option<String>,
+    password: Option<String>,
+    invite_code: Option<String>,
+    recovery_key: Option<String>,
+    did: Option<String>,
+    plc_op: Option<serde_json::Value>,
+}
+
+pub(crate) async fn create_account(
+    State(app): State<App>,
+    from: ClientAddr,
+    headers: HeaderMap,
+    XrpcInput(input): XrpcInput<Input>,
+) -> Result<Json<SessionAnswer>, XrpcError> {
+    if headers.contains_key(AUTHORIZATION) || input.did.is_some() || input.plc_op.is_some() {
+        let text = "Accounts cannot be brought from another server here yet; sign up for a new one";
+        return Err(XrpcError::invalid(text));
+    }
+    let request = request(input)?;
+    let now = app.clock.now();
+    heed(app.limits.attempt(&app.db, Limit::CreateAccount, &address(from.0), now).await?, now)?;
+    let opened = app.sign_ups.create(request).await?;
+    Ok(Json(SessionAnswer::opened(&app, opened).await))
+}
+
+fn request(input: Input) -> Result<signup::Request, XrpcError> {
+    let invalid = |text: &'static str| XrpcError::invalid(text);
+    let handle: Handle = input
+        .handle
+        .parse()
+        .map_err(|_| bad_request("InvalidHandle", "Input/handle must be a valid handle"))?;
+    let email = input.email.ok_or_else(|| invalid("Email is required"))?;
+    let email: Email = email
+        .parse()
+        .map_err(|_| invalid("This email address is not supported, please use a different email."))?;
+    let password = input.password.ok_or_else(|| invalid("Password is required"))?;
+    let recovery_key = input
+        .recovery_key
+        .map(|key| PublicKey::from_did_key(&key).map_err(|_| invalid("recoveryKey must be a did:key")))
+        .transpose()?;
+    let invite_code = input.invite_code.map(|code| code.trim().to_owned()).filter(|code| !code.is_empty());
+    Ok(signup::Request { handle, email, password: Secret::new(password), invite_code, recovery_key })
+}

@@ -1,0 +1,34 @@
+//! `com.atproto.server.createSession`
+
+use axum::Json;
+use axum::extract::State;
+use serde::Deserialize;
+
+use crate::app::App;
+use crate::base::Secret;
+use crate::http::rate_headers::heed;
+use crate::http::session_answer::SessionAnswer;
+use crate::http::{ClientAddr, XrpcInput};
+use crate::limits::{Limit, identifier_and_address};
+use crate::http::error::XrpcError;
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Input {
+    identifier: String,
+    password: String,
+    #[serde(default)]
+    allow_takendown: Option<bool>,
+}
+
+pub(crate) async fn create_session(
+    State(app): State<App>,
+    from: ClientAddr,
+    XrpcInput(input): XrpcInput<Input>,
+) -> Result<Json<SessionAnswer>, XrpcError> {
+    let (now, key) = (app.clock.now(), identifier_and_address(&input.identifier, from.0));
+    heed(app.limits.attempt(&app.db, Limit::CreateSession, &key, now).await?, now)?;
+    let password = Secret::new(input.password);
+    let opened = app.sessions.open(&input.identifier, &password, input.allow_takendown.unwrap_or(false)).await?;
+    Ok(Json(SessionAnswer::opened(&app, opened).await))
+}

@@ -1,0 +1,167 @@
+//! `com.atproto.server.createInviteCode`, `createInviteCodes`, `getAccountInviteCodes`
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::HeaderMap;
+use serde::{Deserialize, Serialize};
+
+use crate::accounts::invite::{self, Invite};
+use crate::app::App;
+use crate::db::audit::{self, Actor};
+use crate::http::admin_auth::require_admin;
+use crate::http::caller::{FULL, Needs, caller};
+use crate::http::{XrpcInput, XrpcQuery};
+use crate::http::error::XrpcError;
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct CreateInput {
+    use_count: u32,
+    for_account: Option<String>,
+}
+
+#[derive(Serialize)]
+pub(crate) struct CreateOutput {
+    code: String,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct CreateManyInput {
+    #[serde(default = "one")]
+    code_count: u32,
+    use_count: u32,
+    #[serde(default)]
+    for_accounts: Option<Vec<String>>,
+}
+
+#[derive(Serialize)]
+pub(crate) struct AccountCodes {
+    account: String,
+    codes: Vec<String>,
+}
+
+#[derive(Serialize)]
+pub(crate) struct CreateManyOutput {
+    codes: Vec<AccountCodes>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct ListQuery {
+    #[serde(default)]
+    include_used: Option<bool>,
+}
+
+#[derive(Serialize)]
+pub(crate) struct ListOutput {
+    codes: Vec<InviteView>,
+}
+
+/// `com.atproto.server.defs#inviteCode`
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct InviteView {
+    code: String,
+    available: u32,
+    disabled: bool,
+    for_account: String,
+    created_by: String,
+    created_at: String,
+    uses: Vec<UseView>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct UseView {
+    used_by: String,
+    used_at: String,
+}
+
+impl InviteView {
+    pub(crate) async fn of(app: &App, invite: Invite) -> Result<Self, XrpcError> {
+        let uses = invite::uses_of(&app.db, &invite.code).await?;
+        Ok(Self {
+            available: invite.uses,
+            disabled: invite.disabled_at.is_some(),
+            for_account: invite.for_account,
+            created_by: invite.created_by,
+            created_at: invite.created_at.rfc3339(),
+            uses: uses
+                .into_iter()
+                .map(|used| UseView { used_by: used.did, used_at: used.used_at.rfc3339() })
+                .collect(),
+            code: invite.code,
+        })
+    }
+}
+
+pub(crate) async fn create_invite_code(
+    State(app): State<App>,
+    headers: HeaderMap,
+    XrpcInput(input): XrpcInput<CreateInput>,
+) -> Result<Json<CreateOutput>, XrpcError> {
+    require_admin(&app, &headers)?;
+    let account = input.for_account.unwrap_or_else(|| "admin".to_owned());
+    let mut made = make(&app, &account, 1, input.use_count).await?;
+    let code = made.pop().ok_or_else(|| XrpcError::invalid("No code was asked for"))?;
+    Ok(Json(CreateOutput { code }))
+}
+
+pub(crate) async fn create_invite_codes(
+    State(app): State<App>,
+    headers: HeaderMap,
+    XrpcInput(input): XrpcInput<CreateManyInput>,
+) -> Result<Json<CreateManyOutput>, XrpcError> {
+    require_admin(&app, &headers)?;
+    let accounts = input.for_accounts.unwrap_or_else(|| vec!["admin".to_owned()]);
+    if accounts.len() > MANY || input.code_count > MANY_CODES {
+        return Err(XrpcError::invalid("Too many codes at once"));
+    }
+    let mut codes = Vec::with_capacity(accounts.len());
+    for account in accounts {
+        let made = make(&app, &account, input.code_count, input.use_count).await?;
+        codes.push(AccountCodes { account, codes: made });
+    }
+    Ok(Json(CreateManyOutput { codes }))
+}
+
+/// The codes made for the caller. Nobody earns codes here: `createAvailable` makes none.
+pub(crate) async fn get_account_invite_codes(
+    State(app): State<App>,
+    headers: HeaderMap,
+    XrpcQuery(query): XrpcQuery<ListQuery>,
+) -> Result<Json<ListOutput>, XrpcError> {
+    let method = "com.atproto.server.getAccountInviteCodes";
+    let caller = caller(&app, &headers, Needs { method, scopes: FULL, from_hosts: true, standing: true }).await?;
+    let include_used = query.include_used.unwrap_or(true);
+    let mut codes = Vec::new();
+    for invite in invite::of_account(&app.db, caller.account.did.as_str()).await? {
+        if include_used || invite.left > 0 {
+            codes.push(InviteView::of(&app, invite).await?);
+        }
+    }
+    Ok(Json(ListOutput { codes }))
+}
+
+async fn make(app: &App, account: &str, codes: u32, uses: u32) -> Result<Vec<String>, XrpcError> {
+    if uses == 0 {
+        return Err(XrpcError::invalid("useCount must be 1 or more"));
+    }
+    let (now, host) = (app.clock.now(), app.config.service.public_url.host());
+    let mut tx = app.db.begin().await?;
+    let mut made = Vec::new();
+    for _ in 0..codes {
+        made.push(invite::create(&mut tx, host, account, "admin", uses, now).await?.code);
+    }
+    audit::record(&mut tx, now, Actor::Operator, "invite.create", account, &format!("{codes} × {uses}")).await?;
+    tx.commit().await?;
+    Ok(made)
+}
+
+const fn one() -> u32 {
+    1
+}
+
+const MANY: usize = 1000;
+const MANY_CODES: u32 = 100;

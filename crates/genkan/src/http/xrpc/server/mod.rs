@@ -1,0 +1,10 @@
+//! `com.atproto.server.*`: accounts, sessions, app passwords, invites.
+
+pub(crate) mod activation;
+pub(crate) mod app_passwords;
+pub(crate) mod create_account;
+pub(crate) mod create_session;
+pub(crate) mod delete_session;
+pub(crate) mod get_session;
+pub(crate) mod invite_codes;
+pub(crate) mod refresh_session;

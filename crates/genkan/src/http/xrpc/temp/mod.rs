@@ -1,0 +1,4 @@
+//! `com.atproto.temp.*`: what clients ask around a sign-up.
+
+pub(crate) mod check_handle_availability;
+pub(crate) mod check_signup_queue;

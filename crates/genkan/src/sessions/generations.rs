@@ -1,0 +1,141 @@
+//! Table `refresh_tokens`: which generations of a session are good, and what follows each.
+//!
+//! The first use of a generation makes its successor, once; it stays good for the grace and gives
+//! the same successor again, whatever became of that one. Counters decide the order, never clocks.
+
+use std::time::Duration;
+
+use sqlx::Row as _;
+
+use super::Lifetimes;
+use crate::base::Timestamp;
+use crate::db::{Result, Tx};
+
+/// What a refresh token leads to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Turn {
+    /// To this generation.
+    To(i64),
+    /// It is used and its grace is over, or it was never good.
+    Over,
+}
+
+pub(super) async fn insert(tx: &mut Tx, session: &str, generation: i64, expires_at: Timestamp) -> Result<()> {
+    sqlx::query(
+        "INSERT INTO refresh_tokens (session_id, generation, expires_at) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING",
+    )
+    .bind(session)
+    .bind(generation)
+    .bind(expires_at.as_millis())
+    .execute(&mut **tx)
+    .await?;
+    Ok(())
+}
+
+/// Uses a generation. The caller holds the session's row.
+pub(super) async fn turn(
+    tx: &mut Tx,
+    session: &str,
+    generation: i64,
+    now: Timestamp,
+    lifetimes: Lifetimes,
+) -> Result<Turn> {
+    let Some(row) = sqlx::query("SELECT expires_at, used_at FROM refresh_tokens WHERE session_id = $1 AND generation = $2")
+        .bind(session)
+        .bind(generation)
+        .fetch_optional(&mut **tx)
+        .await?
+    else {
+        return Ok(Turn::Over);
+    };
+    if row.try_get::<i64, _>("expires_at")? <= now.as_millis() {
+        return Ok(Turn::Over);
+    }
+    let successor = generation.saturating_add(1);
+    if row.try_get::<Option<i64>, _>("used_at")?.is_none() {
+        use_first(tx, session, generation, now, lifetimes.grace).await?;
+        insert(tx, session, successor, now.plus(lifetimes.refresh)).await?;
+    }
+    Ok(Turn::To(successor))
+}
+
+async fn use_first(tx: &mut Tx, session: &str, generation: i64, now: Timestamp, grace: Duration) -> Result<()> {
+    let grace_ends = now.plus(grace).as_millis();
+    sqlx::query(
+        "UPDATE refresh_tokens SET used_at = $3, expires_at = CASE WHEN expires_at > $4 THEN $4 ELSE expires_at END
+         WHERE session_id = $1 AND generation = $2 AND used_at IS NULL",
+    )
+    .bind(session)
+    .bind(generation)
+    .bind(now.as_millis())
+    .bind(grace_ends)
+    .execute(&mut **tx)
+    .await?;
+    Ok(())
+}
+
+pub(super) async fn sweep(tx: &mut Tx, now: Timestamp) -> Result<u64> {
+    let done = sqlx::query("DELETE FROM refresh_tokens WHERE expires_at <= $1")
+        .bind(now.as_millis())
+        .execute(&mut **tx)
+        .await?;
+    Ok(done.rows_affected())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::db::{Db, on_each_database};
+
+    on_each_database!(a_used_token_gives_the_same_successor_until_its_grace_ends, many_at_once_have_one_successor);
+
+    const HOUR: Duration = Duration::from_secs(3600);
+    const LIFETIMES: Lifetimes =
+        Lifetimes { access: HOUR, refresh: Duration::from_secs(90 * 24 * 3600), grace: Duration::from_secs(2 * 3600) };
+    const START: Timestamp = Timestamp::from_millis(1_000_000_000);
+
+    async fn use_at(db: &Db, generation: i64, now: Timestamp) -> Turn {
+        let mut tx = db.begin().await.unwrap();
+        let turn = turn(&mut tx, "s", generation, now, LIFETIMES).await.unwrap();
+        tx.commit().await.unwrap();
+        turn
+    }
+
+    async fn first(db: &Db) {
+        let mut tx = db.begin().await.unwrap();
+        insert(&mut tx, "s", 0, START.plus(LIFETIMES.refresh)).await.unwrap();
+        tx.commit().await.unwrap();
+    }
+
+    async fn a_used_token_gives_the_same_successor_until_its_grace_ends(db: Db) {
+        first(&db).await;
+        assert_eq!(use_at(&db, 0, START).await, Turn::To(1));
+        assert_eq!(use_at(&db, 0, START.plus(HOUR)).await, Turn::To(1));
+        // The successor is used; the first still leads to it, and not beyond.
+        assert_eq!(use_at(&db, 1, START.plus(HOUR)).await, Turn::To(2));
+        assert_eq!(use_at(&db, 0, START.plus(HOUR)).await, Turn::To(1));
+        // Reuse did not lengthen the grace; the successors live on.
+        let after = START.plus(LIFETIMES.grace);
+        assert_eq!(use_at(&db, 0, after).await, Turn::Over);
+        assert_eq!(use_at(&db, 1, after).await, Turn::To(2));
+        assert_eq!(use_at(&db, 2, after).await, Turn::To(3));
+        assert_eq!(use_at(&db, 9, after).await, Turn::Over);
+
+        let mut tx = db.begin().await.unwrap();
+        assert_eq!(sweep(&mut tx, after).await.unwrap(), 1);
+        tx.commit().await.unwrap();
+    }
+
+    async fn many_at_once_have_one_successor(db: Db) {
+        first(&db).await;
+        let turns: Vec<_> = (0..10)
+            .map(|_| {
+                let db = db.clone();
+                tokio::spawn(async move { use_at(&db, 0, START).await })
+            })
+            .collect();
+        for turn in turns {
+            assert_eq!(turn.await.unwrap(), Turn::To(1));
+        }
+    }
+}

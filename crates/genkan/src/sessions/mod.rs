@@ -1,0 +1,306 @@
+//! Sessions: what a password opens, a refresh token continues, and a sign-out ends.
+//!
+//! A *session* is a row; its access tokens are addressed to the account's host and signed with that
+//! host's key, its refresh tokens are addressed to Genkan. No token is stored: a refresh token's
+//! `jti` is the session and a *generation*, and the database says which generations are still good.
+//! [`Access`] checks access tokens for every request, from memory when it can.
+
+mod access;
+mod generations;
+mod sql;
+mod tokens;
+
+use std::time::Duration;
+
+use genkan_protocol::jwt::session::Scope;
+use genkan_protocol::syntax::Did;
+
+use crate::accounts::{Account, Accounts, PasswordError, Passwords, Standing, Verdict, app_password};
+
+use crate::base::{Clock, Secret, Timestamp, random};
+use crate::db::audit::{self, Actor};
+use crate::db::feed::{self, Feed, Kind};
+use crate::db::{Db, Tx};
+use crate::fleet::Fleet;
+use crate::keys::Ring;
+
+pub(crate) use access::{Access, Caller};
+pub(crate) use generations::Turn;
+pub(crate) use tokens::Tokens;
+
+/// Why a session could not be opened, continued or ended.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Error {
+    #[error("identifier or password is wrong")]
+    WrongPassword,
+    #[error("the account is taken down")]
+    TakenDown,
+    #[error("too many passwords are being checked")]
+    Busy,
+    #[error(transparent)]
+    Token(#[from] TokenError),
+    #[error("the account's host {0} is not known")]
+    NoHome(String),
+    #[error(transparent)]
+    Storage(#[from] crate::db::Error),
+}
+
+/// Why a token is not accepted.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum TokenError {
+    #[error("not a token")]
+    Malformed,
+    #[error("{0}")]
+    Invalid(&'static str),
+    #[error("the token has expired")]
+    Expired,
+    #[error("the token's session has ended")]
+    Revoked,
+    #[error(transparent)]
+    Storage(#[from] crate::db::Error),
+}
+
+impl From<sqlx::Error> for Error {
+    fn from(cause: sqlx::Error) -> Self {
+        Self::Storage(cause.into())
+    }
+}
+
+impl From<crate::accounts::Error> for Error {
+    fn from(cause: crate::accounts::Error) -> Self {
+        use crate::accounts::Error as E;
+        match cause {
+            E::Storage(cause) => Self::Storage(cause),
+            E::TakenDown => Self::TakenDown,
+            E::NotFound | E::HandleTaken | E::EmailTaken => Self::WrongPassword,
+        }
+    }
+}
+
+impl From<PasswordError> for Error {
+    fn from(cause: PasswordError) -> Self {
+        match cause {
+            PasswordError::Busy | PasswordError::Failed => Self::Busy,
+            PasswordError::TooLong => Self::WrongPassword,
+        }
+    }
+}
+
+/// How long tokens live.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Lifetimes {
+    pub(crate) access: Duration,
+    pub(crate) refresh: Duration,
+    /// How long a used refresh token is still honoured, for apps that lost our answer.
+    ///
+    /// From its first use; not extended by the second.
+    pub(crate) grace: Duration,
+}
+
+/// A session and a fresh pair of tokens.
+#[derive(Clone, Debug)]
+pub(crate) struct Opened {
+    pub(crate) account: Account,
+    pub(crate) tokens: Tokens,
+}
+
+/// Opens, continues and ends sessions. Cheap to clone.
+#[derive(Clone, Debug)]
+pub(crate) struct Sessions {
+    db: Db,
+    clock: Clock,
+    feed: Feed,
+    accounts: Accounts,
+    passwords: Passwords,
+    mint: tokens::Mint,
+}
+
+impl Sessions {
+    #[expect(clippy::too_many_arguments, reason = "what it works with; only app.rs calls it")]
+    pub(crate) fn new(
+        db: Db,
+        clock: Clock,
+        feed: Feed,
+        accounts: Accounts,
+        passwords: Passwords,
+        ring: Ring,
+        fleet: Fleet,
+        service: Did,
+        lifetimes: Lifetimes,
+    ) -> Self {
+        let mint = tokens::Mint::new(ring, fleet, service, lifetimes);
+        Self { db, clock, feed, accounts, passwords, mint }
+    }
+
+    /// Signs in by handle, e-mail address or DID, with the account's password or an app password.
+    ///
+    /// `allow_taken_down`: give a taken-down account a token with which it can leave.
+    pub(crate) async fn open(
+        &self,
+        identifier: &str,
+        password: &Secret<String>,
+        allow_taken_down: bool,
+    ) -> Result<Opened, Error> {
+        let found = self.accounts.find_by_identifier(identifier).await?;
+        let app_password = match &found {
+            Some(account) => app_password::find(&self.db, account.did.as_str(), password).await?,
+            None => None,
+        };
+        if app_password.is_none() {
+            self.check_password(found.as_ref(), password).await?;
+        }
+        let account = found.ok_or(Error::WrongPassword)?;
+        if account.standing() == Standing::TakenDown {
+            return if allow_taken_down { self.open_taken_down(account) } else { Err(Error::TakenDown) };
+        }
+        let scope = app_password.as_ref().map_or(Scope::Access, app_password::AppPassword::scope);
+        self.open_for(account, scope, app_password.map(|it| it.name).as_deref()).await
+    }
+
+    /// Opens a session for an account whose owner has just been recognised.
+    pub(crate) async fn open_for(
+        &self,
+        account: Account,
+        scope: Scope,
+        app_password: Option<&str>,
+    ) -> Result<Opened, Error> {
+        let now = self.clock.now();
+        let session = random::id();
+        let did = account.did.as_str();
+        let tokens = self.mint.pair(&account, scope, &session, FIRST, now)?;
+        let mut tx = self.db.begin().await?;
+        let expires_at = now.plus(self.mint.lifetimes().refresh);
+        sql::insert(&mut tx, &session, did, scope, app_password, now, expires_at).await?;
+        generations::insert(&mut tx, &session, FIRST, expires_at).await?;
+        audit::record(&mut tx, now, Actor::Account(did), "session.open", did, app_password.unwrap_or("")).await?;
+        tx.commit().await?;
+        Ok(Opened { account, tokens })
+    }
+
+    /// A pair for an account that may only look and leave. Nothing is stored: it cannot be continued.
+    fn open_taken_down(&self, account: Account) -> Result<Opened, Error> {
+        let tokens = self.mint.pair(&account, Scope::Takendown, &random::id(), FIRST, self.clock.now())?;
+        Ok(Opened { account, tokens })
+    }
+
+    async fn check_password(&self, account: Option<&Account>, password: &Secret<String>) -> Result<(), Error> {
+        let hash = account.map(|account| &account.password_hash);
+        match (self.passwords.verify(hash, password).await?, account) {
+            (Verdict::Right, Some(_)) => Ok(()),
+            (Verdict::RightButOld, Some(account)) => {
+                let newer = self.passwords.hash(password).await?;
+                let (did, old) = (account.did.as_str(), account.password_hash.expose());
+                self.accounts.upgrade_password_hash(did, old, newer.expose()).await?;
+                Ok(())
+            }
+            _ => Err(Error::WrongPassword),
+        }
+    }
+
+    /// Whether `password` is the account's own password.
+    pub(crate) async fn knows_password(&self, account: &Account, password: &Secret<String>) -> Result<bool, Error> {
+        match self.check_password(Some(account), password).await {
+            Ok(()) => Ok(true),
+            Err(Error::WrongPassword) => Ok(false),
+            Err(other) => Err(other),
+        }
+    }
+
+    /// Continues a session: a used refresh token gives the same successor again within the grace.
+    pub(crate) async fn refresh(&self, token: &str) -> Result<Opened, Error> {
+        let now = self.clock.now();
+        let claims = self.mint.verify_refresh(token)?;
+        if claims.expires_at <= now {
+            return Err(TokenError::Expired.into());
+        }
+        let account = self.accounts.find(claims.did.as_str()).await?.ok_or(TokenError::Revoked)?;
+        if account.standing() == Standing::TakenDown {
+            return Err(Error::TakenDown);
+        }
+        let lifetimes = self.mint.lifetimes();
+        let mut tx = self.db.begin().await?;
+        // First the session's row: it holds off a sign-out until this is done, and the other way round.
+        let expires_at = now.plus(lifetimes.refresh);
+        let session = sql::touch(&mut tx, &claims.session, claims.did.as_str(), now, expires_at).await?;
+        let scope = session.ok_or(TokenError::Revoked)?;
+        let turn = generations::turn(&mut tx, &claims.session, claims.generation, now, lifetimes).await?;
+        let Turn::To(generation) = turn else { return Err(TokenError::Revoked.into()) };
+        let tokens = self.mint.pair(&account, scope, &claims.session, generation, now)?;
+        tx.commit().await?;
+        Ok(Opened { account, tokens })
+    }
+
+    /// Signs out, by a refresh token of any age. Repeating it is fine.
+    pub(crate) async fn end(&self, token: &str) -> Result<(), Error> {
+        let claims = self.mint.verify_refresh(token)?;
+        let now = self.clock.now();
+        let mut tx = self.db.begin().await?;
+        let ended = sql::end_one(&mut tx, &claims.session, claims.did.as_str(), now).await?;
+        if ended {
+            let did = claims.did.as_str();
+            audit::record(&mut tx, now, Actor::Account(did), "session.end", did, "").await?;
+            feed::note(&mut tx, now, Kind::Session, &claims.session).await?;
+        }
+        tx.commit().await?;
+        if ended {
+            self.feed.tell(Kind::Session, &claims.session);
+        }
+        Ok(())
+    }
+
+    /// Ends every session of an account as part of `tx`. Tell the feed of them after the commit.
+    pub(crate) async fn end_all(&self, tx: &mut Tx, did: &str) -> Result<Ended, Error> {
+        self.note_ended(sql::end_all(tx, did, None, self.clock.now()).await?, tx).await
+    }
+
+    /// Ends the sessions opened with one app password, likewise.
+    pub(crate) async fn end_of_app_password(&self, tx: &mut Tx, did: &str, name: &str) -> Result<Ended, Error> {
+        self.note_ended(sql::end_all(tx, did, Some(name), self.clock.now()).await?, tx).await
+    }
+
+    async fn note_ended(&self, sessions: Vec<String>, tx: &mut Tx) -> Result<Ended, Error> {
+        for session in &sessions {
+            feed::note(tx, self.clock.now(), Kind::Session, session).await?;
+        }
+        Ok(Ended { sessions })
+    }
+
+    /// Binds the end of sessions in this process at once; others hear of it from the feed.
+    pub(crate) fn tell_ended(&self, ended: &Ended) {
+        for session in &ended.sessions {
+            self.feed.tell(Kind::Session, session);
+        }
+    }
+
+    /// An access token with full reach, for what Genkan itself does on a host in an account's name.
+    pub(crate) fn own_token(&self, account: &Account) -> Result<Secret<String>, Error> {
+        self.mint.own_access(account, self.clock.now())
+    }
+}
+
+/// Sessions that ended in a transaction.
+#[must_use = "tell the feed of them after the commit"]
+#[derive(Debug)]
+pub(crate) struct Ended {
+    sessions: Vec<String>,
+}
+
+impl Ended {
+    pub(crate) fn count(&self) -> usize {
+        self.sessions.len()
+    }
+}
+
+/// Removes sessions and generations that nothing can use any more.
+pub(crate) async fn sweep(db: &Db, now: Timestamp) -> crate::db::Result<u64> {
+    let mut tx = db.begin().await?;
+    let mut gone = generations::sweep(&mut tx, now).await?;
+    gone += sql::sweep(&mut tx, now.minus(KEEP_ENDED)).await?;
+    tx.commit().await?;
+    Ok(gone)
+}
+
+/// The generation of a session's first refresh token.
+const FIRST: i64 = 0;
+/// An ended session is kept until its last access token has expired, whatever its lifetime.
+const KEEP_ENDED: Duration = Duration::from_secs(48 * 60 * 60);

@@ -1,0 +1,139 @@
+//! Minting token pairs, and reading refresh tokens back.
+
+use std::fmt;
+use std::time::Duration;
+
+use genkan_protocol::jwt;
+use genkan_protocol::jwt::session::{AccessClaims, RefreshClaims, Scope, Token};
+use genkan_protocol::syntax::Did;
+
+use super::{Error, Lifetimes, TokenError};
+use crate::accounts::Account;
+use crate::base::{Secret, Timestamp, random};
+use crate::fleet::{Fleet, HostId};
+use crate::keys::Ring;
+
+/// What a client gets: both are bearer secrets.
+#[derive(Clone)]
+pub(crate) struct Tokens {
+    pub(crate) access: Secret<String>,
+    pub(crate) refresh: Secret<String>,
+}
+
+impl fmt::Debug for Tokens {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("[sealed]")
+    }
+}
+
+/// What a refresh token says, its signature and audience checked; its end is not.
+#[derive(Debug)]
+pub(super) struct Refresh {
+    pub(super) did: Did,
+    pub(super) session: String,
+    pub(super) generation: i64,
+    pub(super) expires_at: Timestamp,
+}
+
+/// Signs with the key of the account's home.
+#[derive(Clone, Debug)]
+pub(super) struct Mint {
+    ring: Ring,
+    fleet: Fleet,
+    service: Did,
+    lifetimes: Lifetimes,
+}
+
+impl Mint {
+    pub(super) const fn new(ring: Ring, fleet: Fleet, service: Did, lifetimes: Lifetimes) -> Self {
+        Self { ring, fleet, service, lifetimes }
+    }
+
+    pub(super) const fn lifetimes(&self) -> Lifetimes {
+        self.lifetimes
+    }
+
+    pub(super) fn pair(
+        &self,
+        account: &Account,
+        scope: Scope,
+        session: &str,
+        generation: i64,
+        now: Timestamp,
+    ) -> Result<Tokens, Error> {
+        let key = self.ring.host_key(account.host.as_str()).ok_or_else(|| no_home(&account.host))?;
+        let refresh = RefreshClaims {
+            scope: Scope::Refresh,
+            sub: account.did.clone(),
+            aud: self.service.as_str().to_owned(),
+            iat: now.as_seconds(),
+            exp: now.plus(self.lifetimes.refresh).as_seconds(),
+            jti: format!("{session}.{generation}"),
+        };
+        Ok(Tokens {
+            access: self.access(account, scope, session, now, self.lifetimes.access)?,
+            refresh: Secret::new(jwt::session::sign_refresh(&key.private, Some(&key.id), &refresh)),
+        })
+    }
+
+    /// A short token of no session, for what Genkan does itself.
+    pub(super) fn own_access(&self, account: &Account, now: Timestamp) -> Result<Secret<String>, Error> {
+        self.access(account, Scope::Access, "genkan", now, OWN_LIFETIME)
+    }
+
+    fn access(
+        &self,
+        account: &Account,
+        scope: Scope,
+        session: &str,
+        now: Timestamp,
+        lifetime: Duration,
+    ) -> Result<Secret<String>, Error> {
+        let host = self.fleet.host(&account.host).ok_or_else(|| no_home(&account.host))?;
+        let key = self.ring.host_key(account.host.as_str()).ok_or_else(|| no_home(&account.host))?;
+        let claims = AccessClaims {
+            scope,
+            sub: account.did.clone(),
+            aud: host.did.as_str().to_owned(),
+            iat: now.as_seconds(),
+            exp: now.plus(lifetime).as_seconds(),
+            jti: format!("{session}.{}", random::id()),
+        };
+        Ok(Secret::new(jwt::session::sign_access(&key.private, &claims)))
+    }
+
+    /// A host signs nothing here: refresh tokens are ours, by the key that they name.
+    pub(super) fn verify_refresh(&self, token: &str) -> Result<Refresh, TokenError> {
+        let token = Token::parse(token).map_err(not_verified)?;
+        let key_id = token.peeked().kid.as_deref().ok_or(TokenError::Invalid("Token could not be verified"))?;
+        let key = self.ring.host_key_by_id(key_id).ok_or(TokenError::Invalid("Token could not be verified"))?;
+        let claims = token.verify_refresh(&key.public).map_err(not_verified)?;
+        if claims.aud != self.service.as_str() {
+            return Err(TokenError::Invalid("Token is for another service"));
+        }
+        let (session, generation) = claims.jti.split_once('.').ok_or(TokenError::Invalid("Malformed token"))?;
+        Ok(Refresh {
+            session: session.to_owned(),
+            generation: generation.parse().map_err(|_| TokenError::Invalid("Malformed token"))?,
+            expires_at: Timestamp::from_seconds(claims.exp),
+            did: claims.sub,
+        })
+    }
+}
+
+/// A token that does not verify, in the words that hosts use.
+pub(super) fn not_verified(cause: jwt::Error) -> TokenError {
+    match cause {
+        jwt::Error::Malformed => TokenError::Malformed,
+        jwt::Error::WrongType => TokenError::Invalid("Invalid token type"),
+        jwt::Error::BadClaims => TokenError::Invalid("Malformed token"),
+        _ => TokenError::Invalid("Token could not be verified"),
+    }
+}
+
+fn no_home(host: &HostId) -> Error {
+    Error::NoHome(host.to_string())
+}
+
+/// Long enough for one call to a host.
+const OWN_LIFETIME: Duration = Duration::from_secs(60);

@@ -1,0 +1,230 @@
+//! Sign-up: a new account, from the form to a host that keeps it.
+//!
+//! `createAccount` is a *saga*. Its intent is one row with the signed genesis operation, written
+//! together with the account's handle, e-mail address and DID, so that the unique indexes settle
+//! every race before anything leaves Genkan. Then the host is asked; the host publishes the
+//! operation. Whatever breaks off in between is *settled* later: look at the host and at the
+//! directory first, then finish, send again, or undo. `saga.rs` has the steps.
+
+mod request;
+mod saga;
+mod sql;
+
+use std::time::Duration;
+
+use genkan_protocol::jwt::session::Scope;
+
+use crate::accounts::{self, Account, Accounts, PasswordError, Passwords, Standing, invite};
+use crate::base::{Clock, Timestamp, random};
+use crate::db::Db;
+use crate::db::feed::Feed;
+use crate::fleet::{Fleet, HostClient};
+use crate::identity::Directory;
+use crate::keys::Ring;
+use crate::sessions::{self, Opened, Sessions};
+
+pub(crate) use request::{Request, Rules, RulesError};
+use saga::Settled;
+
+/// Why a sign-up did not give an account.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Error {
+    #[error(transparent)]
+    Rules(#[from] RulesError),
+    #[error("the handle is taken")]
+    HandleTaken,
+    #[error("the e-mail address is taken")]
+    EmailTaken,
+    #[error("the invite code is unknown, used up or disabled")]
+    InvalidInvite,
+    #[error("too many passwords are being checked")]
+    Busy,
+    #[error("no host takes new accounts now")]
+    NoRoom,
+    /// Recorded, and settled as soon as the host or the directory answers again.
+    #[error("the account is still being made")]
+    Unfinished,
+    /// Tried, refused by the host, and undone.
+    #[error("the host did not take the account: {0}")]
+    Refused(String),
+    #[error("session: {0}")]
+    Session(#[from] sessions::Error),
+    #[error(transparent)]
+    Storage(#[from] crate::db::Error),
+}
+
+impl From<sqlx::Error> for Error {
+    fn from(cause: sqlx::Error) -> Self {
+        Self::Storage(cause.into())
+    }
+}
+
+impl From<accounts::Error> for Error {
+    fn from(cause: accounts::Error) -> Self {
+        use accounts::Error as E;
+        match cause {
+            E::HandleTaken | E::TakenDown | E::NotFound => Self::HandleTaken,
+            E::EmailTaken => Self::EmailTaken,
+            E::Storage(cause) => Self::Storage(cause),
+        }
+    }
+}
+
+impl From<PasswordError> for Error {
+    fn from(cause: PasswordError) -> Self {
+        match cause {
+            PasswordError::Busy | PasswordError::Failed => Self::Busy,
+            PasswordError::TooLong => Self::Rules(RulesError::PasswordTooLong),
+        }
+    }
+}
+
+/// What sign-ups work with.
+#[derive(Clone, Debug)]
+pub(crate) struct Neighbours {
+    pub(crate) db: Db,
+    pub(crate) clock: Clock,
+    pub(crate) feed: Feed,
+    pub(crate) accounts: Accounts,
+    pub(crate) passwords: Passwords,
+    pub(crate) sessions: Sessions,
+    pub(crate) ring: Ring,
+    pub(crate) fleet: Fleet,
+    pub(crate) hosts: HostClient,
+    pub(crate) directory: Directory,
+}
+
+/// Makes accounts. Cheap to clone.
+#[derive(Clone, Debug)]
+pub(crate) struct SignUps {
+    with: Neighbours,
+    rules: Rules,
+    /// Names this process in leases.
+    worker: String,
+}
+
+impl SignUps {
+    pub(crate) fn new(with: Neighbours, rules: Rules) -> Self {
+        Self { with, rules, worker: random::id() }
+    }
+
+    pub(crate) const fn rules(&self) -> &Rules {
+        &self.rules
+    }
+
+    /// Makes the account and opens its first session.
+    ///
+    /// Goes on to the end also when the client leaves. The same request again, after a lost answer,
+    /// leads to the same account.
+    pub(crate) async fn create(&self, request: Request) -> Result<Opened, Error> {
+        self.rules.check(&request)?;
+        let this = self.clone();
+        let made = tokio::spawn(async move { this.make(&request).await });
+        made.await.unwrap_or(Err(Error::Unfinished))
+    }
+
+    async fn make(&self, request: &Request) -> Result<Opened, Error> {
+        if let Some(account) = self.made_before(request).await? {
+            return self.open(account).await;
+        }
+        self.check_free(request).await?;
+        let hash = self.with.passwords.hash(&request.password).await?;
+        let recorded = match saga::begin(self, request, &hash).await {
+            Ok(outcome) => outcome,
+            // Somebody was faster. It may have been this very request, sent twice.
+            Err(Error::HandleTaken | Error::EmailTaken) => {
+                return match self.made_before(request).await? {
+                    Some(account) => self.open(account).await,
+                    None => Err(self.check_free(request).await.err().unwrap_or(Error::HandleTaken)),
+                };
+            }
+            Err(other) => return Err(other),
+        };
+        match recorded {
+            Settled::Done(did) => {
+                let account = self.with.accounts.find(did.as_str()).await?.ok_or(Error::Unfinished)?;
+                self.open(account).await
+            }
+            Settled::Undone(why) => Err(Error::Refused(why)),
+            Settled::Waiting => Err(Error::Unfinished),
+        }
+    }
+
+    async fn open(&self, account: Account) -> Result<Opened, Error> {
+        Ok(self.with.sessions.open_for(account, Scope::Access, None).await?)
+    }
+
+    /// The account that this same request made, or is making: same handle, address and password, not long ago.
+    async fn made_before(&self, request: &Request) -> Result<Option<Account>, Error> {
+        let mut waited = Duration::ZERO;
+        loop {
+            let Some(account) = self.with.accounts.find_by_handle(&request.handle).await? else { return Ok(None) };
+            if !self.is_same_person(&account, request).await? {
+                return Ok(None);
+            }
+            if account.is_open() {
+                return Ok(Some(account));
+            }
+            if waited >= WAIT_FOR_TWIN {
+                return Err(Error::Unfinished);
+            }
+            self.settle_one(account.did.as_str()).await;
+            tokio::time::sleep(LOOK_AGAIN).await;
+            waited += LOOK_AGAIN;
+        }
+    }
+
+    async fn is_same_person(&self, account: &Account, request: &Request) -> Result<bool, Error> {
+        let now = self.with.clock.now();
+        let fresh = now.since(account.created_at) <= REPEATABLE && account.standing() != Standing::TakenDown;
+        let same_address = account.email.as_deref().is_some_and(|email| email.to_lowercase() == request.email.key());
+        Ok(fresh && same_address && self.with.sessions.knows_password(account, &request.password).await?)
+    }
+
+    /// Says early, and by name, what is taken. The indexes decide.
+    async fn check_free(&self, request: &Request) -> Result<(), Error> {
+        if self.with.accounts.find_by_handle(&request.handle).await?.is_some() {
+            return Err(Error::HandleTaken);
+        }
+        if self.with.accounts.find_by_email(&request.email).await?.is_some() {
+            return Err(Error::EmailTaken);
+        }
+        match &request.invite_code {
+            Some(code) if !invite::is_good(&self.with.db, code).await? => Err(Error::InvalidInvite),
+            None if self.rules.invite_required => Err(Error::InvalidInvite),
+            _ => Ok(()),
+        }
+    }
+
+    /// Settles what broke off: every sign-up that nobody works on. A chore calls this every few seconds.
+    pub(crate) async fn settle_all(&self) -> Result<usize, Error> {
+        let mut settled = 0;
+        for did in sql::abandoned(&self.with.db, self.with.clock.now(), BATCH).await? {
+            settled += usize::from(self.settle_one(&did).await);
+        }
+        Ok(settled)
+    }
+
+    /// `true`: it came to an end.
+    async fn settle_one(&self, did: &str) -> bool {
+        match saga::settle(self, did).await {
+            Ok(Some(Settled::Done(_) | Settled::Undone(_))) => true,
+            Ok(Some(Settled::Waiting) | None) => false,
+            Err(cause) => {
+                tracing::warn!(account.did = did, cause = &cause as &dyn std::error::Error, "a sign-up could not be settled");
+                false
+            }
+        }
+    }
+
+    /// Sign-ups that are recorded and not at their end: did, since when, what went wrong last.
+    pub(crate) async fn unfinished(&self) -> Result<Vec<(String, Timestamp, Option<String>)>, Error> {
+        Ok(sql::unfinished(&self.with.db, BATCH).await?)
+    }
+}
+
+/// How long the same request again leads to the same account.
+const REPEATABLE: Duration = Duration::from_secs(60 * 60);
+const WAIT_FOR_TWIN: Duration = Duration::from_secs(20);
+const LOOK_AGAIN: Duration = Duration::from_millis(200);
+const BATCH: i64 = 100;

@@ -1,0 +1,221 @@
+//! Table `signups`.
+
+use sqlx::Row as _;
+
+use crate::base::Timestamp;
+use crate::db::{Db, Error, Result, Tx};
+
+/// Where a sign-up stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Step {
+    /// Meant to become an account; the host may have been asked.
+    Recorded,
+    /// To leave no trace: handle and address are free again.
+    Undoing,
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct SignUp {
+    pub(super) did: String,
+    pub(super) host: String,
+    pub(super) host_key: String,
+    pub(super) operation: String,
+    pub(super) update: Option<String>,
+    pub(super) invite_code: Option<String>,
+    pub(super) step: Step,
+    pub(super) attempts: i64,
+    pub(super) created_at: Timestamp,
+}
+
+pub(super) async fn insert(tx: &mut Tx, sign_up: &SignUp, lease: &str, lease_until: Timestamp) -> Result<()> {
+    sqlx::query(
+        "INSERT INTO signups (did, host_id, host_key, operation, invite_code, step, attempts, lease, lease_until, created_at)
+         VALUES ($1, $2, $3, $4, $5, 'recorded', 0, $6, $7, $8)",
+    )
+    .bind(&sign_up.did)
+    .bind(&sign_up.host)
+    .bind(&sign_up.host_key)
+    .bind(&sign_up.operation)
+    .bind(sign_up.invite_code.as_deref())
+    .bind(lease)
+    .bind(lease_until.as_millis())
+    .bind(sign_up.created_at.as_millis())
+    .execute(&mut **tx)
+    .await?;
+    Ok(())
+}
+
+pub(super) async fn find(db: &Db, did: &str) -> Result<Option<SignUp>> {
+    let row = sqlx::query(
+        "SELECT did, host_id, host_key, operation, update_op, invite_code, step, attempts, created_at
+         FROM signups WHERE did = $1",
+    )
+    .bind(did)
+    .fetch_optional(db.reader())
+    .await?;
+    let Some(row) = row else { return Ok(None) };
+    let step = match row.try_get::<String, _>("step")?.as_str() {
+        "recorded" => Step::Recorded,
+        "undoing" => Step::Undoing,
+        _ => return Err(Error::corrupt("signups", "step", did)),
+    };
+    Ok(Some(SignUp {
+        did: row.try_get("did")?,
+        host: row.try_get("host_id")?,
+        host_key: row.try_get("host_key")?,
+        operation: row.try_get("operation")?,
+        update: row.try_get("update_op")?,
+        invite_code: row.try_get("invite_code")?,
+        step,
+        attempts: row.try_get("attempts")?,
+        created_at: Timestamp::from_millis(row.try_get("created_at")?),
+    }))
+}
+
+/// Those that nobody works on, oldest first.
+pub(super) async fn abandoned(db: &Db, now: Timestamp, limit: i64) -> Result<Vec<String>> {
+    let rows = sqlx::query("SELECT did FROM signups WHERE lease_until <= $1 ORDER BY lease_until LIMIT $2")
+        .bind(now.as_millis())
+        .bind(limit)
+        .fetch_all(db.reader())
+        .await?;
+    rows.iter().map(|row| Ok(row.try_get("did")?)).collect()
+}
+
+pub(super) async fn unfinished(db: &Db, limit: i64) -> Result<Vec<(String, Timestamp, Option<String>)>> {
+    let rows = sqlx::query("SELECT did, created_at, last_error FROM signups ORDER BY created_at LIMIT $1")
+        .bind(limit)
+        .fetch_all(db.reader())
+        .await?;
+    rows.iter()
+        .map(|row| {
+            let at = Timestamp::from_millis(row.try_get("created_at")?);
+            Ok((row.try_get("did")?, at, row.try_get("last_error")?))
+        })
+        .collect()
+}
+
+/// Takes a lease that nobody holds. `false`: somebody works on it.
+pub(super) async fn take_lease(tx: &mut Tx, did: &str, lease: &str, now: Timestamp, until: Timestamp) -> Result<bool> {
+    let done = sqlx::query(
+        "UPDATE signups SET lease = $2, lease_until = $4, attempts = attempts + 1 WHERE did = $1 AND lease_until <= $3",
+    )
+    .bind(did)
+    .bind(lease)
+    .bind(now.as_millis())
+    .bind(until.as_millis())
+    .execute(&mut **tx)
+    .await?;
+    Ok(done.rows_affected() == 1)
+}
+
+/// Keeps a lease for longer. `false`: it was lost, and with it the right to go on.
+pub(super) async fn keep_lease(tx: &mut Tx, did: &str, lease: &str, until: Timestamp) -> Result<bool> {
+    let done = sqlx::query("UPDATE signups SET lease_until = $3 WHERE did = $1 AND lease = $2")
+        .bind(did)
+        .bind(lease)
+        .bind(until.as_millis())
+        .execute(&mut **tx)
+        .await?;
+    Ok(done.rows_affected() == 1)
+}
+
+/// Lets go until `again_at`, and keeps what went wrong.
+pub(super) async fn release(tx: &mut Tx, did: &str, lease: &str, again_at: Timestamp, error: &str) -> Result<()> {
+    sqlx::query("UPDATE signups SET lease = NULL, lease_until = $3, last_error = $4 WHERE did = $1 AND lease = $2")
+        .bind(did)
+        .bind(lease)
+        .bind(again_at.as_millis())
+        .bind(error)
+        .execute(&mut **tx)
+        .await?;
+    Ok(())
+}
+
+pub(super) async fn set_update(tx: &mut Tx, did: &str, lease: &str, operation: &str) -> Result<bool> {
+    let done = sqlx::query("UPDATE signups SET update_op = $3 WHERE did = $1 AND lease = $2")
+        .bind(did)
+        .bind(lease)
+        .bind(operation)
+        .execute(&mut **tx)
+        .await?;
+    Ok(done.rows_affected() == 1)
+}
+
+pub(super) async fn set_undoing(tx: &mut Tx, did: &str, lease: &str, error: &str) -> Result<bool> {
+    let done = sqlx::query("UPDATE signups SET step = 'undoing', last_error = $3 WHERE did = $1 AND lease = $2")
+        .bind(did)
+        .bind(lease)
+        .bind(error)
+        .execute(&mut **tx)
+        .await?;
+    Ok(done.rows_affected() == 1)
+}
+
+/// The end. `false`: the lease was lost.
+pub(super) async fn remove(tx: &mut Tx, did: &str, lease: &str) -> Result<bool> {
+    let done = sqlx::query("DELETE FROM signups WHERE did = $1 AND lease = $2")
+        .bind(did)
+        .bind(lease)
+        .execute(&mut **tx)
+        .await?;
+    Ok(done.rows_affected() == 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::db::on_each_database;
+
+    on_each_database!(one_worker_at_a_time, a_lost_lease_can_do_nothing);
+
+    const NOW: Timestamp = Timestamp::from_millis(10_000);
+    const LATER: Timestamp = Timestamp::from_millis(20_000);
+
+    async fn recorded(db: &Db) -> SignUp {
+        let sign_up = SignUp {
+            did: "did:plc:ann".to_owned(),
+            host: "oak".to_owned(),
+            host_key: "did:key:z".to_owned(),
+            operation: "{}".to_owned(),
+            update: None,
+            invite_code: Some("code".to_owned()),
+            step: Step::Recorded,
+            attempts: 0,
+            created_at: NOW,
+        };
+        let mut tx = db.begin().await.unwrap();
+        insert(&mut tx, &sign_up, "first", LATER).await.unwrap();
+        tx.commit().await.unwrap();
+        sign_up
+    }
+
+    async fn one_worker_at_a_time(db: Db) {
+        let did = recorded(&db).await.did;
+        assert!(abandoned(&db, NOW, 9).await.unwrap().is_empty());
+        assert_eq!(abandoned(&db, LATER, 9).await.unwrap(), [did.clone()]);
+        let mut tx = db.begin().await.unwrap();
+        assert!(!take_lease(&mut tx, &did, "second", NOW, LATER).await.unwrap());
+        assert!(take_lease(&mut tx, &did, "second", LATER, Timestamp::from_millis(30_000)).await.unwrap());
+        assert!(!take_lease(&mut tx, &did, "third", LATER, Timestamp::from_millis(30_000)).await.unwrap());
+        release(&mut tx, &did, "second", LATER, "host away").await.unwrap();
+        tx.commit().await.unwrap();
+        let found = find(&db, &did).await.unwrap().unwrap();
+        assert_eq!((found.attempts, found.step), (1, Step::Recorded));
+        assert_eq!(unfinished(&db, 9).await.unwrap()[0].2.as_deref(), Some("host away"));
+    }
+
+    async fn a_lost_lease_can_do_nothing(db: Db) {
+        let did = recorded(&db).await.did;
+        let mut tx = db.begin().await.unwrap();
+        assert!(take_lease(&mut tx, &did, "second", LATER, Timestamp::from_millis(30_000)).await.unwrap());
+        assert!(!keep_lease(&mut tx, &did, "first", LATER).await.unwrap());
+        assert!(!set_update(&mut tx, &did, "first", "{}").await.unwrap());
+        assert!(!set_undoing(&mut tx, &did, "first", "").await.unwrap());
+        assert!(!remove(&mut tx, &did, "first").await.unwrap());
+        assert!(set_undoing(&mut tx, &did, "second", "why").await.unwrap());
+        assert!(remove(&mut tx, &did, "second").await.unwrap());
+        tx.commit().await.unwrap();
+        assert!(find(&db, &did).await.unwrap().is_none());
+    }
+}
