@@ -2,7 +2,6 @@
 
 use std::collections::HashSet;
 use std::ops::Deref;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -28,12 +27,12 @@ use crate::telemetry::metrics::Metrics;
 
 /// Every service, each holding just what it needs. Cheap to clone.
 #[derive(Clone, Debug)]
-pub struct App {
+pub(crate) struct App {
     services: Arc<Services>,
 }
 
 #[derive(Debug)]
-pub struct Services {
+pub(crate) struct Services {
     pub(crate) config: Arc<Config>,
     pub(crate) clock: Clock,
     pub(crate) db: Db,
@@ -41,6 +40,7 @@ pub struct Services {
     pub(crate) ring: Ring,
     pub(crate) fleet: Fleet,
     pub(crate) hosts: HostClient,
+    pub(crate) trusted: Trusted,
     pub(crate) identity: Identity,
     pub(crate) accounts: Accounts,
     pub(crate) passwords: Passwords,
@@ -63,18 +63,22 @@ impl Deref for App {
 
 impl App {
     /// Opens the database, the keys and the fleet, and puts the services together.
-    pub async fn build(config: Config) -> Result<Self, BuildError> {
+    pub(crate) async fn build(config: Config) -> Result<Self, BuildError> {
         Self::build_with(config, Clock::System, Metrics::default()).await
     }
 
-    pub(crate) async fn build_with(config: Config, clock: Clock, metrics: Metrics) -> Result<Self, BuildError> {
+    pub(crate) async fn build_with(
+        config: Config,
+        clock: Clock,
+        metrics: Metrics,
+    ) -> Result<Self, BuildError> {
         let db = open_database(&config).await?;
         let feed = Feed::new(db.clone(), clock.clone());
         let ring = open_ring(&config, &db, &clock).await?;
         let fleet = Fleet::open(db.clone(), clock.clone(), ring.clone(), feed.clone()).await?;
         let trusted = Trusted::new(config.network.extra_ca_file.as_deref())?;
         let hosts = HostClient::new(trusted.clone(), HOST_CALL);
-        let identity = identity(&config, &clock, trusted)?;
+        let identity = identity(&config, &clock, trusted.clone())?;
 
         let accounts = Accounts::new(db.clone(), clock.clone(), feed.clone());
         let passwords = Passwords::new(config.sessions.password_workers, config.sessions.password_queue);
@@ -147,6 +151,7 @@ impl App {
             ring,
             fleet,
             hosts,
+            trusted,
             identity,
             accounts,
             passwords,
@@ -163,25 +168,16 @@ impl App {
 }
 
 async fn open_database(config: &Config) -> Result<Db, BuildError> {
-    let url = match &config.database.url {
-        crate::config::DatabaseUrl::Sqlite(file) => {
-            let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty());
-            make_private_folder(folder.unwrap_or(&config.database.data_dir))?;
-            crate::db::DatabaseUrl::sqlite(file)
-        }
-        crate::config::DatabaseUrl::Postgres(url) => crate::db::DatabaseUrl::postgres(url.expose().clone()),
-    };
-    let size = PoolSize { connections: config.database.connections, acquire: config.database.acquire_timeout };
-    Ok(Db::open(&url, size).await?)
+    config.database.make_data_dir()?;
+    let size =
+        PoolSize { connections: config.database.connections, acquire: config.database.acquire_timeout };
+    Ok(Db::open(&(&config.database.url).into(), size).await?)
 }
 
 async fn open_ring(config: &Config, db: &Db, clock: &Clock) -> Result<Ring, BuildError> {
     let sealing_key: Secret<[u8; 32]> = match &config.keys.sealing_key {
         Some(key) => key.clone(),
-        None => {
-            make_private_folder(&config.database.data_dir)?;
-            keys::sealing_key_file(&config.database.data_dir.join("sealing.key"))?
-        }
+        None => keys::sealing_key_file(&config.database.data_dir.join("sealing.key"))?,
     };
     Ok(Ring::open(db, clock, Sealer::new(&sealing_key), config.keys.plc_rotation_key.as_ref()).await?)
 }
@@ -204,7 +200,11 @@ fn rules(config: &Config) -> Result<Rules, BuildError> {
     let blocked: HashSet<String> =
         sign_up.blocked_email_domains.iter().map(|domain| domain.to_ascii_lowercase()).collect();
     Ok(Rules {
-        handles: HandlePolicy::new(service.handle_domains.clone(), &sign_up.reserved_handles, service.development),
+        handles: HandlePolicy::new(
+            service.handle_domains.clone(),
+            &sign_up.reserved_handles,
+            service.development,
+        ),
         blocked_email_domains: Arc::new(blocked),
         invite_required: sign_up.invite_required,
         password: (sign_up.password_min, sign_up.password_max),
@@ -212,17 +212,11 @@ fn rules(config: &Config) -> Result<Rules, BuildError> {
     })
 }
 
-fn make_private_folder(folder: &Path) -> Result<(), BuildError> {
-    use std::os::unix::fs::DirBuilderExt as _;
-    let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder);
-    made.map_err(|cause| BuildError::Folder { folder: folder.to_path_buf(), cause })
-}
-
 /// Why Genkan cannot start, in words for the operator.
 #[derive(Debug, thiserror::Error)]
-pub enum BuildError {
-    #[error("{} cannot be made: {cause}", folder.display())]
-    Folder { folder: PathBuf, cause: std::io::Error },
+pub(crate) enum BuildError {
+    #[error(transparent)]
+    Folder(#[from] crate::config::Problem),
     #[error("GENKAN_RECOVERY_DID_KEY is not a did:key")]
     RecoveryKey,
     #[error("the database: {0}")]

@@ -114,7 +114,11 @@ struct Place<'a>(&'a AtomicUsize);
 impl<'a> Place<'a> {
     fn take(inner: &'a Inner) -> Result<Self, PasswordError> {
         let place = Self(&inner.waiting);
-        if inner.waiting.fetch_add(1, Ordering::Relaxed) >= inner.queue { Err(PasswordError::Busy) } else { Ok(place) }
+        if inner.waiting.fetch_add(1, Ordering::Relaxed) >= inner.queue {
+            Err(PasswordError::Busy)
+        } else {
+            Ok(place)
+        }
     }
 }
 

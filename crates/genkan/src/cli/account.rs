@@ -81,7 +81,8 @@ pub(super) fn run(command: Command, context: &Context) -> Result<(), Failure> {
         match command {
             Command::List { limit } => {
                 let accounts = app.accounts.list(limit, None).await.map_err(anyhow::Error::from)?;
-                let shown: Vec<Shown> = accounts.into_iter().map(|account| Shown::of(account, false)).collect();
+                let shown: Vec<Shown> =
+                    accounts.into_iter().map(|account| Shown::of(account, false)).collect();
                 Ok(context.output.print(&shown, |shown| table(shown))?)
             }
             Command::Show { account } => {
@@ -91,12 +92,18 @@ pub(super) fn run(command: Command, context: &Context) -> Result<(), Failure> {
             Command::Takedown { account, reference } => {
                 let account = find(&app, &account).await?;
                 let done = app.standings.take_down(account.did.as_str(), &reference, Actor::Operator).await;
-                done.map_err(|cause| anyhow::anyhow!(cause).context("sign-ins are stopped, but the host was not told; run this again"))?;
+                done.map_err(|cause| {
+                    anyhow::anyhow!(cause)
+                        .context("sign-ins are stopped, but the host was not told; run this again")
+                })?;
                 say(context, &account, "takendown", "is taken down; its sessions have ended")
             }
             Command::Restore { account } => {
                 let account = find(&app, &account).await?;
-                app.standings.restore(account.did.as_str(), Actor::Operator).await.map_err(anyhow::Error::from)?;
+                app.standings
+                    .restore(account.did.as_str(), Actor::Operator)
+                    .await
+                    .map_err(anyhow::Error::from)?;
                 say(context, &account, "restored", "is restored")
             }
             Command::Deactivate { account } => {
@@ -107,7 +114,10 @@ pub(super) fn run(command: Command, context: &Context) -> Result<(), Failure> {
             }
             Command::Activate { account } => {
                 let account = find(&app, &account).await?;
-                app.standings.activate(account.did.as_str(), Actor::Operator).await.map_err(anyhow::Error::from)?;
+                app.standings
+                    .activate(account.did.as_str(), Actor::Operator)
+                    .await
+                    .map_err(anyhow::Error::from)?;
                 say(context, &account, "active", "is active")
             }
             Command::Delete { account, yes } => {
@@ -115,7 +125,10 @@ pub(super) fn run(command: Command, context: &Context) -> Result<(), Failure> {
                 if !yes && !confirmed(&account)? {
                     return Err(anyhow::anyhow!("nothing was deleted").into());
                 }
-                app.standings.delete(account.did.as_str(), Actor::Operator).await.map_err(anyhow::Error::from)?;
+                app.standings
+                    .delete(account.did.as_str(), Actor::Operator)
+                    .await
+                    .map_err(anyhow::Error::from)?;
                 say(context, &account, "deleted", "is deleted")
             }
             Command::ResetPassword { account } => reset_password(&app, context, &account).await,
@@ -135,10 +148,17 @@ async fn reset_password(app: &App, context: &Context, typed: &str) -> Result<(),
     let password = Secret::new(crate::base::random::id());
     let hash = app.passwords.hash(&password).await.map_err(anyhow::Error::from)?;
     let did = account.did.as_str();
-    app.standings.set_password_hash(did, hash.expose(), Actor::Operator).await.map_err(anyhow::Error::from)?;
+    app.standings
+        .set_password_hash(did, hash.expose(), Actor::Operator)
+        .await
+        .map_err(anyhow::Error::from)?;
     let done = serde_json::json!({ "did": did, "handle": account.handle, "password": password.expose() });
     let text = |_: &serde_json::Value| {
-        format!("The new password of {} is {}\nIts sessions have ended. The password is not shown again.", account.handle, password.expose())
+        format!(
+            "The new password of {} is {}\nIts sessions have ended. The password is not shown again.",
+            account.handle,
+            password.expose()
+        )
     };
     Ok(context.output.print(&done, text)?)
 }
@@ -147,14 +167,17 @@ async fn unfinished(app: &App, context: &Context) -> Result<(), Failure> {
     let found = app.sign_ups.unfinished().await.map_err(anyhow::Error::from)?;
     let rows: Vec<_> = found
         .into_iter()
-        .map(|(did, since, error)| serde_json::json!({ "did": did, "since": since.rfc3339(), "error": error }))
+        .map(
+            |(did, since, error)| serde_json::json!({ "did": did, "since": since.rfc3339(), "error": error }),
+        )
         .collect();
     Ok(context.output.print(&rows, |rows| {
         if rows.is_empty() {
             return "Every sign-up has come to its end.".to_owned();
         }
         let line = |row: &serde_json::Value| {
-            let text = |name: &str| row.get(name).and_then(serde_json::Value::as_str).unwrap_or("").to_owned();
+            let text =
+                |name: &str| row.get(name).and_then(serde_json::Value::as_str).unwrap_or("").to_owned();
             format!("{}  since {}  {}\n", text("did"), text("since"), text("error"))
         };
         rows.iter().map(line).collect()
@@ -167,7 +190,10 @@ fn say(context: &Context, account: &Account, status: &str, words: &str) -> Resul
 }
 
 fn confirmed(account: &Account) -> Result<bool, Failure> {
-    eprint!("Delete {} ({}) and all its data for good? Type its handle to go on: ", account.handle, account.did);
+    eprint!(
+        "Delete {} ({}) and all its data for good? Type its handle to go on: ",
+        account.handle, account.did
+    );
     let mut line = String::new();
     std::io::stdin().read_line(&mut line).map_err(anyhow::Error::from)?;
     Ok(line.trim() == account.handle.as_str())
@@ -177,9 +203,12 @@ fn table(shown: &[Shown]) -> String {
     if shown.is_empty() {
         return "No accounts yet.".to_owned();
     }
-    let width = |field: fn(&Shown) -> &str, least: usize| shown.iter().map(|one| field(one).len()).max().unwrap_or(0).max(least);
+    let width = |field: fn(&Shown) -> &str, least: usize| {
+        shown.iter().map(|one| field(one).len()).max().unwrap_or(0).max(least)
+    };
     let (handles, hosts) = (width(|one| &one.handle, 6), width(|one| &one.host, 4));
-    let mut out = format!("{:<handles$}  {:<32}  {:<hosts$}  {:<11}  CREATED\n", "HANDLE", "DID", "HOST", "STATUS");
+    let mut out =
+        format!("{:<handles$}  {:<32}  {:<hosts$}  {:<11}  CREATED\n", "HANDLE", "DID", "HOST", "STATUS");
     for one in shown {
         out += &format!(
             "{:<handles$}  {:<32}  {:<hosts$}  {:<11}  {}\n",
@@ -205,4 +234,3 @@ fn describe(shown: &Shown) -> String {
     }
     out
 }
-

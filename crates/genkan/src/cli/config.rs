@@ -21,7 +21,9 @@ pub(super) fn run(command: &Command, context: &Context) -> Result<(), Failure> {
             if !reading.problems.is_empty() {
                 return Err(reading.problems.into());
             }
-            context.output.print(&serde_json::json!({ "problems": [] }), |_| context.output.good("The configuration is good."))?;
+            context.output.print(&serde_json::json!({ "problems": [] }), |_| {
+                context.output.good("The configuration is good.")
+            })?;
         }
         Command::Show => {
             let entries: Vec<Entry> = reading.shown.iter().map(Entry::of).collect();

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::{Failure, Output};
+use crate::app::App;
 use crate::config::{Config, Environment, Reading};
 use crate::db::{self, Db, PoolSize};
 
@@ -36,6 +37,14 @@ impl Context {
         config.database.make_data_dir().map_err(|problem| Failure::Setting(problem.to_string()))?;
         let size = PoolSize { connections: 2, acquire: config.database.acquire_timeout };
         within(OPENING, Db::open(&(&config.database.url).into(), size)).await
+    }
+
+    /// Every service, without serving.
+    pub(crate) async fn app(&self) -> Result<App, Failure> {
+        match tokio::time::timeout(OPENING, App::build(self.config()?)).await {
+            Ok(built) => Ok(built?),
+            Err(_) => Err(anyhow::anyhow!("starting took longer than {} s", OPENING.as_secs()).into()),
+        }
     }
 
     /// Runs a command's work to its end.

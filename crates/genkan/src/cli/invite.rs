@@ -68,8 +68,15 @@ pub(super) fn run(command: Command, context: &Context) -> Result<(), Failure> {
                     let invite = invite::create(&mut tx, host, &r#for, "operator", uses, now).await;
                     made.push(invite.map_err(anyhow::Error::from)?.into());
                 }
-                audit::record(&mut tx, now, Actor::Operator, "invite.create", &r#for, &format!("{count} × {uses}"))
-                    .await?;
+                audit::record(
+                    &mut tx,
+                    now,
+                    Actor::Operator,
+                    "invite.create",
+                    &r#for,
+                    &format!("{count} × {uses}"),
+                )
+                .await?;
                 tx.commit().await.map_err(crate::db::Error::from)?;
                 let text = |made: &Vec<Shown>| made.iter().map(|one| one.code.clone() + "\n").collect();
                 Ok(context.output.print(&made, text)?)

@@ -4,9 +4,12 @@
 //! prints. Problems go to standard error and say what to do. Exit status: 0 done, 1 failed, 2 the
 //! configuration or the command line is wrong.
 
+mod account;
 mod config;
 mod context;
 mod docs;
+mod invite;
+mod key;
 mod output;
 mod serve;
 
@@ -36,6 +39,15 @@ struct Root {
 enum Command {
     /// Run the server.
     Serve,
+    /// Look at accounts, and change how they stand.
+    #[command(subcommand)]
+    Account(account::Command),
+    /// Make, list and disable invite codes.
+    #[command(subcommand)]
+    Invite(invite::Command),
+    /// Show the public halves of the keys.
+    #[command(subcommand)]
+    Key(key::Command),
     /// Check or show the configuration.
     #[command(subcommand)]
     Config(config::Command),
@@ -56,6 +68,9 @@ pub fn run() -> ExitCode {
     let context = Context::new(root.config, Output::new(root.json));
     let done = match root.command {
         Command::Serve => serve::run(&context),
+        Command::Account(command) => account::run(command, &context),
+        Command::Invite(command) => invite::run(command, &context),
+        Command::Key(command) => key::run(&command, &context),
         Command::Config(command) => config::run(&command, &context),
         Command::Docs(command) => docs::run(&command, &context),
     };
@@ -90,6 +105,18 @@ impl Failure {
                 eprintln!("genkan: {cause:#}");
                 ExitCode::FAILURE
             }
+        }
+    }
+}
+
+impl From<crate::app::BuildError> for Failure {
+    fn from(error: crate::app::BuildError) -> Self {
+        use crate::app::BuildError as E;
+        match error {
+            E::Folder(problem) => Self::Setting(problem.to_string()),
+            E::Database(cause) => cause.into(),
+            E::RecoveryKey | E::Keys(_) | E::Tls(_) | E::Dns(_) => Self::Setting(error.to_string()),
+            E::Fleet(_) => Self::Other(error.into()),
         }
     }
 }

@@ -22,7 +22,11 @@ impl Output {
     }
 
     /// Prints the value as JSON, or the text made of it.
-    pub(crate) fn print<T: Serialize>(self, value: &T, text: impl FnOnce(&T) -> String) -> anyhow::Result<()> {
+    pub(crate) fn print<T: Serialize>(
+        self,
+        value: &T,
+        text: impl FnOnce(&T) -> String,
+    ) -> anyhow::Result<()> {
         if self.json {
             self.line(&serde_json::to_string_pretty(value)?)
         } else {

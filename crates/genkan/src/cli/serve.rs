@@ -60,7 +60,8 @@ struct Signals {
 
 impl Signals {
     fn listen() -> Result<Self, Failure> {
-        let listen = |kind| signal(kind).map_err(|error| anyhow::anyhow!(error).context("cannot listen for signals"));
+        let listen =
+            |kind| signal(kind).map_err(|error| anyhow::anyhow!(error).context("cannot listen for signals"));
         Ok(Self { terminate: listen(SignalKind::terminate())?, interrupt: listen(SignalKind::interrupt())? })
     }
 
@@ -75,8 +76,8 @@ impl Signals {
 impl From<StartError> for Failure {
     fn from(error: StartError) -> Self {
         match error {
-            StartError::Database(cause) => cause.into(),
-            StartError::Listen { .. } | StartError::Folder(_) => Self::Setting(error.to_string()),
+            StartError::Build(cause) => cause.into(),
+            StartError::Listen { .. } => Self::Setting(error.to_string()),
         }
     }
 }

@@ -21,53 +21,183 @@ fn each_mistake_has_its_line() {
     let weak = "aa".repeat(32);
     let zero = "00".repeat(32);
     let strong = "000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f";
-    let beyond = "fffefdfcfbfaf9f8f7f6f5f4f3f2f1f0efeeedecebeae9e8e7e6e5e4e3e2e1e0".replace("fffefdfcfbfaf9f8f7f6f5f4f3f2f1f0", &"ff".repeat(16));
+    let beyond = "fffefdfcfbfaf9f8f7f6f5f4f3f2f1f0efeeedecebeae9e8e7e6e5e4e3e2e1e0"
+        .replace("fffefdfcfbfaf9f8f7f6f5f4f3f2f1f0", &"ff".repeat(16));
     let cases: &[(&[(&str, &str)], &str)] = &[
-        (&[], "GENKAN_PUBLIC_URL: is not set; set it to an origin such as https://example.com, without path or slash at its end, for instance https://example.com"),
-        (&[("GENKAN_PUBLIC_URL", "http://example.com")], "GENKAN_PUBLIC_URL: http://example.com is not https; use https://; plain http is for loopback addresses only"),
-        (&[("GENKAN_PUBLIC_URL", "https://example.com/")], "GENKAN_PUBLIC_URL: \"https://example.com/\" must end after the host and port: no path, query or slash; write an origin such as https://example.com, without path or slash at its end"),
-        (&[("PDS_HOSTNAME", "exa mple.com")], "PDS_HOSTNAME: \"https://exa mple.com\" is not a URL; write an origin such as https://example.com, without path or slash at its end"),
-        (&[("GENKAN_PUBLIC_URL", "http://localhost:2583")], "GENKAN_HANDLE_DOMAINS: \".test\" is set apart for special uses and never resolves; name a domain of yours, or set GENKAN_DEVELOPMENT=true on a development network"),
-        (&[GOOD, ("GENKAN_HANDLE_DOMAINS", "example.com")], "GENKAN_HANDLE_DOMAINS: \"example.com\" has no leading dot; write .example.com"),
-        (&[GOOD, ("PDS_SERVICE_HANDLE_DOMAINS", ".Example.com")], "PDS_SERVICE_HANDLE_DOMAINS: \".Example.com\" is not a domain; write it in lower case with letters, digits and hyphens, such as .example.com"),
-        (&[GOOD, ("GENKAN_HANDLE_DOMAINS", ",")], "GENKAN_HANDLE_DOMAINS: names no domain; name at least one, such as .example.com"),
-        (&[GOOD, ("GENKAN_SERVICE_DID", "example.com")], "GENKAN_SERVICE_DID: \"example.com\" is not a DID; write a DID such as did:web:example.com"),
-        (&[GOOD, ("GENKAN_DEVELOPMENT", "yes")], "GENKAN_DEVELOPMENT: \"yes\" is neither true nor false; write true or false"),
-        (&[GOOD, ("GENKAN_CONTACT_EMAIL", "me")], "GENKAN_CONTACT_EMAIL: \"me\" is not an e-mail address; write name@example.com"),
-        (&[GOOD, ("PDS_PRIVACY_POLICY_URL", "javascript:alert(1)")], "PDS_PRIVACY_POLICY_URL: \"javascript:alert(1)\" is not a web address; write one that begins with https://"),
-        (&[GOOD, ("GENKAN_LISTEN", "2583")], "GENKAN_LISTEN: \"2583\" is not an IP address with a port; write an IP address and port such as 127.0.0.1:2583 or [::]:2583"),
-        (&[GOOD, ("PDS_PORT", "no")], "PDS_PORT: \"0.0.0.0:no\" is not an IP address with a port; write an IP address and port such as 127.0.0.1:2583 or [::]:2583"),
-        (&[GOOD, ("GENKAN_OPS_LISTEN", "127.0.0.1:2583")], "GENKAN_OPS_LISTEN: 127.0.0.1:2583 is GENKAN_LISTEN's address; choose another port"),
-        (&[GOOD, ("GENKAN_DIRECTORY_FRONT_LISTEN", "127.0.0.1:2584")], "GENKAN_DIRECTORY_FRONT_LISTEN: 127.0.0.1:2584 is GENKAN_OPS_LISTEN's address; choose another port"),
-        (&[GOOD, ("GENKAN_DIRECTORY_FRONT_LISTEN", "0.0.0.0:2585")], "GENKAN_DIRECTORY_FRONT_LISTEN: is every interface, so hosts cannot be told where to connect; set GENKAN_DIRECTORY_FRONT_URL to the origin they reach it by"),
-        (&[GOOD, ("GENKAN_TRUSTED_PROXIES", "proxy.local")], "GENKAN_TRUSTED_PROXIES: \"proxy.local\" is not made of IP addresses and networks; write IP addresses or networks such as 127.0.0.1 or 10.0.0.0/8"),
+        (
+            &[],
+            "GENKAN_PUBLIC_URL: is not set; set it to an origin such as https://example.com, without path or slash at its end, for instance https://example.com",
+        ),
+        (
+            &[("GENKAN_PUBLIC_URL", "http://example.com")],
+            "GENKAN_PUBLIC_URL: http://example.com is not https; use https://; plain http is for loopback addresses only",
+        ),
+        (
+            &[("GENKAN_PUBLIC_URL", "https://example.com/")],
+            "GENKAN_PUBLIC_URL: \"https://example.com/\" must end after the host and port: no path, query or slash; write an origin such as https://example.com, without path or slash at its end",
+        ),
+        (
+            &[("PDS_HOSTNAME", "exa mple.com")],
+            "PDS_HOSTNAME: \"https://exa mple.com\" is not a URL; write an origin such as https://example.com, without path or slash at its end",
+        ),
+        (
+            &[("GENKAN_PUBLIC_URL", "http://localhost:2583")],
+            "GENKAN_HANDLE_DOMAINS: \".test\" is set apart for special uses and never resolves; name a domain of yours, or set GENKAN_DEVELOPMENT=true on a development network",
+        ),
+        (
+            &[GOOD, ("GENKAN_HANDLE_DOMAINS", "example.com")],
+            "GENKAN_HANDLE_DOMAINS: \"example.com\" has no leading dot; write .example.com",
+        ),
+        (
+            &[GOOD, ("PDS_SERVICE_HANDLE_DOMAINS", ".Example.com")],
+            "PDS_SERVICE_HANDLE_DOMAINS: \".Example.com\" is not a domain; write it in lower case with letters, digits and hyphens, such as .example.com",
+        ),
+        (
+            &[GOOD, ("GENKAN_HANDLE_DOMAINS", ",")],
+            "GENKAN_HANDLE_DOMAINS: names no domain; name at least one, such as .example.com",
+        ),
+        (
+            &[GOOD, ("GENKAN_SERVICE_DID", "example.com")],
+            "GENKAN_SERVICE_DID: \"example.com\" is not a DID; write a DID such as did:web:example.com",
+        ),
+        (
+            &[GOOD, ("GENKAN_DEVELOPMENT", "yes")],
+            "GENKAN_DEVELOPMENT: \"yes\" is neither true nor false; write true or false",
+        ),
+        (
+            &[GOOD, ("GENKAN_CONTACT_EMAIL", "me")],
+            "GENKAN_CONTACT_EMAIL: \"me\" is not an e-mail address; write name@example.com",
+        ),
+        (
+            &[GOOD, ("PDS_PRIVACY_POLICY_URL", "javascript:alert(1)")],
+            "PDS_PRIVACY_POLICY_URL: \"javascript:alert(1)\" is not a web address; write one that begins with https://",
+        ),
+        (
+            &[GOOD, ("GENKAN_LISTEN", "2583")],
+            "GENKAN_LISTEN: \"2583\" is not an IP address with a port; write an IP address and port such as 127.0.0.1:2583 or [::]:2583",
+        ),
+        (
+            &[GOOD, ("PDS_PORT", "no")],
+            "PDS_PORT: \"0.0.0.0:no\" is not an IP address with a port; write an IP address and port such as 127.0.0.1:2583 or [::]:2583",
+        ),
+        (
+            &[GOOD, ("GENKAN_OPS_LISTEN", "127.0.0.1:2583")],
+            "GENKAN_OPS_LISTEN: 127.0.0.1:2583 is GENKAN_LISTEN's address; choose another port",
+        ),
+        (
+            &[GOOD, ("GENKAN_DIRECTORY_FRONT_LISTEN", "127.0.0.1:2584")],
+            "GENKAN_DIRECTORY_FRONT_LISTEN: 127.0.0.1:2584 is GENKAN_OPS_LISTEN's address; choose another port",
+        ),
+        (
+            &[GOOD, ("GENKAN_DIRECTORY_FRONT_LISTEN", "0.0.0.0:2585")],
+            "GENKAN_DIRECTORY_FRONT_LISTEN: is every interface, so hosts cannot be told where to connect; set GENKAN_DIRECTORY_FRONT_URL to the origin they reach it by",
+        ),
+        (
+            &[GOOD, ("GENKAN_TRUSTED_PROXIES", "proxy.local")],
+            "GENKAN_TRUSTED_PROXIES: \"proxy.local\" is not made of IP addresses and networks; write IP addresses or networks such as 127.0.0.1 or 10.0.0.0/8",
+        ),
         (&[GOOD, ("GENKAN_WORKERS", "0")], "GENKAN_WORKERS: 0 threads cannot be; write 1 to 1024"),
-        (&[GOOD, ("GENKAN_HEAD_TIMEOUT", "10")], "GENKAN_HEAD_TIMEOUT: \"10\" is not a duration; write a whole number and a unit, such as 250ms, 30s, 15m, 2h or 90d"),
-        (&[GOOD, ("GENKAN_HEAD_LIMIT", "1KiB")], "GENKAN_HEAD_LIMIT: 1KiB is out of range; write 8KiB to 1MiB\nGENKAN_TARGET_LIMIT: 16KiB is out of range; write 1KiB to 1KiB"),
-        (&[GOOD, ("GENKAN_UPLOAD_LIMIT", "5 megabytes")], "GENKAN_UPLOAD_LIMIT: \"5 megabytes\" is not a size; write a whole number and a unit, such as 150kB, 32KiB, 5MiB or 1GiB"),
-        (&[GOOD, ("GENKAN_RATE_GLOBAL", "3000")], "GENKAN_RATE_GLOBAL: \"3000\" is not a rate; write a number of times and a duration, such as 30/5m or 300/1d"),
-        (&[GOOD, ("GENKAN_DATABASE_URL", "mysql://me:hunter2@db/x")], "GENKAN_DATABASE_URL: is neither SQLite nor PostgreSQL; write sqlite:<path> or postgres://user:password@host/name"),
-        (&[GOOD, ("GENKAN_DATABASE_URL", "postgres://me:hunter2@db")], "GENKAN_DATABASE_URL: names no database; write sqlite:<path> or postgres://user:password@host/name"),
-        (&[GOOD, ("GENKAN_DATA_DIR", "/dev/null")], "GENKAN_DATA_DIR: /dev/null is not a folder; name a folder, or a path where one can be made"),
-        (&[GOOD, ("GENKAN_SEALING_KEY", "hunter2")], "GENKAN_SEALING_KEY: is not hexadecimal; write 64 hexadecimal characters, as `openssl rand -hex 32` prints"),
-        (&[GOOD, ("GENKAN_SEALING_KEY", "abcd")], "GENKAN_SEALING_KEY: has 2 bytes instead of 32; write 64 hexadecimal characters, as `openssl rand -hex 32` prints"),
-        (&[GOOD, ("GENKAN_SEALING_KEY", &weak)], "GENKAN_SEALING_KEY: is not random; make another with `openssl rand -hex 32`"),
-        (&[GOOD, ("PDS_PLC_ROTATION_KEY_K256_PRIVATE_KEY_HEX", &zero)], "PDS_PLC_ROTATION_KEY_K256_PRIVATE_KEY_HEX: is not random; make another with `openssl rand -hex 32`"),
-        (&[GOOD, ("GENKAN_PLC_ROTATION_KEY", &beyond)], "GENKAN_PLC_ROTATION_KEY: is not a secp256k1 private key; make another with `openssl rand -hex 32`"),
-        (&[GOOD, ("GENKAN_PLC_ROTATION_KEY", strong), ("GENKAN_SEALING_KEY", strong)], "GENKAN_PLC_ROTATION_KEY: is the sealing key too; make another with `openssl rand -hex 32`"),
-        (&[GOOD, ("PDS_ADMIN_PASSWORD", "hunter2")], "PDS_ADMIN_PASSWORD: has fewer than 16 characters; use a longer one, such as `openssl rand -hex 16` prints"),
-        (&[GOOD, ("GENKAN_RECOVERY_DID_KEY", "did:key:zQ3")], "GENKAN_RECOVERY_DID_KEY: \"did:key:zQ3\" is not a did:key; write did:key:z…"),
-        (&[GOOD, ("GENKAN_DIRECTORY_URL", "http://plc.directory")], "GENKAN_DIRECTORY_URL: http://plc.directory is not https; use https://; plain http is for loopback addresses only"),
-        (&[GOOD, ("GENKAN_EXTRA_CA_FILE", "/nowhere.pem")], "GENKAN_EXTRA_CA_FILE: cannot read /nowhere.pem (entity not found); name a PEM file that Genkan's user may read"),
+        (
+            &[GOOD, ("GENKAN_HEAD_TIMEOUT", "10")],
+            "GENKAN_HEAD_TIMEOUT: \"10\" is not a duration; write a whole number and a unit, such as 250ms, 30s, 15m, 2h or 90d",
+        ),
+        (
+            &[GOOD, ("GENKAN_HEAD_LIMIT", "1KiB")],
+            "GENKAN_HEAD_LIMIT: 1KiB is out of range; write 8KiB to 1MiB\nGENKAN_TARGET_LIMIT: 16KiB is out of range; write 1KiB to 1KiB",
+        ),
+        (
+            &[GOOD, ("GENKAN_UPLOAD_LIMIT", "5 megabytes")],
+            "GENKAN_UPLOAD_LIMIT: \"5 megabytes\" is not a size; write a whole number and a unit, such as 150kB, 32KiB, 5MiB or 1GiB",
+        ),
+        (
+            &[GOOD, ("GENKAN_RATE_GLOBAL", "3000")],
+            "GENKAN_RATE_GLOBAL: \"3000\" is not a rate; write a number of times and a duration, such as 30/5m or 300/1d",
+        ),
+        (
+            &[GOOD, ("GENKAN_DATABASE_URL", "mysql://me:hunter2@db/x")],
+            "GENKAN_DATABASE_URL: is neither SQLite nor PostgreSQL; write sqlite:<path> or postgres://user:password@host/name",
+        ),
+        (
+            &[GOOD, ("GENKAN_DATABASE_URL", "postgres://me:hunter2@db")],
+            "GENKAN_DATABASE_URL: names no database; write sqlite:<path> or postgres://user:password@host/name",
+        ),
+        (
+            &[GOOD, ("GENKAN_DATA_DIR", "/dev/null")],
+            "GENKAN_DATA_DIR: /dev/null is not a folder; name a folder, or a path where one can be made",
+        ),
+        (
+            &[GOOD, ("GENKAN_SEALING_KEY", "hunter2")],
+            "GENKAN_SEALING_KEY: is not hexadecimal; write 64 hexadecimal characters, as `openssl rand -hex 32` prints",
+        ),
+        (
+            &[GOOD, ("GENKAN_SEALING_KEY", "abcd")],
+            "GENKAN_SEALING_KEY: has 2 bytes instead of 32; write 64 hexadecimal characters, as `openssl rand -hex 32` prints",
+        ),
+        (
+            &[GOOD, ("GENKAN_SEALING_KEY", &weak)],
+            "GENKAN_SEALING_KEY: is not random; make another with `openssl rand -hex 32`",
+        ),
+        (
+            &[GOOD, ("PDS_PLC_ROTATION_KEY_K256_PRIVATE_KEY_HEX", &zero)],
+            "PDS_PLC_ROTATION_KEY_K256_PRIVATE_KEY_HEX: is not random; make another with `openssl rand -hex 32`",
+        ),
+        (
+            &[GOOD, ("GENKAN_PLC_ROTATION_KEY", &beyond)],
+            "GENKAN_PLC_ROTATION_KEY: is not a secp256k1 private key; make another with `openssl rand -hex 32`",
+        ),
+        (
+            &[GOOD, ("GENKAN_PLC_ROTATION_KEY", strong), ("GENKAN_SEALING_KEY", strong)],
+            "GENKAN_PLC_ROTATION_KEY: is the sealing key too; make another with `openssl rand -hex 32`",
+        ),
+        (
+            &[GOOD, ("PDS_ADMIN_PASSWORD", "hunter2")],
+            "PDS_ADMIN_PASSWORD: has fewer than 16 characters; use a longer one, such as `openssl rand -hex 16` prints",
+        ),
+        (
+            &[GOOD, ("GENKAN_RECOVERY_DID_KEY", "did:key:zQ3")],
+            "GENKAN_RECOVERY_DID_KEY: \"did:key:zQ3\" is not a did:key; write did:key:z…",
+        ),
+        (
+            &[GOOD, ("GENKAN_DIRECTORY_URL", "http://plc.directory")],
+            "GENKAN_DIRECTORY_URL: http://plc.directory is not https; use https://; plain http is for loopback addresses only",
+        ),
+        (
+            &[GOOD, ("GENKAN_EXTRA_CA_FILE", "/nowhere.pem")],
+            "GENKAN_EXTRA_CA_FILE: cannot read /nowhere.pem (entity not found); name a PEM file that Genkan's user may read",
+        ),
         (&[GOOD, ("GENKAN_PASSWORD_MIN", "4")], "GENKAN_PASSWORD_MIN: 4 is too few; write 8 or more"),
-        (&[GOOD, ("GENKAN_REFRESH_LIFETIME", "1h")], "GENKAN_REFRESH_LIFETIME: is not longer than GENKAN_ACCESS_LIFETIME; write 90d, for instance"),
-        (&[GOOD, ("GENKAN_LOG_FORMAT", "xml")], "GENKAN_LOG_FORMAT: \"xml\" is none of the choices; write text or json"),
-        (&[GOOD, ("GENKAN_RESERVED_HANDLES", "admin.example.com")], "GENKAN_RESERVED_HANDLES: \"admin.example.com\" cannot be the first part of a handle; write lower-case letters, digits and hyphens, without a domain"),
-        (&[GOOD, ("GENKAN_BLOCKED_EMAIL_DOMAINS", "a@b.example")], "GENKAN_BLOCKED_EMAIL_DOMAINS: \"a@b.example\" is not a domain; write it such as mail.example"),
-        (&[GOOD, ("GENKAN_LISTENS", "127.0.0.1:1")], "GENKAN_LISTENS: there is no such setting; did you mean GENKAN_LISTEN?"),
-        (&[GOOD, ("GENKAN_FLUX_CAPACITOR", "on")], "GENKAN_FLUX_CAPACITOR: there is no such setting; remove it, or see docs/configuration.md for the names there are"),
-        (&[GOOD, ("GENKAN_LISTEN_FILE", "/x")], "GENKAN_LISTEN_FILE: there is no such setting; set GENKAN_LISTEN itself: only secrets and lists may come from a file"),
-        (&[("GENKAN_WORKERS", "many"), ("GENKAN_LOGLEVEL", "info")], "GENKAN_LOGLEVEL: there is no such setting; did you mean GENKAN_LOG_LEVEL?\nGENKAN_PUBLIC_URL: is not set; set it to an origin such as https://example.com, without path or slash at its end, for instance https://example.com\nGENKAN_WORKERS: \"many\" is not a whole number; write a whole number"),
+        (
+            &[GOOD, ("GENKAN_REFRESH_LIFETIME", "1h")],
+            "GENKAN_REFRESH_LIFETIME: is not longer than GENKAN_ACCESS_LIFETIME; write 90d, for instance",
+        ),
+        (
+            &[GOOD, ("GENKAN_LOG_FORMAT", "xml")],
+            "GENKAN_LOG_FORMAT: \"xml\" is none of the choices; write text or json",
+        ),
+        (
+            &[GOOD, ("GENKAN_RESERVED_HANDLES", "admin.example.com")],
+            "GENKAN_RESERVED_HANDLES: \"admin.example.com\" cannot be the first part of a handle; write lower-case letters, digits and hyphens, without a domain",
+        ),
+        (
+            &[GOOD, ("GENKAN_BLOCKED_EMAIL_DOMAINS", "a@b.example")],
+            "GENKAN_BLOCKED_EMAIL_DOMAINS: \"a@b.example\" is not a domain; write it such as mail.example",
+        ),
+        (
+            &[GOOD, ("GENKAN_LISTENS", "127.0.0.1:1")],
+            "GENKAN_LISTENS: there is no such setting; did you mean GENKAN_LISTEN?",
+        ),
+        (
+            &[GOOD, ("GENKAN_FLUX_CAPACITOR", "on")],
+            "GENKAN_FLUX_CAPACITOR: there is no such setting; remove it, or see docs/configuration.md for the names there are",
+        ),
+        (
+            &[GOOD, ("GENKAN_LISTEN_FILE", "/x")],
+            "GENKAN_LISTEN_FILE: there is no such setting; set GENKAN_LISTEN itself: only secrets and lists may come from a file",
+        ),
+        (
+            &[("GENKAN_WORKERS", "many"), ("GENKAN_LOGLEVEL", "info")],
+            "GENKAN_LOGLEVEL: there is no such setting; did you mean GENKAN_LOG_LEVEL?\nGENKAN_PUBLIC_URL: is not set; set it to an origin such as https://example.com, without path or slash at its end, for instance https://example.com\nGENKAN_WORKERS: \"many\" is not a whole number; write a whole number",
+        ),
     ];
     for (pairs, line) in cases {
         assert_eq!(problems(pairs, None), *line, "{pairs:?}");
@@ -105,17 +235,22 @@ fn files_are_read_checked_and_named() {
 
     assert_eq!(
         problems(&[GOOD, ("GENKAN_ADMIN_PASSWORD_FILE", &open)], None),
-        format!("GENKAN_ADMIN_PASSWORD_FILE: anybody on this machine may read {open} (mode 0644); chmod o= {open}")
+        format!(
+            "GENKAN_ADMIN_PASSWORD_FILE: anybody on this machine may read {open} (mode 0644); chmod o= {open}"
+        )
     );
     assert_eq!(
         problems(&[GOOD, ("GENKAN_ADMIN_PASSWORD_FILE", &absent)], None),
-        format!("GENKAN_ADMIN_PASSWORD_FILE: cannot read {absent}: there is no such file; name a text file that Genkan's user may read")
+        format!(
+            "GENKAN_ADMIN_PASSWORD_FILE: cannot read {absent}: there is no such file; name a text file that Genkan's user may read"
+        )
     );
     assert_eq!(
         problems(&[GOOD, ("GENKAN_ADMIN_PASSWORD_FILE", &tight), ("GENKAN_ADMIN_PASSWORD", "x")], None),
         "GENKAN_ADMIN_PASSWORD_FILE: GENKAN_ADMIN_PASSWORD is set too; keep one of them"
     );
-    let pairs = [GOOD, ("GENKAN_ADMIN_PASSWORD_FILE", tight.as_str()), ("GENKAN_BLOCKED_EMAIL_DOMAINS_FILE", &list)];
+    let pairs =
+        [GOOD, ("GENKAN_ADMIN_PASSWORD_FILE", tight.as_str()), ("GENKAN_BLOCKED_EMAIL_DOMAINS_FILE", &list)];
     let config = Config::load(&Environment::from_pairs(pairs), None).unwrap();
     assert_eq!(config.keys.admin_password.unwrap().expose(), "a long enough password");
     assert_eq!(config.sign_up.blocked_email_domains, ["mail.example", "other.example"]);
@@ -131,13 +266,37 @@ fn a_toml_file_is_read_below_the_environment_and_its_mistakes_are_named() {
         problems(pairs, Some(&path))
     };
     for (text, line) in [
-        ("[service]\npublic_url = \"https://example.com\"\n[listen]\nworkers = 2\nhead_timeout = \"5s\"\n", "fine".to_owned()),
+        (
+            "[service]\npublic_url = \"https://example.com\"\n[listen]\nworkers = 2\nhead_timeout = \"5s\"\n",
+            "fine".to_owned(),
+        ),
         ("[servise]\n", format!("{name}: there is no section [servise]; did you mean [service]?")),
-        ("[listen]\nworker = 2\n", format!("{name}: there is no setting listen.worker; did you mean listen.workers?")),
-        ("workers = 2\n", format!("{name}: workers stands outside of a section; put it below one of [service], [listen], [database], [keys], [directory], [network], [fleet], [sign_up], [sessions], [limits], [telemetry]")),
-        ("[listen]\nhead_timeout = 5\n", format!("listen.head_timeout in {name}: \"5\" is not a duration; write a whole number and a unit, such as 250ms, 30s, 15m, 2h or 90d")),
-        ("[listen]\nworkers = 0\n", format!("listen.workers in {name}: 0 threads cannot be; write 1 to 1024")),
-        ("[service]\nhandle_domains = [1]\n", format!("{name}: service.handle_domains is neither a text, a number, true or false, nor a list of texts; write it as docs/configuration.md says")),
+        (
+            "[listen]\nworker = 2\n",
+            format!("{name}: there is no setting listen.worker; did you mean listen.workers?"),
+        ),
+        (
+            "workers = 2\n",
+            format!(
+                "{name}: workers stands outside of a section; put it below one of [service], [listen], [database], [keys], [directory], [network], [fleet], [sign_up], [sessions], [limits], [telemetry]"
+            ),
+        ),
+        (
+            "[listen]\nhead_timeout = 5\n",
+            format!(
+                "listen.head_timeout in {name}: \"5\" is not a duration; write a whole number and a unit, such as 250ms, 30s, 15m, 2h or 90d"
+            ),
+        ),
+        (
+            "[listen]\nworkers = 0\n",
+            format!("listen.workers in {name}: 0 threads cannot be; write 1 to 1024"),
+        ),
+        (
+            "[service]\nhandle_domains = [1]\n",
+            format!(
+                "{name}: service.handle_domains is neither a text, a number, true or false, nor a list of texts; write it as docs/configuration.md says"
+            ),
+        ),
     ] {
         assert_eq!(with(text, &[GOOD]), line, "{text}");
     }
@@ -145,7 +304,9 @@ fn a_toml_file_is_read_below_the_environment_and_its_mistakes_are_named() {
     fs::remove_file(&path).unwrap();
     assert_eq!(
         problems(&[GOOD], Some(&path)),
-        format!("{name}: cannot be read (there is no such file); name a readable file with --config or GENKAN_CONFIG")
+        format!(
+            "{name}: cannot be read (there is no such file); name a readable file with --config or GENKAN_CONFIG"
+        )
     );
 
     fs::write(&path, "[listen]\nworkers = 2\nhead_fields = 50\n").unwrap();
@@ -213,7 +374,8 @@ fn show_tells_each_value_and_its_source_but_no_secret() {
 #[test]
 fn names_are_unique_and_every_key_is_documented() {
     let keys = super::all_keys();
-    let mut names: Vec<&str> = keys.iter().map(|key| key.env).chain(keys.iter().filter_map(|key| Some(key.alias?.name))).collect();
+    let mut names: Vec<&str> =
+        keys.iter().map(|key| key.env).chain(keys.iter().filter_map(|key| Some(key.alias?.name))).collect();
     let all = names.len();
     names.sort_unstable();
     names.dedup();
@@ -225,5 +387,8 @@ fn names_are_unique_and_every_key_is_documented() {
 fn the_page_of_documentation_is_fresh() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/configuration.md");
     let kept = fs::read_to_string(&path).unwrap_or_default();
-    assert!(kept == configuration_page(), "run: cargo run -p genkan -- docs configuration > docs/configuration.md");
+    assert!(
+        kept == configuration_page(),
+        "run: cargo run -p genkan -- docs configuration > docs/configuration.md"
+    );
 }

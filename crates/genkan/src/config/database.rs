@@ -59,10 +59,12 @@ impl Database {
         if self.data_dir.is_dir() {
             return Ok(());
         }
-        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.data_dir).map_err(|error| Problem {
-            setting: "GENKAN_DATA_DIR".to_owned(),
-            wrong: format!("cannot make {} ({})", self.data_dir.display(), error.kind()),
-            mend: "name a folder that Genkan's user may write to".to_owned(),
+        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.data_dir).map_err(|error| {
+            Problem {
+                setting: "GENKAN_DATA_DIR".to_owned(),
+                wrong: format!("cannot make {} ({})", self.data_dir.display(), error.kind()),
+                mend: "name a folder that Genkan's user may write to".to_owned(),
+            }
         })
     }
 }

@@ -157,10 +157,11 @@ fn unknown_names(environment: &Environment, known: &[&'static Key], problems: &m
         .collect();
     for name in environment.genkan_names() {
         if !names.iter().any(|known| known == name) {
-            let mend = match name.strip_suffix("_FILE").filter(|name| known.iter().any(|key| key.env == *name)) {
-                Some(name) => format!("set {name} itself: only secrets and lists may come from a file"),
-                None => meant(nearest(name, names.iter().map(String::as_str)), "", ""),
-            };
+            let mend =
+                match name.strip_suffix("_FILE").filter(|name| known.iter().any(|key| key.env == *name)) {
+                    Some(name) => format!("set {name} itself: only secrets and lists may come from a file"),
+                    None => meant(nearest(name, names.iter().map(String::as_str)), "", ""),
+                };
             let wrong = "there is no such setting".to_owned();
             problems.push(Problem { setting: name.to_owned(), wrong, mend });
         }

@@ -10,10 +10,10 @@ use base64::engine::general_purpose::STANDARD;
 use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq as _;
 
-use crate::http::error::{XrpcError, unauthorized};
 use crate::app::App;
 use crate::base::Secret;
 use crate::fleet::HostId;
+use crate::http::error::{XrpcError, unauthorized};
 
 /// The operator, or nobody.
 pub(crate) fn require_admin(app: &App, headers: &HeaderMap) -> Result<(), XrpcError> {
@@ -33,13 +33,15 @@ pub(crate) fn require_admin_or_host(app: &App, headers: &HeaderMap, host: &HostI
 }
 
 fn password(headers: &HeaderMap) -> Result<Secret<String>, XrpcError> {
-    let value = headers.get(AUTHORIZATION).ok_or_else(|| unauthorized("AuthMissing", "Authentication Required"))?;
+    let value =
+        headers.get(AUTHORIZATION).ok_or_else(|| unauthorized("AuthMissing", "Authentication Required"))?;
     let text = value.to_str().map_err(|_| refused())?;
     let encoded = match text.split_once(' ') {
         Some((scheme, encoded)) if scheme.eq_ignore_ascii_case("basic") => encoded.trim(),
         _ => return Err(refused()),
     };
-    let decoded = STANDARD.decode(encoded).ok().and_then(|bytes| String::from_utf8(bytes).ok()).ok_or_else(refused)?;
+    let decoded =
+        STANDARD.decode(encoded).ok().and_then(|bytes| String::from_utf8(bytes).ok()).ok_or_else(refused)?;
     match decoded.split_once(':') {
         Some(("admin", password)) => Ok(Secret::new(password.to_owned())),
         _ => Err(refused()),

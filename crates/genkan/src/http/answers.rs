@@ -22,7 +22,9 @@ impl From<accounts::Error> for XrpcError {
         match error {
             E::NotFound => bad_request("AccountNotFound", "Account not found"),
             E::HandleTaken => bad_request("HandleNotAvailable", "Handle already taken"),
-            E::EmailTaken => Self::invalid("This email address is already in use, please use a different email."),
+            E::EmailTaken => {
+                Self::invalid("This email address is already in use, please use a different email.")
+            }
             E::TakenDown => unauthorized("AccountTakedown", "Account has been taken down"),
             E::Storage(cause) => cause.into(),
         }
@@ -61,7 +63,9 @@ impl From<signup::RulesError> for XrpcError {
         use signup::RulesError as E;
         match error {
             E::Handle(problem) => problem.into(),
-            E::BlockedEmail => Self::invalid("This email address is not supported, please use a different email."),
+            E::BlockedEmail => {
+                Self::invalid("This email address is not supported, please use a different email.")
+            }
             E::PasswordTooShort(least) => {
                 bad_request("InvalidPassword", format!("Password must have at least {least} characters"))
             }
@@ -126,7 +130,10 @@ impl From<HostError> for XrpcError {
             HostError::Refused { status: 400, name, message } => {
                 Self::new(StatusCode::BAD_REQUEST, name, message)
             }
-            HostError::Unreachable(_) | HostError::Unanswered(_) | HostError::Refused { .. } | HostError::Garbage(_) => {
+            HostError::Unreachable(_)
+            | HostError::Unanswered(_)
+            | HostError::Refused { .. }
+            | HostError::Garbage(_) => {
                 let text = "The account's host does not answer as it should, try again later";
                 Self::new(StatusCode::BAD_GATEWAY, "UpstreamFailure", text).because(error)
             }

@@ -9,10 +9,10 @@ use axum::http::header::AUTHORIZATION;
 use genkan_protocol::jwt::session::{Scope, peek_audience};
 use genkan_protocol::{jwt, service_auth};
 
-use crate::http::error::{XrpcError, bad_request, unauthorized};
 use crate::accounts::{Account, Standing};
 use crate::app::App;
 use crate::db::audit::Actor;
+use crate::http::error::{XrpcError, bad_request, unauthorized};
 use crate::identity::Freshness;
 
 /// Whom a call speaks for.
@@ -85,7 +85,9 @@ pub(crate) fn bearer(headers: &HeaderMap) -> Result<&str, XrpcError> {
     let malformed = || bad_request("InvalidToken", "Malformed authorization header");
     let text = value.to_str().map_err(|_| malformed())?;
     match text.split_once(' ') {
-        Some((scheme, token)) if scheme.eq_ignore_ascii_case("bearer") && !token.is_empty() && !token.contains(' ') => {
+        Some((scheme, token))
+            if scheme.eq_ignore_ascii_case("bearer") && !token.is_empty() && !token.contains(' ') =>
+        {
             Ok(token)
         }
         Some((scheme, _)) if scheme.eq_ignore_ascii_case("dpop") => {

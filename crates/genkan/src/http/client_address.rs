@@ -3,16 +3,32 @@
 //! The socket's address, unless it is that of a proxy the operator listed or of a registered host: they
 //! say in `X-Forwarded-For` whom they speak for. Read from its end, where the last trusted one wrote.
 
+use axum::extract::FromRequestParts;
+use http::request::Parts;
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::{Arc, PoisonError, RwLock};
 
+use super::error::XrpcError;
 use http::HeaderMap;
 use ipnet::IpNet;
 
 /// The address that limits and logs go by. In every request that reaches the local door.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct ClientAddr(pub(crate) IpAddr);
+
+impl<S: Sync> FromRequestParts<S> for ClientAddr {
+    type Rejection = XrpcError;
+
+    /// Put there by the edge, or by the layers; a request without one is a bug.
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, XrpcError> {
+        parts
+            .extensions
+            .get()
+            .copied()
+            .ok_or_else(|| XrpcError::internal("a request came without its client's address"))
+    }
+}
 
 /// The registered host that passed the request on for its user.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -104,7 +120,8 @@ mod tests {
             ("198.51.100.7", &["6.6.6.6, 198.51.100.8"], "198.51.100.8", Some("one")),
             ("198.51.100.7", &[], "198.51.100.7", Some("one")),
         ] {
-            let headers = said.iter().map(|line| ("x-forwarded-for".parse().unwrap(), line.parse().unwrap())).collect();
+            let headers =
+                said.iter().map(|line| ("x-forwarded-for".parse().unwrap(), line.parse().unwrap())).collect();
             let (found, through) = trusted.client(peer.parse().unwrap(), &headers);
             assert_eq!(found.0, client.parse::<IpAddr>().unwrap(), "{peer} {said:?}");
             assert_eq!(through.as_ref().map(|host| &*host.0), via, "{peer} {said:?}");

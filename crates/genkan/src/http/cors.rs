@@ -4,8 +4,8 @@
 
 use http::header::{
     ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN,
-    ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE, ACCESS_CONTROL_REQUEST_HEADERS, HeaderMap, HeaderName,
-    HeaderValue,
+    ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE, ACCESS_CONTROL_REQUEST_HEADERS, HeaderMap,
+    HeaderName, HeaderValue,
 };
 
 /// Sets what every answer carries, forwarded ones too.
@@ -55,7 +55,9 @@ mod tests {
     fn names_are_reflected_if_they_are_names_and_not_too_many() {
         let asked = |value: &str| {
             let headers = HeaderMap::from_iter([(ACCESS_CONTROL_REQUEST_HEADERS, value.parse().unwrap())]);
-            preflight(&headers).get(ACCESS_CONTROL_ALLOW_HEADERS).map(|value| value.to_str().unwrap().to_owned())
+            preflight(&headers)
+                .get(ACCESS_CONTROL_ALLOW_HEADERS)
+                .map(|value| value.to_str().unwrap().to_owned())
         };
         assert_eq!(asked("Atproto-Proxy, x-new").as_deref(), Some("atproto-proxy, x-new"));
         assert_eq!(asked("a b, , c:d, ok").as_deref(), Some("ok"));

@@ -8,8 +8,10 @@ use std::error::Error as StdError;
 use std::fmt::Write as _;
 
 use axum::response::{IntoResponse, Response};
-use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::StatusCode;
+use http::header::{
+    ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE,
+};
 
 use crate::db;
 
@@ -81,8 +83,12 @@ impl XrpcError {
     }
 
     fn body(&self) -> Vec<u8> {
-        genkan_protocol::xrpc_error::XrpcError::new(self.status.as_u16(), self.name.clone(), self.message.clone())
-            .body()
+        genkan_protocol::xrpc_error::XrpcError::new(
+            self.status.as_u16(),
+            self.name.clone(),
+            self.message.clone(),
+        )
+        .body()
     }
 }
 
@@ -172,13 +178,20 @@ mod tests {
     async fn answer(error: XrpcError) -> (u16, String, Response) {
         let (head, body) = error.into_response().into_parts();
         let bytes = body.collect().await.unwrap().to_bytes();
-        (head.status.as_u16(), String::from_utf8(bytes.to_vec()).unwrap(), Response::from_parts(head, axum::body::Body::empty()))
+        (
+            head.status.as_u16(),
+            String::from_utf8(bytes.to_vec()).unwrap(),
+            Response::from_parts(head, axum::body::Body::empty()),
+        )
     }
 
     #[tokio::test]
     async fn a_cause_is_never_sent() {
         let (status, body, _) = answer(XrpcError::internal("password=hunter2")).await;
-        assert_eq!((status, body.as_str()), (500, r#"{"error":"InternalServerError","message":"something went wrong here"}"#));
+        assert_eq!(
+            (status, body.as_str()),
+            (500, r#"{"error":"InternalServerError","message":"something went wrong here"}"#)
+        );
     }
 
     #[tokio::test]

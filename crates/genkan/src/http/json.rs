@@ -75,7 +75,8 @@ fn is_packed(headers: &HeaderMap) -> XrpcResult<bool> {
 
 async fn read(request: Request, limit: usize) -> XrpcResult<Vec<u8>> {
     let too_large = || XrpcError::too_large(format!("the body must not have more than {limit} bytes"));
-    let announced = request.headers().get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
+    let announced =
+        request.headers().get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
     if announced.is_some_and(|length| length > limit as u64) {
         return Err(too_large());
     }
@@ -175,6 +176,7 @@ fn check_query(query: &str) -> XrpcResult<()> {
             decoded.push(byte);
         }
     }
-    let text = std::str::from_utf8(&decoded).map_err(|_| XrpcError::invalid("parameters: they are not UTF-8"))?;
+    let text =
+        std::str::from_utf8(&decoded).map_err(|_| XrpcError::invalid("parameters: they are not UTF-8"))?;
     check_text(text)
 }

@@ -4,6 +4,9 @@
 //! [`XrpcError`](error::XrpcError). The edge hands requests in, each with its [`ClientAddr`] and
 //! [`RequestId`]; where one is missing (in tests, on the operator's listener) the layers fill it in.
 
+pub(crate) mod admin_auth;
+mod answers;
+pub(crate) mod caller;
 mod client_address;
 pub(crate) mod cors;
 mod describe_server;
@@ -14,8 +17,10 @@ mod landing;
 mod ops;
 pub(crate) mod rate_headers;
 mod router;
+pub(crate) mod session_answer;
 mod tls_check;
 mod verbs;
+pub(crate) mod xrpc;
 
 pub(crate) use client_address::{ClientAddr, Trusted, ViaHost};
 pub(crate) use error::{XrpcError, XrpcResult};

@@ -1,7 +1,7 @@
 //! How a rate limit's verdict is told: the published `RateLimit-*` headers, and 429.
 
-use http::header::{HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
 use http::StatusCode;
+use http::header::{HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
 
 use super::error::XrpcError;
 use crate::base::Timestamp;
@@ -16,8 +16,12 @@ pub(crate) fn put(headers: &mut HeaderMap, verdict: &Verdict) {
 
 /// 429 `RateLimitExceeded`, with the time until another try is worth it.
 pub(crate) fn refusal(verdict: &Verdict, now: Timestamp) -> XrpcError {
-    let error = XrpcError::new(StatusCode::TOO_MANY_REQUESTS, "RateLimitExceeded", "too many requests, try again later")
-        .with(RETRY_AFTER, verdict.retry_after(now).into());
+    let error = XrpcError::new(
+        StatusCode::TOO_MANY_REQUESTS,
+        "RateLimitExceeded",
+        "too many requests, try again later",
+    )
+    .with(RETRY_AFTER, verdict.retry_after(now).into());
     fields(verdict).into_iter().fold(error, |error, (name, value)| error.with(name, value))
 }
 

@@ -21,8 +21,8 @@ use crate::base::{Clock, random};
 use crate::config::Config;
 use crate::limits::RateLimits;
 use crate::routing;
-use crate::telemetry::metrics::{Histogram, Metrics, PANICS, REFUSALS, REQUEST_DURATION, REQUESTS};
 use crate::telemetry::RequestLine;
+use crate::telemetry::metrics::{Histogram, Metrics, PANICS, REFUSALS, REQUEST_DURATION, REQUESTS};
 
 /// What the layers and this room's handlers need. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -215,13 +215,14 @@ async fn nobody(request: Request) -> XrpcError {
     match routing::method::of_path(request.uri().path()) {
         None => XrpcError::new(StatusCode::NOT_FOUND, "NotFound", "there is nothing here"),
         Some(Err(crooked)) => XrpcError::invalid(crooked.to_string()),
-        Some(Ok(_)) if request.headers().contains_key(http::header::AUTHORIZATION) => XrpcError::not_here(ELSEWHERE),
+        Some(Ok(_)) if request.headers().contains_key(http::header::AUTHORIZATION) => {
+            XrpcError::not_here(ELSEWHERE)
+        }
         Some(Ok(_)) => unauthorized("AuthMissing", ELSEWHERE),
     }
 }
 
-const ELSEWHERE: &str =
-    "Genkan does not answer this method; ask the account's own host (see its DID document), or a public AppView";
+const ELSEWHERE: &str = "Genkan does not answer this method; ask the account's own host (see its DID document), or a public AppView";
 
 async fn method_not_allowed(request: Request) -> XrpcError {
     if request.uri().path().starts_with("/xrpc/") {

@@ -49,18 +49,27 @@ impl House {
         change(&mut config);
         let metrics = Metrics::default();
         let clock = Clock::Manual(std::sync::Arc::new(1_000_000_000_000.into()));
-        let accounts = Accounts::new(fresh.db.clone(), clock.clone(), Feed::new(fresh.db.clone(), clock.clone()));
+        let accounts =
+            Accounts::new(fresh.db.clone(), clock.clone(), Feed::new(fresh.db.clone(), clock.clone()));
         let limits = RateLimits::new(&config, &metrics);
         let trusted = Trusted::new(&config.listen.trusted_proxies);
         let homes = accounts.homes().clone();
         let doors = Doors { config: config.into(), clock, homes, limits, metrics, trusted };
         let methods = Router::new()
-            .route("/xrpc/test.put", procedure(|XrpcInput(input): XrpcInput<Input>| async move { input.handle.to_string() }))
+            .route(
+                "/xrpc/test.put",
+                procedure(|XrpcInput(input): XrpcInput<Input>| async move { input.handle.to_string() }),
+            )
             .route(
                 "/xrpc/test.get",
-                query(|XrpcQuery(asked): XrpcQuery<Asked>| async move { format!("{} {:?}", asked.did, asked.tags) }),
+                query(|XrpcQuery(asked): XrpcQuery<Asked>| async move {
+                    format!("{} {:?}", asked.did, asked.tags)
+                }),
             )
-            .route("/xrpc/test.panic", query(|State(()): State<()>| async { panic!("secret of the bug") as String }));
+            .route(
+                "/xrpc/test.panic",
+                query(|State(()): State<()>| async { panic!("secret of the bug") as String }),
+            );
         let router = with_layers(own_routes(&doors).merge(methods.with_state(())), &doors);
         Self { router, doors, fresh }
     }
@@ -107,7 +116,8 @@ async fn a_bad_body_has_its_exact_answer() {
     let house = House::new(|_| ()).await;
     let good = br#"{"handle":"ann.test"}"#;
     let deep = |levels: usize| {
-        format!(r#"{{"handle":"ann.test","more":{}{}}}"#, "[".repeat(levels - 1), "]".repeat(levels - 1)).into_bytes()
+        format!(r#"{{"handle":"ann.test","more":{}{}}}"#, "[".repeat(levels - 1), "]".repeat(levels - 1))
+            .into_bytes()
     };
     let long = |bytes: usize| [good.as_slice(), &vec![b' '; bytes - good.len()]].concat();
     let invalid = "400 InvalidRequest";
@@ -148,7 +158,12 @@ async fn a_bad_body_has_its_exact_answer() {
         ("cut gzip", &[JSON, GZIP], gzip(good).split_last().unwrap().1.to_vec(), invalid),
         ("more behind gzip", &[JSON, GZIP], [gzip(good), gzip(good)].concat(), invalid),
         ("br", &[JSON, ("content-encoding", "br")], good.to_vec(), "415 UnsupportedMediaType"),
-        ("gzip in gzip", &[JSON, ("content-encoding", "gzip, gzip")], good.to_vec(), "415 UnsupportedMediaType"),
+        (
+            "gzip in gzip",
+            &[JSON, ("content-encoding", "gzip, gzip")],
+            good.to_vec(),
+            "415 UnsupportedMediaType",
+        ),
         ("two codings", &[JSON, GZIP, GZIP], gzip(&gzip(good)), "415 UnsupportedMediaType"),
         ("identity", &[JSON, ("content-encoding", "identity")], good.to_vec(), "200"),
     ];
@@ -165,12 +180,16 @@ async fn a_bad_body_has_its_exact_answer() {
 #[tokio::test]
 async fn a_body_without_announced_length_is_cut_at_the_limit() {
     let house = House::new(|_| ()).await;
-    let endless = futures_util::stream::repeat_with(|| Ok::<_, std::io::Error>(bytes::Bytes::from_static(&[b' '; 1024])));
-    let request = Request::post("/xrpc/test.put").header(JSON.0, JSON.1).body(Body::from_stream(endless)).unwrap();
+    let endless = futures_util::stream::repeat_with(|| {
+        Ok::<_, std::io::Error>(bytes::Bytes::from_static(&[b' '; 1024]))
+    });
+    let request =
+        Request::post("/xrpc/test.put").header(JSON.0, JSON.1).body(Body::from_stream(endless)).unwrap();
     let (status, headers, body) = house.ask(request).await;
     assert_eq!(verdict(status, &headers, &body), "413 PayloadTooLarge");
     let broken = futures_util::stream::iter([Ok("{"), Err(std::io::Error::other("cut"))]);
-    let request = Request::post("/xrpc/test.put").header(JSON.0, JSON.1).body(Body::from_stream(broken)).unwrap();
+    let request =
+        Request::post("/xrpc/test.put").header(JSON.0, JSON.1).body(Body::from_stream(broken)).unwrap();
     let (status, headers, body) = house.ask(request).await;
     assert_eq!(verdict(status, &headers, &body), "400 InvalidRequest");
 }

@@ -49,7 +49,9 @@ impl Memory {
         // The hash stands for the key: it is keyed by chance, so nobody can make two clients share one.
         let hash = self.hasher.hash_one(key);
         let start = window_start(now, rate.per);
-        let Some(shard) = usize::try_from(hash >> 32).ok().and_then(|high| self.shards.get(high % self.shards.len())) else {
+        let Some(shard) =
+            usize::try_from(hash >> 32).ok().and_then(|high| self.shards.get(high % self.shards.len()))
+        else {
             return Verdict::of(rate, 1, start);
         };
         let mut shard = shard.lock().unwrap_or_else(PoisonError::into_inner);

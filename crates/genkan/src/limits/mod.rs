@@ -91,8 +91,20 @@ impl Verdict {
             (true, false) => other,
             (false, true) => self,
             // Both refuse: the later end counts. Both allow: what is nearer to refusing.
-            (false, false) => if other.reset > self.reset { other } else { self },
-            (true, true) => if other.remaining < self.remaining { other } else { self },
+            (false, false) => {
+                if other.reset > self.reset {
+                    other
+                } else {
+                    self
+                }
+            }
+            (true, true) => {
+                if other.remaining < self.remaining {
+                    other
+                } else {
+                    self
+                }
+            }
         }
     }
 }
@@ -258,7 +270,8 @@ mod tests {
     #[test]
     fn a_host_has_a_ceiling_whomever_it_speaks_for() {
         let limits = limits(&[("GENKAN_HOST_CEILING", "2/5m")]);
-        let ask = |client: u8| limits.request(IpAddr::from([192, 0, 2, client]), Some("one"), NOW).unwrap().allowed;
+        let ask =
+            |client: u8| limits.request(IpAddr::from([192, 0, 2, client]), Some("one"), NOW).unwrap().allowed;
         assert_eq!([ask(1), ask(2), ask(3)], [true, true, false]);
         assert!(limits.request(ip("192.0.2.3"), Some("two"), NOW).unwrap().allowed);
     }
@@ -274,7 +287,9 @@ mod tests {
         let rate = Rate { count: 10, per: Duration::from_mins(5) };
         let daily = Rate { count: 300, per: Duration::from_hours(24) };
         let verdict = |rate, count| Verdict::of(rate, count, NOW);
-        for (one, other, told) in [(1, 1, rate), (11, 11, rate), (1, 301, daily), (11, 301, daily), (1, 299, daily)] {
+        for (one, other, told) in
+            [(1, 1, rate), (11, 11, rate), (1, 301, daily), (11, 301, daily), (1, 299, daily)]
+        {
             assert_eq!(verdict(rate, one).tighter(verdict(daily, other)).rate, told, "{one} {other}");
             assert_eq!(verdict(daily, other).tighter(verdict(rate, one)).rate, told, "{one} {other}");
         }

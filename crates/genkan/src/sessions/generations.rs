@@ -40,11 +40,13 @@ pub(super) async fn turn(
     now: Timestamp,
     lifetimes: Lifetimes,
 ) -> Result<Turn> {
-    let Some(row) = sqlx::query("SELECT expires_at, used_at FROM refresh_tokens WHERE session_id = $1 AND generation = $2")
-        .bind(session)
-        .bind(generation)
-        .fetch_optional(&mut **tx)
-        .await?
+    let Some(row) = sqlx::query(
+        "SELECT expires_at, used_at FROM refresh_tokens WHERE session_id = $1 AND generation = $2",
+    )
+    .bind(session)
+    .bind(generation)
+    .fetch_optional(&mut **tx)
+    .await?
     else {
         return Ok(Turn::Over);
     };
@@ -59,7 +61,13 @@ pub(super) async fn turn(
     Ok(Turn::To(successor))
 }
 
-async fn use_first(tx: &mut Tx, session: &str, generation: i64, now: Timestamp, grace: Duration) -> Result<()> {
+async fn use_first(
+    tx: &mut Tx,
+    session: &str,
+    generation: i64,
+    now: Timestamp,
+    grace: Duration,
+) -> Result<()> {
     let grace_ends = now.plus(grace).as_millis();
     sqlx::query(
         "UPDATE refresh_tokens SET used_at = $3, expires_at = CASE WHEN expires_at > $4 THEN $4 ELSE expires_at END
@@ -87,11 +95,17 @@ mod tests {
     use super::*;
     use crate::db::{Db, on_each_database};
 
-    on_each_database!(a_used_token_gives_the_same_successor_until_its_grace_ends, many_at_once_have_one_successor);
+    on_each_database!(
+        a_used_token_gives_the_same_successor_until_its_grace_ends,
+        many_at_once_have_one_successor
+    );
 
     const HOUR: Duration = Duration::from_secs(3600);
-    const LIFETIMES: Lifetimes =
-        Lifetimes { access: HOUR, refresh: Duration::from_secs(90 * 24 * 3600), grace: Duration::from_secs(2 * 3600) };
+    const LIFETIMES: Lifetimes = Lifetimes {
+        access: HOUR,
+        refresh: Duration::from_secs(90 * 24 * 3600),
+        grace: Duration::from_secs(2 * 3600),
+    };
     const START: Timestamp = Timestamp::from_millis(1_000_000_000);
 
     async fn use_at(db: &Db, generation: i64, now: Timestamp) -> Turn {

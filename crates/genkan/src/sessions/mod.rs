@@ -172,7 +172,8 @@ impl Sessions {
         let expires_at = now.plus(self.mint.lifetimes().refresh);
         sql::insert(&mut tx, &session, did, scope, app_password, now, expires_at).await?;
         generations::insert(&mut tx, &session, FIRST, expires_at).await?;
-        audit::record(&mut tx, now, Actor::Account(did), "session.open", did, app_password.unwrap_or("")).await?;
+        audit::record(&mut tx, now, Actor::Account(did), "session.open", did, app_password.unwrap_or(""))
+            .await?;
         tx.commit().await?;
         Ok(Opened { account, tokens })
     }
@@ -183,7 +184,11 @@ impl Sessions {
         Ok(Opened { account, tokens })
     }
 
-    async fn check_password(&self, account: Option<&Account>, password: &Secret<String>) -> Result<(), Error> {
+    async fn check_password(
+        &self,
+        account: Option<&Account>,
+        password: &Secret<String>,
+    ) -> Result<(), Error> {
         let hash = account.map(|account| &account.password_hash);
         match (self.passwords.verify(hash, password).await?, account) {
             (Verdict::Right, Some(_)) => Ok(()),
@@ -198,7 +203,11 @@ impl Sessions {
     }
 
     /// Whether `password` is the account's own password.
-    pub(crate) async fn knows_password(&self, account: &Account, password: &Secret<String>) -> Result<bool, Error> {
+    pub(crate) async fn knows_password(
+        &self,
+        account: &Account,
+        password: &Secret<String>,
+    ) -> Result<bool, Error> {
         match self.check_password(Some(account), password).await {
             Ok(()) => Ok(true),
             Err(Error::WrongPassword) => Ok(false),
@@ -254,7 +263,12 @@ impl Sessions {
     }
 
     /// Ends the sessions opened with one app password, likewise.
-    pub(crate) async fn end_of_app_password(&self, tx: &mut Tx, did: &str, name: &str) -> Result<Ended, Error> {
+    pub(crate) async fn end_of_app_password(
+        &self,
+        tx: &mut Tx,
+        did: &str,
+        name: &str,
+    ) -> Result<Ended, Error> {
         self.note_ended(sql::end_all(tx, did, Some(name), self.clock.now()).await?, tx).await
     }
 

@@ -49,18 +49,20 @@ pub(super) async fn touch(
     .fetch_optional(&mut **tx)
     .await?;
     let Some(row) = row else { return Ok(None) };
-    let scope = row.try_get::<String, _>("scope")?.parse().map_err(|_| Error::corrupt("sessions", "scope", id))?;
+    let scope =
+        row.try_get::<String, _>("scope")?.parse().map_err(|_| Error::corrupt("sessions", "scope", id))?;
     Ok(Some(scope))
 }
 
 /// `false`: it had ended, or never was.
 pub(super) async fn end_one(tx: &mut Tx, id: &str, did: &str, now: Timestamp) -> Result<bool> {
-    let done = sqlx::query("UPDATE sessions SET ended_at = $3 WHERE id = $1 AND did = $2 AND ended_at IS NULL")
-        .bind(id)
-        .bind(did)
-        .bind(now.as_millis())
-        .execute(&mut **tx)
-        .await?;
+    let done =
+        sqlx::query("UPDATE sessions SET ended_at = $3 WHERE id = $1 AND did = $2 AND ended_at IS NULL")
+            .bind(id)
+            .bind(did)
+            .bind(now.as_millis())
+            .execute(&mut **tx)
+            .await?;
     Ok(done.rows_affected() == 1)
 }
 

@@ -105,13 +105,16 @@ impl Mint {
     /// A host signs nothing here: refresh tokens are ours, by the key that they name.
     pub(super) fn verify_refresh(&self, token: &str) -> Result<Refresh, TokenError> {
         let token = Token::parse(token).map_err(not_verified)?;
-        let key_id = token.peeked().kid.as_deref().ok_or(TokenError::Invalid("Token could not be verified"))?;
-        let key = self.ring.host_key_by_id(key_id).ok_or(TokenError::Invalid("Token could not be verified"))?;
+        let key_id =
+            token.peeked().kid.as_deref().ok_or(TokenError::Invalid("Token could not be verified"))?;
+        let key =
+            self.ring.host_key_by_id(key_id).ok_or(TokenError::Invalid("Token could not be verified"))?;
         let claims = token.verify_refresh(&key.public).map_err(not_verified)?;
         if claims.aud != self.service.as_str() {
             return Err(TokenError::Invalid("Token is for another service"));
         }
-        let (session, generation) = claims.jti.split_once('.').ok_or(TokenError::Invalid("Malformed token"))?;
+        let (session, generation) =
+            claims.jti.split_once('.').ok_or(TokenError::Invalid("Malformed token"))?;
         Ok(Refresh {
             session: session.to_owned(),
             generation: generation.parse().map_err(|_| TokenError::Invalid("Malformed token"))?,

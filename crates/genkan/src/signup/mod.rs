@@ -158,7 +158,9 @@ impl SignUps {
     async fn made_before(&self, request: &Request) -> Result<Option<Account>, Error> {
         let mut waited = Duration::ZERO;
         loop {
-            let Some(account) = self.with.accounts.find_by_handle(&request.handle).await? else { return Ok(None) };
+            let Some(account) = self.with.accounts.find_by_handle(&request.handle).await? else {
+                return Ok(None);
+            };
             if !self.is_same_person(&account, request).await? {
                 return Ok(None);
             }
@@ -177,7 +179,8 @@ impl SignUps {
     async fn is_same_person(&self, account: &Account, request: &Request) -> Result<bool, Error> {
         let now = self.with.clock.now();
         let fresh = now.since(account.created_at) <= REPEATABLE && account.standing() != Standing::TakenDown;
-        let same_address = account.email.as_deref().is_some_and(|email| email.to_lowercase() == request.email.key());
+        let same_address =
+            account.email.as_deref().is_some_and(|email| email.to_lowercase() == request.email.key());
         Ok(fresh && same_address && self.with.sessions.knows_password(account, &request.password).await?)
     }
 
@@ -211,7 +214,11 @@ impl SignUps {
             Ok(Some(Settled::Done(_) | Settled::Undone(_))) => true,
             Ok(Some(Settled::Waiting) | None) => false,
             Err(cause) => {
-                tracing::warn!(account.did = did, cause = &cause as &dyn std::error::Error, "a sign-up could not be settled");
+                tracing::warn!(
+                    account.did = did,
+                    cause = &cause as &dyn std::error::Error,
+                    "a sign-up could not be settled"
+                );
                 false
             }
         }

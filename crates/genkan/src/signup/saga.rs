@@ -27,7 +27,6 @@ use crate::fleet::{Host, HostError};
 use crate::identity::{DirectoryError, Submission};
 use crate::telemetry::crash_point;
 
-
 /// Where a sign-up has come to.
 #[derive(Debug)]
 pub(super) enum Settled {
@@ -202,7 +201,8 @@ async fn settle_recorded(of: &SignUps, did: &Did, host: &Arc<Host>, first: First
             }
             Seen::OnlyPublished(last) => {
                 // The DID exists without an account: the host takes it with an update operation.
-                let update = plc::update(&last.cid(), identity_again(&last, &sign_up, did)?, of.with.ring.rotation());
+                let update =
+                    plc::update(&last.cid(), identity_again(&last, &sign_up, did)?, of.with.ring.rotation());
                 if !keep_update(of, did, &update).await? {
                     return Ok(Sent::Settled(Settled::Waiting));
                 }
@@ -258,10 +258,13 @@ async fn finish(of: &SignUps, sign_up: &SignUp, did: &Did) -> Result<Settled, Er
     crash_point("signup.made");
     let now = of.with.clock.now();
     let mut tx = of.with.db.begin().await?;
-    if !sql::remove(&mut tx, &sign_up.did, &of.worker).await? || !accounts::open(&mut tx, &sign_up.did).await? {
+    if !sql::remove(&mut tx, &sign_up.did, &of.worker).await?
+        || !accounts::open(&mut tx, &sign_up.did).await?
+    {
         return Ok(Settled::Waiting);
     }
-    audit::record(&mut tx, now, Actor::Account(&sign_up.did), "account.create", &sign_up.did, &sign_up.host).await?;
+    audit::record(&mut tx, now, Actor::Account(&sign_up.did), "account.create", &sign_up.did, &sign_up.host)
+        .await?;
     of.with.accounts.commit_change(tx, now, &sign_up.did).await?;
     crash_point("signup.done");
     Ok(Settled::Done(did.clone()))

@@ -96,7 +96,13 @@ pub(super) async fn unfinished(db: &Db, limit: i64) -> Result<Vec<(String, Times
 }
 
 /// Takes a lease that nobody holds. `false`: somebody works on it.
-pub(super) async fn take_lease(tx: &mut Tx, did: &str, lease: &str, now: Timestamp, until: Timestamp) -> Result<bool> {
+pub(super) async fn take_lease(
+    tx: &mut Tx,
+    did: &str,
+    lease: &str,
+    now: Timestamp,
+    until: Timestamp,
+) -> Result<bool> {
     let done = sqlx::query(
         "UPDATE signups SET lease = $2, lease_until = $4, attempts = attempts + 1 WHERE did = $1 AND lease_until <= $3",
     )
@@ -121,14 +127,22 @@ pub(super) async fn keep_lease(tx: &mut Tx, did: &str, lease: &str, until: Times
 }
 
 /// Lets go until `again_at`, and keeps what went wrong.
-pub(super) async fn release(tx: &mut Tx, did: &str, lease: &str, again_at: Timestamp, error: &str) -> Result<()> {
-    sqlx::query("UPDATE signups SET lease = NULL, lease_until = $3, last_error = $4 WHERE did = $1 AND lease = $2")
-        .bind(did)
-        .bind(lease)
-        .bind(again_at.as_millis())
-        .bind(error)
-        .execute(&mut **tx)
-        .await?;
+pub(super) async fn release(
+    tx: &mut Tx,
+    did: &str,
+    lease: &str,
+    again_at: Timestamp,
+    error: &str,
+) -> Result<()> {
+    sqlx::query(
+        "UPDATE signups SET lease = NULL, lease_until = $3, last_error = $4 WHERE did = $1 AND lease = $2",
+    )
+    .bind(did)
+    .bind(lease)
+    .bind(again_at.as_millis())
+    .bind(error)
+    .execute(&mut **tx)
+    .await?;
     Ok(())
 }
 
@@ -143,12 +157,13 @@ pub(super) async fn set_update(tx: &mut Tx, did: &str, lease: &str, operation: &
 }
 
 pub(super) async fn set_undoing(tx: &mut Tx, did: &str, lease: &str, error: &str) -> Result<bool> {
-    let done = sqlx::query("UPDATE signups SET step = 'undoing', last_error = $3 WHERE did = $1 AND lease = $2")
-        .bind(did)
-        .bind(lease)
-        .bind(error)
-        .execute(&mut **tx)
-        .await?;
+    let done =
+        sqlx::query("UPDATE signups SET step = 'undoing', last_error = $3 WHERE did = $1 AND lease = $2")
+            .bind(did)
+            .bind(lease)
+            .bind(error)
+            .execute(&mut **tx)
+            .await?;
     Ok(done.rows_affected() == 1)
 }
 

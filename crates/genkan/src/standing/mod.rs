@@ -95,7 +95,13 @@ impl Standings {
     pub(crate) async fn restore(&self, did: &str, actor: Actor<'_>) -> Result<(), Error> {
         let account = self.account(did).await?;
         let host = self.home(&account)?;
-        self.hosts.update_subject_status(&host, &account.did, &StatusChange::TakenDown { applied: false, reference: None }).await?;
+        self.hosts
+            .update_subject_status(
+                &host,
+                &account.did,
+                &StatusChange::TakenDown { applied: false, reference: None },
+            )
+            .await?;
         Ok(self.accounts.set_taken_down(did, None, actor).await?)
     }
 
@@ -109,7 +115,12 @@ impl Standings {
     }
 
     /// Replaces the password and ends every session.
-    pub(crate) async fn set_password_hash(&self, did: &str, hash: &str, actor: Actor<'_>) -> Result<(), Error> {
+    pub(crate) async fn set_password_hash(
+        &self,
+        did: &str,
+        hash: &str,
+        actor: Actor<'_>,
+    ) -> Result<(), Error> {
         let now = self.clock.now();
         let mut tx = self.db.begin().await?;
         self.accounts.set_password_hash(&mut tx, did, hash).await?;
@@ -127,7 +138,11 @@ impl Standings {
             match self.delete(&did, Actor::Genkan).await {
                 Ok(()) => deleted += 1,
                 Err(cause) => {
-                    tracing::warn!(account.did = did, cause = &cause as &dyn std::error::Error, "an account could not be deleted yet");
+                    tracing::warn!(
+                        account.did = did,
+                        cause = &cause as &dyn std::error::Error,
+                        "an account could not be deleted yet"
+                    );
                 }
             }
         }

@@ -67,10 +67,7 @@ impl Logs {
             })
             .expect("a thread can be started");
         let dropped = Arc::new(AtomicU64::new(0));
-        (
-            Self { queue: queue.clone(), done, dropped: Arc::clone(&dropped) },
-            Writer { queue, dropped },
-        )
+        (Self { queue: queue.clone(), done, dropped: Arc::clone(&dropped) }, Writer { queue, dropped })
     }
 }
 
@@ -117,7 +114,9 @@ fn subscriber(settings: &Telemetry, writer: Writer) -> impl Subscriber + Send + 
     let lines = tracing_subscriber::fmt::layer().with_writer(writer);
     let lines = match settings.log_format {
         LogFormat::Text => lines.with_ansi(false).boxed(),
-        LogFormat::Json => lines.json().flatten_event(true).with_current_span(false).with_span_list(false).boxed(),
+        LogFormat::Json => {
+            lines.json().flatten_event(true).with_current_span(false).with_span_list(false).boxed()
+        }
     };
     tracing_subscriber::registry().with(lines.with_filter(filter))
 }
@@ -238,13 +237,16 @@ mod tests {
         let (asked, was_asked) = std::sync::mpsc::channel();
         let (logs, writer) = Logs::to(Stuck(asked));
         let dropped = logs.dropped();
-        tracing::subscriber::with_default(subscriber(&settings(LogFormat::Text, LogLevel::Info), writer), || {
-            tracing::info!("the one that is stuck");
-            was_asked.recv().unwrap();
-            for _ in 0..QUEUE + 10 {
-                tracing::info!("waits, or is dropped");
-            }
-        });
+        tracing::subscriber::with_default(
+            subscriber(&settings(LogFormat::Text, LogLevel::Info), writer),
+            || {
+                tracing::info!("the one that is stuck");
+                was_asked.recv().unwrap();
+                for _ in 0..QUEUE + 10 {
+                    tracing::info!("waits, or is dropped");
+                }
+            },
+        );
         assert_eq!(dropped.load(Ordering::Relaxed), 10);
     }
 }

@@ -170,12 +170,15 @@ impl Series {
         };
         let _ = match self {
             Self::Counter(counter) => writeln!(text, "{name}{} {}", labels(None), counter.value()),
-            Self::Gauge(gauge) => writeln!(text, "{name}{} {}", labels(None), gauge.0.load(Ordering::Relaxed)),
+            Self::Gauge(gauge) => {
+                writeln!(text, "{name}{} {}", labels(None), gauge.0.load(Ordering::Relaxed))
+            }
             Self::Histogram(histogram) => {
                 let mut below = 0;
                 for (bound, count) in BOUNDS.iter().zip(&histogram.0.buckets) {
                     below += count.value();
-                    let _ = writeln!(text, "{name}_bucket{} {below}", labels(Some(format!("le=\"{bound}\""))));
+                    let _ =
+                        writeln!(text, "{name}_bucket{} {below}", labels(Some(format!("le=\"{bound}\""))));
                 }
                 let count = below + histogram.0.beyond.value();
                 let _ = writeln!(text, "{name}_bucket{} {count}", labels(Some("le=\"+Inf\"".to_owned())));
@@ -318,7 +321,8 @@ mod tests {
     fn every_metric_is_documented_and_no_label_can_name_a_person() {
         let page = include_str!("../../../../docs/operating.md");
         for metric in ALL {
-            let labels = metric.labels.iter().map(|label| format!("`{label}`")).collect::<Vec<_>>().join(", ");
+            let labels =
+                metric.labels.iter().map(|label| format!("`{label}`")).collect::<Vec<_>>().join(", ");
             let row = format!("| `{}` | {labels} | {} |", metric.name, metric.help.trim());
             assert!(page.contains(&row), "docs/operating.md lacks: {row}");
             for label in metric.labels {

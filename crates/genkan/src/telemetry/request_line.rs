@@ -46,7 +46,8 @@ impl RequestLine<'_> {
 /// Paths are told as they came only where no secret can be in them.
 fn told_path(path: &str) -> &str {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_' | b'/');
-    let known = path == "/" || ["/xrpc/", "/.well-known/", "/oauth/"].iter().any(|start| path.starts_with(start))
+    let known = path == "/"
+        || ["/xrpc/", "/.well-known/", "/oauth/"].iter().any(|start| path.starts_with(start))
         || matches!(path, "/tls-check" | "/robots.txt" | "/livez" | "/readyz" | "/metrics");
     if known && path.len() <= 128 && path.bytes().all(plain) { path } else { "(other)" }
 }

@@ -43,7 +43,10 @@ fn imports_point_down_only() {
         if ["lib", "main"].contains(&room) {
             continue;
         }
-        assert!(line_of(room).is_some(), "{place}: the room {room} is not in the picture; see ARCHITECTURE.md");
+        assert!(
+            line_of(room).is_some(),
+            "{place}: the room {room} is not in the picture; see ARCHITECTURE.md"
+        );
         let text = fs::read_to_string(&file).unwrap();
         for used in rooms_used(&text) {
             seen += 1;
@@ -58,7 +61,8 @@ fn imports_point_down_only() {
 
 #[test]
 fn the_table_is_the_picture() {
-    let page = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../../ARCHITECTURE.md")).unwrap();
+    let page =
+        fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../../ARCHITECTURE.md")).unwrap();
     let drawn = page.split("```").find(|block| block.contains("wiring")).unwrap();
     for line in PICTURE {
         let row = drawn.lines().find(|row| row.split_whitespace().any(|word| word == line.rooms[0])).unwrap();
@@ -133,7 +137,8 @@ fn room_of(place: &str) -> &str {
 /// Every room that the text names after `crate::`, in a path or in the braces of a `use`.
 fn rooms_used(text: &str) -> BTreeSet<String> {
     let text = without_tests(text);
-    let text: String = text.lines().map(|line| line.split("//").next().unwrap_or_default()).collect::<Vec<_>>().join("\n");
+    let text: String =
+        text.lines().map(|line| line.split("//").next().unwrap_or_default()).collect::<Vec<_>>().join("\n");
     let mut rooms = BTreeSet::new();
     for after in text.split("crate::").skip(1) {
         match after.strip_prefix('{') {
@@ -151,7 +156,9 @@ fn without_tests(text: &str) -> String {
     while let Some(line) = lines.next() {
         if line.trim() == "#[cfg(test)]" {
             match lines.next() {
-                Some(item) if item.trim_start().starts_with("mod ") && item.trim_end().ends_with('{') => break,
+                Some(item) if item.trim_start().starts_with("mod ") && item.trim_end().ends_with('{') => {
+                    break;
+                }
                 _ => continue,
             }
         }
@@ -181,7 +188,9 @@ fn heads(list: &str) -> Vec<String> {
 }
 
 fn word(text: &str) -> Option<String> {
-    let end = text.find(|character: char| !(character.is_ascii_lowercase() || character == '_')).unwrap_or(text.len());
+    let end = text
+        .find(|character: char| !(character.is_ascii_lowercase() || character == '_'))
+        .unwrap_or(text.len());
     // `crate::Config` or a macro at the root is no room.
     (end > 0).then(|| text[..end].to_owned())
 }
@@ -193,7 +202,9 @@ fn rust_files(folder: &Path) -> Vec<PathBuf> {
         let name = path.file_name().unwrap().to_string_lossy().into_owned();
         if path.is_dir() {
             files.extend(rust_files(&path));
-        } else if name.ends_with(".rs") && !["tests.rs", "testing.rs", "bad_configs.rs"].contains(&name.as_str()) {
+        } else if name.ends_with(".rs")
+            && !["tests.rs", "testing.rs", "bad_configs.rs"].contains(&name.as_str())
+        {
             files.push(path);
         }
     }

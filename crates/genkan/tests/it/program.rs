@@ -50,8 +50,12 @@ fn pages_and_settings_are_printed_without_colour() {
     let (status, shown, _) = ran(&["config", "show", "--json"], &variables);
     let entries: serde_json::Value = serde_json::from_str(&shown).unwrap();
     assert!(status == 0 && !shown.contains("0a1b"));
-    let sealing = entries.as_array().unwrap().iter().find(|entry| entry["key"] == "keys.sealing_key").unwrap();
-    assert_eq!((sealing["value"].as_str(), sealing["source"].as_str()), (Some("[sealed]"), Some("GENKAN_SEALING_KEY")));
+    let sealing =
+        entries.as_array().unwrap().iter().find(|entry| entry["key"] == "keys.sealing_key").unwrap();
+    assert_eq!(
+        (sealing["value"].as_str(), sealing["source"].as_str()),
+        (Some("[sealed]"), Some("GENKAN_SEALING_KEY"))
+    );
 }
 
 #[test]
@@ -61,8 +65,11 @@ fn what_keeps_the_server_from_starting_is_named() {
     std::fs::write(&broken, "this is not a database, whatever its name says").unwrap();
     let url = format!("sqlite:{}", broken.display());
     let variables = settings(folder.path());
-    let variables: Vec<(&str, &str)> =
-        variables.iter().map(|(name, value)| (*name, value.as_str())).chain([("GENKAN_DATABASE_URL", url.as_str())]).collect();
+    let variables: Vec<(&str, &str)> = variables
+        .iter()
+        .map(|(name, value)| (*name, value.as_str()))
+        .chain([("GENKAN_DATABASE_URL", url.as_str())])
+        .collect();
     let started = Instant::now();
     let (status, _, stderr) = ran(&["serve"], &variables);
     assert_eq!((status, stderr.lines().count()), (2, 1), "{stderr}");
@@ -142,7 +149,10 @@ impl Server {
     fn wait_for(&mut self, words: &str) -> String {
         loop {
             let mut line = String::new();
-            assert!(self.lines.read_line(&mut line).unwrap() > 0, "the server ended before it said {words:?}");
+            assert!(
+                self.lines.read_line(&mut line).unwrap() > 0,
+                "the server ended before it said {words:?}"
+            );
             if line.contains(words) {
                 return line;
             }

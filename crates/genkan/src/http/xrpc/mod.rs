@@ -19,20 +19,44 @@ pub(crate) fn routes(app: &App) -> Router {
         .route("/xrpc/com.atproto.server.refreshSession", procedure(server::refresh_session::refresh_session))
         .route("/xrpc/com.atproto.server.deleteSession", procedure(server::delete_session::delete_session))
         .route("/xrpc/com.atproto.server.activateAccount", procedure(server::activation::activate_account))
-        .route("/xrpc/com.atproto.server.deactivateAccount", procedure(server::activation::deactivate_account))
-        .route("/xrpc/com.atproto.server.createAppPassword", procedure(server::app_passwords::create_app_password))
+        .route(
+            "/xrpc/com.atproto.server.deactivateAccount",
+            procedure(server::activation::deactivate_account),
+        )
+        .route(
+            "/xrpc/com.atproto.server.createAppPassword",
+            procedure(server::app_passwords::create_app_password),
+        )
         .route("/xrpc/com.atproto.server.listAppPasswords", query(server::app_passwords::list_app_passwords))
-        .route("/xrpc/com.atproto.server.revokeAppPassword", procedure(server::app_passwords::revoke_app_password))
-        .route("/xrpc/com.atproto.server.createInviteCode", procedure(server::invite_codes::create_invite_code))
-        .route("/xrpc/com.atproto.server.createInviteCodes", procedure(server::invite_codes::create_invite_codes))
-        .route("/xrpc/com.atproto.server.getAccountInviteCodes", query(server::invite_codes::get_account_invite_codes));
+        .route(
+            "/xrpc/com.atproto.server.revokeAppPassword",
+            procedure(server::app_passwords::revoke_app_password),
+        )
+        .route(
+            "/xrpc/com.atproto.server.createInviteCode",
+            procedure(server::invite_codes::create_invite_code),
+        )
+        .route(
+            "/xrpc/com.atproto.server.createInviteCodes",
+            procedure(server::invite_codes::create_invite_codes),
+        )
+        .route(
+            "/xrpc/com.atproto.server.getAccountInviteCodes",
+            query(server::invite_codes::get_account_invite_codes),
+        );
     let admin = Router::new()
         .route("/xrpc/com.atproto.admin.getAccountInfo", query(admin::accounts::get_account_info))
         .route("/xrpc/com.atproto.admin.getAccountInfos", query(admin::accounts::get_account_infos))
         .route("/xrpc/com.atproto.admin.updateAccountEmail", procedure(admin::accounts::update_account_email))
-        .route("/xrpc/com.atproto.admin.updateAccountPassword", procedure(admin::accounts::update_account_password))
+        .route(
+            "/xrpc/com.atproto.admin.updateAccountPassword",
+            procedure(admin::accounts::update_account_password),
+        )
         .route("/xrpc/com.atproto.admin.deleteAccount", procedure(admin::accounts::delete_account))
-        .route("/xrpc/com.atproto.admin.updateSubjectStatus", procedure(admin::subject_status::update_subject_status))
+        .route(
+            "/xrpc/com.atproto.admin.updateSubjectStatus",
+            procedure(admin::subject_status::update_subject_status),
+        )
         .route("/xrpc/com.atproto.admin.disableInviteCodes", procedure(admin::invites::disable_invite_codes))
         .route("/xrpc/com.atproto.admin.getInviteCodes", query(admin::invites::get_invite_codes));
     let temp = Router::new()

@@ -11,8 +11,8 @@ use crate::app::App;
 use crate::base::Secret;
 use crate::db::audit::Actor;
 use crate::http::admin_auth::{require_admin, require_admin_or_host};
-use crate::http::{XrpcInput, XrpcQuery};
 use crate::http::error::{XrpcError, bad_request};
+use crate::http::{XrpcInput, XrpcQuery};
 
 #[derive(Deserialize)]
 pub(crate) struct OneDid {

@@ -9,9 +9,9 @@ use crate::accounts::invite;
 use crate::app::App;
 use crate::db::audit::{self, Actor};
 use crate::http::admin_auth::require_admin;
+use crate::http::error::XrpcError;
 use crate::http::xrpc::server::invite_codes::InviteView;
 use crate::http::{XrpcInput, XrpcQuery};
-use crate::http::error::XrpcError;
 
 #[derive(Deserialize)]
 pub(crate) struct DisableInput {

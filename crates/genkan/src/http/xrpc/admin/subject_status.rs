@@ -8,8 +8,8 @@ use serde_json::{Value, json};
 
 use crate::app::App;
 use crate::db::audit::Actor;
-use crate::http::admin_auth::require_admin;
 use crate::http::XrpcInput;
+use crate::http::admin_auth::require_admin;
 use crate::http::error::XrpcError;
 
 #[derive(Deserialize)]

@@ -6,8 +6,8 @@ use serde::Deserialize;
 
 use crate::app::App;
 use crate::base::Timestamp;
-use crate::http::caller::{FULL, FULL_TAKEN_DOWN, Needs, caller};
 use crate::http::XrpcInput;
+use crate::http::caller::{FULL, FULL_TAKEN_DOWN, Needs, caller};
 use crate::http::error::XrpcError;
 
 #[derive(Deserialize)]
@@ -20,7 +20,8 @@ pub(crate) struct DeactivateInput {
 /// Hosts pass the client's own token on, and do nothing by themselves.
 pub(crate) async fn activate_account(State(app): State<App>, headers: HeaderMap) -> Result<(), XrpcError> {
     let method = "com.atproto.server.activateAccount";
-    let caller = caller(&app, &headers, Needs { method, scopes: FULL, from_hosts: true, standing: true }).await?;
+    let caller =
+        caller(&app, &headers, Needs { method, scopes: FULL, from_hosts: true, standing: true }).await?;
     Ok(app.standings.activate(caller.account.did.as_str(), caller.actor()).await?)
 }
 
@@ -37,6 +38,5 @@ pub(crate) async fn deactivate_account(
 }
 
 fn parse_time(text: &str) -> Result<Timestamp, XrpcError> {
-    Timestamp::parse_rfc3339(text)
-        .ok_or_else(|| XrpcError::invalid("Input/deleteAfter must be a datetime"))
+    Timestamp::parse_rfc3339(text).ok_or_else(|| XrpcError::invalid("Input/deleteAfter must be a datetime"))
 }

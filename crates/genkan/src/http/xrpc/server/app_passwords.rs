@@ -8,8 +8,8 @@ use serde::{Deserialize, Serialize};
 use crate::accounts::app_password::{self, AppPassword};
 use crate::app::App;
 use crate::db::audit;
-use crate::http::caller::{FULL, Needs, STANDARD, caller};
 use crate::http::XrpcInput;
+use crate::http::caller::{FULL, Needs, STANDARD, caller};
 use crate::http::error::XrpcError;
 
 #[derive(Deserialize)]
@@ -52,12 +52,14 @@ pub(crate) async fn create_app_password(
     XrpcInput(input): XrpcInput<CreateInput>,
 ) -> Result<Json<Created>, XrpcError> {
     let method = "com.atproto.server.createAppPassword";
-    let caller = caller(&app, &headers, Needs { method, scopes: FULL, from_hosts: true, standing: true }).await?;
+    let caller =
+        caller(&app, &headers, Needs { method, scopes: FULL, from_hosts: true, standing: true }).await?;
     let name = input.name.trim().to_owned();
     if name.is_empty() || name.chars().count() > NAME_MOST {
         return Err(XrpcError::invalid("The name must have between 1 and 64 characters"));
     }
-    let (did, now, privileged) = (caller.account.did.as_str(), app.clock.now(), input.privileged.unwrap_or(false));
+    let (did, now, privileged) =
+        (caller.account.did.as_str(), app.clock.now(), input.privileged.unwrap_or(false));
     let mut tx = app.db.begin().await?;
     let Some(password) = app_password::create(&mut tx, did, &name, privileged, now).await? else {
         return Err(XrpcError::invalid("An app password of that name exists already"));
@@ -72,7 +74,8 @@ pub(crate) async fn list_app_passwords(
     headers: HeaderMap,
 ) -> Result<Json<ListOutput>, XrpcError> {
     let method = "com.atproto.server.listAppPasswords";
-    let caller = caller(&app, &headers, Needs { method, scopes: STANDARD, from_hosts: true, standing: true }).await?;
+    let caller =
+        caller(&app, &headers, Needs { method, scopes: STANDARD, from_hosts: true, standing: true }).await?;
     let passwords = app_password::list(&app.db, caller.account.did.as_str()).await?;
     Ok(Json(ListOutput { passwords: passwords.into_iter().map(listed).collect() }))
 }
@@ -84,7 +87,8 @@ pub(crate) async fn revoke_app_password(
     XrpcInput(input): XrpcInput<RevokeInput>,
 ) -> Result<(), XrpcError> {
     let method = "com.atproto.server.revokeAppPassword";
-    let caller = caller(&app, &headers, Needs { method, scopes: STANDARD, from_hosts: true, standing: true }).await?;
+    let caller =
+        caller(&app, &headers, Needs { method, scopes: STANDARD, from_hosts: true, standing: true }).await?;
     let (did, now) = (caller.account.did.as_str(), app.clock.now());
     let mut tx = app.db.begin().await?;
     app_password::remove(&mut tx, did, &input.name).await?;

@@ -11,10 +11,10 @@ use serde::Deserialize;
 use crate::accounts::Email;
 use crate::app::App;
 use crate::base::Secret;
+use crate::http::error::{XrpcError, bad_request};
 use crate::http::rate_headers::heed;
 use crate::http::session_answer::SessionAnswer;
 use crate::http::{ClientAddr, XrpcInput};
-use crate::http::error::{XrpcError, bad_request};
 use crate::limits::{Limit, address};
 use crate::signup;
 

@@ -6,11 +6,11 @@ use serde::Deserialize;
 
 use crate::app::App;
 use crate::base::Secret;
+use crate::http::error::XrpcError;
 use crate::http::rate_headers::heed;
 use crate::http::session_answer::SessionAnswer;
 use crate::http::{ClientAddr, XrpcInput};
 use crate::limits::{Limit, identifier_and_address};
-use crate::http::error::XrpcError;
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -29,6 +29,7 @@ pub(crate) async fn create_session(
     let (now, key) = (app.clock.now(), identifier_and_address(&input.identifier, from.0));
     heed(app.limits.attempt(&app.db, Limit::CreateSession, &key, now).await?, now)?;
     let password = Secret::new(input.password);
-    let opened = app.sessions.open(&input.identifier, &password, input.allow_takendown.unwrap_or(false)).await?;
+    let opened =
+        app.sessions.open(&input.identifier, &password, input.allow_takendown.unwrap_or(false)).await?;
     Ok(Json(SessionAnswer::opened(&app, opened).await))
 }

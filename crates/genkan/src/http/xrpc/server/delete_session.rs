@@ -4,8 +4,8 @@ use axum::extract::State;
 use axum::http::HeaderMap;
 
 use crate::app::App;
-use crate::http::error::XrpcError;
 use crate::http::caller::bearer;
+use crate::http::error::XrpcError;
 
 /// Takes the refresh token, however old.
 pub(crate) async fn delete_session(State(app): State<App>, headers: HeaderMap) -> Result<(), XrpcError> {

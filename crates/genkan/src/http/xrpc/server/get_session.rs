@@ -5,8 +5,8 @@ use axum::extract::State;
 use axum::http::HeaderMap;
 
 use crate::app::App;
-use crate::http::error::XrpcError;
 use crate::http::caller::{Needs, STANDARD_QUEUED, caller};
+use crate::http::error::XrpcError;
 use crate::http::session_answer::SessionAnswer;
 
 const NEEDS: Needs = Needs {

@@ -10,8 +10,8 @@ use crate::app::App;
 use crate::db::audit::{self, Actor};
 use crate::http::admin_auth::require_admin;
 use crate::http::caller::{FULL, Needs, caller};
-use crate::http::{XrpcInput, XrpcQuery};
 use crate::http::error::XrpcError;
+use crate::http::{XrpcInput, XrpcQuery};
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -133,7 +133,8 @@ pub(crate) async fn get_account_invite_codes(
     XrpcQuery(query): XrpcQuery<ListQuery>,
 ) -> Result<Json<ListOutput>, XrpcError> {
     let method = "com.atproto.server.getAccountInviteCodes";
-    let caller = caller(&app, &headers, Needs { method, scopes: FULL, from_hosts: true, standing: true }).await?;
+    let caller =
+        caller(&app, &headers, Needs { method, scopes: FULL, from_hosts: true, standing: true }).await?;
     let include_used = query.include_used.unwrap_or(true);
     let mut codes = Vec::new();
     for invite in invite::of_account(&app.db, caller.account.did.as_str()).await? {
@@ -154,7 +155,8 @@ async fn make(app: &App, account: &str, codes: u32, uses: u32) -> Result<Vec<Str
     for _ in 0..codes {
         made.push(invite::create(&mut tx, host, account, "admin", uses, now).await?.code);
     }
-    audit::record(&mut tx, now, Actor::Operator, "invite.create", account, &format!("{codes} × {uses}")).await?;
+    audit::record(&mut tx, now, Actor::Operator, "invite.create", account, &format!("{codes} × {uses}"))
+        .await?;
     tx.commit().await?;
     Ok(made)
 }

@@ -5,8 +5,8 @@ use axum::extract::State;
 use axum::http::HeaderMap;
 
 use crate::app::App;
-use crate::http::error::XrpcError;
 use crate::http::caller::bearer;
+use crate::http::error::XrpcError;
 use crate::http::session_answer::SessionAnswer;
 
 /// From clients, and from hosts that pass a client's token on.

@@ -20,6 +20,7 @@ pub(crate) async fn check_signup_queue(
     headers: HeaderMap,
 ) -> Result<Json<Output>, XrpcError> {
     let method = "com.atproto.temp.checkSignupQueue";
-    caller(&app, &headers, Needs { method, scopes: STANDARD_QUEUED, from_hosts: false, standing: true }).await?;
+    caller(&app, &headers, Needs { method, scopes: STANDARD_QUEUED, from_hosts: false, standing: true })
+        .await?;
     Ok(Json(Output { activated: true }))
 }
