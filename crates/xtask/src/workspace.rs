@@ -19,9 +19,9 @@ pub fn network() -> PathBuf {
     root().join("network")
 }
 
-/// Where cargo builds into.
+/// A folder of the clone that git ignores. (Cargo itself may have been told to build elsewhere.)
 pub fn target() -> PathBuf {
-    std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), |dir| root().join(dir))
+    root().join("target")
 }
 
 /// A folder outside of the clone for what is slow to get; inside `target/` when there is no home.

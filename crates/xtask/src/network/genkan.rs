@@ -4,7 +4,7 @@ use std::fs::OpenOptions;
 use std::io::Write as _;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, Result};
 use serde_json::Value;
@@ -154,11 +154,18 @@ impl Genkan {
     }
 }
 
-/// Compiles Genkan the way that compiles fastest, and answers with the binary.
+/// Compiles Genkan the way that compiles fastest, and answers with the binary, wherever cargo is told to put it.
 pub fn build() -> Result<PathBuf> {
     let step = Step::start("compiling Genkan");
-    let status = workspace::cargo().args(["build", "--quiet", "--package", "genkan"]).status()?;
-    anyhow::ensure!(status.success(), "Genkan does not compile");
+    let mut compile = workspace::cargo();
+    compile.args(["build", "--quiet", "--package", "genkan", "--bin", "genkan"]);
+    compile.args(["--message-format=json-render-diagnostics"]).stdin(Stdio::null()).stderr(Stdio::inherit());
+    let built = compile.output().context("starting cargo")?;
+    anyhow::ensure!(built.status.success(), "Genkan does not compile");
+    let said = String::from_utf8_lossy(&built.stdout);
+    let messages = said.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    let mut binaries = messages.filter_map(|message| message.get("executable")?.as_str().map(PathBuf::from));
+    let binary = binaries.next().context("cargo names the binary it made")?;
     step.done("");
-    Ok(workspace::target().join("debug/genkan"))
+    Ok(binary)
 }
