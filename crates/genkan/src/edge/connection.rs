@@ -1,0 +1,181 @@
+//! One client's connection, in whichever version of HTTP it speaks.
+
+use std::convert::Infallible;
+use std::future::{Future, poll_fn};
+use std::pin::{Pin, pin};
+use std::rc::Rc;
+use std::task::Poll;
+use std::time::Duration;
+
+use hyper::server::conn::{http1, http2};
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use super::framing::Framing;
+use super::pulse::{Pulse, Verdict};
+use super::service::{self, Session};
+use super::settings::Settings;
+use super::wire::ClientWire;
+use crate::forward::Neighbours;
+
+/// Serves a connection to its end.
+pub(super) async fn serve<N: Neighbours>(stream: TcpStream, session: Rc<Session<N>>) {
+    match spoken(&stream, &session.pulse).await {
+        Some(Spoken::Http1) => serve_http1(stream, session).await,
+        Some(Spoken::Http2) => serve_http2(stream, session).await,
+        None => {}
+    }
+}
+
+enum Spoken {
+    Http1,
+    Http2,
+}
+
+/// Tells the version by the first bytes, which stay where they are. `None`: there were none in time.
+async fn spoken(stream: &TcpStream, pulse: &Pulse) -> Option<Spoken> {
+    let mut seen = [0; PREFACE.len()];
+    loop {
+        let count = {
+            let mut peek = pin!(stream.peek(&mut seen));
+            poll_fn(|cx| {
+                pulse.listen(cx);
+                if pulse.verdict() != Verdict::Stays {
+                    return Poll::Ready(None);
+                }
+                peek.as_mut().poll(cx).map(Result::ok)
+            })
+            .await?
+        };
+        let seen = seen.get(..count).unwrap_or_default();
+        if count == 0 {
+            return None;
+        }
+        if !PREFACE.starts_with(seen) {
+            return Some(Spoken::Http1);
+        }
+        if count == PREFACE.len() {
+            return Some(Spoken::Http2);
+        }
+        // Part of the preface: the rest is on its way, or the connection's time runs out.
+        if pulse.head_since.get().is_none() {
+            pulse.head_since.set(Some(tokio::time::Instant::now()));
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+async fn serve_http1<N: Neighbours>(stream: TcpStream, session: Rc<Session<N>>) {
+    let pulse = Rc::clone(&session.pulse);
+    let settings = session.worker.settings();
+    let framing = Framing::new(settings.head());
+    let mut builder = http1::Builder::new();
+    // The strict reader has the last word on sizes; these are a little wider, so that it also has the first.
+    builder.max_buf_size(buffer(settings)).max_headers(settings.head_fields + 1).half_close(false);
+    let wire = TokioIo::new(ClientWire::new(stream, Some(framing), Rc::clone(&pulse)));
+    let service = service_fn(move |request| {
+        let session = Rc::clone(&session);
+        async move { Ok::<_, Infallible>(service::answer(session, request).await) }
+    });
+    let mut connection = builder.serve_connection(wire, service);
+    let mut is_leaving = false;
+    let ended = poll_fn(|cx| {
+        pulse.listen(cx);
+        match pulse.verdict() {
+            Verdict::Dropped => return Poll::Ready(false),
+            Verdict::Leaves if !is_leaving => {
+                is_leaving = true;
+                Pin::new(&mut connection).graceful_shutdown();
+            }
+            _ => {}
+        }
+        Pin::new(&mut connection).poll(cx).map(|_| true)
+    })
+    .await;
+    if ended {
+        part(connection.into_parts().io.into_inner().into_stream()).await;
+    }
+}
+
+/// Ends a connection so that the client can still read the last answer: closing with bytes unread resets it.
+async fn part(mut stream: TcpStream) {
+    if stream.shutdown().await.is_err() {
+        return;
+    }
+    let mut rest = [0; 1024];
+    let drain = async {
+        let mut left = MOST_DRAINED;
+        while let Ok(count @ 1..) = stream.read(&mut rest).await
+            && left > 0
+        {
+            left = left.saturating_sub(count);
+        }
+    };
+    let _ = tokio::time::timeout(Duration::from_secs(1), drain).await;
+}
+
+async fn serve_http2<N: Neighbours>(stream: TcpStream, session: Rc<Session<N>>) {
+    let pulse = Rc::clone(&session.pulse);
+    pulse.head_since.set(None);
+    let settings = session.worker.settings();
+    let mut builder = http2::Builder::new(OnThisThread);
+    builder
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(settings.streams_per_connection)
+        .max_header_list_size(u32::try_from(settings.head_bytes).unwrap_or(u32::MAX))
+        .max_pending_accept_reset_streams(20)
+        .max_local_error_reset_streams(200)
+        .initial_stream_window_size(WINDOW)
+        .initial_connection_window_size(4 * WINDOW)
+        .max_send_buf_size(WINDOW as usize)
+        .keep_alive_interval(Duration::from_secs(20))
+        .keep_alive_timeout(Duration::from_secs(20));
+    let wire = TokioIo::new(ClientWire::new(stream, None, Rc::clone(&pulse)));
+    let service = service_fn(move |request| {
+        let session = Rc::clone(&session);
+        async move { Ok::<_, Infallible>(service::answer(session, request).await) }
+    });
+    let mut connection = pin!(builder.serve_connection(wire, service));
+    let mut is_leaving = false;
+    poll_fn(|cx| {
+        pulse.listen(cx);
+        match pulse.verdict() {
+            Verdict::Stays => {}
+            Verdict::Leaves => {
+                if !is_leaving {
+                    is_leaving = true;
+                    connection.as_mut().graceful_shutdown();
+                }
+            }
+            _ => return Poll::Ready(()),
+        }
+        connection.as_mut().poll(cx).map(|_| ())
+    })
+    .await;
+}
+
+/// As much as a head may have, and a window for bodies.
+fn buffer(settings: &Settings) -> usize {
+    (settings.head_bytes + 1024).max(64 * 1024)
+}
+
+/// Runs a connection's streams beside it.
+#[derive(Clone, Copy, Debug)]
+struct OnThisThread;
+
+impl<F: Future + 'static> hyper::rt::Executor<F> for OnThisThread {
+    fn execute(&self, future: F) {
+        tokio::task::spawn_local(async move {
+            future.await;
+        });
+    }
+}
+
+/// What an HTTP/2 client says first (RFC 9113 §3.4).
+const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+/// Bytes of a body that may be on their way to us on one stream.
+const WINDOW: u32 = 128 * 1024;
+/// Bytes that are read off a connection that is over.
+const MOST_DRAINED: usize = 256 * 1024;

@@ -1,0 +1,135 @@
+//! The front door itself: every byte from outside comes in here.
+//!
+//! A few threads, each with its own runtime, listener and connections to hosts, read requests strictly, within
+//! limits, and decide by `routing` whether one is carried on by `forward` or handed to the methods that Genkan
+//! answers itself, which run on the control runtime. No thread waits for another, and no request can make one.
+//!
+//! The edge never touches the database, knows no method by name, and keeps no state beyond a connection's life.
+
+mod address;
+mod answer;
+mod caps;
+mod connection;
+mod framing;
+mod local;
+mod pulse;
+mod service;
+mod settings;
+#[cfg(test)]
+mod stories;
+mod tally;
+mod wire;
+mod worker;
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::runtime::Handle;
+use tokio::sync::{mpsc, watch};
+use tokio_rustls::rustls::ClientConfig;
+
+pub(crate) use address::ClientAddress;
+pub(crate) use service::RequestId;
+pub(crate) use settings::Settings;
+pub(crate) use tally::Tally;
+
+use crate::forward::{Breakers, Neighbours};
+
+/// What the edge stands between.
+#[derive(Debug)]
+pub(crate) struct Doors<N> {
+    pub(crate) settings: Settings,
+    pub(crate) neighbours: N,
+    /// The methods that Genkan answers itself.
+    pub(crate) router: axum::Router,
+    /// Where they run.
+    pub(crate) control: Handle,
+    /// Trusted authorities, for hosts with TLS.
+    pub(crate) tls: Arc<ClientConfig>,
+    /// Our name in `Via`: the same on every replica, and nobody else's.
+    pub(crate) name: String,
+}
+
+/// How far the edge is on its way out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd)]
+pub(crate) enum Phase {
+    Open,
+    /// Nobody comes in any more; who is in may finish.
+    Draining,
+    /// Everybody goes, at once.
+    Over,
+}
+
+/// The open edge.
+#[derive(Debug)]
+pub(crate) struct Edge {
+    address: SocketAddr,
+    phase: watch::Sender<Phase>,
+    /// Closed when the last thread has ended.
+    ended: mpsc::Receiver<()>,
+    tallies: Vec<Arc<Tally>>,
+}
+
+impl Edge {
+    /// Listens, and serves from now on.
+    pub(crate) fn open<N: Neighbours + Send + Sync>(
+        address: SocketAddr,
+        doors: Doors<N>,
+    ) -> io::Result<Self> {
+        let first = worker::listen(address)?;
+        // Port 0 is any port, but the same one for all threads.
+        let address = first.local_addr()?;
+        let mut listeners = vec![first];
+        for _ in 1..doors.settings.workers {
+            listeners.push(worker::listen(address)?);
+        }
+        let (phase, seen) = watch::channel(Phase::Open);
+        let (alive, ended) = mpsc::channel(1);
+        let caps = caps::Caps::new(&doors.settings);
+        let breakers = Breakers::new();
+        let doors = Arc::new(doors);
+        let mut tallies = Vec::new();
+        for (number, listener) in listeners.into_iter().enumerate() {
+            let tally = Arc::new(Tally::default());
+            tallies.push(Arc::clone(&tally));
+            let parts = worker::Parts {
+                neighbours: doors.neighbours.clone(),
+                doors: Arc::clone(&doors),
+                caps: caps.clone(),
+                breakers: breakers.clone(),
+                phase: seen.clone(),
+                tally,
+            };
+            let alive = alive.clone();
+            std::thread::Builder::new().name(format!("edge-{number}")).spawn(move || {
+                if let Err(error) = worker::run(listener, parts) {
+                    tracing::error!(%error, "an edge thread ended");
+                }
+                drop(alive);
+            })?;
+        }
+        Ok(Self { address, phase, ended, tallies })
+    }
+
+    pub(crate) const fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// What each thread has counted.
+    pub(crate) fn tallies(&self) -> &[Arc<Tally>] {
+        &self.tallies
+    }
+
+    /// Lets no one in, and waits until all have left. `false`: the grace ended before that, and they were cut off.
+    pub(crate) async fn stop(mut self, grace: Duration) -> bool {
+        self.phase.send_replace(Phase::Draining);
+        if tokio::time::timeout(grace, self.ended.recv()).await.is_ok() {
+            return true;
+        }
+        self.phase.send_replace(Phase::Over);
+        self.ended.recv().await;
+        false
+    }
+}

@@ -1,0 +1,107 @@
+//! What is known of a connection from beside it: whether it is at work, and since when it is not.
+//!
+//! A connection costs no timer. It notes when something began to be waited for, and its thread looks at all notes a
+//! few times a second.
+
+use std::cell::{Cell, RefCell};
+use std::task::{Context, Waker};
+
+use tokio::time::Instant;
+
+use super::Settings;
+
+/// One connection's notes.
+#[derive(Debug)]
+pub(super) struct Pulse {
+    /// Requests whose answers have not ended.
+    under_way: Cell<u32>,
+    /// When the last of them ended, or the connection began.
+    quiet_since: Cell<Instant>,
+    /// When the head that is being read began.
+    pub(super) head_since: Cell<Option<Instant>>,
+    /// Since when the client takes nothing of what waits for it.
+    pub(super) blocked_since: Cell<Option<Instant>>,
+    verdict: Cell<Verdict>,
+    /// Wakes the connection's task.
+    waker: RefCell<Option<Waker>>,
+}
+
+/// What is to become of a connection. Later ones outweigh earlier ones.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd)]
+pub(super) enum Verdict {
+    #[default]
+    Stays,
+    /// Goes when its requests have ended.
+    Leaves,
+    /// Its head did not come in time: it is told so and goes.
+    TooSlow,
+    /// Has been told that it made a fault.
+    Refused,
+    /// Goes at once.
+    Dropped,
+}
+
+impl Pulse {
+    pub(super) fn new() -> Self {
+        Self {
+            under_way: Cell::new(0),
+            quiet_since: Cell::new(Instant::now()),
+            head_since: Cell::new(None),
+            blocked_since: Cell::new(None),
+            verdict: Cell::default(),
+            waker: RefCell::default(),
+        }
+    }
+
+    pub(super) fn begin(&self) {
+        self.under_way.set(self.under_way.get() + 1);
+    }
+
+    pub(super) fn end(&self) {
+        self.under_way.set(self.under_way.get() - 1);
+        if self.under_way.get() == 0 {
+            self.quiet_since.set(Instant::now());
+        }
+    }
+
+    pub(super) const fn is_quiet(&self) -> bool {
+        self.under_way.get() == 0
+    }
+
+    pub(super) const fn verdict(&self) -> Verdict {
+        self.verdict.get()
+    }
+
+    pub(super) fn judge(&self, verdict: Verdict) {
+        if verdict > self.verdict.get() {
+            self.verdict.set(verdict);
+            if let Some(waker) = &*self.waker.borrow() {
+                waker.wake_by_ref();
+            }
+        }
+    }
+
+    /// Remembers whom to wake.
+    pub(super) fn listen(&self, cx: &Context<'_>) {
+        let mut waker = self.waker.borrow_mut();
+        if !waker.as_ref().is_some_and(|known| known.will_wake(cx.waker())) {
+            *waker = Some(cx.waker().clone());
+        }
+    }
+
+    /// Looks at the time.
+    pub(super) fn check(&self, settings: &Settings, now: Instant) {
+        let passed =
+            |since: Option<Instant>, limit| since.is_some_and(|since| now.duration_since(since) >= limit);
+        if passed(self.blocked_since.get(), settings.stalled_reader) {
+            self.judge(Verdict::Dropped);
+        } else if passed(self.head_since.get(), settings.head_timeout) {
+            self.judge(Verdict::TooSlow);
+        } else if self.is_quiet()
+            && self.head_since.get().is_none()
+            && passed(Some(self.quiet_since.get()), settings.idle_timeout)
+        {
+            self.judge(Verdict::Leaves);
+        }
+    }
+}

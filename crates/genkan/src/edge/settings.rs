@@ -1,0 +1,63 @@
+//! The edge's limits, as the operator set them.
+
+use std::time::Duration;
+
+use ipnet::IpNet;
+
+use super::framing::HeadLimits;
+use crate::config;
+use crate::forward;
+
+/// The edge's limits.
+#[derive(Clone, Debug)]
+pub(crate) struct Settings {
+    /// Threads.
+    pub(crate) workers: usize,
+    pub(crate) trusted_proxies: Vec<IpNet>,
+    /// First byte of a head → its end.
+    pub(crate) head_timeout: Duration,
+    /// One request's end → the first byte of the next.
+    pub(crate) idle_timeout: Duration,
+    /// How long a client may take none of the bytes that wait for it.
+    pub(crate) stalled_reader: Duration,
+    pub(crate) head_bytes: usize,
+    pub(crate) head_fields: usize,
+    pub(crate) target_bytes: usize,
+    pub(crate) connections_per_address: usize,
+    pub(crate) connections_total: usize,
+    pub(crate) streams_per_connection: u32,
+    /// One line in the log for each request.
+    pub(crate) request_log: bool,
+    pub(crate) forward: forward::Limits,
+}
+
+impl Settings {
+    pub(crate) fn of(config: &config::Config) -> Self {
+        let (listen, limits) = (&config.listen, &config.limits);
+        Self {
+            workers: listen.workers,
+            trusted_proxies: listen.trusted_proxies.clone(),
+            head_timeout: listen.head_timeout,
+            idle_timeout: listen.idle_timeout,
+            stalled_reader: limits.idle_timeout,
+            head_bytes: listen.head_limit.in_memory(),
+            head_fields: listen.head_fields,
+            target_bytes: listen.target_limit.in_memory(),
+            connections_per_address: listen.connections_per_address,
+            connections_total: listen.connections_total,
+            streams_per_connection: listen.streams_per_connection,
+            request_log: config.telemetry.request_log,
+            forward: forward::Limits::of(config),
+        }
+    }
+
+    pub(super) const fn head(&self) -> HeadLimits {
+        HeadLimits { bytes: self.head_bytes, fields: self.head_fields, target: self.target_bytes }
+    }
+
+    /// How often connections are looked at for their time.
+    pub(super) fn tick(&self) -> Duration {
+        let shortest = self.head_timeout.min(self.idle_timeout).min(self.stalled_reader);
+        (shortest / 8).clamp(Duration::from_millis(5), Duration::from_millis(500))
+    }
+}

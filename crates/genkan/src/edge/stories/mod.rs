@@ -1,0 +1,8 @@
+//! The whole data path, over sockets: an edge with its threads before fake hosts that behave as they are told.
+
+mod hosts;
+mod neighbours;
+mod network;
+mod requests;
+mod streams;
+mod unkind;

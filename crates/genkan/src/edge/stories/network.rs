@@ -1,0 +1,245 @@
+//! An edge before two hosts, and a client that writes its requests by hand.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use axum::Router;
+use axum::routing::any;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio_rustls::rustls::{ClientConfig, RootCertStore};
+
+use super::neighbours::Fixed;
+use crate::edge::{ClientAddress, Doors, Edge, Settings};
+use crate::forward::{self, Host};
+
+/// An edge before two hosts.
+pub(super) struct Network {
+    pub(super) edge: Edge,
+    pub(super) one: FakeHost,
+    pub(super) two: FakeHost,
+}
+
+impl Network {
+    /// Both hosts answer each request alike, and at once.
+    pub(super) async fn start() -> Self {
+        Self::with(|_| {}, answers_ok, answers_ok).await
+    }
+
+    pub(super) async fn with<A, B>(
+        adjust: impl FnOnce(&mut Settings),
+        one: impl Fn(Guest) -> A + Send + Sync + 'static,
+        two: impl Fn(Guest) -> B + Send + Sync + 'static,
+    ) -> Self
+    where
+        A: Future<Output = ()> + Send + 'static,
+        B: Future<Output = ()> + Send + 'static,
+    {
+        let (one, two) = (FakeHost::start(one).await, FakeHost::start(two).await);
+        let host = |name: &str, host: &FakeHost| {
+            Arc::new(Host { name: name.into(), origin: host.origin.parse().unwrap() })
+        };
+        let mut settings = settings();
+        adjust(&mut settings);
+        let tls = ClientConfig::builder_with_provider(Arc::new(
+            tokio_rustls::rustls::crypto::ring::default_provider(),
+        ))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(RootCertStore::empty())
+        .with_no_client_auth();
+        let doors = Doors {
+            settings,
+            neighbours: Fixed {
+                hosts: [host("one", &one), host("two", &two)].into(),
+                remembers: one.port % 2 == 0,
+            },
+            router: Router::new().fallback(any(local)),
+            control: tokio::runtime::Handle::current(),
+            tls: Arc::new(tls),
+            name: "genkan-test".to_owned(),
+        };
+        let edge = Edge::open("127.0.0.1:0".parse().unwrap(), doors).unwrap();
+        Self { edge, one, two }
+    }
+
+    pub(super) async fn connect(&self) -> Client {
+        Client { stream: TcpStream::connect(self.edge.address()).await.unwrap() }
+    }
+
+    /// Sends the bytes on a connection of their own and reads until the edge closes it.
+    pub(super) async fn raw(&self, bytes: impl AsRef<[u8]>) -> String {
+        let mut client = self.connect().await;
+        client.send(bytes).await;
+        client.rest().await
+    }
+
+    /// One request, its head completed.
+    pub(super) async fn ask(&self, line: &str, fields: &str) -> String {
+        self.raw(request(line, fields)).await
+    }
+}
+
+/// A request without a body that ends its connection.
+pub(super) fn request(line: &str, fields: &str) -> String {
+    format!("{line} HTTP/1.1\r\nhost: genkan.example\r\nconnection: close\r\n{fields}\r\n")
+}
+
+fn settings() -> Settings {
+    Settings {
+        workers: 1,
+        trusted_proxies: Vec::new(),
+        head_timeout: Duration::from_secs(10),
+        idle_timeout: Duration::from_secs(60),
+        stalled_reader: Duration::from_secs(30),
+        head_bytes: 32 << 10,
+        head_fields: 100,
+        target_bytes: 16 << 10,
+        connections_per_address: 256,
+        connections_total: 1000,
+        streams_per_connection: 100,
+        request_log: true,
+        forward: forward::Limits::default(),
+    }
+}
+
+/// What Genkan's own methods are here: an echo of what they were asked, and by whom.
+async fn local(request: axum::extract::Request) -> String {
+    let client = request.extensions().get::<ClientAddress>().unwrap().0;
+    let (parts, body) = request.into_parts();
+    let body = axum::body::to_bytes(body, 1 << 20)
+        .await
+        .map_or_else(|_| "cut".to_owned(), |body| body.len().to_string());
+    format!("local {} {} from {client} with {body}", parts.method, parts.uri.path())
+}
+
+/// A client that writes by hand.
+pub(super) struct Client {
+    pub(super) stream: TcpStream,
+}
+
+impl Client {
+    pub(super) async fn send(&mut self, bytes: impl AsRef<[u8]>) {
+        self.stream.write_all(bytes.as_ref()).await.unwrap();
+    }
+
+    /// Everything until the connection ends, however it ends.
+    pub(super) async fn rest(&mut self) -> String {
+        let mut all = Vec::new();
+        let reading = self.stream.read_to_end(&mut all);
+        let _ = tokio::time::timeout(Duration::from_secs(20), reading).await.expect("the connection ends");
+        String::from_utf8_lossy(&all).into_owned()
+    }
+
+    /// One answer with a `Content-Length`, or a head alone.
+    pub(super) async fn answer(&mut self) -> String {
+        let reading = read_message(&mut self.stream);
+        tokio::time::timeout(Duration::from_secs(20), reading).await.expect("an answer comes")
+    }
+}
+
+/// Reads a head and as much of a body as it announces.
+async fn read_message(stream: &mut TcpStream) -> String {
+    let mut all = Vec::new();
+    while !all.ends_with(b"\r\n\r\n") {
+        match stream.read_u8().await {
+            Ok(byte) => all.push(byte),
+            Err(_) => return String::from_utf8_lossy(&all).into_owned(),
+        }
+    }
+    let head = String::from_utf8_lossy(&all).into_owned();
+    let length =
+        head.lines().find_map(|line| line.strip_prefix("content-length: ")?.parse().ok()).unwrap_or(0_usize);
+    let mut body = vec![0; length];
+    stream.read_exact(&mut body).await.unwrap();
+    head + &String::from_utf8_lossy(&body)
+}
+
+/// A host that does with each connection what it was told.
+pub(super) struct FakeHost {
+    pub(super) origin: String,
+    port: u16,
+    heard: Arc<Mutex<Vec<String>>>,
+    connections: Arc<AtomicUsize>,
+    task: tokio::task::JoinHandle<()>,
+}
+
+/// A connection to a fake host.
+pub(super) struct Guest {
+    pub(super) stream: TcpStream,
+    heard: Arc<Mutex<Vec<String>>>,
+    /// The how-manieth connection it is.
+    pub(super) number: usize,
+}
+
+impl FakeHost {
+    async fn start<F: Future<Output = ()> + Send + 'static>(
+        behave: impl Fn(Guest) -> F + Send + Sync + 'static,
+    ) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let heard = Arc::<Mutex<Vec<String>>>::default();
+        let connections = Arc::<AtomicUsize>::default();
+        let (guests_heard, count) = (Arc::clone(&heard), Arc::clone(&connections));
+        let task = tokio::spawn(async move {
+            loop {
+                let (stream, _) = listener.accept().await.unwrap();
+                let number = count.fetch_add(1, Ordering::SeqCst) + 1;
+                tokio::spawn(behave(Guest { stream, heard: Arc::clone(&guests_heard), number }));
+            }
+        });
+        Self { origin: format!("http://127.0.0.1:{port}"), port, heard, connections, task }
+    }
+
+    /// Every request's head, and body if announced.
+    pub(super) fn heard(&self) -> Vec<String> {
+        self.heard.lock().unwrap().clone()
+    }
+
+    pub(super) fn connections(&self) -> usize {
+        self.connections.load(Ordering::SeqCst)
+    }
+
+    /// Listens no more.
+    pub(super) async fn close(&mut self) {
+        self.task.abort();
+        let _ = (&mut self.task).await;
+    }
+}
+
+impl Guest {
+    /// One request, or `None` when the connection has ended.
+    pub(super) async fn request(&mut self) -> Option<String> {
+        let message = read_message(&mut self.stream).await;
+        if message.is_empty() {
+            return None;
+        }
+        self.heard.lock().unwrap().push(message.clone());
+        Some(message)
+    }
+
+    pub(super) async fn say(&mut self, bytes: impl AsRef<[u8]>) {
+        let _ = self.stream.write_all(bytes.as_ref()).await;
+    }
+}
+
+/// Answers every request with a small JSON object.
+pub(super) async fn answers_ok(mut guest: Guest) {
+    while guest.request().await.is_some() {
+        guest.say("HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 11\r\n\r\n{\"ok\":true}").await;
+    }
+}
+
+/// Answers every request with these bytes.
+pub(super) fn answers(
+    bytes: &'static str,
+) -> impl Fn(Guest) -> std::pin::Pin<Box<dyn Future<Output = ()> + Send>> {
+    move |mut guest| {
+        Box::pin(async move {
+            while guest.request().await.is_some() {
+                guest.say(bytes).await;
+            }
+        })
+    }
+}

@@ -1,0 +1,235 @@
+//! Where requests go, and how those are answered that go nowhere.
+
+use super::neighbours::{ALICE, BOB, NOBODY};
+use super::network::{Network, answers, answers_ok, request};
+
+fn status(answer: &str) -> &str {
+    answer.get(9..12).unwrap_or(answer)
+}
+
+/// Status and error name.
+fn error(answer: &str) -> String {
+    let name = answer.split_once("\"error\":\"").and_then(|(_, rest)| rest.split('"').next()).unwrap_or("-");
+    format!("{} {name}", status(answer))
+}
+
+#[tokio::test]
+async fn a_callers_request_goes_to_the_callers_home_as_it_is() {
+    let network = Network::start().await;
+    let answer = network
+        .ask(
+            "GET /xrpc/app.bsky.feed.getTimeline?limit=3&x=%2F",
+            "authorization: Bearer bob\r\ncookie: a=b\r\n",
+        )
+        .await;
+    assert_eq!(status(&answer), "200", "{answer}");
+    assert!(answer.ends_with("{\"ok\":true}"));
+    assert!(answer.contains("cache-control: private, no-store\r\n"));
+    let [heard] = network.two.heard().try_into().unwrap();
+    assert!(heard.starts_with("GET /xrpc/app.bsky.feed.getTimeline?limit=3&x=%2F HTTP/1.1\r\n"), "{heard}");
+    assert!(heard.contains("authorization: Bearer bob\r\n"));
+    assert!(heard.contains("x-forwarded-for: 127.0.0.1\r\n"));
+    assert!(heard.contains("via: 1.1 genkan-test\r\n"));
+    assert!(!heard.contains("cookie") && !heard.contains("genkan.example"));
+    assert!(network.one.heard().is_empty());
+}
+
+#[tokio::test]
+async fn a_read_of_an_account_goes_to_its_home_without_credentials() {
+    let network = Network::start().await;
+    for token in [
+        "",
+        "authorization: Bearer bob\r\n",
+        "authorization: Bearer expired\r\n",
+        "authorization: DPoP x\r\n",
+    ] {
+        for path in [
+            "com.atproto.repo.getRecord?repo=alice.example".to_owned(),
+            format!("com.atproto.sync.getRepo?did={ALICE}"),
+            format!("COM.atproto.SYNC.getblocks?did={ALICE}&cids=a&cids=b"),
+        ] {
+            let answer = network.ask(&format!("GET /xrpc/{path}"), token).await;
+            assert_eq!(status(&answer), "200", "{path}: {answer}");
+        }
+    }
+    let heard = network.one.heard();
+    assert_eq!(heard.len(), 12);
+    assert!(heard.iter().all(|heard| !heard.contains("authorization")), "{heard:?}");
+    assert!(
+        heard[2].starts_with(&format!("GET /xrpc/COM.atproto.SYNC.getblocks?did={ALICE}&cids=a&cids=b "))
+    );
+}
+
+#[tokio::test]
+async fn reading_of_oneself_keeps_the_token() {
+    let network = Network::start().await;
+    network
+        .ask(&format!("GET /xrpc/com.atproto.sync.getRepo?did={ALICE}"), "authorization: Bearer alice\r\n")
+        .await;
+    network
+        .ask("GET /xrpc/com.atproto.repo.getRecord?repo=alice.example", "authorization: Bearer alice\r\n")
+        .await;
+    let [own, record] = network.one.heard().try_into().unwrap();
+    assert!(own.contains("authorization: Bearer alice\r\n"));
+    assert!(!record.contains("authorization"), "only sync.* reads keep it");
+}
+
+#[tokio::test]
+async fn what_goes_nowhere_says_why() {
+    let network = Network::start().await;
+    let timeline = "GET /xrpc/app.bsky.feed.getTimeline";
+    let nobody = format!("GET /xrpc/com.atproto.sync.getRepo?did={NOBODY}");
+    for (line, fields, expected) in [
+        (timeline, "", "401 AuthMissing"),
+        (timeline, "authorization: Bearer forged\r\n", "400 InvalidToken"),
+        (timeline, "authorization: Bearer expired\r\n", "400 ExpiredToken"),
+        (timeline, "authorization: Bearer alice-before-her-move\r\n", "400 ExpiredToken"),
+        (timeline, "authorization: Bearer someone-gone\r\n", "400 ExpiredToken"),
+        (timeline, "authorization: Bearer unchecked\r\n", "503 NotEnoughResources"),
+        (timeline, "authorization: alice\r\n", "400 InvalidToken"),
+        (timeline, "authorization: Bearer a b\r\n", "400 InvalidToken"),
+        (timeline, "authorization: Basic YTpi\r\n", "400 InvalidToken"),
+        (timeline, "authorization: DPoP alice\r\n", "400 InvalidRequest"),
+        (timeline, "authorization: Bearer alice\r\ndpop: x\r\n", "400 InvalidRequest"),
+        (timeline, "authorization: Bearer alice\r\nauthorization: Bearer bob\r\n", "400 InvalidRequest"),
+        (timeline, "authorization: Bearer alice\r\nvia: 1.1 genkan-test\r\n", "502 UpstreamFailure"),
+        ("PUT /xrpc/app.bsky.feed.getTimeline", "", "400 InvalidRequest"),
+        ("POST /xrpc/com.atproto.repo.getRecord?repo=alice.example", "", "400 InvalidRequest"),
+        ("GET /xrpc/com.atproto.repo.getRecord", "", "400 InvalidRequest"),
+        ("GET /xrpc/com.atproto.sync.getRepo?did=alice.example", "", "400 InvalidRequest"),
+        (&nobody, "", "400 RepoNotFound"),
+        ("GET /xrpc/com.atproto.repo.getRecord?repo=bob.example", "", "400 RepoNotFound"),
+        ("GET /xrpc/com.atproto.sync.subscribeRepos", "", "501 MethodNotImplemented"),
+        (timeline, "authorization: Bearer alice\r\nupgrade: websocket\r\n", "501 MethodNotImplemented"),
+        (
+            "GET /xrpc/com.atproto.admin.searchAccounts",
+            "authorization: Bearer alice\r\n",
+            "501 MethodNotImplemented",
+        ),
+        ("POST /xrpc/com.atproto.server.reserveSigningKey", "", "501 MethodNotImplemented"),
+        ("GET /xrpc/app.bsky.feed.getTimeline/", "authorization: Bearer alice\r\n", "400 InvalidRequest"),
+        ("GET /xrpc/app.bsky.feed%2egetTimeline", "authorization: Bearer alice\r\n", "400 InvalidRequest"),
+        (
+            "GET /xrpc/../xrpc/app.bsky.feed.getTimeline",
+            "authorization: Bearer alice\r\n",
+            "400 InvalidRequest",
+        ),
+    ] {
+        let answer = network.ask(line, fields).await;
+        assert_eq!(error(&answer), expected, "{line} {fields}: {answer}");
+        assert!(answer.contains("x-genkan-error: gateway\r\n"), "{answer}");
+        assert!(answer.contains("access-control-allow-origin: *\r\n"), "{answer}");
+        assert!(!expected.starts_with("401") || answer.contains("www-authenticate: Bearer\r\n"));
+        assert!(!expected.starts_with("503") || answer.contains("retry-after: "));
+    }
+    assert!(network.one.heard().is_empty() && network.two.heard().is_empty());
+}
+
+#[tokio::test]
+async fn what_is_genkans_own_is_answered_by_it() {
+    let network = Network::start().await;
+    for (line, expected) in [
+        ("GET /", "local GET / "),
+        ("GET /xrpc/_health", "local GET /xrpc/_health "),
+        ("POST /xrpc/com.atproto.server.createSession", "local POST /xrpc/com.atproto.server.createSession "),
+        ("GET //xrpc/app.bsky.feed.getTimeline", "local GET //xrpc/app.bsky.feed.getTimeline "),
+        ("GET http://elsewhere.example/robots.txt", "local GET /robots.txt "),
+        ("OPTIONS /", "local OPTIONS / "),
+    ] {
+        let answer = network.ask(line, "x-forwarded-for: 6.6.6.6\r\n").await;
+        assert!(answer.contains(expected), "{answer}");
+        assert!(answer.ends_with("from 127.0.0.1 with 0"), "nobody vouches for the peer: {answer}");
+    }
+    let mut client = network.connect().await;
+    client.send("POST /xrpc/com.atproto.server.createSession HTTP/1.1\r\nhost: a\r\ncontent-length: 5\r\n\r\nhello").await;
+    assert!(client.answer().await.ends_with("with 5"));
+}
+
+#[tokio::test]
+async fn an_absolute_target_does_not_choose_the_host() {
+    let network = Network::start().await;
+    let line = "GET http://127.0.0.1:1/xrpc/app.bsky.feed.getTimeline?a=b";
+    let answer = network.ask(line, "authorization: Bearer alice\r\n").await;
+    assert_eq!(status(&answer), "200", "{answer}");
+    assert!(network.one.heard()[0].starts_with("GET /xrpc/app.bsky.feed.getTimeline?a=b HTTP/1.1\r\n"));
+}
+
+#[tokio::test]
+async fn only_believed_peers_say_who_is_behind_them() {
+    let believing =
+        |settings: &mut crate::edge::Settings| settings.trusted_proxies.push("127.0.0.0/8".parse().unwrap());
+    let network = Network::with(believing, answers_ok, answers_ok).await;
+    let fields = "authorization: Bearer alice\r\nx-forwarded-for: 6.6.6.6, 203.0.113.9\r\n";
+    network.ask("GET /xrpc/app.bsky.feed.getTimeline", fields).await;
+    assert!(network.one.heard()[0].contains("x-forwarded-for: 203.0.113.9\r\n"));
+    assert!(network.ask("GET /", fields).await.contains("from 203.0.113.9 with"));
+}
+
+#[tokio::test]
+async fn preflights_are_answered_here() {
+    let network = Network::start().await;
+    let asked = "origin: https://app.example\r\naccess-control-request-method: POST\r\n\
+        access-control-request-headers: authorization, X-Atproto-New, bad name\r\n";
+    let answer = network.ask("OPTIONS /xrpc/com.atproto.repo.createRecord", asked).await;
+    assert_eq!(status(&answer), "204");
+    assert!(answer.contains("access-control-allow-headers: authorization, x-atproto-new\r\n"), "{answer}");
+    assert!(answer.contains("access-control-max-age: 86400\r\n") && answer.contains("allow-origin: *\r\n"));
+    assert!(!answer.contains("allow-credentials"));
+    assert!(network.one.heard().is_empty());
+}
+
+#[tokio::test]
+async fn a_host_that_no_longer_knows_the_caller_makes_the_client_refresh() {
+    let gone = "HTTP/1.1 403 Forbidden\r\ncontent-type: application/json; charset=utf-8\r\ncontent-length: 44\r\n\r\n\
+        {\"error\":\"AccountNotFound\",\"message\":\"gone\"}";
+    let other = "HTTP/1.1 403 Forbidden\r\ncontent-type: application/json\r\ncontent-length: 40\r\n\r\n\
+        {\"error\":\"ScopeMissing\",\"message\":\"no\"}\n";
+    let network = Network::with(|_| {}, answers(gone), answers(other)).await;
+    let asked = |token| network.ask("GET /xrpc/app.bsky.feed.getTimeline", token);
+    assert_eq!(error(&asked("authorization: Bearer alice\r\n").await), "400 ExpiredToken");
+    let answer = asked("authorization: Bearer bob\r\n").await;
+    assert_eq!(error(&answer), "403 ScopeMissing");
+    assert!(answer.ends_with("{\"error\":\"ScopeMissing\",\"message\":\"no\"}\n"), "byte for byte");
+    let read = network.ask(&format!("GET /xrpc/com.atproto.sync.getRepo?did={ALICE}"), "").await;
+    assert_eq!(error(&read), "403 AccountNotFound", "a read without a token has nothing to refresh");
+    let read = network.ask(&format!("GET /xrpc/com.atproto.sync.getRepo?did={BOB}"), "").await;
+    assert_eq!(error(&read), "403 ScopeMissing");
+}
+
+#[tokio::test]
+async fn framing_that_leaves_doubt_ends_the_connection() {
+    let network = Network::start().await;
+    let line = "GET /xrpc/app.bsky.feed.getTimeline HTTP/1.1\r\nauthorization: Bearer alice\r\n";
+    let long = "a".repeat(40_000);
+    for (bytes, expected) in [
+        (format!("{line}\r\n"), "400"),
+        (format!("{line}host: a\r\nhost: a\r\n\r\n"), "400"),
+        (format!("{line}host: a\nx: y\r\n\r\n"), "400"),
+        (format!("{line}host: a\r\nx: y\r\n z\r\n\r\n"), "400"),
+        (format!("{line}host: a\r\ncontent-length: 1\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n"), "400"),
+        (format!("{line}host: a\r\ntransfer-encoding: gzip, chunked\r\n\r\n0\r\n\r\n"), "400"),
+        (format!("{line}host: a\r\nx: {long}\r\n\r\n"), "431"),
+        (format!("{line}host: a\r\n{}\r\n", "x: y\r\n".repeat(101)), "431"),
+        (format!("GET /{long} HTTP/1.1\r\nhost: a\r\n\r\n"), "414"),
+        ("get / HTTP/1.1\r\nhost: a\r\n\r\n".to_owned(), "405"),
+        ("TRACE / HTTP/1.1\r\nhost: a\r\n\r\n".to_owned(), "405"),
+        ("CONNECT a:80 HTTP/1.1\r\nhost: a\r\n\r\n".to_owned(), "405"),
+        (format!("rubbish{}", "\r\n".repeat(3)), "405"),
+        ("GET / HTTP/9.9\r\nhost: a\r\n\r\n".to_owned(), "400"),
+    ] {
+        let answer = network.raw(&bytes).await;
+        assert_eq!(status(&answer), expected, "{:.200?}: {answer}", bytes);
+    }
+    assert!(network.one.heard().is_empty());
+    let fits = format!("host: a\r\n{}\r\n", "x: y\r\n".repeat(98));
+    let mut client = network.connect().await;
+    client.send(format!("{line}{fits}")).await;
+    assert_eq!(status(&client.answer().await), "200", "a hundred fields are well");
+    let smuggled = request("POST /xrpc/com.atproto.server.createSession", "content-length: 5\r\n");
+    let answer = network.raw(format!("{smuggled}hello{line}host: a\r\n\r\n")).await;
+    assert_eq!(
+        answer.matches("HTTP/1.1").count(),
+        1,
+        "nothing after `connection: close` is a request: {answer}"
+    );
+}

@@ -1,0 +1,200 @@
+//! Bodies: they pass unchanged, both ways, as fast as the slower side takes them.
+
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use super::neighbours::ALICE;
+use super::network::{Guest, Network, answers_ok};
+use crate::edge::Settings;
+
+const UPLOAD: &str =
+    "POST /xrpc/com.atproto.repo.uploadBlob HTTP/1.1\r\nhost: a\r\nauthorization: Bearer alice\r\n";
+
+/// Answers each upload with its length and its sum, as they came over the wire.
+async fn sums(mut guest: Guest) {
+    while let Some(head) = guest_head(&mut guest.stream).await {
+        let (mut length, mut sum) = (0_u64, 0_u64);
+        let expected =
+            head.lines().find_map(|line| line.strip_prefix("content-length: ")?.parse::<u64>().ok());
+        let mut piece = vec![0; 64 << 10];
+        let mut end = Vec::new();
+        while expected.is_none_or(|expected| length < expected) && !end.ends_with(b"0\r\n\r\n") {
+            let Ok(count @ 1..) = guest.stream.read(&mut piece).await else { return };
+            length += count as u64;
+            sum += piece[..count].iter().map(|byte| u64::from(*byte)).sum::<u64>();
+            if expected.is_none() {
+                end.extend_from_slice(&piece[..count]);
+            }
+        }
+        let said = format!("{length} {sum} {}", head.contains("transfer-encoding: chunked"));
+        let length = said.len();
+        guest
+            .say(format!(
+                "HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\ncontent-length: {length}\r\n\r\n{said}"
+            ))
+            .await;
+    }
+}
+
+async fn guest_head(stream: &mut TcpStream) -> Option<String> {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        head.push(stream.read_u8().await.ok()?);
+    }
+    String::from_utf8(head).ok()
+}
+
+#[tokio::test]
+async fn an_upload_arrives_as_long_as_it_was_announced() {
+    let network = Network::with(|_| {}, sums, answers_ok).await;
+    let body: Vec<u8> = (0..3_000_000_u32).map(|count| (count % 251) as u8).collect();
+    let sum: u64 = body.iter().map(|byte| u64::from(*byte)).sum();
+    let mut client = network.connect().await;
+    client.send(format!("{UPLOAD}content-length: {}\r\n\r\n", body.len())).await;
+    client.send(&body).await;
+    assert!(client.answer().await.ends_with(&format!("\r\n\r\n{} {sum} false", body.len())));
+    let mut client = network.connect().await;
+    client.send(format!("{UPLOAD}transfer-encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n")).await;
+    assert!(client.answer().await.ends_with(" true"), "chunked stays chunked");
+    let mut client = network.connect().await;
+    client.send(format!("{UPLOAD}content-length: 0\r\n\r\n")).await;
+    assert!(client.answer().await.ends_with("\r\n\r\n0 0 false"), "an empty blob is a blob");
+}
+
+#[tokio::test]
+async fn too_much_is_refused_as_soon_as_it_shows() {
+    let small = |settings: &mut Settings| settings.forward.blob = 1000;
+    let network = Network::with(small, sums, answers_ok).await;
+    let mut client = network.connect().await;
+    client.send(format!("{UPLOAD}content-length: 1001\r\n\r\n")).await;
+    assert!(client.rest().await.contains("\"PayloadTooLarge\""), "by its length");
+    let mut client = network.connect().await;
+    client.send(format!("{UPLOAD}transfer-encoding: chunked\r\n\r\n400\r\n")).await;
+    client.send([b'x'; 0x400]).await;
+    let answer = client.rest().await;
+    assert!(
+        answer.starts_with("HTTP/1.1 413 ") && answer.contains("\"PayloadTooLarge\""),
+        "by its count: {answer}"
+    );
+    let mut client = network.connect().await;
+    client
+        .send("GET /xrpc/app.bsky.feed.getTimeline HTTP/1.1\r\nhost: a\r\nauthorization: Bearer alice\r\n")
+        .await;
+    client.send("content-length: 1\r\n\r\nx").await;
+    assert!(client.answer().await.starts_with("HTTP/1.1 400 "), "a query has no body");
+}
+
+#[tokio::test]
+async fn a_client_that_stops_sending_is_told_so() {
+    let quick = |settings: &mut Settings| {
+        settings.forward.idle = Duration::from_millis(200);
+    };
+    let network = Network::with(quick, sums, answers_ok).await;
+    let mut client = network.connect().await;
+    client.send(format!("{UPLOAD}content-length: 100\r\n\r\nhello")).await;
+    assert!(client.rest().await.starts_with("HTTP/1.1 408 "));
+    let grace = |settings: &mut Settings| settings.forward.slow_grace = Duration::from_millis(100);
+    let network = Network::with(grace, sums, answers_ok).await;
+    let mut client = network.connect().await;
+    client.send(format!("{UPLOAD}content-length: 100000\r\n\r\n")).await;
+    let (mut reading, mut writing) = client.stream.split();
+    let trickle = async {
+        while writing.write_all(b"x").await.is_ok() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    let mut answer = vec![0; 12];
+    tokio::select! {
+        () = trickle => panic!("it was cut without a word"),
+        read = reading.read_exact(&mut answer) => { read.unwrap(); }
+    }
+    assert_eq!(answer, b"HTTP/1.1 408", "less than a kilobyte a second");
+}
+
+/// F8: the host learns at once that nobody uploads any more.
+#[tokio::test]
+async fn a_client_that_leaves_takes_its_request_along() {
+    let (told, mut end) = tokio::sync::mpsc::unbounded_channel();
+    let watches = move |mut guest: Guest| {
+        let told = told.clone();
+        async move {
+            guest_head(&mut guest.stream).await;
+            let mut piece = [0; 1024];
+            while let Ok(1..) = guest.stream.read(&mut piece).await {}
+            let _ = told.send(());
+        }
+    };
+    let network = Network::with(|_| {}, watches, answers_ok).await;
+    let mut client = network.connect().await;
+    client.send(format!("{UPLOAD}content-length: 1000000\r\n\r\nhello")).await;
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    drop(client);
+    tokio::time::timeout(Duration::from_secs(1), end.recv()).await.expect("the host is told of an upload");
+    let mut client = network.connect().await;
+    client
+        .send(
+            "GET /xrpc/app.bsky.feed.getTimeline HTTP/1.1\r\nhost: a\r\nauthorization: Bearer alice\r\n\r\n",
+        )
+        .await;
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    drop(client);
+    tokio::time::timeout(Duration::from_secs(1), end.recv()).await.expect("the host is told of a read");
+}
+
+/// A slow reader slows the host down, instead of filling our memory.
+#[tokio::test]
+async fn a_slow_reader_pushes_back_on_the_host() {
+    const SIZE: usize = 256 << 20;
+    let sent = std::sync::Arc::new(std::sync::atomic::AtomicUsize::new(0));
+    let count = std::sync::Arc::clone(&sent);
+    let pours = move |mut guest: Guest| {
+        let count = std::sync::Arc::clone(&count);
+        async move {
+            guest_head(&mut guest.stream).await;
+            guest
+                .say(format!("HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\ncontent-length: {SIZE}\r\n\r\n"))
+                .await;
+            let piece = vec![b'x'; 64 << 10];
+            for _ in 0..SIZE / piece.len() {
+                if guest.stream.write_all(&piece).await.is_err() {
+                    return;
+                }
+                count.fetch_add(piece.len(), std::sync::atomic::Ordering::Relaxed);
+            }
+        }
+    };
+    let network = Network::with(|_| {}, pours, answers_ok).await;
+    let mut client = network.connect().await;
+    client.send(format!("GET /xrpc/com.atproto.sync.getRepo?did={ALICE} HTTP/1.1\r\nhost: a\r\n\r\n")).await;
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    let ahead = sent.load(std::sync::atomic::Ordering::Relaxed);
+    assert!(ahead < 32 << 20, "only what sockets and windows hold: {ahead}");
+    let mut read = 0;
+    let mut piece = vec![0; 256 << 10];
+    while read < SIZE {
+        read += client.stream.read(&mut piece).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_reader_that_never_reads_loses_its_connection() {
+    let pours = |mut guest: Guest| async move {
+        guest_head(&mut guest.stream).await;
+        guest.say("HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\n\r\n").await;
+        let piece = vec![b'x'; 64 << 10];
+        while guest.stream.write_all(&piece).await.is_ok() {}
+    };
+    let quick = |settings: &mut Settings| settings.stalled_reader = Duration::from_millis(300);
+    let network = Network::with(quick, pours, answers_ok).await;
+    let mut client = network.connect().await;
+    client.send(format!("GET /xrpc/com.atproto.sync.getRepo?did={ALICE} HTTP/1.1\r\nhost: a\r\n\r\n")).await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let mut read = 0;
+    let mut piece = vec![0; 256 << 10];
+    while let Ok(count @ 1..) = client.stream.read(&mut piece).await {
+        read += count;
+        assert!(read < 100 << 20, "the connection goes on and on");
+    }
+}

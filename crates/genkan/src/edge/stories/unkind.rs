@@ -1,0 +1,177 @@
+//! Unkind clients, HTTP/2, and the end of it all (F23, F24).
+
+use std::convert::Infallible;
+use std::time::{Duration, Instant};
+
+use http::Request;
+use http_body_util::{BodyExt, Empty};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use tokio::io::AsyncReadExt;
+use tokio::net::TcpStream;
+
+use super::network::{Guest, Network, answers_ok, request};
+use crate::edge::Settings;
+
+const ASK: &str = "GET /xrpc/app.bsky.feed.getTimeline";
+const ALICES: &str = "authorization: Bearer alice\r\n";
+
+#[tokio::test]
+async fn a_head_has_its_time() {
+    let quick = |settings: &mut Settings| settings.head_timeout = Duration::from_millis(200);
+    let network = Network::with(quick, answers_ok, answers_ok).await;
+    let began = Instant::now();
+    assert!(network.raw("GET / HTTP/1.1\r\nhost: a\r\nx: ").await.starts_with("HTTP/1.1 408 "));
+    assert_eq!(network.raw("PRI * HT").await, "", "half a preface");
+    assert!(began.elapsed() < Duration::from_secs(5));
+    let mut client = network.connect().await;
+    client.send(format!("{ASK} HTTP/1.1\r\nhost: a\r\n{ALICES}\r\n")).await;
+    client.answer().await;
+    tokio::time::sleep(Duration::from_millis(400)).await;
+    client.send(format!("{ASK} HTTP/1.1\r\nhost: a\r\n{ALICES}\r\n")).await;
+    assert!(client.answer().await.starts_with("HTTP/1.1 200 "), "between requests there is more time");
+}
+
+#[tokio::test]
+async fn an_idle_connection_is_closed_and_a_busy_one_is_not() {
+    let slow = |mut guest: Guest| async move {
+        guest.request().await;
+        tokio::time::sleep(Duration::from_millis(600)).await;
+        guest.say("HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\ncontent-length: 2\r\n\r\nok").await;
+    };
+    let quick = |settings: &mut Settings| settings.idle_timeout = Duration::from_millis(200);
+    let network = Network::with(quick, slow, answers_ok).await;
+    let mut idle = network.connect().await;
+    idle.send(format!("{ASK} HTTP/1.1\r\nhost: a\r\nauthorization: Bearer bob\r\n\r\n")).await;
+    assert!(idle.answer().await.starts_with("HTTP/1.1 200 "));
+    let mut busy = network.connect().await;
+    busy.send(format!("{ASK} HTTP/1.1\r\nhost: a\r\n{ALICES}\r\n")).await;
+    assert_eq!(idle.rest().await, "");
+    assert_eq!(network.raw("").await, "", "one that never says anything");
+    assert!(busy.answer().await.ends_with("ok"));
+}
+
+#[tokio::test]
+async fn one_address_gets_only_so_many_connections() {
+    let few = |settings: &mut Settings| settings.connections_per_address = 2;
+    let network = Network::with(few, answers_ok, answers_ok).await;
+    let (mut first, mut second) = (network.connect().await, network.connect().await);
+    for client in [&mut first, &mut second] {
+        client.send(format!("{ASK} HTTP/1.1\r\nhost: a\r\n{ALICES}\r\n")).await;
+        assert!(client.answer().await.starts_with("HTTP/1.1 200 "));
+    }
+    let mut third = network.connect().await;
+    assert_eq!(third.rest().await, "", "closed at once");
+    drop(first);
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    assert!(network.ask(ASK, ALICES).await.starts_with("HTTP/1.1 200 "));
+    assert_eq!(network.edge.tallies()[0].turned_away(), 1);
+}
+
+#[tokio::test]
+async fn requests_may_follow_each_other_without_waiting() {
+    let network = Network::start().await;
+    let one = format!("{ASK} HTTP/1.1\r\nhost: a\r\n{ALICES}\r\n");
+    let last = request(ASK, ALICES);
+    let answers = network.raw(format!("{one}{one}{last}")).await;
+    assert_eq!(answers.matches("{\"ok\":true}").count(), 3, "{answers}");
+    assert_eq!(network.one.connections(), 1);
+}
+
+async fn http2(network: &Network) -> hyper::client::conn::http2::SendRequest<Empty<bytes::Bytes>> {
+    let stream = TcpStream::connect(network.edge.address()).await.unwrap();
+    let (sender, connection) =
+        hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
+    tokio::spawn(connection);
+    sender
+}
+
+fn http2_request(method: &str, path: &str) -> Request<Empty<bytes::Bytes>> {
+    Request::builder()
+        .method(method)
+        .uri(format!("http://genkan.example{path}"))
+        .header("authorization", "Bearer alice")
+        .body(Empty::new())
+        .unwrap()
+}
+
+#[tokio::test]
+async fn http2_goes_the_same_ways() -> Result<(), Infallible> {
+    let network = Network::start().await;
+    let mut sender = http2(&network).await;
+    let asked: Vec<_> = (0..20)
+        .map(|count| {
+            sender
+                .send_request(http2_request("GET", &format!("/xrpc/app.bsky.feed.getTimeline?page={count}")))
+        })
+        .collect();
+    for answer in asked {
+        let answer = answer.await.unwrap();
+        assert_eq!(answer.status(), 200);
+        assert_eq!(answer.into_body().collect().await.unwrap().to_bytes(), "{\"ok\":true}");
+    }
+    let heard = network.one.heard();
+    assert_eq!(heard.len(), 20);
+    assert!(
+        heard[0].starts_with("GET /xrpc/app.bsky.feed.getTimeline?page=")
+            && heard[0].contains(" HTTP/1.1\r\n")
+    );
+    assert!(!heard[0].contains("genkan.example"));
+    for (method, path, status) in [
+        ("TRACE", "/", 405),
+        ("get", "/", 405),
+        ("GET", "/xrpc/app.bsky.feed.getTimeline/", 400),
+        ("GET", "/xrpc/com.atproto.sync.subscribeRepos", 501),
+        ("GET", "/robots.txt", 200),
+    ] {
+        assert_eq!(
+            sender.send_request(http2_request(method, path)).await.unwrap().status(),
+            status,
+            "{method} {path}"
+        );
+    }
+    Ok(())
+}
+
+/// R8: who is inside may finish; nobody else comes in; then it is over.
+#[tokio::test]
+async fn stopping_lets_running_requests_end() {
+    let slow = |mut guest: Guest| async move {
+        guest.request().await;
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        guest.say("HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\ncontent-length: 4\r\n\r\ndone").await;
+    };
+    let network = Network::with(|_| {}, slow, answers_ok).await;
+    let address = network.edge.address();
+    let mut busy = network.connect().await;
+    busy.send(format!("{ASK} HTTP/1.1\r\nhost: a\r\n{ALICES}\r\n")).await;
+    let mut idle = network.connect().await;
+    idle.send(format!("{ASK} HTTP/1.1\r\nhost: a\r\nauthorization: Bearer bob\r\n\r\n")).await;
+    idle.answer().await;
+    let mut stream = http2(&network).await;
+    let running = stream.send_request(http2_request("GET", "/xrpc/app.bsky.feed.getTimeline"));
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    let stopping = tokio::spawn(network.edge.stop(Duration::from_secs(10)));
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    assert!(TcpStream::connect(address).await.is_err(), "the door is closed");
+    assert_eq!(idle.rest().await, "");
+    let answer = busy.rest().await;
+    assert!(answer.ends_with("done"), "{answer}");
+    assert_eq!(running.await.unwrap().status(), 200);
+    assert!(stopping.await.unwrap(), "all left by themselves");
+}
+
+#[tokio::test]
+async fn stopping_does_not_wait_for_ever() {
+    let hush = |mut guest: Guest| async move {
+        guest.request().await;
+        std::future::pending::<()>().await;
+    };
+    let network = Network::with(|_| {}, hush, answers_ok).await;
+    let mut busy = network.connect().await;
+    busy.send(format!("{ASK} HTTP/1.1\r\nhost: a\r\n{ALICES}\r\n")).await;
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    assert!(!network.edge.stop(Duration::from_millis(200)).await, "somebody was cut off");
+    let mut rest = Vec::new();
+    let _ = busy.stream.read_to_end(&mut rest).await;
+    assert!(rest.is_empty());
+}

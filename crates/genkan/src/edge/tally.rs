@@ -1,0 +1,80 @@
+//! What an edge thread has counted. Written by that thread alone, read by whoever prints metrics.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use http::StatusCode;
+
+/// One thread's counts since the start.
+#[derive(Debug, Default)]
+pub(crate) struct Tally {
+    /// Requests carried to hosts, by the first digit of the answer's status.
+    forwarded: [AtomicU64; 6],
+    /// Requests that Genkan's own methods answered, likewise.
+    local: [AtomicU64; 6],
+    /// Requests that ended at the edge, likewise.
+    refused: [AtomicU64; 6],
+    /// Connections that were let in.
+    pub(super) admitted: AtomicU64,
+    /// Connections that were closed at once, for want of a place.
+    pub(super) turned_away: AtomicU64,
+    /// Connections that are open.
+    pub(super) open: AtomicU64,
+}
+
+/// Who answered a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum By {
+    Host,
+    Genkan,
+    Edge,
+}
+
+impl By {
+    pub(crate) const ALL: [Self; 3] = [Self::Host, Self::Genkan, Self::Edge];
+
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Host => "host",
+            Self::Genkan => "genkan",
+            Self::Edge => "edge",
+        }
+    }
+}
+
+impl Tally {
+    /// Requests by who answered and by the first digit of the status, 1 to 5.
+    pub(crate) fn answers(&self, by: By, class: usize) -> u64 {
+        self.row(by).get(class).map_or(0, |count| count.load(Ordering::Relaxed))
+    }
+
+    pub(crate) fn admitted(&self) -> u64 {
+        self.admitted.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn turned_away(&self) -> u64 {
+        self.turned_away.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn open(&self) -> u64 {
+        self.open.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn answered(&self, by: By, status: StatusCode) {
+        if let Some(count) = self.row(by).get(usize::from(status.as_u16() / 100)) {
+            add(count, 1);
+        }
+    }
+
+    const fn row(&self, by: By) -> &[AtomicU64; 6] {
+        match by {
+            By::Host => &self.forwarded,
+            By::Genkan => &self.local,
+            By::Edge => &self.refused,
+        }
+    }
+}
+
+/// Adds without a locked instruction: there is one writer.
+pub(super) fn add(count: &AtomicU64, more: u64) {
+    count.store(count.load(Ordering::Relaxed).wrapping_add(more), Ordering::Relaxed);
+}

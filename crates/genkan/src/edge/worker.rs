@@ -1,0 +1,203 @@
+//! One of the edge's threads.
+
+use std::cell::{Cell, RefCell};
+use std::io;
+use std::net::SocketAddr;
+use std::rc::{Rc, Weak};
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::HeaderValue;
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use tokio::task::LocalSet;
+use tokio::time::{Instant, MissedTickBehavior};
+
+use super::address::{self, Peer};
+use super::caps::Caps;
+use super::connection;
+use super::pulse::{Pulse, Verdict};
+use super::service::Session;
+use super::tally::{self, Tally};
+use super::{Doors, Phase, Settings};
+use crate::forward::{Breakers, Dialler, Forwarder, Neighbours};
+
+/// What a thread is given when it starts.
+#[derive(Debug)]
+pub(super) struct Parts<N> {
+    pub(super) neighbours: N,
+    pub(super) doors: Arc<Doors<N>>,
+    pub(super) caps: Caps,
+    pub(super) breakers: Breakers,
+    pub(super) phase: watch::Receiver<Phase>,
+    pub(super) tally: Arc<Tally>,
+}
+
+/// What all connections of a thread share.
+#[derive(Debug)]
+pub(super) struct Worker<N> {
+    doors: Arc<Doors<N>>,
+    neighbours: N,
+    forwarder: Forwarder<N>,
+    tally: Arc<Tally>,
+    caps: Caps,
+    pulses: RefCell<Vec<Weak<Pulse>>>,
+    open: Cell<usize>,
+}
+
+impl<N> Worker<N> {
+    pub(super) fn settings(&self) -> &Settings {
+        &self.doors.settings
+    }
+
+    pub(super) fn doors(&self) -> &Doors<N> {
+        &self.doors
+    }
+
+    pub(super) const fn neighbours(&self) -> &N {
+        &self.neighbours
+    }
+
+    pub(super) const fn forwarder(&self) -> &Forwarder<N> {
+        &self.forwarder
+    }
+
+    pub(super) fn tally(&self) -> &Tally {
+        &self.tally
+    }
+}
+
+/// A socket that several threads can listen on, each by one of its own.
+pub(super) fn listen(address: SocketAddr) -> io::Result<std::net::TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_reuse_address(true)?;
+    socket.set_reuse_port(true)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}
+
+/// Serves until the edge is over.
+pub(super) fn run<N: Neighbours>(listener: std::net::TcpListener, parts: Parts<N>) -> io::Result<()> {
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().event_interval(EVENT_INTERVAL).build()?;
+    LocalSet::new().block_on(&runtime, serve(listener, parts))
+}
+
+async fn serve<N: Neighbours>(listener: std::net::TcpListener, parts: Parts<N>) -> io::Result<()> {
+    let listener = TcpListener::from_std(listener)?;
+    let mut phase = parts.phase;
+    let settings = &parts.doors.settings;
+    let via = HeaderValue::try_from(format!("1.1 {}", parts.doors.name)).map_err(io::Error::other)?;
+    let dialler = Dialler::new(Arc::clone(&parts.doors.tls));
+    let forwarder =
+        Forwarder::new(parts.neighbours.clone(), via, parts.breakers, dialler, settings.forward.clone());
+    let worker = Rc::new(Worker {
+        neighbours: parts.neighbours,
+        forwarder,
+        tally: parts.tally,
+        caps: parts.caps,
+        pulses: RefCell::default(),
+        open: Cell::new(0),
+        doors: Arc::clone(&parts.doors),
+    });
+    let mut ticks = tokio::time::interval(settings.tick());
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut swept = Instant::now();
+    let mut listener = Some(listener);
+    loop {
+        tokio::select! {
+            biased;
+            _ = phase.changed() => {
+                let verdict = match *phase.borrow_and_update() {
+                    Phase::Open => continue,
+                    Phase::Draining => Verdict::Leaves,
+                    Phase::Over => Verdict::Dropped,
+                };
+                listener = None;
+                worker.judge_all(verdict);
+            }
+            now = ticks.tick() => {
+                worker.check_all(now);
+                if now.duration_since(swept) >= SWEEP_EVERY {
+                    swept = now;
+                    worker.forwarder.sweep();
+                }
+            }
+            accepted = accept(listener.as_ref()) => match accepted {
+                Ok((stream, peer)) => Rc::clone(&worker).admit(stream, peer),
+                Err(error) => {
+                    // Out of descriptors, most likely: others have to end before it goes on.
+                    tracing::warn!(%error, "a connection could not be accepted");
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                }
+            }
+        }
+        if listener.is_none() && worker.open.get() == 0 {
+            return Ok(());
+        }
+    }
+}
+
+async fn accept(listener: Option<&TcpListener>) -> io::Result<(TcpStream, SocketAddr)> {
+    match listener {
+        Some(listener) => listener.accept().await,
+        None => std::future::pending().await,
+    }
+}
+
+impl<N: Neighbours> Worker<N> {
+    /// Gives a connection its place and its task.
+    fn admit(self: Rc<Self>, stream: TcpStream, peer: SocketAddr) {
+        let peer = Peer::new(peer.ip());
+        let is_believed =
+            address::is_believed(peer.address(), &self.settings().trusted_proxies, &self.neighbours);
+        let Some(place) = self.caps.admit(peer.address(), is_believed) else {
+            tally::add(&self.tally.turned_away, 1);
+            return;
+        };
+        if stream.set_nodelay(true).is_err() {
+            // It has gone already.
+            return;
+        }
+        tally::add(&self.tally.admitted, 1);
+        let pulse = Rc::new(Pulse::new());
+        self.pulses.borrow_mut().push(Rc::downgrade(&pulse));
+        self.count(1);
+        let session = Rc::new(Session { worker: Rc::clone(&self), peer, is_believed, pulse });
+        tokio::task::spawn_local(async move {
+            connection::serve(stream, session).await;
+            drop(place);
+            self.count(-1);
+        });
+    }
+
+    fn count(&self, change: isize) {
+        self.open.set(self.open.get().saturating_add_signed(change));
+        self.tally.open.store(self.open.get() as u64, std::sync::atomic::Ordering::Relaxed);
+    }
+
+    fn judge_all(&self, verdict: Verdict) {
+        for pulse in self.pulses.borrow().iter().filter_map(Weak::upgrade) {
+            pulse.judge(verdict);
+        }
+    }
+
+    /// Looks at each connection's time, and forgets those that have ended.
+    fn check_all(&self, now: Instant) {
+        self.pulses.borrow_mut().retain(|pulse| {
+            let Some(pulse) = pulse.upgrade() else { return false };
+            pulse.check(self.settings(), now);
+            true
+        });
+    }
+}
+
+/// Connections that the system keeps ready for us to accept.
+const BACKLOG: i32 = 1024;
+/// Polled tasks between two looks at the sockets.
+const EVENT_INTERVAL: u32 = 61;
+/// How often spare connections to hosts are looked through.
+const SWEEP_EVERY: Duration = Duration::from_secs(2);

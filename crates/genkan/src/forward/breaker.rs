@@ -1,0 +1,143 @@
+//! A host that keeps failing is left alone for a moment.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+/// The breakers of all hosts, shared by the edge's threads.
+#[derive(Clone, Debug)]
+pub(crate) struct Breakers {
+    started: Instant,
+    by_host: Arc<Mutex<HashMap<Arc<str>, Arc<Breaker>>>>,
+}
+
+impl Breakers {
+    pub(crate) fn new() -> Self {
+        Self { started: Instant::now(), by_host: Arc::default() }
+    }
+
+    pub(crate) fn of(&self, host: &Arc<str>) -> Arc<Breaker> {
+        let mut by_host = self.by_host.lock().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(by_host.entry(Arc::clone(host)).or_insert_with(|| Arc::new(Breaker::new(self.started))))
+    }
+}
+
+/// Counts a host's failures in a row.
+///
+/// Five within ten seconds open it; it then refuses for ten seconds, lets one request try, and closes again when
+/// that one, or any other, is answered.
+#[derive(Debug)]
+pub(crate) struct Breaker {
+    /// Times below are milliseconds since this, plus one.
+    started: Instant,
+    /// Failures since the last success, or since `first_failure` grew old.
+    failures: AtomicU32,
+    first_failure: AtomicU64,
+    /// Until when nobody may try; zero while closed.
+    open_until: AtomicU64,
+}
+
+impl Breaker {
+    const fn new(started: Instant) -> Self {
+        Self {
+            started,
+            failures: AtomicU32::new(0),
+            first_failure: AtomicU64::new(0),
+            open_until: AtomicU64::new(0),
+        }
+    }
+
+    /// Whether a request may try now.
+    pub(crate) fn admits(&self, now: Instant) -> bool {
+        let open_until = self.open_until.load(Ordering::Relaxed);
+        if open_until == 0 {
+            return true;
+        }
+        let now = self.millis(now);
+        // Whoever moves the mark forward is the one that tries.
+        now >= open_until
+            && self
+                .open_until
+                .compare_exchange(open_until, now + millis(REST), Ordering::Relaxed, Ordering::Relaxed)
+                .is_ok()
+    }
+
+    pub(crate) fn succeeded(&self) {
+        if self.failures.load(Ordering::Relaxed) != 0 {
+            self.failures.store(0, Ordering::Relaxed);
+            self.open_until.store(0, Ordering::Relaxed);
+        }
+    }
+
+    pub(crate) fn failed(&self, now: Instant) {
+        let now = self.millis(now);
+        if self.open_until.load(Ordering::Relaxed) != 0 {
+            self.open_until.store(now + millis(REST), Ordering::Relaxed);
+            return;
+        }
+        let first = self.first_failure.load(Ordering::Relaxed);
+        if self.failures.load(Ordering::Relaxed) == 0 || now.saturating_sub(first) > millis(WINDOW) {
+            self.first_failure.store(now, Ordering::Relaxed);
+            self.failures.store(1, Ordering::Relaxed);
+        } else if self.failures.fetch_add(1, Ordering::Relaxed) + 1 >= ENOUGH {
+            self.open_until.store(now + millis(REST), Ordering::Relaxed);
+        }
+    }
+
+    fn millis(&self, now: Instant) -> u64 {
+        millis(now.duration_since(self.started)) + 1
+    }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+const ENOUGH: u32 = 5;
+const WINDOW: Duration = Duration::from_secs(10);
+const REST: Duration = Duration::from_secs(10);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn five_failures_in_a_row_open_it_and_one_request_tries_again() {
+        let breaker = Breakers::new().of(&"one".into());
+        let start = Instant::now();
+        let at = |seconds| start + Duration::from_secs(seconds);
+        for _ in 0..4 {
+            breaker.failed(at(0));
+            assert!(breaker.admits(at(0)));
+        }
+        breaker.succeeded();
+        for _ in 0..4 {
+            breaker.failed(at(0));
+        }
+        assert!(breaker.admits(at(0)), "the success between counts");
+        breaker.failed(at(0));
+        assert!(!breaker.admits(at(0)), "five in a row");
+        assert!(!breaker.admits(at(9)));
+        assert!(breaker.admits(at(11)), "one may try");
+        assert!(!breaker.admits(at(11)), "only one");
+        breaker.failed(at(11));
+        assert!(!breaker.admits(at(20)), "the trial failed, so it rests again");
+        assert!(breaker.admits(at(22)));
+        breaker.succeeded();
+        assert!(breaker.admits(at(22)) && breaker.admits(at(22)), "closed again");
+    }
+
+    #[test]
+    fn rare_failures_do_not_add_up() {
+        let breaker = Breakers::new().of(&"one".into());
+        let start = Instant::now();
+        for count in 0..12 {
+            let now = start + Duration::from_secs(3 * count);
+            breaker.failed(now);
+            assert!(breaker.admits(now));
+        }
+    }
+}

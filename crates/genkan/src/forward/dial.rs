@@ -1,0 +1,150 @@
+//! Opening a connection to a host.
+
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use socket2::{SockRef, TcpKeepalive};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+use tokio_rustls::rustls::ClientConfig;
+use tokio_rustls::rustls::pki_types::ServerName;
+
+use super::error::Cause;
+use crate::base::Origin;
+
+/// Opens connections to hosts of the fleet. Their origins are the operator's own, no stranger's choice.
+#[derive(Clone)]
+pub(crate) struct Dialler {
+    tls: TlsConnector,
+}
+
+impl Dialler {
+    /// With the trusted certificate authorities of `tls`.
+    pub(crate) fn new(tls: Arc<ClientConfig>) -> Self {
+        Self { tls: TlsConnector::from(tls) }
+    }
+
+    pub(crate) async fn dial(&self, origin: &Origin, limit: Duration) -> Result<Wire, Cause> {
+        tokio::time::timeout(limit, self.open(origin)).await.map_err(|_| Cause::SlowConnect)?
+    }
+
+    async fn open(&self, origin: &Origin) -> Result<Wire, Cause> {
+        let host = origin.host().trim_start_matches('[').trim_end_matches(']');
+        let stream = match host.parse() {
+            Ok(address) => connect(SocketAddr::new(address, origin.port())).await?,
+            Err(_) => connect_by_name(host, origin.port()).await?,
+        };
+        if !origin.is_https() {
+            return Ok(Wire::Plain(stream));
+        }
+        let name = ServerName::try_from(host.to_owned())
+            .map_err(|error| Cause::Tls(io::Error::new(io::ErrorKind::InvalidInput, error)))?;
+        let stream = self.tls.connect(name, stream).await.map_err(Cause::Tls)?;
+        Ok(Wire::Tls(Box::new(stream)))
+    }
+}
+
+impl std::fmt::Debug for Dialler {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Dialler")
+    }
+}
+
+/// Tries each address of a name in turn.
+async fn connect_by_name(name: &str, port: u16) -> Result<TcpStream, Cause> {
+    let mut last = Cause::Name(io::Error::new(io::ErrorKind::NotFound, "it has no address"));
+    for address in tokio::net::lookup_host((name, port)).await.map_err(Cause::Name)? {
+        match connect(address).await {
+            Ok(stream) => return Ok(stream),
+            Err(cause) => last = cause,
+        }
+    }
+    Err(last)
+}
+
+async fn connect(address: SocketAddr) -> Result<TcpStream, Cause> {
+    let stream = TcpStream::connect(address).await.map_err(Cause::Connect)?;
+    watch(&stream).map_err(Cause::Connect)?;
+    Ok(stream)
+}
+
+/// Sends at once, and notices within a minute when the other side is gone without a word.
+fn watch(stream: &TcpStream) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    let socket = SockRef::from(stream);
+    let probes = TcpKeepalive::new()
+        .with_time(Duration::from_secs(20))
+        .with_interval(Duration::from_secs(10))
+        .with_retries(3);
+    socket.set_tcp_keepalive(&probes)?;
+    #[cfg(target_os = "linux")]
+    socket.set_tcp_user_timeout(Some(Duration::from_secs(55)))?;
+    Ok(())
+}
+
+/// A connection's bytes, in the clear or not.
+#[derive(Debug)]
+pub(crate) enum Wire {
+    Plain(TcpStream),
+    Tls(Box<TlsStream<TcpStream>>),
+}
+
+impl AsyncRead for Wire {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_read(cx, buffer),
+            Self::Tls(stream) => Pin::new(stream).poll_read(cx, buffer),
+        }
+    }
+}
+
+impl AsyncWrite for Wire {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_write(cx, bytes),
+            Self::Tls(stream) => Pin::new(stream).poll_write(cx, bytes),
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_flush(cx),
+            Self::Tls(stream) => Pin::new(stream).poll_flush(cx),
+        }
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
+            Self::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
+        }
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        parts: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_write_vectored(cx, parts),
+            Self::Tls(stream) => Pin::new(stream).poll_write_vectored(cx, parts),
+        }
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        match self {
+            Self::Plain(stream) => stream.is_write_vectored(),
+            Self::Tls(stream) => stream.is_write_vectored(),
+        }
+    }
+}

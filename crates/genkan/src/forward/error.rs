@@ -1,0 +1,69 @@
+//! What can go wrong on the way to a host and back.
+
+use std::time::Duration;
+
+/// Why a request was not answered by a host. The HTTP side of it is told by the edge.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Error {
+    /// The token is not one of ours, or not readable.
+    #[error("Token could not be verified")]
+    InvalidToken,
+    /// The token was good once.
+    #[error("Token has expired")]
+    ExpiredToken,
+    /// The token was made for another host than the one that keeps the account now.
+    #[error("Token audience is out of date")]
+    Moved,
+    /// The account that a read names has no home here.
+    #[error("Could not find repo: {0}")]
+    RepoNotFound(String),
+    /// A query came with a body.
+    #[error("A request body was provided when none was expected")]
+    UnexpectedBody,
+    /// The body is longer than the method may have.
+    #[error("request entity too large")]
+    TooLarge,
+    /// The body stopped coming.
+    #[error("the request's body did not arrive in time")]
+    SlowClient,
+    /// The client left while sending its body, or sent it broken.
+    #[error("the request's body broke off")]
+    BrokenUpload,
+    /// The request came through us before.
+    #[error("the request has come through this server before")]
+    Loop,
+    /// The host cannot be reached, broke off, or did not speak HTTP.
+    #[error("the account's host could not be reached")]
+    Unreachable(#[source] Cause),
+    /// The host failed repeatedly just now, so it is not asked.
+    #[error("the account's host could not be reached lately and is left alone for a moment")]
+    Resting,
+    /// The host said nothing within the limit.
+    #[error("the account's host did not answer in time")]
+    SlowHost(Duration),
+    /// As many requests are under way at this host as it may get.
+    #[error("too many requests are under way for the account's host")]
+    Crowded,
+    /// What we need to know is out of reach for now.
+    #[error("the service is not available for the moment")]
+    Unavailable,
+}
+
+/// What a host did wrong, for the log.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Cause {
+    #[error("looking up its name: {0}")]
+    Name(std::io::Error),
+    #[error("connecting: {0}")]
+    Connect(std::io::Error),
+    #[error("TLS: {0}")]
+    Tls(std::io::Error),
+    #[error("connecting took too long")]
+    SlowConnect,
+    #[error("{0}")]
+    Http(hyper::Error),
+    #[error("its answer is not framed as HTTP wants it")]
+    Framing,
+    #[error("it sent us elsewhere")]
+    Redirect,
+}

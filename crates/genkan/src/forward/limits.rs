@@ -1,0 +1,86 @@
+//! How much, and how long.
+
+use std::time::Duration;
+
+/// Each limit of a forwarded call.
+#[derive(Clone, Debug)]
+pub(crate) struct Limits {
+    /// Start of a connection to a host → it is usable, TLS included.
+    pub(crate) connect: Duration,
+    /// Last byte of the request sent → head of the answer.
+    pub(crate) answer_head: Duration,
+    /// The same for `uploadBlob` and `importRepo`, which hosts work on for longer.
+    pub(crate) answer_head_after_upload: Duration,
+    /// One byte of a body → the next, in either direction.
+    pub(crate) idle: Duration,
+    /// How long a client may send its body more slowly than `slow_rate`.
+    pub(crate) slow_grace: Duration,
+    /// Bytes that a client has to send in a second, on average.
+    pub(crate) slow_rate: u64,
+    /// Bytes of an answer to a request without credentials.
+    pub(crate) answer: u64,
+    /// Bytes of a procedure's input.
+    pub(crate) input: u64,
+    /// Bytes of an `uploadBlob`.
+    pub(crate) blob: u64,
+    /// Bytes of an `importRepo`.
+    pub(crate) import: u64,
+    /// Requests under way at one host, from one edge thread.
+    pub(crate) at_once: usize,
+    /// Connections to one host kept for later, by one edge thread.
+    pub(crate) spare: usize,
+    /// How long a connection is kept for later when its host says nothing about it.
+    pub(crate) keep: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            connect: Duration::from_secs(5),
+            answer_head: Duration::from_secs(30),
+            answer_head_after_upload: Duration::from_secs(120),
+            idle: Duration::from_secs(30),
+            slow_grace: Duration::from_secs(10),
+            slow_rate: 1024,
+            answer: 4 << 30,
+            input: 2 << 20,
+            blob: 100 << 20,
+            import: 1 << 30,
+            at_once: 1024,
+            spare: 512,
+            keep: Duration::from_secs(30),
+        }
+    }
+}
+
+impl Limits {
+    pub(crate) fn of(config: &crate::config::Config) -> Self {
+        let limits = &config.limits;
+        Self {
+            connect: limits.connect_timeout,
+            answer_head: limits.answer_timeout,
+            answer_head_after_upload: limits.upload_answer_timeout,
+            idle: limits.idle_timeout,
+            slow_grace: config.listen.slow_body_grace,
+            slow_rate: config.listen.slow_body_rate.0,
+            input: limits.forwarded_body.0,
+            blob: limits.upload.0,
+            import: limits.import.0,
+            answer: limits.answer.0,
+            at_once: config.fleet.connections_per_host,
+            spare: config.fleet.connections_per_host,
+            ..Self::default()
+        }
+    }
+
+    /// The most bytes a method's body may have, and how long its answer may take.
+    pub(crate) fn of_method(&self, method: &str) -> (u64, Duration) {
+        if method.eq_ignore_ascii_case("com.atproto.repo.uploadBlob") {
+            (self.blob, self.answer_head_after_upload)
+        } else if method.eq_ignore_ascii_case("com.atproto.repo.importRepo") {
+            (self.import, self.answer_head_after_upload)
+        } else {
+            (self.input, self.answer_head)
+        }
+    }
+}

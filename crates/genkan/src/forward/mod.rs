@@ -1,0 +1,29 @@
+//! Carrying a request to the host that can answer it, and the answer back.
+//!
+//! One engine for every forwarded call, one instance of it on each edge thread: find the home, keep of the headers
+//! what may cross, and stream. Bodies are never collected; a body's permit and its connection are given back when
+//! the body has ended, and never before. What may cross is a list in `headers`; what can go wrong is [`Error`].
+//!
+//! Words: *link* = one connection to a host. *Upload* = a request's body on its way to a host. *Answer* = what goes
+//! back to the client.
+
+mod answer;
+mod breaker;
+mod dial;
+mod engine;
+mod error;
+mod headers;
+mod limits;
+mod link;
+mod neighbours;
+mod upload;
+mod upstream;
+
+pub(crate) use answer::{AnswerBody, CutOff as Cut};
+pub(crate) use breaker::Breakers;
+pub(crate) use dial::Dialler;
+pub(crate) use engine::{Forwarder, Visitor};
+pub(crate) use error::Error;
+pub(crate) use headers::EXPOSED;
+pub(crate) use limits::Limits;
+pub(crate) use neighbours::{Caller, Home, Host, Neighbours, TokenError, Unavailable};
