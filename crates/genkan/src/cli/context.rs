@@ -48,6 +48,7 @@ impl Context {
     }
 
     /// Runs a command's work to its end.
+    #[expect(clippy::unused_self, reason = "the way commands wait, whatever the context becomes")]
     pub(crate) fn block_on<T>(&self, work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()

@@ -14,7 +14,7 @@ pub(super) enum Command {
     Routing,
 }
 
-pub(super) fn run(command: &Command, context: &Context) -> Result<(), Failure> {
+pub(super) fn run(command: Command, context: &Context) -> Result<(), Failure> {
     let page = match command {
         Command::Configuration => configuration_page(),
         Command::Routing => table::markdown(),

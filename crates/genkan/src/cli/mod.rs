@@ -72,7 +72,7 @@ pub fn run() -> ExitCode {
         Command::Invite(command) => invite::run(command, &context),
         Command::Key(command) => key::run(&command, &context),
         Command::Config(command) => config::run(&command, &context),
-        Command::Docs(command) => docs::run(&command, &context),
+        Command::Docs(command) => docs::run(command, &context),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

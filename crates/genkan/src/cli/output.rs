@@ -35,6 +35,7 @@ impl Output {
     }
 
     /// Prints text as it is, with a line end.
+    #[expect(clippy::unused_self, reason = "all printing goes through the output")]
     pub(crate) fn line(self, text: &str) -> anyhow::Result<()> {
         match writeln!(io::stdout().lock(), "{text}") {
             // Whoever read it has seen enough.

@@ -26,7 +26,7 @@ section! {
 
 impl Sessions {
     fn check(&self, found: &mut Findings) {
-        if self.access_lifetime < Duration::from_secs(60) {
+        if self.access_lifetime < Duration::from_mins(1) {
             found.add("GENKAN_ACCESS_LIFETIME", "is shorter than a minute", "write 120m, for instance");
         }
         if self.refresh_lifetime <= self.access_lifetime {

@@ -283,7 +283,7 @@ fn with_largest_unit(number: u64, units: &[(&str, u64)]) -> String {
     let zero = number == 0;
     let largest = units
         .iter()
-        .filter(|(name, factor)| number.is_multiple_of(*factor) && !(zero && !["s", "B"].contains(name)))
+        .filter(|(name, factor)| number.is_multiple_of(*factor) && (!zero || ["s", "B"].contains(name)))
         .max_by_key(|(_, factor)| *factor);
     match largest {
         Some((unit, factor)) => format!("{}{unit}", number / factor),

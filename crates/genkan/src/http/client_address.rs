@@ -34,11 +34,14 @@ impl<S: Sync> FromRequestParts<S> for ClientAddr {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct ViaHost(pub(crate) Arc<str>);
 
+/// Each address of a registered host, with the host's name.
+type Hosts = HashMap<IpAddr, Arc<str>>;
+
 /// Who may say for whom they speak. Cheap to clone.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Trusted {
     proxies: Arc<[IpNet]>,
-    hosts: Arc<RwLock<Arc<HashMap<IpAddr, Arc<str>>>>>,
+    hosts: Arc<RwLock<Arc<Hosts>>>,
 }
 
 impl Trusted {
@@ -47,7 +50,7 @@ impl Trusted {
     }
 
     /// The addresses of the registered hosts, each with the host's name; whoever watches the fleet sets them anew.
-    pub(crate) fn set_hosts(&self, hosts: HashMap<IpAddr, Arc<str>>) {
+    pub(crate) fn set_hosts(&self, hosts: Hosts) {
         *self.hosts.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(hosts);
     }
 

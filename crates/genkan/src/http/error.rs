@@ -102,10 +102,6 @@ pub(crate) fn unauthorized(name: &'static str, message: impl Into<Cow<'static, s
         .with(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"genkan\""))
 }
 
-pub(crate) fn forbidden(name: &'static str, message: impl Into<Cow<'static, str>>) -> XrpcError {
-    XrpcError::new(StatusCode::FORBIDDEN, name, message)
-}
-
 /// The name of the error of an answer, for the log and the metrics.
 #[derive(Clone, Debug)]
 pub(crate) struct ErrorName(pub(crate) Cow<'static, str>);

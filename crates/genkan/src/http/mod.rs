@@ -23,7 +23,6 @@ mod verbs;
 pub(crate) mod xrpc;
 
 pub(crate) use client_address::{ClientAddr, Trusted, ViaHost};
-pub(crate) use error::{XrpcError, XrpcResult};
 pub(crate) use health::Readiness;
 pub(crate) use json::{XrpcInput, XrpcQuery};
 pub(crate) use ops::ops_router;

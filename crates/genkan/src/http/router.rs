@@ -182,13 +182,11 @@ async fn answer_cross_origin(request: Request, next: Next) -> Response {
 async fn guard_panic(State(doors): State<Doors>, request: Request, next: Next) -> Response {
     let path = request.uri().path().to_owned();
     // What a handler shares is behind locks that recover from a poisoned state.
-    match AssertUnwindSafe(next.run(request)).catch_unwind().await {
-        Ok(response) => response,
-        Err(_) => {
-            doors.metrics.counter(&PANICS, &[]).increment();
-            XrpcError::internal(format!("panicked while answering {path}")).into_response()
-        }
-    }
+    let Ok(response) = AssertUnwindSafe(next.run(request)).catch_unwind().await else {
+        doors.metrics.counter(&PANICS, &[]).increment();
+        return XrpcError::internal(format!("panicked while answering {path}")).into_response();
+    };
+    response
 }
 
 async fn limit_rate(State(doors): State<Doors>, request: Request, next: Next) -> Response {

@@ -108,6 +108,9 @@ fn gzip(bytes: &[u8]) -> Vec<u8> {
     encoder.finish().unwrap()
 }
 
+/// Name, headers, body, verdict.
+type Case<'a> = (&'a str, &'a [(&'a str, &'a str)], Vec<u8>, &'a str);
+
 const JSON: (&str, &str) = ("content-type", "application/json");
 const GZIP: (&str, &str) = ("content-encoding", "gzip");
 
@@ -121,7 +124,7 @@ async fn a_bad_body_has_its_exact_answer() {
     };
     let long = |bytes: usize| [good.as_slice(), &vec![b' '; bytes - good.len()]].concat();
     let invalid = "400 InvalidRequest";
-    let cases: &[(&str, &[(&str, &str)], Vec<u8>, &str)] = &[
+    let cases: &[Case] = &[
         ("good", &[JSON], good.to_vec(), "200"),
         ("good with a charset", &[("content-type", "Application/JSON; charset=utf-8")], good.to_vec(), "200"),
         ("empty", &[JSON], vec![], invalid),

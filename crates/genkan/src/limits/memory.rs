@@ -17,7 +17,7 @@ const MOST_IN_SHARD: usize = 16_384;
 pub(super) struct Memory {
     hasher: RandomState,
     shards: Box<[Mutex<Shard>]>,
-    most_in_shard: usize,
+    most: usize,
 }
 
 #[derive(Debug, Default)]
@@ -31,7 +31,7 @@ struct Shard {
 struct Count {
     window_start: Timestamp,
     window_end: Timestamp,
-    count: u64,
+    number: u64,
 }
 
 impl Memory {
@@ -39,9 +39,9 @@ impl Memory {
         Self::of_size(SHARDS, MOST_IN_SHARD)
     }
 
-    fn of_size(shards: usize, most_in_shard: usize) -> Self {
+    fn of_size(shards: usize, most: usize) -> Self {
         let shards = (0..shards).map(|_| Mutex::default()).collect();
-        Self { hasher: RandomState::new(), shards, most_in_shard }
+        Self { hasher: RandomState::new(), shards, most }
     }
 
     /// Counts one more, and says what it comes to.
@@ -57,15 +57,15 @@ impl Memory {
         let mut shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(count) = shard.counts.get_mut(&hash) {
             if count.window_start != start {
-                *count = Count { window_start: start, window_end: start.plus(rate.per), count: 0 };
+                *count = Count { window_start: start, window_end: start.plus(rate.per), number: 0 };
             }
-            count.count += 1;
-            return Verdict::of(rate, count.count, start);
+            count.number += 1;
+            return Verdict::of(rate, count.number, start);
         }
-        if shard.counts.len() >= self.most_in_shard {
-            shard.make_room(self.most_in_shard, now);
+        if shard.counts.len() >= self.most {
+            shard.make_room(self.most, now);
         }
-        shard.counts.insert(hash, Count { window_start: start, window_end: start.plus(rate.per), count: 1 });
+        shard.counts.insert(hash, Count { window_start: start, window_end: start.plus(rate.per), number: 1 });
         Verdict::of(rate, 1, start)
     }
 }
@@ -78,12 +78,12 @@ impl Shard {
             self.counts.retain(|_, count| count.window_end > now);
         }
         if self.counts.len() >= most {
-            let mut counts: Vec<u64> = self.counts.values().map(|count| count.count).collect();
+            let mut counts: Vec<u64> = self.counts.values().map(|count| count.number).collect();
             let middle = counts.len() / 2;
             let median = *counts.select_nth_unstable(middle).1;
             let mut spare = middle;
             self.counts.retain(|_, count| {
-                if count.count > median || spare == 0 {
+                if count.number > median || spare == 0 {
                     return true;
                 }
                 spare -= 1;

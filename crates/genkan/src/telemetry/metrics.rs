@@ -175,7 +175,7 @@ impl Series {
             }
             Self::Histogram(histogram) => {
                 let mut below = 0;
-                for (bound, count) in BOUNDS.iter().zip(&histogram.0.buckets) {
+                for (bound, count) in BOUNDS.iter().zip(&histogram.0.bounded) {
                     below += count.value();
                     let _ =
                         writeln!(text, "{name}_bucket{} {below}", labels(Some(format!("le=\"{bound}\""))));
@@ -254,7 +254,7 @@ pub(crate) struct Histogram(Arc<Buckets>);
 
 #[derive(Debug, Default)]
 struct Buckets {
-    buckets: [Counter; BOUNDS.len()],
+    bounded: [Counter; BOUNDS.len()],
     beyond: Counter,
     micros: Counter,
 }
@@ -263,7 +263,7 @@ impl Histogram {
     pub(crate) fn observe(&self, took: Duration) {
         let seconds = took.as_secs_f64();
         let bucket = BOUNDS.iter().position(|bound| seconds <= *bound);
-        bucket.and_then(|index| self.0.buckets.get(index)).unwrap_or(&self.0.beyond).increment();
+        bucket.and_then(|index| self.0.bounded.get(index)).unwrap_or(&self.0.beyond).increment();
         self.0.micros.add(u64::try_from(took.as_micros()).unwrap_or(u64::MAX));
     }
 }
@@ -280,7 +280,7 @@ mod tests {
         metrics.gauge(&CONNECTIONS, &[]).set(-4);
         let took = metrics.histogram(&REQUEST_DURATION, &["local"]);
         took.observe(Duration::from_micros(700));
-        took.observe(Duration::from_secs(60));
+        took.observe(Duration::from_mins(1));
         let text = metrics.text();
         for line in [
             "# TYPE genkan_host_failures_total counter",

@@ -11,5 +11,4 @@ mod request_line;
 
 pub(crate) use crash_point::crash_point;
 pub(crate) use logs::Logs;
-pub(crate) use metrics::Metrics;
 pub(crate) use request_line::RequestLine;

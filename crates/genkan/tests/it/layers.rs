@@ -202,7 +202,7 @@ fn rust_files(folder: &Path) -> Vec<PathBuf> {
         let name = path.file_name().unwrap().to_string_lossy().into_owned();
         if path.is_dir() {
             files.extend(rust_files(&path));
-        } else if name.ends_with(".rs")
+        } else if path.extension().is_some_and(|end| end == "rs")
             && !["tests.rs", "testing.rs", "bad_configs.rs"].contains(&name.as_str())
         {
             files.push(path);
