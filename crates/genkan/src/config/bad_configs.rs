@@ -90,6 +90,14 @@ fn each_mistake_has_its_line() {
             "GENKAN_DIRECTORY_FRONT_LISTEN: 127.0.0.1:2584 is GENKAN_OPS_LISTEN's address; choose another port",
         ),
         (
+            &[GOOD, ("GENKAN_DIRECTORY_FRONT_URL", "http://127.0.0.1:2585")],
+            "GENKAN_DIRECTORY_FRONT_URL: http://127.0.0.1:2585 is an address, and hosts resolve DIDs only at names; write a name, such as http://localhost:2585 or https://plc.example.com",
+        ),
+        (
+            &[GOOD, ("GENKAN_DIRECTORY_FRONT_LISTEN", "10.0.0.7:2585")],
+            "GENKAN_DIRECTORY_FRONT_LISTEN: 10.0.0.7:2585 has no name that hosts could be told; set GENKAN_DIRECTORY_FRONT_URL to the origin they reach it by",
+        ),
+        (
             &[GOOD, ("GENKAN_DIRECTORY_FRONT_LISTEN", "0.0.0.0:2585")],
             "GENKAN_DIRECTORY_FRONT_LISTEN: is every interface, so hosts cannot be told where to connect; set GENKAN_DIRECTORY_FRONT_URL to the origin they reach it by",
         ),

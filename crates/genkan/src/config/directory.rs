@@ -19,7 +19,7 @@ section! {
         /// The front's origin as hosts reach it: their `PDS_DID_PLC_URL`.
         front_url: Option<Origin> {
             env: "GENKAN_DIRECTORY_FRONT_URL",
-            derived: "http:// and front_listen" => front_listen.map(|address| address.and_then(origin_of))
+            derived: "http://localhost and the port of front_listen, on loopback" => front_listen.map(|address| address.and_then(origin_of))
         },
         /// The most answers that the front remembers.
         cache_entries: usize { env: "GENKAN_DIRECTORY_CACHE_ENTRIES", default: "20000" },
@@ -44,21 +44,31 @@ impl Directory {
                 "write 5s, for instance",
             );
         }
-        if self.front_listen.is_some_and(|address| address.ip().is_unspecified()) && self.front_url.is_none()
+        if let Some(url) = &self.front_url
+            && (url.host().starts_with('[') || url.host().parse::<std::net::Ipv4Addr>().is_ok())
         {
             found.add(
-                "GENKAN_DIRECTORY_FRONT_LISTEN",
-                "is every interface, so hosts cannot be told where to connect",
-                "set GENKAN_DIRECTORY_FRONT_URL to the origin they reach it by",
+                "GENKAN_DIRECTORY_FRONT_URL",
+                format!("{url} is an address, and hosts resolve DIDs only at names"),
+                "write a name, such as http://localhost:2585 or https://plc.example.com",
             );
+        }
+        if let Some(address) = self.front_listen
+            && self.front_url.is_none()
+        {
+            let wrong = if address.ip().is_unspecified() {
+                "is every interface, so hosts cannot be told where to connect".to_owned()
+            } else {
+                format!("{address} has no name that hosts could be told")
+            };
+            let mend = "set GENKAN_DIRECTORY_FRONT_URL to the origin they reach it by";
+            found.add("GENKAN_DIRECTORY_FRONT_LISTEN", wrong, mend);
         }
     }
 }
 
 /// An address that names one interface can be connected to as it is.
 fn origin_of(address: SocketAddr) -> Option<Origin> {
-    if address.ip().is_unspecified() {
-        return None;
-    }
-    format!("http://{address}").parse().ok()
+    // Hosts refuse to resolve DIDs at a bare address, so only loopback, which has a name, can be derived.
+    address.ip().is_loopback().then(|| format!("http://localhost:{}", address.port()).parse().ok())?
 }

@@ -136,7 +136,7 @@ impl Examiner {
         let key = self.ring.host_key(name)?;
         let expected = &self.expected;
         let directory = expected.front_url.as_ref().unwrap_or(&expected.directory_url);
-        Some(vec![
+        let mut settings = vec![
             ("PDS_ENTRYWAY_URL", expected.public_url.to_string()),
             ("PDS_ENTRYWAY_DID", expected.service_did.to_string()),
             (
@@ -146,13 +146,27 @@ impl Examiner {
             ("PDS_ENTRYWAY_PLC_ROTATION_KEY", self.ring.rotation().public().to_did_key()),
             ("PDS_SERVICE_HANDLE_DOMAINS", expected.handle_domains.join(",")),
             ("PDS_DID_PLC_URL", directory.to_string()),
-        ])
+        ];
+        if !is_public(directory) {
+            settings.push(("PDS_DISABLE_SSRF_PROTECTION", "true".to_owned()));
+        }
+        Some(settings)
     }
 
     /// Makes every proof that can be made; a host that cannot be reached has one finding.
     pub(crate) async fn examine(&self, subject: &Subject) -> Examination {
         proofs::all(self, subject).await
     }
+}
+
+/// Hosts resolve DIDs through their own guard: https, port 443, public addresses; and a name in every case.
+fn is_public(directory: &Origin) -> bool {
+    directory.is_https() && directory.port() == 443
+}
+
+/// What is wrong with a front's URL whatever the host's settings are.
+fn needs_a_name(front: &Origin) -> bool {
+    front.host().starts_with('[') || front.host().parse::<std::net::Ipv4Addr>().is_ok()
 }
 
 #[cfg(test)]

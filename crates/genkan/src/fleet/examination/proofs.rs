@@ -10,7 +10,7 @@ use genkan_protocol::syntax::{Did, Handle};
 use http::{Method, StatusCode};
 use serde_json::{Value, json};
 
-use super::{Examination, Examiner, Finding, Proof, Subject, Verdict};
+use super::{Examination, Examiner, Finding, Proof, Subject, Verdict, is_public, needs_a_name};
 use crate::base::fetch::Answer;
 use crate::base::random;
 use crate::fleet::host_client::{Credential, Description, HostError, refusal};
@@ -45,10 +45,11 @@ pub(super) async fn all(of: &Examiner, subject: &Subject) -> Examination {
         note(Proof::SigningKey, signing_key(of, subject, &description.did).await);
         note(Proof::RotationKey, rotation_key(of, subject).await);
         let front = directory_front(of, subject, &description.did).await;
-        if matches!(front, Verdict::Good { .. }) {
+        let through = matches!(front, Verdict::Good { .. });
+        note(Proof::DirectoryFront, front);
+        if through {
             note(Proof::EntrywayDid, entryway_did(of, subject).await);
         }
-        note(Proof::DirectoryFront, front);
     }
     note(Proof::Clock, clock(of, subject).await);
     Examination { findings, version, description: Some(description) }
@@ -197,6 +198,12 @@ async fn directory_front(of: &Examiner, subject: &Subject, host: &Did) -> Verdic
     let Some(front) = &of.expected.front_url else {
         return open("GENKAN_DIRECTORY_FRONT_LISTEN is empty: this Genkan has no front");
     };
+    if needs_a_name(front) {
+        return bad(
+            format!("hosts refuse to resolve DIDs at an address, and the front is {front}"),
+            "set GENKAN_DIRECTORY_FRONT_URL to a name (http://localhost:2585 on the same machine)".to_owned(),
+        );
+    }
     match of.client.page(front, "/_health").await {
         Ok(answer) if answer.status == StatusCode::OK => {}
         Ok(_) | Err(_) => {
@@ -205,9 +212,20 @@ async fn directory_front(of: &Examiner, subject: &Subject, host: &Did) -> Verdic
     }
     match with_probe_token(of, subject, host.as_str()).await {
         Err(error) if was_believed(&error) => good(front.to_string()),
-        Err(error) => bad(
-            format!("it does not ask the PLC directory through {front} ({error})"),
+        // The front does not know the DID, so this answer came from elsewhere.
+        Err(HostError::Refused { status: 401, message, .. }) => {
+            bad(format!("it asks another PLC directory ({message})"), format!("set PDS_DID_PLC_URL={front}"))
+        }
+        Err(error) if is_public(front) => bad(
+            format!("it cannot ask {front} ({error})"),
             format!("set PDS_DID_PLC_URL={front}, and let the host reach that address"),
+        ),
+        Err(error) => bad(
+            format!("it cannot ask {front} ({error})"),
+            format!(
+                "set PDS_DID_PLC_URL={front}, and either PDS_DISABLE_SSRF_PROTECTION=true, or give the front \
+                 an https name on port 443 (GENKAN_DIRECTORY_FRONT_URL)"
+            ),
         ),
         Ok(_) => open("it answered a probe with 200"),
     }

@@ -40,7 +40,7 @@ async fn stand() -> Stand {
     let client = Trusted::new(None).unwrap();
     let front = Front::new(settings, client, Clock::System, Prober::new(&ring), Box::new(knows));
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let front_url = format!("http://{}", listener.local_addr().unwrap()).parse().unwrap();
+    let front_url = format!("http://localhost:{}", listener.local_addr().unwrap().port()).parse().unwrap();
     tokio::spawn(front.serve(listener, std::future::pending()));
 
     let expected = Expected {
@@ -148,4 +148,20 @@ async fn a_host_that_is_away_has_one_finding() {
     stand.host.with(|state| state.fault = crate::fleet::testing::HostFault::Closed);
     assert_eq!(stand.wrong().await, [Proof::Reachable]);
     assert!(!stand.examine().await.passed());
+}
+
+#[tokio::test]
+async fn a_front_that_hosts_refuse_to_ask_is_named() {
+    let mut stand = stand().await;
+    let needs = |stand: &Stand| {
+        stand.examiner.settings("oak").unwrap().into_iter().map(|(name, _)| name).collect::<Vec<_>>()
+    };
+    assert!(
+        needs(&stand).contains(&"PDS_DISABLE_SSRF_PROTECTION"),
+        "plain http is refused by a host's own guard"
+    );
+    stand.examiner.expected.front_url = Some("http://127.0.0.1:2585".parse().unwrap());
+    assert_eq!(stand.wrong().await, [Proof::DirectoryFront]);
+    stand.examiner.expected.front_url = Some("https://plc.example.com".parse().unwrap());
+    assert!(!needs(&stand).contains(&"PDS_DISABLE_SSRF_PROTECTION"));
 }
