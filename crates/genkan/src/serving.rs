@@ -15,7 +15,7 @@ use crate::config::Config;
 use crate::db::feed::Kind;
 use crate::db::{self, Db};
 use crate::fleet::front::{Front, FrontSettings, Prober};
-use crate::http::{Doors, Readiness, Trusted, ops_router, own_routes, with_layers, xrpc};
+use crate::http::{Doors, Readiness, Trusted, ops_router, own_routes, well_known, with_layers, xrpc};
 use crate::{accounts, chores};
 
 /// A server at work.
@@ -92,7 +92,7 @@ fn router(app: &App) -> axum::Router {
         metrics: app.metrics.clone(),
         trusted: Trusted::new(&app.config.listen.trusted_proxies),
     };
-    with_layers(own_routes(&doors).merge(xrpc::routes(app)), &doors)
+    with_layers(own_routes(&doors).merge(xrpc::routes(app)).merge(well_known::routes(app)), &doors)
 }
 
 /// The directory front, which takes operations for DIDs that Genkan knows.

@@ -8,6 +8,7 @@ mod account;
 mod config;
 mod context;
 mod docs;
+mod host;
 mod invite;
 mod key;
 mod output;
@@ -39,6 +40,9 @@ struct Root {
 enum Command {
     /// Run the server.
     Serve,
+    /// The PDS hosts behind this Genkan.
+    #[command(subcommand)]
+    Host(host::Command),
     /// Look at accounts, and change how they stand.
     #[command(subcommand)]
     Account(account::Command),
@@ -68,6 +72,7 @@ pub fn run() -> ExitCode {
     let context = Context::new(root.config, Output::new(root.json));
     let done = match root.command {
         Command::Serve => serve::run(&context),
+        Command::Host(command) => host::run(command, &context),
         Command::Account(command) => account::run(command, &context),
         Command::Invite(command) => invite::run(command, &context),
         Command::Key(command) => key::run(&command, &context),

@@ -20,6 +20,7 @@ mod router;
 pub(crate) mod session_answer;
 mod tls_check;
 mod verbs;
+pub(crate) mod well_known;
 pub(crate) mod xrpc;
 
 pub(crate) use client_address::{ClientAddr, Trusted, ViaHost};

@@ -2,6 +2,7 @@
 //! `server/create_session.rs`, and so on.
 
 mod admin;
+mod identity;
 mod server;
 mod temp;
 
@@ -44,6 +45,9 @@ pub(crate) fn routes(app: &App) -> Router {
             "/xrpc/com.atproto.server.getAccountInviteCodes",
             query(server::invite_codes::get_account_invite_codes),
         );
+    let identity = Router::new()
+        .route("/xrpc/com.atproto.identity.resolveHandle", query(identity::resolve_handle::resolve_handle))
+        .route("/xrpc/com.atproto.identity.updateHandle", procedure(identity::update_handle::update_handle));
     let admin = Router::new()
         .route("/xrpc/com.atproto.admin.getAccountInfo", query(admin::accounts::get_account_info))
         .route("/xrpc/com.atproto.admin.getAccountInfos", query(admin::accounts::get_account_infos))
@@ -65,5 +69,5 @@ pub(crate) fn routes(app: &App) -> Router {
             "/xrpc/com.atproto.temp.checkHandleAvailability",
             query(temp::check_handle_availability::check_handle_availability),
         );
-    sessions.merge(admin).merge(temp).with_state(app.clone())
+    sessions.merge(identity).merge(admin).merge(temp).with_state(app.clone())
 }

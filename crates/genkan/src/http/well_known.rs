@@ -1,0 +1,72 @@
+//! `/.well-known/atproto-did` for every handle that is ours, and `/.well-known/did.json` for Genkan itself.
+
+use axum::Json;
+use axum::Router;
+use axum::extract::{Request, State};
+use axum::response::{IntoResponse as _, Response};
+use axum::routing::get;
+use genkan_protocol::syntax::Handle;
+use http::StatusCode;
+use http::header::{CACHE_CONTROL, CONTENT_TYPE, HOST};
+use serde_json::json;
+
+use super::error::XrpcError;
+use crate::accounts::Standing;
+use crate::app::App;
+use crate::base::Origin;
+
+pub(crate) fn routes(app: &App) -> Router {
+    Router::new()
+        .route("/.well-known/atproto-did", get(atproto_did))
+        .route("/.well-known/did.json", get(did_document))
+        .with_state(app.clone())
+}
+
+/// The DID of the account whose handle the request's `Host` is.
+async fn atproto_did(State(app): State<App>, request: Request) -> Result<Response, XrpcError> {
+    let Ok(handle) = named_host(&request).unwrap_or_default().parse::<Handle>() else {
+        return Ok(not_found());
+    };
+    match app.accounts.homes().find_by_handle(handle.as_str()).await? {
+        Some(home) if home.standing != Standing::TakenDown => {
+            let plain = [(CONTENT_TYPE, "text/plain; charset=utf-8"), (CACHE_CONTROL, "no-cache")];
+            Ok((plain, home.did.to_string()).into_response())
+        }
+        _ => Ok(not_found()),
+    }
+}
+
+/// Genkan's own document: where it is, under its own name only.
+async fn did_document(State(app): State<App>, request: Request) -> Response {
+    let service = &app.config.service;
+    let asked = named_host(&request).unwrap_or_default();
+    if asked != service.public_url.host() || service.did.as_str() != did_of(&service.public_url) {
+        return not_found();
+    }
+    let document = json!({
+        "@context": ["https://www.w3.org/ns/did/v1"],
+        "id": service.did,
+        "service": [{
+            "id": "#atproto_pds",
+            "type": "AtprotoPersonalDataServer",
+            "serviceEndpoint": service.public_url.as_str(),
+        }],
+    });
+    Json(document).into_response()
+}
+
+/// The host that the client asked for, in lower case and without port.
+fn named_host(request: &Request) -> Option<String> {
+    let by_header = request.headers().get(HOST).and_then(|host| host.to_str().ok());
+    let authority = by_header.or_else(|| request.uri().authority().map(http::uri::Authority::as_str))?;
+    let authority: http::uri::Authority = authority.parse().ok()?;
+    Some(authority.host().to_ascii_lowercase())
+}
+
+fn did_of(origin: &Origin) -> String {
+    format!("did:web:{}", origin.authority().as_str().replace(':', "%3A"))
+}
+
+fn not_found() -> Response {
+    (StatusCode::NOT_FOUND, [(CONTENT_TYPE, "text/plain; charset=utf-8")], "not found\n").into_response()
+}

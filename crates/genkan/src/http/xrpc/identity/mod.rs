@@ -1,0 +1,35 @@
+//! `com.atproto.identity.*`: handles, as far as Genkan answers for them.
+
+pub(super) mod resolve_handle;
+pub(super) mod update_handle;
+
+use http::StatusCode;
+
+use crate::accounts;
+use crate::http::error::{XrpcError, bad_request};
+use crate::renames;
+
+impl From<renames::Error> for XrpcError {
+    fn from(error: renames::Error) -> Self {
+        use renames::Error as E;
+        match error {
+            E::Handle(problem) => problem.into(),
+            E::Taken => accounts::Error::HandleTaken.into(),
+            E::UnderWay => {
+                Self::unavailable("Another change of this handle is under way, try again in a moment")
+            }
+            E::NoAccount => bad_request("AccountNotFound", "Account not found"),
+            E::NotOurs => Self::invalid(
+                "This identity was taken out of our hands: change its handle with its own rotation key",
+            ),
+            E::Refused(_) => {
+                let text = "The PLC directory refused the change; nothing was changed";
+                Self::new(StatusCode::BAD_GATEWAY, "UpstreamFailure", text).because(error)
+            }
+            E::Unfinished => Self::unavailable(
+                "The PLC directory does not answer; the change is recorded and will be made",
+            ),
+            E::Storage(cause) => cause.into(),
+        }
+    }
+}

@@ -1,0 +1,41 @@
+//! `com.atproto.identity.resolveHandle`
+
+use axum::Json;
+use axum::extract::State;
+use genkan_protocol::syntax::{Did, Handle};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use crate::accounts::Standing;
+use crate::app::App;
+use crate::http::XrpcQuery;
+use crate::http::error::{XrpcError, bad_request};
+use crate::identity::Freshness;
+
+#[derive(Deserialize)]
+pub(crate) struct Query {
+    handle: Handle,
+}
+
+/// Our accounts' handles from our own records; names under our domains are ours alone; others from the world.
+pub(crate) async fn resolve_handle(
+    State(app): State<App>,
+    XrpcQuery(Query { handle }): XrpcQuery<Query>,
+) -> Result<Json<Value>, XrpcError> {
+    let did = match app.accounts.homes().find_by_handle(handle.as_str()).await? {
+        Some(home) if home.standing != Standing::TakenDown => home.did.clone(),
+        _ => elsewhere(&app, &handle).await?,
+    };
+    Ok(Json(json!({ "did": did })))
+}
+
+async fn elsewhere(app: &App, handle: &Handle) -> Result<Did, XrpcError> {
+    let policy = &app.sign_ups.rules().handles;
+    if policy.is_service_handle(handle) {
+        return Err(bad_request("HandleNotFound", UNRESOLVED));
+    }
+    let found = app.identity.handles.resolve(handle, Freshness::Remembered).await;
+    found.map_err(|_| XrpcError::invalid(UNRESOLVED))
+}
+
+const UNRESOLVED: &str = "Unable to resolve handle";

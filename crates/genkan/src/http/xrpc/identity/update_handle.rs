@@ -1,0 +1,38 @@
+//! `com.atproto.identity.updateHandle`
+
+use axum::extract::State;
+use axum::http::HeaderMap;
+use serde::Deserialize;
+
+use crate::app::App;
+use crate::http::XrpcInput;
+use crate::http::caller::{Needs, STANDARD, caller};
+use crate::http::error::XrpcError;
+use crate::http::rate_headers::heed;
+use crate::limits::Limit;
+
+#[derive(Deserialize)]
+pub(crate) struct Input {
+    handle: String,
+    /// Added by hosts; not in the lexicon.
+    did: Option<String>,
+}
+
+const NEEDS: Needs =
+    Needs { method: "com.atproto.identity.updateHandle", scopes: STANDARD, from_hosts: true, standing: true };
+
+/// From a client with a session, or from a host on a client's behalf.
+pub(crate) async fn update_handle(
+    State(app): State<App>,
+    headers: HeaderMap,
+    XrpcInput(input): XrpcInput<Input>,
+) -> Result<(), XrpcError> {
+    let caller = caller(&app, &headers, NEEDS).await?;
+    let did = caller.account.did.as_str();
+    if input.did.as_deref().is_some_and(|named| named != did) {
+        return Err(XrpcError::invalid("Input/did is not the account that the token speaks for"));
+    }
+    let now = app.clock.now();
+    heed(app.limits.attempt(&app.db, Limit::UpdateHandle, did, now).await?, now)?;
+    Ok(app.renames.rename(&caller.account, &input.handle, caller.actor()).await?)
+}
