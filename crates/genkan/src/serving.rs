@@ -1,8 +1,12 @@
 //! A server at work: its listeners, and how they end. Part of the wiring, like `app`.
 
+mod neighbours;
+
+use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
+use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use genkan_protocol::syntax::Did;
@@ -11,17 +15,24 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::app::{App, BuildError};
+use crate::base::fetch::tls::client_config;
 use crate::config::Config;
 use crate::db::feed::Kind;
 use crate::db::{self, Db};
+use crate::edge::{self, By, Edge, Tally};
+use crate::fleet::Fleet;
 use crate::fleet::front::{Front, FrontSettings, Prober};
 use crate::http::{Doors, Readiness, Trusted, ops_router, own_routes, well_known, with_layers, xrpc};
+use crate::telemetry::Metrics;
+use crate::telemetry::metrics::{CONNECTIONS, CONNECTIONS_REFUSED, REQUESTS};
 use crate::{accounts, chores};
+use neighbours::Rooms;
 
 /// A server at work.
 pub(crate) struct Running {
     pub(crate) readiness: Readiness,
-    /// Set: nobody comes in any more.
+    edge: Edge,
+    /// Set: the smaller listeners close, too.
     stop: watch::Sender<bool>,
     listeners: JoinSet<std::io::Result<()>>,
     db: Db,
@@ -42,10 +53,10 @@ impl Running {
         let app = App::build(config).await?;
         let config = Arc::clone(&app.config);
         let readiness = Readiness::new(app.db.clone());
-        let (door, address) = listen("GENKAN_LISTEN", config.listen.address).await?;
         let (ops, _) = listen("GENKAN_OPS_LISTEN", config.listen.ops).await?;
         let ops_routes = ops_router(readiness.clone(), &app.metrics, &app.clock, log_lines_dropped);
-        let router = router(&app);
+        let edge = open_edge(&app)?;
+        let address = edge.address();
 
         let (stop, stopping) = watch::channel(false);
         let mut listeners = JoinSet::new();
@@ -58,39 +69,96 @@ impl Running {
                 Ok(())
             });
         }
-        let stopped = until(stopping.clone());
-        listeners.spawn(async move {
-            let service = router.into_make_service_with_connect_info::<SocketAddr>();
-            axum::serve(door, service).with_graceful_shutdown(stopped).await
-        });
         let stopped = until(stopping);
         listeners.spawn(async move { axum::serve(ops, ops_routes).with_graceful_shutdown(stopped).await });
         chores::start(&app);
         tracing::info!("serving {} on {address}", config.service.public_url);
-        Ok(Self { readiness, stop, listeners, db: app.db.clone() })
+        Ok(Self { readiness, edge, stop, listeners, db: app.db.clone() })
     }
 
-    /// From now on nobody comes in; requests under way go on.
-    pub(crate) fn close(&self) {
-        self.stop.send_replace(true);
-    }
-
-    /// Until the last request has its answer.
-    pub(crate) async fn ended(&mut self) {
-        while self.listeners.join_next().await.is_some() {}
-        self.db.close().await;
+    /// Lets no one in, and waits until all have left. `false`: the grace ended before that.
+    ///
+    /// The operator's listener and the directory front go last: requests under way need them.
+    pub(crate) async fn stop(self, grace: Duration) -> bool {
+        let Self { edge, stop, mut listeners, db, .. } = self;
+        let in_time = edge.stop(grace).await;
+        stop.send_replace(true);
+        let last = async { while listeners.join_next().await.is_some() {} };
+        let _ = tokio::time::timeout(LAST, last).await;
+        db.close().await;
+        in_time
     }
 }
 
+/// The public door: every thread of it listens from now on.
+fn open_edge(app: &App) -> Result<Edge, StartError> {
+    let address = app.config.listen.address;
+    let trusted = Trusted::new(&app.config.listen.trusted_proxies);
+    let tls = client_config(app.config.network.extra_ca_file.as_deref()).map_err(BuildError::from)?;
+    let doors = edge::Doors {
+        settings: edge::Settings::of(&app.config),
+        neighbours: Rooms::of(app),
+        trusted: trusted.clone(),
+        router: router(app, trusted.clone()),
+        control: tokio::runtime::Handle::current(),
+        tls,
+        name: format!(
+            "genkan-{}",
+            app.config.service.did.as_str().replace(|c: char| !c.is_ascii_alphanumeric(), "-")
+        ),
+    };
+    let refused =
+        |error: std::io::Error| StartError::Listen { setting: "GENKAN_LISTEN", address, cause: error.kind() };
+    let edge = Edge::open(address, doors).map_err(refused)?;
+    tokio::spawn(know_hosts(app.fleet.clone(), trusted));
+    tokio::spawn(show_tallies(edge.tallies().to_vec(), app.metrics.clone()));
+    Ok(edge)
+}
+
+/// Keeps the hosts' addresses: what comes from them is on behalf of their users.
+async fn know_hosts(fleet: Fleet, trusted: Trusted) {
+    loop {
+        let mut addresses = HashMap::new();
+        for host in fleet.all().iter() {
+            let name = host.origin.host().trim_start_matches('[').trim_end_matches(']');
+            let Ok(found) = tokio::net::lookup_host((name, host.origin.port())).await else { continue };
+            addresses.extend(found.map(|found| (found.ip().to_canonical(), Arc::from(host.id.as_str()))));
+        }
+        trusted.set_hosts(addresses);
+        tokio::time::sleep(KNOW_HOSTS_EVERY).await;
+    }
+}
+
+/// Hands what the edge's threads count to the metrics.
+async fn show_tallies(tallies: Vec<Arc<Tally>>, metrics: Metrics) {
+    loop {
+        tokio::time::sleep(SHOW_TALLIES_EVERY).await;
+        let sum = |count: &dyn Fn(&Tally) -> u64| tallies.iter().map(|tally| count(tally)).sum::<u64>();
+        for (door, by) in [("forwarded", By::Host), ("edge", By::Edge)] {
+            for class in 1..=5_usize {
+                let status = ["", "1xx", "2xx", "3xx", "4xx", "5xx"].get(class).copied().unwrap_or_default();
+                metrics.counter(&REQUESTS, &[door, status]).set(sum(&|tally| tally.answers(by, class)));
+            }
+        }
+        metrics.gauge(&CONNECTIONS, &[]).set(i64::try_from(sum(&Tally::open)).unwrap_or(i64::MAX));
+        metrics.counter(&CONNECTIONS_REFUSED, &["no place"]).set(sum(&Tally::turned_away));
+    }
+}
+
+/// For the listeners that nobody waits at any more.
+const LAST: Duration = Duration::from_secs(2);
+const KNOW_HOSTS_EVERY: Duration = Duration::from_secs(10);
+const SHOW_TALLIES_EVERY: Duration = Duration::from_secs(2);
+
 /// Everything that Genkan answers itself.
-fn router(app: &App) -> axum::Router {
+fn router(app: &App, trusted: Trusted) -> axum::Router {
     let doors = Doors {
         config: Arc::clone(&app.config),
         clock: app.clock.clone(),
         homes: app.accounts.homes().clone(),
         limits: app.limits.clone(),
         metrics: app.metrics.clone(),
-        trusted: Trusted::new(&app.config.listen.trusted_proxies),
+        trusted,
     };
     with_layers(own_routes(&doors).merge(xrpc::routes(app)).merge(well_known::routes(app)), &doors)
 }

@@ -5,6 +5,7 @@
 //! account when the sign-up is done (`open`). This room never speaks to a host or the directory.
 
 pub(crate) mod app_password;
+mod caller;
 mod email;
 mod homes;
 pub(crate) mod invite;
@@ -19,6 +20,7 @@ use crate::db::audit::{self, Actor};
 use crate::db::feed::{self, Feed, Kind};
 use crate::db::{Db, Tx};
 
+pub(crate) use caller::Caller;
 pub(crate) use email::{Email, EmailError};
 pub(crate) use homes::{Home, Homes};
 pub(crate) use password::{PasswordError, Passwords, Verdict};

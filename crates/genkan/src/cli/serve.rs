@@ -32,7 +32,7 @@ pub(super) fn run(context: &Context) -> Result<(), Failure> {
 async fn serve(config: Config, logs: &Logs) -> Result<(), Failure> {
     let mut signals = Signals::listen()?;
     let (lag, grace) = (config.listen.shutdown_lag, config.listen.shutdown_grace);
-    let mut running = match tokio::time::timeout(START, Running::start(config, logs.dropped())).await {
+    let running = match tokio::time::timeout(START, Running::start(config, logs.dropped())).await {
         Ok(running) => running?,
         Err(_) => return Err(anyhow::anyhow!("starting took longer than {} s", START.as_secs()).into()),
     };
@@ -44,10 +44,10 @@ async fn serve(config: Config, logs: &Logs) -> Result<(), Failure> {
         () = tokio::time::sleep(lag) => {}
         () = signals.next() => return Err(anyhow::anyhow!("stopped at once by a second signal").into()),
     }
-    running.close();
     tokio::select! {
-        () = running.ended() => Ok(()),
-        () = tokio::time::sleep(grace) => Err(anyhow::anyhow!("requests were still running after {grace:?}").into()),
+        in_time = running.stop(grace) => {
+            if in_time { Ok(()) } else { Err(anyhow::anyhow!("requests were still running after {grace:?}").into()) }
+        }
         () = signals.next() => Err(anyhow::anyhow!("stopped at once by a second signal").into()),
     }
 }

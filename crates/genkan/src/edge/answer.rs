@@ -8,7 +8,9 @@ use http::header::{
 use http::{Response, StatusCode};
 
 use super::framing::Fault;
-use crate::forward::{AnswerBody, EXPOSED, Error};
+use crate::forward::{AnswerBody, EXPOSED, Error, OverLimit};
+use crate::http::rate_headers;
+use crate::limits::Verdict;
 use crate::routing::target::NoTarget;
 use crate::routing::{Refusal, table::Parameter};
 
@@ -20,11 +22,12 @@ pub(super) struct Problem {
     message: String,
     /// A header that belongs to it.
     extra: Option<(HeaderName, HeaderValue)>,
+    over_limit: Option<Verdict>,
 }
 
 impl Problem {
     pub(super) fn new(status: StatusCode, name: &'static str, message: impl Into<String>) -> Self {
-        Self { status, name, message: message.into(), extra: None }
+        Self { status, name, message: message.into(), extra: None, over_limit: None }
     }
 
     fn with(self, name: HeaderName, value: &'static str) -> Self {
@@ -83,6 +86,9 @@ impl Problem {
         if let Some((name, value)) = self.extra {
             headers.insert(name, value);
         }
+        if let Some(verdict) = &self.over_limit {
+            rate_headers::put(headers, verdict);
+        }
         response
     }
 
@@ -116,6 +122,16 @@ impl From<Fault> for Problem {
             }
             Fault::Verb => Self::verb(),
         }
+    }
+}
+
+impl From<OverLimit> for Problem {
+    fn from(over: OverLimit) -> Self {
+        let message = "Too many requests, try again later";
+        let mut problem = Self::new(StatusCode::TOO_MANY_REQUESTS, "RateLimitExceeded", message);
+        problem.extra = Some((RETRY_AFTER, over.retry_after.into()));
+        problem.over_limit = Some(over.verdict);
+        problem
     }
 }
 

@@ -30,18 +30,19 @@ use tokio::runtime::Handle;
 use tokio::sync::{mpsc, watch};
 use tokio_rustls::rustls::ClientConfig;
 
-pub(crate) use address::ClientAddress;
-pub(crate) use service::RequestId;
 pub(crate) use settings::Settings;
-pub(crate) use tally::Tally;
+pub(crate) use tally::{By, Tally};
 
 use crate::forward::{Breakers, Neighbours};
+use crate::http::Trusted;
 
 /// What the edge stands between.
 #[derive(Debug)]
 pub(crate) struct Doors<N> {
     pub(crate) settings: Settings,
     pub(crate) neighbours: N,
+    /// Who may say for whom they speak.
+    pub(crate) trusted: Trusted,
     /// The methods that Genkan answers itself.
     pub(crate) router: axum::Router,
     /// Where they run.

@@ -12,7 +12,7 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::time::Instant;
 
-use super::address::{self, ClientAddress, Peer};
+use super::address::{self, Peer};
 use super::answer::{self, Problem};
 use super::local;
 use super::pulse::Pulse;
@@ -20,6 +20,7 @@ use super::tally::By;
 use super::worker::Worker;
 use crate::base::random;
 use crate::forward::{AnswerBody, Cut, Error, Neighbours};
+use crate::http::{ClientAddr, RequestId, ViaHost};
 use crate::routing::{Credential, Way, decide, method, table};
 
 /// What all requests of one connection share.
@@ -31,10 +32,6 @@ pub(super) struct Session<N> {
     pub(super) is_believed: bool,
     pub(super) pulse: Rc<Pulse>,
 }
-
-/// A request's name in the log, and in what Genkan's own methods write.
-#[derive(Clone, Debug)]
-pub(crate) struct RequestId(pub(crate) Box<str>);
 
 /// Answers one request.
 pub(super) async fn answer<N: Neighbours>(
@@ -79,9 +76,10 @@ async fn route<N: Neighbours>(
     if way == Way::Local {
         return local_answer(session, Request::from_parts(parts, body)).await;
     }
+    let (client, via) = session.client(&parts.headers);
+    worker.neighbours().count(client, via.as_ref().map(|host| &*host.0))?;
     let aim = worker.forwarder().aim(way).await?;
-    let behind = session.client(&parts.headers);
-    let far = behind.map(address::visitor);
+    let far = (client != session.peer.address()).then(|| address::visitor(client));
     let visitor = far.as_ref().unwrap_or(session.peer.visitor());
     let sent = worker.forwarder().send(&aim, parts, body, visitor).await;
     if let Err(Error::Unreachable(cause)) = &sent {
@@ -95,9 +93,12 @@ async fn local_answer<N: Neighbours>(
     session: &Session<N>,
     mut request: Request<Incoming>,
 ) -> Result<(By, Response<AnswerBody>), Problem> {
-    let client = session.client(request.headers()).unwrap_or(session.peer.address());
-    request.extensions_mut().insert(ClientAddress(client));
-    request.extensions_mut().insert(RequestId(random::id().into()));
+    let (client, via) = session.client(request.headers());
+    request.extensions_mut().insert(ClientAddr(client));
+    if let Some(via) = via {
+        request.extensions_mut().insert(via);
+    }
+    request.extensions_mut().insert(RequestId::new());
     let patience = session.worker.settings().forward.idle;
     let doors = session.worker.doors();
     let response = local::answer(&doors.router, &doors.control, request, patience).await;
@@ -105,15 +106,13 @@ async fn local_answer<N: Neighbours>(
 }
 
 impl<N: Neighbours> Session<N> {
-    /// The client behind a believed peer. `None`: the peer is the client.
-    fn client(&self, headers: &HeaderMap) -> Option<IpAddr> {
+    /// The client, and the host that passed the request on, if one did.
+    fn client(&self, headers: &HeaderMap) -> (IpAddr, Option<ViaHost>) {
         if !self.is_believed {
-            return None;
+            return (self.peer.address(), None);
         }
-        let doors = self.worker.doors();
-        address::behind(headers, |address| {
-            address::is_believed(address, &doors.settings.trusted_proxies, self.worker.neighbours())
-        })
+        let (client, via) = self.worker.doors().trusted.client(self.peer.address(), headers);
+        (client.0, via)
     }
 }
 

@@ -2,8 +2,6 @@
 
 use std::time::Duration;
 
-use ipnet::IpNet;
-
 use super::framing::HeadLimits;
 use crate::config;
 use crate::forward;
@@ -13,7 +11,6 @@ use crate::forward;
 pub(crate) struct Settings {
     /// Threads.
     pub(crate) workers: usize,
-    pub(crate) trusted_proxies: Vec<IpNet>,
     /// First byte of a head → its end.
     pub(crate) head_timeout: Duration,
     /// One request's end → the first byte of the next.
@@ -36,7 +33,6 @@ impl Settings {
         let (listen, limits) = (&config.listen, &config.limits);
         Self {
             workers: listen.workers,
-            trusted_proxies: listen.trusted_proxies.clone(),
             head_timeout: listen.head_timeout,
             idle_timeout: listen.idle_timeout,
             stalled_reader: limits.idle_timeout,

@@ -14,7 +14,7 @@ use tokio::sync::watch;
 use tokio::task::LocalSet;
 use tokio::time::{Instant, MissedTickBehavior};
 
-use super::address::{self, Peer};
+use super::address::Peer;
 use super::caps::Caps;
 use super::connection;
 use super::pulse::{Pulse, Verdict};
@@ -152,8 +152,7 @@ impl<N: Neighbours> Worker<N> {
     /// Gives a connection its place and its task.
     fn admit(self: Rc<Self>, stream: TcpStream, peer: SocketAddr) {
         let peer = Peer::new(peer.ip());
-        let is_believed =
-            address::is_believed(peer.address(), &self.settings().trusted_proxies, &self.neighbours);
+        let is_believed = self.doors.trusted.speaks_for_others(peer.address());
         let Some(place) = self.caps.admit(peer.address(), is_believed) else {
             tally::add(&self.tally.turned_away, 1);
             return;

@@ -92,22 +92,35 @@ impl FakeHost {
 
     /// As the fleet has it.
     pub(crate) fn as_host(&self, id: &str) -> Arc<Host> {
-        let now = Clock::System.now();
         let (did, password) = self.with(|state| (state.did.clone(), state.admin_password.clone()));
         Arc::new(Host {
-            id: id.into(),
             did: did.parse().unwrap(),
-            origin: self.origin.clone(),
-            state: HostState::Enabled,
-            weight: 1,
-            capacity: None,
-            region: String::new(),
-            sign_ups_per_hour: None,
             admin_password: Secret::new(password),
-            version: None,
-            blob_limit: None,
-            health: Arc::new(Health::new(true, now, now)),
+            ..bare_host(id, self.origin.clone())
         })
+    }
+}
+
+/// A healthy host of which only name and origin matter.
+pub(crate) fn host_at(id: &str, origin: Origin) -> Arc<Host> {
+    Arc::new(bare_host(id, origin))
+}
+
+fn bare_host(id: &str, origin: Origin) -> Host {
+    let now = Clock::System.now();
+    Host {
+        id: id.into(),
+        did: "did:web:host.example".parse().unwrap(),
+        origin,
+        state: HostState::Enabled,
+        weight: 1,
+        capacity: None,
+        region: String::new(),
+        sign_ups_per_hour: None,
+        admin_password: Secret::new(String::new()),
+        version: None,
+        blob_limit: None,
+        health: Arc::new(Health::new(true, now, now)),
     }
 }
 

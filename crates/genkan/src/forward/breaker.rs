@@ -1,5 +1,6 @@
 //! A host that keeps failing is left alone for a moment.
 
+use crate::fleet::HostId;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -11,7 +12,7 @@ use tokio::time::Instant;
 #[derive(Clone, Debug)]
 pub(crate) struct Breakers {
     started: Instant,
-    by_host: Arc<Mutex<HashMap<Arc<str>, Arc<Breaker>>>>,
+    by_host: Arc<Mutex<HashMap<HostId, Arc<Breaker>>>>,
 }
 
 impl Breakers {
@@ -19,9 +20,9 @@ impl Breakers {
         Self { started: Instant::now(), by_host: Arc::default() }
     }
 
-    pub(crate) fn of(&self, host: &Arc<str>) -> Arc<Breaker> {
+    pub(crate) fn of(&self, host: &HostId) -> Arc<Breaker> {
         let mut by_host = self.by_host.lock().unwrap_or_else(PoisonError::into_inner);
-        Arc::clone(by_host.entry(Arc::clone(host)).or_insert_with(|| Arc::new(Breaker::new(self.started))))
+        Arc::clone(by_host.entry(host.clone()).or_insert_with(|| Arc::new(Breaker::new(self.started))))
     }
 }
 

@@ -17,9 +17,11 @@ use super::error::{Cause, Error};
 use super::headers::{self, Onward};
 use super::limits::Limits;
 use super::link::{Failed, Link};
-use super::neighbours::{Caller, Home, Host, Neighbours, TokenError};
+use super::neighbours::{Neighbours, TokenError};
 use super::upload::{Progress, State, Upload};
 use super::upstream::{Permit, Upstream, Upstreams};
+use crate::accounts::{Caller, Home};
+use crate::fleet::Host;
 use crate::routing::Way;
 use crate::routing::target::Target;
 
@@ -39,7 +41,7 @@ pub(crate) struct Aim {
 
 impl Aim {
     pub(crate) fn host_name(&self) -> &str {
-        &self.host.name
+        self.host.id.as_str()
     }
 }
 
@@ -72,7 +74,7 @@ impl<N: Neighbours> Forwarder<N> {
             Way::Local => Err(Error::Unavailable),
             Way::Caller { token } => {
                 let caller = self.caller(token).await?;
-                let account = Target::Did(std::borrow::Cow::Borrowed(&caller.did));
+                let account = Target::Did(std::borrow::Cow::Borrowed(caller.did.as_str()));
                 // A token outlives an account's stay.
                 let home = self.home(&account).await?.ok_or(Error::Moved)?;
                 if home.host != caller.audience {

@@ -26,4 +26,4 @@ pub(crate) use engine::{Forwarder, Visitor};
 pub(crate) use error::Error;
 pub(crate) use headers::EXPOSED;
 pub(crate) use limits::Limits;
-pub(crate) use neighbours::{Caller, Home, Host, Neighbours, TokenError, Unavailable};
+pub(crate) use neighbours::{Neighbours, OverLimit, TokenError, Unavailable};

@@ -3,7 +3,9 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use crate::base::Origin;
+use crate::accounts::{Caller, Home};
+use crate::fleet::{Host, HostId};
+use crate::limits::Verdict;
 use crate::routing::target::Target;
 
 /// The rooms that know callers, homes and hosts.
@@ -23,33 +25,11 @@ pub(crate) trait Neighbours: Clone + 'static {
     /// Where an account lives, or `None` if not here.
     async fn find_home(&self, account: &Target<'_>) -> Result<Option<Arc<Home>>, Unavailable>;
 
-    /// A host by its name.
-    fn host(&self, name: &str) -> Option<Arc<Host>>;
+    /// A host of the fleet.
+    fn host(&self, id: &HostId) -> Option<Arc<Host>>;
 
-    /// Whether this is the address of one of the hosts, whose word on the client's address counts.
-    fn is_host(&self, address: IpAddr) -> bool;
-}
-
-/// Whom a token speaks for.
-#[derive(Debug)]
-pub(crate) struct Caller {
-    pub(crate) did: Box<str>,
-    /// The host the token is made for.
-    pub(crate) audience: Arc<str>,
-}
-
-/// Where an account lives.
-#[derive(Debug)]
-pub(crate) struct Home {
-    pub(crate) did: Box<str>,
-    pub(crate) host: Arc<str>,
-}
-
-/// One of the fleet's hosts.
-#[derive(Debug)]
-pub(crate) struct Host {
-    pub(crate) name: Arc<str>,
-    pub(crate) origin: Origin,
+    /// Counts a request of this client, passed on by that host.
+    fn count(&self, client: IpAddr, host: Option<&str>) -> Result<(), OverLimit>;
 }
 
 /// Why a token opens nothing.
@@ -66,3 +46,11 @@ pub(crate) enum TokenError {
 /// The database is away.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Unavailable;
+
+/// The client has asked for more than it may.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct OverLimit {
+    pub(crate) verdict: Verdict,
+    /// Seconds until another try is worth it.
+    pub(crate) retry_after: u64,
+}

@@ -14,12 +14,12 @@ use super::dial::Dialler;
 use super::error::{Cause, Error};
 use super::limits::Limits;
 use super::link::Link;
-use super::neighbours::Host;
+use crate::fleet::{Host, HostId};
 
 /// The hosts that this thread has connections to.
 #[derive(Debug)]
 pub(super) struct Upstreams {
-    by_host: RefCell<HashMap<Arc<str>, Rc<Upstream>>>,
+    by_host: RefCell<HashMap<HostId, Rc<Upstream>>>,
     breakers: Breakers,
     dialler: Dialler,
     limits: Rc<Limits>,
@@ -33,7 +33,7 @@ impl Upstreams {
     /// The host's connections; anew if its origin has changed since.
     pub(super) fn of(&self, host: &Host) -> Rc<Upstream> {
         let mut by_host = self.by_host.borrow_mut();
-        if let Some(known) = by_host.get(&host.name)
+        if let Some(known) = by_host.get(&host.id)
             && known.origin == host.origin
         {
             return Rc::clone(known);
@@ -43,13 +43,13 @@ impl Upstreams {
         let fresh = Rc::new(Upstream {
             origin: host.origin.clone(),
             authority,
-            breaker: self.breakers.of(&host.name),
+            breaker: self.breakers.of(&host.id),
             dialler: self.dialler.clone(),
             limits: Rc::clone(&self.limits),
             spare: RefCell::default(),
             under_way: Cell::new(0),
         });
-        by_host.insert(Arc::clone(&host.name), Rc::clone(&fresh));
+        by_host.insert(host.id.clone(), Rc::clone(&fresh));
         fresh
     }
 

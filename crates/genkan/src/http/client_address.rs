@@ -54,6 +54,11 @@ impl Trusted {
         *self.hosts.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(hosts);
     }
 
+    /// Whether the word of this peer on who is behind it counts.
+    pub(crate) fn speaks_for_others(&self, peer: IpAddr) -> bool {
+        self.believes(peer.to_canonical(), &mut None)
+    }
+
     /// The client of a request that came from `peer`, and the host it came through.
     pub(crate) fn client(&self, peer: IpAddr, headers: &HeaderMap) -> (ClientAddr, Option<ViaHost>) {
         let mut client = peer.to_canonical();

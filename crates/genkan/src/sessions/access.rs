@@ -8,28 +8,17 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use genkan_protocol::jwt::session::{Kind as TokenKind, Scope, Token};
-use genkan_protocol::syntax::Did;
 use quick_cache::sync::Cache;
 use sha2::{Digest as _, Sha256};
 
 use super::tokens::not_verified;
 use super::{TokenError, sql};
+use crate::accounts::Caller;
 use crate::base::Timestamp;
 use crate::db::Db;
 use crate::db::feed::{Feed, Kind};
-use crate::fleet::{Fleet, HostId};
+use crate::fleet::Fleet;
 use crate::keys::Ring;
-
-/// Whom a request speaks for, by a session's access token.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Caller {
-    pub(crate) did: Did,
-    /// The host that the token is addressed to. No longer the home after a move.
-    pub(crate) audience: HostId,
-    pub(crate) scope: Scope,
-    pub(crate) session: String,
-    pub(crate) expires_at: Timestamp,
-}
 
 /// Cheap to clone; all clones share one memory.
 #[derive(Clone, Debug)]

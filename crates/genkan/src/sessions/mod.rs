@@ -24,7 +24,7 @@ use crate::db::{Db, Tx};
 use crate::fleet::Fleet;
 use crate::keys::Ring;
 
-pub(crate) use access::{Access, Caller};
+pub(crate) use access::Access;
 pub(crate) use generations::Turn;
 pub(crate) use tokens::Tokens;
 

@@ -3,8 +3,12 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use crate::forward::{Caller, Home, Host, Neighbours, TokenError, Unavailable};
+use crate::accounts::{Caller, Home, Standing};
+use crate::base::Timestamp;
+use crate::fleet::{Host, HostId};
+use crate::forward::{Neighbours, OverLimit, TokenError, Unavailable};
 use crate::routing::target::Target;
+use genkan_protocol::jwt::session::Scope;
 
 /// Alice lives at the host `one`, Bob at `two`; nobody else lives here.
 #[derive(Clone, Debug)]
@@ -20,8 +24,15 @@ pub(super) const NOBODY: &str = "did:plc:nnnnnnnnnnnnnnnnnnnnnnnn";
 
 impl Fixed {
     fn caller(token: &str) -> Result<Arc<Caller>, TokenError> {
-        let caller =
-            |did: &str, audience: &str| Ok(Arc::new(Caller { did: did.into(), audience: audience.into() }));
+        let caller = |did: &str, audience: &str| {
+            Ok(Arc::new(Caller {
+                did: did.parse().unwrap(),
+                audience: audience.into(),
+                scope: Scope::Access,
+                session: "s".to_owned(),
+                expires_at: Timestamp::from_millis(i64::MAX),
+            }))
+        };
         match token {
             "alice" => caller(ALICE, "one"),
             "bob" => caller(BOB, "two"),
@@ -34,7 +45,14 @@ impl Fixed {
     }
 
     fn home(account: &Target<'_>) -> Option<Arc<Home>> {
-        let home = |did: &str, host: &str| Some(Arc::new(Home { did: did.into(), host: host.into() }));
+        let home = |did: &str, host: &str| {
+            Some(Arc::new(Home {
+                did: did.parse().unwrap(),
+                handle: "alice.example".parse().unwrap(),
+                host: host.into(),
+                standing: Standing::Active,
+            }))
+        };
         match account {
             Target::Did(did) if did == ALICE => home(ALICE, "one"),
             Target::Did(did) if did == BOB => home(BOB, "two"),
@@ -63,11 +81,11 @@ impl Neighbours for Fixed {
         Ok(Self::home(account))
     }
 
-    fn host(&self, name: &str) -> Option<Arc<Host>> {
-        self.hosts.iter().find(|host| *host.name == *name).cloned()
+    fn host(&self, id: &HostId) -> Option<Arc<Host>> {
+        self.hosts.iter().find(|host| host.id == *id).cloned()
     }
 
-    fn is_host(&self, _: IpAddr) -> bool {
-        false
+    fn count(&self, _: IpAddr, _: Option<&str>) -> Result<(), OverLimit> {
+        Ok(())
     }
 }

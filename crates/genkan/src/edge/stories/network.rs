@@ -11,8 +11,9 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 
 use super::neighbours::Fixed;
-use crate::edge::{ClientAddress, Doors, Edge, Settings};
-use crate::forward::{self, Host};
+use crate::edge::{Doors, Edge, Settings};
+use crate::forward;
+use crate::http::{ClientAddr, Trusted};
 
 /// An edge before two hosts.
 pub(super) struct Network {
@@ -36,10 +37,23 @@ impl Network {
         A: Future<Output = ()> + Send + 'static,
         B: Future<Output = ()> + Send + 'static,
     {
+        Self::behind(&[], adjust, one, two).await
+    }
+
+    /// Behind proxies that say for whom they speak.
+    pub(super) async fn behind<A, B>(
+        proxies: &[ipnet::IpNet],
+        adjust: impl FnOnce(&mut Settings),
+        one: impl Fn(Guest) -> A + Send + Sync + 'static,
+        two: impl Fn(Guest) -> B + Send + Sync + 'static,
+    ) -> Self
+    where
+        A: Future<Output = ()> + Send + 'static,
+        B: Future<Output = ()> + Send + 'static,
+    {
         let (one, two) = (FakeHost::start(one).await, FakeHost::start(two).await);
-        let host = |name: &str, host: &FakeHost| {
-            Arc::new(Host { name: name.into(), origin: host.origin.parse().unwrap() })
-        };
+        let host =
+            |name: &str, host: &FakeHost| crate::fleet::testing::host_at(name, host.origin.parse().unwrap());
         let mut settings = settings();
         adjust(&mut settings);
         let tls = ClientConfig::builder_with_provider(Arc::new(
@@ -55,6 +69,7 @@ impl Network {
                 hosts: [host("one", &one), host("two", &two)].into(),
                 remembers: one.port % 2 == 0,
             },
+            trusted: Trusted::new(proxies),
             router: Router::new().fallback(any(local)),
             control: tokio::runtime::Handle::current(),
             tls: Arc::new(tls),
@@ -89,7 +104,6 @@ pub(super) fn request(line: &str, fields: &str) -> String {
 fn settings() -> Settings {
     Settings {
         workers: 1,
-        trusted_proxies: Vec::new(),
         head_timeout: Duration::from_secs(10),
         idle_timeout: Duration::from_secs(60),
         stalled_reader: Duration::from_secs(30),
@@ -106,7 +120,7 @@ fn settings() -> Settings {
 
 /// What Genkan's own methods are here: an echo of what they were asked, and by whom.
 async fn local(request: axum::extract::Request) -> String {
-    let client = request.extensions().get::<ClientAddress>().unwrap().0;
+    let client = request.extensions().get::<ClientAddr>().unwrap().0;
     let (parts, body) = request.into_parts();
     let body = axum::body::to_bytes(body, 1 << 20)
         .await

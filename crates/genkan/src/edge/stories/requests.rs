@@ -156,9 +156,8 @@ async fn an_absolute_target_does_not_choose_the_host() {
 
 #[tokio::test]
 async fn only_believed_peers_say_who_is_behind_them() {
-    let believing =
-        |settings: &mut crate::edge::Settings| settings.trusted_proxies.push("127.0.0.0/8".parse().unwrap());
-    let network = Network::with(believing, answers_ok, answers_ok).await;
+    let proxies = ["127.0.0.0/8".parse().unwrap()];
+    let network = Network::behind(&proxies, |_| {}, answers_ok, answers_ok).await;
     let fields = "authorization: Bearer alice\r\nx-forwarded-for: 6.6.6.6, 203.0.113.9\r\n";
     network.ask("GET /xrpc/app.bsky.feed.getTimeline", fields).await;
     assert!(network.one.heard()[0].contains("x-forwarded-for: 203.0.113.9\r\n"));

@@ -1,0 +1,18 @@
+//! Whom a request speaks for.
+
+use genkan_protocol::jwt::session::Scope;
+use genkan_protocol::syntax::Did;
+
+use crate::base::Timestamp;
+use crate::fleet::HostId;
+
+/// Whom a request speaks for, by a session's access token.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Caller {
+    pub(crate) did: Did,
+    /// The host that the token is addressed to. No longer the home after a move.
+    pub(crate) audience: HostId,
+    pub(crate) scope: Scope,
+    pub(crate) session: String,
+    pub(crate) expires_at: Timestamp,
+}

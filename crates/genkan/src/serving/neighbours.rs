@@ -1,0 +1,89 @@
+//! What the edge asks of the rooms that it does not know: callers, homes, hosts, limits.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use crate::accounts::{Caller, Home, Homes};
+use crate::app::App;
+use crate::base::Clock;
+use crate::fleet::{Fleet, Host, HostId};
+use crate::forward::{Neighbours, OverLimit, TokenError, Unavailable};
+use crate::limits::RateLimits;
+use crate::routing::target::Target;
+use crate::sessions::{self, Access};
+
+/// Just what the way of a request needs. Cheap to clone.
+#[derive(Clone, Debug)]
+pub(super) struct Rooms {
+    clock: Clock,
+    access: Access,
+    homes: Homes,
+    fleet: Fleet,
+    limits: RateLimits,
+}
+
+impl Rooms {
+    pub(super) fn of(app: &App) -> Self {
+        Self {
+            clock: app.clock.clone(),
+            access: app.access.clone(),
+            homes: app.accounts.homes().clone(),
+            fleet: app.fleet.clone(),
+            limits: app.limits.clone(),
+        }
+    }
+}
+
+impl Neighbours for Rooms {
+    fn recall_caller(&self, token: &str) -> Option<Result<Arc<Caller>, TokenError>> {
+        Some(self.access.recall(token, self.clock.now())?.map_err(refused))
+    }
+
+    async fn check_caller(&self, token: &str) -> Result<Arc<Caller>, TokenError> {
+        self.access.check(token, self.clock.now()).await.map_err(refused)
+    }
+
+    fn recall_home(&self, account: &Target<'_>) -> Option<Option<Arc<Home>>> {
+        match account {
+            Target::Did(did) => self.homes.recall(did),
+            Target::Handle(handle) => self.homes.recall_handle(handle),
+        }
+    }
+
+    async fn find_home(&self, account: &Target<'_>) -> Result<Option<Arc<Home>>, Unavailable> {
+        let found = match account {
+            Target::Did(did) => self.homes.find(did).await,
+            Target::Handle(handle) => self.homes.find_by_handle(handle).await,
+        };
+        found.map_err(|cause| {
+            tracing::warn!(cause = &cause as &dyn std::error::Error, "a home could not be looked up");
+            Unavailable
+        })
+    }
+
+    fn host(&self, id: &HostId) -> Option<Arc<Host>> {
+        self.fleet.host(id)
+    }
+
+    fn count(&self, client: IpAddr, host: Option<&str>) -> Result<(), OverLimit> {
+        let now = self.clock.now();
+        match self.limits.request(client, host, now) {
+            Some(verdict) if !verdict.allowed => {
+                Err(OverLimit { retry_after: verdict.retry_after(now), verdict })
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+fn refused(error: sessions::TokenError) -> TokenError {
+    use sessions::TokenError as E;
+    match error {
+        E::Malformed | E::Invalid(_) => TokenError::Invalid,
+        E::Expired | E::Revoked => TokenError::Expired,
+        E::Storage(cause) => {
+            tracing::warn!(cause = &cause as &dyn std::error::Error, "a token could not be checked");
+            TokenError::Unavailable
+        }
+    }
+}
