@@ -23,7 +23,7 @@ use crate::edge::{self, By, Edge, Tally};
 use crate::fleet::Fleet;
 use crate::fleet::front::{Front, FrontSettings, Prober};
 use crate::http::{Doors, Readiness, Trusted, ops_router, own_routes, well_known, with_layers, xrpc};
-use crate::telemetry::Metrics;
+use crate::telemetry::metrics::Metrics;
 use crate::telemetry::metrics::{CONNECTIONS, CONNECTIONS_REFUSED, REQUESTS};
 use crate::{accounts, chores};
 use neighbours::Rooms;
