@@ -30,20 +30,19 @@ impl<V: Clone + Send + Sync + 'static> Flights<V> {
     {
         let flight = {
             let mut under_way = self.under_way.lock().unwrap_or_else(PoisonError::into_inner);
-            match under_way.by_key.get(key) {
-                Some((_, flight)) => flight.clone(),
-                None => {
-                    under_way.next += 1;
-                    let number = under_way.next;
-                    let landing = Landing { flights: self.clone(), key: key.to_owned(), number };
-                    let task = tokio::spawn(async move {
-                        let _landing = landing;
-                        look_up.await
-                    });
-                    let flight = task.map(Result::ok).boxed().shared();
-                    under_way.by_key.insert(key.to_owned(), (number, flight.clone()));
-                    flight
-                }
+            if let Some((_, flight)) = under_way.by_key.get(key) {
+                flight.clone()
+            } else {
+                under_way.next += 1;
+                let number = under_way.next;
+                let landing = Landing { flights: self.clone(), key: key.to_owned(), number };
+                let task = tokio::spawn(async move {
+                    let _landing = landing;
+                    look_up.await
+                });
+                let flight = task.map(Result::ok).boxed().shared();
+                under_way.by_key.insert(key.to_owned(), (number, flight.clone()));
+                flight
             }
         };
         flight.await

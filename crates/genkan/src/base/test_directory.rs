@@ -107,8 +107,8 @@ async fn answer(state: Arc<Mutex<State>>, request: Request<Incoming>) -> Result<
         Fault::Slow(delay) => tokio::time::sleep(delay).await,
         Fault::None | Fault::AcceptThenCut => {}
     }
-    let (did, rest) =
-        path.trim_start_matches('/').split_once('/').unwrap_or((path.trim_start_matches('/'), ""));
+    let path = path.trim_start_matches('/');
+    let (did, rest) = path.split_once('/').unwrap_or((path, ""));
     let (status, said) = if head.method == Method::POST {
         let written = write(&mut state.lock().unwrap(), did, &body);
         if matches!(fault, Fault::AcceptThenCut) {

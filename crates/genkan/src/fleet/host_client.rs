@@ -7,7 +7,6 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use genkan_protocol::crypto::PublicKey;
-use genkan_protocol::did_document::DidDocument;
 use genkan_protocol::plc::Operation;
 use genkan_protocol::syntax::{Did, Handle};
 use http::header::{AUTHORIZATION, CONTENT_TYPE};
@@ -72,19 +71,8 @@ pub(crate) struct Description {
 
 /// What a host knows of an account.
 #[derive(Clone, Debug, Deserialize)]
-#[serde(rename_all = "camelCase")]
 pub(crate) struct AccountInfo {
-    pub(crate) did: Did,
     pub(crate) handle: String,
-    pub(crate) deactivated_at: Option<String>,
-}
-
-/// An account that a host has just made. Its session tokens are of no use and not kept.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub(crate) struct Created {
-    pub(crate) did: Did,
-    pub(crate) did_doc: Option<DidDocument>,
 }
 
 /// A change of an account's status on its host.
@@ -135,17 +123,17 @@ impl HostClient {
             .map_err(|_| HostError::Garbage("a signing key that is none".into()))
     }
 
+    /// The session tokens that come back are of no use and not kept.
     pub(crate) async fn create_account(
         &self,
         host: &Host,
         did: &Did,
         handle: &Handle,
         operation: &Operation,
-    ) -> Result<Created, HostError> {
+    ) -> Result<(), HostError> {
         let body = json!({ "did": did, "handle": handle, "plcOp": operation });
         let path = "com.atproto.server.createAccount";
-        let answer = self.call(&host.origin, Method::POST, path, Some(body), &Credential::None).await?;
-        read(&answer)
+        self.call(&host.origin, Method::POST, path, Some(body), &Credential::None).await.map(drop)
     }
 
     /// `None`: the host has no such account.
@@ -180,16 +168,17 @@ impl HostClient {
         did: &Did,
         change: &StatusChange,
     ) -> Result<(), HostError> {
-        let mut body = json!({ "subject": { "$type": "com.atproto.admin.defs#repoRef", "did": did } });
-        match change {
-            StatusChange::Deactivated(applied) => body["deactivated"] = json!({ "applied": applied }),
+        let (what, value) = match change {
+            StatusChange::Deactivated(applied) => ("deactivated", json!({ "applied": applied })),
             StatusChange::TakenDown { applied, reference: Some(reference) } => {
-                body["takedown"] = json!({ "applied": applied, "ref": reference });
+                ("takedown", json!({ "applied": applied, "ref": reference }))
             }
             StatusChange::TakenDown { applied, reference: None } => {
-                body["takedown"] = json!({ "applied": applied })
+                ("takedown", json!({ "applied": applied }))
             }
-        }
+        };
+        let body =
+            json!({ "subject": { "$type": "com.atproto.admin.defs#repoRef", "did": did }, what: value });
         self.administer(host, "com.atproto.admin.updateSubjectStatus", body).await
     }
 

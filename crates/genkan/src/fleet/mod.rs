@@ -20,12 +20,12 @@ pub(crate) mod testing;
 
 pub(crate) use examination::{Examination, Examiner, Expected, Finding, Proof, Subject, Verdict};
 pub(crate) use health::{LastProbe, ProbeSettings, watch};
-pub(crate) use host::{Health, Host, HostState};
-pub(crate) use host_client::{AccountInfo, Created, Description, HostClient, HostError, StatusChange};
+pub(crate) use host::{Host, HostState};
+pub(crate) use host_client::{HostClient, HostError, StatusChange};
 pub(crate) use host_id::HostId;
-pub(crate) use placement::{Against, Explanation};
+pub(crate) use placement::Explanation;
 pub(crate) use register::{Admission, Changes, Prepared};
-pub(crate) use registry::{Fleet, NoRoom};
+pub(crate) use registry::Fleet;
 
 /// Why the fleet could not be read or changed.
 #[derive(Debug, thiserror::Error)]

@@ -93,7 +93,7 @@ pub(crate) fn choose(explanations: &[Explanation], draw: f64) -> Option<&Arc<Hos
         left -= one.chance;
     }
     // Chances add up to 1 but for rounding.
-    taking_part().last().map(|one| &one.candidate.host)
+    taking_part().next_back().map(|one| &one.candidate.host)
 }
 
 #[expect(clippy::cast_precision_loss, reason = "weights of all hosts together are far below 2^52")]
@@ -105,7 +105,7 @@ const fn total_as_float(total: u64) -> f64 {
 mod tests {
     use super::*;
     use crate::base::Timestamp;
-    use crate::fleet::Health;
+    use crate::fleet::host::Health;
 
     fn candidate(id: &str, change: impl FnOnce(&mut Host)) -> Candidate {
         let at = Timestamp::from_millis(0);

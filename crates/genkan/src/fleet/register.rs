@@ -23,6 +23,7 @@ pub(crate) struct Admission {
 }
 
 /// What the operator may change; `None`: as it is.
+#[expect(clippy::option_option, reason = "outer: whether to change it; inner: the limit, or none")]
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Changes {
     pub(crate) state: Option<HostState>,
@@ -211,7 +212,7 @@ mod tests {
     use crate::base::{Clock, Timestamp};
     use crate::db::feed::Feed;
     use crate::db::{Db, on_each_database};
-    use crate::fleet::Against;
+    use crate::fleet::placement::Against;
     use crate::keys::Ring;
 
     on_each_database!(

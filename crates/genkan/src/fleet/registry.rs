@@ -141,13 +141,13 @@ impl Fleet {
         let mut hosts = Vec::new();
         for row in rows.into_iter().filter(|row| row.state != HostState::Prepared) {
             let known = before.by_id.get(row.id.as_str()).map(|host| Arc::clone(&host.health));
-            let probed = probes.iter().find(|probe| probe.host_id == row.id).map(health_of);
-            let health = known.or(probed).unwrap_or_else(|| Arc::new(unknown_health(self.inner.clock.now())));
+            let seen = probes.iter().find(|last| last.host_id == row.id).map(health_of);
+            let health = known.or(seen).unwrap_or_else(|| Arc::new(unknown_health(self.inner.clock.now())));
             hosts.push(Arc::new(self.host_of(row, health)?));
         }
-        let by_id = hosts.iter().map(|host| (host.id.clone(), Arc::clone(host))).collect();
-        let by_did = hosts.iter().map(|host| (host.did.clone(), Arc::clone(host))).collect();
-        let snapshot = Arc::new(Snapshot { hosts: hosts.into(), by_id, by_did });
+        let named = hosts.iter().map(|host| (host.id.clone(), Arc::clone(host))).collect();
+        let addressed = hosts.iter().map(|host| (host.did.clone(), Arc::clone(host))).collect();
+        let snapshot = Arc::new(Snapshot { hosts: hosts.into(), by_id: named, by_did: addressed });
         *self.inner.snapshot.write().unwrap_or_else(PoisonError::into_inner) = snapshot;
         Ok(())
     }
@@ -213,5 +213,5 @@ fn step(host: &Host) -> Option<Duration> {
 /// `purpose` of the sealed admin passwords.
 pub(super) const PASSWORD_SEALED_AS: &str = "hosts.admin_password";
 /// So much of its rate a host may get at once.
-const BURST: Duration = Duration::from_secs(60);
+const BURST: Duration = Duration::from_mins(1);
 const RETRY: Duration = Duration::from_secs(1);

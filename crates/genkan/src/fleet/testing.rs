@@ -18,7 +18,8 @@ use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
-use super::{Health, Host, HostClient, HostState};
+use super::host::Health;
+use super::{Host, HostClient, HostState};
 use crate::base::fetch::Trusted;
 use crate::base::{Clock, Origin, Secret};
 
@@ -38,7 +39,6 @@ pub(crate) struct State {
     pub(crate) accounts: HashMap<String, String>,
     /// `did:key` to private key.
     pub(crate) reserved: HashMap<String, K256PrivateKey>,
-    pub(crate) asked: Vec<String>,
     pub(crate) fault: HostFault,
 }
 
@@ -64,7 +64,6 @@ impl FakeHost {
             version: "0.5.35".to_owned(),
             accounts: HashMap::new(),
             reserved: HashMap::new(),
-            asked: Vec::new(),
             fault: HostFault::None,
         }));
         let served = Arc::clone(&state);
@@ -84,10 +83,6 @@ impl FakeHost {
 
     pub(crate) fn with<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
         change(&mut self.state.lock().unwrap())
-    }
-
-    pub(crate) fn asked(&self, method: &str) -> usize {
-        self.with(|state| state.asked.iter().filter(|asked| *asked == method).count())
     }
 
     /// As the fleet has it.
@@ -140,11 +135,7 @@ async fn answer(
     let authorization =
         head.headers.get("authorization").map_or("", |value| value.to_str().unwrap()).to_owned();
     let method = head.uri.path().trim_start_matches("/xrpc/").to_owned();
-    let fault = {
-        let mut state = state.lock().unwrap();
-        state.asked.push(method.clone());
-        state.fault
-    };
+    let fault = { state.lock().unwrap().fault };
     if fault == HostFault::Closed {
         return Err(std::io::Error::other("closed"));
     }

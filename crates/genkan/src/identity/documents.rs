@@ -70,8 +70,10 @@ async fn at_its_host(guarded: &Guarded, did: &Did) -> Result<DidDocument, Error>
     }
     let scheme = if host == "localhost" || host.starts_with("localhost:") { "http" } else { "https" };
     let url = format!("{scheme}://{host}/.well-known/did.json");
-    let answer =
-        guarded.get(&url, "application/did+ld+json, application/json", &LIMITS).await.map_err(strange)?;
+    let answer = guarded
+        .get(&url, "application/did+ld+json, application/json", &LIMITS)
+        .await
+        .map_err(|error| strange(&error))?;
     match answer.status {
         StatusCode::OK => serde_json::from_slice(&answer.body)
             .map_err(|_| Error::Unusable("what its host gives is no DID document".into())),
@@ -81,7 +83,7 @@ async fn at_its_host(guarded: &Guarded, did: &Did) -> Result<DidDocument, Error>
 }
 
 /// What a stranger's failure means for a look-up.
-pub(super) fn strange(error: GuardedError) -> Error {
+pub(super) fn strange(error: &GuardedError) -> Error {
     match error {
         GuardedError::NoSuchName => Error::NotFound("name"),
         GuardedError::Refused(_)

@@ -54,11 +54,6 @@ impl HandlePolicy {
         Self { domains, reserved: built_in.chain(own).collect(), development }
     }
 
-    /// The domains under which handles are given out.
-    pub(crate) fn domains(&self) -> &[String] {
-        &self.domains
-    }
-
     /// Whether the handle is ours to answer for: under one of our domains.
     pub(crate) fn is_service_handle(&self, handle: &Handle) -> bool {
         self.domains.iter().any(|domain| handle.is_under(domain))

@@ -30,10 +30,6 @@ impl Handles {
         let look_up = look_up(self.dns.clone(), self.guarded.clone(), handle.clone());
         self.memory.get(handle.as_str(), freshness, look_up).await
     }
-
-    pub(crate) fn forget(&self, handle: &str) {
-        self.memory.forget(handle);
-    }
 }
 
 async fn look_up(dns: Dns, guarded: Guarded, handle: Handle) -> Result<Did, Error> {
@@ -59,8 +55,7 @@ async fn look_up(dns: Dns, guarded: Guarded, handle: Handle) -> Result<Did, Erro
 fn choose(by_dns: Result<Did, Error>, by_site: Result<Did, Error>) -> Result<Did, Error> {
     match (by_dns, by_site) {
         (Ok(did), _) | (Err(Error::NotFound(_) | Error::Passing(_)), Ok(did)) => Ok(did),
-        (Err(Error::NotFound(_)), Err(error)) => Err(error),
-        (Err(error), _) => Err(error),
+        (Err(Error::NotFound(_)), Err(error)) | (Err(error), _) => Err(error),
     }
 }
 
@@ -82,7 +77,7 @@ async fn by_dns(dns: &Dns, handle: &Handle) -> Result<Did, Error> {
 
 async fn by_site(guarded: &Guarded, handle: &Handle) -> Result<Did, Error> {
     let url = format!("https://{handle}/.well-known/atproto-did");
-    let answer = guarded.get(&url, "text/plain", &LIMITS).await.map_err(strange)?;
+    let answer = guarded.get(&url, "text/plain", &LIMITS).await.map_err(|error| strange(&error))?;
     match answer.status {
         StatusCode::OK => {
             let text = std::str::from_utf8(&answer.body).unwrap_or_default();

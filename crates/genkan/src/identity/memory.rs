@@ -113,9 +113,9 @@ impl<V> std::fmt::Debug for Memory<V> {
     }
 }
 
-const POSITIVE: Duration = Duration::from_secs(10 * 60);
-const NEGATIVE: Duration = Duration::from_secs(60);
-const STALE: Duration = Duration::from_secs(24 * 60 * 60);
+const POSITIVE: Duration = Duration::from_mins(10);
+const NEGATIVE: Duration = Duration::from_mins(1);
+const STALE: Duration = Duration::from_hours(24);
 
 #[cfg(test)]
 mod tests {
@@ -163,14 +163,14 @@ mod tests {
     async fn remembers_what_is_there_for_minutes_and_what_is_not_for_one() {
         let trial = Trial::new();
         assert_eq!(trial.ask(Freshness::Remembered, Ok(1)).await, Ok(1));
-        trial.wait(POSITIVE - Duration::from_millis(1));
+        trial.wait(POSITIVE.saturating_sub(Duration::from_millis(1)));
         assert_eq!(trial.ask(Freshness::Remembered, Ok(2)).await, Ok(1));
         trial.wait(Duration::from_millis(1));
         assert_eq!(
             trial.ask(Freshness::Remembered, Err(Error::NotFound("DID"))).await,
             Err(Error::NotFound("DID"))
         );
-        trial.wait(NEGATIVE - Duration::from_millis(1));
+        trial.wait(NEGATIVE.saturating_sub(Duration::from_millis(1)));
         assert!(trial.ask(Freshness::Remembered, Ok(3)).await.is_err());
         trial.wait(Duration::from_millis(1));
         assert_eq!(trial.ask(Freshness::Remembered, Ok(3)).await, Ok(3));

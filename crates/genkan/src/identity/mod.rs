@@ -7,16 +7,16 @@
 
 mod directory;
 mod documents;
-pub(crate) mod handle_policy;
+mod handle_policy;
 mod handles;
 mod memory;
 mod reserved;
 
 use std::sync::Arc;
 
-pub(crate) use directory::{Directory, DirectoryError, LogEntry, Submission};
+pub(crate) use directory::{Directory, DirectoryError, Submission};
 pub(crate) use documents::Documents;
-pub(crate) use handle_policy::{HandleKind, HandlePolicy, PolicyError};
+pub(crate) use handle_policy::{HandlePolicy, PolicyError};
 pub(crate) use handles::Handles;
 
 /// Everything of this room that others hold. Cheap to clone.

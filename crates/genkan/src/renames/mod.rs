@@ -146,5 +146,5 @@ impl Renames {
 }
 
 /// Longer than all calls of one attempt together.
-const LEASE: Duration = Duration::from_secs(60);
+const LEASE: Duration = Duration::from_mins(1);
 const AT_ONCE: i64 = 100;

@@ -8,6 +8,7 @@ use genkan_protocol::syntax::Did;
 use super::sql::{self, Rename, Step};
 use super::{Error, Renames};
 use crate::accounts;
+use crate::fleet::Host;
 use crate::identity::{DirectoryError, Submission};
 
 /// How far a change has come.
@@ -110,6 +111,10 @@ async fn tell_host(of: &Renames, did: &Did, rename: &Rename) -> Result<Settled, 
         tokio::time::sleep(pause).await;
         match of.with.hosts.update_account_handle(&host, did, &rename.handle).await {
             Ok(()) => return finish(of, rename).await,
+            // Its answer may be all that was lost.
+            Err(error) if error.may_be_done() && has_it(of, &host, did, rename).await => {
+                return finish(of, rename).await;
+            }
             Err(error) => {
                 // Another replica's front may remember the old document for a moment.
                 let too_early = why_too_early(&error.to_string());
@@ -128,6 +133,11 @@ async fn tell_host(of: &Renames, did: &Did, rename: &Rename) -> Result<Settled, 
     );
     put_off(of, rename, &why).await?;
     Ok(Settled::HostLater)
+}
+
+async fn has_it(of: &Renames, host: &Host, did: &Did, rename: &Rename) -> bool {
+    let known = of.with.hosts.account_info(host, did).await;
+    matches!(known, Ok(Some(account)) if account.handle == rename.handle.as_str())
 }
 
 fn why_too_early(error: &str) -> bool {

@@ -162,7 +162,7 @@ async fn settle_recorded(of: &SignUps, did: &Did, host: &Arc<Host>, first: First
     let mut refusal = None;
     if matches!(first, First::Send) {
         match of.with.hosts.create_account(host, did, &handle, &operation(&sign_up.operation, did)?).await {
-            Ok(_) => return finish(of, &sign_up, did).await.map(Sent::Settled),
+            Ok(()) => return finish(of, &sign_up, did).await.map(Sent::Settled),
             Err(HostError::Unreachable(cause)) => {
                 tracing::warn!(host.id = %host.id, cause = &*cause, "a host was not reached for a new account");
                 return Ok(Sent::Never);

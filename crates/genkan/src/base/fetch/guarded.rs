@@ -113,7 +113,8 @@ impl Guarded {
         request: Request<Bytes>,
         limits: &Limits,
     ) -> Result<Answer, GuardedError> {
-        tokio::time::timeout(limits.total, self.follow(request, limits))
+        // Boxed: a TLS handshake's state is large, and every caller would carry it.
+        tokio::time::timeout(limits.total, Box::pin(self.follow(request, limits)))
             .await
             .map_err(|_| GuardedError::Slow)?
     }

@@ -30,13 +30,5 @@ pub(crate) struct Answer {
     pub(crate) body: Bytes,
 }
 
-impl Answer {
-    /// The media type without parameters, lower-case.
-    pub(crate) fn media_type(&self) -> String {
-        let value = self.headers.get(http::header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
-        value.and_then(|value| value.split(';').next()).unwrap_or_default().trim().to_ascii_lowercase()
-    }
-}
-
 /// What we call ourselves towards others.
 const USER_AGENT: &str = concat!("genkan/", env!("CARGO_PKG_VERSION"));

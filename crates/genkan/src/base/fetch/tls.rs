@@ -21,7 +21,7 @@ pub(crate) struct TlsError {
 
 /// The settings for every outbound TLS connection: HTTP/1.1, the built-in roots and those in `extra_ca_file` (PEM).
 pub(crate) fn client_config(extra_ca_file: Option<&Path>) -> Result<Arc<ClientConfig>, TlsError> {
-    let mut roots = RootCertStore::from_iter(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
+    let mut roots = RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
     if let Some(path) = extra_ca_file {
         for certificate in read_certificates(path)? {
             let problem = |cause: &dyn std::fmt::Display| TlsError {

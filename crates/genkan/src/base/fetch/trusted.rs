@@ -136,11 +136,9 @@ mod tests {
 
     #[tokio::test]
     async fn takes_any_status_with_its_body() {
-        let url =
-            once("HTTP/1.1 418 x\r\ncontent-type: Text/Plain; a=b\r\ncontent-length: 2\r\n\r\nhi").await;
+        let url = once("HTTP/1.1 418 x\r\ncontent-length: 2\r\n\r\nhi").await;
         let answer = get(&url).await.unwrap();
         assert_eq!((answer.status.as_u16(), &*answer.body), (418, &b"hi"[..]));
-        assert_eq!(answer.media_type(), "text/plain");
     }
 
     #[tokio::test]

@@ -226,7 +226,7 @@ async fn list(app: &App, context: &Context) -> Result<(), Failure> {
 }
 
 async fn show(app: &App, context: &Context, name: &str, probe: bool) -> Result<(), Failure> {
-    let host = host(app, name).await?;
+    let host = host(app, name)?;
     let (counts, probes) = (counts(app).await?, app.fleet.last_probes().await.map_err(failed(name))?);
     let recorded = print::Shown::of(&host, &counts, probes.get(&host.id));
     if !probe {
@@ -267,7 +267,7 @@ async fn change(
     done: &str,
 ) -> Result<(), Failure> {
     app.fleet.change(&HostId::from(name), changes).await.map_err(failed(name))?;
-    let host = host(app, name).await?;
+    let host = host(app, name)?;
     let shown = print::Shown::of(&host, &counts(app).await?, None);
     Ok(context.output.print(&shown, |_| format!("{name} {done}."))?)
 }
@@ -297,18 +297,13 @@ fn examiner(app: &App) -> Examiner {
         public_url: app.config.service.public_url.clone(),
         service_did: app.config.service.did.clone(),
         handle_domains: app.config.service.handle_domains.clone(),
-        front_url: app
-            .config
-            .directory
-            .front_url
-            .clone()
-            .filter(|_| app.config.directory.front_listen.is_some()),
+        front_url: app.config.directory.front_url.clone(),
         directory_url: app.config.directory.url.clone(),
     };
     Examiner::new(app.hosts.clone(), app.ring.clone(), expected, app.clock.clone())
 }
 
-async fn host(app: &App, name: &str) -> Result<std::sync::Arc<fleet::Host>, Failure> {
+fn host(app: &App, name: &str) -> Result<std::sync::Arc<fleet::Host>, Failure> {
     match app.fleet.host(&HostId::from(name)) {
         Some(host) => Ok(host),
         None if app.ring.host_key(name).is_some() => Err(failed(name)(fleet::Error::OnlyPrepared).into()),

@@ -141,16 +141,17 @@ impl Listed {
 #[derive(Serialize)]
 pub(super) struct Settings {
     name: String,
-    settings: Map<String, Value>,
+    #[serde(rename = "settings")]
+    by_name: Map<String, Value>,
     #[serde(skip)]
     ordered: Vec<(&'static str, String)>,
 }
 
 impl Settings {
     pub(super) fn of(name: &str, ordered: Vec<(&'static str, String)>) -> Self {
-        let settings =
+        let by_name =
             ordered.iter().map(|(key, value)| ((*key).to_owned(), Value::from(value.clone()))).collect();
-        Self { name: name.to_owned(), settings, ordered }
+        Self { name: name.to_owned(), by_name, ordered }
     }
 
     pub(super) fn text(&self) -> String {

@@ -24,7 +24,7 @@ use http_body_util::Full;
 use crate::base::fetch::{Trusted, TrustedError};
 use crate::base::{Clock, Origin};
 use cache::{Cache, Page};
-pub(crate) use probe::{ProbeIdentity, Prober};
+pub(crate) use probe::Prober;
 
 /// Whether Genkan has an account or a sign-up of this DID. `Err`: it cannot be said now.
 pub(crate) type Knows = dyn Fn(Did) -> BoxFuture<'static, Result<bool, crate::db::Error>> + Send + Sync;

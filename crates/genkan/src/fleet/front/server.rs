@@ -105,7 +105,7 @@ impl Front {
 
 const CONNECTIONS: usize = 1024;
 /// Between two requests on one connection, and within a head.
-const IDLE: Duration = Duration::from_secs(60);
+const IDLE: Duration = Duration::from_mins(1);
 const BODY: Duration = Duration::from_secs(10);
 const GRACE: Duration = Duration::from_secs(5);
 const MAX_HEAD_BYTES: usize = 16 * 1024;

@@ -30,13 +30,13 @@ impl Stand {
             cache_entries: 100,
             cache_lifetime: LIFETIME,
         };
-        let knows = move |did: Did| -> BoxFuture<'static, Result<bool, crate::db::Error>> {
+        let whose = move |did: Did| -> BoxFuture<'static, Result<bool, crate::db::Error>> {
             let answer = known.contains(&did);
             Box::pin(async move { Ok(answer) })
         };
         let clock = Clock::Manual(Arc::clone(&hand));
         let prober = Prober::of_key([1; 32]);
-        let front = Front::new(settings, Trusted::new(None).unwrap(), clock, prober, Box::new(knows));
+        let front = Front::new(settings, Trusted::new(None).unwrap(), clock, prober, Box::new(whose));
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         tokio::spawn(front.clone().serve(listener, std::future::pending()));
