@@ -121,7 +121,6 @@ impl App {
             signup::Neighbours {
                 db: db.clone(),
                 clock: clock.clone(),
-                feed: feed.clone(),
                 accounts: accounts.clone(),
                 passwords: passwords.clone(),
                 sessions: sessions.clone(),

@@ -24,7 +24,7 @@ use crate::fleet::Fleet;
 use crate::fleet::front::{Front, FrontSettings, Prober};
 use crate::http::{Doors, Readiness, Trusted, ops_router, own_routes, well_known, with_layers, xrpc};
 use crate::telemetry::metrics::Metrics;
-use crate::telemetry::metrics::{CONNECTIONS, CONNECTIONS_REFUSED, REQUESTS};
+use crate::telemetry::metrics::{CONNECTIONS, CONNECTIONS_REFUSED, HOST_HEALTHY, REQUESTS};
 use crate::{accounts, chores};
 use neighbours::Rooms;
 
@@ -111,7 +111,7 @@ fn open_edge(app: &App) -> Result<Edge, StartError> {
         |error: std::io::Error| StartError::Listen { setting: "GENKAN_LISTEN", address, cause: error.kind() };
     let edge = Edge::open(address, doors).map_err(refused)?;
     tokio::spawn(know_hosts(app.fleet.clone(), trusted));
-    tokio::spawn(show_tallies(edge.tallies().to_vec(), app.metrics.clone()));
+    tokio::spawn(show_tallies(edge.tallies().to_vec(), app.fleet.clone(), app.metrics.clone()));
     Ok(edge)
 }
 
@@ -130,7 +130,7 @@ async fn know_hosts(fleet: Fleet, trusted: Trusted) {
 }
 
 /// Hands what the edge's threads count to the metrics.
-async fn show_tallies(tallies: Vec<Arc<Tally>>, metrics: Metrics) {
+async fn show_tallies(tallies: Vec<Arc<Tally>>, fleet: Fleet, metrics: Metrics) {
     loop {
         tokio::time::sleep(SHOW_TALLIES_EVERY).await;
         let sum = |count: &dyn Fn(&Tally) -> u64| tallies.iter().map(|tally| count(tally)).sum::<u64>();
@@ -139,6 +139,9 @@ async fn show_tallies(tallies: Vec<Arc<Tally>>, metrics: Metrics) {
                 let status = ["", "1xx", "2xx", "3xx", "4xx", "5xx"].get(class).copied().unwrap_or_default();
                 metrics.counter(&REQUESTS, &[door, status]).set(sum(&|tally| tally.answers(by, class)));
             }
+        }
+        for host in fleet.all().iter() {
+            metrics.gauge(&HOST_HEALTHY, &[host.id.as_str()]).set(i64::from(host.health.is_up()));
         }
         metrics.gauge(&CONNECTIONS, &[]).set(i64::try_from(sum(&Tally::open)).unwrap_or(i64::MAX));
         metrics.counter(&CONNECTIONS_REFUSED, &["no place"]).set(sum(&Tally::turned_away));

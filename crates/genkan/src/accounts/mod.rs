@@ -21,7 +21,7 @@ use crate::db::feed::{self, Feed, Kind};
 use crate::db::{Db, Tx};
 
 pub(crate) use caller::Caller;
-pub(crate) use email::{Email, EmailError};
+pub(crate) use email::Email;
 pub(crate) use homes::{Home, Homes};
 pub(crate) use password::{PasswordError, Passwords, Verdict};
 pub(crate) use types::{Account, NewAccount, Standing, State};
@@ -34,8 +34,6 @@ pub(crate) enum Error {
     HandleTaken,
     #[error("the e-mail address is taken")]
     EmailTaken,
-    #[error("the account is taken down")]
-    TakenDown,
     #[error(transparent)]
     Storage(#[from] crate::db::Error),
 }
@@ -69,11 +67,6 @@ impl Accounts {
     /// An open account by its DID.
     pub(crate) async fn find(&self, did: &str) -> Result<Option<Account>, Error> {
         Ok(sql::by_did(&self.db, did).await?.filter(Account::is_open))
-    }
-
-    /// An account by its DID, also while its sign-up is under way.
-    pub(crate) async fn find_even_creating(&self, did: &str) -> Result<Option<Account>, Error> {
-        Ok(sql::by_did(&self.db, did).await?)
     }
 
     /// An account by its handle, also while its sign-up is under way.

@@ -76,5 +76,5 @@ where
 }
 
 const SETTLE_EVERY: Duration = Duration::from_secs(3);
-const SWEEP_EVERY: Duration = Duration::from_secs(10 * 60);
+const SWEEP_EVERY: Duration = Duration::from_mins(10);
 const COUNT_EVERY: Duration = Duration::from_secs(30);

@@ -1,5 +1,7 @@
 //! `genkan account …`: looking at accounts, and how they stand.
 
+use std::fmt::Write as _;
+
 use clap::Subcommand;
 use serde::Serialize;
 
@@ -210,8 +212,9 @@ fn table(shown: &[Shown]) -> String {
     let mut out =
         format!("{:<handles$}  {:<32}  {:<hosts$}  {:<11}  CREATED\n", "HANDLE", "DID", "HOST", "STATUS");
     for one in shown {
-        out += &format!(
-            "{:<handles$}  {:<32}  {:<hosts$}  {:<11}  {}\n",
+        let _ = writeln!(
+            out,
+            "{:<handles$}  {:<32}  {:<hosts$}  {:<11}  {}",
             one.handle, one.did, one.host, one.status, one.created
         );
     }
@@ -229,7 +232,7 @@ fn describe(shown: &Shown) -> String {
         ("takedown", &shown.takedown_reference),
     ] {
         if let Some(value) = value {
-            out += &format!("{name:<8} {value}\n");
+            let _ = writeln!(out, "{name:<8} {value}");
         }
     }
     out

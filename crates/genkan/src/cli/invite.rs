@@ -1,5 +1,7 @@
 //! `genkan invite …`: codes that let people in while invites are required.
 
+use std::fmt::Write as _;
+
 use clap::Subcommand;
 use serde::Serialize;
 
@@ -109,7 +111,7 @@ fn table(shown: &[Shown]) -> String {
     let mut out = format!("{:<width$}  LEFT  CREATED                   FOR\n", "CODE");
     for one in shown {
         let left = if one.disabled { "off".to_owned() } else { format!("{}/{}", one.left, one.uses) };
-        out += &format!("{:<width$}  {left:<4}  {:<24}  {}\n", one.code, one.created, one.for_account);
+        let _ = writeln!(out, "{:<width$}  {left:<4}  {:<24}  {}", one.code, one.created, one.for_account);
     }
     out
 }

@@ -1,5 +1,7 @@
 //! `genkan key …`: the public halves of the keys. Private halves are never printed.
 
+use std::fmt::Write as _;
+
 use clap::Subcommand;
 use serde::Serialize;
 
@@ -53,7 +55,7 @@ fn text(shown: &Shown) -> String {
         shown.service_did, shown.rotation_key, shown.sealing_key_id
     );
     for host in &shown.hosts {
-        out += &format!("signs for {:<8} {}\n", host.host, host.signing_key);
+        let _ = writeln!(out, "signs for {:<8} {}", host.host, host.signing_key);
     }
     out
 }

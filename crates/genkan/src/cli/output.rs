@@ -17,10 +17,6 @@ impl Output {
         Self { json, colour }
     }
 
-    pub(crate) const fn is_json(self) -> bool {
-        self.json
-    }
-
     /// Prints the value as JSON, or the text made of it.
     pub(crate) fn print<T: Serialize>(
         self,

@@ -56,7 +56,7 @@ type Listener = Box<dyn Fn(&str) + Send + Sync>;
 
 /// Tells subscribers what was noted. Cheap to clone.
 #[derive(Clone)]
-pub struct Feed {
+pub(crate) struct Feed {
     inner: Arc<Inner>,
 }
 
@@ -163,7 +163,7 @@ const EVERY: Duration = Duration::from_secs(1);
 /// Older than this and memory is no longer believed: revocations bind within 5 s.
 const STALE: Duration = Duration::from_secs(4);
 const OVERLAP: Duration = Duration::from_secs(30);
-const KEEP: Duration = Duration::from_secs(10 * 60);
+const KEEP: Duration = Duration::from_mins(10);
 
 #[cfg(test)]
 mod tests {

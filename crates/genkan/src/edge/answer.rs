@@ -19,19 +19,19 @@ use crate::routing::{Refusal, table::Parameter};
 pub(super) struct Problem {
     status: StatusCode,
     name: &'static str,
-    message: String,
-    /// A header that belongs to it.
-    extra: Option<(HeaderName, HeaderValue)>,
-    over_limit: Option<Verdict>,
+    message: Box<str>,
+    /// What belongs to it besides.
+    extra: Option<Box<(HeaderName, HeaderValue)>>,
+    over_limit: Option<Box<Verdict>>,
 }
 
 impl Problem {
     pub(super) fn new(status: StatusCode, name: &'static str, message: impl Into<String>) -> Self {
-        Self { status, name, message: message.into(), extra: None, over_limit: None }
+        Self { status, name, message: message.into().into(), extra: None, over_limit: None }
     }
 
     fn with(self, name: HeaderName, value: &'static str) -> Self {
-        Self { extra: Some((name, HeaderValue::from_static(value))), ..self }
+        Self { extra: Some(Box::new((name, HeaderValue::from_static(value)))), ..self }
     }
 
     /// The path under `/xrpc/` names no method.
@@ -62,14 +62,6 @@ impl Problem {
             .with(ALLOW, VERBS)
     }
 
-    pub(super) const fn status(&self) -> StatusCode {
-        self.status
-    }
-
-    pub(super) const fn name(&self) -> &'static str {
-        self.name
-    }
-
     fn body(&self) -> String {
         serde_json::json!({ "error": self.name, "message": self.message }).to_string()
     }
@@ -83,8 +75,8 @@ impl Problem {
         headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
         headers.insert(ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static(EXPOSED));
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-        if let Some((name, value)) = self.extra {
-            headers.insert(name, value);
+        if let Some(extra) = self.extra {
+            headers.insert(extra.0, extra.1);
         }
         if let Some(verdict) = &self.over_limit {
             rate_headers::put(headers, verdict);
@@ -129,8 +121,8 @@ impl From<OverLimit> for Problem {
     fn from(over: OverLimit) -> Self {
         let message = "Too many requests, try again later";
         let mut problem = Self::new(StatusCode::TOO_MANY_REQUESTS, "RateLimitExceeded", message);
-        problem.extra = Some((RETRY_AFTER, over.retry_after.into()));
-        problem.over_limit = Some(over.verdict);
+        problem.extra = Some(Box::new((RETRY_AFTER, over.retry_after.into())));
+        problem.over_limit = Some(Box::new(over.verdict));
         problem
     }
 }

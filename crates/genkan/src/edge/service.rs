@@ -80,7 +80,7 @@ async fn route<N: Neighbours>(
     worker.neighbours().count(client, via.as_ref().map(|host| &*host.0))?;
     let aim = worker.forwarder().aim(way).await?;
     let far = (client != session.peer.address()).then(|| address::visitor(client));
-    let visitor = far.as_ref().unwrap_or(session.peer.visitor());
+    let visitor = far.as_ref().unwrap_or_else(|| session.peer.visitor());
     let sent = worker.forwarder().send(&aim, parts, body, visitor).await;
     if let Err(Error::Unreachable(cause)) = &sent {
         tracing::warn!(host.id = aim.host_name(), %cause, "a host could not be reached");

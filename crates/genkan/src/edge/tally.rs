@@ -30,8 +30,6 @@ pub(crate) enum By {
 }
 
 impl By {
-    pub(crate) const ALL: [Self; 3] = [Self::Host, Self::Genkan, Self::Edge];
-
     pub(crate) const fn as_str(self) -> &'static str {
         match self {
             Self::Host => "host",
@@ -45,10 +43,6 @@ impl Tally {
     /// Requests by who answered and by the first digit of the status, 1 to 5.
     pub(crate) fn answers(&self, by: By, class: usize) -> u64 {
         self.row(by).get(class).map_or(0, |count| count.load(Ordering::Relaxed))
-    }
-
-    pub(crate) fn admitted(&self) -> u64 {
-        self.admitted.load(Ordering::Relaxed)
     }
 
     pub(crate) fn turned_away(&self) -> u64 {

@@ -48,7 +48,7 @@ impl ClientWire {
                 self.pulse.blocked_since.set(Some(Instant::now()));
             }
             Poll::Ready(Ok(_)) if self.pulse.blocked_since.get().is_some() => {
-                self.pulse.blocked_since.set(None)
+                self.pulse.blocked_since.set(None);
             }
             _ => {}
         }

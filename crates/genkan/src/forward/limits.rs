@@ -38,7 +38,7 @@ impl Default for Limits {
         Self {
             connect: Duration::from_secs(5),
             answer_head: Duration::from_secs(30),
-            answer_head_after_upload: Duration::from_secs(120),
+            answer_head_after_upload: Duration::from_mins(2),
             idle: Duration::from_secs(30),
             slow_grace: Duration::from_secs(10),
             slow_rate: 1024,

@@ -72,6 +72,7 @@ pub(super) struct Upstream {
     dialler: Dialler,
     limits: Rc<Limits>,
     /// The last one used is the first one lent.
+    #[expect(clippy::vec_box, reason = "a link moves between here and a request as one pointer")]
     spare: RefCell<Vec<Box<Link>>>,
     under_way: Cell<usize>,
 }

@@ -50,8 +50,8 @@ fn password(headers: &HeaderMap) -> Result<Secret<String>, XrpcError> {
 
 /// In constant time, whatever the lengths.
 fn same(known: &Secret<String>, given: &Secret<String>) -> bool {
-    let digest = |secret: &Secret<String>| Sha256::digest(secret.expose().as_bytes());
-    !known.expose().is_empty() && bool::from(digest(known).as_slice().ct_eq(digest(given).as_slice()))
+    let digest = |secret: &Secret<String>| -> [u8; 32] { Sha256::digest(secret.expose().as_bytes()).into() };
+    !known.expose().is_empty() && bool::from(digest(known).ct_eq(&digest(given)))
 }
 
 fn refused() -> XrpcError {

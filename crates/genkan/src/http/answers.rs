@@ -25,7 +25,6 @@ impl From<accounts::Error> for XrpcError {
             E::EmailTaken => {
                 Self::invalid("This email address is already in use, please use a different email.")
             }
-            E::TakenDown => unauthorized("AccountTakedown", "Account has been taken down"),
             E::Storage(cause) => cause.into(),
         }
     }

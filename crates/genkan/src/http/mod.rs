@@ -27,7 +27,9 @@ pub(crate) use client_address::{ClientAddr, Trusted, ViaHost};
 pub(crate) use health::Readiness;
 pub(crate) use json::{XrpcInput, XrpcQuery};
 pub(crate) use ops::ops_router;
-pub(crate) use router::{Counted, Doors, RequestId, own_routes, with_layers};
+#[cfg(test)]
+pub(crate) use router::Counted;
+pub(crate) use router::{Doors, RequestId, own_routes, with_layers};
 pub(crate) use verbs::{procedure, query};
 
 #[cfg(test)]

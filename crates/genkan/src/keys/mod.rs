@@ -9,7 +9,7 @@ mod ring;
 mod sealing;
 mod sql;
 
-pub(crate) use ring::{HostKey, Ring};
+pub(crate) use ring::Ring;
 pub use sealing::sealing_key_file;
 
 /// Why the keys cannot be used. Start-up trouble, in words for the operator.

@@ -80,7 +80,7 @@ impl Ring {
             match row.purpose {
                 Purpose::PlcRotation => known_rotation = Some(open_private(&sealer, row)?),
                 Purpose::Internal => {
-                    internal = <[u8; 32]>::try_from(open_bytes(&sealer, row)?.as_slice()).ok()
+                    internal = <[u8; 32]>::try_from(open_bytes(&sealer, row)?.as_slice()).ok();
                 }
                 Purpose::HostSigning => {}
             }
@@ -224,8 +224,15 @@ fn seal_pair(sealer: &Sealer, purpose: Purpose, subject: &str, key: &K256Private
 
 fn seal_row(sealer: &Sealer, purpose: Purpose, subject: &str, public: &str, plain: &[u8]) -> KeyRow {
     let id = random::id();
-    let sealed = sealer.seal(SEALED_AS, &id, plain);
-    KeyRow { id, purpose, subject: subject.to_owned(), public: public.to_owned(), sealed, current: true }
+    let closed = sealer.seal(SEALED_AS, &id, plain);
+    KeyRow {
+        id,
+        purpose,
+        subject: subject.to_owned(),
+        public: public.to_owned(),
+        sealed: closed,
+        current: true,
+    }
 }
 
 fn open_bytes(sealer: &Sealer, row: &KeyRow) -> Result<Zeroizing<Vec<u8>>, Error> {

@@ -51,7 +51,7 @@ impl From<accounts::Error> for Error {
         use accounts::Error as E;
         match cause {
             E::HandleTaken | E::EmailTaken => Self::Taken,
-            E::NotFound | E::TakenDown => Self::NoAccount,
+            E::NotFound => Self::NoAccount,
             E::Storage(cause) => Self::Storage(cause),
         }
     }

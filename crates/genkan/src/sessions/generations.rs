@@ -100,12 +100,9 @@ mod tests {
         many_at_once_have_one_successor
     );
 
-    const HOUR: Duration = Duration::from_secs(3600);
-    const LIFETIMES: Lifetimes = Lifetimes {
-        access: HOUR,
-        refresh: Duration::from_secs(90 * 24 * 3600),
-        grace: Duration::from_secs(2 * 3600),
-    };
+    const HOUR: Duration = Duration::from_hours(1);
+    const LIFETIMES: Lifetimes =
+        Lifetimes { access: HOUR, refresh: Duration::from_hours(90 * 24), grace: Duration::from_hours(2) };
     const START: Timestamp = Timestamp::from_millis(1_000_000_000);
 
     async fn use_at(db: &Db, generation: i64, now: Timestamp) -> Turn {

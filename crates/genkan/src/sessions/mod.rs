@@ -71,7 +71,6 @@ impl From<crate::accounts::Error> for Error {
         use crate::accounts::Error as E;
         match cause {
             E::Storage(cause) => Self::Storage(cause),
-            E::TakenDown => Self::TakenDown,
             E::NotFound | E::HandleTaken | E::EmailTaken => Self::WrongPassword,
         }
     }
@@ -285,11 +284,6 @@ impl Sessions {
             self.feed.tell(Kind::Session, session);
         }
     }
-
-    /// An access token with full reach, for what Genkan itself does on a host in an account's name.
-    pub(crate) fn own_token(&self, account: &Account) -> Result<Secret<String>, Error> {
-        self.mint.own_access(account, self.clock.now())
-    }
 }
 
 /// Sessions that ended in a transaction.
@@ -297,12 +291,6 @@ impl Sessions {
 #[derive(Debug)]
 pub(crate) struct Ended {
     sessions: Vec<String>,
-}
-
-impl Ended {
-    pub(crate) fn count(&self) -> usize {
-        self.sessions.len()
-    }
 }
 
 /// Removes sessions and generations that nothing can use any more.
@@ -317,4 +305,4 @@ pub(crate) async fn sweep(db: &Db, now: Timestamp) -> crate::db::Result<u64> {
 /// The generation of a session's first refresh token.
 const FIRST: i64 = 0;
 /// An ended session is kept until its last access token has expired, whatever its lifetime.
-const KEEP_ENDED: Duration = Duration::from_secs(48 * 60 * 60);
+const KEEP_ENDED: Duration = Duration::from_hours(48);

@@ -1,7 +1,6 @@
 //! Minting token pairs, and reading refresh tokens back.
 
 use std::fmt;
-use std::time::Duration;
 
 use genkan_protocol::jwt;
 use genkan_protocol::jwt::session::{AccessClaims, RefreshClaims, Scope, Token};
@@ -71,14 +70,9 @@ impl Mint {
             jti: format!("{session}.{generation}"),
         };
         Ok(Tokens {
-            access: self.access(account, scope, session, now, self.lifetimes.access)?,
+            access: self.access(account, scope, session, now)?,
             refresh: Secret::new(jwt::session::sign_refresh(&key.private, Some(&key.id), &refresh)),
         })
-    }
-
-    /// A short token of no session, for what Genkan does itself.
-    pub(super) fn own_access(&self, account: &Account, now: Timestamp) -> Result<Secret<String>, Error> {
-        self.access(account, Scope::Access, "genkan", now, OWN_LIFETIME)
     }
 
     fn access(
@@ -87,7 +81,6 @@ impl Mint {
         scope: Scope,
         session: &str,
         now: Timestamp,
-        lifetime: Duration,
     ) -> Result<Secret<String>, Error> {
         let host = self.fleet.host(&account.host).ok_or_else(|| no_home(&account.host))?;
         let key = self.ring.host_key(account.host.as_str()).ok_or_else(|| no_home(&account.host))?;
@@ -96,7 +89,7 @@ impl Mint {
             sub: account.did.clone(),
             aud: host.did.as_str().to_owned(),
             iat: now.as_seconds(),
-            exp: now.plus(lifetime).as_seconds(),
+            exp: now.plus(self.lifetimes.access).as_seconds(),
             jti: format!("{session}.{}", random::id()),
         };
         Ok(Secret::new(jwt::session::sign_access(&key.private, &claims)))
@@ -137,6 +130,3 @@ pub(super) fn not_verified(cause: jwt::Error) -> TokenError {
 fn no_home(host: &HostId) -> Error {
     Error::NoHome(host.to_string())
 }
-
-/// Long enough for one call to a host.
-const OWN_LIFETIME: Duration = Duration::from_secs(60);

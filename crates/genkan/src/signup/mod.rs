@@ -17,7 +17,6 @@ use genkan_protocol::jwt::session::Scope;
 use crate::accounts::{self, Account, Accounts, PasswordError, Passwords, Standing, invite};
 use crate::base::{Clock, Timestamp, random};
 use crate::db::Db;
-use crate::db::feed::Feed;
 use crate::fleet::{Fleet, HostClient};
 use crate::identity::Directory;
 use crate::keys::Ring;
@@ -63,7 +62,7 @@ impl From<accounts::Error> for Error {
     fn from(cause: accounts::Error) -> Self {
         use accounts::Error as E;
         match cause {
-            E::HandleTaken | E::TakenDown | E::NotFound => Self::HandleTaken,
+            E::HandleTaken | E::NotFound => Self::HandleTaken,
             E::EmailTaken => Self::EmailTaken,
             E::Storage(cause) => Self::Storage(cause),
         }
@@ -84,7 +83,6 @@ impl From<PasswordError> for Error {
 pub(crate) struct Neighbours {
     pub(crate) db: Db,
     pub(crate) clock: Clock,
-    pub(crate) feed: Feed,
     pub(crate) accounts: Accounts,
     pub(crate) passwords: Passwords,
     pub(crate) sessions: Sessions,
@@ -231,7 +229,7 @@ impl SignUps {
 }
 
 /// How long the same request again leads to the same account.
-const REPEATABLE: Duration = Duration::from_secs(60 * 60);
+const REPEATABLE: Duration = Duration::from_hours(1);
 const WAIT_FOR_TWIN: Duration = Duration::from_secs(20);
 const LOOK_AGAIN: Duration = Duration::from_millis(200);
 const BATCH: i64 = 100;

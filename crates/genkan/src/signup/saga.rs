@@ -108,7 +108,6 @@ async fn record(
         host: host.id.to_string(),
         host_key: key.to_did_key(),
         operation: json(&operation),
-        update: None,
         invite_code: request.invite_code.clone(),
         step: Step::Recorded,
         attempts: 0,
@@ -402,8 +401,8 @@ const LEASE: Duration = Duration::from_secs(30);
 const BACKOFF: Duration = Duration::from_secs(2);
 const BACKOFF_MOST: Duration = Duration::from_secs(30);
 /// How long a host may be away before a sign-up of which nothing was published is undone.
-const PATIENCE: Duration = Duration::from_secs(10 * 60);
+const PATIENCE: Duration = Duration::from_mins(10);
 /// The same when the operation is in the directory: the account may well be on the host.
-const PATIENCE_PUBLISHED: Duration = Duration::from_secs(60 * 60);
+const PATIENCE_PUBLISHED: Duration = Duration::from_hours(1);
 /// How long a host may still be busy with a request whose answer nobody waits for.
 const LATE: Duration = Duration::from_secs(90);

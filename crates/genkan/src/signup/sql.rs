@@ -20,7 +20,6 @@ pub(super) struct SignUp {
     pub(super) host: String,
     pub(super) host_key: String,
     pub(super) operation: String,
-    pub(super) update: Option<String>,
     pub(super) invite_code: Option<String>,
     pub(super) step: Step,
     pub(super) attempts: i64,
@@ -47,7 +46,7 @@ pub(super) async fn insert(tx: &mut Tx, sign_up: &SignUp, lease: &str, lease_unt
 
 pub(super) async fn find(db: &Db, did: &str) -> Result<Option<SignUp>> {
     let row = sqlx::query(
-        "SELECT did, host_id, host_key, operation, update_op, invite_code, step, attempts, created_at
+        "SELECT did, host_id, host_key, operation, invite_code, step, attempts, created_at
          FROM signups WHERE did = $1",
     )
     .bind(did)
@@ -64,7 +63,6 @@ pub(super) async fn find(db: &Db, did: &str) -> Result<Option<SignUp>> {
         host: row.try_get("host_id")?,
         host_key: row.try_get("host_key")?,
         operation: row.try_get("operation")?,
-        update: row.try_get("update_op")?,
         invite_code: row.try_get("invite_code")?,
         step,
         attempts: row.try_get("attempts")?,
@@ -193,7 +191,6 @@ mod tests {
             host: "oak".to_owned(),
             host_key: "did:key:z".to_owned(),
             operation: "{}".to_owned(),
-            update: None,
             invite_code: Some("code".to_owned()),
             step: Step::Recorded,
             attempts: 0,
@@ -208,7 +205,7 @@ mod tests {
     async fn one_worker_at_a_time(db: Db) {
         let did = recorded(&db).await.did;
         assert!(abandoned(&db, NOW, 9).await.unwrap().is_empty());
-        assert_eq!(abandoned(&db, LATER, 9).await.unwrap(), [did.clone()]);
+        assert_eq!(abandoned(&db, LATER, 9).await.unwrap(), std::slice::from_ref(&did));
         let mut tx = db.begin().await.unwrap();
         assert!(!take_lease(&mut tx, &did, "second", NOW, LATER).await.unwrap());
         assert!(take_lease(&mut tx, &did, "second", LATER, Timestamp::from_millis(30_000)).await.unwrap());

@@ -40,7 +40,6 @@ impl From<accounts::Error> for Error {
         use accounts::Error as E;
         match cause {
             E::NotFound | E::HandleTaken | E::EmailTaken => Self::NotFound,
-            E::TakenDown => Self::TakenDown,
             E::Storage(cause) => Self::Storage(cause),
         }
     }
@@ -168,4 +167,4 @@ impl Standings {
 
 const BATCH: i64 = 20;
 /// How often [`Standings::delete_due`] is worth calling.
-pub(crate) const DELETE_DUE_EVERY: Duration = Duration::from_secs(60);
+pub(crate) const DELETE_DUE_EVERY: Duration = Duration::from_mins(1);

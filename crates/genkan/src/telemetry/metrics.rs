@@ -57,8 +57,6 @@ metrics! {
     CONNECTIONS = Gauge "genkan_connections" [];
     /// Client connections that were refused, by reason.
     CONNECTIONS_REFUSED = Counter "genkan_connections_refused_total" ["reason"];
-    /// Forwarded requests that a host did not answer well, by host and reason.
-    HOST_FAILURES = Counter "genkan_host_failures_total" ["host", "reason"];
     /// Whether a host counts as healthy (1) or not (0).
     HOST_HEALTHY = Gauge "genkan_host_healthy" ["host"];
     /// Sign-ups, by outcome.
@@ -239,10 +237,6 @@ impl Gauge {
     pub(crate) fn set(&self, number: i64) {
         self.0.store(number, Ordering::Relaxed);
     }
-
-    pub(crate) fn add(&self, number: i64) {
-        self.0.fetch_add(number, Ordering::Relaxed);
-    }
 }
 
 /// Upper bounds in seconds.
@@ -275,16 +269,16 @@ mod tests {
     #[test]
     fn prints_what_prometheus_reads() {
         let metrics = Metrics::default();
-        metrics.counter(&HOST_FAILURES, &["a\"b", "timeout"]).add(2);
-        metrics.counter(&HOST_FAILURES, &["a\"b", "timeout"]).increment();
+        metrics.counter(&REQUESTS, &["a\"b", "timeout"]).add(2);
+        metrics.counter(&REQUESTS, &["a\"b", "timeout"]).increment();
         metrics.gauge(&CONNECTIONS, &[]).set(-4);
         let took = metrics.histogram(&REQUEST_DURATION, &["local"]);
         took.observe(Duration::from_micros(700));
         took.observe(Duration::from_mins(1));
         let text = metrics.text();
         for line in [
-            "# TYPE genkan_host_failures_total counter",
-            "genkan_host_failures_total{host=\"a\\\"b\",reason=\"timeout\"} 3",
+            "# TYPE genkan_requests_total counter",
+            "genkan_requests_total{door=\"a\\\"b\",status=\"timeout\"} 3",
             "genkan_connections -4",
             "genkan_request_duration_seconds_bucket{door=\"local\",le=\"0.0005\"} 0",
             "genkan_request_duration_seconds_bucket{door=\"local\",le=\"0.001\"} 1",

@@ -40,7 +40,7 @@ const fn same_prefix_v6(left: u128, right: u128, length: u32) -> bool {
 
 /// Refused IPv4 networks (IANA special-purpose registry, RFC 6890).
 const V4: &[(Ipv4Addr, u32, &str)] = &[
-    (Ipv4Addr::new(0, 0, 0, 0), 8, "this network"),
+    (Ipv4Addr::UNSPECIFIED, 8, "this network"),
     (Ipv4Addr::new(10, 0, 0, 0), 8, "private"),
     (Ipv4Addr::new(100, 64, 0, 0), 10, "carrier-grade NAT"),
     (Ipv4Addr::LOCALHOST, 8, "loopback"),

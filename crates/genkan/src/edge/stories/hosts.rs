@@ -39,7 +39,7 @@ async fn garbage_is_502_and_nothing_of_it_gets_through() {
         };
         let network = Network::with(|_| {}, speak, answers_ok).await;
         let answer = network.ask(ASK, ALICES).await;
-        assert_eq!(status_of(&answer), "502 UpstreamFailure", "{:.90}: {answer}", garbage);
+        assert_eq!(status_of(&answer), "502 UpstreamFailure", "{garbage:.90}: {answer}");
         assert!(!answer.contains("secret"), "{answer}");
         assert_eq!(network.one.connections(), 1, "a new connection that failed is not tried again");
     }

@@ -105,7 +105,7 @@ fn settings() -> Settings {
     Settings {
         workers: 1,
         head_timeout: Duration::from_secs(10),
-        idle_timeout: Duration::from_secs(60),
+        idle_timeout: Duration::from_mins(1),
         stalled_reader: Duration::from_secs(30),
         head_bytes: 32 << 10,
         head_fields: 100,

@@ -217,7 +217,7 @@ async fn framing_that_leaves_doubt_ends_the_connection() {
         ("GET / HTTP/9.9\r\nhost: a\r\n\r\n".to_owned(), "400"),
     ] {
         let answer = network.raw(&bytes).await;
-        assert_eq!(status(&answer), expected, "{:.200?}: {answer}", bytes);
+        assert_eq!(status(&answer), expected, "{bytes:.200?}: {answer}");
     }
     assert!(network.one.heard().is_empty());
     let fits = format!("host: a\r\n{}\r\n", "x: y\r\n".repeat(98));

@@ -96,7 +96,8 @@ async fn the_printed_settings_are_all_a_host_needs() {
 
 #[tokio::test]
 async fn each_wrong_setting_is_found_by_its_proof() {
-    let cases: [(fn(&mut State), &[Proof]); 8] = [
+    type Change = fn(&mut State);
+    let cases: [(Change, &[Proof]); 8] = [
         (
             |host| drop(host.settings.insert("PDS_ENTRYWAY_URL", "https://other.com".into())),
             &[Proof::EntrywayUrl],

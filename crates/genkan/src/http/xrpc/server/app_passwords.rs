@@ -21,7 +21,7 @@ pub(crate) struct CreateInput {
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-pub(crate) struct Created {
+pub(crate) struct CreateOutput {
     name: String,
     password: String,
     created_at: String,
@@ -50,7 +50,7 @@ pub(crate) async fn create_app_password(
     State(app): State<App>,
     headers: HeaderMap,
     XrpcInput(input): XrpcInput<CreateInput>,
-) -> Result<Json<Created>, XrpcError> {
+) -> Result<Json<CreateOutput>, XrpcError> {
     let method = "com.atproto.server.createAppPassword";
     let caller =
         caller(&app, &headers, Needs { method, scopes: FULL, from_hosts: true, standing: true }).await?;
@@ -66,7 +66,12 @@ pub(crate) async fn create_app_password(
     };
     audit::record(&mut tx, now, caller.actor(), "app_password.create", did, &name).await?;
     tx.commit().await?;
-    Ok(Json(Created { name, password: password.expose().clone(), created_at: now.rfc3339(), privileged }))
+    Ok(Json(CreateOutput {
+        name,
+        password: password.expose().clone(),
+        created_at: now.rfc3339(),
+        privileged,
+    }))
 }
 
 pub(crate) async fn list_app_passwords(

@@ -17,6 +17,7 @@ use crate::http::session_answer::SessionAnswer;
 use crate::http::{ClientAddr, XrpcInput};
 use crate::limits::{Limit, address};
 use crate::signup;
+use crate::telemetry::metrics::SIGN_UPS;
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -43,7 +44,9 @@ pub(crate) async fn create_account(
     let request = request(input)?;
     let now = app.clock.now();
     heed(app.limits.attempt(&app.db, Limit::CreateAccount, &address(from.0), now).await?, now)?;
-    let opened = app.sign_ups.create(request).await?;
+    let opened = app.sign_ups.create(request).await;
+    app.metrics.counter(&SIGN_UPS, &[if opened.is_ok() { "done" } else { "refused" }]).increment();
+    let opened = opened?;
     Ok(Json(SessionAnswer::opened(&app, opened).await))
 }
 

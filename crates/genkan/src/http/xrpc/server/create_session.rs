@@ -11,6 +11,7 @@ use crate::http::rate_headers::heed;
 use crate::http::session_answer::SessionAnswer;
 use crate::http::{ClientAddr, XrpcInput};
 use crate::limits::{Limit, identifier_and_address};
+use crate::telemetry::metrics::SIGN_INS;
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -30,6 +31,8 @@ pub(crate) async fn create_session(
     heed(app.limits.attempt(&app.db, Limit::CreateSession, &key, now).await?, now)?;
     let password = Secret::new(input.password);
     let opened =
-        app.sessions.open(&input.identifier, &password, input.allow_takendown.unwrap_or(false)).await?;
+        app.sessions.open(&input.identifier, &password, input.allow_takendown.unwrap_or(false)).await;
+    app.metrics.counter(&SIGN_INS, &[if opened.is_ok() { "done" } else { "refused" }]).increment();
+    let opened = opened?;
     Ok(Json(SessionAnswer::opened(&app, opened).await))
 }
