@@ -99,6 +99,7 @@ fn open_edge(app: &App) -> Result<Edge, StartError> {
         settings: edge::Settings::of(&app.config),
         neighbours: Rooms::of(app),
         trusted: trusted.clone(),
+        metrics: app.metrics.clone(),
         router: router(app, trusted.clone()),
         control: tokio::runtime::Handle::current(),
         tls,

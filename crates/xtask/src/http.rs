@@ -13,11 +13,29 @@ pub fn get(port: u16, path: &str) -> Result<(u16, String)> {
 
 /// Status and body of a request without a body on a loopback port.
 pub fn request(method: &str, port: u16, path: &str) -> Result<(u16, String)> {
+    exchange(
+        port,
+        &format!("{method} {path} HTTP/1.1\r\nhost: localhost:{port}\r\nconnection: close\r\n\r\n"),
+    )
+}
+
+/// Status and body of a POST of JSON on a loopback port.
+pub fn post_json(port: u16, path: &str, json: &str) -> Result<(u16, String)> {
+    let length = json.len();
+    exchange(
+        port,
+        &format!(
+            "POST {path} HTTP/1.1\r\nhost: localhost:{port}\r\nconnection: close\r\n\
+             content-type: application/json\r\ncontent-length: {length}\r\n\r\n{json}"
+        ),
+    )
+}
+
+fn exchange(port: u16, request: &str) -> Result<(u16, String)> {
     let address = (Ipv4Addr::LOCALHOST, port).into();
     let mut stream = TcpStream::connect_timeout(&address, Duration::from_secs(2))?;
     stream.set_read_timeout(Some(Duration::from_secs(30)))?;
-    let head = format!("{method} {path} HTTP/1.1\r\nhost: localhost:{port}\r\nconnection: close\r\n\r\n");
-    stream.write_all(head.as_bytes())?;
+    stream.write_all(request.as_bytes())?;
     let mut answer = Vec::new();
     stream.read_to_end(&mut answer)?;
     let answer = String::from_utf8_lossy(&answer);

@@ -1,6 +1,7 @@
 //! Genkan's own commands, and the pieces they are made of: `cargo demo`, `cargo verify`, `cargo xtask …`.
 
 pub mod arguments;
+pub mod bench;
 pub mod command;
 pub mod demo;
 pub mod guard;

@@ -4,13 +4,14 @@ use std::process::ExitCode;
 
 use anyhow::{Result, bail};
 use xtask::arguments::Arguments;
-use xtask::{demo, guard, network_command, provision, verify};
+use xtask::{bench, demo, guard, network_command, provision, verify};
 
 const USAGE: &str = "\
 cargo demo      everything on this machine, to play with      (cargo demo --help)
 cargo verify    every check there is                          (cargo verify --help)
 cargo xtask network    the real network, for other programs   (cargo xtask network --help)
 cargo xtask stories    the real network's stories alone      (cargo xtask stories --help)
+cargo xtask bench forward  what forwarding costs, beside nginx  (cargo xtask bench --help)
 cargo xtask provision  gets what the others need, and no more";
 
 fn main() -> ExitCode {
@@ -43,6 +44,8 @@ fn run() -> Result<ExitCode> {
                 ExitCode::FAILURE
             });
         }
+        "bench" if help => println!("{}", bench::USAGE),
+        "bench" => return bench::command(arguments),
         "provision" => {
             arguments.end()?;
             provision::node::node()?;

@@ -62,6 +62,10 @@ impl Problem {
             .with(ALLOW, VERBS)
     }
 
+    pub(super) const fn name(&self) -> &'static str {
+        self.name
+    }
+
     fn body(&self) -> String {
         serde_json::json!({ "error": self.name, "message": self.message }).to_string()
     }

@@ -21,12 +21,32 @@ use super::wire::ClientWire;
 use crate::forward::Neighbours;
 
 /// Serves a connection to its end.
-pub(super) async fn serve<N: Neighbours>(stream: TcpStream, session: Rc<Session<N>>) {
-    match spoken(&stream, &session.pulse).await {
-        Some(Spoken::Http1) => serve_http1(stream, session).await,
-        Some(Spoken::Http2) => serve_http2(stream, session).await,
-        None => {}
+pub(super) async fn serve<N: Neighbours>(mut stream: TcpStream, session: Rc<Session<N>>) {
+    let Some(spoken) = spoken(&stream, &session.pulse).await else { return };
+    if let Spoken::Http2 = spoken {
+        return Box::pin(serve_http2(stream, session)).await;
     }
+    // Between requests that are far apart a connection is nothing but its socket: buffers cost the most of it.
+    while let Some(rested) = Box::pin(serve_http1(stream, &session)).await {
+        stream = rested;
+        if !something_comes(&stream, &session.pulse).await {
+            return;
+        }
+        session.pulse.stir();
+    }
+}
+
+/// Waits for a byte, or for the end of the connection's time.
+async fn something_comes(stream: &TcpStream, pulse: &Pulse) -> bool {
+    let mut readable = pin!(stream.readable());
+    poll_fn(|cx| {
+        pulse.listen(cx);
+        if pulse.verdict() > Verdict::Rests {
+            return Poll::Ready(false);
+        }
+        readable.as_mut().poll(cx).map(|ready| ready.is_ok())
+    })
+    .await
 }
 
 enum Spoken {
@@ -42,7 +62,7 @@ async fn spoken(stream: &TcpStream, pulse: &Pulse) -> Option<Spoken> {
             let mut peek = pin!(stream.peek(&mut seen));
             poll_fn(|cx| {
                 pulse.listen(cx);
-                if pulse.verdict() != Verdict::Stays {
+                if pulse.verdict() > Verdict::Rests {
                     return Poll::Ready(None);
                 }
                 peek.as_mut().poll(cx).map(Result::ok)
@@ -67,7 +87,8 @@ async fn spoken(stream: &TcpStream, pulse: &Pulse) -> Option<Spoken> {
     }
 }
 
-async fn serve_http1<N: Neighbours>(stream: TcpStream, session: Rc<Session<N>>) {
+/// Serves requests until the connection ends, or rests: then its stream comes back.
+async fn serve_http1<N: Neighbours>(stream: TcpStream, session: &Rc<Session<N>>) -> Option<TcpStream> {
     let pulse = Rc::clone(&session.pulse);
     let settings = session.worker.settings();
     let framing = Framing::new(settings.head());
@@ -75,28 +96,47 @@ async fn serve_http1<N: Neighbours>(stream: TcpStream, session: Rc<Session<N>>) 
     // The strict reader has the last word on sizes; these are a little wider, so that it also has the first.
     builder.max_buf_size(buffer(settings)).max_headers(settings.head_fields + 1).half_close(false);
     let wire = TokioIo::new(ClientWire::new(stream, Some(framing), Rc::clone(&pulse)));
-    let service = service_fn(move |request| {
-        let session = Rc::clone(&session);
+    let service = service_fn(|request| {
+        let session = Rc::clone(session);
         async move { Ok::<_, Infallible>(service::answer(session, request).await) }
     });
     let mut connection = builder.serve_connection(wire, service);
     let mut is_leaving = false;
-    let ended = poll_fn(|cx| {
+    let outcome = poll_fn(|cx| {
         pulse.listen(cx);
         match pulse.verdict() {
-            Verdict::Dropped => return Poll::Ready(false),
+            Verdict::Dropped => return Poll::Ready(Outcome::Dropped),
+            Verdict::Rests if pulse.is_at_rest() => return Poll::Ready(Outcome::Rests),
             Verdict::Leaves if !is_leaving => {
                 is_leaving = true;
                 Pin::new(&mut connection).graceful_shutdown();
             }
             _ => {}
         }
-        Pin::new(&mut connection).poll(cx).map(|_| true)
+        pulse.stir();
+        Pin::new(&mut connection).poll(cx).map(|_| Outcome::Ended)
     })
     .await;
-    if ended {
-        part(connection.into_parts().io.into_inner().into_stream()).await;
+    if let Outcome::Dropped = outcome {
+        return None;
     }
+    let parts = connection.into_parts();
+    let wire = parts.io.into_inner();
+    if let Outcome::Rests = outcome
+        && parts.read_buf.is_empty()
+        && wire.is_between_requests()
+    {
+        return Some(wire.into_stream());
+    }
+    part(wire.into_stream()).await;
+    None
+}
+
+/// What became of a connection's requests.
+enum Outcome {
+    Ended,
+    Rests,
+    Dropped,
 }
 
 /// Ends a connection so that the client can still read the last answer: closing with bytes unread resets it.
@@ -142,7 +182,7 @@ async fn serve_http2<N: Neighbours>(stream: TcpStream, session: Rc<Session<N>>) 
     poll_fn(|cx| {
         pulse.listen(cx);
         match pulse.verdict() {
-            Verdict::Stays => {}
+            Verdict::Stays | Verdict::Rests => {}
             Verdict::Leaves => {
                 if !is_leaving {
                     is_leaving = true;

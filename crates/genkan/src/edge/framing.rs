@@ -68,6 +68,11 @@ impl Framing {
         self.at == At::Head && self.head.bytes > 0
     }
 
+    /// Whether nothing has begun.
+    pub(super) fn is_between_requests(&self) -> bool {
+        self.at == At::Head && self.head.bytes == 0
+    }
+
     /// Takes what was just read.
     pub(super) fn follow(&mut self, mut fresh: &[u8]) -> Result<(), Fault> {
         while !fresh.is_empty() {
@@ -250,7 +255,7 @@ fn is_host(value: &[u8]) -> bool {
         None => {
             !value.is_empty()
                 && value.iter().all(host)
-                && value.iter().filter(|byte| **byte == b':').count() < 2
+                && value.iter().filter(|byte| **byte == b':').nth(1).is_none()
         }
     }
 }

@@ -12,6 +12,7 @@ mod caps;
 mod connection;
 mod framing;
 mod local;
+mod meters;
 mod pulse;
 mod service;
 mod settings;
@@ -35,6 +36,7 @@ pub(crate) use tally::{By, Tally};
 
 use crate::forward::{Breakers, Neighbours};
 use crate::http::Trusted;
+use crate::telemetry::metrics::Metrics;
 
 /// What the edge stands between.
 #[derive(Debug)]
@@ -43,6 +45,7 @@ pub(crate) struct Doors<N> {
     pub(crate) neighbours: N,
     /// Who may say for whom they speak.
     pub(crate) trusted: Trusted,
+    pub(crate) metrics: Metrics,
     /// The methods that Genkan answers itself.
     pub(crate) router: axum::Router,
     /// Where they run.

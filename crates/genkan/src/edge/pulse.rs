@@ -5,6 +5,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::task::{Context, Waker};
+use std::time::Duration;
 
 use tokio::time::Instant;
 
@@ -31,6 +32,8 @@ pub(super) struct Pulse {
 pub(super) enum Verdict {
     #[default]
     Stays,
+    /// Has nothing to do: it gives its buffers back until something comes.
+    Rests,
     /// Goes when its requests have ended.
     Leaves,
     /// Its head did not come in time: it is told so and goes.
@@ -81,6 +84,18 @@ impl Pulse {
         }
     }
 
+    /// Something has come.
+    pub(super) fn stir(&self) {
+        if self.verdict.get() == Verdict::Rests {
+            self.verdict.set(Verdict::Stays);
+        }
+    }
+
+    /// Whether it has nothing to do, by all that is known here.
+    pub(super) const fn is_at_rest(&self) -> bool {
+        self.is_quiet() && self.head_since.get().is_none() && self.blocked_since.get().is_none()
+    }
+
     /// Remembers whom to wake.
     pub(super) fn listen(&self, cx: &Context<'_>) {
         let mut waker = self.waker.borrow_mut();
@@ -102,6 +117,11 @@ impl Pulse {
             && passed(Some(self.quiet_since.get()), settings.idle_timeout)
         {
             self.judge(Verdict::Leaves);
+        } else if self.is_at_rest() && passed(Some(self.quiet_since.get()), REST_AFTER) {
+            self.judge(Verdict::Rests);
         }
     }
 }
+
+/// How long a connection keeps its buffers without a request.
+const REST_AFTER: Duration = Duration::from_secs(1);

@@ -6,7 +6,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use http::header::{AUTHORIZATION, HOST, HeaderMap, UPGRADE};
+use http::header::{AUTHORIZATION, HOST, HeaderMap, HeaderValue, UPGRADE};
 use http::{Method, Request, Response, StatusCode, Version};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
@@ -18,10 +18,11 @@ use super::local;
 use super::pulse::Pulse;
 use super::tally::By;
 use super::worker::Worker;
-use crate::base::random;
-use crate::forward::{AnswerBody, Cut, Error, Neighbours};
-use crate::http::{ClientAddr, RequestId, ViaHost};
+use crate::fleet::HostId;
+use crate::forward::{AnswerBody, Cut, Neighbours};
+use crate::http::{ClientAddr, REQUEST_ID, RequestId, ViaHost};
 use crate::routing::{Credential, Way, decide, method, table};
+use crate::telemetry::RequestLine;
 
 /// What all requests of one connection share.
 #[derive(Debug)]
@@ -37,30 +38,41 @@ pub(super) struct Session<N> {
 pub(super) async fn answer<N: Neighbours>(
     session: Rc<Session<N>>,
     request: Request<Incoming>,
-) -> Response<Tracked<N>> {
-    let line = session.worker.settings().request_log.then(|| Line::of(&request));
+) -> Response<Tracked> {
     session.pulse.begin();
-    let (by, response) = match route(&session, request).await {
-        Ok(answered) => answered,
-        Err(problem) => (By::Edge, problem.into_response()),
+    let log = session.worker.settings().request_log.then(|| Line::of(&session, &request));
+    let (by, host, mut response, error) = match route(&session, request).await {
+        Ok((by, host, response)) => (by, host, response, None),
+        Err(problem) => {
+            let name = problem.name();
+            session.worker.meters().refused(name);
+            (By::Edge, None, problem.into_response(), Some(name))
+        }
     };
     session.worker.tally().answered(by, response.status());
-    let status = response.status();
-    response.map(|body| Tracked { body, session, line: line.map(|line| (line, by, status)), bytes: 0 })
+    // Genkan's own methods have written their line, and named it in their answer.
+    if let Some(line) = log
+        && by != By::Genkan
+    {
+        line.write(&mut response, host.as_ref(), error);
+    }
+    response.map(|body| Tracked { body, pulse: Rc::clone(&session.pulse) })
 }
 
-async fn route<N: Neighbours>(
-    session: &Session<N>,
-    request: Request<Incoming>,
-) -> Result<(By, Response<AnswerBody>), Problem> {
+/// Who answered, and the host if it was one.
+type Answered = (By, Option<HostId>, Response<AnswerBody>);
+
+async fn route<N: Neighbours>(session: &Session<N>, request: Request<Incoming>) -> Result<Answered, Problem> {
     let worker = &session.worker;
-    check_verb_and_host(&request)?;
+    if let Some(problem) = faulty(&request) {
+        return Err(problem);
+    }
     let (parts, body) = request.into_parts();
     let Some(named) = method::of_path(parts.uri.path()) else {
         return local_answer(session, Request::from_parts(parts, body)).await;
     };
     if parts.method == Method::OPTIONS {
-        return Ok((By::Edge, answer::preflight(&parts.headers)));
+        return Ok((By::Edge, None, answer::preflight(&parts.headers)));
     }
     let Ok(name) = named else {
         return if parts.uri.path() == HEALTH {
@@ -82,17 +94,17 @@ async fn route<N: Neighbours>(
     let far = (client != session.peer.address()).then(|| address::visitor(client));
     let visitor = far.as_ref().unwrap_or_else(|| session.peer.visitor());
     let sent = worker.forwarder().send(&aim, parts, body, visitor).await;
-    if let Err(Error::Unreachable(cause)) = &sent {
-        tracing::warn!(host.id = aim.host_name(), %cause, "a host could not be reached");
+    if let Err(error) = &sent {
+        worker.meters().failed(aim.host(), error);
     }
-    Ok((By::Host, sent?))
+    Ok((By::Host, Some(aim.host().clone()), sent?))
 }
 
 /// Hands a request to Genkan's own methods.
 async fn local_answer<N: Neighbours>(
     session: &Session<N>,
     mut request: Request<Incoming>,
-) -> Result<(By, Response<AnswerBody>), Problem> {
+) -> Result<Answered, Problem> {
     let (client, via) = session.client(request.headers());
     request.extensions_mut().insert(ClientAddr(client));
     if let Some(via) = via {
@@ -102,7 +114,7 @@ async fn local_answer<N: Neighbours>(
     let patience = session.worker.settings().forward.idle;
     let doors = session.worker.doors();
     let response = local::answer(&doors.router, &doors.control, request, patience).await;
-    response.map(|response| (By::Genkan, response)).ok_or_else(Problem::internal)
+    response.map(|response| (By::Genkan, None, response)).ok_or_else(Problem::internal)
 }
 
 impl<N: Neighbours> Session<N> {
@@ -117,16 +129,16 @@ impl<N: Neighbours> Session<N> {
 }
 
 /// What the strict reader of heads has seen to on HTTP/1 holds on HTTP/2 as well.
-fn check_verb_and_host(request: &Request<Incoming>) -> Result<(), Problem> {
+fn faulty(request: &Request<Incoming>) -> Option<Problem> {
     if request.version() != Version::HTTP_2 {
-        return Ok(());
+        return None;
     }
     let verb = request.method();
     if *verb == Method::CONNECT
         || *verb == Method::TRACE
         || verb.as_str().bytes().any(|byte| byte.is_ascii_lowercase())
     {
-        return Err(Problem::verb());
+        return Some(Problem::verb());
     }
     let mut hosts = request.headers().get_all(HOST).iter();
     let (host, authority) = (hosts.next(), request.uri().authority());
@@ -136,10 +148,9 @@ fn check_verb_and_host(request: &Request<Incoming>) -> Result<(), Problem> {
         _ => true,
     };
     let has_user = authority.is_some_and(|authority| authority.as_str().contains('@'));
-    if agree && hosts.next().is_none() && !has_user {
-        return Ok(());
-    }
-    Err(Problem::new(StatusCode::BAD_REQUEST, "InvalidRequest", "Malformed: Host is not there exactly once"))
+    let is_clear = agree && hosts.next().is_none() && !has_user;
+    let message = "Malformed: Host is not there exactly once";
+    (!is_clear).then(|| Problem::new(StatusCode::BAD_REQUEST, "InvalidRequest", message))
 }
 
 /// What the request shows of whom it speaks for.
@@ -168,26 +179,19 @@ fn asks_for_websocket(headers: &HeaderMap) -> bool {
 /// Not a method name, yet asked for under `/xrpc/` by load balancers everywhere.
 const HEALTH: &str = "/xrpc/_health";
 
-/// An answer's body that tells its connection and the log when it has ended.
+/// An answer's body that tells its connection when it has ended.
 #[derive(Debug)]
-pub(super) struct Tracked<N> {
+pub(super) struct Tracked {
     body: AnswerBody,
-    session: Rc<Session<N>>,
-    line: Option<(Line, By, StatusCode)>,
-    bytes: u64,
+    pulse: Rc<Pulse>,
 }
 
-impl<N> Body for Tracked<N> {
+impl Body for Tracked {
     type Data = Bytes;
     type Error = Cut;
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Cut>>> {
-        let this = self.get_mut();
-        let polled = Pin::new(&mut this.body).poll_frame(cx);
-        if let Poll::Ready(Some(Ok(frame))) = &polled {
-            this.bytes += frame.data_ref().map_or(0, |data| data.len() as u64);
-        }
-        polled
+        Pin::new(&mut self.get_mut().body).poll_frame(cx)
     }
 
     fn is_end_stream(&self) -> bool {
@@ -199,45 +203,49 @@ impl<N> Body for Tracked<N> {
     }
 }
 
-impl<N> Drop for Tracked<N> {
+impl Drop for Tracked {
     fn drop(&mut self) {
-        self.session.pulse.end();
-        if let Some((line, by, status)) = &self.line {
-            tracing::info!(
-                target: "genkan::request",
-                {
-                request.id = %line.id,
-                request.verb = %line.verb,
-                request.path = %line.path,
-                answer.by = by.as_str(),
-                answer.status = status.as_u16(),
-                answer.bytes = self.bytes,
-                duration_ms = u64::try_from(line.began.elapsed().as_millis()).unwrap_or(u64::MAX)
-                },
-                "{} {} {}", line.verb, line.path, status.as_u16(),
-            );
-        }
+        self.pulse.end();
     }
 }
 
-/// What a request's line in the log says of its beginning. Never its query: accounts and more stand there.
-#[derive(Debug)]
+/// What a request's line in the log says of its beginning.
 struct Line {
-    id: String,
     verb: Method,
-    path: Box<str>,
+    path: String,
+    client: IpAddr,
     began: Instant,
 }
 
 impl Line {
-    fn of(request: &Request<Incoming>) -> Self {
+    fn of<N: Neighbours>(session: &Session<N>, request: &Request<Incoming>) -> Self {
         Self {
-            id: random::id(),
             verb: request.method().clone(),
-            path: request.uri().path().chars().take(MAX_LOGGED_PATH).collect(),
+            path: request.uri().path().to_owned(),
+            client: session.client(request.headers()).0,
             began: Instant::now(),
         }
     }
-}
 
-const MAX_LOGGED_PATH: usize = 400;
+    fn write(self, response: &mut Response<AnswerBody>, host: Option<&HostId>, error: Option<&str>) {
+        let id = RequestId::new();
+        // A host's answer carries nothing of ours; a refusal can be asked about.
+        if error.is_some()
+            && let Ok(value) = HeaderValue::from_str(&id.0)
+        {
+            response.headers_mut().insert(REQUEST_ID, value);
+        }
+        let line = RequestLine {
+            id: &id.0,
+            method: self.verb.as_str(),
+            path: &self.path,
+            status: response.status().as_u16(),
+            took: self.began.elapsed(),
+            client: Some(self.client),
+            host: host.map(HostId::as_str),
+            account: None,
+            error,
+        };
+        line.write();
+    }
+}

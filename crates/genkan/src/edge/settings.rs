@@ -53,7 +53,8 @@ impl Settings {
 
     /// How often connections are looked at for their time.
     pub(super) fn tick(&self) -> Duration {
-        let shortest = self.head_timeout.min(self.idle_timeout).min(self.stalled_reader);
+        let shortest =
+            self.head_timeout.min(self.idle_timeout).min(self.stalled_reader).min(self.forward.answer_head);
         (shortest / 8).clamp(Duration::from_millis(5), Duration::from_millis(500))
     }
 }

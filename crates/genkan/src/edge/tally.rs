@@ -13,8 +13,6 @@ pub(crate) struct Tally {
     local: [AtomicU64; 6],
     /// Requests that ended at the edge, likewise.
     refused: [AtomicU64; 6],
-    /// Connections that were let in.
-    pub(super) admitted: AtomicU64,
     /// Connections that were closed at once, for want of a place.
     pub(super) turned_away: AtomicU64,
     /// Connections that are open.

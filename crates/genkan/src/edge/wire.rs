@@ -13,6 +13,7 @@ use tokio::time::Instant;
 use super::answer::Problem;
 use super::framing::Framing;
 use super::pulse::{Pulse, Verdict};
+use crate::forward::write_parts;
 
 /// A client's connection.
 #[derive(Debug)]
@@ -30,6 +31,11 @@ impl ClientWire {
 
     pub(super) fn into_stream(self) -> TcpStream {
         self.stream
+    }
+
+    /// Whether the next byte that is read begins a request.
+    pub(super) fn is_between_requests(&self) -> bool {
+        self.framing.as_ref().is_some_and(Framing::is_between_requests)
     }
 
     /// Says why, if an answer fits here at all, and reads no more.
@@ -118,7 +124,7 @@ impl AsyncWrite for ClientWire {
         cx: &mut Context<'_>,
         parts: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let outcome = Pin::new(&mut self.stream).poll_write_vectored(cx, parts);
+        let outcome = write_parts(Pin::new(&mut self.stream), cx, parts);
         self.note_written(&outcome);
         outcome
     }

@@ -17,6 +17,7 @@ use tokio::time::{Instant, MissedTickBehavior};
 use super::address::Peer;
 use super::caps::Caps;
 use super::connection;
+use super::meters::Meters;
 use super::pulse::{Pulse, Verdict};
 use super::service::Session;
 use super::tally::{self, Tally};
@@ -41,6 +42,7 @@ pub(super) struct Worker<N> {
     neighbours: N,
     forwarder: Forwarder<N>,
     tally: Arc<Tally>,
+    meters: Meters,
     caps: Caps,
     pulses: RefCell<Vec<Weak<Pulse>>>,
     open: Cell<usize>,
@@ -61,6 +63,10 @@ impl<N> Worker<N> {
 
     pub(super) const fn forwarder(&self) -> &Forwarder<N> {
         &self.forwarder
+    }
+
+    pub(super) const fn meters(&self) -> &Meters {
+        &self.meters
     }
 
     pub(super) fn tally(&self) -> &Tally {
@@ -98,6 +104,7 @@ async fn serve<N: Neighbours>(listener: std::net::TcpListener, parts: Parts<N>) 
         neighbours: parts.neighbours,
         forwarder,
         tally: parts.tally,
+        meters: Meters::new(parts.doors.metrics.clone()),
         caps: parts.caps,
         pulses: RefCell::default(),
         open: Cell::new(0),
@@ -121,6 +128,7 @@ async fn serve<N: Neighbours>(listener: std::net::TcpListener, parts: Parts<N>) 
             }
             now = ticks.tick() => {
                 worker.check_all(now);
+                worker.forwarder.look(now);
                 if now.duration_since(swept) >= SWEEP_EVERY {
                     swept = now;
                     worker.forwarder.sweep();
@@ -161,7 +169,6 @@ impl<N: Neighbours> Worker<N> {
             // It has gone already.
             return;
         }
-        tally::add(&self.tally.admitted, 1);
         let pulse = Rc::new(Pulse::new());
         self.pulses.borrow_mut().push(Rc::downgrade(&pulse));
         self.count(1);

@@ -132,13 +132,10 @@ impl Forwarded {
 
     fn poll_host(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, CutOff>>> {
         loop {
-            let mut polled = Pin::new(&mut self.body).poll_frame(cx);
-            if polled.is_pending()
-                && let Some(link) = &mut self.link
-            {
-                link.drive(cx);
-                polled = Pin::new(&mut self.body).poll_frame(cx);
-            }
+            let polled = match &mut self.link {
+                Some(link) => link.poll_body(&mut self.body, cx),
+                None => Pin::new(&mut self.body).poll_frame(cx),
+            };
             match polled {
                 Poll::Ready(Some(Ok(frame))) => {
                     // Trailers do not cross.

@@ -136,7 +136,7 @@ impl AsyncWrite for Wire {
         parts: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         match self.get_mut() {
-            Self::Plain(stream) => Pin::new(stream).poll_write_vectored(cx, parts),
+            Self::Plain(stream) => write_parts(Pin::new(stream), cx, parts),
             Self::Tls(stream) => Pin::new(stream).poll_write_vectored(cx, parts),
         }
     }
@@ -148,3 +148,25 @@ impl AsyncWrite for Wire {
         }
     }
 }
+
+/// Writes several parts to a socket. Few bytes go as one part: copying them costs less than the longer system call.
+pub(crate) fn write_parts(
+    stream: Pin<&mut TcpStream>,
+    cx: &mut Context<'_>,
+    parts: &[io::IoSlice<'_>],
+) -> Poll<io::Result<usize>> {
+    if let [part] = parts {
+        return stream.poll_write(cx, part);
+    }
+    let mut whole = [0; FEW];
+    let mut free = &mut whole[..];
+    for part in parts {
+        if io::Write::write_all(&mut free, part).is_err() {
+            return stream.poll_write_vectored(cx, parts);
+        }
+    }
+    let filled = FEW - free.len();
+    stream.poll_write(cx, whole.get(..filled).unwrap_or_default())
+}
+
+const FEW: usize = 4096;

@@ -20,8 +20,9 @@ use super::link::{Failed, Link};
 use super::neighbours::{Neighbours, TokenError};
 use super::upload::{Progress, State, Upload};
 use super::upstream::{Permit, Upstream, Upstreams};
+use super::vigil::Vigil;
 use crate::accounts::{Caller, Home};
-use crate::fleet::Host;
+use crate::fleet::{Host, HostId};
 use crate::routing::Way;
 use crate::routing::target::Target;
 
@@ -40,8 +41,8 @@ pub(crate) struct Aim {
 }
 
 impl Aim {
-    pub(crate) fn host_name(&self) -> &str {
-        self.host.id.as_str()
+    pub(crate) fn host(&self) -> &HostId {
+        &self.host.id
     }
 }
 
@@ -50,6 +51,7 @@ impl Aim {
 pub(crate) struct Forwarder<N> {
     neighbours: N,
     upstreams: Upstreams,
+    vigil: Rc<Vigil>,
     limits: Rc<Limits>,
     /// Our name in `Via`.
     via: HeaderValue,
@@ -63,8 +65,9 @@ impl<N: Neighbours> Forwarder<N> {
         dialler: Dialler,
         limits: Limits,
     ) -> Self {
-        let limits = Rc::new(limits);
-        Self { neighbours, upstreams: Upstreams::new(breakers, dialler, Rc::clone(&limits)), limits, via }
+        let (limits, vigil) = (Rc::new(limits), Vigil::new());
+        let upstreams = Upstreams::new(breakers, dialler, Rc::clone(&limits), Rc::clone(&vigil));
+        Self { neighbours, upstreams, vigil, limits, via }
     }
 
     /// Finds the host that a way leads to.
@@ -140,9 +143,14 @@ impl<N: Neighbours> Forwarder<N> {
         parts.version = Version::HTTP_11;
         parts.extensions.clear();
         let request = Request::from_parts(parts, upload);
-        let sending = Sending { limits: &self.limits, permit, progress, patience };
+        let sending = Sending { vigil: &self.vigil, limits: &self.limits, permit, progress, patience };
         let (response, link, permit) = sending.exchange(request).await?;
         self.take(response, link, permit, aim.by_caller, is_blob).await
+    }
+
+    /// Looks at who has waited too long. Called a few times a second.
+    pub(crate) fn look(&self, now: Instant) {
+        self.vigil.look(now);
     }
 
     /// Closes connections that nobody uses any more. Called now and then.
@@ -224,6 +232,7 @@ impl<N: Neighbours> Forwarder<N> {
 
 /// A request on its way.
 struct Sending<'a> {
+    vigil: &'a Vigil,
     limits: &'a Limits,
     permit: Permit,
     progress: Option<Rc<Progress>>,
@@ -276,7 +285,7 @@ impl Sending<'_> {
     ) -> Result<Result<Response<Incoming>, Failed>, Error> {
         let exchange = link.exchange(request);
         let Some(progress) = &self.progress else {
-            return tokio::time::timeout(self.patience, exchange).await.map_err(|_| self.slow_host());
+            return self.vigil.limit(self.patience, exchange).await.map_err(|_| self.slow_host());
         };
         let mut exchange = std::pin::pin!(exchange);
         let mut until = Instant::now();

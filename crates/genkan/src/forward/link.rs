@@ -9,10 +9,13 @@ use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
+use bytes::Bytes;
 use http::{Request, Response};
+use http_body::{Body as _, Frame};
 use hyper::body::Incoming;
 use hyper::client::conn::http1::{Builder, Connection, SendRequest};
 use hyper_util::rt::TokioIo;
@@ -20,6 +23,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Instant;
 
 use super::dial::Wire;
+use super::relay::Relay;
 use super::upload::Upload;
 
 /// One HTTP/1.1 connection to a host.
@@ -28,6 +32,7 @@ pub(super) struct Link {
     sender: SendRequest<Upload>,
     connection: Connection<TokioIo<Watched>, Upload>,
     gauge: Rc<Gauge>,
+    relay: Arc<Relay>,
     /// The connection has come to its end and must not be polled again.
     ended: bool,
     /// Until when it may be lent again.
@@ -52,7 +57,14 @@ impl Link {
         let gauge = Rc::new(Gauge { read: Cell::new(0), allowance: Cell::new(None) });
         let io = TokioIo::new(Watched { wire, gauge: Rc::clone(&gauge) });
         let (sender, connection) = Builder::new().max_buf_size(BUFFER).handshake(io).await?;
-        Ok(Self { sender, connection, gauge, ended: false, keep_until: Instant::now() + keep })
+        Ok(Self {
+            sender,
+            connection,
+            gauge,
+            relay: Relay::new(),
+            ended: false,
+            keep_until: Instant::now() + keep,
+        })
     }
 
     /// Sends the request and waits for the head of its answer.
@@ -60,12 +72,14 @@ impl Link {
         self.gauge.read.set(0);
         self.gauge.allowance.set(Some(MAX_HEAD));
         let mut answer = pin!(self.sender.try_send_request(request));
-        let (connection, ended) = (&mut self.connection, &mut self.ended);
+        let (connection, ended, relay) = (&mut self.connection, &mut self.ended, &self.relay);
         let outcome = poll_fn(|cx| {
-            if !*ended {
-                *ended = Pin::new(&mut *connection).poll(cx).is_ready();
-            }
-            answer.as_mut().poll(cx)
+            relay.poll(cx, |cx| {
+                if !*ended {
+                    *ended = Pin::new(&mut *connection).poll(cx).is_ready();
+                }
+                answer.as_mut().poll(cx)
+            })
         })
         .await;
         self.gauge.allowance.set(None);
@@ -75,8 +89,24 @@ impl Link {
         })
     }
 
+    /// The next piece of an answer's body, with the connection doing what it takes to get it.
+    pub(super) fn poll_body(
+        &mut self,
+        body: &mut Incoming,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        let relay = Arc::clone(&self.relay);
+        relay.poll(cx, |cx| match Pin::new(&mut *body).poll_frame(cx) {
+            Poll::Pending => {
+                self.drive(cx);
+                Pin::new(&mut *body).poll_frame(cx)
+            }
+            ready @ Poll::Ready(_) => ready,
+        })
+    }
+
     /// Lets the connection do what it can.
-    pub(super) fn drive(&mut self, cx: &mut Context<'_>) {
+    fn drive(&mut self, cx: &mut Context<'_>) {
         if !self.ended {
             self.ended = Pin::new(&mut self.connection).poll(cx).is_ready();
         }

@@ -16,12 +16,14 @@ mod headers;
 mod limits;
 mod link;
 mod neighbours;
+mod relay;
 mod upload;
 mod upstream;
+mod vigil;
 
 pub(crate) use answer::{AnswerBody, CutOff as Cut};
 pub(crate) use breaker::Breakers;
-pub(crate) use dial::Dialler;
+pub(crate) use dial::{Dialler, write_parts};
 pub(crate) use engine::{Forwarder, Visitor};
 pub(crate) use error::Error;
 pub(crate) use headers::EXPOSED;

@@ -20,6 +20,10 @@ pub(crate) trait Neighbours: Clone + 'static {
     async fn check_caller(&self, token: &str) -> Result<Arc<Caller>, TokenError>;
 
     /// Where an account lives, if memory knows. `Some(None)`: memory knows that it does not live here.
+    #[expect(
+        clippy::option_option,
+        reason = "three answers: not known here, known to be nobody's, and a home"
+    )]
     fn recall_home(&self, account: &Target<'_>) -> Option<Option<Arc<Home>>>;
 
     /// Where an account lives, or `None` if not here.

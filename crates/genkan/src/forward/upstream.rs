@@ -14,6 +14,7 @@ use super::dial::Dialler;
 use super::error::{Cause, Error};
 use super::limits::Limits;
 use super::link::Link;
+use super::vigil::Vigil;
 use crate::fleet::{Host, HostId};
 
 /// The hosts that this thread has connections to.
@@ -23,11 +24,12 @@ pub(super) struct Upstreams {
     breakers: Breakers,
     dialler: Dialler,
     limits: Rc<Limits>,
+    vigil: Rc<Vigil>,
 }
 
 impl Upstreams {
-    pub(super) fn new(breakers: Breakers, dialler: Dialler, limits: Rc<Limits>) -> Self {
-        Self { by_host: RefCell::default(), breakers, dialler, limits }
+    pub(super) fn new(breakers: Breakers, dialler: Dialler, limits: Rc<Limits>, vigil: Rc<Vigil>) -> Self {
+        Self { by_host: RefCell::default(), breakers, dialler, limits, vigil }
     }
 
     /// The host's connections; anew if its origin has changed since.
@@ -46,6 +48,7 @@ impl Upstreams {
             breaker: self.breakers.of(&host.id),
             dialler: self.dialler.clone(),
             limits: Rc::clone(&self.limits),
+            vigil: Rc::clone(&self.vigil),
             spare: RefCell::default(),
             under_way: Cell::new(0),
         });
@@ -71,6 +74,7 @@ pub(super) struct Upstream {
     pub(super) breaker: Arc<Breaker>,
     dialler: Dialler,
     limits: Rc<Limits>,
+    vigil: Rc<Vigil>,
     /// The last one used is the first one lent.
     #[expect(clippy::vec_box, reason = "a link moves between here and a request as one pointer")]
     spare: RefCell<Vec<Box<Link>>>,
@@ -99,7 +103,7 @@ impl Upstream {
     pub(super) fn spare(&self) -> Option<Box<Link>> {
         let mut spare = self.spare.borrow_mut();
         let link = spare.pop()?;
-        if link.keep_until > Instant::now() {
+        if link.keep_until > self.vigil.now() {
             return Some(link);
         }
         // The others have rested for longer than this one.
@@ -126,7 +130,7 @@ impl Upstream {
     pub(super) fn give_back(&self, mut link: Box<Link>, keep: Option<Duration>) {
         let mut spare = self.spare.borrow_mut();
         if spare.len() < self.limits.spare && link.settles() {
-            link.keep_until = Instant::now() + keep.unwrap_or(self.limits.keep).min(self.limits.keep);
+            link.keep_until = self.vigil.now() + keep.unwrap_or(self.limits.keep).min(self.limits.keep);
             spare.push(link);
         }
     }

@@ -29,7 +29,7 @@ pub(crate) use json::{XrpcInput, XrpcQuery};
 pub(crate) use ops::ops_router;
 #[cfg(test)]
 pub(crate) use router::Counted;
-pub(crate) use router::{Doors, RequestId, own_routes, with_layers};
+pub(crate) use router::{Doors, REQUEST_ID, RequestId, own_routes, with_layers};
 pub(crate) use verbs::{procedure, query};
 
 #[cfg(test)]

@@ -3,6 +3,8 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use tokio::runtime::Handle;
+
 use crate::accounts::{Caller, Home, Homes};
 use crate::app::App;
 use crate::base::Clock;
@@ -20,6 +22,8 @@ pub(super) struct Rooms {
     homes: Homes,
     fleet: Fleet,
     limits: RateLimits,
+    /// Where the database is asked: its connections must not depend on an edge thread's life.
+    control: Handle,
 }
 
 impl Rooms {
@@ -30,6 +34,7 @@ impl Rooms {
             homes: app.accounts.homes().clone(),
             fleet: app.fleet.clone(),
             limits: app.limits.clone(),
+            control: Handle::current(),
         }
     }
 }
@@ -40,7 +45,9 @@ impl Neighbours for Rooms {
     }
 
     async fn check_caller(&self, token: &str) -> Result<Arc<Caller>, TokenError> {
-        self.access.check(token, self.clock.now()).await.map_err(refused)
+        let (access, token, now) = (self.access.clone(), token.to_owned(), self.clock.now());
+        let checking = self.control.spawn(async move { access.check(&token, now).await });
+        checking.await.map_err(|_| TokenError::Unavailable)?.map_err(refused)
     }
 
     fn recall_home(&self, account: &Target<'_>) -> Option<Option<Arc<Home>>> {
@@ -51,10 +58,18 @@ impl Neighbours for Rooms {
     }
 
     async fn find_home(&self, account: &Target<'_>) -> Result<Option<Arc<Home>>, Unavailable> {
-        let found = match account {
-            Target::Did(did) => self.homes.find(did).await,
-            Target::Handle(handle) => self.homes.find_by_handle(handle).await,
+        let homes = self.homes.clone();
+        let finding = match account {
+            Target::Did(did) => {
+                let did = did.clone().into_owned();
+                self.control.spawn(async move { homes.find(&did).await })
+            }
+            Target::Handle(handle) => {
+                let handle = handle.clone();
+                self.control.spawn(async move { homes.find_by_handle(&handle).await })
+            }
         };
+        let found = finding.await.map_err(|_| Unavailable)?;
         found.map_err(|cause| {
             tracing::warn!(cause = &cause as &dyn std::error::Error, "a home could not be looked up");
             Unavailable

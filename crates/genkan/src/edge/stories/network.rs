@@ -14,6 +14,7 @@ use super::neighbours::Fixed;
 use crate::edge::{Doors, Edge, Settings};
 use crate::forward;
 use crate::http::{ClientAddr, Trusted};
+use crate::telemetry::metrics::Metrics;
 
 /// An edge before two hosts.
 pub(super) struct Network {
@@ -70,6 +71,7 @@ impl Network {
                 remembers: one.port % 2 == 0,
             },
             trusted: Trusted::new(proxies),
+            metrics: Metrics::default(),
             router: Router::new().fallback(any(local)),
             control: tokio::runtime::Handle::current(),
             tls: Arc::new(tls),

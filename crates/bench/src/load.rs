@@ -1,0 +1,146 @@
+//! Clients that send their next request as soon as they have read the last answer.
+
+use std::cell::{Cell, RefCell};
+use std::io;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+/// One run.
+pub(crate) struct Load {
+    pub(crate) address: SocketAddr,
+    pub(crate) connections: usize,
+    pub(crate) seconds: f64,
+    pub(crate) request: String,
+}
+
+#[derive(Default)]
+struct Counts {
+    answers: Cell<u64>,
+    failures: Cell<u64>,
+    bytes: Cell<u64>,
+    /// Microseconds from a request's first byte to its answer's last.
+    times: RefCell<Vec<u32>>,
+}
+
+/// A request as bytes.
+pub(crate) fn request(target: &str, fields: &[&str]) -> String {
+    let mut lines =
+        vec![format!("GET {target} HTTP/1.1"), "host: bench.example".into(), "accept: */*".into()];
+    lines.extend(fields.iter().map(|field| (*field).to_owned()));
+    lines.join("\r\n") + "\r\n\r\n"
+}
+
+impl Load {
+    /// Runs, and prints `answers failures seconds bytes p50_us p99_us`.
+    pub(crate) async fn run(self) -> Result<()> {
+        let counts = Rc::new(Counts::default());
+        let request: Rc<str> = self.request.into();
+        let began = Instant::now();
+        let until = began + Duration::from_secs_f64(self.seconds);
+        let clients: Vec<_> = (0..self.connections)
+            .map(|_| {
+                let (counts, request) = (Rc::clone(&counts), Rc::clone(&request));
+                tokio::task::spawn_local(async move {
+                    while Instant::now() < until {
+                        if client(self.address, &request, until, &counts).await.is_err() {
+                            counts.failures.set(counts.failures.get() + 1);
+                            tokio::time::sleep(Duration::from_millis(5)).await;
+                        }
+                    }
+                })
+            })
+            .collect();
+        for client in clients {
+            client.await?;
+        }
+        let elapsed = began.elapsed().as_secs_f64();
+        let mut times = counts.times.borrow_mut();
+        times.sort_unstable();
+        let at = |share: usize| times.get(times.len() * share / 100).copied().unwrap_or(0);
+        println!(
+            "{} {} {elapsed:.3} {} {} {}",
+            counts.answers.get(),
+            counts.failures.get(),
+            counts.bytes.get(),
+            at(50),
+            at(99)
+        );
+        Ok(())
+    }
+}
+
+/// One connection, until the time is over or it breaks.
+async fn client(address: SocketAddr, request: &str, until: Instant, counts: &Counts) -> Result<()> {
+    let mut stream = TcpStream::connect(address).await?;
+    stream.set_nodelay(true)?;
+    let mut buffer = vec![0; 128 << 10];
+    while Instant::now() < until {
+        let began = Instant::now();
+        stream.write_all(request.as_bytes()).await?;
+        let bytes = answer(&mut stream, &mut buffer).await?;
+        counts.answers.set(counts.answers.get() + 1);
+        counts.bytes.set(counts.bytes.get() + bytes);
+        let micros = u32::try_from(began.elapsed().as_micros()).unwrap_or(u32::MAX);
+        counts.times.borrow_mut().push(micros);
+    }
+    Ok(())
+}
+
+/// Reads one answer of a known length to its end, and says how many bytes its body had.
+async fn answer(stream: &mut TcpStream, buffer: &mut [u8]) -> Result<u64> {
+    let mut filled = 0;
+    let (head, length) = loop {
+        let count = stream.read(buffer.get_mut(filled..).unwrap_or_default()).await?;
+        if count == 0 {
+            bail!(io::Error::from(io::ErrorKind::UnexpectedEof));
+        }
+        filled += count;
+        let seen = buffer.get(..filled).unwrap_or_default();
+        if let Some(end) = memchr::memmem::find(seen, b"\r\n\r\n") {
+            let head = seen.get(..end).unwrap_or_default();
+            if !head.starts_with(b"HTTP/1.1 200") {
+                bail!("not a 200: {}", String::from_utf8_lossy(head));
+            }
+            break (end + 4, length(head).context("no content-length")?);
+        }
+    };
+    let mut left = length.saturating_sub((filled - head) as u64);
+    while left > 0 {
+        let count = stream.read(buffer).await?;
+        if count == 0 {
+            bail!(io::Error::from(io::ErrorKind::UnexpectedEof));
+        }
+        left = left.saturating_sub(count as u64);
+    }
+    Ok(length)
+}
+
+/// The announced length, whatever the letters' case.
+fn length(head: &[u8]) -> Option<u64> {
+    head.split(|byte| *byte == b'\n').find_map(|line| {
+        let line = std::str::from_utf8(line).ok()?.trim_end();
+        let (name, value) = line.split_once(':')?;
+        name.eq_ignore_ascii_case("content-length").then(|| value.trim().parse().ok())?
+    })
+}
+
+/// Opens connections, sends one request on each, says so, and holds them until its input ends.
+pub(crate) async fn idle(address: SocketAddr, connections: usize, request: &str) -> Result<()> {
+    let mut held = Vec::with_capacity(connections);
+    let mut buffer = vec![0; 128 << 10];
+    for _ in 0..connections {
+        let mut stream = TcpStream::connect(address).await?;
+        stream.write_all(request.as_bytes()).await?;
+        answer(&mut stream, &mut buffer).await?;
+        held.push(stream);
+    }
+    println!("held");
+    tokio::task::spawn_blocking(|| io::stdin().read_line(&mut String::new())).await??;
+    drop(held);
+    Ok(())
+}

@@ -1,0 +1,119 @@
+//! Genkan as it is shipped, with an account that signed up through its public doors.
+//!
+//! Sign-up needs a directory and a host that know the protocol; forwarding is measured before a stub that does not.
+//! So a fake host helps at the sign-up, and the stub then takes its port.
+
+use std::io::Write as _;
+use std::process::{Command, Stdio};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail};
+use serde_json::Value;
+
+use super::{PROXY_CORE, Running, Subject, folder, free_port, pinned, wait_for};
+use crate::bench::measure;
+use crate::say::Step;
+use crate::{command, http, workspace};
+
+/// A Genkan that runs, and the account on it.
+pub(in crate::bench) struct Account {
+    pub(in crate::bench) token: String,
+    pub(in crate::bench) did: String,
+    pub(in crate::bench) subject: Subject,
+    /// Bytes of resident memory before anybody asked for anything.
+    pub(in crate::bench) at_rest: f64,
+}
+
+/// Starts Genkan, registers a host, and signs an account up. Answers with the port that the host has left.
+pub(in crate::bench) fn sign_up(binary: &str, tool: &str) -> Result<(Account, u16)> {
+    let step = Step::start("signing up");
+    let data = folder("genkan")?;
+    let mut neighbours = Command::new(tool);
+    neighbours.args(["neighbours", PASSWORD]).stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut neighbours = Running::start(&mut neighbours)?;
+    let urls = neighbours.line()?;
+    let (directory, host) = urls.split_once(' ').context("the neighbours say where they are")?;
+    let host_port: u16 =
+        host.rsplit(':').next().and_then(|port| port.parse().ok()).context("a host has a port")?;
+    let (port, operations) = (free_port()?, free_port()?);
+    let settings = [
+        ("GENKAN_PUBLIC_URL", format!("http://localhost:{port}")),
+        ("GENKAN_LISTEN", format!("127.0.0.1:{port}")),
+        ("GENKAN_OPS_LISTEN", format!("127.0.0.1:{operations}")),
+        ("GENKAN_WORKERS", "1".to_owned()),
+        ("GENKAN_DATA_DIR", data.display().to_string()),
+        ("GENKAN_HANDLE_DOMAINS", ".test".to_owned()),
+        ("GENKAN_DIRECTORY_URL", directory.to_owned()),
+        // Nobody moves here, and the fake host goes to the directory itself.
+        ("GENKAN_DIRECTORY_FRONT_LISTEN", "off".to_owned()),
+        ("GENKAN_PRIVATE_ORIGINS", format!("{host},{directory}")),
+        ("GENKAN_DEVELOPMENT", "true".to_owned()),
+        ("GENKAN_REQUEST_LOG", "false".to_owned()),
+        ("GENKAN_RATE_LIMITS_ENABLED", "false".to_owned()),
+        ("GENKAN_CONNECTIONS_PER_ADDRESS", "20000".to_owned()),
+    ];
+    let cli = |arguments: &[&str]| {
+        let mut call = Command::new(binary);
+        command::run(call.args(arguments).envs(settings.clone()).current_dir(workspace::root()))
+    };
+    let environment = cli(&["host", "prepare", "--name", "bench", "--url", host])?;
+    let stdin = neighbours.child.stdin.as_mut().context("the neighbours listen")?;
+    writeln!(stdin, "{environment}\n.")?;
+    anyhow::ensure!(neighbours.line()? == "configured", "the fake host did not take its settings");
+    let mut serve = pinned(PROXY_CORE, binary);
+    serve.arg("serve").envs(settings.clone()).stdout(Stdio::null()).stderr(Stdio::null());
+    let process = Running::start(&mut serve)?;
+    wait_for(port)?;
+    sleep(Duration::from_secs(2));
+    let mut subject =
+        Subject { name: "genkan", address: format!("127.0.0.1:{port}"), fields: Vec::new(), process };
+    let at_rest = measure::resident(&subject)?;
+    let password_file = data.join("host-password");
+    write_secret(&password_file)?;
+    cli(&[
+        "host",
+        "add",
+        host,
+        "--name",
+        "bench",
+        "--admin-password-file",
+        &password_file.display().to_string(),
+    ])?;
+    let body =
+        serde_json::json!({ "handle": "bench.test", "email": "bench@example.com", "password": PASSWORD });
+    let said = create_account(port, &body)?;
+    let text = |name: &str| {
+        said.get(name).and_then(Value::as_str).map(str::to_owned).with_context(|| format!("it has {name}"))
+    };
+    let (token, did) = (text("accessJwt")?, text("did")?);
+    drop(neighbours);
+    step.done(&did);
+    subject.fields.push(format!("authorization: Bearer {token}"));
+    Ok((Account { token, did, subject, at_rest }, host_port))
+}
+
+/// Signs up, once the running server has heard of its host.
+fn create_account(port: u16, body: &Value) -> Result<Value> {
+    let until = Instant::now() + Duration::from_secs(30);
+    loop {
+        let (status, said) =
+            http::post_json(port, "/xrpc/com.atproto.server.createAccount", &body.to_string())?;
+        match status {
+            200 => return serde_json::from_str(&said).context("the answer to a sign-up is JSON"),
+            503 if Instant::now() < until => sleep(Duration::from_millis(200)),
+            _ => bail!("signing up was answered {status}: {said}"),
+        }
+    }
+}
+
+/// Genkan refuses secrets that others can read.
+fn write_secret(path: &std::path::Path) -> Result<()> {
+    use std::os::unix::fs::OpenOptionsExt as _;
+    let mut options = std::fs::OpenOptions::new();
+    let mut file = options.create(true).write(true).truncate(true).mode(0o600).open(path)?;
+    Ok(file.write_all(PASSWORD.as_bytes())?)
+}
+
+/// Of everybody here; they live for a minute.
+const PASSWORD: &str = "bench-bench-bench";
