@@ -57,6 +57,8 @@ metrics! {
     CONNECTIONS = Gauge "genkan_connections" [];
     /// Client connections that were refused, by reason.
     CONNECTIONS_REFUSED = Counter "genkan_connections_refused_total" ["reason"];
+    /// Forwarded requests that a host did not answer, by host and reason.
+    HOST_FAILURES = Counter "genkan_host_failures_total" ["host", "reason"];
     /// Whether a host counts as healthy (1) or not (0).
     HOST_HEALTHY = Gauge "genkan_host_healthy" ["host"];
     /// Sign-ups, by outcome.
