@@ -54,9 +54,14 @@ impl HandlePolicy {
         Self { domains, reserved: built_in.chain(own).collect(), development }
     }
 
-    /// Whether the handle is ours to answer for: under one of our domains.
+    /// Whether the handle is ours to answer for: one label under one of our domains.
+    ///
+    /// More labels may be another server's names, which we never give out.
     pub(crate) fn is_service_handle(&self, handle: &Handle) -> bool {
-        self.domains.iter().any(|domain| handle.is_under(domain))
+        self.domains.iter().any(|domain| {
+            let front = handle.as_str().strip_suffix(domain.as_str());
+            front.is_some_and(|front| !front.is_empty() && !front.contains('.'))
+        })
     }
 
     /// A handle for a new account: under one of our domains.
