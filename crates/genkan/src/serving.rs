@@ -45,6 +45,8 @@ pub(crate) enum StartError {
     Listen { setting: &'static str, address: SocketAddr, cause: std::io::ErrorKind },
     #[error(transparent)]
     Build(#[from] BuildError),
+    #[error("sign-ups: {0}")]
+    SignUps(#[from] crate::signup::Error),
 }
 
 impl Running {
@@ -71,6 +73,9 @@ impl Running {
         }
         let stopped = until(stopping);
         listeners.spawn(async move { axum::serve(ops, ops_routes).with_graceful_shutdown(stopped).await });
+        if app.db.is_embedded() {
+            app.sign_ups.end_leases().await?;
+        }
         chores::start(&app);
         tracing::info!("serving {} on {address}", config.service.public_url);
         Ok(Self { readiness, edge, stop, listeners, db: app.db.clone() })

@@ -77,6 +77,7 @@ impl From<StartError> for Failure {
     fn from(error: StartError) -> Self {
         match error {
             StartError::Build(cause) => cause.into(),
+            StartError::SignUps(cause) => Self::Other(cause.into()),
             StartError::Listen { .. } => Self::Setting(error.to_string()),
         }
     }

@@ -89,6 +89,11 @@ impl Db {
         Ok(self.write.begin_with(self.dialect.begin_write()).await?)
     }
 
+    /// Whether the database is this process's alone: nobody else serves from it.
+    pub(crate) const fn is_embedded(&self) -> bool {
+        matches!(self.dialect, dialect::Dialect::Sqlite)
+    }
+
     /// Whether the database answers.
     pub async fn ping(&self) -> Result<()> {
         sqlx::query("SELECT 1").fetch_one(&self.read).await?;

@@ -197,6 +197,11 @@ impl SignUps {
         }
     }
 
+    /// Ends every lease: for the start of a process that has the database to itself, where whoever held them is gone.
+    pub(crate) async fn end_leases(&self) -> Result<(), Error> {
+        Ok(sql::end_leases(&self.with.db).await?)
+    }
+
     /// Settles what broke off: every sign-up that nobody works on. A chore calls this every few seconds.
     pub(crate) async fn settle_all(&self) -> Result<usize, Error> {
         let mut settled = 0;

@@ -124,6 +124,15 @@ pub(super) async fn keep_lease(tx: &mut Tx, did: &str, lease: &str, until: Times
     Ok(done.rows_affected() == 1)
 }
 
+pub(super) async fn end_leases(db: &Db) -> Result<()> {
+    let mut tx = db.begin().await?;
+    sqlx::query("UPDATE signups SET lease = NULL, lease_until = 0 WHERE lease IS NOT NULL")
+        .execute(&mut *tx)
+        .await?;
+    tx.commit().await?;
+    Ok(())
+}
+
 /// Lets go until `again_at`, and keeps what went wrong.
 pub(super) async fn release(
     tx: &mut Tx,
@@ -180,7 +189,7 @@ mod tests {
     use super::*;
     use crate::db::on_each_database;
 
-    on_each_database!(one_worker_at_a_time, a_lost_lease_can_do_nothing);
+    on_each_database!(one_worker_at_a_time, a_lost_lease_can_do_nothing, a_new_start_ends_all_leases);
 
     const NOW: Timestamp = Timestamp::from_millis(10_000);
     const LATER: Timestamp = Timestamp::from_millis(20_000);
@@ -215,6 +224,13 @@ mod tests {
         let found = find(&db, &did).await.unwrap().unwrap();
         assert_eq!((found.attempts, found.step), (1, Step::Recorded));
         assert_eq!(unfinished(&db, 9).await.unwrap()[0].2.as_deref(), Some("host away"));
+    }
+
+    async fn a_new_start_ends_all_leases(db: Db) {
+        let did = recorded(&db).await.did;
+        assert!(abandoned(&db, NOW, 9).await.unwrap().is_empty());
+        end_leases(&db).await.unwrap();
+        assert_eq!(abandoned(&db, NOW, 9).await.unwrap(), std::slice::from_ref(&did));
     }
 
     async fn a_lost_lease_can_do_nothing(db: Db) {
