@@ -13,7 +13,7 @@ pub(crate) mod http;
 // stories
 pub(crate) mod forward;
 pub(crate) mod renames;
-pub(crate) mod routing;
+pub mod routing;
 pub(crate) mod sessions;
 pub(crate) mod signup;
 pub(crate) mod standing;

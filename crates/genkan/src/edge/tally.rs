@@ -27,16 +27,6 @@ pub(crate) enum By {
     Edge,
 }
 
-impl By {
-    pub(crate) const fn as_str(self) -> &'static str {
-        match self {
-            Self::Host => "host",
-            Self::Genkan => "genkan",
-            Self::Edge => "edge",
-        }
-    }
-}
-
 impl Tally {
     /// Requests by who answered and by the first digit of the status, 1 to 5.
     pub(crate) fn answers(&self, by: By, class: usize) -> u64 {

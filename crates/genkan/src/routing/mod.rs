@@ -1,6 +1,6 @@
 //! Where a request goes, and why.
 //!
-//! [`table`] holds one row for every method family of `com.atproto.*`; [`decide`] turns a row, the caller and the
+//! [`table`] holds one row for every method family of `com.atproto.*`; `decide` turns a row, the caller and the
 //! account a read is about into a route. Both are pure: they read no network, no database and no clock, and know
 //! nothing of answers. `docs/routing.md` is printed from the table.
 //!
