@@ -30,11 +30,10 @@ use super::upload::Upload;
 #[derive(Debug)]
 pub(super) struct Link {
     sender: SendRequest<Upload>,
-    connection: Connection<TokioIo<Watched>, Upload>,
+    /// None when it has come to its end: only when it is dropped does a request that it never took come back.
+    connection: Option<Connection<TokioIo<Watched>, Upload>>,
     gauge: Rc<Gauge>,
     relay: Arc<Relay>,
-    /// The connection has come to its end and must not be polled again.
-    ended: bool,
     /// Until when it may be lent again.
     pub(super) keep_until: Instant,
 }
@@ -57,14 +56,8 @@ impl Link {
         let gauge = Rc::new(Gauge { read: Cell::new(0), allowance: Cell::new(None) });
         let io = TokioIo::new(Watched { wire, gauge: Rc::clone(&gauge) });
         let (sender, connection) = Builder::new().max_buf_size(BUFFER).handshake(io).await?;
-        Ok(Self {
-            sender,
-            connection,
-            gauge,
-            relay: Relay::new(),
-            ended: false,
-            keep_until: Instant::now() + keep,
-        })
+        let (connection, relay) = (Some(connection), Relay::new());
+        Ok(Self { sender, connection, gauge, relay, keep_until: Instant::now() + keep })
     }
 
     /// Sends the request and waits for the head of its answer.
@@ -72,12 +65,10 @@ impl Link {
         self.gauge.read.set(0);
         self.gauge.allowance.set(Some(MAX_HEAD));
         let mut answer = pin!(self.sender.try_send_request(request));
-        let (connection, ended, relay) = (&mut self.connection, &mut self.ended, &self.relay);
+        let (connection, relay) = (&mut self.connection, &self.relay);
         let outcome = poll_fn(|cx| {
             relay.poll(cx, |cx| {
-                if !*ended {
-                    *ended = Pin::new(&mut *connection).poll(cx).is_ready();
-                }
+                drive(connection, cx);
                 answer.as_mut().poll(cx)
             })
         })
@@ -98,18 +89,11 @@ impl Link {
         let relay = Arc::clone(&self.relay);
         relay.poll(cx, |cx| match Pin::new(&mut *body).poll_frame(cx) {
             Poll::Pending => {
-                self.drive(cx);
+                drive(&mut self.connection, cx);
                 Pin::new(&mut *body).poll_frame(cx)
             }
             ready @ Poll::Ready(_) => ready,
         })
-    }
-
-    /// Lets the connection do what it can.
-    fn drive(&mut self, cx: &mut Context<'_>) {
-        if !self.ended {
-            self.ended = Pin::new(&mut self.connection).poll(cx).is_ready();
-        }
     }
 
     /// Whether the last exchange is over on both sides, and another may begin.
@@ -117,8 +101,15 @@ impl Link {
     /// Only asked when the answer's body has ended. The host may still be reading the request, or have sent bytes
     /// that nobody asked for: then the connection is not ready, and is not lent again.
     pub(super) fn settles(&mut self) -> bool {
-        self.drive(&mut Context::from_waker(Waker::noop()));
-        !self.ended && self.sender.is_ready()
+        drive(&mut self.connection, &mut Context::from_waker(Waker::noop()));
+        self.connection.is_some() && self.sender.is_ready()
+    }
+}
+
+/// Lets a connection do what it can, and drops it at its end.
+fn drive(connection: &mut Option<Connection<TokioIo<Watched>, Upload>>, cx: &mut Context<'_>) {
+    if connection.as_mut().is_some_and(|connection| Pin::new(connection).poll(cx).is_ready()) {
+        *connection = None;
     }
 }
 
