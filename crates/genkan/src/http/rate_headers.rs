@@ -7,8 +7,11 @@ use super::error::XrpcError;
 use crate::base::Timestamp;
 use crate::limits::Verdict;
 
-/// Says how far the client is from the limit.
+/// Says how far the client is from the limit. One that was told already is the tighter one.
 pub(crate) fn put(headers: &mut HeaderMap, verdict: &Verdict) {
+    if headers.contains_key("ratelimit-limit") {
+        return;
+    }
     for (name, value) in fields(verdict) {
         headers.insert(name, value);
     }
