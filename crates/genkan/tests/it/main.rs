@@ -1,6 +1,8 @@
-//! Tests from outside: of the sources, and of the program as operators run it.
+//! Tests from outside: of the sources, and of the program as operators, people and hosts know it.
 
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test that cannot go on has failed")]
 
 mod layers;
 mod program;
+mod store;
+mod stories;

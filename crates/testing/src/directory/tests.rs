@@ -105,3 +105,18 @@ async fn the_wire_can_be_spoiled_and_mended() {
     directory.mend();
     assert_eq!(client.send(health()).await.status, 200);
 }
+
+#[tokio::test]
+async fn a_change_of_the_wire_closes_what_is_open() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let directory = FakeDirectory::start().await;
+    let mut stream = tokio::net::TcpStream::connect(directory.address()).await.unwrap();
+    stream.write_all(b"GET /_health HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+    let mut answer = [0; 1024];
+    assert!(stream.read(&mut answer).await.unwrap() > 0);
+    assert_eq!(directory.open_connections(), 1);
+    directory.set_wire(Wire::Refusing).await;
+    let end = tokio::time::timeout(Duration::from_secs(2), stream.read(&mut answer)).await;
+    assert!(matches!(end, Ok(Ok(0) | Err(_))), "{end:?}");
+    assert_eq!(directory.open_connections(), 0);
+}

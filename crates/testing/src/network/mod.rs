@@ -220,12 +220,8 @@ impl TestNetwork {
 /// # Panics
 ///
 /// When it never is.
-#[track_caller]
-pub fn eventually<F>(what: &'static str, test: impl FnMut() -> F) -> impl Future<Output = ()>
-where
-    F: Future<Output = bool>,
-{
-    within(Duration::from_secs(10), what, test)
+pub async fn eventually(what: &str, test: impl AsyncFnMut() -> bool) {
+    within(Duration::from_secs(10), what, test).await;
 }
 
 /// Tries until it is so, for as long as `limit`.
@@ -233,10 +229,7 @@ where
 /// # Panics
 ///
 /// When it never is.
-pub async fn within<F>(limit: Duration, what: &'static str, mut test: impl FnMut() -> F)
-where
-    F: Future<Output = bool>,
-{
+pub async fn within(limit: Duration, what: &str, mut test: impl AsyncFnMut() -> bool) {
     let start = Instant::now();
     while !test().await {
         assert!(start.elapsed() < limit, "after {limit:?} still not: {what}");

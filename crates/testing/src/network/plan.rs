@@ -116,7 +116,7 @@ fn settings_of(
         ("GENKAN_HANDLE_DOMAINS", ".genkan.test".to_owned()),
         ("GENKAN_DATA_DIR", folder.join("data").to_string_lossy().into_owned()),
         ("GENKAN_DIRECTORY_URL", directory.url()),
-        ("GENKAN_DIRECTORY_FRONT_URL", format!("http://127.0.0.1:{}", ports.front)),
+        ("GENKAN_DIRECTORY_FRONT_URL", format!("http://localhost:{}", ports.front)),
         ("GENKAN_ADMIN_PASSWORD", ADMIN_PASSWORD.to_owned()),
         ("GENKAN_SEALING_KEY", hex(&key("sealing", public))),
         ("GENKAN_PLC_ROTATION_KEY", hex(rotation_key)),

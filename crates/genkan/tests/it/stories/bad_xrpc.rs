@@ -1,0 +1,204 @@
+//! Every row of bad XRPC input has its status and its name.
+
+use bytes::Bytes;
+use genkan_testing::{Answer, Plan, TestNetwork};
+use http::Method;
+use http_body_util::Full;
+use serde_json::json;
+
+use crate::store::on_each_database;
+
+on_each_database!(
+    bodies_are_checked,
+    verbs_and_paths_are_checked,
+    crooked_paths_never_reach_a_host,
+    rate_limits_say_when_to_come_back,
+    all_refusals_have_the_same_form,
+);
+
+const CREATE_SESSION: &str = "/xrpc/com.atproto.server.createSession";
+
+async fn post(net: &TestNetwork, headers: &[(&str, &str)], body: impl Into<Bytes>) -> Answer {
+    let mut request = net.visitor().request(Method::POST, CREATE_SESSION);
+    for (name, value) in headers {
+        request = request.header(*name, *value);
+    }
+    net.visitor().send(request.body(Full::new(body.into())).unwrap()).await
+}
+
+async fn bodies_are_checked(plan: Plan) {
+    let net = plan.await;
+    let json = [("content-type", "application/json")];
+    let deep = format!("{}1{}", "[".repeat(70), "]".repeat(70));
+    let good = json!({ "identifier": "nobody.genkan.test", "password": "whatever" }).to_string();
+    let cases: Vec<(&str, Bytes)> = vec![
+        ("empty", Bytes::new()),
+        ("not JSON", "hello".into()),
+        ("half", "{\"identifier\":".into()),
+        ("bad UTF-8", Bytes::from_static(b"{\"identifier\":\"\xff\",\"password\":\"x\"}")),
+        ("a lone surrogate", "{\"identifier\":\"\\ud800\",\"password\":\"x\"}".into()),
+        ("trailing bytes", format!("{good} more").into()),
+        ("two values", format!("{good}{good}").into()),
+        ("too deep", format!("{{\"identifier\":\"a\",\"password\":\"b\",\"x\":{deep}}}").into()),
+        ("an array", "[]".into()),
+        ("null", "null".into()),
+        ("a number for text", "{\"identifier\":7,\"password\":\"x\"}".into()),
+        ("a member missing", "{\"identifier\":\"alice\"}".into()),
+        ("a NUL", "{\"identifier\":\"a\\u0000b\",\"password\":\"x\"}".into()),
+    ];
+    for (case, body) in cases {
+        assert_eq!(post(&net, &json, body).await.summary(), "400 InvalidRequest", "{case}");
+    }
+    for headers in
+        [&[][..], &[("content-type", "text/plain")], &[("content-type", "application/x-www-form-urlencoded")]]
+    {
+        assert_eq!(post(&net, headers, good.clone()).await.summary(), "400 InvalidRequest", "{headers:?}");
+    }
+    let with_charset = [("content-type", "application/json; charset=utf-8")];
+    assert_eq!(post(&net, &with_charset, good.clone()).await.summary(), "401 AuthenticationRequired");
+    let coded = [("content-type", "application/json"), ("content-encoding", "br")];
+    assert_eq!(post(&net, &coded, good.clone()).await.summary(), "415 UnsupportedMediaType");
+    let broken = [("content-type", "application/json"), ("content-encoding", "gzip")];
+    assert_eq!(post(&net, &broken, good).await.summary(), "400 InvalidRequest");
+    let large = json!({ "identifier": "a", "password": "b", "x": "y".repeat(151_000) }).to_string();
+    assert_eq!(post(&net, &json, large).await.summary(), "413 PayloadTooLarge");
+    // The announced length is enough: the body never comes.
+    let head = format!(
+        "POST {CREATE_SESSION} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n\
+         Content-Length: 10000000\r\n\r\n"
+    );
+    let answer = net.visitor().raw(head.as_bytes()).await;
+    assert!(answer.starts_with("HTTP/1.1 413") && answer.contains("PayloadTooLarge"), "{answer}");
+    assert_eq!(gzip_bomb(&net).await, "413 PayloadTooLarge");
+}
+
+async fn gzip_bomb(net: &TestNetwork) -> String {
+    use std::io::Write as _;
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
+    write!(encoder, "{{\"identifier\":\"a\",\"password\":\"b\",\"x\":\"{}\"}}", "y".repeat(4 << 20)).unwrap();
+    let packed = encoder.finish().unwrap();
+    assert!(packed.len() < 100_000);
+    post(net, &[("content-type", "application/json"), ("content-encoding", "gzip")], packed).await.summary()
+}
+
+async fn verbs_and_paths_are_checked(plan: Plan) {
+    let net = plan.await;
+    let alice = net.sign_up("alice").await;
+    let ask = async |method: Method, path: &str| {
+        let client = net.client_of(&alice);
+        client.send(client.request(method, path).body(Full::new(Bytes::new())).unwrap()).await
+    };
+    for (method, path, allowed) in [
+        (Method::GET, CREATE_SESSION, "POST"),
+        (Method::PUT, CREATE_SESSION, "POST"),
+        (Method::POST, "/xrpc/com.atproto.server.getSession", "GET"),
+        (Method::DELETE, "/xrpc/com.atproto.server.getSession", "GET"),
+        (Method::GET, "/xrpc/com.atproto.repo.createRecord", "POST"),
+        (Method::POST, "/xrpc/com.atproto.repo.getRecord?repo=alice.genkan.test", "GET"),
+        (Method::PATCH, "/xrpc/app.bsky.feed.getTimeline", ""),
+    ] {
+        let answer = ask(method.clone(), path).await;
+        assert_eq!(answer.summary(), "400 InvalidRequest", "{method} {path}");
+        assert!(
+            answer.header("allow").contains(allowed) && !answer.header("allow").is_empty(),
+            "{method} {path}"
+        );
+    }
+    for path in [
+        "/xrpc/",
+        "/xrpc/nonsense",
+        "/xrpc/com.atproto",
+        "/xrpc/com..atproto.x",
+        "/xrpc/com.atproto.server.getSession/",
+        "/xrpc//com.atproto.server.getSession",
+        "/xrpc/com.atproto.server.getSession/more",
+        "/xrpc/com.atproto.server.get%53ession",
+        "/xrpc/com%2eatproto.server.getSession",
+        "/xrpc/./com.atproto.server.getSession",
+        "/xrpc/com.atproto.server.getSession%00",
+    ] {
+        let answer = ask(Method::GET, path).await;
+        assert_eq!(answer.summary(), "400 InvalidRequest", "{path}");
+    }
+    for path in
+        ["/nothing", "/xrpc", "/xrpcs/com.atproto.server.getSession", "//xrpc/com.atproto.server.getSession"]
+    {
+        let answer = ask(Method::GET, path).await;
+        assert_eq!(answer.status, 404, "{path}: {}", answer.transcript());
+    }
+    let unknown = net.visitor().query("com.example.unknown.method", &[]).await;
+    assert_eq!(unknown.summary(), "401 AuthMissing");
+    assert_eq!(net.client_of(&alice).query("com.example.unknown.method", &[]).await.status, 200);
+}
+
+async fn crooked_paths_never_reach_a_host(plan: Plan) {
+    let net = plan.await;
+    let alice = net.sign_up("alice").await;
+    net.host(0).forget();
+    for path in [
+        "/xrpc/../xrpc/com.atproto.admin.deleteAccount",
+        "/xrpc/app.bsky.feed.getTimeline/../com.atproto.admin.getAccountInfo",
+        "/xrpc/app.bsky.feed.getTimeline%2f..%2fcom.atproto.admin.getAccountInfo",
+        "/xrpc/app.bsky.feed.getTimeline%3f",
+        "/xrpc/app.bsky.feed.getTimeline;x=1",
+        "/xrpc/app.bsky.feed.getTimeline\\..\\x",
+        "/xrpc/app.bsky.feed.getTimeline%0d%0aX:1",
+        "/xrpc/app.bsky.feed.get_Timeline",
+        "/xrpc/app.bsky.feed.getTimeline.",
+        "/xrpc/.app.bsky.feed.getTimeline",
+        "/xrpc/COM.ATPROTO.ADMIN.getAccountInfo",
+        "/xrpc/com.atproto.ADMIN.getAccountInfo",
+        "/xrpc/com.atproto.server.CreateSession",
+        "/.well-known/oauth-protected-resource",
+        "/oauth/token",
+        "http://elsewhere.example/xrpc/app.bsky.feed.getTimeline/x",
+        "*",
+    ] {
+        let head = format!(
+            "GET {path} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {}\r\nConnection: close\r\n\r\n",
+            alice.access
+        );
+        let answer = net.visitor().raw(head.as_bytes()).await;
+        let status: u16 = answer.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap_or(0);
+        assert!((400..502).contains(&status) && status != 500, "{path}: {answer}");
+    }
+    let journal = net.host(0).journal();
+    let reached: Vec<_> =
+        journal.iter().filter(|seen| seen.name != "_health").map(|seen| &seen.path).collect();
+    assert!(reached.is_empty(), "{reached:?}");
+}
+
+async fn rate_limits_say_when_to_come_back(plan: Plan) {
+    let net = plan.set("GENKAN_RATE_LIMITS_ENABLED", "true").set("GENKAN_RATE_CREATE_SESSION", "3/5m").await;
+    let alice = net.sign_up("alice").await;
+    for _ in 0..3 {
+        assert_eq!(net.sign_in(&alice.handle, "not her password").await.status, 401);
+    }
+    let answer = net.sign_in(&alice.handle, &alice.password).await;
+    assert_eq!(answer.summary(), "429 RateLimitExceeded");
+    let wait: u64 = answer.header("retry-after").parse().unwrap();
+    assert!((1..=300).contains(&wait), "{wait}");
+    assert_eq!(answer.header("ratelimit-remaining"), "0");
+    // Sessions that exist go on.
+    net.client_of(&alice).query("com.atproto.server.getSession", &[]).await.ok();
+    net.refresh(&alice.refresh).await.ok();
+}
+
+async fn all_refusals_have_the_same_form(plan: Plan) {
+    let net = plan.await;
+    for answer in [
+        net.visitor().get("/xrpc/nonsense").await,
+        net.visitor().query("com.atproto.server.getSession", &[]).await,
+        net.visitor().query("app.bsky.feed.getTimeline", &[]).await,
+        net.visitor().query("com.atproto.sync.subscribeRepos", &[]).await,
+        net.visitor().query("com.atproto.sync.getRepo", &[("did", "did:plc:aaaaaaaaaaaaaaaaaaaaaaaa")]).await,
+        net.sign_in("nobody", "nothing").await,
+    ] {
+        let body = answer.json();
+        let members: Vec<_> = body.as_object().unwrap().keys().collect();
+        assert_eq!(members, ["error", "message"], "{}", answer.transcript());
+        assert!(answer.header("content-type").starts_with("application/json"));
+        assert_eq!(answer.header("access-control-allow-origin"), "*", "{}", answer.transcript());
+        assert_eq!(answer.header("x-genkan-error"), "gateway", "{}", answer.transcript());
+    }
+}

@@ -1,0 +1,20 @@
+//! Stories: the real program between fake hosts, a fake directory, and people.
+//!
+//! Every story runs on SQLite and, as an ignored test that `GENKAN_TEST_POSTGRES` enables, on PostgreSQL.
+
+mod bad_http;
+mod bad_xrpc;
+mod crashes;
+mod databases;
+mod directory_faults;
+mod handles;
+mod host_faults;
+mod host_sessions;
+mod placement;
+mod replicas;
+mod secrets;
+mod sessions;
+mod sign_up;
+mod standing;
+mod tokens;
+mod virtual_pds;

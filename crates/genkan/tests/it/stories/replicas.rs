@@ -1,0 +1,137 @@
+//! Several Genkans on one PostgreSQL (R13, R14, F27).
+
+use std::time::Duration;
+
+use genkan_testing::network::{Genkan, claims_of, within};
+use genkan_testing::{Answer, Plan, User};
+use serde_json::json;
+
+use crate::store::on_postgres;
+
+on_postgres!(
+    one_refresh_token_has_one_successor_on_all,
+    after_a_sign_out_nothing_refreshes_anywhere,
+    a_revocation_binds_all_within_five_seconds,
+    of_many_at_once_one_gets_the_handle,
+    a_killed_ones_sign_ups_are_finished_by_another,
+);
+
+async fn refresh(at: &Genkan, token: &str) -> Answer {
+    at.client().bearer(token).call("com.atproto.server.refreshSession").await
+}
+
+async fn one_refresh_token_has_one_successor_on_all(plan: Plan) {
+    let net = plan.await;
+    let second = net.another_genkan().await;
+    let mut alice = net.sign_up("alice").await;
+    for _ in 0..5 {
+        let both =
+            (0..10).map(|index| refresh(if index % 2 == 0 { net.genkan() } else { &second }, &alice.refresh));
+        let answers = futures_util::future::join_all(both).await;
+        let mut successors: Vec<String> = Vec::new();
+        for answer in &answers {
+            assert_eq!(answer.status, 200, "{}", answer.transcript());
+            successors.push(claims_of(&answer.text("/refreshJwt"))["jti"].to_string());
+        }
+        successors.sort();
+        successors.dedup();
+        assert_eq!(successors.len(), 1);
+        alice = alice.with_session(&answers[0]);
+    }
+}
+
+/// F27b
+async fn after_a_sign_out_nothing_refreshes_anywhere(plan: Plan) {
+    let net = plan.await;
+    let second = net.another_genkan().await;
+    let alice = net.sign_up("alice").await;
+    for round in 0..30 {
+        let session = alice.with_session(&net.sign_in(&alice.handle, &alice.password).await.ok());
+        let (refreshed, ended) =
+            tokio::join!(refresh(&second, &session.refresh), net.sign_out(&session.refresh));
+        assert_eq!(ended.status, 200, "{round}");
+        let mut tokens = vec![session.refresh.clone()];
+        match refreshed.summary().as_str() {
+            "200" => tokens.push(refreshed.text("/refreshJwt")),
+            other => assert_eq!(other, "400 ExpiredToken", "{round}"),
+        }
+        for token in tokens {
+            for at in [net.genkan(), &second] {
+                assert_eq!(refresh(at, &token).await.summary(), "400 ExpiredToken", "{round}");
+            }
+        }
+    }
+}
+
+/// R14
+async fn a_revocation_binds_all_within_five_seconds(plan: Plan) {
+    let net = plan.await;
+    let second = net.another_genkan().await;
+    let alice = net.sign_up("alice").await;
+    let at_second = second.client().bearer(&alice.access);
+    let timeline = async || at_second.query("app.bsky.feed.getTimeline", &[]).await.summary();
+    assert_eq!(timeline().await, "200");
+    net.sign_out(&alice.refresh).await.ok();
+    assert_eq!(
+        net.client_of(&alice).query("app.bsky.feed.getTimeline", &[]).await.summary(),
+        "400 ExpiredToken"
+    );
+    within(Duration::from_secs(5), "the other one refuses", async || timeline().await == "400 ExpiredToken")
+        .await;
+
+    // A takedown likewise.
+    let bob = net.sign_up("bobby").await;
+    let at_second = second.client().bearer(&bob.access);
+    assert_eq!(at_second.query("app.bsky.feed.getTimeline", &[]).await.status, 200);
+    let input = json!({
+        "subject": { "$type": "com.atproto.admin.defs#repoRef", "did": bob.did }, "takedown": { "applied": true },
+    });
+    net.operator().procedure("com.atproto.admin.updateSubjectStatus", &input).await.ok();
+    // The host refuses at once by itself; Genkan's own methods must too.
+    within(Duration::from_secs(5), "the other one refuses", async || {
+        at_second.query("com.atproto.server.getSession", &[]).await.status != 200
+    })
+    .await;
+}
+
+async fn of_many_at_once_one_gets_the_handle(plan: Plan) {
+    let net = plan.hosts(2).await;
+    let second = net.another_genkan().await;
+    let attempts = (0..6).map(|index| {
+        let mut form = User::form("alice");
+        form["email"] = json!(format!("alice{index}@mail.example"));
+        let client = if index % 2 == 0 { net.visitor() } else { second.client() };
+        async move { client.procedure("com.atproto.server.createAccount", &form).await.summary() }
+    });
+    let mut outcomes = futures_util::future::join_all(attempts).await;
+    outcomes.sort();
+    assert_eq!(outcomes[0], "200");
+    assert!(outcomes[1..].iter().all(|outcome| outcome == "400 HandleNotAvailable"), "{outcomes:?}");
+    assert_eq!(net.directory().dids().len(), 1);
+}
+
+async fn a_killed_ones_sign_ups_are_finished_by_another(plan: Plan) {
+    use genkan_testing::Trouble;
+    let mut net = plan.await;
+    let second = net.another_genkan().await;
+    net.host(0).trouble_times("com.atproto.server.createAccount", Trouble::Slow(Duration::from_secs(1)), 1);
+    let client = net.visitor();
+    let asking = tokio::spawn(async move {
+        let request = client.request(http::Method::POST, "/xrpc/com.atproto.server.createAccount");
+        let request = request.header("content-type", "application/json");
+        client.try_send(request.body(User::form("alice").to_string()).unwrap()).await
+    });
+    genkan_testing::network::eventually("the host is asked", async || {
+        net.host(0).asked("com.atproto.server.createAccount") == 1
+    })
+    .await;
+    net.genkan_mut().kill();
+    // Its directory front is gone too; a balancer would lead the host to the other's.
+    net.host(0).configure(&format!("PDS_DID_PLC_URL={}", second.front().origin()));
+    assert!(asking.await.unwrap().is_err());
+    within(Duration::from_mins(1), "the other one finishes it", async || {
+        let input = json!({ "identifier": "alice.genkan.test", "password": "secret-of-alice" });
+        second.client().procedure("com.atproto.server.createSession", &input).await.status == 200
+    })
+    .await;
+}

@@ -1,0 +1,92 @@
+//! Accounts that rest, and accounts that were taken down.
+
+use genkan_testing::network::claims_of;
+use genkan_testing::{Plan, TestNetwork, User};
+use serde_json::{Value, json};
+
+use crate::store::on_each_database;
+
+on_each_database!(
+    a_deactivated_account_may_look_and_come_back,
+    a_taken_down_account_may_only_leave,
+    owners_read_their_own_data_when_others_may_not,
+);
+
+const GET: &str = "com.atproto.server.getSession";
+
+async fn take_down(net: &TestNetwork, user: &User, applied: bool) {
+    let input = json!({
+        "subject": { "$type": "com.atproto.admin.defs#repoRef", "did": user.did },
+        "takedown": { "applied": applied },
+    });
+    net.operator().procedure("com.atproto.admin.updateSubjectStatus", &input).await.ok();
+}
+
+async fn a_deactivated_account_may_look_and_come_back(plan: Plan) {
+    let net = plan.await;
+    let alice = net.sign_up("alice").await;
+    let own = net.client_of(&alice);
+    own.procedure("com.atproto.server.deactivateAccount", &json!({})).await.ok();
+    assert!(net.host(0).account(&alice.did).unwrap().deactivated);
+
+    let opened = net.sign_in(&alice.handle, &alice.password).await.ok();
+    for answer in [opened, net.refresh(&alice.refresh).await.ok(), own.query(GET, &[]).await.ok()] {
+        let body = answer.json();
+        assert_eq!((&body["active"], &body["status"]), (&json!(false), &json!("deactivated")));
+    }
+    let post = json!({ "repo": alice.did, "collection": "app.bsky.feed.post", "record": {} });
+    let refused = own.procedure("com.atproto.repo.createRecord", &post).await;
+    assert_eq!(refused.summary(), "401 AccountDeactivated");
+    let read = [("did", alice.did.as_str())];
+    assert_eq!(net.visitor().query("com.atproto.sync.getRepo", &read).await.summary(), "400 RepoDeactivated");
+
+    own.call("com.atproto.server.activateAccount").await.ok();
+    assert!(!net.host(0).account(&alice.did).unwrap().deactivated);
+    let body = own.query(GET, &[]).await.ok().json();
+    assert_eq!((&body["active"], &body["status"]), (&json!(true), &Value::Null));
+    own.procedure("com.atproto.repo.createRecord", &post).await.ok();
+}
+
+async fn a_taken_down_account_may_only_leave(plan: Plan) {
+    let net = plan.await;
+    let alice = net.sign_up("alice").await;
+    net.client_of(&alice).query(GET, &[]).await.ok();
+    take_down(&net, &alice, true).await;
+    assert!(net.host(0).account(&alice.did).unwrap().taken_down);
+
+    assert_eq!(net.sign_in(&alice.handle, &alice.password).await.summary(), "401 AccountTakedown");
+    let wrong = net.sign_in(&alice.handle, "not her password").await;
+    assert_eq!(wrong.summary(), "401 AuthenticationRequired");
+    let refused = net.refresh(&alice.refresh).await.summary();
+    assert!(["401 AccountTakedown", "400 ExpiredToken"].contains(&refused.as_str()), "{refused}");
+    let session = net.client_of(&alice).query(GET, &[]).await;
+    assert!(["401 AccountTakedown", "400 ExpiredToken"].contains(&session.summary().as_str()));
+
+    let input = json!({ "identifier": alice.handle, "password": alice.password, "allowTakendown": true });
+    let opened = net.visitor().procedure("com.atproto.server.createSession", &input).await.ok();
+    assert_eq!((&opened.json()["active"], &opened.json()["status"]), (&json!(false), &json!("takendown")));
+    let leaving = alice.with_session(&opened);
+    assert_eq!(claims_of(&leaving.access)["scope"], "com.atproto.takendown");
+    assert_ne!(net.client_of(&leaving).query(GET, &[]).await.status, 200);
+    assert_ne!(net.refresh(&leaving.refresh).await.status, 200);
+    let own = net.client_of(&leaving);
+    own.query("com.atproto.sync.getRepo", &[("did", alice.did.as_str())]).await.ok();
+    own.procedure("com.atproto.server.deactivateAccount", &json!({})).await.ok();
+
+    take_down(&net, &alice, false).await;
+    net.sign_in(&alice.handle, &alice.password).await.ok();
+    assert_ne!(net.refresh(&alice.refresh).await.status, 200);
+}
+
+async fn owners_read_their_own_data_when_others_may_not(plan: Plan) {
+    let net = plan.await;
+    let (alice, bob) = (net.sign_up("alice").await, net.sign_up("bobby").await);
+    net.client_of(&alice).procedure("com.atproto.server.deactivateAccount", &json!({})).await.ok();
+    net.host(0).set_repo_size(&alice.did, 300_000);
+    let read = [("did", alice.did.as_str())];
+    let own = net.client_of(&alice).query("com.atproto.sync.getRepo", &read).await.ok();
+    assert_eq!(own.body.len(), 300_000);
+    for other in [net.visitor(), net.client_of(&bob)] {
+        assert_eq!(other.query("com.atproto.sync.getRepo", &read).await.summary(), "400 RepoDeactivated");
+    }
+}
