@@ -17,13 +17,14 @@ use crate::say::{Step, line, paint};
 use crate::{command, workspace};
 
 pub const USAGE: &str = "\
-cargo demo [--fresh] [--stop-when-ready] [--data DIR]
+cargo demo [--fresh] [--stop-when-ready] [--data DIR] [--genkan-binary PATH]
 
   Boots a PLC directory, two reference PDS hosts, a stand-alone reference PDS and a mail catcher on loopback, Genkan on
   SQLite in front, and makes an account with a real client. Gets what is missing. Data stays in .demo/.
 
   --fresh             forgets what an earlier demo left
   --data DIR          keeps data there instead
+  --genkan-binary P   runs that Genkan instead of compiling one
   --stop-when-ready   ends once all is up (to see whether it works)";
 
 /// Ports of the demo, from here on, where they are free.
@@ -32,6 +33,7 @@ const FIRST_PORT: u16 = 2580;
 pub fn run(mut arguments: Arguments) -> Result<()> {
     let (fresh, stop) = (arguments.flag("--fresh"), arguments.flag("--stop-when-ready"));
     let elsewhere = arguments.option("--data")?;
+    let given_binary = arguments.option("--genkan-binary")?;
     arguments.end()?;
     let end = EndOfInterest::watch()?;
     let data = elsewhere.map_or_else(|| workspace::root().join(".demo"), PathBuf::from);
@@ -41,7 +43,11 @@ pub fn run(mut arguments: Arguments) -> Result<()> {
 
     line("Genkan demo");
     node::node()?;
-    let wanted = GenkanOptions { binary: genkan::build()?, database_url: None, settings: Vec::new() };
+    let binary = match given_binary {
+        Some(given) => std::path::absolute(given)?,
+        None => genkan::build()?,
+    };
+    let wanted = GenkanOptions { binary, database_url: None, settings: Vec::new() };
     let options = Options {
         data: Some(data),
         first_port: Some(FIRST_PORT),
@@ -51,8 +57,9 @@ pub fn run(mut arguments: Arguments) -> Result<()> {
     let network = Network::start(&options)?;
     let genkan = network.genkan().context("the demo has a Genkan")?;
     let account = account(&network)?;
-    write_command(&network.data().join("genkan"), genkan)?;
-    show(&network, genkan, &account);
+    let command = network.data().join("bin/genkan");
+    write_command(&command, genkan)?;
+    show(&network, genkan, &account, &command);
     if !stop {
         end.wait();
         line("\nStopping …");
@@ -77,6 +84,9 @@ fn write_command(file: &Path, genkan: &Genkan) -> Result<()> {
     let exports = genkan.settings.iter().map(|(name, value)| format!("export {name}='{value}'\n"));
     let script =
         format!("#!/bin/sh\n{}exec '{}' \"$@\"\n", exports.collect::<String>(), genkan.binary.display());
+    if let Some(folder) = file.parent() {
+        fs::create_dir_all(folder)?;
+    }
     // Only for us: the admin password is in it.
     let _ = fs::remove_file(file);
     let mut options = fs::OpenOptions::new();
@@ -88,7 +98,7 @@ fn write_command(file: &Path, genkan: &Genkan) -> Result<()> {
     Ok(())
 }
 
-fn show(network: &Network, genkan: &Genkan, account: &Value) {
+fn show(network: &Network, genkan: &Genkan, account: &Value, command: &Path) {
     let map = network.map();
     let at = |path: &str| map.pointer(path).and_then(Value::as_str).unwrap_or_default().to_owned();
     let of = |name: &str| account.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
@@ -114,7 +124,8 @@ fn show(network: &Network, genkan: &Genkan, account: &Value) {
     row("lives on", &of("home"), "where the client went by itself to post");
     row("first post", &of("post"), "");
 
-    let command = ".demo/genkan";
+    let here = std::env::current_dir().unwrap_or_default();
+    let command = command.strip_prefix(&here).unwrap_or(command).display();
     println!("\n{}\n", paint("1", "Try next"));
     println!("  curl '{}/xrpc/com.atproto.identity.resolveHandle?handle={}'", genkan.url, of("handle"));
     println!("  curl -H 'Host: {}' {}/.well-known/atproto-did", of("handle"), genkan.url);
@@ -125,5 +136,6 @@ fn show(network: &Network, genkan: &Genkan, account: &Value) {
     );
     println!("  {command} host list");
     println!("  {command} host place --explain");
-    println!("\nCtrl-C stops all of it. Data stays in .demo/ for the next start.");
+    let data = network.data().strip_prefix(&here).unwrap_or(network.data()).display();
+    println!("\nCtrl-C stops all of it. Data stays in {data} for the next start.");
 }

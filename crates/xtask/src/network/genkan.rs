@@ -154,18 +154,35 @@ impl Genkan {
     }
 }
 
-/// Compiles Genkan the way that compiles fastest, and answers with the binary, wherever cargo is told to put it.
+/// Compiles Genkan and no more, and answers with the binary, wherever cargo is told to put it.
 pub fn build() -> Result<PathBuf> {
+    build_with(&["--package", "genkan", "--bin", "genkan"])
+}
+
+/// Compiles it with the features that its dependencies have in tests, so that nothing is compiled again after those.
+pub fn build_beside_tests() -> Result<PathBuf> {
+    build_with(&["--workspace", "--all-targets"])
+}
+
+fn build_with(what: &[&str]) -> Result<PathBuf> {
     let step = Step::start("compiling Genkan");
     let mut compile = workspace::cargo();
-    compile.args(["build", "--quiet", "--package", "genkan", "--bin", "genkan"]);
+    compile.args(["build", "--quiet"]).args(what);
     compile.args(["--message-format=json-render-diagnostics"]).stdin(Stdio::null()).stderr(Stdio::inherit());
     let built = compile.output().context("starting cargo")?;
     anyhow::ensure!(built.status.success(), "Genkan does not compile");
     let said = String::from_utf8_lossy(&built.stdout);
     let messages = said.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-    let mut binaries = messages.filter_map(|message| message.get("executable")?.as_str().map(PathBuf::from));
-    let binary = binaries.next().context("cargo names the binary it made")?;
+    let is_genkan = |message: &Value| {
+        message.pointer("/target/name").is_some_and(|name| name == "genkan")
+            && message.pointer("/target/kind/0").is_some_and(|kind| kind == "bin")
+            && message.pointer("/profile/test").is_some_and(|test| test == false)
+    };
+    let binary = messages
+        .into_iter()
+        .find(is_genkan)
+        .and_then(|message| message.get("executable")?.as_str().map(PathBuf::from));
+    let binary = binary.context("cargo names the binary it made")?;
     step.done("");
     Ok(binary)
 }

@@ -42,6 +42,7 @@ pub fn run(mut arguments: Arguments) -> Result<ExitCode> {
     let wanted = |stage: &Stage| {
         let by_kind = match stage.kind {
             Kind::Quick => true,
+            Kind::Tests => quick,
             Kind::Rust => !quick,
             Kind::Network => !quick && !rust_only,
         };

@@ -23,6 +23,8 @@ pub(super) struct Stage {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
     Quick,
+    /// Quick's part of what `Rust` does more of.
+    Tests,
     Rust,
     Network,
 }
@@ -32,8 +34,8 @@ pub(super) fn all() -> Vec<Stage> {
     vec![
         stage("format", Kind::Quick, format),
         stage("lints", Kind::Quick, lints),
-        stage("tests on SQLite", Kind::Quick, tests_on_sqlite),
-        stage("tests on PostgreSQL", Kind::Rust, tests_on_postgres),
+        stage("tests on SQLite", Kind::Tests, tests_on_sqlite),
+        stage("tests on SQLite and PostgreSQL", Kind::Rust, tests_on_both),
         stage("examples in documentation", Kind::Rust, documented_examples),
         stage("documentation", Kind::Rust, documentation),
         stage("dependencies", Kind::Rust, dependencies),
@@ -56,25 +58,30 @@ fn tests_on_sqlite() -> Ended {
     ran(&mut tests(false))
 }
 
-/// The stories that carry `#[ignore = "needs GENKAN_TEST_POSTGRES"]` (as all ignored tests do).
-fn tests_on_postgres() -> Ended {
+/// All at once: many wait more than they compute. What needs PostgreSQL carries
+/// `#[ignore = "needs GENKAN_TEST_POSTGRES"]`, as all ignored tests do.
+fn tests_on_both() -> Ended {
     let postgres = match Postgres::start() {
         Ok(postgres) => postgres,
-        Err(missing) => return skipped("the SQL tests and stories on PostgreSQL", &missing),
+        Err(missing) => {
+            line(&format!("skipped: the SQL tests and stories on PostgreSQL, since {missing:#}"));
+            let without = tee::run(&mut tests(false));
+            return counted(without.map(|counts| counts.and(Counts { skipped: 1, ..Counts::default() })));
+        }
     };
     ran(tests(true).env("GENKAN_TEST_POSTGRES", postgres.url()))
 }
 
-fn tests(ignored: bool) -> Command {
+fn tests(with_ignored: bool) -> Command {
     let mut tests = cargo();
     if workspace::find_program("cargo-nextest").is_some() {
         tests.args(["nextest", "run", "--workspace", "--no-fail-fast", "--no-tests=pass"]);
         tests.args(["--status-level=slow", "--final-status-level=slow", "--hide-progress-bar"]);
-        tests.args(["--run-ignored", if ignored { "only" } else { "default" }]);
+        tests.args(["--run-ignored", if with_ignored { "all" } else { "default" }]);
     } else {
         tests.args(["test", "--workspace", "--no-fail-fast", "--all-targets", "--quiet"]);
-        if ignored {
-            tests.args(["--", "--ignored"]);
+        if with_ignored {
+            tests.args(["--", "--include-ignored"]);
         }
     }
     tests
@@ -100,7 +107,7 @@ fn dependencies() -> Ended {
 /// Documents that Genkan prints about itself are what is in the clone.
 fn generated_documents() -> Ended {
     let check = || -> Result<Counts> {
-        let binary = genkan::build()?;
+        let binary = genkan::build_beside_tests()?;
         let mut counts = Counts::default();
         for name in ["configuration", "routing"] {
             let file = workspace::root().join("docs").join(format!("{name}.md"));
@@ -152,10 +159,16 @@ fn demo() -> Ended {
     if let Err(missing) = node::node() {
         return skipped("the demo", &missing);
     }
+    let binary = match genkan::build_beside_tests() {
+        Ok(binary) => binary,
+        Err(error) => return counted(Err(error)),
+    };
     let run = |more: &[&str]| {
         let mut demo = Command::new(std::env::current_exe()?);
         demo.args(["demo", "--stop-when-ready", "--data"])
             .arg(workspace::target().join("verify/demo"))
+            .arg("--genkan-binary")
+            .arg(&binary)
             .args(more);
         tee::run(&mut demo)
     };

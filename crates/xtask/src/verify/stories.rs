@@ -65,7 +65,7 @@ pub(super) fn run(variant: &Variant, postgres: Option<&Postgres>, python: Option
     }
     let database_url = postgres.map(Postgres::url);
     let settings = SETTINGS.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec();
-    let genkan = GenkanOptions { binary: genkan::build()?, database_url, settings };
+    let genkan = GenkanOptions { binary: genkan::build_beside_tests()?, database_url, settings };
     let options = Options {
         data: Some(data.clone()),
         dev_mode: variant.dev_mode,
@@ -76,11 +76,11 @@ pub(super) fn run(variant: &Variant, postgres: Option<&Postgres>, python: Option
     let map = network.write_map()?;
 
     let mut counts = Counts::default();
-    let files = story_files(&variant.filter)?;
-    if !files.is_empty() {
-        let node = network.map().get("node").and_then(Value::as_str).context("the map names Node")?;
+    let node = network.map().get("node").and_then(Value::as_str).context("the map names Node")?;
+    for files in story_files(&variant.filter)? {
         let mut stories = Command::new(node);
-        stories.args(["--test", "--test-concurrency=1", "--test-timeout=1800000", "--test-reporter=spec"]);
+        stories.args(["--test", "--test-timeout=1800000", "--test-reporter=spec"]);
+        stories.arg(format!("--test-concurrency={}", files.len()));
         // The second way tells the same story shorter: what differs is the database.
         let kills = if variant.postgres { "15" } else { "50" };
         stories
@@ -109,8 +109,9 @@ pub(super) fn run(variant: &Variant, postgres: Option<&Postgres>, python: Option
     Ok(counts)
 }
 
-/// One after the other in the order of their names: some take members of the network down.
-fn story_files(filter: &str) -> Result<Vec<PathBuf>> {
+/// One after the other in the order of their names, since some take members of the network down; those of one number
+/// at once.
+fn story_files(filter: &str) -> Result<Vec<Vec<PathBuf>>> {
     let folder = workspace::network().join("stories");
     let mut files: Vec<PathBuf> = fs::read_dir(&folder)?
         .filter_map(Result::ok)
@@ -121,5 +122,8 @@ fn story_files(filter: &str) -> Result<Vec<PathBuf>> {
         })
         .collect();
     files.sort();
-    Ok(files)
+    let number = |file: &PathBuf| {
+        file.file_name().and_then(|name| name.to_str()?.split('_').next().map(str::to_owned))
+    };
+    Ok(files.chunk_by(|one, next| number(one) == number(next)).map(<[PathBuf]>::to_vec).collect())
 }
