@@ -5,6 +5,7 @@
 //! * [`did_document`]: what a DID resolves to
 //! * [`plc`]: operations of the PLC directory
 //! * [`jwt`]: a strict reader and writer of signed tokens, and session tokens
+//! * [`oauth`]: the words of OAuth: keys, proofs, scopes, clients, requests
 //! * [`service_auth`]: tokens one service shows another on behalf of an account
 //! * [`xrpc_error`]: the body of a refused call
 //!
@@ -13,6 +14,7 @@
 pub mod crypto;
 pub mod did_document;
 pub mod jwt;
+pub mod oauth;
 pub mod plc;
 pub mod service_auth;
 pub mod syntax;

@@ -5,9 +5,11 @@
 //! both curves. JOSE knows no such rule: [`PublicKey::verify_either_s`] is for tokens made by strangers' libraries.
 
 mod multikey;
+mod p256_private_key;
 mod private_key;
 mod public_key;
 
+pub use p256_private_key::P256PrivateKey;
 pub use private_key::K256PrivateKey;
 pub use public_key::{Curve, PublicKey};
 

@@ -1,4 +1,4 @@
-//! Private keys: K-256 only, since that is what we sign with.
+//! Private keys on K-256, which sign what the protocol defines.
 
 use std::fmt;
 

@@ -72,6 +72,10 @@ impl PublicKey {
         Self(Point::K256(point))
     }
 
+    pub(super) fn of_p256(point: p256::ecdsa::VerifyingKey) -> Self {
+        Self(Point::P256(point))
+    }
+
     /// The curve of this key.
     pub fn curve(&self) -> Curve {
         match self.0 {

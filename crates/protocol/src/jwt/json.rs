@@ -18,7 +18,7 @@ pub(super) fn check_object(bytes: &[u8]) -> Result<(), Error> {
 }
 
 /// Reads a member that may be absent but not null.
-pub(super) fn present<'de, T, D>(deserializer: D) -> Result<Option<T>, D::Error>
+pub(crate) fn present<'de, T, D>(deserializer: D) -> Result<Option<T>, D::Error>
 where
     T: Deserialize<'de>,
     D: Deserializer<'de>,

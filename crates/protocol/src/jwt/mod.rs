@@ -10,7 +10,9 @@ pub mod session;
 mod sign;
 mod unverified;
 
+pub(crate) use json::present;
 pub use sign::{sign, sign_with_header};
+pub(crate) use unverified::Parts;
 pub use unverified::{Algorithm, Header, MAX_LENGTH, Unverified};
 
 /// Why a token is refused.

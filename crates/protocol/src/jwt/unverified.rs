@@ -16,12 +16,8 @@ pub const MAX_LENGTH: usize = 8 * 1024;
 
 /// A well-formed token before its signature is checked. Its claims are out of reach until then.
 pub struct Unverified<'a> {
-    signed: &'a [u8],
+    parts: Parts<'a>,
     header: Header,
-    header_json: Vec<u8>,
-    claims: Vec<u8>,
-    /// None when it is not 64 bytes, which no key here can have made.
-    signature: Option<[u8; 64]>,
 }
 
 /// What the header says. Nothing of it is to be trusted before the signature is checked.
@@ -57,17 +53,9 @@ impl Algorithm {
 impl<'a> Unverified<'a> {
     /// Takes a token apart and checks all of its shape.
     pub fn parse(token: &'a str) -> Result<Self, Error> {
-        if token.len() > MAX_LENGTH {
-            return Err(Error::Malformed);
-        }
-        let (signed, signature) = token.rsplit_once('.').ok_or(Error::Malformed)?;
-        // A further dot would be left in the claims, where base64url has none.
-        let (header, claims) = signed.split_once('.').ok_or(Error::Malformed)?;
-        let header_json = decode_object(header)?;
-        let header = read_header(&header_json)?;
-        let claims = decode_object(claims)?;
-        let signature = decode(signature)?.try_into().ok();
-        Ok(Self { signed: signed.as_bytes(), header, header_json, claims, signature })
+        let parts = Parts::split(token)?;
+        let header = read_header(&parts.header)?;
+        Ok(Self { parts, header })
     }
 
     /// What the header says.
@@ -77,7 +65,7 @@ impl<'a> Unverified<'a> {
 
     /// The header as it stands, for members that only some kinds of token have.
     pub fn header_json(&self) -> &[u8] {
-        &self.header_json
+        &self.parts.header
     }
 
     /// Checks the signature by a K-256 key and gives the claims, a JSON object.
@@ -99,33 +87,58 @@ impl<'a> Unverified<'a> {
     /// Checks the signature by a key of either curve, with the lower `s` only, and gives the claims, a JSON object.
     pub fn verify(&self, key: &PublicKey) -> Result<&[u8], Error> {
         let signature = self.signature_for(key)?;
-        key.verify(self.signed, &signature).map_err(|_| Error::BadSignature)?;
-        Ok(&self.claims)
+        key.verify(self.parts.signed, &signature).map_err(|_| Error::BadSignature)?;
+        Ok(&self.parts.claims)
     }
 
     /// The same, with either `s`: for tokens that strangers' JOSE libraries make, OAuth's and DPoP's.
     pub fn verify_either_s(&self, key: &PublicKey) -> Result<&[u8], Error> {
         let signature = self.signature_for(key)?;
-        key.verify_either_s(self.signed, &signature).map_err(|_| Error::BadSignature)?;
-        Ok(&self.claims)
+        key.verify_either_s(self.parts.signed, &signature).map_err(|_| Error::BadSignature)?;
+        Ok(&self.parts.claims)
     }
 
     /// The claims before verification, to find the key by.
     pub(crate) fn unverified_claims(&self) -> &[u8] {
-        &self.claims
+        &self.parts.claims
     }
 
     fn signature_for(&self, key: &PublicKey) -> Result<[u8; 64], Error> {
         if !self.header.alg.is_of(key.curve()) {
             return Err(Error::WrongAlgorithm);
         }
-        self.signature.ok_or(Error::BadSignature)
+        // No key here makes a signature of another length.
+        self.parts.signature.as_slice().try_into().map_err(|_| Error::BadSignature)
     }
 }
 
 impl fmt::Debug for Unverified<'_> {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.debug_struct("Unverified").field("header", &self.header).finish_non_exhaustive()
+    }
+}
+
+/// The three parts of a token: base64url around JSON objects, and a signature of any length.
+pub(crate) struct Parts<'a> {
+    /// What the signature is over: header and claims as they were sent.
+    pub(crate) signed: &'a [u8],
+    /// A JSON object.
+    pub(crate) header: Vec<u8>,
+    /// A JSON object.
+    pub(crate) claims: Vec<u8>,
+    pub(crate) signature: Vec<u8>,
+}
+
+impl<'a> Parts<'a> {
+    pub(crate) fn split(token: &'a str) -> Result<Self, Error> {
+        if token.len() > MAX_LENGTH {
+            return Err(Error::Malformed);
+        }
+        let (signed, signature) = token.rsplit_once('.').ok_or(Error::Malformed)?;
+        // A further dot would be left in the claims, where base64url has none.
+        let (header, claims) = signed.split_once('.').ok_or(Error::Malformed)?;
+        let (header, claims) = (decode_object(header)?, decode_object(claims)?);
+        Ok(Self { signed: signed.as_bytes(), header, claims, signature: decode(signature)? })
     }
 }
 

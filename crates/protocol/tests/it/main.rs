@@ -5,6 +5,7 @@
 mod crypto;
 mod did_document;
 mod jwt;
+mod oauth;
 mod plc;
 mod properties;
 mod service_auth;
@@ -15,7 +16,12 @@ mod wycheproof;
 /// Parses one of the files in `tests/data`.
 macro_rules! data {
     ($name:literal) => {
-        serde_json::from_str::<serde_json::Value>(include_str!(concat!("../data/", $name))).unwrap()
+        serde_json::from_str::<serde_json::Value>(include_str!(concat!(
+            env!("CARGO_MANIFEST_DIR"),
+            "/tests/data/",
+            $name
+        )))
+        .unwrap()
     };
 }
 pub(crate) use data;

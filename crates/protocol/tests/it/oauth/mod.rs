@@ -1,0 +1,4 @@
+//! The words of OAuth.
+
+mod dpop;
+mod jws;
