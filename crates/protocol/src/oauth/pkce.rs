@@ -1,0 +1,58 @@
+//! Proof keys for code exchange (RFC 7636), by `S256` only.
+
+use std::fmt;
+use std::str::FromStr;
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use sha2::{Digest, Sha256};
+use subtle::ConstantTimeEq;
+
+/// What the app commits to when it asks: the base64url of a SHA-256.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Challenge([u8; 32]);
+
+/// A text that is no challenge of `S256`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("code_challenge must be 43 characters of base64url")]
+pub struct NotAChallenge;
+
+impl Challenge {
+    /// The challenge of a verifier.
+    pub fn of(verifier: &str) -> Self {
+        Self(Sha256::digest(verifier).into())
+    }
+
+    /// Whether this is the verifier that the challenge was made of (RFC 7636 §4.6). False, too, for what is no
+    /// verifier: 43 to 128 of letters, digits and `-._~` (§4.1).
+    pub fn is_met_by(&self, verifier: &str) -> bool {
+        is_verifier(verifier) && Self::of(verifier).0.ct_eq(&self.0).into()
+    }
+}
+
+/// Whether a text has the shape of a verifier (RFC 7636 §4.1).
+pub fn is_verifier(text: &str) -> bool {
+    (43..=128).contains(&text.len())
+        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~'))
+}
+
+impl FromStr for Challenge {
+    type Err = NotAChallenge;
+
+    fn from_str(text: &str) -> Result<Self, NotAChallenge> {
+        let bytes = URL_SAFE_NO_PAD.decode(text).map_err(|_| NotAChallenge)?;
+        bytes.try_into().map(Self).map_err(|_| NotAChallenge)
+    }
+}
+
+impl fmt::Display for Challenge {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.pad(&URL_SAFE_NO_PAD.encode(self.0))
+    }
+}
+
+impl fmt::Debug for Challenge {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "Challenge({self})")
+    }
+}

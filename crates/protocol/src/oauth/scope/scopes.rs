@@ -1,0 +1,165 @@
+//! Lists of scopes, and what they allow together.
+
+use std::collections::HashSet;
+use std::fmt;
+
+use super::{AccountAction, AccountAttribute, Identity, Include, RepoAction, Scope};
+
+/// The scopes of a request or a session, each with the text that it was asked for by.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct Scopes(Vec<(Box<str>, Scope)>);
+
+/// The first value of `requested` that is not, letter by letter, in `declared`.
+///
+/// `repo:*` does not declare `repo:com.example.note`.
+pub fn undeclared<'a>(requested: &'a str, declared: &str) -> Option<&'a str> {
+    let declared: HashSet<&str> = declared.split(' ').collect();
+    requested.split(' ').find(|value| !value.is_empty() && !declared.contains(value))
+}
+
+impl Scopes {
+    /// Reads a list with spaces between. What is unknown or invalid is left out, and what stands there already.
+    pub fn parse(text: &str) -> Self {
+        let mut seen = HashSet::new();
+        let distinct = text.split(' ').filter(|value| seen.insert(*value));
+        Self(distinct.filter_map(|value| Some((value.into(), value.parse().ok()?))).collect())
+    }
+
+    /// Each value as it was asked for.
+    pub fn texts(&self) -> impl Iterator<Item = &str> {
+        self.0.iter().map(|(text, _)| &**text)
+    }
+
+    /// Each value as it was asked for, and what it means.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &Scope)> {
+        self.0.iter().map(|(text, scope)| (&**text, scope))
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Whether this very text is one of the values.
+    pub fn contains(&self, text: &str) -> bool {
+        self.texts().any(|known| known == text)
+    }
+
+    /// Whether every value of this list stands, letter by letter, in the other.
+    pub fn is_within(&self, other: &Self) -> bool {
+        let others: HashSet<&str> = other.texts().collect();
+        self.texts().all(|text| others.contains(text))
+    }
+
+    /// Those values that stand, letter by letter, in the other list as well.
+    #[must_use]
+    pub fn intersection(&self, other: &Self) -> Self {
+        let others: HashSet<&str> = other.texts().collect();
+        Self(self.0.iter().filter(|(text, _)| others.contains(&**text)).cloned().collect())
+    }
+
+    /// The permission sets that are asked for.
+    pub fn includes(&self) -> impl Iterator<Item = &Include> {
+        self.0.iter().filter_map(|(_, scope)| match scope {
+            Scope::Include(include) => Some(include),
+            _ => None,
+        })
+    }
+
+    /// The list with each `include:` replaced by what `expand` makes of it: the scope of an access token.
+    #[must_use]
+    pub fn expanded(&self, mut expand: impl FnMut(&Include) -> Vec<Scope>) -> Self {
+        let mut seen = HashSet::new();
+        let mut values = Vec::with_capacity(self.0.len());
+        for (text, scope) in &self.0 {
+            let new = match scope {
+                Scope::Include(include) => {
+                    expand(include).into_iter().map(|scope| (scope.to_string().into(), scope)).collect()
+                }
+                _ => vec![(text.clone(), scope.clone())],
+            };
+            values.extend(new.into_iter().filter(|(text, _): &(Box<str>, _)| seen.insert(text.clone())));
+        }
+        Self(values)
+    }
+
+    /// Whether a record of this collection may be written so.
+    pub fn allows_repo(&self, action: RepoAction, collection: &str) -> bool {
+        self.any(|scope| match scope {
+            Scope::TransitionGeneric => true,
+            Scope::Repo(repo) => repo.actions.contains(&action) && repo.collections.contains(collection),
+            _ => false,
+        })
+    }
+
+    /// Whether this method may be called at the service `did#id`. `*` asks for all methods.
+    pub fn allows_rpc(&self, lxm: &str, aud: &str) -> bool {
+        let is_chat = lxm.starts_with("chat.bsky.");
+        self.any(|scope| match scope {
+            Scope::TransitionGeneric => !is_chat,
+            Scope::TransitionChat => is_chat,
+            Scope::Rpc(rpc) => {
+                rpc.audience.as_ref().is_none_or(|service| service.as_str() == aud)
+                    && rpc.methods.contains(lxm)
+            }
+            _ => false,
+        })
+    }
+
+    /// Whether a file of this type may be uploaded.
+    pub fn allows_blob(&self, mime: &str) -> bool {
+        self.any(|scope| match scope {
+            Scope::TransitionGeneric => true,
+            Scope::Blob(blob) => blob.includes(mime),
+            _ => false,
+        })
+    }
+
+    /// Whether this setting of the account may be seen or changed.
+    pub fn allows_account(&self, attribute: AccountAttribute, action: AccountAction) -> bool {
+        self.any(|scope| match scope {
+            Scope::TransitionEmail => attribute == AccountAttribute::Email && action == AccountAction::Read,
+            Scope::Account(account) => account.attribute == attribute && account.action >= action,
+            _ => false,
+        })
+    }
+
+    /// Whether the handle, or everything about the identity, may be changed.
+    pub fn allows_identity(&self, attribute: Identity) -> bool {
+        self.any(|scope| match scope {
+            Scope::Identity(identity) => *identity == Identity::Any || *identity == attribute,
+            _ => false,
+        })
+    }
+
+    fn any(&self, allows: impl Fn(&Scope) -> bool) -> bool {
+        self.0.iter().any(|(_, scope)| allows(scope))
+    }
+}
+
+impl FromIterator<Scope> for Scopes {
+    /// Takes scopes by their canonical texts.
+    fn from_iter<I: IntoIterator<Item = Scope>>(scopes: I) -> Self {
+        let mut seen = HashSet::new();
+        let named = scopes.into_iter().map(|scope| (scope.to_string().into_boxed_str(), scope));
+        Self(named.filter(|(text, _)| seen.insert(text.clone())).collect())
+    }
+}
+
+impl fmt::Display for Scopes {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (number, text) in self.texts().enumerate() {
+            if number > 0 {
+                formatter.write_str(" ")?;
+            }
+            formatter.write_str(text)?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for Scopes {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "Scopes({self})")
+    }
+}

@@ -1,0 +1,120 @@
+//! The grammar of one scope value: `name[:positional][?key=value&…]`.
+
+use std::borrow::Cow;
+
+use url::form_urlencoded;
+
+/// A scope value taken apart, percent-decoded.
+pub(super) struct Syntax<'a> {
+    pub(super) name: &'a str,
+    /// The value for the one parameter that can do without its name.
+    positional: Option<Cow<'a, str>>,
+    parameters: Vec<(String, String)>,
+}
+
+impl<'a> Syntax<'a> {
+    /// None when it is no text that OAuth allows in a scope (RFC 6749 §3.3), or its percent-encoding is broken.
+    pub(super) fn parse(value: &'a str) -> Option<Self> {
+        if value.is_empty() || !value.bytes().all(is_allowed) {
+            return None;
+        }
+        let (head, query) = match value.split_once('?') {
+            Some((head, query)) => (head, Some(query)),
+            None => (value, None),
+        };
+        let (name, positional) = match head.split_once(':') {
+            Some((name, positional)) => (name, Some(decode(positional)?)),
+            None => (head, None),
+        };
+        // As hosts read it: a `+` in the query is a space.
+        let pairs = form_urlencoded::parse(query.unwrap_or_default().as_bytes());
+        let parameters = pairs.map(|(key, value)| (key.into_owned(), value.into_owned())).collect();
+        Some(Self { name, positional, parameters })
+    }
+
+    /// Whether no other parameters than these are given.
+    pub(super) fn has_only(&self, known: &[&str]) -> bool {
+        self.parameters.iter().all(|(key, _)| known.contains(&&**key))
+    }
+
+    /// The values of a parameter that can be repeated, none if it is absent.
+    pub(super) fn all(&self, key: &str) -> Vec<&str> {
+        let values = self.parameters.iter().filter(|(found, _)| found == key);
+        values.map(|(_, value)| value.as_str()).collect()
+    }
+
+    /// The values of the parameter that the positional value is short for. Outer None: given both ways.
+    pub(super) fn all_or_positional(&self, key: &str) -> Option<Vec<&str>> {
+        let named = self.all(key);
+        match &self.positional {
+            None => Some(named),
+            Some(positional) if named.is_empty() => Some(vec![positional]),
+            Some(_) => None,
+        }
+    }
+}
+
+/// What a parameter may hold that cannot be repeated.
+pub(super) fn single<'v>(values: &[&'v str]) -> Option<&'v str> {
+    match values {
+        [value] => Some(value),
+        _ => None,
+    }
+}
+
+/// Writes a scope value in its canonical form. A list of one for the positional parameter loses its name.
+pub(super) fn write(name: &str, positional: &str, parameters: &[(&str, &[&str])]) -> String {
+    let mut text = name.to_owned();
+    let mut query = String::new();
+    for (key, values) in parameters {
+        if let ([value], true) = (values, *key == positional) {
+            text.push(':');
+            encode(value, b"-._*:/,@+", &mut text);
+            continue;
+        }
+        for value in *values {
+            query.push(if query.is_empty() { '?' } else { '&' });
+            query.push_str(key);
+            query.push('=');
+            encode(value, b"-._*:/,@", &mut query);
+        }
+    }
+    text + &query
+}
+
+/// Visible ASCII but quote and backslash (RFC 6749 §3.3).
+fn is_allowed(byte: u8) -> bool {
+    byte.is_ascii_graphic() && !matches!(byte, b'"' | b'\\')
+}
+
+/// Percent-decoding that refuses what is not the encoding of UTF-8.
+fn decode(text: &str) -> Option<Cow<'_, str>> {
+    if !text.contains('%') {
+        return Some(Cow::Borrowed(text));
+    }
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let Some((&first, after)) = rest.split_first() {
+        rest = after;
+        if first != b'%' {
+            bytes.push(first);
+            continue;
+        }
+        let (digits, after) = rest.split_at_checked(2)?;
+        bytes.push(*data_encoding::HEXLOWER_PERMISSIVE.decode(digits).ok()?.first()?);
+        rest = after;
+    }
+    String::from_utf8(bytes).ok().map(Cow::Owned)
+}
+
+/// Escapes all but letters, digits and what stands for itself at this place.
+fn encode(value: &str, plain: &[u8], out: &mut String) {
+    for byte in value.bytes() {
+        if byte.is_ascii_alphanumeric() || plain.contains(&byte) {
+            out.push(byte.into());
+        } else {
+            out.push('%');
+            out.push_str(&data_encoding::HEXUPPER.encode(&[byte]));
+        }
+    }
+}
