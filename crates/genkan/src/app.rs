@@ -21,6 +21,7 @@ use crate::keys::{self, Ring};
 use crate::limits::RateLimits;
 use crate::renames::{self, Renames};
 use crate::sessions::{Access, Lifetimes, Sessions};
+use crate::signin::SignIns;
 use crate::signup::{self, Rules, SignUps};
 use crate::standing::Standings;
 use crate::telemetry::metrics::Metrics;
@@ -46,6 +47,7 @@ pub(crate) struct Services {
     pub(crate) passwords: Passwords,
     pub(crate) sessions: Sessions,
     pub(crate) access: Access,
+    pub(crate) sign_ins: SignIns,
     pub(crate) sign_ups: SignUps,
     pub(crate) renames: Renames,
     pub(crate) standings: Standings,
@@ -82,6 +84,7 @@ impl App {
 
         let accounts = Accounts::new(db.clone(), clock.clone(), feed.clone());
         let passwords = Passwords::new(config.sessions.password_workers, config.sessions.password_queue);
+        let sign_ins = SignIns::new(db.clone(), clock.clone(), accounts.clone(), passwords.clone());
         let lifetimes = Lifetimes {
             access: config.sessions.access_lifetime,
             refresh: config.sessions.refresh_lifetime,
@@ -156,6 +159,7 @@ impl App {
             passwords,
             sessions,
             access,
+            sign_ins,
             sign_ups,
             renames,
             standings,

@@ -15,6 +15,7 @@ pub(crate) mod forward;
 pub(crate) mod renames;
 pub mod routing;
 pub(crate) mod sessions;
+pub(crate) mod signin;
 pub(crate) mod signup;
 pub(crate) mod standing;
 

@@ -23,7 +23,7 @@ use crate::db::{Db, Tx};
 pub(crate) use caller::Caller;
 pub(crate) use email::Email;
 pub(crate) use homes::{Home, Homes};
-pub(crate) use password::{PasswordError, Passwords, Verdict};
+pub(crate) use password::{PasswordError, Passwords, Unrecognised};
 pub(crate) use types::{Account, NewAccount, Standing, State};
 
 #[derive(Debug, thiserror::Error)]

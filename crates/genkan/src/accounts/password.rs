@@ -12,6 +12,7 @@ use data_encoding::HEXLOWER;
 use subtle::ConstantTimeEq as _;
 use tokio::sync::Semaphore;
 
+use super::{Account, Accounts, Error};
 use crate::base::Secret;
 
 /// Longer than this is cut off before any hashing could begin (bytes).
@@ -26,6 +27,15 @@ pub(crate) enum PasswordError {
     TooLong,
     #[error("the password could not be hashed")]
     Failed,
+}
+
+/// Why it could not be found out whether a password is somebody's.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Unrecognised {
+    #[error(transparent)]
+    Password(#[from] PasswordError),
+    #[error(transparent)]
+    Account(#[from] Error),
 }
 
 /// What a check found.
@@ -88,6 +98,26 @@ impl Passwords {
         let hash = hash.unwrap_or(&self.inner.nobody).clone();
         let verdict = self.run(move || verdict(hash.expose(), password.expose())).await?;
         Ok(if known { verdict } else { Verdict::Wrong })
+    }
+
+    /// Whether this is the account's own password. A hash of an old kind is replaced meanwhile.
+    pub(crate) async fn recognises(
+        &self,
+        accounts: &Accounts,
+        account: Option<&Account>,
+        password: &Secret<String>,
+    ) -> Result<bool, Unrecognised> {
+        let hash = account.map(|account| &account.password_hash);
+        match (self.verify(hash, password).await?, account) {
+            (Verdict::Right, Some(_)) => Ok(true),
+            (Verdict::RightButOld, Some(account)) => {
+                let newer = self.hash(password).await?;
+                let (did, old) = (account.did.as_str(), account.password_hash.expose());
+                accounts.upgrade_password_hash(did, old, newer.expose()).await?;
+                Ok(true)
+            }
+            _ => Ok(false),
+        }
     }
 
     async fn run<T: Send + 'static>(

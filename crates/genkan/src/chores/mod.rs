@@ -8,7 +8,7 @@ use std::time::Duration;
 use crate::app::App;
 use crate::db::feed;
 use crate::fleet::{self, ProbeSettings};
-use crate::{accounts, sessions, standing};
+use crate::{accounts, sessions, signin, standing};
 
 /// Starts every chore. They end with the runtime.
 pub(crate) fn start(app: &App) {
@@ -44,6 +44,7 @@ pub(crate) fn start(app: &App) {
         async move {
             let now = app.clock.now();
             let gone = sessions::sweep(&app.db, now).await? + feed::sweep(&app.db, now).await?;
+            let gone = gone + signin::sweep(&app.db, now).await?;
             Ok(gone + app.limits.sweep(&app.db, now).await?)
         }
     });

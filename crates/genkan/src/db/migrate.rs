@@ -6,7 +6,10 @@ use sqlx::migrate::{Migration, MigrationType, Migrator};
 use super::{Db, Error, Result};
 
 /// Every step from an empty database to today's schema, oldest first.
-const STEPS: &[(i64, &str, &str)] = &[(1, "start", include_str!("../../../../migrations/0001_start.sql"))];
+const STEPS: &[(i64, &str, &str)] = &[
+    (1, "start", include_str!("../../../../migrations/0001_start.sql")),
+    (3, "signin", include_str!("../../../../migrations/0003_signin.sql")),
+];
 
 pub(super) async fn run(db: &Db) -> Result<()> {
     let steps = STEPS

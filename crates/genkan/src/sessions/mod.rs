@@ -15,7 +15,7 @@ use std::time::Duration;
 use genkan_protocol::jwt::session::Scope;
 use genkan_protocol::syntax::Did;
 
-use crate::accounts::{Account, Accounts, PasswordError, Passwords, Standing, Verdict, app_password};
+use crate::accounts::{Account, Accounts, PasswordError, Passwords, Standing, Unrecognised, app_password};
 
 use crate::base::{Clock, Secret, Timestamp, random};
 use crate::db::audit::{self, Actor};
@@ -81,6 +81,15 @@ impl From<PasswordError> for Error {
         match cause {
             PasswordError::Busy | PasswordError::Failed => Self::Busy,
             PasswordError::TooLong => Self::WrongPassword,
+        }
+    }
+}
+
+impl From<Unrecognised> for Error {
+    fn from(cause: Unrecognised) -> Self {
+        match cause {
+            Unrecognised::Password(cause) => cause.into(),
+            Unrecognised::Account(cause) => cause.into(),
         }
     }
 }
@@ -188,17 +197,8 @@ impl Sessions {
         account: Option<&Account>,
         password: &Secret<String>,
     ) -> Result<(), Error> {
-        let hash = account.map(|account| &account.password_hash);
-        match (self.passwords.verify(hash, password).await?, account) {
-            (Verdict::Right, Some(_)) => Ok(()),
-            (Verdict::RightButOld, Some(account)) => {
-                let newer = self.passwords.hash(password).await?;
-                let (did, old) = (account.did.as_str(), account.password_hash.expose());
-                self.accounts.upgrade_password_hash(did, old, newer.expose()).await?;
-                Ok(())
-            }
-            _ => Err(Error::WrongPassword),
-        }
+        let right = self.passwords.recognises(&self.accounts, account, password).await?;
+        if right { Ok(()) } else { Err(Error::WrongPassword) }
     }
 
     /// Whether `password` is the account's own password.

@@ -1,0 +1,252 @@
+//! Tables `devices` and `device_accounts`.
+
+use sqlx::Row as _;
+
+use super::{Device, Seen};
+use crate::base::Timestamp;
+use crate::db::{Db, Result, Tx};
+
+/// A device's row.
+#[derive(Debug)]
+pub(super) struct Row {
+    pub(super) session: String,
+    pub(super) previous: Option<String>,
+    pub(super) rotated_at: Timestamp,
+    pub(super) seen_at: Timestamp,
+    address: String,
+    user_agent: String,
+}
+
+impl Row {
+    /// Whether it moved, or says that it is another program.
+    pub(super) fn looks_other(&self, seen: &Seen) -> bool {
+        self.address != seen.address.to_string() || self.user_agent != shortened(&seen.user_agent)
+    }
+}
+
+pub(super) async fn find(db: &Db, id: &str) -> Result<Option<Row>> {
+    let row = sqlx::query(
+        "SELECT session, previous, rotated_at, seen_at, address, user_agent FROM devices WHERE id = $1",
+    )
+    .bind(id)
+    .fetch_optional(db.reader())
+    .await?;
+    let Some(row) = row else { return Ok(None) };
+    Ok(Some(Row {
+        session: row.try_get("session")?,
+        previous: row.try_get("previous")?,
+        rotated_at: Timestamp::from_millis(row.try_get("rotated_at")?),
+        seen_at: Timestamp::from_millis(row.try_get("seen_at")?),
+        address: row.try_get("address")?,
+        user_agent: row.try_get("user_agent")?,
+    }))
+}
+
+pub(super) async fn insert(
+    tx: &mut Tx,
+    id: &str,
+    session: &str,
+    seen: &Seen,
+    now: Timestamp,
+) -> Result<()> {
+    sqlx::query(
+        "INSERT INTO devices (id, session, rotated_at, address, user_agent, seen_at, created_at)
+         VALUES ($1, $2, $3, $4, $5, $3, $3)",
+    )
+    .bind(id)
+    .bind(session)
+    .bind(now.as_millis())
+    .bind(seen.address.to_string())
+    .bind(shortened(&seen.user_agent))
+    .execute(&mut **tx)
+    .await?;
+    Ok(())
+}
+
+/// `false`: somebody else rotated it meanwhile.
+pub(super) async fn rotate_from(
+    tx: &mut Tx,
+    id: &str,
+    shown: &str,
+    next: &str,
+    seen: &Seen,
+    now: Timestamp,
+) -> Result<bool> {
+    let done = sqlx::query(
+        "UPDATE devices SET session = $3, previous = $2, rotated_at = $4, seen_at = $4, address = $5, user_agent = $6
+         WHERE id = $1 AND session = $2",
+    )
+    .bind(id)
+    .bind(shown)
+    .bind(next)
+    .bind(now.as_millis())
+    .bind(seen.address.to_string())
+    .bind(shortened(&seen.user_agent))
+    .execute(&mut **tx)
+    .await?;
+    Ok(done.rows_affected() == 1)
+}
+
+/// Whatever it is now becomes the one before.
+pub(super) async fn rotate(tx: &mut Tx, id: &str, next: &str, now: Timestamp) -> Result<()> {
+    sqlx::query(
+        "UPDATE devices SET previous = session, session = $2, rotated_at = $3, seen_at = $3 WHERE id = $1",
+    )
+    .bind(id)
+    .bind(next)
+    .bind(now.as_millis())
+    .execute(&mut **tx)
+    .await?;
+    Ok(())
+}
+
+pub(super) async fn note_seen(tx: &mut Tx, id: &str, now: Timestamp) -> Result<()> {
+    sqlx::query("UPDATE devices SET seen_at = $2 WHERE id = $1")
+        .bind(id)
+        .bind(now.as_millis())
+        .execute(&mut **tx)
+        .await?;
+    Ok(())
+}
+
+/// `false`: it was rotated since it was read, so what was shown may have been the one before, in time.
+pub(super) async fn forget(tx: &mut Tx, id: &str, session: &str) -> Result<bool> {
+    let done = sqlx::query("DELETE FROM devices WHERE id = $1 AND session = $2")
+        .bind(id)
+        .bind(session)
+        .execute(&mut **tx)
+        .await?;
+    if done.rows_affected() == 0 {
+        return Ok(false);
+    }
+    sqlx::query("DELETE FROM device_accounts WHERE device = $1").bind(id).execute(&mut **tx).await?;
+    Ok(true)
+}
+
+/// A sign-in on a device.
+#[derive(Debug)]
+pub(super) struct Entry {
+    pub(super) did: String,
+    pub(super) remembered: bool,
+    pub(super) at: Timestamp,
+}
+
+/// The newest first.
+pub(super) async fn accounts_on(db: &Db, device: &str, request: &str) -> Result<Vec<Entry>> {
+    let rows = sqlx::query(
+        "SELECT did, request, entered_at FROM device_accounts WHERE device = $1 AND (request = '' OR request = $2)
+         ORDER BY entered_at DESC, did",
+    )
+    .bind(device)
+    .bind(request)
+    .fetch_all(db.reader())
+    .await?;
+    rows.iter()
+        .map(|row| {
+            Ok(Entry {
+                did: row.try_get("did")?,
+                remembered: row.try_get::<String, _>("request")?.is_empty(),
+                at: Timestamp::from_millis(row.try_get("entered_at")?),
+            })
+        })
+        .collect()
+}
+
+pub(super) async fn is_on(db: &Db, device: &str, did: &str) -> Result<bool> {
+    let row = sqlx::query("SELECT 1 FROM device_accounts WHERE device = $1 AND did = $2")
+        .bind(device)
+        .bind(did)
+        .fetch_optional(db.reader())
+        .await?;
+    Ok(row.is_some())
+}
+
+pub(super) async fn enter(tx: &mut Tx, device: &str, did: &str, request: &str, now: Timestamp) -> Result<()> {
+    sqlx::query(
+        "INSERT INTO device_accounts (device, did, request, entered_at) VALUES ($1, $2, $3, $4)
+         ON CONFLICT (device, did, request) DO UPDATE SET entered_at = $4",
+    )
+    .bind(device)
+    .bind(did)
+    .bind(request)
+    .bind(now.as_millis())
+    .execute(&mut **tx)
+    .await?;
+    Ok(())
+}
+
+pub(super) async fn leave(tx: &mut Tx, device: &str, did: &str) -> Result<bool> {
+    let done = sqlx::query("DELETE FROM device_accounts WHERE device = $1 AND did = $2")
+        .bind(device)
+        .bind(did)
+        .execute(&mut **tx)
+        .await?;
+    Ok(done.rows_affected() > 0)
+}
+
+pub(super) async fn end_all(tx: &mut Tx, did: &str) -> Result<u64> {
+    let done = sqlx::query("DELETE FROM device_accounts WHERE did = $1").bind(did).execute(&mut **tx).await?;
+    Ok(done.rows_affected())
+}
+
+pub(super) async fn devices_of(db: &Db, did: &str) -> Result<Vec<Device>> {
+    let rows = sqlx::query(
+        "SELECT id, address, user_agent, seen_at, entered_at FROM devices
+         JOIN device_accounts ON device = id AND request = '' AND did = $1 ORDER BY seen_at DESC, id",
+    )
+    .bind(did)
+    .fetch_all(db.reader())
+    .await?;
+    rows.iter()
+        .map(|row| {
+            Ok(Device {
+                id: row.try_get("id")?,
+                address: row.try_get("address")?,
+                user_agent: row.try_get("user_agent")?,
+                seen_at: Timestamp::from_millis(row.try_get("seen_at")?),
+                entered_at: Timestamp::from_millis(row.try_get("entered_at")?),
+            })
+        })
+        .collect()
+}
+
+pub(super) async fn sweep_for_requests(tx: &mut Tx, before: Timestamp) -> Result<u64> {
+    let done = sqlx::query("DELETE FROM device_accounts WHERE request <> '' AND entered_at < $1")
+        .bind(before.as_millis())
+        .execute(&mut **tx)
+        .await?;
+    Ok(done.rows_affected())
+}
+
+/// Devices without a sign-in that were last seen before the one, and any before the other.
+pub(super) async fn sweep_devices(
+    tx: &mut Tx,
+    unused_before: Timestamp,
+    any_before: Timestamp,
+) -> Result<u64> {
+    let done = sqlx::query(
+        "DELETE FROM devices WHERE seen_at < $2 OR (seen_at < $1
+         AND NOT EXISTS (SELECT 1 FROM device_accounts WHERE device_accounts.device = devices.id))",
+    )
+    .bind(unused_before.as_millis())
+    .bind(any_before.as_millis())
+    .execute(&mut **tx)
+    .await?;
+    let gone = done.rows_affected();
+    if gone > 0 {
+        sqlx::query(
+            "DELETE FROM device_accounts
+             WHERE NOT EXISTS (SELECT 1 FROM devices WHERE devices.id = device_accounts.device)",
+        )
+        .execute(&mut **tx)
+        .await?;
+    }
+    Ok(gone)
+}
+
+/// Browsers say who they are in a line; anybody may say more.
+fn shortened(user_agent: &str) -> String {
+    user_agent.chars().take(LONGEST_USER_AGENT).collect()
+}
+
+const LONGEST_USER_AGENT: usize = 300;

@@ -1,0 +1,284 @@
+//! Browser sign-ins on both databases, with a clock that stands still.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+
+use genkan_protocol::crypto::K256PrivateKey;
+use sqlx::Row as _;
+
+use super::*;
+use crate::accounts::{self, NewAccount, app_password};
+use crate::db::feed::Feed;
+use crate::db::on_each_database;
+
+on_each_database!(
+    a_browser_is_known_by_its_cookies,
+    the_cookie_rotates_and_its_old_value_is_a_sign_of_theft,
+    a_browser_that_moved_gets_a_new_cookie,
+    a_cookie_from_before_a_sign_in_is_worth_nothing_for_it,
+    a_sign_in_is_remembered_or_for_one_request,
+    only_the_owners_own_password_counts,
+    a_sign_out_is_of_one_account_and_one_browser,
+    everything_of_an_account_ends_at_once,
+    what_is_over_is_swept,
+    the_database_has_no_cookie,
+);
+
+const PASSWORD: &str = "a password of their own";
+
+struct House {
+    db: Db,
+    sign_ins: SignIns,
+    accounts: Accounts,
+    hand: Arc<AtomicI64>,
+}
+
+impl House {
+    fn new(db: Db) -> Self {
+        let hand = Arc::new(AtomicI64::new(1_000_000_000_000));
+        let clock = Clock::Manual(Arc::clone(&hand));
+        let accounts = Accounts::new(db.clone(), clock.clone(), Feed::new(db.clone(), clock.clone()));
+        let sign_ins = SignIns::new(db.clone(), clock, accounts.clone(), Passwords::new(1, 8));
+        Self { db, sign_ins, accounts, hand }
+    }
+
+    fn wait(&self, time: Duration) {
+        self.hand.fetch_add(i64::try_from(time.as_millis()).unwrap(), Ordering::SeqCst);
+    }
+
+    async fn account(&self, name: &str) -> String {
+        let did = format!("did:plc:{name:a>24}");
+        let hash = self.sign_ins.passwords.hash(&secret(PASSWORD)).await.unwrap();
+        let account = NewAccount {
+            did: did.parse().unwrap(),
+            handle: format!("{name}.test").parse().unwrap(),
+            email: format!("{name}@example.com").parse().unwrap(),
+            password_hash: hash,
+            host: "oak".to_owned().into(),
+            host_key: K256PrivateKey::from_hex(&"11".repeat(32)).unwrap().public(),
+            created_at: Timestamp::from_millis(1000),
+        };
+        let mut tx = self.db.begin().await.unwrap();
+        accounts::insert_creating(&mut tx, &account).await.unwrap();
+        accounts::open(&mut tx, &did).await.unwrap();
+        tx.commit().await.unwrap();
+        did
+    }
+
+    async fn visit(&self, cookies: Option<&Cookies>) -> Visit {
+        self.sign_ins.visit(cookies, &seen("192.0.2.1")).await.unwrap()
+    }
+
+    async fn dids(&self, visit: &Visit, request: Option<&str>) -> Vec<String> {
+        let found = self.sign_ins.signed_in(visit, request).await.unwrap();
+        found.into_iter().map(|one| one.account.did.to_string()).collect()
+    }
+}
+
+fn seen(address: &str) -> Seen {
+    Seen { address: address.parse().unwrap(), user_agent: "Firefox".to_owned() }
+}
+
+fn secret(text: &str) -> Secret<String> {
+    Secret::new(text.to_owned())
+}
+
+async fn a_browser_is_known_by_its_cookies(db: Db) {
+    let house = House::new(db);
+    let first = house.visit(None).await;
+    let again = house.visit(first.to_set()).await;
+    assert_eq!(again.device, first.device);
+    assert!(again.to_set().is_none());
+
+    let other = house.visit(None).await;
+    assert_ne!(other.device, first.device);
+    let unknown = Cookies::fresh();
+    assert!(house.sign_ins.look(Some(&unknown), &seen("192.0.2.1")).await.unwrap().is_none());
+    assert!(house.sign_ins.look(None, &seen("192.0.2.1")).await.unwrap().is_none());
+    assert_ne!(house.visit(Some(&unknown)).await.device.as_str(), unknown.device_hash());
+}
+
+async fn the_cookie_rotates_and_its_old_value_is_a_sign_of_theft(db: Db) {
+    let house = House::new(db);
+    let ann = house.account("ann").await;
+    let mut visit = house.visit(None).await;
+    house.sign_ins.sign_in(&mut visit, &ann, Keep::Remembered).await.unwrap();
+    let old = visit.to_set().unwrap().clone();
+
+    house.wait(ROTATE_EVERY);
+    let rotated = house.visit(Some(&old)).await;
+    let new = rotated.to_set().unwrap().clone();
+    assert_ne!(new.session_hash(), old.session_hash());
+    assert_eq!(house.dids(&rotated, None).await, [ann.as_str()]);
+
+    // A request that was under way.
+    house.wait(TOLERANCE);
+    let late = house.visit(Some(&old)).await;
+    assert_eq!((&late.device, late.to_set().is_none()), (&rotated.device, true));
+    assert_eq!(house.dids(&late, None).await, [ann.as_str()]);
+    assert!(house.visit(Some(&new)).await.to_set().is_none());
+
+    house.wait(Duration::from_millis(1));
+    let stolen = house.visit(Some(&old)).await;
+    assert_ne!(stolen.device, rotated.device);
+    assert_eq!(house.dids(&stolen, None).await, Vec::<String>::new());
+    let owner = house.visit(Some(&new)).await;
+    assert_ne!(owner.device, rotated.device, "the device is gone for whoever has its cookies");
+    assert_eq!(house.sign_ins.devices_of(&ann).await.unwrap(), []);
+}
+
+async fn a_browser_that_moved_gets_a_new_cookie(db: Db) {
+    let house = House::new(db);
+    let first = house.visit(None).await;
+    let cookies = first.to_set().unwrap();
+    let moved = house.sign_ins.visit(Some(cookies), &seen("192.0.2.9")).await.unwrap();
+    assert_eq!(moved.device, first.device);
+    assert_ne!(moved.to_set().unwrap().session_hash(), cookies.session_hash());
+    let other = Seen { user_agent: "curl".to_owned(), ..seen("192.0.2.9") };
+    assert!(house.sign_ins.visit(moved.to_set(), &other).await.unwrap().to_set().is_some());
+}
+
+async fn a_cookie_from_before_a_sign_in_is_worth_nothing_for_it(db: Db) {
+    let house = House::new(db);
+    let (ann, bob) = (house.account("ann").await, house.account("bob").await);
+    let mut visit = house.visit(None).await;
+    house.sign_ins.sign_in(&mut visit, &ann, Keep::Remembered).await.unwrap();
+    let before = visit.to_set().unwrap().clone();
+    house.wait(Duration::from_secs(1));
+    house.sign_ins.sign_in(&mut visit, &bob, Keep::Remembered).await.unwrap();
+    let after = visit.to_set().unwrap().clone();
+    assert_ne!(after.session_hash(), before.session_hash());
+
+    let stale = house.visit(Some(&before)).await;
+    assert_eq!(stale.device, visit.device);
+    assert_eq!(house.dids(&stale, None).await, [ann.as_str()], "what it could do before, and no more");
+    assert!(!house.sign_ins.knows(&stale, &ann).await.unwrap());
+    assert_eq!(house.dids(&house.visit(Some(&after)).await, None).await, [bob.as_str(), ann.as_str()]);
+}
+
+async fn a_sign_in_is_remembered_or_for_one_request(db: Db) {
+    let house = House::new(db);
+    let (ann, bob) = (house.account("ann").await, house.account("bob").await);
+    let mut visit = house.visit(None).await;
+    house.sign_ins.sign_in(&mut visit, &ann, Keep::Remembered).await.unwrap();
+    house.wait(FRESH + Duration::from_millis(1));
+    let mut visit = house.visit(visit.to_set()).await;
+    let old = house.sign_ins.signed_in(&visit, None).await.unwrap();
+    let now = Timestamp::from_millis(house.hand.load(Ordering::SeqCst));
+    assert!(old[0].remembered && !old[0].is_fresh(now));
+
+    house.sign_ins.sign_in(&mut visit, &bob, Keep::For("req-1")).await.unwrap();
+    house.sign_ins.sign_in(&mut visit, &ann, Keep::For("req-1")).await.unwrap();
+    for (request, expected) in [(Some("req-2"), vec![&ann]), (None, vec![&ann])] {
+        assert_eq!(house.dids(&visit, request).await, expected.into_iter().cloned().collect::<Vec<_>>());
+    }
+    let mut both = house.dids(&visit, Some("req-1")).await;
+    both.sort();
+    assert_eq!(both, [ann.as_str(), bob.as_str()]);
+    let here = house.sign_ins.signed_in(&visit, Some("req-1")).await.unwrap();
+    assert!(here.iter().all(|one| one.is_fresh(now) && !one.remembered), "the newer sign-in counts");
+    assert_eq!(house.sign_ins.devices_of(&bob).await.unwrap(), []);
+
+    house.wait(FOR_ONE_REQUEST + Duration::from_millis(1));
+    assert_eq!(house.dids(&visit, Some("req-1")).await, [ann.as_str()]);
+}
+
+async fn only_the_owners_own_password_counts(db: Db) {
+    let house = House::new(db);
+    let ann = house.account("ann").await;
+    for identifier in ["ann.test", "@ann.test", "ANN@example.com", ann.as_str()] {
+        let found = house.sign_ins.recognise(identifier, &secret(PASSWORD)).await.unwrap();
+        assert_eq!(found.did.as_str(), ann, "{identifier}");
+    }
+    let mut tx = house.db.begin().await.unwrap();
+    let now = Timestamp::from_millis(1000);
+    let for_app = app_password::create(&mut tx, &ann, "app", true, now).await.unwrap().unwrap();
+    tx.commit().await.unwrap();
+    for (identifier, password) in [
+        ("ann.test", "wrong"),
+        ("ann.test", ""),
+        ("ann.test", for_app.expose().as_str()),
+        ("eve.test", PASSWORD),
+        ("", PASSWORD),
+        ("ann.test", &"x".repeat(600)),
+    ] {
+        let found = house.sign_ins.recognise(identifier, &secret(password)).await;
+        assert!(matches!(found, Err(Error::WrongPassword)), "{identifier} {password}");
+    }
+    house.accounts.set_taken_down(&ann, Some("T-1"), Actor::Operator).await.unwrap();
+    assert!(matches!(
+        house.sign_ins.recognise("ann.test", &secret(PASSWORD)).await,
+        Err(Error::TakenDown)
+    ));
+}
+
+async fn a_sign_out_is_of_one_account_and_one_browser(db: Db) {
+    let house = House::new(db);
+    let (ann, bob) = (house.account("ann").await, house.account("bob").await);
+    let mut desk = house.visit(None).await;
+    let mut phone = house.visit(None).await;
+    for did in [&ann, &bob] {
+        house.sign_ins.sign_in(&mut desk, did, Keep::Remembered).await.unwrap();
+    }
+    house.sign_ins.sign_in(&mut phone, &ann, Keep::Remembered).await.unwrap();
+    assert_eq!(house.sign_ins.devices_of(&ann).await.unwrap().len(), 2);
+
+    let before = desk.to_set().unwrap().session_hash();
+    house.sign_ins.sign_out(&mut desk, &ann).await.unwrap();
+    assert_ne!(desk.to_set().unwrap().session_hash(), before);
+    assert_eq!(house.dids(&desk, None).await, [bob.as_str()]);
+    assert_eq!(house.dids(&phone, None).await, [ann.as_str()]);
+
+    assert!(!house.sign_ins.sign_out_at(phone.device.as_str(), &bob).await.unwrap());
+    assert!(house.sign_ins.sign_out_at(phone.device.as_str(), &ann).await.unwrap());
+    assert_eq!(house.dids(&phone, None).await, Vec::<String>::new());
+}
+
+async fn everything_of_an_account_ends_at_once(db: Db) {
+    let house = House::new(db);
+    let (ann, bob) = (house.account("ann").await, house.account("bob").await);
+    let mut visit = house.visit(None).await;
+    house.sign_ins.sign_in(&mut visit, &ann, Keep::Remembered).await.unwrap();
+    house.sign_ins.sign_in(&mut visit, &ann, Keep::For("req-1")).await.unwrap();
+    house.sign_ins.sign_in(&mut visit, &bob, Keep::Remembered).await.unwrap();
+    let mut tx = house.db.begin().await.unwrap();
+    house.sign_ins.end_all(&mut tx, &ann).await.unwrap();
+    tx.commit().await.unwrap();
+    assert_eq!(house.dids(&visit, Some("req-1")).await, [bob.as_str()]);
+
+    house.accounts.set_taken_down(&bob, Some("T-1"), Actor::Operator).await.unwrap();
+    assert_eq!(house.dids(&visit, None).await, Vec::<String>::new(), "taken down");
+}
+
+async fn what_is_over_is_swept(db: Db) {
+    let house = House::new(db);
+    let ann = house.account("ann").await;
+    let passing = house.visit(None).await;
+    let mut kept = house.visit(None).await;
+    house.sign_ins.sign_in(&mut kept, &ann, Keep::Remembered).await.unwrap();
+    house.sign_ins.sign_in(&mut kept, &ann, Keep::For("req-1")).await.unwrap();
+    let now = || Timestamp::from_millis(house.hand.load(Ordering::SeqCst));
+    assert_eq!(sweep(&house.db, now()).await.unwrap(), 0);
+
+    house.wait(KEEP_UNUSED + Duration::from_millis(1));
+    assert_eq!(sweep(&house.db, now()).await.unwrap(), 2, "the request's sign-in, the browser without one");
+    assert_ne!(house.visit(passing.to_set()).await.device, passing.device);
+    let kept = house.visit(kept.to_set()).await;
+    assert_eq!(house.dids(&kept, None).await, [ann.as_str()]);
+
+    house.wait(KEEP + Duration::from_millis(1));
+    assert_eq!(sweep(&house.db, now()).await.unwrap(), 2);
+    assert_ne!(house.visit(kept.to_set()).await.device, kept.device);
+}
+
+async fn the_database_has_no_cookie(db: Db) {
+    let house = House::new(db);
+    let visit = house.visit(None).await;
+    let cookies = visit.to_set().unwrap();
+    let row = sqlx::query("SELECT id, session FROM devices").fetch_one(house.db.reader()).await.unwrap();
+    let (id, session): (String, String) = (row.get("id"), row.get("session"));
+    for kept in [id, session] {
+        assert!(!cookies.device().expose().contains(&kept) && !cookies.session().expose().contains(&kept));
+        assert_eq!(kept.len(), 64);
+    }
+}
