@@ -4,13 +4,23 @@
 //! * [`dpop`], [`nonce`]: proofs that a request is made by the holder of a key
 //! * [`pkce`]: that a code is redeemed by who asked for it
 //! * [`scope`], [`permission_set`]: what an app may do
+//! * [`client_id`], [`client_metadata`], [`redirect_uri`], [`client_assertion`]: who asks
+//! * [`request`], [`error`]: what is asked, and how it is refused
+//! * [`server_metadata`]: what servers say of themselves
 //!
 //! Everything here reads what strangers send, and is bounded. Times come in as parameters.
 
+pub mod client_assertion;
+pub mod client_id;
+pub mod client_metadata;
 pub mod dpop;
+pub mod error;
 pub mod jwk;
 pub mod jws;
 pub mod nonce;
 pub mod permission_set;
 pub mod pkce;
+pub mod redirect_uri;
+pub mod request;
 pub mod scope;
+pub mod server_metadata;

@@ -1,5 +1,6 @@
 //! The words of OAuth.
 
+mod clients;
 mod dpop;
 mod jws;
 mod scope;

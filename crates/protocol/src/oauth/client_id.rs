@@ -1,0 +1,157 @@
+//! Names of clients: the URL where a client says who it is, or `http://localhost` for one that is being developed
+//! (draft-ietf-oauth-client-id-metadata-document; atproto OAuth, "Clients").
+
+use std::fmt;
+
+use url::{Host, Url, form_urlencoded};
+
+/// A client's name, checked.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct ClientId {
+    text: Box<str>,
+    url: Url,
+    development: bool,
+}
+
+/// Why a text names no client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("client_id {0}")]
+pub struct Error(&'static str);
+
+/// What a client in development says in its very name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Development {
+    /// Where it may be answered, not checked yet.
+    pub redirect_uris: Vec<String>,
+    /// What it may ask for.
+    pub scope: String,
+}
+
+impl ClientId {
+    /// Reads a name. `listed_origins` (`scheme://host[:port]`) are those that the operator trusts to be inside the house:
+    /// for them plain `http:`, ports, and hosts without a public name are fine.
+    pub fn parse(text: &str, listed_origins: &[String]) -> Result<Self, Error> {
+        if text.len() > MAX_LENGTH {
+            return Err(Error("is longer than 2048 characters"));
+        }
+        let url = Url::parse(text).map_err(|_| Error("is not a URL"))?;
+        if !url.username().is_empty() || url.password().is_some() {
+            return Err(Error("must not have credentials"));
+        }
+        if url.fragment().is_some() {
+            return Err(Error("must not have a fragment"));
+        }
+        let listed = listed_origins.contains(&url.origin().ascii_serialization());
+        let development = !listed && text.starts_with(DEVELOPMENT);
+        if development {
+            check_development(text)?;
+        } else {
+            check_url(text, &url, listed)?;
+        }
+        Ok(Self { text: text.into(), url, development })
+    }
+
+    /// The name, which is compared letter by letter.
+    pub fn as_str(&self) -> &str {
+        &self.text
+    }
+
+    /// The name as a URL: where the document is, unless the client is in development.
+    pub fn url(&self) -> &Url {
+        &self.url
+    }
+
+    /// The host, to be shown.
+    pub fn host(&self) -> &str {
+        self.url.host_str().unwrap_or_default()
+    }
+
+    /// Whether this is a client in development, which has no document.
+    pub fn is_development(&self) -> bool {
+        self.development
+    }
+
+    /// What a client in development says in its name; None for any other.
+    pub fn development(&self) -> Option<Result<Development, Error>> {
+        self.development.then(|| read_development(&self.url))
+    }
+}
+
+const MAX_LENGTH: usize = 2048;
+const DEVELOPMENT: &str = "http://localhost";
+
+/// Names that lead nowhere in the public network (RFC 6761, RFC 6762).
+const LOCAL: [&str; 5] = ["test", "local", "localhost", "invalid", "example"];
+
+/// Whether this is a name in the public network, as far as its form tells.
+pub(super) fn is_public_name(host: &str) -> bool {
+    match host.rsplit_once('.') {
+        Some((_, last)) => !last.is_empty() && !LOCAL.contains(&last),
+        None => false,
+    }
+}
+
+fn check_url(text: &str, url: &Url, listed: bool) -> Result<(), Error> {
+    if !listed {
+        if url.scheme() != "https" {
+            return Err(Error("must be an https: URL"));
+        }
+        if url.port().is_some() {
+            return Err(Error("must not have a port"));
+        }
+        match url.host() {
+            Some(Host::Domain(host)) if is_public_name(host) => {}
+            Some(Host::Domain(_)) => return Err(Error("must have a public host name")),
+            _ => return Err(Error("must have a host name, not an address")),
+        }
+    }
+    if url.path() == "/" {
+        return Err(Error("must have a path"));
+    }
+    if url.path().ends_with('/') {
+        return Err(Error("must not end with a slash"));
+    }
+    if url.as_str() != text {
+        return Err(Error("must be in canonical form"));
+    }
+    Ok(())
+}
+
+fn check_development(text: &str) -> Result<(), Error> {
+    let rest = text.strip_prefix(DEVELOPMENT).unwrap_or_default();
+    let rest = rest.strip_prefix('/').unwrap_or(rest);
+    if rest.is_empty() || rest.starts_with('?') {
+        Ok(())
+    } else {
+        Err(Error("of a client in development must be http://localhost without port and path"))
+    }
+}
+
+fn read_development(url: &Url) -> Result<Development, Error> {
+    let mut redirect_uris = Vec::new();
+    let mut scope = None;
+    for (name, value) in form_urlencoded::parse(url.query().unwrap_or_default().as_bytes()) {
+        match &*name {
+            "redirect_uri" => redirect_uris.push(value.into_owned()),
+            "scope" if scope.is_none() => scope = Some(value.into_owned()),
+            "scope" => return Err(Error("has \"scope\" twice")),
+            _ => return Err(Error("of a client in development knows only \"redirect_uri\" and \"scope\"")),
+        }
+    }
+    if redirect_uris.is_empty() {
+        redirect_uris = ["http://127.0.0.1/", "http://[::1]/"].map(str::to_owned).into();
+    }
+    Ok(Development { redirect_uris, scope: scope.unwrap_or_else(|| "atproto".to_owned()) })
+}
+
+impl fmt::Display for ClientId {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.pad(&self.text)
+    }
+}
+
+impl fmt::Debug for ClientId {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "ClientId({self})")
+    }
+}
