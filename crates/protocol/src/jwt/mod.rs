@@ -11,7 +11,7 @@ mod sign;
 mod unverified;
 
 pub(crate) use json::present;
-pub use sign::{sign, sign_with_header};
+pub use sign::{sign, sign_es256, sign_with_header};
 pub(crate) use unverified::Parts;
 pub use unverified::{Algorithm, Header, MAX_LENGTH, Unverified};
 

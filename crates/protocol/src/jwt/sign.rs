@@ -4,7 +4,7 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::Serialize;
 
-use crate::crypto::K256PrivateKey;
+use crate::crypto::{K256PrivateKey, P256PrivateKey};
 
 /// Signs claims under the header `{"typ":…,"alg":"ES256K"}`, with `kid` last when there is one.
 ///
@@ -21,11 +21,28 @@ pub fn sign<T: Serialize>(key: &K256PrivateKey, typ: &str, kid: Option<&str>, cl
 ///
 /// When header or claims have no JSON form.
 pub fn sign_with_header<H: Serialize, T: Serialize>(key: &K256PrivateKey, header: &H, claims: &T) -> String {
+    assemble(header, claims, |signed| key.sign(signed))
+}
+
+/// Signs claims under the header `{"typ":…,"alg":"ES256","kid":…}`.
+///
+/// # Panics
+///
+/// When the claims have no JSON form.
+pub fn sign_es256<T: Serialize>(key: &P256PrivateKey, typ: &str, kid: &str, claims: &T) -> String {
+    assemble(&OurHeader { typ, alg: "ES256", kid: Some(kid) }, claims, |signed| key.sign(signed))
+}
+
+fn assemble<H: Serialize, T: Serialize>(
+    header: &H,
+    claims: &T,
+    sign: impl FnOnce(&[u8]) -> [u8; 64],
+) -> String {
     let mut token = String::with_capacity(512);
     encode(header, &mut token);
     token.push('.');
     encode(claims, &mut token);
-    let signature = key.sign(token.as_bytes());
+    let signature = sign(token.as_bytes());
     token.push('.');
     URL_SAFE_NO_PAD.encode_string(signature, &mut token);
     token

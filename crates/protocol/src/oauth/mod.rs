@@ -6,10 +6,12 @@
 //! * [`scope`], [`permission_set`]: what an app may do
 //! * [`client_id`], [`client_metadata`], [`redirect_uri`], [`client_assertion`]: who asks
 //! * [`request`], [`error`]: what is asked, and how it is refused
+//! * [`access_token`]: what a session's app shows to a host
 //! * [`server_metadata`]: what servers say of themselves
 //!
 //! Everything here reads what strangers send, and is bounded. Times come in as parameters.
 
+pub mod access_token;
 pub mod client_assertion;
 pub mod client_id;
 pub mod client_metadata;

@@ -8,6 +8,7 @@ mod jwt;
 mod oauth;
 mod plc;
 mod properties;
+mod repo_proof;
 mod service_auth;
 mod session;
 mod syntax;

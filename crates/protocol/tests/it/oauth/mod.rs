@@ -1,5 +1,6 @@
 //! The words of OAuth.
 
+mod access_token;
 mod clients;
 mod dpop;
 mod jws;

@@ -1,0 +1,66 @@
+//! CAR, version 1: blocks one after the other, behind a head that names the root.
+
+use std::collections::HashMap;
+
+use super::cbor::Value;
+use super::{Cid, Error, MAX_BLOCKS, MAX_LENGTH};
+
+/// A file's blocks, each checked against its address.
+pub(super) struct Car<'a> {
+    pub(super) root: Cid,
+    blocks: HashMap<Cid, &'a [u8]>,
+}
+
+impl<'a> Car<'a> {
+    pub(super) fn parse(file: &'a [u8]) -> Result<Self, Error> {
+        if file.len() > MAX_LENGTH {
+            return Err(Error::TooLarge);
+        }
+        let mut rest = file;
+        let root = read_head(take_section(&mut rest)?).ok_or(Error::Malformed)?;
+        let mut blocks = HashMap::new();
+        while !rest.is_empty() {
+            if blocks.len() == MAX_BLOCKS {
+                return Err(Error::TooLarge);
+            }
+            let section = take_section(&mut rest)?;
+            let (cid, block) = section.split_at_checked(Cid::LENGTH).ok_or(Error::Malformed)?;
+            let cid = Cid::from_bytes(cid).ok_or(Error::Malformed)?;
+            if Cid::of(block) != cid {
+                return Err(Error::WrongBlock);
+            }
+            blocks.insert(cid, block);
+        }
+        Ok(Self { root, blocks })
+    }
+
+    /// A block that has to be there.
+    pub(super) fn value(&self, cid: Cid) -> Result<Value, Error> {
+        let block = self.blocks.get(&cid).ok_or(Error::MissingBlock)?;
+        Value::read(block).ok_or(Error::Malformed)
+    }
+}
+
+fn read_head(head: &[u8]) -> Option<Cid> {
+    let head = Value::read(head)?;
+    match (head.get("version")?, head.get("roots")?) {
+        (Value::Int(1), Value::List(roots)) => roots.first()?.as_link(),
+        _ => None,
+    }
+}
+
+/// What follows a length in LEB128.
+fn take_section<'a>(rest: &mut &'a [u8]) -> Result<&'a [u8], Error> {
+    let mut length = 0_usize;
+    for shift in (0..28).step_by(7) {
+        let (&byte, after) = rest.split_first().ok_or(Error::Malformed)?;
+        *rest = after;
+        length |= usize::from(byte & 0x7f) << shift;
+        if byte & 0x80 == 0 {
+            let (section, after) = rest.split_at_checked(length).ok_or(Error::Malformed)?;
+            *rest = after;
+            return Ok(section);
+        }
+    }
+    Err(Error::Malformed)
+}

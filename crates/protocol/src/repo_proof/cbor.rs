@@ -1,0 +1,207 @@
+//! DAG-CBOR, read strictly: one spelling of every value, so that what was read writes back the same.
+
+use super::Cid;
+
+/// A value.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Value {
+    Null,
+    Bool(bool),
+    Int(i64),
+    Float(f64),
+    Bytes(Vec<u8>),
+    Text(String),
+    List(Vec<Self>),
+    /// Sorted by length, then bytes; none twice.
+    Map(Vec<(String, Self)>),
+    Link(Cid),
+}
+
+impl Value {
+    /// Reads a block that holds one value and nothing else. None when it is malformed or too deep.
+    pub(crate) fn read(block: &[u8]) -> Option<Self> {
+        let mut rest = block;
+        let value = read(&mut rest, MAX_DEPTH)?;
+        rest.is_empty().then_some(value)
+    }
+
+    pub(crate) fn to_bytes(&self) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        self.write(&mut bytes);
+        bytes
+    }
+
+    /// A member of a map.
+    pub(super) fn get(&self, name: &str) -> Option<&Self> {
+        match self {
+            Self::Map(members) => members.iter().find(|(known, _)| known == name).map(|(_, value)| value),
+            _ => None,
+        }
+    }
+
+    pub(super) fn as_link(&self) -> Option<Cid> {
+        match self {
+            Self::Link(cid) => Some(*cid),
+            _ => None,
+        }
+    }
+
+    /// The data model in JSON: links and bytes as `$link` and `$bytes` (atproto Data Model).
+    pub(super) fn to_json(&self) -> serde_json::Value {
+        use serde_json::json;
+        match self {
+            Self::Null => serde_json::Value::Null,
+            Self::Bool(value) => json!(value),
+            Self::Int(value) => json!(value),
+            Self::Float(value) => json!(value),
+            Self::Bytes(bytes) => json!({ "$bytes": data_encoding::BASE64_NOPAD.encode(bytes) }),
+            Self::Text(text) => json!(text),
+            Self::List(items) => items.iter().map(Self::to_json).collect(),
+            Self::Map(members) => {
+                members.iter().map(|(name, value)| (name.clone(), value.to_json())).collect()
+            }
+            Self::Link(cid) => json!({ "$link": cid.to_string() }),
+        }
+    }
+
+    fn write(&self, out: &mut Vec<u8>) {
+        match self {
+            Self::Null => out.push(0xf6),
+            Self::Bool(value) => out.push(if *value { 0xf5 } else { 0xf4 }),
+            // Below zero it is -1 - n that is written, which is its complement.
+            Self::Int(value) if *value < 0 => write_head(1, (!value).unsigned_abs(), out),
+            Self::Int(value) => write_head(0, value.unsigned_abs(), out),
+            Self::Float(value) => {
+                out.push(0xfb);
+                out.extend(value.to_be_bytes());
+            }
+            Self::Bytes(bytes) => {
+                write_head(2, bytes.len() as u64, out);
+                out.extend(bytes);
+            }
+            Self::Text(text) => write_text(text, out),
+            Self::List(items) => {
+                write_head(4, items.len() as u64, out);
+                for item in items {
+                    item.write(out);
+                }
+            }
+            Self::Map(members) => {
+                write_head(5, members.len() as u64, out);
+                for (name, value) in members {
+                    write_text(name, out);
+                    value.write(out);
+                }
+            }
+            Self::Link(cid) => {
+                out.extend([0xd8, 42, 0x58, 37, 0]);
+                out.extend(cid.to_bytes());
+            }
+        }
+    }
+}
+
+const MAX_DEPTH: usize = 32;
+
+fn write_text(text: &str, out: &mut Vec<u8>) {
+    write_head(3, text.len() as u64, out);
+    out.extend(text.as_bytes());
+}
+
+/// The major type and its number, in the fewest bytes.
+fn write_head(major: u8, number: u64, out: &mut Vec<u8>) {
+    let bytes = number.to_be_bytes();
+    let (size, skip) = match number {
+        0..24 => {
+            out.push((major << 5) | bytes[7]);
+            return;
+        }
+        24..0x100 => (24, 7),
+        0x100..0x1_0000 => (25, 6),
+        0x1_0000..0x1_0000_0000 => (26, 4),
+        _ => (27, 0),
+    };
+    out.push((major << 5) | size);
+    out.extend(bytes.iter().skip(skip));
+}
+
+fn read(rest: &mut &[u8], depth: usize) -> Option<Value> {
+    let depth = depth.checked_sub(1)?;
+    let first = *rest.first()?;
+    match first {
+        0xf4..=0xf6 => {
+            take(rest, 1)?;
+            return Some(match first {
+                0xf4 => Value::Bool(false),
+                0xf5 => Value::Bool(true),
+                _ => Value::Null,
+            });
+        }
+        0xfb => {
+            let bytes = take(rest, 9)?.get(1..)?;
+            let float = f64::from_be_bytes(bytes.try_into().ok()?);
+            return float.is_finite().then_some(Value::Float(float));
+        }
+        _ => {}
+    }
+    let (major, number) = read_head(rest)?;
+    let length = usize::try_from(number).ok()?;
+    match major {
+        // The data model has integers of 64 bits with a sign.
+        0 => i64::try_from(number).ok().map(Value::Int),
+        1 => i64::try_from(number).ok().map(|number| Value::Int(!number)),
+        2 => Some(Value::Bytes(take(rest, length)?.to_vec())),
+        3 => read_text(rest, length).map(Value::Text),
+        // Each item takes a byte at least, so that a length that lies ends soon.
+        4 => (0..length).map(|_| read(rest, depth)).collect::<Option<_>>().map(Value::List),
+        5 => read_map(rest, length, depth),
+        6 if number == 42 => {
+            let (major, length) = read_head(rest)?;
+            let bytes = take(rest, usize::try_from(length).ok()?)?;
+            (major == 2).then(|| Cid::from_bytes(bytes.strip_prefix(&[0])?)).flatten().map(Value::Link)
+        }
+        _ => None,
+    }
+}
+
+fn read_map(rest: &mut &[u8], length: usize, depth: usize) -> Option<Value> {
+    let mut members: Vec<(String, Value)> = Vec::new();
+    for _ in 0..length {
+        let (major, length) = read_head(rest)?;
+        if major != 3 {
+            return None;
+        }
+        let name = read_text(rest, usize::try_from(length).ok()?)?;
+        let in_order = members.last().is_none_or(|(last, _)| (last.len(), last) < (name.len(), &name));
+        if !in_order {
+            return None;
+        }
+        members.push((name, read(rest, depth)?));
+    }
+    Some(Value::Map(members))
+}
+
+fn read_text(rest: &mut &[u8], length: usize) -> Option<String> {
+    String::from_utf8(take(rest, length)?.to_vec()).ok()
+}
+
+/// Refuses numbers that could have been shorter, and indefinite lengths.
+fn read_head(rest: &mut &[u8]) -> Option<(u8, u64)> {
+    let first = *take(rest, 1)?.first()?;
+    let (size, least) = match first & 0x1f {
+        short @ 0..24 => return Some((first >> 5, short.into())),
+        24 => (1, 24),
+        25 => (2, 0x100),
+        26 => (4, 0x1_0000),
+        27 => (8, 0x1_0000_0000),
+        _ => return None,
+    };
+    let number = take(rest, size)?.iter().fold(0, |number: u64, byte| (number << 8) | u64::from(*byte));
+    (number >= least).then_some((first >> 5, number))
+}
+
+fn take<'a>(rest: &mut &'a [u8], length: usize) -> Option<&'a [u8]> {
+    let (taken, after) = rest.split_at_checked(length)?;
+    *rest = after;
+    Some(taken)
+}
