@@ -2,6 +2,11 @@
 
 use genkan_protocol::crypto::{K256PrivateKey, PublicKey};
 use genkan_protocol::jwt::session::{AccessClaims, Scope, sign_access, verify_access};
+use genkan_protocol::oauth::client_id::ClientId;
+use genkan_protocol::oauth::client_metadata::ClientMetadata;
+use genkan_protocol::oauth::request::{AuthorizationRequest, Form};
+use genkan_protocol::oauth::scope::{self, Scopes};
+use genkan_protocol::oauth::{jwk, jws};
 use genkan_protocol::syntax::{AtIdentifier, Did, Handle, Nsid, Tid};
 use genkan_protocol::{jwt, plc, service_auth};
 use proptest::prelude::*;
@@ -88,5 +93,24 @@ proptest! {
         prop_assert_eq!(back.did(), Some(did));
         prop_assert_eq!(back.data(), Some(data));
         prop_assert_eq!(back.verify_signature(&[crate::key(1).public()]), Ok(0));
+    }
+
+    #[test]
+    fn scopes_read_back_as_they_print(text in "(repo|rpc|blob|account|identity|include)(:[a-z.*%/0-9A-F]{0,24})?(\\?((lxm|aud|accept|attr|action|collection|nsid)=[a-z.*%/:#+0-9A-F]{0,24}&?){0,3})?|blob\\?(accept=[a-z+!~%A-F0-9]{1,6}/[a-z+!~']{1,6}&?){1,3}|repo:[a-z]{1,3}\\.[a-z]{1,3}\\.[a-z]{1,3}(\\?(action=(create|update|delete)&?){1,3})?") {
+        if let Ok(read) = text.parse::<scope::Scope>() {
+            prop_assert_eq!(read.to_string().parse::<scope::Scope>(), Ok(read.clone()), "{} {}", text, read);
+        }
+    }
+
+    #[test]
+    fn no_input_panics_oauth(text in "\\PC{0,60}|https?://[a-z.@:/?#%\\[\\]]{0,30}", bytes in any::<Vec<u8>>()) {
+        let _ = Scopes::parse(&text);
+        let _ = jws::Unverified::parse(&text);
+        let _ = jwk::JwkSet::parse(&bytes);
+        let _ = Form::parse(&bytes).map(|form| AuthorizationRequest::parse(&form).is_ok());
+        if let Ok(id) = ClientId::parse(&text, &[]) {
+            let _ = ClientMetadata::parse(&bytes, &id);
+            let _ = ClientMetadata::of_development(&id);
+        }
     }
 }
