@@ -26,3 +26,4 @@ pub mod redirect_uri;
 pub mod request;
 pub mod scope;
 pub mod server_metadata;
+mod thumbprint;

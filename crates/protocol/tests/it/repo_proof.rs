@@ -44,14 +44,14 @@ fn map(members: &[(&str, Vec<u8>)]) -> Vec<u8> {
 }
 
 fn entry(shared: u8, suffix: &str, value: Cid, below: Option<Cid>) -> Vec<u8> {
-    let below = below.map_or(vec![0xf6], link);
+    let below = below.map_or_else(|| vec![0xf6], link);
     map(&[("k", short_bytes(suffix.as_bytes())), ("p", vec![shared]), ("t", below), ("v", link(value))])
 }
 
 fn node(left: Option<Cid>, entries: &[Vec<u8>]) -> Vec<u8> {
     let mut list = vec![0x80 | u8::try_from(entries.len()).unwrap()];
     list.extend(entries.concat());
-    map(&[("e", list), ("l", left.map_or(vec![0xf6], link))])
+    map(&[("e", list), ("l", left.map_or_else(|| vec![0xf6], link))])
 }
 
 fn commit(tree: Cid, signer: u8) -> Vec<u8> {
