@@ -189,10 +189,11 @@ fn identity(config: &Config, clock: &Clock, trusted: Trusted) -> Result<Identity
     let dns = Dns::new(&config.network.dns_servers)?;
     let tls = client_config(config.network.extra_ca_file.as_deref())?;
     let guarded = Guarded::new(dns.clone(), tls, config.network.private_origins.clone());
+    let within = config.limits.resolve_timeout;
     let directory = Directory::new(trusted, config.directory.url.clone(), config.directory.timeout);
     Ok(Identity {
-        documents: Documents::new(directory.clone(), guarded.clone(), clock.clone()),
-        handles: Handles::new(dns, guarded, clock.clone()),
+        documents: Documents::new(directory.clone(), guarded.clone(), clock.clone(), within),
+        handles: Handles::new(dns, guarded, clock.clone(), within),
         directory,
     })
 }
@@ -234,5 +235,5 @@ pub(crate) enum BuildError {
     Dns(#[from] DnsError),
 }
 
-/// A single call to a host. Below a sign-up's lease.
+/// A single call to a host.
 const HOST_CALL: Duration = Duration::from_secs(20);

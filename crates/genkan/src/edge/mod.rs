@@ -92,7 +92,7 @@ impl Edge {
         let (phase, seen) = watch::channel(Phase::Open);
         let (alive, ended) = mpsc::channel(1);
         let caps = caps::Caps::new(&doors.settings);
-        let breakers = Breakers::new();
+        let breakers = Breakers::new(doors.settings.breaker);
         let doors = Arc::new(doors);
         let mut tallies = Vec::new();
         for (number, listener) in listeners.into_iter().enumerate() {

@@ -26,6 +26,7 @@ pub(crate) struct Settings {
     /// One line in the log for each request.
     pub(crate) request_log: bool,
     pub(crate) forward: forward::Limits,
+    pub(crate) breaker: forward::BreakerRules,
 }
 
 impl Settings {
@@ -44,6 +45,7 @@ impl Settings {
             streams_per_connection: listen.streams_per_connection,
             request_log: config.telemetry.request_log,
             forward: forward::Limits::of(config),
+            breaker: forward::BreakerRules::of(config),
         }
     }
 

@@ -170,3 +170,23 @@ pub(crate) fn write_parts(
 }
 
 const FEW: usize = 4096;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// F3: packets that vanish end a stream within a minute, whether we wait for bytes or send them.
+    #[tokio::test]
+    async fn a_host_that_is_gone_without_a_word_is_noticed_within_a_minute() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let stream = connect(listener.local_addr().unwrap()).await.unwrap();
+        let socket = SockRef::from(&stream);
+        assert!(socket.keepalive().unwrap() && socket.tcp_nodelay().unwrap());
+        let (time, interval) =
+            (socket.tcp_keepalive_time().unwrap(), socket.tcp_keepalive_interval().unwrap());
+        let probes = socket.tcp_keepalive_retries().unwrap();
+        assert!(time + interval * probes <= Duration::from_mins(1), "{time:?} + {probes} × {interval:?}");
+        let unsent = socket.tcp_user_timeout().unwrap().unwrap();
+        assert!(!unsent.is_zero() && unsent <= Duration::from_mins(1), "{unsent:?}");
+    }
+}

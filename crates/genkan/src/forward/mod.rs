@@ -22,7 +22,7 @@ mod upstream;
 mod vigil;
 
 pub(crate) use answer::{AnswerBody, CutOff as Cut};
-pub(crate) use breaker::Breakers;
+pub(crate) use breaker::{BreakerRules, Breakers};
 pub(crate) use dial::{Dialler, write_parts};
 pub(crate) use engine::{Forwarder, Visitor};
 pub(crate) use error::Error;

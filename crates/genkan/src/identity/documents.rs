@@ -18,16 +18,18 @@ pub(crate) struct Documents {
     directory: Directory,
     guarded: Guarded,
     memory: Memory<Arc<DidDocument>>,
+    /// For one look-up as a whole.
+    within: Duration,
 }
 
 impl Documents {
-    pub(crate) fn new(directory: Directory, guarded: Guarded, clock: Clock) -> Self {
-        Self { directory, guarded, memory: Memory::new(clock, REMEMBERED) }
+    pub(crate) fn new(directory: Directory, guarded: Guarded, clock: Clock, within: Duration) -> Self {
+        Self { directory, guarded, memory: Memory::new(clock, REMEMBERED), within }
     }
 
     /// The document of `did`. Its `id` is `did`.
     pub(crate) async fn resolve(&self, did: &Did, freshness: Freshness) -> Result<Arc<DidDocument>, Error> {
-        let look_up = look_up(self.directory.clone(), self.guarded.clone(), did.clone());
+        let look_up = look_up(self.directory.clone(), self.guarded.clone(), did.clone(), self.within);
         self.memory.get(did.as_str(), freshness, look_up).await
     }
 
@@ -37,15 +39,30 @@ impl Documents {
     }
 }
 
-async fn look_up(directory: Directory, guarded: Guarded, did: Did) -> Result<Arc<DidDocument>, Error> {
+async fn look_up(
+    directory: Directory,
+    guarded: Guarded,
+    did: Did,
+    within: Duration,
+) -> Result<Arc<DidDocument>, Error> {
+    tokio::time::timeout(within, at_its_method(&directory, &guarded, &did))
+        .await
+        .map_err(|_| Error::Passing("the DID was not resolved in time".into()))?
+}
+
+async fn at_its_method(
+    directory: &Directory,
+    guarded: &Guarded,
+    did: &Did,
+) -> Result<Arc<DidDocument>, Error> {
     let document = if did.is_plc() {
-        at_directory(&directory, &did).await?
+        at_directory(directory, did).await?
     } else if did.method() == "web" {
-        at_its_host(&guarded, &did).await?
+        at_its_host(guarded, did).await?
     } else {
         return Err(Error::Unsupported(did.method().into()));
     };
-    if document.id != did {
+    if document.id != *did {
         return Err(Error::Unusable("the DID document is another DID's".into()));
     }
     Ok(Arc::new(document))
@@ -121,7 +138,8 @@ mod tests {
     async fn documents(directory: Directory, listed: Vec<Origin>) -> Documents {
         let dns = TestDns::start(|_, _| Reply::NoSuchName).await;
         let dns = Dns::new(&[dns.address()]).unwrap();
-        Documents::new(directory, Guarded::new(dns, tls::client_config(None).unwrap(), listed), Clock::System)
+        let guarded = Guarded::new(dns, tls::client_config(None).unwrap(), listed);
+        Documents::new(directory, guarded, Clock::System, Duration::from_secs(5))
     }
 
     #[tokio::test]
@@ -141,6 +159,20 @@ mod tests {
         fake.set(Fault::Down);
         assert_eq!(documents.resolve(&did, Freshness::Remembered).await, Ok(document));
         assert!(documents.resolve(&did, Freshness::Asked).await.unwrap_err().is_passing());
+    }
+
+    #[tokio::test]
+    async fn a_look_up_ends_when_its_time_is_over() {
+        let fake = TestDirectory::start().await;
+        fake.set(Fault::Slow(Duration::from_secs(3)));
+        let documents = Documents {
+            within: Duration::from_millis(200),
+            ..documents(Directory::of(&fake), Vec::new()).await
+        };
+        let did = "did:plc:aaaaaaaaaaaaaaaaaaaaaaaa".parse().unwrap();
+        let asking = documents.resolve(&did, Freshness::Remembered);
+        let found = tokio::time::timeout(Duration::from_secs(1), asking).await.expect("in time");
+        assert!(found.unwrap_err().is_passing());
     }
 
     #[tokio::test]

@@ -18,21 +18,23 @@ pub(crate) struct Handles {
     dns: Dns,
     guarded: Guarded,
     memory: Memory<Did>,
+    /// For one look-up as a whole.
+    within: Duration,
 }
 
 impl Handles {
-    pub(crate) fn new(dns: Dns, guarded: Guarded, clock: Clock) -> Self {
-        Self { dns, guarded, memory: Memory::new(clock, REMEMBERED) }
+    pub(crate) fn new(dns: Dns, guarded: Guarded, clock: Clock, within: Duration) -> Self {
+        Self { dns, guarded, memory: Memory::new(clock, REMEMBERED), within }
     }
 
     /// The DID that `handle` leads to. That its document claims the handle is not checked here.
     pub(crate) async fn resolve(&self, handle: &Handle, freshness: Freshness) -> Result<Did, Error> {
-        let look_up = look_up(self.dns.clone(), self.guarded.clone(), handle.clone());
+        let look_up = look_up(self.dns.clone(), self.guarded.clone(), handle.clone(), self.within);
         self.memory.get(handle.as_str(), freshness, look_up).await
     }
 }
 
-async fn look_up(dns: Dns, guarded: Guarded, handle: Handle) -> Result<Did, Error> {
+async fn look_up(dns: Dns, guarded: Guarded, handle: Handle, within: Duration) -> Result<Did, Error> {
     if handle.has_disallowed_tld() {
         return Err(Error::NotFound("handle"));
     }
@@ -46,7 +48,7 @@ async fn look_up(dns: Dns, guarded: Guarded, handle: Handle) -> Result<Did, Erro
             Either::Right((by_site, by_dns)) => choose(by_dns.await, by_site),
         }
     };
-    tokio::time::timeout(TOTAL, both)
+    tokio::time::timeout(within, both)
         .await
         .map_err(|_| Error::Passing("the handle was not resolved in time".into()))?
 }
@@ -91,7 +93,6 @@ async fn by_site(guarded: &Guarded, handle: &Handle) -> Result<Did, Error> {
     }
 }
 
-const TOTAL: Duration = Duration::from_secs(5);
 const LIMITS: Limits =
     Limits { total: Duration::from_secs(3), idle: Duration::from_secs(3), body_bytes: 2048, redirects: 3 };
 const REMEMBERED: usize = 20_000;
@@ -112,7 +113,7 @@ mod tests {
         let dns = TestDns::start(move |name, _| reply(name)).await;
         let dns = Dns::new(&[dns.address()]).unwrap();
         let guarded = Guarded::new(dns.clone(), tls::client_config(None).unwrap(), Vec::new());
-        Handles::new(dns, guarded, Clock::System)
+        Handles::new(dns, guarded, Clock::System, Duration::from_secs(5))
             .resolve(&handle.parse().unwrap(), Freshness::Remembered)
             .await
     }
@@ -153,6 +154,18 @@ mod tests {
         assert_eq!(choose(absent(), absent()), absent());
         assert_eq!(choose(absent(), trouble()), trouble());
         assert_eq!(choose(trouble(), absent()), trouble());
+    }
+
+    #[tokio::test]
+    async fn a_look_up_ends_when_its_time_is_over() {
+        let silent = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        let dns = Dns::new(&[silent.local_addr().unwrap()]).unwrap();
+        let guarded = Guarded::new(dns.clone(), tls::client_config(None).unwrap(), Vec::new());
+        let handles = Handles::new(dns, guarded, Clock::System, Duration::from_millis(200));
+        let alice = "alice.example.com".parse().unwrap();
+        let asking = handles.resolve(&alice, Freshness::Remembered);
+        let found = tokio::time::timeout(Duration::from_secs(1), asking).await.expect("in time");
+        assert!(found.unwrap_err().is_passing());
     }
 
     #[tokio::test]

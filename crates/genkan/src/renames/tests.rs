@@ -65,7 +65,7 @@ impl Stand {
             fleet,
             hosts: host_client(),
             directory: Directory::of(&directory),
-            handles: Handles::new(dns, guarded, clock.clone()),
+            handles: Handles::new(dns, guarded, clock.clone(), std::time::Duration::from_secs(5)),
             policy: HandlePolicy::new(vec![".test".to_owned()], &[], true),
             clock,
         });

@@ -210,6 +210,41 @@ async fn a_hosts_errors_pass_as_they_are() {
 }
 
 #[tokio::test]
+async fn bad_gateways_and_timeouts_of_a_host_count_for_its_breaker_and_its_own_errors_do_not() {
+    let gateway = "HTTP/1.1 502 Bad Gateway\r\ncontent-length: 0\r\n\r\n";
+    let timeout = "HTTP/1.1 504 Gateway Timeout\r\ncontent-length: 0\r\n\r\n";
+    let network =
+        Network::with(|settings| settings.breaker.failures = 3, answers(gateway), answers(timeout)).await;
+    for fields in [ALICES, BOBS] {
+        for _ in 0..3 {
+            assert!(!network.ask(ASK, fields).await.contains("left alone"));
+        }
+        assert!(network.ask(ASK, fields).await.contains("left alone for a moment"), "three were enough");
+    }
+    let broken = "HTTP/1.1 500 Internal Server Error\r\ncontent-length: 0\r\n\r\n";
+    let busy = "HTTP/1.1 429 Too Many Requests\r\ncontent-length: 0\r\n\r\n";
+    let network = Network::with(|_| {}, answers(broken), answers(busy)).await;
+    for _ in 0..12 {
+        assert!(network.ask(ASK, ALICES).await.starts_with("HTTP/1.1 500 "));
+        assert!(network.ask(ASK, BOBS).await.starts_with("HTTP/1.1 429 "));
+    }
+}
+
+#[tokio::test]
+async fn a_host_is_tried_again_after_the_operators_pause() {
+    let refuses = "HTTP/1.1 503 Service Unavailable\r\ncontent-length: 0\r\n\r\n";
+    let pause = |settings: &mut crate::edge::Settings| {
+        settings.breaker.failures = 1;
+        settings.breaker.pause = Duration::from_millis(200);
+    };
+    let network = Network::with(pause, answers(refuses), answers_ok).await;
+    assert!(network.ask(ASK, ALICES).await.starts_with("HTTP/1.1 503 "));
+    assert!(network.ask(ASK, ALICES).await.contains("left alone for a moment"));
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert!(network.ask(ASK, ALICES).await.starts_with("HTTP/1.1 503 "), "asked again");
+}
+
+#[tokio::test]
 async fn a_host_gets_only_so_many_at_once() {
     let slow = |mut guest: Guest| async move {
         guest.request().await;

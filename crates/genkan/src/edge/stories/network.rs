@@ -117,6 +117,11 @@ fn settings() -> Settings {
         streams_per_connection: 100,
         request_log: true,
         forward: forward::Limits::default(),
+        breaker: forward::BreakerRules {
+            failures: 5,
+            window: Duration::from_secs(10),
+            pause: Duration::from_secs(10),
+        },
     }
 }
 
