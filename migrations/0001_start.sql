@@ -120,7 +120,6 @@ CREATE TABLE signups (
     host_id      TEXT NOT NULL,
     host_key     TEXT NOT NULL,
     operation    TEXT NOT NULL,                        -- the signed genesis operation, JSON
-    update_op    TEXT,                                 -- the update operation that reuses the DID, JSON
     invite_code  TEXT,
     step         TEXT NOT NULL CHECK (step IN ('recorded', 'undoing')),
     attempts     BIGINT NOT NULL,

@@ -47,6 +47,8 @@ pub(crate) enum StartError {
     Build(#[from] BuildError),
     #[error("sign-ups: {0}")]
     SignUps(#[from] crate::signup::Error),
+    #[error("handle changes: {0}")]
+    Renames(#[from] crate::renames::Error),
 }
 
 impl Running {
@@ -75,6 +77,7 @@ impl Running {
         listeners.spawn(async move { axum::serve(ops, ops_routes).with_graceful_shutdown(stopped).await });
         if app.db.is_embedded() {
             app.sign_ups.end_leases().await?;
+            app.renames.end_leases().await?;
         }
         chores::start(&app);
         tracing::info!("serving {} on {address}", config.service.public_url);

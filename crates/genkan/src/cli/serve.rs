@@ -78,6 +78,7 @@ impl From<StartError> for Failure {
         match error {
             StartError::Build(cause) => cause.into(),
             StartError::SignUps(cause) => Self::Other(cause.into()),
+            StartError::Renames(cause) => Self::Other(cause.into()),
             StartError::Listen { .. } => Self::Setting(error.to_string()),
         }
     }

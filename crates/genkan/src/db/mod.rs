@@ -8,6 +8,7 @@ pub(crate) mod audit;
 mod dialect;
 mod error;
 pub(crate) mod feed;
+pub(crate) mod leases;
 mod migrate;
 #[cfg(test)]
 pub(crate) mod testing;

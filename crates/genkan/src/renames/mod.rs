@@ -10,8 +10,6 @@ mod sql;
 #[cfg(test)]
 mod tests;
 
-use std::time::Duration;
-
 use genkan_protocol::syntax::Did;
 
 use crate::accounts::{self, Account, Accounts};
@@ -109,9 +107,8 @@ impl Renames {
     /// Writes the intent down, reserves the handle and takes the lease, in one transaction.
     async fn record(&self, change: &sql::Rename, actor: Actor<'_>) -> Result<(), Error> {
         let now = self.with.clock.now();
-        let until = now.plus(LEASE);
         let mut tx = self.with.db.begin().await?;
-        if !sql::insert_or_replace(&mut tx, change, &self.worker, now, until).await? {
+        if !sql::insert_or_replace(&mut tx, change, &self.worker, now).await? {
             return Err(Error::UnderWay);
         }
         accounts::reserve_handle(&mut tx, &change.did, &change.handle).await?;
@@ -120,14 +117,17 @@ impl Renames {
         Ok(())
     }
 
+    /// Ends every lease: for the start of a process that has the database to itself, where whoever held them is gone.
+    pub(crate) async fn end_leases(&self) -> Result<(), Error> {
+        Ok(sql::end_leases(&self.with.db).await?)
+    }
+
     /// Goes on with what was left half-way. Says how many were taken up.
     pub(crate) async fn finish_broken_off(&self) -> Result<usize, Error> {
         let mut taken_up = 0;
         for did in sql::abandoned(&self.with.db, self.with.clock.now(), AT_ONCE).await? {
             let now = self.with.clock.now();
-            let mut tx = self.with.db.begin().await?;
-            let mine = sql::take_lease(&mut tx, &did, &self.worker, now, now.plus(LEASE)).await?;
-            tx.commit().await?;
+            let mine = sql::take_lease(&self.with.db, &did, &self.worker, now).await?;
             let Ok(did) = did.parse::<Did>() else { continue };
             if !mine {
                 continue;
@@ -145,6 +145,4 @@ impl Renames {
     }
 }
 
-/// Longer than all calls of one attempt together.
-const LEASE: Duration = Duration::from_mins(1);
 const AT_ONCE: i64 = 100;

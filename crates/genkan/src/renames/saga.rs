@@ -8,6 +8,7 @@ use genkan_protocol::syntax::Did;
 use super::sql::{self, Rename, Step};
 use super::{Error, Renames};
 use crate::accounts;
+use crate::db::leases::while_held;
 use crate::fleet::Host;
 use crate::identity::{DirectoryError, Submission};
 
@@ -22,7 +23,13 @@ pub(super) enum Settled {
     Undone(Error),
 }
 
+/// Goes on with a change whose lease is held, and keeps it held meanwhile.
 pub(super) async fn go_on(of: &Renames, did: &Did) -> Result<Settled, Error> {
+    let renew = || sql::keep_lease(&of.with.db, did.as_str(), &of.worker, of.with.clock.now());
+    while_held(Box::pin(step_by_step(of, did)), renew).await
+}
+
+async fn step_by_step(of: &Renames, did: &Did) -> Result<Settled, Error> {
     let Some(rename) = sql::find(&of.with.db, did.as_str()).await? else { return Ok(Settled::Done) };
     if rename.step == Step::Recorded {
         match publish(of, did, &rename).await {

@@ -4,7 +4,10 @@ use genkan_protocol::syntax::Handle;
 use sqlx::Row as _;
 
 use crate::base::Timestamp;
+use crate::db::leases::{LEASE, leases_on};
 use crate::db::{Db, Error, Result, Tx};
+
+leases_on!("renames");
 
 /// Where a handle change stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,7 +30,6 @@ pub(super) async fn insert_or_replace(
     rename: &Rename,
     lease: &str,
     now: Timestamp,
-    until: Timestamp,
 ) -> Result<bool> {
     let done = sqlx::query(
         "INSERT INTO renames (did, handle, step, attempts, lease, lease_until, created_at) \
@@ -39,7 +41,7 @@ pub(super) async fn insert_or_replace(
     .bind(&rename.did)
     .bind(rename.handle.as_str())
     .bind(lease)
-    .bind(until.as_millis())
+    .bind(now.plus(LEASE).as_millis())
     .bind(now.as_millis())
     .execute(&mut **tx)
     .await?;
@@ -62,62 +64,9 @@ pub(super) async fn find(db: &Db, did: &str) -> Result<Option<Rename>> {
     Ok(Some(Rename { did: did.to_owned(), handle: handle.parse().map_err(|_| corrupt("handle"))?, step }))
 }
 
-/// Those that nobody works on, the longest left first.
-pub(super) async fn abandoned(db: &Db, now: Timestamp, limit: i64) -> Result<Vec<String>> {
-    let rows = sqlx::query("SELECT did FROM renames WHERE lease_until <= $1 ORDER BY lease_until LIMIT $2")
-        .bind(now.as_millis())
-        .bind(limit)
-        .fetch_all(db.reader())
-        .await?;
-    rows.iter().map(|row| Ok(row.try_get("did")?)).collect()
-}
-
-/// Takes a lease that nobody holds. `false`: somebody works on it.
-pub(super) async fn take_lease(
-    tx: &mut Tx,
-    did: &str,
-    lease: &str,
-    now: Timestamp,
-    until: Timestamp,
-) -> Result<bool> {
-    let done = sqlx::query(
-        "UPDATE renames SET lease = $2, lease_until = $4, attempts = attempts + 1 \
-         WHERE did = $1 AND lease_until <= $3",
-    )
-    .bind(did)
-    .bind(lease)
-    .bind(now.as_millis())
-    .bind(until.as_millis())
-    .execute(&mut **tx)
-    .await?;
-    Ok(done.rows_affected() == 1)
-}
-
 /// The directory has it. `false`: the lease was lost.
 pub(super) async fn publish(tx: &mut Tx, did: &str, lease: &str) -> Result<bool> {
     let done = sqlx::query("UPDATE renames SET step = 'published' WHERE did = $1 AND lease = $2")
-        .bind(did)
-        .bind(lease)
-        .execute(&mut **tx)
-        .await?;
-    Ok(done.rows_affected() == 1)
-}
-
-/// Lets go until `again`, with the reason.
-pub(super) async fn put_off(tx: &mut Tx, did: &str, lease: &str, again: Timestamp, why: &str) -> Result<()> {
-    sqlx::query("UPDATE renames SET lease_until = $3, last_error = $4 WHERE did = $1 AND lease = $2")
-        .bind(did)
-        .bind(lease)
-        .bind(again.as_millis())
-        .bind(why)
-        .execute(&mut **tx)
-        .await?;
-    Ok(())
-}
-
-/// It is over. `false`: the lease was lost.
-pub(super) async fn remove(tx: &mut Tx, did: &str, lease: &str) -> Result<bool> {
-    let done = sqlx::query("DELETE FROM renames WHERE did = $1 AND lease = $2")
         .bind(did)
         .bind(lease)
         .execute(&mut **tx)
@@ -143,25 +92,29 @@ mod tests {
     }
 
     async fn one_worker_at_a_time(db: Db) {
+        let end = at(0).plus(LEASE);
         let mut tx = db.begin().await.unwrap();
-        assert!(insert_or_replace(&mut tx, &rename("a.test"), "me", at(0), at(10)).await.unwrap());
-        assert!(!take_lease(&mut tx, DID, "you", at(9), at(20)).await.unwrap());
-        assert!(take_lease(&mut tx, DID, "you", at(10), at(20)).await.unwrap());
+        assert!(insert_or_replace(&mut tx, &rename("a.test"), "me", at(0)).await.unwrap());
+        tx.commit().await.unwrap();
+        assert!(!take_lease(&db, DID, "you", at(9)).await.unwrap());
+        assert!(take_lease(&db, DID, "you", end).await.unwrap());
+        let mut tx = db.begin().await.unwrap();
         assert!(!publish(&mut tx, DID, "me").await.unwrap() && !remove(&mut tx, DID, "me").await.unwrap());
         assert!(publish(&mut tx, DID, "you").await.unwrap());
-        put_off(&mut tx, DID, "you", at(30), "away").await.unwrap();
+        put_off(&mut tx, DID, "you", at(30_000), "away").await.unwrap();
         tx.commit().await.unwrap();
         assert_eq!(find(&db, DID).await.unwrap().unwrap().step, Step::Published);
-        assert!(abandoned(&db, at(29), 9).await.unwrap().is_empty());
-        assert_eq!(abandoned(&db, at(30), 9).await.unwrap(), [DID]);
+        assert!(abandoned(&db, at(29_999), 9).await.unwrap().is_empty());
+        assert_eq!(abandoned(&db, at(30_000), 9).await.unwrap(), [DID]);
     }
 
     async fn a_new_wish_replaces_one_left_lying(db: Db) {
+        let end = at(0).plus(LEASE);
         let mut tx = db.begin().await.unwrap();
-        assert!(insert_or_replace(&mut tx, &rename("a.test"), "me", at(0), at(10)).await.unwrap());
-        assert!(!insert_or_replace(&mut tx, &rename("b.test"), "me", at(5), at(15)).await.unwrap());
+        assert!(insert_or_replace(&mut tx, &rename("a.test"), "me", at(0)).await.unwrap());
+        assert!(!insert_or_replace(&mut tx, &rename("b.test"), "me", at(5)).await.unwrap());
         assert!(publish(&mut tx, DID, "me").await.unwrap());
-        assert!(insert_or_replace(&mut tx, &rename("b.test"), "you", at(10), at(20)).await.unwrap());
+        assert!(insert_or_replace(&mut tx, &rename("b.test"), "you", end).await.unwrap());
         tx.commit().await.unwrap();
         assert_eq!(find(&db, DID).await.unwrap().unwrap(), rename("b.test"));
         let mut tx = db.begin().await.unwrap();

@@ -9,6 +9,8 @@
 mod request;
 mod saga;
 mod sql;
+#[cfg(test)]
+mod tests;
 
 use std::time::Duration;
 

@@ -11,6 +11,7 @@
 //! with an update operation, which uses the same DID; that refused too → undo. To undo: first free the
 //! handle, then tombstone the DID, then make sure that the host keeps nothing.
 
+use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,8 +22,9 @@ use genkan_protocol::syntax::{Did, Handle};
 use super::sql::{self, SignUp, Step};
 use super::{Error, Request, SignUps};
 use crate::accounts::{self, NewAccount, invite};
-use crate::base::{Secret, Timestamp};
+use crate::base::Secret;
 use crate::db::audit::{self, Actor};
+use crate::db::leases::while_held;
 use crate::fleet::{Host, HostError};
 use crate::identity::{DirectoryError, Submission};
 use crate::telemetry::crash_point;
@@ -50,7 +52,7 @@ pub(super) async fn begin(of: &SignUps, request: &Request, hash: &Secret<String>
         };
         let did = record(of, request, hash, &host, &key).await?;
         crash_point("signup.recorded");
-        match settle_recorded(of, &did, &host, First::Send).await? {
+        match held(of, &did, settle_recorded(of, &did, &host, First::Send)).await? {
             Sent::Settled(settled) => return Ok(settled),
             Sent::Never => {
                 of.with.fleet.doubt(&host);
@@ -63,23 +65,23 @@ pub(super) async fn begin(of: &SignUps, request: &Request, hash: &Secret<String>
 
 /// Settles one that nobody works on. `None`: somebody does, or it is gone.
 pub(super) async fn settle(of: &SignUps, did: &str) -> Result<Option<Settled>, Error> {
-    let now = of.with.clock.now();
-    let mut tx = of.with.db.begin().await?;
-    let mine = sql::take_lease(&mut tx, did, &of.worker, now, now.plus(LEASE)).await?;
-    tx.commit().await?;
-    if !mine {
+    let did: Did = did.parse().map_err(|_| crate::db::Error::corrupt("signups", "did", did))?;
+    if !sql::take_lease(&of.with.db, did.as_str(), &of.worker, of.with.clock.now()).await? {
         return Ok(None);
     }
-    let Some(sign_up) = sql::find(&of.with.db, did).await? else { return Ok(None) };
-    let did: Did = did.parse().map_err(|_| crate::db::Error::corrupt("signups", "did", did))?;
+    held(of, &did, settle_taken(of, &did)).await
+}
+
+async fn settle_taken(of: &SignUps, did: &Did) -> Result<Option<Settled>, Error> {
+    let Some(sign_up) = sql::find(&of.with.db, did.as_str()).await? else { return Ok(None) };
     let Some(host) = of.with.fleet.host(&sign_up.host.as_str().into()) else {
-        return undo(of, &sign_up, &did, None, "its host was removed").await.map(Some);
+        return undo(of, &sign_up, did, None, "its host was removed").await.map(Some);
     };
     match sign_up.step {
-        Step::Undoing => undo(of, &sign_up, &did, Some(&host), "undoing").await.map(Some),
-        Step::Recorded => match settle_recorded(of, &did, &host, First::Look).await? {
+        Step::Undoing => undo(of, &sign_up, did, Some(&host), "undoing").await.map(Some),
+        Step::Recorded => match settle_recorded(of, did, &host, First::Look).await? {
             Sent::Settled(settled) => Ok(Some(settled)),
-            Sent::Never => wait(of, &sign_up, &did, "the host does not answer").await.map(Some),
+            Sent::Never => wait(of, &sign_up, did, "the host does not answer").await.map(Some),
         },
     }
 }
@@ -120,7 +122,7 @@ async fn record(
     {
         return Err(Error::InvalidInvite);
     }
-    sql::insert(&mut tx, &sign_up, &of.worker, now.plus(LEASE)).await?;
+    sql::insert(&mut tx, &sign_up, &of.worker).await?;
     audit::record(&mut tx, now, Actor::Genkan, "plc.genesis", did.as_str(), host.id.as_str()).await?;
     tx.commit().await?;
     Ok(did)
@@ -202,9 +204,7 @@ async fn settle_recorded(of: &SignUps, did: &Did, host: &Arc<Host>, first: First
                 // The DID exists without an account: the host takes it with an update operation.
                 let update =
                     plc::update(&last.cid(), identity_again(&last, &sign_up, did)?, of.with.ring.rotation());
-                if !keep_update(of, did, &update).await? {
-                    return Ok(Sent::Settled(Settled::Waiting));
-                }
+                note_update(of, did).await?;
                 crash_point("signup.updating");
                 refusal = of.with.hosts.create_account(host, did, &handle, &update).await.err();
             }
@@ -297,7 +297,7 @@ async fn undo(
     let late = sign_up.created_at.plus(LATE);
     if of.with.clock.now() < late {
         // One more look when no request of ours can be under way on the host.
-        sql::release(&mut tx, &sign_up.did, &of.worker, late, why).await?;
+        sql::put_off(&mut tx, &sign_up.did, &of.worker, late, why).await?;
     } else {
         sql::remove(&mut tx, &sign_up.did, &of.worker).await?;
     }
@@ -347,26 +347,26 @@ async fn free(tx: &mut crate::db::Tx, did: &str, invite_code: Option<&str>) -> R
 async fn wait(of: &SignUps, sign_up: &SignUp, did: &Did, why: &str) -> Result<Settled, Error> {
     let pause = BACKOFF.saturating_mul(1 << sign_up.attempts.clamp(0, 4)).min(BACKOFF_MOST);
     let mut tx = of.with.db.begin().await?;
-    sql::release(&mut tx, did.as_str(), &of.worker, of.with.clock.now().plus(pause), why).await?;
+    sql::put_off(&mut tx, did.as_str(), &of.worker, of.with.clock.now().plus(pause), why).await?;
     tx.commit().await?;
     Ok(Settled::Waiting)
 }
 
-async fn keep_lease(of: &SignUps, did: &Did) -> Result<bool, Error> {
-    let until: Timestamp = of.with.clock.now().plus(LEASE);
-    let mut tx = of.with.db.begin().await?;
-    let kept = sql::keep_lease(&mut tx, did.as_str(), &of.worker, until).await?;
-    tx.commit().await?;
-    Ok(kept)
+/// Does `work` on a sign-up whose lease is held, and keeps it held meanwhile.
+async fn held<T>(of: &SignUps, did: &Did, work: impl Future<Output = T>) -> T {
+    while_held(Box::pin(work), || keep_lease(of, did)).await
 }
 
-async fn keep_update(of: &SignUps, did: &Did, update: &Operation) -> Result<bool, Error> {
-    let now = of.with.clock.now();
+async fn keep_lease(of: &SignUps, did: &Did) -> Result<bool, Error> {
+    Ok(sql::keep_lease(&of.with.db, did.as_str(), &of.worker, of.with.clock.now()).await?)
+}
+
+/// Every use of the rotation key is told.
+async fn note_update(of: &SignUps, did: &Did) -> Result<(), Error> {
     let mut tx = of.with.db.begin().await?;
-    let kept = sql::set_update(&mut tx, did.as_str(), &of.worker, &json(update)).await?;
-    audit::record(&mut tx, now, Actor::Genkan, "plc.update", did.as_str(), "sign-up").await?;
+    audit::record(&mut tx, of.with.clock.now(), Actor::Genkan, "plc.update", did.as_str(), "sign-up").await?;
     tx.commit().await?;
-    Ok(kept)
+    Ok(())
 }
 
 fn handle_of(sign_up: &SignUp, did: &Did) -> Result<Handle, Error> {
@@ -396,8 +396,6 @@ fn corrupt(did: &Did) -> Error {
 
 const HOSTS_TRIED: usize = 3;
 const SENDS: usize = 3;
-/// Longer than any single call to a host or the directory, so that a live worker is never overtaken.
-const LEASE: Duration = Duration::from_secs(30);
 const BACKOFF: Duration = Duration::from_secs(2);
 const BACKOFF_MOST: Duration = Duration::from_secs(30);
 /// How long a host may be away before a sign-up of which nothing was published is undone.

@@ -3,7 +3,10 @@
 use sqlx::Row as _;
 
 use crate::base::Timestamp;
+use crate::db::leases::{LEASE, leases_on};
 use crate::db::{Db, Error, Result, Tx};
+
+leases_on!("signups");
 
 /// Where a sign-up stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,7 +29,8 @@ pub(super) struct SignUp {
     pub(super) created_at: Timestamp,
 }
 
-pub(super) async fn insert(tx: &mut Tx, sign_up: &SignUp, lease: &str, lease_until: Timestamp) -> Result<()> {
+/// Records it, with its first lease.
+pub(super) async fn insert(tx: &mut Tx, sign_up: &SignUp, lease: &str) -> Result<()> {
     sqlx::query(
         "INSERT INTO signups (did, host_id, host_key, operation, invite_code, step, attempts, lease, lease_until, created_at)
          VALUES ($1, $2, $3, $4, $5, 'recorded', 0, $6, $7, $8)",
@@ -37,7 +41,7 @@ pub(super) async fn insert(tx: &mut Tx, sign_up: &SignUp, lease: &str, lease_unt
     .bind(&sign_up.operation)
     .bind(sign_up.invite_code.as_deref())
     .bind(lease)
-    .bind(lease_until.as_millis())
+    .bind(sign_up.created_at.plus(LEASE).as_millis())
     .bind(sign_up.created_at.as_millis())
     .execute(&mut **tx)
     .await?;
@@ -70,16 +74,6 @@ pub(super) async fn find(db: &Db, did: &str) -> Result<Option<SignUp>> {
     }))
 }
 
-/// Those that nobody works on, oldest first.
-pub(super) async fn abandoned(db: &Db, now: Timestamp, limit: i64) -> Result<Vec<String>> {
-    let rows = sqlx::query("SELECT did FROM signups WHERE lease_until <= $1 ORDER BY lease_until LIMIT $2")
-        .bind(now.as_millis())
-        .bind(limit)
-        .fetch_all(db.reader())
-        .await?;
-    rows.iter().map(|row| Ok(row.try_get("did")?)).collect()
-}
-
 pub(super) async fn unfinished(db: &Db, limit: i64) -> Result<Vec<(String, Timestamp, Option<String>)>> {
     let rows = sqlx::query("SELECT did, created_at, last_error FROM signups ORDER BY created_at LIMIT $1")
         .bind(limit)
@@ -93,76 +87,6 @@ pub(super) async fn unfinished(db: &Db, limit: i64) -> Result<Vec<(String, Times
         .collect()
 }
 
-/// Takes a lease that nobody holds. `false`: somebody works on it.
-pub(super) async fn take_lease(
-    tx: &mut Tx,
-    did: &str,
-    lease: &str,
-    now: Timestamp,
-    until: Timestamp,
-) -> Result<bool> {
-    let done = sqlx::query(
-        "UPDATE signups SET lease = $2, lease_until = $4, attempts = attempts + 1 WHERE did = $1 AND lease_until <= $3",
-    )
-    .bind(did)
-    .bind(lease)
-    .bind(now.as_millis())
-    .bind(until.as_millis())
-    .execute(&mut **tx)
-    .await?;
-    Ok(done.rows_affected() == 1)
-}
-
-/// Keeps a lease for longer. `false`: it was lost, and with it the right to go on.
-pub(super) async fn keep_lease(tx: &mut Tx, did: &str, lease: &str, until: Timestamp) -> Result<bool> {
-    let done = sqlx::query("UPDATE signups SET lease_until = $3 WHERE did = $1 AND lease = $2")
-        .bind(did)
-        .bind(lease)
-        .bind(until.as_millis())
-        .execute(&mut **tx)
-        .await?;
-    Ok(done.rows_affected() == 1)
-}
-
-pub(super) async fn end_leases(db: &Db) -> Result<()> {
-    let mut tx = db.begin().await?;
-    sqlx::query("UPDATE signups SET lease = NULL, lease_until = 0 WHERE lease IS NOT NULL")
-        .execute(&mut *tx)
-        .await?;
-    tx.commit().await?;
-    Ok(())
-}
-
-/// Lets go until `again_at`, and keeps what went wrong.
-pub(super) async fn release(
-    tx: &mut Tx,
-    did: &str,
-    lease: &str,
-    again_at: Timestamp,
-    error: &str,
-) -> Result<()> {
-    sqlx::query(
-        "UPDATE signups SET lease = NULL, lease_until = $3, last_error = $4 WHERE did = $1 AND lease = $2",
-    )
-    .bind(did)
-    .bind(lease)
-    .bind(again_at.as_millis())
-    .bind(error)
-    .execute(&mut **tx)
-    .await?;
-    Ok(())
-}
-
-pub(super) async fn set_update(tx: &mut Tx, did: &str, lease: &str, operation: &str) -> Result<bool> {
-    let done = sqlx::query("UPDATE signups SET update_op = $3 WHERE did = $1 AND lease = $2")
-        .bind(did)
-        .bind(lease)
-        .bind(operation)
-        .execute(&mut **tx)
-        .await?;
-    Ok(done.rows_affected() == 1)
-}
-
 pub(super) async fn set_undoing(tx: &mut Tx, did: &str, lease: &str, error: &str) -> Result<bool> {
     let done =
         sqlx::query("UPDATE signups SET step = 'undoing', last_error = $3 WHERE did = $1 AND lease = $2")
@@ -171,16 +95,6 @@ pub(super) async fn set_undoing(tx: &mut Tx, did: &str, lease: &str, error: &str
             .bind(error)
             .execute(&mut **tx)
             .await?;
-    Ok(done.rows_affected() == 1)
-}
-
-/// The end. `false`: the lease was lost.
-pub(super) async fn remove(tx: &mut Tx, did: &str, lease: &str) -> Result<bool> {
-    let done = sqlx::query("DELETE FROM signups WHERE did = $1 AND lease = $2")
-        .bind(did)
-        .bind(lease)
-        .execute(&mut **tx)
-        .await?;
     Ok(done.rows_affected() == 1)
 }
 
@@ -206,7 +120,7 @@ mod tests {
             created_at: NOW,
         };
         let mut tx = db.begin().await.unwrap();
-        insert(&mut tx, &sign_up, "first", LATER).await.unwrap();
+        insert(&mut tx, &sign_up, "first").await.unwrap();
         tx.commit().await.unwrap();
         sign_up
     }
@@ -215,11 +129,14 @@ mod tests {
         let did = recorded(&db).await.did;
         assert!(abandoned(&db, NOW, 9).await.unwrap().is_empty());
         assert_eq!(abandoned(&db, LATER, 9).await.unwrap(), std::slice::from_ref(&did));
+        assert!(!take_lease(&db, &did, "second", NOW).await.unwrap());
+        assert!(take_lease(&db, &did, "second", LATER).await.unwrap());
+        assert!(!take_lease(&db, &did, "third", LATER).await.unwrap());
+        let end = LATER.plus(LEASE);
+        assert!(keep_lease(&db, &did, "second", end).await.unwrap());
+        assert!(!take_lease(&db, &did, "third", end).await.unwrap(), "it was renewed");
         let mut tx = db.begin().await.unwrap();
-        assert!(!take_lease(&mut tx, &did, "second", NOW, LATER).await.unwrap());
-        assert!(take_lease(&mut tx, &did, "second", LATER, Timestamp::from_millis(30_000)).await.unwrap());
-        assert!(!take_lease(&mut tx, &did, "third", LATER, Timestamp::from_millis(30_000)).await.unwrap());
-        release(&mut tx, &did, "second", LATER, "host away").await.unwrap();
+        put_off(&mut tx, &did, "second", LATER, "host away").await.unwrap();
         tx.commit().await.unwrap();
         let found = find(&db, &did).await.unwrap().unwrap();
         assert_eq!((found.attempts, found.step), (1, Step::Recorded));
@@ -235,10 +152,9 @@ mod tests {
 
     async fn a_lost_lease_can_do_nothing(db: Db) {
         let did = recorded(&db).await.did;
+        assert!(take_lease(&db, &did, "second", LATER).await.unwrap());
+        assert!(!keep_lease(&db, &did, "first", LATER).await.unwrap());
         let mut tx = db.begin().await.unwrap();
-        assert!(take_lease(&mut tx, &did, "second", LATER, Timestamp::from_millis(30_000)).await.unwrap());
-        assert!(!keep_lease(&mut tx, &did, "first", LATER).await.unwrap());
-        assert!(!set_update(&mut tx, &did, "first", "{}").await.unwrap());
         assert!(!set_undoing(&mut tx, &did, "first", "").await.unwrap());
         assert!(!remove(&mut tx, &did, "first").await.unwrap());
         assert!(set_undoing(&mut tx, &did, "second", "why").await.unwrap());

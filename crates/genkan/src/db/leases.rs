@@ -1,0 +1,190 @@
+//! Leases: who works on a saga's row, one worker at a time.
+//!
+//! A row with a `lease` (its holder) and a `lease_until` belongs to its holder until then. Leases are short, and a
+//! worker at work renews its own, so that what a crash leaves lying is taken up soon and what is under way is
+//! not. Every write of a saga names the holder: one that lost its lease can do nothing. A table's owner mounts
+//! the statements in its `sql.rs` with [`leases_on`].
+
+use std::future::Future;
+use std::time::Duration;
+
+/// How long a lease holds without being renewed.
+pub(crate) const LEASE: Duration = Duration::from_secs(6);
+/// How often a worker renews its lease.
+const RENEWAL: Duration = Duration::from_secs(2);
+const _: () = assert!(3 * RENEWAL.as_millis() <= LEASE.as_millis(), "one renewal may fail");
+
+/// Does `work`, renewing its lease meanwhile. `renew` says whether the lease is still held.
+///
+/// A lease that cannot be renewed for a moment may be lost: `work` goes on, and its next write tells.
+pub(crate) async fn while_held<T, E, F>(work: impl Future<Output = T>, renew: impl Fn() -> F) -> T
+where
+    F: Future<Output = Result<bool, E>>,
+{
+    while_renewed_each(RENEWAL, work, renew).await
+}
+
+async fn while_renewed_each<T, E, F>(
+    pace: Duration,
+    work: impl Future<Output = T>,
+    renew: impl Fn() -> F,
+) -> T
+where
+    F: Future<Output = Result<bool, E>>,
+{
+    let renewing = async {
+        loop {
+            tokio::time::sleep(pace).await;
+            if let Ok(false) = renew().await {
+                return std::future::pending::<()>().await;
+            }
+        }
+    };
+    tokio::select! {
+        biased;
+        outcome = work => outcome,
+        () = renewing => unreachable!("renewing never ends"),
+    }
+}
+
+/// The statements of leases on one table, whose key is `did`; for its owner's `sql.rs`.
+macro_rules! leases_on {
+    ($table:literal) => {
+        /// Those that nobody works on, the longest left first.
+        pub(super) async fn abandoned(
+            db: &$crate::db::Db,
+            now: $crate::base::Timestamp,
+            limit: i64,
+        ) -> $crate::db::Result<Vec<String>> {
+            use sqlx::Row as _;
+            let rows = sqlx::query(concat!(
+                "SELECT did FROM ",
+                $table,
+                " WHERE lease_until <= $1 ORDER BY lease_until LIMIT $2"
+            ))
+            .bind(now.as_millis())
+            .bind(limit)
+            .fetch_all(db.reader())
+            .await?;
+            rows.iter().map(|row| Ok(row.try_get("did")?)).collect()
+        }
+
+        /// Takes a lease that nobody holds. `false`: somebody works on it, or it is gone.
+        pub(super) async fn take_lease(
+            db: &$crate::db::Db,
+            did: &str,
+            holder: &str,
+            now: $crate::base::Timestamp,
+        ) -> $crate::db::Result<bool> {
+            let mut tx = db.begin().await?;
+            let done = sqlx::query(concat!(
+                "UPDATE ",
+                $table,
+                " SET lease = $2, lease_until = $4, attempts = attempts + 1 WHERE did = $1 AND lease_until <= $3"
+            ))
+            .bind(did)
+            .bind(holder)
+            .bind(now.as_millis())
+            .bind(now.plus($crate::db::leases::LEASE).as_millis())
+            .execute(&mut *tx)
+            .await?;
+            tx.commit().await?;
+            Ok(done.rows_affected() == 1)
+        }
+
+        /// Keeps a lease for longer. `false`: it was lost, and with it the right to go on.
+        pub(super) async fn keep_lease(
+            db: &$crate::db::Db,
+            did: &str,
+            holder: &str,
+            now: $crate::base::Timestamp,
+        ) -> $crate::db::Result<bool> {
+            let mut tx = db.begin().await?;
+            let done = sqlx::query(concat!(
+                "UPDATE ",
+                $table,
+                " SET lease_until = $3 WHERE did = $1 AND lease = $2"
+            ))
+            .bind(did)
+            .bind(holder)
+            .bind(now.plus($crate::db::leases::LEASE).as_millis())
+            .execute(&mut *tx)
+            .await?;
+            tx.commit().await?;
+            Ok(done.rows_affected() == 1)
+        }
+
+        /// Lets go until `again_at`, and keeps what went wrong.
+        pub(super) async fn put_off(
+            tx: &mut $crate::db::Tx,
+            did: &str,
+            holder: &str,
+            again_at: $crate::base::Timestamp,
+            why: &str,
+        ) -> $crate::db::Result<()> {
+            sqlx::query(concat!(
+                "UPDATE ",
+                $table,
+                " SET lease = NULL, lease_until = $3, last_error = $4 WHERE did = $1 AND lease = $2"
+            ))
+            .bind(did)
+            .bind(holder)
+            .bind(again_at.as_millis())
+            .bind(why)
+            .execute(&mut **tx)
+            .await?;
+            Ok(())
+        }
+
+        /// The end of the story, and of its row. `false`: the lease was lost.
+        pub(super) async fn remove(
+            tx: &mut $crate::db::Tx,
+            did: &str,
+            holder: &str,
+        ) -> $crate::db::Result<bool> {
+            let done = sqlx::query(concat!("DELETE FROM ", $table, " WHERE did = $1 AND lease = $2"))
+                .bind(did)
+                .bind(holder)
+                .execute(&mut **tx)
+                .await?;
+            Ok(done.rows_affected() == 1)
+        }
+
+        /// Ends every lease: for the start of a process that has the database to itself.
+        pub(super) async fn end_leases(db: &$crate::db::Db) -> $crate::db::Result<()> {
+            let mut tx = db.begin().await?;
+            sqlx::query(concat!(
+                "UPDATE ",
+                $table,
+                " SET lease = NULL, lease_until = 0 WHERE lease IS NOT NULL"
+            ))
+            .execute(&mut *tx)
+            .await?;
+            tx.commit().await?;
+            Ok(())
+        }
+    };
+}
+pub(crate) use leases_on;
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_worker_at_work_renews_its_lease_until_it_is_lost() {
+        let renewals = Cell::new(0);
+        let renew = || {
+            renewals.set(renewals.get() + 1);
+            std::future::ready(match renewals.get() {
+                2 => Err("the database is away for a moment"),
+                count => Ok(count < 4),
+            })
+        };
+        let work = tokio::time::sleep(Duration::from_millis(500));
+        while_renewed_each(Duration::from_millis(5), work, renew).await;
+        assert_eq!(renewals.get(), 4, "once more after the trouble, and never again after the loss");
+    }
+}

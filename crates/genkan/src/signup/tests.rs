@@ -1,0 +1,198 @@
+//! How long a sign-up waits for a host that is away, by a clock in our hand.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+
+use genkan_testing::{FakeDirectory, FakeHost, Trouble};
+
+use super::*;
+use crate::base::Secret;
+use crate::base::fetch::Trusted;
+use crate::base::seal::Sealer;
+use crate::db::feed::Feed;
+use crate::db::on_each_database;
+use crate::fleet::{Admission, Changes};
+use crate::identity::HandlePolicy;
+use crate::sessions::Lifetimes;
+
+on_each_database!(
+    a_host_that_stays_away_is_given_ten_minutes_when_nothing_was_published,
+    a_published_operation_is_given_an_hour,
+    a_host_that_comes_back_in_time_keeps_the_account,
+    a_worker_that_takes_long_is_not_overtaken
+);
+
+const CREATE: &str = "com.atproto.server.createAccount";
+const LOOK: &str = "com.atproto.admin.getAccountInfo";
+const MINUTE: Duration = Duration::from_mins(1);
+
+struct Stand {
+    sign_ups: SignUps,
+    directory: FakeDirectory,
+    host: FakeHost,
+    hand: Arc<AtomicI64>,
+}
+
+impl Stand {
+    async fn new(db: Db) -> Self {
+        let hand = Arc::new(AtomicI64::new(Clock::System.now().as_millis()));
+        let clock = Clock::Manual(Arc::clone(&hand));
+        let feed = Feed::new(db.clone(), clock.clone());
+        let ring = Ring::open(&db, &clock, Sealer::new(&Secret::new([4; 32])), None).await.unwrap();
+        let fleet = Fleet::open(db.clone(), clock.clone(), ring.clone(), feed.clone()).await.unwrap();
+        let (directory, host) = (FakeDirectory::start().await, FakeHost::start("admin word").await);
+        let rotation = ring.rotation().public();
+        host.configure(&format!(
+            "PDS_DID_PLC_URL={}\nPDS_ENTRYWAY_URL=http://localhost:1\nPDS_ENTRYWAY_DID=did:web:localhost%3A1\n\
+             PDS_ENTRYWAY_JWT_VERIFY_KEY_K256_PUBLIC_KEY_HEX={}\nPDS_ENTRYWAY_PLC_ROTATION_KEY={}",
+            directory.url(),
+            rotation.to_sec1_uncompressed_hex(),
+            rotation.to_did_key(),
+        ));
+        fleet.prepare(&"oak".into(), &host.url().parse().unwrap(), None).await.unwrap();
+        let admission = Admission {
+            did: host.did().parse().unwrap(),
+            admin_password: Secret::new(host.admin_password()),
+            version: None,
+            blob_limit: None,
+            changes: Changes::default(),
+        };
+        fleet.admit(&"oak".into(), admission).await.unwrap();
+        let accounts = Accounts::new(db.clone(), clock.clone(), feed.clone());
+        let passwords = Passwords::new(2, 8);
+        let day = Duration::from_hours(24);
+        let sessions = Sessions::new(
+            db.clone(),
+            clock.clone(),
+            feed,
+            accounts.clone(),
+            passwords.clone(),
+            ring.clone(),
+            fleet.clone(),
+            "did:web:localhost%3A1".parse().unwrap(),
+            Lifetimes { access: day, refresh: day, grace: day },
+        );
+        let plc = Directory::new(
+            Trusted::new(None).unwrap(),
+            directory.url().parse().unwrap(),
+            Duration::from_secs(5),
+        );
+        let with = Neighbours {
+            db,
+            clock,
+            accounts,
+            passwords,
+            sessions,
+            ring,
+            fleet,
+            hosts: HostClient::new(Trusted::new(None).unwrap(), Duration::from_secs(20)),
+            directory: plc,
+        };
+        let rules = Rules {
+            handles: HandlePolicy::new(vec![".test".to_owned()], &[], true),
+            blocked_email_domains: Arc::default(),
+            invite_required: false,
+            password: (8, 256),
+            recovery_key: None,
+        };
+        Self { sign_ups: SignUps::new(with, rules), directory, host, hand }
+    }
+
+    /// Alice asks for her account, and the host goes away while it is made.
+    async fn broken_off(&self, trouble: Trouble) {
+        self.host.trouble_times(CREATE, trouble, 1);
+        self.host.trouble(LOOK, Trouble::Status(503));
+        let outcome = self.sign_ups.create(form("alice@example.com")).await;
+        assert!(matches!(outcome, Err(Error::Unfinished)), "{outcome:?}");
+    }
+
+    async fn later(&self, time: Duration) {
+        self.hand.fetch_add(i64::try_from(time.as_millis()).unwrap(), Ordering::SeqCst);
+        self.sign_ups.settle_all().await.unwrap();
+    }
+
+    /// Whether her handle is held for her.
+    async fn is_held(&self) -> bool {
+        let stranger = form("stranger@example.com");
+        self.sign_ups.with.accounts.find_by_handle(&stranger.handle).await.unwrap().is_some()
+    }
+
+    async fn unfinished(&self) -> usize {
+        self.sign_ups.unfinished().await.unwrap().len()
+    }
+}
+
+fn form(email: &str) -> Request {
+    Request {
+        handle: "alice.test".parse().unwrap(),
+        email: email.parse().unwrap(),
+        password: Secret::new("alice's secret".to_owned()),
+        invite_code: None,
+        recovery_key: None,
+    }
+}
+
+async fn a_host_that_stays_away_is_given_ten_minutes_when_nothing_was_published(db: Db) {
+    let stand = Stand::new(db).await;
+    stand.broken_off(Trouble::CutBefore).await;
+    stand.later(9 * MINUTE).await;
+    assert!(stand.is_held().await, "the host may come back");
+    stand.later(2 * MINUTE).await;
+    assert!(!stand.is_held().await, "waited for long enough");
+    assert_eq!(stand.unfinished().await, 1, "the host is still to be looked at");
+    stand.host.mend();
+    stand.later(2 * MINUTE).await;
+    assert_eq!(stand.unfinished().await, 0);
+    assert!(stand.directory.dids().is_empty() && stand.host.accounts().is_empty());
+    stand.sign_ups.create(form("stranger@example.com")).await.unwrap();
+}
+
+async fn a_published_operation_is_given_an_hour(db: Db) {
+    let stand = Stand::new(db).await;
+    stand.broken_off(Trouble::CutAfter).await;
+    stand.later(11 * MINUTE).await;
+    stand.later(48 * MINUTE).await;
+    assert!(stand.is_held().await, "the account may well be there");
+    stand.later(2 * MINUTE).await;
+    assert!(!stand.is_held().await);
+    let dids = stand.directory.dids();
+    assert!(stand.directory.is_tombstoned(&dids[0]), "the DID names nobody's account");
+    assert_eq!((stand.host.accounts().len(), stand.unfinished().await), (1, 1), "still to be cleared up");
+    stand.host.mend();
+    stand.later(2 * MINUTE).await;
+    assert_eq!((stand.host.accounts().len(), stand.unfinished().await), (0, 0));
+    stand.sign_ups.create(form("stranger@example.com")).await.unwrap();
+}
+
+async fn a_host_that_comes_back_in_time_keeps_the_account(db: Db) {
+    let stand = Stand::new(db).await;
+    stand.broken_off(Trouble::CutAfter).await;
+    stand.later(59 * MINUTE).await;
+    stand.host.mend();
+    stand.later(MINUTE / 2).await;
+    assert_eq!(stand.unfinished().await, 0);
+    let opened = stand.sign_ups.create(form("alice@example.com")).await.unwrap();
+    assert_eq!(stand.directory.dids(), [opened.account.did.clone()]);
+    assert_eq!(stand.host.accounts().len(), 1);
+}
+
+/// Another process on the same database looks every second, while the host needs longer than a lease.
+async fn a_worker_that_takes_long_is_not_overtaken(db: Db) {
+    let stand = Stand::new(db).await;
+    stand.host.trouble(CREATE, Trouble::Slow(Duration::from_secs(9)));
+    let with = stand.sign_ups.with.clone();
+    let other = SignUps::new(with, stand.sign_ups.rules.clone());
+    let hand = Arc::clone(&stand.hand);
+    let looking = tokio::spawn(async move {
+        loop {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            hand.fetch_add(1000, Ordering::SeqCst);
+            assert_eq!(other.settle_all().await.unwrap(), 0, "somebody works on it");
+        }
+    });
+    let opened = stand.sign_ups.create(form("alice@example.com")).await.unwrap();
+    assert!(!looking.is_finished(), "the other found nothing to do");
+    looking.abort();
+    assert_eq!((stand.host.asked(CREATE), stand.host.asked(LOOK)), (1, 0));
+    assert_eq!(stand.directory.dids(), [opened.account.did]);
+}
