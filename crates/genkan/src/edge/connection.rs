@@ -165,6 +165,8 @@ async fn serve_http2<N: Neighbours>(stream: TcpStream, session: Rc<Session<N>>) 
         .timer(TokioTimer::new())
         .max_concurrent_streams(settings.streams_per_connection)
         .max_header_list_size(u32::try_from(settings.head_bytes).unwrap_or(u32::MAX))
+        .max_frame_size(FRAME)
+        .header_table_size(HEADER_TABLE)
         .max_pending_accept_reset_streams(20)
         .max_local_error_reset_streams(200)
         .initial_stream_window_size(WINDOW)
@@ -215,6 +217,10 @@ impl<F: Future + 'static> hyper::rt::Executor<F> for OnThisThread {
 
 /// What an HTTP/2 client says first (RFC 9113 §3.4).
 const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+/// Bytes of one frame from a client.
+const FRAME: u32 = 16 * 1024;
+/// Bytes of names and values that a client may have us keep for its next heads.
+const HEADER_TABLE: u32 = 4096;
 /// Bytes of a body that may be on their way to us on one stream.
 const WINDOW: u32 = 128 * 1024;
 /// Bytes that are read off a connection that is over.

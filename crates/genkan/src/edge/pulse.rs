@@ -22,6 +22,9 @@ pub(super) struct Pulse {
     pub(super) head_since: Cell<Option<Instant>>,
     /// Since when the client takes nothing of what waits for it.
     pub(super) blocked_since: Cell<Option<Instant>>,
+    /// Requests that the client took back since `taken_back_since`.
+    taken_back: Cell<u32>,
+    taken_back_since: Cell<Instant>,
     verdict: Cell<Verdict>,
     /// Wakes the connection's task.
     waker: RefCell<Option<Waker>>,
@@ -51,6 +54,8 @@ impl Pulse {
             quiet_since: Cell::new(Instant::now()),
             head_since: Cell::new(None),
             blocked_since: Cell::new(None),
+            taken_back: Cell::new(0),
+            taken_back_since: Cell::new(Instant::now()),
             verdict: Cell::default(),
             waker: RefCell::default(),
         }
@@ -64,6 +69,20 @@ impl Pulse {
         self.under_way.set(self.under_way.get() - 1);
         if self.under_way.get() == 0 {
             self.quiet_since.set(Instant::now());
+        }
+    }
+
+    /// The client asked, and took it back before there was an answer. Who does that too often goes at once (T19).
+    pub(super) fn take_back(&self) {
+        self.end();
+        let now = Instant::now();
+        if now.duration_since(self.taken_back_since.get()) > TAKEN_BACK_WITHIN {
+            self.taken_back_since.set(now);
+            self.taken_back.set(0);
+        }
+        self.taken_back.set(self.taken_back.get() + 1);
+        if self.taken_back.get() > TAKEN_BACK_MOST {
+            self.judge(Verdict::Dropped);
         }
     }
 
@@ -123,5 +142,8 @@ impl Pulse {
     }
 }
 
+/// As many requests may be taken back within so long.
+const TAKEN_BACK_MOST: u32 = 200;
+const TAKEN_BACK_WITHIN: Duration = Duration::from_secs(30);
 /// How long a connection keeps its buffers without a request.
 const REST_AFTER: Duration = Duration::from_secs(1);

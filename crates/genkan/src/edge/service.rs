@@ -39,7 +39,7 @@ pub(super) async fn answer<N: Neighbours>(
     session: Rc<Session<N>>,
     request: Request<Incoming>,
 ) -> Response<Tracked> {
-    session.pulse.begin();
+    let under_way = UnderWay::begin(&session.pulse);
     let log = session.worker.settings().request_log.then(|| Line::of(&session, &request));
     let (by, host, mut response, error) = match route(&session, request).await {
         Ok((by, host, response)) => (by, host, response, None),
@@ -56,7 +56,31 @@ pub(super) async fn answer<N: Neighbours>(
     {
         line.write(&mut response, host.as_ref(), error);
     }
-    response.map(|body| Tracked { body, pulse: Rc::clone(&session.pulse) })
+    let pulse = under_way.answered();
+    response.map(|body| Tracked { body, pulse })
+}
+
+/// A request without an answer. Dropped so, it was taken back.
+struct UnderWay(Option<Rc<Pulse>>);
+
+impl UnderWay {
+    fn begin(pulse: &Rc<Pulse>) -> Self {
+        pulse.begin();
+        Self(Some(Rc::clone(pulse)))
+    }
+
+    /// From here on its answer's body keeps the connection's pulse.
+    fn answered(mut self) -> Rc<Pulse> {
+        self.0.take().expect("taken only here, and `self` is gone then")
+    }
+}
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        if let Some(pulse) = &self.0 {
+            pulse.take_back();
+        }
+    }
 }
 
 /// Who answered, and the host if it was one.
