@@ -3,6 +3,7 @@
 //! * [`directory`]: a PLC directory that validates operations
 //! * [`host`]: a PDS in entryway mode, as the published one behaves
 //! * [`loopback`]: the listener under both, with every fault a wire can have
+//! * [`names`]: a name server for handles
 //! * [`call`]: a plain HTTP client that hides nothing
 //! * [`process`]: a server as a child process, to be killed, stopped and measured
 //! * [`network`]: all of it around the real `genkan` program, and the people who use it
@@ -17,6 +18,7 @@ pub mod call;
 pub mod directory;
 pub mod host;
 pub mod loopback;
+pub mod names;
 pub mod network;
 pub mod process;
 
@@ -24,5 +26,6 @@ pub use call::{Answer, Client};
 pub use directory::FakeDirectory;
 pub use host::FakeHost;
 pub use loopback::{Seen, Trouble, Wire};
+pub use names::FakeNames;
 pub use network::{Plan, TestNetwork, User};
 pub use process::Process;

@@ -1,6 +1,6 @@
 //! Handles: changed from either side, resolved everywhere.
 
-use genkan_testing::{Plan, TestNetwork, Trouble, User, Wire};
+use genkan_testing::{FakeNames, Plan, TestNetwork, Trouble, User, Wire};
 use serde_json::json;
 
 use crate::store::on_each_database;
@@ -12,6 +12,7 @@ on_each_database!(
     a_change_that_the_directory_refuses_changes_nothing,
     a_host_that_is_away_hears_of_it_later,
     names_resolve_by_method_and_by_well_known,
+    a_handle_of_ones_own_has_to_lead_here,
 );
 
 const UPDATE: &str = "com.atproto.identity.updateHandle";
@@ -110,6 +111,32 @@ async fn a_host_that_is_away_hears_of_it_later(plan: Plan) {
     })
     .await;
     assert_named(&net, &alice, "alicia.genkan.test").await;
+}
+
+async fn a_handle_of_ones_own_has_to_lead_here(plan: Plan) {
+    let names = FakeNames::start().await;
+    let net = plan.set("GENKAN_DNS_SERVERS", &names.address().to_string()).await;
+    let (alice, bobby) = (net.sign_up("alice").await, net.sign_up("bobby").await);
+    let host = net.host(0);
+    for (door, handle) in
+        [(net.client_of(&alice), "alice.example.com"), (net.client_at(host, &alice), "al.example.org")]
+    {
+        let change = async || door.procedure(UPDATE, &json!({ "handle": handle })).await;
+        assert_eq!(change().await.summary(), "400 InvalidHandle", "it leads nowhere");
+        names.publish(handle, &[bobby.did.as_str()]);
+        assert_eq!(change().await.summary(), "400 InvalidHandle", "it leads to another");
+        names.publish(handle, &[alice.did.as_str(), bobby.did.as_str()]);
+        assert_eq!(change().await.summary(), "400 InvalidHandle", "it leads to two");
+        names.publish(handle, &[alice.did.as_str()]);
+        host.know_name(&handle.parse().unwrap(), &alice.did);
+        change().await.ok();
+        assert_named(&net, &alice, handle).await;
+    }
+    // A name that leads to somebody of another server, and whose account says so.
+    let far = "did:plc:aaaaaaaaaaaaaaaaaaaaaaaa";
+    names.publish("far.example.net", &[far]);
+    assert_eq!(resolved(&net, "far.example.net").await, far);
+    assert_eq!(resolved(&net, "nobody.example.net").await, "400 InvalidRequest");
 }
 
 async fn names_resolve_by_method_and_by_well_known(plan: Plan) {

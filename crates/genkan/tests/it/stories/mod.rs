@@ -10,6 +10,7 @@ mod directory_faults;
 mod handles;
 mod host_faults;
 mod host_sessions;
+mod log_lines;
 mod placement;
 mod replicas;
 mod secrets;
