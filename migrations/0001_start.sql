@@ -165,7 +165,7 @@ CREATE INDEX audit_by_subject ON audit (subject, at);
 CREATE TABLE changes (
     id       TEXT NOT NULL PRIMARY KEY,
     at       BIGINT NOT NULL,
-    kind     TEXT NOT NULL CHECK (kind IN ('account', 'session', 'fleet')),
+    kind     TEXT NOT NULL CHECK (kind IN ('account', 'session', 'grant', 'fleet')),
     subject  TEXT NOT NULL
 );
 CREATE INDEX changes_by_time ON changes (at);

@@ -17,6 +17,7 @@ mod keys;
 mod limits;
 mod listen;
 mod network;
+mod oauth;
 mod problem;
 mod reader;
 mod secret_file;
@@ -38,6 +39,7 @@ pub use keys::Keys;
 pub use limits::Limits;
 pub use listen::Listen;
 pub use network::Network;
+pub use oauth::OAuth;
 pub use problem::{Problem, Problems};
 pub use service::Service;
 pub use sessions::Sessions;
@@ -64,6 +66,7 @@ pub struct Config {
     pub fleet: Fleet,
     pub sign_up: SignUp,
     pub sessions: Sessions,
+    pub oauth: OAuth,
     pub limits: Limits,
     pub telemetry: Telemetry,
 }
@@ -116,6 +119,7 @@ impl Reading {
         let fleet = Fleet::read(&mut reader);
         let sign_up = SignUp::read(&mut reader);
         let sessions = Sessions::read(&mut reader);
+        let oauth = OAuth::read(&mut reader);
         let limits = Limits::read(&mut reader);
         let telemetry = Telemetry::read(&mut reader);
 
@@ -139,6 +143,7 @@ impl Reading {
                 fleet: fleet?,
                 sign_up: sign_up?,
                 sessions: sessions?,
+                oauth: oauth?,
                 limits: limits?,
                 telemetry: telemetry?,
             })
@@ -149,7 +154,7 @@ impl Reading {
 }
 
 /// The sections in the order they are documented.
-fn sections() -> [(&'static str, &'static [&'static str], &'static [Key]); 11] {
+fn sections() -> [(&'static str, &'static [&'static str], &'static [Key]); 12] {
     [
         Service::described(),
         Listen::described(),
@@ -160,6 +165,7 @@ fn sections() -> [(&'static str, &'static [&'static str], &'static [Key]); 11] {
         Fleet::described(),
         SignUp::described(),
         Sessions::described(),
+        OAuth::described(),
         Limits::described(),
         Telemetry::described(),
     ]

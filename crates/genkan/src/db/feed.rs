@@ -22,6 +22,8 @@ pub(crate) enum Kind {
     Account,
     /// A session ended; the subject is its id.
     Session,
+    /// An OAuth grant ended; the subject is its id.
+    Grant,
     /// The fleet's hosts or keys; the subject is the host's id.
     Fleet,
 }
@@ -31,12 +33,15 @@ impl Kind {
         match self {
             Self::Account => "account",
             Self::Session => "session",
+            Self::Grant => "grant",
             Self::Fleet => "fleet",
         }
     }
 
     fn parse(text: &str) -> Option<Self> {
-        [Self::Account, Self::Session, Self::Fleet].into_iter().find(|kind| kind.as_str() == text)
+        [Self::Account, Self::Session, Self::Grant, Self::Fleet]
+            .into_iter()
+            .find(|kind| kind.as_str() == text)
     }
 }
 

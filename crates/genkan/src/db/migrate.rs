@@ -9,6 +9,7 @@ use super::{Db, Error, Result};
 const STEPS: &[(i64, &str, &str)] = &[
     (1, "start", include_str!("../../../../migrations/0001_start.sql")),
     (3, "signin", include_str!("../../../../migrations/0003_signin.sql")),
+    (4, "oauth", include_str!("../../../../migrations/0004_oauth.sql")),
 ];
 
 pub(super) async fn run(db: &Db) -> Result<()> {

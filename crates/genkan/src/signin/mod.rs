@@ -177,12 +177,7 @@ impl SignIns {
         let mut tx = self.db.begin().await?;
         sql::insert(&mut tx, &fresh.device_hash(), &fresh.session_hash(), seen, now).await?;
         tx.commit().await?;
-        Ok(Visit {
-            device: DeviceId(fresh.device_hash()),
-            cookies: fresh,
-            changed: true,
-            stale_since: None,
-        })
+        Ok(Visit { device: DeviceId(fresh.device_hash()), cookies: fresh, changed: true, stale_since: None })
     }
 
     /// The same for pages that a new browser has nothing on. `None`: it is not known.

@@ -42,13 +42,7 @@ pub(super) async fn find(db: &Db, id: &str) -> Result<Option<Row>> {
     }))
 }
 
-pub(super) async fn insert(
-    tx: &mut Tx,
-    id: &str,
-    session: &str,
-    seen: &Seen,
-    now: Timestamp,
-) -> Result<()> {
+pub(super) async fn insert(tx: &mut Tx, id: &str, session: &str, seen: &Seen, now: Timestamp) -> Result<()> {
     sqlx::query(
         "INSERT INTO devices (id, session, rotated_at, address, user_agent, seen_at, created_at)
          VALUES ($1, $2, $3, $4, $5, $3, $3)",

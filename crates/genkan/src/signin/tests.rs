@@ -206,10 +206,7 @@ async fn only_the_owners_own_password_counts(db: Db) {
         assert!(matches!(found, Err(Error::WrongPassword)), "{identifier} {password}");
     }
     house.accounts.set_taken_down(&ann, Some("T-1"), Actor::Operator).await.unwrap();
-    assert!(matches!(
-        house.sign_ins.recognise("ann.test", &secret(PASSWORD)).await,
-        Err(Error::TakenDown)
-    ));
+    assert!(matches!(house.sign_ins.recognise("ann.test", &secret(PASSWORD)).await, Err(Error::TakenDown)));
 }
 
 async fn a_sign_out_is_of_one_account_and_one_browser(db: Db) {

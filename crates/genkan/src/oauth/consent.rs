@@ -1,0 +1,228 @@
+//! What becomes of an opened request: a page, an answer without one, or a refusal.
+
+use std::collections::HashSet;
+
+use super::sql::consents;
+use super::{Choice, Code, ConsentView, OAuth, Opened, Page, Permission, Problem, Prompt};
+use crate::accounts::{Account, Standing};
+use crate::base::Timestamp;
+use crate::signin::SignedIn;
+
+/// What becomes of an opened request.
+#[derive(Clone, Debug)]
+pub(super) enum Decision<'a> {
+    Show(Page),
+    /// Without a page.
+    Approve(&'a SignedIn),
+    Refuse(Code, &'static str),
+}
+
+/// An account that could complete the request.
+#[derive(Clone, Copy, Debug)]
+struct Candidate<'a> {
+    signed_in: &'a SignedIn,
+    /// The password was typed lately enough.
+    fresh: bool,
+    active: bool,
+    /// Everything asked for was granted before, and that may be believed of this client.
+    granted: bool,
+}
+
+impl OAuth {
+    pub(super) async fn weigh<'a>(
+        &self,
+        opened: &Opened,
+        signed_in: &'a [SignedIn],
+    ) -> Result<Decision<'a>, Problem> {
+        let now = self.clock.now();
+        let mut candidates = Vec::new();
+        for one in signed_in {
+            if one.account.standing() != Standing::TakenDown && is_hinted(opened, &one.account) {
+                candidates.push(self.candidate(opened, one, now).await?);
+            }
+        }
+        Ok(decide(opened.prompt, opened.login_hint.is_some(), &candidates))
+    }
+
+    pub(super) async fn weigh_one<'a>(
+        &self,
+        opened: &Opened,
+        signed_in: &'a SignedIn,
+    ) -> Result<Decision<'a>, Problem> {
+        let account = &signed_in.account;
+        if account.standing() == Standing::TakenDown || !is_hinted(opened, account) {
+            return Ok(Decision::Show(Page::SignIn));
+        }
+        let candidate = self.candidate(opened, signed_in, self.clock.now()).await?;
+        Ok(decide_on(candidate, matches!(opened.prompt, None | Some(Prompt::Login | Prompt::SelectAccount))))
+    }
+
+    /// Whether the account may complete the request at all.
+    pub(super) fn is_wanted(&self, opened: &Opened, signed_in: &SignedIn, now: Timestamp) -> bool {
+        is_hinted(opened, &signed_in.account) && is_fresh(opened, signed_in, now)
+    }
+
+    pub(super) async fn view_of_consent(
+        &self,
+        opened: &Opened,
+        account: &Account,
+    ) -> Result<ConsentView, Problem> {
+        let known = self.granted_before(opened, account).await?;
+        let mut permissions = Vec::new();
+        for value in opened.request.pushed.scopes() {
+            permissions.push(Permission {
+                value: value.to_owned(),
+                new: !known.contains(value),
+                optional: value != "atproto",
+                set: None,
+            });
+        }
+        permissions.sort_by_key(|permission| permission.value != "atproto");
+        Ok(ConsentView { client: opened.client.clone(), account: account.clone(), permissions })
+    }
+
+    async fn candidate<'a>(
+        &self,
+        opened: &Opened,
+        signed_in: &'a SignedIn,
+        now: Timestamp,
+    ) -> Result<Candidate<'a>, Problem> {
+        let known = self.granted_before(opened, &signed_in.account).await?;
+        // Anybody can pretend to be a public client, so what was granted to one before proves nothing.
+        let believed = opened.client.trusted || opened.request.pushed.client_auth.is_confidential();
+        Ok(Candidate {
+            signed_in,
+            fresh: is_fresh(opened, signed_in, now),
+            active: signed_in.account.standing() == Standing::Active,
+            granted: believed && opened.request.pushed.scopes().all(|value| known.contains(value)),
+        })
+    }
+
+    async fn granted_before(&self, opened: &Opened, account: &Account) -> Result<HashSet<String>, Problem> {
+        if opened.client.development {
+            return Ok(HashSet::new());
+        }
+        let known = consents::of(&self.db, account.did.as_str(), &opened.request.client_id).await?;
+        Ok(known.into_iter().collect())
+    }
+}
+
+/// If the client named an account, only that one will do: it would refuse another's token.
+fn is_hinted(opened: &Opened, account: &Account) -> bool {
+    opened
+        .login_hint
+        .as_deref()
+        .is_none_or(|hint| hint == account.did.as_str() || hint == account.handle.as_str())
+}
+
+fn is_fresh(opened: &Opened, signed_in: &SignedIn, now: Timestamp) -> bool {
+    let asked_again = opened.prompt == Some(Prompt::Login)
+        && signed_in.at < Timestamp::from_millis(opened.request.pushed.pushed_at);
+    signed_in.is_fresh(now) && !asked_again
+}
+
+fn decide<'a>(prompt: Option<Prompt>, hinted: bool, candidates: &[Candidate<'a>]) -> Decision<'a> {
+    match (prompt, candidates) {
+        (Some(Prompt::Create), _) => Decision::Show(Page::SignUp),
+        (Some(Prompt::None), _) => decide_silently(candidates),
+        (_, []) => Decision::Show(Page::SignIn),
+        (None | Some(Prompt::Consent), [one]) if hinted => decide_on(*one, prompt.is_none()),
+        _ => Decision::Show(Page::Choose(candidates.iter().map(choice).collect())),
+    }
+}
+
+fn decide_on(one: Candidate<'_>, may_be_silent: bool) -> Decision<'_> {
+    let did = one.signed_in.account.did.clone();
+    if !one.fresh {
+        Decision::Show(Page::SignIn)
+    } else if !one.active {
+        Decision::Show(Page::Reactivate(did))
+    } else if one.granted && may_be_silent {
+        Decision::Approve(one.signed_in)
+    } else {
+        Decision::Show(Page::Consent(did))
+    }
+}
+
+fn decide_silently<'a>(candidates: &[Candidate<'a>]) -> Decision<'a> {
+    let mut active = candidates.iter().filter(|one| one.active);
+    match (active.next(), active.next()) {
+        (None, _) => Decision::Refuse(Code::LoginRequired, "Nobody is signed in"),
+        (Some(_), Some(_)) => {
+            Decision::Refuse(Code::AccountSelectionRequired, "More than one account is signed in")
+        }
+        (Some(one), None) if !one.fresh => {
+            Decision::Refuse(Code::LoginRequired, "The sign-in is too long ago")
+        }
+        (Some(one), None) if !one.granted => {
+            Decision::Refuse(Code::ConsentRequired, "Not everything was granted before")
+        }
+        (Some(one), None) => Decision::Approve(one.signed_in),
+    }
+}
+
+fn choice(candidate: &Candidate<'_>) -> Choice {
+    Choice { account: candidate.signed_in.account.clone(), needs_password: !candidate.fresh }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::oauth::testing::account;
+
+    fn said(decision: &Decision<'_>) -> &'static str {
+        match decision {
+            Decision::Show(Page::SignIn) => "sign in",
+            Decision::Show(Page::SignUp) => "sign up",
+            Decision::Show(Page::Choose(choices)) if choices.iter().all(|one| one.needs_password) => {
+                "choose, each with its password"
+            }
+            Decision::Show(Page::Choose(_)) => "choose",
+            Decision::Show(Page::Consent(_)) => "consent",
+            Decision::Show(Page::Reactivate(_)) => "reactivate",
+            Decision::Approve(_) => "approve",
+            Decision::Refuse(code, _) => code.as_str(),
+        }
+    }
+
+    /// The table of the contract's §1.5.
+    #[test]
+    fn a_request_comes_to_the_page_that_it_needs() {
+        let signed_in = SignedIn { account: account(), at: Timestamp::from_millis(0), remembered: true };
+        let good = Candidate { signed_in: &signed_in, fresh: true, active: true, granted: true };
+        let stale = Candidate { fresh: false, ..good };
+        let fewer = Candidate { granted: false, ..good };
+        let asleep = Candidate { active: false, ..good };
+        let cases: &[(Option<Prompt>, bool, &[Candidate<'_>], &str)] = &[
+            (Some(Prompt::None), false, &[], "login_required"),
+            (Some(Prompt::None), false, &[good, good], "account_selection_required"),
+            (Some(Prompt::None), false, &[stale], "login_required"),
+            (Some(Prompt::None), false, &[fewer], "consent_required"),
+            (Some(Prompt::None), false, &[good], "approve"),
+            (Some(Prompt::None), false, &[asleep], "login_required"),
+            (Some(Prompt::None), true, &[good], "approve"),
+            (None, true, &[good], "approve"),
+            (None, true, &[fewer], "consent"),
+            (None, true, &[stale], "sign in"),
+            (None, true, &[asleep], "reactivate"),
+            (None, true, &[], "sign in"),
+            (None, false, &[good], "choose"),
+            (None, false, &[], "sign in"),
+            (Some(Prompt::Consent), true, &[good], "consent"),
+            (Some(Prompt::Consent), false, &[good], "choose"),
+            (Some(Prompt::SelectAccount), true, &[good], "choose"),
+            (Some(Prompt::SelectAccount), false, &[], "sign in"),
+            (Some(Prompt::Login), false, &[stale], "choose, each with its password"),
+            (Some(Prompt::Login), true, &[stale], "choose, each with its password"),
+            (Some(Prompt::Login), false, &[], "sign in"),
+            (Some(Prompt::Create), false, &[good], "sign up"),
+        ];
+        for (prompt, hinted, candidates, expected) in cases {
+            assert_eq!(
+                said(&decide(*prompt, *hinted, candidates)),
+                *expected,
+                "{prompt:?} {hinted} {candidates:?}"
+            );
+        }
+    }
+}

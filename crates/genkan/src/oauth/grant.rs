@@ -1,0 +1,152 @@
+//! A grant, and the turns of its refresh tokens.
+//!
+//! A refresh token is derived from a sealed key, the grant's id and a generation, so it can be given twice and need not
+//! be stored. The first use of a generation makes the next one good; for a short grace, and while that one is unused,
+//! the same key gets the same successor again.
+
+use std::time::Duration;
+
+use super::pushed::ClientAuth;
+use crate::base::Timestamp;
+
+/// What an account allowed a client, for as long as it lives.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Grant {
+    /// 24 hexadecimal characters; part of every token's name.
+    pub(crate) id: String,
+    pub(crate) did: String,
+    pub(crate) client_id: String,
+    /// As approved: permission sets are not expanded.
+    pub(crate) scope: String,
+    /// Thumbprint of the key that its tokens are bound to.
+    pub(crate) dpop_key: String,
+    pub(crate) client_auth: ClientAuth,
+    /// The browser in which it was given.
+    pub(crate) device: String,
+    /// Whether the client asked for refresh tokens at all.
+    pub(crate) refreshable: bool,
+    /// Of the refresh token that is good now.
+    pub(crate) generation: i64,
+    /// When the token before that one was used, and the one before it.
+    pub(crate) rotated_at: Timestamp,
+    pub(crate) rotated_before_at: Timestamp,
+    /// Unless it is used before.
+    pub(crate) idle_until: Timestamp,
+    /// Whatever happens.
+    pub(crate) expires_at: Timestamp,
+    pub(crate) created_at: Timestamp,
+    pub(crate) ended_at: Option<Timestamp>,
+}
+
+/// How long a grant may live, and how long unused.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Span {
+    pub(super) total: Duration,
+    pub(super) idle: Duration,
+}
+
+const DAY: Duration = Duration::from_hours(24);
+
+/// Of clients that prove who they are, and of those the operator vouches for.
+pub(super) const LONG: Span = Span { total: DAY.saturating_mul(730), idle: DAY.saturating_mul(91) };
+/// Of public clients.
+pub(super) const SHORT: Span = Span { total: DAY.saturating_mul(14), idle: DAY.saturating_mul(14) };
+
+/// What a refresh token leads to, once its holder has proved the grant's key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Turn {
+    /// The grant moves on to this generation.
+    To(i64),
+    /// It moved on already; this is the same successor again.
+    Again(i64),
+    /// Used before, and too late or too far back to be honoured; too early to be sure of a replay.
+    Refused,
+    /// Used before, long enough ago: whoever holds the key holds stolen goods, or lost count.
+    Replayed,
+}
+
+impl Grant {
+    pub(crate) fn is_alive(&self, now: Timestamp) -> bool {
+        self.ended_at.is_none() && now < self.idle_until && now < self.expires_at
+    }
+
+    /// Where a token of `generation` leads. It is ours: that was checked by its code.
+    pub(super) fn turn(&self, generation: i64, now: Timestamp, grace: Duration) -> Turn {
+        // A later one than is known means that the database was brought back from a copy.
+        if generation >= self.generation {
+            return Turn::To(generation.saturating_add(1));
+        }
+        let is_last = generation.saturating_add(1) == self.generation;
+        if is_last && now <= self.rotated_at.plus(grace) {
+            return Turn::Again(self.generation);
+        }
+        // The token's use lies no later than this.
+        let used_at = if is_last { self.rotated_at } else { self.rotated_before_at };
+        if now <= used_at.plus(grace) { Turn::Refused } else { Turn::Replayed }
+    }
+
+    /// The grant after a turn to `generation`.
+    pub(super) fn turned(
+        mut self,
+        generation: i64,
+        client_auth: ClientAuth,
+        now: Timestamp,
+        span: Span,
+    ) -> Self {
+        self.generation = generation;
+        self.rotated_before_at = self.rotated_at;
+        self.rotated_at = now;
+        self.expires_at = self.created_at.plus(span.total);
+        self.idle_until = now.plus(span.idle).min(self.expires_at);
+        self.client_auth = client_auth;
+        self
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::oauth::testing::grant;
+
+    const GRACE: Duration = Duration::from_secs(30);
+    const START: Timestamp = Timestamp::from_seconds(1_000_000);
+
+    #[test]
+    fn a_used_token_leads_to_the_same_successor_and_then_to_nothing() {
+        let after = |seconds| START.plus(Duration::from_secs(seconds));
+        // Generation 5 is good; 4 was used at the start, 3 a minute before.
+        let grant = Grant {
+            generation: 5,
+            rotated_at: START,
+            rotated_before_at: START.minus(Duration::from_mins(1)),
+            ..grant()
+        };
+        for (generation, at, turn) in [
+            (5, 0, Turn::To(6)),
+            (5, 9999, Turn::To(6)),
+            (9, 0, Turn::To(10)),
+            (4, 0, Turn::Again(5)),
+            (4, 30, Turn::Again(5)),
+            (4, 31, Turn::Replayed),
+            (3, 0, Turn::Replayed),
+            (0, 0, Turn::Replayed),
+        ] {
+            assert_eq!(grant.turn(generation, after(at), GRACE), turn, "{generation} after {at} s");
+        }
+        // Two turns in quick succession: the late copy of the first is refused, and ends nothing until its grace is over.
+        let quick = Grant { rotated_before_at: START.minus(Duration::from_secs(5)), ..grant };
+        assert_eq!(quick.turn(3, START, GRACE), Turn::Refused);
+        assert_eq!(quick.turn(3, after(26), GRACE), Turn::Replayed);
+    }
+
+    #[test]
+    fn a_turn_lengthens_idle_time_and_never_the_whole() {
+        let first = Grant { created_at: START, ..grant() };
+        let day = |days: u32| START.plus(DAY * days);
+        let turned = |at, span| first.clone().turned(1, ClientAuth::None, at, span);
+        assert_eq!(turned(day(3), SHORT).idle_until, day(14));
+        assert_eq!(turned(day(3), LONG).idle_until, day(94));
+        assert_eq!(turned(day(700), LONG).idle_until, day(730));
+        assert!(turned(day(3), SHORT).is_alive(day(13)) && !turned(day(3), SHORT).is_alive(day(14)));
+    }
+}

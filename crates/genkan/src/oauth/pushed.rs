@@ -1,0 +1,78 @@
+//! What a client pushed, as it is kept with its request, its code, and in part with its grant.
+
+use serde::{Deserialize, Serialize};
+
+use super::{Prompt, ResponseMode};
+
+/// What a client pushed, checked.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Pushed {
+    pub(super) redirect_uri: String,
+    /// Values between single spaces, `atproto` among them; permission sets not expanded.
+    pub(super) scope: String,
+    pub(super) state: String,
+    pub(super) code_challenge: String,
+    pub(super) response_mode: ResponseMode,
+    pub(super) prompt: Option<Prompt>,
+    pub(super) login_hint: Option<String>,
+    pub(super) ui_locales: Vec<String>,
+    /// Thumbprint of the key that the code and the grant are bound to.
+    pub(super) dpop_key: String,
+    pub(super) client_auth: ClientAuth,
+    /// Milliseconds since the epoch.
+    pub(super) pushed_at: i64,
+}
+
+/// How a client proved who it is. A grant is held to it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "method", rename_all = "snake_case")]
+pub(crate) enum ClientAuth {
+    None,
+    PrivateKeyJwt {
+        alg: String,
+        kid: String,
+        /// The key's thumbprint.
+        key: String,
+    },
+}
+
+impl ClientAuth {
+    pub(super) const fn is_confidential(&self) -> bool {
+        matches!(self, Self::PrivateKeyJwt { .. })
+    }
+
+    /// Whether a client that proves itself so may go on with what was begun as `self`: with the same key, or from none to one.
+    pub(super) fn may_go_on_as(&self, now: &Self) -> bool {
+        matches!(self, Self::None) || self == now
+    }
+
+    pub(super) fn to_json(&self) -> String {
+        serde_json::to_string(self).expect("plain data has a JSON form")
+    }
+}
+
+impl Pushed {
+    pub(super) fn to_json(&self) -> String {
+        serde_json::to_string(self).expect("plain data has a JSON form")
+    }
+
+    pub(super) fn scopes(&self) -> impl Iterator<Item = &str> {
+        self.scope.split(' ')
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_client_may_begin_to_prove_itself_and_never_stop() {
+        let key =
+            |kid: &str| ClientAuth::PrivateKeyJwt { alg: "ES256".into(), kid: kid.into(), key: kid.into() };
+        assert!(ClientAuth::None.may_go_on_as(&ClientAuth::None));
+        assert!(ClientAuth::None.may_go_on_as(&key("a")));
+        assert!(key("a").may_go_on_as(&key("a")));
+        assert!(!key("a").may_go_on_as(&key("b")));
+        assert!(!key("a").may_go_on_as(&ClientAuth::None));
+    }
+}

@@ -1,0 +1,222 @@
+//! Pushed requests in the browser: opened by one device, decided once.
+
+use data_encoding::HEXLOWER;
+use sha2::{Digest as _, Sha256};
+use std::time::Duration;
+
+use super::consent::Decision;
+use super::sql::requests::Stored;
+use super::sql::{codes, consents, requests};
+use super::{Code, ConsentView, OAuth, Opened, Outcome, Problem, Redirect};
+use crate::accounts::{Account, Standing};
+use crate::base::{Secret, Timestamp, random};
+use crate::db::Tx;
+use crate::db::audit::{self, Actor};
+use crate::signin::{DeviceId, SignedIn};
+
+impl OAuth {
+    /// A browser comes with a request URI. The first one has it from now on; each visit gives it five minutes more.
+    ///
+    /// Pages begin with this on every GET and POST that is about the request.
+    pub(crate) async fn open(
+        &self,
+        request_uri: &str,
+        client_id: &str,
+        device: &DeviceId,
+    ) -> Result<Opened, Problem> {
+        let now = self.clock.now();
+        let id = request_uri.strip_prefix(URI_PREFIX).ok_or(Problem::Unknown)?;
+        let mut tx = self.db.begin().await?;
+        let request = requests::hold(&mut tx, id, now).await?.ok_or(Problem::Unknown)?;
+        if request.client_id != client_id {
+            requests::remove(&mut tx, id).await?;
+            tx.commit().await?;
+            return Err(Problem::Unknown);
+        }
+        if request.decided {
+            return Err(self.denied(&request, "This sign-in request was answered already"));
+        }
+        if request.device.as_deref().is_some_and(|first| first != device.as_str()) {
+            requests::remove(&mut tx, id).await?;
+            tx.commit().await?;
+            return Err(self.denied(&request, "This sign-in request was opened in another browser"));
+        }
+        requests::visit(&mut tx, id, device.as_str(), now.plus(REQUEST)).await?;
+        tx.commit().await?;
+        let client = self.clients.shown(client_id).await?;
+        Ok(Opened {
+            id: id.to_owned(),
+            client,
+            prompt: request.pushed.prompt,
+            login_hint: request.pushed.login_hint.clone(),
+            ui_locales: request.pushed.ui_locales.clone(),
+            form_action: form_action(&request.pushed.redirect_uri),
+            request,
+            device: device.as_str().to_owned(),
+        })
+    }
+
+    /// Where an opened request stands. `signed_in`: the accounts of this browser, those for this request alone included.
+    pub(crate) async fn outcome(&self, opened: &Opened, signed_in: &[SignedIn]) -> Result<Outcome, Problem> {
+        let decision = self.weigh(opened, signed_in).await?;
+        self.carry_out(opened, decision).await
+    }
+
+    /// One account was chosen, or has just signed in, signed up or been activated again.
+    pub(crate) async fn chosen(&self, opened: &Opened, signed_in: &SignedIn) -> Result<Outcome, Problem> {
+        let decision = self.weigh_one(opened, signed_in).await?;
+        self.carry_out(opened, decision).await
+    }
+
+    /// What the account is asked to allow.
+    pub(crate) async fn consent_view(
+        &self,
+        opened: &Opened,
+        account: &Account,
+    ) -> Result<ConsentView, Problem> {
+        self.view_of_consent(opened, account).await
+    }
+
+    /// The person allows `scopes`, or everything that was asked for. What was not asked for is left out.
+    pub(crate) async fn approve(
+        &self,
+        opened: &Opened,
+        signed_in: &SignedIn,
+        scopes: Option<&[String]>,
+    ) -> Result<Redirect, Problem> {
+        let now = self.clock.now();
+        let pushed = &opened.request.pushed;
+        let allowed: Vec<&str> = pushed
+            .scopes()
+            .filter(|asked| scopes.is_none_or(|given| given.iter().any(|one| one == asked)))
+            .collect();
+        let account = &signed_in.account;
+        if !allowed.contains(&"atproto")
+            || account.standing() != Standing::Active
+            || !self.is_wanted(opened, signed_in, now)
+        {
+            return self.reject(opened).await;
+        }
+        let scope = allowed.join(" ");
+        let did = account.did.as_str();
+        let mut tx = self.db.begin().await?;
+        self.hold_to_decide(&mut tx, opened, now).await?;
+        let code = Secret::new(format!("cod-{}", HEXLOWER.encode(&random::bytes::<32>())));
+        let stored = codes::Stored {
+            client_id: opened.request.client_id.clone(),
+            pushed: pushed.clone(),
+            scope: scope.clone(),
+            did: did.to_owned(),
+            device: opened.device.clone(),
+            expires_at: now.plus(CODE),
+            grant_id: None,
+        };
+        codes::insert(&mut tx, &hash(code.expose()), &stored).await?;
+        if !opened.client.development {
+            consents::add(&mut tx, did, &stored.client_id, &allowed, now).await?;
+        }
+        let detail = format!("{} {scope}", stored.client_id);
+        audit::record(&mut tx, now, Actor::Account(did), "oauth.approve", did, &detail).await?;
+        tx.commit().await?;
+        Ok(self.way_back(&opened.request, vec![("code", code)]))
+    }
+
+    /// The person says no.
+    pub(crate) async fn reject(&self, opened: &Opened) -> Result<Redirect, Problem> {
+        self.refuse(opened, Code::AccessDenied, "Access was denied").await
+    }
+
+    /// Ends the request with an error for the client.
+    pub(super) async fn refuse(
+        &self,
+        opened: &Opened,
+        code: Code,
+        why: &'static str,
+    ) -> Result<Redirect, Problem> {
+        let mut tx = self.db.begin().await?;
+        self.hold_to_decide(&mut tx, opened, self.clock.now()).await?;
+        tx.commit().await?;
+        Ok(self.way_back_with(&opened.request, code, why))
+    }
+
+    async fn carry_out(&self, opened: &Opened, decision: Decision<'_>) -> Result<Outcome, Problem> {
+        Ok(match decision {
+            Decision::Show(page) => Outcome::Show(page),
+            Decision::Approve(signed_in) => Outcome::Redirect(self.approve(opened, signed_in, None).await?),
+            Decision::Refuse(code, why) => Outcome::Redirect(self.refuse(opened, code, why).await?),
+        })
+    }
+
+    /// Of several at once, one decides.
+    async fn hold_to_decide(&self, tx: &mut Tx, opened: &Opened, now: Timestamp) -> Result<(), Problem> {
+        let request = requests::hold(tx, &opened.id, now).await?.ok_or(Problem::Unknown)?;
+        if request.device.as_deref() != Some(&*opened.device) {
+            return Err(Problem::Unknown);
+        }
+        if request.decided || !requests::decide(tx, &opened.id, now).await? {
+            return Err(self.denied(&request, "This sign-in request was answered already"));
+        }
+        Ok(())
+    }
+
+    fn denied(&self, request: &Stored, why: &'static str) -> Problem {
+        Problem::Leave(self.way_back_with(request, Code::AccessDenied, why))
+    }
+
+    fn way_back_with(&self, request: &Stored, code: Code, why: &'static str) -> Redirect {
+        let said = vec![
+            ("error", Secret::new(code.as_str().to_owned())),
+            ("error_description", Secret::new(why.to_owned())),
+        ];
+        self.way_back(request, said)
+    }
+
+    fn way_back(&self, request: &Stored, said: Vec<(&'static str, Secret<String>)>) -> Redirect {
+        let pushed = &request.pushed;
+        let mut parameters = vec![
+            ("iss", Secret::new(self.settings.issuer.clone())),
+            ("state", Secret::new(pushed.state.clone())),
+        ];
+        parameters.extend(said);
+        Redirect { uri: pushed.redirect_uri.clone(), mode: pushed.response_mode, parameters }
+    }
+}
+
+/// Where a form whose answer is a redirect there may lead, in the words of `form-action`.
+fn form_action(redirect_uri: &str) -> String {
+    match redirect_uri.split_once("://") {
+        Some((scheme, rest)) => {
+            let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
+            format!("{scheme}://{authority}")
+        }
+        None => format!("{}:", redirect_uri.split(':').next().unwrap_or_default()),
+    }
+}
+
+/// Codes are stored by their hash.
+pub(super) fn hash(secret: &str) -> String {
+    HEXLOWER.encode(&Sha256::digest(secret.as_bytes()))
+}
+
+pub(super) const URI_PREFIX: &str = "urn:ietf:params:oauth:request_uri:";
+/// From the push, and again from each visit.
+pub(super) const REQUEST: Duration = Duration::from_mins(5);
+const CODE: Duration = Duration::from_mins(1);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_form_leads_to_an_origin_or_a_scheme() {
+        for (uri, action) in [
+            ("https://app.example.com/back?a=b", "https://app.example.com"),
+            ("https://app.example.com", "https://app.example.com"),
+            ("http://127.0.0.1:8080/back", "http://127.0.0.1:8080"),
+            ("http://[::1]/", "http://[::1]"),
+            ("com.example.app:/back", "com.example.app:"),
+        ] {
+            assert_eq!(form_action(uri), action);
+        }
+    }
+}

@@ -1,0 +1,172 @@
+//! Table `oauth_clients`.
+
+use sqlx::Row as _;
+use sqlx::any::AnyRow;
+
+use crate::base::Timestamp;
+use crate::db::{Db, Error, Result, Tx};
+use crate::oauth::Standing;
+
+/// What is known of a client.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::oauth) struct Stored {
+    pub(in crate::oauth) client_id: String,
+    pub(in crate::oauth) standing: Standing,
+    /// The last good metadata document, and when it was fetched.
+    pub(in crate::oauth) document: Option<(String, Timestamp)>,
+    /// The last good key set at its `jwks_uri`, likewise.
+    pub(in crate::oauth) key_set: Option<(String, Timestamp)>,
+}
+
+const COLUMNS: &str = "client_id, standing, document, fetched_at, key_set, keys_at";
+
+pub(in crate::oauth) async fn find(db: &Db, client_id: &str) -> Result<Option<Stored>> {
+    let row =
+        sqlx::query(sqlx::AssertSqlSafe(format!("SELECT {COLUMNS} FROM oauth_clients WHERE client_id = $1")))
+            .bind(client_id)
+            .fetch_optional(db.reader())
+            .await?;
+    row.map(|row| read(&row)).transpose()
+}
+
+/// All of one standing, or all; by name.
+pub(in crate::oauth) async fn list(db: &Db, standing: Option<Standing>) -> Result<Vec<Stored>> {
+    let rows = sqlx::query(sqlx::AssertSqlSafe(format!(
+        "SELECT {COLUMNS} FROM oauth_clients WHERE standing = $1 OR $1 IS NULL ORDER BY client_id"
+    )))
+    .bind(standing.map(Standing::as_str))
+    .fetch_all(db.reader())
+    .await?;
+    rows.iter().map(read).collect()
+}
+
+pub(in crate::oauth) async fn put_document(
+    tx: &mut Tx,
+    client_id: &str,
+    document: &str,
+    now: Timestamp,
+) -> Result<()> {
+    sqlx::query(
+        "INSERT INTO oauth_clients (client_id, standing, document, fetched_at, created_at)
+         VALUES ($1, 'known', $2, $3, $3)
+         ON CONFLICT (client_id) DO UPDATE SET document = excluded.document, fetched_at = excluded.fetched_at",
+    )
+    .bind(client_id)
+    .bind(document)
+    .bind(now.as_millis())
+    .execute(&mut **tx)
+    .await?;
+    Ok(())
+}
+
+pub(in crate::oauth) async fn put_keys(
+    tx: &mut Tx,
+    client_id: &str,
+    keys: &str,
+    now: Timestamp,
+) -> Result<()> {
+    sqlx::query(
+        "INSERT INTO oauth_clients (client_id, standing, key_set, keys_at, created_at)
+         VALUES ($1, 'known', $2, $3, $3)
+         ON CONFLICT (client_id) DO UPDATE SET key_set = excluded.key_set, keys_at = excluded.keys_at",
+    )
+    .bind(client_id)
+    .bind(keys)
+    .bind(now.as_millis())
+    .execute(&mut **tx)
+    .await?;
+    Ok(())
+}
+
+pub(in crate::oauth) async fn set_standing(
+    tx: &mut Tx,
+    client_id: &str,
+    standing: Standing,
+    now: Timestamp,
+) -> Result<()> {
+    sqlx::query(
+        "INSERT INTO oauth_clients (client_id, standing, created_at) VALUES ($1, $2, $3)
+         ON CONFLICT (client_id) DO UPDATE SET standing = excluded.standing",
+    )
+    .bind(client_id)
+    .bind(standing.as_str())
+    .bind(now.as_millis())
+    .execute(&mut **tx)
+    .await?;
+    Ok(())
+}
+
+/// Forgets clients that nobody decided on, that have no grant, and that were not asked about since `before`.
+pub(in crate::oauth) async fn sweep(tx: &mut Tx, before: Timestamp) -> Result<u64> {
+    let done = sqlx::query(
+        "DELETE FROM oauth_clients WHERE standing = 'known' AND created_at < $1
+         AND (fetched_at IS NULL OR fetched_at < $1)
+         AND NOT EXISTS (SELECT 1 FROM oauth_grants WHERE oauth_grants.client_id = oauth_clients.client_id)",
+    )
+    .bind(before.as_millis())
+    .execute(&mut **tx)
+    .await?;
+    Ok(done.rows_affected())
+}
+
+fn read(row: &AnyRow) -> Result<Stored> {
+    let client_id: String = row.try_get("client_id")?;
+    let standing = Standing::parse(row.try_get("standing")?)
+        .ok_or_else(|| Error::corrupt("oauth_clients", "standing", &client_id))?;
+    Ok(Stored {
+        client_id,
+        standing,
+        document: dated(row, "document", "fetched_at")?,
+        key_set: dated(row, "key_set", "keys_at")?,
+    })
+}
+
+fn dated(row: &AnyRow, text: &str, at: &str) -> Result<Option<(String, Timestamp)>> {
+    let text: Option<String> = row.try_get(text)?;
+    let at: Option<i64> = row.try_get(at)?;
+    Ok(text.zip(at.map(Timestamp::from_millis)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::db::on_each_database;
+    use crate::oauth::testing::grant;
+
+    on_each_database!(
+        what_is_known_and_what_is_decided_are_kept_apart,
+        strangers_without_grants_are_forgotten
+    );
+
+    const AT: Timestamp = Timestamp::from_millis(100);
+
+    async fn what_is_known_and_what_is_decided_are_kept_apart(db: Db) {
+        let mut tx = db.begin().await.unwrap();
+        put_document(&mut tx, "b", "{}", AT).await.unwrap();
+        set_standing(&mut tx, "b", Standing::Blocked, AT).await.unwrap();
+        put_document(&mut tx, "b", "{\"a\":1}", AT).await.unwrap();
+        set_standing(&mut tx, "a", Standing::Trusted, AT).await.unwrap();
+        put_keys(&mut tx, "a", "[]", AT).await.unwrap();
+        tx.commit().await.unwrap();
+        let found = find(&db, "b").await.unwrap().unwrap();
+        assert_eq!(found.standing, Standing::Blocked);
+        assert_eq!(found.document, Some(("{\"a\":1}".to_owned(), AT)));
+        let names = |all: Vec<Stored>| all.into_iter().map(|one| one.client_id).collect::<Vec<_>>();
+        assert_eq!(names(list(&db, None).await.unwrap()), ["a", "b"]);
+        assert_eq!(names(list(&db, Some(Standing::Trusted)).await.unwrap()), ["a"]);
+        let found = find(&db, "a").await.unwrap().unwrap();
+        assert_eq!((found.document, found.key_set), (None, Some(("[]".to_owned(), AT))));
+    }
+
+    async fn strangers_without_grants_are_forgotten(db: Db) {
+        let mut tx = db.begin().await.unwrap();
+        put_document(&mut tx, "stranger", "{}", AT).await.unwrap();
+        put_document(&mut tx, &grant().client_id, "{}", AT).await.unwrap();
+        set_standing(&mut tx, "trusted", Standing::Trusted, AT).await.unwrap();
+        super::super::grants::insert(&mut tx, &grant()).await.unwrap();
+        assert_eq!(sweep(&mut tx, AT).await.unwrap(), 0);
+        assert_eq!(sweep(&mut tx, Timestamp::from_millis(101)).await.unwrap(), 1);
+        tx.commit().await.unwrap();
+        assert!(find(&db, "stranger").await.unwrap().is_none());
+    }
+}

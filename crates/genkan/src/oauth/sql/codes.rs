@@ -1,0 +1,160 @@
+//! Table `oauth_codes`.
+
+use sqlx::Row as _;
+
+use crate::base::Timestamp;
+use crate::db::{Error, Result, Tx};
+use crate::oauth::pushed::Pushed;
+
+/// A code as it is stored; the code itself is not.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::oauth) struct Stored {
+    pub(in crate::oauth) client_id: String,
+    pub(in crate::oauth) pushed: Pushed,
+    pub(in crate::oauth) scope: String,
+    pub(in crate::oauth) did: String,
+    pub(in crate::oauth) device: String,
+    pub(in crate::oauth) expires_at: Timestamp,
+    pub(in crate::oauth) grant_id: Option<String>,
+}
+
+pub(in crate::oauth) async fn insert(tx: &mut Tx, hash: &str, code: &Stored) -> Result<()> {
+    sqlx::query(
+        "INSERT INTO oauth_codes (hash, client_id, pushed, scope, did, device, expires_at)
+         VALUES ($1, $2, $3, $4, $5, $6, $7)",
+    )
+    .bind(hash)
+    .bind(&code.client_id)
+    .bind(code.pushed.to_json())
+    .bind(&code.scope)
+    .bind(&code.did)
+    .bind(&code.device)
+    .bind(code.expires_at.as_millis())
+    .execute(&mut **tx)
+    .await?;
+    Ok(())
+}
+
+/// Uses a code up. `true`: this is its first use. `None`: there is no such code.
+pub(in crate::oauth) async fn take(
+    tx: &mut Tx,
+    hash: &str,
+    now: Timestamp,
+) -> Result<Option<(bool, Stored)>> {
+    let first = sqlx::query("UPDATE oauth_codes SET used_at = $2 WHERE hash = $1 AND used_at IS NULL")
+        .bind(hash)
+        .bind(now.as_millis())
+        .execute(&mut **tx)
+        .await?
+        .rows_affected()
+        == 1;
+    let row = sqlx::query(
+        "SELECT client_id, pushed, scope, did, device, expires_at, grant_id FROM oauth_codes WHERE hash = $1",
+    )
+    .bind(hash)
+    .fetch_optional(&mut **tx)
+    .await?;
+    let Some(row) = row else { return Ok(None) };
+    let pushed = serde_json::from_str(row.try_get("pushed")?)
+        .map_err(|_| Error::corrupt("oauth_codes", "pushed", hash))?;
+    let stored = Stored {
+        client_id: row.try_get("client_id")?,
+        pushed,
+        scope: row.try_get("scope")?,
+        did: row.try_get("did")?,
+        device: row.try_get("device")?,
+        expires_at: Timestamp::from_millis(row.try_get("expires_at")?),
+        grant_id: row.try_get("grant_id")?,
+    };
+    Ok(Some((first, stored)))
+}
+
+/// The grant that a code became, and its client.
+pub(in crate::oauth) async fn grant_of(tx: &mut Tx, hash: &str) -> Result<Option<String>> {
+    let row = sqlx::query("SELECT grant_id FROM oauth_codes WHERE hash = $1")
+        .bind(hash)
+        .fetch_optional(&mut **tx)
+        .await?;
+    Ok(row.map(|row| row.try_get("grant_id")).transpose()?.flatten())
+}
+
+pub(in crate::oauth) async fn set_grant(tx: &mut Tx, hash: &str, grant: &str) -> Result<()> {
+    sqlx::query("UPDATE oauth_codes SET grant_id = $2 WHERE hash = $1")
+        .bind(hash)
+        .bind(grant)
+        .execute(&mut **tx)
+        .await?;
+    Ok(())
+}
+
+/// Codes of an account that nobody has used yet are worth nothing from now on.
+pub(in crate::oauth) async fn remove_unused_of(tx: &mut Tx, did: &str) -> Result<()> {
+    sqlx::query("DELETE FROM oauth_codes WHERE did = $1 AND used_at IS NULL")
+        .bind(did)
+        .execute(&mut **tx)
+        .await?;
+    Ok(())
+}
+
+/// Removes codes that expired before `before` and have no grant, or whose grant is gone.
+pub(in crate::oauth) async fn sweep(tx: &mut Tx, before: Timestamp) -> Result<u64> {
+    let done = sqlx::query(
+        "DELETE FROM oauth_codes WHERE expires_at < $1
+         AND (grant_id IS NULL OR NOT EXISTS (SELECT 1 FROM oauth_grants WHERE oauth_grants.id = oauth_codes.grant_id))",
+    )
+    .bind(before.as_millis())
+    .execute(&mut **tx)
+    .await?;
+    Ok(done.rows_affected())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::db::{Db, on_each_database};
+    use crate::oauth::testing::{grant, pushed};
+
+    on_each_database!(a_code_is_first_used_once, a_code_stays_as_long_as_its_grant);
+
+    fn code() -> Stored {
+        Stored {
+            client_id: "https://app.example.com/c.json".to_owned(),
+            pushed: pushed(),
+            scope: "atproto".to_owned(),
+            did: "did:plc:ann".to_owned(),
+            device: "dev-1".to_owned(),
+            expires_at: Timestamp::from_millis(100),
+            grant_id: None,
+        }
+    }
+
+    async fn a_code_is_first_used_once(db: Db) {
+        let now = Timestamp::from_millis(50);
+        let mut tx = db.begin().await.unwrap();
+        insert(&mut tx, "h", &code()).await.unwrap();
+        assert_eq!(take(&mut tx, "other", now).await.unwrap(), None);
+        assert_eq!(take(&mut tx, "h", now).await.unwrap(), Some((true, code())));
+        set_grant(&mut tx, "h", "g").await.unwrap();
+        let (first, again) = take(&mut tx, "h", now).await.unwrap().unwrap();
+        assert_eq!((first, again.grant_id.as_deref()), (false, Some("g")));
+        assert_eq!(grant_of(&mut tx, "h").await.unwrap().as_deref(), Some("g"));
+    }
+
+    async fn a_code_stays_as_long_as_its_grant(db: Db) {
+        let later = Timestamp::from_millis(101);
+        let mut tx = db.begin().await.unwrap();
+        for hash in ["used", "unused", "of-bob"] {
+            let did = if hash == "of-bob" { "did:plc:bob" } else { "did:plc:ann" };
+            insert(&mut tx, hash, &Stored { did: did.to_owned(), ..code() }).await.unwrap();
+        }
+        take(&mut tx, "used", later).await.unwrap();
+        let grant = grant();
+        super::super::grants::insert(&mut tx, &grant).await.unwrap();
+        set_grant(&mut tx, "used", &grant.id).await.unwrap();
+        remove_unused_of(&mut tx, "did:plc:ann").await.unwrap();
+        assert!(take(&mut tx, "unused", later).await.unwrap().is_none());
+        assert_eq!(sweep(&mut tx, later).await.unwrap(), 1);
+        assert!(take(&mut tx, "of-bob", later).await.unwrap().is_none());
+        assert!(take(&mut tx, "used", later).await.unwrap().is_some());
+    }
+}

@@ -1,0 +1,92 @@
+//! Table `oauth_consents`.
+
+use sqlx::Row as _;
+
+use crate::base::Timestamp;
+use crate::db::{Db, Result, Tx};
+
+/// Every scope value that the account ever granted to the client.
+pub(in crate::oauth) async fn of(db: &Db, did: &str, client_id: &str) -> Result<Vec<String>> {
+    let row = sqlx::query("SELECT scope FROM oauth_consents WHERE did = $1 AND client_id = $2")
+        .bind(did)
+        .bind(client_id)
+        .fetch_optional(db.reader())
+        .await?;
+    let scope: Option<String> = row.map(|row| row.try_get("scope")).transpose()?;
+    Ok(scope.unwrap_or_default().split_whitespace().map(str::to_owned).collect())
+}
+
+/// Remembers these values besides what is remembered already; of too many, the newest.
+pub(in crate::oauth) async fn add(
+    tx: &mut Tx,
+    did: &str,
+    client_id: &str,
+    values: &[&str],
+    now: Timestamp,
+) -> Result<()> {
+    let row = sqlx::query("SELECT scope FROM oauth_consents WHERE did = $1 AND client_id = $2")
+        .bind(did)
+        .bind(client_id)
+        .fetch_optional(&mut **tx)
+        .await?;
+    let known: Option<String> = row.map(|row| row.try_get("scope")).transpose()?;
+    let known = known.unwrap_or_default();
+    let older = known.split_whitespace().filter(|value| !values.contains(value));
+    let all: Vec<&str> = values.iter().copied().chain(older).take(MOST).collect();
+    sqlx::query(
+        "INSERT INTO oauth_consents (did, client_id, scope, updated_at) VALUES ($1, $2, $3, $4)
+         ON CONFLICT (did, client_id) DO UPDATE SET scope = excluded.scope, updated_at = excluded.updated_at",
+    )
+    .bind(did)
+    .bind(client_id)
+    .bind(all.join(" "))
+    .bind(now.as_millis())
+    .execute(&mut **tx)
+    .await?;
+    Ok(())
+}
+
+/// Forgets all that an account allowed, or what it allowed one client.
+pub(in crate::oauth) async fn remove(tx: &mut Tx, did: &str, client_id: Option<&str>) -> Result<()> {
+    sqlx::query("DELETE FROM oauth_consents WHERE did = $1 AND (client_id = $2 OR $2 IS NULL)")
+        .bind(did)
+        .bind(client_id)
+        .execute(&mut **tx)
+        .await?;
+    Ok(())
+}
+
+/// Values remembered of one client. A client that asks for more every time is asked about again.
+const MOST: usize = 500;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::db::on_each_database;
+
+    on_each_database!(what_was_allowed_is_remembered_until_it_is_taken_back);
+
+    async fn what_was_allowed_is_remembered_until_it_is_taken_back(db: Db) {
+        let now = Timestamp::from_millis(1);
+        let mut tx = db.begin().await.unwrap();
+        add(&mut tx, "did:plc:ann", "app", &["atproto"], now).await.unwrap();
+        add(&mut tx, "did:plc:ann", "app", &["repo:*"], now).await.unwrap();
+        add(&mut tx, "did:plc:ann", "other", &["atproto"], now).await.unwrap();
+        add(&mut tx, "did:plc:bob", "app", &["atproto"], now).await.unwrap();
+        tx.commit().await.unwrap();
+        assert_eq!(of(&db, "did:plc:ann", "app").await.unwrap(), ["repo:*", "atproto"]);
+        assert!(of(&db, "did:plc:ann", "third").await.unwrap().is_empty());
+
+        let mut tx = db.begin().await.unwrap();
+        remove(&mut tx, "did:plc:ann", Some("app")).await.unwrap();
+        tx.commit().await.unwrap();
+        assert!(of(&db, "did:plc:ann", "app").await.unwrap().is_empty());
+        assert_eq!(of(&db, "did:plc:ann", "other").await.unwrap(), ["atproto"]);
+
+        let mut tx = db.begin().await.unwrap();
+        remove(&mut tx, "did:plc:ann", None).await.unwrap();
+        tx.commit().await.unwrap();
+        assert!(of(&db, "did:plc:ann", "other").await.unwrap().is_empty());
+        assert_eq!(of(&db, "did:plc:bob", "app").await.unwrap(), ["atproto"]);
+    }
+}

@@ -1,0 +1,209 @@
+//! Table `oauth_grants`.
+
+use sqlx::Row as _;
+use sqlx::any::AnyRow;
+
+use crate::base::Timestamp;
+use crate::db::{Db, Error, Result, Tx};
+use crate::oauth::grant::Grant;
+
+const COLUMNS: &str = "id, did, client_id, scope, dpop_key, client_auth, device, refreshable, generation, \
+    rotated_at, rotated_before_at, idle_until, expires_at, created_at, ended_at";
+
+pub(in crate::oauth) async fn insert(tx: &mut Tx, grant: &Grant) -> Result<()> {
+    sqlx::query(
+        "INSERT INTO oauth_grants (id, did, client_id, scope, dpop_key, client_auth, device, refreshable, generation,
+            rotated_at, rotated_before_at, idle_until, expires_at, created_at)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)",
+    )
+    .bind(&grant.id)
+    .bind(&grant.did)
+    .bind(&grant.client_id)
+    .bind(&grant.scope)
+    .bind(&grant.dpop_key)
+    .bind(grant.client_auth.to_json())
+    .bind(&grant.device)
+    .bind(if grant.refreshable { "yes" } else { "no" })
+    .bind(grant.generation)
+    .bind(grant.rotated_at.as_millis())
+    .bind(grant.rotated_before_at.as_millis())
+    .bind(grant.idle_until.as_millis())
+    .bind(grant.expires_at.as_millis())
+    .bind(grant.created_at.as_millis())
+    .execute(&mut **tx)
+    .await?;
+    Ok(())
+}
+
+/// A grant, ended or not.
+pub(in crate::oauth) async fn find(db: &Db, id: &str) -> Result<Option<Grant>> {
+    let row = sqlx::query(sqlx::AssertSqlSafe(format!("SELECT {COLUMNS} FROM oauth_grants WHERE id = $1")))
+        .bind(id)
+        .fetch_optional(db.reader())
+        .await?;
+    row.map(|row| read(&row)).transpose()
+}
+
+/// The same within a transaction, which holds the row until its end.
+pub(in crate::oauth) async fn hold(tx: &mut Tx, id: &str) -> Result<Option<Grant>> {
+    let row = sqlx::query(sqlx::AssertSqlSafe(format!(
+        "UPDATE oauth_grants SET generation = generation WHERE id = $1 RETURNING {COLUMNS}"
+    )))
+    .bind(id)
+    .fetch_optional(&mut **tx)
+    .await?;
+    row.map(|row| read(&row)).transpose()
+}
+
+/// The newest first. Of an account, of a client, or of both; ended ones are left out.
+pub(in crate::oauth) async fn list(
+    db: &Db,
+    did: Option<&str>,
+    client_id: Option<&str>,
+    now: Timestamp,
+    limit: i64,
+) -> Result<Vec<Grant>> {
+    let rows = sqlx::query(sqlx::AssertSqlSafe(format!(
+        "SELECT {COLUMNS} FROM oauth_grants
+         WHERE ended_at IS NULL AND idle_until > $1 AND (did = $2 OR $2 IS NULL) AND (client_id = $3 OR $3 IS NULL)
+         ORDER BY created_at DESC, id LIMIT $4"
+    )))
+    .bind(now.as_millis())
+    .bind(did)
+    .bind(client_id)
+    .bind(limit)
+    .fetch_all(db.reader())
+    .await?;
+    rows.iter().map(read).collect()
+}
+
+/// Writes what a rotation changed of a held grant.
+pub(in crate::oauth) async fn rotate(tx: &mut Tx, grant: &Grant) -> Result<()> {
+    sqlx::query(
+        "UPDATE oauth_grants SET generation = $2, rotated_at = $3, rotated_before_at = $4, idle_until = $5,
+            expires_at = $6, client_auth = $7 WHERE id = $1",
+    )
+    .bind(&grant.id)
+    .bind(grant.generation)
+    .bind(grant.rotated_at.as_millis())
+    .bind(grant.rotated_before_at.as_millis())
+    .bind(grant.idle_until.as_millis())
+    .bind(grant.expires_at.as_millis())
+    .bind(grant.client_auth.to_json())
+    .execute(&mut **tx)
+    .await?;
+    Ok(())
+}
+
+/// `false`: it had ended, or never was.
+pub(in crate::oauth) async fn end(tx: &mut Tx, id: &str, now: Timestamp) -> Result<bool> {
+    let done = sqlx::query("UPDATE oauth_grants SET ended_at = $2 WHERE id = $1 AND ended_at IS NULL")
+        .bind(id)
+        .bind(now.as_millis())
+        .execute(&mut **tx)
+        .await?;
+    Ok(done.rows_affected() == 1)
+}
+
+/// Ends an account's grants, or a client's; answers their ids.
+pub(in crate::oauth) async fn end_all(
+    tx: &mut Tx,
+    did: Option<&str>,
+    client_id: Option<&str>,
+    now: Timestamp,
+) -> Result<Vec<String>> {
+    let rows = sqlx::query(
+        "UPDATE oauth_grants SET ended_at = $1
+         WHERE ended_at IS NULL AND (did = $2 OR $2 IS NULL) AND (client_id = $3 OR $3 IS NULL) RETURNING id",
+    )
+    .bind(now.as_millis())
+    .bind(did)
+    .bind(client_id)
+    .fetch_all(&mut **tx)
+    .await?;
+    rows.iter().map(|row| Ok(row.try_get("id")?)).collect()
+}
+
+/// Removes what ended or ran out before `before`.
+pub(in crate::oauth) async fn sweep(tx: &mut Tx, before: Timestamp) -> Result<u64> {
+    let done = sqlx::query("DELETE FROM oauth_grants WHERE ended_at < $1 OR idle_until < $1")
+        .bind(before.as_millis())
+        .execute(&mut **tx)
+        .await?;
+    Ok(done.rows_affected())
+}
+
+fn read(row: &AnyRow) -> Result<Grant> {
+    let id: String = row.try_get("id")?;
+    let client_auth = serde_json::from_str(row.try_get("client_auth")?)
+        .map_err(|_| Error::corrupt("oauth_grants", "client_auth", &id))?;
+    let at = |column: &str| Ok::<_, sqlx::Error>(Timestamp::from_millis(row.try_get(column)?));
+    Ok(Grant {
+        did: row.try_get("did")?,
+        client_id: row.try_get("client_id")?,
+        scope: row.try_get("scope")?,
+        dpop_key: row.try_get("dpop_key")?,
+        client_auth,
+        device: row.try_get("device")?,
+        refreshable: row.try_get::<String, _>("refreshable")? == "yes",
+        generation: row.try_get("generation")?,
+        rotated_at: at("rotated_at")?,
+        rotated_before_at: at("rotated_before_at")?,
+        idle_until: at("idle_until")?,
+        expires_at: at("expires_at")?,
+        created_at: at("created_at")?,
+        ended_at: row.try_get::<Option<i64>, _>("ended_at")?.map(Timestamp::from_millis),
+        id,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::db::on_each_database;
+    use crate::oauth::testing::grant;
+
+    on_each_database!(a_grant_is_read_as_it_was_written, grants_end_one_by_one_or_together);
+
+    const NOW: Timestamp = Timestamp::from_millis(1_000);
+
+    async fn a_grant_is_read_as_it_was_written(db: Db) {
+        let mut tx = db.begin().await.unwrap();
+        insert(&mut tx, &grant()).await.unwrap();
+        assert_eq!(hold(&mut tx, &grant().id).await.unwrap(), Some(grant()));
+        let rotated = Grant { generation: 7, rotated_at: NOW, idle_until: NOW, ..grant() };
+        rotate(&mut tx, &rotated).await.unwrap();
+        tx.commit().await.unwrap();
+        assert_eq!(find(&db, &grant().id).await.unwrap(), Some(rotated));
+        assert_eq!(find(&db, "other").await.unwrap(), None);
+    }
+
+    async fn grants_end_one_by_one_or_together(db: Db) {
+        let mut tx = db.begin().await.unwrap();
+        for (id, did, client) in
+            [("1", "ann", "app"), ("2", "ann", "other"), ("3", "bob", "app"), ("4", "ann", "app")]
+        {
+            let grant = Grant { id: id.into(), did: did.into(), client_id: client.into(), ..grant() };
+            insert(&mut tx, &grant).await.unwrap();
+        }
+        assert!(end(&mut tx, "4", NOW).await.unwrap());
+        assert!(!end(&mut tx, "4", NOW).await.unwrap());
+        tx.commit().await.unwrap();
+        let ids = async |did, client| {
+            let mut ids: Vec<_> =
+                list(&db, did, client, NOW, 9).await.unwrap().into_iter().map(|grant| grant.id).collect();
+            ids.sort();
+            ids
+        };
+        assert_eq!(ids(Some("ann"), None).await, ["1", "2"]);
+        assert_eq!(ids(None, Some("app")).await, ["1", "3"]);
+        assert_eq!(ids(None, None).await, ["1", "2", "3"]);
+        let mut tx = db.begin().await.unwrap();
+        let mut ended = end_all(&mut tx, Some("ann"), None, NOW).await.unwrap();
+        ended.sort();
+        assert_eq!(ended, ["1", "2"]);
+        assert_eq!(end_all(&mut tx, None, Some("app"), NOW).await.unwrap(), ["3"]);
+        assert_eq!(sweep(&mut tx, NOW).await.unwrap(), 0);
+        assert_eq!(sweep(&mut tx, Timestamp::from_millis(1_001)).await.unwrap(), 4);
+    }
+}

@@ -1,0 +1,116 @@
+//! Table `oauth_requests`.
+
+use sqlx::Row as _;
+
+use crate::base::Timestamp;
+use crate::db::{Error, Result, Tx};
+use crate::oauth::pushed::Pushed;
+
+/// A request as it is stored.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::oauth) struct Stored {
+    pub(in crate::oauth) id: String,
+    pub(in crate::oauth) client_id: String,
+    pub(in crate::oauth) pushed: Pushed,
+    pub(in crate::oauth) device: Option<String>,
+    pub(in crate::oauth) decided: bool,
+}
+
+pub(in crate::oauth) async fn insert(
+    tx: &mut Tx,
+    id: &str,
+    client_id: &str,
+    pushed: &Pushed,
+    expires_at: Timestamp,
+) -> Result<()> {
+    sqlx::query("INSERT INTO oauth_requests (id, client_id, pushed, expires_at) VALUES ($1, $2, $3, $4)")
+        .bind(id)
+        .bind(client_id)
+        .bind(pushed.to_json())
+        .bind(expires_at.as_millis())
+        .execute(&mut **tx)
+        .await?;
+    Ok(())
+}
+
+/// A request that has not expired, decided or not. The row is held until the transaction ends.
+pub(in crate::oauth) async fn hold(tx: &mut Tx, id: &str, now: Timestamp) -> Result<Option<Stored>> {
+    let row = sqlx::query(
+        "UPDATE oauth_requests SET expires_at = expires_at WHERE id = $1 AND expires_at > $2
+         RETURNING client_id, pushed, device, decided_at",
+    )
+    .bind(id)
+    .bind(now.as_millis())
+    .fetch_optional(&mut **tx)
+    .await?;
+    let Some(row) = row else { return Ok(None) };
+    let pushed = serde_json::from_str(row.try_get("pushed")?)
+        .map_err(|_| Error::corrupt("oauth_requests", "pushed", id))?;
+    Ok(Some(Stored {
+        id: id.to_owned(),
+        client_id: row.try_get("client_id")?,
+        pushed,
+        device: row.try_get("device")?,
+        decided: row.try_get::<Option<i64>, _>("decided_at")?.is_some(),
+    }))
+}
+
+/// Makes a held request this browser's, for so much longer.
+pub(in crate::oauth) async fn visit(tx: &mut Tx, id: &str, device: &str, until: Timestamp) -> Result<()> {
+    sqlx::query("UPDATE oauth_requests SET device = $2, expires_at = $3 WHERE id = $1")
+        .bind(id)
+        .bind(device)
+        .bind(until.as_millis())
+        .execute(&mut **tx)
+        .await?;
+    Ok(())
+}
+
+/// A held request is over. It stays until it expires, so that a second decision is refused by name.
+pub(in crate::oauth) async fn decide(tx: &mut Tx, id: &str, now: Timestamp) -> Result<bool> {
+    let done = sqlx::query("UPDATE oauth_requests SET decided_at = $2 WHERE id = $1 AND decided_at IS NULL")
+        .bind(id)
+        .bind(now.as_millis())
+        .execute(&mut **tx)
+        .await?;
+    Ok(done.rows_affected() == 1)
+}
+
+pub(in crate::oauth) async fn remove(tx: &mut Tx, id: &str) -> Result<()> {
+    sqlx::query("DELETE FROM oauth_requests WHERE id = $1").bind(id).execute(&mut **tx).await?;
+    Ok(())
+}
+
+pub(in crate::oauth) async fn sweep(tx: &mut Tx, now: Timestamp) -> Result<u64> {
+    let done = sqlx::query("DELETE FROM oauth_requests WHERE expires_at <= $1")
+        .bind(now.as_millis())
+        .execute(&mut **tx)
+        .await?;
+    Ok(done.rows_affected())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::db::{Db, on_each_database};
+    use crate::oauth::testing::pushed;
+
+    on_each_database!(a_request_is_visited_decided_once_and_swept);
+
+    async fn a_request_is_visited_decided_once_and_swept(db: Db) {
+        let at = Timestamp::from_millis;
+        let mut tx = db.begin().await.unwrap();
+        insert(&mut tx, "req-1", "https://app.example.com/c.json", &pushed(), at(100)).await.unwrap();
+        assert_eq!(hold(&mut tx, "req-1", at(100)).await.unwrap(), None);
+        assert_eq!(hold(&mut tx, "req-2", at(1)).await.unwrap(), None);
+        let stored = hold(&mut tx, "req-1", at(99)).await.unwrap().unwrap();
+        assert_eq!((stored.device, stored.decided, stored.pushed), (None, false, pushed()));
+        visit(&mut tx, "req-1", "dev-1", at(200)).await.unwrap();
+        assert!(decide(&mut tx, "req-1", at(150)).await.unwrap());
+        assert!(!decide(&mut tx, "req-1", at(150)).await.unwrap());
+        let stored = hold(&mut tx, "req-1", at(199)).await.unwrap().unwrap();
+        assert_eq!((stored.device.as_deref(), stored.decided), (Some("dev-1"), true));
+        assert_eq!(sweep(&mut tx, at(199)).await.unwrap(), 0);
+        assert_eq!(sweep(&mut tx, at(200)).await.unwrap(), 1);
+    }
+}

@@ -1,0 +1,63 @@
+//! Table `oauth_scopes`.
+
+use std::time::Duration;
+
+use sqlx::Row as _;
+
+use crate::base::Timestamp;
+use crate::db::{Db, Result, Tx};
+
+/// Keeps a scope under its content's name. What is there is the same.
+pub(in crate::oauth) async fn keep(tx: &mut Tx, id: &str, scope: &str, now: Timestamp) -> Result<()> {
+    sqlx::query(
+        "INSERT INTO oauth_scopes (id, scope, used_at) VALUES ($1, $2, $3)
+         ON CONFLICT (id) DO UPDATE SET used_at = excluded.used_at WHERE oauth_scopes.used_at < $4",
+    )
+    .bind(id)
+    .bind(scope)
+    .bind(now.as_millis())
+    .bind(now.minus(TOUCH_EVERY).as_millis())
+    .execute(&mut **tx)
+    .await?;
+    Ok(())
+}
+
+pub(in crate::oauth) async fn find(db: &Db, id: &str) -> Result<Option<String>> {
+    let row = sqlx::query("SELECT scope FROM oauth_scopes WHERE id = $1")
+        .bind(id)
+        .fetch_optional(db.reader())
+        .await?;
+    Ok(row.map(|row| row.try_get("scope")).transpose()?)
+}
+
+pub(in crate::oauth) async fn sweep(tx: &mut Tx, before: Timestamp) -> Result<u64> {
+    let done = sqlx::query("DELETE FROM oauth_scopes WHERE used_at < $1")
+        .bind(before.as_millis())
+        .execute(&mut **tx)
+        .await?;
+    Ok(done.rows_affected())
+}
+
+/// Each token minted with a reference would write otherwise.
+const TOUCH_EVERY: Duration = Duration::from_hours(1);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::db::on_each_database;
+
+    on_each_database!(a_scope_is_kept_while_it_is_used);
+
+    async fn a_scope_is_kept_while_it_is_used(db: Db) {
+        let start = Timestamp::from_millis(1_000_000_000);
+        let later = start.plus(TOUCH_EVERY * 2);
+        let mut tx = db.begin().await.unwrap();
+        keep(&mut tx, "a", "atproto repo:*", start).await.unwrap();
+        keep(&mut tx, "b", "atproto", start).await.unwrap();
+        keep(&mut tx, "a", "atproto repo:*", later).await.unwrap();
+        assert_eq!(sweep(&mut tx, later).await.unwrap(), 1);
+        tx.commit().await.unwrap();
+        assert_eq!(find(&db, "a").await.unwrap().as_deref(), Some("atproto repo:*"));
+        assert_eq!(find(&db, "b").await.unwrap(), None);
+    }
+}

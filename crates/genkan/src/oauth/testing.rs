@@ -1,0 +1,64 @@
+//! Things that several tests of this room begin with.
+
+use genkan_protocol::crypto::K256PrivateKey;
+
+use super::ResponseMode;
+use super::grant::Grant;
+use super::pushed::{ClientAuth, Pushed};
+use crate::accounts::{Account, State};
+use crate::base::{Secret, Timestamp};
+
+pub(super) fn pushed() -> Pushed {
+    Pushed {
+        redirect_uri: "https://app.example.com/back".to_owned(),
+        scope: "atproto transition:generic".to_owned(),
+        state: "the state".to_owned(),
+        code_challenge: "E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM".to_owned(),
+        response_mode: ResponseMode::Query,
+        prompt: None,
+        login_hint: None,
+        ui_locales: Vec::new(),
+        dpop_key: "thumbprint".to_owned(),
+        client_auth: ClientAuth::None,
+        pushed_at: 0,
+    }
+}
+
+pub(super) fn grant() -> Grant {
+    Grant {
+        id: "0123456789abcdef01234567".to_owned(),
+        did: "did:plc:ann".to_owned(),
+        client_id: "https://app.example.com/c.json".to_owned(),
+        scope: "atproto".to_owned(),
+        dpop_key: "thumbprint".to_owned(),
+        client_auth: ClientAuth::None,
+        device: "dev-1".to_owned(),
+        refreshable: true,
+        generation: 0,
+        rotated_at: Timestamp::from_millis(10),
+        rotated_before_at: Timestamp::from_millis(10),
+        idle_until: Timestamp::from_millis(2_000_000),
+        expires_at: Timestamp::from_millis(3_000_000),
+        created_at: Timestamp::from_millis(10),
+        ended_at: None,
+    }
+}
+
+pub(super) fn account() -> Account {
+    let key = K256PrivateKey::from_bytes(&[7; 32]).unwrap();
+    Account {
+        did: "did:plc:aaaaaaaaaaaaaaaaaaaaaaaa".parse().unwrap(),
+        handle: "ann.example.com".parse().unwrap(),
+        email: None,
+        email_confirmed_at: None,
+        password_hash: Secret::new(String::new()),
+        host: "oak".into(),
+        host_key: key.public(),
+        state: State::Open,
+        deactivated_at: None,
+        delete_after: None,
+        taken_down_at: None,
+        takedown_ref: None,
+        created_at: Timestamp::from_millis(0),
+    }
+}

@@ -1,0 +1,145 @@
+//! What the pages are told of an authorization request, and what they tell.
+
+use genkan_protocol::syntax::Did;
+use serde::{Deserialize, Serialize};
+
+use super::sql::requests::Stored;
+use crate::accounts::Account;
+use crate::base::Secret;
+
+/// A request that a browser has opened. It is that browser's from now on.
+#[derive(Clone, Debug)]
+pub(crate) struct Opened {
+    /// The `req-…` of the request URI.
+    pub(crate) id: String,
+    pub(crate) client: ClientView,
+    pub(crate) prompt: Option<Prompt>,
+    /// The only account that may complete this request, as the client typed it: a handle or a DID in lower case.
+    pub(crate) login_hint: Option<String>,
+    /// As the client listed them, best first.
+    pub(crate) ui_locales: Vec<String>,
+    /// Where the form's answer will lead: an origin, or a private scheme with its colon. For `form-action`.
+    pub(crate) form_action: String,
+    /// The proof that it was opened here, and all that was asked for.
+    pub(super) request: Stored,
+    pub(super) device: String,
+}
+
+/// How the client asked for the person to be met.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Prompt {
+    None,
+    Login,
+    Consent,
+    SelectAccount,
+    Create,
+}
+
+/// A client, as far as it may be shown. What anybody could write of itself is there for trusted clients only.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct ClientView {
+    pub(crate) id: String,
+    /// The host of the client id: what people should look at.
+    pub(crate) host: String,
+    /// The operator vouches for it.
+    pub(crate) trusted: bool,
+    /// An app under development on the person's own machine (`http://localhost`).
+    pub(crate) development: bool,
+    /// `None` unless trusted.
+    pub(crate) name: Option<String>,
+    /// `None` unless trusted.
+    pub(crate) logo: Option<String>,
+    /// `None` unless trusted.
+    pub(crate) home: Option<String>,
+    pub(crate) terms: Option<String>,
+    pub(crate) policy: Option<String>,
+}
+
+/// What to do with an opened request.
+#[derive(Clone, Debug)]
+pub(crate) enum Outcome {
+    Show(Page),
+    /// It is decided without a page.
+    Redirect(Redirect),
+}
+
+/// The page that a request is at.
+#[derive(Clone, Debug)]
+pub(crate) enum Page {
+    /// Nobody is signed in that could complete it, or the password is wanted again.
+    SignIn,
+    /// The app asked for a new account; the page leads to sign-in too.
+    SignUp,
+    /// One of these, or another. Never empty.
+    Choose(Vec<Choice>),
+    Consent(Did),
+    /// The account is deactivated; its owner may activate it, then comes consent.
+    Reactivate(Did),
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Choice {
+    pub(crate) account: Account,
+    /// The sign-in is too old, or the app wants it again.
+    pub(crate) needs_password: bool,
+}
+
+/// What consent is asked for.
+#[derive(Clone, Debug)]
+pub(crate) struct ConsentView {
+    pub(crate) client: ClientView,
+    pub(crate) account: Account,
+    /// In the order to show; `atproto` first.
+    pub(crate) permissions: Vec<Permission>,
+}
+
+/// One scope value that the app asks for.
+#[derive(Clone, Debug)]
+pub(crate) struct Permission {
+    /// The scope value itself: what a form sends back to [`approve`](super::OAuth::approve).
+    pub(crate) value: String,
+    /// This account has not granted it to this client before.
+    pub(crate) new: bool,
+    /// May be left out of the approval. Only `atproto` may not.
+    pub(crate) optional: bool,
+    /// What a permission set (`include:`) stands for.
+    pub(crate) set: Option<SetView>,
+}
+
+/// A permission set in its author's words.
+#[derive(Clone, Debug)]
+pub(crate) struct SetView {
+    pub(crate) nsid: String,
+    /// By language; the empty one is the author's default.
+    pub(crate) titles: Vec<(String, String)>,
+    pub(crate) details: Vec<(String, String)>,
+    /// The scope values that a token gets in place of it.
+    pub(crate) expanded: Vec<String>,
+}
+
+/// The way back to the client, rendered by the pages.
+#[derive(Clone)]
+pub(crate) struct Redirect {
+    /// As registered; existing query parameters stay.
+    pub(crate) uri: String,
+    pub(crate) mode: ResponseMode,
+    /// In the order to be sent: `iss`, `state`, then `code` or `error` and `error_description`.
+    pub(crate) parameters: Vec<(&'static str, Secret<String>)>,
+}
+
+/// How the parameters travel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum ResponseMode {
+    Query,
+    Fragment,
+    /// A page with a form that submits itself.
+    FormPost,
+}
+
+impl std::fmt::Debug for Redirect {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Redirect").field("uri", &self.uri).field("mode", &self.mode).finish_non_exhaustive()
+    }
+}
