@@ -49,7 +49,6 @@ pub(crate) struct Services {
     pub(crate) sessions: Sessions,
     pub(crate) access: Access,
     pub(crate) sign_ins: SignIns,
-    #[expect(dead_code, reason = "its doors are still being built")]
     pub(crate) oauth: OAuth,
     pub(crate) sign_ups: SignUps,
     pub(crate) renames: Renames,
@@ -83,7 +82,8 @@ impl App {
         let fleet = Fleet::open(db.clone(), clock.clone(), ring.clone(), feed.clone()).await?;
         let trusted = Trusted::new(config.network.extra_ca_file.as_deref())?;
         let hosts = HostClient::new(trusted.clone(), HOST_CALL);
-        let identity = identity(&config, &clock, trusted.clone())?;
+        let (dns, guarded) = strangers(&config)?;
+        let identity = identity(&config, &clock, trusted.clone(), &dns, &guarded);
 
         let accounts = Accounts::new(db.clone(), clock.clone(), feed.clone());
         let passwords = Passwords::new(config.sessions.password_workers, config.sessions.password_queue);
@@ -111,7 +111,21 @@ impl App {
             fleet.clone(),
             config.sessions.token_cache_entries,
         );
-        let oauth = OAuth::new(db.clone(), clock.clone(), &ring, oauth_settings(&config));
+        let oauth = OAuth::new(
+            oauth::Neighbours {
+                db: db.clone(),
+                clock: clock.clone(),
+                feed: feed.clone(),
+                accounts: accounts.clone(),
+                sign_ins: sign_ins.clone(),
+                ring: ring.clone(),
+                fleet: fleet.clone(),
+                dns,
+                guarded,
+                documents: identity.documents.clone(),
+            },
+            oauth_settings(&config),
+        );
         let rules = rules(&config)?;
         let renames = Renames::new(renames::Neighbours {
             db: db.clone(),
@@ -143,6 +157,8 @@ impl App {
             clock: clock.clone(),
             accounts: accounts.clone(),
             sessions: sessions.clone(),
+            oauth: oauth.clone(),
+            sign_ins: sign_ins.clone(),
             fleet: fleet.clone(),
             hosts: hosts.clone(),
         };
@@ -190,17 +206,22 @@ async fn open_ring(config: &Config, db: &Db, clock: &Clock) -> Result<Ring, Buil
     Ok(Ring::open(db, clock, Sealer::new(&sealing_key), config.keys.plc_rotation_key.as_ref()).await?)
 }
 
-fn identity(config: &Config, clock: &Clock, trusted: Trusted) -> Result<Identity, BuildError> {
+/// What strangers' names are looked up and dialled with.
+fn strangers(config: &Config) -> Result<(Dns, Guarded), BuildError> {
     let dns = Dns::new(&config.network.dns_servers)?;
     let tls = client_config(config.network.extra_ca_file.as_deref())?;
     let guarded = Guarded::new(dns.clone(), tls, config.network.private_origins.clone());
+    Ok((dns, guarded))
+}
+
+fn identity(config: &Config, clock: &Clock, trusted: Trusted, dns: &Dns, guarded: &Guarded) -> Identity {
     let within = config.limits.resolve_timeout;
     let directory = Directory::new(trusted, config.directory.url.clone(), config.directory.timeout);
-    Ok(Identity {
+    Identity {
         documents: Documents::new(directory.clone(), guarded.clone(), clock.clone(), within),
-        handles: Handles::new(dns, guarded, clock.clone(), within),
+        handles: Handles::new(dns.clone(), guarded.clone(), clock.clone(), within),
         directory,
-    })
+    }
 }
 
 fn oauth_settings(config: &Config) -> oauth::Settings {
@@ -209,6 +230,8 @@ fn oauth_settings(config: &Config) -> oauth::Settings {
         access_lifetime: config.oauth.access_lifetime,
         refresh_grace: config.oauth.refresh_grace,
         loopback_clients: config.oauth.loopback_clients,
+        private_origins: config.network.private_origins.clone(),
+        dpop_secret: config.oauth.dpop_secret.clone(),
     }
 }
 

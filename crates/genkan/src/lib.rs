@@ -12,7 +12,6 @@ pub(crate) mod http;
 
 // stories
 pub(crate) mod forward;
-#[expect(dead_code, reason = "its doors are still being built")]
 pub(crate) mod oauth;
 pub(crate) mod renames;
 pub mod routing;

@@ -22,7 +22,7 @@ use crate::db::{self, Db};
 use crate::edge::{self, By, Edge, Tally};
 use crate::fleet::Fleet;
 use crate::fleet::front::{Front, FrontSettings, Prober};
-use crate::http::{Doors, Readiness, Trusted, ops_router, own_routes, well_known, with_layers, xrpc};
+use crate::http::{Doors, Readiness, Trusted, oauth, ops_router, own_routes, well_known, with_layers, xrpc};
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::metrics::{CONNECTIONS, CONNECTIONS_REFUSED, HOST_HEALTHY, REQUESTS};
 use crate::{accounts, chores};
@@ -172,7 +172,10 @@ fn router(app: &App, trusted: Trusted) -> axum::Router {
         metrics: app.metrics.clone(),
         trusted,
     };
-    with_layers(own_routes(&doors).merge(xrpc::routes(app)).merge(well_known::routes(app)), &doors)
+    with_layers(
+        own_routes(&doors).merge(xrpc::routes(app)).merge(well_known::routes(app)).merge(oauth::routes(app)),
+        &doors,
+    )
 }
 
 /// The directory front, which takes operations for DIDs that Genkan knows.

@@ -8,7 +8,7 @@ use std::time::Duration;
 use crate::app::App;
 use crate::db::feed;
 use crate::fleet::{self, ProbeSettings};
-use crate::{accounts, sessions, signin, standing};
+use crate::{accounts, oauth, sessions, signin, standing};
 
 /// Starts every chore. They end with the runtime.
 pub(crate) fn start(app: &App) {
@@ -45,6 +45,7 @@ pub(crate) fn start(app: &App) {
             let now = app.clock.now();
             let gone = sessions::sweep(&app.db, now).await? + feed::sweep(&app.db, now).await?;
             let gone = gone + signin::sweep(&app.db, now).await?;
+            let gone = gone + oauth::sweep(&app.db, now).await?;
             Ok(gone + app.limits.sweep(&app.db, now).await?)
         }
     });

@@ -5,9 +5,11 @@
 //! configuration or the command line is wrong.
 
 mod account;
+mod client;
 mod config;
 mod context;
 mod docs;
+mod grant;
 mod host;
 mod invite;
 mod key;
@@ -49,6 +51,12 @@ enum Command {
     /// Make, list and disable invite codes.
     #[command(subcommand)]
     Invite(invite::Command),
+    /// Look at apps, vouch for them, or block them.
+    #[command(subcommand)]
+    Client(client::Command),
+    /// Look at what accounts have allowed apps, and end it.
+    #[command(subcommand)]
+    Grant(grant::Command),
     /// Show the public halves of the keys.
     #[command(subcommand)]
     Key(key::Command),
@@ -75,6 +83,8 @@ pub fn run() -> ExitCode {
         Command::Host(command) => host::run(command, &context),
         Command::Account(command) => account::run(command, &context),
         Command::Invite(command) => invite::run(command, &context),
+        Command::Client(command) => client::run(command, &context),
+        Command::Grant(command) => grant::run(command, &context),
         Command::Key(command) => key::run(&command, &context),
         Command::Config(command) => config::run(&command, &context),
         Command::Docs(command) => docs::run(command, &context),

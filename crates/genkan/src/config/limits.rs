@@ -23,6 +23,12 @@ section! {
         update_handle: Rate { env: "GENKAN_RATE_UPDATE_HANDLE", default: "10/5m" },
         /// The same in the long run.
         update_handle_daily: Rate { env: "GENKAN_RATE_UPDATE_HANDLE_DAILY", default: "50/1d" },
+        /// Authorization requests that apps push from one address, per Genkan.
+        oauth_par: Rate { env: "GENKAN_RATE_OAUTH_PAR", default: "300/5m" },
+        /// Token requests from one address, per Genkan. Apps with a server refresh for all their users from one.
+        oauth_token: Rate { env: "GENKAN_RATE_OAUTH_TOKEN", default: "3000/5m" },
+        /// Revocations from one address, per Genkan.
+        oauth_revoke: Rate { env: "GENKAN_RATE_OAUTH_REVOKE", default: "300/5m" },
         /// The largest JSON body of a method that Genkan answers itself.
         own_body: Size { env: "GENKAN_OWN_BODY_LIMIT", default: "150kB" },
         /// The most that a compressed body of such a method may grow to.

@@ -8,7 +8,7 @@ use http::StatusCode;
 use super::error::{XrpcError, bad_request, unauthorized};
 use crate::fleet::HostError;
 use crate::identity::PolicyError;
-use crate::{accounts, sessions, signup, standing};
+use crate::{accounts, oauth, sessions, signin, signup, standing};
 
 impl From<sqlx::Error> for XrpcError {
     fn from(cause: sqlx::Error) -> Self {
@@ -117,7 +117,11 @@ impl From<standing::Error> for XrpcError {
             E::NoHome(_) => Self::internal(error),
             E::Host(cause) => cause.into(),
             E::Session(cause) => cause.into(),
-            E::Storage(cause) => cause.into(),
+            E::Storage(cause)
+            | E::Grant(oauth::Error::Storage(cause))
+            | E::SignIn(signin::Error::Storage(cause)) => cause.into(),
+            // Ending what there is asks nobody for leave.
+            E::Grant(_) | E::SignIn(_) => Self::internal(error),
         }
     }
 }

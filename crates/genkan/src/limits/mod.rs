@@ -60,6 +60,24 @@ impl Limit {
     }
 }
 
+/// What is counted by client address in this process's memory, besides every request of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Door {
+    OAuthPush,
+    OAuthToken,
+    OAuthRevoke,
+}
+
+impl Door {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::OAuthPush => "oauthPar",
+            Self::OAuthToken => "oauthToken",
+            Self::OAuthRevoke => "oauthRevoke",
+        }
+    }
+}
+
 /// What one count came to. `None` where limits are switched off.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Verdict {
@@ -143,6 +161,24 @@ impl RateLimits {
             inner.refused_hosts.increment();
         }
         Some(of_client.tighter(of_host))
+    }
+
+    /// Counts one call at a door. `None` where limits are switched off.
+    pub(crate) fn call(&self, door: Door, client: IpAddr, now: Timestamp) -> Option<Verdict> {
+        let inner = &*self.inner;
+        if !inner.enabled {
+            return None;
+        }
+        let rate = match door {
+            Door::OAuthPush => inner.rates.oauth_par,
+            Door::OAuthToken => inner.rates.oauth_token,
+            Door::OAuthRevoke => inner.rates.oauth_revoke,
+        };
+        let verdict = inner.memory.count(&(door, Place::of(client)), rate, now);
+        if !verdict.allowed {
+            inner.metrics.counter(&RATE_LIMITED, &[door.name()]).increment();
+        }
+        Some(verdict)
     }
 
     /// Counts one attempt for all replicas. Call it before the work; `key` says whose attempt it is.
@@ -274,6 +310,16 @@ mod tests {
             |client: u8| limits.request(IpAddr::from([192, 0, 2, client]), Some("one"), NOW).unwrap().allowed;
         assert_eq!([ask(1), ask(2), ask(3)], [true, true, false]);
         assert!(limits.request(ip("192.0.2.3"), Some("two"), NOW).unwrap().allowed);
+    }
+
+    #[test]
+    fn each_door_counts_for_itself() {
+        let limits = limits(&[("GENKAN_RATE_OAUTH_PAR", "2/5m"), ("GENKAN_RATE_OAUTH_REVOKE", "1/5m")]);
+        let ask = |door| limits.call(door, ip("192.0.2.1"), NOW).unwrap().allowed;
+        assert_eq!([ask(Door::OAuthPush), ask(Door::OAuthPush), ask(Door::OAuthPush)], [true, true, false]);
+        assert_eq!([ask(Door::OAuthRevoke), ask(Door::OAuthRevoke)], [true, false]);
+        assert!(ask(Door::OAuthToken));
+        assert!(limits.call(Door::OAuthPush, ip("192.0.2.2"), NOW).unwrap().allowed);
     }
 
     #[test]

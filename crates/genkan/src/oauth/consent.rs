@@ -2,8 +2,11 @@
 
 use std::collections::HashSet;
 
+use genkan_protocol::oauth::error::OAuthErrorCode as Code;
+use genkan_protocol::oauth::request::Prompt;
+
 use super::sql::consents;
-use super::{Choice, Code, ConsentView, OAuth, Opened, Page, Permission, Problem, Prompt};
+use super::{Choice, ConsentView, OAuth, Opened, Page, Permission, Problem};
 use crate::accounts::{Account, Standing};
 use crate::base::Timestamp;
 use crate::signin::SignedIn;
@@ -70,11 +73,14 @@ impl OAuth {
         let known = self.granted_before(opened, account).await?;
         let mut permissions = Vec::new();
         for value in opened.request.pushed.scopes() {
+            // Only known ones were kept when the request was pushed.
+            let Ok(scope) = value.parse() else { continue };
             permissions.push(Permission {
+                scope,
                 value: value.to_owned(),
                 new: !known.contains(value),
                 optional: value != "atproto",
-                set: None,
+                set: self.sets.view(value).await?,
             });
         }
         permissions.sort_by_key(|permission| permission.value != "atproto");

@@ -2,14 +2,16 @@
 
 use std::borrow::Cow;
 
+use genkan_protocol::oauth::error::{OAuthError, OAuthErrorCode as Code};
+
 use super::Redirect;
 
 /// Why a client's request is refused, or could not be answered.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
     /// The client's fault, in the words of the specifications.
-    #[error("{0:?}: {1}")]
-    Refused(Code, Cow<'static, str>),
+    #[error(transparent)]
+    Refused(#[from] OAuthError),
     /// The account's home is not in the fleet, or has no key.
     #[error("the account's host {0} is not known")]
     NoHome(String),
@@ -18,53 +20,13 @@ pub(crate) enum Error {
     Storage(#[from] crate::db::Error),
 }
 
-/// The error codes of RFC 6749, 7009, 9126, 9449 and the client metadata draft.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Code {
-    AccessDenied,
-    AccountSelectionRequired,
-    ConsentRequired,
-    InvalidClient,
-    InvalidClientId,
-    InvalidClientMetadata,
-    InvalidDpopProof,
-    InvalidGrant,
-    InvalidRedirectUri,
-    InvalidRequest,
-    InvalidScope,
-    InvalidToken,
-    LoginRequired,
-    UnsupportedGrantType,
-    UnsupportedResponseType,
-    UseDpopNonce,
-}
-
-impl Code {
-    pub(crate) const fn as_str(self) -> &'static str {
-        match self {
-            Self::AccessDenied => "access_denied",
-            Self::AccountSelectionRequired => "account_selection_required",
-            Self::ConsentRequired => "consent_required",
-            Self::InvalidClient => "invalid_client",
-            Self::InvalidClientId => "invalid_client_id",
-            Self::InvalidClientMetadata => "invalid_client_metadata",
-            Self::InvalidDpopProof => "invalid_dpop_proof",
-            Self::InvalidGrant => "invalid_grant",
-            Self::InvalidRedirectUri => "invalid_redirect_uri",
-            Self::InvalidRequest => "invalid_request",
-            Self::InvalidScope => "invalid_scope",
-            Self::InvalidToken => "invalid_token",
-            Self::LoginRequired => "login_required",
-            Self::UnsupportedGrantType => "unsupported_grant_type",
-            Self::UnsupportedResponseType => "unsupported_response_type",
-            Self::UseDpopNonce => "use_dpop_nonce",
-        }
-    }
-}
-
 impl Error {
-    pub(crate) fn refused(code: Code, why: impl Into<Cow<'static, str>>) -> Self {
-        Self::Refused(code, why.into())
+    pub(super) fn refused(code: Code, why: impl Into<Cow<'static, str>>) -> Self {
+        Self::Refused(OAuthError::new(code, why))
+    }
+
+    pub(super) fn grant(why: impl Into<Cow<'static, str>>) -> Self {
+        Self::refused(Code::InvalidGrant, why)
     }
 }
 
@@ -79,9 +41,7 @@ impl From<crate::accounts::Error> for Error {
         use crate::accounts::Error as E;
         match cause {
             E::Storage(cause) => Self::Storage(cause),
-            E::NotFound | E::HandleTaken | E::EmailTaken => {
-                Self::refused(Code::InvalidGrant, "there is no such account")
-            }
+            E::NotFound | E::HandleTaken | E::EmailTaken => Self::grant("there is no such account"),
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Prompt, ResponseMode};
+use genkan_protocol::oauth::request::{Prompt, ResponseMode};
 
 /// What a client pushed, checked.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -12,7 +12,9 @@ pub(super) struct Pushed {
     pub(super) scope: String,
     pub(super) state: String,
     pub(super) code_challenge: String,
+    #[serde(with = "response_mode")]
     pub(super) response_mode: ResponseMode,
+    #[serde(with = "prompt")]
     pub(super) prompt: Option<Prompt>,
     pub(super) login_hint: Option<String>,
     pub(super) ui_locales: Vec<String>,
@@ -58,6 +60,40 @@ impl Pushed {
 
     pub(super) fn scopes(&self) -> impl Iterator<Item = &str> {
         self.scope.split(' ')
+    }
+}
+
+/// By its name in requests.
+mod response_mode {
+    use serde::{Deserialize as _, Deserializer, Serializer, de::Error as _};
+
+    use super::ResponseMode;
+
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "as serde calls it")]
+    pub(super) fn serialize<S: Serializer>(mode: &ResponseMode, to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_str(mode.as_str())
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<ResponseMode, D::Error> {
+        ResponseMode::read(&String::deserialize(from)?)
+            .ok_or_else(|| D::Error::custom("unknown response_mode"))
+    }
+}
+
+/// By its name in requests.
+mod prompt {
+    use serde::{Deserialize as _, Deserializer, Serialize as _, Serializer, de::Error as _};
+
+    use super::Prompt;
+
+    #[expect(clippy::ref_option, reason = "as serde calls it")]
+    pub(super) fn serialize<S: Serializer>(prompt: &Option<Prompt>, to: S) -> Result<S::Ok, S::Error> {
+        prompt.map(Prompt::as_str).serialize(to)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Prompt>, D::Error> {
+        let Some(text) = Option::<String>::deserialize(from)? else { return Ok(None) };
+        Prompt::read(&text).map(Some).ok_or_else(|| D::Error::custom("unknown prompt"))
     }
 }
 

@@ -1,13 +1,15 @@
 //! Pushed requests in the browser: opened by one device, decided once.
 
-use data_encoding::HEXLOWER;
-use sha2::{Digest as _, Sha256};
 use std::time::Duration;
+
+use data_encoding::HEXLOWER;
+use genkan_protocol::oauth::error::OAuthErrorCode as Code;
+use sha2::{Digest as _, Sha256};
 
 use super::consent::Decision;
 use super::sql::requests::Stored;
 use super::sql::{codes, consents, requests};
-use super::{Code, ConsentView, OAuth, Opened, Outcome, Problem, Redirect};
+use super::{ConsentView, OAuth, Opened, Outcome, Problem, Redirect};
 use crate::accounts::{Account, Standing};
 use crate::base::{Secret, Timestamp, random};
 use crate::db::Tx;

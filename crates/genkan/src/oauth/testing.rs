@@ -1,8 +1,8 @@
 //! Things that several tests of this room begin with.
 
 use genkan_protocol::crypto::K256PrivateKey;
+use genkan_protocol::oauth::request::ResponseMode;
 
-use super::ResponseMode;
 use super::grant::Grant;
 use super::pushed::{ClientAuth, Pushed};
 use crate::accounts::{Account, State};

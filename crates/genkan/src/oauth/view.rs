@@ -1,7 +1,9 @@
 //! What the pages are told of an authorization request, and what they tell.
 
-use genkan_protocol::syntax::Did;
-use serde::{Deserialize, Serialize};
+use genkan_protocol::oauth::permission_set::PermissionSet;
+use genkan_protocol::oauth::request::{Prompt, ResponseMode};
+use genkan_protocol::oauth::scope::Scope;
+use genkan_protocol::syntax::{Did, Nsid};
 
 use super::sql::requests::Stored;
 use crate::accounts::Account;
@@ -23,17 +25,6 @@ pub(crate) struct Opened {
     /// The proof that it was opened here, and all that was asked for.
     pub(super) request: Stored,
     pub(super) device: String,
-}
-
-/// How the client asked for the person to be met.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub(crate) enum Prompt {
-    None,
-    Login,
-    Consent,
-    SelectAccount,
-    Create,
 }
 
 /// A client, as far as it may be shown. What anybody could write of itself is there for trusted clients only.
@@ -99,6 +90,8 @@ pub(crate) struct ConsentView {
 pub(crate) struct Permission {
     /// The scope value itself: what a form sends back to [`approve`](super::OAuth::approve).
     pub(crate) value: String,
+    /// What it means.
+    pub(crate) scope: Scope,
     /// This account has not granted it to this client before.
     pub(crate) new: bool,
     /// May be left out of the approval. Only `atproto` may not.
@@ -110,12 +103,11 @@ pub(crate) struct Permission {
 /// A permission set in its author's words.
 #[derive(Clone, Debug)]
 pub(crate) struct SetView {
-    pub(crate) nsid: String,
-    /// By language; the empty one is the author's default.
-    pub(crate) titles: Vec<(String, String)>,
-    pub(crate) details: Vec<(String, String)>,
-    /// The scope values that a token gets in place of it.
-    pub(crate) expanded: Vec<String>,
+    pub(crate) nsid: Nsid,
+    /// Has a title and a detail by language.
+    pub(crate) set: PermissionSet,
+    /// What a token gets in place of it.
+    pub(crate) expanded: Vec<Scope>,
 }
 
 /// The way back to the client, rendered by the pages.
@@ -126,16 +118,6 @@ pub(crate) struct Redirect {
     pub(crate) mode: ResponseMode,
     /// In the order to be sent: `iss`, `state`, then `code` or `error` and `error_description`.
     pub(crate) parameters: Vec<(&'static str, Secret<String>)>,
-}
-
-/// How the parameters travel.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub(crate) enum ResponseMode {
-    Query,
-    Fragment,
-    /// A page with a form that submits itself.
-    FormPost,
 }
 
 impl std::fmt::Debug for Redirect {

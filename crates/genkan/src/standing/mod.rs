@@ -11,7 +11,9 @@ use crate::base::{Clock, Timestamp};
 use crate::db::Db;
 use crate::db::audit::Actor;
 use crate::fleet::{Fleet, Host, HostClient, HostError, StatusChange};
+use crate::oauth::{self, OAuth};
 use crate::sessions::{self, Sessions};
+use crate::signin::{self, SignIns};
 
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
@@ -25,6 +27,10 @@ pub(crate) enum Error {
     Host(#[from] HostError),
     #[error("session: {0}")]
     Session(#[from] sessions::Error),
+    #[error("grant: {0}")]
+    Grant(#[from] oauth::Error),
+    #[error("sign-in: {0}")]
+    SignIn(#[from] signin::Error),
     #[error(transparent)]
     Storage(#[from] crate::db::Error),
 }
@@ -52,6 +58,8 @@ pub(crate) struct Standings {
     pub(crate) clock: Clock,
     pub(crate) accounts: Accounts,
     pub(crate) sessions: Sessions,
+    pub(crate) oauth: OAuth,
+    pub(crate) sign_ins: SignIns,
     pub(crate) fleet: Fleet,
     pub(crate) hosts: HostClient,
 }
@@ -67,7 +75,9 @@ impl Standings {
         let account = self.account(did).await?;
         let host = self.home(&account)?;
         self.hosts.update_subject_status(&host, &account.did, &StatusChange::Deactivated(true)).await?;
-        Ok(self.accounts.set_deactivated(did, true, delete_after, actor).await?)
+        self.accounts.set_deactivated(did, true, delete_after, actor).await?;
+        // What apps were allowed is for an active account.
+        Ok(self.oauth.end_everything_of(did).await?)
     }
 
     /// The owner is back. The host checks that the DID document names it.
@@ -81,11 +91,11 @@ impl Standings {
         Ok(self.accounts.set_deactivated(did, false, None, actor).await?)
     }
 
-    /// Ends every session at once, then hides the account on its host.
+    /// Ends every session, grant and sign-in at once, then hides the account on its host.
     pub(crate) async fn take_down(&self, did: &str, reference: &str, actor: Actor<'_>) -> Result<(), Error> {
         let account = self.account(did).await?;
         self.accounts.set_taken_down(did, Some(reference), actor).await?;
-        self.end_sessions(did).await?;
+        self.end_all(did).await?;
         let host = self.home(&account)?;
         let status = StatusChange::TakenDown { applied: true, reference: Some(reference.to_owned()) };
         Ok(self.hosts.update_subject_status(&host, &account.did, &status).await?)
@@ -104,16 +114,16 @@ impl Standings {
         Ok(self.accounts.set_taken_down(did, None, actor).await?)
     }
 
-    /// For good: sessions, then the data on the host, then the account. Repeat it when it broke off.
+    /// For good: sessions, grants and sign-ins, then the data on the host, then the account. Repeat it when it broke off.
     pub(crate) async fn delete(&self, did: &str, actor: Actor<'_>) -> Result<(), Error> {
         let account = self.account(did).await?;
-        self.end_sessions(did).await?;
+        self.end_all(did).await?;
         let host = self.home(&account)?;
         self.hosts.delete_account(&host, &account.did).await?;
         Ok(self.accounts.remove(did, actor).await?)
     }
 
-    /// Replaces the password and ends every session.
+    /// Replaces the password and ends every session, grant and sign-in.
     pub(crate) async fn set_password_hash(
         &self,
         did: &str,
@@ -124,9 +134,12 @@ impl Standings {
         let mut tx = self.db.begin().await?;
         self.accounts.set_password_hash(&mut tx, did, hash).await?;
         let ended = self.sessions.end_all(&mut tx, did).await?;
+        let grants = self.oauth.end_all_of(&mut tx, did).await?;
+        self.sign_ins.end_all(&mut tx, did).await?;
         crate::db::audit::record(&mut tx, now, actor, "account.password", did, "").await?;
         tx.commit().await?;
         self.sessions.tell_ended(&ended);
+        self.oauth.tell_ended(&grants);
         Ok(())
     }
 
@@ -148,11 +161,14 @@ impl Standings {
         Ok(deleted)
     }
 
-    async fn end_sessions(&self, did: &str) -> Result<(), Error> {
+    async fn end_all(&self, did: &str) -> Result<(), Error> {
         let mut tx = self.db.begin().await?;
         let ended = self.sessions.end_all(&mut tx, did).await?;
+        let grants = self.oauth.end_all_of(&mut tx, did).await?;
+        self.sign_ins.end_all(&mut tx, did).await?;
         tx.commit().await?;
         self.sessions.tell_ended(&ended);
+        self.oauth.tell_ended(&grants);
         Ok(())
     }
 

@@ -68,6 +68,7 @@ pub(crate) fn routes(app: &App) -> Router {
         .route(
             "/xrpc/com.atproto.temp.checkHandleAvailability",
             query(temp::check_handle_availability::check_handle_availability),
-        );
+        )
+        .route("/xrpc/com.atproto.temp.dereferenceScope", query(temp::dereference_scope::dereference_scope));
     sessions.merge(identity).merge(admin).merge(temp).with_state(app.clone())
 }

@@ -1,12 +1,30 @@
-//! Clients: what they say of themselves, and what the operator says of them.
+//! Clients: what they say of themselves, how they prove it, and what the operator says of them.
+//!
+//! Metadata and key sets are remembered for ten minutes. Each good copy is also kept in the database: when the client's
+//! host is away, what was begun goes on with it, for a time.
 
-use serde::Deserialize;
+mod auth;
+mod documents;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use genkan_protocol::oauth::client_id::ClientId;
+use genkan_protocol::oauth::client_metadata::{ClientMetadata, Keys};
+use genkan_protocol::oauth::error::OAuthErrorCode as Code;
+use genkan_protocol::oauth::jwk::JwkSet;
+use quick_cache::sync::Cache;
 
 use super::sql::clients;
 use super::{ClientView, Error};
-use crate::base::Clock;
+use crate::base::fetch::Guarded;
+use crate::base::flights::Flights;
+use crate::base::{Clock, Origin, Timestamp};
 use crate::db::Db;
 use crate::db::audit::{self, Actor};
+use documents::{Document, Unavailable};
+
+pub(super) use auth::Proven;
 
 /// What the operator thinks of a client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,66 +46,283 @@ impl Standing {
         }
     }
 
-    pub(super) fn parse(text: &str) -> Option<Self> {
+    pub(crate) fn parse(text: &str) -> Option<Self> {
         [Self::Known, Self::Trusted, Self::Blocked].into_iter().find(|one| one.as_str() == text)
     }
+}
+
+/// A client, known well enough to be served.
+#[derive(Clone, Debug)]
+pub(super) struct Client {
+    pub(super) id: ClientId,
+    pub(super) metadata: Arc<ClientMetadata>,
+    pub(super) trusted: bool,
+}
+
+impl Client {
+    /// Whether what it was granted before may be believed: anybody can pretend to be a public client.
+    pub(super) fn is_believed(&self) -> bool {
+        self.trusted || self.metadata.is_confidential()
+    }
+}
+
+/// What a client is looked up for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Purpose {
+    /// A new sign-in: its documents must be had now, or lately.
+    Begin,
+    /// What was begun: an older copy will do while its host is away.
+    GoOn,
 }
 
 /// Looks clients up. Cheap to clone.
 #[derive(Clone, Debug)]
 pub(super) struct Clients {
-    db: Db,
-    clock: Clock,
+    inner: Arc<Inner>,
 }
 
-/// What a stored document may have people see.
-#[derive(Default, Deserialize)]
-struct Shown {
-    client_name: Option<String>,
-    client_uri: Option<String>,
-    logo_uri: Option<String>,
-    tos_uri: Option<String>,
-    policy_uri: Option<String>,
+#[derive(Debug)]
+struct Inner {
+    db: Db,
+    clock: Clock,
+    guarded: Guarded,
+    /// Origins that the operator listed; clients may live there without a public name.
+    listed: Vec<String>,
+    development: bool,
+    metadata: Cache<String, Remembered<ClientMetadata>>,
+    key_sets: Cache<String, Remembered<JwkSet>>,
+    flights: Flights<Result<String, Unavailable>>,
+}
+
+#[derive(Clone, Debug)]
+struct Remembered<T> {
+    value: Arc<T>,
+    /// When it was fetched.
+    at: Timestamp,
+    /// When its host was last asked.
+    asked_at: Timestamp,
 }
 
 impl Clients {
-    pub(super) const fn new(db: Db, clock: Clock) -> Self {
-        Self { db, clock }
+    pub(super) fn new(db: Db, clock: Clock, guarded: Guarded, listed: &[Origin], development: bool) -> Self {
+        Self {
+            inner: Arc::new(Inner {
+                db,
+                clock,
+                guarded,
+                listed: listed.iter().map(ToString::to_string).collect(),
+                development,
+                metadata: Cache::new(REMEMBERED),
+                key_sets: Cache::new(REMEMBERED),
+                flights: Flights::default(),
+            }),
+        }
+    }
+
+    /// A client by its name, its metadata read, unless the operator has blocked it.
+    pub(super) async fn look_up(&self, client_id: &str, purpose: Purpose) -> Result<Client, Error> {
+        let inner = &*self.inner;
+        let id = ClientId::parse(client_id, &inner.listed)
+            .map_err(|error| Error::refused(Code::InvalidClientId, error.to_string()))?;
+        if id.is_development() {
+            if !inner.development {
+                let why = "clients in development (http://localhost) are not allowed at this server";
+                return Err(Error::refused(Code::InvalidClientId, why));
+            }
+            let metadata = ClientMetadata::of_development(&id)
+                .map_err(|error| Error::refused(Code::InvalidClientMetadata, error.to_string()))?;
+            return Ok(Client { id, metadata: Arc::new(metadata), trusted: false });
+        }
+        let standing = clients::standing(&inner.db, client_id).await?.unwrap_or(Standing::Known);
+        if standing == Standing::Blocked {
+            return Err(Error::refused(Code::InvalidClient, "this server's operator has blocked the client"));
+        }
+        let metadata = self.metadata(&id, purpose).await?;
+        Ok(Client { id, metadata, trusted: standing == Standing::Trusted })
     }
 
     /// As people may see a client whose metadata was read when it pushed its request.
     pub(super) async fn shown(&self, client_id: &str) -> crate::db::Result<ClientView> {
-        let stored = clients::find(&self.db, client_id).await?;
+        let inner = &*self.inner;
+        let stored = clients::find(&inner.db, client_id).await?;
         let trusted = stored.as_ref().is_some_and(|stored| stored.standing == Standing::Trusted);
-        let shown: Shown = stored
-            .and_then(|stored| stored.document)
-            .and_then(|(document, _)| serde_json::from_str(&document).ok())
-            .unwrap_or_default();
-        let url = client_id.parse::<http::Uri>().ok();
+        let id = ClientId::parse(client_id, &inner.listed).ok();
+        let metadata = match (&id, stored.and_then(|stored| stored.document)) {
+            (Some(id), Some((document, _))) => ClientMetadata::parse(document.as_bytes(), id).ok(),
+            _ => None,
+        };
+        let shown =
+            |read: fn(&ClientMetadata) -> &Option<String>| metadata.as_ref().and_then(|it| read(it).clone());
         Ok(ClientView {
+            host: id.as_ref().map_or_else(|| client_id.to_owned(), |id| id.host().to_owned()),
+            development: id.as_ref().is_some_and(ClientId::is_development),
             id: client_id.to_owned(),
-            host: url.as_ref().and_then(http::Uri::host).unwrap_or(client_id).to_owned(),
             trusted,
-            development: is_development(client_id),
-            name: shown.client_name.filter(|_| trusted),
-            logo: shown.logo_uri.filter(|_| trusted),
-            home: shown.client_uri.filter(|_| trusted),
-            terms: shown.tos_uri,
-            policy: shown.policy_uri,
+            name: shown(|it| &it.client_name).filter(|_| trusted),
+            logo: shown(|it| &it.logo_uri).filter(|_| trusted),
+            home: shown(|it| &it.client_uri).filter(|_| trusted),
+            terms: shown(|it| &it.tos_uri),
+            policy: shown(|it| &it.policy_uri),
         })
     }
 
-    /// The operator's word. It counts from the client's next request; what it has is the caller's to end.
+    /// The operator's word. It counts from the client's next call; what it has is the caller's to end.
     pub(super) async fn set_standing(&self, client_id: &str, standing: Standing) -> Result<(), Error> {
-        let now = self.clock.now();
-        let mut tx = self.db.begin().await?;
+        let now = self.inner.clock.now();
+        let mut tx = self.inner.db.begin().await?;
         clients::set_standing(&mut tx, client_id, standing, now).await?;
         audit::record(&mut tx, now, Actor::Operator, "oauth.client", client_id, standing.as_str()).await?;
         Ok(tx.commit().await?)
     }
+
+    async fn metadata(&self, id: &ClientId, purpose: Purpose) -> Result<Arc<ClientMetadata>, Error> {
+        let memory = &self.inner.metadata;
+        let read = |text: &str| ClientMetadata::parse(text.as_bytes(), id).map_err(|error| error.to_string());
+        let source = Source { client_id: id.as_str(), url: id.as_str(), what: Document::Metadata };
+        self.document(memory, source, purpose, false, read, ClientMetadata::is_confidential)
+            .await
+            .map_err(|why| why.into_error(Code::InvalidClientMetadata))
+    }
+
+    /// The client's public keys. `again`: those known lack one, so ask, unless that was done a moment ago.
+    async fn keys(
+        &self,
+        client: &Client,
+        keys: &Keys,
+        purpose: Purpose,
+        again: bool,
+    ) -> Result<Arc<JwkSet>, Error> {
+        let url = match keys {
+            Keys::Here(set) => return Ok(Arc::new(set.clone())),
+            Keys::At(url) => url,
+        };
+        let read = |text: &str| JwkSet::parse(text.as_bytes()).map_err(|error| error.to_string());
+        let source = Source { client_id: client.id.as_str(), url: url.as_str(), what: Document::KeySet };
+        self.document(&self.inner.key_sets, source, purpose, again, read, |_| true)
+            .await
+            .map_err(|why| why.into_error(Code::InvalidClientMetadata))
+    }
+
+    /// From memory, from the database, from its host, or, if that is away, the last good copy.
+    async fn document<T: Clone>(
+        &self,
+        memory: &Cache<String, Remembered<T>>,
+        source: Source<'_>,
+        purpose: Purpose,
+        again: bool,
+        read: impl Fn(&str) -> Result<T, String>,
+        is_confidential: impl Fn(&T) -> bool,
+    ) -> Result<Arc<T>, NoDocument> {
+        let now = self.inner.clock.now();
+        let mut known = memory.get(source.url);
+        // Another replica may have asked meanwhile.
+        if known.as_ref().is_none_or(|known| now.since(known.at) >= FRESH)
+            && let Some((text, at)) = self.stored(source).await?
+            && known.as_ref().is_none_or(|known| known.at < at)
+            && let Ok(value) = read(&text)
+        {
+            let stored = Remembered { value: Arc::new(value), at, asked_at: at };
+            memory.insert(source.url.to_owned(), stored.clone());
+            known = Some(stored);
+        }
+        let pause = if again { ASK_AGAIN } else { FRESH };
+        if let Some(known) = &known
+            && now.since(known.at) < pause
+        {
+            return Ok(Arc::clone(&known.value));
+        }
+        // A host that is away is not waited for by every refresh.
+        let lately = known.as_ref().filter(|known| {
+            purpose == Purpose::GoOn && known.asked_at > known.at && now.since(known.asked_at) < ASK_AGAIN
+        });
+        if let Some(known) = lately {
+            return Ok(Arc::clone(&known.value));
+        }
+        let why = match self.ask(source).await {
+            Ok(text) => match read(&text) {
+                Ok(value) => {
+                    let value = Arc::new(value);
+                    let fetched = Remembered { value: Arc::clone(&value), at: now, asked_at: now };
+                    memory.insert(source.url.to_owned(), fetched);
+                    self.store(source, &text, now).await?;
+                    return Ok(value);
+                }
+                Err(why) => format!("{}: {why}", source.url),
+            },
+            Err(error) => error.to_string(),
+        };
+        match known {
+            Some(known) if now.since(known.at) < patience(purpose, is_confidential(&known.value)) => {
+                let tried = Remembered { asked_at: now, ..known.clone() };
+                memory.insert(source.url.to_owned(), tried);
+                Ok(known.value)
+            }
+            _ => Err(NoDocument::Refused(why)),
+        }
+    }
+
+    async fn ask(&self, source: Source<'_>) -> Result<String, Unavailable> {
+        let (guarded, url, what) = (self.inner.guarded.clone(), source.url.to_owned(), source.what);
+        let fetching = async move { documents::fetch(&guarded, &url, what).await };
+        let broken = || Unavailable::new(source.url, "could not be fetched");
+        self.inner.flights.join(source.url, fetching).await.unwrap_or_else(|| Err(broken()))
+    }
+
+    async fn stored(&self, source: Source<'_>) -> crate::db::Result<Option<(String, Timestamp)>> {
+        let stored = clients::find(&self.inner.db, source.client_id).await?;
+        Ok(stored.and_then(|stored| match source.what {
+            Document::Metadata => stored.document,
+            Document::KeySet => stored.key_set,
+        }))
+    }
+
+    async fn store(&self, source: Source<'_>, text: &str, now: Timestamp) -> crate::db::Result<()> {
+        let mut tx = self.inner.db.begin().await?;
+        match source.what {
+            Document::Metadata => clients::put_document(&mut tx, source.client_id, text, now).await?,
+            Document::KeySet => clients::put_keys(&mut tx, source.client_id, text, now).await?,
+        }
+        Ok(tx.commit().await?)
+    }
 }
 
-/// The ids of apps under development are all the same client to us: nothing is remembered of them.
-pub(super) fn is_development(client_id: &str) -> bool {
-    client_id.starts_with("http://")
+#[derive(Clone, Copy)]
+struct Source<'a> {
+    client_id: &'a str,
+    url: &'a str,
+    what: Document,
 }
+
+enum NoDocument {
+    Refused(String),
+    Storage(crate::db::Error),
+}
+
+impl From<crate::db::Error> for NoDocument {
+    fn from(cause: crate::db::Error) -> Self {
+        Self::Storage(cause)
+    }
+}
+
+impl NoDocument {
+    fn into_error(self, code: Code) -> Error {
+        match self {
+            Self::Refused(why) => Error::refused(code, why),
+            Self::Storage(cause) => Error::Storage(cause),
+        }
+    }
+}
+
+/// How old a copy may be that is used because its host is away.
+fn patience(purpose: Purpose, confidential: bool) -> Duration {
+    match (purpose, confidential) {
+        (Purpose::Begin, _) => Duration::ZERO,
+        // Its keys may have been taken back meanwhile.
+        (Purpose::GoOn, true) => Duration::from_hours(7 * 24),
+        (Purpose::GoOn, false) => Duration::from_hours(90 * 24),
+    }
+}
+
+const REMEMBERED: usize = 2_000;
+const FRESH: Duration = Duration::from_mins(10);
+const ASK_AGAIN: Duration = Duration::from_secs(30);

@@ -9,13 +9,13 @@ use crate::oauth::Standing;
 
 /// What is known of a client.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(in crate::oauth) struct Stored {
-    pub(in crate::oauth) client_id: String,
-    pub(in crate::oauth) standing: Standing,
+pub(crate) struct Stored {
+    pub(crate) client_id: String,
+    pub(crate) standing: Standing,
     /// The last good metadata document, and when it was fetched.
-    pub(in crate::oauth) document: Option<(String, Timestamp)>,
+    pub(crate) document: Option<(String, Timestamp)>,
     /// The last good key set at its `jwks_uri`, likewise.
-    pub(in crate::oauth) key_set: Option<(String, Timestamp)>,
+    pub(crate) key_set: Option<(String, Timestamp)>,
 }
 
 const COLUMNS: &str = "client_id, standing, document, fetched_at, key_set, keys_at";
@@ -27,6 +27,17 @@ pub(in crate::oauth) async fn find(db: &Db, client_id: &str) -> Result<Option<St
             .fetch_optional(db.reader())
             .await?;
     row.map(|row| read(&row)).transpose()
+}
+
+/// What the operator said of a client, without its documents.
+pub(in crate::oauth) async fn standing(db: &Db, client_id: &str) -> Result<Option<Standing>> {
+    let row = sqlx::query("SELECT standing FROM oauth_clients WHERE client_id = $1")
+        .bind(client_id)
+        .fetch_optional(db.reader())
+        .await?;
+    let Some(row) = row else { return Ok(None) };
+    let standing = Standing::parse(row.try_get("standing")?);
+    standing.map(Some).ok_or_else(|| Error::corrupt("oauth_clients", "standing", client_id))
 }
 
 /// All of one standing, or all; by name.
@@ -150,6 +161,8 @@ mod tests {
         tx.commit().await.unwrap();
         let found = find(&db, "b").await.unwrap().unwrap();
         assert_eq!(found.standing, Standing::Blocked);
+        assert_eq!(standing(&db, "b").await.unwrap(), Some(Standing::Blocked));
+        assert_eq!(standing(&db, "c").await.unwrap(), None);
         assert_eq!(found.document, Some(("{\"a\":1}".to_owned(), AT)));
         let names = |all: Vec<Stored>| all.into_iter().map(|one| one.client_id).collect::<Vec<_>>();
         assert_eq!(names(list(&db, None).await.unwrap()), ["a", "b"]);

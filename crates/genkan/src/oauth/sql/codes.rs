@@ -3,7 +3,7 @@
 use sqlx::Row as _;
 
 use crate::base::Timestamp;
-use crate::db::{Error, Result, Tx};
+use crate::db::{Db, Error, Result, Tx};
 use crate::oauth::pushed::Pushed;
 
 /// A code as it is stored; the code itself is not.
@@ -69,11 +69,20 @@ pub(in crate::oauth) async fn take(
     Ok(Some((first, stored)))
 }
 
-/// The grant that a code became, and its client.
-pub(in crate::oauth) async fn grant_of(tx: &mut Tx, hash: &str) -> Result<Option<String>> {
+/// Whose code this is, and what was approved.
+pub(in crate::oauth) async fn peek(db: &Db, hash: &str) -> Result<Option<(String, String)>> {
+    let row = sqlx::query("SELECT did, scope FROM oauth_codes WHERE hash = $1")
+        .bind(hash)
+        .fetch_optional(db.reader())
+        .await?;
+    row.map(|row| Ok((row.try_get("did")?, row.try_get("scope")?))).transpose()
+}
+
+/// The grant that a code became.
+pub(in crate::oauth) async fn grant_of(db: &Db, hash: &str) -> Result<Option<String>> {
     let row = sqlx::query("SELECT grant_id FROM oauth_codes WHERE hash = $1")
         .bind(hash)
-        .fetch_optional(&mut **tx)
+        .fetch_optional(db.reader())
         .await?;
     Ok(row.map(|row| row.try_get("grant_id")).transpose()?.flatten())
 }
@@ -111,7 +120,7 @@ pub(in crate::oauth) async fn sweep(tx: &mut Tx, before: Timestamp) -> Result<u6
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::db::{Db, on_each_database};
+    use crate::db::on_each_database;
     use crate::oauth::testing::{grant, pushed};
 
     on_each_database!(a_code_is_first_used_once, a_code_stays_as_long_as_its_grant);
@@ -137,7 +146,10 @@ mod tests {
         set_grant(&mut tx, "h", "g").await.unwrap();
         let (first, again) = take(&mut tx, "h", now).await.unwrap().unwrap();
         assert_eq!((first, again.grant_id.as_deref()), (false, Some("g")));
-        assert_eq!(grant_of(&mut tx, "h").await.unwrap().as_deref(), Some("g"));
+        tx.commit().await.unwrap();
+        assert_eq!(grant_of(&db, "h").await.unwrap().as_deref(), Some("g"));
+        let peeked = peek(&db, "h").await.unwrap();
+        assert_eq!(peeked, Some(("did:plc:ann".to_owned(), "atproto".to_owned())));
     }
 
     async fn a_code_stays_as_long_as_its_grant(db: Db) {

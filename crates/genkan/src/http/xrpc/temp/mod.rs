@@ -2,3 +2,4 @@
 
 pub(crate) mod check_handle_availability;
 pub(crate) mod check_signup_queue;
+pub(crate) mod dereference_scope;

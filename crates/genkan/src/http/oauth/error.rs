@@ -1,0 +1,113 @@
+//! What a refused OAuth request is answered with: `{"error", "error_description"}` (RFC 6749 §5.2).
+
+use std::borrow::Cow;
+use std::error::Error as StdError;
+
+use axum::response::{IntoResponse, Response};
+use genkan_protocol::oauth::error::{OAuthError, OAuthErrorCode};
+use genkan_protocol::oauth::jws::Algorithm;
+use http::StatusCode;
+use http::header::{CONTENT_TYPE, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
+use serde_json::json;
+
+use crate::base::Timestamp;
+use crate::http::error::ErrorName;
+use crate::limits::Verdict;
+use crate::oauth;
+
+/// An answer with an error, and for us why.
+#[derive(Debug)]
+pub(super) struct Refusal {
+    status: StatusCode,
+    code: Cow<'static, str>,
+    description: Cow<'static, str>,
+    retry_after: Option<u64>,
+    /// Logged where the answer is made, and never sent.
+    cause: Option<Box<dyn StdError + Send + Sync>>,
+}
+
+impl Refusal {
+    pub(super) fn of(
+        status: StatusCode,
+        code: impl Into<Cow<'static, str>>,
+        description: impl Into<Cow<'static, str>>,
+    ) -> Self {
+        Self { status, code: code.into(), description: description.into(), retry_after: None, cause: None }
+    }
+
+    /// 500: a bug of ours. The client learns nothing of it.
+    pub(super) fn internal(cause: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
+        let mut refusal =
+            Self::of(StatusCode::INTERNAL_SERVER_ERROR, "server_error", "something went wrong here");
+        refusal.cause = Some(cause.into());
+        refusal
+    }
+
+    /// 429, never to be taken for the end of a grant.
+    pub(super) fn too_often(verdict: &Verdict, now: Timestamp) -> Self {
+        let why = "too many requests, try again later";
+        let mut refusal = Self::of(StatusCode::TOO_MANY_REQUESTS, "temporarily_unavailable", why);
+        refusal.retry_after = Some(verdict.retry_after(now));
+        refusal
+    }
+}
+
+impl From<OAuthError> for Refusal {
+    fn from(error: OAuthError) -> Self {
+        let status = StatusCode::from_u16(error.code.status()).unwrap_or(StatusCode::BAD_REQUEST);
+        Self::of(status, error.code.as_str(), error.description)
+    }
+}
+
+impl From<oauth::Error> for Refusal {
+    fn from(error: oauth::Error) -> Self {
+        match error {
+            oauth::Error::Refused(refused) => refused.into(),
+            oauth::Error::Storage(cause) if cause.is_passing() => {
+                let code = OAuthErrorCode::TemporarilyUnavailable;
+                let mut refusal = Self::from(OAuthError::new(code, "the database is busy, try again"));
+                refusal.retry_after = Some(5);
+                refusal.cause = Some(cause.into());
+                refusal
+            }
+            oauth::Error::Storage(cause) => Self::internal(cause),
+            cause @ oauth::Error::NoHome(_) => Self::internal(cause),
+        }
+    }
+}
+
+impl IntoResponse for Refusal {
+    fn into_response(self) -> Response {
+        let (status, code) = (self.status.as_u16(), &self.code);
+        if let Some(cause) = &self.cause {
+            if status == 500 {
+                tracing::error!(cause = cause.as_ref() as &dyn StdError, "answered {status} {code}");
+            } else {
+                tracing::warn!(cause = cause.as_ref() as &dyn StdError, "answered {status} {code}");
+            }
+        }
+        let body = json!({ "error": self.code, "error_description": self.description });
+        let mut response = Response::new(body.to_string().into());
+        *response.status_mut() = self.status;
+        let headers = response.headers_mut();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        if let Some(seconds) = self.retry_after {
+            headers.insert(RETRY_AFTER, seconds.into());
+        }
+        if self.status == StatusCode::UNAUTHORIZED
+            && let Ok(challenge) = challenge(&self.code, &self.description).parse()
+        {
+            headers.insert(WWW_AUTHENTICATE, challenge);
+        }
+        response.extensions_mut().insert(ErrorName(self.code));
+        response
+    }
+}
+
+/// RFC 9449 §7.1.
+fn challenge(code: &str, description: &str) -> String {
+    let algorithms: Vec<&str> = Algorithm::ALL.iter().map(|alg| alg.as_str()).collect();
+    let plain: String =
+        description.chars().filter(|c| (' '..='~').contains(c) && !matches!(c, '"' | '\\')).collect();
+    format!("DPoP algs=\"{}\", error=\"{code}\", error_description=\"{plain}\"", algorithms.join(" "))
+}

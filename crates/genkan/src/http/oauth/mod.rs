@@ -1,0 +1,75 @@
+//! The authorization server's own endpoints, for programs. What browsers see is in the pages.
+//!
+//! Every answer of the three that take proofs carries the nonce for the next proof, refusals and trouble of ours
+//! included: without it clients do not come back.
+
+mod error;
+mod form;
+mod metadata;
+mod par;
+mod revoke;
+#[cfg(test)]
+mod tests;
+mod token;
+
+use std::panic::AssertUnwindSafe;
+
+use axum::Router;
+use axum::extract::{Request, State};
+use axum::middleware::{Next, from_fn_with_state};
+use axum::response::{IntoResponse as _, Response};
+use axum::routing::{get, post};
+use futures_util::FutureExt as _;
+use http::header::{ALLOW, CACHE_CONTROL, PRAGMA};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+
+use crate::app::App;
+use error::Refusal;
+
+pub(crate) fn routes(app: &App) -> Router {
+    let with_proofs = Router::new()
+        .route(PAR, post(par::par).fallback(only_post))
+        .route(TOKEN, post(token::token).fallback(only_post))
+        .route(REVOKE, post(revoke::revoke).fallback(only_post))
+        .layer(from_fn_with_state(app.clone(), give_nonce));
+    Router::new()
+        .route("/.well-known/oauth-authorization-server", get(metadata::authorization_server))
+        .route("/.well-known/oauth-protected-resource", get(metadata::protected_resource))
+        .route("/oauth/jwks", get(metadata::jwks))
+        .merge(with_proofs)
+        .with_state(app.clone())
+}
+
+async fn give_nonce(State(app): State<App>, request: Request, next: Next) -> Response {
+    let path = request.uri().path().to_owned();
+    // A bug must not cost the client its nonce. What a handler shares is behind locks that recover.
+    let answered = AssertUnwindSafe(next.run(request)).catch_unwind().await;
+    let mut response = answered
+        .unwrap_or_else(|_| Refusal::internal(format!("panicked while answering {path}")).into_response());
+    let headers = response.headers_mut();
+    if let Ok(nonce) = HeaderValue::from_str(&app.oauth.nonce()) {
+        headers.insert(DPOP_NONCE, nonce);
+    }
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(PRAGMA, HeaderValue::from_static("no-cache"));
+    response
+}
+
+async fn only_post() -> Response {
+    let mut response =
+        Refusal::of(StatusCode::METHOD_NOT_ALLOWED, "invalid_request", "only POST is answered here")
+            .into_response();
+    response.headers_mut().insert(ALLOW, HeaderValue::from_static("POST, OPTIONS"));
+    response
+}
+
+/// Every `DPoP` header; one that is not text is no proof, and is not nothing either.
+fn proofs(headers: &HeaderMap) -> Vec<&str> {
+    headers.get_all(DPOP).iter().map(|value| value.to_str().unwrap_or_default()).collect()
+}
+
+const DPOP: HeaderName = HeaderName::from_static("dpop");
+const DPOP_NONCE: HeaderName = HeaderName::from_static("dpop-nonce");
+const PAR: &str = "/oauth/par";
+const TOKEN: &str = "/oauth/token";
+const REVOKE: &str = "/oauth/revoke";

@@ -1,0 +1,38 @@
+//! `POST /oauth/par`
+
+use axum::Json;
+use axum::extract::State;
+use axum::response::{IntoResponse as _, Response};
+use http::{HeaderMap, StatusCode};
+use serde_json::json;
+
+use super::error::Refusal;
+use super::form::Posted;
+use super::{PAR, proofs};
+use crate::app::App;
+use crate::http::ClientAddr;
+use crate::limits::Door;
+use crate::oauth::Call;
+
+pub(super) async fn par(
+    State(app): State<App>,
+    client: ClientAddr,
+    headers: HeaderMap,
+    posted: Result<Posted, Refusal>,
+) -> Result<Response, Refusal> {
+    heed(&app, Door::OAuthPush, client)?;
+    let Posted(form) = posted?;
+    let call = Call { method: "POST", path: PAR, proofs: proofs(&headers) };
+    let pushed = app.oauth.push(&call, &form).await?;
+    let answer = json!({ "request_uri": pushed.request_uri, "expires_in": pushed.expires_in });
+    Ok((StatusCode::CREATED, Json(answer)).into_response())
+}
+
+/// Counts before the work.
+pub(super) fn heed(app: &App, door: Door, client: ClientAddr) -> Result<(), Refusal> {
+    let now = app.clock.now();
+    match app.limits.call(door, client.0, now) {
+        Some(verdict) if !verdict.allowed => Err(Refusal::too_often(&verdict, now)),
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,28 @@
+//! `POST /oauth/revoke`
+
+use axum::Json;
+use axum::extract::State;
+use http::HeaderMap;
+use serde_json::{Value, json};
+
+use super::error::Refusal;
+use super::form::Posted;
+use super::par::heed;
+use super::{REVOKE, proofs};
+use crate::app::App;
+use crate::http::ClientAddr;
+use crate::limits::Door;
+use crate::oauth::Call;
+
+pub(super) async fn revoke(
+    State(app): State<App>,
+    client: ClientAddr,
+    headers: HeaderMap,
+    posted: Result<Posted, Refusal>,
+) -> Result<Json<Value>, Refusal> {
+    heed(&app, Door::OAuthRevoke, client)?;
+    let Posted(form) = posted?;
+    let call = Call { method: "POST", path: REVOKE, proofs: proofs(&headers) };
+    app.oauth.revoke(&call, &form).await?;
+    Ok(Json(json!({})))
+}

@@ -1,0 +1,1 @@
+//! The endpoints as clients meet them.

@@ -1,0 +1,38 @@
+//! `POST /oauth/token`
+
+use axum::Json;
+use axum::extract::State;
+use http::HeaderMap;
+use serde_json::{Value, json};
+
+use super::error::Refusal;
+use super::form::Posted;
+use super::par::heed;
+use super::{TOKEN, proofs};
+use crate::app::App;
+use crate::http::ClientAddr;
+use crate::limits::Door;
+use crate::oauth::Call;
+
+pub(super) async fn token(
+    State(app): State<App>,
+    client: ClientAddr,
+    headers: HeaderMap,
+    posted: Result<Posted, Refusal>,
+) -> Result<Json<Value>, Refusal> {
+    heed(&app, Door::OAuthToken, client)?;
+    let Posted(form) = posted?;
+    let call = Call { method: "POST", path: TOKEN, proofs: proofs(&headers) };
+    let tokens = app.oauth.token(&call, &form).await?;
+    let mut answer = json!({
+        "access_token": tokens.access.expose(),
+        "token_type": "DPoP",
+        "scope": tokens.scope,
+        "expires_in": tokens.expires_in,
+        "sub": tokens.sub,
+    });
+    if let (Some(refresh), Some(members)) = (tokens.refresh, answer.as_object_mut()) {
+        members.insert("refresh_token".to_owned(), refresh.expose().as_str().into());
+    }
+    Ok(Json(answer))
+}

@@ -1,0 +1,33 @@
+//! `com.atproto.temp.dereferenceScope`
+
+use axum::Json;
+use axum::extract::State;
+use serde::{Deserialize, Serialize};
+
+use crate::app::App;
+use crate::http::XrpcQuery;
+use crate::http::error::{XrpcError, bad_request};
+use crate::oauth;
+
+#[derive(Deserialize)]
+pub(crate) struct Query {
+    scope: String,
+}
+
+#[derive(Serialize)]
+pub(crate) struct Output {
+    scope: String,
+}
+
+/// The scope that a token says by reference. Hosts ask, without credentials; the same reference always means the same.
+pub(crate) async fn dereference_scope(
+    State(app): State<App>,
+    XrpcQuery(query): XrpcQuery<Query>,
+) -> Result<Json<Output>, XrpcError> {
+    match app.oauth.dereference(&query.scope).await {
+        Ok(Some(scope)) => Ok(Json(Output { scope })),
+        Ok(None) => Err(bad_request("InvalidScopeReference", "the scope reference is not known")),
+        Err(oauth::Error::Storage(cause)) => Err(cause.into()),
+        Err(cause) => Err(XrpcError::internal(cause)),
+    }
+}

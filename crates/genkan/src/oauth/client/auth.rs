@@ -1,0 +1,88 @@
+//! How a client proves who it is: not at all, or by a signed assertion (RFC 7523).
+
+use genkan_protocol::oauth::client_assertion::UnverifiedAssertion;
+use genkan_protocol::oauth::client_metadata::Authentication;
+use genkan_protocol::oauth::error::OAuthErrorCode as Code;
+use genkan_protocol::oauth::jwk::Thumbprint;
+use genkan_protocol::oauth::request::Form;
+
+use super::{Client, Clients, Purpose};
+use crate::base::Timestamp;
+use crate::oauth::Error;
+use crate::oauth::pushed::ClientAuth;
+
+/// A client that proved itself, but for this: that its assertion is used for the first time.
+#[derive(Clone, Debug)]
+pub(in crate::oauth) struct Proven {
+    pub(in crate::oauth) auth: ClientAuth,
+    /// The assertion's name, and until when it must be remembered.
+    pub(in crate::oauth) assertion: Option<(String, Timestamp)>,
+}
+
+impl Clients {
+    /// Checks the client's credentials in `form`. `proof_key`: of the DPoP proof beside it, which must be another key.
+    pub(in crate::oauth) async fn authenticate(
+        &self,
+        client: &Client,
+        form: &Form,
+        proof_key: Option<Thumbprint>,
+        purpose: Purpose,
+        issuer: &str,
+    ) -> Result<Proven, Error> {
+        let assertion = form.client_assertion()?;
+        let (alg, keys) = match (&client.metadata.authentication, assertion) {
+            (Authentication::None, None) => return Ok(Proven { auth: ClientAuth::None, assertion: None }),
+            (Authentication::None, Some(_)) => {
+                let why = "the client's metadata says token_endpoint_auth_method \"none\", yet it sends an assertion";
+                return Err(Error::refused(Code::InvalidClient, why));
+            }
+            (Authentication::PrivateKeyJwt { .. }, None) => {
+                let why =
+                    "parameter \"client_assertion\" is missing: the client's metadata says private_key_jwt";
+                return Err(Error::refused(Code::InvalidRequest, why));
+            }
+            (Authentication::PrivateKeyJwt { alg, keys }, Some(_)) => (*alg, keys),
+        };
+        let wrong = |error: &dyn std::fmt::Display| Error::refused(Code::InvalidClient, error.to_string());
+        let assertion =
+            UnverifiedAssertion::parse(assertion.unwrap_or_default()).map_err(|error| wrong(&error))?;
+        let mut set = self.keys(client, keys, purpose, false).await?;
+        if assertion.key(&set).is_none() {
+            set = self.keys(client, keys, purpose, true).await?;
+        }
+        let now = self.inner.clock.now().as_seconds();
+        let verified = assertion.verify(&set, &client.id, issuer, now).map_err(|error| wrong(&error))?;
+        if verified.alg != alg {
+            return Err(wrong(&"client_assertion: \"alg\" differs from token_endpoint_auth_signing_alg"));
+        }
+        if proof_key == Some(verified.jkt) {
+            let why = "the DPoP key must not be the key of the client assertion";
+            return Err(Error::refused(Code::InvalidRequest, why));
+        }
+        Ok(Proven {
+            auth: ClientAuth::PrivateKeyJwt {
+                alg: verified.alg.as_str().to_owned(),
+                kid: verified.kid,
+                key: verified.jkt.to_string(),
+            },
+            assertion: Some((verified.jti, Timestamp::from_seconds(verified.forget_at))),
+        })
+    }
+
+    /// Whether the client has taken back the key that it proved itself by. Not when its keys cannot be had now.
+    pub(in crate::oauth) async fn lacks_key_of(
+        &self,
+        client: &Client,
+        began: &ClientAuth,
+    ) -> Result<bool, Error> {
+        let ClientAuth::PrivateKeyJwt { key, .. } = began else { return Ok(false) };
+        let Authentication::PrivateKeyJwt { keys, .. } = &client.metadata.authentication else {
+            return Ok(true);
+        };
+        match self.keys(client, keys, Purpose::GoOn, false).await {
+            Ok(set) => Ok(!set.keys.iter().any(|known| known.thumbprint().as_str() == key)),
+            Err(Error::Refused(_)) => Ok(false),
+            Err(other) => Err(other),
+        }
+    }
+}

@@ -1,0 +1,81 @@
+//! Clients' own documents: fetched, remembered, and kept for when their hosts are away.
+
+use std::time::Duration;
+
+use http::StatusCode;
+use http::header::CONTENT_TYPE;
+
+use crate::base::fetch::{Guarded, GuardedError, Limits};
+
+/// Why a document could not be had.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("{url}: {why}")]
+pub(super) struct Unavailable {
+    url: String,
+    why: String,
+}
+
+impl Unavailable {
+    pub(super) fn new(url: &str, why: &str) -> Self {
+        Self { url: url.to_owned(), why: why.to_owned() }
+    }
+}
+
+/// What to fetch: the metadata that `client_id` names, or the key set that it names in turn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Document {
+    Metadata,
+    KeySet,
+}
+
+/// Fetches a document, twice if its host needs to wake up.
+pub(super) async fn fetch(guarded: &Guarded, url: &str, what: Document) -> Result<String, Unavailable> {
+    match fetch_once(guarded, url, what).await {
+        Err(Trouble { passing: true, .. }) => fetch_once(guarded, url, what).await,
+        done => done,
+    }
+    .map_err(|trouble| Unavailable { url: url.to_owned(), why: trouble.why })
+}
+
+struct Trouble {
+    why: String,
+    /// Another try may do.
+    passing: bool,
+}
+
+async fn fetch_once(guarded: &Guarded, url: &str, what: Document) -> Result<String, Trouble> {
+    let answer = guarded.get(url, "application/json", &LIMITS).await.map_err(|error| Trouble {
+        passing: matches!(error, GuardedError::Unreachable(_) | GuardedError::Slow | GuardedError::Broken(_)),
+        why: error.to_string(),
+    })?;
+    let final_trouble = |why: String| Err(Trouble { why, passing: false });
+    if answer.status != StatusCode::OK {
+        let passing = answer.status.is_server_error();
+        return Err(Trouble { why: format!("answered {}", answer.status.as_u16()), passing });
+    }
+    let kind = answer.headers.get(CONTENT_TYPE).map(|kind| kind.to_str().unwrap_or_default());
+    let essence = kind.map(|kind| kind.split(';').next().unwrap_or_default().trim());
+    match essence {
+        Some(kind) if kind.eq_ignore_ascii_case("application/json") => {}
+        // As the reference has it: key sets may come without a type, or with their own.
+        None if what == Document::KeySet => {}
+        Some(kind) if what == Document::KeySet && kind.eq_ignore_ascii_case("application/jwk-set+json") => {}
+        Some(kind) => {
+            let shown: String = kind.chars().take(64).collect();
+            return final_trouble(format!("has the content type {shown:?} instead of application/json"));
+        }
+        None => return final_trouble("has no content type, application/json is expected".to_owned()),
+    }
+    match String::from_utf8(answer.body.to_vec()) {
+        // Not storable in PostgreSQL, and not JSON either.
+        Ok(text) if !text.contains('\0') => Ok(text),
+        _ => final_trouble("is not UTF-8".to_owned()),
+    }
+}
+
+const LIMITS: Limits = Limits {
+    total: Duration::from_secs(10),
+    idle: Duration::from_secs(10),
+    body_bytes: 512 * 1024,
+    redirects: 0,
+};

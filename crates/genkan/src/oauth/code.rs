@@ -1,0 +1,166 @@
+//! A code for tokens: once, within a minute, by whom it was given to.
+
+use genkan_protocol::oauth::dpop::Proof;
+use genkan_protocol::oauth::pkce::Challenge;
+use genkan_protocol::oauth::request::{Form, TokenRequest};
+
+use super::client::{Client, Proven, Purpose};
+use super::grant::{Grant, LONG, SHORT};
+use super::mint::Tokens;
+use super::request::hash;
+use super::seen::{CHALLENGE, Used};
+use super::sql::{codes, grants};
+use super::{Call, Ended, Error, OAuth, refresh_token};
+use crate::accounts::{Account, Standing};
+use crate::base::Timestamp;
+use crate::db::Tx;
+use crate::db::audit::{self, Actor};
+
+/// What the code is redeemed with.
+struct Redemption<'a> {
+    client: &'a Client,
+    proven: &'a Proven,
+    proof: &'a Proof,
+    redirect_uri: &'a str,
+    verifier: &'a str,
+    account: Option<&'a Account>,
+    /// The approved scope with its permission sets expanded.
+    scope: String,
+}
+
+impl OAuth {
+    /// Answers the token endpoint. The order is: proof, client, grant; what is used up is used up in one transaction.
+    pub(crate) async fn token(&self, call: &Call<'_>, form: &Form) -> Result<Tokens, Error> {
+        let now = self.clock.now();
+        let proof = self.required_proof(call, now)?;
+        let asked = TokenRequest::parse(form)?;
+        let client = self.clients.look_up(form.required("client_id")?, Purpose::GoOn).await?;
+        match asked {
+            TokenRequest::Code { code, redirect_uri, verifier } => {
+                let proven = self.authenticate(&client, form, &proof, Purpose::GoOn).await?;
+                self.redeem(&code, &redirect_uri, &verifier, &client, &proven, &proof, now).await
+            }
+            TokenRequest::Refresh { refresh_token } => {
+                self.refresh(&refresh_token, form, &client, &proof, now).await
+            }
+        }
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "the parameters of the request, once")]
+    async fn redeem(
+        &self,
+        code: &str,
+        redirect_uri: &str,
+        verifier: &str,
+        client: &Client,
+        proven: &Proven,
+        proof: &Proof,
+        now: Timestamp,
+    ) -> Result<Tokens, Error> {
+        let hash = hash(code);
+        // Looked up before the transaction: it holds no row while others are asked.
+        let (account, scope) = match codes::peek(&self.db, &hash).await? {
+            Some((did, scope)) => (self.accounts.find(&did).await?, self.sets.expand(&scope).await?),
+            None => (None, String::new()),
+        };
+        let redemption =
+            Redemption { client, proven, proof, redirect_uri, verifier, account: account.as_ref(), scope };
+        let mut tx = self.db.begin().await?;
+        self.use_up(&mut tx, Some(proof), client, proven, now).await?;
+        let mut ended = Ended::default();
+        let mut leaked = None;
+        let done = self.redeem_in(&mut tx, &hash, redemption, &mut ended, &mut leaked, now).await;
+        // A refusal uses the code up as well; trouble of ours uses up nothing.
+        if matches!(done, Ok(_) | Err(Error::Refused(_))) {
+            tx.commit().await?;
+            self.tell_ended(&ended);
+        }
+        if let Some(code) = leaked
+            && let Err(cause) = self.sign_ins.sign_out_at(&code.device, &code.did).await
+        {
+            tracing::warn!(cause = &cause as &dyn std::error::Error, "a browser could not be signed out");
+        }
+        done
+    }
+
+    async fn redeem_in(
+        &self,
+        tx: &mut Tx,
+        hash: &str,
+        with: Redemption<'_>,
+        ended: &mut Ended,
+        leaked: &mut Option<codes::Stored>,
+        now: Timestamp,
+    ) -> Result<Tokens, Error> {
+        let Some((first, code)) = codes::take(tx, hash, now).await? else {
+            return Err(Error::grant("the code is unknown or has expired"));
+        };
+        if !first {
+            // Somebody has a code that was not meant for them: what came of it ends, and the browser is signed out.
+            if let Some(grant) = &code.grant_id {
+                self.end_in(tx, grant, Actor::Genkan, "a code was used twice", ended, now).await?;
+                *leaked = Some(code);
+            }
+            return Err(Error::grant("the code was used before"));
+        }
+        check(&code, &with, now)?;
+        let challenge = Used::Challenge(&code.pushed.code_challenge);
+        if !self.seen.is_first(tx, challenge, now.plus(CHALLENGE), now).await? {
+            return Err(Error::grant("the code_challenge was used before"));
+        }
+        let account = with
+            .account
+            .filter(|account| account.standing() == Standing::Active)
+            .ok_or_else(|| Error::grant("the account is not active"))?;
+        let grant = self.grant(&code, &with, now);
+        grants::insert(tx, &grant).await?;
+        codes::set_grant(tx, hash, &grant.id).await?;
+        let detail = format!("{} {}", grant.client_id, grant.scope);
+        audit::record(tx, now, Actor::Account(&grant.did), "oauth.grant", &grant.id, &detail).await?;
+        self.mint(tx, &grant, account, with.scope, now).await
+    }
+
+    fn grant(&self, code: &codes::Stored, with: &Redemption<'_>, now: Timestamp) -> Grant {
+        let span = if with.client.is_believed() { LONG } else { SHORT };
+        let refreshable = with.client.metadata.refreshes;
+        let expires_at = now.plus(if refreshable { span.total } else { self.settings.access_lifetime });
+        Grant {
+            id: refresh_token::grant_id(),
+            did: code.did.clone(),
+            client_id: code.client_id.clone(),
+            scope: code.scope.clone(),
+            dpop_key: code.pushed.dpop_key.clone(),
+            client_auth: with.proven.auth.clone(),
+            device: code.device.clone(),
+            refreshable,
+            generation: 0,
+            rotated_at: now,
+            rotated_before_at: now,
+            idle_until: now.plus(span.idle).min(expires_at),
+            expires_at,
+            created_at: now,
+            ended_at: None,
+        }
+    }
+}
+
+fn check(code: &codes::Stored, with: &Redemption<'_>, now: Timestamp) -> Result<(), Error> {
+    let pushed = &code.pushed;
+    let met =
+        pushed.code_challenge.parse::<Challenge>().is_ok_and(|challenge| challenge.is_met_by(with.verifier));
+    let checks = [
+        (now < code.expires_at, "the code is unknown or has expired"),
+        (code.client_id == with.client.id.as_str(), "the code was given to another client"),
+        (
+            pushed.client_auth.may_go_on_as(&with.proven.auth),
+            "the client proved itself by another key before",
+        ),
+        (pushed.dpop_key == with.proof.jkt.as_str(), "the code is bound to another DPoP key"),
+        (pushed.redirect_uri == with.redirect_uri, "the redirect_uri differs from that of the request"),
+        (met, "the code_verifier does not fit"),
+    ];
+    match checks.into_iter().find(|(good, _)| !good) {
+        Some((_, why)) => Err(Error::grant(why)),
+        None => Ok(()),
+    }
+}

@@ -1,0 +1,85 @@
+//! DPoP proofs at the endpoints, and what a call uses up.
+
+use genkan_protocol::oauth::dpop::{self, Expected, Proof};
+use genkan_protocol::oauth::error::OAuthErrorCode as Code;
+use genkan_protocol::oauth::request::Form;
+
+use super::client::{Client, Proven, Purpose};
+use super::seen::{PROOF, Used};
+use super::{Error, OAuth};
+use crate::base::Timestamp;
+use crate::db::Tx;
+
+/// A request to one of the endpoints, as far as proofs are about it.
+#[derive(Clone, Debug)]
+pub(crate) struct Call<'a> {
+    pub(crate) method: &'a str,
+    /// From its `/` on.
+    pub(crate) path: &'a str,
+    /// Every `DPoP` header that came; a value that is not text counts as empty.
+    pub(crate) proofs: Vec<&'a str>,
+}
+
+impl OAuth {
+    /// The proof of a call, if there is one. That it is new is for [`OAuth::use_up`] to see.
+    pub(super) fn proof(&self, call: &Call<'_>, now: Timestamp) -> Result<Option<Proof>, Error> {
+        let proof = match &*call.proofs {
+            [] => return Ok(None),
+            [one] => one,
+            _ => return Err(Error::refused(Code::InvalidDpopProof, "there is more than one DPoP header")),
+        };
+        let expected = Expected {
+            method: call.method,
+            origin: &self.settings.issuer,
+            path: call.path,
+            access_token: None,
+            now_millis: now.as_millis(),
+        };
+        match dpop::verify(proof, &expected, &self.nonces) {
+            Ok(proof) => Ok(Some(proof)),
+            Err(error @ dpop::Error::UseNonce) => Err(Error::refused(Code::UseDpopNonce, error.to_string())),
+            Err(error) => Err(Error::refused(Code::InvalidDpopProof, error.to_string())),
+        }
+    }
+
+    pub(super) fn required_proof(&self, call: &Call<'_>, now: Timestamp) -> Result<Proof, Error> {
+        let proof = self.proof(call, now)?;
+        proof.ok_or_else(|| Error::refused(Code::InvalidDpopProof, "a DPoP proof is required"))
+    }
+
+    pub(super) async fn authenticate(
+        &self,
+        client: &Client,
+        form: &Form,
+        proof: &Proof,
+        purpose: Purpose,
+    ) -> Result<Proven, Error> {
+        self.clients.authenticate(client, form, Some(proof.jkt), purpose, &self.settings.issuer).await
+    }
+
+    /// Uses up the proof and the client's assertion, as part of the transaction that does what was asked for.
+    pub(super) async fn use_up(
+        &self,
+        tx: &mut Tx,
+        proof: Option<&Proof>,
+        client: &Client,
+        proven: &Proven,
+        now: Timestamp,
+    ) -> Result<(), Error> {
+        if let Some(proof) = proof
+            && !self.seen.is_first(tx, Used::Proof(proof), now.plus(PROOF), now).await?
+        {
+            return Err(Error::refused(Code::InvalidDpopProof, "the DPoP proof was used before"));
+        }
+        if let Some((jti, until)) = &proven.assertion {
+            let used = Used::Assertion { client_id: client.id.as_str(), jti };
+            if !self.seen.is_first(tx, used, *until, now).await? {
+                return Err(Error::refused(
+                    Code::InvalidClient,
+                    "client_assertion: its \"jti\" was used before",
+                ));
+            }
+        }
+        Ok(())
+    }
+}

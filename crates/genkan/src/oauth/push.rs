@@ -1,0 +1,116 @@
+//! Pushed authorization requests (RFC 9126): everything about a request is checked here, before a browser comes.
+
+use data_encoding::HEXLOWER;
+use genkan_protocol::oauth::error::OAuthErrorCode as Code;
+use genkan_protocol::oauth::request::{AuthorizationRequest, Form, Prompt};
+use genkan_protocol::oauth::scope::{Scope, undeclared};
+
+use super::client::{Client, Purpose};
+use super::pushed::Pushed;
+use super::request::{REQUEST, URI_PREFIX};
+use super::sql::requests;
+use super::{Call, Error, OAuth};
+use crate::base::random;
+
+/// What the client sends its browser with.
+#[derive(Debug)]
+pub(crate) struct PushedRequest {
+    pub(crate) request_uri: String,
+    /// Seconds.
+    pub(crate) expires_in: u64,
+}
+
+impl OAuth {
+    /// Takes a request. The proof, if there is one, and the client's credentials are used up with it.
+    pub(crate) async fn push(&self, call: &Call<'_>, form: &Form) -> Result<PushedRequest, Error> {
+        let now = self.clock.now();
+        let proof = self.proof(call, now)?;
+        let client = self.clients.look_up(form.required("client_id")?, Purpose::Begin).await?;
+        let proof_key = proof.as_ref().map(|proof| proof.jkt);
+        let issuer = &self.settings.issuer;
+        let proven = self.clients.authenticate(&client, form, proof_key, Purpose::Begin, issuer).await?;
+
+        let asked = AuthorizationRequest::parse(form)?;
+        let dpop_key = match (proof_key, asked.dpop_jkt) {
+            (Some(proof), Some(named)) if proof != named => {
+                let why = "\"dpop_jkt\" differs from the key of the DPoP proof";
+                return Err(Error::refused(Code::InvalidToken, why));
+            }
+            (Some(key), _) | (None, Some(key)) => key,
+            (None, None) => {
+                let why = "a DPoP proof or \"dpop_jkt\" is required";
+                return Err(Error::refused(Code::InvalidDpopProof, why));
+            }
+        };
+        let prompt = prompt_for(&client, asked.prompt)?;
+        let redirect_uri = redirect_for(&client, asked.redirect_uri)?;
+        let scope = scope_for(&client, &asked.scope)?;
+        self.sets.require(&scope).await?;
+
+        let pushed = Pushed {
+            redirect_uri,
+            scope,
+            state: asked.state,
+            code_challenge: asked.challenge.to_string(),
+            response_mode: asked.response_mode,
+            prompt,
+            login_hint: asked.login_hint.map(|hint| hint.as_str().to_owned()),
+            ui_locales: asked.ui_locales,
+            dpop_key: dpop_key.to_string(),
+            client_auth: proven.auth.clone(),
+            pushed_at: now.as_millis(),
+        };
+        let id = format!("req-{}", HEXLOWER.encode(&random::bytes::<16>()));
+        let mut tx = self.db.begin().await?;
+        self.use_up(&mut tx, proof.as_ref(), &client, &proven, now).await?;
+        requests::insert(&mut tx, &id, client.id.as_str(), &pushed, now.plus(REQUEST)).await?;
+        tx.commit().await?;
+        Ok(PushedRequest { request_uri: format!("{URI_PREFIX}{id}"), expires_in: REQUEST.as_secs() })
+    }
+}
+
+/// Anybody can pretend to be a public client, so its user is always asked.
+fn prompt_for(client: &Client, asked: Option<Prompt>) -> Result<Option<Prompt>, Error> {
+    match asked {
+        _ if client.is_believed() => Ok(asked),
+        Some(Prompt::None) => {
+            let why = "prompt \"none\" is not for public clients: their users are always asked";
+            Err(Error::refused(Code::InvalidRequest, why))
+        }
+        // Each of these comes to consent in the end.
+        Some(Prompt::Create | Prompt::Login | Prompt::SelectAccount) => Ok(asked),
+        None | Some(Prompt::Consent) => Ok(Some(Prompt::Consent)),
+    }
+}
+
+fn redirect_for(client: &Client, asked: Option<String>) -> Result<String, Error> {
+    let refused = |why: &'static str| Err(Error::refused(Code::InvalidRedirectUri, why));
+    match (asked, &*client.metadata.redirect_uris) {
+        (Some(asked), _) if client.metadata.allows_redirect(&asked) => Ok(asked),
+        (Some(_), _) => {
+            refused("the redirect_uri is not, letter by letter, one of those in the client's metadata")
+        }
+        (None, [only]) => Ok(only.as_str().to_owned()),
+        (None, _) => {
+            refused("parameter \"redirect_uri\" is missing, and the client's metadata has more than one")
+        }
+    }
+}
+
+/// What is asked for, without what nobody knows and what stands there twice.
+fn scope_for(client: &Client, asked: &str) -> Result<String, Error> {
+    if let Some(value) = undeclared(asked, &client.metadata.scope) {
+        let shown: String = value.chars().take(200).collect();
+        let why = format!(
+            "the scope value {shown:?} is not, letter by letter, in the \"scope\" of the client's metadata"
+        );
+        return Err(Error::refused(Code::InvalidScope, why));
+    }
+    let mut values: Vec<&str> = Vec::new();
+    for value in asked.split(' ').filter(|value| !value.is_empty()) {
+        if !values.contains(&value) && value.parse::<Scope>().is_ok() {
+            values.push(value);
+        }
+    }
+    Ok(values.join(" "))
+}

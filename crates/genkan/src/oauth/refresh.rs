@@ -1,0 +1,133 @@
+//! A refresh token for fresh tokens.
+//!
+//! One token has one successor, on any number of replicas: the grant's row is held while it is decided. Whoever cannot
+//! prove the grant's key learns nothing and ends nothing, for a stolen token alone must not sign its owner out.
+
+use genkan_protocol::oauth::dpop::Proof;
+use genkan_protocol::oauth::error::OAuthErrorCode as Code;
+use genkan_protocol::oauth::request::Form;
+
+use super::client::{Client, Proven, Purpose};
+use super::grant::{Grant, LONG, SHORT, Turn};
+use super::mint::Tokens;
+use super::sql::grants;
+use super::{Ended, Error, OAuth};
+use crate::accounts::{Account, Standing};
+use crate::base::Timestamp;
+use crate::db::Tx;
+use crate::db::audit::Actor;
+
+/// What the token is refreshed with.
+struct Refreshing<'a> {
+    client: &'a Client,
+    proven: &'a Proven,
+    proof: &'a Proof,
+    generation: i64,
+    account: Option<&'a Account>,
+    scope: String,
+    /// The client's key set no longer has the key that the grant is held to.
+    key_is_gone: bool,
+}
+
+impl OAuth {
+    pub(super) async fn refresh(
+        &self,
+        token: &str,
+        form: &Form,
+        client: &Client,
+        proof: &Proof,
+        now: Timestamp,
+    ) -> Result<Tokens, Error> {
+        let place = self.refresh_tokens.read(token);
+        let grant = match &place {
+            Some(place) => grants::find(&self.db, &place.grant).await?,
+            None => None,
+        };
+        let key_is_gone = match &grant {
+            Some(grant) => self.clients.lacks_key_of(client, &grant.client_auth).await?,
+            None => false,
+        };
+        let proven = match self.authenticate(client, form, proof, Purpose::GoOn).await {
+            Err(Error::Refused(refusal)) if key_is_gone && refusal.code == Code::InvalidClient => {
+                // It signed with the key that is gone: that it holds the grant's other key is proved all the same.
+                Proven { auth: super::pushed::ClientAuth::None, assertion: None }
+            }
+            done => done?,
+        };
+        let (Some(place), Some(grant)) = (place, grant) else {
+            return Err(Error::grant("the refresh token is unknown"));
+        };
+        let account = self.accounts.find(&grant.did).await?;
+        let scope = self.sets.expand(&grant.scope).await?;
+        let with = Refreshing {
+            client,
+            proven: &proven,
+            proof,
+            generation: place.generation,
+            account: account.as_ref(),
+            scope,
+            key_is_gone,
+        };
+        let mut tx = self.db.begin().await?;
+        self.use_up(&mut tx, Some(proof), client, &proven, now).await?;
+        let mut ended = Ended::default();
+        let done = self.refresh_in(&mut tx, &grant.id, with, &mut ended, now).await;
+        if matches!(done, Ok(_) | Err(Error::Refused(_))) {
+            tx.commit().await?;
+            self.tell_ended(&ended);
+        }
+        done
+    }
+
+    async fn refresh_in(
+        &self,
+        tx: &mut Tx,
+        id: &str,
+        with: Refreshing<'_>,
+        ended: &mut Ended,
+        now: Timestamp,
+    ) -> Result<Tokens, Error> {
+        let grant = grants::hold(tx, id).await?.filter(|grant| grant.is_alive(now));
+        let grant = grant.ok_or_else(|| Error::grant("the session is over"))?;
+        if grant.dpop_key != with.proof.jkt.as_str() {
+            return Err(Error::grant("the refresh token is bound to another DPoP key"));
+        }
+        // From here on, whoever asks holds the grant's key.
+        let why = if grant.client_id != with.client.id.as_str() {
+            "the refresh token was given to another client"
+        } else if with.key_is_gone {
+            "the key that the client proved itself by is no longer in its key set"
+        } else {
+            match grant.turn(with.generation, now, self.settings.refresh_grace) {
+                Turn::To(_) | Turn::Again(_) if !grant.client_auth.may_go_on_as(&with.proven.auth) => {
+                    return Err(Error::grant("the client proved itself by another key before"));
+                }
+                Turn::To(generation) => {
+                    let span = if with.client.is_believed() { LONG } else { SHORT };
+                    let turned = grant.turned(generation, with.proven.auth.clone(), now, span);
+                    grants::rotate(tx, &turned).await?;
+                    return self.tokens_of(tx, &turned, with, now).await;
+                }
+                Turn::Again(_) => return self.tokens_of(tx, &grant, with, now).await,
+                Turn::Refused => return Err(Error::grant("the refresh token was used before")),
+                Turn::Replayed => "the refresh token was used before: replayed",
+            }
+        };
+        self.end_in(tx, id, Actor::Genkan, why, ended, now).await?;
+        Err(Error::grant(why))
+    }
+
+    async fn tokens_of(
+        &self,
+        tx: &mut Tx,
+        grant: &Grant,
+        with: Refreshing<'_>,
+        now: Timestamp,
+    ) -> Result<Tokens, Error> {
+        let account = with
+            .account
+            .filter(|account| account.standing() == Standing::Active)
+            .ok_or_else(|| Error::grant("the account is not active"))?;
+        self.mint(tx, grant, account, with.scope, now).await
+    }
+}

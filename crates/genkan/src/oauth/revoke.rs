@@ -1,0 +1,207 @@
+//! Grants taken back: by their client (RFC 7009), their account, the operator, or with everything else of an account.
+
+use genkan_protocol::oauth::access_token::Token;
+use genkan_protocol::oauth::request::Form;
+
+use super::client::Purpose;
+use super::grant::Grant;
+use super::request::hash;
+use super::sql::{clients, codes, consents, grants};
+use super::{Call, ClientRow, ClientView, Error, OAuth, Standing, refresh_token};
+use crate::base::Timestamp;
+use crate::db::Tx;
+use crate::db::audit::{self, Actor};
+use crate::db::feed::{self, Kind};
+
+/// Grants that ended in a transaction.
+#[must_use = "tell the feed of them after the commit"]
+#[derive(Debug, Default)]
+pub(crate) struct Ended {
+    grants: Vec<String>,
+}
+
+/// A grant as its account sees it.
+#[derive(Clone, Debug)]
+pub(crate) struct GrantView {
+    pub(crate) grant: Grant,
+    pub(crate) client: ClientView,
+}
+
+impl OAuth {
+    /// A client is done with a token: its whole grant ends. What is not the client's own is left alone, without a word.
+    pub(crate) async fn revoke(&self, call: &Call<'_>, form: &Form) -> Result<(), Error> {
+        let now = self.clock.now();
+        let proof = self.required_proof(call, now)?;
+        let token = form.required("token")?;
+        let client = self.clients.look_up(form.required("client_id")?, Purpose::GoOn).await?;
+        let proven = self.authenticate(&client, form, &proof, Purpose::GoOn).await?;
+        let named = self.grant_named(token).await?;
+        let mut tx = self.db.begin().await?;
+        self.use_up(&mut tx, Some(&proof), &client, &proven, now).await?;
+        let mut ended = Ended::default();
+        if let Some(grant) = named {
+            let own = grants::hold(&mut tx, &grant).await?.filter(|grant| {
+                grant.client_id == client.id.as_str()
+                    && grant.dpop_key == proof.jkt.as_str()
+                    && grant.client_auth.may_go_on_as(&proven.auth)
+            });
+            if let Some(grant) = own {
+                let by = Actor::Account(&grant.did);
+                self.end_in(&mut tx, &grant.id, by, "revoked by the client", &mut ended, now).await?;
+            }
+        }
+        tx.commit().await?;
+        self.tell_ended(&ended);
+        Ok(())
+    }
+
+    /// What an account has allowed, the newest first.
+    pub(crate) async fn list_of(&self, did: &str) -> Result<Vec<GrantView>, Error> {
+        let mut views = Vec::new();
+        for grant in grants::list(&self.db, Some(did), None, self.clock.now(), MOST).await? {
+            let client = self.clients.shown(&grant.client_id).await?;
+            views.push(GrantView { grant, client });
+        }
+        Ok(views)
+    }
+
+    /// The account takes one grant back, and is asked anew by that client. `false`: it has no such grant.
+    pub(crate) async fn end(&self, did: &str, grant: &str) -> Result<bool, Error> {
+        let now = self.clock.now();
+        let mut tx = self.db.begin().await?;
+        let Some(held) = grants::hold(&mut tx, grant).await?.filter(|held| held.did == did) else {
+            return Ok(false);
+        };
+        let mut ended = Ended::default();
+        let by = Actor::Account(did);
+        let was_alive = self.end_in(&mut tx, grant, by, "taken back by the account", &mut ended, now).await?;
+        consents::remove(&mut tx, did, Some(&held.client_id)).await?;
+        tx.commit().await?;
+        self.tell_ended(&ended);
+        Ok(was_alive)
+    }
+
+    /// Ends all that an account has allowed, as part of `tx`: grants, codes on their way, what is remembered. Pending
+    /// requests end by themselves, since nobody can approve them without signing in. Tell the feed after the commit.
+    pub(crate) async fn end_all_of(&self, tx: &mut Tx, did: &str) -> Result<Ended, Error> {
+        let now = self.clock.now();
+        let ended = Ended { grants: grants::end_all(tx, Some(did), None, now).await? };
+        codes::remove_unused_of(tx, did).await?;
+        consents::remove(tx, did, None).await?;
+        ended.note(tx, now).await?;
+        Ok(ended)
+    }
+
+    /// The same in a transaction of its own.
+    pub(crate) async fn end_everything_of(&self, did: &str) -> Result<(), Error> {
+        let mut tx = self.db.begin().await?;
+        let ended = self.end_all_of(&mut tx, did).await?;
+        tx.commit().await?;
+        self.tell_ended(&ended);
+        Ok(())
+    }
+
+    /// Binds the end of grants in this process at once; others hear of it from the feed.
+    pub(crate) fn tell_ended(&self, ended: &Ended) {
+        for grant in &ended.grants {
+            self.feed.tell(Kind::Grant, grant);
+        }
+    }
+
+    /// Grants for the operator, the newest first.
+    pub(crate) async fn list(
+        &self,
+        did: Option<&str>,
+        client: Option<&str>,
+        limit: i64,
+    ) -> Result<Vec<Grant>, Error> {
+        Ok(grants::list(&self.db, did, client, self.clock.now(), limit).await?)
+    }
+
+    /// What is known of clients, by name.
+    pub(crate) async fn clients(&self, standing: Option<Standing>) -> Result<Vec<ClientRow>, Error> {
+        Ok(clients::list(&self.db, standing).await?)
+    }
+
+    pub(crate) async fn client(&self, client_id: &str) -> Result<Option<ClientRow>, Error> {
+        Ok(clients::find(&self.db, client_id).await?)
+    }
+
+    /// The operator ends a grant. `false`: it was over, or never was.
+    pub(crate) async fn end_by_operator(&self, grant: &str) -> Result<bool, Error> {
+        let now = self.clock.now();
+        let mut tx = self.db.begin().await?;
+        let mut ended = Ended::default();
+        let by = Actor::Operator;
+        let was_alive = self.end_in(&mut tx, grant, by, "ended by the operator", &mut ended, now).await?;
+        tx.commit().await?;
+        self.tell_ended(&ended);
+        Ok(was_alive)
+    }
+
+    /// The operator's word on a client. A blocked one loses every grant; answers how many.
+    pub(crate) async fn set_standing(&self, client_id: &str, standing: Standing) -> Result<usize, Error> {
+        self.clients.set_standing(client_id, standing).await?;
+        if standing != Standing::Blocked {
+            return Ok(0);
+        }
+        let now = self.clock.now();
+        let mut tx = self.db.begin().await?;
+        let ended = Ended { grants: grants::end_all(&mut tx, None, Some(client_id), now).await? };
+        ended.note(&mut tx, now).await?;
+        tx.commit().await?;
+        self.tell_ended(&ended);
+        Ok(ended.grants.len())
+    }
+
+    pub(super) async fn end_in(
+        &self,
+        tx: &mut Tx,
+        grant: &str,
+        by: Actor<'_>,
+        why: &str,
+        ended: &mut Ended,
+        now: Timestamp,
+    ) -> Result<bool, Error> {
+        if !grants::end(tx, grant, now).await? {
+            return Ok(false);
+        }
+        audit::record(tx, now, by, "oauth.end", grant, why).await?;
+        feed::note(tx, now, Kind::Grant, grant).await?;
+        ended.grants.push(grant.to_owned());
+        Ok(true)
+    }
+
+    /// The grant that a token of any kind and age belongs to.
+    async fn grant_named(&self, token: &str) -> Result<Option<String>, Error> {
+        if let Some(place) = self.refresh_tokens.read(token) {
+            return Ok(Some(place.grant));
+        }
+        if let Some(grant) = refresh_token::grant_of_token_id(token) {
+            return Ok(Some(grant.to_owned()));
+        }
+        if token.starts_with("cod-") {
+            return Ok(codes::grant_of(&self.db, &hash(token)).await?);
+        }
+        Ok(self.token_id_of(token).as_deref().and_then(refresh_token::grant_of_token_id).map(str::to_owned))
+    }
+
+    /// The name of an access token of ours, its end not looked at.
+    fn token_id_of(&self, token: &str) -> Option<String> {
+        let token = Token::parse(token).ok()?;
+        let host = self.fleet.by_did(&token.unverified_claims().aud)?;
+        let keys = self.ring.host_keys(host.id.as_str());
+        keys.iter().find_map(|key| token.verify(&key.public).ok()).map(|claims| claims.jti.clone())
+    }
+}
+
+impl Ended {
+    async fn note(&self, tx: &mut Tx, now: Timestamp) -> crate::db::Result<()> {
+        for grant in &self.grants {
+            feed::note(tx, now, Kind::Grant, grant).await?;
+        }
+        Ok(())
+    }
+}
+
+const MOST: i64 = 1_000;

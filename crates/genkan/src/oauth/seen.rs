@@ -1,0 +1,172 @@
+//! What must not be used twice: proofs, client assertions, code challenges.
+//!
+//! Each is known by a hash, for as long as it could be used again. The database's unique key decides who was first, on
+//! any number of replicas; the memory of this process only spares it questions whose answer is known.
+
+use std::sync::Arc;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use genkan_protocol::oauth::dpop::Proof;
+use quick_cache::sync::Cache;
+use sha2::{Digest as _, Sha256};
+use std::time::Duration;
+use tokio::sync::{mpsc, oneshot};
+
+use super::sql::seen;
+use crate::base::{Clock, Timestamp};
+use crate::db::{Db, Result, Tx};
+
+/// Remembers. Cheap to clone.
+#[derive(Clone, Debug)]
+pub(super) struct Seen {
+    memory: Arc<Cache<String, Timestamp>>,
+    queue: mpsc::Sender<Question>,
+}
+
+#[derive(Debug)]
+struct Question {
+    hash: String,
+    until: Timestamp,
+    answer: oneshot::Sender<bool>,
+}
+
+/// A used thing, by what makes it unique.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Used<'a> {
+    Proof(&'a Proof),
+    Assertion { client_id: &'a str, jti: &'a str },
+    Challenge(&'a str),
+}
+
+impl Used<'_> {
+    fn hash(self) -> String {
+        let (kind, one, other) = match self {
+            Self::Proof(proof) => ("proof", proof.jkt.as_str(), &*proof.jti),
+            Self::Assertion { client_id, jti } => ("assertion", client_id, jti),
+            Self::Challenge(challenge) => ("challenge", challenge, ""),
+        };
+        let digest = Sha256::new()
+            .chain_update(kind)
+            .chain_update([0])
+            .chain_update(one)
+            .chain_update([0])
+            .chain_update(other)
+            .finalize();
+        URL_SAFE_NO_PAD.encode(digest)
+    }
+}
+
+impl Seen {
+    /// Must be called on the control runtime, where the database is asked.
+    pub(super) fn new(db: Db, clock: Clock) -> Self {
+        let (queue, questions) = mpsc::channel(WAITING);
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            runtime.spawn(answer(db, clock, questions));
+        }
+        Self { memory: Arc::new(Cache::new(MEMORY)), queue }
+    }
+
+    /// Whether this is the first use, as part of `tx`: nothing counts unless that commits.
+    pub(super) async fn is_first(
+        &self,
+        tx: &mut Tx,
+        used: Used<'_>,
+        until: Timestamp,
+        now: Timestamp,
+    ) -> Result<bool> {
+        seen::insert(tx, &used.hash(), until, now).await
+    }
+
+    /// The same for a proof alone, for requests that write nothing else. Many at once share a transaction.
+    /// `None`: it cannot be told now.
+    pub(super) async fn is_first_proof(&self, proof: &Proof, now: Timestamp) -> Option<bool> {
+        let (hash, until) = (Used::Proof(proof).hash(), now.plus(PROOF));
+        if self.memory.get(&hash).is_some_and(|until| until > now) {
+            return Some(false);
+        }
+        let (answer, heard) = oneshot::channel();
+        self.queue.send(Question { hash: hash.clone(), until, answer }).await.ok()?;
+        let first = heard.await.ok()?;
+        self.memory.insert(hash, until);
+        Some(first)
+    }
+}
+
+/// Answers what has come together while the last answers were written.
+async fn answer(db: Db, clock: Clock, mut questions: mpsc::Receiver<Question>) {
+    let mut batch = Vec::with_capacity(BATCH);
+    while questions.recv_many(&mut batch, BATCH).await > 0 {
+        match write(&db, clock.now(), &batch).await {
+            Ok(firsts) => {
+                for (question, first) in batch.drain(..).zip(firsts) {
+                    let _ = question.answer.send(first);
+                }
+            }
+            // Dropped questions hear that it cannot be told.
+            Err(cause) => {
+                tracing::warn!(cause = &cause as &dyn std::error::Error, "proofs could not be remembered");
+                batch.clear();
+            }
+        }
+    }
+}
+
+async fn write(db: &Db, now: Timestamp, batch: &[Question]) -> Result<Vec<bool>> {
+    // In the order of their keys, so that two replicas never wait for each other.
+    let mut order: Vec<usize> = (0..batch.len()).collect();
+    order.sort_by(|one, other| batch.get(*one).map(|it| &it.hash).cmp(&batch.get(*other).map(|it| &it.hash)));
+    let mut firsts = vec![false; batch.len()];
+    let mut tx = db.begin().await?;
+    for at in order {
+        if let (Some(question), Some(first)) = (batch.get(at), firsts.get_mut(at)) {
+            *first = seen::insert(&mut tx, &question.hash, question.until, now).await?;
+        }
+    }
+    tx.commit().await?;
+    Ok(firsts)
+}
+
+/// A proof's nonce is good for less than three intervals of a minute; nobody can use it again after that.
+pub(super) const PROOF: Duration = Duration::from_mins(5);
+/// A code challenge may be redeemed once within this time.
+pub(super) const CHALLENGE: Duration = Duration::from_hours(24);
+const MEMORY: usize = 200_000;
+const WAITING: usize = 4096;
+const BATCH: usize = 256;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::db::on_each_database;
+
+    on_each_database!(of_many_at_once_one_proof_is_first);
+
+    fn proof(jti: &str) -> Proof {
+        Proof {
+            jkt: "E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM".parse().unwrap(),
+            jti: jti.to_owned(),
+            iat: 0,
+        }
+    }
+
+    async fn of_many_at_once_one_proof_is_first(db: Db) {
+        let now = Timestamp::from_seconds(1_000_000);
+        let clock = Clock::Manual(Arc::new(now.as_millis().into()));
+        // Two replicas.
+        let both = [Seen::new(db.clone(), clock.clone()), Seen::new(db.clone(), clock.clone())];
+        let asked = (0..40).map(|index| {
+            let seen = both[index % 2].clone();
+            async move { seen.is_first_proof(&proof(&format!("proof {}", index / 8)), now).await.unwrap() }
+        });
+        let firsts = futures_util::future::join_all(asked).await.into_iter().filter(|first| *first).count();
+        assert_eq!(firsts, 5);
+        let mut tx = db.begin().await.unwrap();
+        let until = now.plus(PROOF);
+        assert!(!both[0].is_first(&mut tx, Used::Proof(&proof("proof 0")), until, now).await.unwrap());
+        let same_words =
+            Used::Assertion { client_id: "E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM", jti: "proof 0" };
+        assert!(both[0].is_first(&mut tx, same_words, until, now).await.unwrap());
+        tx.commit().await.unwrap();
+    }
+}

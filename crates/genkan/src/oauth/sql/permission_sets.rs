@@ -1,0 +1,102 @@
+//! Table `permission_sets`.
+
+use sqlx::Row as _;
+
+use crate::base::Timestamp;
+use crate::db::{Db, Result, Tx};
+
+/// A permission set as it was last resolved.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::oauth) struct Stored {
+    /// The last good document, and when it was verified.
+    pub(in crate::oauth) document: Option<(String, Timestamp)>,
+    /// The last attempt, good or not.
+    pub(in crate::oauth) checked_at: Timestamp,
+    /// Why that attempt failed.
+    pub(in crate::oauth) problem: Option<String>,
+}
+
+pub(in crate::oauth) async fn find(db: &Db, nsid: &str) -> Result<Option<Stored>> {
+    let row =
+        sqlx::query("SELECT document, verified_at, checked_at, problem FROM permission_sets WHERE nsid = $1")
+            .bind(nsid)
+            .fetch_optional(db.reader())
+            .await?;
+    let Some(row) = row else { return Ok(None) };
+    let document: Option<String> = row.try_get("document")?;
+    let verified_at: Option<i64> = row.try_get("verified_at")?;
+    Ok(Some(Stored {
+        document: document.zip(verified_at.map(Timestamp::from_millis)),
+        checked_at: Timestamp::from_millis(row.try_get("checked_at")?),
+        problem: row.try_get("problem")?,
+    }))
+}
+
+pub(in crate::oauth) async fn put(tx: &mut Tx, nsid: &str, document: &str, now: Timestamp) -> Result<()> {
+    sqlx::query(
+        "INSERT INTO permission_sets (nsid, document, verified_at, checked_at) VALUES ($1, $2, $3, $3)
+         ON CONFLICT (nsid) DO UPDATE SET document = excluded.document, verified_at = excluded.verified_at,
+            checked_at = excluded.checked_at, problem = NULL",
+    )
+    .bind(nsid)
+    .bind(document)
+    .bind(now.as_millis())
+    .execute(&mut **tx)
+    .await?;
+    Ok(())
+}
+
+/// Notes a failed attempt; the last good document stays.
+pub(in crate::oauth) async fn put_problem(
+    tx: &mut Tx,
+    nsid: &str,
+    problem: &str,
+    now: Timestamp,
+) -> Result<()> {
+    sqlx::query(
+        "INSERT INTO permission_sets (nsid, checked_at, problem) VALUES ($1, $2, $3)
+         ON CONFLICT (nsid) DO UPDATE SET checked_at = excluded.checked_at, problem = excluded.problem",
+    )
+    .bind(nsid)
+    .bind(now.as_millis())
+    .bind(problem)
+    .execute(&mut **tx)
+    .await?;
+    Ok(())
+}
+
+/// Removes names that were asked for and never were a permission set.
+pub(in crate::oauth) async fn sweep(tx: &mut Tx, before: Timestamp) -> Result<u64> {
+    let done = sqlx::query("DELETE FROM permission_sets WHERE document IS NULL AND checked_at < $1")
+        .bind(before.as_millis())
+        .execute(&mut **tx)
+        .await?;
+    Ok(done.rows_affected())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::db::on_each_database;
+
+    on_each_database!(the_last_good_document_outlives_failures);
+
+    async fn the_last_good_document_outlives_failures(db: Db) {
+        let at = Timestamp::from_millis;
+        let mut tx = db.begin().await.unwrap();
+        put_problem(&mut tx, "never.was.one", "no such name", at(5)).await.unwrap();
+        put(&mut tx, "com.example.set", "{}", at(5)).await.unwrap();
+        put_problem(&mut tx, "com.example.set", "away", at(7)).await.unwrap();
+        assert_eq!(sweep(&mut tx, at(5)).await.unwrap(), 0);
+        assert_eq!(sweep(&mut tx, at(8)).await.unwrap(), 1);
+        tx.commit().await.unwrap();
+        let found = find(&db, "com.example.set").await.unwrap().unwrap();
+        let document = Some(("{}".to_owned(), at(5)));
+        assert_eq!(found, Stored { document, checked_at: at(7), problem: Some("away".to_owned()) });
+        assert_eq!(find(&db, "never.was.one").await.unwrap(), None);
+        let mut tx = db.begin().await.unwrap();
+        put(&mut tx, "com.example.set", "[]", at(9)).await.unwrap();
+        tx.commit().await.unwrap();
+        assert_eq!(find(&db, "com.example.set").await.unwrap().unwrap().problem, None);
+    }
+}
