@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use genkan_protocol::crypto::PublicKey;
 
-use crate::accounts::{Accounts, Passwords};
+use crate::accounts::{Accounts, EmailTokens, Emails, Passwords};
 use crate::base::fetch::tls::{TlsError, client_config};
 use crate::base::fetch::{Dns, DnsError, Guarded, Trusted};
 use crate::base::seal::Sealer;
@@ -19,7 +19,10 @@ use crate::fleet::{Fleet, HostClient};
 use crate::identity::{Directory, Documents, HandlePolicy, Handles, Identity};
 use crate::keys::{self, Ring};
 use crate::limits::RateLimits;
+use crate::mail::{Mail, TransportError};
+use crate::moves::Moves;
 use crate::oauth::{self, OAuth};
+use crate::recovery::Recovery;
 use crate::renames::{self, Renames};
 use crate::sessions::{Access, Lifetimes, Sessions};
 use crate::signin::SignIns;
@@ -46,6 +49,10 @@ pub(crate) struct Services {
     pub(crate) identity: Identity,
     pub(crate) accounts: Accounts,
     pub(crate) passwords: Passwords,
+    pub(crate) mail: Mail,
+    pub(crate) emails: Emails,
+    pub(crate) recovery: Recovery,
+    pub(crate) moves: Moves,
     pub(crate) sessions: Sessions,
     pub(crate) access: Access,
     pub(crate) sign_ins: SignIns,
@@ -162,6 +169,31 @@ impl App {
             fleet: fleet.clone(),
             hosts: hosts.clone(),
         };
+        let mail = Mail::new(&config, db.clone(), clock.clone(), ring.sealer().clone(), &metrics)?;
+        let emails = Emails::new(
+            db.clone(),
+            clock.clone(),
+            accounts.clone(),
+            EmailTokens::new(db.clone(), &ring),
+            mail.clone(),
+        );
+        let recovery = Recovery {
+            db: db.clone(),
+            clock: clock.clone(),
+            accounts: accounts.clone(),
+            emails: emails.clone(),
+            passwords: passwords.clone(),
+            sessions: sessions.clone(),
+            sign_ins: sign_ins.clone(),
+            oauth: oauth.clone(),
+        };
+        let moves = Moves {
+            db: db.clone(),
+            clock: clock.clone(),
+            emails: emails.clone(),
+            ring: ring.clone(),
+            directory: identity.directory.clone(),
+        };
         let documents = identity.documents.clone();
         feed.subscribe(Kind::Account, move |did| documents.forget(did));
         let limits = RateLimits::new(&config, &metrics);
@@ -177,6 +209,10 @@ impl App {
             identity,
             accounts,
             passwords,
+            mail,
+            emails,
+            recovery,
+            moves,
             sessions,
             access,
             sign_ins,
@@ -268,6 +304,8 @@ pub(crate) enum BuildError {
     Fleet(#[from] crate::fleet::Error),
     #[error("GENKAN_EXTRA_CA_FILE: {0}")]
     Tls(#[from] TlsError),
+    #[error("GENKAN_MAIL_SMTP_URL: {0}")]
+    Mail(#[from] TransportError),
     #[error("GENKAN_DNS_SERVERS: {0}")]
     Dns(#[from] DnsError),
 }

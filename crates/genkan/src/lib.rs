@@ -12,7 +12,9 @@ pub(crate) mod http;
 
 // stories
 pub(crate) mod forward;
+pub(crate) mod moves;
 pub(crate) mod oauth;
+pub(crate) mod recovery;
 pub(crate) mod renames;
 pub mod routing;
 pub(crate) mod sessions;
@@ -24,6 +26,7 @@ pub(crate) mod standing;
 pub(crate) mod accounts;
 pub(crate) mod fleet;
 pub(crate) mod identity;
+pub(crate) mod mail;
 
 // ground
 pub mod base;

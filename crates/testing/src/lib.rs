@@ -3,6 +3,7 @@
 //! * [`directory`]: a PLC directory that validates operations
 //! * [`host`]: a PDS in entryway mode, as the published one behaves
 //! * [`loopback`]: the listener under both, with every fault a wire can have
+//! * [`mail`]: a mail server
 //! * [`names`]: a name server for handles
 //! * [`call`]: a plain HTTP client that hides nothing
 //! * [`process`]: a server as a child process, to be killed, stopped and measured
@@ -18,6 +19,7 @@ pub mod call;
 pub mod directory;
 pub mod host;
 pub mod loopback;
+pub mod mail;
 pub mod names;
 pub mod network;
 pub mod process;
@@ -26,6 +28,7 @@ pub use call::{Answer, Client};
 pub use directory::FakeDirectory;
 pub use host::FakeHost;
 pub use loopback::{Seen, Trouble, Wire};
+pub use mail::{FakeMail, Letter, Mood};
 pub use names::FakeNames;
 pub use network::{Plan, TestNetwork, User};
 pub use process::Process;

@@ -7,6 +7,8 @@
 pub(crate) mod app_password;
 mod caller;
 mod email;
+mod email_token;
+pub(crate) mod emails;
 mod homes;
 pub(crate) mod invite;
 mod password;
@@ -22,6 +24,8 @@ use crate::db::{Db, Tx};
 
 pub(crate) use caller::Caller;
 pub(crate) use email::Email;
+pub(crate) use email_token::{Checked, CodeError, EmailTokens};
+pub(crate) use emails::{Emails, EmailsError};
 pub(crate) use homes::{Home, Homes};
 pub(crate) use password::{PasswordError, Passwords, Unrecognised};
 pub(crate) use types::{Account, NewAccount, Standing, State};
@@ -167,11 +171,17 @@ impl Accounts {
     pub(crate) async fn set_email(&self, did: &str, email: &Email, actor: Actor<'_>) -> Result<(), Error> {
         let now = self.clock.now();
         let mut tx = self.db.begin().await?;
-        if !sql::set_email(&mut tx, did, email).await? {
-            return Err(Error::NotFound);
-        }
+        self.change_email(&mut tx, did, email).await?;
         audit::record(&mut tx, now, actor, "account.email", did, "").await?;
         Ok(tx.commit().await?)
+    }
+
+    /// The new address is not confirmed, and what was sent to the old one opens nothing.
+    pub(crate) async fn change_email(&self, tx: &mut Tx, did: &str, email: &Email) -> Result<(), Error> {
+        if !sql::set_email(tx, did, email).await? {
+            return Err(Error::NotFound);
+        }
+        Ok(emails::forget(tx, did).await?)
     }
 
     /// Forgets an account whose data are gone from its host.
@@ -179,6 +189,7 @@ impl Accounts {
         let now = self.clock.now();
         let mut tx = self.db.begin().await?;
         app_password::remove_all(&mut tx, did).await?;
+        emails::forget(&mut tx, did).await?;
         if !remove_row(&mut tx, did).await? {
             return Err(Error::NotFound);
         }

@@ -186,6 +186,25 @@ pub(super) async fn set_email(tx: &mut Tx, did: &str, email: &Email) -> Result<b
     }
 }
 
+/// Only while the address is still the one that was proved.
+pub(super) async fn confirm_email(tx: &mut Tx, did: &str, email_key: &str, now: Timestamp) -> db::Result<()> {
+    sqlx::query("UPDATE accounts SET email_confirmed_at = $3 WHERE did = $1 AND email_key = $2")
+        .bind(did)
+        .bind(email_key)
+        .bind(now.as_millis())
+        .execute(&mut **tx)
+        .await?;
+    Ok(())
+}
+
+pub(super) async fn is_email_confirmed(tx: &mut Tx, did: &str) -> db::Result<bool> {
+    let row = sqlx::query("SELECT 1 FROM accounts WHERE did = $1 AND email_confirmed_at IS NOT NULL")
+        .bind(did)
+        .fetch_optional(&mut **tx)
+        .await?;
+    Ok(row.is_some())
+}
+
 pub(super) async fn reserve_handle(tx: &mut Tx, did: &str, handle: &str) -> Result<(), Error> {
     let by_another =
         sqlx::query("SELECT 1 FROM accounts WHERE (handle = $1 OR next_handle = $1) AND did <> $2")

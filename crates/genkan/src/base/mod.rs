@@ -5,6 +5,7 @@
 mod clock;
 pub(crate) mod fetch;
 pub(crate) mod flights;
+mod language;
 mod origin;
 pub(crate) mod random;
 pub(crate) mod seal;
@@ -13,5 +14,6 @@ mod secret;
 pub(crate) mod test_directory;
 
 pub use clock::{Clock, Timestamp};
+pub(crate) use language::Language;
 pub use origin::Origin;
 pub use secret::Secret;

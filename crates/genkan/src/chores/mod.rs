@@ -8,7 +8,7 @@ use std::time::Duration;
 use crate::app::App;
 use crate::db::feed;
 use crate::fleet::{self, ProbeSettings};
-use crate::{accounts, oauth, sessions, signin, standing};
+use crate::{accounts, mail, oauth, sessions, signin, standing};
 
 /// Starts every chore. They end with the runtime.
 pub(crate) fn start(app: &App) {
@@ -38,14 +38,23 @@ pub(crate) fn start(app: &App) {
         let app = with.clone();
         async move { app.standings.delete_due().await.map(|count| count as u64).map_err(anyhow::Error::from) }
     });
+    if app.mail.is_on() {
+        let with = app.clone();
+        every(mail::POST_EVERY, "post the outbox", move || {
+            let app = with.clone();
+            async move { app.mail.post_due().await.map_err(anyhow::Error::from) }
+        });
+    } else {
+        tracing::warn!("no mail is sent: neither GENKAN_MAIL_SMTP_URL nor GENKAN_MAIL_FOLDER is set");
+    }
     let with = app.clone();
     every(SWEEP_EVERY, "sweep", move || {
         let app = with.clone();
         async move {
             let now = app.clock.now();
-            let gone = sessions::sweep(&app.db, now).await? + feed::sweep(&app.db, now).await?;
-            let gone = gone + signin::sweep(&app.db, now).await?;
-            let gone = gone + oauth::sweep(&app.db, now).await?;
+            let mut gone = sessions::sweep(&app.db, now).await? + feed::sweep(&app.db, now).await?;
+            gone += signin::sweep(&app.db, now).await? + oauth::sweep(&app.db, now).await?;
+            gone += mail::sweep(&app.db, now).await? + accounts::emails::sweep(&app.db, now).await?;
             Ok(gone + app.limits.sweep(&app.db, now).await?)
         }
     });

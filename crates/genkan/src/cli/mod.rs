@@ -13,6 +13,7 @@ mod grant;
 mod host;
 mod invite;
 mod key;
+mod mail;
 mod output;
 mod serve;
 
@@ -57,6 +58,9 @@ enum Command {
     /// Look at what accounts have allowed apps, and end it.
     #[command(subcommand)]
     Grant(grant::Command),
+    /// Look at mail that reached nobody.
+    #[command(subcommand)]
+    Mail(mail::Command),
     /// Show the public halves of the keys.
     #[command(subcommand)]
     Key(key::Command),
@@ -85,6 +89,7 @@ pub fn run() -> ExitCode {
         Command::Invite(command) => invite::run(command, &context),
         Command::Client(command) => client::run(command, &context),
         Command::Grant(command) => grant::run(command, &context),
+        Command::Mail(command) => mail::run(command, &context),
         Command::Key(command) => key::run(&command, &context),
         Command::Config(command) => config::run(&command, &context),
         Command::Docs(command) => docs::run(command, &context),
@@ -130,7 +135,9 @@ impl From<crate::app::BuildError> for Failure {
         match error {
             E::Folder(problem) => Self::Setting(problem.to_string()),
             E::Database(cause) => cause.into(),
-            E::RecoveryKey | E::Keys(_) | E::Tls(_) | E::Dns(_) => Self::Setting(error.to_string()),
+            E::RecoveryKey | E::Keys(_) | E::Tls(_) | E::Dns(_) | E::Mail(_) => {
+                Self::Setting(error.to_string())
+            }
             E::Fleet(_) => Self::Other(error.into()),
         }
     }

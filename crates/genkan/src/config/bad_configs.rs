@@ -46,6 +46,14 @@ fn each_mistake_has_its_line() {
             "GENKAN_HANDLE_DOMAINS: \".test\" is set apart for special uses and never resolves; name a domain of yours, or set GENKAN_DEVELOPMENT=true on a development network",
         ),
         (
+            &[GOOD, ("PDS_EMAIL_SMTP_URL", "smtps://me:hunter2@mail.example.com")],
+            "GENKAN_MAIL_FROM: is not set, but mail is to be sent; set it to the sender, such as hello@example.com or Example <hello@example.com>",
+        ),
+        (
+            &[GOOD, ("GENKAN_MAIL_SMTP_URL", "smtp://me:hunter2@mail.example.com?tls=off")],
+            "GENKAN_MAIL_SMTP_URL: would send its password in the open; write smtps://user:password@host:465 or smtp://user:password@host:587",
+        ),
+        (
             &[GOOD, ("GENKAN_HANDLE_DOMAINS", "example.com")],
             "GENKAN_HANDLE_DOMAINS: \"example.com\" has no leading dot; write .example.com",
         ),
@@ -287,7 +295,7 @@ fn a_toml_file_is_read_below_the_environment_and_its_mistakes_are_named() {
         (
             "workers = 2\n",
             format!(
-                "{name}: workers stands outside of a section; put it below one of [service], [listen], [database], [keys], [directory], [network], [fleet], [sign_up], [sessions], [limits], [telemetry]"
+                "{name}: workers stands outside of a section; put it below one of [service], [listen], [database], [keys], [directory], [network], [fleet], [sign_up], [sessions], [oauth], [mail], [limits], [telemetry]"
             ),
         ),
         (

@@ -29,6 +29,16 @@ section! {
         oauth_token: Rate { env: "GENKAN_RATE_OAUTH_TOKEN", default: "3000/5m" },
         /// Revocations from one address, per Genkan.
         oauth_revoke: Rate { env: "GENKAN_RATE_OAUTH_REVOKE", default: "300/5m" },
+        /// Mails with a code of one kind to one account, or to one address that asks for a password reset.
+        request_mail: Rate { env: "GENKAN_RATE_REQUEST_MAIL", default: "5/1h" },
+        /// The same in the long run.
+        request_mail_daily: Rate { env: "GENKAN_RATE_REQUEST_MAIL_DAILY", default: "15/1d" },
+        /// Requests for a password reset from one address.
+        password_reset: Rate { env: "GENKAN_RATE_PASSWORD_RESET", default: "15/1h" },
+        /// The same in the long run.
+        password_reset_daily: Rate { env: "GENKAN_RATE_PASSWORD_RESET_DAILY", default: "50/1d" },
+        /// Attempts from one address to use a code without a session: to reset a password, to delete an account.
+        use_code: Rate { env: "GENKAN_RATE_USE_CODE", default: "50/5m" },
         /// The largest JSON body of a method that Genkan answers itself.
         own_body: Size { env: "GENKAN_OWN_BODY_LIMIT", default: "150kB" },
         /// The most that a compressed body of such a method may grow to.

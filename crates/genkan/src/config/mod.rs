@@ -16,6 +16,7 @@ mod key;
 mod keys;
 mod limits;
 mod listen;
+mod mail;
 mod network;
 mod oauth;
 mod problem;
@@ -38,6 +39,7 @@ pub use fleet::Fleet;
 pub use keys::Keys;
 pub use limits::Limits;
 pub use listen::Listen;
+pub use mail::{Mail, Sender, SmtpTls, SmtpUrl};
 pub use network::Network;
 pub use oauth::OAuth;
 pub use problem::{Problem, Problems};
@@ -67,6 +69,7 @@ pub struct Config {
     pub sign_up: SignUp,
     pub sessions: Sessions,
     pub oauth: OAuth,
+    pub mail: Mail,
     pub limits: Limits,
     pub telemetry: Telemetry,
 }
@@ -120,6 +123,7 @@ impl Reading {
         let sign_up = SignUp::read(&mut reader);
         let sessions = Sessions::read(&mut reader);
         let oauth = OAuth::read(&mut reader);
+        let mail = Mail::read(&mut reader);
         let limits = Limits::read(&mut reader);
         let telemetry = Telemetry::read(&mut reader);
 
@@ -144,6 +148,7 @@ impl Reading {
                 sign_up: sign_up?,
                 sessions: sessions?,
                 oauth: oauth?,
+                mail: mail?,
                 limits: limits?,
                 telemetry: telemetry?,
             })
@@ -154,7 +159,7 @@ impl Reading {
 }
 
 /// The sections in the order they are documented.
-fn sections() -> [(&'static str, &'static [&'static str], &'static [Key]); 12] {
+fn sections() -> [(&'static str, &'static [&'static str], &'static [Key]); 13] {
     [
         Service::described(),
         Listen::described(),
@@ -166,6 +171,7 @@ fn sections() -> [(&'static str, &'static [&'static str], &'static [Key]); 12] {
         SignUp::described(),
         Sessions::described(),
         OAuth::described(),
+        Mail::described(),
         Limits::described(),
         Telemetry::described(),
     ]

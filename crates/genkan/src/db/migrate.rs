@@ -8,6 +8,7 @@ use super::{Db, Error, Result};
 /// Every step from an empty database to today's schema, oldest first.
 const STEPS: &[(i64, &str, &str)] = &[
     (1, "start", include_str!("../../../../migrations/0001_start.sql")),
+    (2, "mail", include_str!("../../../../migrations/0002_mail.sql")),
     (3, "signin", include_str!("../../../../migrations/0003_signin.sql")),
     (4, "oauth", include_str!("../../../../migrations/0004_oauth.sql")),
 ];

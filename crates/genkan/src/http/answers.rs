@@ -8,7 +8,7 @@ use http::StatusCode;
 use super::error::{XrpcError, bad_request, unauthorized};
 use crate::fleet::HostError;
 use crate::identity::PolicyError;
-use crate::{accounts, oauth, sessions, signin, signup, standing};
+use crate::{accounts, oauth, recovery, sessions, signin, signup, standing};
 
 impl From<sqlx::Error> for XrpcError {
     fn from(cause: sqlx::Error) -> Self {
@@ -29,6 +29,47 @@ impl From<accounts::Error> for XrpcError {
         }
     }
 }
+
+impl From<accounts::CodeError> for XrpcError {
+    fn from(error: accounts::CodeError) -> Self {
+        use accounts::CodeError as E;
+        match error {
+            E::Invalid => bad_request("InvalidToken", "Token is invalid"),
+            E::Expired => bad_request("ExpiredToken", "Token is expired"),
+            E::Storage(cause) => cause.into(),
+        }
+    }
+}
+
+impl From<accounts::EmailsError> for XrpcError {
+    fn from(error: accounts::EmailsError) -> Self {
+        use accounts::EmailsError as E;
+        match error {
+            E::Off => Self::not_here(NO_MAIL),
+            E::NoAddress => Self::invalid("account does not have an email address"),
+            E::OtherAddress => bad_request("InvalidEmail", "invalid email"),
+            E::CodeRequired => bad_request("TokenRequired", "confirmation token required"),
+            E::Code(cause) => cause.into(),
+            E::Account(cause) => cause.into(),
+            E::Storage(cause) => cause.into(),
+        }
+    }
+}
+
+impl From<recovery::Error> for XrpcError {
+    fn from(error: recovery::Error) -> Self {
+        use recovery::Error as E;
+        match error {
+            E::Off => Self::not_here(NO_MAIL),
+            E::Code(cause) => cause.into(),
+            E::Busy => Self::unavailable("Too many sign-ins at once, try again in a moment"),
+            E::TooLong => signup::RulesError::PasswordTooLong.into(),
+            E::Storage(cause) => cause.into(),
+        }
+    }
+}
+
+const NO_MAIL: &str = "This server sends no mail; ask its operator";
 
 impl From<sessions::TokenError> for XrpcError {
     fn from(error: sessions::TokenError) -> Self {

@@ -14,6 +14,7 @@ pub(crate) mod error;
 mod health;
 mod json;
 mod landing;
+pub(crate) mod language;
 pub(crate) mod oauth;
 mod ops;
 pub(crate) mod rate_headers;

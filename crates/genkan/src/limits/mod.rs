@@ -48,6 +48,12 @@ pub(crate) enum Limit {
     CreateAccount,
     /// By DID.
     UpdateHandle,
+    /// By kind of code and DID, or e-mail address.
+    RequestMail,
+    /// By client address.
+    PasswordReset,
+    /// By client address.
+    UseCode,
 }
 
 impl Limit {
@@ -56,6 +62,9 @@ impl Limit {
             Self::CreateSession => "createSession",
             Self::CreateAccount => "createAccount",
             Self::UpdateHandle => "updateHandle",
+            Self::RequestMail => "requestMail",
+            Self::PasswordReset => "passwordReset",
+            Self::UseCode => "useCode",
         }
     }
 }
@@ -197,6 +206,9 @@ impl RateLimits {
             Limit::CreateSession => (inner.rates.create_session, Some(inner.rates.create_session_daily)),
             Limit::CreateAccount => (inner.rates.create_account, None),
             Limit::UpdateHandle => (inner.rates.update_handle, Some(inner.rates.update_handle_daily)),
+            Limit::RequestMail => (inner.rates.request_mail, Some(inner.rates.request_mail_daily)),
+            Limit::PasswordReset => (inner.rates.password_reset, Some(inner.rates.password_reset_daily)),
+            Limit::UseCode => (inner.rates.use_code, None),
         };
         let rates: Vec<Rate> = std::iter::once(short).chain(long).collect();
         let verdicts = shared::count(db, limit.name(), key, &rates, now).await?;
@@ -216,6 +228,11 @@ impl RateLimits {
             rates.create_account,
             rates.update_handle,
             rates.update_handle_daily,
+            rates.request_mail,
+            rates.request_mail_daily,
+            rates.password_reset,
+            rates.password_reset_daily,
+            rates.use_code,
         ]
         .map(|rate| rate.per)
         .into_iter()
@@ -230,9 +247,14 @@ pub(crate) fn identifier_and_address(identifier: &str, client: IpAddr) -> String
     format!("{} {}", identifier.trim().to_lowercase(), Place::of(client))
 }
 
-/// The key of a [`Limit::CreateAccount`] attempt.
+/// The key of a [`Limit::CreateAccount`], [`Limit::PasswordReset`] or [`Limit::UseCode`] attempt.
 pub(crate) fn address(client: IpAddr) -> String {
     Place::of(client).to_string()
+}
+
+/// The key of a [`Limit::RequestMail`] attempt: a kind of code, and the DID or e-mail address it is asked for.
+pub(crate) fn code_for(kind: &str, whom: &str) -> String {
+    format!("{kind} {}", whom.trim().to_lowercase())
 }
 
 /// Where a client is, as far as limits tell them apart: an IPv4 address, or the /64 of an IPv6 address,

@@ -48,10 +48,13 @@ pub(crate) struct Rules {
 impl Rules {
     pub(super) fn check(&self, request: &Request) -> Result<(), RulesError> {
         self.handles.for_sign_up(request.handle.as_str())?;
-        if request.email.is_under(&self.blocked_email_domains) {
-            return Err(RulesError::BlockedEmail);
-        }
+        self.check_email(&request.email)?;
         self.check_password(&request.password)
+    }
+
+    /// For every place where an address is set.
+    pub(crate) fn check_email(&self, email: &Email) -> Result<(), RulesError> {
+        if email.is_under(&self.blocked_email_domains) { Err(RulesError::BlockedEmail) } else { Ok(()) }
     }
 
     /// For every place where a password is set.

@@ -65,6 +65,12 @@ metrics! {
     SIGN_UPS = Counter "genkan_sign_ups_total" ["outcome"];
     /// Password sign-ins, by outcome.
     SIGN_INS = Counter "genkan_sign_ins_total" ["outcome"];
+    /// Mails, by what became of them: `queued`, `sent`, `failed` (and tried again), `expired`, `given_up`.
+    MAILS = Counter "genkan_mails_total" ["outcome"];
+    /// Mails that wait to be handed over.
+    MAILS_WAITING = Gauge "genkan_mails_waiting" [];
+    /// Age in seconds of the oldest mail that waits.
+    OLDEST_MAIL = Gauge "genkan_oldest_mail_age_seconds" [];
     /// Seconds since the Unix epoch when this process began.
     START_TIME = Gauge "process_start_time_seconds" [];
     /// Memory of this process that is in the machine's memory.

@@ -11,7 +11,7 @@ const PICTURE: [Line; 6] = [
     Line { rooms: &["serving", "app"], arrows: Arrows::ToTheRight },
     // The wiring is what doors are handed; see `DOORS`.
     Line { rooms: &["edge", "http", "cli", "chores"], arrows: Arrows::Only(&[("edge", "http")]) },
-    Line { rooms: &["signup", "moves", "renames", "forward", "standing"], arrows: Arrows::None },
+    Line { rooms: &["signup", "moves", "renames", "forward", "standing", "recovery"], arrows: Arrows::None },
     Line { rooms: &["sessions", "oauth", "links", "routing"], arrows: Arrows::None },
     Line { rooms: &["signin", "accounts", "fleet", "identity", "mail"], arrows: Arrows::ToTheRight },
     Line { rooms: &["keys", "limits", "db", "telemetry", "config", "base"], arrows: Arrows::ToTheRight },

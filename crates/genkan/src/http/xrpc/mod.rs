@@ -45,6 +45,36 @@ pub(crate) fn routes(app: &App) -> Router {
             "/xrpc/com.atproto.server.getAccountInviteCodes",
             query(server::invite_codes::get_account_invite_codes),
         );
+    let by_mail = Router::new()
+        .route(
+            "/xrpc/com.atproto.server.requestEmailConfirmation",
+            procedure(server::email_confirmation::request_email_confirmation),
+        )
+        .route("/xrpc/com.atproto.server.confirmEmail", procedure(server::email_confirmation::confirm_email))
+        .route(
+            "/xrpc/com.atproto.server.requestEmailUpdate",
+            procedure(server::email_update::request_email_update),
+        )
+        .route("/xrpc/com.atproto.server.updateEmail", procedure(server::email_update::update_email))
+        .route(
+            "/xrpc/com.atproto.server.requestPasswordReset",
+            procedure(server::password_reset::request_password_reset),
+        )
+        .route("/xrpc/com.atproto.server.resetPassword", procedure(server::password_reset::reset_password))
+        .route(
+            "/xrpc/com.atproto.server.requestAccountDelete",
+            procedure(server::account_deletion::request_account_delete),
+        )
+        .route("/xrpc/com.atproto.server.deleteAccount", procedure(server::account_deletion::delete_account))
+        .route(
+            "/xrpc/com.atproto.identity.requestPlcOperationSignature",
+            procedure(identity::plc_operation::request_plc_operation_signature),
+        )
+        .route(
+            "/xrpc/com.atproto.identity.signPlcOperation",
+            procedure(identity::plc_operation::sign_plc_operation),
+        )
+        .route("/xrpc/com.atproto.admin.sendEmail", procedure(admin::send_email::send_email));
     let identity = Router::new()
         .route("/xrpc/com.atproto.identity.resolveHandle", query(identity::resolve_handle::resolve_handle))
         .route("/xrpc/com.atproto.identity.updateHandle", procedure(identity::update_handle::update_handle));
@@ -70,5 +100,5 @@ pub(crate) fn routes(app: &App) -> Router {
             query(temp::check_handle_availability::check_handle_availability),
         )
         .route("/xrpc/com.atproto.temp.dereferenceScope", query(temp::dereference_scope::dereference_scope));
-    sessions.merge(identity).merge(admin).merge(temp).with_state(app.clone())
+    sessions.merge(by_mail).merge(identity).merge(admin).merge(temp).with_state(app.clone())
 }

@@ -2,4 +2,5 @@
 
 pub(crate) mod accounts;
 pub(crate) mod invites;
+pub(crate) mod send_email;
 pub(crate) mod subject_status;

@@ -1,13 +1,13 @@
-//! `com.atproto.identity.*`: handles, as far as Genkan answers for them.
+//! `com.atproto.identity.*`: handles, as far as Genkan answers for them, and operations that Genkan signs.
 
+pub(super) mod plc_operation;
 pub(super) mod resolve_handle;
 pub(super) mod update_handle;
 
 use http::StatusCode;
 
-use crate::accounts;
 use crate::http::error::{XrpcError, bad_request};
-use crate::renames;
+use crate::{accounts, moves, renames};
 
 impl From<renames::Error> for XrpcError {
     fn from(error: renames::Error) -> Self {
@@ -29,6 +29,24 @@ impl From<renames::Error> for XrpcError {
             E::Unfinished => Self::unavailable(
                 "The PLC directory does not answer; the change is recorded and will be made",
             ),
+            E::Storage(cause) => cause.into(),
+        }
+    }
+}
+
+impl From<moves::Error> for XrpcError {
+    fn from(error: moves::Error) -> Self {
+        use moves::Error as E;
+        match error {
+            E::Code(cause) => cause.into(),
+            E::NotOurs => Self::invalid(
+                "This identity was taken out of our hands: sign its operations with its own rotation key",
+            ),
+            E::Unfit(problem) => Self::invalid(format!("The PLC directory would refuse this: {problem}")),
+            E::Directory(_) => {
+                Self::unavailable("The PLC directory does not answer; the same code is still good")
+                    .because(error)
+            }
             E::Storage(cause) => cause.into(),
         }
     }

@@ -1,0 +1,344 @@
+//! Codes sent by mail: fifty random bits, good once, for a quarter of an hour, for one purpose.
+//!
+//! An account has one code of each purpose at most: a new one replaces the old. Only a keyed hash is kept, and the
+//! key is sealed, so a stolen database does not tell codes. Each attempt counts before it is looked at, and the
+//! sixth finds nothing. Dashes, spaces and case do not count.
+
+use std::time::Duration;
+
+use data_encoding::{BASE32_NOPAD, HEXLOWER};
+use sha2::{Digest as _, Sha256};
+use sqlx::Row as _;
+use subtle::ConstantTimeEq as _;
+use zeroize::Zeroizing;
+
+use crate::base::{Secret, Timestamp, random};
+use crate::db::{self, Db, Tx};
+use crate::keys::Ring;
+use crate::mail::Reason;
+
+/// Why a code is not taken.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum CodeError {
+    #[error("the code is not right")]
+    Invalid,
+    #[error("the code's time is over")]
+    Expired,
+    #[error(transparent)]
+    Storage(#[from] db::Error),
+}
+
+impl From<sqlx::Error> for CodeError {
+    fn from(cause: sqlx::Error) -> Self {
+        Self::Storage(cause.into())
+    }
+}
+
+/// Makes codes and knows them again. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct EmailTokens {
+    db: Db,
+    key: Zeroizing<[u8; 32]>,
+}
+
+/// A code that is right, and not used yet: [`Checked::take`] it in the transaction of what it allows.
+#[must_use = "the code is still good until it is taken"]
+#[derive(Debug)]
+pub(crate) struct Checked {
+    did: String,
+    reason: Reason,
+    hash: String,
+}
+
+impl EmailTokens {
+    pub(crate) fn new(db: Db, ring: &Ring) -> Self {
+        Self { db, key: ring.derived("email token") }
+    }
+
+    /// Makes a code, and says until when it is good. The one before is dead.
+    pub(crate) async fn issue(
+        &self,
+        tx: &mut Tx,
+        did: &str,
+        reason: Reason,
+        now: Timestamp,
+    ) -> db::Result<(Secret<String>, Timestamp)> {
+        let (code, expires_at) = (generate(), now.plus(LIFETIME));
+        sqlx::query(
+            "INSERT INTO email_tokens (did, purpose, hash, tries, expires_at) VALUES ($1, $2, $3, 0, $4)
+             ON CONFLICT (did, purpose) DO UPDATE SET hash = $3, tries = 0, expires_at = $4",
+        )
+        .bind(did)
+        .bind(reason.as_str())
+        .bind(self.hash(reason, code.expose()))
+        .bind(expires_at.as_millis())
+        .execute(&mut **tx)
+        .await?;
+        Ok((code, expires_at))
+    }
+
+    /// Looks at what an account's owner typed. Counts the attempt, for all replicas, whatever comes of it.
+    pub(crate) async fn check(
+        &self,
+        did: &str,
+        reason: Reason,
+        typed: &str,
+        now: Timestamp,
+    ) -> Result<Checked, CodeError> {
+        let mut tx = self.db.begin().await?;
+        let row = sqlx::query(
+            "UPDATE email_tokens SET tries = tries + 1 WHERE did = $1 AND purpose = $2 AND tries < $3
+             RETURNING hash, expires_at",
+        )
+        .bind(did)
+        .bind(reason.as_str())
+        .bind(MOST_TRIES)
+        .fetch_optional(&mut *tx)
+        .await?;
+        tx.commit().await?;
+        let (row, hash) = (row.ok_or(CodeError::Invalid)?, self.hash(reason, typed));
+        let kept: String = row.try_get("hash")?;
+        if !bool::from(kept.as_bytes().ct_eq(hash.as_bytes())) {
+            return Err(CodeError::Invalid);
+        }
+        if row.try_get::<i64, _>("expires_at")? <= now.as_millis() {
+            return Err(CodeError::Expired);
+        }
+        Ok(Checked { did: did.to_owned(), reason, hash })
+    }
+
+    /// Finds whose code was typed, where nobody is signed in. The caller limits how often one may guess.
+    pub(crate) async fn find(
+        &self,
+        reason: Reason,
+        typed: &str,
+        now: Timestamp,
+    ) -> Result<Checked, CodeError> {
+        let hash = self.hash(reason, typed);
+        let row = sqlx::query(
+            "SELECT did, expires_at FROM email_tokens WHERE hash = $1 AND purpose = $2 AND tries < $3",
+        )
+        .bind(&hash)
+        .bind(reason.as_str())
+        .bind(MOST_TRIES)
+        .fetch_optional(self.db.reader())
+        .await?;
+        let row = row.ok_or(CodeError::Invalid)?;
+        if row.try_get::<i64, _>("expires_at")? <= now.as_millis() {
+            return Err(CodeError::Expired);
+        }
+        Ok(Checked { did: row.try_get("did")?, reason, hash })
+    }
+
+    fn hash(&self, reason: Reason, typed: &str) -> String {
+        let code: String = typed.chars().filter(char::is_ascii_alphanumeric).collect();
+        let digest = Sha256::new()
+            .chain_update(&*self.key)
+            .chain_update(reason.as_str())
+            .chain_update(b"\0")
+            .chain_update(code.to_ascii_uppercase())
+            .finalize();
+        HEXLOWER.encode(&digest)
+    }
+}
+
+impl Checked {
+    pub(crate) fn did(&self) -> &str {
+        &self.did
+    }
+
+    /// Uses the code up. Of several at once, on any number of replicas, one succeeds.
+    pub(crate) async fn take(self, tx: &mut Tx) -> Result<(), CodeError> {
+        let done = sqlx::query("DELETE FROM email_tokens WHERE did = $1 AND purpose = $2 AND hash = $3")
+            .bind(&self.did)
+            .bind(self.reason.as_str())
+            .bind(&self.hash)
+            .execute(&mut **tx)
+            .await?;
+        if done.rows_affected() == 1 { Ok(()) } else { Err(CodeError::Invalid) }
+    }
+}
+
+/// Every code of an account is dead: its address changed, or it is gone.
+pub(super) async fn remove_all(tx: &mut Tx, did: &str) -> db::Result<()> {
+    sqlx::query("DELETE FROM email_tokens WHERE did = $1").bind(did).execute(&mut **tx).await?;
+    Ok(())
+}
+
+/// Forgets codes that expired long enough ago for nobody to ask why they do not work.
+pub(crate) async fn sweep(db: &Db, now: Timestamp) -> db::Result<u64> {
+    let mut tx = db.begin().await?;
+    let done = sqlx::query("DELETE FROM email_tokens WHERE expires_at < $1")
+        .bind(now.minus(KEEP_EXPIRED).as_millis())
+        .execute(&mut *tx)
+        .await?;
+    tx.commit().await?;
+    Ok(done.rows_affected())
+}
+
+/// `ABCDE-FGHIJ` of the base32 alphabet: no 0, 1 or 8 to be mistaken for O, I or B.
+fn generate() -> Secret<String> {
+    let letters = BASE32_NOPAD.encode(&random::bytes::<7>());
+    let (first, second) = (letters.get(..5).unwrap_or_default(), letters.get(5..10).unwrap_or_default());
+    Secret::new(format!("{first}-{second}"))
+}
+
+impl std::fmt::Debug for EmailTokens {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("EmailTokens [sealed]")
+    }
+}
+
+/// As the reference PDS has it, and as the letters say.
+const LIFETIME: Duration = Duration::from_mins(15);
+const MOST_TRIES: i64 = 5;
+const KEEP_EXPIRED: Duration = Duration::from_hours(24);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::Clock;
+    use crate::base::seal::Sealer;
+    use crate::db::on_each_database;
+
+    on_each_database!(
+        a_code_is_good_once,
+        a_code_is_good_for_its_account_and_purpose_only,
+        a_new_code_replaces_the_old,
+        a_code_dies_with_the_sixth_try,
+        a_code_expires,
+        of_many_at_once_one_succeeds,
+        the_database_does_not_tell_codes,
+    );
+
+    const NOW: Timestamp = Timestamp::from_seconds(1_000_000);
+    const ANN: &str = "did:plc:ann";
+
+    async fn tokens(db: &Db) -> EmailTokens {
+        let sealer = Sealer::new(&Secret::new([3; 32]));
+        EmailTokens::new(db.clone(), &Ring::open(db, &Clock::System, sealer, None).await.unwrap())
+    }
+
+    async fn issue(tokens: &EmailTokens, did: &str, reason: Reason) -> String {
+        let mut tx = tokens.db.begin().await.unwrap();
+        let (code, _) = tokens.issue(&mut tx, did, reason, NOW).await.unwrap();
+        tx.commit().await.unwrap();
+        code.expose().clone()
+    }
+
+    async fn take(tokens: &EmailTokens, checked: Checked) -> Result<(), CodeError> {
+        let mut tx = tokens.db.begin().await.unwrap();
+        let taken = checked.take(&mut tx).await;
+        tx.commit().await.unwrap();
+        taken
+    }
+
+    #[test]
+    fn codes_look_like_the_reference_pds_ones() {
+        let code = generate();
+        let (first, second) = code.expose().split_once('-').unwrap();
+        let is_base32 = |text: &str| {
+            text.len() == 5
+                && text.bytes().all(|byte| byte.is_ascii_uppercase() || (b'2'..=b'7').contains(&byte))
+        };
+        assert!(is_base32(first) && is_base32(second));
+        assert_ne!(code, generate());
+    }
+
+    async fn a_code_is_good_once(db: Db) {
+        let tokens = tokens(&db).await;
+        let code = issue(&tokens, ANN, Reason::ConfirmEmail).await;
+        let sloppy = format!(" {} ", code.to_lowercase().replace('-', ""));
+        let checked = tokens.check(ANN, Reason::ConfirmEmail, &sloppy, NOW).await.unwrap();
+        take(&tokens, checked).await.unwrap();
+        let again = tokens.check(ANN, Reason::ConfirmEmail, &code, NOW).await;
+        assert!(matches!(again, Err(CodeError::Invalid)));
+    }
+
+    async fn a_code_is_good_for_its_account_and_purpose_only(db: Db) {
+        let tokens = tokens(&db).await;
+        let code = issue(&tokens, ANN, Reason::ConfirmEmail).await;
+        issue(&tokens, "did:plc:bob", Reason::ConfirmEmail).await;
+        issue(&tokens, ANN, Reason::DeleteAccount).await;
+        for (did, reason) in [
+            ("did:plc:bob", Reason::ConfirmEmail),
+            ("did:plc:nobody", Reason::ConfirmEmail),
+            (ANN, Reason::DeleteAccount),
+            (ANN, Reason::PlcOperation),
+        ] {
+            assert!(matches!(tokens.check(did, reason, &code, NOW).await, Err(CodeError::Invalid)));
+        }
+        assert!(matches!(tokens.find(Reason::ResetPassword, &code, NOW).await, Err(CodeError::Invalid)));
+        let reset = issue(&tokens, ANN, Reason::ResetPassword).await;
+        assert_eq!(tokens.find(Reason::ResetPassword, &reset, NOW).await.unwrap().did(), ANN);
+    }
+
+    async fn a_new_code_replaces_the_old(db: Db) {
+        let tokens = tokens(&db).await;
+        let old = issue(&tokens, ANN, Reason::ResetPassword).await;
+        let checked = tokens.find(Reason::ResetPassword, &old, NOW).await.unwrap();
+        let new = issue(&tokens, ANN, Reason::ResetPassword).await;
+        assert!(matches!(tokens.find(Reason::ResetPassword, &old, NOW).await, Err(CodeError::Invalid)));
+        assert!(matches!(take(&tokens, checked).await, Err(CodeError::Invalid)));
+        let checked = tokens.find(Reason::ResetPassword, &new, NOW).await.unwrap();
+        take(&tokens, checked).await.unwrap();
+    }
+
+    async fn a_code_dies_with_the_sixth_try(db: Db) {
+        let tokens = tokens(&db).await;
+        let code = issue(&tokens, ANN, Reason::DeleteAccount).await;
+        for _ in 0..4 {
+            let wrong = tokens.check(ANN, Reason::DeleteAccount, "AAAAA-AAAAA", NOW).await;
+            assert!(matches!(wrong, Err(CodeError::Invalid)));
+        }
+        let fifth = tokens.check(ANN, Reason::DeleteAccount, &code, NOW).await;
+        assert!(fifth.is_ok());
+        let sixth = tokens.check(ANN, Reason::DeleteAccount, &code, NOW).await;
+        assert!(matches!(sixth, Err(CodeError::Invalid)));
+    }
+
+    async fn a_code_expires(db: Db) {
+        let tokens = tokens(&db).await;
+        let code = issue(&tokens, ANN, Reason::ConfirmEmail).await;
+        let reset = issue(&tokens, ANN, Reason::ResetPassword).await;
+        let (last, over) = (NOW.plus(LIFETIME - Duration::from_millis(1)), NOW.plus(LIFETIME));
+        assert!(tokens.check(ANN, Reason::ConfirmEmail, &code, last).await.is_ok());
+        let late = tokens.check(ANN, Reason::ConfirmEmail, &code, over).await;
+        assert!(matches!(late, Err(CodeError::Expired)));
+        assert!(matches!(tokens.find(Reason::ResetPassword, &reset, over).await, Err(CodeError::Expired)));
+        assert_eq!(sweep(&db, over).await.unwrap(), 0);
+        assert_eq!(sweep(&db, over.plus(KEEP_EXPIRED).plus(Duration::from_millis(1))).await.unwrap(), 2);
+    }
+
+    async fn of_many_at_once_one_succeeds(db: Db) {
+        let tokens = tokens(&db).await;
+        let code = issue(&tokens, ANN, Reason::ResetPassword).await;
+        let tasks: Vec<_> = (0..8)
+            .map(|_| {
+                let (tokens, code) = (tokens.clone(), code.clone());
+                tokio::spawn(async move {
+                    match tokens.find(Reason::ResetPassword, &code, NOW).await {
+                        Ok(checked) => take(&tokens, checked).await.is_ok(),
+                        Err(_) => false,
+                    }
+                })
+            })
+            .collect();
+        let mut succeeded = 0;
+        for task in tasks {
+            succeeded += usize::from(task.await.unwrap());
+        }
+        assert_eq!(succeeded, 1);
+    }
+
+    async fn the_database_does_not_tell_codes(db: Db) {
+        let tokens = tokens(&db).await;
+        let code = issue(&tokens, ANN, Reason::ResetPassword).await;
+        let kept: String =
+            sqlx::query_scalar("SELECT hash FROM email_tokens").fetch_one(db.reader()).await.unwrap();
+        let plain = code.replace('-', "");
+        assert!(!kept.to_uppercase().contains(&plain));
+        let without_key = HEXLOWER.encode(&Sha256::digest(format!("reset_password\0{plain}")));
+        assert_ne!(kept, without_key);
+    }
+}

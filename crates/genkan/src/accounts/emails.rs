@@ -1,0 +1,206 @@
+//! What an account's owner proves by a code from the mailbox, and the address itself.
+
+use super::email_token::{self, Checked, CodeError, EmailTokens};
+use super::{Account, Accounts, Email};
+use crate::base::{Clock, Language};
+use crate::db::audit::{self, Actor};
+use crate::db::{self, Db, Tx};
+use crate::mail::{self, Mail, Reason, Recipient};
+use crate::telemetry::crash_point;
+
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum EmailsError {
+    /// The operator gave no way to send mail.
+    #[error("no mail is sent from here")]
+    Off,
+    #[error("the account has no e-mail address")]
+    NoAddress,
+    /// Not the account's: it changed meanwhile, perhaps.
+    #[error("the e-mail address is not the account's")]
+    OtherAddress,
+    #[error("a code is needed, since the present address is confirmed")]
+    CodeRequired,
+    #[error(transparent)]
+    Code(#[from] CodeError),
+    #[error(transparent)]
+    Account(#[from] super::Error),
+    #[error(transparent)]
+    Storage(#[from] db::Error),
+}
+
+impl From<sqlx::Error> for EmailsError {
+    fn from(cause: sqlx::Error) -> Self {
+        Self::Storage(cause.into())
+    }
+}
+
+impl From<mail::Error> for EmailsError {
+    fn from(cause: mail::Error) -> Self {
+        match cause {
+            mail::Error::Off => Self::Off,
+            mail::Error::Storage(cause) => Self::Storage(cause),
+        }
+    }
+}
+
+/// Codes by mail, and the addresses they go to. Cheap to clone.
+#[derive(Clone, Debug)]
+pub(crate) struct Emails {
+    db: Db,
+    clock: Clock,
+    accounts: Accounts,
+    tokens: EmailTokens,
+    mail: Mail,
+}
+
+impl Emails {
+    pub(crate) const fn new(
+        db: Db,
+        clock: Clock,
+        accounts: Accounts,
+        tokens: EmailTokens,
+        mail: Mail,
+    ) -> Self {
+        Self { db, clock, accounts, tokens, mail }
+    }
+
+    /// Whether codes can be sent at all.
+    pub(crate) fn is_on(&self) -> bool {
+        self.mail.is_on()
+    }
+
+    /// Sends a new code. It is as good as sent when this returns: the letter is written down.
+    pub(crate) async fn send_code(
+        &self,
+        account: &Account,
+        reason: Reason,
+        language: Language,
+    ) -> Result<(), EmailsError> {
+        if !self.is_on() {
+            return Err(EmailsError::Off);
+        }
+        let (did, now) = (account.did.as_str(), self.clock.now());
+        let to = recipient(account, language)?;
+        let mut tx = self.db.begin().await?;
+        let (code, expires_at) = self.tokens.issue(&mut tx, did, reason, now).await?;
+        self.mail.put_code(&mut tx, to, reason, &code, expires_at).await?;
+        audit::record(&mut tx, now, Actor::Account(did), "email.code", did, reason.as_str()).await?;
+        tx.commit().await?;
+        crash_point("mail.queued");
+        Ok(())
+    }
+
+    /// Sends what the operator, or a moderator of the account's host, wrote in HTML.
+    pub(crate) async fn send_message(
+        &self,
+        account: &Account,
+        subject: Option<&str>,
+        html: &str,
+        actor: Actor<'_>,
+    ) -> Result<(), EmailsError> {
+        let (did, now) = (account.did.as_str(), self.clock.now());
+        let to = recipient(account, Language::default())?;
+        let mut tx = self.db.begin().await?;
+        self.mail.put_message(&mut tx, to, subject, html).await?;
+        audit::record(&mut tx, now, actor, "email.message", did, "").await?;
+        tx.commit().await?;
+        Ok(())
+    }
+
+    /// Looks at a code that the account's owner typed. Counts the attempt.
+    pub(crate) async fn check(&self, did: &str, reason: Reason, code: &str) -> Result<Checked, CodeError> {
+        self.tokens.check(did, reason, code, self.clock.now()).await
+    }
+
+    /// Finds whose code it is, where nobody is signed in. The caller limits guesses.
+    pub(crate) async fn find(&self, reason: Reason, code: &str) -> Result<Checked, CodeError> {
+        self.tokens.find(reason, code, self.clock.now()).await
+    }
+
+    /// The owner read a letter at `email`, which must be the account's address.
+    pub(crate) async fn confirm(
+        &self,
+        account: &Account,
+        email: &str,
+        code: &str,
+        actor: Actor<'_>,
+    ) -> Result<(), EmailsError> {
+        let email: Email = email.parse().map_err(|_| EmailsError::OtherAddress)?;
+        let own = account.email.as_deref().and_then(|own| own.parse::<Email>().ok());
+        if own.is_none_or(|own| own.key() != email.key()) {
+            return Err(EmailsError::OtherAddress);
+        }
+        let (did, now) = (account.did.as_str(), self.clock.now());
+        let checked = self.check(did, Reason::ConfirmEmail, code).await?;
+        let mut tx = self.db.begin().await?;
+        // A change of the address takes the code away in its own transaction.
+        checked.take(&mut tx).await?;
+        super::sql::confirm_email(&mut tx, did, email.key(), now).await?;
+        audit::record(&mut tx, now, actor, "account.email_confirm", did, "").await?;
+        tx.commit().await?;
+        Ok(())
+    }
+
+    /// Sends a code for a change of the address, if one is needed: `false`, and no mail, while the present one is not confirmed.
+    pub(crate) async fn request_update(
+        &self,
+        account: &Account,
+        language: Language,
+    ) -> Result<bool, EmailsError> {
+        if account.email.is_none() {
+            return Err(EmailsError::NoAddress);
+        }
+        let required = account.email_confirmed_at.is_some();
+        if required {
+            self.send_code(account, Reason::UpdateEmail, language).await?;
+        }
+        Ok(required)
+    }
+
+    /// Changes the address. The new one is not confirmed; codes sent to the old one are dead.
+    pub(crate) async fn update(
+        &self,
+        account: &Account,
+        email: &Email,
+        code: Option<&str>,
+        actor: Actor<'_>,
+    ) -> Result<(), EmailsError> {
+        if code.is_none() && account.email_confirmed_at.is_some() {
+            return Err(EmailsError::CodeRequired);
+        }
+        let (did, now) = (account.did.as_str(), self.clock.now());
+        let checked = match code {
+            Some(code) => Some(self.check(did, Reason::UpdateEmail, code).await?),
+            None => None,
+        };
+        let mut tx = self.db.begin().await?;
+        match checked {
+            Some(checked) => checked.take(&mut tx).await?,
+            // The address may have been confirmed since the account was looked up.
+            None if super::sql::is_email_confirmed(&mut tx, did).await? => {
+                return Err(EmailsError::CodeRequired);
+            }
+            None => {}
+        }
+        self.accounts.change_email(&mut tx, did, email).await?;
+        audit::record(&mut tx, now, actor, "account.email", did, "").await?;
+        tx.commit().await?;
+        Ok(())
+    }
+}
+
+/// Forgets codes that are long over.
+pub(crate) async fn sweep(db: &Db, now: crate::base::Timestamp) -> db::Result<u64> {
+    email_token::sweep(db, now).await
+}
+
+/// What is on its way to an address that is no longer the account's.
+pub(super) async fn forget(tx: &mut Tx, did: &str) -> db::Result<()> {
+    email_token::remove_all(tx, did).await?;
+    mail::forget_account(tx, did).await
+}
+
+fn recipient(account: &Account, language: Language) -> Result<Recipient<'_>, EmailsError> {
+    let email = account.email.as_deref().ok_or(EmailsError::NoAddress)?;
+    Ok(Recipient { did: account.did.as_str(), handle: account.handle.as_str(), email, language })
+}

@@ -1,0 +1,79 @@
+//! The languages that Genkan writes to people in.
+
+/// A language that every text exists in.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub(crate) enum Language {
+    #[default]
+    English,
+    German,
+}
+
+impl Language {
+    pub(crate) const ALL: [Self; 2] = [Self::English, Self::German];
+
+    /// Its tag, as HTML's `lang` and `Content-Language` have it (RFC 5646).
+    pub(crate) const fn tag(self) -> &'static str {
+        match self {
+            Self::English => "en",
+            Self::German => "de",
+        }
+    }
+
+    /// The language that a tag such as `de-AT` names, if it is one of ours.
+    pub(crate) fn of_tag(tag: &str) -> Option<Self> {
+        let primary = tag.trim().split(['-', '_']).next().unwrap_or_default();
+        Self::ALL.into_iter().find(|language| primary.eq_ignore_ascii_case(language.tag()))
+    }
+
+    /// The first of some tags that names one of ours.
+    #[cfg_attr(not(test), expect(dead_code, reason = "pages will ask by OAuth's `ui_locales`"))]
+    pub(crate) fn first_of<'a>(tags: impl IntoIterator<Item = &'a str>) -> Option<Self> {
+        tags.into_iter().find_map(Self::of_tag)
+    }
+
+    /// The best answer to an `Accept-Language` header (RFC 9110 §12.5.4).
+    pub(crate) fn accepted(header: &str) -> Option<Self> {
+        let mut wanted: Vec<(Self, f32)> = header
+            .split(',')
+            .take(MOST_TAGS)
+            .filter_map(|item| {
+                let (tag, parameters) = item.split_once(';').unwrap_or((item, ""));
+                let weight = match parameters.trim().strip_prefix("q=") {
+                    Some(number) => number.trim().parse().unwrap_or(0.0),
+                    None => 1.0,
+                };
+                Some((Self::of_tag(tag)?, weight)).filter(|(_, weight)| *weight > 0.0)
+            })
+            .collect();
+        // Stable: of two that are wanted alike, the first one counts.
+        wanted.sort_by(|one, other| other.1.total_cmp(&one.1));
+        wanted.first().map(|(language, _)| *language)
+    }
+}
+
+/// A header with more is a joke.
+const MOST_TAGS: usize = 32;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_most_wanted_of_ours_is_taken() {
+        for (header, expected) in [
+            ("de", Some(Language::German)),
+            ("de-AT,de;q=0.9,en;q=0.8", Some(Language::German)),
+            ("fr;q=1.0, en;q=0.3, de;q=0.7", Some(Language::German)),
+            ("EN-us", Some(Language::English)),
+            ("en, de", Some(Language::English)),
+            ("de;q=0, en;q=0.1", Some(Language::English)),
+            ("de;q=banana, fr", None),
+            ("", None),
+            ("*", None),
+        ] {
+            assert_eq!(Language::accepted(header), expected, "{header:?}");
+        }
+        assert_eq!(Language::first_of(["fr", "de-CH", "en"]), Some(Language::German));
+        assert_eq!(Language::first_of(["fr"]), None);
+    }
+}

@@ -1,0 +1,64 @@
+//! `genkan mail …`: letters that did not reach anybody.
+
+use std::fmt::Write as _;
+
+use clap::Subcommand;
+use serde::Serialize;
+
+use super::{Context, Failure};
+use crate::mail::{GivenUp, Mail};
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// Mails that were given up in the last two weeks, the newest first. What they said is gone.
+    GivenUp {
+        #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(i64).range(1..=10_000))]
+        limit: i64,
+    },
+}
+
+#[derive(Serialize)]
+struct Shown {
+    id: String,
+    account: String,
+    kind: String,
+    attempts: u32,
+    why: String,
+    created: String,
+}
+
+impl From<GivenUp> for Shown {
+    fn from(letter: GivenUp) -> Self {
+        Self {
+            id: letter.id,
+            account: letter.did,
+            kind: letter.kind,
+            attempts: letter.attempts,
+            why: letter.why,
+            created: letter.created_at.rfc3339(),
+        }
+    }
+}
+
+pub(super) fn run(command: Command, context: &Context) -> Result<(), Failure> {
+    context.block_on(async {
+        let config = context.config()?;
+        let db = context.database(&config).await?;
+        let Command::GivenUp { limit } = command;
+        let found = Mail::given_up(&db, limit).await.map_err(anyhow::Error::from)?;
+        let shown: Vec<Shown> = found.into_iter().map(Shown::from).collect();
+        Ok(context.output.print(&shown, |shown| table(shown))?)
+    })
+}
+
+fn table(shown: &[Shown]) -> String {
+    if shown.is_empty() {
+        return "No mail was given up.".to_owned();
+    }
+    let mut out = format!("{:<24}  {:<14}  TRIES  {:<32}  WHY\n", "CREATED", "KIND", "ACCOUNT");
+    for one in shown {
+        let Shown { created, kind, attempts, account, why, .. } = one;
+        let _ = writeln!(out, "{created:<24}  {kind:<14}  {attempts:>5}  {account:<32}  {why}");
+    }
+    out
+}

@@ -1,0 +1,73 @@
+//! `com.atproto.identity.requestPlcOperationSignature`, `signPlcOperation`
+
+use std::collections::BTreeMap;
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::HeaderMap;
+use genkan_protocol::plc::{Operation, Service};
+use serde::{Deserialize, Serialize};
+
+use crate::app::App;
+use crate::http::XrpcInput;
+use crate::http::caller::{FULL_TAKEN_DOWN, Needs, caller};
+use crate::http::error::XrpcError;
+use crate::http::language::language;
+use crate::http::rate_headers::heed;
+use crate::limits::{Limit, code_for};
+use crate::mail::Reason;
+use crate::moves::Wanted;
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct SignInput {
+    #[serde(default)]
+    token: Option<String>,
+    #[serde(default)]
+    rotation_keys: Option<Vec<String>>,
+    #[serde(default)]
+    also_known_as: Option<Vec<String>>,
+    #[serde(default)]
+    verification_methods: Option<BTreeMap<String, String>>,
+    #[serde(default)]
+    services: Option<BTreeMap<String, Service>>,
+}
+
+#[derive(Serialize)]
+pub(crate) struct SignOutput {
+    operation: Operation,
+}
+
+pub(crate) async fn request_plc_operation_signature(
+    State(app): State<App>,
+    headers: HeaderMap,
+) -> Result<(), XrpcError> {
+    let method = "com.atproto.identity.requestPlcOperationSignature";
+    let needs = Needs { method, scopes: FULL_TAKEN_DOWN, from_hosts: true, standing: false };
+    let caller = caller(&app, &headers, needs).await?;
+    let (now, key) = (app.clock.now(), code_for(Reason::PlcOperation.as_str(), caller.account.did.as_str()));
+    heed(app.limits.attempt(&app.db, Limit::RequestMail, &key, now).await?, now)?;
+    Ok(app.emails.send_code(&caller.account, Reason::PlcOperation, language(&headers)).await?)
+}
+
+/// Signs, and does not submit.
+pub(crate) async fn sign_plc_operation(
+    State(app): State<App>,
+    headers: HeaderMap,
+    XrpcInput(input): XrpcInput<SignInput>,
+) -> Result<Json<SignOutput>, XrpcError> {
+    let method = "com.atproto.identity.signPlcOperation";
+    let needs = Needs { method, scopes: FULL_TAKEN_DOWN, from_hosts: true, standing: false };
+    let caller = caller(&app, &headers, needs).await?;
+    let Some(token) = input.token.filter(|token| !token.is_empty()) else {
+        return Err(XrpcError::invalid("email confirmation token required to sign PLC operations"));
+    };
+    let wanted = Wanted {
+        rotation_keys: input.rotation_keys,
+        also_known_as: input.also_known_as,
+        verification_methods: input.verification_methods,
+        services: input.services,
+    };
+    let operation = app.moves.sign(&caller.account, wanted, &token, caller.actor()).await?;
+    Ok(Json(SignOutput { operation }))
+}

@@ -1,0 +1,56 @@
+//! `com.atproto.server.requestAccountDelete`, `deleteAccount`
+
+use axum::extract::State;
+use axum::http::HeaderMap;
+use genkan_protocol::syntax::Did;
+use serde::Deserialize;
+
+use crate::accounts::EmailsError;
+use crate::app::App;
+use crate::base::Secret;
+use crate::db::audit::Actor;
+use crate::http::caller::{FULL, Needs, caller};
+use crate::http::error::{XrpcError, unauthorized};
+use crate::http::language::language;
+use crate::http::rate_headers::heed;
+use crate::http::{ClientAddr, XrpcInput};
+use crate::limits::{Limit, address, code_for, identifier_and_address};
+use crate::mail::Reason;
+
+#[derive(Deserialize)]
+pub(crate) struct DeleteInput {
+    did: Did,
+    password: String,
+    token: String,
+}
+
+pub(crate) async fn request_account_delete(
+    State(app): State<App>,
+    headers: HeaderMap,
+) -> Result<(), XrpcError> {
+    let method = "com.atproto.server.requestAccountDelete";
+    let caller =
+        caller(&app, &headers, Needs { method, scopes: FULL, from_hosts: true, standing: true }).await?;
+    let (now, key) = (app.clock.now(), code_for(Reason::DeleteAccount.as_str(), caller.account.did.as_str()));
+    heed(app.limits.attempt(&app.db, Limit::RequestMail, &key, now).await?, now)?;
+    Ok(app.emails.send_code(&caller.account, Reason::DeleteAccount, language(&headers)).await?)
+}
+
+/// Password and code, no session. A deletion that broke off at the host can be repeated: the code goes with the account.
+pub(crate) async fn delete_account(
+    State(app): State<App>,
+    from: ClientAddr,
+    XrpcInput(input): XrpcInput<DeleteInput>,
+) -> Result<(), XrpcError> {
+    let (now, did) = (app.clock.now(), input.did.as_str());
+    heed(app.limits.attempt(&app.db, Limit::UseCode, &address(from.0), now).await?, now)?;
+    // A guess of the password counts as one at sign-in.
+    let key = identifier_and_address(did, from.0);
+    heed(app.limits.attempt(&app.db, Limit::CreateSession, &key, now).await?, now)?;
+    let account = app.accounts.find(did).await?.ok_or_else(|| XrpcError::invalid("account not found"))?;
+    if !app.sessions.knows_password(&account, &Secret::new(input.password)).await? {
+        return Err(unauthorized("AuthenticationRequired", "Invalid did or password"));
+    }
+    let code = app.emails.check(did, Reason::DeleteAccount, &input.token).await.map_err(EmailsError::from)?;
+    Ok(app.standings.delete(code.did(), Actor::Account(did)).await?)
+}

@@ -1,0 +1,43 @@
+//! `com.atproto.server.requestEmailConfirmation`, `confirmEmail`
+
+use axum::extract::State;
+use axum::http::HeaderMap;
+use serde::Deserialize;
+
+use crate::app::App;
+use crate::http::XrpcInput;
+use crate::http::caller::{Needs, STANDARD, caller};
+use crate::http::error::XrpcError;
+use crate::http::language::language;
+use crate::http::rate_headers::heed;
+use crate::limits::{Limit, code_for};
+use crate::mail::Reason;
+
+#[derive(Deserialize)]
+pub(crate) struct ConfirmInput {
+    email: String,
+    token: String,
+}
+
+pub(crate) async fn request_email_confirmation(
+    State(app): State<App>,
+    headers: HeaderMap,
+) -> Result<(), XrpcError> {
+    let method = "com.atproto.server.requestEmailConfirmation";
+    let caller =
+        caller(&app, &headers, Needs { method, scopes: STANDARD, from_hosts: true, standing: true }).await?;
+    let (now, key) = (app.clock.now(), code_for(Reason::ConfirmEmail.as_str(), caller.account.did.as_str()));
+    heed(app.limits.attempt(&app.db, Limit::RequestMail, &key, now).await?, now)?;
+    Ok(app.emails.send_code(&caller.account, Reason::ConfirmEmail, language(&headers)).await?)
+}
+
+pub(crate) async fn confirm_email(
+    State(app): State<App>,
+    headers: HeaderMap,
+    XrpcInput(input): XrpcInput<ConfirmInput>,
+) -> Result<(), XrpcError> {
+    let method = "com.atproto.server.confirmEmail";
+    let caller =
+        caller(&app, &headers, Needs { method, scopes: STANDARD, from_hosts: true, standing: true }).await?;
+    Ok(app.emails.confirm(&caller.account, &input.email, &input.token, caller.actor()).await?)
+}

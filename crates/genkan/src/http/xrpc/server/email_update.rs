@@ -1,0 +1,65 @@
+//! `com.atproto.server.requestEmailUpdate`, `updateEmail`
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::HeaderMap;
+use serde::{Deserialize, Serialize};
+
+use crate::accounts::Email;
+use crate::app::App;
+use crate::http::XrpcInput;
+use crate::http::caller::{FULL, Needs, caller};
+use crate::http::error::XrpcError;
+use crate::http::language::language;
+use crate::http::rate_headers::heed;
+use crate::limits::{Limit, code_for};
+use crate::mail::Reason;
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct RequestOutput {
+    token_required: bool,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct UpdateInput {
+    email: String,
+    #[serde(default)]
+    token: Option<String>,
+    #[serde(default)]
+    email_auth_factor: Option<bool>,
+}
+
+pub(crate) async fn request_email_update(
+    State(app): State<App>,
+    headers: HeaderMap,
+) -> Result<Json<RequestOutput>, XrpcError> {
+    let method = "com.atproto.server.requestEmailUpdate";
+    let caller =
+        caller(&app, &headers, Needs { method, scopes: FULL, from_hosts: true, standing: true }).await?;
+    let (now, key) = (app.clock.now(), code_for(Reason::UpdateEmail.as_str(), caller.account.did.as_str()));
+    heed(app.limits.attempt(&app.db, Limit::RequestMail, &key, now).await?, now)?;
+    let token_required = app.emails.request_update(&caller.account, language(&headers)).await?;
+    Ok(Json(RequestOutput { token_required }))
+}
+
+pub(crate) async fn update_email(
+    State(app): State<App>,
+    headers: HeaderMap,
+    XrpcInput(input): XrpcInput<UpdateInput>,
+) -> Result<(), XrpcError> {
+    let method = "com.atproto.server.updateEmail";
+    let caller =
+        caller(&app, &headers, Needs { method, scopes: FULL, from_hosts: true, standing: true }).await?;
+    if input.email_auth_factor == Some(true) {
+        // Nobody is to believe that a second factor is on when it is not.
+        return Err(XrpcError::invalid("Sign-in with a second factor by e-mail is not offered here"));
+    }
+    let email: Email = input.email.parse().map_err(|_| XrpcError::invalid(UNSUPPORTED))?;
+    app.sign_ups.rules().check_email(&email).map_err(crate::signup::Error::from)?;
+    let token = input.token.as_deref().filter(|token| !token.is_empty());
+    Ok(app.emails.update(&caller.account, &email, token, caller.actor()).await?)
+}
+
+const UNSUPPORTED: &str = "This email address is not supported, please use a different email.";

@@ -1,0 +1,52 @@
+//! `com.atproto.server.requestPasswordReset`, `resetPassword`
+
+use axum::extract::State;
+use axum::http::HeaderMap;
+use serde::Deserialize;
+
+use crate::app::App;
+use crate::base::Secret;
+use crate::http::error::XrpcError;
+use crate::http::language::language;
+use crate::http::rate_headers::heed;
+use crate::http::{ClientAddr, XrpcInput};
+use crate::limits::{Limit, address, code_for};
+use crate::mail::Reason;
+
+#[derive(Deserialize)]
+pub(crate) struct RequestInput {
+    email: String,
+}
+
+#[derive(Deserialize)]
+pub(crate) struct ResetInput {
+    token: String,
+    password: String,
+}
+
+/// Limits, answer and time are the same whether the address is anybody's.
+pub(crate) async fn request_password_reset(
+    State(app): State<App>,
+    from: ClientAddr,
+    headers: HeaderMap,
+    XrpcInput(input): XrpcInput<RequestInput>,
+) -> Result<(), XrpcError> {
+    let now = app.clock.now();
+    heed(app.limits.attempt(&app.db, Limit::PasswordReset, &address(from.0), now).await?, now)?;
+    let key = code_for(Reason::ResetPassword.as_str(), &input.email);
+    heed(app.limits.attempt(&app.db, Limit::RequestMail, &key, now).await?, now)?;
+    Ok(app.recovery.request(&input.email, language(&headers)).await?)
+}
+
+pub(crate) async fn reset_password(
+    State(app): State<App>,
+    from: ClientAddr,
+    XrpcInput(input): XrpcInput<ResetInput>,
+) -> Result<(), XrpcError> {
+    let now = app.clock.now();
+    heed(app.limits.attempt(&app.db, Limit::UseCode, &address(from.0), now).await?, now)?;
+    let password = Secret::new(input.password);
+    app.sign_ups.rules().check_password(&password).map_err(crate::signup::Error::from)?;
+    app.recovery.reset(&input.token, &password).await?;
+    Ok(())
+}

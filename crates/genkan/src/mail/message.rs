@@ -1,0 +1,189 @@
+//! What letters say: a subject, a text, and the same in HTML, in the operator's name.
+
+use askama::Template;
+use serde::{Deserialize, Serialize};
+
+use super::plain_text::plain_text;
+use super::words::{self, Words, words};
+use crate::base::{Language, Secret};
+
+/// What a code is sent for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Reason {
+    ConfirmEmail,
+    UpdateEmail,
+    ResetPassword,
+    DeleteAccount,
+    PlcOperation,
+}
+
+impl Reason {
+    /// As tables and the audit trail name it.
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Self::ConfirmEmail => "confirm_email",
+            Self::UpdateEmail => "update_email",
+            Self::ResetPassword => "reset_password",
+            Self::DeleteAccount => "delete_account",
+            Self::PlcOperation => "plc_operation",
+        }
+    }
+}
+
+/// Whom a letter is for.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Recipient<'a> {
+    pub(crate) did: &'a str,
+    pub(crate) handle: &'a str,
+    /// An address that was checked when it was taken.
+    pub(crate) email: &'a str,
+    pub(crate) language: Language,
+}
+
+/// What is sealed in the outbox.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Message {
+    pub(super) to: String,
+    pub(super) language: String,
+    pub(super) subject: String,
+    pub(super) text: String,
+    pub(super) html: String,
+}
+
+#[derive(Template)]
+#[template(path = "mail/code.txt")]
+struct CodeText<'a> {
+    words: &'a Words,
+    handle: &'a str,
+    code: &'a str,
+    service: &'a str,
+    url: &'a str,
+}
+
+#[derive(Template)]
+#[template(path = "mail/code.html")]
+struct CodeHtml<'a> {
+    language: &'a str,
+    words: &'a Words,
+    handle: &'a str,
+    code: &'a str,
+    service: &'a str,
+    url: &'a str,
+}
+
+/// In whose name letters are written.
+#[derive(Clone, Debug)]
+pub(super) struct Letterhead {
+    pub(super) service: String,
+    pub(super) url: String,
+}
+
+impl Letterhead {
+    pub(super) fn code(&self, to: Recipient<'_>, reason: Reason, code: &Secret<String>) -> Message {
+        let words = words(reason, to.language, &self.service);
+        let (handle, code) = (to.handle, code.expose().as_str());
+        let (service, url) = (self.service.as_str(), self.url.as_str());
+        let text = CodeText { words: &words, handle, code, service, url };
+        let html = CodeHtml { language: to.language.tag(), words: &words, handle, code, service, url };
+        Message {
+            to: to.email.to_owned(),
+            language: to.language.tag().to_owned(),
+            text: text.render().expect("writing into a text does not fail"),
+            html: html.render().expect("writing into a text does not fail"),
+            subject: words.subject,
+        }
+    }
+
+    /// What the operator, or a moderator in the operator's name, wrote in HTML.
+    pub(super) fn from_operator(&self, to: Recipient<'_>, subject: Option<&str>, html: &str) -> Message {
+        let subject = match subject.map(one_line) {
+            Some(subject) if !subject.is_empty() => subject,
+            _ => words::subject_of_operator(to.language, &self.service),
+        };
+        Message {
+            to: to.email.to_owned(),
+            language: to.language.tag().to_owned(),
+            subject,
+            text: plain_text(html),
+            html: html.to_owned(),
+        }
+    }
+}
+
+/// A subject is a header: no line may begin in it.
+fn one_line(text: &str) -> String {
+    let spaced: String = text.chars().map(|one| if one.is_control() { ' ' } else { one }).take(200).collect();
+    spaced.trim().to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn letterhead() -> Letterhead {
+        Letterhead { service: "Rock & Roll".to_owned(), url: "https://example.com".to_owned() }
+    }
+
+    fn ann(language: Language) -> Recipient<'static> {
+        Recipient { did: "did:plc:ann", handle: "ann.example.com", email: "ann@example.com", language }
+    }
+
+    const ALL: [Reason; 5] = [
+        Reason::ConfirmEmail,
+        Reason::UpdateEmail,
+        Reason::ResetPassword,
+        Reason::DeleteAccount,
+        Reason::PlcOperation,
+    ];
+
+    #[test]
+    fn a_code_letter_reads_like_this() {
+        let code = Secret::new("ABCDE-FGHIJ".to_owned());
+        let letter = letterhead().code(ann(Language::English), Reason::ResetPassword, &code);
+        assert_eq!(letter.subject, "Reset your password at Rock & Roll");
+        assert_eq!(
+            letter.text,
+            "Hello ann.example.com,\n\n\
+             somebody asked to set a new password for your account at Rock & Roll. This is the code for it:\n\n\
+             \x20   ABCDE-FGHIJ\n\n\
+             It can be used once, within 15 minutes. Never tell it to anybody, whoever asks.\n\n\
+             If it was not you, you need not do anything: your password stays as it is.\n\n\
+             -- \nRock & Roll\nhttps://example.com\n"
+        );
+    }
+
+    #[test]
+    fn every_letter_exists_in_every_language_as_text_and_html() {
+        let code = Secret::new("ABCDE-FGHIJ".to_owned());
+        let mut subjects = std::collections::HashSet::new();
+        for reason in ALL {
+            for language in Language::ALL {
+                let letter = letterhead().code(ann(language), reason, &code);
+                assert!(letter.text.lines().any(|line| line.trim() == "ABCDE-FGHIJ"), "{}", letter.text);
+                assert!(letter.html.contains(">ABCDE-FGHIJ<"), "{}", letter.html);
+                assert!(letter.html.contains(&format!("<html lang=\"{}\"", language.tag())));
+                assert!(letter.html.contains("Rock &#38; Roll") && !letter.html.contains("Rock & Roll"));
+                assert!(letter.text.contains("15"), "{}", letter.text);
+                subjects.insert(letter.subject);
+            }
+        }
+        assert_eq!(subjects.len(), ALL.len() * Language::ALL.len(), "no text was left untranslated");
+    }
+
+    #[test]
+    fn what_names_hold_is_text_in_html() {
+        let code = Secret::new("ABCDE-FGHIJ".to_owned());
+        let to = Recipient { handle: "<script>", ..ann(Language::English) };
+        let letter = letterhead().code(to, Reason::ConfirmEmail, &code);
+        assert!(!letter.html.contains("<script>"), "{}", letter.html);
+    }
+
+    #[test]
+    fn an_operators_subject_stays_one_line() {
+        let to = ann(Language::English);
+        let letter = letterhead().from_operator(to, Some("Hi\r\nBcc: eve@example.com"), "<p>Hello</p>");
+        assert_eq!((letter.subject.as_str(), letter.text.as_str()), ("Hi  Bcc: eve@example.com", "Hello\n"));
+        let letter = letterhead().from_operator(to, Some("  "), "x");
+        assert_eq!(letter.subject, "A message from Rock & Roll");
+    }
+}

@@ -1,0 +1,20 @@
+//! Mail to people: written down with its cause, handed over later.
+//!
+//! A *letter* is put into the *outbox* in the transaction that is its cause, so a crash loses none and
+//! an unmade change sends none. A chore hands letters over to the *transport*: each at least once, under the
+//! same Message-ID, again with growing pauses while the transport fails. What a letter says is sealed in the
+//! database, since it holds a code. Nothing here knows accounts; addresses and codes reach no log.
+
+mod message;
+mod outbox;
+mod plain_text;
+mod sql;
+#[cfg(test)]
+mod tests;
+mod transport;
+mod words;
+
+pub(crate) use message::{Reason, Recipient};
+pub(crate) use outbox::{Error, Mail, POST_EVERY, forget_account, sweep};
+pub(crate) use sql::GivenUp;
+pub(crate) use transport::TransportError;

@@ -1,0 +1,372 @@
+//! Letters from the transaction that is their cause to the transport.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::StreamExt as _;
+use lettre::message::header::{Header, HeaderName, HeaderValue};
+use lettre::message::{Mailbox, MultiPart};
+
+use super::message::{Letterhead, Message};
+use super::sql::{self, GivenUp, Row};
+use super::transport::{Refusal, Transport, TransportError};
+use super::{Reason, Recipient};
+use crate::base::seal::Sealer;
+use crate::base::{Clock, Secret, Timestamp, random};
+use crate::config::Config;
+use crate::db::{Db, Tx};
+use crate::telemetry::crash_point;
+use crate::telemetry::metrics::{Counter, Gauge, MAILS, MAILS_WAITING, Metrics, OLDEST_MAIL};
+
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Error {
+    /// The operator gave no way to send mail.
+    #[error("no mail is sent from here")]
+    Off,
+    #[error(transparent)]
+    Storage(#[from] crate::db::Error),
+}
+
+impl From<sqlx::Error> for Error {
+    fn from(cause: sqlx::Error) -> Self {
+        Self::Storage(cause.into())
+    }
+}
+
+/// Takes letters, and hands them over. Cheap to clone.
+#[derive(Clone, Debug)]
+pub(crate) struct Mail {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    db: Db,
+    clock: Clock,
+    sealer: Sealer,
+    letterhead: Letterhead,
+    way: Option<Way>,
+    counters: Counters,
+}
+
+/// How letters leave.
+#[derive(Debug)]
+struct Way {
+    transport: Transport,
+    from: Mailbox,
+    /// Of one attempt.
+    timeout: Duration,
+    give_up_after: Duration,
+}
+
+#[derive(Debug)]
+struct Counters {
+    queued: Counter,
+    sent: Counter,
+    failed: Counter,
+    expired: Counter,
+    given_up: Counter,
+    waiting: Gauge,
+    oldest: Gauge,
+}
+
+impl Mail {
+    pub(crate) fn new(
+        config: &Config,
+        db: Db,
+        clock: Clock,
+        sealer: Sealer,
+        metrics: &Metrics,
+    ) -> Result<Self, TransportError> {
+        let (settings, service) = (&config.mail, &config.service);
+        let transport = match (&settings.smtp_url, &settings.folder) {
+            (Some(server), _) => {
+                let authorities = config.network.extra_ca_file.as_deref();
+                Some(Transport::smtp(server, service.public_url.host(), authorities, settings.timeout)?)
+            }
+            (None, Some(folder)) => Some(Transport::Folder(folder.clone())),
+            (None, None) => None,
+        };
+        let way = transport.zip(settings.from.as_ref()).map(|(transport, from)| Way {
+            transport,
+            from: Mailbox::new(
+                from.0.name.clone().or_else(|| Some(service.name.clone())),
+                from.0.email.clone(),
+            ),
+            timeout: settings.timeout,
+            give_up_after: settings.give_up_after,
+        });
+        let letterhead = Letterhead { service: service.name.clone(), url: service.public_url.to_string() };
+        let counters = Counters::new(metrics);
+        Ok(Self { inner: Arc::new(Inner { db, clock, sealer, letterhead, way, counters }) })
+    }
+
+    /// Whether letters leave from here at all. Ask before promising one.
+    pub(crate) fn is_on(&self) -> bool {
+        self.inner.way.is_some()
+    }
+
+    /// Puts a letter with a code into the outbox as part of `tx`. An older one of the same reason is not sent any more.
+    pub(crate) async fn put_code(
+        &self,
+        tx: &mut Tx,
+        to: Recipient<'_>,
+        reason: Reason,
+        code: &Secret<String>,
+        expires_at: Timestamp,
+    ) -> Result<(), Error> {
+        self.way()?;
+        sql::drop_waiting(tx, to.did, reason.as_str()).await?;
+        let message = self.inner.letterhead.code(to, reason, code);
+        self.put(tx, to.did, reason.as_str(), &message, expires_at).await
+    }
+
+    /// Puts a letter that the operator, or a moderator in the operator's name, wrote in HTML.
+    pub(crate) async fn put_message(
+        &self,
+        tx: &mut Tx,
+        to: Recipient<'_>,
+        subject: Option<&str>,
+        html: &str,
+    ) -> Result<(), Error> {
+        let expires_at = self.inner.clock.now().plus(self.way()?.give_up_after);
+        let message = self.inner.letterhead.from_operator(to, subject, html);
+        self.put(tx, to.did, MESSAGE, &message, expires_at).await
+    }
+
+    /// Hands over what is due. Says how many letters it looked after.
+    pub(crate) async fn post_due(&self) -> Result<u64, Error> {
+        let Some(way) = &self.inner.way else { return Ok(0) };
+        let due = sql::due(&self.inner.db, self.inner.clock.now(), BATCH).await?;
+        let posting = due.into_iter().map(|row| async move { self.post(way, &row).await });
+        let done: Vec<Result<bool, Error>> =
+            futures_util::stream::iter(posting).buffer_unordered(AT_ONCE).collect().await;
+        let mut posted = 0;
+        for one in done {
+            posted += u64::from(one?);
+        }
+        let (waiting, oldest) = sql::waiting(&self.inner.db).await?;
+        let age = oldest.map_or(0, |oldest| self.inner.clock.now().since(oldest).as_secs());
+        self.inner.counters.waiting.set(waiting);
+        self.inner.counters.oldest.set(i64::try_from(age).unwrap_or(i64::MAX));
+        Ok(posted)
+    }
+
+    /// What was given up lately, the newest first.
+    pub(crate) async fn given_up(db: &Db, limit: i64) -> Result<Vec<GivenUp>, Error> {
+        Ok(sql::given_up(db, limit).await?)
+    }
+
+    async fn put(
+        &self,
+        tx: &mut Tx,
+        did: &str,
+        kind: &str,
+        message: &Message,
+        expires_at: Timestamp,
+    ) -> Result<(), Error> {
+        let (id, now) = (random::id(), self.inner.clock.now());
+        let plain = serde_json::to_vec(message).expect("texts make JSON");
+        let sealed = self.inner.sealer.seal(SEALED_AS, &id, &plain);
+        let row = Row {
+            id,
+            did: did.to_owned(),
+            kind: kind.to_owned(),
+            sealed,
+            attempts: 0,
+            due_at: now,
+            expires_at,
+            created_at: now,
+        };
+        sql::insert(tx, &row).await?;
+        self.inner.counters.queued.increment();
+        Ok(())
+    }
+
+    /// `false`: another process has it.
+    async fn post(&self, way: &Way, row: &Row) -> Result<bool, Error> {
+        let inner = &*self.inner;
+        let now = inner.clock.now();
+        // Twice the time of an attempt: nobody else tries while this one may still succeed.
+        let lease = now.plus(way.timeout * 2);
+        let mut tx = inner.db.begin().await?;
+        let mine = sql::take(&mut tx, row, lease).await?;
+        tx.commit().await?;
+        if !mine {
+            return Ok(false);
+        }
+        crash_point("mail.taken");
+        if row.expires_at <= now {
+            self.expire(row).await?;
+            return Ok(true);
+        }
+        let handed_over = match self.letter(way, row) {
+            Ok(letter) => {
+                let handing = way.transport.hand_over(&row.id, letter);
+                tokio::time::timeout(way.timeout, handing)
+                    .await
+                    .unwrap_or_else(|_| Err(Refusal::passing("the mail server took too long".to_owned())))
+            }
+            Err(why) => Err(Refusal { why: why.to_owned(), is_final: true }),
+        };
+        match handed_over {
+            Ok(()) => {
+                crash_point("mail.sent");
+                let mut tx = inner.db.begin().await?;
+                sql::remove(&mut tx, &row.id).await?;
+                tx.commit().await?;
+                inner.counters.sent.increment();
+            }
+            Err(refusal) if refusal.is_final => self.give_up(row, &refusal.why).await?,
+            Err(refusal) => self.put_off(row, lease, &refusal.why).await?,
+        }
+        Ok(true)
+    }
+
+    fn letter(&self, way: &Way, row: &Row) -> Result<lettre::Message, &'static str> {
+        let plain = self.inner.sealer.open(SEALED_AS, &row.id, &row.sealed);
+        let plain = plain.map_err(|_| "it does not open with the sealing key")?;
+        let message: Message = serde_json::from_slice(&plain).map_err(|_| "it is of a form unknown here")?;
+        let to = message.to.parse().map_err(|_| "mail cannot be addressed so")?;
+        let created = u64::try_from(row.created_at.as_millis()).unwrap_or(0);
+        lettre::Message::builder()
+            .from(way.from.clone())
+            .to(Mailbox::new(None, to))
+            .subject(message.subject)
+            // The same at every attempt, so that a mailbox shows a letter once.
+            .message_id(Some(format!("<{}@{}>", row.id, way.from.email.domain())))
+            .date(std::time::UNIX_EPOCH + Duration::from_millis(created))
+            .header(AutoSubmitted)
+            .header(ContentLanguage(message.language))
+            .multipart(MultiPart::alternative_plain_html(message.text, message.html))
+            .map_err(|_| "no mail can be made of it")
+    }
+
+    async fn put_off(&self, row: &Row, lease: Timestamp, why: &str) -> Result<(), Error> {
+        let again = self.inner.clock.now().plus(pause_after(row.attempts)).min(row.expires_at);
+        let mut tx = self.inner.db.begin().await?;
+        sql::put_off(&mut tx, &row.id, lease, again, why).await?;
+        tx.commit().await?;
+        self.inner.counters.failed.increment();
+        tracing::warn!(mail.id = row.id, mail.kind = row.kind, why, "a mail could not be handed over yet");
+        Ok(())
+    }
+
+    /// A code that nothing can be done with is forgotten; a message that was not delivered is the operator's to know.
+    async fn expire(&self, row: &Row) -> Result<(), Error> {
+        if row.kind == MESSAGE {
+            return self.give_up(row, "its time is over").await;
+        }
+        let mut tx = self.inner.db.begin().await?;
+        sql::remove(&mut tx, &row.id).await?;
+        tx.commit().await?;
+        self.inner.counters.expired.increment();
+        tracing::error!(
+            mail.id = row.id,
+            mail.kind = row.kind,
+            "a code expired before its mail could be handed over"
+        );
+        Ok(())
+    }
+
+    async fn give_up(&self, row: &Row, why: &str) -> Result<(), Error> {
+        let mut tx = self.inner.db.begin().await?;
+        sql::give_up(&mut tx, &row.id, why).await?;
+        tx.commit().await?;
+        self.inner.counters.given_up.increment();
+        tracing::error!(
+            mail.id = row.id,
+            mail.kind = row.kind,
+            account.did = row.did,
+            why,
+            "a mail was given up"
+        );
+        Ok(())
+    }
+
+    fn way(&self) -> Result<&Way, Error> {
+        self.inner.way.as_ref().ok_or(Error::Off)
+    }
+}
+
+/// Drops what waits for an account that is no more.
+pub(crate) async fn forget_account(tx: &mut Tx, did: &str) -> crate::db::Result<()> {
+    sql::drop_all_of(tx, did).await
+}
+
+/// Forgets letters that were given up long ago.
+pub(crate) async fn sweep(db: &Db, now: Timestamp) -> crate::db::Result<u64> {
+    let mut tx = db.begin().await?;
+    let gone = sql::sweep(&mut tx, now.minus(KEEP_GIVEN_UP)).await?;
+    tx.commit().await?;
+    Ok(gone)
+}
+
+/// Longer after each attempt, and not all at once when the mail server is back.
+fn pause_after(attempts: u32) -> Duration {
+    let pause = FIRST_PAUSE.saturating_mul(1 << attempts.min(16)).min(LONGEST_PAUSE);
+    pause.mul_f64(0.5 + random::fraction())
+}
+
+impl Counters {
+    fn new(metrics: &Metrics) -> Self {
+        let mails = |outcome| metrics.counter(&MAILS, &[outcome]);
+        Self {
+            queued: mails("queued"),
+            sent: mails("sent"),
+            failed: mails("failed"),
+            expired: mails("expired"),
+            given_up: mails("given_up"),
+            waiting: metrics.gauge(&MAILS_WAITING, &[]),
+            oldest: metrics.gauge(&OLDEST_MAIL, &[]),
+        }
+    }
+}
+
+/// RFC 3834 §5: nobody's holiday notice is to answer.
+#[derive(Clone)]
+struct AutoSubmitted;
+
+impl Header for AutoSubmitted {
+    fn name() -> HeaderName {
+        HeaderName::new_from_ascii_str("Auto-Submitted")
+    }
+
+    fn parse(_: &str) -> Result<Self, Box<dyn std::error::Error + Send + Sync>> {
+        Ok(Self)
+    }
+
+    fn display(&self) -> HeaderValue {
+        HeaderValue::new(Self::name(), "auto-generated".to_owned())
+    }
+}
+
+/// RFC 3282.
+#[derive(Clone)]
+struct ContentLanguage(String);
+
+impl Header for ContentLanguage {
+    fn name() -> HeaderName {
+        HeaderName::new_from_ascii_str("Content-Language")
+    }
+
+    fn parse(text: &str) -> Result<Self, Box<dyn std::error::Error + Send + Sync>> {
+        Ok(Self(text.to_owned()))
+    }
+
+    fn display(&self) -> HeaderValue {
+        HeaderValue::new(Self::name(), self.0.clone())
+    }
+}
+
+const SEALED_AS: &str = "outbox.sealed";
+/// The kind of letters without a code.
+const MESSAGE: &str = "message";
+const BATCH: i64 = 40;
+/// Connections to the mail server.
+const AT_ONCE: usize = 4;
+const FIRST_PAUSE: Duration = Duration::from_secs(4);
+const LONGEST_PAUSE: Duration = Duration::from_mins(15);
+const KEEP_GIVEN_UP: Duration = Duration::from_hours(24 * 14);
+/// How often [`Mail::post_due`] is worth calling: people wait for their codes.
+pub(crate) const POST_EVERY: Duration = Duration::from_secs(1);

@@ -1,0 +1,298 @@
+//! Table `outbox`.
+
+use sqlx::Row as _;
+use sqlx::any::AnyRow;
+
+use crate::base::Timestamp;
+use crate::db::{Db, Result, Tx};
+
+/// A letter that waits. `due_at` is its lease too: whoever moves it ahead has the letter until then.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Row {
+    pub(super) id: String,
+    pub(super) did: String,
+    pub(super) kind: String,
+    pub(super) sealed: String,
+    pub(super) attempts: u32,
+    pub(super) due_at: Timestamp,
+    pub(super) expires_at: Timestamp,
+    pub(super) created_at: Timestamp,
+}
+
+pub(super) async fn insert(tx: &mut Tx, row: &Row) -> Result<()> {
+    sqlx::query(
+        "INSERT INTO outbox (id, did, kind, sealed, state, attempts, due_at, expires_at, created_at)
+         VALUES ($1, $2, $3, $4, 'waiting', 0, $5, $6, $7)",
+    )
+    .bind(&row.id)
+    .bind(&row.did)
+    .bind(&row.kind)
+    .bind(&row.sealed)
+    .bind(row.due_at.as_millis())
+    .bind(row.expires_at.as_millis())
+    .bind(row.created_at.as_millis())
+    .execute(&mut **tx)
+    .await?;
+    Ok(())
+}
+
+/// Drops what waits of one kind for one account: a newer letter says something else.
+pub(super) async fn drop_waiting(tx: &mut Tx, did: &str, kind: &str) -> Result<()> {
+    sqlx::query("DELETE FROM outbox WHERE did = $1 AND kind = $2 AND state = 'waiting'")
+        .bind(did)
+        .bind(kind)
+        .execute(&mut **tx)
+        .await?;
+    Ok(())
+}
+
+pub(super) async fn drop_all_of(tx: &mut Tx, did: &str) -> Result<()> {
+    sqlx::query("DELETE FROM outbox WHERE did = $1").bind(did).execute(&mut **tx).await?;
+    Ok(())
+}
+
+/// The longest due first.
+pub(super) async fn due(db: &Db, now: Timestamp, limit: i64) -> Result<Vec<Row>> {
+    let rows = sqlx::query(
+        "SELECT id, did, kind, sealed, attempts, due_at, expires_at, created_at FROM outbox
+         WHERE state = 'waiting' AND due_at <= $1 ORDER BY due_at LIMIT $2",
+    )
+    .bind(now.as_millis())
+    .bind(limit)
+    .fetch_all(db.reader())
+    .await?;
+    rows.iter().map(read).collect()
+}
+
+/// Takes a letter until `until`, and counts the attempt. `false`: another process was faster, or it is gone.
+pub(super) async fn take(tx: &mut Tx, row: &Row, until: Timestamp) -> Result<bool> {
+    let done = sqlx::query(
+        "UPDATE outbox SET due_at = $3, attempts = attempts + 1
+         WHERE id = $1 AND due_at = $2 AND state = 'waiting'",
+    )
+    .bind(&row.id)
+    .bind(row.due_at.as_millis())
+    .bind(until.as_millis())
+    .execute(&mut **tx)
+    .await?;
+    Ok(done.rows_affected() == 1)
+}
+
+/// `lease`: the `until` that it was taken with. Not when another process has it by now.
+pub(super) async fn put_off(
+    tx: &mut Tx,
+    id: &str,
+    lease: Timestamp,
+    due_at: Timestamp,
+    why: &str,
+) -> Result<()> {
+    sqlx::query("UPDATE outbox SET due_at = $3, last_error = $4 WHERE id = $1 AND due_at = $2")
+        .bind(id)
+        .bind(lease.as_millis())
+        .bind(due_at.as_millis())
+        .bind(why)
+        .execute(&mut **tx)
+        .await?;
+    Ok(())
+}
+
+/// Keeps that it was given up, and nothing of what it said.
+pub(super) async fn give_up(tx: &mut Tx, id: &str, why: &str) -> Result<()> {
+    sqlx::query("UPDATE outbox SET state = 'given_up', sealed = '', last_error = $2 WHERE id = $1")
+        .bind(id)
+        .bind(why)
+        .execute(&mut **tx)
+        .await?;
+    Ok(())
+}
+
+pub(super) async fn remove(tx: &mut Tx, id: &str) -> Result<()> {
+    sqlx::query("DELETE FROM outbox WHERE id = $1").bind(id).execute(&mut **tx).await?;
+    Ok(())
+}
+
+/// How many wait, and since when the oldest does.
+pub(super) async fn waiting(db: &Db) -> Result<(i64, Option<Timestamp>)> {
+    let row = sqlx::query(
+        "SELECT COUNT(*) AS letters, MIN(created_at) AS oldest FROM outbox WHERE state = 'waiting'",
+    )
+    .fetch_one(db.reader())
+    .await?;
+    let oldest: Option<i64> = row.try_get("oldest")?;
+    Ok((row.try_get("letters")?, oldest.map(Timestamp::from_millis)))
+}
+
+/// A letter that was given up, for the operator.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct GivenUp {
+    pub(crate) id: String,
+    pub(crate) did: String,
+    pub(crate) kind: String,
+    pub(crate) attempts: u32,
+    pub(crate) why: String,
+    pub(crate) created_at: Timestamp,
+}
+
+/// The newest first.
+pub(super) async fn given_up(db: &Db, limit: i64) -> Result<Vec<GivenUp>> {
+    let rows = sqlx::query(
+        "SELECT id, did, kind, attempts, last_error, created_at FROM outbox
+         WHERE state = 'given_up' ORDER BY created_at DESC LIMIT $1",
+    )
+    .bind(limit)
+    .fetch_all(db.reader())
+    .await?;
+    rows.iter()
+        .map(|row| {
+            Ok(GivenUp {
+                id: row.try_get("id")?,
+                did: row.try_get("did")?,
+                kind: row.try_get("kind")?,
+                attempts: u32::try_from(row.try_get::<i64, _>("attempts")?).unwrap_or(0),
+                why: row.try_get::<Option<String>, _>("last_error")?.unwrap_or_default(),
+                created_at: Timestamp::from_millis(row.try_get("created_at")?),
+            })
+        })
+        .collect()
+}
+
+/// Forgets letters that were given up and are older than `before`.
+pub(super) async fn sweep(tx: &mut Tx, before: Timestamp) -> Result<u64> {
+    let done = sqlx::query("DELETE FROM outbox WHERE state = 'given_up' AND created_at < $1")
+        .bind(before.as_millis())
+        .execute(&mut **tx)
+        .await?;
+    Ok(done.rows_affected())
+}
+
+fn read(row: &AnyRow) -> Result<Row> {
+    let time = |column: &str| -> Result<Timestamp> { Ok(Timestamp::from_millis(row.try_get(column)?)) };
+    Ok(Row {
+        id: row.try_get("id")?,
+        did: row.try_get("did")?,
+        kind: row.try_get("kind")?,
+        sealed: row.try_get("sealed")?,
+        attempts: u32::try_from(row.try_get::<i64, _>("attempts")?).unwrap_or(u32::MAX),
+        due_at: time("due_at")?,
+        expires_at: time("expires_at")?,
+        created_at: time("created_at")?,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::db::on_each_database;
+
+    on_each_database!(
+        a_letter_is_taken_by_one,
+        a_letter_put_off_comes_again,
+        a_stale_lease_changes_nothing,
+        a_newer_code_replaces_the_older,
+        what_is_given_up_says_nothing_any_more,
+    );
+
+    const NOW: Timestamp = Timestamp::from_seconds(1_000_000);
+
+    fn letter(id: &str, kind: &str) -> Row {
+        Row {
+            id: id.to_owned(),
+            did: "did:plc:ann".to_owned(),
+            kind: kind.to_owned(),
+            sealed: "sealed".to_owned(),
+            attempts: 0,
+            due_at: NOW,
+            expires_at: NOW.plus(Duration::from_mins(15)),
+            created_at: NOW,
+        }
+    }
+
+    async fn put(db: &Db, row: &Row) {
+        let mut tx = db.begin().await.unwrap();
+        insert(&mut tx, row).await.unwrap();
+        tx.commit().await.unwrap();
+    }
+
+    async fn take_now(db: &Db, row: &Row, until: Timestamp) -> bool {
+        let mut tx = db.begin().await.unwrap();
+        let mine = take(&mut tx, row, until).await.unwrap();
+        tx.commit().await.unwrap();
+        mine
+    }
+
+    async fn a_letter_is_taken_by_one(db: Db) {
+        put(&db, &letter("a", "x")).await;
+        assert!(due(&db, NOW.minus(Duration::from_millis(1)), 9).await.unwrap().is_empty());
+        let found = due(&db, NOW, 9).await.unwrap();
+        assert_eq!(found, [letter("a", "x")]);
+        let until = NOW.plus(Duration::from_mins(1));
+        assert!(take_now(&db, &found[0], until).await);
+        assert!(!take_now(&db, &found[0], until).await);
+        assert!(due(&db, NOW, 9).await.unwrap().is_empty());
+        let again = due(&db, until, 9).await.unwrap();
+        assert_eq!((again.len(), again[0].attempts), (1, 1));
+        let mut tx = db.begin().await.unwrap();
+        remove(&mut tx, "a").await.unwrap();
+        tx.commit().await.unwrap();
+        assert_eq!(waiting(&db).await.unwrap(), (0, None));
+    }
+
+    async fn a_letter_put_off_comes_again(db: Db) {
+        let row = letter("a", "x");
+        put(&db, &row).await;
+        let (lease, later) = (NOW.plus(Duration::from_mins(1)), NOW.plus(Duration::from_secs(5)));
+        assert!(take_now(&db, &row, lease).await);
+        let mut tx = db.begin().await.unwrap();
+        put_off(&mut tx, "a", lease, later, "away").await.unwrap();
+        tx.commit().await.unwrap();
+        assert_eq!(due(&db, later, 9).await.unwrap().len(), 1);
+        assert_eq!(waiting(&db).await.unwrap(), (1, Some(NOW)));
+    }
+
+    async fn a_stale_lease_changes_nothing(db: Db) {
+        let row = letter("a", "x");
+        put(&db, &row).await;
+        let (first, second) = (NOW.plus(Duration::from_mins(1)), NOW.plus(Duration::from_mins(2)));
+        assert!(take_now(&db, &row, first).await);
+        let again = due(&db, first, 9).await.unwrap();
+        assert!(take_now(&db, &again[0], second).await);
+        let mut tx = db.begin().await.unwrap();
+        put_off(&mut tx, "a", first, NOW, "by a process that slept").await.unwrap();
+        tx.commit().await.unwrap();
+        assert!(due(&db, NOW, 9).await.unwrap().is_empty());
+    }
+
+    async fn a_newer_code_replaces_the_older(db: Db) {
+        for (id, kind) in [("a", "x"), ("b", "y")] {
+            put(&db, &letter(id, kind)).await;
+        }
+        let mut tx = db.begin().await.unwrap();
+        drop_waiting(&mut tx, "did:plc:ann", "x").await.unwrap();
+        tx.commit().await.unwrap();
+        let left: Vec<String> = due(&db, NOW, 9).await.unwrap().into_iter().map(|row| row.id).collect();
+        assert_eq!(left, ["b"]);
+        let mut tx = db.begin().await.unwrap();
+        drop_all_of(&mut tx, "did:plc:ann").await.unwrap();
+        tx.commit().await.unwrap();
+        assert!(due(&db, NOW, 9).await.unwrap().is_empty());
+    }
+
+    async fn what_is_given_up_says_nothing_any_more(db: Db) {
+        put(&db, &letter("a", "x")).await;
+        let mut tx = db.begin().await.unwrap();
+        give_up(&mut tx, "a", "the mail server answered 550").await.unwrap();
+        tx.commit().await.unwrap();
+        assert!(due(&db, NOW, 9).await.unwrap().is_empty());
+        let found = given_up(&db, 9).await.unwrap();
+        assert_eq!((found.len(), found[0].why.as_str()), (1, "the mail server answered 550"));
+        let sealed: String =
+            sqlx::query_scalar("SELECT sealed FROM outbox").fetch_one(db.reader()).await.unwrap();
+        assert_eq!(sealed, "");
+        let mut tx = db.begin().await.unwrap();
+        assert_eq!(sweep(&mut tx, NOW).await.unwrap(), 0);
+        assert_eq!(sweep(&mut tx, NOW.plus(Duration::from_secs(1))).await.unwrap(), 1);
+        tx.commit().await.unwrap();
+    }
+}

@@ -1,0 +1,142 @@
+//! Whom letters are handed to: a mail server, or a folder.
+
+use std::io::Write as _;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use lettre::transport::smtp::authentication::Credentials;
+use lettre::transport::smtp::client::{Certificate, Tls, TlsParameters};
+use lettre::transport::smtp::extension::ClientId;
+use lettre::{AsyncSmtpTransport, AsyncTransport as _, Message, Tokio1Executor};
+
+use crate::config::{SmtpTls, SmtpUrl};
+
+/// Why there is no transport, in words for the operator.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum TransportError {
+    #[error("cannot read the certificate file {0}")]
+    Certificates(PathBuf),
+    #[error("the mail server's name cannot be checked by TLS")]
+    Tls,
+}
+
+pub(super) enum Transport {
+    Folder(PathBuf),
+    Smtp(Box<AsyncSmtpTransport<Tokio1Executor>>),
+}
+
+/// A letter was not taken. `why` holds neither address nor text.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Refusal {
+    pub(super) why: String,
+    /// It never will be: there is no such mailbox.
+    pub(super) is_final: bool,
+}
+
+impl Transport {
+    /// `name` is how this machine says hello; `extra_ca` a PEM file of authorities to trust besides the public ones.
+    pub(super) fn smtp(
+        server: &SmtpUrl,
+        name: &str,
+        extra_ca: Option<&Path>,
+        timeout: Duration,
+    ) -> Result<Self, TransportError> {
+        let tls = match server.tls {
+            SmtpTls::Off => Tls::None,
+            SmtpTls::Implicit => Tls::Wrapper(tls_to(&server.host, extra_ca)?),
+            SmtpTls::StartTls => Tls::Required(tls_to(&server.host, extra_ca)?),
+            SmtpTls::Opportunistic => Tls::Opportunistic(tls_to(&server.host, extra_ca)?),
+        };
+        // "Dangerous" means that TLS is ours to choose, which was just done.
+        let mut builder = AsyncSmtpTransport::<Tokio1Executor>::builder_dangerous(&server.host)
+            .port(server.port)
+            .tls(tls)
+            .hello_name(ClientId::Domain(name.to_owned()))
+            .timeout(Some(timeout));
+        if let Some((user, password)) = &server.credentials {
+            builder = builder.credentials(Credentials::new(user.expose().clone(), password.expose().clone()));
+        }
+        Ok(Self::Smtp(Box::new(builder.build())))
+    }
+
+    /// Hands a letter over. `id` is its own, whatever the attempt.
+    pub(super) async fn hand_over(&self, id: &str, message: Message) -> Result<(), Refusal> {
+        match self {
+            Self::Folder(folder) => {
+                let (folder, name, bytes) = (folder.clone(), format!("{id}.eml"), message.formatted());
+                let wrote = tokio::task::spawn_blocking(move || write_whole(&folder, &name, &bytes)).await;
+                match wrote {
+                    Ok(Ok(())) => Ok(()),
+                    Ok(Err(cause)) => Err(Refusal::passing(format!("the folder: {}", cause.kind()))),
+                    Err(_) => Err(Refusal::passing("the folder: writing broke off".to_owned())),
+                }
+            }
+            Self::Smtp(server) => match server.send(message).await {
+                Ok(_) => Ok(()),
+                Err(cause) => Err(Refusal::of(&cause)),
+            },
+        }
+    }
+}
+
+impl Refusal {
+    pub(super) const fn passing(why: String) -> Self {
+        Self { why, is_final: false }
+    }
+
+    /// Servers repeat addresses in what they say: only the code of it is kept.
+    fn of(cause: &lettre::transport::smtp::Error) -> Self {
+        if let Some(code) = cause.status() {
+            let code = u16::from(code);
+            return Self {
+                why: format!("the mail server answered {code}"),
+                is_final: NO_MAILBOX.contains(&code),
+            };
+        }
+        let why = if cause.is_timeout() {
+            "the mail server took too long"
+        } else if cause.is_tls() {
+            "TLS with the mail server failed"
+        } else if cause.is_client() {
+            "the mail server lacks what is needed of it (STARTTLS or a way to sign in)"
+        } else {
+            "the mail server cannot be reached"
+        };
+        Self::passing(why.to_owned())
+    }
+}
+
+/// Replies that no repetition changes (RFC 5321 §4.2.3). Others of the 5xx are often the operator's to mend.
+const NO_MAILBOX: [u16; 3] = [550, 551, 553];
+
+/// Nobody who watches the folder sees half a letter; a second attempt replaces the first.
+fn write_whole(folder: &Path, name: &str, bytes: &[u8]) -> std::io::Result<()> {
+    let unfinished = folder.join(format!(".{name}"));
+    let mut options = std::fs::OpenOptions::new();
+    // Codes are for nobody else on this machine.
+    let mut file = options.create(true).write(true).truncate(true).mode(0o600).open(&unfinished)?;
+    file.write_all(bytes)?;
+    file.sync_all()?;
+    std::fs::rename(unfinished, folder.join(name))
+}
+
+fn tls_to(host: &str, extra_ca: Option<&Path>) -> Result<TlsParameters, TransportError> {
+    let mut builder = TlsParameters::builder(host.to_owned());
+    if let Some(path) = extra_ca {
+        let problem = || TransportError::Certificates(path.to_owned());
+        let pem = std::fs::read(path).map_err(|_| problem())?;
+        // Of every certificate in it.
+        builder = builder.add_root_certificate(Certificate::from_pem(&pem).map_err(|_| problem())?);
+    }
+    builder.build().map_err(|_| TransportError::Tls)
+}
+
+impl std::fmt::Debug for Transport {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Folder(_) => "Transport::Folder",
+            Self::Smtp(_) => "Transport::Smtp",
+        })
+    }
+}

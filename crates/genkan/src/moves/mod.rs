@@ -1,0 +1,102 @@
+//! Accounts on their way elsewhere. So far: signing the operation with which an owner takes an account away.
+
+use std::collections::BTreeMap;
+
+use genkan_protocol::plc::{self, Data, Operation, Service};
+
+use crate::accounts::{Account, CodeError, Emails};
+use crate::base::Clock;
+use crate::db::Db;
+use crate::db::audit::{self, Actor};
+use crate::identity::{Directory, DirectoryError};
+use crate::keys::Ring;
+use crate::mail::Reason;
+
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Error {
+    #[error(transparent)]
+    Code(#[from] CodeError),
+    /// The DID cannot be changed by us: its owner took our key out, or it was ended.
+    #[error("Genkan may not change this DID")]
+    NotOurs,
+    /// The directory would refuse the operation.
+    #[error("{0}")]
+    Unfit(plc::Error),
+    #[error("the PLC directory: {0}")]
+    Directory(#[from] DirectoryError),
+    #[error(transparent)]
+    Storage(#[from] crate::db::Error),
+}
+
+impl From<sqlx::Error> for Error {
+    fn from(cause: sqlx::Error) -> Self {
+        Self::Storage(cause.into())
+    }
+}
+
+/// What is to change. The rest stays as the last operation has it.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Wanted {
+    pub(crate) rotation_keys: Option<Vec<String>>,
+    pub(crate) also_known_as: Option<Vec<String>>,
+    pub(crate) verification_methods: Option<BTreeMap<String, String>>,
+    pub(crate) services: Option<BTreeMap<String, Service>>,
+}
+
+/// Signs for accounts that go. Cheap to clone.
+#[derive(Clone, Debug)]
+pub(crate) struct Moves {
+    pub(crate) db: Db,
+    pub(crate) clock: Clock,
+    pub(crate) emails: Emails,
+    pub(crate) ring: Ring,
+    pub(crate) directory: Directory,
+}
+
+impl Moves {
+    /// Signs the next operation of an account's DID, by a code from its mailbox. Nothing is submitted.
+    pub(crate) async fn sign(
+        &self,
+        account: &Account,
+        wanted: Wanted,
+        code: &str,
+        actor: Actor<'_>,
+    ) -> Result<Operation, Error> {
+        let (did, now) = (account.did.as_str(), self.clock.now());
+        let checked = self.emails.check(did, Reason::PlcOperation, code).await?;
+        // Everything that can fail comes before the code is used up.
+        let last = match self.directory.log_last(&account.did).await {
+            Ok(last) => last.ok_or(Error::NotOurs)?,
+            Err(DirectoryError::Ended) => return Err(Error::NotOurs),
+            Err(cause) => return Err(cause.into()),
+        };
+        let rotation = self.ring.rotation();
+        let data = last.data().ok_or(Error::NotOurs)?;
+        if !data.rotation_keys.contains(&rotation.public().to_did_key()) {
+            return Err(Error::NotOurs);
+        }
+        let data = changed(data, wanted);
+        data.check().map_err(Error::Unfit)?;
+        let mut tx = self.db.begin().await?;
+        checked.take(&mut tx).await?;
+        audit::record(&mut tx, now, actor, "plc.sign", did, &last.cid()).await?;
+        tx.commit().await?;
+        Ok(plc::update(&last.cid(), data, rotation))
+    }
+}
+
+fn changed(mut data: Data, wanted: Wanted) -> Data {
+    if let Some(keys) = wanted.rotation_keys {
+        data.rotation_keys = keys;
+    }
+    if let Some(names) = wanted.also_known_as {
+        data.also_known_as = names;
+    }
+    if let Some(methods) = wanted.verification_methods {
+        data.verification_methods = methods;
+    }
+    if let Some(services) = wanted.services {
+        data.services = services;
+    }
+    data
+}
