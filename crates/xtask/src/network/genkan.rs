@@ -45,6 +45,7 @@ pub struct Neighbours<'a> {
     pub directory_url: &'a str,
     pub name_server: &'a str,
     pub private_origins: &'a [String],
+    pub mail_url: &'a str,
 }
 
 impl Genkan {
@@ -74,6 +75,8 @@ impl Genkan {
             ("GENKAN_ADMIN_PASSWORD", admin_password.clone()),
             ("GENKAN_DNS_SERVERS", around.name_server.to_owned()),
             ("GENKAN_INVITE_REQUIRED", "false".to_owned()),
+            ("GENKAN_MAIL_SMTP_URL", around.mail_url.to_owned()),
+            ("GENKAN_MAIL_FROM", "post@genkan.test".to_owned()),
             ("GENKAN_DEVELOPMENT", "true".to_owned()),
             // No load balancer has to notice, and nobody waits for the last answers.
             ("GENKAN_SHUTDOWN_LAG", "0s".to_owned()),

@@ -59,6 +59,7 @@ impl Plan {
                     directory_url: &directory_url,
                     name_server: &name_server,
                     private_origins: &origins,
+                    mail_url: &self.said("mail", "smtp"),
                 };
                 let genkan = Genkan::plan(&mut self.state, &self.data, wanted, &around)?;
                 self.spawn_hosts_behind_genkan(&genkan, &hosts, &name_server)?;

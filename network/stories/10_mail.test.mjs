@@ -1,0 +1,113 @@
+// Codes by mail: what people do with them through the published client, at Genkan and at their host.
+
+import { test } from 'node:test'
+import { Agent, AtpAgent } from '@atproto/api'
+import { assert, eventually, map, PinnedSession, service, signUp, xrpc } from './lib/stage.mjs'
+
+const doors = (home) => [service, home.url]
+
+/** The code of the newest letter to an address, once it is another than the one before. */
+async function codeFor(email, before) {
+  return eventually(`a letter to ${email}`, async () => {
+    const letters = await fetch(`${map.mail.url}/messages?to=${encodeURIComponent(email)}`).then((a) => a.json())
+    const code = /^\s*([A-Z2-7]{5}-[A-Z2-7]{5})\s*$/m.exec(letters.at(-1)?.text ?? '')?.[1]
+    return code !== before && code
+  })
+}
+
+/** The published client, signed in, that stays at one door. */
+async function agentAt(door, { handle }, password) {
+  const session = new PinnedSession(new URL(door))
+  await session.login({ identifier: handle, password })
+  return new Agent(session)
+}
+
+test('an address is confirmed at either door, and changed with a code then', async () => {
+  for (const at of [0, 1]) {
+    const person = await signUp('confirm')
+    const agent = await agentAt(doors(person.home)[at], person, person.password)
+    await agent.com.atproto.server.requestEmailConfirmation()
+    const code = await codeFor(person.email)
+    await assert.rejects(
+      agent.com.atproto.server.confirmEmail({ email: person.email, token: 'AAAAA-AAAAA' }),
+      ({ status, error }) => status === 400 && error === 'InvalidToken',
+    )
+    await agent.com.atproto.server.confirmEmail({ email: person.email, token: code })
+    for (const door of doors(person.home)) {
+      const { body } = await xrpc(door, 'com.atproto.server.getSession', {
+        token: agent.sessionManager.session.accessJwt,
+      })
+      assert.equal(body.emailConfirmed, true)
+    }
+
+    const { data } = await agent.com.atproto.server.requestEmailUpdate()
+    assert.deepEqual(data, { tokenRequired: true })
+    const email = `new-${person.email}`
+    await assert.rejects(agent.com.atproto.server.updateEmail({ email }), ({ error }) => error === 'TokenRequired')
+    await agent.com.atproto.server.updateEmail({ email, token: await codeFor(person.email, code) })
+    const { data: session } = await agent.com.atproto.server.getSession()
+    assert.equal(session.email, email)
+    assert.equal(session.emailConfirmed, false)
+  }
+})
+
+test('a lost password is reset at either door, and every session ends', async () => {
+  for (const at of [0, 1]) {
+    const person = await signUp('reset')
+    const agent = new AtpAgent({ service: doors(person.home)[at] })
+    await agent.com.atproto.server.requestPasswordReset({ email: person.email })
+    const token = await codeFor(person.email)
+    const password = `${person.password}-and-more`
+    await agent.com.atproto.server.resetPassword({ token, password })
+    for (const door of doors(person.home)) {
+      const old = await xrpc(door, 'com.atproto.server.createSession', {
+        body: { identifier: person.handle, password: person.password },
+      })
+      assert.equal(old.status, 401)
+      const ended = await xrpc(door, 'com.atproto.server.refreshSession', {
+        method: 'POST',
+        token: person.session.session.refreshJwt,
+      })
+      assert.equal(ended.body.error, 'ExpiredToken', JSON.stringify(ended.body))
+      await agentAt(door, person, password)
+      const again = await xrpc(door, 'com.atproto.server.resetPassword', { body: { token, password } })
+      assert.equal(again.body.error, 'InvalidToken', JSON.stringify(again.body))
+    }
+  }
+})
+
+test('nobody learns at a door whether an address is known', async () => {
+  const person = await signUp('known')
+  for (const door of doors(person.home)) {
+    const told = []
+    for (const email of [person.email, `nobody-${person.email}`]) {
+      const { status, body } = await xrpc(door, 'com.atproto.server.requestPasswordReset', { body: { email } })
+      told.push([status, body.toString()])
+    }
+    assert.equal(told[0][0], 200)
+    assert.deepEqual(told[0], told[1])
+  }
+})
+
+test('an operation signed by code is taken by the directory through the host', async () => {
+  const person = await signUp('sign')
+  const { agent } = person
+  await agent.com.atproto.identity.requestPlcOperationSignature()
+  const token = await codeFor(person.email)
+  const { data } = await agent.com.atproto.identity.getRecommendedDidCredentials()
+  const signed = await agent.com.atproto.identity.signPlcOperation({ token, ...data })
+  await agent.com.atproto.identity.submitPlcOperation({ operation: signed.data.operation })
+})
+
+test('an account is deleted by password and code', async () => {
+  for (const at of [0, 1]) {
+    const person = await signUp('delete')
+    const door = doors(person.home)[at]
+    const agent = await agentAt(door, person, person.password)
+    await agent.com.atproto.server.requestAccountDelete()
+    const token = await codeFor(person.email)
+    await agent.com.atproto.server.deleteAccount({ did: person.did, password: person.password, token })
+    const status = await xrpc(person.home.url, 'com.atproto.sync.getRepoStatus', { query: { did: person.did } })
+    assert.equal(status.status, 400, JSON.stringify(status.body))
+  }
+})
