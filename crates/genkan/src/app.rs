@@ -84,6 +84,16 @@ impl App {
         metrics: Metrics,
     ) -> Result<Self, BuildError> {
         let db = open_database(&config).await?;
+        Self::build_on(db, config, clock, metrics).await
+    }
+
+    /// On a database that is open already.
+    pub(crate) async fn build_on(
+        db: Db,
+        config: Config,
+        clock: Clock,
+        metrics: Metrics,
+    ) -> Result<Self, BuildError> {
         let feed = Feed::new(db.clone(), clock.clone());
         let ring = open_ring(&config, &db, &clock).await?;
         let fleet = Fleet::open(db.clone(), clock.clone(), ring.clone(), feed.clone()).await?;

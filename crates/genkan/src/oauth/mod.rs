@@ -7,6 +7,7 @@
 //! This room knows nothing of pages or cookies. Whoever acts in an account's name brings a
 //! [`SignedIn`](crate::signin::SignedIn) as the proof that it is signed in to the browser at hand.
 
+mod access;
 mod client;
 mod code;
 mod consent;
@@ -36,12 +37,14 @@ use crate::accounts::Accounts;
 use crate::base::fetch::{Dns, Guarded};
 use crate::base::{Clock, Origin, Secret, Timestamp};
 use crate::db::Db;
-use crate::db::feed::Feed;
+use crate::db::feed::{Feed, Kind};
 use crate::fleet::Fleet;
 use crate::identity::Documents;
 use crate::keys::Ring;
 use crate::signin::SignIns;
 
+#[expect(unused_imports, reason = "for requests that come to our own origin")]
+pub(crate) use access::{AccessError, GrantCaller};
 pub(crate) use client::Standing;
 pub(crate) use error::{Error, Problem};
 pub(crate) use grant::Grant;
@@ -94,6 +97,7 @@ pub(crate) struct OAuth {
     settings: Arc<Settings>,
     nonces: Arc<Nonces>,
     seen: seen::Seen,
+    verified: Arc<access::Verified>,
     clients: client::Clients,
     sets: permission_sets::PermissionSets,
     refresh_tokens: refresh_token::RefreshTokens,
@@ -106,7 +110,11 @@ impl OAuth {
             Some(given) => zeroize::Zeroizing::new(*given.expose()),
             None => ring.derived("dpop nonces"),
         };
+        let verified = Arc::new(access::Verified::new());
+        let forgetting = Arc::clone(&verified);
+        feed.subscribe(Kind::Grant, move |grant| forgetting.forget(grant));
         Self {
+            verified,
             nonces: Arc::new(Nonces::new(&secret, Nonces::INTERVAL)),
             seen: seen::Seen::new(db.clone(), clock.clone()),
             clients: client::Clients::new(

@@ -41,8 +41,8 @@ struct Inner {
 /// Why a set could not be had.
 #[derive(Clone, Debug)]
 enum Problem {
-    /// In words for the app's developer.
-    Unresolved(String),
+    /// Stored, in words for the app's developer.
+    Unresolved,
     /// Ours.
     Storage,
 }
@@ -137,7 +137,7 @@ impl PermissionSets {
         let (sets, name) = (self.clone(), nsid.clone());
         let asking = async move { sets.resolve_once(&name).await };
         match self.inner.flights.join(nsid.as_str(), asking).await {
-            Some(Ok(())) | Some(Err(Problem::Unresolved(_))) => Ok(()),
+            Some(Ok(()) | Err(Problem::Unresolved)) => Ok(()),
             Some(Err(Problem::Storage)) | None => {
                 Err(Error::Storage(crate::db::Error::Away(sqlx::Error::WorkerCrashed)))
             }
@@ -153,7 +153,7 @@ impl PermissionSets {
             tracing::warn!(cause = &cause as &dyn std::error::Error, "a permission set could not be stored");
             Problem::Storage
         })?;
-        found.map(|_| ()).map_err(Problem::Unresolved)
+        found.map(|_| ()).map_err(|_| Problem::Unresolved)
     }
 
     async fn store(&self, nsid: &Nsid, found: &Result<String, String>) -> crate::db::Result<()> {
@@ -223,3 +223,127 @@ const LIMITS: Limits = Limits {
     body_bytes: 512 * 1024,
     redirects: 0,
 };
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+    use std::sync::atomic::{AtomicI64, Ordering};
+
+    use serde_json::json;
+
+    use super::*;
+    use crate::base::Origin;
+    use crate::base::fetch::test_dns::{Reply, TestDns};
+    use crate::base::fetch::tls;
+    use crate::base::test_directory::{TestDirectory, site};
+    use crate::db::on_each_database;
+    use crate::identity::Directory;
+
+    on_each_database!(a_stored_set_serves_while_its_author_is_away, a_set_that_is_not_proved_is_refused);
+
+    struct Stand {
+        sets: PermissionSets,
+        hand: Arc<AtomicI64>,
+        dns: TestDns,
+    }
+
+    impl Stand {
+        /// `com.example` is spoken for by the DID of a site that has a document, and garbage for a record.
+        async fn new(db: Db) -> Self {
+            let hand = Arc::new(AtomicI64::new(1_700_000_000_000));
+            let clock = Clock::Manual(Arc::clone(&hand));
+            let car =
+                site(HashMap::from([("/xrpc/com.atproto.sync.getRecord", (200, "forged".to_owned()))])).await;
+            let host: Origin = format!("http://localhost:{}", car.port()).parse().unwrap();
+            let key = genkan_protocol::crypto::K256PrivateKey::from_bytes(&[7; 32]).unwrap();
+            let directory = TestDirectory::start().await;
+            let data = genkan_protocol::plc::Data::of_account(
+                vec![key.public().to_did_key()],
+                &key.public(),
+                &"ann.example.com".parse().unwrap(),
+                host.as_str(),
+            );
+            let (did, genesis) = genkan_protocol::plc::genesis(data, &key);
+            directory.write(&did, &genesis);
+            let dns = TestDns::start(move |name, _| match name {
+                "_lexicon.example.com." => Reply::texts(&[&["did=", did.as_str()]]),
+                _ => Reply::NoSuchName,
+            })
+            .await;
+            let asked = Dns::new(&[dns.address()]).unwrap();
+            let guarded = Guarded::new(asked.clone(), tls::client_config(None).unwrap(), vec![host]);
+            let documents = Documents::new(
+                Directory::of(&directory),
+                guarded.clone(),
+                clock.clone(),
+                Duration::from_secs(5),
+            );
+            Self { sets: PermissionSets::new(db, clock, asked, documents, guarded), hand, dns }
+        }
+
+        fn later(&self, by: Duration) {
+            self.hand.fetch_add(i64::try_from(by.as_millis()).unwrap(), Ordering::SeqCst);
+        }
+
+        async fn refused(&self, scope: &str) -> String {
+            match self.sets.require(scope).await {
+                Ok(()) => "fine".to_owned(),
+                Err(error) => error.to_string(),
+            }
+        }
+    }
+
+    const SCOPE: &str = "atproto include:org.example.set";
+
+    async fn a_stored_set_serves_while_its_author_is_away(db: Db) {
+        let stand = Stand::new(db.clone()).await;
+        let document = json!({
+            "lexicon": 1, "id": "org.example.set",
+            "defs": { "main": { "type": "permission-set", "title": "Notes", "permissions": [
+                { "type": "permission", "resource": "repo", "collection": ["org.example.note"] },
+                { "type": "permission", "resource": "repo", "collection": ["com.other.note"] },
+            ] } },
+        });
+        let now = stand.sets.inner.clock.now();
+        let mut tx = db.begin().await.unwrap();
+        sql::put(&mut tx, "org.example.set", &document.to_string(), now).await.unwrap();
+        tx.commit().await.unwrap();
+        assert_eq!(stand.refused(SCOPE).await, "fine");
+        assert_eq!(stand.dns.asked(), 0, "fresh");
+        // 71: what is another's is dropped.
+        assert_eq!(stand.sets.expand(SCOPE).await.unwrap(), "atproto repo:org.example.note");
+        let view = stand.sets.view("include:org.example.set").await.unwrap().unwrap();
+        assert_eq!((view.set.title(&["de"]), view.expanded.len()), (Some("Notes"), 1));
+        assert!(stand.sets.view("repo:*").await.unwrap().is_none());
+
+        stand.later(Duration::from_hours(89 * 24));
+        assert_eq!(stand.refused(SCOPE).await, "fine");
+        assert!(stand.dns.asked() > 0);
+        stand.later(Duration::from_hours(2 * 24));
+        assert!(
+            stand
+                .refused(SCOPE)
+                .await
+                .starts_with("invalid_scope: Could not resolve Lexicon for NSID (org.example.set)")
+        );
+        // What lives goes on with it.
+        assert_eq!(stand.sets.expand(SCOPE).await.unwrap(), "atproto repo:org.example.note");
+    }
+
+    async fn a_set_that_is_not_proved_is_refused(db: Db) {
+        let stand = Stand::new(db).await;
+        let unknown = stand.refused(SCOPE).await;
+        assert!(unknown.contains("_lexicon.example.org has no TXT record"), "{unknown}");
+        let asked = stand.dns.asked();
+        assert_eq!(stand.refused(SCOPE).await, unknown);
+        assert_eq!(stand.dns.asked(), asked, "remembered for a minute");
+        stand.later(Duration::from_secs(60));
+        stand.refused(SCOPE).await;
+        assert!(stand.dns.asked() > asked);
+
+        let forged = stand.refused("atproto include:com.example.set").await;
+        assert!(forged.contains("the proof is malformed"), "72: {forged}");
+        let many: Vec<String> = (0..33).map(|number| format!("include:com.example.set{number}")).collect();
+        assert!(stand.refused(&many.join(" ")).await.contains("more than 32"), "70");
+    }
+}

@@ -1,1 +1,0 @@
-//! The endpoints as clients meet them.

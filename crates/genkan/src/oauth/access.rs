@@ -1,0 +1,153 @@
+//! Checking access tokens that come to Genkan's own origin: signature, binding, and that the grant is alive.
+//!
+//! As with sessions, what verified is remembered by the token's hash, the end of a grant is heard from the changes feed,
+//! and while that is stale the database is asked every time. The proof is checked anew with each request.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use genkan_protocol::oauth::access_token::Token;
+use genkan_protocol::oauth::dpop::{self, Expected};
+use genkan_protocol::oauth::jwk::Thumbprint;
+use genkan_protocol::syntax::Did;
+use quick_cache::sync::Cache;
+use sha2::{Digest as _, Sha256};
+
+use super::sql::{grants, scopes};
+use super::{Call, OAuth, refresh_token};
+use crate::base::Timestamp;
+use crate::fleet::HostId;
+
+/// Whom a request with a bound token speaks for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct GrantCaller {
+    pub(crate) did: Did,
+    pub(crate) client_id: String,
+    pub(crate) grant: String,
+    /// The host that the token is addressed to.
+    pub(crate) audience: HostId,
+    /// With permission sets expanded, never a reference.
+    pub(crate) scope: String,
+    /// Of the client's key.
+    pub(crate) key: Thumbprint,
+    pub(crate) expires_at: Timestamp,
+}
+
+/// Why a bound token, or the proof beside it, is not accepted.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum AccessError {
+    #[error("{0}")]
+    Token(&'static str),
+    #[error(transparent)]
+    Proof(#[from] dpop::Error),
+    #[error("the DPoP proof was used before")]
+    Replayed,
+    /// Ours: it cannot be told now.
+    #[error("the token cannot be checked now")]
+    Unavailable,
+    #[error(transparent)]
+    Storage(#[from] crate::db::Error),
+}
+
+/// Tokens that verified, some 500 bytes apiece.
+#[derive(Debug)]
+pub(super) struct Verified {
+    memory: Cache<[u8; 32], Arc<GrantCaller>>,
+    /// Counts ended grants, so that a token checked before the end is not kept after it.
+    ended: AtomicU64,
+}
+
+impl Verified {
+    pub(super) fn new() -> Self {
+        Self { memory: Cache::new(MEMORY), ended: AtomicU64::new(0) }
+    }
+
+    pub(super) fn forget(&self, grant: &str) {
+        self.ended.fetch_add(1, Ordering::SeqCst);
+        self.memory.retain(|_, caller| caller.grant != grant);
+    }
+}
+
+impl OAuth {
+    /// Checks a token and the proof of the request that brought it. The proof is used up.
+    pub(crate) async fn check_access(
+        &self,
+        token: &str,
+        call: &Call<'_>,
+    ) -> Result<Arc<GrantCaller>, AccessError> {
+        let now = self.clock.now();
+        let proof = match &*call.proofs {
+            [one] => *one,
+            [] => return Err(AccessError::Token("a DPoP proof is required")),
+            _ => return Err(AccessError::Token("there is more than one DPoP header")),
+        };
+        let expected = Expected {
+            method: call.method,
+            origin: &self.settings.issuer,
+            path: call.path,
+            access_token: Some(token),
+            now_millis: now.as_millis(),
+        };
+        let proof = dpop::verify(proof, &expected, &self.nonces)?;
+        let caller = self.verified_caller(token, now).await?;
+        if caller.key != proof.jkt {
+            return Err(AccessError::Token("Invalid DPoP key binding"));
+        }
+        match self.seen.is_first_proof(&proof, now).await {
+            Some(true) => Ok(caller),
+            Some(false) => Err(AccessError::Replayed),
+            None => Err(AccessError::Unavailable),
+        }
+    }
+
+    async fn verified_caller(&self, token: &str, now: Timestamp) -> Result<Arc<GrantCaller>, AccessError> {
+        let key: [u8; 32] = Sha256::digest(token.as_bytes()).into();
+        let known = self.verified.memory.get(&key).filter(|_| self.feed.is_fresh(now));
+        if let Some(caller) = known {
+            return if caller.expires_at > now { Ok(caller) } else { Err(EXPIRED) };
+        }
+        let before = self.verified.ended.load(Ordering::SeqCst);
+        let caller = Arc::new(self.read_token(token).await?);
+        if caller.expires_at <= now {
+            return Err(EXPIRED);
+        }
+        if !grants::find(&self.db, &caller.grant).await?.is_some_and(|grant| grant.is_alive(now)) {
+            return Err(AccessError::Token("the grant is over"));
+        }
+        self.verified.memory.insert(key, Arc::clone(&caller));
+        if self.verified.ended.load(Ordering::SeqCst) != before {
+            self.verified.memory.remove(&key);
+        }
+        Ok(caller)
+    }
+
+    async fn read_token(&self, token: &str) -> Result<GrantCaller, AccessError> {
+        let wrong = AccessError::Token("the token could not be verified");
+        let Ok(token) = Token::parse(token) else { return Err(wrong) };
+        let Some(host) = self.fleet.by_did(&token.unverified_claims().aud) else { return Err(wrong) };
+        let keys = self.ring.host_keys(host.id.as_str());
+        let Some(claims) = keys.iter().find_map(|key| token.verify(&key.public).ok()) else {
+            return Err(wrong);
+        };
+        let grant =
+            refresh_token::grant_of_token_id(&claims.jti).filter(|_| claims.iss == self.settings.issuer);
+        let Some(grant) = grant else { return Err(wrong) };
+        let scope = if claims.scope.starts_with("ref:") {
+            scopes::find(&self.db, &claims.scope).await?.ok_or(wrong)?
+        } else {
+            claims.scope.clone()
+        };
+        Ok(GrantCaller {
+            did: claims.sub.clone(),
+            client_id: claims.client_id.clone(),
+            grant: grant.to_owned(),
+            audience: host.id.clone(),
+            scope,
+            key: claims.cnf.jkt,
+            expires_at: Timestamp::from_seconds(claims.exp),
+        })
+    }
+}
+
+const EXPIRED: AccessError = AccessError::Token("the token has expired");
+const MEMORY: usize = 100_000;
