@@ -133,7 +133,7 @@ impl EmailTokens {
     fn hash(&self, reason: Reason, typed: &str) -> String {
         let code: String = typed.chars().filter(char::is_ascii_alphanumeric).collect();
         let digest = Sha256::new()
-            .chain_update(&*self.key)
+            .chain_update(*self.key)
             .chain_update(reason.as_str())
             .chain_update(b"\0")
             .chain_update(code.to_ascii_uppercase())
@@ -301,7 +301,7 @@ mod tests {
         let tokens = tokens(&db).await;
         let code = issue(&tokens, ANN, Reason::ConfirmEmail).await;
         let reset = issue(&tokens, ANN, Reason::ResetPassword).await;
-        let (last, over) = (NOW.plus(LIFETIME - Duration::from_millis(1)), NOW.plus(LIFETIME));
+        let (last, over) = (NOW.plus(LIFETIME).minus(Duration::from_millis(1)), NOW.plus(LIFETIME));
         assert!(tokens.check(ANN, Reason::ConfirmEmail, &code, last).await.is_ok());
         let late = tokens.check(ANN, Reason::ConfirmEmail, &code, over).await;
         assert!(matches!(late, Err(CodeError::Expired)));

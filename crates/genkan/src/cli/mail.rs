@@ -40,11 +40,11 @@ impl From<GivenUp> for Shown {
     }
 }
 
-pub(super) fn run(command: Command, context: &Context) -> Result<(), Failure> {
+pub(super) fn run(command: &Command, context: &Context) -> Result<(), Failure> {
     context.block_on(async {
         let config = context.config()?;
         let db = context.database(&config).await?;
-        let Command::GivenUp { limit } = command;
+        let &Command::GivenUp { limit } = command;
         let found = Mail::given_up(&db, limit).await.map_err(anyhow::Error::from)?;
         let shown: Vec<Shown> = found.into_iter().map(Shown::from).collect();
         Ok(context.output.print(&shown, |shown| table(shown))?)

@@ -89,7 +89,7 @@ pub fn run() -> ExitCode {
         Command::Invite(command) => invite::run(command, &context),
         Command::Client(command) => client::run(command, &context),
         Command::Grant(command) => grant::run(command, &context),
-        Command::Mail(command) => mail::run(command, &context),
+        Command::Mail(command) => mail::run(&command, &context),
         Command::Key(command) => key::run(&command, &context),
         Command::Config(command) => config::run(&command, &context),
         Command::Docs(command) => docs::run(command, &context),

@@ -95,7 +95,7 @@ impl Letterhead {
     }
 
     /// What the operator, or a moderator in the operator's name, wrote in HTML.
-    pub(super) fn from_operator(&self, to: Recipient<'_>, subject: Option<&str>, html: &str) -> Message {
+    pub(super) fn by_operator(&self, to: Recipient<'_>, subject: Option<&str>, html: &str) -> Message {
         let subject = match subject.map(one_line) {
             Some(subject) if !subject.is_empty() => subject,
             _ => words::subject_of_operator(to.language, &self.service),
@@ -181,9 +181,9 @@ mod tests {
     #[test]
     fn an_operators_subject_stays_one_line() {
         let to = ann(Language::English);
-        let letter = letterhead().from_operator(to, Some("Hi\r\nBcc: eve@example.com"), "<p>Hello</p>");
+        let letter = letterhead().by_operator(to, Some("Hi\r\nBcc: eve@example.com"), "<p>Hello</p>");
         assert_eq!((letter.subject.as_str(), letter.text.as_str()), ("Hi  Bcc: eve@example.com", "Hello\n"));
-        let letter = letterhead().from_operator(to, Some("  "), "x");
+        let letter = letterhead().by_operator(to, Some("  "), "x");
         assert_eq!(letter.subject, "A message from Rock & Roll");
     }
 }

@@ -130,7 +130,7 @@ impl Mail {
         html: &str,
     ) -> Result<(), Error> {
         let expires_at = self.inner.clock.now().plus(self.way()?.give_up_after);
-        let message = self.inner.letterhead.from_operator(to, subject, html);
+        let message = self.inner.letterhead.by_operator(to, subject, html);
         self.put(tx, to.did, MESSAGE, &message, expires_at).await
     }
 

@@ -222,8 +222,8 @@ async fn the_operator_and_hosts_write_to_people(plan: Plan) {
     let bobby = net.sign_up("bobby").await;
     let send = "com.atproto.admin.sendEmail";
     let letter = |subject: &str| json!({ "recipientDid": alice.did, "senderDid": bobby.did, "subject": subject, "content": "<p>Be <b>kind</b></p>" });
-    let sent = net.operator().procedure(send, &letter("From the operator")).await.ok();
-    assert_eq!(sent.json(), json!({ "sent": true }));
+    let answer = net.operator().procedure(send, &letter("From the operator")).await.ok();
+    assert_eq!(answer.json(), json!({ "sent": true }));
     let got = mail.letter_to(&alice.email).await;
     assert_eq!(got.header("subject"), "From the operator");
     assert!(got.raw.contains("Be kind") && got.raw.contains("<b>kind</b>"), "{}", got.raw);
