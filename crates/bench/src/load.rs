@@ -2,13 +2,13 @@
 
 use std::cell::{Cell, RefCell};
 use std::io;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 
 /// One run.
 pub(crate) struct Load {
@@ -76,8 +76,7 @@ impl Load {
 
 /// One connection, until the time is over or it breaks.
 async fn client(address: SocketAddr, request: &str, until: Instant, counts: &Counts) -> Result<()> {
-    let mut stream = TcpStream::connect(address).await?;
-    stream.set_nodelay(true)?;
+    let mut stream = connect(address).await?;
     let mut buffer = vec![0; 128 << 10];
     while Instant::now() < until {
         let began = Instant::now();
@@ -89,6 +88,15 @@ async fn client(address: SocketAddr, request: &str, until: Instant, counts: &Cou
         counts.times.borrow_mut().push(micros);
     }
     Ok(())
+}
+
+/// Comes from an address of its own: the host behind the proxy has the usual one of the loopback, and what comes
+/// from a host is on behalf of others.
+async fn connect(address: SocketAddr) -> Result<TcpStream> {
+    let socket = TcpSocket::new_v4()?;
+    socket.set_nodelay(true)?;
+    socket.bind((Ipv4Addr::new(127, 0, 0, 2), 0).into())?;
+    Ok(socket.connect(address).await?)
 }
 
 /// Reads one answer of a known length to its end, and says how many bytes its body had.
@@ -134,7 +142,7 @@ pub(crate) async fn idle(address: SocketAddr, connections: usize, request: &str)
     let mut held = Vec::with_capacity(connections);
     let mut buffer = vec![0; 128 << 10];
     for _ in 0..connections {
-        let mut stream = TcpStream::connect(address).await?;
+        let mut stream = connect(address).await?;
         stream.write_all(request.as_bytes()).await?;
         answer(&mut stream, &mut buffer).await?;
         held.push(stream);

@@ -117,7 +117,7 @@ async fn route<N: Neighbours>(session: &Session<N>, request: Request<Incoming>) 
     let aim = worker.forwarder().aim(way).await?;
     let far = (client != session.peer.address()).then(|| address::visitor(client));
     let visitor = far.as_ref().unwrap_or_else(|| session.peer.visitor());
-    let sent = worker.forwarder().send(&aim, parts, body, visitor).await;
+    let sent = worker.forwarder().send(&aim, &parts, body, visitor).await;
     if let Err(error) = &sent {
         worker.meters().failed(aim.host(), error);
     }

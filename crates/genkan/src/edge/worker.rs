@@ -10,8 +10,8 @@ use std::time::Duration;
 use http::HeaderValue;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::runtime::LocalOptions;
 use tokio::sync::watch;
-use tokio::task::LocalSet;
 use tokio::time::{Instant, MissedTickBehavior};
 
 use super::address::Peer;
@@ -87,9 +87,11 @@ pub(super) fn listen(address: SocketAddr) -> io::Result<std::net::TcpListener> {
 
 /// Serves until the edge is over.
 pub(super) fn run<N: Neighbours>(listener: std::net::TcpListener, parts: Parts<N>) -> io::Result<()> {
-    let runtime =
-        tokio::runtime::Builder::new_current_thread().enable_all().event_interval(EVENT_INTERVAL).build()?;
-    LocalSet::new().block_on(&runtime, serve(listener, parts))
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .event_interval(EVENT_INTERVAL)
+        .build_local(LocalOptions::default())?;
+    runtime.block_on(serve(listener, parts))
 }
 
 async fn serve<N: Neighbours>(listener: std::net::TcpListener, parts: Parts<N>) -> io::Result<()> {

@@ -8,9 +8,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
-use hyper::body::Incoming;
 use tokio::time::{Instant, Sleep};
 
+use super::answer_head::Keep;
+use super::framing::{Framing, Piece};
 use super::link::Link;
 use super::upstream::Permit;
 
@@ -74,11 +75,12 @@ pub(crate) struct CutOff;
 pub(crate) struct Forwarded {
     /// What was read ahead of the rest.
     ahead: Option<Bytes>,
-    body: Incoming,
+    /// How the rest of it is framed.
+    framing: Framing,
     link: Option<Box<Link>>,
     permit: Permit,
     /// How long the connection may be kept afterwards.
-    keep: Option<Duration>,
+    keep: Keep,
     idle: Duration,
     /// Bytes that may still come.
     left: u64,
@@ -91,16 +93,16 @@ pub(crate) struct Forwarded {
 
 impl Forwarded {
     pub(super) fn new(
-        body: Incoming,
+        framing: Framing,
         link: Box<Link>,
         permit: Permit,
-        keep: Option<Duration>,
+        keep: Keep,
         idle: Duration,
         most: u64,
     ) -> Self {
         Self {
             ahead: None,
-            body,
+            framing,
             link: Some(link),
             permit,
             keep,
@@ -130,27 +132,34 @@ impl Forwarded {
         Ok(whole.then_some(seen))
     }
 
+    /// The whole body, if it came along with its head. The connection is given back then: all of it is here.
+    pub(super) fn at_hand(&mut self) -> Option<Bytes> {
+        if self.ahead.is_some() || self.is_cut || self.framing.rest()? > self.left {
+            return None;
+        }
+        let rest = self.link.as_mut()?.rest_at_hand(&mut self.framing)?;
+        self.give_back();
+        Some(rest)
+    }
+
     fn poll_host(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, CutOff>>> {
-        loop {
-            let polled = match &mut self.link {
-                Some(link) => link.poll_body(&mut self.body, cx),
-                None => Pin::new(&mut self.body).poll_frame(cx),
-            };
-            match polled {
-                Poll::Ready(Some(Ok(frame))) => {
-                    // Trailers do not cross.
-                    let Ok(data) = frame.into_data() else { continue };
-                    let Some(left) = self.left.checked_sub(data.len() as u64) else { return self.cut(cx) };
-                    self.left = left;
-                    return Poll::Ready(Some(Ok(data)));
-                }
-                Poll::Ready(Some(Err(_))) => return self.cut(cx),
-                Poll::Ready(None) => {
+        // There is none when it has ended.
+        let Some(link) = &mut self.link else { return Poll::Ready(None) };
+        match link.poll_body(&mut self.framing, cx) {
+            Poll::Ready(Ok(Piece::Data(data))) => {
+                let Some(left) = self.left.checked_sub(data.len() as u64) else { return self.cut(cx) };
+                self.left = left;
+                if self.framing.is_over() {
                     self.give_back();
-                    return Poll::Ready(None);
                 }
-                Poll::Pending => return self.poll_patience(cx),
+                Poll::Ready(Some(Ok(data)))
             }
+            Poll::Ready(Ok(Piece::Over | Piece::NotYet)) => {
+                self.give_back();
+                Poll::Ready(None)
+            }
+            Poll::Ready(Err(_)) => self.cut(cx),
+            Poll::Pending => self.poll_patience(cx),
         }
     }
 
@@ -201,24 +210,21 @@ impl Body for Forwarded {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.ahead.is_none() && self.body.is_end_stream()
+        self.ahead.is_none() && !self.is_cut && self.framing.is_over()
     }
 
     fn size_hint(&self) -> SizeHint {
-        let Some(ahead) = &self.ahead else { return self.body.size_hint() };
-        let rest = self.body.size_hint();
-        let mut hint = SizeHint::new();
-        hint.set_lower(rest.lower() + ahead.len() as u64);
-        if let Some(upper) = rest.upper() {
-            hint.set_upper(upper + ahead.len() as u64);
+        let ahead = self.ahead.as_ref().map_or(0, |ahead| ahead.len() as u64);
+        match self.framing.rest() {
+            Some(rest) => SizeHint::with_exact(ahead + rest),
+            None => SizeHint::default(),
         }
-        hint
     }
 }
 
 impl Drop for Forwarded {
     fn drop(&mut self) {
-        if self.body.is_end_stream() {
+        if self.framing.is_over() && !self.is_cut {
             self.give_back();
         }
     }

@@ -74,6 +74,11 @@ impl Breaker {
         }
     }
 
+    /// Whether nothing is amiss: the usual case, which costs no look at the clock.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.open_until.load(Ordering::Relaxed) == 0
+    }
+
     /// Whether a request may try now.
     pub(crate) fn admits(&self, now: Instant) -> bool {
         let open_until = self.open_until.load(Ordering::Relaxed);

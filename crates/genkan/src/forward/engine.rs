@@ -5,18 +5,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::request::Parts;
-use http::{HeaderValue, Method, Request, Response, StatusCode, Version, header};
+use http::{HeaderValue, Method, Response, StatusCode, header};
 use http_body::Body as _;
 use hyper::body::Incoming;
 use tokio::time::Instant;
 
 use super::answer::{AnswerBody, Forwarded};
+use super::answer_head::{AnswerHead, Asked};
 use super::breaker::Breakers;
 use super::dial::Dialler;
 use super::error::{Cause, Error};
-use super::headers::{self, Onward};
+use super::headers::{self, Length, Onward};
 use super::limits::Limits;
-use super::link::{Failed, Link};
+use super::link::{Broken, Link};
 use super::neighbours::{Neighbours, TokenError};
 use super::upload::{Progress, State, Upload};
 use super::upstream::{Permit, Upstream, Upstreams};
@@ -105,47 +106,47 @@ impl<N: Neighbours> Forwarder<N> {
     pub(crate) async fn send(
         &self,
         aim: &Aim,
-        mut parts: Parts,
+        request: &Parts,
         body: Incoming,
         visitor: &Visitor,
     ) -> Result<Response<AnswerBody>, Error> {
-        if headers::has_passed(&parts.headers, &self.via) {
+        if headers::has_passed(&request.headers, &self.via) {
             return Err(Error::Loop);
         }
         let permit = self.upstreams.of(&aim.host).admit()?;
-        let method = parts.uri.path().strip_prefix("/xrpc/").unwrap_or_default();
+        let method = request.uri.path().strip_prefix("/xrpc/").unwrap_or_default();
         let is_blob = method.eq_ignore_ascii_case("com.atproto.sync.getBlob");
-        let (upload, progress, patience) = if body.is_end_stream() {
-            (Upload::none(), None, self.limits.answer_head)
-        } else if parts.method == Method::POST {
-            let (most, patience) = self.limits.of_method(method);
-            if body.size_hint().lower() > most {
-                return Err(Error::TooLarge);
-            }
-            let (upload, progress) = Upload::of(body, most);
-            (upload, Some(progress), patience)
-        } else {
-            return Err(Error::UnexpectedBody);
-        };
-        headers::onward(
-            &mut parts.headers,
-            &Onward {
+        let mut sending = Sending {
+            vigil: &self.vigil,
+            limits: &self.limits,
+            request,
+            ours: Onward {
                 by_caller: aim.by_caller,
                 host: &permit.upstream().authority,
                 client: &visitor.address,
                 via: &self.via,
             },
-        );
-        if parts.uri.authority().is_some() {
-            let path = parts.uri.path_and_query().cloned().expect("it has a method's path");
-            parts.uri = path.into();
+            length: Length::None,
+            progress: None,
+            patience: self.limits.answer_head,
+        };
+        let mut upload = None;
+        if !body.is_end_stream() {
+            if request.method != Method::POST {
+                return Err(Error::UnexpectedBody);
+            }
+            let (most, patience) = self.limits.of_method(method);
+            let size = body.size_hint();
+            if size.lower() > most {
+                return Err(Error::TooLarge);
+            }
+            sending.length = size.exact().map_or(Length::Chunked { is_first: true }, Length::Known);
+            sending.patience = patience;
+            let (body, progress) = Upload::of(body, most);
+            (upload, sending.progress) = (Some(body), Some(progress));
         }
-        parts.version = Version::HTTP_11;
-        parts.extensions.clear();
-        let request = Request::from_parts(parts, upload);
-        let sending = Sending { vigil: &self.vigil, limits: &self.limits, permit, progress, patience };
-        let (response, link, permit) = sending.exchange(request).await?;
-        self.take(response, link, permit, aim.by_caller, is_blob).await
+        let (head, link) = sending.exchange(&permit, upload).await?;
+        self.take(head, link, permit, aim.by_caller, is_blob).await
     }
 
     /// Looks at who has waited too long. Called a few times a second.
@@ -161,38 +162,39 @@ impl<N: Neighbours> Forwarder<N> {
     /// Makes of a host's answer what a client gets.
     async fn take(
         &self,
-        response: Response<Incoming>,
+        head: AnswerHead,
         link: Box<Link>,
         permit: Permit,
         by_caller: bool,
         is_blob: bool,
     ) -> Result<Response<AnswerBody>, Error> {
-        let (mut parts, body) = response.into_parts();
-        match parts.status {
+        let AnswerHead { status, mut headers, framing, keep } = head;
+        match status {
             StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT => {
                 permit.upstream().breaker.failed(Instant::now());
             }
             _ => permit.upstream().breaker.succeeded(),
         }
-        if parts.status.is_informational() || is_framed_twice(&parts.headers) {
-            return Err(Error::Unreachable(Cause::Framing));
-        }
-        if parts.status.is_redirection() && parts.status != StatusCode::NOT_MODIFIED {
+        if status.is_redirection() && status != StatusCode::NOT_MODIFIED {
             return Err(Error::Unreachable(Cause::Redirect));
         }
-        let keep = Upstream::announced(&parts.headers);
         let most = if by_caller { u64::MAX } else { self.limits.answer };
-        let mut body = Forwarded::new(body, link, permit, keep, self.limits.idle, most);
-        if by_caller && parts.status == StatusCode::FORBIDDEN && is_small_json(&parts.headers) {
+        let mut body = Forwarded::new(framing, link, permit, keep, self.limits.idle, most);
+        if by_caller && status == StatusCode::FORBIDDEN && is_small_json(&headers) {
             let said = body.peek(MAX_PEEK).await.map_err(|_| Error::Unreachable(Cause::Framing))?;
             if said.is_some_and(|said| names_error(&said, "AccountNotFound")) {
                 return Err(Error::Moved);
             }
         }
-        headers::back(&mut parts.headers, by_caller, is_blob);
-        parts.version = Version::HTTP_11;
-        parts.extensions.clear();
-        Ok(Response::from_parts(parts, AnswerBody::Forwarded(body)))
+        headers::guard(&mut headers, by_caller, is_blob);
+        let body = match body.at_hand() {
+            Some(whole) => AnswerBody::whole(whole),
+            None => AnswerBody::Forwarded(body),
+        };
+        let mut response = Response::new(body);
+        *response.status_mut() = status;
+        *response.headers_mut() = headers;
+        Ok(response)
     }
 
     async fn caller(&self, token: &str) -> Result<Arc<Caller>, Error> {
@@ -234,7 +236,9 @@ impl<N: Neighbours> Forwarder<N> {
 struct Sending<'a> {
     vigil: &'a Vigil,
     limits: &'a Limits,
-    permit: Permit,
+    request: &'a Parts,
+    ours: Onward<'a>,
+    length: Length,
     progress: Option<Rc<Progress>>,
     /// How long the host may take once it has the whole request.
     patience: Duration,
@@ -243,49 +247,46 @@ struct Sending<'a> {
 impl Sending<'_> {
     /// Sends over a spare connection, or a new one where there is none or it fails us before any answer.
     async fn exchange(
-        self,
-        request: Request<Upload>,
-    ) -> Result<(Response<Incoming>, Box<Link>, Permit), Error> {
-        let upstream = Rc::clone(self.permit.upstream());
-        let mut request = request;
-        while let Some(mut link) = upstream.spare() {
-            let again = repeatable(&request);
-            match self.head(&mut link, request).await? {
-                Ok(response) => return Ok((response, link, self.permit)),
-                Err(Failed::Unsent(unsent)) => request = *unsent,
-                Err(Failed::Broken { answered: false, cause }) => {
-                    let Some(again) = again else { return Err(self.broken(cause)) };
-                    // The host has closed this connection, so the others are not to be trusted either.
-                    upstream.forget_spares();
-                    request = again;
-                    break;
-                }
-                Err(Failed::Broken { answered: true, cause }) => return Err(self.broken(cause)),
+        &self,
+        permit: &Permit,
+        mut upload: Option<Upload>,
+    ) -> Result<(AnswerHead, Box<Link>), Error> {
+        let upstream = permit.upstream();
+        if let Some(mut link) = upstream.spare() {
+            match self.over(&mut link, upload.take(), upstream).await? {
+                Ok(head) => return Ok((head, link)),
+                // The host has closed this connection, so the others are not to be trusted either.
+                Err(Broken { answered: false, .. }) if self.is_repeatable() => upstream.forget_spares(),
+                Err(broken) => return Err(self.broken(broken.cause, upstream)),
             }
         }
         let mut link = upstream.open().await.map_err(|cause| {
             upstream.breaker.failed(Instant::now());
             Error::Unreachable(cause)
         })?;
-        match self.head(&mut link, request).await? {
-            Ok(response) => Ok((response, link, self.permit)),
-            Err(Failed::Broken { cause, .. }) => Err(self.broken(cause)),
-            Err(Failed::Unsent(_)) => {
-                upstream.breaker.failed(Instant::now());
-                Err(Error::Unreachable(Cause::Framing))
-            }
+        match self.over(&mut link, upload, upstream).await? {
+            Ok(head) => Ok((head, link)),
+            Err(broken) => Err(self.broken(broken.cause, upstream)),
         }
     }
 
-    /// Waits for the head within the limits. The outer error is of time, and the connection is lost with it.
-    async fn head(
+    /// What may be sent twice: a read without a body.
+    fn is_repeatable(&self) -> bool {
+        self.progress.is_none() && (self.request.method == Method::GET || self.request.method == Method::HEAD)
+    }
+
+    /// Sends over this connection, and waits for the head within the limits. The outer error is of time, and the
+    /// connection is lost with it.
+    async fn over(
         &self,
         link: &mut Link,
-        request: Request<Upload>,
-    ) -> Result<Result<Response<Incoming>, Failed>, Error> {
-        let exchange = link.exchange(request);
+        upload: Option<Upload>,
+        upstream: &Upstream,
+    ) -> Result<Result<AnswerHead, Broken>, Error> {
+        headers::write_head(link.begin(upload, self.length), self.request, self.length, &self.ours);
+        let exchange = link.head(Asked::new(&self.request.method, self.ours.by_caller));
         let Some(progress) = &self.progress else {
-            return self.vigil.limit(self.patience, exchange).await.map_err(|_| self.slow_host());
+            return self.vigil.limit(self.patience, exchange).await.map_err(|_| self.slow_host(upstream));
         };
         let mut exchange = std::pin::pin!(exchange);
         let mut until = Instant::now();
@@ -301,7 +302,7 @@ impl Sending<'_> {
                 return Err(if state == State::WaitsForClient {
                     Error::SlowClient
                 } else {
-                    self.slow_host()
+                    self.slow_host(upstream)
                 });
             }
             if state != State::Done {
@@ -313,41 +314,22 @@ impl Sending<'_> {
         }
     }
 
-    fn slow_host(&self) -> Error {
-        self.permit.upstream().breaker.failed(Instant::now());
+    fn slow_host(&self, upstream: &Upstream) -> Error {
+        upstream.breaker.failed(Instant::now());
         Error::SlowHost(self.patience)
     }
 
     /// Whose fault a broken exchange is.
-    fn broken(&self, cause: hyper::Error) -> Error {
+    fn broken(&self, cause: Cause, upstream: &Upstream) -> Error {
         match self.progress.as_ref().map(|progress| progress.state.get()) {
             Some(State::TooLarge) => Error::TooLarge,
             Some(State::Broken) => Error::BrokenUpload,
             _ => {
-                self.permit.upstream().breaker.failed(Instant::now());
-                Error::Unreachable(Cause::Http(cause))
+                upstream.breaker.failed(Instant::now());
+                Error::Unreachable(cause)
             }
         }
     }
-}
-
-/// A copy to send once more, of what may be sent twice: a read without a body.
-fn repeatable(request: &Request<Upload>) -> Option<Request<Upload>> {
-    if request.method() != Method::GET && request.method() != Method::HEAD {
-        return None;
-    }
-    let mut copy = Request::new(Upload::none());
-    *copy.method_mut() = request.method().clone();
-    *copy.uri_mut() = request.uri().clone();
-    *copy.headers_mut() = request.headers().clone();
-    Some(copy)
-}
-
-/// Whether an answer says its length more than once, which two readers may read differently.
-fn is_framed_twice(headers: &http::HeaderMap) -> bool {
-    let mut lengths = headers.get_all(header::CONTENT_LENGTH).iter();
-    let first = lengths.next();
-    lengths.next().is_some() || (first.is_some() && headers.contains_key(header::TRANSFER_ENCODING))
 }
 
 /// Whether an error's body can be looked into.

@@ -60,8 +60,12 @@ pub(crate) enum Cause {
     Tls(std::io::Error),
     #[error("connecting took too long")]
     SlowConnect,
-    #[error("{0}")]
-    Http(hyper::Error),
+    #[error("the connection broke: {0}")]
+    Broken(std::io::Error),
+    #[error("it closed the connection before its answer was whole")]
+    Closed,
+    #[error("the request could not be read to its end")]
+    Upload,
     #[error("its answer is not framed as HTTP wants it")]
     Framing,
     #[error("it sent us elsewhere")]

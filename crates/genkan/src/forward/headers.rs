@@ -1,9 +1,10 @@
 //! Which headers cross, each way. Both are lists of what may; all else stays behind.
 
 use http::header::{
-    self, CACHE_CONTROL, CONNECTION, CONTENT_DISPOSITION, CONTENT_TYPE, HOST, HeaderMap, HeaderName,
-    HeaderValue, USER_AGENT, VARY, VIA,
+    self, CACHE_CONTROL, CONNECTION, CONTENT_DISPOSITION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue,
+    VARY, VIA,
 };
+use http::request::Parts;
 
 /// What a request gets from us on its way to a host.
 #[derive(Debug)]
@@ -17,27 +18,61 @@ pub(super) struct Onward<'a> {
     pub(super) via: &'a HeaderValue,
 }
 
-/// Leaves of a request's headers what may reach a host, and adds ours.
-pub(super) fn onward(headers: &mut HeaderMap, ours: &Onward<'_>) {
-    drop_named_by_connection(headers);
-    retain(headers, |name| reaches_host(name, ours.by_caller));
-    let via = match headers.remove(VIA) {
-        Some(before) => append(&before, ours.via),
-        None => ours.via.clone(),
-    };
-    headers.insert(VIA, via);
-    headers.insert(HOST, ours.host.clone());
-    headers.insert(USER_AGENT, AGENT);
-    headers.insert(FORWARDED_FOR, ours.client.clone());
-    if !headers.contains_key(header::ACCEPT_ENCODING) {
-        headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
-    }
+/// How long a request's body is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Length {
+    /// There is none, or nothing more of it.
+    None,
+    Known(u64),
+    Chunked {
+        is_first: bool,
+    },
 }
 
-/// Leaves of an answer's headers what may reach a client, and adds what guards our origin.
-pub(super) fn back(headers: &mut HeaderMap, by_caller: bool, is_blob: bool) {
-    drop_named_by_connection(headers);
-    retain(headers, |name| reaches_client(name, by_caller));
+/// Writes the head of a request: what of the client's may reach a host, and ours.
+pub(super) fn write_head(out: &mut Vec<u8>, request: &Parts, length: Length, ours: &Onward<'_>) {
+    let headers = &request.headers;
+    let target = request.uri.path_and_query().map_or("/", |target| target.as_str());
+    for part in [request.method.as_str(), " ", target, " HTTP/1.1\r\n"] {
+        out.extend_from_slice(part.as_bytes());
+    }
+    field(out, "host", ours.host.as_bytes());
+    field(out, "user-agent", AGENT.as_bytes());
+    field(out, "x-forwarded-for", ours.client.as_bytes());
+    let before: Vec<&[u8]> = headers.get_all(VIA).iter().map(HeaderValue::as_bytes).collect();
+    let via = before.into_iter().chain([ours.via.as_bytes()]).collect::<Vec<_>>().join(&b", "[..]);
+    field(out, "via", &via);
+    let named = named_by_connection(headers);
+    let mut accepts_encoding = false;
+    for (name, value) in headers {
+        if reaches_host(name.as_str(), ours.by_caller) && !named.contains(name) {
+            accepts_encoding |= name == header::ACCEPT_ENCODING;
+            field(out, name.as_str(), value.as_bytes());
+        }
+    }
+    if !accepts_encoding {
+        field(out, "accept-encoding", b"identity");
+    }
+    match length {
+        Length::Known(length) => field(out, "content-length", HeaderValue::from(length).as_bytes()),
+        Length::Chunked { .. } => field(out, "transfer-encoding", b"chunked"),
+        // Without a body, and without a word on it, some hosts wait for one.
+        Length::None if request.method == http::Method::POST => field(out, "content-length", b"0"),
+        Length::None => {}
+    }
+    out.extend_from_slice(b"\r\n");
+}
+
+fn field(out: &mut Vec<u8>, name: &str, value: &[u8]) {
+    out.reserve(name.len() + value.len() + 4);
+    out.extend_from_slice(name.as_bytes());
+    out.extend_from_slice(b": ");
+    out.extend_from_slice(value);
+    out.extend_from_slice(b"\r\n");
+}
+
+/// Adds to an answer's headers what guards our origin.
+pub(super) fn guard(headers: &mut HeaderMap, by_caller: bool, is_blob: bool) {
     let kind = headers.get(CONTENT_TYPE).map_or(&[][..], HeaderValue::as_bytes);
     if is_blob || !HARMLESS.iter().any(|harmless| kind.starts_with(harmless)) {
         let name = headers.get(CONTENT_DISPOSITION).and_then(plain_file_name);
@@ -52,78 +87,59 @@ pub(super) fn back(headers: &mut HeaderMap, by_caller: bool, is_blob: bool) {
     }
 }
 
-/// Whether a request's header may reach a host. What we replace is let through here.
-fn reaches_host(name: &HeaderName, by_caller: bool) -> bool {
-    match name.as_str() {
-        "accept" | "accept-encoding" | "accept-language" | "content-encoding" | "content-length"
-        | "content-type" | "host" | "if-modified-since" | "if-none-match" | "if-range" | "range"
-        | "user-agent" | "via" => true,
+/// How many headers [`guard`] adds, at most.
+pub(super) const MOST_ADDED: usize = GUARDS.len() + 3;
+
+/// Whether a request's header may reach a host. What we write ourselves is not among them.
+fn reaches_host(name: &str, by_caller: bool) -> bool {
+    match name {
+        "accept" | "accept-encoding" | "accept-language" | "content-encoding" | "content-type"
+        | "if-modified-since" | "if-none-match" | "if-range" | "range" => true,
         "atproto-accept-labelers" | "atproto-proxy" | "authorization" | "x-bsky-topics" => by_caller,
         other => by_caller && other.starts_with("x-atproto-"),
     }
 }
 
-/// Whether an answer's header may reach a client.
-fn reaches_client(name: &HeaderName, by_caller: bool) -> bool {
-    match name.as_str() {
-        "accept-ranges"
-        | "age"
-        | "atproto-content-labelers"
-        | "atproto-repo-rev"
-        | "cache-control"
-        | "content-disposition"
-        | "content-encoding"
-        | "content-language"
-        | "content-length"
-        | "content-range"
-        | "content-type"
-        | "date"
-        | "etag"
-        | "expires"
-        | "last-modified"
-        | "ratelimit-limit"
-        | "ratelimit-policy"
-        | "ratelimit-remaining"
-        | "ratelimit-reset"
-        | "retry-after"
-        | "vary" => true,
-        "www-authenticate" => by_caller,
-        _ => false,
-    }
+/// The name of an answer's header, if it may reach a client. The body's length is told apart.
+pub(super) fn back_to_client(name: &str, by_caller: bool) -> Option<HeaderName> {
+    Some(match name {
+        "accept-ranges" => header::ACCEPT_RANGES,
+        "age" => header::AGE,
+        "atproto-content-labelers" => HeaderName::from_static("atproto-content-labelers"),
+        "atproto-repo-rev" => HeaderName::from_static("atproto-repo-rev"),
+        "cache-control" => CACHE_CONTROL,
+        "content-disposition" => CONTENT_DISPOSITION,
+        "content-encoding" => header::CONTENT_ENCODING,
+        "content-language" => header::CONTENT_LANGUAGE,
+        "content-range" => header::CONTENT_RANGE,
+        "content-type" => CONTENT_TYPE,
+        "date" => header::DATE,
+        "etag" => header::ETAG,
+        "expires" => header::EXPIRES,
+        "last-modified" => header::LAST_MODIFIED,
+        "ratelimit-limit" => HeaderName::from_static("ratelimit-limit"),
+        "ratelimit-policy" => HeaderName::from_static("ratelimit-policy"),
+        "ratelimit-remaining" => HeaderName::from_static("ratelimit-remaining"),
+        "ratelimit-reset" => HeaderName::from_static("ratelimit-reset"),
+        "retry-after" => header::RETRY_AFTER,
+        "vary" => VARY,
+        "www-authenticate" if by_caller => header::WWW_AUTHENTICATE,
+        _ => return None,
+    })
 }
 
-/// Removes what the `Connection` header says is for this connection only (RFC 9110 §7.6.1).
-fn drop_named_by_connection(headers: &mut HeaderMap) {
-    let Some(first) = headers.get(CONNECTION) else { return };
-    if [&b"keep-alive"[..], b"close"].iter().any(|usual| first.as_bytes().eq_ignore_ascii_case(usual))
-        && headers.get_all(CONNECTION).iter().count() == 1
-    {
-        return;
-    }
-    let named: Vec<HeaderName> = headers
-        .get_all(CONNECTION)
-        .iter()
-        .flat_map(|value| value.as_bytes().split(|byte| *byte == b','))
-        .filter_map(|name| HeaderName::from_bytes(name.trim_ascii()).ok())
-        .collect();
-    for name in named {
-        headers.remove(name);
-    }
+/// What the `Connection` header says is for this connection only (RFC 9110 §7.6.1).
+fn named_by_connection(headers: &HeaderMap) -> Vec<HeaderName> {
+    let values = headers.get_all(CONNECTION).iter();
+    let words = values.flat_map(|value| value.as_bytes().split(|byte| *byte == b',')).map(<[u8]>::trim_ascii);
+    words
+        .filter(|word| !USUAL.iter().any(|usual| word.eq_ignore_ascii_case(usual)))
+        .filter_map(|word| HeaderName::from_bytes(word).ok())
+        .collect()
 }
 
-/// Keeps the headers whose name fits. Costs nothing but the look when all do.
-fn retain(headers: &mut HeaderMap, fits: impl Fn(&HeaderName) -> bool) {
-    let unfit: Vec<HeaderName> = headers.keys().filter(|name| !fits(name)).cloned().collect();
-    for name in unfit {
-        headers.remove(name);
-    }
-}
-
-/// `Via` with one more station.
-fn append(before: &HeaderValue, ours: &HeaderValue) -> HeaderValue {
-    let joined = [before.as_bytes(), ours.as_bytes()].join(&b", "[..]);
-    HeaderValue::from_bytes(&joined).unwrap_or_else(|_| ours.clone())
-}
+/// What nearly all of them say, and names no field that could cross.
+const USUAL: [&[u8]; 2] = [b"keep-alive", b"close"];
 
 /// `attachment` with the name that the host gave, where that is nothing but a plain token.
 fn plain_file_name(disposition: &HeaderValue) -> Option<HeaderValue> {
@@ -146,7 +162,6 @@ pub(super) fn has_passed(headers: &HeaderMap, via: &HeaderValue) -> bool {
 }
 
 const AGENT: HeaderValue = HeaderValue::from_static(concat!("Genkan/", env!("CARGO_PKG_VERSION")));
-const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
 /// Kinds of content that a browser shows without running any of it.
 const HARMLESS: [&[u8]; 3] = [b"application/json", b"application/vnd.ipld.car", b"text/plain"];
@@ -183,11 +198,36 @@ mod tests {
             headers.append(HeaderName::from_static(name), HeaderValue::from_static(value));
         }
         let [host, client, via] = ["pds.example", "203.0.113.9", "1.1 genkan"].map(HeaderValue::from_static);
-        onward(&mut headers, &Onward { by_caller, host: &host, client: &client, via: &via });
-        let mut lines: Vec<_> =
-            headers.iter().map(|(name, value)| format!("{name}: {}", value.to_str().unwrap())).collect();
+        let mut request = http::Request::new(());
+        *request.headers_mut() = headers;
+        *request.uri_mut() = "https://genkan.example/xrpc/a.b.c?d=%2F".parse().unwrap();
+        let ours = Onward { by_caller, host: &host, client: &client, via: &via };
+        let mut head = Vec::new();
+        write_head(&mut head, &request.into_parts().0, Length::None, &ours);
+        let head = String::from_utf8(head).unwrap();
+        let fields = head.strip_prefix("GET /xrpc/a.b.c?d=%2F HTTP/1.1\r\n").unwrap();
+        let fields = fields.strip_suffix("\r\n\r\n").unwrap();
+        let mut lines: Vec<_> = fields.split("\r\n").map(str::to_owned).collect();
         lines.sort();
         lines
+    }
+
+    #[test]
+    fn a_body_is_announced_by_us_alone() {
+        let announced = |method: &str, length| {
+            let request = http::Request::builder().method(method).header("content-length", "7");
+            let value = HeaderValue::from_static("x");
+            let ours = Onward { by_caller: true, host: &value, client: &value, via: &value };
+            let mut head = Vec::new();
+            write_head(&mut head, &request.body(()).unwrap().into_parts().0, length, &ours);
+            let head = String::from_utf8(head).unwrap();
+            let of_body = |line: &&str| line.starts_with("content-length") || line.starts_with("transfer");
+            head.lines().filter(of_body).collect::<Vec<_>>().join(" ")
+        };
+        assert_eq!(announced("POST", Length::Known(7)), "content-length: 7");
+        assert_eq!(announced("POST", Length::Chunked { is_first: true }), "transfer-encoding: chunked");
+        assert_eq!(announced("POST", Length::None), "content-length: 0");
+        assert_eq!(announced("GET", Length::None), "");
     }
 
     const OURS: [&str; 5] = [
@@ -244,7 +284,6 @@ mod tests {
                 ("x-bsky-topics", "x"),
                 ("x-atproto-thing", "x"),
                 ("accept-encoding", "gzip"),
-                ("content-length", "2"),
                 ("content-type", "application/json"),
                 ("cookie", "x"),
                 ("via", "1.1 other"),
@@ -263,7 +302,6 @@ mod tests {
                 "atproto-accept-labelers: b",
                 "atproto-proxy: did:web:x#y",
                 "authorization: Bearer x",
-                "content-length: 2",
                 "content-type: application/json",
                 OURS[1],
                 "range: bytes=1-2",
@@ -287,56 +325,57 @@ mod tests {
 
     #[test]
     fn an_answer_sets_nothing_on_our_origin() {
-        let mut headers = map(&[
-            ("content-type", "application/json"),
-            ("set-cookie", "a=b"),
-            ("dpop-nonce", "x"),
-            ("location", "/"),
-            ("www-authenticate", "Bearer"),
-            ("access-control-allow-origin", "https://evil.example"),
-            ("access-control-allow-credentials", "true"),
-            ("strict-transport-security", "max-age=1"),
-            ("alt-svc", "h3"),
-            ("clear-site-data", "*"),
-            ("refresh", "0"),
-            ("link", "x"),
-            ("server", "x"),
-            ("x-powered-by", "Express"),
-            ("content-security-policy", "default-src *"),
-            ("sourcemap", "x"),
-            ("report-to", "x"),
-            ("nel", "x"),
-            ("service-worker-allowed", "/"),
-            ("keep-alive", "timeout=5"),
-            ("transfer-encoding", "chunked"),
-            ("etag", "\"x\""),
-            ("cache-control", "public"),
-            ("vary", "origin"),
-        ]);
-        let mut to_reader = headers.clone();
-        back(&mut headers, true, false);
-        back(&mut to_reader, false, false);
-        let names = |headers: &HeaderMap| {
-            let mut names: Vec<_> = headers.keys().map(HeaderName::as_str).map(str::to_owned).collect();
-            names.sort();
-            names.join(" ")
-        };
-        let both = "access-control-allow-origin access-control-expose-headers cache-control content-security-policy \
-            content-type cross-origin-resource-policy etag referrer-policy vary";
-        assert_eq!(names(&headers), format!("{both} www-authenticate x-content-type-options"));
-        assert_eq!(names(&to_reader), format!("{both} x-content-type-options"));
-        assert_eq!(headers[CACHE_CONTROL], "private, no-store");
-        assert_eq!(to_reader[CACHE_CONTROL], "public");
-        assert_eq!(headers[header::CONTENT_SECURITY_POLICY], "default-src 'none'; sandbox");
-        assert_eq!(headers[header::ACCESS_CONTROL_ALLOW_ORIGIN], "*");
-        assert_eq!(headers.get_all(VARY).iter().collect::<Vec<_>>(), ["origin", "authorization"]);
+        for name in [
+            "set-cookie",
+            "dpop-nonce",
+            "location",
+            "access-control-allow-origin",
+            "access-control-allow-credentials",
+            "strict-transport-security",
+            "alt-svc",
+            "clear-site-data",
+            "refresh",
+            "link",
+            "server",
+            "x-powered-by",
+            "content-security-policy",
+            "sourcemap",
+            "report-to",
+            "nel",
+            "service-worker-allowed",
+            "keep-alive",
+            "transfer-encoding",
+            "content-length",
+            "connection",
+        ] {
+            assert_eq!(back_to_client(name, true), None, "{name}");
+        }
+        for name in ["content-type", "etag", "vary", "atproto-repo-rev", "ratelimit-reset", "retry-after"] {
+            assert_eq!(back_to_client(name, false).unwrap(), name);
+        }
+        assert!(back_to_client("www-authenticate", true).is_some());
+        assert!(back_to_client("www-authenticate", false).is_none());
+    }
+
+    #[test]
+    fn an_answer_is_guarded() {
+        let said = [("content-type", "application/json"), ("cache-control", "public"), ("vary", "origin")];
+        let (mut own, mut public) = (map(&said), map(&said));
+        guard(&mut own, true, false);
+        guard(&mut public, false, false);
+        assert_eq!(own[CACHE_CONTROL], "private, no-store");
+        assert_eq!(public[CACHE_CONTROL], "public");
+        assert_eq!(own[header::CONTENT_SECURITY_POLICY], "default-src 'none'; sandbox");
+        assert_eq!(own[header::ACCESS_CONTROL_ALLOW_ORIGIN], "*");
+        assert_eq!(own.get_all(VARY).iter().collect::<Vec<_>>(), ["origin", "authorization"]);
+        assert!(own.len() <= said.len() + MOST_ADDED);
     }
 
     #[test]
     fn what_a_browser_might_run_is_an_attachment() {
         let disposition = |pairs: &[(&'static str, &'static str)], is_blob| {
             let mut headers = map(pairs);
-            back(&mut headers, false, is_blob);
+            guard(&mut headers, false, is_blob);
             headers.get(CONTENT_DISPOSITION).map(|value| value.to_str().unwrap().to_owned())
         };
         let attachment = Some("attachment".to_owned());

@@ -1,184 +1,185 @@
-//! One connection to a host, driven by whoever uses it.
+//! One HTTP/1.1 connection to a host, driven by whoever uses it.
 //!
-//! There is no task beside it: the request's own task polls the connection while it waits for the head, and the
-//! answer's body polls it while it streams. That saves two task switches for each request, pushes back on the host
-//! exactly as fast as the client reads, and cuts the connection the moment a client leaves.
+//! There is no task beside it, and no channel: the request's own task sends the request and reads the head, and the
+//! answer's body reads on. So it pushes back on the host exactly as fast as the client reads, and is cut the moment
+//! a client leaves.
 
-use std::cell::Cell;
-use std::future::{Future, poll_fn};
-use std::io;
+use std::future::{Future as _, poll_fn};
 use std::pin::{Pin, pin};
-use std::rc::Rc;
-use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
-use std::time::Duration;
 
-use bytes::Bytes;
-use http::{Request, Response};
-use http_body::{Body as _, Frame};
-use hyper::body::Incoming;
-use hyper::client::conn::http1::{Builder, Connection, SendRequest};
-use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use bytes::BytesMut;
+use tokio::io::{AsyncRead, AsyncReadExt, ReadBuf};
 use tokio::time::Instant;
 
+use super::answer_head::{self, AnswerHead, Asked};
 use super::dial::Wire;
-use super::relay::Relay;
+use super::error::Cause;
+use super::framing::{Framing, Piece};
+use super::headers::Length;
+use super::pump::{Outgoing, SendError};
 use super::upload::Upload;
 
-/// One HTTP/1.1 connection to a host.
+/// One connection to a host.
 #[derive(Debug)]
 pub(super) struct Link {
-    sender: SendRequest<Upload>,
-    /// None when it has come to its end: only when it is dropped does a request that it never took come back.
-    connection: Option<Connection<TokioIo<Watched>, Upload>>,
-    gauge: Rc<Gauge>,
-    relay: Arc<Relay>,
+    wire: Wire,
+    outgoing: Outgoing,
+    /// What was read and not taken yet.
+    read: BytesMut,
+    /// The room for it has grown beyond what a head needs.
+    is_wide: bool,
     /// Until when it may be lent again.
     pub(super) keep_until: Instant,
 }
 
 /// How an exchange failed.
 #[derive(Debug)]
-pub(super) enum Failed {
-    /// The host has seen nothing of it, surely. Here it is again.
-    Unsent(Box<Request<Upload>>),
-    /// It was sent, in part at least.
-    Broken {
-        /// A byte of an answer had come.
-        answered: bool,
-        cause: hyper::Error,
-    },
+pub(super) struct Broken {
+    /// A byte of an answer had come.
+    pub(super) answered: bool,
+    pub(super) cause: Cause,
 }
 
 impl Link {
-    pub(super) async fn over(wire: Wire, keep: Duration) -> Result<Self, hyper::Error> {
-        let gauge = Rc::new(Gauge { read: Cell::new(0), allowance: Cell::new(None) });
-        let io = TokioIo::new(Watched { wire, gauge: Rc::clone(&gauge) });
-        let (sender, connection) = Builder::new().max_buf_size(BUFFER).handshake(io).await?;
-        let (connection, relay) = (Some(connection), Relay::new());
-        Ok(Self { sender, connection, gauge, relay, keep_until: Instant::now() + keep })
+    pub(super) fn over(wire: Wire, keep_until: Instant) -> Self {
+        Self { wire, outgoing: Outgoing::new(), read: BytesMut::new(), is_wide: false, keep_until }
+    }
+
+    /// Begins a request. Its head is to be written into the bytes that come back.
+    pub(super) fn begin(&mut self, upload: Option<Upload>, length: Length) -> &mut Vec<u8> {
+        self.outgoing.begin(upload, length)
     }
 
     /// Sends the request and waits for the head of its answer.
-    pub(super) async fn exchange(&mut self, request: Request<Upload>) -> Result<Response<Incoming>, Failed> {
-        self.gauge.read.set(0);
-        self.gauge.allowance.set(Some(MAX_HEAD));
-        let mut answer = pin!(self.sender.try_send_request(request));
-        let (connection, relay) = (&mut self.connection, &self.relay);
-        let outcome = poll_fn(|cx| {
-            relay.poll(cx, |cx| {
-                drive(connection, cx);
-                answer.as_mut().poll(cx)
-            })
-        })
-        .await;
-        self.gauge.allowance.set(None);
-        outcome.map_err(|mut failure| match failure.take_message() {
-            Some(request) => Failed::Unsent(Box::new(request)),
-            None => Failed::Broken { answered: self.gauge.read.get() > 0, cause: failure.into_error() },
-        })
+    pub(super) async fn head(&mut self, asked: Asked) -> Result<AnswerHead, Broken> {
+        let mut progress = Progress::default();
+        poll_fn(|cx| self.poll_head(asked, &mut progress, cx))
+            .await
+            .map_err(|cause| Broken { answered: progress.bytes > 0, cause })
     }
 
-    /// The next piece of an answer's body, with the connection doing what it takes to get it.
+    fn poll_head(
+        &mut self,
+        asked: Asked,
+        progress: &mut Progress,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<AnswerHead, Cause>> {
+        let refused = match self.outgoing.poll(&mut self.wire, cx) {
+            Poll::Ready(Err(SendError::Client)) => return Poll::Ready(Err(Cause::Upload)),
+            // It may have answered before it hung up.
+            Poll::Ready(Err(SendError::Host(error))) => Some(error),
+            _ => None,
+        };
+        loop {
+            while let Some(end) = answer_head::end(&self.read, progress.looked_at) {
+                progress.looked_at = 0;
+                let head = self.read.split_to(end).freeze();
+                match answer_head::read(&head, asked) {
+                    Ok(Some(head)) => return Poll::Ready(Ok(head)),
+                    Ok(None) => {}
+                    Err(_) => return Poll::Ready(Err(Cause::Framing)),
+                }
+            }
+            progress.looked_at = self.read.len();
+            // No head has ended in all that: it is endless, or interim answers are.
+            if progress.bytes > MAX_HEAD {
+                return Poll::Ready(Err(Cause::Framing));
+            }
+            match self.poll_read(HEAD_READ, cx) {
+                Poll::Ready(Ok(0)) => return Poll::Ready(Err(Cause::Closed)),
+                Poll::Ready(Ok(count)) => progress.bytes += count,
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(Cause::Broken(error))),
+                Poll::Pending => match refused {
+                    Some(error) => return Poll::Ready(Err(Cause::Broken(error))),
+                    None => return Poll::Pending,
+                },
+            }
+        }
+    }
+
+    /// The next piece of an answer's body. What is left of the request is sent meanwhile.
     pub(super) fn poll_body(
         &mut self,
-        body: &mut Incoming,
+        framing: &mut Framing,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        let relay = Arc::clone(&self.relay);
-        relay.poll(cx, |cx| match Pin::new(&mut *body).poll_frame(cx) {
-            Poll::Pending => {
-                drive(&mut self.connection, cx);
-                Pin::new(&mut *body).poll_frame(cx)
+    ) -> Poll<Result<Piece, Cause>> {
+        if !self.outgoing.is_done()
+            && let Poll::Ready(Err(SendError::Client)) = self.outgoing.poll(&mut self.wire, cx)
+        {
+            return Poll::Ready(Err(Cause::Upload));
+        }
+        loop {
+            match framing.take(&mut self.read) {
+                Ok(Piece::NotYet) => {}
+                Ok(piece) => return Poll::Ready(Ok(piece)),
+                Err(_) => return Poll::Ready(Err(Cause::Framing)),
             }
-            ready @ Poll::Ready(_) => ready,
-        })
+            let want =
+                framing.rest().map_or(WINDOW, |rest| usize::try_from(rest).unwrap_or(WINDOW).min(WINDOW));
+            match self.poll_read(want, cx) {
+                Poll::Ready(Ok(0)) if framing.close().is_err() => return Poll::Ready(Err(Cause::Closed)),
+                Poll::Ready(Ok(_)) => {}
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(Cause::Broken(error))),
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+    }
+
+    /// All that is left of an answer's body, if it was read already.
+    pub(super) fn rest_at_hand(&mut self, framing: &mut Framing) -> Option<bytes::Bytes> {
+        let rest = framing.rest()?;
+        if rest == 0 {
+            return Some(bytes::Bytes::new());
+        }
+        if (self.read.len() as u64) < rest {
+            return None;
+        }
+        match framing.take(&mut self.read) {
+            Ok(Piece::Data(data)) => Some(data),
+            _ => None,
+        }
+    }
+
+    fn poll_read(&mut self, want: usize, cx: &mut Context<'_>) -> Poll<std::io::Result<usize>> {
+        self.is_wide |= want > HEAD_READ;
+        self.read.reserve(want);
+        pin!(self.wire.read_buf(&mut self.read)).poll(cx)
     }
 
     /// Whether the last exchange is over on both sides, and another may begin.
     ///
     /// Only asked when the answer's body has ended. The host may still be reading the request, or have sent bytes
-    /// that nobody asked for: then the connection is not ready, and is not lent again.
+    /// that nobody asked for, or have closed: then the connection is not lent again.
     pub(super) fn settles(&mut self) -> bool {
-        drive(&mut self.connection, &mut Context::from_waker(Waker::noop()));
-        self.connection.is_some() && self.sender.is_ready()
+        let mut byte = [0];
+        let mut surplus = ReadBuf::new(&mut byte);
+        let mut cx = Context::from_waker(Waker::noop());
+        self.outgoing.is_done()
+            && self.read.is_empty()
+            && Pin::new(&mut self.wire).poll_read(&mut cx, &mut surplus).is_pending()
     }
-}
 
-/// Lets a connection do what it can, and drops it at its end.
-fn drive(connection: &mut Option<Connection<TokioIo<Watched>, Upload>>, cx: &mut Context<'_>) {
-    if connection.as_mut().is_some_and(|connection| Pin::new(connection).poll(cx).is_ready()) {
-        *connection = None;
-    }
-}
-
-/// Counts what a host sends, and bounds what comes before the head is whole: 1xx answers without end, or a head of
-/// megabytes.
-#[derive(Debug)]
-struct Gauge {
-    read: Cell<usize>,
-    allowance: Cell<Option<usize>>,
-}
-
-/// A wire with its gauge.
-#[derive(Debug)]
-struct Watched {
-    wire: Wire,
-    gauge: Rc<Gauge>,
-}
-
-impl AsyncRead for Watched {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        let before = buffer.filled().len();
-        let outcome = Pin::new(&mut self.wire).poll_read(cx, buffer);
-        if let Poll::Ready(Ok(())) = outcome {
-            let read = self.gauge.read.get().saturating_add(buffer.filled().len() - before);
-            self.gauge.read.set(read);
-            // The start of a body that comes along with the head fits in the allowance: nothing more is read
-            // until somebody wants the body, and the allowance is lifted by then.
-            if self.gauge.allowance.get().is_some_and(|most| read > most) {
-                return Poll::Ready(Err(io::Error::new(
-                    io::ErrorKind::InvalidData,
-                    "no head within its limit",
-                )));
-            }
+    /// Keeps no more memory than the next head needs.
+    pub(super) fn rest(&mut self) {
+        if std::mem::take(&mut self.is_wide) {
+            self.read = BytesMut::new();
         }
-        outcome
     }
 }
 
-impl AsyncWrite for Watched {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.wire).poll_write(cx, bytes)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.wire).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.wire).poll_shutdown(cx)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        parts: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.wire).poll_write_vectored(cx, parts)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.wire.is_write_vectored()
-    }
+/// How far the wait for a head is.
+#[derive(Debug, Default)]
+struct Progress {
+    /// Bytes that came in all.
+    bytes: usize,
+    /// Bytes of those at hand in which no head ends.
+    looked_at: usize,
 }
 
+/// What is read at once while a head is waited for: nearly always all of a small answer.
+const HEAD_READ: usize = 8 << 10;
 /// The window of a stream: what one connection may hold of a body that its client has not taken yet.
-const BUFFER: usize = 64 * 1024;
-/// Bytes a host may send before the head of its answer is whole.
-const MAX_HEAD: usize = 2 * BUFFER;
+const WINDOW: usize = 64 << 10;
+/// Bytes a host may send before the head of its answer is whole, interim answers included.
+const MAX_HEAD: usize = 64 << 10;

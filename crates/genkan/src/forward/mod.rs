@@ -8,15 +8,17 @@
 //! back to the client.
 
 mod answer;
+mod answer_head;
 mod breaker;
 mod dial;
 mod engine;
 mod error;
+mod framing;
 mod headers;
 mod limits;
 mod link;
 mod neighbours;
-mod relay;
+mod pump;
 mod upload;
 mod upstream;
 mod vigil;

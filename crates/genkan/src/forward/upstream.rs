@@ -4,11 +4,11 @@ use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
 
-use http::{HeaderMap, HeaderValue};
+use http::HeaderValue;
 use tokio::time::Instant;
 
+use super::answer_head::Keep;
 use super::breaker::{Breaker, Breakers};
 use super::dial::Dialler;
 use super::error::{Cause, Error};
@@ -92,7 +92,7 @@ impl Upstream {
         if self.under_way.get() >= self.limits.at_once {
             return Err(Error::Crowded);
         }
-        if !self.breaker.admits(Instant::now()) {
+        if !self.breaker.is_closed() && !self.breaker.admits(Instant::now()) {
             return Err(Error::Resting);
         }
         self.under_way.set(self.under_way.get() + 1);
@@ -102,40 +102,39 @@ impl Upstream {
     /// A connection that was used before, if one is to spare.
     pub(super) fn spare(&self) -> Option<Box<Link>> {
         let mut spare = self.spare.borrow_mut();
-        let link = spare.pop()?;
-        if link.keep_until > self.vigil.now() {
-            return Some(link);
+        while let Some(mut link) = spare.pop() {
+            if link.keep_until <= self.vigil.now() {
+                // The others have rested for longer than this one.
+                spare.clear();
+            } else if link.settles() {
+                return Some(link);
+            }
         }
-        // The others have rested for longer than this one.
-        spare.clear();
         None
     }
 
     /// A new connection.
     pub(super) async fn open(&self) -> Result<Box<Link>, Cause> {
         let wire = self.dialler.dial(&self.origin, self.limits.connect).await?;
-        Ok(Box::new(Link::over(wire, self.limits.keep).await.map_err(Cause::Http)?))
-    }
-
-    /// How long the connection that brought these headers may be kept. `None`: as long as we please.
-    pub(super) fn announced(headers: &HeaderMap) -> Option<Duration> {
-        let said = headers.get("keep-alive")?.to_str().ok()?;
-        let seconds: u64 =
-            said.split(',').find_map(|part| part.trim().strip_prefix("timeout="))?.parse().ok()?;
-        // Its side of the clock began to run before ours.
-        Some(Duration::from_secs(seconds).saturating_sub(Duration::from_secs(1)))
+        Ok(Box::new(Link::over(wire, Instant::now() + self.limits.keep)))
     }
 
     /// Takes a connection back, if another request may use it.
-    pub(super) fn give_back(&self, mut link: Box<Link>, keep: Option<Duration>) {
+    pub(super) fn give_back(&self, mut link: Box<Link>, keep: Keep) {
+        let keep = match keep {
+            Keep::Not => return,
+            Keep::AsLongAsWePlease => self.limits.keep,
+            Keep::AtMost(time) => time.min(self.limits.keep),
+        };
         let mut spare = self.spare.borrow_mut();
         if spare.len() < self.limits.spare && link.settles() {
-            link.keep_until = self.vigil.now() + keep.unwrap_or(self.limits.keep).min(self.limits.keep);
+            link.rest();
+            link.keep_until = self.vigil.now() + keep;
             spare.push(link);
         }
     }
 
-    /// Whether nothing is between us and the host now.
+    /// Closes all that are to spare.
     pub(super) fn forget_spares(&self) {
         self.spare.borrow_mut().clear();
     }

@@ -5,6 +5,7 @@
 //! ratios within one run do not.
 
 mod forward;
+mod machine;
 mod measure;
 mod report;
 mod subject;
@@ -19,7 +20,7 @@ pub const USAGE: &str = "\
 cargo xtask bench forward    Genkan against nginx, forwarding
 
     --check         exits with 1 when a \"must\" of docs/speed.md is missed
-    --rounds N      runs of each row for each proxy (5)
+    --rounds N      runs of each row for each proxy (7)
     --seconds N     length of one run (3)
     --genkan FILE   a Genkan binary to measure, instead of building one";
 

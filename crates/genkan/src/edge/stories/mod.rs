@@ -1,6 +1,8 @@
 //! The whole data path, over sockets: an edge with its threads before fake hosts that behave as they are told.
 
+mod encrypted;
 mod floods;
+mod framing;
 mod hosts;
 mod neighbours;
 mod network;

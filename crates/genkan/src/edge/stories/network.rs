@@ -53,17 +53,21 @@ impl Network {
         B: Future<Output = ()> + Send + 'static,
     {
         let (one, two) = (FakeHost::start(one).await, FakeHost::start(two).await);
+        Self::before(proxies, adjust, no_authority(), one, two)
+    }
+
+    /// Before these hosts, whose certificates are signed by an authority of this configuration.
+    pub(super) fn before(
+        proxies: &[ipnet::IpNet],
+        adjust: impl FnOnce(&mut Settings),
+        tls: Arc<ClientConfig>,
+        one: FakeHost,
+        two: FakeHost,
+    ) -> Self {
         let host =
             |name: &str, host: &FakeHost| crate::fleet::testing::host_at(name, host.origin.parse().unwrap());
         let mut settings = settings();
         adjust(&mut settings);
-        let tls = ClientConfig::builder_with_provider(Arc::new(
-            tokio_rustls::rustls::crypto::ring::default_provider(),
-        ))
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_root_certificates(RootCertStore::empty())
-        .with_no_client_auth();
         let doors = Doors {
             settings,
             neighbours: Fixed {
@@ -74,7 +78,7 @@ impl Network {
             metrics: Metrics::default(),
             router: Router::new().fallback(any(local)),
             control: tokio::runtime::Handle::current(),
-            tls: Arc::new(tls),
+            tls,
             name: "genkan-test".to_owned(),
         };
         let edge = Edge::open("127.0.0.1:0".parse().unwrap(), doors).unwrap();
@@ -96,6 +100,13 @@ impl Network {
     pub(super) async fn ask(&self, line: &str, fields: &str) -> String {
         self.raw(request(line, fields)).await
     }
+}
+
+/// Trusts nobody.
+fn no_authority() -> Arc<ClientConfig> {
+    let ring = Arc::new(tokio_rustls::rustls::crypto::ring::default_provider());
+    let builder = ClientConfig::builder_with_provider(ring).with_safe_default_protocol_versions().unwrap();
+    Arc::new(builder.with_root_certificates(RootCertStore::empty()).with_no_client_auth())
 }
 
 /// A request without a body that ends its connection.
@@ -195,7 +206,7 @@ pub(super) struct Guest {
 }
 
 impl FakeHost {
-    async fn start<F: Future<Output = ()> + Send + 'static>(
+    pub(super) async fn start<F: Future<Output = ()> + Send + 'static>(
         behave: impl Fn(Guest) -> F + Send + Sync + 'static,
     ) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -220,6 +231,27 @@ impl FakeHost {
 
     pub(super) fn connections(&self) -> usize {
         self.connections.load(Ordering::SeqCst)
+    }
+
+    /// The same host behind TLS, at a name.
+    pub(super) async fn behind_tls(self, tls: tokio_rustls::rustls::ServerConfig) -> Self {
+        let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(tls));
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let origin = format!("https://localhost:{}", listener.local_addr().unwrap().port());
+        let inner = self.port;
+        tokio::spawn(async move {
+            loop {
+                let (stream, _) = listener.accept().await.unwrap();
+                let acceptor = acceptor.clone();
+                tokio::spawn(async move {
+                    // Who does not trust us hangs up.
+                    let Ok(mut outer) = acceptor.accept(stream).await else { return };
+                    let mut inner = TcpStream::connect(("127.0.0.1", inner)).await.unwrap();
+                    let _ = tokio::io::copy_bidirectional(&mut outer, &mut inner).await;
+                });
+            }
+        });
+        Self { origin, ..self }
     }
 
     /// Listens no more.

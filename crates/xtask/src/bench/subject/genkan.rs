@@ -1,5 +1,9 @@
 //! Genkan as it is shipped, with an account that signed up through its public doors.
 //!
+//! All that an operator gets without asking is on: rate limits (with room for one client that never rests; each
+//! request is counted as ever), the front of the directory, chores, metrics. Only the request log is off, as nginx's
+//! is.
+//!
 //! Sign-up needs a directory and a host that know the protocol; forwarding is measured before a stub that does not.
 //! So a fake host helps at the sign-up, and the stub then takes its port.
 
@@ -25,6 +29,9 @@ pub(in crate::bench) struct Account {
     pub(in crate::bench) at_rest: f64,
 }
 
+/// A rate that no client here comes to.
+const PLENTY: &str = "4000000000/5m";
+
 /// Starts Genkan, registers a host, and signs an account up. Answers with the port that the host has left.
 pub(in crate::bench) fn sign_up(binary: &str, tool: &str) -> Result<(Account, u16)> {
     let step = Step::start("signing up");
@@ -36,7 +43,7 @@ pub(in crate::bench) fn sign_up(binary: &str, tool: &str) -> Result<(Account, u1
     let (directory, host) = urls.split_once(' ').context("the neighbours say where they are")?;
     let host_port: u16 =
         host.rsplit(':').next().and_then(|port| port.parse().ok()).context("a host has a port")?;
-    let (port, operations) = (free_port()?, free_port()?);
+    let (port, operations, front) = (free_port()?, free_port()?, free_port()?);
     let settings = [
         ("GENKAN_PUBLIC_URL", format!("http://localhost:{port}")),
         ("GENKAN_LISTEN", format!("127.0.0.1:{port}")),
@@ -45,12 +52,12 @@ pub(in crate::bench) fn sign_up(binary: &str, tool: &str) -> Result<(Account, u1
         ("GENKAN_DATA_DIR", data.display().to_string()),
         ("GENKAN_HANDLE_DOMAINS", ".test".to_owned()),
         ("GENKAN_DIRECTORY_URL", directory.to_owned()),
-        // Nobody moves here, and the fake host goes to the directory itself.
-        ("GENKAN_DIRECTORY_FRONT_LISTEN", "off".to_owned()),
+        ("GENKAN_DIRECTORY_FRONT_LISTEN", format!("127.0.0.1:{front}")),
         ("GENKAN_PRIVATE_ORIGINS", format!("{host},{directory}")),
         ("GENKAN_DEVELOPMENT", "true".to_owned()),
         ("GENKAN_REQUEST_LOG", "false".to_owned()),
-        ("GENKAN_RATE_LIMITS_ENABLED", "false".to_owned()),
+        ("GENKAN_RATE_GLOBAL", PLENTY.to_owned()),
+        ("GENKAN_HOST_CEILING", PLENTY.to_owned()),
         ("GENKAN_CONNECTIONS_PER_ADDRESS", "20000".to_owned()),
     ];
     let cli = |arguments: &[&str]| {
