@@ -70,11 +70,8 @@ const NOBODYS: &str =
 impl Passwords {
     /// `workers` hash at once, and `queue` more may wait.
     pub(crate) fn new(workers: usize, queue: usize) -> Self {
-        let inner = Inner {
-            permits: Arc::new(Semaphore::new(workers.max(1))),
-            waiting: AtomicUsize::new(0),
-            queue,
-        };
+        let inner =
+            Inner { permits: Arc::new(Semaphore::new(workers.max(1))), waiting: AtomicUsize::new(0), queue };
         Self { inner: Arc::new(inner) }
     }
 

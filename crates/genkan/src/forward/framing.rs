@@ -207,24 +207,24 @@ mod tests {
         whole
     }
 
-    fn ok(data: &str, rest: &str) -> Result<(Vec<u8>, Vec<u8>), Crooked> {
-        Ok((data.into(), rest.into()))
+    fn whole(data: &str, rest: &str) -> (Vec<u8>, Vec<u8>) {
+        (data.into(), rest.into())
     }
 
     #[test]
     fn a_body_ends_where_its_framing_says() {
-        assert_eq!(bodies(Framing::length(5), b"hello"), ok("hello", ""));
-        assert_eq!(bodies(Framing::length(5), b"helloHTTP/1.1"), ok("hello", "HTTP/1.1"));
-        assert_eq!(bodies(Framing::length(0), b"x"), ok("", "x"));
-        assert_eq!(bodies(Framing::UntilClose, b"hello"), ok("hello", ""));
-        assert_eq!(bodies(Framing::UntilClose, b""), ok("", ""));
+        assert_eq!(bodies(Framing::length(5), b"hello"), Ok(whole("hello", "")));
+        assert_eq!(bodies(Framing::length(5), b"helloHTTP/1.1"), Ok(whole("hello", "HTTP/1.1")));
+        assert_eq!(bodies(Framing::length(0), b"x"), Ok(whole("", "x")));
+        assert_eq!(bodies(Framing::UntilClose, b"hello"), Ok(whole("hello", "")));
+        assert_eq!(bodies(Framing::UntilClose, b""), Ok(whole("", "")));
         let chunked = Framing::chunked();
-        assert_eq!(bodies(chunked, b"0\r\n\r\n"), ok("", ""));
+        assert_eq!(bodies(chunked, b"0\r\n\r\n"), Ok(whole("", "")));
         assert_eq!(
             bodies(chunked, b"5\r\nhello\r\n00A;x=y\r\n0123456789\r\n0\r\nx: y\r\n\r\nmore"),
-            ok("hello0123456789", "more")
+            Ok(whole("hello0123456789", "more"))
         );
-        assert_eq!(bodies(chunked, b"1 \r\na\r\n0 ; x\r\n\r\n"), ok("a", ""));
+        assert_eq!(bodies(chunked, b"1 \r\na\r\n0 ; x\r\n\r\n"), Ok(whole("a", "")));
     }
 
     #[test]

@@ -72,7 +72,7 @@ impl Network {
             settings,
             neighbours: Fixed {
                 hosts: [host("one", &one), host("two", &two)].into(),
-                remembers: one.port % 2 == 0,
+                remembers: one.port.is_multiple_of(2),
             },
             trusted: Trusted::new(proxies),
             metrics: Metrics::default(),
