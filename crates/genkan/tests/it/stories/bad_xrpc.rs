@@ -149,7 +149,6 @@ async fn crooked_paths_never_reach_a_host(plan: Plan) {
         "/xrpc/COM.ATPROTO.ADMIN.getAccountInfo",
         "/xrpc/com.atproto.ADMIN.getAccountInfo",
         "/xrpc/com.atproto.server.CreateSession",
-        "/.well-known/oauth-protected-resource",
         "/oauth/token",
         "http://elsewhere.example/xrpc/app.bsky.feed.getTimeline/x",
         "*",
