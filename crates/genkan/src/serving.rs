@@ -22,7 +22,10 @@ use crate::db::{self, Db};
 use crate::edge::{self, By, Edge, Tally};
 use crate::fleet::Fleet;
 use crate::fleet::front::{Front, FrontSettings, Prober};
-use crate::http::{Doors, Readiness, Trusted, oauth, ops_router, own_routes, well_known, with_layers, xrpc};
+use crate::http::{
+    Doors, LookError, Readiness, Trusted, oauth, ops_router, own_routes, page_routes, well_known,
+    with_layers, xrpc,
+};
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::metrics::{CONNECTIONS, CONNECTIONS_REFUSED, HOST_HEALTHY, REQUESTS};
 use crate::{accounts, chores};
@@ -45,6 +48,8 @@ pub(crate) enum StartError {
     Listen { setting: &'static str, address: SocketAddr, cause: std::io::ErrorKind },
     #[error(transparent)]
     Build(#[from] BuildError),
+    #[error(transparent)]
+    Look(#[from] LookError),
     #[error("sign-ups: {0}")]
     SignUps(#[from] crate::signup::Error),
     #[error("handle changes: {0}")]
@@ -108,7 +113,7 @@ fn open_edge(app: &App) -> Result<Edge, StartError> {
         neighbours: Rooms::of(app),
         trusted: trusted.clone(),
         metrics: app.metrics.clone(),
-        router: router(app, trusted.clone()),
+        router: router(app, trusted.clone())?,
         control: tokio::runtime::Handle::current(),
         tls,
         name: format!(
@@ -163,7 +168,7 @@ const KNOW_HOSTS_EVERY: Duration = Duration::from_secs(10);
 const SHOW_TALLIES_EVERY: Duration = Duration::from_secs(2);
 
 /// Everything that Genkan answers itself.
-fn router(app: &App, trusted: Trusted) -> axum::Router {
+fn router(app: &App, trusted: Trusted) -> Result<axum::Router, LookError> {
     let doors = Doors {
         config: Arc::clone(&app.config),
         clock: app.clock.clone(),
@@ -172,10 +177,8 @@ fn router(app: &App, trusted: Trusted) -> axum::Router {
         metrics: app.metrics.clone(),
         trusted,
     };
-    with_layers(
-        own_routes(&doors).merge(xrpc::routes(app)).merge(well_known::routes(app)).merge(oauth::routes(app)),
-        &doors,
-    )
+    let routes = own_routes(&doors).merge(xrpc::routes(app)).merge(well_known::routes(app));
+    Ok(with_layers(routes.merge(oauth::routes(app)).merge(page_routes(app)?), &doors))
 }
 
 /// The directory front, which takes operations for DIDs that Genkan knows.

@@ -5,6 +5,7 @@
 //! * [`loopback`]: the listener under both, with every fault a wire can have
 //! * [`mail`]: a mail server
 //! * [`names`]: a name server for handles
+//! * [`browser`]: a browser without script, for pages and forms
 //! * [`call`]: a plain HTTP client that hides nothing
 //! * [`process`]: a server as a child process, to be killed, stopped and measured
 //! * [`network`]: all of it around the real `genkan` program, and the people who use it
@@ -15,6 +16,7 @@
 #![expect(clippy::disallowed_methods, reason = "fakes are other machines: they have clocks of their own")]
 #![expect(clippy::unwrap_used, reason = "a tool of tests: a panic is how it reports")]
 
+pub mod browser;
 pub mod call;
 pub mod directory;
 pub mod host;
@@ -24,6 +26,7 @@ pub mod names;
 pub mod network;
 pub mod process;
 
+pub use browser::{Browser, Page, PageForm};
 pub use call::{Answer, Client};
 pub use directory::FakeDirectory;
 pub use host::FakeHost;

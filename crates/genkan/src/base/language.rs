@@ -26,7 +26,6 @@ impl Language {
     }
 
     /// The first of some tags that names one of ours.
-    #[cfg_attr(not(test), expect(dead_code, reason = "pages will ask by OAuth's `ui_locales`"))]
     pub(crate) fn first_of<'a>(tags: impl IntoIterator<Item = &'a str>) -> Option<Self> {
         tags.into_iter().find_map(Self::of_tag)
     }

@@ -79,7 +79,7 @@ impl From<StartError> for Failure {
             StartError::Build(cause) => cause.into(),
             StartError::SignUps(cause) => Self::Other(cause.into()),
             StartError::Renames(cause) => Self::Other(cause.into()),
-            StartError::Listen { .. } => Self::Setting(error.to_string()),
+            StartError::Listen { .. } | StartError::Look(_) => Self::Setting(error.to_string()),
         }
     }
 }

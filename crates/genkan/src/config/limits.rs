@@ -17,6 +17,10 @@ section! {
         create_session: Rate { env: "GENKAN_RATE_CREATE_SESSION", default: "30/5m" },
         /// The same in the long run.
         create_session_daily: Rate { env: "GENKAN_RATE_CREATE_SESSION_DAILY", default: "300/1d" },
+        /// Sign-ins on the pages from one address, whoever they are for.
+        sign_in_address: Rate { env: "GENKAN_RATE_SIGN_IN_ADDRESS", default: "100/15m" },
+        /// Sign-ins on the pages to one account, wherever they come from. A browser where the account was signed in before counts by itself.
+        sign_in_account: Rate { env: "GENKAN_RATE_SIGN_IN_ACCOUNT", default: "50/15m" },
         /// Sign-ups from one address.
         create_account: Rate { env: "GENKAN_RATE_CREATE_ACCOUNT", default: "100/5m" },
         /// Changes of one account's handle.

@@ -7,6 +7,7 @@
 //! A value comes from the first of: the environment (`GENKAN_*`), the reference PDS's name for the same
 //! setting (`PDS_*`), the TOML file, the default. Nothing else in Genkan reads the environment.
 
+mod brand;
 mod database;
 mod describe;
 mod directory;
@@ -32,6 +33,7 @@ mod value;
 
 use std::path::Path;
 
+pub use brand::{Brand, Colour};
 pub use database::{Database, DatabaseUrl};
 pub use directory::Directory;
 pub use environment::Environment;
@@ -60,6 +62,7 @@ use reader::Reader;
 #[derive(Clone, Debug)]
 pub struct Config {
     pub service: Service,
+    pub brand: Brand,
     pub listen: Listen,
     pub database: Database,
     pub keys: Keys,
@@ -114,6 +117,7 @@ impl Reading {
     pub(crate) fn of(environment: &Environment, file: Option<&Path>) -> Self {
         let mut reader = Reader::new(environment, file, &all_keys());
         let service = Service::read(&mut reader);
+        let brand = Brand::read(&mut reader);
         let listen = Listen::read(&mut reader);
         let database = Database::read(&mut reader);
         let keys = Keys::read(&mut reader);
@@ -139,6 +143,7 @@ impl Reading {
         let config = (|| {
             Some(Config {
                 service: service?,
+                brand: brand?,
                 listen: listen?,
                 database: database?,
                 keys: keys?,
@@ -159,9 +164,10 @@ impl Reading {
 }
 
 /// The sections in the order they are documented.
-fn sections() -> [(&'static str, &'static [&'static str], &'static [Key]); 13] {
+fn sections() -> [(&'static str, &'static [&'static str], &'static [Key]); 14] {
     [
         Service::described(),
+        Brand::described(),
         Listen::described(),
         Database::described(),
         Keys::described(),

@@ -32,5 +32,5 @@ pub(super) async fn landing(State(doors): State<Doors>) -> String {
 
 /// Crawlers may read the public API; there is nothing else to find.
 pub(super) async fn robots() -> &'static str {
-    "# Everything that is public here may be read.\nUser-agent: *\nAllow: /\n"
+    "# Everything that is public here may be read.\nUser-agent: *\nDisallow: /account\nDisallow: /oauth/\nAllow: /\n"
 }

@@ -17,6 +17,7 @@ mod landing;
 pub(crate) mod language;
 pub(crate) mod oauth;
 mod ops;
+mod pages;
 pub(crate) mod rate_headers;
 mod router;
 pub(crate) mod session_answer;
@@ -29,6 +30,7 @@ pub(crate) use client_address::{ClientAddr, Trusted, ViaHost};
 pub(crate) use health::Readiness;
 pub(crate) use json::{XrpcInput, XrpcQuery};
 pub(crate) use ops::ops_router;
+pub(crate) use pages::{LookError, routes as page_routes};
 #[cfg(test)]
 pub(crate) use router::Counted;
 pub(crate) use router::{Doors, REQUEST_ID, RequestId, own_routes, with_layers};

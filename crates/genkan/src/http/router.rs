@@ -15,7 +15,7 @@ use http::{HeaderName, HeaderValue, Method, StatusCode};
 use super::client_address::{ClientAddr, Trusted, ViaHost};
 use super::error::{ErrorName, XrpcError, unauthorized};
 use super::json::BodyLimits;
-use super::{cors, describe_server, health, landing, rate_headers, tls_check, verbs};
+use super::{cors, describe_server, health, landing, pages, rate_headers, tls_check, verbs};
 use crate::accounts::Homes;
 use crate::base::{Clock, random};
 use crate::config::Config;
@@ -169,6 +169,10 @@ pub(crate) fn class(status: StatusCode) -> &'static str {
 }
 
 async fn answer_cross_origin(request: Request, next: Next) -> Response {
+    // Pages are for their own origin.
+    if pages::is_page(request.uri().path()) {
+        return next.run(request).await;
+    }
     if request.method() == Method::OPTIONS {
         let mut response = StatusCode::NO_CONTENT.into_response();
         *response.headers_mut() = cors::preflight(request.headers());

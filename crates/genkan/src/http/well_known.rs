@@ -1,9 +1,10 @@
 //! `/.well-known/atproto-did` for every handle that is ours, and `/.well-known/did.json` for Genkan itself.
+//! `/.well-known/change-password` leads to the page.
 
 use axum::Json;
 use axum::Router;
 use axum::extract::{Request, State};
-use axum::response::{IntoResponse as _, Response};
+use axum::response::{IntoResponse as _, Redirect, Response};
 use axum::routing::get;
 use genkan_protocol::syntax::Handle;
 use http::StatusCode;
@@ -19,6 +20,7 @@ pub(crate) fn routes(app: &App) -> Router {
     Router::new()
         .route("/.well-known/atproto-did", get(atproto_did))
         .route("/.well-known/did.json", get(did_document))
+        .route("/.well-known/change-password", get(change_password))
         .with_state(app.clone())
 }
 
@@ -53,6 +55,11 @@ async fn did_document(State(app): State<App>, request: Request) -> Response {
         }],
     });
     Json(document).into_response()
+}
+
+/// Where password managers send people (W3C, A Well-Known URL for Changing Passwords).
+async fn change_password() -> Redirect {
+    Redirect::to("/account/reset-password")
 }
 
 /// The host that the client asked for, in lower case and without port.

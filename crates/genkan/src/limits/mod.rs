@@ -45,6 +45,10 @@ pub(crate) enum Limit {
     /// By identifier and client address.
     CreateSession,
     /// By client address.
+    SignInAddress,
+    /// By account.
+    SignInAccount,
+    /// By client address.
     CreateAccount,
     /// By DID.
     UpdateHandle,
@@ -60,6 +64,8 @@ impl Limit {
     const fn name(self) -> &'static str {
         match self {
             Self::CreateSession => "createSession",
+            Self::SignInAddress => "signInAddress",
+            Self::SignInAccount => "signInAccount",
             Self::CreateAccount => "createAccount",
             Self::UpdateHandle => "updateHandle",
             Self::RequestMail => "requestMail",
@@ -204,6 +210,8 @@ impl RateLimits {
         }
         let (short, long) = match limit {
             Limit::CreateSession => (inner.rates.create_session, Some(inner.rates.create_session_daily)),
+            Limit::SignInAddress => (inner.rates.sign_in_address, None),
+            Limit::SignInAccount => (inner.rates.sign_in_account, None),
             Limit::CreateAccount => (inner.rates.create_account, None),
             Limit::UpdateHandle => (inner.rates.update_handle, Some(inner.rates.update_handle_daily)),
             Limit::RequestMail => (inner.rates.request_mail, Some(inner.rates.request_mail_daily)),
@@ -225,6 +233,8 @@ impl RateLimits {
         let longest = [
             rates.create_session,
             rates.create_session_daily,
+            rates.sign_in_address,
+            rates.sign_in_account,
             rates.create_account,
             rates.update_handle,
             rates.update_handle_daily,

@@ -49,7 +49,7 @@ pub(crate) use client::Standing;
 pub(crate) use error::{Error, Problem};
 pub(crate) use grant::Grant;
 pub(crate) use proof::Call;
-pub(crate) use revoke::Ended;
+pub(crate) use revoke::{Ended, GrantView};
 pub(crate) use sql::clients::Stored as ClientRow;
 pub(crate) use view::{
     Choice, ClientView, ConsentView, Opened, Outcome, Page, Permission, Redirect, SetView,

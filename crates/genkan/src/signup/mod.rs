@@ -117,15 +117,21 @@ impl SignUps {
     /// Goes on to the end also when the client leaves. The same request again, after a lost answer,
     /// leads to the same account.
     pub(crate) async fn create(&self, request: Request) -> Result<Opened, Error> {
+        let account = self.create_account(request).await?;
+        Ok(self.with.sessions.open_for(account, Scope::Access, None).await?)
+    }
+
+    /// The same without a session: for pages, which have sign-ins instead.
+    pub(crate) async fn create_account(&self, request: Request) -> Result<Account, Error> {
         self.rules.check(&request)?;
         let this = self.clone();
         let made = tokio::spawn(async move { this.make(&request).await });
         made.await.unwrap_or(Err(Error::Unfinished))
     }
 
-    async fn make(&self, request: &Request) -> Result<Opened, Error> {
+    async fn make(&self, request: &Request) -> Result<Account, Error> {
         if let Some(account) = self.made_before(request).await? {
-            return self.open(account).await;
+            return Ok(account);
         }
         self.check_free(request).await?;
         let hash = self.with.passwords.hash(&request.password).await?;
@@ -134,24 +140,17 @@ impl SignUps {
             // Somebody was faster. It may have been this very request, sent twice.
             Err(Error::HandleTaken | Error::EmailTaken) => {
                 return match self.made_before(request).await? {
-                    Some(account) => self.open(account).await,
+                    Some(account) => Ok(account),
                     None => Err(self.check_free(request).await.err().unwrap_or(Error::HandleTaken)),
                 };
             }
             Err(other) => return Err(other),
         };
         match recorded {
-            Settled::Done(did) => {
-                let account = self.with.accounts.find(did.as_str()).await?.ok_or(Error::Unfinished)?;
-                self.open(account).await
-            }
+            Settled::Done(did) => self.with.accounts.find(did.as_str()).await?.ok_or(Error::Unfinished),
             Settled::Undone(why) => Err(Error::Refused(why)),
             Settled::Waiting => Err(Error::Unfinished),
         }
-    }
-
-    async fn open(&self, account: Account) -> Result<Opened, Error> {
-        Ok(self.with.sessions.open_for(account, Scope::Access, None).await?)
     }
 
     /// The account that this same request made, or is making: same handle, address and password, not long ago.

@@ -26,7 +26,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::loopback::locked;
-use crate::{Answer, Client, FakeDirectory, FakeHost};
+use crate::{Answer, Browser, Client, FakeDirectory, FakeHost};
 
 pub use plan::Plan;
 pub use running::{Genkan, Ran};
@@ -120,6 +120,11 @@ impl TestNetwork {
     /// Somebody without a session.
     pub fn visitor(&self) -> Client {
         self.genkan.client()
+    }
+
+    /// A browser that was never here.
+    pub fn browser(&self) -> Browser {
+        self.genkan.browser()
     }
 
     /// The operator's own calls.

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal;
 
 use super::ports::Ports;
-use crate::{Client, Process};
+use crate::{Browser, Client, Process};
 
 /// A Genkan that serves.
 #[derive(Debug)]
@@ -81,6 +81,11 @@ impl Genkan {
     pub fn client(&self) -> Client {
         Client::new(&format!("http://127.0.0.1:{}", self.ports.public))
             .with("host", &format!("localhost:{}", self.ports.public))
+    }
+
+    /// A browser that was never at this Genkan.
+    pub fn browser(&self) -> Browser {
+        Browser::new(self.client(), &format!("http://localhost:{}", self.ports.public))
     }
 
     /// The operator's own listener.

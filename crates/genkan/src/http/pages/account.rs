@@ -1,0 +1,226 @@
+//! `/account`: which apps and browsers have access, and taking it back.
+
+use askama::Template;
+
+use super::call::{Call, Form};
+use super::frame::{Frame, Place};
+use super::permissions::lines;
+use super::reply::Reply;
+use super::trouble::Trouble;
+use super::words::Words;
+use super::{Pages, escaped};
+use crate::base::Timestamp;
+use crate::oauth::GrantView;
+use crate::signin::{Device, SignedIn, Visit};
+
+#[derive(Template)]
+#[template(path = "pages/account.html")]
+struct Account<'a> {
+    f: Frame<'a>,
+    place: Place,
+    handle: &'a str,
+    did: &'a str,
+    /// What was just done.
+    done: Option<&'a str>,
+    others: Vec<Other>,
+    apps: Vec<AppCard>,
+    /// How long an app may go on after it lost its access.
+    minutes: u64,
+    devices: Vec<DeviceCard>,
+}
+
+struct Other {
+    did: String,
+    handle: String,
+}
+
+struct AppCard {
+    id: String,
+    host: String,
+    name: Option<String>,
+    since: String,
+    may: Vec<String>,
+}
+
+struct DeviceCard {
+    id: String,
+    name: String,
+    seen: String,
+    here: bool,
+}
+
+/// `GET /account`: the account that was signed in to last.
+pub(super) async fn first(pages: Pages, call: Call) -> Result<Reply, Trouble> {
+    let signed_in = match pages.look(&call).await? {
+        Some(visit) => pages.app.sign_ins.signed_in(&visit, None).await?,
+        None => Vec::new(),
+    };
+    match signed_in.first() {
+        Some(one) => pages.see_other(&format!("/account/u/{}", one.account.did)),
+        None => pages.see_other("/account/sign-in"),
+    }
+}
+
+/// `GET /account/u/<did>`
+pub(super) async fn show(pages: Pages, call: Call) -> Result<Reply, Trouble> {
+    let did = call.uri.path().rsplit('/').next().unwrap_or_default().replace("%3A", ":");
+    let (visit, signed_in) = match known(&pages, &call).await? {
+        Some(known) => known,
+        None => return pages.see_other("/account/sign-in"),
+    };
+    let (one, others): (Vec<SignedIn>, Vec<SignedIn>) =
+        signed_in.into_iter().partition(|one| one.account.did.as_str() == did);
+    let Some(one) = one.into_iter().next() else { return pages.see_other("/account/sign-in") };
+    if !one.is_fresh(pages.app.clock.now()) {
+        let handle = escaped(one.account.handle.as_str());
+        return pages.see_other(&format!("/account/sign-in?handle={handle}"));
+    }
+    let app = &pages.app;
+    let words = Words::of(call.jar.language());
+    let grants = app.oauth.list_of(&did).await?;
+    let devices = app.sign_ins.devices_of(&did).await?;
+    let page = Account {
+        f: Frame::of(&pages, words),
+        place: Place::of(&pages, &call, None),
+        handle: one.account.handle.as_str(),
+        did: &did,
+        done: match call.parameter("done").as_deref() {
+            Some("revoked") => Some(words.revoked),
+            Some("signed-out") => Some(words.signed_out),
+            _ => None,
+        },
+        others: others
+            .into_iter()
+            .map(|other| Other {
+                did: other.account.did.to_string(),
+                handle: other.account.handle.to_string(),
+            })
+            .collect(),
+        apps: grants.into_iter().map(|grant| app_card(grant, words)).collect(),
+        minutes: app.config.oauth.access_lifetime.as_secs().div_ceil(60),
+        devices: devices.into_iter().map(|device| device_card(device, &visit, words)).collect(),
+    };
+    pages.show(&page, None)
+}
+
+/// An app loses its access.
+pub(super) async fn revoke(pages: Pages, call: Call, form: Form) -> Result<Reply, Trouble> {
+    let (_, did) = owner(&pages, &call, &form).await?;
+    if !pages.app.oauth.end(&did, form.text("grant")).await? {
+        return Err(Trouble::NotFound);
+    }
+    pages.see_other(&format!("/account/u/{did}?done=revoked"))
+}
+
+/// A browser is signed out: this one, or another of the account's.
+pub(super) async fn sign_out(pages: Pages, call: Call, form: Form) -> Result<Reply, Trouble> {
+    let (mut visit, did) = owner(&pages, &call, &form).await?;
+    let device = form.text("device");
+    if device == visit.device.as_str() {
+        pages.app.sign_ins.sign_out(&mut visit, &did).await?;
+        call.jar.keep(&visit);
+        return pages.see_other("/account");
+    }
+    if !pages.app.sign_ins.sign_out_at(device, &did).await? {
+        return Err(Trouble::NotFound);
+    }
+    pages.see_other(&format!("/account/u/{did}?done=signed-out"))
+}
+
+/// The account that a form is about, if it is signed in here and not too long ago.
+async fn owner(pages: &Pages, call: &Call, form: &Form) -> Result<(Visit, String), Trouble> {
+    let (visit, signed_in) = known(pages, call).await?.ok_or(Trouble::NotSignedIn)?;
+    let (did, now) = (form.text("did"), pages.app.clock.now());
+    let fine = signed_in.iter().any(|one| one.account.did.as_str() == did && one.is_fresh(now));
+    if fine { Ok((visit, did.to_owned())) } else { Err(Trouble::NotSignedIn) }
+}
+
+async fn known(pages: &Pages, call: &Call) -> Result<Option<(Visit, Vec<SignedIn>)>, Trouble> {
+    let Some(visit) = pages.look(call).await? else { return Ok(None) };
+    let signed_in = pages.app.sign_ins.signed_in(&visit, None).await?;
+    Ok(Some((visit, signed_in)))
+}
+
+fn app_card(GrantView { grant, client }: GrantView, words: &'static Words) -> AppCard {
+    let since = words.with(words.since, day(grant.created_at));
+    let used = words.with(words.last_used, day(grant.rotated_at));
+    AppCard {
+        host: client.host,
+        id: grant.id,
+        name: client.name,
+        since: format!("{since}, {used}"),
+        may: lines(&grant.scope, words),
+    }
+}
+
+fn device_card(device: Device, visit: &Visit, words: &'static Words) -> DeviceCard {
+    let minute: String = device.seen_at.to_string().chars().take(16).collect();
+    let seen = words.with(words.seen_at, format!("{} UTC", minute.replace('T', " ")));
+    DeviceCard {
+        here: device.id == visit.device.as_str(),
+        name: browser_of(&device.user_agent).unwrap_or_else(|| words.a_browser.to_owned()),
+        seen: format!("{seen}, {}", device.address),
+        id: device.id,
+    }
+}
+
+fn day(at: Timestamp) -> String {
+    at.to_string().chars().take(10).collect()
+}
+
+/// What a person would call the browser that says this of itself.
+fn browser_of(user_agent: &str) -> Option<String> {
+    // In this order: most of them claim to be those below, too.
+    let program = [
+        ("Edg", "Edge"),
+        ("OPR/", "Opera"),
+        ("Firefox/", "Firefox"),
+        ("FxiOS/", "Firefox"),
+        ("Chrome/", "Chrome"),
+        ("CriOS/", "Chrome"),
+        ("Safari/", "Safari"),
+    ];
+    let system = [
+        ("iPhone", "iPhone"),
+        ("iPad", "iPad"),
+        ("Android", "Android"),
+        ("Windows", "Windows"),
+        ("Mac OS X", "macOS"),
+        ("CrOS", "ChromeOS"),
+        ("Linux", "Linux"),
+    ];
+    let find = |names: &[(&str, &'static str)]| {
+        names.iter().find(|(mark, _)| user_agent.contains(mark)).map(|(_, name)| *name)
+    };
+    match (find(&program), find(&system)) {
+        (Some(program), Some(system)) => Some(format!("{program}, {system}")),
+        (one, other) => one.or(other).map(str::to_owned),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn browsers_are_called_by_their_names() {
+        for (user_agent, expected) in [
+            (
+                "Mozilla/5.0 (X11; Linux x86_64; rv:145.0) Gecko/20100101 Firefox/145.0",
+                Some("Firefox, Linux"),
+            ),
+            (
+                "Mozilla/5.0 (iPhone; CPU iPhone OS 18_0 like Mac OS X) AppleWebKit/605.1.15 (KHTML, like Gecko) Version/18.0 Mobile/15E148 Safari/604.1",
+                Some("Safari, iPhone"),
+            ),
+            (
+                "Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/140.0.0.0 Safari/537.36 Edg/140.0.0.0",
+                Some("Edge, Windows"),
+            ),
+            ("curl/8.0", None),
+            ("", None),
+        ] {
+            assert_eq!(browser_of(user_agent).as_deref(), expected, "{user_agent}");
+        }
+    }
+}

@@ -1,0 +1,266 @@
+//! A request for a page: what the browser says of itself, and whether it may ask.
+
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use axum::body::Body;
+use data_encoding::HEXLOWER;
+use http::header::{
+    ACCEPT_LANGUAGE, CONTENT_LENGTH, CONTENT_TYPE, COOKIE, HeaderMap, ORIGIN, REFERER, USER_AGENT,
+};
+use http::{Request, Uri};
+use http_body_util::{BodyExt as _, Limited};
+use subtle::ConstantTimeEq as _;
+
+use super::trouble::Trouble;
+use crate::base::{Language, Origin, Secret, random};
+use crate::http::ClientAddr;
+use crate::http::error::XrpcError;
+use crate::signin::{Cookies, Seen, Visit};
+
+/// What is known of a request before anything is done for it.
+#[derive(Debug)]
+pub(super) struct Call {
+    pub(super) address: IpAddr,
+    pub(super) cookies: Option<Cookies>,
+    /// What the answer will say and set.
+    pub(super) jar: Jar,
+    /// The browser has any cookie of ours, so it keeps them.
+    pub(super) keeps_cookies: bool,
+    pub(super) uri: Uri,
+    headers: HeaderMap,
+}
+
+/// What changes on the way to an answer, and belongs into it whatever the answer is.
+#[derive(Clone, Debug)]
+pub(super) struct Jar {
+    inner: Arc<Mutex<Kept>>,
+    /// Goes into every form, and is this browser's cookie.
+    token: Arc<str>,
+    token_is_new: bool,
+}
+
+#[derive(Debug)]
+struct Kept {
+    language: Language,
+    cookies: Option<Cookies>,
+}
+
+impl Jar {
+    fn new(language: Language, token: Option<String>) -> Self {
+        Self {
+            inner: Arc::new(Mutex::new(Kept { language, cookies: None })),
+            token_is_new: token.is_none(),
+            token: token.unwrap_or_else(|| HEXLOWER.encode(&random::bytes::<12>())).into(),
+        }
+    }
+
+    pub(super) fn language(&self) -> Language {
+        self.kept().language
+    }
+
+    pub(super) fn speak(&self, language: Language) {
+        self.kept().language = language;
+    }
+
+    /// The cookies that are to be sent.
+    pub(super) fn cookies(&self) -> Option<Cookies> {
+        self.kept().cookies.clone()
+    }
+
+    /// Call it after each step that may have changed them.
+    pub(super) fn keep(&self, visit: &Visit) {
+        if let Some(cookies) = visit.to_set() {
+            self.kept().cookies = Some(cookies.clone());
+        }
+    }
+
+    pub(super) fn token(&self) -> &str {
+        &self.token
+    }
+
+    pub(super) fn new_token(&self) -> Option<&str> {
+        self.token_is_new.then_some(&*self.token)
+    }
+
+    fn kept(&self) -> MutexGuard<'_, Kept> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The names of our cookies. With https they cannot be set from a neighbouring host (`__Host-`).
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Names {
+    pub(super) device: &'static str,
+    pub(super) session: &'static str,
+    pub(super) csrf: &'static str,
+    pub(super) test: &'static str,
+}
+
+impl Names {
+    pub(super) const fn of(origin: &Origin) -> Self {
+        if origin.is_https() {
+            Self {
+                device: "__Host-dev-id",
+                session: "__Host-ses-id",
+                csrf: "__Host-csrf-token",
+                test: "__Host-cookie-test",
+            }
+        } else {
+            Self { device: "dev-id", session: "ses-id", csrf: "csrf-token", test: "cookie-test" }
+        }
+    }
+}
+
+impl Call {
+    pub(super) fn of(request: &Request<Body>, origin: &Origin) -> Result<Self, XrpcError> {
+        let headers = request.headers().clone();
+        let address = request.extensions().get::<ClientAddr>().copied();
+        let address = address.ok_or_else(|| XrpcError::internal("a request without its client's address"))?.0;
+        let names = Names::of(origin);
+        let cookie = |name: &str| cookie(&headers, name);
+        let cookies = cookie(names.device)
+            .zip(cookie(names.session))
+            .and_then(|(device, session)| Cookies::shown(&device, &session));
+        let csrf = cookie(names.csrf).filter(|value| is_csrf(value));
+        let keeps_cookies = csrf.is_some() || cookies.is_some() || cookie(names.test).is_some();
+        let language = headers
+            .get(ACCEPT_LANGUAGE)
+            .and_then(|value| value.to_str().ok())
+            .and_then(Language::accepted)
+            .unwrap_or_default();
+        let jar = Jar::new(language, csrf);
+        Ok(Self { address, cookies, jar, keeps_cookies, uri: request.uri().clone(), headers })
+    }
+
+    pub(super) fn seen(&self) -> Seen {
+        let user_agent = self.headers.get(USER_AGENT).and_then(|value| value.to_str().ok());
+        Seen { address: self.address, user_agent: user_agent.unwrap_or_default().to_owned() }
+    }
+
+    /// A parameter of the query that is there exactly once.
+    pub(super) fn parameter(&self, name: &str) -> Option<String> {
+        let pairs = pairs(self.uri.query().unwrap_or_default().as_bytes())?;
+        single(&pairs, name).map(str::to_owned)
+    }
+
+    /// A page may be opened from anywhere, by a person's click: not in a frame, not by a script. Browsers and
+    /// web views that do not say how are let in, since this changes nothing.
+    pub(super) fn check_navigation(&self) -> Result<(), Trouble> {
+        let fine = self.says("sec-fetch-mode", &["navigate"])
+            && self.says("sec-fetch-dest", &["document"])
+            && self.says("sec-fetch-site", &["same-origin", "same-site", "cross-site", "none"]);
+        if fine { Ok(()) } else { Err(Trouble::Form("the page was not opened as a document of its own")) }
+    }
+
+    /// A form comes from a page of ours. Where the browser does not say from where, its `Origin` has to.
+    pub(super) fn check_form(&self, origin: &Origin) -> Result<(), Trouble> {
+        let text = |name| self.headers.get(name).map(|value| value.to_str().unwrap_or_default());
+        let (from, referer) = (text(ORIGIN), text(REFERER));
+        if from.is_some_and(|from| from != origin.as_str()) {
+            return Err(Trouble::Form("Origin is another"));
+        }
+        if from.is_none() && !self.headers.contains_key("sec-fetch-site") {
+            return Err(Trouble::Form("neither Origin nor Sec-Fetch-Site is there"));
+        }
+        let fine = self.says("sec-fetch-site", &["same-origin"])
+            && self.says("sec-fetch-mode", &["navigate"])
+            && self.says("sec-fetch-dest", &["document"]);
+        if !fine {
+            return Err(Trouble::Form("Sec-Fetch-* is not that of a form of ours"));
+        }
+        if referer.is_some_and(|referer| !is_page_of(referer, origin)) {
+            return Err(Trouble::Form("Referer is no page with a form"));
+        }
+        Ok(())
+    }
+
+    /// Absent, or one of these.
+    fn says(&self, name: &str, expected: &[&str]) -> bool {
+        self.headers.get(name).is_none_or(|value| expected.iter().any(|one| value == one))
+    }
+}
+
+fn is_page_of(referer: &str, origin: &Origin) -> bool {
+    let Some(rest) = referer.strip_prefix(origin.as_str()) else { return false };
+    let path = rest.split(['?', '#']).next().unwrap_or_default();
+    super::is_page(path)
+}
+
+fn cookie(headers: &HeaderMap, name: &str) -> Option<String> {
+    let lines = headers.get_all(COOKIE).iter().filter_map(|value| value.to_str().ok());
+    lines
+        .flat_map(|line| line.split(';'))
+        .filter_map(|pair| pair.trim().split_once('='))
+        .find(|(found, _)| *found == name)
+        .map(|(_, value)| value.to_owned())
+}
+
+fn is_csrf(value: &str) -> bool {
+    value.len() == 24 && value.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+}
+
+/// The fields of a form that was sent.
+pub(super) struct Form(Vec<(String, String)>);
+
+impl Form {
+    /// Reads a form and sees that it is ours: sent from a page of ours, with the value that its cookie has.
+    pub(super) async fn read(call: &Call, request: Request<Body>, origin: &Origin) -> Result<Self, Trouble> {
+        call.check_form(origin)?;
+        let kind = request.headers().get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
+        let kind = kind.and_then(|kind| kind.split(';').next()).unwrap_or_default().trim();
+        if !kind.eq_ignore_ascii_case("application/x-www-form-urlencoded") {
+            return Err(Trouble::Form("Content-Type is not application/x-www-form-urlencoded"));
+        }
+        let length =
+            request.headers().get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
+        if length.is_some_and(|length: usize| length > LARGEST) {
+            return Err(Trouble::TooLarge);
+        }
+        let body = Limited::new(request.into_body(), LARGEST).collect().await;
+        let body = body.map_err(|_| Trouble::TooLarge)?.to_bytes();
+        let form = Self(pairs(&body).ok_or(Trouble::Form("the form is not readable"))?);
+        if call.jar.new_token().is_some() {
+            return Err(if call.keeps_cookies {
+                Trouble::Form("the form's cookie is gone")
+            } else {
+                Trouble::NoCookies
+            });
+        }
+        let (given, expected) = (form.text("csrf").as_bytes(), call.jar.token().as_bytes());
+        if !bool::from(given.ct_eq(expected)) {
+            return Err(Trouble::Form("the form's token is not that of its cookie"));
+        }
+        Ok(form)
+    }
+
+    /// A field that is there once; else nothing.
+    pub(super) fn text(&self, name: &str) -> &str {
+        single(&self.0, name).unwrap_or_default()
+    }
+
+    pub(super) fn secret(&self, name: &str) -> Secret<String> {
+        Secret::new(self.text(name).to_owned())
+    }
+
+    pub(super) fn all(&self, name: &str) -> Vec<String> {
+        self.0.iter().filter(|(found, _)| found == name).map(|(_, value)| value.clone()).collect()
+    }
+}
+
+fn pairs(text: &[u8]) -> Option<Vec<(String, String)>> {
+    let pairs: Vec<(String, String)> = serde_html_form::from_bytes(text).ok()?;
+    let clean = pairs.iter().all(|(name, value)| !name.contains('\0') && !value.contains('\0'));
+    clean.then_some(pairs)
+}
+
+fn single<'a>(pairs: &'a [(String, String)], name: &str) -> Option<&'a str> {
+    let mut found = pairs.iter().filter(|(one, _)| one == name);
+    match (found.next(), found.next()) {
+        (Some((_, value)), None) => Some(value),
+        _ => None,
+    }
+}
+
+/// A form of ours has a few fields, and as many scopes as a client may ask for (bytes).
+const LARGEST: usize = 64 * 1024;

@@ -1,0 +1,68 @@
+//! An authorization request in a browser.
+
+use super::call::{Call, Form};
+use super::frame::{FlowRef, Place};
+use super::trouble::Trouble;
+use super::{Pages, Reply, redirect};
+use crate::base::Language;
+use crate::oauth::{Opened, Redirect};
+use crate::signin::{SignedIn, Visit};
+
+/// A flow that was opened by the browser it belongs to.
+#[derive(Debug)]
+pub(super) struct Flow {
+    pub(super) opened: Opened,
+    pub(super) visit: Visit,
+    pub(super) reference: FlowRef,
+}
+
+impl Flow {
+    pub(super) async fn open(
+        pages: &Pages,
+        call: &Call,
+        client_id: &str,
+        request_uri: &str,
+    ) -> Result<Self, Trouble> {
+        let visit = pages.visit(call).await?;
+        let opened = pages.app.oauth.open(request_uri, client_id, &visit.device).await?;
+        if let Some(language) = Language::first_of(opened.ui_locales.iter().map(String::as_str)) {
+            call.jar.speak(language);
+        }
+        let reference = FlowRef {
+            client_id: client_id.to_owned(),
+            request_uri: request_uri.to_owned(),
+            host: opened.client.host.clone(),
+        };
+        Ok(Self { opened, visit, reference })
+    }
+
+    /// The flow that a form belongs to.
+    pub(super) async fn of_form(pages: &Pages, call: &Call, form: &Form) -> Result<Self, Trouble> {
+        Self::open(pages, call, form.text("client_id"), form.text("request_uri")).await
+    }
+
+    pub(super) fn place(&self, pages: &Pages, call: &Call) -> Place {
+        Place::of(pages, call, Some(self.reference.clone()))
+    }
+
+    /// Who is signed in here, for this request at least.
+    pub(super) async fn signed_in(&self, pages: &Pages) -> Result<Vec<SignedIn>, Trouble> {
+        Ok(pages.app.sign_ins.signed_in(&self.visit, Some(&self.opened.id)).await?)
+    }
+
+    pub(super) async fn signed_in_as(&self, pages: &Pages, did: &str) -> Result<Option<SignedIn>, Trouble> {
+        Ok(self.signed_in(pages).await?.into_iter().find(|one| one.account.did.as_str() == did))
+    }
+
+    /// The request was decided: with a new cookie on to the app.
+    pub(super) async fn leave(
+        mut self,
+        pages: &Pages,
+        call: &Call,
+        redirect: &Redirect,
+    ) -> Result<Reply, Trouble> {
+        pages.app.sign_ins.turn(&mut self.visit).await?;
+        call.jar.keep(&self.visit);
+        redirect::leave(pages, call.jar.language(), redirect)
+    }
+}

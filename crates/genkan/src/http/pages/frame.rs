@@ -1,0 +1,148 @@
+//! What all pages have in common, and the page that just says something.
+
+use askama::Template;
+
+use super::call::Call;
+use super::words::Words;
+use super::{Pages, escaped};
+
+/// The house around a page.
+#[derive(Debug)]
+pub(super) struct Frame<'a> {
+    pub(super) words: &'static Words,
+    pub(super) brand: &'a str,
+    /// What the address bar says.
+    pub(super) host: &'a str,
+    pub(super) css: &'a str,
+    pub(super) logo: Option<&'a str>,
+    pub(super) privacy: Option<&'a str>,
+    pub(super) terms: Option<&'a str>,
+    pub(super) contact: Option<&'a str>,
+    pub(super) problems: Vec<Note>,
+}
+
+/// What is wrong with a form.
+#[derive(Clone, Debug)]
+pub(super) struct Note {
+    /// The field it is about; empty: the form as a whole.
+    pub(super) field: &'static str,
+    pub(super) text: String,
+}
+
+impl Note {
+    pub(super) fn new(field: &'static str, text: impl Into<String>) -> Self {
+        Self { field, text: text.into() }
+    }
+}
+
+impl<'a> Frame<'a> {
+    pub(super) fn of(pages: &'a Pages, words: &'static Words) -> Self {
+        let service = &pages.app.config.service;
+        Self {
+            words,
+            brand: &pages.look.name,
+            host: service.public_url.authority().as_str(),
+            css: &pages.look.css.path,
+            logo: pages.look.logo.as_ref().map(|logo| logo.path.as_str()),
+            privacy: service.privacy_policy_url.as_deref(),
+            terms: service.terms_of_service_url.as_deref(),
+            contact: service.contact_email.as_deref(),
+            problems: Vec::new(),
+        }
+    }
+
+    pub(super) fn for_call(pages: &'a Pages, call: &Call) -> Self {
+        Self::of(pages, Words::of(call.jar.language()))
+    }
+
+    pub(super) fn with(mut self, problems: Vec<Note>) -> Self {
+        self.problems = problems;
+        self
+    }
+
+    /// What is wrong with a field.
+    pub(super) fn problem_of(&self, field: &str) -> Option<&str> {
+        self.problems.iter().find(|note| note.field == field).map(|note| note.text.as_str())
+    }
+}
+
+/// Where a form stands: in a flow, or among the account pages.
+#[derive(Clone, Debug)]
+pub(super) struct Place {
+    pub(super) csrf: String,
+    pub(super) flow: Option<FlowRef>,
+    pub(super) reset_link: String,
+}
+
+/// What the pages of a flow carry along.
+#[derive(Clone, Debug)]
+pub(super) struct FlowRef {
+    pub(super) client_id: String,
+    pub(super) request_uri: String,
+    /// The app's host, for people to see.
+    pub(super) host: String,
+}
+
+impl FlowRef {
+    /// Only to lead back to: whether there is such a request turns out there.
+    pub(super) fn back(client_id: &str, request_uri: &str) -> Self {
+        Self { client_id: client_id.to_owned(), request_uri: request_uri.to_owned(), host: String::new() }
+    }
+
+    pub(super) fn query(&self) -> String {
+        format!("client_id={}&request_uri={}", escaped(&self.client_id), escaped(&self.request_uri))
+    }
+}
+
+impl Place {
+    pub(super) fn of(pages: &Pages, call: &Call, flow: Option<FlowRef>) -> Self {
+        let mut place = Self { csrf: call.jar.token().to_owned(), flow, reset_link: String::new() };
+        if pages.app.emails.is_on() {
+            place.reset_link = place.reset_step("");
+        }
+        place
+    }
+
+    /// Where a form is sent to.
+    pub(super) fn action(&self, form: &str) -> String {
+        let base = if self.flow.is_some() { "/oauth/authorize" } else { "/account" };
+        format!("{base}/{form}")
+    }
+
+    /// The address of another page. The empty step is the one that the flow is at.
+    pub(super) fn link(&self, step: &str) -> String {
+        match &self.flow {
+            None => format!("/account/{step}").trim_end_matches('/').to_owned(),
+            Some(flow) if step.is_empty() => format!("/oauth/authorize?{}", flow.query()),
+            Some(flow) => format!("/oauth/authorize?{}&step={step}", flow.query()),
+        }
+    }
+
+    /// The pages for a lost password; they lead back to where they were reached from.
+    pub(super) fn reset_step(&self, step: &str) -> String {
+        let step = if step.is_empty() { String::new() } else { format!("step={step}") };
+        let query: Vec<String> =
+            self.flow.iter().map(FlowRef::query).chain((!step.is_empty()).then_some(step)).collect();
+        let joint = if query.is_empty() { "" } else { "?" };
+        format!("/account/reset-password{joint}{}", query.join("&"))
+    }
+
+    /// On with this account.
+    pub(super) fn link_for(&self, did: &str) -> String {
+        match &self.flow {
+            None => format!("/account/u/{did}"),
+            Some(_) => format!("{}&did={}", self.link("go"), escaped(did)),
+        }
+    }
+}
+
+/// A page that says something.
+#[derive(Debug, Template)]
+#[template(path = "pages/message.html")]
+pub(super) struct Message<'a> {
+    pub(super) f: Frame<'a>,
+    pub(super) title: &'a str,
+    pub(super) paragraphs: Vec<String>,
+    pub(super) technical: Vec<(&'static str, &'static str)>,
+    pub(super) link: Option<(&'a str, &'a str)>,
+}

@@ -1,0 +1,342 @@
+//! Permissions in plain words. Not more is said than a permission gives, and not less.
+
+use genkan_protocol::oauth::scope::{
+    AccountAction, AccountAttribute, Identity, Names, Repo, RepoAction, Rpc, Scope,
+};
+
+use super::words::Words;
+use crate::base::Language;
+use crate::oauth::{Permission, SetView};
+
+/// Permissions of one kind.
+#[derive(Debug)]
+pub(super) struct Group {
+    pub(super) title: &'static str,
+    /// Empty: nothing to beware of.
+    pub(super) warning: &'static str,
+    pub(super) permissions: Vec<Shown>,
+}
+
+/// A permission as the page shows it.
+#[derive(Debug)]
+pub(super) struct Shown {
+    /// Of the element on the page.
+    pub(super) id: String,
+    pub(super) value: String,
+    pub(super) text: String,
+    /// Empty: there is no more to say.
+    pub(super) detail: String,
+    /// What it stands for, a line each.
+    pub(super) parts: Vec<String>,
+    pub(super) new: bool,
+    pub(super) optional: bool,
+    pub(super) ticked: bool,
+}
+
+/// All that is asked for, in the order of the page.
+pub(super) fn groups(permissions: &[Permission], language: Language, words: &'static Words) -> Vec<Group> {
+    let kinds = [
+        Kind::Basic,
+        Kind::Identity,
+        Kind::Wide,
+        Kind::Email,
+        Kind::Account,
+        Kind::Sets,
+        Kind::Repo,
+        Kind::Rpc,
+        Kind::Blob,
+    ];
+    // At the first time everything is new, which need not be said of each.
+    let some_known = permissions.iter().any(|one| !one.new);
+    let mut shown: Vec<Option<(Kind, Shown)>> = permissions
+        .iter()
+        .enumerate()
+        .map(|(number, permission)| show(number, permission, language, words))
+        .map(|(kind, one)| Some((kind, Shown { new: one.new && some_known, ..one })))
+        .collect();
+    let mut groups: Vec<Group> = Vec::new();
+    for kind in kinds {
+        let mine: Vec<Shown> = shown
+            .iter_mut()
+            .filter(|one| one.as_ref().is_some_and(|one| one.0 == kind))
+            .filter_map(|one| one.take().map(|one| one.1))
+            .collect();
+        if mine.is_empty() {
+            continue;
+        }
+        let hands_over = mine.iter().any(|one| one.value == "identity:*");
+        groups.push(Group {
+            title: kind.title(words),
+            warning: if hands_over { words.identity_warning } else { "" },
+            permissions: mine,
+        });
+    }
+    groups
+}
+
+/// One line for each scope value of a grant, for people.
+pub(super) fn lines(scope: &str, words: &'static Words) -> Vec<String> {
+    scope
+        .split(' ')
+        .map(|value| match value.parse::<Scope>() {
+            Ok(scope) => text_of(&scope, words),
+            Err(_) => value.to_owned(),
+        })
+        .collect()
+}
+
+fn show(number: usize, permission: &Permission, language: Language, words: &'static Words) -> (Kind, Shown) {
+    let scope = &permission.scope;
+    let mut shown = Shown {
+        id: format!("scope-{number}"),
+        value: permission.value.clone(),
+        text: text_of(scope, words),
+        detail: String::new(),
+        parts: Vec::new(),
+        new: permission.new,
+        optional: permission.optional,
+        ticked: true,
+    };
+    match (scope, &permission.set) {
+        (Scope::TransitionGeneric, _) => words.may_generic_not.clone_into(&mut shown.detail),
+        (Scope::Include(_), Some(set)) => of_set(set, language, words, &mut shown),
+        (Scope::Rpc(rpc), _) => shown.parts = names(&rpc.methods),
+        (Scope::Repo(repo), _) => shown.parts = names(&repo.collections),
+        _ => {}
+    }
+    // One name is in the text already.
+    if shown.parts.len() == 1 {
+        shown.parts.clear();
+    }
+    (Kind::of(scope), shown)
+}
+
+/// In the language of the page, or the one that the author wrote for all.
+fn of_set(set: &SetView, language: Language, words: &'static Words, shown: &mut Shown) {
+    let languages = [language.tag()];
+    shown.text = set.set.title(&languages).map_or_else(|| set.nsid.to_string(), str::to_owned);
+    if let Some(detail) = set.set.detail(&languages) {
+        detail.clone_into(&mut shown.detail);
+    }
+    shown.parts = set.expanded.iter().map(|scope| text_of(scope, words)).collect();
+}
+
+fn text_of(scope: &Scope, words: &Words) -> String {
+    match scope {
+        Scope::Atproto => words.may_atproto.to_owned(),
+        Scope::TransitionGeneric => words.may_generic.to_owned(),
+        Scope::TransitionEmail => words.may_email.to_owned(),
+        Scope::TransitionChat => words.may_chat.to_owned(),
+        Scope::Repo(repo) => repo_text(repo, words),
+        Scope::Rpc(rpc) => rpc_text(rpc, words),
+        Scope::Blob(blob) => {
+            let kinds: Vec<String> = blob.accept.iter().map(|kind| file_kind(kind, words)).collect();
+            words.with(words.may_upload, kinds.join(", "))
+        }
+        Scope::Account(account) => match (account.attribute, account.action) {
+            (AccountAttribute::Email, AccountAction::Read) => words.may_email,
+            (AccountAttribute::Email, AccountAction::Manage) => words.may_email_manage,
+            (AccountAttribute::Repo, AccountAction::Read) => words.may_repo_account_read,
+            (AccountAttribute::Repo, AccountAction::Manage) => words.may_repo_account,
+            (AccountAttribute::Status, AccountAction::Read) => words.may_status,
+            (AccountAttribute::Status, AccountAction::Manage) => words.may_status_manage,
+        }
+        .to_owned(),
+        Scope::Identity(Identity::Handle) => words.may_handle.to_owned(),
+        Scope::Identity(Identity::Any) => words.may_identity.to_owned(),
+        Scope::Include(include) => words.with(words.may_set, &include.nsid),
+    }
+}
+
+fn repo_text(repo: &Repo, words: &Words) -> String {
+    let has = |action| repo.actions.contains(&action);
+    let text = match (has(RepoAction::Create), has(RepoAction::Update), has(RepoAction::Delete)) {
+        (true, false, false) => words.may_create,
+        (false, true, false) => words.may_update,
+        (false, false, true) => words.may_delete,
+        (true, true, false) => words.may_create_update,
+        (true, false, true) => words.may_create_delete,
+        (false, true, true) => words.may_update_delete,
+        _ => words.may_write,
+    };
+    words.with(text, listed(&repo.collections, words.any_record))
+}
+
+fn rpc_text(rpc: &Rpc, words: &Words) -> String {
+    let called = words.with(words.may_call, listed(&rpc.methods, words.any_method));
+    let at = match &rpc.audience {
+        Some(audience) => words.with(words.at_one, audience),
+        None => words.at_any.to_owned(),
+    };
+    format!("{called} {at}")
+}
+
+/// A few names by themselves; more are told below.
+fn listed(names: &Names, any: &str) -> String {
+    match names {
+        Names::Any => any.to_owned(),
+        Names::These(names) => {
+            let mut text = names.iter().take(LISTED).map(|name| name.as_str()).collect::<Vec<_>>().join(", ");
+            if names.len() > LISTED {
+                text.push_str(", …");
+            }
+            text
+        }
+    }
+}
+
+fn names(names: &Names) -> Vec<String> {
+    match names {
+        Names::Any => Vec::new(),
+        Names::These(names) => names.iter().map(ToString::to_string).collect(),
+    }
+}
+
+fn file_kind(kind: &str, words: &Words) -> String {
+    match kind {
+        "*/*" => words.any_file.to_owned(),
+        "image/*" => words.images.to_owned(),
+        "video/*" => words.videos.to_owned(),
+        "audio/*" => words.sound.to_owned(),
+        other => words.with(words.files_of, other),
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Basic,
+    Email,
+    Identity,
+    Account,
+    Wide,
+    Sets,
+    Repo,
+    Rpc,
+    Blob,
+}
+
+impl Kind {
+    const fn of(scope: &Scope) -> Self {
+        match scope {
+            Scope::Atproto => Self::Basic,
+            Scope::TransitionGeneric | Scope::TransitionChat => Self::Wide,
+            Scope::TransitionEmail => Self::Email,
+            Scope::Account(account) => match account.attribute {
+                AccountAttribute::Email => Self::Email,
+                AccountAttribute::Repo | AccountAttribute::Status => Self::Account,
+            },
+            Scope::Identity(_) => Self::Identity,
+            Scope::Include(_) => Self::Sets,
+            Scope::Repo(_) => Self::Repo,
+            Scope::Rpc(_) => Self::Rpc,
+            Scope::Blob(_) => Self::Blob,
+        }
+    }
+
+    const fn title(self, words: &Words) -> &'static str {
+        match self {
+            Self::Basic => words.group_basic,
+            Self::Email => words.group_email,
+            Self::Identity => words.group_identity,
+            Self::Account => words.group_account,
+            Self::Wide => words.group_wide,
+            Self::Sets => words.group_sets,
+            Self::Repo => words.group_repo,
+            Self::Rpc => words.group_rpc,
+            Self::Blob => words.group_blob,
+        }
+    }
+}
+
+/// So many names are told in a line.
+const LISTED: usize = 3;
+
+#[cfg(test)]
+mod tests {
+    use genkan_protocol::oauth::permission_set::PermissionSet;
+
+    use super::*;
+
+    #[test]
+    fn what_is_new_is_marked_when_something_is_not() {
+        let asked = |known: &[&str]| {
+            let permissions = ["atproto", "blob:*/*", "identity:handle"].map(|value| Permission {
+                value: value.to_owned(),
+                scope: value.parse().unwrap(),
+                new: !known.contains(&value),
+                optional: value != "atproto",
+                set: None,
+            });
+            let groups = groups(&permissions, Language::English, Words::of(Language::English));
+            let marked = groups.iter().flat_map(|group| &group.permissions).filter(|one| one.new);
+            marked.map(|one| one.value.clone()).collect::<Vec<_>>()
+        };
+        assert_eq!(asked(&[]), Vec::<String>::new());
+        assert_eq!(asked(&["atproto", "blob:*/*"]), ["identity:handle"]);
+    }
+
+    #[test]
+    fn each_permission_is_told_truthfully() {
+        let words = Words::of(Language::English);
+        for (value, expected) in [
+            ("transition:chat.bsky", "Read and write your chat messages"),
+            ("repo:app.bsky.feed.post?action=create", "Create app.bsky.feed.post"),
+            ("repo:app.bsky.feed.post", "Create, change and delete app.bsky.feed.post"),
+            ("repo:*?action=delete", "Delete records of every kind"),
+            ("rpc:app.bsky.feed.getTimeline?aud=*", "Use app.bsky.feed.getTimeline of any service"),
+            (
+                "rpc:*?aud=did:web:api.bsky.app%23bsky_appview",
+                "Use every method of the service did:web:api.bsky.app#bsky_appview",
+            ),
+            ("blob:image/*", "Upload images"),
+            ("blob:application/pdf", "Upload files of the kind application/pdf"),
+            ("account:email", "See your e-mail address"),
+            ("account:email?action=manage", "See and change your e-mail address"),
+            ("account:repo?action=manage", "Bring in a whole repository, replacing what you published"),
+            ("identity:handle", "Change your handle"),
+            ("identity:*", "Change your whole identity"),
+        ] {
+            assert_eq!(lines(value, words), [expected], "{value}");
+        }
+    }
+
+    #[test]
+    fn they_come_in_groups_with_a_warning_where_it_is_due() {
+        let asked = ["atproto", "blob:*/*", "identity:*", "repo:a.b.c", "repo:d.e.f", "include:x.y.z"];
+        let nsid = "x.y.z".parse().unwrap();
+        let document = serde_json::json!({
+            "lexicon": 1,
+            "id": "x.y.z",
+            "defs": { "main": {
+                "type": "permission-set",
+                "title": "Posts",
+                "title:lang": { "de": "Beiträge" },
+                "permissions": [{ "type": "permission", "resource": "repo", "collection": ["x.y.a"] }],
+            } },
+        });
+        let set = SetView {
+            set: PermissionSet::parse(&document, &nsid).unwrap(),
+            nsid,
+            expanded: vec!["repo:x.y.a".parse().unwrap(), "repo:x.y.b".parse().unwrap()],
+        };
+        let permissions: Vec<Permission> = asked
+            .into_iter()
+            .map(|value| Permission {
+                value: value.to_owned(),
+                scope: value.parse().unwrap(),
+                new: value != "atproto",
+                optional: value != "atproto",
+                set: value.starts_with("include").then(|| set.clone()),
+            })
+            .collect();
+        let groups = groups(&permissions, Language::German, Words::of(Language::German));
+        let sizes: Vec<usize> = groups.iter().map(|group| group.permissions.len()).collect();
+        assert_eq!(sizes, [1, 1, 1, 2, 1]);
+        assert!(!groups[1].warning.is_empty() && groups[3].warning.is_empty());
+        assert_eq!(
+            (groups[2].permissions[0].text.as_str(), groups[2].permissions[0].parts.len()),
+            ("Beiträge", 2)
+        );
+        assert!(!groups[0].permissions[0].optional && !groups[0].permissions[0].new);
+    }
+}

@@ -1,0 +1,148 @@
+//! A lost password: an address, then a code from its mailbox and a new password.
+//!
+//! The step is in the address of the page, so that it survives a reload. Whoever asks hears the same, as late,
+//! whether the address is anybody's.
+
+use askama::Template;
+use http::StatusCode;
+
+use super::call::{Call, Form};
+use super::frame::{FlowRef, Frame, Message, Note, Place};
+use super::reply::Reply;
+use super::trouble::Trouble;
+use super::words::Words;
+use super::{LEAST, Pages, at_least};
+use crate::accounts::Email;
+use crate::limits::{Limit, address, code_for};
+use crate::mail::Reason;
+use crate::recovery::Error;
+use crate::signup::RulesError;
+
+#[derive(Template)]
+#[template(path = "pages/forgot.html")]
+struct Forgot<'a> {
+    f: Frame<'a>,
+    place: Place,
+    email: &'a str,
+}
+
+#[derive(Template)]
+#[template(path = "pages/reset.html")]
+struct Reset<'a> {
+    f: Frame<'a>,
+    place: Place,
+    code: &'a str,
+    least: usize,
+}
+
+/// `GET /account/reset-password`
+pub(super) async fn show(pages: Pages, call: Call) -> Result<Reply, Trouble> {
+    let place = Place::of(&pages, &call, flow_of(&call));
+    match call.parameter("step").as_deref() {
+        Some("code") => with_code(&pages, &call, place, "", StatusCode::OK, Vec::new()),
+        Some("done") => {
+            let words = Words::of(call.jar.language());
+            let link = place.link("sign-in");
+            let page = Message {
+                f: Frame::for_call(&pages, &call),
+                title: words.reset_done_title,
+                paragraphs: vec![words.reset_done_text.to_owned()],
+                technical: Vec::new(),
+                link: Some((&link, words.back_to_sign_in)),
+            };
+            pages.show(&page, None)
+        }
+        _ => forgot(&pages, &call, place, "", StatusCode::OK, Vec::new()),
+    }
+}
+
+/// One of the two forms was sent.
+pub(super) async fn take(pages: Pages, call: Call, form: Form) -> Result<Reply, Trouble> {
+    let flow = (!form.text("request_uri").is_empty())
+        .then(|| FlowRef::back(form.text("client_id"), form.text("request_uri")));
+    let place = Place::of(&pages, &call, flow);
+    if form.text("only") == "reset" {
+        return reset(&pages, &call, &form, place).await;
+    }
+    let typed = form.text("email").trim();
+    let words = Words::of(call.jar.language());
+    if typed.parse::<Email>().is_err() {
+        let notes = vec![Note::new("email", words.email_invalid)];
+        return forgot(&pages, &call, place, typed, StatusCode::BAD_REQUEST, notes);
+    }
+    count(&pages, Limit::PasswordReset, &address(call.address)).await?;
+    count(&pages, Limit::RequestMail, &code_for(Reason::ResetPassword.as_str(), typed)).await?;
+    let sent = at_least(LEAST, pages.app.recovery.request(typed, call.jar.language())).await;
+    match sent {
+        Ok(()) => pages.see_other(&place.reset_step("code")),
+        Err(Error::Off) => Err(Trouble::NotFound),
+        Err(Error::Storage(cause)) => Err(cause.into()),
+        Err(other) => Err(Trouble::Bug(Box::new(other))),
+    }
+}
+
+async fn reset(pages: &Pages, call: &Call, form: &Form, place: Place) -> Result<Reply, Trouble> {
+    let words = Words::of(call.jar.language());
+    let (code, password) = (form.text("code").trim(), form.secret("password"));
+    if let Err(problem) = pages.app.sign_ups.rules().check_password(&password) {
+        let text = match problem {
+            RulesError::PasswordTooShort(least) => words.with(words.password_short, least),
+            _ => words.password_long.to_owned(),
+        };
+        let notes = vec![Note::new("password", text)];
+        return with_code(pages, call, place, code, StatusCode::BAD_REQUEST, notes);
+    }
+    count(pages, Limit::UseCode, &address(call.address)).await?;
+    let note = match at_least(LEAST, pages.app.recovery.reset(code, &password)).await {
+        Ok(_) => return pages.see_other(&place.reset_step("done")),
+        Err(Error::Code(_)) => Note::new("code", words.code_wrong),
+        Err(Error::TooLong) => Note::new("password", words.password_long),
+        Err(Error::Busy) => return Err(Trouble::Busy(None)),
+        Err(Error::Off) => return Err(Trouble::NotFound),
+        Err(Error::Storage(cause)) => return Err(cause.into()),
+        Err(other) => return Err(Trouble::Bug(Box::new(other))),
+    };
+    with_code(pages, call, place, code, StatusCode::BAD_REQUEST, vec![note])
+}
+
+async fn count(pages: &Pages, limit: Limit, key: &str) -> Result<(), Trouble> {
+    let app = &pages.app;
+    match app.limits.attempt(&app.db, limit, key, app.clock.now()).await? {
+        Some(verdict) if !verdict.allowed => Err(Trouble::Limited(verdict)),
+        _ => Ok(()),
+    }
+}
+
+/// The flow that the page was reached from, to go back to.
+fn flow_of(call: &Call) -> Option<FlowRef> {
+    let (client_id, request_uri) = (call.parameter("client_id")?, call.parameter("request_uri")?);
+    Some(FlowRef::back(&client_id, &request_uri))
+}
+
+fn forgot(
+    pages: &Pages,
+    call: &Call,
+    place: Place,
+    email: &str,
+    status: StatusCode,
+    problems: Vec<Note>,
+) -> Result<Reply, Trouble> {
+    if place.reset_link.is_empty() {
+        return Err(Trouble::NotFound);
+    }
+    let page = Forgot { f: Frame::for_call(pages, call).with(problems), place, email };
+    Reply::page(status, &page, pages.origin(), None)
+}
+
+fn with_code(
+    pages: &Pages,
+    call: &Call,
+    place: Place,
+    code: &str,
+    status: StatusCode,
+    problems: Vec<Note>,
+) -> Result<Reply, Trouble> {
+    let least = pages.app.sign_ups.rules().password.0;
+    let page = Reset { f: Frame::for_call(pages, call).with(problems), place, code, least };
+    Reply::page(status, &page, pages.origin(), None)
+}

@@ -1,0 +1,194 @@
+//! Signing in, in a flow or for the account pages.
+
+use askama::Template;
+use http::StatusCode;
+
+use super::call::{Call, Form};
+use super::flow::Flow;
+use super::frame::{Frame, Note, Place};
+use super::reply::Reply;
+use super::trouble::Trouble;
+use super::words::Words;
+use super::{LEAST, Pages, at_least};
+use crate::accounts::Account;
+use crate::limits::{Limit, address, identifier_and_address};
+use crate::signin::{self, Keep, SignedIn, Visit};
+use crate::telemetry::metrics::SIGN_INS;
+
+#[derive(Template)]
+#[template(path = "pages/sign_in.html")]
+struct SignIn<'a> {
+    f: Frame<'a>,
+    place: Place,
+    identifier: &'a str,
+    /// The app or the chooser said who: nobody else will do.
+    fixed: bool,
+    remember: bool,
+    /// There are accounts to choose from.
+    choosing: bool,
+    example: String,
+}
+
+/// What stands in the form.
+#[derive(Debug, Default)]
+struct Typed {
+    identifier: String,
+    fixed: bool,
+    remember: bool,
+    choosing: bool,
+}
+
+/// `GET /account/sign-in`
+pub(super) async fn show(pages: Pages, call: Call) -> Result<Reply, Trouble> {
+    let typed = Typed { identifier: call.parameter("handle").unwrap_or_default(), ..Typed::default() };
+    page(&pages, &call, None, &typed, StatusCode::OK, Vec::new())
+}
+
+/// In a flow. `again`: this account, whose sign-in is too old.
+pub(super) async fn in_flow(
+    pages: &Pages,
+    call: &Call,
+    flow: &Flow,
+    again: Option<&SignedIn>,
+    choosing: bool,
+) -> Result<Reply, Trouble> {
+    let wanted = match (again, &flow.opened.login_hint) {
+        (Some(one), _) => Some(one.account.handle.to_string()),
+        (None, Some(hint)) => Some(shown_hint(pages, hint).await?),
+        (None, None) => None,
+    };
+    let fixed = wanted.is_some();
+    let typed = Typed { identifier: wanted.unwrap_or_default(), fixed, choosing, remember: false };
+    page(pages, call, Some(flow), &typed, StatusCode::OK, Vec::new())
+}
+
+/// People know handles; apps may name a DID.
+async fn shown_hint(pages: &Pages, hint: &str) -> Result<String, Trouble> {
+    let known = if hint.starts_with("did:") { pages.app.accounts.find(hint).await? } else { None };
+    Ok(known.map_or_else(|| hint.to_owned(), |account| account.handle.to_string()))
+}
+
+/// The form was sent.
+pub(super) async fn take(pages: Pages, call: Call, form: Form) -> Result<Reply, Trouble> {
+    let mut flow = if call.uri.path().starts_with("/account") {
+        None
+    } else {
+        Some(Flow::of_form(&pages, &call, &form).await?)
+    };
+    let words = Words::of(call.jar.language());
+    let hint = match flow.as_ref().and_then(|flow| flow.opened.login_hint.as_deref()) {
+        Some(hint) => Some(shown_hint(&pages, hint).await?),
+        None => None,
+    };
+    let typed = Typed {
+        identifier: hint.clone().unwrap_or_else(|| form.text("identifier").trim().to_owned()),
+        fixed: hint.is_some(),
+        remember: form.text("remember") == "yes",
+        choosing: false,
+    };
+    let password = form.secret("password");
+    let mut missing = Vec::new();
+    if typed.identifier.is_empty() {
+        missing.push(Note::new("identifier", words.identifier_missing));
+    }
+    if password.expose().is_empty() {
+        missing.push(Note::new("password", words.password_missing));
+    }
+    if !missing.is_empty() {
+        return page(&pages, &call, flow.as_ref(), &typed, StatusCode::BAD_REQUEST, missing);
+    }
+    let mut visit = match &flow {
+        Some(flow) => flow.visit.clone(),
+        None => pages.visit(&call).await?,
+    };
+    let identifier = full_identifier(&pages, &typed.identifier);
+    count(&pages, &call, &visit, &identifier).await?;
+    let found = at_least(LEAST, pages.app.sign_ins.recognise(&identifier, &password)).await;
+    pages.app.metrics.counter(&SIGN_INS, &[if found.is_ok() { "done" } else { "refused" }]).increment();
+    let note = match found {
+        Ok(account) if !is_wanted(flow.as_ref(), &account) => {
+            Note::new("identifier", words.with(words.wrong_account, &typed.identifier))
+        }
+        Ok(account) => {
+            let did = account.did.as_str();
+            let keep = match &flow {
+                Some(flow) if !typed.remember => Keep::For(&flow.opened.id),
+                _ => Keep::Remembered,
+            };
+            pages.app.sign_ins.sign_in(&mut visit, did, keep).await?;
+            call.jar.keep(&visit);
+            let place = Place::of(&pages, &call, flow.take().map(|flow| flow.reference));
+            return pages.see_other(&place.link_for(did));
+        }
+        Err(signin::Error::WrongPassword) => Note::new("password", words.wrong_password),
+        Err(signin::Error::TakenDown) => Note::new("identifier", words.taken_down),
+        Err(signin::Error::Busy) => Note::new("", words.busy),
+        Err(signin::Error::Storage(cause)) => return Err(cause.into()),
+    };
+    page(&pages, &call, flow.as_ref(), &typed, StatusCode::BAD_REQUEST, vec![note])
+}
+
+/// Attempts are counted before the password is looked at: by address, by name and address, and by account wherever
+/// they come from. A browser where the account was signed in before has a count of its own, so that a storm
+/// from elsewhere does not keep the owner out.
+async fn count(pages: &Pages, call: &Call, visit: &Visit, identifier: &str) -> Result<(), Trouble> {
+    let app = &pages.app;
+    let now = app.clock.now();
+    let account = app.accounts.find_by_identifier(identifier).await?;
+    let whose = match &account {
+        Some(account) if app.sign_ins.knows(visit, account.did.as_str()).await? => {
+            format!("{} {}", visit.device.as_str(), account.did)
+        }
+        Some(account) => account.did.to_string(),
+        None => identifier.to_lowercase(),
+    };
+    for (limit, key) in [
+        (Limit::SignInAddress, address(call.address)),
+        (Limit::CreateSession, identifier_and_address(identifier, call.address)),
+        (Limit::SignInAccount, whose),
+    ] {
+        if let Some(verdict) = app.limits.attempt(&app.db, limit, &key, now).await?
+            && !verdict.allowed
+        {
+            return Err(Trouble::Limited(verdict));
+        }
+    }
+    Ok(())
+}
+
+/// A bare name is one below the first of our domains.
+fn full_identifier(pages: &Pages, typed: &str) -> String {
+    let name = typed.trim_start_matches('@');
+    if name.is_empty() || name.contains(['.', '@', ':']) {
+        return typed.to_owned();
+    }
+    let domain = pages.app.config.service.handle_domains.first().map_or("", String::as_str);
+    format!("{name}{domain}")
+}
+
+fn is_wanted(flow: Option<&Flow>, account: &Account) -> bool {
+    let hint = flow.and_then(|flow| flow.opened.login_hint.as_deref());
+    hint.is_none_or(|hint| hint == account.did.as_str() || hint == account.handle.as_str())
+}
+
+fn page(
+    pages: &Pages,
+    call: &Call,
+    flow: Option<&Flow>,
+    typed: &Typed,
+    status: StatusCode,
+    problems: Vec<Note>,
+) -> Result<Reply, Trouble> {
+    let domain = pages.app.config.service.handle_domains.first().map_or("", String::as_str);
+    let page = SignIn {
+        f: Frame::for_call(pages, call).with(problems),
+        place: flow.map_or_else(|| Place::of(pages, call, None), |flow| flow.place(pages, call)),
+        identifier: &typed.identifier,
+        fixed: typed.fixed,
+        remember: typed.remember || flow.is_none(),
+        choosing: typed.choosing,
+        example: format!("alice{domain}"),
+    };
+    let beyond = flow.map(|flow| flow.opened.form_action.as_str());
+    Reply::page(status, &page, pages.origin(), beyond)
+}

@@ -1,0 +1,242 @@
+//! A new account, in a flow or for the account pages: the same saga as `createAccount`.
+
+use askama::Template;
+use genkan_protocol::syntax::Handle;
+use http::StatusCode;
+
+use super::call::{Call, Form};
+use super::flow::Flow;
+use super::frame::{Frame, Note, Place};
+use super::reply::Reply;
+use super::trouble::Trouble;
+use super::words::Words;
+use super::{LEAST, Pages, at_least};
+use crate::accounts::Email;
+use crate::identity::PolicyError;
+use crate::limits::{Limit, address};
+use crate::signin::Keep;
+use crate::signup::{self, RulesError};
+use crate::telemetry::metrics::SIGN_UPS;
+
+#[derive(Template)]
+#[template(path = "pages/sign_up.html")]
+struct SignUp<'a> {
+    f: Frame<'a>,
+    place: Place,
+    handle: &'a str,
+    domain: &'a str,
+    domains: &'a [String],
+    email: &'a str,
+    invite: &'a str,
+    invite_required: bool,
+    least: usize,
+    /// The handle was looked up and is free.
+    free: Option<String>,
+}
+
+/// What was typed, but for the password.
+#[derive(Debug, Default)]
+struct Typed {
+    handle: String,
+    domain: String,
+    email: String,
+    invite: String,
+}
+
+/// `GET /account/sign-up`
+pub(super) async fn show(pages: Pages, call: Call) -> Result<Reply, Trouble> {
+    page(&pages, &call, None, &Typed::default(), StatusCode::OK, Vec::new(), None)
+}
+
+pub(super) fn in_flow(pages: &Pages, call: &Call, flow: &Flow) -> Result<Reply, Trouble> {
+    page(pages, call, Some(flow), &Typed::default(), StatusCode::OK, Vec::new(), None)
+}
+
+/// The form was sent.
+pub(super) async fn take(pages: Pages, call: Call, form: Form) -> Result<Reply, Trouble> {
+    let mut flow = if call.uri.path().starts_with("/account") {
+        None
+    } else {
+        Some(Flow::of_form(&pages, &call, &form).await?)
+    };
+    let typed = Typed {
+        handle: form.text("handle").trim().trim_start_matches('@').to_lowercase(),
+        domain: form.text("domain").to_owned(),
+        email: form.text("email").trim().to_owned(),
+        invite: form.text("invite").trim().to_owned(),
+    };
+    let words = Words::of(call.jar.language());
+    let full = full_handle(&pages, &typed);
+    if form.text("only") == "check" {
+        let found = at_least(LEAST, find_free(&pages, words, &full)).await?;
+        return match found {
+            Ok(handle) => {
+                let free = Some(words.with(words.handle_free, &handle));
+                page(&pages, &call, flow.as_ref(), &typed, StatusCode::OK, Vec::new(), free)
+            }
+            Err(note) => {
+                page(&pages, &call, flow.as_ref(), &typed, StatusCode::BAD_REQUEST, vec![note], None)
+            }
+        };
+    }
+    let request = match request(&pages, words, &typed, &full, &form) {
+        Ok(request) => request,
+        Err(problems) => {
+            return page(&pages, &call, flow.as_ref(), &typed, StatusCode::BAD_REQUEST, problems, None);
+        }
+    };
+    let app = &pages.app;
+    let (key, now) = (address(call.address), app.clock.now());
+    if let Some(verdict) = app.limits.attempt(&app.db, Limit::CreateAccount, &key, now).await?
+        && !verdict.allowed
+    {
+        return Err(Trouble::Limited(verdict));
+    }
+    let made = app.sign_ups.create_account(request).await;
+    app.metrics.counter(&SIGN_UPS, &[if made.is_ok() { "done" } else { "refused" }]).increment();
+    let account = match made {
+        Ok(account) => account,
+        Err(signup::Error::Storage(cause)) => return Err(cause.into()),
+        Err(error) => {
+            let (status, note) = told(&error, words);
+            return page(&pages, &call, flow.as_ref(), &typed, status, vec![note], None);
+        }
+    };
+    let did = account.did.as_str();
+    let mut visit = match &flow {
+        Some(flow) => flow.visit.clone(),
+        None => pages.visit(&call).await?,
+    };
+    let keep = flow.as_ref().map_or(Keep::Remembered, |flow| Keep::For(&flow.opened.id));
+    app.sign_ins.sign_in(&mut visit, did, keep).await?;
+    call.jar.keep(&visit);
+    let place = Place::of(&pages, &call, flow.take().map(|flow| flow.reference));
+    pages.see_other(&place.link_for(did))
+}
+
+/// A name and the domain that was chosen for it, or all of it typed.
+fn full_handle(pages: &Pages, typed: &Typed) -> String {
+    let domains = &pages.app.config.service.handle_domains;
+    if typed.handle.contains('.') {
+        return typed.handle.clone();
+    }
+    let domain = domains.iter().find(|domain| **domain == typed.domain).or_else(|| domains.first());
+    format!("{}{}", typed.handle, domain.map_or("", String::as_str))
+}
+
+async fn find_free(
+    pages: &Pages,
+    words: &'static Words,
+    handle: &str,
+) -> Result<Result<Handle, Note>, Trouble> {
+    let handle = match pages.app.sign_ups.rules().handles.for_sign_up(handle) {
+        Ok(handle) => handle,
+        Err(problem) => return Ok(Err(about_handle(&problem, words))),
+    };
+    if pages.app.accounts.is_handle_free(&handle).await? {
+        Ok(Ok(handle))
+    } else {
+        Ok(Err(Note::new("handle", words.handle_taken)))
+    }
+}
+
+/// What can be said without asking anybody, all at once.
+fn request(
+    pages: &Pages,
+    words: &'static Words,
+    typed: &Typed,
+    handle: &str,
+    form: &Form,
+) -> Result<signup::Request, Vec<Note>> {
+    let rules = pages.app.sign_ups.rules();
+    let mut problems = Vec::new();
+    let handle = rules.handles.for_sign_up(handle);
+    if let Err(problem) = &handle {
+        problems.push(about_handle(problem, words));
+    }
+    let email: Result<Email, _> = typed.email.parse();
+    if email.is_err() {
+        problems.push(Note::new("email", words.email_invalid));
+    }
+    let password = form.secret("password");
+    if let Err(problem) = rules.check_password(&password) {
+        problems.push(about_rules(&problem, words));
+    }
+    if typed.invite.is_empty() && rules.invite_required {
+        problems.push(Note::new("invite", words.invite_invalid));
+    }
+    match (handle, email) {
+        (Ok(handle), Ok(email)) if problems.is_empty() => Ok(signup::Request {
+            handle,
+            email,
+            password,
+            invite_code: (!typed.invite.is_empty()).then(|| typed.invite.clone()),
+            recovery_key: None,
+        }),
+        _ => Err(problems),
+    }
+}
+
+fn about_handle(problem: &PolicyError, words: &Words) -> Note {
+    let text = match problem {
+        PolicyError::Invalid(_) | PolicyError::DoesNotLeadHere => words.handle_invalid,
+        PolicyError::Reserved => words.handle_reserved,
+        PolicyError::UnsupportedDomain => words.handle_domain,
+        PolicyError::Passing(_) => words.handle_later,
+    };
+    Note::new("handle", text)
+}
+
+fn about_rules(problem: &RulesError, words: &Words) -> Note {
+    match problem {
+        RulesError::Handle(problem) => about_handle(problem, words),
+        RulesError::BlockedEmail => Note::new("email", words.email_invalid),
+        RulesError::PasswordTooShort(least) => Note::new("password", words.with(words.password_short, least)),
+        RulesError::PasswordTooLong => Note::new("password", words.password_long),
+    }
+}
+
+fn told(error: &signup::Error, words: &Words) -> (StatusCode, Note) {
+    use signup::Error as E;
+    let bad = |note| (StatusCode::BAD_REQUEST, note);
+    match error {
+        E::Rules(problem) => bad(about_rules(problem, words)),
+        E::HandleTaken => bad(Note::new("handle", words.handle_taken)),
+        E::EmailTaken => bad(Note::new("email", words.email_taken)),
+        E::InvalidInvite => bad(Note::new("invite", words.invite_invalid)),
+        E::Busy => (StatusCode::SERVICE_UNAVAILABLE, Note::new("", words.sign_up_busy)),
+        E::NoRoom => (StatusCode::SERVICE_UNAVAILABLE, Note::new("", words.sign_up_no_room)),
+        E::Unfinished => (StatusCode::SERVICE_UNAVAILABLE, Note::new("", words.sign_up_unfinished)),
+        E::Refused(_) | E::Session(_) | E::Storage(_) => {
+            tracing::warn!(cause = error as &dyn std::error::Error, "a sign-up on the page failed");
+            (StatusCode::BAD_GATEWAY, Note::new("", words.sign_up_refused))
+        }
+    }
+}
+
+fn page(
+    pages: &Pages,
+    call: &Call,
+    flow: Option<&Flow>,
+    typed: &Typed,
+    status: StatusCode,
+    problems: Vec<Note>,
+    free: Option<String>,
+) -> Result<Reply, Trouble> {
+    let rules = pages.app.sign_ups.rules();
+    let domains = &pages.app.config.service.handle_domains;
+    let chosen = domains.iter().find(|domain| **domain == typed.domain).or_else(|| domains.first());
+    let page = SignUp {
+        f: Frame::for_call(pages, call).with(problems),
+        place: flow.map_or_else(|| Place::of(pages, call, None), |flow| flow.place(pages, call)),
+        handle: &typed.handle,
+        domain: chosen.map_or("", String::as_str),
+        domains,
+        email: &typed.email,
+        invite: &typed.invite,
+        invite_required: rules.invite_required,
+        least: rules.password.0,
+        free,
+    };
+    Reply::page(status, &page, pages.origin(), flow.map(|flow| flow.opened.form_action.as_str()))
+}

@@ -1,0 +1,159 @@
+//! What a browser is shown when something is wrong: for the person what to do, for the app's developer what it was.
+
+use std::error::Error as StdError;
+
+use http::StatusCode;
+
+use super::words::Words;
+use crate::limits::Verdict;
+use crate::oauth::Problem;
+use crate::{accounts, db, oauth, signin, signup, standing};
+
+/// Why there is no page, but another one.
+#[derive(Debug)]
+pub(super) enum Trouble {
+    /// Not a request that we gave: nothing in it leads anywhere. The text is for developers.
+    Request(&'static str),
+    /// A form that is not from a page of ours.
+    Form(&'static str),
+    TooLarge,
+    NoCookies,
+    NotSignedIn,
+    NotFound,
+    /// Back to the client.
+    Leave(Box<oauth::Redirect>),
+    Limited(Verdict),
+    /// Trouble of ours that passes.
+    Busy(Option<Box<dyn StdError + Send + Sync>>),
+    Bug(Box<dyn StdError + Send + Sync>),
+}
+
+/// The page about it.
+#[derive(Debug)]
+pub(super) struct Told {
+    pub(super) status: StatusCode,
+    /// Named in the log and the metrics.
+    pub(super) name: &'static str,
+    pub(super) title: &'static str,
+    pub(super) text: &'static str,
+    pub(super) technical: Vec<(&'static str, &'static str)>,
+}
+
+impl Trouble {
+    /// `None`: it is told elsewhere.
+    pub(super) fn told(&self, words: &Words) -> Told {
+        let plain = |status, name, title, text| Told { status, name, title, text, technical: Vec::new() };
+        match self {
+            Self::Request(why) => Told {
+                status: StatusCode::BAD_REQUEST,
+                name: "invalid_request",
+                title: words.error_unknown_title,
+                text: words.error_unknown,
+                technical: vec![
+                    ("error", "invalid_request"),
+                    ("error_description", why),
+                    ("see", "https://atproto.com/specs/oauth, RFC 9126 §4"),
+                ],
+            },
+            Self::Form(why) => Told {
+                status: StatusCode::BAD_REQUEST,
+                name: "invalid_form",
+                title: words.error_form_title,
+                text: words.error_form,
+                technical: vec![("error", "invalid_form"), ("error_description", why)],
+            },
+            Self::TooLarge => {
+                plain(StatusCode::PAYLOAD_TOO_LARGE, "too_large", words.error_large_title, words.error_large)
+            }
+            Self::NoCookies => {
+                plain(StatusCode::BAD_REQUEST, "no_cookies", words.error_cookies_title, words.error_cookies)
+            }
+            Self::NotSignedIn => plain(
+                StatusCode::UNAUTHORIZED,
+                "not_signed_in",
+                words.error_not_signed_in_title,
+                words.error_not_signed_in,
+            ),
+            Self::NotFound => {
+                plain(StatusCode::NOT_FOUND, "not_found", words.error_not_found_title, words.error_not_found)
+            }
+            Self::Limited(_) => plain(
+                StatusCode::TOO_MANY_REQUESTS,
+                "rate_limited",
+                words.error_limit_title,
+                words.error_limit,
+            ),
+            Self::Busy(_) => {
+                plain(StatusCode::SERVICE_UNAVAILABLE, "busy", words.error_busy_title, words.error_busy)
+            }
+            Self::Leave(_) | Self::Bug(_) => {
+                plain(StatusCode::INTERNAL_SERVER_ERROR, "internal", words.error_bug_title, words.error_bug)
+            }
+        }
+    }
+}
+
+impl From<db::Error> for Trouble {
+    fn from(cause: db::Error) -> Self {
+        if cause.is_passing() { Self::Busy(Some(Box::new(cause))) } else { Self::Bug(Box::new(cause)) }
+    }
+}
+
+impl From<Problem> for Trouble {
+    fn from(problem: Problem) -> Self {
+        match problem {
+            Problem::Unknown => Self::Request(
+                "request_uri is unknown, has expired, or was pushed by another client_id; it is good for five minutes after the last visit",
+            ),
+            Problem::Leave(redirect) => Self::Leave(Box::new(redirect)),
+            Problem::Storage(cause) => cause.into(),
+        }
+    }
+}
+
+impl From<oauth::Error> for Trouble {
+    fn from(cause: oauth::Error) -> Self {
+        match cause {
+            oauth::Error::Storage(cause) => cause.into(),
+            other => Self::Bug(Box::new(other)),
+        }
+    }
+}
+
+impl From<accounts::Error> for Trouble {
+    fn from(cause: accounts::Error) -> Self {
+        match cause {
+            accounts::Error::Storage(cause) => cause.into(),
+            other => Self::Bug(Box::new(other)),
+        }
+    }
+}
+
+/// Those that a form does not tell itself.
+impl From<signin::Error> for Trouble {
+    fn from(cause: signin::Error) -> Self {
+        match cause {
+            signin::Error::Storage(cause) => cause.into(),
+            signin::Error::Busy => Self::Busy(None),
+            other => Self::Bug(Box::new(other)),
+        }
+    }
+}
+
+impl From<signup::Error> for Trouble {
+    fn from(cause: signup::Error) -> Self {
+        match cause {
+            signup::Error::Storage(cause) => cause.into(),
+            other => Self::Bug(Box::new(other)),
+        }
+    }
+}
+
+impl From<standing::Error> for Trouble {
+    fn from(cause: standing::Error) -> Self {
+        match cause {
+            standing::Error::Storage(cause) => cause.into(),
+            other => Self::Bug(Box::new(other)),
+        }
+    }
+}
