@@ -64,9 +64,8 @@ pub(super) async fn first(pages: Pages, call: Call) -> Result<Reply, Trouble> {
 /// `GET /account/u/<did>`
 pub(super) async fn show(pages: Pages, call: Call) -> Result<Reply, Trouble> {
     let did = call.uri.path().rsplit('/').next().unwrap_or_default().replace("%3A", ":");
-    let (visit, signed_in) = match known(&pages, &call).await? {
-        Some(known) => known,
-        None => return pages.see_other("/account/sign-in"),
+    let Some((visit, signed_in)) = known(&pages, &call).await? else {
+        return pages.see_other("/account/sign-in");
     };
     let (one, others): (Vec<SignedIn>, Vec<SignedIn>) =
         signed_in.into_iter().partition(|one| one.account.did.as_str() == did);

@@ -32,10 +32,9 @@ pub(super) async fn show(pages: Pages, call: Call) -> Result<Reply, Trouble> {
     let signed_in = flow.signed_in(&pages).await?;
     let step = call.parameter("step").unwrap_or_default();
     let outcome = match step.as_str() {
-        "sign-in" => Outcome::Show(Page::SignIn),
         "sign-up" if flow.opened.login_hint.is_none() => Outcome::Show(Page::SignUp),
         "choose" if !signed_in.is_empty() => return chooser_of(&pages, &call, &flow, &signed_in),
-        "choose" => Outcome::Show(Page::SignIn),
+        "sign-in" | "choose" => Outcome::Show(Page::SignIn),
         "go" => {
             let did = call.parameter("did").unwrap_or_default();
             match signed_in.iter().find(|one| one.account.did.as_str() == did) {

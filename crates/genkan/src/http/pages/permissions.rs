@@ -3,6 +3,7 @@
 use genkan_protocol::oauth::scope::{
     AccountAction, AccountAttribute, Identity, Names, Repo, RepoAction, Rpc, Scope,
 };
+use genkan_protocol::syntax::Nsid;
 
 use super::words::Words;
 use crate::base::Language;
@@ -176,7 +177,7 @@ fn listed(names: &Names, any: &str) -> String {
     match names {
         Names::Any => any.to_owned(),
         Names::These(names) => {
-            let mut text = names.iter().take(LISTED).map(|name| name.as_str()).collect::<Vec<_>>().join(", ");
+            let mut text = names.iter().take(LISTED).map(Nsid::as_str).collect::<Vec<_>>().join(", ");
             if names.len() > LISTED {
                 text.push_str(", …");
             }

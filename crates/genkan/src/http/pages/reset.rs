@@ -100,7 +100,6 @@ async fn reset(pages: &Pages, call: &Call, form: &Form, place: Place) -> Result<
         Err(Error::Busy) => return Err(Trouble::Busy(None)),
         Err(Error::Off) => return Err(Trouble::NotFound),
         Err(Error::Storage(cause)) => return Err(cause.into()),
-        Err(other) => return Err(Trouble::Bug(Box::new(other))),
     };
     with_code(pages, call, place, code, StatusCode::BAD_REQUEST, vec![note])
 }

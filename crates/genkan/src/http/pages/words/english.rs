@@ -188,8 +188,6 @@ words! {
     error_busy: "The service is busy or being looked after. Try again in a moment.",
     error_bug_title: "Something went wrong here",
     error_bug: "It is not your fault. Try again; if it stays so, tell the operator.",
-    error_denied_title: "This is not your sign-in",
-    error_denied: "It was begun in another browser, so it was stopped. Go back to the app and start again.",
     error_not_signed_in_title: "You are not signed in",
     error_not_signed_in: "The account is not signed in in this browser, so nothing was allowed. Go back to the app and start again.",
     error_not_found_title: "There is nothing here",

@@ -171,8 +171,6 @@ pub(super) const GERMAN: Words = Words {
     error_busy: "Der Dienst ist beschäftigt oder wird gewartet. Versuchen Sie es gleich noch einmal.",
     error_bug_title: "Hier ist etwas schiefgegangen",
     error_bug: "Es liegt nicht an Ihnen. Versuchen Sie es noch einmal; bleibt es dabei, sagen Sie es dem Betreiber.",
-    error_denied_title: "Das ist nicht Ihre Anmeldung",
-    error_denied: "Sie wurde in einem anderen Browser begonnen und deshalb abgebrochen. Gehen Sie zurück zur App und beginnen Sie von vorn.",
     error_not_signed_in_title: "Sie sind nicht angemeldet",
     error_not_signed_in: "Das Konto ist in diesem Browser nicht angemeldet; nichts wurde erlaubt. Gehen Sie zurück zur App und beginnen Sie von vorn.",
     error_not_found_title: "Hier ist nichts",
