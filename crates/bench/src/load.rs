@@ -1,5 +1,6 @@
 //! Clients that send their next request as soon as they have read the last answer.
 
+use std::borrow::Cow;
 use std::cell::{Cell, RefCell};
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -15,7 +16,25 @@ pub(crate) struct Load {
     pub(crate) address: SocketAddr,
     pub(crate) connections: usize,
     pub(crate) seconds: f64,
-    pub(crate) request: String,
+    pub(crate) requests: Requests,
+}
+
+/// What is sent.
+#[derive(Clone)]
+pub(crate) enum Requests {
+    /// The same over and over.
+    Same(Rc<str>),
+    /// Each once; the run ends with the last one.
+    Each(Rc<RefCell<Vec<String>>>),
+}
+
+impl Requests {
+    fn next(&self) -> Option<Cow<'_, str>> {
+        match self {
+            Self::Same(request) => Some(Cow::Borrowed(request)),
+            Self::Each(requests) => requests.borrow_mut().pop().map(Cow::Owned),
+        }
+    }
 }
 
 #[derive(Default)]
@@ -36,21 +55,32 @@ pub(crate) fn request(target: &str, fields: &[&str]) -> String {
 }
 
 impl Load {
+    pub(crate) fn same(address: SocketAddr, connections: usize, seconds: f64, request: String) -> Self {
+        Self { address, connections, seconds, requests: Requests::Same(request.into()) }
+    }
+
+    pub(crate) fn each(address: SocketAddr, connections: usize, seconds: f64, requests: Vec<String>) -> Self {
+        Self { address, connections, seconds, requests: Requests::Each(Rc::new(requests.into())) }
+    }
+
     /// Runs, and prints `answers failures seconds bytes p50_us p99_us`.
     pub(crate) async fn run(self) -> Result<()> {
         let counts = Rc::new(Counts::default());
-        let request: Rc<str> = self.request.into();
         let began = Instant::now();
         let until = began + Duration::from_secs_f64(self.seconds);
         let clients: Vec<_> = (0..self.connections)
             .map(|_| {
-                let (counts, request) = (Rc::clone(&counts), Rc::clone(&request));
+                let (counts, requests) = (Rc::clone(&counts), self.requests.clone());
                 tokio::task::spawn_local(async move {
                     while Instant::now() < until {
-                        if client(self.address, &request, until, &counts).await.is_err() {
-                            counts.failures.set(counts.failures.get() + 1);
-                            tokio::time::sleep(Duration::from_millis(5)).await;
+                        let Err(error) = client(self.address, &requests, until, &counts).await else {
+                            return;
+                        };
+                        if counts.failures.get() == 0 {
+                            eprintln!("{error:#}");
                         }
+                        counts.failures.set(counts.failures.get() + 1);
+                        tokio::time::sleep(Duration::from_millis(5)).await;
                     }
                 })
             })
@@ -75,10 +105,11 @@ impl Load {
 }
 
 /// One connection, until the time is over or it breaks.
-async fn client(address: SocketAddr, request: &str, until: Instant, counts: &Counts) -> Result<()> {
+async fn client(address: SocketAddr, requests: &Requests, until: Instant, counts: &Counts) -> Result<()> {
     let mut stream = connect(address).await?;
     let mut buffer = vec![0; 128 << 10];
     while Instant::now() < until {
+        let Some(request) = requests.next() else { return Ok(()) };
         let began = Instant::now();
         stream.write_all(request.as_bytes()).await?;
         let bytes = answer(&mut stream, &mut buffer).await?;

@@ -176,6 +176,7 @@ fn router(app: &App, trusted: Trusted) -> Result<axum::Router, LookError> {
         limits: app.limits.clone(),
         metrics: app.metrics.clone(),
         trusted,
+        oauth: Some(app.oauth.clone()),
     };
     let routes = own_routes(&doors).merge(xrpc::routes(app)).merge(well_known::routes(app));
     Ok(with_layers(routes.merge(oauth::routes(app)).merge(page_routes(app)?), &doors))

@@ -9,6 +9,7 @@ use http::{Response, StatusCode};
 
 use super::framing::Fault;
 use crate::forward::{AnswerBody, EXPOSED, Error, OverLimit};
+use crate::http::error::dpop_challenge;
 use crate::http::rate_headers;
 use crate::limits::Verdict;
 use crate::routing::target::NoTarget;
@@ -147,7 +148,6 @@ impl From<Refusal> for Problem {
             Refusal::BadScheme => {
                 Self::new(StatusCode::BAD_REQUEST, "InvalidToken", "Unexpected authorization type")
             }
-            Refusal::Dpop => invalid("DPoP requests cannot be proxied".to_owned()),
             Refusal::BadTarget(parameter, problem) => {
                 let name = parameter.as_str();
                 invalid(match problem {
@@ -166,10 +166,20 @@ impl From<Refusal> for Problem {
 impl From<Error> for Problem {
     fn from(error: Error) -> Self {
         let message = error.to_string();
-        let of = |status, name| Self::new(status, name, message);
+        let of = |status, name| Self::new(status, name, message.clone());
         match error {
             Error::InvalidToken => of(StatusCode::BAD_REQUEST, "InvalidToken"),
             Error::ExpiredToken | Error::Moved => of(StatusCode::BAD_REQUEST, "ExpiredToken"),
+            Error::Grant { code, .. } => {
+                let challenge = dpop_challenge(code, &message);
+                let mut problem = Self::new(StatusCode::UNAUTHORIZED, code, message);
+                problem.extra = challenge.map(|challenge| Box::new((WWW_AUTHENTICATE, challenge)));
+                problem
+            }
+            Error::NotReady => of(StatusCode::SERVICE_UNAVAILABLE, "UpstreamNotReady").with(RETRY_AFTER, "0"),
+            Error::UpstreamAuth => {
+                of(StatusCode::BAD_GATEWAY, "UpstreamAuthUnavailable").with(RETRY_AFTER, "5")
+            }
             Error::RepoNotFound(_) => of(StatusCode::BAD_REQUEST, "RepoNotFound"),
             Error::UnexpectedBody | Error::BrokenUpload => of(StatusCode::BAD_REQUEST, "InvalidRequest"),
             Error::TooLarge => of(StatusCode::PAYLOAD_TOO_LARGE, "PayloadTooLarge").with(CONNECTION, "close"),

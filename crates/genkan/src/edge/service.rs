@@ -20,6 +20,7 @@ use super::tally::By;
 use super::worker::Worker;
 use crate::fleet::HostId;
 use crate::forward::{AnswerBody, Cut, Neighbours};
+use crate::http::oauth::DPOP_NONCE;
 use crate::http::{ClientAddr, REQUEST_ID, RequestId, ViaHost};
 use crate::routing::{Credential, Way, decide, method, table};
 use crate::telemetry::RequestLine;
@@ -40,6 +41,7 @@ pub(super) async fn answer<N: Neighbours>(
     request: Request<Incoming>,
 ) -> Response<Tracked> {
     let under_way = UnderWay::begin(&session.pulse);
+    let by_proof = matches!(credential(request.headers()), Credential::Dpop(_));
     let log = session.worker.settings().request_log.then(|| Line::of(&session, &request));
     let (by, host, mut response, error) = match route(&session, request).await {
         Ok((by, host, response)) => (by, host, response, None),
@@ -49,6 +51,9 @@ pub(super) async fn answer<N: Neighbours>(
             (By::Edge, None, problem.into_response(), Some(name))
         }
     };
+    if by_proof && let Ok(nonce) = HeaderValue::from_str(&session.worker.neighbours().nonce()) {
+        response.headers_mut().insert(DPOP_NONCE, nonce);
+    }
     session.worker.tally().answered(by, response.status());
     // Genkan's own methods have written their line, and named it in their answer.
     if let Some(line) = log
@@ -114,7 +119,7 @@ async fn route<N: Neighbours>(session: &Session<N>, request: Request<Incoming>) 
     }
     let (client, via) = session.client(&parts.headers);
     worker.neighbours().count(client, via.as_ref().map(|host| &*host.0))?;
-    let aim = worker.forwarder().aim(way).await?;
+    let aim = worker.forwarder().aim(way, &parts).await?;
     let far = (client != session.peer.address()).then(|| address::visitor(client));
     let visitor = far.as_ref().unwrap_or_else(|| session.peer.visitor());
     let sent = worker.forwarder().send(&aim, &parts, body, visitor).await;
@@ -188,9 +193,10 @@ fn credential(headers: &HeaderMap) -> Credential<'_> {
         return Credential::Foreign;
     };
     if scheme.eq_ignore_ascii_case("dpop") {
-        Credential::Dpop
+        if token.is_empty() || token.contains(' ') { Credential::Foreign } else { Credential::Dpop(token) }
     } else if scheme.eq_ignore_ascii_case("bearer") && !token.is_empty() && !token.contains(' ') {
-        if headers.contains_key("dpop") { Credential::Dpop } else { Credential::Bearer(token) }
+        // A proof beside it does not matter: a token that is bound to a key is not good so.
+        Credential::Bearer(token)
     } else {
         Credential::Foreign
     }

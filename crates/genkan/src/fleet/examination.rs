@@ -105,6 +105,8 @@ pub(crate) struct Expected {
     /// `None`: this Genkan has no front, and hosts go to the directory themselves.
     pub(crate) front_url: Option<Origin>,
     pub(crate) directory_url: Origin,
+    /// Makes the nonces of DPoP proofs; with it a host takes those that we compute.
+    pub(crate) dpop_secret: Secret<[u8; 32]>,
 }
 
 /// Whom to examine.
@@ -146,6 +148,7 @@ impl Examiner {
             ("PDS_ENTRYWAY_PLC_ROTATION_KEY", self.ring.rotation().public().to_did_key()),
             ("PDS_SERVICE_HANDLE_DOMAINS", expected.handle_domains.join(",")),
             ("PDS_DID_PLC_URL", directory.to_string()),
+            ("PDS_DPOP_SECRET", data_encoding::HEXLOWER.encode(expected.dpop_secret.expose())),
         ];
         if !is_public(directory) {
             settings.push(("PDS_DISABLE_SSRF_PROTECTION", "true".to_owned()));

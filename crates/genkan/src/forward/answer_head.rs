@@ -21,6 +21,35 @@ pub(super) struct AnswerHead {
     pub(super) headers: HeaderMap,
     pub(super) framing: Framing,
     pub(super) keep: Keep,
+    /// What it says to a proof of ours.
+    pub(super) to_us: ToUs,
+}
+
+/// What a host says to a request that carries our own token.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct ToUs {
+    /// The nonce that it wants to see next.
+    pub(super) nonce: Option<String>,
+    /// Its `WWW-Authenticate`.
+    pub(super) challenge: Option<String>,
+}
+
+impl ToUs {
+    fn take(&mut self, name: &str, value: &[u8]) {
+        let place = match name {
+            "dpop-nonce" => &mut self.nonce,
+            "www-authenticate" => &mut self.challenge,
+            _ => return,
+        };
+        *place = std::str::from_utf8(value).ok().map(|text| text.trim().to_owned());
+    }
+
+    /// Whether the challenge names this error.
+    pub(super) fn says(&self, error: &str) -> bool {
+        let Some(challenge) = &self.challenge else { return false };
+        let dpop = challenge.get(..5).is_some_and(|scheme| scheme.eq_ignore_ascii_case("dpop "));
+        dpop && challenge.contains(&format!("error=\"{error}\""))
+    }
 }
 
 /// What a host says of its connection.
@@ -38,12 +67,14 @@ pub(super) struct Asked {
     /// It was a `HEAD`: no body follows, whatever the head says.
     pub(super) is_head: bool,
     /// It carried the caller's own token.
-    pub(super) by_caller: bool,
+    pub(super) by_own_token: bool,
+    /// It carried a token of ours.
+    pub(super) by_ours: bool,
 }
 
 impl Asked {
-    pub(super) fn new(method: &Method, by_caller: bool) -> Self {
-        Self { is_head: method == Method::HEAD, by_caller }
+    pub(super) fn new(method: &Method, by_caller: bool, is_signed: bool) -> Self {
+        Self { is_head: method == Method::HEAD, by_own_token: by_caller && !is_signed, by_ours: is_signed }
     }
 }
 
@@ -71,7 +102,7 @@ pub(super) fn read(head: &Bytes, asked: Asked) -> Result<Option<AnswerHead>, Cro
     if status.is_informational() {
         return Ok(None);
     }
-    let mut said = Said::default();
+    let (mut said, mut to_us) = (Said::default(), ToUs::default());
     let mut headers = HeaderMap::with_capacity(parsed.headers.len() + headers::MOST_ADDED);
     for field in parsed.headers.iter() {
         let mut lower = [0; LONGEST_NAME];
@@ -80,7 +111,10 @@ pub(super) fn read(head: &Bytes, asked: Asked) -> Result<Option<AnswerHead>, Cro
         if said.take(name, field.value)? {
             continue;
         }
-        if let Some(name) = headers::back_to_client(name, asked.by_caller) {
+        if asked.by_ours {
+            to_us.take(name, field.value);
+        }
+        if let Some(name) = headers::back_to_client(name, asked.by_own_token) {
             let value = HeaderValue::from_maybe_shared(head.slice_ref(field.value)).map_err(|_| Crooked)?;
             headers.append(name, value);
         }
@@ -117,7 +151,7 @@ pub(super) fn read(head: &Bytes, asked: Asked) -> Result<Option<AnswerHead>, Cro
         Some(seconds) => Keep::AtMost(Duration::from_secs(seconds.saturating_sub(1))),
         None => Keep::AsLongAsWePlease,
     };
-    Ok(Some(AnswerHead { status, headers, framing, keep }))
+    Ok(Some(AnswerHead { status, headers, framing, keep, to_us }))
 }
 
 /// What the fields say of the body and of the connection.
@@ -212,7 +246,7 @@ mod tests {
     use super::*;
 
     fn asked(is_head: bool) -> Asked {
-        Asked { is_head, by_caller: true }
+        Asked { is_head, by_own_token: true, by_ours: false }
     }
 
     fn head(text: &str) -> Result<Option<AnswerHead>, Crooked> {
@@ -343,6 +377,23 @@ mod tests {
             headers.iter().map(|(name, value)| format!("{name}: {}", value.to_str().unwrap())).collect();
         lines.sort();
         assert_eq!(lines, ["content-length: 7", "content-type: text/plain", "vary: a", "vary: b"]);
+    }
+
+    #[test]
+    fn what_is_said_to_our_proof_is_for_us_alone() {
+        let text = "HTTP/1.1 401 Unauthorized\r\nDPoP-Nonce: n\r\n\
+            WWW-Authenticate: DPoP algs=\"ES256\", error=\"use_dpop_nonce\"\r\ncontent-length: 0\r\n\r\n";
+        let read_as = |by_own_token, by_ours| {
+            let asked = Asked { is_head: false, by_own_token, by_ours };
+            read(&Bytes::copy_from_slice(text.as_bytes()), asked).unwrap().unwrap()
+        };
+        let ours = read_as(false, true);
+        assert_eq!(ours.to_us.nonce.as_deref(), Some("n"));
+        assert!(ours.to_us.says("use_dpop_nonce") && !ours.to_us.says("invalid_token"));
+        assert_eq!(ours.headers.len(), 1);
+        let own = read_as(true, false);
+        assert_eq!(own.to_us, ToUs::default());
+        assert!(own.headers.contains_key("www-authenticate") && !own.headers.contains_key("dpop-nonce"));
     }
 
     #[test]

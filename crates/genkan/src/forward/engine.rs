@@ -4,6 +4,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use genkan_protocol::syntax::Did;
 use http::request::Parts;
 use http::{HeaderValue, Method, Response, StatusCode, header};
 use http_body::Body as _;
@@ -19,13 +20,14 @@ use super::headers::{self, Length, Onward};
 use super::limits::Limits;
 use super::link::{Broken, Link};
 use super::neighbours::{Neighbours, TokenError};
-use super::upload::{Progress, State, Upload};
+use super::upload::{Budget, Kept, Progress, State, Upload};
 use super::upstream::{Permit, Upstream, Upstreams};
 use super::vigil::Vigil;
 use crate::accounts::{Caller, Home};
 use crate::fleet::{Host, HostId};
-use crate::routing::Way;
+use crate::oauth::{self, AccessError, Call, GrantCaller};
 use crate::routing::target::Target;
+use crate::routing::{Shown, Way};
 
 /// Who is at the door.
 #[derive(Debug)]
@@ -38,10 +40,24 @@ pub(crate) struct Visitor {
 #[derive(Debug)]
 pub(crate) struct Aim {
     host: Arc<Host>,
-    by_caller: bool,
+    by: By,
+}
+
+/// Whose credentials a request carries to its host.
+#[derive(Debug)]
+enum By {
+    Nobody,
+    /// The caller's own session token, as it came.
+    Session,
+    /// A token and a proof of ours, within this caller's grant.
+    Grant(Arc<GrantCaller>),
 }
 
 impl Aim {
+    const fn by_caller(&self) -> bool {
+        !matches!(self.by, By::Nobody)
+    }
+
     pub(crate) fn host(&self) -> &HostId {
         &self.host.id
     }
@@ -54,6 +70,7 @@ pub(crate) struct Forwarder<N> {
     upstreams: Upstreams,
     vigil: Rc<Vigil>,
     limits: Rc<Limits>,
+    budget: Rc<Budget>,
     /// Our name in `Via`.
     via: HeaderValue,
 }
@@ -68,36 +85,42 @@ impl<N: Neighbours> Forwarder<N> {
     ) -> Self {
         let (limits, vigil) = (Rc::new(limits), Vigil::new());
         let upstreams = Upstreams::new(breakers, dialler, Rc::clone(&limits), Rc::clone(&vigil));
-        Self { neighbours, upstreams, vigil, limits, via }
+        Self { neighbours, upstreams, vigil, limits, budget: Budget::new(), via }
     }
 
-    /// Finds the host that a way leads to.
-    pub(crate) async fn aim(&self, way: Way<'_>) -> Result<Aim, Error> {
+    /// Finds the host that a way leads to. Uses up the proof of a request that has one.
+    pub(crate) async fn aim(&self, way: Way<'_>, request: &Parts) -> Result<Aim, Error> {
         match way {
             // Nobody asks for it: what Genkan answers itself goes to no host.
             Way::Local => Err(Error::Unavailable),
-            Way::Caller { token } => {
-                let caller = self.caller(token).await?;
-                let account = Target::Did(std::borrow::Cow::Borrowed(caller.did.as_str()));
+            Way::Caller { shown } => {
+                let (did, audience, by) = self.speaker(shown, request).await?;
+                let account = Target::Did(std::borrow::Cow::Borrowed(did.as_str()));
                 // A token outlives an account's stay.
-                let home = self.home(&account).await?.ok_or(Error::Moved)?;
-                if home.host != caller.audience {
-                    return Err(Error::Moved);
+                match self.home(&account).await? {
+                    Some(home) if home.host == audience => self.aim_at(&home, by),
+                    _ => Err(by.moved()),
                 }
-                self.aim_at(&home, true)
             }
             Way::Target { account } => {
                 let home = self.target(&account).await?;
-                self.aim_at(&home, false)
+                self.aim_at(&home, By::Nobody)
             }
-            Way::SelfRead { account, token } => {
+            Way::SelfRead { account, shown } => {
                 let home = self.target(&account).await?;
-                // Any other token is as good as none here: a public read must not fail for a stale one.
-                let own = self
-                    .caller(token)
-                    .await
-                    .is_ok_and(|caller| caller.did == home.did && caller.audience == home.host);
-                self.aim_at(&home, own)
+                match self.speaker(shown, request).await {
+                    Ok((did, audience, by)) if did == home.did && audience == home.host => {
+                        self.aim_at(&home, by)
+                    }
+                    // The account's own client has not heard of our nonce yet, and will come again with it.
+                    Err(error @ Error::Grant { code: "use_dpop_nonce", .. })
+                        if claims(shown, home.did.as_str()) =>
+                    {
+                        Err(error)
+                    }
+                    // Any other token is as good as none here: a public read must not fail for a stale one.
+                    _ => self.aim_at(&home, By::Nobody),
+                }
             }
         }
     }
@@ -116,12 +139,21 @@ impl<N: Neighbours> Forwarder<N> {
         let permit = self.upstreams.of(&aim.host).admit()?;
         let method = request.uri.path().strip_prefix("/xrpc/").unwrap_or_default();
         let is_blob = method.eq_ignore_ascii_case("com.atproto.sync.getBlob");
+        let sign = || match &aim.by {
+            By::Nobody | By::Session => Ok(None),
+            By::Grant(caller) => {
+                let path = request.uri.path();
+                let signed = self.neighbours.sign_onward(caller, &aim.host, request.method.as_str(), path);
+                signed.map(Some).ok_or(Error::UpstreamAuth)
+            }
+        };
         let mut sending = Sending {
             vigil: &self.vigil,
             limits: &self.limits,
             request,
-            ours: Onward {
-                by_caller: aim.by_caller,
+            ours: Ours {
+                by_caller: aim.by_caller(),
+                sign: &sign,
                 host: &permit.upstream().authority,
                 client: &visitor.address,
                 via: &self.via,
@@ -130,7 +162,7 @@ impl<N: Neighbours> Forwarder<N> {
             progress: None,
             patience: self.limits.answer_head,
         };
-        let mut upload = None;
+        let (mut upload, mut kept) = (None, None);
         if !body.is_end_stream() {
             if request.method != Method::POST {
                 return Err(Error::UnexpectedBody);
@@ -142,11 +174,40 @@ impl<N: Neighbours> Forwarder<N> {
             }
             sending.length = size.exact().map_or(Length::Chunked { is_first: true }, Length::Known);
             sending.patience = patience;
-            let (body, progress) = Upload::of(body, most);
+            let (mut body, progress) = Upload::of(body, most);
+            if matches!(aim.by, By::Grant(_)) {
+                kept = Some(body.keep(&self.budget));
+            }
             (upload, sending.progress) = (Some(body), Some(progress));
         }
-        let (head, link) = sending.exchange(&permit, upload).await?;
-        self.take(head, link, permit, aim.by_caller, is_blob).await
+        let (mut head, mut link) = sending.exchange(&permit, upload).await?;
+        if let By::Grant(caller) = &aim.by {
+            if self.wants_other_nonce(aim, &head) {
+                // The rest of the body comes back with the connection's end.
+                drop(link);
+                (upload, sending.progress) = again(kept.as_deref(), sending.progress.is_some())?;
+                (head, link) = sending.exchange(&permit, upload).await?;
+                if self.wants_other_nonce(aim, &head) {
+                    return Err(Error::UpstreamAuth);
+                }
+            }
+            if head.to_us.says("invalid_token") || head.to_us.says("invalid_dpop_proof") {
+                self.neighbours.forget_onward(caller);
+                return Err(Error::UpstreamAuth);
+            }
+        }
+        if let Some(kept) = &kept {
+            kept.stop();
+        }
+        self.take(head, link, permit, aim, is_blob).await
+    }
+
+    /// Whether the host asks for a proof with another nonce, which we know from now on.
+    fn wants_other_nonce(&self, aim: &Aim, head: &AnswerHead) -> bool {
+        if let Some(nonce) = &head.to_us.nonce {
+            self.neighbours.hear_nonce(&aim.host.id, nonce);
+        }
+        head.status == StatusCode::UNAUTHORIZED && head.to_us.says("use_dpop_nonce")
     }
 
     /// Looks at who has waited too long. Called a few times a second.
@@ -165,10 +226,11 @@ impl<N: Neighbours> Forwarder<N> {
         head: AnswerHead,
         link: Box<Link>,
         permit: Permit,
-        by_caller: bool,
+        aim: &Aim,
         is_blob: bool,
     ) -> Result<Response<AnswerBody>, Error> {
-        let AnswerHead { status, mut headers, framing, keep } = head;
+        let by_caller = aim.by_caller();
+        let AnswerHead { status, mut headers, framing, keep, to_us: _ } = head;
         match status {
             StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT => {
                 permit.upstream().breaker.failed(Instant::now());
@@ -183,7 +245,7 @@ impl<N: Neighbours> Forwarder<N> {
         if by_caller && status == StatusCode::FORBIDDEN && is_small_json(&headers) {
             let said = body.peek(MAX_PEEK).await.map_err(|_| Error::Unreachable(Cause::Framing))?;
             if said.is_some_and(|said| names_error(&said, "AccountNotFound")) {
-                return Err(Error::Moved);
+                return Err(aim.by.moved());
             }
         }
         headers::guard(&mut headers, by_caller, is_blob);
@@ -195,6 +257,25 @@ impl<N: Neighbours> Forwarder<N> {
         *response.status_mut() = status;
         *response.headers_mut() = headers;
         Ok(response)
+    }
+
+    /// Whose request it is, the host that the token is for, and what the request will carry.
+    async fn speaker(&self, shown: Shown<'_>, request: &Parts) -> Result<(Did, HostId, By), Error> {
+        match shown {
+            Shown::Bearer(token) => {
+                let caller = self.caller(token).await?;
+                Ok((caller.did.clone(), caller.audience.clone(), By::Session))
+            }
+            Shown::Dpop(token) => {
+                let call = Call {
+                    method: request.method.as_str(),
+                    path: request.uri.path(),
+                    proofs: oauth::proofs(&request.headers),
+                };
+                let caller = self.neighbours.check_grant(token, &call).await?;
+                Ok((caller.did.clone(), caller.audience.clone(), By::Grant(caller)))
+            }
+        }
     }
 
     async fn caller(&self, token: &str) -> Result<Arc<Caller>, Error> {
@@ -225,11 +306,52 @@ impl<N: Neighbours> Forwarder<N> {
         }
     }
 
-    fn aim_at(&self, home: &Home, by_caller: bool) -> Result<Aim, Error> {
+    fn aim_at(&self, home: &Home, by: By) -> Result<Aim, Error> {
         // Homes name hosts of the fleet; between a host's removal and the news of it there may be none.
         let host = self.neighbours.host(&home.host).ok_or(Error::Unavailable)?;
-        Ok(Aim { host, by_caller })
+        Ok(Aim { host, by })
     }
+}
+
+impl By {
+    /// The account lives elsewhere: a client with a session signs in again, one with a grant refreshes.
+    fn moved(&self) -> Error {
+        match self {
+            Self::Nobody | Self::Session => Error::Moved,
+            Self::Grant(_) => {
+                Error::Grant { code: "invalid_token", why: "the token is for another host".to_owned() }
+            }
+        }
+    }
+}
+
+impl From<AccessError> for Error {
+    fn from(error: AccessError) -> Self {
+        match error.code() {
+            Some(code) => Self::Grant { code, why: error.to_string() },
+            None => {
+                tracing::warn!(cause = &error as &dyn std::error::Error, "a token could not be checked");
+                Self::Unavailable
+            }
+        }
+    }
+}
+
+/// Whether a token says, unchecked, that it is this account's.
+fn claims(shown: Shown<'_>, did: &str) -> bool {
+    match shown {
+        Shown::Bearer(_) => false,
+        Shown::Dpop(token) => oauth::claimed_account(token).is_some_and(|claimed| claimed == *did),
+    }
+}
+
+/// The body for a second try, if there was one.
+fn again(kept: Option<&Kept>, has_body: bool) -> Result<(Option<Upload>, Option<Rc<Progress>>), Error> {
+    if !has_body {
+        return Ok((None, None));
+    }
+    let (upload, progress) = kept.and_then(Kept::again).ok_or(Error::NotReady)?;
+    Ok((Some(upload), Some(progress)))
 }
 
 /// A request on its way.
@@ -237,11 +359,21 @@ struct Sending<'a> {
     vigil: &'a Vigil,
     limits: &'a Limits,
     request: &'a Parts,
-    ours: Onward<'a>,
+    ours: Ours<'a>,
     length: Length,
     progress: Option<Rc<Progress>>,
     /// How long the host may take once it has the whole request.
     patience: Duration,
+}
+
+/// What a request gets from us, whichever try it is.
+struct Ours<'a> {
+    by_caller: bool,
+    /// Signs anew for each try: no host takes a proof twice.
+    sign: &'a dyn Fn() -> Result<Option<oauth::Onward>, Error>,
+    host: &'a HeaderValue,
+    client: &'a HeaderValue,
+    via: &'a HeaderValue,
 }
 
 impl Sending<'_> {
@@ -283,8 +415,11 @@ impl Sending<'_> {
         upload: Option<Upload>,
         upstream: &Upstream,
     ) -> Result<Result<AnswerHead, Broken>, Error> {
-        headers::write_head(link.begin(upload, self.length), self.request, self.length, &self.ours);
-        let exchange = link.head(Asked::new(&self.request.method, self.ours.by_caller));
+        let Ours { by_caller, sign, host, client, via } = self.ours;
+        let signed = sign()?;
+        let ours = Onward { by_caller, signed: signed.as_ref(), host, client, via };
+        headers::write_head(link.begin(upload, self.length), self.request, self.length, &ours);
+        let exchange = link.head(Asked::new(&self.request.method, by_caller, signed.is_some()));
         let Some(progress) = &self.progress else {
             return self.vigil.limit(self.patience, exchange).await.map_err(|_| self.slow_host(upstream));
         };

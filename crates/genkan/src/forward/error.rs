@@ -14,6 +14,15 @@ pub(crate) enum Error {
     /// The token was made for another host than the one that keeps the account now.
     #[error("Token audience is out of date")]
     Moved,
+    /// A token that is bound to a key, or the proof with it, is not good; in the words of RFC 9449 §7.1.
+    #[error("{why}")]
+    Grant { code: &'static str, why: String },
+    /// The host wants another nonce in our proof, and the request's body cannot be sent again.
+    #[error("the account's host was not ready for this upload; send it again")]
+    NotReady,
+    /// The host does not take what we signed.
+    #[error("the account's host does not accept this server's credentials at the moment")]
+    UpstreamAuth,
     /// The account that a read names has no home here.
     #[error("Could not find repo: {0}")]
     RepoNotFound(String),

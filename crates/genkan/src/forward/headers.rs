@@ -9,8 +9,10 @@ use http::request::Parts;
 /// What a request gets from us on its way to a host.
 #[derive(Debug)]
 pub(super) struct Onward<'a> {
-    /// The caller's own token goes along, and what belongs to it.
+    /// The request speaks for a caller, so what belongs to that goes along.
     pub(super) by_caller: bool,
+    /// Goes instead of the caller's own token.
+    pub(super) signed: Option<&'a crate::oauth::Onward>,
     pub(super) host: &'a HeaderValue,
     /// The client's address.
     pub(super) client: &'a HeaderValue,
@@ -42,10 +44,16 @@ pub(super) fn write_head(out: &mut Vec<u8>, request: &Parts, length: Length, our
     let before: Vec<&[u8]> = headers.get_all(VIA).iter().map(HeaderValue::as_bytes).collect();
     let via = before.into_iter().chain([ours.via.as_bytes()]).collect::<Vec<_>>().join(&b", "[..]);
     field(out, "via", &via);
+    if let Some(signed) = ours.signed {
+        for part in ["authorization: DPoP ", signed.token(), "\r\ndpop: ", signed.proof(), "\r\n"] {
+            out.extend_from_slice(part.as_bytes());
+        }
+    }
     let named = named_by_connection(headers);
     let mut accepts_encoding = false;
     for (name, value) in headers {
-        if reaches_host(name.as_str(), ours.by_caller) && !named.contains(name) {
+        let is_replaced = ours.signed.is_some() && name == header::AUTHORIZATION;
+        if reaches_host(name.as_str(), ours.by_caller) && !is_replaced && !named.contains(name) {
             accepts_encoding |= name == header::ACCEPT_ENCODING;
             field(out, name.as_str(), value.as_bytes());
         }
@@ -101,7 +109,9 @@ fn reaches_host(name: &str, by_caller: bool) -> bool {
 }
 
 /// The name of an answer's header, if it may reach a client. The body's length is told apart.
-pub(super) fn back_to_client(name: &str, by_caller: bool) -> Option<HeaderName> {
+///
+/// A challenge is an answer to the client's own token; one to ours is none of its business.
+pub(super) fn back_to_client(name: &str, by_own_token: bool) -> Option<HeaderName> {
     Some(match name {
         "accept-ranges" => header::ACCEPT_RANGES,
         "age" => header::AGE,
@@ -123,7 +133,7 @@ pub(super) fn back_to_client(name: &str, by_caller: bool) -> Option<HeaderName> 
         "ratelimit-reset" => HeaderName::from_static("ratelimit-reset"),
         "retry-after" => header::RETRY_AFTER,
         "vary" => VARY,
-        "www-authenticate" if by_caller => header::WWW_AUTHENTICATE,
+        "www-authenticate" if by_own_token => header::WWW_AUTHENTICATE,
         _ => return None,
     })
 }
@@ -193,6 +203,14 @@ mod tests {
     }
 
     fn sent(pairs: &[(&'static str, &'static str)], by_caller: bool) -> Vec<String> {
+        sent_signed(pairs, by_caller, None)
+    }
+
+    fn sent_signed(
+        pairs: &[(&'static str, &'static str)],
+        by_caller: bool,
+        signed: Option<&crate::oauth::Onward>,
+    ) -> Vec<String> {
         let mut headers = HeaderMap::new();
         for (name, value) in pairs {
             headers.append(HeaderName::from_static(name), HeaderValue::from_static(value));
@@ -201,7 +219,7 @@ mod tests {
         let mut request = http::Request::new(());
         *request.headers_mut() = headers;
         *request.uri_mut() = "https://genkan.example/xrpc/a.b.c?d=%2F".parse().unwrap();
-        let ours = Onward { by_caller, host: &host, client: &client, via: &via };
+        let ours = Onward { by_caller, signed, host: &host, client: &client, via: &via };
         let mut head = Vec::new();
         write_head(&mut head, &request.into_parts().0, Length::None, &ours);
         let head = String::from_utf8(head).unwrap();
@@ -217,7 +235,7 @@ mod tests {
         let announced = |method: &str, length| {
             let request = http::Request::builder().method(method).header("content-length", "7");
             let value = HeaderValue::from_static("x");
-            let ours = Onward { by_caller: true, host: &value, client: &value, via: &value };
+            let ours = Onward { by_caller: true, signed: None, host: &value, client: &value, via: &value };
             let mut head = Vec::new();
             write_head(&mut head, &request.body(()).unwrap().into_parts().0, length, &ours);
             let head = String::from_utf8(head).unwrap();
@@ -312,6 +330,17 @@ mod tests {
                 OURS[4],
             ]
         );
+    }
+
+    #[test]
+    fn our_own_token_and_proof_replace_the_callers() {
+        let signed = crate::oauth::Onward::for_tests("token", "proof");
+        let said = [("authorization", "DPoP x"), ("dpop", "x"), ("atproto-proxy", "did:web:x#y")];
+        let mut expected = OURS.map(str::to_owned).to_vec();
+        let ours = ["atproto-proxy: did:web:x#y", "authorization: DPoP token", "dpop: proof"];
+        expected.extend(ours.map(str::to_owned));
+        expected.sort();
+        assert_eq!(sent_signed(&said, true, Some(&signed)), expected);
     }
 
     #[test]

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use crate::accounts::{Caller, Home};
 use crate::fleet::{Host, HostId};
 use crate::limits::Verdict;
+use crate::oauth::{AccessError, Call, GrantCaller, Onward};
 use crate::routing::target::Target;
 
 /// The rooms that know callers, homes and hosts.
@@ -18,6 +19,21 @@ pub(crate) trait Neighbours: Clone + 'static {
 
     /// Checks a token.
     async fn check_caller(&self, token: &str) -> Result<Arc<Caller>, TokenError>;
+
+    /// Checks a token that is bound to a key, and the proof that came with it, which is used up.
+    async fn check_grant(&self, token: &str, call: &Call<'_>) -> Result<Arc<GrantCaller>, AccessError>;
+
+    /// What a request of this caller carries to its home. `None`: the host cannot be signed for.
+    fn sign_onward(&self, caller: &GrantCaller, host: &Host, method: &str, path: &str) -> Option<Onward>;
+
+    /// A host said which nonce it wants to see.
+    fn hear_nonce(&self, host: &HostId, nonce: &str);
+
+    /// A host did not take what was signed for this caller.
+    fn forget_onward(&self, caller: &GrantCaller);
+
+    /// The nonce that clients' proofs should carry from now on.
+    fn nonce(&self) -> String;
 
     /// Where an account lives, if memory knows. `Some(None)`: memory knows that it does not live here.
     #[expect(

@@ -1,6 +1,10 @@
 //! A request's body on its way to a host.
+//!
+//! A request that carries a proof of ours may have to be sent twice, since the host may want another nonce first. So
+//! what has gone is kept until the answer's head is here, as long as it is little: [`Kept`].
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
@@ -14,7 +18,12 @@ use tokio::time::Instant;
 /// The body of a request: counted, limited, and without trailers.
 #[derive(Debug)]
 pub(super) struct Upload {
-    body: Incoming,
+    /// `None` only while it is dropped.
+    body: Option<Incoming>,
+    /// What goes before the body: it was sent once already.
+    again: VecDeque<Bytes>,
+    kept: Option<Rc<Kept>>,
+    limit: u64,
     progress: Rc<Progress>,
     /// Bytes that may still come.
     left: u64,
@@ -43,6 +52,85 @@ pub(super) enum State {
     Broken,
 }
 
+/// What of a body has gone, and the rest of it, for another try.
+#[derive(Debug)]
+pub(super) struct Kept {
+    pieces: RefCell<VecDeque<Bytes>>,
+    bytes: Cell<usize>,
+    /// It was more than is kept; there is no other try.
+    is_over: Cell<bool>,
+    rest: RefCell<Option<Incoming>>,
+    limit: u64,
+    budget: Rc<Budget>,
+}
+
+/// Bytes that all bodies of one thread may keep together.
+#[derive(Debug)]
+pub(super) struct Budget(Cell<usize>);
+
+impl Budget {
+    pub(super) fn new() -> Rc<Self> {
+        Rc::new(Self(Cell::new(KEPT_IN_ALL)))
+    }
+}
+
+impl Kept {
+    fn keep(&self, piece: &Bytes) {
+        if self.is_over.get() {
+            return;
+        }
+        let fits = self.bytes.get() + piece.len() <= KEPT_AT_MOST;
+        match self.budget.0.get().checked_sub(piece.len()).filter(|_| fits) {
+            Some(left) => {
+                self.budget.0.set(left);
+                self.bytes.set(self.bytes.get() + piece.len());
+                self.pieces.borrow_mut().push_back(piece.clone());
+            }
+            None => self.stop(),
+        }
+    }
+
+    fn give_back(&self) {
+        self.pieces.borrow_mut().clear();
+        self.budget.0.set(self.budget.0.get() + self.bytes.replace(0));
+    }
+
+    /// There is no other try.
+    pub(super) fn stop(&self) {
+        self.is_over.set(true);
+        self.give_back();
+    }
+
+    /// The same body from its beginning, if that is here still. The first try must be over.
+    pub(super) fn again(&self) -> Option<(Upload, Rc<Progress>)> {
+        if self.is_over.get() {
+            return None;
+        }
+        let body = self.rest.borrow_mut().take()?;
+        let progress = Rc::new(Progress::begin(Instant::now()));
+        let again = std::mem::take(&mut *self.pieces.borrow_mut());
+        let upload = Upload {
+            body: Some(body),
+            again,
+            kept: None,
+            limit: self.limit,
+            progress: Rc::clone(&progress),
+            left: self.limit,
+        };
+        Some((upload, progress))
+    }
+}
+
+impl Drop for Kept {
+    fn drop(&mut self) {
+        self.give_back();
+    }
+}
+
+/// Longer inputs than this only `uploadBlob` and `importRepo` have.
+const KEPT_AT_MOST: usize = 1 << 20;
+const KEPT_IN_ALL: usize = 8 << 20;
+
 /// Ends the exchange; what it was is in the progress.
 #[derive(Debug, thiserror::Error)]
 #[error("the request's body broke off")]
@@ -65,7 +153,29 @@ impl Progress {
 impl Upload {
     pub(super) fn of(body: Incoming, limit: u64) -> (Self, Rc<Progress>) {
         let progress = Rc::new(Progress::begin(Instant::now()));
-        (Self { body, progress: Rc::clone(&progress), left: limit }, progress)
+        let upload = Self {
+            body: Some(body),
+            again: VecDeque::new(),
+            kept: None,
+            limit,
+            progress: Rc::clone(&progress),
+            left: limit,
+        };
+        (upload, progress)
+    }
+
+    /// Keeps what goes, for another try.
+    pub(super) fn keep(&mut self, budget: &Rc<Budget>) -> Rc<Kept> {
+        let kept = Rc::new(Kept {
+            pieces: RefCell::default(),
+            bytes: Cell::new(0),
+            is_over: Cell::new(false),
+            rest: RefCell::default(),
+            limit: self.limit,
+            budget: Rc::clone(budget),
+        });
+        self.kept = Some(Rc::clone(&kept));
+        kept
     }
 
     pub(super) fn tell(&self, state: State) {
@@ -75,7 +185,12 @@ impl Upload {
 
     /// The next piece that the client has sent.
     pub(super) fn poll_data(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, BrokenOff>>> {
-        let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(cx) else {
+        let polled = match (self.again.pop_front(), &mut self.body) {
+            (Some(piece), _) => Poll::Ready(Some(Ok(Frame::data(piece)))),
+            (None, Some(body)) => Pin::new(body).poll_frame(cx),
+            (None, None) => Poll::Ready(None),
+        };
+        let Poll::Ready(frame) = polled else {
             if self.progress.state.get() != State::WaitsForClient {
                 self.tell(State::WaitsForClient);
             }
@@ -90,6 +205,9 @@ impl Upload {
                 };
                 self.left = left;
                 self.progress.bytes.set(self.progress.bytes.get() + data.len() as u64);
+                if let Some(kept) = &self.kept {
+                    kept.keep(&data);
+                }
                 Poll::Ready(Some(Ok(data)))
             }
             // Trailers do not cross; they end the body.
@@ -98,6 +216,14 @@ impl Upload {
                 self.tell(State::Broken);
                 Poll::Ready(Some(Err(BrokenOff)))
             }
+        }
+    }
+}
+
+impl Drop for Upload {
+    fn drop(&mut self) {
+        if let (Some(kept), Some(body)) = (&self.kept, self.body.take()) {
+            *kept.rest.borrow_mut() = Some(body);
         }
     }
 }

@@ -8,6 +8,7 @@ use std::error::Error as StdError;
 use std::fmt::Write as _;
 
 use axum::response::{IntoResponse, Response};
+use genkan_protocol::oauth::jws::Algorithm;
 use http::StatusCode;
 use http::header::{
     ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE,
@@ -100,6 +101,16 @@ pub(crate) fn bad_request(name: &'static str, message: impl Into<Cow<'static, st
 pub(crate) fn unauthorized(name: &'static str, message: impl Into<Cow<'static, str>>) -> XrpcError {
     XrpcError::new(StatusCode::UNAUTHORIZED, name, message)
         .with(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"genkan\""))
+}
+
+/// What a 401 to a client with proofs says of its trouble (RFC 9449 §7.1). `None` only for what no header can hold.
+pub(crate) fn dpop_challenge(code: &str, description: &str) -> Option<HeaderValue> {
+    let algorithms: Vec<&str> = Algorithm::ALL.iter().map(|alg| alg.as_str()).collect();
+    let plain: String =
+        description.chars().filter(|c| (' '..='~').contains(c) && !matches!(c, '"' | '\\')).collect();
+    format!("DPoP algs=\"{}\", error=\"{code}\", error_description=\"{plain}\"", algorithms.join(" "))
+        .parse()
+        .ok()
 }
 
 /// The name of the error of an answer, for the log and the metrics.

@@ -15,11 +15,12 @@ use http::{HeaderName, HeaderValue, Method, StatusCode};
 use super::client_address::{ClientAddr, Trusted, ViaHost};
 use super::error::{ErrorName, XrpcError, unauthorized};
 use super::json::BodyLimits;
-use super::{cors, describe_server, health, landing, pages, rate_headers, tls_check, verbs};
+use super::{cors, describe_server, health, landing, oauth, pages, rate_headers, tls_check, verbs};
 use crate::accounts::Homes;
 use crate::base::{Clock, random};
 use crate::config::Config;
 use crate::limits::RateLimits;
+use crate::oauth::OAuth;
 use crate::routing;
 use crate::telemetry::RequestLine;
 use crate::telemetry::metrics::{Histogram, Metrics, PANICS, REFUSALS, REQUEST_DURATION, REQUESTS};
@@ -33,6 +34,8 @@ pub(crate) struct Doors {
     pub(crate) limits: RateLimits,
     pub(crate) metrics: Metrics,
     pub(crate) trusted: Trusted,
+    /// Gives the nonces that answers to proofs carry; none in a house without an authorization server.
+    pub(crate) oauth: Option<OAuth>,
 }
 
 /// Names one request in logs and to its client.
@@ -206,7 +209,12 @@ async fn limit_rate(State(doors): State<Doors>, request: Request, next: Next) ->
     let mut response = if verdict.allowed {
         next.run(request).await
     } else {
-        rate_headers::refusal(&verdict, now).into_response()
+        match &doors.oauth {
+            Some(server) if request.uri().path().starts_with("/oauth/") => {
+                oauth::too_often(server, &verdict, now)
+            }
+            _ => rate_headers::refusal(&verdict, now).into_response(),
+        }
     };
     rate_headers::put(response.headers_mut(), &verdict);
     response

@@ -28,8 +28,10 @@ pub(crate) struct SessionAnswer {
     did_doc: Option<Arc<DidDocument>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     email: Option<String>,
-    email_confirmed: bool,
-    email_auth_factor: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    email_confirmed: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    email_auth_factor: Option<bool>,
     active: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     status: Option<&'static str>,
@@ -44,6 +46,11 @@ impl SessionAnswer {
         answer
     }
 
+    /// For an app that may not see the e-mail address.
+    pub(crate) fn without_email(self) -> Self {
+        Self { email: None, email_confirmed: None, email_auth_factor: None, ..self }
+    }
+
     pub(crate) async fn of(app: &App, account: &Account) -> Self {
         let standing = account.standing();
         Self {
@@ -53,8 +60,8 @@ impl SessionAnswer {
             did: account.did.to_string(),
             did_doc: home_document(app, account).await,
             email: account.email.clone(),
-            email_confirmed: account.email_confirmed_at.is_some(),
-            email_auth_factor: false,
+            email_confirmed: Some(account.email_confirmed_at.is_some()),
+            email_auth_factor: Some(false),
             active: standing == Standing::Active,
             status: standing.status(),
         }

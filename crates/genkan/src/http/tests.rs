@@ -54,7 +54,7 @@ impl House {
         let limits = RateLimits::new(&config, &metrics);
         let trusted = Trusted::new(&config.listen.trusted_proxies);
         let homes = accounts.homes().clone();
-        let doors = Doors { config: config.into(), clock, homes, limits, metrics, trusted };
+        let doors = Doors { config: config.into(), clock, homes, limits, metrics, trusted, oauth: None };
         let methods = Router::new()
             .route(
                 "/xrpc/test.put",

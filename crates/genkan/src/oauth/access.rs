@@ -2,24 +2,28 @@
 //!
 //! As with sessions, what verified is remembered by the token's hash, the end of a grant is heard from the changes feed,
 //! and while that is stale the database is asked every time. The proof is checked anew with each request.
+//!
+//! [`OAuth::check_access`] does it all. The data path takes its steps one by one: only the look-up needs the database's
+//! own runtime.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use genkan_protocol::oauth::access_token::Token;
-use genkan_protocol::oauth::dpop::{self, Expected};
+use genkan_protocol::oauth::dpop::{self, Expected, Proof};
 use genkan_protocol::oauth::jwk::Thumbprint;
 use genkan_protocol::syntax::Did;
 use quick_cache::sync::Cache;
 use sha2::{Digest as _, Sha256};
 
+use super::onward::Minted;
 use super::sql::{grants, scopes};
 use super::{Call, OAuth, refresh_token};
 use crate::base::Timestamp;
 use crate::fleet::HostId;
 
 /// Whom a request with a bound token speaks for.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub(crate) struct GrantCaller {
     pub(crate) did: Did,
     pub(crate) client_id: String,
@@ -28,9 +32,30 @@ pub(crate) struct GrantCaller {
     pub(crate) audience: HostId,
     /// With permission sets expanded, never a reference.
     pub(crate) scope: String,
+    /// As the token has it: the same, or a reference.
+    pub(super) written: String,
     /// Of the client's key.
     pub(crate) key: Thumbprint,
     pub(crate) expires_at: Timestamp,
+    /// What goes to the host in the token's place. Forgotten together with the token.
+    pub(super) minted: Minted,
+}
+
+#[cfg(test)]
+impl GrantCaller {
+    pub(crate) fn for_tests(did: &str, audience: &str) -> Self {
+        Self {
+            did: did.parse().unwrap(),
+            client_id: "https://app.example.com/c.json".to_owned(),
+            grant: "0".repeat(24),
+            audience: audience.into(),
+            scope: "atproto".to_owned(),
+            written: "atproto".to_owned(),
+            key: "E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM".parse().unwrap(),
+            expires_at: Timestamp::from_millis(i64::MAX),
+            minted: Minted::default(),
+        }
+    }
 }
 
 /// Why a bound token, or the proof beside it, is not accepted.
@@ -38,6 +63,10 @@ pub(crate) struct GrantCaller {
 pub(crate) enum AccessError {
     #[error("{0}")]
     Token(&'static str),
+    #[error("a DPoP proof is required")]
+    NoProof,
+    #[error("there is more than one DPoP header")]
+    TwoProofs,
     #[error(transparent)]
     Proof(#[from] dpop::Error),
     #[error("the DPoP proof was used before")]
@@ -47,6 +76,18 @@ pub(crate) enum AccessError {
     Unavailable,
     #[error(transparent)]
     Storage(#[from] crate::db::Error),
+}
+
+impl AccessError {
+    /// The error code of RFC 9449 §7.1. `None`: the trouble is ours.
+    pub(crate) fn code(&self) -> Option<&'static str> {
+        match self {
+            Self::Token(_) => Some("invalid_token"),
+            Self::Proof(error) => Some(error.code()),
+            Self::NoProof | Self::TwoProofs | Self::Replayed => Some("invalid_dpop_proof"),
+            Self::Unavailable | Self::Storage(_) => None,
+        }
+    }
 }
 
 /// Tokens that verified, some 500 bytes apiece.
@@ -75,37 +116,45 @@ impl OAuth {
         token: &str,
         call: &Call<'_>,
     ) -> Result<Arc<GrantCaller>, AccessError> {
-        let now = self.clock.now();
+        let proof = self.check_proof(token, call)?;
+        let caller = match self.recall_caller(token) {
+            Some(known) => known?,
+            None => self.find_caller(token).await?,
+        };
+        self.bind(&proof, &caller).await?;
+        Ok(caller)
+    }
+
+    /// Checks the proof of a request by itself: that it is of this token's holder, and new, is for [`Self::bind`].
+    pub(crate) fn check_proof(&self, token: &str, call: &Call<'_>) -> Result<Proof, AccessError> {
         let proof = match &*call.proofs {
             [one] => *one,
-            [] => return Err(AccessError::Token("a DPoP proof is required")),
-            _ => return Err(AccessError::Token("there is more than one DPoP header")),
+            [] => return Err(AccessError::NoProof),
+            _ => return Err(AccessError::TwoProofs),
         };
         let expected = Expected {
             method: call.method,
             origin: &self.settings.issuer,
             path: call.path,
             access_token: Some(token),
-            now_millis: now.as_millis(),
+            now_millis: self.clock.now().as_millis(),
         };
-        let proof = dpop::verify(proof, &expected, &self.nonces)?;
-        let caller = self.verified_caller(token, now).await?;
-        if caller.key != proof.jkt {
-            return Err(AccessError::Token("Invalid DPoP key binding"));
-        }
-        match self.seen.is_first_proof(&proof, now).await {
-            Some(true) => Ok(caller),
-            Some(false) => Err(AccessError::Replayed),
-            None => Err(AccessError::Unavailable),
-        }
+        Ok(dpop::verify(proof, &expected, &self.nonces)?)
     }
 
-    async fn verified_caller(&self, token: &str, now: Timestamp) -> Result<Arc<GrantCaller>, AccessError> {
-        let key: [u8; 32] = Sha256::digest(token.as_bytes()).into();
-        let known = self.verified.memory.get(&key).filter(|_| self.feed.is_fresh(now));
-        if let Some(caller) = known {
-            return if caller.expires_at > now { Ok(caller) } else { Err(EXPIRED) };
+    /// Whom a token speaks for, from memory alone. `None`: it has to be looked up.
+    pub(crate) fn recall_caller(&self, token: &str) -> Option<Result<Arc<GrantCaller>, AccessError>> {
+        let now = self.clock.now();
+        if !self.feed.is_fresh(now) {
+            return None;
         }
+        let caller = self.verified.memory.get(&digest(token))?;
+        Some(if caller.expires_at > now { Ok(caller) } else { Err(EXPIRED) })
+    }
+
+    /// The same by the signature and the database.
+    pub(crate) async fn find_caller(&self, token: &str) -> Result<Arc<GrantCaller>, AccessError> {
+        let (now, key) = (self.clock.now(), digest(token));
         let before = self.verified.ended.load(Ordering::SeqCst);
         let caller = Arc::new(self.read_token(token).await?);
         if caller.expires_at <= now {
@@ -119,6 +168,18 @@ impl OAuth {
             self.verified.memory.remove(&key);
         }
         Ok(caller)
+    }
+
+    /// Sees that a proof is of the key that the token is bound to, and uses it up.
+    pub(crate) async fn bind(&self, proof: &Proof, caller: &GrantCaller) -> Result<(), AccessError> {
+        if caller.key != proof.jkt {
+            return Err(AccessError::Token("Invalid DPoP key binding"));
+        }
+        match self.seen.is_first_proof(proof, self.clock.now()).await {
+            Some(true) => Ok(()),
+            Some(false) => Err(AccessError::Replayed),
+            None => Err(AccessError::Unavailable),
+        }
     }
 
     async fn read_token(&self, token: &str) -> Result<GrantCaller, AccessError> {
@@ -143,10 +204,21 @@ impl OAuth {
             grant: grant.to_owned(),
             audience: host.id.clone(),
             scope,
+            written: claims.scope.clone(),
             key: claims.cnf.jkt,
             expires_at: Timestamp::from_seconds(claims.exp),
+            minted: Minted::default(),
         })
     }
+}
+
+/// Whose account a bound token says it speaks for, unchecked: good for telling a stranger's from the owner's.
+pub(crate) fn claimed_account(token: &str) -> Option<Did> {
+    Token::parse(token).ok().map(|token| token.unverified_claims().sub.clone())
+}
+
+fn digest(token: &str) -> [u8; 32] {
+    Sha256::digest(token.as_bytes()).into()
 }
 
 const EXPIRED: AccessError = AccessError::Token("the token has expired");

@@ -14,6 +14,7 @@ mod consent;
 mod error;
 mod grant;
 mod mint;
+mod onward;
 mod permission_sets;
 mod proof;
 mod push;
@@ -43,12 +44,12 @@ use crate::identity::Documents;
 use crate::keys::Ring;
 use crate::signin::SignIns;
 
-#[expect(unused_imports, reason = "for requests that come to our own origin")]
-pub(crate) use access::{AccessError, GrantCaller};
+pub(crate) use access::{AccessError, GrantCaller, claimed_account};
 pub(crate) use client::Standing;
 pub(crate) use error::{Error, Problem};
 pub(crate) use grant::Grant;
-pub(crate) use proof::Call;
+pub(crate) use onward::Onward;
+pub(crate) use proof::{Call, proofs};
 pub(crate) use revoke::{Ended, GrantView};
 pub(crate) use sql::clients::Stored as ClientRow;
 pub(crate) use view::{
@@ -96,8 +97,10 @@ pub(crate) struct OAuth {
     fleet: Fleet,
     settings: Arc<Settings>,
     nonces: Arc<Nonces>,
+    nonce_secret: Arc<Secret<[u8; 32]>>,
     seen: seen::Seen,
     verified: Arc<access::Verified>,
+    signer: Arc<onward::Signer>,
     clients: client::Clients,
     sets: permission_sets::PermissionSets,
     refresh_tokens: refresh_token::RefreshTokens,
@@ -107,15 +110,17 @@ impl OAuth {
     pub(crate) fn new(with: Neighbours, settings: Settings) -> Self {
         let Neighbours { db, clock, feed, accounts, sign_ins, ring, fleet, dns, guarded, documents } = with;
         let secret = match &settings.dpop_secret {
-            Some(given) => zeroize::Zeroizing::new(*given.expose()),
-            None => ring.derived("dpop nonces"),
+            Some(given) => given.clone(),
+            None => Secret::new(*ring.derived("dpop nonces")),
         };
         let verified = Arc::new(access::Verified::new());
         let forgetting = Arc::clone(&verified);
         feed.subscribe(Kind::Grant, move |grant| forgetting.forget(grant));
         Self {
             verified,
-            nonces: Arc::new(Nonces::new(&secret, Nonces::INTERVAL)),
+            signer: Arc::new(onward::Signer::new(&ring)),
+            nonces: Arc::new(Nonces::new(secret.expose(), Nonces::INTERVAL)),
+            nonce_secret: Arc::new(secret),
             seen: seen::Seen::new(db.clone(), clock.clone()),
             clients: client::Clients::new(
                 db.clone(),
@@ -140,6 +145,11 @@ impl OAuth {
     /// The nonce that proofs should carry from now on.
     pub(crate) fn nonce(&self) -> String {
         self.nonces.next(self.clock.now().as_millis()).as_str().to_owned()
+    }
+
+    /// What nonces are made of. Hosts that have it give and take the same ones.
+    pub(crate) fn nonce_secret(&self) -> &Secret<[u8; 32]> {
+        &self.nonce_secret
     }
 }
 

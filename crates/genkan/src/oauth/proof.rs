@@ -20,6 +20,11 @@ pub(crate) struct Call<'a> {
     pub(crate) proofs: Vec<&'a str>,
 }
 
+/// Every `DPoP` header; one that is not text is no proof, and is not nothing either.
+pub(crate) fn proofs(headers: &http::HeaderMap) -> Vec<&str> {
+    headers.get_all("dpop").iter().map(|value| value.to_str().unwrap_or_default()).collect()
+}
+
 impl OAuth {
     /// The proof of a call, if there is one. That it is new is for [`OAuth::use_up`] to see.
     pub(super) fn proof(&self, call: &Call<'_>, now: Timestamp) -> Result<Option<Proof>, Error> {

@@ -11,12 +11,20 @@ pub(crate) enum Credential<'a> {
     None,
     /// A session token.
     Bearer(&'a str),
-    /// A token bound to a key.
-    Dpop,
+    /// A token bound to a key, by its scheme.
+    Dpop(&'a str),
     /// Another scheme, or not two words.
     Foreign,
     /// More than one `Authorization` header.
     Repeated,
+}
+
+/// A token as it was shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Shown<'a> {
+    Bearer(&'a str),
+    /// Good only together with a proof.
+    Dpop(&'a str),
 }
 
 /// Which way a request goes, as far as it can be told before the token is checked and the account is found.
@@ -25,11 +33,11 @@ pub(crate) enum Way<'a> {
     /// Genkan answers itself.
     Local,
     /// To the home of the account this token speaks for.
-    Caller { token: &'a str },
+    Caller { shown: Shown<'a> },
     /// To the home of this account, without a credential.
     Target { account: Target<'a> },
     /// To the target as well, but by this token if it is good and the target's own.
-    SelfRead { account: Target<'a>, token: &'a str },
+    SelfRead { account: Target<'a>, shown: Shown<'a> },
 }
 
 /// Why a request goes nowhere.
@@ -45,10 +53,18 @@ pub(crate) enum Refusal {
     TwoTokens,
     /// The scheme is not `Bearer`, or the header is not two words.
     BadScheme,
-    /// Tokens that are bound to a key cannot be carried on.
-    Dpop,
     /// The target's parameter is unusable.
     BadTarget(Parameter, NoTarget),
+}
+
+impl<'a> Credential<'a> {
+    fn shown(self) -> Option<Shown<'a>> {
+        match self {
+            Self::Bearer(token) => Some(Shown::Bearer(token)),
+            Self::Dpop(token) => Some(Shown::Dpop(token)),
+            Self::None | Self::Foreign | Self::Repeated => None,
+        }
+    }
 }
 
 /// Decides by the method's row.
@@ -71,14 +87,14 @@ pub(crate) fn decide<'a>(
         (Rule::Target { parameter, self_read }, credential) => {
             let account = target::of_query(query, parameter)
                 .map_err(|problem| Refusal::BadTarget(parameter, problem))?;
-            Ok(match credential {
-                Credential::Bearer(token) if self_read => Way::SelfRead { account, token },
+            Ok(match credential.shown() {
+                Some(shown) if self_read => Way::SelfRead { account, shown },
                 _ => Way::Target { account },
             })
         }
-        (Rule::CallerHome, Credential::Bearer(token)) => Ok(Way::Caller { token }),
+        (Rule::CallerHome, Credential::Bearer(token)) => Ok(Way::Caller { shown: Shown::Bearer(token) }),
+        (Rule::CallerHome, Credential::Dpop(token)) => Ok(Way::Caller { shown: Shown::Dpop(token) }),
         (Rule::CallerHome, Credential::None) => Err(Refusal::NoToken),
-        (Rule::CallerHome, Credential::Dpop) => Err(Refusal::Dpop),
         (Rule::CallerHome, Credential::Foreign) => Err(Refusal::BadScheme),
     }
 }
@@ -103,6 +119,14 @@ mod tests {
 
     const SELF: &str = "did=did:plc:abcdefghijklmnopqrstuvwx&repo=alice.example";
     const BEARER: Credential<'static> = Credential::Bearer("token");
+    const DPOP: Credential<'static> = Credential::Dpop("token");
+
+    fn of(shown: Shown<'_>) -> Credential<'_> {
+        match shown {
+            Shown::Bearer(token) => Credential::Bearer(token),
+            Shown::Dpop(token) => Credential::Dpop(token),
+        }
+    }
 
     fn asked<'a>(method: &str, verb: &Method, credential: Credential<'a>) -> Result<Way<'a>, Refusal> {
         decide(table::row(method), verb, credential, Some(SELF))
@@ -147,14 +171,15 @@ mod tests {
             }
         };
         let answered_here = |method: &str, verb: &Method| {
-            for credential in [Credential::None, BEARER, Credential::Dpop, Credential::Foreign] {
+            for credential in [Credential::None, BEARER, DPOP, Credential::Foreign] {
                 assert_eq!(asked(method, verb, credential), Ok(Way::Local), "{method}");
             }
         };
         let to_caller = |method: &str, verb: &Method| {
-            assert_eq!(asked(method, verb, BEARER), Ok(Way::Caller { token: "token" }), "{method}");
+            for shown in [Shown::Bearer("token"), Shown::Dpop("token")] {
+                assert_eq!(asked(method, verb, of(shown)), Ok(Way::Caller { shown }), "{method}");
+            }
             assert_eq!(asked(method, verb, Credential::None), Err(Refusal::NoToken), "{method}");
-            assert_eq!(asked(method, verb, Credential::Dpop), Err(Refusal::Dpop), "{method}");
             assert_eq!(asked(method, verb, Credential::Foreign), Err(Refusal::BadScheme), "{method}");
         };
         each("com.atproto.server", local, &answered_here);
@@ -171,7 +196,7 @@ mod tests {
         );
         each("app.bsky.actor", "getPreferences putPreferences getProfile", &to_caller);
         each("com.atproto.repo", repo_reads, &|method, verb| {
-            for credential in [Credential::None, BEARER, Credential::Dpop, Credential::Foreign] {
+            for credential in [Credential::None, BEARER, DPOP, Credential::Foreign] {
                 assert_eq!(
                     asked(method, verb, credential),
                     Ok(Way::Target { account: handle() }),
@@ -180,17 +205,16 @@ mod tests {
             }
         });
         each("com.atproto.sync", sync_reads, &|method, verb| {
-            assert_eq!(
-                asked(method, verb, BEARER),
-                Ok(Way::SelfRead { account: did(), token: "token" }),
-                "{method}"
-            );
-            for credential in [Credential::None, Credential::Dpop, Credential::Foreign] {
+            for shown in [Shown::Bearer("token"), Shown::Dpop("token")] {
+                let own = Way::SelfRead { account: did(), shown };
+                assert_eq!(asked(method, verb, of(shown)), Ok(own), "{method}");
+            }
+            for credential in [Credential::None, Credential::Foreign] {
                 assert_eq!(asked(method, verb, credential), Ok(Way::Target { account: did() }), "{method}");
             }
         });
         let nowhere = |method: &str, verb: &Method| {
-            for credential in [Credential::None, BEARER, Credential::Dpop, Credential::Foreign] {
+            for credential in [Credential::None, BEARER, DPOP, Credential::Foreign] {
                 assert!(matches!(asked(method, verb, credential), Err(Refusal::NotHere(_))), "{method}");
             }
         };

@@ -11,6 +11,7 @@ use crate::base::Clock;
 use crate::fleet::{Fleet, Host, HostId};
 use crate::forward::{Neighbours, OverLimit, TokenError, Unavailable};
 use crate::limits::RateLimits;
+use crate::oauth::{AccessError, Call, GrantCaller, OAuth, Onward};
 use crate::routing::target::Target;
 use crate::sessions::{self, Access};
 
@@ -19,6 +20,7 @@ use crate::sessions::{self, Access};
 pub(super) struct Rooms {
     clock: Clock,
     access: Access,
+    oauth: OAuth,
     homes: Homes,
     fleet: Fleet,
     limits: RateLimits,
@@ -31,6 +33,7 @@ impl Rooms {
         Self {
             clock: app.clock.clone(),
             access: app.access.clone(),
+            oauth: app.oauth.clone(),
             homes: app.accounts.homes().clone(),
             fleet: app.fleet.clone(),
             limits: app.limits.clone(),
@@ -48,6 +51,36 @@ impl Neighbours for Rooms {
         let (access, token, now) = (self.access.clone(), token.to_owned(), self.clock.now());
         let checking = self.control.spawn(async move { access.check(&token, now).await });
         checking.await.map_err(|_| TokenError::Unavailable)?.map_err(refused)
+    }
+
+    async fn check_grant(&self, token: &str, call: &Call<'_>) -> Result<Arc<GrantCaller>, AccessError> {
+        let proof = self.oauth.check_proof(token, call)?;
+        let caller = match self.oauth.recall_caller(token) {
+            Some(known) => known?,
+            None => {
+                let (oauth, token) = (self.oauth.clone(), token.to_owned());
+                let finding = self.control.spawn(async move { oauth.find_caller(&token).await });
+                finding.await.map_err(|_| AccessError::Unavailable)??
+            }
+        };
+        self.oauth.bind(&proof, &caller).await?;
+        Ok(caller)
+    }
+
+    fn sign_onward(&self, caller: &GrantCaller, host: &Host, method: &str, path: &str) -> Option<Onward> {
+        self.oauth.sign_onward(caller, host, method, path)
+    }
+
+    fn hear_nonce(&self, host: &HostId, nonce: &str) {
+        self.oauth.hear_nonce(host, nonce);
+    }
+
+    fn forget_onward(&self, caller: &GrantCaller) {
+        self.oauth.forget_onward(caller);
+    }
+
+    fn nonce(&self) -> String {
+        self.oauth.nonce()
     }
 
     fn recall_home(&self, account: &Target<'_>) -> Option<Option<Arc<Home>>> {

@@ -2,6 +2,7 @@
 
 use genkan_protocol::did_document::DidDocument;
 use genkan_protocol::jwt::session::Scope;
+use genkan_protocol::oauth::scope::RepoAction;
 use genkan_protocol::xrpc_error::XrpcError;
 use http::Method;
 use http::request::Parts;
@@ -22,9 +23,13 @@ pub(super) fn name_of(request: &Parts) -> String {
 
 impl Pds {
     pub(super) async fn answer(&self, asked: Asked) -> Reply {
+        let seen = asked.seen.clone();
         match self.route(asked).await {
-            Ok(reply) => reply,
-            Err(error) => loopback::refusal(error.status, &error.name, &error.message),
+            Ok(reply) => self.with_nonce(&seen, reply, None),
+            Err(error) => {
+                let reply = loopback::refusal(error.status, &error.name, &error.message);
+                self.with_nonce(&seen, reply, Some(&error))
+            }
         }
     }
 
@@ -65,11 +70,23 @@ impl Pds {
             "com.atproto.repo.listRecords" => self.records(&seen),
             "com.atproto.repo.describeRepo" => self.describe_repo(&seen).await,
             "com.atproto.repo.uploadBlob" => {
-                let (_, account) = self.caller(&seen, STANDARD, true)?;
+                let caller = self.caller(&seen, STANDARD, true);
+                let caller = caller.and_then(|(speaker, account)| {
+                    speaker.needs_blob(seen.header("content-type")).map(|()| account)
+                });
+                let account = match caller {
+                    Ok(account) => account,
+                    Err(error) => {
+                        // Node reads on what nobody wants, instead of resetting the connection.
+                        let _ = body.collect().await;
+                        return Err(error);
+                    }
+                };
                 self.upload_blob(&seen, &account, body).await
             }
             "com.atproto.repo.importRepo" => {
-                let (_, account) = self.caller(&seen, FULL, false)?;
+                let (speaker, account) = self.caller(&seen, FULL, false)?;
+                speaker.needs_import()?;
                 self.import_repo(&account, body).await
             }
             _ => self.for_caller(&seen, body).await,
@@ -79,13 +96,15 @@ impl Pds {
     /// What a session may do: at the entryway, in its own repository, and elsewhere through the host.
     async fn for_caller(&self, seen: &Seen, body: Incoming) -> Result<Reply, XrpcError> {
         if let Some((scopes, checks)) = signed_method(&seen.name) {
-            let account = if checks {
-                self.caller(seen, scopes, false)?.1
+            let (speaker, account) = if checks {
+                self.caller(seen, scopes, false)?
             } else {
-                let claims = self.access(seen, scopes)?;
-                let account = locked(&self.accounts).find(&claims.sub).cloned();
-                account.ok_or_else(|| XrpcError::new(403, "AccountNotFound", "Account not found"))?
+                let speaker = self.speaker(seen, scopes)?;
+                let account = locked(&self.accounts).find(&speaker.did).cloned();
+                let gone = || XrpcError::new(403, "AccountNotFound", "Account not found");
+                (speaker, account.ok_or_else(gone)?)
             };
+            speaker.needs_for(&seen.name)?;
             let mut sent = match seen.method {
                 Method::GET => None,
                 _ => optional_input(body).await?,
@@ -99,16 +118,22 @@ impl Pds {
         }
         match seen.name.as_str() {
             "com.atproto.repo.createRecord" => {
-                let (_, account) = self.caller(seen, STANDARD, true)?;
-                self.put_record(&account, &input(body).await?, true)
+                let (speaker, account) = self.caller(seen, STANDARD, true)?;
+                let input = input(body).await?;
+                speaker.needs_repo(RepoAction::Create, &input)?;
+                self.put_record(&account, &input, true)
             }
             "com.atproto.repo.putRecord" => {
-                let (_, account) = self.caller(seen, STANDARD, true)?;
-                self.put_record(&account, &input(body).await?, false)
+                let (speaker, account) = self.caller(seen, STANDARD, true)?;
+                let input = input(body).await?;
+                speaker.needs_repo(RepoAction::Update, &input)?;
+                self.put_record(&account, &input, false)
             }
             "com.atproto.repo.deleteRecord" => {
-                let (_, account) = self.caller(seen, STANDARD, true)?;
-                self.delete_record(&account, &input(body).await?)
+                let (speaker, account) = self.caller(seen, STANDARD, true)?;
+                let input = input(body).await?;
+                speaker.needs_repo(RepoAction::Delete, &input)?;
+                self.delete_record(&account, &input)
             }
             "com.atproto.repo.applyWrites" => {
                 let (_, account) = self.caller(seen, STANDARD, true)?;
@@ -199,7 +224,8 @@ impl Pds {
 
     /// Stands for whatever service the host would have asked: says what came, from whom, in which words.
     async fn elsewhere(&self, seen: &Seen, body: Incoming) -> Result<Reply, XrpcError> {
-        let (claims, _) = self.caller(seen, STANDARD, false)?;
+        let (speaker, _) = self.caller(seen, STANDARD, false)?;
+        speaker.needs_rpc(seen)?;
         let bytes = body.collect().await.map_err(|_| invalid("Request aborted"))?.to_bytes();
         let headers: Map<String, Value> = seen
             .headers
@@ -211,7 +237,7 @@ impl Pds {
             &json!({
                 "host": self.settings().service_did,
                 "nsid": seen.name, "method": seen.method.as_str(), "query": seen.query,
-                "did": claims.sub, "scope": claims.scope,
+                "did": speaker.did, "scope": speaker.scope,
                 "headers": headers,
                 "body": String::from_utf8_lossy(&bytes),
             }),

@@ -9,12 +9,13 @@ mod admin;
 mod answer;
 mod create_account;
 mod entryway;
+mod oauth;
 mod repo;
 mod settings;
 mod sync;
 mod tokens;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Deref;
 use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -49,6 +50,8 @@ struct Pds {
     clock: Mutex<Option<Arc<AtomicI64>>>,
     /// How many more accounts it trips over after it published their operation.
     failing: AtomicUsize,
+    /// Proofs that were used.
+    proofs: Mutex<BTreeSet<String>>,
 }
 
 impl FakeHost {
@@ -60,6 +63,7 @@ impl FakeHost {
             names: Mutex::default(),
             clock: Mutex::default(),
             failing: AtomicUsize::new(0),
+            proofs: Mutex::default(),
         });
         let kept = Arc::clone(&pds);
         let loopback = Loopback::start(answer::name_of, |address| {

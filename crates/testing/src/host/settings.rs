@@ -1,6 +1,9 @@
 //! The variables a host is configured by.
 
+use std::sync::Arc;
+
 use genkan_protocol::crypto::{Curve, PublicKey};
+use genkan_protocol::oauth::nonce::Nonces;
 
 /// What the operator set.
 #[derive(Clone, Debug)]
@@ -11,6 +14,8 @@ pub(super) struct Settings {
     pub(super) directory_url: Option<String>,
     pub(super) handle_domains: Vec<String>,
     pub(super) entryway: Option<Entryway>,
+    /// Of proofs; its own until it is told otherwise.
+    pub(super) nonces: Arc<Nonces>,
     /// The parts of an entryway that came so far.
     url: Option<String>,
     did: Option<String>,
@@ -37,6 +42,7 @@ impl Settings {
             directory_url: None,
             handle_domains: vec![".test".to_owned()],
             entryway: None,
+            nonces: Arc::new(Nonces::new(&[7; 32], Nonces::INTERVAL)),
             url: None,
             did: None,
             verify_key: None,
@@ -80,6 +86,10 @@ impl Settings {
                 let (_, rest) = value.split_once("://").expect("PDS_ENTRYWAY_URL is a URL");
                 assert!(!rest.contains(['/', '?', '#']), "PDS_ENTRYWAY_URL must be a bare origin");
                 self.url = Some(value);
+            }
+            "PDS_DPOP_SECRET" => {
+                let secret = data_encoding::HEXLOWER.decode(value.as_bytes()).unwrap();
+                self.nonces = Arc::new(Nonces::new(&secret.try_into().unwrap(), Nonces::INTERVAL));
             }
             "PDS_ENTRYWAY_DID" => self.did = Some(value),
             "PDS_ENTRYWAY_JWT_VERIFY_KEY_K256_PUBLIC_KEY_HEX" => {

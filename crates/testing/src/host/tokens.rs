@@ -3,8 +3,10 @@
 use genkan_protocol::jwt::session::{AccessClaims, Kind, RefreshClaims, Scope, Token};
 use genkan_protocol::service_auth;
 use genkan_protocol::xrpc_error::XrpcError;
+use serde_json::json;
 
 use super::accounts::Account;
+use super::oauth::{Speaker, is_bound};
 use super::{FakeHost, Pds};
 use crate::loopback::{Seen, locked};
 
@@ -42,16 +44,25 @@ impl Pds {
         Ok(claims)
     }
 
+    /// Checks the token of a session or of an app.
+    pub(super) fn speaker(&self, seen: &Seen, allowed: &[Scope]) -> Result<Speaker, XrpcError> {
+        if is_bound(seen) {
+            return self.app(seen);
+        }
+        let claims = self.access(seen, allowed)?;
+        Ok(Speaker::by_session(claims.sub, json!(claims.scope)))
+    }
+
     /// Checks an access token, and that its account is here and not taken down; with `writes`, that it is active.
     pub(super) fn caller(
         &self,
         seen: &Seen,
         allowed: &[Scope],
         writes: bool,
-    ) -> Result<(AccessClaims, Account), XrpcError> {
-        let claims = self.access(seen, allowed)?;
+    ) -> Result<(Speaker, Account), XrpcError> {
+        let speaker = self.speaker(seen, allowed)?;
         let account = locked(&self.accounts)
-            .find(&claims.sub)
+            .find(&speaker.did)
             .cloned()
             .ok_or_else(|| XrpcError::new(403, "AccountNotFound", "Account not found"))?;
         if account.taken_down {
@@ -60,7 +71,7 @@ impl Pds {
         if writes && account.deactivated {
             return Err(XrpcError::new(401, "AccountDeactivated", "Account is deactivated"));
         }
-        Ok((claims, account))
+        Ok((speaker, account))
     }
 
     /// Checks a refresh token.

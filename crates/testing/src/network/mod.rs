@@ -11,6 +11,7 @@
 //!
 //! Stories act through public doors only: HTTP, the command line, settings and signals.
 
+mod app;
 mod plan;
 mod ports;
 mod running;
@@ -28,6 +29,7 @@ use tempfile::TempDir;
 use crate::loopback::locked;
 use crate::{Answer, Browser, Client, FakeDirectory, FakeHost};
 
+pub use app::{App, Code};
 pub use plan::Plan;
 pub use running::{Genkan, Ran};
 pub use user::User;

@@ -151,7 +151,7 @@ impl Bench {
 }
 
 /// Builds a package's program for release, and says where cargo put it.
-fn build(package: &str) -> Result<String> {
+pub(super) fn build(package: &str) -> Result<String> {
     let mut build = workspace::cargo();
     build.args(["build", "--quiet", "--release", "--message-format", "json", "--package", package]);
     let messages = command::run(&mut build)?;
@@ -165,7 +165,7 @@ fn memory(what: &str, value: f64, must: f64, want: f64) -> Line {
 }
 
 /// Rounds in which a 99th percentile begins to say something.
-const ENOUGH: usize = 7;
-const CONNECTIONS: usize = 32;
+pub(super) const ENOUGH: usize = 7;
+pub(super) const CONNECTIONS: usize = 32;
 const IDLE: u32 = 1000;
 const MIB: f64 = 1024.0 * 1024.0;

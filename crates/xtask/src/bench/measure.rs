@@ -103,7 +103,7 @@ pub(super) fn resident(subject: &Subject) -> Result<f64> {
 }
 
 /// Seconds of CPU time that a process and its children have used.
-fn cpu_seconds(subject: &Subject) -> Result<f64> {
+pub(super) fn cpu_seconds(subject: &Subject) -> Result<f64> {
     let mut ticks = 0.0;
     for pid in family(subject.pid())? {
         let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;

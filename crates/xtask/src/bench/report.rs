@@ -14,8 +14,16 @@ pub(super) struct Line {
 /// What a figure has to be.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Goal {
-    AtMost { must: f64, want: f64 },
-    AtLeast { must: f64, want: f64 },
+    AtMost {
+        must: f64,
+        want: f64,
+    },
+    AtLeast {
+        must: f64,
+        want: f64,
+    },
+    /// Nothing: it is there to be known.
+    Shown,
 }
 
 impl Line {
@@ -23,6 +31,7 @@ impl Line {
         match self.goal {
             Goal::AtMost { must, .. } => self.value <= must,
             Goal::AtLeast { must, .. } => self.value >= must,
+            Goal::Shown => self.value.is_finite(),
         }
     }
 
@@ -30,6 +39,7 @@ impl Line {
         let (meets_want, must, want, sign) = match self.goal {
             Goal::AtMost { must, want } => (self.value <= want, must, want, '≤'),
             Goal::AtLeast { must, want } => (self.value >= want, must, want, '≥'),
+            Goal::Shown => return "as it is".to_owned(),
         };
         let word = if meets_want {
             "as wanted"

@@ -3,7 +3,7 @@
 pub(super) mod genkan;
 pub(super) mod nginx;
 
-use std::io::{BufRead as _, BufReader};
+use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
@@ -43,15 +43,21 @@ pub(super) struct Running {
 }
 
 impl Running {
-    fn start(command: &mut Command) -> Result<Self> {
+    pub(super) fn start(command: &mut Command) -> Result<Self> {
         let child =
             command.spawn().with_context(|| format!("starting {}", command.get_program().display()))?;
         guard::watch(child.id())?;
         Ok(Self { child })
     }
 
+    /// Gives it a line to read.
+    pub(super) fn say(&mut self, line: &str) -> Result<()> {
+        let stdin = self.child.stdin.as_mut().context("its input is ours to write")?;
+        Ok(writeln!(stdin, "{line}")?)
+    }
+
     /// The next line that it prints.
-    fn line(&mut self) -> Result<String> {
+    pub(super) fn line(&mut self) -> Result<String> {
         let stdout = self.child.stdout.as_mut().context("its output is ours to read")?;
         let mut line = String::new();
         // One line at a time is asked for and printed, so that nothing is lost in this reader.
@@ -87,7 +93,7 @@ impl Stub {
 }
 
 /// A program on one core.
-fn pinned(core: &str, program: &str) -> Command {
+pub(super) fn pinned(core: &str, program: &str) -> Command {
     let mut command = Command::new("taskset");
     command.args(["--cpu-list", core, program]);
     command

@@ -299,6 +299,7 @@ fn examiner(app: &App) -> Examiner {
         handle_domains: app.config.service.handle_domains.clone(),
         front_url: app.config.directory.front_url.clone(),
         directory_url: app.config.directory.url.clone(),
+        dpop_secret: app.oauth.nonce_secret().clone(),
     };
     Examiner::new(app.hosts.clone(), app.ring.clone(), expected, app.clock.clone())
 }

@@ -1,5 +1,6 @@
 //! The whole data path, over sockets: an edge with its threads before fake hosts that behave as they are told.
 
+mod bound;
 mod encrypted;
 mod floods;
 mod framing;

@@ -1,12 +1,14 @@
 //! Fixed answers for what the edge asks of other rooms.
 
 use std::net::IpAddr;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 
 use crate::accounts::{Caller, Home, Standing};
 use crate::base::Timestamp;
 use crate::fleet::{Host, HostId};
 use crate::forward::{Neighbours, OverLimit, TokenError, Unavailable};
+use crate::oauth::{AccessError, Call, GrantCaller, Onward};
 use crate::routing::target::Target;
 use genkan_protocol::jwt::session::Scope;
 
@@ -16,6 +18,10 @@ pub(super) struct Fixed {
     pub(super) hosts: Arc<[Arc<Host>]>,
     /// Whether memory knows all this, or only the database does.
     pub(super) remembers: bool,
+    /// The nonce that a host gave last.
+    pub(super) heard: Arc<Mutex<String>>,
+    /// How often a host did not take what was signed.
+    pub(super) forgotten: Arc<AtomicUsize>,
 }
 
 pub(super) const ALICE: &str = "did:plc:aaaaaaaaaaaaaaaaaaaaaaaa";
@@ -70,6 +76,42 @@ impl Neighbours for Fixed {
     async fn check_caller(&self, token: &str) -> Result<Arc<Caller>, TokenError> {
         tokio::task::yield_now().await;
         Self::caller(token)
+    }
+
+    /// The proof names itself: `good` is one, and `stale` has another nonce.
+    async fn check_grant(&self, token: &str, call: &Call<'_>) -> Result<Arc<GrantCaller>, AccessError> {
+        tokio::task::yield_now().await;
+        let (did, audience) = match token {
+            "alice" => (ALICE, "one"),
+            "bob" => (BOB, "two"),
+            "alice-before-her-move" => (ALICE, "two"),
+            "unchecked" => return Err(AccessError::Unavailable),
+            _ => return Err(AccessError::Token("the token could not be verified")),
+        };
+        match &*call.proofs {
+            ["good"] => Ok(Arc::new(GrantCaller::for_tests(did, audience))),
+            ["stale"] => Err(AccessError::Proof(genkan_protocol::oauth::dpop::Error::UseNonce)),
+            _ => Err(AccessError::NoProof),
+        }
+    }
+
+    /// The proof says what it is for.
+    fn sign_onward(&self, caller: &GrantCaller, host: &Host, method: &str, path: &str) -> Option<Onward> {
+        let nonce = self.heard.lock().unwrap().clone();
+        let token = format!("ours-for-{}", caller.did);
+        Some(Onward::for_tests(&token, &format!("{method}!{}!{path}!{nonce}", host.id)))
+    }
+
+    fn hear_nonce(&self, _: &HostId, nonce: &str) {
+        nonce.clone_into(&mut self.heard.lock().unwrap());
+    }
+
+    fn forget_onward(&self, _: &GrantCaller) {
+        self.forgotten.fetch_add(1, Ordering::SeqCst);
+    }
+
+    fn nonce(&self) -> String {
+        "our-nonce".to_owned()
     }
 
     fn recall_home(&self, account: &Target<'_>) -> Option<Option<Arc<Home>>> {

@@ -21,9 +21,15 @@ pub(super) struct Network {
     pub(super) edge: Edge,
     pub(super) one: FakeHost,
     pub(super) two: FakeHost,
+    heard: Arc<Mutex<String>>,
 }
 
 impl Network {
+    /// The nonce that a host gave is not known any more.
+    pub(super) fn one_forgets_nonce(&self) {
+        self.heard.lock().unwrap().clear();
+    }
+
     /// Both hosts answer each request alike, and at once.
     pub(super) async fn start() -> Self {
         Self::with(|_| {}, answers_ok, answers_ok).await
@@ -66,6 +72,7 @@ impl Network {
     ) -> Self {
         let host =
             |name: &str, host: &FakeHost| crate::fleet::testing::host_at(name, host.origin.parse().unwrap());
+        let heard = Arc::<Mutex<String>>::default();
         let mut settings = settings();
         adjust(&mut settings);
         let doors = Doors {
@@ -73,6 +80,8 @@ impl Network {
             neighbours: Fixed {
                 hosts: [host("one", &one), host("two", &two)].into(),
                 remembers: one.port.is_multiple_of(2),
+                heard: Arc::clone(&heard),
+                forgotten: Arc::default(),
             },
             trusted: Trusted::new(proxies),
             metrics: Metrics::default(),
@@ -82,7 +91,7 @@ impl Network {
             name: "genkan-test".to_owned(),
         };
         let edge = Edge::open("127.0.0.1:0".parse().unwrap(), doors).unwrap();
-        Self { edge, one, two }
+        Self { edge, one, two, heard }
     }
 
     pub(super) async fn connect(&self) -> Client {

@@ -89,8 +89,15 @@ async fn what_goes_nowhere_says_why() {
         (timeline, "authorization: alice\r\n", "400 InvalidToken"),
         (timeline, "authorization: Bearer a b\r\n", "400 InvalidToken"),
         (timeline, "authorization: Basic YTpi\r\n", "400 InvalidToken"),
-        (timeline, "authorization: DPoP alice\r\n", "400 InvalidRequest"),
-        (timeline, "authorization: Bearer alice\r\ndpop: x\r\n", "400 InvalidRequest"),
+        (timeline, "authorization: DPoP\r\n", "400 InvalidToken"),
+        (timeline, "authorization: DPoP a b\r\n", "400 InvalidToken"),
+        (timeline, "authorization: DPoP alice\r\n", "401 invalid_dpop_proof"),
+        (timeline, "authorization: DPoP forged\r\ndpop: good\r\n", "401 invalid_token"),
+        (timeline, "authorization: DPoP alice\r\ndpop: stale\r\n", "401 use_dpop_nonce"),
+        (timeline, "authorization: DPoP alice\r\ndpop: good\r\ndpop: good\r\n", "401 invalid_dpop_proof"),
+        (timeline, "authorization: DPoP alice-before-her-move\r\ndpop: good\r\n", "401 invalid_token"),
+        (timeline, "authorization: DPoP unchecked\r\ndpop: good\r\n", "503 NotEnoughResources"),
+        (timeline, "authorization: Bearer alices-grant\r\ndpop: good\r\n", "400 InvalidToken"),
         (timeline, "authorization: Bearer alice\r\nauthorization: Bearer bob\r\n", "400 InvalidRequest"),
         (timeline, "authorization: Bearer alice\r\nvia: 1.1 genkan-test\r\n", "502 UpstreamFailure"),
         ("PUT /xrpc/app.bsky.feed.getTimeline", "", "400 InvalidRequest"),
@@ -119,7 +126,8 @@ async fn what_goes_nowhere_says_why() {
         assert_eq!(error(&answer), expected, "{line} {fields}: {answer}");
         assert!(answer.contains("x-genkan-error: gateway\r\n"), "{answer}");
         assert!(answer.contains("access-control-allow-origin: *\r\n"), "{answer}");
-        assert!(!expected.starts_with("401") || answer.contains("www-authenticate: Bearer\r\n"));
+        let scheme = if expected == "401 AuthMissing" { "Bearer\r\n" } else { "DPoP algs=" };
+        assert!(!expected.starts_with("401") || answer.contains(&format!("www-authenticate: {scheme}")));
         assert!(!expected.starts_with("503") || answer.contains("retry-after: "));
     }
     assert!(network.one.heard().is_empty() && network.two.heard().is_empty());

@@ -49,6 +49,7 @@ async fn stand() -> Stand {
         handle_domains: vec![".example.com".to_owned(), ".example.net".to_owned()],
         front_url: Some(front_url),
         directory_url: directory.origin(),
+        dpop_secret: Secret::new([5; 32]),
     };
     let examiner = Examiner::new(host_client(), ring, expected, Clock::System);
     let host = FakeHost::start().await;

@@ -5,13 +5,12 @@ use std::error::Error as StdError;
 
 use axum::response::{IntoResponse, Response};
 use genkan_protocol::oauth::error::{OAuthError, OAuthErrorCode};
-use genkan_protocol::oauth::jws::Algorithm;
 use http::StatusCode;
 use http::header::{CONTENT_TYPE, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
 use serde_json::json;
 
 use crate::base::Timestamp;
-use crate::http::error::ErrorName;
+use crate::http::error::{ErrorName, dpop_challenge};
 use crate::limits::Verdict;
 use crate::oauth;
 
@@ -95,19 +94,11 @@ impl IntoResponse for Refusal {
             headers.insert(RETRY_AFTER, seconds.into());
         }
         if self.status == StatusCode::UNAUTHORIZED
-            && let Ok(challenge) = challenge(&self.code, &self.description).parse()
+            && let Some(challenge) = dpop_challenge(&self.code, &self.description)
         {
             headers.insert(WWW_AUTHENTICATE, challenge);
         }
         response.extensions_mut().insert(ErrorName(self.code));
         response
     }
-}
-
-/// RFC 9449 §7.1.
-fn challenge(code: &str, description: &str) -> String {
-    let algorithms: Vec<&str> = Algorithm::ALL.iter().map(|alg| alg.as_str()).collect();
-    let plain: String =
-        description.chars().filter(|c| (' '..='~').contains(c) && !matches!(c, '"' | '\\')).collect();
-    format!("DPoP algs=\"{}\", error=\"{code}\", error_description=\"{plain}\"", algorithms.join(" "))
 }

@@ -21,9 +21,12 @@ use axum::response::{IntoResponse as _, Response};
 use axum::routing::{get, post};
 use futures_util::FutureExt as _;
 use http::header::{ALLOW, CACHE_CONTROL, PRAGMA};
-use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use http::{HeaderName, HeaderValue, StatusCode};
 
 use crate::app::App;
+use crate::base::Timestamp;
+use crate::limits::Verdict;
+use crate::oauth::OAuth;
 use error::Refusal;
 
 pub(crate) fn routes(app: &App) -> Router {
@@ -44,15 +47,24 @@ async fn give_nonce(State(app): State<App>, request: Request, next: Next) -> Res
     let path = request.uri().path().to_owned();
     // A bug must not cost the client its nonce. What a handler shares is behind locks that recover.
     let answered = AssertUnwindSafe(next.run(request)).catch_unwind().await;
-    let mut response = answered
+    let response = answered
         .unwrap_or_else(|_| Refusal::internal(format!("panicked while answering {path}")).into_response());
+    with_nonce(&app.oauth, response)
+}
+
+fn with_nonce(oauth: &OAuth, mut response: Response) -> Response {
     let headers = response.headers_mut();
-    if let Ok(nonce) = HeaderValue::from_str(&app.oauth.nonce()) {
+    if let Ok(nonce) = HeaderValue::from_str(&oauth.nonce()) {
         headers.insert(DPOP_NONCE, nonce);
     }
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     headers.insert(PRAGMA, HeaderValue::from_static("no-cache"));
     response
+}
+
+/// 429 in the words of OAuth, for a client that was refused before it came to an endpoint.
+pub(super) fn too_often(oauth: &OAuth, verdict: &Verdict, now: Timestamp) -> Response {
+    with_nonce(oauth, Refusal::too_often(verdict, now).into_response())
 }
 
 async fn only_post() -> Response {
@@ -63,13 +75,7 @@ async fn only_post() -> Response {
     response
 }
 
-/// Every `DPoP` header; one that is not text is no proof, and is not nothing either.
-fn proofs(headers: &HeaderMap) -> Vec<&str> {
-    headers.get_all(DPOP).iter().map(|value| value.to_str().unwrap_or_default()).collect()
-}
-
-const DPOP: HeaderName = HeaderName::from_static("dpop");
-const DPOP_NONCE: HeaderName = HeaderName::from_static("dpop-nonce");
+pub(crate) const DPOP_NONCE: HeaderName = HeaderName::from_static("dpop-nonce");
 const PAR: &str = "/oauth/par";
 const TOKEN: &str = "/oauth/token";
 const REVOKE: &str = "/oauth/revoke";

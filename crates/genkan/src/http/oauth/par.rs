@@ -6,13 +6,13 @@ use axum::response::{IntoResponse as _, Response};
 use http::{HeaderMap, StatusCode};
 use serde_json::json;
 
+use super::PAR;
 use super::error::Refusal;
 use super::form::Posted;
-use super::{PAR, proofs};
 use crate::app::App;
 use crate::http::ClientAddr;
 use crate::limits::Door;
-use crate::oauth::Call;
+use crate::oauth::{Call, proofs};
 
 pub(super) async fn par(
     State(app): State<App>,

@@ -5,14 +5,14 @@ use axum::extract::State;
 use http::HeaderMap;
 use serde_json::{Value, json};
 
+use super::REVOKE;
 use super::error::Refusal;
 use super::form::Posted;
 use super::par::heed;
-use super::{REVOKE, proofs};
 use crate::app::App;
 use crate::http::ClientAddr;
 use crate::limits::Door;
-use crate::oauth::Call;
+use crate::oauth::{Call, proofs};
 
 pub(super) async fn revoke(
     State(app): State<App>,

@@ -58,6 +58,7 @@ impl House {
             limits: app.limits.clone(),
             metrics: app.metrics.clone(),
             trusted: Trusted::new(&[]),
+            oauth: Some(app.oauth.clone()),
         };
         let router = with_layers(routes(&app).unwrap(), &doors);
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();

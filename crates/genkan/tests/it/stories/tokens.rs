@@ -222,7 +222,7 @@ async fn authorization_comes_once_and_well_formed(plan: Plan) {
             (token.clone(), "400 InvalidToken"),
             ("Bearer".to_owned(), "400 InvalidToken"),
             (format!("Bearer {token} more"), "400 InvalidToken"),
-            (format!("DPoP {token}"), "400 InvalidRequest"),
+            (format!("DPoP {token}"), "401 invalid_dpop_proof"),
         ] {
             let answer = with(&value).query(door, &[]).await;
             assert_eq!(answer.summary(), expected, "{door} {}", value.split(' ').next().unwrap());

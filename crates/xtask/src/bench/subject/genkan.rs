@@ -59,6 +59,10 @@ pub(in crate::bench) fn sign_up(binary: &str, tool: &str) -> Result<(Account, u1
         ("GENKAN_RATE_GLOBAL", PLENTY.to_owned()),
         ("GENKAN_HOST_CEILING", PLENTY.to_owned()),
         ("GENKAN_CONNECTIONS_PER_ADDRESS", "20000".to_owned()),
+        ("GENKAN_RATE_SIGN_IN_ADDRESS", PLENTY.to_owned()),
+        ("GENKAN_RATE_SIGN_IN_ACCOUNT", PLENTY.to_owned()),
+        ("GENKAN_RATE_OAUTH_PAR", PLENTY.to_owned()),
+        ("GENKAN_RATE_OAUTH_TOKEN", PLENTY.to_owned()),
     ];
     let cli = |arguments: &[&str]| {
         let mut call = Command::new(binary);
@@ -123,4 +127,4 @@ fn write_secret(path: &std::path::Path) -> Result<()> {
 }
 
 /// Of everybody here; they live for a minute.
-const PASSWORD: &str = "bench-bench-bench";
+pub(in crate::bench) const PASSWORD: &str = "bench-bench-bench";

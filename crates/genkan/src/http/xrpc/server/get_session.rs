@@ -21,5 +21,6 @@ pub(crate) async fn get_session(
     headers: HeaderMap,
 ) -> Result<Json<SessionAnswer>, XrpcError> {
     let caller = caller(&app, &headers, NEEDS).await?;
-    Ok(Json(SessionAnswer::of(&app, &caller.account).await))
+    let answer = SessionAnswer::of(&app, &caller.account).await;
+    Ok(Json(if caller.sees_email() { answer } else { answer.without_email() }))
 }

@@ -1,0 +1,253 @@
+//! An app on a developer's machine, and its user's grant.
+
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use bytes::Bytes;
+use genkan_protocol::crypto::P256PrivateKey;
+use genkan_protocol::oauth::dpop::{ProofClaims, ProofKey, ath};
+use genkan_protocol::oauth::pkce::Challenge;
+use http::Method;
+use http_body_util::Full;
+use sha2::{Digest, Sha256};
+
+use super::{TestNetwork, User};
+use crate::loopback::locked;
+use crate::{Answer, Browser, Client};
+
+/// An app with a grant.
+#[derive(Debug)]
+pub struct App {
+    key: ProofKey,
+    id: String,
+    /// The last access token.
+    pub access: String,
+    /// The last refresh token.
+    pub refresh: String,
+    scope: String,
+    client: Client,
+    origin: String,
+    nonce: Mutex<Option<String>>,
+}
+
+/// A code, and what proves whose it is.
+#[derive(Debug)]
+pub struct Code {
+    code: String,
+    verifier: String,
+}
+
+const REDIRECT: &str = "http://127.0.0.1:4321/back";
+
+impl App {
+    /// An app that nobody has allowed anything. `client` asks the server, `origin` is what people know it by.
+    ///
+    /// # Panics
+    ///
+    /// Once in four billion times.
+    pub fn at(client: Client, origin: &str, scope: &str) -> Self {
+        let query = [("scope", scope), ("redirect_uri", "http://127.0.0.1/back")];
+        let key: [u8; 32] = Sha256::digest(unique()).into();
+        Self {
+            key: ProofKey::new(P256PrivateKey::from_bytes(&key).unwrap()),
+            id: format!("http://localhost?{}", serde_html_form::to_string(query).unwrap()),
+            access: String::new(),
+            refresh: String::new(),
+            scope: scope.to_owned(),
+            client,
+            origin: origin.to_owned(),
+            nonce: Mutex::default(),
+        }
+    }
+
+    /// A fresh proof for a request, by the app's own key.
+    ///
+    /// # Panics
+    ///
+    /// When the clock is before 1970.
+    pub fn proof(&self, method: &str, url: &str, token: Option<&str>) -> String {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
+        self.key.sign(&ProofClaims {
+            jti: &unique(),
+            htm: method,
+            htu: url.split('?').next().unwrap_or(url),
+            iat: i64::try_from(now).unwrap(),
+            nonce: locked(&self.nonce).as_deref(),
+            ath: token.map(ath).as_deref(),
+        })
+    }
+
+    /// A request with the app's token and a fresh proof, once; `origin` is what people know the server by.
+    pub async fn ask_once(
+        &self,
+        at: &Client,
+        origin: &str,
+        method: Method,
+        path: &str,
+        body: impl Into<Bytes>,
+    ) -> Answer {
+        let proof = self.proof(method.as_str(), &format!("{origin}{path}"), Some(&self.access));
+        self.ask_with(at, &proof, method, path, body).await
+    }
+
+    /// The same with this proof.
+    ///
+    /// # Panics
+    ///
+    /// When there is no answer.
+    pub async fn ask_with(
+        &self,
+        at: &Client,
+        proof: &str,
+        method: Method,
+        path: &str,
+        body: impl Into<Bytes>,
+    ) -> Answer {
+        let request = at
+            .request(method, path)
+            .header("authorization", format!("DPoP {}", self.access))
+            .header("dpop", proof)
+            .header("content-type", "application/json");
+        let answer = at.send(request.body(Full::new(body.into())).unwrap()).await;
+        self.learn(&answer);
+        answer
+    }
+
+    /// As libraries do it: again, if the server wants its nonce in the proof.
+    pub async fn ask(
+        &self,
+        at: &Client,
+        origin: &str,
+        method: Method,
+        path: &str,
+        body: impl Into<Bytes>,
+    ) -> Answer {
+        let body = body.into();
+        let answer = self.ask_once(at, origin, method.clone(), path, body.clone()).await;
+        if answer.summary() != "401 use_dpop_nonce" {
+            return answer;
+        }
+        self.ask_once(at, origin, method, path, body).await
+    }
+
+    fn learn(&self, answer: &Answer) {
+        if let Some(nonce) = answer.headers.get("dpop-nonce") {
+            *locked(&self.nonce) = Some(nonce.to_str().unwrap().to_owned());
+        }
+    }
+
+    async fn post(&self, path: &str, form: &[(&str, &str)]) -> Answer {
+        let form = [form, &[("client_id", &*self.id)]].concat();
+        let body = serde_html_form::to_string(&form).unwrap();
+        loop {
+            let had_one = locked(&self.nonce).is_some();
+            let proof = self.proof("POST", &format!("{}{path}", self.origin), None);
+            let client = self.client.clone().with("dpop", &proof);
+            let answer = client.post(path, "application/x-www-form-urlencoded", body.clone()).await;
+            self.learn(&answer);
+            if had_one || answer.summary() != "400 use_dpop_nonce" {
+                return answer;
+            }
+        }
+    }
+
+    /// Gives the grant back.
+    pub async fn revoke(&self) -> Answer {
+        self.post("/oauth/revoke", &[("token", &self.refresh)]).await
+    }
+
+    /// Asks for fresh tokens, and takes them.
+    pub async fn refresh(&mut self) -> Answer {
+        let form = [("grant_type", "refresh_token"), ("refresh_token", &*self.refresh)];
+        let answer = self.post("/oauth/token", &form).await;
+        if answer.status == 200 {
+            self.take(&answer);
+        }
+        answer
+    }
+
+    fn take(&mut self, answer: &Answer) {
+        (self.access, self.refresh) = (answer.text("/access_token"), answer.text("/refresh_token"));
+    }
+
+    /// A person signs in with a browser, allows all that the app asks for, and comes back with a code.
+    ///
+    /// # Panics
+    ///
+    /// When that does not work.
+    pub async fn code(&self, identifier: &str, password: &str) -> Code {
+        let verifier = unique();
+        let challenge = Challenge::of(&verifier).to_string();
+        let form = [
+            ("response_type", "code"),
+            ("redirect_uri", REDIRECT),
+            ("scope", &*self.scope),
+            ("state", "state"),
+            ("code_challenge", &*challenge),
+            ("code_challenge_method", "S256"),
+        ];
+        let pushed = self.post("/oauth/par", &form).await;
+        assert!(pushed.status == 201, "{}", pushed.transcript());
+        let query = [("client_id", self.id.clone()), ("request_uri", pushed.text("/request_uri"))];
+        let query = serde_html_form::to_string(query).unwrap();
+        let browser = Browser::new(self.client.clone(), &self.origin);
+        let page = browser.open(&format!("/oauth/authorize?{query}")).await;
+        let form = page.form("/sign-in").with("identifier", identifier).with("password", password);
+        let page = browser.send(&form).await;
+        let page = browser.send(&page.form("/consent").with("answer", "allow")).await;
+        let location = page.answer.header("location").to_owned();
+        let (_, query) = location.split_once(['?', '#']).unwrap_or_else(|| panic!("{}", page.html()));
+        let answer: Vec<(String, String)> = serde_html_form::from_str(query).unwrap();
+        let code = answer.into_iter().find(|(name, _)| name == "code");
+        Code { code: code.unwrap_or_else(|| panic!("no code in {location}")).1, verifier }
+    }
+
+    /// Asks for tokens for a code.
+    pub async fn redeem(&self, code: &Code) -> Answer {
+        let form = [
+            ("grant_type", "authorization_code"),
+            ("code", &*code.code),
+            ("redirect_uri", REDIRECT),
+            ("code_verifier", &*code.verifier),
+        ];
+        self.post("/oauth/token", &form).await
+    }
+
+    /// From sign-in to the tokens.
+    ///
+    /// # Panics
+    ///
+    /// When that does not work.
+    pub async fn sign_in(&mut self, identifier: &str, password: &str) {
+        let code = self.code(identifier, password).await;
+        let tokens = self.redeem(&code).await.ok();
+        self.take(&tokens);
+    }
+}
+
+impl TestNetwork {
+    /// Genkan's origin, as people know it.
+    pub fn origin(&self) -> String {
+        format!("http://localhost:{}", self.genkan().port())
+    }
+
+    /// A user signs in to an app and allows all that it asks for.
+    ///
+    /// # Panics
+    ///
+    /// When that does not work.
+    pub async fn authorize(&self, user: &User, scope: &str) -> App {
+        let mut app = App::at(self.visitor(), &self.origin(), scope);
+        app.sign_in(&user.handle, &user.password).await;
+        app
+    }
+}
+
+/// A word that nobody else uses.
+fn unique() -> String {
+    static COUNT: AtomicU64 = AtomicU64::new(0);
+    let count = COUNT.fetch_add(1, Ordering::SeqCst);
+    let seed = format!("{:?} {} {count}", SystemTime::now(), std::process::id());
+    data_encoding::HEXLOWER.encode(&Sha256::digest(seed))
+}
