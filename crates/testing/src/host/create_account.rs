@@ -3,6 +3,7 @@
 use genkan_protocol::crypto::PublicKey;
 use genkan_protocol::did_document::DidDocument;
 use genkan_protocol::plc::Operation;
+use genkan_protocol::service_auth;
 use genkan_protocol::syntax::{Did, Handle};
 use genkan_protocol::xrpc_error::XrpcError;
 use serde_json::{Value, json};
@@ -22,10 +23,25 @@ impl Pds {
         Ok(loopback::json(200, &json!({ "signingKey": key.public().to_did_key() })))
     }
 
+    /// A service token of somebody who brings an account along, signed by the key that the directory names for them.
+    async fn check_issuer(&self, authorization: &str) -> Result<(), XrpcError> {
+        let untrusted = || XrpcError::new(401, "AuthenticationRequired", "Untrusted issuer");
+        let token = authorization.strip_prefix("Bearer ").unwrap_or_default();
+        let token = service_auth::parse(token).map_err(|_| untrusted())?;
+        let document = self.resolve(token.issuer()).await.ok_or_else(untrusted)?;
+        let key = document.signing_key().ok_or_else(untrusted)?;
+        let settings = self.settings();
+        let entryway = settings.entryway.as_ref().map(|entryway| entryway.did.as_str());
+        let good = [Some(settings.service_did.as_str()), entryway].into_iter().flatten().any(|audience| {
+            token.verify(&key, audience, Some("com.atproto.server.createAccount"), self.now()).is_ok()
+        });
+        if good { Ok(()) } else { Err(XrpcError::new(401, "BadJwtAudience", "jwt audience does not match")) }
+    }
+
     pub(super) async fn create_account(&self, seen: &Seen, input: &Value) -> Result<Reply, XrpcError> {
         let authorization = seen.header("authorization");
         if !authorization.is_empty() {
-            return Err(XrpcError::new(401, "AuthenticationRequired", "Untrusted issuer"));
+            self.check_issuer(authorization).await?;
         }
         let handle = input.get("handle").and_then(Value::as_str).unwrap_or_default();
         let handle: Handle =
