@@ -1,6 +1,7 @@
 // A small name server over UDP, for handles that no public name server knows.
 //
-// Configuration: {dnsPort, port, zones: [{suffix: ".test", origin: "http://localhost:2583"}, …]}.
+// Configuration: {dnsPort, port, zones: [{suffix: ".test", origin: "http://localhost:2583"}, …], records: {…}}; records as
+// GET /records tells them.
 // `_atproto.<handle>` TXT is answered from the table; a handle that is not in it but under a zone's suffix (the longest
 // that fits) is asked of that zone's origin, at /.well-known/atproto-did with the handle as Host: so every handle a
 // server under test gives out resolves at once. A questions are answered with 127.0.0.1 for names in the table or zones.
@@ -15,8 +16,8 @@ import http from 'node:http'
 import { answerJson, jsonBody, listen, member } from './lib/member.mjs'
 import { answerTo, parseQuestion, TYPE_A, TYPE_TXT } from './lib/dns-message.mjs'
 
-await member(async ({ dnsPort, port, zones }) => {
-  const records = new Map()
+await member(async ({ dnsPort, port, zones, records: known }) => {
+  const records = new Map(Object.entries(known ?? {}))
   const longestFirst = [...zones].sort((a, b) => b.suffix.length - a.suffix.length)
   const zoneOf = (name) => longestFirst.find(({ suffix }) => name.endsWith(suffix))
 

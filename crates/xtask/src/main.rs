@@ -52,6 +52,7 @@ fn run() -> Result<ExitCode> {
             drop(provision::postgres::Postgres::start()?);
             provision::python::python()?;
             provision::nginx::nginx()?;
+            provision::chromium::chromium()?;
         }
         "guard" => guard::run(),
         "" | "help" | "--help" | "-h" => println!("{USAGE}"),

@@ -46,6 +46,8 @@ pub struct Neighbours<'a> {
     pub name_server: &'a str,
     pub private_origins: &'a [String],
     pub mail_url: &'a str,
+    /// A certificate authority that this network's TLS servers are certified by.
+    pub authority_file: &'a str,
 }
 
 impl Genkan {
@@ -72,6 +74,7 @@ impl Genkan {
             ("GENKAN_DIRECTORY_FRONT_LISTEN", format!("127.0.0.1:{front_port}")),
             ("GENKAN_DIRECTORY_FRONT_URL", directory_front_url.clone()),
             ("GENKAN_PRIVATE_ORIGINS", around.private_origins.join(",")),
+            ("GENKAN_EXTRA_CA_FILE", around.authority_file.to_owned()),
             ("GENKAN_ADMIN_PASSWORD", admin_password.clone()),
             ("GENKAN_DNS_SERVERS", around.name_server.to_owned()),
             ("GENKAN_INVITE_REQUIRED", "false".to_owned()),

@@ -15,6 +15,9 @@ use super::{GENKAN, Members, Network, Options, STAND_ALONE, STAND_ALONE_DOMAIN, 
 use crate::provision::node::Node;
 use crate::workspace;
 
+/// The name of the OAuth app's web server. Client identifiers may not be of the kind that only exists locally.
+const APP_NAME: &str = "app.example.com";
+
 /// A network being put together.
 pub(super) struct Plan {
     state: State,
@@ -51,15 +54,17 @@ impl Plan {
             Some(wanted) => {
                 // Before Genkan comes up, what it wants to reach has to be there.
                 self.wait()?;
-                let appview_url = self.said("appview", "url");
+                let (appview_url, app_url) = (self.said("appview", "url"), self.said("app", "url"));
+                let authority = self.said("app", "authorityFile");
                 let mut origins: Vec<String> =
                     hosts.iter().chain([&alone]).map(|host| host.url.clone()).collect();
-                origins.extend([directory_url.clone(), appview_url]);
+                origins.extend([directory_url.clone(), appview_url, app_url]);
                 let around = Neighbours {
                     directory_url: &directory_url,
                     name_server: &name_server,
                     private_origins: &origins,
                     mail_url: &self.said("mail", "smtp"),
+                    authority_file: &authority,
                 };
                 let genkan = Genkan::plan(&mut self.state, &self.data, wanted, &around)?;
                 self.spawn_hosts_behind_genkan(&genkan, &hosts, &name_server)?;
@@ -91,7 +96,7 @@ impl Plan {
         Ok(network)
     }
 
-    /// Directory, mail, names, app view. Answers with the name server's address.
+    /// Directory, mail, names, an OAuth app's web server, app view. Answers with the name server's address.
     fn spawn_common(
         &mut self,
         directory_url: &str,
@@ -108,7 +113,19 @@ impl Plan {
             { "suffix": ".test", "origin": entryway_url },
             { "suffix": STAND_ALONE_DOMAIN, "origin": alone.url },
         ]);
-        self.spawn("dns", "dns.mjs", json!({ "dnsPort": dns_port, "port": names_port, "zones": zones }))?;
+        let records = json!({ APP_NAME: { "a": ["127.0.0.1"] } });
+        self.spawn(
+            "dns",
+            "dns.mjs",
+            json!({ "dnsPort": dns_port, "port": names_port, "zones": zones, "records": records }),
+        )?;
+        let (app_port, documents_port) = (self.state.port("app")?, self.state.port("app settings")?);
+        let folder = self.data.join("app");
+        self.spawn(
+            "app",
+            "app.mjs",
+            json!({ "port": app_port, "settingsPort": documents_port, "name": APP_NAME, "folder": folder }),
+        )?;
         let name_server = format!("127.0.0.1:{dns_port}");
         let appview_port = self.state.port("appview")?;
         self.spawn(
@@ -249,6 +266,7 @@ impl Plan {
             "mail": said("mail"),
             "dns": said("dns"),
             "appview": said("appview"),
+            "app": said("app"),
             "node": self.node.binary,
             "data": self.data,
             "logs": self.logs(),

@@ -9,7 +9,7 @@ use super::outcome::{Counts, Ended};
 use super::stories::{self, Variant};
 use super::tee;
 use crate::network::genkan;
-use crate::provision::{node, postgres::Postgres, python};
+use crate::provision::{chromium, node, postgres::Postgres, python};
 use crate::say::line;
 use crate::workspace::{self, cargo};
 
@@ -147,11 +147,18 @@ fn network(variant: &Variant) -> Ended {
             None
         }
     };
+    let chromium = match chromium::chromium() {
+        Ok(chromium) => Some(chromium),
+        Err(missing) => {
+            line(&format!("There is no browser, stories in one are skipped: {missing:#}"));
+            None
+        }
+    };
     let postgres = match variant.postgres.then(Postgres::start).transpose() {
         Ok(postgres) => postgres,
         Err(missing) => return skipped("the stories on PostgreSQL", &missing),
     };
-    counted(stories::run(variant, postgres.as_ref(), python.as_deref()))
+    counted(stories::run(variant, postgres.as_ref(), python.as_deref(), chromium.as_deref()))
 }
 
 /// Started, stopped, and started again on what it kept; somewhere else than a developer's own demo.

@@ -12,7 +12,7 @@ use super::tee;
 use crate::arguments::Arguments;
 use crate::network::genkan::{self, GenkanOptions};
 use crate::network::{Network, Options};
-use crate::provision::{postgres::Postgres, python};
+use crate::provision::{chromium, postgres::Postgres, python};
 use crate::workspace;
 
 pub const USAGE: &str = "\
@@ -51,13 +51,23 @@ pub fn command(mut arguments: Arguments) -> Result<bool> {
     arguments.end()?;
     let variant = Variant { name: "by-hand", postgres, dev_mode: !production, filter };
     let postgres = postgres.then(Postgres::start).transpose()?;
-    let Counts { passed, failed, skipped } =
-        run(&variant, postgres.as_ref(), python::python().ok().as_deref())?;
+    let Counts { passed, failed, skipped } = run(
+        &variant,
+        postgres.as_ref(),
+        python::python().ok().as_deref(),
+        chromium::chromium().ok().as_deref(),
+    )?;
     println!("{passed} passed, {failed} failed, {skipped} skipped");
     Ok(failed == 0)
 }
 
-pub(super) fn run(variant: &Variant, postgres: Option<&Postgres>, python: Option<&Path>) -> Result<Counts> {
+/// `python` and `chromium`: the stories that need them are skipped, and counted as such, where there is none.
+pub(super) fn run(
+    variant: &Variant,
+    postgres: Option<&Postgres>,
+    python: Option<&Path>,
+    chromium: Option<&Path>,
+) -> Result<Counts> {
     // Kept until the next run: the logs are worth reading after a failure.
     let data = workspace::target().join("verify").join(format!("network-{}", variant.name));
     if data.exists() {
@@ -87,6 +97,8 @@ pub(super) fn run(variant: &Variant, postgres: Option<&Postgres>, python: Option
             .args(&files)
             .env("GENKAN_TEST_NETWORK", &map)
             .env("GENKAN_TEST_KILLS", kills)
+            .env("GENKAN_TEST_CHROMIUM", chromium.unwrap_or(Path::new("")))
+            .env("GENKAN_TEST_SCREENSHOTS", workspace::target().join("verify/screenshots").join(variant.name))
             .current_dir(workspace::network());
         counts = counts.and(tee::run(&mut stories)?);
     }

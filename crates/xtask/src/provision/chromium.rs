@@ -1,0 +1,25 @@
+//! Chromium, for stories in a real browser: the machine's own, else Debian's package.
+
+use std::path::PathBuf;
+
+use anyhow::{Context as _, Result};
+
+use crate::workspace;
+
+const NAMES: [&str; 4] = ["chromium", "chromium-browser", "google-chrome", "google-chrome-stable"];
+
+/// The browser's program.
+pub fn chromium() -> Result<PathBuf> {
+    if let Some(installed) = installed() {
+        return Ok(installed);
+    }
+    let _lock = workspace::lock_cache("chromium")?;
+    if installed().is_none() {
+        super::apt::install(&["chromium"])?;
+    }
+    installed().context("apt-get installed chromium, but it is not on the PATH")
+}
+
+fn installed() -> Option<PathBuf> {
+    NAMES.iter().find_map(|name| workspace::find_program(name))
+}

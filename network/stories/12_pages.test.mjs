@@ -1,0 +1,222 @@
+// Genkan's pages, clicked through in a real browser as an app leads people to them, and alone. Each page is checked with
+// axe-core, and pictures of it are kept. `plain` browsers run no JavaScript.
+
+import { test } from 'node:test'
+import { allow, look, newPerson, signIn, startBrowser, withoutBrowser } from './lib/browser.mjs'
+import { comeBack, loopbackApp, publishedApp } from './lib/oauth.mjs'
+import { assert, eventually, homeOf, map, newName, post, service, signUp, xrpc } from './lib/stage.mjs'
+
+const skip = withoutBrowser
+const plain = { javaScriptEnabled: false }
+
+const button = (page, name) => page.getByRole('button', { name, exact: true })
+
+async function leave(app, page, input, options = {}) {
+  await page.goto((await app.oauth.authorize(input, { scope: app.scope, ...options })).href)
+}
+
+async function codeFor(email) {
+  return eventually(`a letter to ${email}`, async () => {
+    const letters = await fetch(`${map.mail.url}/messages?to=${encodeURIComponent(email)}`).then((a) => a.json())
+    return /^\s*([A-Z2-7]{5}-[A-Z2-7]{5})\s*$/m.exec(letters.at(-1)?.text ?? '')?.[1]
+  })
+}
+
+test('somebody signs up on the way into an app, and has a whole account before the app hears of it', { skip }, async (t) => {
+  const browser = await startBrowser(t)
+  const { page } = await newPerson(browser, plain)
+  const app = await loopbackApp(t, 'atproto identity:*')
+  await leave(app, page, service, { prompt: 'create' })
+  await page.getByRole('heading', { name: 'Create an account' }).waitFor()
+  const name = newName('page')
+  await page.getByLabel('Handle', { exact: true }).fill(name)
+  await button(page, 'Check if it is free').click()
+  await page.getByText(`${name}${map.genkan.handleDomain} is free.`).waitFor()
+  await page.getByLabel('E-mail address').fill('not an address')
+  await page.getByLabel('Password').fill('short')
+  await button(page, 'Create an account').click()
+  await page.getByText('Something is not right yet').waitFor()
+  await page.getByLabel('E-mail address').fill(`${name}@example.com`)
+  await page.getByLabel('Password').fill('long enough for all')
+  await button(page, 'Create an account').click()
+  await page.getByText('Whoever may change your identity').waitFor()
+  const { session } = await app.oauth.callback(await comeBack(app, page, () => allow(page)))
+  assert.ok(await homeOf(session.did))
+  const info = await session.fetchHandler('/xrpc/com.atproto.server.getSession')
+  assert.equal((await info.json()).handle, name + map.genkan.handleDomain)
+})
+
+test('the pages speak German to those who ask for it', { skip }, async (t) => {
+  const browser = await startBrowser(t)
+  const { page } = await newPerson(browser, { ...plain, locale: 'de-AT' })
+  const app = await loopbackApp(t)
+  await leave(app, page, service)
+  await page.getByRole('heading', { name: 'Anmelden' }).waitFor()
+  assert.equal(await page.locator('html').getAttribute('lang'), 'de')
+})
+
+test('somebody who is remembered goes straight to the question, and chooses among accounts', { skip }, async (t) => {
+  const browser = await startBrowser(t)
+  const { page } = await newPerson(browser)
+  const [one, other] = [await signUp('page'), await signUp('page')]
+  const app = await publishedApp(t)
+  for (const person of [one, other]) {
+    await leave(app, page, person.handle)
+    await signIn(page, person, { remember: true })
+    await app.oauth.callback(await comeBack(app, page, () => allow(page)))
+  }
+  await leave(app, page, one.handle)
+  await button(page, 'Allow').waitFor()
+  assert.match(await page.textContent('main'), new RegExp(one.handle))
+
+  await leave(app, page, service)
+  await page.getByRole('heading', { name: 'Choose an account' }).waitFor()
+  await look(page, 'choose')
+  await page.getByRole('button', { name: new RegExp(other.handle) }).click()
+  const { session } = await app.oauth.callback(await comeBack(app, page, () => allow(page)))
+  assert.equal(session.did, other.did)
+})
+
+test('a wrong password and a stranger get the same page', { skip }, async (t) => {
+  const browser = await startBrowser(t)
+  const person = await signUp('page')
+  const said = []
+  for (const handle of [person.handle, `nobody${map.genkan.handleDomain}`]) {
+    const { page } = await newPerson(browser)
+    const app = await loopbackApp(t)
+    await leave(app, page, service)
+    await signIn(page, { handle, password: 'not the password' })
+    await page.getByText('The name or the password is wrong').first().waitFor()
+    if (handle === person.handle) await look(page, 'sign-in-refused')
+    said.push((await page.textContent('main')).replaceAll(handle, ''))
+  }
+  assert.equal(said[0], said[1])
+})
+
+test('a forgotten password is set anew on the way into an app; sessions and grants end', { skip }, async (t) => {
+  const browser = await startBrowser(t)
+  const person = await signUp('page')
+  const { page } = await newPerson(browser)
+  const app = await loopbackApp(t)
+  await leave(app, page, person.handle)
+  await signIn(page, person)
+  const { session: before } = await app.oauth.callback(await comeBack(app, page, () => allow(page)))
+
+  await leave(app, page, person.handle)
+  await page.getByRole('link', { name: 'Forgot your password?' }).click()
+  await look(page, 'forgot-password')
+  await page.getByLabel('E-mail address').fill(person.email)
+  await button(page, 'Send a code').click()
+  await page.getByLabel('Code').waitFor()
+  await page.reload()
+  await page.getByLabel('Code').waitFor()
+  await look(page, 'reset-password')
+  await page.getByLabel('Code').fill(await codeFor(person.email))
+  await page.getByLabel('New password').fill('a brand new password')
+  await button(page, 'Set the new password').click()
+  await page.getByRole('heading', { name: 'Your password is changed' }).waitFor()
+  await look(page, 'password-changed')
+
+  await assert.rejects(before.getTokenInfo(true), 'the grant has ended')
+  const old = await post(service, 'com.atproto.server.refreshSession', person.session.session.refreshJwt)
+  assert.equal(old.status, 400, 'and so has the session')
+  await leave(app, page, person.handle)
+  await signIn(page, { ...person, password: 'a brand new password' })
+  const { session } = await app.oauth.callback(await comeBack(app, page, () => allow(page)))
+  assert.equal(session.did, person.did)
+})
+
+test('a deactivated account is activated again before it goes on', { skip }, async (t) => {
+  const browser = await startBrowser(t)
+  const person = await signUp('page')
+  const { page } = await newPerson(browser)
+  const app = await loopbackApp(t)
+  await leave(app, page, person.handle)
+  await signIn(page, person)
+  const { session: before } = await app.oauth.callback(await comeBack(app, page, () => allow(page)))
+  const off = await xrpc(service, 'com.atproto.server.deactivateAccount', {
+    body: {},
+    token: person.session.session.accessJwt,
+  })
+  assert.equal(off.status, 200)
+  await assert.rejects(before.getTokenInfo(true), 'deactivation ends grants')
+
+  await leave(app, page, person.handle)
+  await signIn(page, person)
+  await page.getByRole('heading', { name: 'Your account is deactivated' }).waitFor()
+  await look(page, 'reactivate')
+  await button(page, 'Activate the account').click()
+  const { session } = await app.oauth.callback(await comeBack(app, page, () => allow(page)))
+  const info = await session.fetchHandler('/xrpc/com.atproto.server.getSession')
+  assert.equal((await info.json()).active, true)
+})
+
+test('somebody looks after apps and browsers on the account page', { skip }, async (t) => {
+  const browser = await startBrowser(t)
+  const person = await signUp('page')
+  const { page } = await newPerson(browser)
+  const app = await publishedApp(t, { scope: 'atproto repo:app.bsky.feed.post blob:image/*' })
+  await leave(app, page, person.handle)
+  await signIn(page, person, { remember: true })
+  await look(page, 'consent-granular')
+  const { session } = await app.oauth.callback(await comeBack(app, page, () => allow(page)))
+
+  await page.goto(`${service}/account`)
+  await page.getByRole('heading', { name: 'Apps with access' }).waitFor()
+  await look(page, 'account')
+  await page.getByRole('button', { name: /^Take back/ }).click()
+  await page.getByText('The access is taken back.').waitFor()
+  await assert.rejects(session.getTokenInfo(true))
+
+  await page.getByRole('button', { name: /^Sign out/ }).first().click()
+  await page.goto(`${service}/account`)
+  await page.getByRole('heading', { name: 'Sign in' }).waitFor()
+})
+
+test('what a person unticks is not granted, and what is new is told', { skip }, async (t) => {
+  const browser = await startBrowser(t)
+  const person = await signUp('page')
+  const { page } = await newPerson(browser)
+  const scope = 'atproto repo:app.bsky.feed.post repo:app.bsky.feed.like'
+  const app = await publishedApp(t, { scope })
+  await leave(app, page, person.handle, { scope: 'atproto repo:app.bsky.feed.like' })
+  await signIn(page, person, { remember: true })
+  await app.oauth.callback(await comeBack(app, page, () => allow(page)))
+
+  await leave(app, page, person.handle)
+  const posts = page.getByLabel(/app\.bsky\.feed\.post/)
+  await posts.waitFor()
+  assert.equal(await page.getByText('new', { exact: true }).count(), 1)
+  await look(page, 'consent-again')
+  await posts.uncheck()
+  const { session } = await app.oauth.callback(await comeBack(app, page, () => allow(page)))
+  const { scope: granted } = await session.getTokenInfo(false)
+  assert.deepEqual(granted.split(' ').sort(), ['atproto', 'repo:app.bsky.feed.like'])
+})
+
+test('errors are told on pages that send nobody anywhere', { skip }, async (t) => {
+  const browser = await startBrowser(t)
+  const { page } = await newPerson(browser)
+  const unknown = 'urn:ietf:params:oauth:request_uri:req-00000000000000000000000000000000'
+  const client = 'https://app.example.com/client-metadata.json'
+  const query = new URLSearchParams({ client_id: client, request_uri: unknown })
+  const answer = await page.goto(`${service}/oauth/authorize?${query}`)
+  assert.equal(answer.status(), 400)
+  await page.getByRole('heading', { name: 'This sign-in is no longer valid' }).waitFor()
+  await look(page, 'error')
+  await page.goto(`${service}/account/nowhere`)
+  await look(page, 'not-found')
+})
+
+test('the sign-up page', { skip }, async (t) => {
+  const browser = await startBrowser(t)
+  const { page } = await newPerson(browser)
+  const app = await loopbackApp(t)
+  await leave(app, page, service, { prompt: 'create' })
+  await look(page, 'sign-up')
+  await button(page, 'Create an account').click()
+  await page.getByText('Something is not right yet').waitFor()
+  await look(page, 'sign-up-refused')
+  await page.getByRole('link', { name: 'I have an account' }).click()
+  await page.getByRole('heading', { name: 'Sign in' }).waitFor()
+})

@@ -1,0 +1,42 @@
+// The page of an app that is built on the published OAuth client for browsers; bundled for the browser by the story.
+
+import { Agent } from '@atproto/api'
+import { BrowserOAuthClient } from '@atproto/oauth-client-browser'
+
+const { clientMetadata, responseMode, service, directory } = JSON.parse(document.getElementById('settings').textContent)
+
+const client = new BrowserOAuthClient({
+  clientMetadata: clientMetadata ?? undefined,
+  responseMode: responseMode ?? undefined,
+  handleResolver: service,
+  plcDirectoryUrl: directory,
+  allowHttp: true,
+})
+
+let session
+globalThis.app = {
+  /** What the page found when it was opened: who is signed in, or what the server said. */
+  opened: client.init().then(
+    (found) => {
+      session = found?.session
+      return { did: session?.did ?? null, state: found?.state ?? null }
+    },
+    (error) => ({ error: String(error) }),
+  ),
+  /** Leaves for the sign-in page. */
+  signIn: (input, options) => client.signInRedirect(input, options),
+  async post(text) {
+    const { uri } = await new Agent(session).post({ text })
+    return uri
+  },
+  async call(url) {
+    const answer = await session.fetchHandler(url)
+    return { status: answer.status, body: await answer.json() }
+  },
+  async refresh() {
+    const before = await session.getTokenInfo(false)
+    const after = await session.getTokenInfo(true)
+    return { before: before.expiresAt, after: after.expiresAt, scope: after.scope }
+  },
+  signOut: () => session.signOut(),
+}
