@@ -88,6 +88,7 @@ impl App {
     }
 
     /// On a database that is open already.
+    #[expect(clippy::too_many_lines, reason = "one list of all rooms, in the order of who needs whom")]
     pub(crate) async fn build_on(
         db: Db,
         config: Config,

@@ -136,6 +136,6 @@ fn show(network: &Network, genkan: &Genkan, account: &Value, command: &Path) {
     );
     println!("  {command} host list");
     println!("  {command} host place --explain");
-    let data = network.data().strip_prefix(&here).unwrap_or(network.data()).display();
+    let data = network.data().strip_prefix(&here).unwrap_or_else(|_| network.data()).display();
     println!("\nCtrl-C stops all of it. Data stays in {data} for the next start.");
 }

@@ -327,13 +327,11 @@ impl By {
 
 impl From<AccessError> for Error {
     fn from(error: AccessError) -> Self {
-        match error.code() {
-            Some(code) => Self::Grant { code, why: error.to_string() },
-            None => {
-                tracing::warn!(cause = &error as &dyn std::error::Error, "a token could not be checked");
-                Self::Unavailable
-            }
+        if let Some(code) = error.code() {
+            return Self::Grant { code, why: error.to_string() };
         }
+        tracing::warn!(cause = &error as &dyn std::error::Error, "a token could not be checked");
+        Self::Unavailable
     }
 }
 

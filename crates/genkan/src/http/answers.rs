@@ -155,14 +155,13 @@ impl From<standing::Error> for XrpcError {
         match error {
             E::NotFound => bad_request("NotFound", "Account not found"),
             E::TakenDown => unauthorized("AccountTakedown", "Account has been taken down"),
-            E::NoHome(_) => Self::internal(error),
             E::Host(cause) => cause.into(),
             E::Session(cause) => cause.into(),
             E::Storage(cause)
             | E::Grant(oauth::Error::Storage(cause))
             | E::SignIn(signin::Error::Storage(cause)) => cause.into(),
             // Ending what there is asks nobody for leave.
-            E::Grant(_) | E::SignIn(_) => Self::internal(error),
+            E::NoHome(_) | E::Grant(_) | E::SignIn(_) => Self::internal(error),
         }
     }
 }

@@ -78,17 +78,17 @@ impl Limit {
 /// What is counted by client address in this process's memory, besides every request of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Door {
-    OAuthPush,
-    OAuthToken,
-    OAuthRevoke,
+    Push,
+    Token,
+    Revoke,
 }
 
 impl Door {
     const fn name(self) -> &'static str {
         match self {
-            Self::OAuthPush => "oauthPar",
-            Self::OAuthToken => "oauthToken",
-            Self::OAuthRevoke => "oauthRevoke",
+            Self::Push => "oauthPar",
+            Self::Token => "oauthToken",
+            Self::Revoke => "oauthRevoke",
         }
     }
 }
@@ -185,9 +185,9 @@ impl RateLimits {
             return None;
         }
         let rate = match door {
-            Door::OAuthPush => inner.rates.oauth_par,
-            Door::OAuthToken => inner.rates.oauth_token,
-            Door::OAuthRevoke => inner.rates.oauth_revoke,
+            Door::Push => inner.rates.oauth_par,
+            Door::Token => inner.rates.oauth_token,
+            Door::Revoke => inner.rates.oauth_revoke,
         };
         let verdict = inner.memory.count(&(door, Place::of(client)), rate, now);
         if !verdict.allowed {
@@ -348,10 +348,10 @@ mod tests {
     fn each_door_counts_for_itself() {
         let limits = limits(&[("GENKAN_RATE_OAUTH_PAR", "2/5m"), ("GENKAN_RATE_OAUTH_REVOKE", "1/5m")]);
         let ask = |door| limits.call(door, ip("192.0.2.1"), NOW).unwrap().allowed;
-        assert_eq!([ask(Door::OAuthPush), ask(Door::OAuthPush), ask(Door::OAuthPush)], [true, true, false]);
-        assert_eq!([ask(Door::OAuthRevoke), ask(Door::OAuthRevoke)], [true, false]);
-        assert!(ask(Door::OAuthToken));
-        assert!(limits.call(Door::OAuthPush, ip("192.0.2.2"), NOW).unwrap().allowed);
+        assert_eq!([ask(Door::Push), ask(Door::Push), ask(Door::Push)], [true, true, false]);
+        assert_eq!([ask(Door::Revoke), ask(Door::Revoke)], [true, false]);
+        assert!(ask(Door::Token));
+        assert!(limits.call(Door::Push, ip("192.0.2.2"), NOW).unwrap().allowed);
     }
 
     #[test]

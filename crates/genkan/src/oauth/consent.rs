@@ -60,11 +60,6 @@ impl OAuth {
         Ok(decide_on(candidate, matches!(opened.prompt, None | Some(Prompt::Login | Prompt::SelectAccount))))
     }
 
-    /// Whether the account may complete the request at all.
-    pub(super) fn is_wanted(&self, opened: &Opened, signed_in: &SignedIn, now: Timestamp) -> bool {
-        is_hinted(opened, &signed_in.account) && is_fresh(opened, signed_in, now)
-    }
-
     pub(super) async fn view_of_consent(
         &self,
         opened: &Opened,
@@ -113,6 +108,11 @@ impl OAuth {
     }
 }
 
+/// Whether the account may complete the request at all.
+pub(super) fn is_wanted(opened: &Opened, signed_in: &SignedIn, now: Timestamp) -> bool {
+    is_hinted(opened, &signed_in.account) && is_fresh(opened, signed_in, now)
+}
+
 /// If the client named an account, only that one will do: it would refuse another's token.
 fn is_hinted(opened: &Opened, account: &Account) -> bool {
     opened
@@ -123,7 +123,7 @@ fn is_hinted(opened: &Opened, account: &Account) -> bool {
 
 fn is_fresh(opened: &Opened, signed_in: &SignedIn, now: Timestamp) -> bool {
     let asked_again = opened.prompt == Some(Prompt::Login)
-        && signed_in.at < Timestamp::from_millis(opened.request.pushed.pushed_at);
+        && signed_in.at < Timestamp::from_millis(opened.request.pushed.at);
     signed_in.is_fresh(now) && !asked_again
 }
 
@@ -194,7 +194,7 @@ mod tests {
     /// The table of the contract's §1.5.
     #[test]
     fn a_request_comes_to_the_page_that_it_needs() {
-        let signed_in = SignedIn { account: account(), at: Timestamp::from_millis(0), remembered: true };
+        let signed_in = SignedIn { account: account(), at: Timestamp::from_millis(0) };
         let good = Candidate { signed_in: &signed_in, fresh: true, active: true, granted: true };
         let stale = Candidate { fresh: false, ..good };
         let fewer = Candidate { granted: false, ..good };

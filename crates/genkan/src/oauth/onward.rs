@@ -120,8 +120,8 @@ impl fmt::Debug for Signer {
 
 fn own_key(ring: &Ring) -> P256PrivateKey {
     // A derived number is a key unless it is zero or beyond the curve's order, which one in four billion is.
-    let keys = (0_u32..).map(|count| ring.derived(&format!("proofs towards hosts {count}")));
-    keys.filter_map(|bytes| P256PrivateKey::from_bytes(&bytes).ok()).next().expect("one of so many is a key")
+    let mut keys = (0_u32..).map(|count| ring.derived(&format!("proofs towards hosts {count}")));
+    keys.find_map(|bytes| P256PrivateKey::from_bytes(&bytes).ok()).expect("one of so many is a key")
 }
 
 impl OAuth {
@@ -175,10 +175,12 @@ impl OAuth {
             self.signer.hear(host, Some(nonce));
         }
     }
+}
 
+impl GrantCaller {
     /// A host did not take what we signed: the next request gets a fresh token.
-    pub(crate) fn forget_onward(&self, caller: &GrantCaller) {
-        caller.minted.set(None);
+    pub(crate) fn forget_onward(&self) {
+        self.minted.set(None);
     }
 }
 

@@ -135,7 +135,8 @@ impl PermissionSets {
     /// Asks for a set, and stores what came of it.
     async fn resolve(&self, nsid: &Nsid) -> Result<(), Error> {
         let (sets, name) = (self.clone(), nsid.clone());
-        let asking = async move { sets.resolve_once(&name).await };
+        // Boxed: it is large, and whoever waits would carry it along.
+        let asking = Box::pin(async move { sets.resolve_once(&name).await });
         match self.inner.flights.join(nsid.as_str(), asking).await {
             Some(Ok(()) | Err(Problem::Unresolved)) => Ok(()),
             Some(Err(Problem::Storage)) | None => {
@@ -213,7 +214,7 @@ fn parse(document: &str, nsid: &Nsid) -> Option<PermissionSet> {
 const COLLECTION: &str = "com.atproto.lexicon.schema";
 const FRESH: Duration = Duration::from_mins(5);
 /// A set that has just been published must not wait for long.
-const NEGATIVE: Duration = Duration::from_secs(60);
+const NEGATIVE: Duration = Duration::from_mins(1);
 const LAST_GOOD: Duration = Duration::from_hours(90 * 24);
 const TOTAL: Duration = Duration::from_secs(15);
 const MOST_SETS: usize = 32;
@@ -337,7 +338,7 @@ mod tests {
         let asked = stand.dns.asked();
         assert_eq!(stand.refused(SCOPE).await, unknown);
         assert_eq!(stand.dns.asked(), asked, "remembered for a minute");
-        stand.later(Duration::from_secs(60));
+        stand.later(Duration::from_mins(1));
         stand.refused(SCOPE).await;
         assert!(stand.dns.asked() > asked);
 

@@ -58,7 +58,7 @@ impl OAuth {
             ui_locales: asked.ui_locales,
             dpop_key: dpop_key.to_string(),
             client_auth: proven.auth.clone(),
-            pushed_at: now.as_millis(),
+            at: now.as_millis(),
         };
         let id = format!("req-{}", HEXLOWER.encode(&random::bytes::<16>()));
         let mut tx = self.db.begin().await?;

@@ -22,7 +22,7 @@ pub(super) struct Pushed {
     pub(super) dpop_key: String,
     pub(super) client_auth: ClientAuth,
     /// Milliseconds since the epoch.
-    pub(super) pushed_at: i64,
+    pub(super) at: i64,
 }
 
 /// How a client proved who it is. A grant is held to it.
@@ -86,7 +86,7 @@ mod prompt {
 
     use super::Prompt;
 
-    #[expect(clippy::ref_option, reason = "as serde calls it")]
+    #[expect(clippy::ref_option, clippy::trivially_copy_pass_by_ref, reason = "as serde calls it")]
     pub(super) fn serialize<S: Serializer>(prompt: &Option<Prompt>, to: S) -> Result<S::Ok, S::Error> {
         prompt.map(Prompt::as_str).serialize(to)
     }

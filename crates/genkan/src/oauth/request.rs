@@ -95,7 +95,7 @@ impl OAuth {
         let account = &signed_in.account;
         if !allowed.contains(&"atproto")
             || account.standing() != Standing::Active
-            || !self.is_wanted(opened, signed_in, now)
+            || !super::consent::is_wanted(opened, signed_in, now)
         {
             return self.reject(opened).await;
         }

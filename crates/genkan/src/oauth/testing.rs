@@ -20,7 +20,7 @@ pub(super) fn pushed() -> Pushed {
         ui_locales: Vec::new(),
         dpop_key: "thumbprint".to_owned(),
         client_auth: ClientAuth::None,
-        pushed_at: 0,
+        at: 0,
     }
 }
 

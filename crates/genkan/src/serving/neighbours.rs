@@ -55,13 +55,12 @@ impl Neighbours for Rooms {
 
     async fn check_grant(&self, token: &str, call: &Call<'_>) -> Result<Arc<GrantCaller>, AccessError> {
         let proof = self.oauth.check_proof(token, call)?;
-        let caller = match self.oauth.recall_caller(token) {
-            Some(known) => known?,
-            None => {
-                let (oauth, token) = (self.oauth.clone(), token.to_owned());
-                let finding = self.control.spawn(async move { oauth.find_caller(&token).await });
-                finding.await.map_err(|_| AccessError::Unavailable)??
-            }
+        let caller = if let Some(known) = self.oauth.recall_caller(token) {
+            known?
+        } else {
+            let (oauth, token) = (self.oauth.clone(), token.to_owned());
+            let finding = self.control.spawn(async move { oauth.find_caller(&token).await });
+            finding.await.map_err(|_| AccessError::Unavailable)??
         };
         self.oauth.bind(&proof, &caller).await?;
         Ok(caller)
@@ -76,7 +75,7 @@ impl Neighbours for Rooms {
     }
 
     fn forget_onward(&self, caller: &GrantCaller) {
-        self.oauth.forget_onward(caller);
+        caller.forget_onward();
     }
 
     fn nonce(&self) -> String {

@@ -133,7 +133,6 @@ pub(crate) struct SignedIn {
     pub(crate) account: Account,
     /// When the password was typed.
     pub(crate) at: Timestamp,
-    pub(crate) remembered: bool,
 }
 
 impl SignedIn {
@@ -234,7 +233,7 @@ impl SignIns {
             }
             let Some(account) = self.accounts.find(&entry.did).await? else { continue };
             if account.standing() != Standing::TakenDown {
-                found.push(SignedIn { account, at: entry.at, remembered: entry.remembered });
+                found.push(SignedIn { account, at: entry.at });
             }
         }
         Ok(found)

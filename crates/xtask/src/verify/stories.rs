@@ -97,7 +97,7 @@ pub(super) fn run(
             .args(&files)
             .env("GENKAN_TEST_NETWORK", &map)
             .env("GENKAN_TEST_KILLS", kills)
-            .env("GENKAN_TEST_CHROMIUM", chromium.unwrap_or(Path::new("")))
+            .env("GENKAN_TEST_CHROMIUM", chromium.unwrap_or_else(|| Path::new("")))
             .env("GENKAN_TEST_SCREENSHOTS", workspace::target().join("verify/screenshots").join(variant.name))
             .current_dir(workspace::network());
         counts = counts.and(tee::run(&mut stories)?);

@@ -204,7 +204,7 @@ async fn a_head_that_unpacks_to_megabytes_is_refused() {
     let mut kept = field("x-bomb", &"a".repeat(120));
     kept[0] = 0x40;
     bomb.extend(kept);
-    bomb.extend([0x80 | 62; 10_000]);
+    bomb.extend([0x80 | 0x3e; 10_000]);
     raw.send(&frame(HEADERS, END_STREAM | END_HEADERS, 1, &bomb)).await;
     raw.answer().await;
     assert!(network.one.heard().is_empty(), "it went to the host");

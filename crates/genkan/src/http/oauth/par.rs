@@ -20,7 +20,7 @@ pub(super) async fn par(
     headers: HeaderMap,
     posted: Result<Posted, Refusal>,
 ) -> Result<Response, Refusal> {
-    heed(&app, Door::OAuthPush, client)?;
+    heed(&app, Door::Push, client)?;
     let Posted(form) = posted?;
     let call = Call { method: "POST", path: PAR, proofs: proofs(&headers) };
     let pushed = app.oauth.push(&call, &form).await?;

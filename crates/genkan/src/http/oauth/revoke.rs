@@ -20,7 +20,7 @@ pub(super) async fn revoke(
     headers: HeaderMap,
     posted: Result<Posted, Refusal>,
 ) -> Result<Json<Value>, Refusal> {
-    heed(&app, Door::OAuthRevoke, client)?;
+    heed(&app, Door::Revoke, client)?;
     let Posted(form) = posted?;
     let call = Call { method: "POST", path: REVOKE, proofs: proofs(&headers) };
     app.oauth.revoke(&call, &form).await?;

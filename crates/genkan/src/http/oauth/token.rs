@@ -20,7 +20,7 @@ pub(super) async fn token(
     headers: HeaderMap,
     posted: Result<Posted, Refusal>,
 ) -> Result<Json<Value>, Refusal> {
-    heed(&app, Door::OAuthToken, client)?;
+    heed(&app, Door::Token, client)?;
     let Posted(form) = posted?;
     let call = Call { method: "POST", path: TOKEN, proofs: proofs(&headers) };
     let tokens = app.oauth.token(&call, &form).await?;

@@ -99,7 +99,7 @@ impl House {
         let mut pushed = json!({
             "redirect_uri": "https://app.example.com/back?kept=yes", "scope": "atproto", "state": "st&te",
             "code_challenge": "x", "response_mode": "query", "prompt": null, "login_hint": null, "ui_locales": [],
-            "dpop_key": "k", "client_auth": { "method": "none" }, "pushed_at": self.hand.load(Ordering::SeqCst),
+            "dpop_key": "k", "client_auth": { "method": "none" }, "at": self.hand.load(Ordering::SeqCst),
         });
         for (name, value) in change.as_object().unwrap() {
             pushed[name] = value.clone();

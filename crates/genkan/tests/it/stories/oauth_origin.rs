@@ -109,8 +109,8 @@ async fn what_the_scope_does_not_allow_is_refused_here_and_at_the_host(plan: Pla
 async fn local_methods_ask_for_the_same_permissions(plan: Plan) {
     let net = plan.await;
     let alice = net.sign_up("alice").await;
-    let plain = net.authorize(&alice, "atproto").await;
-    let session = get(&net, &plain, SESSION).await.ok();
+    let narrow = net.authorize(&alice, "atproto").await;
+    let session = get(&net, &narrow, SESSION).await.ok();
     assert_eq!(session.text("/did"), alice.did.to_string());
     for hidden in ["email", "emailConfirmed", "emailAuthFactor"] {
         assert!(session.json().get(hidden).is_none(), "{hidden}");
@@ -119,7 +119,7 @@ async fn local_methods_ask_for_the_same_permissions(plan: Plan) {
     assert_eq!(get(&net, &wide, SESSION).await.ok().text("/email"), alice.email);
     let renamed = json!({ "handle": "alison.genkan.test" });
     post(&net, &wide, "/xrpc/com.atproto.identity.updateHandle", &renamed).await.ok();
-    assert_eq!(get(&net, &plain, SESSION).await.ok().text("/handle"), "alison.genkan.test");
+    assert_eq!(get(&net, &narrow, SESSION).await.ok().text("/handle"), "alison.genkan.test");
     for (method, body) in [
         ("createAppPassword", json!({ "name": "x" })),
         ("requestAccountDelete", json!({})),

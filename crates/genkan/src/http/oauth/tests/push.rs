@@ -11,6 +11,9 @@ use crate::db::{Db, on_each_database};
 use crate::oauth::Problem;
 use std::time::Duration;
 
+/// What is tried, what it changes of a good request, and the answer.
+type Case<'a> = (&'a str, &'a [(&'a str, &'a str)], &'a str);
+
 on_each_database!(
     bad_parameters_have_their_answers,
     bad_proofs_have_their_answers,
@@ -31,7 +34,7 @@ async fn bad_parameters_have_their_answers(db: Db) {
     let (slash, query, upper) = (format!("{site}/back/"), format!("{site}/back?x"), format!("{site}/BACK"));
     let (long, longer) = ("a".repeat(42), "a".repeat(70_000));
     let other = fresh_proof_key().thumbprint().to_string();
-    let cases: &[(&str, &[(&str, &str)], &str)] = &[
+    let cases: &[Case<'_>] = &[
         ("good", &[], "201"),
         ("3 too long a body", &[("state", &longer)], "413 invalid_request"),
         ("4 no client_id", &[("client_id", "")], "400 invalid_request"),

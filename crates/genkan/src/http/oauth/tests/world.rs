@@ -114,9 +114,8 @@ impl World {
         let body = body.collect().await.unwrap().to_bytes();
         let json = serde_json::from_slice(&body).unwrap_or(Value::Null);
         let answer = Answer { status: head.status.as_u16(), headers: head.headers, json };
-        if answer.status >= 400 && head.extensions.get::<crate::http::error::ErrorName>().is_none() {
-            panic!("an answer without its error's name: {answer:?}");
-        }
+        let named = head.extensions.get::<crate::http::error::ErrorName>().is_some();
+        assert!(answer.status < 400 || named, "an answer without its error's name: {answer:?}");
         answer
     }
 
@@ -416,11 +415,14 @@ pub(super) fn fresh_proof_key() -> ProofKey {
     ProofKey::new(fresh_key())
 }
 
+/// Status, content type and body.
+type Page = (u16, String, String);
+
 /// The app's web site: what is at each path now.
 #[derive(Clone, Debug)]
 pub(super) struct Site {
     pub(super) origin: Origin,
-    pages: Arc<Mutex<HashMap<String, (u16, String, String)>>>,
+    pages: Arc<Mutex<HashMap<String, Page>>>,
     asked: Arc<AtomicI64>,
 }
 
@@ -437,7 +439,8 @@ impl Site {
                 let service = service_fn(move |request: Request<Incoming>| {
                     served.asked.fetch_add(1, Ordering::SeqCst);
                     let found = served.pages.lock().unwrap().get(request.uri().path()).cloned();
-                    let (status, kind, body) = found.unwrap_or((404, "text/plain".into(), String::new()));
+                    let (status, kind, body) =
+                        found.unwrap_or_else(|| (404, "text/plain".into(), String::new()));
                     let response = Response::builder()
                         .status(status)
                         .header("content-type", kind)
