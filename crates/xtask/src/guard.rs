@@ -59,7 +59,7 @@ fn tell(line: &str) -> Result<()> {
     }
     let mut pipe = PIPE.get_or_init(Mutex::default).lock().expect("no holder of the pipe panics");
     if pipe.is_none() {
-        let mut guard = Command::new(std::env::current_exe()?);
+        let mut guard = Command::new(crate::workspace::ourselves()?);
         // A group of its own: Ctrl-C is not for it.
         guard.arg("guard").stdin(Stdio::piped()).stdout(Stdio::null()).process_group(0);
         *pipe = guard.spawn().context("starting the guard")?.stdin.take();

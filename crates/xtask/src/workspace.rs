@@ -75,3 +75,14 @@ pub fn random_hex(bytes: usize) -> Result<String> {
 pub fn is_root() -> bool {
     nix::unistd::geteuid().is_root()
 }
+
+/// This program. Cargo may have put a newer one in its place meanwhile, which is as good.
+pub fn ourselves() -> Result<PathBuf> {
+    let running = std::env::current_exe()?;
+    if running.exists() {
+        return Ok(running);
+    }
+    // What Linux says of a file that was replaced while it ran.
+    let name = running.to_string_lossy();
+    Ok(PathBuf::from(name.strip_suffix(" (deleted)").unwrap_or(&name)))
+}

@@ -171,7 +171,7 @@ fn demo() -> Ended {
         Err(error) => return counted(Err(error)),
     };
     let run = |more: &[&str]| {
-        let mut demo = Command::new(std::env::current_exe()?);
+        let mut demo = Command::new(workspace::ourselves()?);
         demo.args(["demo", "--stop-when-ready", "--data"])
             .arg(workspace::target().join("verify/demo"))
             .arg("--genkan-binary")
