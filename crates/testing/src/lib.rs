@@ -2,7 +2,8 @@
 //!
 //! * [`directory`]: a PLC directory that validates operations
 //! * [`host`]: a PDS in entryway mode, as the published one behaves
-//! * [`loopback`]: the listener under both, with every fault a wire can have
+//! * [`pds`]: a PDS elsewhere with an OAuth server of its own
+//! * [`loopback`]: the listener under all of them, with every fault a wire can have
 //! * [`mail`]: a mail server
 //! * [`names`]: a name server for handles
 //! * [`browser`]: a browser without script, for pages and forms
@@ -24,6 +25,7 @@ pub mod loopback;
 pub mod mail;
 pub mod names;
 pub mod network;
+pub mod pds;
 pub mod process;
 
 pub use browser::{Browser, Page, PageForm};
@@ -34,4 +36,5 @@ pub use loopback::{Seen, Trouble, Wire};
 pub use mail::{FakeMail, Letter, Mood};
 pub use names::FakeNames;
 pub use network::{Plan, TestNetwork, User};
+pub use pds::FakePds;
 pub use process::Process;

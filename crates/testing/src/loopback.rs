@@ -59,6 +59,8 @@ pub enum Trouble {
     CutBefore,
     /// Does it, and closes the connection instead of answering.
     CutAfter,
+    /// Does it, and never answers.
+    SilentAfter,
     /// Does it, and breaks off after the first piece of the body.
     CutMidBody,
     /// Waits first, then does it.
@@ -319,6 +321,7 @@ impl Shared {
         let reply = doing.await.map_err(|_| cut())?;
         match trouble {
             Some(Trouble::CutAfter) => Err(cut()),
+            Some(Trouble::SilentAfter) => std::future::pending().await,
             Some(Trouble::Garbage) => Ok(Response::new(whole("<html>surely not JSON"))),
             Some(Trouble::CutMidBody) => Ok(broken_off(reply)),
             _ => Ok(reply),

@@ -1,0 +1,346 @@
+//! A PDS elsewhere, with an OAuth server of its own, as the published one behaves towards a client that it never saw.
+//!
+//! It knows clients by [`FakePds::know_client`] (those in development, `http://localhost?…`, need not be known), lets
+//! every sign-in through at once, and can be spoiled by [`Quirks`] and, as every listener here, by troubles. Names of
+//! requests in its journal are NSIDs, and paths for everything outside `/xrpc/`. Access tokens are opaque. Proofs for
+//! the OAuth server and for the PDS carry nonces of their own.
+
+mod authorize;
+mod clients;
+mod metadata;
+mod proofs;
+mod resource;
+mod tokens;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Deref;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use genkan_protocol::crypto::K256PrivateKey;
+use genkan_protocol::oauth::jwk::JwkSet;
+use genkan_protocol::plc;
+use genkan_protocol::syntax::{Did, Handle};
+use serde_json::{Map, Value};
+
+use crate::directory::FakeDirectory;
+use crate::loopback::{Asked, Handler, Loopback, Reply, locked};
+
+use authorize::Pushed;
+use clients::Known;
+use proofs::NonceShop;
+use tokens::{Code, Session};
+
+/// A PDS that no operator of ours runs.
+#[derive(Debug)]
+pub struct FakePds {
+    loopback: Loopback,
+    origin: String,
+    place: Arc<Place>,
+}
+
+/// Where the listener's answers come from.
+#[derive(Debug)]
+struct Place {
+    origin: Mutex<String>,
+    /// The OAuth server in charge: of this place, or of another one.
+    server: Arc<Server>,
+    is_server: bool,
+    accounts: Mutex<BTreeMap<Did, Handle>>,
+    quirks: Mutex<Quirks>,
+    nonces: NonceShop,
+}
+
+/// An OAuth server.
+#[derive(Debug)]
+struct Server {
+    issuer: Mutex<String>,
+    clients: Mutex<BTreeMap<String, Known>>,
+    pushed: Mutex<BTreeMap<String, Pushed>>,
+    codes: Mutex<BTreeMap<String, Code>>,
+    sessions: Mutex<BTreeMap<u64, Session>>,
+    /// Access tokens to their session and end, in seconds.
+    access: Mutex<BTreeMap<String, (u64, i64)>>,
+    /// Proofs and assertions that were used.
+    used: Mutex<BTreeSet<String>>,
+    nonces: NonceShop,
+    next: AtomicU64,
+    /// Milliseconds, when a test stops the clock.
+    clock: Mutex<Option<Arc<AtomicI64>>>,
+}
+
+/// What it does otherwise than it should.
+#[derive(Clone, Debug)]
+pub struct Quirks {
+    /// What comes back as `iss` with the browser: the issuer, when None; nothing, when empty.
+    pub callback_iss: Option<String>,
+    /// What the browser brings instead of a code: an error.
+    pub denial: Option<&'static str>,
+    /// The answer of the token endpoint gets these members; null removes one.
+    pub token_answer: Map<String, Value>,
+    /// The server's metadata get these members; null removes one.
+    pub server_metadata: Map<String, Value>,
+    /// The PDS's metadata get these members; null removes one.
+    pub resource_metadata: Map<String, Value>,
+    /// Seconds that an access token lives; the answer does not say when None, and it lives an hour.
+    pub expires_in: Option<i64>,
+    /// Every answer changes the nonce.
+    pub nonce_each: bool,
+    /// A nonce is asked for, whatever the proof has.
+    pub nonce_never_good: bool,
+    /// Whom the browser signs in as; else the one hinted at, else the first account.
+    pub signs_in: Option<Did>,
+}
+
+impl Default for Quirks {
+    fn default() -> Self {
+        Self {
+            callback_iss: None,
+            denial: None,
+            token_answer: Map::new(),
+            server_metadata: Map::new(),
+            resource_metadata: Map::new(),
+            expires_in: Some(3600),
+            nonce_each: false,
+            nonce_never_good: false,
+            signs_in: None,
+        }
+    }
+}
+
+/// A session at the OAuth server, as a test may look at it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SessionView {
+    /// Whose it is.
+    pub did: Did,
+    /// The app that has it.
+    pub client_id: String,
+    /// What it is good for.
+    pub scope: String,
+    /// How often it was refreshed.
+    pub refreshes: usize,
+    /// Why it is over, if it is.
+    pub ended: Option<&'static str>,
+}
+
+impl FakePds {
+    /// Starts a PDS that is its own OAuth server and has no accounts.
+    pub async fn start() -> Self {
+        Self::start_on(Arc::default(), true).await
+    }
+
+    /// Starts a PDS whose OAuth server is another one's.
+    pub async fn start_behind(other: &Self) -> Self {
+        Self::start_on(Arc::clone(&other.place.server), false).await
+    }
+
+    async fn start_on(server: Arc<Server>, is_server: bool) -> Self {
+        let place = Arc::new(Place {
+            origin: Mutex::default(),
+            server,
+            is_server,
+            accounts: Mutex::default(),
+            quirks: Mutex::default(),
+            nonces: NonceShop::default(),
+        });
+        let kept = Arc::clone(&place);
+        let loopback = Loopback::start(name_of, |address| {
+            let origin = format!("http://127.0.0.1:{}", address.port());
+            if is_server {
+                locked(&kept.server.issuer).clone_from(&origin);
+            }
+            *locked(&kept.origin) = origin;
+            let handler: Handler = Arc::new(move |asked| {
+                let place = Arc::clone(&kept);
+                Box::pin(async move { place.answer(asked).await })
+            });
+            handler
+        })
+        .await;
+        let origin = locked(&place.origin).clone();
+        Self { loopback, origin, place }
+    }
+
+    /// Its origin.
+    pub fn url(&self) -> String {
+        self.origin.clone()
+    }
+
+    /// The issuer of its OAuth server.
+    pub fn issuer(&self) -> String {
+        locked(&self.place.server.issuer).clone()
+    }
+
+    /// Goes by this clock (milliseconds since the epoch) from now on.
+    pub fn set_clock(&self, clock: Arc<AtomicI64>) {
+        *locked(&self.place.server.clock) = Some(clock);
+    }
+
+    /// Lets an app push requests with these scopes, signed by these keys.
+    pub fn know_client(&self, client_id: &str, scope: &str, keys: JwkSet) {
+        let known = Known { scope: scope.to_owned(), keys };
+        locked(&self.place.server.clients).insert(client_id.to_owned(), known);
+    }
+
+    /// Makes an account here and enters it at the directory.
+    ///
+    /// # Panics
+    ///
+    /// When the directory does not take it.
+    pub fn make_account(&self, directory: &FakeDirectory, handle: &str) -> Did {
+        let handle: Handle = handle.parse().unwrap();
+        let key = key_of(&handle);
+        let keys = vec![key.public().to_did_key()];
+        let data = plc::Data::of_account(keys, &key.public(), &handle, &self.origin);
+        let (did, genesis) = plc::genesis(data, &key);
+        directory.submit(&did, &genesis).unwrap();
+        self.adopt(&did, &handle);
+        did
+    }
+
+    /// Has an account, whatever the directory says.
+    pub fn adopt(&self, did: &Did, handle: &Handle) {
+        locked(&self.place.accounts).insert(did.clone(), handle.clone());
+    }
+
+    /// Takes over an account that another one made, and enters that at the directory.
+    ///
+    /// # Panics
+    ///
+    /// When there is no such account, or the directory does not take it.
+    pub fn take_over(&self, directory: &FakeDirectory, did: &Did) {
+        let last = directory.operations(did).pop().unwrap();
+        let mut data = last.data().unwrap();
+        let handle = data.handle().unwrap();
+        data.set_pds_endpoint(&self.origin);
+        directory.submit(did, &plc::update(&last.cid(), data, &key_of(&handle))).unwrap();
+        self.adopt(did, &handle);
+    }
+
+    /// The key that signs for an account that was made here.
+    pub fn account_key(&self, handle: &str) -> K256PrivateKey {
+        key_of(&handle.parse().unwrap())
+    }
+
+    /// Behaves otherwise from now on.
+    pub fn set(&self, change: impl FnOnce(&mut Quirks)) {
+        change(&mut locked(&self.place.quirks));
+    }
+
+    /// All that ever signed in at its OAuth server, the first one first.
+    pub fn sessions(&self) -> Vec<SessionView> {
+        locked(&self.place.server.sessions).values().map(Session::view).collect()
+    }
+
+    /// Ends every session, as a person does who takes permissions back.
+    pub fn end_sessions(&self) {
+        self.place.server.end_all("taken back");
+    }
+
+    /// Does not take the access tokens of now any more, as after a change of keys.
+    pub fn forget_access_tokens(&self) {
+        locked(&self.place.server.access).clear();
+    }
+
+    /// Takes only new nonces from now on.
+    pub fn change_nonces(&self) {
+        self.place.nonces.change();
+        self.place.server.nonces.change();
+    }
+}
+
+impl Deref for FakePds {
+    type Target = Loopback;
+
+    fn deref(&self) -> &Loopback {
+        &self.loopback
+    }
+}
+
+impl Default for Server {
+    fn default() -> Self {
+        Self {
+            issuer: Mutex::default(),
+            clients: Mutex::default(),
+            pushed: Mutex::default(),
+            codes: Mutex::default(),
+            sessions: Mutex::default(),
+            access: Mutex::default(),
+            used: Mutex::default(),
+            nonces: NonceShop::default(),
+            next: AtomicU64::new(1),
+            clock: Mutex::default(),
+        }
+    }
+}
+
+impl Server {
+    /// Milliseconds since the epoch.
+    fn now_millis(&self) -> i64 {
+        match locked(&self.clock).as_ref() {
+            Some(clock) => clock.load(Ordering::SeqCst),
+            None => SystemTime::now()
+                .duration_since(UNIX_EPOCH)
+                .map_or(0, |since| i64::try_from(since.as_millis()).unwrap_or(0)),
+        }
+    }
+
+    fn now(&self) -> i64 {
+        self.now_millis() / 1000
+    }
+
+    /// A text that no other one is like. It is only a test that has to guess it.
+    fn fresh(&self, prefix: &str) -> String {
+        let number = self.next.fetch_add(1, Ordering::SeqCst);
+        let digest = proofs::digest(&format!("{prefix} {number} {}", locked(&self.issuer)));
+        format!("{prefix}-{digest}")
+    }
+}
+
+impl Place {
+    async fn answer(&self, asked: Asked) -> Reply {
+        match asked.seen.path.as_str() {
+            "/.well-known/oauth-protected-resource" => self.resource_metadata(),
+            "/.well-known/oauth-authorization-server" if self.is_server => self.server_metadata(),
+            "/oauth/authorize" if self.is_server => self.authorize(&asked.seen),
+            "/oauth/par" | "/oauth/token" | "/oauth/revoke" if self.is_server => self.endpoint(asked).await,
+            path if path.starts_with("/xrpc/") => self.resource(asked).await,
+            _ => crate::loopback::refusal(404, "NotFound", "Not Found"),
+        }
+    }
+
+    fn quirks(&self) -> Quirks {
+        locked(&self.quirks).clone()
+    }
+
+    fn origin(&self) -> String {
+        locked(&self.origin).clone()
+    }
+}
+
+fn name_of(request: &http::request::Parts) -> String {
+    let path = request.uri.path();
+    path.strip_prefix("/xrpc/").unwrap_or(path).to_owned()
+}
+
+/// A handle's key is always the same, so that whoever takes an account over has it.
+fn key_of(handle: &Handle) -> K256PrivateKey {
+    K256PrivateKey::from_bytes(&proofs::sha256(handle.as_str())).unwrap()
+}
+
+/// Sets members of an object; null removes one.
+fn overlaid(value: Value, over: &Map<String, Value>) -> Value {
+    let Value::Object(mut members) = value else { return value };
+    for (name, value) in over {
+        if value.is_null() {
+            members.remove(name);
+        } else {
+            members.insert(name.clone(), value.clone());
+        }
+    }
+    Value::Object(members)
+}
+
+#[cfg(test)]
+mod tests;

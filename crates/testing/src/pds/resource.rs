@@ -1,0 +1,87 @@
+//! The PDS itself: whom a call speaks for, and what came.
+
+use genkan_protocol::syntax::Did;
+use http_body_util::BodyExt;
+use serde_json::{Map, Value, json};
+
+use super::Place;
+use crate::loopback::{self, Asked, Reply, Seen, locked};
+
+/// Whom a call speaks for.
+struct Speaker {
+    did: Did,
+    scope: String,
+}
+
+impl Place {
+    /// Says what came, from whom, in which words. Calls without credentials are answered too, as public reads are.
+    pub(super) async fn resource(&self, asked: Asked) -> Reply {
+        let Asked { seen, body } = asked;
+        let speaker = match self.speaker(&seen) {
+            Ok(speaker) => speaker,
+            Err((code, text)) => return self.refuse(code, &text),
+        };
+        let Ok(body) = body.collect().await else {
+            return loopback::refusal(400, "InvalidRequest", "Request aborted");
+        };
+        let body = body.to_bytes();
+        let headers: Map<String, Value> = seen
+            .headers
+            .iter()
+            .map(|(name, value)| (name.to_string(), json!(String::from_utf8_lossy(value.as_bytes()))))
+            .collect();
+        let mut reply = loopback::json(
+            200,
+            &json!({
+                "pds": self.origin(), "nsid": seen.name, "method": seen.method.as_str(), "query": seen.query,
+                "did": speaker.as_ref().map(|speaker| &speaker.did),
+                "scope": speaker.as_ref().map(|speaker| &speaker.scope),
+                "headers": headers,
+                "length": body.len(),
+            }),
+        );
+        if speaker.is_some() {
+            self.nonces.put_on(&mut reply, &self.quirks(), self.server.now_millis());
+        }
+        reply
+    }
+
+    /// None for a call without credentials; else the code and text of a refusal.
+    fn speaker(&self, seen: &Seen) -> Result<Option<Speaker>, (&'static str, String)> {
+        let authorization = seen.header("authorization");
+        if authorization.is_empty() {
+            return Ok(None);
+        }
+        let invalid = |text: &str| ("invalid_token", text.to_owned());
+        let Some(("DPoP", token)) = authorization.split_once(' ') else {
+            return Err(invalid("only DPoP is taken"));
+        };
+        let server = &self.server;
+        let jkt = server.check_proof(seen, &self.origin(), Some(token), &self.nonces, &self.quirks())?;
+        let (id, end) = locked(&server.access).get(token).copied().ok_or_else(|| invalid("Invalid token"))?;
+        let sessions = locked(&server.sessions);
+        let session = sessions.get(&id).filter(|session| session.ended.is_none());
+        let session = session.ok_or_else(|| invalid("The session is over"))?;
+        if end <= server.now() {
+            return Err(invalid("\"exp\" claim timestamp check failed"));
+        }
+        if session.jkt != jkt.as_str() {
+            return Err(("invalid_dpop_proof", "Proof of another key".to_owned()));
+        }
+        if !locked(&self.accounts).contains_key(session.did()) {
+            return Err(invalid("Account not found"));
+        }
+        Ok(Some(Speaker { did: session.did().clone(), scope: session.scope().to_owned() }))
+    }
+
+    fn refuse(&self, code: &str, text: &str) -> Reply {
+        let mut reply = loopback::json(401, &json!({ "error": code, "message": text }));
+        let challenge = format!(
+            "DPoP algs=\"ES256 ES256K\", error=\"{code}\", error_description=\"{}\"",
+            text.replace('"', "'")
+        );
+        reply.headers_mut().insert("www-authenticate", challenge.parse().unwrap());
+        self.nonces.put_on(&mut reply, &self.quirks(), self.server.now_millis());
+        reply
+    }
+}
