@@ -11,7 +11,7 @@ use http::header::{HeaderMap, HeaderName, HeaderValue};
 use http::{Method, StatusCode};
 
 use super::framing::Framing;
-use super::headers;
+use super::answer_headers;
 
 /// What a host says before its answer's body.
 #[derive(Debug)]
@@ -103,7 +103,7 @@ pub(super) fn read(head: &Bytes, asked: Asked) -> Result<Option<AnswerHead>, Cro
         return Ok(None);
     }
     let (mut said, mut to_us) = (Said::default(), ToUs::default());
-    let mut headers = HeaderMap::with_capacity(parsed.headers.len() + headers::MOST_ADDED);
+    let mut headers = HeaderMap::with_capacity(parsed.headers.len() + answer_headers::MOST_ADDED);
     for field in parsed.headers.iter() {
         let mut lower = [0; LONGEST_NAME];
         // None of the names that mean anything here is longer.
@@ -114,7 +114,7 @@ pub(super) fn read(head: &Bytes, asked: Asked) -> Result<Option<AnswerHead>, Cro
         if asked.by_ours {
             to_us.take(name, field.value);
         }
-        if let Some(name) = headers::back_to_client(name, asked.by_own_token) {
+        if let Some(name) = answer_headers::back_to_client(name, asked.by_own_token) {
             let value = HeaderValue::from_maybe_shared(head.slice_ref(field.value)).map_err(|_| Crooked)?;
             headers.append(name, value);
         }

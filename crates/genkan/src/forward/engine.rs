@@ -1,72 +1,34 @@
-//! The way of one request: find the home, send, take the answer.
+//! The way of one request: send it where it is aimed, take the answer.
 
 use std::rc::Rc;
-use std::sync::Arc;
-use std::time::Duration;
 
-use genkan_protocol::syntax::Did;
 use http::request::Parts;
-use http::{HeaderValue, Method, Response, StatusCode, header};
+use http::{HeaderValue, Method, Response, StatusCode};
 use http_body::Body as _;
 use hyper::body::Incoming;
 use tokio::time::Instant;
 
+use super::aim::{Aim, By, Visitor};
 use super::answer::{AnswerBody, Forwarded};
-use super::answer_head::{AnswerHead, Asked};
+use super::answer_head::AnswerHead;
+use super::answer_headers;
 use super::breaker::Breakers;
 use super::dial::Dialler;
 use super::error::{Cause, Error};
-use super::headers::{self, Length, Onward};
+use super::exchange::{Ours, Sending};
+use super::inspect::{MAX_PEEK, is_small_json, names_error};
 use super::limits::Limits;
-use super::link::{Broken, Link};
-use super::neighbours::{Neighbours, TokenError};
-use super::upload::{Budget, Kept, Progress, State, Upload};
-use super::upstream::{Permit, Upstream, Upstreams};
+use super::link::Link;
+use super::neighbours::Neighbours;
+use super::request_head::{self, Length};
+use super::upload::{Budget, Kept, Progress, Upload};
+use super::upstream::{Permit, Upstreams};
 use super::vigil::Vigil;
-use crate::accounts::{Caller, Home};
-use crate::fleet::{Host, HostId};
-use crate::oauth::{self, AccessError, Call, GrantCaller};
-use crate::routing::target::Target;
-use crate::routing::{Shown, Way};
-
-/// Who is at the door.
-#[derive(Debug)]
-pub(crate) struct Visitor {
-    /// The client's address, as a host is told it.
-    pub(crate) address: HeaderValue,
-}
-
-/// Where a request goes, and by whose credentials.
-#[derive(Debug)]
-pub(crate) struct Aim {
-    host: Arc<Host>,
-    by: By,
-}
-
-/// Whose credentials a request carries to its host.
-#[derive(Debug)]
-enum By {
-    Nobody,
-    /// The caller's own session token, as it came.
-    Session,
-    /// A token and a proof of ours, within this caller's grant.
-    Grant(Arc<GrantCaller>),
-}
-
-impl Aim {
-    const fn by_caller(&self) -> bool {
-        !matches!(self.by, By::Nobody)
-    }
-
-    pub(crate) fn host(&self) -> &HostId {
-        &self.host.id
-    }
-}
 
 /// Carries requests to hosts. One for each edge thread.
 #[derive(Debug)]
 pub(crate) struct Forwarder<N> {
-    neighbours: N,
+    pub(super) neighbours: N,
     upstreams: Upstreams,
     vigil: Rc<Vigil>,
     limits: Rc<Limits>,
@@ -88,43 +50,6 @@ impl<N: Neighbours> Forwarder<N> {
         Self { neighbours, upstreams, vigil, limits, budget: Budget::new(), via }
     }
 
-    /// Finds the host that a way leads to. Uses up the proof of a request that has one.
-    pub(crate) async fn aim(&self, way: Way<'_>, request: &Parts) -> Result<Aim, Error> {
-        match way {
-            // Nobody asks for it: what Genkan answers itself goes to no host.
-            Way::Local => Err(Error::Unavailable),
-            Way::Caller { shown } => {
-                let (did, audience, by) = self.speaker(shown, request).await?;
-                let account = Target::Did(std::borrow::Cow::Borrowed(did.as_str()));
-                // A token outlives an account's stay.
-                match self.home(&account).await? {
-                    Some(home) if home.host == audience => self.aim_at(&home, by),
-                    _ => Err(by.moved()),
-                }
-            }
-            Way::Target { account } => {
-                let home = self.target(&account).await?;
-                self.aim_at(&home, By::Nobody)
-            }
-            Way::SelfRead { account, shown } => {
-                let home = self.target(&account).await?;
-                match self.speaker(shown, request).await {
-                    Ok((did, audience, by)) if did == home.did && audience == home.host => {
-                        self.aim_at(&home, by)
-                    }
-                    // The account's own client has not heard of our nonce yet, and will come again with it.
-                    Err(error @ Error::Grant { code: "use_dpop_nonce", .. })
-                        if claims(shown, home.did.as_str()) =>
-                    {
-                        Err(error)
-                    }
-                    // Any other token is as good as none here: a public read must not fail for a stale one.
-                    _ => self.aim_at(&home, By::Nobody),
-                }
-            }
-        }
-    }
-
     /// Sends a request where it is aimed, and takes the answer's head.
     pub(crate) async fn send(
         &self,
@@ -133,7 +58,7 @@ impl<N: Neighbours> Forwarder<N> {
         body: Incoming,
         visitor: &Visitor,
     ) -> Result<Response<AnswerBody>, Error> {
-        if headers::has_passed(&request.headers, &self.via) {
+        if request_head::has_passed(&request.headers, &self.via) {
             return Err(Error::Loop);
         }
         let permit = self.upstreams.of(&aim.host).admit()?;
@@ -248,7 +173,7 @@ impl<N: Neighbours> Forwarder<N> {
                 return Err(aim.by.moved());
             }
         }
-        headers::guard(&mut headers, by_caller, is_blob);
+        answer_headers::guard(&mut headers, by_caller, is_blob);
         let body = match body.at_hand() {
             Some(whole) => AnswerBody::whole(whole),
             None => AnswerBody::Forwarded(body),
@@ -257,89 +182,6 @@ impl<N: Neighbours> Forwarder<N> {
         *response.status_mut() = status;
         *response.headers_mut() = headers;
         Ok(response)
-    }
-
-    /// Whose request it is, the host that the token is for, and what the request will carry.
-    async fn speaker(&self, shown: Shown<'_>, request: &Parts) -> Result<(Did, HostId, By), Error> {
-        match shown {
-            Shown::Bearer(token) => {
-                let caller = self.caller(token).await?;
-                Ok((caller.did.clone(), caller.audience.clone(), By::Session))
-            }
-            Shown::Dpop(token) => {
-                let call = Call {
-                    method: request.method.as_str(),
-                    path: request.uri.path(),
-                    proofs: oauth::proofs(&request.headers),
-                };
-                let caller = self.neighbours.check_grant(token, &call).await?;
-                Ok((caller.did.clone(), caller.audience.clone(), By::Grant(caller)))
-            }
-        }
-    }
-
-    async fn caller(&self, token: &str) -> Result<Arc<Caller>, Error> {
-        let checked = match self.neighbours.recall_caller(token) {
-            Some(known) => known,
-            None => self.neighbours.check_caller(token).await,
-        };
-        checked.map_err(|problem| match problem {
-            TokenError::Invalid => Error::InvalidToken,
-            TokenError::Expired => Error::ExpiredToken,
-            TokenError::Unavailable => Error::Unavailable,
-        })
-    }
-
-    async fn target(&self, account: &Target<'_>) -> Result<Arc<Home>, Error> {
-        self.home(account).await?.ok_or_else(|| {
-            Error::RepoNotFound(match account {
-                Target::Did(did) => did.clone().into_owned(),
-                Target::Handle(handle) => handle.clone(),
-            })
-        })
-    }
-
-    async fn home(&self, account: &Target<'_>) -> Result<Option<Arc<Home>>, Error> {
-        match self.neighbours.recall_home(account) {
-            Some(known) => Ok(known),
-            None => self.neighbours.find_home(account).await.map_err(|_| Error::Unavailable),
-        }
-    }
-
-    fn aim_at(&self, home: &Home, by: By) -> Result<Aim, Error> {
-        // Homes name hosts of the fleet; between a host's removal and the news of it there may be none.
-        let host = self.neighbours.host(&home.host).ok_or(Error::Unavailable)?;
-        Ok(Aim { host, by })
-    }
-}
-
-impl By {
-    /// The account lives elsewhere: a client with a session signs in again, one with a grant refreshes.
-    fn moved(&self) -> Error {
-        match self {
-            Self::Nobody | Self::Session => Error::Moved,
-            Self::Grant(_) => {
-                Error::Grant { code: "invalid_token", why: "the token is for another host".to_owned() }
-            }
-        }
-    }
-}
-
-impl From<AccessError> for Error {
-    fn from(error: AccessError) -> Self {
-        if let Some(code) = error.code() {
-            return Self::Grant { code, why: error.to_string() };
-        }
-        tracing::warn!(cause = &error as &dyn std::error::Error, "a token could not be checked");
-        Self::Unavailable
-    }
-}
-
-/// Whether a token says, unchecked, that it is this account's.
-fn claims(shown: Shown<'_>, did: &str) -> bool {
-    match shown {
-        Shown::Bearer(_) => false,
-        Shown::Dpop(token) => oauth::claimed_account(token).is_some_and(|claimed| claimed == *did),
     }
 }
 
@@ -351,141 +193,3 @@ fn again(kept: Option<&Kept>, has_body: bool) -> Result<(Option<Upload>, Option<
     let (upload, progress) = kept.and_then(Kept::again).ok_or(Error::NotReady)?;
     Ok((Some(upload), Some(progress)))
 }
-
-/// A request on its way.
-struct Sending<'a> {
-    vigil: &'a Vigil,
-    limits: &'a Limits,
-    request: &'a Parts,
-    ours: Ours<'a>,
-    length: Length,
-    progress: Option<Rc<Progress>>,
-    /// How long the host may take once it has the whole request.
-    patience: Duration,
-}
-
-/// What a request gets from us, whichever try it is.
-struct Ours<'a> {
-    by_caller: bool,
-    /// Signs anew for each try: no host takes a proof twice.
-    sign: &'a dyn Fn() -> Result<Option<oauth::Onward>, Error>,
-    host: &'a HeaderValue,
-    client: &'a HeaderValue,
-    via: &'a HeaderValue,
-}
-
-impl Sending<'_> {
-    /// Sends over a spare connection, or a new one where there is none or it fails us before any answer.
-    async fn exchange(
-        &self,
-        permit: &Permit,
-        mut upload: Option<Upload>,
-    ) -> Result<(AnswerHead, Box<Link>), Error> {
-        let upstream = permit.upstream();
-        if let Some(mut link) = upstream.spare() {
-            match self.over(&mut link, upload.take(), upstream).await? {
-                Ok(head) => return Ok((head, link)),
-                // The host has closed this connection, so the others are not to be trusted either.
-                Err(Broken { answered: false, .. }) if self.is_repeatable() => upstream.forget_spares(),
-                Err(broken) => return Err(self.broken(broken.cause, upstream)),
-            }
-        }
-        let mut link = upstream.open().await.map_err(|cause| {
-            upstream.breaker.failed(Instant::now());
-            Error::Unreachable(cause)
-        })?;
-        match self.over(&mut link, upload, upstream).await? {
-            Ok(head) => Ok((head, link)),
-            Err(broken) => Err(self.broken(broken.cause, upstream)),
-        }
-    }
-
-    /// What may be sent twice: a read without a body.
-    fn is_repeatable(&self) -> bool {
-        self.progress.is_none() && (self.request.method == Method::GET || self.request.method == Method::HEAD)
-    }
-
-    /// Sends over this connection, and waits for the head within the limits. The outer error is of time, and the
-    /// connection is lost with it.
-    async fn over(
-        &self,
-        link: &mut Link,
-        upload: Option<Upload>,
-        upstream: &Upstream,
-    ) -> Result<Result<AnswerHead, Broken>, Error> {
-        let Ours { by_caller, sign, host, client, via } = self.ours;
-        let signed = sign()?;
-        let ours = Onward { by_caller, signed: signed.as_ref(), host, client, via };
-        headers::write_head(link.begin(upload, self.length), self.request, self.length, &ours);
-        let exchange = link.head(Asked::new(&self.request.method, by_caller, signed.is_some()));
-        let Some(progress) = &self.progress else {
-            return self.vigil.limit(self.patience, exchange).await.map_err(|_| self.slow_host(upstream));
-        };
-        let mut exchange = std::pin::pin!(exchange);
-        let mut until = Instant::now();
-        loop {
-            if let Ok(outcome) = tokio::time::timeout_at(until, exchange.as_mut()).await {
-                return Ok(outcome);
-            }
-            let state = progress.state.get();
-            let now = Instant::now();
-            let limit = if state == State::Done { self.patience } else { self.limits.idle };
-            until = progress.moved.get() + limit;
-            if until <= now {
-                return Err(if state == State::WaitsForClient {
-                    Error::SlowClient
-                } else {
-                    self.slow_host(upstream)
-                });
-            }
-            if state != State::Done {
-                if progress.trickles(now, self.limits.slow_grace, self.limits.slow_rate) {
-                    return Err(Error::SlowClient);
-                }
-                until = until.min(now + self.limits.slow_grace / 2);
-            }
-        }
-    }
-
-    fn slow_host(&self, upstream: &Upstream) -> Error {
-        upstream.breaker.failed(Instant::now());
-        Error::SlowHost(self.patience)
-    }
-
-    /// Whose fault a broken exchange is.
-    fn broken(&self, cause: Cause, upstream: &Upstream) -> Error {
-        match self.progress.as_ref().map(|progress| progress.state.get()) {
-            Some(State::TooLarge) => Error::TooLarge,
-            Some(State::Broken) => Error::BrokenUpload,
-            _ => {
-                upstream.breaker.failed(Instant::now());
-                Error::Unreachable(cause)
-            }
-        }
-    }
-}
-
-/// Whether an error's body can be looked into.
-fn is_small_json(headers: &http::HeaderMap) -> bool {
-    let is_json = headers
-        .get(header::CONTENT_TYPE)
-        .is_some_and(|kind| kind.as_bytes().to_ascii_lowercase().starts_with(b"application/json"));
-    let length =
-        headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<usize>().ok());
-    is_json
-        && length.is_none_or(|length| length <= MAX_PEEK)
-        && !headers.contains_key(header::CONTENT_ENCODING)
-}
-
-/// Whether an XRPC error's body has this name.
-fn names_error(body: &[u8], name: &str) -> bool {
-    #[derive(serde::Deserialize)]
-    struct Named<'a> {
-        #[serde(borrow)]
-        error: std::borrow::Cow<'a, str>,
-    }
-    serde_json::from_slice::<Named<'_>>(body).is_ok_and(|named| named.error == name)
-}
-
-/// The longest error body that is looked into.
-const MAX_PEEK: usize = 4096;

@@ -16,7 +16,7 @@ use super::answer_head::{self, AnswerHead, Asked};
 use super::dial::Wire;
 use super::error::Cause;
 use super::framing::{Framing, Piece};
-use super::headers::Length;
+use super::request_head::Length;
 use super::pump::{Outgoing, SendError};
 use super::upload::Upload;
 

@@ -10,7 +10,7 @@ use bytes::{Buf as _, Bytes};
 use tokio::io::AsyncWrite;
 
 use super::dial::Wire;
-use super::headers::Length;
+use super::request_head::Length;
 use super::upload::{State, Upload};
 
 /// What of a request has not been sent yet.

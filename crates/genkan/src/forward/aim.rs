@@ -1,0 +1,173 @@
+//! Finding out where a request goes, and by whose credentials.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use genkan_protocol::syntax::Did;
+use http::HeaderValue;
+use http::request::Parts;
+
+use super::engine::Forwarder;
+use super::error::Error;
+use super::neighbours::{Neighbours, TokenError};
+use crate::accounts::{Caller, Home};
+use crate::fleet::{Host, HostId};
+use crate::oauth::{self, AccessError, Call, GrantCaller};
+use crate::routing::target::Target;
+use crate::routing::{Shown, Way};
+
+/// Who is at the door.
+#[derive(Debug)]
+pub(crate) struct Visitor {
+    /// The client's address, as a host is told it.
+    pub(crate) address: HeaderValue,
+}
+
+/// Where a request goes, and by whose credentials.
+#[derive(Debug)]
+pub(crate) struct Aim {
+    pub(super) host: Arc<Host>,
+    pub(super) by: By,
+}
+
+/// Whose credentials a request carries to its host.
+#[derive(Debug)]
+pub(super) enum By {
+    Nobody,
+    /// The caller's own session token, as it came.
+    Session,
+    /// A token and a proof of ours, within this caller's grant.
+    Grant(Arc<GrantCaller>),
+}
+
+impl Aim {
+    pub(super) const fn by_caller(&self) -> bool {
+        !matches!(self.by, By::Nobody)
+    }
+
+    pub(crate) fn host(&self) -> &HostId {
+        &self.host.id
+    }
+}
+
+impl<N: Neighbours> Forwarder<N> {
+    /// Finds the host that a way leads to. Uses up the proof of a request that has one.
+    pub(crate) async fn aim(&self, way: Way<'_>, request: &Parts) -> Result<Aim, Error> {
+        match way {
+            // Nobody asks for it: what Genkan answers itself goes to no host.
+            Way::Local => Err(Error::Unavailable),
+            Way::Caller { shown } => {
+                let (did, audience, by) = self.speaker(shown, request).await?;
+                let account = Target::Did(Cow::Borrowed(did.as_str()));
+                // A token outlives an account's stay.
+                match self.home(&account).await? {
+                    Some(home) if home.host == audience => self.aim_at(&home, by),
+                    _ => Err(by.moved()),
+                }
+            }
+            Way::Target { account } => {
+                let home = self.target(&account).await?;
+                self.aim_at(&home, By::Nobody)
+            }
+            Way::SelfRead { account, shown } => {
+                let home = self.target(&account).await?;
+                match self.speaker(shown, request).await {
+                    Ok((did, audience, by)) if did == home.did && audience == home.host => {
+                        self.aim_at(&home, by)
+                    }
+                    // The account's own client has not heard of our nonce yet, and will come again with it.
+                    Err(error @ Error::Grant { code: "use_dpop_nonce", .. })
+                        if claims(shown, home.did.as_str()) =>
+                    {
+                        Err(error)
+                    }
+                    // Any other token is as good as none here: a public read must not fail for a stale one.
+                    _ => self.aim_at(&home, By::Nobody),
+                }
+            }
+        }
+    }
+
+    /// Whose request it is, the host that the token is for, and what the request will carry.
+    async fn speaker(&self, shown: Shown<'_>, request: &Parts) -> Result<(Did, HostId, By), Error> {
+        match shown {
+            Shown::Bearer(token) => {
+                let caller = self.caller(token).await?;
+                Ok((caller.did.clone(), caller.audience.clone(), By::Session))
+            }
+            Shown::Dpop(token) => {
+                let call = Call {
+                    method: request.method.as_str(),
+                    path: request.uri.path(),
+                    proofs: oauth::proofs(&request.headers),
+                };
+                let caller = self.neighbours.check_grant(token, &call).await?;
+                Ok((caller.did.clone(), caller.audience.clone(), By::Grant(caller)))
+            }
+        }
+    }
+
+    async fn caller(&self, token: &str) -> Result<Arc<Caller>, Error> {
+        let checked = match self.neighbours.recall_caller(token) {
+            Some(known) => known,
+            None => self.neighbours.check_caller(token).await,
+        };
+        checked.map_err(|problem| match problem {
+            TokenError::Invalid => Error::InvalidToken,
+            TokenError::Expired => Error::ExpiredToken,
+            TokenError::Unavailable => Error::Unavailable,
+        })
+    }
+
+    async fn target(&self, account: &Target<'_>) -> Result<Arc<Home>, Error> {
+        self.home(account).await?.ok_or_else(|| {
+            Error::RepoNotFound(match account {
+                Target::Did(did) => did.clone().into_owned(),
+                Target::Handle(handle) => handle.clone(),
+            })
+        })
+    }
+
+    async fn home(&self, account: &Target<'_>) -> Result<Option<Arc<Home>>, Error> {
+        match self.neighbours.recall_home(account) {
+            Some(known) => Ok(known),
+            None => self.neighbours.find_home(account).await.map_err(|_| Error::Unavailable),
+        }
+    }
+
+    fn aim_at(&self, home: &Home, by: By) -> Result<Aim, Error> {
+        // Homes name hosts of the fleet; between a host's removal and the news of it there may be none.
+        let host = self.neighbours.host(&home.host).ok_or(Error::Unavailable)?;
+        Ok(Aim { host, by })
+    }
+}
+
+impl By {
+    /// The account lives elsewhere: a client with a session signs in again, one with a grant refreshes.
+    pub(super) fn moved(&self) -> Error {
+        match self {
+            Self::Nobody | Self::Session => Error::Moved,
+            Self::Grant(_) => {
+                Error::Grant { code: "invalid_token", why: "the token is for another host".to_owned() }
+            }
+        }
+    }
+}
+
+impl From<AccessError> for Error {
+    fn from(error: AccessError) -> Self {
+        if let Some(code) = error.code() {
+            return Self::Grant { code, why: error.to_string() };
+        }
+        tracing::warn!(cause = &error as &dyn std::error::Error, "a token could not be checked");
+        Self::Unavailable
+    }
+}
+
+/// Whether a token says, unchecked, that it is this account's.
+fn claims(shown: Shown<'_>, did: &str) -> bool {
+    match shown {
+        Shown::Bearer(_) => false,
+        Shown::Dpop(token) => oauth::claimed_account(token).is_some_and(|claimed| claimed == *did),
+    }
+}

@@ -1,0 +1,167 @@
+//! Which headers of an answer cross, and what is added to them: a list of what may; all else stays behind.
+
+use http::header::{
+    self, CACHE_CONTROL, CONTENT_DISPOSITION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, VARY,
+};
+
+/// Adds to an answer's headers what guards our origin.
+pub(super) fn guard(headers: &mut HeaderMap, by_caller: bool, is_blob: bool) {
+    let kind = headers.get(CONTENT_TYPE).map_or(&[][..], HeaderValue::as_bytes);
+    if is_blob || !HARMLESS.iter().any(|harmless| kind.starts_with(harmless)) {
+        let name = headers.get(CONTENT_DISPOSITION).and_then(plain_file_name);
+        headers.insert(CONTENT_DISPOSITION, name.unwrap_or(HeaderValue::from_static("attachment")));
+    }
+    if by_caller {
+        headers.insert(CACHE_CONTROL, HeaderValue::from_static("private, no-store"));
+        headers.append(VARY, HeaderValue::from_static("authorization"));
+    }
+    for (name, value) in &GUARDS {
+        headers.insert(name, value.clone());
+    }
+}
+
+/// How many headers [`guard`] adds, at most.
+pub(super) const MOST_ADDED: usize = GUARDS.len() + 3;
+
+/// The name of an answer's header, if it may reach a client. The body's length is told apart.
+///
+/// A challenge is an answer to the client's own token; one to ours is none of its business.
+pub(super) fn back_to_client(name: &str, by_own_token: bool) -> Option<HeaderName> {
+    Some(match name {
+        "accept-ranges" => header::ACCEPT_RANGES,
+        "age" => header::AGE,
+        "atproto-content-labelers" => HeaderName::from_static("atproto-content-labelers"),
+        "atproto-repo-rev" => HeaderName::from_static("atproto-repo-rev"),
+        "cache-control" => CACHE_CONTROL,
+        "content-disposition" => CONTENT_DISPOSITION,
+        "content-encoding" => header::CONTENT_ENCODING,
+        "content-language" => header::CONTENT_LANGUAGE,
+        "content-range" => header::CONTENT_RANGE,
+        "content-type" => CONTENT_TYPE,
+        "date" => header::DATE,
+        "etag" => header::ETAG,
+        "expires" => header::EXPIRES,
+        "last-modified" => header::LAST_MODIFIED,
+        "ratelimit-limit" => HeaderName::from_static("ratelimit-limit"),
+        "ratelimit-policy" => HeaderName::from_static("ratelimit-policy"),
+        "ratelimit-remaining" => HeaderName::from_static("ratelimit-remaining"),
+        "ratelimit-reset" => HeaderName::from_static("ratelimit-reset"),
+        "retry-after" => header::RETRY_AFTER,
+        "vary" => VARY,
+        "www-authenticate" if by_own_token => header::WWW_AUTHENTICATE,
+        _ => return None,
+    })
+}
+
+/// `attachment` with the name that the host gave, where that is nothing but a plain token.
+fn plain_file_name(disposition: &HeaderValue) -> Option<HeaderValue> {
+    let name =
+        disposition.to_str().ok()?.split(';').find_map(|part| part.trim().strip_prefix("filename="))?;
+    let name = name.trim_matches('"');
+    let plain = !name.is_empty()
+        && !name.starts_with('.')
+        && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_'));
+    plain.then(|| HeaderValue::try_from(format!("attachment; filename=\"{name}\"")).ok()).flatten()
+}
+
+/// Kinds of content that a browser shows without running any of it.
+const HARMLESS: [&[u8]; 3] = [b"application/json", b"application/vnd.ipld.car", b"text/plain"];
+
+/// Set on every answer of a host: it comes from our origin, where the sign-in pages are.
+static GUARDS: [(HeaderName, HeaderValue); 6] = [
+    (header::CONTENT_SECURITY_POLICY, HeaderValue::from_static("default-src 'none'; sandbox")),
+    (header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")),
+    (HeaderName::from_static("cross-origin-resource-policy"), HeaderValue::from_static("cross-origin")),
+    (header::REFERRER_POLICY, HeaderValue::from_static("no-referrer")),
+    (header::ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*")),
+    (header::ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static(EXPOSED)),
+];
+
+/// What scripts on other origins may read of an answer.
+pub(crate) const EXPOSED: &str = "dpop-nonce, www-authenticate, atproto-repo-rev, atproto-content-labelers, \
+    retry-after, ratelimit-limit, ratelimit-remaining, ratelimit-reset, ratelimit-policy, content-range, \
+    content-length, content-encoding, etag";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn map(pairs: &[(&'static str, &'static str)]) -> HeaderMap {
+        pairs
+            .iter()
+            .map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value)))
+            .collect()
+    }
+
+    #[test]
+    fn an_answer_sets_nothing_on_our_origin() {
+        for name in [
+            "set-cookie",
+            "dpop-nonce",
+            "location",
+            "access-control-allow-origin",
+            "access-control-allow-credentials",
+            "strict-transport-security",
+            "alt-svc",
+            "clear-site-data",
+            "refresh",
+            "link",
+            "server",
+            "x-powered-by",
+            "content-security-policy",
+            "sourcemap",
+            "report-to",
+            "nel",
+            "service-worker-allowed",
+            "keep-alive",
+            "transfer-encoding",
+            "content-length",
+            "connection",
+        ] {
+            assert_eq!(back_to_client(name, true), None, "{name}");
+        }
+        for name in ["content-type", "etag", "vary", "atproto-repo-rev", "ratelimit-reset", "retry-after"] {
+            assert_eq!(back_to_client(name, false).unwrap(), name);
+        }
+        assert!(back_to_client("www-authenticate", true).is_some());
+        assert!(back_to_client("www-authenticate", false).is_none());
+    }
+
+    #[test]
+    fn an_answer_is_guarded() {
+        let said = [("content-type", "application/json"), ("cache-control", "public"), ("vary", "origin")];
+        let (mut own, mut public) = (map(&said), map(&said));
+        guard(&mut own, true, false);
+        guard(&mut public, false, false);
+        assert_eq!(own[CACHE_CONTROL], "private, no-store");
+        assert_eq!(public[CACHE_CONTROL], "public");
+        assert_eq!(own[header::CONTENT_SECURITY_POLICY], "default-src 'none'; sandbox");
+        assert_eq!(own[header::ACCESS_CONTROL_ALLOW_ORIGIN], "*");
+        assert_eq!(own.get_all(VARY).iter().collect::<Vec<_>>(), ["origin", "authorization"]);
+        assert!(own.len() <= said.len() + MOST_ADDED);
+    }
+
+    #[test]
+    fn what_a_browser_might_run_is_an_attachment() {
+        let disposition = |pairs: &[(&'static str, &'static str)], is_blob| {
+            let mut headers = map(pairs);
+            guard(&mut headers, false, is_blob);
+            headers.get(CONTENT_DISPOSITION).map(|value| value.to_str().unwrap().to_owned())
+        };
+        let attachment = Some("attachment".to_owned());
+        assert_eq!(disposition(&[("content-type", "text/html")], false), attachment);
+        assert_eq!(disposition(&[], false), attachment);
+        assert_eq!(disposition(&[("content-type", "application/json; charset=utf-8")], false), None);
+        assert_eq!(disposition(&[("content-type", "application/vnd.ipld.car")], false), None);
+        assert_eq!(disposition(&[("content-type", "text/plain")], true), attachment);
+        let named =
+            |value| disposition(&[("content-type", "image/png"), ("content-disposition", value)], true);
+        assert_eq!(
+            named("inline; filename=\"cat.png\""),
+            Some("attachment; filename=\"cat.png\"".to_owned())
+        );
+        for odd in ["inline; filename=\"a b\"", "inline; filename=\"../x\"", "inline; filename=", "inline"] {
+            assert_eq!(named(odd), attachment, "{odd}");
+        }
+    }
+}

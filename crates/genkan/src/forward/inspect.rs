@@ -1,0 +1,28 @@
+//! Looking into the body of an error, where its name decides what becomes of the request.
+
+use http::{HeaderMap, header};
+
+/// Whether an error's body can be looked into.
+pub(super) fn is_small_json(headers: &HeaderMap) -> bool {
+    let is_json = headers
+        .get(header::CONTENT_TYPE)
+        .is_some_and(|kind| kind.as_bytes().to_ascii_lowercase().starts_with(b"application/json"));
+    let length =
+        headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<usize>().ok());
+    is_json
+        && length.is_none_or(|length| length <= MAX_PEEK)
+        && !headers.contains_key(header::CONTENT_ENCODING)
+}
+
+/// Whether an XRPC error's body has this name.
+pub(super) fn names_error(body: &[u8], name: &str) -> bool {
+    #[derive(serde::Deserialize)]
+    struct Named<'a> {
+        #[serde(borrow)]
+        error: std::borrow::Cow<'a, str>,
+    }
+    serde_json::from_slice::<Named<'_>>(body).is_ok_and(|named| named.error == name)
+}
+
+/// The longest error body that is looked into.
+pub(super) const MAX_PEEK: usize = 4096;
