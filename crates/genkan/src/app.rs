@@ -274,6 +274,7 @@ fn identity(config: &Config, clock: &Clock, trusted: Trusted, dns: &Dns, guarded
 fn oauth_settings(config: &Config) -> oauth::Settings {
     oauth::Settings {
         issuer: config.service.public_url.to_string(),
+        service_did: config.service.did.to_string(),
         access_lifetime: config.oauth.access_lifetime,
         refresh_grace: config.oauth.refresh_grace,
         loopback_clients: config.oauth.loopback_clients,

@@ -8,6 +8,7 @@ use std::time::Duration;
 use crate::app::App;
 use crate::db::feed;
 use crate::fleet::{self, ProbeSettings};
+use crate::keys::WebPurpose;
 use crate::{accounts, mail, oauth, sessions, signin, standing};
 
 /// Starts every chore. They end with the runtime.
@@ -37,6 +38,14 @@ pub(crate) fn start(app: &App) {
     every(standing::DELETE_DUE_EVERY, "delete accounts that are due", move || {
         let app = with.clone();
         async move { app.standings.delete_due().await.map(|count| count as u64).map_err(anyhow::Error::from) }
+    });
+    let with = app.clone();
+    every(READ_KEYS_EVERY, "read the keys again", move || {
+        let app = with.clone();
+        async move {
+            app.ring.reload().await?;
+            Ok(app.ring.retire_outdated(WebPurpose::Tokens, app.config.oauth.access_lifetime).await?)
+        }
     });
     if app.mail.is_on() {
         let with = app.clone();
@@ -86,6 +95,8 @@ where
     });
 }
 
+/// Other replicas publish a new key before it signs, so they have a quarter of an hour.
+const READ_KEYS_EVERY: Duration = Duration::from_mins(1);
 const SETTLE_EVERY: Duration = Duration::from_secs(3);
 const SWEEP_EVERY: Duration = Duration::from_mins(10);
 const COUNT_EVERY: Duration = Duration::from_secs(30);

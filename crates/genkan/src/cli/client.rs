@@ -24,12 +24,22 @@ pub(super) enum Command {
     Block { client_id: String },
     /// Treat an app as any other again.
     Reset { client_id: String },
+    /// Let an app have plain Bearer tokens, bound to no key: whoever gets hold of one may use it. For back ends that
+    /// cannot make DPoP proofs.
+    Bearer {
+        client_id: String,
+        /// Bind what it gets from now on to its key again.
+        #[arg(long)]
+        off: bool,
+    },
 }
 
 #[derive(Serialize)]
 struct Shown {
     client_id: String,
     standing: &'static str,
+    /// `bearer` if the operator registered it for plain Bearer tokens, else `dpop`.
+    tokens: &'static str,
     fetched: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     document: Option<serde_json::Value>,
@@ -40,6 +50,7 @@ impl From<ClientRow> for Shown {
         Self {
             client_id: row.client_id,
             standing: row.standing.as_str(),
+            tokens: if row.bearer { "bearer" } else { "dpop" },
             fetched: row.document.as_ref().map(|(_, at)| at.rfc3339()),
             document: None,
         }
@@ -68,6 +79,17 @@ pub(super) fn run(command: Command, context: &Context) -> Result<(), Failure> {
             Command::Trust { client_id } => decide(&oauth, context, client_id, Standing::Trusted).await,
             Command::Block { client_id } => decide(&oauth, context, client_id, Standing::Blocked).await,
             Command::Reset { client_id } => decide(&oauth, context, client_id, Standing::Known).await,
+            Command::Bearer { client_id, off } => {
+                oauth.set_bearer(&client_id, !off).await.map_err(anyhow::Error::from)?;
+                let tokens = if off { "dpop" } else { "bearer" };
+                let done = serde_json::json!({ "client_id": client_id, "tokens": tokens });
+                let text = if off {
+                    format!("{client_id} gets tokens bound to its key again")
+                } else {
+                    format!("{client_id} may have plain Bearer tokens; anybody who gets hold of one may use it until it ends")
+                };
+                Ok(context.output.print(&done, |_| text)?)
+            }
         }
     })
 }
@@ -93,10 +115,10 @@ fn table(shown: &[Shown]) -> String {
     if shown.is_empty() {
         return "No app has asked for a sign-in yet.".to_owned();
     }
-    let mut out = format!("{:<8}  {:<24}  CLIENT\n", "STANDING", "READ");
+    let mut out = format!("{:<8}  {:<6}  {:<24}  CLIENT\n", "STANDING", "TOKENS", "READ");
     for one in shown {
         let fetched = one.fetched.as_deref().unwrap_or("never");
-        let _ = writeln!(out, "{:<8}  {fetched:<24}  {}", one.standing, one.client_id);
+        let _ = writeln!(out, "{:<8}  {:<6}  {fetched:<24}  {}", one.standing, one.tokens, one.client_id);
     }
     out
 }

@@ -6,11 +6,18 @@ use clap::Subcommand;
 use serde::Serialize;
 
 use super::{Context, Failure};
+use crate::keys::{Ring, WebKey, WebPurpose};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
-    /// The service DID, the PLC rotation key and the key of each host.
+    /// The service DID, the PLC rotation key, the key of each host, and Genkan's own OAuth keys.
     Show,
+    /// Make the next key that Genkan proves itself by as an OAuth client of other servers. It is published now and used for
+    /// new sign-ins in 15 minutes; sign-ins from before keep theirs.
+    RotateClient,
+    /// Make the next key of the access tokens that are addressed to Genkan itself. It is published now and signs in 15
+    /// minutes; the one before it goes when its last token has run out.
+    RotateTokens,
 }
 
 #[derive(Serialize)]
@@ -20,6 +27,31 @@ struct Shown {
     rotation_key: String,
     sealing_key_id: String,
     hosts: Vec<HostKeyShown>,
+    oauth: Vec<WebKeyShown>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct WebKeyShown {
+    /// `tokens` or `client`.
+    purpose: &'static str,
+    kid: String,
+    public_key: String,
+    created: String,
+    /// From then on.
+    signs: String,
+}
+
+impl WebKeyShown {
+    fn of(key: &WebKey) -> Self {
+        Self {
+            purpose: key.purpose.as_str(),
+            kid: key.id.clone(),
+            public_key: key.public.to_did_key(),
+            created: key.created_at.rfc3339(),
+            signs: key.usable_from.rfc3339(),
+        }
+    }
 }
 
 #[derive(Serialize)]
@@ -33,7 +65,11 @@ struct HostKeyShown {
 pub(super) fn run(command: &Command, context: &Context) -> Result<(), Failure> {
     context.block_on(async {
         let app = context.app().await?;
-        let Command::Show = command;
+        match command {
+            Command::Show => {}
+            Command::RotateClient => return rotate(&app.ring, WebPurpose::Client, context).await,
+            Command::RotateTokens => return rotate(&app.ring, WebPurpose::Tokens, context).await,
+        }
         let hosts = app.ring.current_host_keys().into_iter().map(|key| HostKeyShown {
             host: key.host.clone(),
             signing_key: key.public.to_did_key(),
@@ -44,9 +80,21 @@ pub(super) fn run(command: &Command, context: &Context) -> Result<(), Failure> {
             rotation_key: app.ring.rotation().public().to_did_key(),
             sealing_key_id: app.ring.sealer().key_id().to_owned(),
             hosts: hosts.collect(),
+            oauth: [WebPurpose::Tokens, WebPurpose::Client]
+                .into_iter()
+                .flat_map(|purpose| app.ring.web_keys(purpose))
+                .map(|key| WebKeyShown::of(&key))
+                .collect(),
         };
         Ok(context.output.print(&shown, text)?)
     })
+}
+
+async fn rotate(ring: &Ring, purpose: WebPurpose, context: &Context) -> Result<(), Failure> {
+    let key = ring.rotate_web_key(purpose).await.map_err(anyhow::Error::from)?;
+    let text =
+        |shown: &WebKeyShown| format!("key {} is published now, and signs from {}", shown.kid, shown.signs);
+    Ok(context.output.print(&WebKeyShown::of(&key), text)?)
 }
 
 fn text(shown: &Shown) -> String {
@@ -56,6 +104,13 @@ fn text(shown: &Shown) -> String {
     );
     for host in &shown.hosts {
         let _ = writeln!(out, "signs for {:<8} {}", host.host, host.signing_key);
+    }
+    for key in &shown.oauth {
+        let _ = writeln!(
+            out,
+            "OAuth {:<12} {} (kid {}, signs from {})",
+            key.purpose, key.public_key, key.kid, key.signs
+        );
     }
     out
 }

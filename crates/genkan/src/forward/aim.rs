@@ -12,7 +12,7 @@ use super::error::Error;
 use super::neighbours::{Neighbours, TokenError};
 use crate::accounts::{Caller, Home};
 use crate::fleet::{Host, HostId};
-use crate::oauth::{self, AccessError, Call, GrantCaller};
+use crate::oauth::{self, AccessError, Call, GrantCaller, Place};
 use crate::routing::target::Target;
 use crate::routing::{Shown, Way};
 
@@ -102,7 +102,8 @@ impl<N: Neighbours> Forwarder<N> {
                     proofs: oauth::proofs(&request.headers),
                 };
                 let caller = self.neighbours.check_grant(token, &call).await?;
-                Ok((caller.did.clone(), caller.audience.clone(), By::Grant(caller)))
+                let Place::Host(host) = caller.place.clone() else { return Err(Error::UpstreamAuth) };
+                Ok((caller.did.clone(), host, By::Grant(caller)))
             }
         }
     }

@@ -10,8 +10,8 @@ use bytes::Bytes;
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 use http::{Method, StatusCode};
 
-use super::framing::Framing;
 use super::answer_headers;
+use super::framing::Framing;
 
 /// What a host says before its answer's body.
 #[derive(Debug)]

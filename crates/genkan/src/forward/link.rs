@@ -16,8 +16,8 @@ use super::answer_head::{self, AnswerHead, Asked};
 use super::dial::Wire;
 use super::error::Cause;
 use super::framing::{Framing, Piece};
-use super::request_head::Length;
 use super::pump::{Outgoing, SendError};
+use super::request_head::Length;
 use super::upload::Upload;
 
 /// One connection to a host.

@@ -22,7 +22,7 @@ use crate::app::App;
 use crate::db::audit::Actor;
 use crate::http::error::{XrpcError, bad_request, dpop_challenge, unauthorized};
 use crate::identity::Freshness;
-use crate::oauth::{self, AccessError, Call, GrantCaller};
+use crate::oauth::{self, AccessError, Call, GrantCaller, Place};
 use crate::routing::table;
 
 /// Whom a call speaks for.
@@ -97,6 +97,10 @@ pub(crate) async fn caller(app: &App, headers: &HeaderMap, needs: Needs) -> Resu
 }
 
 async fn by_bearer(app: &App, token: &str, needs: Needs) -> Result<Caller, XrpcError> {
+    if app.oauth.is_ours_by_grant(token) {
+        let grant = app.oauth.check_bearer(token).await?;
+        return by_caller(app, grant, needs).await;
+    }
     if peek_audience(token).is_some() || !needs.from_hosts {
         by_session(app, token, needs).await
     } else {
@@ -120,15 +124,28 @@ async fn by_grant(app: &App, token: &str, headers: &HeaderMap, needs: Needs) -> 
     let path = format!("/xrpc/{}", needs.method);
     let call = Call { method, path: &path, proofs: oauth::proofs(headers) };
     let grant = app.oauth.check_access(token, &call).await?;
+    by_caller(app, grant, needs).await
+}
+
+/// What an app may do with its grant.
+async fn by_caller(app: &App, grant: Arc<GrantCaller>, needs: Needs) -> Result<Caller, XrpcError> {
     let invalid = |why| XrpcError::from(AccessError::Token(why));
+    if grant.place == Place::Link {
+        return Err(XrpcError::new(StatusCode::NOT_IMPLEMENTED, "MethodNotImplemented", NOT_FORWARDED));
+    }
     let account = app.accounts.find(grant.did.as_str()).await?;
     let account = account.ok_or_else(|| invalid("there is no such account"))?;
-    if account.host != grant.audience {
+    if !grant.place.is_host(&account.host) {
         return Err(invalid("the token is for another host"));
     }
     permit(needs.method).check(&grant.scope)?;
     Ok(Caller { account, by: By::App(grant) })
 }
+
+/// For accounts that live elsewhere.
+const NOT_FORWARDED: &str = "Only com.atproto.repo.*, com.atproto.sync.* and com.atproto.server.getServiceAuth are \
+    forwarded for this account. Call its own PDS for this method, or the public AppView at https://public.api.bsky.app for \
+    app.bsky.* reads";
 
 /// What an app's grant must hold for a method.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

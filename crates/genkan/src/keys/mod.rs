@@ -1,16 +1,18 @@
 //! The key ring: every key that Genkan signs with.
 //!
 //! *Host keys* sign the tokens of one host; a host pins one public key, so each host has its own
-//! pair. The *rotation key* signs PLC operations of every account. The *internal* key is symmetric,
+//! pair. *Web keys* sign what OAuth servers and clients show each other. The *rotation key* signs PLC operations of every account. The *internal* key is symmetric,
 //! and others are derived from it by name. Private halves are sealed in the database; the sealing
 //! key itself is a file or a setting, never a row.
 
 mod ring;
 mod sealing;
 mod sql;
+mod web;
 
 pub(crate) use ring::Ring;
 pub use sealing::sealing_key_file;
+pub(crate) use web::{PUBLISHED_BEFORE, WebKey, WebPurpose};
 
 /// Why the keys cannot be used. Start-up trouble, in words for the operator.
 #[derive(Debug, thiserror::Error)]
@@ -25,6 +27,8 @@ pub enum Error {
     OtherRotationKey { known: String },
     #[error("not a secp256k1 private key: 64 hex characters are needed")]
     NotAKey,
+    #[error("another key was made at the same moment; look at `genkan key show`, and try again")]
+    Rotating,
     #[error("host {0} has a signing key already")]
     HasKey(String),
     #[error(transparent)]

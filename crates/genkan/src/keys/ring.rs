@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::{Arc, RwLock};
+use std::time::Duration;
 
 use genkan_protocol::crypto::{K256PrivateKey, PublicKey};
 use sha2::{Digest as _, Sha256};
@@ -10,6 +11,7 @@ use zeroize::Zeroizing;
 
 use super::Error;
 use super::sql::{self, KeyRow, Purpose};
+use super::web::{self, WebKey, WebKeys, WebPurpose};
 use crate::base::seal::Sealer;
 use crate::base::{Clock, Secret, random};
 use crate::db::{Db, Tx};
@@ -37,6 +39,7 @@ struct Inner {
     rotation: K256PrivateKey,
     internal: Secret<[u8; 32]>,
     hosts: RwLock<Arc<HostKeys>>,
+    web: RwLock<Arc<WebKeys>>,
 }
 
 #[derive(Default)]
@@ -97,16 +100,23 @@ impl Ring {
             rotation: known_rotation,
             internal: Secret::new(internal.ok_or_else(|| missing("internal"))?),
             hosts: RwLock::new(Arc::new(host_keys(&sealer, &rows)?)),
+            web: RwLock::new(Arc::new(WebKeys::open(db, &sealer, clock).await?)),
             sealer,
         };
         Ok(Self { inner: Arc::new(inner) })
     }
 
-    /// Reads the host keys again.
+    /// Reads the host keys and the web keys again.
     pub(crate) async fn reload(&self) -> Result<(), Error> {
         let rows = sql::all(&self.inner.db).await?;
         let hosts = Arc::new(host_keys(&self.inner.sealer, &rows)?);
         *self.inner.hosts.write().unwrap_or_else(std::sync::PoisonError::into_inner) = hosts;
+        self.reload_web().await
+    }
+
+    async fn reload_web(&self) -> Result<(), Error> {
+        let web = Arc::new(WebKeys::read(&self.inner.db, &self.inner.sealer).await?);
+        *self.inner.web.write().unwrap_or_else(std::sync::PoisonError::into_inner) = web;
         Ok(())
     }
 
@@ -153,6 +163,70 @@ impl Ring {
         self.hosts().by_id.get(id).cloned()
     }
 
+    /// The web key that signs now.
+    pub(crate) fn web_key(&self, purpose: WebPurpose) -> Arc<WebKey> {
+        let now = self.inner.clock.now();
+        Arc::clone(
+            self.web()
+                .signing(purpose, now)
+                .expect("there is one of each purpose from the start, and the last stays"),
+        )
+    }
+
+    /// Every web key to publish and to believe, the newest first.
+    pub(crate) fn web_keys(&self, purpose: WebPurpose) -> Vec<Arc<WebKey>> {
+        self.web().of(purpose).cloned().collect()
+    }
+
+    /// A web key by its `kid`, unless it is retired.
+    pub(crate) fn web_key_by_id(&self, id: &str) -> Option<Arc<WebKey>> {
+        WebPurpose::ALL
+            .into_iter()
+            .find_map(|purpose| self.web().of(purpose).find(|key| key.id == id).cloned())
+    }
+
+    /// Makes the next web key. It is published from now on, and signs after [`web::PUBLISHED_BEFORE`]; other replicas
+    /// see it at their next [`Ring::reload`].
+    pub(crate) async fn rotate_web_key(&self, purpose: WebPurpose) -> Result<WebKey, Error> {
+        let mut tx = self.inner.db.begin().await?;
+        let key = web::add(&mut tx, &self.inner.sealer, purpose, self.inner.clock.now()).await?;
+        tx.commit().await?;
+        self.reload_web().await?;
+        Ok(key)
+    }
+
+    /// Retires the keys whose last signature has run out: they were replaced longer ago than `lifetime`. Answers how many.
+    pub(crate) async fn retire_outdated(
+        &self,
+        purpose: WebPurpose,
+        lifetime: Duration,
+    ) -> Result<u64, Error> {
+        let (now, current) = (self.inner.clock.now(), self.web_key(purpose));
+        // Clocks differ a little, and a replica may hear of a new key late.
+        if now < current.usable_from.plus(lifetime + SLACK) {
+            return Ok(0);
+        }
+        let mut retired = 0;
+        for key in self.web_keys(purpose) {
+            if key.usable_from < current.usable_from && self.retire_web_key(&key.id).await? {
+                retired += 1;
+            }
+        }
+        Ok(retired)
+    }
+
+    /// Nothing rests on this web key any more, or must not. The one that signs stays. `false`: it is, or was retired.
+    pub(crate) async fn retire_web_key(&self, id: &str) -> Result<bool, Error> {
+        if WebPurpose::ALL.into_iter().any(|purpose| self.web_key(purpose).id == id) {
+            return Ok(false);
+        }
+        let mut tx = self.inner.db.begin().await?;
+        let retired = sql::retire_web(&mut tx, id, self.inner.clock.now()).await?;
+        tx.commit().await?;
+        self.reload_web().await?;
+        Ok(retired)
+    }
+
     /// The key that PLC operations are signed with.
     pub(crate) fn rotation(&self) -> &K256PrivateKey {
         &self.inner.rotation
@@ -170,6 +244,10 @@ impl Ring {
             .chain_update(purpose.as_bytes())
             .finalize();
         Zeroizing::new(digest.into())
+    }
+
+    fn web(&self) -> Arc<WebKeys> {
+        Arc::clone(&self.inner.web.read().unwrap_or_else(std::sync::PoisonError::into_inner))
     }
 
     fn hosts(&self) -> Arc<HostKeys> {
@@ -260,6 +338,7 @@ fn missing(what: &str) -> Error {
 }
 
 const SEALED_AS: &str = "keys.sealed";
+const SLACK: Duration = Duration::from_mins(5);
 
 #[cfg(test)]
 mod tests {

@@ -1,8 +1,9 @@
-//! Table `keys`.
+//! Tables `keys` and `web_keys`.
 
 use sqlx::Row as _;
 use sqlx::any::AnyRow;
 
+use super::web::WebPurpose;
 use crate::base::Timestamp;
 use crate::db::{Db, Error, Result, Tx};
 
@@ -81,6 +82,78 @@ fn read(row: &AnyRow) -> Result<KeyRow> {
         public: row.try_get("public")?,
         sealed: row.try_get("sealed")?,
         current: row.try_get::<String, _>("state")? == "current",
+        id,
+    })
+}
+
+/// A P-256 pair as it is stored.
+pub(super) struct WebRow {
+    pub(super) id: String,
+    pub(super) purpose: WebPurpose,
+    pub(super) public: String,
+    pub(super) sealed: String,
+    pub(super) usable_from: Timestamp,
+    pub(super) created_at: Timestamp,
+}
+
+/// Every pair that is not retired, the newest of each purpose first.
+pub(super) async fn web_keys(db: &Db) -> Result<Vec<WebRow>> {
+    let rows = sqlx::query(
+        "SELECT id, purpose, public, sealed, usable_from, created_at FROM web_keys
+         WHERE retired_at IS NULL ORDER BY purpose, serial DESC",
+    )
+    .fetch_all(db.reader())
+    .await?;
+    rows.iter().map(read_web).collect()
+}
+
+/// `false`: somebody else made the key of that number.
+pub(super) async fn insert_web(tx: &mut Tx, key: &WebRow, serial: i64) -> Result<bool> {
+    let done = sqlx::query(
+        "INSERT INTO web_keys (id, purpose, serial, public, sealed, usable_from, created_at)
+         VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT DO NOTHING",
+    )
+    .bind(&key.id)
+    .bind(key.purpose.as_str())
+    .bind(serial)
+    .bind(&key.public)
+    .bind(&key.sealed)
+    .bind(key.usable_from.as_millis())
+    .bind(key.created_at.as_millis())
+    .execute(&mut **tx)
+    .await?;
+    Ok(done.rows_affected() == 1)
+}
+
+pub(super) async fn last_web_serial(tx: &mut Tx, purpose: WebPurpose) -> Result<i64> {
+    let last: Option<i64> = sqlx::query_scalar("SELECT MAX(serial) FROM web_keys WHERE purpose = $1")
+        .bind(purpose.as_str())
+        .fetch_one(&mut **tx)
+        .await?;
+    Ok(last.unwrap_or(0))
+}
+
+/// `false`: it was retired before, or never was.
+pub(super) async fn retire_web(tx: &mut Tx, id: &str, now: Timestamp) -> Result<bool> {
+    let done =
+        sqlx::query("UPDATE web_keys SET retired_at = $2, sealed = '' WHERE id = $1 AND retired_at IS NULL")
+            .bind(id)
+            .bind(now.as_millis())
+            .execute(&mut **tx)
+            .await?;
+    Ok(done.rows_affected() == 1)
+}
+
+fn read_web(row: &AnyRow) -> Result<WebRow> {
+    let id: String = row.try_get("id")?;
+    let purpose = WebPurpose::parse(row.try_get("purpose")?)
+        .ok_or_else(|| Error::corrupt("web_keys", "purpose", &id))?;
+    Ok(WebRow {
+        purpose,
+        public: row.try_get("public")?,
+        sealed: row.try_get("sealed")?,
+        usable_from: Timestamp::from_millis(row.try_get("usable_from")?),
+        created_at: Timestamp::from_millis(row.try_get("created_at")?),
         id,
     })
 }

@@ -16,11 +16,13 @@ use genkan_protocol::syntax::Did;
 use quick_cache::sync::Cache;
 use sha2::{Digest as _, Sha256};
 
+use super::grant::{Grant, GrantPlace};
 use super::onward::Minted;
 use super::sql::{grants, scopes};
 use super::{Call, OAuth, refresh_token};
 use crate::base::Timestamp;
 use crate::fleet::HostId;
+use crate::keys::WebPurpose;
 
 /// Whom a request with a bound token speaks for.
 #[derive(Debug)]
@@ -28,17 +30,31 @@ pub(crate) struct GrantCaller {
     pub(crate) did: Did,
     pub(crate) client_id: String,
     pub(crate) grant: String,
-    /// The host that the token is addressed to.
-    pub(crate) audience: HostId,
+    pub(crate) place: Place,
     /// With permission sets expanded, never a reference.
     pub(crate) scope: String,
     /// As the token has it: the same, or a reference.
     pub(super) written: String,
-    /// Of the client's key.
-    pub(crate) key: Thumbprint,
+    /// Of the client's key. `None`: whoever has the token may use it.
+    pub(crate) key: Option<Thumbprint>,
     pub(crate) expires_at: Timestamp,
     /// What goes to the host in the token's place. Forgotten together with the token.
     pub(super) minted: Minted,
+}
+
+/// Where the account of a caller lives.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Place {
+    /// On this host, when the token was made.
+    Host(HostId),
+    /// Elsewhere; the link has the grant's id.
+    Link,
+}
+
+impl Place {
+    pub(crate) fn is_host(&self, host: &HostId) -> bool {
+        matches!(self, Self::Host(own) if own == host)
+    }
 }
 
 #[cfg(test)]
@@ -48,10 +64,10 @@ impl GrantCaller {
             did: did.parse().unwrap(),
             client_id: "https://app.example.com/c.json".to_owned(),
             grant: "0".repeat(24),
-            audience: audience.into(),
+            place: Place::Host(audience.into()),
             scope: "atproto".to_owned(),
             written: "atproto".to_owned(),
-            key: "E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM".parse().unwrap(),
+            key: Some("E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM".parse().unwrap()),
             expires_at: Timestamp::from_millis(i64::MAX),
             minted: Minted::default(),
         }
@@ -156,13 +172,13 @@ impl OAuth {
     pub(crate) async fn find_caller(&self, token: &str) -> Result<Arc<GrantCaller>, AccessError> {
         let (now, key) = (self.clock.now(), digest(token));
         let before = self.verified.ended.load(Ordering::SeqCst);
-        let caller = Arc::new(self.read_token(token).await?);
-        if caller.expires_at <= now {
+        let read = self.read_token(token).await?;
+        if read.expires_at <= now {
             return Err(EXPIRED);
         }
-        if !grants::find(&self.db, &caller.grant).await?.is_some_and(|grant| grant.is_alive(now)) {
-            return Err(AccessError::Token("the grant is over"));
-        }
+        let grant = grants::find(&self.db, &read.grant).await?.filter(|grant| grant.is_alive(now));
+        let grant = grant.ok_or(AccessError::Token("the grant is over"))?;
+        let caller = Arc::new(self.place(read, &grant).await?);
         self.verified.memory.insert(key, Arc::clone(&caller));
         if self.verified.ended.load(Ordering::SeqCst) != before {
             self.verified.memory.remove(&key);
@@ -172,8 +188,10 @@ impl OAuth {
 
     /// Sees that a proof is of the key that the token is bound to, and uses it up.
     pub(crate) async fn bind(&self, proof: &Proof, caller: &GrantCaller) -> Result<(), AccessError> {
-        if caller.key != proof.jkt {
-            return Err(AccessError::Token("Invalid DPoP key binding"));
+        match caller.key {
+            Some(key) if key == proof.jkt => {}
+            Some(_) => return Err(AccessError::Token("Invalid DPoP key binding")),
+            None => return Err(AccessError::Token("the token is bound to no key: send it as Bearer")),
         }
         match self.seen.is_first_proof(proof, self.clock.now()).await {
             Some(true) => Ok(()),
@@ -182,14 +200,51 @@ impl OAuth {
         }
     }
 
+    /// Checks a token that is bound to no key.
+    pub(crate) async fn check_bearer(&self, token: &str) -> Result<Arc<GrantCaller>, AccessError> {
+        let caller = match self.recall_caller(token) {
+            Some(known) => known?,
+            None => self.find_caller(token).await?,
+        };
+        caller.check_bearer()?;
+        Ok(caller)
+    }
+
+    /// Whether a token that came as Bearer says, unchecked, that it is a grant's and addressed to us: a session's has
+    /// another type, and a host as its audience.
+    pub(crate) fn is_ours_by_grant(&self, token: &str) -> bool {
+        Token::parse(token).is_ok_and(|token| token.unverified_claims().aud == self.settings.service_did)
+    }
+
+    /// Knows where the account of a token addressed to us lives.
+    async fn place(&self, mut caller: GrantCaller, grant: &Grant) -> Result<GrantCaller, AccessError> {
+        if caller.place == Place::Link && grant.place == GrantPlace::Home {
+            let account = self.accounts.find(caller.did.as_str()).await.map_err(|error| match error {
+                crate::accounts::Error::Storage(cause) => AccessError::Storage(cause),
+                _ => AccessError::Token("there is no such account"),
+            })?;
+            let account = account.ok_or(AccessError::Token("there is no such account"))?;
+            caller.place = Place::Host(account.host);
+        }
+        Ok(caller)
+    }
+
     async fn read_token(&self, token: &str) -> Result<GrantCaller, AccessError> {
         let wrong = AccessError::Token("the token could not be verified");
         let Ok(token) = Token::parse(token) else { return Err(wrong) };
-        let Some(host) = self.fleet.by_did(&token.unverified_claims().aud) else { return Err(wrong) };
-        let keys = self.ring.host_keys(host.id.as_str());
-        let Some(claims) = keys.iter().find_map(|key| token.verify(&key.public).ok()) else {
-            return Err(wrong);
+        let audience = &token.unverified_claims().aud;
+        let (place, verified) = if *audience == self.settings.service_did {
+            let key = token.kid().and_then(|kid| self.ring.web_key_by_id(kid));
+            let key = key.filter(|key| key.purpose == WebPurpose::Tokens);
+            (Place::Link, key.and_then(|key| token.verify(&key.public).ok()))
+        } else {
+            let Some(host) = self.fleet.by_did(audience) else { return Err(wrong) };
+            let keys = self.ring.host_keys(host.id.as_str());
+            let verified = keys.iter().find_map(|key| token.verify(&key.public).ok());
+            // No host would take it without.
+            (Place::Host(host.id.clone()), verified.filter(|claims| claims.cnf.is_some()))
         };
+        let Some(claims) = verified else { return Err(wrong) };
         let grant =
             refresh_token::grant_of_token_id(&claims.jti).filter(|_| claims.iss == self.settings.issuer);
         let Some(grant) = grant else { return Err(wrong) };
@@ -202,13 +257,25 @@ impl OAuth {
             did: claims.sub.clone(),
             client_id: claims.client_id.clone(),
             grant: grant.to_owned(),
-            audience: host.id.clone(),
+            place,
             scope,
             written: claims.scope.clone(),
-            key: claims.cnf.jkt,
+            key: claims.cnf.map(|cnf| cnf.jkt),
             expires_at: Timestamp::from_seconds(claims.exp),
             minted: Minted::default(),
         })
+    }
+}
+
+impl GrantCaller {
+    /// Whether its token may come without a proof.
+    pub(crate) fn check_bearer(&self) -> Result<(), AccessError> {
+        match self.key {
+            None => Ok(()),
+            Some(_) => Err(AccessError::Token(
+                "the token is bound to a key: send it with the DPoP scheme and a proof",
+            )),
+        }
     }
 }
 

@@ -5,13 +5,13 @@ use genkan_protocol::oauth::pkce::Challenge;
 use genkan_protocol::oauth::request::{Form, TokenRequest};
 
 use super::client::{Client, Proven, Purpose};
-use super::grant::{Grant, LONG, SHORT};
-use super::mint::Tokens;
+use super::grant::{Grant, GrantPlace, LONG, SHORT, is_held_by};
+use super::mint::{Tokens, whose};
 use super::request::hash;
 use super::seen::{CHALLENGE, Used};
 use super::sql::{codes, grants};
 use super::{Call, Ended, Error, OAuth, refresh_token};
-use crate::accounts::{Account, Standing};
+use crate::accounts::Account;
 use crate::base::Timestamp;
 use crate::db::Tx;
 use crate::db::audit::{self, Actor};
@@ -20,7 +20,7 @@ use crate::db::audit::{self, Actor};
 struct Redemption<'a> {
     client: &'a Client,
     proven: &'a Proven,
-    proof: &'a Proof,
+    proof: Option<&'a Proof>,
     redirect_uri: &'a str,
     verifier: &'a str,
     account: Option<&'a Account>,
@@ -32,16 +32,17 @@ impl OAuth {
     /// Answers the token endpoint. The order is: proof, client, grant; what is used up is used up in one transaction.
     pub(crate) async fn token(&self, call: &Call<'_>, form: &Form) -> Result<Tokens, Error> {
         let now = self.clock.now();
-        let proof = self.required_proof(call, now)?;
+        let proof = self.due_proof(call, form.get("client_id").unwrap_or_default(), now).await?;
+        let proof = proof.as_ref();
         let asked = TokenRequest::parse(form)?;
         let client = self.clients.look_up(form.required("client_id")?, Purpose::GoOn).await?;
         match asked {
             TokenRequest::Code { code, redirect_uri, verifier } => {
-                let proven = self.authenticate(&client, form, &proof, Purpose::GoOn).await?;
-                self.redeem(&code, &redirect_uri, &verifier, &client, &proven, &proof, now).await
+                let proven = self.authenticate(&client, form, proof, Purpose::GoOn).await?;
+                self.redeem(&code, &redirect_uri, &verifier, &client, &proven, proof, now).await
             }
             TokenRequest::Refresh { refresh_token } => {
-                self.refresh(&refresh_token, form, &client, &proof, now).await
+                self.refresh(&refresh_token, form, &client, proof, now).await
             }
         }
     }
@@ -54,7 +55,7 @@ impl OAuth {
         verifier: &str,
         client: &Client,
         proven: &Proven,
-        proof: &Proof,
+        proof: Option<&Proof>,
         now: Timestamp,
     ) -> Result<Tokens, Error> {
         let hash = hash(code);
@@ -66,7 +67,7 @@ impl OAuth {
         let redemption =
             Redemption { client, proven, proof, redirect_uri, verifier, account: account.as_ref(), scope };
         let mut tx = self.db.begin().await?;
-        self.use_up(&mut tx, Some(proof), client, proven, now).await?;
+        self.use_up(&mut tx, proof, client, proven, now).await?;
         let mut ended = Ended::default();
         let mut leaked = None;
         let done = self.redeem_in(&mut tx, &hash, redemption, &mut ended, &mut leaked, now).await;
@@ -108,16 +109,13 @@ impl OAuth {
         if !self.seen.is_first(tx, challenge, now.plus(CHALLENGE), now).await? {
             return Err(Error::grant("the code_challenge was used before"));
         }
-        let account = with
-            .account
-            .filter(|account| account.standing() == Standing::Active)
-            .ok_or_else(|| Error::grant("the account is not active"))?;
+        let whose = whose(code.link.is_some(), &code.did, with.account)?;
         let grant = self.grant(&code, &with, now);
         grants::insert(tx, &grant).await?;
         codes::set_grant(tx, hash, &grant.id).await?;
         let detail = format!("{} {}", grant.client_id, grant.scope);
         audit::record(tx, now, Actor::Account(&grant.did), "oauth.grant", &grant.id, &detail).await?;
-        self.mint(tx, &grant, account, with.scope, now).await
+        self.mint(tx, &grant, &whose, with.scope, now).await
     }
 
     fn grant(&self, code: &codes::Stored, with: &Redemption<'_>, now: Timestamp) -> Grant {
@@ -125,7 +123,8 @@ impl OAuth {
         let refreshable = with.client.metadata.refreshes;
         let expires_at = now.plus(if refreshable { span.total } else { self.settings.access_lifetime });
         Grant {
-            id: refresh_token::grant_id(),
+            id: code.link.clone().unwrap_or_else(refresh_token::grant_id),
+            place: if code.link.is_some() { GrantPlace::Link } else { GrantPlace::Home },
             did: code.did.clone(),
             client_id: code.client_id.clone(),
             scope: code.scope.clone(),
@@ -155,7 +154,7 @@ fn check(code: &codes::Stored, with: &Redemption<'_>, now: Timestamp) -> Result<
             pushed.client_auth.may_go_on_as(&with.proven.auth),
             "the client proved itself by another key before",
         ),
-        (pushed.dpop_key == with.proof.jkt.as_str(), "the code is bound to another DPoP key"),
+        (is_held_by(pushed.dpop_key.as_deref(), with.proof), "the code is bound to another DPoP key"),
         (pushed.redirect_uri == with.redirect_uri, "the redirect_uri differs from that of the request"),
         (met, "the code_verifier does not fit"),
     ];

@@ -65,21 +65,35 @@ impl OAuth {
         opened: &Opened,
         account: &Account,
     ) -> Result<ConsentView, Problem> {
-        let known = self.granted_before(opened, account).await?;
+        let asked = opened.request.pushed.scopes();
+        let permissions = self.permissions(opened, account.did.as_str(), asked, true).await?;
+        let (did, handle) = (account.did.clone(), account.handle.to_string());
+        Ok(ConsentView { client: opened.client.clone(), did, handle, permissions })
+    }
+
+    /// What the values mean, and which of them are new to this account.
+    pub(super) async fn permissions<'a>(
+        &self,
+        opened: &Opened,
+        did: &str,
+        values: impl Iterator<Item = &'a str>,
+        may_choose: bool,
+    ) -> Result<Vec<Permission>, Problem> {
+        let known = self.granted_before(opened, did).await?;
         let mut permissions = Vec::new();
-        for value in opened.request.pushed.scopes() {
+        for value in values {
             // Only known ones were kept when the request was pushed.
             let Ok(scope) = value.parse() else { continue };
             permissions.push(Permission {
                 scope,
                 value: value.to_owned(),
                 new: !known.contains(value),
-                optional: value != "atproto",
+                optional: may_choose && value != "atproto",
                 set: self.sets.view(value).await?,
             });
         }
         permissions.sort_by_key(|permission| permission.value != "atproto");
-        Ok(ConsentView { client: opened.client.clone(), account: account.clone(), permissions })
+        Ok(permissions)
     }
 
     async fn candidate<'a>(
@@ -88,7 +102,7 @@ impl OAuth {
         signed_in: &'a SignedIn,
         now: Timestamp,
     ) -> Result<Candidate<'a>, Problem> {
-        let known = self.granted_before(opened, &signed_in.account).await?;
+        let known = self.granted_before(opened, signed_in.account.did.as_str()).await?;
         // Anybody can pretend to be a public client, so what was granted to one before proves nothing.
         let believed = opened.client.trusted || opened.request.pushed.client_auth.is_confidential();
         Ok(Candidate {
@@ -99,11 +113,11 @@ impl OAuth {
         })
     }
 
-    async fn granted_before(&self, opened: &Opened, account: &Account) -> Result<HashSet<String>, Problem> {
+    async fn granted_before(&self, opened: &Opened, did: &str) -> Result<HashSet<String>, Problem> {
         if opened.client.development {
             return Ok(HashSet::new());
         }
-        let known = consents::of(&self.db, account.did.as_str(), &opened.request.client_id).await?;
+        let known = consents::of(&self.db, did, &opened.request.client_id).await?;
         Ok(known.into_iter().collect())
     }
 }
@@ -115,10 +129,7 @@ pub(super) fn is_wanted(opened: &Opened, signed_in: &SignedIn, now: Timestamp) -
 
 /// If the client named an account, only that one will do: it would refuse another's token.
 fn is_hinted(opened: &Opened, account: &Account) -> bool {
-    opened
-        .login_hint
-        .as_deref()
-        .is_none_or(|hint| hint == account.did.as_str() || hint == account.handle.as_str())
+    opened.wants(account.did.as_str(), account.handle.as_str())
 }
 
 fn is_fresh(opened: &Opened, signed_in: &SignedIn, now: Timestamp) -> bool {

@@ -6,6 +6,8 @@
 
 use std::time::Duration;
 
+use genkan_protocol::oauth::dpop::Proof;
+
 use super::pushed::ClientAuth;
 use crate::base::Timestamp;
 
@@ -18,11 +20,12 @@ pub(crate) struct Grant {
     pub(crate) client_id: String,
     /// As approved: permission sets are not expanded.
     pub(crate) scope: String,
-    /// Thumbprint of the key that its tokens are bound to.
-    pub(crate) dpop_key: String,
+    /// Thumbprint of the key that its tokens are bound to. `None`: they are plain Bearer tokens.
+    pub(crate) dpop_key: Option<String>,
     pub(crate) client_auth: ClientAuth,
     /// The browser in which it was given.
     pub(crate) device: String,
+    pub(crate) place: GrantPlace,
     /// Whether the client asked for refresh tokens at all.
     pub(crate) refreshable: bool,
     /// Of the refresh token that is good now.
@@ -36,6 +39,28 @@ pub(crate) struct Grant {
     pub(crate) expires_at: Timestamp,
     pub(crate) created_at: Timestamp,
     pub(crate) ended_at: Option<Timestamp>,
+}
+
+/// Where the account of a grant lives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum GrantPlace {
+    /// On a host of the fleet.
+    Home,
+    /// Elsewhere. The link to it has the grant's id.
+    Link,
+}
+
+impl GrantPlace {
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Home => "home",
+            Self::Link => "link",
+        }
+    }
+
+    pub(super) fn parse(text: &str) -> Option<Self> {
+        [Self::Home, Self::Link].into_iter().find(|one| one.as_str() == text)
+    }
 }
 
 /// How long a grant may live, and how long unused.
@@ -70,6 +95,11 @@ impl Grant {
         self.ended_at.is_none() && now < self.idle_until && now < self.expires_at
     }
 
+    /// Whether the holder of this key, or of none, may speak for the grant.
+    pub(super) fn is_held_by(&self, proof: Option<&Proof>) -> bool {
+        is_held_by(self.dpop_key.as_deref(), proof)
+    }
+
     /// Where a token of `generation` leads. It is ours: that was checked by its code.
     pub(super) fn turn(&self, generation: i64, now: Timestamp, grace: Duration) -> Turn {
         // A later one than is known means that the database was brought back from a copy.
@@ -101,6 +131,11 @@ impl Grant {
         self.client_auth = client_auth;
         self
     }
+}
+
+/// The same for a code. What is bound to no key asks for none.
+pub(super) fn is_held_by(key: Option<&str>, proof: Option<&Proof>) -> bool {
+    key.is_none_or(|key| proof.is_some_and(|proof| proof.jkt.as_str() == key))
 }
 
 #[cfg(test)]

@@ -1,13 +1,15 @@
 //! Access tokens: for one host, signed with its key, bound to the client's key.
 
 use genkan_protocol::oauth::access_token::{self, AccessClaims, Confirmation};
+use genkan_protocol::syntax::Did;
 
 use super::grant::Grant;
 use super::sql::scopes;
 use super::{Error, OAuth, refresh_token};
-use crate::accounts::Account;
+use crate::accounts::{Account, Standing};
 use crate::base::{Secret, Timestamp};
 use crate::db::Tx;
+use crate::keys::WebPurpose;
 
 /// What the token endpoint answers.
 #[derive(Debug)]
@@ -19,6 +21,35 @@ pub(crate) struct Tokens {
     /// Seconds.
     pub(crate) expires_in: u64,
     pub(crate) sub: String,
+    /// To the client's key; else they are plain Bearer tokens.
+    pub(crate) bound: bool,
+}
+
+/// Whose tokens these are to be.
+#[derive(Debug)]
+pub(super) enum Whose<'a> {
+    Home(&'a Account),
+    /// Its account is none of ours; that its own server stands by it is for the link to see.
+    Linked(Did),
+}
+
+impl Whose<'_> {
+    fn did(&self) -> &Did {
+        match self {
+            Self::Home(account) => &account.did,
+            Self::Linked(did) => did,
+        }
+    }
+}
+
+/// The account of a grant, fit to get tokens.
+pub(super) fn whose<'a>(linked: bool, did: &str, account: Option<&'a Account>) -> Result<Whose<'a>, Error> {
+    if linked {
+        let did = did.parse().map_err(|_| crate::db::Error::corrupt("oauth_grants", "did", did))?;
+        return Ok(Whose::Linked(did));
+    }
+    let active = account.filter(|account| account.standing() == Standing::Active);
+    active.map(Whose::Home).ok_or_else(|| Error::grant("the account is not active"))
 }
 
 impl OAuth {
@@ -27,13 +58,10 @@ impl OAuth {
         &self,
         tx: &mut Tx,
         grant: &Grant,
-        account: &Account,
+        whose: &Whose<'_>,
         scope: String,
         now: Timestamp,
     ) -> Result<Tokens, Error> {
-        let no_home = || Error::NoHome(account.host.to_string());
-        let host = self.fleet.host(&account.host).ok_or_else(no_home)?;
-        let key = self.ring.host_key(account.host.as_str()).ok_or_else(no_home)?;
         let mut written = scope.clone();
         if written.len() > LONGEST {
             written = access_token::scope_reference(&scope);
@@ -41,29 +69,46 @@ impl OAuth {
         }
         // Never beyond the grant's own end.
         let ends = now.plus(self.settings.access_lifetime).min(grant.expires_at);
-        let jkt = grant.dpop_key.parse();
-        let claims = AccessClaims {
+        let cnf = match &grant.dpop_key {
+            None => None,
+            Some(key) => {
+                let corrupt = |_| crate::db::Error::corrupt("oauth_grants", "dpop_key", &grant.id);
+                Some(Confirmation { jkt: key.parse().map_err(corrupt)? })
+            }
+        };
+        let mut claims = AccessClaims {
             iss: self.settings.issuer.clone(),
-            aud: host.did.as_str().to_owned(),
-            sub: account.did.clone(),
+            aud: self.settings.service_did.clone(),
+            sub: whose.did().clone(),
             scope: written,
             client_id: grant.client_id.clone(),
-            cnf: Confirmation {
-                jkt: jkt.map_err(|_| crate::db::Error::corrupt("oauth_grants", "dpop_key", &grant.id))?,
-            },
+            cnf,
             jti: refresh_token::token_id(&grant.id),
             iat: now.as_seconds(),
             exp: ends.as_seconds(),
         };
-        // Hosts refuse tokens that name a key.
-        let access = Secret::new(access_token::sign(&key.private, &claims));
+        let access = match whose {
+            // Hosts take neither tokens that are bound to no key nor ones that name theirs.
+            Whose::Home(account) if claims.cnf.is_some() => {
+                let no_home = || Error::NoHome(account.host.to_string());
+                claims.aud = self.fleet.host(&account.host).ok_or_else(no_home)?.did.as_str().to_owned();
+                let key = self.ring.host_key(account.host.as_str()).ok_or_else(no_home)?;
+                access_token::sign(&key.private, &claims)
+            }
+            Whose::Home(_) | Whose::Linked(_) => {
+                let key = self.ring.web_key(WebPurpose::Tokens);
+                access_token::sign_linked(&key.private, &key.id, &claims)
+            }
+        };
+        let access = Secret::new(access);
         let place = refresh_token::Place { grant: grant.id.clone(), generation: grant.generation };
         Ok(Tokens {
             access,
             refresh: grant.refreshable.then(|| self.refresh_tokens.make(&place)),
             scope,
             expires_in: u64::try_from(ends.as_seconds() - now.as_seconds()).unwrap_or(0),
-            sub: account.did.to_string(),
+            sub: whose.did().to_string(),
+            bound: grant.dpop_key.is_some(),
         })
     }
 

@@ -13,6 +13,7 @@ mod code;
 mod consent;
 mod error;
 mod grant;
+mod linked;
 mod mint;
 mod onward;
 mod permission_sets;
@@ -44,10 +45,11 @@ use crate::identity::Documents;
 use crate::keys::Ring;
 use crate::signin::SignIns;
 
-pub(crate) use access::{AccessError, GrantCaller, claimed_account};
+pub(crate) use access::{AccessError, GrantCaller, Place, claimed_account};
 pub(crate) use client::Standing;
 pub(crate) use error::{Error, Problem};
-pub(crate) use grant::Grant;
+pub(crate) use grant::{Grant, GrantPlace};
+pub(crate) use linked::Linked;
 pub(crate) use onward::Onward;
 pub(crate) use proof::{Call, proofs};
 pub(crate) use revoke::{Ended, GrantView};
@@ -61,6 +63,8 @@ pub(crate) use view::{
 pub(crate) struct Settings {
     /// The public origin, without a slash: `iss` everywhere.
     pub(crate) issuer: String,
+    /// Genkan's own DID: the audience of tokens that only Genkan reads.
+    pub(crate) service_did: String,
     pub(crate) access_lifetime: Duration,
     pub(crate) refresh_grace: Duration,
     pub(crate) loopback_clients: bool,

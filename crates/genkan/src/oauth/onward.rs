@@ -142,7 +142,7 @@ impl OAuth {
                 sub: caller.did.clone(),
                 scope: caller.written.clone(),
                 client_id: caller.client_id.clone(),
-                cnf: Confirmation { jkt: self.signer.key.thumbprint() },
+                cnf: Some(Confirmation { jkt: self.signer.key.thumbprint() }),
                 jti: refresh_token::token_id(&caller.grant),
                 iat: now.as_seconds(),
                 exp: caller.expires_at.as_seconds(),

@@ -47,19 +47,29 @@ impl OAuth {
         }
     }
 
-    pub(super) fn required_proof(&self, call: &Call<'_>, now: Timestamp) -> Result<Proof, Error> {
+    /// The proof of a call. Only clients that the operator has registered for Bearer tokens may come without one.
+    pub(super) async fn due_proof(
+        &self,
+        call: &Call<'_>,
+        client_id: &str,
+        now: Timestamp,
+    ) -> Result<Option<Proof>, Error> {
         let proof = self.proof(call, now)?;
-        proof.ok_or_else(|| Error::refused(Code::InvalidDpopProof, "a DPoP proof is required"))
+        if proof.is_none() && !self.clients.gets_bearer(client_id).await? {
+            return Err(Error::refused(Code::InvalidDpopProof, "a DPoP proof is required"));
+        }
+        Ok(proof)
     }
 
     pub(super) async fn authenticate(
         &self,
         client: &Client,
         form: &Form,
-        proof: &Proof,
+        proof: Option<&Proof>,
         purpose: Purpose,
     ) -> Result<Proven, Error> {
-        self.clients.authenticate(client, form, Some(proof.jkt), purpose, &self.settings.issuer).await
+        let key = proof.map(|proof| proof.jkt);
+        self.clients.authenticate(client, form, key, purpose, &self.settings.issuer).await
     }
 
     /// Uses up the proof and the client's assertion, as part of the transaction that does what was asked for.

@@ -36,7 +36,8 @@ impl OAuth {
                 let why = "\"dpop_jkt\" differs from the key of the DPoP proof";
                 return Err(Error::refused(Code::InvalidToken, why));
             }
-            (Some(key), _) | (None, Some(key)) => key,
+            (Some(key), _) | (None, Some(key)) => Some(key),
+            (None, None) if client.bearer => None,
             (None, None) => {
                 let why = "a DPoP proof or \"dpop_jkt\" is required";
                 return Err(Error::refused(Code::InvalidDpopProof, why));
@@ -56,7 +57,7 @@ impl OAuth {
             prompt,
             login_hint: asked.login_hint.map(|hint| hint.as_str().to_owned()),
             ui_locales: asked.ui_locales,
-            dpop_key: dpop_key.to_string(),
+            dpop_key: dpop_key.map(|key| key.to_string()),
             client_auth: proven.auth.clone(),
             at: now.as_millis(),
         };

@@ -18,8 +18,9 @@ pub(super) struct Pushed {
     pub(super) prompt: Option<Prompt>,
     pub(super) login_hint: Option<String>,
     pub(super) ui_locales: Vec<String>,
-    /// Thumbprint of the key that the code and the grant are bound to.
-    pub(super) dpop_key: String,
+    /// Thumbprint of the key that the code and the grant are bound to. `None`: of a client for Bearer tokens.
+    #[serde(default)]
+    pub(super) dpop_key: Option<String>,
     pub(super) client_auth: ClientAuth,
     /// Milliseconds since the epoch.
     pub(super) at: i64,

@@ -8,11 +8,11 @@ use genkan_protocol::oauth::error::OAuthErrorCode as Code;
 use genkan_protocol::oauth::request::Form;
 
 use super::client::{Client, Proven, Purpose};
-use super::grant::{Grant, LONG, SHORT, Turn};
-use super::mint::Tokens;
+use super::grant::{Grant, GrantPlace, LONG, SHORT, Turn};
+use super::mint::{Tokens, whose};
 use super::sql::grants;
 use super::{Ended, Error, OAuth};
-use crate::accounts::{Account, Standing};
+use crate::accounts::Account;
 use crate::base::Timestamp;
 use crate::db::Tx;
 use crate::db::audit::Actor;
@@ -21,7 +21,7 @@ use crate::db::audit::Actor;
 struct Refreshing<'a> {
     client: &'a Client,
     proven: &'a Proven,
-    proof: &'a Proof,
+    proof: Option<&'a Proof>,
     generation: i64,
     account: Option<&'a Account>,
     scope: String,
@@ -35,7 +35,7 @@ impl OAuth {
         token: &str,
         form: &Form,
         client: &Client,
-        proof: &Proof,
+        proof: Option<&Proof>,
         now: Timestamp,
     ) -> Result<Tokens, Error> {
         let place = self.refresh_tokens.read(token);
@@ -69,7 +69,7 @@ impl OAuth {
             key_is_gone,
         };
         let mut tx = self.db.begin().await?;
-        self.use_up(&mut tx, Some(proof), client, &proven, now).await?;
+        self.use_up(&mut tx, proof, client, &proven, now).await?;
         let mut ended = Ended::default();
         let done = self.refresh_in(&mut tx, &grant.id, with, &mut ended, now).await;
         if matches!(done, Ok(_) | Err(Error::Refused(_))) {
@@ -89,7 +89,7 @@ impl OAuth {
     ) -> Result<Tokens, Error> {
         let grant = grants::hold(tx, id).await?.filter(|grant| grant.is_alive(now));
         let grant = grant.ok_or_else(|| Error::grant("the session is over"))?;
-        if grant.dpop_key != with.proof.jkt.as_str() {
+        if !grant.is_held_by(with.proof) {
             return Err(Error::grant("the refresh token is bound to another DPoP key"));
         }
         // From here on, whoever asks holds the grant's key.
@@ -124,10 +124,7 @@ impl OAuth {
         with: Refreshing<'_>,
         now: Timestamp,
     ) -> Result<Tokens, Error> {
-        let account = with
-            .account
-            .filter(|account| account.standing() == Standing::Active)
-            .ok_or_else(|| Error::grant("the account is not active"))?;
-        self.mint(tx, grant, account, with.scope, now).await
+        let whose = whose(grant.place == GrantPlace::Link, &grant.did, with.account)?;
+        self.mint(tx, grant, &whose, with.scope, now).await
     }
 }

@@ -99,23 +99,35 @@ impl OAuth {
         {
             return self.reject(opened).await;
         }
+        self.give_code(opened, account.did.as_str(), &allowed, None, now).await
+    }
+
+    /// Decides the request: the browser gets a code for what was allowed.
+    pub(super) async fn give_code(
+        &self,
+        opened: &Opened,
+        did: &str,
+        allowed: &[&str],
+        link: Option<String>,
+        now: Timestamp,
+    ) -> Result<Redirect, Problem> {
         let scope = allowed.join(" ");
-        let did = account.did.as_str();
         let mut tx = self.db.begin().await?;
         self.hold_to_decide(&mut tx, opened, now).await?;
         let code = Secret::new(format!("cod-{}", HEXLOWER.encode(&random::bytes::<32>())));
         let stored = codes::Stored {
             client_id: opened.request.client_id.clone(),
-            pushed: pushed.clone(),
+            pushed: opened.request.pushed.clone(),
             scope: scope.clone(),
             did: did.to_owned(),
             device: opened.device.clone(),
             expires_at: now.plus(CODE),
             grant_id: None,
+            link,
         };
         codes::insert(&mut tx, &hash(code.expose()), &stored).await?;
         if !opened.client.development {
-            consents::add(&mut tx, did, &stored.client_id, &allowed, now).await?;
+            consents::add(&mut tx, did, &stored.client_id, allowed, now).await?;
         }
         let detail = format!("{} {scope}", stored.client_id);
         audit::record(&mut tx, now, Actor::Account(did), "oauth.approve", did, &detail).await?;

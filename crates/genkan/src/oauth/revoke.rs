@@ -31,18 +31,19 @@ impl OAuth {
     /// A client is done with a token: its whole grant ends. What is not the client's own is left alone, without a word.
     pub(crate) async fn revoke(&self, call: &Call<'_>, form: &Form) -> Result<(), Error> {
         let now = self.clock.now();
-        let proof = self.required_proof(call, now)?;
+        let proof = self.due_proof(call, form.get("client_id").unwrap_or_default(), now).await?;
+        let proof = proof.as_ref();
         let token = form.required("token")?;
         let client = self.clients.look_up(form.required("client_id")?, Purpose::GoOn).await?;
-        let proven = self.authenticate(&client, form, &proof, Purpose::GoOn).await?;
+        let proven = self.authenticate(&client, form, proof, Purpose::GoOn).await?;
         let named = self.grant_named(token).await?;
         let mut tx = self.db.begin().await?;
-        self.use_up(&mut tx, Some(&proof), &client, &proven, now).await?;
+        self.use_up(&mut tx, proof, &client, &proven, now).await?;
         let mut ended = Ended::default();
         if let Some(grant) = named {
             let own = grants::hold(&mut tx, &grant).await?.filter(|grant| {
                 grant.client_id == client.id.as_str()
-                    && grant.dpop_key == proof.jkt.as_str()
+                    && grant.is_held_by(proof)
                     && grant.client_auth.may_go_on_as(&proven.auth)
             });
             if let Some(grant) = own {
@@ -127,13 +128,33 @@ impl OAuth {
         Ok(clients::find(&self.db, client_id).await?)
     }
 
+    /// What the grant rests on is gone: the account's own server has ended the session. `false`: it was over.
+    pub(crate) async fn end_dead(&self, grant: &str, why: &str) -> Result<bool, Error> {
+        self.end_by(Actor::Genkan, grant, why).await
+    }
+
+    /// Which of these grants are over, or never were.
+    pub(crate) async fn over_among(&self, ids: &[String]) -> Result<Vec<String>, Error> {
+        let now = self.clock.now();
+        let mut over = Vec::new();
+        for id in ids {
+            if !grants::find(&self.db, id).await?.is_some_and(|grant| grant.is_alive(now)) {
+                over.push(id.clone());
+            }
+        }
+        Ok(over)
+    }
+
     /// The operator ends a grant. `false`: it was over, or never was.
     pub(crate) async fn end_by_operator(&self, grant: &str) -> Result<bool, Error> {
+        self.end_by(Actor::Operator, grant, "ended by the operator").await
+    }
+
+    async fn end_by(&self, by: Actor<'_>, grant: &str, why: &str) -> Result<bool, Error> {
         let now = self.clock.now();
         let mut tx = self.db.begin().await?;
         let mut ended = Ended::default();
-        let by = Actor::Operator;
-        let was_alive = self.end_in(&mut tx, grant, by, "ended by the operator", &mut ended, now).await?;
+        let was_alive = self.end_in(&mut tx, grant, by, why, &mut ended, now).await?;
         tx.commit().await?;
         self.tell_ended(&ended);
         Ok(was_alive)
@@ -152,6 +173,11 @@ impl OAuth {
         tx.commit().await?;
         self.tell_ended(&ended);
         Ok(ended.grants.len())
+    }
+
+    /// The operator's word on whether a client gets plain Bearer tokens. What it has is left as it is.
+    pub(crate) async fn set_bearer(&self, client_id: &str, bearer: bool) -> Result<(), Error> {
+        self.clients.set_bearer(client_id, bearer).await
     }
 
     pub(super) async fn end_in(
@@ -189,6 +215,10 @@ impl OAuth {
     /// The name of an access token of ours, its end not looked at.
     fn token_id_of(&self, token: &str) -> Option<String> {
         let token = Token::parse(token).ok()?;
+        if token.unverified_claims().aud == self.settings.service_did {
+            let key = self.ring.web_key_by_id(token.kid()?)?;
+            return token.verify(&key.public).ok().map(|claims| claims.jti.clone());
+        }
         let host = self.fleet.by_did(&token.unverified_claims().aud)?;
         let keys = self.ring.host_keys(host.id.as_str());
         keys.iter().find_map(|key| token.verify(&key.public).ok()).map(|claims| claims.jti.clone())

@@ -3,7 +3,7 @@
 use genkan_protocol::crypto::K256PrivateKey;
 use genkan_protocol::oauth::request::ResponseMode;
 
-use super::grant::Grant;
+use super::grant::{Grant, GrantPlace};
 use super::pushed::{ClientAuth, Pushed};
 use crate::accounts::{Account, State};
 use crate::base::{Secret, Timestamp};
@@ -18,7 +18,7 @@ pub(super) fn pushed() -> Pushed {
         prompt: None,
         login_hint: None,
         ui_locales: Vec::new(),
-        dpop_key: "thumbprint".to_owned(),
+        dpop_key: Some("thumbprint".to_owned()),
         client_auth: ClientAuth::None,
         at: 0,
     }
@@ -30,9 +30,10 @@ pub(super) fn grant() -> Grant {
         did: "did:plc:ann".to_owned(),
         client_id: "https://app.example.com/c.json".to_owned(),
         scope: "atproto".to_owned(),
-        dpop_key: "thumbprint".to_owned(),
+        dpop_key: Some("thumbprint".to_owned()),
         client_auth: ClientAuth::None,
         device: "dev-1".to_owned(),
+        place: GrantPlace::Home,
         refreshable: true,
         generation: 0,
         rotated_at: Timestamp::from_millis(10),

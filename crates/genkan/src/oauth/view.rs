@@ -80,7 +80,8 @@ pub(crate) struct Choice {
 #[derive(Clone, Debug)]
 pub(crate) struct ConsentView {
     pub(crate) client: ClientView,
-    pub(crate) account: Account,
+    pub(crate) did: Did,
+    pub(crate) handle: String,
     /// In the order to show; `atproto` first.
     pub(crate) permissions: Vec<Permission>,
 }
@@ -94,7 +95,7 @@ pub(crate) struct Permission {
     pub(crate) scope: Scope,
     /// This account has not granted it to this client before.
     pub(crate) new: bool,
-    /// May be left out of the approval. Only `atproto` may not.
+    /// May be left out of the approval. `atproto` may not, nor what another server has granted already.
     pub(crate) optional: bool,
     /// What a permission set (`include:`) stands for.
     pub(crate) set: Option<SetView>,

@@ -17,7 +17,7 @@ use crate::syntax::Did;
 pub struct AccessClaims {
     /// Who made it.
     pub iss: String,
-    /// The service DID of the account's host.
+    /// The service DID of the account's host; Genkan's own for what only Genkan reads.
     pub aud: String,
     /// The account.
     pub sub: Did,
@@ -25,8 +25,9 @@ pub struct AccessClaims {
     pub scope: String,
     /// The app.
     pub client_id: String,
-    /// The key that it is bound to.
-    pub cnf: Confirmation,
+    /// The key that it is bound to. `None`: whoever has it may use it, which no host takes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cnf: Option<Confirmation>,
     /// Its name: `tok-` and 32 hexadecimal digits, see [`token_id`].
     pub jti: String,
     /// When it was made, in seconds.
@@ -47,7 +48,7 @@ pub fn sign(key: &K256PrivateKey, claims: &AccessClaims) -> String {
     jwt::sign(key, TYP, None, claims)
 }
 
-/// Signs a linked account's token.
+/// Signs a token that only Genkan reads: a linked account's, or one that is bound to no key.
 pub fn sign_linked(key: &P256PrivateKey, kid: &str, claims: &AccessClaims) -> String {
     jwt::sign_es256(key, TYP, kid, claims)
 }

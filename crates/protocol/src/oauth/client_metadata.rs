@@ -19,6 +19,9 @@ pub struct ClientMetadata {
     pub redirect_uris: Vec<RedirectUri>,
     /// Whether it may have refresh tokens.
     pub refreshes: bool,
+    /// Whether its tokens are bound to its key (`dpop_bound_access_tokens`), as they are to be; see
+    /// [`ClientMetadata::require_binding`].
+    pub bound: bool,
     /// All that it may ask for, separated by spaces; has `atproto`.
     pub scope: String,
     /// How it shows who it is.
@@ -99,6 +102,7 @@ impl ClientMetadata {
         Ok(Self {
             redirect_uris: document.redirects(client, application_type)?,
             refreshes: document.refreshes()?,
+            bound: document.read("dpop_bound_access_tokens")? == Some(true),
             scope: document.scope()?,
             authentication,
             application_type,
@@ -118,6 +122,7 @@ impl ClientMetadata {
         Ok(Self {
             redirect_uris: check_redirects(&said.redirect_uris, client, application_type)?,
             refreshes: true,
+            bound: true,
             scope: check_scope(said.scope)?,
             authentication: Authentication::None,
             application_type,
@@ -132,6 +137,12 @@ impl ClientMetadata {
     /// Whether the client shows who it is by signing.
     pub fn is_confidential(&self) -> bool {
         self.authentication != Authentication::None
+    }
+
+    /// Refuses a client whose tokens would be anybody's who has them. Every client is held to it but those that an
+    /// operator has registered for Bearer tokens.
+    pub fn require_binding(&self) -> Result<(), Error> {
+        if self.bound { Ok(()) } else { Err(fail("dpop_bound_access_tokens", "must be true")) }
     }
 
     /// Whether the client may be answered there.
@@ -153,9 +164,6 @@ impl Document {
         let responses = self.read::<Vec<String>>("response_types")?;
         if responses.is_some_and(|types| !types.iter().any(|kind| kind == "code")) {
             return Err(fail("response_types", "must include \"code\""));
-        }
-        if self.read::<bool>("dpop_bound_access_tokens")? != Some(true) {
-            return Err(fail("dpop_bound_access_tokens", "must be true"));
         }
         if self.read::<String>("subject_type")?.is_some_and(|kind| kind != "public") {
             return Err(fail("subject_type", "must be \"public\""));

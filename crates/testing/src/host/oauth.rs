@@ -116,7 +116,7 @@ impl Pds {
         let entryway = settings.entryway.ok_or_else(|| invalid("there is no entryway"))?;
         let token = Token::parse(token).map_err(|error| invalid(&error.to_string()))?;
         let claims = token.verify(&entryway.verify_key).map_err(|error| invalid(&error.to_string()))?;
-        if claims.cnf.jkt != proof.jkt {
+        if claims.cnf.is_none_or(|cnf| cnf.jkt != proof.jkt) {
             return Err(invalid("Invalid DPoP key binding"));
         }
         let is_ours = claims.iss == entryway.url && claims.aud == settings.service_did;

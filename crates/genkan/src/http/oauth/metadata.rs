@@ -8,6 +8,7 @@ use genkan_protocol::oauth::server_metadata::{AuthorizationServer, ProtectedReso
 use http::header::CACHE_CONTROL;
 
 use crate::app::App;
+use crate::keys::WebPurpose;
 
 /// `/.well-known/oauth-authorization-server`. No `protected_resources`: a list would have to name every host, always.
 pub(super) async fn authorization_server(State(app): State<App>) -> Response {
@@ -21,9 +22,13 @@ pub(super) async fn protected_resource(State(app): State<App>) -> Response {
     lasting(Json(ProtectedResource::of_genkan(app.config.service.public_url.as_str())))
 }
 
-/// `/oauth/jwks`: the key of each host's tokens. Tokens do not name theirs; the audience does.
+/// `/oauth/jwks`: the key of each host's tokens, which do not name theirs, the audience does; and those of tokens that
+/// are addressed to Genkan, which do.
 pub(super) async fn jwks(State(app): State<App>) -> Response {
-    let keys = app.ring.current_host_keys().iter().map(|key| Jwk::of(&key.public).named(&key.id)).collect();
+    let hosts = app.ring.current_host_keys();
+    let own = app.ring.web_keys(WebPurpose::Tokens);
+    let hosts = hosts.iter().map(|key| Jwk::of(&key.public).named(&key.id));
+    let keys = hosts.chain(own.iter().map(|key| Jwk::of(&key.public).named(&key.id))).collect();
     lasting(Json(JwkSet { keys }))
 }
 

@@ -26,7 +26,7 @@ pub(super) async fn token(
     let tokens = app.oauth.token(&call, &form).await?;
     let mut answer = json!({
         "access_token": tokens.access.expose(),
-        "token_type": "DPoP",
+        "token_type": if tokens.bound { "DPoP" } else { "Bearer" },
         "scope": tokens.scope,
         "expires_in": tokens.expires_in,
         "sub": tokens.sub,

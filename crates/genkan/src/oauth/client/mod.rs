@@ -57,6 +57,8 @@ pub(super) struct Client {
     pub(super) id: ClientId,
     pub(super) metadata: Arc<ClientMetadata>,
     pub(super) trusted: bool,
+    /// The operator has registered it for plain Bearer tokens: it may come without a proof.
+    pub(super) bearer: bool,
 }
 
 impl Client {
@@ -131,14 +133,32 @@ impl Clients {
             }
             let metadata = ClientMetadata::of_development(&id)
                 .map_err(|error| Error::refused(Code::InvalidClientMetadata, error.to_string()))?;
-            return Ok(Client { id, metadata: Arc::new(metadata), trusted: false });
+            return Ok(Client { id, metadata: Arc::new(metadata), trusted: false, bearer: false });
         }
-        let standing = clients::standing(&inner.db, client_id).await?.unwrap_or(Standing::Known);
+        let (standing, bearer) =
+            clients::standing(&inner.db, client_id).await?.unwrap_or((Standing::Known, false));
         if standing == Standing::Blocked {
             return Err(Error::refused(Code::InvalidClient, "this server's operator has blocked the client"));
         }
         let metadata = self.metadata(&id, purpose).await?;
-        Ok(Client { id, metadata, trusted: standing == Standing::Trusted })
+        if !bearer && let Err(error) = metadata.require_binding() {
+            return Err(Error::refused(Code::InvalidClientMetadata, error.to_string()));
+        }
+        Ok(Client { id, metadata, trusted: standing == Standing::Trusted, bearer })
+    }
+
+    /// Whether the operator has registered a client for plain Bearer tokens.
+    pub(super) async fn gets_bearer(&self, client_id: &str) -> crate::db::Result<bool> {
+        Ok(clients::standing(&self.inner.db, client_id).await?.is_some_and(|(_, bearer)| bearer))
+    }
+
+    pub(super) async fn set_bearer(&self, client_id: &str, bearer: bool) -> Result<(), Error> {
+        let now = self.inner.clock.now();
+        let mut tx = self.inner.db.begin().await?;
+        clients::set_bearer(&mut tx, client_id, bearer, now).await?;
+        let word = if bearer { "bearer" } else { "dpop" };
+        audit::record(&mut tx, now, Actor::Operator, "oauth.client", client_id, word).await?;
+        Ok(tx.commit().await?)
     }
 
     /// As people may see a client whose metadata was read when it pushed its request.

@@ -12,13 +12,15 @@ use crate::oauth::Standing;
 pub(crate) struct Stored {
     pub(crate) client_id: String,
     pub(crate) standing: Standing,
+    /// Registered by the operator for plain Bearer tokens.
+    pub(crate) bearer: bool,
     /// The last good metadata document, and when it was fetched.
     pub(crate) document: Option<(String, Timestamp)>,
     /// The last good key set at its `jwks_uri`, likewise.
     pub(crate) key_set: Option<(String, Timestamp)>,
 }
 
-const COLUMNS: &str = "client_id, standing, document, fetched_at, key_set, keys_at";
+const COLUMNS: &str = "client_id, standing, bearer, document, fetched_at, key_set, keys_at";
 
 pub(in crate::oauth) async fn find(db: &Db, client_id: &str) -> Result<Option<Stored>> {
     let row =
@@ -29,15 +31,16 @@ pub(in crate::oauth) async fn find(db: &Db, client_id: &str) -> Result<Option<St
     row.map(|row| read(&row)).transpose()
 }
 
-/// What the operator said of a client, without its documents.
-pub(in crate::oauth) async fn standing(db: &Db, client_id: &str) -> Result<Option<Standing>> {
-    let row = sqlx::query("SELECT standing FROM oauth_clients WHERE client_id = $1")
+/// What the operator said of a client, without its documents: its standing, and whether it gets Bearer tokens.
+pub(in crate::oauth) async fn standing(db: &Db, client_id: &str) -> Result<Option<(Standing, bool)>> {
+    let row = sqlx::query("SELECT standing, bearer FROM oauth_clients WHERE client_id = $1")
         .bind(client_id)
         .fetch_optional(db.reader())
         .await?;
     let Some(row) = row else { return Ok(None) };
     let standing = Standing::parse(row.try_get("standing")?);
-    standing.map(Some).ok_or_else(|| Error::corrupt("oauth_clients", "standing", client_id))
+    let standing = standing.ok_or_else(|| Error::corrupt("oauth_clients", "standing", client_id))?;
+    Ok(Some((standing, row.try_get::<String, _>("bearer")? == "yes")))
 }
 
 /// All of one standing, or all; by name.
@@ -107,10 +110,28 @@ pub(in crate::oauth) async fn set_standing(
     Ok(())
 }
 
+pub(in crate::oauth) async fn set_bearer(
+    tx: &mut Tx,
+    client_id: &str,
+    bearer: bool,
+    now: Timestamp,
+) -> Result<()> {
+    sqlx::query(
+        "INSERT INTO oauth_clients (client_id, standing, bearer, created_at) VALUES ($1, 'known', $2, $3)
+         ON CONFLICT (client_id) DO UPDATE SET bearer = excluded.bearer",
+    )
+    .bind(client_id)
+    .bind(if bearer { "yes" } else { "no" })
+    .bind(now.as_millis())
+    .execute(&mut **tx)
+    .await?;
+    Ok(())
+}
+
 /// Forgets clients that nobody decided on, that have no grant, and that were not asked about since `before`.
 pub(in crate::oauth) async fn sweep(tx: &mut Tx, before: Timestamp) -> Result<u64> {
     let done = sqlx::query(
-        "DELETE FROM oauth_clients WHERE standing = 'known' AND created_at < $1
+        "DELETE FROM oauth_clients WHERE standing = 'known' AND bearer = 'no' AND created_at < $1
          AND (fetched_at IS NULL OR fetched_at < $1)
          AND NOT EXISTS (SELECT 1 FROM oauth_grants WHERE oauth_grants.client_id = oauth_clients.client_id)",
     )
@@ -127,6 +148,7 @@ fn read(row: &AnyRow) -> Result<Stored> {
     Ok(Stored {
         client_id,
         standing,
+        bearer: row.try_get::<String, _>("bearer")? == "yes",
         document: dated(row, "document", "fetched_at")?,
         key_set: dated(row, "key_set", "keys_at")?,
     })
@@ -161,7 +183,7 @@ mod tests {
         tx.commit().await.unwrap();
         let found = find(&db, "b").await.unwrap().unwrap();
         assert_eq!(found.standing, Standing::Blocked);
-        assert_eq!(standing(&db, "b").await.unwrap(), Some(Standing::Blocked));
+        assert_eq!(standing(&db, "b").await.unwrap(), Some((Standing::Blocked, false)));
         assert_eq!(standing(&db, "c").await.unwrap(), None);
         assert_eq!(found.document, Some(("{\"a\":1}".to_owned(), AT)));
         let names = |all: Vec<Stored>| all.into_iter().map(|one| one.client_id).collect::<Vec<_>>();

@@ -16,12 +16,14 @@ pub(in crate::oauth) struct Stored {
     pub(in crate::oauth) device: String,
     pub(in crate::oauth) expires_at: Timestamp,
     pub(in crate::oauth) grant_id: Option<String>,
+    /// Of an account that lives elsewhere: the link that waits for this code, whose id the grant will have.
+    pub(in crate::oauth) link: Option<String>,
 }
 
 pub(in crate::oauth) async fn insert(tx: &mut Tx, hash: &str, code: &Stored) -> Result<()> {
     sqlx::query(
-        "INSERT INTO oauth_codes (hash, client_id, pushed, scope, did, device, expires_at)
-         VALUES ($1, $2, $3, $4, $5, $6, $7)",
+        "INSERT INTO oauth_codes (hash, client_id, pushed, scope, did, device, expires_at, link)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
     )
     .bind(hash)
     .bind(&code.client_id)
@@ -30,6 +32,7 @@ pub(in crate::oauth) async fn insert(tx: &mut Tx, hash: &str, code: &Stored) -> 
     .bind(&code.did)
     .bind(&code.device)
     .bind(code.expires_at.as_millis())
+    .bind(&code.link)
     .execute(&mut **tx)
     .await?;
     Ok(())
@@ -49,7 +52,7 @@ pub(in crate::oauth) async fn take(
         .rows_affected()
         == 1;
     let row = sqlx::query(
-        "SELECT client_id, pushed, scope, did, device, expires_at, grant_id FROM oauth_codes WHERE hash = $1",
+        "SELECT client_id, pushed, scope, did, device, expires_at, grant_id, link FROM oauth_codes WHERE hash = $1",
     )
     .bind(hash)
     .fetch_optional(&mut **tx)
@@ -65,6 +68,7 @@ pub(in crate::oauth) async fn take(
         device: row.try_get("device")?,
         expires_at: Timestamp::from_millis(row.try_get("expires_at")?),
         grant_id: row.try_get("grant_id")?,
+        link: row.try_get("link")?,
     };
     Ok(Some((first, stored)))
 }
@@ -134,6 +138,7 @@ mod tests {
             device: "dev-1".to_owned(),
             expires_at: Timestamp::from_millis(100),
             grant_id: None,
+            link: None,
         }
     }
 

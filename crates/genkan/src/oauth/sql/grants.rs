@@ -5,22 +5,22 @@ use sqlx::any::AnyRow;
 
 use crate::base::Timestamp;
 use crate::db::{Db, Error, Result, Tx};
-use crate::oauth::grant::Grant;
+use crate::oauth::grant::{Grant, GrantPlace};
 
-const COLUMNS: &str = "id, did, client_id, scope, dpop_key, client_auth, device, refreshable, generation, \
-    rotated_at, rotated_before_at, idle_until, expires_at, created_at, ended_at";
+const COLUMNS: &str = "id, did, client_id, scope, dpop_key, client_auth, device, place, refreshable, \
+    generation, rotated_at, rotated_before_at, idle_until, expires_at, created_at, ended_at";
 
 pub(in crate::oauth) async fn insert(tx: &mut Tx, grant: &Grant) -> Result<()> {
     sqlx::query(
         "INSERT INTO oauth_grants (id, did, client_id, scope, dpop_key, client_auth, device, refreshable, generation,
-            rotated_at, rotated_before_at, idle_until, expires_at, created_at)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)",
+            rotated_at, rotated_before_at, idle_until, expires_at, created_at, place)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)",
     )
     .bind(&grant.id)
     .bind(&grant.did)
     .bind(&grant.client_id)
     .bind(&grant.scope)
-    .bind(&grant.dpop_key)
+    .bind(grant.dpop_key.as_deref().unwrap_or_default())
     .bind(grant.client_auth.to_json())
     .bind(&grant.device)
     .bind(if grant.refreshable { "yes" } else { "no" })
@@ -30,6 +30,7 @@ pub(in crate::oauth) async fn insert(tx: &mut Tx, grant: &Grant) -> Result<()> {
     .bind(grant.idle_until.as_millis())
     .bind(grant.expires_at.as_millis())
     .bind(grant.created_at.as_millis())
+    .bind(grant.place.as_str())
     .execute(&mut **tx)
     .await?;
     Ok(())
@@ -137,14 +138,17 @@ fn read(row: &AnyRow) -> Result<Grant> {
     let id: String = row.try_get("id")?;
     let client_auth = serde_json::from_str(row.try_get("client_auth")?)
         .map_err(|_| Error::corrupt("oauth_grants", "client_auth", &id))?;
+    let place = GrantPlace::parse(row.try_get("place")?)
+        .ok_or_else(|| Error::corrupt("oauth_grants", "place", &id))?;
     let at = |column: &str| Ok::<_, sqlx::Error>(Timestamp::from_millis(row.try_get(column)?));
     Ok(Grant {
         did: row.try_get("did")?,
         client_id: row.try_get("client_id")?,
         scope: row.try_get("scope")?,
-        dpop_key: row.try_get("dpop_key")?,
+        dpop_key: Some(row.try_get("dpop_key")?).filter(|key: &String| !key.is_empty()),
         client_auth,
         device: row.try_get("device")?,
+        place,
         refreshable: row.try_get::<String, _>("refreshable")? == "yes",
         generation: row.try_get("generation")?,
         rotated_at: at("rotated_at")?,

@@ -55,7 +55,7 @@ async fn a_token_is_as_hosts_want_it(db: Db) {
     assert_eq!(claims.iss, ISSUER, "0.2");
     assert_eq!(claims.aud, "did:web:oak.example.com", "0.3");
     assert_eq!(claims.jti.len(), 36, "0.4");
-    assert_eq!((claims.client_id.as_str(), claims.cnf.jkt), (&*app.id, app.proof_key.thumbprint()));
+    assert_eq!((claims.client_id.as_str(), claims.cnf.unwrap().jkt), (&*app.id, app.proof_key.thumbprint()));
     assert_eq!(claims.exp - claims.iat, 300);
     // A client that did not ask for the grant type has no refresh token.
     let members = json!({ "grant_types": ["authorization_code"] });

@@ -1,0 +1,194 @@
+//! Grants of accounts that live elsewhere, and clients that get plain Bearer tokens.
+
+use genkan_protocol::oauth::access_token::Token;
+use serde_json::json;
+
+use super::world::{Answer, ISSUER, TestApp, World, said};
+use crate::db::{Db, on_each_database};
+use crate::keys::WebPurpose;
+use crate::oauth::{Call, Linked, Place};
+
+on_each_database!(
+    a_linked_grant_s_token_is_addressed_to_us,
+    a_linked_account_gets_what_its_server_granted,
+    a_linked_grant_refreshes_and_ends_as_any_other,
+    a_hint_keeps_another_account_out,
+    only_registered_clients_come_without_a_proof,
+    a_bearer_token_is_good_without_a_proof_and_a_bound_one_is_not,
+    tokens_signed_before_a_rotation_stay_good
+);
+
+const BOB: &str = "did:plc:bobbobbobbobbobbobbobbob";
+const PATH: &str = "/xrpc/com.atproto.repo.createRecord";
+
+fn bob(id: &str) -> Linked {
+    Linked {
+        id: id.to_owned(),
+        did: BOB.parse().unwrap(),
+        handle: "bob.elsewhere.example".to_owned(),
+        scope: "atproto transition:generic".to_owned(),
+    }
+}
+
+/// The app's redirect after Bob allowed it.
+async fn allowed(
+    world: &World,
+    app: &TestApp,
+    linked: &Linked,
+    changes: &[(&str, &str)],
+) -> crate::oauth::Redirect {
+    let (visit, _) = world.browser().await;
+    app.round.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+    let pushed = app.push(world, changes).await;
+    assert_eq!(pushed.summary(), "201", "{pushed:?}");
+    let opened = world.app.oauth.open(&pushed.text("request_uri"), &app.id, &visit.device).await.unwrap();
+    world.app.oauth.approve_linked(&opened, linked).await.unwrap()
+}
+
+async fn tokens(world: &World, app: &TestApp, linked: &Linked) -> Answer {
+    let code = said(&allowed(world, app, linked, &[]).await, "code");
+    let answer = app.redeem(world, &code, &[]).await;
+    assert_eq!(answer.summary(), "200", "{answer:?}");
+    answer
+}
+
+async fn a_linked_grant_s_token_is_addressed_to_us(db: Db) {
+    let world = World::new(db).await;
+    let app = TestApp::published(&world, "app", &json!({}));
+    let link = bob("aaaaaaaaaaaaaaaaaaaaaaaa");
+    let answer = tokens(&world, &app, &link).await;
+    assert_eq!((answer.text("token_type"), answer.text("sub")), ("DPoP".into(), BOB.into()));
+    let text = answer.text("access_token");
+    let token = Token::parse(&text).unwrap();
+    let key = world.app.ring.web_key(WebPurpose::Tokens);
+    assert_eq!(token.kid(), Some(&*key.id));
+    let claims = token.verify(&key.public).unwrap();
+    assert_eq!((&*claims.iss, &*claims.aud), (ISSUER, world.app.config.service.did.as_str()));
+    assert_eq!(claims.cnf.unwrap().jkt, app.proof_key.thumbprint());
+    let published = world.get("/oauth/jwks").await;
+    let names = published.json["keys"].as_array().unwrap();
+    assert!(names.iter().any(|one| one["kid"] == key.id.as_str() && one["alg"] == "ES256"), "{published:?}");
+    let proof = app.proof_for(&world, PATH, Some(&text));
+    let call = Call { method: "POST", path: PATH, proofs: vec![&proof] };
+    let caller = world.app.oauth.check_access(&text, &call).await.unwrap();
+    assert_eq!((&caller.place, caller.did.as_str(), &*caller.grant), (&Place::Link, BOB, &*link.id));
+}
+
+async fn a_linked_account_gets_what_its_server_granted(db: Db) {
+    let world = World::new(db).await;
+    let app = TestApp::published(&world, "app", &json!({}));
+    let fewer = Linked { scope: "atproto transition:email".to_owned(), ..bob("aaaaaaaaaaaaaaaaaaaaaaaa") };
+    assert_eq!(tokens(&world, &app, &fewer).await.text("scope"), "atproto");
+    let nothing = Linked { scope: "transition:generic".to_owned(), ..bob("bbbbbbbbbbbbbbbbbbbbbbbb") };
+    assert_eq!(said(&allowed(&world, &app, &nothing, &[]).await, "error"), "access_denied");
+}
+
+async fn a_linked_grant_refreshes_and_ends_as_any_other(db: Db) {
+    let world = World::new(db).await;
+    let app = TestApp::published(&world, "app", &json!({}));
+    let link = bob("aaaaaaaaaaaaaaaaaaaaaaaa");
+    let first = tokens(&world, &app, &link).await;
+    let second = app.refresh(&world, &first.text("refresh_token")).await;
+    assert_eq!((second.summary(), second.text("sub")), ("200".into(), BOB.into()), "{second:?}");
+    let ids = [link.id.clone(), "b".repeat(24)];
+    assert_eq!(world.app.oauth.over_among(&ids).await.unwrap(), ["b".repeat(24)]);
+    assert!(world.app.oauth.end_dead(&link.id, "its server ended the session").await.unwrap());
+    let third = app.refresh(&world, &second.text("refresh_token")).await;
+    assert_eq!(third.summary(), "400 invalid_grant", "{third:?}");
+    let text = second.text("access_token");
+    let proof = app.proof_for(&world, PATH, Some(&text));
+    let call = Call { method: "POST", path: PATH, proofs: vec![&proof] };
+    let over = world.app.oauth.check_access(&text, &call).await.unwrap_err();
+    assert_eq!(over.code(), Some("invalid_token"), "{over}");
+    assert_eq!(world.app.oauth.over_among(&ids).await.unwrap(), ids);
+}
+
+async fn a_hint_keeps_another_account_out(db: Db) {
+    let world = World::new(db).await;
+    let app = TestApp::published(&world, "app", &json!({}));
+    for (hint, allows) in [(BOB, true), ("bob.elsewhere.example", true), ("eve.elsewhere.example", false)] {
+        let answer = allowed(&world, &app, &bob("aaaaaaaaaaaaaaaaaaaaaaaa"), &[("login_hint", hint)]).await;
+        assert_eq!(answer.parameters.iter().any(|(name, _)| *name == "code"), allows, "{hint}");
+    }
+}
+
+async fn only_registered_clients_come_without_a_proof(db: Db) {
+    let world = World::new(db).await;
+    let app = TestApp::published(&world, "backend", &json!({ "dpop_bound_access_tokens": false }));
+    let refused = app.push_with(&world, &[], &[]).await;
+    assert_eq!(refused.summary(), "400 invalid_client_metadata", "{refused:?}");
+    world.app.oauth.set_bearer(&app.id, true).await.unwrap();
+    let taken = app.push_with(&world, &[], &[]).await;
+    assert_eq!(taken.summary(), "201", "{taken:?}");
+    world.app.oauth.set_bearer(&app.id, false).await.unwrap();
+    let refused = app.push_with(&world, &[], &[]).await;
+    assert_eq!(refused.summary(), "400 invalid_client_metadata", "{refused:?}");
+    let form = [("grant_type", "refresh_token"), ("refresh_token", "ref-0")];
+    let refused = app.post_with(&world, "/oauth/token", &form, &[], &[]).await;
+    assert_eq!(refused.summary(), "401 invalid_dpop_proof", "{refused:?}");
+}
+
+async fn a_bearer_token_is_good_without_a_proof_and_a_bound_one_is_not(db: Db) {
+    let world = World::new(db).await;
+    let app = TestApp::published(&world, "backend", &json!({ "dpop_bound_access_tokens": false }));
+    world.app.oauth.set_bearer(&app.id, true).await.unwrap();
+    app.round.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+    let (visit, signed_in) = world.browser().await;
+    let pushed = app.push_with(&world, &[], &[]).await;
+    let opened = world.app.oauth.open(&pushed.text("request_uri"), &app.id, &visit.device).await.unwrap();
+    let code = said(&world.app.oauth.approve(&opened, &signed_in, None).await.unwrap(), "code");
+    let verifier = app.verifier();
+    let form = [
+        ("grant_type", "authorization_code"),
+        ("code", &*code),
+        ("redirect_uri", &*app.redirect),
+        ("code_verifier", &*verifier),
+    ];
+    let answer = app.post_with(&world, "/oauth/token", &form, &[], &[]).await;
+    assert_eq!((answer.summary(), answer.text("token_type")), ("200".into(), "Bearer".into()), "{answer:?}");
+    let token = answer.text("access_token");
+    assert!(world.app.oauth.is_ours_by_grant(&token));
+    let caller = world.app.oauth.check_bearer(&token).await.unwrap();
+    // A home account's, although only we read its token.
+    assert_eq!((&caller.did, &caller.place), (&world.ann.did, &Place::Host("oak".into())));
+    let form = [("grant_type", "refresh_token"), ("refresh_token", &*answer.text("refresh_token"))];
+    let refreshed = app.post_with(&world, "/oauth/token", &form, &[], &[]).await;
+    assert_eq!(refreshed.summary(), "200", "{refreshed:?}");
+    // With a proof it has no key to be bound to.
+    let proof = app.proof_for(&world, PATH, Some(&token));
+    let call = Call { method: "POST", path: PATH, proofs: vec![&proof] };
+    let refused = world.app.oauth.check_access(&token, &call).await.unwrap_err();
+    assert_eq!(refused.code(), Some("invalid_token"), "{refused}");
+
+    let bound = TestApp::published(&world, "bound", &json!({}));
+    let token = tokens(&world, &bound, &bob("aaaaaaaaaaaaaaaaaaaaaaaa")).await.text("access_token");
+    let refused = world.app.oauth.check_bearer(&token).await.unwrap_err();
+    assert_eq!(refused.code(), Some("invalid_token"), "{refused}");
+    let form = [("token", &*token)];
+    let answer = app.post_with(&world, "/oauth/revoke", &form, &[], &[]).await;
+    assert_eq!(answer.summary(), "200", "another client's token is left alone: {answer:?}");
+    assert!(world.app.oauth.over_among(&["a".repeat(24)]).await.unwrap().is_empty());
+}
+
+async fn tokens_signed_before_a_rotation_stay_good(db: Db) {
+    let world = World::new(db).await;
+    let app = TestApp::published(&world, "app", &json!({}));
+    let before = tokens(&world, &app, &bob("aaaaaaaaaaaaaaaaaaaaaaaa")).await.text("access_token");
+    let old = world.app.ring.web_key(WebPurpose::Tokens).id.clone();
+    let new = world.app.ring.rotate_web_key(WebPurpose::Tokens).await.unwrap();
+    assert_eq!(world.app.ring.web_key(WebPurpose::Tokens).id, old, "it is shown first");
+    world.later(crate::keys::PUBLISHED_BEFORE);
+    let after = tokens(&world, &app, &bob("bbbbbbbbbbbbbbbbbbbbbbbb")).await.text("access_token");
+    assert_eq!(Token::parse(&after).unwrap().kid(), Some(&*new.id));
+    let lifetime = world.app.config.oauth.access_lifetime;
+    assert_eq!(
+        world.app.ring.retire_outdated(WebPurpose::Tokens, lifetime).await.unwrap(),
+        0,
+        "one may live"
+    );
+    let token = Token::parse(&before).unwrap();
+    assert!(token.verify(&world.app.ring.web_key_by_id(&old).unwrap().public).is_ok());
+    world.later(lifetime + std::time::Duration::from_mins(10));
+    assert_eq!(world.app.ring.retire_outdated(WebPurpose::Tokens, lifetime).await.unwrap(), 1);
+    assert!(world.app.ring.web_key_by_id(&old).is_none());
+}

@@ -1,0 +1,65 @@
+//! Requests that are completed by an account of another server.
+//!
+//! That server has signed the person in and granted some of what was asked for, or all. Here the app is named, and the
+//! person says whether it gets it. What it gets is what was granted there: no more, and no less either, since only that
+//! server looks into each request.
+
+use genkan_protocol::syntax::Did;
+
+use super::{ConsentView, OAuth, Opened, Problem, Redirect};
+
+/// An account of another server that has signed in for one request.
+#[derive(Clone, Debug)]
+pub(crate) struct Linked {
+    /// Of the link; the grant will have the same.
+    pub(crate) id: String,
+    pub(crate) did: Did,
+    /// Confirmed both ways; the DID where there is none.
+    pub(crate) handle: String,
+    /// What its server granted, values between spaces.
+    pub(crate) scope: String,
+}
+
+impl Linked {
+    /// Of what was asked for, what its server granted.
+    fn granted<'a>(&'a self, opened: &'a Opened) -> impl Iterator<Item = &'a str> {
+        let granted: Vec<&str> = self.scope.split(' ').collect();
+        opened.request.pushed.scopes().filter(move |asked| granted.contains(asked))
+    }
+}
+
+impl OAuth {
+    /// What the account is asked to allow.
+    pub(crate) async fn consent_view_linked(
+        &self,
+        opened: &Opened,
+        linked: &Linked,
+    ) -> Result<ConsentView, Problem> {
+        let did = linked.did.as_str();
+        let permissions = self.permissions(opened, did, linked.granted(opened), false).await?;
+        let (did, handle) = (linked.did.clone(), linked.handle.clone());
+        Ok(ConsentView { client: opened.client.clone(), did, handle, permissions })
+    }
+
+    /// The person allows it. Refused if the app named another account, or the server granted less than `atproto`.
+    pub(crate) async fn approve_linked(&self, opened: &Opened, linked: &Linked) -> Result<Redirect, Problem> {
+        let allowed: Vec<&str> = linked.granted(opened).collect();
+        if !allowed.contains(&"atproto") || !opened.wants(linked.did.as_str(), &linked.handle) {
+            return self.reject(opened).await;
+        }
+        let link = Some(linked.id.clone());
+        self.give_code(opened, linked.did.as_str(), &allowed, link, self.clock.now()).await
+    }
+}
+
+impl Opened {
+    /// Whether this account may complete the request: if the client named one, it would refuse another's token.
+    pub(crate) fn wants(&self, did: &str, handle: &str) -> bool {
+        self.login_hint.as_deref().is_none_or(|hint| hint == did || hint == handle)
+    }
+
+    /// All that was asked for, values between single spaces.
+    pub(crate) fn scope(&self) -> &str {
+        &self.request.pushed.scope
+    }
+}
