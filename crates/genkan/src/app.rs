@@ -2,24 +2,25 @@
 
 use std::collections::HashSet;
 use std::ops::Deref;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use genkan_protocol::crypto::PublicKey;
 
 use crate::accounts::{Accounts, EmailTokens, Emails, Passwords};
+use crate::base::Clock;
 use crate::base::fetch::tls::{TlsError, client_config};
 use crate::base::fetch::{Dns, DnsError, Guarded, Trusted};
-use crate::base::seal::Sealer;
-use crate::base::{Clock, Secret};
+use crate::base::seal::{Sealer, SealingKeys};
 use crate::config::Config;
 use crate::db::feed::{Feed, Kind};
 use crate::db::{Db, PoolSize};
-use crate::fleet::{Fleet, HostClient};
+use crate::fleet::{self, Fleet, HostClient};
 use crate::identity::{Directory, Documents, HandlePolicy, Handles, Identity};
-use crate::keys::{self, Ring};
+use crate::keys::{self, Ring, Sealed};
 use crate::limits::RateLimits;
-use crate::mail::{Mail, TransportError};
+use crate::mail::{self, Mail, TransportError};
 use crate::moves::Moves;
 use crate::oauth::{self, OAuth};
 use crate::recovery::Recovery;
@@ -246,11 +247,35 @@ async fn open_database(config: &Config) -> Result<Db, BuildError> {
 }
 
 async fn open_ring(config: &Config, db: &Db, clock: &Clock) -> Result<Ring, BuildError> {
-    let sealing_key: Secret<[u8; 32]> = match &config.keys.sealing_key {
-        Some(key) => key.clone(),
-        None => keys::sealing_key_file(&config.database.data_dir.join("sealing.key"))?,
-    };
-    Ok(Ring::open(db, clock, Sealer::new(&sealing_key), config.keys.plc_rotation_key.as_ref()).await?)
+    let keys = sealing_keys(config)?;
+    let sealer = Sealer::of(&keys);
+    for sealed in sealed() {
+        if let Some(id) = sealed.strangers(db, &sealer).await?.first() {
+            let table = sealed.table;
+            return Err(BuildError::Keys(keys::Error::MissingSealingKey { id: id.clone(), table }));
+        }
+    }
+    Ok(Ring::open(db, clock, sealer, config.keys.plc_rotation_key.as_ref()).await?)
+}
+
+/// From the settings, or else from the data folder, where they are made at the first start.
+pub(crate) fn sealing_keys(config: &Config) -> Result<SealingKeys, keys::Error> {
+    match &config.keys.sealing_key {
+        Some(key) => Ok(SealingKeys {
+            current: key.clone(),
+            older: config.keys.sealing_key_older.iter().cloned().collect(),
+        }),
+        None => keys::sealing_key_file(&sealing_key_path(config)),
+    }
+}
+
+pub(crate) fn sealing_key_path(config: &Config) -> PathBuf {
+    config.database.data_dir.join("sealing.key")
+}
+
+/// Every column of the database that is sealed.
+pub(crate) fn sealed() -> impl Iterator<Item = &'static Sealed> {
+    keys::SEALED.iter().chain(fleet::SEALED).chain(mail::SEALED)
 }
 
 /// What strangers' names are looked up and dialled with.

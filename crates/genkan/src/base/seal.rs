@@ -4,7 +4,7 @@
 //! opens it, so that keys can change while old rows are still read. The purpose and the row are
 //! authenticated with it: a sealed value copied to another row does not open.
 
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -18,11 +18,41 @@ use super::{Secret, random};
 
 const NONCE_BYTES: usize = 24;
 
-/// Seals with one key and opens with that key.
+/// The sealing keys: what is sealed from now on, and what may have been sealed before.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct SealingKeys {
+    pub(crate) current: Secret<[u8; 32]>,
+    pub(crate) older: Vec<Secret<[u8; 32]>>,
+}
+
+impl SealingKeys {
+    pub(crate) const fn one(current: Secret<[u8; 32]>) -> Self {
+        Self { current, older: Vec::new() }
+    }
+}
+
+/// Seals with one key, and opens with that and older ones. Clones share the keys: what one is given all have.
 #[derive(Clone)]
 pub(crate) struct Sealer {
-    key_id: Arc<str>,
+    ring: Arc<RwLock<Arc<[Named]>>>,
+}
+
+/// A key by its short public name; the current one is the first.
+struct Named {
+    id: Arc<str>,
     cipher: XChaCha20Poly1305,
+}
+
+impl Named {
+    fn of(key: &Secret<[u8; 32]>) -> Self {
+        Self { id: key_id(key), cipher: XChaCha20Poly1305::new(key.expose().into()) }
+    }
+}
+
+/// The short public name of a sealing key.
+pub(crate) fn key_id(key: &Secret<[u8; 32]>) -> Arc<str> {
+    let digest = Sha256::new().chain_update(b"genkan sealing key id").chain_update(key.expose()).finalize();
+    HEXLOWER.encode(digest.get(..4).unwrap_or_default()).into()
 }
 
 /// Why a sealed value did not open. Says nothing about its content.
@@ -30,36 +60,65 @@ pub(crate) struct Sealer {
 pub(crate) enum OpenError {
     #[error("the sealed value is not in a form that this version knows")]
     Form,
-    #[error("it was sealed with key {0}, which is not the configured sealing key")]
+    #[error("it was sealed with key {0}, which is not among the configured sealing keys")]
     OtherKey(String),
     #[error("the sealed value was changed, or belongs to another row")]
     Changed,
 }
 
 impl Sealer {
-    pub(crate) fn new(key: &Secret<[u8; 32]>) -> Self {
-        let digest =
-            Sha256::new().chain_update(b"genkan sealing key id").chain_update(key.expose()).finalize();
-        let key_id = HEXLOWER.encode(digest.get(..4).unwrap_or_default()).into();
-        Self { key_id, cipher: XChaCha20Poly1305::new(key.expose().into()) }
+    pub(crate) fn of(keys: &SealingKeys) -> Self {
+        Self { ring: Arc::new(RwLock::new(named(keys))) }
     }
 
-    /// A short public name of the key.
-    pub(crate) fn key_id(&self) -> &str {
-        &self.key_id
+    #[cfg(test)]
+    pub(crate) fn new(key: &Secret<[u8; 32]>) -> Self {
+        Self::of(&SealingKeys::one(key.clone()))
+    }
+
+    /// Seals and opens with these from now on.
+    pub(crate) fn replace(&self, keys: &SealingKeys) {
+        *self.ring.write().unwrap_or_else(PoisonError::into_inner) = named(keys);
+    }
+
+    /// The current key's short public name.
+    pub(crate) fn key_id(&self) -> Arc<str> {
+        self.current(|key| Arc::clone(&key.id))
+    }
+
+    /// Whether what was sealed with that key opens.
+    pub(crate) fn knows(&self, key_id: &str) -> bool {
+        self.ring().iter().any(|key| *key.id == *key_id)
+    }
+
+    fn ring(&self) -> Arc<[Named]> {
+        Arc::clone(&self.ring.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn current<T>(&self, look: impl FnOnce(&Named) -> T) -> T {
+        look(self.ring().first().expect("there is a current key from the start"))
+    }
+
+    /// The same sealed with the current key. `None`: it is.
+    pub(crate) fn reseal(&self, purpose: &str, row: &str, sealed: &str) -> Result<Option<String>, OpenError> {
+        let plain = self.open(purpose, row, sealed)?;
+        let is_current = sealed.split('.').nth(1) == Some(&*self.key_id());
+        Ok((!is_current).then(|| self.seal(purpose, row, &plain)))
     }
 
     /// Seals `plain` for `row` of what `purpose` names (`hosts.admin_password`).
     pub(crate) fn seal(&self, purpose: &str, row: &str, plain: &[u8]) -> String {
         let nonce = random::bytes::<NONCE_BYTES>();
-        let payload = Payload { msg: plain, aad: &associated(purpose, row, &self.key_id) };
-        let sealed = self
-            .cipher
-            .encrypt(&XNonce::from(nonce), payload)
-            .expect("a value of a few bytes is under the cipher's limit of 256 GiB");
-        let mut out = nonce.to_vec();
-        out.extend_from_slice(&sealed);
-        format!("v1.{}.{}", self.key_id, URL_SAFE_NO_PAD.encode(out))
+        self.current(|key| {
+            let payload = Payload { msg: plain, aad: &associated(purpose, row, &key.id) };
+            let sealed = key
+                .cipher
+                .encrypt(&XNonce::from(nonce), payload)
+                .expect("a value of a few bytes is under the cipher's limit of 256 GiB");
+            let mut out = nonce.to_vec();
+            out.extend_from_slice(&sealed);
+            format!("v1.{}.{}", key.id, URL_SAFE_NO_PAD.encode(out))
+        })
     }
 
     pub(crate) fn open(
@@ -74,21 +133,25 @@ impl Sealer {
         else {
             return Err(OpenError::Form);
         };
-        if key_id != &*self.key_id {
-            return Err(OpenError::OtherKey(key_id.to_owned()));
-        }
+        let ring = self.ring();
+        let key = ring.iter().find(|key| *key.id == *key_id);
+        let key = key.ok_or_else(|| OpenError::OtherKey(key_id.to_owned()))?;
         let bytes = URL_SAFE_NO_PAD.decode(text).map_err(|_| OpenError::Form)?;
         let (nonce, msg) = bytes.split_at_checked(NONCE_BYTES).ok_or(OpenError::Form)?;
         let nonce: [u8; NONCE_BYTES] = nonce.try_into().map_err(|_| OpenError::Form)?;
         let payload = Payload { msg, aad: &associated(purpose, row, key_id) };
-        self.cipher.decrypt(&XNonce::from(nonce), payload).map(Zeroizing::new).map_err(|_| OpenError::Changed)
+        key.cipher.decrypt(&XNonce::from(nonce), payload).map(Zeroizing::new).map_err(|_| OpenError::Changed)
     }
 }
 
 impl std::fmt::Debug for Sealer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Sealer({})", self.key_id)
+        write!(f, "Sealer({})", self.key_id())
     }
+}
+
+fn named(keys: &SealingKeys) -> Arc<[Named]> {
+    std::iter::once(&keys.current).chain(&keys.older).map(Named::of).collect()
 }
 
 fn associated(purpose: &str, row: &str, key_id: &str) -> Vec<u8> {
@@ -101,7 +164,25 @@ mod tests {
     use super::*;
 
     fn sealer(byte: u8) -> Sealer {
-        Sealer::new(&Secret::new([byte; 32]))
+        Sealer::of(&keys(byte))
+    }
+
+    fn keys(byte: u8) -> SealingKeys {
+        SealingKeys::one(Secret::new([byte; 32]))
+    }
+
+    #[test]
+    fn a_new_key_opens_what_the_older_sealed_and_seals_from_then_on() {
+        let before = sealer(1);
+        let sealed = before.seal("hosts.admin_password", "oak", b"hunter2");
+        let other = before.clone();
+        before.replace(&SealingKeys { older: vec![Secret::new([1; 32])], ..keys(2) });
+        assert!(other.knows(&sealer(1).key_id()) && *other.key_id() == *sealer(2).key_id());
+        assert_eq!(&**other.open("hosts.admin_password", "oak", &sealed).unwrap(), b"hunter2");
+        let again = other.reseal("hosts.admin_password", "oak", &sealed).unwrap().unwrap();
+        assert_eq!(&**sealer(2).open("hosts.admin_password", "oak", &again).unwrap(), b"hunter2");
+        assert_eq!(other.reseal("hosts.admin_password", "oak", &again).unwrap(), None);
+        assert_eq!(other.reseal("hosts.admin_password", "elm", &sealed), Err(OpenError::Changed));
     }
 
     #[test]

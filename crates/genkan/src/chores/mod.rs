@@ -5,16 +5,23 @@
 use std::future::Future;
 use std::time::Duration;
 
-use crate::app::App;
+use crate::app::{self, App};
 use crate::db::feed;
 use crate::fleet::{self, ProbeSettings};
-use crate::keys::WebPurpose;
+use crate::keys::{self, WebPurpose};
 use crate::{accounts, mail, oauth, sessions, signin, standing};
 
 /// Starts every chore. They end with the runtime.
 pub(crate) fn start(app: &App) {
     tokio::spawn(app.feed.clone().follow());
     tokio::spawn(app.fleet.clone().follow());
+    if app.config.keys.sealing_key.is_none() {
+        let file = app::sealing_key_path(&app.config);
+        match keys::sealing_key_file(&file) {
+            Ok(known) => drop(tokio::spawn(keys::follow(file, app.ring.sealer().clone(), known))),
+            Err(cause) => tracing::warn!(cause = %cause, "the sealing key's file is not followed"),
+        }
+    }
     let settings = &app.config.fleet;
     let probes = ProbeSettings {
         interval: settings.probe_interval,

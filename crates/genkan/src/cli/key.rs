@@ -18,6 +18,16 @@ pub(super) enum Command {
     /// Make the next key of the access tokens that are addressed to Genkan itself. It is published now and signs in 15
     /// minutes; the one before it goes when its last token has run out.
     RotateTokens,
+    /// Seal every secret in the database with a new key, while Genkan goes on working.
+    ///
+    /// With the key in the data folder's sealing.key everything is done at once: a new key is made, running servers take
+    /// it up, all is sealed anew, and the old key is put aside for backups from its time. With several machines, or the key
+    /// in GENKAN_SEALING_KEY, give all of them the new key and the old one as GENKAN_SEALING_KEY_OLDER first.
+    RotateSealing {
+        /// Seal anew with the key that is current already; make none. Goes on with a rotation that was broken off.
+        #[arg(long)]
+        only_reseal: bool,
+    },
 }
 
 #[derive(Serialize)]
@@ -68,6 +78,9 @@ pub(super) fn run(command: &Command, context: &Context) -> Result<(), Failure> {
         match command {
             Command::Show => {}
             Command::RotateClient => return rotate(&app.ring, WebPurpose::Client, context).await,
+            Command::RotateSealing { only_reseal } => {
+                return super::sealing::rotate(&app, *only_reseal, context).await;
+            }
             Command::RotateTokens => return rotate(&app.ring, WebPurpose::Tokens, context).await,
         }
         let hosts = app.ring.current_host_keys().into_iter().map(|key| HostKeyShown {
@@ -78,7 +91,7 @@ pub(super) fn run(command: &Command, context: &Context) -> Result<(), Failure> {
         let shown = Shown {
             service_did: app.config.service.did.to_string(),
             rotation_key: app.ring.rotation().public().to_did_key(),
-            sealing_key_id: app.ring.sealer().key_id().to_owned(),
+            sealing_key_id: app.ring.sealer().key_id().to_string(),
             hosts: hosts.collect(),
             oauth: [WebPurpose::Tokens, WebPurpose::Client]
                 .into_iter()

@@ -15,6 +15,7 @@ mod invite;
 mod key;
 mod mail;
 mod output;
+mod sealing;
 mod serve;
 
 use std::path::PathBuf;

@@ -10,6 +10,8 @@ section! {
     pub struct Keys = "keys" {
         /// Seals every other secret in the database. Several Genkans on one database need the same.
         sealing_key: Option<Secret<[u8; 32]>> { env: "GENKAN_SEALING_KEY" },
+        /// The sealing key from before, as long as something is left that it sealed; `genkan key rotate-sealing` says when it can go.
+        sealing_key_older: Option<Secret<[u8; 32]>> { env: "GENKAN_SEALING_KEY_OLDER" },
         /// The secp256k1 private key that signs PLC operations. It takes and gives identities: keep a copy in a safe place.
         plc_rotation_key: Option<Secret<[u8; 32]>> {
             env: "GENKAN_PLC_ROTATION_KEY", alias: "PDS_PLC_ROTATION_KEY_K256_PRIVATE_KEY_HEX"
@@ -25,6 +27,13 @@ impl Keys {
     fn check(&self, found: &mut Findings) {
         if self.sealing_key.as_ref().is_some_and(is_weak) {
             found.add("GENKAN_SEALING_KEY", "is not random", MAKE_ANOTHER);
+        }
+        if self.sealing_key_older.is_some() && self.sealing_key.is_none() {
+            found.add(
+                "GENKAN_SEALING_KEY_OLDER",
+                "is given without GENKAN_SEALING_KEY",
+                "give the new key as GENKAN_SEALING_KEY; in the data folder's sealing.key, older keys are further lines",
+            );
         }
         if let Some(key) = &self.plc_rotation_key {
             if is_weak(key) {

@@ -15,7 +15,7 @@ use super::{Error, HostId};
 use crate::base::{Clock, Secret, Timestamp, random};
 use crate::db::Db;
 use crate::db::feed::{Feed, Kind};
-use crate::keys::Ring;
+use crate::keys::{Ring, Sealed};
 
 /// The fleet as it was last read; the changes feed has it read again. Cheap to clone.
 #[derive(Clone)]
@@ -212,6 +212,15 @@ fn step(host: &Host) -> Option<Duration> {
 
 /// `purpose` of the sealed admin passwords.
 pub(super) const PASSWORD_SEALED_AS: &str = "hosts.admin_password";
+
+/// What of this room is sealed.
+pub(crate) const SEALED: &[Sealed] = &[Sealed {
+    table: "hosts",
+    key: "id",
+    column: "admin_password_sealed",
+    purpose: PASSWORD_SEALED_AS,
+    row: "id",
+}];
 /// So much of its rate a host may get at once.
 const BURST: Duration = Duration::from_mins(1);
 const RETRY: Duration = Duration::from_secs(1);

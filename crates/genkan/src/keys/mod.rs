@@ -5,13 +5,15 @@
 //! and others are derived from it by name. Private halves are sealed in the database; the sealing
 //! key itself is a file or a setting, never a row.
 
+mod reseal;
 mod ring;
 mod sealing;
 mod sql;
 mod web;
 
+pub(crate) use reseal::{SEALED, Sealed};
 pub(crate) use ring::Ring;
-pub use sealing::sealing_key_file;
+pub(crate) use sealing::{FOLLOW_EVERY, add_sealing_key, drop_older_sealing_keys, follow, sealing_key_file};
 pub(crate) use web::{PUBLISHED_BEFORE, WebKey, WebPurpose};
 
 /// Why the keys cannot be used. Start-up trouble, in words for the operator.
@@ -27,6 +29,10 @@ pub enum Error {
     OtherRotationKey { known: String },
     #[error("not a secp256k1 private key: 64 hex characters are needed")]
     NotAKey,
+    #[error(
+        "the table {table} has secrets sealed with key {id}, which is not at hand; give it as GENKAN_SEALING_KEY_OLDER, or as a further line of the data folder's sealing.key"
+    )]
+    MissingSealingKey { id: String, table: &'static str },
     #[error("another key was made at the same moment; look at `genkan key show`, and try again")]
     Rotating,
     #[error("host {0} has a signing key already")]

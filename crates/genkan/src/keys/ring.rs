@@ -337,7 +337,7 @@ fn missing(what: &str) -> Error {
     Error::Sealed { id: what.to_owned(), cause: "it is missing".to_owned() }
 }
 
-const SEALED_AS: &str = "keys.sealed";
+pub(super) const SEALED_AS: &str = "keys.sealed";
 const SLACK: Duration = Duration::from_mins(5);
 
 #[cfg(test)]

@@ -1,35 +1,108 @@
 //! The sealing key's file: made at the first start, readable by its owner only.
+//!
+//! Its first line is the key that seals; further lines are older ones, as long as something is left that they sealed.
 
 use std::io::Write as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use data_encoding::HEXLOWER_PERMISSIVE;
 
 use super::Error;
+use crate::base::seal::{Sealer, SealingKeys, key_id};
 use crate::base::{Secret, random};
 
-/// Reads the sealing key from `file`, or makes both when `file` is not there.
-pub fn sealing_key_file(file: &Path) -> Result<Secret<[u8; 32]>, Error> {
+/// Reads the sealing keys from `file`, or makes both when `file` is not there.
+pub(crate) fn sealing_key_file(file: &Path) -> Result<SealingKeys, Error> {
     let wrong = |why: String| Error::SealingKeyFile { file: file.to_path_buf(), why };
     match std::fs::read_to_string(file) {
         Ok(text) => {
             refuse_readable_by_others(file).map_err(wrong)?;
-            let bytes = HEXLOWER_PERMISSIVE
-                .decode(text.trim().as_bytes())
-                .ok()
-                .and_then(|bytes| <[u8; 32]>::try_from(bytes).ok())
-                .ok_or_else(|| wrong("must hold 64 hex characters".to_owned()))?;
-            Ok(Secret::new(bytes))
+            read(&text).ok_or_else(|| wrong("must hold 64 hex characters a line".to_owned()))
         }
         Err(cause) if cause.kind() == std::io::ErrorKind::NotFound => {
             let key = random::bytes::<32>();
             write_private(file, &HEXLOWER_PERMISSIVE.encode(&key))
                 .map_err(|cause| wrong(cause.to_string()))?;
-            Ok(Secret::new(key))
+            Ok(SealingKeys::one(Secret::new(key)))
         }
         Err(cause) => Err(wrong(cause.to_string())),
     }
 }
+
+fn read(text: &str) -> Option<SealingKeys> {
+    let mut keys = Vec::new();
+    for line in text.lines().map(str::trim).filter(|line| !line.is_empty()) {
+        let bytes = HEXLOWER_PERMISSIVE.decode(line.as_bytes()).ok()?;
+        keys.push(Secret::new(<[u8; 32]>::try_from(bytes).ok()?));
+    }
+    let mut keys = keys.into_iter();
+    Some(SealingKeys { current: keys.next()?, older: keys.collect() })
+}
+
+/// Puts a fresh key before those in the file. Whoever follows the file seals with it in a moment.
+pub(crate) fn add_sealing_key(file: &Path) -> Result<SealingKeys, Error> {
+    let known = sealing_key_file(file)?;
+    let current = Secret::new(random::bytes::<32>());
+    let keys = SealingKeys { current, older: std::iter::once(known.current).chain(known.older).collect() };
+    write(file, &keys)?;
+    Ok(keys)
+}
+
+/// Leaves the current key alone in the file. Each older one gets a file of its own, for backups from its time: answers
+/// their paths.
+pub(crate) fn drop_older_sealing_keys(file: &Path) -> Result<Vec<PathBuf>, Error> {
+    let keys = sealing_key_file(file)?;
+    let mut kept = Vec::new();
+    for key in &keys.older {
+        let aside = file.with_extension(format!("key.{}", key_id(key)));
+        let done = write_private(&aside, &HEXLOWER_PERMISSIVE.encode(key.expose()));
+        match done {
+            Err(cause) if cause.kind() != std::io::ErrorKind::AlreadyExists => {
+                return Err(Error::SealingKeyFile { file: aside, why: cause.to_string() });
+            }
+            _ => kept.push(aside),
+        }
+    }
+    write(file, &SealingKeys::one(keys.current))?;
+    Ok(kept)
+}
+
+/// Brings in what a rotation changes, for as long as the process lives.
+pub(crate) async fn follow(file: PathBuf, sealer: Sealer, mut known: SealingKeys) {
+    loop {
+        tokio::time::sleep(FOLLOW_EVERY).await;
+        let path = file.clone();
+        let read = tokio::task::spawn_blocking(move || sealing_key_file_as_it_is(&path)).await;
+        // Away, or half written by hand: what is known stays good.
+        let Ok(Some(keys)) = read else { continue };
+        if keys != known {
+            sealer.replace(&keys);
+            tracing::info!(key = &*sealer.key_id(), "the sealing keys were read again");
+            known = keys;
+        }
+    }
+}
+
+fn sealing_key_file_as_it_is(file: &Path) -> Option<SealingKeys> {
+    read(&std::fs::read_to_string(file).ok()?)
+}
+
+/// In one step, so that no reader sees half of it.
+fn write(file: &Path, keys: &SealingKeys) -> Result<(), Error> {
+    let lines: Vec<String> = std::iter::once(&keys.current)
+        .chain(&keys.older)
+        .map(|key| HEXLOWER_PERMISSIVE.encode(key.expose()))
+        .collect();
+    let fresh = file.with_extension(format!("key.{}.new", random::id()));
+    write_private(&fresh, &lines.join("\n"))
+        .and_then(|()| std::fs::rename(&fresh, file))
+        .and_then(|()| std::fs::File::open(file.parent().unwrap_or(Path::new(".")))?.sync_all())
+        .map_err(|cause| Error::SealingKeyFile { file: file.to_path_buf(), why: cause.to_string() })
+}
+
+/// How often the file is looked at.
+pub(crate) const FOLLOW_EVERY: Duration = Duration::from_secs(1);
 
 fn write_private(file: &Path, text: &str) -> std::io::Result<()> {
     use std::os::unix::fs::OpenOptionsExt as _;
@@ -65,6 +138,22 @@ mod tests {
         let refused = sealing_key_file(&file).unwrap_err().to_string();
         assert!(refused.contains("others may read it (mode 644)"), "{refused}");
         std::fs::remove_file(&file).unwrap();
+    }
+
+    #[test]
+    fn a_rotation_keeps_the_older_key_until_it_may_go() {
+        let file = std::env::temp_dir().join(format!("genkan-sealing-{}.key", random::id()));
+        let first = sealing_key_file(&file).unwrap();
+        let both = add_sealing_key(&file).unwrap();
+        assert_eq!((both.older.len(), &both.older[0]), (1, &first.current));
+        assert_eq!(sealing_key_file(&file).unwrap(), both);
+        assert_eq!(std::fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
+        let aside = drop_older_sealing_keys(&file).unwrap();
+        assert_eq!(sealing_key_file(&file).unwrap(), SealingKeys::one(both.current));
+        assert_eq!(sealing_key_file(&aside[0]).unwrap(), first);
+        for file in aside.iter().chain([&file]) {
+            std::fs::remove_file(file).unwrap();
+        }
     }
 
     #[test]

@@ -15,6 +15,6 @@ mod transport;
 mod words;
 
 pub(crate) use message::{Reason, Recipient};
-pub(crate) use outbox::{Error, Mail, POST_EVERY, forget_account, sweep};
+pub(crate) use outbox::{Error, Mail, POST_EVERY, SEALED, forget_account, sweep};
 pub(crate) use sql::GivenUp;
 pub(crate) use transport::TransportError;

@@ -15,6 +15,7 @@ use crate::base::seal::Sealer;
 use crate::base::{Clock, Secret, Timestamp, random};
 use crate::config::Config;
 use crate::db::{Db, Tx};
+use crate::keys::Sealed;
 use crate::telemetry::crash_point;
 use crate::telemetry::metrics::{Counter, Gauge, MAILS, MAILS_WAITING, Metrics, OLDEST_MAIL};
 
@@ -360,6 +361,10 @@ impl Header for ContentLanguage {
 }
 
 const SEALED_AS: &str = "outbox.sealed";
+
+/// What of this room is sealed.
+pub(crate) const SEALED: &[Sealed] =
+    &[Sealed { table: "outbox", key: "id", column: "sealed", purpose: SEALED_AS, row: "id" }];
 /// The kind of letters without a code.
 const MESSAGE: &str = "message";
 const BATCH: i64 = 40;

@@ -16,6 +16,7 @@ mod mail_faults;
 mod oauth_origin;
 mod placement;
 mod replicas;
+mod sealing;
 mod secrets;
 mod sessions;
 mod sign_up;

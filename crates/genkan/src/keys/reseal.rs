@@ -1,0 +1,164 @@
+//! Sealing anew what an older key sealed, while everybody goes on working.
+//!
+//! Each room says which of its columns are sealed, and by what name each row is bound. A value is replaced only if it is
+//! still the one that was read, so a row that changes meanwhile is left to the next round.
+
+use sqlx::Row as _;
+
+use crate::base::seal::{OpenError, Sealer};
+use crate::db::{Db, Result};
+
+/// A column of sealed values.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Sealed {
+    pub(crate) table: &'static str,
+    /// The column that names a row.
+    pub(crate) key: &'static str,
+    pub(crate) column: &'static str,
+    /// What the values are bound to besides their row.
+    pub(crate) purpose: &'static str,
+    /// The row's name as it is bound, in SQL: the key itself for most.
+    pub(crate) row: &'static str,
+}
+
+/// What one round did.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Round {
+    pub(crate) resealed: u64,
+    /// Rows that do not open, by name: damaged, or sealed with a key that nobody has.
+    pub(crate) unopened: Vec<String>,
+    /// Whether there may be more.
+    pub(crate) full: bool,
+}
+
+impl Sealed {
+    /// How many values other keys than the current one have sealed.
+    pub(crate) async fn left(&self, db: &Db, sealer: &Sealer) -> Result<u64> {
+        let Self { table, column, .. } = self;
+        let count: i64 = sqlx::query_scalar(sqlx::AssertSqlSafe(format!(
+            "SELECT COUNT(*) FROM {table} WHERE {column} <> '' AND {column} NOT LIKE $1"
+        )))
+        .bind(by_key(sealer))
+        .fetch_one(db.reader())
+        .await?;
+        Ok(u64::try_from(count).unwrap_or(0))
+    }
+
+    /// The ids of keys that sealed something here and are not at hand.
+    pub(crate) async fn strangers(&self, db: &Db, sealer: &Sealer) -> Result<Vec<String>> {
+        let Self { table, column, .. } = self;
+        let rows = sqlx::query(sqlx::AssertSqlSafe(format!(
+            "SELECT DISTINCT SUBSTR({column}, 4, 8) AS id FROM {table} WHERE {column} <> ''"
+        )))
+        .fetch_all(db.reader())
+        .await?;
+        let ids: std::result::Result<Vec<String>, sqlx::Error> =
+            rows.iter().map(|row| row.try_get("id")).collect();
+        Ok(ids?.into_iter().filter(|id| !sealer.knows(id)).collect())
+    }
+
+    /// Seals the next values anew, those after `after` by their key. Answers where to go on.
+    pub(crate) async fn round(&self, db: &Db, sealer: &Sealer, after: &str) -> Result<(Round, String)> {
+        let Self { table, key, column, purpose, row } = self;
+        let rows = sqlx::query(sqlx::AssertSqlSafe(format!(
+            "SELECT {key} AS name, {row} AS bound, {column} AS value FROM {table}
+             WHERE {column} <> '' AND {column} NOT LIKE $1 AND {key} > $2 ORDER BY {key} LIMIT $3"
+        )))
+        .bind(by_key(sealer))
+        .bind(after)
+        .bind(AT_ONCE)
+        .fetch_all(db.reader())
+        .await?;
+        let mut round = Round { full: rows.len() as i64 == AT_ONCE, ..Round::default() };
+        let mut last = after.to_owned();
+        let mut tx = db.begin().await?;
+        for row in &rows {
+            let (name, bound): (String, String) = (row.try_get("name")?, row.try_get("bound")?);
+            let value: String = row.try_get("value")?;
+            match sealer.reseal(purpose, &bound, &value) {
+                Ok(Some(fresh)) => {
+                    let done = sqlx::query(sqlx::AssertSqlSafe(format!(
+                        "UPDATE {table} SET {column} = $1 WHERE {key} = $2 AND {column} = $3"
+                    )))
+                    .bind(fresh)
+                    .bind(&name)
+                    .bind(&value)
+                    .execute(&mut *tx)
+                    .await?;
+                    round.resealed += done.rows_affected();
+                }
+                Ok(None) => {}
+                Err(OpenError::Form | OpenError::OtherKey(_) | OpenError::Changed) => {
+                    round.unopened.push(format!("{table} {name}"));
+                }
+            }
+            last = name;
+        }
+        tx.commit().await?;
+        Ok((round, last))
+    }
+}
+
+fn by_key(sealer: &Sealer) -> String {
+    format!("v1.{}.%", sealer.key_id())
+}
+
+const AT_ONCE: i64 = 200;
+
+/// This room's own.
+pub(crate) const SEALED: &[Sealed] = &[
+    Sealed { table: "keys", key: "id", column: "sealed", purpose: super::ring::SEALED_AS, row: "id" },
+    Sealed { table: "web_keys", key: "id", column: "sealed", purpose: super::web::SEALED_AS, row: "id" },
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::seal::SealingKeys;
+    use crate::base::{Clock, Secret};
+    use crate::db::on_each_database;
+    use crate::keys::Ring;
+
+    on_each_database!(
+        everything_is_sealed_anew_and_opens_with_the_new_key_alone,
+        a_damaged_row_is_named_and_left
+    );
+
+    fn keys(current: u8, older: &[u8]) -> SealingKeys {
+        let key = |byte| Secret::new([byte; 32]);
+        SealingKeys { current: key(current), older: older.iter().copied().map(key).collect() }
+    }
+
+    async fn everything_is_sealed_anew_and_opens_with_the_new_key_alone(db: Db) {
+        let sealer = Sealer::of(&keys(1, &[]));
+        let ring = Ring::open(&db, &Clock::System, sealer.clone(), None).await.unwrap();
+        assert_eq!(SEALED[0].left(&db, &sealer).await.unwrap(), 0);
+        sealer.replace(&keys(2, &[1]));
+        for sealed in SEALED {
+            assert_eq!(sealed.left(&db, &sealer).await.unwrap(), 2, "{}", sealed.table);
+            assert_eq!(sealed.strangers(&db, &Sealer::of(&keys(2, &[]))).await.unwrap().len(), 1);
+            let (round, _) = sealed.round(&db, &sealer, "").await.unwrap();
+            assert_eq!(round, Round { resealed: 2, ..Round::default() });
+            assert_eq!(sealed.left(&db, &sealer).await.unwrap(), 0);
+        }
+        let again = Ring::open(&db, &Clock::System, Sealer::of(&keys(2, &[])), None).await.unwrap();
+        assert_eq!(again.rotation().public().to_did_key(), ring.rotation().public().to_did_key());
+        assert!(Ring::open(&db, &Clock::System, Sealer::of(&keys(1, &[])), None).await.is_err());
+    }
+
+    async fn a_damaged_row_is_named_and_left(db: Db) {
+        let sealer = Sealer::of(&keys(1, &[]));
+        Ring::open(&db, &Clock::System, sealer.clone(), None).await.unwrap();
+        let mut tx = db.begin().await.unwrap();
+        sqlx::query("UPDATE web_keys SET sealed = sealed || 'AA' WHERE purpose = 'client'")
+            .execute(&mut *tx)
+            .await
+            .unwrap();
+        tx.commit().await.unwrap();
+        sealer.replace(&keys(2, &[1]));
+        let (round, last) = SEALED[1].round(&db, &sealer, "").await.unwrap();
+        assert_eq!((round.resealed, round.unopened.len()), (1, 1));
+        assert!(!last.is_empty());
+        assert_eq!(SEALED[1].left(&db, &sealer).await.unwrap(), 1);
+    }
+}
