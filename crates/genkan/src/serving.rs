@@ -16,12 +16,14 @@ use tokio::task::JoinSet;
 
 use crate::app::{App, BuildError};
 use crate::base::fetch::tls::client_config;
+use crate::base::fetch::{Dns, Names};
 use crate::config::Config;
 use crate::db::feed::Kind;
 use crate::db::{self, Db};
 use crate::edge::{self, By, Edge, Tally};
 use crate::fleet::Fleet;
 use crate::fleet::front::{Front, FrontSettings, Prober};
+use crate::forward::{Abroad, Manners};
 use crate::http::{
     Doors, LookError, Readiness, Trusted, oauth, ops_router, own_routes, page_routes, well_known,
     with_layers, xrpc,
@@ -108,6 +110,9 @@ fn open_edge(app: &App) -> Result<Edge, StartError> {
     let address = app.config.listen.address;
     let trusted = Trusted::new(&app.config.listen.trusted_proxies);
     let tls = client_config(app.config.network.extra_ca_file.as_deref()).map_err(BuildError::from)?;
+    let dns = Dns::new(&app.config.network.dns_servers).map_err(BuildError::from)?;
+    let names = Names::new(dns, app.config.network.private_origins.clone());
+    let abroad = Abroad::new(names, app.clock.clone(), Manners::of(&app.config), &app.metrics);
     let doors = edge::Doors {
         settings: edge::Settings::of(&app.config),
         neighbours: Rooms::of(app),
@@ -115,6 +120,7 @@ fn open_edge(app: &App) -> Result<Edge, StartError> {
         metrics: app.metrics.clone(),
         router: router(app, trusted.clone())?,
         control: tokio::runtime::Handle::current(),
+        abroad: abroad.clone(),
         tls,
         name: format!(
             "genkan-{}",
@@ -125,7 +131,7 @@ fn open_edge(app: &App) -> Result<Edge, StartError> {
         |error: std::io::Error| StartError::Listen { setting: "GENKAN_LISTEN", address, cause: error.kind() };
     let edge = Edge::open(address, doors).map_err(refused)?;
     tokio::spawn(know_hosts(app.fleet.clone(), trusted));
-    tokio::spawn(show_tallies(edge.tallies().to_vec(), app.fleet.clone(), app.metrics.clone()));
+    tokio::spawn(show_tallies(edge.tallies().to_vec(), app.fleet.clone(), abroad, app.metrics.clone()));
     Ok(edge)
 }
 
@@ -144,7 +150,7 @@ async fn know_hosts(fleet: Fleet, trusted: Trusted) {
 }
 
 /// Hands what the edge's threads count to the metrics.
-async fn show_tallies(tallies: Vec<Arc<Tally>>, fleet: Fleet, metrics: Metrics) {
+async fn show_tallies(tallies: Vec<Arc<Tally>>, fleet: Fleet, abroad: Abroad, metrics: Metrics) {
     loop {
         tokio::time::sleep(SHOW_TALLIES_EVERY).await;
         let sum = |count: &dyn Fn(&Tally) -> u64| tallies.iter().map(|tally| count(tally)).sum::<u64>();
@@ -154,6 +160,7 @@ async fn show_tallies(tallies: Vec<Arc<Tally>>, fleet: Fleet, metrics: Metrics) 
                 metrics.counter(&REQUESTS, &[door, status]).set(sum(&|tally| tally.answers(by, class)));
             }
         }
+        abroad.show(&metrics);
         for host in fleet.all().iter() {
             metrics.gauge(&HOST_HEALTHY, &[host.id.as_str()]).set(i64::from(host.health.is_up()));
         }

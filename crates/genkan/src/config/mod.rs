@@ -11,6 +11,7 @@ mod brand;
 mod database;
 mod describe;
 mod directory;
+mod elsewhere;
 mod environment;
 mod fleet;
 mod key;
@@ -36,6 +37,7 @@ use std::path::Path;
 pub use brand::{Brand, Colour};
 pub use database::{Database, DatabaseUrl};
 pub use directory::Directory;
+pub use elsewhere::{Elsewhere, TargetReads};
 pub use environment::Environment;
 pub use fleet::Fleet;
 pub use keys::Keys;
@@ -69,6 +71,7 @@ pub struct Config {
     pub directory: Directory,
     pub network: Network,
     pub fleet: Fleet,
+    pub elsewhere: Elsewhere,
     pub sign_up: SignUp,
     pub sessions: Sessions,
     pub oauth: OAuth,
@@ -124,6 +127,7 @@ impl Reading {
         let directory = Directory::read(&mut reader);
         let network = Network::read(&mut reader);
         let fleet = Fleet::read(&mut reader);
+        let elsewhere = Elsewhere::read(&mut reader);
         let sign_up = SignUp::read(&mut reader);
         let sessions = Sessions::read(&mut reader);
         let oauth = OAuth::read(&mut reader);
@@ -150,6 +154,7 @@ impl Reading {
                 directory: directory?,
                 network: network?,
                 fleet: fleet?,
+                elsewhere: elsewhere?,
                 sign_up: sign_up?,
                 sessions: sessions?,
                 oauth: oauth?,
@@ -164,7 +169,7 @@ impl Reading {
 }
 
 /// The sections in the order they are documented.
-fn sections() -> [(&'static str, &'static [&'static str], &'static [Key]); 14] {
+fn sections() -> [(&'static str, &'static [&'static str], &'static [Key]); 15] {
     [
         Service::described(),
         Brand::described(),
@@ -174,6 +179,7 @@ fn sections() -> [(&'static str, &'static [&'static str], &'static [Key]); 14] {
         Directory::described(),
         Network::described(),
         Fleet::described(),
+        Elsewhere::described(),
         SignUp::described(),
         Sessions::described(),
         OAuth::described(),

@@ -54,6 +54,8 @@ macro_rules! words {
     };
 }
 
+pub(super) use words;
+
 words! {
     /// How log lines are written.
     pub enum LogFormat as "text or json" { Text = "text", Json = "json" }

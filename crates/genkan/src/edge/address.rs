@@ -30,7 +30,7 @@ impl Peer {
 }
 
 /// The address as a host is told it.
-pub(super) fn visitor(address: IpAddr) -> Visitor {
-    let address = HeaderValue::try_from(address.to_string()).expect("an address is digits, dots and colons");
-    Visitor { address }
+pub(super) fn visitor(client: IpAddr) -> Visitor {
+    let address = HeaderValue::try_from(client.to_string()).expect("an address is digits, dots and colons");
+    Visitor { ip: client, address }
 }

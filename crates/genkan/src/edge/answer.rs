@@ -180,6 +180,11 @@ impl From<Error> for Problem {
             Error::UpstreamAuth => {
                 of(StatusCode::BAD_GATEWAY, "UpstreamAuthUnavailable").with(RETRY_AFTER, "5")
             }
+            Error::Unresolved => of(StatusCode::BAD_GATEWAY, "DidResolutionFailed"),
+            Error::NoPds => of(StatusCode::BAD_GATEWAY, "PdsNotFound"),
+            Error::NotAllowed => of(StatusCode::BAD_GATEWAY, "PdsNotAllowed"),
+            Error::NoToken => Refusal::NoToken.into(),
+            Error::OverLimit(over) => over.into(),
             Error::RepoNotFound(_) => of(StatusCode::BAD_REQUEST, "RepoNotFound"),
             Error::UnexpectedBody | Error::BrokenUpload => of(StatusCode::BAD_REQUEST, "InvalidRequest"),
             Error::TooLarge => of(StatusCode::PAYLOAD_TOO_LARGE, "PayloadTooLarge").with(CONNECTION, "close"),

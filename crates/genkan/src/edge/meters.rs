@@ -1,8 +1,7 @@
 //! What the edge counts of things that go wrong. Each is rare, so the series are looked up as they come.
 
-use crate::fleet::HostId;
-use crate::forward::Error;
-use crate::telemetry::metrics::{HOST_FAILURES, Metrics, REFUSALS};
+use crate::forward::{Aim, Error};
+use crate::telemetry::metrics::{HOST_FAILURES, Metrics, REFUSALS, UPSTREAM_FAILURES};
 
 /// Counts what goes wrong.
 #[derive(Debug)]
@@ -21,20 +20,29 @@ impl Meters {
     }
 
     /// A host did not answer, or was not asked.
-    pub(super) fn failed(&self, host: &HostId, error: &Error) {
+    pub(super) fn failed(&self, aim: &Aim, error: &Error) {
         let reason = match error {
+            Error::Unreachable(_) => "unreachable",
+            Error::SlowHost(_) => "slow",
+            Error::Resting => "resting",
+            Error::Crowded => "crowded",
+            Error::NotAllowed => "not allowed",
+            _ => return,
+        };
+        let Some(host) = aim.host() else {
+            // Strangers choose their names, so none becomes a label; nor is their trouble ours.
+            tracing::debug!(host = aim.name(), cause = error as &dyn std::error::Error, "a PDS failed");
+            return self.metrics.counter(&UPSTREAM_FAILURES, &[reason]).increment();
+        };
+        match error {
             Error::Unreachable(cause) => {
                 tracing::warn!(host.id = host.as_str(), "a host could not be reached: {cause}");
-                "unreachable"
             }
             Error::SlowHost(limit) => {
                 tracing::warn!(host.id = host.as_str(), "a host did not answer within {limit:?}");
-                "slow"
             }
-            Error::Resting => "resting",
-            Error::Crowded => "crowded",
-            _ => return,
-        };
+            _ => {}
+        }
         self.metrics.counter(&HOST_FAILURES, &[host.as_str(), reason]).increment();
     }
 }

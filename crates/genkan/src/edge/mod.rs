@@ -34,7 +34,7 @@ use tokio_rustls::rustls::ClientConfig;
 pub(crate) use settings::Settings;
 pub(crate) use tally::{By, Tally};
 
-use crate::forward::{Breakers, Neighbours};
+use crate::forward::{Abroad, Breakers, Neighbours};
 use crate::http::Trusted;
 use crate::telemetry::metrics::Metrics;
 
@@ -50,6 +50,8 @@ pub(crate) struct Doors<N> {
     pub(crate) router: axum::Router,
     /// Where they run.
     pub(crate) control: Handle,
+    /// PDSes that are not ours.
+    pub(crate) abroad: Abroad,
     /// Trusted authorities, for hosts with TLS.
     pub(crate) tls: Arc<ClientConfig>,
     /// Our name in `Via`: the same on every replica, and nobody else's.

@@ -18,8 +18,7 @@ use super::local;
 use super::pulse::Pulse;
 use super::tally::By;
 use super::worker::Worker;
-use crate::fleet::HostId;
-use crate::forward::{AnswerBody, Cut, Neighbours};
+use crate::forward::{Aim, AnswerBody, Cut, Neighbours};
 use crate::http::oauth::DPOP_NONCE;
 use crate::http::{ClientAddr, REQUEST_ID, RequestId, ViaHost};
 use crate::routing::{Credential, Way, decide, method, table};
@@ -43,8 +42,8 @@ pub(super) async fn answer<N: Neighbours>(
     let under_way = UnderWay::begin(&session.pulse);
     let by_proof = matches!(credential(request.headers()), Credential::Dpop(_));
     let log = session.worker.settings().request_log.then(|| Line::of(&session, &request));
-    let (by, host, mut response, error) = match route(&session, request).await {
-        Ok((by, host, response)) => (by, host, response, None),
+    let (by, aim, mut response, error) = match route(&session, request).await {
+        Ok((by, aim, response)) => (by, aim, response, None),
         Err(problem) => {
             let name = problem.name();
             session.worker.meters().refused(name);
@@ -59,7 +58,7 @@ pub(super) async fn answer<N: Neighbours>(
     if let Some(line) = log
         && by != By::Genkan
     {
-        line.write(&mut response, host.as_ref(), error);
+        line.write(&mut response, aim.as_ref(), error);
     }
     let pulse = under_way.answered();
     response.map(|body| Tracked { body, pulse })
@@ -88,8 +87,8 @@ impl Drop for UnderWay {
     }
 }
 
-/// Who answered, and the host if it was one.
-type Answered = (By, Option<HostId>, Response<AnswerBody>);
+/// Who answered, and where the request went if it was carried.
+type Answered = (By, Option<Aim>, Response<AnswerBody>);
 
 async fn route<N: Neighbours>(session: &Session<N>, request: Request<Incoming>) -> Result<Answered, Problem> {
     let worker = &session.worker;
@@ -124,9 +123,10 @@ async fn route<N: Neighbours>(session: &Session<N>, request: Request<Incoming>) 
     let visitor = far.as_ref().unwrap_or_else(|| session.peer.visitor());
     let sent = worker.forwarder().send(&aim, &parts, body, visitor).await;
     if let Err(error) = &sent {
-        worker.meters().failed(aim.host(), error);
+        worker.meters().failed(&aim, error);
     }
-    Ok((By::Host, Some(aim.host().clone()), sent?))
+    let sent = sent?;
+    Ok((By::Host, Some(aim), sent))
 }
 
 /// Hands a request to Genkan's own methods.
@@ -257,7 +257,7 @@ impl Line {
         }
     }
 
-    fn write(self, response: &mut Response<AnswerBody>, host: Option<&HostId>, error: Option<&str>) {
+    fn write(self, response: &mut Response<AnswerBody>, aim: Option<&Aim>, error: Option<&str>) {
         let id = RequestId::new();
         // A host's answer carries nothing of ours; a refusal can be asked about.
         if error.is_some()
@@ -272,7 +272,7 @@ impl Line {
             status: response.status().as_u16(),
             took: self.began.elapsed(),
             client: Some(self.client),
-            host: host.map(HostId::as_str),
+            host: aim.map(Aim::name),
             account: None,
             error,
         };

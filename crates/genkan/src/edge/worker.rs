@@ -100,8 +100,14 @@ async fn serve<N: Neighbours>(listener: std::net::TcpListener, parts: Parts<N>) 
     let settings = &parts.doors.settings;
     let via = HeaderValue::try_from(format!("1.1 {}", parts.doors.name)).map_err(io::Error::other)?;
     let dialler = Dialler::new(Arc::clone(&parts.doors.tls));
-    let forwarder =
-        Forwarder::new(parts.neighbours.clone(), via, parts.breakers, dialler, settings.forward.clone());
+    let forwarder = Forwarder::new(
+        parts.neighbours.clone(),
+        via,
+        parts.breakers,
+        dialler,
+        settings.forward.clone(),
+        parts.doors.abroad.clone(),
+    );
     let worker = Rc::new(Worker {
         neighbours: parts.neighbours,
         forwarder,

@@ -1,6 +1,7 @@
 //! Finding out where a request goes, and by whose credentials.
 
 use std::borrow::Cow;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use genkan_protocol::syntax::Did;
@@ -9,23 +10,36 @@ use http::request::Parts;
 
 use super::engine::Forwarder;
 use super::error::Error;
-use super::neighbours::{Neighbours, TokenError};
+use super::neighbours::{Neighbours, Ours, TokenError};
 use crate::accounts::{Caller, Home};
+use crate::config::TargetReads;
 use crate::fleet::{Host, HostId};
-use crate::oauth::{self, AccessError, Call, GrantCaller, Place};
+use crate::identity::{Freshness, Place, PlaceError};
+use crate::oauth::{self, AccessError, Call, GrantCaller};
 use crate::routing::target::Target;
 use crate::routing::{Shown, Way};
 
 /// Who is at the door.
 #[derive(Debug)]
 pub(crate) struct Visitor {
-    /// The client's address, as a host is told it.
+    /// The client's address.
+    pub(crate) ip: IpAddr,
+    /// The same as a host is told it.
     pub(crate) address: HeaderValue,
 }
 
 /// Where a request goes, and by whose credentials.
 #[derive(Debug)]
-pub(crate) struct Aim {
+pub(crate) enum Aim {
+    /// To a host of the fleet.
+    Home(HomeAim),
+    /// To the PDS of an account that lives elsewhere, without credentials.
+    Read(Place),
+}
+
+/// To a host of the fleet.
+#[derive(Debug)]
+pub(crate) struct HomeAim {
     pub(super) host: Arc<Host>,
     pub(super) by: By,
 }
@@ -40,13 +54,27 @@ pub(super) enum By {
     Grant(Arc<GrantCaller>),
 }
 
-impl Aim {
+impl HomeAim {
     pub(super) const fn by_caller(&self) -> bool {
         !matches!(self.by, By::Nobody)
     }
+}
 
-    pub(crate) fn host(&self) -> &HostId {
-        &self.host.id
+impl Aim {
+    /// The host of the fleet that it leads to, if it is one.
+    pub(crate) fn host(&self) -> Option<&HostId> {
+        match self {
+            Self::Home(aim) => Some(&aim.host.id),
+            Self::Read(_) => None,
+        }
+    }
+
+    /// The name of where it leads, for the log.
+    pub(crate) fn name(&self) -> &str {
+        match self {
+            Self::Home(aim) => aim.host.id.as_str(),
+            Self::Read(place) => place.pds.host(),
+        }
     }
 }
 
@@ -65,12 +93,14 @@ impl<N: Neighbours> Forwarder<N> {
                     _ => Err(by.moved()),
                 }
             }
-            Way::Target { account } => {
-                let home = self.target(&account).await?;
-                self.aim_at(&home, By::Nobody)
-            }
+            Way::Target { account, shown } => match self.home(&account).await? {
+                Some(home) => self.aim_at(&home, By::Nobody),
+                None => Box::pin(self.aim_elsewhere(account, shown, request)).await,
+            },
             Way::SelfRead { account, shown } => {
-                let home = self.target(&account).await?;
+                let Some(home) = self.home(&account).await? else {
+                    return Box::pin(self.aim_elsewhere(account, Some(shown), request)).await;
+                };
                 match self.speaker(shown, request).await {
                     Ok((did, audience, by)) if did == home.did && audience == home.host => {
                         self.aim_at(&home, by)
@@ -88,6 +118,45 @@ impl<N: Neighbours> Forwarder<N> {
         }
     }
 
+    /// To the PDS of an account that has no home here.
+    async fn aim_elsewhere(
+        &self,
+        account: Target<'_>,
+        shown: Option<Shown<'_>>,
+        request: &Parts,
+    ) -> Result<Aim, Error> {
+        let not_here = || {
+            Error::RepoNotFound(match &account {
+                Target::Did(did) => did.clone().into_owned(),
+                Target::Handle(handle) => handle.clone(),
+            })
+        };
+        match self.abroad.manners.target_reads {
+            TargetReads::Public => {}
+            TargetReads::Authenticated => {
+                drop(self.speaker(shown.ok_or(Error::NoToken)?, request).await?);
+            }
+            TargetReads::Off => return Err(not_here()),
+        }
+        if matches!(&account, Target::Handle(handle) if self.neighbours.is_own_handle(handle)) {
+            return Err(not_here());
+        }
+        let found = match self.neighbours.recall_place(&account) {
+            Some(known) => known,
+            None => self.neighbours.find_place(&account, Freshness::Remembered).await,
+        };
+        let place = found.map_err(|problem| match problem {
+            PlaceError::Unresolved(_) | PlaceError::Unconfirmed => Error::Unresolved,
+            PlaceError::NoPds => Error::NoPds,
+        })?;
+        match self.neighbours.ours(&place.pds) {
+            Some(Ours::Genkan) => Err(Error::Loop),
+            // It should live here, and does not.
+            Some(Ours::Host) => Err(not_here()),
+            None => Ok(Aim::Read(place)),
+        }
+    }
+
     /// Whose request it is, the host that the token is for, and what the request will carry.
     async fn speaker(&self, shown: Shown<'_>, request: &Parts) -> Result<(Did, HostId, By), Error> {
         match shown {
@@ -102,7 +171,7 @@ impl<N: Neighbours> Forwarder<N> {
                     proofs: oauth::proofs(&request.headers),
                 };
                 let caller = self.neighbours.check_grant(token, &call).await?;
-                let Place::Host(host) = caller.place.clone() else { return Err(Error::UpstreamAuth) };
+                let oauth::Place::Host(host) = caller.place.clone() else { return Err(Error::UpstreamAuth) };
                 Ok((caller.did.clone(), host, By::Grant(caller)))
             }
         }
@@ -120,15 +189,6 @@ impl<N: Neighbours> Forwarder<N> {
         })
     }
 
-    async fn target(&self, account: &Target<'_>) -> Result<Arc<Home>, Error> {
-        self.home(account).await?.ok_or_else(|| {
-            Error::RepoNotFound(match account {
-                Target::Did(did) => did.clone().into_owned(),
-                Target::Handle(handle) => handle.clone(),
-            })
-        })
-    }
-
     async fn home(&self, account: &Target<'_>) -> Result<Option<Arc<Home>>, Error> {
         match self.neighbours.recall_home(account) {
             Some(known) => Ok(known),
@@ -139,7 +199,7 @@ impl<N: Neighbours> Forwarder<N> {
     fn aim_at(&self, home: &Home, by: By) -> Result<Aim, Error> {
         // Homes name hosts of the fleet; between a host's removal and the news of it there may be none.
         let host = self.neighbours.host(&home.host).ok_or(Error::Unavailable)?;
-        Ok(Aim { host, by })
+        Ok(Aim::Home(HomeAim { host, by }))
     }
 }
 

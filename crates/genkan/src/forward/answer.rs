@@ -11,6 +11,7 @@ use http_body::{Body, Frame, SizeHint};
 use tokio::time::{Instant, Sleep};
 
 use super::answer_head::Keep;
+use super::bounds::Ticket;
 use super::framing::{Framing, Piece};
 use super::link::Link;
 use super::upstream::Permit;
@@ -84,6 +85,8 @@ pub(crate) struct Forwarded {
     idle: Duration,
     /// Bytes that may still come.
     left: u64,
+    /// Leave for a read elsewhere, which counts the bytes.
+    pub(super) ticket: Option<Rc<Ticket>>,
     /// Set while we wait for the host.
     patience: Option<Pin<Box<Sleep>>>,
     is_waiting: bool,
@@ -108,6 +111,7 @@ impl Forwarded {
             keep,
             idle,
             left: most,
+            ticket: None,
             patience: None,
             is_waiting: false,
             is_cut: false,
@@ -139,6 +143,10 @@ impl Forwarded {
         }
         let rest = self.link.as_mut()?.rest_at_hand(&mut self.framing)?;
         self.give_back();
+        if let Some(ticket) = &self.ticket {
+            // It is here already; the next read will notice.
+            ticket.spend(rest.len());
+        }
         Some(rest)
     }
 
@@ -149,6 +157,9 @@ impl Forwarded {
             Poll::Ready(Ok(Piece::Data(data))) => {
                 let Some(left) = self.left.checked_sub(data.len() as u64) else { return self.cut(cx) };
                 self.left = left;
+                if self.ticket.as_ref().is_some_and(|ticket| !ticket.spend(data.len())) {
+                    return self.cut(cx);
+                }
                 if self.framing.is_over() {
                     self.give_back();
                 }

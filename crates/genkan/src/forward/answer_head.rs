@@ -32,22 +32,31 @@ pub(super) struct ToUs {
     pub(super) nonce: Option<String>,
     /// Its `WWW-Authenticate`.
     pub(super) challenge: Option<String>,
+    /// Where it sends us, if we would go.
+    pub(super) location: Option<String>,
 }
 
 impl ToUs {
-    fn take(&mut self, name: &str, value: &[u8]) {
-        let place = match name {
-            "dpop-nonce" => &mut self.nonce,
-            "www-authenticate" => &mut self.challenge,
-            _ => return,
-        };
-        *place = std::str::from_utf8(value).ok().map(|text| text.trim().to_owned());
+    fn take(&mut self, name: &str, value: &[u8], asked: Asked) {
+        let text = || std::str::from_utf8(value).ok().map(|text| text.trim().to_owned());
+        match name {
+            "dpop-nonce" if asked.by_ours => self.nonce = text(),
+            "www-authenticate" if asked.by_ours => {
+                self.challenge = match (self.challenge.take(), text()) {
+                    (Some(before), Some(more)) => Some(format!("{before}, {more}")),
+                    (before, more) => more.or(before),
+                };
+            }
+            "location" if asked.follows => self.location = text(),
+            _ => {}
+        }
     }
 
     /// Whether the challenge names this error.
     pub(super) fn says(&self, error: &str) -> bool {
         let Some(challenge) = &self.challenge else { return false };
-        let dpop = challenge.get(..5).is_some_and(|scheme| scheme.eq_ignore_ascii_case("dpop "));
+        let dpop = challenge.get(..5).is_some_and(|scheme| scheme.eq_ignore_ascii_case("dpop "))
+            || challenge.to_ascii_lowercase().contains(", dpop ");
         dpop && challenge.contains(&format!("error=\"{error}\""))
     }
 }
@@ -70,11 +79,13 @@ pub(super) struct Asked {
     pub(super) by_own_token: bool,
     /// It carried a token of ours.
     pub(super) by_ours: bool,
+    /// We may go where the answer sends us.
+    pub(super) follows: bool,
 }
 
 impl Asked {
     pub(super) fn new(method: &Method, by_caller: bool, is_signed: bool) -> Self {
-        Self { is_head: method == Method::HEAD, by_own_token: by_caller && !is_signed, by_ours: is_signed }
+        Self { is_head: method == Method::HEAD, by_own_token: by_caller && !is_signed, by_ours: is_signed, follows: false }
     }
 }
 
@@ -111,8 +122,8 @@ pub(super) fn read(head: &Bytes, asked: Asked) -> Result<Option<AnswerHead>, Cro
         if said.take(name, field.value)? {
             continue;
         }
-        if asked.by_ours {
-            to_us.take(name, field.value);
+        if asked.by_ours || asked.follows {
+            to_us.take(name, field.value, asked);
         }
         if let Some(name) = answer_headers::back_to_client(name, asked.by_own_token) {
             let value = HeaderValue::from_maybe_shared(head.slice_ref(field.value)).map_err(|_| Crooked)?;
@@ -246,7 +257,7 @@ mod tests {
     use super::*;
 
     fn asked(is_head: bool) -> Asked {
-        Asked { is_head, by_own_token: true, by_ours: false }
+        Asked { is_head, by_own_token: true, by_ours: false, follows: false }
     }
 
     fn head(text: &str) -> Result<Option<AnswerHead>, Crooked> {
@@ -384,7 +395,7 @@ mod tests {
         let text = "HTTP/1.1 401 Unauthorized\r\nDPoP-Nonce: n\r\n\
             WWW-Authenticate: DPoP algs=\"ES256\", error=\"use_dpop_nonce\"\r\ncontent-length: 0\r\n\r\n";
         let read_as = |by_own_token, by_ours| {
-            let asked = Asked { is_head: false, by_own_token, by_ours };
+            let asked = Asked { is_head: false, by_own_token, by_ours, follows: false };
             read(&Bytes::copy_from_slice(text.as_bytes()), asked).unwrap().unwrap()
         };
         let ours = read_as(false, true);

@@ -39,6 +39,11 @@ impl Breakers {
         Self { rules, started: Instant::now(), by_host: Arc::default() }
     }
 
+    /// One for a host that nobody shares.
+    pub(crate) fn another(&self) -> Arc<Breaker> {
+        Arc::new(Breaker::new(self.rules, self.started))
+    }
+
     pub(crate) fn of(&self, host: &HostId) -> Arc<Breaker> {
         let mut by_host = self.by_host.lock().unwrap_or_else(PoisonError::into_inner);
         Arc::clone(

@@ -1,7 +1,7 @@
 //! Opening a connection to a host.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -18,20 +18,67 @@ use tokio_rustls::rustls::pki_types::ServerName;
 use super::error::Cause;
 use crate::base::Origin;
 
-/// Opens connections to hosts of the fleet. Their origins are the operator's own, no stranger's choice.
+/// Opens connections: to hosts of the fleet, whose origins are the operator's own, by their names; to what a stranger
+/// chose only at addresses that were checked.
 #[derive(Clone)]
 pub(crate) struct Dialler {
     tls: TlsConnector,
+    #[cfg(test)]
+    pub(super) detour: Option<Detour>,
+}
+
+/// Tests see where a call would go without leaving the machine.
+#[cfg(test)]
+#[derive(Clone)]
+pub(super) struct Detour {
+    pub(super) dialled: Arc<std::sync::Mutex<Vec<SocketAddr>>>,
+    pub(super) to: SocketAddr,
 }
 
 impl Dialler {
     /// With the trusted certificate authorities of `tls`.
     pub(crate) fn new(tls: Arc<ClientConfig>) -> Self {
-        Self { tls: TlsConnector::from(tls) }
+        Self {
+            tls: TlsConnector::from(tls),
+            #[cfg(test)]
+            detour: None,
+        }
     }
 
     pub(crate) async fn dial(&self, origin: &Origin, limit: Duration) -> Result<Wire, Cause> {
         tokio::time::timeout(limit, self.open(origin)).await.map_err(|_| Cause::SlowConnect)?
+    }
+
+    /// Connects to one of these addresses, which were checked, and to no other.
+    pub(crate) async fn dial_checked(
+        &self,
+        origin: &Origin,
+        addresses: &[IpAddr],
+        limit: Duration,
+    ) -> Result<Wire, Cause> {
+        let opening = async {
+            let mut last = no_address();
+            for address in addresses {
+                match self.connect(SocketAddr::new(*address, origin.port())).await {
+                    Ok(stream) => return self.dress(origin, stream).await,
+                    Err(cause) => last = cause,
+                }
+            }
+            Err(last)
+        };
+        tokio::time::timeout(limit, opening).await.map_err(|_| Cause::SlowConnect)?
+    }
+
+    #[cfg(not(test))]
+    async fn connect(&self, address: SocketAddr) -> Result<TcpStream, Cause> {
+        connect(address).await
+    }
+
+    #[cfg(test)]
+    async fn connect(&self, address: SocketAddr) -> Result<TcpStream, Cause> {
+        let Some(detour) = &self.detour else { return connect(address).await };
+        detour.dialled.lock().unwrap().push(address);
+        connect(detour.to).await
     }
 
     async fn open(&self, origin: &Origin) -> Result<Wire, Cause> {
@@ -40,9 +87,15 @@ impl Dialler {
             Ok(address) => connect(SocketAddr::new(address, origin.port())).await?,
             Err(_) => connect_by_name(host, origin.port()).await?,
         };
+        self.dress(origin, stream).await
+    }
+
+    /// With TLS around it where the origin has that.
+    async fn dress(&self, origin: &Origin, stream: TcpStream) -> Result<Wire, Cause> {
         if !origin.is_https() {
             return Ok(Wire::Plain(stream));
         }
+        let host = origin.host().trim_start_matches('[').trim_end_matches(']');
         let name = ServerName::try_from(host.to_owned())
             .map_err(|error| Cause::Tls(io::Error::new(io::ErrorKind::InvalidInput, error)))?;
         let stream = self.tls.connect(name, stream).await.map_err(Cause::Tls)?;
@@ -58,7 +111,7 @@ impl std::fmt::Debug for Dialler {
 
 /// Tries each address of a name in turn.
 async fn connect_by_name(name: &str, port: u16) -> Result<TcpStream, Cause> {
-    let mut last = Cause::Name(io::Error::new(io::ErrorKind::NotFound, "it has no address"));
+    let mut last = no_address();
     for address in tokio::net::lookup_host((name, port)).await.map_err(Cause::Name)? {
         match connect(address).await {
             Ok(stream) => return Ok(stream),
@@ -66,6 +119,10 @@ async fn connect_by_name(name: &str, port: u16) -> Result<TcpStream, Cause> {
         }
     }
     Err(last)
+}
+
+fn no_address() -> Cause {
+    Cause::Name(io::Error::new(io::ErrorKind::NotFound, "it has no address"))
 }
 
 async fn connect(address: SocketAddr) -> Result<TcpStream, Cause> {

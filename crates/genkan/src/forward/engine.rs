@@ -3,12 +3,13 @@
 use std::rc::Rc;
 
 use http::request::Parts;
-use http::{HeaderValue, Method, Response, StatusCode};
+use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
 use http_body::Body as _;
 use hyper::body::Incoming;
 use tokio::time::Instant;
 
-use super::aim::{Aim, By, Visitor};
+use super::abroad::Abroad;
+use super::aim::{Aim, By, HomeAim, Visitor};
 use super::answer::{AnswerBody, Forwarded};
 use super::answer_head::AnswerHead;
 use super::answer_headers;
@@ -29,12 +30,13 @@ use super::vigil::Vigil;
 #[derive(Debug)]
 pub(crate) struct Forwarder<N> {
     pub(super) neighbours: N,
-    upstreams: Upstreams,
-    vigil: Rc<Vigil>,
-    limits: Rc<Limits>,
-    budget: Rc<Budget>,
+    pub(super) abroad: Abroad,
+    pub(super) upstreams: Upstreams,
+    pub(super) vigil: Rc<Vigil>,
+    pub(super) limits: Rc<Limits>,
+    pub(super) budget: Rc<Budget>,
     /// Our name in `Via`.
-    via: HeaderValue,
+    pub(super) via: HeaderValue,
 }
 
 impl<N: Neighbours> Forwarder<N> {
@@ -44,10 +46,12 @@ impl<N: Neighbours> Forwarder<N> {
         breakers: Breakers,
         dialler: Dialler,
         limits: Limits,
+        abroad: Abroad,
     ) -> Self {
         let (limits, vigil) = (Rc::new(limits), Vigil::new());
-        let upstreams = Upstreams::new(breakers, dialler, Rc::clone(&limits), Rc::clone(&vigil));
-        Self { neighbours, upstreams, vigil, limits, budget: Budget::new(), via }
+        let at_once = abroad.manners.at_once;
+        let upstreams = Upstreams::new(breakers, dialler, Rc::clone(&limits), at_once, Rc::clone(&vigil));
+        Self { neighbours, abroad, upstreams, vigil, limits, budget: Budget::new(), via }
     }
 
     /// Sends a request where it is aimed, and takes the answer's head.
@@ -61,8 +65,23 @@ impl<N: Neighbours> Forwarder<N> {
         if request_head::has_passed(&request.headers, &self.via) {
             return Err(Error::Loop);
         }
+        match aim {
+            Aim::Home(aim) => self.send_home(aim, request, body, visitor).await,
+            // Boxed: the way home is the usual one, and should not carry what it does not need.
+            Aim::Read(place) => Box::pin(self.read_elsewhere(place, request, &body, visitor)).await,
+        }
+    }
+
+    /// To a host of the fleet.
+    async fn send_home(
+        &self,
+        aim: &HomeAim,
+        request: &Parts,
+        body: Incoming,
+        visitor: &Visitor,
+    ) -> Result<Response<AnswerBody>, Error> {
         let permit = self.upstreams.of(&aim.host).admit()?;
-        let method = request.uri.path().strip_prefix("/xrpc/").unwrap_or_default();
+        let method = method_of(request);
         let is_blob = method.eq_ignore_ascii_case("com.atproto.sync.getBlob");
         let sign = || match &aim.by {
             By::Nobody | By::Session => Ok(None),
@@ -76,15 +95,17 @@ impl<N: Neighbours> Forwarder<N> {
             vigil: &self.vigil,
             limits: &self.limits,
             request,
+            target: target_of(request),
             ours: Ours {
                 by_caller: aim.by_caller(),
                 sign: &sign,
                 host: &permit.upstream().authority,
-                client: &visitor.address,
+                client: Some(&visitor.address),
                 via: &self.via,
             },
             length: Length::None,
             progress: None,
+            follows: false,
             patience: self.limits.answer_head,
         };
         let (mut upload, mut kept) = (None, None);
@@ -128,7 +149,7 @@ impl<N: Neighbours> Forwarder<N> {
     }
 
     /// Whether the host asks for a proof with another nonce, which we know from now on.
-    fn wants_other_nonce(&self, aim: &Aim, head: &AnswerHead) -> bool {
+    fn wants_other_nonce(&self, aim: &HomeAim, head: &AnswerHead) -> bool {
         if let Some(nonce) = &head.to_us.nonce {
             self.neighbours.hear_nonce(&aim.host.id, nonce);
         }
@@ -151,17 +172,12 @@ impl<N: Neighbours> Forwarder<N> {
         head: AnswerHead,
         link: Box<Link>,
         permit: Permit,
-        aim: &Aim,
+        aim: &HomeAim,
         is_blob: bool,
     ) -> Result<Response<AnswerBody>, Error> {
         let by_caller = aim.by_caller();
         let AnswerHead { status, mut headers, framing, keep, to_us: _ } = head;
-        match status {
-            StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT => {
-                permit.upstream().breaker.failed(Instant::now());
-            }
-            _ => permit.upstream().breaker.succeeded(),
-        }
+        permit.upstream().judge(status);
         if status.is_redirection() && status != StatusCode::NOT_MODIFIED {
             return Err(Error::Unreachable(Cause::Redirect));
         }
@@ -174,15 +190,30 @@ impl<N: Neighbours> Forwarder<N> {
             }
         }
         answer_headers::guard(&mut headers, by_caller, is_blob);
-        let body = match body.at_hand() {
-            Some(whole) => AnswerBody::whole(whole),
-            None => AnswerBody::Forwarded(body),
-        };
-        let mut response = Response::new(body);
-        *response.status_mut() = status;
-        *response.headers_mut() = headers;
-        Ok(response)
+        Ok(response(status, headers, body))
     }
+}
+
+/// An answer as it goes to the client.
+pub(super) fn response(status: StatusCode, headers: HeaderMap, mut body: Forwarded) -> Response<AnswerBody> {
+    let body = match body.at_hand() {
+        Some(whole) => AnswerBody::whole(whole),
+        None => AnswerBody::Forwarded(body),
+    };
+    let mut response = Response::new(body);
+    *response.status_mut() = status;
+    *response.headers_mut() = headers;
+    response
+}
+
+/// Path and query, as they came.
+pub(super) fn target_of(request: &Parts) -> &str {
+    request.uri.path_and_query().map_or("/", |target| target.as_str())
+}
+
+/// The method that a request names.
+pub(super) fn method_of(request: &Parts) -> &str {
+    request.uri.path().strip_prefix("/xrpc/").unwrap_or_default()
 }
 
 /// The body for a second try, if there was one.

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use super::neighbours::OverLimit;
+
 /// Why a request was not answered by a host. The HTTP side of it is told by the edge.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
@@ -26,6 +28,21 @@ pub(crate) enum Error {
     /// The account that a read names has no home here.
     #[error("Could not find repo: {0}")]
     RepoNotFound(String),
+    /// The account's DID or handle leads nowhere.
+    #[error("the account's DID or handle could not be resolved")]
+    Unresolved,
+    /// The account's document names no PDS that can be used.
+    #[error("the account's DID document names no PDS that can be called")]
+    NoPds,
+    /// The PDS is none that we call. One text for all reasons: the reasons are about our network.
+    #[error("the account's PDS is not one that this server calls")]
+    NotAllowed,
+    /// The read needs a token here.
+    #[error("Authentication Required")]
+    NoToken,
+    /// More than a client, an account or a PDS has left.
+    #[error("Too many requests, try again later")]
+    OverLimit(OverLimit),
     /// A query came with a body.
     #[error("A request body was provided when none was expected")]
     UnexpectedBody,
@@ -77,6 +94,8 @@ pub(crate) enum Cause {
     Upload,
     #[error("its answer is not framed as HTTP wants it")]
     Framing,
+    #[error("its answer is longer than any may be")]
+    TooLong,
     #[error("it sent us elsewhere")]
     Redirect,
 }

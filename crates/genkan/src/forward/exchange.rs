@@ -22,9 +22,13 @@ pub(super) struct Sending<'a> {
     pub(super) vigil: &'a Vigil,
     pub(super) limits: &'a Limits,
     pub(super) request: &'a Parts,
+    /// Path and query.
+    pub(super) target: &'a str,
     pub(super) ours: Ours<'a>,
     pub(super) length: Length,
     pub(super) progress: Option<Rc<Progress>>,
+    /// We may go where the answer sends us.
+    pub(super) follows: bool,
     /// How long the host may take once it has the whole request.
     pub(super) patience: Duration,
 }
@@ -35,7 +39,8 @@ pub(super) struct Ours<'a> {
     /// Signs anew for each try: no host takes a proof twice.
     pub(super) sign: &'a dyn Fn() -> Result<Option<oauth::Onward>, Error>,
     pub(super) host: &'a HeaderValue,
-    pub(super) client: &'a HeaderValue,
+    /// The client's address, for our own hosts.
+    pub(super) client: Option<&'a HeaderValue>,
     pub(super) via: &'a HeaderValue,
 }
 
@@ -81,8 +86,15 @@ impl Sending<'_> {
         let Ours { by_caller, sign, host, client, via } = self.ours;
         let signed = sign()?;
         let ours = Onward { by_caller, signed: signed.as_ref(), host, client, via };
-        request_head::write_head(link.begin(upload, self.length), self.request, self.length, &ours);
-        let exchange = link.head(Asked::new(&self.request.method, by_caller, signed.is_some()));
+        request_head::write_head(
+            link.begin(upload, self.length),
+            self.request,
+            self.target,
+            self.length,
+            &ours,
+        );
+        let asked = Asked::new(&self.request.method, by_caller, signed.is_some());
+        let exchange = link.head(Asked { follows: self.follows, ..asked });
         let Some(progress) = &self.progress else {
             return self.vigil.limit(self.patience, exchange).await.map_err(|_| self.slow_host(upstream));
         };

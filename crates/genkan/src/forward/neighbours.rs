@@ -4,7 +4,9 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use crate::accounts::{Caller, Home};
+use crate::base::Origin;
 use crate::fleet::{Host, HostId};
+use crate::identity::{Freshness, Place, PlaceError};
 use crate::limits::Verdict;
 use crate::oauth::{AccessError, Call, GrantCaller, Onward};
 use crate::routing::target::Target;
@@ -45,11 +47,32 @@ pub(crate) trait Neighbours: Clone + 'static {
     /// Where an account lives, or `None` if not here.
     async fn find_home(&self, account: &Target<'_>) -> Result<Option<Arc<Home>>, Unavailable>;
 
+    /// Where an account lives that has no home here, if memory knows.
+    fn recall_place(&self, account: &Target<'_>) -> Option<Result<Place, PlaceError>>;
+
+    /// Where an account lives that has no home here.
+    async fn find_place(&self, account: &Target<'_>, freshness: Freshness) -> Result<Place, PlaceError>;
+
+    /// Whether an origin is one of ours.
+    fn ours(&self, origin: &Origin) -> Option<Ours>;
+
+    /// Whether a handle is one that we give out, so that nobody else knows more of it.
+    fn is_own_handle(&self, handle: &str) -> bool;
+
     /// A host of the fleet.
     fn host(&self, id: &HostId) -> Option<Arc<Host>>;
 
     /// Counts a request of this client, passed on by that host.
     fn count(&self, client: IpAddr, host: Option<&str>) -> Result<(), OverLimit>;
+}
+
+/// What an origin of ours is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Ours {
+    /// Genkan itself.
+    Genkan,
+    /// A host of the fleet.
+    Host,
 }
 
 /// Why a token opens nothing.

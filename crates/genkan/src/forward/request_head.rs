@@ -11,8 +11,8 @@ pub(super) struct Onward<'a> {
     /// Goes instead of the caller's own token.
     pub(super) signed: Option<&'a crate::oauth::Onward>,
     pub(super) host: &'a HeaderValue,
-    /// The client's address.
-    pub(super) client: &'a HeaderValue,
+    /// The client's address, for those who are to know it: our own hosts.
+    pub(super) client: Option<&'a HeaderValue>,
     /// Our name in `Via`.
     pub(super) via: &'a HeaderValue,
 }
@@ -29,15 +29,22 @@ pub(super) enum Length {
 }
 
 /// Writes the head of a request: what of the client's may reach a host, and ours.
-pub(super) fn write_head(out: &mut Vec<u8>, request: &Parts, length: Length, ours: &Onward<'_>) {
+pub(super) fn write_head(
+    out: &mut Vec<u8>,
+    request: &Parts,
+    target: &str,
+    length: Length,
+    ours: &Onward<'_>,
+) {
     let headers = &request.headers;
-    let target = request.uri.path_and_query().map_or("/", |target| target.as_str());
     for part in [request.method.as_str(), " ", target, " HTTP/1.1\r\n"] {
         out.extend_from_slice(part.as_bytes());
     }
     field(out, "host", ours.host.as_bytes());
     field(out, "user-agent", AGENT.as_bytes());
-    field(out, "x-forwarded-for", ours.client.as_bytes());
+    if let Some(client) = ours.client {
+        field(out, "x-forwarded-for", client.as_bytes());
+    }
     let before: Vec<&[u8]> = headers.get_all(VIA).iter().map(HeaderValue::as_bytes).collect();
     let via = before.into_iter().chain([ours.via.as_bytes()]).collect::<Vec<_>>().join(&b", "[..]);
     field(out, "via", &via);
@@ -50,7 +57,7 @@ pub(super) fn write_head(out: &mut Vec<u8>, request: &Parts, length: Length, our
     let mut accepts_encoding = false;
     for (name, value) in headers {
         let is_replaced = ours.signed.is_some() && name == header::AUTHORIZATION;
-        if reaches_host(name.as_str(), ours.by_caller) && !is_replaced && !named.contains(name) {
+        if reaches_host(name.as_str(), ours.by_caller, ours.client.is_some()) && !is_replaced && !named.contains(name) {
             accepts_encoding |= name == header::ACCEPT_ENCODING;
             field(out, name.as_str(), value.as_bytes());
         }
@@ -77,12 +84,12 @@ fn field(out: &mut Vec<u8>, name: &str, value: &[u8]) {
 }
 
 /// Whether a request's header may reach a host. What we write ourselves is not among them.
-fn reaches_host(name: &str, by_caller: bool) -> bool {
+fn reaches_host(name: &str, by_caller: bool, is_own_host: bool) -> bool {
     match name {
         "accept" | "accept-encoding" | "accept-language" | "content-encoding" | "content-type"
         | "if-modified-since" | "if-none-match" | "if-range" | "range" => true,
         "atproto-accept-labelers" | "atproto-proxy" | "authorization" | "x-bsky-topics" => by_caller,
-        other => by_caller && other.starts_with("x-atproto-"),
+        other => by_caller && is_own_host && other.starts_with("x-atproto-"),
     }
 }
 
@@ -131,9 +138,9 @@ mod tests {
         let mut request = http::Request::new(());
         *request.headers_mut() = headers;
         *request.uri_mut() = "https://genkan.example/xrpc/a.b.c?d=%2F".parse().unwrap();
-        let ours = Onward { by_caller, signed, host: &host, client: &client, via: &via };
+        let ours = Onward { by_caller, signed, host: &host, client: Some(&client), via: &via };
         let mut head = Vec::new();
-        write_head(&mut head, &request.into_parts().0, Length::None, &ours);
+        write_head(&mut head, &request.into_parts().0, "/xrpc/a.b.c?d=%2F", Length::None, &ours);
         let head = String::from_utf8(head).unwrap();
         let fields = head.strip_prefix("GET /xrpc/a.b.c?d=%2F HTTP/1.1\r\n").unwrap();
         let fields = fields.strip_suffix("\r\n\r\n").unwrap();
@@ -147,9 +154,9 @@ mod tests {
         let announced = |method: &str, length| {
             let request = http::Request::builder().method(method).header("content-length", "7");
             let value = HeaderValue::from_static("x");
-            let ours = Onward { by_caller: true, signed: None, host: &value, client: &value, via: &value };
+            let ours = Onward { by_caller: true, signed: None, host: &value, client: None, via: &value };
             let mut head = Vec::new();
-            write_head(&mut head, &request.body(()).unwrap().into_parts().0, length, &ours);
+            write_head(&mut head, &request.body(()).unwrap().into_parts().0, "/", length, &ours);
             let head = String::from_utf8(head).unwrap();
             let of_body = |line: &&str| line.starts_with("content-length") || line.starts_with("transfer");
             head.lines().filter(of_body).collect::<Vec<_>>().join(" ")

@@ -1,11 +1,12 @@
-//! One host, seen from one edge thread: its spare connections, what is under way, its breaker.
+//! One host, or one PDS elsewhere, seen from one edge thread: its spare connections, what is under way, its breaker.
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use http::HeaderValue;
+use http::{HeaderValue, StatusCode};
 use tokio::time::Instant;
 
 use super::answer_head::Keep;
@@ -15,21 +16,41 @@ use super::error::{Cause, Error};
 use super::limits::Limits;
 use super::link::Link;
 use super::vigil::Vigil;
+use crate::base::Origin;
 use crate::fleet::{Host, HostId};
 
 /// The hosts that this thread has connections to.
 #[derive(Debug)]
 pub(super) struct Upstreams {
     by_host: RefCell<HashMap<HostId, Rc<Upstream>>>,
+    /// PDSes that are not ours, as long as they are in use.
+    elsewhere: RefCell<HashMap<Origin, Rc<Upstream>>>,
     breakers: Breakers,
     dialler: Dialler,
     limits: Rc<Limits>,
+    limits_elsewhere: Rc<Limits>,
     vigil: Rc<Vigil>,
 }
 
 impl Upstreams {
-    pub(super) fn new(breakers: Breakers, dialler: Dialler, limits: Rc<Limits>, vigil: Rc<Vigil>) -> Self {
-        Self { by_host: RefCell::default(), breakers, dialler, limits, vigil }
+    pub(super) fn new(
+        breakers: Breakers,
+        dialler: Dialler,
+        limits: Rc<Limits>,
+        at_once_elsewhere: usize,
+        vigil: Rc<Vigil>,
+    ) -> Self {
+        let limits_elsewhere =
+            Rc::new(Limits { at_once: at_once_elsewhere, spare: SPARE_ELSEWHERE, ..(*limits).clone() });
+        Self {
+            by_host: RefCell::default(),
+            elsewhere: RefCell::default(),
+            breakers,
+            dialler,
+            limits,
+            limits_elsewhere,
+            vigil,
+        }
     }
 
     /// The host's connections; anew if its origin has changed since.
@@ -40,35 +61,71 @@ impl Upstreams {
         {
             return Rc::clone(known);
         }
-        let authority = HeaderValue::from_str(host.origin.authority().as_str())
-            .expect("an authority is made of characters that a header may have");
         let fresh = Rc::new(Upstream {
             origin: host.origin.clone(),
-            authority,
+            addresses: None,
+            authority: authority(&host.origin),
             breaker: self.breakers.of(&host.id),
             dialler: self.dialler.clone(),
             limits: Rc::clone(&self.limits),
             vigil: Rc::clone(&self.vigil),
             spare: RefCell::default(),
             under_way: Cell::new(0),
+            used_at: Cell::new(self.vigil.now()),
         });
         by_host.insert(host.id.clone(), Rc::clone(&fresh));
         fresh
+    }
+
+    /// The connections to a PDS that is not ours, at these addresses and no others; anew if they have changed.
+    pub(super) fn elsewhere(&self, origin: &Origin, addresses: &Arc<[IpAddr]>) -> Result<Rc<Upstream>, Error> {
+        let mut elsewhere = self.elsewhere.borrow_mut();
+        if let Some(known) = elsewhere.get(origin)
+            && known.addresses.as_ref() == Some(addresses)
+        {
+            known.used_at.set(self.vigil.now());
+            return Ok(Rc::clone(known));
+        }
+        if elsewhere.len() >= MOST_ELSEWHERE && !elsewhere.contains_key(origin) {
+            let idle = elsewhere.iter().filter(|(_, upstream)| upstream.under_way.get() == 0);
+            let longest = idle.min_by_key(|(_, upstream)| upstream.used_at.get()).map(|(origin, _)| origin.clone());
+            elsewhere.remove(&longest.ok_or(Error::Crowded)?);
+        }
+        let fresh = Rc::new(Upstream {
+            origin: origin.clone(),
+            addresses: Some(Arc::clone(addresses)),
+            authority: authority(origin),
+            breaker: self.breakers.another(),
+            dialler: self.dialler.clone(),
+            limits: Rc::clone(&self.limits_elsewhere),
+            vigil: Rc::clone(&self.vigil),
+            spare: RefCell::default(),
+            under_way: Cell::new(0),
+            used_at: Cell::new(self.vigil.now()),
+        });
+        elsewhere.insert(origin.clone(), Rc::clone(&fresh));
+        Ok(fresh)
     }
 
     /// Closes spare connections that are old or that their host has closed.
     pub(super) fn sweep(&self) {
         let now = Instant::now();
         for upstream in self.by_host.borrow().values() {
-            upstream.spare.borrow_mut().retain_mut(|link| link.keep_until > now && link.settles());
+            upstream.close_spares(now);
         }
+        self.elsewhere.borrow_mut().retain(|_, upstream| {
+            upstream.close_spares(now);
+            upstream.under_way.get() > 0 || now.duration_since(upstream.used_at.get()) < FORGET_AFTER
+        });
     }
 }
 
 /// One host.
 #[derive(Debug)]
 pub(super) struct Upstream {
-    origin: crate::base::Origin,
+    origin: Origin,
+    /// Of a PDS that is not ours: where it may be connected to.
+    addresses: Option<Arc<[IpAddr]>>,
     /// The `Host` header.
     pub(super) authority: HeaderValue,
     pub(super) breaker: Arc<Breaker>,
@@ -79,6 +136,8 @@ pub(super) struct Upstream {
     #[expect(clippy::vec_box, reason = "a link moves between here and a request as one pointer")]
     spare: RefCell<Vec<Box<Link>>>,
     under_way: Cell<usize>,
+    /// When it was last asked for, if it is not ours.
+    used_at: Cell<Instant>,
 }
 
 /// Leave for one request at a host, until its answer has ended.
@@ -99,6 +158,16 @@ impl Upstream {
         Ok(Permit { upstream: self })
     }
 
+    /// Takes an answer's status as a sign of how its host is.
+    pub(super) fn judge(&self, status: StatusCode) {
+        match status {
+            StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT => {
+                self.breaker.failed(Instant::now());
+            }
+            _ => self.breaker.succeeded(),
+        }
+    }
+
     /// A connection that was used before, if one is to spare.
     pub(super) fn spare(&self) -> Option<Box<Link>> {
         let mut spare = self.spare.borrow_mut();
@@ -115,7 +184,11 @@ impl Upstream {
 
     /// A new connection.
     pub(super) async fn open(&self) -> Result<Box<Link>, Cause> {
-        let wire = self.dialler.dial(&self.origin, self.limits.connect).await?;
+        let limit = self.limits.connect;
+        let wire = match &self.addresses {
+            None => self.dialler.dial(&self.origin, limit).await?,
+            Some(addresses) => self.dialler.dial_checked(&self.origin, addresses, limit).await?,
+        };
         Ok(Box::new(Link::over(wire, Instant::now() + self.limits.keep)))
     }
 
@@ -132,6 +205,10 @@ impl Upstream {
             link.keep_until = self.vigil.now() + keep;
             spare.push(link);
         }
+    }
+
+    fn close_spares(&self, now: Instant) {
+        self.spare.borrow_mut().retain_mut(|link| link.keep_until > now && link.settles());
     }
 
     /// Closes all that are to spare.
@@ -151,3 +228,15 @@ impl Drop for Permit {
         self.upstream.under_way.set(self.upstream.under_way.get() - 1);
     }
 }
+
+fn authority(origin: &Origin) -> HeaderValue {
+    HeaderValue::from_str(origin.authority().as_str())
+        .expect("an authority is made of characters that a header may have")
+}
+
+/// PDSes that are not ours and that one thread has connections to.
+const MOST_ELSEWHERE: usize = 1024;
+/// Connections to one of them kept for later, by one edge thread.
+const SPARE_ELSEWHERE: usize = 16;
+/// One that nobody has asked for in this time is forgotten, and its breaker with it.
+const FORGET_AFTER: std::time::Duration = std::time::Duration::from_mins(1);

@@ -33,6 +33,11 @@ impl Documents {
         self.memory.get(did.as_str(), freshness, look_up).await
     }
 
+    /// The document as it is remembered, if it is young enough.
+    pub(super) fn recall(&self, did: &str) -> Option<Result<Arc<DidDocument>, Error>> {
+        self.memory.recall(did)
+    }
+
     /// After a change that we know of.
     pub(crate) fn forget(&self, did: &str) {
         self.memory.forget(did);

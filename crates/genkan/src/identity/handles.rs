@@ -32,6 +32,11 @@ impl Handles {
         let look_up = look_up(self.dns.clone(), self.guarded.clone(), handle.clone(), self.within);
         self.memory.get(handle.as_str(), freshness, look_up).await
     }
+
+    /// The DID as it is remembered, if that is young enough.
+    pub(super) fn recall(&self, handle: &str) -> Option<Result<Did, Error>> {
+        self.memory.recall(handle)
+    }
 }
 
 async fn look_up(dns: Dns, guarded: Guarded, handle: Handle, within: Duration) -> Result<Did, Error> {

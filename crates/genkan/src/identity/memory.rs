@@ -74,6 +74,12 @@ impl<V: Clone + Send + Sync + 'static> Memory<V> {
         }
     }
 
+    /// What is remembered and young enough, without asking anybody.
+    pub(super) fn recall(&self, key: &str) -> Option<Outcome<V>> {
+        let kept = self.inner.kept.get(key)?;
+        kept.is_young(self.inner.clock.now()).then_some(kept.outcome)
+    }
+
     pub(super) fn forget(&self, key: &str) {
         self.inner.forgotten.fetch_add(1, Ordering::SeqCst);
         self.flights.forget(key);
@@ -165,7 +171,9 @@ mod tests {
         assert_eq!(trial.ask(Freshness::Remembered, Ok(1)).await, Ok(1));
         trial.wait(POSITIVE.saturating_sub(Duration::from_millis(1)));
         assert_eq!(trial.ask(Freshness::Remembered, Ok(2)).await, Ok(1));
+        assert_eq!(trial.memory.recall("key"), Some(Ok(1)));
         trial.wait(Duration::from_millis(1));
+        assert_eq!(trial.memory.recall("key"), None);
         assert_eq!(
             trial.ask(Freshness::Remembered, Err(Error::NotFound("DID"))).await,
             Err(Error::NotFound("DID"))

@@ -1,6 +1,6 @@
 //! Who is who: DIDs to documents, handles to DIDs, the PLC directory, and which handles we give out.
 //!
-//! *Document* what a DID resolves to · *directory* the PLC directory, the operator's choice and trusted
+//! *Document* what a DID resolves to · *place* the PDS that it names · *directory* the PLC directory, the operator's choice and trusted
 //! · everything else asked here is a stranger's and goes through the guarded client. Answers are kept
 //! for a bounded time; trouble on the way is never remembered as "not found". This room knows nothing
 //! of accounts: that a name is ours is said by the rooms above.
@@ -10,6 +10,7 @@ mod documents;
 mod handle_policy;
 mod handles;
 mod memory;
+mod places;
 mod reserved;
 
 use std::sync::Arc;
@@ -18,6 +19,7 @@ pub(crate) use directory::{Directory, DirectoryError, Submission};
 pub(crate) use documents::Documents;
 pub(crate) use handle_policy::{HandlePolicy, PolicyError};
 pub(crate) use handles::Handles;
+pub(crate) use places::{Place, PlaceError, Places};
 
 /// Everything of this room that others hold. Cheap to clone.
 #[derive(Clone, Debug)]

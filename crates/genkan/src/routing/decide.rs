@@ -34,8 +34,8 @@ pub(crate) enum Way<'a> {
     Local,
     /// To the home of the account this token speaks for.
     Caller { shown: Shown<'a> },
-    /// To the home of this account, without a credential.
-    Target { account: Target<'a> },
+    /// To where this account lives, without a credential. What was shown matters only where reading needs it.
+    Target { account: Target<'a>, shown: Option<Shown<'a>> },
     /// To the target as well, but by this token if it is good and the target's own.
     SelfRead { account: Target<'a>, shown: Shown<'a> },
 }
@@ -89,7 +89,7 @@ pub(crate) fn decide<'a>(
                 .map_err(|problem| Refusal::BadTarget(parameter, problem))?;
             Ok(match credential.shown() {
                 Some(shown) if self_read => Way::SelfRead { account, shown },
-                _ => Way::Target { account },
+                shown => Way::Target { account, shown },
             })
         }
         (Rule::CallerHome, Credential::Bearer(token)) => Ok(Way::Caller { shown: Shown::Bearer(token) }),
@@ -197,11 +197,8 @@ mod tests {
         each("app.bsky.actor", "getPreferences putPreferences getProfile", &to_caller);
         each("com.atproto.repo", repo_reads, &|method, verb| {
             for credential in [Credential::None, BEARER, DPOP, Credential::Foreign] {
-                assert_eq!(
-                    asked(method, verb, credential),
-                    Ok(Way::Target { account: handle() }),
-                    "{method}"
-                );
+                let way = Way::Target { account: handle(), shown: credential.shown() };
+                assert_eq!(asked(method, verb, credential), Ok(way), "{method}");
             }
         });
         each("com.atproto.sync", sync_reads, &|method, verb| {
@@ -210,7 +207,8 @@ mod tests {
                 assert_eq!(asked(method, verb, of(shown)), Ok(own), "{method}");
             }
             for credential in [Credential::None, Credential::Foreign] {
-                assert_eq!(asked(method, verb, credential), Ok(Way::Target { account: did() }), "{method}");
+                let way = Way::Target { account: did(), shown: None };
+                assert_eq!(asked(method, verb, credential), Ok(way), "{method}");
             }
         });
         let nowhere = |method: &str, verb: &Method| {

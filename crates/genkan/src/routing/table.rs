@@ -104,11 +104,11 @@ pub fn markdown() -> String {
         };
         let rule = match row.rule {
             Local => "Genkan answers".to_owned(),
-            CallerHome => "the caller's home, by the caller's token".to_owned(),
+            CallerHome => "the caller's PDS, in the caller's name".to_owned(),
             Target { parameter, self_read } => format!(
-                "the home of `{}`, without credentials{}",
+                "the PDS of `{}`, without credentials{}",
                 parameter.as_str(),
-                if self_read { "; with the caller's own token when that is their own account" } else { "" }
+                if self_read { "; in the caller's name when it is their own account and on a host of the fleet" } else { "" }
             ),
             NotHere(message) => format!("501: {message}"),
         };
@@ -126,8 +126,12 @@ Which methods under `/xrpc/` Genkan answers, and where it carries the others. Th
 that ends in `*` stands for all that begin so. Names are compared without regard to case and carried as they came.
 
 A query is called by `GET` or `HEAD`, a procedure by `POST`; another verb is 400 `InvalidRequest`. Where a row names
-the caller's home, a request without a token is 401 `AuthMissing`. Where it names a parameter, that parameter must be
-there exactly once, and an account that does not live here is 400 `RepoNotFound`.
+the caller's PDS, a request without a token is 401 `AuthMissing`. Where it names a parameter, that parameter must be
+there exactly once, and its account may live anywhere: on a host of the fleet, or at any PDS in the world.
+
+A caller whose account lives elsewhere and who signed in through Genkan is carried to their own PDS for what begins with
+`com.atproto.repo.` or `com.atproto.sync.`, and for `com.atproto.server.getServiceAuth`. Everything else is 501
+`MethodNotImplemented` for them: it is to be called at their PDS, or at a public AppView.
 
 | method | kind | who answers |
 |---|---|---|
@@ -320,7 +324,7 @@ mod tests {
         }
         assert!(
             page.contains(
-                "| `com.atproto.sync.getBlob` | query | the home of `did`, without credentials; with"
+                "| `com.atproto.sync.getBlob` | query | the PDS of `did`, without credentials; in the"
             )
         );
         assert!(page.contains("| `com.atproto.sync.subscribeRepos` | subscription | 501: Subscribe at"));

@@ -3,13 +3,16 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use genkan_protocol::syntax::{Did, Handle as AccountHandle};
 use tokio::runtime::Handle;
 
 use crate::accounts::{Caller, Home, Homes};
 use crate::app::App;
-use crate::base::Clock;
+use crate::base::{Clock, Origin};
+use crate::config::Config;
 use crate::fleet::{Fleet, Host, HostId};
-use crate::forward::{Neighbours, OverLimit, TokenError, Unavailable};
+use crate::forward::{Neighbours, Ours, OverLimit, TokenError, Unavailable};
+use crate::identity::{self, Freshness, Place, PlaceError, Places};
 use crate::limits::RateLimits;
 use crate::oauth::{AccessError, Call, GrantCaller, OAuth, Onward};
 use crate::routing::target::Target;
@@ -24,6 +27,8 @@ pub(super) struct Rooms {
     homes: Homes,
     fleet: Fleet,
     limits: RateLimits,
+    places: Places,
+    config: Arc<Config>,
     /// Where the database is asked: its connections must not depend on an edge thread's life.
     control: Handle,
 }
@@ -37,6 +42,13 @@ impl Rooms {
             homes: app.accounts.homes().clone(),
             fleet: app.fleet.clone(),
             limits: app.limits.clone(),
+            places: Places::new(
+                app.identity.documents.clone(),
+                app.identity.handles.clone(),
+                &app.config.network.private_origins,
+                app.clock.clone(),
+            ),
+            config: Arc::clone(&app.config),
             control: Handle::current(),
         }
     }
@@ -108,6 +120,41 @@ impl Neighbours for Rooms {
         })
     }
 
+    fn recall_place(&self, account: &Target<'_>) -> Option<Result<Place, PlaceError>> {
+        match account {
+            Target::Did(did) => self.places.recall(did),
+            Target::Handle(handle) => self.places.recall_handle(handle),
+        }
+    }
+
+    async fn find_place(&self, account: &Target<'_>, freshness: Freshness) -> Result<Place, PlaceError> {
+        let places = self.places.clone();
+        let finding = match account {
+            Target::Did(did) => {
+                let did: Did = did.parse().map_err(|_| nowhere())?;
+                self.control.spawn(async move { places.find(&did, freshness).await })
+            }
+            Target::Handle(handle) => {
+                let handle: AccountHandle = handle.parse().map_err(|_| nowhere())?;
+                self.control.spawn(async move { places.find_by_handle(&handle, freshness).await })
+            }
+        };
+        finding.await.unwrap_or_else(|_| Err(nowhere()))
+    }
+
+    fn ours(&self, origin: &Origin) -> Option<Ours> {
+        let own = &self.config.service.public_url;
+        // Under a public name there is one server; on loopback a port makes all the difference.
+        if origin == own || (!own.is_loopback() && origin.host() == own.host()) {
+            return Some(Ours::Genkan);
+        }
+        self.fleet.all().iter().any(|host| host.origin == *origin).then_some(Ours::Host)
+    }
+
+    fn is_own_handle(&self, handle: &str) -> bool {
+        self.config.service.handle_domains.iter().any(|domain| handle.ends_with(domain.as_str()))
+    }
+
     fn host(&self, id: &HostId) -> Option<Arc<Host>> {
         self.fleet.host(id)
     }
@@ -121,6 +168,11 @@ impl Neighbours for Rooms {
             _ => Ok(()),
         }
     }
+}
+
+/// It is no name, or finding it broke off.
+fn nowhere() -> PlaceError {
+    identity::Error::Passing("it could not be looked up".into()).into()
 }
 
 fn refused(error: sessions::TokenError) -> TokenError {

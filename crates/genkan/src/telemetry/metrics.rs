@@ -61,6 +61,14 @@ metrics! {
     HOST_FAILURES = Counter "genkan_host_failures_total" ["host", "reason"];
     /// Whether a host counts as healthy (1) or not (0).
     HOST_HEALTHY = Gauge "genkan_host_healthy" ["host"];
+    /// Calls at PDSes that are not of the fleet, by class (`linked`: for an account that signed in through Genkan; `read`: without credentials) and by what fair use made of them (`at_once`, `waited`, `refused`).
+    UPSTREAM_CALLS = Counter "genkan_upstream_calls_total" ["class", "outcome"];
+    /// PDSes that are not of the fleet and were called lately.
+    UPSTREAM_HOSTS = Gauge "genkan_upstream_hosts" [];
+    /// Those of them whose limit is used up for now.
+    UPSTREAM_HOSTS_EXHAUSTED = Gauge "genkan_upstream_hosts_exhausted" [];
+    /// Calls at PDSes that are not of the fleet that failed, by reason.
+    UPSTREAM_FAILURES = Counter "genkan_upstream_failures_total" ["reason"];
     /// Sign-ups, by outcome.
     SIGN_UPS = Counter "genkan_sign_ups_total" ["outcome"];
     /// Password sign-ins, by outcome.

@@ -1,6 +1,6 @@
 //! The client for URLs that strangers chose.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,7 +20,7 @@ use tokio_rustls::rustls::pki_types::ServerName;
 
 use super::body::{self, BodyError};
 use super::target::{Refusal, Target};
-use super::{Answer, Dns, DnsError, address};
+use super::{Answer, Dns, NameError, Names};
 use crate::base::Origin;
 
 /// Dials strangers' origins: every address checked, connected to exactly as checked, one connection per call.
@@ -33,9 +33,8 @@ pub(crate) struct Guarded {
 
 #[derive(Debug)]
 struct Inner {
-    dns: Dns,
+    names: Names,
     tls: Arc<ClientConfig>,
-    listed: Vec<Origin>,
     /// How many calls run at once; the others wait, within their own time.
     room: Semaphore,
     #[cfg(test)]
@@ -83,15 +82,24 @@ pub(crate) enum GuardedError {
     Compressed,
 }
 
+impl From<NameError> for GuardedError {
+    fn from(error: NameError) -> Self {
+        match error {
+            NameError::Refused(why) => Self::Refused(why),
+            NameError::NoSuchName => Self::NoSuchName,
+            NameError::Failed(why) => Self::Unreachable(why),
+        }
+    }
+}
+
 impl Guarded {
     /// `listed`: the exact private origins that may be dialled although they are not public.
     pub(crate) fn new(dns: Dns, tls: Arc<ClientConfig>, listed: Vec<Origin>) -> Self {
         let room = Semaphore::new(CALLS_AT_ONCE);
         Self {
             inner: Arc::new(Inner {
-                dns,
+                names: Names::new(dns, listed),
                 tls,
-                listed,
                 room,
                 #[cfg(test)]
                 detour: std::sync::OnceLock::new(),
@@ -123,7 +131,7 @@ impl Guarded {
         let _permit = self.inner.room.acquire().await.map_err(|_| GuardedError::Slow)?;
         let mut hops_left = limits.redirects;
         loop {
-            let target = Target::check(request.uri(), &self.inner.listed)?;
+            let target = self.inner.names.check(request.uri())?;
             let response = self.exchange(&target, &request).await?;
             if !response.status().is_redirection() || !response.headers().contains_key(LOCATION) {
                 return read(response, limits).await;
@@ -157,7 +165,7 @@ impl Guarded {
     async fn connect(&self, target: &Target) -> Result<TcpStream, GuardedError> {
         let port = target.origin.port();
         let mut last = unreached(&"it has no address");
-        for address in self.checked_addresses(target).await? {
+        for address in self.inner.names.addresses(target).await? {
             match tokio::time::timeout(CONNECT, self.dial(SocketAddr::new(address, port))).await {
                 Ok(Ok(stream)) => {
                     let _ = stream.set_nodelay(true);
@@ -180,38 +188,6 @@ impl Guarded {
         let Some(detour) = self.inner.detour.get() else { return TcpStream::connect(address).await };
         detour.dialled.lock().unwrap().push(address);
         TcpStream::connect(detour.to).await
-    }
-
-    /// All addresses of the name; one that is not public fails the whole name.
-    async fn checked_addresses(&self, target: &Target) -> Result<Vec<IpAddr>, GuardedError> {
-        if target.listed {
-            return self.listed_addresses(target.origin.host()).await;
-        }
-        let addresses =
-            self.inner.dns.addresses(target.origin.host()).await.map_err(|error| match error {
-                DnsError::NoRecord => GuardedError::NoSuchName,
-                DnsError::Failed(why) => GuardedError::Unreachable(why),
-            })?;
-        for address in &addresses {
-            address::check(*address).map_err(Refusal::Address)?;
-        }
-        Ok(addresses)
-    }
-
-    /// Addresses of an origin that the operator listed: literal, by our name servers, or by the machine.
-    async fn listed_addresses(&self, host: &str) -> Result<Vec<IpAddr>, GuardedError> {
-        if let Ok(literal) = host.trim_start_matches('[').trim_end_matches(']').parse() {
-            return Ok(vec![literal]);
-        }
-        if host != "localhost"
-            && let Ok(addresses) = self.inner.dns.addresses(host).await
-        {
-            return Ok(addresses);
-        }
-        let found = tokio::net::lookup_host((host, 0)).await.map_err(|error| unreached(&error))?;
-        let mut addresses: Vec<IpAddr> = found.map(|address| address.ip()).collect();
-        addresses.sort_by_key(IpAddr::is_ipv6);
-        Ok(addresses)
     }
 }
 

@@ -2,6 +2,7 @@
 //!
 //! [`Guarded`] dials names that strangers chose (handles, `did:web`, later OAuth clients and servers):
 //! it resolves by itself, connects only to an address it has checked, and bounds size and time.
+//! The data path dials strangers by connections of its own, at addresses from the same [`Names`].
 //! [`Trusted`] dials origins from the operator's configuration: hosts of the fleet and the PLC
 //! directory. Neither reads proxies from the environment, keeps cookies, or unpacks compressed bodies.
 
@@ -9,6 +10,7 @@ pub(crate) mod address;
 mod body;
 pub(crate) mod dns;
 mod guarded;
+mod names;
 pub(crate) mod target;
 #[cfg(test)]
 pub(crate) mod test_dns;
@@ -20,6 +22,7 @@ use http::{HeaderMap, StatusCode};
 
 pub(crate) use dns::{Dns, DnsError};
 pub(crate) use guarded::{Guarded, GuardedError, Limits};
+pub(crate) use names::{NameError, Names};
 pub(crate) use trusted::{Trusted, TrustedError};
 
 /// A whole answer, its body within the caller's limit.

@@ -1,6 +1,8 @@
 //! The whole data path, over sockets: an edge with its threads before fake hosts that behave as they are told.
 
 mod bound;
+mod elsewhere;
+mod elsewhere_guard;
 mod encrypted;
 mod floods;
 mod framing;

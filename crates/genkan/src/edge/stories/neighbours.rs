@@ -1,13 +1,15 @@
 //! Fixed answers for what the edge asks of other rooms.
 
+use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use crate::accounts::{Caller, Home, Standing};
-use crate::base::Timestamp;
+use crate::base::{Origin, Timestamp};
 use crate::fleet::{Host, HostId};
-use crate::forward::{Neighbours, OverLimit, TokenError, Unavailable};
+use crate::forward::{Neighbours, Ours, OverLimit, TokenError, Unavailable};
+use crate::identity::{self, Freshness, Place, PlaceError};
 use crate::oauth::{AccessError, Call, GrantCaller, Onward};
 use crate::routing::target::Target;
 use genkan_protocol::jwt::session::Scope;
@@ -22,6 +24,18 @@ pub(super) struct Fixed {
     pub(super) heard: Arc<Mutex<String>>,
     /// How often a host did not take what was signed.
     pub(super) forgotten: Arc<AtomicUsize>,
+    pub(super) world: Arc<Mutex<World>>,
+}
+
+/// Accounts that live elsewhere.
+#[derive(Debug, Default)]
+pub(super) struct World {
+    /// By DID or handle, as far as was looked up.
+    pub(super) places: HashMap<String, Result<Place, PlaceError>>,
+    /// What looking anew finds out.
+    pub(super) now: HashMap<String, Place>,
+    /// How often that was done.
+    pub(super) asked_anew: usize,
 }
 
 pub(super) const ALICE: &str = "did:plc:aaaaaaaaaaaaaaaaaaaaaaaa";
@@ -65,6 +79,20 @@ impl Fixed {
             Target::Handle(handle) if handle == "alice.example" => home(ALICE, "one"),
             _ => None,
         }
+    }
+}
+
+fn name_of<'a>(account: &'a Target<'_>) -> &'a str {
+    match account {
+        Target::Did(did) => did,
+        Target::Handle(handle) => handle,
+    }
+}
+
+impl Fixed {
+    fn place(&self, account: &Target<'_>) -> Result<Place, PlaceError> {
+        let known = self.world.lock().unwrap().places.get(name_of(account)).cloned();
+        known.unwrap_or_else(|| Err(identity::Error::NotFound("account").into()))
     }
 }
 
@@ -121,6 +149,33 @@ impl Neighbours for Fixed {
     async fn find_home(&self, account: &Target<'_>) -> Result<Option<Arc<Home>>, Unavailable> {
         tokio::task::yield_now().await;
         Ok(Self::home(account))
+    }
+
+    fn recall_place(&self, account: &Target<'_>) -> Option<Result<Place, PlaceError>> {
+        self.remembers.then(|| self.place(account))
+    }
+
+    async fn find_place(&self, account: &Target<'_>, freshness: Freshness) -> Result<Place, PlaceError> {
+        tokio::task::yield_now().await;
+        if freshness == Freshness::Asked {
+            let mut world = self.world.lock().unwrap();
+            world.asked_anew += 1;
+            if let Some(now) = world.now.get(name_of(account)).cloned() {
+                return Ok(now);
+            }
+        }
+        self.place(account)
+    }
+
+    fn ours(&self, origin: &Origin) -> Option<Ours> {
+        if origin.host() == "genkan.example.com" {
+            return Some(Ours::Genkan);
+        }
+        self.hosts.iter().any(|host| host.origin == *origin).then_some(Ours::Host)
+    }
+
+    fn is_own_handle(&self, handle: &str) -> bool {
+        handle.ends_with(".example")
     }
 
     fn host(&self, id: &HostId) -> Option<Arc<Host>> {

@@ -1,5 +1,6 @@
 //! An edge before two hosts, and a client that writes its requests by hand.
 
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -10,10 +11,14 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 
-use super::neighbours::Fixed;
+use super::neighbours::{Fixed, World};
+use crate::base::fetch::{Dns, Names};
+use crate::base::{Clock, Origin};
+use crate::config::{Rate, TargetReads};
 use crate::edge::{Doors, Edge, Settings};
-use crate::forward;
+use crate::forward::{self, Abroad, FairRules, Manners, ReadRules};
 use crate::http::{ClientAddr, Trusted};
+use crate::identity::Place;
 use crate::telemetry::metrics::Metrics;
 
 /// An edge before two hosts.
@@ -22,9 +27,65 @@ pub(super) struct Network {
     pub(super) one: FakeHost,
     pub(super) two: FakeHost,
     heard: Arc<Mutex<String>>,
+    world: Arc<Mutex<World>>,
+}
+
+/// What is not ours, and how we behave there.
+pub(super) struct Beside {
+    pub(super) listed: Vec<Origin>,
+    pub(super) dns: SocketAddr,
+    pub(super) manners: Manners,
+}
+
+impl Beside {
+    /// Only these may be called although they are on loopback. No name is known.
+    pub(super) fn listing(hosts: &[&FakeHost]) -> Self {
+        Self {
+            listed: hosts.iter().map(|host| host.origin.parse().unwrap()).collect(),
+            dns: "127.0.0.1:9".parse().unwrap(),
+            manners: manners(),
+        }
+    }
+}
+
+/// As the defaults are.
+fn manners() -> Manners {
+    let a_lot = Rate { count: 1_000_000, per: Duration::from_mins(5) };
+    Manners {
+        target_reads: TargetReads::Public,
+        blocked_hosts: Vec::new(),
+        blocked_dids: Vec::new(),
+        reads: ReadRules { rate: Some(a_lot), streams: 16, streams_in_all: 64, bytes: 1 << 40 },
+        fair: FairRules {
+            calls: a_lot,
+            repos: a_lot,
+            uploads: a_lot,
+            account_calls: a_lot,
+            account_writes: a_lot,
+            wait: Duration::from_secs(2),
+        },
+        at_once: 64,
+    }
 }
 
 impl Network {
+    /// Beside others that are not ours.
+    pub(super) async fn beside(beside: Beside, adjust: impl FnOnce(&mut Settings)) -> Self {
+        let (one, two) = (FakeHost::start(answers_ok).await, FakeHost::start(answers_ok).await);
+        Self::between(&[], adjust, no_authority(), one, two, beside)
+    }
+
+    /// An account lives elsewhere from now on.
+    pub(super) fn lives(&self, account: &str, did: &str, pds: &str) {
+        let place = Place { did: did.parse().unwrap(), pds: pds.parse().unwrap() };
+        self.world.lock().unwrap().places.insert(account.to_owned(), Ok(place));
+    }
+
+    /// What is known of accounts elsewhere.
+    pub(super) fn world(&self) -> std::sync::MutexGuard<'_, World> {
+        self.world.lock().unwrap()
+    }
+
     /// The nonce that a host gave is not known any more.
     pub(super) fn one_forgets_nonce(&self) {
         self.heard.lock().unwrap().clear();
@@ -70,11 +131,24 @@ impl Network {
         one: FakeHost,
         two: FakeHost,
     ) -> Self {
+        Self::between(proxies, adjust, tls, one, two, Beside::listing(&[]))
+    }
+
+    fn between(
+        proxies: &[ipnet::IpNet],
+        adjust: impl FnOnce(&mut Settings),
+        tls: Arc<ClientConfig>,
+        one: FakeHost,
+        two: FakeHost,
+        beside: Beside,
+    ) -> Self {
         let host =
             |name: &str, host: &FakeHost| crate::fleet::testing::host_at(name, host.origin.parse().unwrap());
         let heard = Arc::<Mutex<String>>::default();
         let mut settings = settings();
         adjust(&mut settings);
+        let (world, metrics) = (Arc::<Mutex<World>>::default(), Metrics::default());
+        let names = Names::new(Dns::new(&[beside.dns]).unwrap(), beside.listed);
         let doors = Doors {
             settings,
             neighbours: Fixed {
@@ -82,16 +156,18 @@ impl Network {
                 remembers: one.port.is_multiple_of(2),
                 heard: Arc::clone(&heard),
                 forgotten: Arc::default(),
+                world: Arc::clone(&world),
             },
             trusted: Trusted::new(proxies),
-            metrics: Metrics::default(),
+            abroad: Abroad::new(names, Clock::System, beside.manners, &metrics),
+            metrics,
             router: Router::new().fallback(any(local)),
             control: tokio::runtime::Handle::current(),
             tls,
             name: "genkan-test".to_owned(),
         };
         let edge = Edge::open("127.0.0.1:0".parse().unwrap(), doors).unwrap();
-        Self { edge, one, two, heard }
+        Self { edge, one, two, heard, world }
     }
 
     pub(super) async fn connect(&self) -> Client {

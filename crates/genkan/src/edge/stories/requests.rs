@@ -104,7 +104,7 @@ async fn what_goes_nowhere_says_why() {
         ("POST /xrpc/com.atproto.repo.getRecord?repo=alice.example", "", "400 InvalidRequest"),
         ("GET /xrpc/com.atproto.repo.getRecord", "", "400 InvalidRequest"),
         ("GET /xrpc/com.atproto.sync.getRepo?did=alice.example", "", "400 InvalidRequest"),
-        (&nobody, "", "400 RepoNotFound"),
+        (&nobody, "", "502 DidResolutionFailed"),
         ("GET /xrpc/com.atproto.repo.getRecord?repo=bob.example", "", "400 RepoNotFound"),
         ("GET /xrpc/com.atproto.sync.subscribeRepos", "", "501 MethodNotImplemented"),
         (timeline, "authorization: Bearer alice\r\nupgrade: websocket\r\n", "501 MethodNotImplemented"),

@@ -1,0 +1,373 @@
+//! Reads of accounts that live elsewhere. Tests named `cNN` are lines of the contract's checklist.
+
+use std::time::{Duration, Instant};
+
+use super::neighbours::{ALICE, BOB};
+use super::network::{Beside, FakeHost, Guest, Network, answers, answers_ok};
+use crate::config::{Rate, TargetReads};
+use crate::identity::{self, Place, PlaceError};
+
+pub(super) const ZOE: &str = "did:plc:zzzzzzzzzzzzzzzzzzzzzzzz";
+const READ: &str = "GET /xrpc/com.atproto.sync.getRepo?did=did:plc:zzzzzzzzzzzzzzzzzzzzzzzz";
+
+fn summary(answer: &str) -> String {
+    let name = answer.split_once("\"error\":\"").and_then(|(_, rest)| rest.split('"').next()).unwrap_or("-");
+    format!("{} {name}", answer.get(9..12).unwrap_or("none"))
+}
+
+/// Zoe lives there.
+async fn zoe_at(there: &FakeHost) -> Network {
+    let network = Network::beside(Beside::listing(&[there]), |_| {}).await;
+    network.lives(ZOE, ZOE, &there.origin);
+    network.lives("zoe.elsewhere.com", ZOE, &there.origin);
+    network
+}
+
+#[tokio::test]
+async fn c01_every_read_that_names_an_account_goes_to_that_account_in_any_letter_case() {
+    let there = FakeHost::start(answers_ok).await;
+    let network = zoe_at(&there).await;
+    let sync = ["getRepo", "getRecord", "getBlob", "listBlobs", "getLatestCommit", "getRepoStatus", "getBlocks", "getHead", "getCheckout"];
+    let repo = ["getRecord", "listRecords", "describeRepo"];
+    let sync = sync.map(|name| (format!("com.atproto.sync.{name}"), format!("did={ZOE}")));
+    let repo = repo.iter().flat_map(|name| {
+        ["zoe.elsewhere.com", ZOE].map(|who| (format!("com.atproto.repo.{name}"), format!("repo={who}")))
+    });
+    let mut lines = Vec::new();
+    for (method, query) in sync.into_iter().chain(repo) {
+        for method in [method.clone(), method.replace("com.atproto", "COM.Atproto").replace("get", "GET")] {
+            for verb in ["GET", "HEAD"] {
+                let line = format!("{verb} /xrpc/{method}?{query}&x=%2F");
+                assert!(network.ask(&line, "").await.starts_with("HTTP/1.1 200 "), "{line}");
+                lines.push(format!("{line} HTTP/1.1"));
+            }
+        }
+    }
+    let heard = there.heard();
+    let heard: Vec<_> = heard.iter().map(|head| head.lines().next().unwrap()).collect();
+    assert_eq!(heard, lines, "as they came, and nothing else");
+    assert_eq!(network.one.connections() + network.two.connections(), 0);
+}
+
+#[tokio::test]
+async fn c02_nothing_of_the_caller_reaches_a_stranger_and_a_stale_token_does_not_matter() {
+    let there = FakeHost::start(answers_ok).await;
+    let network = zoe_at(&there).await;
+    let fields = "authorization: Bearer expired\r\ndpop: x\r\ncookie: a=b\r\nhabitat-auth-method: nonsense\r\n\
+        x-forwarded-for: 6.6.6.6\r\nforwarded: for=6.6.6.6\r\nproxy-authorization: x\r\norigin: https://x\r\nreferer: x\r\n\
+        atproto-proxy: did:web:x#y\r\natproto-accept-labelers: x\r\nx-atproto-thing: x\r\nx-bsky-topics: x\r\n\
+        user-agent: curl\r\naccept: application/vnd.ipld.car\r\nrange: bytes=0-9\r\nif-none-match: \"x\"\r\n";
+    for line in [READ, "GET /xrpc/com.atproto.repo.describeRepo?repo=zoe.elsewhere.com"] {
+        assert!(network.ask(line, fields).await.starts_with("HTTP/1.1 200 "));
+    }
+    for heard in there.heard() {
+        let mut names: Vec<_> = heard.lines().skip(1).filter_map(|line| Some(line.split_once(": ")?.0)).collect();
+        names.sort_unstable();
+        assert_eq!(names, ["accept", "accept-encoding", "host", "if-none-match", "range", "user-agent", "via"], "{heard}");
+        assert!(heard.contains("user-agent: Genkan/") && heard.contains("accept-encoding: identity\r\n"));
+    }
+}
+
+#[tokio::test]
+async fn c03_an_account_that_leads_nowhere_is_502_by_name() {
+    let there = FakeHost::start(answers_ok).await;
+    let network = zoe_at(&there).await;
+    let unresolved: PlaceError = identity::Error::Passing("the directory is away".into()).into();
+    for (did, problem, expected) in [
+        ("did:plc:cccccccccccccccccccccccc", unresolved, "502 DidResolutionFailed"),
+        ("did:plc:dddddddddddddddddddddddd", identity::Error::Ended.into(), "502 DidResolutionFailed"),
+        ("did:plc:eeeeeeeeeeeeeeeeeeeeeeee", PlaceError::Unconfirmed, "502 DidResolutionFailed"),
+        ("did:plc:ffffffffffffffffffffffff", PlaceError::NoPds, "502 PdsNotFound"),
+    ] {
+        network.world().places.insert(did.to_owned(), Err(problem));
+        let answer = network.ask(&format!("GET /xrpc/com.atproto.sync.getRepo?did={did}"), "").await;
+        assert_eq!(summary(&answer), expected);
+        assert!(answer.contains("x-genkan-error: gateway\r\n") && answer.contains("content-type: application/json\r\n"));
+    }
+    for (query, expected) in [
+        ("com.atproto.repo.describeRepo?repo=nobody.elsewhere.com", "502 DidResolutionFailed"),
+        ("com.atproto.repo.describeRepo?repo=nobody.genkan.example", "400 RepoNotFound"),
+        ("com.atproto.sync.getRepo?did=zoe.elsewhere.com", "400 InvalidRequest"),
+        ("com.atproto.sync.getRepo?did=did:key:zQ3shXjHeiBuRCKmM36cuYnm7YEMzhGnCmCyW92sRJ9pribSF", "400 InvalidRequest"),
+        ("com.atproto.sync.getRepo", "400 InvalidRequest"),
+        ("com.atproto.sync.getRepo?did=", "400 InvalidRequest"),
+        (&format!("com.atproto.sync.getRepo?did={ZOE}&did={ZOE}"), "400 InvalidRequest"),
+    ] {
+        assert_eq!(summary(&network.ask(&format!("GET /xrpc/{query}"), "").await), expected, "{query}");
+    }
+    assert_eq!(there.connections(), 0);
+}
+
+#[tokio::test]
+async fn c04_fifty_cids_arrive_byte_identical() {
+    let there = FakeHost::start(answers_ok).await;
+    let network = zoe_at(&there).await;
+    let cids: String = (0..50).map(|number| format!("&cids=bafyrei%{number:02}x{number}+")).collect();
+    let target = format!("/xrpc/com.atproto.sync.getBlocks?cids=first&did={ZOE}{cids}&&=&x");
+    assert!(network.ask(&format!("GET {target}"), "").await.starts_with("HTTP/1.1 200 "));
+    assert!(there.heard()[0].starts_with(&format!("GET {target} HTTP/1.1\r\n")));
+}
+
+#[tokio::test]
+async fn c17_what_a_hostile_pds_serves_does_nothing_on_our_origin() {
+    let page = "HTTP/1.1 200 OK\r\ncontent-type: text/html\r\nset-cookie: a=b\r\nlocation: https://x/\r\n\
+        access-control-allow-origin: https://evil\r\naccess-control-allow-credentials: true\r\nrefresh: 0;url=/\r\n\
+        link: </x>; rel=preload\r\nclear-site-data: \"*\"\r\nstrict-transport-security: max-age=0\r\nalt-svc: h3=\":1\"\r\n\
+        content-security-policy: default-src *\r\nwww-authenticate: Bearer error=\"invalid_token\"\r\ndpop-nonce: x\r\n\
+        x-genkan-error: gateway\r\ncontent-disposition: inline; filename=\"a.html\"\r\ncontent-length: 8\r\n\r\n<script>";
+    let there = FakeHost::start(answers(page)).await;
+    let network = zoe_at(&there).await;
+    let answer = network.ask(&READ.replace("getRepo", "getBlob"), "").await;
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    assert_eq!(body, "<script>");
+    let mut names: Vec<_> = head.lines().skip(1).map(|line| line.split_once(": ").unwrap().0).collect();
+    names.sort_unstable();
+    assert_eq!(
+        names,
+        [
+            "access-control-allow-origin",
+            "access-control-expose-headers",
+            "connection",
+            "content-disposition",
+            "content-length",
+            "content-security-policy",
+            "content-type",
+            "cross-origin-resource-policy",
+            "date",
+            "referrer-policy",
+            "x-content-type-options",
+        ]
+    );
+    for line in [
+        "access-control-allow-origin: *",
+        "content-security-policy: default-src 'none'; sandbox",
+        "content-disposition: attachment; filename=\"a.html\"",
+        "x-content-type-options: nosniff",
+    ] {
+        assert!(head.contains(line), "{line}: {head}");
+    }
+}
+
+/// Every kind of answer that is none.
+#[tokio::test]
+async fn c17_garbage_is_502_and_silence_504() {
+    let head = "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n";
+    let ten_megabytes = "x".repeat(10 << 20);
+    for (garbage, expected) in [
+        (format!("{head}x-secret: {ten_megabytes}\r\ncontent-length: 6\r\n\r\nsecret"), "502 UpstreamFailure"),
+        (format!("{head}content-length: 6\r\ncontent-length: 6\r\n\r\nsecret"), "502 UpstreamFailure"),
+        (format!("{head}content-length: 6\r\ncontent-length: 7\r\n\r\nsecret"), "502 UpstreamFailure"),
+        (format!("{head}content-length: 5000000000\r\n\r\nsecret"), "502 UpstreamFailure"),
+        ("secret\r\n\r\n".to_owned(), "502 UpstreamFailure"),
+        ("HTTP/1.1 302 Found\r\ncontent-length: 0\r\n\r\n".to_owned(), "502 UpstreamFailure"),
+        (String::new(), "502 UpstreamFailure"),
+    ] {
+        let garbage: &'static str = garbage.leak();
+        let there = FakeHost::start(move |mut guest: Guest| async move {
+            guest.request().await;
+            guest.say(garbage).await;
+        })
+        .await;
+        let network = zoe_at(&there).await;
+        let answer = network.ask(READ, "").await;
+        assert_eq!(summary(&answer), expected, "{garbage:.80}");
+        assert!(!answer.contains("secret") && answer.contains("x-genkan-error: gateway\r\n"), "{answer}");
+    }
+    let hush = FakeHost::start(|mut guest: Guest| async move {
+        guest.request().await;
+        std::future::pending::<()>().await;
+    })
+    .await;
+    let network = Network::beside(Beside::listing(&[&hush]), |settings| {
+        settings.forward.answer_head = Duration::from_millis(200);
+    })
+    .await;
+    network.lives(ZOE, ZOE, &hush.origin);
+    assert_eq!(summary(&network.ask(READ, "").await), "504 UpstreamTimeout");
+}
+
+#[tokio::test]
+async fn c17_cut_slow_and_endless_bodies_end_as_cuts() {
+    let head = "HTTP/1.1 200 OK\r\ncontent-type: application/vnd.ipld.car\r\n";
+    let cut: &str = format!("{head}content-length: 20\r\n\r\nhalf").leak();
+    let slow: &str = format!("{head}transfer-encoding: chunked\r\n\r\n4\r\nslow\r\n").leak();
+    let endless: &str = format!("{head}transfer-encoding: chunked\r\n\r\n{}", "400\r\n".to_owned() + &"x".repeat(1024) + "\r\n").leak();
+    let there = FakeHost::start(move |mut guest: Guest| async move {
+        let asked = guest.request().await.unwrap();
+        if asked.contains("getHead") {
+            guest.say(cut).await;
+        } else if asked.contains("getCheckout") {
+            guest.say(slow).await;
+            std::future::pending::<()>().await;
+        } else {
+            guest.say(endless).await;
+            for _ in 0..100_000 {
+                guest.say(endless.split_once("\r\n\r\n").unwrap().1).await;
+            }
+        }
+    })
+    .await;
+    let network = Network::beside(Beside::listing(&[&there]), |settings| {
+        settings.forward.idle = Duration::from_millis(300);
+        settings.forward.answer = 1 << 20;
+    })
+    .await;
+    network.lives(ZOE, ZOE, &there.origin);
+    let answer = network.ask(&READ.replace("getRepo", "getHead"), "").await;
+    assert!(answer.contains("content-length: 20\r\n") && answer.ends_with("half"), "{answer}");
+    let answer = network.ask(&READ.replace("getRepo", "getCheckout"), "").await;
+    assert!(answer.contains("slow") && !answer.ends_with("0\r\n\r\n"), "{answer}");
+    let answer = network.ask(READ, "").await;
+    assert!(answer.len() > 500_000 && answer.len() < 3 << 20, "{}", answer.len());
+    assert!(!answer.ends_with("0\r\n\r\n"));
+}
+
+#[tokio::test]
+async fn c20_errors_of_a_pds_pass_as_they_are_compressed_ones_too() {
+    for status in ["304 Not Modified", "400 Bad Request", "401 Unauthorized", "404 Not Found", "416 X", "429 X", "500 X", "503 X"] {
+        let is_empty = status.starts_with("304");
+        let body = if is_empty { "" } else { "\u{1f}\u{8b}not json \u{0}" };
+        let whole = format!(
+            "HTTP/1.1 {status}\r\ncontent-type: application/json\r\ncontent-encoding: gzip\r\nretry-after: 7\r\n\
+             ratelimit-remaining: 3\r\ncontent-length: {}\r\n\r\n{body}",
+            body.len()
+        );
+        let there = FakeHost::start(answers(whole.leak())).await;
+        let network = zoe_at(&there).await;
+        let answer = network.ask(READ, "").await;
+        assert!(answer.starts_with(&format!("HTTP/1.1 {}", &status[..3])), "{answer}");
+        assert!(answer.ends_with(&format!("\r\n\r\n{body}")), "{answer}");
+        assert!(answer.contains("retry-after: 7\r\n") && answer.contains("ratelimit-remaining: 3\r\n"));
+        assert!(!answer.contains("x-genkan-error") && !answer.contains("www-authenticate: "), "{answer}");
+        assert!(is_empty || answer.contains("content-encoding: gzip\r\n"), "{answer}");
+    }
+}
+
+#[tokio::test]
+async fn an_account_that_is_not_there_any_more_is_looked_for_once() {
+    let gone = "HTTP/1.1 400 Bad Request\r\ncontent-type: application/json\r\ncontent-length: 24\r\n\r\n{\"error\":\"RepoNotFound\"}";
+    let (old, new) = (FakeHost::start(answers(gone)).await, FakeHost::start(answers_ok).await);
+    let network = Network::beside(Beside::listing(&[&old, &new]), |_| {}).await;
+    network.lives(ZOE, ZOE, &old.origin);
+    let answer = network.ask(READ, "").await;
+    assert!(answer.ends_with("{\"error\":\"RepoNotFound\"}") && !answer.contains("x-genkan-error"), "{answer}");
+    assert_eq!((network.world().asked_anew, old.heard().len()), (1, 1), "the same place is not asked twice");
+    let moved = Place { did: ZOE.parse().unwrap(), pds: new.origin.parse().unwrap() };
+    network.world().now.insert(ZOE.to_owned(), moved);
+    assert!(network.ask(READ, "").await.ends_with("{\"ok\":true}"));
+    assert_eq!((old.heard().len(), new.heard().len()), (2, 1));
+    let mut dead = FakeHost::start(answers_ok).await;
+    dead.close().await;
+    network.lives(ZOE, ZOE, "http://127.0.0.1:1");
+    assert_eq!(summary(&network.ask(READ, "").await), "502 PdsNotAllowed", "and is no answer to refusal");
+    let network = Network::beside(Beside::listing(&[&dead, &new]), |_| {}).await;
+    network.lives(ZOE, ZOE, &dead.origin);
+    network.world().now.insert(ZOE.to_owned(), Place { did: ZOE.parse().unwrap(), pds: new.origin.parse().unwrap() });
+    assert!(network.ask(READ, "").await.ends_with("{\"ok\":true}"), "who refuses connections, too");
+}
+
+#[tokio::test]
+async fn a_pds_that_claims_to_be_ours_is_a_loop_or_does_not_have_the_account() {
+    let network = Network::beside(Beside::listing(&[]), |_| {}).await;
+    network.lives(ZOE, ZOE, "https://genkan.example.com");
+    assert_eq!(summary(&network.ask(READ, "").await), "502 UpstreamFailure");
+    network.lives(ZOE, ZOE, &network.one.origin.clone());
+    assert_eq!(summary(&network.ask(READ, "").await), "400 RepoNotFound");
+    assert_eq!(network.one.connections(), 0);
+    let passed = network.ask(&READ.replace(ZOE, BOB), "via: 1.1 genkan-test\r\n").await;
+    assert_eq!(summary(&passed), "502 UpstreamFailure");
+}
+
+#[tokio::test]
+async fn the_operator_says_who_may_read_and_from_where() {
+    let there = FakeHost::start(answers_ok).await;
+    let with = async |change: &dyn Fn(&mut Beside)| {
+        let mut beside = Beside::listing(&[&there]);
+        change(&mut beside);
+        let network = Network::beside(beside, |_| {}).await;
+        network.lives(ZOE, ZOE, &there.origin);
+        network
+    };
+    let off = with(&|beside| beside.manners.target_reads = TargetReads::Off).await;
+    assert_eq!(summary(&off.ask(READ, "").await), "400 RepoNotFound");
+    let members = with(&|beside| beside.manners.target_reads = TargetReads::Authenticated).await;
+    for (fields, expected) in [
+        ("", "401 AuthMissing"),
+        ("authorization: Bearer expired\r\n", "400 ExpiredToken"),
+        ("authorization: DPoP alice\r\n", "401 invalid_dpop_proof"),
+        ("authorization: Bearer alice\r\n", "200 -"),
+        ("authorization: DPoP alice\r\ndpop: good\r\n", "200 -"),
+    ] {
+        assert_eq!(summary(&members.ask(READ, fields).await), expected, "{fields}");
+        let record = "GET /xrpc/com.atproto.repo.describeRepo?repo=did:plc:zzzzzzzzzzzzzzzzzzzzzzzz";
+        assert_eq!(summary(&members.ask(record, fields).await), expected, "{fields}");
+    }
+    assert!(there.heard().iter().all(|heard| !heard.contains("authorization")));
+    let before = there.heard().len();
+    let host = with(&|beside| beside.manners.blocked_hosts = vec!["0.0.1".to_owned()]).await;
+    let account = with(&|beside| beside.manners.blocked_dids = vec![ZOE.parse().unwrap()]).await;
+    for network in [host, account] {
+        assert_eq!(summary(&network.ask(READ, "").await), "502 PdsNotAllowed");
+    }
+    assert_eq!(there.heard().len(), before);
+}
+
+#[tokio::test]
+async fn a_client_reads_only_so_much_elsewhere_and_at_home_as_ever() {
+    let slow = FakeHost::start(|mut guest: Guest| async move {
+        guest.request().await;
+        tokio::time::sleep(Duration::from_millis(400)).await;
+        guest.say("HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\ncontent-length: 2\r\n\r\nok").await;
+    })
+    .await;
+    let mut beside = Beside::listing(&[&slow]);
+    beside.manners.reads.streams = 1;
+    beside.manners.reads.rate = Some(Rate { count: 3, per: Duration::from_mins(5) });
+    let network = Network::beside(beside, |_| {}).await;
+    network.lives(ZOE, ZOE, &slow.origin);
+    let (first, second) = tokio::join!(network.ask(READ, ""), async {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        network.ask(READ, "").await
+    });
+    assert_eq!((summary(&first), summary(&second)), ("200 -".to_owned(), "429 RateLimitExceeded".to_owned()));
+    assert!(second.contains("retry-after: 1\r\n") && second.contains("ratelimit-remaining: 0\r\n"), "{second}");
+    assert_eq!(summary(&network.ask(READ, "").await), "200 -", "the stream's place came back");
+    let over = network.ask(READ, "").await;
+    assert_eq!(summary(&over), "429 RateLimitExceeded");
+    assert!(over.contains("retry-after: 300\r\n") || over.contains("retry-after: 299\r\n"), "{over}");
+    assert!(network.ask(&READ.replace(ZOE, ALICE), "").await.starts_with("HTTP/1.1 200 "));
+}
+
+/// Row 9: no call while a host's window is used up, and the truth about when it is over.
+#[tokio::test]
+async fn a_pds_that_has_had_enough_is_left_alone_and_the_others_are_not() {
+    let enough = "HTTP/1.1 429 Too Many Requests\r\nretry-after: 70\r\ncontent-type: application/json\r\n\
+        content-length: 29\r\n\r\n{\"error\":\"RateLimitExceeded\"}";
+    let (there, other) = (FakeHost::start(answers(enough)).await, FakeHost::start(answers_ok).await);
+    let network = Network::beside(Beside::listing(&[&there, &other]), |_| {}).await;
+    network.lives(ZOE, ZOE, &there.origin);
+    network.lives("kim.elsewhere.com", ALICE, &other.origin);
+    let read = READ.replace("getRepo", "getLatestCommit");
+    let first = network.ask(&read, "").await;
+    assert!(first.contains("retry-after: 70\r\n") && !first.contains("x-genkan-error"), "theirs: {first}");
+    let second = network.ask(&read, "").await;
+    assert!(second.contains("x-genkan-error: gateway\r\n"), "ours: {second}");
+    assert!(second.contains("retry-after: 70\r\n") || second.contains("retry-after: 69\r\n"), "{second}");
+    assert_eq!(there.heard().len(), 1);
+    let kim = network.ask("GET /xrpc/com.atproto.repo.describeRepo?repo=kim.elsewhere.com", "").await;
+    assert!(kim.starts_with("HTTP/1.1 200 "), "{kim}");
+}
+
+#[tokio::test]
+async fn a_pds_that_fails_is_left_alone_for_a_moment() {
+    let mut there = FakeHost::start(answers_ok).await;
+    there.close().await;
+    let network = zoe_at(&there).await;
+    let began = Instant::now();
+    for _ in 0..5 {
+        assert_eq!(summary(&network.ask(READ, "").await), "502 UpstreamFailure");
+    }
+    assert!(network.ask(READ, "").await.contains("left alone for a moment"));
+    assert!(began.elapsed() < Duration::from_secs(2));
+    assert!(network.ask(&READ.replace(ZOE, ALICE), "").await.starts_with("HTTP/1.1 200 "));
+}

@@ -1,0 +1,119 @@
+//! No connection for any name that leads where we do not go, and none by a redirect (T10, T11, checklist line 16).
+
+use std::time::{Duration, Instant};
+
+use super::elsewhere::ZOE;
+use super::network::{Beside, FakeHost, Guest, Network, answers_ok};
+use crate::base::fetch::test_dns::{Reply, TestDns};
+
+const READ: &str = "GET /xrpc/com.atproto.sync.getBlob?did=did:plc:zzzzzzzzzzzzzzzzzzzzzzzz&cid=x";
+
+fn summary(answer: &str) -> String {
+    let name = answer.split_once("\"error\":\"").and_then(|(_, rest)| rest.split('"').next()).unwrap_or("-");
+    format!("{} {name}", answer.get(9..12).unwrap_or("none"))
+}
+
+#[tokio::test]
+async fn c16_origins_that_are_not_public_are_refused_alike_and_never_dialled() {
+    let canary = FakeHost::start(answers_ok).await;
+    let port = canary.origin.rsplit(':').next().unwrap().to_owned();
+    let dns = TestDns::start(|name, _| match name {
+        "loopback.example.com." => Reply::addresses(&["127.0.0.1"]),
+        "mixed.example.com." => Reply::addresses(&["93.184.216.34", "10.0.0.1"]),
+        "metadata.example.com." => Reply::addresses(&["169.254.169.254"]),
+        "six.example.com." => Reply::addresses(&["fd00::1"]),
+        "mapped.example.com." => Reply::addresses(&["::ffff:127.0.0.1"]),
+        "translated.example.com." => Reply::addresses(&["64:ff9b::7f00:1"]),
+        _ => Reply::NoSuchName,
+    })
+    .await;
+    let mut beside = Beside::listing(&[]);
+    beside.dns = dns.address();
+    let network = Network::beside(beside, |_| {}).await;
+    let mut texts = Vec::new();
+    for pds in [
+        format!("https://127.0.0.1:{port}"),
+        format!("http://127.0.0.1:{port}"),
+        format!("https://localhost:{port}"),
+        "https://localhost".to_owned(),
+        "https://[::1]".to_owned(),
+        format!("https://pds.example.com:{port}"),
+        "https://pds.internal".to_owned(),
+        "https://2130706433".to_owned(),
+        "https://loopback.example.com".to_owned(),
+        "https://mixed.example.com".to_owned(),
+        "https://metadata.example.com".to_owned(),
+        "https://six.example.com".to_owned(),
+        "https://mapped.example.com".to_owned(),
+        "https://translated.example.com".to_owned(),
+    ] {
+        network.lives(ZOE, ZOE, &pds);
+        for _ in 0..2 {
+            let began = Instant::now();
+            let answer = network.ask(READ, "").await;
+            let took = began.elapsed();
+            assert_eq!(summary(&answer), "502 PdsNotAllowed", "{pds}");
+            assert!(took >= Duration::from_millis(290) && took < Duration::from_secs(1), "{pds}: {took:?}");
+            texts.push(answer.split_once("\r\n\r\n").unwrap().1.to_owned());
+        }
+    }
+    texts.dedup();
+    assert_eq!(texts.len(), 1, "one text for all reasons: {texts:?}");
+    network.lives(ZOE, ZOE, "https://nobody.example.com");
+    assert_eq!(summary(&network.ask(READ, "").await), "502 UpstreamFailure");
+    assert_eq!(canary.connections(), 0);
+}
+
+fn sends_to(location: String) -> impl Fn(Guest) -> std::pin::Pin<Box<dyn Future<Output = ()> + Send>> {
+    move |mut guest| {
+        let location = location.clone();
+        Box::pin(async move {
+            while guest.request().await.is_some() {
+                let head = format!("HTTP/1.1 302 Found\r\nlocation: {location}\r\nset-cookie: a=b\r\ncontent-length: 0\r\n\r\n");
+                guest.say(head).await;
+            }
+        })
+    }
+}
+
+#[tokio::test]
+async fn c16_a_redirect_is_followed_a_few_hops_to_where_we_may_go_and_no_further() {
+    let canary = FakeHost::start(answers_ok).await;
+    let storage = FakeHost::start(answers_ok).await;
+    let port = canary.origin.rsplit(':').next().unwrap().to_owned();
+    let good = FakeHost::start(sends_to(format!("{}/bucket/a%2Fb?sig=x#y", storage.origin))).await;
+    let endless = FakeHost::start(sends_to("/again".to_owned())).await;
+    let network = Network::beside(Beside::listing(&[&good, &storage, &endless]), |_| {}).await;
+    network.lives(ZOE, ZOE, &good.origin);
+    let answer = network.ask(READ, "authorization: Bearer alice\r\nrange: bytes=0-1\r\n").await;
+    assert!(answer.ends_with("{\"ok\":true}") && !answer.contains("location") && !answer.contains("cookie"), "{answer}");
+    let [heard] = storage.heard().try_into().unwrap();
+    assert!(heard.starts_with("GET /bucket/a%2Fb?sig=x HTTP/1.1\r\n"), "{heard}");
+    assert!(heard.contains("range: bytes=0-1\r\n") && !heard.contains("authorization"), "{heard}");
+    assert!(network.ask(&READ.replace("GET", "HEAD"), "").await.starts_with("HTTP/1.1 200 "));
+    assert!(storage.heard()[1].starts_with("HEAD /bucket/"));
+    network.lives(ZOE, ZOE, &endless.origin);
+    assert_eq!(summary(&network.ask(READ, "").await), "502 UpstreamFailure");
+    assert_eq!(endless.heard().len(), 4, "the first and three hops");
+    for location in [
+        canary.origin.clone(),
+        format!("https://127.0.0.1:{port}/x"),
+        format!("http://localhost:{port}/x"),
+        format!("//127.0.0.1:{port}/x"),
+        format!("https://user@127.0.0.1:{port}/x"),
+        "https://169.254.169.254/latest/meta-data".to_owned(),
+        "https://genkan.example.com/xrpc/x".to_owned(),
+        network.one.origin.clone(),
+        "file:///etc/passwd".to_owned(),
+        "relative".to_owned(),
+        String::new(),
+    ] {
+        let bad = FakeHost::start(sends_to(location.clone())).await;
+        let network = Network::beside(Beside::listing(&[&bad]), |_| {}).await;
+        network.lives(ZOE, ZOE, &bad.origin);
+        assert_eq!(summary(&network.ask(READ, "").await), "502 UpstreamFailure", "{location}");
+        assert_eq!(bad.heard().len(), 1);
+        assert_eq!(network.one.connections(), 0);
+    }
+    assert_eq!(canary.connections(), 0);
+}

@@ -1,0 +1,210 @@
+//! What all threads know together of PDSes that are not ours: their addresses, checked, and what was asked of them.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use genkan_protocol::syntax::Did;
+use http::Uri;
+use quick_cache::sync::Cache;
+use tokio::runtime::Handle;
+use tokio::time::Instant;
+
+use super::bounds::{Bound, ReadRules, Reads, Ticket};
+use super::error::{Cause, Error};
+use super::fair::{Account, Exhausted, Fair, FairRules, Kind, Let};
+use super::neighbours::OverLimit;
+use crate::base::fetch::target::Refusal;
+use crate::base::fetch::{NameError, Names};
+use crate::base::flights::Flights;
+use crate::base::{Clock, Origin};
+use crate::config::{self, Rate, TargetReads};
+use crate::limits::Verdict;
+use crate::telemetry::metrics::{
+    Counter, Metrics, UPSTREAM_CALLS, UPSTREAM_HOSTS, UPSTREAM_HOSTS_EXHAUSTED,
+};
+
+/// How we behave towards PDSes elsewhere.
+#[derive(Clone, Debug)]
+pub(crate) struct Manners {
+    pub(crate) target_reads: TargetReads,
+    pub(crate) blocked_hosts: Vec<String>,
+    pub(crate) blocked_dids: Vec<Did>,
+    pub(crate) reads: ReadRules,
+    pub(crate) fair: FairRules,
+    /// Requests under way at one PDS, from one edge thread.
+    pub(crate) at_once: usize,
+}
+
+impl Manners {
+    pub(crate) fn of(config: &config::Config) -> Self {
+        let elsewhere = &config.elsewhere;
+        let lower = |host: &String| host.trim_start_matches('.').to_ascii_lowercase();
+        Self {
+            target_reads: elsewhere.target_reads,
+            blocked_hosts: elsewhere.blocked_hosts.iter().map(lower).collect(),
+            blocked_dids: elsewhere.blocked_dids.clone(),
+            reads: ReadRules::of(config),
+            fair: FairRules::of(config),
+            at_once: elsewhere.connections,
+        }
+    }
+}
+
+/// PDSes elsewhere, as all threads know them. Cheap to clone.
+#[derive(Clone, Debug)]
+pub(crate) struct Abroad {
+    pub(super) manners: Arc<Manners>,
+    names: Names,
+    /// Where names are looked up: the name servers' answers must not depend on an edge thread's life.
+    control: Handle,
+    checked: Arc<Cache<Origin, Checked>>,
+    flights: Flights<Result<Arc<[IpAddr]>, NameError>>,
+    reads: Reads,
+    fair: Fair,
+    clock: Clock,
+    counters: Arc<[[Counter; 3]; 2]>,
+}
+
+/// The addresses of an origin, or why it is not called.
+#[derive(Clone, Debug)]
+struct Checked {
+    outcome: Result<Arc<[IpAddr]>, NameError>,
+    at: Instant,
+}
+
+/// Whether a call is an account's own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Class {
+    Linked,
+    Read,
+}
+
+impl Abroad {
+    /// Looks names up on the runtime that it is made on.
+    pub(crate) fn new(names: Names, clock: Clock, manners: Manners, metrics: &Metrics) -> Self {
+        let counter = |class, outcome| metrics.counter(&UPSTREAM_CALLS, &[class, outcome]);
+        let counters = ["linked", "read"].map(|class| ["at_once", "waited", "refused"].map(|outcome| counter(class, outcome)));
+        Self {
+            names,
+            control: Handle::current(),
+            checked: Arc::new(Cache::new(NAMES_REMEMBERED)),
+            flights: Flights::default(),
+            reads: Reads::new(manners.reads),
+            fair: Fair::new(manners.fair),
+            manners: Arc::new(manners),
+            clock,
+            counters: Arc::new(counters),
+        }
+    }
+
+    /// The addresses of an origin: every one checked, and not long ago.
+    pub(super) async fn addresses(&self, origin: &Origin) -> Result<Arc<[IpAddr]>, Error> {
+        if self.is_blocked(origin) {
+            return Err(Error::NotAllowed);
+        }
+        let outcome = match self.checked.get(origin) {
+            Some(checked) if checked.at.elapsed() < CHECKED_FOR => checked.outcome,
+            _ => self.look_up(origin).await,
+        };
+        outcome.map_err(|error| match error {
+            NameError::Refused(_) => Error::NotAllowed,
+            error => Error::Unreachable(Cause::Name(std::io::Error::other(error))),
+        })
+    }
+
+    async fn look_up(&self, origin: &Origin) -> Result<Arc<[IpAddr]>, NameError> {
+        let (names, flights) = (self.names.clone(), self.flights.clone());
+        let (checked, origin) = (Arc::clone(&self.checked), origin.clone());
+        let looking = self.control.spawn(async move {
+            let wanted = origin.clone();
+            let look_up = async move {
+                let url: Uri = wanted.as_str().parse().map_err(|_| Refusal::NotAUrl)?;
+                let target = names.check(&url)?;
+                let mut addresses = names.addresses(&target).await?;
+                addresses.sort_unstable();
+                addresses.dedup();
+                Ok(Arc::from(addresses))
+            };
+            let outcome = flights
+                .join(origin.as_str(), look_up)
+                .await
+                .unwrap_or_else(|| Err(NameError::Failed("the look-up was broken off".into())));
+            // Trouble is not remembered.
+            if !matches!(outcome, Err(NameError::Failed(_))) {
+                checked.insert(origin, Checked { outcome: outcome.clone(), at: Instant::now() });
+            }
+            outcome
+        });
+        looking.await.unwrap_or_else(|_| Err(NameError::Failed("the look-up was broken off".into())))
+    }
+
+    fn is_blocked(&self, origin: &Origin) -> bool {
+        let host = origin.host();
+        self.manners.blocked_hosts.iter().any(|blocked| {
+            host.strip_suffix(blocked.as_str()).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
+        })
+    }
+
+    pub(super) fn is_blocked_account(&self, did: &Did) -> bool {
+        self.manners.blocked_dids.contains(did)
+    }
+
+    /// Lets a client's read begin.
+    pub(super) fn begin_read(&self, client: IpAddr) -> Result<Ticket, Error> {
+        self.reads.begin(client, Instant::now()).map_err(|bound| match bound {
+            Bound::Client { rate, wait } => self.over_limit(rate, wait),
+            Bound::InAll => Error::Crowded,
+        })
+    }
+
+    /// Waits until it is fair to call.
+    pub(super) async fn admit(
+        &self,
+        pds: &Origin,
+        account: &Account,
+        kind: Kind,
+        class: Class,
+    ) -> Result<(), Error> {
+        let let_go = self.fair.admit(pds, account, kind).await;
+        let outcome = match let_go {
+            Ok(Let::AtOnce) => 0,
+            Ok(Let::AfterWaiting) => 1,
+            Err(_) => 2,
+        };
+        if let Some(counter) = self.counters.get(class as usize).and_then(|row| row.get(outcome)) {
+            counter.increment();
+        }
+        let_go.map(drop).map_err(|Exhausted { rate, wait }| self.over_limit(rate, wait))
+    }
+
+    /// Takes what an answer says of its host's limits.
+    pub(super) fn hear(
+        &self,
+        pds: &Origin,
+        account: &Account,
+        kind: Kind,
+        status: http::StatusCode,
+        headers: &http::HeaderMap,
+    ) {
+        self.fair.hear(pds, account, kind, status, headers, self.clock.now());
+    }
+
+    /// Shows how near to their limits the hosts are.
+    pub(crate) fn show(&self, metrics: &Metrics) {
+        let (known, exhausted) = self.fair.known();
+        let number = |count| i64::try_from(count).unwrap_or(i64::MAX);
+        metrics.gauge(&UPSTREAM_HOSTS, &[]).set(number(known));
+        metrics.gauge(&UPSTREAM_HOSTS_EXHAUSTED, &[]).set(number(exhausted));
+    }
+
+    fn over_limit(&self, rate: Rate, wait: Duration) -> Error {
+        let reset = self.clock.now().plus(wait);
+        let retry_after = wait.as_millis().div_ceil(1000).max(1).try_into().unwrap_or(u64::MAX);
+        Error::OverLimit(OverLimit { verdict: Verdict { rate, allowed: false, remaining: 0, reset }, retry_after })
+    }
+}
+
+/// How long checked addresses count before they are checked again.
+const CHECKED_FOR: Duration = Duration::from_secs(30);
+const NAMES_REMEMBERED: usize = 10_000;

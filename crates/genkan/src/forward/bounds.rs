@@ -1,0 +1,231 @@
+//! What one client may have of reads elsewhere: so many at a time, so many in a while, so many bytes.
+//!
+//! Anybody may ask for them, and each has a stranger send as much as it likes. So there are bounds for each client
+//! address and for all together.
+
+use std::cell::Cell;
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::config::{Config, Rate};
+use crate::limits::Place;
+
+/// The bounds.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ReadRules {
+    /// Reads that a client may begin. `None`: rates are not limited.
+    pub(crate) rate: Option<Rate>,
+    /// Reads of a client at once.
+    pub(crate) streams: usize,
+    /// Reads at once, in all.
+    pub(crate) streams_in_all: usize,
+    /// Bytes that a client may read in an hour.
+    pub(crate) bytes: u64,
+}
+
+impl ReadRules {
+    pub(crate) fn of(config: &Config) -> Self {
+        let elsewhere = &config.elsewhere;
+        Self {
+            rate: config.limits.rates_enabled.then_some(elsewhere.read_rate),
+            streams: elsewhere.read_streams,
+            streams_in_all: elsewhere.read_streams_total,
+            bytes: elsewhere.read_bytes.0,
+        }
+    }
+}
+
+/// Counts reads elsewhere for all threads. Cheap to clone.
+#[derive(Clone, Debug)]
+pub(super) struct Reads {
+    rules: ReadRules,
+    counts: Arc<Mutex<Counts>>,
+}
+
+#[derive(Debug, Default)]
+struct Counts {
+    streams: usize,
+    clients: HashMap<Place, Client>,
+}
+
+/// One client's reads.
+#[derive(Debug)]
+struct Client {
+    streams: usize,
+    requests: u32,
+    requests_since: Instant,
+    bytes: u64,
+    bytes_since: Instant,
+}
+
+/// Why a read may not begin.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Bound {
+    /// The client has had enough for now.
+    Client { rate: Rate, wait: Duration },
+    /// All together have.
+    InAll,
+}
+
+/// Leave for one read, until its answer has ended.
+#[derive(Debug)]
+pub(super) struct Ticket {
+    reads: Reads,
+    client: Place,
+    /// Bytes that are not counted yet.
+    uncounted: Cell<u64>,
+}
+
+impl Reads {
+    pub(super) fn new(rules: ReadRules) -> Self {
+        Self { rules, counts: Arc::default() }
+    }
+
+    /// Lets a read begin.
+    pub(super) fn begin(&self, client: IpAddr, now: Instant) -> Result<Ticket, Bound> {
+        let place = Place::of(client);
+        let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        if counts.streams >= self.rules.streams_in_all {
+            return Err(Bound::InAll);
+        }
+        if counts.clients.len() >= MOST_CLIENTS {
+            counts.clients.retain(|_, client| !client.is_forgettable(now));
+        }
+        let client = counts.clients.entry(place).or_insert_with(|| Client::new(now));
+        client.roll(self.rules.rate, now);
+        if let Some(rate) = self.rules.rate {
+            if client.requests >= rate.count {
+                return Err(Bound::Client { rate, wait: left(client.requests_since, rate.per, now) });
+            }
+            client.requests += 1;
+        }
+        let streams = Rate { count: u32::try_from(self.rules.streams).unwrap_or(u32::MAX), per: SECOND };
+        if client.streams >= self.rules.streams {
+            return Err(Bound::Client { rate: streams, wait: SECOND });
+        }
+        if client.bytes >= self.rules.bytes {
+            let rate = Rate { count: self.rules.rate.map_or(1, |rate| rate.count), per: HOUR };
+            return Err(Bound::Client { rate, wait: left(client.bytes_since, HOUR, now) });
+        }
+        client.streams += 1;
+        counts.streams += 1;
+        Ok(Ticket { reads: self.clone(), client: place, uncounted: Cell::new(0) })
+    }
+}
+
+impl Client {
+    const fn new(now: Instant) -> Self {
+        Self { streams: 0, requests: 0, requests_since: now, bytes: 0, bytes_since: now }
+    }
+
+    /// Begins new windows where the old ones are over.
+    fn roll(&mut self, rate: Option<Rate>, now: Instant) {
+        if rate.is_some_and(|rate| now.duration_since(self.requests_since) >= rate.per) {
+            (self.requests, self.requests_since) = (0, now);
+        }
+        if now.duration_since(self.bytes_since) >= HOUR {
+            (self.bytes, self.bytes_since) = (0, now);
+        }
+    }
+
+    /// Nothing is under way, and forgetting it makes no difference worth the room.
+    fn is_forgettable(&self, now: Instant) -> bool {
+        self.streams == 0 && now.duration_since(self.requests_since) >= FORGET_AFTER
+    }
+}
+
+impl Ticket {
+    /// Counts bytes of the answer. `false`: it is enough.
+    pub(super) fn spend(&self, bytes: usize) -> bool {
+        let uncounted = self.uncounted.get() + bytes as u64;
+        self.uncounted.set(uncounted);
+        uncounted < COUNT_EVERY || self.count()
+    }
+
+    fn count(&self) -> bool {
+        let mut counts = self.reads.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(client) = counts.clients.get_mut(&self.client) else { return true };
+        client.bytes = client.bytes.saturating_add(self.uncounted.take());
+        client.bytes <= self.reads.rules.bytes
+    }
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        self.count();
+        let mut counts = self.reads.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        counts.streams -= 1;
+        if let Some(client) = counts.clients.get_mut(&self.client) {
+            client.streams -= 1;
+        }
+    }
+}
+
+/// What is left of a window.
+fn left(since: Instant, per: Duration, now: Instant) -> Duration {
+    per.saturating_sub(now.duration_since(since))
+}
+
+const SECOND: Duration = Duration::from_secs(1);
+const HOUR: Duration = Duration::from_hours(1);
+const FORGET_AFTER: Duration = Duration::from_mins(5);
+/// Clients that are remembered.
+const MOST_CLIENTS: usize = 100_000;
+/// Bytes that a stream may be ahead of the count.
+const COUNT_EVERY: u64 = 256 << 10;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn reads(streams: usize, streams_in_all: usize, count: u32) -> Reads {
+        let rate = Some(Rate { count, per: Duration::from_mins(5) });
+        Reads::new(ReadRules { rate, streams, streams_in_all, bytes: 1 << 20 })
+    }
+
+    fn at(text: &str) -> IpAddr {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn a_client_has_so_many_streams_and_all_together_have_so_many() {
+        let (reads, now) = (reads(2, 3, 100), Instant::now());
+        let first = reads.begin(at("2001:db8::1"), now).unwrap();
+        let _second = reads.begin(at("2001:db8::2"), now).unwrap();
+        assert!(matches!(reads.begin(at("2001:db8::3"), now), Err(Bound::Client { .. })), "the same /64");
+        let _third = reads.begin(at("192.0.2.1"), now).unwrap();
+        assert_eq!(reads.begin(at("192.0.2.2"), now).unwrap_err(), Bound::InAll);
+        drop(first);
+        assert!(reads.begin(at("192.0.2.2"), now).is_ok(), "a place is given back");
+    }
+
+    #[test]
+    fn a_client_may_begin_so_many_in_a_while() {
+        let (reads, now) = (reads(9, 9, 2), Instant::now());
+        let client = at("192.0.2.1");
+        assert!(reads.begin(client, now).is_ok() && reads.begin(client, now).is_ok());
+        let later = now + Duration::from_mins(2);
+        let refused = reads.begin(client, later).unwrap_err();
+        assert!(matches!(refused, Bound::Client { wait, .. } if wait == Duration::from_mins(3)), "{refused:?}");
+        assert!(reads.begin(at("192.0.2.2"), later).is_ok());
+        assert!(reads.begin(client, now + Duration::from_mins(5)).is_ok());
+    }
+
+    #[test]
+    fn a_client_has_so_many_bytes_in_an_hour() {
+        let (reads, now) = (reads(9, 9, 100), Instant::now());
+        let client = at("192.0.2.1");
+        let ticket = reads.begin(client, now).unwrap();
+        assert!(ticket.spend(600_000));
+        drop(ticket);
+        let ticket = reads.begin(client, now).unwrap();
+        assert!(!ticket.spend(600_000), "both count together");
+        drop(ticket);
+        assert!(matches!(reads.begin(client, now), Err(Bound::Client { .. })));
+        assert!(reads.begin(client, now + HOUR).is_ok());
+    }
+}

@@ -1,0 +1,324 @@
+//! Fair use of PDSes that are not ours.
+//!
+//! A PDS counts all who come through us as one client. So we count as it does, in windows like its own, and correct
+//! ourselves by what its answers say. The first half of a window is there for whoever comes. In the second half calls
+//! leave at an even pace, and where they have to wait for it, accounts take turns: who asks for much waits behind
+//! itself. When the window is used up, nobody calls until it is over.
+//!
+//! Words: *account* = whoever a call is for: an account, or the client's address where there is none.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+use tokio::time::Instant;
+
+use super::turns::Turns;
+use super::window::{Told, Window};
+use crate::base::{Origin, Timestamp};
+use crate::config::{Config, Rate};
+use crate::limits;
+use genkan_protocol::syntax::Did;
+use http::{HeaderMap, StatusCode};
+
+/// What one PDS may be asked for.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct FairRules {
+    pub(crate) calls: Rate,
+    pub(crate) repos: Rate,
+    pub(crate) uploads: Rate,
+    pub(crate) account_calls: Rate,
+    pub(crate) account_writes: Rate,
+    /// How long a call may wait for its turn.
+    pub(crate) wait: Duration,
+}
+
+impl FairRules {
+    pub(crate) const fn of(config: &Config) -> Self {
+        let elsewhere = &config.elsewhere;
+        Self {
+            calls: elsewhere.calls,
+            repos: elsewhere.repos,
+            uploads: elsewhere.uploads,
+            account_calls: elsewhere.account_calls,
+            account_writes: elsewhere.account_writes,
+            wait: elsewhere.wait,
+        }
+    }
+}
+
+/// Whom a call is for.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Account {
+    Did(Did),
+    Client(limits::Place),
+}
+
+/// How a PDS counts a call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    Read,
+    Write,
+    /// `uploadBlob`: a write, and counted by itself besides.
+    Upload,
+    /// `getRepo`: counted only by itself.
+    Repo,
+}
+
+impl Kind {
+    pub(super) fn of(method: &str, is_write: bool) -> Self {
+        if method.eq_ignore_ascii_case("com.atproto.repo.uploadBlob") {
+            Self::Upload
+        } else if method.eq_ignore_ascii_case("com.atproto.sync.getRepo") {
+            Self::Repo
+        } else if is_write {
+            Self::Write
+        } else {
+            Self::Read
+        }
+    }
+}
+
+/// It is not the call's turn, and will not be within the wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Exhausted {
+    pub(super) rate: Rate,
+    pub(super) wait: Duration,
+}
+
+/// How a call was let go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Let {
+    AtOnce,
+    AfterWaiting,
+}
+
+/// Counts calls for all threads. Cheap to clone.
+#[derive(Clone, Debug)]
+pub(super) struct Fair {
+    rules: FairRules,
+    hosts: Arc<Mutex<HashMap<Origin, Host>>>,
+}
+
+impl Fair {
+    pub(super) fn new(rules: FairRules) -> Self {
+        Self { rules, hosts: Arc::default() }
+    }
+
+    /// Waits until a call may go. It is counted then.
+    pub(super) async fn admit(&self, pds: &Origin, account: &Account, kind: Kind) -> Result<Let, Exhausted> {
+        let mut turn = match self.with(pds, |host, now| host.ask(account, kind, &self.rules, now)) {
+            Ask::Go => return Ok(Let::AtOnce),
+            Ask::NotNow(exhausted) => return Err(exhausted),
+            Ask::Wait(turn) => turn,
+        };
+        let until = Instant::now() + self.rules.wait;
+        loop {
+            let tick = Instant::now() + TICK;
+            tokio::select! {
+                biased;
+                // An error: the host was forgotten, and its count with it.
+                _ = &mut turn => return Ok(Let::AfterWaiting),
+                () = tokio::time::sleep_until(tick.min(until)) => {}
+            }
+            let exhausted = self.with(pds, |host, now| {
+                host.call_next(now);
+                Exhausted { rate: self.rules.calls, wait: host.calls.left(now).min(LONGEST_GUESS) }
+            });
+            if Instant::now() >= until {
+                // It may have been called in this very moment.
+                turn.close();
+                return if turn.try_recv().is_ok() { Ok(Let::AfterWaiting) } else { Err(exhausted) };
+            }
+        }
+    }
+
+    /// Takes what an answer says of its host's limits.
+    pub(super) fn hear(
+        &self,
+        pds: &Origin,
+        account: &Account,
+        kind: Kind,
+        status: StatusCode,
+        headers: &HeaderMap,
+        clock: Timestamp,
+    ) {
+        let Some(told) = Told::of(status, headers, clock) else { return };
+        self.with(pds, |host, now| host.hear(account, kind, &told, now));
+    }
+
+    /// How many hosts are known, and at how many of them nobody may call now.
+    pub(super) fn known(&self) -> (usize, usize) {
+        let now = Instant::now();
+        let hosts = self.hosts.lock().unwrap_or_else(PoisonError::into_inner);
+        (hosts.len(), hosts.values().filter(|host| host.calls.is_used_up(now)).count())
+    }
+
+    fn with<T>(&self, pds: &Origin, act: impl FnOnce(&mut Host, Instant) -> T) -> T {
+        let now = Instant::now();
+        let mut hosts = self.hosts.lock().unwrap_or_else(PoisonError::into_inner);
+        if hosts.len() >= MOST_HOSTS && !hosts.contains_key(pds) {
+            hosts.retain(|_, host| !host.is_forgettable(now));
+        }
+        if hosts.len() >= MOST_HOSTS
+            && !hosts.contains_key(pds)
+            && let Some(any) = hosts.keys().next().cloned()
+        {
+            hosts.remove(&any);
+        }
+        let host = hosts.entry(pds.clone()).or_insert_with(|| Host::new(&self.rules, now));
+        act(host, now)
+    }
+}
+
+/// What one PDS was asked for.
+#[derive(Debug)]
+struct Host {
+    calls: Window,
+    repos: Window,
+    uploads: Window,
+    accounts: HashMap<Account, Share>,
+    turns: Turns<Account>,
+    /// When the last call left at the even pace.
+    paced_at: Instant,
+}
+
+/// What one account has of it.
+#[derive(Debug)]
+struct Share {
+    calls: Window,
+    writes: Window,
+    /// The PDS has said that this account had enough.
+    until: Option<Instant>,
+}
+
+enum Ask {
+    Go,
+    Wait(oneshot::Receiver<()>),
+    NotNow(Exhausted),
+}
+
+impl Host {
+    fn new(rules: &FairRules, now: Instant) -> Self {
+        Self {
+            calls: Window::new(rules.calls, now),
+            repos: Window::new(rules.repos, now),
+            uploads: Window::new(rules.uploads, now),
+            accounts: HashMap::new(),
+            turns: Turns::default(),
+            paced_at: now,
+        }
+    }
+
+    fn ask(&mut self, account: &Account, kind: Kind, rules: &FairRules, now: Instant) -> Ask {
+        if self.accounts.len() >= MOST_ACCOUNTS {
+            self.accounts.retain(|_, share| !share.calls.is_over(now) || share.until.is_some_and(|until| until > now));
+        }
+        let share = self.accounts.entry(account.clone()).or_insert_with(|| Share::new(rules, now));
+        if let Some(wait) = share.until.and_then(|until| until.checked_duration_since(now)) {
+            return Ask::NotNow(Exhausted { rate: rules.account_calls, wait });
+        }
+        let is_write = matches!(kind, Kind::Write | Kind::Upload);
+        let own = [
+            Some(&mut share.calls),
+            is_write.then_some(&mut share.writes),
+            (kind == Kind::Upload).then_some(&mut self.uploads),
+            (kind == Kind::Repo).then_some(&mut self.repos),
+        ];
+        for window in own.into_iter().flatten() {
+            if window.is_used_up(now) {
+                return Ask::NotNow(Exhausted { rate: window.rate(), wait: window.left(now) });
+            }
+        }
+        if kind != Kind::Repo {
+            if self.calls.is_used_up(now) {
+                return Ask::NotNow(Exhausted { rate: self.calls.rate(), wait: self.calls.left(now) });
+            }
+            if self.calls.is_scarce(now) && (!self.turns.is_empty() || self.due(now) == 0) {
+                let Some(turn) = self.turns.queue(account) else {
+                    let wait = self.calls.left(now).min(LONGEST_GUESS);
+                    return Ask::NotNow(Exhausted { rate: self.calls.rate(), wait });
+                };
+                self.count_own(account, kind, now);
+                return Ask::Wait(turn);
+            }
+            self.calls.take(now);
+            self.paced_at = now;
+        }
+        self.count_own(account, kind, now);
+        Ask::Go
+    }
+
+    /// Counts a call for its account. One that waits is counted as well: it has asked.
+    fn count_own(&mut self, account: &Account, kind: Kind, now: Instant) {
+        if let Some(share) = self.accounts.get_mut(account) {
+            share.calls.take(now);
+            if matches!(kind, Kind::Write | Kind::Upload) {
+                share.writes.take(now);
+            }
+        }
+        match kind {
+            Kind::Upload => self.uploads.take(now),
+            Kind::Repo => self.repos.take(now),
+            Kind::Read | Kind::Write => {}
+        }
+    }
+
+    /// Calls those whose turn has come.
+    fn call_next(&mut self, now: Instant) {
+        for _ in 0..self.due(now) {
+            if self.calls.is_used_up(now) || !self.turns.call() {
+                return;
+            }
+            self.calls.take(now);
+            self.paced_at = now;
+        }
+    }
+
+    /// How many calls may leave now, at an even pace over what is left of the window.
+    fn due(&self, now: Instant) -> u32 {
+        if !self.calls.is_scarce(now) {
+            return u32::MAX;
+        }
+        let pace = self.calls.pace(now);
+        let due = now.duration_since(self.paced_at).as_nanos() / pace.as_nanos().max(1);
+        u32::try_from(due).unwrap_or(u32::MAX)
+    }
+
+    fn hear(&mut self, account: &Account, kind: Kind, told: &Told, now: Instant) {
+        let window = match kind {
+            Kind::Repo => &mut self.repos,
+            // It speaks of one window, and this is which.
+            Kind::Upload if told.is_as_long_as(self.uploads.rate().per) => &mut self.uploads,
+            _ => &mut self.calls,
+        };
+        if told.is_as_long_as(window.rate().per) {
+            window.correct(told, now);
+        } else if let (Some(wait), Some(share)) = (told.exhausted_for(), self.accounts.get_mut(account)) {
+            // A window that we do not know of is most likely the account's own.
+            share.until = Some(now + wait);
+        }
+    }
+
+    fn is_forgettable(&self, now: Instant) -> bool {
+        self.turns.is_empty() && self.calls.is_over(now) && self.uploads.is_untouched(now)
+    }
+}
+
+impl Share {
+    const fn new(rules: &FairRules, now: Instant) -> Self {
+        Self { calls: Window::new(rules.account_calls, now), writes: Window::new(rules.account_writes, now), until: None }
+    }
+}
+
+/// How often those who wait look whether somebody's turn has come.
+const TICK: Duration = Duration::from_millis(10);
+const MOST_HOSTS: usize = 4096;
+const MOST_ACCOUNTS: usize = 20_000;
+/// What we say to one who waited in vain: by then its turn may well come.
+const LONGEST_GUESS: Duration = Duration::from_secs(5);
+
+#[cfg(test)]
+#[path = "fair_tests.rs"]
+mod tests;

@@ -1,0 +1,138 @@
+use super::*;
+
+const RULES: FairRules = FairRules {
+    calls: Rate { count: 20, per: Duration::from_secs(2) },
+    repos: Rate { count: 2, per: Duration::from_secs(100) },
+    uploads: Rate { count: 2, per: Duration::from_secs(1000) },
+    account_calls: Rate { count: 100, per: Duration::from_secs(100) },
+    account_writes: Rate { count: 3, per: Duration::from_secs(100) },
+    wait: Duration::from_secs(5),
+};
+
+fn pds() -> Origin {
+    "https://pds.example.com".parse().unwrap()
+}
+
+fn account(letter: char) -> Account {
+    Account::Did(format!("did:plc:{}", letter.to_string().repeat(24)).parse().unwrap())
+}
+
+fn fields(pairs: &[(&'static str, &'static str)]) -> HeaderMap {
+    pairs
+        .iter()
+        .map(|(name, value)| (http::HeaderName::from_static(name), http::HeaderValue::from_static(value)))
+        .collect()
+}
+
+async fn use_half(fair: &Fair) {
+    for _ in 0..10 {
+        assert_eq!(fair.admit(&pds(), &account('a'), Kind::Read).await, Ok(Let::AtOnce));
+    }
+}
+
+#[tokio::test]
+async fn the_second_half_of_a_window_lasts_until_its_end_and_accounts_take_turns() {
+    let fair = Fair::new(RULES);
+    use_half(&fair).await;
+    let began = Instant::now();
+    let order = Arc::new(Mutex::new(Vec::new()));
+    let mut waiting = Vec::new();
+    for letter in ['a', 'a', 'a', 'a', 'b'] {
+        let (fair, order) = (fair.clone(), Arc::clone(&order));
+        waiting.push(tokio::spawn(async move {
+            fair.admit(&pds(), &account(letter), Kind::Read).await.unwrap();
+            order.lock().unwrap().push((letter, began.elapsed()));
+        }));
+        tokio::task::yield_now().await;
+    }
+    for task in waiting {
+        task.await.unwrap();
+    }
+    let order = order.lock().unwrap();
+    let letters: String = order.iter().map(|(letter, _)| *letter).collect();
+    assert_eq!(letters, "abaaa", "{order:?}");
+    // Ten are left for two seconds.
+    for (number, (_, waited)) in (1..).zip(order.iter()) {
+        assert!(*waited >= Duration::from_millis(170) * number, "{order:?}");
+    }
+}
+
+#[tokio::test]
+async fn who_waits_in_vain_hears_when_to_come_back_and_one_who_leaves_is_not_called() {
+    let rules = FairRules { wait: Duration::from_millis(50), ..RULES };
+    let fair = Fair::new(rules);
+    use_half(&fair).await;
+    let refused = fair.admit(&pds(), &account('a'), Kind::Read).await.unwrap_err();
+    assert_eq!(refused.rate, RULES.calls);
+    assert!(refused.wait > Duration::from_secs(1) && refused.wait < Duration::from_secs(2), "{refused:?}");
+    let asking = async { fair.admit(&pds(), &account('a'), Kind::Read).await };
+    let _ = tokio::time::timeout(Duration::from_millis(20), asking).await;
+    tokio::time::sleep(Duration::from_millis(90)).await;
+    let began = Instant::now();
+    assert_eq!(fair.admit(&pds(), &account('b'), Kind::Read).await, Ok(Let::AfterWaiting));
+    assert!(began.elapsed() < Duration::from_millis(50), "those who left cost nobody a turn");
+}
+
+#[tokio::test]
+async fn a_used_up_window_lets_nobody_through_until_it_is_over() {
+    let fair = Fair::new(RULES);
+    let told = fields(&[
+        ("ratelimit-limit", "20"),
+        ("ratelimit-remaining", "0"),
+        ("ratelimit-reset", "1"),
+        ("ratelimit-policy", "20;w=2"),
+    ]);
+    let now = Timestamp::from_seconds(1_700_000_000);
+    assert!(fair.admit(&pds(), &account('a'), Kind::Read).await.is_ok());
+    fair.hear(&pds(), &account('a'), Kind::Read, StatusCode::OK, &told, now);
+    let refused = fair.admit(&pds(), &account('b'), Kind::Read).await.unwrap_err();
+    assert!(refused.wait > Duration::from_millis(800) && refused.wait <= Duration::from_secs(1), "the truth, for everybody");
+    assert_eq!(fair.known(), (1, 1));
+    let other = "https://other.example.com".parse().unwrap();
+    assert!(fair.admit(&other, &account('a'), Kind::Read).await.is_ok(), "each host by itself");
+    assert!(fair.admit(&pds(), &account('a'), Kind::Repo).await.is_ok(), "counted apart");
+    tokio::time::sleep(Duration::from_millis(1050)).await;
+    assert!(fair.admit(&pds(), &account('b'), Kind::Read).await.is_ok());
+}
+
+#[tokio::test]
+async fn a_window_of_an_account_stops_that_account_alone() {
+    let fair = Fair::new(RULES);
+    assert!(fair.admit(&pds(), &account('a'), Kind::Write).await.is_ok());
+    let told = fields(&[("retry-after", "30"), ("ratelimit-policy", "5000;w=3600")]);
+    let now = Timestamp::from_seconds(1_700_000_000);
+    fair.hear(&pds(), &account('a'), Kind::Write, StatusCode::TOO_MANY_REQUESTS, &told, now);
+    let refused = fair.admit(&pds(), &account('a'), Kind::Read).await.unwrap_err();
+    assert!(refused.wait > Duration::from_secs(29) && refused.wait <= Duration::from_secs(30));
+    assert!(fair.admit(&pds(), &account('b'), Kind::Write).await.is_ok());
+}
+
+#[tokio::test]
+async fn writes_uploads_and_repositories_have_budgets_of_their_own() {
+    let fair = Fair::new(RULES);
+    for _ in 0..3 {
+        assert!(fair.admit(&pds(), &account('a'), Kind::Write).await.is_ok());
+    }
+    assert!(fair.admit(&pds(), &account('a'), Kind::Write).await.is_err());
+    assert!(fair.admit(&pds(), &account('a'), Kind::Read).await.is_ok());
+    for _ in 0..2 {
+        assert!(fair.admit(&pds(), &account('b'), Kind::Upload).await.is_ok());
+        assert!(fair.admit(&pds(), &account('b'), Kind::Repo).await.is_ok());
+    }
+    let refused = fair.admit(&pds(), &account('c'), Kind::Upload).await.unwrap_err();
+    assert!(refused.rate == RULES.uploads && refused.wait > Duration::from_secs(990), "{refused:?}");
+    assert!(fair.admit(&pds(), &account('c'), Kind::Repo).await.is_err());
+}
+
+#[test]
+fn methods_are_told_apart_in_any_letter_case() {
+    for (method, is_write, kind) in [
+        ("com.atproto.repo.uploadBlob", true, Kind::Upload),
+        ("COM.ATPROTO.REPO.UPLOADBLOB", true, Kind::Upload),
+        ("com.atproto.sync.getRepo", false, Kind::Repo),
+        ("com.atproto.repo.createRecord", true, Kind::Write),
+        ("com.atproto.repo.getRecord", false, Kind::Read),
+    ] {
+        assert_eq!(Kind::of(method, is_write), kind, "{method}");
+    }
+}

@@ -1,0 +1,184 @@
+//! The forwarding dialler, where a stranger chose the name: one test for each family of addresses, for rebinding, and
+//! for names that turn bad. Nothing leaves the machine: whatever is dialled goes to a canary, and is written down.
+
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+
+use super::abroad::{Abroad, Manners};
+use super::bounds::ReadRules;
+use super::breaker::{BreakerRules, Breakers};
+use super::dial::{Detour, Dialler};
+use super::error::Error;
+use super::fair::FairRules;
+use super::limits::Limits;
+use super::upstream::Upstreams;
+use super::vigil::Vigil;
+use crate::base::fetch::test_dns::{Reply, TestDns};
+use crate::base::fetch::{Dns, Names, tls};
+use crate::base::{Clock, Origin};
+use crate::config::{Rate, TargetReads};
+use crate::telemetry::metrics::Metrics;
+
+struct Guard {
+    abroad: Abroad,
+    upstreams: Upstreams,
+    dialled: Arc<Mutex<Vec<SocketAddr>>>,
+    canary: TcpListener,
+}
+
+impl Guard {
+    async fn before(dns: &TestDns) -> Self {
+        let canary = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let dialled = Arc::<Mutex<Vec<SocketAddr>>>::default();
+        let mut dialler = Dialler::new(tls::client_config(None).unwrap());
+        dialler.detour =
+            Some(Detour { dialled: Arc::clone(&dialled), to: canary.local_addr().unwrap() });
+        let many = Rate { count: 1000, per: Duration::from_secs(1) };
+        let manners = Manners {
+            target_reads: TargetReads::Public,
+            blocked_hosts: vec!["blocked.example.com".to_owned()],
+            blocked_dids: Vec::new(),
+            reads: ReadRules { rate: None, streams: 9, streams_in_all: 9, bytes: 1 << 30 },
+            fair: FairRules {
+                calls: many,
+                repos: many,
+                uploads: many,
+                account_calls: many,
+                account_writes: many,
+                wait: Duration::ZERO,
+            },
+            at_once: 8,
+        };
+        let names = Names::new(Dns::new(&[dns.address()]).unwrap(), Vec::new());
+        let rules =
+            BreakerRules { failures: 5, window: Duration::from_secs(1), pause: Duration::from_secs(1) };
+        let limits = Rc::new(Limits { connect: Duration::from_millis(200), ..Limits::default() });
+        Self {
+            abroad: Abroad::new(names, Clock::System, manners, &Metrics::default()),
+            upstreams: Upstreams::new(Breakers::new(rules), dialler, limits, 8, Vigil::new()),
+            dialled,
+            canary,
+        }
+    }
+
+    /// Goes as far as a request goes before it is sent.
+    async fn reach(&self, origin: &str) -> Result<(), Error> {
+        let origin: Origin = origin.parse().unwrap();
+        let addresses = self.abroad.addresses(&origin).await?;
+        let upstream = self.upstreams.elsewhere(&origin, &addresses)?;
+        // The canary speaks no TLS, so it never comes to more than a connection.
+        upstream.open().await.map(drop).map_err(Error::Unreachable)
+    }
+
+    fn dialled(&self) -> Vec<String> {
+        self.dialled.lock().unwrap().iter().map(ToString::to_string).collect()
+    }
+
+    async fn is_untouched(&self) -> bool {
+        let accepting = self.canary.accept();
+        tokio::time::timeout(Duration::from_millis(20), accepting).await.is_err() && self.dialled().is_empty()
+    }
+}
+
+/// None of these addresses is connected to, alone or beside a good one.
+async fn never_dialled(addresses: &'static [&'static str]) {
+    for address in addresses {
+        for beside in [None, Some("93.184.216.34"), Some("2606:2800:220:1::1")] {
+            let all: Vec<&str> = beside.into_iter().chain([*address]).collect();
+            let dns = TestDns::start(move |_, _| Reply::addresses(&all)).await;
+            let guard = Guard::before(&dns).await;
+            let refused = guard.reach("https://evil.example.com").await;
+            assert!(matches!(refused, Err(Error::NotAllowed)), "{address}: {refused:?}");
+            assert!(guard.is_untouched().await, "{address}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn c16_loopback_is_never_dialled() {
+    never_dialled(&["127.0.0.1", "127.255.255.254", "::1"]).await;
+}
+
+#[tokio::test]
+async fn c16_private_networks_are_never_dialled() {
+    never_dialled(&["10.0.0.1", "172.16.0.1", "172.31.255.255", "192.168.1.1", "100.64.0.1"]).await;
+    never_dialled(&["fc00::1", "fd12:3456::1", "fec0::1"]).await;
+}
+
+#[tokio::test]
+async fn c16_link_local_addresses_are_never_dialled() {
+    never_dialled(&["169.254.169.254", "169.254.0.1", "fe80::1"]).await;
+}
+
+#[tokio::test]
+async fn c16_addresses_of_nobody_are_never_dialled() {
+    never_dialled(&["0.0.0.0", "0.1.2.3", "192.0.2.1", "198.51.100.1", "203.0.113.1", "198.18.0.1", "240.0.0.1"]).await;
+    never_dialled(&["255.255.255.255", "224.0.0.1", "::", "ff02::1", "2001:db8::1", "100::1"]).await;
+}
+
+#[tokio::test]
+async fn c16_addresses_within_addresses_are_never_dialled() {
+    never_dialled(&["::ffff:127.0.0.1", "::ffff:8.8.8.8", "::127.0.0.1", "64:ff9b::7f00:1", "64:ff9b:1::a00:1"]).await;
+    never_dialled(&["2002:7f00:1::1", "2001:0:53aa:64c:0:7f:80ff:fffe"]).await;
+}
+
+#[tokio::test]
+async fn c16_what_the_url_shows_is_never_looked_up() {
+    let dns = TestDns::start(|_, _| Reply::addresses(&["93.184.216.34"])).await;
+    let guard = Guard::before(&dns).await;
+    for origin in [
+        "http://pds.example.com",
+        "https://pds.example.com:8443",
+        "https://127.0.0.1",
+        "https://[::1]",
+        "https://93.184.216.34",
+        "https://localhost",
+        "https://pds.localhost",
+        "https://pds.internal",
+        "https://pds.local",
+        "https://pds.onion",
+        "https://pds",
+        "https://127.1",
+        "https://2130706433",
+        "https://blocked.example.com",
+        "https://below.blocked.example.com",
+    ] {
+        assert!(matches!(guard.reach(origin).await, Err(Error::NotAllowed)), "{origin}");
+    }
+    assert_eq!(dns.asked(), 0);
+    assert!(guard.is_untouched().await);
+    let _ = guard.reach("https://unblocked.example.com").await;
+    assert_eq!(guard.dialled(), ["93.184.216.34:443"]);
+}
+
+#[tokio::test]
+async fn c16_a_rebinding_name_is_dialled_only_where_it_was_checked() {
+    let dns =
+        TestDns::start(|_, count| Reply::addresses(&[if count <= 2 { "93.184.216.34" } else { "127.0.0.1" }]))
+            .await;
+    let guard = Guard::before(&dns).await;
+    for _ in 0..3 {
+        assert!(matches!(guard.reach("https://rebind.example.com").await, Err(Error::Unreachable(_))));
+    }
+    assert_eq!(guard.dialled(), ["93.184.216.34:443"; 3], "one look-up serves the check and each connection");
+    assert_eq!(dns.asked(), 2, "A and AAAA, once");
+}
+
+#[tokio::test]
+async fn c16_a_name_that_turns_bad_loses_its_connections() {
+    let dns = TestDns::start(|_, _| Reply::addresses(&["93.184.216.34"])).await;
+    let guard = Guard::before(&dns).await;
+    let origin: Origin = "https://pds.example.com".parse().unwrap();
+    let [first, second] =
+        [["93.184.216.34"], ["93.184.216.35"]].map(|text| Arc::from(text.map(|text| text.parse().unwrap())));
+    let before = guard.upstreams.elsewhere(&origin, &first).unwrap();
+    assert!(Rc::ptr_eq(&before, &guard.upstreams.elsewhere(&origin, &first).unwrap()));
+    let after = guard.upstreams.elsewhere(&origin, &second).unwrap();
+    assert!(!Rc::ptr_eq(&before, &after), "connections are of one set of addresses");
+    drop(guard.upstreams.elsewhere(&origin, &second));
+    assert_eq!(Rc::strong_count(&before), 1, "nobody lends the old ones any more");
+}

@@ -1,0 +1,212 @@
+//! Reads at PDSes that are not ours, for whoever asks: without credentials, and with our guard up.
+//!
+//! The account's document says where to go; an answer may send us on, for a few hops, each as guarded as the first.
+//! Where the PDS does not know the account, it may have moved: its document is read anew, and a new place is asked.
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use http::request::Parts;
+use http::{Method, Response, StatusCode, Uri};
+use http_body::Body as _;
+use hyper::body::Incoming;
+use tokio::time::Instant;
+
+use super::abroad::Class;
+use super::aim::Visitor;
+use super::answer::{AnswerBody, Forwarded};
+use super::answer_head::AnswerHead;
+use super::answer_headers;
+use super::bounds::Ticket;
+use super::engine::{Forwarder, method_of, response, target_of};
+use super::error::{Cause, Error};
+use super::exchange::{Ours, Sending};
+use super::fair::{Account, Kind};
+use super::inspect::{MAX_PEEK, is_small_json, names_error};
+use super::link::Link;
+use super::neighbours::Neighbours;
+use super::request_head::Length;
+use super::upstream::Permit;
+use crate::base::Origin;
+use crate::identity::{Freshness, Place};
+use crate::limits;
+use crate::routing::target::Target;
+
+/// A read on its way.
+struct Read<'a> {
+    request: &'a Parts,
+    account: Account,
+    kind: Kind,
+    is_blob: bool,
+    ticket: Rc<Ticket>,
+}
+
+/// What a PDS said.
+struct Heard {
+    response: Response<AnswerBody>,
+    /// It does not have the account, or not any more.
+    knows_no_account: bool,
+}
+
+impl<N: Neighbours> Forwarder<N> {
+    /// Asks an account's PDS.
+    pub(super) async fn read_elsewhere(
+        &self,
+        place: &Place,
+        request: &Parts,
+        body: &Incoming,
+        visitor: &Visitor,
+    ) -> Result<Response<AnswerBody>, Error> {
+        if !body.is_end_stream() {
+            return Err(Error::UnexpectedBody);
+        }
+        let began = Instant::now();
+        let read = Read {
+            request,
+            account: Account::Client(limits::Place::of(visitor.ip)),
+            kind: Kind::of(method_of(request), false),
+            is_blob: method_of(request).eq_ignore_ascii_case("com.atproto.sync.getBlob"),
+            ticket: Rc::new(self.abroad.begin_read(visitor.ip)?),
+        };
+        let answer = self.ask(place, &read).await;
+        if matches!(answer, Err(Error::NotAllowed)) {
+            // Whatever the reason, it takes as long: our network is nobody's to find out about.
+            tokio::time::sleep_until(began + REFUSED_AFTER).await;
+        }
+        answer
+    }
+
+    async fn ask(&self, place: &Place, read: &Read<'_>) -> Result<Response<AnswerBody>, Error> {
+        if self.abroad.is_blocked_account(&place.did) {
+            return Err(Error::NotAllowed);
+        }
+        let heard = self.follow(&place.pds, read).await;
+        let may_have_moved = match &heard {
+            Ok(heard) => heard.knows_no_account,
+            Err(error) => refuses_connections(error),
+        };
+        if may_have_moved {
+            let account = Target::Did(place.did.as_str().into());
+            let now = self.neighbours.find_place(&account, Freshness::Asked).await;
+            if let Ok(now) = now
+                && now.pds != place.pds
+                && self.neighbours.ours(&now.pds).is_none()
+            {
+                return self.follow(&now.pds, read).await.map(|heard| heard.response);
+            }
+        }
+        heard.map(|heard| heard.response)
+    }
+
+    /// Asks a PDS, and goes where it sends us.
+    async fn follow(&self, pds: &Origin, read: &Read<'_>) -> Result<Heard, Error> {
+        let mut next = self.hop(pds, target_of(read.request), read).await?;
+        for _ in 0..MOST_HOPS {
+            let (origin, target) = match next {
+                Hop::Answer(heard) => return Ok(heard),
+                Hop::On(origin, target) => (origin, target),
+            };
+            if self.neighbours.ours(&origin).is_some() {
+                return Err(Error::Unreachable(Cause::Redirect));
+            }
+            next = self.hop(&origin, &target, read).await.map_err(|error| match error {
+                Error::NotAllowed => Error::Unreachable(Cause::Redirect),
+                other => other,
+            })?;
+        }
+        match next {
+            Hop::Answer(heard) => Ok(heard),
+            Hop::On(..) => Err(Error::Unreachable(Cause::Redirect)),
+        }
+    }
+
+    async fn hop(&self, origin: &Origin, target: &str, read: &Read<'_>) -> Result<Hop, Error> {
+        let addresses = self.abroad.addresses(origin).await?;
+        let upstream = self.upstreams.elsewhere(origin, &addresses)?;
+        self.abroad.admit(origin, &read.account, read.kind, Class::Read).await?;
+        let permit = upstream.admit()?;
+        let sending = Sending {
+            vigil: &self.vigil,
+            limits: &self.limits,
+            request: read.request,
+            target,
+            ours: Ours {
+                by_caller: false,
+                sign: &|| Ok(None),
+                host: &permit.upstream().authority,
+                client: None,
+                via: &self.via,
+            },
+            length: Length::None,
+            progress: None,
+            follows: true,
+            patience: self.limits.answer_head,
+        };
+        let (head, link) = sending.exchange(&permit, None).await?;
+        permit.upstream().judge(head.status);
+        self.abroad.hear(origin, &read.account, read.kind, head.status, &head.headers);
+        if head.status.is_redirection() && head.status != StatusCode::NOT_MODIFIED {
+            let location = head.to_us.location.as_deref();
+            let next = location.and_then(|location| next_hop(origin, location));
+            return next.map(|(origin, target)| Hop::On(origin, target)).ok_or(Error::Unreachable(Cause::Redirect));
+        }
+        self.take_read(head, link, permit, read).await.map(Hop::Answer)
+    }
+
+    async fn take_read(
+        &self,
+        head: AnswerHead,
+        link: Box<Link>,
+        permit: Permit,
+        read: &Read<'_>,
+    ) -> Result<Heard, Error> {
+        let AnswerHead { status, mut headers, framing, keep, to_us: _ } = head;
+        if headers
+            .get(http::header::CONTENT_LENGTH)
+            .and_then(|length| length.to_str().ok()?.parse::<u64>().ok())
+            .is_some_and(|length| length > self.limits.answer && read.request.method != Method::HEAD)
+        {
+            return Err(Error::Unreachable(Cause::TooLong));
+        }
+        let mut body = Forwarded::new(framing, link, permit, keep, self.limits.idle, self.limits.answer);
+        body.ticket = Some(Rc::clone(&read.ticket));
+        let mut knows_no_account = false;
+        if matches!(status, StatusCode::BAD_REQUEST | StatusCode::NOT_FOUND) && is_small_json(&headers) {
+            let said = body.peek(MAX_PEEK).await.map_err(|_| Error::Unreachable(Cause::Closed))?;
+            knows_no_account =
+                said.is_some_and(|said| NO_ACCOUNT.iter().any(|name| names_error(&said, name)));
+        }
+        answer_headers::guard(&mut headers, false, read.is_blob);
+        Ok(Heard { response: response(status, headers, body), knows_no_account })
+    }
+}
+
+/// What an answer comes to.
+enum Hop {
+    Answer(Heard),
+    /// We are sent on.
+    On(Origin, String),
+}
+
+/// Where a redirect leads: an absolute URL, or a path on the same origin.
+fn next_hop(origin: &Origin, location: &str) -> Option<(Origin, String)> {
+    let location = location.split('#').next().unwrap_or_default();
+    if location.starts_with('/') && !location.starts_with("//") {
+        let path: Uri = location.parse().ok()?;
+        return Some((origin.clone(), path.path_and_query()?.to_string()));
+    }
+    let url: Uri = location.parse().ok()?;
+    let origin = format!("{}://{}", url.scheme_str()?, url.authority()?).parse().ok()?;
+    Some((origin, url.path_and_query().map_or_else(|| "/".to_owned(), ToString::to_string)))
+}
+
+/// Whether nobody is there any more, as far as it can be told.
+const fn refuses_connections(error: &Error) -> bool {
+    matches!(error, Error::Unreachable(Cause::Name(_) | Cause::Connect(_) | Cause::SlowConnect) | Error::Resting)
+}
+
+const MOST_HOPS: usize = 3;
+/// By these names a PDS says that an account is not there.
+const NO_ACCOUNT: [&str; 2] = ["RepoNotFound", "RepoDeactivated"];
+/// How long it takes to hear that a PDS is not called.
+const REFUSED_AFTER: Duration = Duration::from_millis(300);

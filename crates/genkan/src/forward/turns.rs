@@ -1,0 +1,118 @@
+//! Who waits for a turn: each in its own queue, and the queues take turns.
+
+use std::collections::{HashMap, VecDeque};
+use std::hash::Hash;
+
+use tokio::sync::oneshot;
+
+/// Queues by key, in the order in which their turns come.
+#[derive(Debug)]
+pub(super) struct Turns<K> {
+    queues: HashMap<K, VecDeque<oneshot::Sender<()>>>,
+    order: VecDeque<K>,
+    waiting: usize,
+}
+
+impl<K> Default for Turns<K> {
+    fn default() -> Self {
+        Self { queues: HashMap::new(), order: VecDeque::new(), waiting: 0 }
+    }
+}
+
+impl<K: Clone + Eq + Hash> Turns<K> {
+    pub(super) fn is_empty(&self) -> bool {
+        self.order.is_empty()
+    }
+
+    /// Takes a place behind the others of this key. `None`: too many wait.
+    pub(super) fn queue(&mut self, key: &K) -> Option<oneshot::Receiver<()>> {
+        if self.waiting >= MOST_WAITING {
+            self.forget_those_who_left();
+        }
+        let queue = self.queues.entry(key.clone()).or_default();
+        if self.waiting >= MOST_WAITING || queue.len() >= MOST_OF_ONE {
+            if queue.is_empty() {
+                self.queues.remove(key);
+            }
+            return None;
+        }
+        let (caller, turn) = oneshot::channel();
+        if queue.is_empty() {
+            self.order.push_back(key.clone());
+        }
+        queue.push_back(caller);
+        self.waiting += 1;
+        Some(turn)
+    }
+
+    /// Calls the next one. `false`: nobody waits.
+    pub(super) fn call(&mut self) -> bool {
+        while let Some(key) = self.order.pop_front() {
+            let Some(queue) = self.queues.get_mut(&key) else { continue };
+            let mut called = false;
+            while let Some(caller) = queue.pop_front() {
+                self.waiting -= 1;
+                // Nobody hears it who has left meanwhile.
+                if caller.send(()).is_ok() {
+                    called = true;
+                    break;
+                }
+            }
+            if queue.is_empty() {
+                self.queues.remove(&key);
+            } else {
+                self.order.push_back(key);
+            }
+            if called {
+                return true;
+            }
+        }
+        false
+    }
+
+    fn forget_those_who_left(&mut self) {
+        let Self { queues, order, waiting } = self;
+        queues.retain(|_, queue| {
+            queue.retain(|caller| !caller.is_closed());
+            !queue.is_empty()
+        });
+        order.retain(|key| queues.contains_key(key));
+        *waiting = queues.values().map(VecDeque::len).sum();
+    }
+}
+
+/// Those who wait at one host.
+const MOST_WAITING: usize = 512;
+/// Those of one account.
+const MOST_OF_ONE: usize = 32;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_asks_for_much_waits_behind_itself() {
+        let mut turns = Turns::default();
+        let mut greedy: Vec<_> = (0..5).map(|_| turns.queue(&"greedy").unwrap()).collect();
+        let mut modest = turns.queue(&"modest").unwrap();
+        let (mut left, mut called) = (Some(turns.queue(&"left").unwrap()), Vec::new());
+        left.take();
+        while turns.call() {
+            let of_greedy = greedy.iter_mut().filter_map(|turn| turn.try_recv().ok()).count();
+            called.push((of_greedy, modest.try_recv().is_ok()));
+        }
+        assert_eq!(called, [(1, false), (0, true), (1, false), (1, false), (1, false), (1, false)]);
+        assert!(turns.is_empty() && turns.waiting == 0 && turns.queues.is_empty());
+    }
+
+    #[test]
+    fn only_so_many_wait() {
+        let mut turns = Turns::default();
+        let one: Vec<_> = (0..40).map_while(|_| turns.queue(&0)).collect();
+        assert_eq!(one.len(), MOST_OF_ONE);
+        let others: Vec<_> = (1..10_000).map_while(|key| turns.queue(&key)).collect();
+        assert_eq!(one.len() + others.len(), MOST_WAITING);
+        drop(others);
+        assert!(turns.queue(&1).is_some(), "those who left make room");
+    }
+}

@@ -1,0 +1,238 @@
+//! Where an account of the world lives: from its DID or handle to its PDS.
+
+use std::sync::Arc;
+
+use genkan_protocol::did_document::DidDocument;
+use genkan_protocol::syntax::{Did, Handle};
+use quick_cache::sync::Cache;
+
+use super::{Documents, Error, Freshness, Handles};
+use crate::base::{Clock, Origin, Timestamp};
+
+/// An account, and the PDS that its document names.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Place {
+    pub(crate) did: Did,
+    pub(crate) pds: Origin,
+}
+
+/// Why an account's place is not known.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum PlaceError {
+    /// Its DID or handle leads nowhere, or nobody could be asked.
+    #[error("{0}")]
+    Unresolved(#[from] Error),
+    /// The handle leads to a DID that does not claim it.
+    #[error("the DID of the handle does not claim it back")]
+    Unconfirmed,
+    /// The document names no PDS, or one that is no https origin.
+    #[error("the DID document names no PDS that can be used")]
+    NoPds,
+}
+
+/// Finds places. What it knows it has from the memories of documents and handles. Cheap to clone.
+#[derive(Clone, Debug)]
+pub(crate) struct Places {
+    documents: Documents,
+    handles: Handles,
+    /// Origins that need not be https, since the operator listed them.
+    listed: Arc<[Origin]>,
+    clock: Clock,
+    /// When a DID was last asked for past the memory: that costs the directory, and anybody can be its cause.
+    asked: Arc<Cache<Did, Timestamp>>,
+}
+
+impl Places {
+    pub(crate) fn new(documents: Documents, handles: Handles, listed: &[Origin], clock: Clock) -> Self {
+        let asked = Arc::new(Cache::new(ASKED_REMEMBERED));
+        Self { documents, handles, listed: listed.into(), clock, asked }
+    }
+
+    /// The place of a DID, if memory knows.
+    pub(crate) fn recall(&self, did: &str) -> Option<Result<Place, PlaceError>> {
+        Some(self.documents.recall(did)?.map_err(PlaceError::from).and_then(|document| self.of(&document)))
+    }
+
+    /// The place of a handle, if memory knows.
+    pub(crate) fn recall_handle(&self, handle: &str) -> Option<Result<Place, PlaceError>> {
+        let did = match self.handles.recall(handle)? {
+            Ok(did) => did,
+            Err(error) => return Some(Err(error.into())),
+        };
+        let document = match self.documents.recall(did.as_str())? {
+            Ok(document) => document,
+            Err(error) => return Some(Err(error.into())),
+        };
+        Some(self.confirmed(handle, &document))
+    }
+
+    /// The place of a DID.
+    pub(crate) async fn find(&self, did: &Did, freshness: Freshness) -> Result<Place, PlaceError> {
+        let document = self.documents.resolve(did, self.at_most_now_and_then(did, freshness)).await?;
+        self.of(&document)
+    }
+
+    /// The place of a handle, confirmed from both sides.
+    pub(crate) async fn find_by_handle(
+        &self,
+        handle: &Handle,
+        freshness: Freshness,
+    ) -> Result<Place, PlaceError> {
+        let did = self.handles.resolve(handle, freshness).await?;
+        let document = self.documents.resolve(&did, self.at_most_now_and_then(&did, freshness)).await?;
+        self.confirmed(handle.as_str(), &document)
+    }
+
+    fn confirmed(&self, handle: &str, document: &DidDocument) -> Result<Place, PlaceError> {
+        let claimed = document.handle();
+        if claimed.is_some_and(|claimed| claimed.as_str().eq_ignore_ascii_case(handle)) {
+            self.of(document)
+        } else {
+            Err(PlaceError::Unconfirmed)
+        }
+    }
+
+    fn of(&self, document: &DidDocument) -> Result<Place, PlaceError> {
+        let endpoint = document.pds_endpoint().ok_or(PlaceError::NoPds)?;
+        // One slash at the end is written by many and means the same.
+        let pds: Origin =
+            endpoint.strip_suffix('/').unwrap_or(endpoint).parse().map_err(|_| PlaceError::NoPds)?;
+        if pds.is_https() || self.listed.contains(&pds) {
+            Ok(Place { did: document.id.clone(), pds })
+        } else {
+            Err(PlaceError::NoPds)
+        }
+    }
+
+    fn at_most_now_and_then(&self, did: &Did, freshness: Freshness) -> Freshness {
+        if freshness == Freshness::Remembered {
+            return freshness;
+        }
+        let now = self.clock.now();
+        if self.asked.get(did).is_some_and(|at| now.since(at) < ASKED_AT_MOST_EVERY) {
+            return Freshness::Remembered;
+        }
+        self.asked.insert(did.clone(), now);
+        Freshness::Asked
+    }
+}
+
+const ASKED_REMEMBERED: usize = 10_000;
+const ASKED_AT_MOST_EVERY: std::time::Duration = std::time::Duration::from_secs(10);
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicI64;
+    use std::time::Duration;
+
+    use genkan_protocol::crypto::K256PrivateKey;
+    use genkan_protocol::plc;
+
+    use super::*;
+    use crate::base::fetch::test_dns::{Reply, TestDns};
+    use crate::base::fetch::{Dns, Guarded, tls};
+    use crate::base::test_directory::{Fault, TestDirectory};
+    use crate::identity::Directory;
+
+    struct World {
+        directory: TestDirectory,
+        places: Places,
+        hand: Arc<AtomicI64>,
+        _dns: TestDns,
+    }
+
+    /// `alice.example.com` and `mallory.example.com` both lead to the DID that is handed back.
+    async fn world(endpoint: &str) -> (World, Did) {
+        let directory = TestDirectory::start().await;
+        let (did, genesis) = account(endpoint);
+        directory.write(&did, &genesis);
+        let text = format!("did={did}");
+        let dns = TestDns::start(move |name, _| match name {
+            "_atproto.alice.example.com." | "_atproto.mallory.example.com." => Reply::texts(&[&[&text]]),
+            _ => Reply::NoSuchName,
+        })
+        .await;
+        let names = Dns::new(&[dns.address()]).unwrap();
+        let hand = Arc::new(AtomicI64::new(1_000_000));
+        let clock = Clock::Manual(Arc::clone(&hand));
+        let guarded = Guarded::new(names.clone(), tls::client_config(None).unwrap(), Vec::new());
+        let within = Duration::from_secs(5);
+        let documents =
+            Documents::new(Directory::of(&directory), guarded.clone(), clock.clone(), within);
+        let handles = Handles::new(names, guarded, clock.clone(), within);
+        let listed = ["http://localhost:2583".parse().unwrap()];
+        let places = Places::new(documents, handles, &listed, clock);
+        (World { directory, places, hand, _dns: dns }, did)
+    }
+
+    fn key() -> K256PrivateKey {
+        K256PrivateKey::from_bytes(&[7; 32]).unwrap()
+    }
+
+    fn data(endpoint: &str) -> plc::Data {
+        let keys = vec![key().public().to_did_key()];
+        plc::Data::of_account(keys, &key().public(), &"alice.example.com".parse().unwrap(), endpoint)
+    }
+
+    fn account(endpoint: &str) -> (Did, plc::Operation) {
+        plc::genesis(data(endpoint), &key())
+    }
+
+    #[tokio::test]
+    async fn an_account_is_found_by_did_and_by_a_handle_that_its_document_claims() {
+        let (World { places, directory, .. }, did) = world("https://pds.example.com").await;
+        assert_eq!(places.recall(did.as_str()), None);
+        let place = Place { did: did.clone(), pds: "https://pds.example.com".parse().unwrap() };
+        assert_eq!(places.find(&did, Freshness::Remembered).await, Ok(place.clone()));
+        assert_eq!(places.recall(did.as_str()), Some(Ok(place.clone())));
+        let [alice, mallory, nobody] =
+            ["alice.example.com", "mallory.example.com", "nobody.example.com"].map(|text| text.parse::<Handle>().unwrap());
+        let find = async |handle: &Handle| places.find_by_handle(handle, Freshness::Remembered).await;
+        assert_eq!(find(&alice).await, Ok(place.clone()));
+        assert_eq!(places.recall_handle("alice.example.com"), Some(Ok(place)));
+        assert_eq!(find(&mallory).await, Err(PlaceError::Unconfirmed));
+        assert_eq!(places.recall_handle("mallory.example.com"), Some(Err(PlaceError::Unconfirmed)));
+        assert!(matches!(find(&nobody).await, Err(PlaceError::Unresolved(_))));
+        let unknown = "did:plc:aaaaaaaaaaaaaaaaaaaaaaaa".parse().unwrap();
+        directory.set(Fault::Down);
+        let trouble = places.find(&unknown, Freshness::Remembered).await;
+        assert!(matches!(trouble, Err(PlaceError::Unresolved(error)) if error.is_passing()));
+        assert_eq!(places.recall(unknown.as_str()), None, "trouble is not remembered");
+    }
+
+    #[tokio::test]
+    async fn a_pds_is_an_https_origin_or_listed() {
+        for (endpoint, found) in [
+            ("https://pds.example.com", true),
+            ("https://pds.example.com/", true),
+            ("http://localhost:2583", true),
+            ("http://pds.example.com", false),
+            ("http://localhost:2584", false),
+            ("https://pds.example.com/xrpc", false),
+            ("https://me@pds.example.com", false),
+            ("https://pds.example.com?x", false),
+        ] {
+            let (World { places, .. }, did) = world(endpoint).await;
+            let place = places.find(&did, Freshness::Remembered).await;
+            assert_eq!(place.is_ok(), found, "{endpoint}");
+            assert!(found || place == Err(PlaceError::NoPds), "{endpoint}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_move_is_seen_when_asked_for_but_the_directory_is_not_asked_by_everybody() {
+        let (World { places, directory, hand, .. }, did) = world("https://old.example.com").await;
+        let ask = async |freshness| places.find(&did, freshness).await.unwrap().pds.to_string();
+        assert_eq!(ask(Freshness::Remembered).await, "https://old.example.com");
+        let genesis = account("https://old.example.com").1;
+        let mut moves = plc::update(&genesis.cid(), data("https://new.example.com"), &key());
+        directory.write(&did, &moves);
+        assert_eq!(ask(Freshness::Remembered).await, "https://old.example.com");
+        assert_eq!(ask(Freshness::Asked).await, "https://new.example.com");
+        moves = plc::update(&moves.cid(), data("https://newer.example.com"), &key());
+        directory.write(&did, &moves);
+        assert_eq!(ask(Freshness::Asked).await, "https://new.example.com", "too soon");
+        hand.fetch_add(11_000, std::sync::atomic::Ordering::SeqCst);
+        assert_eq!(ask(Freshness::Asked).await, "https://newer.example.com");
+    }
+}
