@@ -1,7 +1,8 @@
 // The web server of an OAuth app, with TLS by a certificate authority of this network.
 //
-// Configuration: {port, settingsPort, name, folder}. Serves https://<name>:<port> with what was put there; the authority's
-// certificate is in <folder>/authority.pem, made at the first start.
+// Configuration: {port, settingsPort, name, folder, doors: [{name, port, to}]}. Serves https://<name>:<port> with what was
+// put there; the authority's certificate is in <folder>/authority.pem, made at the first start. Each of the doors is a TLS
+// proxy as operators have one: https://<name>:<port> goes to http://127.0.0.1:<to>.
 //   PUT    /documents/<path>   {"status": 200, "headers": {…}, "body": "…", "delay": ms}   is served at <path> from now on
 //   DELETE /documents/<path>
 //   GET    /visits             [{path, query, method, body}], oldest first
@@ -20,10 +21,11 @@ import { answerJson, jsonBody, listen, member } from './lib/member.mjs'
 const ALGORITHM = { name: 'ECDSA', namedCurve: 'P-256', hash: 'SHA-256' }
 const YEAR = 365 * 24 * 3600 * 1000
 
-/** The authority's certificate, and a certificate for `name` with its key. Kept in `folder`. */
-async function certificates(name, folder) {
+/** The authority's certificate, and a certificate for `names` with its key. Kept in `folder`. */
+async function certificates(names, folder) {
   const file = (name) => path.join(folder, name)
-  if (!fs.existsSync(file('key.pem'))) {
+  const known = fs.existsSync(file('names.json')) ? fs.readFileSync(file('names.json'), 'utf8') : ''
+  if (known !== JSON.stringify(names)) {
     x509.cryptoProvider.set(crypto.webcrypto)
     const pair = () => crypto.webcrypto.subtle.generateKey(ALGORITHM, true, ['sign', 'verify'])
     const [authorityKeys, keys] = [await pair(), await pair()]
@@ -41,13 +43,13 @@ async function certificates(name, folder) {
     })
     const certificate = await x509.X509CertificateGenerator.create({
       serialNumber: crypto.randomBytes(8).toString('hex'),
-      subject: `CN=${name}`,
+      subject: `CN=${names[0]}`,
       issuer: authority.subject,
       ...dates,
       publicKey: keys.publicKey,
       signingKey: authorityKeys.privateKey,
       signingAlgorithm: ALGORITHM,
-      extensions: [new x509.SubjectAlternativeNameExtension([{ type: 'dns', value: name }])],
+      extensions: [new x509.SubjectAlternativeNameExtension(names.map((value) => ({ type: 'dns', value })))],
     })
     const key = Buffer.from(await crypto.webcrypto.subtle.exportKey('pkcs8', keys.privateKey))
     fs.mkdirSync(folder, { recursive: true })
@@ -55,13 +57,32 @@ async function certificates(name, folder) {
     fs.writeFileSync(file('certificate.pem'), certificate.toString('pem') + '\n')
     const pem = crypto.createPrivateKey({ key, format: 'der', type: 'pkcs8' }).export({ type: 'pkcs8', format: 'pem' })
     fs.writeFileSync(file('key.pem'), pem, { mode: 0o600 })
+    fs.writeFileSync(file('names.json'), JSON.stringify(names))
   }
   const read = (name) => fs.readFileSync(file(name), 'utf8')
   return { authorityFile: file('authority.pem'), cert: read('certificate.pem'), key: read('key.pem') }
 }
 
-await member(async ({ port, settingsPort, name, folder }) => {
-  const { authorityFile, cert, key } = await certificates(name, folder)
+/** Passes everything on, and says for whom. */
+function door({ cert, key }, to) {
+  return https.createServer({ cert, key }, (request, response) => {
+    const headers = { ...request.headers, 'x-forwarded-for': request.socket.remoteAddress, 'x-forwarded-proto': 'https' }
+    const onward = http.request({ host: '127.0.0.1', port: to, method: request.method, path: request.url, headers })
+    onward.on('response', (answer) => {
+      response.writeHead(answer.statusCode, answer.headers)
+      answer.pipe(response)
+    })
+    onward.on('error', () => (response.headersSent ? response.destroy() : response.writeHead(502).end()))
+    response.on('close', () => onward.destroy())
+    request.pipe(onward)
+  })
+}
+
+await member(async ({ port, settingsPort, name, folder, doors = [] }) => {
+  const names = [name, ...doors.map((door) => door.name)]
+  const { authorityFile, cert, key } = await certificates(names, folder)
+  const open = doors.map(({ to }) => door({ cert, key }, to))
+  await Promise.all(open.map((server, index) => listen(server, doors[index].port)))
   const documents = new Map()
   let visits = []
 
@@ -95,8 +116,10 @@ await member(async ({ port, settingsPort, name, folder }) => {
   return {
     ready: { url: `https://${name}:${port}`, settingsUrl: `http://localhost:${settingsPort}`, name, port, authorityFile },
     stop: async () => {
-      app.closeAllConnections()
-      app.close()
+      for (const server of [app, ...open]) {
+        server.closeAllConnections()
+        server.close()
+      }
       settings.close()
     },
   }

@@ -52,6 +52,7 @@ pub fn run(mut arguments: Arguments) -> Result<()> {
         data: Some(data),
         first_port: Some(FIRST_PORT),
         genkan: Some(wanted),
+        example: true,
         ..Options::default()
     };
     let network = Network::start(&options)?;
@@ -114,6 +115,7 @@ fn show(network: &Network, genkan: &Genkan, account: &Value, command: &Path) {
     row("metrics, health", &genkan.operations_url, "/metrics /livez /readyz");
     row("PLC directory", &at("/plc/url"), &format!("hosts see it through {}", genkan.directory_front_url));
     row("stand-alone PDS", &at("/alone/url"), "knows nothing of Genkan; handles *.alone.test");
+    row("example app", &at("/example/url"), "signs accounts of any PDS in through Genkan");
     row("mail catcher", &at("/mail/url"), "/messages shows what was sent");
     row("name server", &at("/dns/server"), &format!("records at {}/records", at("/dns/url")));
 
@@ -123,6 +125,10 @@ fn show(network: &Network, genkan: &Genkan, account: &Value, command: &Path) {
     row("DID", &of("did"), "");
     row("lives on", &of("home"), "where the client went by itself to post");
     row("first post", &of("post"), "");
+
+    println!("\n{}\n", paint("1", "Another, at the stand-alone PDS: sign in with it at the example app"));
+    row("handle", &of("aloneHandle"), "");
+    row("password", &of("alonePassword"), "");
 
     let here = std::env::current_dir().unwrap_or_default();
     let command = command.strip_prefix(&here).unwrap_or(command).display();

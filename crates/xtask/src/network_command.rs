@@ -36,6 +36,8 @@ pub fn run(mut arguments: Arguments) -> Result<()> {
     let given_binary = arguments.option("--genkan-binary")?;
     let database_url = arguments.option("--database-url")?;
     let options = Options {
+        example: false,
+        door: false,
         data: arguments.option("--data")?.map(PathBuf::from),
         hosts: arguments.number("--hosts")?.unwrap_or(2),
         dev_mode: !arguments.flag("--production"),

@@ -36,7 +36,18 @@ pub struct Genkan {
     pub admin_password: String,
     pub data: PathBuf,
     pub settings: Vec<(String, String)>,
+    name: &'static str,
     operations_port: u16,
+}
+
+/// Which Genkan of the network.
+#[derive(Debug, Clone, Copy)]
+pub struct Role<'a> {
+    /// Of the process.
+    pub name: &'static str,
+    /// The public URL, if it is behind a TLS proxy.
+    pub public_url: Option<&'a str>,
+    pub handle_domain: &'a str,
 }
 
 /// What else of the network Genkan has to know.
@@ -54,22 +65,24 @@ impl Genkan {
     pub fn plan(
         state: &mut State,
         data: &Path,
+        role: Role<'_>,
         options: GenkanOptions,
         around: &Neighbours<'_>,
     ) -> Result<Self> {
-        let port = state.port("genkan")?;
-        let operations_port = state.port("genkan operations")?;
-        let front_port = state.port("genkan directory front")?;
-        let admin_password = state.secret("genkan admin password")?;
-        let url = format!("http://localhost:{port}");
+        let name = role.name;
+        let port = state.port(name)?;
+        let operations_port = state.port(&format!("{name} operations"))?;
+        let front_port = state.port(&format!("{name} directory front"))?;
+        let admin_password = state.secret(&format!("{name} admin password"))?;
+        let url = role.public_url.map_or_else(|| format!("http://localhost:{port}"), str::to_owned);
         let directory_front_url = format!("http://localhost:{front_port}");
-        let data = data.join("genkan");
+        let data = data.join(name);
         let mut settings: Vec<(String, String)> = [
             ("GENKAN_PUBLIC_URL", url.clone()),
             ("GENKAN_LISTEN", format!("127.0.0.1:{port}")),
             ("GENKAN_OPS_LISTEN", format!("127.0.0.1:{operations_port}")),
             ("GENKAN_DATA_DIR", data.to_string_lossy().into_owned()),
-            ("GENKAN_HANDLE_DOMAINS", ".test".to_owned()),
+            ("GENKAN_HANDLE_DOMAINS", role.handle_domain.to_owned()),
             ("GENKAN_DIRECTORY_URL", around.directory_url.to_owned()),
             ("GENKAN_DIRECTORY_FRONT_LISTEN", format!("127.0.0.1:{front_port}")),
             ("GENKAN_DIRECTORY_FRONT_URL", directory_front_url.clone()),
@@ -88,9 +101,12 @@ impl Genkan {
         .into_iter()
         .map(|(name, value)| (name.to_owned(), value))
         .collect();
+        let proxies = role.public_url.map(|_| ("GENKAN_TRUSTED_PROXIES".to_owned(), "127.0.0.1".to_owned()));
+        settings.extend(proxies);
         settings.extend(options.database_url.map(|url| ("GENKAN_DATABASE_URL".to_owned(), url)));
         settings.extend(options.settings);
-        let did = format!("did:web:localhost%3A{port}");
+        let authority = url.split_once("://").map_or(&*url, |(_, authority)| authority);
+        let did = format!("did:web:{}", authority.replace(':', "%3A"));
         let binary = options.binary;
         Ok(Self {
             binary,
@@ -101,6 +117,7 @@ impl Genkan {
             admin_password,
             data,
             settings,
+            name,
             operations_port,
         })
     }
@@ -113,7 +130,7 @@ impl Genkan {
             environment: self.settings.clone(),
             configuration: None,
             ready: Ready::Http { port: self.operations_port, path: "/readyz".to_owned() },
-            log: logs.join("genkan.log"),
+            log: logs.join(format!("{}.log", self.name)),
         }
     }
 

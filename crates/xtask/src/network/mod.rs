@@ -43,6 +43,10 @@ pub struct Options {
     /// Genkan as the entryway; else whatever will listen at `entryway`.
     pub genkan: Option<GenkanOptions>,
     pub entryway: Entryway,
+    /// Whether the example app runs.
+    pub example: bool,
+    /// Whether a second Genkan runs, without hosts, behind a TLS proxy at a public name.
+    pub door: bool,
 }
 
 /// Where the hosts are told to find an entryway that is not ours.
@@ -63,6 +67,8 @@ impl Default for Options {
             first_port: None,
             genkan: None,
             entryway: Entryway::default(),
+            example: false,
+            door: false,
         }
     }
 }
@@ -86,6 +92,8 @@ pub struct Members(BTreeMap<String, Mutex<Member>>);
 pub const STAND_ALONE: &str = "alone";
 const STAND_ALONE_DOMAIN: &str = ".alone.test";
 const GENKAN: &str = "genkan";
+/// The second Genkan.
+const DOOR: &str = "door";
 
 impl Network {
     /// Gets what is missing, boots everything, and answers when all of it is ready.

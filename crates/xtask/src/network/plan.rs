@@ -7,16 +7,18 @@ use std::sync::{Arc, Mutex};
 use anyhow::{Context as _, Result, bail};
 use serde_json::{Value, json};
 
-use super::genkan::{Genkan, Neighbours};
+use super::genkan::{Genkan, GenkanOptions, Neighbours, Role};
 use super::hosts::{self, Host};
 use super::member::{Member, Ready, Spec};
 use super::state::{Key, State};
-use super::{GENKAN, Members, Network, Options, STAND_ALONE, STAND_ALONE_DOMAIN, control};
+use super::{DOOR, GENKAN, Members, Network, Options, STAND_ALONE, STAND_ALONE_DOMAIN, control};
 use crate::provision::node::Node;
 use crate::workspace;
 
 /// The name of the OAuth app's web server. Client identifiers may not be of the kind that only exists locally.
 const APP_NAME: &str = "app.example.com";
+/// The name of the second Genkan.
+const DOOR_NAME: &str = "door.example.com";
 
 /// A network being put together.
 pub(super) struct Plan {
@@ -24,11 +26,12 @@ pub(super) struct Plan {
     node: Node,
     data: PathBuf,
     members: Vec<Member>,
+    door: Option<Genkan>,
 }
 
 impl Plan {
     pub(super) fn load(node: Node, data: PathBuf, first_port: Option<u16>) -> Result<Self> {
-        Ok(Self { state: State::load(&data, first_port)?, node, data, members: Vec::new() })
+        Ok(Self { state: State::load(&data, first_port)?, node, data, members: Vec::new(), door: None })
     }
 
     pub(super) fn boot(&mut self, options: &Options, temporary: bool) -> Result<Network> {
@@ -47,8 +50,11 @@ impl Plan {
             .map(|name| Host::plan(&mut self.state, name, options.dev_mode))
             .collect::<Result<Vec<_>>>()?;
         let alone = Host::plan(&mut self.state, STAND_ALONE, true)?;
+        let door_url = format!("https://{DOOR_NAME}:{}", self.state.port("door tls")?);
 
         let name_server = self.spawn_common(&directory_url, directory_port, &entryway_url, &alone)?;
+        // The stand-alone PDS fetches what apps say of themselves, and must believe this network's certificates.
+        self.wait()?;
         self.spawn_alone(&alone, &directory_url, &name_server)?;
         let (genkan, keys) = match options.genkan.clone() {
             Some(wanted) => {
@@ -66,8 +72,21 @@ impl Plan {
                     mail_url: &self.said("mail", "smtp"),
                     authority_file: &authority,
                 };
-                let genkan = Genkan::plan(&mut self.state, &self.data, wanted, &around)?;
+                let role = Role { name: GENKAN, public_url: None, handle_domain: ".test" };
+                let genkan = Genkan::plan(&mut self.state, &self.data, role, wanted.clone(), &around)?;
                 self.spawn_hosts_behind_genkan(&genkan, &hosts, &name_server)?;
+                if options.door {
+                    let role = Role { name: DOOR, public_url: Some(&door_url), handle_domain: ".door.test" };
+                    let wanted = GenkanOptions { database_url: None, ..wanted };
+                    let door = Genkan::plan(&mut self.state, &self.data, role, wanted, &around)?;
+                    self.members.push(Member::new(DOOR, door.spec(&self.logs())));
+                    self.members.last_mut().context("it was just put there")?.start()?;
+                    self.door = Some(door);
+                }
+                if options.example {
+                    let port = self.state.port("example")?;
+                    self.spawn("example", "example/app.mjs", json!({ "port": port, "genkan": genkan.url }))?;
+                }
                 (Some(genkan), Value::Null)
             }
             None => (
@@ -113,7 +132,8 @@ impl Plan {
             { "suffix": ".test", "origin": entryway_url },
             { "suffix": STAND_ALONE_DOMAIN, "origin": alone.url },
         ]);
-        let records = json!({ APP_NAME: { "a": ["127.0.0.1"] } });
+        let here = json!({ "a": ["127.0.0.1"] });
+        let records = json!({ APP_NAME: here, DOOR_NAME: here });
         self.spawn(
             "dns",
             "dns.mjs",
@@ -121,10 +141,14 @@ impl Plan {
         )?;
         let (app_port, documents_port) = (self.state.port("app")?, self.state.port("app settings")?);
         let folder = self.data.join("app");
+        let door =
+            json!({ "name": DOOR_NAME, "port": self.state.port("door tls")?, "to": self.state.port(DOOR)? });
         self.spawn(
             "app",
             "app.mjs",
-            json!({ "port": app_port, "settingsPort": documents_port, "name": APP_NAME, "folder": folder }),
+            json!({
+                "port": app_port, "settingsPort": documents_port, "name": APP_NAME, "folder": folder, "doors": [door],
+            }),
         )?;
         let name_server = format!("127.0.0.1:{dns_port}");
         let appview_port = self.state.port("appview")?;
@@ -219,12 +243,16 @@ impl Plan {
         let log = self.logs().join(format!("{name}.log"));
         let arguments = vec![script.to_owned()];
         let compiled = workspace::cache()?.join("node-compile-cache");
+        let authority = self.said("app", "authorityFile");
         let program = self.node.binary.clone();
         let spec = Spec {
             program,
             arguments,
             // Compiled JavaScript is kept: each start of a host is the faster for it.
-            environment: vec![("NODE_COMPILE_CACHE".to_owned(), compiled.to_string_lossy().into_owned())],
+            environment: vec![
+                ("NODE_COMPILE_CACHE".to_owned(), compiled.to_string_lossy().into_owned()),
+                ("NODE_EXTRA_CA_CERTS".to_owned(), authority),
+            ],
             configuration: Some(configuration),
             ready: Ready::Line,
             log,
@@ -276,25 +304,33 @@ impl Plan {
         }
         let (name, front) = match genkan {
             None => ("entryway", entryway),
-            Some(genkan) => {
-                let settings: BTreeMap<&String, &String> =
-                    genkan.settings.iter().map(|(name, value)| (name, value)).collect();
-                let front = json!({
-                    "url": genkan.url,
-                    "did": genkan.did,
-                    "operationsUrl": genkan.operations_url,
-                    "directoryFrontUrl": genkan.directory_front_url,
-                    "adminPassword": genkan.admin_password,
-                    "handleDomain": ".test",
-                    "binary": genkan.binary,
-                    "settings": settings,
-                });
-                (GENKAN, front)
-            }
+            Some(genkan) => (GENKAN, shown(genkan, ".test")),
         };
         if let Some(map) = map.as_object_mut() {
             map.insert(name.to_owned(), front);
+            if let Some(door) = &self.door {
+                map.insert(DOOR.to_owned(), shown(door, ".door.test"));
+            }
+            if let Some(example) = said("example") {
+                map.insert("example".to_owned(), example);
+            }
         }
         map
     }
+}
+
+/// A Genkan as the map has it.
+fn shown(genkan: &Genkan, handle_domain: &str) -> Value {
+    let settings: BTreeMap<&String, &String> =
+        genkan.settings.iter().map(|(name, value)| (name, value)).collect();
+    json!({
+        "url": genkan.url,
+        "did": genkan.did,
+        "operationsUrl": genkan.operations_url,
+        "directoryFrontUrl": genkan.directory_front_url,
+        "adminPassword": genkan.admin_password,
+        "handleDomain": handle_domain,
+        "binary": genkan.binary,
+        "settings": settings,
+    })
 }

@@ -80,6 +80,8 @@ pub(super) fn run(
         data: Some(data.clone()),
         dev_mode: variant.dev_mode,
         genkan: Some(genkan),
+        example: true,
+        door: true,
         ..Options::default()
     };
     let network = Network::start(&options)?;
@@ -97,6 +99,10 @@ pub(super) fn run(
             .args(&files)
             .env("GENKAN_TEST_NETWORK", &map)
             .env("GENKAN_TEST_KILLS", kills)
+            .env(
+                "NODE_EXTRA_CA_CERTS",
+                network.map().pointer("/app/authorityFile").and_then(Value::as_str).unwrap_or_default(),
+            )
             .env("GENKAN_TEST_CHROMIUM", chromium.unwrap_or_else(|| Path::new("")))
             .env("GENKAN_TEST_SCREENSHOTS", workspace::target().join("verify/screenshots").join(variant.name))
             .current_dir(workspace::network());
