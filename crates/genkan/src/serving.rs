@@ -201,13 +201,7 @@ fn front(app: &App) -> Front {
     let db = app.db.clone();
     let knows = move |did: Did| -> BoxFuture<'static, Result<bool, db::Error>> {
         let db = db.clone();
-        Box::pin(async move {
-            match accounts::is_known(&db, &did).await {
-                Ok(known) => Ok(known),
-                Err(accounts::Error::Storage(cause)) => Err(cause),
-                Err(_) => Ok(false),
-            }
-        })
+        Box::pin(async move { accounts::is_known(&db, &did).await })
     };
     let front =
         Front::new(settings, app.trusted.clone(), app.clock.clone(), Prober::new(&app.ring), Box::new(knows));

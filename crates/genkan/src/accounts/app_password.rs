@@ -8,7 +8,6 @@ use genkan_protocol::jwt::session::Scope;
 use sha2::{Digest as _, Sha256};
 use sqlx::Row as _;
 
-use super::Error;
 use crate::base::{Secret, Timestamp, random};
 use crate::db::{self, Db, Tx};
 
@@ -35,7 +34,7 @@ pub(crate) async fn create(
     name: &str,
     privileged: bool,
     now: Timestamp,
-) -> Result<Option<Secret<String>>, Error> {
+) -> db::Result<Option<Secret<String>>> {
     let password = generate();
     let done = sqlx::query(
         "INSERT INTO app_passwords (did, name, hash, privilege, created_at) VALUES ($1, $2, $3, $4, $5)
@@ -52,7 +51,7 @@ pub(crate) async fn create(
 }
 
 /// The app password that was typed, if it is one of the account's.
-pub(crate) async fn find(db: &Db, did: &str, typed: &Secret<String>) -> Result<Option<AppPassword>, Error> {
+pub(crate) async fn find(db: &Db, did: &str, typed: &Secret<String>) -> db::Result<Option<AppPassword>> {
     let row =
         sqlx::query("SELECT name, privilege, created_at FROM app_passwords WHERE did = $1 AND hash = $2")
             .bind(did)
@@ -62,7 +61,7 @@ pub(crate) async fn find(db: &Db, did: &str, typed: &Secret<String>) -> Result<O
     Ok(row.as_ref().map(read).transpose()?)
 }
 
-pub(crate) async fn list(db: &Db, did: &str) -> Result<Vec<AppPassword>, Error> {
+pub(crate) async fn list(db: &Db, did: &str) -> db::Result<Vec<AppPassword>> {
     let rows = sqlx::query(
         "SELECT name, privilege, created_at FROM app_passwords WHERE did = $1 ORDER BY created_at",
     )
@@ -73,7 +72,7 @@ pub(crate) async fn list(db: &Db, did: &str) -> Result<Vec<AppPassword>, Error> 
 }
 
 /// Removes one; the sessions opened with it are the caller's to end. `false`: there was none.
-pub(crate) async fn remove(tx: &mut Tx, did: &str, name: &str) -> Result<bool, Error> {
+pub(crate) async fn remove(tx: &mut Tx, did: &str, name: &str) -> db::Result<bool> {
     let done = sqlx::query("DELETE FROM app_passwords WHERE did = $1 AND name = $2")
         .bind(did)
         .bind(name)
@@ -82,7 +81,7 @@ pub(crate) async fn remove(tx: &mut Tx, did: &str, name: &str) -> Result<bool, E
     Ok(done.rows_affected() == 1)
 }
 
-pub(super) async fn remove_all(tx: &mut Tx, did: &str) -> Result<(), Error> {
+pub(super) async fn remove_all(tx: &mut Tx, did: &str) -> db::Result<()> {
     sqlx::query("DELETE FROM app_passwords WHERE did = $1").bind(did).execute(&mut **tx).await?;
     Ok(())
 }

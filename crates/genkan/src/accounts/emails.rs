@@ -1,7 +1,7 @@
 //! What an account's owner proves by a code from the mailbox, and the address itself.
 
 use super::email_token::{self, Checked, CodeError, EmailTokens};
-use super::{Account, Accounts, Email};
+use super::{Account, Accounts, ClaimError, Email};
 use crate::base::{Clock, Language};
 use crate::db::audit::{self, Actor};
 use crate::db::{self, Db, Tx};
@@ -23,7 +23,7 @@ pub(crate) enum EmailsError {
     #[error(transparent)]
     Code(#[from] CodeError),
     #[error(transparent)]
-    Account(#[from] super::Error),
+    Address(#[from] ClaimError),
     #[error(transparent)]
     Storage(#[from] db::Error),
 }

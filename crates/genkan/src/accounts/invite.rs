@@ -4,7 +4,6 @@ use data_encoding::BASE32_NOPAD;
 use sqlx::Row as _;
 use sqlx::any::AnyRow;
 
-use super::Error;
 use crate::base::{Timestamp, random};
 use crate::db::{self, Db, Tx};
 
@@ -35,7 +34,7 @@ pub(crate) async fn create(
     created_by: &str,
     uses: u32,
     now: Timestamp,
-) -> Result<Invite, Error> {
+) -> db::Result<Invite> {
     let code = generate(host);
     sqlx::query(
         "INSERT INTO invite_codes (code, uses, left_over, for_account, created_by, created_at)
@@ -60,7 +59,7 @@ pub(crate) async fn create(
 }
 
 /// Whether the code could be used now. Only [`take`] decides.
-pub(crate) async fn is_good(db: &Db, code: &str) -> Result<bool, Error> {
+pub(crate) async fn is_good(db: &Db, code: &str) -> db::Result<bool> {
     let row =
         sqlx::query("SELECT 1 FROM invite_codes WHERE code = $1 AND left_over > 0 AND disabled_at IS NULL")
             .bind(code)
@@ -70,7 +69,7 @@ pub(crate) async fn is_good(db: &Db, code: &str) -> Result<bool, Error> {
 }
 
 /// Uses the code once for `did`. `false`: it is unknown, used up or disabled.
-pub(crate) async fn take(tx: &mut Tx, code: &str, did: &str, now: Timestamp) -> Result<bool, Error> {
+pub(crate) async fn take(tx: &mut Tx, code: &str, did: &str, now: Timestamp) -> db::Result<bool> {
     let done = sqlx::query(
         "UPDATE invite_codes SET left_over = left_over - 1 WHERE code = $1 AND left_over > 0 AND disabled_at IS NULL",
     )
@@ -90,7 +89,7 @@ pub(crate) async fn take(tx: &mut Tx, code: &str, did: &str, now: Timestamp) -> 
 }
 
 /// Gives a use back when the sign-up came to nothing. Repeating it gives back nothing more.
-pub(crate) async fn give_back(tx: &mut Tx, code: &str, did: &str) -> Result<(), Error> {
+pub(crate) async fn give_back(tx: &mut Tx, code: &str, did: &str) -> db::Result<()> {
     let done = sqlx::query("DELETE FROM invite_uses WHERE code = $1 AND did = $2")
         .bind(code)
         .bind(did)
@@ -106,7 +105,7 @@ pub(crate) async fn give_back(tx: &mut Tx, code: &str, did: &str) -> Result<(), 
 }
 
 /// `false`: there is no such code, or it was disabled before.
-pub(crate) async fn disable(tx: &mut Tx, code: &str, now: Timestamp) -> Result<bool, Error> {
+pub(crate) async fn disable(tx: &mut Tx, code: &str, now: Timestamp) -> db::Result<bool> {
     let done =
         sqlx::query("UPDATE invite_codes SET disabled_at = $2 WHERE code = $1 AND disabled_at IS NULL")
             .bind(code)
@@ -117,7 +116,7 @@ pub(crate) async fn disable(tx: &mut Tx, code: &str, now: Timestamp) -> Result<b
 }
 
 /// Disables every code made for an account.
-pub(crate) async fn disable_of_account(tx: &mut Tx, account: &str, now: Timestamp) -> Result<u64, Error> {
+pub(crate) async fn disable_of_account(tx: &mut Tx, account: &str, now: Timestamp) -> db::Result<u64> {
     let done = sqlx::query(
         "UPDATE invite_codes SET disabled_at = $2 WHERE for_account = $1 AND disabled_at IS NULL",
     )
@@ -128,7 +127,7 @@ pub(crate) async fn disable_of_account(tx: &mut Tx, account: &str, now: Timestam
     Ok(done.rows_affected())
 }
 
-pub(crate) async fn list(db: &Db, limit: i64) -> Result<Vec<Invite>, Error> {
+pub(crate) async fn list(db: &Db, limit: i64) -> db::Result<Vec<Invite>> {
     let rows = sqlx::query(
         "SELECT code, uses, left_over, for_account, created_by, created_at, disabled_at FROM invite_codes
          ORDER BY created_at DESC, code LIMIT $1",
@@ -139,7 +138,7 @@ pub(crate) async fn list(db: &Db, limit: i64) -> Result<Vec<Invite>, Error> {
     Ok(rows.iter().map(read).collect::<db::Result<_>>()?)
 }
 
-pub(crate) async fn of_account(db: &Db, account: &str) -> Result<Vec<Invite>, Error> {
+pub(crate) async fn of_account(db: &Db, account: &str) -> db::Result<Vec<Invite>> {
     let rows = sqlx::query(
         "SELECT code, uses, left_over, for_account, created_by, created_at, disabled_at FROM invite_codes
          WHERE for_account = $1 ORDER BY created_at, code",
@@ -150,7 +149,7 @@ pub(crate) async fn of_account(db: &Db, account: &str) -> Result<Vec<Invite>, Er
     Ok(rows.iter().map(read).collect::<db::Result<_>>()?)
 }
 
-pub(crate) async fn uses_of(db: &Db, code: &str) -> Result<Vec<InviteUse>, Error> {
+pub(crate) async fn uses_of(db: &Db, code: &str) -> db::Result<Vec<InviteUse>> {
     let rows = sqlx::query("SELECT code, did, used_at FROM invite_uses WHERE code = $1 ORDER BY used_at")
         .bind(code)
         .fetch_all(db.reader())

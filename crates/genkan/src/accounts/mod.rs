@@ -9,6 +9,7 @@ mod caller;
 mod email;
 mod email_token;
 pub(crate) mod emails;
+mod error;
 mod homes;
 pub(crate) mod invite;
 mod password;
@@ -20,33 +21,16 @@ use genkan_protocol::syntax::{AtIdentifier, Did, Handle};
 use crate::base::{Clock, Timestamp};
 use crate::db::audit::{self, Actor};
 use crate::db::feed::{self, Feed, Kind};
-use crate::db::{Db, Tx};
+use crate::db::{self, Db, Tx};
 
 pub(crate) use caller::Caller;
 pub(crate) use email::Email;
 pub(crate) use email_token::{Checked, CodeError, EmailTokens};
 pub(crate) use emails::{Emails, EmailsError};
+pub(crate) use error::{ClaimError, Error, NewError};
 pub(crate) use homes::{Home, Homes};
 pub(crate) use password::{PasswordError, Passwords, Unrecognised};
 pub(crate) use types::{Account, NewAccount, Standing, State};
-
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum Error {
-    #[error("there is no such account")]
-    NotFound,
-    #[error("the handle is taken")]
-    HandleTaken,
-    #[error("the e-mail address is taken")]
-    EmailTaken,
-    #[error(transparent)]
-    Storage(#[from] crate::db::Error),
-}
-
-impl From<sqlx::Error> for Error {
-    fn from(cause: sqlx::Error) -> Self {
-        Self::Storage(cause.into())
-    }
-}
 
 /// The accounts of this operator. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -69,27 +53,27 @@ impl Accounts {
     }
 
     /// An open account by its DID.
-    pub(crate) async fn find(&self, did: &str) -> Result<Option<Account>, Error> {
+    pub(crate) async fn find(&self, did: &str) -> db::Result<Option<Account>> {
         Ok(sql::by_did(&self.db, did).await?.filter(Account::is_open))
     }
 
     /// An account by its handle, also while its sign-up is under way.
-    pub(crate) async fn find_by_handle(&self, handle: &Handle) -> Result<Option<Account>, Error> {
-        Ok(sql::by_handle(&self.db, handle.as_str()).await?)
+    pub(crate) async fn find_by_handle(&self, handle: &Handle) -> db::Result<Option<Account>> {
+        sql::by_handle(&self.db, handle.as_str()).await
     }
 
     /// Whether no account has the handle, or is getting it.
-    pub(crate) async fn is_handle_free(&self, handle: &Handle) -> Result<bool, Error> {
-        Ok(sql::is_handle_free(&self.db, handle.as_str()).await?)
+    pub(crate) async fn is_handle_free(&self, handle: &Handle) -> db::Result<bool> {
+        sql::is_handle_free(&self.db, handle.as_str()).await
     }
 
     /// An account by its e-mail address, also while its sign-up is under way.
-    pub(crate) async fn find_by_email(&self, email: &Email) -> Result<Option<Account>, Error> {
-        Ok(sql::by_email(&self.db, email.key()).await?)
+    pub(crate) async fn find_by_email(&self, email: &Email) -> db::Result<Option<Account>> {
+        sql::by_email(&self.db, email.key()).await
     }
 
     /// An open account by what people type at sign-in: handle, e-mail address or DID.
-    pub(crate) async fn find_by_identifier(&self, identifier: &str) -> Result<Option<Account>, Error> {
+    pub(crate) async fn find_by_identifier(&self, identifier: &str) -> db::Result<Option<Account>> {
         let typed = identifier.trim();
         let found = if typed.contains('@') && !typed.starts_with('@') {
             match typed.parse::<Email>() {
@@ -111,13 +95,13 @@ impl Accounts {
         &self,
         limit: i64,
         after: Option<(Timestamp, &str)>,
-    ) -> Result<Vec<Account>, Error> {
-        Ok(sql::list(&self.db, limit, after).await?)
+    ) -> db::Result<Vec<Account>> {
+        sql::list(&self.db, limit, after).await
     }
 
     /// Deactivated accounts whose time is over.
-    pub(crate) async fn due_for_deletion(&self, now: Timestamp, limit: i64) -> Result<Vec<String>, Error> {
-        Ok(sql::due_for_deletion(&self.db, now, limit).await?)
+    pub(crate) async fn due_for_deletion(&self, now: Timestamp, limit: i64) -> db::Result<Vec<String>> {
+        sql::due_for_deletion(&self.db, now, limit).await
     }
 
     /// Records what the owner or the operator decided; the host is told by the caller, first.
@@ -136,7 +120,7 @@ impl Accounts {
         }
         let action = if deactivated { "account.deactivate" } else { "account.activate" };
         audit::record(&mut tx, now, actor, action, did, "").await?;
-        self.commit_change(tx, now, did).await
+        Ok(self.commit_change(tx, now, did).await?)
     }
 
     /// Marks an account as taken down (`Some`) or restored (`None`). Sessions are the caller's to end.
@@ -153,7 +137,7 @@ impl Accounts {
         }
         let action = if reference.is_some() { "account.takedown" } else { "account.restore" };
         audit::record(&mut tx, now, actor, action, did, reference.unwrap_or("")).await?;
-        self.commit_change(tx, now, did).await
+        Ok(self.commit_change(tx, now, did).await?)
     }
 
     /// Replaces the password's hash. Sessions are the caller's to end.
@@ -162,13 +146,18 @@ impl Accounts {
     }
 
     /// Keeps the same password under a newer kind of hash, unless it changed meanwhile.
-    pub(crate) async fn upgrade_password_hash(&self, did: &str, old: &str, new: &str) -> Result<(), Error> {
+    pub(crate) async fn upgrade_password_hash(&self, did: &str, old: &str, new: &str) -> db::Result<()> {
         let mut tx = self.db.begin().await?;
         sql::upgrade_password_hash(&mut tx, did, old, new).await?;
         Ok(tx.commit().await?)
     }
 
-    pub(crate) async fn set_email(&self, did: &str, email: &Email, actor: Actor<'_>) -> Result<(), Error> {
+    pub(crate) async fn set_email(
+        &self,
+        did: &str,
+        email: &Email,
+        actor: Actor<'_>,
+    ) -> Result<(), ClaimError> {
         let now = self.clock.now();
         let mut tx = self.db.begin().await?;
         self.change_email(&mut tx, did, email).await?;
@@ -177,9 +166,9 @@ impl Accounts {
     }
 
     /// The new address is not confirmed, and what was sent to the old one opens nothing.
-    pub(crate) async fn change_email(&self, tx: &mut Tx, did: &str, email: &Email) -> Result<(), Error> {
+    pub(crate) async fn change_email(&self, tx: &mut Tx, did: &str, email: &Email) -> Result<(), ClaimError> {
         if !sql::set_email(tx, did, email).await? {
-            return Err(Error::NotFound);
+            return Err(ClaimError::NotFound);
         }
         Ok(emails::forget(tx, did).await?)
     }
@@ -194,11 +183,11 @@ impl Accounts {
             return Err(Error::NotFound);
         }
         audit::record(&mut tx, now, actor, "account.delete", did, "").await?;
-        self.commit_change(tx, now, did).await
+        Ok(self.commit_change(tx, now, did).await?)
     }
 
     /// Notes the change for every process, commits, and forgets what was in memory here.
-    pub(crate) async fn commit_change(&self, mut tx: Tx, now: Timestamp, did: &str) -> Result<(), Error> {
+    pub(crate) async fn commit_change(&self, mut tx: Tx, now: Timestamp, did: &str) -> db::Result<()> {
         feed::note(&mut tx, now, Kind::Account, did).await?;
         tx.commit().await?;
         self.feed.tell(Kind::Account, did);
@@ -207,39 +196,39 @@ impl Accounts {
 }
 
 /// Reserves handle, e-mail address and DID for a sign-up. The unique indexes decide who is first.
-pub(crate) async fn insert_creating(tx: &mut Tx, account: &NewAccount) -> Result<(), Error> {
+pub(crate) async fn insert_creating(tx: &mut Tx, account: &NewAccount) -> Result<(), NewError> {
     sql::insert_creating(tx, account).await
 }
 
 /// A recorded sign-up is done: from now on this is an account.
-pub(crate) async fn open(tx: &mut Tx, did: &str) -> Result<bool, Error> {
-    Ok(sql::open(tx, did).await?)
+pub(crate) async fn open(tx: &mut Tx, did: &str) -> db::Result<bool> {
+    sql::open(tx, did).await
 }
 
-pub(crate) async fn remove_row(tx: &mut Tx, did: &str) -> Result<bool, Error> {
-    Ok(sql::remove(tx, did).await?)
+pub(crate) async fn remove_row(tx: &mut Tx, did: &str) -> db::Result<bool> {
+    sql::remove(tx, did).await
 }
 
 /// Reserves the handle that an account is changing to.
-pub(crate) async fn reserve_handle(tx: &mut Tx, did: &str, handle: &Handle) -> Result<(), Error> {
+pub(crate) async fn reserve_handle(tx: &mut Tx, did: &str, handle: &Handle) -> Result<(), ClaimError> {
     sql::reserve_handle(tx, did, handle.as_str()).await
 }
 
 /// The reserved handle becomes the account's handle.
-pub(crate) async fn take_reserved_handle(tx: &mut Tx, did: &str) -> Result<bool, Error> {
+pub(crate) async fn take_reserved_handle(tx: &mut Tx, did: &str) -> Result<bool, ClaimError> {
     sql::take_reserved_handle(tx, did).await
 }
 
-pub(crate) async fn release_reserved_handle(tx: &mut Tx, did: &str) -> Result<(), Error> {
-    Ok(sql::release_reserved_handle(tx, did).await?)
+pub(crate) async fn release_reserved_handle(tx: &mut Tx, did: &str) -> db::Result<()> {
+    sql::release_reserved_handle(tx, did).await
 }
 
 /// How many accounts each host holds, for placement by capacity.
-pub(crate) async fn count_by_host(db: &Db) -> Result<std::collections::HashMap<String, u64>, Error> {
-    Ok(sql::count_by_host(db).await?)
+pub(crate) async fn count_by_host(db: &Db) -> db::Result<std::collections::HashMap<String, u64>> {
+    sql::count_by_host(db).await
 }
 
 /// Whether the DID belongs to an account or to a sign-up under way.
-pub(crate) async fn is_known(db: &Db, did: &Did) -> Result<bool, Error> {
+pub(crate) async fn is_known(db: &Db, did: &Did) -> db::Result<bool> {
     Ok(sql::by_did(db, did.as_str()).await?.is_some())
 }

@@ -12,8 +12,9 @@ use data_encoding::HEXLOWER;
 use subtle::ConstantTimeEq as _;
 use tokio::sync::Semaphore;
 
-use super::{Account, Accounts, Error};
+use super::{Account, Accounts};
 use crate::base::Secret;
+use crate::db;
 
 /// Longer than this is cut off before any hashing could begin (bytes).
 pub(crate) const LONGEST: usize = 512;
@@ -35,7 +36,7 @@ pub(crate) enum Unrecognised {
     #[error(transparent)]
     Password(#[from] PasswordError),
     #[error(transparent)]
-    Account(#[from] Error),
+    Storage(#[from] db::Error),
 }
 
 /// What a check found.

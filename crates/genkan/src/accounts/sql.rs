@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use sqlx::Row as _;
 use sqlx::any::AnyRow;
 
-use super::{Account, Email, Error, NewAccount, State};
+use super::{Account, ClaimError, Email, NewAccount, NewError, State};
 use crate::base::{Secret, Timestamp};
 use crate::db::{self, Db, Tx, is_unique_violation};
 
@@ -53,15 +53,15 @@ pub(super) async fn list(db: &Db, limit: i64, after: Option<(Timestamp, &str)>) 
     rows.iter().map(read).collect()
 }
 
-pub(super) async fn insert_creating(tx: &mut Tx, account: &NewAccount) -> Result<(), Error> {
+pub(super) async fn insert_creating(tx: &mut Tx, account: &NewAccount) -> Result<(), NewError> {
     // Asked first for the name of what is taken; the unique indexes decide a race.
     if exists(tx, "handle", account.handle.as_str()).await?
         || exists(tx, "next_handle", account.handle.as_str()).await?
     {
-        return Err(Error::HandleTaken);
+        return Err(NewError::HandleTaken);
     }
     if exists(tx, "email_key", account.email.key()).await? {
-        return Err(Error::EmailTaken);
+        return Err(NewError::EmailTaken);
     }
     let inserted = sqlx::query(
         "INSERT INTO accounts (did, handle, email, email_key, password_hash, host_id, host_key, state, created_at)
@@ -85,8 +85,8 @@ pub(super) async fn insert_creating(tx: &mut Tx, account: &NewAccount) -> Result
 }
 
 /// Which of the unique values was taken meanwhile. Both databases name the column or its index.
-fn taken(cause: &sqlx::Error) -> Error {
-    if cause.to_string().contains("email") { Error::EmailTaken } else { Error::HandleTaken }
+fn taken(cause: &sqlx::Error) -> NewError {
+    if cause.to_string().contains("email") { NewError::EmailTaken } else { NewError::HandleTaken }
 }
 
 async fn exists(tx: &mut Tx, column: &'static str, value: &str) -> db::Result<bool> {
@@ -170,7 +170,7 @@ pub(super) async fn upgrade_password_hash(tx: &mut Tx, did: &str, old: &str, new
     Ok(())
 }
 
-pub(super) async fn set_email(tx: &mut Tx, did: &str, email: &Email) -> Result<bool, Error> {
+pub(super) async fn set_email(tx: &mut Tx, did: &str, email: &Email) -> Result<bool, ClaimError> {
     let done = sqlx::query(
         "UPDATE accounts SET email = $2, email_key = $3, email_confirmed_at = NULL WHERE did = $1 AND state = 'open'",
     )
@@ -181,7 +181,7 @@ pub(super) async fn set_email(tx: &mut Tx, did: &str, email: &Email) -> Result<b
     .await;
     match done {
         Ok(done) => Ok(done.rows_affected() == 1),
-        Err(cause) if is_unique_violation(&cause) => Err(Error::EmailTaken),
+        Err(cause) if is_unique_violation(&cause) => Err(ClaimError::Taken),
         Err(cause) => Err(cause.into()),
     }
 }
@@ -205,7 +205,7 @@ pub(super) async fn is_email_confirmed(tx: &mut Tx, did: &str) -> db::Result<boo
     Ok(row.is_some())
 }
 
-pub(super) async fn reserve_handle(tx: &mut Tx, did: &str, handle: &str) -> Result<(), Error> {
+pub(super) async fn reserve_handle(tx: &mut Tx, did: &str, handle: &str) -> Result<(), ClaimError> {
     let by_another =
         sqlx::query("SELECT 1 FROM accounts WHERE (handle = $1 OR next_handle = $1) AND did <> $2")
             .bind(handle)
@@ -213,7 +213,7 @@ pub(super) async fn reserve_handle(tx: &mut Tx, did: &str, handle: &str) -> Resu
             .fetch_optional(&mut **tx)
             .await?;
     if by_another.is_some() {
-        return Err(Error::HandleTaken);
+        return Err(ClaimError::Taken);
     }
     let done = sqlx::query("UPDATE accounts SET next_handle = $2 WHERE did = $1 AND state = 'open'")
         .bind(did)
@@ -222,13 +222,13 @@ pub(super) async fn reserve_handle(tx: &mut Tx, did: &str, handle: &str) -> Resu
         .await;
     match done {
         Ok(done) if done.rows_affected() == 1 => Ok(()),
-        Ok(_) => Err(Error::NotFound),
-        Err(cause) if is_unique_violation(&cause) => Err(Error::HandleTaken),
+        Ok(_) => Err(ClaimError::NotFound),
+        Err(cause) if is_unique_violation(&cause) => Err(ClaimError::Taken),
         Err(cause) => Err(cause.into()),
     }
 }
 
-pub(super) async fn take_reserved_handle(tx: &mut Tx, did: &str) -> Result<bool, Error> {
+pub(super) async fn take_reserved_handle(tx: &mut Tx, did: &str) -> Result<bool, ClaimError> {
     let done = sqlx::query(
         "UPDATE accounts SET handle = next_handle, next_handle = NULL WHERE did = $1 AND next_handle IS NOT NULL",
     )
@@ -237,7 +237,7 @@ pub(super) async fn take_reserved_handle(tx: &mut Tx, did: &str) -> Result<bool,
     .await;
     match done {
         Ok(done) => Ok(done.rows_affected() == 1),
-        Err(cause) if is_unique_violation(&cause) => Err(Error::HandleTaken),
+        Err(cause) if is_unique_violation(&cause) => Err(ClaimError::Taken),
         Err(cause) => Err(cause.into()),
     }
 }
@@ -314,7 +314,7 @@ pub(super) mod tests {
         }
     }
 
-    pub(in crate::accounts) async fn add(db: &Db, account: &NewAccount) -> Result<(), Error> {
+    pub(in crate::accounts) async fn add(db: &Db, account: &NewAccount) -> Result<(), NewError> {
         let mut tx = db.begin().await?;
         insert_creating(&mut tx, account).await?;
         assert!(open(&mut tx, account.did.as_str()).await?);
@@ -341,9 +341,9 @@ pub(super) mod tests {
         let ann = new_account("ann");
         add(&db, &ann).await.unwrap();
         let same_handle = NewAccount { handle: ann.handle.clone(), ..new_account("bob") };
-        assert!(matches!(add(&db, &same_handle).await, Err(Error::HandleTaken)));
+        assert!(matches!(add(&db, &same_handle).await, Err(NewError::HandleTaken)));
         let same_address = NewAccount { email: "ANN@example.com".parse().unwrap(), ..new_account("bob") };
-        assert!(matches!(add(&db, &same_address).await, Err(Error::EmailTaken)));
+        assert!(matches!(add(&db, &same_address).await, Err(NewError::EmailTaken)));
         let same_did = NewAccount { did: ann.did.clone(), ..new_account("bob") };
         assert!(add(&db, &same_did).await.is_err());
     }
@@ -355,9 +355,9 @@ pub(super) mod tests {
         let wanted = "carol.test";
         let mut tx = db.begin().await.unwrap();
         reserve_handle(&mut tx, ann.did.as_str(), wanted).await.unwrap();
-        assert!(matches!(reserve_handle(&mut tx, bob.did.as_str(), wanted).await, Err(Error::HandleTaken)));
+        assert!(matches!(reserve_handle(&mut tx, bob.did.as_str(), wanted).await, Err(ClaimError::Taken)));
         tx.commit().await.unwrap();
-        assert!(matches!(add(&db, &new_account("carol")).await, Err(Error::HandleTaken)));
+        assert!(matches!(add(&db, &new_account("carol")).await, Err(NewError::HandleTaken)));
 
         let mut tx = db.begin().await.unwrap();
         assert!(take_reserved_handle(&mut tx, ann.did.as_str()).await.unwrap());
@@ -380,7 +380,7 @@ pub(super) mod tests {
         .await
         .unwrap_err();
         assert!(is_unique_violation(&clash));
-        assert!(matches!(taken(&clash), Error::EmailTaken));
+        assert!(matches!(taken(&clash), NewError::EmailTaken));
     }
 
     async fn listing_goes_on_where_it_stopped(db: Db) {

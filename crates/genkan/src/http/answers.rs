@@ -21,13 +21,29 @@ impl From<accounts::Error> for XrpcError {
         use accounts::Error as E;
         match error {
             E::NotFound => bad_request("AccountNotFound", "Account not found"),
-            E::HandleTaken => bad_request("HandleNotAvailable", "Handle already taken"),
-            E::EmailTaken => {
-                Self::invalid("This email address is already in use, please use a different email.")
-            }
             E::Storage(cause) => cause.into(),
         }
     }
+}
+
+impl From<accounts::ClaimError> for XrpcError {
+    /// Of an e-mail address: handles are changed by `renames`.
+    fn from(error: accounts::ClaimError) -> Self {
+        use accounts::ClaimError as E;
+        match error {
+            E::NotFound => accounts::Error::NotFound.into(),
+            E::Taken => email_taken(),
+            E::Storage(cause) => cause.into(),
+        }
+    }
+}
+
+pub(super) fn handle_taken() -> XrpcError {
+    bad_request("HandleNotAvailable", "Handle already taken")
+}
+
+fn email_taken() -> XrpcError {
+    XrpcError::invalid("This email address is already in use, please use a different email.")
 }
 
 impl From<accounts::CodeError> for XrpcError {
@@ -50,7 +66,7 @@ impl From<accounts::EmailsError> for XrpcError {
             E::OtherAddress => bad_request("InvalidEmail", "invalid email"),
             E::CodeRequired => bad_request("TokenRequired", "confirmation token required"),
             E::Code(cause) => cause.into(),
-            E::Account(cause) => cause.into(),
+            E::Address(cause) => cause.into(),
             E::Storage(cause) => cause.into(),
         }
     }
@@ -131,8 +147,8 @@ impl From<signup::Error> for XrpcError {
         use signup::Error as E;
         match error {
             E::Rules(cause) => cause.into(),
-            E::HandleTaken => accounts::Error::HandleTaken.into(),
-            E::EmailTaken => accounts::Error::EmailTaken.into(),
+            E::HandleTaken => handle_taken(),
+            E::EmailTaken => email_taken(),
             E::InvalidInvite => bad_request("InvalidInviteCode", "Provided invite code not available"),
             E::Busy => Self::unavailable("Too many sign-ups at once, try again in a moment"),
             E::NoRoom => Self::unavailable("No host takes new accounts at the moment, try again later"),

@@ -219,10 +219,7 @@ impl OAuth {
     /// Knows where the account of a token addressed to us lives.
     async fn place(&self, mut caller: GrantCaller, grant: &Grant) -> Result<GrantCaller, AccessError> {
         if caller.place == Place::Link && grant.place == GrantPlace::Home {
-            let account = self.accounts.find(caller.did.as_str()).await.map_err(|error| match error {
-                crate::accounts::Error::Storage(cause) => AccessError::Storage(cause),
-                _ => AccessError::Token("there is no such account"),
-            })?;
+            let account = self.accounts.find(caller.did.as_str()).await?;
             let account = account.ok_or(AccessError::Token("there is no such account"))?;
             caller.place = Place::Host(account.host);
         }

@@ -36,16 +36,6 @@ impl From<sqlx::Error> for Error {
     }
 }
 
-impl From<crate::accounts::Error> for Error {
-    fn from(cause: crate::accounts::Error) -> Self {
-        use crate::accounts::Error as E;
-        match cause {
-            E::Storage(cause) => Self::Storage(cause),
-            E::NotFound | E::HandleTaken | E::EmailTaken => Self::grant("there is no such account"),
-        }
-    }
-}
-
 /// Why a browser cannot go on with a request.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Problem {

@@ -53,7 +53,7 @@ impl From<accounts::Error> for Error {
         use accounts::Error as E;
         match cause {
             // Deleted between the look at its code and the change.
-            E::NotFound | E::HandleTaken | E::EmailTaken => Self::Code(CodeError::Invalid),
+            E::NotFound => Self::Code(CodeError::Invalid),
             E::Storage(cause) => Self::Storage(cause),
         }
     }

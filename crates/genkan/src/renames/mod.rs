@@ -12,7 +12,7 @@ mod tests;
 
 use genkan_protocol::syntax::Did;
 
-use crate::accounts::{self, Account, Accounts};
+use crate::accounts::{self, Account, Accounts, ClaimError};
 use crate::base::{Clock, random};
 use crate::db::Db;
 use crate::db::audit::{self, Actor};
@@ -44,11 +44,11 @@ pub(crate) enum Error {
     Storage(#[from] crate::db::Error),
 }
 
-impl From<accounts::Error> for Error {
-    fn from(cause: accounts::Error) -> Self {
-        use accounts::Error as E;
+impl From<ClaimError> for Error {
+    fn from(cause: ClaimError) -> Self {
+        use ClaimError as E;
         match cause {
-            E::HandleTaken | E::EmailTaken => Self::Taken,
+            E::Taken => Self::Taken,
             E::NotFound => Self::NoAccount,
             E::Storage(cause) => Self::Storage(cause),
         }

@@ -66,16 +66,6 @@ impl From<sqlx::Error> for Error {
     }
 }
 
-impl From<crate::accounts::Error> for Error {
-    fn from(cause: crate::accounts::Error) -> Self {
-        use crate::accounts::Error as E;
-        match cause {
-            E::Storage(cause) => Self::Storage(cause),
-            E::NotFound | E::HandleTaken | E::EmailTaken => Self::WrongPassword,
-        }
-    }
-}
-
 impl From<PasswordError> for Error {
     fn from(cause: PasswordError) -> Self {
         match cause {
@@ -89,7 +79,7 @@ impl From<Unrecognised> for Error {
     fn from(cause: Unrecognised) -> Self {
         match cause {
             Unrecognised::Password(cause) => cause.into(),
-            Unrecognised::Account(cause) => cause.into(),
+            Unrecognised::Storage(cause) => Self::Storage(cause),
         }
     }
 }

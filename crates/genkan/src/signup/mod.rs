@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use genkan_protocol::jwt::session::Scope;
 
-use crate::accounts::{self, Account, Accounts, PasswordError, Passwords, Standing, invite};
+use crate::accounts::{Account, Accounts, NewError, PasswordError, Passwords, Standing, invite};
 use crate::base::{Clock, Timestamp, random};
 use crate::db::Db;
 use crate::fleet::{Fleet, HostClient};
@@ -60,11 +60,11 @@ impl From<sqlx::Error> for Error {
     }
 }
 
-impl From<accounts::Error> for Error {
-    fn from(cause: accounts::Error) -> Self {
-        use accounts::Error as E;
+impl From<NewError> for Error {
+    fn from(cause: NewError) -> Self {
+        use NewError as E;
         match cause {
-            E::HandleTaken | E::NotFound => Self::HandleTaken,
+            E::HandleTaken => Self::HandleTaken,
             E::EmailTaken => Self::EmailTaken,
             E::Storage(cause) => Self::Storage(cause),
         }

@@ -45,7 +45,7 @@ impl From<accounts::Error> for Error {
     fn from(cause: accounts::Error) -> Self {
         use accounts::Error as E;
         match cause {
-            E::NotFound | E::HandleTaken | E::EmailTaken => Self::NotFound,
+            E::NotFound => Self::NotFound,
             E::Storage(cause) => Self::Storage(cause),
         }
     }

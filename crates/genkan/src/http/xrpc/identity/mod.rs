@@ -6,15 +6,16 @@ pub(super) mod update_handle;
 
 use http::StatusCode;
 
+use crate::http::answers::handle_taken;
 use crate::http::error::{XrpcError, bad_request};
-use crate::{accounts, moves, renames};
+use crate::{moves, renames};
 
 impl From<renames::Error> for XrpcError {
     fn from(error: renames::Error) -> Self {
         use renames::Error as E;
         match error {
             E::Handle(problem) => problem.into(),
-            E::Taken => accounts::Error::HandleTaken.into(),
+            E::Taken => handle_taken(),
             E::UnderWay => {
                 Self::unavailable("Another change of this handle is under way, try again in a moment")
             }
