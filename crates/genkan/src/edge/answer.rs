@@ -236,3 +236,23 @@ const VERBS: &str = "GET, HEAD, POST, OPTIONS";
 const VERBS_LINE: &str = "allow: GET, HEAD, POST, OPTIONS\r\n";
 /// As many header names as a preflight may ask for.
 const MAX_ASKED: usize = 32;
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::base::Timestamp;
+    use crate::config::Rate;
+
+    #[test]
+    fn who_asks_too_often_is_told_when_to_come_again() {
+        let rate = Rate { count: 3, per: Duration::from_mins(5) };
+        let reset = Timestamp::from_seconds(1_000);
+        let verdict = Verdict { rate, allowed: false, remaining: 0, reset };
+        let response = Problem::from(OverLimit { verdict, retry_after: 7 }).into_response();
+        let said = |name: &str| response.headers().get(name).and_then(|value| value.to_str().ok());
+        assert_eq!(response.status(), StatusCode::TOO_MANY_REQUESTS);
+        assert_eq!((said("retry-after"), said("ratelimit-remaining")), (Some("7"), Some("0")));
+    }
+}

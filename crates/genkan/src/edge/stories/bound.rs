@@ -1,21 +1,25 @@
 //! Requests with a token that is bound to a key: checked here, and signed anew for the host.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use tokio::sync::Barrier;
+
 use super::network::{Guest, Network, answers, answers_ok};
 
 const TIMELINE: &str = "GET /xrpc/app.bsky.feed.getTimeline?limit=3";
 const ALICE: &str = "authorization: DPoP alice\r\ndpop: good\r\n";
 
-/// Wants this nonce in proofs, and says so with the head that a PDS has.
+const OK: &str = "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ndpop-nonce: theirs\r\n\
+    content-length: 11\r\n\r\n{\"ok\":true}";
+/// As a PDS says it.
+const OTHER_NONCE: &str = "HTTP/1.1 401 Unauthorized\r\nwww-authenticate: DPoP error=\"use_dpop_nonce\"\r\n\
+    dpop-nonce: theirs\r\ncontent-length: 2\r\n\r\n{}";
+
+/// Wants this nonce in proofs.
 async fn wants_nonce(mut guest: Guest) {
     while let Some(request) = guest.request().await {
-        guest
-            .say(if request.contains("!theirs\r\n") {
-                "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ndpop-nonce: theirs\r\ncontent-length: 11\r\n\r\n{\"ok\":true}"
-            } else {
-                "HTTP/1.1 401 Unauthorized\r\nwww-authenticate: DPoP error=\"use_dpop_nonce\"\r\n\
-                 dpop-nonce: theirs\r\ncontent-length: 2\r\n\r\n{}"
-            })
-            .await;
+        guest.say(if request.contains("!theirs\r\n") { OK } else { OTHER_NONCE }).await;
     }
 }
 
@@ -73,15 +77,45 @@ async fn a_body_too_large_to_keep_is_not_sent_twice() {
     assert!(answer.contains("retry-after: 0\r\n"), "{answer}");
 }
 
+/// One thread keeps eight mebibytes for second tries, whoever sends them, and has them back afterwards.
+#[tokio::test]
+async fn bodies_are_kept_for_a_second_try_within_a_budget() {
+    const AT_ONCE: usize = 9;
+    let (all, first_tries) = (Arc::new(Barrier::new(AT_ONCE)), Arc::new(AtomicUsize::new(0)));
+    let waits_for_all = move |mut guest: Guest| {
+        let (all, first_tries) = (Arc::clone(&all), Arc::clone(&first_tries));
+        async move {
+            while let Some(request) = guest.request().await {
+                let is_again = request.contains("!theirs\r\n");
+                if !is_again && first_tries.fetch_add(1, Ordering::SeqCst) < AT_ONCE {
+                    all.wait().await;
+                }
+                guest.say(if is_again { OK } else { OTHER_NONCE }).await;
+            }
+        }
+    };
+    let network = Network::with(|_| {}, waits_for_all, answers_ok).await;
+    let size = 1 << 20;
+    let upload = async || {
+        let head = format!(
+            "POST /xrpc/com.atproto.repo.uploadBlob HTTP/1.1\r\nhost: genkan.example\r\n{ALICE}content-length: {size}\r\n\r\n"
+        );
+        let mut client = network.connect().await;
+        client.send(head).await;
+        client.send(vec![b'x'; size]).await;
+        client.answer().await.get(9..12).unwrap_or_default().to_owned()
+    };
+    let mut told = futures_util::future::join_all((0..AT_ONCE).map(|_| upload())).await;
+    told.sort();
+    assert_eq!(told, [vec!["200"; AT_ONCE - 1], vec!["503"]].concat());
+    network.one_forgets_nonce();
+    assert_eq!(upload().await, "200", "there is room again");
+}
+
 /// Reads all of the body first, and then says no.
 async fn wants_nonce_at_once(mut guest: Guest) {
     while guest.request().await.is_some() {
-        guest
-            .say(
-                "HTTP/1.1 401 Unauthorized\r\nwww-authenticate: DPoP error=\"use_dpop_nonce\"\r\n\
-                 dpop-nonce: theirs\r\ncontent-length: 2\r\n\r\n{}",
-            )
-            .await;
+        guest.say(OTHER_NONCE).await;
     }
 }
 

@@ -2,6 +2,8 @@
 
 use std::time::{Duration, Instant};
 
+use tokio::io::AsyncReadExt as _;
+
 use super::neighbours::ALICE;
 use super::network::{Guest, Network, answers, answers_ok, request};
 
@@ -172,6 +174,35 @@ async fn connections_are_used_again_only_when_their_answer_has_ended() {
     assert_eq!((network.one.connections(), network.two.connections()), (3, 3));
 }
 
+/// The rest of that answer would be the next one's beginning.
+#[tokio::test]
+async fn a_connection_with_half_an_answer_is_not_used_again() {
+    let halves = |mut guest: Guest| async move {
+        if guest.number <= 2 {
+            guest.request().await;
+            guest.say("HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\ncontent-length: 10\r\n\r\nfirst").await;
+            guest.request().await;
+            guest.say("other").await;
+        }
+        answers_ok(guest).await;
+    };
+    let network =
+        Network::with(|settings| settings.forward.idle = Duration::from_millis(200), halves, answers_ok)
+            .await;
+    let mut leaves = network.connect().await;
+    leaves.send(request(ASK, ALICES)).await;
+    let mut read = Vec::new();
+    while !read.ends_with(b"first") {
+        read.push(leaves.stream.read_u8().await.unwrap());
+    }
+    drop(leaves);
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    let answer = network.ask(ASK, ALICES).await;
+    assert!(answer.ends_with("first"), "the host kept this one waiting until it was cut: {answer}");
+    assert_eq!(status_of(&network.ask(ASK, ALICES).await), "200 -");
+    assert_eq!((network.one.connections(), network.one.heard().len()), (3, 3));
+}
+
 #[tokio::test]
 async fn a_dead_host_is_left_alone_and_the_others_notice_nothing() {
     let mut network = Network::start().await;
@@ -227,6 +258,46 @@ async fn bad_gateways_and_timeouts_of_a_host_count_for_its_breaker_and_its_own_e
     for _ in 0..12 {
         assert!(network.ask(ASK, ALICES).await.starts_with("HTTP/1.1 500 "));
         assert!(network.ask(ASK, BOBS).await.starts_with("HTTP/1.1 429 "));
+    }
+}
+
+#[tokio::test]
+async fn a_host_that_breaks_off_or_says_nothing_is_left_alone_as_well() {
+    let hush = |mut guest: Guest| async move {
+        guest.request().await;
+        std::future::pending::<()>().await;
+    };
+    let hangs_up = |mut guest: Guest| async move {
+        guest.request().await;
+    };
+    let quick = |settings: &mut crate::edge::Settings| {
+        settings.breaker.failures = 2;
+        settings.forward.answer_head = Duration::from_millis(100);
+    };
+    let network = Network::with(quick, hush, hangs_up).await;
+    for (fields, told) in [(ALICES, "504 UpstreamTimeout"), (BOBS, "502 UpstreamFailure")] {
+        for _ in 0..2 {
+            let answer = network.ask(ASK, fields).await;
+            assert!(status_of(&answer) == told && !answer.contains("left alone"), "{answer}");
+        }
+        assert!(network.ask(ASK, fields).await.contains("left alone for a moment"), "{told}");
+    }
+}
+
+#[tokio::test]
+async fn an_answer_between_two_failures_parts_them() {
+    let by_turns = |mut guest: Guest| async move {
+        for status in ["503 Service Unavailable", "200 OK"].iter().cycle() {
+            if guest.request().await.is_none() {
+                return;
+            }
+            guest.say(format!("HTTP/1.1 {status}\r\ncontent-length: 0\r\n\r\n")).await;
+        }
+    };
+    let network = Network::with(|settings| settings.breaker.failures = 2, by_turns, answers_ok).await;
+    for status in [503, 200, 503, 200, 503, 200] {
+        let answer = network.ask(ASK, ALICES).await;
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{answer}");
     }
 }
 

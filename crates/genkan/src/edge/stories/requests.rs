@@ -75,6 +75,20 @@ async fn reading_of_oneself_keeps_the_token() {
 }
 
 #[tokio::test]
+async fn nobody_else_keeps_the_token_at_that_read() {
+    let network = Network::start().await;
+    // Of another account with the same home, of another home, and of the account itself before it came here.
+    for token in ["someone-gone", "bob", "alice-before-her-move"] {
+        let read = format!("GET /xrpc/com.atproto.sync.getRepo?did={ALICE}");
+        let answer = network.ask(&read, &format!("authorization: Bearer {token}\r\n")).await;
+        assert_eq!(status(&answer), "200", "{token}");
+        let heard = network.one.heard().pop().unwrap();
+        assert!(!heard.contains("authorization"), "{token}: {heard}");
+    }
+    assert_eq!((network.one.heard().len(), network.two.heard().len()), (3, 0));
+}
+
+#[tokio::test]
 async fn what_goes_nowhere_says_why() {
     let network = Network::start().await;
     let timeline = "GET /xrpc/app.bsky.feed.getTimeline";

@@ -1,6 +1,6 @@
 //! Bodies: they pass unchanged, both ways, as fast as the slower side takes them.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -94,7 +94,9 @@ async fn a_client_that_stops_sending_is_told_so() {
     let network = Network::with(quick, sums, answers_ok).await;
     let mut client = network.connect().await;
     client.send(format!("{UPLOAD}content-length: 100\r\n\r\nhello")).await;
+    let began = Instant::now();
     assert!(client.rest().await.starts_with("HTTP/1.1 408 "));
+    assert!(began.elapsed() < Duration::from_secs(5), "not only when the rate is looked at");
     let grace = |settings: &mut Settings| settings.forward.slow_grace = Duration::from_millis(100);
     let network = Network::with(grace, sums, answers_ok).await;
     let mut client = network.connect().await;
@@ -111,6 +113,27 @@ async fn a_client_that_stops_sending_is_told_so() {
         read = reading.read_exact(&mut answer) => { read.unwrap(); }
     }
     assert_eq!(answer, b"HTTP/1.1 408", "less than a kilobyte a second");
+}
+
+#[tokio::test]
+async fn a_host_that_stops_taking_an_upload_is_504() {
+    let full = |mut guest: Guest| async move {
+        guest_head(&mut guest.stream).await;
+        std::future::pending::<()>().await;
+    };
+    let quick = |settings: &mut Settings| settings.forward.idle = Duration::from_millis(200);
+    let network = Network::with(quick, full, answers_ok).await;
+    let mut client = network.connect().await;
+    client.send(format!("{UPLOAD}content-length: {}\r\n\r\n", 64 << 20)).await;
+    let (mut reading, mut writing) = client.stream.split();
+    let piece = vec![b'x'; 64 << 10];
+    let pouring = async { while writing.write_all(&piece).await.is_ok() {} };
+    let mut answer = vec![0; 12];
+    // Its writes fail as soon as the answer is there.
+    let told = futures_util::future::join(pouring, reading.read_exact(&mut answer));
+    let ((), read) = tokio::time::timeout(Duration::from_secs(5), told).await.expect("an answer comes");
+    assert_eq!(read.expect("not cut without a word"), 12);
+    assert_eq!(answer, b"HTTP/1.1 504");
 }
 
 /// F8: the host learns at once that nobody uploads any more.
