@@ -1,0 +1,8 @@
+//! The pages as browsers meet them, on forms alone. Rows are those of the table of bad input in the OAuth contract.
+
+mod browsers;
+mod house;
+mod look;
+mod protection;
+mod request;
+mod sign_in;

@@ -1,0 +1,106 @@
+//! Passwords and their guessing, and a new password by mail.
+
+use serde_json::json;
+
+use super::house::{House, PASSWORD, sign_in};
+use crate::accounts::app_password;
+use crate::base::{Timestamp, random};
+use crate::http::pages::LEAST;
+
+#[tokio::test]
+async fn row_41_43_an_unknown_name_a_wrong_password_and_an_app_password_are_told_alike() {
+    let house = House::new().await;
+    let ann = house.account("ann").await;
+    let mut tx = house.app.db.begin().await.unwrap();
+    let now = Timestamp::from_millis(1000);
+    let for_app = app_password::create(&mut tx, &ann, "app", true, now).await.unwrap().unwrap();
+    tx.commit().await.unwrap();
+    let browser = house.browser();
+    let page = browser.open("/account/sign-in").await;
+    let mut told = Vec::new();
+    for (name, password) in [
+        ("ann.test", "guess-1"),
+        ("eve.test", "guess-2"),
+        ("eve.test", PASSWORD),
+        ("ann.test", for_app.expose()),
+    ] {
+        let form = sign_in(&page, name).with("password", password);
+        let began = std::time::Instant::now();
+        let answer = browser.send(&form).await;
+        assert!(began.elapsed() >= LEAST);
+        assert_eq!(answer.answer.status, 400);
+        assert!(!answer.says(password), "what was typed as a password is not sent back");
+        told.push(answer.html().replace(name, "(name)"));
+    }
+    assert!(told.iter().all(|html| *html == told[0]));
+    assert!(told[0].contains("aria-invalid=\"true\"") && told[0].contains("href=\"#password\""));
+}
+
+#[tokio::test]
+async fn row_42_asking_for_a_new_password_tells_nothing() {
+    let folder = std::env::temp_dir().join(format!("genkan-mail-{}", random::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    let mail = folder.display().to_string();
+    let house =
+        House::with(&[("GENKAN_MAIL_FOLDER", &mail), ("GENKAN_MAIL_FROM", "hello@example.com")]).await;
+    house.account("ann").await;
+    let browser = house.browser();
+    let flow = house.pushed(json!({})).await;
+    let page = browser.open(&flow).await;
+    let mut told = Vec::new();
+    for email in ["ann@example.com", "nobody@example.com"] {
+        let page = browser.open(&page.link("Forgot your password?")).await;
+        assert_eq!(page.heading(), "Forgot your password?");
+        let page = browser.send(&page.form("/reset-password").with("email", email)).await;
+        assert_eq!((page.heading().as_str(), page.redirects), ("Choose a new password", 1));
+        assert_eq!(browser.open(&page.path).await.html(), page.html(), "the step survives a reload");
+        told.push(page);
+    }
+    assert_eq!(told[0].html(), told[1].html());
+    let form = told[0].form("/reset-password").with("code", "AAAAA-BBBBB");
+    let page = browser.send(&form.clone().with("password", "short")).await;
+    assert!(page.answer.status == 400 && page.says("needs at least"));
+    let page = browser.send(&form.with("password", "a longer one")).await;
+    assert!(page.answer.status == 400 && page.says("wrong or too old") && !page.says("a longer one"));
+    assert_eq!(browser.open(&page.link("Back to sign-in")).await.heading(), "Sign in");
+    assert!(page.link("Back to sign-in").starts_with("/oauth/authorize?"), "and the flow goes on");
+
+    // Where no mail is sent there is no such page, and no link to it.
+    let house = House::new().await;
+    let page = house.browser().open("/account/sign-in").await;
+    assert!(!page.says("Forgot"));
+    assert_eq!(house.browser().open("/account/reset-password").await.answer.status, 404);
+    std::fs::remove_dir_all(&folder).unwrap();
+}
+
+#[tokio::test]
+async fn row_44_many_failures_are_stopped_but_not_the_owner_at_home() {
+    let house = House::with(&[("GENKAN_RATE_SIGN_IN_ACCOUNT", "3/15m")]).await;
+    house.account("ann").await;
+    let home = house.browser();
+    let page = home.open("/account/sign-in").await;
+    assert_eq!(home.send(&sign_in(&page, "ann").with("remember", "yes")).await.heading(), "Your account");
+
+    let thief = house.browser();
+    let page = thief.open("/account/sign-in").await;
+    let wrong = sign_in(&page, "ann").with("password", "guess");
+    for _ in 0..2 {
+        assert_eq!(thief.send(&wrong).await.answer.status, 400);
+    }
+    let answer = thief.send(&sign_in(&page, "ann@example.com")).await.answer;
+    assert_eq!(answer.status, 429, "whatever name is used");
+    assert!(answer.header("retry-after").parse::<u64>().unwrap() > 0);
+    assert!(answer.header("content-type").starts_with("text/html"));
+
+    let page = home.open("/account/sign-in").await;
+    assert_eq!(home.send(&sign_in(&page, "ann")).await.heading(), "Your account");
+}
+
+#[tokio::test]
+async fn row_44_of_one_address_too() {
+    let house = House::with(&[("GENKAN_RATE_SIGN_IN_ADDRESS", "2/15m")]).await;
+    let browser = house.browser();
+    let page = browser.open("/account/sign-in").await;
+    let status = async |name: &str| browser.send(&sign_in(&page, name)).await.answer.status;
+    assert_eq!([status("one").await, status("two").await, status("three").await], [400, 400, 429]);
+}
