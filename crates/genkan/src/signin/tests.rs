@@ -17,6 +17,7 @@ on_each_database!(
     a_browser_that_moved_gets_a_new_cookie,
     a_cookie_from_before_a_sign_in_is_worth_nothing_for_it,
     a_sign_in_is_remembered_or_for_one_request,
+    a_password_for_nobody_is_as_much_work,
     only_the_owners_own_password_counts,
     a_sign_out_is_of_one_account_and_one_browser,
     everything_of_an_account_ends_at_once,
@@ -181,6 +182,18 @@ async fn a_sign_in_is_remembered_or_for_one_request(db: Db) {
 
     house.wait(FOR_ONE_REQUEST + Duration::from_millis(1));
     assert_eq!(house.dids(&visit, Some("req-1")).await, [ann.as_str()]);
+}
+
+/// Else the time that a sign-in takes would tell whether there is such an account.
+async fn a_password_for_nobody_is_as_much_work(db: Db) {
+    let house = House::new(db);
+    house.account("ann").await;
+    // Where nobody may wait, whoever has a password to check is told so.
+    let full = SignIns { passwords: Passwords::new(1, 0), ..house.sign_ins.clone() };
+    for identifier in ["ann.test", "eve.test", ""] {
+        let found = full.recognise(identifier, &secret("wrong")).await;
+        assert!(matches!(found, Err(Error::Busy)), "{identifier}");
+    }
 }
 
 async fn only_the_owners_own_password_counts(db: Db) {

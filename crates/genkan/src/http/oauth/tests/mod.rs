@@ -4,5 +4,6 @@
 mod linked;
 mod push;
 mod replicas;
+mod signing_keys;
 mod tokens;
 mod world;
