@@ -15,6 +15,8 @@ on_each_database!(
     a_letter_reaches_the_folder_and_leaves_the_outbox,
     a_rolled_back_cause_sends_nothing,
     a_code_that_expired_is_not_sent,
+    only_the_newest_code_is_sent,
+    a_letter_under_way_is_nobody_elses,
     a_failing_transport_is_tried_again_with_growing_pauses,
     a_message_is_given_up_in_the_end,
     without_a_transport_nothing_is_promised,
@@ -134,6 +136,31 @@ async fn a_code_that_expired_is_not_sent(db: Db) {
     assert!(post.letters().is_empty());
     assert!(post.counted("genkan_mails_total{outcome=\"expired\"} 1"));
     assert!(post.counted("genkan_mails_waiting 0"));
+}
+
+async fn only_the_newest_code_is_sent(db: Db) {
+    let post = Post::new(&db);
+    post.put_code(Language::English).await;
+    post.put_code(Language::German).await;
+    assert_eq!(post.mail.post_due().await.unwrap(), 1);
+    let letters = post.letters();
+    assert!(letters.len() == 1 && letters[0].contains("Content-Language: de"), "{letters:?}");
+}
+
+/// A mail server takes its time, and another process looks for letters meanwhile.
+async fn a_letter_under_way_is_nobody_elses(db: Db) {
+    let server = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("smtp://{}", server.local_addr().unwrap());
+    let settings = [("GENKAN_MAIL_SMTP_URL", url.as_str()), ("GENKAN_MAIL_FROM", "post@example.com")];
+    let ((first, ..), (second, ..)) = (mail(&db, &settings), mail(&db, &settings));
+    let mut tx = db.begin().await.unwrap();
+    first.put_message(&mut tx, ann(Language::English), Some("Hello"), "<p>News</p>").await.unwrap();
+    tx.commit().await.unwrap();
+    let posting = tokio::spawn(async move { first.post_due().await });
+    let _silent = server.accept().await.unwrap();
+    let looked = tokio::time::timeout(Duration::from_secs(5), second.post_due()).await;
+    assert_eq!(looked.expect("it has nothing to wait for").unwrap(), 0);
+    posting.abort();
 }
 
 async fn a_failing_transport_is_tried_again_with_growing_pauses(db: Db) {
