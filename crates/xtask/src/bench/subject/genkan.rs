@@ -31,6 +31,7 @@ pub(in crate::bench) struct Account {
 
 /// A rate that no client here comes to.
 const PLENTY: &str = "4000000000/5m";
+const PLENTY_DAILY: &str = "4000000000/1d";
 
 /// Starts Genkan, registers a host, and signs an account up. Answers with the port that the host has left.
 pub(in crate::bench) fn sign_up(binary: &str, tool: &str) -> Result<(Account, u16)> {
@@ -59,6 +60,8 @@ pub(in crate::bench) fn sign_up(binary: &str, tool: &str) -> Result<(Account, u1
         ("GENKAN_RATE_GLOBAL", PLENTY.to_owned()),
         ("GENKAN_HOST_CEILING", PLENTY.to_owned()),
         ("GENKAN_CONNECTIONS_PER_ADDRESS", "20000".to_owned()),
+        ("GENKAN_RATE_CREATE_SESSION", PLENTY.to_owned()),
+        ("GENKAN_RATE_CREATE_SESSION_DAILY", PLENTY_DAILY.to_owned()),
         ("GENKAN_RATE_SIGN_IN_ADDRESS", PLENTY.to_owned()),
         ("GENKAN_RATE_SIGN_IN_ACCOUNT", PLENTY.to_owned()),
         ("GENKAN_RATE_OAUTH_PAR", PLENTY.to_owned()),
