@@ -85,6 +85,11 @@ impl Db {
         &self.read
     }
 
+    /// For a write that is one statement, and a transaction by itself.
+    pub(crate) const fn writer(&self) -> &AnyPool {
+        &self.write
+    }
+
     /// Begins a write transaction. On SQLite it takes the write lock at once.
     pub(crate) async fn begin(&self) -> Result<Tx> {
         Ok(self.write.begin_with(self.dialect.begin_write()).await?)

@@ -1,7 +1,12 @@
 //! Table `oauth_seen`.
 
+use std::collections::HashSet;
+use std::fmt::Write as _;
+
+use sqlx::Row as _;
+
 use crate::base::Timestamp;
-use crate::db::{Result, Tx};
+use crate::db::{Db, Result, Tx};
 
 /// `true`: nobody was here before. The unique key decides, on any number of replicas.
 pub(in crate::oauth) async fn insert(
@@ -23,6 +28,34 @@ pub(in crate::oauth) async fn insert(
     Ok(done.rows_affected() == 1)
 }
 
+/// The same for many at once, none of them twice, in one statement that is its own transaction: of those who are new.
+/// `hashes` is sorted, so that two replicas never wait for each other.
+pub(in crate::oauth) async fn insert_all(
+    db: &Db,
+    hashes: &[&str],
+    expires_at: Timestamp,
+    now: Timestamp,
+) -> Result<HashSet<String>> {
+    let mut statement = String::with_capacity(200 + hashes.len() * 12);
+    statement.push_str("INSERT INTO oauth_seen (hash, expires_at) VALUES ");
+    for place in 0..hashes.len() {
+        let joint = if place == 0 { "" } else { ", " };
+        let _ = write!(statement, "{joint}(${}, $1)", place + 3);
+    }
+    statement.push_str(
+        " ON CONFLICT (hash) DO UPDATE SET expires_at = excluded.expires_at WHERE oauth_seen.expires_at <= $2
+         RETURNING hash",
+    );
+    // Made of numbers alone.
+    let mut query =
+        sqlx::query(sqlx::AssertSqlSafe(statement)).bind(expires_at.as_millis()).bind(now.as_millis());
+    for hash in hashes {
+        query = query.bind(*hash);
+    }
+    let rows = query.fetch_all(db.writer()).await?;
+    Ok(rows.iter().map(|row| row.try_get("hash")).collect::<sqlx::Result<_>>()?)
+}
+
 pub(in crate::oauth) async fn sweep(tx: &mut Tx, now: Timestamp) -> Result<u64> {
     let done = sqlx::query("DELETE FROM oauth_seen WHERE expires_at <= $1")
         .bind(now.as_millis())
@@ -34,9 +67,28 @@ pub(in crate::oauth) async fn sweep(tx: &mut Tx, now: Timestamp) -> Result<u64> 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::db::{Db, on_each_database};
+    use crate::db::on_each_database;
 
-    on_each_database!(a_thing_is_new_once_until_it_expires);
+    on_each_database!(a_thing_is_new_once_until_it_expires, many_at_once_are_told_apart);
+
+    async fn many_at_once_are_told_apart(db: Db) {
+        let at = Timestamp::from_millis;
+        let new = async |hashes: &[&str], until: i64, now: i64| {
+            let mut new: Vec<String> =
+                insert_all(&db, hashes, at(until), at(now)).await.unwrap().into_iter().collect();
+            new.sort();
+            new.join(" ")
+        };
+        assert_eq!(new(&["a", "b", "c"], 100, 1).await, "a b c");
+        assert_eq!(new(&["b", "c", "d"], 200, 99).await, "d");
+        assert_eq!(new(&["a", "d"], 300, 100).await, "a", "what has expired is forgotten");
+        let many: Vec<String> = (1000..1256).map(|number| number.to_string()).collect();
+        let many: Vec<&str> = many.iter().map(String::as_str).collect();
+        assert_eq!(insert_all(&db, &many, at(100), at(1)).await.unwrap().len(), 256);
+        assert_eq!(insert_all(&db, &many, at(100), at(1)).await.unwrap().len(), 0);
+        let mut tx = db.begin().await.unwrap();
+        assert!(!insert(&mut tx, "1000", at(100), at(1)).await.unwrap());
+    }
 
     async fn a_thing_is_new_once_until_it_expires(db: Db) {
         let at = Timestamp::from_millis;
