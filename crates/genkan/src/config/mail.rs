@@ -17,7 +17,8 @@ section! {
     pub struct Mail = "mail" {
         /// The server that takes the mail: `smtps://` is TLS from the start (port 465), `smtp://` upgrades by STARTTLS (port 587)
         /// and refuses to go on without, unless the server is on loopback or the URL ends in `?tls=opportunistic` or `?tls=off`.
-        smtp_url: Option<SmtpUrl> { env: "GENKAN_MAIL_SMTP_URL", alias: "PDS_EMAIL_SMTP_URL" },
+        /// Under the reference PDS's name `smtp://` means what it means to that one: STARTTLS if the server offers it.
+        smtp_url: Option<SmtpUrl> { env: "GENKAN_MAIL_SMTP_URL", alias: "PDS_EMAIL_SMTP_URL" by as_hosts_have_it },
         /// Instead: a folder where each mail is put as a file `.eml`, for development or for a mailer of your own.
         folder: Option<PathBuf> { env: "GENKAN_MAIL_FOLDER" },
         /// The sender. Its name is `service.name` unless it brings one.
@@ -65,6 +66,15 @@ impl Mail {
         if self.give_up_after < Duration::from_mins(1) || self.give_up_after > Duration::from_hours(24 * 7) {
             found.add("GENKAN_MAIL_GIVE_UP_AFTER", "is out of range", "write 1m to 7d");
         }
+    }
+}
+
+/// The mailer of the reference PDS upgrades where it can, and a host's setting is to work here as it did there.
+fn as_hosts_have_it(url: &str) -> String {
+    if url.starts_with("smtp://") && !url.contains('?') {
+        format!("{url}?tls=opportunistic")
+    } else {
+        url.to_owned()
     }
 }
 
@@ -225,6 +235,28 @@ mod tests {
         let url = SmtpUrl::parse("smtps://me%40example.com:p%3Aw%25@mail.example.com").unwrap();
         let (user, password) = url.credentials.unwrap();
         assert_eq!((user.expose().as_str(), password.expose().as_str()), ("me@example.com", "p:w%"));
+    }
+
+    #[test]
+    fn the_same_url_under_the_hosts_name_upgrades_where_it_can() {
+        for (given, tls) in [
+            ("smtp://me:hunter2@mail.example.com:587/", SmtpTls::Opportunistic),
+            ("smtp://mail.example.com", SmtpTls::Opportunistic),
+            ("smtp://mail.example.com?tls=required", SmtpTls::StartTls),
+            ("smtps://mail.example.com", SmtpTls::Implicit),
+        ] {
+            let config = crate::config::Config::load(
+                &crate::config::Environment::from_pairs([
+                    ("GENKAN_PUBLIC_URL", "https://example.com"),
+                    ("GENKAN_HANDLE_DOMAINS", ".example.com"),
+                    ("PDS_EMAIL_SMTP_URL", given),
+                    ("PDS_EMAIL_FROM_ADDRESS", "hello@example.com"),
+                ]),
+                None,
+            )
+            .unwrap();
+            assert_eq!(config.mail.smtp_url.unwrap().tls, tls, "{given}");
+        }
     }
 
     #[test]
