@@ -127,4 +127,10 @@ export async function publishHandle(handle, did) {
   await fetch(`${map.dns.url}/handles/${handle}`, { method: 'PUT', body: JSON.stringify({ did }) })
 }
 
+/** Puts a record into the name server: {txt?: […], a?: […]}. */
+export async function publishRecord(name, record) {
+  const answer = await fetch(`${map.dns.url}/records/${name}`, { method: 'PUT', body: JSON.stringify(record) })
+  assert.equal(answer.status, 200, name)
+}
+
 export { assert, sleep }

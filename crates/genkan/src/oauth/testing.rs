@@ -3,10 +3,19 @@
 use genkan_protocol::crypto::K256PrivateKey;
 use genkan_protocol::oauth::request::ResponseMode;
 
+use super::OAuth;
 use super::grant::{Grant, GrantPlace};
 use super::pushed::{ClientAuth, Pushed};
 use crate::accounts::{Account, State};
+use crate::base::fetch::Guarded;
 use crate::base::{Secret, Timestamp};
+
+impl OAuth {
+    /// What clients' documents are fetched with.
+    pub(crate) fn guarded(&self) -> &Guarded {
+        self.clients.guarded()
+    }
+}
 
 pub(super) fn pushed() -> Pushed {
     Pushed {

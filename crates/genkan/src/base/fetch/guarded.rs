@@ -107,6 +107,14 @@ impl Guarded {
         }
     }
 
+    /// From now on only remembers where calls would go, and goes `to` there instead.
+    #[cfg(test)]
+    pub(crate) fn detour(&self, to: SocketAddr) -> Arc<std::sync::Mutex<Vec<SocketAddr>>> {
+        let dialled = Arc::default();
+        self.inner.detour.set(Detour { dialled: Arc::clone(&dialled), to }).unwrap();
+        dialled
+    }
+
     /// A GET, with `accept` as the only thing said besides the URL.
     pub(crate) async fn get(&self, url: &str, accept: &str, limits: &Limits) -> Result<Answer, GuardedError> {
         let mut request = Request::get(url).body(Bytes::new()).map_err(|_| Refusal::NotAUrl)?;

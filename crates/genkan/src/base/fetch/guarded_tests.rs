@@ -66,9 +66,7 @@ fn ok(body: &str) -> String {
 
 /// Instead of dialling, remembers where to and goes to the canary.
 fn recording(guarded: &Guarded, canary: &Server) -> Arc<Mutex<Vec<SocketAddr>>> {
-    let dialled = Arc::new(Mutex::new(Vec::new()));
-    guarded.inner.detour.set(Detour { dialled: Arc::clone(&dialled), to: canary.address }).unwrap();
-    dialled
+    guarded.detour(canary.address)
 }
 
 #[tokio::test]
@@ -90,7 +88,7 @@ async fn a_name_with_one_bad_address_is_never_dialled() {
 #[tokio::test]
 async fn a_rebinding_name_is_dialled_at_the_checked_address_only() {
     let canary = Server::start(ok("caught")).await;
-    // The first look-up (two questions) is harmless; every later one says loopback.
+    // 8 of the OAuth checklist. The first look-up (two questions) is harmless; every later one says loopback.
     let dns = TestDns::start(|_, count| {
         Reply::addresses(&[if count <= 2 { "93.184.216.34" } else { "127.0.0.1" }])
     })

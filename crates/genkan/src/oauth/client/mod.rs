@@ -121,6 +121,11 @@ impl Clients {
         }
     }
 
+    #[cfg(test)]
+    pub(super) fn guarded(&self) -> &Guarded {
+        &self.inner.guarded
+    }
+
     /// A client by its name, its metadata read, unless the operator has blocked it.
     pub(super) async fn look_up(&self, client_id: &str, purpose: Purpose) -> Result<Client, Error> {
         let inner = &*self.inner;

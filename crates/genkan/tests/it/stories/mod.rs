@@ -13,6 +13,7 @@ mod host_sessions;
 mod letters;
 mod log_lines;
 mod mail_faults;
+mod oauth_checklist;
 mod oauth_origin;
 mod placement;
 mod replicas;

@@ -1,7 +1,9 @@
 //! The endpoints as clients meet them: the contract's table of bad input (§7), row by row, and what developers
 //! depend on (§6.B). A case's name begins with its row.
 
+mod checklist;
 mod linked;
+mod people;
 mod push;
 mod replicas;
 mod signing_keys;

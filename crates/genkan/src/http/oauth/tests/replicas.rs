@@ -34,7 +34,7 @@ async fn two_are_as_one(db: Db) {
     both.sort();
     assert_eq!(both, ["200", "400 invalid_grant"], "73");
 
-    // 74, and 50 at both.
+    // 74, and 6.B.4: 50 at both.
     let token = one.tokens(&app).await.text("refresh_token");
     let all = (0..50).map(|index| app.refresh(if index % 2 == 0 { &one } else { &two }, &token));
     let answers = futures_util::future::join_all(all).await;

@@ -205,6 +205,15 @@ async fn replica(
 }
 
 pub(super) async fn account(app: &App, name: &str, letter: char) -> Account {
+    account_with(app, name, letter, Secret::new("hash".to_owned())).await
+}
+
+pub(super) async fn account_with(
+    app: &App,
+    name: &str,
+    letter: char,
+    password_hash: Secret<String>,
+) -> Account {
     let did: genkan_protocol::syntax::Did =
         format!("did:plc:{}", String::from(letter).repeat(24)).parse().unwrap();
     let mut tx = app.db.begin().await.unwrap();
@@ -212,7 +221,7 @@ pub(super) async fn account(app: &App, name: &str, letter: char) -> Account {
         did: did.clone(),
         handle: format!("{name}.test").parse().unwrap(),
         email: format!("{name}@example.com").parse().unwrap(),
-        password_hash: Secret::new("hash".to_owned()),
+        password_hash,
         host: "oak".into(),
         host_key: app.ring.rotation().public(),
         created_at: app.clock.now(),
@@ -424,13 +433,15 @@ pub(super) struct Site {
     pub(super) origin: Origin,
     pages: Arc<Mutex<HashMap<String, Page>>>,
     asked: Arc<AtomicI64>,
+    /// So many times more it says 503.
+    asleep: Arc<AtomicI64>,
 }
 
 impl Site {
     async fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let origin = format!("http://{}", listener.local_addr().unwrap()).parse().unwrap();
-        let site = Self { origin, pages: Arc::default(), asked: Arc::default() };
+        let site = Self { origin, pages: Arc::default(), asked: Arc::default(), asleep: Arc::default() };
         let served = site.clone();
         tokio::spawn(async move {
             loop {
@@ -439,15 +450,24 @@ impl Site {
                 let service = service_fn(move |request: Request<Incoming>| {
                     served.asked.fetch_add(1, Ordering::SeqCst);
                     let found = served.pages.lock().unwrap().get(request.uri().path()).cloned();
-                    let (status, kind, body) =
+                    let (mut status, kind, body) =
                         found.unwrap_or_else(|| (404, "text/plain".into(), String::new()));
+                    let is_asleep = served.asleep.fetch_sub(1, Ordering::SeqCst) > 0;
+                    if is_asleep {
+                        status = 503;
+                    }
                     let response = Response::builder()
                         .status(status)
                         .header("content-type", kind)
-                        .header("location", "/elsewhere")
-                        .body(Full::new(Bytes::from(body)))
+                        .header("location", if status == 302 { body.as_str() } else { "/elsewhere" })
+                        .body(Full::new(Bytes::from(body.clone())))
                         .unwrap();
-                    async move { Ok::<_, Infallible>(response) }
+                    async move {
+                        if is_asleep {
+                            tokio::time::sleep(Duration::from_millis(1200)).await;
+                        }
+                        Ok::<_, Infallible>(response)
+                    }
                 });
                 tokio::spawn(
                     hyper::server::conn::http1::Builder::new()
@@ -461,6 +481,11 @@ impl Site {
     pub(super) fn put(&self, path: &str, status: u16, kind: &str, body: &str) {
         let page = (status, kind.to_owned(), body.to_owned());
         self.pages.lock().unwrap().insert(path.to_owned(), page);
+    }
+
+    /// So many answers are slow, and 503.
+    pub(super) fn sleep(&self, times: i64) {
+        self.asleep.store(times, Ordering::SeqCst);
     }
 
     pub(super) fn asked(&self) -> i64 {
