@@ -16,7 +16,7 @@ fn claims() -> AccessClaims {
         sub: "did:plc:ewvi7nxzyoun6zhxrhs64oiz".parse().unwrap(),
         scope: "atproto".to_owned(),
         client_id: "https://app.example.com/client.json".to_owned(),
-        cnf: Confirmation { jkt: Jwk::of(&key(3).public()).thumbprint() },
+        cnf: Some(Confirmation { jkt: Jwk::of(&key(3).public()).thumbprint() }),
         jti: token_id([0xab; 16]),
         iat: 1_700_000_000,
         exp: 1_700_000_300,

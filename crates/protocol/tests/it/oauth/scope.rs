@@ -11,6 +11,7 @@ fn canonical(text: &str) -> Option<String> {
 
 #[test]
 fn scopes_print_in_one_form() {
+    // 6.A.11
     let service = "rpc:com.example.service?aud=did:web:example.com%23service_id";
     for (text, expected) in [
         ("atproto", "atproto"),
@@ -77,6 +78,7 @@ fn scopes_print_in_one_form() {
 
 #[test]
 fn what_is_no_scope_is_refused() {
+    // 6.A.11
     for text in [
         "",
         "invalid",
@@ -182,6 +184,7 @@ fn what_is_no_scope_is_refused() {
 
 #[test]
 fn lists_keep_what_is_known_once() {
+    // 6.A.20
     let scopes = Scopes::parse("atproto  repo:com.example.foo unknown atproto repo:bad blob:*/* blob:*/*");
     assert_eq!(scopes.to_string(), "atproto repo:com.example.foo blob:*/*");
     assert!(scopes.contains("atproto") && !scopes.contains("unknown"));
@@ -204,6 +207,7 @@ fn requests_are_compared_letter_by_letter() {
 
 #[test]
 fn records_are_written_as_permitted() {
+    // 6.A.17, 6.A.19
     use RepoAction::{Create, Delete, Update};
     for (scope, action, collection, allowed) in [
         ("repo:*", Create, "com.example.foo", true),
@@ -232,6 +236,7 @@ fn records_are_written_as_permitted() {
 
 #[test]
 fn services_are_called_as_permitted() {
+    // 6.A.18, 6.A.19
     let feed = "app.bsky.feed.getFeed";
     for (scope, lxm, aud, allowed) in [
         ("rpc:*?lxm=*", feed, "did:web:example.com", false),
@@ -258,6 +263,7 @@ fn services_are_called_as_permitted() {
 
 #[test]
 fn files_are_uploaded_as_permitted() {
+    // 6.A.12, 6.A.14, 6.A.19
     for (scope, mime, allowed) in [
         ("blob:image/png", "image/png", true),
         ("blob:image/png", "image/jpeg", false),
@@ -284,6 +290,7 @@ fn files_are_uploaded_as_permitted() {
 
 #[test]
 fn settings_and_identity_are_changed_as_permitted() {
+    // 6.A.13, 6.A.15, 6.A.19
     use AccountAction::{Manage, Read};
     use AccountAttribute::{Email, Repo, Status};
     for (scope, attribute, action, allowed) in [
@@ -326,11 +333,17 @@ fn include(text: &str) -> Include {
 
 #[test]
 fn a_set_speaks_for_its_own_namespace() {
+    // 6.A.16
     let set = include("include:com.example.foo.auth");
     for (name, own) in [
         ("com.example.foo.identifier", true),
         ("com.example.foo.bar.baz", true),
         ("com.example.foo.bar.baz.quz", true),
+        ("com.example.foo.auth", true),
+        ("com.example.foo.authMore", true),
+        ("com.example.foo.auth.deeper", true),
+        ("com.examples.foo.bar", false),
+        ("org.com.example.foo.bar", false),
         ("com.example.foo", false),
         ("com.example.fooo.bar", false),
         ("com.example.bar", false),
@@ -357,6 +370,8 @@ fn set(permissions: &Value) -> Result<PermissionSet, Error> {
 
 #[test]
 fn permission_sets_expand() {
+    // 6.A.16
+    // 71: what names another namespace is dropped.
     let plain = "include:com.example.calendar.auth";
     let service = "include:com.example.calendar.auth?aud=did:web:example.com#foo";
     let list = "com.example.calendar.listEvents";
@@ -427,6 +442,37 @@ fn permission_sets_expand() {
 }
 
 #[test]
+fn b16_sets_stand_beside_explicit_scopes_and_aud_is_compared_alike_for_every_method() {
+    let aud = "did:web:api.example.com#calendar";
+    let list = "com.example.calendar.listEvents";
+    let asked = format!(
+        "atproto include:com.example.calendar.auth?aud={aud} repo:app.bsky.feed.post rpc:app.bsky.feed.getTimeline?aud={aud}"
+    );
+    let known = set(&json!([
+        {"type": "permission", "resource": "rpc", "inheritAud": true, "lxm": [list]},
+        {"type": "permission", "resource": "repo", "collection": ["com.example.calendar.event"]},
+    ]))
+    .unwrap();
+    let scopes = Scopes::parse(&asked).expanded(|include| known.expand(include));
+    assert!(scopes.allows_repo(RepoAction::Create, "app.bsky.feed.post"));
+    assert!(scopes.allows_repo(RepoAction::Create, "com.example.calendar.event"));
+    // By a set or by itself, proxied or as a service token: the same comparison.
+    for lxm in [list, "app.bsky.feed.getTimeline"] {
+        for (called, allowed) in [
+            (aud, true),
+            ("did:web:api.example.com", false),
+            ("did:web:api.example.com#other", false),
+            ("did:web:api.example.com#calenda", false),
+            ("did:web:other.example.com#calendar", false),
+            ("*", false),
+        ] {
+            assert_eq!(scopes.allows_rpc(lxm, called), allowed, "{lxm} {called}");
+        }
+    }
+    assert!(!scopes.allows_rpc("com.example.calendar.other", aud));
+}
+
+#[test]
 fn permission_sets_speak_languages() {
     let set = set(&json!([])).unwrap();
     assert_eq!(set.title(&["de", "fr-CA"]), Some("Calendrier"));
@@ -437,6 +483,7 @@ fn permission_sets_speak_languages() {
 
 #[test]
 fn permission_sets_are_bounded() {
+    // 70: what is too large is no set
     let entry =
         json!({"type": "permission", "resource": "repo", "collection": ["com.example.calendar.event"]});
     assert!(set(&json!(vec![&entry; 512])).is_ok());
