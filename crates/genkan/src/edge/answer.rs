@@ -8,7 +8,7 @@ use http::header::{
 use http::{Response, StatusCode};
 
 use super::framing::Fault;
-use crate::forward::{AnswerBody, EXPOSED, Error, OverLimit};
+use crate::forward::{AnswerBody, EXPOSED, Error, NOT_CARRIED, OverLimit};
 use crate::http::error::dpop_challenge;
 use crate::http::rate_headers;
 use crate::limits::Verdict;
@@ -33,6 +33,16 @@ impl Problem {
 
     fn with(self, name: HeaderName, value: &'static str) -> Self {
         Self { extra: Some(Box::new((name, HeaderValue::from_static(value)))), ..self }
+    }
+
+    /// With what a client's library reads before it fetches another token.
+    fn challenging(self, code: &'static str, by_proof: bool) -> Self {
+        let challenge = if by_proof {
+            dpop_challenge(code, &self.message)
+        } else {
+            format!("Bearer error=\"{code}\", error_description=\"{}\"", self.message).parse().ok()
+        };
+        Self { extra: challenge.map(|challenge| Box::new((WWW_AUTHENTICATE, challenge))), ..self }
     }
 
     /// The path under `/xrpc/` names no method.
@@ -142,8 +152,14 @@ impl From<Refusal> for Problem {
             Refusal::NotHere(message) => {
                 Self::new(StatusCode::NOT_IMPLEMENTED, "MethodNotImplemented", message)
             }
-            Refusal::NoToken => Self::new(StatusCode::UNAUTHORIZED, "AuthMissing", "Authentication Required")
-                .with(WWW_AUTHENTICATE, "Bearer"),
+            Refusal::NoToken { is_carried } => {
+                let message = if is_carried {
+                    "Authentication Required".to_owned()
+                } else {
+                    format!("Authentication Required. {NOT_CARRIED}")
+                };
+                Self::new(StatusCode::UNAUTHORIZED, "AuthMissing", message).with(WWW_AUTHENTICATE, "Bearer")
+            }
             Refusal::TwoTokens => invalid("Authorization must be there only once".to_owned()),
             Refusal::BadScheme => {
                 Self::new(StatusCode::BAD_REQUEST, "InvalidToken", "Unexpected authorization type")
@@ -183,7 +199,26 @@ impl From<Error> for Problem {
             Error::Unresolved => of(StatusCode::BAD_GATEWAY, "DidResolutionFailed"),
             Error::NoPds => of(StatusCode::BAD_GATEWAY, "PdsNotFound"),
             Error::NotAllowed => of(StatusCode::BAD_GATEWAY, "PdsNotAllowed"),
-            Error::NoToken => Refusal::NoToken.into(),
+            Error::NoToken => Refusal::NoToken { is_carried: true }.into(),
+            Error::UnknownToken { .. } => {
+                of(StatusCode::UNAUTHORIZED, "InvalidToken").challenging("invalid_token", false)
+            }
+            Error::AuthMethod => {
+                of(StatusCode::UNAUTHORIZED, "AuthenticationRequired").with(WWW_AUTHENTICATE, "DPoP, Bearer")
+            }
+            Error::NotCarried => of(StatusCode::NOT_IMPLEMENTED, "MethodNotImplemented"),
+            Error::Scope { by_proof } => {
+                of(StatusCode::FORBIDDEN, "InsufficientScope").challenging("insufficient_scope", by_proof)
+            }
+            Error::LinkGone { by_proof } => {
+                of(StatusCode::UNAUTHORIZED, "InvalidToken").challenging("invalid_token", by_proof)
+            }
+            Error::LinkUnavailable { retry_after } => {
+                let mut problem = of(StatusCode::BAD_GATEWAY, "UpstreamAuthUnavailable");
+                problem.extra = Some(Box::new((RETRY_AFTER, retry_after.as_secs().max(1).into())));
+                problem
+            }
+            Error::Internal => Self::internal(),
             Error::OverLimit(over) => over.into(),
             Error::RepoNotFound(_) => of(StatusCode::BAD_REQUEST, "RepoNotFound"),
             Error::UnexpectedBody | Error::BrokenUpload => of(StatusCode::BAD_REQUEST, "InvalidRequest"),

@@ -20,9 +20,7 @@ use crate::base::flights::Flights;
 use crate::base::{Clock, Origin};
 use crate::config::{self, Rate, TargetReads};
 use crate::limits::Verdict;
-use crate::telemetry::metrics::{
-    Counter, Metrics, UPSTREAM_CALLS, UPSTREAM_HOSTS, UPSTREAM_HOSTS_EXHAUSTED,
-};
+use crate::telemetry::metrics::{Counter, Metrics, UPSTREAM_CALLS, UPSTREAM_HOSTS, UPSTREAM_HOSTS_EXHAUSTED};
 
 /// How we behave towards PDSes elsewhere.
 #[derive(Clone, Debug)]
@@ -84,7 +82,8 @@ impl Abroad {
     /// Looks names up on the runtime that it is made on.
     pub(crate) fn new(names: Names, clock: Clock, manners: Manners, metrics: &Metrics) -> Self {
         let counter = |class, outcome| metrics.counter(&UPSTREAM_CALLS, &[class, outcome]);
-        let counters = ["linked", "read"].map(|class| ["at_once", "waited", "refused"].map(|outcome| counter(class, outcome)));
+        let counters = ["linked", "read"]
+            .map(|class| ["at_once", "waited", "refused"].map(|outcome| counter(class, outcome)));
         Self {
             names,
             control: Handle::current(),
@@ -201,7 +200,10 @@ impl Abroad {
     fn over_limit(&self, rate: Rate, wait: Duration) -> Error {
         let reset = self.clock.now().plus(wait);
         let retry_after = wait.as_millis().div_ceil(1000).max(1).try_into().unwrap_or(u64::MAX);
-        Error::OverLimit(OverLimit { verdict: Verdict { rate, allowed: false, remaining: 0, reset }, retry_after })
+        Error::OverLimit(OverLimit {
+            verdict: Verdict { rate, allowed: false, remaining: 0, reset },
+            retry_after,
+        })
     }
 }
 

@@ -5,13 +5,15 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use genkan_protocol::syntax::Did;
-use http::HeaderValue;
 use http::request::Parts;
+use http::{HeaderMap, HeaderValue};
 
-use super::engine::Forwarder;
+use super::engine::{Forwarder, method_of};
 use super::error::Error;
+use super::linked::LinkedAim;
 use super::neighbours::{Neighbours, Ours, TokenError};
-use crate::accounts::{Caller, Home};
+use super::permission;
+use crate::accounts::Home;
 use crate::config::TargetReads;
 use crate::fleet::{Host, HostId};
 use crate::identity::{Freshness, Place, PlaceError};
@@ -35,6 +37,8 @@ pub(crate) enum Aim {
     Home(HomeAim),
     /// To the PDS of an account that lives elsewhere, without credentials.
     Read(Place),
+    /// To the PDS of the caller, who lives elsewhere.
+    Linked(LinkedAim),
 }
 
 /// To a host of the fleet.
@@ -65,7 +69,7 @@ impl Aim {
     pub(crate) fn host(&self) -> Option<&HostId> {
         match self {
             Self::Home(aim) => Some(&aim.host.id),
-            Self::Read(_) => None,
+            Self::Read(_) | Self::Linked(_) => None,
         }
     }
 
@@ -74,6 +78,7 @@ impl Aim {
         match self {
             Self::Home(aim) => aim.host.id.as_str(),
             Self::Read(place) => place.pds.host(),
+            Self::Linked(aim) => aim.pds().host(),
         }
     }
 }
@@ -85,7 +90,13 @@ impl<N: Neighbours> Forwarder<N> {
             // Nobody asks for it: what Genkan answers itself goes to no host.
             Way::Local => Err(Error::Unavailable),
             Way::Caller { shown } => {
-                let (did, audience, by) = self.speaker(shown, request).await?;
+                let (did, audience, by) = match self.speaker(shown, request).await? {
+                    Speaker::Home(did, audience, by) => (did, audience, by),
+                    Speaker::Linked(caller) => {
+                        let by_proof = matches!(shown, Shown::Dpop(_));
+                        return Box::pin(self.aim_linked(caller, by_proof, request)).await;
+                    }
+                };
                 let account = Target::Did(Cow::Borrowed(did.as_str()));
                 // A token outlives an account's stay.
                 match self.home(&account).await? {
@@ -102,7 +113,7 @@ impl<N: Neighbours> Forwarder<N> {
                     return Box::pin(self.aim_elsewhere(account, Some(shown), request)).await;
                 };
                 match self.speaker(shown, request).await {
-                    Ok((did, audience, by)) if did == home.did && audience == home.host => {
+                    Ok(Speaker::Home(did, audience, by)) if did == home.did && audience == home.host => {
                         self.aim_at(&home, by)
                     }
                     // The account's own client has not heard of our nonce yet, and will come again with it.
@@ -157,36 +168,62 @@ impl<N: Neighbours> Forwarder<N> {
         }
     }
 
-    /// Whose request it is, the host that the token is for, and what the request will carry.
-    async fn speaker(&self, shown: Shown<'_>, request: &Parts) -> Result<(Did, HostId, By), Error> {
+    /// To the PDS of the caller, who lives elsewhere.
+    async fn aim_linked(
+        &self,
+        caller: Arc<GrantCaller>,
+        by_proof: bool,
+        request: &Parts,
+    ) -> Result<Aim, Error> {
+        if !permission::is_carried(method_of(request)) {
+            return Err(Error::NotCarried);
+        }
+        if !permission::allows(&caller.scope, method_of(request)) {
+            return Err(Error::Scope { by_proof });
+        }
+        let signer = match self.neighbours.recall_link(&caller.grant) {
+            Some(signer) => signer,
+            None => {
+                let found = self.neighbours.find_link(&caller.grant).await;
+                found.map_err(|error| LinkedAim::trouble(error, by_proof))?
+            }
+        };
+        Ok(Aim::Linked(LinkedAim { caller, by_proof, signer }))
+    }
+
+    /// Whose request it is, and what it will carry.
+    async fn speaker(&self, shown: Shown<'_>, request: &Parts) -> Result<Speaker, Error> {
         match shown {
             Shown::Bearer(token) => {
-                let caller = self.caller(token).await?;
-                Ok((caller.did.clone(), caller.audience.clone(), By::Session))
+                let checked = match self.neighbours.recall_caller(token) {
+                    Some(known) => known,
+                    None if self.neighbours.is_bearer_grant(token) => {
+                        check_auth_method(&request.headers)?;
+                        let caller = self.neighbours.check_bearer_grant(token).await;
+                        return Ok(Speaker::of(caller.map_err(bearer_refused)?));
+                    }
+                    None => self.neighbours.check_caller(token).await,
+                };
+                let caller = checked.map_err(|problem| match problem {
+                    TokenError::Unknown if permission::is_carried(method_of(request)) => {
+                        Error::UnknownToken { why: Error::InvalidToken.to_string() }
+                    }
+                    TokenError::Unknown | TokenError::Invalid => Error::InvalidToken,
+                    TokenError::Expired => Error::ExpiredToken,
+                    TokenError::Unavailable => Error::Unavailable,
+                })?;
+                Ok(Speaker::Home(caller.did.clone(), caller.audience.clone(), By::Session))
             }
             Shown::Dpop(token) => {
+                check_auth_method(&request.headers)?;
                 let call = Call {
                     method: request.method.as_str(),
                     path: request.uri.path(),
                     proofs: oauth::proofs(&request.headers),
                 };
-                let caller = self.neighbours.check_grant(token, &call).await?;
-                let oauth::Place::Host(host) = caller.place.clone() else { return Err(Error::UpstreamAuth) };
-                Ok((caller.did.clone(), host, By::Grant(caller)))
+                Ok(Speaker::of(self.neighbours.check_grant(token, &call).await?))
             }
         }
-    }
-
-    async fn caller(&self, token: &str) -> Result<Arc<Caller>, Error> {
-        let checked = match self.neighbours.recall_caller(token) {
-            Some(known) => known,
-            None => self.neighbours.check_caller(token).await,
-        };
-        checked.map_err(|problem| match problem {
-            TokenError::Invalid => Error::InvalidToken,
-            TokenError::Expired => Error::ExpiredToken,
-            TokenError::Unavailable => Error::Unavailable,
-        })
     }
 
     async fn home(&self, account: &Target<'_>) -> Result<Option<Arc<Home>>, Error> {
@@ -200,6 +237,23 @@ impl<N: Neighbours> Forwarder<N> {
         // Homes name hosts of the fleet; between a host's removal and the news of it there may be none.
         let host = self.neighbours.host(&home.host).ok_or(Error::Unavailable)?;
         Ok(Aim::Home(HomeAim { host, by }))
+    }
+}
+
+/// Whom a request speaks for.
+enum Speaker {
+    /// An account with a home, the host that the token is for, and what the request will carry.
+    Home(Did, HostId, By),
+    /// An account that lives elsewhere.
+    Linked(Arc<GrantCaller>),
+}
+
+impl Speaker {
+    fn of(caller: Arc<GrantCaller>) -> Self {
+        match &caller.place {
+            oauth::Place::Host(host) => Self::Home(caller.did.clone(), host.clone(), By::Grant(caller)),
+            oauth::Place::Link => Self::Linked(caller),
+        }
     }
 }
 
@@ -223,6 +277,18 @@ impl From<AccessError> for Error {
         tracing::warn!(cause = &error as &dyn std::error::Error, "a token could not be checked");
         Self::Unavailable
     }
+}
+
+/// Apps of other gateways say by this header which kind of token they send; there is one kind.
+fn check_auth_method(headers: &HeaderMap) -> Result<(), Error> {
+    let mut said = headers.get_all("habitat-auth-method").iter();
+    let is_known = said.all(|method| method.as_bytes().trim_ascii().eq_ignore_ascii_case(b"oauth"));
+    if is_known { Ok(()) } else { Err(Error::AuthMethod) }
+}
+
+/// A token that is bound to no key is not good.
+fn bearer_refused(error: AccessError) -> Error {
+    if error.code().is_some() { Error::UnknownToken { why: error.to_string() } } else { error.into() }
 }
 
 /// Whether a token says, unchecked, that it is this account's.

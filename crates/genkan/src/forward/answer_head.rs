@@ -52,12 +52,17 @@ impl ToUs {
         }
     }
 
-    /// Whether the challenge names this error.
+    /// Whether the challenge names this error, whatever its scheme.
+    pub(super) fn names(&self, error: &str) -> bool {
+        self.challenge.as_ref().is_some_and(|challenge| challenge.contains(&format!("error=\"{error}\"")))
+    }
+
+    /// Whether the challenge is one for proofs, and names this error.
     pub(super) fn says(&self, error: &str) -> bool {
         let Some(challenge) = &self.challenge else { return false };
         let dpop = challenge.get(..5).is_some_and(|scheme| scheme.eq_ignore_ascii_case("dpop "))
             || challenge.to_ascii_lowercase().contains(", dpop ");
-        dpop && challenge.contains(&format!("error=\"{error}\""))
+        dpop && self.names(error)
     }
 }
 
@@ -85,7 +90,12 @@ pub(super) struct Asked {
 
 impl Asked {
     pub(super) fn new(method: &Method, by_caller: bool, is_signed: bool) -> Self {
-        Self { is_head: method == Method::HEAD, by_own_token: by_caller && !is_signed, by_ours: is_signed, follows: false }
+        Self {
+            is_head: method == Method::HEAD,
+            by_own_token: by_caller && !is_signed,
+            by_ours: is_signed,
+            follows: false,
+        }
     }
 }
 

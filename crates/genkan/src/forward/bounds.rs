@@ -210,7 +210,10 @@ mod tests {
         assert!(reads.begin(client, now).is_ok() && reads.begin(client, now).is_ok());
         let later = now + Duration::from_mins(2);
         let refused = reads.begin(client, later).unwrap_err();
-        assert!(matches!(refused, Bound::Client { wait, .. } if wait == Duration::from_mins(3)), "{refused:?}");
+        assert!(
+            matches!(refused, Bound::Client { wait, .. } if wait == Duration::from_mins(3)),
+            "{refused:?}"
+        );
         assert!(reads.begin(at("192.0.2.2"), later).is_ok());
         assert!(reads.begin(client, now + Duration::from_mins(5)).is_ok());
     }

@@ -1,6 +1,7 @@
 //! The way of one request: send it where it is aimed, take the answer.
 
 use std::rc::Rc;
+use std::time::Duration;
 
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
@@ -21,7 +22,7 @@ use super::inspect::{MAX_PEEK, is_small_json, names_error};
 use super::limits::Limits;
 use super::link::Link;
 use super::neighbours::Neighbours;
-use super::request_head::{self, Length};
+use super::request_head::{self, Length, Signed};
 use super::upload::{Budget, Kept, Progress, Upload};
 use super::upstream::{Permit, Upstreams};
 use super::vigil::Vigil;
@@ -69,6 +70,7 @@ impl<N: Neighbours> Forwarder<N> {
             Aim::Home(aim) => self.send_home(aim, request, body, visitor).await,
             // Boxed: the way home is the usual one, and should not carry what it does not need.
             Aim::Read(place) => Box::pin(self.read_elsewhere(place, request, &body, visitor)).await,
+            Aim::Linked(aim) => Box::pin(self.call_linked(aim, request, body)).await,
         }
     }
 
@@ -88,7 +90,7 @@ impl<N: Neighbours> Forwarder<N> {
             By::Grant(caller) => {
                 let path = request.uri.path();
                 let signed = self.neighbours.sign_onward(caller, &aim.host, request.method.as_str(), path);
-                signed.map(Some).ok_or(Error::UpstreamAuth)
+                signed.map(|signed| Some(Signed::Host(signed))).ok_or(Error::UpstreamAuth)
             }
         };
         let mut sending = Sending {
@@ -108,24 +110,10 @@ impl<N: Neighbours> Forwarder<N> {
             follows: false,
             patience: self.limits.answer_head,
         };
-        let (mut upload, mut kept) = (None, None);
-        if !body.is_end_stream() {
-            if request.method != Method::POST {
-                return Err(Error::UnexpectedBody);
-            }
-            let (most, patience) = self.limits.of_method(method);
-            let size = body.size_hint();
-            if size.lower() > most {
-                return Err(Error::TooLarge);
-            }
-            sending.length = size.exact().map_or(Length::Chunked { is_first: true }, Length::Known);
-            sending.patience = patience;
-            let (mut body, progress) = Upload::of(body, most);
-            if matches!(aim.by, By::Grant(_)) {
-                kept = Some(body.keep(&self.budget));
-            }
-            (upload, sending.progress) = (Some(body), Some(progress));
-        }
+        let budget = matches!(aim.by, By::Grant(_)).then_some(&self.budget);
+        let Input { mut upload, kept, length, progress, patience } =
+            Input::of(request, body, &self.limits, budget)?;
+        (sending.length, sending.progress, sending.patience) = (length, progress, patience);
         let (mut head, mut link) = sending.exchange(&permit, upload).await?;
         if let By::Grant(caller) = &aim.by {
             if self.wants_other_nonce(aim, &head) {
@@ -216,8 +204,48 @@ pub(super) fn method_of(request: &Parts) -> &str {
     request.uri.path().strip_prefix("/xrpc/").unwrap_or_default()
 }
 
+/// A request's body, if it has one.
+pub(super) struct Input {
+    pub(super) upload: Option<Upload>,
+    pub(super) kept: Option<Rc<Kept>>,
+    pub(super) length: Length,
+    pub(super) progress: Option<Rc<Progress>>,
+    /// How long the host may take once it has it.
+    pub(super) patience: Duration,
+}
+
+impl Input {
+    /// With a budget, what goes is kept for another try.
+    pub(super) fn of(
+        request: &Parts,
+        body: Incoming,
+        limits: &Limits,
+        budget: Option<&Rc<Budget>>,
+    ) -> Result<Self, Error> {
+        if body.is_end_stream() {
+            let patience = limits.answer_head;
+            return Ok(Self { upload: None, kept: None, length: Length::None, progress: None, patience });
+        }
+        if request.method != Method::POST {
+            return Err(Error::UnexpectedBody);
+        }
+        let (most, patience) = limits.of_method(method_of(request));
+        let size = body.size_hint();
+        if size.lower() > most {
+            return Err(Error::TooLarge);
+        }
+        let length = size.exact().map_or(Length::Chunked { is_first: true }, Length::Known);
+        let (mut upload, progress) = Upload::of(body, most);
+        let kept = budget.map(|budget| upload.keep(budget));
+        Ok(Self { upload: Some(upload), kept, length, progress: Some(progress), patience })
+    }
+}
+
 /// The body for a second try, if there was one.
-fn again(kept: Option<&Kept>, has_body: bool) -> Result<(Option<Upload>, Option<Rc<Progress>>), Error> {
+pub(super) fn again(
+    kept: Option<&Kept>,
+    has_body: bool,
+) -> Result<(Option<Upload>, Option<Rc<Progress>>), Error> {
     if !has_body {
         return Ok((None, None));
     }

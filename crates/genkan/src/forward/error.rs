@@ -22,6 +22,27 @@ pub(crate) enum Error {
     /// The host wants another nonce in our proof, and the request's body cannot be sent again.
     #[error("the account's host was not ready for this upload; send it again")]
     NotReady,
+    /// A token that nobody here knows, where an account elsewhere might speak.
+    #[error("{why}")]
+    UnknownToken { why: String },
+    /// The header that names a way of authentication names one that we do not have.
+    #[error("unsupported auth method")]
+    AuthMethod,
+    /// Nothing of the kind is carried for an account that lives elsewhere.
+    #[error("{NOT_CARRIED}")]
+    NotCarried,
+    /// The app was not allowed to do this.
+    #[error("the token's scope does not allow this method")]
+    Scope { by_proof: bool },
+    /// The session at the account's own server is over.
+    #[error("the session at the account's own server is over: sign in again")]
+    LinkGone { by_proof: bool },
+    /// The session at the account's own server cannot be used for the moment.
+    #[error("the account's own server does not confirm the session at the moment")]
+    LinkUnavailable { retry_after: Duration },
+    /// A fault of our own.
+    #[error("Something went wrong on our side")]
+    Internal,
     /// The host does not take what we signed.
     #[error("the account's host does not accept this server's credentials at the moment")]
     UpstreamAuth,
@@ -99,3 +120,7 @@ pub(crate) enum Cause {
     #[error("it sent us elsewhere")]
     Redirect,
 }
+
+/// Where to call what is not carried.
+pub(crate) const NOT_CARRIED: &str = "This method is not forwarded: call it at the account's own PDS, or at a public \
+    AppView such as https://public.api.bsky.app";

@@ -11,11 +11,10 @@ use super::answer_head::{AnswerHead, Asked};
 use super::error::{Cause, Error};
 use super::limits::Limits;
 use super::link::{Broken, Link};
-use super::request_head::{self, Length, Onward};
+use super::request_head::{self, Length, Onward, Signed};
 use super::upload::{Progress, State, Upload};
 use super::upstream::{Permit, Upstream};
 use super::vigil::Vigil;
-use crate::oauth;
 
 /// A request on its way.
 pub(super) struct Sending<'a> {
@@ -37,7 +36,7 @@ pub(super) struct Sending<'a> {
 pub(super) struct Ours<'a> {
     pub(super) by_caller: bool,
     /// Signs anew for each try: no host takes a proof twice.
-    pub(super) sign: &'a dyn Fn() -> Result<Option<oauth::Onward>, Error>,
+    pub(super) sign: &'a dyn Fn() -> Result<Option<Signed>, Error>,
     pub(super) host: &'a HeaderValue,
     /// The client's address, for our own hosts.
     pub(super) client: Option<&'a HeaderValue>,

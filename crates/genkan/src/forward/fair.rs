@@ -213,7 +213,8 @@ impl Host {
 
     fn ask(&mut self, account: &Account, kind: Kind, rules: &FairRules, now: Instant) -> Ask {
         if self.accounts.len() >= MOST_ACCOUNTS {
-            self.accounts.retain(|_, share| !share.calls.is_over(now) || share.until.is_some_and(|until| until > now));
+            self.accounts
+                .retain(|_, share| !share.calls.is_over(now) || share.until.is_some_and(|until| until > now));
         }
         let share = self.accounts.entry(account.clone()).or_insert_with(|| Share::new(rules, now));
         if let Some(wait) = share.until.and_then(|until| until.checked_duration_since(now)) {
@@ -308,7 +309,11 @@ impl Host {
 
 impl Share {
     const fn new(rules: &FairRules, now: Instant) -> Self {
-        Self { calls: Window::new(rules.account_calls, now), writes: Window::new(rules.account_writes, now), until: None }
+        Self {
+            calls: Window::new(rules.account_calls, now),
+            writes: Window::new(rules.account_writes, now),
+            until: None,
+        }
     }
 }
 

@@ -86,7 +86,10 @@ async fn a_used_up_window_lets_nobody_through_until_it_is_over() {
     assert!(fair.admit(&pds(), &account('a'), Kind::Read).await.is_ok());
     fair.hear(&pds(), &account('a'), Kind::Read, StatusCode::OK, &told, now);
     let refused = fair.admit(&pds(), &account('b'), Kind::Read).await.unwrap_err();
-    assert!(refused.wait > Duration::from_millis(800) && refused.wait <= Duration::from_secs(1), "the truth, for everybody");
+    assert!(
+        refused.wait > Duration::from_millis(800) && refused.wait <= Duration::from_secs(1),
+        "the truth, for everybody"
+    );
     assert_eq!(fair.known(), (1, 1));
     let other = "https://other.example.com".parse().unwrap();
     assert!(fair.admit(&other, &account('a'), Kind::Read).await.is_ok(), "each host by itself");

@@ -35,8 +35,7 @@ impl Guard {
         let canary = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let dialled = Arc::<Mutex<Vec<SocketAddr>>>::default();
         let mut dialler = Dialler::new(tls::client_config(None).unwrap());
-        dialler.detour =
-            Some(Detour { dialled: Arc::clone(&dialled), to: canary.local_addr().unwrap() });
+        dialler.detour = Some(Detour { dialled: Arc::clone(&dialled), to: canary.local_addr().unwrap() });
         let many = Rate { count: 1000, per: Duration::from_secs(1) };
         let manners = Manners {
             target_reads: TargetReads::Public,
@@ -116,13 +115,29 @@ async fn c16_link_local_addresses_are_never_dialled() {
 
 #[tokio::test]
 async fn c16_addresses_of_nobody_are_never_dialled() {
-    never_dialled(&["0.0.0.0", "0.1.2.3", "192.0.2.1", "198.51.100.1", "203.0.113.1", "198.18.0.1", "240.0.0.1"]).await;
+    never_dialled(&[
+        "0.0.0.0",
+        "0.1.2.3",
+        "192.0.2.1",
+        "198.51.100.1",
+        "203.0.113.1",
+        "198.18.0.1",
+        "240.0.0.1",
+    ])
+    .await;
     never_dialled(&["255.255.255.255", "224.0.0.1", "::", "ff02::1", "2001:db8::1", "100::1"]).await;
 }
 
 #[tokio::test]
 async fn c16_addresses_within_addresses_are_never_dialled() {
-    never_dialled(&["::ffff:127.0.0.1", "::ffff:8.8.8.8", "::127.0.0.1", "64:ff9b::7f00:1", "64:ff9b:1::a00:1"]).await;
+    never_dialled(&[
+        "::ffff:127.0.0.1",
+        "::ffff:8.8.8.8",
+        "::127.0.0.1",
+        "64:ff9b::7f00:1",
+        "64:ff9b:1::a00:1",
+    ])
+    .await;
     never_dialled(&["2002:7f00:1::1", "2001:0:53aa:64c:0:7f:80ff:fffe"]).await;
 }
 
@@ -157,9 +172,10 @@ async fn c16_what_the_url_shows_is_never_looked_up() {
 
 #[tokio::test]
 async fn c16_a_rebinding_name_is_dialled_only_where_it_was_checked() {
-    let dns =
-        TestDns::start(|_, count| Reply::addresses(&[if count <= 2 { "93.184.216.34" } else { "127.0.0.1" }]))
-            .await;
+    let dns = TestDns::start(|_, count| {
+        Reply::addresses(&[if count <= 2 { "93.184.216.34" } else { "127.0.0.1" }])
+    })
+    .await;
     let guard = Guard::before(&dns).await;
     for _ in 0..3 {
         assert!(matches!(guard.reach("https://rebind.example.com").await, Err(Error::Unreachable(_))));

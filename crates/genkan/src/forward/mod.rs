@@ -29,7 +29,9 @@ mod guard_tests;
 mod inspect;
 mod limits;
 mod link;
+mod linked;
 mod neighbours;
+mod permission;
 mod pump;
 mod reads;
 mod request_head;
@@ -48,8 +50,12 @@ pub(crate) use bounds::ReadRules;
 pub(crate) use breaker::{BreakerRules, Breakers};
 pub(crate) use dial::{Dialler, write_parts};
 pub(crate) use engine::Forwarder;
-pub(crate) use error::Error;
+pub(crate) use error::{Error, NOT_CARRIED};
 #[cfg(test)]
 pub(crate) use fair::FairRules;
 pub(crate) use limits::Limits;
-pub(crate) use neighbours::{Neighbours, Ours, OverLimit, TokenError, Unavailable};
+pub(crate) use neighbours::{
+    HeardNonce, LinkError, Neighbours, Ours, OverLimit, Signer, TokenError, Unavailable,
+};
+#[cfg_attr(not(test), expect(unused_imports, reason = "links sign by them"))]
+pub(crate) use request_head::{LinkSigned, Signed};

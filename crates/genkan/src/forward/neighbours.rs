@@ -2,7 +2,9 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
+use super::request_head::Signed;
 use crate::accounts::{Caller, Home};
 use crate::base::Origin;
 use crate::fleet::{Host, HostId};
@@ -24,6 +26,30 @@ pub(crate) trait Neighbours: Clone + 'static {
 
     /// Checks a token that is bound to a key, and the proof that came with it, which is used up.
     async fn check_grant(&self, token: &str, call: &Call<'_>) -> Result<Arc<GrantCaller>, AccessError>;
+
+    /// Whether a token that came as Bearer says, unchecked, that it is of a grant and not of a session.
+    fn is_bearer_grant(&self, token: &str) -> bool;
+
+    /// Checks a token of a grant that is bound to no key.
+    async fn check_bearer_grant(&self, token: &str) -> Result<Arc<GrantCaller>, AccessError>;
+
+    /// What signs for a linked account, if it is in memory and fresh.
+    fn recall_link(&self, link: &str) -> Option<Arc<dyn Signer>>;
+
+    /// The same by the database; it is refreshed where that is due.
+    async fn find_link(&self, link: &str) -> Result<Arc<dyn Signer>, LinkError>;
+
+    /// The PDS does not take this version's token any more: a newer one.
+    async fn renew_link(&self, link: &str, version: i64) -> Result<Arc<dyn Signer>, LinkError>;
+
+    /// The PDS does not take a renewed token either: it is over.
+    async fn link_refused(&self, link: &str);
+
+    /// The nonce that a PDS wants to see in proofs of this link.
+    fn link_nonce(&self, link: &str, pds: &Origin) -> Option<HeardNonce>;
+
+    /// A PDS said which nonce it wants to see next.
+    fn hear_link_nonce(&self, link: &str, pds: &Origin, nonce: &str);
 
     /// What a request of this caller carries to its home. `None`: the host cannot be signed for.
     fn sign_onward(&self, caller: &GrantCaller, host: &Host, method: &str, path: &str) -> Option<Onward>;
@@ -66,6 +92,38 @@ pub(crate) trait Neighbours: Clone + 'static {
     fn count(&self, client: IpAddr, host: Option<&str>) -> Result<(), OverLimit>;
 }
 
+/// Signs for a linked account at its PDS: one version of its tokens.
+pub(crate) trait Signer: Send + Sync {
+    /// The one origin that gets the token.
+    fn pds(&self) -> &Origin;
+
+    fn version(&self) -> i64;
+
+    /// Token and a fresh proof for one attempt.
+    fn sign(&self, method: &str, path: &str, nonce: Option<&str>) -> Signed;
+}
+
+/// A nonce that was heard.
+#[derive(Clone)]
+pub(crate) struct HeardNonce {
+    pub(crate) nonce: Arc<str>,
+    /// How long ago.
+    pub(crate) age: Duration,
+}
+
+/// Why nothing signs for a linked account.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum LinkError {
+    /// The person has to sign in again.
+    Gone,
+    /// Its server is away for the moment.
+    Unavailable { retry_after: Duration },
+    /// Our database is.
+    Storage,
+    /// A fault of our own.
+    Broken,
+}
+
 /// What an origin of ours is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Ours {
@@ -78,7 +136,9 @@ pub(crate) enum Ours {
 /// Why a token opens nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum TokenError {
-    /// Not ours, or not readable.
+    /// Not readable, or nobody's here.
+    Unknown,
+    /// Not good for this.
     Invalid,
     /// Out of date, or revoked.
     Expired,

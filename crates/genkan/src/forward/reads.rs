@@ -148,7 +148,9 @@ impl<N: Neighbours> Forwarder<N> {
         if head.status.is_redirection() && head.status != StatusCode::NOT_MODIFIED {
             let location = head.to_us.location.as_deref();
             let next = location.and_then(|location| next_hop(origin, location));
-            return next.map(|(origin, target)| Hop::On(origin, target)).ok_or(Error::Unreachable(Cause::Redirect));
+            return next
+                .map(|(origin, target)| Hop::On(origin, target))
+                .ok_or(Error::Unreachable(Cause::Redirect));
         }
         self.take_read(head, link, permit, read).await.map(Hop::Answer)
     }
@@ -202,11 +204,14 @@ fn next_hop(origin: &Origin, location: &str) -> Option<(Origin, String)> {
 
 /// Whether nobody is there any more, as far as it can be told.
 const fn refuses_connections(error: &Error) -> bool {
-    matches!(error, Error::Unreachable(Cause::Name(_) | Cause::Connect(_) | Cause::SlowConnect) | Error::Resting)
+    matches!(
+        error,
+        Error::Unreachable(Cause::Name(_) | Cause::Connect(_) | Cause::SlowConnect) | Error::Resting
+    )
 }
 
 const MOST_HOPS: usize = 3;
 /// By these names a PDS says that an account is not there.
 const NO_ACCOUNT: [&str; 2] = ["RepoNotFound", "RepoDeactivated"];
 /// How long it takes to hear that a PDS is not called.
-const REFUSED_AFTER: Duration = Duration::from_millis(300);
+pub(super) const REFUSED_AFTER: Duration = Duration::from_millis(300);

@@ -1,7 +1,10 @@
 //! Writing the head of a request, and which of the client's headers cross in it: a list of what may; all else stays behind.
 
+use std::fmt;
+
 use http::header::{self, CONNECTION, HeaderMap, HeaderName, HeaderValue, VIA};
 use http::request::Parts;
+use zeroize::Zeroizing;
 
 /// What a request gets from us on its way to a host.
 #[derive(Debug)]
@@ -9,12 +12,48 @@ pub(super) struct Onward<'a> {
     /// The request speaks for a caller, so what belongs to that goes along.
     pub(super) by_caller: bool,
     /// Goes instead of the caller's own token.
-    pub(super) signed: Option<&'a crate::oauth::Onward>,
+    pub(super) signed: Option<&'a Signed>,
     pub(super) host: &'a HeaderValue,
     /// The client's address, for those who are to know it: our own hosts.
     pub(super) client: Option<&'a HeaderValue>,
     /// Our name in `Via`.
     pub(super) via: &'a HeaderValue,
+}
+
+/// A token and a proof of ours.
+pub(crate) enum Signed {
+    /// For a host of the fleet.
+    Host(crate::oauth::Onward),
+    /// For the PDS of a linked account.
+    Link(LinkSigned),
+}
+
+/// Another server's token, and a proof for it.
+pub(crate) struct LinkSigned {
+    pub(crate) token: Zeroizing<String>,
+    pub(crate) proof: String,
+}
+
+impl Signed {
+    fn token(&self) -> &str {
+        match self {
+            Self::Host(signed) => signed.token(),
+            Self::Link(signed) => &signed.token,
+        }
+    }
+
+    fn proof(&self) -> &str {
+        match self {
+            Self::Host(signed) => signed.proof(),
+            Self::Link(signed) => &signed.proof,
+        }
+    }
+}
+
+impl fmt::Debug for Signed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("[sealed]")
+    }
 }
 
 /// How long a request's body is.
@@ -57,7 +96,10 @@ pub(super) fn write_head(
     let mut accepts_encoding = false;
     for (name, value) in headers {
         let is_replaced = ours.signed.is_some() && name == header::AUTHORIZATION;
-        if reaches_host(name.as_str(), ours.by_caller, ours.client.is_some()) && !is_replaced && !named.contains(name) {
+        if reaches_host(name.as_str(), ours.by_caller, ours.client.is_some())
+            && !is_replaced
+            && !named.contains(name)
+        {
             accepts_encoding |= name == header::ACCEPT_ENCODING;
             field(out, name.as_str(), value.as_bytes());
         }
@@ -128,7 +170,7 @@ mod tests {
     fn sent_signed(
         pairs: &[(&'static str, &'static str)],
         by_caller: bool,
-        signed: Option<&crate::oauth::Onward>,
+        signed: Option<&Signed>,
     ) -> Vec<String> {
         let mut headers = HeaderMap::new();
         for (name, value) in pairs {
@@ -253,7 +295,7 @@ mod tests {
 
     #[test]
     fn our_own_token_and_proof_replace_the_callers() {
-        let signed = crate::oauth::Onward::for_tests("token", "proof");
+        let signed = Signed::Host(crate::oauth::Onward::for_tests("token", "proof"));
         let said = [("authorization", "DPoP x"), ("dpop", "x"), ("atproto-proxy", "did:web:x#y")];
         let mut expected = OURS.map(str::to_owned).to_vec();
         let ours = ["atproto-proxy: did:web:x#y", "authorization: DPoP token", "dpop: proof"];

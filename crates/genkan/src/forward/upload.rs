@@ -128,7 +128,7 @@ impl Drop for Kept {
 }
 
 /// Longer inputs than this only `uploadBlob` and `importRepo` have.
-const KEPT_AT_MOST: usize = 1 << 20;
+pub(super) const KEPT_AT_MOST: usize = 1 << 20;
 const KEPT_IN_ALL: usize = 8 << 20;
 
 /// Ends the exchange; what it was is in the progress.

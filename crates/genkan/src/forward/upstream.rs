@@ -78,7 +78,11 @@ impl Upstreams {
     }
 
     /// The connections to a PDS that is not ours, at these addresses and no others; anew if they have changed.
-    pub(super) fn elsewhere(&self, origin: &Origin, addresses: &Arc<[IpAddr]>) -> Result<Rc<Upstream>, Error> {
+    pub(super) fn elsewhere(
+        &self,
+        origin: &Origin,
+        addresses: &Arc<[IpAddr]>,
+    ) -> Result<Rc<Upstream>, Error> {
         let mut elsewhere = self.elsewhere.borrow_mut();
         if let Some(known) = elsewhere.get(origin)
             && known.addresses.as_ref() == Some(addresses)
@@ -88,7 +92,8 @@ impl Upstreams {
         }
         if elsewhere.len() >= MOST_ELSEWHERE && !elsewhere.contains_key(origin) {
             let idle = elsewhere.iter().filter(|(_, upstream)| upstream.under_way.get() == 0);
-            let longest = idle.min_by_key(|(_, upstream)| upstream.used_at.get()).map(|(origin, _)| origin.clone());
+            let longest =
+                idle.min_by_key(|(_, upstream)| upstream.used_at.get()).map(|(origin, _)| origin.clone());
             elsewhere.remove(&longest.ok_or(Error::Crowded)?);
         }
         let fresh = Rc::new(Upstream {

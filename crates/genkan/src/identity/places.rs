@@ -157,8 +157,7 @@ mod tests {
         let clock = Clock::Manual(Arc::clone(&hand));
         let guarded = Guarded::new(names.clone(), tls::client_config(None).unwrap(), Vec::new());
         let within = Duration::from_secs(5);
-        let documents =
-            Documents::new(Directory::of(&directory), guarded.clone(), clock.clone(), within);
+        let documents = Documents::new(Directory::of(&directory), guarded.clone(), clock.clone(), within);
         let handles = Handles::new(names, guarded, clock.clone(), within);
         let listed = ["http://localhost:2583".parse().unwrap()];
         let places = Places::new(documents, handles, &listed, clock);
@@ -185,8 +184,8 @@ mod tests {
         let place = Place { did: did.clone(), pds: "https://pds.example.com".parse().unwrap() };
         assert_eq!(places.find(&did, Freshness::Remembered).await, Ok(place.clone()));
         assert_eq!(places.recall(did.as_str()), Some(Ok(place.clone())));
-        let [alice, mallory, nobody] =
-            ["alice.example.com", "mallory.example.com", "nobody.example.com"].map(|text| text.parse::<Handle>().unwrap());
+        let [alice, mallory, nobody] = ["alice.example.com", "mallory.example.com", "nobody.example.com"]
+            .map(|text| text.parse::<Handle>().unwrap());
         let find = async |handle: &Handle| places.find_by_handle(handle, Freshness::Remembered).await;
         assert_eq!(find(&alice).await, Ok(place.clone()));
         assert_eq!(places.recall_handle("alice.example.com"), Some(Ok(place)));

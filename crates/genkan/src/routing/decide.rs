@@ -48,7 +48,10 @@ pub(crate) enum Refusal {
     /// Nobody answers this method here; the message says who does.
     NotHere(&'static str),
     /// The method needs a token.
-    NoToken,
+    NoToken {
+        /// It would be carried for an account that lives elsewhere, too.
+        is_carried: bool,
+    },
     /// There are two `Authorization` headers.
     TwoTokens,
     /// The scheme is not `Bearer`, or the header is not two words.
@@ -94,7 +97,7 @@ pub(crate) fn decide<'a>(
         }
         (Rule::CallerHome, Credential::Bearer(token)) => Ok(Way::Caller { shown: Shown::Bearer(token) }),
         (Rule::CallerHome, Credential::Dpop(token)) => Ok(Way::Caller { shown: Shown::Dpop(token) }),
-        (Rule::CallerHome, Credential::None) => Err(Refusal::NoToken),
+        (Rule::CallerHome, Credential::None) => Err(Refusal::NoToken { is_carried: row.is_carried() }),
         (Rule::CallerHome, Credential::Foreign) => Err(Refusal::BadScheme),
     }
 }
@@ -179,7 +182,8 @@ mod tests {
             for shown in [Shown::Bearer("token"), Shown::Dpop("token")] {
                 assert_eq!(asked(method, verb, of(shown)), Ok(Way::Caller { shown }), "{method}");
             }
-            assert_eq!(asked(method, verb, Credential::None), Err(Refusal::NoToken), "{method}");
+            let refused = asked(method, verb, Credential::None);
+            assert!(matches!(refused, Err(Refusal::NoToken { .. })), "{method}");
             assert_eq!(asked(method, verb, Credential::Foreign), Err(Refusal::BadScheme), "{method}");
         };
         each("com.atproto.server", local, &answered_here);

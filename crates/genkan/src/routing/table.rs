@@ -17,6 +17,15 @@ pub(crate) struct Row {
     pub(crate) rule: Rule,
 }
 
+impl Row {
+    /// Whether it is carried for accounts that live elsewhere as well.
+    pub(crate) fn is_carried(&self) -> bool {
+        ["com.atproto.repo.", "com.atproto.sync.", "com.atproto.server.getServiceAuth"]
+            .iter()
+            .any(|family| self.method.starts_with(family))
+    }
+}
+
 /// How a method is called.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
@@ -108,7 +117,11 @@ pub fn markdown() -> String {
             Target { parameter, self_read } => format!(
                 "the PDS of `{}`, without credentials{}",
                 parameter.as_str(),
-                if self_read { "; in the caller's name when it is their own account and on a host of the fleet" } else { "" }
+                if self_read {
+                    "; in the caller's name when it is their own account and on a host of the fleet"
+                } else {
+                    ""
+                }
             ),
             NotHere(message) => format!("501: {message}"),
         };
@@ -322,11 +335,9 @@ mod tests {
         for row in ROWS {
             assert!(page.contains(&format!("| `{}` |", row.method)), "{}", row.method);
         }
-        assert!(
-            page.contains(
-                "| `com.atproto.sync.getBlob` | query | the PDS of `did`, without credentials; in the"
-            )
-        );
+        assert!(page.contains(
+            "| `com.atproto.sync.getBlob` | query | the PDS of `did`, without credentials; in the"
+        ));
         assert!(page.contains("| `com.atproto.sync.subscribeRepos` | subscription | 501: Subscribe at"));
     }
 }

@@ -11,7 +11,7 @@ use crate::app::App;
 use crate::base::{Clock, Origin};
 use crate::config::Config;
 use crate::fleet::{Fleet, Host, HostId};
-use crate::forward::{Neighbours, Ours, OverLimit, TokenError, Unavailable};
+use crate::forward::{HeardNonce, LinkError, Neighbours, Ours, OverLimit, Signer, TokenError, Unavailable};
 use crate::identity::{self, Freshness, Place, PlaceError, Places};
 use crate::limits::RateLimits;
 use crate::oauth::{AccessError, Call, GrantCaller, OAuth, Onward};
@@ -77,6 +77,42 @@ impl Neighbours for Rooms {
         self.oauth.bind(&proof, &caller).await?;
         Ok(caller)
     }
+
+    fn is_bearer_grant(&self, token: &str) -> bool {
+        self.oauth.is_ours_by_grant(token)
+    }
+
+    async fn check_bearer_grant(&self, token: &str) -> Result<Arc<GrantCaller>, AccessError> {
+        if let Some(known) = self.oauth.recall_caller(token) {
+            let known = known?;
+            known.check_bearer()?;
+            return Ok(known);
+        }
+        let (oauth, token) = (self.oauth.clone(), token.to_owned());
+        let checking = self.control.spawn(async move { oauth.check_bearer(&token).await });
+        checking.await.map_err(|_| AccessError::Unavailable)?
+    }
+
+    // No account has signed in elsewhere through this server yet.
+    fn recall_link(&self, _: &str) -> Option<Arc<dyn Signer>> {
+        None
+    }
+
+    async fn find_link(&self, _: &str) -> Result<Arc<dyn Signer>, LinkError> {
+        Err(LinkError::Gone)
+    }
+
+    async fn renew_link(&self, _: &str, _: i64) -> Result<Arc<dyn Signer>, LinkError> {
+        Err(LinkError::Gone)
+    }
+
+    async fn link_refused(&self, _: &str) {}
+
+    fn link_nonce(&self, _: &str, _: &Origin) -> Option<HeardNonce> {
+        None
+    }
+
+    fn hear_link_nonce(&self, _: &str, _: &Origin, _: &str) {}
 
     fn sign_onward(&self, caller: &GrantCaller, host: &Host, method: &str, path: &str) -> Option<Onward> {
         self.oauth.sign_onward(caller, host, method, path)
@@ -178,7 +214,8 @@ fn nowhere() -> PlaceError {
 fn refused(error: sessions::TokenError) -> TokenError {
     use sessions::TokenError as E;
     match error {
-        E::Malformed | E::Invalid(_) => TokenError::Invalid,
+        E::Malformed | E::Invalid("Token could not be verified") => TokenError::Unknown,
+        E::Invalid(_) => TokenError::Invalid,
         E::Expired | E::Revoked => TokenError::Expired,
         E::Storage(cause) => {
             tracing::warn!(cause = &cause as &dyn std::error::Error, "a token could not be checked");

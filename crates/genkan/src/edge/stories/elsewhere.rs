@@ -27,7 +27,17 @@ async fn zoe_at(there: &FakeHost) -> Network {
 async fn c01_every_read_that_names_an_account_goes_to_that_account_in_any_letter_case() {
     let there = FakeHost::start(answers_ok).await;
     let network = zoe_at(&there).await;
-    let sync = ["getRepo", "getRecord", "getBlob", "listBlobs", "getLatestCommit", "getRepoStatus", "getBlocks", "getHead", "getCheckout"];
+    let sync = [
+        "getRepo",
+        "getRecord",
+        "getBlob",
+        "listBlobs",
+        "getLatestCommit",
+        "getRepoStatus",
+        "getBlocks",
+        "getHead",
+        "getCheckout",
+    ];
     let repo = ["getRecord", "listRecords", "describeRepo"];
     let sync = sync.map(|name| (format!("com.atproto.sync.{name}"), format!("did={ZOE}")));
     let repo = repo.iter().flat_map(|name| {
@@ -61,9 +71,14 @@ async fn c02_nothing_of_the_caller_reaches_a_stranger_and_a_stale_token_does_not
         assert!(network.ask(line, fields).await.starts_with("HTTP/1.1 200 "));
     }
     for heard in there.heard() {
-        let mut names: Vec<_> = heard.lines().skip(1).filter_map(|line| Some(line.split_once(": ")?.0)).collect();
+        let mut names: Vec<_> =
+            heard.lines().skip(1).filter_map(|line| Some(line.split_once(": ")?.0)).collect();
         names.sort_unstable();
-        assert_eq!(names, ["accept", "accept-encoding", "host", "if-none-match", "range", "user-agent", "via"], "{heard}");
+        assert_eq!(
+            names,
+            ["accept", "accept-encoding", "host", "if-none-match", "range", "user-agent", "via"],
+            "{heard}"
+        );
         assert!(heard.contains("user-agent: Genkan/") && heard.contains("accept-encoding: identity\r\n"));
     }
 }
@@ -82,13 +97,19 @@ async fn c03_an_account_that_leads_nowhere_is_502_by_name() {
         network.world().places.insert(did.to_owned(), Err(problem));
         let answer = network.ask(&format!("GET /xrpc/com.atproto.sync.getRepo?did={did}"), "").await;
         assert_eq!(summary(&answer), expected);
-        assert!(answer.contains("x-genkan-error: gateway\r\n") && answer.contains("content-type: application/json\r\n"));
+        assert!(
+            answer.contains("x-genkan-error: gateway\r\n")
+                && answer.contains("content-type: application/json\r\n")
+        );
     }
     for (query, expected) in [
         ("com.atproto.repo.describeRepo?repo=nobody.elsewhere.com", "502 DidResolutionFailed"),
         ("com.atproto.repo.describeRepo?repo=nobody.genkan.example", "400 RepoNotFound"),
         ("com.atproto.sync.getRepo?did=zoe.elsewhere.com", "400 InvalidRequest"),
-        ("com.atproto.sync.getRepo?did=did:key:zQ3shXjHeiBuRCKmM36cuYnm7YEMzhGnCmCyW92sRJ9pribSF", "400 InvalidRequest"),
+        (
+            "com.atproto.sync.getRepo?did=did:key:zQ3shXjHeiBuRCKmM36cuYnm7YEMzhGnCmCyW92sRJ9pribSF",
+            "400 InvalidRequest",
+        ),
         ("com.atproto.sync.getRepo", "400 InvalidRequest"),
         ("com.atproto.sync.getRepo?did=", "400 InvalidRequest"),
         (&format!("com.atproto.sync.getRepo?did={ZOE}&did={ZOE}"), "400 InvalidRequest"),
@@ -154,7 +175,10 @@ async fn c17_garbage_is_502_and_silence_504() {
     let head = "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n";
     let ten_megabytes = "x".repeat(10 << 20);
     for (garbage, expected) in [
-        (format!("{head}x-secret: {ten_megabytes}\r\ncontent-length: 6\r\n\r\nsecret"), "502 UpstreamFailure"),
+        (
+            format!("{head}x-secret: {ten_megabytes}\r\ncontent-length: 6\r\n\r\nsecret"),
+            "502 UpstreamFailure",
+        ),
         (format!("{head}content-length: 6\r\ncontent-length: 6\r\n\r\nsecret"), "502 UpstreamFailure"),
         (format!("{head}content-length: 6\r\ncontent-length: 7\r\n\r\nsecret"), "502 UpstreamFailure"),
         (format!("{head}content-length: 5000000000\r\n\r\nsecret"), "502 UpstreamFailure"),
@@ -191,7 +215,11 @@ async fn c17_cut_slow_and_endless_bodies_end_as_cuts() {
     let head = "HTTP/1.1 200 OK\r\ncontent-type: application/vnd.ipld.car\r\n";
     let cut: &str = format!("{head}content-length: 20\r\n\r\nhalf").leak();
     let slow: &str = format!("{head}transfer-encoding: chunked\r\n\r\n4\r\nslow\r\n").leak();
-    let endless: &str = format!("{head}transfer-encoding: chunked\r\n\r\n{}", "400\r\n".to_owned() + &"x".repeat(1024) + "\r\n").leak();
+    let endless: &str = format!(
+        "{head}transfer-encoding: chunked\r\n\r\n{}",
+        "400\r\n".to_owned() + &"x".repeat(1024) + "\r\n"
+    )
+    .leak();
     let there = FakeHost::start(move |mut guest: Guest| async move {
         let asked = guest.request().await.unwrap();
         if asked.contains("getHead") {
@@ -224,7 +252,16 @@ async fn c17_cut_slow_and_endless_bodies_end_as_cuts() {
 
 #[tokio::test]
 async fn c20_errors_of_a_pds_pass_as_they_are_compressed_ones_too() {
-    for status in ["304 Not Modified", "400 Bad Request", "401 Unauthorized", "404 Not Found", "416 X", "429 X", "500 X", "503 X"] {
+    for status in [
+        "304 Not Modified",
+        "400 Bad Request",
+        "401 Unauthorized",
+        "404 Not Found",
+        "416 X",
+        "429 X",
+        "500 X",
+        "503 X",
+    ] {
         let is_empty = status.starts_with("304");
         let body = if is_empty { "" } else { "\u{1f}\u{8b}not json \u{0}" };
         let whole = format!(
@@ -250,7 +287,10 @@ async fn an_account_that_is_not_there_any_more_is_looked_for_once() {
     let network = Network::beside(Beside::listing(&[&old, &new]), |_| {}).await;
     network.lives(ZOE, ZOE, &old.origin);
     let answer = network.ask(READ, "").await;
-    assert!(answer.ends_with("{\"error\":\"RepoNotFound\"}") && !answer.contains("x-genkan-error"), "{answer}");
+    assert!(
+        answer.ends_with("{\"error\":\"RepoNotFound\"}") && !answer.contains("x-genkan-error"),
+        "{answer}"
+    );
     assert_eq!((network.world().asked_anew, old.heard().len()), (1, 1), "the same place is not asked twice");
     let moved = Place { did: ZOE.parse().unwrap(), pds: new.origin.parse().unwrap() };
     network.world().now.insert(ZOE.to_owned(), moved);
@@ -262,7 +302,10 @@ async fn an_account_that_is_not_there_any_more_is_looked_for_once() {
     assert_eq!(summary(&network.ask(READ, "").await), "502 PdsNotAllowed", "and is no answer to refusal");
     let network = Network::beside(Beside::listing(&[&dead, &new]), |_| {}).await;
     network.lives(ZOE, ZOE, &dead.origin);
-    network.world().now.insert(ZOE.to_owned(), Place { did: ZOE.parse().unwrap(), pds: new.origin.parse().unwrap() });
+    network
+        .world()
+        .now
+        .insert(ZOE.to_owned(), Place { did: ZOE.parse().unwrap(), pds: new.origin.parse().unwrap() });
     assert!(network.ask(READ, "").await.ends_with("{\"ok\":true}"), "who refuses connections, too");
 }
 
@@ -330,7 +373,10 @@ async fn a_client_reads_only_so_much_elsewhere_and_at_home_as_ever() {
         network.ask(READ, "").await
     });
     assert_eq!((summary(&first), summary(&second)), ("200 -".to_owned(), "429 RateLimitExceeded".to_owned()));
-    assert!(second.contains("retry-after: 1\r\n") && second.contains("ratelimit-remaining: 0\r\n"), "{second}");
+    assert!(
+        second.contains("retry-after: 1\r\n") && second.contains("ratelimit-remaining: 0\r\n"),
+        "{second}"
+    );
     assert_eq!(summary(&network.ask(READ, "").await), "200 -", "the stream's place came back");
     let over = network.ask(READ, "").await;
     assert_eq!(summary(&over), "429 RateLimitExceeded");

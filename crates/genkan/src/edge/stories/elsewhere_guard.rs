@@ -69,7 +69,9 @@ fn sends_to(location: String) -> impl Fn(Guest) -> std::pin::Pin<Box<dyn Future<
         let location = location.clone();
         Box::pin(async move {
             while guest.request().await.is_some() {
-                let head = format!("HTTP/1.1 302 Found\r\nlocation: {location}\r\nset-cookie: a=b\r\ncontent-length: 0\r\n\r\n");
+                let head = format!(
+                    "HTTP/1.1 302 Found\r\nlocation: {location}\r\nset-cookie: a=b\r\ncontent-length: 0\r\n\r\n"
+                );
                 guest.say(head).await;
             }
         })
@@ -86,7 +88,10 @@ async fn c16_a_redirect_is_followed_a_few_hops_to_where_we_may_go_and_no_further
     let network = Network::beside(Beside::listing(&[&good, &storage, &endless]), |_| {}).await;
     network.lives(ZOE, ZOE, &good.origin);
     let answer = network.ask(READ, "authorization: Bearer alice\r\nrange: bytes=0-1\r\n").await;
-    assert!(answer.ends_with("{\"ok\":true}") && !answer.contains("location") && !answer.contains("cookie"), "{answer}");
+    assert!(
+        answer.ends_with("{\"ok\":true}") && !answer.contains("location") && !answer.contains("cookie"),
+        "{answer}"
+    );
     let [heard] = storage.heard().try_into().unwrap();
     assert!(heard.starts_with("GET /bucket/a%2Fb?sig=x HTTP/1.1\r\n"), "{heard}");
     assert!(heard.contains("range: bytes=0-1\r\n") && !heard.contains("authorization"), "{heard}");

@@ -7,6 +7,8 @@ mod encrypted;
 mod floods;
 mod framing;
 mod hosts;
+mod linked;
+mod linked_errors;
 mod neighbours;
 mod network;
 mod requests;

@@ -8,11 +8,19 @@ use std::sync::{Arc, Mutex};
 use crate::accounts::{Caller, Home, Standing};
 use crate::base::{Origin, Timestamp};
 use crate::fleet::{Host, HostId};
-use crate::forward::{Neighbours, Ours, OverLimit, TokenError, Unavailable};
+use crate::forward::{
+    HeardNonce, LinkError, LinkSigned, Neighbours, Ours, OverLimit, Signed, Signer, TokenError, Unavailable,
+};
 use crate::identity::{self, Freshness, Place, PlaceError};
 use crate::oauth::{AccessError, Call, GrantCaller, Onward};
 use crate::routing::target::Target;
 use genkan_protocol::jwt::session::Scope;
+
+impl std::fmt::Debug for World {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("World")
+    }
+}
 
 /// Alice lives at the host `one`, Bob at `two`; nobody else lives here.
 #[derive(Clone, Debug)]
@@ -28,7 +36,7 @@ pub(super) struct Fixed {
 }
 
 /// Accounts that live elsewhere.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(super) struct World {
     /// By DID or handle, as far as was looked up.
     pub(super) places: HashMap<String, Result<Place, PlaceError>>,
@@ -36,7 +44,35 @@ pub(super) struct World {
     pub(super) now: HashMap<String, Place>,
     /// How often that was done.
     pub(super) asked_anew: usize,
+    /// Where Zoe's session is, the number of its tokens, and what is wrong with it.
+    pub(super) link: Option<(Origin, i64)>,
+    pub(super) link_error: Option<LinkError>,
+    pub(super) link_refused: usize,
+    /// What her PDS said, and how long ago.
+    pub(super) link_nonce: Option<HeardNonce>,
 }
+
+/// Signs with a token that says its version, and a proof that says what it is for.
+struct FakeSigner(Origin, i64);
+
+impl Signer for FakeSigner {
+    fn pds(&self) -> &Origin {
+        &self.0
+    }
+
+    fn version(&self) -> i64 {
+        self.1
+    }
+
+    fn sign(&self, method: &str, path: &str, nonce: Option<&str>) -> Signed {
+        let token = format!("opaque-{}", self.1).into();
+        Signed::Link(LinkSigned { token, proof: format!("{method}!{path}!{}", nonce.unwrap_or("none")) })
+    }
+}
+
+/// What Zoe allowed her app.
+pub(super) const ZOES_SCOPE: &str =
+    "atproto repo:app.bsky.feed.post blob:*/* account:repo?action=manage rpc:*?aud=did:web:x.example%23y";
 
 pub(super) const ALICE: &str = "did:plc:aaaaaaaaaaaaaaaaaaaaaaaa";
 pub(super) const BOB: &str = "did:plc:bbbbbbbbbbbbbbbbbbbbbbbb";
@@ -60,6 +96,7 @@ impl Fixed {
             "someone-gone" => caller(NOBODY, "one"),
             "expired" => Err(TokenError::Expired),
             "unchecked" => Err(TokenError::Unavailable),
+            "garbled" => Err(TokenError::Unknown),
             _ => Err(TokenError::Invalid),
         }
     }
@@ -89,7 +126,25 @@ fn name_of<'a>(account: &'a Target<'_>) -> &'a str {
     }
 }
 
+/// Zoe, who lives elsewhere, with this scope or the usual one.
+fn zoe(scope: &str) -> GrantCaller {
+    let mut caller = GrantCaller::for_tests(super::elsewhere::ZOE, "none");
+    caller.place = crate::oauth::Place::Link;
+    caller.scope = if scope.is_empty() { ZOES_SCOPE.to_owned() } else { scope.replace('+', " ") };
+    caller
+}
+
 impl Fixed {
+    fn link(&self, link: &str) -> Result<Arc<dyn Signer>, LinkError> {
+        assert_eq!(link, "0".repeat(24), "a link's id is the grant's");
+        let world = self.world.lock().unwrap();
+        match (&world.link, world.link_error) {
+            (_, Some(error)) => Err(error),
+            (Some((pds, version)), None) => Ok(Arc::new(FakeSigner(pds.clone(), *version))),
+            (None, None) => Err(LinkError::Gone),
+        }
+    }
+
     fn place(&self, account: &Target<'_>) -> Result<Place, PlaceError> {
         let known = self.world.lock().unwrap().places.get(name_of(account)).cloned();
         known.unwrap_or_else(|| Err(identity::Error::NotFound("account").into()))
@@ -109,6 +164,12 @@ impl Neighbours for Fixed {
     /// The proof names itself: `good` is one, and `stale` has another nonce.
     async fn check_grant(&self, token: &str, call: &Call<'_>) -> Result<Arc<GrantCaller>, AccessError> {
         tokio::task::yield_now().await;
+        if let Some(scope) = token.strip_prefix("zoe") {
+            return match &*call.proofs {
+                ["good"] => Ok(Arc::new(zoe(scope))),
+                _ => Err(AccessError::NoProof),
+            };
+        }
         let (did, audience) = match token {
             "alice" => (ALICE, "one"),
             "bob" => (BOB, "two"),
@@ -121,6 +182,52 @@ impl Neighbours for Fixed {
             ["stale"] => Err(AccessError::Proof(genkan_protocol::oauth::dpop::Error::UseNonce)),
             _ => Err(AccessError::NoProof),
         }
+    }
+
+    fn is_bearer_grant(&self, token: &str) -> bool {
+        token.starts_with("bearer-")
+    }
+
+    async fn check_bearer_grant(&self, token: &str) -> Result<Arc<GrantCaller>, AccessError> {
+        tokio::task::yield_now().await;
+        match token {
+            "bearer-zoe" => Ok(Arc::new(zoe(""))),
+            "bearer-alice" => Ok(Arc::new(GrantCaller::for_tests(ALICE, "one"))),
+            "bearer-unchecked" => Err(AccessError::Unavailable),
+            _ => Err(AccessError::Token("the token has expired")),
+        }
+    }
+
+    fn recall_link(&self, link: &str) -> Option<Arc<dyn Signer>> {
+        if self.remembers { self.link(link).ok() } else { None }
+    }
+
+    async fn find_link(&self, link: &str) -> Result<Arc<dyn Signer>, LinkError> {
+        tokio::task::yield_now().await;
+        self.link(link)
+    }
+
+    async fn renew_link(&self, link: &str, version: i64) -> Result<Arc<dyn Signer>, LinkError> {
+        tokio::task::yield_now().await;
+        if let Some((_, newest)) = &mut self.world.lock().unwrap().link {
+            assert_eq!(*newest, version, "only a version that was used is renewed");
+            *newest += 1;
+        }
+        self.link(link)
+    }
+
+    async fn link_refused(&self, _: &str) {
+        tokio::task::yield_now().await;
+        self.world.lock().unwrap().link_refused += 1;
+    }
+
+    fn link_nonce(&self, _: &str, _: &Origin) -> Option<HeardNonce> {
+        self.world.lock().unwrap().link_nonce.clone()
+    }
+
+    fn hear_link_nonce(&self, _: &str, _: &Origin, nonce: &str) {
+        self.world.lock().unwrap().link_nonce =
+            Some(HeardNonce { nonce: nonce.into(), age: std::time::Duration::ZERO });
     }
 
     /// The proof says what it is for.

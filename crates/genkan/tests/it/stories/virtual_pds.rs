@@ -96,7 +96,11 @@ async fn reads_go_to_the_home_of_whom_they_name(plan: Plan) {
             "502 DidResolutionFailed",
         ),
         ("com.atproto.repo.describeRepo", vec![("repo", "nobody.genkan.test")], "400 RepoNotFound"),
-        ("com.atproto.sync.getRepo", vec![("did", "did:plc:aaaaaaaaaaaaaaaaaaaaaaaa")], "502 DidResolutionFailed"),
+        (
+            "com.atproto.sync.getRepo",
+            vec![("did", "did:plc:aaaaaaaaaaaaaaaaaaaaaaaa")],
+            "502 DidResolutionFailed",
+        ),
         ("com.atproto.sync.getRepo", vec![("did", "did:web:elsewhere.example")], "502 DidResolutionFailed"),
         ("com.atproto.sync.getRepo", vec![], "400 InvalidRequest"),
         ("com.atproto.sync.getRepo", vec![("did", "")], "400 InvalidRequest"),

@@ -1,0 +1,354 @@
+//! Calls of an account that lives elsewhere, at its own PDS. Tests named `cNN` are lines of the contract's checklist.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use super::elsewhere::ZOE;
+use super::network::{Beside, FakeHost, Guest, Network, answers, answers_ok};
+use crate::forward::HeardNonce;
+
+pub(super) const ZOES: &str = "authorization: DPoP zoe\r\ndpop: good\r\n";
+pub(super) const POST: &str = "POST /xrpc/com.atproto.repo.createRecord";
+const OK: &str =
+    "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 11\r\n\r\n{\"ok\":true}";
+
+pub(super) fn summary(answer: &str) -> String {
+    let name = answer.split_once("\"error\":\"").and_then(|(_, rest)| rest.split('"').next()).unwrap_or("-");
+    format!("{} {name}", answer.get(9..12).unwrap_or("none"))
+}
+
+/// Zoe has signed in through Genkan, and lives there.
+pub(super) async fn zoe_at(there: &FakeHost) -> Network {
+    zoe_within(there, |_| {}).await
+}
+
+pub(super) async fn zoe_within(there: &FakeHost, adjust: impl FnOnce(&mut crate::edge::Settings)) -> Network {
+    let network = Network::beside(Beside::listing(&[there]), adjust).await;
+    network.world().link = Some((there.origin.parse().unwrap(), 1));
+    network
+}
+
+/// Her app posts this.
+pub(super) async fn post(network: &Network, line: &str, fields: &str, body: &str) -> String {
+    let length = body.len();
+    network
+        .raw(format!(
+            "{line} HTTP/1.1\r\nhost: genkan.example\r\nconnection: close\r\n{fields}content-length: {length}\r\n\r\n{body}"
+        ))
+        .await
+}
+
+/// Which nonce a request's proof had.
+fn nonce_of(heard: &str) -> &str {
+    let proof = heard.lines().find_map(|line| line.strip_prefix("dpop: ")).unwrap_or_default();
+    proof.rsplit('!').next().unwrap_or_default()
+}
+
+/// A PDS whose every answer brings the only nonce that it takes next.
+fn rotates() -> impl Fn(Guest) -> std::pin::Pin<Box<dyn Future<Output = ()> + Send>> {
+    let count = Arc::new(AtomicUsize::new(0));
+    move |mut guest| {
+        let count = Arc::clone(&count);
+        Box::pin(async move {
+            while let Some(request) = guest.request().await {
+                let before = count.fetch_add(1, Ordering::SeqCst);
+                let nonce = format!("dpop-nonce: nonce-{}\r\n", before + 1);
+                if before > 0 && nonce_of(&request) == format!("nonce-{before}") {
+                    guest.say(OK.replace("\r\n\r\n", &format!("\r\n{nonce}\r\n"))).await;
+                } else {
+                    guest.say(challenge(&nonce)).await;
+                }
+            }
+        })
+    }
+}
+
+fn challenge(fields: &str) -> String {
+    format!(
+        "HTTP/1.1 401 Unauthorized\r\nwww-authenticate: DPoP algs=\"ES256\", error=\"use_dpop_nonce\"\r\n{fields}\
+         content-type: application/json\r\ncontent-length: 26\r\n\r\n{{\"error\":\"use_dpop_nonce\"}}"
+    )
+}
+
+#[tokio::test]
+async fn c01_every_call_of_the_callers_own_goes_to_their_pds_in_any_letter_case() {
+    let there = FakeHost::start(answers_ok).await;
+    let network = zoe_at(&there).await;
+    let procedures = [
+        "repo.applyWrites",
+        "repo.createRecord",
+        "repo.putRecord",
+        "repo.deleteRecord",
+        "repo.uploadBlob",
+        "repo.importRepo",
+        "sync.requestCrawl",
+        "sync.notifyOfUpdate",
+        "repo.somethingNew",
+    ];
+    let queries = [
+        "repo.listMissingBlobs",
+        "sync.listRepos",
+        "sync.listReposByCollection",
+        "sync.listHosts",
+        "sync.getHostStatus",
+        "server.getServiceAuth",
+        "sync.somethingNew",
+    ];
+    let mut expected = Vec::new();
+    for (verb, name) in
+        procedures.map(|name| ("POST", name)).into_iter().chain(queries.map(|name| ("GET", name)))
+    {
+        for name in [format!("com.atproto.{name}"), format!("COM.atproto.{}", name.to_uppercase())] {
+            for fields in [ZOES, "authorization: Bearer bearer-zoe\r\n"] {
+                let line = format!("{verb} /xrpc/{name}?aud=x&aud=%2F");
+                let answer = if verb == "POST" {
+                    post(&network, &line, fields, "{\"a\":1}").await
+                } else {
+                    network.ask(&line, fields).await
+                };
+                assert_eq!(summary(&answer), "200 -", "{line}: {answer}");
+                assert!(
+                    answer.contains("cache-control: private, no-store\r\n")
+                        && answer.contains("vary: authorization\r\n")
+                );
+                expected.push((format!("{line} HTTP/1.1"), format!("dpop: {verb}!/xrpc/{name}!none")));
+            }
+        }
+    }
+    let heard = there.heard();
+    for (heard, (line, proof)) in heard.iter().zip(&expected) {
+        assert!(heard.starts_with(line.as_str()), "{heard}");
+        assert!(
+            heard.contains("authorization: DPoP opaque-1\r\n") && heard.contains(proof.as_str()),
+            "{heard}"
+        );
+    }
+    assert_eq!(heard.len(), expected.len());
+    assert_eq!(network.one.connections() + network.two.connections(), 0);
+}
+
+#[tokio::test]
+async fn only_the_lists_headers_cross_and_nothing_of_the_app() {
+    let there = FakeHost::start(answers_ok).await;
+    let network = zoe_at(&there).await;
+    let fields = format!(
+        "{ZOES}cookie: a=b\r\nhabitat-auth-method: OAuth\r\nx-forwarded-for: 6.6.6.6\r\norigin: https://x\r\n\
+         atproto-proxy: did:web:x#y\r\natproto-accept-labelers: x\r\nx-bsky-topics: x\r\nx-atproto-thing: x\r\n\
+         content-type: application/json\r\ncontent-encoding: gzip\r\naccept-language: de\r\nuser-agent: curl\r\n"
+    );
+    assert_eq!(summary(&post(&network, POST, &fields, "{}").await), "200 -");
+    let [heard] = there.heard().try_into().unwrap();
+    let head = heard.split_once("\r\n\r\n").unwrap().0;
+    let mut names: Vec<_> = head.lines().skip(1).filter_map(|line| Some(line.split_once(": ")?.0)).collect();
+    names.sort_unstable();
+    assert_eq!(
+        names,
+        [
+            "accept-encoding",
+            "accept-language",
+            "atproto-accept-labelers",
+            "atproto-proxy",
+            "authorization",
+            "content-encoding",
+            "content-length",
+            "content-type",
+            "dpop",
+            "host",
+            "user-agent",
+            "via",
+            "x-bsky-topics",
+        ]
+    );
+}
+
+#[tokio::test]
+async fn targets_are_read_without_her_credentials_also_her_own() {
+    let (there, elsewhere) = (FakeHost::start(answers_ok).await, FakeHost::start(answers_ok).await);
+    let network = Network::beside(Beside::listing(&[&there, &elsewhere]), |_| {}).await;
+    network.world().link = Some((there.origin.parse().unwrap(), 1));
+    network.lives(ZOE, ZOE, &there.origin);
+    network.lives("kim.elsewhere.com", ZOE, &elsewhere.origin);
+    for query in [
+        format!("com.atproto.sync.getRepo?did={ZOE}"),
+        "com.atproto.repo.describeRepo?repo=kim.elsewhere.com".to_owned(),
+        "com.atproto.repo.describeRepo?repo=alice.example".to_owned(),
+    ] {
+        assert_eq!(summary(&network.ask(&format!("GET /xrpc/{query}"), ZOES).await), "200 -", "{query}");
+    }
+    for heard in [there.heard(), elsewhere.heard(), network.one.heard()] {
+        assert!(
+            heard.len() == 1 && !heard[0].contains("authorization") && !heard[0].contains("dpop"),
+            "{heard:?}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn c06_a_pds_that_rotates_its_nonce_with_every_answer_challenges_once() {
+    let there = FakeHost::start(rotates()).await;
+    let network = zoe_at(&there).await;
+    for number in 0..10 {
+        let answer = post(&network, POST, ZOES, "{\"n\":1}").await;
+        assert_eq!(summary(&answer), "200 -", "{number}: {answer}");
+        assert!(answer.contains("dpop-nonce: our-nonce\r\n") && !answer.contains("nonce-1"), "{answer}");
+    }
+    let heard = there.heard();
+    assert_eq!(heard.len(), 11, "one challenge, at the beginning");
+    assert!(heard.iter().all(|heard| heard.ends_with("{\"n\":1}")), "the same body again");
+    assert_eq!(there.connections(), 1, "and over the same connection");
+}
+
+#[tokio::test]
+async fn a_pds_that_wants_another_nonce_for_ever_is_asked_twice() {
+    let there = FakeHost::start(answers(challenge("dpop-nonce: again\r\n").leak())).await;
+    let network = zoe_at(&there).await;
+    let answer = post(&network, POST, ZOES, "{}").await;
+    assert_eq!(summary(&answer), "502 UpstreamAuthUnavailable");
+    assert!(answer.contains("retry-after: 5\r\n") && !answer.contains("use_dpop_nonce\""), "{answer}");
+    assert_eq!(there.heard().len(), 2);
+    let silent = FakeHost::start(answers(challenge("").leak())).await;
+    let network = zoe_at(&silent).await;
+    assert_eq!(summary(&post(&network, POST, ZOES, "{}").await), "502 UpstreamAuthUnavailable");
+    assert_eq!(silent.heard().len(), 1, "a challenge without a nonce");
+}
+
+/// One upload on the wire, or an answer that says to come again; never a raw 401, never two uploads.
+#[tokio::test]
+async fn c07_what_cannot_be_kept_goes_once_after_a_small_question() {
+    let size = 3 << 20;
+    let upload = async |network: &Network| {
+        let head = format!(
+            "POST /xrpc/com.atproto.repo.uploadBlob HTTP/1.1\r\nhost: genkan.example\r\n{ZOES}content-type: video/mp4\r\n\
+             content-length: {size}\r\n\r\n"
+        );
+        let mut client = network.connect().await;
+        client.send(head).await;
+        client.send(vec![b'x'; size]).await;
+        client.answer().await
+    };
+    let there = FakeHost::start(rotates()).await;
+    let network = zoe_at(&there).await;
+    assert_eq!(summary(&upload(&network).await), "200 -", "nothing was known of the nonce");
+    let heard = there.heard();
+    let lines: Vec<_> = heard.iter().map(|heard| heard.split(' ').nth(1).unwrap()).collect();
+    let ask = "/xrpc/com.atproto.server.getSession";
+    assert_eq!(lines, [ask, ask, "/xrpc/com.atproto.repo.uploadBlob"]);
+    assert!(heard[0].starts_with("GET ") && heard[0].contains("authorization: DPoP opaque-1\r\n"));
+    assert_eq!(summary(&upload(&network).await), "200 -", "now it is");
+    assert_eq!(there.heard().len(), 4);
+    network.world().link_nonce.as_mut().unwrap().age = Duration::from_secs(61);
+    assert_eq!(summary(&upload(&network).await), "200 -", "and then it was a while ago");
+    assert_eq!(there.heard().len(), 6);
+
+    let changes_its_mind = FakeHost::start(|mut guest: Guest| async move {
+        while let Some(request) = guest.request().await {
+            if request.starts_with("GET ") {
+                guest.say(OK).await;
+            } else {
+                guest.say(challenge("dpop-nonce: newer\r\n")).await;
+            }
+        }
+    })
+    .await;
+    let network = zoe_at(&changes_its_mind).await;
+    let answer = upload(&network).await;
+    assert_eq!(summary(&answer), "503 UpstreamNotReady");
+    assert!(answer.contains("retry-after: 0\r\n"), "{answer}");
+    let uploads = changes_its_mind.heard().iter().filter(|heard| heard.starts_with("POST")).count();
+    assert_eq!(uploads, 1);
+    assert_eq!(&*network.world().link_nonce.clone().unwrap().nonce, "newer", "the next one will do");
+}
+
+#[tokio::test]
+async fn a_chunked_body_is_asked_for_as_well_and_goes_on_chunked() {
+    let there = FakeHost::start(|mut guest: Guest| async move {
+        guest.request().await;
+        guest.say(OK).await;
+        guest.request().await;
+        let mut body = vec![0; 15];
+        tokio::io::AsyncReadExt::read_exact(&mut guest.stream, &mut body).await.unwrap();
+        guest
+            .say(OK.replace(
+                "{\"ok\":true}",
+                if body == b"5\r\nhello\r\n0\r\n\r\n" { "exactly yes" } else { "not so good" },
+            ))
+            .await;
+    })
+    .await;
+    let network = zoe_at(&there).await;
+    let request = format!(
+        "POST /xrpc/com.atproto.repo.uploadBlob HTTP/1.1\r\nhost: genkan.example\r\nconnection: close\r\n{ZOES}\
+         transfer-encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n"
+    );
+    let answer = network.raw(request).await;
+    assert!(answer.starts_with("HTTP/1.1 200 ") && answer.ends_with("exactly yes"), "{answer}");
+    assert!(there.heard()[1].contains("transfer-encoding: chunked\r\n"), "{:?}", there.heard());
+}
+
+#[tokio::test]
+async fn c08_a_400_that_brings_a_nonce_is_delivered_once_and_its_nonce_learnt() {
+    let no = "HTTP/1.1 400 Bad Request\r\ndpop-nonce: fresh\r\ncontent-type: application/json\r\ncontent-length: 26\r\n\r\n{\"error\":\"InvalidRequest\"}";
+    let there = FakeHost::start(answers(no)).await;
+    let network = zoe_at(&there).await;
+    let answer = post(&network, POST, ZOES, "{}").await;
+    assert!(
+        answer.starts_with("HTTP/1.1 400 ") && answer.ends_with("{\"error\":\"InvalidRequest\"}"),
+        "{answer}"
+    );
+    assert!(!answer.contains("fresh") && !answer.contains("x-genkan-error"), "{answer}");
+    assert_eq!(there.heard().len(), 1);
+    post(&network, POST, ZOES, "{}").await;
+    assert_eq!(nonce_of(&there.heard()[1]), "fresh");
+}
+
+#[tokio::test]
+async fn a_token_that_is_refused_is_renewed_once_and_the_call_made_again() {
+    let there = FakeHost::start(|mut guest: Guest| async move {
+        while let Some(request) = guest.request().await {
+            if request.contains("authorization: DPoP opaque-1\r\n") {
+                guest.say("HTTP/1.1 401 Unauthorized\r\nwww-authenticate: DPoP error=\"invalid_token\"\r\ncontent-length: 2\r\n\r\n{}").await;
+            } else {
+                guest.say(OK).await;
+            }
+        }
+    })
+    .await;
+    let network = zoe_at(&there).await;
+    assert_eq!(summary(&post(&network, POST, ZOES, "{\"b\":2}").await), "200 -");
+    let heard = there.heard();
+    assert!(
+        heard[1].contains("authorization: DPoP opaque-2\r\n") && heard[1].ends_with("{\"b\":2}"),
+        "{heard:?}"
+    );
+    assert_eq!((heard.len(), network.world().link_refused), (2, 0));
+    network.world().link = Some((there.origin.parse().unwrap(), 1));
+    let large = "x".repeat(2 << 20);
+    network.world().link_nonce = Some(HeardNonce { nonce: "n".into(), age: Duration::ZERO });
+    let answer = post(&network, "POST /xrpc/com.atproto.repo.uploadBlob", ZOES, &large).await;
+    assert_eq!(
+        summary(&answer),
+        "503 UpstreamNotReady",
+        "what was not kept cannot go again, but the token is new"
+    );
+    assert_eq!(
+        summary(&post(&network, "POST /xrpc/com.atproto.repo.uploadBlob", ZOES, &large).await),
+        "200 -"
+    );
+}
+
+#[tokio::test]
+async fn a_401_for_ever_ends_the_session() {
+    let never = "HTTP/1.1 401 Unauthorized\r\nwww-authenticate: DPoP error=\"invalid_token\"\r\ncontent-length: 12\r\n\r\n{\"theirs\":1}";
+    for (fields, scheme) in [(ZOES, "DPoP algs="), ("authorization: Bearer bearer-zoe\r\n", "Bearer error=")]
+    {
+        let there = FakeHost::start(answers(never)).await;
+        let network = zoe_at(&there).await;
+        let answer = network.ask("GET /xrpc/com.atproto.sync.listRepos", fields).await;
+        assert_eq!(summary(&answer), "401 InvalidToken");
+        assert!(answer.contains(&format!("www-authenticate: {scheme}")), "{answer}");
+        assert!(answer.contains("error=\"invalid_token\"") && answer.contains("sign in again"), "{answer}");
+        assert!(!answer.contains("theirs"));
+        assert_eq!((there.heard().len(), network.world().link_refused), (2, 1));
+    }
+}
