@@ -22,6 +22,7 @@ pub struct Plan {
     program: PathBuf,
     hosts: usize,
     settings: Vec<(String, String)>,
+    listed: Vec<String>,
 }
 
 pub(super) const ADMIN_PASSWORD: &str = "the-operators-own-password";
@@ -29,7 +30,7 @@ pub(super) const ADMIN_PASSWORD: &str = "the-operators-own-password";
 impl Plan {
     /// One host behind the given `genkan` program, on an `SQLite` file.
     pub fn new(program: impl AsRef<Path>) -> Self {
-        Self { program: program.as_ref().to_owned(), hosts: 1, settings: Vec::new() }
+        Self { program: program.as_ref().to_owned(), hosts: 1, settings: Vec::new(), listed: Vec::new() }
     }
 
     /// So many hosts.
@@ -43,6 +44,13 @@ impl Plan {
     #[must_use]
     pub fn set(mut self, name: &str, value: &str) -> Self {
         self.settings.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// Genkan may call this origin, although it is on loopback.
+    #[must_use]
+    pub fn listing(mut self, origin: &str) -> Self {
+        self.listed.push(origin.to_owned());
         self
     }
 
@@ -61,7 +69,7 @@ impl Plan {
         let ports = Ports::free();
         let rotation_key = key("rotation", ports.public);
         let mut variables = settings_of(ports, folder.path(), &directory, &rotation_key);
-        let origins: Vec<_> = hosts.iter().map(FakeHost::url).collect();
+        let origins: Vec<_> = hosts.iter().map(FakeHost::url).chain(self.listed).collect();
         variables.push(("GENKAN_PRIVATE_ORIGINS".to_owned(), origins.join(",")));
         variables.extend(self.settings);
 

@@ -218,6 +218,11 @@ impl FakePds {
         self.adopt(did, &handle);
     }
 
+    /// Does not have an account any more, as after it has moved away.
+    pub fn drop_account(&self, did: &Did) {
+        locked(&self.place.accounts).remove(did);
+    }
+
     /// The key that signs for an account that was made here.
     pub fn account_key(&self, handle: &str) -> K256PrivateKey {
         key_of(&handle.parse().unwrap())

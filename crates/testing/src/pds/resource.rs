@@ -21,6 +21,9 @@ impl Place {
             Ok(speaker) => speaker,
             Err((code, text)) => return self.refuse(code, &text),
         };
+        if speaker.is_none() && !self.knows_target(seen.query.as_str()) {
+            return loopback::refusal(400, "RepoNotFound", "Could not find repo");
+        }
         let Ok(body) = body.collect().await else {
             return loopback::refusal(400, "InvalidRequest", "Request aborted");
         };
@@ -44,6 +47,18 @@ impl Place {
             self.nonces.put_on(&mut reply, &self.quirks(), self.server.now_millis());
         }
         reply
+    }
+
+    /// Whether the account that a read names is here, if it names one by its DID.
+    fn knows_target(&self, query: &str) -> bool {
+        let named = query.split('&').find_map(|pair| {
+            pair.strip_prefix("did=")
+                .or_else(|| pair.strip_prefix("repo="))?
+                .replace("%3A", ":")
+                .parse::<Did>()
+                .ok()
+        });
+        named.is_none_or(|did| locked(&self.accounts).contains_key(&did))
     }
 
     /// None for a call without credentials; else the code and text of a refusal.

@@ -7,6 +7,7 @@ mod bad_xrpc;
 mod crashes;
 mod databases;
 mod directory_faults;
+mod elsewhere;
 mod handles;
 mod host_faults;
 mod host_sessions;
