@@ -18,8 +18,9 @@ use crate::db::feed::{Feed, Kind};
 use crate::db::{Db, PoolSize};
 use crate::fleet::{self, Fleet, HostClient};
 use crate::identity::{Directory, Documents, HandlePolicy, Handles, Identity};
-use crate::keys::{self, Ring, Sealed};
+use crate::keys::{self, Ring, Sealed, WebPurpose};
 use crate::limits::RateLimits;
+use crate::links::{self, ClientKey, Links};
 use crate::mail::{self, Mail, TransportError};
 use crate::moves::Moves;
 use crate::oauth::{self, OAuth};
@@ -58,6 +59,7 @@ pub(crate) struct Services {
     pub(crate) access: Access,
     pub(crate) sign_ins: SignIns,
     pub(crate) oauth: OAuth,
+    pub(crate) links: Links,
     pub(crate) sign_ups: SignUps,
     pub(crate) renames: Renames,
     pub(crate) standings: Standings,
@@ -129,6 +131,19 @@ impl App {
             ring.clone(),
             fleet.clone(),
             config.sessions.token_cache_entries,
+        );
+        let links = Links::new(
+            links::Neighbours {
+                db: db.clone(),
+                clock: clock.clone(),
+                feed: feed.clone(),
+                sealer: ring.sealer().clone(),
+                identity: identity.clone(),
+                guarded: guarded.clone(),
+                keys: client_keys(&ring),
+                metrics: metrics.clone(),
+            },
+            links_settings(&config),
         );
         let oauth = OAuth::new(
             oauth::Neighbours {
@@ -206,6 +221,7 @@ impl App {
             ring: ring.clone(),
             directory: identity.directory.clone(),
         };
+        end_grants_of_links(&links, &oauth);
         let documents = identity.documents.clone();
         feed.subscribe(Kind::Account, move |did| documents.forget(did));
         let limits = RateLimits::new(&config, &metrics);
@@ -229,6 +245,7 @@ impl App {
             access,
             sign_ins,
             oauth,
+            links,
             sign_ups,
             renames,
             standings,
@@ -275,7 +292,7 @@ pub(crate) fn sealing_key_path(config: &Config) -> PathBuf {
 
 /// Every column of the database that is sealed.
 pub(crate) fn sealed() -> impl Iterator<Item = &'static Sealed> {
-    keys::SEALED.iter().chain(fleet::SEALED).chain(mail::SEALED)
+    keys::SEALED.iter().chain(fleet::SEALED).chain(mail::SEALED).chain(links::SEALED)
 }
 
 /// What strangers' names are looked up and dialled with.
@@ -308,6 +325,46 @@ fn oauth_settings(config: &Config) -> oauth::Settings {
     }
 }
 
+fn links_settings(config: &Config) -> links::Settings {
+    let service = &config.service;
+    let pages = [("tos_uri", &service.terms_of_service_url), ("policy_uri", &service.privacy_policy_url)];
+    links::Settings {
+        public_url: service.public_url.clone(),
+        client_name: config.links.client_name.clone().unwrap_or_else(|| service.name.clone()),
+        scope: config.links.scope.clone(),
+        pages: pages.into_iter().filter_map(|(name, url)| Some((name, url.clone()?))).collect(),
+        private_origins: config.network.private_origins.clone(),
+    }
+}
+
+/// When an account's own server has ended its session, the app hears of it by its grant. What a crash loses is found by
+/// the chore that compares both.
+fn end_grants_of_links(links: &Links, oauth: &OAuth) {
+    let oauth = oauth.clone();
+    links.on_gone(move |link| {
+        let (oauth, link) = (oauth.clone(), link.to_owned());
+        tokio::spawn(async move {
+            if let Err(cause) = oauth.end_dead(&link, "its linked session is over").await {
+                tracing::warn!(cause = &cause as &dyn std::error::Error, link, "a grant was not ended yet");
+            }
+        });
+    });
+}
+
+/// The keys that Genkan shows other servers who it is with.
+fn client_keys(ring: &Ring) -> links::ClientKeys {
+    let ring = ring.clone();
+    Arc::new(move || {
+        let keys = ring.web_keys(WebPurpose::Client).into_iter();
+        keys.map(|key| ClientKey {
+            id: key.id.clone(),
+            private: key.private.clone(),
+            usable_from: key.usable_from,
+        })
+        .collect()
+    })
+}
+
 fn rules(config: &Config) -> Result<Rules, BuildError> {
     let (service, sign_up) = (&config.service, &config.sign_up);
     let recovery_key = config.keys.recovery_did_key.as_deref().map(PublicKey::from_did_key).transpose();
@@ -338,7 +395,7 @@ pub(crate) enum BuildError {
     #[error("the keys: {0}")]
     Keys(#[from] keys::Error),
     #[error("the fleet: {0}")]
-    Fleet(#[from] crate::fleet::Error),
+    Fleet(#[from] fleet::Error),
     #[error("GENKAN_EXTRA_CA_FILE: {0}")]
     Tls(#[from] TlsError),
     #[error("GENKAN_MAIL_SMTP_URL: {0}")]

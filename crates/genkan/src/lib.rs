@@ -12,6 +12,7 @@ pub(crate) mod http;
 
 // stories
 pub(crate) mod forward;
+pub(crate) mod links;
 pub(crate) mod moves;
 pub(crate) mod oauth;
 pub(crate) mod recovery;

@@ -9,7 +9,7 @@ use crate::app::{self, App};
 use crate::db::feed;
 use crate::fleet::{self, ProbeSettings};
 use crate::keys::{self, WebPurpose};
-use crate::{accounts, mail, oauth, sessions, signin, standing};
+use crate::{accounts, links, mail, oauth, sessions, signin, standing};
 
 /// Starts every chore. They end with the runtime.
 pub(crate) fn start(app: &App) {
@@ -63,12 +63,14 @@ pub(crate) fn start(app: &App) {
     } else {
         tracing::warn!("no mail is sent: neither GENKAN_MAIL_SMTP_URL nor GENKAN_MAIL_FOLDER is set");
     }
+    start_links(app);
     let with = app.clone();
     every(SWEEP_EVERY, "sweep", move || {
         let app = with.clone();
         async move {
             let now = app.clock.now();
             let mut gone = sessions::sweep(&app.db, now).await? + feed::sweep(&app.db, now).await?;
+            gone += links::sweep(&app.db, now).await?;
             gone += signin::sweep(&app.db, now).await? + oauth::sweep(&app.db, now).await?;
             gone += mail::sweep(&app.db, now).await? + accounts::emails::sweep(&app.db, now).await?;
             Ok(gone + app.limits.sweep(&app.db, now).await?)
@@ -82,6 +84,73 @@ pub(crate) fn start(app: &App) {
             Ok(0)
         }
     });
+}
+
+/// What time brings round for linked accounts. Sessions that exist are looked after even when no new ones are made.
+fn start_links(app: &App) {
+    tokio::spawn(app.links.clone().follow_grants());
+    let with = app.links.clone();
+    every(TELL_EVERY, "tell servers of ended sessions", move || {
+        let links = with.clone();
+        async move { links.tell_servers().await.map_err(anyhow::Error::from) }
+    });
+    let with = app.links.clone();
+    every(UNDECIDED_EVERY, "end undecided sign-ins", move || {
+        let links = with.clone();
+        async move {
+            links.count().await?;
+            links.end_undecided().await.map_err(anyhow::Error::from)
+        }
+    });
+    let with = app.clone();
+    every(COMPARE_EVERY, "compare linked sessions with their grants", move || {
+        let app = with.clone();
+        async move { compare_links(&app).await }
+    });
+    let with = app.clone();
+    every(RETIRE_EVERY, "retire client keys that no session needs", move || {
+        let app = with.clone();
+        async move { retire_client_keys(&app).await }
+    });
+    let with = app.links.clone();
+    every(KEEP_ALIVE_EVERY, "keep idle sessions alive", move || {
+        let links = with.clone();
+        async move { links.keep_alive().await.map_err(anyhow::Error::from) }
+    });
+}
+
+/// A crash between the end of a grant and the end of its session, or the other way, is found here: each rests on the other.
+async fn compare_links(app: &App) -> anyhow::Result<u64> {
+    let (mut after, mut ended) = (String::new(), 0);
+    loop {
+        let page = app.links.live(&after, 200).await?;
+        let Some(last) = page.last() else { break };
+        after.clone_from(last);
+        for link in app.oauth.over_among(&page).await? {
+            ended += u64::from(app.links.end(&link, links::Reason::GrantEnded).await?);
+        }
+    }
+    for link in app.links.ended_lately().await? {
+        ended += u64::from(app.oauth.end_dead(&link, "its linked session is over").await?);
+    }
+    Ok(ended)
+}
+
+/// A session at another server ends when our key that it was begun with is not published any more.
+async fn retire_client_keys(app: &App) -> anyhow::Result<u64> {
+    let current = app.ring.web_key(WebPurpose::Client);
+    // Whatever was begun with an older one has come back and is counted.
+    if app.clock.now() < current.usable_from.plus(RETIRE_EVERY) {
+        return Ok(0);
+    }
+    let needed = app.links.client_keys_in_use().await?;
+    let mut retired = 0;
+    for key in app.ring.web_keys(WebPurpose::Client) {
+        if key.usable_from < current.usable_from && !needed.contains(&key.id) {
+            retired += u64::from(app.ring.retire_web_key(&key.id).await?);
+        }
+    }
+    Ok(retired)
 }
 
 /// Runs `chore` now and again, for ever. A failure is logged, and the next round comes all the same.
@@ -106,4 +175,9 @@ where
 const READ_KEYS_EVERY: Duration = Duration::from_mins(1);
 const SETTLE_EVERY: Duration = Duration::from_secs(3);
 const SWEEP_EVERY: Duration = Duration::from_mins(10);
+const TELL_EVERY: Duration = Duration::from_secs(20);
+const UNDECIDED_EVERY: Duration = Duration::from_mins(1);
+const COMPARE_EVERY: Duration = Duration::from_mins(5);
+const RETIRE_EVERY: Duration = Duration::from_hours(1);
+const KEEP_ALIVE_EVERY: Duration = Duration::from_mins(30);
 const COUNT_EVERY: Duration = Duration::from_secs(30);

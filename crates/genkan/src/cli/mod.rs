@@ -13,6 +13,7 @@ mod grant;
 mod host;
 mod invite;
 mod key;
+mod link;
 mod mail;
 mod output;
 mod sealing;
@@ -59,6 +60,9 @@ enum Command {
     /// Look at what accounts have allowed apps, and end it.
     #[command(subcommand)]
     Grant(grant::Command),
+    /// Look at the sessions of accounts that live elsewhere, and end them.
+    #[command(subcommand)]
+    Link(link::Command),
     /// Look at mail that reached nobody.
     #[command(subcommand)]
     Mail(mail::Command),
@@ -90,6 +94,7 @@ pub fn run() -> ExitCode {
         Command::Invite(command) => invite::run(command, &context),
         Command::Client(command) => client::run(command, &context),
         Command::Grant(command) => grant::run(command, &context),
+        Command::Link(command) => link::run(command, &context),
         Command::Mail(command) => mail::run(&command, &context),
         Command::Key(command) => key::run(&command, &context),
         Command::Config(command) => config::run(&command, &context),

@@ -295,7 +295,7 @@ fn a_toml_file_is_read_below_the_environment_and_its_mistakes_are_named() {
         (
             "workers = 2\n",
             format!(
-                "{name}: workers stands outside of a section; put it below one of [service], [brand], [listen], [database], [keys], [directory], [network], [fleet], [elsewhere], [sign_up], [sessions], [oauth], [mail], [limits], [telemetry]"
+                "{name}: workers stands outside of a section; put it below one of [service], [brand], [listen], [database], [keys], [directory], [network], [fleet], [elsewhere], [sign_up], [sessions], [oauth], [links], [mail], [limits], [telemetry]"
             ),
         ),
         (

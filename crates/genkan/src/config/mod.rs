@@ -17,6 +17,7 @@ mod fleet;
 mod key;
 mod keys;
 mod limits;
+mod links;
 mod listen;
 mod mail;
 mod network;
@@ -42,6 +43,7 @@ pub use environment::Environment;
 pub use fleet::Fleet;
 pub use keys::Keys;
 pub use limits::Limits;
+pub use links::Links;
 pub use listen::Listen;
 pub use mail::{Mail, Sender, SmtpTls, SmtpUrl};
 pub use network::Network;
@@ -75,6 +77,7 @@ pub struct Config {
     pub sign_up: SignUp,
     pub sessions: Sessions,
     pub oauth: OAuth,
+    pub links: Links,
     pub mail: Mail,
     pub limits: Limits,
     pub telemetry: Telemetry,
@@ -131,6 +134,7 @@ impl Reading {
         let sign_up = SignUp::read(&mut reader);
         let sessions = Sessions::read(&mut reader);
         let oauth = OAuth::read(&mut reader);
+        let links = Links::read(&mut reader);
         let mail = Mail::read(&mut reader);
         let limits = Limits::read(&mut reader);
         let telemetry = Telemetry::read(&mut reader);
@@ -158,6 +162,7 @@ impl Reading {
                 sign_up: sign_up?,
                 sessions: sessions?,
                 oauth: oauth?,
+                links: links?,
                 mail: mail?,
                 limits: limits?,
                 telemetry: telemetry?,
@@ -169,7 +174,7 @@ impl Reading {
 }
 
 /// The sections in the order they are documented.
-fn sections() -> [(&'static str, &'static [&'static str], &'static [Key]); 15] {
+fn sections() -> [(&'static str, &'static [&'static str], &'static [Key]); 16] {
     [
         Service::described(),
         Brand::described(),
@@ -183,6 +188,7 @@ fn sections() -> [(&'static str, &'static [&'static str], &'static [Key]); 15] {
         SignUp::described(),
         Sessions::described(),
         OAuth::described(),
+        Links::described(),
         Mail::described(),
         Limits::described(),
         Telemetry::described(),

@@ -24,6 +24,8 @@ pub(crate) enum Kind {
     Session,
     /// An OAuth grant ended; the subject is its id.
     Grant,
+    /// A session of a linked account ended; the subject is its id.
+    Link,
     /// The fleet's hosts or keys; the subject is the host's id.
     Fleet,
 }
@@ -34,12 +36,13 @@ impl Kind {
             Self::Account => "account",
             Self::Session => "session",
             Self::Grant => "grant",
+            Self::Link => "link",
             Self::Fleet => "fleet",
         }
     }
 
     fn parse(text: &str) -> Option<Self> {
-        [Self::Account, Self::Session, Self::Grant, Self::Fleet]
+        [Self::Account, Self::Session, Self::Grant, Self::Link, Self::Fleet]
             .into_iter()
             .find(|kind| kind.as_str() == text)
     }

@@ -11,6 +11,7 @@ const STEPS: &[(i64, &str, &str)] = &[
     (2, "mail", include_str!("../../../../migrations/0002_mail.sql")),
     (3, "signin", include_str!("../../../../migrations/0003_signin.sql")),
     (4, "oauth", include_str!("../../../../migrations/0004_oauth.sql")),
+    (5, "links", include_str!("../../../../migrations/0005_links.sql")),
     (6, "linked grants", include_str!("../../../../migrations/0006_linked_grants.sql")),
 ];
 

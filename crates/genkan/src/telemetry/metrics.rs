@@ -73,6 +73,12 @@ metrics! {
     SIGN_UPS = Counter "genkan_sign_ups_total" ["outcome"];
     /// Password sign-ins, by outcome.
     SIGN_INS = Counter "genkan_sign_ins_total" ["outcome"];
+    /// Sign-ins of linked accounts at their own servers, by outcome: `begun`, `done`, or why not.
+    LINK_LOGINS = Counter "genkan_link_logins_total" ["outcome"];
+    /// Refreshes of linked sessions, by outcome; `misconfigured` means that a server does not accept this service as a client.
+    LINK_REFRESHES = Counter "genkan_link_refreshes_total" ["outcome"];
+    /// Linked sessions, by state.
+    LINKS = Gauge "genkan_links" ["state"];
     /// Mails, by what became of them: `queued`, `sent`, `failed` (and tried again), `expired`, `given_up`.
     MAILS = Counter "genkan_mails_total" ["outcome"];
     /// Mails that wait to be handed over.

@@ -1,10 +1,11 @@
 //! Client assertions (RFC 7523 §3): how a confidential client shows who it is.
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::client_id::ClientId;
 use super::jwk::{Jwk, JwkSet, Thumbprint};
 use super::jws::{Algorithm, Unverified};
+use crate::crypto::P256PrivateKey;
 use crate::jwt::{self, present};
 
 /// The one `client_assertion_type` there is.
@@ -116,6 +117,27 @@ impl<'a> UnverifiedAssertion<'a> {
             jkt: key.thumbprint(),
         })
     }
+}
+
+/// Makes an assertion: that `client_id` itself asks the server `issuer`, now (in seconds) and for half a minute. `jti` is
+/// a name that no other one has.
+pub fn sign(key: &P256PrivateKey, kid: &str, client_id: &str, issuer: &str, jti: &str, now: i64) -> String {
+    let claims =
+        OurClaims { iss: client_id, sub: client_id, aud: issuer, jti, iat: now, exp: now.saturating_add(LIFETIME) };
+    jwt::sign_es256(key, "JWT", kid, &claims)
+}
+
+/// Seconds that an assertion of ours is good for.
+const LIFETIME: i64 = 30;
+
+#[derive(Serialize)]
+struct OurClaims<'a> {
+    iss: &'a str,
+    sub: &'a str,
+    aud: &'a str,
+    jti: &'a str,
+    iat: i64,
+    exp: i64,
 }
 
 /// An assertion is for now: seconds.

@@ -30,6 +30,11 @@ impl Challenge {
     }
 }
 
+/// The verifier made of these random bytes: their base64url.
+pub fn verifier_of(random: &[u8; 32]) -> String {
+    URL_SAFE_NO_PAD.encode(random)
+}
+
 /// Whether a text has the shape of a verifier (RFC 7636 §4.1).
 pub fn is_verifier(text: &str) -> bool {
     (43..=128).contains(&text.len())

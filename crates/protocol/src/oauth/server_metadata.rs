@@ -120,13 +120,13 @@ impl AuthorizationServer {
         }
     }
 
-    /// Reads the document found at `issuer` with the checks of a client, for accounts whose host is `resource`.
-    pub fn parse(json: &[u8], issuer: &str, resource: &str) -> Result<Self, Error> {
+    /// Reads the document found at `issuer` with the checks of a client, for accounts whose host is `resource`. What the
+    /// profile demands has to be said: an absent list is not taken for RFC 8414's default. None: whose host is not known.
+    pub fn parse(json: &[u8], issuer: &str, resource: Option<&str>) -> Result<Self, Error> {
         let server: Self = serde_json::from_slice(json).map_err(|_| Error::Malformed)?;
         let has = |list: &Option<Vec<String>>, value: &str| {
             list.as_ref().is_some_and(|list| list.iter().any(|listed| listed == value))
         };
-        let allows = |list: &Option<Vec<String>>, value: &str| list.is_none() || has(list, value);
         let authentication = &server.token_endpoint_auth_signing_alg_values_supported;
         let checks = [
             ("issuer", server.issuer == issuer && is_origin(issuer)),
@@ -135,24 +135,31 @@ impl AuthorizationServer {
             ("pushed_authorization_request_endpoint", is_web(&server.pushed_authorization_request_endpoint)),
             ("revocation_endpoint", server.revocation_endpoint.as_deref().is_none_or(is_web)),
             ("response_types_supported", server.response_types_supported.iter().any(|kind| kind == "code")),
-            ("grant_types_supported", allows(&server.grant_types_supported, "authorization_code")),
-            ("code_challenge_methods_supported", allows(&server.code_challenge_methods_supported, "S256")),
+            ("grant_types_supported", has(&server.grant_types_supported, "authorization_code")
+                && has(&server.grant_types_supported, "refresh_token")),
+            ("code_challenge_methods_supported", has(&server.code_challenge_methods_supported, "S256")),
             (
                 "token_endpoint_auth_methods_supported",
-                allows(&server.token_endpoint_auth_methods_supported, "private_key_jwt"),
+                has(&server.token_endpoint_auth_methods_supported, "private_key_jwt"),
             ),
             (
                 "token_endpoint_auth_signing_alg_values_supported",
-                !has(authentication, "none") && allows(authentication, "ES256"),
+                !has(authentication, "none") && has(authentication, "ES256"),
             ),
             ("dpop_signing_alg_values_supported", has(&server.dpop_signing_alg_values_supported, "ES256")),
-            ("scopes_supported", allows(&server.scopes_supported, "atproto")),
+            ("scopes_supported", has(&server.scopes_supported, "atproto")),
+            ("require_pushed_authorization_requests", server.require_pushed_authorization_requests),
             (
                 "authorization_response_iss_parameter_supported",
                 server.authorization_response_iss_parameter_supported,
             ),
             ("client_id_metadata_document_supported", server.client_id_metadata_document_supported),
-            ("protected_resources", allows(&server.protected_resources, resource)),
+            (
+                "protected_resources",
+                resource.is_none_or(|host| {
+                    server.protected_resources.is_none() || has(&server.protected_resources, host)
+                }),
+            ),
         ];
         match checks.into_iter().find(|(_, good)| !good) {
             Some((name, _)) => Err(Error::Unsuitable(name)),

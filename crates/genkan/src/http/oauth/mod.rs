@@ -3,6 +3,7 @@
 //! Every answer of the three that take proofs carries the nonce for the next proof, refusals and trouble of ours
 //! included: without it clients do not come back.
 
+mod client;
 mod error;
 mod form;
 mod metadata;
@@ -26,6 +27,7 @@ use http::{HeaderName, HeaderValue, StatusCode};
 use crate::app::App;
 use crate::base::Timestamp;
 use crate::limits::Verdict;
+use crate::links;
 use crate::oauth::OAuth;
 use error::Refusal;
 
@@ -39,6 +41,9 @@ pub(crate) fn routes(app: &App) -> Router {
         .route("/.well-known/oauth-authorization-server", get(metadata::authorization_server))
         .route("/.well-known/oauth-protected-resource", get(metadata::protected_resource))
         .route("/oauth/jwks", get(metadata::jwks))
+        .route(links::STABLE, get(client::stable))
+        .route(links::KEY_SET, get(client::key_set))
+        .route(&format!("{}{{name}}", links::OTHERS), get(client::other))
         .merge(with_proofs)
         .with_state(app.clone())
 }

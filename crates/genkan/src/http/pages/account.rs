@@ -8,8 +8,9 @@ use super::permissions::lines;
 use super::reply::Reply;
 use super::trouble::Trouble;
 use super::words::Words;
-use super::{Pages, escaped};
+use super::{Pages, elsewhere, escaped};
 use crate::base::Timestamp;
+use crate::links::Visitor;
 use crate::oauth::GrantView;
 use crate::signin::{Device, SignedIn, Visit};
 
@@ -24,8 +25,8 @@ struct Account<'a> {
     done: Option<&'a str>,
     others: Vec<Other>,
     apps: Vec<AppCard>,
-    /// How long an app may go on after it lost its access.
-    minutes: u64,
+    /// How long an app may go on after it lost its access. None: not at all.
+    minutes: Option<u64>,
     devices: Vec<DeviceCard>,
 }
 
@@ -51,13 +52,17 @@ struct DeviceCard {
 
 /// `GET /account`: the account that was signed in to last.
 pub(super) async fn first(pages: Pages, call: Call) -> Result<Reply, Trouble> {
-    let signed_in = match pages.look(&call).await? {
-        Some(visit) => pages.app.sign_ins.signed_in(&visit, None).await?,
+    let visit = pages.look(&call).await?;
+    let signed_in = match &visit {
+        Some(visit) => pages.app.sign_ins.signed_in(visit, None).await?,
         None => Vec::new(),
     };
     match signed_in.first() {
         Some(one) => pages.see_other(&format!("/account/u/{}", one.account.did)),
-        None => pages.see_other("/account/sign-in"),
+        None => match visitors(&pages, visit.as_ref()).await?.first() {
+            Some(visitor) => pages.see_other(&format!("/account/u/{}", visitor.did)),
+            None => pages.see_other("/account/sign-in"),
+        },
     }
 }
 
@@ -69,7 +74,12 @@ pub(super) async fn show(pages: Pages, call: Call) -> Result<Reply, Trouble> {
     };
     let (one, others): (Vec<SignedIn>, Vec<SignedIn>) =
         signed_in.into_iter().partition(|one| one.account.did.as_str() == did);
-    let Some(one) = one.into_iter().next() else { return pages.see_other("/account/sign-in") };
+    let Some(one) = one.into_iter().next() else {
+        return match visitors(&pages, Some(&visit)).await?.into_iter().find(|one| one.did == did) {
+            Some(visitor) => of_visitor(&pages, &call, &visit, &visitor, others).await,
+            None => pages.see_other("/account/sign-in"),
+        };
+    };
     if !one.is_fresh(pages.app.clock.now()) {
         let handle = escaped(one.account.handle.as_str());
         return pages.see_other(&format!("/account/sign-in?handle={handle}"));
@@ -83,23 +93,72 @@ pub(super) async fn show(pages: Pages, call: Call) -> Result<Reply, Trouble> {
         place: Place::of(&pages, &call, None),
         handle: one.account.handle.as_str(),
         did: &did,
-        done: match call.parameter("done").as_deref() {
-            Some("revoked") => Some(words.revoked),
-            Some("signed-out") => Some(words.signed_out),
-            _ => None,
-        },
-        others: others
-            .into_iter()
-            .map(|other| Other {
-                did: other.account.did.to_string(),
-                handle: other.account.handle.to_string(),
-            })
-            .collect(),
+        done: what_was_done(&call, words),
+        others: all_others(others, visitors(&pages, Some(&visit)).await?),
         apps: grants.into_iter().map(|grant| app_card(grant, words)).collect(),
-        minutes: app.config.oauth.access_lifetime.as_secs().div_ceil(60),
+        minutes: Some(app.config.oauth.access_lifetime.as_secs().div_ceil(60)),
         devices: devices.into_iter().map(|device| device_card(device, &visit, words)).collect(),
     };
     pages.show(&page, None)
+}
+
+/// The same for a linked person, whose server signs them in and who has no browsers here but this one.
+async fn of_visitor(
+    pages: &Pages,
+    call: &Call,
+    visit: &Visit,
+    visitor: &Visitor,
+    others: Vec<SignedIn>,
+) -> Result<Reply, Trouble> {
+    let words = Words::of(call.jar.language());
+    let grants = pages.app.oauth.list_of(&visitor.did).await?;
+    let mut visitors = visitors(pages, Some(visit)).await?;
+    visitors.retain(|other| other.did != visitor.did);
+    let mut place = Place::of(pages, call, None);
+    // Its password is not ours to change.
+    place.reset_link.clear();
+    let page = Account {
+        f: Frame::of(pages, words),
+        place,
+        handle: visitor.handle.as_deref().unwrap_or(&visitor.did),
+        did: &visitor.did,
+        done: what_was_done(call, words),
+        others: all_others(others, visitors),
+        apps: grants.into_iter().map(|grant| app_card(grant, words)).collect(),
+        minutes: None,
+        devices: vec![DeviceCard {
+            id: visit.device.as_str().to_owned(),
+            name: words.a_browser.to_owned(),
+            seen: String::new(),
+            here: true,
+        }],
+    };
+    pages.show(&page, None)
+}
+
+fn what_was_done(call: &Call, words: &'static Words) -> Option<&'static str> {
+    match call.parameter("done").as_deref() {
+        Some("revoked") => Some(words.revoked),
+        Some("signed-out") => Some(words.signed_out),
+        _ => None,
+    }
+}
+
+fn all_others(signed_in: Vec<SignedIn>, visitors: Vec<Visitor>) -> Vec<Other> {
+    let at_home = signed_in
+        .into_iter()
+        .map(|other| Other { did: other.account.did.to_string(), handle: other.account.handle.to_string() });
+    let elsewhere = visitors
+        .into_iter()
+        .map(|other| Other { handle: other.handle.unwrap_or_else(|| other.did.clone()), did: other.did });
+    at_home.chain(elsewhere).collect()
+}
+
+async fn visitors(pages: &Pages, visit: Option<&Visit>) -> Result<Vec<Visitor>, Trouble> {
+    match visit {
+        Some(visit) => elsewhere::visitors(pages, visit).await,
+        None => Ok(Vec::new()),
+    }
 }
 
 /// An app loses its access.
@@ -116,6 +175,7 @@ pub(super) async fn sign_out(pages: Pages, call: Call, form: Form) -> Result<Rep
     let (mut visit, did) = owner(&pages, &call, &form).await?;
     let device = form.text("device");
     if device == visit.device.as_str() {
+        pages.app.links.farewell(device, &did).await?;
         pages.app.sign_ins.sign_out(&mut visit, &did).await?;
         call.jar.keep(&visit);
         return pages.see_other("/account");
@@ -130,7 +190,8 @@ pub(super) async fn sign_out(pages: Pages, call: Call, form: Form) -> Result<Rep
 async fn owner(pages: &Pages, call: &Call, form: &Form) -> Result<(Visit, String), Trouble> {
     let (visit, signed_in) = known(pages, call).await?.ok_or(Trouble::NotSignedIn)?;
     let (did, now) = (form.text("did"), pages.app.clock.now());
-    let fine = signed_in.iter().any(|one| one.account.did.as_str() == did && one.is_fresh(now));
+    let fine = signed_in.iter().any(|one| one.account.did.as_str() == did && one.is_fresh(now))
+        || elsewhere::visitors(pages, &visit).await?.iter().any(|visitor| visitor.did == did);
     if fine { Ok((visit, did.to_owned())) } else { Err(Trouble::NotSignedIn) }
 }
 

@@ -9,7 +9,7 @@ use super::frame::{Frame, Message, Place};
 use super::reply::Reply;
 use super::trouble::Trouble;
 use super::words::Words;
-use super::{Pages, sign_in, sign_up};
+use super::{Pages, elsewhere, sign_in, sign_up};
 use crate::db::audit::Actor;
 use crate::oauth::{Choice, Outcome, Page};
 use crate::signin::SignedIn;
@@ -31,6 +31,11 @@ pub(super) async fn show(pages: Pages, call: Call) -> Result<Reply, Trouble> {
     let flow = Flow::open(&pages, &call, &client_id, &request_uri).await?;
     let signed_in = flow.signed_in(&pages).await?;
     let step = call.parameter("step").unwrap_or_default();
+    if step.is_empty()
+        && let Some(arrival) = elsewhere::arrived(&pages, &flow).await?
+    {
+        return elsewhere::ask(&pages, &call, &flow, &arrival).await;
+    }
     let outcome = match step.as_str() {
         "sign-up" if flow.opened.login_hint.is_none() => Outcome::Show(Page::SignUp),
         "choose" if !signed_in.is_empty() => return chooser_of(&pages, &call, &flow, &signed_in),

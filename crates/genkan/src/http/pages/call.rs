@@ -27,6 +27,8 @@ pub(super) struct Call {
     pub(super) jar: Jar,
     /// The browser has any cookie of ours, so it keeps them.
     pub(super) keeps_cookies: bool,
+    /// The secret that it got when it was sent to another server.
+    pub(super) browser: Option<String>,
     pub(super) uri: Uri,
     headers: HeaderMap,
 }
@@ -95,6 +97,7 @@ pub(super) struct Names {
     pub(super) session: &'static str,
     pub(super) csrf: &'static str,
     pub(super) test: &'static str,
+    pub(super) link: &'static str,
 }
 
 impl Names {
@@ -105,9 +108,16 @@ impl Names {
                 session: "__Host-ses-id",
                 csrf: "__Host-csrf-token",
                 test: "__Host-cookie-test",
+                link: "__Host-link",
             }
         } else {
-            Self { device: "dev-id", session: "ses-id", csrf: "csrf-token", test: "cookie-test" }
+            Self {
+                device: "dev-id",
+                session: "ses-id",
+                csrf: "csrf-token",
+                test: "cookie-test",
+                link: "link",
+            }
         }
     }
 }
@@ -130,7 +140,8 @@ impl Call {
             .and_then(Language::accepted)
             .unwrap_or_default();
         let jar = Jar::new(language, csrf);
-        Ok(Self { address, cookies, jar, keeps_cookies, uri: request.uri().clone(), headers })
+        let browser = cookie(names.link);
+        Ok(Self { address, cookies, jar, keeps_cookies, browser, uri: request.uri().clone(), headers })
     }
 
     pub(super) fn seen(&self) -> Seen {
@@ -142,6 +153,12 @@ impl Call {
     pub(super) fn parameter(&self, name: &str) -> Option<String> {
         let pairs = pairs(self.uri.query().unwrap_or_default().as_bytes())?;
         single(&pairs, name).map(str::to_owned)
+    }
+
+    /// Whether the query has a parameter at all.
+    pub(super) fn has_parameter(&self, name: &str) -> bool {
+        pairs(self.uri.query().unwrap_or_default().as_bytes())
+            .is_none_or(|pairs| pairs.iter().any(|(found, _)| found == name))
     }
 
     /// A page may be opened from anywhere, by a person's click: not in a frame, not by a script. Browsers and

@@ -2,7 +2,6 @@
 
 use askama::Template;
 
-use super::Pages;
 use super::call::{Call, Form};
 use super::flow::Flow;
 use super::frame::{Frame, Place};
@@ -10,6 +9,8 @@ use super::permissions::{Group, groups};
 use super::reply::Reply;
 use super::trouble::Trouble;
 use super::words::Words;
+use super::{Pages, elsewhere};
+use crate::oauth::ConsentView;
 use crate::signin::SignedIn;
 
 #[derive(Template)]
@@ -30,10 +31,22 @@ struct Consent<'a> {
     groups: Vec<Group>,
     /// As the app wrote them.
     values: Vec<&'a str>,
+    /// The session and the server of a person who signed in there: what was granted there is not chosen from here.
+    elsewhere: Option<(&'a str, &'a str)>,
 }
 
 pub(super) async fn show(pages: &Pages, call: &Call, flow: &Flow, one: &SignedIn) -> Result<Reply, Trouble> {
     let view = pages.app.oauth.consent_view(&flow.opened, &one.account).await?;
+    page(pages, call, flow, &view, None)
+}
+
+pub(super) fn page(
+    pages: &Pages,
+    call: &Call,
+    flow: &Flow,
+    view: &ConsentView,
+    elsewhere: Option<(&str, &str)>,
+) -> Result<Reply, Trouble> {
     let language = call.jar.language();
     let words = Words::of(language);
     let page = Consent {
@@ -50,6 +63,7 @@ pub(super) async fn show(pages: &Pages, call: &Call, flow: &Flow, one: &SignedIn
         only_identity: view.permissions.iter().all(|one| one.value == "atproto"),
         groups: groups(&view.permissions, language, words),
         values: view.permissions.iter().map(|one| one.value.as_str()).collect(),
+        elsewhere,
     };
     pages.show(&page, Some(&flow.opened.form_action))
 }
@@ -57,6 +71,9 @@ pub(super) async fn show(pages: &Pages, call: &Call, flow: &Flow, one: &SignedIn
 /// The form was sent: allowed with what was left ticked, or not.
 pub(super) async fn take(pages: Pages, call: Call, form: Form) -> Result<Reply, Trouble> {
     let flow = Flow::of_form(&pages, &call, &form).await?;
+    if !form.text("link").is_empty() {
+        return elsewhere::decide(&pages, &call, &form, flow).await;
+    }
     let Some(one) = flow.signed_in_as(&pages, form.text("did")).await? else {
         // Somebody plays with the form, or the sign-in ran out: either way this request is over.
         pages.app.oauth.reject(&flow.opened).await?;
@@ -73,6 +90,7 @@ pub(super) async fn take(pages: Pages, call: Call, form: Form) -> Result<Reply, 
 /// Back to the app without an account, from any page of a flow.
 pub(super) async fn reject(pages: Pages, call: Call, form: Form) -> Result<Reply, Trouble> {
     let flow = Flow::of_form(&pages, &call, &form).await?;
+    elsewhere::forget(&pages, &flow).await?;
     let redirect = pages.app.oauth.reject(&flow.opened).await?;
     flow.leave(&pages, &call, &redirect).await
 }

@@ -10,6 +10,7 @@ mod authorize;
 mod call;
 mod colour;
 mod consent;
+mod elsewhere;
 mod flow;
 mod frame;
 mod look;
@@ -36,6 +37,7 @@ use http::{Request, StatusCode};
 use super::error::{ErrorName, XrpcError};
 use crate::app::App;
 use crate::base::{Language, Origin};
+use crate::links::CALLBACK;
 use crate::signin::Visit;
 use call::{Call, Form, Jar, Names};
 use frame::Frame;
@@ -73,6 +75,7 @@ pub(crate) fn routes(app: &App) -> Result<Router, LookError> {
         .route("/oauth/authorize/consent", form!(consent::take))
         .route("/oauth/authorize/reject", form!(consent::reject))
         .route("/oauth/authorize/reactivate", form!(authorize::reactivate))
+        .route(CALLBACK, page!(elsewhere::back))
         .route("/account", page!(account::first))
         .route("/account/u/{did}", page!(account::show))
         .route("/account/sign-in", page!(sign_in::show).merge(form!(sign_in::take)))
@@ -87,7 +90,7 @@ pub(crate) fn routes(app: &App) -> Result<Router, LookError> {
 
 /// Whether a path is one of the pages: they are for their own origin only.
 pub(crate) fn is_page(path: &str) -> bool {
-    ["/oauth/authorize", "/account"]
+    ["/oauth/authorize", "/account", CALLBACK]
         .iter()
         .any(|page| path.strip_prefix(page).is_some_and(|rest| rest.is_empty() || rest.starts_with('/')))
 }
@@ -106,6 +109,9 @@ impl Pages {
         F: FnOnce(Self, Call) -> Fut,
         Fut: Future<Output = Result<Reply, Trouble>>,
     {
+        if let Some(elsewhere) = elsewhere::to_our_name(&request, self.origin()) {
+            return elsewhere;
+        }
         let call = match Call::of(&request, self.origin()) {
             Ok(call) => call,
             Err(error) => return error.into_response(),
@@ -266,7 +272,13 @@ mod path_tests {
 
     #[test]
     fn pages_are_known_by_their_paths() {
-        for path in ["/oauth/authorize", "/oauth/authorize/sign-in", "/account", "/account/u/did:plc:x"] {
+        for path in [
+            "/oauth/authorize",
+            "/oauth/authorize/sign-in",
+            "/oauth/callback",
+            "/account",
+            "/account/u/did:plc:x",
+        ] {
             assert!(is_page(path), "{path}");
         }
         for path in ["/", "/oauth/authorizes", "/oauth/token", "/accounts", "/xrpc/account"] {

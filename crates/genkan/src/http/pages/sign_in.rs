@@ -9,7 +9,7 @@ use super::frame::{Frame, Note, Place};
 use super::reply::Reply;
 use super::trouble::Trouble;
 use super::words::Words;
-use super::{LEAST, Pages, at_least};
+use super::{LEAST, Pages, at_least, elsewhere};
 use crate::accounts::Account;
 use crate::limits::{Limit, address, identifier_and_address};
 use crate::signin::{self, Keep, SignedIn, Visit};
@@ -27,6 +27,8 @@ struct SignIn<'a> {
     /// There are accounts to choose from.
     choosing: bool,
     example: String,
+    /// Accounts that live elsewhere are welcome, too.
+    elsewhere: bool,
 }
 
 /// What stands in the form.
@@ -91,7 +93,8 @@ pub(super) async fn take(pages: Pages, call: Call, form: Form) -> Result<Reply, 
     if typed.identifier.is_empty() {
         missing.push(Note::new("identifier", words.identifier_missing));
     }
-    if password.expose().is_empty() {
+    let lives_elsewhere = elsewhere::is_meant(&pages, &typed.identifier).await?;
+    if password.expose().is_empty() && !lives_elsewhere {
         missing.push(Note::new("password", words.password_missing));
     }
     if !missing.is_empty() {
@@ -103,6 +106,14 @@ pub(super) async fn take(pages: Pages, call: Call, form: Form) -> Result<Reply, 
     };
     let identifier = full_identifier(&pages, &typed.identifier);
     count(&pages, &call, &visit, &identifier).await?;
+    if lives_elsewhere {
+        // What was typed as a password is not for us, and goes nowhere.
+        drop(password);
+        return match elsewhere::leave(&pages, &call, flow.as_ref(), &visit, &typed.identifier).await? {
+            Ok(reply) => Ok(reply),
+            Err(note) => page(&pages, &call, flow.as_ref(), &typed, StatusCode::BAD_REQUEST, vec![note]),
+        };
+    }
     let found = at_least(LEAST, pages.app.sign_ins.recognise(&identifier, &password)).await;
     pages.app.metrics.counter(&SIGN_INS, &[if found.is_ok() { "done" } else { "refused" }]).increment();
     let note = match found {
@@ -188,6 +199,7 @@ fn page(
         remember: typed.remember || flow.is_none(),
         choosing: typed.choosing,
         example: format!("alice{domain}"),
+        elsewhere: pages.app.config.links.enabled,
     };
     let beyond = flow.map(|flow| flow.opened.form_action.as_str());
     Reply::page(status, &page, pages.origin(), beyond)

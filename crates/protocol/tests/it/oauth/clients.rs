@@ -1,5 +1,5 @@
 use genkan_protocol::crypto::P256PrivateKey;
-use genkan_protocol::oauth::client_assertion::{Error as AssertionError, UnverifiedAssertion};
+use genkan_protocol::oauth::client_assertion::{self, Error as AssertionError, UnverifiedAssertion};
 use genkan_protocol::oauth::client_id::ClientId;
 use genkan_protocol::oauth::client_metadata::{ApplicationType, ClientMetadata};
 use genkan_protocol::oauth::error::{OAuthError, OAuthErrorCode};
@@ -327,6 +327,17 @@ fn assertions_are_checked_claim_by_claim() {
     assert!(judge(json!({"alg": "ES256", "kid": "one", "typ": "dpop+jwt"}), &claims).is_err());
 }
 
+#[test]
+fn an_assertion_that_we_make_is_one_that_we_would_take() {
+    let key = P256PrivateKey::from_bytes(&[7; 32]).unwrap();
+    let keys = JwkSet { keys: vec![Jwk::of(&key.public()).named("one")] };
+    let token = client_assertion::sign(&key, "one", ID, ISSUER, "a name", NOW);
+    let judge = |now| UnverifiedAssertion::parse(&token)?.verify(&keys, &client(), ISSUER, now);
+    let good = judge(NOW).unwrap();
+    assert_eq!((&*good.jti, good.exp), ("a name", Some(NOW + 30)));
+    assert_eq!(judge(NOW + 30), Err(AssertionError::BadTime));
+}
+
 fn par() -> Vec<(&'static str, &'static str)> {
     vec![
         ("client_id", ID),
@@ -426,7 +437,7 @@ fn token_requests_and_assertions_are_read() {
 fn servers_are_taken_as_clients_take_them() {
     let host = "https://pds.example.com";
     let ours = serde_json::to_value(AuthorizationServer::of_genkan(ISSUER)).unwrap();
-    let read = |document: &Value| AuthorizationServer::parse(document.to_string().as_bytes(), ISSUER, host);
+    let read = |document: &Value| AuthorizationServer::parse(document.to_string().as_bytes(), ISSUER, Some(host));
     assert!(read(&ours).is_ok());
     assert!(ours.get("protected_resources").is_none());
     assert_eq!(ours["client_id_metadata_document_supported"], true);
@@ -442,6 +453,10 @@ fn servers_are_taken_as_clients_take_them() {
         ("dpop_signing_alg_values_supported", json!(["RS256"])),
         ("authorization_response_iss_parameter_supported", json!(false)),
         ("client_id_metadata_document_supported", json!(false)),
+        ("require_pushed_authorization_requests", json!(false)),
+        ("grant_types_supported", json!(["authorization_code"])),
+        ("scopes_supported", Value::Null),
+        ("token_endpoint_auth_methods_supported", Value::Null),
         ("protected_resources", json!(["https://other.example.com"])),
     ] {
         let mut changed = ours.clone();
@@ -449,6 +464,8 @@ fn servers_are_taken_as_clients_take_them() {
         assert_eq!(read(&changed), Err(Error::Unsuitable(member)));
     }
     let mut listed = ours;
+    listed["protected_resources"] = json!(["https://other.example.com"]);
+    assert!(AuthorizationServer::parse(listed.to_string().as_bytes(), ISSUER, None).is_ok());
     listed["protected_resources"] = json!([host]);
     assert!(read(&listed).is_ok());
     listed["token_endpoint"] = json!(5);

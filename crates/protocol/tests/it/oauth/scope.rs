@@ -1,5 +1,5 @@
 use genkan_protocol::oauth::permission_set::{Error, PermissionSet};
-use genkan_protocol::oauth::pkce::Challenge;
+use genkan_protocol::oauth::pkce::{Challenge, verifier_of};
 use genkan_protocol::oauth::scope::{
     AccountAction, AccountAttribute, Identity, Include, RepoAction, Scope, Scopes, undeclared,
 };
@@ -516,6 +516,8 @@ fn a_challenge_is_met_by_its_verifier() {
     let challenge: Challenge = "E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM".parse().unwrap();
     assert!(challenge.is_met_by(verifier));
     assert_eq!(Challenge::of(verifier).to_string(), challenge.to_string());
+    let made = verifier_of(&[0xff; 32]);
+    assert!(Challenge::of(&made).is_met_by(&made) && made.len() == 43);
     for wrong in [
         String::new(),
         verifier.to_lowercase(),

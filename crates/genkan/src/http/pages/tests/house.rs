@@ -73,6 +73,15 @@ impl House {
         Browser::new(self.client.clone(), ORIGIN)
     }
 
+    /// The clock that stands still.
+    pub(super) fn hand(&self) -> Arc<AtomicI64> {
+        Arc::clone(&self.hand)
+    }
+
+    pub(super) fn client(&self) -> &Client {
+        &self.client
+    }
+
     pub(super) fn wait(&self, time: Duration) {
         self.hand.fetch_add(i64::try_from(time.as_millis()).unwrap(), Ordering::SeqCst);
     }

@@ -1,0 +1,104 @@
+//! `genkan link …`: the sessions that other servers gave for accounts that live there.
+
+use std::fmt::Write as _;
+
+use clap::Subcommand;
+use serde::Serialize;
+
+use super::{Context, Failure};
+use crate::links::{LinkView, Reason};
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// The sessions of an account that lives elsewhere, the newest first. Each has the id of its grant.
+    List {
+        /// The account's DID.
+        account: String,
+    },
+    /// What is known of one session, also of one that ended lately, and why it did.
+    Show { id: String },
+    /// End a session: here at once, then at its server. Its app has to ask the person again.
+    End { id: String },
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Shown {
+    id: String,
+    account: String,
+    handle: Option<String>,
+    pds: String,
+    issuer: String,
+    scope: String,
+    state: &'static str,
+    /// Why it ended.
+    reason: Option<&'static str>,
+    created: String,
+    /// To the day.
+    used: String,
+}
+
+impl From<LinkView> for Shown {
+    fn from(link: LinkView) -> Self {
+        Self {
+            id: link.id,
+            account: link.did.to_string(),
+            handle: link.handle,
+            pds: link.pds.to_string(),
+            issuer: link.issuer,
+            scope: link.scope,
+            state: link.state.as_str(),
+            reason: link.reason,
+            created: link.created_at.rfc3339(),
+            used: link.used_at.rfc3339(),
+        }
+    }
+}
+
+pub(super) fn run(command: Command, context: &Context) -> Result<(), Failure> {
+    context.block_on(async {
+        let links = context.app().await?.links.clone();
+        match command {
+            Command::List { account } => {
+                let found = links.of_account(&account).await.map_err(anyhow::Error::from)?;
+                let shown: Vec<Shown> = found.into_iter().map(Shown::from).collect();
+                Ok(context.output.print(&shown, |shown| table(shown))?)
+            }
+            Command::Show { id } => {
+                let found = links.find(&id).await.map_err(anyhow::Error::from)?;
+                let shown =
+                    found.map(Shown::from).ok_or_else(|| anyhow::anyhow!("{id}: there is no such link"))?;
+                Ok(context.output.print(&shown, text)?)
+            }
+            Command::End { id } => {
+                if !links.end(&id, Reason::Operator).await.map_err(anyhow::Error::from)? {
+                    return Err(anyhow::anyhow!("{id}: there is no such link, or it is over").into());
+                }
+                let done = serde_json::json!({ "id": id, "ended": true });
+                Ok(context
+                    .output
+                    .print(&done, |_| format!("{id} has ended; its server hears of it within minutes"))?)
+            }
+        }
+    })
+}
+
+fn table(shown: &[Shown]) -> String {
+    if shown.is_empty() {
+        return "No links.".to_owned();
+    }
+    let mut out = format!("{:<24}  {:<24}  {:<8}  SERVER\n", "ID", "CREATED", "STATE");
+    for one in shown {
+        let _ = writeln!(out, "{:<24}  {}  {:<8}  {}", one.id, one.created, one.state, one.issuer);
+    }
+    out
+}
+
+fn text(one: &Shown) -> String {
+    let reason = one.reason.map(|reason| format!(" ({reason})")).unwrap_or_default();
+    let handle = one.handle.as_deref().unwrap_or("no confirmed handle");
+    format!(
+        "account  {} ({handle})\nstate    {}{reason}\nPDS      {}\nserver   {}\nscope    {}\ncreated  {}\nused     {}",
+        one.account, one.state, one.pds, one.issuer, one.scope, one.created, one.used
+    )
+}

@@ -1,0 +1,40 @@
+//! What other servers read of us: Genkan as their client.
+
+use axum::Json;
+use axum::extract::{Path, State};
+use axum::response::{IntoResponse, Response};
+use http::header::CACHE_CONTROL;
+
+use crate::app::App;
+use crate::http::error::XrpcError;
+
+/// `/oauth/client-metadata.json`
+pub(super) async fn stable(State(app): State<App>) -> Result<Response, XrpcError> {
+    document(&app, None).await
+}
+
+/// `/oauth/clients/<hash>.json`: for scopes that the stable document does not have.
+pub(super) async fn other(State(app): State<App>, Path(name): Path<String>) -> Result<Response, XrpcError> {
+    match name.strip_suffix(".json") {
+        Some(hash) => document(&app, Some(hash)).await,
+        None => Err(nothing()),
+    }
+}
+
+/// `/oauth/client-jwks.json`
+pub(super) async fn key_set(State(app): State<App>) -> Response {
+    lasting(Json(app.links.client_key_set()))
+}
+
+async fn document(app: &App, hash: Option<&str>) -> Result<Response, XrpcError> {
+    let document = app.links.client_document(hash).await?;
+    document.map(|document| lasting(Json(document))).ok_or_else(nothing)
+}
+
+fn nothing() -> XrpcError {
+    XrpcError::new(http::StatusCode::NOT_FOUND, "NotFound", "there is nothing here")
+}
+
+fn lasting(answer: impl IntoResponse) -> Response {
+    ([(CACHE_CONTROL, "max-age=300")], answer).into_response()
+}

@@ -1,0 +1,234 @@
+//! People whose account lives elsewhere: sent to their own server to sign in, and asked here, when they are back,
+//! whether the app may have what was granted there.
+
+use askama::Template;
+use axum::body::Body;
+use axum::response::Response;
+use http::header::{HOST, HeaderName, HeaderValue};
+use http::{Request, StatusCode};
+
+use super::call::{Call, Form, Names};
+use super::consent;
+use super::flow::Flow;
+use super::frame::{Frame, Message, Note, Place};
+use super::reply::Reply;
+use super::trouble::Trouble;
+use super::words::Words;
+use super::{LEAST, Pages, at_least};
+use crate::base::{Origin, Secret};
+use crate::links::{
+    Arrival, BeginError, CALLBACK, Callback, Failure, FinishError, Identifier, NewLogin, Visitor,
+};
+use crate::oauth::Linked;
+use crate::signin::Visit;
+
+#[derive(Template)]
+#[template(path = "pages/elsewhere.html")]
+struct Elsewhere<'a> {
+    f: Frame<'a>,
+    place: Place,
+    /// The host that the person is sent to.
+    server: &'a str,
+    url: &'a str,
+}
+
+/// Whether what was typed names an account that does not live here. Names below our own domains never do.
+pub(super) async fn is_meant(pages: &Pages, typed: &str) -> Result<bool, Trouble> {
+    let app = &pages.app;
+    if !app.config.links.enabled {
+        return Ok(false);
+    }
+    let name = match Identifier::parse(typed) {
+        None => return Ok(false),
+        Some(Identifier::Address(_)) => return Ok(true),
+        Some(Identifier::Did(did)) => did.to_string(),
+        Some(Identifier::Handle(handle)) => {
+            let below = |domain: &String| handle.as_str().ends_with(domain.as_str());
+            if app.config.service.handle_domains.iter().any(below) {
+                return Ok(false);
+            }
+            handle.to_string()
+        }
+    };
+    Ok(app.accounts.find_by_identifier(&name).await?.is_none())
+}
+
+/// Sends a person to their own server; or says what is wrong with what was typed.
+pub(super) async fn leave(
+    pages: &Pages,
+    call: &Call,
+    flow: Option<&Flow>,
+    visit: &Visit,
+    identifier: &str,
+) -> Result<Result<Reply, Note>, Trouble> {
+    let place = flow.map_or_else(|| Place::of(pages, call, None), |flow| flow.place(pages, call));
+    let back = place.link("");
+    let login = NewLogin {
+        identifier,
+        // For the account pages it is enough to know who it is.
+        scope: flow.map_or("atproto", |flow| flow.opened.scope()),
+        request: flow.map(|flow| flow.opened.id.as_str()),
+        back: &back,
+        device: visit.device.as_str(),
+        browser: call.browser.as_deref(),
+    };
+    let words = Words::of(call.jar.language());
+    // How long it takes must not tell who has an account here.
+    let departure = match at_least(LEAST, pages.app.links.begin(login)).await {
+        Ok(departure) => departure,
+        Err(BeginError::Storage(cause)) => return Err(cause.into()),
+        Err(error) => {
+            tracing::info!(cause = %error, "a sign-in elsewhere was not begun");
+            return Ok(Err(Note::new("identifier", why_not(&error, words))));
+        }
+    };
+    let origin = pages.origin();
+    let server =
+        departure.url.split("://").nth(1).and_then(|rest| rest.split('/').next()).unwrap_or_default();
+    let page = Elsewhere { f: Frame::of(pages, words), place, server, url: &departure.url };
+    // A page, not a redirect: the policy of the form that was sent lets it lead here only.
+    let mut reply = pages.show(&page, None)?;
+    if let Ok(refresh) = HeaderValue::from_str(&format!("0; url={}", departure.url)) {
+        reply.set(REFRESH, refresh);
+    }
+    reply.set_cookie(Names::of(origin).link, departure.browser.expose(), Some(AN_HOUR), origin);
+    Ok(Ok(reply))
+}
+
+fn why_not(error: &BeginError, words: &Words) -> &'static str {
+    match error {
+        BeginError::NotAnIdentifier | BeginError::NoSuchAccount => words.elsewhere_nobody,
+        BeginError::Home => words.elsewhere_home,
+        BeginError::Unusable(_) => words.elsewhere_unusable,
+        BeginError::Refused(_) => words.elsewhere_refused,
+        BeginError::Away(_) | BeginError::Storage(_) => words.elsewhere_away,
+    }
+}
+
+/// `GET /oauth/callback`: a person is back from their server.
+pub(super) async fn back(pages: Pages, call: Call) -> Result<Reply, Trouble> {
+    let visit = pages.look(&call).await?;
+    let device = visit.as_ref().map(|visit| visit.device.as_str());
+    let callback = Callback {
+        state: call.parameter("state"),
+        iss: call.parameter("iss"),
+        code: call.parameter("code").map(Secret::new),
+        error: call.parameter("error"),
+        has_response: call.has_parameter("response"),
+    };
+    match pages.app.links.finish(callback, call.browser.as_deref(), device).await {
+        Ok(arrival) if arrival.request.is_some() => pages.see_other(&arrival.back),
+        Ok(arrival) => {
+            let Some(device) = device else { return Err(Trouble::NotSignedIn) };
+            pages.app.links.welcome(&arrival, device).await?;
+            pages.see_other(&format!("/account/u/{}", arrival.did))
+        }
+        Err(FinishError { why: Failure::Storage(cause), .. }) => Err(cause.into()),
+        Err(error) => in_vain(&pages, &call, &error),
+    }
+}
+
+fn in_vain(pages: &Pages, call: &Call, error: &FinishError) -> Result<Reply, Trouble> {
+    tracing::info!(cause = %error, "a sign-in elsewhere failed");
+    let words = Words::of(call.jar.language());
+    let (status, text, code) = match &error.why {
+        Failure::Unknown => (StatusCode::BAD_REQUEST, words.error_unknown, "unknown_state"),
+        Failure::OtherBrowser => (StatusCode::BAD_REQUEST, words.elsewhere_other_browser, "other_browser"),
+        Failure::Denied(_) => (StatusCode::OK, words.elsewhere_denied, "denied"),
+        Failure::Unacceptable(why) => (StatusCode::BAD_REQUEST, words.elsewhere_unacceptable, *why),
+        Failure::Away(_) | Failure::Storage(_) => (StatusCode::BAD_GATEWAY, words.elsewhere_away, "away"),
+    };
+    let back = error.back.as_deref().unwrap_or("/account");
+    let page = Message {
+        f: Frame::of(pages, words),
+        title: words.elsewhere_failed_title,
+        paragraphs: vec![text.to_owned()],
+        technical: vec![("error", code)],
+        link: Some((back, words.error_cookies_again)),
+    };
+    Reply::page(status, &page, pages.origin(), None)
+}
+
+/// On loopback, servers send browsers back to the address, where our cookies are not: on to the name that has them.
+pub(super) fn to_our_name(request: &Request<Body>, origin: &Origin) -> Option<Response> {
+    let host = request.headers().get(HOST).and_then(|host| host.to_str().ok());
+    if !origin.is_loopback() || request.uri().path() != CALLBACK || host == Some(origin.authority().as_str())
+    {
+        return None;
+    }
+    let query = request.uri().query().unwrap_or_default();
+    Reply::see_other(&format!("{origin}{CALLBACK}?{query}"), origin).ok().map(Reply::into_response)
+}
+
+/// The person who came back for this flow and has to decide, if there is one.
+pub(super) async fn arrived(pages: &Pages, flow: &Flow) -> Result<Option<Arrival>, Trouble> {
+    let arrival = pages.app.links.waiting(&flow.opened.id, flow.visit.device.as_str()).await?;
+    let Some(arrival) = arrival else { return Ok(None) };
+    let linked = linked(&arrival);
+    if flow.opened.wants(linked.did.as_str(), &linked.handle) {
+        return Ok(Some(arrival));
+    }
+    // The app named another account, and would refuse the tokens of this one.
+    pages.app.links.drop_waiting(&arrival.link).await?;
+    Ok(None)
+}
+
+/// Asks them.
+pub(super) async fn ask(
+    pages: &Pages,
+    call: &Call,
+    flow: &Flow,
+    arrival: &Arrival,
+) -> Result<Reply, Trouble> {
+    let view = pages.app.oauth.consent_view_linked(&flow.opened, &linked(arrival)).await?;
+    let server = arrival.issuer.split("://").nth(1).unwrap_or(&arrival.issuer);
+    consent::page(pages, call, flow, &view, Some((&arrival.link, server)))
+}
+
+/// Their answer.
+pub(super) async fn decide(pages: &Pages, call: &Call, form: &Form, flow: Flow) -> Result<Reply, Trouble> {
+    let app = &pages.app;
+    let arrival = arrived(pages, &flow).await?.filter(|arrival| arrival.link == form.text("link"));
+    let Some(arrival) = arrival else { return Err(Trouble::NotSignedIn) };
+    if form.text("answer") != "allow" {
+        app.links.drop_waiting(&arrival.link).await?;
+        let redirect = app.oauth.reject(&flow.opened).await?;
+        return flow.leave(pages, call, &redirect).await;
+    }
+    if !app.links.keep(&arrival.link).await? {
+        return Err(Trouble::NotSignedIn);
+    }
+    match app.oauth.approve_linked(&flow.opened, &linked(&arrival)).await {
+        Ok(redirect) => flow.leave(pages, call, &redirect).await,
+        Err(problem) => {
+            app.links.drop_waiting(&arrival.link).await?;
+            Err(problem.into())
+        }
+    }
+}
+
+/// Whoever leaves the flow does not stay signed in for it.
+pub(super) async fn forget(pages: &Pages, flow: &Flow) -> Result<(), Trouble> {
+    if let Some(arrival) = arrived(pages, flow).await? {
+        pages.app.links.drop_waiting(&arrival.link).await?;
+    }
+    Ok(())
+}
+
+/// Linked people who look after their apps in this browser.
+pub(super) async fn visitors(pages: &Pages, visit: &Visit) -> Result<Vec<Visitor>, Trouble> {
+    Ok(pages.app.links.visitors(visit.device.as_str()).await?)
+}
+
+fn linked(arrival: &Arrival) -> Linked {
+    Linked {
+        id: arrival.link.clone(),
+        did: arrival.did.clone(),
+        handle: arrival.handle.clone().unwrap_or_else(|| arrival.did.to_string()),
+        scope: arrival.scope.clone(),
+    }
+}
+
+const REFRESH: HeaderName = http::header::REFRESH;
+/// Longer than a sign-in may take.
+const AN_HOUR: u64 = 3600;

@@ -1,0 +1,68 @@
+//! Servers that are in trouble are left alone for a while, longer each time.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use crate::base::{Timestamp, random};
+
+/// Who is in trouble, by issuer.
+#[derive(Debug, Default)]
+pub(super) struct Backoff(Mutex<HashMap<String, Trouble>>);
+
+#[derive(Clone, Copy, Debug)]
+struct Trouble {
+    times: u32,
+    until: Timestamp,
+}
+
+impl Backoff {
+    /// How long to leave it alone still.
+    pub(super) fn pause(&self, issuer: &str, now: Timestamp) -> Option<Duration> {
+        let servers = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        servers.get(issuer).map(|trouble| trouble.until.since(now)).filter(|left| !left.is_zero())
+    }
+
+    /// It was in trouble again; `asked`: it said itself how long. Gives how long that is.
+    pub(super) fn failed(&self, issuer: &str, asked: Option<Duration>, now: Timestamp) -> Duration {
+        let mut servers = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if servers.len() >= MOST {
+            servers.retain(|_, trouble| now < trouble.until.plus(LONGEST));
+        }
+        let times = servers.get(issuer).map_or(0, |trouble| trouble.times);
+        let doubled = (FIRST * 2_u32.pow(times.min(8))).min(LONGEST);
+        let pause = asked.unwrap_or(doubled).mul_f64(0.8 + 0.4 * random::fraction());
+        if servers.len() < MOST || servers.contains_key(issuer) {
+            let trouble = Trouble { times: times.saturating_add(1), until: now.plus(pause) };
+            servers.insert(issuer.to_owned(), trouble);
+        }
+        pause
+    }
+
+    /// It did what it should.
+    pub(super) fn mended(&self, issuer: &str) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(issuer);
+    }
+}
+
+const FIRST: Duration = Duration::from_secs(2);
+/// Short enough that people are served soon after their server is back.
+const LONGEST: Duration = Duration::from_mins(1);
+const MOST: usize = 5_000;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_is_left_alone_longer_each_time_and_forgiven_at_once() {
+        let (backoff, now) = (Backoff::default(), Timestamp::from_seconds(1));
+        let pauses: Vec<u64> = (0..8).map(|_| backoff.failed("a", None, now).as_secs()).collect();
+        assert!(pauses[0] <= 2 && pauses[7] >= 48 && pauses[7] <= 72, "{pauses:?}");
+        assert!(backoff.pause("a", now).is_some() && backoff.pause("b", now).is_none());
+        assert!(backoff.pause("a", now.plus(Duration::from_secs(73))).is_none());
+        assert!(backoff.failed("c", Some(Duration::from_secs(100)), now).as_secs() >= 80);
+        backoff.mended("a");
+        assert!(backoff.pause("a", now).is_none());
+    }
+}

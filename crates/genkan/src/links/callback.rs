@@ -1,0 +1,246 @@
+//! A browser comes back from another server.
+//!
+//! The row of its sign-in is taken out first, so that nothing can be tried twice. Only then is anything compared, and
+//! only with what the row says. Tokens that came are revoked if anything about them is not as it has to be.
+
+use std::time::Duration;
+
+use data_encoding::HEXLOWER;
+use genkan_protocol::oauth::dpop::ProofKey;
+use genkan_protocol::syntax::Did;
+use subtle::ConstantTimeEq as _;
+
+use super::client::Identity;
+use super::discovery::{Found, Lost};
+use super::error::{Failure, FinishError};
+use super::login::hash;
+use super::sql::links::{self, Row, State};
+use super::sql::logins::{self, Login};
+use super::upstream::{Given, Upstream, Vain};
+use super::vault::{LoginSecrets, Shelf, Tokens};
+use super::{Inner, Links};
+use crate::base::{Secret, random};
+use crate::telemetry::metrics::LINK_LOGINS;
+
+/// What the browser brings. Nothing else of its URL is read.
+#[derive(Debug, Default)]
+pub(crate) struct Callback {
+    pub(crate) state: Option<String>,
+    pub(crate) iss: Option<String>,
+    pub(crate) code: Option<Secret<String>>,
+    pub(crate) error: Option<String>,
+    /// An answer of a kind that we never ask for (JARM).
+    pub(crate) has_response: bool,
+}
+
+/// A person signed in at their own server, and has not decided here yet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Arrival {
+    /// Its session, which will be that of the grant of this name.
+    pub(crate) link: String,
+    pub(crate) did: Did,
+    /// Confirmed both ways; none if it is not, or nobody answered.
+    pub(crate) handle: Option<String>,
+    /// The issuer of its server.
+    pub(crate) issuer: String,
+    /// What was granted there: the app gets no more.
+    pub(crate) scope: String,
+    pub(crate) request: Option<String>,
+    /// The page of ours that goes on.
+    pub(crate) back: String,
+}
+
+impl Links {
+    /// Ends the sign-in that `callback` answers, in the browser with this secret.
+    pub(crate) async fn finish(
+        &self,
+        callback: Callback,
+        browser: Option<&str>,
+        device: Option<&str>,
+    ) -> Result<Arrival, FinishError> {
+        let finished = self.try_to_finish(callback, browser, device).await;
+        let outcome = match &finished {
+            Ok(_) => "done",
+            Err(error) => match &error.why {
+                Failure::Unknown => "unknown",
+                Failure::OtherBrowser | Failure::Unacceptable(_) => "unacceptable",
+                Failure::Denied(_) => "denied",
+                Failure::Away(_) => "away",
+                Failure::Storage(_) => "failed",
+            },
+        };
+        self.inner.metrics.counter(&LINK_LOGINS, &[outcome]).increment();
+        finished
+    }
+
+    async fn try_to_finish(
+        &self,
+        mut callback: Callback,
+        browser: Option<&str>,
+        device: Option<&str>,
+    ) -> Result<Arrival, FinishError> {
+        let inner = &self.inner;
+        let nowhere = |why| FinishError { back: None, why };
+        let state = callback.state.take().ok_or_else(|| nowhere(Failure::Unknown))?;
+        let login =
+            inner.take_login(&hash(&state)).await.map_err(|cause| nowhere(Failure::Storage(cause)))?;
+        let login = login.ok_or_else(|| nowhere(Failure::Unknown))?;
+        let known = hash(browser.unwrap_or_default());
+        let is_ours =
+            bool::from(known.as_bytes().ct_eq(login.browser.as_bytes())) && device == Some(&login.device);
+        if !is_ours {
+            // Whoever this is learns nothing of the sign-in.
+            return Err(nowhere(Failure::OtherBrowser));
+        }
+        self.judge(&login, callback, &state).await.map_err(|why| why.back_to(&login.back))
+    }
+
+    async fn judge(&self, login: &Login, callback: Callback, state: &str) -> Result<Arrival, Failure> {
+        let inner = &self.inner;
+        if login.expires_at <= inner.clock.now() {
+            return Err(Failure::Unknown);
+        }
+        if callback.has_response {
+            return Err(Failure::Unacceptable("an answer of a kind that was not asked for"));
+        }
+        // Before its error is believed, too: a mixed-up server must not end a sign-in in another's name.
+        match callback.iss.as_deref() {
+            Some(iss) if iss == login.server.issuer => {}
+            Some(_) => return Err(Failure::Unacceptable("\"iss\" is another server")),
+            None => return Err(Failure::Unacceptable("\"iss\" is missing")),
+        }
+        if let Some(error) = callback.error {
+            return Err(Failure::Denied(word(&error).into()));
+        }
+        let code = callback.code.ok_or(Failure::Unacceptable("\"code\" is missing"))?;
+
+        let secrets = LoginSecrets::open(&inner.sealer, &login.state, &login.sealed)
+            .map_err(|_| Failure::Unacceptable("its secrets do not open"))?;
+        let key = match &login.client_key {
+            Some(id) => Some(inner.client.key(id).ok_or(Failure::Unacceptable("our key is gone"))?),
+            None => None,
+        };
+        let identity = Identity { id: login.client_id.clone(), key };
+        let proof_key = ProofKey::new(secrets.key.clone());
+        // The nonces that were heard at the push.
+        let upstream = inner.upstream(&login.server, &identity, state, &proof_key);
+        let fields = vec![
+            ("grant_type", "authorization_code".to_owned()),
+            ("code", code.expose().clone()),
+            ("redirect_uri", inner.client.redirect_uri()),
+            ("code_verifier", secrets.verifier.as_str().to_owned()),
+        ];
+        let given = upstream.token(fields).await.map_err(in_vain)?;
+        let revocable = given.refresh.as_ref().unwrap_or(&given.access).clone();
+        let arrived = self.arrive(login, &secrets, given).await;
+        if arrived.is_err() {
+            give_back(&upstream, &revocable).await;
+        }
+        arrived
+    }
+
+    /// Looks at what the server gave, proves its authority afresh, and keeps the session.
+    async fn arrive(&self, login: &Login, secrets: &LoginSecrets, given: Given) -> Result<Arrival, Failure> {
+        let inner = &self.inner;
+        let did = given.sub.ok_or(Failure::Unacceptable("\"sub\" is no DID"))?;
+        let refresh = given.refresh.ok_or(Failure::Unacceptable("\"refresh_token\" is missing"))?;
+        let scope = given.scope.unwrap_or_default();
+        if !scope.split(' ').any(|value| value == "atproto") {
+            return Err(Failure::Unacceptable("\"scope\" lacks atproto"));
+        }
+        if login.did.as_ref().is_some_and(|expected| *expected != did) {
+            return Err(Failure::Unacceptable("\"sub\" is another account"));
+        }
+        let found = inner.authority_of(&did).await?;
+        if found.server.issuer != login.server.issuer {
+            return Err(Failure::Unacceptable("the server does not speak for the account"));
+        }
+        let handle = tokio::time::timeout(PATIENCE, inner.discovery.confirmed_handle(&found.document)).await;
+        let handle = handle.unwrap_or_default().map(|handle| handle.to_string());
+
+        let (id, now) = (HEXLOWER.encode(&random::bytes::<12>()), inner.clock.now());
+        let tokens = Tokens { access: given.access, refresh, key: secrets.key.clone() };
+        let place = Shelf { link: &id, did: did.as_str(), version: 1 };
+        let row = Row {
+            sealed: Some(tokens.seal(&inner.sealer, place)),
+            id,
+            did,
+            handle,
+            pds: found.pds,
+            server: found.server,
+            client_id: login.client_id.clone(),
+            client_key: login.client_key.clone(),
+            scope,
+            state: State::Waiting,
+            version: 1,
+            issued_at: now,
+            expires_at: given.expires_in.map(|lifetime| now.plus(lifetime)),
+            unanswered: 0,
+            request: login.request.clone(),
+            device: login.device.clone(),
+            created_at: now,
+            used_at: now,
+            reason: None,
+            revoke_attempts: 0,
+        };
+        let mut tx = inner.db.begin().await?;
+        links::insert(&mut tx, &row).await?;
+        tx.commit().await.map_err(crate::db::Error::from)?;
+        Ok(Arrival { back: login.back.clone(), ..arrival(row) })
+    }
+}
+
+impl Inner {
+    /// In a transaction of its own: whatever happens afterwards, it is used.
+    async fn take_login(&self, state: &str) -> crate::db::Result<Option<Login>> {
+        let mut tx = self.db.begin().await?;
+        let login = logins::take(&mut tx, state).await?;
+        tx.commit().await?;
+        Ok(login)
+    }
+
+    async fn authority_of(&self, did: &Did) -> Result<Found, Failure> {
+        self.discovery.of_did(did).await.map_err(|lost| match lost {
+            Lost::Away(why) => Failure::Away(why),
+            Lost::Nobody | Lost::Ended | Lost::Unusable(_) => {
+                Failure::Unacceptable("nobody can be shown to speak for the account")
+            }
+        })
+    }
+}
+
+pub(super) fn arrival(row: Row) -> Arrival {
+    Arrival {
+        link: row.id,
+        did: row.did,
+        handle: row.handle,
+        issuer: row.server.issuer,
+        scope: row.scope,
+        request: row.request,
+        back: String::new(),
+    }
+}
+
+async fn give_back(upstream: &Upstream<'_>, token: &str) {
+    if let Err(vain) = upstream.revoke(token, "refresh_token").await {
+        tracing::warn!(answer = %vain, "tokens of a sign-in that failed could not be revoked");
+    }
+}
+
+fn in_vain(vain: Vain) -> Failure {
+    match vain {
+        Vain::Refused { code, .. } => Failure::Denied(code),
+        Vain::NotSent(why) | Vain::Unanswered(why) => Failure::Away(why),
+        Vain::Later { status, .. } => Failure::Away(format!("it answered {status}").into()),
+    }
+}
+
+/// A code of OAuth is a short word; anything else is not repeated.
+fn word(code: &str) -> &str {
+    let is_word =
+        (1..=64).contains(&code.len()) && code.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_');
+    if is_word { code } else { "unknown" }
+}
+
+/// The handle is only shown.
+const PATIENCE: Duration = Duration::from_secs(4);

@@ -1,0 +1,264 @@
+//! Who we are to other servers: an OAuth client with a metadata document and keys of its own.
+//!
+//! The stable name has the operator's list of scopes; servers compare scopes with it letter by letter, so what an app
+//! asks beyond it goes under a name of its own, by the hash of exactly that scope. On loopback we are a client in
+//! development, without document and keys.
+
+use std::collections::HashSet;
+use std::fmt;
+use std::sync::Arc;
+
+use data_encoding::BASE32_NOPAD;
+use genkan_protocol::crypto::P256PrivateKey;
+use genkan_protocol::oauth::client_assertion;
+use genkan_protocol::oauth::jwk::{Jwk, JwkSet};
+use serde_json::{Value, json};
+use sha2::{Digest as _, Sha256};
+
+use crate::base::{Origin, Timestamp, random};
+
+/// A key that we show who we are with.
+#[derive(Clone)]
+pub(crate) struct ClientKey {
+    /// `kid` in our key set.
+    pub(crate) id: String,
+    pub(crate) private: P256PrivateKey,
+    /// It stands in our key set before, and other servers may remember that set for a while.
+    pub(crate) usable_from: Timestamp,
+}
+
+impl fmt::Debug for ClientKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "ClientKey({} [sealed])", self.id)
+    }
+}
+
+/// Gives the keys of now, the newest first.
+pub(crate) type ClientKeys = Arc<dyn Fn() -> Vec<ClientKey> + Send + Sync>;
+
+/// Us, as other servers know us.
+pub(super) struct Client {
+    origin: Origin,
+    name: String,
+    scope: String,
+    keys: ClientKeys,
+    pages: Vec<(&'static str, String)>,
+}
+
+/// Under which name a session is held, and by which key.
+#[derive(Clone, Debug)]
+pub(super) struct Identity {
+    pub(super) id: String,
+    pub(super) key: Option<ClientKey>,
+}
+
+/// A name for a set of scopes, which may need a document of its own.
+#[derive(Debug)]
+pub(super) struct Name {
+    pub(super) id: String,
+    /// The hash that its document is found by.
+    pub(super) own_document: Option<String>,
+}
+
+impl Client {
+    pub(super) fn new(
+        origin: Origin,
+        name: String,
+        scope: String,
+        pages: Vec<(&'static str, String)>,
+        keys: ClientKeys,
+    ) -> Self {
+        Self { origin, name, scope, keys, pages }
+    }
+
+    pub(super) fn origin(&self) -> &Origin {
+        &self.origin
+    }
+
+    /// Without https there is no document that others could fetch.
+    fn is_in_development(&self) -> bool {
+        !self.origin.is_https()
+    }
+
+    /// Where browsers come back to. Servers take loopback by address only.
+    pub(super) fn redirect_uri(&self) -> String {
+        if self.is_in_development() {
+            return format!("http://127.0.0.1:{}{CALLBACK}", self.origin.port());
+        }
+        format!("{}{CALLBACK}", self.origin)
+    }
+
+    /// The name under which this is asked for.
+    pub(super) fn name_for(&self, scope: &str) -> Name {
+        if self.is_in_development() {
+            let query = url_query(&[("scope", scope), ("redirect_uri", &self.redirect_uri())]);
+            return Name { id: format!("http://localhost?{query}"), own_document: None };
+        }
+        let listed: HashSet<&str> = self.scope.split(' ').collect();
+        if scope.split(' ').all(|value| listed.contains(value)) {
+            return Name { id: format!("{}{STABLE}", self.origin), own_document: None };
+        }
+        let hash = hash_of(scope);
+        Name { id: format!("{}{OTHERS}{hash}.json", self.origin), own_document: Some(hash) }
+    }
+
+    /// The key for new sign-ins: the newest that every server can have seen. None in development.
+    pub(super) fn newest_key(&self, now: Timestamp) -> Option<ClientKey> {
+        if self.is_in_development() {
+            return None;
+        }
+        let keys = (self.keys)();
+        keys.iter().find(|key| key.usable_from <= now).or(keys.last()).cloned()
+    }
+
+    pub(super) fn key(&self, id: &str) -> Option<ClientKey> {
+        (self.keys)().into_iter().find(|key| key.id == id)
+    }
+
+    /// The document at the stable name, or at one for these scopes.
+    pub(super) fn document(&self, own_scope: Option<&str>) -> Value {
+        let scope = own_scope.unwrap_or(&self.scope);
+        let mut document = json!({
+            "client_id": self.name_for(scope).id,
+            "application_type": "web",
+            "client_name": self.name,
+            "client_uri": self.origin.as_str(),
+            "grant_types": ["authorization_code", "refresh_token"],
+            "response_types": ["code"],
+            "redirect_uris": [self.redirect_uri()],
+            "scope": scope,
+            "token_endpoint_auth_method": "private_key_jwt",
+            "token_endpoint_auth_signing_alg": "ES256",
+            "dpop_bound_access_tokens": true,
+            "jwks_uri": format!("{}{KEY_SET}", self.origin),
+        });
+        for (name, url) in &self.pages {
+            if let Some(members) = document.as_object_mut() {
+                members.insert((*name).to_owned(), json!(url));
+            }
+        }
+        document
+    }
+
+    pub(super) fn key_set(&self) -> JwkSet {
+        let keys = (self.keys)();
+        JwkSet { keys: keys.iter().map(|key| Jwk::of(&key.private.public()).named(&key.id)).collect() }
+    }
+}
+
+impl Identity {
+    /// Says who asks, on a form for this server. One assertion per attempt.
+    pub(super) fn sign_form(&self, issuer: &str, now: Timestamp, fields: &mut Vec<(&'static str, String)>) {
+        fields.push(("client_id", self.id.clone()));
+        if let Some(key) = &self.key {
+            let (jti, now) = (random::id(), now.as_seconds());
+            let assertion = client_assertion::sign(&key.private, &key.id, &self.id, issuer, &jti, now);
+            fields.push(("client_assertion_type", client_assertion::TYPE.to_owned()));
+            fields.push(("client_assertion", assertion));
+        }
+    }
+}
+
+impl fmt::Debug for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Client({})", self.origin)
+    }
+}
+
+fn hash_of(scope: &str) -> String {
+    let mut hash = BASE32_NOPAD.encode(&Sha256::digest(scope)).to_ascii_lowercase();
+    hash.truncate(32);
+    hash
+}
+
+/// A query or form of these pairs.
+pub(super) fn url_query(pairs: &[(&str, &str)]) -> String {
+    let escaped = |text: &str| {
+        text.bytes().fold(String::with_capacity(text.len() + 8), |mut out, byte| {
+            if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+                out.push(char::from(byte));
+            } else {
+                use fmt::Write as _;
+                let _ = write!(out, "%{byte:02X}");
+            }
+            out
+        })
+    };
+    pairs
+        .iter()
+        .map(|(name, value)| format!("{}={}", escaped(name), escaped(value)))
+        .collect::<Vec<_>>()
+        .join("&")
+}
+
+/// Where our documents are.
+pub(crate) const STABLE: &str = "/oauth/client-metadata.json";
+pub(crate) const OTHERS: &str = "/oauth/clients/";
+pub(crate) const KEY_SET: &str = "/oauth/client-jwks.json";
+pub(crate) const CALLBACK: &str = "/oauth/callback";
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use genkan_protocol::oauth::client_id::ClientId;
+    use genkan_protocol::oauth::client_metadata::ClientMetadata;
+
+    use super::*;
+
+    const NOW: Timestamp = Timestamp::from_seconds(1_000_000);
+
+    fn key(id: &str, usable_in: Duration) -> ClientKey {
+        ClientKey {
+            id: id.to_owned(),
+            private: super::super::vault::fresh_key(),
+            usable_from: NOW.plus(usable_in),
+        }
+    }
+
+    fn client(origin: &str, keys: Vec<ClientKey>) -> Client {
+        let keys: ClientKeys = Arc::new(move || keys.clone());
+        let pages = vec![("tos_uri", "https://genkan.example.com/terms".to_owned())];
+        let scope = "atproto transition:generic".to_owned();
+        Client::new(origin.parse().unwrap(), "Genkan".to_owned(), scope, pages, keys)
+    }
+
+    #[test]
+    fn our_documents_are_ones_that_we_would_take() {
+        let client = client("https://genkan.example.com", vec![key("one", Duration::ZERO)]);
+        let stable = client.name_for("transition:generic atproto");
+        assert_eq!(stable.id, "https://genkan.example.com/oauth/client-metadata.json");
+        let other = client.name_for("atproto repo:com.example.post");
+        assert!(other.own_document.is_some() && other.id != stable.id);
+        assert_eq!(other.id, client.name_for("atproto repo:com.example.post").id, "always the same");
+        for (name, scope) in [(stable.id, None), (other.id, Some("atproto repo:com.example.post"))] {
+            let document = client.document(scope).to_string();
+            let id = ClientId::parse(&name, &[]).unwrap();
+            let metadata = ClientMetadata::parse(document.as_bytes(), &id).unwrap();
+            assert!(metadata.is_confidential(), "{document}");
+        }
+        assert_eq!(client.key_set().keys[0].kid(), Some("one"));
+    }
+
+    #[test]
+    fn c19_a_new_key_is_used_once_every_server_can_have_seen_it() {
+        let keys = vec![key("new", Duration::from_mins(1)), key("old", Duration::ZERO)];
+        let published = client("https://genkan.example.com", keys);
+        assert_eq!(published.newest_key(NOW).unwrap().id, "old");
+        assert_eq!(published.newest_key(NOW.plus(Duration::from_mins(1))).unwrap().id, "new");
+        assert_eq!(published.key("old").unwrap().id, "old");
+        let alone = client("https://genkan.example.com", vec![key("first", Duration::from_mins(9))]);
+        assert_eq!(alone.newest_key(NOW).unwrap().id, "first");
+    }
+
+    #[test]
+    fn on_loopback_we_are_a_client_in_development() {
+        let client = client("http://localhost:2583", vec![key("one", Duration::ZERO)]);
+        let name = client.name_for("atproto repo:a.b.c").id;
+        let id = ClientId::parse(&name, &[]).unwrap();
+        let development = id.development().unwrap().unwrap();
+        assert_eq!(development.redirect_uris, ["http://127.0.0.1:2583/oauth/callback"]);
+        assert_eq!(development.scope, "atproto repo:a.b.c");
+        assert!(client.newest_key(NOW).is_none());
+    }
+}

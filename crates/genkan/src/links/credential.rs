@@ -1,0 +1,194 @@
+//! A session's tokens, opened, for as long as they are good.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
+
+use genkan_protocol::crypto::P256PrivateKey;
+use genkan_protocol::oauth::dpop::{ProofClaims, ProofKey, ath};
+use genkan_protocol::syntax::Did;
+use sha2::{Digest as _, Sha256};
+use zeroize::Zeroizing;
+
+use crate::base::{Origin, Timestamp, random};
+
+/// One version of a session's tokens, in memory.
+pub(crate) struct Credential {
+    pub(crate) link: Arc<str>,
+    pub(crate) did: Did,
+    /// The account's PDS, as it was verified: the only place that gets the token.
+    pub(crate) pds: Origin,
+    pub(crate) version: i64,
+    token: Zeroizing<String>,
+    ath: String,
+    key: ProofKey,
+    /// From when on its holder asks the database again, milliseconds.
+    due: AtomicI64,
+    pub(super) expires_at: Option<Timestamp>,
+}
+
+/// What a credential is made of.
+pub(super) struct Parts {
+    pub(super) link: Arc<str>,
+    pub(super) did: Did,
+    pub(super) pds: Origin,
+    pub(super) version: i64,
+    pub(super) token: Zeroizing<String>,
+    pub(super) key: P256PrivateKey,
+    pub(super) issued_at: Timestamp,
+    pub(super) expires_at: Option<Timestamp>,
+}
+
+/// What a request to the PDS carries.
+pub(crate) struct SignedCall<'a> {
+    token: &'a str,
+    proof: String,
+}
+
+impl SignedCall<'_> {
+    /// For `Authorization: DPoP …`.
+    pub(crate) fn token(&self) -> &str {
+        self.token
+    }
+
+    /// For `DPoP`.
+    pub(crate) fn proof(&self) -> &str {
+        &self.proof
+    }
+}
+
+impl Credential {
+    pub(super) fn new(parts: Parts) -> Self {
+        let due = due_at(&parts.link, parts.version, parts.issued_at, parts.expires_at);
+        Self {
+            ath: ath(&parts.token),
+            key: ProofKey::new(parts.key),
+            due: AtomicI64::new(due.map_or(i64::MAX, Timestamp::as_millis)),
+            link: parts.link,
+            did: parts.did,
+            pds: parts.pds,
+            version: parts.version,
+            token: parts.token,
+            expires_at: parts.expires_at,
+        }
+    }
+
+    /// One with a token and key of the test's choice.
+    #[cfg(test)]
+    pub(crate) fn for_tests(link: &str, did: &Did, pds: &Origin, version: i64, token: &str) -> Self {
+        Self::new(Parts {
+            link: link.into(),
+            did: did.clone(),
+            pds: pds.clone(),
+            version,
+            token: Zeroizing::new(token.to_owned()),
+            key: super::vault::fresh_key(),
+            issued_at: Timestamp::from_millis(0),
+            expires_at: None,
+        })
+    }
+
+    /// Token and a fresh proof for one attempt at `path` (no query) of the PDS.
+    pub(crate) fn sign(
+        &self,
+        method: &str,
+        path: &str,
+        nonce: Option<&str>,
+        now: Timestamp,
+    ) -> SignedCall<'_> {
+        let proof = self.key.sign(&ProofClaims {
+            jti: &random::id(),
+            htm: method,
+            htu: &format!("{}{path}", self.pds),
+            iat: now.as_seconds(),
+            nonce,
+            ath: Some(&self.ath),
+        });
+        SignedCall { token: &self.token, proof }
+    }
+
+    pub(super) fn is_due(&self, now: Timestamp) -> bool {
+        now.as_millis() >= self.due.load(Ordering::Relaxed)
+    }
+
+    /// Its refresh has to wait: it is used until then.
+    pub(super) fn put_off(&self, until: Timestamp) {
+        let end = self.expires_at.map_or(until, |end| until.min(end.minus(LAST_MOMENT)));
+        self.due.store(end.as_millis(), Ordering::Relaxed);
+    }
+
+    /// Whether its token can still be used, as far as its server said.
+    pub(super) fn is_valid(&self, now: Timestamp) -> bool {
+        self.expires_at.is_none_or(|end| now < end.minus(LAST_MOMENT))
+    }
+}
+
+/// When a token is to be refreshed before it is used: a minute or a tenth of its life before its end, whichever is
+/// more, but never in its first half; for each version a little different, and the same on every replica. None: only
+/// when it is refused.
+pub(super) fn due_at(
+    link: &str,
+    version: i64,
+    issued_at: Timestamp,
+    expires_at: Option<Timestamp>,
+) -> Option<Timestamp> {
+    let expires_at = expires_at?;
+    let lifetime = expires_at.since(issued_at);
+    let digest = Sha256::new().chain_update(link).chain_update(version.to_be_bytes()).finalize();
+    // 80 % to 120 %.
+    let spread = 80 + u32::from(digest.first().copied().unwrap_or_default()) * 40 / 255;
+    let margin = (lifetime / 10).max(LEAST_MARGIN) * spread / 100;
+    Some(expires_at.minus(margin.min(lifetime / 2)))
+}
+
+const LEAST_MARGIN: Duration = Duration::from_mins(1);
+/// A request sent now arrives a little later.
+const LAST_MOMENT: Duration = Duration::from_secs(5);
+
+impl fmt::Debug for Credential {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Credential({} of {} v{} [sealed])", self.link, self.did, self.version)
+    }
+}
+
+impl fmt::Debug for SignedCall<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("[sealed]")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const START: Timestamp = Timestamp::from_seconds(1_000_000);
+
+    #[test]
+    fn a_token_is_due_a_little_before_its_end_and_not_for_all_at_once() {
+        let due = |link: &str, seconds| {
+            let end = START.plus(Duration::from_secs(seconds));
+            due_at(link, 1, START, Some(end)).unwrap().since(START).as_secs()
+        };
+        let hour: Vec<u64> = (0..50).map(|number| due(&number.to_string(), 3600)).collect();
+        assert!(hour.iter().all(|due| (3600 - 432..=3600 - 288).contains(due)), "{hour:?}");
+        assert!(hour.iter().max() > hour.iter().min());
+        assert!((300 - 72..=300 - 48).contains(&due("x", 300)));
+        assert_eq!(due("x", 60), 30, "one that lives a minute is not always due");
+        assert_eq!(due_at("x", 1, START, None), None);
+    }
+
+    #[test]
+    fn a_put_off_token_is_used_to_its_last_moment_and_no_longer() {
+        let origin = "https://pds.example.com".parse().unwrap();
+        let did = "did:plc:aaaaaaaaaaaaaaaaaaaaaaaa".parse().unwrap();
+        let mut credential = Credential::for_tests("x", &did, &origin, 1, "t");
+        credential.expires_at = Some(START.plus(Duration::from_secs(60)));
+        credential.put_off(START.plus(Duration::from_secs(30)));
+        assert!(!credential.is_due(START.plus(Duration::from_secs(29))));
+        credential.put_off(START.plus(Duration::from_secs(300)));
+        assert!(credential.is_due(START.plus(Duration::from_secs(55))));
+        assert!(!credential.is_valid(START.plus(Duration::from_secs(55))));
+        assert!(!format!("{credential:?}").contains("\"t\""));
+    }
+}

@@ -1,0 +1,257 @@
+//! From what a person types to the server that speaks for the account, and the same way again before tokens are used.
+//!
+//! Handle → DID → document → PDS → protected resource → authorization server. Everything is asked anew, since this is
+//! where credentials go; every address is checked by the guarded client.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use genkan_protocol::did_document::DidDocument;
+use genkan_protocol::oauth::server_metadata::{AuthorizationServer, ProtectedResource};
+use genkan_protocol::syntax::{Did, Handle};
+use http::header::CONTENT_TYPE;
+use http::{StatusCode, Uri};
+use serde::{Deserialize, Serialize};
+
+use crate::base::Origin;
+use crate::base::fetch::target::Target;
+use crate::base::fetch::{Answer, Guarded, GuardedError, Limits};
+use crate::identity::{self, Documents, Freshness, Handles};
+
+/// What names an account, or only its server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Identifier {
+    Handle(Handle),
+    Did(Did),
+    Address(Origin),
+}
+
+/// An authorization server, as it is kept with sign-ins and sessions.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Server {
+    pub(crate) issuer: String,
+    pub(super) authorize: String,
+    pub(super) push: String,
+    pub(super) token: String,
+    pub(super) revoke: Option<String>,
+}
+
+impl Server {
+    pub(super) fn to_json(&self) -> String {
+        serde_json::to_string(self).expect("texts are plain data")
+    }
+
+    pub(super) fn of_json(text: &str) -> Option<Self> {
+        serde_json::from_str(text).ok()
+    }
+}
+
+/// Where an account lives, and who speaks for it.
+#[derive(Clone, Debug)]
+pub(super) struct Found {
+    pub(super) document: Arc<DidDocument>,
+    pub(super) pds: Origin,
+    pub(super) server: Server,
+}
+
+/// Why the way broke off.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum Lost {
+    #[error("there is no such account")]
+    Nobody,
+    /// The identity was ended by its owner.
+    #[error("the identity was ended")]
+    Ended,
+    #[error("{0}")]
+    Unusable(Arc<str>),
+    /// Another try may do.
+    #[error("{0}")]
+    Away(Arc<str>),
+}
+
+/// Asks strangers. Cheap to clone.
+#[derive(Clone, Debug)]
+pub(super) struct Discovery {
+    pub(super) documents: Documents,
+    pub(super) handles: Handles,
+    pub(super) guarded: Guarded,
+    /// Private origins that the operator listed.
+    pub(super) listed: Arc<[Origin]>,
+}
+
+impl Identifier {
+    /// Reads what a person typed or pasted. None: it is nothing of the kind.
+    pub(crate) fn parse(typed: &str) -> Option<Self> {
+        let text: String = typed.chars().filter(|character| !is_invisible(*character)).collect();
+        let text = text.trim().trim_start_matches("at://");
+        let text = text.strip_prefix('@').unwrap_or(text).trim();
+        if text.starts_with("did:") {
+            return text.parse().ok().map(Self::Did);
+        }
+        if let Some((scheme, rest)) = text.split_once("://") {
+            let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
+            return format!("{}://{authority}", scheme.to_ascii_lowercase()).parse().ok().map(Self::Address);
+        }
+        let text: String =
+            text.chars().map(|character| if DOTS.contains(&character) { '.' } else { character }).collect();
+        text.to_lowercase().parse().ok().map(Self::Handle)
+    }
+}
+
+/// What stands for a dot where people write other scripts (UTS #46).
+const DOTS: [char; 3] = ['\u{3002}', '\u{ff0e}', '\u{ff61}'];
+
+/// Marks of direction and the like, which come along when a handle is copied from a page.
+fn is_invisible(character: char) -> bool {
+    matches!(character, '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}')
+        || character.is_control()
+}
+
+impl Discovery {
+    /// The account of this handle. It claims the handle itself.
+    pub(super) async fn of_handle(&self, handle: &Handle) -> Result<Found, Lost> {
+        let did = self.handles.resolve(handle, Freshness::Asked).await.map_err(|error| lost(&error))?;
+        let found = self.of_did(&did).await?;
+        if found.document.claims_handle(handle) { Ok(found) } else { Err(Lost::Nobody) }
+    }
+
+    pub(super) async fn of_did(&self, did: &Did) -> Result<Found, Lost> {
+        let document = self.documents.resolve(did, Freshness::Asked).await.map_err(|error| lost(&error))?;
+        let endpoint = document.pds_endpoint().ok_or_else(|| unusable("the identity names no PDS"))?;
+        let pds: Origin = endpoint
+            .strip_suffix('/')
+            .unwrap_or(endpoint)
+            .parse()
+            .map_err(|_| unusable("the identity's PDS is no origin"))?;
+        self.check(pds.as_str())?;
+        let server = self.of_pds(&pds).await?;
+        Ok(Found { document, pds, server })
+    }
+
+    /// The server that speaks for accounts on this PDS.
+    pub(super) async fn of_pds(&self, pds: &Origin) -> Result<Server, Lost> {
+        let resource = self.get(&format!("{pds}/.well-known/oauth-protected-resource")).await?;
+        let issuer = match resource.status {
+            // An older PDS, or an entryway that somebody typed: itself then.
+            StatusCode::NOT_FOUND => pds.to_string(),
+            _ => ProtectedResource::parse_issuer(json_of(&resource)?, pds.as_str())
+                .map_err(|error| unusable(&format!("what {} says: {error}", pds.host())))?,
+        };
+        let server = self.get(&format!("{issuer}/.well-known/oauth-authorization-server")).await?;
+        let resource = (issuer != pds.as_str()).then_some(pds.as_str());
+        let server = AuthorizationServer::parse(json_of(&server)?, &issuer, resource)
+            .map_err(|error| unusable(&format!("what {issuer} says: {error}")))?;
+        let server = Server {
+            issuer,
+            authorize: server.authorization_endpoint,
+            push: server.pushed_authorization_request_endpoint,
+            token: server.token_endpoint,
+            revoke: server.revocation_endpoint,
+        };
+        let endpoints =
+            [Some(&server.authorize), Some(&server.push), Some(&server.token), server.revoke.as_ref()];
+        for endpoint in endpoints.into_iter().flatten() {
+            self.check(endpoint)?;
+        }
+        Ok(server)
+    }
+
+    /// Whether a handle is this account's, as far as anybody answers.
+    pub(super) async fn confirmed_handle(&self, document: &DidDocument) -> Option<Handle> {
+        let handle = document.handle()?;
+        let did = self.handles.resolve(&handle, Freshness::Asked).await.ok()?;
+        (did == document.id).then_some(handle)
+    }
+
+    fn check(&self, url: &str) -> Result<(), Lost> {
+        let uri: Uri = url.parse().map_err(|_| unusable("an address is no URL"))?;
+        Target::check(&uri, &self.listed).map_err(|refusal| unusable(&format!("{url}: {refusal}")))?;
+        Ok(())
+    }
+
+    async fn get(&self, url: &str) -> Result<Answer, Lost> {
+        let answer = self.guarded.get(url, "application/json", &LIMITS).await;
+        let answer = answer.map_err(|error| strange(url, &error))?;
+        match answer.status {
+            status if status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS => {
+                Err(Lost::Away(format!("{url} answered {}", status.as_u16()).into()))
+            }
+            StatusCode::OK | StatusCode::NOT_FOUND => Ok(answer),
+            status => Err(unusable(&format!("{url} answered {}", status.as_u16()))),
+        }
+    }
+}
+
+/// The body of an answer that is exactly 200, and JSON.
+fn json_of(answer: &Answer) -> Result<&[u8], Lost> {
+    let kind = answer.headers.get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
+    let kind = kind.split(';').next().unwrap_or_default().trim();
+    if answer.status == StatusCode::OK && kind.eq_ignore_ascii_case("application/json") {
+        Ok(&answer.body)
+    } else {
+        Err(unusable("it has no OAuth server, or says so in no JSON"))
+    }
+}
+
+fn lost(error: &identity::Error) -> Lost {
+    match error {
+        identity::Error::NotFound(_) => Lost::Nobody,
+        identity::Error::Ended => Lost::Ended,
+        identity::Error::Unsupported(_) | identity::Error::Unusable(_) => unusable(&error.to_string()),
+        identity::Error::Passing(_) => Lost::Away(error.to_string().into()),
+    }
+}
+
+fn strange(url: &str, error: &GuardedError) -> Lost {
+    let text = format!("{url}: {error}");
+    match error {
+        GuardedError::Refused(_)
+        | GuardedError::NoSuchName
+        | GuardedError::TooLarge(_)
+        | GuardedError::Redirects
+        | GuardedError::Compressed => unusable(&text),
+        GuardedError::Unreachable(_) | GuardedError::Slow | GuardedError::Broken(_) => {
+            Lost::Away(text.into())
+        }
+    }
+}
+
+fn unusable(text: &str) -> Lost {
+    Lost::Unusable(text.into())
+}
+
+const LIMITS: Limits = Limits {
+    total: Duration::from_secs(10),
+    idle: Duration::from_secs(5),
+    body_bytes: 512 * 1024,
+    redirects: 0,
+};
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_people_type_is_understood() {
+        let handle = |text: &str| Some(Identifier::Handle(text.parse().unwrap()));
+        let did = |text: &str| Some(Identifier::Did(text.parse().unwrap()));
+        let address = |text: &str| Some(Identifier::Address(text.parse().unwrap()));
+        for (typed, read) in [
+            ("ann.example.com", handle("ann.example.com")),
+            (" @Ann.Example.COM ", handle("ann.example.com")),
+            ("\u{202a}ann.example.com\u{202c}", handle("ann.example.com")),
+            ("ann。example．com", handle("ann.example.com")),
+            ("at://ann.example.com", handle("ann.example.com")),
+            ("did:plc:aaaaaaaaaaaaaaaaaaaaaaaa", did("did:plc:aaaaaaaaaaaaaaaaaaaaaaaa")),
+            ("did:web:example.com", did("did:web:example.com")),
+            ("https://PDS.example.com/", address("https://pds.example.com")),
+            ("HTTPS://pds.example.com/x?y", address("https://pds.example.com")),
+            ("https://user@pds.example.com", None),
+            ("ann", None),
+            ("ann@example.com", None),
+            ("", None),
+        ] {
+            assert_eq!(Identifier::parse(typed), read, "{typed:?}");
+        }
+    }
+}

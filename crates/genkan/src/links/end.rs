@@ -1,0 +1,189 @@
+//! How sessions end: for everybody at once, then at their server, and then nothing is left of their secrets.
+
+use std::time::Duration;
+
+use genkan_protocol::oauth::dpop::ProofKey;
+
+use super::error::Reason;
+use super::sql::links::{self, Row, State};
+use super::upstream::Vain;
+use super::{DAY, Links};
+use crate::base::Timestamp;
+use crate::db;
+use crate::db::audit::{self, Actor};
+use crate::db::feed::{self, Kind};
+use crate::telemetry::metrics::LINKS;
+
+impl Links {
+    /// Ends a session. It binds this process at once and others within seconds; its server is told afterwards, as
+    /// often as that takes. `false`: it was over, or never was.
+    pub(crate) async fn end(&self, link: &str, reason: Reason) -> db::Result<bool> {
+        let inner = &self.inner;
+        let now = inner.clock.now();
+        let mut tx = inner.db.begin().await?;
+        if !links::end(&mut tx, link, reason, now).await? {
+            return Ok(false);
+        }
+        audit::record(&mut tx, now, Actor::Genkan, "link.end", link, reason.as_str()).await?;
+        feed::note(&mut tx, now, Kind::Link, link).await?;
+        tx.commit().await?;
+        inner.memory.remove(link);
+        inner.feed.tell(Kind::Link, link);
+        if let Some(gone) = inner.gone.get() {
+            gone(link);
+        }
+        tracing::info!(link, reason = reason.as_str(), "a linked session ended");
+        if reason.is_told_upstream() {
+            let (links, link) = (self.clone(), link.to_owned());
+            tokio::spawn(async move { links.tell_server(&link).await });
+        }
+        Ok(true)
+    }
+
+    /// Whether a session is over, or never was.
+    pub(crate) async fn is_over(&self, link: &str) -> db::Result<bool> {
+        links::is_over(&self.inner.db, link).await
+    }
+
+    /// Sessions that live, a page of them in the order of ids; not those of the last minutes, whose grants are under way.
+    pub(crate) async fn live(&self, after: &str, limit: i64) -> db::Result<Vec<String>> {
+        let before = self.inner.clock.now().minus(UNDECIDED);
+        links::live(&self.inner.db, after, before, limit).await
+    }
+
+    /// Sessions that ended in the last hours: whoever rests on them has to end, too.
+    pub(crate) async fn ended_lately(&self) -> db::Result<Vec<String>> {
+        links::ended_since(&self.inner.db, self.inner.clock.now().minus(LATELY)).await
+    }
+
+    /// The names of our keys that sessions still need.
+    pub(crate) async fn client_keys_in_use(&self) -> db::Result<Vec<String>> {
+        links::client_keys(&self.inner.db).await
+    }
+
+    /// Ends the sessions of grants that end, as the feed tells of them. For ever.
+    pub(crate) async fn follow_grants(self) {
+        let (tell, mut hear) = tokio::sync::mpsc::unbounded_channel();
+        self.inner.feed.subscribe(Kind::Grant, move |grant| drop(tell.send(grant.to_owned())));
+        while let Some(grant) = hear.recv().await {
+            // Most grants are of home accounts.
+            let ended = match self.is_over(&grant).await {
+                Ok(true) => continue,
+                Ok(false) => self.end(&grant, Reason::GrantEnded).await,
+                Err(cause) => Err(cause),
+            };
+            if let Err(cause) = ended {
+                // The comparison of all sessions with all grants comes round.
+                tracing::warn!(
+                    cause = &cause as &dyn std::error::Error,
+                    grant,
+                    "a session was not ended yet"
+                );
+            }
+        }
+    }
+
+    /// Chore: tells servers of sessions that ended.
+    pub(crate) async fn tell_servers(&self) -> db::Result<u64> {
+        let due = links::to_revoke(&self.inner.db, self.inner.clock.now(), A_ROUND).await?;
+        for link in &due {
+            self.tell_server(link).await;
+        }
+        Ok(due.len() as u64)
+    }
+
+    /// Chore: people came back and went away.
+    pub(crate) async fn end_undecided(&self) -> db::Result<u64> {
+        let before = self.inner.clock.now().minus(UNDECIDED);
+        let mut ended = 0;
+        for link in links::undecided(&self.inner.db, before).await? {
+            ended += u64::from(self.end(&link, Reason::Undecided).await?);
+        }
+        Ok(ended)
+    }
+
+    /// Chore: sessions that nobody used for long are refreshed, so that their servers do not end them.
+    pub(crate) async fn keep_alive(&self) -> db::Result<u64> {
+        let before = self.inner.clock.now().minus(DAY * 30);
+        let mut kept = 0;
+        for (link, version) in links::idle(&self.inner.db, before, A_ROUND).await? {
+            kept += u64::from(self.flight(&link, version).await.is_ok());
+        }
+        Ok(kept)
+    }
+
+    /// Chore: counts sessions by state, for the metrics.
+    pub(crate) async fn count(&self) -> db::Result<()> {
+        let counted = links::count(&self.inner.db).await?;
+        for state in State::ALL {
+            let number =
+                counted.iter().find(|(name, _)| name == state.as_str()).map_or(0, |(_, number)| *number);
+            self.inner.metrics.gauge(&LINKS, &[state.as_str()]).set(number);
+        }
+        Ok(())
+    }
+
+    async fn tell_server(&self, link: &str) {
+        if let Err(cause) = self.try_to_tell(link).await {
+            tracing::warn!(cause = &cause as &dyn std::error::Error, link, "a session's end was not told");
+        }
+    }
+
+    /// One attempt, by one replica at a time: whoever takes it on has until the next one is due.
+    async fn try_to_tell(&self, link: &str) -> db::Result<()> {
+        let inner = &self.inner;
+        let now = inner.clock.now();
+        let mut tx = inner.db.begin().await?;
+        let Some(row) = links::take_revocation(&mut tx, link, now, now.plus(FIRST_PAUSE)).await? else {
+            return Ok(());
+        };
+        tx.commit().await?;
+        let told = match (inner.identity_of(&row), inner.open(&row)) {
+            (Some(identity), Ok(tokens)) => {
+                let key = ProofKey::new(tokens.key);
+                let upstream = inner.upstream(&row.server, &identity, link, &key);
+                match upstream.revoke(&tokens.refresh, "refresh_token").await {
+                    Ok(()) => upstream.revoke(&tokens.access, "access_token").await,
+                    vain => vain,
+                }
+            }
+            // Without key or secrets there is nothing that could be said.
+            _ => Ok(()),
+        };
+        self.note_told(&row, told, now).await
+    }
+
+    async fn note_told(&self, row: &Row, told: Result<(), Vain>, now: Timestamp) -> db::Result<()> {
+        let mut tx = self.inner.db.begin().await?;
+        match told {
+            Err(vain) if row.revoke_attempts < MOST_ATTEMPTS && may_hear_later(&vain) => {
+                let doublings = u32::try_from(row.revoke_attempts.clamp(1, 10)).unwrap_or(1) - 1;
+                let pause = (FIRST_PAUSE * 2_u32.pow(doublings)).min(DAY / 8);
+                links::tell_again(&mut tx, &row.id, now.plus(pause)).await?;
+            }
+            told => {
+                if let Err(vain) = told {
+                    tracing::warn!(link = row.id, answer = %vain, "its server was not told that a session ended");
+                }
+                links::erase(&mut tx, &row.id).await?;
+            }
+        }
+        Ok(tx.commit().await?)
+    }
+}
+
+/// A refusal stays one, but for our own mistakes that are mended.
+fn may_hear_later(vain: &Vain) -> bool {
+    !matches!(
+        vain.code(),
+        Some("invalid_grant" | "unsupported_token_type" | "invalid_token" | "invalid_request")
+    )
+}
+
+/// How long a person may think.
+const UNDECIDED: Duration = Duration::from_mins(15);
+const LATELY: Duration = Duration::from_hours(3);
+const FIRST_PAUSE: Duration = Duration::from_mins(1);
+/// Two days, with the pauses between them.
+const MOST_ATTEMPTS: i64 = 22;
+const A_ROUND: i64 = 100;

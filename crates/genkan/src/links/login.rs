@@ -1,0 +1,176 @@
+//! Sending a browser to another server to sign in there.
+//!
+//! One row holds all that its return is judged by: issuer, endpoints, keys, the account that is expected, the browser.
+//! A callback can change none of it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use data_encoding::BASE64URL_NOPAD;
+use genkan_protocol::oauth::dpop::ProofKey;
+use genkan_protocol::oauth::pkce::{Challenge, verifier_of};
+use genkan_protocol::syntax::Did;
+use sha2::{Digest as _, Sha256};
+use zeroize::Zeroizing;
+
+use super::client::{Identity, url_query};
+use super::discovery::{Identifier, Lost, Server};
+use super::error::BeginError;
+use super::sql::clients;
+use super::sql::logins::{self, Login};
+use super::upstream::Vain;
+use super::vault::{LoginSecrets, fresh_key};
+use super::{Inner, Links};
+use crate::base::{Secret, random};
+use crate::telemetry::metrics::LINK_LOGINS;
+
+/// A person wants to sign in with an account that lives elsewhere.
+#[derive(Debug)]
+pub(crate) struct NewLogin<'a> {
+    /// As typed: a handle, a DID, or the address of a PDS or its entryway.
+    pub(crate) identifier: &'a str,
+    /// What the app asks for, and nothing more.
+    pub(crate) scope: &'a str,
+    /// The authorization request that waits; none for the account pages.
+    pub(crate) request: Option<&'a str>,
+    /// The page of ours that goes on afterwards: a path, made by us.
+    pub(crate) back: &'a str,
+    pub(crate) device: &'a str,
+    /// The secret of this browser, if it has one already.
+    pub(crate) browser: Option<&'a str>,
+}
+
+/// Where to send the browser.
+#[derive(Debug)]
+pub(crate) struct Departure {
+    /// At the other server.
+    pub(crate) url: String,
+    /// Goes into a cookie: whoever comes back has to bring it.
+    pub(crate) browser: Secret<String>,
+}
+
+impl Links {
+    /// Finds the account's server and announces the sign-in there.
+    pub(crate) async fn begin(&self, login: NewLogin<'_>) -> Result<Departure, BeginError> {
+        let begun = self.try_to_begin(login).await;
+        let outcome = match &begun {
+            Ok(_) => "begun",
+            Err(BeginError::NotAnIdentifier | BeginError::NoSuchAccount | BeginError::Home) => "no_account",
+            Err(BeginError::Unusable(_)) => "unusable",
+            Err(BeginError::Refused(_)) => "refused",
+            Err(BeginError::Away(_)) => "away",
+            Err(BeginError::Storage(_)) => "failed",
+        };
+        self.inner.metrics.counter(&LINK_LOGINS, &[outcome]).increment();
+        begun
+    }
+
+    async fn try_to_begin(&self, login: NewLogin<'_>) -> Result<Departure, BeginError> {
+        let inner = &self.inner;
+        let identifier = Identifier::parse(login.identifier).ok_or(BeginError::NotAnIdentifier)?;
+        let (server, did) = inner.server_of(&identifier).await?;
+        if server.issuer == inner.client.origin().as_str() {
+            return Err(BeginError::Home);
+        }
+        let now = inner.clock.now();
+        let name = inner.client.name_for(login.scope);
+        if let Some(hash) = &name.own_document {
+            // Before the server comes to read it.
+            let mut tx = inner.db.begin().await?;
+            clients::put(&mut tx, hash, login.scope, now).await?;
+            tx.commit().await.map_err(crate::db::Error::from)?;
+        }
+        let identity = Identity { id: name.id, key: inner.client.newest_key(now) };
+        let secrets =
+            LoginSecrets { key: fresh_key(), verifier: Zeroizing::new(verifier_of(&random::bytes::<32>())) };
+        let state = BASE64URL_NOPAD.encode(&random::bytes::<24>());
+        let mut fields = vec![
+            ("response_type", "code".to_owned()),
+            ("redirect_uri", inner.client.redirect_uri()),
+            ("scope", login.scope.to_owned()),
+            ("state", state.clone()),
+            ("code_challenge", Challenge::of(&secrets.verifier).to_string()),
+            ("code_challenge_method", "S256".to_owned()),
+            ("response_mode", "query".to_owned()),
+        ];
+        match &identifier {
+            Identifier::Handle(handle) => fields.push(("login_hint", handle.to_string())),
+            Identifier::Did(did) => fields.push(("login_hint", did.to_string())),
+            Identifier::Address(_) => {}
+        }
+        let key = ProofKey::new(secrets.key.clone());
+        let upstream = inner.upstream(&server, &identity, &state, &key);
+        let request_uri = upstream.push(fields).await.map_err(pushed_in_vain)?;
+        let url = departure(&server, &identity.id, &request_uri);
+
+        let browser = match login.browser.filter(|secret| is_secret(secret)) {
+            Some(known) => known.to_owned(),
+            None => BASE64URL_NOPAD.encode(&random::bytes::<24>()),
+        };
+        let state = hash(&state);
+        let row = Login {
+            sealed: secrets.seal(&inner.sealer, &state),
+            state,
+            server,
+            did,
+            client_id: identity.id,
+            client_key: identity.key.map(|key| key.id),
+            request: login.request.map(str::to_owned),
+            back: login.back.to_owned(),
+            device: login.device.to_owned(),
+            browser: hash(&browser),
+            expires_at: now.plus(LIFETIME),
+        };
+        let mut tx = inner.db.begin().await?;
+        logins::insert(&mut tx, &row).await?;
+        tx.commit().await.map_err(crate::db::Error::from)?;
+        Ok(Departure { url, browser: Secret::new(browser) })
+    }
+}
+
+impl Inner {
+    async fn server_of(&self, identifier: &Identifier) -> Result<(Server, Option<Did>), BeginError> {
+        let found = match identifier {
+            Identifier::Handle(handle) => self.discovery.of_handle(handle).await,
+            Identifier::Did(did) => self.discovery.of_did(did).await,
+            Identifier::Address(origin) => {
+                return Ok((self.discovery.of_pds(origin).await.map_err(lost)?, None));
+            }
+        };
+        let found = found.map_err(lost)?;
+        Ok((found.server, Some(found.document.id.clone())))
+    }
+}
+
+fn lost(lost: Lost) -> BeginError {
+    match lost {
+        Lost::Nobody | Lost::Ended => BeginError::NoSuchAccount,
+        Lost::Unusable(why) => BeginError::Unusable(why),
+        Lost::Away(why) => BeginError::Away(why),
+    }
+}
+
+fn pushed_in_vain(vain: Vain) -> BeginError {
+    match vain {
+        Vain::Refused { code, .. } => BeginError::Refused(code),
+        Vain::NotSent(why) | Vain::Unanswered(why) => BeginError::Away(why),
+        Vain::Later { status, .. } => BeginError::Away(Arc::from(format!("it answered {status}"))),
+    }
+}
+
+fn departure(server: &Server, client_id: &str, request_uri: &str) -> String {
+    let joint = if server.authorize.contains('?') { '&' } else { '?' };
+    let query = url_query(&[("client_id", client_id), ("request_uri", request_uri)]);
+    format!("{}{joint}{query}", server.authorize)
+}
+
+/// What is stored of a secret that comes back.
+pub(super) fn hash(secret: &str) -> String {
+    BASE64URL_NOPAD.encode(&Sha256::digest(secret))
+}
+
+fn is_secret(text: &str) -> bool {
+    text.len() == 32 && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte))
+}
+
+const LIFETIME: Duration = Duration::from_mins(10);

@@ -1,0 +1,80 @@
+//! The nonces that servers want to see in proofs: by session and origin, else the newest of the origin.
+//!
+//! A server may tie its nonces to a key, and most do not. What is heard from any answer counts.
+
+use std::fmt;
+use std::sync::Arc;
+
+use quick_cache::sync::Cache;
+
+use crate::base::{Origin, Timestamp};
+
+/// A nonce, and since when it is known.
+#[derive(Clone, PartialEq, Eq)]
+pub(crate) struct HeardNonce {
+    pub(crate) nonce: Arc<str>,
+    pub(crate) at: Timestamp,
+}
+
+impl fmt::Debug for HeardNonce {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "HeardNonce({})", self.at)
+    }
+}
+
+/// Bounded memory of nonces.
+pub(super) struct Nonces {
+    of_session: Cache<(Arc<str>, Origin), HeardNonce>,
+    of_origin: Cache<Origin, HeardNonce>,
+}
+
+impl Nonces {
+    pub(super) fn new(capacity: usize) -> Self {
+        Self { of_session: Cache::new(capacity), of_origin: Cache::new(capacity) }
+    }
+
+    pub(super) fn get(&self, session: &str, origin: &Origin) -> Option<HeardNonce> {
+        self.of_session.get(&(Arc::from(session), origin.clone())).or_else(|| self.of_origin.get(origin))
+    }
+
+    /// Too long a nonce is not remembered: a server cannot make our requests large.
+    pub(super) fn hear(&self, session: &str, origin: &Origin, nonce: &str, at: Timestamp) {
+        if nonce.is_empty() || nonce.len() > LONGEST || !nonce.bytes().all(|byte| byte.is_ascii_graphic()) {
+            return;
+        }
+        let heard = HeardNonce { nonce: nonce.into(), at };
+        self.of_session.insert((Arc::from(session), origin.clone()), heard.clone());
+        self.of_origin.insert(origin.clone(), heard);
+    }
+}
+
+impl fmt::Debug for Nonces {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Nonces").finish_non_exhaustive()
+    }
+}
+
+const LONGEST: usize = 512;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_session_has_its_own_nonce_and_else_the_newest_of_the_origin() {
+        let nonces = Nonces::new(10);
+        let (one, other): (Origin, Origin) =
+            ("https://a.example.com".parse().unwrap(), "https://b.example.com".parse().unwrap());
+        let at = Timestamp::from_seconds(1);
+        nonces.hear("ann", &one, "n1", at);
+        nonces.hear("bob", &one, "n2", at);
+        let get =
+            |session: &str, origin: &Origin| nonces.get(session, origin).map(|heard| heard.nonce.to_string());
+        assert_eq!(get("ann", &one).as_deref(), Some("n1"));
+        assert_eq!(get("eve", &one).as_deref(), Some("n2"));
+        assert_eq!(get("ann", &other), None);
+        nonces.hear("ann", &one, &"x".repeat(513), at);
+        nonces.hear("ann", &one, "with space", at);
+        assert_eq!(get("ann", &one).as_deref(), Some("n1"));
+    }
+}

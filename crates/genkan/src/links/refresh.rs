@@ -1,0 +1,450 @@
+//! Using a session: its tokens from memory or the database, and new ones when they are due.
+//!
+//! A refresh token is good once, and a server that sees one twice ends the session. So one refresh at a time: in this
+//! process by a flight, between replicas by a lease on the row that is claimed by comparing the version. That the token
+//! leaves the house is written first; whoever finds that written and no answer knows that it may be used up. Nothing
+//! but the server's own `invalid_grant`, another authority, or a key of ours that is gone ends a session here.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use genkan_protocol::oauth::dpop::ProofKey;
+
+use super::client::Identity;
+use super::credential::{Credential, Parts, due_at};
+use super::discovery::{Found, Lost};
+use super::error::{Reason, UseError};
+use super::sql::leases::{self, Rotated};
+use super::sql::links::{self, Row};
+use super::upstream::{Given, Vain};
+use super::vault::{Shelf, Tokens};
+use super::{Inner, Links};
+use crate::base::{Timestamp, random};
+use crate::db;
+use crate::telemetry::metrics::LINK_REFRESHES;
+
+/// What became of an attempt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Outcome {
+    Rotated,
+    /// Another one had done it.
+    Joined,
+    /// Nothing was used up; later again.
+    Transient,
+    /// Perhaps used up; later again.
+    Ambiguous,
+    /// The server does not know us: ours to mend.
+    Misconfigured,
+    Gone,
+}
+
+impl Outcome {
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Rotated => "rotated",
+            Self::Joined => "joined",
+            Self::Transient => "transient",
+            Self::Ambiguous => "ambiguous",
+            Self::Misconfigured => "misconfigured",
+            Self::Gone => "gone",
+        }
+    }
+}
+
+impl Links {
+    /// The credential of a link, refreshed if that is due. While its server is in trouble, the old one as long as it
+    /// is good.
+    pub(crate) async fn credential(&self, link: &str) -> Result<Arc<Credential>, UseError> {
+        let inner = &self.inner;
+        let row = inner.usable(link).await?;
+        let now = inner.clock.now();
+        let due = due_at(&row.id, row.version, row.issued_at, row.expires_at);
+        if due.is_none_or(|due| now < due) {
+            inner.note_use(&row, now).await?;
+            return inner.opened(&row, true);
+        }
+        let old = inner.opened(&row, false)?;
+        let is_valid = old.is_valid(now);
+        // The refresh goes on without us if it takes long.
+        let patience = if is_valid { PATIENCE_WHILE_VALID } else { PATIENCE };
+        let flight = self.flight(&row.id, row.version);
+        let refreshed = tokio::time::timeout(patience, flight)
+            .await
+            .unwrap_or(Err(UseError::Unavailable { retry_after: PATIENCE_WHILE_VALID }));
+        match refreshed {
+            Err(UseError::Unavailable { retry_after }) if is_valid => {
+                old.put_off(now.plus(retry_after.max(PATIENCE_WHILE_VALID)));
+                inner.memory.insert(Arc::clone(&old.link), Arc::clone(&old));
+                Ok(old)
+            }
+            other => other,
+        }
+    }
+
+    /// The PDS did not take this version although it looked good: a newer one.
+    pub(crate) async fn renew(&self, link: &str, version: i64) -> Result<Arc<Credential>, UseError> {
+        let row = self.inner.usable(link).await?;
+        if row.version > version {
+            return self.inner.opened(&row, true);
+        }
+        let flight = self.flight(link, version);
+        let renewed = tokio::time::timeout(PATIENCE, flight)
+            .await
+            .unwrap_or(Err(UseError::Unavailable { retry_after: PATIENCE_WHILE_VALID }))?;
+        // A flight that began before us may have settled for the old one.
+        if renewed.version > version {
+            Ok(renewed)
+        } else {
+            Err(UseError::Unavailable { retry_after: PATIENCE_WHILE_VALID })
+        }
+    }
+
+    /// The PDS does not take what was just refreshed: the session is over.
+    pub(crate) async fn refused(&self, link: &str) {
+        if let Err(cause) = self.end(link, Reason::TokenRefused).await {
+            tracing::warn!(
+                cause = &cause as &dyn std::error::Error,
+                link,
+                "a refused session could not be ended"
+            );
+        }
+    }
+
+    /// A refresh of `version`, shared by all who ask in this process. It goes on when they leave.
+    pub(super) async fn flight(&self, link: &str, version: i64) -> Result<Arc<Credential>, UseError> {
+        let (links, id) = (self.clone(), link.to_owned());
+        let refreshing = async move { links.refresh(&id, version).await };
+        self.inner.flights.join(link, refreshing).await.unwrap_or(Err(UseError::Broken))
+    }
+
+    async fn refresh(&self, link: &str, version: i64) -> Result<Arc<Credential>, UseError> {
+        let inner = &self.inner;
+        let mut waits = 0;
+        loop {
+            let row = inner.usable(link).await?;
+            if row.version > version {
+                inner.count(Outcome::Joined);
+                return inner.opened(&row, true);
+            }
+            let now = inner.clock.now();
+            if let Some(pause) = inner.backoff.pause(&row.server.issuer, now) {
+                return Err(UseError::Unavailable { retry_after: pause });
+            }
+            // A name of its own for each attempt: what an earlier one of this process left behind is not ours.
+            let holder = format!("{} {}", inner.holder, random::id());
+            let until = now.plus(LEASE);
+            if leases::take(&inner.db, link, row.version, &holder, now, until).await.map_err(stored)? {
+                let outcome = self.attempt(&row, &holder).await;
+                inner.count(outcome);
+                return match outcome {
+                    Outcome::Rotated | Outcome::Joined => {
+                        let row = inner.usable(link).await?;
+                        inner.opened(&row, true)
+                    }
+                    Outcome::Gone => Err(inner.usable(link).await.err().unwrap_or(UseError::Broken)),
+                    _ => Err(UseError::Unavailable { retry_after: inner.pause_of(&row) }),
+                };
+            }
+            waits += 1;
+            if waits > MOST_WAITS {
+                return Err(UseError::Unavailable { retry_after: PATIENCE_WHILE_VALID });
+            }
+            tokio::time::sleep(WAIT.mul_f64(0.5 + random::fraction())).await;
+        }
+    }
+
+    /// One refresh under the lease.
+    async fn attempt(&self, row: &Row, holder: &str) -> Outcome {
+        let inner = &self.inner;
+        let sent = match self.prepare(row, holder).await {
+            Ok(ready) => {
+                let fields = vec![
+                    ("grant_type", "refresh_token".to_owned()),
+                    ("refresh_token", ready.tokens.refresh.as_str().to_owned()),
+                ];
+                let key = ProofKey::new(ready.tokens.key.clone());
+                let upstream = inner.upstream(&ready.found.server, &ready.identity, &row.id, &key);
+                match upstream.token(fields).await {
+                    Ok(given) => self.given(row, &ready, given).await,
+                    Err(vain) => self.in_vain(row, holder, &ready.found.server.issuer, vain).await,
+                }
+            }
+            Err(Unready::Over(reason)) => self.over(&row.id, reason).await,
+            Err(Unready::Later(why)) => {
+                tracing::info!(link = row.id, why = &*why, "a session cannot be refreshed for the moment");
+                inner.backoff.failed(&row.server.issuer, None, inner.clock.now());
+                inner.release(row, holder, false).await;
+                Outcome::Transient
+            }
+        };
+        if matches!(sent, Outcome::Rotated) {
+            inner.backoff.mended(&row.server.issuer);
+        }
+        sent
+    }
+
+    /// Everything that can fail before the refresh token is sent, and the word that it is.
+    async fn prepare(&self, row: &Row, holder: &str) -> Result<Ready, Unready> {
+        let inner = &self.inner;
+        let later = |why: String| Unready::Later(why.into());
+        let tokens = inner.open(row).map_err(|_| later("its secrets do not open".to_owned()))?;
+        let identity = inner.identity_of(row).ok_or(Unready::Over(Reason::KeyGone))?;
+        let verified = tokio::time::timeout(VERIFY, inner.discovery.of_did(&row.did))
+            .await
+            .map_err(|_| later("its authority did not answer in time".to_owned()))?;
+        let found = match verified {
+            Ok(found) if found.server.issuer == row.server.issuer => found,
+            Ok(_) => return Err(Unready::Over(Reason::Moved)),
+            Err(Lost::Ended) => return Err(Unready::Over(Reason::Moved)),
+            Err(error) => return Err(later(error.to_string())),
+        };
+        let (pds, now) = (found.pds.as_str(), inner.clock.now());
+        match leases::sending(&inner.db, &row.id, holder, pds, &found.server, now).await {
+            Ok(true) => Ok(Ready { tokens, identity, found }),
+            Ok(false) => Err(later("another one took it over".to_owned())),
+            Err(cause) => Err(later(cause.to_string())),
+        }
+    }
+
+    /// New tokens came. They are written before anybody uses them.
+    async fn given(&self, row: &Row, ready: &Ready, given: Given) -> Outcome {
+        let inner = &self.inner;
+        let now = inner.clock.now();
+        let other = given.sub.as_ref().is_some_and(|sub| *sub != row.did);
+        let tokens = Tokens {
+            access: given.access,
+            // A server may let the old one stand.
+            refresh: given.refresh.unwrap_or_else(|| ready.tokens.refresh.clone()),
+            key: ready.tokens.key.clone(),
+        };
+        if other {
+            self.give_back(row, ready, &tokens).await;
+            return self.over(&row.id, Reason::OtherSubject).await;
+        }
+        let place = Shelf { link: &row.id, did: row.did.as_str(), version: row.version + 1 };
+        let sealed = tokens.seal(&inner.sealer, place);
+        let new = Rotated {
+            sealed: &sealed,
+            scope: given.scope.as_deref().unwrap_or(&row.scope),
+            issued_at: now,
+            expires_at: given.expires_in.map(|lifetime| now.plus(lifetime)),
+        };
+        for attempt in 0..WRITE_ATTEMPTS {
+            match leases::rotate(&inner.db, &row.id, row.version, new).await {
+                Ok(true) => return Outcome::Rotated,
+                Ok(false) => {
+                    // The session ended meanwhile, and these were born after its end.
+                    self.give_back(row, ready, &tokens).await;
+                    return if inner.usable(&row.id).await.is_ok() { Outcome::Joined } else { Outcome::Gone };
+                }
+                Err(cause) => {
+                    tracing::warn!(
+                        cause = &cause as &dyn std::error::Error,
+                        link = row.id,
+                        "new tokens not stored"
+                    );
+                    tokio::time::sleep(WAIT * 2_u32.pow(attempt)).await;
+                }
+            }
+        }
+        // A half-rotated session must not linger: its server ends it, and the next refresh hears so.
+        self.give_back(row, ready, &tokens).await;
+        Outcome::Ambiguous
+    }
+
+    async fn in_vain(&self, row: &Row, holder: &str, issuer: &str, vain: Vain) -> Outcome {
+        let inner = &self.inner;
+        let now = inner.clock.now();
+        tracing::info!(link = row.id, issuer, answer = %vain, "a session was not refreshed");
+        match &vain {
+            Vain::Refused { code, .. } if &**code == "invalid_grant" => {
+                // Another replica may have won with the same token.
+                match links::find(&inner.db, &row.id).await {
+                    Ok(Some(again)) if again.version > row.version => Outcome::Joined,
+                    Ok(_) if row.unanswered > 0 => self.over(&row.id, Reason::AnswerLost).await,
+                    Ok(_) => self.over(&row.id, Reason::GrantGone).await,
+                    Err(_) => {
+                        inner.release(row, holder, true).await;
+                        Outcome::Transient
+                    }
+                }
+            }
+            Vain::Refused { code, .. } if is_about_us(code) => {
+                tracing::error!(
+                    issuer,
+                    code = &**code,
+                    "another server does not accept this service as a client"
+                );
+                inner.backoff.failed(issuer, Some(MISCONFIGURED_PAUSE), now);
+                inner.release(row, holder, true).await;
+                Outcome::Misconfigured
+            }
+            Vain::Refused { .. } | Vain::NotSent(_) => {
+                inner.backoff.failed(issuer, None, now);
+                inner.release(row, holder, true).await;
+                Outcome::Transient
+            }
+            Vain::Later { after, .. } => {
+                inner.backoff.failed(issuer, *after, now);
+                inner.release(row, holder, true).await;
+                Outcome::Transient
+            }
+            Vain::Unanswered(_) => {
+                inner.backoff.failed(issuer, None, now);
+                inner.release(row, holder, false).await;
+                Outcome::Ambiguous
+            }
+        }
+    }
+
+    async fn over(&self, link: &str, reason: Reason) -> Outcome {
+        match self.end(link, reason).await {
+            Ok(_) => Outcome::Gone,
+            Err(cause) => {
+                tracing::warn!(
+                    cause = &cause as &dyn std::error::Error,
+                    link,
+                    "a session could not be ended"
+                );
+                Outcome::Transient
+            }
+        }
+    }
+
+    /// Tokens that cannot be kept are revoked, as far as their server hears it.
+    async fn give_back(&self, row: &Row, ready: &Ready, tokens: &Tokens) {
+        let key = ProofKey::new(tokens.key.clone());
+        let upstream = self.inner.upstream(&ready.found.server, &ready.identity, &row.id, &key);
+        if let Err(vain) = upstream.revoke(&tokens.refresh, "refresh_token").await {
+            tracing::warn!(link = row.id, answer = %vain, "tokens that were not kept could not be revoked");
+        }
+    }
+}
+
+/// All that a refresh needs.
+struct Ready {
+    tokens: Tokens,
+    identity: Identity,
+    found: Found,
+}
+
+enum Unready {
+    Over(Reason),
+    Later(Arc<str>),
+}
+
+impl Inner {
+    /// A session that is not over.
+    async fn usable(&self, link: &str) -> Result<Row, UseError> {
+        let row = links::find(&self.db, link).await.map_err(stored)?;
+        match row {
+            Some(row) if row.state.is_usable() => Ok(row),
+            Some(row) => Err(UseError::Gone(row.reason.map_or("over", Reason::as_str))),
+            None => Err(UseError::Gone("unknown")),
+        }
+    }
+
+    pub(super) fn open(&self, row: &Row) -> Result<Tokens, UseError> {
+        let place = Shelf { link: &row.id, did: row.did.as_str(), version: row.version };
+        let sealed = row.sealed.as_deref().ok_or(UseError::Broken)?;
+        Tokens::open(&self.sealer, place, sealed).map_err(|cause| {
+            tracing::error!(
+                cause = &cause as &dyn std::error::Error,
+                link = row.id,
+                "a session does not open"
+            );
+            UseError::Broken
+        })
+    }
+
+    fn opened(&self, row: &Row, remember: bool) -> Result<Arc<Credential>, UseError> {
+        let tokens = self.open(row)?;
+        let credential = Arc::new(Credential::new(Parts {
+            link: row.id.as_str().into(),
+            did: row.did.clone(),
+            pds: row.pds.clone(),
+            version: row.version,
+            token: tokens.access,
+            key: tokens.key,
+            issued_at: row.issued_at,
+            expires_at: row.expires_at,
+        }));
+        if remember {
+            self.memory.insert(Arc::clone(&credential.link), Arc::clone(&credential));
+        }
+        Ok(credential)
+    }
+
+    /// Who we are to this session's server. None: the key that it was begun with is gone.
+    pub(super) fn identity_of(&self, row: &Row) -> Option<Identity> {
+        let key = match &row.client_key {
+            Some(id) => Some(self.client.key(id)?),
+            None => None,
+        };
+        Some(Identity { id: row.client_id.clone(), key })
+    }
+
+    /// When a session was used last is known to the day.
+    async fn note_use(&self, row: &Row, now: Timestamp) -> Result<(), UseError> {
+        if now.since(row.used_at) < USE_NOTED_EACH {
+            return Ok(());
+        }
+        let mut tx = self.db.begin().await.map_err(stored)?;
+        links::used(&mut tx, &row.id, now).await.map_err(stored)?;
+        tx.commit().await.map_err(|cause| stored(cause.into()))
+    }
+
+    async fn release(&self, row: &Row, holder: &str, answered: bool) {
+        if let Err(cause) = leases::release(&self.db, &row.id, holder, answered).await {
+            // It runs out by itself.
+            tracing::warn!(
+                cause = &cause as &dyn std::error::Error,
+                link = row.id,
+                "a lease was not given back"
+            );
+        }
+    }
+
+    fn pause_of(&self, row: &Row) -> Duration {
+        self.backoff.pause(&row.server.issuer, self.clock.now()).unwrap_or(PATIENCE_WHILE_VALID)
+    }
+
+    fn count(&self, outcome: Outcome) {
+        self.metrics.counter(&LINK_REFRESHES, &[outcome.as_str()]).increment();
+    }
+}
+
+/// Codes that say that our own document or keys are at fault.
+fn is_about_us(code: &str) -> bool {
+    matches!(
+        code,
+        "invalid_client"
+            | "invalid_client_id"
+            | "invalid_client_metadata"
+            | "unauthorized_client"
+            | "invalid_redirect_uri"
+    )
+}
+
+fn stored(cause: db::Error) -> UseError {
+    if cause.is_passing() {
+        tracing::warn!(cause = &cause as &dyn std::error::Error, "a session could not be read or written");
+        UseError::Storage
+    } else {
+        tracing::error!(cause = &cause as &dyn std::error::Error, "a session could not be read or written");
+        UseError::Broken
+    }
+}
+
+/// Longer than everything that is done under it: verifying, two forms of twelve seconds, writing.
+const LEASE: Duration = Duration::from_secs(45);
+const VERIFY: Duration = Duration::from_secs(10);
+/// How long a caller waits for a refresh; while its old token is good, and else.
+const PATIENCE_WHILE_VALID: Duration = Duration::from_secs(3);
+const PATIENCE: Duration = Duration::from_secs(25);
+/// How often and how long to look again while somebody else refreshes.
+const WAIT: Duration = Duration::from_millis(100);
+const MOST_WAITS: u32 = 240;
+const WRITE_ATTEMPTS: u32 = 4;
+const MISCONFIGURED_PAUSE: Duration = Duration::from_secs(30);
+const USE_NOTED_EACH: Duration = Duration::from_hours(12);

@@ -1,0 +1,320 @@
+//! Table `links`: sessions from their beginning to their end. Who may refresh one is in the file beside.
+
+use genkan_protocol::syntax::Did;
+use sqlx::Row as _;
+use sqlx::any::AnyRow;
+
+use crate::base::{Origin, Timestamp};
+use crate::db::{Db, Error, Result, Tx};
+use crate::links::discovery::Server;
+use crate::links::error::Reason;
+
+/// A session as it is stored.
+#[derive(Clone, Debug)]
+pub(in crate::links) struct Row {
+    pub(in crate::links) id: String,
+    pub(in crate::links) did: Did,
+    pub(in crate::links) handle: Option<String>,
+    pub(in crate::links) pds: Origin,
+    pub(in crate::links) server: Server,
+    pub(in crate::links) client_id: String,
+    pub(in crate::links) client_key: Option<String>,
+    pub(in crate::links) scope: String,
+    pub(in crate::links) state: State,
+    pub(in crate::links) sealed: Option<String>,
+    pub(in crate::links) version: i64,
+    pub(in crate::links) issued_at: Timestamp,
+    pub(in crate::links) expires_at: Option<Timestamp>,
+    /// How often the refresh token of this version was sent without an answer that was written down.
+    pub(in crate::links) unanswered: i64,
+    pub(in crate::links) request: Option<String>,
+    pub(in crate::links) device: String,
+    pub(in crate::links) created_at: Timestamp,
+    pub(in crate::links) used_at: Timestamp,
+    pub(in crate::links) reason: Option<Reason>,
+    pub(in crate::links) revoke_attempts: i64,
+}
+
+/// Where a session stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum State {
+    /// Its person came back and has not decided yet.
+    Waiting,
+    Live,
+    /// Over for everybody; its server has not heard of it yet.
+    Ending,
+    Dead,
+}
+
+impl State {
+    pub(crate) const ALL: [Self; 4] = [Self::Waiting, Self::Live, Self::Ending, Self::Dead];
+
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Waiting => "waiting",
+            Self::Live => "live",
+            Self::Ending => "ending",
+            Self::Dead => "dead",
+        }
+    }
+
+    pub(in crate::links) const fn is_usable(self) -> bool {
+        matches!(self, Self::Waiting | Self::Live)
+    }
+}
+
+const COLUMNS: &str = "id, did, handle, pds, server, client_id, client_key, scope, state, sealed, version, \
+     issued_at, expires_at, unanswered, request, device, created_at, used_at, reason, revoke_attempts";
+
+pub(in crate::links) async fn insert(tx: &mut Tx, row: &Row) -> Result<()> {
+    sqlx::query(
+        "INSERT INTO links (id, did, handle, pds, server, client_id, client_key, scope, state, sealed, version,
+            issued_at, expires_at, lease_until, unanswered, request, device, created_at, used_at, revoke_attempts)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, 0, 0, $14, $15, $16, $17, 0)",
+    )
+    .bind(&row.id)
+    .bind(row.did.as_str())
+    .bind(row.handle.as_deref())
+    .bind(row.pds.as_str())
+    .bind(row.server.to_json())
+    .bind(&row.client_id)
+    .bind(row.client_key.as_deref())
+    .bind(&row.scope)
+    .bind(row.state.as_str())
+    .bind(row.sealed.as_deref())
+    .bind(row.version)
+    .bind(row.issued_at.as_millis())
+    .bind(row.expires_at.map(Timestamp::as_millis))
+    .bind(row.request.as_deref())
+    .bind(&row.device)
+    .bind(row.created_at.as_millis())
+    .bind(row.used_at.as_millis())
+    .execute(&mut **tx)
+    .await?;
+    Ok(())
+}
+
+pub(in crate::links) async fn find(db: &Db, id: &str) -> Result<Option<Row>> {
+    let text = format!("SELECT {COLUMNS} FROM links WHERE id = $1");
+    let row = sqlx::query(sqlx::AssertSqlSafe(text)).bind(id).fetch_optional(db.reader()).await?;
+    row.as_ref().map(read).transpose()
+}
+
+/// Sessions that can be used, the newest first.
+pub(in crate::links) async fn of_account(db: &Db, did: &str) -> Result<Vec<Row>> {
+    let text = format!(
+        "SELECT {COLUMNS} FROM links WHERE did = $1 AND state IN ('waiting', 'live') ORDER BY created_at DESC LIMIT 1000"
+    );
+    let rows = sqlx::query(sqlx::AssertSqlSafe(text)).bind(did).fetch_all(db.reader()).await?;
+    rows.iter().map(read).collect()
+}
+
+/// The newest that waits for the decision on an authorization request, in this browser.
+pub(in crate::links) async fn waiting(db: &Db, request: &str, device: &str) -> Result<Option<Row>> {
+    let text = format!(
+        "SELECT {COLUMNS} FROM links WHERE request = $1 AND device = $2 AND state = 'waiting'
+         ORDER BY created_at DESC LIMIT 1"
+    );
+    let row =
+        sqlx::query(sqlx::AssertSqlSafe(text)).bind(request).bind(device).fetch_optional(db.reader()).await?;
+    row.as_ref().map(read).transpose()
+}
+
+/// A waiting one is live from now on. `false`: it is over.
+pub(in crate::links) async fn keep(tx: &mut Tx, id: &str, now: Timestamp) -> Result<bool> {
+    let done = sqlx::query(
+        "UPDATE links SET state = 'live', used_at = $2 WHERE id = $1 AND state IN ('waiting', 'live')",
+    )
+    .bind(id)
+    .bind(now.as_millis())
+    .execute(&mut **tx)
+    .await?;
+    Ok(done.rows_affected() == 1)
+}
+
+pub(in crate::links) async fn used(tx: &mut Tx, id: &str, now: Timestamp) -> Result<()> {
+    sqlx::query("UPDATE links SET used_at = $2 WHERE id = $1")
+        .bind(id)
+        .bind(now.as_millis())
+        .execute(&mut **tx)
+        .await?;
+    Ok(())
+}
+
+/// Over, for everybody from now on. What its server is not told is erased at once. `false`: it was over before.
+pub(in crate::links) async fn end(tx: &mut Tx, id: &str, reason: Reason, now: Timestamp) -> Result<bool> {
+    let text = if reason.is_told_upstream() {
+        "UPDATE links SET state = 'ending', ended_at = $2, reason = $3, revoke_at = $2
+         WHERE id = $1 AND state IN ('waiting', 'live')"
+    } else {
+        "UPDATE links SET state = 'dead', ended_at = $2, reason = $3, sealed = NULL
+         WHERE id = $1 AND state IN ('waiting', 'live')"
+    };
+    let done =
+        sqlx::query(text).bind(id).bind(now.as_millis()).bind(reason.as_str()).execute(&mut **tx).await?;
+    Ok(done.rows_affected() == 1)
+}
+
+/// Those whose server is to be told of their end.
+pub(in crate::links) async fn to_revoke(db: &Db, now: Timestamp, limit: i64) -> Result<Vec<String>> {
+    let rows = sqlx::query(
+        "SELECT id FROM links WHERE state = 'ending' AND revoke_at <= $1 ORDER BY revoke_at LIMIT $2",
+    )
+    .bind(now.as_millis())
+    .bind(limit)
+    .fetch_all(db.reader())
+    .await?;
+    rows.iter().map(|row| Ok(row.try_get("id")?)).collect()
+}
+
+/// Takes on telling a server, until `again_at`. None: somebody else does, or it is done.
+pub(in crate::links) async fn take_revocation(
+    tx: &mut Tx,
+    id: &str,
+    now: Timestamp,
+    again_at: Timestamp,
+) -> Result<Option<Row>> {
+    let text = format!(
+        "UPDATE links SET revoke_at = $3, revoke_attempts = revoke_attempts + 1
+         WHERE id = $1 AND state = 'ending' AND revoke_at <= $2 RETURNING {COLUMNS}"
+    );
+    let row = sqlx::query(sqlx::AssertSqlSafe(text))
+        .bind(id)
+        .bind(now.as_millis())
+        .bind(again_at.as_millis())
+        .fetch_optional(&mut **tx)
+        .await?;
+    row.as_ref().map(read).transpose()
+}
+
+/// Its server did not hear: once more at `again_at`.
+pub(in crate::links) async fn tell_again(tx: &mut Tx, id: &str, again_at: Timestamp) -> Result<()> {
+    sqlx::query("UPDATE links SET revoke_at = $2 WHERE id = $1 AND state = 'ending'")
+        .bind(id)
+        .bind(again_at.as_millis())
+        .execute(&mut **tx)
+        .await?;
+    Ok(())
+}
+
+/// Its server was told, or will never hear: nothing of it can be used any more.
+pub(in crate::links) async fn erase(tx: &mut Tx, id: &str) -> Result<()> {
+    sqlx::query(
+        "UPDATE links SET state = 'dead', sealed = NULL, revoke_at = NULL WHERE id = $1 AND state = 'ending'",
+    )
+    .bind(id)
+    .execute(&mut **tx)
+    .await?;
+    Ok(())
+}
+
+/// Those that came back before `before` and were never decided on.
+pub(in crate::links) async fn undecided(db: &Db, before: Timestamp) -> Result<Vec<String>> {
+    let rows = sqlx::query("SELECT id FROM links WHERE state = 'waiting' AND created_at < $1 LIMIT 200")
+        .bind(before.as_millis())
+        .fetch_all(db.reader())
+        .await?;
+    rows.iter().map(|row| Ok(row.try_get("id")?)).collect()
+}
+
+/// Live ones behind `after` in the order of ids, made before `before`.
+pub(in crate::links) async fn live(
+    db: &Db,
+    after: &str,
+    before: Timestamp,
+    limit: i64,
+) -> Result<Vec<String>> {
+    let rows = sqlx::query(
+        "SELECT id FROM links WHERE state = 'live' AND id > $1 AND created_at < $2 ORDER BY id LIMIT $3",
+    )
+    .bind(after)
+    .bind(before.as_millis())
+    .bind(limit)
+    .fetch_all(db.reader())
+    .await?;
+    rows.iter().map(|row| Ok(row.try_get("id")?)).collect()
+}
+
+pub(in crate::links) async fn ended_since(db: &Db, since: Timestamp) -> Result<Vec<String>> {
+    let rows = sqlx::query("SELECT id FROM links WHERE ended_at >= $1 ORDER BY ended_at LIMIT 10000")
+        .bind(since.as_millis())
+        .fetch_all(db.reader())
+        .await?;
+    rows.iter().map(|row| Ok(row.try_get("id")?)).collect()
+}
+
+/// Live ones that were refreshed last before `before`, the longest left first.
+pub(in crate::links) async fn idle(db: &Db, before: Timestamp, limit: i64) -> Result<Vec<(String, i64)>> {
+    let rows = sqlx::query(
+        "SELECT id, version FROM links WHERE state = 'live' AND issued_at < $1 ORDER BY issued_at LIMIT $2",
+    )
+    .bind(before.as_millis())
+    .bind(limit)
+    .fetch_all(db.reader())
+    .await?;
+    rows.iter().map(|row| Ok((row.try_get("id")?, row.try_get("version")?))).collect()
+}
+
+/// How many there are in each state.
+pub(in crate::links) async fn count(db: &Db) -> Result<Vec<(String, i64)>> {
+    let rows = sqlx::query("SELECT state, COUNT(*) AS number FROM links GROUP BY state")
+        .fetch_all(db.reader())
+        .await?;
+    rows.iter().map(|row| Ok((row.try_get("state")?, row.try_get("number")?))).collect()
+}
+
+/// The keys of ours that sessions were begun with and need for as long as they live.
+pub(in crate::links) async fn client_keys(db: &Db) -> Result<Vec<String>> {
+    let rows =
+        sqlx::query("SELECT DISTINCT client_key FROM links WHERE client_key IS NOT NULL AND state <> 'dead'")
+            .fetch_all(db.reader())
+            .await?;
+    rows.iter().map(|row| Ok(row.try_get("client_key")?)).collect()
+}
+
+/// Whether a session is over, or never was.
+pub(in crate::links) async fn is_over(db: &Db, id: &str) -> Result<bool> {
+    let row = sqlx::query("SELECT id FROM links WHERE id = $1 AND state IN ('waiting', 'live')")
+        .bind(id)
+        .fetch_optional(db.reader())
+        .await?;
+    Ok(row.is_none())
+}
+
+pub(in crate::links) async fn sweep(tx: &mut Tx, before: Timestamp) -> Result<u64> {
+    let done = sqlx::query("DELETE FROM links WHERE state = 'dead' AND ended_at < $1")
+        .bind(before.as_millis())
+        .execute(&mut **tx)
+        .await?;
+    Ok(done.rows_affected())
+}
+
+pub(super) fn read(row: &AnyRow) -> Result<Row> {
+    let id: String = row.try_get("id")?;
+    let corrupt = |column| Error::corrupt("links", column, &id);
+    let time = |column| Ok::<_, Error>(Timestamp::from_millis(row.try_get(column)?));
+    let state: String = row.try_get("state")?;
+    let reason: Option<String> = row.try_get("reason")?;
+    Ok(Row {
+        did: row.try_get::<String, _>("did")?.parse().map_err(|_| corrupt("did"))?,
+        handle: row.try_get("handle")?,
+        pds: row.try_get::<String, _>("pds")?.parse().map_err(|_| corrupt("pds"))?,
+        server: Server::of_json(&row.try_get::<String, _>("server")?).ok_or_else(|| corrupt("server"))?,
+        client_id: row.try_get("client_id")?,
+        client_key: row.try_get("client_key")?,
+        scope: row.try_get("scope")?,
+        state: State::ALL.into_iter().find(|one| one.as_str() == state).ok_or_else(|| corrupt("state"))?,
+        sealed: row.try_get("sealed")?,
+        version: row.try_get("version")?,
+        issued_at: time("issued_at")?,
+        expires_at: row.try_get::<Option<i64>, _>("expires_at")?.map(Timestamp::from_millis),
+        unanswered: row.try_get("unanswered")?,
+        request: row.try_get("request")?,
+        device: row.try_get("device")?,
+        created_at: time("created_at")?,
+        used_at: time("used_at")?,
+        reason: reason.as_deref().and_then(Reason::parse),
+        revoke_attempts: row.try_get("revoke_attempts")?,
+        id,
+    })
+}

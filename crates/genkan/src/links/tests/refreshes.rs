@@ -1,0 +1,320 @@
+use genkan_testing::{FakePds, Trouble};
+use serde_json::json;
+
+use super::world::{World, know};
+use crate::db::on_each_database;
+use crate::links::*;
+
+on_each_database!(
+    a_due_token_is_refreshed_before_it_is_used,
+    c15_a_token_without_a_known_end_is_refreshed_when_it_is_refused,
+    c9_200_calls_over_3_replicas_make_one_refresh,
+    c9_a_holder_that_dies_before_sending_loses_nothing,
+    c9_a_holder_that_dies_while_sending_makes_one_ambiguous_retry,
+    c10_a_server_that_is_away_ends_nothing,
+    c11_invalid_grant_ends_the_session,
+    a_lost_answer_ends_the_session_by_its_name,
+    trouble_of_every_other_kind_keeps_the_session,
+    c13_an_account_that_moved_behind_the_same_server_is_followed,
+    c13_an_account_that_moved_to_another_server_has_to_sign_in_again,
+    another_subject_in_a_refresh_ends_the_session,
+    c19_a_key_that_is_gone_ends_exactly_its_sessions,
+    a_refused_session_is_over,
+    an_idle_session_is_kept_alive,
+    a_refresh_goes_on_without_its_caller,
+    c6_a_nonce_in_every_answer_costs_no_second_try
+);
+
+const HOUR: Duration = Duration::from_hours(1);
+
+async fn a_due_token_is_refreshed_before_it_is_used(db: Db) {
+    let world = World::start(db).await;
+    let link = world.link().await;
+    world.pass(Duration::from_mins(50));
+    assert_eq!(world.credential(&link).await.unwrap().version, 1);
+    world.pass(Duration::from_mins(6));
+    let fresh = world.credential(&link).await.unwrap();
+    assert_eq!((fresh.version, world.pds.sessions()[0].refreshes), (2, 1));
+    assert_eq!(world.call(&fresh).await, 200);
+    world.pass(HOUR);
+    assert_eq!(world.credential(&link).await.unwrap().version, 3);
+}
+
+async fn c15_a_token_without_a_known_end_is_refreshed_when_it_is_refused(db: Db) {
+    let world = World::start(db).await;
+    world.pds.set(|quirks| quirks.expires_in = None);
+    let link = world.link().await;
+    world.pass(HOUR);
+    let old = world.credential(&link).await.unwrap();
+    assert_eq!((old.version, world.call(&old).await), (1, 401));
+    let new = world.links.renew(&link, old.version).await.unwrap();
+    assert_eq!((new.version, world.call(&new).await), (2, 200));
+    // Another caller, who saw the same refusal.
+    assert_eq!(world.links.renew(&link, old.version).await.unwrap().version, 2);
+    assert_eq!(world.pds.sessions()[0].refreshes, 1);
+}
+
+async fn c9_200_calls_over_3_replicas_make_one_refresh(db: Db) {
+    let world = World::start(db).await;
+    let link = world.link().await;
+    world.pds.trouble("/oauth/token", Trouble::Slow(Duration::from_millis(300)));
+    world.pass(HOUR);
+    let replicas = [world.links.clone(), world.another(), world.another()];
+    let calls = (0..200).map(|number| {
+        let (links, link) = (replicas[number % 3].clone(), link.clone());
+        tokio::spawn(async move { links.credential(&link).await.map(|credential| credential.version) })
+    });
+    for call in futures_util::future::join_all(calls).await {
+        assert_eq!(call.unwrap(), Ok(2));
+    }
+    let session = &world.pds.sessions()[0];
+    assert_eq!((session.refreshes, session.ended), (1, None));
+}
+
+async fn c9_a_holder_that_dies_before_sending_loses_nothing(db: Db) {
+    let world = World::start(db).await;
+    let link = world.link().await;
+    world.pass(HOUR);
+    // It has the lease, and is never heard of again.
+    world.directory.trouble("document", Trouble::Silent);
+    let dying = world.another();
+    let at_work = dying.flight(&link, 1);
+    assert!(tokio::time::timeout(Duration::from_millis(300), at_work).await.is_err());
+    world.directory.mend();
+    world.pass(Duration::from_secs(46));
+    assert_eq!(world.credential(&link).await.unwrap().version, 2);
+    assert_eq!((world.pds.sessions()[0].refreshes, world.pds.sessions()[0].ended), (1, None));
+}
+
+async fn c9_a_holder_that_dies_while_sending_makes_one_ambiguous_retry(db: Db) {
+    let world = World::start(db).await;
+    let link = world.link().await;
+    world.pass(HOUR);
+    // The request is on its way and never gets there.
+    world.pds.trouble_times("/oauth/token", Trouble::Silent, 1);
+    let dying = world.another();
+    let at_work = dying.flight(&link, 1);
+    assert!(tokio::time::timeout(Duration::from_millis(500), at_work).await.is_err());
+    let asked = world.pds.asked("/oauth/token");
+    world.pass(Duration::from_secs(46));
+    assert_eq!(world.credential(&link).await.unwrap().version, 2);
+    // One retry, of which a second form carried the nonce at most.
+    assert!(world.pds.asked("/oauth/token") <= asked + 2);
+    assert_eq!(world.pds.sessions()[0].ended, None);
+}
+
+async fn c10_a_server_that_is_away_ends_nothing(db: Db) {
+    let world = World::start(db).await;
+    let link = world.link().await;
+    world.pds.trouble("/oauth/token", Trouble::Status(503));
+    world.pass(Duration::from_mins(56));
+    let old = world.credential(&link).await.unwrap();
+    assert_eq!((old.version, world.call(&old).await), (1, 200), "the old token, while it is good");
+    for _ in 0..10 {
+        world.pass(Duration::from_mins(1));
+        let _ = world.credential(&link).await;
+    }
+    assert!(matches!(world.credential(&link).await, Err(UseError::Unavailable { .. })));
+    world.pds.mend();
+    world.pass(Duration::from_mins(2));
+    let fresh = world.credential(&link).await.unwrap();
+    assert_eq!((fresh.version, world.call(&fresh).await), (2, 200));
+}
+
+async fn c11_invalid_grant_ends_the_session(db: Db) {
+    let world = World::start(db).await;
+    let link = world.link().await;
+    let heard: Arc<std::sync::Mutex<Vec<String>>> = Arc::default();
+    let sink = Arc::clone(&heard);
+    world.links.on_gone(move |link| sink.lock().unwrap().push(link.to_owned()));
+    world.pds.end_sessions();
+    world.pass(HOUR);
+    assert_eq!(world.credential(&link).await.unwrap_err(), UseError::Gone("grant_gone"));
+    assert_eq!(world.credential(&link).await.unwrap_err(), UseError::Gone("grant_gone"));
+    assert!(world.links.recall(&link).is_none());
+    assert_eq!(*heard.lock().unwrap(), [link.clone()]);
+    let asked = world.pds.asked("/oauth/token");
+    let _ = world.another().credential(&link).await;
+    assert_eq!(world.pds.asked("/oauth/token"), asked, "nobody asks again");
+}
+
+async fn a_lost_answer_ends_the_session_by_its_name(db: Db) {
+    let world = World::start(db).await;
+    let link = world.link().await;
+    // The nonce of the sign-in is still good, so the first form is taken, and its answer lost.
+    world.pds.trouble_times("/oauth/token", Trouble::CutAfter, 1);
+    assert!(matches!(world.links.renew(&link, 1).await, Err(UseError::Unavailable { .. })));
+    assert_eq!(world.pds.sessions()[0].refreshes, 1);
+    assert_eq!(world.credential(&link).await.unwrap().version, 1, "the old token is still good");
+    world.pass(HOUR);
+    assert_eq!(world.credential(&link).await.unwrap_err(), UseError::Gone("answer_lost"));
+    assert_eq!(world.pds.sessions()[0].ended, Some("replayed"));
+}
+
+async fn trouble_of_every_other_kind_keeps_the_session(db: Db) {
+    let world = World::start(db).await;
+    let link = world.link().await;
+    world.pass(HOUR);
+    let mut count = 0;
+    for trouble in [
+        Trouble::Refusal(400, "invalid_client"),
+        Trouble::Refusal(401, "invalid_client"),
+        Trouble::Refusal(400, "invalid_client_metadata"),
+        Trouble::Refusal(400, "invalid_request"),
+        Trouble::Refusal(403, "access_denied"),
+        Trouble::Refusal(418, "teapot"),
+        Trouble::Status(429),
+        Trouble::Status(500),
+        Trouble::CutBefore,
+    ] {
+        world.pds.trouble("/oauth/token", trouble.clone());
+        let error = world.credential(&link).await.unwrap_err();
+        assert!(matches!(error, UseError::Unavailable { .. }), "{trouble:?}: {error}");
+        let asked = world.pds.asked("/oauth/token");
+        let _ = world.credential(&link).await;
+        assert_eq!(world.pds.asked("/oauth/token"), asked, "{trouble:?}: it is left alone for a while");
+        world.pds.mend();
+        world.pass(Duration::from_mins(3));
+        count += 1;
+    }
+    for (name, trouble) in [
+        ("/.well-known/oauth-authorization-server", Trouble::Status(500)),
+        ("/.well-known/oauth-protected-resource", Trouble::Garbage),
+    ] {
+        world.pds.trouble(name, trouble);
+        assert!(matches!(world.credential(&link).await, Err(UseError::Unavailable { .. })));
+        world.pds.mend();
+        world.pass(Duration::from_mins(3));
+    }
+    world.pds.set(|quirks| quirks.nonce_never_good = true);
+    assert!(matches!(world.credential(&link).await, Err(UseError::Unavailable { .. })));
+    world.pds.set(|quirks| quirks.nonce_never_good = false);
+    world.pass(Duration::from_mins(3));
+    assert_eq!(world.credential(&link).await.unwrap().version, 2, "after {count} kinds of trouble");
+}
+
+async fn c13_an_account_that_moved_behind_the_same_server_is_followed(db: Db) {
+    // Their PDS and the new one are behind the first one's server, which is listed as well.
+    let old = FakePds::start().await;
+    let new = FakePds::start_behind(&old).await;
+    let world = World::start_with(db, "https://genkan.example.com", &[&old, &new]).await;
+    know(&world.links, &old);
+    let bob = old.make_account(&world.directory, "bob.example.com");
+    world.names.publish("bob.example.com", &[bob.as_str()]);
+    let departure = world.begin("bob.example.com").await.unwrap();
+    let callback = world.visit(&departure).await;
+    let link = world.finish(&departure, callback).await.unwrap().link;
+    assert_eq!(world.credential(&link).await.unwrap().pds.as_str(), old.url());
+    new.take_over(&world.directory, &bob);
+    world.pass(HOUR);
+    let moved = world.credential(&link).await.unwrap();
+    assert_eq!((moved.pds.to_string(), world.call(&moved).await), (new.url(), 200));
+}
+
+async fn c13_an_account_that_moved_to_another_server_has_to_sign_in_again(db: Db) {
+    let new = FakePds::start().await;
+    let world = World::start_with(db, "https://genkan.example.com", &[&new]).await;
+    let link = world.link().await;
+    new.take_over(&world.directory, &world.ann);
+    world.pds.forget();
+    world.pass(HOUR);
+    assert_eq!(world.credential(&link).await.unwrap_err(), UseError::Gone("moved"));
+    assert_eq!(world.pds.asked("/oauth/token"), 0, "the old server gets no refresh token");
+    assert_eq!(new.asked("/oauth/token"), 0);
+    world.links.tell_servers().await.unwrap();
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    assert_eq!(world.pds.sessions()[0].ended, Some("revoked"));
+}
+
+async fn another_subject_in_a_refresh_ends_the_session(db: Db) {
+    let world = World::start(db).await;
+    let link = world.link().await;
+    world.pds.set(|quirks| {
+        drop(quirks.token_answer.insert("sub".to_owned(), json!("did:plc:bbbbbbbbbbbbbbbbbbbbbbbb")))
+    });
+    world.pass(HOUR);
+    assert_eq!(world.credential(&link).await.unwrap_err(), UseError::Gone("other_subject"));
+    assert_eq!(world.pds.sessions()[0].ended, Some("revoked"));
+}
+
+async fn c19_a_key_that_is_gone_ends_exactly_its_sessions(db: Db) {
+    let world = World::start(db).await;
+    let link = world.link().await;
+    assert_eq!(world.links.client_keys_in_use().await.unwrap(), ["one"]);
+    let other = |id: &str| ClientKey {
+        id: id.to_owned(),
+        private: vault::fresh_key(),
+        usable_from: Timestamp::from_millis(0),
+    };
+    let two = other("two");
+    let keys = two.clone();
+    let later = world.another_with(Arc::new(move || vec![keys.clone()]));
+    know(&later, &world.pds);
+    let login = NewLogin {
+        identifier: "ann.example.com",
+        scope: super::world::SCOPE,
+        request: None,
+        back: "/account",
+        device: super::world::DEVICE,
+        browser: None,
+    };
+    let departure = later.begin(login).await.unwrap();
+    let callback = world.visit(&departure).await;
+    let arrived =
+        later.finish(callback, Some(departure.browser.expose()), Some(super::world::DEVICE)).await.unwrap();
+    world.pass(HOUR);
+    assert_eq!(later.credential(&link).await.unwrap_err(), UseError::Gone("key_gone"));
+    assert_eq!(later.credential(&arrived.link).await.unwrap().version, 2);
+    assert_eq!(later.client_keys_in_use().await.unwrap(), ["two"]);
+}
+
+async fn a_refused_session_is_over(db: Db) {
+    let world = World::start(db).await;
+    let link = world.link().await;
+    world.pds.forget_access_tokens();
+    let old = world.credential(&link).await.unwrap();
+    assert_eq!(world.call(&old).await, 401);
+    let renewed = world.links.renew(&link, old.version).await.unwrap();
+    world.pds.forget_access_tokens();
+    assert_eq!(world.call(&renewed).await, 401);
+    world.links.refused(&link).await;
+    assert_eq!(world.credential(&link).await.unwrap_err(), UseError::Gone("token_refused"));
+}
+
+async fn an_idle_session_is_kept_alive(db: Db) {
+    let world = World::start(db).await;
+    let link = world.link().await;
+    world.pass(DAY * 29);
+    assert_eq!(world.links.keep_alive().await.unwrap(), 0);
+    world.pass(DAY * 2);
+    assert_eq!(world.links.keep_alive().await.unwrap(), 1);
+    assert_eq!(world.links.keep_alive().await.unwrap(), 0);
+    assert_eq!(world.credential(&link).await.unwrap().version, 2);
+}
+
+async fn a_refresh_goes_on_without_its_caller(db: Db) {
+    let world = World::start(db).await;
+    let link = world.link().await;
+    world.pds.trouble("/oauth/token", Trouble::Slow(Duration::from_millis(200)));
+    world.pass(HOUR);
+    let left = tokio::time::timeout(Duration::from_millis(100), world.credential(&link)).await;
+    assert!(left.is_err());
+    tokio::time::sleep(Duration::from_millis(800)).await;
+    world.pds.mend();
+    assert_eq!((world.credential(&link).await.unwrap().version, world.pds.sessions()[0].refreshes), (2, 1));
+}
+
+async fn c6_a_nonce_in_every_answer_costs_no_second_try(db: Db) {
+    let world = World::start(db).await;
+    world.pds.set(|quirks| quirks.nonce_each = true);
+    let link = world.link().await;
+    let mut credential = world.links.renew(&link, 1).await.unwrap();
+    assert_eq!(world.call(&credential).await, 200);
+    world.pds.forget();
+    for count in 1..=5 {
+        credential = world.links.renew(&link, credential.version).await.unwrap();
+        assert_eq!(world.call(&credential).await, 200);
+        assert_eq!(world.pds.asked("/oauth/token"), count);
+        assert_eq!(world.pds.asked("com.atproto.repo.listMissingBlobs"), count);
+    }
+}

@@ -1,0 +1,303 @@
+use genkan_testing::{FakePds, Trouble};
+use serde_json::json;
+
+use super::world::{DEVICE, SCOPE, World, know};
+use crate::db::on_each_database;
+use crate::links::*;
+
+on_each_database!(
+    a_person_signs_in_elsewhere_and_comes_back,
+    every_way_of_naming_an_account_leads_to_its_server,
+    on_loopback_we_sign_in_as_a_client_in_development,
+    scopes_beyond_the_stable_document_go_under_a_name_of_their_own,
+    c14_iss_missing_or_wrong_is_refused,
+    c14_a_state_is_good_once,
+    c14_another_browser_gets_nothing,
+    c14_another_sub_is_refused_and_revoked,
+    c14_a_server_that_does_not_speak_for_sub_is_refused_and_revoked,
+    c14_what_is_missing_in_the_tokens_is_refused_and_revoked,
+    an_answer_in_another_form_is_refused,
+    a_denial_leads_back_to_where_the_person_came_from,
+    servers_that_cannot_be_used_are_named_so,
+    a_handle_that_its_account_does_not_claim_is_nobody_s,
+    our_own_accounts_do_not_go_elsewhere,
+    a_sign_in_is_over_after_ten_minutes
+);
+
+async fn a_person_signs_in_elsewhere_and_comes_back(db: Db) {
+    let world = World::start(db).await;
+    let arrival = world.arrive().await;
+    assert_eq!(
+        (arrival.did.clone(), arrival.handle.as_deref()),
+        (world.ann.clone(), Some("ann.example.com"))
+    );
+    assert_eq!((arrival.scope.as_str(), arrival.request.as_deref()), (SCOPE, Some("req-1")));
+    assert_eq!((arrival.issuer.clone(), arrival.back.as_str()), (world.pds.issuer(), "/oauth/authorize?x"));
+    assert!(arrival.link.len() == 24 && arrival.link.bytes().all(|byte| byte.is_ascii_hexdigit()));
+    let waiting = world.links.waiting("req-1", DEVICE).await.unwrap().unwrap();
+    assert_eq!(waiting.link, arrival.link);
+    assert_eq!(world.links.waiting("req-1", "dev-2").await.unwrap(), None);
+    assert!(world.links.keep(&arrival.link).await.unwrap());
+    assert_eq!(world.links.waiting("req-1", DEVICE).await.unwrap(), None);
+
+    let credential = world.credential(&arrival.link).await.unwrap();
+    assert_eq!((credential.version, credential.pds.to_string()), (1, world.pds.url()));
+    assert_eq!(world.call(&credential).await, 200);
+    assert!(Arc::ptr_eq(&credential, &world.links.recall(&arrival.link).unwrap()));
+    let sessions = world.pds.sessions();
+    assert_eq!(sessions[0].client_id, "https://genkan.example.com/oauth/client-metadata.json");
+    assert_eq!(world.links.of_account(world.ann.as_str()).await.unwrap().len(), 1);
+}
+
+async fn every_way_of_naming_an_account_leads_to_its_server(db: Db) {
+    let world = World::start(db).await;
+    for identifier in ["@Ann.Example.com", world.ann.as_str(), &world.pds.url()] {
+        let departure = world.begin(identifier).await.unwrap();
+        let callback = world.visit(&departure).await;
+        let arrival = world.finish(&departure, callback).await.unwrap();
+        assert_eq!(arrival.did, world.ann, "{identifier}");
+    }
+}
+
+async fn on_loopback_we_sign_in_as_a_client_in_development(db: Db) {
+    let world = World::start_with(db, "http://localhost:2583", &[]).await;
+    let arrival = world.arrive().await;
+    assert_eq!(world.call(&world.credential(&arrival.link).await.unwrap()).await, 200);
+    let session = &world.pds.sessions()[0];
+    assert!(session.client_id.starts_with("http://localhost?scope=atproto%20"), "{}", session.client_id);
+}
+
+async fn scopes_beyond_the_stable_document_go_under_a_name_of_their_own(db: Db) {
+    let world = World::start(db).await;
+    let scope = "atproto repo:com.example.post";
+    // Nobody fetched the document of that name yet.
+    let refused = world.begin_for("ann.example.com", scope).await.unwrap_err();
+    assert!(
+        matches!(&refused, BeginError::Refused(code) if &**code == "invalid_client_metadata"),
+        "{refused}"
+    );
+    let name = world.links.inner.client.name_for(scope);
+    let document = world.links.client_document(name.own_document.as_deref()).await.unwrap().unwrap();
+    assert_eq!((&document["client_id"], &document["scope"]), (&json!(name.id), &json!(scope)));
+    world.pds.know_client(&name.id, scope, world.links.client_key_set());
+    let departure = world.begin_for("ann.example.com", scope).await.unwrap();
+    let callback = world.visit(&departure).await;
+    assert_eq!(world.finish(&departure, callback).await.unwrap().scope, scope);
+    assert_eq!(world.links.client_document(Some("unknown")).await.unwrap(), None);
+}
+
+fn unacceptable(error: &FinishError) -> &'static str {
+    match &error.why {
+        Failure::Unacceptable(why) => why,
+        other => panic!("{other:?}"),
+    }
+}
+
+async fn c14_iss_missing_or_wrong_is_refused(db: Db) {
+    let world = World::start(db).await;
+    for (iss, why) in [("", "\"iss\" is missing"), ("https://evil.example.com", "\"iss\" is another server")]
+    {
+        world.pds.set(|quirks| quirks.callback_iss = Some(iss.to_owned()));
+        let departure = world.begin("ann.example.com").await.unwrap();
+        let callback = world.visit(&departure).await;
+        let error = world.finish(&departure, callback).await.unwrap_err();
+        assert_eq!(unacceptable(&error), why);
+        assert_eq!(error.back.as_deref(), Some("/oauth/authorize?x"));
+    }
+    assert!(world.pds.sessions().is_empty(), "no code was redeemed");
+}
+
+async fn c14_a_state_is_good_once(db: Db) {
+    let world = World::start(db).await;
+    let departure = world.begin("ann.example.com").await.unwrap();
+    let callback = world.visit(&departure).await;
+    let again = Callback {
+        state: callback.state.clone(),
+        ..world.visit(&world.begin("ann.example.com").await.unwrap()).await
+    };
+    world.finish(&departure, callback).await.unwrap();
+    let error = world.finish(&departure, again).await.unwrap_err();
+    assert!(matches!(error, FinishError { back: None, why: Failure::Unknown }));
+    assert_eq!(world.pds.sessions().len(), 1);
+}
+
+async fn c14_another_browser_gets_nothing(db: Db) {
+    let world = World::start(db).await;
+    let other = world.begin("ann.example.com").await.unwrap();
+    for (browser, device) in
+        [(None, Some(DEVICE)), (Some(other.browser.expose().as_str()), Some(DEVICE)), (None, None)]
+    {
+        let departure = world.begin("ann.example.com").await.unwrap();
+        let callback = world.visit(&departure).await;
+        let state = callback.state.clone();
+        let error = world.links.finish(callback, browser, device).await.unwrap_err();
+        assert!(matches!(error, FinishError { back: None, why: Failure::OtherBrowser }), "{error:?}");
+        // Nor is there anything left for the right one.
+        let late = Callback { state, ..Callback::default() };
+        assert!(matches!(world.finish(&departure, late).await.unwrap_err().why, Failure::Unknown));
+    }
+    let departure = world.begin("ann.example.com").await.unwrap();
+    let callback = world.visit(&departure).await;
+    let error =
+        world.links.finish(callback, Some(departure.browser.expose()), Some("dev-2")).await.unwrap_err();
+    assert!(matches!(error.why, Failure::OtherBrowser));
+    assert!(world.pds.sessions().is_empty());
+}
+
+/// Signs in at a server that behaves so; gives why that failed.
+async fn spoiled(world: &World, spoil: impl FnOnce(&mut genkan_testing::pds::Quirks)) -> FinishError {
+    let departure = world.begin("ann.example.com").await.unwrap();
+    let callback = world.visit(&departure).await;
+    world.pds.set(spoil);
+    let error = world.finish(&departure, callback).await.unwrap_err();
+    world.pds.set(|quirks| *quirks = genkan_testing::pds::Quirks::default());
+    error
+}
+
+async fn c14_another_sub_is_refused_and_revoked(db: Db) {
+    let world = World::start(db).await;
+    let bob = world.pds.make_account(&world.directory, "bob.example.com");
+    let error =
+        spoiled(&world, |quirks| drop(quirks.token_answer.insert("sub".to_owned(), json!(bob)))).await;
+    assert_eq!(unacceptable(&error), "\"sub\" is another account");
+    assert_eq!(world.pds.sessions()[0].ended, Some("revoked"));
+    assert!(world.links.waiting("req-1", DEVICE).await.unwrap().is_none());
+}
+
+async fn c14_a_server_that_does_not_speak_for_sub_is_refused_and_revoked(db: Db) {
+    let evil = FakePds::start().await;
+    let world = World::start_with(db, "https://genkan.example.com", &[&evil]).await;
+    know(&world.links, &evil);
+    // Only its address was given, so nobody is expected, and it says that Ann signed in.
+    evil.adopt(&world.ann, &"ann.example.com".parse().unwrap());
+    let departure = world.begin(&evil.url()).await.unwrap();
+    let callback = world.visit(&departure).await;
+    let error = world.finish(&departure, callback).await.unwrap_err();
+    assert_eq!(unacceptable(&error), "the server does not speak for the account");
+    assert_eq!(evil.sessions()[0].ended, Some("revoked"));
+    assert!(world.links.of_account(world.ann.as_str()).await.unwrap().is_empty());
+}
+
+async fn c14_what_is_missing_in_the_tokens_is_refused_and_revoked(db: Db) {
+    let world = World::start(db).await;
+    for (member, value, why) in [
+        ("sub", json!(null), "\"sub\" is no DID"),
+        ("sub", json!("ann"), "\"sub\" is no DID"),
+        ("scope", json!(null), "\"scope\" lacks atproto"),
+        ("scope", json!("transition:generic"), "\"scope\" lacks atproto"),
+        ("refresh_token", json!(null), "\"refresh_token\" is missing"),
+    ] {
+        let error =
+            spoiled(&world, |quirks| drop(quirks.token_answer.insert(member.to_owned(), value))).await;
+        assert_eq!(unacceptable(&error), why);
+        assert_eq!(world.pds.sessions().last().unwrap().ended, Some("revoked"), "{why}");
+    }
+    let error =
+        spoiled(&world, |quirks| drop(quirks.token_answer.insert("token_type".to_owned(), json!("Bearer"))))
+            .await;
+    assert!(matches!(error.why, Failure::Away(_)), "{error:?}");
+}
+
+async fn an_answer_in_another_form_is_refused(db: Db) {
+    let world = World::start(db).await;
+    let departure = world.begin("ann.example.com").await.unwrap();
+    let callback = Callback { has_response: true, ..world.visit(&departure).await };
+    let error = world.finish(&departure, callback).await.unwrap_err();
+    assert_eq!(unacceptable(&error), "an answer of a kind that was not asked for");
+    let departure = world.begin("ann.example.com").await.unwrap();
+    let callback = Callback { code: None, ..world.visit(&departure).await };
+    assert_eq!(unacceptable(&world.finish(&departure, callback).await.unwrap_err()), "\"code\" is missing");
+}
+
+async fn a_denial_leads_back_to_where_the_person_came_from(db: Db) {
+    let world = World::start(db).await;
+    world.pds.set(|quirks| quirks.denial = Some("access_denied"));
+    let departure = world.begin("ann.example.com").await.unwrap();
+    let callback = world.visit(&departure).await;
+    let error = world.finish(&departure, callback).await.unwrap_err();
+    assert!(matches!(&error.why, Failure::Denied(code) if &**code == "access_denied"));
+    assert_eq!(error.back.as_deref(), Some("/oauth/authorize?x"));
+}
+
+async fn servers_that_cannot_be_used_are_named_so(db: Db) {
+    let world = World::start(db).await;
+    for member in [
+        "require_pushed_authorization_requests",
+        "authorization_response_iss_parameter_supported",
+        "scopes_supported",
+    ] {
+        world.pds.set(|quirks| drop(quirks.server_metadata.insert(member.to_owned(), json!(null))));
+        let error = world.begin("ann.example.com").await.unwrap_err();
+        assert!(matches!(&error, BeginError::Unusable(why) if why.contains(member)), "{error}");
+        world.pds.set(|quirks| quirks.server_metadata.clear());
+    }
+    for (member, value) in [
+        ("issuer", json!("https://other.example.com")),
+        ("token_endpoint", json!("http://10.0.0.1/token")),
+        ("authorization_endpoint", json!("https://localhost/authorize")),
+        ("revocation_endpoint", json!("https://192.168.1.1/revoke")),
+        ("protected_resources", json!(5)),
+    ] {
+        world.pds.set(|quirks| drop(quirks.server_metadata.insert(member.to_owned(), value)));
+        let error = world.begin("ann.example.com").await.unwrap_err();
+        assert!(matches!(&error, BeginError::Unusable(_)), "{member}: {error}");
+        world.pds.set(|quirks| quirks.server_metadata.clear());
+    }
+    for (member, value) in [
+        ("resource", json!("https://other.example.com")),
+        ("authorization_servers", json!([])),
+        ("authorization_servers", json!([world.pds.url(), "https://x.example.com"])),
+        ("authorization_servers", json!(["https://10.1.2.3"])),
+    ] {
+        world.pds.set(|quirks| drop(quirks.resource_metadata.insert(member.to_owned(), value)));
+        let error = world.begin("ann.example.com").await.unwrap_err();
+        assert!(matches!(&error, BeginError::Unusable(_)), "{member}: {error}");
+        world.pds.set(|quirks| quirks.resource_metadata.clear());
+    }
+    for trouble in [Trouble::Status(503), Trouble::CutBefore] {
+        world.pds.trouble("/.well-known/oauth-authorization-server", trouble);
+        assert!(matches!(world.begin("ann.example.com").await, Err(BeginError::Away(_))));
+        world.pds.mend();
+    }
+    world.pds.trouble("/.well-known/oauth-authorization-server", Trouble::Garbage);
+    assert!(matches!(world.begin("ann.example.com").await, Err(BeginError::Unusable(_))));
+    world.pds.mend();
+    world.pds.trouble("/oauth/par", Trouble::Refusal(400, "invalid_scope"));
+    assert!(
+        matches!(world.begin("ann.example.com").await, Err(BeginError::Refused(code)) if &*code == "invalid_scope")
+    );
+}
+
+async fn a_handle_that_its_account_does_not_claim_is_nobody_s(db: Db) {
+    let world = World::start(db).await;
+    world.names.publish("mallory.example.com", &[world.ann.as_str()]);
+    for nobody in ["mallory.example.com", "nobody.example.com", "did:plc:aaaaaaaaaaaaaaaaaaaaaaaa"] {
+        let error = world.begin(nobody).await.unwrap_err();
+        assert!(matches!(error, BeginError::NoSuchAccount), "{nobody}: {error}");
+    }
+    for nothing in ["ann", "", "https://user@pds.example.com", "ftp://pds.example.com"] {
+        assert!(matches!(world.begin(nothing).await, Err(BeginError::NotAnIdentifier)), "{nothing}");
+    }
+    for elsewhere in
+        ["https://127.0.0.1", "https://10.0.0.1", "http://pds.example.com", "https://pds.internal"]
+    {
+        assert!(matches!(world.begin(elsewhere).await, Err(BeginError::Unusable(_))), "{elsewhere}");
+    }
+}
+
+async fn our_own_accounts_do_not_go_elsewhere(db: Db) {
+    let world = World::start(db).await;
+    let own = World::start_with(world.db.clone(), &world.pds.url(), &[&world.pds]).await;
+    assert!(matches!(own.begin(&world.pds.url()).await, Err(BeginError::Home)));
+}
+
+async fn a_sign_in_is_over_after_ten_minutes(db: Db) {
+    let world = World::start(db).await;
+    let departure = world.begin("ann.example.com").await.unwrap();
+    let callback = world.visit(&departure).await;
+    world.pass(Duration::from_mins(10));
+    assert!(matches!(world.finish(&departure, callback).await.unwrap_err().why, Failure::Unknown));
+    world.begin("ann.example.com").await.unwrap();
+    world.pass(Duration::from_mins(11));
+    assert_eq!(sweep(&world.db, world.now()).await.unwrap(), 1);
+}

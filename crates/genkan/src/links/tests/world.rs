@@ -1,0 +1,212 @@
+//! A directory, names, other servers, and this service on one database, several times if that is asked for.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicI64, Ordering};
+
+use genkan_protocol::crypto::P256PrivateKey;
+use genkan_protocol::syntax::Did;
+use genkan_testing::{Client, FakeDirectory, FakeNames, FakePds};
+
+use crate::base::fetch::{Dns, Guarded, Trusted, tls};
+use crate::base::{Secret, Timestamp};
+use crate::identity::{Directory, Documents, Handles};
+use crate::links::login::Departure;
+use crate::links::*;
+
+pub(super) const SCOPE: &str = "atproto transition:generic";
+pub(super) const DEVICE: &str = "dev-1";
+const ORIGIN: &str = "https://genkan.example.com";
+
+pub(super) struct World {
+    pub(super) db: Db,
+    pub(super) directory: FakeDirectory,
+    pub(super) names: FakeNames,
+    pub(super) pds: FakePds,
+    pub(super) ann: Did,
+    pub(super) links: Links,
+    hand: Arc<AtomicI64>,
+    listed: Vec<Origin>,
+}
+
+impl World {
+    pub(super) async fn start(db: Db) -> Self {
+        Self::start_with(db, ORIGIN, &[]).await
+    }
+
+    /// With more servers that the operator listed, and at this origin.
+    pub(super) async fn start_with(db: Db, origin: &str, others: &[&FakePds]) -> Self {
+        let hand = Arc::new(AtomicI64::new(Clock::System.now().as_millis()));
+        let (directory, names) = (FakeDirectory::start().await, FakeNames::start().await);
+        let pds = FakePds::start().await;
+        let listed: Vec<Origin> = others
+            .iter()
+            .map(|other| other.url())
+            .chain([pds.url()])
+            .map(|url| url.parse().unwrap())
+            .collect();
+        let keys: ClientKeys = Arc::new(|| vec![key()]);
+        let links = instance(&db, &hand, &directory, &names, listed.clone(), origin, keys);
+        for server in others.iter().copied().chain([&pds]) {
+            server.set_clock(Arc::clone(&hand));
+            know(&links, server);
+        }
+        let ann = pds.make_account(&directory, "ann.example.com");
+        names.publish("ann.example.com", &[ann.as_str()]);
+        Self { db, directory, names, pds, ann, links, hand, listed }
+    }
+
+    /// Another process of this service.
+    pub(super) fn another(&self) -> Links {
+        self.another_with(Arc::new(|| vec![key()]))
+    }
+
+    /// Another process of this service, that has these keys.
+    pub(super) fn another_with(&self, keys: ClientKeys) -> Links {
+        instance(&self.db, &self.hand, &self.directory, &self.names, self.listed.clone(), ORIGIN, keys)
+    }
+
+    pub(super) fn now(&self) -> Timestamp {
+        Timestamp::from_millis(self.hand.load(Ordering::SeqCst))
+    }
+
+    pub(super) fn pass(&self, time: Duration) {
+        self.hand.fetch_add(i64::try_from(time.as_millis()).unwrap(), Ordering::SeqCst);
+    }
+
+    pub(super) async fn begin(&self, identifier: &str) -> Result<Departure, BeginError> {
+        self.begin_for(identifier, SCOPE).await
+    }
+
+    pub(super) async fn begin_for(&self, identifier: &str, scope: &str) -> Result<Departure, BeginError> {
+        let login = NewLogin {
+            identifier,
+            scope,
+            request: Some("req-1"),
+            back: "/oauth/authorize?x",
+            device: DEVICE,
+            browser: None,
+        };
+        self.links.begin(login).await
+    }
+
+    /// What the other server sends the browser back with.
+    pub(super) async fn visit(&self, departure: &Departure) -> Callback {
+        let (origin, path) = departure.url.split_at(departure.url.find("/oauth/").unwrap());
+        let sent = Client::new(origin).get(path).await;
+        assert_eq!(sent.status, 303, "{}", sent.transcript());
+        let (address, query) = sent.header("location").split_once('?').unwrap();
+        assert!(address.ends_with("/oauth/callback"), "{address}");
+        let mut query: BTreeMap<String, String> = serde_html_form::from_str(query).unwrap();
+        Callback {
+            state: query.remove("state"),
+            iss: query.remove("iss"),
+            code: query.remove("code").map(Secret::new),
+            error: query.remove("error"),
+            has_response: query.contains_key("response"),
+        }
+    }
+
+    pub(super) async fn finish(
+        &self,
+        departure: &Departure,
+        callback: Callback,
+    ) -> Result<Arrival, FinishError> {
+        self.links.finish(callback, Some(departure.browser.expose()), Some(DEVICE)).await
+    }
+
+    /// Signs in, all the way to the consent page.
+    pub(super) async fn arrive(&self) -> Arrival {
+        let departure = self.begin("ann.example.com").await.unwrap();
+        let callback = self.visit(&departure).await;
+        self.finish(&departure, callback).await.unwrap()
+    }
+
+    /// A live session.
+    pub(super) async fn link(&self) -> String {
+        let arrival = self.arrive().await;
+        assert!(self.links.keep(&arrival.link).await.unwrap());
+        arrival.link
+    }
+
+    pub(super) async fn credential(&self, link: &str) -> Result<Arc<Credential>, UseError> {
+        self.links.credential(link).await
+    }
+
+    /// The status with which the PDS answers a call with this credential.
+    pub(super) async fn call(&self, credential: &Credential) -> u16 {
+        let path = "/xrpc/com.atproto.repo.listMissingBlobs";
+        let mut status = 0;
+        for _ in 0..2 {
+            let nonce = self.links.nonce(&credential.link, &credential.pds);
+            let signed = credential.sign("GET", path, nonce.as_ref().map(|heard| &*heard.nonce), self.now());
+            let client = Client::new(credential.pds.as_str())
+                .with("authorization", &format!("DPoP {}", signed.token()))
+                .with("dpop", signed.proof());
+            let answer = client.get(path).await;
+            self.links.hear_nonce(&credential.link, &credential.pds, answer.header("dpop-nonce"));
+            status = answer.status;
+            if answer.summary() != "401 use_dpop_nonce" {
+                break;
+            }
+        }
+        status
+    }
+
+    /// Why a session is over.
+    pub(super) async fn reason(&self, link: &str) -> Option<&'static str> {
+        self.links.find(link).await.unwrap().unwrap().reason
+    }
+}
+
+/// Lets a server read our documents.
+pub(super) fn know(links: &Links, server: &FakePds) {
+    let client = &links.inner.client;
+    let document = client.document(None);
+    let id = document["client_id"].as_str().unwrap();
+    server.know_client(id, document["scope"].as_str().unwrap(), client.key_set());
+}
+
+fn key() -> ClientKey {
+    let private = P256PrivateKey::from_bytes(&[5; 32]).unwrap();
+    ClientKey { id: "one".to_owned(), private, usable_from: Timestamp::from_millis(0) }
+}
+
+fn instance(
+    db: &Db,
+    hand: &Arc<AtomicI64>,
+    directory: &FakeDirectory,
+    names: &FakeNames,
+    listed: Vec<Origin>,
+    origin: &str,
+    keys: ClientKeys,
+) -> Links {
+    let clock = Clock::Manual(Arc::clone(hand));
+    let within = Duration::from_secs(5);
+    let dns = Dns::new(&[names.address()]).unwrap();
+    let guarded = Guarded::new(dns.clone(), tls::client_config(None).unwrap(), listed.clone());
+    let trusted = Trusted::new(None).unwrap();
+    let directory = Directory::new(trusted, directory.url().parse().unwrap(), within);
+    let identity = Identity {
+        documents: Documents::new(directory.clone(), guarded.clone(), clock.clone(), within),
+        handles: Handles::new(dns, guarded.clone(), clock.clone(), within),
+        directory,
+    };
+    let neighbours = Neighbours {
+        db: db.clone(),
+        feed: Feed::new(db.clone(), clock.clone()),
+        clock,
+        sealer: Sealer::new(&Secret::new([3; 32])),
+        identity,
+        guarded,
+        keys,
+        metrics: Metrics::default(),
+    };
+    let settings = Settings {
+        public_url: origin.parse().unwrap(),
+        client_name: "Genkan".to_owned(),
+        scope: SCOPE.to_owned(),
+        pages: Vec::new(),
+        private_origins: listed,
+    };
+    Links::new(neighbours, settings)
+}

@@ -1,0 +1,267 @@
+//! Talking to an authorization server: forms with a proof and our assertion, and what their answers mean.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use genkan_protocol::oauth::dpop::{ProofClaims, ProofKey};
+use genkan_protocol::syntax::Did;
+use http::header::{ACCEPT, CONTENT_TYPE, RETRY_AFTER};
+use http::{HeaderMap, Request, StatusCode};
+use serde::Deserialize;
+use zeroize::Zeroizing;
+
+use super::client::{Identity, url_query};
+use super::discovery::Server;
+use super::nonces::Nonces;
+use crate::base::fetch::{Answer, Guarded, GuardedError, Limits};
+use crate::base::{Clock, Origin, random};
+
+/// Speaks to one server for one session, or one sign-in.
+pub(super) struct Upstream<'a> {
+    pub(super) guarded: &'a Guarded,
+    pub(super) clock: &'a Clock,
+    pub(super) nonces: &'a Nonces,
+    pub(super) server: &'a Server,
+    pub(super) identity: &'a Identity,
+    /// What the server's nonces are remembered by.
+    pub(super) session: &'a str,
+    pub(super) key: &'a ProofKey,
+}
+
+/// What a token endpoint gave. Tokens are opaque: nothing is read from them.
+#[derive(Debug)]
+pub(super) struct Given {
+    pub(super) access: Zeroizing<String>,
+    pub(super) refresh: Option<Zeroizing<String>>,
+    pub(super) sub: Option<Did>,
+    pub(super) scope: Option<String>,
+    pub(super) expires_in: Option<Duration>,
+}
+
+/// Why a form was in vain.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum Vain {
+    /// Nothing was sent.
+    #[error("it cannot be reached: {0}")]
+    NotSent(Arc<str>),
+    /// It was sent, and may have been done.
+    #[error("it gave no answer that can be used: {0}")]
+    Unanswered(Arc<str>),
+    /// Come again later: 429 and 5xx.
+    #[error("it answered {status}")]
+    Later { status: u16, after: Option<Duration> },
+    /// Refused, with a code of OAuth.
+    #[error("it refused: {status} {code}")]
+    Refused { status: u16, code: Arc<str> },
+}
+
+impl Vain {
+    pub(super) fn code(&self) -> Option<&str> {
+        match self {
+            Self::Refused { code, .. } => Some(code),
+            _ => None,
+        }
+    }
+}
+
+impl Upstream<'_> {
+    /// Pushes an authorization request; gives its `request_uri`.
+    pub(super) async fn push(&self, fields: Vec<(&'static str, String)>) -> Result<String, Vain> {
+        #[derive(Deserialize)]
+        struct Pushed {
+            request_uri: String,
+        }
+        let answer = self.post(&self.server.push, fields).await?;
+        let pushed: Pushed = read(&answer)?;
+        Ok(pushed.request_uri)
+    }
+
+    pub(super) async fn token(&self, fields: Vec<(&'static str, String)>) -> Result<Given, Vain> {
+        let answer = self.post(&self.server.token, fields).await?;
+        given(&answer)
+    }
+
+    /// Tells the server that a token is not needed any more.
+    pub(super) async fn revoke(&self, token: &str, hint: &str) -> Result<(), Vain> {
+        let Some(url) = &self.server.revoke else { return Ok(()) };
+        let fields = vec![("token", token.to_owned()), ("token_type_hint", hint.to_owned())];
+        self.post(url, fields).await?;
+        Ok(())
+    }
+
+    /// Sends a form, and once more if its proof lacked the nonce that the server wants.
+    async fn post(&self, url: &str, fields: Vec<(&'static str, String)>) -> Result<Answer, Vain> {
+        let origin = origin_of(url).ok_or_else(|| Vain::NotSent("its address is no URL".into()))?;
+        for _ in 0..2 {
+            let answer = self.once(url, &origin, &fields).await?;
+            if answer.status.is_success() {
+                return Ok(answer);
+            }
+            let vain = refused(&answer);
+            if vain.code() != Some("use_dpop_nonce") || !answer.headers.contains_key(NONCE) {
+                return Err(vain);
+            }
+        }
+        Err(Vain::Refused { status: 400, code: "use_dpop_nonce".into() })
+    }
+
+    async fn once(
+        &self,
+        url: &str,
+        origin: &Origin,
+        fields: &[(&'static str, String)],
+    ) -> Result<Answer, Vain> {
+        let now = self.clock.now();
+        let mut fields = fields.to_vec();
+        self.identity.sign_form(&self.server.issuer, now, &mut fields);
+        let nonce = self.nonces.get(self.session, origin);
+        let proof = self.key.sign(&ProofClaims {
+            jti: &random::id(),
+            htm: "POST",
+            htu: url.split(['?', '#']).next().unwrap_or_default(),
+            iat: now.as_seconds(),
+            nonce: nonce.as_ref().map(|heard| &*heard.nonce),
+            ath: None,
+        });
+        let pairs: Vec<(&str, &str)> = fields.iter().map(|(name, value)| (*name, value.as_str())).collect();
+        let request = Request::post(url)
+            .header(CONTENT_TYPE, "application/x-www-form-urlencoded")
+            .header(ACCEPT, "application/json")
+            .header("dpop", proof)
+            .body(Bytes::from(url_query(&pairs)))
+            .map_err(|_| Vain::NotSent("its address is no URL".into()))?;
+        let answer = self.guarded.send(request, &LIMITS).await.map_err(|error| vain(&error))?;
+        if let Some(nonce) = answer.headers.get(NONCE).and_then(|nonce| nonce.to_str().ok()) {
+            self.nonces.hear(self.session, origin, nonce, now);
+        }
+        Ok(answer)
+    }
+}
+
+fn origin_of(url: &str) -> Option<Origin> {
+    let uri: http::Uri = url.parse().ok()?;
+    format!("{}://{}", uri.scheme_str()?, uri.authority()?).parse().ok()
+}
+
+fn vain(error: &GuardedError) -> Vain {
+    let text: Arc<str> = error.to_string().into();
+    match error {
+        GuardedError::Refused(_) | GuardedError::NoSuchName | GuardedError::Unreachable(_) => {
+            Vain::NotSent(text)
+        }
+        _ => Vain::Unanswered(text),
+    }
+}
+
+/// What an answer that is no success says.
+fn refused(answer: &Answer) -> Vain {
+    #[derive(Deserialize)]
+    struct Said {
+        error: String,
+    }
+    let status = answer.status;
+    if status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS {
+        return Vain::Later { status: status.as_u16(), after: retry_after(&answer.headers) };
+    }
+    let code = serde_json::from_slice::<Said>(&answer.body).map(|said| said.error).unwrap_or_default();
+    // Codes of OAuth are short words; anything else is not told further.
+    let is_word =
+        (1..=64).contains(&code.len()) && code.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_');
+    Vain::Refused { status: status.as_u16(), code: if is_word { code.into() } else { "unknown".into() } }
+}
+
+fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+    let seconds = headers.get(RETRY_AFTER)?.to_str().ok()?.parse::<u64>().ok()?;
+    Some(Duration::from_secs(seconds.min(3600)))
+}
+
+fn read<'a, T: Deserialize<'a>>(answer: &'a Answer) -> Result<T, Vain> {
+    serde_json::from_slice(&answer.body).map_err(|_| unusable("its answer is not what it has to be"))
+}
+
+fn unusable(why: &str) -> Vain {
+    Vain::Unanswered(why.into())
+}
+
+fn given(answer: &Answer) -> Result<Given, Vain> {
+    #[derive(Deserialize)]
+    struct Wire {
+        access_token: String,
+        token_type: String,
+        refresh_token: Option<String>,
+        sub: Option<String>,
+        scope: Option<String>,
+        expires_in: Option<f64>,
+    }
+    let wire: Wire = read(answer)?;
+    let (access, refresh) = (Zeroizing::new(wire.access_token), wire.refresh_token.map(Zeroizing::new));
+    if !wire.token_type.eq_ignore_ascii_case("dpop") {
+        return Err(unusable("its token is not bound to our key"));
+    }
+    if !is_token(&access) || refresh.as_ref().is_some_and(|token| !is_token(token)) {
+        return Err(unusable("its token cannot be sent"));
+    }
+    Ok(Given {
+        access,
+        refresh,
+        sub: wire.sub.and_then(|sub| sub.parse().ok()),
+        scope: wire.scope,
+        expires_in: wire
+            .expires_in
+            .filter(|seconds| (0.0..1e9).contains(seconds))
+            .map(Duration::from_secs_f64),
+    })
+}
+
+/// What can stand in a header after its scheme.
+fn is_token(text: &str) -> bool {
+    (1..=LONGEST_TOKEN).contains(&text.len())
+        && text.bytes().all(|byte| byte.is_ascii_graphic() && !matches!(byte, b'"' | b'\\' | b','))
+}
+
+const LONGEST_TOKEN: usize = 16 * 1024;
+const NONCE: &str = "dpop-nonce";
+const LIMITS: Limits = Limits {
+    total: Duration::from_secs(12),
+    idle: Duration::from_secs(10),
+    body_bytes: 64 * 1024,
+    redirects: 0,
+};
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn answer(status: u16, body: &str) -> Answer {
+        Answer {
+            status: StatusCode::from_u16(status).unwrap(),
+            headers: HeaderMap::new(),
+            body: Bytes::from(body.to_owned()),
+        }
+    }
+
+    #[test]
+    fn refusals_are_sorted_and_their_words_not_repeated() {
+        let code = |body: &str| refused(&answer(400, body)).code().map(str::to_owned);
+        assert_eq!(code(r#"{"error":"invalid_grant"}"#).as_deref(), Some("invalid_grant"));
+        assert_eq!(code(r#"{"error":"<b>x</b>"}"#).as_deref(), Some("unknown"));
+        assert_eq!(code("<html>").as_deref(), Some("unknown"));
+        assert_eq!(refused(&answer(503, "")), Vain::Later { status: 503, after: None });
+        assert_eq!(refused(&answer(429, "")).code(), None);
+    }
+
+    #[test]
+    fn tokens_are_taken_as_they_are_if_they_can_be_sent() {
+        let give = |body: &str| given(&answer(200, body));
+        let good = r#"{"access_token":"o/p+a=q~ue","token_type":"DPoP","sub":"did:plc:x","scope":"atproto"}"#;
+        assert_eq!(&**give(good).unwrap().access, "o/p+a=q~ue");
+        assert!(give(&good.replace("DPoP", "Bearer")).is_err());
+        assert!(give(&good.replace("o/p", "o\\r\\np")).is_err());
+        assert!(give(&good.replace("o/p", "")).is_ok());
+        assert!(give(&good.replace("o/p+a=q~ue", "")).is_err());
+        assert!(matches!(give("surely not"), Err(Vain::Unanswered(_))));
+        let negative = good.replace("\"sub\"", "\"expires_in\":-5,\"sub\"");
+        assert_eq!(give(&negative).unwrap().expires_in, None);
+    }
+}

@@ -1,0 +1,154 @@
+//! The secrets of a session at rest: one sealed text per row, bound to the session, its account and its version.
+//!
+//! A dump of the database opens nothing; a text copied to another row, or back from an older version, does not open.
+
+use genkan_protocol::crypto::P256PrivateKey;
+use serde::{Deserialize, Serialize};
+use zeroize::Zeroizing;
+
+use crate::base::random;
+use crate::base::seal::{OpenError, Sealer};
+use crate::keys::Sealed;
+
+/// What a session can be used with.
+#[derive(Clone)]
+pub(super) struct Tokens {
+    pub(super) access: Zeroizing<String>,
+    pub(super) refresh: Zeroizing<String>,
+    /// One key per session, for life.
+    pub(super) key: P256PrivateKey,
+}
+
+/// What a sign-in under way needs when its browser comes back.
+pub(super) struct LoginSecrets {
+    pub(super) key: P256PrivateKey,
+    pub(super) verifier: Zeroizing<String>,
+}
+
+/// Where a session's secrets are kept.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Shelf<'a> {
+    pub(super) link: &'a str,
+    pub(super) did: &'a str,
+    pub(super) version: i64,
+}
+
+impl Shelf<'_> {
+    fn row(&self) -> String {
+        format!("{}/{}/{}", self.link, self.did, self.version)
+    }
+}
+
+impl Tokens {
+    pub(super) fn seal(&self, sealer: &Sealer, place: Shelf<'_>) -> String {
+        let bytes = self.key.to_bytes();
+        let written = Written { access: &self.access, refresh: &self.refresh, key: *bytes };
+        seal(sealer, SESSION, &place.row(), &written)
+    }
+
+    pub(super) fn open(sealer: &Sealer, place: Shelf<'_>, text: &str) -> Result<Self, OpenError> {
+        let plain = sealer.open(SESSION, &place.row(), text)?;
+        let written: Written<'_> = serde_json::from_slice(&plain).map_err(|_| OpenError::Form)?;
+        Ok(Self {
+            access: Zeroizing::new(written.access.to_owned()),
+            refresh: Zeroizing::new(written.refresh.to_owned()),
+            key: P256PrivateKey::from_bytes(&written.key).map_err(|_| OpenError::Form)?,
+        })
+    }
+}
+
+impl LoginSecrets {
+    pub(super) fn seal(&self, sealer: &Sealer, state: &str) -> String {
+        let written = Written { access: &self.verifier, refresh: "", key: *self.key.to_bytes() };
+        seal(sealer, LOGIN, state, &written)
+    }
+
+    pub(super) fn open(sealer: &Sealer, state: &str, text: &str) -> Result<Self, OpenError> {
+        let plain = sealer.open(LOGIN, state, text)?;
+        let written: Written<'_> = serde_json::from_slice(&plain).map_err(|_| OpenError::Form)?;
+        Ok(Self {
+            verifier: Zeroizing::new(written.access.to_owned()),
+            key: P256PrivateKey::from_bytes(&written.key).map_err(|_| OpenError::Form)?,
+        })
+    }
+}
+
+fn seal(sealer: &Sealer, purpose: &str, row: &str, written: &Written<'_>) -> String {
+    let plain = Zeroizing::new(serde_json::to_vec(written).expect("texts and bytes are plain data"));
+    sealer.seal(purpose, row, &plain)
+}
+
+/// A key that no one has.
+pub(super) fn fresh_key() -> P256PrivateKey {
+    loop {
+        // Nearly every 256-bit number is a key; the few that are none are drawn again.
+        if let Ok(key) = P256PrivateKey::from_bytes(&random::bytes::<32>()) {
+            return key;
+        }
+    }
+}
+
+/// As it is sealed. Servers' tokens are ASCII without anything that JSON would escape: that is checked when they come.
+#[derive(Serialize, Deserialize)]
+struct Written<'a> {
+    access: &'a str,
+    refresh: &'a str,
+    key: [u8; 32],
+}
+
+impl std::fmt::Debug for Tokens {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("[sealed]")
+    }
+}
+
+impl std::fmt::Debug for LoginSecrets {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("[sealed]")
+    }
+}
+
+const SESSION: &str = "links.sealed";
+const LOGIN: &str = "link_logins.sealed";
+
+/// What of this room is sealed.
+pub(crate) const SEALED: &[Sealed] = &[
+    Sealed {
+        table: "links",
+        key: "id",
+        column: "sealed",
+        purpose: SESSION,
+        row: "id || '/' || did || '/' || CAST(version AS TEXT)",
+    },
+    Sealed { table: "link_logins", key: "state", column: "sealed", purpose: LOGIN, row: "state" },
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::Secret;
+
+    #[test]
+    fn c18_what_is_sealed_opens_in_its_own_row_and_version_only() {
+        let sealer = Sealer::new(&Secret::new([7; 32]));
+        let tokens = Tokens {
+            access: Zeroizing::new("the-access-token".to_owned()),
+            refresh: Zeroizing::new("the-refresh-token".to_owned()),
+            key: fresh_key(),
+        };
+        let place = Shelf { link: "a", did: "did:plc:ann", version: 3 };
+        let text = tokens.seal(&sealer, place);
+        let opened = Tokens::open(&sealer, place, &text).unwrap();
+        assert_eq!((&*opened.access, &*opened.refresh), (&*tokens.access, &*tokens.refresh));
+        assert_eq!(opened.key.public(), tokens.key.public());
+        for other in [
+            Shelf { link: "b", ..place },
+            Shelf { did: "did:plc:bob", ..place },
+            Shelf { version: 2, ..place },
+        ] {
+            assert_eq!(Tokens::open(&sealer, other, &text).unwrap_err(), OpenError::Changed);
+        }
+        assert!(LoginSecrets::open(&sealer, "a/did:plc:ann/3", &text).is_err(), "another kind of row");
+        assert!(!text.contains("token") && format!("{tokens:?}") == "[sealed]");
+    }
+}

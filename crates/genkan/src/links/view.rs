@@ -1,0 +1,110 @@
+//! What people, pages and operators see of sessions.
+
+use std::time::Duration;
+
+use genkan_protocol::syntax::Did;
+
+use super::callback::{Arrival, arrival};
+use super::error::Reason;
+use super::sql::{links, visits};
+use super::{Links, sql::links::State};
+use crate::base::{Origin, Timestamp};
+use crate::db;
+
+/// A session, without its secrets.
+#[derive(Clone, Debug)]
+pub(crate) struct LinkView {
+    pub(crate) id: String,
+    pub(crate) did: Did,
+    pub(crate) handle: Option<String>,
+    pub(crate) pds: Origin,
+    pub(crate) issuer: String,
+    pub(crate) scope: String,
+    pub(crate) state: State,
+    /// Why it ended.
+    pub(crate) reason: Option<&'static str>,
+    pub(crate) created_at: Timestamp,
+    /// To the day.
+    pub(crate) used_at: Timestamp,
+}
+
+/// A linked person who is signed in at a browser, to look after their sessions.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Visitor {
+    pub(crate) did: String,
+    pub(crate) handle: Option<String>,
+}
+
+impl Links {
+    /// The person who came back for this request in this browser and has not decided yet.
+    pub(crate) async fn waiting(&self, request: &str, device: &str) -> db::Result<Option<Arrival>> {
+        let now = self.inner.clock.now();
+        let row = links::waiting(&self.inner.db, request, device).await?;
+        Ok(row.filter(|row| now.since(row.created_at) < DECIDES_WITHIN).map(arrival))
+    }
+
+    /// The person allowed it: the session stays. `false`: it is over.
+    pub(crate) async fn keep(&self, link: &str) -> db::Result<bool> {
+        let mut tx = self.inner.db.begin().await?;
+        let kept = links::keep(&mut tx, link, self.inner.clock.now()).await?;
+        tx.commit().await?;
+        Ok(kept)
+    }
+
+    /// The person did not allow it.
+    pub(crate) async fn drop_waiting(&self, link: &str) -> db::Result<bool> {
+        self.end(link, Reason::Rejected).await
+    }
+
+    pub(crate) async fn find(&self, link: &str) -> db::Result<Option<LinkView>> {
+        Ok(links::find(&self.inner.db, link).await?.map(view))
+    }
+
+    /// The sessions of an account that can be used, the newest first.
+    pub(crate) async fn of_account(&self, did: &str) -> db::Result<Vec<LinkView>> {
+        Ok(links::of_account(&self.inner.db, did).await?.into_iter().map(view).collect())
+    }
+
+    /// A person showed who they are: they may look after their sessions in this browser for a while. What their server
+    /// gave for it is given back at once.
+    pub(crate) async fn welcome(&self, arrival: &Arrival, device: &str) -> db::Result<()> {
+        let inner = &self.inner;
+        let mut tx = inner.db.begin().await?;
+        let until = inner.clock.now().plus(VISIT);
+        visits::put(&mut tx, device, arrival.did.as_str(), arrival.handle.as_deref(), until).await?;
+        tx.commit().await?;
+        self.end(&arrival.link, Reason::IdentityOnly).await?;
+        Ok(())
+    }
+
+    /// Who was welcomed in this browser, the last one first.
+    pub(crate) async fn visitors(&self, device: &str) -> db::Result<Vec<Visitor>> {
+        let found = visits::of_device(&self.inner.db, device, self.inner.clock.now()).await?;
+        Ok(found.into_iter().map(|(did, handle)| Visitor { did, handle }).collect())
+    }
+
+    /// A welcomed person leaves.
+    pub(crate) async fn farewell(&self, device: &str, did: &str) -> db::Result<()> {
+        let mut tx = self.inner.db.begin().await?;
+        visits::remove(&mut tx, device, did).await?;
+        Ok(tx.commit().await?)
+    }
+}
+
+fn view(row: links::Row) -> LinkView {
+    LinkView {
+        id: row.id,
+        did: row.did,
+        handle: row.handle,
+        pds: row.pds,
+        issuer: row.server.issuer,
+        scope: row.scope,
+        state: row.state,
+        reason: row.reason.map(Reason::as_str),
+        created_at: row.created_at,
+        used_at: row.used_at,
+    }
+}
+
+const DECIDES_WITHIN: Duration = Duration::from_mins(15);
+const VISIT: Duration = Duration::from_hours(1);
