@@ -1,6 +1,7 @@
 //! A server at work: its listeners, and how they end. Part of the wiring, like `app`.
 
 mod neighbours;
+mod signer;
 
 use std::collections::HashMap;
 use std::net::SocketAddr;

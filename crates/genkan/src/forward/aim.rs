@@ -181,12 +181,11 @@ impl<N: Neighbours> Forwarder<N> {
         if !permission::allows(&caller.scope, method_of(request)) {
             return Err(Error::Scope { by_proof });
         }
-        let signer = match self.neighbours.recall_link(&caller.grant) {
-            Some(signer) => signer,
-            None => {
-                let found = self.neighbours.find_link(&caller.grant).await;
-                found.map_err(|error| LinkedAim::trouble(error, by_proof))?
-            }
+        let signer = if let Some(known) = self.neighbours.recall_link(&caller.grant) {
+            known
+        } else {
+            let found = self.neighbours.find_link(&caller.grant).await;
+            found.map_err(|error| LinkedAim::trouble(error, by_proof))?
         };
         Ok(Aim::Linked(LinkedAim { caller, by_proof, signer }))
     }

@@ -40,8 +40,8 @@ impl ToUs {
     fn take(&mut self, name: &str, value: &[u8], asked: Asked) {
         let text = || std::str::from_utf8(value).ok().map(|text| text.trim().to_owned());
         match name {
-            "dpop-nonce" if asked.by_ours => self.nonce = text(),
-            "www-authenticate" if asked.by_ours => {
+            "dpop-nonce" if asked.token == Token::Ours => self.nonce = text(),
+            "www-authenticate" if asked.token == Token::Ours => {
                 self.challenge = match (self.challenge.take(), text()) {
                     (Some(before), Some(more)) => Some(format!("{before}, {more}")),
                     (before, more) => more.or(before),
@@ -80,22 +80,28 @@ pub(super) enum Keep {
 pub(super) struct Asked {
     /// It was a `HEAD`: no body follows, whatever the head says.
     pub(super) is_head: bool,
-    /// It carried the caller's own token.
-    pub(super) by_own_token: bool,
-    /// It carried a token of ours.
-    pub(super) by_ours: bool,
+    pub(super) token: Token,
     /// We may go where the answer sends us.
     pub(super) follows: bool,
 }
 
+/// The token that a request carried.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Token {
+    None,
+    /// The caller's own.
+    Callers,
+    Ours,
+}
+
 impl Asked {
     pub(super) fn new(method: &Method, by_caller: bool, is_signed: bool) -> Self {
-        Self {
-            is_head: method == Method::HEAD,
-            by_own_token: by_caller && !is_signed,
-            by_ours: is_signed,
-            follows: false,
-        }
+        let token = match (by_caller, is_signed) {
+            (_, true) => Token::Ours,
+            (true, false) => Token::Callers,
+            (false, false) => Token::None,
+        };
+        Self { is_head: method == Method::HEAD, token, follows: false }
     }
 }
 
@@ -132,10 +138,10 @@ pub(super) fn read(head: &Bytes, asked: Asked) -> Result<Option<AnswerHead>, Cro
         if said.take(name, field.value)? {
             continue;
         }
-        if asked.by_ours || asked.follows {
+        if asked.token == Token::Ours || asked.follows {
             to_us.take(name, field.value, asked);
         }
-        if let Some(name) = answer_headers::back_to_client(name, asked.by_own_token) {
+        if let Some(name) = answer_headers::back_to_client(name, asked.token == Token::Callers) {
             let value = HeaderValue::from_maybe_shared(head.slice_ref(field.value)).map_err(|_| Crooked)?;
             headers.append(name, value);
         }
@@ -267,7 +273,7 @@ mod tests {
     use super::*;
 
     fn asked(is_head: bool) -> Asked {
-        Asked { is_head, by_own_token: true, by_ours: false, follows: false }
+        Asked { is_head, token: Token::Callers, follows: false }
     }
 
     fn head(text: &str) -> Result<Option<AnswerHead>, Crooked> {
@@ -404,15 +410,15 @@ mod tests {
     fn what_is_said_to_our_proof_is_for_us_alone() {
         let text = "HTTP/1.1 401 Unauthorized\r\nDPoP-Nonce: n\r\n\
             WWW-Authenticate: DPoP algs=\"ES256\", error=\"use_dpop_nonce\"\r\ncontent-length: 0\r\n\r\n";
-        let read_as = |by_own_token, by_ours| {
-            let asked = Asked { is_head: false, by_own_token, by_ours, follows: false };
+        let read_as = |token| {
+            let asked = Asked { is_head: false, token, follows: false };
             read(&Bytes::copy_from_slice(text.as_bytes()), asked).unwrap().unwrap()
         };
-        let ours = read_as(false, true);
+        let ours = read_as(Token::Ours);
         assert_eq!(ours.to_us.nonce.as_deref(), Some("n"));
         assert!(ours.to_us.says("use_dpop_nonce") && !ours.to_us.says("invalid_token"));
         assert_eq!(ours.headers.len(), 1);
-        let own = read_as(true, false);
+        let own = read_as(Token::Callers);
         assert_eq!(own.to_us, ToUs::default());
         assert!(own.headers.contains_key("www-authenticate") && !own.headers.contains_key("dpop-nonce"));
     }

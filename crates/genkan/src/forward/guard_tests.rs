@@ -34,8 +34,8 @@ impl Guard {
     async fn before(dns: &TestDns) -> Self {
         let canary = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let dialled = Arc::<Mutex<Vec<SocketAddr>>>::default();
-        let mut dialler = Dialler::new(tls::client_config(None).unwrap());
-        dialler.detour = Some(Detour { dialled: Arc::clone(&dialled), to: canary.local_addr().unwrap() });
+        let mut opener = Dialler::new(tls::client_config(None).unwrap());
+        opener.detour = Some(Detour { dialled: Arc::clone(&dialled), to: canary.local_addr().unwrap() });
         let many = Rate { count: 1000, per: Duration::from_secs(1) };
         let manners = Manners {
             target_reads: TargetReads::Public,
@@ -58,7 +58,7 @@ impl Guard {
         let limits = Rc::new(Limits { connect: Duration::from_millis(200), ..Limits::default() });
         Self {
             abroad: Abroad::new(names, Clock::System, manners, &Metrics::default()),
-            upstreams: Upstreams::new(Breakers::new(rules), dialler, limits, 8, Vigil::new()),
+            upstreams: Upstreams::new(Breakers::new(rules), opener, limits, 8, Vigil::new()),
             dialled,
             canary,
         }

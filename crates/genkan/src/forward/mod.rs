@@ -57,5 +57,4 @@ pub(crate) use limits::Limits;
 pub(crate) use neighbours::{
     HeardNonce, LinkError, Neighbours, Ours, OverLimit, Signer, TokenError, Unavailable,
 };
-#[cfg_attr(not(test), expect(unused_imports, reason = "links sign by them"))]
 pub(crate) use request_head::{LinkSigned, Signed};

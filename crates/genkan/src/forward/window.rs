@@ -104,7 +104,7 @@ impl Told {
         Some(Self {
             most: number("ratelimit-limit").map(|most| u32::try_from(most).unwrap_or(u32::MAX)),
             remaining: u32::try_from(remaining?).unwrap_or(u32::MAX),
-            left: wait.or(reset).or(is_over.then_some(UNSAID))?.min(LONGEST),
+            left: wait.or(reset).or_else(|| is_over.then_some(UNSAID))?.min(LONGEST),
             length,
         })
     }
@@ -158,8 +158,8 @@ mod tests {
         let expected = Told {
             most: Some(3000),
             remaining: 2999,
-            left: Duration::from_secs(300),
-            length: Some(Duration::from_secs(300)),
+            left: Duration::from_mins(5),
+            length: Some(Duration::from_mins(5)),
         };
         assert_eq!(told(200, &reference), Some(expected));
         let draft = told(200, &[("ratelimit-remaining", "5"), ("ratelimit-reset", "30")]).unwrap();

@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use genkan_protocol::syntax::{Did, Handle as AccountHandle};
 use tokio::runtime::Handle;
+use tokio::task::JoinError;
 
+use super::signer::{self, Opened};
 use crate::accounts::{Caller, Home, Homes};
 use crate::app::App;
 use crate::base::{Clock, Origin};
@@ -14,6 +16,7 @@ use crate::fleet::{Fleet, Host, HostId};
 use crate::forward::{HeardNonce, LinkError, Neighbours, Ours, OverLimit, Signer, TokenError, Unavailable};
 use crate::identity::{self, Freshness, Place, PlaceError, Places};
 use crate::limits::RateLimits;
+use crate::links::{Credential, Links, UseError};
 use crate::oauth::{AccessError, Call, GrantCaller, OAuth, Onward};
 use crate::routing::target::Target;
 use crate::sessions::{self, Access};
@@ -28,6 +31,7 @@ pub(super) struct Rooms {
     fleet: Fleet,
     limits: RateLimits,
     places: Places,
+    links: Links,
     config: Arc<Config>,
     /// Where the database is asked: its connections must not depend on an edge thread's life.
     control: Handle,
@@ -48,9 +52,24 @@ impl Rooms {
                 &app.config.network.private_origins,
                 app.clock.clone(),
             ),
+            links: app.links.clone(),
             config: Arc::clone(&app.config),
             control: Handle::current(),
         }
+    }
+}
+
+impl Rooms {
+    fn opened(&self, credential: Arc<Credential>) -> Arc<dyn Signer> {
+        Arc::new(Opened { credential, clock: self.clock.clone() })
+    }
+
+    fn usable(
+        &self,
+        found: Result<Result<Arc<Credential>, UseError>, JoinError>,
+    ) -> Result<Arc<dyn Signer>, LinkError> {
+        let found = found.map_err(|_| LinkError::Broken)?;
+        found.map(|credential| self.opened(credential)).map_err(|error| signer::trouble(&error))
     }
 }
 
@@ -93,26 +112,36 @@ impl Neighbours for Rooms {
         checking.await.map_err(|_| AccessError::Unavailable)?
     }
 
-    // No account has signed in elsewhere through this server yet.
-    fn recall_link(&self, _: &str) -> Option<Arc<dyn Signer>> {
-        None
+    fn recall_link(&self, link: &str) -> Option<Arc<dyn Signer>> {
+        Some(self.opened(self.links.recall(link)?))
     }
 
-    async fn find_link(&self, _: &str) -> Result<Arc<dyn Signer>, LinkError> {
-        Err(LinkError::Gone)
+    async fn find_link(&self, link: &str) -> Result<Arc<dyn Signer>, LinkError> {
+        let (links, link) = (self.links.clone(), link.to_owned());
+        let finding = self.control.spawn(async move { Box::pin(links.credential(&link)).await });
+        self.usable(finding.await)
     }
 
-    async fn renew_link(&self, _: &str, _: i64) -> Result<Arc<dyn Signer>, LinkError> {
-        Err(LinkError::Gone)
+    async fn renew_link(&self, link: &str, version: i64) -> Result<Arc<dyn Signer>, LinkError> {
+        let (links, link) = (self.links.clone(), link.to_owned());
+        let renewing = self.control.spawn(async move { Box::pin(links.renew(&link, version)).await });
+        self.usable(renewing.await)
     }
 
-    async fn link_refused(&self, _: &str) {}
-
-    fn link_nonce(&self, _: &str, _: &Origin) -> Option<HeardNonce> {
-        None
+    async fn link_refused(&self, link: &str) {
+        let (links, link) = (self.links.clone(), link.to_owned());
+        // It goes on when the caller leaves.
+        let _ = self.control.spawn(async move { links.refused(&link).await }).await;
     }
 
-    fn hear_link_nonce(&self, _: &str, _: &Origin, _: &str) {}
+    fn link_nonce(&self, link: &str, pds: &Origin) -> Option<HeardNonce> {
+        let heard = self.links.nonce(link, pds)?;
+        Some(HeardNonce { nonce: heard.nonce, age: self.clock.now().since(heard.at) })
+    }
+
+    fn hear_link_nonce(&self, link: &str, pds: &Origin, nonce: &str) {
+        self.links.hear_nonce(link, pds, nonce);
+    }
 
     fn sign_onward(&self, caller: &GrantCaller, host: &Host, method: &str, path: &str) -> Option<Onward> {
         self.oauth.sign_onward(caller, host, method, path)

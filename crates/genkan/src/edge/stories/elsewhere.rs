@@ -123,7 +123,8 @@ async fn c03_an_account_that_leads_nowhere_is_502_by_name() {
 async fn c04_fifty_cids_arrive_byte_identical() {
     let there = FakeHost::start(answers_ok).await;
     let network = zoe_at(&there).await;
-    let cids: String = (0..50).map(|number| format!("&cids=bafyrei%{number:02}x{number}+")).collect();
+    let cids: Vec<_> = (0..50).map(|number| format!("&cids=bafyrei%{number:02}x{number}+")).collect();
+    let cids = cids.concat();
     let target = format!("/xrpc/com.atproto.sync.getBlocks?cids=first&did={ZOE}{cids}&&=&x");
     assert!(network.ask(&format!("GET {target}"), "").await.starts_with("HTTP/1.1 200 "));
     assert!(there.heard()[0].starts_with(&format!("GET {target} HTTP/1.1\r\n")));

@@ -138,8 +138,8 @@ async fn only_the_lists_headers_cross_and_nothing_of_the_app() {
          content-type: application/json\r\ncontent-encoding: gzip\r\naccept-language: de\r\nuser-agent: curl\r\n"
     );
     assert_eq!(summary(&post(&network, POST, &fields, "{}").await), "200 -");
-    let [heard] = there.heard().try_into().unwrap();
-    let head = heard.split_once("\r\n\r\n").unwrap().0;
+    let [whole] = there.heard().try_into().unwrap();
+    let head = whole.split_once("\r\n\r\n").unwrap().0;
     let mut names: Vec<_> = head.lines().skip(1).filter_map(|line| Some(line.split_once(": ")?.0)).collect();
     names.sort_unstable();
     assert_eq!(
@@ -351,4 +351,15 @@ async fn a_401_for_ever_ends_the_session() {
         assert!(!answer.contains("theirs"));
         assert_eq!((there.heard().len(), network.world().link_refused), (2, 1));
     }
+}
+
+#[tokio::test]
+async fn a_401_by_another_scheme_ends_no_session() {
+    let never = "HTTP/1.1 401 Unauthorized\r\nwww-authenticate: Bearer error=\"invalid_token\"\r\ncontent-length: 12\r\n\r\n{\"theirs\":1}";
+    let there = FakeHost::start(answers(never)).await;
+    let network = zoe_at(&there).await;
+    let answer = network.ask("GET /xrpc/com.atproto.sync.listRepos", ZOES).await;
+    assert!(answer.starts_with("HTTP/1.1 401 ") && answer.ends_with("{\"theirs\":1}"), "{answer}");
+    assert!(!answer.contains("www-authenticate: ") && !answer.contains("x-genkan-error"), "{answer}");
+    assert_eq!((there.heard().len(), network.world().link_refused), (2, 0), "renewed, and no more");
 }
