@@ -211,7 +211,9 @@ impl From<Error> for Problem {
                 of(StatusCode::FORBIDDEN, "InsufficientScope").challenging("insufficient_scope", by_proof)
             }
             Error::LinkGone { by_proof } => {
-                of(StatusCode::UNAUTHORIZED, "InvalidToken").challenging("invalid_token", by_proof)
+                // As every token with a proof that is not good.
+                let name = if by_proof { "invalid_token" } else { "InvalidToken" };
+                of(StatusCode::UNAUTHORIZED, name).challenging("invalid_token", by_proof)
             }
             Error::LinkUnavailable { retry_after } => {
                 let mut problem = of(StatusCode::BAD_GATEWAY, "UpstreamAuthUnavailable");

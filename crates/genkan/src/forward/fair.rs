@@ -291,7 +291,7 @@ impl Host {
         let window = match kind {
             Kind::Repo => &mut self.repos,
             // It speaks of one window, and this is which.
-            Kind::Upload if told.is_as_long_as(self.uploads.rate().per) => &mut self.uploads,
+            Kind::Upload if told.says(self.uploads.rate().per) => &mut self.uploads,
             _ => &mut self.calls,
         };
         if told.is_as_long_as(window.rate().per) {

@@ -127,6 +127,22 @@ async fn writes_uploads_and_repositories_have_budgets_of_their_own() {
     assert!(fair.admit(&pds(), &account('c'), Kind::Repo).await.is_err());
 }
 
+#[tokio::test]
+async fn what_an_answer_to_an_upload_says_is_of_calls_unless_it_says_that_it_is_of_uploads() {
+    let now = Timestamp::from_seconds(1_700_000_000);
+    for (policy, calls, uploads) in [("1000;w=1000", true, false), ("20;w=2", false, false), ("", false, false)] {
+        let fair = Fair::new(RULES);
+        assert!(fair.admit(&pds(), &account('a'), Kind::Upload).await.is_ok());
+        let mut told = fields(&[("ratelimit-remaining", "0"), ("ratelimit-reset", "1")]);
+        if !policy.is_empty() {
+            told.insert("ratelimit-policy", http::HeaderValue::from_static(policy));
+        }
+        fair.hear(&pds(), &account('a'), Kind::Upload, StatusCode::OK, &told, now);
+        assert_eq!(fair.admit(&pds(), &account('b'), Kind::Read).await.is_ok(), calls, "{policy}");
+        assert_eq!(fair.admit(&pds(), &account('b'), Kind::Upload).await.is_ok(), uploads, "{policy}");
+    }
+}
+
 #[test]
 fn methods_are_told_apart_in_any_letter_case() {
     for (method, is_write, kind) in [

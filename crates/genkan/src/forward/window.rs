@@ -114,6 +114,11 @@ impl Told {
         self.length.is_none_or(|said| said == length)
     }
 
+    /// Whether it says that it speaks of a window of this length.
+    pub(super) fn says(&self, length: Duration) -> bool {
+        self.length == Some(length)
+    }
+
     /// How long nothing more is allowed.
     pub(super) fn exhausted_for(&self) -> Option<Duration> {
         (self.remaining == 0).then_some(self.left)

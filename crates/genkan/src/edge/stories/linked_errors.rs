@@ -111,7 +111,7 @@ async fn trouble_with_the_session_is_told_apart() {
     let there = FakeHost::start(answers_ok).await;
     let network = zoe_at(&there).await;
     for (error, expected, more) in [
-        (LinkError::Gone, "401 InvalidToken", "error=\"invalid_token\""),
+        (LinkError::Gone, "401 invalid_token", "error=\"invalid_token\""),
         (
             LinkError::Unavailable { retry_after: Duration::from_secs(40) },
             "502 UpstreamAuthUnavailable",
