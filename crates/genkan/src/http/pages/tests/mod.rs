@@ -1,6 +1,7 @@
 //! The pages as browsers meet them, on forms alone. Rows are those of the table of bad input in the OAuth contract.
 
 mod browsers;
+mod elsewhere;
 mod house;
 mod look;
 mod protection;
