@@ -2,12 +2,15 @@ use genkan_testing::Trouble;
 use sqlx::Row as _;
 
 use super::world::{DEVICE, World};
+use crate::base::Secret;
+use crate::base::seal::SealingKeys;
 use crate::db::on_each_database;
 use crate::links::*;
 
 on_each_database!(
     c18_a_dump_of_the_database_has_no_secret,
     c18_swapped_secrets_do_not_open,
+    c18_sessions_and_sign_ins_survive_another_sealing_key,
     c12_an_ended_session_is_refused_at_once_and_revoked,
     a_server_that_is_away_hears_of_the_end_later,
     an_end_that_nobody_hears_is_given_up,
@@ -71,6 +74,28 @@ async fn c18_swapped_secrets_do_not_open(db: Db) {
         assert_eq!(world.another().credential(&link).await.unwrap_err(), UseError::Broken);
         assert_eq!(world.reason(&link).await, None, "a fault of ours ends no session");
     }
+}
+
+async fn c18_sessions_and_sign_ins_survive_another_sealing_key(db: Db) {
+    let world = World::start(db).await;
+    let link = world.link().await;
+    let departure = world.begin("ann.example.com").await.unwrap();
+    let callback = world.visit(&departure).await;
+    world.pass(Duration::from_mins(1));
+    world.links.renew(&link, 1).await.unwrap();
+    let (old, new) = (Secret::new([3; 32]), Secret::new([4; 32]));
+    let both = SealingKeys { current: new.clone(), older: vec![old] };
+    world.links.inner.sealer.replace(&both);
+    for sealed in SEALED {
+        assert_eq!(sealed.left(&world.db, &world.links.inner.sealer).await.unwrap(), 1);
+        let (round, _) = sealed.round(&world.db, &world.links.inner.sealer, "").await.unwrap();
+        assert_eq!((round.resealed, round.unopened), (1, Vec::<String>::new()));
+    }
+    world.links.inner.sealer.replace(&SealingKeys::one(new));
+    assert_eq!(world.credential(&link).await.unwrap().version, 2);
+    world.finish(&departure, callback).await.unwrap();
+    world.pass(Duration::from_hours(1));
+    assert_eq!(world.credential(&link).await.unwrap().version, 3);
 }
 
 /// Waits until something done in the background is done.
