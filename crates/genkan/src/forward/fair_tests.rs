@@ -130,7 +130,9 @@ async fn writes_uploads_and_repositories_have_budgets_of_their_own() {
 #[tokio::test]
 async fn what_an_answer_to_an_upload_says_is_of_calls_unless_it_says_that_it_is_of_uploads() {
     let now = Timestamp::from_seconds(1_700_000_000);
-    for (policy, calls, uploads) in [("1000;w=1000", true, false), ("20;w=2", false, false), ("", false, false)] {
+    for (policy, calls, uploads) in
+        [("1000;w=1000", true, false), ("20;w=2", false, false), ("", false, false)]
+    {
         let fair = Fair::new(RULES);
         assert!(fair.admit(&pds(), &account('a'), Kind::Upload).await.is_ok());
         let mut told = fields(&[("ratelimit-remaining", "0"), ("ratelimit-reset", "1")]);

@@ -58,7 +58,8 @@ impl Links {
         browser: Option<&str>,
         device: Option<&str>,
     ) -> Result<Arrival, FinishError> {
-        let finished = self.try_to_finish(callback, browser, device).await;
+        // Boxed, as a look-up of a stranger is large.
+        let finished = Box::pin(self.try_to_finish(callback, browser, device)).await;
         let outcome = match &finished {
             Ok(_) => "done",
             Err(error) => match &error.why {

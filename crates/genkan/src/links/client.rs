@@ -108,7 +108,7 @@ impl Client {
             return None;
         }
         let keys = (self.keys)();
-        keys.iter().find(|key| key.usable_from <= now).or(keys.last()).cloned()
+        keys.iter().find(|key| key.usable_from <= now).or_else(|| keys.last()).cloned()
     }
 
     pub(super) fn key(&self, id: &str) -> Option<ClientKey> {

@@ -183,10 +183,10 @@ mod tests {
         let origin = "https://pds.example.com".parse().unwrap();
         let did = "did:plc:aaaaaaaaaaaaaaaaaaaaaaaa".parse().unwrap();
         let mut credential = Credential::for_tests("x", &did, &origin, 1, "t");
-        credential.expires_at = Some(START.plus(Duration::from_secs(60)));
+        credential.expires_at = Some(START.plus(Duration::from_mins(1)));
         credential.put_off(START.plus(Duration::from_secs(30)));
         assert!(!credential.is_due(START.plus(Duration::from_secs(29))));
-        credential.put_off(START.plus(Duration::from_secs(300)));
+        credential.put_off(START.plus(Duration::from_mins(5)));
         assert!(credential.is_due(START.plus(Duration::from_secs(55))));
         assert!(!credential.is_valid(START.plus(Duration::from_secs(55))));
         assert!(!format!("{credential:?}").contains("\"t\""));

@@ -52,7 +52,8 @@ pub(crate) struct Departure {
 impl Links {
     /// Finds the account's server and announces the sign-in there.
     pub(crate) async fn begin(&self, login: NewLogin<'_>) -> Result<Departure, BeginError> {
-        let begun = self.try_to_begin(login).await;
+        // Boxed, as a look-up of a stranger is large.
+        let begun = Box::pin(self.try_to_begin(login)).await;
         let outcome = match &begun {
             Ok(_) => "begun",
             Err(BeginError::NotAnIdentifier | BeginError::NoSuchAccount | BeginError::Home) => "no_account",

@@ -16,6 +16,7 @@ mod credential;
 mod discovery;
 mod end;
 mod error;
+mod held;
 mod login;
 mod nonces;
 mod refresh;

@@ -11,16 +11,16 @@ use std::time::Duration;
 use genkan_protocol::oauth::dpop::ProofKey;
 
 use super::client::Identity;
-use super::credential::{Credential, Parts, due_at};
+use super::credential::{Credential, due_at};
 use super::discovery::{Found, Lost};
 use super::error::{Reason, UseError};
+use super::held::stored;
 use super::sql::leases::{self, Rotated};
 use super::sql::links::{self, Row};
 use super::upstream::{Given, Vain};
 use super::vault::{Shelf, Tokens};
 use super::{Inner, Links};
-use crate::base::{Timestamp, random};
-use crate::db;
+use crate::base::random;
 use crate::telemetry::metrics::LINK_REFRESHES;
 
 /// What became of an attempt.
@@ -114,7 +114,8 @@ impl Links {
     pub(super) async fn flight(&self, link: &str, version: i64) -> Result<Arc<Credential>, UseError> {
         let (links, id) = (self.clone(), link.to_owned());
         let refreshing = async move { links.refresh(&id, version).await };
-        self.inner.flights.join(link, refreshing).await.unwrap_or(Err(UseError::Broken))
+        // Boxed: everything that a refresh may do is in it.
+        self.inner.flights.join(link, Box::pin(refreshing)).await.unwrap_or(Err(UseError::Broken))
     }
 
     async fn refresh(&self, link: &str, version: i64) -> Result<Arc<Credential>, UseError> {
@@ -133,7 +134,10 @@ impl Links {
             // A name of its own for each attempt: what an earlier one of this process left behind is not ours.
             let holder = format!("{} {}", inner.holder, random::id());
             let until = now.plus(LEASE);
-            if leases::take(&inner.db, link, row.version, &holder, now, until).await.map_err(stored)? {
+            if leases::take(&inner.db, link, row.version, &holder, now, until)
+                .await
+                .map_err(|cause| stored(&cause))?
+            {
                 let outcome = self.attempt(&row, &holder).await;
                 inner.count(outcome);
                 return match outcome {
@@ -194,8 +198,7 @@ impl Links {
             .map_err(|_| later("its authority did not answer in time".to_owned()))?;
         let found = match verified {
             Ok(found) if found.server.issuer == row.server.issuer => found,
-            Ok(_) => return Err(Unready::Over(Reason::Moved)),
-            Err(Lost::Ended) => return Err(Unready::Over(Reason::Moved)),
+            Ok(_) | Err(Lost::Ended) => return Err(Unready::Over(Reason::Moved)),
             Err(error) => return Err(later(error.to_string())),
         };
         let (pds, now) = (found.pds.as_str(), inner.clock.now());
@@ -334,66 +337,6 @@ enum Unready {
 }
 
 impl Inner {
-    /// A session that is not over.
-    async fn usable(&self, link: &str) -> Result<Row, UseError> {
-        let row = links::find(&self.db, link).await.map_err(stored)?;
-        match row {
-            Some(row) if row.state.is_usable() => Ok(row),
-            Some(row) => Err(UseError::Gone(row.reason.map_or("over", Reason::as_str))),
-            None => Err(UseError::Gone("unknown")),
-        }
-    }
-
-    pub(super) fn open(&self, row: &Row) -> Result<Tokens, UseError> {
-        let place = Shelf { link: &row.id, did: row.did.as_str(), version: row.version };
-        let sealed = row.sealed.as_deref().ok_or(UseError::Broken)?;
-        Tokens::open(&self.sealer, place, sealed).map_err(|cause| {
-            tracing::error!(
-                cause = &cause as &dyn std::error::Error,
-                link = row.id,
-                "a session does not open"
-            );
-            UseError::Broken
-        })
-    }
-
-    fn opened(&self, row: &Row, remember: bool) -> Result<Arc<Credential>, UseError> {
-        let tokens = self.open(row)?;
-        let credential = Arc::new(Credential::new(Parts {
-            link: row.id.as_str().into(),
-            did: row.did.clone(),
-            pds: row.pds.clone(),
-            version: row.version,
-            token: tokens.access,
-            key: tokens.key,
-            issued_at: row.issued_at,
-            expires_at: row.expires_at,
-        }));
-        if remember {
-            self.memory.insert(Arc::clone(&credential.link), Arc::clone(&credential));
-        }
-        Ok(credential)
-    }
-
-    /// Who we are to this session's server. None: the key that it was begun with is gone.
-    pub(super) fn identity_of(&self, row: &Row) -> Option<Identity> {
-        let key = match &row.client_key {
-            Some(id) => Some(self.client.key(id)?),
-            None => None,
-        };
-        Some(Identity { id: row.client_id.clone(), key })
-    }
-
-    /// When a session was used last is known to the day.
-    async fn note_use(&self, row: &Row, now: Timestamp) -> Result<(), UseError> {
-        if now.since(row.used_at) < USE_NOTED_EACH {
-            return Ok(());
-        }
-        let mut tx = self.db.begin().await.map_err(stored)?;
-        links::used(&mut tx, &row.id, now).await.map_err(stored)?;
-        tx.commit().await.map_err(|cause| stored(cause.into()))
-    }
-
     async fn release(&self, row: &Row, holder: &str, answered: bool) {
         if let Err(cause) = leases::release(&self.db, &row.id, holder, answered).await {
             // It runs out by itself.
@@ -426,16 +369,6 @@ fn is_about_us(code: &str) -> bool {
     )
 }
 
-fn stored(cause: db::Error) -> UseError {
-    if cause.is_passing() {
-        tracing::warn!(cause = &cause as &dyn std::error::Error, "a session could not be read or written");
-        UseError::Storage
-    } else {
-        tracing::error!(cause = &cause as &dyn std::error::Error, "a session could not be read or written");
-        UseError::Broken
-    }
-}
-
 /// Longer than everything that is done under it: verifying, two forms of twelve seconds, writing.
 const LEASE: Duration = Duration::from_secs(45);
 const VERIFY: Duration = Duration::from_secs(10);
@@ -447,4 +380,3 @@ const WAIT: Duration = Duration::from_millis(100);
 const MOST_WAITS: u32 = 240;
 const WRITE_ATTEMPTS: u32 = 4;
 const MISCONFIGURED_PAUSE: Duration = Duration::from_secs(30);
-const USE_NOTED_EACH: Duration = Duration::from_hours(12);

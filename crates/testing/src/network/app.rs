@@ -14,7 +14,7 @@ use sha2::{Digest, Sha256};
 
 use super::{TestNetwork, User};
 use crate::loopback::locked;
-use crate::{Answer, Browser, Client};
+use crate::{Answer, Browser, Client, Page};
 
 /// An app with a grant.
 #[derive(Debug)]
@@ -194,7 +194,7 @@ impl App {
         let browser = Browser::new(self.client.clone(), &self.origin);
         let page = browser.open(&format!("/oauth/authorize?{query}")).await;
         let form = page.form("/sign-in").with("identifier", identifier).with("password", password);
-        let page = browser.send(&form).await;
+        let page = elsewhere(&browser, browser.send(&form).await).await;
         let page = browser.send(&page.form("/consent").with("answer", "allow")).await;
         let location = page.answer.header("location").to_owned();
         let (_, query) = location.split_once(['?', '#']).unwrap_or_else(|| panic!("{}", page.html()));
@@ -224,6 +224,20 @@ impl App {
         let tokens = self.redeem(&code).await.ok();
         self.take(&tokens);
     }
+}
+
+/// A person whose account lives elsewhere is sent there, is let through at once, and comes back.
+async fn elsewhere(browser: &Browser, page: Page) -> Page {
+    if !page.says("id=\"onward\"") {
+        return page;
+    }
+    let url = page.link("Continue");
+    let path_at = url.split_at_checked(8).and_then(|(_, rest)| rest.find('/')).map_or(url.len(), |at| at + 8);
+    let (origin, path) = url.split_at(path_at);
+    let sent = Client::new(origin).get(path).await;
+    let location = sent.header("location").to_owned();
+    let back = location.find("/oauth/callback").unwrap_or_else(|| panic!("{}", sent.transcript()));
+    browser.open(location.get(back..).unwrap_or_default()).await
 }
 
 impl TestNetwork {

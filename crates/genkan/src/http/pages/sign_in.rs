@@ -16,6 +16,7 @@ use crate::signin::{self, Keep, SignedIn, Visit};
 use crate::telemetry::metrics::SIGN_INS;
 
 #[derive(Template)]
+#[expect(clippy::struct_excessive_bools, reason = "what the template asks for, each by itself")]
 #[template(path = "pages/sign_in.html")]
 struct SignIn<'a> {
     f: Frame<'a>,

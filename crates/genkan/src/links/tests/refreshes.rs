@@ -132,7 +132,7 @@ async fn c11_invalid_grant_ends_the_session(db: Db) {
     assert_eq!(world.credential(&link).await.unwrap_err(), UseError::Gone("grant_gone"));
     assert_eq!(world.credential(&link).await.unwrap_err(), UseError::Gone("grant_gone"));
     assert!(world.links.recall(&link).is_none());
-    assert_eq!(*heard.lock().unwrap(), [link.clone()]);
+    assert_eq!(*heard.lock().unwrap(), std::slice::from_ref(&link));
     let asked = world.pds.asked("/oauth/token");
     let _ = world.another().credential(&link).await;
     assert_eq!(world.pds.asked("/oauth/token"), asked, "nobody asks again");
@@ -230,7 +230,7 @@ async fn another_subject_in_a_refresh_ends_the_session(db: Db) {
     let world = World::start(db).await;
     let link = world.link().await;
     world.pds.set(|quirks| {
-        drop(quirks.token_answer.insert("sub".to_owned(), json!("did:plc:bbbbbbbbbbbbbbbbbbbbbbbb")))
+        drop(quirks.token_answer.insert("sub".to_owned(), json!("did:plc:bbbbbbbbbbbbbbbbbbbbbbbb")));
     });
     world.pass(HOUR);
     assert_eq!(world.credential(&link).await.unwrap_err(), UseError::Gone("other_subject"));

@@ -12,6 +12,7 @@ mod handles;
 mod host_faults;
 mod host_sessions;
 mod letters;
+mod links;
 mod log_lines;
 mod mail_faults;
 mod oauth_checklist;

@@ -1,0 +1,88 @@
+//! A session as it is stored, opened for use.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::Inner;
+use super::client::Identity;
+use super::credential::{Credential, Parts};
+use super::error::{Reason, UseError};
+use super::sql::links::{self, Row};
+use super::vault::{Shelf, Tokens};
+use crate::base::Timestamp;
+use crate::db;
+
+impl Inner {
+    /// A session that is not over.
+    pub(super) async fn usable(&self, link: &str) -> Result<Row, UseError> {
+        let row = links::find(&self.db, link).await.map_err(|cause| stored(&cause))?;
+        match row {
+            Some(row) if row.state.is_usable() => Ok(row),
+            Some(row) => Err(UseError::Gone(row.reason.map_or("over", Reason::as_str))),
+            None => Err(UseError::Gone("unknown")),
+        }
+    }
+
+    pub(super) fn open(&self, row: &Row) -> Result<Tokens, UseError> {
+        let place = Shelf { link: &row.id, did: row.did.as_str(), version: row.version };
+        let sealed = row.sealed.as_deref().ok_or(UseError::Broken)?;
+        Tokens::open(&self.sealer, place, sealed).map_err(|cause| {
+            tracing::error!(
+                cause = &cause as &dyn std::error::Error,
+                link = row.id,
+                "a session does not open"
+            );
+            UseError::Broken
+        })
+    }
+
+    pub(super) fn opened(&self, row: &Row, remember: bool) -> Result<Arc<Credential>, UseError> {
+        let tokens = self.open(row)?;
+        let credential = Arc::new(Credential::new(Parts {
+            link: row.id.as_str().into(),
+            did: row.did.clone(),
+            pds: row.pds.clone(),
+            version: row.version,
+            token: tokens.access,
+            key: tokens.key,
+            issued_at: row.issued_at,
+            expires_at: row.expires_at,
+        }));
+        if remember {
+            self.memory.insert(Arc::clone(&credential.link), Arc::clone(&credential));
+        }
+        Ok(credential)
+    }
+
+    /// Who we are to this session's server. None: the key that it was begun with is gone.
+    pub(super) fn identity_of(&self, row: &Row) -> Option<Identity> {
+        let key = match &row.client_key {
+            Some(id) => Some(self.client.key(id)?),
+            None => None,
+        };
+        Some(Identity { id: row.client_id.clone(), key })
+    }
+
+    /// When a session was used last is known to the day.
+    pub(super) async fn note_use(&self, row: &Row, now: Timestamp) -> Result<(), UseError> {
+        if now.since(row.used_at) < USE_NOTED_EACH {
+            return Ok(());
+        }
+        let mut tx = self.db.begin().await.map_err(|cause| stored(&cause))?;
+        links::used(&mut tx, &row.id, now).await.map_err(|cause| stored(&cause))?;
+        tx.commit().await.map_err(|cause| stored(&cause.into()))
+    }
+}
+
+/// Trouble with the database, told to the log.
+pub(super) fn stored(cause: &db::Error) -> UseError {
+    if cause.is_passing() {
+        tracing::warn!(cause = cause as &dyn std::error::Error, "a session could not be read or written");
+        UseError::Storage
+    } else {
+        tracing::error!(cause = cause as &dyn std::error::Error, "a session could not be read or written");
+        UseError::Broken
+    }
+}
+
+const USE_NOTED_EACH: Duration = Duration::from_hours(12);
