@@ -65,12 +65,10 @@ impl Link {
         progress: &mut Progress,
         cx: &mut Context<'_>,
     ) -> Poll<Result<AnswerHead, Cause>> {
-        let refused = match self.outgoing.poll(&mut self.wire, cx) {
-            Poll::Ready(Err(SendError::Client)) => return Poll::Ready(Err(Cause::Upload)),
-            // It may have answered before it hung up.
-            Poll::Ready(Err(SendError::Host(error))) => Some(error),
-            _ => None,
-        };
+        // Where the host takes no more, it may have answered before it hung up. Its end is to be read as well.
+        if let Poll::Ready(Err(SendError::Client)) = self.outgoing.poll(&mut self.wire, cx) {
+            return Poll::Ready(Err(Cause::Upload));
+        }
         loop {
             while let Some(end) = answer_head::end(&self.read, progress.looked_at) {
                 progress.looked_at = 0;
@@ -90,10 +88,7 @@ impl Link {
                 Poll::Ready(Ok(0)) => return Poll::Ready(Err(Cause::Closed)),
                 Poll::Ready(Ok(count)) => progress.bytes += count,
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(Cause::Broken(error))),
-                Poll::Pending => match refused {
-                    Some(error) => return Poll::Ready(Err(Cause::Broken(error))),
-                    None => return Poll::Pending,
-                },
+                Poll::Pending => return Poll::Pending,
             }
         }
     }

@@ -175,9 +175,7 @@ impl<N: Neighbours> Forwarder<N> {
 
     /// Asks something small, so that nonce and token are good when something large goes.
     async fn prime(&self, attempts: &mut Attempts<'_>) -> Result<(), Error> {
-        let question =
-            Request::get("/xrpc/com.atproto.server.getSession").body(()).map_err(|_| Error::Internal)?;
-        let (question, ()) = question.into_parts();
+        let question = question()?;
         let (aim, pds, signer) = (attempts.aim, attempts.pds, attempts.signer);
         let sign = || Ok(Some(self.sign(&attempts_signer(signer), aim, pds, &question)));
         let mut sending = self.sending(attempts.permit, &question, target_of(&question), &sign);
@@ -185,6 +183,20 @@ impl<N: Neighbours> Forwarder<N> {
         // Whatever it says: what counts came with the head.
         Self::put_back(attempts.permit, link, &head, None);
         Ok(())
+    }
+
+    /// Whether a PDS hung up on a large body for the sake of its nonce, as some do. It is known afterwards.
+    async fn hung_up_over_a_nonce(&self, attempts: &Attempts<'_>) -> bool {
+        let Ok(question) = question() else { return false };
+        let (aim, pds, signer) = (attempts.aim, attempts.pds, attempts.signer);
+        let sign = || Ok(Some(self.sign(&attempts_signer(signer), aim, pds, &question)));
+        let sending = self.sending(attempts.permit, &question, target_of(&question), &sign);
+        let Ok((head, link)) = sending.exchange(attempts.permit, None).await else { return false };
+        if let Some(nonce) = &head.to_us.nonce {
+            self.neighbours.hear_link_nonce(&aim.caller.grant, pds, nonce);
+        }
+        Self::put_back(attempts.permit, link, &head, None);
+        head.status == StatusCode::UNAUTHORIZED && head.to_us.says("use_dpop_nonce")
     }
 
     /// Lets the next attempt use the connection, if this one is over on both sides. Otherwise it ends here, and what is
@@ -208,7 +220,14 @@ impl<N: Neighbours> Forwarder<N> {
         let (link_id, pds) = (attempts.aim.caller.grant.as_str(), attempts.pds);
         let mut may_challenge = true;
         loop {
-            let (head, link) = sending.exchange(attempts.permit, upload.take()).await?;
+            let exchanged = sending.exchange(attempts.permit, upload.take()).await;
+            if let Err(Error::Unreachable(Cause::Broken(_) | Cause::Closed)) = &exchanged
+                && is_large(sending.length)
+                && Box::pin(self.hung_up_over_a_nonce(attempts)).await
+            {
+                return Err(Error::NotReady);
+            }
+            let (head, link) = exchanged?;
             attempts.permit.upstream().judge(head.status);
             self.abroad.hear(pds, attempts.account, attempts.kind, head.status, &head.headers);
             if let Some(nonce) = &head.to_us.nonce {
@@ -246,6 +265,12 @@ impl<N: Neighbours> Forwarder<N> {
             (upload, sending.progress) = again(kept, sending.progress.is_some())?;
         }
     }
+}
+
+/// The small question: it changes nothing.
+fn question() -> Result<Parts, Error> {
+    let question = Request::get("/xrpc/com.atproto.server.getSession").body(());
+    Ok(question.map_err(|_| Error::Internal)?.into_parts().0)
 }
 
 fn attempts_signer(signer: &RefCell<Arc<dyn Signer>>) -> Arc<dyn Signer> {

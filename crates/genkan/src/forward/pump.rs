@@ -30,8 +30,8 @@ pub(super) struct Outgoing {
 /// Why a request cannot be sent to its end.
 #[derive(Debug)]
 pub(super) enum SendError {
-    /// The host takes no more. It may have said why.
-    Host(io::Error),
+    /// The host takes no more. What it says by reading tells why.
+    Host,
     /// The client is at fault; its upload's progress says how.
     Client,
 }
@@ -69,15 +69,15 @@ impl Outgoing {
         while !self.is_done {
             let waits_for_client = self.piece.is_empty() && self.poll_client(cx)?.is_pending();
             if self.gone < self.lead.len() || !self.piece.is_empty() {
-                let count = ready!(self.poll_write(wire, cx)).map_err(SendError::Host)?;
+                let count = ready!(self.poll_write(wire, cx)).map_err(|_| SendError::Host)?;
                 if count == 0 {
-                    return Poll::Ready(Err(SendError::Host(io::ErrorKind::WriteZero.into())));
+                    return Poll::Ready(Err(SendError::Host));
                 }
                 self.went(count);
                 continue;
             }
             // Over TLS, what was written may wait for its record to be sent.
-            let flushed = Pin::new(&mut *wire).poll_flush(cx).map_err(SendError::Host)?;
+            let flushed = Pin::new(&mut *wire).poll_flush(cx).map_err(|_| SendError::Host)?;
             if waits_for_client || flushed.is_pending() {
                 return Poll::Pending;
             }

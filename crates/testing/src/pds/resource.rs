@@ -2,6 +2,7 @@
 
 use genkan_protocol::syntax::Did;
 use http_body_util::BodyExt;
+use hyper::body::Incoming;
 use serde_json::{Map, Value, json};
 
 use super::Place;
@@ -24,10 +25,9 @@ impl Place {
         if speaker.is_none() && !self.knows_target(seen.query.as_str()) {
             return loopback::refusal(400, "RepoNotFound", "Could not find repo");
         }
-        let Ok(body) = body.collect().await else {
+        let Some(length) = length_of(body).await else {
             return loopback::refusal(400, "InvalidRequest", "Request aborted");
         };
-        let body = body.to_bytes();
         let headers: Map<String, Value> = seen
             .headers
             .iter()
@@ -40,7 +40,7 @@ impl Place {
                 "did": speaker.as_ref().map(|speaker| &speaker.did),
                 "scope": speaker.as_ref().map(|speaker| &speaker.scope),
                 "headers": headers,
-                "length": body.len(),
+                "length": length,
             }),
         );
         if speaker.is_some() {
@@ -99,4 +99,15 @@ impl Place {
         self.nonces.put_on(&mut reply, &self.quirks(), self.server.now_millis());
         reply
     }
+}
+
+/// How long a body is. It may be longer than memory.
+async fn length_of(mut body: Incoming) -> Option<u64> {
+    let mut length = 0;
+    while let Some(frame) = body.frame().await {
+        if let Ok(data) = frame.ok()?.into_data() {
+            length += data.len() as u64;
+        }
+    }
+    Some(length)
 }

@@ -365,3 +365,32 @@ async fn a_401_by_another_scheme_ends_no_session() {
     assert!(!answer.contains("www-authenticate: ") && !answer.contains("x-genkan-error"), "{answer}");
     assert_eq!((there.heard().len(), network.world().link_refused), (2, 0), "renewed, and no more");
 }
+
+#[tokio::test]
+async fn a_pds_that_hangs_up_on_a_large_body_over_its_nonce_is_told_from_one_that_is_broken() {
+    for (is_about_nonce, expected) in [(true, "503 UpstreamNotReady"), (false, "502 UpstreamFailure")] {
+        let there = FakeHost::start(move |mut guest: Guest| async move {
+            let mut head = Vec::new();
+            while !head.ends_with(b"\r\n\r\n") {
+                head.push(tokio::io::AsyncReadExt::read_u8(&mut guest.stream).await.unwrap());
+            }
+            if head.starts_with(b"GET ") {
+                let answer = if is_about_nonce { challenge("dpop-nonce: newer\r\n") } else { OK.to_owned() };
+                guest.say(answer).await;
+            }
+        })
+        .await;
+        let network = zoe_at(&there).await;
+        network.world().link_nonce = Some(HeardNonce { nonce: "stale".into(), age: Duration::ZERO });
+        let mut client = network.connect().await;
+        client
+            .send(format!(
+                "POST /xrpc/com.atproto.repo.uploadBlob HTTP/1.1\r\nhost: genkan.example\r\n{ZOES}content-length: {}\r\n\r\n",
+                8 << 20
+            ))
+            .await;
+        let _ = tokio::io::AsyncWriteExt::write_all(&mut client.stream, &vec![b'x'; 8 << 20]).await;
+        let answer = client.answer().await;
+        assert_eq!(summary(&answer), expected, "{answer}");
+    }
+}
