@@ -12,6 +12,7 @@ mod handles;
 mod host_faults;
 mod host_sessions;
 mod letters;
+mod linked_calls;
 mod links;
 mod log_lines;
 mod mail_faults;
