@@ -27,6 +27,8 @@ cargo xtask network [--json] [--hosts N] [--data DIR] [--production]
                    --database-url; else the hosts wait for one at --entryway-url (a free port when not given),
                    and the private keys it needs are printed
   --data DIR       keeps data, ports and keys there for the next start
+  --example        with the example app (needs --with-genkan)
+  --door           with a second Genkan, without hosts, at a TLS name (needs --with-genkan)
   --production     hosts without development mode: they do not check the entryway's answers against the lexicons
   --directory-url  what the hosts have as PLC directory, when the entryway fronts it";
 
@@ -36,8 +38,8 @@ pub fn run(mut arguments: Arguments) -> Result<()> {
     let given_binary = arguments.option("--genkan-binary")?;
     let database_url = arguments.option("--database-url")?;
     let options = Options {
-        example: false,
-        door: false,
+        example: arguments.flag("--example"),
+        door: arguments.flag("--door"),
         data: arguments.option("--data")?.map(PathBuf::from),
         hosts: arguments.number("--hosts")?.unwrap_or(2),
         dev_mode: !arguments.flag("--production"),

@@ -25,7 +25,7 @@ export async function startBrowser(t) {
       '--disable-background-networking',
       '--disable-component-update',
       '--disable-sync',
-      `--host-resolver-rules=MAP *.example.com 127.0.0.1`,
+      `--host-resolver-rules=MAP *.example.com 127.0.0.1, MAP *.genkan.network 127.0.0.1`,
       '--ignore-certificate-errors',
     ],
   })

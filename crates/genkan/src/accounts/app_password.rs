@@ -58,7 +58,7 @@ pub(crate) async fn find(db: &Db, did: &str, typed: &Secret<String>) -> db::Resu
             .bind(hash(did, typed.expose()))
             .fetch_optional(db.reader())
             .await?;
-    Ok(row.as_ref().map(read).transpose()?)
+    row.as_ref().map(read).transpose()
 }
 
 pub(crate) async fn list(db: &Db, did: &str) -> db::Result<Vec<AppPassword>> {
@@ -68,7 +68,7 @@ pub(crate) async fn list(db: &Db, did: &str) -> db::Result<Vec<AppPassword>> {
     .bind(did)
     .fetch_all(db.reader())
     .await?;
-    Ok(rows.iter().map(read).collect::<db::Result<_>>()?)
+    rows.iter().map(read).collect()
 }
 
 /// Removes one; the sessions opened with it are the caller's to end. `false`: there was none.

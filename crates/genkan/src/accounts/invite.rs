@@ -135,7 +135,7 @@ pub(crate) async fn list(db: &Db, limit: i64) -> db::Result<Vec<Invite>> {
     .bind(limit)
     .fetch_all(db.reader())
     .await?;
-    Ok(rows.iter().map(read).collect::<db::Result<_>>()?)
+    rows.iter().map(read).collect()
 }
 
 pub(crate) async fn of_account(db: &Db, account: &str) -> db::Result<Vec<Invite>> {
@@ -146,7 +146,7 @@ pub(crate) async fn of_account(db: &Db, account: &str) -> db::Result<Vec<Invite>
     .bind(account)
     .fetch_all(db.reader())
     .await?;
-    Ok(rows.iter().map(read).collect::<db::Result<_>>()?)
+    rows.iter().map(read).collect()
 }
 
 pub(crate) async fn uses_of(db: &Db, code: &str) -> db::Result<Vec<InviteUse>> {
@@ -161,7 +161,7 @@ pub(crate) async fn uses_of(db: &Db, code: &str) -> db::Result<Vec<InviteUse>> {
             used_at: Timestamp::from_millis(row.try_get("used_at")?),
         })
     });
-    Ok(uses.collect::<db::Result<_>>()?)
+    uses.collect()
 }
 
 fn read(row: &AnyRow) -> db::Result<Invite> {

@@ -22,7 +22,7 @@ pub(super) enum Command {
     ///
     /// With the key in the data folder's sealing.key everything is done at once: a new key is made, running servers take
     /// it up, all is sealed anew, and the old key is put aside for backups from its time. With several machines, or the key
-    /// in GENKAN_SEALING_KEY, give all of them the new key and the old one as GENKAN_SEALING_KEY_OLDER first.
+    /// in `GENKAN_SEALING_KEY`, give all of them the new key and the old one as `GENKAN_SEALING_KEY_OLDER` first.
     RotateSealing {
         /// Seal anew with the key that is current already; make none. Goes on with a rotation that was broken off.
         #[arg(long)]

@@ -32,7 +32,7 @@ pub(super) fn run(context: &Context) -> Result<(), Failure> {
 async fn serve(config: Config, logs: &Logs) -> Result<(), Failure> {
     let mut signals = Signals::listen()?;
     let (lag, grace) = (config.listen.shutdown_lag, config.listen.shutdown_grace);
-    let running = match tokio::time::timeout(START, Running::start(config, logs.dropped())).await {
+    let running = match tokio::time::timeout(START, Box::pin(Running::start(config, logs.dropped()))).await {
         Ok(running) => running?,
         Err(_) => return Err(anyhow::anyhow!("starting took longer than {} s", START.as_secs()).into()),
     };

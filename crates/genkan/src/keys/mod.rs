@@ -14,7 +14,9 @@ mod web;
 pub(crate) use reseal::{SEALED, Sealed};
 pub(crate) use ring::Ring;
 pub(crate) use sealing::{FOLLOW_EVERY, add_sealing_key, drop_older_sealing_keys, follow, sealing_key_file};
-pub(crate) use web::{PUBLISHED_BEFORE, WebKey, WebPurpose};
+#[cfg(test)]
+pub(crate) use web::PUBLISHED_BEFORE;
+pub(crate) use web::{WebKey, WebPurpose};
 
 /// Why the keys cannot be used. Start-up trouble, in words for the operator.
 #[derive(Debug, thiserror::Error)]

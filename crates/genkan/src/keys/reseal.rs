@@ -66,10 +66,10 @@ impl Sealed {
         )))
         .bind(by_key(sealer))
         .bind(after)
-        .bind(AT_ONCE)
+        .bind(i64::try_from(AT_ONCE).unwrap_or(i64::MAX))
         .fetch_all(db.reader())
         .await?;
-        let mut round = Round { full: rows.len() as i64 == AT_ONCE, ..Round::default() };
+        let mut round = Round { full: rows.len() == AT_ONCE, ..Round::default() };
         let mut last = after.to_owned();
         let mut tx = db.begin().await?;
         for row in &rows {
@@ -103,7 +103,7 @@ fn by_key(sealer: &Sealer) -> String {
     format!("v1.{}.%", sealer.key_id())
 }
 
-const AT_ONCE: i64 = 200;
+const AT_ONCE: usize = 200;
 
 /// This room's own.
 pub(crate) const SEALED: &[Sealed] = &[

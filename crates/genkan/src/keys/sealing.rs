@@ -97,7 +97,7 @@ fn write(file: &Path, keys: &SealingKeys) -> Result<(), Error> {
     let fresh = file.with_extension(format!("key.{}.new", random::id()));
     write_private(&fresh, &lines.join("\n"))
         .and_then(|()| std::fs::rename(&fresh, file))
-        .and_then(|()| std::fs::File::open(file.parent().unwrap_or(Path::new(".")))?.sync_all())
+        .and_then(|()| std::fs::File::open(file.parent().unwrap_or_else(|| Path::new(".")))?.sync_all())
         .map_err(|cause| Error::SealingKeyFile { file: file.to_path_buf(), why: cause.to_string() })
 }
 

@@ -91,7 +91,7 @@ impl OAuth {
             // Hosts take neither tokens that are bound to no key nor ones that name theirs.
             Whose::Home(account) if claims.cnf.is_some() => {
                 let no_home = || Error::NoHome(account.host.to_string());
-                claims.aud = self.fleet.host(&account.host).ok_or_else(no_home)?.did.as_str().to_owned();
+                self.fleet.host(&account.host).ok_or_else(no_home)?.did.as_str().clone_into(&mut claims.aud);
                 let key = self.ring.host_key(account.host.as_str()).ok_or_else(no_home)?;
                 access_token::sign(&key.private, &claims)
             }

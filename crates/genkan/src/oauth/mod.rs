@@ -48,7 +48,7 @@ use crate::signin::SignIns;
 pub(crate) use access::{AccessError, GrantCaller, Place, claimed_account};
 pub(crate) use client::Standing;
 pub(crate) use error::{Error, Problem};
-pub(crate) use grant::{Grant, GrantPlace};
+pub(crate) use grant::Grant;
 pub(crate) use linked::Linked;
 pub(crate) use onward::Onward;
 pub(crate) use proof::{Call, proofs};

@@ -28,10 +28,11 @@ pub(crate) struct GrantView {
 }
 
 impl OAuth {
-    /// A client is done with a token: its whole grant ends. What is not the client's own is left alone, without a word.
+    /// A client is done with a token: its whole grant ends. A proof is not needed, but a wrong one is refused. What is not the client's own is left alone, without a word.
     pub(crate) async fn revoke(&self, call: &Call<'_>, form: &Form) -> Result<(), Error> {
         let now = self.clock.now();
-        let proof = self.due_proof(call, form.get("client_id").unwrap_or_default(), now).await?;
+        // Plain OAuth libraries send none here, and whoever takes a stranger's token to this place does no harm.
+        let proof = self.proof(call, now)?;
         let proof = proof.as_ref();
         let token = form.required("token")?;
         let client = self.clients.look_up(form.required("client_id")?, Purpose::GoOn).await?;
@@ -43,7 +44,7 @@ impl OAuth {
         if let Some(grant) = named {
             let own = grants::hold(&mut tx, &grant).await?.filter(|grant| {
                 grant.client_id == client.id.as_str()
-                    && grant.is_held_by(proof)
+                    && (proof.is_none() || grant.is_held_by(proof))
                     && grant.client_auth.may_go_on_as(&proven.auth)
             });
             if let Some(grant) = own {

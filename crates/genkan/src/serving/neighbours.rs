@@ -217,7 +217,10 @@ impl Neighbours for Rooms {
     }
 
     fn is_own_handle(&self, handle: &str) -> bool {
-        self.config.service.handle_domains.iter().any(|domain| handle.ends_with(domain.as_str()))
+        // We give out names just below our domains; what is further down is somebody else's.
+        let below =
+            |domain: &String| handle.strip_suffix(domain.as_str()).is_some_and(|name| !name.contains('.'));
+        self.config.service.handle_domains.iter().any(below)
     }
 
     fn host(&self, id: &HostId) -> Option<Arc<Host>> {

@@ -63,7 +63,7 @@ fn says(name: &str, body: &str, list: &str, number: usize) -> bool {
 /// `53, 54: alive` or `row 39 and 40`: 53 and 54, 39 and 40.
 fn leading_numbers(text: &str) -> Vec<usize> {
     let mut numbers = Vec::new();
-    let mut rest = text.trim_start().strip_prefix("row ").unwrap_or(text.trim_start());
+    let mut rest = text.trim_start().strip_prefix("row ").unwrap_or_else(|| text.trim_start());
     loop {
         let end = rest.find(|letter: char| !letter.is_ascii_digit()).unwrap_or(rest.len());
         let Ok(number) = rest[..end].parse() else { return numbers };

@@ -122,8 +122,14 @@ impl<'a> UnverifiedAssertion<'a> {
 /// Makes an assertion: that `client_id` itself asks the server `issuer`, now (in seconds) and for half a minute. `jti` is
 /// a name that no other one has.
 pub fn sign(key: &P256PrivateKey, kid: &str, client_id: &str, issuer: &str, jti: &str, now: i64) -> String {
-    let claims =
-        OurClaims { iss: client_id, sub: client_id, aud: issuer, jti, iat: now, exp: now.saturating_add(LIFETIME) };
+    let claims = OurClaims {
+        iss: client_id,
+        sub: client_id,
+        aud: issuer,
+        jti,
+        iat: now,
+        exp: now.saturating_add(LIFETIME),
+    };
     jwt::sign_es256(key, "JWT", kid, &claims)
 }
 

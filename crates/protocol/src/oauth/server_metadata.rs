@@ -135,8 +135,11 @@ impl AuthorizationServer {
             ("pushed_authorization_request_endpoint", is_web(&server.pushed_authorization_request_endpoint)),
             ("revocation_endpoint", server.revocation_endpoint.as_deref().is_none_or(is_web)),
             ("response_types_supported", server.response_types_supported.iter().any(|kind| kind == "code")),
-            ("grant_types_supported", has(&server.grant_types_supported, "authorization_code")
-                && has(&server.grant_types_supported, "refresh_token")),
+            (
+                "grant_types_supported",
+                has(&server.grant_types_supported, "authorization_code")
+                    && has(&server.grant_types_supported, "refresh_token"),
+            ),
             ("code_challenge_methods_supported", has(&server.code_challenge_methods_supported, "S256")),
             (
                 "token_endpoint_auth_methods_supported",

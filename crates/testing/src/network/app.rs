@@ -177,6 +177,46 @@ impl App {
     ///
     /// When that does not work.
     pub async fn code(&self, identifier: &str, password: &str) -> Code {
+        let (verifier, browser, page) = self.begin().await;
+        let form = page.form("/sign-in").with("identifier", identifier).with("password", password);
+        let page = browser.send(&form).await;
+        Self::allowed(verifier, &browser, &page).await
+    }
+
+    /// The same for an account that lives elsewhere: its own server signs it in, and sends the browser back.
+    ///
+    /// # Panics
+    ///
+    /// When that does not work.
+    pub async fn code_elsewhere(&self, identifier: &str) -> Code {
+        let (verifier, browser, page) = self.begin().await;
+        let back = self.to_own_server(&browser, &page, identifier).await;
+        let page = browser.open(&back).await;
+        Self::allowed(verifier, &browser, &page).await
+    }
+
+    /// From the sign-in page to the account's own server, and where that sends the browser.
+    ///
+    /// # Panics
+    ///
+    /// When that does not work.
+    pub async fn to_own_server(&self, browser: &Browser, page: &Page, identifier: &str) -> String {
+        let page = browser.send(&page.form("/sign-in").with("identifier", identifier)).await;
+        let there = page.link("Continue");
+        assert!(!there.starts_with(&self.origin), "{}", page.html());
+        let (origin, path) = there.split_at(there.find("/oauth").unwrap());
+        let back = Client::new(origin).get(path).await;
+        let back = back.header("location").to_owned();
+        // A loopback redirect has an IP address; browsers come to the same port.
+        back[back.find("/oauth/callback").unwrap_or_else(|| panic!("not back: {back:?}"))..].to_owned()
+    }
+
+    /// Pushes a request, and opens it in a fresh browser.
+    ///
+    /// # Panics
+    ///
+    /// When the server does not take it.
+    pub async fn begin(&self) -> (String, Browser, Page) {
         let verifier = unique();
         let challenge = Challenge::of(&verifier).to_string();
         let form = [
@@ -193,8 +233,10 @@ impl App {
         let query = serde_html_form::to_string(query).unwrap();
         let browser = Browser::new(self.client.clone(), &self.origin);
         let page = browser.open(&format!("/oauth/authorize?{query}")).await;
-        let form = page.form("/sign-in").with("identifier", identifier).with("password", password);
-        let page = elsewhere(&browser, browser.send(&form).await).await;
+        (verifier, browser, page)
+    }
+
+    async fn allowed(verifier: String, browser: &Browser, page: &Page) -> Code {
         let page = browser.send(&page.form("/consent").with("answer", "allow")).await;
         let location = page.answer.header("location").to_owned();
         let (_, query) = location.split_once(['?', '#']).unwrap_or_else(|| panic!("{}", page.html()));
@@ -214,6 +256,17 @@ impl App {
         self.post("/oauth/token", &form).await
     }
 
+    /// From sign-in at the account's own server to the tokens.
+    ///
+    /// # Panics
+    ///
+    /// When that does not work.
+    pub async fn sign_in_elsewhere(&mut self, identifier: &str) {
+        let code = self.code_elsewhere(identifier).await;
+        let tokens = self.redeem(&code).await.ok();
+        self.take(&tokens);
+    }
+
     /// From sign-in to the tokens.
     ///
     /// # Panics
@@ -224,20 +277,6 @@ impl App {
         let tokens = self.redeem(&code).await.ok();
         self.take(&tokens);
     }
-}
-
-/// A person whose account lives elsewhere is sent there, is let through at once, and comes back.
-async fn elsewhere(browser: &Browser, page: Page) -> Page {
-    if !page.says("id=\"onward\"") {
-        return page;
-    }
-    let url = page.link("Continue");
-    let path_at = url.split_at_checked(8).and_then(|(_, rest)| rest.find('/')).map_or(url.len(), |at| at + 8);
-    let (origin, path) = url.split_at(path_at);
-    let sent = Client::new(origin).get(path).await;
-    let location = sent.header("location").to_owned();
-    let back = location.find("/oauth/callback").unwrap_or_else(|| panic!("{}", sent.transcript()));
-    browser.open(location.get(back..).unwrap_or_default()).await
 }
 
 impl TestNetwork {

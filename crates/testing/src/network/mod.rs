@@ -27,7 +27,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::loopback::locked;
-use crate::{Answer, Browser, Client, FakeDirectory, FakeHost};
+use crate::{Answer, Browser, Client, FakeDirectory, FakeHost, FakePds};
 
 pub use app::{App, Code};
 pub use plan::Plan;
@@ -39,6 +39,7 @@ pub use user::User;
 pub struct TestNetwork {
     directory: FakeDirectory,
     hosts: Vec<FakeHost>,
+    elsewhere: Vec<FakePds>,
     genkan: Genkan,
     program: PathBuf,
     /// Of the command line and of every Genkan of this network, but for the ports.
@@ -54,6 +55,16 @@ impl TestNetwork {
     /// The directory.
     pub fn directory(&self) -> &FakeDirectory {
         &self.directory
+    }
+
+    /// A PDS that is nobody's host.
+    ///
+    /// # Panics
+    ///
+    /// When there are not so many.
+    #[track_caller]
+    pub fn elsewhere(&self, index: usize) -> &FakePds {
+        self.elsewhere.get(index).expect("the plan has so many")
     }
 
     /// A host, in the order they were added.

@@ -14,13 +14,14 @@ use sha2::{Digest, Sha256};
 use super::TestNetwork;
 use super::ports::Ports;
 use super::running::{Genkan, run};
-use crate::{FakeDirectory, FakeHost};
+use crate::{FakeDirectory, FakeHost, FakePds};
 
 /// What a network is to be like. Awaiting it starts it.
 #[derive(Clone, Debug)]
 pub struct Plan {
     program: PathBuf,
     hosts: usize,
+    elsewhere: usize,
     settings: Vec<(String, String)>,
     listed: Vec<String>,
 }
@@ -30,13 +31,26 @@ pub(super) const ADMIN_PASSWORD: &str = "the-operators-own-password";
 impl Plan {
     /// One host behind the given `genkan` program, on an `SQLite` file.
     pub fn new(program: impl AsRef<Path>) -> Self {
-        Self { program: program.as_ref().to_owned(), hosts: 1, settings: Vec::new(), listed: Vec::new() }
+        Self {
+            program: program.as_ref().to_owned(),
+            hosts: 1,
+            elsewhere: 0,
+            settings: Vec::new(),
+            listed: Vec::new(),
+        }
     }
 
     /// So many hosts.
     #[must_use]
     pub fn hosts(mut self, count: usize) -> Self {
         self.hosts = count;
+        self
+    }
+
+    /// So many PDSs that are nobody's hosts, where linked accounts live.
+    #[must_use]
+    pub fn elsewhere(mut self, count: usize) -> Self {
+        self.elsewhere = count;
         self
     }
 
@@ -66,10 +80,15 @@ impl Plan {
         for index in 0..self.hosts {
             hosts.push(FakeHost::start(&format!("admin-password-of-host-{index}")).await);
         }
+        let mut elsewhere = Vec::new();
+        for _ in 0..self.elsewhere {
+            elsewhere.push(FakePds::start().await);
+        }
         let ports = Ports::free();
         let rotation_key = key("rotation", ports.public);
         let mut variables = settings_of(ports, folder.path(), &directory, &rotation_key);
-        let origins: Vec<_> = hosts.iter().map(FakeHost::url).chain(self.listed).collect();
+        let own = hosts.iter().map(FakeHost::url).chain(elsewhere.iter().map(FakePds::url));
+        let origins: Vec<_> = own.chain(self.listed).collect();
         variables.push(("GENKAN_PRIVATE_ORIGINS".to_owned(), origins.join(",")));
         variables.extend(self.settings);
 
@@ -83,6 +102,7 @@ impl Plan {
         let net = TestNetwork {
             directory,
             hosts,
+            elsewhere,
             genkan,
             program: self.program,
             variables: command_variables,

@@ -18,7 +18,7 @@ use crate::workspace;
 /// The name of the OAuth app's web server. Client identifiers may not be of the kind that only exists locally.
 const APP_NAME: &str = "app.example.com";
 /// The name of the second Genkan.
-const DOOR_NAME: &str = "door.example.com";
+const DOOR_NAME: &str = "door.genkan.network";
 
 /// A network being put together.
 pub(super) struct Plan {

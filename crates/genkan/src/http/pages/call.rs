@@ -112,11 +112,11 @@ impl Names {
             }
         } else {
             Self {
-                device: "dev-id",
-                session: "ses-id",
-                csrf: "csrf-token",
-                test: "cookie-test",
-                link: "link",
+                device: "genkan-dev-id",
+                session: "genkan-ses-id",
+                csrf: "genkan-csrf-token",
+                test: "genkan-cookie-test",
+                link: "genkan-link",
             }
         }
     }

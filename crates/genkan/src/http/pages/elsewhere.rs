@@ -43,7 +43,10 @@ pub(super) async fn is_meant(pages: &Pages, typed: &str) -> Result<bool, Trouble
         Some(Identifier::Address(_)) => return Ok(true),
         Some(Identifier::Did(did)) => did.to_string(),
         Some(Identifier::Handle(handle)) => {
-            let below = |domain: &String| handle.as_str().ends_with(domain.as_str());
+            // We give out names just below our domains; what is further down is somebody else's.
+            let below = |domain: &String| {
+                handle.as_str().strip_suffix(domain.as_str()).is_some_and(|name| !name.contains('.'))
+            };
             if app.config.service.handle_domains.iter().any(below) {
                 return Ok(false);
             }

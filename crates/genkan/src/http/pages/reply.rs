@@ -150,7 +150,7 @@ mod tests {
     fn cookies_are_locked_to_this_very_host() {
         for (origin, expected) in [
             ("https://example.com", "__Host-ses-id=x; Path=/; Max-Age=1; HttpOnly; SameSite=Lax; Secure"),
-            ("http://localhost:1", "ses-id=x; Path=/; Max-Age=1; HttpOnly; SameSite=Lax"),
+            ("http://localhost:1", "genkan-ses-id=x; Path=/; Max-Age=1; HttpOnly; SameSite=Lax"),
         ] {
             let origin = origin.parse().unwrap();
             let mut reply = Reply::see_other("/", &origin).unwrap();

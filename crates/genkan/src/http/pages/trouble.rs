@@ -124,7 +124,7 @@ impl From<accounts::Error> for Trouble {
     fn from(cause: accounts::Error) -> Self {
         match cause {
             accounts::Error::Storage(cause) => cause.into(),
-            other => Self::Bug(Box::new(other)),
+            other @ accounts::Error::NotFound => Self::Bug(Box::new(other)),
         }
     }
 }

@@ -1,124 +1,224 @@
-//! Sessions of accounts that live elsewhere, through the real program. `cNN` are lines of the contract's checklist.
+//! Accounts that live elsewhere: signed in at their own server, and used by apps that have nothing but our token.
 
 use std::time::Duration;
 
 use genkan_testing::network::{App, Genkan, within};
-use genkan_testing::{Answer, FakePds, Plan, TestNetwork, Trouble};
+use genkan_testing::{Answer, Plan, TestNetwork, Trouble};
 use http::Method;
+use serde_json::{Value, json};
 
 use crate::store::on_each_database;
 
 on_each_database!(
-    c11_a_session_that_its_server_ended_makes_the_app_ask_again,
-    c12_what_the_app_gives_back_is_given_back_there,
+    an_app_with_our_token_alone_writes_at_the_account_s_pds,
+    each_app_has_a_session_of_its_own,
+    c11_a_session_that_its_server_ended_is_over_here,
+    c10_a_server_that_is_away_signs_nobody_out,
+    c18_the_database_has_no_secret_to_steal,
 );
 
 mod replicas {
     use super::{
-        c09_200_calls_over_3_processes_make_one_refresh,
-        c09_killing_the_process_that_refreshes_loses_no_session,
+        c09_a_killed_refresher_loses_no_session, c09_of_many_calls_at_three_processes_one_refreshes,
+        c12_an_ended_session_is_over_everywhere_within_five_seconds,
     };
 
     crate::store::on_postgres!(
-        c09_200_calls_over_3_processes_make_one_refresh,
-        c09_killing_the_process_that_refreshes_loses_no_session,
+        c09_of_many_calls_at_three_processes_one_refreshes,
+        c09_a_killed_refresher_loses_no_session,
+        c12_an_ended_session_is_over_everywhere_within_five_seconds,
     );
 }
 
-const READ: &str = "/xrpc/com.atproto.repo.listMissingBlobs";
+const CREATE: &str = "/xrpc/com.atproto.repo.createRecord";
+const SCOPE: &str = "atproto transition:generic";
 
-async fn read(net: &TestNetwork, at: &Genkan, app: &App) -> Answer {
-    app.ask(&at.client(), &net.origin(), Method::GET, READ, "").await
+/// Zoe, who lives elsewhere, has signed in to an app.
+async fn zoe(net: &TestNetwork) -> (String, App) {
+    let did = net.elsewhere(0).make_account(net.directory(), "zoe.elsewhere.com").to_string();
+    (did.clone(), app_of(net, &did).await)
 }
 
-/// An app of Ann's, whose account lives at `pds`.
-async fn app_of_ann(net: &TestNetwork, pds: &FakePds) -> App {
-    let ann = pds.make_account(net.directory(), "ann.elsewhere.com");
-    let mut app = App::at(net.visitor(), &net.origin(), "atproto transition:generic");
-    app.sign_in(ann.as_str(), "").await;
+async fn app_of(net: &TestNetwork, did: &str) -> App {
+    let mut app = App::at(net.visitor(), &net.origin(), SCOPE);
+    app.sign_in_elsewhere(did).await;
     app
 }
 
-async fn c11_a_session_that_its_server_ended_makes_the_app_ask_again(plan: Plan) {
-    let pds = FakePds::start().await;
-    let net = plan.listing(&pds.url()).await;
-    let mut app = app_of_ann(&net, &pds).await;
-    let seen = read(&net, net.genkan(), &app).await.ok().json();
-    assert_eq!(
-        (seen["pds"].as_str(), seen["did"].as_str()),
-        (Some(&*pds.url()), Some(pds.sessions()[0].did.as_str()))
-    );
-    assert_eq!(app.refresh().await.status, 200);
-    read(&net, net.genkan(), &app).await.ok();
+fn record(did: &str) -> Value {
+    json!({ "repo": did, "collection": "app.bsky.feed.post", "record": { "text": "hi" } })
+}
 
-    pds.end_sessions();
-    let over = read(&net, net.genkan(), &app).await;
-    assert_eq!(over.status, 401, "{}", over.transcript());
-    assert!(over.header("www-authenticate").contains("error=\"invalid_token\""), "{:?}", over.headers);
-    within(Duration::from_secs(5), "the grant ends with its link", async || {
-        app.refresh().await.summary() == "400 invalid_grant"
+async fn write_at(net: &TestNetwork, at: &Genkan, app: &App, did: &str) -> Answer {
+    app.ask(&at.client(), &net.origin(), Method::POST, CREATE, record(did).to_string()).await
+}
+
+async fn write(net: &TestNetwork, app: &App, did: &str) -> Answer {
+    write_at(net, net.genkan(), app, did).await
+}
+
+async fn an_app_with_our_token_alone_writes_at_the_account_s_pds(plan: Plan) {
+    let net = plan.elsewhere(1).await;
+    let (did, app) = zoe(&net).await;
+    let pds = net.elsewhere(0);
+    write(&net, &app, &did).await.ok();
+    let seen = pds.last("com.atproto.repo.createRecord").unwrap();
+    let sent = seen.header("authorization").to_owned();
+    assert!(sent.starts_with("DPoP ") && !sent.contains(&app.access), "{sent}");
+    assert_ne!(seen.header("dpop"), "");
+    for unsaid in ["cookie", "x-forwarded-for", "forwarded", "origin"] {
+        assert_eq!(seen.header(unsaid), "", "{unsaid}");
+    }
+    let sessions = pds.sessions();
+    assert_eq!((sessions.len(), sessions[0].did.as_str(), &*sessions[0].scope), (1, &*did, SCOPE));
+    // What the app holds opens nothing there.
+    let path = "/xrpc/com.atproto.repo.createRecord";
+    let direct =
+        app.ask(&genkan_testing::Client::new(&pds.url()), &pds.url(), Method::POST, path, "{}").await;
+    assert_eq!(direct.status, 401, "{}", direct.transcript());
+    // What is not forwarded says where to go; nobody is signed out by it.
+    let other =
+        app.ask(&net.visitor(), &net.origin(), Method::GET, "/xrpc/app.bsky.feed.getTimeline", "").await;
+    assert_eq!(other.summary(), "501 MethodNotImplemented");
+    write(&net, &app, &did).await.ok();
+}
+
+async fn each_app_has_a_session_of_its_own(plan: Plan) {
+    let net = plan.elsewhere(1).await;
+    let (did, first) = zoe(&net).await;
+    let second = app_of(&net, &did).await;
+    assert_eq!(net.elsewhere(0).sessions().len(), 2);
+    first.revoke().await.ok();
+    assert_eq!(write(&net, &first, &did).await.summary(), "401 invalid_token");
+    write(&net, &second, &did).await.ok();
+    within(Duration::from_secs(10), "the other server hears of the end", async || {
+        let sessions = net.elsewhere(0).sessions();
+        sessions.iter().filter(|session| session.ended.is_some()).count() == 1
     })
     .await;
-    let shown = net.command(&["link", "list", pds.sessions()[0].did.as_str()]).await.ok();
-    assert!(shown.contains("No links."), "{shown}");
 }
 
-async fn c12_what_the_app_gives_back_is_given_back_there(plan: Plan) {
-    let pds = FakePds::start().await;
-    let net = plan.listing(&pds.url()).await;
-    let app = app_of_ann(&net, &pds).await;
-    read(&net, net.genkan(), &app).await.ok();
-    assert_eq!(app.revoke().await.status, 200);
-    assert_eq!(read(&net, net.genkan(), &app).await.status, 401);
-    within(Duration::from_secs(10), "its server hears of it", async || {
-        pds.sessions()[0].ended == Some("revoked")
+/// The checklist's line 11.
+async fn c11_a_session_that_its_server_ended_is_over_here(plan: Plan) {
+    let net = plan.elsewhere(1).await;
+    let (did, mut app) = zoe(&net).await;
+    write(&net, &app, &did).await.ok();
+    net.elsewhere(0).end_sessions();
+    let refused = write(&net, &app, &did).await;
+    assert_eq!(refused.summary(), "401 invalid_token", "{}", refused.transcript());
+    assert!(refused.header("www-authenticate").contains("invalid_token"));
+    assert_eq!(app.refresh().await.summary(), "400 invalid_grant");
+    // A new sign-in is as good as the first.
+    let again = app_of(&net, &did).await;
+    write(&net, &again, &did).await.ok();
+}
+
+/// The checklist's line 10, shortened.
+async fn c10_a_server_that_is_away_signs_nobody_out(plan: Plan) {
+    let net = plan.elsewhere(1).await;
+    net.elsewhere(0).set(|quirks| quirks.expires_in = Some(4));
+    let (did, mut app) = zoe(&net).await;
+    write(&net, &app, &did).await.ok();
+    net.elsewhere(0).trouble("/oauth/token", Trouble::Status(503));
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    let waiting = write(&net, &app, &did).await;
+    assert_eq!(waiting.summary(), "502 UpstreamAuthUnavailable", "{}", waiting.transcript());
+    assert_ne!(waiting.header("retry-after"), "");
+    app.refresh().await.ok();
+    net.elsewhere(0).mend();
+    net.elsewhere(0).set(|quirks| quirks.expires_in = Some(3600));
+    within(Duration::from_secs(40), "it goes on without a sign-in", async || {
+        write(&net, &app, &did).await.status == 200
     })
     .await;
+    assert_eq!(net.elsewhere(0).sessions().len(), 1);
 }
 
-/// An app whose session has to be refreshed with the next call.
-async fn app_that_is_due(net: &TestNetwork, pds: &FakePds) -> App {
-    pds.set(|quirks| quirks.expires_in = Some(2));
-    let app = app_of_ann(net, pds).await;
-    pds.set(|quirks| quirks.expires_in = Some(3600));
-    tokio::time::sleep(Duration::from_millis(2500)).await;
-    app
+async fn c18_the_database_has_no_secret_to_steal(plan: Plan) {
+    let net = plan.elsewhere(1).await;
+    let (did, app) = zoe(&net).await;
+    write(&net, &app, &did).await.ok();
+    let seen = net.elsewhere(0).last("com.atproto.repo.createRecord").unwrap();
+    let token = seen.header("authorization").strip_prefix("DPoP ").unwrap().to_owned();
+    let printed = net.printed() + &net.metrics().await;
+    for secret in [&token, &app.access, &app.refresh] {
+        assert!(!printed.contains(secret.as_str()), "a secret is printed");
+    }
+    let file = net.database_file();
+    if file.exists() {
+        for file in [file.clone(), file.with_extension("db-wal")] {
+            let bytes = std::fs::read(&file).unwrap_or_default();
+            for secret in [&token, &app.access, &app.refresh] {
+                let found = bytes.windows(secret.len()).any(|window| window == secret.as_bytes());
+                assert!(!found, "a secret lies open in {}", file.display());
+            }
+        }
+    }
 }
 
-async fn c09_200_calls_over_3_processes_make_one_refresh(plan: Plan) {
-    let pds = FakePds::start().await;
-    let net = plan.listing(&pds.url()).await;
+async fn c09_of_many_calls_at_three_processes_one_refreshes(plan: Plan) {
+    let net = plan.elsewhere(1).await;
     let (second, third) = (net.another_genkan().await, net.another_genkan().await);
-    let app = app_that_is_due(&net, &pds).await;
-    pds.trouble("/oauth/token", Trouble::Slow(Duration::from_millis(300)));
-    let calls = (0..200).map(|number| {
-        let at = [net.genkan(), &second, &third][number % 3];
-        read(&net, at, &app)
+    net.elsewhere(0).set(|quirks| quirks.expires_in = Some(3));
+    let (did, app) = zoe(&net).await;
+    net.elsewhere(0).set(|quirks| quirks.expires_in = Some(3600));
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    let calls = (0..200).map(|index| {
+        let at = [net.genkan(), &second, &third][index % 3];
+        write_at(&net, at, &app, &did)
     });
-    for answer in futures_util::future::join_all(calls).await {
+    let answers = futures_util::future::join_all(calls).await;
+    for answer in &answers {
         assert_eq!(answer.status, 200, "{}", answer.transcript());
     }
-    assert_eq!((pds.sessions()[0].refreshes, pds.sessions()[0].ended), (1, None));
+    let sessions = net.elsewhere(0).sessions();
+    assert_eq!((sessions.len(), sessions[0].refreshes, sessions[0].ended), (1, 1, None));
 }
 
-async fn c09_killing_the_process_that_refreshes_loses_no_session(plan: Plan) {
-    let pds = FakePds::start().await;
-    let net = plan.listing(&pds.url()).await;
-    let mut second = net.another_genkan().await;
-    let app = app_that_is_due(&net, &pds).await;
-    // It has the lease, the refresh token is on its way, and nobody answers.
-    pds.trouble("/oauth/token", Trouble::Silent);
-    let before = pds.asked("/oauth/token");
-    let dying = tokio::time::timeout(Duration::from_secs(5), read(&net, &second, &app));
-    let asked = within(Duration::from_secs(5), "the refresh token is on its way", async || {
-        pds.asked("/oauth/token") > before
-    });
-    let _ = tokio::join!(dying, asked);
-    second.kill();
-    pds.mend();
-    within(Duration::from_secs(75), "another one refreshes when the lease is over", async || {
-        read(&net, net.genkan(), &app).await.status == 200
+/// It is killed while it looks whether the server still speaks for the account, its lease in hand.
+async fn c09_a_killed_refresher_loses_no_session(plan: Plan) {
+    let mut net = plan.elsewhere(1).await;
+    let second = net.another_genkan().await;
+    net.elsewhere(0).set(|quirks| quirks.expires_in = Some(3));
+    let (did, app) = zoe(&net).await;
+    net.elsewhere(0).set(|quirks| quirks.expires_in = Some(3600));
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    net.elsewhere(0).trouble("/.well-known/oauth-protected-resource", Trouble::Silent);
+    let before = net.elsewhere(0).asked("/.well-known/oauth-protected-resource");
+    let client = net.genkan().client();
+    let origin = net.origin();
+    let body = record(&did).to_string();
+    {
+        let stuck = app.ask(&client, &origin, Method::POST, CREATE, body);
+        let asked = within(Duration::from_secs(10), "it refreshes", async || {
+            net.elsewhere(0).asked("/.well-known/oauth-protected-resource") > before
+        });
+        tokio::select! {
+            biased;
+            () = asked => {}
+            answer = stuck => panic!("{}", answer.transcript()),
+        }
+    }
+    net.genkan_mut().kill();
+    net.elsewhere(0).mend();
+    within(Duration::from_mins(1), "another one takes over", async || {
+        write_at(&net, &second, &app, &did).await.status == 200
     })
     .await;
-    assert_eq!((pds.sessions()[0].refreshes, pds.sessions()[0].ended), (1, None));
+    let sessions = net.elsewhere(0).sessions();
+    assert_eq!((sessions.len(), sessions[0].refreshes, sessions[0].ended), (1, 1, None));
+}
+
+async fn c12_an_ended_session_is_over_everywhere_within_five_seconds(plan: Plan) {
+    let net = plan.elsewhere(1).await;
+    let second = net.another_genkan().await;
+    let (did, app) = zoe(&net).await;
+    write(&net, &app, &did).await.ok();
+    write_at(&net, &second, &app, &did).await.ok();
+    app.revoke().await.ok();
+    assert_eq!(write(&net, &app, &did).await.summary(), "401 invalid_token", "at once where it was ended");
+    within(Duration::from_secs(5), "it is over at the other one", async || {
+        write_at(&net, &second, &app, &did).await.summary() == "401 invalid_token"
+    })
+    .await;
 }

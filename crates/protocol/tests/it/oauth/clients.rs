@@ -239,7 +239,6 @@ fn documents_are_checked_member_by_member() {
         ("jwks", json!({"keys": [{"kty": "EC", "d": "x"}]})),
         ("jwks_uri", json!("https://app.example.com/jwks")),
         ("application_type", json!("desktop")),
-        ("dpop_bound_access_tokens", json!(false)),
         ("dpop_bound_access_tokens", json!("true")),
         ("subject_type", json!("pairwise")),
         ("client_uri", json!("https://other.example.com/")),
@@ -265,11 +264,20 @@ fn documents_are_checked_member_by_member() {
         "token_endpoint_auth_method",
         "token_endpoint_auth_signing_alg",
         "jwks",
-        "dpop_bound_access_tokens",
     ] {
         let mut less = document();
         less.as_object_mut().unwrap().remove(member);
         assert_eq!(read(&less).unwrap_err().field, member);
+    }
+    assert_eq!(read(&document()).unwrap().require_binding(), Ok(()));
+    for unbound in [Some(json!(false)), None] {
+        let mut changed = document();
+        changed.as_object_mut().unwrap().remove("dpop_bound_access_tokens");
+        if let Some(value) = unbound {
+            changed["dpop_bound_access_tokens"] = value;
+        }
+        let refused = read(&changed).unwrap().require_binding();
+        assert_eq!(refused.unwrap_err().field, "dpop_bound_access_tokens");
     }
     let mut native = document();
     native["application_type"] = json!("native");
@@ -437,7 +445,8 @@ fn token_requests_and_assertions_are_read() {
 fn servers_are_taken_as_clients_take_them() {
     let host = "https://pds.example.com";
     let ours = serde_json::to_value(AuthorizationServer::of_genkan(ISSUER)).unwrap();
-    let read = |document: &Value| AuthorizationServer::parse(document.to_string().as_bytes(), ISSUER, Some(host));
+    let read =
+        |document: &Value| AuthorizationServer::parse(document.to_string().as_bytes(), ISSUER, Some(host));
     assert!(read(&ours).is_ok());
     assert!(ours.get("protected_resources").is_none());
     assert_eq!(ours["client_id_metadata_document_supported"], true);

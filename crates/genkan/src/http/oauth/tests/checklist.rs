@@ -138,7 +138,7 @@ async fn b02_the_same_body_goes_through_with_a_nonce_at_every_endpoint(db: Db) {
     let app = TestApp::confidential(&world, "app");
     let code = world.code(&app).await;
     let (verifier, assertion) = (app.verifier(), app.assertion(&world, &json!({})));
-    let mut credentials = vec![
+    let mut credentials = [
         ("client_id", &*app.id),
         ("client_assertion_type", "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"),
         ("client_assertion", &assertion),
@@ -399,7 +399,7 @@ async fn b22_clocks_may_be_a_minute_or_two_apart(db: Db) {
             ath: None,
         });
         // Assertions are young; those of a clock that is ahead are not refused for it.
-        let made = now.max(1_700_000_000 - 59).min(1_700_000_000 + 60);
+        let made = now.clamp(1_700_000_000 - 59, 1_700_000_000 + 60);
         let assertion = app.assertion(&world, &json!({ "iat": made, "exp": made + 60 }));
         let answer = app.push_with(&world, &[("client_assertion", &assertion)], &[&proof]).await;
         assert_eq!(answer.summary(), "201", "{apart}: {answer:?}");

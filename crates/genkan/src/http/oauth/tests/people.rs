@@ -39,10 +39,10 @@ impl World {
             oauth: Some(app.oauth.clone()),
         };
         let routes = super::super::routes(app).merge(xrpc::routes(app)).merge(page_routes(app).unwrap());
-        let router = with_layers(routes, &doors);
+        let layered = with_layers(routes, &doors);
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let service = router.into_make_service_with_connect_info::<SocketAddr>();
+        let service = layered.into_make_service_with_connect_info::<SocketAddr>();
         tokio::spawn(async move { axum::serve(listener, service).await });
         Street { world: self, address }
     }

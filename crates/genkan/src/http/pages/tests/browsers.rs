@@ -14,9 +14,9 @@ async fn row_45_46_cookies_change_at_sign_in_and_old_ones_end_the_browser() {
     let browser = house.browser();
     let page = browser.open(&house.pushed(json!({})).await).await;
     let planted = browser.copy();
-    let before = browser.cookie("ses-id").unwrap();
+    let before = browser.cookie("genkan-ses-id").unwrap();
     browser.send(&sign_in(&page, "ann").with("remember", "yes")).await;
-    let after = browser.cookie("ses-id").unwrap();
+    let after = browser.cookie("genkan-ses-id").unwrap();
     assert_ne!(before, after, "row 45");
     let page = planted.open("/account").await;
     assert_eq!(page.heading(), "Sign in", "row 45: who planted the cookie is not signed in");
@@ -24,7 +24,7 @@ async fn row_45_46_cookies_change_at_sign_in_and_old_ones_end_the_browser() {
     assert_eq!(browser.open("/account").await.heading(), "Your account");
     house.wait(Duration::from_secs(6));
     let stale = browser.copy();
-    stale.set_cookie("ses-id", &before);
+    stale.set_cookie("genkan-ses-id", &before);
     assert_eq!(stale.open("/account").await.heading(), "Sign in", "row 46");
     assert_eq!(browser.open("/account").await.heading(), "Sign in", "row 46: the device is gone");
 }
@@ -37,10 +37,10 @@ async fn cookies_rotate_without_a_sign_out() {
     let page = browser.open("/account/sign-in").await;
     browser.send(&sign_in(&page, "ann")).await;
     for _ in 0..3 {
-        let before = browser.cookie("ses-id").unwrap();
+        let before = browser.cookie("genkan-ses-id").unwrap();
         house.wait(Duration::from_mins(6));
         assert_eq!(browser.open("/account").await.heading(), "Your account");
-        assert_ne!(browser.cookie("ses-id").unwrap(), before);
+        assert_ne!(browser.cookie("genkan-ses-id").unwrap(), before);
         // Also when the answer is about trouble.
         house.wait(Duration::from_mins(6));
         assert_eq!(browser.open("/oauth/authorize?client_id=a&request_uri=b").await.answer.status, 400);
@@ -94,7 +94,8 @@ async fn an_account_sees_its_browsers_and_signs_them_out() {
 
 async fn app_id(house: &House, did: &str, browser: &Browser) -> String {
     use sha2::Digest as _;
-    let hash = data_encoding::HEXLOWER.encode(&sha2::Sha256::digest(browser.cookie("dev-id").unwrap()));
+    let hash =
+        data_encoding::HEXLOWER.encode(&sha2::Sha256::digest(browser.cookie("genkan-dev-id").unwrap()));
     assert!(house.app.sign_ins.devices_of(did).await.unwrap().iter().any(|device| device.id == hash));
     hash
 }

@@ -75,7 +75,7 @@ async fn a_person_allows_an_app_what_their_server_granted() {
     assert_eq!(page.html().matches("type=\"checkbox\"").count(), 3);
     assert_eq!(page.html().matches("checked disabled").count(), 3);
     let sent = browser.post(&page.form("/consent").with("answer", "allow"), &[]).await;
-    let (address, query) = location(&sent).split_once("?").unwrap();
+    let (address, query) = location(&sent).split_once('?').unwrap();
     assert_eq!(address, "https://app.example.com/back");
     assert!(query.contains("code=cod-"), "{query}");
     let links = world.house.app.links.of_account(&world.ann).await.unwrap();

@@ -115,7 +115,7 @@ async fn row_65_67_68_nothing_leads_out_but_the_request_and_nothing_secret_is_sh
     assert_eq!(answer.status, 303);
     assert!(answer.header("location").starts_with("/oauth/authorize?"));
     let (browser, page) = house.at_consent("ann", json!({})).await;
-    for cookie in ["dev-id", "ses-id"] {
+    for cookie in ["genkan-dev-id", "genkan-ses-id"] {
         assert!(!page.says(&browser.cookie(cookie).unwrap()), "{cookie} is in the page");
     }
     assert!(!page.says(PASSWORD));
