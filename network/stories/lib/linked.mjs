@@ -154,9 +154,9 @@ export async function linkedApp(t, service, { confidential = false, scope = 'atp
       oauth.processRevocationResponse(
         await oauth.revocationRequest(as, client, auth, app.tokens.refresh_token, options)))
 
-  /** One XRPC call through Genkan, with this app's token and nothing else: {status, headers, body}. */
-  app.call = async (nsid, { query, body, headers = {}, method } = {}) => {
-    const url = new URL(`/xrpc/${nsid}`, service)
+  /** One XRPC call, through Genkan or at another origin, with this app's token and nothing else: {status, headers, body}. */
+  app.call = async (nsid, { query, body, headers = {}, method, at = service } = {}) => {
+    const url = new URL(`/xrpc/${nsid}`, at)
     for (const [name, value] of Object.entries(query ?? {})) url.searchParams.set(name, value)
     const isJson = body !== undefined && !(body instanceof Uint8Array)
     const sent = new Headers({ ...(isJson ? { 'content-type': 'application/json' } : {}), ...headers })

@@ -25,8 +25,9 @@ cargo xtask stories [--postgres] [--production] [FILTER]
 
 /// What stories cannot wait for: tokens that run out, hosts that are noticed to be down and up again. And all of their
 /// people come from one address.
-const SETTINGS: [(&str, &str); 6] = [
+const SETTINGS: [(&str, &str); 7] = [
     ("GENKAN_ACCESS_LIFETIME", "1m"),
+    ("GENKAN_OAUTH_ACCESS_LIFETIME", "2m"),
     ("GENKAN_PROBE_INTERVAL", "1s"),
     ("GENKAN_BREAKER_PAUSE", "1s"),
     ("GENKAN_RATE_CREATE_ACCOUNT", "10000/5m"),
