@@ -39,9 +39,13 @@ for (const door of ['Genkan', 'the host']) {
 }
 
 test('a stranger is told where there is nothing', async () => {
-  const query = { repo: 'did:plc:aaaaaaaaaaaaaaaaaaaaaaaa' }
-  const answer = await xrpc(service, 'com.atproto.repo.describeRepo', { query })
-  assert.equal(answer.status, 400)
-  assert.equal(answer.body.error, 'RepoNotFound')
+  for (const [repo, status, error] of [
+    // Whom the directory does not know lives nowhere; a name that we would give out is nobody's.
+    ['did:plc:aaaaaaaaaaaaaaaaaaaaaaaa', 502, 'DidResolutionFailed'],
+    [`nobody-at-all${map.genkan.handleDomain}`, 400, 'RepoNotFound'],
+  ]) {
+    const answer = await xrpc(service, 'com.atproto.repo.describeRepo', { query: { repo } })
+    assert.deepEqual([answer.status, answer.body.error], [status, error], repo)
+  }
   assert.equal(map.genkan.url, service)
 })
