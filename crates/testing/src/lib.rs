@@ -8,6 +8,7 @@
 //! * [`names`]: a name server for handles
 //! * [`browser`]: a browser without script, for pages and forms
 //! * [`call`]: a plain HTTP client that hides nothing
+//! * [`postgres`]: schemas of a real PostgreSQL
 //! * [`process`]: a server as a child process, to be killed, stopped and measured
 //! * [`network`]: all of it around the real `genkan` program, and the people who use it
 //!
@@ -26,6 +27,7 @@ pub mod mail;
 pub mod names;
 pub mod network;
 pub mod pds;
+pub mod postgres;
 pub mod process;
 
 pub use browser::{Browser, Page, PageForm};
@@ -37,4 +39,5 @@ pub use mail::{FakeMail, Letter, Mood};
 pub use names::FakeNames;
 pub use network::{Plan, TestNetwork, User};
 pub use pds::FakePds;
+pub use postgres::Schema;
 pub use process::Process;

@@ -1,8 +1,8 @@
-//! Fresh databases for tests: a SQLite file, or a schema of its own in `GENKAN_TEST_POSTGRES`.
+//! Fresh databases for tests: a SQLite file, or a borrowed schema of `GENKAN_TEST_POSTGRES`.
 
 use std::path::PathBuf;
 
-use sqlx::Executor as _;
+use genkan_testing::Schema;
 
 use super::{DatabaseUrl, Db, PoolSize};
 use crate::base::random;
@@ -23,7 +23,6 @@ macro_rules! on_each_database {
             async fn $name() {
                 let fresh = $crate::db::testing::Fresh::postgres().await;
                 super::$name(fresh.db.clone()).await;
-                fresh.drop_schema().await;
             })+
         }
     };
@@ -33,7 +32,8 @@ pub(crate) use on_each_database;
 pub(crate) struct Fresh {
     pub(crate) db: Db,
     folder: Option<PathBuf>,
-    schema: Option<(String, String)>,
+    /// Borrowed as long as the database is in use.
+    _schema: Option<Schema>,
 }
 
 impl Fresh {
@@ -41,26 +41,14 @@ impl Fresh {
         let folder = std::env::temp_dir().join(format!("genkan-test-{}", random::id()));
         std::fs::create_dir_all(&folder).unwrap();
         let db = Db::open(&DatabaseUrl::sqlite(&folder.join("test.db")), PoolSize::default()).await.unwrap();
-        Self { db, folder: Some(folder), schema: None }
+        Self { db, folder: Some(folder), _schema: None }
     }
 
     pub(crate) async fn postgres() -> Self {
-        let server =
-            std::env::var("GENKAN_TEST_POSTGRES").expect("GENKAN_TEST_POSTGRES names a database for tests");
-        let schema = format!("test_{}", random::id());
-        administer(&server, &format!("CREATE SCHEMA {schema}")).await;
-        let joint = if server.contains('?') { '&' } else { '?' };
-        let url = format!("{server}{joint}options=-csearch_path%3D{schema}");
+        let schema = Schema::borrow().await;
         let size = PoolSize { connections: 4, ..PoolSize::default() };
-        let db = Db::open(&DatabaseUrl::postgres(url), size).await.unwrap();
-        Self { db, folder: None, schema: Some((server, schema)) }
-    }
-
-    pub(crate) async fn drop_schema(self) {
-        if let Some((server, schema)) = &self.schema {
-            self.db.close().await;
-            administer(server, &format!("DROP SCHEMA {schema} CASCADE")).await;
-        }
+        let db = Db::open(&DatabaseUrl::postgres(schema.url()), size).await.unwrap();
+        Self { db, folder: None, _schema: Some(schema) }
     }
 }
 
@@ -70,12 +58,4 @@ impl Drop for Fresh {
             let _ = std::fs::remove_dir_all(folder);
         }
     }
-}
-
-async fn administer(server: &str, statement: &str) {
-    use sqlx::Connection as _;
-    sqlx::any::install_default_drivers();
-    let mut connection = sqlx::AnyConnection::connect(server).await.unwrap();
-    connection.execute(sqlx::raw_sql(sqlx::AssertSqlSafe(statement.to_owned()))).await.unwrap();
-    connection.close().await.unwrap();
 }

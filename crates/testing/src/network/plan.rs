@@ -169,8 +169,7 @@ async fn register(
     let key_file =
         secret_file(folder, "signing-key", &data_encoding::HEXLOWER.encode(&*signing_key.to_bytes()));
     let prepare = ["host", "prepare", "--name", &name, "--url", &host.url(), "--signing-key-file", &key_file];
-    run(program, &prepare, variables).await.ok();
-    host.configure(&run(program, &["host", "env", &name], variables).await.ok());
+    host.configure(&run(program, &prepare, variables).await.ok());
     let password_file = secret_file(folder, "admin-password", &host.admin_password());
     let add = ["host", "add", &host.url(), "--name", &name, "--admin-password-file", &password_file];
     run(program, &add, variables).await.ok();

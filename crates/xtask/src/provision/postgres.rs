@@ -57,9 +57,13 @@ impl Postgres {
         let mut serve = as_user(&programs.join("postgres"), user.as_ref(), &folder);
         serve.arg("-D").arg(&data).args(["-h", "127.0.0.1", "-p", &port.to_string(), "-k"]).arg(&folder);
         // Nothing here has to outlive a power cut.
-        for setting in
-            ["fsync=off", "full_page_writes=off", "max_connections=400", "log_min_messages=warning"]
-        {
+        for setting in [
+            "fsync=off",
+            "full_page_writes=off",
+            "autovacuum=off",
+            "max_connections=400",
+            "log_min_messages=warning",
+        ] {
             serve.args(["-c", setting]);
         }
         serve.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).process_group(0);

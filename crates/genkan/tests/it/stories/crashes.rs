@@ -22,7 +22,7 @@ on_each_database!(
 );
 
 const CREATE: &str = "com.atproto.server.createAccount";
-const KILLS: usize = 12;
+const KILLS: usize = 6;
 /// A restart settles what was left within this time.
 const SETTLED: Duration = Duration::from_mins(1);
 
@@ -73,7 +73,7 @@ async fn killed_at(point: &str, plan: Plan, spoil: impl FnOnce(&TestNetwork)) {
     net.client_of(&alice).procedure("com.atproto.repo.createRecord", &post).await.ok();
 }
 
-/// The real network's story strikes more often; here each database has its dozen.
+/// The real network's story strikes more often; here each database has its half-dozen.
 async fn kills_at_random(plan: Plan) {
     let mut net = plan.hosts(2).await;
     let asked = Arc::new(AtomicU64::new(0));

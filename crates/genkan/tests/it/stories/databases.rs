@@ -2,9 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use genkan_testing::Plan;
+use genkan_testing::{Plan, Schema};
 
-use crate::store::{self, Schema};
+use crate::store;
 
 /// F13
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -42,8 +42,8 @@ async fn a_busy_sqlite_is_waited_for_five_seconds() {
 #[ignore = "needs GENKAN_TEST_POSTGRES"]
 async fn a_used_up_pool_does_not_stop_forwarding() {
     use sqlx::{Connection as _, Executor as _};
-    let schema = Schema::make().await;
-    let plan: Plan = schema.plan().set("GENKAN_DATABASE_CONNECTIONS", "2");
+    let schema = Schema::borrow().await;
+    let plan: Plan = store::postgres(&schema).set("GENKAN_DATABASE_CONNECTIONS", "2");
     let net = plan.await;
     let alice = net.sign_up("alice").await;
     net.client_of(&alice).query("app.bsky.feed.getTimeline", &[]).await.ok();
@@ -74,7 +74,4 @@ async fn a_used_up_pool_does_not_stop_forwarding() {
         assert!(["200", "503 NotEnoughResources"].contains(&outcome.as_str()), "{outcome}");
     }
     net.sign_in(&alice.handle, &alice.password).await.ok();
-    drop(other);
-    drop(net);
-    schema.drop().await;
 }

@@ -118,7 +118,9 @@ async fn c07_a_large_upload_goes_once_whatever_became_of_the_nonce(plan: Plan) {
     for round in 0..3 {
         let before = pds.asked("com.atproto.repo.uploadBlob");
         let changing = async {
-            tokio::time::sleep(Duration::from_millis(30)).await;
+            while pds.asked("com.atproto.repo.uploadBlob") == before {
+                tokio::time::sleep(Duration::from_millis(2)).await;
+            }
             pds.change_nonces();
         };
         let (answer, ()) = tokio::join!(stream(&net, &app, "com.atproto.repo.uploadBlob", SIZE), changing);

@@ -1,0 +1,82 @@
+//! Schemas of the PostgreSQL that is there for tests (`GENKAN_TEST_POSTGRES`), lent out one test at a time.
+//!
+//! To make thirty tables with their indexes and to drop them again costs more than most tests do. So a schema stays,
+//! and is emptied for whoever borrows it next.
+
+use std::path::Path;
+
+use data_encoding::HEXLOWER;
+use sha2::{Digest as _, Sha256};
+use sqlx::{AnyConnection, AssertSqlSafe, Connection as _, Executor as _};
+
+/// A schema with no row in any of its tables, and nobody else's while this lives. The first to borrow it finds no
+/// tables either.
+#[derive(Debug)]
+pub struct Schema {
+    server: String,
+    name: String,
+    /// Holds the lock; a test that is killed gives it back so, too.
+    _lease: AnyConnection,
+}
+
+impl Schema {
+    /// # Panics
+    ///
+    /// If `GENKAN_TEST_POSTGRES` names no server that answers.
+    pub async fn borrow() -> Self {
+        let server =
+            std::env::var("GENKAN_TEST_POSTGRES").expect("GENKAN_TEST_POSTGRES names a database for tests");
+        sqlx::any::install_default_drivers();
+        let mut lease = AnyConnection::connect(&server).await.unwrap();
+        let age = age_of_migrations();
+        let mut number = 0_i64;
+        while !is_free(&mut lease, number).await {
+            number += 1;
+        }
+        let name = format!("test_{age}_{number}");
+        let empty = EMPTY.replace("{name}", &name);
+        lease.execute(sqlx::raw_sql(AssertSqlSafe(empty))).await.unwrap();
+        Self { server, name, _lease: lease }
+    }
+
+    /// The address of a database, and this schema in it.
+    #[must_use]
+    pub fn url(&self) -> String {
+        let joint = if self.server.contains('?') { '&' } else { '?' };
+        format!("{}{joint}options=-csearch_path%3D{}", self.server, self.name)
+    }
+}
+
+async fn is_free(lease: &mut AnyConnection, number: i64) -> bool {
+    // No other lock of ours, nor of sqlx's migrations, has this first half.
+    sqlx::query_scalar("SELECT pg_try_advisory_lock(2019914852, $1::int)")
+        .bind(number)
+        .fetch_one(lease)
+        .await
+        .unwrap()
+}
+
+/// Changes with every change of a migration: tables made by other ones are never lent out.
+fn age_of_migrations() -> String {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../migrations");
+    let mut files: Vec<_> = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    files.sort();
+    let mut hash = Sha256::new();
+    for file in files {
+        hash.update(std::fs::read(file).unwrap());
+    }
+    HEXLOWER.encode(&hash.finalize()[..4])
+}
+
+/// Rows are deleted, since `TRUNCATE` makes new files for every table.
+const EMPTY: &str = "
+    CREATE SCHEMA IF NOT EXISTS {name};
+    DO $$
+        DECLARE found text;
+        BEGIN
+            PERFORM set_config('session_replication_role', 'replica', true);
+            FOR found IN SELECT tablename FROM pg_tables WHERE schemaname = '{name}' AND tablename <> '_sqlx_migrations' LOOP
+                EXECUTE format('DELETE FROM {name}.%I', found);
+            END LOOP;
+        END
+    $$";
