@@ -65,7 +65,9 @@ fn age_of_migrations() -> String {
     for file in files {
         hash.update(std::fs::read(file).unwrap());
     }
-    HEXLOWER.encode(&hash.finalize()[..4])
+    let mut age = HEXLOWER.encode(&hash.finalize());
+    age.truncate(8);
+    age
 }
 
 /// Rows are deleted, since `TRUNCATE` makes new files for every table.

@@ -7,6 +7,7 @@ pub(crate) mod fetch;
 pub(crate) mod flights;
 mod language;
 mod origin;
+pub(crate) mod query;
 pub(crate) mod random;
 pub(crate) mod seal;
 mod secret;

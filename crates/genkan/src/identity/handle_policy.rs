@@ -46,6 +46,15 @@ pub(crate) enum PolicyError {
     Passing(Error),
 }
 
+/// Whether a name is one that we give out: one label under one of our domains, each with its leading dot.
+///
+/// More labels may be another server's names.
+pub(crate) fn is_given_out(domains: &[String], name: &str) -> bool {
+    domains.iter().any(|domain| {
+        name.strip_suffix(domain.as_str()).is_some_and(|front| !front.is_empty() && !front.contains('.'))
+    })
+}
+
 impl HandlePolicy {
     /// `reserved`: the operator's own list, besides the built-in one.
     pub(crate) fn new(domains: Vec<String>, reserved: &[String], development: bool) -> Self {
@@ -54,14 +63,9 @@ impl HandlePolicy {
         Self { domains, reserved: built_in.chain(own).collect(), development }
     }
 
-    /// Whether the handle is ours to answer for: one label under one of our domains.
-    ///
-    /// More labels may be another server's names, which we never give out.
+    /// Whether the handle is ours to answer for.
     pub(crate) fn is_service_handle(&self, handle: &Handle) -> bool {
-        self.domains.iter().any(|domain| {
-            let front = handle.as_str().strip_suffix(domain.as_str());
-            front.is_some_and(|front| !front.is_empty() && !front.contains('.'))
-        })
+        is_given_out(&self.domains, handle.as_str())
     }
 
     /// A handle for a new account: under one of our domains.

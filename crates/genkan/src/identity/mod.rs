@@ -17,7 +17,7 @@ use std::sync::Arc;
 
 pub(crate) use directory::{Directory, DirectoryError, Submission};
 pub(crate) use documents::Documents;
-pub(crate) use handle_policy::{HandlePolicy, PolicyError};
+pub(crate) use handle_policy::{HandlePolicy, PolicyError, is_given_out};
 pub(crate) use handles::Handles;
 pub(crate) use places::{Place, PlaceError, Places};
 

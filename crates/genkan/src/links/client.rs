@@ -15,7 +15,7 @@ use genkan_protocol::oauth::jwk::{Jwk, JwkSet};
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
-use crate::base::{Origin, Timestamp, random};
+use crate::base::{Origin, Timestamp, query, random};
 
 /// A key that we show who we are with.
 #[derive(Clone)]
@@ -91,7 +91,7 @@ impl Client {
     /// The name under which this is asked for.
     pub(super) fn name_for(&self, scope: &str) -> Name {
         if self.is_in_development() {
-            let query = url_query(&[("scope", scope), ("redirect_uri", &self.redirect_uri())]);
+            let query = query::of_pairs(&[("scope", scope), ("redirect_uri", &self.redirect_uri())]);
             return Name { id: format!("http://localhost?{query}"), own_document: None };
         }
         let listed: HashSet<&str> = self.scope.split(' ').collect();
@@ -169,26 +169,6 @@ fn hash_of(scope: &str) -> String {
     let mut hash = BASE32_NOPAD.encode(&Sha256::digest(scope)).to_ascii_lowercase();
     hash.truncate(32);
     hash
-}
-
-/// A query or form of these pairs.
-pub(super) fn url_query(pairs: &[(&str, &str)]) -> String {
-    let escaped = |text: &str| {
-        text.bytes().fold(String::with_capacity(text.len() + 8), |mut out, byte| {
-            if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
-                out.push(char::from(byte));
-            } else {
-                use fmt::Write as _;
-                let _ = write!(out, "%{byte:02X}");
-            }
-            out
-        })
-    };
-    pairs
-        .iter()
-        .map(|(name, value)| format!("{}={}", escaped(name), escaped(value)))
-        .collect::<Vec<_>>()
-        .join("&")
 }
 
 /// Where our documents are.

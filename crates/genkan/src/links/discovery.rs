@@ -4,7 +4,6 @@
 //! where credentials go; every address is checked by the guarded client.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use genkan_protocol::did_document::DidDocument;
 use genkan_protocol::oauth::server_metadata::{AuthorizationServer, ProtectedResource};
@@ -170,7 +169,7 @@ impl Discovery {
     }
 
     async fn get(&self, url: &str) -> Result<Answer, Lost> {
-        let answer = self.guarded.get(url, "application/json", &LIMITS).await;
+        let answer = self.guarded.get(url, "application/json", &Limits::DOCUMENT).await;
         let answer = answer.map_err(|error| strange(url, &error))?;
         match answer.status {
             status if status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS => {
@@ -219,13 +218,6 @@ fn strange(url: &str, error: &GuardedError) -> Lost {
 fn unusable(text: &str) -> Lost {
     Lost::Unusable(text.into())
 }
-
-const LIMITS: Limits = Limits {
-    total: Duration::from_secs(10),
-    idle: Duration::from_secs(5),
-    body_bytes: 512 * 1024,
-    redirects: 0,
-};
 
 #[cfg(test)]
 mod tests {

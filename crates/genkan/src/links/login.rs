@@ -13,7 +13,7 @@ use genkan_protocol::syntax::Did;
 use sha2::{Digest as _, Sha256};
 use zeroize::Zeroizing;
 
-use super::client::{Identity, url_query};
+use super::client::Identity;
 use super::discovery::{Identifier, Lost, Server};
 use super::error::BeginError;
 use super::sql::clients;
@@ -21,7 +21,7 @@ use super::sql::logins::{self, Login};
 use super::upstream::Vain;
 use super::vault::{LoginSecrets, fresh_key};
 use super::{Inner, Links};
-use crate::base::{Secret, random};
+use crate::base::{Secret, query, random};
 use crate::telemetry::metrics::LINK_LOGINS;
 
 /// A person wants to sign in with an account that lives elsewhere.
@@ -161,7 +161,7 @@ fn pushed_in_vain(vain: Vain) -> BeginError {
 
 fn departure(server: &Server, client_id: &str, request_uri: &str) -> String {
     let joint = if server.authorize.contains('?') { '&' } else { '?' };
-    let query = url_query(&[("client_id", client_id), ("request_uri", request_uri)]);
+    let query = query::of_pairs(&[("client_id", client_id), ("request_uri", request_uri)]);
     format!("{}{joint}{query}", server.authorize)
 }
 

@@ -11,11 +11,11 @@ use http::{HeaderMap, Request, StatusCode};
 use serde::Deserialize;
 use zeroize::Zeroizing;
 
-use super::client::{Identity, url_query};
+use super::client::Identity;
 use super::discovery::Server;
 use super::nonces::Nonces;
 use crate::base::fetch::{Answer, Guarded, GuardedError, Limits};
-use crate::base::{Clock, Origin, random};
+use crate::base::{Clock, Origin, query, random};
 
 /// Speaks to one server for one session, or one sign-in.
 pub(super) struct Upstream<'a> {
@@ -129,7 +129,7 @@ impl Upstream<'_> {
             .header(CONTENT_TYPE, "application/x-www-form-urlencoded")
             .header(ACCEPT, "application/json")
             .header("dpop", proof)
-            .body(Bytes::from(url_query(&pairs)))
+            .body(Bytes::from(query::of_pairs(&pairs)))
             .map_err(|_| Vain::NotSent("its address is no URL".into()))?;
         let answer = self.guarded.send(request, &LIMITS).await.map_err(|error| vain(&error))?;
         if let Some(nonce) = answer.headers.get(NONCE).and_then(|nonce| nonce.to_str().ok()) {

@@ -177,7 +177,7 @@ impl PermissionSets {
             "{}/xrpc/com.atproto.sync.getRecord?did={did}&collection={COLLECTION}&rkey={nsid}",
             host.trim_end_matches('/')
         );
-        let answer = self.inner.guarded.get(&url, "application/vnd.ipld.car", &LIMITS).await;
+        let answer = self.inner.guarded.get(&url, "application/vnd.ipld.car", &Limits::DOCUMENT).await;
         let answer = answer.map_err(|error| format!("its authority's host: {error}"))?;
         if answer.status != StatusCode::OK {
             return Err(format!("its authority's host answered {}", answer.status.as_u16()));
@@ -218,12 +218,6 @@ const NEGATIVE: Duration = Duration::from_mins(1);
 const LAST_GOOD: Duration = Duration::from_hours(90 * 24);
 const TOTAL: Duration = Duration::from_secs(15);
 const MOST_SETS: usize = 32;
-const LIMITS: Limits = Limits {
-    total: Duration::from_secs(10),
-    idle: Duration::from_secs(5),
-    body_bytes: 512 * 1024,
-    redirects: 0,
-};
 
 #[cfg(test)]
 mod tests {

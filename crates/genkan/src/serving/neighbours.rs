@@ -14,7 +14,7 @@ use crate::base::{Clock, Origin};
 use crate::config::Config;
 use crate::fleet::{Fleet, Host, HostId};
 use crate::forward::{HeardNonce, LinkError, Neighbours, Ours, OverLimit, Signer, TokenError, Unavailable};
-use crate::identity::{self, Freshness, Place, PlaceError, Places};
+use crate::identity::{self, Freshness, Place, PlaceError, Places, is_given_out};
 use crate::limits::RateLimits;
 use crate::links::{Credential, Links, UseError};
 use crate::oauth::{AccessError, Call, GrantCaller, OAuth, Onward};
@@ -217,10 +217,7 @@ impl Neighbours for Rooms {
     }
 
     fn is_own_handle(&self, handle: &str) -> bool {
-        // We give out names just below our domains; what is further down is somebody else's.
-        let below =
-            |domain: &String| handle.strip_suffix(domain.as_str()).is_some_and(|name| !name.contains('.'));
-        self.config.service.handle_domains.iter().any(below)
+        is_given_out(&self.config.service.handle_domains, handle)
     }
 
     fn host(&self, id: &HostId) -> Option<Arc<Host>> {

@@ -61,6 +61,16 @@ pub(crate) struct Limits {
     pub(crate) redirects: usize,
 }
 
+impl Limits {
+    /// For a document or a record that a stranger publishes.
+    pub(crate) const DOCUMENT: Self = Self {
+        total: Duration::from_secs(10),
+        idle: Duration::from_secs(5),
+        body_bytes: 512 * 1024,
+        redirects: 0,
+    };
+}
+
 /// Why there is no answer.
 #[derive(Clone, Debug, thiserror::Error)]
 pub(crate) enum GuardedError {

@@ -16,6 +16,7 @@ use super::trouble::Trouble;
 use super::words::Words;
 use super::{LEAST, Pages, at_least};
 use crate::base::{Origin, Secret};
+use crate::identity::is_given_out;
 use crate::links::{
     Arrival, BeginError, CALLBACK, Callback, Failure, FinishError, Identifier, NewLogin, Visitor,
 };
@@ -43,11 +44,7 @@ pub(super) async fn is_meant(pages: &Pages, typed: &str) -> Result<bool, Trouble
         Some(Identifier::Address(_)) => return Ok(true),
         Some(Identifier::Did(did)) => did.to_string(),
         Some(Identifier::Handle(handle)) => {
-            // We give out names just below our domains; what is further down is somebody else's.
-            let below = |domain: &String| {
-                handle.as_str().strip_suffix(domain.as_str()).is_some_and(|name| !name.contains('.'))
-            };
-            if app.config.service.handle_domains.iter().any(below) {
+            if is_given_out(&app.config.service.handle_domains, handle.as_str()) {
                 return Ok(false);
             }
             handle.to_string()

@@ -2,9 +2,10 @@
 
 use askama::Template;
 
+use super::Pages;
 use super::call::Call;
 use super::words::Words;
-use super::{Pages, escaped};
+use crate::base::query::escaped;
 
 /// The house around a page.
 #[derive(Debug)]

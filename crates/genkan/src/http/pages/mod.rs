@@ -247,19 +247,6 @@ async fn at_least<T>(least: Duration, work: impl Future<Output = T>) -> T {
     done
 }
 
-/// For a query's or form's value: all but RFC 3986's unreserved characters.
-fn escaped(text: &str) -> String {
-    text.bytes().fold(String::with_capacity(text.len() + 8), |mut out, byte| {
-        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
-            out.push(char::from(byte));
-        } else {
-            use std::fmt::Write as _;
-            let _ = write!(out, "%{byte:02X}");
-        }
-        out
-    })
-}
-
 /// Sign-ins, handle checks and their failures.
 const LEAST: Duration = Duration::from_millis(400);
 
@@ -284,10 +271,5 @@ mod path_tests {
         for path in ["/", "/oauth/authorizes", "/oauth/token", "/accounts", "/xrpc/account"] {
             assert!(!is_page(path), "{path}");
         }
-    }
-
-    #[test]
-    fn values_are_escaped() {
-        assert_eq!(escaped("a b&c=d/ä~"), "a%20b%26c%3Dd%2F%C3%A4~");
     }
 }

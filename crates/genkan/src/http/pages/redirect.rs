@@ -4,12 +4,13 @@ use askama::Template;
 use genkan_protocol::oauth::request::ResponseMode;
 use http::StatusCode;
 
+use super::Pages;
 use super::frame::Frame;
 use super::reply::Reply;
 use super::trouble::Trouble;
 use super::words::Words;
-use super::{Pages, escaped};
 use crate::base::Language;
+use crate::base::query::escaped;
 use crate::oauth::Redirect;
 
 /// A form that sends itself, for apps that want the answer posted.

@@ -25,6 +25,7 @@ use tower::ServiceExt as _;
 
 use crate::accounts::{self, Account};
 use crate::app::App;
+use crate::base::query::escaped;
 use crate::base::{Clock, Origin, Secret, random};
 use crate::config::Config;
 use crate::db::Db;
@@ -172,13 +173,6 @@ impl World {
     pub(super) async fn take_down(&self) {
         self.app.accounts.set_taken_down(self.ann.did.as_str(), Some("x"), Actor::Operator).await.unwrap();
     }
-}
-
-fn escaped(text: &str) -> String {
-    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
-    text.bytes()
-        .map(|byte| if plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") })
-        .collect()
 }
 
 /// A parameter of the way back.

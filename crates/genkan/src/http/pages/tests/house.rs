@@ -10,9 +10,10 @@ use serde_json::json;
 
 use crate::accounts::{self, NewAccount};
 use crate::app::App;
+use crate::base::query::escaped;
 use crate::base::{Clock, Secret, Timestamp, random};
 use crate::config::{Config, Environment};
-use crate::http::pages::{escaped, routes};
+use crate::http::pages::routes;
 use crate::http::{Doors, Trusted, with_layers};
 use crate::telemetry::metrics::Metrics;
 

@@ -6,8 +6,8 @@ use genkan_testing::{Browser, PageForm};
 use serde_json::json;
 
 use super::house::{House, ORIGIN, WIDE, location, sign_in};
+use crate::base::query::escaped;
 use crate::db::audit::Actor;
-use crate::http::pages::escaped;
 
 #[tokio::test]
 async fn from_sign_in_to_the_code_by_forms_alone() {
