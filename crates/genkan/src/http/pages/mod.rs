@@ -37,6 +37,7 @@ use http::{Request, StatusCode};
 use super::error::{ErrorName, XrpcError};
 use crate::app::App;
 use crate::base::{Language, Origin};
+use crate::limits::Limit;
 use crate::links::CALLBACK;
 use crate::signin::Visit;
 use call::{Call, Form, Jar, Names};
@@ -230,6 +231,15 @@ impl Pages {
             call.jar.keep(visit);
         }
         Ok(visit)
+    }
+
+    /// Counts an attempt, before its work.
+    async fn count(&self, limit: Limit, key: &str) -> Result<(), Trouble> {
+        let app = &self.app;
+        match app.limits.attempt(&app.db, limit, key, app.clock.now()).await? {
+            Some(verdict) if !verdict.allowed => Err(Trouble::Limited(verdict)),
+            _ => Ok(()),
+        }
     }
 
     fn show(&self, page: &impl askama::Template, form_action: Option<&str>) -> Result<Reply, Trouble> {

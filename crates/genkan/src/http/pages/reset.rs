@@ -1,7 +1,7 @@
 //! A lost password: an address, then a code from its mailbox and a new password.
 //!
 //! The step is in the address of the page, so that it survives a reload. Whoever asks hears the same, as late,
-//! whether the address is anybody's.
+//! whether the address is anybody's. A code that was typed is never shown again: it may be good yet.
 
 use askama::Template;
 use http::StatusCode;
@@ -31,7 +31,6 @@ struct Forgot<'a> {
 struct Reset<'a> {
     f: Frame<'a>,
     place: Place,
-    code: &'a str,
     least: usize,
 }
 
@@ -39,7 +38,7 @@ struct Reset<'a> {
 pub(super) async fn show(pages: Pages, call: Call) -> Result<Reply, Trouble> {
     let place = Place::of(&pages, &call, flow_of(&call));
     match call.parameter("step").as_deref() {
-        Some("code") => with_code(&pages, &call, place, "", StatusCode::OK, Vec::new()),
+        Some("code") => with_code(&pages, &call, place, StatusCode::OK, Vec::new()),
         Some("done") => {
             let words = Words::of(call.jar.language());
             let link = place.link("sign-in");
@@ -70,8 +69,8 @@ pub(super) async fn take(pages: Pages, call: Call, form: Form) -> Result<Reply, 
         let notes = vec![Note::new("email", words.email_invalid)];
         return forgot(&pages, &call, place, typed, StatusCode::BAD_REQUEST, notes);
     }
-    count(&pages, Limit::PasswordReset, &address(call.address)).await?;
-    count(&pages, Limit::RequestMail, &code_for(Reason::ResetPassword.as_str(), typed)).await?;
+    pages.count(Limit::PasswordReset, &address(call.address)).await?;
+    pages.count(Limit::RequestMail, &code_for(Reason::ResetPassword.as_str(), typed)).await?;
     let sent = at_least(LEAST, pages.app.recovery.request(typed, call.jar.language())).await;
     match sent {
         Ok(()) => pages.see_other(&place.reset_step("code")),
@@ -90,9 +89,9 @@ async fn reset(pages: &Pages, call: &Call, form: &Form, place: Place) -> Result<
             _ => words.password_long.to_owned(),
         };
         let notes = vec![Note::new("password", text)];
-        return with_code(pages, call, place, code, StatusCode::BAD_REQUEST, notes);
+        return with_code(pages, call, place, StatusCode::BAD_REQUEST, notes);
     }
-    count(pages, Limit::UseCode, &address(call.address)).await?;
+    pages.count(Limit::UseCode, &address(call.address)).await?;
     let note = match at_least(LEAST, pages.app.recovery.reset(code, &password)).await {
         Ok(_) => return pages.see_other(&place.reset_step("done")),
         Err(Error::Code(_)) => Note::new("code", words.code_wrong),
@@ -101,15 +100,7 @@ async fn reset(pages: &Pages, call: &Call, form: &Form, place: Place) -> Result<
         Err(Error::Off) => return Err(Trouble::NotFound),
         Err(Error::Storage(cause)) => return Err(cause.into()),
     };
-    with_code(pages, call, place, code, StatusCode::BAD_REQUEST, vec![note])
-}
-
-async fn count(pages: &Pages, limit: Limit, key: &str) -> Result<(), Trouble> {
-    let app = &pages.app;
-    match app.limits.attempt(&app.db, limit, key, app.clock.now()).await? {
-        Some(verdict) if !verdict.allowed => Err(Trouble::Limited(verdict)),
-        _ => Ok(()),
-    }
+    with_code(pages, call, place, StatusCode::BAD_REQUEST, vec![note])
 }
 
 /// The flow that the page was reached from, to go back to.
@@ -137,11 +128,10 @@ fn with_code(
     pages: &Pages,
     call: &Call,
     place: Place,
-    code: &str,
     status: StatusCode,
     problems: Vec<Note>,
 ) -> Result<Reply, Trouble> {
     let least = pages.app.sign_ups.rules().password.0;
-    let page = Reset { f: Frame::for_call(pages, call).with(problems), place, code, least };
+    let page = Reset { f: Frame::for_call(pages, call).with(problems), place, least };
     Reply::page(status, &page, pages.origin(), None)
 }
