@@ -15,10 +15,12 @@ async function leave(app, page, input, options = {}) {
   await page.goto((await app.oauth.authorize(input, { scope: app.scope, ...options })).href)
 }
 
-async function codeFor(email) {
+/** The code of the newest letter to an address, once it is another than the one before. */
+async function codeFor(email, before) {
   return eventually(`a letter to ${email}`, async () => {
     const letters = await fetch(`${map.mail.url}/messages?to=${encodeURIComponent(email)}`).then((a) => a.json())
-    return /^\s*([A-Z2-7]{5}-[A-Z2-7]{5})\s*$/m.exec(letters.at(-1)?.text ?? '')?.[1]
+    const code = /^\s*([A-Z2-7]{5}-[A-Z2-7]{5})\s*$/m.exec(letters.at(-1)?.text ?? '')?.[1]
+    return code !== before && code
   })
 }
 
@@ -171,6 +173,55 @@ test('somebody looks after apps and browsers on the account page', { skip }, asy
   await page.getByRole('button', { name: /^Sign out/ }).first().click()
   await page.goto(`${service}/account`)
   await page.getByRole('heading', { name: 'Sign in' }).waitFor()
+})
+
+test('somebody confirms an e-mail address on the account page, and changes it with a code then', { skip }, async (t) => {
+  const browser = await startBrowser(t)
+  const person = await signUp('page')
+  const { page } = await newPerson(browser)
+  await page.goto(`${service}/account/sign-in`)
+  await signIn(page, person)
+  await page.getByText('Not confirmed yet').waitFor()
+  await button(page, 'Send a code').click()
+  await page.getByText('A code is on its way').waitFor()
+  await look(page, 'account-confirm-email')
+  const code = await codeFor(person.email)
+  await page.getByLabel('Code').fill(code)
+  await button(page, 'Confirm the address').click()
+  await page.getByText('The e-mail address is confirmed.').waitFor()
+
+  await page.getByRole('link', { name: 'Change the address' }).click()
+  await button(page, 'Send a code').click()
+  await page.getByText('A code is on its way').waitFor()
+  await page.getByLabel('New e-mail address').fill('not an address')
+  await button(page, 'Change the address').click()
+  await page.getByText('Something is not right yet').waitFor()
+  await look(page, 'account-change-email')
+  const email = `new-${person.email}`
+  await page.getByLabel('New e-mail address').fill(email)
+  await page.getByLabel('Code').fill(await codeFor(person.email, code))
+  await button(page, 'Change the address').click()
+  await page.getByText('The e-mail address is changed.').waitFor()
+  const { body } = await xrpc(service, 'com.atproto.server.getSession', { token: person.session.session.accessJwt })
+  assert.equal(body.email, email)
+  assert.equal(body.emailConfirmed, false)
+})
+
+test('a deactivated account is activated again on its page', { skip }, async (t) => {
+  const browser = await startBrowser(t)
+  const person = await signUp('page')
+  const token = person.session.session.accessJwt
+  const off = await xrpc(service, 'com.atproto.server.deactivateAccount', { body: {}, token })
+  assert.equal(off.status, 200)
+  const { page } = await newPerson(browser)
+  await page.goto(`${service}/account/sign-in`)
+  await signIn(page, person)
+  await page.getByRole('heading', { name: 'Your account is deactivated' }).waitFor()
+  await look(page, 'account-deactivated')
+  await button(page, 'Activate the account').click()
+  await page.getByText('The account is active again.').waitFor()
+  const { body } = await xrpc(service, 'com.atproto.server.getSession', { token })
+  assert.equal(body.active, true)
 })
 
 test('what a person unticks is not granted, and what is new is told', { skip }, async (t) => {

@@ -1,19 +1,24 @@
-//! `/account`: which apps and browsers have access, and taking it back.
+//! `/account`: which apps and browsers have access, and taking it back; being active again after a pause.
 
 use askama::Template;
+use http::StatusCode;
 
 use super::call::{Call, Form};
-use super::frame::{Frame, Place};
+use super::email::Section;
+use super::frame::{Frame, Note, Place};
 use super::permissions::lines;
 use super::reply::Reply;
 use super::trouble::Trouble;
 use super::words::Words;
 use super::{Pages, elsewhere};
+use crate::accounts::Standing;
 use crate::base::Timestamp;
 use crate::base::query::escaped;
+use crate::db::audit::Actor;
 use crate::links::Visitor;
 use crate::oauth::GrantView;
 use crate::signin::{Device, SignedIn, Visit};
+use crate::standing;
 
 #[derive(Template)]
 #[template(path = "pages/account.html")]
@@ -25,6 +30,10 @@ struct Account<'a> {
     /// What was just done.
     done: Option<&'a str>,
     others: Vec<Other>,
+    /// Its owner may activate it.
+    deactivated: bool,
+    /// None: its address is not ours to know.
+    email: Option<Section<'a>>,
     apps: Vec<AppCard>,
     /// How long an app may go on after it lost its access. None: not at all.
     minutes: Option<u64>,
@@ -49,6 +58,16 @@ struct DeviceCard {
     name: String,
     seen: String,
     here: bool,
+}
+
+/// How the page of an account is shown this time.
+pub(super) struct Shown {
+    /// Which of the forms for the e-mail address is open.
+    pub(super) step: String,
+    /// The new address, as it was typed.
+    pub(super) typed: String,
+    pub(super) status: StatusCode,
+    pub(super) problems: Vec<Note>,
 }
 
 /// `GET /account`: the account that was signed in to last.
@@ -85,22 +104,55 @@ pub(super) async fn show(pages: Pages, call: Call) -> Result<Reply, Trouble> {
         let handle = escaped(one.account.handle.as_str());
         return pages.see_other(&format!("/account/sign-in?handle={handle}"));
     }
-    let app = &pages.app;
+    let step = call.parameter("step").unwrap_or_default();
+    let shown = Shown { step, typed: String::new(), status: StatusCode::OK, problems: Vec::new() };
+    of_one(&pages, &call, &visit, &one, others, shown).await
+}
+
+/// The page of an account again, as it is now, with what is wrong in one of its forms.
+pub(super) async fn again(
+    pages: &Pages,
+    call: &Call,
+    visit: &Visit,
+    did: &str,
+    shown: Shown,
+) -> Result<Reply, Trouble> {
+    let signed_in = pages.app.sign_ins.signed_in(visit, None).await?;
+    let (one, others): (Vec<SignedIn>, Vec<SignedIn>) =
+        signed_in.into_iter().partition(|one| one.account.did.as_str() == did);
+    let one = one.first().ok_or(Trouble::NotSignedIn)?;
+    of_one(pages, call, visit, one, others, shown).await
+}
+
+async fn of_one(
+    pages: &Pages,
+    call: &Call,
+    visit: &Visit,
+    one: &SignedIn,
+    others: Vec<SignedIn>,
+    shown: Shown,
+) -> Result<Reply, Trouble> {
+    let (app, account) = (&pages.app, &one.account);
+    let did = account.did.as_str();
     let words = Words::of(call.jar.language());
-    let grants = app.oauth.list_of(&did).await?;
-    let devices = app.sign_ins.devices_of(&did).await?;
+    let grants = app.oauth.list_of(did).await?;
+    let devices = app.sign_ins.devices_of(did).await?;
+    // What was done before is not told beside what is wrong now.
+    let done = if shown.problems.is_empty() { what_was_done(call, words) } else { None };
     let page = Account {
-        f: Frame::of(&pages, words),
-        place: Place::of(&pages, &call, None),
-        handle: one.account.handle.as_str(),
-        did: &did,
-        done: what_was_done(&call, words),
-        others: all_others(others, visitors(&pages, Some(&visit)).await?),
+        f: Frame::of(pages, words).with(shown.problems),
+        place: Place::of(pages, call, None),
+        handle: account.handle.as_str(),
+        did,
+        done,
+        others: all_others(others, visitors(pages, Some(visit)).await?),
+        deactivated: account.standing() == Standing::Deactivated,
+        email: Some(Section::of(account, app.emails.is_on(), &shown.step, shown.typed)),
         apps: grants.into_iter().map(|grant| app_card(grant, words)).collect(),
         minutes: Some(app.config.oauth.access_lifetime.as_secs().div_ceil(60)),
-        devices: devices.into_iter().map(|device| device_card(device, &visit, words)).collect(),
+        devices: devices.into_iter().map(|device| device_card(device, visit, words)).collect(),
     };
-    pages.show(&page, None)
+    Reply::page(shown.status, &page, pages.origin(), None)
 }
 
 /// The same for a linked person, whose server signs them in and who has no browsers here but this one.
@@ -125,6 +177,8 @@ async fn of_visitor(
         did: &visitor.did,
         done: what_was_done(call, words),
         others: all_others(others, visitors),
+        deactivated: false,
+        email: None,
         apps: grants.into_iter().map(|grant| app_card(grant, words)).collect(),
         minutes: None,
         devices: vec![DeviceCard {
@@ -141,6 +195,10 @@ fn what_was_done(call: &Call, words: &'static Words) -> Option<&'static str> {
     match call.parameter("done").as_deref() {
         Some("revoked") => Some(words.revoked),
         Some("signed-out") => Some(words.signed_out),
+        Some("activated") => Some(words.activated),
+        Some("code-sent") => Some(words.code_sent),
+        Some("email-confirmed") => Some(words.email_now_confirmed),
+        Some("email-changed") => Some(words.email_changed),
         _ => None,
     }
 }
@@ -185,6 +243,35 @@ pub(super) async fn sign_out(pages: Pages, call: Call, form: Form) -> Result<Rep
         return Err(Trouble::NotFound);
     }
     pages.see_other(&format!("/account/u/{did}?done=signed-out"))
+}
+
+/// The owner of a deactivated account is back.
+pub(super) async fn reactivate(pages: Pages, call: Call, form: Form) -> Result<Reply, Trouble> {
+    let (visit, one) = at_home(&pages, &call, &form).await?;
+    let did = one.account.did.as_str();
+    match pages.app.standings.activate(did, Actor::Account(did)).await {
+        Ok(()) => pages.see_other(&format!("/account/u/{did}?done=activated")),
+        Err(standing::Error::Storage(cause)) => Err(cause.into()),
+        Err(cause) => {
+            tracing::warn!(account.did = did, cause = %cause, "an account could not be activated");
+            let note = Note::new("", Words::of(call.jar.language()).reactivate_failed);
+            let shown = Shown {
+                step: String::new(),
+                typed: String::new(),
+                status: StatusCode::BAD_GATEWAY,
+                problems: vec![note],
+            };
+            again(&pages, &call, &visit, did, shown).await
+        }
+    }
+}
+
+/// The same as [`owner`] where only an account that lives here will do.
+pub(super) async fn at_home(pages: &Pages, call: &Call, form: &Form) -> Result<(Visit, SignedIn), Trouble> {
+    let (visit, signed_in) = known(pages, call).await?.ok_or(Trouble::NotSignedIn)?;
+    let (did, now) = (form.text("did"), pages.app.clock.now());
+    let one = signed_in.into_iter().find(|one| one.account.did.as_str() == did && one.is_fresh(now));
+    Ok((visit, one.ok_or(Trouble::NotSignedIn)?))
 }
 
 /// The account that a form is about, if it is signed in here and not too long ago.

@@ -11,6 +11,7 @@ mod call;
 mod colour;
 mod consent;
 mod elsewhere;
+mod email;
 mod flow;
 mod frame;
 mod look;
@@ -79,6 +80,10 @@ pub(crate) fn routes(app: &App) -> Result<Router, LookError> {
         .route(CALLBACK, page!(elsewhere::back))
         .route("/account", page!(account::first))
         .route("/account/u/{did}", page!(account::show))
+        .route("/account/email/code", page!(account::first).merge(form!(email::send_code)))
+        .route("/account/email/confirm", page!(account::first).merge(form!(email::confirm)))
+        .route("/account/email/change", page!(account::first).merge(form!(email::change)))
+        .route("/account/reactivate", page!(account::first).merge(form!(account::reactivate)))
         .route("/account/sign-in", page!(sign_in::show).merge(form!(sign_in::take)))
         .route("/account/sign-up", page!(sign_up::show).merge(form!(sign_up::take)))
         .route("/account/revoke", form!(account::revoke))

@@ -2,6 +2,7 @@
 
 mod browsers;
 mod elsewhere;
+mod email;
 mod house;
 mod look;
 mod protection;

@@ -1,0 +1,227 @@
+//! The e-mail address on the account page, by codes; and the end of a pause.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use axum::Router;
+use axum::routing::post;
+use genkan_testing::{Browser, Page};
+use http::StatusCode;
+
+use super::house::{House, sign_in};
+use crate::accounts::Standing;
+use crate::base::{Secret, random};
+use crate::db::audit::Actor;
+use crate::fleet::{Admission, Changes};
+
+/// A house that puts its mail into a folder.
+struct Post {
+    house: House,
+    folder: PathBuf,
+}
+
+impl Post {
+    async fn new() -> Self {
+        let folder = std::env::temp_dir().join(format!("genkan-mail-{}", random::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        let mail = folder.display().to_string();
+        let settings = [("GENKAN_MAIL_FOLDER", mail.as_str()), ("GENKAN_MAIL_FROM", "hello@example.com")];
+        Self { house: House::with(&settings).await, folder }
+    }
+
+    /// Hands over what waits, and takes the letters out of the folder.
+    async fn letters(&self) -> Vec<String> {
+        self.house.app.mail.post_due().await.unwrap();
+        let paths = std::fs::read_dir(&self.folder).unwrap().map(|file| file.unwrap().path());
+        let take = |path: PathBuf| {
+            let letter = std::fs::read_to_string(&path).unwrap();
+            std::fs::remove_file(path).unwrap();
+            letter
+        };
+        paths.map(take).collect()
+    }
+
+    /// The code in the one letter that came, which is to `email`.
+    async fn code(&self, email: &str) -> String {
+        let letters = self.letters().await;
+        assert_eq!(letters.len(), 1, "{letters:?}");
+        assert!(letters[0].contains(&format!("To: {email}")), "{}", letters[0]);
+        let is_code = |line: &&str| line.len() == 11 && line.as_bytes()[5] == b'-' && !line.contains(' ');
+        letters[0].lines().map(str::trim).find(is_code).expect("a line with a code").to_owned()
+    }
+}
+
+impl Drop for Post {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.folder);
+    }
+}
+
+async fn at_account(house: &House, name: &str) -> (Browser, Page) {
+    let browser = house.browser();
+    let page = browser.open("/account/sign-in").await;
+    let page = browser.send(&sign_in(&page, name)).await;
+    assert_eq!(page.heading(), "Your account", "{}", page.html());
+    (browser, page)
+}
+
+#[tokio::test]
+async fn an_address_is_confirmed_by_code() {
+    let post = Post::new().await;
+    let did = post.house.account("ann").await;
+    let (browser, page) = at_account(&post.house, "ann").await;
+    assert!(page.says("ann@example.com") && page.says("Not confirmed yet"));
+    let page = browser.send(&page.form("/email/code")).await;
+    assert!(page.says("A code is on its way") && page.redirects == 1);
+    assert!(!page.path.contains("example.com"), "no address in an address: {}", page.path);
+    assert_eq!(browser.open(&page.path).await.html(), page.html(), "the step survives a reload");
+    let code = post.code("ann@example.com").await;
+
+    let form = page.form("/email/confirm");
+    let none = browser.send(&form).await;
+    assert!(none.answer.status == 400 && none.says("Enter the code") && none.says("href=\"#code\""));
+    let wrong = browser.send(&form.clone().with("code", "AAAAA-BBBBB")).await;
+    assert!(wrong.answer.status == 400 && wrong.says("wrong or too old"));
+    assert!(wrong.says("aria-invalid=\"true\" aria-describedby=\"code-problem code-hint\""));
+    assert!(!wrong.says("AAAAA-BBBBB"), "what was typed as a code is not sent back");
+
+    let page = browser.send(&wrong.form("/email/confirm").with("code", &code.to_lowercase())).await;
+    assert!(page.says("The e-mail address is confirmed.") && page.says("Confirmed"), "{}", page.html());
+    assert!(!page.path.contains(&code) && !page.says("Not confirmed yet"));
+    assert!(post.house.app.accounts.find(&did).await.unwrap().unwrap().email_confirmed_at.is_some());
+    assert!(page.forms().iter().all(|form| !form.action.contains("email")), "nothing is left to do");
+}
+
+#[tokio::test]
+async fn an_address_is_changed_with_a_code_from_the_one_before_once_that_is_confirmed() {
+    let post = Post::new().await;
+    let did = post.house.account("ann").await;
+    post.house.account("bob").await;
+    let (browser, page) = at_account(&post.house, "ann").await;
+
+    // Not confirmed yet: no code.
+    let page = browser.open(&page.link("Change the address")).await;
+    let form = page.form("/email/change");
+    assert!(form.fields.iter().all(|(name, _)| name != "code"));
+    for (typed, told) in [("no address", "not an e-mail address"), ("Bob@example.com", "Another account has")]
+    {
+        let page = browser.send(&form.clone().with("email", typed)).await;
+        assert!(page.answer.status == 400 && page.says(told) && page.says("href=\"#email\""), "{typed}");
+        assert_eq!(page.form("/email/change").text("email"), typed);
+    }
+    let page = browser.send(&form.with("email", "ann@second.example")).await;
+    assert!(page.says("The e-mail address is changed.") && page.says("ann@second.example"));
+    assert!(page.says("Not confirmed yet") && !page.path.contains("second"));
+
+    let page = browser.send(&page.form("/email/code")).await;
+    let code = post.code("ann@second.example").await;
+    let page = browser.send(&page.form("/email/confirm").with("code", &code)).await;
+
+    // Confirmed now: a code from there.
+    let page = browser.open(&page.link("Change the address")).await;
+    let form = page.form("/email/change").with("email", "ann@third.example");
+    let refused = browser.send(&form).await;
+    assert!(refused.answer.status == 400 && refused.says("Enter the code") && refused.says("href=\"#code\""));
+    let page = browser.send(&page.form("/email/code")).await;
+    let code = post.code("ann@second.example").await;
+    let refused = browser.send(&form.clone().with("code", "AAAAA-BBBBB")).await;
+    assert!(refused.answer.status == 400 && refused.says("wrong or too old"));
+    let form = page.form("/email/change").with("email", "ann@third.example").with("code", &code);
+    let page = browser.send(&form).await;
+    assert!(page.says("The e-mail address is changed.") && page.says("Not confirmed yet"));
+    let ann = post.house.app.accounts.find(&did).await.unwrap().unwrap();
+    assert_eq!((ann.email.as_deref(), ann.email_confirmed_at), (Some("ann@third.example"), None));
+}
+
+#[tokio::test]
+async fn only_its_owner_who_signed_in_not_long_ago_may() {
+    let post = Post::new().await;
+    let ann = post.house.account("ann").await;
+    post.house.account("bob").await;
+    let (browser, page) = at_account(&post.house, "bob").await;
+    let change = browser.open(&page.link("Change the address")).await;
+    let code = browser.open(&page.link("I have a code")).await;
+    let forms = [
+        page.form("/email/code"),
+        code.form("/email/confirm").with("code", "AAAAA-BBBBB"),
+        change.form("/email/change").with("email", "bob@second.example"),
+    ];
+    for form in &forms {
+        let (of_ann, forged) = (form.clone().with("did", &ann), form.clone().with("csrf", "0"));
+        assert_eq!(browser.send(&of_ann).await.answer.status, 401, "{}", form.action);
+        assert_eq!(browser.send(&forged).await.answer.status, 400, "{}", form.action);
+        let foreign = browser.post(form, &[("origin", "https://evil.example")]).await;
+        assert_eq!(foreign.status, 400, "{}", form.action);
+        let reloaded = browser.open(&form.action).await;
+        assert_eq!(reloaded.heading(), "Your account", "a reload of the answer");
+    }
+    post.house.wait(Duration::from_hours(8 * 24));
+    for form in &forms {
+        assert_eq!(browser.send(form).await.answer.status, 401, "{}", form.action);
+    }
+    assert_eq!(post.letters().await, [""; 0]);
+}
+
+#[tokio::test]
+async fn codes_are_limited_as_they_are_for_clients() {
+    let post = Post::new().await;
+    post.house.account("ann").await;
+    let (browser, page) = at_account(&post.house, "ann").await;
+    let form = page.form("/email/code");
+    for _ in 0..5 {
+        assert_eq!(browser.send(&form).await.answer.status, 200);
+    }
+    let answer = browser.send(&form).await.answer;
+    assert_eq!(answer.status, 429);
+    assert!(answer.header("retry-after").parse::<u64>().unwrap() > 0);
+}
+
+#[tokio::test]
+async fn without_mail_the_page_says_so_and_has_no_button_for_it() {
+    let house = House::new().await;
+    house.account("ann").await;
+    let (browser, page) = at_account(&house, "ann").await;
+    assert!(page.says("No mail is sent from here") && page.says("ann@example.com"));
+    let page = browser.open(&format!("{}?step=confirm", page.path)).await;
+    assert!(page.forms().iter().all(|form| !form.action.contains("email")));
+    let page = browser.open(&page.link("Change the address")).await;
+    assert!(page.forms().iter().all(|form| !form.action.ends_with("/email/code")));
+    let page = browser.send(&page.form("/email/change").with("email", "ann@second.example")).await;
+    assert!(page.says("The e-mail address is changed."));
+}
+
+#[tokio::test]
+async fn a_deactivated_account_is_activated_from_its_page() {
+    for (answer, status) in [(StatusCode::OK, 200), (StatusCode::INTERNAL_SERVER_ERROR, 502)] {
+        let house = House::new().await;
+        let did = house.account("ann").await;
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let origin = format!("http://{}", listener.local_addr().unwrap()).parse().unwrap();
+        let path = "/xrpc/com.atproto.admin.updateSubjectStatus";
+        let host = Router::new().route(path, post(async move || answer));
+        tokio::spawn(async move { axum::serve(listener, host).await });
+        house.app.fleet.prepare(&"oak".into(), &origin, None).await.unwrap();
+        let admission = Admission {
+            did: "did:web:oak.example.com".parse().unwrap(),
+            admin_password: Secret::new("word".to_owned()),
+            version: None,
+            blob_limit: None,
+            changes: Changes::default(),
+        };
+        house.app.fleet.admit(&"oak".into(), admission).await.unwrap();
+
+        let (browser, page) = at_account(&house, "ann").await;
+        assert!(page.forms().iter().all(|form| form.action != "/account/reactivate"), "it is active");
+        house.app.accounts.set_deactivated(&did, true, None, Actor::Account(&did)).await.unwrap();
+        let page = browser.open("/account").await;
+        assert!(page.says("Your account is deactivated"));
+        let page = browser.send(&page.form("/reactivate")).await;
+        assert_eq!(page.answer.status, status, "{}", page.html());
+        let done = status == 200;
+        assert_eq!(page.says("The account is active again."), done);
+        assert_eq!(page.says("could not be activated just now"), !done);
+        assert_eq!(page.says("Your account is deactivated"), !done);
+        let standing = house.app.accounts.find(&did).await.unwrap().unwrap().standing();
+        assert_eq!(standing == Standing::Active, done);
+    }
+}
