@@ -81,6 +81,16 @@ pub(crate) async fn remove(tx: &mut Tx, did: &str, name: &str) -> db::Result<boo
     Ok(done.rows_affected() == 1)
 }
 
+/// Holds one's row until `tx` ends. `false`: it was removed.
+pub(crate) async fn hold(tx: &mut Tx, did: &str, name: &str) -> db::Result<bool> {
+    let done = sqlx::query("UPDATE app_passwords SET name = name WHERE did = $1 AND name = $2")
+        .bind(did)
+        .bind(name)
+        .execute(&mut **tx)
+        .await?;
+    Ok(done.rows_affected() == 1)
+}
+
 pub(super) async fn remove_all(tx: &mut Tx, did: &str) -> db::Result<()> {
     sqlx::query("DELETE FROM app_passwords WHERE did = $1").bind(did).execute(&mut **tx).await?;
     Ok(())

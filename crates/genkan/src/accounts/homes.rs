@@ -51,6 +51,8 @@ impl Homes {
         };
         let listening = homes.clone();
         feed.subscribe(Kind::Account, move |did| listening.forget(did));
+        let listening = homes.clone();
+        feed.subscribe_to_gaps(move || listening.forget_all());
         homes
     }
 
@@ -103,6 +105,12 @@ impl Homes {
     fn forget(&self, did: &str) {
         self.inner.forgotten.fetch_add(1, Ordering::SeqCst);
         self.inner.by_did.remove(did);
+    }
+
+    fn forget_all(&self) {
+        self.inner.forgotten.fetch_add(1, Ordering::SeqCst);
+        self.inner.by_did.clear();
+        self.inner.by_handle.clear();
     }
 }
 

@@ -57,6 +57,12 @@ impl Accounts {
         Ok(sql::by_did(&self.db, did).await?.filter(Account::is_open))
     }
 
+    /// An account by its DID, also when its deletion has begun.
+    pub(crate) async fn find_to_delete(&self, did: &str) -> db::Result<Option<Account>> {
+        let found = sql::by_did(&self.db, did).await?;
+        Ok(found.filter(|account| account.is_open() || account.state == State::Deleting))
+    }
+
     /// An account by its handle, also while its sign-up is under way.
     pub(crate) async fn find_by_handle(&self, handle: &Handle) -> db::Result<Option<Account>> {
         sql::by_handle(&self.db, handle.as_str()).await
@@ -99,7 +105,13 @@ impl Accounts {
         sql::list(&self.db, limit, after).await
     }
 
-    /// Deactivated accounts whose time is over.
+    /// Records that the account is being deleted, as part of `tx`: from now on nobody can use it. `due`: only if its owner
+    /// asked for it and did not come back in time.
+    pub(crate) async fn begin_deletion(&self, tx: &mut Tx, did: &str, due: bool) -> db::Result<bool> {
+        sql::begin_deletion(tx, did, due, self.clock.now()).await
+    }
+
+    /// Deactivated accounts whose time is over, and deletions that broke off.
     pub(crate) async fn due_for_deletion(&self, now: Timestamp, limit: i64) -> db::Result<Vec<String>> {
         sql::due_for_deletion(&self.db, now, limit).await
     }
@@ -145,11 +157,12 @@ impl Accounts {
         if sql::set_password_hash(tx, did, hash).await? { Ok(()) } else { Err(Error::NotFound) }
     }
 
-    /// Keeps the same password under a newer kind of hash, unless it changed meanwhile.
-    pub(crate) async fn upgrade_password_hash(&self, did: &str, old: &str, new: &str) -> db::Result<()> {
+    /// Keeps the same password under a newer kind of hash. `false`: it changed meanwhile.
+    pub(crate) async fn upgrade_password_hash(&self, did: &str, old: &str, new: &str) -> db::Result<bool> {
         let mut tx = self.db.begin().await?;
-        sql::upgrade_password_hash(&mut tx, did, old, new).await?;
-        Ok(tx.commit().await?)
+        let done = sql::upgrade_password_hash(&mut tx, did, old, new).await?;
+        tx.commit().await?;
+        Ok(done)
     }
 
     pub(crate) async fn set_email(
@@ -207,6 +220,27 @@ pub(crate) async fn open(tx: &mut Tx, did: &str) -> db::Result<bool> {
 
 pub(crate) async fn remove_row(tx: &mut Tx, did: &str) -> db::Result<bool> {
     sql::remove(tx, did).await
+}
+
+/// Holds an account's row until `tx` ends: whoever ends everything of it waits, or is seen. `false`: it is not open, or
+/// taken down.
+pub(crate) async fn hold(tx: &mut Tx, did: &str) -> db::Result<bool> {
+    sql::hold(tx, did).await
+}
+
+/// The same for an account that was recognised by its password. `false`: the password was changed since.
+pub(crate) async fn hold_recognised(tx: &mut Tx, account: &Account) -> db::Result<bool> {
+    sql::hold_with(tx, account.did.as_str(), account.password_hash.expose()).await
+}
+
+/// The same for an account that acts. `false`: it is deactivated, taken down or gone.
+pub(crate) async fn hold_active(tx: &mut Tx, did: &str) -> db::Result<bool> {
+    sql::hold_active(tx, did).await
+}
+
+/// The same for whoever ends everything of an account, however it stands.
+pub(crate) async fn hold_any(tx: &mut Tx, did: &str) -> db::Result<()> {
+    sql::hold_any(tx, did).await
 }
 
 /// Reserves the handle that an account is changing to.

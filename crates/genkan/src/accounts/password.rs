@@ -105,17 +105,24 @@ impl Passwords {
         accounts: &Accounts,
         account: Option<&Account>,
         password: &Secret<String>,
-    ) -> Result<bool, Unrecognised> {
+    ) -> Result<Option<Secret<String>>, Unrecognised> {
         let hash = account.map(|account| &account.password_hash);
         match (self.verify(hash, password).await?, account) {
-            (Verdict::Right, Some(_)) => Ok(true),
+            (Verdict::Right, Some(account)) => Ok(Some(account.password_hash.clone())),
             (Verdict::RightButOld, Some(account)) => {
                 let newer = self.hash(password).await?;
                 let (did, old) = (account.did.as_str(), account.password_hash.expose());
-                accounts.upgrade_password_hash(did, old, newer.expose()).await?;
-                Ok(true)
+                if accounts.upgrade_password_hash(did, old, newer.expose()).await? {
+                    return Ok(Some(newer));
+                }
+                // Changed meanwhile: by another sign-in like this one, or by its owner.
+                let hash = accounts.find(did).await?.map(|account| account.password_hash);
+                match self.verify(hash.as_ref(), password).await? {
+                    Verdict::Right => Ok(hash),
+                    _ => Ok(None),
+                }
             }
-            _ => Ok(false),
+            _ => Ok(None),
         }
     }
 

@@ -9,7 +9,7 @@ use super::{Account, ClaimError, Email, NewAccount, NewError, State};
 use crate::base::{Secret, Timestamp};
 use crate::db::{self, Db, Tx, is_unique_violation};
 
-const COLUMNS: &str = "did, handle, email, email_confirmed_at, password_hash, host_id, host_key, state, \
+const COLUMNS: &str = "did, handle, email, email_confirmed_at, password_hash, host_id, host_key, state, deleting_at, \
                        deactivated_at, delete_after, taken_down_at, takedown_ref, created_at";
 
 pub(super) async fn by_did(db: &Db, did: &str) -> db::Result<Option<Account>> {
@@ -54,6 +54,7 @@ pub(super) async fn list(db: &Db, limit: i64, after: Option<(Timestamp, &str)>) 
 }
 
 pub(super) async fn insert_creating(tx: &mut Tx, account: &NewAccount) -> Result<(), NewError> {
+    db::lock(tx, &format!("handle {}", account.handle)).await?;
     // Asked first for the name of what is taken; the unique indexes decide a race.
     if exists(tx, "handle", account.handle.as_str()).await?
         || exists(tx, "next_handle", account.handle.as_str()).await?
@@ -114,7 +115,7 @@ pub(super) async fn set_deactivated(
     delete_after: Option<Timestamp>,
 ) -> db::Result<bool> {
     let done = sqlx::query(
-        "UPDATE accounts SET deactivated_at = $2, delete_after = $3 WHERE did = $1 AND state = 'open'",
+        "UPDATE accounts SET deactivated_at = $2, delete_after = $3 WHERE did = $1 AND state = 'open' AND deleting_at IS NULL",
     )
     .bind(did)
     .bind(at.map(Timestamp::as_millis))
@@ -124,9 +125,22 @@ pub(super) async fn set_deactivated(
     Ok(done.rows_affected() == 1)
 }
 
+/// `due`: only if the owner asked for it and did not come back in time. `false`: not so, or no such account.
+pub(super) async fn begin_deletion(tx: &mut Tx, did: &str, due: bool, now: Timestamp) -> db::Result<bool> {
+    let text = if due {
+        "UPDATE accounts SET deleting_at = COALESCE(deleting_at, $2) WHERE did = $1 AND state = 'open'
+         AND (deleting_at IS NOT NULL OR (deactivated_at IS NOT NULL AND delete_after <= $2))"
+    } else {
+        "UPDATE accounts SET deleting_at = COALESCE(deleting_at, $2) WHERE did = $1 AND state = 'open'"
+    };
+    let done = sqlx::query(text).bind(did).bind(now.as_millis()).execute(&mut **tx).await?;
+    Ok(done.rows_affected() == 1)
+}
+
 pub(super) async fn due_for_deletion(db: &Db, now: Timestamp, limit: i64) -> db::Result<Vec<String>> {
     let rows = sqlx::query(
-        "SELECT did FROM accounts WHERE delete_after <= $1 AND deactivated_at IS NOT NULL LIMIT $2",
+        "SELECT did FROM accounts WHERE deleting_at IS NOT NULL
+         OR (delete_after <= $1 AND deactivated_at IS NOT NULL) ORDER BY deleting_at LIMIT $2",
     )
     .bind(now.as_millis())
     .bind(limit)
@@ -135,13 +149,56 @@ pub(super) async fn due_for_deletion(db: &Db, now: Timestamp, limit: i64) -> db:
     rows.iter().map(|row| Ok(row.try_get("did")?)).collect()
 }
 
+/// Holds the account's row until `tx` ends, if the account is open and not taken down.
+pub(super) async fn hold(tx: &mut Tx, did: &str) -> db::Result<bool> {
+    let done = sqlx::query(
+        "UPDATE accounts SET did = did WHERE did = $1 AND state = 'open' AND deleting_at IS NULL
+         AND taken_down_at IS NULL",
+    )
+    .bind(did)
+    .execute(&mut **tx)
+    .await?;
+    Ok(done.rows_affected() == 1)
+}
+
+/// The same, and only while this is the hash of its password.
+pub(super) async fn hold_with(tx: &mut Tx, did: &str, hash: &str) -> db::Result<bool> {
+    let done = sqlx::query(
+        "UPDATE accounts SET did = did WHERE did = $1 AND password_hash = $2 AND state = 'open'
+         AND deleting_at IS NULL AND taken_down_at IS NULL",
+    )
+    .bind(did)
+    .bind(hash)
+    .execute(&mut **tx)
+    .await?;
+    Ok(done.rows_affected() == 1)
+}
+
+/// The same for an account that acts: it is not deactivated either.
+pub(super) async fn hold_active(tx: &mut Tx, did: &str) -> db::Result<bool> {
+    let done = sqlx::query(
+        "UPDATE accounts SET did = did WHERE did = $1 AND state = 'open' AND deleting_at IS NULL
+         AND taken_down_at IS NULL AND deactivated_at IS NULL",
+    )
+    .bind(did)
+    .execute(&mut **tx)
+    .await?;
+    Ok(done.rows_affected() == 1)
+}
+
+/// Holds whatever row there is.
+pub(super) async fn hold_any(tx: &mut Tx, did: &str) -> db::Result<()> {
+    sqlx::query("UPDATE accounts SET did = did WHERE did = $1").bind(did).execute(&mut **tx).await?;
+    Ok(())
+}
+
 pub(super) async fn set_taken_down(
     tx: &mut Tx,
     did: &str,
     mark: Option<(Timestamp, &str)>,
 ) -> db::Result<bool> {
     let done = sqlx::query(
-        "UPDATE accounts SET taken_down_at = $2, takedown_ref = $3 WHERE did = $1 AND state = 'open'",
+        "UPDATE accounts SET taken_down_at = $2, takedown_ref = $3 WHERE did = $1 AND state = 'open' AND deleting_at IS NULL",
     )
     .bind(did)
     .bind(mark.map(|(at, _)| at.as_millis()))
@@ -152,27 +209,29 @@ pub(super) async fn set_taken_down(
 }
 
 pub(super) async fn set_password_hash(tx: &mut Tx, did: &str, hash: &str) -> db::Result<bool> {
-    let done = sqlx::query("UPDATE accounts SET password_hash = $2 WHERE did = $1 AND state = 'open'")
-        .bind(did)
-        .bind(hash)
-        .execute(&mut **tx)
-        .await?;
+    let done = sqlx::query(
+        "UPDATE accounts SET password_hash = $2 WHERE did = $1 AND state = 'open' AND deleting_at IS NULL",
+    )
+    .bind(did)
+    .bind(hash)
+    .execute(&mut **tx)
+    .await?;
     Ok(done.rows_affected() == 1)
 }
 
-pub(super) async fn upgrade_password_hash(tx: &mut Tx, did: &str, old: &str, new: &str) -> db::Result<()> {
-    sqlx::query("UPDATE accounts SET password_hash = $3 WHERE did = $1 AND password_hash = $2")
+pub(super) async fn upgrade_password_hash(tx: &mut Tx, did: &str, old: &str, new: &str) -> db::Result<bool> {
+    let done = sqlx::query("UPDATE accounts SET password_hash = $3 WHERE did = $1 AND password_hash = $2")
         .bind(did)
         .bind(old)
         .bind(new)
         .execute(&mut **tx)
         .await?;
-    Ok(())
+    Ok(done.rows_affected() == 1)
 }
 
 pub(super) async fn set_email(tx: &mut Tx, did: &str, email: &Email) -> Result<bool, ClaimError> {
     let done = sqlx::query(
-        "UPDATE accounts SET email = $2, email_key = $3, email_confirmed_at = NULL WHERE did = $1 AND state = 'open'",
+        "UPDATE accounts SET email = $2, email_key = $3, email_confirmed_at = NULL WHERE did = $1 AND state = 'open' AND deleting_at IS NULL",
     )
     .bind(did)
     .bind(email.as_typed())
@@ -206,6 +265,8 @@ pub(super) async fn is_email_confirmed(tx: &mut Tx, did: &str) -> db::Result<boo
 }
 
 pub(super) async fn reserve_handle(tx: &mut Tx, did: &str, handle: &str) -> Result<(), ClaimError> {
+    // A handle is taken in either of two columns, and an index looks at one.
+    db::lock(tx, &format!("handle {handle}")).await?;
     let by_another =
         sqlx::query("SELECT 1 FROM accounts WHERE (handle = $1 OR next_handle = $1) AND did <> $2")
             .bind(handle)
@@ -215,11 +276,13 @@ pub(super) async fn reserve_handle(tx: &mut Tx, did: &str, handle: &str) -> Resu
     if by_another.is_some() {
         return Err(ClaimError::Taken);
     }
-    let done = sqlx::query("UPDATE accounts SET next_handle = $2 WHERE did = $1 AND state = 'open'")
-        .bind(did)
-        .bind(handle)
-        .execute(&mut **tx)
-        .await;
+    let done = sqlx::query(
+        "UPDATE accounts SET next_handle = $2 WHERE did = $1 AND state = 'open' AND deleting_at IS NULL",
+    )
+    .bind(did)
+    .bind(handle)
+    .execute(&mut **tx)
+    .await;
     match done {
         Ok(done) if done.rows_affected() == 1 => Ok(()),
         Ok(_) => Err(ClaimError::NotFound),
@@ -275,6 +338,7 @@ fn read(row: &AnyRow) -> db::Result<Account> {
         host_key: genkan_protocol::crypto::PublicKey::from_did_key(&row.try_get::<String, _>("host_key")?)
             .map_err(|_| corrupt("host_key"))?,
         state: match row.try_get::<String, _>("state")?.as_str() {
+            _ if time("deleting_at")?.is_some() => State::Deleting,
             "creating" => State::Creating,
             "open" => State::Open,
             _ => return Err(corrupt("state")),
@@ -299,6 +363,8 @@ pub(super) mod tests {
         handle_address_and_did_are_unique,
         a_handle_being_changed_to_is_taken_too,
         the_named_field_survives_a_race,
+        sign_up_and_rename_do_not_both_get_a_handle,
+        a_deletion_that_is_due_does_not_begin_after_a_return,
         listing_goes_on_where_it_stopped
     );
 
@@ -346,6 +412,44 @@ pub(super) mod tests {
         assert!(matches!(add(&db, &same_address).await, Err(NewError::EmailTaken)));
         let same_did = NewAccount { did: ann.did.clone(), ..new_account("bob") };
         assert!(add(&db, &same_did).await.is_err());
+    }
+
+    /// The two look into different columns.
+    async fn sign_up_and_rename_do_not_both_get_a_handle(db: Db) {
+        let ann = new_account("ann");
+        add(&db, &ann).await.unwrap();
+        let mut first = db.begin().await.unwrap();
+        insert_creating(&mut first, &new_account("carol")).await.unwrap();
+        let (other, did) = (db.clone(), ann.did.clone());
+        let rename = tokio::spawn(async move {
+            let mut tx = other.begin().await.unwrap();
+            let reserved = reserve_handle(&mut tx, did.as_str(), "carol.test").await;
+            tx.commit().await.unwrap();
+            reserved
+        });
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+        first.commit().await.unwrap();
+        assert!(matches!(rename.await.unwrap(), Err(ClaimError::Taken)));
+    }
+
+    async fn a_deletion_that_is_due_does_not_begin_after_a_return(db: Db) {
+        let (ann, bob) = (new_account("ann"), new_account("bob"));
+        let (then, now) = (Timestamp::from_millis(5000), Timestamp::from_millis(6000));
+        for account in [&ann, &bob] {
+            add(&db, account).await.unwrap();
+            let mut tx = db.begin().await.unwrap();
+            assert!(set_deactivated(&mut tx, account.did.as_str(), Some(then), Some(then)).await.unwrap());
+            tx.commit().await.unwrap();
+        }
+        assert_eq!(due_for_deletion(&db, now, 10).await.unwrap().len(), 2);
+        let mut tx = db.begin().await.unwrap();
+        assert!(set_deactivated(&mut tx, ann.did.as_str(), None, None).await.unwrap());
+        assert!(!begin_deletion(&mut tx, ann.did.as_str(), true, now).await.unwrap());
+        assert!(begin_deletion(&mut tx, bob.did.as_str(), true, now).await.unwrap());
+        assert!(!set_deactivated(&mut tx, bob.did.as_str(), None, None).await.unwrap());
+        tx.commit().await.unwrap();
+        assert_eq!(due_for_deletion(&db, now, 10).await.unwrap(), [bob.did.to_string()]);
+        assert_eq!(by_did(&db, bob.did.as_str()).await.unwrap().unwrap().state, State::Deleting);
     }
 
     async fn a_handle_being_changed_to_is_taken_too(db: Db) {

@@ -7,11 +7,13 @@ use super::Email;
 use crate::base::{Secret, Timestamp};
 use crate::fleet::HostId;
 
-/// Whether the sign-up is done.
+/// How far an account is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum State {
     Creating,
     Open,
+    /// Its deletion has begun, and will be finished.
+    Deleting,
 }
 
 /// How an account stands, as sessions say it.

@@ -5,7 +5,7 @@ use std::path::Path;
 use sqlx::AnyConnection;
 use sqlx::{Executor as _, SqlSafeStr as _, SqlStr};
 
-use super::{Error, Result};
+use super::{Error, Result, Tx};
 use crate::base::Secret;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,6 +44,18 @@ impl Dialect {
         }
         Ok(())
     }
+}
+
+/// Holds a name until `tx` ends, for what no unique index can settle. On SQLite, with one writer at a time, every name is
+/// held already.
+pub(crate) async fn lock(tx: &mut Tx, name: &str) -> Result<()> {
+    if tx.backend_name() == "PostgreSQL" {
+        sqlx::query("SELECT pg_advisory_xact_lock(hashtextextended($1, 0))")
+            .bind(name)
+            .execute(&mut **tx)
+            .await?;
+    }
+    Ok(())
 }
 
 /// Where the database is. May hold a password, so it prints as `[sealed]`.

@@ -61,6 +61,7 @@ pub(crate) async fn note(tx: &mut Tx, now: Timestamp, kind: Kind, subject: &str)
 }
 
 type Listener = Box<dyn Fn(&str) + Send + Sync>;
+type GapListener = Box<dyn Fn() + Send + Sync>;
 
 /// Tells subscribers what was noted. Cheap to clone.
 #[derive(Clone)]
@@ -72,6 +73,7 @@ struct Inner {
     db: Db,
     clock: Clock,
     listeners: RwLock<Vec<(Kind, Listener)>>,
+    gap_listeners: RwLock<Vec<GapListener>>,
     /// When the last complete reading began, milliseconds.
     read_at: AtomicI64,
 }
@@ -79,13 +81,35 @@ struct Inner {
 impl Feed {
     pub(crate) fn new(db: Db, clock: Clock) -> Self {
         let read_at = AtomicI64::new(clock.now().as_millis());
-        Self { inner: Arc::new(Inner { db, clock, listeners: RwLock::default(), read_at }) }
+        Self {
+            inner: Arc::new(Inner {
+                db,
+                clock,
+                listeners: RwLock::default(),
+                gap_listeners: RwLock::default(),
+                read_at,
+            }),
+        }
     }
 
     /// Calls `listener` with the subject of each note of `kind`. It must be quick.
     pub(crate) fn subscribe(&self, kind: Kind, listener: impl Fn(&str) + Send + Sync + 'static) {
         let mut listeners = self.inner.listeners.write().unwrap_or_else(std::sync::PoisonError::into_inner);
         listeners.push((kind, Box::new(listener)));
+    }
+
+    /// Calls `listener` when notes may have been missed for good: whatever is in memory may be wrong.
+    pub(crate) fn subscribe_to_gaps(&self, listener: impl Fn() + Send + Sync + 'static) {
+        let mut listeners =
+            self.inner.gap_listeners.write().unwrap_or_else(std::sync::PoisonError::into_inner);
+        listeners.push(Box::new(listener));
+    }
+
+    fn tell_of_gap(&self) {
+        let listeners = self.inner.gap_listeners.read().unwrap_or_else(std::sync::PoisonError::into_inner);
+        for listener in listeners.iter() {
+            listener();
+        }
     }
 
     /// Tells this process at once, without waiting for the next reading.
@@ -121,16 +145,23 @@ impl Feed {
     }
 
     async fn read(&self, now: Timestamp, heard: &mut Heard) -> Result<()> {
+        // This process may have been held up, or cut off from the database, since it last read.
+        let last = heard.last.unwrap_or(now).min(now);
+        let has_gap = now.since(last) >= SURELY_KEPT;
         // A note carries the time its transaction began; look back far enough for slow commits and skewed clocks.
-        let from = now.minus(OVERLAP);
+        let from = last.minus(OVERLAP);
         let rows = sqlx::query("SELECT id, at, kind, subject FROM changes WHERE at >= $1")
             .bind(from.as_millis())
             .fetch_all(self.inner.db.reader())
             .await?;
+        if has_gap {
+            tracing::warn!("the changes feed was not read for long: what was in memory is dropped");
+            self.tell_of_gap();
+        }
         let mut seen = HashSet::with_capacity(rows.len());
         for row in rows {
             let id: String = row.try_get("id")?;
-            if heard.started
+            if heard.last.is_some()
                 && !heard.ids.contains(&id)
                 && let Some(kind) = Kind::parse(row.try_get("kind")?)
             {
@@ -139,14 +170,15 @@ impl Feed {
             seen.insert(id);
         }
         // The first reading only learns what was there: memory is empty then.
-        *heard = Heard { started: true, ids: seen };
+        *heard = Heard { last: Some(now), ids: seen };
         Ok(())
     }
 }
 
 #[derive(Default)]
 struct Heard {
-    started: bool,
+    /// When the last complete reading began.
+    last: Option<Timestamp>,
     ids: HashSet<String>,
 }
 
@@ -172,6 +204,8 @@ const EVERY: Duration = Duration::from_secs(1);
 const STALE: Duration = Duration::from_secs(4);
 const OVERLAP: Duration = Duration::from_secs(30);
 const KEEP: Duration = Duration::from_mins(10);
+/// Notes of so long ago are there, whatever the sweeper's clock says.
+const SURELY_KEPT: Duration = Duration::from_mins(8);
 
 #[cfg(test)]
 mod tests {
@@ -180,7 +214,38 @@ mod tests {
     use super::*;
     use crate::db::on_each_database;
 
-    on_each_database!(a_note_is_told_once_to_those_who_asked, notes_are_swept_when_old);
+    on_each_database!(
+        a_note_is_told_once_to_those_who_asked,
+        notes_of_a_time_without_reading_are_heard,
+        notes_are_swept_when_old
+    );
+
+    /// A process that was stopped, or cut off from the database, for less and for more than notes are kept.
+    async fn notes_of_a_time_without_reading_are_heard(db: Db) {
+        let start = Timestamp::from_millis(100_000_000);
+        let feed = Feed::new(db.clone(), Clock::Manual(Arc::new(AtomicI64::new(start.as_millis()))));
+        let (heard, gaps): (Arc<Mutex<Vec<String>>>, Arc<AtomicI64>) = Default::default();
+        let (sink, count) = (Arc::clone(&heard), Arc::clone(&gaps));
+        feed.subscribe(Kind::Session, move |subject| sink.lock().unwrap().push(subject.to_owned()));
+        feed.subscribe_to_gaps(move || {
+            count.fetch_add(1, Ordering::SeqCst);
+        });
+        let mut state = Heard::default();
+        feed.read(start, &mut state).await.unwrap();
+        let noted = async |at: Timestamp, subject: &str| {
+            let mut tx = db.begin().await.unwrap();
+            note(&mut tx, at, Kind::Session, subject).await.unwrap();
+            tx.commit().await.unwrap();
+        };
+        noted(start.plus(EVERY), "ended while it slept").await;
+        feed.read(start.plus(OVERLAP * 4), &mut state).await.unwrap();
+        feed.read(start.plus(OVERLAP * 4), &mut state).await.unwrap();
+        assert_eq!(*heard.lock().unwrap(), ["ended while it slept"]);
+        assert_eq!(gaps.load(Ordering::SeqCst), 0);
+        feed.read(start.plus(KEEP * 2), &mut state).await.unwrap();
+        feed.read(start.plus(KEEP * 2), &mut state).await.unwrap();
+        assert_eq!(gaps.load(Ordering::SeqCst), 1);
+    }
 
     async fn a_note_is_told_once_to_those_who_asked(db: Db) {
         let now = Timestamp::from_millis(1_000_000);

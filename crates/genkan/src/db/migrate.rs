@@ -13,6 +13,7 @@ const STEPS: &[(i64, &str, &str)] = &[
     (4, "oauth", include_str!("../../../../migrations/0004_oauth.sql")),
     (5, "links", include_str!("../../../../migrations/0005_links.sql")),
     (6, "linked grants", include_str!("../../../../migrations/0006_linked_grants.sql")),
+    (7, "deletions", include_str!("../../../../migrations/0007_deletions.sql")),
 ];
 
 pub(super) async fn run(db: &Db) -> Result<()> {

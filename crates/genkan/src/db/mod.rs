@@ -19,6 +19,7 @@ use sqlx::AnyPool;
 use sqlx::any::{Any, AnyPoolOptions};
 
 pub use dialect::DatabaseUrl;
+pub(crate) use dialect::lock;
 pub(crate) use error::is_unique_violation;
 pub use error::{Error, Result};
 

@@ -3,7 +3,9 @@
 use std::path::PathBuf;
 
 use genkan_testing::Schema;
+use sqlx::AnyPool;
 
+use super::dialect::Dialect;
 use super::{DatabaseUrl, Db, PoolSize};
 use crate::base::random;
 
@@ -49,6 +51,17 @@ impl Fresh {
         let size = PoolSize { connections: 4, ..PoolSize::default() };
         let db = Db::open(&DatabaseUrl::postgres(schema.url()), size).await.unwrap();
         Self { db, folder: None, _schema: Some(schema) }
+    }
+}
+
+impl Db {
+    /// The same database by connections of its own, as another process has it.
+    pub(crate) fn apart(&self) -> Self {
+        let again =
+            |pool: &AnyPool| pool.options().clone().connect_lazy_with((*pool.connect_options()).clone());
+        let write = again(&self.write);
+        let read = if self.dialect == Dialect::Sqlite { again(&self.read) } else { write.clone() };
+        Self { dialect: self.dialect, write, read }
     }
 }
 

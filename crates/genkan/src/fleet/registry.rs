@@ -62,6 +62,12 @@ impl Fleet {
                 inner.changed.notify_one();
             }
         });
+        let listener = Arc::downgrade(&fleet.inner);
+        fleet.inner.feed.subscribe_to_gaps(move || {
+            if let Some(inner) = listener.upgrade() {
+                inner.changed.notify_one();
+            }
+        });
         Ok(fleet)
     }
 

@@ -10,10 +10,11 @@ use base64::engine::general_purpose::STANDARD;
 use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq as _;
 
+use crate::accounts::Account;
 use crate::app::App;
 use crate::base::Secret;
-use crate::fleet::HostId;
-use crate::http::error::{XrpcError, unauthorized};
+use crate::db::audit::Actor;
+use crate::http::error::{XrpcError, bad_request, unauthorized};
 
 /// The operator, or nobody.
 pub(crate) fn require_admin(app: &App, headers: &HeaderMap) -> Result<(), XrpcError> {
@@ -24,12 +25,37 @@ pub(crate) fn require_admin(app: &App, headers: &HeaderMap) -> Result<(), XrpcEr
     }
 }
 
-/// The operator, or the host that keeps the account.
-pub(crate) fn require_admin_or_host(app: &App, headers: &HeaderMap, host: &HostId) -> Result<(), XrpcError> {
+/// The operator, or the host that keeps the account. Only the operator learns which accounts there are.
+pub(crate) fn require_admin_or_host(
+    app: &App,
+    headers: &HeaderMap,
+    account: Option<Account>,
+) -> Result<(Account, By), XrpcError> {
     let given = password(headers)?;
-    let operator = app.config.keys.admin_password.as_ref().is_some_and(|known| same(known, &given));
-    let by_host = app.fleet.host(host).is_some_and(|host| same(&host.admin_password, &given));
-    if operator || by_host { Ok(()) } else { Err(refused()) }
+    if app.config.keys.admin_password.as_ref().is_some_and(|known| same(known, &given)) {
+        let account = account.ok_or_else(|| bad_request("NotFound", "Account not found"))?;
+        return Ok((account, By::Operator));
+    }
+    let account = account.ok_or_else(refused)?;
+    let host = app.fleet.host(&account.host).filter(|host| same(&host.admin_password, &given));
+    if host.is_some() { Ok((account, By::Host)) } else { Err(refused()) }
+}
+
+/// Whose password opened the door.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum By {
+    Operator,
+    /// The host that keeps the account.
+    Host,
+}
+
+impl By {
+    pub(crate) fn actor(self, account: &Account) -> Actor<'_> {
+        match self {
+            Self::Operator => Actor::Operator,
+            Self::Host => Actor::Host(account.host.as_str()),
+        }
+    }
 }
 
 fn password(headers: &HeaderMap) -> Result<Secret<String>, XrpcError> {

@@ -269,11 +269,19 @@ async fn by_service_auth(app: &App, token: &str, method: &str) -> Result<Caller,
     let (aud, now) = (app.config.service.did.as_str(), app.clock.now().as_seconds());
     // The host's key first: it is known, and still the host's after the DID document named another.
     let mut verdict = unverified.verify(&account.host_key, aud, Some(method), now);
-    if matches!(verdict, Err(BAD_SIGNATURE))
-        && let Ok(document) = app.identity.documents.resolve(&account.did, Freshness::Asked).await
-        && let Some(key) = document.signing_key()
-    {
-        verdict = unverified.verify(&key, aud, Some(method), now);
+    if matches!(verdict, Err(BAD_SIGNATURE)) {
+        match app.identity.documents.resolve(&account.did, Freshness::Asked).await {
+            Ok(document) => {
+                if let Some(key) = document.signing_key() {
+                    verdict = unverified.verify(&key, aud, Some(method), now);
+                }
+            }
+            // The key may have changed, and the directory cannot be asked: that is not the token's fault.
+            Err(error) if error.is_passing() => {
+                return Err(XrpcError::unavailable("the account's key could not be looked up").because(error));
+            }
+            Err(_) => {}
+        }
     }
     match verdict {
         Ok(_) => Ok(Caller { account, by: By::Host }),

@@ -252,9 +252,11 @@ impl RateLimits {
     }
 }
 
-/// The key of a [`Limit::CreateSession`] attempt.
-pub(crate) fn identifier_and_address(identifier: &str, client: IpAddr) -> String {
-    format!("{} {}", identifier.trim().to_lowercase(), Place::of(client))
+/// The key of a [`Limit::CreateSession`] attempt: the DID of the account that the identifier leads to, if it leads to one.
+/// An account has several names, and any of them may be written with an `@` before it.
+pub(crate) fn account_and_address(account: Option<&str>, identifier: &str, client: IpAddr) -> String {
+    let name = identifier.trim().trim_start_matches('@').to_lowercase();
+    format!("{} {}", account.unwrap_or(&name), Place::of(client))
 }
 
 /// The key of a [`Limit::CreateAccount`], [`Limit::PasswordReset`] or [`Limit::UseCode`] attempt.
@@ -324,6 +326,14 @@ mod tests {
         assert_eq!(verdict.reset, window_start(NOW, Duration::from_mins(5)).plus(Duration::from_mins(5)));
         assert_eq!(verdict.retry_after(NOW), verdict.reset.since(NOW).as_secs());
         assert!(limits.request(ip("192.0.2.1"), None, verdict.reset).unwrap().allowed);
+    }
+
+    #[test]
+    fn an_account_is_one_by_whatever_name() {
+        let key = |account, typed| account_and_address(account, typed, ip("192.0.2.1"));
+        assert_eq!(key(Some("did:plc:ann"), "ann.test"), key(Some("did:plc:ann"), "Ann@example.com"));
+        assert_eq!(key(None, "nobody.test"), key(None, " @@Nobody.test"));
+        assert_ne!(key(None, "nobody.test"), key(None, "somebody.test"));
     }
 
     #[test]

@@ -146,6 +146,12 @@ impl Links {
                 inner.memory.remove(link);
             }
         });
+        let forgetting = Arc::downgrade(&links.inner);
+        feed.subscribe_to_gaps(move || {
+            if let Some(inner) = forgetting.upgrade() {
+                inner.memory.clear();
+            }
+        });
         links
     }
 

@@ -123,6 +123,11 @@ impl Verified {
         self.ended.fetch_add(1, Ordering::SeqCst);
         self.memory.retain(|_, caller| caller.grant != grant);
     }
+
+    pub(super) fn forget_all(&self) {
+        self.ended.fetch_add(1, Ordering::SeqCst);
+        self.memory.clear();
+    }
 }
 
 impl OAuth {

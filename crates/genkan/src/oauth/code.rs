@@ -11,7 +11,7 @@ use super::request::hash;
 use super::seen::{CHALLENGE, Used};
 use super::sql::{codes, grants};
 use super::{Call, Ended, Error, OAuth, refresh_token};
-use crate::accounts::Account;
+use crate::accounts::{self, Account};
 use crate::base::Timestamp;
 use crate::db::Tx;
 use crate::db::audit::{self, Actor};
@@ -93,6 +93,11 @@ impl OAuth {
         leaked: &mut Option<codes::Stored>,
         now: Timestamp,
     ) -> Result<Tokens, Error> {
+        // First the account's row, as whoever ends everything of it.
+        let is_active = match with.account {
+            Some(account) => accounts::hold_active(tx, account.did.as_str()).await?,
+            None => false,
+        };
         let Some((first, code)) = codes::take(tx, hash, now).await? else {
             return Err(Error::grant("the code is unknown or has expired"));
         };
@@ -110,6 +115,9 @@ impl OAuth {
             return Err(Error::grant("the code_challenge was used before"));
         }
         let whose = whose(code.link.is_some(), &code.did, with.account)?;
+        if code.link.is_none() && !is_active {
+            return Err(Error::grant("the account is not active"));
+        }
         let grant = self.grant(&code, &with, now);
         grants::insert(tx, &grant).await?;
         codes::set_grant(tx, hash, &grant.id).await?;

@@ -120,6 +120,8 @@ impl OAuth {
         let verified = Arc::new(access::Verified::new());
         let forgetting = Arc::clone(&verified);
         feed.subscribe(Kind::Grant, move |grant| forgetting.forget(grant));
+        let forgetting = Arc::clone(&verified);
+        feed.subscribe_to_gaps(move || forgetting.forget_all());
         Self {
             verified,
             signer: Arc::new(onward::Signer::new(&ring)),

@@ -10,11 +10,11 @@ use super::consent::Decision;
 use super::sql::requests::Stored;
 use super::sql::{codes, consents, requests};
 use super::{ConsentView, OAuth, Opened, Outcome, Problem, Redirect};
-use crate::accounts::{Account, Standing};
+use crate::accounts::{self, Account, Standing};
 use crate::base::{Secret, Timestamp, random};
 use crate::db::Tx;
 use crate::db::audit::{self, Actor};
-use crate::signin::{DeviceId, SignedIn};
+use crate::signin::{self, DeviceId, SignedIn};
 
 impl OAuth {
     /// A browser comes with a request URI. The first one has it from now on; each visit gives it five minutes more.
@@ -113,6 +113,14 @@ impl OAuth {
     ) -> Result<Redirect, Problem> {
         let scope = allowed.join(" ");
         let mut tx = self.db.begin().await?;
+        // A password that was reset meanwhile has signed this browser out.
+        if link.is_none()
+            && !(accounts::hold_active(&mut tx, did).await?
+                && signin::is_signed_in(&mut tx, &opened.device, did).await?)
+        {
+            drop(tx);
+            return self.reject(opened).await;
+        }
         self.hold_to_decide(&mut tx, opened, now).await?;
         let code = Secret::new(format!("cod-{}", HEXLOWER.encode(&random::bytes::<32>())));
         let stored = codes::Stored {

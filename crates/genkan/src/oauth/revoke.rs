@@ -8,6 +8,7 @@ use super::grant::Grant;
 use super::request::hash;
 use super::sql::{clients, codes, consents, grants};
 use super::{Call, ClientRow, ClientView, Error, OAuth, Standing, refresh_token};
+use crate::accounts;
 use crate::base::Timestamp;
 use crate::db::Tx;
 use crate::db::audit::{self, Actor};
@@ -87,8 +88,10 @@ impl OAuth {
     /// requests end by themselves, since nobody can approve them without signing in. Tell the feed after the commit.
     pub(crate) async fn end_all_of(&self, tx: &mut Tx, did: &str) -> Result<Ended, Error> {
         let now = self.clock.now();
-        let ended = Ended { grants: grants::end_all(tx, Some(did), None, now).await? };
+        // Whoever makes a code or a grant holds this row, too: it is ended here, or sees how the account stands.
+        accounts::hold_any(tx, did).await?;
         codes::remove_unused_of(tx, did).await?;
+        let ended = Ended { grants: grants::end_all(tx, Some(did), None, now).await? };
         consents::remove(tx, did, None).await?;
         ended.note(tx, now).await?;
         Ok(ended)

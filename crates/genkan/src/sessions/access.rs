@@ -44,6 +44,8 @@ impl Access {
         let access = Self { inner: Arc::new(inner) };
         let listening = access.clone();
         access.inner.feed.subscribe(Kind::Session, move |session| listening.forget(session));
+        let listening = access.clone();
+        access.inner.feed.subscribe_to_gaps(move || listening.forget_all());
         access
     }
 
@@ -109,6 +111,11 @@ impl Access {
     fn forget(&self, session: &str) {
         self.inner.ended.fetch_add(1, Ordering::SeqCst);
         self.inner.memory.retain(|_, caller| caller.session != session);
+    }
+
+    fn forget_all(&self) {
+        self.inner.ended.fetch_add(1, Ordering::SeqCst);
+        self.inner.memory.clear();
     }
 }
 

@@ -15,7 +15,9 @@ use std::time::Duration;
 use genkan_protocol::jwt::session::Scope;
 use genkan_protocol::syntax::Did;
 
-use crate::accounts::{Account, Accounts, PasswordError, Passwords, Standing, Unrecognised, app_password};
+use crate::accounts::{
+    self, Account, Accounts, PasswordError, Passwords, Standing, Unrecognised, app_password,
+};
 
 use crate::base::{Clock, Secret, Timestamp, random};
 use crate::db::audit::{self, Actor};
@@ -144,10 +146,14 @@ impl Sessions {
             Some(account) => app_password::find(&self.db, account.did.as_str(), password).await?,
             None => None,
         };
-        if app_password.is_none() {
-            self.check_password(found.as_ref(), password).await?;
+        let hash = match app_password {
+            Some(_) => None,
+            None => Some(self.check_password(found.as_ref(), password).await?),
+        };
+        let mut account = found.ok_or(Error::WrongPassword)?;
+        if let Some(hash) = hash {
+            account.password_hash = hash;
         }
-        let account = found.ok_or(Error::WrongPassword)?;
         if account.standing() == Standing::TakenDown {
             return if allow_taken_down { self.open_taken_down(account) } else { Err(Error::TakenDown) };
         }
@@ -155,7 +161,8 @@ impl Sessions {
         self.open_for(account, scope, app_password.map(|it| it.name).as_deref()).await
     }
 
-    /// Opens a session for an account whose owner has just been recognised.
+    /// Opens a session for an account whose owner has just been recognised, by its password or an app password of this
+    /// name.
     pub(crate) async fn open_for(
         &self,
         account: Account,
@@ -167,6 +174,16 @@ impl Sessions {
         let did = account.did.as_str();
         let tokens = self.mint.pair(&account, scope, &session, FIRST, now)?;
         let mut tx = self.db.begin().await?;
+        // A password that was changed while it was being checked opens nothing.
+        let is_still = match app_password {
+            Some(name) => {
+                accounts::hold(&mut tx, did).await? && app_password::hold(&mut tx, did, name).await?
+            }
+            None => accounts::hold_recognised(&mut tx, &account).await?,
+        };
+        if !is_still {
+            return Err(Error::WrongPassword);
+        }
         let expires_at = now.plus(self.mint.lifetimes().refresh);
         sql::insert(&mut tx, &session, did, scope, app_password, now, expires_at).await?;
         generations::insert(&mut tx, &session, FIRST, expires_at).await?;
@@ -186,9 +203,8 @@ impl Sessions {
         &self,
         account: Option<&Account>,
         password: &Secret<String>,
-    ) -> Result<(), Error> {
-        let right = self.passwords.recognises(&self.accounts, account, password).await?;
-        if right { Ok(()) } else { Err(Error::WrongPassword) }
+    ) -> Result<Secret<String>, Error> {
+        self.passwords.recognises(&self.accounts, account, password).await?.ok_or(Error::WrongPassword)
     }
 
     /// Whether `password` is the account's own password.
@@ -198,7 +214,7 @@ impl Sessions {
         password: &Secret<String>,
     ) -> Result<bool, Error> {
         match self.check_password(Some(account), password).await {
-            Ok(()) => Ok(true),
+            Ok(_) => Ok(true),
             Err(Error::WrongPassword) => Ok(false),
             Err(other) => Err(other),
         }

@@ -16,7 +16,7 @@ mod tests;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use crate::accounts::{Account, Accounts, PasswordError, Passwords, Standing, Unrecognised};
+use crate::accounts::{self, Account, Accounts, PasswordError, Passwords, Standing, Unrecognised};
 use crate::base::{Clock, Secret, Timestamp};
 use crate::db::audit::{self, Actor};
 use crate::db::{Db, Tx};
@@ -242,18 +242,31 @@ impl SignIns {
         password: &Secret<String>,
     ) -> Result<Account, Error> {
         let found = self.accounts.find_by_identifier(identifier).await?;
-        let right = self.passwords.recognises(&self.accounts, found.as_ref(), password).await?;
-        let account = found.filter(|_| right).ok_or(Error::WrongPassword)?;
+        let hash = self.passwords.recognises(&self.accounts, found.as_ref(), password).await?;
+        let (Some(mut account), Some(hash)) = (found, hash) else { return Err(Error::WrongPassword) };
+        account.password_hash = hash;
         if account.standing() == Standing::TakenDown {
             return Err(Error::TakenDown);
         }
         Ok(account)
     }
 
-    /// Signs in whoever was recognised. The cookie from before is worth nothing for this sign-in.
-    pub(crate) async fn sign_in(&self, visit: &mut Visit, did: &str, keep: Keep<'_>) -> Result<(), Error> {
-        let now = self.clock.now();
-        let (mut tx, next) = self.turning(visit, now).await?;
+    /// Signs in whoever was recognised, unless the password was changed since. The cookie from before is worth nothing
+    /// for this sign-in.
+    pub(crate) async fn sign_in(
+        &self,
+        visit: &mut Visit,
+        account: &Account,
+        keep: Keep<'_>,
+    ) -> Result<(), Error> {
+        let (now, did) = (self.clock.now(), account.did.as_str());
+        let next = visit.cookies.with_new_session();
+        let mut tx = self.db.begin().await?;
+        // First the account's row, as whoever ends everything of it.
+        if !accounts::hold_recognised(&mut tx, account).await? {
+            return Err(Error::WrongPassword);
+        }
+        sql::rotate(&mut tx, visit.device.as_str(), &next.session_hash(), now).await?;
         sql::enter(&mut tx, visit.device.as_str(), did, keep.request(), now).await?;
         audit::record(&mut tx, now, Actor::Account(did), "signin.open", did, "").await?;
         tx.commit().await?;
@@ -317,6 +330,11 @@ impl SignIns {
         tx.commit().await?;
         Ok(())
     }
+}
+
+/// Whether the account is signed in on the device, as `tx` sees it.
+pub(crate) async fn is_signed_in(tx: &mut Tx, device: &str, did: &str) -> crate::db::Result<bool> {
+    sql::is_in(tx, device, did).await
 }
 
 async fn leave(tx: &mut Tx, device: &str, did: &str, now: Timestamp) -> Result<bool, Error> {

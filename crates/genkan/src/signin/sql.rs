@@ -155,6 +155,15 @@ pub(super) async fn is_on(db: &Db, device: &str, did: &str) -> Result<bool> {
     Ok(row.is_some())
 }
 
+pub(super) async fn is_in(tx: &mut Tx, device: &str, did: &str) -> Result<bool> {
+    let row = sqlx::query("SELECT 1 FROM device_accounts WHERE device = $1 AND did = $2")
+        .bind(device)
+        .bind(did)
+        .fetch_optional(&mut **tx)
+        .await?;
+    Ok(row.is_some())
+}
+
 pub(super) async fn enter(tx: &mut Tx, device: &str, did: &str, request: &str, now: Timestamp) -> Result<()> {
     sqlx::query(
         "INSERT INTO device_accounts (device, did, request, entered_at) VALUES ($1, $2, $3, $4)

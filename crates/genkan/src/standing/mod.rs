@@ -114,13 +114,30 @@ impl Standings {
         Ok(self.accounts.set_taken_down(did, None, actor).await?)
     }
 
-    /// For good: sessions, grants and sign-ins, then the data on the host, then the account. Repeat it when it broke off.
+    /// For good: sessions, grants and sign-ins, then the data on the host, then the account. Once begun it is finished,
+    /// by [`Standings::delete_due`] when it breaks off.
     pub(crate) async fn delete(&self, did: &str, actor: Actor<'_>) -> Result<(), Error> {
-        let account = self.account(did).await?;
-        self.end_all(did).await?;
+        if self.delete_if(did, false, actor).await? { Ok(()) } else { Err(Error::NotFound) }
+    }
+
+    /// `due`: only if its owner asked for it and has not come back. `false`: not so.
+    async fn delete_if(&self, did: &str, due: bool, actor: Actor<'_>) -> Result<bool, Error> {
+        let account = self.accounts.find_to_delete(did).await?.ok_or(Error::NotFound)?;
+        let now = self.clock.now();
+        let mut tx = self.db.begin().await?;
+        if !self.accounts.begin_deletion(&mut tx, did, due).await? {
+            return Ok(false);
+        }
+        let ended = self.sessions.end_all(&mut tx, did).await?;
+        let grants = self.oauth.end_all_of(&mut tx, did).await?;
+        self.sign_ins.end_all(&mut tx, did).await?;
+        self.accounts.commit_change(tx, now, did).await?;
+        self.sessions.tell_ended(&ended);
+        self.oauth.tell_ended(&grants);
         let host = self.home(&account)?;
         self.hosts.delete_account(&host, &account.did).await?;
-        Ok(self.accounts.remove(did, actor).await?)
+        self.accounts.remove(did, actor).await?;
+        Ok(true)
     }
 
     /// Replaces the password and ends every session, grant and sign-in.
@@ -143,12 +160,13 @@ impl Standings {
         Ok(())
     }
 
-    /// Deletes accounts whose owners asked for it and did not come back in time.
+    /// Deletes accounts whose owners asked for it and did not come back in time, and finishes deletions that broke off.
     pub(crate) async fn delete_due(&self) -> Result<usize, Error> {
         let mut deleted = 0;
         for did in self.accounts.due_for_deletion(self.clock.now(), BATCH).await? {
-            match self.delete(&did, Actor::Genkan).await {
-                Ok(()) => deleted += 1,
+            // The list may be minutes old by now.
+            match self.delete_if(&did, true, Actor::Genkan).await {
+                Ok(done) => deleted += usize::from(done),
                 Err(cause) => {
                     tracing::warn!(
                         account.did = did,

@@ -11,7 +11,7 @@ use super::trouble::Trouble;
 use super::words::Words;
 use super::{LEAST, Pages, at_least, elsewhere};
 use crate::accounts::Account;
-use crate::limits::{Limit, address, identifier_and_address};
+use crate::limits::{Limit, account_and_address, address};
 use crate::signin::{self, Keep, SignedIn, Visit};
 use crate::telemetry::metrics::SIGN_INS;
 
@@ -127,10 +127,16 @@ pub(super) async fn take(pages: Pages, call: Call, form: Form) -> Result<Reply, 
                 Some(flow) if !typed.remember => Keep::For(&flow.opened.id),
                 _ => Keep::Remembered,
             };
-            pages.app.sign_ins.sign_in(&mut visit, did, keep).await?;
-            call.jar.keep(&visit);
-            let place = Place::of(&pages, &call, flow.take().map(|flow| flow.reference));
-            return pages.see_other(&place.link_for(did));
+            match pages.app.sign_ins.sign_in(&mut visit, &account, keep).await {
+                Ok(()) => {
+                    call.jar.keep(&visit);
+                    let place = Place::of(&pages, &call, flow.take().map(|flow| flow.reference));
+                    return pages.see_other(&place.link_for(did));
+                }
+                // It was changed just now.
+                Err(signin::Error::WrongPassword) => Note::new("password", words.wrong_password),
+                Err(error) => return Err(error.into()),
+            }
         }
         Err(signin::Error::WrongPassword) => Note::new("password", words.wrong_password),
         Err(signin::Error::TakenDown) => Note::new("identifier", words.taken_down),
@@ -156,7 +162,10 @@ async fn count(pages: &Pages, call: &Call, visit: &Visit, identifier: &str) -> R
     };
     for (limit, key) in [
         (Limit::SignInAddress, address(call.address)),
-        (Limit::CreateSession, identifier_and_address(identifier, call.address)),
+        (
+            Limit::CreateSession,
+            account_and_address(account.as_ref().map(|it| it.did.as_str()), identifier, call.address),
+        ),
         (Limit::SignInAccount, whose),
     ] {
         if let Some(verdict) = app.limits.attempt(&app.db, limit, &key, now).await?

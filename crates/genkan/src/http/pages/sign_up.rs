@@ -108,7 +108,7 @@ pub(super) async fn take(pages: Pages, call: Call, form: Form) -> Result<Reply, 
         None => pages.visit(&call).await?,
     };
     let keep = flow.as_ref().map_or(Keep::Remembered, |flow| Keep::For(&flow.opened.id));
-    app.sign_ins.sign_in(&mut visit, did, keep).await?;
+    app.sign_ins.sign_in(&mut visit, &account, keep).await?;
     call.jar.keep(&visit);
     let place = Place::of(&pages, &call, flow.take().map(|flow| flow.reference));
     pages.see_other(&place.link_for(did))

@@ -62,7 +62,15 @@ impl World {
 
     /// Another process of this service, that has these keys.
     pub(super) fn another_with(&self, keys: ClientKeys) -> Links {
-        instance(&self.db, &self.hand, &self.directory, &self.names, self.listed.clone(), ORIGIN, keys)
+        instance(
+            &self.db.apart(),
+            &self.hand,
+            &self.directory,
+            &self.names,
+            self.listed.clone(),
+            ORIGIN,
+            keys,
+        )
     }
 
     pub(super) fn now(&self) -> Timestamp {

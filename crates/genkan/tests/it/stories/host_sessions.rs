@@ -161,6 +161,13 @@ async fn a_key_that_was_rotated_in_the_document_is_looked_up(plan: Plan) {
     move_document(&net, &alice, &net.host(0).url(), &newer);
     let token = service_auth::sign(&newer, &claims(&net, &alice, Some(GET)));
     assert_eq!(get_session(&net, &token).await, "200");
+    // Rotated again, while the directory is away: not the token's fault.
+    let newest = K256PrivateKey::from_bytes(&[8; 32]).unwrap();
+    let token = service_auth::sign(&newest, &claims(&net, &alice, Some(GET)));
+    net.directory().trouble("document", genkan_testing::Trouble::Status(500));
+    assert_eq!(get_session(&net, &token).await, "503 NotEnoughResources");
+    net.directory().mend();
+    assert_eq!(get_session(&net, &token).await, "400 InvalidToken");
 }
 
 async fn a_token_that_a_user_got_of_the_host_is_not_enough(plan: Plan) {

@@ -121,6 +121,8 @@ async fn c07_a_large_upload_goes_once_whatever_became_of_the_nonce(plan: Plan) {
             while pds.asked("com.atproto.repo.uploadBlob") == before {
                 tokio::time::sleep(Duration::from_millis(2)).await;
             }
+            // It is counted before its proof is looked at.
+            tokio::time::sleep(Duration::from_millis(30)).await;
             pds.change_nonces();
         };
         let (answer, ()) = tokio::join!(stream(&net, &app, "com.atproto.repo.uploadBlob", SIZE), changing);

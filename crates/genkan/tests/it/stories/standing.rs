@@ -1,12 +1,13 @@
 //! Accounts that rest, and accounts that were taken down.
 
 use genkan_testing::network::claims_of;
-use genkan_testing::{Plan, TestNetwork, User};
+use genkan_testing::{Plan, TestNetwork, Trouble, User};
 use serde_json::{Value, json};
 
 use crate::store::on_each_database;
 
 on_each_database!(
+    a_deletion_that_broke_off_is_finished,
     a_deactivated_account_may_look_and_come_back,
     a_taken_down_account_may_only_leave,
     owners_read_their_own_data_when_others_may_not,
@@ -19,7 +20,9 @@ async fn take_down(net: &TestNetwork, user: &User, applied: bool) {
         "subject": { "$type": "com.atproto.admin.defs#repoRef", "did": user.did },
         "takedown": { "applied": applied },
     });
-    net.operator().procedure("com.atproto.admin.updateSubjectStatus", &input).await.ok();
+    let answer = net.operator().procedure("com.atproto.admin.updateSubjectStatus", &input).await.ok();
+    // Clients that check answers take no `null` for the reference.
+    assert_eq!(answer.json()["takedown"], json!({ "applied": applied }));
 }
 
 async fn a_deactivated_account_may_look_and_come_back(plan: Plan) {
@@ -89,4 +92,22 @@ async fn owners_read_their_own_data_when_others_may_not(plan: Plan) {
     for other in [net.visitor(), net.client_of(&bob)] {
         assert_eq!(other.query("com.atproto.sync.getRepo", &read).await.summary(), "400 RepoDeactivated");
     }
+}
+
+async fn a_deletion_that_broke_off_is_finished(plan: Plan) {
+    let net = plan.await;
+    let alice = net.sign_up("alice").await;
+    let delete = "com.atproto.admin.deleteAccount";
+    let input = json!({ "did": alice.did });
+    net.host(0).trouble(delete, Trouble::Status(500));
+    assert_eq!(net.operator().procedure(delete, &input).await.status, 502);
+    // What was begun is not taken back, and nobody is sent round in circles meanwhile.
+    let input_of_hers = json!({ "identifier": alice.handle, "password": alice.password });
+    let refused = net.visitor().procedure("com.atproto.server.createSession", &input_of_hers).await;
+    assert_eq!(refused.summary(), "401 AuthenticationRequired");
+    assert_eq!(net.refresh(&alice.refresh).await.summary(), "400 ExpiredToken");
+    net.host(0).mend();
+    net.operator().procedure(delete, &input).await.ok();
+    assert!(net.host(0).account(&alice.did).is_none());
+    net.sign_up("alice").await;
 }

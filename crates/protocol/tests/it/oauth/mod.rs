@@ -4,4 +4,6 @@ mod access_token;
 mod clients;
 mod dpop;
 mod jws;
+mod permission_sets;
+mod pkce;
 mod scope;

@@ -5,6 +5,7 @@ mod checklist;
 mod linked;
 mod people;
 mod push;
+mod races;
 mod replicas;
 mod signing_keys;
 mod tokens;

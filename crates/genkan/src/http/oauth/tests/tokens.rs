@@ -32,7 +32,7 @@ on_each_database!(
 const MINUTE: Duration = Duration::from_mins(1);
 const DAY: Duration = Duration::from_hours(24);
 
-fn refresh_of(answer: &Answer) -> String {
+pub(super) fn refresh_of(answer: &Answer) -> String {
     answer.text("refresh_token")
 }
 
@@ -124,6 +124,7 @@ async fn a_code_is_for_whom_it_was_given_to(db: Db) {
     let wrong = "a".repeat(43);
     for (name, changes) in [
         ("48 verifier", [("code_verifier", &*wrong)]),
+        ("48 no verifier at all", [("code_verifier", "wrong")]),
         ("49 client", [("client_id", &*other.id)]),
         ("49 redirect", [("redirect_uri", "https://evil.example.com")]),
     ] {

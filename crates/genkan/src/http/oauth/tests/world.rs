@@ -143,7 +143,7 @@ impl World {
     pub(super) async fn browser(&self) -> (Visit, SignedIn) {
         let seen = Seen { address: [192, 0, 2, 7].into(), user_agent: "test".to_owned() };
         let mut visit = self.app.sign_ins.visit(None, &seen).await.unwrap();
-        self.app.sign_ins.sign_in(&mut visit, self.ann.did.as_str(), Keep::Remembered).await.unwrap();
+        self.app.sign_ins.sign_in(&mut visit, &self.ann, Keep::Remembered).await.unwrap();
         let signed_in = self.app.sign_ins.signed_in(&visit, None).await.unwrap().remove(0);
         (visit, signed_in)
     }

@@ -87,11 +87,11 @@ pub(crate) async fn update_account_email(
     headers: HeaderMap,
     XrpcInput(input): XrpcInput<EmailInput>,
 ) -> Result<(), XrpcError> {
-    let account = app.accounts.find_by_identifier(input.account.as_str()).await?.ok_or_else(not_found)?;
-    require_admin_or_host(&app, &headers, &account.host)?;
+    let account = app.accounts.find_by_identifier(input.account.as_str()).await?;
+    let (account, by) = require_admin_or_host(&app, &headers, account)?;
     let email: Email =
         input.email.parse().map_err(|_| XrpcError::invalid("Input/email must be an e-mail address"))?;
-    Ok(app.accounts.set_email(account.did.as_str(), &email, Actor::Operator).await?)
+    Ok(app.accounts.set_email(account.did.as_str(), &email, by.actor(&account)).await?)
 }
 
 /// From the operator, or passed on by the account's host. Ends every session.
@@ -100,12 +100,12 @@ pub(crate) async fn update_account_password(
     headers: HeaderMap,
     XrpcInput(input): XrpcInput<PasswordInput>,
 ) -> Result<(), XrpcError> {
-    let account = known(&app, input.did.as_str()).await?;
-    require_admin_or_host(&app, &headers, &account.host)?;
+    let account = app.accounts.find(input.did.as_str()).await?;
+    let (account, by) = require_admin_or_host(&app, &headers, account)?;
     let password = Secret::new(input.password);
     app.sign_ups.rules().check_password(&password).map_err(crate::signup::Error::from)?;
     let hash = app.passwords.hash(&password).await.map_err(crate::signup::Error::from)?;
-    Ok(app.standings.set_password_hash(account.did.as_str(), hash.expose(), Actor::Operator).await?)
+    Ok(app.standings.set_password_hash(account.did.as_str(), hash.expose(), by.actor(&account)).await?)
 }
 
 pub(crate) async fn delete_account(

@@ -58,7 +58,12 @@ pub(crate) async fn update_subject_status(
     }
     let mut answer = json!({ "subject": input.subject });
     if let (Some(takedown), Some(object)) = (takedown, answer.as_object_mut()) {
-        object.insert("takedown".to_owned(), json!({ "applied": takedown.applied, "ref": takedown.r#ref }));
+        let mut told = json!({ "applied": takedown.applied });
+        // A string or nothing: `null` is neither to clients that check answers.
+        if let (Some(reference), Some(told)) = (&takedown.r#ref, told.as_object_mut()) {
+            told.insert("ref".to_owned(), json!(reference));
+        }
+        object.insert("takedown".to_owned(), told);
     }
     Ok(Json(answer))
 }

@@ -14,7 +14,7 @@ use crate::http::error::{XrpcError, unauthorized};
 use crate::http::language::language;
 use crate::http::rate_headers::heed;
 use crate::http::{ClientAddr, XrpcInput};
-use crate::limits::{Limit, address, code_for, identifier_and_address};
+use crate::limits::{Limit, account_and_address, address, code_for};
 use crate::mail::Reason;
 
 #[derive(Deserialize)]
@@ -45,7 +45,7 @@ pub(crate) async fn delete_account(
     let (now, did) = (app.clock.now(), input.did.as_str());
     heed(app.limits.attempt(&app.db, Limit::UseCode, &address(from.0), now).await?, now)?;
     // A guess of the password counts as one at sign-in.
-    let key = identifier_and_address(did, from.0);
+    let key = account_and_address(Some(did), did, from.0);
     heed(app.limits.attempt(&app.db, Limit::CreateSession, &key, now).await?, now)?;
     let account = app.accounts.find(did).await?.ok_or_else(|| XrpcError::invalid("account not found"))?;
     if !app.sessions.knows_password(&account, &Secret::new(input.password)).await? {

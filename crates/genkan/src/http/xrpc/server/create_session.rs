@@ -10,7 +10,7 @@ use crate::http::error::XrpcError;
 use crate::http::rate_headers::heed;
 use crate::http::session_answer::SessionAnswer;
 use crate::http::{ClientAddr, XrpcInput};
-use crate::limits::{Limit, identifier_and_address};
+use crate::limits::{Limit, account_and_address};
 use crate::telemetry::metrics::SIGN_INS;
 
 #[derive(Deserialize)]
@@ -27,7 +27,9 @@ pub(crate) async fn create_session(
     from: ClientAddr,
     XrpcInput(input): XrpcInput<Input>,
 ) -> Result<Json<SessionAnswer>, XrpcError> {
-    let (now, key) = (app.clock.now(), identifier_and_address(&input.identifier, from.0));
+    let now = app.clock.now();
+    let account = app.accounts.find_by_identifier(&input.identifier).await?;
+    let key = account_and_address(account.as_ref().map(|it| it.did.as_str()), &input.identifier, from.0);
     heed(app.limits.attempt(&app.db, Limit::CreateSession, &key, now).await?, now)?;
     let password = Secret::new(input.password);
     let opened =
