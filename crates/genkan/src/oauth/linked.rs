@@ -4,6 +4,9 @@
 //! person says whether it gets it. What it gets is what was granted there: no more, and no less either, since only that
 //! server looks into each request.
 
+use std::collections::HashSet;
+
+use genkan_protocol::oauth::scope::{Scope, Scopes};
 use genkan_protocol::syntax::Did;
 
 use super::{ConsentView, OAuth, Opened, Problem, Redirect};
@@ -20,15 +23,31 @@ pub(crate) struct Linked {
     pub(crate) scope: String,
 }
 
-impl Linked {
-    /// Of what was asked for, what its server granted.
-    fn granted<'a>(&'a self, opened: &'a Opened) -> impl Iterator<Item = &'a str> {
-        let granted: Vec<&str> = self.scope.split(' ').collect();
-        opened.request.pushed.scopes().filter(move |asked| granted.contains(asked))
-    }
-}
-
 impl OAuth {
+    /// Of what was asked for, what its server granted. Servers tell what a permission set stands for and not its name:
+    /// the set is kept if all of it was granted, and otherwise what was of it.
+    async fn granted(&self, opened: &Opened, linked: &Linked) -> Result<Vec<String>, Problem> {
+        let granted = Scopes::parse(&linked.scope);
+        let mut allowed: Vec<String> = Vec::new();
+        for asked in opened.request.pushed.scopes() {
+            let is_granted =
+                asked.parse::<Scope>().is_ok_and(|scope| granted.iter().any(|(_, own)| *own == scope));
+            if is_granted {
+                allowed.push(asked.to_owned());
+            } else if let Some(set) = self.sets.view(asked).await? {
+                let covered: Vec<_> = set.expanded.iter().filter(|scope| granted.covers(scope)).collect();
+                if !covered.is_empty() && covered.len() == set.expanded.len() {
+                    allowed.push(asked.to_owned());
+                } else {
+                    allowed.extend(covered.into_iter().map(ToString::to_string));
+                }
+            }
+        }
+        let mut seen = HashSet::new();
+        allowed.retain(|value| seen.insert(value.clone()));
+        Ok(allowed)
+    }
+
     /// What the account is asked to allow.
     pub(crate) async fn consent_view_linked(
         &self,
@@ -36,14 +55,16 @@ impl OAuth {
         linked: &Linked,
     ) -> Result<ConsentView, Problem> {
         let did = linked.did.as_str();
-        let permissions = self.permissions(opened, did, linked.granted(opened), false).await?;
+        let granted = self.granted(opened, linked).await?;
+        let permissions = self.permissions(opened, did, granted.iter().map(String::as_str), false).await?;
         let (did, handle) = (linked.did.clone(), linked.handle.clone());
         Ok(ConsentView { client: opened.client.clone(), did, handle, permissions })
     }
 
     /// The person allows it. Refused if the app named another account, or the server granted less than `atproto`.
     pub(crate) async fn approve_linked(&self, opened: &Opened, linked: &Linked) -> Result<Redirect, Problem> {
-        let allowed: Vec<&str> = linked.granted(opened).collect();
+        let granted = self.granted(opened, linked).await?;
+        let allowed: Vec<&str> = granted.iter().map(String::as_str).collect();
         if !allowed.contains(&"atproto") || !opened.wants(linked.did.as_str(), &linked.handle) {
             return self.reject(opened).await;
         }

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::fmt;
 
-use super::{AccountAction, AccountAttribute, Identity, Include, RepoAction, Scope};
+use super::{AccountAction, AccountAttribute, Audience, Identity, Include, Repo, RepoAction, Rpc, Scope};
 
 /// The scopes of a request or a session, each with the text that it was asked for by.
 #[derive(Clone, Default, PartialEq, Eq)]
@@ -81,6 +81,22 @@ impl Scopes {
             values.extend(new.into_iter().filter(|(text, _): &(Box<str>, _)| seen.insert(text.clone())));
         }
         Self(values)
+    }
+
+    /// Whether everything that this value allows is allowed by the list, in whatever words.
+    pub fn covers(&self, scope: &Scope) -> bool {
+        self.any(|own| own == scope)
+            || match scope {
+                Scope::Repo(Repo { collections, actions }) => collections
+                    .texts()
+                    .iter()
+                    .all(|collection| actions.iter().all(|action| self.allows_repo(*action, collection))),
+                Scope::Rpc(Rpc { methods, audience }) => {
+                    let audience = audience.as_ref().map_or("*", Audience::as_str);
+                    methods.texts().iter().all(|method| self.allows_rpc(method, audience))
+                }
+                _ => false,
+            }
     }
 
     /// Whether a record of this collection may be written so.
@@ -161,5 +177,35 @@ impl fmt::Display for Scopes {
 impl fmt::Debug for Scopes {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(formatter, "Scopes({self})")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_list_covers_what_it_allows_in_other_words() {
+        let covers = |list: &str, value: &str| Scopes::parse(list).covers(&value.parse().unwrap());
+        for (list, value) in [
+            ("repo:a.b.c repo:a.b.d", "repo?collection=a.b.c&collection=a.b.d"),
+            ("repo:*", "repo:a.b.c?action=create"),
+            ("repo:a.b.c?action=create repo:a.b.c?action=update repo:a.b.c?action=delete", "repo:a.b.c"),
+            ("rpc:a.b.c?aud=*", "rpc:a.b.c?aud=did:web:x.example%23y"),
+            ("transition:generic", "repo:*"),
+            ("blob:*/*", "blob:*/*"),
+        ] {
+            assert!(covers(list, value), "{list}: {value}");
+        }
+        for (list, value) in [
+            ("repo:a.b.c", "repo?collection=a.b.c&collection=a.b.d"),
+            ("repo:a.b.c", "repo:*"),
+            ("repo:a.b.c?action=create", "repo:a.b.c"),
+            ("rpc:a.b.c?aud=did:web:x.example%23y", "rpc:a.b.c?aud=*"),
+            ("rpc:a.b.c?aud=*", "rpc:a.b.d?aud=*"),
+            ("atproto", "blob:*/*"),
+        ] {
+            assert!(!covers(list, value), "{list}: {value}");
+        }
     }
 }

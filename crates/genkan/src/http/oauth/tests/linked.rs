@@ -1,9 +1,11 @@
 //! Grants of accounts that live elsewhere, and clients that get plain Bearer tokens.
 
+use data_encoding::HEXLOWER;
 use genkan_protocol::oauth::access_token::Token;
 use serde_json::json;
 
 use super::world::{Answer, ISSUER, TestApp, World, said};
+use crate::base::random;
 use crate::db::{Db, on_each_database};
 use crate::keys::WebPurpose;
 use crate::oauth::{Call, Linked, Place};
@@ -11,6 +13,7 @@ use crate::oauth::{Call, Linked, Place};
 on_each_database!(
     a_linked_grant_s_token_is_addressed_to_us,
     a_linked_account_gets_what_its_server_granted,
+    a_permission_set_that_its_server_expanded_is_not_lost,
     a_linked_grant_refreshes_and_ends_as_any_other,
     a_hint_keeps_another_account_out,
     only_registered_clients_come_without_a_proof,
@@ -81,6 +84,57 @@ async fn a_linked_account_gets_what_its_server_granted(db: Db) {
     assert_eq!(tokens(&world, &app, &fewer).await.text("scope"), "atproto");
     let nothing = Linked { scope: "transition:generic".to_owned(), ..bob("bbbbbbbbbbbbbbbbbbbbbbbb") };
     assert_eq!(said(&allowed(&world, &app, &nothing, &[]).await, "error"), "access_denied");
+}
+
+/// As the reference server does, which answers with what a set stands for and not with its name.
+async fn a_permission_set_that_its_server_expanded_is_not_lost(db: Db) {
+    let world = World::new(db.clone()).await;
+    let asked = "atproto include:org.example.set";
+    let app = TestApp::published(&world, "app", &json!({ "scope": asked }));
+    let document = json!({
+        "lexicon": 1, "id": "org.example.set",
+        "defs": { "main": { "type": "permission-set", "title": "Notes", "permissions": [
+            { "type": "permission", "resource": "repo", "collection": ["org.example.note", "org.example.tag"] },
+            { "type": "permission", "resource": "repo", "collection": ["org.example.list"], "action": ["create"] },
+        ] } },
+    });
+    let mut tx = db.begin().await.unwrap();
+    let row = "INSERT INTO permission_sets (nsid, document, verified_at, checked_at) VALUES ($1, $2, $3, $3)";
+    let row = sqlx::query(row).bind("org.example.set").bind(document.to_string());
+    row.bind(world.app.clock.now().as_millis()).execute(&mut *tx).await.unwrap();
+    tx.commit().await.unwrap();
+    let all =
+        "repo?collection=org.example.note&collection=org.example.tag repo:org.example.list?action=create";
+    let listed = "repo:org.example.list?action=create";
+    for (granted, shown, got) in [
+        (format!("atproto {all}"), vec!["atproto", "include:org.example.set"], format!("atproto {all}")),
+        // Written otherwise, and together with more.
+        (
+            "atproto repo:org.example.list repo:org.example.tag repo:org.example.note".to_owned(),
+            vec!["atproto", "include:org.example.set"],
+            format!("atproto {all}"),
+        ),
+        (asked.to_owned(), vec!["atproto", "include:org.example.set"], format!("atproto {all}")),
+        (format!("atproto {listed}"), vec!["atproto", listed], format!("atproto {listed}")),
+        ("atproto repo:org.example.note".to_owned(), vec!["atproto"], "atproto".to_owned()),
+        ("atproto".to_owned(), vec!["atproto"], "atproto".to_owned()),
+    ] {
+        let linked = Linked { scope: granted.clone(), ..bob(&HEXLOWER.encode(&random::bytes::<12>())) };
+        let (visit, _) = world.browser().await;
+        app.round.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+        let pushed = app.push(&world, &[("scope", asked)]).await;
+        assert_eq!(pushed.summary(), "201", "{pushed:?}");
+        let oauth = &world.app.oauth;
+        let opened = oauth.open(&pushed.text("request_uri"), &app.id, &visit.device).await.unwrap();
+        let view = oauth.consent_view_linked(&opened, &linked).await.unwrap();
+        let values: Vec<_> = view.permissions.iter().map(|permission| &*permission.value).collect();
+        assert_eq!(values, shown, "{granted}");
+        let code = said(&oauth.approve_linked(&opened, &linked).await.unwrap(), "code");
+        let answer = app.redeem(&world, &code, &[]).await;
+        assert_eq!(answer.text("scope"), got, "{granted}");
+        let refreshed = app.refresh(&world, &answer.text("refresh_token")).await;
+        assert_eq!(refreshed.text("scope"), got, "{granted}");
+    }
 }
 
 async fn a_linked_grant_refreshes_and_ends_as_any_other(db: Db) {
