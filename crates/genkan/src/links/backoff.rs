@@ -1,4 +1,4 @@
-//! Servers that are in trouble are left alone for a while, longer each time.
+//! Servers and sessions that are in trouble are left alone for a while, longer each time.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
@@ -6,9 +6,17 @@ use std::time::Duration;
 
 use crate::base::{Timestamp, random};
 
-/// Who is in trouble, by issuer.
+/// Who is in trouble.
 #[derive(Debug, Default)]
-pub(super) struct Backoff(Mutex<HashMap<String, Trouble>>);
+pub(super) struct Backoff {
+    /// By issuer.
+    pub(super) servers: Troubles,
+    /// By link: sessions that only have trouble of their own.
+    pub(super) links: Troubles,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Troubles(Mutex<HashMap<String, Trouble>>);
 
 #[derive(Clone, Copy, Debug)]
 struct Trouble {
@@ -16,7 +24,7 @@ struct Trouble {
     until: Timestamp,
 }
 
-impl Backoff {
+impl Troubles {
     /// How long to leave it alone still.
     pub(super) fn pause(&self, issuer: &str, now: Timestamp) -> Option<Duration> {
         let servers = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -56,7 +64,7 @@ mod tests {
 
     #[test]
     fn a_server_is_left_alone_longer_each_time_and_forgiven_at_once() {
-        let (backoff, now) = (Backoff::default(), Timestamp::from_seconds(1));
+        let (backoff, now) = (Troubles::default(), Timestamp::from_seconds(1));
         let pauses: Vec<u64> = (0..8).map(|_| backoff.failed("a", None, now).as_secs()).collect();
         assert!(pauses[0] <= 2 && pauses[7] >= 48 && pauses[7] <= 72, "{pauses:?}");
         assert!(backoff.pause("a", now).is_some() && backoff.pause("b", now).is_none());

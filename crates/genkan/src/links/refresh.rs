@@ -72,8 +72,12 @@ impl Links {
             .await
             .unwrap_or(Err(UseError::Unavailable { retry_after: PATIENCE_WHILE_VALID }));
         match refreshed {
-            Err(UseError::Unavailable { retry_after }) if is_valid => {
-                old.put_off(now.plus(retry_after.max(PATIENCE_WHILE_VALID)));
+            Err(error @ (UseError::Unavailable { .. } | UseError::Storage)) if is_valid => {
+                let pause = match error {
+                    UseError::Unavailable { retry_after } => retry_after.max(PATIENCE_WHILE_VALID),
+                    _ => PATIENCE_WHILE_VALID,
+                };
+                old.put_off(now.plus(pause));
                 inner.memory.insert(Arc::clone(&old.link), Arc::clone(&old));
                 Ok(old)
             }
@@ -128,7 +132,7 @@ impl Links {
                 return inner.opened(&row, true);
             }
             let now = inner.clock.now();
-            if let Some(pause) = inner.backoff.pause(&row.server.issuer, now) {
+            if let Some(pause) = inner.pause(&row) {
                 return Err(UseError::Unavailable { retry_after: pause });
             }
             // A name of its own for each attempt: what an earlier one of this process left behind is not ours.
@@ -138,15 +142,17 @@ impl Links {
                 .await
                 .map_err(|cause| stored(&cause))?
             {
-                let outcome = self.attempt(&row, &holder).await;
-                inner.count(outcome);
-                return match outcome {
+                let attempt = self.attempt(&row, &holder).await;
+                inner.count(*attempt.as_ref().unwrap_or(&Outcome::Transient));
+                return match attempt? {
                     Outcome::Rotated | Outcome::Joined => {
                         let row = inner.usable(link).await?;
                         inner.opened(&row, true)
                     }
                     Outcome::Gone => Err(inner.usable(link).await.err().unwrap_or(UseError::Broken)),
-                    _ => Err(UseError::Unavailable { retry_after: inner.pause_of(&row) }),
+                    _ => Err(UseError::Unavailable {
+                        retry_after: inner.pause(&row).unwrap_or(PATIENCE_WHILE_VALID),
+                    }),
                 };
             }
             waits += 1;
@@ -157,10 +163,10 @@ impl Links {
         }
     }
 
-    /// One refresh under the lease.
-    async fn attempt(&self, row: &Row, holder: &str) -> Outcome {
+    /// One refresh under the lease. Fails only by trouble of our own.
+    async fn attempt(&self, row: &Row, holder: &str) -> Result<Outcome, UseError> {
         let inner = &self.inner;
-        let sent = match self.prepare(row, holder).await {
+        let outcome = match self.prepare(row, holder).await {
             Ok(ready) => {
                 let fields = vec![
                     ("grant_type", "refresh_token".to_owned()),
@@ -169,22 +175,29 @@ impl Links {
                 let key = ProofKey::new(ready.tokens.key.clone());
                 let upstream = inner.upstream(&ready.found.server, &ready.identity, &row.id, &key);
                 match upstream.token(fields).await {
-                    Ok(given) => self.given(row, &ready, given).await,
-                    Err(vain) => self.in_vain(row, holder, &ready.found.server.issuer, vain).await,
+                    Ok(given) => self.given(row, &ready, given).await?,
+                    Err(vain) => self.in_vain(row, holder, &ready.found.server.issuer, vain).await?,
                 }
             }
-            Err(Unready::Over(reason)) => self.over(&row.id, reason).await,
+            Err(Unready::Over(reason)) => self.over(&row.id, reason).await?,
             Err(Unready::Later(why)) => {
                 tracing::info!(link = row.id, why = &*why, "a session cannot be refreshed for the moment");
-                inner.backoff.failed(&row.server.issuer, None, inner.clock.now());
+                inner.backoff.links.failed(&row.id, None, inner.clock.now());
                 inner.release(row, holder, false).await;
                 Outcome::Transient
             }
+            // Whoever has the lease now goes on.
+            Err(Unready::TakenOver) => Outcome::Transient,
+            Err(Unready::Failed(error)) => {
+                inner.release(row, holder, false).await;
+                return Err(error);
+            }
         };
-        if matches!(sent, Outcome::Rotated) {
-            inner.backoff.mended(&row.server.issuer);
+        if matches!(outcome, Outcome::Rotated) {
+            inner.backoff.servers.mended(&row.server.issuer);
+            inner.backoff.links.mended(&row.id);
         }
-        sent
+        Ok(outcome)
     }
 
     /// Everything that can fail before the refresh token is sent, and the word that it is.
@@ -204,13 +217,13 @@ impl Links {
         let (pds, now) = (found.pds.as_str(), inner.clock.now());
         match leases::sending(&inner.db, &row.id, holder, pds, &found.server, now).await {
             Ok(true) => Ok(Ready { tokens, identity, found }),
-            Ok(false) => Err(later("another one took it over".to_owned())),
-            Err(cause) => Err(later(cause.to_string())),
+            Ok(false) => Err(Unready::TakenOver),
+            Err(cause) => Err(Unready::Failed(stored(&cause))),
         }
     }
 
     /// New tokens came. They are written before anybody uses them.
-    async fn given(&self, row: &Row, ready: &Ready, given: Given) -> Outcome {
+    async fn given(&self, row: &Row, ready: &Ready, given: Given) -> Result<Outcome, UseError> {
         let inner = &self.inner;
         let now = inner.clock.now();
         let other = given.sub.as_ref().is_some_and(|sub| *sub != row.did);
@@ -234,11 +247,15 @@ impl Links {
         };
         for attempt in 0..WRITE_ATTEMPTS {
             match leases::rotate(&inner.db, &row.id, row.version, new).await {
-                Ok(true) => return Outcome::Rotated,
+                Ok(true) => return Ok(Outcome::Rotated),
                 Ok(false) => {
                     // The session ended meanwhile, and these were born after its end.
                     self.give_back(row, ready, &tokens).await;
-                    return if inner.usable(&row.id).await.is_ok() { Outcome::Joined } else { Outcome::Gone };
+                    return match inner.usable(&row.id).await {
+                        Ok(_) => Ok(Outcome::Joined),
+                        Err(UseError::Gone(_)) => Ok(Outcome::Gone),
+                        Err(error) => Err(error),
+                    };
                 }
                 Err(cause) => {
                     tracing::warn!(
@@ -252,25 +269,29 @@ impl Links {
         }
         // A half-rotated session must not linger: its server ends it, and the next refresh hears so.
         self.give_back(row, ready, &tokens).await;
-        Outcome::Ambiguous
+        Ok(Outcome::Ambiguous)
     }
 
-    async fn in_vain(&self, row: &Row, holder: &str, issuer: &str, vain: Vain) -> Outcome {
+    /// Trouble of the server keeps all of its sessions waiting; what it refuses one session, only that one.
+    async fn in_vain(&self, row: &Row, holder: &str, issuer: &str, vain: Vain) -> Result<Outcome, UseError> {
         let inner = &self.inner;
         let now = inner.clock.now();
         tracing::info!(link = row.id, issuer, answer = %vain, "a session was not refreshed");
-        match &vain {
+        let outcome = match &vain {
             Vain::Refused { code, .. } if &**code == "invalid_grant" => {
                 // Another replica may have won with the same token.
-                match links::find(&inner.db, &row.id).await {
-                    Ok(Some(again)) if again.version > row.version => Outcome::Joined,
-                    Ok(_) if row.unanswered > 0 => self.over(&row.id, Reason::AnswerLost).await,
-                    Ok(_) => self.over(&row.id, Reason::GrantGone).await,
-                    Err(_) => {
+                let again = match links::find(&inner.db, &row.id).await {
+                    Ok(again) => again,
+                    Err(cause) => {
                         inner.release(row, holder, true).await;
-                        Outcome::Transient
+                        return Err(stored(&cause));
                     }
-                }
+                };
+                return match again {
+                    Some(again) if again.version > row.version => Ok(Outcome::Joined),
+                    _ if row.unanswered > 0 => self.over(&row.id, Reason::AnswerLost).await,
+                    _ => self.over(&row.id, Reason::GrantGone).await,
+                };
             }
             Vain::Refused { code, .. } if is_about_us(code) => {
                 tracing::error!(
@@ -278,40 +299,33 @@ impl Links {
                     code = &**code,
                     "another server does not accept this service as a client"
                 );
-                inner.backoff.failed(issuer, Some(MISCONFIGURED_PAUSE), now);
-                inner.release(row, holder, true).await;
+                inner.backoff.links.failed(&row.id, Some(MISCONFIGURED_PAUSE), now);
                 Outcome::Misconfigured
             }
-            Vain::Refused { .. } | Vain::NotSent(_) => {
-                inner.backoff.failed(issuer, None, now);
-                inner.release(row, holder, true).await;
+            Vain::Refused { .. } => {
+                inner.backoff.links.failed(&row.id, None, now);
+                Outcome::Transient
+            }
+            Vain::NotSent(_) => {
+                inner.backoff.servers.failed(issuer, None, now);
                 Outcome::Transient
             }
             Vain::Later { after, .. } => {
-                inner.backoff.failed(issuer, *after, now);
-                inner.release(row, holder, true).await;
+                inner.backoff.servers.failed(issuer, *after, now);
                 Outcome::Transient
             }
             Vain::Unanswered(_) => {
-                inner.backoff.failed(issuer, None, now);
-                inner.release(row, holder, false).await;
+                inner.backoff.servers.failed(issuer, None, now);
                 Outcome::Ambiguous
             }
-        }
+        };
+        inner.release(row, holder, outcome != Outcome::Ambiguous).await;
+        Ok(outcome)
     }
 
-    async fn over(&self, link: &str, reason: Reason) -> Outcome {
-        match self.end(link, reason).await {
-            Ok(_) => Outcome::Gone,
-            Err(cause) => {
-                tracing::warn!(
-                    cause = &cause as &dyn std::error::Error,
-                    link,
-                    "a session could not be ended"
-                );
-                Outcome::Transient
-            }
-        }
+    async fn over(&self, link: &str, reason: Reason) -> Result<Outcome, UseError> {
+        self.end(link, reason).await.map_err(|cause| stored(&cause))?;
+        Ok(Outcome::Gone)
     }
 
     /// Tokens that cannot be kept are revoked, as far as their server hears it.
@@ -333,7 +347,12 @@ struct Ready {
 
 enum Unready {
     Over(Reason),
+    /// Something about this session, or on the way to its server.
     Later(Arc<str>),
+    /// Another one refreshes it.
+    TakenOver,
+    /// Trouble of our own.
+    Failed(UseError),
 }
 
 impl Inner {
@@ -348,8 +367,10 @@ impl Inner {
         }
     }
 
-    fn pause_of(&self, row: &Row) -> Duration {
-        self.backoff.pause(&row.server.issuer, self.clock.now()).unwrap_or(PATIENCE_WHILE_VALID)
+    /// How long to leave it alone still: the session, or its server.
+    fn pause(&self, row: &Row) -> Option<Duration> {
+        let now = self.clock.now();
+        self.backoff.links.pause(&row.id, now).max(self.backoff.servers.pause(&row.server.issuer, now))
     }
 
     fn count(&self, outcome: Outcome) {

@@ -15,6 +15,8 @@ on_each_database!(
     c11_invalid_grant_ends_the_session,
     a_lost_answer_ends_the_session_by_its_name,
     trouble_of_every_other_kind_keeps_the_session,
+    one_session_in_trouble_keeps_no_other_of_its_server_waiting,
+    a_database_that_is_away_is_not_the_servers_trouble,
     c13_an_account_that_moved_behind_the_same_server_is_followed,
     c13_an_account_that_moved_to_another_server_has_to_sign_in_again,
     another_subject_in_a_refresh_ends_the_session,
@@ -212,6 +214,72 @@ async fn trouble_of_every_other_kind_keeps_the_session(db: Db) {
     world.pds.set(|quirks| quirks.nonce_never_good = false);
     world.pass(Duration::from_mins(3));
     assert_eq!(world.credential(&link).await.unwrap().version, 2, "after {count} kinds of trouble");
+}
+
+async fn one_session_in_trouble_keeps_no_other_of_its_server_waiting(db: Db) {
+    let world = World::start(db).await;
+    let anns = world.link().await;
+    let bob = world.pds.make_account(&world.directory, "bob.example.com");
+    world.names.publish("bob.example.com", &[bob.as_str()]);
+    let departure = world.begin("bob.example.com").await.unwrap();
+    let callback = world.visit(&departure).await;
+    let bobs = world.finish(&departure, callback).await.unwrap().link;
+    let mut version = 1;
+    for (trouble, is_the_servers) in [
+        (None, false),
+        (Some(Trouble::Refusal(400, "invalid_request")), false),
+        (Some(Trouble::Refusal(400, "invalid_client_metadata")), false),
+        (Some(Trouble::Refusal(403, "access_denied")), false),
+        (Some(Trouble::Status(503)), true),
+        (Some(Trouble::Status(429)), true),
+        (Some(Trouble::CutBefore), true),
+    ] {
+        world.pass(HOUR);
+        match &trouble {
+            Some(trouble) => world.pds.trouble("/oauth/token", trouble.clone()),
+            None => world.directory.trouble("document", Trouble::Status(500)),
+        }
+        let error = world.credential(&bobs).await.unwrap_err();
+        assert!(matches!(error, UseError::Unavailable { .. }), "{trouble:?}: {error}");
+        world.pds.mend();
+        world.directory.mend();
+        let ann = world.credential(&anns).await;
+        if is_the_servers {
+            assert!(matches!(ann, Err(UseError::Unavailable { .. })), "{trouble:?}");
+        } else {
+            version += 1;
+            assert_eq!(ann.map(|fresh| fresh.version), Ok(version), "{trouble:?}");
+        }
+        let asked = world.pds.asked("/oauth/token");
+        assert!(world.credential(&bobs).await.is_err(), "{trouble:?}");
+        assert_eq!(world.pds.asked("/oauth/token"), asked, "{trouble:?}: it is left alone for a while");
+    }
+}
+
+async fn a_database_that_is_away_is_not_the_servers_trouble(db: Db) {
+    let world = World::start(db).await;
+    let (link, other) = (world.link().await, world.link().await);
+    world.pass(HOUR);
+    // While the authority is looked for, the table goes away.
+    let rename = async |from: &str, to: &str| {
+        let mut tx = world.db.begin().await.unwrap();
+        let renaming = format!("ALTER TABLE {from} RENAME TO {to}");
+        sqlx::query(sqlx::AssertSqlSafe(renaming)).execute(&mut *tx).await.unwrap();
+        tx.commit().await.unwrap();
+    };
+    let asked = world.directory.asked("document");
+    world.directory.trouble("document", Trouble::Slow(Duration::from_millis(400)));
+    let (error, ()) = tokio::join!(world.credential(&link), async {
+        until(|| world.directory.asked("document") > asked).await;
+        rename("links", "links_elsewhere").await;
+    });
+    assert!(matches!(error, Err(UseError::Storage | UseError::Broken)), "{error:?}");
+    rename("links_elsewhere", "links").await;
+    world.directory.mend();
+    assert_eq!(world.credential(&other).await.unwrap().version, 2, "nobody is kept waiting");
+    // Only its lease has to run out.
+    world.pass(Duration::from_secs(46));
+    assert_eq!(world.credential(&link).await.unwrap().version, 2);
 }
 
 async fn c13_an_account_that_moved_behind_the_same_server_is_followed(db: Db) {
