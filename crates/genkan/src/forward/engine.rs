@@ -119,7 +119,7 @@ impl<N: Neighbours> Forwarder<N> {
             if self.wants_other_nonce(aim, &head) {
                 // The rest of the body comes back with the connection's end.
                 drop(link);
-                (upload, sending.progress) = again(kept.as_deref(), sending.progress.is_some())?;
+                (upload, sending.progress) = again(kept.as_ref(), sending.progress.is_some())?;
                 (head, link) = sending.exchange(&permit, upload).await?;
                 if self.wants_other_nonce(aim, &head) {
                     return Err(Error::UpstreamAuth);
@@ -243,7 +243,7 @@ impl Input {
 
 /// The body for a second try, if there was one.
 pub(super) fn again(
-    kept: Option<&Kept>,
+    kept: Option<&Rc<Kept>>,
     has_body: bool,
 ) -> Result<(Option<Upload>, Option<Rc<Progress>>), Error> {
     if !has_body {

@@ -6,6 +6,7 @@
 
 use std::cell::RefCell;
 use std::fmt;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -126,8 +127,7 @@ impl<N: Neighbours> Forwarder<N> {
         (sending.length, sending.patience) = (input.length, input.patience);
         sending.progress = input.progress;
         let kept = input.kept;
-        let (head, link) =
-            self.until_taken(&mut attempts, &mut sending, input.upload, kept.as_deref()).await?;
+        let (head, link) = self.until_taken(&mut attempts, &mut sending, input.upload, kept.as_ref()).await?;
         if let Some(kept) = &kept {
             kept.stop();
         }
@@ -215,7 +215,7 @@ impl<N: Neighbours> Forwarder<N> {
         attempts: &mut Attempts<'_>,
         sending: &mut Sending<'_>,
         mut upload: Option<Upload>,
-        kept: Option<&Kept>,
+        kept: Option<&Rc<Kept>>,
     ) -> Result<(AnswerHead, Box<Link>), Error> {
         let (link_id, pds) = (attempts.aim.caller.grant.as_str(), attempts.pds);
         let mut may_challenge = true;

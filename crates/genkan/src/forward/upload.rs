@@ -101,18 +101,20 @@ impl Kept {
         self.give_back();
     }
 
-    /// The same body from its beginning, if that is here still. The first try must be over.
-    pub(super) fn again(&self) -> Option<(Upload, Rc<Progress>)> {
+    /// The same body from its beginning, if that is here still. The try before must be over. What goes again is kept
+    /// again.
+    pub(super) fn again(self: &Rc<Self>) -> Option<(Upload, Rc<Progress>)> {
         if self.is_over.get() {
             return None;
         }
         let body = self.rest.borrow_mut().take()?;
         let progress = Rc::new(Progress::begin(Instant::now()));
         let again = std::mem::take(&mut *self.pieces.borrow_mut());
+        self.give_back();
         let upload = Upload {
             body: Some(body),
             again,
-            kept: None,
+            kept: Some(Rc::clone(self)),
             limit: self.limit,
             progress: Rc::clone(&progress),
             left: self.limit,
@@ -223,6 +225,10 @@ impl Upload {
 impl Drop for Upload {
     fn drop(&mut self) {
         if let (Some(kept), Some(body)) = (&self.kept, self.body.take()) {
+            // What had gone before, and not this time.
+            for piece in &self.again {
+                kept.keep(piece);
+            }
             *kept.rest.borrow_mut() = Some(body);
         }
     }

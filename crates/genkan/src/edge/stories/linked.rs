@@ -394,3 +394,26 @@ async fn a_pds_that_hangs_up_on_a_large_body_over_its_nonce_is_told_from_one_tha
         assert_eq!(summary(&answer), expected, "{answer}");
     }
 }
+
+#[tokio::test]
+async fn a_small_body_survives_a_challenge_and_then_a_refused_token() {
+    let refused = "HTTP/1.1 401 Unauthorized\r\nwww-authenticate: DPoP error=\"invalid_token\"\r\ncontent-length: 2\r\n\r\n{}";
+    let there = FakeHost::start(move |mut guest: Guest| async move {
+        while let Some(request) = guest.request().await {
+            if request.contains("authorization: DPoP opaque-2\r\n") {
+                guest.say(OK).await;
+            } else if nonce_of(&request) == "fresh" {
+                guest.say(refused).await;
+            } else {
+                guest.say(challenge("dpop-nonce: fresh\r\n")).await;
+            }
+        }
+    })
+    .await;
+    let network = zoe_at(&there).await;
+    let body = "{\"text\":\"twice two\"}";
+    let answer = post(&network, POST, ZOES, body).await;
+    assert_eq!(summary(&answer), "200 -", "{answer}");
+    let heard = there.heard();
+    assert!(heard.len() == 3 && heard.iter().all(|heard| heard.ends_with(body)), "{heard:?}");
+}
