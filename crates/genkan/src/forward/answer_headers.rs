@@ -6,8 +6,7 @@ use http::header::{
 
 /// Adds to an answer's headers what guards our origin.
 pub(super) fn guard(headers: &mut HeaderMap, by_caller: bool, is_blob: bool) {
-    let kind = headers.get(CONTENT_TYPE).map_or(&[][..], HeaderValue::as_bytes);
-    if is_blob || !HARMLESS.iter().any(|harmless| kind.starts_with(harmless)) {
+    if is_blob || !is_harmless(headers) {
         let name = headers.get(CONTENT_DISPOSITION).and_then(plain_file_name);
         headers.insert(CONTENT_DISPOSITION, name.unwrap_or(HeaderValue::from_static("attachment")));
     }
@@ -53,6 +52,14 @@ pub(super) fn back_to_client(name: &str, by_own_token: bool) -> Option<HeaderNam
     })
 }
 
+/// Whether there is one type, and no browser runs what is of it. Of several, browsers choose for themselves.
+fn is_harmless(headers: &HeaderMap) -> bool {
+    let mut kinds = headers.get_all(CONTENT_TYPE).iter().map(HeaderValue::as_bytes);
+    let (Some(kind), None) = (kinds.next(), kinds.next()) else { return false };
+    let essence = kind.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii();
+    !kind.contains(&b',') && HARMLESS.iter().any(|harmless| essence.eq_ignore_ascii_case(harmless))
+}
+
 /// `attachment` with the name that the host gave, where that is nothing but a plain token.
 fn plain_file_name(disposition: &HeaderValue) -> Option<HeaderValue> {
     let name =
@@ -87,10 +94,11 @@ mod tests {
     use super::*;
 
     fn map(pairs: &[(&'static str, &'static str)]) -> HeaderMap {
-        pairs
-            .iter()
-            .map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value)))
-            .collect()
+        let mut headers = HeaderMap::new();
+        for (name, value) in pairs {
+            headers.append(HeaderName::from_static(name), HeaderValue::from_static(value));
+        }
+        headers
     }
 
     #[test]
@@ -154,6 +162,16 @@ mod tests {
         assert_eq!(disposition(&[("content-type", "application/json; charset=utf-8")], false), None);
         assert_eq!(disposition(&[("content-type", "application/vnd.ipld.car")], false), None);
         assert_eq!(disposition(&[("content-type", "text/plain")], true), attachment);
+        for harmless in ["application/json", "Application/JSON ; charset=utf-8", "text/plain;charset=utf-8"] {
+            assert_eq!(disposition(&[("content-type", harmless)], false), None, "{harmless}");
+        }
+        for odd in
+            ["application/jsonx", "text/plainhtml", "text/plain, text/html", "text/html;text/plain", ""]
+        {
+            assert_eq!(disposition(&[("content-type", odd)], false), attachment, "{odd}");
+        }
+        let two = [("content-type", "text/plain"), ("content-type", "text/html")];
+        assert_eq!(disposition(&two, false), attachment);
         let named =
             |value| disposition(&[("content-type", "image/png"), ("content-disposition", value)], true);
         assert_eq!(
