@@ -163,9 +163,11 @@ impl Upstream {
         Ok(Permit { upstream: self })
     }
 
-    /// Takes an answer's status as a sign of how its host is.
+    /// Takes an answer's status as a sign of how its host is. What a PDS elsewhere answers is its own business and
+    /// passes as it is: only where no answer comes, it is in trouble.
     pub(super) fn judge(&self, status: StatusCode) {
         match status {
+            _ if self.addresses.is_some() => self.breaker.succeeded(),
             StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT => {
                 self.breaker.failed(Instant::now());
             }

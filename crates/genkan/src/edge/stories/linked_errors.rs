@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::elsewhere::ZOE;
 use super::linked::{POST, ZOES, post, summary, zoe_at, zoe_within};
 use super::network::{Beside, FakeHost, Guest, Network, answers, answers_ok};
 use crate::forward::LinkError;
@@ -300,4 +301,33 @@ async fn a_pds_that_has_had_enough_of_us_is_left_alone() {
         "{second}"
     );
     assert_eq!(there.heard().len(), 1);
+}
+
+/// What it answers is its own, however often: its errors stay as they are, also for those who are signed in.
+#[tokio::test]
+async fn a_pds_that_answers_errors_is_not_cut_off() {
+    for status in ["502", "503", "504"] {
+        let whole = format!(
+            "HTTP/1.1 {status} X\r\ncontent-type: application/json\r\ncontent-length: 15\r\n\r\n{{\"error\":\"Own\"}}"
+        );
+        let there = FakeHost::start(answers(whole.leak())).await;
+        let network = zoe_at(&there).await;
+        network.lives(ZOE, ZOE, &there.origin);
+        for number in 0..7 {
+            let read = network.ask(&format!("GET /xrpc/com.atproto.sync.getRepo?did={ZOE}"), "").await;
+            assert_eq!(summary(&read), format!("{status} Own"), "read {number}: {read}");
+            let call = network.ask(LIST, ZOES).await;
+            assert_eq!(summary(&call), format!("{status} Own"), "call {number}: {call}");
+        }
+        assert_eq!(there.heard().len(), 14);
+    }
+}
+
+/// A PDS may choose its types, and not what a browser makes of them at our origin.
+#[tokio::test]
+async fn two_types_of_one_answer_are_an_attachment() {
+    let page = "HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\ncontent-type: text/html\r\ncontent-length: 8\r\n\r\n<script>";
+    let there = FakeHost::start(answers(page)).await;
+    let answer = zoe_at(&there).await.ask(LIST, ZOES).await;
+    assert!(answer.contains("content-disposition: attachment\r\n"), "{answer}");
 }
