@@ -164,6 +164,11 @@ impl From<Refusal> for Problem {
             Refusal::BadScheme => {
                 Self::new(StatusCode::BAD_REQUEST, "InvalidToken", "Unexpected authorization type")
             }
+            Refusal::BadToken { by_proof } => {
+                let name = if by_proof { "invalid_token" } else { "InvalidToken" };
+                Self::new(StatusCode::UNAUTHORIZED, name, "Unexpected authorization type")
+                    .challenging("invalid_token", by_proof)
+            }
             Refusal::BadTarget(parameter, problem) => {
                 let name = parameter.as_str();
                 invalid(match problem {

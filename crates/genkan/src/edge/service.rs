@@ -189,16 +189,17 @@ fn credential(headers: &HeaderMap) -> Credential<'_> {
     if shown.next().is_some() {
         return Credential::Repeated;
     }
-    let Some((scheme, token)) = first.to_str().ok().and_then(|text| text.split_once(' ')) else {
-        return Credential::Foreign;
-    };
-    if scheme.eq_ignore_ascii_case("dpop") {
-        if token.is_empty() || token.contains(' ') { Credential::Foreign } else { Credential::Dpop(token) }
-    } else if scheme.eq_ignore_ascii_case("bearer") && !token.is_empty() && !token.contains(' ') {
+    let shown = first.to_str().unwrap_or_default();
+    let (scheme, token) = shown.split_once(' ').unwrap_or((shown, ""));
+    let by_proof = scheme.eq_ignore_ascii_case("dpop");
+    let is_word = !token.is_empty() && !token.contains(' ');
+    if by_proof && is_word {
+        Credential::Dpop(token)
+    } else if scheme.eq_ignore_ascii_case("bearer") && is_word {
         // A proof beside it does not matter: a token that is bound to a key is not good so.
         Credential::Bearer(token)
     } else {
-        Credential::Foreign
+        Credential::Foreign { by_proof }
     }
 }
 

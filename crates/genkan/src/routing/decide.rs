@@ -14,7 +14,10 @@ pub(crate) enum Credential<'a> {
     /// A token bound to a key, by its scheme.
     Dpop(&'a str),
     /// Another scheme, or not two words.
-    Foreign,
+    Foreign {
+        /// Its scheme is that of tokens bound to a key.
+        by_proof: bool,
+    },
     /// More than one `Authorization` header.
     Repeated,
 }
@@ -56,6 +59,8 @@ pub(crate) enum Refusal {
     TwoTokens,
     /// The scheme is not `Bearer`, or the header is not two words.
     BadScheme,
+    /// The same where apps are told by a challenge that their token is not good.
+    BadToken { by_proof: bool },
     /// The target's parameter is unusable.
     BadTarget(Parameter, NoTarget),
 }
@@ -65,7 +70,7 @@ impl<'a> Credential<'a> {
         match self {
             Self::Bearer(token) => Some(Shown::Bearer(token)),
             Self::Dpop(token) => Some(Shown::Dpop(token)),
-            Self::None | Self::Foreign | Self::Repeated => None,
+            Self::None | Self::Foreign { .. } | Self::Repeated => None,
         }
     }
 }
@@ -98,7 +103,10 @@ pub(crate) fn decide<'a>(
         (Rule::CallerHome, Credential::Bearer(token)) => Ok(Way::Caller { shown: Shown::Bearer(token) }),
         (Rule::CallerHome, Credential::Dpop(token)) => Ok(Way::Caller { shown: Shown::Dpop(token) }),
         (Rule::CallerHome, Credential::None) => Err(Refusal::NoToken { is_carried: row.is_carried() }),
-        (Rule::CallerHome, Credential::Foreign) => Err(Refusal::BadScheme),
+        (Rule::CallerHome, Credential::Foreign { by_proof }) if by_proof || row.is_carried() => {
+            Err(Refusal::BadToken { by_proof })
+        }
+        (Rule::CallerHome, Credential::Foreign { .. }) => Err(Refusal::BadScheme),
     }
 }
 
@@ -123,6 +131,7 @@ mod tests {
     const SELF: &str = "did=did:plc:abcdefghijklmnopqrstuvwx&repo=alice.example";
     const BEARER: Credential<'static> = Credential::Bearer("token");
     const DPOP: Credential<'static> = Credential::Dpop("token");
+    const FOREIGN: Credential<'static> = Credential::Foreign { by_proof: false };
 
     fn of(shown: Shown<'_>) -> Credential<'_> {
         match shown {
@@ -174,7 +183,7 @@ mod tests {
             }
         };
         let answered_here = |method: &str, verb: &Method| {
-            for credential in [Credential::None, BEARER, DPOP, Credential::Foreign] {
+            for credential in [Credential::None, BEARER, DPOP, FOREIGN] {
                 assert_eq!(asked(method, verb, credential), Ok(Way::Local), "{method}");
             }
         };
@@ -184,7 +193,13 @@ mod tests {
             }
             let refused = asked(method, verb, Credential::None);
             assert!(matches!(refused, Err(Refusal::NoToken { .. })), "{method}");
-            assert_eq!(asked(method, verb, Credential::Foreign), Err(Refusal::BadScheme), "{method}");
+            let is_carried = table::row(method).is_carried();
+            for by_proof in [false, true] {
+                let refused = asked(method, verb, Credential::Foreign { by_proof });
+                let is_told = is_carried || by_proof;
+                let expected = if is_told { Refusal::BadToken { by_proof } } else { Refusal::BadScheme };
+                assert_eq!(refused, Err(expected), "{method}");
+            }
         };
         each("com.atproto.server", local, &answered_here);
         each("com.atproto.identity", identity, &answered_here);
@@ -200,7 +215,7 @@ mod tests {
         );
         each("app.bsky.actor", "getPreferences putPreferences getProfile", &to_caller);
         each("com.atproto.repo", repo_reads, &|method, verb| {
-            for credential in [Credential::None, BEARER, DPOP, Credential::Foreign] {
+            for credential in [Credential::None, BEARER, DPOP, FOREIGN] {
                 let way = Way::Target { account: handle(), shown: credential.shown() };
                 assert_eq!(asked(method, verb, credential), Ok(way), "{method}");
             }
@@ -210,13 +225,13 @@ mod tests {
                 let own = Way::SelfRead { account: did(), shown };
                 assert_eq!(asked(method, verb, of(shown)), Ok(own), "{method}");
             }
-            for credential in [Credential::None, Credential::Foreign] {
+            for credential in [Credential::None, FOREIGN] {
                 let way = Way::Target { account: did(), shown: None };
                 assert_eq!(asked(method, verb, credential), Ok(way), "{method}");
             }
         });
         let nowhere = |method: &str, verb: &Method| {
-            for credential in [Credential::None, BEARER, DPOP, Credential::Foreign] {
+            for credential in [Credential::None, BEARER, DPOP, FOREIGN] {
                 assert!(matches!(asked(method, verb, credential), Err(Refusal::NotHere(_))), "{method}");
             }
         };
