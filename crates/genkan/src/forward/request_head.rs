@@ -94,9 +94,10 @@ pub(super) fn write_head(
     }
     let named = named_by_connection(headers);
     let mut accepts_encoding = false;
+    let has_body = ours.by_caller && length != Length::None;
     for (name, value) in headers {
         let is_replaced = ours.signed.is_some() && name == header::AUTHORIZATION;
-        if reaches_host(name.as_str(), ours.by_caller, ours.client.is_some())
+        if reaches_host(name.as_str(), ours.by_caller, has_body, ours.client.is_some())
             && !is_replaced
             && !named.contains(name)
         {
@@ -126,10 +127,11 @@ fn field(out: &mut Vec<u8>, name: &str, value: &[u8]) {
 }
 
 /// Whether a request's header may reach a host. What we write ourselves is not among them.
-fn reaches_host(name: &str, by_caller: bool, is_own_host: bool) -> bool {
+fn reaches_host(name: &str, by_caller: bool, has_body: bool, is_own_host: bool) -> bool {
     match name {
-        "accept" | "accept-encoding" | "accept-language" | "content-encoding" | "content-type"
-        | "if-modified-since" | "if-none-match" | "if-range" | "range" => true,
+        "accept" | "accept-encoding" | "accept-language" | "if-modified-since" | "if-none-match"
+        | "if-range" | "range" => true,
+        "content-encoding" | "content-type" => has_body,
         "atproto-accept-labelers" | "atproto-proxy" | "authorization" | "x-bsky-topics" => by_caller,
         other => by_caller && is_own_host && other.starts_with("x-atproto-"),
     }
@@ -243,6 +245,8 @@ mod tests {
                 ("expect", "100-continue"),
                 ("priority", "u=1"),
                 ("te", "trailers"),
+                ("content-type", "text/html"),
+                ("content-encoding", "gzip"),
                 ("upgrade", "websocket"),
                 ("host", "genkan.example"),
                 ("user-agent", "curl"),
@@ -253,6 +257,24 @@ mod tests {
             false,
         );
         assert_eq!(lines, OURS);
+    }
+
+    #[test]
+    fn what_a_body_is_goes_only_with_a_callers_body() {
+        let said = |by_caller, length| {
+            let request = http::Request::builder().method("POST");
+            let request = request.header("content-type", "a/b").header("content-encoding", "gzip");
+            let value = HeaderValue::from_static("x");
+            let ours = Onward { by_caller, signed: None, host: &value, client: None, via: &value };
+            let mut head = Vec::new();
+            write_head(&mut head, &request.body(()).unwrap().into_parts().0, "/", length, &ours);
+            let head = String::from_utf8(head).unwrap();
+            (head.contains("content-type: a/b\r\n"), head.contains("content-encoding: gzip\r\n"))
+        };
+        assert_eq!(said(true, Length::Known(7)), (true, true));
+        assert_eq!(said(true, Length::Chunked { is_first: true }), (true, true));
+        assert_eq!(said(true, Length::None), (false, false));
+        assert_eq!(said(false, Length::Known(7)), (false, false));
     }
 
     #[test]
@@ -285,7 +307,6 @@ mod tests {
                 "atproto-accept-labelers: b",
                 "atproto-proxy: did:web:x#y",
                 "authorization: Bearer x",
-                "content-type: application/json",
                 OURS[1],
                 "range: bytes=1-2",
                 OURS[2],
