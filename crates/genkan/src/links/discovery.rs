@@ -130,14 +130,15 @@ impl Discovery {
     /// The server that speaks for accounts on this PDS.
     pub(super) async fn of_pds(&self, pds: &Origin) -> Result<Server, Lost> {
         let resource = self.get(&format!("{pds}/.well-known/oauth-protected-resource")).await?;
-        let issuer = match resource.status {
-            // An older PDS, or an entryway that somebody typed: itself then.
-            StatusCode::NOT_FOUND => pds.to_string(),
-            _ => ProtectedResource::parse_issuer(json_of(&resource)?, pds.as_str())
-                .map_err(|error| unusable(&format!("what {} says: {error}", pds.host())))?,
+        let (issuer, resource) = if resource.status == StatusCode::NOT_FOUND {
+            // An older PDS, or an entryway that somebody typed: itself then, and it need not list itself.
+            (pds.to_string(), None)
+        } else {
+            let issuer = ProtectedResource::parse_issuer(json_of(&resource)?, pds.as_str())
+                .map_err(|error| unusable(&format!("what {} says: {error}", pds.host())))?;
+            (issuer, Some(pds.as_str()))
         };
         let server = self.get(&format!("{issuer}/.well-known/oauth-authorization-server")).await?;
-        let resource = (issuer != pds.as_str()).then_some(pds.as_str());
         let server = AuthorizationServer::parse(json_of(&server)?, &issuer, resource)
             .map_err(|error| unusable(&format!("what {issuer} says: {error}")))?;
         let server = Server {

@@ -237,6 +237,7 @@ async fn servers_that_cannot_be_used_are_named_so(db: Db) {
         ("authorization_endpoint", json!("https://localhost/authorize")),
         ("revocation_endpoint", json!("https://192.168.1.1/revoke")),
         ("protected_resources", json!(5)),
+        ("protected_resources", json!(["https://other.example.com"])),
     ] {
         world.pds.set(|quirks| drop(quirks.server_metadata.insert(member.to_owned(), value)));
         let error = world.begin("ann.example.com").await.unwrap_err();
