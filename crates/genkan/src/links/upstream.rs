@@ -9,6 +9,7 @@ use genkan_protocol::syntax::Did;
 use http::header::{ACCEPT, CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderMap, Request, StatusCode};
 use serde::Deserialize;
+use serde_json::Value;
 use zeroize::Zeroizing;
 
 use super::client::Identity;
@@ -77,9 +78,17 @@ impl Upstream<'_> {
         Ok(pushed.request_uri)
     }
 
+    /// Asks for tokens. Those that cannot be taken are revoked.
     pub(super) async fn token(&self, fields: Vec<(&'static str, String)>) -> Result<Given, Vain> {
         let answer = self.post(&self.server.token, fields).await?;
-        given(&answer)
+        let given = given(&answer);
+        if given.is_err()
+            && let Some((token, hint)) = readable(&answer)
+            && let Err(vain) = self.revoke(&token, hint).await
+        {
+            tracing::warn!(answer = %vain, "tokens that were not taken could not be revoked");
+        }
+        given
     }
 
     /// Tells the server that a token is not needed any more.
@@ -211,6 +220,21 @@ fn given(answer: &Answer) -> Result<Given, Vain> {
             .expires_in
             .filter(|seconds| (0.0..1e9).contains(seconds))
             .map(Duration::from_secs_f64),
+    })
+}
+
+/// Of an answer that is not as it has to be, the token that is best revoked, and which one it is.
+fn readable(answer: &Answer) -> Option<(Zeroizing<String>, &'static str)> {
+    #[derive(Deserialize)]
+    struct Wire {
+        access_token: Option<Value>,
+        refresh_token: Option<Value>,
+    }
+    let wire: Wire = serde_json::from_slice(&answer.body).ok()?;
+    let both = [(wire.refresh_token, "refresh_token"), (wire.access_token, "access_token")];
+    both.into_iter().find_map(|(token, hint)| match token {
+        Some(Value::String(token)) if !token.is_empty() => Some((Zeroizing::new(token), hint)),
+        _ => None,
     })
 }
 

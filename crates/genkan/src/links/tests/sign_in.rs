@@ -196,6 +196,19 @@ async fn c14_what_is_missing_in_the_tokens_is_refused_and_revoked(db: Db) {
         spoiled(&world, |quirks| drop(quirks.token_answer.insert("token_type".to_owned(), json!("Bearer"))))
             .await;
     assert!(matches!(error.why, Failure::Away(_)), "{error:?}");
+    for (member, value) in [
+        ("token_type", json!("Bearer")),
+        ("token_type", json!(null)),
+        ("access_token", json!("not to be sent")),
+        ("access_token", json!(null)),
+        ("expires_in", json!("soon")),
+    ] {
+        let said = format!("{member}: {value}");
+        let error =
+            spoiled(&world, |quirks| drop(quirks.token_answer.insert(member.to_owned(), value))).await;
+        assert!(matches!(error.why, Failure::Away(_)), "{said}: {error:?}");
+        assert_eq!(world.pds.sessions().last().unwrap().ended, Some("revoked"), "{said}");
+    }
 }
 
 async fn an_answer_in_another_form_is_refused(db: Db) {
