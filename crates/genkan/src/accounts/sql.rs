@@ -139,15 +139,20 @@ pub(super) async fn begin_deletion(tx: &mut Tx, did: &str, due: bool, now: Times
 
 pub(super) async fn due_for_deletion(db: &Db, now: Timestamp, limit: i64) -> db::Result<Vec<String>> {
     let rows = sqlx::query(
-        "SELECT did FROM accounts WHERE deleting_at IS NOT NULL
-         OR (delete_after <= $1 AND deactivated_at IS NOT NULL) ORDER BY deleting_at LIMIT $2",
+        "SELECT did FROM accounts WHERE deleting_at <= $3
+         OR (deleting_at IS NULL AND delete_after <= $1 AND deactivated_at IS NOT NULL)
+         ORDER BY deleting_at LIMIT $2",
     )
     .bind(now.as_millis())
     .bind(limit)
+    .bind(now.minus(UNDER_WAY).as_millis())
     .fetch_all(db.reader())
     .await?;
     rows.iter().map(|row| Ok(row.try_get("did")?)).collect()
 }
+
+/// So long a deletion is its beginner's to finish.
+const UNDER_WAY: std::time::Duration = std::time::Duration::from_mins(2);
 
 /// Holds the account's row until `tx` ends, if the account is open and not taken down.
 pub(super) async fn hold(tx: &mut Tx, did: &str) -> db::Result<bool> {
@@ -448,7 +453,9 @@ pub(super) mod tests {
         assert!(begin_deletion(&mut tx, bob.did.as_str(), true, now).await.unwrap());
         assert!(!set_deactivated(&mut tx, bob.did.as_str(), None, None).await.unwrap());
         tx.commit().await.unwrap();
-        assert_eq!(due_for_deletion(&db, now, 10).await.unwrap(), [bob.did.to_string()]);
+        assert!(due_for_deletion(&db, now, 10).await.unwrap().is_empty(), "it is under way");
+        let later = now.plus(UNDER_WAY);
+        assert_eq!(due_for_deletion(&db, later, 10).await.unwrap(), [bob.did.to_string()]);
         assert_eq!(by_did(&db, bob.did.as_str()).await.unwrap().unwrap().state, State::Deleting);
     }
 

@@ -64,6 +64,7 @@ async fn a_deletion_that_begins_ends_everything(db: crate::db::Db) {
     assert_eq!(app.refresh(&world, &refresh_of(&tokens)).await.summary(), "400 invalid_grant");
     assert!(world.app.accounts.find(did).await.unwrap().is_none());
     assert!(world.app.accounts.set_deactivated(did, false, None, Actor::Genkan).await.is_err());
+    world.later(std::time::Duration::from_mins(2));
     let due = world.app.accounts.due_for_deletion(world.app.clock.now(), 10).await.unwrap();
     assert_eq!(due, [did]);
 }
