@@ -6,7 +6,7 @@ use genkan_protocol::syntax::Did;
 
 use super::key::section;
 use super::problem::Findings;
-use super::telemetry::words;
+use super::telemetry::keywords;
 use super::value::Setting;
 use super::{Rate, Size};
 
@@ -44,7 +44,7 @@ section! {
     }
 }
 
-words! {
+keywords! {
     /// Who may read accounts through Genkan that do not live here.
     pub enum TargetReads as "public, authenticated or off" {
         Public = "public", Authenticated = "authenticated", Off = "off",

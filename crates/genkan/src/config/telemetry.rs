@@ -25,7 +25,7 @@ impl Telemetry {
 }
 
 /// An enum of words.
-macro_rules! words {
+macro_rules! keywords {
     ($(#[doc = $doc:literal])+ pub enum $Name:ident as $form:literal { $($Variant:ident = $word:literal),+ $(,)? }) => {
         $(#[doc = $doc])+
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,14 +54,14 @@ macro_rules! words {
     };
 }
 
-pub(super) use words;
+pub(super) use keywords;
 
-words! {
+keywords! {
     /// How log lines are written.
     pub enum LogFormat as "text or json" { Text = "text", Json = "json" }
 }
 
-words! {
+keywords! {
     /// How much is logged.
     pub enum LogLevel as "error, warn, info, debug or trace" {
         Error = "error", Warn = "warn", Info = "info", Debug = "debug", Trace = "trace",

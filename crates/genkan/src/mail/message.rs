@@ -4,7 +4,7 @@ use askama::Template;
 use serde::{Deserialize, Serialize};
 
 use super::plain_text::plain_text;
-use super::words::{self, Words, words};
+use super::texts::{self, CodeTexts, texts};
 use crate::base::{Language, Secret};
 
 /// What a code is sent for.
@@ -53,7 +53,7 @@ pub(super) struct Message {
 #[derive(Template)]
 #[template(path = "mail/code.txt")]
 struct CodeText<'a> {
-    words: &'a Words,
+    texts: &'a CodeTexts,
     handle: &'a str,
     code: &'a str,
     service: &'a str,
@@ -64,7 +64,7 @@ struct CodeText<'a> {
 #[template(path = "mail/code.html")]
 struct CodeHtml<'a> {
     language: &'a str,
-    words: &'a Words,
+    texts: &'a CodeTexts,
     handle: &'a str,
     code: &'a str,
     service: &'a str,
@@ -80,17 +80,17 @@ pub(super) struct Letterhead {
 
 impl Letterhead {
     pub(super) fn code(&self, to: Recipient<'_>, reason: Reason, code: &Secret<String>) -> Message {
-        let words = words(reason, to.language, &self.service);
+        let texts = texts(reason, to.language, &self.service);
         let (handle, code) = (to.handle, code.expose().as_str());
         let (service, url) = (self.service.as_str(), self.url.as_str());
-        let text = CodeText { words: &words, handle, code, service, url };
-        let html = CodeHtml { language: to.language.tag(), words: &words, handle, code, service, url };
+        let text = CodeText { texts: &texts, handle, code, service, url };
+        let html = CodeHtml { language: to.language.tag(), texts: &texts, handle, code, service, url };
         Message {
             to: to.email.to_owned(),
             language: to.language.tag().to_owned(),
             text: text.render().expect("writing into a text does not fail"),
             html: html.render().expect("writing into a text does not fail"),
-            subject: words.subject,
+            subject: texts.subject,
         }
     }
 
@@ -98,7 +98,7 @@ impl Letterhead {
     pub(super) fn by_operator(&self, to: Recipient<'_>, subject: Option<&str>, html: &str) -> Message {
         let subject = match subject.map(one_line) {
             Some(subject) if !subject.is_empty() => subject,
-            _ => words::subject_of_operator(to.language, &self.service),
+            _ => texts::subject_of_operator(to.language, &self.service),
         };
         Message {
             to: to.email.to_owned(),

@@ -11,8 +11,8 @@ mod plain_text;
 mod sql;
 #[cfg(test)]
 mod tests;
+mod texts;
 mod transport;
-mod words;
 
 pub(crate) use message::{Reason, Recipient};
 pub(crate) use outbox::{Error, Mail, POST_EVERY, SEALED, forget_account, sweep};

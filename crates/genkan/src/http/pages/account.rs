@@ -6,10 +6,10 @@ use http::StatusCode;
 use super::call::{Call, Form};
 use super::email::Section;
 use super::frame::{Frame, Note, Place};
+use super::messages::Messages;
 use super::permissions::lines;
 use super::reply::Reply;
 use super::trouble::Trouble;
-use super::words::Words;
 use super::{Pages, elsewhere};
 use crate::accounts::Standing;
 use crate::base::Timestamp;
@@ -134,13 +134,13 @@ async fn of_one(
 ) -> Result<Reply, Trouble> {
     let (app, account) = (&pages.app, &one.account);
     let did = account.did.as_str();
-    let words = Words::of(call.jar.language());
+    let messages = Messages::of(call.jar.language());
     let grants = app.oauth.list_of(did).await?;
     let devices = app.sign_ins.devices_of(did).await?;
     // What was done before is not told beside what is wrong now.
-    let done = if shown.problems.is_empty() { what_was_done(call, words) } else { None };
+    let done = if shown.problems.is_empty() { what_was_done(call, messages) } else { None };
     let page = Account {
-        f: Frame::of(pages, words).with(shown.problems),
+        f: Frame::of(pages, messages).with(shown.problems),
         place: Place::of(pages, call, None),
         handle: account.handle.as_str(),
         did,
@@ -148,9 +148,9 @@ async fn of_one(
         others: all_others(others, visitors(pages, Some(visit)).await?),
         deactivated: account.standing() == Standing::Deactivated,
         email: Some(Section::of(account, app.emails.is_on(), &shown.step, shown.typed)),
-        apps: grants.into_iter().map(|grant| app_card(grant, words)).collect(),
+        apps: grants.into_iter().map(|grant| app_card(grant, messages)).collect(),
         minutes: Some(app.config.oauth.access_lifetime.as_secs().div_ceil(60)),
-        devices: devices.into_iter().map(|device| device_card(device, visit, words)).collect(),
+        devices: devices.into_iter().map(|device| device_card(device, visit, messages)).collect(),
     };
     Reply::page(shown.status, &page, pages.origin(), None)
 }
@@ -163,7 +163,7 @@ async fn of_visitor(
     visitor: &Visitor,
     others: Vec<SignedIn>,
 ) -> Result<Reply, Trouble> {
-    let words = Words::of(call.jar.language());
+    let messages = Messages::of(call.jar.language());
     let grants = pages.app.oauth.list_of(&visitor.did).await?;
     let mut visitors = visitors(pages, Some(visit)).await?;
     visitors.retain(|other| other.did != visitor.did);
@@ -171,19 +171,19 @@ async fn of_visitor(
     // Its password is not ours to change.
     place.reset_link.clear();
     let page = Account {
-        f: Frame::of(pages, words),
+        f: Frame::of(pages, messages),
         place,
         handle: visitor.handle.as_deref().unwrap_or(&visitor.did),
         did: &visitor.did,
-        done: what_was_done(call, words),
+        done: what_was_done(call, messages),
         others: all_others(others, visitors),
         deactivated: false,
         email: None,
-        apps: grants.into_iter().map(|grant| app_card(grant, words)).collect(),
+        apps: grants.into_iter().map(|grant| app_card(grant, messages)).collect(),
         minutes: None,
         devices: vec![DeviceCard {
             id: visit.device.as_str().to_owned(),
-            name: words.a_browser.to_owned(),
+            name: messages.a_browser.to_owned(),
             seen: String::new(),
             here: true,
         }],
@@ -191,14 +191,14 @@ async fn of_visitor(
     pages.show(&page, None)
 }
 
-fn what_was_done(call: &Call, words: &'static Words) -> Option<&'static str> {
+fn what_was_done(call: &Call, messages: &'static Messages) -> Option<&'static str> {
     match call.parameter("done").as_deref() {
-        Some("revoked") => Some(words.revoked),
-        Some("signed-out") => Some(words.signed_out),
-        Some("activated") => Some(words.activated),
-        Some("code-sent") => Some(words.code_sent),
-        Some("email-confirmed") => Some(words.email_now_confirmed),
-        Some("email-changed") => Some(words.email_changed),
+        Some("revoked") => Some(messages.revoked),
+        Some("signed-out") => Some(messages.signed_out),
+        Some("activated") => Some(messages.activated),
+        Some("code-sent") => Some(messages.code_sent),
+        Some("email-confirmed") => Some(messages.email_now_confirmed),
+        Some("email-changed") => Some(messages.email_changed),
         _ => None,
     }
 }
@@ -254,7 +254,7 @@ pub(super) async fn reactivate(pages: Pages, call: Call, form: Form) -> Result<R
         Err(standing::Error::Storage(cause)) => Err(cause.into()),
         Err(cause) => {
             tracing::warn!(account.did = did, cause = %cause, "an account could not be activated");
-            let note = Note::new("", Words::of(call.jar.language()).reactivate_failed);
+            let note = Note::new("", Messages::of(call.jar.language()).reactivate_failed);
             let shown = Shown {
                 step: String::new(),
                 typed: String::new(),
@@ -289,24 +289,24 @@ async fn known(pages: &Pages, call: &Call) -> Result<Option<(Visit, Vec<SignedIn
     Ok(Some((visit, signed_in)))
 }
 
-fn app_card(GrantView { grant, client }: GrantView, words: &'static Words) -> AppCard {
-    let since = words.with(words.since, day(grant.created_at));
-    let used = words.with(words.last_used, day(grant.rotated_at));
+fn app_card(GrantView { grant, client }: GrantView, messages: &'static Messages) -> AppCard {
+    let since = messages.with(messages.since, day(grant.created_at));
+    let used = messages.with(messages.last_used, day(grant.rotated_at));
     AppCard {
         host: client.host,
         id: grant.id,
         name: client.name,
         since: format!("{since}, {used}"),
-        may: lines(&grant.scope, words),
+        may: lines(&grant.scope, messages),
     }
 }
 
-fn device_card(device: Device, visit: &Visit, words: &'static Words) -> DeviceCard {
+fn device_card(device: Device, visit: &Visit, messages: &'static Messages) -> DeviceCard {
     let minute: String = device.seen_at.to_string().chars().take(16).collect();
-    let seen = words.with(words.seen_at, format!("{} UTC", minute.replace('T', " ")));
+    let seen = messages.with(messages.seen_at, format!("{} UTC", minute.replace('T', " ")));
     DeviceCard {
         here: device.id == visit.device.as_str(),
-        name: browser_of(&device.user_agent).unwrap_or_else(|| words.a_browser.to_owned()),
+        name: browser_of(&device.user_agent).unwrap_or_else(|| messages.a_browser.to_owned()),
         seen: format!("{seen}, {}", device.address),
         id: device.id,
     }

@@ -6,9 +6,9 @@ use super::call::{Call, Form, Names};
 use super::consent;
 use super::flow::Flow;
 use super::frame::{Frame, Message, Place};
+use super::messages::Messages;
 use super::reply::Reply;
 use super::trouble::Trouble;
-use super::words::Words;
 use super::{Pages, elsewhere, sign_in, sign_up};
 use crate::db::audit::Actor;
 use crate::oauth::{Choice, Outcome, Page};
@@ -74,14 +74,14 @@ pub(super) async fn show(pages: Pages, call: Call) -> Result<Reply, Trouble> {
 fn test_cookies(pages: &Pages, call: &Call) -> Result<Reply, Trouble> {
     let origin = pages.origin();
     if call.parameter("cookies").is_some() {
-        let words = Words::of(call.jar.language());
+        let messages = Messages::of(call.jar.language());
         let again = call.uri.path_and_query().map_or("/", http::uri::PathAndQuery::as_str).to_owned();
         let page = Message {
             f: Frame::for_call(pages, call),
-            title: words.error_cookies_title,
-            paragraphs: vec![words.with(words.error_cookies, origin.host())],
+            title: messages.error_cookies_title,
+            paragraphs: vec![messages.with(messages.error_cookies, origin.host())],
             technical: vec![("error", "ERR_COOKIES_UNSUPPORTED")],
-            link: Some((&again, words.error_cookies_again)),
+            link: Some((&again, messages.error_cookies_again)),
         };
         let mut reply = Reply::page(http::StatusCode::BAD_REQUEST, &page, origin, None)?;
         reply.set_cookie(Names::of(origin).test, "testing", Some(TEST), origin);
@@ -121,8 +121,8 @@ pub(super) async fn reactivate(pages: Pages, call: Call, form: Form) -> Result<R
         Err(crate::standing::Error::Storage(cause)) => Err(cause.into()),
         Err(cause) => {
             tracing::warn!(account.did = did, cause = %cause, "an account could not be activated");
-            let words = Words::of(call.jar.language());
-            let note = super::frame::Note::new("", words.reactivate_failed);
+            let messages = Messages::of(call.jar.language());
+            let note = super::frame::Note::new("", messages.reactivate_failed);
             asks_to_reactivate(&pages, &call, &flow, &one, vec![note])
         }
     }

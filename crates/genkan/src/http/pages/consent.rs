@@ -5,10 +5,10 @@ use askama::Template;
 use super::call::{Call, Form};
 use super::flow::Flow;
 use super::frame::{Frame, Place};
+use super::messages::Messages;
 use super::permissions::{Group, groups};
 use super::reply::Reply;
 use super::trouble::Trouble;
-use super::words::Words;
 use super::{Pages, elsewhere};
 use crate::oauth::ConsentView;
 use crate::signin::SignedIn;
@@ -48,9 +48,9 @@ pub(super) fn page(
     elsewhere: Option<(&str, &str)>,
 ) -> Result<Reply, Trouble> {
     let language = call.jar.language();
-    let words = Words::of(language);
+    let messages = Messages::of(language);
     let page = Consent {
-        f: Frame::of(pages, words),
+        f: Frame::of(pages, messages),
         place: flow.place(pages, call),
         client_id: &view.client.id,
         client_host: &view.client.host,
@@ -61,7 +61,7 @@ pub(super) fn page(
         handle: &view.handle,
         did: view.did.as_str(),
         only_identity: view.permissions.iter().all(|one| one.value == "atproto"),
-        groups: groups(&view.permissions, language, words),
+        groups: groups(&view.permissions, language, messages),
         values: view.permissions.iter().map(|one| one.value.as_str()).collect(),
         elsewhere,
     };

@@ -11,9 +11,9 @@ use super::call::{Call, Form, Names};
 use super::consent;
 use super::flow::Flow;
 use super::frame::{Frame, Message, Note, Place};
+use super::messages::Messages;
 use super::reply::Reply;
 use super::trouble::Trouble;
-use super::words::Words;
 use super::{LEAST, Pages, at_least};
 use crate::base::{Origin, Secret};
 use crate::identity::is_given_out;
@@ -72,20 +72,20 @@ pub(super) async fn leave(
         device: visit.device.as_str(),
         browser: call.browser.as_deref(),
     };
-    let words = Words::of(call.jar.language());
+    let messages = Messages::of(call.jar.language());
     // How long it takes must not tell who has an account here.
     let departure = match at_least(LEAST, pages.app.links.begin(login)).await {
         Ok(departure) => departure,
         Err(BeginError::Storage(cause)) => return Err(cause.into()),
         Err(error) => {
             tracing::info!(cause = %error, "a sign-in elsewhere was not begun");
-            return Ok(Err(Note::new("identifier", why_not(&error, words))));
+            return Ok(Err(Note::new("identifier", why_not(&error, messages))));
         }
     };
     let origin = pages.origin();
     let server =
         departure.url.split("://").nth(1).and_then(|rest| rest.split('/').next()).unwrap_or_default();
-    let page = Elsewhere { f: Frame::of(pages, words), place, server, url: &departure.url };
+    let page = Elsewhere { f: Frame::of(pages, messages), place, server, url: &departure.url };
     // A page, not a redirect: the policy of the form that was sent lets it lead here only.
     let mut reply = pages.show(&page, None)?;
     if let Ok(refresh) = HeaderValue::from_str(&format!("0; url={}", departure.url)) {
@@ -95,13 +95,13 @@ pub(super) async fn leave(
     Ok(Ok(reply))
 }
 
-fn why_not(error: &BeginError, words: &Words) -> &'static str {
+fn why_not(error: &BeginError, messages: &Messages) -> &'static str {
     match error {
-        BeginError::NotAnIdentifier | BeginError::NoSuchAccount => words.elsewhere_nobody,
-        BeginError::Home => words.elsewhere_home,
-        BeginError::Unusable(_) => words.elsewhere_unusable,
-        BeginError::Refused(_) => words.elsewhere_refused,
-        BeginError::Away(_) | BeginError::Storage(_) => words.elsewhere_away,
+        BeginError::NotAnIdentifier | BeginError::NoSuchAccount => messages.elsewhere_nobody,
+        BeginError::Home => messages.elsewhere_home,
+        BeginError::Unusable(_) => messages.elsewhere_unusable,
+        BeginError::Refused(_) => messages.elsewhere_refused,
+        BeginError::Away(_) | BeginError::Storage(_) => messages.elsewhere_away,
     }
 }
 
@@ -130,21 +130,21 @@ pub(super) async fn back(pages: Pages, call: Call) -> Result<Reply, Trouble> {
 
 fn in_vain(pages: &Pages, call: &Call, error: &FinishError) -> Result<Reply, Trouble> {
     tracing::info!(cause = %error, "a sign-in elsewhere failed");
-    let words = Words::of(call.jar.language());
+    let messages = Messages::of(call.jar.language());
     let (status, text, code) = match &error.why {
-        Failure::Unknown => (StatusCode::BAD_REQUEST, words.error_unknown, "unknown_state"),
-        Failure::OtherBrowser => (StatusCode::BAD_REQUEST, words.elsewhere_other_browser, "other_browser"),
-        Failure::Denied(_) => (StatusCode::OK, words.elsewhere_denied, "denied"),
-        Failure::Unacceptable(why) => (StatusCode::BAD_REQUEST, words.elsewhere_unacceptable, *why),
-        Failure::Away(_) | Failure::Storage(_) => (StatusCode::BAD_GATEWAY, words.elsewhere_away, "away"),
+        Failure::Unknown => (StatusCode::BAD_REQUEST, messages.error_unknown, "unknown_state"),
+        Failure::OtherBrowser => (StatusCode::BAD_REQUEST, messages.elsewhere_other_browser, "other_browser"),
+        Failure::Denied(_) => (StatusCode::OK, messages.elsewhere_denied, "denied"),
+        Failure::Unacceptable(why) => (StatusCode::BAD_REQUEST, messages.elsewhere_unacceptable, *why),
+        Failure::Away(_) | Failure::Storage(_) => (StatusCode::BAD_GATEWAY, messages.elsewhere_away, "away"),
     };
     let back = error.back.as_deref().unwrap_or("/account");
     let page = Message {
-        f: Frame::of(pages, words),
-        title: words.elsewhere_failed_title,
+        f: Frame::of(pages, messages),
+        title: messages.elsewhere_failed_title,
         paragraphs: vec![text.to_owned()],
         technical: vec![("error", code)],
-        link: Some((back, words.error_cookies_again)),
+        link: Some((back, messages.error_cookies_again)),
     };
     Reply::page(status, &page, pages.origin(), None)
 }

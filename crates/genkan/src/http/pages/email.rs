@@ -9,9 +9,9 @@ use super::Pages;
 use super::account::{Shown, again, at_home};
 use super::call::{Call, Form};
 use super::frame::Note;
+use super::messages::Messages;
 use super::reply::Reply;
 use super::trouble::Trouble;
-use super::words::Words;
 use crate::accounts::{Account, ClaimError, CodeError, Email, EmailsError};
 use crate::db::audit::Actor;
 use crate::limits::{Limit, address, code_for};
@@ -77,11 +77,11 @@ pub(super) async fn send_code(pages: Pages, call: Call, form: Form) -> Result<Re
         Reason::UpdateEmail => pages.app.emails.request_update(account, language).await,
         _ => pages.app.emails.send_code(account, reason, language).await.map(|()| true),
     };
-    let words = Words::of(language);
+    let messages = Messages::of(language);
     match sent {
         Ok(true) => pages.see_other(&format!("/account/u/{did}?step={step}&done=code-sent")),
         Ok(false) => pages.see_other(&format!("/account/u/{did}?step={step}")),
-        Err(error) => Err(note_of(error, words).err().unwrap_or(Trouble::NotFound)),
+        Err(error) => Err(note_of(error, messages).err().unwrap_or(Trouble::NotFound)),
     }
 }
 
@@ -89,10 +89,10 @@ pub(super) async fn send_code(pages: Pages, call: Call, form: Form) -> Result<Re
 pub(super) async fn confirm(pages: Pages, call: Call, form: Form) -> Result<Reply, Trouble> {
     let (visit, one) = at_home(&pages, &call, &form).await?;
     let (account, did) = (&one.account, one.account.did.as_str());
-    let words = Words::of(call.jar.language());
+    let messages = Messages::of(call.jar.language());
     let code = form.text("code").trim();
     if code.is_empty() {
-        let notes = vec![Note::new("code", words.code_missing)];
+        let notes = vec![Note::new("code", messages.code_missing)];
         return refused(&pages, &call, &visit, &one, (CONFIRM, ""), notes).await;
     }
     pages.count(Limit::UseCode, &address(call.address)).await?;
@@ -100,7 +100,7 @@ pub(super) async fn confirm(pages: Pages, call: Call, form: Form) -> Result<Repl
     match pages.app.emails.confirm(account, present, code, Actor::Account(did)).await {
         Ok(()) => pages.see_other(&format!("/account/u/{did}?done=email-confirmed")),
         Err(error) => {
-            let notes = vec![note_of(error, words)?];
+            let notes = vec![note_of(error, messages)?];
             refused(&pages, &call, &visit, &one, (CONFIRM, ""), notes).await
         }
     }
@@ -110,16 +110,16 @@ pub(super) async fn confirm(pages: Pages, call: Call, form: Form) -> Result<Repl
 pub(super) async fn change(pages: Pages, call: Call, form: Form) -> Result<Reply, Trouble> {
     let (visit, one) = at_home(&pages, &call, &form).await?;
     let (account, did) = (&one.account, one.account.did.as_str());
-    let words = Words::of(call.jar.language());
+    let messages = Messages::of(call.jar.language());
     let (typed, code) = (form.text("email").trim(), form.text("code").trim());
     let mut notes = Vec::new();
     let email: Option<Email> = typed.parse().ok();
     let email = email.filter(|email| pages.app.sign_ups.rules().check_email(email).is_ok());
     if email.is_none() {
-        notes.push(Note::new("email", words.email_invalid));
+        notes.push(Note::new("email", messages.email_invalid));
     }
     if account.email_confirmed_at.is_some() && code.is_empty() {
-        notes.push(Note::new("code", words.code_missing));
+        notes.push(Note::new("code", messages.code_missing));
     }
     let Some(email) = email.filter(|_| notes.is_empty()) else {
         return refused(&pages, &call, &visit, &one, (CHANGE, typed), notes).await;
@@ -129,7 +129,7 @@ pub(super) async fn change(pages: Pages, call: Call, form: Form) -> Result<Reply
     match pages.app.emails.update(account, &email, code, Actor::Account(did)).await {
         Ok(()) => pages.see_other(&format!("/account/u/{did}?done=email-changed")),
         Err(error) => {
-            let notes = vec![note_of(error, words)?];
+            let notes = vec![note_of(error, messages)?];
             refused(&pages, &call, &visit, &one, (CHANGE, typed), notes).await
         }
     }
@@ -149,11 +149,13 @@ async fn refused(
 }
 
 /// What the form tells itself; else what becomes of the page. Forms that cannot work are not shown.
-fn note_of(error: EmailsError, words: &Words) -> Result<Note, Trouble> {
+fn note_of(error: EmailsError, messages: &Messages) -> Result<Note, Trouble> {
     match error {
-        EmailsError::Code(CodeError::Invalid | CodeError::Expired) => Ok(Note::new("code", words.code_wrong)),
-        EmailsError::CodeRequired => Ok(Note::new("code", words.code_missing)),
-        EmailsError::Address(ClaimError::Taken) => Ok(Note::new("email", words.email_used)),
+        EmailsError::Code(CodeError::Invalid | CodeError::Expired) => {
+            Ok(Note::new("code", messages.code_wrong))
+        }
+        EmailsError::CodeRequired => Ok(Note::new("code", messages.code_missing)),
+        EmailsError::Address(ClaimError::Taken) => Ok(Note::new("email", messages.email_used)),
         EmailsError::Off | EmailsError::NoAddress => Err(Trouble::NotFound),
         EmailsError::Address(ClaimError::NotFound) => Err(Trouble::NotSignedIn),
         EmailsError::Code(CodeError::Storage(cause))

@@ -4,13 +4,13 @@ use askama::Template;
 
 use super::Pages;
 use super::call::Call;
-use super::words::Words;
+use super::messages::Messages;
 use crate::base::query::escaped;
 
 /// The house around a page.
 #[derive(Debug)]
 pub(super) struct Frame<'a> {
-    pub(super) words: &'static Words,
+    pub(super) messages: &'static Messages,
     pub(super) brand: &'a str,
     /// What the address bar says.
     pub(super) host: &'a str,
@@ -37,10 +37,10 @@ impl Note {
 }
 
 impl<'a> Frame<'a> {
-    pub(super) fn of(pages: &'a Pages, words: &'static Words) -> Self {
+    pub(super) fn of(pages: &'a Pages, messages: &'static Messages) -> Self {
         let service = &pages.app.config.service;
         Self {
-            words,
+            messages,
             brand: &pages.look.name,
             host: service.public_url.authority().as_str(),
             css: &pages.look.css.path,
@@ -53,7 +53,7 @@ impl<'a> Frame<'a> {
     }
 
     pub(super) fn for_call(pages: &'a Pages, call: &Call) -> Self {
-        Self::of(pages, Words::of(call.jar.language()))
+        Self::of(pages, Messages::of(call.jar.language()))
     }
 
     pub(super) fn with(mut self, problems: Vec<Note>) -> Self {

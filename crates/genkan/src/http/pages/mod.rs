@@ -15,6 +15,7 @@ mod email;
 mod flow;
 mod frame;
 mod look;
+mod messages;
 mod permissions;
 mod redirect;
 mod reply;
@@ -22,7 +23,6 @@ mod reset;
 mod sign_in;
 mod sign_up;
 mod trouble;
-mod words;
 
 use std::future::Future;
 use std::time::Duration;
@@ -45,9 +45,9 @@ use call::{Call, Form, Jar, Names};
 use frame::Frame;
 use look::Look;
 pub(crate) use look::LookError;
+use messages::Messages;
 use reply::Reply;
 use trouble::Trouble;
-use words::Words;
 
 /// What the pages are made with. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -181,8 +181,8 @@ impl Pages {
         if let Trouble::Leave(redirect) = trouble {
             return redirect::leave(self, language, &redirect);
         }
-        let words = Words::of(language);
-        let told = trouble.told(words);
+        let messages = Messages::of(language);
+        let told = trouble.told(messages);
         *name = Some(told.name);
         let mut text = told.text.to_owned();
         let mut link = None;
@@ -194,22 +194,22 @@ impl Pages {
                 let seconds = verdict.retry_after(self.app.clock.now());
                 let minutes = seconds.div_ceil(60);
                 let wait = if minutes == 1 {
-                    words.one_minute.to_owned()
+                    messages.one_minute.to_owned()
                 } else {
-                    words.with(words.minutes, minutes)
+                    messages.with(messages.minutes, minutes)
                 };
-                text = words.with(told.text, wait);
+                text = messages.with(told.text, wait);
                 retry = Some(seconds);
             }
-            Trouble::NoCookies => text = words.with(told.text, self.origin().host()),
-            Trouble::NotFound => link = Some(("/account", words.to_account)),
+            Trouble::NoCookies => text = messages.with(told.text, self.origin().host()),
+            Trouble::NotFound => link = Some(("/account", messages.to_account)),
             _ => {}
         }
         if matches!(trouble, Trouble::Busy(_)) {
             retry = Some(5);
         }
         let page = frame::Message {
-            f: Frame::of(self, words),
+            f: Frame::of(self, messages),
             title: told.title,
             paragraphs: vec![text],
             technical: told.technical,

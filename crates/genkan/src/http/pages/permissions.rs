@@ -5,7 +5,7 @@ use genkan_protocol::oauth::scope::{
 };
 use genkan_protocol::syntax::Nsid;
 
-use super::words::Words;
+use super::messages::Messages;
 use crate::base::Language;
 use crate::oauth::{Permission, SetView};
 
@@ -35,7 +35,11 @@ pub(super) struct Shown {
 }
 
 /// All that is asked for, in the order of the page.
-pub(super) fn groups(permissions: &[Permission], language: Language, words: &'static Words) -> Vec<Group> {
+pub(super) fn groups(
+    permissions: &[Permission],
+    language: Language,
+    messages: &'static Messages,
+) -> Vec<Group> {
     let kinds = [
         Kind::Basic,
         Kind::Identity,
@@ -52,7 +56,7 @@ pub(super) fn groups(permissions: &[Permission], language: Language, words: &'st
     let mut shown: Vec<Option<(Kind, Shown)>> = permissions
         .iter()
         .enumerate()
-        .map(|(number, permission)| show(number, permission, language, words))
+        .map(|(number, permission)| show(number, permission, language, messages))
         .map(|(kind, one)| Some((kind, Shown { new: one.new && some_known, ..one })))
         .collect();
     let mut groups: Vec<Group> = Vec::new();
@@ -67,8 +71,8 @@ pub(super) fn groups(permissions: &[Permission], language: Language, words: &'st
         }
         let hands_over = mine.iter().any(|one| one.value == "identity:*");
         groups.push(Group {
-            title: kind.title(words),
-            warning: if hands_over { words.identity_warning } else { "" },
+            title: kind.title(messages),
+            warning: if hands_over { messages.identity_warning } else { "" },
             permissions: mine,
         });
     }
@@ -76,22 +80,27 @@ pub(super) fn groups(permissions: &[Permission], language: Language, words: &'st
 }
 
 /// One line for each scope value of a grant, for people.
-pub(super) fn lines(scope: &str, words: &'static Words) -> Vec<String> {
+pub(super) fn lines(scope: &str, messages: &'static Messages) -> Vec<String> {
     scope
         .split(' ')
         .map(|value| match value.parse::<Scope>() {
-            Ok(scope) => text_of(&scope, words),
+            Ok(scope) => text_of(&scope, messages),
             Err(_) => value.to_owned(),
         })
         .collect()
 }
 
-fn show(number: usize, permission: &Permission, language: Language, words: &'static Words) -> (Kind, Shown) {
+fn show(
+    number: usize,
+    permission: &Permission,
+    language: Language,
+    messages: &'static Messages,
+) -> (Kind, Shown) {
     let scope = &permission.scope;
     let mut shown = Shown {
         id: format!("scope-{number}"),
         value: permission.value.clone(),
-        text: text_of(scope, words),
+        text: text_of(scope, messages),
         detail: String::new(),
         parts: Vec::new(),
         new: permission.new,
@@ -99,8 +108,8 @@ fn show(number: usize, permission: &Permission, language: Language, words: &'sta
         ticked: true,
     };
     match (scope, &permission.set) {
-        (Scope::TransitionGeneric, _) => words.may_generic_not.clone_into(&mut shown.detail),
-        (Scope::Include(_), Some(set)) => of_set(set, language, words, &mut shown),
+        (Scope::TransitionGeneric, _) => messages.may_generic_not.clone_into(&mut shown.detail),
+        (Scope::Include(_), Some(set)) => of_set(set, language, messages, &mut shown),
         (Scope::Rpc(rpc), _) => shown.parts = names(&rpc.methods),
         (Scope::Repo(repo), _) => shown.parts = names(&repo.collections),
         _ => {}
@@ -113,61 +122,61 @@ fn show(number: usize, permission: &Permission, language: Language, words: &'sta
 }
 
 /// In the language of the page, or the one that the author wrote for all.
-fn of_set(set: &SetView, language: Language, words: &'static Words, shown: &mut Shown) {
+fn of_set(set: &SetView, language: Language, messages: &'static Messages, shown: &mut Shown) {
     let languages = [language.tag()];
     shown.text = set.set.title(&languages).map_or_else(|| set.nsid.to_string(), str::to_owned);
     if let Some(detail) = set.set.detail(&languages) {
         detail.clone_into(&mut shown.detail);
     }
-    shown.parts = set.expanded.iter().map(|scope| text_of(scope, words)).collect();
+    shown.parts = set.expanded.iter().map(|scope| text_of(scope, messages)).collect();
 }
 
-fn text_of(scope: &Scope, words: &Words) -> String {
+fn text_of(scope: &Scope, messages: &Messages) -> String {
     match scope {
-        Scope::Atproto => words.may_atproto.to_owned(),
-        Scope::TransitionGeneric => words.may_generic.to_owned(),
-        Scope::TransitionEmail => words.may_email.to_owned(),
-        Scope::TransitionChat => words.may_chat.to_owned(),
-        Scope::Repo(repo) => repo_text(repo, words),
-        Scope::Rpc(rpc) => rpc_text(rpc, words),
+        Scope::Atproto => messages.may_atproto.to_owned(),
+        Scope::TransitionGeneric => messages.may_generic.to_owned(),
+        Scope::TransitionEmail => messages.may_email.to_owned(),
+        Scope::TransitionChat => messages.may_chat.to_owned(),
+        Scope::Repo(repo) => repo_text(repo, messages),
+        Scope::Rpc(rpc) => rpc_text(rpc, messages),
         Scope::Blob(blob) => {
-            let kinds: Vec<String> = blob.accept.iter().map(|kind| file_kind(kind, words)).collect();
-            words.with(words.may_upload, kinds.join(", "))
+            let kinds: Vec<String> = blob.accept.iter().map(|kind| file_kind(kind, messages)).collect();
+            messages.with(messages.may_upload, kinds.join(", "))
         }
         Scope::Account(account) => match (account.attribute, account.action) {
-            (AccountAttribute::Email, AccountAction::Read) => words.may_email,
-            (AccountAttribute::Email, AccountAction::Manage) => words.may_email_manage,
-            (AccountAttribute::Repo, AccountAction::Read) => words.may_repo_account_read,
-            (AccountAttribute::Repo, AccountAction::Manage) => words.may_repo_account,
-            (AccountAttribute::Status, AccountAction::Read) => words.may_status,
-            (AccountAttribute::Status, AccountAction::Manage) => words.may_status_manage,
+            (AccountAttribute::Email, AccountAction::Read) => messages.may_email,
+            (AccountAttribute::Email, AccountAction::Manage) => messages.may_email_manage,
+            (AccountAttribute::Repo, AccountAction::Read) => messages.may_repo_account_read,
+            (AccountAttribute::Repo, AccountAction::Manage) => messages.may_repo_account,
+            (AccountAttribute::Status, AccountAction::Read) => messages.may_status,
+            (AccountAttribute::Status, AccountAction::Manage) => messages.may_status_manage,
         }
         .to_owned(),
-        Scope::Identity(Identity::Handle) => words.may_handle.to_owned(),
-        Scope::Identity(Identity::Any) => words.may_identity.to_owned(),
-        Scope::Include(include) => words.with(words.may_set, &include.nsid),
+        Scope::Identity(Identity::Handle) => messages.may_handle.to_owned(),
+        Scope::Identity(Identity::Any) => messages.may_identity.to_owned(),
+        Scope::Include(include) => messages.with(messages.may_set, &include.nsid),
     }
 }
 
-fn repo_text(repo: &Repo, words: &Words) -> String {
+fn repo_text(repo: &Repo, messages: &Messages) -> String {
     let has = |action| repo.actions.contains(&action);
     let text = match (has(RepoAction::Create), has(RepoAction::Update), has(RepoAction::Delete)) {
-        (true, false, false) => words.may_create,
-        (false, true, false) => words.may_update,
-        (false, false, true) => words.may_delete,
-        (true, true, false) => words.may_create_update,
-        (true, false, true) => words.may_create_delete,
-        (false, true, true) => words.may_update_delete,
-        _ => words.may_write,
+        (true, false, false) => messages.may_create,
+        (false, true, false) => messages.may_update,
+        (false, false, true) => messages.may_delete,
+        (true, true, false) => messages.may_create_update,
+        (true, false, true) => messages.may_create_delete,
+        (false, true, true) => messages.may_update_delete,
+        _ => messages.may_write,
     };
-    words.with(text, listed(&repo.collections, words.any_record))
+    messages.with(text, listed(&repo.collections, messages.any_record))
 }
 
-fn rpc_text(rpc: &Rpc, words: &Words) -> String {
-    let called = words.with(words.may_call, listed(&rpc.methods, words.any_method));
+fn rpc_text(rpc: &Rpc, messages: &Messages) -> String {
+    let called = messages.with(messages.may_call, listed(&rpc.methods, messages.any_method));
     let at = match &rpc.audience {
-        Some(audience) => words.with(words.at_one, audience),
-        None => words.at_any.to_owned(),
+        Some(audience) => messages.with(messages.at_one, audience),
+        None => messages.at_any.to_owned(),
     };
     format!("{called} {at}")
 }
@@ -193,13 +202,13 @@ fn names(names: &Names) -> Vec<String> {
     }
 }
 
-fn file_kind(kind: &str, words: &Words) -> String {
+fn file_kind(kind: &str, messages: &Messages) -> String {
     match kind {
-        "*/*" => words.any_file.to_owned(),
-        "image/*" => words.images.to_owned(),
-        "video/*" => words.videos.to_owned(),
-        "audio/*" => words.sound.to_owned(),
-        other => words.with(words.files_of, other),
+        "*/*" => messages.any_file.to_owned(),
+        "image/*" => messages.images.to_owned(),
+        "video/*" => messages.videos.to_owned(),
+        "audio/*" => messages.sound.to_owned(),
+        other => messages.with(messages.files_of, other),
     }
 }
 
@@ -234,17 +243,17 @@ impl Kind {
         }
     }
 
-    const fn title(self, words: &Words) -> &'static str {
+    const fn title(self, messages: &Messages) -> &'static str {
         match self {
-            Self::Basic => words.group_basic,
-            Self::Email => words.group_email,
-            Self::Identity => words.group_identity,
-            Self::Account => words.group_account,
-            Self::Wide => words.group_wide,
-            Self::Sets => words.group_sets,
-            Self::Repo => words.group_repo,
-            Self::Rpc => words.group_rpc,
-            Self::Blob => words.group_blob,
+            Self::Basic => messages.group_basic,
+            Self::Email => messages.group_email,
+            Self::Identity => messages.group_identity,
+            Self::Account => messages.group_account,
+            Self::Wide => messages.group_wide,
+            Self::Sets => messages.group_sets,
+            Self::Repo => messages.group_repo,
+            Self::Rpc => messages.group_rpc,
+            Self::Blob => messages.group_blob,
         }
     }
 }
@@ -268,7 +277,7 @@ mod tests {
                 optional: value != "atproto",
                 set: None,
             });
-            let groups = groups(&permissions, Language::English, Words::of(Language::English));
+            let groups = groups(&permissions, Language::English, Messages::of(Language::English));
             let marked = groups.iter().flat_map(|group| &group.permissions).filter(|one| one.new);
             marked.map(|one| one.value.clone()).collect::<Vec<_>>()
         };
@@ -278,7 +287,7 @@ mod tests {
 
     #[test]
     fn each_permission_is_told_truthfully() {
-        let words = Words::of(Language::English);
+        let messages = Messages::of(Language::English);
         for (value, expected) in [
             ("transition:chat.bsky", "Read and write your chat messages"),
             ("repo:app.bsky.feed.post?action=create", "Create app.bsky.feed.post"),
@@ -297,7 +306,7 @@ mod tests {
             ("identity:handle", "Change your handle"),
             ("identity:*", "Change your whole identity"),
         ] {
-            assert_eq!(lines(value, words), [expected], "{value}");
+            assert_eq!(lines(value, messages), [expected], "{value}");
         }
     }
 
@@ -330,7 +339,7 @@ mod tests {
                 set: value.starts_with("include").then(|| set.clone()),
             })
             .collect();
-        let groups = groups(&permissions, Language::German, Words::of(Language::German));
+        let groups = groups(&permissions, Language::German, Messages::of(Language::German));
         let sizes: Vec<usize> = groups.iter().map(|group| group.permissions.len()).collect();
         assert_eq!(sizes, [1, 1, 1, 2, 1]);
         assert!(!groups[1].warning.is_empty() && groups[3].warning.is_empty());

@@ -6,9 +6,9 @@ use http::StatusCode;
 
 use super::Pages;
 use super::frame::Frame;
+use super::messages::Messages;
 use super::reply::Reply;
 use super::trouble::Trouble;
-use super::words::Words;
 use crate::base::Language;
 use crate::base::query::escaped;
 use crate::oauth::Redirect;
@@ -41,7 +41,7 @@ pub(super) fn leave(pages: &Pages, language: Language, redirect: &Redirect) -> R
 
 fn form_post(pages: &Pages, language: Language, redirect: &Redirect) -> Result<Reply, Trouble> {
     let page = FormPost {
-        f: Frame::of(pages, Words::of(language)),
+        f: Frame::of(pages, Messages::of(language)),
         uri: &redirect.uri,
         parameters: redirect
             .parameters

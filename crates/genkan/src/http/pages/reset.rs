@@ -8,9 +8,9 @@ use http::StatusCode;
 
 use super::call::{Call, Form};
 use super::frame::{FlowRef, Frame, Message, Note, Place};
+use super::messages::Messages;
 use super::reply::Reply;
 use super::trouble::Trouble;
-use super::words::Words;
 use super::{LEAST, Pages, at_least};
 use crate::accounts::Email;
 use crate::limits::{Limit, address, code_for};
@@ -40,14 +40,14 @@ pub(super) async fn show(pages: Pages, call: Call) -> Result<Reply, Trouble> {
     match call.parameter("step").as_deref() {
         Some("code") => with_code(&pages, &call, place, StatusCode::OK, Vec::new()),
         Some("done") => {
-            let words = Words::of(call.jar.language());
+            let messages = Messages::of(call.jar.language());
             let link = place.link("sign-in");
             let page = Message {
                 f: Frame::for_call(&pages, &call),
-                title: words.reset_done_title,
-                paragraphs: vec![words.reset_done_text.to_owned()],
+                title: messages.reset_done_title,
+                paragraphs: vec![messages.reset_done_text.to_owned()],
                 technical: Vec::new(),
-                link: Some((&link, words.back_to_sign_in)),
+                link: Some((&link, messages.back_to_sign_in)),
             };
             pages.show(&page, None)
         }
@@ -64,9 +64,9 @@ pub(super) async fn take(pages: Pages, call: Call, form: Form) -> Result<Reply, 
         return reset(&pages, &call, &form, place).await;
     }
     let typed = form.text("email").trim();
-    let words = Words::of(call.jar.language());
+    let messages = Messages::of(call.jar.language());
     if typed.parse::<Email>().is_err() {
-        let notes = vec![Note::new("email", words.email_invalid)];
+        let notes = vec![Note::new("email", messages.email_invalid)];
         return forgot(&pages, &call, place, typed, StatusCode::BAD_REQUEST, notes);
     }
     pages.count(Limit::PasswordReset, &address(call.address)).await?;
@@ -81,12 +81,12 @@ pub(super) async fn take(pages: Pages, call: Call, form: Form) -> Result<Reply, 
 }
 
 async fn reset(pages: &Pages, call: &Call, form: &Form, place: Place) -> Result<Reply, Trouble> {
-    let words = Words::of(call.jar.language());
+    let messages = Messages::of(call.jar.language());
     let (code, password) = (form.text("code").trim(), form.secret("password"));
     if let Err(problem) = pages.app.sign_ups.rules().check_password(&password) {
         let text = match problem {
-            RulesError::PasswordTooShort(least) => words.with(words.password_short, least),
-            _ => words.password_long.to_owned(),
+            RulesError::PasswordTooShort(least) => messages.with(messages.password_short, least),
+            _ => messages.password_long.to_owned(),
         };
         let notes = vec![Note::new("password", text)];
         return with_code(pages, call, place, StatusCode::BAD_REQUEST, notes);
@@ -94,8 +94,8 @@ async fn reset(pages: &Pages, call: &Call, form: &Form, place: Place) -> Result<
     pages.count(Limit::UseCode, &address(call.address)).await?;
     let note = match at_least(LEAST, pages.app.recovery.reset(code, &password)).await {
         Ok(_) => return pages.see_other(&place.reset_step("done")),
-        Err(Error::Code(_)) => Note::new("code", words.code_wrong),
-        Err(Error::TooLong) => Note::new("password", words.password_long),
+        Err(Error::Code(_)) => Note::new("code", messages.code_wrong),
+        Err(Error::TooLong) => Note::new("password", messages.password_long),
         Err(Error::Busy) => return Err(Trouble::Busy(None)),
         Err(Error::Off) => return Err(Trouble::NotFound),
         Err(Error::Storage(cause)) => return Err(cause.into()),

@@ -6,9 +6,9 @@ use http::StatusCode;
 use super::call::{Call, Form};
 use super::flow::Flow;
 use super::frame::{Frame, Note, Place};
+use super::messages::Messages;
 use super::reply::Reply;
 use super::trouble::Trouble;
-use super::words::Words;
 use super::{LEAST, Pages, at_least, elsewhere};
 use crate::accounts::Account;
 use crate::limits::{Limit, account_and_address, address};
@@ -78,7 +78,7 @@ pub(super) async fn take(pages: Pages, call: Call, form: Form) -> Result<Reply, 
     } else {
         Some(Flow::of_form(&pages, &call, &form).await?)
     };
-    let words = Words::of(call.jar.language());
+    let messages = Messages::of(call.jar.language());
     let hint = match flow.as_ref().and_then(|flow| flow.opened.login_hint.as_deref()) {
         Some(hint) => Some(shown_hint(&pages, hint).await?),
         None => None,
@@ -92,11 +92,11 @@ pub(super) async fn take(pages: Pages, call: Call, form: Form) -> Result<Reply, 
     let password = form.secret("password");
     let mut missing = Vec::new();
     if typed.identifier.is_empty() {
-        missing.push(Note::new("identifier", words.identifier_missing));
+        missing.push(Note::new("identifier", messages.identifier_missing));
     }
     let lives_elsewhere = elsewhere::is_meant(&pages, &typed.identifier).await?;
     if password.expose().is_empty() && !lives_elsewhere {
-        missing.push(Note::new("password", words.password_missing));
+        missing.push(Note::new("password", messages.password_missing));
     }
     if !missing.is_empty() {
         return page(&pages, &call, flow.as_ref(), &typed, StatusCode::BAD_REQUEST, missing);
@@ -119,7 +119,7 @@ pub(super) async fn take(pages: Pages, call: Call, form: Form) -> Result<Reply, 
     pages.app.metrics.counter(&SIGN_INS, &[if found.is_ok() { "done" } else { "refused" }]).increment();
     let note = match found {
         Ok(account) if !is_wanted(flow.as_ref(), &account) => {
-            Note::new("identifier", words.with(words.wrong_account, &typed.identifier))
+            Note::new("identifier", messages.with(messages.wrong_account, &typed.identifier))
         }
         Ok(account) => {
             let did = account.did.as_str();
@@ -134,13 +134,13 @@ pub(super) async fn take(pages: Pages, call: Call, form: Form) -> Result<Reply, 
                     return pages.see_other(&place.link_for(did));
                 }
                 // It was changed just now.
-                Err(signin::Error::WrongPassword) => Note::new("password", words.wrong_password),
+                Err(signin::Error::WrongPassword) => Note::new("password", messages.wrong_password),
                 Err(error) => return Err(error.into()),
             }
         }
-        Err(signin::Error::WrongPassword) => Note::new("password", words.wrong_password),
-        Err(signin::Error::TakenDown) => Note::new("identifier", words.taken_down),
-        Err(signin::Error::Busy) => Note::new("", words.busy),
+        Err(signin::Error::WrongPassword) => Note::new("password", messages.wrong_password),
+        Err(signin::Error::TakenDown) => Note::new("identifier", messages.taken_down),
+        Err(signin::Error::Busy) => Note::new("", messages.busy),
         Err(signin::Error::Storage(cause)) => return Err(cause.into()),
     };
     page(&pages, &call, flow.as_ref(), &typed, StatusCode::BAD_REQUEST, vec![note])

@@ -7,9 +7,9 @@ use http::StatusCode;
 use super::call::{Call, Form};
 use super::flow::Flow;
 use super::frame::{Frame, Note, Place};
+use super::messages::Messages;
 use super::reply::Reply;
 use super::trouble::Trouble;
-use super::words::Words;
 use super::{LEAST, Pages, at_least};
 use crate::accounts::Email;
 use crate::identity::PolicyError;
@@ -65,13 +65,13 @@ pub(super) async fn take(pages: Pages, call: Call, form: Form) -> Result<Reply, 
         email: form.text("email").trim().to_owned(),
         invite: form.text("invite").trim().to_owned(),
     };
-    let words = Words::of(call.jar.language());
+    let messages = Messages::of(call.jar.language());
     let full = full_handle(&pages, &typed);
     if form.text("only") == "check" {
-        let found = at_least(LEAST, find_free(&pages, words, &full)).await?;
+        let found = at_least(LEAST, find_free(&pages, messages, &full)).await?;
         return match found {
             Ok(handle) => {
-                let free = Some(words.with(words.handle_free, &handle));
+                let free = Some(messages.with(messages.handle_free, &handle));
                 page(&pages, &call, flow.as_ref(), &typed, StatusCode::OK, Vec::new(), free)
             }
             Err(note) => {
@@ -79,7 +79,7 @@ pub(super) async fn take(pages: Pages, call: Call, form: Form) -> Result<Reply, 
             }
         };
     }
-    let request = match request(&pages, words, &typed, &full, &form) {
+    let request = match request(&pages, messages, &typed, &full, &form) {
         Ok(request) => request,
         Err(problems) => {
             return page(&pages, &call, flow.as_ref(), &typed, StatusCode::BAD_REQUEST, problems, None);
@@ -98,7 +98,7 @@ pub(super) async fn take(pages: Pages, call: Call, form: Form) -> Result<Reply, 
         Ok(account) => account,
         Err(signup::Error::Storage(cause)) => return Err(cause.into()),
         Err(error) => {
-            let (status, note) = told(&error, words);
+            let (status, note) = told(&error, messages);
             return page(&pages, &call, flow.as_ref(), &typed, status, vec![note], None);
         }
     };
@@ -126,24 +126,24 @@ fn full_handle(pages: &Pages, typed: &Typed) -> String {
 
 async fn find_free(
     pages: &Pages,
-    words: &'static Words,
+    messages: &'static Messages,
     handle: &str,
 ) -> Result<Result<Handle, Note>, Trouble> {
     let handle = match pages.app.sign_ups.rules().handles.for_sign_up(handle) {
         Ok(handle) => handle,
-        Err(problem) => return Ok(Err(about_handle(&problem, words))),
+        Err(problem) => return Ok(Err(about_handle(&problem, messages))),
     };
     if pages.app.accounts.is_handle_free(&handle).await? {
         Ok(Ok(handle))
     } else {
-        Ok(Err(Note::new("handle", words.handle_taken)))
+        Ok(Err(Note::new("handle", messages.handle_taken)))
     }
 }
 
 /// What can be said without asking anybody, all at once.
 fn request(
     pages: &Pages,
-    words: &'static Words,
+    messages: &'static Messages,
     typed: &Typed,
     handle: &str,
     form: &Form,
@@ -152,18 +152,18 @@ fn request(
     let mut problems = Vec::new();
     let handle = rules.handles.for_sign_up(handle);
     if let Err(problem) = &handle {
-        problems.push(about_handle(problem, words));
+        problems.push(about_handle(problem, messages));
     }
     let email: Result<Email, _> = typed.email.parse();
     if email.is_err() {
-        problems.push(Note::new("email", words.email_invalid));
+        problems.push(Note::new("email", messages.email_invalid));
     }
     let password = form.secret("password");
     if let Err(problem) = rules.check_password(&password) {
-        problems.push(about_rules(&problem, words));
+        problems.push(about_rules(&problem, messages));
     }
     if typed.invite.is_empty() && rules.invite_required {
-        problems.push(Note::new("invite", words.invite_invalid));
+        problems.push(Note::new("invite", messages.invite_invalid));
     }
     match (handle, email) {
         (Ok(handle), Ok(email)) if problems.is_empty() => Ok(signup::Request {
@@ -177,39 +177,41 @@ fn request(
     }
 }
 
-fn about_handle(problem: &PolicyError, words: &Words) -> Note {
+fn about_handle(problem: &PolicyError, messages: &Messages) -> Note {
     let text = match problem {
-        PolicyError::Invalid(_) | PolicyError::DoesNotLeadHere => words.handle_invalid,
-        PolicyError::Reserved => words.handle_reserved,
-        PolicyError::UnsupportedDomain => words.handle_domain,
-        PolicyError::Passing(_) => words.handle_later,
+        PolicyError::Invalid(_) | PolicyError::DoesNotLeadHere => messages.handle_invalid,
+        PolicyError::Reserved => messages.handle_reserved,
+        PolicyError::UnsupportedDomain => messages.handle_domain,
+        PolicyError::Passing(_) => messages.handle_later,
     };
     Note::new("handle", text)
 }
 
-fn about_rules(problem: &RulesError, words: &Words) -> Note {
+fn about_rules(problem: &RulesError, messages: &Messages) -> Note {
     match problem {
-        RulesError::Handle(problem) => about_handle(problem, words),
-        RulesError::BlockedEmail => Note::new("email", words.email_invalid),
-        RulesError::PasswordTooShort(least) => Note::new("password", words.with(words.password_short, least)),
-        RulesError::PasswordTooLong => Note::new("password", words.password_long),
+        RulesError::Handle(problem) => about_handle(problem, messages),
+        RulesError::BlockedEmail => Note::new("email", messages.email_invalid),
+        RulesError::PasswordTooShort(least) => {
+            Note::new("password", messages.with(messages.password_short, least))
+        }
+        RulesError::PasswordTooLong => Note::new("password", messages.password_long),
     }
 }
 
-fn told(error: &signup::Error, words: &Words) -> (StatusCode, Note) {
+fn told(error: &signup::Error, messages: &Messages) -> (StatusCode, Note) {
     use signup::Error as E;
     let bad = |note| (StatusCode::BAD_REQUEST, note);
     match error {
-        E::Rules(problem) => bad(about_rules(problem, words)),
-        E::HandleTaken => bad(Note::new("handle", words.handle_taken)),
-        E::EmailTaken => bad(Note::new("email", words.email_taken)),
-        E::InvalidInvite => bad(Note::new("invite", words.invite_invalid)),
-        E::Busy => (StatusCode::SERVICE_UNAVAILABLE, Note::new("", words.sign_up_busy)),
-        E::NoRoom => (StatusCode::SERVICE_UNAVAILABLE, Note::new("", words.sign_up_no_room)),
-        E::Unfinished => (StatusCode::SERVICE_UNAVAILABLE, Note::new("", words.sign_up_unfinished)),
+        E::Rules(problem) => bad(about_rules(problem, messages)),
+        E::HandleTaken => bad(Note::new("handle", messages.handle_taken)),
+        E::EmailTaken => bad(Note::new("email", messages.email_taken)),
+        E::InvalidInvite => bad(Note::new("invite", messages.invite_invalid)),
+        E::Busy => (StatusCode::SERVICE_UNAVAILABLE, Note::new("", messages.sign_up_busy)),
+        E::NoRoom => (StatusCode::SERVICE_UNAVAILABLE, Note::new("", messages.sign_up_no_room)),
+        E::Unfinished => (StatusCode::SERVICE_UNAVAILABLE, Note::new("", messages.sign_up_unfinished)),
         E::Refused(_) | E::Session(_) | E::Storage(_) => {
             tracing::warn!(cause = error as &dyn std::error::Error, "a sign-up on the page failed");
-            (StatusCode::BAD_GATEWAY, Note::new("", words.sign_up_refused))
+            (StatusCode::BAD_GATEWAY, Note::new("", messages.sign_up_refused))
         }
     }
 }

@@ -4,7 +4,7 @@ use std::error::Error as StdError;
 
 use http::StatusCode;
 
-use super::words::Words;
+use super::messages::Messages;
 use crate::limits::Verdict;
 use crate::oauth::Problem;
 use crate::{accounts, db, oauth, signin, signup, standing};
@@ -41,14 +41,14 @@ pub(super) struct Told {
 
 impl Trouble {
     /// `None`: it is told elsewhere.
-    pub(super) fn told(&self, words: &Words) -> Told {
+    pub(super) fn told(&self, messages: &Messages) -> Told {
         let plain = |status, name, title, text| Told { status, name, title, text, technical: Vec::new() };
         match self {
             Self::Request(why) => Told {
                 status: StatusCode::BAD_REQUEST,
                 name: "invalid_request",
-                title: words.error_unknown_title,
-                text: words.error_unknown,
+                title: messages.error_unknown_title,
+                text: messages.error_unknown,
                 technical: vec![
                     ("error", "invalid_request"),
                     ("error_description", why),
@@ -58,37 +58,49 @@ impl Trouble {
             Self::Form(why) => Told {
                 status: StatusCode::BAD_REQUEST,
                 name: "invalid_form",
-                title: words.error_form_title,
-                text: words.error_form,
+                title: messages.error_form_title,
+                text: messages.error_form,
                 technical: vec![("error", "invalid_form"), ("error_description", why)],
             },
-            Self::TooLarge => {
-                plain(StatusCode::PAYLOAD_TOO_LARGE, "too_large", words.error_large_title, words.error_large)
-            }
-            Self::NoCookies => {
-                plain(StatusCode::BAD_REQUEST, "no_cookies", words.error_cookies_title, words.error_cookies)
-            }
+            Self::TooLarge => plain(
+                StatusCode::PAYLOAD_TOO_LARGE,
+                "too_large",
+                messages.error_large_title,
+                messages.error_large,
+            ),
+            Self::NoCookies => plain(
+                StatusCode::BAD_REQUEST,
+                "no_cookies",
+                messages.error_cookies_title,
+                messages.error_cookies,
+            ),
             Self::NotSignedIn => plain(
                 StatusCode::UNAUTHORIZED,
                 "not_signed_in",
-                words.error_not_signed_in_title,
-                words.error_not_signed_in,
+                messages.error_not_signed_in_title,
+                messages.error_not_signed_in,
             ),
-            Self::NotFound => {
-                plain(StatusCode::NOT_FOUND, "not_found", words.error_not_found_title, words.error_not_found)
-            }
+            Self::NotFound => plain(
+                StatusCode::NOT_FOUND,
+                "not_found",
+                messages.error_not_found_title,
+                messages.error_not_found,
+            ),
             Self::Limited(_) => plain(
                 StatusCode::TOO_MANY_REQUESTS,
                 "rate_limited",
-                words.error_limit_title,
-                words.error_limit,
+                messages.error_limit_title,
+                messages.error_limit,
             ),
             Self::Busy(_) => {
-                plain(StatusCode::SERVICE_UNAVAILABLE, "busy", words.error_busy_title, words.error_busy)
+                plain(StatusCode::SERVICE_UNAVAILABLE, "busy", messages.error_busy_title, messages.error_busy)
             }
-            Self::Leave(_) | Self::Bug(_) => {
-                plain(StatusCode::INTERNAL_SERVER_ERROR, "internal", words.error_bug_title, words.error_bug)
-            }
+            Self::Leave(_) | Self::Bug(_) => plain(
+                StatusCode::INTERNAL_SERVER_ERROR,
+                "internal",
+                messages.error_bug_title,
+                messages.error_bug,
+            ),
         }
     }
 }

@@ -140,7 +140,7 @@ async fn names_that_lead_nowhere_are_said_to_and_our_own_never_leave() {
     world.house.account("bob").await;
     let browser = world.house.browser();
     let page = browser.open("/account/sign-in").await;
-    for (name, words) in [
+    for (name, messages) in [
         ("nobody.example.com", "There is no such account."),
         ("did:plc:cccccccccccccccccccccccc", "There is no such account."),
         ("https://pds.internal", "The server of that account cannot be used"),
@@ -151,7 +151,7 @@ async fn names_that_lead_nowhere_are_said_to_and_our_own_never_leave() {
     ] {
         let told = browser.send(&page.form("/sign-in").with("identifier", name).with("password", "")).await;
         assert_eq!(told.answer.status, 400, "{name}");
-        assert!(told.says(words), "{name}: {}", told.html());
+        assert!(told.says(messages), "{name}: {}", told.html());
     }
     world.pds.trouble("/oauth/par", genkan_testing::Trouble::Status(503));
     let told = browser.send(&page.form("/sign-in").with("identifier", "ann.example.com")).await;

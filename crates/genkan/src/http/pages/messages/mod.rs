@@ -1,7 +1,7 @@
 //! Every text of the pages, in each language that they are shown in.
 //!
 //! `english.rs` declares the texts; another language is one more file of the same shape, and the compiler
-//! names what it lacks. `{}` in a text stands for what [`Words::with`] puts there.
+//! names what it lacks. `{}` in a text stands for what [`Messages::with`] puts there.
 
 mod english;
 mod german;
@@ -10,9 +10,9 @@ use std::fmt::Display;
 
 use crate::base::Language;
 
-pub(super) use english::Words;
+pub(super) use english::Messages;
 
-impl Words {
+impl Messages {
     pub(super) const fn of(language: Language) -> &'static Self {
         match language {
             Language::English => &english::ENGLISH,

@@ -5,7 +5,7 @@ use crate::base::Language;
 
 /// The texts of one code letter.
 #[derive(Debug)]
-pub(super) struct Words {
+pub(super) struct CodeTexts {
     pub(super) subject: String,
     /// Before the handle.
     pub(super) hello: &'static str,
@@ -15,7 +15,7 @@ pub(super) struct Words {
     pub(super) otherwise: &'static str,
 }
 
-pub(super) fn words(reason: Reason, language: Language, service: &str) -> Words {
+pub(super) fn texts(reason: Reason, language: Language, service: &str) -> CodeTexts {
     let (subject, cause, otherwise) = match language {
         Language::English => english(reason, service),
         Language::German => german(reason, service),
@@ -29,7 +29,7 @@ pub(super) fn words(reason: Reason, language: Language, service: &str) -> Words 
             "Er gilt einmal und nur 15 Minuten lang. Geben Sie ihn niemandem weiter, wer auch immer danach fragt.",
         ),
     };
-    Words { subject, hello, cause, how, otherwise }
+    CodeTexts { subject, hello, cause, how, otherwise }
 }
 
 pub(super) fn subject_of_operator(language: Language, service: &str) -> String {

@@ -1,8 +1,8 @@
 //! The texts, in German.
 
-use super::Words;
+use super::Messages;
 
-pub(super) const GERMAN: Words = Words {
+pub(super) const GERMAN: Messages = Messages {
     tag: "de",
     skip: "Zum Inhalt springen",
     error_title: "Fehler: ",

@@ -1,17 +1,17 @@
 //! The texts, in English.
 
-macro_rules! words {
+macro_rules! messages {
     ($($name:ident: $text:literal,)+) => {
         /// The texts of one language.
         #[derive(Debug)]
-        pub(in crate::http::pages) struct Words {
+        pub(in crate::http::pages) struct Messages {
             $(pub(in crate::http::pages) $name: &'static str,)+
         }
 
-        pub(super) const ENGLISH: Words = Words { $($name: $text,)+ };
+        pub(super) const ENGLISH: Messages = Messages { $($name: $text,)+ };
 
         #[cfg(test)]
-        impl Words {
+        impl Messages {
             pub(super) fn all(&self) -> Vec<(&'static str, &'static str)> {
                 vec![$((stringify!($name), self.$name),)+]
             }
@@ -19,7 +19,7 @@ macro_rules! words {
     };
 }
 
-words! {
+messages! {
     tag: "en",
     skip: "Skip to the content",
     error_title: "Problem: ",
