@@ -6,6 +6,7 @@
 //! * [`plc`]: operations of the PLC directory
 //! * [`jwt`]: a strict reader and writer of signed tokens, and session tokens
 //! * [`oauth`]: the words of OAuth: keys, proofs, scopes, clients, requests
+//! * [`origin`]: scheme, host and port of a server
 //! * [`repo_proof`]: that a record stands in a repository
 //! * [`service_auth`]: tokens one service shows another on behalf of an account
 //! * [`xrpc_error`]: the body of a refused call
@@ -16,6 +17,7 @@ pub mod crypto;
 pub mod did_document;
 pub mod jwt;
 pub mod oauth;
+pub mod origin;
 pub mod plc;
 pub mod repo_proof;
 pub mod service_auth;

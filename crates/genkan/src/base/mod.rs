@@ -6,7 +6,6 @@ mod clock;
 pub(crate) mod fetch;
 pub(crate) mod flights;
 mod language;
-mod origin;
 pub(crate) mod query;
 pub(crate) mod random;
 pub(crate) mod seal;
@@ -15,6 +14,6 @@ mod secret;
 pub(crate) mod test_directory;
 
 pub use clock::{Clock, Timestamp};
+pub use genkan_protocol::origin::Origin;
 pub(crate) use language::Language;
-pub use origin::Origin;
 pub use secret::Secret;

@@ -76,7 +76,7 @@ async fn home_document(app: &App, account: &Account) -> Option<Arc<DidDocument>>
     for freshness in [Freshness::Remembered, Freshness::Asked] {
         let asked = app.identity.documents.resolve(&account.did, freshness);
         match tokio::time::timeout(PATIENCE, asked).await {
-            Ok(Ok(document)) if document.pds_endpoint() == Some(host.origin.as_str()) => {
+            Ok(Ok(document)) if document.pds_origin().as_ref() == Ok(&host.origin) => {
                 return Some(document);
             }
             // What was remembered may be from before a move: ask once.

@@ -93,10 +93,7 @@ impl Places {
     }
 
     fn of(&self, document: &DidDocument) -> Result<Place, PlaceError> {
-        let endpoint = document.pds_endpoint().ok_or(PlaceError::NoPds)?;
-        // One slash at the end is written by many and means the same.
-        let pds: Origin =
-            endpoint.strip_suffix('/').unwrap_or(endpoint).parse().map_err(|_| PlaceError::NoPds)?;
+        let pds = document.pds_origin().map_err(|_| PlaceError::NoPds)?;
         if pds.is_https() || self.listed.contains(&pds) {
             Ok(Place { did: document.id.clone(), pds })
         } else {

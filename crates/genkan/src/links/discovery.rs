@@ -116,12 +116,7 @@ impl Discovery {
 
     pub(super) async fn of_did(&self, did: &Did) -> Result<Found, Lost> {
         let document = self.documents.resolve(did, Freshness::Asked).await.map_err(|error| lost(&error))?;
-        let endpoint = document.pds_endpoint().ok_or_else(|| unusable("the identity names no PDS"))?;
-        let pds: Origin = endpoint
-            .strip_suffix('/')
-            .unwrap_or(endpoint)
-            .parse()
-            .map_err(|_| unusable("the identity's PDS is no origin"))?;
+        let pds = document.pds_origin().map_err(|error| unusable(&format!("its DID document: {error}")))?;
         self.check(pds.as_str())?;
         let server = self.of_pds(&pds).await?;
         Ok(Found { document, pds, server })

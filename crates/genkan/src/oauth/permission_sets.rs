@@ -171,12 +171,10 @@ impl PermissionSets {
         let did = self.authority(nsid).await?;
         let document = self.inner.documents.resolve(&did, Freshness::Remembered).await;
         let document = document.map_err(|error| format!("its authority {did}: {error}"))?;
-        let host = document.pds_endpoint().ok_or_else(|| format!("its authority {did} has no host"))?;
+        let host = document.pds_origin().map_err(|error| format!("its authority {did}: {error}"))?;
         let key = document.signing_key().ok_or_else(|| format!("its authority {did} has no signing key"))?;
-        let url = format!(
-            "{}/xrpc/com.atproto.sync.getRecord?did={did}&collection={COLLECTION}&rkey={nsid}",
-            host.trim_end_matches('/')
-        );
+        let url =
+            format!("{host}/xrpc/com.atproto.sync.getRecord?did={did}&collection={COLLECTION}&rkey={nsid}");
         let answer = self.inner.guarded.get(&url, "application/vnd.ipld.car", &Limits::DOCUMENT).await;
         let answer = answer.map_err(|error| format!("its authority's host: {error}"))?;
         if answer.status != StatusCode::OK {

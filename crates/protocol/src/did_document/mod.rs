@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::crypto::{Curve, PublicKey};
+use crate::origin::{Origin, OriginError};
 use crate::syntax::{Did, Handle};
 
 /// A DID document.
@@ -69,8 +70,49 @@ pub struct Service {
     pub other: BTreeMap<String, Value>,
 }
 
+/// Why a DID document names no usable PDS.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PdsError {
+    /// No service `#atproto_pds` of the right type with an HTTP URL.
+    #[error("no PDS is named")]
+    Missing,
+    /// The URL is more, or less, than an origin.
+    #[error("the URL of the PDS {0}")]
+    NotAnOrigin(#[from] OriginError),
+}
+
 impl DidDocument {
-    /// The URL of the host that keeps the account's repository.
+    /// The origin of the account's PDS (atproto DID, "DID Documents").
+    ///
+    /// One slash at the end of the URL is dropped: many documents have it. A path, a query or user information is
+    /// refused. Plain `http:` is not: whether that is acceptable depends on who runs the host.
+    ///
+    /// # Errors
+    ///
+    /// [`PdsError::Missing`] when the account has no PDS, [`PdsError::NotAnOrigin`] when its URL cannot be used.
+    ///
+    /// ```
+    /// # use genkan_protocol::did_document::{DidDocument, PdsError};
+    /// let mut document: DidDocument = serde_json::from_value(serde_json::json!({
+    ///     "id": "did:web:example.com",
+    ///     "service": [{
+    ///         "id": "#atproto_pds",
+    ///         "type": "AtprotoPersonalDataServer",
+    ///         "serviceEndpoint": "https://PDS.example.com/",
+    ///     }],
+    /// }))?;
+    /// assert_eq!(document.pds_origin().unwrap().as_str(), "https://pds.example.com");
+    ///
+    /// document.service.clear();
+    /// assert_eq!(document.pds_origin(), Err(PdsError::Missing));
+    /// # Ok::<(), serde_json::Error>(())
+    /// ```
+    pub fn pds_origin(&self) -> Result<Origin, PdsError> {
+        let endpoint = self.pds_endpoint().ok_or(PdsError::Missing)?;
+        Ok(endpoint.strip_suffix('/').unwrap_or(endpoint).parse()?)
+    }
+
+    /// The URL of the account's PDS as the document writes it; see [`DidDocument::pds_origin`] for one to connect to.
     pub fn pds_endpoint(&self) -> Option<&str> {
         self.service_endpoint("#atproto_pds", "AtprotoPersonalDataServer")
     }

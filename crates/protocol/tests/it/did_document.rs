@@ -1,5 +1,6 @@
 use genkan_protocol::crypto::PublicKey;
-use genkan_protocol::did_document::DidDocument;
+use genkan_protocol::did_document::{DidDocument, PdsError};
+use genkan_protocol::origin::OriginError;
 use genkan_protocol::plc;
 use genkan_protocol::syntax::Did;
 use serde_json::{Value, json};
@@ -142,5 +143,33 @@ fn documents_of_strangers_are_read_with_care() {
 
     for wrong in [json!({}), json!([]), json!({ "id": "x" }), json!({ "id": "did:web:x", "service": "y" })] {
         assert!(serde_json::from_value::<DidDocument>(wrong.clone()).is_err(), "{wrong}");
+    }
+}
+
+#[test]
+fn a_pds_is_an_origin_with_at_most_a_slash_after_it() {
+    let pds = |endpoint: &str| {
+        document(json!({ "id": "did:web:example.com", "service": [
+            { "id": "#atproto_pds", "type": "AtprotoPersonalDataServer", "serviceEndpoint": endpoint },
+        ]}))
+        .pds_origin()
+    };
+    for (endpoint, origin) in [
+        ("https://pds.example.com", "https://pds.example.com"),
+        ("https://pds.example.com/", "https://pds.example.com"),
+        ("https://PDS.example.com:443/", "https://pds.example.com"),
+        ("http://localhost:2583", "http://localhost:2583"),
+    ] {
+        assert_eq!(pds(endpoint).unwrap().as_str(), origin, "{endpoint}");
+    }
+    for (endpoint, error) in [
+        ("https://pds.example.com//", PdsError::NotAnOrigin(OriginError::NotBare)),
+        ("https://pds.example.com/base", PdsError::NotAnOrigin(OriginError::NotBare)),
+        ("https://pds.example.com?x", PdsError::NotAnOrigin(OriginError::NotBare)),
+        ("https://me@pds.example.com", PdsError::NotAnOrigin(OriginError::UserInformation)),
+        ("https://", PdsError::NotAnOrigin(OriginError::NotAUrl)),
+        ("wss://pds.example.com", PdsError::Missing),
+    ] {
+        assert_eq!(pds(endpoint), Err(error), "{endpoint}");
     }
 }

@@ -1,12 +1,24 @@
-//! A web origin: scheme, host and port, and nothing more.
+//! Web origins: scheme, host and port, and nothing more (RFC 6454).
 
 use std::fmt;
 use std::str::FromStr;
 
 use http::uri::{Authority, Scheme, Uri};
 
-/// `https://host[:port]` or `http://host[:port]`, in canonical form: lower-case host, no default port,
-/// no path, query or user information (RFC 6454 §4).
+/// A web origin in canonical form: `https://host[:port]` or `http://host[:port]`.
+///
+/// The host is in lower case, the scheme's default port is left out, and there is no path, query or user
+/// information (RFC 6454 §6.2). Two origins are equal exactly when their texts are.
+///
+/// ```
+/// use genkan_protocol::origin::{Origin, OriginError};
+///
+/// let origin: Origin = "https://PDS.example.com:443".parse()?;
+/// assert_eq!(origin.as_str(), "https://pds.example.com");
+/// assert_eq!(origin.port(), 443);
+/// assert_eq!("https://pds.example.com/".parse::<Origin>(), Err(OriginError::NotBare));
+/// # Ok::<(), OriginError>(())
+/// ```
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct Origin {
     text: Box<str>,
@@ -15,10 +27,12 @@ pub struct Origin {
 }
 
 impl Origin {
+    /// The canonical text.
     pub fn as_str(&self) -> &str {
         &self.text
     }
 
+    /// Whether the scheme is `https`; otherwise it is `http`.
     pub const fn is_https(&self) -> bool {
         self.https
     }
@@ -28,31 +42,36 @@ impl Origin {
         self.authority.host()
     }
 
+    /// The port, the scheme's default included.
     pub fn port(&self) -> u16 {
         self.authority.port_u16().unwrap_or(if self.https { 443 } else { 80 })
     }
 
-    /// Host and, unless it is the scheme's own, port: what goes into a `Host` header.
+    /// The host and, unless it is the scheme's default, the port: the value of a `Host` header (RFC 9110 §7.2).
     pub const fn authority(&self) -> &Authority {
         &self.authority
     }
 
-    /// `localhost` or a loopback address.
+    /// Whether the host is `localhost` or a loopback address.
     pub fn is_loopback(&self) -> bool {
         let host = self.host().trim_start_matches('[').trim_end_matches(']');
         host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
     }
 }
 
-/// Why a text is no origin, in words for an operator.
+/// Why a text is not an origin, in words for an operator.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum OriginError {
+    /// It does not parse as a URL, or its host or port is missing or out of range.
     #[error("is not a URL")]
     NotAUrl,
+    /// Another scheme, or no scheme.
     #[error("must begin with https:// or http://")]
     Scheme,
+    /// A user name or password (RFC 3986 §3.2.1).
     #[error("must not contain a user name or password")]
     UserInformation,
+    /// Something follows the host and port.
     #[error("must end after the host and port: no path, query or slash")]
     NotBare,
 }
