@@ -1,11 +1,10 @@
 // People whose PDS knows nothing of Genkan: they sign in through it, and an app that has only Genkan's token acts for them.
 
 import { test } from 'node:test'
-import { newPerson, startBrowser, withoutBrowser } from './lib/browser.mjs'
+import { newPerson, startBrowser } from './lib/browser.mjs'
 import { linkedApp, stranger } from './lib/linked.mjs'
 import { assert, claims, map, service, signUp, xrpc } from './lib/stage.mjs'
 
-const skip = withoutBrowser
 const SCOPE = 'atproto transition:generic account:repo?action=manage'
 const POSTS = 'app.bsky.feed.post'
 const newPost = (text) => ({ $type: POSTS, text, createdAt: new Date().toISOString() })
@@ -17,7 +16,7 @@ for (const [how, door, confidential] of [
   ['an app under development, Genkan as a loopback client', service, false],
   ['a confidential app, Genkan as a confidential client over TLS', map.door?.url, true],
 ]) {
-  test(`each method goes where the table says: ${how}`, { skip: skip || !door }, async (t) => {
+  test(`each method goes where the table says: ${how}`, async (t) => {
     const browser = await startBrowser(t)
     const person = await stranger()
     const { page, troubles } = await newPerson(browser)
@@ -134,7 +133,7 @@ for (const [how, door, confidential] of [
   })
 }
 
-test('an app asks for little and gets no more', { skip }, async (t) => {
+test('an app asks for little and gets no more', async (t) => {
   const browser = await startBrowser(t)
   const person = await stranger()
   const { page } = await newPerson(browser)
@@ -148,7 +147,7 @@ test('an app asks for little and gets no more', { skip }, async (t) => {
   assert.deepEqual([car.status, isGenkans(car)], [403, true])
 })
 
-test('the example app signs a foreign account in, and posts', { skip }, async (t) => {
+test('the example app signs a foreign account in, and posts', async (t) => {
   const browser = await startBrowser(t)
   const person = await stranger()
   const { page } = await newPerson(browser)

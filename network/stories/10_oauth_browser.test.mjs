@@ -4,11 +4,9 @@ import http from 'node:http'
 import path from 'node:path'
 import { test } from 'node:test'
 import { buildSync } from 'esbuild'
-import { allow, newPerson, signIn, startBrowser, withoutBrowser } from './lib/browser.mjs'
+import { allow, newPerson, signIn, startBrowser } from './lib/browser.mjs'
 import { putDocument } from './lib/oauth.mjs'
 import { assert, map, service, signUp } from './lib/stage.mjs'
-
-const skip = withoutBrowser
 
 function bundle() {
   const { outputFiles } = buildSync({
@@ -70,7 +68,7 @@ const opened = (page) => page.evaluate(() => globalThis.app.opened)
 
 for (const [kind, make] of [['under development', developedApp], ['on the web', publishedApp]]) {
   for (const responseMode of ['fragment', 'query']) {
-    test(`an app ${kind}, answered by ${responseMode}`, { skip }, async (t) => {
+    test(`an app ${kind}, answered by ${responseMode}`, async (t) => {
       const browser = await startBrowser(t)
       const person = await signUp('inpage')
       const { page, troubles } = await newPerson(browser)

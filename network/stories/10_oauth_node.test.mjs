@@ -2,11 +2,9 @@
 
 import { test } from 'node:test'
 import { Agent } from '@atproto/api'
-import { allow, look, newPerson, signIn, startBrowser, withoutBrowser } from './lib/browser.mjs'
+import { allow, look, newPerson, signIn, startBrowser } from './lib/browser.mjs'
 import { comeBack, loopbackApp, publishedApp } from './lib/oauth.mjs'
 import { assert, claims, genkan, map, service, signUp, xrpc } from './lib/stage.mjs'
-
-const skip = withoutBrowser
 
 /** Somebody on each host. */
 async function peopleOnEachHost() {
@@ -45,7 +43,7 @@ async function postAndRead(session, person, text) {
 }
 
 for (const [index, how] of ['handle', 'DID', "host's URL", "Genkan's URL"].entries()) {
-  test(`an app under development signs somebody in, given a ${how}`, { skip }, async (t) => {
+  test(`an app under development signs somebody in, given a ${how}`, async (t) => {
     const browser = await startBrowser(t)
     const people = await peopleOnEachHost()
     const person = people[index % people.length]
@@ -62,7 +60,7 @@ for (const [index, how] of ['handle', 'DID', "host's URL", "Genkan's URL"].entri
 
 for (const confidential of [false, true]) {
   const kind = confidential ? 'confidential' : 'public'
-  test(`a ${kind} app on the web: calls, refresh, sign-out, at each host`, { skip }, async (t) => {
+  test(`a ${kind} app on the web: calls, refresh, sign-out, at each host`, async (t) => {
     const browser = await startBrowser(t)
     for (const person of await peopleOnEachHost()) {
       const { page, troubles } = await newPerson(browser)
@@ -90,7 +88,7 @@ for (const confidential of [false, true]) {
   })
 }
 
-test('what a person did not allow is refused, at the host and through Genkan alike', { skip }, async (t) => {
+test('what a person did not allow is refused, at the host and through Genkan alike', async (t) => {
   const browser = await startBrowser(t)
   const person = await signUp('oauth')
   const { page } = await newPerson(browser)
@@ -109,7 +107,7 @@ test('what a person did not allow is refused, at the host and through Genkan ali
   }
 })
 
-test('somebody who says no comes back to the app with access_denied', { skip }, async (t) => {
+test('somebody who says no comes back to the app with access_denied', async (t) => {
   const browser = await startBrowser(t)
   const person = await signUp('oauth')
   const { page } = await newPerson(browser)
@@ -121,7 +119,7 @@ test('somebody who says no comes back to the app with access_denied', { skip }, 
   assert.equal(parameters.get('iss'), service)
 })
 
-test('the operator revokes a grant, and its refresh token is dead', { skip }, async (t) => {
+test('the operator revokes a grant, and its refresh token is dead', async (t) => {
   const browser = await startBrowser(t)
   const person = await signUp('oauth')
   const { page } = await newPerson(browser)

@@ -2,11 +2,10 @@
 // axe-core, and pictures of it are kept. `plain` browsers run no JavaScript.
 
 import { test } from 'node:test'
-import { allow, look, newPerson, signIn, startBrowser, withoutBrowser } from './lib/browser.mjs'
+import { allow, look, newPerson, signIn, startBrowser } from './lib/browser.mjs'
 import { comeBack, loopbackApp, publishedApp } from './lib/oauth.mjs'
 import { assert, eventually, homeOf, map, newName, post, service, signUp, xrpc } from './lib/stage.mjs'
 
-const skip = withoutBrowser
 const plain = { javaScriptEnabled: false }
 
 const button = (page, name) => page.getByRole('button', { name, exact: true })
@@ -24,7 +23,7 @@ async function codeFor(email, before) {
   })
 }
 
-test('somebody signs up on the way into an app, and has a whole account before the app hears of it', { skip }, async (t) => {
+test('somebody signs up on the way into an app, and has a whole account before the app hears of it', async (t) => {
   const browser = await startBrowser(t)
   const { page } = await newPerson(browser, plain)
   const app = await loopbackApp(t, 'atproto identity:*')
@@ -48,7 +47,7 @@ test('somebody signs up on the way into an app, and has a whole account before t
   assert.equal((await info.json()).handle, name + map.genkan.handleDomain)
 })
 
-test('the pages speak German to those who ask for it', { skip }, async (t) => {
+test('the pages speak German to those who ask for it', async (t) => {
   const browser = await startBrowser(t)
   const { page } = await newPerson(browser, { ...plain, locale: 'de-AT' })
   const app = await loopbackApp(t)
@@ -57,7 +56,7 @@ test('the pages speak German to those who ask for it', { skip }, async (t) => {
   assert.equal(await page.locator('html').getAttribute('lang'), 'de')
 })
 
-test('somebody who is remembered goes straight to the question, and chooses among accounts', { skip }, async (t) => {
+test('somebody who is remembered goes straight to the question, and chooses among accounts', async (t) => {
   const browser = await startBrowser(t)
   const { page } = await newPerson(browser)
   const [one, other] = [await signUp('page'), await signUp('page')]
@@ -79,7 +78,7 @@ test('somebody who is remembered goes straight to the question, and chooses amon
   assert.equal(session.did, other.did)
 })
 
-test('a wrong password and a stranger get the same page', { skip }, async (t) => {
+test('a wrong password and a stranger get the same page', async (t) => {
   const browser = await startBrowser(t)
   const person = await signUp('page')
   const said = []
@@ -95,7 +94,7 @@ test('a wrong password and a stranger get the same page', { skip }, async (t) =>
   assert.equal(said[0], said[1])
 })
 
-test('a forgotten password is set anew on the way into an app; sessions and grants end', { skip }, async (t) => {
+test('a forgotten password is set anew on the way into an app; sessions and grants end', async (t) => {
   const browser = await startBrowser(t)
   const person = await signUp('page')
   const { page } = await newPerson(browser)
@@ -128,7 +127,7 @@ test('a forgotten password is set anew on the way into an app; sessions and gran
   assert.equal(session.did, person.did)
 })
 
-test('a deactivated account is activated again before it goes on', { skip }, async (t) => {
+test('a deactivated account is activated again before it goes on', async (t) => {
   const browser = await startBrowser(t)
   const person = await signUp('page')
   const { page } = await newPerson(browser)
@@ -153,7 +152,7 @@ test('a deactivated account is activated again before it goes on', { skip }, asy
   assert.equal((await info.json()).active, true)
 })
 
-test('somebody looks after apps and browsers on the account page', { skip }, async (t) => {
+test('somebody looks after apps and browsers on the account page', async (t) => {
   const browser = await startBrowser(t)
   const person = await signUp('page')
   const { page } = await newPerson(browser)
@@ -175,7 +174,7 @@ test('somebody looks after apps and browsers on the account page', { skip }, asy
   await page.getByRole('heading', { name: 'Sign in' }).waitFor()
 })
 
-test('somebody confirms an e-mail address on the account page, and changes it with a code then', { skip }, async (t) => {
+test('somebody confirms an e-mail address on the account page, and changes it with a code then', async (t) => {
   const browser = await startBrowser(t)
   const person = await signUp('page')
   const { page } = await newPerson(browser)
@@ -207,7 +206,7 @@ test('somebody confirms an e-mail address on the account page, and changes it wi
   assert.equal(body.emailConfirmed, false)
 })
 
-test('a deactivated account is activated again on its page', { skip }, async (t) => {
+test('a deactivated account is activated again on its page', async (t) => {
   const browser = await startBrowser(t)
   const person = await signUp('page')
   const token = person.session.session.accessJwt
@@ -224,7 +223,7 @@ test('a deactivated account is activated again on its page', { skip }, async (t)
   assert.equal(body.active, true)
 })
 
-test('what a person unticks is not granted, and what is new is told', { skip }, async (t) => {
+test('what a person unticks is not granted, and what is new is told', async (t) => {
   const browser = await startBrowser(t)
   const person = await signUp('page')
   const { page } = await newPerson(browser)
@@ -245,7 +244,7 @@ test('what a person unticks is not granted, and what is new is told', { skip }, 
   assert.deepEqual(granted.split(' ').sort(), ['atproto', 'repo:app.bsky.feed.like'])
 })
 
-test('errors are told on pages that send nobody anywhere', { skip }, async (t) => {
+test('errors are told on pages that send nobody anywhere', async (t) => {
   const browser = await startBrowser(t)
   const { page } = await newPerson(browser)
   const unknown = 'urn:ietf:params:oauth:request_uri:req-00000000000000000000000000000000'
@@ -259,7 +258,7 @@ test('errors are told on pages that send nobody anywhere', { skip }, async (t) =
   await look(page, 'not-found')
 })
 
-test('the sign-up page', { skip }, async (t) => {
+test('the sign-up page', async (t) => {
   const browser = await startBrowser(t)
   const { page } = await newPerson(browser)
   const app = await loopbackApp(t)

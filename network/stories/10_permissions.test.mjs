@@ -1,11 +1,9 @@
 // Permissions as apps ask for them by name: sets that somebody published, and services behind the hosts.
 
 import { test } from 'node:test'
-import { allow, look, newPerson, signIn, startBrowser, withoutBrowser } from './lib/browser.mjs'
+import { allow, look, newPerson, signIn, startBrowser } from './lib/browser.mjs'
 import { comeBack, loopbackApp, publishedApp } from './lib/oauth.mjs'
 import { assert, claims, map, newName, publishRecord, service, signUp, xrpc } from './lib/stage.mjs'
-
-const skip = withoutBrowser
 
 /** Somebody who speaks for a domain, and so for the names under it. */
 async function author() {
@@ -39,7 +37,7 @@ async function write(session, origin, did, collection) {
   return [answer.status, (await answer.json()).error]
 }
 
-test('a set that somebody published is proved, shown and granted, and what is not theirs is left out', { skip }, async (t) => {
+test('a set that somebody published is proved, shown and granted, and what is not theirs is left out', async (t) => {
   const browser = await startBrowser(t)
   const [writer, person] = [await author(), await signUp('sets')]
   const { namespace, publish } = writer
@@ -85,7 +83,7 @@ test('a set that somebody published is proved, shown and granted, and what is no
   assert.deepEqual(troubles, [])
 })
 
-test('a set that nobody vouches for is refused, with the reason', { skip }, async (t) => {
+test('a set that nobody vouches for is refused, with the reason', async (t) => {
   const writer = await author()
   const app = await publishedApp(t, { scope: `atproto include:${writer.namespace}.authNone include:com.example.nobody.auth` })
   for (const [set, why] of [
@@ -103,7 +101,7 @@ test('a set that nobody vouches for is refused, with the reason', { skip }, asyn
   }
 })
 
-test('a permission for one service is good for that one alone, at the host and through Genkan', { skip }, async (t) => {
+test('a permission for one service is good for that one alone, at the host and through Genkan', async (t) => {
   const browser = await startBrowser(t)
   const method = 'app.bsky.feed.getTimeline'
   const other = map.appview.service.replace('#echo', '#other')

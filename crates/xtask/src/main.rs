@@ -48,6 +48,8 @@ fn run() -> Result<ExitCode> {
         "bench" => return bench::command(arguments),
         "provision" => {
             arguments.end()?;
+            provision::cargo_tools::cargo_deny()?;
+            provision::cargo_tools::cargo_nextest();
             provision::node::node()?;
             drop(provision::postgres::Postgres::start()?);
             provision::python::python()?;

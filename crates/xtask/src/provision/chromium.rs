@@ -15,7 +15,7 @@ pub fn chromium() -> Result<PathBuf> {
     }
     let _lock = workspace::lock_cache("chromium")?;
     if installed().is_none() {
-        super::apt::install(&["chromium"])?;
+        super::apt::install(&["chromium"]).context("Chromium is not installed")?;
     }
     installed().context("apt-get installed chromium, but it is not on the PATH")
 }

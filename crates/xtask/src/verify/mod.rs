@@ -14,7 +14,7 @@ use anyhow::Result;
 use crate::arguments::Arguments;
 use crate::provision::node;
 use crate::say::{line, paint};
-use outcome::{Ended, Outcome};
+use outcome::{Counts, Ended, Outcome};
 use stages::{Kind, Stage};
 
 const USAGE: &str = "\
@@ -61,10 +61,13 @@ pub fn run(mut arguments: Arguments) -> Result<ExitCode> {
         let failed_before = outcomes.iter().any(Outcome::has_failed);
         let started = Instant::now();
         let ended = if failed_before && !keep_going {
-            Ended::Skipped("an earlier stage failed".to_owned())
+            Ended::NotReached
         } else {
             line(&paint("1", &format!("\n━━ {}", stage.name)));
-            (stage.run)()
+            Ended::Ran((stage.run)().unwrap_or_else(|error| {
+                line(&format!("error: {error:#}"));
+                Counts::one(false)
+            }))
         };
         outcomes.push(Outcome { name: stage.name, took: started.elapsed(), ended });
     }

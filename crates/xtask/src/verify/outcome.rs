@@ -1,10 +1,11 @@
-//! How stages ended, and the table at the end.
+//! Results of the stages, and the table at the end.
 
 use std::process::ExitCode;
 use std::time::Duration;
 
 use crate::say::{paint, seconds};
 
+/// The result of one stage.
 #[derive(Debug)]
 pub(super) struct Outcome {
     pub(super) name: &'static str,
@@ -12,24 +13,33 @@ pub(super) struct Outcome {
     pub(super) ended: Ended,
 }
 
+/// The end of a stage.
+///
+/// No variant says that a program is missing: a stage that cannot get what it needs has failed.
 #[derive(Debug)]
 pub(super) enum Ended {
     Ran(Counts),
-    /// Something it needs cannot be had here; says what.
-    Skipped(String),
+    /// Never started, since an earlier stage failed.
+    NotReached,
 }
 
-/// How many checks of a stage ended how.
+/// Numbers of checks by their result.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Counts {
     pub(super) passed: usize,
     pub(super) failed: usize,
+    /// Checks that a test runner left out. They count as failures: a check that does not run
+    /// anywhere protects nothing.
     pub(super) skipped: usize,
 }
 
 impl Counts {
     pub(super) fn one(succeeded: bool) -> Self {
         Self { passed: usize::from(succeeded), failed: usize::from(!succeeded), skipped: 0 }
+    }
+
+    pub(super) fn has_failed(self) -> bool {
+        self.failed > 0 || self.skipped > 0
     }
 
     pub(super) fn and(self, other: Self) -> Self {
@@ -43,38 +53,59 @@ impl Counts {
 
 impl Outcome {
     pub(super) fn has_failed(&self) -> bool {
-        self.counts().failed > 0
+        self.counts().has_failed()
     }
 
+    /// The counts of a stage that ran. A stage that was not reached has none.
     fn counts(&self) -> Counts {
         match self.ended {
             Ended::Ran(counts) => counts,
-            Ended::Skipped(_) => Counts { skipped: 1, ..Counts::default() },
+            Ended::NotReached => Counts::default(),
+        }
+    }
+
+    /// The sign and the words that the table has for this stage.
+    fn verdict(&self) -> (String, String) {
+        match self.ended {
+            Ended::NotReached => (paint("33", "–"), "not run: an earlier stage failed".to_owned()),
+            Ended::Ran(counts) if counts.has_failed() => {
+                let Counts { passed, failed, skipped } = counts;
+                (paint("31", "✗"), format!("{passed} passed, {failed} failed, {skipped} skipped"))
+            }
+            Ended::Ran(Counts { passed, .. }) => (paint("32", "✓"), format!("{passed} passed")),
         }
     }
 }
 
-/// Prints the table and the closing line.
+/// Prints the table and the closing line. Fails when a stage failed.
 pub(super) fn summarize(outcomes: &[Outcome]) -> ExitCode {
     println!();
     for outcome in outcomes {
-        let (sign, detail) = match &outcome.ended {
-            Ended::Ran(Counts { passed, failed: 0, skipped: 0 }) => {
-                (paint("32", "✓"), format!("{passed} passed"))
-            }
-            Ended::Ran(Counts { passed, failed: 0, skipped }) => {
-                (paint("32", "✓"), format!("{passed} passed, {skipped} skipped"))
-            }
-            Ended::Ran(Counts { passed, failed, skipped }) => {
-                (paint("31", "✗"), format!("{passed} passed, {failed} failed, {skipped} skipped"))
-            }
-            Ended::Skipped(why) => (paint("33", "–"), format!("skipped: {why}")),
-        };
+        let (sign, detail) = outcome.verdict();
         println!("{sign} {:<38}{:>14}   {detail}", outcome.name, seconds(outcome.took));
     }
     let all = outcomes.iter().map(Outcome::counts).fold(Counts::default(), Counts::and);
     let took = outcomes.iter().map(|outcome| outcome.took).sum();
     println!("\nall stages took {}", seconds(took));
     println!("{} passed, {} failed, {} skipped", all.passed, all.failed, all.skipped);
-    if all.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    if all.has_failed() { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn outcome(ended: Ended) -> Outcome {
+        Outcome { name: "stage", took: Duration::ZERO, ended }
+    }
+
+    #[test]
+    fn a_skipped_check_fails_the_stage_and_the_whole() {
+        let skipped = [outcome(Ended::Ran(Counts { passed: 9, failed: 0, skipped: 1 }))];
+        assert!(skipped[0].has_failed());
+        assert!(skipped[0].verdict().1.contains("1 skipped"));
+        assert_eq!(summarize(&skipped), ExitCode::FAILURE);
+        let passed = [outcome(Ended::Ran(Counts { passed: 9, ..Counts::default() }))];
+        assert_eq!(summarize(&passed), ExitCode::SUCCESS);
+    }
 }

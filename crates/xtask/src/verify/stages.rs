@@ -5,11 +5,11 @@ use std::process::Command;
 
 use anyhow::Result;
 
-use super::outcome::{Counts, Ended};
+use super::outcome::Counts;
 use super::stories::{self, Variant};
 use super::tee;
 use crate::network::genkan;
-use crate::provision::{chromium, node, postgres::Postgres, python};
+use crate::provision::{cargo_tools, postgres::Postgres};
 use crate::say::line;
 use crate::workspace::{self, cargo};
 
@@ -17,7 +17,7 @@ use crate::workspace::{self, cargo};
 pub(super) struct Stage {
     pub(super) name: &'static str,
     pub(super) kind: Kind,
-    pub(super) run: fn() -> Ended,
+    pub(super) run: fn() -> Result<Counts>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,130 +46,92 @@ pub(super) fn all() -> Vec<Stage> {
     ]
 }
 
-fn format() -> Ended {
-    ran(cargo().args(["fmt", "--all", "--check"]))
+fn format() -> Result<Counts> {
+    tee::run(cargo().args(["fmt", "--all", "--check"]))
 }
 
-fn lints() -> Ended {
-    ran(cargo().args(["clippy", "--workspace", "--all-targets", "--quiet", "--", "--deny", "warnings"]))
+fn lints() -> Result<Counts> {
+    tee::run(cargo().args(["clippy", "--workspace", "--all-targets", "--quiet", "--", "--deny", "warnings"]))
 }
 
-fn tests_on_sqlite() -> Ended {
-    ran(&mut tests(false))
+fn tests_on_sqlite() -> Result<Counts> {
+    tee::run(&mut tests(false))
 }
 
-/// All at once: many wait more than they compute. What needs PostgreSQL carries
-/// `#[ignore = "needs GENKAN_TEST_POSTGRES"]`, as all ignored tests do.
-fn tests_on_both() -> Ended {
-    let postgres = match Postgres::start() {
-        Ok(postgres) => postgres,
-        Err(missing) => {
-            line(&format!("skipped: the SQL tests and stories on PostgreSQL, since {missing:#}"));
-            let without = tee::run(&mut tests(false));
-            return counted(without.map(|counts| counts.and(Counts { skipped: 1, ..Counts::default() })));
-        }
-    };
-    ran(tests(true).env("GENKAN_TEST_POSTGRES", postgres.url()))
+/// Tests that need PostgreSQL carry `#[ignore = "needs GENKAN_TEST_POSTGRES"]`, as all ignored tests
+/// do. They run together with the others, since many tests wait more than they compute.
+fn tests_on_both() -> Result<Counts> {
+    let postgres = Postgres::start()?;
+    tee::run(tests(true).env("GENKAN_TEST_POSTGRES", postgres.url()))
 }
 
 fn tests(with_ignored: bool) -> Command {
-    let mut tests = cargo();
-    if workspace::find_program("cargo-nextest").is_some() {
-        tests.args(["nextest", "run", "--workspace", "--no-fail-fast", "--no-tests=pass"]);
-        tests.args(["--status-level=slow", "--final-status-level=slow", "--hide-progress-bar"]);
-        tests.args(["--run-ignored", if with_ignored { "all" } else { "default" }]);
-    } else {
+    let Some(nextest) = cargo_tools::cargo_nextest() else {
+        line("cargo-nextest cannot be had: `cargo test` runs the same tests, slower");
+        let mut tests = cargo();
         tests.args(["test", "--workspace", "--no-fail-fast", "--all-targets", "--quiet"]);
         if with_ignored {
             tests.args(["--", "--include-ignored"]);
         }
-    }
+        return tests;
+    };
+    let mut tests = Command::new(nextest);
+    tests.current_dir(workspace::root());
+    tests.args(["nextest", "run", "--workspace", "--no-fail-fast", "--no-tests=pass"]);
+    tests.args(["--status-level=slow", "--final-status-level=slow", "--hide-progress-bar"]);
+    tests.args(["--run-ignored", if with_ignored { "all" } else { "default" }]);
     tests
 }
 
-fn documented_examples() -> Ended {
-    ran(cargo().args(["test", "--workspace", "--doc", "--quiet"]))
+fn documented_examples() -> Result<Counts> {
+    tee::run(cargo().args(["test", "--workspace", "--doc", "--quiet"]))
 }
 
-fn documentation() -> Ended {
-    ran(cargo().args(["doc", "--workspace", "--no-deps", "--quiet"]).env("RUSTDOCFLAGS", "--deny warnings"))
+fn documentation() -> Result<Counts> {
+    tee::run(
+        cargo().args(["doc", "--workspace", "--no-deps", "--quiet"]).env("RUSTDOCFLAGS", "--deny warnings"),
+    )
 }
 
-fn dependencies() -> Ended {
-    if workspace::find_program("cargo-deny").is_none() {
-        return Ended::Skipped(
-            "cargo-deny is not installed: licenses, sources and bans are unchecked".to_owned(),
-        );
-    }
-    ran(cargo().args(["deny", "--all-features", "check", "bans", "licenses", "sources"]))
+fn dependencies() -> Result<Counts> {
+    let mut deny = Command::new(cargo_tools::cargo_deny()?);
+    deny.args(["--all-features", "check", "--hide-inclusion-graph", "bans", "licenses", "sources"]);
+    tee::run(deny.current_dir(workspace::root()))
 }
 
 /// Documents that Genkan prints about itself are what is in the clone.
-fn generated_documents() -> Ended {
-    let check = || -> Result<Counts> {
-        let binary = genkan::build_beside_tests()?;
-        let mut counts = Counts::default();
-        for name in ["configuration", "routing"] {
-            let file = workspace::root().join("docs").join(format!("{name}.md"));
-            if !file.exists() {
-                line(&format!("there is no docs/{name}.md: unchecked"));
-                counts = counts.and(Counts { skipped: 1, ..Counts::default() });
-                continue;
-            }
-            let printed = crate::command::run(Command::new(&binary).args(["docs", name]))?;
-            let same = fs::read_to_string(&file).is_ok_and(|kept| kept == printed);
-            if !same {
-                line(&format!("docs/{name}.md is stale: genkan docs {name} > docs/{name}.md"));
-            }
-            counts = counts.and(Counts::one(same));
+fn generated_documents() -> Result<Counts> {
+    let binary = genkan::build_beside_tests()?;
+    let mut counts = Counts::default();
+    for name in ["configuration", "routing"] {
+        let file = workspace::root().join("docs").join(format!("{name}.md"));
+        let printed = crate::command::run(Command::new(&binary).args(["docs", name]))?;
+        let same = fs::read_to_string(&file).is_ok_and(|kept| kept == printed);
+        if !same {
+            line(&format!("docs/{name}.md is stale or missing: genkan docs {name} > docs/{name}.md"));
         }
-        Ok(counts)
-    };
-    counted(check())
+        counts = counts.and(Counts::one(same));
+    }
+    Ok(counts)
 }
 
-fn network_on_sqlite() -> Ended {
+fn network_on_sqlite() -> Result<Counts> {
     network(&Variant { name: "sqlite", postgres: false, dev_mode: true, filter: String::new() })
 }
 
-fn network_on_postgres() -> Ended {
+fn network_on_postgres() -> Result<Counts> {
     network(&Variant { name: "postgres", postgres: true, dev_mode: false, filter: String::new() })
 }
 
-fn network(variant: &Variant) -> Ended {
-    if let Err(missing) = node::node() {
-        return skipped("every story on the real network", &missing);
-    }
-    let python = match python::python() {
-        Ok(python) => Some(python),
-        Err(missing) => {
-            line(&format!("Python's client cannot be had, its story is skipped: {missing:#}"));
-            None
-        }
-    };
-    let chromium = match chromium::chromium() {
-        Ok(chromium) => Some(chromium),
-        Err(missing) => {
-            line(&format!("There is no browser, stories in one are skipped: {missing:#}"));
-            None
-        }
-    };
-    let postgres = match variant.postgres.then(Postgres::start).transpose() {
-        Ok(postgres) => postgres,
-        Err(missing) => return skipped("the stories on PostgreSQL", &missing),
-    };
-    counted(stories::run(variant, postgres.as_ref(), python.as_deref(), chromium.as_deref()))
+fn network(variant: &Variant) -> Result<Counts> {
+    let postgres = variant.postgres.then(Postgres::start).transpose()?;
+    stories::run(variant, postgres.as_ref())
 }
 
-/// Started, stopped, and started again on what it kept; somewhere else than a developer's own demo.
-fn demo() -> Ended {
-    if let Err(missing) = node::node() {
-        return skipped("the demo", &missing);
-    }
-    let binary = match genkan::build_beside_tests() {
-        Ok(binary) => binary,
-        Err(error) => return counted(Err(error)),
-    };
+/// Starts the demo from empty data several times, and once more on what the last start kept. The
+/// data lies apart from a developer's own demo.
+fn demo() -> Result<Counts> {
+    let binary = genkan::build_beside_tests()?;
     let run = |more: &[&str]| {
         let mut demo = Command::new(workspace::ourselves()?);
         demo.args(["demo", "--stop-when-ready", "--data"])
@@ -179,21 +141,12 @@ fn demo() -> Ended {
             .args(more);
         tee::run(&mut demo)
     };
-    counted(run(&["--fresh"]).and_then(|first| Ok(first.and(run(&[])?))))
+    // A race between the sign-up and what the server knows of its hosts fails only sometimes.
+    let mut counts = Counts::default();
+    for _ in 0..FRESH_STARTS {
+        counts = counts.and(run(&["--fresh"])?);
+    }
+    Ok(counts.and(run(&[])?))
 }
 
-fn ran(command: &mut Command) -> Ended {
-    counted(tee::run(command))
-}
-
-fn counted(result: Result<Counts>) -> Ended {
-    Ended::Ran(result.unwrap_or_else(|error| {
-        line(&format!("error: {error:#}"));
-        Counts::one(false)
-    }))
-}
-
-fn skipped(what: &str, missing: &anyhow::Error) -> Ended {
-    line(&format!("skipped: {what}, since {missing:#}"));
-    Ended::Skipped(format!("{missing}"))
-}
+const FRESH_STARTS: usize = 3;

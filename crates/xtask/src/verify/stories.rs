@@ -13,6 +13,7 @@ use crate::arguments::Arguments;
 use crate::network::genkan::{self, GenkanOptions};
 use crate::network::{Network, Options};
 use crate::provision::{chromium, postgres::Postgres, python};
+use crate::say::line;
 use crate::workspace;
 
 pub const USAGE: &str = "\
@@ -52,23 +53,20 @@ pub fn command(mut arguments: Arguments) -> Result<bool> {
     arguments.end()?;
     let variant = Variant { name: "by-hand", postgres, dev_mode: !production, filter };
     let postgres = postgres.then(Postgres::start).transpose()?;
-    let Counts { passed, failed, skipped } = run(
-        &variant,
-        postgres.as_ref(),
-        python::python().ok().as_deref(),
-        chromium::chromium().ok().as_deref(),
-    )?;
+    let counts = run(&variant, postgres.as_ref())?;
+    let Counts { passed, failed, skipped } = counts;
     println!("{passed} passed, {failed} failed, {skipped} skipped");
-    Ok(failed == 0)
+    Ok(!counts.has_failed())
 }
 
-/// `python` and `chromium`: the stories that need them are skipped, and counted as such, where there is none.
-pub(super) fn run(
-    variant: &Variant,
-    postgres: Option<&Postgres>,
-    python: Option<&Path>,
-    chromium: Option<&Path>,
-) -> Result<Counts> {
+/// Runs the stories that a variant selects, on a network that this function starts and stops.
+///
+/// A browser that cannot be had is reported, and the stories that need one then fail one by one.
+pub(super) fn run(variant: &Variant, postgres: Option<&Postgres>) -> Result<Counts> {
+    let chromium = chromium::chromium().unwrap_or_else(|error| {
+        line(&format!("error: stories in a browser fail, since {error:#}"));
+        PathBuf::new()
+    });
     // Kept until the next run: the logs are worth reading after a failure.
     let data = workspace::target().join("verify").join(format!("network-{}", variant.name));
     if data.exists() {
@@ -104,29 +102,33 @@ pub(super) fn run(
                 "NODE_EXTRA_CA_CERTS",
                 network.map().pointer("/app/authorityFile").and_then(Value::as_str).unwrap_or_default(),
             )
-            .env("GENKAN_TEST_CHROMIUM", chromium.unwrap_or_else(|| Path::new("")))
+            .env("GENKAN_TEST_CHROMIUM", &chromium)
             .env("GENKAN_TEST_SCREENSHOTS", workspace::target().join("verify/screenshots").join(variant.name))
             .current_dir(workspace::network());
         counts = counts.and(tee::run(&mut stories)?);
     }
-    if "python_client.py".contains(&variant.filter) {
-        counts = counts.and(match python {
-            None => Counts { skipped: 1, ..Counts::default() },
-            Some(python) => {
-                let mut story = Command::new(python);
-                story
-                    .arg("stories/python_client.py")
-                    .env("GENKAN_TEST_NETWORK", &map)
-                    .current_dir(workspace::network());
-                tee::run(&mut story)?
-            }
-        });
+    if PYTHON_STORY.contains(&variant.filter) {
+        counts = counts.and(python_story(&map).unwrap_or_else(|error| {
+            line(&format!("error: {PYTHON_STORY}: {error:#}"));
+            Counts::one(false)
+        }));
     }
-    if counts.failed > 0 {
-        crate::say::line(&format!("logs: {}", data.join("logs").display()));
+    if counts.has_failed() {
+        line(&format!("logs: {}", data.join("logs").display()));
     }
     Ok(counts)
 }
+
+fn python_story(map: &Path) -> Result<Counts> {
+    let mut story = Command::new(python::python()?);
+    story
+        .arg(format!("stories/{PYTHON_STORY}"))
+        .env("GENKAN_TEST_NETWORK", map)
+        .current_dir(workspace::network());
+    tee::run(&mut story)
+}
+
+const PYTHON_STORY: &str = "python_client.py";
 
 /// One after the other in the order of their names, since some take members of the network down; those of one number
 /// at once.
