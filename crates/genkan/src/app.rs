@@ -338,7 +338,7 @@ fn links_settings(config: &Config) -> links::Settings {
 }
 
 /// When an account's own server has ended its session, the app hears of it by its grant. What a crash loses is found by
-/// the chore that compares both.
+/// the job that compares both.
 fn end_grants_of_links(links: &Links, oauth: &OAuth) {
     let oauth = oauth.clone();
     links.on_gone(move |link| {

@@ -5,10 +5,10 @@ pub(crate) mod app;
 pub(crate) mod serving;
 
 // doors
-pub(crate) mod chores;
 pub mod cli;
 pub(crate) mod edge;
 pub(crate) mod http;
+pub(crate) mod jobs;
 
 // stories
 pub(crate) mod forward;

@@ -31,7 +31,7 @@ use crate::http::{
 };
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::metrics::{CONNECTIONS, CONNECTIONS_REFUSED, HOST_HEALTHY, REQUESTS};
-use crate::{accounts, chores};
+use crate::{accounts, jobs};
 use neighbours::Rooms;
 
 /// A server at work.
@@ -87,7 +87,7 @@ impl Running {
             app.sign_ups.end_leases().await?;
             app.renames.end_leases().await?;
         }
-        chores::start(&app);
+        jobs::start(&app);
         tracing::info!("serving {} on {address}", config.service.public_url);
         Ok(Self { readiness, edge, stop, listeners, db: app.db.clone() })
     }

@@ -83,7 +83,7 @@ impl Links {
         }
     }
 
-    /// Chore: tells servers of sessions that ended.
+    /// Job: tells servers of sessions that ended.
     pub(crate) async fn tell_servers(&self) -> db::Result<u64> {
         let due = links::to_revoke(&self.inner.db, self.inner.clock.now(), A_ROUND).await?;
         for link in &due {
@@ -92,7 +92,7 @@ impl Links {
         Ok(due.len() as u64)
     }
 
-    /// Chore: people came back and went away.
+    /// Job: people came back and went away.
     pub(crate) async fn end_undecided(&self) -> db::Result<u64> {
         let before = self.inner.clock.now().minus(UNDECIDED);
         let mut ended = 0;
@@ -102,7 +102,7 @@ impl Links {
         Ok(ended)
     }
 
-    /// Chore: sessions that nobody used for long are refreshed, so that their servers do not end them.
+    /// Job: sessions that nobody used for long are refreshed, so that their servers do not end them.
     pub(crate) async fn keep_alive(&self) -> db::Result<u64> {
         let before = self.inner.clock.now().minus(DAY * 30);
         let mut kept = 0;
@@ -112,7 +112,7 @@ impl Links {
         Ok(kept)
     }
 
-    /// Chore: counts sessions by state, for the metrics.
+    /// Job: counts sessions by state, for the metrics.
     pub(crate) async fn count(&self) -> db::Result<()> {
         let counted = links::count(&self.inner.db).await?;
         for state in State::ALL {

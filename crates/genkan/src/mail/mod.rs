@@ -1,7 +1,7 @@
 //! Mail to people: written down with its cause, handed over later.
 //!
 //! A *letter* is put into the *outbox* in the transaction that is its cause, so a crash loses none and
-//! an unmade change sends none. A chore hands letters over to the *transport*: each at least once, under the
+//! an unmade change sends none. A job hands letters over to the *transport*: each at least once, under the
 //! same Message-ID, again with growing pauses while the transport fails. What a letter says is sealed in the
 //! database, since it holds a code. Nothing here knows accounts; addresses and codes reach no log.
 

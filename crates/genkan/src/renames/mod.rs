@@ -2,7 +2,7 @@
 //!
 //! A row holds the intent before anything is done elsewhere. *Recorded*: the new handle is reserved
 //! here, and the directory may have been told. *Published*: the directory has it, our record too, and
-//! the host is yet to hear. Each step looks before it acts and can be repeated; a chore goes on with
+//! the host is yet to hear. Each step looks before it acts and can be repeated; a job goes on with
 //! what a crash, a host or the directory left half-way.
 
 mod saga;

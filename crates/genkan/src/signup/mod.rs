@@ -203,7 +203,7 @@ impl SignUps {
         Ok(sql::end_leases(&self.with.db).await?)
     }
 
-    /// Settles what broke off: every sign-up that nobody works on. A chore calls this every few seconds.
+    /// Settles what broke off: every sign-up that nobody works on. A job calls this every few seconds.
     pub(crate) async fn settle_all(&self) -> Result<usize, Error> {
         let mut settled = 0;
         for did in sql::abandoned(&self.with.db, self.with.clock.now(), BATCH).await? {

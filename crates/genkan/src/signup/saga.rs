@@ -34,7 +34,7 @@ use crate::telemetry::crash_point;
 pub(super) enum Settled {
     Done(Did),
     Undone(String),
-    /// Host or directory do not answer: a chore goes on later.
+    /// Host or directory do not answer: a job goes on later.
     Waiting,
 }
 

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 const PICTURE: [Line; 6] = [
     Line { rooms: &["serving", "app"], arrows: Arrows::ToTheRight },
     // The wiring is what doors are handed; see `DOORS`.
-    Line { rooms: &["edge", "http", "cli", "chores"], arrows: Arrows::Only(&[("edge", "http")]) },
+    Line { rooms: &["edge", "http", "cli", "jobs"], arrows: Arrows::Only(&[("edge", "http")]) },
     Line { rooms: &["signup", "moves", "renames", "forward", "standing", "recovery"], arrows: Arrows::None },
     Line { rooms: &["sessions", "oauth", "links", "routing"], arrows: Arrows::None },
     Line { rooms: &["signin", "accounts", "fleet", "identity", "mail"], arrows: Arrows::ToTheRight },
@@ -18,7 +18,7 @@ const PICTURE: [Line; 6] = [
 ];
 
 /// The rooms that may take the whole wiring.
-const DOORS: [&str; 3] = ["http", "cli", "chores"];
+const DOORS: [&str; 3] = ["http", "cli", "jobs"];
 
 struct Line {
     rooms: &'static [&'static str],
@@ -79,7 +79,7 @@ fn the_rule_is_the_one_that_is_drawn() {
         ("edge", "http", true),
         ("edge", "app", false),
         ("http", "edge", false),
-        ("chores", "http", false),
+        ("jobs", "http", false),
         ("accounts", "http", false),
         ("signup", "sessions", true),
         ("sessions", "signup", false),

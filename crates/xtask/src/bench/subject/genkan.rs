@@ -1,7 +1,7 @@
 //! Genkan as it is shipped, with an account that signed up through its public doors.
 //!
 //! All that an operator gets without asking is on: rate limits (with room for one client that never rests; each
-//! request is counted as ever), the front of the directory, chores, metrics. Only the request log is off, as nginx's
+//! request is counted as ever), the front of the directory, jobs, metrics. Only the request log is off, as nginx's
 //! is.
 //!
 //! Sign-up needs a directory and a host that know the protocol; forwarding is measured before a stub that does not.

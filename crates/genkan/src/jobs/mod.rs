@@ -1,6 +1,6 @@
-//! Chores: what time brings round. Finishing what broke off, sweeping what is over, counting.
+//! Recurring jobs: finishing interrupted work, sweeping expired rows, counting.
 //!
-//! Each chore may be run by every replica: leases and idempotent statements keep them apart.
+//! Every replica runs every job: leases and idempotent statements keep them from doing work twice.
 
 use std::future::Future;
 use std::time::Duration;
@@ -11,7 +11,7 @@ use crate::fleet::{self, ProbeSettings};
 use crate::keys::{self, WebPurpose};
 use crate::{accounts, links, mail, oauth, sessions, signin, standing};
 
-/// Starts every chore. They end with the runtime.
+/// Starts every job. They end with the runtime.
 pub(crate) fn start(app: &App) {
     tokio::spawn(app.feed.clone().follow());
     tokio::spawn(app.fleet.clone().follow());
@@ -86,7 +86,7 @@ pub(crate) fn start(app: &App) {
     });
 }
 
-/// What time brings round for linked accounts. Sessions that exist are looked after even when no new ones are made.
+/// Jobs for linked accounts. Sessions that exist are looked after even when no new ones are made.
 fn start_links(app: &App) {
     tokio::spawn(app.links.clone().follow_grants());
     let with = app.links.clone();
@@ -153,18 +153,18 @@ async fn retire_client_keys(app: &App) -> anyhow::Result<u64> {
     Ok(retired)
 }
 
-/// Runs `chore` now and again, for ever. A failure is logged, and the next round comes all the same.
-fn every<F, C>(pause: Duration, name: &'static str, chore: C)
+/// Runs `job` now and again, for ever. A failure is logged, and the next round comes all the same.
+fn every<F, C>(pause: Duration, name: &'static str, job: C)
 where
     C: Fn() -> F + Send + 'static,
     F: Future<Output = anyhow::Result<u64>> + Send + 'static,
 {
     tokio::spawn(async move {
         loop {
-            match chore().await {
+            match job().await {
                 Ok(0) => {}
-                Ok(count) => tracing::debug!(chore = name, count, "chore done"),
-                Err(cause) => tracing::warn!(chore = name, cause = format!("{cause:#}"), "chore failed"),
+                Ok(count) => tracing::debug!(job = name, count, "job done"),
+                Err(cause) => tracing::warn!(job = name, cause = format!("{cause:#}"), "job failed"),
             }
             tokio::time::sleep(pause).await;
         }
