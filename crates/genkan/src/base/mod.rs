@@ -4,12 +4,12 @@
 
 mod clock;
 pub(crate) mod fetch;
-pub(crate) mod flights;
 mod language;
 pub(crate) mod query;
 pub(crate) mod random;
 pub(crate) mod seal;
 mod secret;
+pub(crate) mod single_flight;
 #[cfg(test)]
 pub(crate) mod test_directory;
 

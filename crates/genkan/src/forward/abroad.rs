@@ -16,7 +16,7 @@ use super::fair::{Account, Exhausted, Fair, FairRules, Kind, Let};
 use super::neighbours::OverLimit;
 use crate::base::fetch::target::Refusal;
 use crate::base::fetch::{NameError, Names};
-use crate::base::flights::Flights;
+use crate::base::single_flight::SingleFlight;
 use crate::base::{Clock, Origin};
 use crate::config::{self, Rate, TargetReads};
 use crate::limits::Verdict;
@@ -57,7 +57,7 @@ pub(crate) struct Abroad {
     /// Where names are looked up: the name servers' answers must not depend on an edge thread's life.
     control: Handle,
     checked: Arc<Cache<Origin, Checked>>,
-    flights: Flights<Result<Arc<[IpAddr]>, NameError>>,
+    single_flight: SingleFlight<Result<Arc<[IpAddr]>, NameError>>,
     reads: Reads,
     fair: Fair,
     clock: Clock,
@@ -88,7 +88,7 @@ impl Abroad {
             names,
             control: Handle::current(),
             checked: Arc::new(Cache::new(NAMES_REMEMBERED)),
-            flights: Flights::default(),
+            single_flight: SingleFlight::default(),
             reads: Reads::new(manners.reads),
             fair: Fair::new(manners.fair),
             manners: Arc::new(manners),
@@ -113,7 +113,7 @@ impl Abroad {
     }
 
     async fn look_up(&self, origin: &Origin) -> Result<Arc<[IpAddr]>, NameError> {
-        let (names, flights) = (self.names.clone(), self.flights.clone());
+        let (names, single_flight) = (self.names.clone(), self.single_flight.clone());
         let (checked, origin) = (Arc::clone(&self.checked), origin.clone());
         let looking = self.control.spawn(async move {
             let wanted = origin.clone();
@@ -125,7 +125,7 @@ impl Abroad {
                 addresses.dedup();
                 Ok(Arc::from(addresses))
             };
-            let outcome = flights
+            let outcome = single_flight
                 .join(origin.as_str(), look_up)
                 .await
                 .unwrap_or_else(|| Err(NameError::Failed("the look-up was broken off".into())));

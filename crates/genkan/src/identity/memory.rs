@@ -1,4 +1,5 @@
-//! Bounded memory of look-ups: one flight per key, short for what is not there, nothing for trouble.
+//! Bounded memory of look-ups. One look-up at a time per key; absence is kept for a short time,
+//! trouble is not kept.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -8,7 +9,7 @@ use std::time::Duration;
 use quick_cache::sync::Cache;
 
 use super::{Error, Freshness};
-use crate::base::flights::Flights;
+use crate::base::single_flight::SingleFlight;
 use crate::base::{Clock, Timestamp};
 
 type Outcome<V> = Result<V, Error>;
@@ -16,7 +17,7 @@ type Outcome<V> = Result<V, Error>;
 /// What was looked up, by key. Cheap to clone.
 pub(super) struct Memory<V> {
     inner: Arc<Inner<V>>,
-    flights: Flights<Outcome<V>>,
+    single_flight: SingleFlight<Outcome<V>>,
 }
 
 struct Inner<V> {
@@ -35,7 +36,7 @@ struct Kept<V> {
 impl<V: Clone + Send + Sync + 'static> Memory<V> {
     pub(super) fn new(clock: Clock, capacity: usize) -> Self {
         let inner = Inner { clock, kept: Cache::new(capacity), forgotten: AtomicU64::new(0) };
-        Self { inner: Arc::new(inner), flights: Flights::default() }
+        Self { inner: Arc::new(inner), single_flight: SingleFlight::default() }
     }
 
     /// The outcome for `key`: remembered, or that of one `look_up` shared by all who ask meanwhile.
@@ -48,7 +49,7 @@ impl<V: Clone + Send + Sync + 'static> Memory<V> {
         let kept = self.inner.kept.get(key);
         let now = self.inner.clock.now();
         if freshness == Freshness::Asked {
-            // Joining a flight that began earlier could miss the change that the caller wants to see.
+            // Joining a look-up that began earlier could miss the change that the caller wants to see.
             let before = self.inner.forgotten.load(Ordering::SeqCst);
             let outcome = look_up.await;
             self.inner.keep(key, &outcome, before);
@@ -60,14 +61,14 @@ impl<V: Clone + Send + Sync + 'static> Memory<V> {
             return kept.outcome.clone();
         }
         let (inner, name) = (Arc::clone(&self.inner), key.to_owned());
-        let flight = self.flights.join(key, async move {
+        let shared = self.single_flight.join(key, async move {
             let before = inner.forgotten.load(Ordering::SeqCst);
             let outcome = look_up.await;
             inner.keep(&name, &outcome, before);
             outcome
         });
         let outcome =
-            flight.await.unwrap_or_else(|| Err(Error::Passing("the look-up was broken off".into())));
+            shared.await.unwrap_or_else(|| Err(Error::Passing("the look-up was broken off".into())));
         match (outcome, kept) {
             (Err(trouble), Some(old)) if trouble.is_passing() && old.is_good_enough(now) => old.outcome,
             (outcome, _) => outcome,
@@ -82,7 +83,7 @@ impl<V: Clone + Send + Sync + 'static> Memory<V> {
 
     pub(super) fn forget(&self, key: &str) {
         self.inner.forgotten.fetch_add(1, Ordering::SeqCst);
-        self.flights.forget(key);
+        self.single_flight.forget(key);
         self.inner.kept.remove(key);
     }
 }
@@ -109,7 +110,7 @@ impl<V> Kept<V> {
 
 impl<V> Clone for Memory<V> {
     fn clone(&self) -> Self {
-        Self { inner: Arc::clone(&self.inner), flights: self.flights.clone() }
+        Self { inner: Arc::clone(&self.inner), single_flight: self.single_flight.clone() }
     }
 }
 

@@ -107,7 +107,7 @@ impl Links {
         let before = self.inner.clock.now().minus(DAY * 30);
         let mut kept = 0;
         for (link, version) in links::idle(&self.inner.db, before, A_ROUND).await? {
-            kept += u64::from(self.flight(&link, version).await.is_ok());
+            kept += u64::from(self.shared_refresh(&link, version).await.is_ok());
         }
         Ok(kept)
     }

@@ -35,8 +35,8 @@ use quick_cache::sync::Cache;
 use serde_json::Value;
 
 use crate::base::fetch::Guarded;
-use crate::base::flights::Flights;
 use crate::base::seal::Sealer;
+use crate::base::single_flight::SingleFlight;
 use crate::base::{Clock, Origin, Timestamp, random};
 use crate::db::Db;
 use crate::db::feed::{Feed, Kind};
@@ -93,7 +93,7 @@ struct Inner {
     client: client::Client,
     /// Opened credentials by link. What the feed tells of is forgotten.
     memory: Cache<Arc<str>, Arc<Credential>>,
-    flights: Flights<Result<Arc<Credential>, UseError>>,
+    single_flight: SingleFlight<Result<Arc<Credential>, UseError>>,
     /// Of authorization servers, and of PDSs: not the same even where both are one machine.
     server_nonces: nonces::Nonces,
     pds_nonces: nonces::Nonces,
@@ -130,7 +130,7 @@ impl Links {
             discovery,
             client,
             memory: Cache::new(REMEMBERED),
-            flights: Flights::default(),
+            single_flight: SingleFlight::default(),
             server_nonces: nonces::Nonces::new(REMEMBERED),
             pds_nonces: nonces::Nonces::new(2 * REMEMBERED),
             backoff: backoff::Backoff::default(),

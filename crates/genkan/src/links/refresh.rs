@@ -1,7 +1,8 @@
 //! Using a session: its tokens from memory or the database, and new ones when they are due.
 //!
-//! A refresh token is good once, and a server that sees one twice ends the session. So one refresh at a time: in this
-//! process by a flight, between replicas by a lease on the row that is claimed by comparing the version. That the token
+//! A refresh token is good once, and a server that sees one twice ends the session. So one refresh
+//! at a time: within this process all callers share it, and between replicas a lease on the row
+//! decides, which is claimed by comparing the version. That the token
 //! leaves the house is written first; whoever finds that written and no answer knows that it may be used up. Nothing
 //! but the server's own `invalid_grant`, another authority, or a key of ours that is gone ends a session here.
 
@@ -67,8 +68,8 @@ impl Links {
         let is_valid = old.is_valid(now);
         // The refresh goes on without us if it takes long.
         let patience = if is_valid { PATIENCE_WHILE_VALID } else { PATIENCE };
-        let flight = self.flight(&row.id, row.version);
-        let refreshed = tokio::time::timeout(patience, flight)
+        let shared = self.shared_refresh(&row.id, row.version);
+        let refreshed = tokio::time::timeout(patience, shared)
             .await
             .unwrap_or(Err(UseError::Unavailable { retry_after: PATIENCE_WHILE_VALID }));
         match refreshed {
@@ -91,11 +92,11 @@ impl Links {
         if row.version > version {
             return self.inner.opened(&row, true);
         }
-        let flight = self.flight(link, version);
-        let renewed = tokio::time::timeout(PATIENCE, flight)
+        let shared = self.shared_refresh(link, version);
+        let renewed = tokio::time::timeout(PATIENCE, shared)
             .await
             .unwrap_or(Err(UseError::Unavailable { retry_after: PATIENCE_WHILE_VALID }))?;
-        // A flight that began before us may have settled for the old one.
+        // A refresh that began before this call may have settled for the old one.
         if renewed.version > version {
             Ok(renewed)
         } else {
@@ -115,11 +116,11 @@ impl Links {
     }
 
     /// A refresh of `version`, shared by all who ask in this process. It goes on when they leave.
-    pub(super) async fn flight(&self, link: &str, version: i64) -> Result<Arc<Credential>, UseError> {
+    pub(super) async fn shared_refresh(&self, link: &str, version: i64) -> Result<Arc<Credential>, UseError> {
         let (links, id) = (self.clone(), link.to_owned());
         let refreshing = async move { links.refresh(&id, version).await };
         // Boxed: everything that a refresh may do is in it.
-        self.inner.flights.join(link, Box::pin(refreshing)).await.unwrap_or(Err(UseError::Broken))
+        self.inner.single_flight.join(link, Box::pin(refreshing)).await.unwrap_or(Err(UseError::Broken))
     }
 
     async fn refresh(&self, link: &str, version: i64) -> Result<Arc<Credential>, UseError> {

@@ -17,7 +17,7 @@ use http::StatusCode;
 use super::sql::permission_sets as sql;
 use super::{Error, SetView};
 use crate::base::fetch::{Dns, DnsError, Guarded, Limits};
-use crate::base::flights::Flights;
+use crate::base::single_flight::SingleFlight;
 use crate::base::{Clock, Timestamp};
 use crate::db::Db;
 use crate::identity::{Documents, Freshness};
@@ -35,7 +35,7 @@ struct Inner {
     dns: Dns,
     documents: Documents,
     guarded: Guarded,
-    flights: Flights<Result<(), Problem>>,
+    single_flight: SingleFlight<Result<(), Problem>>,
 }
 
 /// Why a set could not be had.
@@ -49,8 +49,8 @@ enum Problem {
 
 impl PermissionSets {
     pub(super) fn new(db: Db, clock: Clock, dns: Dns, documents: Documents, guarded: Guarded) -> Self {
-        let flights = Flights::default();
-        Self { inner: Arc::new(Inner { db, clock, dns, documents, guarded, flights }) }
+        let single_flight = SingleFlight::default();
+        Self { inner: Arc::new(Inner { db, clock, dns, documents, guarded, single_flight }) }
     }
 
     /// Every set that is asked for can be had, for a new sign-in.
@@ -137,7 +137,7 @@ impl PermissionSets {
         let (sets, name) = (self.clone(), nsid.clone());
         // Boxed: it is large, and whoever waits would carry it along.
         let asking = Box::pin(async move { sets.resolve_once(&name).await });
-        match self.inner.flights.join(nsid.as_str(), asking).await {
+        match self.inner.single_flight.join(nsid.as_str(), asking).await {
             Some(Ok(()) | Err(Problem::Unresolved)) => Ok(()),
             Some(Err(Problem::Storage)) | None => {
                 Err(Error::Storage(crate::db::Error::Away(sqlx::Error::WorkerCrashed)))

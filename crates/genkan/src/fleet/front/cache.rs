@@ -10,7 +10,7 @@ use http::StatusCode;
 use http::header::HeaderValue;
 use serde_json::{Value, json};
 
-use crate::base::flights::Flights;
+use crate::base::single_flight::SingleFlight;
 use crate::base::{Clock, Timestamp};
 
 /// An answer of the front.
@@ -43,7 +43,7 @@ pub(super) struct Cache {
     clock: Clock,
     lifetime: Duration,
     pages: Arc<quick_cache::sync::Cache<String, (Timestamp, Page)>>,
-    flights: Flights<Page>,
+    single_flight: SingleFlight<Page>,
     /// Goes up with everything forgotten: what was asked for before is not remembered.
     forgotten: Arc<AtomicU64>,
 }
@@ -51,7 +51,7 @@ pub(super) struct Cache {
 impl Cache {
     pub(super) fn new(clock: Clock, entries: usize, lifetime: Duration) -> Self {
         let pages = Arc::new(quick_cache::sync::Cache::new(entries));
-        Self { clock, lifetime, pages, flights: Flights::default(), forgotten: Arc::default() }
+        Self { clock, lifetime, pages, single_flight: SingleFlight::default(), forgotten: Arc::default() }
     }
 
     pub(super) async fn get(
@@ -69,7 +69,7 @@ impl Cache {
         let (pages, forgotten, now) =
             (Arc::clone(&self.pages), Arc::clone(&self.forgotten), self.clock.now());
         let name = key.clone();
-        let flight = self.flights.join(&key, async move {
+        let shared = self.single_flight.join(&key, async move {
             let before = forgotten.load(Ordering::SeqCst);
             let page = look_up.await;
             if page.is_lasting() && forgotten.load(Ordering::SeqCst) == before {
@@ -77,14 +77,14 @@ impl Cache {
             }
             page
         });
-        flight.await.unwrap_or_else(|| Page::message(StatusCode::BAD_GATEWAY, "the look-up was broken off"))
+        shared.await.unwrap_or_else(|| Page::message(StatusCode::BAD_GATEWAY, "the look-up was broken off"))
     }
 
     pub(super) fn forget(&self, did: &str) {
         self.forgotten.fetch_add(1, Ordering::SeqCst);
         for part in ["", "/data", "/log", "/log/last", "/log/audit"] {
             let key = format!("{did}{part}");
-            self.flights.forget(&key);
+            self.single_flight.forget(&key);
             self.pages.remove(&key);
         }
     }

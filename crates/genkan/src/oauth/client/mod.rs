@@ -18,7 +18,7 @@ use quick_cache::sync::Cache;
 use super::sql::clients;
 use super::{ClientView, Error};
 use crate::base::fetch::Guarded;
-use crate::base::flights::Flights;
+use crate::base::single_flight::SingleFlight;
 use crate::base::{Clock, Origin, Timestamp};
 use crate::db::Db;
 use crate::db::audit::{self, Actor};
@@ -93,7 +93,7 @@ struct Inner {
     development: bool,
     metadata: Cache<String, Remembered<ClientMetadata>>,
     key_sets: Cache<String, Remembered<JwkSet>>,
-    flights: Flights<Result<String, Unavailable>>,
+    single_flight: SingleFlight<Result<String, Unavailable>>,
 }
 
 #[derive(Clone, Debug)]
@@ -116,7 +116,7 @@ impl Clients {
                 development,
                 metadata: Cache::new(REMEMBERED),
                 key_sets: Cache::new(REMEMBERED),
-                flights: Flights::default(),
+                single_flight: SingleFlight::default(),
             }),
         }
     }
@@ -290,7 +290,7 @@ impl Clients {
         let (guarded, url, what) = (self.inner.guarded.clone(), source.url.to_owned(), source.what);
         let fetching = async move { documents::fetch(&guarded, &url, what).await };
         let broken = || Unavailable::new(source.url, "could not be fetched");
-        self.inner.flights.join(source.url, fetching).await.unwrap_or_else(|| Err(broken()))
+        self.inner.single_flight.join(source.url, fetching).await.unwrap_or_else(|| Err(broken()))
     }
 
     async fn stored(&self, source: Source<'_>) -> crate::db::Result<Option<(String, Timestamp)>> {

@@ -8,19 +8,19 @@ use futures_util::FutureExt as _;
 use futures_util::future::{BoxFuture, Shared};
 
 /// A look-up under way; `None` when it broke off by a panic.
-type Flight<V> = Shared<BoxFuture<'static, Option<V>>>;
+type SharedLookUp<V> = Shared<BoxFuture<'static, Option<V>>>;
 
 /// The look-ups under way, by key. Cheap to clone.
-pub(crate) struct Flights<V> {
+pub(crate) struct SingleFlight<V> {
     under_way: Arc<Mutex<UnderWay<V>>>,
 }
 
 struct UnderWay<V> {
-    by_key: HashMap<String, (u64, Flight<V>)>,
+    by_key: HashMap<String, (u64, SharedLookUp<V>)>,
     next: u64,
 }
 
-impl<V: Clone + Send + Sync + 'static> Flights<V> {
+impl<V: Clone + Send + Sync + 'static> SingleFlight<V> {
     /// The outcome of the look-up for `key` that is under way, or of `look_up`, begun now.
     ///
     /// It goes on when its first caller leaves, for the others' sake. `None`: it panicked.
@@ -28,24 +28,24 @@ impl<V: Clone + Send + Sync + 'static> Flights<V> {
     where
         F: Future<Output = V> + Send + 'static,
     {
-        let flight = {
+        let shared = {
             let mut under_way = self.under_way.lock().unwrap_or_else(PoisonError::into_inner);
-            if let Some((_, flight)) = under_way.by_key.get(key) {
-                flight.clone()
+            if let Some((_, shared)) = under_way.by_key.get(key) {
+                shared.clone()
             } else {
                 under_way.next += 1;
                 let number = under_way.next;
-                let landing = Landing { flights: self.clone(), key: key.to_owned(), number };
+                let unregister = Unregister { single_flight: self.clone(), key: key.to_owned(), number };
                 let task = tokio::spawn(async move {
-                    let _landing = landing;
+                    let _unregister = unregister;
                     look_up.await
                 });
-                let flight = task.map(Result::ok).boxed().shared();
-                under_way.by_key.insert(key.to_owned(), (number, flight.clone()));
-                flight
+                let shared = task.map(Result::ok).boxed().shared();
+                under_way.by_key.insert(key.to_owned(), (number, shared.clone()));
+                shared
             }
         };
-        flight.await
+        shared.await
     }
 
     /// Whoever asks from now on does not join the look-up that is under way: something has changed.
@@ -59,37 +59,37 @@ impl<V: Clone + Send + Sync + 'static> Flights<V> {
     }
 }
 
-/// Takes the flight off the list however it ends.
-struct Landing<V> {
-    flights: Flights<V>,
+/// Removes a look-up from the list, however it ends.
+struct Unregister<V> {
+    single_flight: SingleFlight<V>,
     key: String,
     number: u64,
 }
 
-impl<V> Drop for Landing<V> {
+impl<V> Drop for Unregister<V> {
     fn drop(&mut self) {
-        let mut under_way = self.flights.under_way.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut under_way = self.single_flight.under_way.lock().unwrap_or_else(PoisonError::into_inner);
         if under_way.by_key.get(&self.key).is_some_and(|(number, _)| *number == self.number) {
             under_way.by_key.remove(&self.key);
         }
     }
 }
 
-impl<V> Default for Flights<V> {
+impl<V> Default for SingleFlight<V> {
     fn default() -> Self {
         Self { under_way: Arc::new(Mutex::new(UnderWay { by_key: HashMap::new(), next: 0 })) }
     }
 }
 
-impl<V> Clone for Flights<V> {
+impl<V> Clone for SingleFlight<V> {
     fn clone(&self) -> Self {
         Self { under_way: Arc::clone(&self.under_way) }
     }
 }
 
-impl<V> std::fmt::Debug for Flights<V> {
+impl<V> std::fmt::Debug for SingleFlight<V> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Flights").finish_non_exhaustive()
+        f.debug_struct("SingleFlight").finish_non_exhaustive()
     }
 }
 
@@ -101,7 +101,7 @@ mod tests {
 
     #[tokio::test]
     async fn many_at_once_ask_once_and_leave_nothing_behind() {
-        let flights = Flights::default();
+        let single_flight = SingleFlight::default();
         let asked = Arc::new(AtomicUsize::new(0));
         let look_up = |outcome: usize| {
             let asked = Arc::clone(&asked);
@@ -112,25 +112,26 @@ mod tests {
             }
         };
         let all =
-            futures_util::future::join_all((0..20).map(|number| flights.join("key", look_up(number)))).await;
+            futures_util::future::join_all((0..20).map(|number| single_flight.join("key", look_up(number))))
+                .await;
         assert!(all.iter().all(|outcome| *outcome == Some(0)), "{all:?}");
         assert_eq!(asked.load(Ordering::SeqCst), 1);
-        assert_eq!(flights.join("other", async { panic!("on purpose") }).await, None);
-        assert_eq!(flights.len(), 0);
+        assert_eq!(single_flight.join("other", async { panic!("on purpose") }).await, None);
+        assert_eq!(single_flight.len(), 0);
     }
 
     #[tokio::test]
     async fn nobody_joins_a_look_up_that_was_forgotten() {
-        let flights = Flights::default();
+        let single_flight = SingleFlight::default();
         let (go, wait) = tokio::sync::oneshot::channel::<()>();
-        let early = flights.join("key", async {
+        let early = single_flight.join("key", async {
             let _ = wait.await;
             "before"
         });
         let late = async {
             tokio::task::yield_now().await;
-            flights.forget("key");
-            let late = flights.join("key", async { "after" }).await;
+            single_flight.forget("key");
+            let late = single_flight.join("key", async { "after" }).await;
             let _ = go.send(());
             late
         };
