@@ -6,7 +6,7 @@ use crate::base::{Clock, Language};
 use crate::db::audit::{self, Actor};
 use crate::db::{self, Db, Tx};
 use crate::mail::{self, Mail, Reason, Recipient};
-use crate::telemetry::crash_point;
+use crate::telemetry::failpoint;
 
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum EmailsError {
@@ -86,7 +86,7 @@ impl Emails {
         self.mail.put_code(&mut tx, to, reason, &code, expires_at).await?;
         audit::record(&mut tx, now, Actor::Account(did), "email.code", did, reason.as_str()).await?;
         tx.commit().await?;
-        crash_point("mail.queued");
+        failpoint("mail.queued");
         Ok(())
     }
 

@@ -16,7 +16,7 @@ use crate::base::{Clock, Secret, Timestamp, random};
 use crate::config::Config;
 use crate::db::{Db, Tx};
 use crate::keys::Sealed;
-use crate::telemetry::crash_point;
+use crate::telemetry::failpoint;
 use crate::telemetry::metrics::{Counter, Gauge, MAILS, MAILS_WAITING, Metrics, OLDEST_MAIL};
 
 #[derive(Debug, thiserror::Error)]
@@ -196,7 +196,7 @@ impl Mail {
         if !mine {
             return Ok(false);
         }
-        crash_point("mail.taken");
+        failpoint("mail.taken");
         if row.expires_at <= now {
             self.expire(row).await?;
             return Ok(true);
@@ -212,7 +212,7 @@ impl Mail {
         };
         match handed_over {
             Ok(()) => {
-                crash_point("mail.sent");
+                failpoint("mail.sent");
                 let mut tx = inner.db.begin().await?;
                 sql::remove(&mut tx, &row.id).await?;
                 tx.commit().await?;

@@ -27,7 +27,7 @@ use crate::db::audit::{self, Actor};
 use crate::db::leases::while_held;
 use crate::fleet::{Host, HostError};
 use crate::identity::{DirectoryError, Submission};
-use crate::telemetry::crash_point;
+use crate::telemetry::failpoint;
 
 /// Where a sign-up has come to.
 #[derive(Debug)]
@@ -51,7 +51,7 @@ pub(super) async fn begin(of: &SignUps, request: &Request, hash: &Secret<String>
             }
         };
         let did = record(of, request, hash, &host, &key).await?;
-        crash_point("signup.recorded");
+        failpoint("signup.recorded");
         match held(of, &did, settle_recorded(of, &did, &host, First::Send)).await? {
             Sent::Settled(settled) => return Ok(settled),
             Sent::Never => {
@@ -171,7 +171,7 @@ async fn settle_recorded(of: &SignUps, did: &Did, host: &Arc<Host>, first: First
             Err(cause) => refusal = Some(cause),
         }
     }
-    crash_point("signup.sent");
+    failpoint("signup.sent");
     if let Some(HostError::Unanswered(cause)) = &refusal {
         // The host may still be at it: asking again now could cross the first request.
         return match look(of, &sign_up, did, host).await {
@@ -205,7 +205,7 @@ async fn settle_recorded(of: &SignUps, did: &Did, host: &Arc<Host>, first: First
                 let update =
                     plc::update(&last.cid(), identity_again(&last, &sign_up, did)?, of.with.ring.rotation());
                 note_update(of, did).await?;
-                crash_point("signup.updating");
+                failpoint("signup.updating");
                 refusal = of.with.hosts.create_account(host, did, &handle, &update).await.err();
             }
         }
@@ -254,7 +254,7 @@ async fn look(of: &SignUps, sign_up: &SignUp, did: &Did, host: &Host) -> Seen {
 
 /// Step 4.
 async fn finish(of: &SignUps, sign_up: &SignUp, did: &Did) -> Result<Settled, Error> {
-    crash_point("signup.made");
+    failpoint("signup.made");
     let now = of.with.clock.now();
     let mut tx = of.with.db.begin().await?;
     if !sql::remove(&mut tx, &sign_up.did, &of.worker).await?
@@ -265,7 +265,7 @@ async fn finish(of: &SignUps, sign_up: &SignUp, did: &Did) -> Result<Settled, Er
     audit::record(&mut tx, now, Actor::Account(&sign_up.did), "account.create", &sign_up.did, &sign_up.host)
         .await?;
     of.with.accounts.commit_change(tx, now, &sign_up.did).await?;
-    crash_point("signup.done");
+    failpoint("signup.done");
     Ok(Settled::Done(did.clone()))
 }
 
@@ -285,7 +285,7 @@ async fn undo(
         }
         free(&mut tx, &sign_up.did, sign_up.invite_code.as_deref()).await?;
         of.with.accounts.commit_change(tx, now, &sign_up.did).await?;
-        crash_point("signup.undoing");
+        failpoint("signup.undoing");
         tracing::warn!(account.did = %did, host.id = %sign_up.host, why, "a sign-up is undone");
     }
     if let Err(cause) = clear_up(of, did, host).await {

@@ -4,11 +4,11 @@
 //! counted, and counting is one relaxed addition. No secret, e-mail address or client address becomes
 //! a label of a metric.
 
-mod crash_point;
+mod failpoint;
 mod logs;
 pub(crate) mod metrics;
 mod request_line;
 
-pub(crate) use crash_point::crash_point;
+pub(crate) use failpoint::failpoint;
 pub(crate) use logs::Logs;
 pub(crate) use request_line::RequestLine;
