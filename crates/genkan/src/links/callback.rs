@@ -17,7 +17,7 @@ use super::login::hash;
 use super::sql::links::{self, Row, State};
 use super::sql::logins::{self, Login};
 use super::upstream::{Given, Upstream, Vain};
-use super::vault::{LoginSecrets, Shelf, Tokens};
+use super::vault::{LoginSecrets, SessionAad, Tokens};
 use super::{Inner, Links};
 use crate::base::{Secret, random};
 use crate::telemetry::metrics::LINK_LOGINS;
@@ -161,9 +161,9 @@ impl Links {
 
         let (id, now) = (HEXLOWER.encode(&random::bytes::<12>()), inner.clock.now());
         let tokens = Tokens { access: given.access, refresh, key: secrets.key.clone() };
-        let place = Shelf { link: &id, did: did.as_str(), version: 1 };
+        let aad = SessionAad { link: &id, did: did.as_str(), version: 1 };
         let row = Row {
-            sealed: Some(tokens.seal(&inner.sealer, place)),
+            sealed: Some(tokens.seal(&inner.sealer, aad)),
             id,
             did,
             handle,

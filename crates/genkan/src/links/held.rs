@@ -8,7 +8,7 @@ use super::client::Identity;
 use super::credential::{Credential, Parts};
 use super::error::{Reason, UseError};
 use super::sql::links::{self, Row};
-use super::vault::{Shelf, Tokens};
+use super::vault::{SessionAad, Tokens};
 use crate::base::Timestamp;
 use crate::db;
 
@@ -24,9 +24,9 @@ impl Inner {
     }
 
     pub(super) fn open(&self, row: &Row) -> Result<Tokens, UseError> {
-        let place = Shelf { link: &row.id, did: row.did.as_str(), version: row.version };
+        let aad = SessionAad { link: &row.id, did: row.did.as_str(), version: row.version };
         let sealed = row.sealed.as_deref().ok_or(UseError::Broken)?;
-        Tokens::open(&self.sealer, place, sealed).map_err(|cause| {
+        Tokens::open(&self.sealer, aad, sealed).map_err(|cause| {
             tracing::error!(
                 cause = &cause as &dyn std::error::Error,
                 link = row.id,

@@ -19,7 +19,7 @@ use super::held::stored;
 use super::sql::leases::{self, Rotated};
 use super::sql::links::{self, Row};
 use super::upstream::{Given, Vain};
-use super::vault::{Shelf, Tokens};
+use super::vault::{SessionAad, Tokens};
 use super::{Inner, Links};
 use crate::base::random;
 use crate::telemetry::metrics::LINK_REFRESHES;
@@ -238,8 +238,8 @@ impl Links {
             self.give_back(row, ready, &tokens).await;
             return self.over(&row.id, Reason::OtherSubject).await;
         }
-        let place = Shelf { link: &row.id, did: row.did.as_str(), version: row.version + 1 };
-        let sealed = tokens.seal(&inner.sealer, place);
+        let aad = SessionAad { link: &row.id, did: row.did.as_str(), version: row.version + 1 };
+        let sealed = tokens.seal(&inner.sealer, aad);
         let new = Rotated {
             sealed: &sealed,
             scope: given.scope.as_deref().unwrap_or(&row.scope),

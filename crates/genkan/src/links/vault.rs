@@ -25,29 +25,29 @@ pub(super) struct LoginSecrets {
     pub(super) verifier: Zeroizing<String>,
 }
 
-/// Where a session's secrets are kept.
+/// The associated data of a session's sealed secrets: they open in this row and version only.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Shelf<'a> {
+pub(super) struct SessionAad<'a> {
     pub(super) link: &'a str,
     pub(super) did: &'a str,
     pub(super) version: i64,
 }
 
-impl Shelf<'_> {
+impl SessionAad<'_> {
     fn row(&self) -> String {
         format!("{}/{}/{}", self.link, self.did, self.version)
     }
 }
 
 impl Tokens {
-    pub(super) fn seal(&self, sealer: &Sealer, place: Shelf<'_>) -> String {
+    pub(super) fn seal(&self, sealer: &Sealer, aad: SessionAad<'_>) -> String {
         let bytes = self.key.to_bytes();
         let written = Written { access: &self.access, refresh: &self.refresh, key: *bytes };
-        seal(sealer, SESSION, &place.row(), &written)
+        seal(sealer, SESSION, &aad.row(), &written)
     }
 
-    pub(super) fn open(sealer: &Sealer, place: Shelf<'_>, text: &str) -> Result<Self, OpenError> {
-        let plain = sealer.open(SESSION, &place.row(), text)?;
+    pub(super) fn open(sealer: &Sealer, aad: SessionAad<'_>, text: &str) -> Result<Self, OpenError> {
+        let plain = sealer.open(SESSION, &aad.row(), text)?;
         let written: Written<'_> = serde_json::from_slice(&plain).map_err(|_| OpenError::Form)?;
         Ok(Self {
             access: Zeroizing::new(written.access.to_owned()),
@@ -136,15 +136,15 @@ mod tests {
             refresh: Zeroizing::new("the-refresh-token".to_owned()),
             key: fresh_key(),
         };
-        let place = Shelf { link: "a", did: "did:plc:ann", version: 3 };
-        let text = tokens.seal(&sealer, place);
-        let opened = Tokens::open(&sealer, place, &text).unwrap();
+        let aad = SessionAad { link: "a", did: "did:plc:ann", version: 3 };
+        let text = tokens.seal(&sealer, aad);
+        let opened = Tokens::open(&sealer, aad, &text).unwrap();
         assert_eq!((&*opened.access, &*opened.refresh), (&*tokens.access, &*tokens.refresh));
         assert_eq!(opened.key.public(), tokens.key.public());
         for other in [
-            Shelf { link: "b", ..place },
-            Shelf { did: "did:plc:bob", ..place },
-            Shelf { version: 2, ..place },
+            SessionAad { link: "b", ..aad },
+            SessionAad { did: "did:plc:bob", ..aad },
+            SessionAad { version: 2, ..aad },
         ] {
             assert_eq!(Tokens::open(&sealer, other, &text).unwrap_err(), OpenError::Changed);
         }
