@@ -6,11 +6,11 @@ import { assert, eventually, map, PinnedSession, service, signUp, xrpc } from '.
 
 const doors = (home) => [service, home.url]
 
-/** The code of the newest letter to an address, once it is another than the one before. */
+/** The code of the newest email to an address, once it is another than the one before. */
 async function codeFor(email, before) {
-  return eventually(`a letter to ${email}`, async () => {
-    const letters = await fetch(`${map.mail.url}/messages?to=${encodeURIComponent(email)}`).then((a) => a.json())
-    const code = /^\s*([A-Z2-7]{5}-[A-Z2-7]{5})\s*$/m.exec(letters.at(-1)?.text ?? '')?.[1]
+  return eventually(`an email to ${email}`, async () => {
+    const emails = await fetch(`${map.mail.url}/messages?to=${encodeURIComponent(email)}`).then((a) => a.json())
+    const code = /^\s*([A-Z2-7]{5}-[A-Z2-7]{5})\s*$/m.exec(emails.at(-1)?.text ?? '')?.[1]
     return code !== before && code
   })
 }

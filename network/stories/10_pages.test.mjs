@@ -14,11 +14,11 @@ async function leave(app, page, input, options = {}) {
   await page.goto((await app.oauth.authorize(input, { scope: app.scope, ...options })).href)
 }
 
-/** The code of the newest letter to an address, once it is another than the one before. */
+/** The code of the newest email to an address, once it is another than the one before. */
 async function codeFor(email, before) {
-  return eventually(`a letter to ${email}`, async () => {
-    const letters = await fetch(`${map.mail.url}/messages?to=${encodeURIComponent(email)}`).then((a) => a.json())
-    const code = /^\s*([A-Z2-7]{5}-[A-Z2-7]{5})\s*$/m.exec(letters.at(-1)?.text ?? '')?.[1]
+  return eventually(`an email to ${email}`, async () => {
+    const emails = await fetch(`${map.mail.url}/messages?to=${encodeURIComponent(email)}`).then((a) => a.json())
+    const code = /^\s*([A-Z2-7]{5}-[A-Z2-7]{5})\s*$/m.exec(emails.at(-1)?.text ?? '')?.[1]
     return code !== before && code
   })
 }

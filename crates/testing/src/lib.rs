@@ -35,7 +35,7 @@ pub use call::{Answer, Client};
 pub use directory::FakeDirectory;
 pub use host::FakeHost;
 pub use loopback::{Seen, Trouble, Wire};
-pub use mail::{FakeMail, Letter, Mood};
+pub use mail::{Email, FakeMail, Mood};
 pub use names::FakeNames;
 pub use network::{Plan, TestNetwork, User};
 pub use pds::FakePds;

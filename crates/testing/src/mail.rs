@@ -22,7 +22,7 @@ pub struct FakeMail {
 
 #[derive(Debug, Default)]
 struct State {
-    letters: Mutex<Vec<Letter>>,
+    emails: Mutex<Vec<Email>>,
     mood: Mutex<Mood>,
     /// Whether a client signed in with the password.
     signed_in: AtomicBool,
@@ -42,13 +42,13 @@ pub enum Mood {
     Busy,
     /// 550 to every recipient, repeating the address as servers do.
     NoMailbox,
-    /// Takes a letter and is gone before it says so.
+    /// Takes an email and is gone before it says so.
     Forgetful,
 }
 
-/// A letter as it came.
+/// An email as it came.
 #[derive(Clone, Debug)]
-pub struct Letter {
+pub struct Email {
     /// Its envelope's sender.
     pub from: String,
     /// Its envelope's recipients.
@@ -57,7 +57,7 @@ pub struct Letter {
     pub raw: String,
 }
 
-impl Letter {
+impl Email {
     /// The value of a header, unfolded.
     pub fn header(&self, name: &str) -> String {
         let head = self.raw.split("\r\n\r\n").next().unwrap_or_default().replace("\r\n ", " ");
@@ -128,24 +128,24 @@ impl FakeMail {
         self.state.signed_in.load(Ordering::SeqCst)
     }
 
-    /// Every letter so far, the oldest first.
-    pub fn letters(&self) -> Vec<Letter> {
-        locked(&self.state.letters).clone()
+    /// Every email so far, the oldest first.
+    pub fn emails(&self) -> Vec<Email> {
+        locked(&self.state.emails).clone()
     }
 
-    /// Waits for the newest letter to an address, and forgets all.
+    /// Waits for the newest email to an address, and forgets all.
     ///
     /// # Panics
     ///
     /// When none comes.
-    pub async fn letter_to(&self, address: &str) -> Letter {
+    pub async fn email_to(&self, address: &str) -> Email {
         let mut found = None;
-        within(Duration::from_secs(20), &format!("a letter to {address}"), async || {
-            found = self.letters().into_iter().rev().find(|letter| letter.to.iter().any(|to| to == address));
+        within(Duration::from_secs(20), &format!("an email to {address}"), async || {
+            found = self.emails().into_iter().rev().find(|email| email.to.iter().any(|to| to == address));
             found.is_some()
         })
         .await;
-        locked(&self.state.letters).clear();
+        locked(&self.state.emails).clear();
         found.unwrap()
     }
 }
@@ -209,7 +209,7 @@ async fn converse(stream: TcpStream, state: &State) -> std::io::Result<()> {
                     raw.push_str(line.strip_prefix('.').unwrap_or(&line));
                     raw.push_str("\r\n");
                 }
-                locked(&state.letters).push(Letter { from: from.clone(), to: to.clone(), raw });
+                locked(&state.emails).push(Email { from: from.clone(), to: to.clone(), raw });
                 if mood == Mood::Forgetful {
                     return Ok(());
                 }

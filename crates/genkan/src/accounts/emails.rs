@@ -69,7 +69,7 @@ impl Emails {
         self.mail.is_on()
     }
 
-    /// Sends a new code. It is as good as sent when this returns: the letter is written down.
+    /// Sends a new code. It is as good as sent when this returns: the email is written down.
     pub(crate) async fn send_code(
         &self,
         account: &Account,
@@ -117,7 +117,7 @@ impl Emails {
         self.tokens.find(reason, code, self.clock.now()).await
     }
 
-    /// The owner read a letter at `email`, which must be the account's address.
+    /// The owner read an email at `email`, which must be the account's address.
     pub(crate) async fn confirm(
         &self,
         account: &Account,

@@ -1,4 +1,4 @@
-//! `genkan mail …`: letters that did not reach anybody.
+//! `genkan mail …`: emails that did not reach anybody.
 
 use std::fmt::Write as _;
 
@@ -28,14 +28,14 @@ struct Shown {
 }
 
 impl From<GivenUp> for Shown {
-    fn from(letter: GivenUp) -> Self {
+    fn from(email: GivenUp) -> Self {
         Self {
-            id: letter.id,
-            account: letter.did,
-            kind: letter.kind,
-            attempts: letter.attempts,
-            why: letter.why,
-            created: letter.created_at.rfc3339(),
+            id: email.id,
+            account: email.did,
+            kind: email.kind,
+            attempts: email.attempts,
+            why: email.why,
+            created: email.created_at.rfc3339(),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! What letters say: a subject, a text, and the same in HTML, in the operator's name.
+//! What emails say: a subject, a text, and the same in HTML, in the operator's name.
 
 use askama::Template;
 use serde::{Deserialize, Serialize};
@@ -30,7 +30,7 @@ impl Reason {
     }
 }
 
-/// Whom a letter is for.
+/// Whom an email is for.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Recipient<'a> {
     pub(crate) did: &'a str,
@@ -71,14 +71,14 @@ struct CodeHtml<'a> {
     url: &'a str,
 }
 
-/// In whose name letters are written.
+/// In whose name emails are written.
 #[derive(Clone, Debug)]
-pub(super) struct Letterhead {
+pub(super) struct Sender {
     pub(super) service: String,
     pub(super) url: String,
 }
 
-impl Letterhead {
+impl Sender {
     pub(super) fn code(&self, to: Recipient<'_>, reason: Reason, code: &Secret<String>) -> Message {
         let texts = texts(reason, to.language, &self.service);
         let (handle, code) = (to.handle, code.expose().as_str());
@@ -120,8 +120,8 @@ fn one_line(text: &str) -> String {
 mod tests {
     use super::*;
 
-    fn letterhead() -> Letterhead {
-        Letterhead { service: "Rock & Roll".to_owned(), url: "https://example.com".to_owned() }
+    fn sender() -> Sender {
+        Sender { service: "Rock & Roll".to_owned(), url: "https://example.com".to_owned() }
     }
 
     fn ann(language: Language) -> Recipient<'static> {
@@ -139,10 +139,10 @@ mod tests {
     #[test]
     fn a_code_letter_reads_like_this() {
         let code = Secret::new("ABCDE-FGHIJ".to_owned());
-        let letter = letterhead().code(ann(Language::English), Reason::ResetPassword, &code);
-        assert_eq!(letter.subject, "Reset your password at Rock & Roll");
+        let email = sender().code(ann(Language::English), Reason::ResetPassword, &code);
+        assert_eq!(email.subject, "Reset your password at Rock & Roll");
         assert_eq!(
-            letter.text,
+            email.text,
             "Hello ann.example.com,\n\n\
              somebody asked to set a new password for your account at Rock & Roll. This is the code for it:\n\n\
              \x20   ABCDE-FGHIJ\n\n\
@@ -158,13 +158,13 @@ mod tests {
         let mut subjects = std::collections::HashSet::new();
         for reason in ALL {
             for language in Language::ALL {
-                let letter = letterhead().code(ann(language), reason, &code);
-                assert!(letter.text.lines().any(|line| line.trim() == "ABCDE-FGHIJ"), "{}", letter.text);
-                assert!(letter.html.contains(">ABCDE-FGHIJ<"), "{}", letter.html);
-                assert!(letter.html.contains(&format!("<html lang=\"{}\"", language.tag())));
-                assert!(letter.html.contains("Rock &#38; Roll") && !letter.html.contains("Rock & Roll"));
-                assert!(letter.text.contains("15"), "{}", letter.text);
-                subjects.insert(letter.subject);
+                let email = sender().code(ann(language), reason, &code);
+                assert!(email.text.lines().any(|line| line.trim() == "ABCDE-FGHIJ"), "{}", email.text);
+                assert!(email.html.contains(">ABCDE-FGHIJ<"), "{}", email.html);
+                assert!(email.html.contains(&format!("<html lang=\"{}\"", language.tag())));
+                assert!(email.html.contains("Rock &#38; Roll") && !email.html.contains("Rock & Roll"));
+                assert!(email.text.contains("15"), "{}", email.text);
+                subjects.insert(email.subject);
             }
         }
         assert_eq!(subjects.len(), ALL.len() * Language::ALL.len(), "no text was left untranslated");
@@ -174,16 +174,16 @@ mod tests {
     fn what_names_hold_is_text_in_html() {
         let code = Secret::new("ABCDE-FGHIJ".to_owned());
         let to = Recipient { handle: "<script>", ..ann(Language::English) };
-        let letter = letterhead().code(to, Reason::ConfirmEmail, &code);
-        assert!(!letter.html.contains("<script>"), "{}", letter.html);
+        let email = sender().code(to, Reason::ConfirmEmail, &code);
+        assert!(!email.html.contains("<script>"), "{}", email.html);
     }
 
     #[test]
     fn an_operators_subject_stays_one_line() {
         let to = ann(Language::English);
-        let letter = letterhead().by_operator(to, Some("Hi\r\nBcc: eve@example.com"), "<p>Hello</p>");
-        assert_eq!((letter.subject.as_str(), letter.text.as_str()), ("Hi  Bcc: eve@example.com", "Hello\n"));
-        let letter = letterhead().by_operator(to, Some("  "), "x");
-        assert_eq!(letter.subject, "A message from Rock & Roll");
+        let email = sender().by_operator(to, Some("Hi\r\nBcc: eve@example.com"), "<p>Hello</p>");
+        assert_eq!((email.subject.as_str(), email.text.as_str()), ("Hi  Bcc: eve@example.com", "Hello\n"));
+        let email = sender().by_operator(to, Some("  "), "x");
+        assert_eq!(email.subject, "A message from Rock & Roll");
     }
 }

@@ -1,8 +1,8 @@
 //! Mail to people: written down with its cause, handed over later.
 //!
-//! A *letter* is put into the *outbox* in the transaction that is its cause, so a crash loses none and
-//! an unmade change sends none. A job hands letters over to the *transport*: each at least once, under the
-//! same Message-ID, again with growing pauses while the transport fails. What a letter says is sealed in the
+//! An *email* is put into the *outbox* in the transaction that is its cause, so a crash loses none and
+//! an unmade change sends none. A job hands emails over to the *transport*: each at least once, under the
+//! same Message-ID, again with growing pauses while the transport fails. What an email says is sealed in the
 //! database, since it holds a code. Nothing here knows accounts; addresses and codes reach no log.
 
 mod message;

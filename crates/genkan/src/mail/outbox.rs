@@ -1,4 +1,4 @@
-//! Letters from the transaction that is their cause to the transport.
+//! Emails from the transaction that is their cause to the transport.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,7 +7,7 @@ use futures_util::StreamExt as _;
 use lettre::message::header::{Header, HeaderName, HeaderValue};
 use lettre::message::{Mailbox, MultiPart};
 
-use super::message::{Letterhead, Message};
+use super::message::{Message, Sender};
 use super::sql::{self, GivenUp, Row};
 use super::transport::{Refusal, Transport, TransportError};
 use super::{Reason, Recipient};
@@ -34,7 +34,7 @@ impl From<sqlx::Error> for Error {
     }
 }
 
-/// Takes letters, and hands them over. Cheap to clone.
+/// Takes emails, and hands them over. Cheap to clone.
 #[derive(Clone, Debug)]
 pub(crate) struct Mail {
     inner: Arc<Inner>,
@@ -45,12 +45,12 @@ struct Inner {
     db: Db,
     clock: Clock,
     sealer: Sealer,
-    letterhead: Letterhead,
+    sender: Sender,
     way: Option<Way>,
     counters: Counters,
 }
 
-/// How letters leave.
+/// How emails leave.
 #[derive(Debug)]
 struct Way {
     transport: Transport,
@@ -97,17 +97,17 @@ impl Mail {
             timeout: settings.timeout,
             give_up_after: settings.give_up_after,
         });
-        let letterhead = Letterhead { service: service.name.clone(), url: service.public_url.to_string() };
+        let sender = Sender { service: service.name.clone(), url: service.public_url.to_string() };
         let counters = Counters::new(metrics);
-        Ok(Self { inner: Arc::new(Inner { db, clock, sealer, letterhead, way, counters }) })
+        Ok(Self { inner: Arc::new(Inner { db, clock, sealer, sender, way, counters }) })
     }
 
-    /// Whether letters leave from here at all. Ask before promising one.
+    /// Whether emails leave from here at all. Ask before promising one.
     pub(crate) fn is_on(&self) -> bool {
         self.inner.way.is_some()
     }
 
-    /// Puts a letter with a code into the outbox as part of `tx`. An older one of the same reason is not sent any more.
+    /// Puts an email with a code into the outbox as part of `tx`. An older one of the same reason is not sent any more.
     pub(crate) async fn put_code(
         &self,
         tx: &mut Tx,
@@ -118,11 +118,11 @@ impl Mail {
     ) -> Result<(), Error> {
         self.way()?;
         sql::drop_waiting(tx, to.did, reason.as_str()).await?;
-        let message = self.inner.letterhead.code(to, reason, code);
+        let message = self.inner.sender.code(to, reason, code);
         self.put(tx, to.did, reason.as_str(), &message, expires_at).await
     }
 
-    /// Puts a letter that the operator, or a moderator in the operator's name, wrote in HTML.
+    /// Puts an email that the operator, or a moderator in the operator's name, wrote in HTML.
     pub(crate) async fn put_message(
         &self,
         tx: &mut Tx,
@@ -131,11 +131,11 @@ impl Mail {
         html: &str,
     ) -> Result<(), Error> {
         let expires_at = self.inner.clock.now().plus(self.way()?.give_up_after);
-        let message = self.inner.letterhead.by_operator(to, subject, html);
+        let message = self.inner.sender.by_operator(to, subject, html);
         self.put(tx, to.did, MESSAGE, &message, expires_at).await
     }
 
-    /// Hands over what is due. Says how many letters it looked after.
+    /// Hands over what is due. Says how many emails it looked after.
     pub(crate) async fn post_due(&self) -> Result<u64, Error> {
         let Some(way) = &self.inner.way else { return Ok(0) };
         let due = sql::due(&self.inner.db, self.inner.clock.now(), BATCH).await?;
@@ -201,9 +201,9 @@ impl Mail {
             self.expire(row).await?;
             return Ok(true);
         }
-        let handed_over = match self.letter(way, row) {
-            Ok(letter) => {
-                let handing = way.transport.hand_over(&row.id, letter);
+        let handed_over = match self.email(way, row) {
+            Ok(email) => {
+                let handing = way.transport.hand_over(&row.id, email);
                 tokio::time::timeout(way.timeout, handing)
                     .await
                     .unwrap_or_else(|_| Err(Refusal::passing("the mail server took too long".to_owned())))
@@ -224,7 +224,7 @@ impl Mail {
         Ok(true)
     }
 
-    fn letter(&self, way: &Way, row: &Row) -> Result<lettre::Message, &'static str> {
+    fn email(&self, way: &Way, row: &Row) -> Result<lettre::Message, &'static str> {
         let plain = self.inner.sealer.open(SEALED_AS, &row.id, &row.sealed);
         let plain = plain.map_err(|_| "it does not open with the sealing key")?;
         let message: Message = serde_json::from_slice(&plain).map_err(|_| "it is of a form unknown here")?;
@@ -234,7 +234,7 @@ impl Mail {
             .from(way.from.clone())
             .to(Mailbox::new(None, to))
             .subject(message.subject)
-            // The same at every attempt, so that a mailbox shows a letter once.
+            // The same at every attempt, so that a mailbox shows an email once.
             .message_id(Some(format!("<{}@{}>", row.id, way.from.email.domain())))
             .date(std::time::UNIX_EPOCH + Duration::from_millis(created))
             .header(AutoSubmitted)
@@ -295,7 +295,7 @@ pub(crate) async fn forget_account(tx: &mut Tx, did: &str) -> crate::db::Result<
     sql::drop_all_of(tx, did).await
 }
 
-/// Forgets letters that were given up long ago.
+/// Forgets emails that were given up long ago.
 pub(crate) async fn sweep(db: &Db, now: Timestamp) -> crate::db::Result<u64> {
     let mut tx = db.begin().await?;
     let gone = sql::sweep(&mut tx, now.minus(KEEP_GIVEN_UP)).await?;
@@ -365,7 +365,7 @@ const SEALED_AS: &str = "outbox.sealed";
 /// What of this room is sealed.
 pub(crate) const SEALED: &[Sealed] =
     &[Sealed { table: "outbox", key: "id", column: "sealed", purpose: SEALED_AS, row: "id" }];
-/// The kind of letters without a code.
+/// The kind of emails without a code.
 const MESSAGE: &str = "message";
 const BATCH: i64 = 40;
 /// Connections to the mail server.

@@ -1,4 +1,4 @@
-//! The text of an HTML letter, for readers without HTML.
+//! The text of an HTML email, for readers without HTML.
 
 /// Tags are left out, blocks become lines, the usual entities characters. Never fails: what is no HTML stays.
 pub(super) fn plain_text(html: &str) -> String {

@@ -6,7 +6,7 @@ use sqlx::any::AnyRow;
 use crate::base::Timestamp;
 use crate::db::{Db, Result, Tx};
 
-/// A letter that waits. `due_at` is its lease too: whoever moves it ahead has the letter until then.
+/// An email that waits. `due_at` is its lease too: whoever moves it ahead has the email until then.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Row {
     pub(super) id: String,
@@ -36,7 +36,7 @@ pub(super) async fn insert(tx: &mut Tx, row: &Row) -> Result<()> {
     Ok(())
 }
 
-/// Drops what waits of one kind for one account: a newer letter says something else.
+/// Drops what waits of one kind for one account: a newer email says something else.
 pub(super) async fn drop_waiting(tx: &mut Tx, did: &str, kind: &str) -> Result<()> {
     sqlx::query("DELETE FROM outbox WHERE did = $1 AND kind = $2 AND state = 'waiting'")
         .bind(did)
@@ -64,7 +64,7 @@ pub(super) async fn due(db: &Db, now: Timestamp, limit: i64) -> Result<Vec<Row>>
     rows.iter().map(read).collect()
 }
 
-/// Takes a letter until `until`, and counts the attempt. `false`: another process was faster, or it is gone.
+/// Takes an email until `until`, and counts the attempt. `false`: another process was faster, or it is gone.
 pub(super) async fn take(tx: &mut Tx, row: &Row, until: Timestamp) -> Result<bool> {
     let done = sqlx::query(
         "UPDATE outbox SET due_at = $3, attempts = attempts + 1
@@ -114,15 +114,15 @@ pub(super) async fn remove(tx: &mut Tx, id: &str) -> Result<()> {
 /// How many wait, and since when the oldest does.
 pub(super) async fn waiting(db: &Db) -> Result<(i64, Option<Timestamp>)> {
     let row = sqlx::query(
-        "SELECT COUNT(*) AS letters, MIN(created_at) AS oldest FROM outbox WHERE state = 'waiting'",
+        "SELECT COUNT(*) AS emails, MIN(created_at) AS oldest FROM outbox WHERE state = 'waiting'",
     )
     .fetch_one(db.reader())
     .await?;
     let oldest: Option<i64> = row.try_get("oldest")?;
-    Ok((row.try_get("letters")?, oldest.map(Timestamp::from_millis)))
+    Ok((row.try_get("emails")?, oldest.map(Timestamp::from_millis)))
 }
 
-/// A letter that was given up, for the operator.
+/// An email that was given up, for the operator.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct GivenUp {
     pub(crate) id: String,
@@ -156,7 +156,7 @@ pub(super) async fn given_up(db: &Db, limit: i64) -> Result<Vec<GivenUp>> {
         .collect()
 }
 
-/// Forgets letters that were given up and are older than `before`.
+/// Forgets emails that were given up and are older than `before`.
 pub(super) async fn sweep(tx: &mut Tx, before: Timestamp) -> Result<u64> {
     let done = sqlx::query("DELETE FROM outbox WHERE state = 'given_up' AND created_at < $1")
         .bind(before.as_millis())
@@ -196,7 +196,7 @@ mod tests {
 
     const NOW: Timestamp = Timestamp::from_seconds(1_000_000);
 
-    fn letter(id: &str, kind: &str) -> Row {
+    fn email(id: &str, kind: &str) -> Row {
         Row {
             id: id.to_owned(),
             did: "did:plc:ann".to_owned(),
@@ -223,10 +223,10 @@ mod tests {
     }
 
     async fn a_letter_is_taken_by_one(db: Db) {
-        put(&db, &letter("a", "x")).await;
+        put(&db, &email("a", "x")).await;
         assert!(due(&db, NOW.minus(Duration::from_millis(1)), 9).await.unwrap().is_empty());
         let found = due(&db, NOW, 9).await.unwrap();
-        assert_eq!(found, [letter("a", "x")]);
+        assert_eq!(found, [email("a", "x")]);
         let until = NOW.plus(Duration::from_mins(1));
         assert!(take_now(&db, &found[0], until).await);
         assert!(!take_now(&db, &found[0], until).await);
@@ -240,7 +240,7 @@ mod tests {
     }
 
     async fn a_letter_put_off_comes_again(db: Db) {
-        let row = letter("a", "x");
+        let row = email("a", "x");
         put(&db, &row).await;
         let (lease, later) = (NOW.plus(Duration::from_mins(1)), NOW.plus(Duration::from_secs(5)));
         assert!(take_now(&db, &row, lease).await);
@@ -252,7 +252,7 @@ mod tests {
     }
 
     async fn a_stale_lease_changes_nothing(db: Db) {
-        let row = letter("a", "x");
+        let row = email("a", "x");
         put(&db, &row).await;
         let (first, second) = (NOW.plus(Duration::from_mins(1)), NOW.plus(Duration::from_mins(2)));
         assert!(take_now(&db, &row, first).await);
@@ -266,7 +266,7 @@ mod tests {
 
     async fn a_newer_code_replaces_the_older(db: Db) {
         for (id, kind) in [("a", "x"), ("b", "y")] {
-            put(&db, &letter(id, kind)).await;
+            put(&db, &email(id, kind)).await;
         }
         let mut tx = db.begin().await.unwrap();
         drop_waiting(&mut tx, "did:plc:ann", "x").await.unwrap();
@@ -280,7 +280,7 @@ mod tests {
     }
 
     async fn what_is_given_up_says_nothing_any_more(db: Db) {
-        put(&db, &letter("a", "x")).await;
+        put(&db, &email("a", "x")).await;
         let mut tx = db.begin().await.unwrap();
         give_up(&mut tx, "a", "the mail server answered 550").await.unwrap();
         tx.commit().await.unwrap();

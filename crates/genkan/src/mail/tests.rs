@@ -1,4 +1,4 @@
-//! Letters through the outbox into a folder, and what becomes of those that nobody takes.
+//! Emails through the outbox into a folder, and what becomes of those that nobody takes.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -58,7 +58,7 @@ impl Post {
         self.now.fetch_add(i64::try_from(time.as_millis()).unwrap(), Ordering::SeqCst);
     }
 
-    fn letters(&self) -> Vec<String> {
+    fn emails(&self) -> Vec<String> {
         let files = std::fs::read_dir(&self.folder).unwrap();
         files.map(|file| std::fs::read_to_string(file.unwrap().path()).unwrap()).collect()
     }
@@ -94,8 +94,8 @@ async fn a_letter_reaches_the_folder_and_leaves_the_outbox(db: Db) {
         sqlx::query_scalar("SELECT sealed FROM outbox").fetch_one(db.reader()).await.unwrap();
     assert!(!sealed.contains("ABCDE") && !sealed.contains("ann"), "{sealed}");
     assert_eq!(post.mail.post_due().await.unwrap(), 1);
-    let letters = post.letters();
-    let [letter] = letters.as_slice() else { panic!("{letters:?}") };
+    let emails = post.emails();
+    let [email] = emails.as_slice() else { panic!("{emails:?}") };
     for line in [
         "From: Genkan <post@example.com>",
         "To: ann@example.org",
@@ -105,11 +105,11 @@ async fn a_letter_reaches_the_folder_and_leaves_the_outbox(db: Db) {
         "Content-Language: en",
         "    ABCDE-FGHIJ",
     ] {
-        assert!(letter.lines().any(|found| found == line), "no {line:?} in\n{letter}");
+        assert!(email.lines().any(|found| found == line), "no {line:?} in\n{email}");
     }
-    assert!(letter.contains("Message-ID: <") && letter.contains("@example.com>"), "{letter}");
+    assert!(email.contains("Message-ID: <") && email.contains("@example.com>"), "{email}");
     assert_eq!(post.mail.post_due().await.unwrap(), 0);
-    assert_eq!(post.letters().len(), 1);
+    assert_eq!(post.emails().len(), 1);
     assert!(post.counted("genkan_mails_total{outcome=\"sent\"} 1"), "{}", post.metrics.text());
     assert!(post.counted("genkan_mails_waiting 0"));
 }
@@ -125,7 +125,7 @@ async fn a_rolled_back_cause_sends_nothing(db: Db) {
         .unwrap();
     tx.rollback().await.unwrap();
     assert_eq!(post.mail.post_due().await.unwrap(), 0);
-    assert!(post.letters().is_empty());
+    assert!(post.emails().is_empty());
 }
 
 async fn a_code_that_expired_is_not_sent(db: Db) {
@@ -133,7 +133,7 @@ async fn a_code_that_expired_is_not_sent(db: Db) {
     post.put_code(Language::English).await;
     post.pass(Duration::from_mins(15));
     post.mail.post_due().await.unwrap();
-    assert!(post.letters().is_empty());
+    assert!(post.emails().is_empty());
     assert!(post.counted("genkan_mails_total{outcome=\"expired\"} 1"));
     assert!(post.counted("genkan_mails_waiting 0"));
 }
@@ -143,11 +143,11 @@ async fn only_the_newest_code_is_sent(db: Db) {
     post.put_code(Language::English).await;
     post.put_code(Language::German).await;
     assert_eq!(post.mail.post_due().await.unwrap(), 1);
-    let letters = post.letters();
-    assert!(letters.len() == 1 && letters[0].contains("Content-Language: de"), "{letters:?}");
+    let emails = post.emails();
+    assert!(emails.len() == 1 && emails[0].contains("Content-Language: de"), "{emails:?}");
 }
 
-/// A mail server takes its time, and another process looks for letters meanwhile.
+/// A mail server takes its time, and another process looks for emails meanwhile.
 async fn a_letter_under_way_is_nobody_elses(db: Db) {
     let server = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("smtp://{}", server.local_addr().unwrap());
@@ -179,7 +179,7 @@ async fn a_failing_transport_is_tried_again_with_growing_pauses(db: Db) {
     std::fs::create_dir_all(&post.folder).unwrap();
     post.pass(Duration::from_secs(20));
     assert_eq!(post.mail.post_due().await.unwrap(), 1);
-    assert_eq!(post.letters().len(), 1);
+    assert_eq!(post.emails().len(), 1);
 }
 
 async fn a_message_is_given_up_in_the_end(db: Db) {

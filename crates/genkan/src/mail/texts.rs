@@ -1,9 +1,9 @@
-//! The catalogue of what letters say, in each language.
+//! The catalogue of what emails say, in each language.
 
 use super::Reason;
 use crate::base::Language;
 
-/// The texts of one code letter.
+/// The texts of one code email.
 #[derive(Debug)]
 pub(super) struct CodeTexts {
     pub(super) subject: String,

@@ -1,4 +1,4 @@
-//! Whom letters are handed to: a mail server, or a folder.
+//! Whom emails are handed to: a mail server, or a folder.
 
 use std::io::Write as _;
 use std::os::unix::fs::OpenOptionsExt as _;
@@ -26,7 +26,7 @@ pub(super) enum Transport {
     Smtp(Box<AsyncSmtpTransport<Tokio1Executor>>),
 }
 
-/// A letter was not taken. `why` holds neither address nor text.
+/// An email was not taken. `why` holds neither address nor text.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Refusal {
     pub(super) why: String,
@@ -60,7 +60,7 @@ impl Transport {
         Ok(Self::Smtp(Box::new(builder.build())))
     }
 
-    /// Hands a letter over. `id` is its own, whatever the attempt.
+    /// Hands an email over. `id` is its own, whatever the attempt.
     pub(super) async fn hand_over(&self, id: &str, message: Message) -> Result<(), Refusal> {
         match self {
             Self::Folder(folder) => {
@@ -110,7 +110,7 @@ impl Refusal {
 /// Replies that no repetition changes (RFC 5321 §4.2.3). Others of the 5xx are often the operator's to mend.
 const NO_MAILBOX: [u16; 3] = [550, 551, 553];
 
-/// Nobody who watches the folder sees half a letter; a second attempt replaces the first.
+/// Nobody who watches the folder sees half an email; a second attempt replaces the first.
 fn write_whole(folder: &Path, name: &str, bytes: &[u8]) -> std::io::Result<()> {
     let unfinished = folder.join(format!(".{name}"));
     let mut options = std::fs::OpenOptions::new();

@@ -170,5 +170,5 @@ impl Recovery {
     }
 }
 
-/// Longer than writing a letter down takes, so that the answer's time does not tell whether it was done.
+/// Longer than writing an email down takes, so that the answer's time does not tell whether it was done.
 const LEAST_TIME: Duration = Duration::from_millis(300);

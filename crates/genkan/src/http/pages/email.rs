@@ -106,7 +106,7 @@ pub(super) async fn confirm(pages: Pages, call: Call, form: Form) -> Result<Repl
     }
 }
 
-/// Another address was typed, and the code from the letter to the present one where that is confirmed.
+/// Another address was typed, and the code from the email to the present one where that is confirmed.
 pub(super) async fn change(pages: Pages, call: Call, form: Form) -> Result<Reply, Trouble> {
     let (visit, one) = at_home(&pages, &call, &form).await?;
     let (account, did) = (&one.account, one.account.did.as_str());

@@ -1,4 +1,4 @@
-//! No letter is lost by a crash or a mail server's bad day (F12), and none is sent for nothing.
+//! No email is lost by a crash or a mail server's bad day (F12), and none is sent for nothing.
 
 use std::time::Duration;
 
@@ -7,13 +7,13 @@ use genkan_testing::{Mood, Plan};
 use http::Method;
 use serde_json::json;
 
-use super::letters::with_mail;
+use super::emails::with_mail;
 use crate::store::{on_each_database, on_postgres};
 
 on_each_database!(
-    a_crash_after_the_answer_was_due_loses_no_letter,
-    a_crash_while_handing_over_loses_no_letter,
-    a_crash_before_it_is_noted_sends_the_same_letter_again,
+    a_crash_after_the_answer_was_due_loses_no_email,
+    a_crash_while_handing_over_loses_no_email,
+    a_crash_before_it_is_noted_sends_the_same_email_again,
     a_mail_server_that_is_away_gets_it_later,
     a_mail_server_that_says_nothing_is_left,
     a_mailbox_that_is_not_there_is_the_operators_to_know,
@@ -34,33 +34,31 @@ mod many {
             net.client_of(&user).call(CONFIRM).await.ok();
             people.push(user);
         }
-        within(Duration::from_secs(20), "all letters are sent", async || {
-            mail.letters().len() >= people.len()
-        })
-        .await;
+        within(Duration::from_secs(20), "all emails are sent", async || mail.emails().len() >= people.len())
+            .await;
         // Whoever looks again finds nothing to send.
         tokio::time::sleep(Duration::from_secs(3)).await;
-        assert_eq!(mail.letters().len(), people.len());
+        assert_eq!(mail.emails().len(), people.len());
     }
 }
 
 const CONFIRM: &str = "com.atproto.server.requestEmailConfirmation";
 const RESET: &str = "com.atproto.server.requestPasswordReset";
 
-async fn a_crash_after_the_answer_was_due_loses_no_letter(plan: Plan) {
+async fn a_crash_after_the_answer_was_due_loses_no_email(plan: Plan) {
     crashed_at("mail.queued", plan, 1).await;
 }
 
-async fn a_crash_while_handing_over_loses_no_letter(plan: Plan) {
+async fn a_crash_while_handing_over_loses_no_email(plan: Plan) {
     crashed_at("mail.taken", plan, 1).await;
 }
 
-async fn a_crash_before_it_is_noted_sends_the_same_letter_again(plan: Plan) {
+async fn a_crash_before_it_is_noted_sends_the_same_email_again(plan: Plan) {
     crashed_at("mail.sent", plan, 2).await;
 }
 
 /// Alice loses her password, Genkan crashes at `point`, and after the restart she gets in.
-async fn crashed_at(point: &str, plan: Plan, letters: usize) {
+async fn crashed_at(point: &str, plan: Plan, emails: usize) {
     let (mut net, mail) = with_mail(plan).await;
     let alice = net.sign_up("alice").await;
     net.restart_with(&[("GENKAN_TEST_CRASH_AT".to_owned(), point.to_owned())]).await;
@@ -70,10 +68,10 @@ async fn crashed_at(point: &str, plan: Plan, letters: usize) {
     let _ = client.try_send(request.body(json!({ "email": alice.email }).to_string()).unwrap()).await;
     assert!(net.genkan_mut().is_gone(Duration::from_secs(20)).await, "{point} was never reached");
     net.restart().await;
-    within(Duration::from_secs(20), "the letter comes", async || mail.letters().len() >= letters).await;
-    let all = mail.letters();
-    assert_eq!(all.len(), letters);
-    assert!(all.iter().all(|letter| letter.header("message-id") == all[0].header("message-id")));
+    within(Duration::from_secs(20), "the email comes", async || mail.emails().len() >= emails).await;
+    let all = mail.emails();
+    assert_eq!(all.len(), emails);
+    assert!(all.iter().all(|email| email.header("message-id") == all[0].header("message-id")));
     let input = json!({ "token": all[0].code(), "password": "another secret" });
     net.visitor().procedure("com.atproto.server.resetPassword", &input).await.ok();
     net.sign_in(&alice.handle, "another secret").await.ok();
@@ -90,9 +88,9 @@ async fn a_mail_server_that_is_away_gets_it_later(plan: Plan) {
             metrics.contains("genkan_mails_waiting 1") && !metrics.contains("{outcome=\"failed\"} 0")
         })
         .await;
-        assert!(mail.letters().is_empty());
+        assert!(mail.emails().is_empty());
         mail.set(Mood::Well);
-        mail.letter_to(&alice.email).await;
+        mail.email_to(&alice.email).await;
         within(Duration::from_secs(5), "nothing waits", async || {
             net.metrics().await.contains("genkan_mails_waiting 0")
         })
@@ -111,7 +109,7 @@ async fn a_mail_server_that_says_nothing_is_left(plan: Plan) {
     .await;
     assert!(net.printed().contains("took too long"), "{}", net.printed());
     mail.set(Mood::Well);
-    mail.letter_to(&alice.email).await;
+    mail.email_to(&alice.email).await;
 }
 
 async fn a_mailbox_that_is_not_there_is_the_operators_to_know(plan: Plan) {
@@ -140,14 +138,14 @@ async fn a_newer_code_is_the_only_one_that_is_sent(plan: Plan) {
         net.client_of(&alice).call(CONFIRM).await.ok();
     }
     mail.set(Mood::Well);
-    let code = mail.letter_to(&alice.email).await.code();
+    let code = mail.email_to(&alice.email).await.code();
     let input = json!({ "email": alice.email, "token": code });
     net.client_of(&alice).procedure("com.atproto.server.confirmEmail", &input).await.ok();
     within(Duration::from_secs(5), "nothing waits", async || {
         net.metrics().await.contains("genkan_mails_waiting 0")
     })
     .await;
-    assert!(mail.letters().is_empty());
+    assert!(mail.emails().is_empty());
 }
 
 async fn nothing_of_a_letter_is_printed(plan: Plan) {
@@ -158,7 +156,7 @@ async fn nothing_of_a_letter_is_printed(plan: Plan) {
         mail.set(mood);
         net.client_of(&alice).call(CONFIRM).await.ok();
         if mood != Mood::NoMailbox {
-            secrets.push(mail.letter_to(&alice.email).await.code());
+            secrets.push(mail.email_to(&alice.email).await.code());
         }
     }
     let wrong = json!({ "email": alice.email, "token": secrets[2] });

@@ -4,7 +4,7 @@ use genkan_testing::{Client, Plan};
 use http::Method;
 use serde_json::json;
 
-use super::letters::with_mail;
+use super::emails::with_mail;
 use crate::store::on_each_database;
 
 on_each_database!(b21_limits_answer_429_in_the_words_of_oauth, b24_a_new_handle_or_address_ends_no_grant,);

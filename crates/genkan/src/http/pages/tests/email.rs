@@ -29,25 +29,25 @@ impl Post {
         Self { house: House::with(&settings).await, folder }
     }
 
-    /// Hands over what waits, and takes the letters out of the folder.
-    async fn letters(&self) -> Vec<String> {
+    /// Hands over what waits, and takes the emails out of the folder.
+    async fn emails(&self) -> Vec<String> {
         self.house.app.mail.post_due().await.unwrap();
         let paths = std::fs::read_dir(&self.folder).unwrap().map(|file| file.unwrap().path());
         let take = |path: PathBuf| {
-            let letter = std::fs::read_to_string(&path).unwrap();
+            let email = std::fs::read_to_string(&path).unwrap();
             std::fs::remove_file(path).unwrap();
-            letter
+            email
         };
         paths.map(take).collect()
     }
 
-    /// The code in the one letter that came, which is to `email`.
+    /// The code in the one email that came, which is to `email`.
     async fn code(&self, email: &str) -> String {
-        let letters = self.letters().await;
-        assert_eq!(letters.len(), 1, "{letters:?}");
-        assert!(letters[0].contains(&format!("To: {email}")), "{}", letters[0]);
+        let emails = self.emails().await;
+        assert_eq!(emails.len(), 1, "{emails:?}");
+        assert!(emails[0].contains(&format!("To: {email}")), "{}", emails[0]);
         let is_code = |line: &&str| line.len() == 11 && line.as_bytes()[5] == b'-' && !line.contains(' ');
-        letters[0].lines().map(str::trim).find(is_code).expect("a line with a code").to_owned()
+        emails[0].lines().map(str::trim).find(is_code).expect("a line with a code").to_owned()
     }
 }
 
@@ -159,7 +159,7 @@ async fn only_its_owner_who_signed_in_not_long_ago_may() {
     for form in &forms {
         assert_eq!(browser.send(form).await.answer.status, 401, "{}", form.action);
     }
-    assert_eq!(post.letters().await, [""; 0]);
+    assert_eq!(post.emails().await, [""; 0]);
 }
 
 #[tokio::test]

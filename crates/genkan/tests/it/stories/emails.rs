@@ -53,10 +53,10 @@ async fn an_address_is_confirmed_and_then_guarded(plan: Plan) {
         let (confirm, update) = ("com.atproto.server.confirmEmail", "com.atproto.server.updateEmail");
 
         door.call("com.atproto.server.requestEmailConfirmation").await.ok();
-        let letter = mail.letter_to(&user.email).await;
-        assert_eq!(letter.from, "post@genkan.example");
-        assert!(letter.raw.contains(&user.handle), "{}", letter.raw);
-        let code = letter.code();
+        let email = mail.email_to(&user.email).await;
+        assert_eq!(email.from, "post@genkan.example");
+        assert!(email.raw.contains(&user.handle), "{}", email.raw);
+        let code = email.code();
         let ask = |email: &str, token: &str| json!({ "email": email, "token": token });
         let other = door.procedure(confirm, &ask("eve@mail.example", &code)).await;
         assert_eq!(other.summary(), "400 InvalidEmail");
@@ -71,7 +71,7 @@ async fn an_address_is_confirmed_and_then_guarded(plan: Plan) {
         // Confirmed: from now on a code is needed to change it.
         let asked = door.call("com.atproto.server.requestEmailUpdate").await.ok();
         assert_eq!(asked.json(), json!({ "tokenRequired": true }));
-        let code = mail.letter_to(&user.email).await.code();
+        let code = mail.email_to(&user.email).await.code();
         let newer = format!("newer-{}", user.email);
         let without = door.procedure(update, &json!({ "email": newer })).await;
         assert_eq!(without.summary(), "400 TokenRequired");
@@ -89,7 +89,7 @@ async fn an_address_is_confirmed_and_then_guarded(plan: Plan) {
         let stale = door.procedure(update, &ask(&user.email, &code)).await;
         assert_eq!(stale.summary(), "400 InvalidToken");
         door.procedure(update, &json!({ "email": user.email })).await.ok();
-        assert_eq!(mail.letters().len(), 0);
+        assert_eq!(mail.emails().len(), 0);
     }
     let alice = net.sign_in("alice.genkan.test", "secret-of-alice").await.ok();
     let client = net.visitor().bearer(&alice.text("/accessJwt"));
@@ -113,7 +113,7 @@ async fn a_lost_password_is_reset(plan: Plan) {
         let by_app = net.sign_in(&user.handle, &app.text("/password")).await.ok();
 
         door.procedure(REQUEST_RESET, &json!({ "email": user.email.to_uppercase() })).await.ok();
-        let code = mail.letter_to(&user.email).await.code();
+        let code = mail.email_to(&user.email).await.code();
         let reset = |token: &str, password: &str| json!({ "token": token, "password": password });
         let short = door.procedure(RESET, &reset(&code, "short")).await;
         assert_eq!(short.summary(), "400 InvalidPassword");
@@ -153,8 +153,8 @@ async fn whoever_asks_hears_the_same(plan: Plan) {
     assert!(told.iter().all(|(heard, _)| *heard == told[0].0), "{told:?}");
     let ratio = told[0].1.as_secs_f64() / told[1].1.as_secs_f64();
     assert!((0.7..1.4).contains(&ratio), "{told:?}");
-    mail.letter_to(&alice.email).await;
-    assert!(mail.letters().iter().all(|letter| letter.to == [alice.email.clone()]));
+    mail.email_to(&alice.email).await;
+    assert!(mail.emails().iter().all(|email| email.to == [alice.email.clone()]));
 }
 
 async fn an_account_is_deleted_by_password_and_code(plan: Plan) {
@@ -164,7 +164,7 @@ async fn an_account_is_deleted_by_password_and_code(plan: Plan) {
         let user = net.sign_up(name).await;
         let (door, open) = (&doors(&net, &user)[index], &open_doors(&net, &user)[index]);
         door.call("com.atproto.server.requestAccountDelete").await.ok();
-        let code = mail.letter_to(&user.email).await.code();
+        let code = mail.email_to(&user.email).await.code();
         let ask =
             |password: &str, token: &str| json!({ "did": user.did, "password": password, "token": token });
         let wrong = open.procedure(delete, &ask("not the password", &code)).await;
@@ -187,7 +187,7 @@ async fn an_operation_is_signed_by_code(plan: Plan) {
         let user = net.sign_up(name).await;
         let door = &doors(&net, &user)[index];
         door.call("com.atproto.identity.requestPlcOperationSignature").await.ok();
-        let code = mail.letter_to(&user.email).await.code();
+        let code = mail.email_to(&user.email).await.code();
         let own_key = net.key_of(net.host(0)).public().to_did_key();
         let keys = json!([own_key, net.rotation_key().public().to_did_key()]);
         assert_eq!(
@@ -221,19 +221,19 @@ async fn the_operator_and_hosts_write_to_people(plan: Plan) {
     let alice = net.sign_up("alice").await;
     let bobby = net.sign_up("bobby").await;
     let send = "com.atproto.admin.sendEmail";
-    let letter = |subject: &str| json!({ "recipientDid": alice.did, "senderDid": bobby.did, "subject": subject, "content": "<p>Be <b>kind</b></p>" });
-    let answer = net.operator().procedure(send, &letter("From the operator")).await.ok();
+    let email = |subject: &str| json!({ "recipientDid": alice.did, "senderDid": bobby.did, "subject": subject, "content": "<p>Be <b>kind</b></p>" });
+    let answer = net.operator().procedure(send, &email("From the operator")).await.ok();
     assert_eq!(answer.json(), json!({ "sent": true }));
-    let got = mail.letter_to(&alice.email).await;
+    let got = mail.email_to(&alice.email).await;
     assert_eq!(got.header("subject"), "From the operator");
     assert!(got.raw.contains("Be kind") && got.raw.contains("<b>kind</b>"), "{}", got.raw);
 
     let by_host = |of: &User| net.visitor().bearer(&net.host(0).service_token(&of.did, Some(send)));
-    by_host(&alice).procedure(send, &letter("From the host")).await.ok();
-    assert_eq!(mail.letter_to(&alice.email).await.header("subject"), "From the host");
-    assert_eq!(by_host(&bobby).procedure(send, &letter("x")).await.summary(), "400 InvalidRequest");
-    assert_eq!(net.client_of(&alice).procedure(send, &letter("x")).await.summary(), "400 InvalidToken");
-    assert_eq!(net.visitor().procedure(send, &letter("x")).await.status, 401);
+    by_host(&alice).procedure(send, &email("From the host")).await.ok();
+    assert_eq!(mail.email_to(&alice.email).await.header("subject"), "From the host");
+    assert_eq!(by_host(&bobby).procedure(send, &email("x")).await.summary(), "400 InvalidRequest");
+    assert_eq!(net.client_of(&alice).procedure(send, &email("x")).await.summary(), "400 InvalidToken");
+    assert_eq!(net.visitor().procedure(send, &email("x")).await.status, 401);
     let nobody = json!({ "recipientDid": "did:plc:aaaaaaaaaaaaaaaaaaaaaaaa", "content": "x" });
     assert_eq!(net.operator().procedure(send, &nobody).await.summary(), "400 InvalidRequest");
 }
@@ -276,7 +276,7 @@ async fn without_a_way_to_send_nothing_is_promised(plan: Plan) {
         let answer = net.visitor().procedure(REQUEST_RESET, &json!({ "email": email })).await;
         assert_eq!(answer.summary(), "501 MethodNotImplemented");
     }
-    // What needs no letter works.
+    // What needs no email works.
     let asked = client.call("com.atproto.server.requestEmailUpdate").await.ok();
     assert_eq!(asked.json(), json!({ "tokenRequired": false }));
     client.procedure("com.atproto.server.updateEmail", &json!({ "email": "new@mail.example" })).await.ok();
@@ -288,9 +288,9 @@ async fn letters_are_in_the_readers_language(plan: Plan) {
     let alice = net.sign_up("alice").await;
     let reader = net.client_of(&alice).with("accept-language", "de-CH, en;q=0.5");
     reader.call("com.atproto.server.requestEmailConfirmation").await.ok();
-    let letter = mail.letter_to(&alice.email).await;
-    assert_eq!(letter.header("content-language"), "de");
-    assert_eq!(letter.header("from"), "Tor <post@genkan.example>");
-    assert!(letter.raw.contains("Guten Tag"), "{}", letter.raw);
+    let email = mail.email_to(&alice.email).await;
+    assert_eq!(email.header("content-language"), "de");
+    assert_eq!(email.header("from"), "Tor <post@genkan.example>");
+    assert!(email.raw.contains("Guten Tag"), "{}", email.raw);
     assert!(mail.has_signed_in());
 }
