@@ -133,7 +133,7 @@ impl App {
             config.sessions.token_cache_entries,
         );
         let links = Links::new(
-            links::Neighbours {
+            links::Dependencies {
                 db: db.clone(),
                 clock: clock.clone(),
                 feed: feed.clone(),
@@ -146,7 +146,7 @@ impl App {
             links_settings(&config),
         );
         let oauth = OAuth::new(
-            oauth::Neighbours {
+            oauth::Dependencies {
                 db: db.clone(),
                 clock: clock.clone(),
                 feed: feed.clone(),
@@ -161,7 +161,7 @@ impl App {
             oauth_settings(&config),
         );
         let rules = rules(&config)?;
-        let renames = Renames::new(renames::Neighbours {
+        let renames = Renames::new(renames::Dependencies {
             db: db.clone(),
             clock: clock.clone(),
             accounts: accounts.clone(),
@@ -173,7 +173,7 @@ impl App {
             policy: rules.handles.clone(),
         });
         let sign_ups = SignUps::new(
-            signup::Neighbours {
+            signup::Dependencies {
                 db: db.clone(),
                 clock: clock.clone(),
                 accounts: accounts.clone(),

@@ -67,7 +67,7 @@ pub(crate) struct Settings {
 }
 
 /// What this room stands on.
-pub(crate) struct Neighbours {
+pub(crate) struct Dependencies {
     pub(crate) db: Db,
     pub(crate) clock: Clock,
     pub(crate) feed: Feed,
@@ -108,8 +108,8 @@ struct Inner {
 type Gone = Box<dyn Fn(&str) + Send + Sync>;
 
 impl Links {
-    pub(crate) fn new(with: Neighbours, settings: Settings) -> Self {
-        let Neighbours { db, clock, feed, sealer, identity, guarded, keys, metrics } = with;
+    pub(crate) fn new(with: Dependencies, settings: Settings) -> Self {
+        let Dependencies { db, clock, feed, sealer, identity, guarded, keys, metrics } = with;
         let discovery = discovery::Discovery {
             documents: identity.documents,
             handles: identity.handles,
@@ -229,9 +229,9 @@ impl fmt::Debug for Links {
     }
 }
 
-impl fmt::Debug for Neighbours {
+impl fmt::Debug for Dependencies {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Neighbours")
+        f.write_str("Dependencies")
     }
 }
 

@@ -76,7 +76,7 @@ pub(crate) struct Settings {
 
 /// What this room stands on.
 #[derive(Debug)]
-pub(crate) struct Neighbours {
+pub(crate) struct Dependencies {
     pub(crate) db: Db,
     pub(crate) clock: Clock,
     pub(crate) feed: Feed,
@@ -111,8 +111,8 @@ pub(crate) struct OAuth {
 }
 
 impl OAuth {
-    pub(crate) fn new(with: Neighbours, settings: Settings) -> Self {
-        let Neighbours { db, clock, feed, accounts, sign_ins, ring, fleet, dns, guarded, documents } = with;
+    pub(crate) fn new(with: Dependencies, settings: Settings) -> Self {
+        let Dependencies { db, clock, feed, accounts, sign_ins, ring, fleet, dns, guarded, documents } = with;
         let secret = match &settings.dpop_secret {
             Some(given) => given.clone(),
             None => Secret::new(*ring.derived("dpop nonces")),

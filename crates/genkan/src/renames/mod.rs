@@ -63,7 +63,7 @@ impl From<sqlx::Error> for Error {
 
 /// What handle changes work with.
 #[derive(Clone, Debug)]
-pub(crate) struct Neighbours {
+pub(crate) struct Dependencies {
     pub(crate) db: Db,
     pub(crate) clock: Clock,
     pub(crate) accounts: Accounts,
@@ -78,13 +78,13 @@ pub(crate) struct Neighbours {
 /// Changes handles. Cheap to clone.
 #[derive(Clone, Debug)]
 pub(crate) struct Renames {
-    with: Neighbours,
+    with: Dependencies,
     /// Names this process in leases.
     worker: String,
 }
 
 impl Renames {
-    pub(crate) fn new(with: Neighbours) -> Self {
+    pub(crate) fn new(with: Dependencies) -> Self {
         Self { with, worker: random::id() }
     }
 

@@ -58,7 +58,7 @@ impl Stand {
         .await;
         let dns = Dns::new(&[dns.address()]).unwrap();
         let guarded = Guarded::new(dns.clone(), tls::client_config(None).unwrap(), Vec::new());
-        let renames = Renames::new(Neighbours {
+        let renames = Renames::new(Dependencies {
             accounts: Accounts::new(db.clone(), clock.clone(), feed),
             db,
             ring,

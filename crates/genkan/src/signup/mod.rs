@@ -82,7 +82,7 @@ impl From<PasswordError> for Error {
 
 /// What sign-ups work with.
 #[derive(Clone, Debug)]
-pub(crate) struct Neighbours {
+pub(crate) struct Dependencies {
     pub(crate) db: Db,
     pub(crate) clock: Clock,
     pub(crate) accounts: Accounts,
@@ -97,14 +97,14 @@ pub(crate) struct Neighbours {
 /// Makes accounts. Cheap to clone.
 #[derive(Clone, Debug)]
 pub(crate) struct SignUps {
-    with: Neighbours,
+    with: Dependencies,
     rules: Rules,
     /// Names this process in leases.
     worker: String,
 }
 
 impl SignUps {
-    pub(crate) fn new(with: Neighbours, rules: Rules) -> Self {
+    pub(crate) fn new(with: Dependencies, rules: Rules) -> Self {
         Self { with, rules, worker: random::id() }
     }
 

@@ -77,7 +77,7 @@ impl Stand {
             directory.url().parse().unwrap(),
             Duration::from_secs(5),
         );
-        let with = Neighbours {
+        let with = Dependencies {
             db,
             clock,
             accounts,

@@ -199,7 +199,7 @@ fn instance(
         handles: Handles::new(dns, guarded.clone(), clock.clone(), within),
         directory,
     };
-    let neighbours = Neighbours {
+    let dependencies = Dependencies {
         db: db.clone(),
         feed: Feed::new(db.clone(), clock.clone()),
         clock,
@@ -216,5 +216,5 @@ fn instance(
         pages: Vec::new(),
         private_origins: listed,
     };
-    Links::new(neighbours, settings)
+    Links::new(dependencies, settings)
 }
