@@ -13,8 +13,8 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
+use super::activity::{Activity, Verdict};
 use super::framing::Framing;
-use super::pulse::{Pulse, Verdict};
 use super::service::{self, Session};
 use super::settings::Settings;
 use super::wire::ClientWire;
@@ -22,26 +22,26 @@ use crate::forward::Neighbours;
 
 /// Serves a connection to its end.
 pub(super) async fn serve<N: Neighbours>(mut stream: TcpStream, session: Rc<Session<N>>) {
-    let Some(spoken) = spoken(&stream, &session.pulse).await else { return };
+    let Some(spoken) = spoken(&stream, &session.activity).await else { return };
     if let Spoken::Http2 = spoken {
         return Box::pin(serve_http2(stream, session)).await;
     }
     // Between requests that are far apart a connection is nothing but its socket: buffers cost the most of it.
     while let Some(rested) = Box::pin(serve_http1(stream, &session)).await {
         stream = rested;
-        if !something_comes(&stream, &session.pulse).await {
+        if !something_comes(&stream, &session.activity).await {
             return;
         }
-        session.pulse.stir();
+        session.activity.stir();
     }
 }
 
 /// Waits for a byte, or for the end of the connection's time.
-async fn something_comes(stream: &TcpStream, pulse: &Pulse) -> bool {
+async fn something_comes(stream: &TcpStream, activity: &Activity) -> bool {
     let mut readable = pin!(stream.readable());
     poll_fn(|cx| {
-        pulse.listen(cx);
-        if pulse.verdict() > Verdict::Rests {
+        activity.listen(cx);
+        if activity.verdict() > Verdict::Rests {
             return Poll::Ready(false);
         }
         readable.as_mut().poll(cx).map(|ready| ready.is_ok())
@@ -55,14 +55,14 @@ enum Spoken {
 }
 
 /// Tells the version by the first bytes, which stay where they are. `None`: there were none in time.
-async fn spoken(stream: &TcpStream, pulse: &Pulse) -> Option<Spoken> {
+async fn spoken(stream: &TcpStream, activity: &Activity) -> Option<Spoken> {
     let mut seen = [0; PREFACE.len()];
     loop {
         let count = {
             let mut peek = pin!(stream.peek(&mut seen));
             poll_fn(|cx| {
-                pulse.listen(cx);
-                if pulse.verdict() > Verdict::Rests {
+                activity.listen(cx);
+                if activity.verdict() > Verdict::Rests {
                     return Poll::Ready(None);
                 }
                 peek.as_mut().poll(cx).map(Result::ok)
@@ -80,8 +80,8 @@ async fn spoken(stream: &TcpStream, pulse: &Pulse) -> Option<Spoken> {
             return Some(Spoken::Http2);
         }
         // Part of the preface: the rest is on its way, or the connection's time runs out.
-        if pulse.head_since.get().is_none() {
-            pulse.head_since.set(Some(tokio::time::Instant::now()));
+        if activity.head_since.get().is_none() {
+            activity.head_since.set(Some(tokio::time::Instant::now()));
         }
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
@@ -89,13 +89,13 @@ async fn spoken(stream: &TcpStream, pulse: &Pulse) -> Option<Spoken> {
 
 /// Serves requests until the connection ends, or rests: then its stream comes back.
 async fn serve_http1<N: Neighbours>(stream: TcpStream, session: &Rc<Session<N>>) -> Option<TcpStream> {
-    let pulse = Rc::clone(&session.pulse);
+    let activity = Rc::clone(&session.activity);
     let settings = session.worker.settings();
     let framing = Framing::new(settings.head());
     let mut builder = http1::Builder::new();
     // The strict reader has the last word on sizes; these are a little wider, so that it also has the first.
     builder.max_buf_size(buffer(settings)).max_headers(settings.head_fields + 1).half_close(false);
-    let wire = TokioIo::new(ClientWire::new(stream, Some(framing), Rc::clone(&pulse)));
+    let wire = TokioIo::new(ClientWire::new(stream, Some(framing), Rc::clone(&activity)));
     let service = service_fn(|request| {
         let session = Rc::clone(session);
         async move { Ok::<_, Infallible>(service::answer(session, request).await) }
@@ -103,17 +103,17 @@ async fn serve_http1<N: Neighbours>(stream: TcpStream, session: &Rc<Session<N>>)
     let mut connection = builder.serve_connection(wire, service);
     let mut is_leaving = false;
     let outcome = poll_fn(|cx| {
-        pulse.listen(cx);
-        match pulse.verdict() {
+        activity.listen(cx);
+        match activity.verdict() {
             Verdict::Dropped => return Poll::Ready(Outcome::Dropped),
-            Verdict::Rests if pulse.is_at_rest() => return Poll::Ready(Outcome::Rests),
+            Verdict::Rests if activity.is_at_rest() => return Poll::Ready(Outcome::Rests),
             Verdict::Leaves if !is_leaving => {
                 is_leaving = true;
                 Pin::new(&mut connection).graceful_shutdown();
             }
             _ => {}
         }
-        pulse.stir();
+        activity.stir();
         Pin::new(&mut connection).poll(cx).map(|_| Outcome::Ended)
     })
     .await;
@@ -157,8 +157,8 @@ async fn part(mut stream: TcpStream) {
 }
 
 async fn serve_http2<N: Neighbours>(stream: TcpStream, session: Rc<Session<N>>) {
-    let pulse = Rc::clone(&session.pulse);
-    pulse.head_since.set(None);
+    let activity = Rc::clone(&session.activity);
+    activity.head_since.set(None);
     let settings = session.worker.settings();
     let mut builder = http2::Builder::new(OnThisThread);
     builder
@@ -174,7 +174,7 @@ async fn serve_http2<N: Neighbours>(stream: TcpStream, session: Rc<Session<N>>) 
         .max_send_buf_size(WINDOW as usize)
         .keep_alive_interval(Duration::from_secs(20))
         .keep_alive_timeout(Duration::from_secs(20));
-    let wire = TokioIo::new(ClientWire::new(stream, None, Rc::clone(&pulse)));
+    let wire = TokioIo::new(ClientWire::new(stream, None, Rc::clone(&activity)));
     let service = service_fn(move |request| {
         let session = Rc::clone(&session);
         async move { Ok::<_, Infallible>(service::answer(session, request).await) }
@@ -182,8 +182,8 @@ async fn serve_http2<N: Neighbours>(stream: TcpStream, session: Rc<Session<N>>) 
     let mut connection = pin!(builder.serve_connection(wire, service));
     let mut is_leaving = false;
     poll_fn(|cx| {
-        pulse.listen(cx);
-        match pulse.verdict() {
+        activity.listen(cx);
+        match activity.verdict() {
             Verdict::Stays | Verdict::Rests => {}
             Verdict::Leaves => {
                 if !is_leaving {

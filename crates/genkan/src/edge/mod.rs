@@ -6,6 +6,7 @@
 //!
 //! The edge never touches the database, knows no method by name, and keeps no state beyond a connection's life.
 
+mod activity;
 mod address;
 mod answer;
 mod caps;
@@ -13,7 +14,6 @@ mod connection;
 mod framing;
 mod local;
 mod meters;
-mod pulse;
 mod service;
 mod settings;
 #[cfg(test)]

@@ -12,10 +12,10 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::time::Instant;
 
+use super::activity::Activity;
 use super::address::{self, Peer};
 use super::answer::{self, Problem};
 use super::local;
-use super::pulse::Pulse;
 use super::tally::By;
 use super::worker::Worker;
 use crate::forward::{Aim, AnswerBody, Cut, Neighbours};
@@ -31,7 +31,7 @@ pub(super) struct Session<N> {
     pub(super) peer: Peer,
     /// The peer's word on who is behind it counts.
     pub(super) is_believed: bool,
-    pub(super) pulse: Rc<Pulse>,
+    pub(super) activity: Rc<Activity>,
 }
 
 /// Answers one request.
@@ -39,7 +39,7 @@ pub(super) async fn answer<N: Neighbours>(
     session: Rc<Session<N>>,
     request: Request<Incoming>,
 ) -> Response<Tracked> {
-    let under_way = UnderWay::begin(&session.pulse);
+    let under_way = UnderWay::begin(&session.activity);
     let by_proof = matches!(credential(request.headers()), Credential::Dpop(_));
     let log = session.worker.settings().request_log.then(|| Line::of(&session, &request));
     let (by, aim, mut response, error) = match route(&session, request).await {
@@ -60,29 +60,29 @@ pub(super) async fn answer<N: Neighbours>(
     {
         line.write(&mut response, aim.as_ref(), error);
     }
-    let pulse = under_way.answered();
-    response.map(|body| Tracked { body, pulse })
+    let activity = under_way.answered();
+    response.map(|body| Tracked { body, activity })
 }
 
 /// A request without an answer. Dropped so, it was taken back.
-struct UnderWay(Option<Rc<Pulse>>);
+struct UnderWay(Option<Rc<Activity>>);
 
 impl UnderWay {
-    fn begin(pulse: &Rc<Pulse>) -> Self {
-        pulse.begin();
-        Self(Some(Rc::clone(pulse)))
+    fn begin(activity: &Rc<Activity>) -> Self {
+        activity.begin();
+        Self(Some(Rc::clone(activity)))
     }
 
-    /// From here on its answer's body keeps the connection's pulse.
-    fn answered(mut self) -> Rc<Pulse> {
+    /// From here on its answer's body keeps the connection's activity.
+    fn answered(mut self) -> Rc<Activity> {
         self.0.take().expect("taken only here, and `self` is gone then")
     }
 }
 
 impl Drop for UnderWay {
     fn drop(&mut self) {
-        if let Some(pulse) = &self.0 {
-            pulse.take_back();
+        if let Some(activity) = &self.0 {
+            activity.take_back();
         }
     }
 }
@@ -214,7 +214,7 @@ const HEALTH: &str = "/xrpc/_health";
 #[derive(Debug)]
 pub(super) struct Tracked {
     body: AnswerBody,
-    pulse: Rc<Pulse>,
+    activity: Rc<Activity>,
 }
 
 impl Body for Tracked {
@@ -236,7 +236,7 @@ impl Body for Tracked {
 
 impl Drop for Tracked {
     fn drop(&mut self) {
-        self.pulse.end();
+        self.activity.end();
     }
 }
 

@@ -1,4 +1,4 @@
-//! A client's connection, with the strict reader and the notes on its pulse between it and the library.
+//! A client's connection, with the strict reader and the notes on its activity between it and the library.
 
 use std::io;
 use std::pin::Pin;
@@ -10,9 +10,9 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
+use super::activity::{Activity, Verdict};
 use super::answer::Problem;
 use super::framing::Framing;
-use super::pulse::{Pulse, Verdict};
 use crate::forward::write_parts;
 
 /// A client's connection.
@@ -21,12 +21,12 @@ pub(super) struct ClientWire {
     stream: TcpStream,
     /// `None` on HTTP/2, whose frames leave no doubt.
     framing: Option<Framing>,
-    pulse: Rc<Pulse>,
+    activity: Rc<Activity>,
 }
 
 impl ClientWire {
-    pub(super) fn new(stream: TcpStream, framing: Option<Framing>, pulse: Rc<Pulse>) -> Self {
-        Self { stream, framing, pulse }
+    pub(super) fn new(stream: TcpStream, framing: Option<Framing>, activity: Rc<Activity>) -> Self {
+        Self { stream, framing, activity }
     }
 
     pub(super) fn into_stream(self) -> TcpStream {
@@ -40,21 +40,21 @@ impl ClientWire {
 
     /// Says why, if an answer fits here at all, and reads no more.
     fn refuse(&self, problem: &Problem) -> Poll<io::Result<()>> {
-        if self.pulse.is_quiet() {
+        if self.activity.is_quiet() {
             // The client may have left; there is nobody else to tell.
             let _ = self.stream.try_write(&problem.last_words());
         }
-        self.pulse.judge(Verdict::Refused);
+        self.activity.judge(Verdict::Refused);
         Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, "refused")))
     }
 
     fn note_written(&self, outcome: &Poll<io::Result<usize>>) {
         match outcome {
-            Poll::Pending if self.pulse.blocked_since.get().is_none() => {
-                self.pulse.blocked_since.set(Some(Instant::now()));
+            Poll::Pending if self.activity.blocked_since.get().is_none() => {
+                self.activity.blocked_since.set(Some(Instant::now()));
             }
-            Poll::Ready(Ok(_)) if self.pulse.blocked_since.get().is_some() => {
-                self.pulse.blocked_since.set(None);
+            Poll::Ready(Ok(_)) if self.activity.blocked_since.get().is_some() => {
+                self.activity.blocked_since.set(None);
             }
             _ => {}
         }
@@ -67,7 +67,7 @@ impl AsyncRead for ClientWire {
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        match self.pulse.verdict() {
+        match self.activity.verdict() {
             Verdict::Refused => {
                 return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, "refused")));
             }
@@ -89,11 +89,11 @@ impl AsyncRead for ClientWire {
             let fresh = buffer.filled().get(before..).unwrap_or_default();
             match framing.follow(fresh) {
                 Ok(()) if framing.is_within_head() => {
-                    if self.pulse.head_since.get().is_none() {
-                        self.pulse.head_since.set(Some(Instant::now()));
+                    if self.activity.head_since.get().is_none() {
+                        self.activity.head_since.set(Some(Instant::now()));
                     }
                 }
-                Ok(()) => self.pulse.head_since.set(None),
+                Ok(()) => self.activity.head_since.set(None),
                 Err(fault) => {
                     buffer.set_filled(before);
                     return self.refuse(&fault.into());

@@ -14,11 +14,11 @@ use tokio::runtime::LocalOptions;
 use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior};
 
+use super::activity::{Activity, Verdict};
 use super::address::Peer;
 use super::caps::Caps;
 use super::connection;
 use super::meters::Meters;
-use super::pulse::{Pulse, Verdict};
 use super::service::Session;
 use super::tally::{self, Tally};
 use super::{Doors, Phase, Settings};
@@ -44,7 +44,7 @@ pub(super) struct Worker<N> {
     tally: Arc<Tally>,
     meters: Meters,
     caps: Caps,
-    pulses: RefCell<Vec<Weak<Pulse>>>,
+    activities: RefCell<Vec<Weak<Activity>>>,
     open: Cell<usize>,
 }
 
@@ -114,7 +114,7 @@ async fn serve<N: Neighbours>(listener: std::net::TcpListener, parts: Parts<N>) 
         tally: parts.tally,
         meters: Meters::new(parts.doors.metrics.clone()),
         caps: parts.caps,
-        pulses: RefCell::default(),
+        activities: RefCell::default(),
         open: Cell::new(0),
         doors: Arc::clone(&parts.doors),
     });
@@ -177,10 +177,10 @@ impl<N: Neighbours> Worker<N> {
             // It has gone already.
             return;
         }
-        let pulse = Rc::new(Pulse::new());
-        self.pulses.borrow_mut().push(Rc::downgrade(&pulse));
+        let activity = Rc::new(Activity::new());
+        self.activities.borrow_mut().push(Rc::downgrade(&activity));
         self.count(1);
-        let session = Rc::new(Session { worker: Rc::clone(&self), peer, is_believed, pulse });
+        let session = Rc::new(Session { worker: Rc::clone(&self), peer, is_believed, activity });
         tokio::task::spawn_local(async move {
             connection::serve(stream, session).await;
             drop(place);
@@ -194,16 +194,16 @@ impl<N: Neighbours> Worker<N> {
     }
 
     fn judge_all(&self, verdict: Verdict) {
-        for pulse in self.pulses.borrow().iter().filter_map(Weak::upgrade) {
-            pulse.judge(verdict);
+        for activity in self.activities.borrow().iter().filter_map(Weak::upgrade) {
+            activity.judge(verdict);
         }
     }
 
     /// Looks at each connection's time, and forgets those that have ended.
     fn check_all(&self, now: Instant) {
-        self.pulses.borrow_mut().retain(|pulse| {
-            let Some(pulse) = pulse.upgrade() else { return false };
-            pulse.check(self.settings(), now);
+        self.activities.borrow_mut().retain(|activity| {
+            let Some(activity) = activity.upgrade() else { return false };
+            activity.check(self.settings(), now);
             true
         });
     }

@@ -1,7 +1,7 @@
-//! What is known of a connection from beside it: whether it is at work, and since when it is not.
+//! A connection's activity as its worker sees it: busy, or idle since when.
 //!
-//! A connection costs no timer. It notes when something began to be waited for, and its thread looks at all notes a
-//! few times a second.
+//! Connections have no timers of their own. Each notes when it began to wait for something, and its worker checks the
+//! notes of all its connections a few times a second.
 
 use std::cell::{Cell, RefCell};
 use std::task::{Context, Waker};
@@ -13,7 +13,7 @@ use super::Settings;
 
 /// One connection's notes.
 #[derive(Debug)]
-pub(super) struct Pulse {
+pub(super) struct Activity {
     /// Requests whose answers have not ended.
     under_way: Cell<u32>,
     /// When the last of them ended, or the connection began.
@@ -47,7 +47,7 @@ pub(super) enum Verdict {
     Dropped,
 }
 
-impl Pulse {
+impl Activity {
     pub(super) fn new() -> Self {
         Self {
             under_way: Cell::new(0),
