@@ -21,7 +21,7 @@ use crate::base::fetch::{Dns, Names};
 use crate::config::Config;
 use crate::db::feed::Kind;
 use crate::db::{self, Db};
-use crate::edge::{self, By, Edge, Tally};
+use crate::edge::{self, By, Counters, Edge};
 use crate::fleet::Fleet;
 use crate::fleet::front::{Front, FrontSettings, Prober};
 use crate::forward::{Abroad, Manners};
@@ -132,7 +132,7 @@ fn open_edge(app: &App) -> Result<Edge, StartError> {
         |error: std::io::Error| StartError::Listen { setting: "GENKAN_LISTEN", address, cause: error.kind() };
     let edge = Edge::open(address, doors).map_err(refused)?;
     tokio::spawn(know_hosts(app.fleet.clone(), trusted));
-    tokio::spawn(show_tallies(edge.tallies().to_vec(), app.fleet.clone(), abroad, app.metrics.clone()));
+    tokio::spawn(export_counters(edge.counters().to_vec(), app.fleet.clone(), abroad, app.metrics.clone()));
     Ok(edge)
 }
 
@@ -151,29 +151,29 @@ async fn know_hosts(fleet: Fleet, trusted: Trusted) {
 }
 
 /// Hands what the edge's threads count to the metrics.
-async fn show_tallies(tallies: Vec<Arc<Tally>>, fleet: Fleet, abroad: Abroad, metrics: Metrics) {
+async fn export_counters(counters: Vec<Arc<Counters>>, fleet: Fleet, abroad: Abroad, metrics: Metrics) {
     loop {
-        tokio::time::sleep(SHOW_TALLIES_EVERY).await;
-        let sum = |count: &dyn Fn(&Tally) -> u64| tallies.iter().map(|tally| count(tally)).sum::<u64>();
+        tokio::time::sleep(EXPORT_COUNTERS_EVERY).await;
+        let sum = |count: &dyn Fn(&Counters) -> u64| counters.iter().map(|thread| count(thread)).sum::<u64>();
         for (door, by) in [("forwarded", By::Host), ("edge", By::Edge)] {
             for class in 1..=5_usize {
                 let status = ["", "1xx", "2xx", "3xx", "4xx", "5xx"].get(class).copied().unwrap_or_default();
-                metrics.counter(&REQUESTS, &[door, status]).set(sum(&|tally| tally.answers(by, class)));
+                metrics.counter(&REQUESTS, &[door, status]).set(sum(&|thread| thread.answers(by, class)));
             }
         }
         abroad.show(&metrics);
         for host in fleet.all().iter() {
             metrics.gauge(&HOST_HEALTHY, &[host.id.as_str()]).set(i64::from(host.health.is_up()));
         }
-        metrics.gauge(&CONNECTIONS, &[]).set(i64::try_from(sum(&Tally::open)).unwrap_or(i64::MAX));
-        metrics.counter(&CONNECTIONS_REFUSED, &["no place"]).set(sum(&Tally::turned_away));
+        metrics.gauge(&CONNECTIONS, &[]).set(i64::try_from(sum(&Counters::open)).unwrap_or(i64::MAX));
+        metrics.counter(&CONNECTIONS_REFUSED, &["no place"]).set(sum(&Counters::turned_away));
     }
 }
 
 /// For the listeners that nobody waits at any more.
 const LAST: Duration = Duration::from_secs(2);
 const KNOW_HOSTS_EVERY: Duration = Duration::from_secs(10);
-const SHOW_TALLIES_EVERY: Duration = Duration::from_secs(2);
+const EXPORT_COUNTERS_EVERY: Duration = Duration::from_secs(2);
 
 /// Everything that Genkan answers itself.
 fn router(app: &App, trusted: Trusted) -> Result<axum::Router, LookError> {

@@ -11,14 +11,14 @@ mod address;
 mod answer;
 mod caps;
 mod connection;
+mod counters;
+mod failures;
 mod framing;
 mod local;
-mod meters;
 mod service;
 mod settings;
 #[cfg(test)]
 mod stories;
-mod tally;
 mod wire;
 mod worker;
 
@@ -31,8 +31,8 @@ use tokio::runtime::Handle;
 use tokio::sync::{mpsc, watch};
 use tokio_rustls::rustls::ClientConfig;
 
+pub(crate) use counters::{By, Counters};
 pub(crate) use settings::Settings;
-pub(crate) use tally::{By, Tally};
 
 use crate::forward::{Abroad, Breakers, Neighbours};
 use crate::http::Trusted;
@@ -75,7 +75,7 @@ pub(crate) struct Edge {
     phase: watch::Sender<Phase>,
     /// Closed when the last thread has ended.
     ended: mpsc::Receiver<()>,
-    tallies: Vec<Arc<Tally>>,
+    counters: Vec<Arc<Counters>>,
 }
 
 impl Edge {
@@ -96,17 +96,17 @@ impl Edge {
         let caps = caps::Caps::new(&doors.settings);
         let breakers = Breakers::new(doors.settings.breaker);
         let doors = Arc::new(doors);
-        let mut tallies = Vec::new();
+        let mut all_counters = Vec::new();
         for (number, listener) in listeners.into_iter().enumerate() {
-            let tally = Arc::new(Tally::default());
-            tallies.push(Arc::clone(&tally));
+            let counters = Arc::new(Counters::default());
+            all_counters.push(Arc::clone(&counters));
             let parts = worker::Parts {
                 neighbours: doors.neighbours.clone(),
                 doors: Arc::clone(&doors),
                 caps: caps.clone(),
                 breakers: breakers.clone(),
                 phase: seen.clone(),
-                tally,
+                counters,
             };
             let alive = alive.clone();
             std::thread::Builder::new().name(format!("edge-{number}")).spawn(move || {
@@ -116,7 +116,7 @@ impl Edge {
                 drop(alive);
             })?;
         }
-        Ok(Self { address, phase, ended, tallies })
+        Ok(Self { address, phase, ended, counters: all_counters })
     }
 
     pub(crate) const fn address(&self) -> SocketAddr {
@@ -124,8 +124,8 @@ impl Edge {
     }
 
     /// What each thread has counted.
-    pub(crate) fn tallies(&self) -> &[Arc<Tally>] {
-        &self.tallies
+    pub(crate) fn counters(&self) -> &[Arc<Counters>] {
+        &self.counters
     }
 
     /// Lets no one in, and waits until all have left. `false`: the grace ended before that, and they were cut off.

@@ -15,8 +15,8 @@ use tokio::time::Instant;
 use super::activity::Activity;
 use super::address::{self, Peer};
 use super::answer::{self, Problem};
+use super::counters::By;
 use super::local;
-use super::tally::By;
 use super::worker::Worker;
 use crate::forward::{Aim, AnswerBody, Cut, Neighbours};
 use crate::http::oauth::DPOP_NONCE;
@@ -46,14 +46,14 @@ pub(super) async fn answer<N: Neighbours>(
         Ok((by, aim, response)) => (by, aim, response, None),
         Err(problem) => {
             let name = problem.name();
-            session.worker.meters().refused(name);
+            session.worker.failures().refused(name);
             (By::Edge, None, problem.into_response(), Some(name))
         }
     };
     if by_proof && let Ok(nonce) = HeaderValue::from_str(&session.worker.neighbours().nonce()) {
         response.headers_mut().insert(DPOP_NONCE, nonce);
     }
-    session.worker.tally().answered(by, response.status());
+    session.worker.counters().answered(by, response.status());
     // Genkan's own methods have written their line, and named it in their answer.
     if let Some(line) = log
         && by != By::Genkan
@@ -123,7 +123,7 @@ async fn route<N: Neighbours>(session: &Session<N>, request: Request<Incoming>) 
     let visitor = far.as_ref().unwrap_or_else(|| session.peer.visitor());
     let sent = worker.forwarder().send(&aim, &parts, body, visitor).await;
     if let Err(error) = &sent {
-        worker.meters().failed(&aim, error);
+        worker.failures().failed(&aim, error);
     }
     let sent = sent?;
     Ok((By::Host, Some(aim), sent))

@@ -18,9 +18,9 @@ use super::activity::{Activity, Verdict};
 use super::address::Peer;
 use super::caps::Caps;
 use super::connection;
-use super::meters::Meters;
+use super::counters::{self, Counters};
+use super::failures::FailureMetrics;
 use super::service::Session;
-use super::tally::{self, Tally};
 use super::{Doors, Phase, Settings};
 use crate::forward::{Breakers, Dialler, Forwarder, Neighbours};
 
@@ -32,7 +32,7 @@ pub(super) struct Parts<N> {
     pub(super) caps: Caps,
     pub(super) breakers: Breakers,
     pub(super) phase: watch::Receiver<Phase>,
-    pub(super) tally: Arc<Tally>,
+    pub(super) counters: Arc<Counters>,
 }
 
 /// What all connections of a thread share.
@@ -41,8 +41,8 @@ pub(super) struct Worker<N> {
     doors: Arc<Doors<N>>,
     neighbours: N,
     forwarder: Forwarder<N>,
-    tally: Arc<Tally>,
-    meters: Meters,
+    counters: Arc<Counters>,
+    failures: FailureMetrics,
     caps: Caps,
     activities: RefCell<Vec<Weak<Activity>>>,
     open: Cell<usize>,
@@ -65,12 +65,12 @@ impl<N> Worker<N> {
         &self.forwarder
     }
 
-    pub(super) const fn meters(&self) -> &Meters {
-        &self.meters
+    pub(super) const fn failures(&self) -> &FailureMetrics {
+        &self.failures
     }
 
-    pub(super) fn tally(&self) -> &Tally {
-        &self.tally
+    pub(super) fn counters(&self) -> &Counters {
+        &self.counters
     }
 }
 
@@ -111,8 +111,8 @@ async fn serve<N: Neighbours>(listener: std::net::TcpListener, parts: Parts<N>) 
     let worker = Rc::new(Worker {
         neighbours: parts.neighbours,
         forwarder,
-        tally: parts.tally,
-        meters: Meters::new(parts.doors.metrics.clone()),
+        counters: parts.counters,
+        failures: FailureMetrics::new(parts.doors.metrics.clone()),
         caps: parts.caps,
         activities: RefCell::default(),
         open: Cell::new(0),
@@ -170,7 +170,7 @@ impl<N: Neighbours> Worker<N> {
         let peer = Peer::new(peer.ip());
         let is_believed = self.doors.trusted.speaks_for_others(peer.address());
         let Some(place) = self.caps.admit(peer.address(), is_believed) else {
-            tally::add(&self.tally.turned_away, 1);
+            counters::add(&self.counters.turned_away, 1);
             return;
         };
         if stream.set_nodelay(true).is_err() {
@@ -190,7 +190,7 @@ impl<N: Neighbours> Worker<N> {
 
     fn count(&self, change: isize) {
         self.open.set(self.open.get().saturating_add_signed(change));
-        self.tally.open.store(self.open.get() as u64, std::sync::atomic::Ordering::Relaxed);
+        self.counters.open.store(self.open.get() as u64, std::sync::atomic::Ordering::Relaxed);
     }
 
     fn judge_all(&self, verdict: Verdict) {

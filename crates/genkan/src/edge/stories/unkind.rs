@@ -64,7 +64,7 @@ async fn one_address_gets_only_so_many_connections() {
     drop(first);
     tokio::time::sleep(Duration::from_millis(100)).await;
     assert!(network.ask(ASK, ALICES).await.starts_with("HTTP/1.1 200 "));
-    assert_eq!(network.edge.tallies()[0].turned_away(), 1);
+    assert_eq!(network.edge.counters()[0].turned_away(), 1);
 }
 
 #[tokio::test]

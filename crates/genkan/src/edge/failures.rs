@@ -1,15 +1,15 @@
-//! What the edge counts of things that go wrong. Each is rare, so the series are looked up as they come.
+//! Metrics for refusals and failed hosts. Failures are rare, so each looks its metric up when it happens.
 
 use crate::forward::{Aim, Error};
 use crate::telemetry::metrics::{HOST_FAILURES, Metrics, REFUSALS, UPSTREAM_FAILURES};
 
-/// Counts what goes wrong.
+/// Counts refusals, and hosts that fail.
 #[derive(Debug)]
-pub(super) struct Meters {
+pub(super) struct FailureMetrics {
     metrics: Metrics,
 }
 
-impl Meters {
+impl FailureMetrics {
     pub(super) const fn new(metrics: Metrics) -> Self {
         Self { metrics }
     }

@@ -1,12 +1,12 @@
-//! What an edge thread has counted. Written by that thread alone, read by whoever prints metrics.
+//! One edge thread's counters. Only that thread writes them; the task that exports metrics reads them.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use http::StatusCode;
 
-/// One thread's counts since the start.
+/// Counts of one thread since the server started.
 #[derive(Debug, Default)]
-pub(crate) struct Tally {
+pub(crate) struct Counters {
     /// Requests carried to hosts, by the first digit of the answer's status.
     forwarded: [AtomicU64; 6],
     /// Requests that Genkan's own methods answered, likewise.
@@ -27,7 +27,7 @@ pub(crate) enum By {
     Edge,
 }
 
-impl Tally {
+impl Counters {
     /// Requests by who answered and by the first digit of the status, 1 to 5.
     pub(crate) fn answers(&self, by: By, class: usize) -> u64 {
         self.row(by).get(class).map_or(0, |count| count.load(Ordering::Relaxed))
