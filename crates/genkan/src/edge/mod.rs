@@ -9,8 +9,8 @@
 mod activity;
 mod address;
 mod answer;
-mod caps;
 mod connection;
+mod connection_limits;
 mod counters;
 mod failures;
 mod framing;
@@ -93,7 +93,7 @@ impl Edge {
         }
         let (phase, seen) = watch::channel(Phase::Open);
         let (alive, ended) = mpsc::channel(1);
-        let caps = caps::Caps::new(&doors.settings);
+        let connection_limits = connection_limits::ConnectionLimits::new(&doors.settings);
         let breakers = Breakers::new(doors.settings.breaker);
         let doors = Arc::new(doors);
         let mut all_counters = Vec::new();
@@ -103,7 +103,7 @@ impl Edge {
             let parts = worker::Parts {
                 neighbours: doors.neighbours.clone(),
                 doors: Arc::clone(&doors),
-                caps: caps.clone(),
+                connection_limits: connection_limits.clone(),
                 breakers: breakers.clone(),
                 phase: seen.clone(),
                 counters,

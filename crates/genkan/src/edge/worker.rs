@@ -16,8 +16,8 @@ use tokio::time::{Instant, MissedTickBehavior};
 
 use super::activity::{Activity, Verdict};
 use super::address::Peer;
-use super::caps::Caps;
 use super::connection;
+use super::connection_limits::ConnectionLimits;
 use super::counters::{self, Counters};
 use super::failures::FailureMetrics;
 use super::service::Session;
@@ -29,7 +29,7 @@ use crate::forward::{Breakers, Dialler, Forwarder, Neighbours};
 pub(super) struct Parts<N> {
     pub(super) neighbours: N,
     pub(super) doors: Arc<Doors<N>>,
-    pub(super) caps: Caps,
+    pub(super) connection_limits: ConnectionLimits,
     pub(super) breakers: Breakers,
     pub(super) phase: watch::Receiver<Phase>,
     pub(super) counters: Arc<Counters>,
@@ -43,7 +43,7 @@ pub(super) struct Worker<N> {
     forwarder: Forwarder<N>,
     counters: Arc<Counters>,
     failures: FailureMetrics,
-    caps: Caps,
+    connection_limits: ConnectionLimits,
     activities: RefCell<Vec<Weak<Activity>>>,
     open: Cell<usize>,
 }
@@ -113,7 +113,7 @@ async fn serve<N: Neighbours>(listener: std::net::TcpListener, parts: Parts<N>) 
         forwarder,
         counters: parts.counters,
         failures: FailureMetrics::new(parts.doors.metrics.clone()),
-        caps: parts.caps,
+        connection_limits: parts.connection_limits,
         activities: RefCell::default(),
         open: Cell::new(0),
         doors: Arc::clone(&parts.doors),
@@ -169,7 +169,7 @@ impl<N: Neighbours> Worker<N> {
     fn admit(self: Rc<Self>, stream: TcpStream, peer: SocketAddr) {
         let peer = Peer::new(peer.ip());
         let is_believed = self.doors.trusted.speaks_for_others(peer.address());
-        let Some(place) = self.caps.admit(peer.address(), is_believed) else {
+        let Some(permit) = self.connection_limits.admit(peer.address(), is_believed) else {
             counters::add(&self.counters.turned_away, 1);
             return;
         };
@@ -183,7 +183,7 @@ impl<N: Neighbours> Worker<N> {
         let session = Rc::new(Session { worker: Rc::clone(&self), peer, is_believed, activity });
         tokio::task::spawn_local(async move {
             connection::serve(stream, session).await;
-            drop(place);
+            drop(permit);
             self.count(-1);
         });
     }

@@ -1,4 +1,4 @@
-//! How many connections there may be, at all and of one address.
+//! Limits on open connections: in all, and from one client address.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
@@ -6,9 +6,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use super::Settings;
 
-/// Counts the connections of all threads.
+/// Counts the open connections of all edge threads against the limits.
 #[derive(Clone, Debug)]
-pub(super) struct Caps {
+pub(super) struct ConnectionLimits {
     counts: Arc<Mutex<Counts>>,
     total: usize,
     per_address: usize,
@@ -20,15 +20,15 @@ struct Counts {
     by_address: HashMap<IpAddr, usize>,
 }
 
-/// One connection's place. Dropped with the connection.
+/// Permission for one open connection. Dropping it makes room for another.
 #[derive(Debug)]
-pub(super) struct Place {
+pub(super) struct ConnectionPermit {
     counts: Arc<Mutex<Counts>>,
-    /// `None`: of an address that is not limited.
+    /// `None`: the address is that of a trusted proxy and has no limit of its own.
     address: Option<IpAddr>,
 }
 
-impl Caps {
+impl ConnectionLimits {
     pub(super) fn new(settings: &Settings) -> Self {
         Self {
             counts: Arc::default(),
@@ -37,13 +37,15 @@ impl Caps {
         }
     }
 
-    /// Takes a place, if there is one. A believed peer brings many clients, so it is not limited by itself.
-    pub(super) fn admit(&self, peer: IpAddr, is_believed: bool) -> Option<Place> {
+    /// Admits a connection, or returns `None` when a limit is reached.
+    ///
+    /// A trusted proxy brings many clients, so only the limit on all connections applies to it.
+    pub(super) fn admit(&self, peer: IpAddr, is_believed: bool) -> Option<ConnectionPermit> {
         let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
         if counts.all >= self.total {
             return None;
         }
-        let address = (!is_believed).then(|| neighbourhood(peer));
+        let address = (!is_believed).then(|| limited_as(peer));
         if let Some(address) = address {
             let count = counts.by_address.entry(address).or_default();
             if *count >= self.per_address {
@@ -52,11 +54,11 @@ impl Caps {
             *count += 1;
         }
         counts.all += 1;
-        Some(Place { counts: Arc::clone(&self.counts), address })
+        Some(ConnectionPermit { counts: Arc::clone(&self.counts), address })
     }
 }
 
-impl Drop for Place {
+impl Drop for ConnectionPermit {
     fn drop(&mut self) {
         let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
         counts.all -= 1;
@@ -71,8 +73,8 @@ impl Drop for Place {
     }
 }
 
-/// What counts as one address: of IPv6 the /64, which one subscriber has whole.
-fn neighbourhood(address: IpAddr) -> IpAddr {
+/// The address that is counted: for IPv6 its /64, because one subscriber usually has a whole /64.
+fn limited_as(address: IpAddr) -> IpAddr {
     match address {
         IpAddr::V4(_) => address,
         IpAddr::V6(v6) => IpAddr::V6(Ipv6Addr::from_bits(v6.to_bits() & !u128::from(u64::MAX))),
@@ -85,16 +87,16 @@ mod tests {
 
     #[test]
     fn places_are_limited_by_address_and_in_all() {
-        let caps = Caps { counts: Arc::default(), total: 4, per_address: 2 };
+        let limits = ConnectionLimits { counts: Arc::default(), total: 4, per_address: 2 };
         let at = |text: &str| text.parse::<IpAddr>().unwrap();
-        let first = caps.admit(at("2001:db8::1"), false).unwrap();
-        let _second = caps.admit(at("2001:db8::2"), false).unwrap();
-        assert!(caps.admit(at("2001:db8::3"), false).is_none(), "the same /64");
-        assert!(caps.admit(at("2001:db8::3"), true).is_some(), "a proxy brings many");
-        let _third = caps.admit(at("2001:db8:0:1::3"), false).unwrap();
-        let _fourth = caps.admit(at("192.0.2.1"), false).unwrap();
-        assert!(caps.admit(at("192.0.2.2"), false).is_none(), "full");
+        let first = limits.admit(at("2001:db8::1"), false).unwrap();
+        let _second = limits.admit(at("2001:db8::2"), false).unwrap();
+        assert!(limits.admit(at("2001:db8::3"), false).is_none(), "the same /64");
+        assert!(limits.admit(at("2001:db8::3"), true).is_some(), "a proxy brings many");
+        let _third = limits.admit(at("2001:db8:0:1::3"), false).unwrap();
+        let _fourth = limits.admit(at("192.0.2.1"), false).unwrap();
+        assert!(limits.admit(at("192.0.2.2"), false).is_none(), "full");
         drop(first);
-        assert!(caps.admit(at("2001:db8::3"), false).is_some(), "a place is given back");
+        assert!(limits.admit(at("2001:db8::3"), false).is_some(), "a place is given back");
     }
 }
