@@ -29,7 +29,7 @@ pub(crate) fn refusal(verdict: &Verdict, now: Timestamp) -> XrpcError {
 }
 
 /// Refuses unless the verdict allows. For handlers, after [`RateLimits::attempt`](crate::limits::RateLimits::attempt).
-pub(crate) fn heed(verdict: Option<Verdict>, now: Timestamp) -> Result<(), XrpcError> {
+pub(crate) fn check_rate_limit(verdict: Option<Verdict>, now: Timestamp) -> Result<(), XrpcError> {
     match verdict {
         Some(verdict) if !verdict.allowed => Err(refusal(&verdict, now)),
         _ => Ok(()),

@@ -118,7 +118,7 @@ impl Verdict {
         self.reset.since(now).as_millis().div_ceil(1000).max(1).try_into().unwrap_or(u64::MAX)
     }
 
-    /// The one that a client should heed.
+    /// The limit that a client should watch: the one that it will reach first.
     fn tighter(self, other: Self) -> Self {
         match (self.allowed, other.allowed) {
             (true, false) => other,

@@ -20,7 +20,7 @@ pub(super) async fn par(
     headers: HeaderMap,
     posted: Result<Posted, Refusal>,
 ) -> Result<Response, Refusal> {
-    heed(&app, Door::Push, client)?;
+    check_rate_limit(&app, Door::Push, client)?;
     let Posted(form) = posted?;
     let call = Call { method: "POST", path: PAR, proofs: proofs(&headers) };
     let pushed = app.oauth.push(&call, &form).await?;
@@ -29,7 +29,7 @@ pub(super) async fn par(
 }
 
 /// Counts before the work.
-pub(super) fn heed(app: &App, door: Door, client: ClientAddr) -> Result<(), Refusal> {
+pub(super) fn check_rate_limit(app: &App, door: Door, client: ClientAddr) -> Result<(), Refusal> {
     let now = app.clock.now();
     match app.limits.call(door, client.0, now) {
         Some(verdict) if !verdict.allowed => Err(Refusal::too_often(&verdict, now)),

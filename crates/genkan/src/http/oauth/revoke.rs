@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::REVOKE;
 use super::error::Refusal;
 use super::form::Posted;
-use super::par::heed;
+use super::par::check_rate_limit;
 use crate::app::App;
 use crate::http::ClientAddr;
 use crate::limits::Door;
@@ -20,7 +20,7 @@ pub(super) async fn revoke(
     headers: HeaderMap,
     posted: Result<Posted, Refusal>,
 ) -> Result<Json<Value>, Refusal> {
-    heed(&app, Door::Revoke, client)?;
+    check_rate_limit(&app, Door::Revoke, client)?;
     let Posted(form) = posted?;
     let call = Call { method: "POST", path: REVOKE, proofs: proofs(&headers) };
     app.oauth.revoke(&call, &form).await?;

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::TOKEN;
 use super::error::Refusal;
 use super::form::Posted;
-use super::par::heed;
+use super::par::check_rate_limit;
 use crate::app::App;
 use crate::http::ClientAddr;
 use crate::limits::Door;
@@ -20,7 +20,7 @@ pub(super) async fn token(
     headers: HeaderMap,
     posted: Result<Posted, Refusal>,
 ) -> Result<Json<Value>, Refusal> {
-    heed(&app, Door::Token, client)?;
+    check_rate_limit(&app, Door::Token, client)?;
     let Posted(form) = posted?;
     let call = Call { method: "POST", path: TOKEN, proofs: proofs(&headers) };
     let tokens = app.oauth.token(&call, &form).await?;

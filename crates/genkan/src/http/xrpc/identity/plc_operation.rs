@@ -13,7 +13,7 @@ use crate::http::XrpcInput;
 use crate::http::caller::{FULL_TAKEN_DOWN, Needs, caller};
 use crate::http::error::XrpcError;
 use crate::http::language::language;
-use crate::http::rate_headers::heed;
+use crate::http::rate_headers::check_rate_limit;
 use crate::limits::{Limit, code_for};
 use crate::mail::Reason;
 use crate::moves::Wanted;
@@ -46,7 +46,7 @@ pub(crate) async fn request_plc_operation_signature(
     let needs = Needs { method, scopes: FULL_TAKEN_DOWN, from_hosts: true, standing: false };
     let caller = caller(&app, &headers, needs).await?;
     let (now, key) = (app.clock.now(), code_for(Reason::PlcOperation.as_str(), caller.account.did.as_str()));
-    heed(app.limits.attempt(&app.db, Limit::RequestMail, &key, now).await?, now)?;
+    check_rate_limit(app.limits.attempt(&app.db, Limit::RequestMail, &key, now).await?, now)?;
     Ok(app.emails.send_code(&caller.account, Reason::PlcOperation, language(&headers)).await?)
 }
 

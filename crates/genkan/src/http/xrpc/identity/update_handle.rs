@@ -8,7 +8,7 @@ use crate::app::App;
 use crate::http::XrpcInput;
 use crate::http::caller::{Needs, STANDARD, caller};
 use crate::http::error::XrpcError;
-use crate::http::rate_headers::heed;
+use crate::http::rate_headers::check_rate_limit;
 use crate::limits::Limit;
 
 #[derive(Deserialize)]
@@ -33,6 +33,6 @@ pub(crate) async fn update_handle(
         return Err(XrpcError::invalid("Input/did is not the account that the token speaks for"));
     }
     let now = app.clock.now();
-    heed(app.limits.attempt(&app.db, Limit::UpdateHandle, did, now).await?, now)?;
+    check_rate_limit(app.limits.attempt(&app.db, Limit::UpdateHandle, did, now).await?, now)?;
     Ok(app.renames.rename(&caller.account, &input.handle, caller.actor()).await?)
 }

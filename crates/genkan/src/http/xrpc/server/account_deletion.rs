@@ -12,7 +12,7 @@ use crate::db::audit::Actor;
 use crate::http::caller::{FULL, Needs, caller};
 use crate::http::error::{XrpcError, unauthorized};
 use crate::http::language::language;
-use crate::http::rate_headers::heed;
+use crate::http::rate_headers::check_rate_limit;
 use crate::http::{ClientAddr, XrpcInput};
 use crate::limits::{Limit, account_and_address, address, code_for};
 use crate::mail::Reason;
@@ -32,7 +32,7 @@ pub(crate) async fn request_account_delete(
     let caller =
         caller(&app, &headers, Needs { method, scopes: FULL, from_hosts: true, standing: true }).await?;
     let (now, key) = (app.clock.now(), code_for(Reason::DeleteAccount.as_str(), caller.account.did.as_str()));
-    heed(app.limits.attempt(&app.db, Limit::RequestMail, &key, now).await?, now)?;
+    check_rate_limit(app.limits.attempt(&app.db, Limit::RequestMail, &key, now).await?, now)?;
     Ok(app.emails.send_code(&caller.account, Reason::DeleteAccount, language(&headers)).await?)
 }
 
@@ -43,10 +43,10 @@ pub(crate) async fn delete_account(
     XrpcInput(input): XrpcInput<DeleteInput>,
 ) -> Result<(), XrpcError> {
     let (now, did) = (app.clock.now(), input.did.as_str());
-    heed(app.limits.attempt(&app.db, Limit::UseCode, &address(from.0), now).await?, now)?;
+    check_rate_limit(app.limits.attempt(&app.db, Limit::UseCode, &address(from.0), now).await?, now)?;
     // A guess of the password counts as one at sign-in.
     let key = account_and_address(Some(did), did, from.0);
-    heed(app.limits.attempt(&app.db, Limit::CreateSession, &key, now).await?, now)?;
+    check_rate_limit(app.limits.attempt(&app.db, Limit::CreateSession, &key, now).await?, now)?;
     let account = app.accounts.find(did).await?.ok_or_else(|| XrpcError::invalid("account not found"))?;
     if !app.sessions.knows_password(&account, &Secret::new(input.password)).await? {
         return Err(unauthorized("AuthenticationRequired", "Invalid did or password"));

@@ -12,7 +12,7 @@ use crate::accounts::Email;
 use crate::app::App;
 use crate::base::Secret;
 use crate::http::error::{XrpcError, bad_request};
-use crate::http::rate_headers::heed;
+use crate::http::rate_headers::check_rate_limit;
 use crate::http::session_answer::SessionAnswer;
 use crate::http::{ClientAddr, XrpcInput};
 use crate::limits::{Limit, address};
@@ -43,7 +43,7 @@ pub(crate) async fn create_account(
     }
     let request = request(input)?;
     let now = app.clock.now();
-    heed(app.limits.attempt(&app.db, Limit::CreateAccount, &address(from.0), now).await?, now)?;
+    check_rate_limit(app.limits.attempt(&app.db, Limit::CreateAccount, &address(from.0), now).await?, now)?;
     let opened = app.sign_ups.create(request).await;
     app.metrics.counter(&SIGN_UPS, &[if opened.is_ok() { "done" } else { "refused" }]).increment();
     let opened = opened?;

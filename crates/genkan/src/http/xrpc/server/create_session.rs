@@ -7,7 +7,7 @@ use serde::Deserialize;
 use crate::app::App;
 use crate::base::Secret;
 use crate::http::error::XrpcError;
-use crate::http::rate_headers::heed;
+use crate::http::rate_headers::check_rate_limit;
 use crate::http::session_answer::SessionAnswer;
 use crate::http::{ClientAddr, XrpcInput};
 use crate::limits::{Limit, account_and_address};
@@ -30,7 +30,7 @@ pub(crate) async fn create_session(
     let now = app.clock.now();
     let account = app.accounts.find_by_identifier(&input.identifier).await?;
     let key = account_and_address(account.as_ref().map(|it| it.did.as_str()), &input.identifier, from.0);
-    heed(app.limits.attempt(&app.db, Limit::CreateSession, &key, now).await?, now)?;
+    check_rate_limit(app.limits.attempt(&app.db, Limit::CreateSession, &key, now).await?, now)?;
     let password = Secret::new(input.password);
     let opened =
         app.sessions.open(&input.identifier, &password, input.allow_takendown.unwrap_or(false)).await;

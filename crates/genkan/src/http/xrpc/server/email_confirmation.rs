@@ -9,7 +9,7 @@ use crate::http::XrpcInput;
 use crate::http::caller::{Needs, STANDARD, caller};
 use crate::http::error::XrpcError;
 use crate::http::language::language;
-use crate::http::rate_headers::heed;
+use crate::http::rate_headers::check_rate_limit;
 use crate::limits::{Limit, code_for};
 use crate::mail::Reason;
 
@@ -27,7 +27,7 @@ pub(crate) async fn request_email_confirmation(
     let caller =
         caller(&app, &headers, Needs { method, scopes: STANDARD, from_hosts: true, standing: true }).await?;
     let (now, key) = (app.clock.now(), code_for(Reason::ConfirmEmail.as_str(), caller.account.did.as_str()));
-    heed(app.limits.attempt(&app.db, Limit::RequestMail, &key, now).await?, now)?;
+    check_rate_limit(app.limits.attempt(&app.db, Limit::RequestMail, &key, now).await?, now)?;
     Ok(app.emails.send_code(&caller.account, Reason::ConfirmEmail, language(&headers)).await?)
 }
 

@@ -11,7 +11,7 @@ use crate::http::XrpcInput;
 use crate::http::caller::{FULL, Needs, caller};
 use crate::http::error::XrpcError;
 use crate::http::language::language;
-use crate::http::rate_headers::heed;
+use crate::http::rate_headers::check_rate_limit;
 use crate::limits::{Limit, code_for};
 use crate::mail::Reason;
 
@@ -39,7 +39,7 @@ pub(crate) async fn request_email_update(
     let caller =
         caller(&app, &headers, Needs { method, scopes: FULL, from_hosts: true, standing: true }).await?;
     let (now, key) = (app.clock.now(), code_for(Reason::UpdateEmail.as_str(), caller.account.did.as_str()));
-    heed(app.limits.attempt(&app.db, Limit::RequestMail, &key, now).await?, now)?;
+    check_rate_limit(app.limits.attempt(&app.db, Limit::RequestMail, &key, now).await?, now)?;
     let token_required = app.emails.request_update(&caller.account, language(&headers)).await?;
     Ok(Json(RequestOutput { token_required }))
 }

@@ -8,7 +8,7 @@ use crate::app::App;
 use crate::base::Secret;
 use crate::http::error::XrpcError;
 use crate::http::language::language;
-use crate::http::rate_headers::heed;
+use crate::http::rate_headers::check_rate_limit;
 use crate::http::{ClientAddr, XrpcInput};
 use crate::limits::{Limit, address, code_for};
 use crate::mail::Reason;
@@ -32,9 +32,9 @@ pub(crate) async fn request_password_reset(
     XrpcInput(input): XrpcInput<RequestInput>,
 ) -> Result<(), XrpcError> {
     let now = app.clock.now();
-    heed(app.limits.attempt(&app.db, Limit::PasswordReset, &address(from.0), now).await?, now)?;
+    check_rate_limit(app.limits.attempt(&app.db, Limit::PasswordReset, &address(from.0), now).await?, now)?;
     let key = code_for(Reason::ResetPassword.as_str(), &input.email);
-    heed(app.limits.attempt(&app.db, Limit::RequestMail, &key, now).await?, now)?;
+    check_rate_limit(app.limits.attempt(&app.db, Limit::RequestMail, &key, now).await?, now)?;
     Ok(app.recovery.request(&input.email, language(&headers)).await?)
 }
 
@@ -44,7 +44,7 @@ pub(crate) async fn reset_password(
     XrpcInput(input): XrpcInput<ResetInput>,
 ) -> Result<(), XrpcError> {
     let now = app.clock.now();
-    heed(app.limits.attempt(&app.db, Limit::UseCode, &address(from.0), now).await?, now)?;
+    check_rate_limit(app.limits.attempt(&app.db, Limit::UseCode, &address(from.0), now).await?, now)?;
     let password = Secret::new(input.password);
     app.sign_ups.rules().check_password(&password).map_err(crate::signup::Error::from)?;
     app.recovery.reset(&input.token, &password).await?;
