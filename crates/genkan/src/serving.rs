@@ -26,7 +26,7 @@ use crate::fleet::Fleet;
 use crate::fleet::front::{Front, FrontSettings, Prober};
 use crate::forward::{Abroad, Manners};
 use crate::http::{
-    Doors, LookError, Readiness, Trusted, oauth, ops_router, own_routes, page_routes, well_known,
+    HttpState, LookError, Readiness, Trusted, oauth, ops_router, own_routes, page_routes, well_known,
     with_layers, xrpc,
 };
 use crate::telemetry::metrics::Metrics;
@@ -114,7 +114,7 @@ fn open_edge(app: &App) -> Result<Edge, StartError> {
     let dns = Dns::new(&app.config.network.dns_servers).map_err(BuildError::from)?;
     let names = Names::new(dns, app.config.network.private_origins.clone());
     let abroad = Abroad::new(names, app.clock.clone(), Manners::of(&app.config), &app.metrics);
-    let doors = edge::Doors {
+    let context = edge::EdgeContext {
         settings: edge::Settings::of(&app.config),
         neighbours: Rooms::of(app),
         trusted: trusted.clone(),
@@ -130,7 +130,7 @@ fn open_edge(app: &App) -> Result<Edge, StartError> {
     };
     let refused =
         |error: std::io::Error| StartError::Listen { setting: "GENKAN_LISTEN", address, cause: error.kind() };
-    let edge = Edge::open(address, doors).map_err(refused)?;
+    let edge = Edge::open(address, context).map_err(refused)?;
     tokio::spawn(know_hosts(app.fleet.clone(), trusted));
     tokio::spawn(export_counters(edge.counters().to_vec(), app.fleet.clone(), abroad, app.metrics.clone()));
     Ok(edge)
@@ -177,7 +177,7 @@ const EXPORT_COUNTERS_EVERY: Duration = Duration::from_secs(2);
 
 /// Everything that Genkan answers itself.
 fn router(app: &App, trusted: Trusted) -> Result<axum::Router, LookError> {
-    let doors = Doors {
+    let state = HttpState {
         config: Arc::clone(&app.config),
         clock: app.clock.clone(),
         homes: app.accounts.homes().clone(),
@@ -186,8 +186,8 @@ fn router(app: &App, trusted: Trusted) -> Result<axum::Router, LookError> {
         trusted,
         oauth: Some(app.oauth.clone()),
     };
-    let routes = own_routes(&doors).merge(xrpc::routes(app)).merge(well_known::routes(app));
-    Ok(with_layers(routes.merge(oauth::routes(app)).merge(page_routes(app)?), &doors))
+    let routes = own_routes(&state).merge(xrpc::routes(app)).merge(well_known::routes(app));
+    Ok(with_layers(routes.merge(oauth::routes(app)).merge(page_routes(app)?), &state))
 }
 
 /// The directory front, which takes operations for DIDs that Genkan knows.

@@ -15,24 +15,24 @@ use tokio::net::TcpStream;
 
 use super::activity::{Activity, Verdict};
 use super::framing::Framing;
-use super::service::{self, Session};
+use super::service::{self, ConnectionContext};
 use super::settings::Settings;
 use super::wire::ClientWire;
 use crate::forward::Neighbours;
 
 /// Serves a connection to its end.
-pub(super) async fn serve<N: Neighbours>(mut stream: TcpStream, session: Rc<Session<N>>) {
-    let Some(spoken) = spoken(&stream, &session.activity).await else { return };
+pub(super) async fn serve<N: Neighbours>(mut stream: TcpStream, context: Rc<ConnectionContext<N>>) {
+    let Some(spoken) = spoken(&stream, &context.activity).await else { return };
     if let Spoken::Http2 = spoken {
-        return Box::pin(serve_http2(stream, session)).await;
+        return Box::pin(serve_http2(stream, context)).await;
     }
     // Between requests that are far apart a connection is nothing but its socket: buffers cost the most of it.
-    while let Some(rested) = Box::pin(serve_http1(stream, &session)).await {
+    while let Some(rested) = Box::pin(serve_http1(stream, &context)).await {
         stream = rested;
-        if !something_comes(&stream, &session.activity).await {
+        if !something_comes(&stream, &context.activity).await {
             return;
         }
-        session.activity.stir();
+        context.activity.stir();
     }
 }
 
@@ -88,17 +88,20 @@ async fn spoken(stream: &TcpStream, activity: &Activity) -> Option<Spoken> {
 }
 
 /// Serves requests until the connection ends, or rests: then its stream comes back.
-async fn serve_http1<N: Neighbours>(stream: TcpStream, session: &Rc<Session<N>>) -> Option<TcpStream> {
-    let activity = Rc::clone(&session.activity);
-    let settings = session.worker.settings();
+async fn serve_http1<N: Neighbours>(
+    stream: TcpStream,
+    context: &Rc<ConnectionContext<N>>,
+) -> Option<TcpStream> {
+    let activity = Rc::clone(&context.activity);
+    let settings = context.worker.settings();
     let framing = Framing::new(settings.head());
     let mut builder = http1::Builder::new();
     // The strict reader has the last word on sizes; these are a little wider, so that it also has the first.
     builder.max_buf_size(buffer(settings)).max_headers(settings.head_fields + 1).half_close(false);
     let wire = TokioIo::new(ClientWire::new(stream, Some(framing), Rc::clone(&activity)));
     let service = service_fn(|request| {
-        let session = Rc::clone(session);
-        async move { Ok::<_, Infallible>(service::answer(session, request).await) }
+        let context = Rc::clone(context);
+        async move { Ok::<_, Infallible>(service::answer(context, request).await) }
     });
     let mut connection = builder.serve_connection(wire, service);
     let mut is_leaving = false;
@@ -156,10 +159,10 @@ async fn part(mut stream: TcpStream) {
     let _ = tokio::time::timeout(Duration::from_secs(1), drain).await;
 }
 
-async fn serve_http2<N: Neighbours>(stream: TcpStream, session: Rc<Session<N>>) {
-    let activity = Rc::clone(&session.activity);
+async fn serve_http2<N: Neighbours>(stream: TcpStream, context: Rc<ConnectionContext<N>>) {
+    let activity = Rc::clone(&context.activity);
     activity.head_since.set(None);
-    let settings = session.worker.settings();
+    let settings = context.worker.settings();
     let mut builder = http2::Builder::new(OnThisThread);
     builder
         .timer(TokioTimer::new())
@@ -176,8 +179,8 @@ async fn serve_http2<N: Neighbours>(stream: TcpStream, session: Rc<Session<N>>) 
         .keep_alive_timeout(Duration::from_secs(20));
     let wire = TokioIo::new(ClientWire::new(stream, None, Rc::clone(&activity)));
     let service = service_fn(move |request| {
-        let session = Rc::clone(&session);
-        async move { Ok::<_, Infallible>(service::answer(session, request).await) }
+        let context = Rc::clone(&context);
+        async move { Ok::<_, Infallible>(service::answer(context, request).await) }
     });
     let mut connection = pin!(builder.serve_connection(wire, service));
     let mut is_leaving = false;

@@ -38,9 +38,9 @@ use crate::forward::{Abroad, Breakers, Neighbours};
 use crate::http::Trusted;
 use crate::telemetry::metrics::Metrics;
 
-/// What the edge stands between.
+/// What all threads of the edge share.
 #[derive(Debug)]
-pub(crate) struct Doors<N> {
+pub(crate) struct EdgeContext<N> {
     pub(crate) settings: Settings,
     pub(crate) neighbours: N,
     /// Who may say for whom they speak.
@@ -82,27 +82,27 @@ impl Edge {
     /// Listens, and serves from now on.
     pub(crate) fn open<N: Neighbours + Send + Sync>(
         address: SocketAddr,
-        doors: Doors<N>,
+        context: EdgeContext<N>,
     ) -> io::Result<Self> {
         let first = worker::listen(address)?;
         // Port 0 is any port, but the same one for all threads.
         let address = first.local_addr()?;
         let mut listeners = vec![first];
-        for _ in 1..doors.settings.workers {
+        for _ in 1..context.settings.workers {
             listeners.push(worker::listen(address)?);
         }
         let (phase, seen) = watch::channel(Phase::Open);
         let (alive, ended) = mpsc::channel(1);
-        let connection_limits = connection_limits::ConnectionLimits::new(&doors.settings);
-        let breakers = Breakers::new(doors.settings.breaker);
-        let doors = Arc::new(doors);
+        let connection_limits = connection_limits::ConnectionLimits::new(&context.settings);
+        let breakers = Breakers::new(context.settings.breaker);
+        let context = Arc::new(context);
         let mut all_counters = Vec::new();
         for (number, listener) in listeners.into_iter().enumerate() {
             let counters = Arc::new(Counters::default());
             all_counters.push(Arc::clone(&counters));
             let parts = worker::Parts {
-                neighbours: doors.neighbours.clone(),
-                doors: Arc::clone(&doors),
+                neighbours: context.neighbours.clone(),
+                edge: Arc::clone(&context),
                 connection_limits: connection_limits.clone(),
                 breakers: breakers.clone(),
                 phase: seen.clone(),

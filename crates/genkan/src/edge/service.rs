@@ -26,7 +26,7 @@ use crate::telemetry::RequestLine;
 
 /// What all requests of one connection share.
 #[derive(Debug)]
-pub(super) struct Session<N> {
+pub(super) struct ConnectionContext<N> {
     pub(super) worker: Rc<Worker<N>>,
     pub(super) peer: Peer,
     /// The peer's word on who is behind it counts.
@@ -36,24 +36,24 @@ pub(super) struct Session<N> {
 
 /// Answers one request.
 pub(super) async fn answer<N: Neighbours>(
-    session: Rc<Session<N>>,
+    connection: Rc<ConnectionContext<N>>,
     request: Request<Incoming>,
 ) -> Response<Tracked> {
-    let under_way = UnderWay::begin(&session.activity);
+    let under_way = UnderWay::begin(&connection.activity);
     let by_proof = matches!(credential(request.headers()), Credential::Dpop(_));
-    let log = session.worker.settings().request_log.then(|| Line::of(&session, &request));
-    let (by, aim, mut response, error) = match route(&session, request).await {
+    let log = connection.worker.settings().request_log.then(|| Line::of(&connection, &request));
+    let (by, aim, mut response, error) = match route(&connection, request).await {
         Ok((by, aim, response)) => (by, aim, response, None),
         Err(problem) => {
             let name = problem.name();
-            session.worker.failures().refused(name);
+            connection.worker.failures().refused(name);
             (By::Edge, None, problem.into_response(), Some(name))
         }
     };
-    if by_proof && let Ok(nonce) = HeaderValue::from_str(&session.worker.neighbours().nonce()) {
+    if by_proof && let Ok(nonce) = HeaderValue::from_str(&connection.worker.neighbours().nonce()) {
         response.headers_mut().insert(DPOP_NONCE, nonce);
     }
-    session.worker.counters().answered(by, response.status());
+    connection.worker.counters().answered(by, response.status());
     // Genkan's own methods have written their line, and named it in their answer.
     if let Some(line) = log
         && by != By::Genkan
@@ -90,21 +90,24 @@ impl Drop for UnderWay {
 /// Who answered, and where the request went if it was carried.
 type Answered = (By, Option<Aim>, Response<AnswerBody>);
 
-async fn route<N: Neighbours>(session: &Session<N>, request: Request<Incoming>) -> Result<Answered, Problem> {
-    let worker = &session.worker;
+async fn route<N: Neighbours>(
+    connection: &ConnectionContext<N>,
+    request: Request<Incoming>,
+) -> Result<Answered, Problem> {
+    let worker = &connection.worker;
     if let Some(problem) = faulty(&request) {
         return Err(problem);
     }
     let (parts, body) = request.into_parts();
     let Some(named) = method::of_path(parts.uri.path()) else {
-        return local_answer(session, Request::from_parts(parts, body)).await;
+        return local_answer(connection, Request::from_parts(parts, body)).await;
     };
     if parts.method == Method::OPTIONS {
         return Ok((By::Edge, None, answer::preflight(&parts.headers)));
     }
     let Ok(name) = named else {
         return if parts.uri.path() == HEALTH {
-            local_answer(session, Request::from_parts(parts, body)).await
+            local_answer(connection, Request::from_parts(parts, body)).await
         } else {
             Err(Problem::crooked_path())
         };
@@ -114,13 +117,13 @@ async fn route<N: Neighbours>(session: &Session<N>, request: Request<Incoming>) 
     }
     let way = decide::decide(table::row(name), &parts.method, credential(&parts.headers), parts.uri.query())?;
     if way == Way::Local {
-        return local_answer(session, Request::from_parts(parts, body)).await;
+        return local_answer(connection, Request::from_parts(parts, body)).await;
     }
-    let (client, via) = session.client(&parts.headers);
+    let (client, via) = connection.client(&parts.headers);
     worker.neighbours().count(client, via.as_ref().map(|host| &*host.0))?;
     let aim = worker.forwarder().aim(way, &parts).await?;
-    let far = (client != session.peer.address()).then(|| address::visitor(client));
-    let visitor = far.as_ref().unwrap_or_else(|| session.peer.visitor());
+    let far = (client != connection.peer.address()).then(|| address::visitor(client));
+    let visitor = far.as_ref().unwrap_or_else(|| connection.peer.visitor());
     let sent = worker.forwarder().send(&aim, &parts, body, visitor).await;
     if let Err(error) = &sent {
         worker.failures().failed(&aim, error);
@@ -131,28 +134,28 @@ async fn route<N: Neighbours>(session: &Session<N>, request: Request<Incoming>) 
 
 /// Hands a request to Genkan's own methods.
 async fn local_answer<N: Neighbours>(
-    session: &Session<N>,
+    connection: &ConnectionContext<N>,
     mut request: Request<Incoming>,
 ) -> Result<Answered, Problem> {
-    let (client, via) = session.client(request.headers());
+    let (client, via) = connection.client(request.headers());
     request.extensions_mut().insert(ClientAddr(client));
     if let Some(via) = via {
         request.extensions_mut().insert(via);
     }
     request.extensions_mut().insert(RequestId::new());
-    let patience = session.worker.settings().forward.idle;
-    let doors = session.worker.doors();
-    let response = local::answer(&doors.router, &doors.control, request, patience).await;
+    let patience = connection.worker.settings().forward.idle;
+    let edge = connection.worker.edge();
+    let response = local::answer(&edge.router, &edge.control, request, patience).await;
     response.map(|response| (By::Genkan, None, response)).ok_or_else(Problem::internal)
 }
 
-impl<N: Neighbours> Session<N> {
+impl<N: Neighbours> ConnectionContext<N> {
     /// The client, and the host that passed the request on, if one did.
     fn client(&self, headers: &HeaderMap) -> (IpAddr, Option<ViaHost>) {
         if !self.is_believed {
             return (self.peer.address(), None);
         }
-        let (client, via) = self.worker.doors().trusted.client(self.peer.address(), headers);
+        let (client, via) = self.worker.edge().trusted.client(self.peer.address(), headers);
         (client.0, via)
     }
 }
@@ -249,11 +252,11 @@ struct Line {
 }
 
 impl Line {
-    fn of<N: Neighbours>(session: &Session<N>, request: &Request<Incoming>) -> Self {
+    fn of<N: Neighbours>(connection: &ConnectionContext<N>, request: &Request<Incoming>) -> Self {
         Self {
             verb: request.method().clone(),
             path: request.uri().path().to_owned(),
-            client: session.client(request.headers()).0,
+            client: connection.client(request.headers()).0,
             began: Instant::now(),
         }
     }

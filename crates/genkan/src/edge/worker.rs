@@ -20,15 +20,15 @@ use super::connection;
 use super::connection_limits::ConnectionLimits;
 use super::counters::{self, Counters};
 use super::failures::FailureMetrics;
-use super::service::Session;
-use super::{Doors, Phase, Settings};
+use super::service::ConnectionContext;
+use super::{EdgeContext, Phase, Settings};
 use crate::forward::{Breakers, Dialler, Forwarder, Neighbours};
 
 /// What a thread is given when it starts.
 #[derive(Debug)]
 pub(super) struct Parts<N> {
     pub(super) neighbours: N,
-    pub(super) doors: Arc<Doors<N>>,
+    pub(super) edge: Arc<EdgeContext<N>>,
     pub(super) connection_limits: ConnectionLimits,
     pub(super) breakers: Breakers,
     pub(super) phase: watch::Receiver<Phase>,
@@ -38,7 +38,7 @@ pub(super) struct Parts<N> {
 /// What all connections of a thread share.
 #[derive(Debug)]
 pub(super) struct Worker<N> {
-    doors: Arc<Doors<N>>,
+    edge: Arc<EdgeContext<N>>,
     neighbours: N,
     forwarder: Forwarder<N>,
     counters: Arc<Counters>,
@@ -50,11 +50,11 @@ pub(super) struct Worker<N> {
 
 impl<N> Worker<N> {
     pub(super) fn settings(&self) -> &Settings {
-        &self.doors.settings
+        &self.edge.settings
     }
 
-    pub(super) fn doors(&self) -> &Doors<N> {
-        &self.doors
+    pub(super) fn edge(&self) -> &EdgeContext<N> {
+        &self.edge
     }
 
     pub(super) const fn neighbours(&self) -> &N {
@@ -97,26 +97,26 @@ pub(super) fn run<N: Neighbours>(listener: std::net::TcpListener, parts: Parts<N
 async fn serve<N: Neighbours>(listener: std::net::TcpListener, parts: Parts<N>) -> io::Result<()> {
     let listener = TcpListener::from_std(listener)?;
     let mut phase = parts.phase;
-    let settings = &parts.doors.settings;
-    let via = HeaderValue::try_from(format!("1.1 {}", parts.doors.name)).map_err(io::Error::other)?;
-    let dialler = Dialler::new(Arc::clone(&parts.doors.tls));
+    let settings = &parts.edge.settings;
+    let via = HeaderValue::try_from(format!("1.1 {}", parts.edge.name)).map_err(io::Error::other)?;
+    let dialler = Dialler::new(Arc::clone(&parts.edge.tls));
     let forwarder = Forwarder::new(
         parts.neighbours.clone(),
         via,
         parts.breakers,
         dialler,
         settings.forward.clone(),
-        parts.doors.abroad.clone(),
+        parts.edge.abroad.clone(),
     );
     let worker = Rc::new(Worker {
         neighbours: parts.neighbours,
         forwarder,
         counters: parts.counters,
-        failures: FailureMetrics::new(parts.doors.metrics.clone()),
+        failures: FailureMetrics::new(parts.edge.metrics.clone()),
         connection_limits: parts.connection_limits,
         activities: RefCell::default(),
         open: Cell::new(0),
-        doors: Arc::clone(&parts.doors),
+        edge: Arc::clone(&parts.edge),
     });
     let mut ticks = tokio::time::interval(settings.tick());
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -168,7 +168,7 @@ impl<N: Neighbours> Worker<N> {
     /// Gives a connection its place and its task.
     fn admit(self: Rc<Self>, stream: TcpStream, peer: SocketAddr) {
         let peer = Peer::new(peer.ip());
-        let is_believed = self.doors.trusted.speaks_for_others(peer.address());
+        let is_believed = self.edge.trusted.speaks_for_others(peer.address());
         let Some(permit) = self.connection_limits.admit(peer.address(), is_believed) else {
             counters::add(&self.counters.turned_away, 1);
             return;
@@ -180,9 +180,9 @@ impl<N: Neighbours> Worker<N> {
         let activity = Rc::new(Activity::new());
         self.activities.borrow_mut().push(Rc::downgrade(&activity));
         self.count(1);
-        let session = Rc::new(Session { worker: Rc::clone(&self), peer, is_believed, activity });
+        let context = Rc::new(ConnectionContext { worker: Rc::clone(&self), peer, is_believed, activity });
         tokio::task::spawn_local(async move {
-            connection::serve(stream, session).await;
+            connection::serve(stream, context).await;
             drop(permit);
             self.count(-1);
         });

@@ -4,7 +4,7 @@ use axum::Json;
 use axum::extract::State;
 use serde::Serialize;
 
-use super::router::Doors;
+use super::router::HttpState;
 
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -34,18 +34,18 @@ struct Contact {
     email: Option<String>,
 }
 
-pub(super) async fn describe_server(State(doors): State<Doors>) -> Json<Output> {
-    let service = &doors.config.service;
+pub(super) async fn describe_server(State(state): State<HttpState>) -> Json<Output> {
+    let service = &state.config.service;
     Json(Output {
         did: service.did.to_string(),
         available_user_domains: service.handle_domains.clone(),
-        invite_code_required: doors.config.sign_up.invite_required,
+        invite_code_required: state.config.sign_up.invite_required,
         phone_verification_required: false,
         links: Links {
             privacy_policy: service.privacy_policy_url.clone(),
             terms_of_service: service.terms_of_service_url.clone(),
         },
         contact: Contact { email: service.contact_email.clone() },
-        blob_upload_limit: doors.config.limits.upload.bytes(),
+        blob_upload_limit: state.config.limits.upload.bytes(),
     })
 }

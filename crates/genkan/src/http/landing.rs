@@ -2,10 +2,10 @@
 
 use axum::extract::State;
 
-use super::router::Doors;
+use super::router::HttpState;
 
-pub(super) async fn landing(State(doors): State<Doors>) -> String {
-    let service = &doors.config.service;
+pub(super) async fn landing(State(state): State<HttpState>) -> String {
+    let service = &state.config.service;
     let mut text = format!(
         "{name}\n\n\
          This is the front door to AT Protocol accounts: an entryway that runs Genkan.\n\

@@ -33,7 +33,7 @@ pub(crate) use ops::ops_router;
 pub(crate) use pages::{LookError, routes as page_routes};
 #[cfg(test)]
 pub(crate) use router::Counted;
-pub(crate) use router::{Doors, REQUEST_ID, RequestId, own_routes, with_layers};
+pub(crate) use router::{HttpState, REQUEST_ID, RequestId, own_routes, with_layers};
 pub(crate) use verbs::{procedure, query};
 
 #[cfg(test)]

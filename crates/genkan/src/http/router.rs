@@ -27,7 +27,7 @@ use crate::telemetry::metrics::{Histogram, Metrics, PANICS, REFUSALS, REQUEST_DU
 
 /// What the layers and this room's handlers need. Cheap to clone.
 #[derive(Clone, Debug)]
-pub(crate) struct Doors {
+pub(crate) struct HttpState {
     pub(crate) config: Arc<Config>,
     pub(crate) clock: Clock,
     pub(crate) homes: Homes,
@@ -53,45 +53,45 @@ impl RequestId {
 pub(crate) struct Counted;
 
 /// The routes that this room answers.
-pub(crate) fn own_routes(doors: &Doors) -> Router {
+pub(crate) fn own_routes(state: &HttpState) -> Router {
     Router::new()
         .route("/", get(landing::landing))
         .route("/robots.txt", get(landing::robots))
         .route("/xrpc/_health", verbs::query(health::version))
         .route("/xrpc/com.atproto.server.describeServer", verbs::query(describe_server::describe_server))
         .route("/tls-check", get(tls_check::tls_check))
-        .with_state(doors.clone())
+        .with_state(state.clone())
 }
 
 /// Puts the layers around all local routes. The last line here is the outermost layer.
-pub(crate) fn with_layers(routes: Router, doors: &Doors) -> Router {
-    let state = || doors.clone();
+pub(crate) fn with_layers(routes: Router, state: &HttpState) -> Router {
+    let shared = || state.clone();
     routes
         .fallback(nobody)
         .method_not_allowed_fallback(method_not_allowed)
         // Counts before the handler works; refusals are still logged and readable by scripts.
-        .layer(from_fn_with_state(state(), limit_rate))
+        .layer(from_fn_with_state(shared(), limit_rate))
         // A bug becomes a 500 of its own request, with the request's line in the log.
-        .layer(from_fn_with_state(state(), guard_panic))
+        .layer(from_fn_with_state(shared(), guard_panic))
         // On every answer, refusals and 500s included, or browsers hide them.
         .layer(from_fn(answer_cross_origin))
         // Sees the answer as it leaves.
-        .layer(from_fn_with_state(Observed::new(doors), observe))
+        .layer(from_fn_with_state(Observed::new(state), observe))
         // The line and the limits need to know who asks.
-        .layer(from_fn_with_state(state(), identify))
+        .layer(from_fn_with_state(shared(), identify))
 }
 
-async fn identify(State(doors): State<Doors>, mut request: Request, next: Next) -> Response {
+async fn identify(State(state): State<HttpState>, mut request: Request, next: Next) -> Response {
     let limits = BodyLimits {
-        sent: doors.config.limits.own_body.in_memory(),
-        unpacked: doors.config.limits.own_body_unpacked.in_memory(),
+        sent: state.config.limits.own_body.in_memory(),
+        unpacked: state.config.limits.own_body_unpacked.in_memory(),
     };
     request.extensions_mut().insert(limits);
     if request.extensions().get::<ClientAddr>().is_none() {
         let nobody = std::net::IpAddr::from([0, 0, 0, 0]);
         let peer = request.extensions().get::<axum::extract::ConnectInfo<std::net::SocketAddr>>();
         let peer = peer.map_or(nobody, |peer| peer.0.ip());
-        let (client, host) = doors.trusted.client(peer, request.headers());
+        let (client, host) = state.trusted.client(peer, request.headers());
         request.extensions_mut().insert(client);
         if let Some(host) = host {
             request.extensions_mut().insert(host);
@@ -112,11 +112,11 @@ struct Observed {
 }
 
 impl Observed {
-    fn new(doors: &Doors) -> Self {
+    fn new(state: &HttpState) -> Self {
         Self {
-            request_log: doors.config.telemetry.request_log,
-            metrics: doors.metrics.clone(),
-            took: doors.metrics.histogram(&REQUEST_DURATION, &["local"]),
+            request_log: state.config.telemetry.request_log,
+            metrics: state.metrics.clone(),
+            took: state.metrics.histogram(&REQUEST_DURATION, &["local"]),
         }
     }
 }
@@ -186,30 +186,30 @@ async fn answer_cross_origin(request: Request, next: Next) -> Response {
     response
 }
 
-async fn guard_panic(State(doors): State<Doors>, request: Request, next: Next) -> Response {
+async fn guard_panic(State(state): State<HttpState>, request: Request, next: Next) -> Response {
     let path = request.uri().path().to_owned();
     // What a handler shares is behind locks that recover from a poisoned state.
     let Ok(response) = AssertUnwindSafe(next.run(request)).catch_unwind().await else {
-        doors.metrics.counter(&PANICS, &[]).increment();
+        state.metrics.counter(&PANICS, &[]).increment();
         return XrpcError::internal(format!("panicked while answering {path}")).into_response();
     };
     response
 }
 
-async fn limit_rate(State(doors): State<Doors>, request: Request, next: Next) -> Response {
+async fn limit_rate(State(state): State<HttpState>, request: Request, next: Next) -> Response {
     let client = request.extensions().get::<ClientAddr>().copied();
     let (Some(client), None) = (client, request.extensions().get::<Counted>()) else {
         return next.run(request).await;
     };
-    let now = doors.clock.now();
+    let now = state.clock.now();
     let host = request.extensions().get::<ViaHost>().map(|host| Arc::clone(&host.0));
-    let Some(verdict) = doors.limits.request(client.0, host.as_deref(), now) else {
+    let Some(verdict) = state.limits.request(client.0, host.as_deref(), now) else {
         return next.run(request).await;
     };
     let mut response = if verdict.allowed {
         next.run(request).await
     } else {
-        match &doors.oauth {
+        match &state.oauth {
             Some(server) if request.uri().path().starts_with("/oauth/") => {
                 oauth::too_often(server, &verdict, now)
             }

@@ -24,7 +24,7 @@ use crate::telemetry::metrics::Metrics;
 /// The doors on an empty database.
 struct House {
     router: Router,
-    doors: Doors,
+    state: HttpState,
     fresh: Fresh,
 }
 
@@ -54,7 +54,7 @@ impl House {
         let limits = RateLimits::new(&config, &metrics);
         let trusted = Trusted::new(&config.listen.trusted_proxies);
         let homes = accounts.homes().clone();
-        let doors = Doors { config: config.into(), clock, homes, limits, metrics, trusted, oauth: None };
+        let state = HttpState { config: config.into(), clock, homes, limits, metrics, trusted, oauth: None };
         let methods = Router::new()
             .route(
                 "/xrpc/test.put",
@@ -70,8 +70,8 @@ impl House {
                 "/xrpc/test.panic",
                 query(|State(()): State<()>| async { panic!("secret of the bug") as String }),
             );
-        let router = with_layers(own_routes(&doors).merge(methods.with_state(())), &doors);
-        Self { router, doors, fresh }
+        let router = with_layers(own_routes(&state).merge(methods.with_state(())), &state);
+        Self { router, state, fresh }
     }
 
     async fn ask(&self, request: Request<Body>) -> (u16, HeaderMap, String) {
@@ -244,7 +244,7 @@ async fn a_panic_is_a_500_of_its_own_request_and_tells_nothing() {
     let (status, headers, body) = house.get("/xrpc/test.panic").await;
     assert_eq!(verdict(status, &headers, &body), "500 InternalServerError");
     assert!(!body.contains("secret"));
-    assert!(house.doors.metrics.text().contains("genkan_panics_total 1\n"));
+    assert!(house.state.metrics.text().contains("genkan_panics_total 1\n"));
     assert_eq!(house.get("/xrpc/_health").await.0, 200);
 }
 
@@ -323,7 +323,7 @@ async fn a_certificate_is_for_names_of_ours_only() {
         password_hash: crate::base::Secret::new("$argon2id$x".to_owned()),
         host: "oak".into(),
         host_key: genkan_protocol::crypto::K256PrivateKey::from_hex(&"11".repeat(32)).unwrap().public(),
-        created_at: house.doors.clock.now(),
+        created_at: house.state.clock.now(),
     };
     crate::accounts::insert_creating(&mut tx, &ann).await.unwrap();
     crate::accounts::open(&mut tx, ann.did.as_str()).await.unwrap();
@@ -349,7 +349,7 @@ async fn the_operators_listener_tells_life_readiness_and_numbers() {
     house.get("/xrpc/nothing").await;
     let readiness = Readiness::new(house.fresh.db.clone());
     let dropped = std::sync::Arc::new(7.into());
-    let ops = ops_router(readiness.clone(), &house.doors.metrics, &house.doors.clock, dropped);
+    let ops = ops_router(readiness.clone(), &house.state.metrics, &house.state.clock, dropped);
     let ask = async |path: &str| {
         read(ops.clone().oneshot(Request::get(path).body(Body::empty()).unwrap()).await.unwrap()).await
     };
@@ -370,7 +370,7 @@ async fn the_operators_listener_tells_life_readiness_and_numbers() {
 
     let away = Readiness::new(house.fresh.db.clone());
     house.fresh.db.close().await;
-    let ops = ops_router(away, &house.doors.metrics, &house.doors.clock, std::sync::Arc::default());
+    let ops = ops_router(away, &house.state.metrics, &house.state.clock, std::sync::Arc::default());
     let answer = read(ops.oneshot(Request::get("/readyz").body(Body::empty()).unwrap()).await.unwrap()).await;
     assert_eq!((answer.0, answer.2.as_str()), (503, "not ready: the database does not answer\n"));
 }

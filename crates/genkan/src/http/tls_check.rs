@@ -6,7 +6,7 @@ use serde::Deserialize;
 
 use super::error::{XrpcError, XrpcResult};
 use super::json::XrpcQuery;
-use super::router::Doors;
+use super::router::HttpState;
 
 #[derive(Debug, Deserialize)]
 pub(super) struct Parameters {
@@ -16,13 +16,13 @@ pub(super) struct Parameters {
 /// 200 for Genkan's own name and for the handle of an account; else 404, so that strangers cannot have
 /// certificates made for names of theirs.
 pub(super) async fn tls_check(
-    State(doors): State<Doors>,
+    State(state): State<HttpState>,
     XrpcQuery(Parameters { domain }): XrpcQuery<Parameters>,
 ) -> XrpcResult<&'static str> {
     let domain = domain.to_ascii_lowercase();
-    let known = domain == doors.config.service.public_url.host()
+    let known = domain == state.config.service.public_url.host()
         || (domain.parse::<genkan_protocol::syntax::Handle>().is_ok()
-            && doors.homes.find_by_handle(&domain).await?.is_some());
+            && state.homes.find_by_handle(&domain).await?.is_some());
     if known {
         Ok("yes\n")
     } else {

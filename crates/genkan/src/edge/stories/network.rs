@@ -15,7 +15,7 @@ use super::neighbours::{Fixed, World};
 use crate::base::fetch::{Dns, Names};
 use crate::base::{Clock, Origin};
 use crate::config::{Rate, TargetReads};
-use crate::edge::{Doors, Edge, Settings};
+use crate::edge::{Edge, EdgeContext, Settings};
 use crate::forward::{self, Abroad, FairRules, Manners, ReadRules};
 use crate::http::{ClientAddr, Trusted};
 use crate::identity::Place;
@@ -149,7 +149,7 @@ impl Network {
         adjust(&mut settings);
         let (world, metrics) = (Arc::<Mutex<World>>::default(), Metrics::default());
         let names = Names::new(Dns::new(&[beside.dns]).unwrap(), beside.listed);
-        let doors = Doors {
+        let context = EdgeContext {
             settings,
             neighbours: Fixed {
                 hosts: [host("one", &one), host("two", &two)].into(),
@@ -166,7 +166,7 @@ impl Network {
             tls,
             name: "genkan-test".to_owned(),
         };
-        let edge = Edge::open("127.0.0.1:0".parse().unwrap(), doors).unwrap();
+        let edge = Edge::open("127.0.0.1:0".parse().unwrap(), context).unwrap();
         Self { edge, one, two, heard, world }
     }
 

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use super::world::{ISSUER, TestApp, World, account_with};
 use crate::base::{Secret, random};
-use crate::http::{Doors, Trusted, page_routes, with_layers, xrpc};
+use crate::http::{HttpState, Trusted, page_routes, with_layers, xrpc};
 
 pub(super) const PASSWORD: &str = "a password of their own";
 
@@ -29,7 +29,7 @@ impl World {
         for (name, letter) in [("bea", 'b'), ("cid", 'c')] {
             account_with(app, name, letter, hash.clone()).await;
         }
-        let doors = Doors {
+        let state = HttpState {
             config: Arc::clone(&app.config),
             clock: app.clock.clone(),
             homes: app.accounts.homes().clone(),
@@ -39,7 +39,7 @@ impl World {
             oauth: Some(app.oauth.clone()),
         };
         let routes = super::super::routes(app).merge(xrpc::routes(app)).merge(page_routes(app).unwrap());
-        let layered = with_layers(routes, &doors);
+        let layered = with_layers(routes, &state);
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let service = layered.into_make_service_with_connect_info::<SocketAddr>();

@@ -14,7 +14,7 @@ use crate::base::query::escaped;
 use crate::base::{Clock, Secret, Timestamp, random};
 use crate::config::{Config, Environment};
 use crate::http::pages::routes;
-use crate::http::{Doors, Trusted, with_layers};
+use crate::http::{HttpState, Trusted, with_layers};
 use crate::telemetry::metrics::Metrics;
 
 pub(super) const ORIGIN: &str = "http://localhost:2583";
@@ -53,7 +53,7 @@ impl House {
         let hand = Arc::new(AtomicI64::new(1_000_000_000_000));
         let clock = Clock::Manual(Arc::clone(&hand));
         let app = App::build_with(config, clock, Metrics::default()).await.unwrap();
-        let doors = Doors {
+        let state = HttpState {
             config: Arc::clone(&app.config),
             clock: app.clock.clone(),
             homes: app.accounts.homes().clone(),
@@ -62,7 +62,7 @@ impl House {
             trusted: Trusted::new(&[]),
             oauth: Some(app.oauth.clone()),
         };
-        let router = with_layers(routes(&app).unwrap(), &doors);
+        let router = with_layers(routes(&app).unwrap(), &state);
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let client = Client::new(&format!("http://{}", listener.local_addr().unwrap()));
         let service = router.into_make_service_with_connect_info::<std::net::SocketAddr>();
