@@ -19,7 +19,7 @@ use crate::fleet::{Host, HostId};
 use crate::identity::{Freshness, Place, PlaceError};
 use crate::oauth::{self, AccessError, Call, GrantCaller};
 use crate::routing::target::Target;
-use crate::routing::{Shown, Way};
+use crate::routing::{PresentedToken, Way};
 
 /// Who is at the door.
 #[derive(Debug)]
@@ -93,7 +93,7 @@ impl<N: Neighbours> Forwarder<N> {
                 let (did, audience, by) = match self.speaker(shown, request).await? {
                     Speaker::Home(did, audience, by) => (did, audience, by),
                     Speaker::Linked(caller) => {
-                        let by_proof = matches!(shown, Shown::Dpop(_));
+                        let by_proof = matches!(shown, PresentedToken::Dpop(_));
                         return Box::pin(self.aim_linked(caller, by_proof, request)).await;
                     }
                 };
@@ -133,7 +133,7 @@ impl<N: Neighbours> Forwarder<N> {
     async fn aim_elsewhere(
         &self,
         account: Target<'_>,
-        shown: Option<Shown<'_>>,
+        shown: Option<PresentedToken<'_>>,
         request: &Parts,
     ) -> Result<Aim, Error> {
         let not_here = || {
@@ -191,9 +191,9 @@ impl<N: Neighbours> Forwarder<N> {
     }
 
     /// Whose request it is, and what it will carry.
-    async fn speaker(&self, shown: Shown<'_>, request: &Parts) -> Result<Speaker, Error> {
+    async fn speaker(&self, shown: PresentedToken<'_>, request: &Parts) -> Result<Speaker, Error> {
         match shown {
-            Shown::Bearer(token) => {
+            PresentedToken::Bearer(token) => {
                 let checked = match self.neighbours.recall_caller(token) {
                     Some(known) => known,
                     None if self.neighbours.is_bearer_grant(token) => {
@@ -213,7 +213,7 @@ impl<N: Neighbours> Forwarder<N> {
                 })?;
                 Ok(Speaker::Home(caller.did.clone(), caller.audience.clone(), By::Session))
             }
-            Shown::Dpop(token) => {
+            PresentedToken::Dpop(token) => {
                 check_auth_method(&request.headers)?;
                 let call = Call {
                     method: request.method.as_str(),
@@ -291,9 +291,9 @@ fn bearer_refused(error: AccessError) -> Error {
 }
 
 /// Whether a token says, unchecked, that it is this account's.
-fn claims(shown: Shown<'_>, did: &str) -> bool {
+fn claims(shown: PresentedToken<'_>, did: &str) -> bool {
     match shown {
-        Shown::Bearer(_) => false,
-        Shown::Dpop(token) => oauth::claimed_account(token).is_some_and(|claimed| claimed == *did),
+        PresentedToken::Bearer(_) => false,
+        PresentedToken::Dpop(token) => oauth::claimed_account(token).is_some_and(|claimed| claimed == *did),
     }
 }

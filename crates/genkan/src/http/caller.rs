@@ -118,8 +118,8 @@ fn bound(headers: &HeaderMap) -> Option<&str> {
 
 async fn by_grant(app: &App, token: &str, headers: &HeaderMap, needs: Needs) -> Result<Caller, XrpcError> {
     let method = match table::row(needs.method).kind {
-        table::Kind::Procedure => "POST",
-        table::Kind::Query | table::Kind::Subscription | table::Kind::Any => "GET",
+        table::MethodKind::Procedure => "POST",
+        table::MethodKind::Query | table::MethodKind::Subscription | table::MethodKind::Any => "GET",
     };
     let path = format!("/xrpc/{}", needs.method);
     let call = Call { method, path: &path, proofs: oauth::proofs(headers) };

@@ -2,7 +2,7 @@
 
 use http::Method;
 
-use super::table::{Kind, Parameter, Row, Rule};
+use super::table::{MethodKind, Parameter, Row, Rule};
 use super::target::{self, NoTarget, Target};
 
 /// How a request may show whom it speaks for.
@@ -24,7 +24,7 @@ pub(crate) enum Credential<'a> {
 
 /// A token as it was shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Shown<'a> {
+pub(crate) enum PresentedToken<'a> {
     Bearer(&'a str),
     /// Good only together with a proof.
     Dpop(&'a str),
@@ -36,11 +36,11 @@ pub(crate) enum Way<'a> {
     /// Genkan answers itself.
     Local,
     /// To the home of the account this token speaks for.
-    Caller { shown: Shown<'a> },
+    Caller { shown: PresentedToken<'a> },
     /// To where this account lives, without a credential. What was shown matters only where reading needs it.
-    Target { account: Target<'a>, shown: Option<Shown<'a>> },
+    Target { account: Target<'a>, shown: Option<PresentedToken<'a>> },
     /// To the target as well, but by this token if it is good and the target's own.
-    SelfRead { account: Target<'a>, shown: Shown<'a> },
+    SelfRead { account: Target<'a>, shown: PresentedToken<'a> },
 }
 
 /// Why a request goes nowhere.
@@ -66,10 +66,10 @@ pub(crate) enum Refusal {
 }
 
 impl<'a> Credential<'a> {
-    fn shown(self) -> Option<Shown<'a>> {
+    fn shown(self) -> Option<PresentedToken<'a>> {
         match self {
-            Self::Bearer(token) => Some(Shown::Bearer(token)),
-            Self::Dpop(token) => Some(Shown::Dpop(token)),
+            Self::Bearer(token) => Some(PresentedToken::Bearer(token)),
+            Self::Dpop(token) => Some(PresentedToken::Dpop(token)),
             Self::None | Self::Foreign { .. } | Self::Repeated => None,
         }
     }
@@ -100,8 +100,10 @@ pub(crate) fn decide<'a>(
                 shown => Way::Target { account, shown },
             })
         }
-        (Rule::CallerHome, Credential::Bearer(token)) => Ok(Way::Caller { shown: Shown::Bearer(token) }),
-        (Rule::CallerHome, Credential::Dpop(token)) => Ok(Way::Caller { shown: Shown::Dpop(token) }),
+        (Rule::CallerHome, Credential::Bearer(token)) => {
+            Ok(Way::Caller { shown: PresentedToken::Bearer(token) })
+        }
+        (Rule::CallerHome, Credential::Dpop(token)) => Ok(Way::Caller { shown: PresentedToken::Dpop(token) }),
         (Rule::CallerHome, Credential::None) => Err(Refusal::NoToken { is_carried: row.is_carried() }),
         (Rule::CallerHome, Credential::Foreign { by_proof }) if by_proof || row.is_carried() => {
             Err(Refusal::BadToken { by_proof })
@@ -111,12 +113,12 @@ pub(crate) fn decide<'a>(
 }
 
 /// The verbs to use instead, if this one is wrong.
-fn forbidden(kind: Kind, verb: &Method) -> Option<&'static str> {
+fn forbidden(kind: MethodKind, verb: &Method) -> Option<&'static str> {
     let reads = verb == Method::GET || verb == Method::HEAD;
     let (right, allowed) = match kind {
-        Kind::Query | Kind::Subscription => (reads, "GET, HEAD"),
-        Kind::Procedure => (verb == Method::POST, "POST"),
-        Kind::Any => (reads || verb == Method::POST, "GET, HEAD, POST"),
+        MethodKind::Query | MethodKind::Subscription => (reads, "GET, HEAD"),
+        MethodKind::Procedure => (verb == Method::POST, "POST"),
+        MethodKind::Any => (reads || verb == Method::POST, "GET, HEAD, POST"),
     };
     (!right).then_some(allowed)
 }
@@ -133,10 +135,10 @@ mod tests {
     const DPOP: Credential<'static> = Credential::Dpop("token");
     const FOREIGN: Credential<'static> = Credential::Foreign { by_proof: false };
 
-    fn of(shown: Shown<'_>) -> Credential<'_> {
+    fn of(shown: PresentedToken<'_>) -> Credential<'_> {
         match shown {
-            Shown::Bearer(token) => Credential::Bearer(token),
-            Shown::Dpop(token) => Credential::Dpop(token),
+            PresentedToken::Bearer(token) => Credential::Bearer(token),
+            PresentedToken::Dpop(token) => Credential::Dpop(token),
         }
     }
 
@@ -175,8 +177,11 @@ mod tests {
         let mut each = |family: &str, names: &str, check: &dyn Fn(&str, &Method)| {
             for name in names.split_whitespace() {
                 let method = format!("{family}.{name}");
-                let verb =
-                    if table::row(&method).kind == Kind::Procedure { Method::POST } else { Method::GET };
+                let verb = if table::row(&method).kind == MethodKind::Procedure {
+                    Method::POST
+                } else {
+                    Method::GET
+                };
                 check(&method, &verb);
                 check(&method.to_uppercase(), &verb);
                 seen += usize::from(!table::row(&method).method.ends_with('*'));
@@ -188,7 +193,7 @@ mod tests {
             }
         };
         let to_caller = |method: &str, verb: &Method| {
-            for shown in [Shown::Bearer("token"), Shown::Dpop("token")] {
+            for shown in [PresentedToken::Bearer("token"), PresentedToken::Dpop("token")] {
                 assert_eq!(asked(method, verb, of(shown)), Ok(Way::Caller { shown }), "{method}");
             }
             let refused = asked(method, verb, Credential::None);
@@ -221,7 +226,7 @@ mod tests {
             }
         });
         each("com.atproto.sync", sync_reads, &|method, verb| {
-            for shown in [Shown::Bearer("token"), Shown::Dpop("token")] {
+            for shown in [PresentedToken::Bearer("token"), PresentedToken::Dpop("token")] {
                 let own = Way::SelfRead { account: did(), shown };
                 assert_eq!(asked(method, verb, of(shown)), Ok(own), "{method}");
             }
@@ -256,9 +261,9 @@ mod tests {
                 let reads = verb == Method::GET || verb == Method::HEAD;
                 let allowed = match row.kind {
                     _ if matches!(row.rule, Rule::NotHere(_)) => continue,
-                    Kind::Query | Kind::Subscription if !reads => "GET, HEAD",
-                    Kind::Procedure if verb != Method::POST => "POST",
-                    Kind::Any if !reads && verb != Method::POST => "GET, HEAD, POST",
+                    MethodKind::Query | MethodKind::Subscription if !reads => "GET, HEAD",
+                    MethodKind::Procedure if verb != Method::POST => "POST",
+                    MethodKind::Any if !reads && verb != Method::POST => "GET, HEAD, POST",
                     _ => {
                         assert!(answer.is_ok(), "{verb} {method}");
                         continue;

@@ -12,4 +12,4 @@ pub(crate) mod method;
 pub mod table;
 pub(crate) mod target;
 
-pub(crate) use decide::{Credential, Refusal, Shown, Way};
+pub(crate) use decide::{Credential, PresentedToken, Refusal, Way};

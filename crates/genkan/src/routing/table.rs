@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::LazyLock;
 
-use Kind::{Any, Procedure, Query, Subscription};
+use MethodKind::{Any, Procedure, Query, Subscription};
 use Rule::{CallerHome, Local, NotHere, Target};
 
 /// What Genkan does with one method, or with all whose names begin alike.
@@ -13,7 +13,7 @@ use Rule::{CallerHome, Local, NotHere, Target};
 pub(crate) struct Row {
     /// An NSID; with a `*` at its end, the beginning of many.
     pub(crate) method: &'static str,
-    pub(crate) kind: Kind,
+    pub(crate) kind: MethodKind,
     pub(crate) rule: Rule,
 }
 
@@ -28,7 +28,7 @@ impl Row {
 
 /// How a method is called.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Kind {
+pub(crate) enum MethodKind {
     /// By `GET` or `HEAD`.
     Query,
     /// By `POST`.
@@ -250,7 +250,7 @@ pub(crate) static ROWS: &[Row] = &[
 const REPO: Rule = Target { parameter: Parameter::Repo, self_read: false };
 const DID: Rule = Target { parameter: Parameter::Did, self_read: true };
 
-const fn row_of(method: &'static str, kind: Kind, rule: Rule) -> Row {
+const fn row_of(method: &'static str, kind: MethodKind, rule: Rule) -> Row {
     Row { method, kind, rule }
 }
 
