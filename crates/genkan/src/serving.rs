@@ -26,7 +26,7 @@ use crate::fleet::Fleet;
 use crate::fleet::front::{Front, FrontSettings, Prober};
 use crate::forward::{Abroad, Manners};
 use crate::http::{
-    HttpState, LookError, Readiness, Trusted, oauth, ops_router, own_routes, page_routes, well_known,
+    HttpState, LookError, Readiness, TrustedPeers, oauth, ops_router, own_routes, page_routes, well_known,
     with_layers, xrpc,
 };
 use crate::telemetry::metrics::Metrics;
@@ -109,7 +109,7 @@ impl Running {
 /// The public door: every thread of it listens from now on.
 fn open_edge(app: &App) -> Result<Edge, StartError> {
     let address = app.config.listen.address;
-    let trusted = Trusted::new(&app.config.listen.trusted_proxies);
+    let trusted_peers = TrustedPeers::new(&app.config.listen.trusted_proxies);
     let tls = client_config(app.config.network.extra_ca_file.as_deref()).map_err(BuildError::from)?;
     let dns = Dns::new(&app.config.network.dns_servers).map_err(BuildError::from)?;
     let names = Names::new(dns, app.config.network.private_origins.clone());
@@ -117,9 +117,9 @@ fn open_edge(app: &App) -> Result<Edge, StartError> {
     let context = edge::EdgeContext {
         settings: edge::Settings::of(&app.config),
         neighbours: Rooms::of(app),
-        trusted: trusted.clone(),
+        trusted_peers: trusted_peers.clone(),
         metrics: app.metrics.clone(),
-        router: router(app, trusted.clone())?,
+        router: router(app, trusted_peers.clone())?,
         control: tokio::runtime::Handle::current(),
         abroad: abroad.clone(),
         tls,
@@ -131,13 +131,13 @@ fn open_edge(app: &App) -> Result<Edge, StartError> {
     let refused =
         |error: std::io::Error| StartError::Listen { setting: "GENKAN_LISTEN", address, cause: error.kind() };
     let edge = Edge::open(address, context).map_err(refused)?;
-    tokio::spawn(know_hosts(app.fleet.clone(), trusted));
+    tokio::spawn(know_hosts(app.fleet.clone(), trusted_peers));
     tokio::spawn(export_counters(edge.counters().to_vec(), app.fleet.clone(), abroad, app.metrics.clone()));
     Ok(edge)
 }
 
 /// Keeps the hosts' addresses: what comes from them is on behalf of their users.
-async fn know_hosts(fleet: Fleet, trusted: Trusted) {
+async fn know_hosts(fleet: Fleet, trusted_peers: TrustedPeers) {
     loop {
         let mut addresses = HashMap::new();
         for host in fleet.all().iter() {
@@ -145,7 +145,7 @@ async fn know_hosts(fleet: Fleet, trusted: Trusted) {
             let Ok(found) = tokio::net::lookup_host((name, host.origin.port())).await else { continue };
             addresses.extend(found.map(|found| (found.ip().to_canonical(), Arc::from(host.id.as_str()))));
         }
-        trusted.set_hosts(addresses);
+        trusted_peers.set_hosts(addresses);
         tokio::time::sleep(KNOW_HOSTS_EVERY).await;
     }
 }
@@ -176,14 +176,14 @@ const KNOW_HOSTS_EVERY: Duration = Duration::from_secs(10);
 const EXPORT_COUNTERS_EVERY: Duration = Duration::from_secs(2);
 
 /// Everything that Genkan answers itself.
-fn router(app: &App, trusted: Trusted) -> Result<axum::Router, LookError> {
+fn router(app: &App, trusted_peers: TrustedPeers) -> Result<axum::Router, LookError> {
     let state = HttpState {
         config: Arc::clone(&app.config),
         clock: app.clock.clone(),
         homes: app.accounts.homes().clone(),
         limits: app.limits.clone(),
         metrics: app.metrics.clone(),
-        trusted,
+        trusted_peers,
         oauth: Some(app.oauth.clone()),
     };
     let routes = own_routes(&state).merge(xrpc::routes(app)).merge(well_known::routes(app));

@@ -35,7 +35,7 @@ pub(crate) use counters::{By, Counters};
 pub(crate) use settings::Settings;
 
 use crate::forward::{Abroad, Breakers, Neighbours};
-use crate::http::Trusted;
+use crate::http::TrustedPeers;
 use crate::telemetry::metrics::Metrics;
 
 /// What all threads of the edge share.
@@ -44,7 +44,7 @@ pub(crate) struct EdgeContext<N> {
     pub(crate) settings: Settings,
     pub(crate) neighbours: N,
     /// Who may say for whom they speak.
-    pub(crate) trusted: Trusted,
+    pub(crate) trusted_peers: TrustedPeers,
     pub(crate) metrics: Metrics,
     /// The methods that Genkan answers itself.
     pub(crate) router: axum::Router,

@@ -155,7 +155,7 @@ impl<N: Neighbours> ConnectionContext<N> {
         if !self.is_believed {
             return (self.peer.address(), None);
         }
-        let (client, via) = self.worker.edge().trusted.client(self.peer.address(), headers);
+        let (client, via) = self.worker.edge().trusted_peers.client(self.peer.address(), headers);
         (client.0, via)
     }
 }

@@ -168,7 +168,7 @@ impl<N: Neighbours> Worker<N> {
     /// Gives a connection its place and its task.
     fn admit(self: Rc<Self>, stream: TcpStream, peer: SocketAddr) {
         let peer = Peer::new(peer.ip());
-        let is_believed = self.edge.trusted.speaks_for_others(peer.address());
+        let is_believed = self.edge.trusted_peers.speaks_for_others(peer.address());
         let Some(permit) = self.connection_limits.admit(peer.address(), is_believed) else {
             counters::add(&self.counters.turned_away, 1);
             return;

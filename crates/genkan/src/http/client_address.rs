@@ -39,12 +39,12 @@ type Hosts = HashMap<IpAddr, Arc<str>>;
 
 /// Who may say for whom they speak. Cheap to clone.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Trusted {
+pub(crate) struct TrustedPeers {
     proxies: Arc<[IpNet]>,
     hosts: Arc<RwLock<Arc<Hosts>>>,
 }
 
-impl Trusted {
+impl TrustedPeers {
     pub(crate) fn new(proxies: &[IpNet]) -> Self {
         Self { proxies: proxies.into(), hosts: Arc::default() }
     }
@@ -105,8 +105,8 @@ mod tests {
 
     #[test]
     fn only_listed_ones_are_believed_and_only_as_far_as_they_reach() {
-        let trusted = Trusted::new(&["10.0.0.0/8".parse().unwrap(), "::1/128".parse().unwrap()]);
-        trusted.set_hosts(HashMap::from([
+        let trusted_peers = TrustedPeers::new(&["10.0.0.0/8".parse().unwrap(), "::1/128".parse().unwrap()]);
+        trusted_peers.set_hosts(HashMap::from([
             ("198.51.100.7".parse().unwrap(), Arc::from("one")),
             ("198.51.100.8".parse().unwrap(), Arc::from("two")),
         ]));
@@ -130,7 +130,7 @@ mod tests {
         ] {
             let headers =
                 said.iter().map(|line| ("x-forwarded-for".parse().unwrap(), line.parse().unwrap())).collect();
-            let (found, through) = trusted.client(peer.parse().unwrap(), &headers);
+            let (found, through) = trusted_peers.client(peer.parse().unwrap(), &headers);
             assert_eq!(found.0, client.parse::<IpAddr>().unwrap(), "{peer} {said:?}");
             assert_eq!(through.as_ref().map(|host| &*host.0), via, "{peer} {said:?}");
         }

@@ -26,7 +26,7 @@ mod verbs;
 pub(crate) mod well_known;
 pub(crate) mod xrpc;
 
-pub(crate) use client_address::{ClientAddr, Trusted, ViaHost};
+pub(crate) use client_address::{ClientAddr, TrustedPeers, ViaHost};
 pub(crate) use health::Readiness;
 pub(crate) use json::{XrpcInput, XrpcQuery};
 pub(crate) use ops::ops_router;

@@ -12,7 +12,7 @@ use axum::routing::get;
 use futures_util::FutureExt as _;
 use http::{HeaderName, HeaderValue, Method, StatusCode};
 
-use super::client_address::{ClientAddr, Trusted, ViaHost};
+use super::client_address::{ClientAddr, TrustedPeers, ViaHost};
 use super::error::{ErrorName, XrpcError, unauthorized};
 use super::json::BodyLimits;
 use super::{cors, describe_server, health, landing, oauth, pages, rate_headers, tls_check, verbs};
@@ -33,7 +33,7 @@ pub(crate) struct HttpState {
     pub(crate) homes: Homes,
     pub(crate) limits: RateLimits,
     pub(crate) metrics: Metrics,
-    pub(crate) trusted: Trusted,
+    pub(crate) trusted_peers: TrustedPeers,
     /// Gives the nonces that answers to proofs carry; none in a house without an authorization server.
     pub(crate) oauth: Option<OAuth>,
 }
@@ -91,7 +91,7 @@ async fn identify(State(state): State<HttpState>, mut request: Request, next: Ne
         let nobody = std::net::IpAddr::from([0, 0, 0, 0]);
         let peer = request.extensions().get::<axum::extract::ConnectInfo<std::net::SocketAddr>>();
         let peer = peer.map_or(nobody, |peer| peer.0.ip());
-        let (client, host) = state.trusted.client(peer, request.headers());
+        let (client, host) = state.trusted_peers.client(peer, request.headers());
         request.extensions_mut().insert(client);
         if let Some(host) = host {
             request.extensions_mut().insert(host);

@@ -52,9 +52,10 @@ impl House {
         let accounts =
             Accounts::new(fresh.db.clone(), clock.clone(), Feed::new(fresh.db.clone(), clock.clone()));
         let limits = RateLimits::new(&config, &metrics);
-        let trusted = Trusted::new(&config.listen.trusted_proxies);
+        let trusted_peers = TrustedPeers::new(&config.listen.trusted_proxies);
         let homes = accounts.homes().clone();
-        let state = HttpState { config: config.into(), clock, homes, limits, metrics, trusted, oauth: None };
+        let state =
+            HttpState { config: config.into(), clock, homes, limits, metrics, trusted_peers, oauth: None };
         let methods = Router::new()
             .route(
                 "/xrpc/test.put",

@@ -17,7 +17,7 @@ use crate::base::{Clock, Origin};
 use crate::config::{Rate, TargetReads};
 use crate::edge::{Edge, EdgeContext, Settings};
 use crate::forward::{self, Abroad, FairRules, Manners, ReadRules};
-use crate::http::{ClientAddr, Trusted};
+use crate::http::{ClientAddr, TrustedPeers};
 use crate::identity::Place;
 use crate::telemetry::metrics::Metrics;
 
@@ -158,7 +158,7 @@ impl Network {
                 forgotten: Arc::default(),
                 world: Arc::clone(&world),
             },
-            trusted: Trusted::new(proxies),
+            trusted_peers: TrustedPeers::new(proxies),
             abroad: Abroad::new(names, Clock::System, beside.manners, &metrics),
             metrics,
             router: Router::new().fallback(any(local)),

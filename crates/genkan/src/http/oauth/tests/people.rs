@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use super::world::{ISSUER, TestApp, World, account_with};
 use crate::base::{Secret, random};
-use crate::http::{HttpState, Trusted, page_routes, with_layers, xrpc};
+use crate::http::{HttpState, TrustedPeers, page_routes, with_layers, xrpc};
 
 pub(super) const PASSWORD: &str = "a password of their own";
 
@@ -35,7 +35,7 @@ impl World {
             homes: app.accounts.homes().clone(),
             limits: app.limits.clone(),
             metrics: app.metrics.clone(),
-            trusted: Trusted::new(&[]),
+            trusted_peers: TrustedPeers::new(&[]),
             oauth: Some(app.oauth.clone()),
         };
         let routes = super::super::routes(app).merge(xrpc::routes(app)).merge(page_routes(app).unwrap());

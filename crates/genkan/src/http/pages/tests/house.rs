@@ -14,7 +14,7 @@ use crate::base::query::escaped;
 use crate::base::{Clock, Secret, Timestamp, random};
 use crate::config::{Config, Environment};
 use crate::http::pages::routes;
-use crate::http::{HttpState, Trusted, with_layers};
+use crate::http::{HttpState, TrustedPeers, with_layers};
 use crate::telemetry::metrics::Metrics;
 
 pub(super) const ORIGIN: &str = "http://localhost:2583";
@@ -59,7 +59,7 @@ impl House {
             homes: app.accounts.homes().clone(),
             limits: app.limits.clone(),
             metrics: app.metrics.clone(),
-            trusted: Trusted::new(&[]),
+            trusted_peers: TrustedPeers::new(&[]),
             oauth: Some(app.oauth.clone()),
         };
         let router = with_layers(routes(&app).unwrap(), &state);
