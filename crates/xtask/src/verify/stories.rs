@@ -130,8 +130,10 @@ fn python_story(map: &Path) -> Result<Counts> {
 
 const PYTHON_STORY: &str = "python_client.py";
 
-/// One after the other in the order of their names, since some take members of the network down; those of one number
-/// at once.
+/// The story files in groups. A group's files run at the same time, and groups one after the other.
+///
+/// Files numbered below [`FIRST_TOGETHER`] are groups of their own, since some of them take members
+/// of the network down. The others form the last group.
 fn story_files(filter: &str) -> Result<Vec<Vec<PathBuf>>> {
     let folder = workspace::network().join("stories");
     let mut files: Vec<PathBuf> = fs::read_dir(&folder)?
@@ -143,8 +145,34 @@ fn story_files(filter: &str) -> Result<Vec<Vec<PathBuf>>> {
         })
         .collect();
     files.sort();
-    let number = |file: &PathBuf| {
-        file.file_name().and_then(|name| name.to_str()?.split('_').next().map(str::to_owned))
-    };
-    Ok(files.chunk_by(|one, next| number(one) == number(next)).map(<[PathBuf]>::to_vec).collect())
+    let (together, alone): (Vec<PathBuf>, Vec<PathBuf>) =
+        files.into_iter().partition(|file| number(file).is_some_and(|number| number >= FIRST_TOGETHER));
+    let mut groups: Vec<Vec<PathBuf>> = alone.into_iter().map(|file| vec![file]).collect();
+    if !together.is_empty() {
+        groups.push(together);
+    }
+    Ok(groups)
+}
+
+/// The number that a story's file name starts with.
+fn number(file: &Path) -> Option<u32> {
+    file.file_name()?.to_str()?.split('_').next()?.parse().ok()
+}
+
+const FIRST_TOGETHER: u32 = 10;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_story_has_a_number_of_its_own_and_runs_once() {
+        let groups = story_files("").unwrap();
+        let files: Vec<&PathBuf> = groups.iter().flatten().collect();
+        let mut numbers: Vec<u32> = files.iter().filter_map(|file| number(file)).collect();
+        assert_eq!(numbers.len(), files.len(), "every file name starts with a number");
+        numbers.dedup();
+        assert_eq!(numbers.len(), files.len(), "no two files have one number");
+        assert!(groups.iter().rev().skip(1).all(|group| group.len() == 1));
+    }
 }

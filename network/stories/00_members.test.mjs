@@ -1,4 +1,4 @@
-// The neighbours themselves: what other stories stand on.
+// The members of the network themselves: what the other stories rely on.
 
 import { Resolver } from 'node:dns/promises'
 import { test } from 'node:test'
