@@ -1,55 +1,20 @@
 //! From a request's path to the method it names.
 
+use genkan_protocol::syntax::Nsid;
+
 /// The method of an `/xrpc/` path, if the path is exactly `/xrpc/` and one NSID.
 ///
 /// `None`: the path lies outside `/xrpc/`. `Some(Err(_))`: inside, but no method can be read from it. Nothing is
 /// decoded or cleaned up, so what a host would read differently from us never gets a route.
 pub(crate) fn of_path(path: &str) -> Option<Result<&str, Crooked>> {
     let name = path.strip_prefix("/xrpc/")?;
-    Some(if is_nsid(name) { Ok(name) } else { Err(Crooked) })
+    Some(Nsid::check(name).map(|()| name).map_err(|_| Crooked))
 }
 
 /// The path is not `/xrpc/` followed by one method name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the path must be /xrpc/ and one method name")]
 pub(crate) struct Crooked;
-
-/// NSID syntax (<https://atproto.com/specs/nsid>), checked without an allocation.
-fn is_nsid(text: &str) -> bool {
-    if text.len() > MAX_NSID {
-        return false;
-    }
-    let Some((authority, name)) = text.rsplit_once('.') else { return false };
-    let mut labels = authority.split('.');
-    let starts_with_letter = |label: &str| label.as_bytes().first().is_some_and(u8::is_ascii_alphabetic);
-    let Some(first) = labels.next() else { return false };
-    if !starts_with_letter(first) || !is_label(first) {
-        return false;
-    }
-    let mut more = 0;
-    for label in labels {
-        if !is_label(label) {
-            return false;
-        }
-        more += 1;
-    }
-    more >= 1
-        && name.len() <= MAX_LABEL
-        && starts_with_letter(name)
-        && name.bytes().all(|byte| byte.is_ascii_alphanumeric())
-}
-
-/// One segment of the reversed domain name.
-fn is_label(label: &str) -> bool {
-    !label.is_empty()
-        && label.len() <= MAX_LABEL
-        && !label.starts_with('-')
-        && !label.ends_with('-')
-        && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
-}
-
-const MAX_NSID: usize = 317;
-const MAX_LABEL: usize = 63;
 
 #[cfg(test)]
 mod tests {

@@ -2,6 +2,8 @@
 
 use std::borrow::Cow;
 
+use genkan_protocol::syntax::{Did, Handle};
+
 use super::table::Parameter;
 
 /// An account, as a query names it.
@@ -35,10 +37,10 @@ pub(crate) fn of_query(query: Option<&str>, parameter: Parameter) -> Result<Targ
     if value.is_empty() {
         return Err(NoTarget::Missing);
     }
-    if is_known_did(&value) {
+    if Did::is_of_account(&value) {
         return Ok(Target::Did(value));
     }
-    if parameter == Parameter::Repo && is_handle(&value) {
+    if parameter == Parameter::Repo && Handle::check(&value).is_ok() {
         return Ok(Target::Handle(value.to_ascii_lowercase()));
     }
     Err(NoTarget::Invalid)
@@ -77,29 +79,6 @@ fn decode(text: &str) -> Option<Cow<'_, str>> {
         });
     }
     String::from_utf8(bytes).ok().map(Cow::Owned)
-}
-
-/// `did:plc` and `did:web` of a whole host, without a port (<https://atproto.com/specs/did>).
-fn is_known_did(text: &str) -> bool {
-    if let Some(id) = text.strip_prefix("did:plc:") {
-        return id.len() == 24 && id.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'2'..=b'7'));
-    }
-    text.strip_prefix("did:web:").is_some_and(is_handle)
-}
-
-/// A handle's syntax, which is a host name of two labels or more (<https://atproto.com/specs/handle>).
-fn is_handle(text: &str) -> bool {
-    let label = |label: &str| {
-        (1..=63).contains(&label.len())
-            && !label.starts_with('-')
-            && !label.ends_with('-')
-            && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
-    };
-    text.len() <= 253
-        && text
-            .rsplit_once('.')
-            .is_some_and(|(_, last)| last.starts_with(|first: char| first.is_ascii_alphabetic()))
-        && text.split('.').all(label)
 }
 
 #[cfg(test)]

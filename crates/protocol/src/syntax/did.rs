@@ -1,6 +1,6 @@
 //! Decentralized identifiers: `did:plc:…`, `did:web:…`, and methods unknown here.
 
-use super::{Error, newtype::identifier};
+use super::{Error, Handle, newtype::identifier};
 
 /// A DID, without fragment, path or query.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -45,10 +45,18 @@ impl Did {
 
     /// Whether this is a `did:plc` of the form the directory hands out: 24 base32 characters.
     pub fn is_plc(&self) -> bool {
-        let (method, identifier) = self.parts();
-        method == "plc"
-            && identifier.len() == 24
-            && identifier.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'2'..=b'7'))
+        is_plc(self.parts())
+    }
+
+    /// Whether a text is a DID that an account can have: a `did:plc` of the directory's form, or a `did:web` of a
+    /// whole host, without port or path (atproto DID, "Blessed DID Methods").
+    ///
+    /// Makes no [`Did`], so that it can look at every request.
+    pub fn is_of_account(text: &str) -> bool {
+        match parts(text) {
+            ("web", host) => Handle::check(host).is_ok(),
+            plc => is_plc(plc),
+        }
     }
 
     /// Whether the method is `web`. That the identifier names a host is for the resolver to check.
@@ -57,7 +65,7 @@ impl Did {
     }
 
     fn parts(&self) -> (&str, &str) {
-        self.0.strip_prefix("did:").and_then(|rest| rest.split_once(':')).unwrap_or_default()
+        parts(&self.0)
     }
 
     fn normal(text: String) -> Box<str> {
@@ -66,6 +74,17 @@ impl Did {
 }
 
 const MAX_LENGTH: usize = 2048;
+
+/// Method and identifier; both empty when the text is no DID.
+fn parts(text: &str) -> (&str, &str) {
+    text.strip_prefix("did:").and_then(|rest| rest.split_once(':')).unwrap_or_default()
+}
+
+fn is_plc((method, identifier): (&str, &str)) -> bool {
+    method == "plc"
+        && identifier.len() == 24
+        && identifier.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'2'..=b'7'))
+}
 
 fn is_allowed(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b':' | b'%' | b'-')

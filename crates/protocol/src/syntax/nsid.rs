@@ -9,8 +9,8 @@ pub struct Nsid(Box<str>);
 identifier!(Nsid);
 
 impl Nsid {
-    /// Checks a text in one pass and without allocating, for the path of every request.
-    pub fn parse_borrowed(text: &str) -> Result<(), Error> {
+    /// Checks a text without making an [`Nsid`] of it: one pass, no allocation, for the path of every request.
+    pub fn check(text: &str) -> Result<(), Error> {
         if text.len() > MAX_LENGTH {
             return refuse("it is longer than 317 characters");
         }
@@ -36,10 +36,6 @@ impl Nsid {
     /// The last part: `createSession`.
     pub fn name(&self) -> &str {
         self.0.rsplit_once('.').map_or(&self.0, |(_, name)| name)
-    }
-
-    fn check(text: &str) -> Result<(), Error> {
-        Self::parse_borrowed(text)
     }
 
     fn normal(text: String) -> Box<str> {

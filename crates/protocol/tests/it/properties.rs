@@ -44,6 +44,17 @@ proptest! {
     }
 
     #[test]
+    fn checks_without_a_value_agree_with_the_parsers(text in "\\PC{0,30}|(did:[a-z]{1,3}:)?[a-z0-9.:%-]{0,24}|did:(plc|web):[a-z2-7.]{24}") {
+        prop_assert_eq!(Nsid::check(&text).is_ok(), text.parse::<Nsid>().is_ok());
+        prop_assert_eq!(Handle::check(&text).is_ok(), text.parse::<Handle>().is_ok());
+        prop_assert_eq!(Did::check(&text).is_ok(), text.parse::<Did>().is_ok());
+        if Did::is_of_account(&text) {
+            let did: Did = text.parse().unwrap();
+            prop_assert!(did.is_plc() || did.is_web() && did.identifier().parse::<Handle>().is_ok());
+        }
+    }
+
+    #[test]
     fn keys_print_what_was_parsed(bytes in any::<[u8; 32]>(), message in any::<Vec<u8>>()) {
         if let Ok(private) = K256PrivateKey::from_bytes(&bytes) {
             let public = PublicKey::from_did_key(&private.public().to_did_key()).unwrap();

@@ -27,13 +27,13 @@ fn compare<T: FromStr + AsRef<str>>(data: &serde_json::Value) {
 }
 
 #[test]
-fn the_borrowed_check_of_an_nsid_agrees_with_the_parser() {
+fn an_nsid_is_checked_without_making_one() {
     let data = data!("syntax.json");
     for text in data["nsid"]["valid"].as_array().unwrap() {
-        assert_eq!(Nsid::parse_borrowed(text.as_str().unwrap()), Ok(()));
+        assert_eq!(Nsid::check(text.as_str().unwrap()), Ok(()));
     }
     for text in data["nsid"]["invalid"].as_array().unwrap() {
-        assert!(Nsid::parse_borrowed(text.as_str().unwrap()).is_err());
+        assert!(Nsid::check(text.as_str().unwrap()).is_err());
     }
 }
 
@@ -53,6 +53,31 @@ fn dids_know_their_method() {
         "did:web:ewvi7nxzyoun6zhxrhs64oiz",
     ] {
         assert!(!did(text).is_plc(), "{text}");
+    }
+}
+
+#[test]
+fn accounts_have_dids_of_two_methods() {
+    for good in ["did:plc:ewvi7nxzyoun6zhxrhs64oiz", "did:web:example.com", "did:web:a.b-c.example"] {
+        assert!(Did::is_of_account(good), "{good}");
+    }
+    for bad in [
+        "",
+        "plc",
+        ":",
+        "did:plc",
+        "did:plc:",
+        "did:plc:EWVI7NXZYOUN6ZHXRHS64OIZ",
+        "did:web:",
+        "did:web:localhost",
+        "did:web:example.com%3A8080",
+        "did:web:example.com:user",
+        "did:web:127.0.0.1",
+        "did:key:zQ3shXjHeiBuRCKmM36cuYnm7YEMzhGnCmCyW92sRJ9pribSF",
+        "DID:plc:ewvi7nxzyoun6zhxrhs64oiz",
+        "alice.example.com",
+    ] {
+        assert!(!Did::is_of_account(bad), "{bad}");
     }
 }
 
