@@ -180,7 +180,7 @@ fn router(app: &App, trusted_peers: TrustedPeers) -> Result<axum::Router, LookEr
     let state = HttpState {
         config: Arc::clone(&app.config),
         clock: app.clock.clone(),
-        homes: app.accounts.homes().clone(),
+        account_hosts: app.accounts.account_hosts().clone(),
         limits: app.limits.clone(),
         metrics: app.metrics.clone(),
         trusted_peers,

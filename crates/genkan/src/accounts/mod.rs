@@ -1,16 +1,16 @@
 //! Accounts: who has one here, under which handle and e-mail address, on which host, in what standing.
 //!
-//! *Home* is the host that keeps an account's repository; [`Homes`] answers "whose home is where"
+//! *Home* is the host that keeps an account's repository; [`AccountHosts`] answers "whose home is where"
 //! from memory. An account row appears when a sign-up is recorded (`creating`) and counts as an
 //! account when the sign-up is done (`open`). This room never speaks to a host or the directory.
 
+mod account_hosts;
 pub(crate) mod app_password;
 mod caller;
 mod email;
 mod email_token;
 pub(crate) mod emails;
 mod error;
-mod homes;
 pub(crate) mod invite;
 mod password;
 mod sql;
@@ -23,12 +23,12 @@ use crate::db::audit::{self, Actor};
 use crate::db::feed::{self, Feed, Kind};
 use crate::db::{self, Db, Tx};
 
+pub(crate) use account_hosts::{AccountHosts, Home};
 pub(crate) use caller::Caller;
 pub(crate) use email::Email;
 pub(crate) use email_token::{Checked, CodeError, EmailTokens};
 pub(crate) use emails::{Emails, EmailsError};
 pub(crate) use error::{ClaimError, Error, NewError};
-pub(crate) use homes::{Home, Homes};
 pub(crate) use password::{PasswordError, Passwords, Unrecognised};
 pub(crate) use types::{Account, NewAccount, Standing, State};
 
@@ -38,18 +38,18 @@ pub(crate) struct Accounts {
     db: Db,
     clock: Clock,
     feed: Feed,
-    homes: Homes,
+    account_hosts: AccountHosts,
 }
 
 impl Accounts {
     pub(crate) fn new(db: Db, clock: Clock, feed: Feed) -> Self {
-        let homes = Homes::new(db.clone(), &feed);
-        Self { db, clock, feed, homes }
+        let account_hosts = AccountHosts::new(db.clone(), &feed);
+        Self { db, clock, feed, account_hosts }
     }
 
     /// The memory of whose home is where.
-    pub(crate) const fn homes(&self) -> &Homes {
-        &self.homes
+    pub(crate) const fn account_hosts(&self) -> &AccountHosts {
+        &self.account_hosts
     }
 
     /// An open account by its DID.

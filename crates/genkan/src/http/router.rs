@@ -16,7 +16,7 @@ use super::client_address::{ClientAddr, TrustedPeers, ViaHost};
 use super::error::{ErrorName, XrpcError, unauthorized};
 use super::json::BodyLimits;
 use super::{cors, describe_server, health, landing, oauth, pages, rate_headers, tls_check, verbs};
-use crate::accounts::Homes;
+use crate::accounts::AccountHosts;
 use crate::base::{Clock, random};
 use crate::config::Config;
 use crate::limits::RateLimits;
@@ -30,7 +30,7 @@ use crate::telemetry::metrics::{Histogram, Metrics, PANICS, REFUSALS, REQUEST_DU
 pub(crate) struct HttpState {
     pub(crate) config: Arc<Config>,
     pub(crate) clock: Clock,
-    pub(crate) homes: Homes,
+    pub(crate) account_hosts: AccountHosts,
     pub(crate) limits: RateLimits,
     pub(crate) metrics: Metrics,
     pub(crate) trusted_peers: TrustedPeers,

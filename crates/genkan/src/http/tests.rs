@@ -53,9 +53,9 @@ impl House {
             Accounts::new(fresh.db.clone(), clock.clone(), Feed::new(fresh.db.clone(), clock.clone()));
         let limits = RateLimits::new(&config, &metrics);
         let trusted_peers = TrustedPeers::new(&config.listen.trusted_proxies);
-        let homes = accounts.homes().clone();
+        let account_hosts = accounts.account_hosts().clone();
         let state =
-            HttpState { config: config.into(), clock, homes, limits, metrics, trusted_peers, oauth: None };
+            HttpState { config: config.into(), clock, account_hosts, limits, metrics, trusted_peers, oauth: None };
         let methods = Router::new()
             .route(
                 "/xrpc/test.put",

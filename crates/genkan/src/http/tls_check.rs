@@ -22,7 +22,7 @@ pub(super) async fn tls_check(
     let domain = domain.to_ascii_lowercase();
     let known = domain == state.config.service.public_url.host()
         || (domain.parse::<genkan_protocol::syntax::Handle>().is_ok()
-            && state.homes.find_by_handle(&domain).await?.is_some());
+            && state.account_hosts.find_by_handle(&domain).await?.is_some());
     if known {
         Ok("yes\n")
     } else {

@@ -29,7 +29,7 @@ async fn atproto_did(State(app): State<App>, request: Request) -> Result<Respons
     let Ok(handle) = named_host(&request).unwrap_or_default().parse::<Handle>() else {
         return Ok(not_found());
     };
-    match app.accounts.homes().find_by_handle(handle.as_str()).await? {
+    match app.accounts.account_hosts().find_by_handle(handle.as_str()).await? {
         Some(home) if home.standing != Standing::TakenDown => {
             let plain = [(CONTENT_TYPE, "text/plain; charset=utf-8"), (CACHE_CONTROL, "no-cache")];
             Ok((plain, home.did.to_string()).into_response())

@@ -8,7 +8,7 @@ use tokio::runtime::Handle;
 use tokio::task::JoinError;
 
 use super::signer::{self, Opened};
-use crate::accounts::{Caller, Home, Homes};
+use crate::accounts::{AccountHosts, Caller, Home};
 use crate::app::App;
 use crate::base::{Clock, Origin};
 use crate::config::Config;
@@ -27,7 +27,7 @@ pub(super) struct Rooms {
     clock: Clock,
     access: Access,
     oauth: OAuth,
-    homes: Homes,
+    account_hosts: AccountHosts,
     fleet: Fleet,
     limits: RateLimits,
     places: Places,
@@ -43,7 +43,7 @@ impl Rooms {
             clock: app.clock.clone(),
             access: app.access.clone(),
             oauth: app.oauth.clone(),
-            homes: app.accounts.homes().clone(),
+            account_hosts: app.accounts.account_hosts().clone(),
             fleet: app.fleet.clone(),
             limits: app.limits.clone(),
             places: Places::new(
@@ -161,21 +161,21 @@ impl Neighbours for Rooms {
 
     fn recall_home(&self, account: &Target<'_>) -> Option<Option<Arc<Home>>> {
         match account {
-            Target::Did(did) => self.homes.recall(did),
-            Target::Handle(handle) => self.homes.recall_handle(handle),
+            Target::Did(did) => self.account_hosts.recall(did),
+            Target::Handle(handle) => self.account_hosts.recall_handle(handle),
         }
     }
 
     async fn find_home(&self, account: &Target<'_>) -> Result<Option<Arc<Home>>, Unavailable> {
-        let homes = self.homes.clone();
+        let account_hosts = self.account_hosts.clone();
         let finding = match account {
             Target::Did(did) => {
                 let did = did.clone().into_owned();
-                self.control.spawn(async move { homes.find(&did).await })
+                self.control.spawn(async move { account_hosts.find(&did).await })
             }
             Target::Handle(handle) => {
                 let handle = handle.clone();
-                self.control.spawn(async move { homes.find_by_handle(&handle).await })
+                self.control.spawn(async move { account_hosts.find_by_handle(&handle).await })
             }
         };
         let found = finding.await.map_err(|_| Unavailable)?;

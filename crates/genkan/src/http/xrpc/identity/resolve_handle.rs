@@ -22,7 +22,7 @@ pub(crate) async fn resolve_handle(
     State(app): State<App>,
     XrpcQuery(Query { handle }): XrpcQuery<Query>,
 ) -> Result<Json<Value>, XrpcError> {
-    let did = match app.accounts.homes().find_by_handle(handle.as_str()).await? {
+    let did = match app.accounts.account_hosts().find_by_handle(handle.as_str()).await? {
         Some(home) if home.standing != Standing::TakenDown => home.did.clone(),
         _ => elsewhere(&app, &handle).await?,
     };

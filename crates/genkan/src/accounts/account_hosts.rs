@@ -1,4 +1,4 @@
-//! Whose home is where, from memory.
+//! Which host each account lives on, from memory.
 //!
 //! A bounded cache of accounts by DID, and of DIDs by handle. Every change of an account is noted in
 //! the changes feed and forgotten here; unknown DIDs are remembered the same way, since a sign-up is
@@ -26,7 +26,7 @@ pub(crate) struct Home {
 
 /// Cheap to clone; all clones share one memory.
 #[derive(Clone, Debug)]
-pub(crate) struct Homes {
+pub(crate) struct AccountHosts {
     inner: Arc<Inner>,
 }
 
@@ -39,9 +39,9 @@ struct Inner {
     forgotten: AtomicU64,
 }
 
-impl Homes {
+impl AccountHosts {
     pub(super) fn new(db: Db, feed: &Feed) -> Self {
-        let homes = Self {
+        let account_hosts = Self {
             inner: Arc::new(Inner {
                 db,
                 by_did: Cache::new(CAPACITY),
@@ -49,11 +49,11 @@ impl Homes {
                 forgotten: AtomicU64::new(0),
             }),
         };
-        let listening = homes.clone();
+        let listening = account_hosts.clone();
         feed.subscribe(Kind::Account, move |did| listening.forget(did));
-        let listening = homes.clone();
+        let listening = account_hosts.clone();
         feed.subscribe_to_gaps(move || listening.forget_all());
-        homes
+        account_hosts
     }
 
     /// From memory alone. `Some(None)`: known not to be ours.
@@ -72,7 +72,7 @@ impl Homes {
         Ok(found)
     }
 
-    /// From memory alone, as [`Homes::recall`]; a handle that is nobody's is never remembered.
+    /// From memory alone, as [`AccountHosts::recall`]; a handle that is nobody's is never remembered.
     pub(crate) fn recall_handle(&self, handle: &str) -> Option<Option<Arc<Home>>> {
         let did = self.inner.by_handle.get(handle)?;
         let home = self.recall(&did)??;
@@ -145,34 +145,37 @@ mod tests {
         let accounts = accounts(&db);
         let ann = new_account("ann");
         let did = ann.did.as_str();
-        assert_eq!(accounts.homes().find(did).await.unwrap(), None);
-        assert_eq!(accounts.homes().recall(did), Some(None));
+        assert_eq!(accounts.account_hosts().find(did).await.unwrap(), None);
+        assert_eq!(accounts.account_hosts().recall(did), Some(None));
 
         add(&db, &ann).await.unwrap();
         accounts.feed.tell(Kind::Account, did);
-        assert_eq!(accounts.homes().find(did).await.unwrap().unwrap().standing, Standing::Active);
+        assert_eq!(accounts.account_hosts().find(did).await.unwrap().unwrap().standing, Standing::Active);
 
         accounts.set_deactivated(did, true, None, Actor::Operator).await.unwrap();
-        assert_eq!(accounts.homes().recall(did), None);
-        assert_eq!(accounts.homes().find(did).await.unwrap().unwrap().standing, Standing::Deactivated);
+        assert_eq!(accounts.account_hosts().recall(did), None);
+        assert_eq!(
+            accounts.account_hosts().find(did).await.unwrap().unwrap().standing,
+            Standing::Deactivated
+        );
         accounts.set_taken_down(did, Some("T-1"), Actor::Operator).await.unwrap();
-        assert_eq!(accounts.homes().find(did).await.unwrap().unwrap().standing, Standing::TakenDown);
+        assert_eq!(accounts.account_hosts().find(did).await.unwrap().unwrap().standing, Standing::TakenDown);
     }
 
     async fn an_old_handle_leads_nowhere(db: Db) {
         let accounts = accounts(&db);
         let ann = new_account("ann");
         add(&db, &ann).await.unwrap();
-        assert!(accounts.homes().find_by_handle("ann.test").await.unwrap().is_some());
-        assert!(accounts.homes().recall_handle("ann.test").is_some());
+        assert!(accounts.account_hosts().find_by_handle("ann.test").await.unwrap().is_some());
+        assert!(accounts.account_hosts().recall_handle("ann.test").is_some());
 
         let mut tx = db.begin().await.unwrap();
         super::super::reserve_handle(&mut tx, ann.did.as_str(), &"eve.test".parse().unwrap()).await.unwrap();
         super::super::take_reserved_handle(&mut tx, ann.did.as_str()).await.unwrap();
         accounts.commit_change(tx, Clock::System.now(), ann.did.as_str()).await.unwrap();
 
-        assert!(accounts.homes().find_by_handle("eve.test").await.unwrap().is_some());
-        assert!(accounts.homes().recall_handle("ann.test").is_none());
-        assert!(accounts.homes().find_by_handle("ann.test").await.unwrap().is_none());
+        assert!(accounts.account_hosts().find_by_handle("eve.test").await.unwrap().is_some());
+        assert!(accounts.account_hosts().recall_handle("ann.test").is_none());
+        assert!(accounts.account_hosts().find_by_handle("ann.test").await.unwrap().is_none());
     }
 }
