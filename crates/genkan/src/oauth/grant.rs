@@ -1,4 +1,4 @@
-//! A grant, and the turns of its refresh tokens.
+//! A grant, and the rotations of its refresh tokens.
 //!
 //! A refresh token is derived from a sealed key, the grant's id and a generation, so it can be given twice and need not
 //! be stored. The first use of a generation makes the next one good; for a short grace, and while that one is unused,
@@ -79,7 +79,7 @@ pub(super) const SHORT: Span = Span { total: DAY.saturating_mul(14), idle: DAY.s
 
 /// What a refresh token leads to, once its holder has proved the grant's key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Turn {
+pub(super) enum Rotation {
     /// The grant moves on to this generation.
     To(i64),
     /// It moved on already; this is the same successor again.
@@ -101,21 +101,21 @@ impl Grant {
     }
 
     /// Where a token of `generation` leads. It is ours: that was checked by its code.
-    pub(super) fn turn(&self, generation: i64, now: Timestamp, grace: Duration) -> Turn {
+    pub(super) fn rotation(&self, generation: i64, now: Timestamp, grace: Duration) -> Rotation {
         // A later one than is known means that the database was brought back from a copy.
         if generation >= self.generation {
-            return Turn::To(generation.saturating_add(1));
+            return Rotation::To(generation.saturating_add(1));
         }
         let is_last = generation.saturating_add(1) == self.generation;
         if is_last && now <= self.rotated_at.plus(grace) {
-            return Turn::Again(self.generation);
+            return Rotation::Again(self.generation);
         }
         // The token's use lies no later than this.
         let used_at = if is_last { self.rotated_at } else { self.rotated_before_at };
-        if now <= used_at.plus(grace) { Turn::Refused } else { Turn::Replayed }
+        if now <= used_at.plus(grace) { Rotation::Refused } else { Rotation::Replayed }
     }
 
-    /// The grant after a turn to `generation`.
+    /// The grant after a rotation to `generation`.
     pub(super) fn turned(
         mut self,
         generation: i64,
@@ -156,22 +156,22 @@ mod tests {
             rotated_before_at: START.minus(Duration::from_mins(1)),
             ..grant()
         };
-        for (generation, at, turn) in [
-            (5, 0, Turn::To(6)),
-            (5, 9999, Turn::To(6)),
-            (9, 0, Turn::To(10)),
-            (4, 0, Turn::Again(5)),
-            (4, 30, Turn::Again(5)),
-            (4, 31, Turn::Replayed),
-            (3, 0, Turn::Replayed),
-            (0, 0, Turn::Replayed),
+        for (generation, at, rotation) in [
+            (5, 0, Rotation::To(6)),
+            (5, 9999, Rotation::To(6)),
+            (9, 0, Rotation::To(10)),
+            (4, 0, Rotation::Again(5)),
+            (4, 30, Rotation::Again(5)),
+            (4, 31, Rotation::Replayed),
+            (3, 0, Rotation::Replayed),
+            (0, 0, Rotation::Replayed),
         ] {
-            assert_eq!(grant.turn(generation, after(at), GRACE), turn, "{generation} after {at} s");
+            assert_eq!(grant.rotation(generation, after(at), GRACE), rotation, "{generation} after {at} s");
         }
-        // Two turns in quick succession: the late copy of the first is refused, and ends nothing until its grace is over.
+        // Two rotations in quick succession: the late copy of the first is refused, and ends nothing until its grace is over.
         let quick = Grant { rotated_before_at: START.minus(Duration::from_secs(5)), ..grant };
-        assert_eq!(quick.turn(3, START, GRACE), Turn::Refused);
-        assert_eq!(quick.turn(3, after(26), GRACE), Turn::Replayed);
+        assert_eq!(quick.rotation(3, START, GRACE), Rotation::Refused);
+        assert_eq!(quick.rotation(3, after(26), GRACE), Rotation::Replayed);
     }
 
     #[test]

@@ -8,7 +8,7 @@ use genkan_protocol::oauth::error::OAuthErrorCode as Code;
 use genkan_protocol::oauth::request::Form;
 
 use super::client::{Client, Proven, Purpose};
-use super::grant::{Grant, GrantPlace, LONG, SHORT, Turn};
+use super::grant::{Grant, GrantPlace, LONG, Rotation, SHORT};
 use super::mint::{Tokens, whose};
 use super::sql::grants;
 use super::{Ended, Error, OAuth};
@@ -98,19 +98,21 @@ impl OAuth {
         } else if with.key_is_gone {
             "the key that the client proved itself by is no longer in its key set"
         } else {
-            match grant.turn(with.generation, now, self.settings.refresh_grace) {
-                Turn::To(_) | Turn::Again(_) if !grant.client_auth.may_go_on_as(&with.proven.auth) => {
+            match grant.rotation(with.generation, now, self.settings.refresh_grace) {
+                Rotation::To(_) | Rotation::Again(_)
+                    if !grant.client_auth.may_go_on_as(&with.proven.auth) =>
+                {
                     return Err(Error::grant("the client proved itself by another key before"));
                 }
-                Turn::To(generation) => {
+                Rotation::To(generation) => {
                     let span = if with.client.is_believed() { LONG } else { SHORT };
                     let turned = grant.turned(generation, with.proven.auth.clone(), now, span);
                     grants::rotate(tx, &turned).await?;
                     return self.tokens_of(tx, &turned, with, now).await;
                 }
-                Turn::Again(_) => return self.tokens_of(tx, &grant, with, now).await,
-                Turn::Refused => return Err(Error::grant("the refresh token was used before")),
-                Turn::Replayed => "the refresh token was used before: replayed",
+                Rotation::Again(_) => return self.tokens_of(tx, &grant, with, now).await,
+                Rotation::Refused => return Err(Error::grant("the refresh token was used before")),
+                Rotation::Replayed => "the refresh token was used before: replayed",
             }
         };
         self.end_in(tx, id, Actor::Genkan, why, ended, now).await?;

@@ -13,7 +13,7 @@ use crate::db::{Result, Tx};
 
 /// What a refresh token leads to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Turn {
+pub(crate) enum Rotation {
     /// To this generation.
     To(i64),
     /// It is used and its grace is over, or it was never good.
@@ -33,13 +33,13 @@ pub(super) async fn insert(tx: &mut Tx, session: &str, generation: i64, expires_
 }
 
 /// Uses a generation. The caller holds the session's row.
-pub(super) async fn turn(
+pub(super) async fn rotate(
     tx: &mut Tx,
     session: &str,
     generation: i64,
     now: Timestamp,
     lifetimes: Lifetimes,
-) -> Result<Turn> {
+) -> Result<Rotation> {
     let Some(row) = sqlx::query(
         "SELECT expires_at, used_at FROM refresh_tokens WHERE session_id = $1 AND generation = $2",
     )
@@ -48,17 +48,17 @@ pub(super) async fn turn(
     .fetch_optional(&mut **tx)
     .await?
     else {
-        return Ok(Turn::Over);
+        return Ok(Rotation::Over);
     };
     if row.try_get::<i64, _>("expires_at")? <= now.as_millis() {
-        return Ok(Turn::Over);
+        return Ok(Rotation::Over);
     }
     let successor = generation.saturating_add(1);
     if row.try_get::<Option<i64>, _>("used_at")?.is_none() {
         use_first(tx, session, generation, now, lifetimes.grace).await?;
         insert(tx, session, successor, now.plus(lifetimes.refresh)).await?;
     }
-    Ok(Turn::To(successor))
+    Ok(Rotation::To(successor))
 }
 
 async fn use_first(
@@ -105,11 +105,11 @@ mod tests {
         Lifetimes { access: HOUR, refresh: Duration::from_hours(90 * 24), grace: Duration::from_hours(2) };
     const START: Timestamp = Timestamp::from_millis(1_000_000_000);
 
-    async fn use_at(db: &Db, generation: i64, now: Timestamp) -> Turn {
+    async fn use_at(db: &Db, generation: i64, now: Timestamp) -> Rotation {
         let mut tx = db.begin().await.unwrap();
-        let turn = turn(&mut tx, "s", generation, now, LIFETIMES).await.unwrap();
+        let rotation = rotate(&mut tx, "s", generation, now, LIFETIMES).await.unwrap();
         tx.commit().await.unwrap();
-        turn
+        rotation
     }
 
     async fn first(db: &Db) {
@@ -120,17 +120,17 @@ mod tests {
 
     async fn a_used_token_gives_the_same_successor_until_its_grace_ends(db: Db) {
         first(&db).await;
-        assert_eq!(use_at(&db, 0, START).await, Turn::To(1));
-        assert_eq!(use_at(&db, 0, START.plus(HOUR)).await, Turn::To(1));
+        assert_eq!(use_at(&db, 0, START).await, Rotation::To(1));
+        assert_eq!(use_at(&db, 0, START.plus(HOUR)).await, Rotation::To(1));
         // The successor is used; the first still leads to it, and not beyond.
-        assert_eq!(use_at(&db, 1, START.plus(HOUR)).await, Turn::To(2));
-        assert_eq!(use_at(&db, 0, START.plus(HOUR)).await, Turn::To(1));
+        assert_eq!(use_at(&db, 1, START.plus(HOUR)).await, Rotation::To(2));
+        assert_eq!(use_at(&db, 0, START.plus(HOUR)).await, Rotation::To(1));
         // Reuse did not lengthen the grace; the successors live on.
         let after = START.plus(LIFETIMES.grace);
-        assert_eq!(use_at(&db, 0, after).await, Turn::Over);
-        assert_eq!(use_at(&db, 1, after).await, Turn::To(2));
-        assert_eq!(use_at(&db, 2, after).await, Turn::To(3));
-        assert_eq!(use_at(&db, 9, after).await, Turn::Over);
+        assert_eq!(use_at(&db, 0, after).await, Rotation::Over);
+        assert_eq!(use_at(&db, 1, after).await, Rotation::To(2));
+        assert_eq!(use_at(&db, 2, after).await, Rotation::To(3));
+        assert_eq!(use_at(&db, 9, after).await, Rotation::Over);
 
         let mut tx = db.begin().await.unwrap();
         assert_eq!(sweep(&mut tx, after).await.unwrap(), 1);
@@ -139,14 +139,14 @@ mod tests {
 
     async fn many_at_once_have_one_successor(db: Db) {
         first(&db).await;
-        let turns: Vec<_> = (0..10)
+        let rotations: Vec<_> = (0..10)
             .map(|_| {
                 let db = db.clone();
                 tokio::spawn(async move { use_at(&db, 0, START).await })
             })
             .collect();
-        for turn in turns {
-            assert_eq!(turn.await.unwrap(), Turn::To(1));
+        for rotation in rotations {
+            assert_eq!(rotation.await.unwrap(), Rotation::To(1));
         }
     }
 }

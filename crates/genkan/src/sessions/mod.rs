@@ -27,7 +27,7 @@ use crate::fleet::Fleet;
 use crate::keys::Ring;
 
 pub(crate) use access::Access;
-pub(crate) use generations::Turn;
+pub(crate) use generations::Rotation;
 pub(crate) use tokens::Tokens;
 
 /// Why a session could not be opened, continued or ended.
@@ -237,8 +237,9 @@ impl Sessions {
         let expires_at = now.plus(lifetimes.refresh);
         let session = sql::touch(&mut tx, &claims.session, claims.did.as_str(), now, expires_at).await?;
         let scope = session.ok_or(TokenError::Revoked)?;
-        let turn = generations::turn(&mut tx, &claims.session, claims.generation, now, lifetimes).await?;
-        let Turn::To(generation) = turn else { return Err(TokenError::Revoked.into()) };
+        let rotation =
+            generations::rotate(&mut tx, &claims.session, claims.generation, now, lifetimes).await?;
+        let Rotation::To(generation) = rotation else { return Err(TokenError::Revoked.into()) };
         let tokens = self.mint.pair(&account, scope, &claims.session, generation, now)?;
         tx.commit().await?;
         Ok(Opened { account, tokens })

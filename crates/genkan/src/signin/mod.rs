@@ -95,7 +95,7 @@ impl Visit {
         self.changed.then_some(&self.cookies)
     }
 
-    fn turn_to(&mut self, cookies: Cookies) {
+    fn replace_cookies(&mut self, cookies: Cookies) {
         *self = Self { device: self.device.clone(), cookies, changed: true, stale_since: None };
     }
 }
@@ -192,7 +192,7 @@ impl SignIns {
             let rotated = sql::rotate_from(&mut tx, id, &shown, &next.session_hash(), seen, now).await?;
             tx.commit().await?;
             if rotated {
-                visit.turn_to(next);
+                visit.replace_cookies(next);
             } else {
                 // A twin of this request was faster: now it is this one that shows the cookie before.
                 visit.stale_since = Some(now);
@@ -270,29 +270,29 @@ impl SignIns {
         sql::enter(&mut tx, visit.device.as_str(), did, keep.request(), now).await?;
         audit::record(&mut tx, now, Actor::Account(did), "signin.open", did, "").await?;
         tx.commit().await?;
-        visit.turn_to(next);
+        visit.replace_cookies(next);
         Ok(())
     }
 
     /// Signs an account out of the browser at hand.
     pub(crate) async fn sign_out(&self, visit: &mut Visit, did: &str) -> Result<(), Error> {
         let now = self.clock.now();
-        let (mut tx, next) = self.turning(visit, now).await?;
+        let (mut tx, next) = self.begin_rotation(visit, now).await?;
         leave(&mut tx, visit.device.as_str(), did, now).await?;
         tx.commit().await?;
-        visit.turn_to(next);
+        visit.replace_cookies(next);
         Ok(())
     }
 
     /// A new rotating cookie, and no more: after a request was decided.
-    pub(crate) async fn turn(&self, visit: &mut Visit) -> Result<(), Error> {
-        let (tx, next) = self.turning(visit, self.clock.now()).await?;
+    pub(crate) async fn rotate(&self, visit: &mut Visit) -> Result<(), Error> {
+        let (tx, next) = self.begin_rotation(visit, self.clock.now()).await?;
         tx.commit().await?;
-        visit.turn_to(next);
+        visit.replace_cookies(next);
         Ok(())
     }
 
-    async fn turning(&self, visit: &Visit, now: Timestamp) -> Result<(Tx, Cookies), Error> {
+    async fn begin_rotation(&self, visit: &Visit, now: Timestamp) -> Result<(Tx, Cookies), Error> {
         let next = visit.cookies.with_new_session();
         let mut tx = self.db.begin().await?;
         sql::rotate(&mut tx, visit.device.as_str(), &next.session_hash(), now).await?;

@@ -61,7 +61,7 @@ impl Flow {
         call: &Call,
         redirect: &Redirect,
     ) -> Result<Reply, Trouble> {
-        pages.app.sign_ins.turn(&mut self.visit).await?;
+        pages.app.sign_ins.rotate(&mut self.visit).await?;
         call.jar.keep(&self.visit);
         redirect::leave(pages, call.jar.language(), redirect)
     }
