@@ -16,8 +16,8 @@ use super::error::{Failure, FinishError};
 use super::login::hash;
 use super::sql::links::{self, Row, State};
 use super::sql::logins::{self, Login};
-use super::upstream::{Given, Upstream, Vain};
-use super::vault::{LoginSecrets, SessionAad, Tokens};
+use super::upstream::{Given, TokenRequestError, Upstream};
+use super::vault::{LoginSecrets, Shelf, Tokens};
 use super::{Inner, Links};
 use crate::base::{Secret, random};
 use crate::telemetry::metrics::LINK_LOGINS;
@@ -131,7 +131,7 @@ impl Links {
             ("redirect_uri", inner.client.redirect_uri()),
             ("code_verifier", secrets.verifier.as_str().to_owned()),
         ];
-        let given = upstream.token(fields).await.map_err(in_vain)?;
+        let given = upstream.token(fields).await.map_err(request_failed)?;
         let revocable = given.refresh.as_ref().unwrap_or(&given.access).clone();
         let arrived = self.arrive(login, &secrets, given).await;
         if arrived.is_err() {
@@ -223,16 +223,16 @@ pub(super) fn arrival(row: Row) -> Arrival {
 }
 
 async fn give_back(upstream: &Upstream<'_>, token: &str) {
-    if let Err(vain) = upstream.revoke(token, "refresh_token").await {
-        tracing::warn!(answer = %vain, "tokens of a sign-in that failed could not be revoked");
+    if let Err(error) = upstream.revoke(token, "refresh_token").await {
+        tracing::warn!(answer = %error, "tokens of a sign-in that failed could not be revoked");
     }
 }
 
-fn in_vain(vain: Vain) -> Failure {
-    match vain {
-        Vain::Refused { code, .. } => Failure::Denied(code),
-        Vain::NotSent(why) | Vain::Unanswered(why) => Failure::Away(why),
-        Vain::Later { status, .. } => Failure::Away(format!("it answered {status}").into()),
+fn request_failed(error: TokenRequestError) -> Failure {
+    match error {
+        TokenRequestError::Refused { code, .. } => Failure::Denied(code),
+        TokenRequestError::NotSent(why) | TokenRequestError::Unanswered(why) => Failure::Away(why),
+        TokenRequestError::Later { status, .. } => Failure::Away(format!("it answered {status}").into()),
     }
 }
 

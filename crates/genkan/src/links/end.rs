@@ -6,7 +6,7 @@ use genkan_protocol::oauth::dpop::ProofKey;
 
 use super::error::Reason;
 use super::sql::links::{self, Row, State};
-use super::upstream::Vain;
+use super::upstream::TokenRequestError;
 use super::{DAY, Links};
 use crate::base::Timestamp;
 use crate::db;
@@ -144,7 +144,7 @@ impl Links {
                 let upstream = inner.upstream(&row.server, &identity, link, &key);
                 match upstream.revoke(&tokens.refresh, "refresh_token").await {
                     Ok(()) => upstream.revoke(&tokens.access, "access_token").await,
-                    vain => vain,
+                    failed => failed,
                 }
             }
             // Without key or secrets there is nothing that could be said.
@@ -153,17 +153,22 @@ impl Links {
         self.note_told(&row, told, now).await
     }
 
-    async fn note_told(&self, row: &Row, told: Result<(), Vain>, now: Timestamp) -> db::Result<()> {
+    async fn note_told(
+        &self,
+        row: &Row,
+        told: Result<(), TokenRequestError>,
+        now: Timestamp,
+    ) -> db::Result<()> {
         let mut tx = self.inner.db.begin().await?;
         match told {
-            Err(vain) if row.revoke_attempts < MOST_ATTEMPTS && may_hear_later(&vain) => {
+            Err(error) if row.revoke_attempts < MOST_ATTEMPTS && may_hear_later(&error) => {
                 let doublings = u32::try_from(row.revoke_attempts.clamp(1, 10)).unwrap_or(1) - 1;
                 let pause = (FIRST_PAUSE * 2_u32.pow(doublings)).min(DAY / 8);
                 links::tell_again(&mut tx, &row.id, now.plus(pause)).await?;
             }
             told => {
-                if let Err(vain) = told {
-                    tracing::warn!(link = row.id, answer = %vain, "its server was not told that a session ended");
+                if let Err(error) = told {
+                    tracing::warn!(link = row.id, answer = %error, "its server was not told that a session ended");
                 }
                 links::erase(&mut tx, &row.id).await?;
             }
@@ -173,9 +178,9 @@ impl Links {
 }
 
 /// A refusal stays one, but for our own mistakes that are mended.
-fn may_hear_later(vain: &Vain) -> bool {
+fn may_hear_later(error: &TokenRequestError) -> bool {
     !matches!(
-        vain.code(),
+        error.code(),
         Some("invalid_grant" | "unsupported_token_type" | "invalid_token" | "invalid_request")
     )
 }

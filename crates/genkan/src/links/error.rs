@@ -46,7 +46,7 @@ pub(crate) enum BeginError {
     Storage(#[from] db::Error),
 }
 
-/// Why a browser came back in vain, and where it goes on.
+/// Why a browser came back in error, and where it goes on.
 #[derive(Debug, thiserror::Error)]
 #[error("{why}")]
 pub(crate) struct FinishError {

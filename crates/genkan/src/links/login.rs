@@ -18,7 +18,7 @@ use super::discovery::{Identifier, Lost, Server};
 use super::error::BeginError;
 use super::sql::clients;
 use super::sql::logins::{self, Login};
-use super::upstream::Vain;
+use super::upstream::TokenRequestError;
 use super::vault::{LoginSecrets, fresh_key};
 use super::{Inner, Links};
 use crate::base::{Secret, query, random};
@@ -101,7 +101,7 @@ impl Links {
         }
         let key = ProofKey::new(secrets.key.clone());
         let upstream = inner.upstream(&server, &identity, &state, &key);
-        let request_uri = upstream.push(fields).await.map_err(pushed_in_vain)?;
+        let request_uri = upstream.push(fields).await.map_err(push_failed)?;
         let url = departure(&server, &identity.id, &request_uri);
 
         let browser = match login.browser.filter(|secret| is_secret(secret)) {
@@ -151,11 +151,13 @@ fn lost(lost: Lost) -> BeginError {
     }
 }
 
-fn pushed_in_vain(vain: Vain) -> BeginError {
-    match vain {
-        Vain::Refused { code, .. } => BeginError::Refused(code),
-        Vain::NotSent(why) | Vain::Unanswered(why) => BeginError::Away(why),
-        Vain::Later { status, .. } => BeginError::Away(Arc::from(format!("it answered {status}"))),
+fn push_failed(error: TokenRequestError) -> BeginError {
+    match error {
+        TokenRequestError::Refused { code, .. } => BeginError::Refused(code),
+        TokenRequestError::NotSent(why) | TokenRequestError::Unanswered(why) => BeginError::Away(why),
+        TokenRequestError::Later { status, .. } => {
+            BeginError::Away(Arc::from(format!("it answered {status}")))
+        }
     }
 }
 

@@ -18,8 +18,8 @@ use super::error::{Reason, UseError};
 use super::held::stored;
 use super::sql::leases::{self, Rotated};
 use super::sql::links::{self, Row};
-use super::upstream::{Given, Vain};
-use super::vault::{SessionAad, Tokens};
+use super::upstream::{Given, TokenRequestError};
+use super::vault::{Shelf, Tokens};
 use super::{Inner, Links};
 use crate::base::random;
 use crate::telemetry::metrics::LINK_REFRESHES;
@@ -177,7 +177,7 @@ impl Links {
                 let upstream = inner.upstream(&ready.found.server, &ready.identity, &row.id, &key);
                 match upstream.token(fields).await {
                     Ok(given) => self.given(row, &ready, given).await?,
-                    Err(vain) => self.in_vain(row, holder, &ready.found.server.issuer, vain).await?,
+                    Err(error) => self.request_failed(row, holder, &ready.found.server.issuer, error).await?,
                 }
             }
             Err(Unready::Over(reason)) => self.over(&row.id, reason).await?,
@@ -274,12 +274,18 @@ impl Links {
     }
 
     /// Trouble of the server keeps all of its sessions waiting; what it refuses one session, only that one.
-    async fn in_vain(&self, row: &Row, holder: &str, issuer: &str, vain: Vain) -> Result<Outcome, UseError> {
+    async fn request_failed(
+        &self,
+        row: &Row,
+        holder: &str,
+        issuer: &str,
+        error: TokenRequestError,
+    ) -> Result<Outcome, UseError> {
         let inner = &self.inner;
         let now = inner.clock.now();
-        tracing::info!(link = row.id, issuer, answer = %vain, "a session was not refreshed");
-        let outcome = match &vain {
-            Vain::Refused { code, .. } if &**code == "invalid_grant" => {
+        tracing::info!(link = row.id, issuer, answer = %error, "a session was not refreshed");
+        let outcome = match &error {
+            TokenRequestError::Refused { code, .. } if &**code == "invalid_grant" => {
                 // Another replica may have won with the same token.
                 let again = match links::find(&inner.db, &row.id).await {
                     Ok(again) => again,
@@ -294,7 +300,7 @@ impl Links {
                     _ => self.over(&row.id, Reason::GrantGone).await,
                 };
             }
-            Vain::Refused { code, .. } if is_about_us(code) => {
+            TokenRequestError::Refused { code, .. } if is_about_us(code) => {
                 tracing::error!(
                     issuer,
                     code = &**code,
@@ -303,19 +309,19 @@ impl Links {
                 inner.backoff.links.failed(&row.id, Some(MISCONFIGURED_PAUSE), now);
                 Outcome::Misconfigured
             }
-            Vain::Refused { .. } => {
+            TokenRequestError::Refused { .. } => {
                 inner.backoff.links.failed(&row.id, None, now);
                 Outcome::Transient
             }
-            Vain::NotSent(_) => {
+            TokenRequestError::NotSent(_) => {
                 inner.backoff.servers.failed(issuer, None, now);
                 Outcome::Transient
             }
-            Vain::Later { after, .. } => {
+            TokenRequestError::Later { after, .. } => {
                 inner.backoff.servers.failed(issuer, *after, now);
                 Outcome::Transient
             }
-            Vain::Unanswered(_) => {
+            TokenRequestError::Unanswered(_) => {
                 inner.backoff.servers.failed(issuer, None, now);
                 Outcome::Ambiguous
             }
@@ -333,8 +339,8 @@ impl Links {
     async fn give_back(&self, row: &Row, ready: &Ready, tokens: &Tokens) {
         let key = ProofKey::new(tokens.key.clone());
         let upstream = self.inner.upstream(&ready.found.server, &ready.identity, &row.id, &key);
-        if let Err(vain) = upstream.revoke(&tokens.refresh, "refresh_token").await {
-            tracing::warn!(link = row.id, answer = %vain, "tokens that were not kept could not be revoked");
+        if let Err(error) = upstream.revoke(&tokens.refresh, "refresh_token").await {
+            tracing::warn!(link = row.id, answer = %error, "tokens that were not kept could not be revoked");
         }
     }
 }

@@ -40,9 +40,9 @@ pub(super) struct Given {
     pub(super) expires_in: Option<Duration>,
 }
 
-/// Why a form was in vain.
+/// Why a form was in error.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub(super) enum Vain {
+pub(super) enum TokenRequestError {
     /// Nothing was sent.
     #[error("it cannot be reached: {0}")]
     NotSent(Arc<str>),
@@ -57,7 +57,7 @@ pub(super) enum Vain {
     Refused { status: u16, code: Arc<str> },
 }
 
-impl Vain {
+impl TokenRequestError {
     pub(super) fn code(&self) -> Option<&str> {
         match self {
             Self::Refused { code, .. } => Some(code),
@@ -68,7 +68,10 @@ impl Vain {
 
 impl Upstream<'_> {
     /// Pushes an authorization request; gives its `request_uri`.
-    pub(super) async fn push(&self, fields: Vec<(&'static str, String)>) -> Result<String, Vain> {
+    pub(super) async fn push(
+        &self,
+        fields: Vec<(&'static str, String)>,
+    ) -> Result<String, TokenRequestError> {
         #[derive(Deserialize)]
         struct Pushed {
             request_uri: String,
@@ -79,20 +82,23 @@ impl Upstream<'_> {
     }
 
     /// Asks for tokens. Those that cannot be taken are revoked.
-    pub(super) async fn token(&self, fields: Vec<(&'static str, String)>) -> Result<Given, Vain> {
+    pub(super) async fn token(
+        &self,
+        fields: Vec<(&'static str, String)>,
+    ) -> Result<Given, TokenRequestError> {
         let answer = self.post(&self.server.token, fields).await?;
         let given = given(&answer);
         if given.is_err()
             && let Some((token, hint)) = readable(&answer)
-            && let Err(vain) = self.revoke(&token, hint).await
+            && let Err(error) = self.revoke(&token, hint).await
         {
-            tracing::warn!(answer = %vain, "tokens that were not taken could not be revoked");
+            tracing::warn!(answer = %error, "tokens that were not taken could not be revoked");
         }
         given
     }
 
     /// Tells the server that a token is not needed any more.
-    pub(super) async fn revoke(&self, token: &str, hint: &str) -> Result<(), Vain> {
+    pub(super) async fn revoke(&self, token: &str, hint: &str) -> Result<(), TokenRequestError> {
         let Some(url) = &self.server.revoke else { return Ok(()) };
         let fields = vec![("token", token.to_owned()), ("token_type_hint", hint.to_owned())];
         self.post(url, fields).await?;
@@ -100,19 +106,24 @@ impl Upstream<'_> {
     }
 
     /// Sends a form, and once more if its proof lacked the nonce that the server wants.
-    async fn post(&self, url: &str, fields: Vec<(&'static str, String)>) -> Result<Answer, Vain> {
-        let origin = origin_of(url).ok_or_else(|| Vain::NotSent("its address is no URL".into()))?;
+    async fn post(
+        &self,
+        url: &str,
+        fields: Vec<(&'static str, String)>,
+    ) -> Result<Answer, TokenRequestError> {
+        let origin =
+            origin_of(url).ok_or_else(|| TokenRequestError::NotSent("its address is no URL".into()))?;
         for _ in 0..2 {
             let answer = self.once(url, &origin, &fields).await?;
             if answer.status.is_success() {
                 return Ok(answer);
             }
-            let vain = refused(&answer);
-            if vain.code() != Some("use_dpop_nonce") || !answer.headers.contains_key(NONCE) {
-                return Err(vain);
+            let error = refused(&answer);
+            if error.code() != Some("use_dpop_nonce") || !answer.headers.contains_key(NONCE) {
+                return Err(error);
             }
         }
-        Err(Vain::Refused { status: 400, code: "use_dpop_nonce".into() })
+        Err(TokenRequestError::Refused { status: 400, code: "use_dpop_nonce".into() })
     }
 
     async fn once(
@@ -120,7 +131,7 @@ impl Upstream<'_> {
         url: &str,
         origin: &Origin,
         fields: &[(&'static str, String)],
-    ) -> Result<Answer, Vain> {
+    ) -> Result<Answer, TokenRequestError> {
         let now = self.clock.now();
         let mut fields = fields.to_vec();
         self.identity.sign_form(&self.server.issuer, now, &mut fields);
@@ -139,8 +150,8 @@ impl Upstream<'_> {
             .header(ACCEPT, "application/json")
             .header("dpop", proof)
             .body(Bytes::from(query::of_pairs(&pairs)))
-            .map_err(|_| Vain::NotSent("its address is no URL".into()))?;
-        let answer = self.guarded.send(request, &LIMITS).await.map_err(|error| vain(&error))?;
+            .map_err(|_| TokenRequestError::NotSent("its address is no URL".into()))?;
+        let answer = self.guarded.send(request, &LIMITS).await.map_err(|error| error(&error))?;
         if let Some(nonce) = answer.headers.get(NONCE).and_then(|nonce| nonce.to_str().ok()) {
             self.nonces.hear(self.session, origin, nonce, now);
         }
@@ -153,31 +164,34 @@ fn origin_of(url: &str) -> Option<Origin> {
     format!("{}://{}", uri.scheme_str()?, uri.authority()?).parse().ok()
 }
 
-fn vain(error: &GuardedError) -> Vain {
+fn error(error: &GuardedError) -> TokenRequestError {
     let text: Arc<str> = error.to_string().into();
     match error {
         GuardedError::Refused(_) | GuardedError::NoSuchName | GuardedError::Unreachable(_) => {
-            Vain::NotSent(text)
+            TokenRequestError::NotSent(text)
         }
-        _ => Vain::Unanswered(text),
+        _ => TokenRequestError::Unanswered(text),
     }
 }
 
 /// What an answer that is no success says.
-fn refused(answer: &Answer) -> Vain {
+fn refused(answer: &Answer) -> TokenRequestError {
     #[derive(Deserialize)]
     struct Said {
         error: String,
     }
     let status = answer.status;
     if status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS {
-        return Vain::Later { status: status.as_u16(), after: retry_after(&answer.headers) };
+        return TokenRequestError::Later { status: status.as_u16(), after: retry_after(&answer.headers) };
     }
     let code = serde_json::from_slice::<Said>(&answer.body).map(|said| said.error).unwrap_or_default();
     // Codes of OAuth are short words; anything else is not told further.
     let is_word =
         (1..=64).contains(&code.len()) && code.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_');
-    Vain::Refused { status: status.as_u16(), code: if is_word { code.into() } else { "unknown".into() } }
+    TokenRequestError::Refused {
+        status: status.as_u16(),
+        code: if is_word { code.into() } else { "unknown".into() },
+    }
 }
 
 fn retry_after(headers: &HeaderMap) -> Option<Duration> {
@@ -185,15 +199,15 @@ fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     Some(Duration::from_secs(seconds.min(3600)))
 }
 
-fn read<'a, T: Deserialize<'a>>(answer: &'a Answer) -> Result<T, Vain> {
+fn read<'a, T: Deserialize<'a>>(answer: &'a Answer) -> Result<T, TokenRequestError> {
     serde_json::from_slice(&answer.body).map_err(|_| unusable("its answer is not what it has to be"))
 }
 
-fn unusable(why: &str) -> Vain {
-    Vain::Unanswered(why.into())
+fn unusable(why: &str) -> TokenRequestError {
+    TokenRequestError::Unanswered(why.into())
 }
 
-fn given(answer: &Answer) -> Result<Given, Vain> {
+fn given(answer: &Answer) -> Result<Given, TokenRequestError> {
     #[derive(Deserialize)]
     struct Wire {
         access_token: String,
@@ -271,7 +285,7 @@ mod tests {
         assert_eq!(code(r#"{"error":"invalid_grant"}"#).as_deref(), Some("invalid_grant"));
         assert_eq!(code(r#"{"error":"<b>x</b>"}"#).as_deref(), Some("unknown"));
         assert_eq!(code("<html>").as_deref(), Some("unknown"));
-        assert_eq!(refused(&answer(503, "")), Vain::Later { status: 503, after: None });
+        assert_eq!(refused(&answer(503, "")), TokenRequestError::Later { status: 503, after: None });
         assert_eq!(refused(&answer(429, "")).code(), None);
     }
 
@@ -284,7 +298,7 @@ mod tests {
         assert!(give(&good.replace("o/p", "o\\r\\np")).is_err());
         assert!(give(&good.replace("o/p", "")).is_ok());
         assert!(give(&good.replace("o/p+a=q~ue", "")).is_err());
-        assert!(matches!(give("surely not"), Err(Vain::Unanswered(_))));
+        assert!(matches!(give("surely not"), Err(TokenRequestError::Unanswered(_))));
         let negative = good.replace("\"sub\"", "\"expires_in\":-5,\"sub\"");
         assert_eq!(give(&negative).unwrap().expires_in, None);
     }
