@@ -16,7 +16,7 @@ use super::error::{Failure, FinishError};
 use super::login::hash;
 use super::sql::links::{self, Row, State};
 use super::sql::logins::{self, Login};
-use super::upstream::{Given, TokenRequestError, Upstream};
+use super::upstream::{TokenRequestError, TokenResponse, Upstream};
 use super::vault::{LoginSecrets, Shelf, Tokens};
 use super::{Inner, Links};
 use crate::base::{Secret, random};
@@ -141,7 +141,12 @@ impl Links {
     }
 
     /// Looks at what the server gave, proves its authority afresh, and keeps the session.
-    async fn arrive(&self, login: &Login, secrets: &LoginSecrets, given: Given) -> Result<Arrival, Failure> {
+    async fn arrive(
+        &self,
+        login: &Login,
+        secrets: &LoginSecrets,
+        given: TokenResponse,
+    ) -> Result<Arrival, Failure> {
         let inner = &self.inner;
         let did = given.sub.ok_or(Failure::Unacceptable("\"sub\" is no DID"))?;
         let refresh = given.refresh.ok_or(Failure::Unacceptable("\"refresh_token\" is missing"))?;

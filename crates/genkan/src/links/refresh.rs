@@ -16,9 +16,9 @@ use super::credential::{Credential, due_at};
 use super::discovery::{Found, Lost};
 use super::error::{Reason, UseError};
 use super::held::stored;
-use super::sql::leases::{self, Rotated};
+use super::sql::leases::{self, NewTokens};
 use super::sql::links::{self, Row};
-use super::upstream::{Given, TokenRequestError};
+use super::upstream::{TokenRequestError, TokenResponse};
 use super::vault::{Shelf, Tokens};
 use super::{Inner, Links};
 use crate::base::random;
@@ -176,7 +176,7 @@ impl Links {
                 let key = ProofKey::new(ready.tokens.key.clone());
                 let upstream = inner.upstream(&ready.found.server, &ready.identity, &row.id, &key);
                 match upstream.token(fields).await {
-                    Ok(given) => self.given(row, &ready, given).await?,
+                    Ok(given) => self.store(row, &ready, given).await?,
                     Err(error) => self.request_failed(row, holder, &ready.found.server.issuer, error).await?,
                 }
             }
@@ -224,7 +224,7 @@ impl Links {
     }
 
     /// New tokens came. They are written before anybody uses them.
-    async fn given(&self, row: &Row, ready: &Ready, given: Given) -> Result<Outcome, UseError> {
+    async fn store(&self, row: &Row, ready: &Ready, given: TokenResponse) -> Result<Outcome, UseError> {
         let inner = &self.inner;
         let now = inner.clock.now();
         let other = given.sub.as_ref().is_some_and(|sub| *sub != row.did);
@@ -238,9 +238,9 @@ impl Links {
             self.give_back(row, ready, &tokens).await;
             return self.over(&row.id, Reason::OtherSubject).await;
         }
-        let aad = SessionAad { link: &row.id, did: row.did.as_str(), version: row.version + 1 };
-        let sealed = tokens.seal(&inner.sealer, aad);
-        let new = Rotated {
+        let place = Shelf { link: &row.id, did: row.did.as_str(), version: row.version + 1 };
+        let sealed = tokens.seal(&inner.sealer, place);
+        let new = NewTokens {
             sealed: &sealed,
             scope: given.scope.as_deref().unwrap_or(&row.scope),
             issued_at: now,

@@ -32,7 +32,7 @@ pub(super) struct Upstream<'a> {
 
 /// What a token endpoint gave. Tokens are opaque: nothing is read from them.
 #[derive(Debug)]
-pub(super) struct Given {
+pub(super) struct TokenResponse {
     pub(super) access: Zeroizing<String>,
     pub(super) refresh: Option<Zeroizing<String>>,
     pub(super) sub: Option<Did>,
@@ -85,9 +85,9 @@ impl Upstream<'_> {
     pub(super) async fn token(
         &self,
         fields: Vec<(&'static str, String)>,
-    ) -> Result<Given, TokenRequestError> {
+    ) -> Result<TokenResponse, TokenRequestError> {
         let answer = self.post(&self.server.token, fields).await?;
-        let given = given(&answer);
+        let given = parse_token_response(&answer);
         if given.is_err()
             && let Some((token, hint)) = readable(&answer)
             && let Err(error) = self.revoke(&token, hint).await
@@ -207,7 +207,7 @@ fn unusable(why: &str) -> TokenRequestError {
     TokenRequestError::Unanswered(why.into())
 }
 
-fn given(answer: &Answer) -> Result<Given, TokenRequestError> {
+fn parse_token_response(answer: &Answer) -> Result<TokenResponse, TokenRequestError> {
     #[derive(Deserialize)]
     struct Wire {
         access_token: String,
@@ -225,7 +225,7 @@ fn given(answer: &Answer) -> Result<Given, TokenRequestError> {
     if !is_token(&access) || refresh.as_ref().is_some_and(|token| !is_token(token)) {
         return Err(unusable("its token cannot be sent"));
     }
-    Ok(Given {
+    Ok(TokenResponse {
         access,
         refresh,
         sub: wire.sub.and_then(|sub| sub.parse().ok()),
@@ -291,7 +291,7 @@ mod tests {
 
     #[test]
     fn tokens_are_taken_as_they_are_if_they_can_be_sent() {
-        let give = |body: &str| given(&answer(200, body));
+        let give = |body: &str| parse_token_response(&answer(200, body));
         let good = r#"{"access_token":"o/p+a=q~ue","token_type":"DPoP","sub":"did:plc:x","scope":"atproto"}"#;
         assert_eq!(&**give(good).unwrap().access, "o/p+a=q~ue");
         assert!(give(&good.replace("DPoP", "Bearer")).is_err());

@@ -9,7 +9,7 @@ use crate::links::discovery::Server;
 
 /// Tokens that came, as they are written.
 #[derive(Clone, Copy, Debug)]
-pub(in crate::links) struct Rotated<'a> {
+pub(in crate::links) struct NewTokens<'a> {
     pub(in crate::links) sealed: &'a str,
     pub(in crate::links) scope: &'a str,
     pub(in crate::links) issued_at: Timestamp,
@@ -68,7 +68,7 @@ pub(in crate::links) async fn sending(
 
 /// New tokens. They are the only good ones now, so that the lease does not matter, but nobody's newer ones are
 /// overwritten. `false`: there are newer ones, or the session is over.
-pub(in crate::links) async fn rotate(db: &Db, id: &str, version: i64, new: Rotated<'_>) -> Result<bool> {
+pub(in crate::links) async fn rotate(db: &Db, id: &str, version: i64, new: NewTokens<'_>) -> Result<bool> {
     let mut tx = db.begin().await?;
     let done = sqlx::query(
         "UPDATE links SET sealed = $3, version = version + 1, scope = $4, issued_at = $5, expires_at = $6,
