@@ -11,7 +11,7 @@ use genkan_protocol::syntax::Did;
 use subtle::ConstantTimeEq as _;
 
 use super::client::Identity;
-use super::discovery::{Found, Lost};
+use super::discovery::{Authority, DiscoveryError};
 use super::error::{Failure, FinishError};
 use super::login::hash;
 use super::sql::links::{self, Row, State};
@@ -205,10 +205,10 @@ impl Inner {
         Ok(login)
     }
 
-    async fn authority_of(&self, did: &Did) -> Result<Found, Failure> {
-        self.discovery.of_did(did).await.map_err(|lost| match lost {
-            Lost::Away(why) => Failure::Away(why),
-            Lost::Nobody | Lost::Ended | Lost::Unusable(_) => {
+    async fn authority_of(&self, did: &Did) -> Result<Authority, Failure> {
+        self.discovery.of_did(did).await.map_err(|error| match error {
+            DiscoveryError::Away(why) => Failure::Away(why),
+            DiscoveryError::NoSuchAccount | DiscoveryError::Ended | DiscoveryError::Unusable(_) => {
                 Failure::Unacceptable("nobody can be shown to speak for the account")
             }
         })

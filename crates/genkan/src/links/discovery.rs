@@ -47,7 +47,7 @@ impl Server {
 
 /// Where an account lives, and who speaks for it.
 #[derive(Clone, Debug)]
-pub(super) struct Found {
+pub(super) struct Authority {
     pub(super) document: Arc<DidDocument>,
     pub(super) pds: Origin,
     pub(super) server: Server,
@@ -55,9 +55,9 @@ pub(super) struct Found {
 
 /// Why the way broke off.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub(super) enum Lost {
+pub(super) enum DiscoveryError {
     #[error("there is no such account")]
-    Nobody,
+    NoSuchAccount,
     /// The identity was ended by its owner.
     #[error("the identity was ended")]
     Ended,
@@ -108,22 +108,28 @@ fn is_invisible(character: char) -> bool {
 
 impl Discovery {
     /// The account of this handle. It claims the handle itself.
-    pub(super) async fn of_handle(&self, handle: &Handle) -> Result<Found, Lost> {
-        let did = self.handles.resolve(handle, Freshness::Asked).await.map_err(|error| lost(&error))?;
+    pub(super) async fn of_handle(&self, handle: &Handle) -> Result<Authority, DiscoveryError> {
+        let did = self.handles.resolve(handle, Freshness::Asked).await.map_err(|error| unresolved(&error))?;
         let found = self.of_did(&did).await?;
-        if found.document.claims_handle(handle) { Ok(found) } else { Err(Lost::Nobody) }
+        if found.document.claims_handle(handle) { Ok(found) } else { Err(DiscoveryError::NoSuchAccount) }
     }
 
-    pub(super) async fn of_did(&self, did: &Did) -> Result<Found, Lost> {
-        let document = self.documents.resolve(did, Freshness::Asked).await.map_err(|error| lost(&error))?;
-        let pds = document.pds_origin().map_err(|error| unusable(&format!("its DID document: {error}")))?;
+    pub(super) async fn of_did(&self, did: &Did) -> Result<Authority, DiscoveryError> {
+        let document =
+            self.documents.resolve(did, Freshness::Asked).await.map_err(|error| unresolved(&error))?;
+        let endpoint = document.pds_endpoint().ok_or_else(|| unusable("the identity names no PDS"))?;
+        let pds: Origin = endpoint
+            .strip_suffix('/')
+            .unwrap_or(endpoint)
+            .parse()
+            .map_err(|_| unusable("the identity's PDS is no origin"))?;
         self.check(pds.as_str())?;
         let server = self.of_pds(&pds).await?;
-        Ok(Found { document, pds, server })
+        Ok(Authority { document, pds, server })
     }
 
     /// The server that speaks for accounts on this PDS.
-    pub(super) async fn of_pds(&self, pds: &Origin) -> Result<Server, Lost> {
+    pub(super) async fn of_pds(&self, pds: &Origin) -> Result<Server, DiscoveryError> {
         let resource = self.get(&format!("{pds}/.well-known/oauth-protected-resource")).await?;
         let (issuer, resource) = if resource.status == StatusCode::NOT_FOUND {
             // An older PDS, or an entryway that somebody typed: itself then, and it need not list itself.
@@ -158,18 +164,18 @@ impl Discovery {
         (did == document.id).then_some(handle)
     }
 
-    fn check(&self, url: &str) -> Result<(), Lost> {
+    fn check(&self, url: &str) -> Result<(), DiscoveryError> {
         let uri: Uri = url.parse().map_err(|_| unusable("an address is no URL"))?;
         Target::check(&uri, &self.listed).map_err(|refusal| unusable(&format!("{url}: {refusal}")))?;
         Ok(())
     }
 
-    async fn get(&self, url: &str) -> Result<Answer, Lost> {
+    async fn get(&self, url: &str) -> Result<Answer, DiscoveryError> {
         let answer = self.guarded.get(url, "application/json", &Limits::DOCUMENT).await;
         let answer = answer.map_err(|error| strange(url, &error))?;
         match answer.status {
             status if status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS => {
-                Err(Lost::Away(format!("{url} answered {}", status.as_u16()).into()))
+                Err(DiscoveryError::Away(format!("{url} answered {}", status.as_u16()).into()))
             }
             StatusCode::OK | StatusCode::NOT_FOUND => Ok(answer),
             status => Err(unusable(&format!("{url} answered {}", status.as_u16()))),
@@ -178,7 +184,7 @@ impl Discovery {
 }
 
 /// The body of an answer that is exactly 200, and JSON.
-fn json_of(answer: &Answer) -> Result<&[u8], Lost> {
+fn json_of(answer: &Answer) -> Result<&[u8], DiscoveryError> {
     let kind = answer.headers.get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
     let kind = kind.split(';').next().unwrap_or_default().trim();
     if answer.status == StatusCode::OK && kind.eq_ignore_ascii_case("application/json") {
@@ -188,16 +194,16 @@ fn json_of(answer: &Answer) -> Result<&[u8], Lost> {
     }
 }
 
-fn lost(error: &identity::Error) -> Lost {
+fn unresolved(error: &identity::Error) -> DiscoveryError {
     match error {
-        identity::Error::NotFound(_) => Lost::Nobody,
-        identity::Error::Ended => Lost::Ended,
+        identity::Error::NotFound(_) => DiscoveryError::NoSuchAccount,
+        identity::Error::Ended => DiscoveryError::Ended,
         identity::Error::Unsupported(_) | identity::Error::Unusable(_) => unusable(&error.to_string()),
-        identity::Error::Passing(_) => Lost::Away(error.to_string().into()),
+        identity::Error::Passing(_) => DiscoveryError::Away(error.to_string().into()),
     }
 }
 
-fn strange(url: &str, error: &GuardedError) -> Lost {
+fn strange(url: &str, error: &GuardedError) -> DiscoveryError {
     let text = format!("{url}: {error}");
     match error {
         GuardedError::Refused(_)
@@ -206,13 +212,13 @@ fn strange(url: &str, error: &GuardedError) -> Lost {
         | GuardedError::Redirects
         | GuardedError::Compressed => unusable(&text),
         GuardedError::Unreachable(_) | GuardedError::Slow | GuardedError::Broken(_) => {
-            Lost::Away(text.into())
+            DiscoveryError::Away(text.into())
         }
     }
 }
 
-fn unusable(text: &str) -> Lost {
-    Lost::Unusable(text.into())
+fn unusable(text: &str) -> DiscoveryError {
+    DiscoveryError::Unusable(text.into())
 }
 
 #[cfg(test)]

@@ -14,7 +14,7 @@ use sha2::{Digest as _, Sha256};
 use zeroize::Zeroizing;
 
 use super::client::Identity;
-use super::discovery::{Identifier, Lost, Server};
+use super::discovery::{DiscoveryError, Identifier, Server};
 use super::error::BeginError;
 use super::sql::clients;
 use super::sql::logins::{self, Login};
@@ -135,19 +135,19 @@ impl Inner {
             Identifier::Handle(handle) => self.discovery.of_handle(handle).await,
             Identifier::Did(did) => self.discovery.of_did(did).await,
             Identifier::Address(origin) => {
-                return Ok((self.discovery.of_pds(origin).await.map_err(lost)?, None));
+                return Ok((self.discovery.of_pds(origin).await.map_err(discovery_failed)?, None));
             }
         };
-        let found = found.map_err(lost)?;
+        let found = found.map_err(discovery_failed)?;
         Ok((found.server, Some(found.document.id.clone())))
     }
 }
 
-fn lost(lost: Lost) -> BeginError {
-    match lost {
-        Lost::Nobody | Lost::Ended => BeginError::NoSuchAccount,
-        Lost::Unusable(why) => BeginError::Unusable(why),
-        Lost::Away(why) => BeginError::Away(why),
+fn discovery_failed(error: DiscoveryError) -> BeginError {
+    match error {
+        DiscoveryError::NoSuchAccount | DiscoveryError::Ended => BeginError::NoSuchAccount,
+        DiscoveryError::Unusable(why) => BeginError::Unusable(why),
+        DiscoveryError::Away(why) => BeginError::Away(why),
     }
 }
 

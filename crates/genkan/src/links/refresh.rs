@@ -13,7 +13,7 @@ use genkan_protocol::oauth::dpop::ProofKey;
 
 use super::client::Identity;
 use super::credential::{Credential, due_at};
-use super::discovery::{Found, Lost};
+use super::discovery::{Authority, DiscoveryError};
 use super::error::{Reason, UseError};
 use super::held::stored;
 use super::sql::leases::{self, NewTokens};
@@ -212,7 +212,7 @@ impl Links {
             .map_err(|_| later("its authority did not answer in time".to_owned()))?;
         let found = match verified {
             Ok(found) if found.server.issuer == row.server.issuer => found,
-            Ok(_) | Err(Lost::Ended) => return Err(Unready::Over(Reason::Moved)),
+            Ok(_) | Err(DiscoveryError::Ended) => return Err(Unready::Over(Reason::Moved)),
             Err(error) => return Err(later(error.to_string())),
         };
         let (pds, now) = (found.pds.as_str(), inner.clock.now());
@@ -349,7 +349,7 @@ impl Links {
 struct Ready {
     tokens: Tokens,
     identity: Identity,
-    found: Found,
+    found: Authority,
 }
 
 enum Unready {
