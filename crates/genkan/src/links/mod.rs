@@ -66,7 +66,7 @@ pub(crate) struct Settings {
     pub(crate) private_origins: Vec<Origin>,
 }
 
-/// What this room stands on.
+/// Everything this room depends on.
 pub(crate) struct Dependencies {
     pub(crate) db: Db,
     pub(crate) clock: Clock,

@@ -199,7 +199,7 @@ fn instance(
         handles: Handles::new(dns, guarded.clone(), clock.clone(), within),
         directory,
     };
-    let dependencies = Dependencies {
+    let neighbours = Dependencies {
         db: db.clone(),
         feed: Feed::new(db.clone(), clock.clone()),
         clock,
