@@ -14,9 +14,9 @@ use super::client::Identity;
 use super::discovery::{Authority, DiscoveryError};
 use super::error::{Failure, FinishError};
 use super::login::hash;
+use super::server_client::{ServerClient, TokenRequestError, TokenResponse};
 use super::sql::links::{self, Row, State};
 use super::sql::logins::{self, Login};
-use super::upstream::{TokenRequestError, TokenResponse, Upstream};
 use super::vault::{LoginSecrets, Shelf, Tokens};
 use super::{Inner, Links};
 use crate::base::{Secret, random};
@@ -124,18 +124,18 @@ impl Links {
         let identity = Identity { id: login.client_id.clone(), key };
         let proof_key = ProofKey::new(secrets.key.clone());
         // The nonces that were heard at the push.
-        let upstream = inner.upstream(&login.server, &identity, state, &proof_key);
+        let server = inner.server_client(&login.server, &identity, state, &proof_key);
         let fields = vec![
             ("grant_type", "authorization_code".to_owned()),
             ("code", code.expose().clone()),
             ("redirect_uri", inner.client.redirect_uri()),
             ("code_verifier", secrets.verifier.as_str().to_owned()),
         ];
-        let given = upstream.token(fields).await.map_err(request_failed)?;
+        let given = server.token(fields).await.map_err(request_failed)?;
         let revocable = given.refresh.as_ref().unwrap_or(&given.access).clone();
         let arrived = self.arrive(login, &secrets, given).await;
         if arrived.is_err() {
-            give_back(&upstream, &revocable).await;
+            give_back(&server, &revocable).await;
         }
         arrived
     }
@@ -227,8 +227,8 @@ pub(super) fn arrival(row: Row) -> Arrival {
     }
 }
 
-async fn give_back(upstream: &Upstream<'_>, token: &str) {
-    if let Err(error) = upstream.revoke(token, "refresh_token").await {
+async fn give_back(server: &ServerClient<'_>, token: &str) {
+    if let Err(error) = server.revoke(token, "refresh_token").await {
         tracing::warn!(answer = %error, "tokens of a sign-in that failed could not be revoked");
     }
 }

@@ -5,8 +5,8 @@ use std::time::Duration;
 use genkan_protocol::oauth::dpop::ProofKey;
 
 use super::error::Reason;
+use super::server_client::TokenRequestError;
 use super::sql::links::{self, Row, State};
-use super::upstream::TokenRequestError;
 use super::{DAY, Links};
 use crate::base::Timestamp;
 use crate::db;
@@ -33,7 +33,7 @@ impl Links {
             gone(link);
         }
         tracing::info!(link, reason = reason.as_str(), "a linked session ended");
-        if reason.is_told_upstream() {
+        if reason.is_told_to_server() {
             let (links, link) = (self.clone(), link.to_owned());
             tokio::spawn(async move { links.tell_server(&link).await });
         }
@@ -141,9 +141,9 @@ impl Links {
         let told = match (inner.identity_of(&row), inner.open(&row)) {
             (Some(identity), Ok(tokens)) => {
                 let key = ProofKey::new(tokens.key);
-                let upstream = inner.upstream(&row.server, &identity, link, &key);
-                match upstream.revoke(&tokens.refresh, "refresh_token").await {
-                    Ok(()) => upstream.revoke(&tokens.access, "access_token").await,
+                let server = inner.server_client(&row.server, &identity, link, &key);
+                match server.revoke(&tokens.refresh, "refresh_token").await {
+                    Ok(()) => server.revoke(&tokens.access, "access_token").await,
                     failed => failed,
                 }
             }

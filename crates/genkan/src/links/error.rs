@@ -144,7 +144,7 @@ impl Reason {
     }
 
     /// Whether its server still has something to be told.
-    pub(super) const fn is_told_upstream(self) -> bool {
+    pub(super) const fn is_told_to_server(self) -> bool {
         !matches!(self, Self::GrantGone | Self::AnswerLost | Self::KeyGone)
     }
 }

@@ -16,9 +16,9 @@ use zeroize::Zeroizing;
 use super::client::Identity;
 use super::discovery::{DiscoveryError, Identifier, Server};
 use super::error::BeginError;
+use super::server_client::TokenRequestError;
 use super::sql::clients;
 use super::sql::logins::{self, Login};
-use super::upstream::TokenRequestError;
 use super::vault::{LoginSecrets, fresh_key};
 use super::{Inner, Links};
 use crate::base::{Secret, query, random};
@@ -100,8 +100,8 @@ impl Links {
             Identifier::Address(_) => {}
         }
         let key = ProofKey::new(secrets.key.clone());
-        let upstream = inner.upstream(&server, &identity, &state, &key);
-        let request_uri = upstream.push(fields).await.map_err(push_failed)?;
+        let client = inner.server_client(&server, &identity, &state, &key);
+        let request_uri = client.push(fields).await.map_err(push_failed)?;
         let url = departure(&server, &identity.id, &request_uri);
 
         let browser = match login.browser.filter(|secret| is_secret(secret)) {

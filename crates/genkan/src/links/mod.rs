@@ -16,12 +16,12 @@ mod credential;
 mod discovery;
 mod end;
 mod error;
-mod held;
 mod login;
 mod nonces;
+mod open;
 mod refresh;
+mod server_client;
 mod sql;
-mod upstream;
 mod vault;
 mod view;
 
@@ -192,14 +192,14 @@ impl Links {
 
 impl Inner {
     /// How to speak to a session's server.
-    fn upstream<'a>(
+    fn server_client<'a>(
         &'a self,
         server: &'a discovery::Server,
         identity: &'a client::Identity,
         session: &'a str,
         key: &'a ProofKey,
-    ) -> upstream::Upstream<'a> {
-        upstream::Upstream {
+    ) -> server_client::ServerClient<'a> {
+        server_client::ServerClient {
             guarded: &self.discovery.guarded,
             clock: &self.clock,
             nonces: &self.server_nonces,

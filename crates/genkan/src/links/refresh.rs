@@ -15,10 +15,10 @@ use super::client::Identity;
 use super::credential::{Credential, due_at};
 use super::discovery::{Authority, DiscoveryError};
 use super::error::{Reason, UseError};
-use super::held::stored;
+use super::open::stored;
+use super::server_client::{TokenRequestError, TokenResponse};
 use super::sql::leases::{self, NewTokens};
 use super::sql::links::{self, Row};
-use super::upstream::{TokenRequestError, TokenResponse};
 use super::vault::{Shelf, Tokens};
 use super::{Inner, Links};
 use crate::base::random;
@@ -174,8 +174,8 @@ impl Links {
                     ("refresh_token", ready.tokens.refresh.as_str().to_owned()),
                 ];
                 let key = ProofKey::new(ready.tokens.key.clone());
-                let upstream = inner.upstream(&ready.found.server, &ready.identity, &row.id, &key);
-                match upstream.token(fields).await {
+                let server = inner.server_client(&ready.found.server, &ready.identity, &row.id, &key);
+                match server.token(fields).await {
                     Ok(given) => self.store(row, &ready, given).await?,
                     Err(error) => self.request_failed(row, holder, &ready.found.server.issuer, error).await?,
                 }
@@ -338,8 +338,8 @@ impl Links {
     /// Tokens that cannot be kept are revoked, as far as their server hears it.
     async fn give_back(&self, row: &Row, ready: &Ready, tokens: &Tokens) {
         let key = ProofKey::new(tokens.key.clone());
-        let upstream = self.inner.upstream(&ready.found.server, &ready.identity, &row.id, &key);
-        if let Err(error) = upstream.revoke(&tokens.refresh, "refresh_token").await {
+        let server = self.inner.server_client(&ready.found.server, &ready.identity, &row.id, &key);
+        if let Err(error) = server.revoke(&tokens.refresh, "refresh_token").await {
             tracing::warn!(link = row.id, answer = %error, "tokens that were not kept could not be revoked");
         }
     }

@@ -143,7 +143,7 @@ pub(in crate::links) async fn used(tx: &mut Tx, id: &str, now: Timestamp) -> Res
 
 /// Over, for everybody from now on. What its server is not told is erased at once. `false`: it was over before.
 pub(in crate::links) async fn end(tx: &mut Tx, id: &str, reason: Reason, now: Timestamp) -> Result<bool> {
-    let text = if reason.is_told_upstream() {
+    let text = if reason.is_told_to_server() {
         "UPDATE links SET state = 'ending', ended_at = $2, reason = $3, revoke_at = $2
          WHERE id = $1 AND state IN ('waiting', 'live')"
     } else {

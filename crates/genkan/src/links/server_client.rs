@@ -19,7 +19,7 @@ use crate::base::fetch::{Answer, Guarded, GuardedError, Limits};
 use crate::base::{Clock, Origin, query, random};
 
 /// Speaks to one server for one session, or one sign-in.
-pub(super) struct Upstream<'a> {
+pub(super) struct ServerClient<'a> {
     pub(super) guarded: &'a Guarded,
     pub(super) clock: &'a Clock,
     pub(super) nonces: &'a Nonces,
@@ -66,7 +66,7 @@ impl TokenRequestError {
     }
 }
 
-impl Upstream<'_> {
+impl ServerClient<'_> {
     /// Pushes an authorization request; gives its `request_uri`.
     pub(super) async fn push(
         &self,
