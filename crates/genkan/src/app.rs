@@ -341,7 +341,7 @@ fn links_settings(config: &Config) -> links::Settings {
 /// the job that compares both.
 fn end_grants_of_links(links: &Links, oauth: &OAuth) {
     let oauth = oauth.clone();
-    links.on_gone(move |link| {
+    links.on_end(move |link| {
         let (oauth, link) = (oauth.clone(), link.to_owned());
         tokio::spawn(async move {
             if let Err(cause) = oauth.end_dead(&link, "its linked session is over").await {

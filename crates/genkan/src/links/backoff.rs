@@ -10,21 +10,21 @@ use crate::base::{Timestamp, random};
 #[derive(Debug, Default)]
 pub(super) struct Backoff {
     /// By issuer.
-    pub(super) servers: Troubles,
+    pub(super) servers: Failures,
     /// By link: sessions that only have trouble of their own.
-    pub(super) links: Troubles,
+    pub(super) links: Failures,
 }
 
 #[derive(Debug, Default)]
-pub(super) struct Troubles(Mutex<HashMap<String, Trouble>>);
+pub(super) struct Failures(Mutex<HashMap<String, Failure>>);
 
 #[derive(Clone, Copy, Debug)]
-struct Trouble {
+struct Failure {
     times: u32,
     until: Timestamp,
 }
 
-impl Troubles {
+impl Failures {
     /// How long to leave it alone still.
     pub(super) fn pause(&self, issuer: &str, now: Timestamp) -> Option<Duration> {
         let servers = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -41,7 +41,7 @@ impl Troubles {
         let doubled = (FIRST * 2_u32.pow(times.min(8))).min(LONGEST);
         let pause = asked.unwrap_or(doubled).mul_f64(0.8 + 0.4 * random::fraction());
         if servers.len() < MOST || servers.contains_key(issuer) {
-            let trouble = Trouble { times: times.saturating_add(1), until: now.plus(pause) };
+            let trouble = Failure { times: times.saturating_add(1), until: now.plus(pause) };
             servers.insert(issuer.to_owned(), trouble);
         }
         pause
@@ -64,7 +64,7 @@ mod tests {
 
     #[test]
     fn a_server_is_left_alone_longer_each_time_and_forgiven_at_once() {
-        let (backoff, now) = (Troubles::default(), Timestamp::from_seconds(1));
+        let (backoff, now) = (Failures::default(), Timestamp::from_seconds(1));
         let pauses: Vec<u64> = (0..8).map(|_| backoff.failed("a", None, now).as_secs()).collect();
         assert!(pauses[0] <= 2 && pauses[7] >= 48 && pauses[7] <= 72, "{pauses:?}");
         assert!(backoff.pause("a", now).is_some() && backoff.pause("b", now).is_none());

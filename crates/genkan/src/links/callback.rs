@@ -10,7 +10,7 @@ use genkan_protocol::oauth::dpop::ProofKey;
 use genkan_protocol::syntax::Did;
 use subtle::ConstantTimeEq as _;
 
-use super::client::Identity;
+use super::client::ClientIdentity;
 use super::discovery::{Authority, DiscoveryError};
 use super::error::{Failure, FinishError};
 use super::login::hash;
@@ -121,7 +121,7 @@ impl Links {
             Some(id) => Some(inner.client.key(id).ok_or(Failure::Unacceptable("our key is gone"))?),
             None => None,
         };
-        let identity = Identity { id: login.client_id.clone(), key };
+        let identity = ClientIdentity { id: login.client_id.clone(), key };
         let proof_key = ProofKey::new(secrets.key.clone());
         // The nonces that were heard at the push.
         let server = inner.server_client(&login.server, &identity, state, &proof_key);

@@ -47,14 +47,14 @@ pub(super) struct Client {
 
 /// Under which name a session is held, and by which key.
 #[derive(Clone, Debug)]
-pub(super) struct Identity {
+pub(super) struct ClientIdentity {
     pub(super) id: String,
     pub(super) key: Option<ClientKey>,
 }
 
 /// A name for a set of scopes, which may need a document of its own.
 #[derive(Debug)]
-pub(super) struct Name {
+pub(super) struct ClientName {
     pub(super) id: String,
     /// The hash that its document is found by.
     pub(super) own_document: Option<String>,
@@ -89,17 +89,17 @@ impl Client {
     }
 
     /// The name under which this is asked for.
-    pub(super) fn name_for(&self, scope: &str) -> Name {
+    pub(super) fn name_for(&self, scope: &str) -> ClientName {
         if self.is_in_development() {
             let query = query::of_pairs(&[("scope", scope), ("redirect_uri", &self.redirect_uri())]);
-            return Name { id: format!("http://localhost?{query}"), own_document: None };
+            return ClientName { id: format!("http://localhost?{query}"), own_document: None };
         }
         let listed: HashSet<&str> = self.scope.split(' ').collect();
         if scope.split(' ').all(|value| listed.contains(value)) {
-            return Name { id: format!("{}{STABLE}", self.origin), own_document: None };
+            return ClientName { id: format!("{}{STABLE}", self.origin), own_document: None };
         }
         let hash = hash_of(scope);
-        Name { id: format!("{}{OTHERS}{hash}.json", self.origin), own_document: Some(hash) }
+        ClientName { id: format!("{}{OTHERS}{hash}.json", self.origin), own_document: Some(hash) }
     }
 
     /// The key for new sign-ins: the newest that every server can have seen. None in development.
@@ -146,7 +146,7 @@ impl Client {
     }
 }
 
-impl Identity {
+impl ClientIdentity {
     /// Says who asks, on a form for this server. One assertion per attempt.
     pub(super) fn sign_form(&self, issuer: &str, now: Timestamp, fields: &mut Vec<(&'static str, String)>) {
         fields.push(("client_id", self.id.clone()));

@@ -29,7 +29,7 @@ pub(crate) struct Credential {
 }
 
 /// What a credential is made of.
-pub(super) struct Parts {
+pub(super) struct CredentialParts {
     pub(super) link: Arc<str>,
     pub(super) did: Did,
     pub(super) pds: Origin,
@@ -59,7 +59,7 @@ impl SignedCall<'_> {
 }
 
 impl Credential {
-    pub(super) fn new(parts: Parts) -> Self {
+    pub(super) fn new(parts: CredentialParts) -> Self {
         let due = due_at(&parts.link, parts.version, parts.issued_at, parts.expires_at);
         Self {
             ath: ath(&parts.token),
@@ -77,7 +77,7 @@ impl Credential {
     /// One with a token and key of the test's choice.
     #[cfg(test)]
     pub(crate) fn for_tests(link: &str, did: &Did, pds: &Origin, version: i64, token: &str) -> Self {
-        Self::new(Parts {
+        Self::new(CredentialParts {
             link: link.into(),
             did: did.clone(),
             pds: pds.clone(),

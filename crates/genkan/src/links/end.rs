@@ -29,8 +29,8 @@ impl Links {
         tx.commit().await?;
         inner.memory.remove(link);
         inner.feed.tell(Kind::Link, link);
-        if let Some(gone) = inner.gone.get() {
-            gone(link);
+        if let Some(tell) = inner.end_listener.get() {
+            tell(link);
         }
         tracing::info!(link, reason = reason.as_str(), "a linked session ended");
         if reason.is_told_to_server() {

@@ -13,7 +13,7 @@ use genkan_protocol::syntax::Did;
 use sha2::{Digest as _, Sha256};
 use zeroize::Zeroizing;
 
-use super::client::Identity;
+use super::client::ClientIdentity;
 use super::discovery::{DiscoveryError, Identifier, Server};
 use super::error::BeginError;
 use super::server_client::TokenRequestError;
@@ -42,7 +42,7 @@ pub(crate) struct NewLogin<'a> {
 
 /// Where to send the browser.
 #[derive(Debug)]
-pub(crate) struct Departure {
+pub(crate) struct LoginRedirect {
     /// At the other server.
     pub(crate) url: String,
     /// Goes into a cookie: whoever comes back has to bring it.
@@ -51,7 +51,7 @@ pub(crate) struct Departure {
 
 impl Links {
     /// Finds the account's server and announces the sign-in there.
-    pub(crate) async fn begin(&self, login: NewLogin<'_>) -> Result<Departure, BeginError> {
+    pub(crate) async fn begin(&self, login: NewLogin<'_>) -> Result<LoginRedirect, BeginError> {
         // Boxed, as a look-up of a stranger is large.
         let begun = Box::pin(self.try_to_begin(login)).await;
         let outcome = match &begun {
@@ -66,7 +66,7 @@ impl Links {
         begun
     }
 
-    async fn try_to_begin(&self, login: NewLogin<'_>) -> Result<Departure, BeginError> {
+    async fn try_to_begin(&self, login: NewLogin<'_>) -> Result<LoginRedirect, BeginError> {
         let inner = &self.inner;
         let identifier = Identifier::parse(login.identifier).ok_or(BeginError::NotAnIdentifier)?;
         let (server, did) = inner.server_of(&identifier).await?;
@@ -81,7 +81,7 @@ impl Links {
             clients::put(&mut tx, hash, login.scope, now).await?;
             tx.commit().await.map_err(crate::db::Error::from)?;
         }
-        let identity = Identity { id: name.id, key: inner.client.newest_key(now) };
+        let identity = ClientIdentity { id: name.id, key: inner.client.newest_key(now) };
         let secrets =
             LoginSecrets { key: fresh_key(), verifier: Zeroizing::new(verifier_of(&random::bytes::<32>())) };
         let state = BASE64URL_NOPAD.encode(&random::bytes::<24>());
@@ -125,7 +125,7 @@ impl Links {
         let mut tx = inner.db.begin().await?;
         logins::insert(&mut tx, &row).await?;
         tx.commit().await.map_err(crate::db::Error::from)?;
-        Ok(Departure { url, browser: Secret::new(browser) })
+        Ok(LoginRedirect { url, browser: Secret::new(browser) })
     }
 }
 

@@ -7,7 +7,7 @@
 //! Sign-in: [`Links::begin`], the other server, [`Links::finish`], the consent page, [`Links::keep`]. Use:
 //! [`Links::recall`] and [`Links::credential`]. End: [`Links::end`], which binds everybody first and tells the other
 //! server afterwards. This room knows nothing of grants and pages; what has to hear that a session is over is told by
-//! [`Links::on_gone`].
+//! [`Links::on_end`].
 
 mod backoff;
 mod callback;
@@ -101,11 +101,11 @@ struct Inner {
     metrics: Metrics,
     /// Names this process in leases.
     holder: String,
-    gone: OnceLock<Gone>,
+    end_listener: OnceLock<EndListener>,
 }
 
 /// Hears of links that ended.
-type Gone = Box<dyn Fn(&str) + Send + Sync>;
+type EndListener = Box<dyn Fn(&str) + Send + Sync>;
 
 impl Links {
     pub(crate) fn new(with: Dependencies, settings: Settings) -> Self {
@@ -136,7 +136,7 @@ impl Links {
             backoff: backoff::Backoff::default(),
             metrics,
             holder: random::id(),
-            gone: OnceLock::new(),
+            end_listener: OnceLock::new(),
             feed: feed.clone(),
         };
         let links = Self { inner: Arc::new(inner) };
@@ -156,8 +156,8 @@ impl Links {
     }
 
     /// Lets `hear` know of every link that ends in this process. Only the first counts.
-    pub(crate) fn on_gone(&self, hear: impl Fn(&str) + Send + Sync + 'static) {
-        let _ = self.inner.gone.set(Box::new(hear));
+    pub(crate) fn on_end(&self, hear: impl Fn(&str) + Send + Sync + 'static) {
+        let _ = self.inner.end_listener.set(Box::new(hear));
     }
 
     /// The credential of a link, if it is in memory and may be used without another look: for the way of a request.
@@ -195,7 +195,7 @@ impl Inner {
     fn server_client<'a>(
         &'a self,
         server: &'a discovery::Server,
-        identity: &'a client::Identity,
+        identity: &'a client::ClientIdentity,
         session: &'a str,
         key: &'a ProofKey,
     ) -> server_client::ServerClient<'a> {

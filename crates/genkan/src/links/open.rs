@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::Inner;
-use super::client::Identity;
-use super::credential::{Credential, Parts};
+use super::client::ClientIdentity;
+use super::credential::{Credential, CredentialParts};
 use super::error::{Reason, UseError};
 use super::sql::links::{self, Row};
 use super::vault::{SessionAad, Tokens};
@@ -38,7 +38,7 @@ impl Inner {
 
     pub(super) fn opened(&self, row: &Row, remember: bool) -> Result<Arc<Credential>, UseError> {
         let tokens = self.open(row)?;
-        let credential = Arc::new(Credential::new(Parts {
+        let credential = Arc::new(Credential::new(CredentialParts {
             link: row.id.as_str().into(),
             did: row.did.clone(),
             pds: row.pds.clone(),
@@ -55,12 +55,12 @@ impl Inner {
     }
 
     /// Who we are to this session's server. None: the key that it was begun with is gone.
-    pub(super) fn identity_of(&self, row: &Row) -> Option<Identity> {
+    pub(super) fn identity_of(&self, row: &Row) -> Option<ClientIdentity> {
         let key = match &row.client_key {
             Some(id) => Some(self.client.key(id)?),
             None => None,
         };
-        Some(Identity { id: row.client_id.clone(), key })
+        Some(ClientIdentity { id: row.client_id.clone(), key })
     }
 
     /// When a session was used last is known to the day.

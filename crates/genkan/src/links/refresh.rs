@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use genkan_protocol::oauth::dpop::ProofKey;
 
-use super::client::Identity;
+use super::client::ClientIdentity;
 use super::credential::{Credential, due_at};
 use super::discovery::{Authority, DiscoveryError};
 use super::error::{Reason, UseError};
@@ -168,28 +168,30 @@ impl Links {
     async fn attempt(&self, row: &Row, holder: &str) -> Result<Outcome, UseError> {
         let inner = &self.inner;
         let outcome = match self.prepare(row, holder).await {
-            Ok(ready) => {
+            Ok(inputs) => {
                 let fields = vec![
                     ("grant_type", "refresh_token".to_owned()),
-                    ("refresh_token", ready.tokens.refresh.as_str().to_owned()),
+                    ("refresh_token", inputs.tokens.refresh.as_str().to_owned()),
                 ];
-                let key = ProofKey::new(ready.tokens.key.clone());
-                let server = inner.server_client(&ready.found.server, &ready.identity, &row.id, &key);
+                let key = ProofKey::new(inputs.tokens.key.clone());
+                let server = inner.server_client(&inputs.found.server, &inputs.identity, &row.id, &key);
                 match server.token(fields).await {
-                    Ok(given) => self.store(row, &ready, given).await?,
-                    Err(error) => self.request_failed(row, holder, &ready.found.server.issuer, error).await?,
+                    Ok(given) => self.store(row, &inputs, given).await?,
+                    Err(error) => {
+                        self.request_failed(row, holder, &inputs.found.server.issuer, error).await?
+                    }
                 }
             }
-            Err(Unready::Over(reason)) => self.over(&row.id, reason).await?,
-            Err(Unready::Later(why)) => {
+            Err(PrepareError::Over(reason)) => self.over(&row.id, reason).await?,
+            Err(PrepareError::Later(why)) => {
                 tracing::info!(link = row.id, why = &*why, "a session cannot be refreshed for the moment");
                 inner.backoff.links.failed(&row.id, None, inner.clock.now());
                 inner.release(row, holder, false).await;
                 Outcome::Transient
             }
             // Whoever has the lease now goes on.
-            Err(Unready::TakenOver) => Outcome::Transient,
-            Err(Unready::Failed(error)) => {
+            Err(PrepareError::TakenOver) => Outcome::Transient,
+            Err(PrepareError::Failed(error)) => {
                 inner.release(row, holder, false).await;
                 return Err(error);
             }
@@ -202,40 +204,45 @@ impl Links {
     }
 
     /// Everything that can fail before the refresh token is sent, and the word that it is.
-    async fn prepare(&self, row: &Row, holder: &str) -> Result<Ready, Unready> {
+    async fn prepare(&self, row: &Row, holder: &str) -> Result<RefreshInputs, PrepareError> {
         let inner = &self.inner;
-        let later = |why: String| Unready::Later(why.into());
+        let later = |why: String| PrepareError::Later(why.into());
         let tokens = inner.open(row).map_err(|_| later("its secrets do not open".to_owned()))?;
-        let identity = inner.identity_of(row).ok_or(Unready::Over(Reason::KeyGone))?;
+        let identity = inner.identity_of(row).ok_or(PrepareError::Over(Reason::KeyGone))?;
         let verified = tokio::time::timeout(VERIFY, inner.discovery.of_did(&row.did))
             .await
             .map_err(|_| later("its authority did not answer in time".to_owned()))?;
         let found = match verified {
             Ok(found) if found.server.issuer == row.server.issuer => found,
-            Ok(_) | Err(DiscoveryError::Ended) => return Err(Unready::Over(Reason::Moved)),
+            Ok(_) | Err(DiscoveryError::Ended) => return Err(PrepareError::Over(Reason::Moved)),
             Err(error) => return Err(later(error.to_string())),
         };
         let (pds, now) = (found.pds.as_str(), inner.clock.now());
         match leases::sending(&inner.db, &row.id, holder, pds, &found.server, now).await {
-            Ok(true) => Ok(Ready { tokens, identity, found }),
-            Ok(false) => Err(Unready::TakenOver),
-            Err(cause) => Err(Unready::Failed(stored(&cause))),
+            Ok(true) => Ok(RefreshInputs { tokens, identity, found }),
+            Ok(false) => Err(PrepareError::TakenOver),
+            Err(cause) => Err(PrepareError::Failed(stored(&cause))),
         }
     }
 
     /// New tokens came. They are written before anybody uses them.
-    async fn store(&self, row: &Row, ready: &Ready, given: TokenResponse) -> Result<Outcome, UseError> {
+    async fn store(
+        &self,
+        row: &Row,
+        inputs: &RefreshInputs,
+        given: TokenResponse,
+    ) -> Result<Outcome, UseError> {
         let inner = &self.inner;
         let now = inner.clock.now();
         let other = given.sub.as_ref().is_some_and(|sub| *sub != row.did);
         let tokens = Tokens {
             access: given.access,
             // A server may let the old one stand.
-            refresh: given.refresh.unwrap_or_else(|| ready.tokens.refresh.clone()),
-            key: ready.tokens.key.clone(),
+            refresh: given.refresh.unwrap_or_else(|| inputs.tokens.refresh.clone()),
+            key: inputs.tokens.key.clone(),
         };
         if other {
-            self.give_back(row, ready, &tokens).await;
+            self.give_back(row, inputs, &tokens).await;
             return self.over(&row.id, Reason::OtherSubject).await;
         }
         let place = Shelf { link: &row.id, did: row.did.as_str(), version: row.version + 1 };
@@ -251,7 +258,7 @@ impl Links {
                 Ok(true) => return Ok(Outcome::Rotated),
                 Ok(false) => {
                     // The session ended meanwhile, and these were born after its end.
-                    self.give_back(row, ready, &tokens).await;
+                    self.give_back(row, inputs, &tokens).await;
                     return match inner.usable(&row.id).await {
                         Ok(_) => Ok(Outcome::Joined),
                         Err(UseError::Gone(_)) => Ok(Outcome::Gone),
@@ -269,7 +276,7 @@ impl Links {
             }
         }
         // A half-rotated session must not linger: its server ends it, and the next refresh hears so.
-        self.give_back(row, ready, &tokens).await;
+        self.give_back(row, inputs, &tokens).await;
         Ok(Outcome::Ambiguous)
     }
 
@@ -336,9 +343,9 @@ impl Links {
     }
 
     /// Tokens that cannot be kept are revoked, as far as their server hears it.
-    async fn give_back(&self, row: &Row, ready: &Ready, tokens: &Tokens) {
+    async fn give_back(&self, row: &Row, inputs: &RefreshInputs, tokens: &Tokens) {
         let key = ProofKey::new(tokens.key.clone());
-        let server = self.inner.server_client(&ready.found.server, &ready.identity, &row.id, &key);
+        let server = self.inner.server_client(&inputs.found.server, &inputs.identity, &row.id, &key);
         if let Err(error) = server.revoke(&tokens.refresh, "refresh_token").await {
             tracing::warn!(link = row.id, answer = %error, "tokens that were not kept could not be revoked");
         }
@@ -346,13 +353,13 @@ impl Links {
 }
 
 /// All that a refresh needs.
-struct Ready {
+struct RefreshInputs {
     tokens: Tokens,
-    identity: Identity,
+    identity: ClientIdentity,
     found: Authority,
 }
 
-enum Unready {
+enum PrepareError {
     Over(Reason),
     /// Something about this session, or on the way to its server.
     Later(Arc<str>),

@@ -12,7 +12,7 @@ use serde::Deserialize;
 use serde_json::Value;
 use zeroize::Zeroizing;
 
-use super::client::Identity;
+use super::client::ClientIdentity;
 use super::discovery::Server;
 use super::nonces::Nonces;
 use crate::base::fetch::{Answer, Guarded, GuardedError, Limits};
@@ -24,7 +24,7 @@ pub(super) struct ServerClient<'a> {
     pub(super) clock: &'a Clock,
     pub(super) nonces: &'a Nonces,
     pub(super) server: &'a Server,
-    pub(super) identity: &'a Identity,
+    pub(super) identity: &'a ClientIdentity,
     /// What the server's nonces are remembered by.
     pub(super) session: &'a str,
     pub(super) key: &'a ProofKey,

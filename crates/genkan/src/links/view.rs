@@ -67,7 +67,7 @@ impl Links {
 
     /// A person showed who they are: they may look after their sessions in this browser for a while. What their server
     /// gave for it is given back at once.
-    pub(crate) async fn welcome(&self, arrival: &Arrival, device: &str) -> db::Result<()> {
+    pub(crate) async fn start_visit(&self, arrival: &Arrival, device: &str) -> db::Result<()> {
         let inner = &self.inner;
         let mut tx = inner.db.begin().await?;
         let until = inner.clock.now().plus(VISIT);
@@ -84,7 +84,7 @@ impl Links {
     }
 
     /// A welcomed person leaves.
-    pub(crate) async fn farewell(&self, device: &str, did: &str) -> db::Result<()> {
+    pub(crate) async fn end_visit(&self, device: &str, did: &str) -> db::Result<()> {
         let mut tx = self.inner.db.begin().await?;
         visits::remove(&mut tx, device, did).await?;
         Ok(tx.commit().await?)

@@ -234,7 +234,7 @@ pub(super) async fn sign_out(pages: Pages, call: Call, form: Form) -> Result<Rep
     let (mut visit, did) = owner(&pages, &call, &form).await?;
     let device = form.text("device");
     if device == visit.device.as_str() {
-        pages.app.links.farewell(device, &did).await?;
+        pages.app.links.end_visit(device, &did).await?;
         pages.app.sign_ins.sign_out(&mut visit, &did).await?;
         call.jar.keep(&visit);
         return pages.see_other("/account");

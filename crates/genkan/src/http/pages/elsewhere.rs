@@ -120,7 +120,7 @@ pub(super) async fn back(pages: Pages, call: Call) -> Result<Reply, Trouble> {
         Ok(arrival) if arrival.request.is_some() => pages.see_other(&arrival.back),
         Ok(arrival) => {
             let Some(device) = device else { return Err(Trouble::NotSignedIn) };
-            pages.app.links.welcome(&arrival, device).await?;
+            pages.app.links.start_visit(&arrival, device).await?;
             pages.see_other(&format!("/account/u/{}", arrival.did))
         }
         Err(FinishError { why: Failure::Storage(cause), .. }) => Err(cause.into()),

@@ -149,7 +149,7 @@ async fn c11_invalid_grant_ends_the_session(db: Db) {
     let link = world.link().await;
     let heard: Arc<std::sync::Mutex<Vec<String>>> = Arc::default();
     let sink = Arc::clone(&heard);
-    world.links.on_gone(move |link| sink.lock().unwrap().push(link.to_owned()));
+    world.links.on_end(move |link| sink.lock().unwrap().push(link.to_owned()));
     world.pds.end_sessions();
     world.pass(HOUR);
     assert_eq!(world.credential(&link).await.unwrap_err(), UseError::Gone("grant_gone"));

@@ -178,15 +178,15 @@ async fn who_never_decides_leaves_nothing_behind(db: Db) {
 async fn who_only_shows_who_they_are_keeps_no_session(db: Db) {
     let world = World::start(db).await;
     let arrival = world.arrive().await;
-    world.links.welcome(&arrival, DEVICE).await.unwrap();
+    world.links.start_visit(&arrival, DEVICE).await.unwrap();
     let visitors = world.links.visitors(DEVICE).await.unwrap();
     assert_eq!((visitors.len(), visitors[0].did.as_str()), (1, world.ann.as_str()));
     assert!(world.links.visitors("dev-2").await.unwrap().is_empty());
     soon(async || world.pds.sessions()[0].ended == Some("revoked")).await;
-    world.links.farewell(DEVICE, world.ann.as_str()).await.unwrap();
+    world.links.end_visit(DEVICE, world.ann.as_str()).await.unwrap();
     assert!(world.links.visitors(DEVICE).await.unwrap().is_empty());
     let again = world.arrive().await;
-    world.links.welcome(&again, DEVICE).await.unwrap();
+    world.links.start_visit(&again, DEVICE).await.unwrap();
     world.pass(Duration::from_hours(1));
     assert!(world.links.visitors(DEVICE).await.unwrap().is_empty());
 }

@@ -10,7 +10,7 @@ use genkan_testing::{Client, FakeDirectory, FakeNames, FakePds};
 use crate::base::fetch::{Dns, Guarded, Trusted, tls};
 use crate::base::{Secret, Timestamp};
 use crate::identity::{Directory, Documents, Handles};
-use crate::links::login::Departure;
+use crate::links::login::LoginRedirect;
 use crate::links::*;
 
 pub(super) const SCOPE: &str = "atproto transition:generic";
@@ -81,11 +81,11 @@ impl World {
         self.hand.fetch_add(i64::try_from(time.as_millis()).unwrap(), Ordering::SeqCst);
     }
 
-    pub(super) async fn begin(&self, identifier: &str) -> Result<Departure, BeginError> {
+    pub(super) async fn begin(&self, identifier: &str) -> Result<LoginRedirect, BeginError> {
         self.begin_for(identifier, SCOPE).await
     }
 
-    pub(super) async fn begin_for(&self, identifier: &str, scope: &str) -> Result<Departure, BeginError> {
+    pub(super) async fn begin_for(&self, identifier: &str, scope: &str) -> Result<LoginRedirect, BeginError> {
         let login = NewLogin {
             identifier,
             scope,
@@ -98,7 +98,7 @@ impl World {
     }
 
     /// What the other server sends the browser back with.
-    pub(super) async fn visit(&self, departure: &Departure) -> Callback {
+    pub(super) async fn visit(&self, departure: &LoginRedirect) -> Callback {
         let (origin, path) = departure.url.split_at(departure.url.find("/oauth/").unwrap());
         let sent = Client::new(origin).get(path).await;
         assert_eq!(sent.status, 303, "{}", sent.transcript());
@@ -116,7 +116,7 @@ impl World {
 
     pub(super) async fn finish(
         &self,
-        departure: &Departure,
+        departure: &LoginRedirect,
         callback: Callback,
     ) -> Result<Arrival, FinishError> {
         self.links.finish(callback, Some(departure.browser.expose()), Some(DEVICE)).await
