@@ -41,10 +41,10 @@ pub(crate) struct EmailTokens {
     key: Zeroizing<[u8; 32]>,
 }
 
-/// A code that is right, and not used yet: [`Checked::take`] it in the transaction of what it allows.
+/// A code that is right, and not used yet: [`VerifiedCode::take`] it in the transaction of what it allows.
 #[must_use = "the code is still good until it is taken"]
 #[derive(Debug)]
-pub(crate) struct Checked {
+pub(crate) struct VerifiedCode {
     did: String,
     reason: Reason,
     hash: String,
@@ -84,7 +84,7 @@ impl EmailTokens {
         reason: Reason,
         typed: &str,
         now: Timestamp,
-    ) -> Result<Checked, CodeError> {
+    ) -> Result<VerifiedCode, CodeError> {
         let mut tx = self.db.begin().await?;
         let row = sqlx::query(
             "UPDATE email_tokens SET tries = tries + 1 WHERE did = $1 AND purpose = $2 AND tries < $3
@@ -104,7 +104,7 @@ impl EmailTokens {
         if row.try_get::<i64, _>("expires_at")? <= now.as_millis() {
             return Err(CodeError::Expired);
         }
-        Ok(Checked { did: did.to_owned(), reason, hash })
+        Ok(VerifiedCode { did: did.to_owned(), reason, hash })
     }
 
     /// Finds whose code was typed, where nobody is signed in. The caller limits how often one may guess.
@@ -113,7 +113,7 @@ impl EmailTokens {
         reason: Reason,
         typed: &str,
         now: Timestamp,
-    ) -> Result<Checked, CodeError> {
+    ) -> Result<VerifiedCode, CodeError> {
         let hash = self.hash(reason, typed);
         let row = sqlx::query(
             "SELECT did, expires_at FROM email_tokens WHERE hash = $1 AND purpose = $2 AND tries < $3",
@@ -127,7 +127,7 @@ impl EmailTokens {
         if row.try_get::<i64, _>("expires_at")? <= now.as_millis() {
             return Err(CodeError::Expired);
         }
-        Ok(Checked { did: row.try_get("did")?, reason, hash })
+        Ok(VerifiedCode { did: row.try_get("did")?, reason, hash })
     }
 
     fn hash(&self, reason: Reason, typed: &str) -> String {
@@ -142,7 +142,7 @@ impl EmailTokens {
     }
 }
 
-impl Checked {
+impl VerifiedCode {
     pub(crate) fn did(&self) -> &str {
         &self.did
     }
@@ -226,7 +226,7 @@ mod tests {
         code.expose().clone()
     }
 
-    async fn take(tokens: &EmailTokens, checked: Checked) -> Result<(), CodeError> {
+    async fn take(tokens: &EmailTokens, checked: VerifiedCode) -> Result<(), CodeError> {
         let mut tx = tokens.db.begin().await.unwrap();
         let taken = checked.take(&mut tx).await;
         tx.commit().await.unwrap();

@@ -1,6 +1,6 @@
 //! What an account's owner proves by a code from the mailbox, and the address itself.
 
-use super::email_token::{self, Checked, CodeError, EmailTokens};
+use super::email_token::{self, CodeError, EmailTokens, VerifiedCode};
 use super::{Account, Accounts, ClaimError, Email};
 use crate::base::{Clock, Language};
 use crate::db::audit::{self, Actor};
@@ -108,12 +108,17 @@ impl Emails {
     }
 
     /// Looks at a code that the account's owner typed. Counts the attempt.
-    pub(crate) async fn check(&self, did: &str, reason: Reason, code: &str) -> Result<Checked, CodeError> {
+    pub(crate) async fn check(
+        &self,
+        did: &str,
+        reason: Reason,
+        code: &str,
+    ) -> Result<VerifiedCode, CodeError> {
         self.tokens.check(did, reason, code, self.clock.now()).await
     }
 
     /// Finds whose code it is, where nobody is signed in. The caller limits guesses.
-    pub(crate) async fn find(&self, reason: Reason, code: &str) -> Result<Checked, CodeError> {
+    pub(crate) async fn find(&self, reason: Reason, code: &str) -> Result<VerifiedCode, CodeError> {
         self.tokens.find(reason, code, self.clock.now()).await
     }
 

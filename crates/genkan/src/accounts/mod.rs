@@ -26,10 +26,10 @@ use crate::db::{self, Db, Tx};
 pub(crate) use account_hosts::{AccountHosts, Home};
 pub(crate) use caller::Caller;
 pub(crate) use email::Email;
-pub(crate) use email_token::{Checked, CodeError, EmailTokens};
+pub(crate) use email_token::{CodeError, EmailTokens, VerifiedCode};
 pub(crate) use emails::{Emails, EmailsError};
 pub(crate) use error::{ClaimError, Error, NewError};
-pub(crate) use password::{PasswordError, Passwords, Unrecognised};
+pub(crate) use password::{PasswordError, Passwords, RecognitionError};
 pub(crate) use types::{Account, NewAccount, Standing, State};
 
 /// The accounts of this operator. Cheap to clone.

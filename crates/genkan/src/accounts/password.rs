@@ -32,7 +32,7 @@ pub(crate) enum PasswordError {
 
 /// Why it could not be found out whether a password is somebody's.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum Unrecognised {
+pub(crate) enum RecognitionError {
     #[error(transparent)]
     Password(#[from] PasswordError),
     #[error(transparent)]
@@ -105,7 +105,7 @@ impl Passwords {
         accounts: &Accounts,
         account: Option<&Account>,
         password: &Secret<String>,
-    ) -> Result<Option<Secret<String>>, Unrecognised> {
+    ) -> Result<Option<Secret<String>>, RecognitionError> {
         let hash = account.map(|account| &account.password_hash);
         match (self.verify(hash, password).await?, account) {
             (Verdict::Right, Some(account)) => Ok(Some(account.password_hash.clone())),
@@ -131,7 +131,7 @@ impl Passwords {
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, PasswordError> {
         let permit = {
-            let _place = Place::take(&self.inner)?;
+            let _slot = QueueSlot::take(&self.inner)?;
             Arc::clone(&self.inner.permits).acquire_owned().await.map_err(|_| PasswordError::Busy)?
         };
         tokio::task::spawn_blocking(move || {
@@ -144,21 +144,21 @@ impl Passwords {
     }
 }
 
-/// A place in the queue, given back when the wait ends, however it ends.
-struct Place<'a>(&'a AtomicUsize);
+/// A slot in the queue, given back when the wait ends, however it ends.
+struct QueueSlot<'a>(&'a AtomicUsize);
 
-impl<'a> Place<'a> {
+impl<'a> QueueSlot<'a> {
     fn take(inner: &'a Inner) -> Result<Self, PasswordError> {
-        let place = Self(&inner.waiting);
+        let slot = Self(&inner.waiting);
         if inner.waiting.fetch_add(1, Ordering::Relaxed) >= inner.queue {
             Err(PasswordError::Busy)
         } else {
-            Ok(place)
+            Ok(slot)
         }
     }
 }
 
-impl Drop for Place<'_> {
+impl Drop for QueueSlot<'_> {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
     }

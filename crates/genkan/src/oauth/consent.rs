@@ -9,21 +9,21 @@ use super::sql::consents;
 use super::{Choice, ConsentView, OAuth, Opened, Page, Permission, Problem};
 use crate::accounts::{Account, Standing};
 use crate::base::Timestamp;
-use crate::signin::SignedIn;
+use crate::signin::SignIn;
 
 /// What becomes of an opened request.
 #[derive(Clone, Debug)]
 pub(super) enum Decision<'a> {
     Show(Page),
     /// Without a page.
-    Approve(&'a SignedIn),
+    Approve(&'a SignIn),
     Refuse(Code, &'static str),
 }
 
 /// An account that could complete the request.
 #[derive(Clone, Copy, Debug)]
 struct Candidate<'a> {
-    signed_in: &'a SignedIn,
+    signed_in: &'a SignIn,
     /// The password was typed lately enough.
     fresh: bool,
     active: bool,
@@ -35,7 +35,7 @@ impl OAuth {
     pub(super) async fn weigh<'a>(
         &self,
         opened: &Opened,
-        signed_in: &'a [SignedIn],
+        signed_in: &'a [SignIn],
     ) -> Result<Decision<'a>, Problem> {
         let now = self.clock.now();
         let mut candidates = Vec::new();
@@ -50,7 +50,7 @@ impl OAuth {
     pub(super) async fn weigh_one<'a>(
         &self,
         opened: &Opened,
-        signed_in: &'a SignedIn,
+        signed_in: &'a SignIn,
     ) -> Result<Decision<'a>, Problem> {
         let account = &signed_in.account;
         if account.standing() == Standing::TakenDown || !is_hinted(opened, account) {
@@ -99,7 +99,7 @@ impl OAuth {
     async fn candidate<'a>(
         &self,
         opened: &Opened,
-        signed_in: &'a SignedIn,
+        signed_in: &'a SignIn,
         now: Timestamp,
     ) -> Result<Candidate<'a>, Problem> {
         let known = self.granted_before(opened, signed_in.account.did.as_str()).await?;
@@ -123,7 +123,7 @@ impl OAuth {
 }
 
 /// Whether the account may complete the request at all.
-pub(super) fn is_wanted(opened: &Opened, signed_in: &SignedIn, now: Timestamp) -> bool {
+pub(super) fn is_wanted(opened: &Opened, signed_in: &SignIn, now: Timestamp) -> bool {
     is_hinted(opened, &signed_in.account) && is_fresh(opened, signed_in, now)
 }
 
@@ -132,7 +132,7 @@ fn is_hinted(opened: &Opened, account: &Account) -> bool {
     opened.wants(account.did.as_str(), account.handle.as_str())
 }
 
-fn is_fresh(opened: &Opened, signed_in: &SignedIn, now: Timestamp) -> bool {
+fn is_fresh(opened: &Opened, signed_in: &SignIn, now: Timestamp) -> bool {
     let asked_again = opened.prompt == Some(Prompt::Login)
         && signed_in.at < Timestamp::from_millis(opened.request.pushed.at);
     signed_in.is_fresh(now) && !asked_again
@@ -205,7 +205,7 @@ mod tests {
     /// The table of the contract's §1.5.
     #[test]
     fn a_request_comes_to_the_page_that_it_needs() {
-        let signed_in = SignedIn { account: account(), at: Timestamp::from_millis(0) };
+        let signed_in = SignIn { account: account(), at: Timestamp::from_millis(0) };
         let good = Candidate { signed_in: &signed_in, fresh: true, active: true, granted: true };
         let stale = Candidate { fresh: false, ..good };
         let fewer = Candidate { granted: false, ..good };

@@ -5,7 +5,7 @@
 //! the right to fresh tokens until it is over or taken back · *generation* the number of a grant's refresh token.
 //!
 //! This room knows nothing of pages or cookies. Whoever acts in an account's name brings a
-//! [`SignedIn`](crate::signin::SignedIn) as the proof that it is signed in to the browser at hand.
+//! [`SignIn`](crate::signin::SignIn) as the proof that it is signed in to the browser at hand.
 
 mod access;
 mod client;

@@ -14,7 +14,7 @@ use crate::accounts::{self, Account, Standing};
 use crate::base::{Secret, Timestamp, random};
 use crate::db::Tx;
 use crate::db::audit::{self, Actor};
-use crate::signin::{self, DeviceId, SignedIn};
+use crate::signin::{self, DeviceId, SignIn};
 
 impl OAuth {
     /// A browser comes with a request URI. The first one has it from now on; each visit gives it five minutes more.
@@ -59,13 +59,13 @@ impl OAuth {
     }
 
     /// Where an opened request stands. `signed_in`: the accounts of this browser, those for this request alone included.
-    pub(crate) async fn outcome(&self, opened: &Opened, signed_in: &[SignedIn]) -> Result<Outcome, Problem> {
+    pub(crate) async fn outcome(&self, opened: &Opened, signed_in: &[SignIn]) -> Result<Outcome, Problem> {
         let decision = self.weigh(opened, signed_in).await?;
         self.carry_out(opened, decision).await
     }
 
     /// One account was chosen, or has just signed in, signed up or been activated again.
-    pub(crate) async fn chosen(&self, opened: &Opened, signed_in: &SignedIn) -> Result<Outcome, Problem> {
+    pub(crate) async fn chosen(&self, opened: &Opened, signed_in: &SignIn) -> Result<Outcome, Problem> {
         let decision = self.weigh_one(opened, signed_in).await?;
         self.carry_out(opened, decision).await
     }
@@ -83,7 +83,7 @@ impl OAuth {
     pub(crate) async fn approve(
         &self,
         opened: &Opened,
-        signed_in: &SignedIn,
+        signed_in: &SignIn,
         scopes: Option<&[String]>,
     ) -> Result<Redirect, Problem> {
         let now = self.clock.now();

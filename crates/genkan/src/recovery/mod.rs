@@ -8,7 +8,7 @@ use std::time::Duration;
 use genkan_protocol::syntax::Did;
 
 use crate::accounts::{
-    self, Accounts, Checked, CodeError, Email, Emails, EmailsError, PasswordError, Passwords,
+    self, Accounts, CodeError, Email, Emails, EmailsError, PasswordError, Passwords, VerifiedCode,
 };
 use crate::base::{Clock, Language, Secret};
 use crate::db::audit::{self, Actor};
@@ -143,7 +143,7 @@ impl Recovery {
         Ok(did)
     }
 
-    async fn replace_password(&self, did: &Did, code: Checked, hash: &str) -> Result<(), Error> {
+    async fn replace_password(&self, did: &Did, code: VerifiedCode, hash: &str) -> Result<(), Error> {
         let (did, now) = (did.as_str(), self.clock.now());
         let mut tx = self.db.begin().await?;
         code.take(&mut tx).await?;

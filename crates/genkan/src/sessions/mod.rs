@@ -16,7 +16,7 @@ use genkan_protocol::jwt::session::Scope;
 use genkan_protocol::syntax::Did;
 
 use crate::accounts::{
-    self, Account, Accounts, PasswordError, Passwords, Standing, Unrecognised, app_password,
+    self, Account, Accounts, PasswordError, Passwords, RecognitionError, Standing, app_password,
 };
 
 use crate::base::{Clock, Secret, Timestamp, random};
@@ -77,11 +77,11 @@ impl From<PasswordError> for Error {
     }
 }
 
-impl From<Unrecognised> for Error {
-    fn from(cause: Unrecognised) -> Self {
+impl From<RecognitionError> for Error {
+    fn from(cause: RecognitionError) -> Self {
         match cause {
-            Unrecognised::Password(cause) => cause.into(),
-            Unrecognised::Storage(cause) => Self::Storage(cause),
+            RecognitionError::Password(cause) => cause.into(),
+            RecognitionError::Storage(cause) => Self::Storage(cause),
         }
     }
 }

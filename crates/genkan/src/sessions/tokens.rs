@@ -27,7 +27,7 @@ impl fmt::Debug for Tokens {
 
 /// What a refresh token says, its signature and audience checked; its end is not.
 #[derive(Debug)]
-pub(super) struct Refresh {
+pub(super) struct VerifiedRefresh {
     pub(super) did: Did,
     pub(super) session: String,
     pub(super) generation: i64,
@@ -96,7 +96,7 @@ impl Mint {
     }
 
     /// A host signs nothing here: refresh tokens are ours, by the key that they name.
-    pub(super) fn verify_refresh(&self, token: &str) -> Result<Refresh, TokenError> {
+    pub(super) fn verify_refresh(&self, token: &str) -> Result<VerifiedRefresh, TokenError> {
         let token = Token::parse(token).map_err(not_verified)?;
         let key_id =
             token.peeked().kid.as_deref().ok_or(TokenError::Invalid("Token could not be verified"))?;
@@ -108,7 +108,7 @@ impl Mint {
         }
         let (session, generation) =
             claims.jti.split_once('.').ok_or(TokenError::Invalid("Malformed token"))?;
-        Ok(Refresh {
+        Ok(VerifiedRefresh {
             session: session.to_owned(),
             generation: generation.parse().map_err(|_| TokenError::Invalid("Malformed token"))?,
             expires_at: Timestamp::from_seconds(claims.exp),

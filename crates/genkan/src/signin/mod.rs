@@ -16,7 +16,7 @@ mod tests;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use crate::accounts::{self, Account, Accounts, PasswordError, Passwords, Standing, Unrecognised};
+use crate::accounts::{self, Account, Accounts, PasswordError, Passwords, RecognitionError, Standing};
 use crate::base::{Clock, Secret, Timestamp};
 use crate::db::audit::{self, Actor};
 use crate::db::{Db, Tx};
@@ -52,11 +52,11 @@ impl From<PasswordError> for Error {
     }
 }
 
-impl From<Unrecognised> for Error {
-    fn from(cause: Unrecognised) -> Self {
+impl From<RecognitionError> for Error {
+    fn from(cause: RecognitionError) -> Self {
         match cause {
-            Unrecognised::Password(cause) => cause.into(),
-            Unrecognised::Storage(cause) => Self::Storage(cause),
+            RecognitionError::Password(cause) => cause.into(),
+            RecognitionError::Storage(cause) => Self::Storage(cause),
         }
     }
 }
@@ -73,7 +73,7 @@ impl DeviceId {
 
 /// What is seen of a browser.
 #[derive(Clone, Debug)]
-pub(crate) struct Seen {
+pub(crate) struct BrowserInfo {
     pub(crate) address: IpAddr,
     pub(crate) user_agent: String,
 }
@@ -102,30 +102,30 @@ impl Visit {
 
 /// How long a sign-in is to last.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Keep<'a> {
+pub(crate) enum Persistence<'a> {
     Remembered,
     /// For this one authorization request.
-    For(&'a str),
+    OneRequest(&'a str),
 }
 
-impl<'a> Keep<'a> {
+impl<'a> Persistence<'a> {
     const fn request(self) -> &'a str {
         match self {
             Self::Remembered => "",
-            Self::For(request) => request,
+            Self::OneRequest(request) => request,
         }
     }
 }
 
 /// An account that a browser is, or was, signed in to.
 #[derive(Clone, Debug)]
-pub(crate) struct SignedIn {
+pub(crate) struct SignIn {
     pub(crate) account: Account,
     /// When the password was typed.
     pub(crate) at: Timestamp,
 }
 
-impl SignedIn {
+impl SignIn {
     /// Whether it may act without its password.
     pub(crate) fn is_fresh(&self, now: Timestamp) -> bool {
         now.since(self.at) <= FRESH
@@ -157,7 +157,7 @@ impl SignIns {
     }
 
     /// Recognises a browser by its cookies, or gives it new ones.
-    pub(crate) async fn visit(&self, cookies: Option<&Cookies>, seen: &Seen) -> Result<Visit, Error> {
+    pub(crate) async fn visit(&self, cookies: Option<&Cookies>, seen: &BrowserInfo) -> Result<Visit, Error> {
         if let Some(visit) = self.look(cookies, seen).await? {
             return Ok(visit);
         }
@@ -170,7 +170,11 @@ impl SignIns {
     }
 
     /// The same for pages that a new browser has nothing on. `None`: it is not known.
-    pub(crate) async fn look(&self, cookies: Option<&Cookies>, seen: &Seen) -> Result<Option<Visit>, Error> {
+    pub(crate) async fn look(
+        &self,
+        cookies: Option<&Cookies>,
+        seen: &BrowserInfo,
+    ) -> Result<Option<Visit>, Error> {
         let Some(cookies) = cookies.cloned() else { return Ok(None) };
         let device = DeviceId(cookies.device_hash());
         let Some(row) = sql::find(&self.db, device.as_str()).await? else { return Ok(None) };
@@ -206,14 +210,10 @@ impl SignIns {
     }
 
     /// Who is signed in there, for good or for this request; the latest first. Taken-down accounts are not.
-    pub(crate) async fn signed_in(
-        &self,
-        visit: &Visit,
-        request: Option<&str>,
-    ) -> Result<Vec<SignedIn>, Error> {
+    pub(crate) async fn signed_in(&self, visit: &Visit, request: Option<&str>) -> Result<Vec<SignIn>, Error> {
         let now = self.clock.now();
         let entries = sql::accounts_on(&self.db, visit.device.as_str(), request.unwrap_or_default()).await?;
-        let mut found: Vec<SignedIn> = Vec::new();
+        let mut found: Vec<SignIn> = Vec::new();
         // Newest first: of two sign-ins of one account that one counts.
         for entry in entries {
             let known = visit.stale_since.is_none_or(|stale| entry.at < stale);
@@ -223,7 +223,7 @@ impl SignIns {
             }
             let Some(account) = self.accounts.find(&entry.did).await? else { continue };
             if account.standing() != Standing::TakenDown {
-                found.push(SignedIn { account, at: entry.at });
+                found.push(SignIn { account, at: entry.at });
             }
         }
         Ok(found)
@@ -257,7 +257,7 @@ impl SignIns {
         &self,
         visit: &mut Visit,
         account: &Account,
-        keep: Keep<'_>,
+        keep: Persistence<'_>,
     ) -> Result<(), Error> {
         let (now, did) = (self.clock.now(), account.did.as_str());
         let next = visit.cookies.with_new_session();

@@ -2,7 +2,7 @@
 
 use sqlx::Row as _;
 
-use super::{Device, Seen};
+use super::{BrowserInfo, Device};
 use crate::base::Timestamp;
 use crate::db::{Db, Result, Tx};
 
@@ -19,7 +19,7 @@ pub(super) struct Row {
 
 impl Row {
     /// Whether it moved, or says that it is another program.
-    pub(super) fn looks_other(&self, seen: &Seen) -> bool {
+    pub(super) fn looks_other(&self, seen: &BrowserInfo) -> bool {
         self.address != seen.address.to_string() || self.user_agent != shortened(&seen.user_agent)
     }
 }
@@ -42,7 +42,13 @@ pub(super) async fn find(db: &Db, id: &str) -> Result<Option<Row>> {
     }))
 }
 
-pub(super) async fn insert(tx: &mut Tx, id: &str, session: &str, seen: &Seen, now: Timestamp) -> Result<()> {
+pub(super) async fn insert(
+    tx: &mut Tx,
+    id: &str,
+    session: &str,
+    seen: &BrowserInfo,
+    now: Timestamp,
+) -> Result<()> {
     sqlx::query(
         "INSERT INTO devices (id, session, rotated_at, address, user_agent, seen_at, created_at)
          VALUES ($1, $2, $3, $4, $5, $3, $3)",
@@ -63,7 +69,7 @@ pub(super) async fn rotate_from(
     id: &str,
     shown: &str,
     next: &str,
-    seen: &Seen,
+    seen: &BrowserInfo,
     now: Timestamp,
 ) -> Result<bool> {
     let done = sqlx::query(

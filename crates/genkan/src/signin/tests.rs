@@ -48,7 +48,7 @@ impl House {
         self.hand.fetch_add(i64::try_from(time.as_millis()).unwrap(), Ordering::SeqCst);
     }
 
-    async fn sign_in(&self, visit: &mut Visit, did: &str, keep: Keep<'_>) {
+    async fn sign_in(&self, visit: &mut Visit, did: &str, keep: Persistence<'_>) {
         let account = self.accounts.find(did).await.unwrap().unwrap();
         self.sign_ins.sign_in(visit, &account, keep).await.unwrap();
     }
@@ -82,8 +82,8 @@ impl House {
     }
 }
 
-fn seen(address: &str) -> Seen {
-    Seen { address: address.parse().unwrap(), user_agent: "Firefox".to_owned() }
+fn seen(address: &str) -> BrowserInfo {
+    BrowserInfo { address: address.parse().unwrap(), user_agent: "Firefox".to_owned() }
 }
 
 fn secret(text: &str) -> Secret<String> {
@@ -109,7 +109,7 @@ async fn the_cookie_rotates_and_its_old_value_is_a_sign_of_theft(db: Db) {
     let house = House::new(db);
     let ann = house.account("ann").await;
     let mut visit = house.visit(None).await;
-    house.sign_in(&mut visit, &ann, Keep::Remembered).await;
+    house.sign_in(&mut visit, &ann, Persistence::Remembered).await;
     let old = visit.to_set().unwrap().clone();
 
     house.wait(ROTATE_EVERY);
@@ -141,7 +141,7 @@ async fn a_browser_that_moved_gets_a_new_cookie(db: Db) {
     let moved = house.sign_ins.visit(Some(cookies), &seen("192.0.2.9")).await.unwrap();
     assert_eq!(moved.device, first.device);
     assert_ne!(moved.to_set().unwrap().session_hash(), cookies.session_hash());
-    let other = Seen { user_agent: "curl".to_owned(), ..seen("192.0.2.9") };
+    let other = BrowserInfo { user_agent: "curl".to_owned(), ..seen("192.0.2.9") };
     assert!(house.sign_ins.visit(moved.to_set(), &other).await.unwrap().to_set().is_some());
 }
 
@@ -149,10 +149,10 @@ async fn a_cookie_from_before_a_sign_in_is_worth_nothing_for_it(db: Db) {
     let house = House::new(db);
     let (ann, bob) = (house.account("ann").await, house.account("bob").await);
     let mut visit = house.visit(None).await;
-    house.sign_in(&mut visit, &ann, Keep::Remembered).await;
+    house.sign_in(&mut visit, &ann, Persistence::Remembered).await;
     let before = visit.to_set().unwrap().clone();
     house.wait(Duration::from_secs(1));
-    house.sign_in(&mut visit, &bob, Keep::Remembered).await;
+    house.sign_in(&mut visit, &bob, Persistence::Remembered).await;
     let after = visit.to_set().unwrap().clone();
     assert_ne!(after.session_hash(), before.session_hash());
 
@@ -167,15 +167,15 @@ async fn a_sign_in_is_remembered_or_for_one_request(db: Db) {
     let house = House::new(db);
     let (ann, bob) = (house.account("ann").await, house.account("bob").await);
     let mut visit = house.visit(None).await;
-    house.sign_in(&mut visit, &ann, Keep::Remembered).await;
+    house.sign_in(&mut visit, &ann, Persistence::Remembered).await;
     house.wait(FRESH + Duration::from_millis(1));
     let mut visit = house.visit(visit.to_set()).await;
     let old = house.sign_ins.signed_in(&visit, None).await.unwrap();
     let now = Timestamp::from_millis(house.hand.load(Ordering::SeqCst));
     assert!(!old[0].is_fresh(now));
 
-    house.sign_in(&mut visit, &bob, Keep::For("req-1")).await;
-    house.sign_in(&mut visit, &ann, Keep::For("req-1")).await;
+    house.sign_in(&mut visit, &bob, Persistence::OneRequest("req-1")).await;
+    house.sign_in(&mut visit, &ann, Persistence::OneRequest("req-1")).await;
     for (request, expected) in [(Some("req-2"), vec![&ann]), (None, vec![&ann])] {
         assert_eq!(house.dids(&visit, request).await, expected.into_iter().cloned().collect::<Vec<_>>());
     }
@@ -234,9 +234,9 @@ async fn a_sign_out_is_of_one_account_and_one_browser(db: Db) {
     let mut desk = house.visit(None).await;
     let mut phone = house.visit(None).await;
     for did in [&ann, &bob] {
-        house.sign_in(&mut desk, did, Keep::Remembered).await;
+        house.sign_in(&mut desk, did, Persistence::Remembered).await;
     }
-    house.sign_in(&mut phone, &ann, Keep::Remembered).await;
+    house.sign_in(&mut phone, &ann, Persistence::Remembered).await;
     assert_eq!(house.sign_ins.devices_of(&ann).await.unwrap().len(), 2);
 
     let before = desk.to_set().unwrap().session_hash();
@@ -254,9 +254,9 @@ async fn everything_of_an_account_ends_at_once(db: Db) {
     let house = House::new(db);
     let (ann, bob) = (house.account("ann").await, house.account("bob").await);
     let mut visit = house.visit(None).await;
-    house.sign_in(&mut visit, &ann, Keep::Remembered).await;
-    house.sign_in(&mut visit, &ann, Keep::For("req-1")).await;
-    house.sign_in(&mut visit, &bob, Keep::Remembered).await;
+    house.sign_in(&mut visit, &ann, Persistence::Remembered).await;
+    house.sign_in(&mut visit, &ann, Persistence::OneRequest("req-1")).await;
+    house.sign_in(&mut visit, &bob, Persistence::Remembered).await;
     let mut tx = house.db.begin().await.unwrap();
     house.sign_ins.end_all(&mut tx, &ann).await.unwrap();
     tx.commit().await.unwrap();
@@ -271,8 +271,8 @@ async fn what_is_over_is_swept(db: Db) {
     let ann = house.account("ann").await;
     let passing = house.visit(None).await;
     let mut kept = house.visit(None).await;
-    house.sign_in(&mut kept, &ann, Keep::Remembered).await;
-    house.sign_in(&mut kept, &ann, Keep::For("req-1")).await;
+    house.sign_in(&mut kept, &ann, Persistence::Remembered).await;
+    house.sign_in(&mut kept, &ann, Persistence::OneRequest("req-1")).await;
     let now = || Timestamp::from_millis(house.hand.load(Ordering::SeqCst));
     assert_eq!(sweep(&house.db, now()).await.unwrap(), 0);
 
@@ -308,7 +308,7 @@ async fn a_password_that_was_changed_meanwhile_opens_nothing(db: Db) {
     house.accounts.set_password_hash(&mut tx, &ann, "another").await.unwrap();
     house.sign_ins.end_all(&mut tx, &ann).await.unwrap();
     tx.commit().await.unwrap();
-    let late = house.sign_ins.sign_in(&mut visit, &recognised, Keep::Remembered).await;
+    let late = house.sign_ins.sign_in(&mut visit, &recognised, Persistence::Remembered).await;
     assert!(matches!(late, Err(Error::WrongPassword)), "{late:?}");
     assert!(house.dids(&visit, None).await.is_empty());
 }

@@ -17,7 +17,7 @@ use crate::base::query::escaped;
 use crate::db::audit::Actor;
 use crate::links::Visitor;
 use crate::oauth::GrantView;
-use crate::signin::{Device, SignedIn, Visit};
+use crate::signin::{Device, SignIn, Visit};
 use crate::standing;
 
 #[derive(Template)]
@@ -92,7 +92,7 @@ pub(super) async fn show(pages: Pages, call: Call) -> Result<Reply, Trouble> {
     let Some((visit, signed_in)) = known(&pages, &call).await? else {
         return pages.see_other("/account/sign-in");
     };
-    let (one, others): (Vec<SignedIn>, Vec<SignedIn>) =
+    let (one, others): (Vec<SignIn>, Vec<SignIn>) =
         signed_in.into_iter().partition(|one| one.account.did.as_str() == did);
     let Some(one) = one.into_iter().next() else {
         return match visitors(&pages, Some(&visit)).await?.into_iter().find(|one| one.did == did) {
@@ -118,7 +118,7 @@ pub(super) async fn again(
     shown: Shown,
 ) -> Result<Reply, Trouble> {
     let signed_in = pages.app.sign_ins.signed_in(visit, None).await?;
-    let (one, others): (Vec<SignedIn>, Vec<SignedIn>) =
+    let (one, others): (Vec<SignIn>, Vec<SignIn>) =
         signed_in.into_iter().partition(|one| one.account.did.as_str() == did);
     let one = one.first().ok_or(Trouble::NotSignedIn)?;
     of_one(pages, call, visit, one, others, shown).await
@@ -128,8 +128,8 @@ async fn of_one(
     pages: &Pages,
     call: &Call,
     visit: &Visit,
-    one: &SignedIn,
-    others: Vec<SignedIn>,
+    one: &SignIn,
+    others: Vec<SignIn>,
     shown: Shown,
 ) -> Result<Reply, Trouble> {
     let (app, account) = (&pages.app, &one.account);
@@ -161,7 +161,7 @@ async fn of_visitor(
     call: &Call,
     visit: &Visit,
     visitor: &Visitor,
-    others: Vec<SignedIn>,
+    others: Vec<SignIn>,
 ) -> Result<Reply, Trouble> {
     let messages = Messages::of(call.jar.language());
     let grants = pages.app.oauth.list_of(&visitor.did).await?;
@@ -203,7 +203,7 @@ fn what_was_done(call: &Call, messages: &'static Messages) -> Option<&'static st
     }
 }
 
-fn all_others(signed_in: Vec<SignedIn>, visitors: Vec<Visitor>) -> Vec<Other> {
+fn all_others(signed_in: Vec<SignIn>, visitors: Vec<Visitor>) -> Vec<Other> {
     let at_home = signed_in
         .into_iter()
         .map(|other| Other { did: other.account.did.to_string(), handle: other.account.handle.to_string() });
@@ -267,7 +267,7 @@ pub(super) async fn reactivate(pages: Pages, call: Call, form: Form) -> Result<R
 }
 
 /// The same as [`owner`] where only an account that lives here will do.
-pub(super) async fn at_home(pages: &Pages, call: &Call, form: &Form) -> Result<(Visit, SignedIn), Trouble> {
+pub(super) async fn at_home(pages: &Pages, call: &Call, form: &Form) -> Result<(Visit, SignIn), Trouble> {
     let (visit, signed_in) = known(pages, call).await?.ok_or(Trouble::NotSignedIn)?;
     let (did, now) = (form.text("did"), pages.app.clock.now());
     let one = signed_in.into_iter().find(|one| one.account.did.as_str() == did && one.is_fresh(now));
@@ -283,7 +283,7 @@ async fn owner(pages: &Pages, call: &Call, form: &Form) -> Result<(Visit, String
     if fine { Ok((visit, did.to_owned())) } else { Err(Trouble::NotSignedIn) }
 }
 
-async fn known(pages: &Pages, call: &Call) -> Result<Option<(Visit, Vec<SignedIn>)>, Trouble> {
+async fn known(pages: &Pages, call: &Call) -> Result<Option<(Visit, Vec<SignIn>)>, Trouble> {
     let Some(visit) = pages.look(call).await? else { return Ok(None) };
     let signed_in = pages.app.sign_ins.signed_in(&visit, None).await?;
     Ok(Some((visit, signed_in)))

@@ -12,7 +12,7 @@ use super::trouble::Trouble;
 use super::{Pages, elsewhere, sign_in, sign_up};
 use crate::db::audit::Actor;
 use crate::oauth::{Choice, Outcome, Page};
-use crate::signin::SignedIn;
+use crate::signin::SignIn;
 
 /// Shows where a request stands.
 pub(super) async fn show(pages: Pages, call: Call) -> Result<Reply, Trouble> {
@@ -141,7 +141,7 @@ fn asks_to_reactivate(
     pages: &Pages,
     call: &Call,
     flow: &Flow,
-    one: &SignedIn,
+    one: &SignIn,
     problems: Vec<super::frame::Note>,
 ) -> Result<Reply, Trouble> {
     let page = Reactivate {
@@ -182,12 +182,12 @@ fn chooser(pages: &Pages, call: &Call, flow: &Flow, choices: &[Choice]) -> Resul
 }
 
 /// The chooser where the flow itself would not stop at it.
-fn chooser_of(pages: &Pages, call: &Call, flow: &Flow, all: &[SignedIn]) -> Result<Reply, Trouble> {
-    let choice = |one: &SignedIn| Choice { account: one.account.clone(), needs_password: false };
+fn chooser_of(pages: &Pages, call: &Call, flow: &Flow, all: &[SignIn]) -> Result<Reply, Trouble> {
+    let choice = |one: &SignIn| Choice { account: one.account.clone(), needs_password: false };
     chooser(pages, call, flow, &all.iter().map(choice).collect::<Vec<_>>())
 }
 
-fn one_of<'a>(signed_in: &'a [SignedIn], did: &str) -> Option<&'a SignedIn> {
+fn one_of<'a>(signed_in: &'a [SignIn], did: &str) -> Option<&'a SignIn> {
     signed_in.iter().find(|one| one.account.did.as_str() == did)
 }
 

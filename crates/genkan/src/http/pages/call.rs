@@ -16,7 +16,7 @@ use super::trouble::Trouble;
 use crate::base::{Language, Origin, Secret, random};
 use crate::http::ClientAddr;
 use crate::http::error::XrpcError;
-use crate::signin::{Cookies, Seen, Visit};
+use crate::signin::{BrowserInfo, Cookies, Visit};
 
 /// What is known of a request before anything is done for it.
 #[derive(Debug)]
@@ -144,9 +144,9 @@ impl Call {
         Ok(Self { address, cookies, jar, keeps_cookies, browser, uri: request.uri().clone(), headers })
     }
 
-    pub(super) fn seen(&self) -> Seen {
+    pub(super) fn seen(&self) -> BrowserInfo {
         let user_agent = self.headers.get(USER_AGENT).and_then(|value| value.to_str().ok());
-        Seen { address: self.address, user_agent: user_agent.unwrap_or_default().to_owned() }
+        BrowserInfo { address: self.address, user_agent: user_agent.unwrap_or_default().to_owned() }
     }
 
     /// A parameter of the query that is there exactly once.

@@ -11,7 +11,7 @@ use super::reply::Reply;
 use super::trouble::Trouble;
 use super::{Pages, elsewhere};
 use crate::oauth::ConsentView;
-use crate::signin::SignedIn;
+use crate::signin::SignIn;
 
 #[derive(Template)]
 #[template(path = "pages/consent.html")]
@@ -35,7 +35,7 @@ struct Consent<'a> {
     elsewhere: Option<(&'a str, &'a str)>,
 }
 
-pub(super) async fn show(pages: &Pages, call: &Call, flow: &Flow, one: &SignedIn) -> Result<Reply, Trouble> {
+pub(super) async fn show(pages: &Pages, call: &Call, flow: &Flow, one: &SignIn) -> Result<Reply, Trouble> {
     let view = pages.app.oauth.consent_view(&flow.opened, &one.account).await?;
     page(pages, call, flow, &view, None)
 }

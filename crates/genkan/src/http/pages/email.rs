@@ -16,7 +16,7 @@ use crate::accounts::{Account, ClaimError, CodeError, Email, EmailsError};
 use crate::db::audit::Actor;
 use crate::limits::{Limit, address, code_for};
 use crate::mail::Reason;
-use crate::signin::{SignedIn, Visit};
+use crate::signin::{SignIn, Visit};
 
 /// The part of the account page that is about the address.
 #[derive(Debug)]
@@ -139,7 +139,7 @@ async fn refused(
     pages: &Pages,
     call: &Call,
     visit: &Visit,
-    one: &SignedIn,
+    one: &SignIn,
     (step, typed): (&str, &str),
     problems: Vec<Note>,
 ) -> Result<Reply, Trouble> {

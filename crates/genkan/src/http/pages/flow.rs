@@ -6,7 +6,7 @@ use super::trouble::Trouble;
 use super::{Pages, Reply, redirect};
 use crate::base::Language;
 use crate::oauth::{Opened, Redirect};
-use crate::signin::{SignedIn, Visit};
+use crate::signin::{SignIn, Visit};
 
 /// A flow that was opened by the browser it belongs to.
 #[derive(Debug)]
@@ -46,11 +46,11 @@ impl Flow {
     }
 
     /// Who is signed in here, for this request at least.
-    pub(super) async fn signed_in(&self, pages: &Pages) -> Result<Vec<SignedIn>, Trouble> {
+    pub(super) async fn signed_in(&self, pages: &Pages) -> Result<Vec<SignIn>, Trouble> {
         Ok(pages.app.sign_ins.signed_in(&self.visit, Some(&self.opened.id)).await?)
     }
 
-    pub(super) async fn signed_in_as(&self, pages: &Pages, did: &str) -> Result<Option<SignedIn>, Trouble> {
+    pub(super) async fn signed_in_as(&self, pages: &Pages, did: &str) -> Result<Option<SignIn>, Trouble> {
         Ok(self.signed_in(pages).await?.into_iter().find(|one| one.account.did.as_str() == did))
     }
 

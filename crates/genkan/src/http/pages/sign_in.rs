@@ -12,13 +12,13 @@ use super::trouble::Trouble;
 use super::{LEAST, Pages, at_least, elsewhere};
 use crate::accounts::Account;
 use crate::limits::{Limit, account_and_address, address};
-use crate::signin::{self, Keep, SignedIn, Visit};
+use crate::signin::{self, Persistence, SignIn, Visit};
 use crate::telemetry::metrics::SIGN_INS;
 
 #[derive(Template)]
 #[expect(clippy::struct_excessive_bools, reason = "what the template asks for, each by itself")]
 #[template(path = "pages/sign_in.html")]
-struct SignIn<'a> {
+struct SignInPage<'a> {
     f: Frame<'a>,
     place: Place,
     identifier: &'a str,
@@ -52,7 +52,7 @@ pub(super) async fn in_flow(
     pages: &Pages,
     call: &Call,
     flow: &Flow,
-    again: Option<&SignedIn>,
+    again: Option<&SignIn>,
     choosing: bool,
 ) -> Result<Reply, Trouble> {
     let wanted = match (again, &flow.opened.login_hint) {
@@ -124,8 +124,8 @@ pub(super) async fn take(pages: Pages, call: Call, form: Form) -> Result<Reply, 
         Ok(account) => {
             let did = account.did.as_str();
             let keep = match &flow {
-                Some(flow) if !typed.remember => Keep::For(&flow.opened.id),
-                _ => Keep::Remembered,
+                Some(flow) if !typed.remember => Persistence::OneRequest(&flow.opened.id),
+                _ => Persistence::Remembered,
             };
             match pages.app.sign_ins.sign_in(&mut visit, &account, keep).await {
                 Ok(()) => {
@@ -201,7 +201,7 @@ fn page(
     problems: Vec<Note>,
 ) -> Result<Reply, Trouble> {
     let domain = pages.app.config.service.handle_domains.first().map_or("", String::as_str);
-    let page = SignIn {
+    let page = SignInPage {
         f: Frame::for_call(pages, call).with(problems),
         place: flow.map_or_else(|| Place::of(pages, call, None), |flow| flow.place(pages, call)),
         identifier: &typed.identifier,

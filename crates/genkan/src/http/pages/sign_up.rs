@@ -14,7 +14,7 @@ use super::{LEAST, Pages, at_least};
 use crate::accounts::Email;
 use crate::identity::PolicyError;
 use crate::limits::{Limit, address};
-use crate::signin::Keep;
+use crate::signin::Persistence;
 use crate::signup::{self, RulesError};
 use crate::telemetry::metrics::SIGN_UPS;
 
@@ -107,7 +107,7 @@ pub(super) async fn take(pages: Pages, call: Call, form: Form) -> Result<Reply, 
         Some(flow) => flow.visit.clone(),
         None => pages.visit(&call).await?,
     };
-    let keep = flow.as_ref().map_or(Keep::Remembered, |flow| Keep::For(&flow.opened.id));
+    let keep = flow.as_ref().map_or(Persistence::Remembered, |flow| Persistence::OneRequest(&flow.opened.id));
     app.sign_ins.sign_in(&mut visit, &account, keep).await?;
     call.jar.keep(&visit);
     let place = Place::of(&pages, &call, flow.take().map(|flow| flow.reference));

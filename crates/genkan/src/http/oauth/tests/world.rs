@@ -33,7 +33,7 @@ use crate::db::audit::Actor;
 use crate::fleet::{Admission, Changes};
 use crate::http::ClientAddr;
 use crate::oauth::Redirect;
-use crate::signin::{Keep, Seen, SignedIn, Visit};
+use crate::signin::{BrowserInfo, Persistence, SignIn, Visit};
 use crate::telemetry::metrics::Metrics;
 
 #[derive(Debug)]
@@ -140,10 +140,10 @@ impl World {
     }
 
     /// A browser, with Ann signed in.
-    pub(super) async fn browser(&self) -> (Visit, SignedIn) {
-        let seen = Seen { address: [192, 0, 2, 7].into(), user_agent: "test".to_owned() };
+    pub(super) async fn browser(&self) -> (Visit, SignIn) {
+        let seen = BrowserInfo { address: [192, 0, 2, 7].into(), user_agent: "test".to_owned() };
         let mut visit = self.app.sign_ins.visit(None, &seen).await.unwrap();
-        self.app.sign_ins.sign_in(&mut visit, &self.ann, Keep::Remembered).await.unwrap();
+        self.app.sign_ins.sign_in(&mut visit, &self.ann, Persistence::Remembered).await.unwrap();
         let signed_in = self.app.sign_ins.signed_in(&visit, None).await.unwrap().remove(0);
         (visit, signed_in)
     }
@@ -154,7 +154,7 @@ impl World {
         self.code_in(app, &visit, &signed_in).await
     }
 
-    pub(super) async fn code_in(&self, app: &TestApp, visit: &Visit, signed_in: &SignedIn) -> String {
+    pub(super) async fn code_in(&self, app: &TestApp, visit: &Visit, signed_in: &SignIn) -> String {
         app.round.fetch_add(1, Ordering::SeqCst);
         let pushed = app.push(self, &[]).await;
         assert_eq!(pushed.summary(), "201", "{pushed:?}");
