@@ -14,7 +14,7 @@ use crate::base::fetch::tls::{TlsError, client_config};
 use crate::base::fetch::{Dns, DnsError, Guarded, Trusted};
 use crate::base::seal::{Sealer, SealingKeys};
 use crate::config::Config;
-use crate::db::feed::{Feed, Kind};
+use crate::db::feed::{Change, Feed};
 use crate::db::{Db, PoolSize};
 use crate::fleet::{self, Fleet, HostClient};
 use crate::identity::{Directory, Documents, HandlePolicy, Handles, Identity};
@@ -223,7 +223,7 @@ impl App {
         };
         end_grants_of_links(&links, &oauth);
         let documents = identity.documents.clone();
-        feed.subscribe(Kind::Account, move |did| documents.forget(did));
+        feed.subscribe(Change::Account, move |did| documents.forget(did));
         let limits = RateLimits::new(&config, &metrics);
         let services = Services {
             config: Arc::new(config),

@@ -19,7 +19,7 @@ use crate::app::{App, BuildError};
 use crate::base::fetch::tls::client_config;
 use crate::base::fetch::{Dns, Names};
 use crate::config::Config;
-use crate::db::feed::Kind;
+use crate::db::feed::Change;
 use crate::db::{self, Db};
 use crate::edge::{self, By, Counters, Edge};
 use crate::fleet::Fleet;
@@ -207,7 +207,7 @@ fn front(app: &App) -> Front {
     let front =
         Front::new(settings, app.trusted.clone(), app.clock.clone(), Prober::new(&app.ring), Box::new(knows));
     let forgetting = front.clone();
-    app.feed.subscribe(Kind::Account, move |did| forgetting.forget(did));
+    app.feed.subscribe(Change::Account, move |did| forgetting.forget(did));
     front
 }
 async fn until(mut stopping: watch::Receiver<bool>) {

@@ -11,7 +11,7 @@ use genkan_protocol::syntax::{Did, Handle};
 use quick_cache::sync::Cache;
 
 use super::{Account, Standing, sql};
-use crate::db::feed::{Feed, Kind};
+use crate::db::feed::{Change, Feed};
 use crate::db::{Db, Result};
 use crate::fleet::HostId;
 
@@ -50,7 +50,7 @@ impl AccountHosts {
             }),
         };
         let listening = account_hosts.clone();
-        feed.subscribe(Kind::Account, move |did| listening.forget(did));
+        feed.subscribe(Change::Account, move |did| listening.forget(did));
         let listening = account_hosts.clone();
         feed.subscribe_to_gaps(move || listening.forget_all());
         account_hosts
@@ -149,7 +149,7 @@ mod tests {
         assert_eq!(accounts.account_hosts().recall(did), Some(None));
 
         add(&db, &ann).await.unwrap();
-        accounts.feed.tell(Kind::Account, did);
+        accounts.feed.tell(Change::Account, did);
         assert_eq!(accounts.account_hosts().find(did).await.unwrap().unwrap().standing, Standing::Active);
 
         accounts.set_deactivated(did, true, None, Actor::Operator).await.unwrap();

@@ -20,7 +20,7 @@ use genkan_protocol::syntax::{AtIdentifier, Did, Handle};
 
 use crate::base::{Clock, Timestamp};
 use crate::db::audit::{self, Actor};
-use crate::db::feed::{self, Feed, Kind};
+use crate::db::feed::{self, Change, Feed};
 use crate::db::{self, Db, Tx};
 
 pub(crate) use account_hosts::{AccountHosts, Home};
@@ -201,9 +201,9 @@ impl Accounts {
 
     /// Notes the change for every process, commits, and forgets what was in memory here.
     pub(crate) async fn commit_change(&self, mut tx: Tx, now: Timestamp, did: &str) -> db::Result<()> {
-        feed::note(&mut tx, now, Kind::Account, did).await?;
+        feed::note(&mut tx, now, Change::Account, did).await?;
         tx.commit().await?;
-        self.feed.tell(Kind::Account, did);
+        self.feed.tell(Change::Account, did);
         Ok(())
     }
 }

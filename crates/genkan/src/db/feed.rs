@@ -17,7 +17,7 @@ use crate::base::{Clock, Timestamp, random};
 
 /// What a note is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) enum Kind {
+pub(crate) enum Change {
     /// An account's home, handle or standing; the subject is its DID.
     Account,
     /// A session ended; the subject is its id.
@@ -30,7 +30,7 @@ pub(crate) enum Kind {
     Fleet,
 }
 
-impl Kind {
+impl Change {
     const fn as_str(self) -> &'static str {
         match self {
             Self::Account => "account",
@@ -49,7 +49,7 @@ impl Kind {
 }
 
 /// Notes a change as part of `tx`.
-pub(crate) async fn note(tx: &mut Tx, now: Timestamp, kind: Kind, subject: &str) -> Result<()> {
+pub(crate) async fn note(tx: &mut Tx, now: Timestamp, kind: Change, subject: &str) -> Result<()> {
     sqlx::query("INSERT INTO changes (id, at, kind, subject) VALUES ($1, $2, $3, $4)")
         .bind(random::id())
         .bind(now.as_millis())
@@ -72,7 +72,7 @@ pub(crate) struct Feed {
 struct Inner {
     db: Db,
     clock: Clock,
-    listeners: RwLock<Vec<(Kind, Listener)>>,
+    listeners: RwLock<Vec<(Change, Listener)>>,
     gap_listeners: RwLock<Vec<GapListener>>,
     /// When the last complete reading began, milliseconds.
     read_at: AtomicI64,
@@ -93,7 +93,7 @@ impl Feed {
     }
 
     /// Calls `listener` with the subject of each note of `kind`. It must be quick.
-    pub(crate) fn subscribe(&self, kind: Kind, listener: impl Fn(&str) + Send + Sync + 'static) {
+    pub(crate) fn subscribe(&self, kind: Change, listener: impl Fn(&str) + Send + Sync + 'static) {
         let mut listeners = self.inner.listeners.write().unwrap_or_else(std::sync::PoisonError::into_inner);
         listeners.push((kind, Box::new(listener)));
     }
@@ -113,7 +113,7 @@ impl Feed {
     }
 
     /// Tells this process at once, without waiting for the next reading.
-    pub(crate) fn tell(&self, kind: Kind, subject: &str) {
+    pub(crate) fn tell(&self, kind: Change, subject: &str) {
         let listeners = self.inner.listeners.read().unwrap_or_else(std::sync::PoisonError::into_inner);
         for (_, listener) in listeners.iter().filter(|(wanted, _)| *wanted == kind) {
             listener(subject);
@@ -127,7 +127,7 @@ impl Feed {
 
     /// Reads for ever, once a second. Errors make the feed stale; they do not end it.
     pub(crate) async fn follow(self) {
-        let mut heard = Heard::default();
+        let mut heard = SeenChanges::default();
         let mut tick = tokio::time::interval(EVERY);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
@@ -144,7 +144,7 @@ impl Feed {
         }
     }
 
-    async fn read(&self, now: Timestamp, heard: &mut Heard) -> Result<()> {
+    async fn read(&self, now: Timestamp, heard: &mut SeenChanges) -> Result<()> {
         // This process may have been held up, or cut off from the database, since it last read.
         let last = heard.last.unwrap_or(now).min(now);
         let has_gap = now.since(last) >= SURELY_KEPT;
@@ -163,20 +163,20 @@ impl Feed {
             let id: String = row.try_get("id")?;
             if heard.last.is_some()
                 && !heard.ids.contains(&id)
-                && let Some(kind) = Kind::parse(row.try_get("kind")?)
+                && let Some(kind) = Change::parse(row.try_get("kind")?)
             {
                 self.tell(kind, row.try_get("subject")?);
             }
             seen.insert(id);
         }
         // The first reading only learns what was there: memory is empty then.
-        *heard = Heard { last: Some(now), ids: seen };
+        *heard = SeenChanges { last: Some(now), ids: seen };
         Ok(())
     }
 }
 
 #[derive(Default)]
-struct Heard {
+struct SeenChanges {
     /// When the last complete reading began.
     last: Option<Timestamp>,
     ids: HashSet<String>,
@@ -226,15 +226,15 @@ mod tests {
         let feed = Feed::new(db.clone(), Clock::Manual(Arc::new(AtomicI64::new(start.as_millis()))));
         let (heard, gaps): (Arc<Mutex<Vec<String>>>, Arc<AtomicI64>) = Default::default();
         let (sink, count) = (Arc::clone(&heard), Arc::clone(&gaps));
-        feed.subscribe(Kind::Session, move |subject| sink.lock().unwrap().push(subject.to_owned()));
+        feed.subscribe(Change::Session, move |subject| sink.lock().unwrap().push(subject.to_owned()));
         feed.subscribe_to_gaps(move || {
             count.fetch_add(1, Ordering::SeqCst);
         });
-        let mut state = Heard::default();
+        let mut state = SeenChanges::default();
         feed.read(start, &mut state).await.unwrap();
         let noted = async |at: Timestamp, subject: &str| {
             let mut tx = db.begin().await.unwrap();
-            note(&mut tx, at, Kind::Session, subject).await.unwrap();
+            note(&mut tx, at, Change::Session, subject).await.unwrap();
             tx.commit().await.unwrap();
         };
         noted(start.plus(EVERY), "ended while it slept").await;
@@ -252,11 +252,11 @@ mod tests {
         let feed = Feed::new(db.clone(), Clock::Manual(Arc::new(AtomicI64::new(now.as_millis()))));
         let heard: Arc<Mutex<Vec<String>>> = Arc::default();
         let sink = Arc::clone(&heard);
-        feed.subscribe(Kind::Session, move |subject| sink.lock().unwrap().push(subject.to_owned()));
+        feed.subscribe(Change::Session, move |subject| sink.lock().unwrap().push(subject.to_owned()));
 
-        let mut state = Heard::default();
+        let mut state = SeenChanges::default();
         feed.read(now, &mut state).await.unwrap();
-        for (kind, subject) in [(Kind::Session, "s1"), (Kind::Account, "did:plc:x")] {
+        for (kind, subject) in [(Change::Session, "s1"), (Change::Account, "did:plc:x")] {
             let mut tx = db.begin().await.unwrap();
             note(&mut tx, now, kind, subject).await.unwrap();
             tx.commit().await.unwrap();
@@ -271,8 +271,8 @@ mod tests {
     async fn notes_are_swept_when_old(db: Db) {
         let now = Timestamp::from_millis(10_000_000);
         let mut tx = db.begin().await.unwrap();
-        note(&mut tx, now.minus(KEEP * 2), Kind::Fleet, "oak").await.unwrap();
-        note(&mut tx, now, Kind::Fleet, "elm").await.unwrap();
+        note(&mut tx, now.minus(KEEP * 2), Change::Fleet, "oak").await.unwrap();
+        note(&mut tx, now, Change::Fleet, "elm").await.unwrap();
         tx.commit().await.unwrap();
         assert_eq!(sweep(&db, now).await.unwrap(), 1);
     }

@@ -9,7 +9,7 @@ use super::sql::{self, HostRow, ProbeRow};
 use super::{Error, Fleet, HostId};
 use crate::base::{Origin, Secret};
 use crate::db::audit::{self, Actor};
-use crate::db::feed::{self, Kind};
+use crate::db::feed::{self, Change};
 use crate::db::{Tx, is_unique_violation};
 
 /// What was learned of a host, and what the operator wants of it.
@@ -184,9 +184,9 @@ impl Fleet {
         let inner = self.inner();
         let now = inner.clock.now();
         audit::record(&mut tx, now, Actor::Operator, action, id.as_str(), "").await?;
-        feed::note(&mut tx, now, Kind::Fleet, id.as_str()).await?;
+        feed::note(&mut tx, now, Change::Fleet, id.as_str()).await?;
         tx.commit().await.map_err(crate::db::Error::from)?;
-        inner.feed.tell(Kind::Fleet, id.as_str());
+        inner.feed.tell(Change::Fleet, id.as_str());
         self.reload().await
     }
 }

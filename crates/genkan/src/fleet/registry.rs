@@ -14,7 +14,7 @@ use super::sql::{self, HostRow, ProbeRow};
 use super::{Error, HostId};
 use crate::base::{Clock, Secret, Timestamp, random};
 use crate::db::Db;
-use crate::db::feed::{Feed, Kind};
+use crate::db::feed::{Change, Feed};
 use crate::keys::{Ring, Sealed};
 
 /// The fleet as it was last read; the changes feed has it read again. Cheap to clone.
@@ -57,7 +57,7 @@ impl Fleet {
         let fleet = Self { inner: Arc::new(inner) };
         fleet.reload().await?;
         let listener = Arc::downgrade(&fleet.inner);
-        fleet.inner.feed.subscribe(Kind::Fleet, move |_| {
+        fleet.inner.feed.subscribe(Change::Fleet, move |_| {
             if let Some(inner) = listener.upgrade() {
                 inner.changed.notify_one();
             }

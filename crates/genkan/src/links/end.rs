@@ -11,7 +11,7 @@ use super::{DAY, Links};
 use crate::base::Timestamp;
 use crate::db;
 use crate::db::audit::{self, Actor};
-use crate::db::feed::{self, Kind};
+use crate::db::feed::{self, Change};
 use crate::telemetry::metrics::LINKS;
 
 impl Links {
@@ -25,10 +25,10 @@ impl Links {
             return Ok(false);
         }
         audit::record(&mut tx, now, Actor::Genkan, "link.end", link, reason.as_str()).await?;
-        feed::note(&mut tx, now, Kind::Link, link).await?;
+        feed::note(&mut tx, now, Change::Link, link).await?;
         tx.commit().await?;
         inner.memory.remove(link);
-        inner.feed.tell(Kind::Link, link);
+        inner.feed.tell(Change::Link, link);
         if let Some(tell) = inner.end_listener.get() {
             tell(link);
         }
@@ -64,7 +64,7 @@ impl Links {
     /// Ends the sessions of grants that end, as the feed tells of them. For ever.
     pub(crate) async fn follow_grants(self) {
         let (tell, mut hear) = tokio::sync::mpsc::unbounded_channel();
-        self.inner.feed.subscribe(Kind::Grant, move |grant| drop(tell.send(grant.to_owned())));
+        self.inner.feed.subscribe(Change::Grant, move |grant| drop(tell.send(grant.to_owned())));
         while let Some(grant) = hear.recv().await {
             // Most grants are of home accounts.
             let ended = match self.is_over(&grant).await {

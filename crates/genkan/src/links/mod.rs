@@ -39,7 +39,7 @@ use crate::base::seal::Sealer;
 use crate::base::single_flight::SingleFlight;
 use crate::base::{Clock, Origin, Timestamp, random};
 use crate::db::Db;
-use crate::db::feed::{Feed, Kind};
+use crate::db::feed::{Change, Feed};
 use crate::identity::Identity;
 use crate::telemetry::metrics::Metrics;
 
@@ -141,7 +141,7 @@ impl Links {
         };
         let links = Self { inner: Arc::new(inner) };
         let forgetting = Arc::downgrade(&links.inner);
-        feed.subscribe(Kind::Link, move |link| {
+        feed.subscribe(Change::Link, move |link| {
             if let Some(inner) = forgetting.upgrade() {
                 inner.memory.remove(link);
             }

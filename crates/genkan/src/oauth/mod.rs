@@ -39,7 +39,7 @@ use crate::accounts::Accounts;
 use crate::base::fetch::{Dns, Guarded};
 use crate::base::{Clock, Origin, Secret, Timestamp};
 use crate::db::Db;
-use crate::db::feed::{Feed, Kind};
+use crate::db::feed::{Change, Feed};
 use crate::fleet::Fleet;
 use crate::identity::Documents;
 use crate::keys::Ring;
@@ -119,7 +119,7 @@ impl OAuth {
         };
         let verified = Arc::new(access::Verified::new());
         let forgetting = Arc::clone(&verified);
-        feed.subscribe(Kind::Grant, move |grant| forgetting.forget(grant));
+        feed.subscribe(Change::Grant, move |grant| forgetting.forget(grant));
         let forgetting = Arc::clone(&verified);
         feed.subscribe_to_gaps(move || forgetting.forget_all());
         Self {

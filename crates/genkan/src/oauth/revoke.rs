@@ -12,7 +12,7 @@ use crate::accounts;
 use crate::base::Timestamp;
 use crate::db::Tx;
 use crate::db::audit::{self, Actor};
-use crate::db::feed::{self, Kind};
+use crate::db::feed::{self, Change};
 
 /// Grants that ended in a transaction.
 #[must_use = "tell the feed of them after the commit"]
@@ -109,7 +109,7 @@ impl OAuth {
     /// Binds the end of grants in this process at once; others hear of it from the feed.
     pub(crate) fn tell_ended(&self, ended: &Ended) {
         for grant in &ended.grants {
-            self.feed.tell(Kind::Grant, grant);
+            self.feed.tell(Change::Grant, grant);
         }
     }
 
@@ -197,7 +197,7 @@ impl OAuth {
             return Ok(false);
         }
         audit::record(tx, now, by, "oauth.end", grant, why).await?;
-        feed::note(tx, now, Kind::Grant, grant).await?;
+        feed::note(tx, now, Change::Grant, grant).await?;
         ended.grants.push(grant.to_owned());
         Ok(true)
     }
@@ -232,7 +232,7 @@ impl OAuth {
 impl Ended {
     async fn note(&self, tx: &mut Tx, now: Timestamp) -> crate::db::Result<()> {
         for grant in &self.grants {
-            feed::note(tx, now, Kind::Grant, grant).await?;
+            feed::note(tx, now, Change::Grant, grant).await?;
         }
         Ok(())
     }

@@ -16,7 +16,7 @@ use super::{TokenError, sql};
 use crate::accounts::Caller;
 use crate::base::Timestamp;
 use crate::db::Db;
-use crate::db::feed::{Feed, Kind};
+use crate::db::feed::{Change, Feed};
 use crate::fleet::Fleet;
 use crate::keys::Ring;
 
@@ -43,7 +43,7 @@ impl Access {
         let inner = Inner { db, feed, ring, fleet, memory: Cache::new(capacity), ended: AtomicU64::new(0) };
         let access = Self { inner: Arc::new(inner) };
         let listening = access.clone();
-        access.inner.feed.subscribe(Kind::Session, move |session| listening.forget(session));
+        access.inner.feed.subscribe(Change::Session, move |session| listening.forget(session));
         let listening = access.clone();
         access.inner.feed.subscribe_to_gaps(move || listening.forget_all());
         access

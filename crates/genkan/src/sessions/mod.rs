@@ -21,7 +21,7 @@ use crate::accounts::{
 
 use crate::base::{Clock, Secret, Timestamp, random};
 use crate::db::audit::{self, Actor};
-use crate::db::feed::{self, Feed, Kind};
+use crate::db::feed::{self, Change, Feed};
 use crate::db::{Db, Tx};
 use crate::fleet::Fleet;
 use crate::keys::Ring;
@@ -254,11 +254,11 @@ impl Sessions {
         if ended {
             let did = claims.did.as_str();
             audit::record(&mut tx, now, Actor::Account(did), "session.end", did, "").await?;
-            feed::note(&mut tx, now, Kind::Session, &claims.session).await?;
+            feed::note(&mut tx, now, Change::Session, &claims.session).await?;
         }
         tx.commit().await?;
         if ended {
-            self.feed.tell(Kind::Session, &claims.session);
+            self.feed.tell(Change::Session, &claims.session);
         }
         Ok(())
     }
@@ -280,7 +280,7 @@ impl Sessions {
 
     async fn note_ended(&self, sessions: Vec<String>, tx: &mut Tx) -> Result<Ended, Error> {
         for session in &sessions {
-            feed::note(tx, self.clock.now(), Kind::Session, session).await?;
+            feed::note(tx, self.clock.now(), Change::Session, session).await?;
         }
         Ok(Ended { sessions })
     }
@@ -288,7 +288,7 @@ impl Sessions {
     /// Binds the end of sessions in this process at once; others hear of it from the feed.
     pub(crate) fn tell_ended(&self, ended: &Ended) {
         for session in &ended.sessions {
-            self.feed.tell(Kind::Session, session);
+            self.feed.tell(Change::Session, session);
         }
     }
 }

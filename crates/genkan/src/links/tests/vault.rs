@@ -215,8 +215,8 @@ async fn a_grant_s_end_ends_its_session(db: Db) {
     let (link, other) = (world.link().await, world.link().await);
     let following = tokio::spawn(world.links.clone().follow_grants());
     tokio::time::sleep(Duration::from_millis(50)).await;
-    world.links.inner.feed.tell(Kind::Grant, "a home account's");
-    world.links.inner.feed.tell(Kind::Grant, &link);
+    world.links.inner.feed.tell(Change::Grant, "a home account's");
+    world.links.inner.feed.tell(Change::Grant, &link);
     soon(async || world.links.is_over(&link).await.unwrap()).await;
     assert_eq!(world.reason(&link).await, Some("grant_ended"));
     assert!(!world.links.is_over(&other).await.unwrap());
