@@ -26,7 +26,7 @@ use crate::moves::Moves;
 use crate::oauth::{self, OAuth};
 use crate::recovery::Recovery;
 use crate::renames::{self, Renames};
-use crate::sessions::{Access, Lifetimes, Sessions};
+use crate::sessions::{AccessTokens, Lifetimes, Sessions};
 use crate::signin::SignIns;
 use crate::signup::{self, Rules, SignUps};
 use crate::standing::Standings;
@@ -56,7 +56,7 @@ pub(crate) struct Services {
     pub(crate) recovery: Recovery,
     pub(crate) moves: Moves,
     pub(crate) sessions: Sessions,
-    pub(crate) access: Access,
+    pub(crate) access: AccessTokens,
     pub(crate) sign_ins: SignIns,
     pub(crate) oauth: OAuth,
     pub(crate) links: Links,
@@ -125,7 +125,7 @@ impl App {
             config.service.did.clone(),
             lifetimes,
         );
-        let access = Access::new(
+        let access = AccessTokens::new(
             db.clone(),
             feed.clone(),
             ring.clone(),

@@ -11,7 +11,7 @@ use crate::accounts::{Account, Standing};
 use crate::app::App;
 use crate::fleet::Host;
 use crate::identity::Freshness;
-use crate::sessions::Opened;
+use crate::sessions::SessionTokens;
 
 /// Clients go straight to the host that `didDoc` names, so it is left out only while the document
 /// names another place.
@@ -39,7 +39,7 @@ pub(crate) struct SessionAnswer {
 
 impl SessionAnswer {
     /// With the fresh pair of tokens.
-    pub(crate) async fn opened(app: &App, opened: Opened) -> Self {
+    pub(crate) async fn opened(app: &App, opened: SessionTokens) -> Self {
         let mut answer = Self::of(app, &opened.account).await;
         answer.access_jwt = Some(opened.tokens.access.expose().clone());
         answer.refresh_jwt = Some(opened.tokens.refresh.expose().clone());

@@ -19,13 +19,13 @@ use crate::limits::RateLimits;
 use crate::links::{Credential, Links, UseError};
 use crate::oauth::{AccessError, Call, GrantCaller, OAuth, Onward};
 use crate::routing::target::Target;
-use crate::sessions::{self, Access};
+use crate::sessions::{self, AccessTokens};
 
 /// Just what the way of a request needs. Cheap to clone.
 #[derive(Clone, Debug)]
 pub(super) struct Rooms {
     clock: Clock,
-    access: Access,
+    access: AccessTokens,
     oauth: OAuth,
     account_hosts: AccountHosts,
     fleet: Fleet,

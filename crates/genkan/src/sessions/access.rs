@@ -22,7 +22,7 @@ use crate::keys::Ring;
 
 /// Cheap to clone; all clones share one memory.
 #[derive(Clone, Debug)]
-pub(crate) struct Access {
+pub(crate) struct AccessTokens {
     inner: Arc<Inner>,
 }
 
@@ -37,7 +37,7 @@ struct Inner {
     ended: AtomicU64,
 }
 
-impl Access {
+impl AccessTokens {
     /// `capacity`: tokens in memory; some 300 bytes apiece.
     pub(crate) fn new(db: Db, feed: Feed, ring: Ring, fleet: Fleet, capacity: usize) -> Self {
         let inner = Inner { db, feed, ring, fleet, memory: Cache::new(capacity), ended: AtomicU64::new(0) };

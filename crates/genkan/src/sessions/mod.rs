@@ -3,7 +3,7 @@
 //! A *session* is a row; its access tokens are addressed to the account's host and signed with that
 //! host's key, its refresh tokens are addressed to Genkan. No token is stored: a refresh token's
 //! `jti` is the session and a *generation*, and the database says which generations are still good.
-//! [`Access`] checks access tokens for every request, from memory when it can.
+//! [`AccessTokens`] checks access tokens for every request, from memory when it can.
 
 mod access;
 mod generations;
@@ -26,7 +26,7 @@ use crate::db::{Db, Tx};
 use crate::fleet::Fleet;
 use crate::keys::Ring;
 
-pub(crate) use access::Access;
+pub(crate) use access::AccessTokens;
 pub(crate) use generations::Rotation;
 pub(crate) use tokens::Tokens;
 
@@ -99,7 +99,7 @@ pub(crate) struct Lifetimes {
 
 /// A session and a fresh pair of tokens.
 #[derive(Clone, Debug)]
-pub(crate) struct Opened {
+pub(crate) struct SessionTokens {
     pub(crate) account: Account,
     pub(crate) tokens: Tokens,
 }
@@ -140,7 +140,7 @@ impl Sessions {
         identifier: &str,
         password: &Secret<String>,
         allow_taken_down: bool,
-    ) -> Result<Opened, Error> {
+    ) -> Result<SessionTokens, Error> {
         let found = self.accounts.find_by_identifier(identifier).await?;
         let app_password = match &found {
             Some(account) => app_password::find(&self.db, account.did.as_str(), password).await?,
@@ -168,7 +168,7 @@ impl Sessions {
         account: Account,
         scope: Scope,
         app_password: Option<&str>,
-    ) -> Result<Opened, Error> {
+    ) -> Result<SessionTokens, Error> {
         let now = self.clock.now();
         let session = random::id();
         let did = account.did.as_str();
@@ -190,13 +190,13 @@ impl Sessions {
         audit::record(&mut tx, now, Actor::Account(did), "session.open", did, app_password.unwrap_or(""))
             .await?;
         tx.commit().await?;
-        Ok(Opened { account, tokens })
+        Ok(SessionTokens { account, tokens })
     }
 
     /// A pair for an account that may only look and leave. Nothing is stored: it cannot be continued.
-    fn open_taken_down(&self, account: Account) -> Result<Opened, Error> {
+    fn open_taken_down(&self, account: Account) -> Result<SessionTokens, Error> {
         let tokens = self.mint.pair(&account, Scope::Takendown, &random::id(), FIRST, self.clock.now())?;
-        Ok(Opened { account, tokens })
+        Ok(SessionTokens { account, tokens })
     }
 
     async fn check_password(
@@ -221,7 +221,7 @@ impl Sessions {
     }
 
     /// Continues a session: a used refresh token gives the same successor again within the grace.
-    pub(crate) async fn refresh(&self, token: &str) -> Result<Opened, Error> {
+    pub(crate) async fn refresh(&self, token: &str) -> Result<SessionTokens, Error> {
         let now = self.clock.now();
         let claims = self.mint.verify_refresh(token)?;
         if claims.expires_at <= now {
@@ -242,7 +242,7 @@ impl Sessions {
         let Rotation::To(generation) = rotation else { return Err(TokenError::Revoked.into()) };
         let tokens = self.mint.pair(&account, scope, &claims.session, generation, now)?;
         tx.commit().await?;
-        Ok(Opened { account, tokens })
+        Ok(SessionTokens { account, tokens })
     }
 
     /// Signs out, by a refresh token of any age. Repeating it is fine.

@@ -22,7 +22,7 @@ use crate::db::Db;
 use crate::fleet::{Fleet, HostClient};
 use crate::identity::Directory;
 use crate::keys::Ring;
-use crate::sessions::{self, Opened, Sessions};
+use crate::sessions::{self, SessionTokens, Sessions};
 
 pub(crate) use request::{Request, Rules, RulesError};
 use saga::Settled;
@@ -116,7 +116,7 @@ impl SignUps {
     ///
     /// Goes on to the end also when the client leaves. The same request again, after a lost answer,
     /// leads to the same account.
-    pub(crate) async fn create(&self, request: Request) -> Result<Opened, Error> {
+    pub(crate) async fn create(&self, request: Request) -> Result<SessionTokens, Error> {
         let account = self.create_account(request).await?;
         Ok(self.with.sessions.open_for(account, Scope::Access, None).await?)
     }
