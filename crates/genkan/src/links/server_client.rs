@@ -151,7 +151,7 @@ impl ServerClient<'_> {
             .header("dpop", proof)
             .body(Bytes::from(query::of_pairs(&pairs)))
             .map_err(|_| TokenRequestError::NotSent("its address is no URL".into()))?;
-        let answer = self.guarded.send(request, &LIMITS).await.map_err(|error| error(&error))?;
+        let answer = self.guarded.send(request, &LIMITS).await.map_err(|error| send_failed(&error))?;
         if let Some(nonce) = answer.headers.get(NONCE).and_then(|nonce| nonce.to_str().ok()) {
             self.nonces.hear(self.session, origin, nonce, now);
         }
@@ -164,7 +164,7 @@ fn origin_of(url: &str) -> Option<Origin> {
     format!("{}://{}", uri.scheme_str()?, uri.authority()?).parse().ok()
 }
 
-fn error(error: &GuardedError) -> TokenRequestError {
+fn send_failed(error: &GuardedError) -> TokenRequestError {
     let text: Arc<str> = error.to_string().into();
     match error {
         GuardedError::Refused(_) | GuardedError::NoSuchName | GuardedError::Unreachable(_) => {
