@@ -17,7 +17,7 @@ use super::login::hash;
 use super::server_client::{ServerClient, TokenRequestError, TokenResponse};
 use super::sql::links::{self, Row, State};
 use super::sql::logins::{self, Login};
-use super::vault::{LoginSecrets, Shelf, Tokens};
+use super::vault::{LoginSecrets, SessionAad, Tokens};
 use super::{Inner, Links};
 use crate::base::{Secret, random};
 use crate::telemetry::metrics::LINK_LOGINS;

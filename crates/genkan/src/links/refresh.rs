@@ -19,7 +19,7 @@ use super::open::stored;
 use super::server_client::{TokenRequestError, TokenResponse};
 use super::sql::leases::{self, NewTokens};
 use super::sql::links::{self, Row};
-use super::vault::{Shelf, Tokens};
+use super::vault::{SessionAad, Tokens};
 use super::{Inner, Links};
 use crate::base::random;
 use crate::telemetry::metrics::LINK_REFRESHES;
@@ -245,8 +245,8 @@ impl Links {
             self.give_back(row, inputs, &tokens).await;
             return self.over(&row.id, Reason::OtherSubject).await;
         }
-        let place = Shelf { link: &row.id, did: row.did.as_str(), version: row.version + 1 };
-        let sealed = tokens.seal(&inner.sealer, place);
+        let aad = SessionAad { link: &row.id, did: row.did.as_str(), version: row.version + 1 };
+        let sealed = tokens.seal(&inner.sealer, aad);
         let new = NewTokens {
             sealed: &sealed,
             scope: given.scope.as_deref().unwrap_or(&row.scope),
