@@ -199,7 +199,7 @@ fn instance(
         handles: Handles::new(dns, guarded.clone(), clock.clone(), within),
         directory,
     };
-    let neighbours = Dependencies {
+    let dependencies = Dependencies {
         db: db.clone(),
         feed: Feed::new(db.clone(), clock.clone()),
         clock,
