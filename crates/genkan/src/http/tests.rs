@@ -54,8 +54,15 @@ impl House {
         let limits = RateLimits::new(&config, &metrics);
         let trusted_peers = TrustedPeers::new(&config.listen.trusted_proxies);
         let account_hosts = accounts.account_hosts().clone();
-        let state =
-            HttpState { config: config.into(), clock, account_hosts, limits, metrics, trusted_peers, oauth: None };
+        let state = HttpState {
+            config: config.into(),
+            clock,
+            account_hosts,
+            limits,
+            metrics,
+            trusted_peers,
+            oauth: None,
+        };
         let methods = Router::new()
             .route(
                 "/xrpc/test.put",
