@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use axum::http::header::{AUTHORIZATION, WWW_AUTHENTICATE};
 use axum::http::{HeaderMap, StatusCode};
-use genkan_protocol::jwt::session::{Scope, peek_audience};
+use genkan_protocol::jwt::session::{Scope, key_hint};
 use genkan_protocol::oauth::scope::{
     self, AccountAction, AccountAttribute, Identity, Scope as OneScope, Scopes,
 };
@@ -101,7 +101,7 @@ async fn by_bearer(app: &App, token: &str, needs: Needs) -> Result<Caller, XrpcE
         let grant = app.oauth.check_bearer(token).await?;
         return by_caller(app, grant, needs).await;
     }
-    if peek_audience(token).is_some() || !needs.from_hosts {
+    if key_hint(token).is_some() || !needs.from_hosts {
         by_session(app, token, needs).await
     } else {
         by_service_auth(app, token, needs.method).await

@@ -84,11 +84,11 @@ impl AccessTokens {
 
     fn verify(&self, token: &str) -> Result<Caller, TokenError> {
         let token = Token::parse(token).map_err(not_verified)?;
-        if token.peeked().kind != TokenKind::Access {
+        if token.key_hint().kind != TokenKind::Access {
             return Err(TokenError::Invalid("Invalid token type"));
         }
         let unknown = TokenError::Invalid("Token could not be verified");
-        let Some(host) = self.inner.fleet.by_did(&token.peeked().aud) else { return Err(unknown) };
+        let Some(host) = self.inner.fleet.by_did(&token.key_hint().aud) else { return Err(unknown) };
         let mut refused = unknown;
         for key in self.inner.ring.host_keys(host.id.as_str()) {
             match token.verify_access(&key.public) {

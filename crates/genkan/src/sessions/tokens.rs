@@ -99,7 +99,7 @@ impl Mint {
     pub(super) fn verify_refresh(&self, token: &str) -> Result<VerifiedRefresh, TokenError> {
         let token = Token::parse(token).map_err(not_verified)?;
         let key_id =
-            token.peeked().kid.as_deref().ok_or(TokenError::Invalid("Token could not be verified"))?;
+            token.key_hint().kid.as_deref().ok_or(TokenError::Invalid("Token could not be verified"))?;
         let key =
             self.ring.host_key_by_id(key_id).ok_or(TokenError::Invalid("Token could not be verified"))?;
         let claims = token.verify_refresh(&key.public).map_err(not_verified)?;

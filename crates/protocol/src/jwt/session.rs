@@ -74,9 +74,9 @@ pub enum Kind {
     Refresh,
 }
 
-/// What a token says of itself before anything is verified: good for choosing a key, and for nothing else.
+/// The unverified claims by which the key of a session token is found. Trust them for nothing else.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Peeked {
+pub struct KeyHint {
     /// Which of the two tokens it claims to be.
     pub kind: Kind,
     /// Whom it claims to be addressed to.
@@ -95,9 +95,9 @@ pub fn sign_refresh(key: &K256PrivateKey, kid: Option<&str>, claims: &RefreshCla
     sign(key, Kind::Refresh.typ(), kid, claims)
 }
 
-/// Reads which key to look for. None when this is no session token at all.
-pub fn peek_audience(token: &str) -> Option<Peeked> {
-    Token::parse(token).ok().map(|token| token.peeked)
+/// Returns which key to look for, or `None` when the token is not a session token.
+pub fn key_hint(token: &str) -> Option<KeyHint> {
+    Token::parse(token).ok().map(|token| token.key_hint)
 }
 
 /// Checks all of an access token but its end and its audience.
@@ -110,11 +110,11 @@ pub fn verify_refresh(token: &str, key: &PublicKey) -> Result<RefreshClaims, Err
     Token::parse(token)?.verify_refresh(key)
 }
 
-/// A session token taken apart once, to be peeked into and then verified.
+/// A session token before its signature is checked.
 #[derive(Debug)]
 pub struct Token<'a> {
     unverified: Unverified<'a>,
-    peeked: Peeked,
+    key_hint: KeyHint,
 }
 
 impl<'a> Token<'a> {
@@ -128,13 +128,13 @@ impl<'a> Token<'a> {
         }
         let addressed: Addressed =
             serde_json::from_slice(unverified.unverified_claims()).map_err(|_| Error::BadClaims)?;
-        let peeked = Peeked { kind, aud: addressed.aud, kid: header.kid.clone() };
-        Ok(Self { unverified, peeked })
+        let key_hint = KeyHint { kind, aud: addressed.aud, kid: header.kid.clone() };
+        Ok(Self { unverified, key_hint })
     }
 
     /// What it says of itself.
-    pub fn peeked(&self) -> &Peeked {
-        &self.peeked
+    pub fn key_hint(&self) -> &KeyHint {
+        &self.key_hint
     }
 
     /// Checks all of an access token but its end and its audience.
@@ -156,7 +156,7 @@ impl<'a> Token<'a> {
     }
 
     fn verify(&self, kind: Kind, key: &PublicKey) -> Result<WireClaims, Error> {
-        if self.peeked.kind != kind {
+        if self.key_hint.kind != kind {
             return Err(Error::WrongType);
         }
         let claims = self.unverified.verify_es256k(key)?;
@@ -213,13 +213,13 @@ impl Scope {
 /// Not a scope of session tokens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("not a scope of session tokens")]
-pub struct UnknownScope;
+pub struct ScopeError;
 
 impl FromStr for Scope {
-    type Err = UnknownScope;
+    type Err = ScopeError;
 
-    fn from_str(text: &str) -> Result<Self, UnknownScope> {
-        Self::ALL.into_iter().find(|scope| scope.as_str() == text).ok_or(UnknownScope)
+    fn from_str(text: &str) -> Result<Self, ScopeError> {
+        Self::ALL.into_iter().find(|scope| scope.as_str() == text).ok_or(ScopeError)
     }
 }
 

@@ -12,7 +12,7 @@ use crate::crypto::{K256PrivateKey, P256PrivateKey};
 ///
 /// When the claims have no JSON form.
 pub fn sign<T: Serialize>(key: &K256PrivateKey, typ: &str, kid: Option<&str>, claims: &T) -> String {
-    sign_with_header(key, &OurHeader { typ, alg: "ES256K", kid }, claims)
+    sign_with_header(key, &HeaderToSign { typ, alg: "ES256K", kid }, claims)
 }
 
 /// Signs claims under any header, whose `alg` has to be `ES256K`.
@@ -30,7 +30,7 @@ pub fn sign_with_header<H: Serialize, T: Serialize>(key: &K256PrivateKey, header
 ///
 /// When the claims have no JSON form.
 pub fn sign_es256<T: Serialize>(key: &P256PrivateKey, typ: &str, kid: &str, claims: &T) -> String {
-    assemble(&OurHeader { typ, alg: "ES256", kid: Some(kid) }, claims, |signed| key.sign(signed))
+    assemble(&HeaderToSign { typ, alg: "ES256", kid: Some(kid) }, claims, |signed| key.sign(signed))
 }
 
 fn assemble<H: Serialize, T: Serialize>(
@@ -49,7 +49,7 @@ fn assemble<H: Serialize, T: Serialize>(
 }
 
 #[derive(Serialize)]
-struct OurHeader<'a> {
+struct HeaderToSign<'a> {
     typ: &'a str,
     alg: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -122,7 +122,7 @@ impl<'a> UnverifiedAssertion<'a> {
 /// Makes an assertion: that `client_id` itself asks the server `issuer`, now (in seconds) and for half a minute. `jti` is
 /// a name that no other one has.
 pub fn sign(key: &P256PrivateKey, kid: &str, client_id: &str, issuer: &str, jti: &str, now: i64) -> String {
-    let claims = OurClaims {
+    let claims = ClaimsToSign {
         iss: client_id,
         sub: client_id,
         aud: issuer,
@@ -137,7 +137,7 @@ pub fn sign(key: &P256PrivateKey, kid: &str, client_id: &str, issuer: &str, jti:
 const LIFETIME: i64 = 30;
 
 #[derive(Serialize)]
-struct OurClaims<'a> {
+struct ClaimsToSign<'a> {
     iss: &'a str,
     sub: &'a str,
     aud: &'a str,

@@ -316,7 +316,7 @@ fn check_redirects(
         return Err(fail(FIELD, "has too many"));
     }
     let check = |text: &String| {
-        RedirectUri::declared(text, client, kind).map_err(|error| {
+        RedirectUri::parse(text, client, kind).map_err(|error| {
             let shown: String = text.chars().take(200).collect();
             fail(FIELD, format!("has {shown:?}, which {error}"))
         })

@@ -148,7 +148,7 @@ impl ProofKey {
     pub fn new(key: P256PrivateKey) -> Self {
         let jwk = Jwk::of(&key.public());
         let thumbprint = jwk.thumbprint();
-        let header = serde_json::to_vec(&OurHeader { typ: TYP, alg: "ES256", jwk: &jwk });
+        let header = serde_json::to_vec(&HeaderToSign { typ: TYP, alg: "ES256", jwk: &jwk });
         let mut header = URL_SAFE_NO_PAD.encode(header.expect("a header is plain data"));
         header.push('.');
         Self { key, thumbprint, header }
@@ -181,7 +181,7 @@ const MAX_LEAD: i64 = 180;
 const MAX_JTI: usize = 1024;
 
 #[derive(Serialize)]
-struct OurHeader<'a> {
+struct HeaderToSign<'a> {
     typ: &'a str,
     alg: &'a str,
     jwk: &'a Jwk,

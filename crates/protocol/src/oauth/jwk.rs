@@ -14,7 +14,7 @@ use serde_json::value::RawValue;
 use sha2::{Digest, Sha256};
 
 use super::jws::Algorithm;
-pub use super::thumbprint::{NotAThumbprint, Thumbprint};
+pub use super::thumbprint::{Thumbprint, ThumbprintError};
 use crate::crypto::{self, PublicKey};
 use crate::jwt::present;
 

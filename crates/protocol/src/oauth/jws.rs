@@ -74,13 +74,13 @@ impl Algorithm {
 /// An algorithm that is not verified here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("not a supported signature algorithm")]
-pub struct UnknownAlgorithm;
+pub struct AlgorithmError;
 
 impl FromStr for Algorithm {
-    type Err = UnknownAlgorithm;
+    type Err = AlgorithmError;
 
-    fn from_str(text: &str) -> Result<Self, UnknownAlgorithm> {
-        Self::ALL.into_iter().find(|alg| alg.as_str() == text).ok_or(UnknownAlgorithm)
+    fn from_str(text: &str) -> Result<Self, AlgorithmError> {
+        Self::ALL.into_iter().find(|alg| alg.as_str() == text).ok_or(AlgorithmError)
     }
 }
 

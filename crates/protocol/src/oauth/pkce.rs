@@ -15,7 +15,7 @@ pub struct Challenge([u8; 32]);
 /// A text that is no challenge of `S256`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("code_challenge must be 43 characters of base64url")]
-pub struct NotAChallenge;
+pub struct ChallengeError;
 
 impl Challenge {
     /// The challenge of a verifier.
@@ -42,11 +42,11 @@ pub fn is_verifier(text: &str) -> bool {
 }
 
 impl FromStr for Challenge {
-    type Err = NotAChallenge;
+    type Err = ChallengeError;
 
-    fn from_str(text: &str) -> Result<Self, NotAChallenge> {
-        let bytes = URL_SAFE_NO_PAD.decode(text).map_err(|_| NotAChallenge)?;
-        bytes.try_into().map(Self).map_err(|_| NotAChallenge)
+    fn from_str(text: &str) -> Result<Self, ChallengeError> {
+        let bytes = URL_SAFE_NO_PAD.decode(text).map_err(|_| ChallengeError)?;
+        bytes.try_into().map(Self).map_err(|_| ChallengeError)
     }
 }
 

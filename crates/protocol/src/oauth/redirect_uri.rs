@@ -28,7 +28,7 @@ pub struct Error(&'static str);
 
 impl RedirectUri {
     /// Checks a redirect that a client declares.
-    pub fn declared(text: &str, client: &ClientId, kind: ApplicationType) -> Result<Self, Error> {
+    pub fn parse(text: &str, client: &ClientId, kind: ApplicationType) -> Result<Self, Error> {
         if text.len() > MAX_LENGTH {
             return Err(Error("is longer than 2048 characters"));
         }

@@ -14,7 +14,7 @@ pub struct Thumbprint([u8; 43]);
 /// A text that is no thumbprint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("not a thumbprint: 43 characters of base64url")]
-pub struct NotAThumbprint;
+pub struct ThumbprintError;
 
 impl Thumbprint {
     pub(super) fn of(digest: [u8; 32]) -> Self {
@@ -30,11 +30,11 @@ impl Thumbprint {
 }
 
 impl FromStr for Thumbprint {
-    type Err = NotAThumbprint;
+    type Err = ThumbprintError;
 
-    fn from_str(text: &str) -> Result<Self, NotAThumbprint> {
-        let decoded = URL_SAFE_NO_PAD.decode(text).map_err(|_| NotAThumbprint)?;
-        decoded.try_into().map(Self::of).map_err(|_| NotAThumbprint)
+    fn from_str(text: &str) -> Result<Self, ThumbprintError> {
+        let decoded = URL_SAFE_NO_PAD.decode(text).map_err(|_| ThumbprintError)?;
+        decoded.try_into().map(Self::of).map_err(|_| ThumbprintError)
     }
 }
 

@@ -1,8 +1,8 @@
 use genkan_protocol::crypto::K256PrivateKey;
 use genkan_protocol::jwt::Error;
 use genkan_protocol::jwt::session::{
-    AccessClaims, Kind, Peeked, RefreshClaims, Scope, peek_audience, sign_access, sign_refresh,
-    verify_access, verify_refresh,
+    AccessClaims, KeyHint, Kind, RefreshClaims, Scope, key_hint, sign_access, sign_refresh, verify_access,
+    verify_refresh,
 };
 use serde_json::{Value, json};
 
@@ -48,14 +48,14 @@ fn access() -> AccessClaims {
 #[test]
 fn a_peek_shows_what_chooses_the_key() {
     let token = sign_access(&key(1), &access());
-    let peeked = Peeked { kind: Kind::Access, aud: "did:web:pds.example.com".to_owned(), kid: None };
-    assert_eq!(peek_audience(&token), Some(peeked));
+    let hint = KeyHint { kind: Kind::Access, aud: "did:web:pds.example.com".to_owned(), kid: None };
+    assert_eq!(key_hint(&token), Some(hint));
     let AccessClaims { sub, aud, iat, exp, jti, .. } = access();
     let refresh = RefreshClaims { scope: Scope::Refresh, sub, aud, iat, exp, jti };
-    let peeked = peek_audience(&sign_refresh(&key(1), Some("key 7"), &refresh)).unwrap();
-    assert_eq!((peeked.kind, peeked.kid.as_deref()), (Kind::Refresh, Some("key 7")));
+    let hint = key_hint(&sign_refresh(&key(1), Some("key 7"), &refresh)).unwrap();
+    assert_eq!((hint.kind, hint.kid.as_deref()), (Kind::Refresh, Some("key 7")));
     for wrong in ["", "a.b.c", &crate::token(r#"{"alg":"ES256K","typ":"JWT"}"#, r#"{"aud":"x"}"#, 1)] {
-        assert_eq!(peek_audience(wrong), None);
+        assert_eq!(key_hint(wrong), None);
     }
 }
 

@@ -26,7 +26,7 @@ impl Pds {
         let settings = self.settings();
         let entryway = settings.entryway.ok_or_else(|| bad_token("Token could not be verified"))?;
         let token = Token::parse(token).map_err(|_| bad_token("Token could not be verified"))?;
-        if token.peeked().kind != Kind::Access {
+        if token.key_hint().kind != Kind::Access {
             return Err(bad_token("Malformed token"));
         }
         let claims = token
@@ -80,7 +80,7 @@ impl Pds {
         let settings = self.settings();
         let entryway = settings.entryway.ok_or_else(|| bad_token("Token could not be verified"))?;
         let token = Token::parse(token).map_err(|_| bad_token("Token could not be verified"))?;
-        if token.peeked().kind != Kind::Refresh {
+        if token.key_hint().kind != Kind::Refresh {
             return Err(bad_token("Malformed token"));
         }
         let claims = token

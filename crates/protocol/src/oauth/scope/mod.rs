@@ -47,7 +47,7 @@ pub enum Scope {
 /// A text that is no scope of atproto.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("not a scope of atproto")]
-pub struct NotAScope;
+pub struct ScopeError;
 
 impl Scope {
     fn parse(text: &str) -> Option<Self> {
@@ -72,10 +72,10 @@ impl Scope {
 }
 
 impl FromStr for Scope {
-    type Err = NotAScope;
+    type Err = ScopeError;
 
-    fn from_str(text: &str) -> Result<Self, NotAScope> {
-        Self::parse(text).ok_or(NotAScope)
+    fn from_str(text: &str) -> Result<Self, ScopeError> {
+        Self::parse(text).ok_or(ScopeError)
     }
 }
 

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use super::NotAScope;
+use super::ScopeError;
 use crate::syntax::{Did, Nsid};
 
 /// Methods or collections by name, or all of them.
@@ -63,15 +63,15 @@ impl Audience {
 }
 
 impl FromStr for Audience {
-    type Err = NotAScope;
+    type Err = ScopeError;
 
-    fn from_str(text: &str) -> Result<Self, NotAScope> {
-        let (did, fragment) = text.split_once('#').ok_or(NotAScope)?;
-        let did: Did = did.parse().map_err(|_| NotAScope)?;
+    fn from_str(text: &str) -> Result<Self, ScopeError> {
+        let (did, fragment) = text.split_once('#').ok_or(ScopeError)?;
+        let did: Did = did.parse().map_err(|_| ScopeError)?;
         if (did.is_plc() || is_web_of_a_host(&did)) && !fragment.is_empty() && is_fragment(fragment) {
             Ok(Self(text.into()))
         } else {
-            Err(NotAScope)
+            Err(ScopeError)
         }
     }
 }

@@ -163,13 +163,13 @@ fn redirects_are_of_their_kinds() {
         ("/cb", Web, false),
         ("", Web, false),
     ] {
-        assert_eq!(RedirectUri::declared(text, &client(), kind).is_ok(), good, "{text} {kind:?}");
+        assert_eq!(RedirectUri::parse(text, &client(), kind).is_ok(), good, "{text} {kind:?}");
     }
 }
 
 #[test]
 fn redirects_match_exactly_but_for_a_loopback_port() {
-    let web = RedirectUri::declared("https://app.example.com/cb", &client(), ApplicationType::Web).unwrap();
+    let web = RedirectUri::parse("https://app.example.com/cb", &client(), ApplicationType::Web).unwrap();
     assert!(web.matches("https://app.example.com/cb"));
     for other in [
         "https://app.example.com/cb/",
@@ -182,7 +182,7 @@ fn redirects_match_exactly_but_for_a_loopback_port() {
     ] {
         assert!(!web.matches(other), "{other}");
     }
-    let native = |text| RedirectUri::declared(text, &client(), ApplicationType::Native).unwrap();
+    let native = |text| RedirectUri::parse(text, &client(), ApplicationType::Native).unwrap();
     let any_port = native("http://127.0.0.1/cb?x=y");
     for (asked, good) in [
         ("http://127.0.0.1:5000/cb?x=y", true),
