@@ -4,7 +4,7 @@ use clap::Subcommand;
 
 use super::{Context, Failure};
 use crate::config::configuration_page;
-use crate::routing::table;
+use crate::routing::page;
 
 #[derive(Clone, Copy, Debug, Subcommand)]
 pub(super) enum Command {
@@ -17,7 +17,7 @@ pub(super) enum Command {
 pub(super) fn run(command: Command, context: &Context) -> Result<(), Failure> {
     let page = match command {
         Command::Configuration => configuration_page(),
-        Command::Routing => table::markdown(),
+        Command::Routing => page::markdown(),
     };
     context.output.line(page.trim_end_matches('\n'))?;
     Ok(())

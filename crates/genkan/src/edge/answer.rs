@@ -13,7 +13,7 @@ use crate::http::error::dpop_challenge;
 use crate::http::rate_headers;
 use crate::limits::Verdict;
 use crate::routing::target::NoTarget;
-use crate::routing::{Refusal, table::Parameter};
+use crate::routing::{Parameter, Refusal};
 
 /// An error as a client sees it.
 #[derive(Debug)]

@@ -23,7 +23,7 @@ use crate::db::audit::Actor;
 use crate::http::error::{XrpcError, bad_request, dpop_challenge, unauthorized};
 use crate::identity::Freshness;
 use crate::oauth::{self, AccessError, Call, GrantCaller, Place};
-use crate::routing::table;
+use crate::routing::{MethodKind, table};
 
 /// Whom a call speaks for.
 #[derive(Clone, Debug)]
@@ -118,8 +118,8 @@ fn bound(headers: &HeaderMap) -> Option<&str> {
 
 async fn by_grant(app: &App, token: &str, headers: &HeaderMap, needs: Needs) -> Result<Caller, XrpcError> {
     let method = match table::row(needs.method).kind {
-        table::MethodKind::Procedure => "POST",
-        table::MethodKind::Query | table::MethodKind::Subscription | table::MethodKind::Any => "GET",
+        MethodKind::Procedure => "POST",
+        MethodKind::Query | MethodKind::Subscription | MethodKind::Any => "GET",
     };
     let path = format!("/xrpc/{}", needs.method);
     let call = Call { method, path: &path, proofs: oauth::proofs(headers) };

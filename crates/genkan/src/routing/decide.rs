@@ -2,7 +2,7 @@
 
 use http::Method;
 
-use super::table::{MethodKind, Parameter, Row, Rule};
+use super::row::{MethodKind, Parameter, Row, Rule};
 use super::target::{self, NoTarget, Target};
 
 /// How a request may show whom it speaks for.
@@ -91,7 +91,7 @@ pub(crate) fn decide<'a>(
     match (row.rule, credential) {
         (_, Credential::Repeated) => Err(Refusal::TwoTokens),
         (Rule::NotHere(message), _) => Err(Refusal::NotHere(message)),
-        (Rule::Local, _) => Ok(Way::Local),
+        (Rule::Local | Rule::NotYet(_), _) => Ok(Way::Local),
         (Rule::Target { parameter, self_read }, credential) => {
             let account = target::of_query(query, parameter)
                 .map_err(|problem| Refusal::BadTarget(parameter, problem))?;
@@ -104,8 +104,8 @@ pub(crate) fn decide<'a>(
             Ok(Way::Caller { shown: PresentedToken::Bearer(token) })
         }
         (Rule::CallerHome, Credential::Dpop(token)) => Ok(Way::Caller { shown: PresentedToken::Dpop(token) }),
-        (Rule::CallerHome, Credential::None) => Err(Refusal::NoToken { is_carried: row.is_carried() }),
-        (Rule::CallerHome, Credential::Foreign { by_proof }) if by_proof || row.is_carried() => {
+        (Rule::CallerHome, Credential::None) => Err(Refusal::NoToken { is_carried: row.external }),
+        (Rule::CallerHome, Credential::Foreign { by_proof }) if by_proof || row.external => {
             Err(Refusal::BadToken { by_proof })
         }
         (Rule::CallerHome, Credential::Foreign { .. }) => Err(Refusal::BadScheme),
@@ -198,7 +198,7 @@ mod tests {
             }
             let refused = asked(method, verb, Credential::None);
             assert!(matches!(refused, Err(Refusal::NoToken { .. })), "{method}");
-            let is_carried = table::row(method).is_carried();
+            let is_carried = table::row(method).external;
             for by_proof in [false, true] {
                 let refused = asked(method, verb, Credential::Foreign { by_proof });
                 let is_told = is_carried || by_proof;

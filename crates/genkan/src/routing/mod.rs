@@ -9,7 +9,10 @@
 
 pub(crate) mod decide;
 pub(crate) mod method;
-pub mod table;
+pub(crate) mod page;
+mod row;
+pub(crate) mod table;
 pub(crate) mod target;
 
 pub(crate) use decide::{Credential, PresentedToken, Refusal, Way};
+pub(crate) use row::{MethodKind, Parameter};

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use genkan_protocol::syntax::{Did, Handle};
 
-use super::table::Parameter;
+use super::row::Parameter;
 
 /// An account, as a query names it.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -1,0 +1,127 @@
+//! The routing table as a page of documentation, `docs/routing.md`.
+
+use std::fmt::Write as _;
+
+use super::row::{AccountAccess, AppAccess, BodyLimit, Callers, MethodKind, Row, Rule};
+use super::table::ROWS;
+
+/// The table as a page of documentation.
+pub(crate) fn markdown() -> String {
+    let mut page = String::from(INTRODUCTION);
+    for row in ROWS {
+        let (kind, rule, callers) = (kind(row.kind), rule(row.rule), callers(row));
+        let body = body_limit(row);
+        writeln!(page, "| `{}` | {kind} | {rule} | {callers} | {body} |", row.method)
+            .expect("writing to a string never fails");
+    }
+    page
+}
+
+const fn kind(kind: MethodKind) -> &'static str {
+    match kind {
+        MethodKind::Query => "query",
+        MethodKind::Procedure => "procedure",
+        MethodKind::Subscription => "subscription",
+        MethodKind::Any => "any",
+    }
+}
+
+fn rule(rule: Rule) -> String {
+    match rule {
+        Rule::Local => "Genkan".to_owned(),
+        Rule::NotYet(message) => format!("not answered yet, 501: {message}"),
+        Rule::CallerHome => "the caller's PDS, in the caller's name".to_owned(),
+        Rule::Target { parameter, self_read } => {
+            let own = if self_read { OWN_ACCOUNT } else { "" };
+            format!("the PDS of `{}`, without credentials{own}", parameter.as_str())
+        }
+        Rule::NotHere(message) => format!("501: {message}"),
+    }
+}
+
+const OWN_ACCOUNT: &str = "; in the caller's name when it is their own account and on a host of the fleet";
+
+fn callers(row: &Row) -> String {
+    match row.callers {
+        Callers::Anyone if matches!(row.rule, Rule::Local) => "everyone".to_owned(),
+        Callers::Anyone => String::new(),
+        Callers::RefreshToken => "refresh token".to_owned(),
+        Callers::Account(access) => account(access),
+        Callers::Operator => "operator".to_owned(),
+        Callers::OperatorOrHost => "operator, the account's host".to_owned(),
+        Callers::OperatorOrAccount(access) => format!("operator, {}", account(access)),
+    }
+}
+
+fn account(access: AccountAccess) -> String {
+    let mut ways: Vec<String> = Vec::new();
+    if !access.sessions.is_empty() {
+        let names: Vec<String> =
+            access.sessions.iter().map(|scope| format!("`{}`", scope.as_str())).collect();
+        ways.push(format!("sessions with {}", names.join(" or ")));
+    }
+    match access.apps {
+        AppAccess::Any => ways.push("apps".to_owned()),
+        AppAccess::Never(_) => {}
+        AppAccess::Account(..) | AppAccess::Identity(_) => {
+            ways.extend(access.apps.scope().map(|scope| format!("apps with `{scope}`")));
+        }
+    }
+    if access.hosts {
+        ways.push("the account's host".to_owned());
+    }
+    ways.join(", ")
+}
+
+const fn body_limit(row: &Row) -> &'static str {
+    match (row.kind, row.rule) {
+        (MethodKind::Procedure, Rule::Local | Rule::CallerHome) => match row.body_limit {
+            BodyLimit::Own => "`GENKAN_OWN_BODY_LIMIT`",
+            BodyLimit::Forwarded => "`GENKAN_FORWARDED_BODY_LIMIT`",
+            BodyLimit::Upload => "`GENKAN_UPLOAD_LIMIT`",
+            BodyLimit::Import => "`GENKAN_IMPORT_LIMIT`",
+        },
+        _ => "",
+    }
+}
+
+const INTRODUCTION: &str = "\
+# Routing
+
+<!-- Printed by `genkan docs routing` from the table in `crates/genkan/src/routing/table.rs`. -->
+
+Which methods under `/xrpc/` Genkan answers, and where it carries the others. The first row that fits counts; a name
+that ends in `*` stands for all that begin so. Names are compared without regard to case and carried as they came.
+
+A query is called by `GET` or `HEAD`, a procedure by `POST`; another verb is 400 `InvalidRequest`. Where a row names
+the caller's PDS, a request without a token is 401 `AuthMissing`. Where it names a parameter, that parameter must be
+there exactly once, and its account may live anywhere: on a host of the fleet, or at any PDS in the world.
+
+A caller whose account lives elsewhere and who signed in through Genkan is carried to their own PDS for what begins with
+`com.atproto.repo.` or `com.atproto.sync.`, and for `com.atproto.server.getServiceAuth`. Everything else is 501
+`MethodNotImplemented` for them: it is to be called at their PDS, or at a public AppView.
+
+A session's scope says how it was opened: `com.atproto.access` with the account's password, `com.atproto.appPass` and
+`com.atproto.appPassPrivileged` with an app password. An account's host calls with service auth that names the method.
+Unless a row names `com.atproto.takendown`, an account that is taken down is refused with 401 `AccountTakedown`.
+
+| method | kind | who answers | who may call it | body limit |
+|---|---|---|---|---|
+";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_page_has_a_line_for_each_row() {
+        let page = markdown();
+        for row in ROWS {
+            assert!(page.contains(&format!("| `{}` |", row.method)), "{}", row.method);
+        }
+        assert!(page.contains(
+            "| `com.atproto.sync.getBlob` | query | the PDS of `did`, without credentials; in the"
+        ));
+        assert!(page.contains("| `com.atproto.sync.subscribeRepos` | subscription | 501: Subscribe at"));
+    }
+}
