@@ -13,13 +13,14 @@ use futures_util::future::BoxFuture;
 use genkan_protocol::syntax::Did;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
-use tokio::task::JoinSet;
+use tokio::task::{JoinHandle, JoinSet};
 
 use crate::app::{App, BuildError};
 use crate::base::fetch::tls::client_config;
 use crate::base::fetch::{Dns, Names};
 use crate::config::Config;
 use crate::db::feed::Change;
+use crate::db::replicas::Replica;
 use crate::db::{self, Db};
 use crate::edge::{self, By, Counters, Edge};
 use crate::fleet::Fleet;
@@ -41,6 +42,8 @@ pub(crate) struct Running {
     /// Set: the smaller listeners close, too.
     stop: watch::Sender<bool>,
     listeners: JoinSet<std::io::Result<()>>,
+    replica: Replica,
+    heartbeat: JoinHandle<()>,
     db: Db,
 }
 
@@ -53,6 +56,10 @@ pub(crate) enum StartError {
     Build(#[from] BuildError),
     #[error(transparent)]
     Look(#[from] LookError),
+    #[error("the fleet: {0}")]
+    Fleet(#[from] crate::fleet::Error),
+    #[error("the database: {0}")]
+    Replica(#[from] db::Error),
     #[error("sign-ups: {0}")]
     SignUps(#[from] crate::signup::Error),
     #[error("handle changes: {0}")]
@@ -81,26 +88,39 @@ impl Running {
                 Ok(())
             });
         }
+        // Before anybody can hear that this server is ready: from then on commands must wait for it. What the app
+        // read when it was built may be older than the row that they look for.
+        let replica = Replica::register(&app.db, &app.clock, &process_name()).await?;
+        app.fleet.take_up(&replica).await?;
+        let heartbeat = tokio::spawn(replica.clone().keep_alive());
         let stopped = until(stopping);
         listeners.spawn(async move { axum::serve(ops, ops_routes).with_graceful_shutdown(stopped).await });
         if app.db.is_embedded() {
             app.sign_ups.end_leases().await?;
             app.renames.end_leases().await?;
         }
-        jobs::start(&app);
+        jobs::start(&app, replica.clone());
         tracing::info!("serving {} on {address}", config.service.public_url);
-        Ok(Self { readiness, edge, stop, listeners, db: app.db.clone() })
+        Ok(Self { readiness, edge, stop, listeners, replica, heartbeat, db: app.db.clone() })
     }
 
     /// Lets no one in, and waits until all have left. `false`: the grace ended before that.
     ///
     /// The operator's listener and the directory front go last: requests under way need them.
     pub(crate) async fn stop(self, grace: Duration) -> bool {
-        let Self { edge, stop, mut listeners, db, .. } = self;
+        let Self { edge, stop, mut listeners, replica, heartbeat, db, .. } = self;
         let in_time = edge.stop(grace).await;
         stop.send_replace(true);
         let last = async { while listeners.join_next().await.is_some() {} };
         let _ = tokio::time::timeout(LAST, last).await;
+        heartbeat.abort();
+        let _ = heartbeat.await;
+        match tokio::time::timeout(LAST, replica.leave()).await {
+            Ok(Ok(())) => {}
+            // Its row is ignored in a few seconds.
+            Ok(Err(cause)) => tracing::warn!(cause = %cause, "the row of this server was not removed"),
+            Err(_) => tracing::warn!("the row of this server was not removed in time"),
+        }
         db.close().await;
         in_time
     }
@@ -210,6 +230,16 @@ fn front(app: &App) -> Front {
     app.feed.subscribe(Change::Account, move |did| forgetting.forget(did));
     front
 }
+
+/// This process, as operators know it.
+fn process_name() -> String {
+    let process = std::process::id();
+    match std::fs::read_to_string("/proc/sys/kernel/hostname") {
+        Ok(machine) => format!("process {process} on {}", machine.trim()),
+        Err(_) => format!("process {process}"),
+    }
+}
+
 async fn until(mut stopping: watch::Receiver<bool>) {
     // An error means that the sender is gone, and with it the server.
     let _ = stopping.wait_for(|stop| *stop).await;

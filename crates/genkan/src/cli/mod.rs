@@ -2,7 +2,7 @@
 //!
 //! A command opens what it needs (the configuration, the database), makes one call into a room below and
 //! prints. Problems go to standard error and say what to do. Exit status: 0 done, 1 failed, 2 the
-//! configuration or the command line is wrong.
+//! configuration or the command line is wrong, 3 done, but not every running server has read it.
 
 mod account;
 mod client;
@@ -115,6 +115,9 @@ pub(crate) enum Failure {
     /// The same, with the words of whoever found it.
     #[error("{0}")]
     Setting(String),
+    /// The change is recorded, and some running servers still work without it: exit status 3.
+    #[error("{0}")]
+    Unread(String),
     /// Anything else: exit status 1.
     #[error(transparent)]
     Other(#[from] anyhow::Error),
@@ -126,6 +129,10 @@ impl Failure {
             Self::Config(_) | Self::Setting(_) => {
                 eprintln!("{self}");
                 ExitCode::from(2)
+            }
+            Self::Unread(_) => {
+                eprintln!("genkan: {self}");
+                ExitCode::from(3)
             }
             Self::Other(cause) => {
                 eprintln!("genkan: {cause:#}");

@@ -77,6 +77,8 @@ impl From<StartError> for Failure {
     fn from(error: StartError) -> Self {
         match error {
             StartError::Build(cause) => cause.into(),
+            StartError::Replica(cause) => cause.into(),
+            StartError::Fleet(cause) => Self::Other(cause.into()),
             StartError::SignUps(cause) => Self::Other(cause.into()),
             StartError::Renames(cause) => Self::Other(cause.into()),
             StartError::Listen { .. } | StartError::Look(_) => Self::Setting(error.to_string()),

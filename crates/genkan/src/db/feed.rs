@@ -48,16 +48,36 @@ impl Change {
     }
 }
 
+/// Names one note of the feed.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct ChangeId(String);
+
+impl ChangeId {
+    pub(crate) fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
 /// Notes a change as part of `tx`.
-pub(crate) async fn note(tx: &mut Tx, now: Timestamp, kind: Change, subject: &str) -> Result<()> {
+pub(crate) async fn note(tx: &mut Tx, now: Timestamp, kind: Change, subject: &str) -> Result<ChangeId> {
+    let id = random::id();
     sqlx::query("INSERT INTO changes (id, at, kind, subject) VALUES ($1, $2, $3, $4)")
-        .bind(random::id())
+        .bind(&id)
         .bind(now.as_millis())
         .bind(kind.as_str())
         .bind(subject)
         .execute(&mut **tx)
         .await?;
-    Ok(())
+    Ok(ChangeId(id))
+}
+
+/// Every note of `kind` that was committed and not swept yet, in no order.
+pub(crate) async fn noted(db: &Db, kind: Change) -> Result<Vec<ChangeId>> {
+    let rows = sqlx::query("SELECT id FROM changes WHERE kind = $1")
+        .bind(kind.as_str())
+        .fetch_all(db.reader())
+        .await?;
+    rows.iter().map(|row| Ok(ChangeId(row.try_get("id")?))).collect()
 }
 
 type Listener = Box<dyn Fn(&str) + Send + Sync>;
@@ -161,15 +181,14 @@ impl Feed {
         let mut seen = HashSet::with_capacity(rows.len());
         for row in rows {
             let id: String = row.try_get("id")?;
-            if heard.last.is_some()
-                && !heard.ids.contains(&id)
+            // The first reading tells what it finds, too: memory began to fill before it.
+            if !heard.ids.contains(&id)
                 && let Some(kind) = Change::parse(row.try_get("kind")?)
             {
                 self.tell(kind, row.try_get("subject")?);
             }
             seen.insert(id);
         }
-        // The first reading only learns what was there: memory is empty then.
         *heard = SeenChanges { last: Some(now), ids: seen };
         Ok(())
     }
@@ -216,6 +235,7 @@ mod tests {
 
     on_each_database!(
         a_note_is_told_once_to_those_who_asked,
+        what_was_noted_before_the_first_reading_is_told,
         notes_of_a_time_without_reading_are_heard,
         notes_are_swept_when_old
     );
@@ -266,6 +286,22 @@ mod tests {
 
         assert_eq!(*heard.lock().unwrap(), ["s1"]);
         assert!(feed.is_fresh(now) && !feed.is_fresh(now.plus(STALE * 2)));
+    }
+
+    /// Caches fill, and the fleet is read, before the feed is read for the first time.
+    async fn what_was_noted_before_the_first_reading_is_told(db: Db) {
+        let now = Timestamp::from_millis(1_000_000);
+        let feed = Feed::new(db.clone(), Clock::Manual(Arc::new(AtomicI64::new(now.as_millis()))));
+        let heard: Arc<Mutex<Vec<String>>> = Arc::default();
+        let sink = Arc::clone(&heard);
+        feed.subscribe(Change::Fleet, move |subject| sink.lock().unwrap().push(subject.to_owned()));
+        let mut tx = db.begin().await.unwrap();
+        note(&mut tx, now, Change::Fleet, "oak").await.unwrap();
+        tx.commit().await.unwrap();
+        let mut state = SeenChanges::default();
+        feed.read(now, &mut state).await.unwrap();
+        feed.read(now, &mut state).await.unwrap();
+        assert_eq!(*heard.lock().unwrap(), ["oak"]);
     }
 
     async fn notes_are_swept_when_old(db: Db) {

@@ -14,6 +14,7 @@ const STEPS: &[(i64, &str, &str)] = &[
     (5, "links", include_str!("../../../../migrations/0005_links.sql")),
     (6, "linked grants", include_str!("../../../../migrations/0006_linked_grants.sql")),
     (7, "deletions", include_str!("../../../../migrations/0007_deletions.sql")),
+    (8, "replicas", include_str!("../../../../migrations/0008_replicas.sql")),
 ];
 
 pub(super) async fn run(db: &Db) -> Result<()> {

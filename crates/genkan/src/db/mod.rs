@@ -10,6 +10,7 @@ mod error;
 pub(crate) mod feed;
 pub(crate) mod leases;
 mod migrate;
+pub(crate) mod replicas;
 #[cfg(test)]
 pub(crate) mod testing;
 

@@ -9,7 +9,7 @@ use super::sql::{self, HostRow, ProbeRow};
 use super::{Error, Fleet, HostId};
 use crate::base::{Origin, Secret};
 use crate::db::audit::{self, Actor};
-use crate::db::feed::{self, Change};
+use crate::db::feed::{self, Change, ChangeId};
 use crate::db::{Tx, is_unique_violation};
 
 /// What was learned of a host, and what the operator wants of it.
@@ -70,7 +70,8 @@ impl Fleet {
             blob_limit: None,
         };
         sql::insert(&mut tx, &row, now).await.map_err(taken)?;
-        self.commit(tx, id, "host.prepare").await
+        self.commit(tx, id, "host.prepare").await?;
+        Ok(())
     }
 
     /// The hosts that have their key and wait to be added.
@@ -81,7 +82,7 @@ impl Fleet {
     }
 
     /// A prepared host joins the fleet.
-    pub(crate) async fn admit(&self, id: &HostId, admission: Admission) -> Result<(), Error> {
+    pub(crate) async fn admit(&self, id: &HostId, admission: Admission) -> Result<ChangeId, Error> {
         let inner = self.inner();
         let mut row = self.row(id).await?;
         if row.state != HostState::Prepared {
@@ -96,7 +97,7 @@ impl Fleet {
         let now = inner.clock.now();
         let mut tx = inner.db.begin().await?;
         sql::update(&mut tx, &row, now).await.map_err(taken)?;
-        self.commit(tx, id, "host.add").await?;
+        let change = self.commit(tx, id, "host.add").await?;
         let probe = ProbeRow {
             host_id: id.to_string(),
             up: true,
@@ -105,10 +106,11 @@ impl Fleet {
             latency_ms: None,
             reason: None,
         };
-        Ok(sql::record_probe(&inner.db, &probe).await?)
+        sql::record_probe(&inner.db, &probe).await?;
+        Ok(change)
     }
 
-    pub(crate) async fn change(&self, id: &HostId, changes: Changes) -> Result<(), Error> {
+    pub(crate) async fn change(&self, id: &HostId, changes: Changes) -> Result<ChangeId, Error> {
         let inner = self.inner();
         let mut row = self.row(id).await?;
         if row.state == HostState::Prepared {
@@ -143,11 +145,12 @@ impl Fleet {
         (row.version, row.blob_limit) = (version, blob_limit);
         let mut tx = inner.db.begin().await?;
         sql::update(&mut tx, &row, inner.clock.now()).await.map_err(taken)?;
-        self.commit(tx, id, "host.learn").await
+        self.commit(tx, id, "host.learn").await?;
+        Ok(())
     }
 
     /// Forgets a host without accounts, its key pair with it. `accounts`: as counted just now by their owner.
-    pub(crate) async fn remove(&self, id: &HostId, accounts: u64) -> Result<(), Error> {
+    pub(crate) async fn remove(&self, id: &HostId, accounts: u64) -> Result<ChangeId, Error> {
         if accounts > 0 {
             return Err(Error::HasAccounts(accounts));
         }
@@ -180,14 +183,15 @@ impl Fleet {
     }
 
     /// Every act leaves a note for the other processes and a line in the audit.
-    async fn commit(&self, mut tx: Tx, id: &HostId, action: &'static str) -> Result<(), Error> {
+    async fn commit(&self, mut tx: Tx, id: &HostId, action: &'static str) -> Result<ChangeId, Error> {
         let inner = self.inner();
         let now = inner.clock.now();
         audit::record(&mut tx, now, Actor::Operator, action, id.as_str(), "").await?;
-        feed::note(&mut tx, now, Change::Fleet, id.as_str()).await?;
+        let change = feed::note(&mut tx, now, Change::Fleet, id.as_str()).await?;
         tx.commit().await.map_err(crate::db::Error::from)?;
         inner.feed.tell(Change::Fleet, id.as_str());
-        self.reload().await
+        self.reload().await?;
+        Ok(change)
     }
 }
 

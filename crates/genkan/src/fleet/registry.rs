@@ -14,7 +14,8 @@ use super::sql::{self, HostRow, ProbeRow};
 use super::{Error, HostId};
 use crate::base::{Clock, Secret, Timestamp, random};
 use crate::db::Db;
-use crate::db::feed::{Change, Feed};
+use crate::db::feed::{self, Change, ChangeId, Feed};
+use crate::db::replicas::{self, Replica, Unread};
 use crate::keys::{Ring, Sealed};
 
 /// The fleet as it was last read; the changes feed has it read again. Cheap to clone.
@@ -127,15 +128,33 @@ impl Fleet {
         *self.inner.counts.lock().unwrap_or_else(PoisonError::into_inner) = counts;
     }
 
-    /// Reads again after each change that the feed tells of, for ever.
-    pub(crate) async fn follow(self) {
+    /// Takes up each change that the feed tells of, for ever.
+    pub(crate) async fn follow(self, replica: Replica) {
         loop {
             self.inner.changed.notified().await;
-            while let Err(cause) = self.reload().await {
+            while let Err(cause) = self.take_up(&replica).await {
                 tracing::warn!(cause = &cause as &dyn std::error::Error, "the fleet could not be read again");
                 tokio::time::sleep(RETRY).await;
             }
         }
+    }
+
+    /// Reads keys and hosts now, and acknowledges the changes that this brought into memory.
+    pub(crate) async fn take_up(&self, replica: &Replica) -> Result<(), Error> {
+        // In this order: a change that is committed in between is in memory without being acknowledged. The other
+        // way round it could be acknowledged without being in memory.
+        let changes = feed::noted(&self.inner.db, Change::Fleet).await?;
+        self.reload().await?;
+        Ok(replica.acknowledge(changes).await?)
+    }
+
+    /// Waits until every running server works with the change, and returns those that did not within `limit`.
+    pub(crate) async fn wait_until_read(
+        &self,
+        change: &ChangeId,
+        limit: Duration,
+    ) -> Result<Vec<Unread>, Error> {
+        Ok(replicas::wait_until_read(&self.inner.db, &self.inner.clock, change, limit).await?)
     }
 
     /// Reads keys and hosts now.

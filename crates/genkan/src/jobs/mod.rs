@@ -6,15 +6,16 @@ use std::future::Future;
 use std::time::Duration;
 
 use crate::app::{self, App};
-use crate::db::feed;
+use crate::db::replicas::Replica;
+use crate::db::{feed, replicas};
 use crate::fleet::{self, ProbeSettings};
 use crate::keys::{self, WebPurpose};
 use crate::{accounts, links, mail, oauth, sessions, signin, standing};
 
 /// Starts every job. They end with the runtime.
-pub(crate) fn start(app: &App) {
+pub(crate) fn start(app: &App, replica: Replica) {
     tokio::spawn(app.feed.clone().follow());
-    tokio::spawn(app.fleet.clone().follow());
+    tokio::spawn(app.fleet.clone().follow(replica));
     if app.config.keys.sealing_key.is_none() {
         let file = app::sealing_key_path(&app.config);
         match keys::sealing_key_file(&file) {
@@ -70,6 +71,7 @@ pub(crate) fn start(app: &App) {
         async move {
             let now = app.clock.now();
             let mut gone = sessions::sweep(&app.db, now).await? + feed::sweep(&app.db, now).await?;
+            gone += replicas::sweep(&app.db, now).await?;
             gone += links::sweep(&app.db, now).await?;
             gone += signin::sweep(&app.db, now).await? + oauth::sweep(&app.db, now).await?;
             gone += mail::sweep(&app.db, now).await? + accounts::emails::sweep(&app.db, now).await?;

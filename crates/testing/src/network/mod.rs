@@ -227,6 +227,11 @@ impl TestNetwork {
         self.folder.path()
     }
 
+    /// Writes a file that only its owner can read, and returns its path.
+    pub fn secret_file(&self, name: &str, secret: &str) -> String {
+        plan::secret_file(self.folder.path(), name, secret)
+    }
+
     /// The file of the database, when it is `SQLite`.
     pub fn database_file(&self) -> PathBuf {
         self.folder.path().join("data").join("genkan.db")

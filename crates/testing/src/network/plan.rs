@@ -176,7 +176,7 @@ async fn register(
 }
 
 /// Genkan refuses secrets that others can read.
-fn secret_file(folder: &Path, name: &str, secret: &str) -> String {
+pub(super) fn secret_file(folder: &Path, name: &str, secret: &str) -> String {
     let path = folder.join(name);
     let mut options = OpenOptions::new();
     let mut file = options.create(true).write(true).truncate(true).mode(0o600).open(&path).unwrap();

@@ -122,6 +122,26 @@ impl Genkan {
         self.process.signal(signal);
     }
 
+    /// Stops it as a debugger does: it neither runs nor ends.
+    pub fn suspend(&self) {
+        self.process.signal(Signal::SIGSTOP);
+    }
+
+    /// Lets it run again after [`Genkan::suspend`].
+    pub fn resume(&self) {
+        self.process.signal(Signal::SIGCONT);
+    }
+
+    /// Asks it to stop in good order.
+    pub fn terminate(&self) {
+        self.process.signal(Signal::SIGTERM);
+    }
+
+    /// The number of its process.
+    pub fn process_id(&self) -> u32 {
+        self.process.id()
+    }
+
     /// Its exit status, if it ends within the limit. `None` also when a signal ended it.
     pub async fn end(&mut self, limit: Duration) -> Option<i32> {
         self.process.end(limit).await?.code()

@@ -1,6 +1,7 @@
 //! `genkan host …`: the PDS hosts behind this Genkan.
 
 mod print;
+mod servers;
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -196,11 +197,12 @@ async fn add(app: &App, context: &Context, subject: Subject, changes: Changes) -
         }
     };
     let did = admission.did.clone();
-    app.fleet.admit(&HostId::from(&*name), admission).await.map_err(failed(&name))?;
+    let change = app.fleet.admit(&HostId::from(&*name), admission).await.map_err(failed(&name))?;
     let shown = print::Examined::of(&name, &examination);
-    Ok(context
+    context
         .output
-        .print(&shown, |shown| format!("{}\n{name} ({did}) is in the fleet.", shown.text(context.output)))?)
+        .print(&shown, |shown| format!("{}\n{name} ({did}) is in the fleet.", shown.text(context.output)))?;
+    servers::have_read(app, &name, &change).await
 }
 
 async fn list(app: &App, context: &Context) -> Result<(), Failure> {
@@ -266,17 +268,19 @@ async fn change(
     changes: Changes,
     done: &str,
 ) -> Result<(), Failure> {
-    app.fleet.change(&HostId::from(name), changes).await.map_err(failed(name))?;
+    let change = app.fleet.change(&HostId::from(name), changes).await.map_err(failed(name))?;
     let host = host(app, name)?;
     let shown = print::Shown::of(&host, &counts(app).await?, None);
-    Ok(context.output.print(&shown, |_| format!("{name} {done}."))?)
+    context.output.print(&shown, |_| format!("{name} {done}."))?;
+    servers::have_read(app, name, &change).await
 }
 
 async fn remove(app: &App, context: &Context, name: &str) -> Result<(), Failure> {
     let living = counts(app).await?.get(name).copied().unwrap_or(0);
-    app.fleet.remove(&HostId::from(name), living).await.map_err(failed(name))?;
+    let change = app.fleet.remove(&HostId::from(name), living).await.map_err(failed(name))?;
     let done = serde_json::json!({ "name": name, "removed": true });
-    Ok(context.output.print(&done, |_| format!("{name} is removed, and its keys are retired."))?)
+    context.output.print(&done, |_| format!("{name} is removed, and its keys are retired."))?;
+    servers::have_read(app, name, &change).await
 }
 
 async fn place(app: &App, context: &Context, explain: bool) -> Result<(), Failure> {

@@ -9,6 +9,7 @@ mod databases;
 mod directory_faults;
 mod elsewhere;
 mod emails;
+mod fleet_changes;
 mod handles;
 mod host_faults;
 mod host_sessions;

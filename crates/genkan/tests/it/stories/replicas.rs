@@ -14,6 +14,7 @@ on_postgres!(
     a_revocation_binds_all_within_five_seconds,
     of_many_at_once_one_gets_the_handle,
     a_killed_ones_sign_ups_are_finished_by_another,
+    a_command_waits_for_every_replica_that_runs,
 );
 
 async fn refresh(at: &Genkan, token: &str) -> Answer {
@@ -134,4 +135,34 @@ async fn a_killed_ones_sign_ups_are_finished_by_another(plan: Plan) {
         second.client().procedure("com.atproto.server.createSession", &input).await.status == 200
     })
     .await;
+}
+
+async fn a_command_waits_for_every_replica_that_runs(plan: Plan) {
+    let net = plan.await;
+    let mut second = net.another_genkan().await;
+    let sign_up = async |at: &Genkan, name: &str| {
+        at.client().procedure("com.atproto.server.createAccount", &User::form(name)).await.summary()
+    };
+    net.command(&["host", "drain", "host-0"]).await.ok();
+    for at in [net.genkan(), &second] {
+        assert_eq!(sign_up(at, "early").await, "503 NotEnoughResources");
+    }
+    net.command(&["host", "enable", "host-0"]).await.ok();
+    assert_eq!(sign_up(net.genkan(), "alice").await, "200");
+    assert_eq!(sign_up(&second, "bobby").await, "200");
+
+    // One of two is stopped: it is named, and the other is not.
+    second.suspend();
+    let drained = net.command(&["host", "drain", "host-0"]).await;
+    assert_eq!(drained.status, 3, "{}", drained.output);
+    assert!(drained.output.contains(&format!("process {} ", second.process_id())), "{}", drained.output);
+    assert!(!drained.output.contains(&format!("process {} ", net.genkan().process_id())));
+    assert_eq!(sign_up(net.genkan(), "later").await, "503 NotEnoughResources");
+    second.resume();
+
+    // One that stopped in good order is not waited for.
+    second.terminate();
+    assert_eq!(second.end(Duration::from_secs(30)).await, Some(0));
+    net.command(&["host", "enable", "host-0"]).await.ok();
+    assert_eq!(sign_up(net.genkan(), "later").await, "200");
 }

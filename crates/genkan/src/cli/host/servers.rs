@@ -1,0 +1,38 @@
+//! Waiting for the running servers: a script that goes on after a command relies on what it did.
+
+use std::time::Duration;
+
+use crate::app::App;
+use crate::base::Timestamp;
+use crate::cli::Failure;
+use crate::db::feed::ChangeId;
+use crate::db::replicas::Unread;
+
+/// Waits until every running server works with a change of host `name`.
+///
+/// Preparing a host needs no wait, since servers use nothing of a host before it is added.
+pub(super) async fn have_read(app: &App, name: &str, change: &ChangeId) -> Result<(), Failure> {
+    match app.fleet.wait_until_read(change, READ_WITHIN).await {
+        Ok(late) if late.is_empty() => Ok(()),
+        Ok(late) => Err(Failure::Unread(message(name, &late, app.clock.now()))),
+        Err(cause) => Err(Failure::Unread(format!(
+            "the change of {name} is recorded, but whether the running servers have read it is not known ({cause}). \
+             They read it within seconds while they reach the database."
+        ))),
+    }
+}
+
+fn message(name: &str, late: &[Unread], now: Timestamp) -> String {
+    let seen = |one: &Unread| format!("{} (last seen {} s ago)", one.name, now.since(one.seen_at).as_secs());
+    let servers: Vec<String> = late.iter().map(seen).collect();
+    format!(
+        "the change of {name} is recorded, but these servers have not read it within {} s and go on without it: {}. \
+         Each reads it as soon as it runs and reaches the database: look at its log, or restart it. \
+         Do not run this command again.",
+        READ_WITHIN.as_secs(),
+        servers.join(", "),
+    )
+}
+
+/// Servers read the feed each second. Longer means that one of them is in trouble.
+const READ_WITHIN: Duration = Duration::from_secs(10);
