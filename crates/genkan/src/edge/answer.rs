@@ -6,8 +6,8 @@ use http::header::{
     CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER, VARY, WWW_AUTHENTICATE,
 };
 use http::{Response, StatusCode};
+use http1::RequestFault;
 
-use super::framing::Fault;
 use crate::forward::{AnswerBody, EXPOSED, Error, NOT_CARRIED, OverLimit};
 use crate::http::error::dpop_challenge;
 use crate::http::rate_headers;
@@ -113,21 +113,21 @@ impl Problem {
     }
 }
 
-impl From<Fault> for Problem {
-    fn from(fault: Fault) -> Self {
+impl From<RequestFault> for Problem {
+    fn from(fault: RequestFault) -> Self {
         match fault {
-            Fault::Ambiguous(why) => {
+            RequestFault::Ambiguous(why) => {
                 Self::new(StatusCode::BAD_REQUEST, "InvalidRequest", format!("Malformed: {why}"))
             }
-            Fault::HeadTooLarge => Self::new(
+            RequestFault::HeadTooLarge => Self::new(
                 StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
                 "InvalidRequest",
                 "The request's head is too large",
             ),
-            Fault::TargetTooLong => {
+            RequestFault::TargetTooLong => {
                 Self::new(StatusCode::URI_TOO_LONG, "InvalidRequest", "The request's target is too long")
             }
-            Fault::Verb => Self::verb(),
+            RequestFault::Verb => Self::verb(),
         }
     }
 }

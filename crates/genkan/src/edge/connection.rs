@@ -7,6 +7,7 @@ use std::rc::Rc;
 use std::task::Poll;
 use std::time::Duration;
 
+use ::http1::RequestFraming;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -14,7 +15,6 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use super::activity::{Activity, Verdict};
-use super::framing::Framing;
 use super::service::{self, ConnectionContext};
 use super::settings::Settings;
 use super::wire::ClientWire;
@@ -94,7 +94,7 @@ async fn serve_http1<N: Neighbours>(
 ) -> Option<TcpStream> {
     let activity = Rc::clone(&context.activity);
     let settings = context.worker.settings();
-    let framing = Framing::new(settings.head());
+    let framing = RequestFraming::new(settings.head());
     let mut builder = http1::Builder::new();
     // The strict reader has the last word on sizes; these are a little wider, so that it also has the first.
     builder.max_buf_size(buffer(settings)).max_headers(settings.head_fields + 1).half_close(false);

@@ -13,7 +13,6 @@ mod connection;
 mod connection_limits;
 mod counters;
 mod failures;
-mod framing;
 mod local;
 mod service;
 mod settings;

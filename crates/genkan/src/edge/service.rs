@@ -9,6 +9,7 @@ use bytes::Bytes;
 use http::header::{AUTHORIZATION, HOST, HeaderMap, HeaderValue, UPGRADE};
 use http::{Method, Request, Response, StatusCode, Version};
 use http_body::{Body, Frame, SizeHint};
+use http1::CutOff;
 use hyper::body::Incoming;
 use tokio::time::Instant;
 
@@ -18,7 +19,7 @@ use super::answer::{self, Problem};
 use super::counters::By;
 use super::local;
 use super::worker::Worker;
-use crate::forward::{Aim, AnswerBody, Cut, Neighbours};
+use crate::forward::{Aim, AnswerBody, Neighbours};
 use crate::http::oauth::DPOP_NONCE;
 use crate::http::{ClientAddr, REQUEST_ID, RequestId, ViaHost};
 use crate::routing::{Credential, Way, decide, method, table};
@@ -222,9 +223,9 @@ pub(super) struct Tracked {
 
 impl Body for Tracked {
     type Data = Bytes;
-    type Error = Cut;
+    type Error = CutOff;
 
-    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Cut>>> {
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, CutOff>>> {
         Pin::new(&mut self.get_mut().body).poll_frame(cx)
     }
 

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use super::framing::HeadLimits;
+use http1::{BreakerRules, HeadLimits};
+
 use crate::config;
 use crate::forward;
 
@@ -26,7 +27,7 @@ pub(crate) struct Settings {
     /// One line in the log for each request.
     pub(crate) request_log: bool,
     pub(crate) forward: forward::Limits,
-    pub(crate) breaker: forward::BreakerRules,
+    pub(crate) breaker: BreakerRules,
 }
 
 impl Settings {
@@ -45,7 +46,7 @@ impl Settings {
             streams_per_connection: listen.streams_per_connection,
             request_log: config.telemetry.request_log,
             forward: forward::Limits::of(config),
-            breaker: forward::BreakerRules::of(config),
+            breaker: forward::breaker_rules(config),
         }
     }
 

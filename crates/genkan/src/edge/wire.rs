@@ -6,26 +6,25 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 
 use http::StatusCode;
+use http1::{RequestFraming, write_parts};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
 use super::activity::{Activity, Verdict};
 use super::answer::Problem;
-use super::framing::Framing;
-use crate::forward::write_parts;
 
 /// A client's connection.
 #[derive(Debug)]
 pub(super) struct ClientWire {
     stream: TcpStream,
     /// `None` on HTTP/2, whose frames leave no doubt.
-    framing: Option<Framing>,
+    framing: Option<RequestFraming>,
     activity: Rc<Activity>,
 }
 
 impl ClientWire {
-    pub(super) fn new(stream: TcpStream, framing: Option<Framing>, activity: Rc<Activity>) -> Self {
+    pub(super) fn new(stream: TcpStream, framing: Option<RequestFraming>, activity: Rc<Activity>) -> Self {
         Self { stream, framing, activity }
     }
 
@@ -35,7 +34,7 @@ impl ClientWire {
 
     /// Whether the next byte that is read begins a request.
     pub(super) fn is_between_requests(&self) -> bool {
-        self.framing.as_ref().is_some_and(Framing::is_between_requests)
+        self.framing.as_ref().is_some_and(RequestFraming::is_between_requests)
     }
 
     /// Says why, if an answer fits here at all, and reads no more.

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::HeaderValue;
+use http1::Connector;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::LocalOptions;
@@ -22,7 +23,7 @@ use super::counters::{self, Counters};
 use super::failures::FailureMetrics;
 use super::service::ConnectionContext;
 use super::{EdgeContext, Phase, Settings};
-use crate::forward::{Breakers, Dialler, Forwarder, Neighbours};
+use crate::forward::{Breakers, Forwarder, Neighbours};
 
 /// What a thread is given when it starts.
 #[derive(Debug)]
@@ -99,12 +100,12 @@ async fn serve<N: Neighbours>(listener: std::net::TcpListener, parts: Parts<N>) 
     let mut phase = parts.phase;
     let settings = &parts.edge.settings;
     let via = HeaderValue::try_from(format!("1.1 {}", parts.edge.name)).map_err(io::Error::other)?;
-    let dialler = Dialler::new(Arc::clone(&parts.edge.tls));
+    let connector = Connector::new(Arc::clone(&parts.edge.tls));
     let forwarder = Forwarder::new(
         parts.neighbours.clone(),
         via,
         parts.breakers,
-        dialler,
+        connector,
         settings.forward.clone(),
         parts.edge.abroad.clone(),
     );
@@ -136,7 +137,7 @@ async fn serve<N: Neighbours>(listener: std::net::TcpListener, parts: Parts<N>) 
             }
             now = ticks.tick() => {
                 worker.check_all(now);
-                worker.forwarder.look(now);
+                worker.forwarder.scan_deadlines(now);
                 if now.duration_since(swept) >= SWEEP_EVERY {
                     swept = now;
                     worker.forwarder.sweep();

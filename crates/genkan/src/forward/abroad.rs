@@ -6,12 +6,13 @@ use std::time::Duration;
 
 use genkan_protocol::syntax::Did;
 use http::Uri;
+use http1::Cause;
 use quick_cache::sync::Cache;
 use tokio::runtime::Handle;
 use tokio::time::Instant;
 
 use super::bounds::{Bound, ReadRules, Reads, Ticket};
-use super::error::{Cause, Error};
+use super::error::Error;
 use super::fair::{Account, Exhausted, Fair, FairRules, Kind, Let};
 use super::neighbours::OverLimit;
 use crate::base::fetch::target::Refusal;
@@ -108,7 +109,7 @@ impl Abroad {
         };
         outcome.map_err(|error| match error {
             NameError::Refused(_) => Error::NotAllowed,
-            error => Error::Unreachable(Cause::Name(std::io::Error::other(error))),
+            error => Error::Unreachable(Cause::Name(std::io::Error::other(error)).into()),
         })
     }
 

@@ -1,30 +1,25 @@
-//! What goes back to the client.
+//! The bodies that go back to clients.
 
-use std::future::Future;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
-use std::time::Duration;
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
-use tokio::time::{Instant, Sleep};
+use http1::CutOff;
+use hyper::body::Incoming;
 
-use super::answer_head::Keep;
 use super::bounds::Ticket;
-use super::framing::{Framing, Piece};
-use super::link::Link;
-use super::upstream::Permit;
 
 /// The body of any answer.
 #[derive(Debug)]
 pub(crate) enum AnswerBody {
-    /// Known whole.
+    /// Known as a whole.
     Whole(Option<Bytes>),
     /// Of a method that Genkan answers itself.
     Local(axum::body::Body),
-    /// Of a host.
-    Forwarded(Forwarded),
+    /// Of a host or an external PDS.
+    Forwarded(ForwardedBody),
 }
 
 impl AnswerBody {
@@ -63,62 +58,23 @@ impl Body for AnswerBody {
     }
 }
 
-/// The answer broke off on its way. The client's connection is cut as well: a clean end would be a lie.
-#[derive(Debug, thiserror::Error)]
-#[error("the answer broke off")]
-pub(crate) struct CutOff;
-
-/// A host's body, as it comes.
-///
-/// Holds the connection that it comes over and the permit of its request. Both go back when the body has ended; a
-/// body dropped before its end takes the connection down with it.
+/// A forwarded body, which can be looked into before it goes on, and whose bytes may be counted.
 #[derive(Debug)]
-pub(crate) struct Forwarded {
-    /// What was read ahead of the rest.
+pub(crate) struct ForwardedBody {
+    /// The beginning, which was looked into and still has to go out.
     ahead: Option<Bytes>,
-    /// How the rest of it is framed.
-    framing: Framing,
-    link: Option<Box<Link>>,
-    permit: Permit,
-    /// How long the connection may be kept afterwards.
-    keep: Keep,
-    idle: Duration,
-    /// Bytes that may still come.
-    left: u64,
-    /// Leave for a read elsewhere, which counts the bytes.
-    pub(super) ticket: Option<Rc<Ticket>>,
-    /// Set while we wait for the host.
-    patience: Option<Pin<Box<Sleep>>>,
-    is_waiting: bool,
-    /// It has broken off; the next poll says so.
-    is_cut: bool,
+    rest: http1::AnswerBody<Incoming>,
+    /// Of an external read: counts the bytes of its client.
+    ticket: Option<Rc<Ticket>>,
 }
 
-impl Forwarded {
-    pub(super) fn new(
-        framing: Framing,
-        link: Box<Link>,
-        permit: Permit,
-        keep: Keep,
-        idle: Duration,
-        most: u64,
-    ) -> Self {
-        Self {
-            ahead: None,
-            framing,
-            link: Some(link),
-            permit,
-            keep,
-            idle,
-            left: most,
-            ticket: None,
-            patience: None,
-            is_waiting: false,
-            is_cut: false,
-        }
+impl ForwardedBody {
+    pub(super) const fn new(rest: http1::AnswerBody<Incoming>, ticket: Option<Rc<Ticket>>) -> Self {
+        Self { ahead: None, rest, ticket }
     }
 
-    /// Reads ahead at most so many bytes. `Ok(None)`: there are more; they are all still to come out of the body.
+    /// Reads the whole body if it has at most `most` bytes. `None`: it has more. In either case all of it
+    /// still comes out of the body afterwards.
     pub(super) async fn peek(&mut self, most: usize) -> Result<Option<Bytes>, CutOff> {
         let mut seen = Vec::new();
         let mut whole = true;
@@ -136,70 +92,22 @@ impl Forwarded {
         Ok(whole.then_some(seen))
     }
 
-    /// The whole body, if it came along with its head. The connection is given back then: all of it is here.
-    pub(super) fn at_hand(&mut self) -> Option<Bytes> {
-        if self.ahead.is_some() || self.is_cut || self.framing.rest()? > self.left {
+    /// The whole body, if it came along with its head.
+    pub(super) fn take_buffered(&mut self) -> Option<Bytes> {
+        if self.ahead.is_some() {
             return None;
         }
-        let rest = self.link.as_mut()?.rest_at_hand(&mut self.framing)?;
-        self.give_back();
+        let whole = self.rest.take_buffered()?;
         if let Some(ticket) = &self.ticket {
-            // It is here already; the next read will notice.
-            ticket.spend(rest.len());
+            // These bytes have come, so they go out even if they were too many. The client's next read
+            // is refused.
+            ticket.spend(whole.len());
         }
-        Some(rest)
-    }
-
-    fn poll_host(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, CutOff>>> {
-        // There is none when it has ended.
-        let Some(link) = &mut self.link else { return Poll::Ready(None) };
-        match link.poll_body(&mut self.framing, cx) {
-            Poll::Ready(Ok(Piece::Data(data))) => {
-                let Some(left) = self.left.checked_sub(data.len() as u64) else { return self.cut(cx) };
-                self.left = left;
-                if self.ticket.as_ref().is_some_and(|ticket| !ticket.spend(data.len())) {
-                    return self.cut(cx);
-                }
-                if self.framing.is_over() {
-                    self.give_back();
-                }
-                Poll::Ready(Some(Ok(data)))
-            }
-            Poll::Ready(Ok(Piece::Over | Piece::NotYet)) => {
-                self.give_back();
-                Poll::Ready(None)
-            }
-            Poll::Ready(Err(_)) => self.cut(cx),
-            Poll::Pending => self.poll_patience(cx),
-        }
-    }
-
-    /// Waits for the host, but not for longer than the limit.
-    fn poll_patience(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, CutOff>>> {
-        let idle = self.idle;
-        let patience = self.patience.get_or_insert_with(|| Box::pin(tokio::time::sleep(idle)));
-        if !std::mem::replace(&mut self.is_waiting, true) {
-            patience.as_mut().reset(Instant::now() + idle);
-        }
-        if patience.as_mut().poll(cx).is_ready() { self.cut(cx) } else { Poll::Pending }
-    }
-
-    /// Ends both connections in the middle. Says so only when polled once more, so that what came before is sent.
-    fn cut(&mut self, cx: &Context<'_>) -> Poll<Option<Result<Bytes, CutOff>>> {
-        self.link = None;
-        self.is_cut = true;
-        cx.waker().wake_by_ref();
-        Poll::Pending
-    }
-
-    fn give_back(&mut self) {
-        if let Some(link) = self.link.take() {
-            Rc::clone(self.permit.upstream()).give_back(link, self.keep);
-        }
+        Some(whole)
     }
 }
 
-impl Body for Forwarded {
+impl Body for ForwardedBody {
     type Data = Bytes;
     type Error = CutOff;
 
@@ -210,33 +118,26 @@ impl Body for Forwarded {
         if let Some(ahead) = self.ahead.take() {
             return Poll::Ready(Some(Ok(Frame::data(ahead))));
         }
-        if self.is_cut {
-            return Poll::Ready(Some(Err(CutOff)));
+        let polled = Pin::new(&mut self.rest).poll_frame(cx);
+        if let Some(ticket) = &self.ticket
+            && let Poll::Ready(Some(Ok(frame))) = &polled
+            && let Some(data) = frame.data_ref()
+            && !ticket.spend(data.len())
+        {
+            return self.rest.cut_off(cx);
         }
-        let polled = self.poll_host(cx);
-        if polled.is_ready() {
-            self.is_waiting = false;
-        }
-        polled.map(|frame| frame.map(|data| data.map(Frame::data)))
+        polled
     }
 
     fn is_end_stream(&self) -> bool {
-        self.ahead.is_none() && !self.is_cut && self.framing.is_over()
+        self.ahead.is_none() && self.rest.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
         let ahead = self.ahead.as_ref().map_or(0, |ahead| ahead.len() as u64);
-        match self.framing.rest() {
+        match self.rest.size_hint().exact() {
             Some(rest) => SizeHint::with_exact(ahead + rest),
             None => SizeHint::default(),
-        }
-    }
-}
-
-impl Drop for Forwarded {
-    fn drop(&mut self) {
-        if self.framing.is_over() && !self.is_cut {
-            self.give_back();
         }
     }
 }

@@ -96,25 +96,26 @@ pub(crate) enum Error {
     Unavailable,
 }
 
+impl From<http1::Error> for Error {
+    fn from(error: http1::Error) -> Self {
+        use http1::Error as E;
+        match error {
+            E::Unreachable(cause) => Self::Unreachable(cause.into()),
+            E::SlowServer(limit) => Self::SlowHost(limit),
+            E::BreakerOpen => Self::Resting,
+            E::PoolFull => Self::Crowded,
+            E::BodyTooLarge => Self::TooLarge,
+            E::SlowBody => Self::SlowClient,
+            E::BrokenBody => Self::BrokenUpload,
+        }
+    }
+}
+
 /// What a host did wrong, for the log.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Cause {
-    #[error("looking up its name: {0}")]
-    Name(std::io::Error),
-    #[error("connecting: {0}")]
-    Connect(std::io::Error),
-    #[error("TLS: {0}")]
-    Tls(std::io::Error),
-    #[error("connecting took too long")]
-    SlowConnect,
-    #[error("the connection broke: {0}")]
-    Broken(std::io::Error),
-    #[error("it closed the connection before its answer was whole")]
-    Closed,
-    #[error("the request could not be read to its end")]
-    Upload,
-    #[error("its answer is not framed as HTTP wants it")]
-    Framing,
+    #[error(transparent)]
+    Connection(#[from] http1::Cause),
     #[error("its answer is longer than any may be")]
     TooLong,
     #[error("it sent us elsewhere")]

@@ -6,17 +6,17 @@ use std::rc::Rc;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use http::HeaderValue;
+use http1::{BodyLength, BreakerRules, Connector, Deadlines, Exchange};
 use tokio::net::TcpListener;
 
 use super::abroad::{Abroad, Manners};
 use super::bounds::ReadRules;
-use super::breaker::{BreakerRules, Breakers};
-use super::dial::{Detour, Dialler};
 use super::error::Error;
 use super::fair::FairRules;
+use super::headers::{Credentials, ForwardedHead};
 use super::limits::Limits;
-use super::upstream::Upstreams;
-use super::vigil::Vigil;
+use super::pools::{Breakers, Pools};
 use crate::base::fetch::test_dns::{Reply, TestDns};
 use crate::base::fetch::{Dns, Names, tls};
 use crate::base::{Clock, Origin};
@@ -25,7 +25,7 @@ use crate::telemetry::metrics::Metrics;
 
 struct Guard {
     abroad: Abroad,
-    upstreams: Upstreams,
+    pools: Pools,
     dialled: Arc<Mutex<Vec<SocketAddr>>>,
     canary: TcpListener,
 }
@@ -34,8 +34,11 @@ impl Guard {
     async fn before(dns: &TestDns) -> Self {
         let canary = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let dialled = Arc::<Mutex<Vec<SocketAddr>>>::default();
-        let mut opener = Dialler::new(tls::client_config(None).unwrap());
-        opener.detour = Some(Detour { dialled: Arc::clone(&dialled), to: canary.local_addr().unwrap() });
+        let (seen, to) = (Arc::clone(&dialled), canary.local_addr().unwrap());
+        let connector = Connector::new(tls::client_config(None).unwrap()).rerouted(move |address| {
+            seen.lock().unwrap().push(address);
+            to
+        });
         let many = Rate { count: 1000, per: Duration::from_secs(1) };
         let manners = Manners {
             target_reads: TargetReads::Public,
@@ -55,22 +58,39 @@ impl Guard {
         let names = Names::new(Dns::new(&[dns.address()]).unwrap(), Vec::new());
         let rules =
             BreakerRules { failures: 5, window: Duration::from_secs(1), pause: Duration::from_secs(1) };
-        let limits = Rc::new(Limits { connect: Duration::from_millis(200), ..Limits::default() });
+        let limits = Limits { connect: Duration::from_millis(200), ..Limits::default() }.pool();
         Self {
             abroad: Abroad::new(names, Clock::System, manners, &Metrics::default()),
-            upstreams: Upstreams::new(Breakers::new(rules), opener, limits, 8, Vigil::new()),
+            pools: Pools::new(Breakers::new(rules), connector, limits, 8, Deadlines::new()),
             dialled,
             canary,
         }
     }
 
-    /// Goes as far as a request goes before it is sent.
+    /// Sends a request, as far as it goes.
     async fn reach(&self, origin: &str) -> Result<(), Error> {
         let origin: Origin = origin.parse().unwrap();
         let addresses = self.abroad.addresses(&origin).await?;
-        let upstream = self.upstreams.elsewhere(&origin, &addresses)?;
+        let permit = self.pools.external(&origin, &addresses)?.admit()?;
+        let head = ForwardedHead {
+            request: &http::Request::new(()).into_parts().0,
+            target: "/",
+            credentials: Credentials::None,
+            has_body: false,
+            client: None,
+            via: &HeaderValue::from_static("1.1 genkan"),
+            follows_redirects: false,
+        };
+        let limits = Limits::default();
+        let exchange = Exchange {
+            head: &head,
+            length: BodyLength::None,
+            progress: None,
+            answer_within: limits.answer_head,
+            limits: limits.upload(),
+        };
         // The canary speaks no TLS, so it never comes to more than a connection.
-        upstream.open().await.map(drop).map_err(Error::Unreachable)
+        exchange.send(&permit, None).await.map(drop)
     }
 
     fn dialled(&self) -> Vec<String> {
@@ -191,10 +211,10 @@ async fn c16_a_name_that_turns_bad_loses_its_connections() {
     let origin: Origin = "https://pds.example.com".parse().unwrap();
     let [first, second] =
         [["93.184.216.34"], ["93.184.216.35"]].map(|text| Arc::from(text.map(|text| text.parse().unwrap())));
-    let before = guard.upstreams.elsewhere(&origin, &first).unwrap();
-    assert!(Rc::ptr_eq(&before, &guard.upstreams.elsewhere(&origin, &first).unwrap()));
-    let after = guard.upstreams.elsewhere(&origin, &second).unwrap();
+    let before = guard.pools.external(&origin, &first).unwrap();
+    assert!(Rc::ptr_eq(&before, &guard.pools.external(&origin, &first).unwrap()));
+    let after = guard.pools.external(&origin, &second).unwrap();
     assert!(!Rc::ptr_eq(&before, &after), "connections are of one set of addresses");
-    drop(guard.upstreams.elsewhere(&origin, &second));
+    drop(guard.pools.external(&origin, &second));
     assert_eq!(Rc::strong_count(&before), 1, "nobody lends the old ones any more");
 }

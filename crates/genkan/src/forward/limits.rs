@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use http1::{PoolLimits, UploadLimits};
+
 /// Each limit of a forwarded call.
 #[derive(Clone, Debug)]
 pub(crate) struct Limits {
@@ -71,6 +73,16 @@ impl Limits {
             spare: config.fleet.connections_per_host,
             ..Self::default()
         }
+    }
+
+    /// The limits of one pool of connections to a host.
+    pub(super) const fn pool(&self) -> PoolLimits {
+        PoolLimits { connect: self.connect, at_once: self.at_once, idle: self.spare, keep: self.keep }
+    }
+
+    /// How slowly a request's body may come.
+    pub(super) const fn upload(&self) -> UploadLimits {
+        UploadLimits { idle: self.idle, slow_grace: self.slow_grace, slow_rate: self.slow_rate }
     }
 
     /// The most bytes a method's body may have, and how long its answer may take.

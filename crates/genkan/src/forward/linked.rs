@@ -12,22 +12,17 @@ use std::time::Duration;
 
 use http::request::Parts;
 use http::{Method, Request, Response, StatusCode};
+use http1::{BodyLength, Exchange, KEPT_AT_MOST, Permit};
 use hyper::body::Incoming;
 use tokio::time::Instant;
 
 use super::abroad::Class;
-use super::answer::{AnswerBody, Forwarded};
-use super::answer_head::AnswerHead;
-use super::answer_headers;
-use super::engine::{Forwarder, Input, again, method_of, response, target_of};
+use super::answer::{AnswerBody, ForwardedBody};
+use super::engine::{Answer, Forwarder, Input, KeptBody, Upload, again, method_of, response, target_of};
 use super::error::{Cause, Error};
-use super::exchange::{Ours, Sending};
 use super::fair::{Account, Kind};
-use super::link::Link;
-use super::neighbours::{LinkError, Neighbours, Ours as OurOwn, Signer};
-use super::request_head::{Length, Signed};
-use super::upload::{KEPT_AT_MOST, Kept, Progress, State, Upload};
-use super::upstream::Permit;
+use super::headers::{Credentials, ForwardedHead, Signed, guard};
+use super::neighbours::{LinkError, Neighbours, Ours, Signer};
 use crate::base::Origin;
 use crate::oauth::GrantCaller;
 
@@ -71,7 +66,7 @@ struct Attempts<'a> {
     pds: &'a Origin,
     account: &'a Account,
     kind: Kind,
-    permit: &'a Permit,
+    permit: &'a Permit<Incoming>,
     signer: &'a RefCell<Arc<dyn Signer>>,
     may_renew: bool,
 }
@@ -99,16 +94,16 @@ impl<N: Neighbours> Forwarder<N> {
         body: Incoming,
     ) -> Result<Response<AnswerBody>, Error> {
         let (pds, method) = (aim.pds().clone(), method_of(request));
-        if self.neighbours.ours(&pds) == Some(OurOwn::Genkan) {
+        if self.neighbours.ours(&pds) == Some(Ours::Genkan) {
             return Err(Error::Loop);
         }
         let input = Input::of(request, body, &self.limits, Some(&self.budget))?;
         let account = Account::Did(aim.caller.did.clone());
         let kind = Kind::of(method, request.method == Method::POST);
         let addresses = self.abroad.addresses(&pds).await?;
-        let upstream = self.upstreams.elsewhere(&pds, &addresses)?;
+        let pool = self.pools.external(&pds, &addresses)?;
         self.abroad.admit(&pds, &account, kind, Class::Linked).await?;
-        let permit = upstream.admit()?;
+        let permit = pool.admit()?;
         let signer = RefCell::new(Arc::clone(&aim.signer));
         let mut attempts = Attempts {
             aim,
@@ -119,50 +114,47 @@ impl<N: Neighbours> Forwarder<N> {
             signer: &signer,
             may_renew: true,
         };
-        if input.upload.is_some() && is_large(input.length) && !self.has_fresh_nonce(aim, &pds) {
+        if input.has_body() && is_large(input.length) && !self.has_fresh_nonce(aim, &pds) {
             self.prime(&mut attempts).await?;
         }
-        let sign = || Ok(Some(self.sign(&attempts_signer(&signer), aim, &pds, request)));
-        let mut sending = self.sending(&permit, request, target_of(request), &sign);
-        (sending.length, sending.patience) = (input.length, input.patience);
-        sending.progress = input.progress;
-        let kept = input.kept;
-        let (head, link) = self.until_taken(&mut attempts, &mut sending, input.upload, kept.as_ref()).await?;
+        let sign = || Ok(self.sign(&signer, aim, &pds, request));
+        let head = self.linked_head(request, input.has_body(), &sign);
+        let Input { upload, kept, length, progress, answer_within } = input;
+        let mut exchange = Exchange { length, progress, answer_within, ..self.exchange(&head) };
+        let answer = self.until_taken(&mut attempts, &mut exchange, upload, kept.as_ref()).await?;
         if let Some(kept) = &kept {
             kept.stop();
         }
         let is_blob = method.eq_ignore_ascii_case("com.atproto.sync.getBlob");
-        drop(sending);
-        take_linked(head, link, permit, self.limits.idle, is_blob)
+        take_linked(answer, permit, self.limits.idle, is_blob)
     }
 
-    fn sending<'a>(
+    fn linked_head<'a>(
         &'a self,
-        permit: &'a Permit,
         request: &'a Parts,
-        target: &'a str,
-        sign: &'a dyn Fn() -> Result<Option<Signed>, Error>,
-    ) -> Sending<'a> {
-        Sending {
-            vigil: &self.vigil,
-            limits: &self.limits,
+        has_body: bool,
+        sign: &'a dyn Fn() -> Result<Signed, Error>,
+    ) -> ForwardedHead<'a> {
+        ForwardedHead {
             request,
-            target,
-            ours: Ours {
-                by_caller: true,
-                sign,
-                host: &permit.upstream().authority,
-                client: None,
-                via: &self.via,
-            },
-            length: Length::None,
-            progress: None,
-            follows: false,
-            patience: self.limits.answer_head,
+            target: target_of(request),
+            credentials: Credentials::Genkans(sign),
+            has_body,
+            client: None,
+            via: &self.via,
+            follows_redirects: false,
         }
     }
 
-    fn sign(&self, signer: &Arc<dyn Signer>, aim: &LinkedAim, pds: &Origin, request: &Parts) -> Signed {
+    fn sign(
+        &self,
+        signer: &RefCell<Arc<dyn Signer>>,
+        aim: &LinkedAim,
+        pds: &Origin,
+        request: &Parts,
+    ) -> Signed {
+        // Cloned out of the cell: a renewal may replace it while nothing is borrowed.
+        let signer = Arc::clone(&signer.borrow());
         let heard = self.neighbours.link_nonce(&aim.caller.grant, pds);
         let nonce = heard.as_ref().map(|heard| &*heard.nonce);
         signer.sign(request.method.as_str(), request.uri.path(), nonce)
@@ -177,11 +169,11 @@ impl<N: Neighbours> Forwarder<N> {
     async fn prime(&self, attempts: &mut Attempts<'_>) -> Result<(), Error> {
         let question = question()?;
         let (aim, pds, signer) = (attempts.aim, attempts.pds, attempts.signer);
-        let sign = || Ok(Some(self.sign(&attempts_signer(signer), aim, pds, &question)));
-        let mut sending = self.sending(attempts.permit, &question, target_of(&question), &sign);
-        let (head, link) = self.until_taken(attempts, &mut sending, None, None).await?;
-        // Whatever it says: what counts came with the head.
-        Self::put_back(attempts.permit, link, &head, None);
+        let sign = || Ok(self.sign(signer, aim, pds, &question));
+        let head = self.linked_head(&question, false, &sign);
+        let answer = self.until_taken(attempts, &mut self.exchange(&head), None, None).await?;
+        // Nonce and token came with the head. What the body says does not matter.
+        answer.discard(attempts.permit.pool(), None);
         Ok(())
     }
 
@@ -189,63 +181,58 @@ impl<N: Neighbours> Forwarder<N> {
     async fn hung_up_over_a_nonce(&self, attempts: &Attempts<'_>) -> bool {
         let Ok(question) = question() else { return false };
         let (aim, pds, signer) = (attempts.aim, attempts.pds, attempts.signer);
-        let sign = || Ok(Some(self.sign(&attempts_signer(signer), aim, pds, &question)));
-        let sending = self.sending(attempts.permit, &question, target_of(&question), &sign);
-        let Ok((head, link)) = sending.exchange(attempts.permit, None).await else { return false };
-        if let Some(nonce) = &head.to_us.nonce {
+        let sign = || Ok(self.sign(signer, aim, pds, &question));
+        let head = self.linked_head(&question, false, &sign);
+        let Ok(answer) = self.exchange(&head).send(attempts.permit, None).await else { return false };
+        if let Some(nonce) = &answer.fields.nonce {
             self.neighbours.hear_link_nonce(&aim.caller.grant, pds, nonce);
         }
-        Self::put_back(attempts.permit, link, &head, None);
-        head.status == StatusCode::UNAUTHORIZED && head.to_us.says("use_dpop_nonce")
-    }
-
-    /// Lets the next attempt use the connection, if this one is over on both sides. Otherwise it ends here, and what is
-    /// left of the body comes back with it.
-    fn put_back(permit: &Permit, mut link: Box<Link>, head: &AnswerHead, progress: Option<&Progress>) {
-        let mut framing = head.framing;
-        let has_gone = progress.is_none_or(|progress| progress.state.get() == State::Done);
-        if has_gone && link.rest_at_hand(&mut framing).is_some() {
-            permit.upstream().give_back(link, head.keep);
-        }
+        let wants_nonce = answer.head.status == StatusCode::UNAUTHORIZED
+            && answer.fields.names_dpop_error("use_dpop_nonce");
+        answer.discard(attempts.permit.pool(), None);
+        wants_nonce
     }
 
     /// Sends until the PDS takes nonce and token: once more for each at most.
     async fn until_taken(
         &self,
         attempts: &mut Attempts<'_>,
-        sending: &mut Sending<'_>,
+        exchange: &mut Exchange<'_, ForwardedHead<'_>>,
         mut upload: Option<Upload>,
-        kept: Option<&Rc<Kept>>,
-    ) -> Result<(AnswerHead, Box<Link>), Error> {
+        kept: Option<&Rc<KeptBody>>,
+    ) -> Result<Answer, Error> {
         let (link_id, pds) = (attempts.aim.caller.grant.as_str(), attempts.pds);
         let mut may_challenge = true;
         loop {
-            let exchanged = sending.exchange(attempts.permit, upload.take()).await;
-            if let Err(Error::Unreachable(Cause::Broken(_) | Cause::Closed)) = &exchanged
-                && is_large(sending.length)
+            let sent = exchange.send(attempts.permit, upload.take()).await;
+            if let Err(error) = &sent
+                && hung_up(error)
+                && is_large(exchange.length)
                 && Box::pin(self.hung_up_over_a_nonce(attempts)).await
             {
                 return Err(Error::NotReady);
             }
-            let (head, link) = exchanged?;
-            attempts.permit.upstream().judge(head.status);
+            let answer = sent?;
+            let (head, said) = (&answer.head, &answer.fields);
+            // A status of an external PDS says nothing of its health: only silence does.
+            attempts.permit.pool().breaker().succeeded();
             self.abroad.hear(pds, attempts.account, attempts.kind, head.status, &head.headers);
-            if let Some(nonce) = &head.to_us.nonce {
+            if let Some(nonce) = &said.nonce {
                 self.neighbours.hear_link_nonce(link_id, pds, nonce);
             }
             if head.status != StatusCode::UNAUTHORIZED {
-                return Ok((head, link));
+                return Ok(answer);
             }
-            if head.to_us.says("use_dpop_nonce") {
+            if said.names_dpop_error("use_dpop_nonce") {
                 // A second one in a row, or one without a nonce: there is no end to it.
-                if !std::mem::take(&mut may_challenge) || head.to_us.nonce.is_none() {
+                if !std::mem::take(&mut may_challenge) || said.nonce.is_none() {
                     return Err(Error::LinkUnavailable { retry_after: SOON });
                 }
-            } else if head.to_us.names("invalid_token") {
+            } else if said.names_error("invalid_token") {
                 if !std::mem::take(&mut attempts.may_renew) {
-                    if !head.to_us.says("invalid_token") {
+                    if !said.names_dpop_error("invalid_token") {
                         // By another scheme it may speak of another token than ours, and a session does not end by that.
-                        return Ok((head, link));
+                        return Ok(answer);
                     }
                     self.neighbours.link_refused(link_id).await;
                     return Err(attempts.aim.gone());
@@ -259,10 +246,10 @@ impl<N: Neighbours> Forwarder<N> {
                 }
                 *attempts.signer.borrow_mut() = renewed;
             } else {
-                return Ok((head, link));
+                return Ok(answer);
             }
-            Self::put_back(attempts.permit, link, &head, sending.progress.as_deref());
-            (upload, sending.progress) = again(kept, sending.progress.is_some())?;
+            answer.discard(attempts.permit.pool(), exchange.progress.as_deref());
+            (upload, exchange.progress) = again(kept, exchange.progress.is_some())?;
         }
     }
 }
@@ -273,33 +260,32 @@ fn question() -> Result<Parts, Error> {
     Ok(question.map_err(|_| Error::Internal)?.into_parts().0)
 }
 
-fn attempts_signer(signer: &RefCell<Arc<dyn Signer>>) -> Arc<dyn Signer> {
-    Arc::clone(&signer.borrow())
+/// Whether the PDS ended the connection instead of answering.
+const fn hung_up(error: &Error) -> bool {
+    matches!(error, Error::Unreachable(Cause::Connection(http1::Cause::Broken(_) | http1::Cause::Closed)))
 }
 
 /// Makes of a PDS's answer what a client gets.
 fn take_linked(
-    head: AnswerHead,
-    link: Box<Link>,
-    permit: Permit,
+    answer: Answer,
+    permit: Permit<Incoming>,
     idle: Duration,
     is_blob: bool,
 ) -> Result<Response<AnswerBody>, Error> {
-    let AnswerHead { status, mut headers, framing, keep, to_us: _ } = head;
+    let (status, mut headers, body) = answer.into_parts(permit, idle, u64::MAX);
     if status.is_redirection() && status != StatusCode::NOT_MODIFIED {
         return Err(Error::Unreachable(Cause::Redirect));
     }
-    let body = Forwarded::new(framing, link, permit, keep, idle, u64::MAX);
-    answer_headers::guard(&mut headers, true, is_blob);
-    Ok(response(status, headers, body))
+    guard(&mut headers, true, is_blob);
+    Ok(response(status, headers, ForwardedBody::new(body, None)))
 }
 
 /// Whether a body may be longer than what is kept for another try.
-fn is_large(length: Length) -> bool {
+const fn is_large(length: BodyLength) -> bool {
     match length {
-        Length::None => false,
-        Length::Known(length) => length > KEPT_AT_MOST as u64,
-        Length::Chunked { .. } => true,
+        BodyLength::None => false,
+        BodyLength::Known(length) => length > KEPT_AT_MOST as u64,
+        BodyLength::Chunked => true,
     }
 }
 

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::request_head::Signed;
+use super::headers::Signed;
 use crate::accounts::{Caller, Home};
 use crate::base::Origin;
 use crate::fleet::{Host, HostId};

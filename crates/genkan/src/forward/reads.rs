@@ -9,24 +9,20 @@ use std::time::Duration;
 use http::request::Parts;
 use http::{Method, Response, StatusCode, Uri};
 use http_body::Body as _;
+use http1::Permit;
 use hyper::body::Incoming;
 use tokio::time::Instant;
 
 use super::abroad::Class;
 use super::aim::Visitor;
-use super::answer::{AnswerBody, Forwarded};
-use super::answer_head::AnswerHead;
-use super::answer_headers;
+use super::answer::{AnswerBody, ForwardedBody};
 use super::bounds::Ticket;
-use super::engine::{Forwarder, method_of, response, target_of};
+use super::engine::{Answer, Forwarder, method_of, response, target_of};
 use super::error::{Cause, Error};
-use super::exchange::{Ours, Sending};
 use super::fair::{Account, Kind};
+use super::headers::{Credentials, ForwardedHead, guard};
 use super::inspect::{MAX_PEEK, is_small_json, names_error};
-use super::link::Link;
 use super::neighbours::Neighbours;
-use super::request_head::Length;
-use super::upstream::Permit;
 use crate::base::Origin;
 use crate::identity::{Freshness, Place};
 use crate::limits;
@@ -122,47 +118,40 @@ impl<N: Neighbours> Forwarder<N> {
 
     async fn hop(&self, origin: &Origin, target: &str, read: &Read<'_>) -> Result<Hop, Error> {
         let addresses = self.abroad.addresses(origin).await?;
-        let upstream = self.upstreams.elsewhere(origin, &addresses)?;
+        let pool = self.pools.external(origin, &addresses)?;
         self.abroad.admit(origin, &read.account, read.kind, Class::Read).await?;
-        let permit = upstream.admit()?;
-        let sending = Sending {
-            vigil: &self.vigil,
-            limits: &self.limits,
+        let permit = pool.admit()?;
+        let head = ForwardedHead {
             request: read.request,
             target,
-            ours: Ours {
-                by_caller: false,
-                sign: &|| Ok(None),
-                host: &permit.upstream().authority,
-                client: None,
-                via: &self.via,
-            },
-            length: Length::None,
-            progress: None,
-            follows: true,
-            patience: self.limits.answer_head,
+            credentials: Credentials::None,
+            has_body: false,
+            client: None,
+            via: &self.via,
+            follows_redirects: true,
         };
-        let (head, link) = sending.exchange(&permit, None).await?;
-        permit.upstream().judge(head.status);
-        self.abroad.hear(origin, &read.account, read.kind, head.status, &head.headers);
-        if head.status.is_redirection() && head.status != StatusCode::NOT_MODIFIED {
-            let location = head.to_us.location.as_deref();
+        let answer = self.exchange(&head).send(&permit, None).await?;
+        // A status of a stranger's PDS says nothing of its health: only silence does.
+        permit.pool().breaker().succeeded();
+        let said = &answer.head;
+        self.abroad.hear(origin, &read.account, read.kind, said.status, &said.headers);
+        if said.status.is_redirection() && said.status != StatusCode::NOT_MODIFIED {
+            let location = answer.fields.location.as_deref();
             let next = location.and_then(|location| next_hop(origin, location));
             return next
                 .map(|(origin, target)| Hop::On(origin, target))
                 .ok_or(Error::Unreachable(Cause::Redirect));
         }
-        self.take_read(head, link, permit, read).await.map(Hop::Answer)
+        self.take_read(answer, permit, read).await.map(Hop::Answer)
     }
 
     async fn take_read(
         &self,
-        head: AnswerHead,
-        link: Box<Link>,
-        permit: Permit,
+        answer: Answer,
+        permit: Permit<Incoming>,
         read: &Read<'_>,
     ) -> Result<Heard, Error> {
-        let AnswerHead { status, mut headers, framing, keep, to_us: _ } = head;
+        let (status, mut headers, body) = answer.into_parts(permit, self.limits.idle, self.limits.answer);
         if headers
             .get(http::header::CONTENT_LENGTH)
             .and_then(|length| length.to_str().ok()?.parse::<u64>().ok())
@@ -170,15 +159,15 @@ impl<N: Neighbours> Forwarder<N> {
         {
             return Err(Error::Unreachable(Cause::TooLong));
         }
-        let mut body = Forwarded::new(framing, link, permit, keep, self.limits.idle, self.limits.answer);
-        body.ticket = Some(Rc::clone(&read.ticket));
+        let mut body = ForwardedBody::new(body, Some(Rc::clone(&read.ticket)));
         let mut knows_no_account = false;
         if matches!(status, StatusCode::BAD_REQUEST | StatusCode::NOT_FOUND) && is_small_json(&headers) {
-            let said = body.peek(MAX_PEEK).await.map_err(|_| Error::Unreachable(Cause::Closed))?;
+            let said =
+                body.peek(MAX_PEEK).await.map_err(|_| Error::Unreachable(http1::Cause::Closed.into()))?;
             knows_no_account =
                 said.is_some_and(|said| NO_ACCOUNT.iter().any(|name| names_error(&said, name)));
         }
-        answer_headers::guard(&mut headers, false, read.is_blob);
+        guard(&mut headers, false, read.is_blob);
         Ok(Heard { response: response(status, headers, body), knows_no_account })
     }
 }
@@ -206,7 +195,9 @@ fn next_hop(origin: &Origin, location: &str) -> Option<(Origin, String)> {
 const fn refuses_connections(error: &Error) -> bool {
     matches!(
         error,
-        Error::Unreachable(Cause::Name(_) | Cause::Connect(_) | Cause::SlowConnect) | Error::Resting
+        Error::Unreachable(Cause::Connection(
+            http1::Cause::Name(_) | http1::Cause::Connect(_) | http1::Cause::SlowConnect
+        )) | Error::Resting
     )
 }
 

@@ -213,7 +213,7 @@ fn settings() -> Settings {
         streams_per_connection: 100,
         request_log: true,
         forward: forward::Limits::default(),
-        breaker: forward::BreakerRules {
+        breaker: http1::BreakerRules {
             failures: 5,
             window: Duration::from_secs(10),
             pause: Duration::from_secs(10),

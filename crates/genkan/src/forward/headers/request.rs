@@ -1,26 +1,102 @@
-//! Writing the head of a request, and which of the client's headers cross in it: a list of what may; all else stays behind.
+//! The head of a forwarded request: the client's headers that may cross, and Genkan's own.
 
 use std::fmt;
 
+use http::Method;
 use http::header::{self, CONNECTION, HeaderMap, HeaderName, HeaderValue, VIA};
 use http::request::Parts;
+use http1::{FieldWriter, RequestHead};
 use zeroize::Zeroizing;
 
-/// What a request gets from us on its way to a host.
-#[derive(Debug)]
-pub(super) struct Onward<'a> {
-    /// The request speaks for a caller, so what belongs to that goes along.
-    pub(super) by_caller: bool,
-    /// Goes instead of the caller's own token.
-    pub(super) signed: Option<&'a Signed>,
-    pub(super) host: &'a HeaderValue,
-    /// The client's address, for those who are to know it: our own hosts.
-    pub(super) client: Option<&'a HeaderValue>,
-    /// Our name in `Via`.
-    pub(super) via: &'a HeaderValue,
+use super::answer::AnswerFilter;
+use crate::forward::error::Error;
+
+/// A client's request as it is forwarded.
+pub(in crate::forward) struct ForwardedHead<'a> {
+    pub(in crate::forward) request: &'a Parts,
+    /// Path and query.
+    pub(in crate::forward) target: &'a str,
+    pub(in crate::forward) credentials: Credentials<'a>,
+    /// Whether a body follows, so that the headers that describe one go along.
+    pub(in crate::forward) has_body: bool,
+    /// The client's address, for hosts of the fleet. Other servers are not told.
+    pub(in crate::forward) client: Option<&'a HeaderValue>,
+    /// Genkan's name in `Via`.
+    pub(in crate::forward) via: &'a HeaderValue,
+    /// Whether we may go where the answer redirects us.
+    pub(in crate::forward) follows_redirects: bool,
 }
 
-/// A token and a proof of ours.
+/// The credentials that a forwarded request carries.
+#[derive(Clone, Copy)]
+pub(in crate::forward) enum Credentials<'a> {
+    None,
+    /// The caller's own token, as it came.
+    Callers,
+    /// Genkan's token and a fresh proof for each try: no server takes a proof twice.
+    Genkans(&'a dyn Fn() -> Result<Signed, Error>),
+}
+
+impl Credentials<'_> {
+    const fn by_caller(&self) -> bool {
+        !matches!(self, Self::None)
+    }
+}
+
+impl RequestHead for ForwardedHead<'_> {
+    type Fields = AnswerFilter;
+    type Error = Error;
+
+    fn method(&self) -> &Method {
+        &self.request.method
+    }
+
+    fn target(&self) -> &str {
+        self.target
+    }
+
+    fn write_fields(&self, fields: &mut FieldWriter<'_>) -> Result<(), Error> {
+        let headers = &self.request.headers;
+        fields.field("user-agent", AGENT.as_bytes());
+        if let Some(client) = self.client {
+            fields.field("x-forwarded-for", client.as_bytes());
+        }
+        let before: Vec<&[u8]> = headers.get_all(VIA).iter().map(HeaderValue::as_bytes).collect();
+        let via = before.into_iter().chain([self.via.as_bytes()]).collect::<Vec<_>>().join(&b", "[..]);
+        fields.field("via", &via);
+        let mut is_replaced = false;
+        if let Credentials::Genkans(sign) = self.credentials {
+            let signed = sign()?;
+            fields.field_of_parts("authorization", &[b"DPoP ", signed.token().as_bytes()]);
+            fields.field("dpop", signed.proof().as_bytes());
+            is_replaced = true;
+        }
+        let by_caller = self.credentials.by_caller();
+        let named = named_by_connection(headers);
+        let mut accepts_encoding = false;
+        let has_body = by_caller && self.has_body;
+        for (name, value) in headers {
+            if reaches_host(name.as_str(), by_caller, has_body, self.client.is_some())
+                && !(is_replaced && name == header::AUTHORIZATION)
+                && !named.contains(name)
+            {
+                accepts_encoding |= name == header::ACCEPT_ENCODING;
+                fields.field(name.as_str(), value.as_bytes());
+            }
+        }
+        // Without the field a server may choose any encoding, and the client has asked for none.
+        if !accepts_encoding {
+            fields.field("accept-encoding", b"identity");
+        }
+        Ok(())
+    }
+
+    fn answer_fields(&self) -> AnswerFilter {
+        AnswerFilter::new(&self.credentials, self.follows_redirects)
+    }
+}
+
+/// A token and a proof that Genkan has signed for.
 pub(crate) enum Signed {
     /// For a host of the fleet.
     Host(crate::oauth::Onward),
@@ -28,7 +104,7 @@ pub(crate) enum Signed {
     Link(LinkSigned),
 }
 
-/// Another server's token, and a proof for it.
+/// The token of a linked account's own server, and a proof for it.
 pub(crate) struct LinkSigned {
     pub(crate) token: Zeroizing<String>,
     pub(crate) proof: String,
@@ -56,77 +132,7 @@ impl fmt::Debug for Signed {
     }
 }
 
-/// How long a request's body is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Length {
-    /// There is none, or nothing more of it.
-    None,
-    Known(u64),
-    Chunked {
-        is_first: bool,
-    },
-}
-
-/// Writes the head of a request: what of the client's may reach a host, and ours.
-pub(super) fn write_head(
-    out: &mut Vec<u8>,
-    request: &Parts,
-    target: &str,
-    length: Length,
-    ours: &Onward<'_>,
-) {
-    let headers = &request.headers;
-    for part in [request.method.as_str(), " ", target, " HTTP/1.1\r\n"] {
-        out.extend_from_slice(part.as_bytes());
-    }
-    field(out, "host", ours.host.as_bytes());
-    field(out, "user-agent", AGENT.as_bytes());
-    if let Some(client) = ours.client {
-        field(out, "x-forwarded-for", client.as_bytes());
-    }
-    let before: Vec<&[u8]> = headers.get_all(VIA).iter().map(HeaderValue::as_bytes).collect();
-    let via = before.into_iter().chain([ours.via.as_bytes()]).collect::<Vec<_>>().join(&b", "[..]);
-    field(out, "via", &via);
-    if let Some(signed) = ours.signed {
-        for part in ["authorization: DPoP ", signed.token(), "\r\ndpop: ", signed.proof(), "\r\n"] {
-            out.extend_from_slice(part.as_bytes());
-        }
-    }
-    let named = named_by_connection(headers);
-    let mut accepts_encoding = false;
-    let has_body = ours.by_caller && length != Length::None;
-    for (name, value) in headers {
-        let is_replaced = ours.signed.is_some() && name == header::AUTHORIZATION;
-        if reaches_host(name.as_str(), ours.by_caller, has_body, ours.client.is_some())
-            && !is_replaced
-            && !named.contains(name)
-        {
-            accepts_encoding |= name == header::ACCEPT_ENCODING;
-            field(out, name.as_str(), value.as_bytes());
-        }
-    }
-    if !accepts_encoding {
-        field(out, "accept-encoding", b"identity");
-    }
-    match length {
-        Length::Known(length) => field(out, "content-length", HeaderValue::from(length).as_bytes()),
-        Length::Chunked { .. } => field(out, "transfer-encoding", b"chunked"),
-        // Without a body, and without a word on it, some hosts wait for one.
-        Length::None if request.method == http::Method::POST => field(out, "content-length", b"0"),
-        Length::None => {}
-    }
-    out.extend_from_slice(b"\r\n");
-}
-
-fn field(out: &mut Vec<u8>, name: &str, value: &[u8]) {
-    out.reserve(name.len() + value.len() + 4);
-    out.extend_from_slice(name.as_bytes());
-    out.extend_from_slice(b": ");
-    out.extend_from_slice(value);
-    out.extend_from_slice(b"\r\n");
-}
-
-/// Whether a request's header may reach a host. What we write ourselves is not among them.
+/// Whether a client's header may reach a PDS. The fields that Genkan writes itself are not among them.
 fn reaches_host(name: &str, by_caller: bool, has_body: bool, is_own_host: bool) -> bool {
     match name {
         "accept" | "accept-encoding" | "accept-language" | "if-modified-since" | "if-none-match"
@@ -137,7 +143,7 @@ fn reaches_host(name: &str, by_caller: bool, has_body: bool, is_own_host: bool) 
     }
 }
 
-/// What the `Connection` header says is for this connection only (RFC 9110 §7.6.1).
+/// The fields that `Connection` names: they are for this connection only (RFC 9110 §7.6.1).
 fn named_by_connection(headers: &HeaderMap) -> Vec<HeaderName> {
     let values = headers.get_all(CONNECTION).iter();
     let words = values.flat_map(|value| value.as_bytes().split(|byte| *byte == b',')).map(<[u8]>::trim_ascii);
@@ -147,11 +153,11 @@ fn named_by_connection(headers: &HeaderMap) -> Vec<HeaderName> {
         .collect()
 }
 
-/// What nearly all of them say, and names no field that could cross.
+/// The usual options of `Connection`, which name no field that could cross.
 const USUAL: [&[u8]; 2] = [b"keep-alive", b"close"];
 
 /// Whether a request has come through us before.
-pub(super) fn has_passed(headers: &HeaderMap, via: &HeaderValue) -> bool {
+pub(in crate::forward) fn has_passed(headers: &HeaderMap, via: &HeaderValue) -> bool {
     headers
         .get_all(VIA)
         .iter()
@@ -163,17 +169,15 @@ const AGENT: HeaderValue = HeaderValue::from_static(concat!("Genkan/", env!("CAR
 
 #[cfg(test)]
 mod tests {
+    use http1::{BodyLength, write_request_head};
+
     use super::*;
 
     fn sent(pairs: &[(&'static str, &'static str)], by_caller: bool) -> Vec<String> {
-        sent_signed(pairs, by_caller, None)
+        sent_with(pairs, if by_caller { Credentials::Callers } else { Credentials::None })
     }
 
-    fn sent_signed(
-        pairs: &[(&'static str, &'static str)],
-        by_caller: bool,
-        signed: Option<&Signed>,
-    ) -> Vec<String> {
+    fn sent_with(pairs: &[(&'static str, &'static str)], credentials: Credentials<'_>) -> Vec<String> {
         let mut headers = HeaderMap::new();
         for (name, value) in pairs {
             headers.append(HeaderName::from_static(name), HeaderValue::from_static(value));
@@ -182,33 +186,23 @@ mod tests {
         let mut request = http::Request::new(());
         *request.headers_mut() = headers;
         *request.uri_mut() = "https://genkan.example/xrpc/a.b.c?d=%2F".parse().unwrap();
-        let ours = Onward { by_caller, signed, host: &host, client: Some(&client), via: &via };
-        let mut head = Vec::new();
-        write_head(&mut head, &request.into_parts().0, "/xrpc/a.b.c?d=%2F", Length::None, &ours);
-        let head = String::from_utf8(head).unwrap();
+        let head = ForwardedHead {
+            request: &request.into_parts().0,
+            target: "/xrpc/a.b.c?d=%2F",
+            credentials,
+            has_body: false,
+            client: Some(&client),
+            via: &via,
+            follows_redirects: false,
+        };
+        let mut out = Vec::new();
+        write_request_head(&mut out, &head, &host, BodyLength::None).unwrap();
+        let head = String::from_utf8(out).unwrap();
         let fields = head.strip_prefix("GET /xrpc/a.b.c?d=%2F HTTP/1.1\r\n").unwrap();
         let fields = fields.strip_suffix("\r\n\r\n").unwrap();
         let mut lines: Vec<_> = fields.split("\r\n").map(str::to_owned).collect();
         lines.sort();
         lines
-    }
-
-    #[test]
-    fn a_body_is_announced_by_us_alone() {
-        let announced = |method: &str, length| {
-            let request = http::Request::builder().method(method).header("content-length", "7");
-            let value = HeaderValue::from_static("x");
-            let ours = Onward { by_caller: true, signed: None, host: &value, client: None, via: &value };
-            let mut head = Vec::new();
-            write_head(&mut head, &request.body(()).unwrap().into_parts().0, "/", length, &ours);
-            let head = String::from_utf8(head).unwrap();
-            let of_body = |line: &&str| line.starts_with("content-length") || line.starts_with("transfer");
-            head.lines().filter(of_body).collect::<Vec<_>>().join(" ")
-        };
-        assert_eq!(announced("POST", Length::Known(7)), "content-length: 7");
-        assert_eq!(announced("POST", Length::Chunked { is_first: true }), "transfer-encoding: chunked");
-        assert_eq!(announced("POST", Length::None), "content-length: 0");
-        assert_eq!(announced("GET", Length::None), "");
     }
 
     const OURS: [&str; 5] = [
@@ -261,20 +255,28 @@ mod tests {
 
     #[test]
     fn what_a_body_is_goes_only_with_a_callers_body() {
-        let said = |by_caller, length| {
+        let said = |credentials, has_body| {
             let request = http::Request::builder().method("POST");
             let request = request.header("content-type", "a/b").header("content-encoding", "gzip");
             let value = HeaderValue::from_static("x");
-            let ours = Onward { by_caller, signed: None, host: &value, client: None, via: &value };
-            let mut head = Vec::new();
-            write_head(&mut head, &request.body(()).unwrap().into_parts().0, "/", length, &ours);
-            let head = String::from_utf8(head).unwrap();
+            let head = ForwardedHead {
+                request: &request.body(()).unwrap().into_parts().0,
+                target: "/",
+                credentials,
+                has_body,
+                client: None,
+                via: &value,
+                follows_redirects: false,
+            };
+            let mut out = Vec::new();
+            let length = if has_body { BodyLength::Known(7) } else { BodyLength::None };
+            write_request_head(&mut out, &head, &value, length).unwrap();
+            let head = String::from_utf8(out).unwrap();
             (head.contains("content-type: a/b\r\n"), head.contains("content-encoding: gzip\r\n"))
         };
-        assert_eq!(said(true, Length::Known(7)), (true, true));
-        assert_eq!(said(true, Length::Chunked { is_first: true }), (true, true));
-        assert_eq!(said(true, Length::None), (false, false));
-        assert_eq!(said(false, Length::Known(7)), (false, false));
+        assert_eq!(said(Credentials::Callers, true), (true, true));
+        assert_eq!(said(Credentials::Callers, false), (false, false));
+        assert_eq!(said(Credentials::None, true), (false, false));
     }
 
     #[test]
@@ -320,13 +322,13 @@ mod tests {
 
     #[test]
     fn our_own_token_and_proof_replace_the_callers() {
-        let signed = Signed::Host(crate::oauth::Onward::for_tests("token", "proof"));
+        let sign = || Ok(Signed::Host(crate::oauth::Onward::for_tests("token", "proof")));
         let said = [("authorization", "DPoP x"), ("dpop", "x"), ("atproto-proxy", "did:web:x#y")];
         let mut expected = OURS.map(str::to_owned).to_vec();
         let ours = ["atproto-proxy: did:web:x#y", "authorization: DPoP token", "dpop: proof"];
         expected.extend(ours.map(str::to_owned));
         expected.sort();
-        assert_eq!(sent_signed(&said, true, Some(&signed)), expected);
+        assert_eq!(sent_with(&said, Credentials::Genkans(&sign)), expected);
     }
 
     #[test]

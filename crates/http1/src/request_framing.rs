@@ -1,13 +1,26 @@
-//! Strict reading of HTTP/1 request heads, before the library reads them.
+//! Strict reading of HTTP/1 requests, before another library parses them.
 //!
-//! The library forgives what another server might read differently: a bare line feed, no `Host` or two, both
-//! kinds of length. Whoever stands before or behind us must see the same requests as we do, so a connection's
-//! bytes are followed here from head to body to next head, and the first doubt ends it. Nothing is changed or
-//! copied; only a line that is cut by the end of a read is kept until its rest comes.
+//! A server library usually forgives what another server might read differently: a bare line feed, no
+//! `Host` or two of them, both kinds of length. If the servers before and behind us disagree about
+//! where a request ends, one client can put bytes into another client's request (request
+//! smuggling). So [`RequestFraming`] follows a connection's bytes from head to body to the next
+//! head, and the first ambiguity ends the connection (RFC 9112 §6.3, §11.2). It changes and copies
+//! nothing. Only a line that is cut by the end of a read is kept until its rest comes.
 
-/// Follows one connection.
+/// Follows the requests of one connection.
+///
+/// ```
+/// use http1::{HeadLimits, RequestFault, RequestFraming};
+///
+/// let mut framing = RequestFraming::new(HeadLimits { bytes: 8192, fields: 100, target: 4096 });
+/// framing.follow(b"POST / HTTP/1.1\r\nHost: a.example\r\nContent-").unwrap();
+/// assert!(framing.is_within_head());
+/// framing.follow(b"Length: 2\r\n\r\nab").unwrap();
+/// assert!(framing.is_between_requests());
+/// assert!(matches!(framing.follow(b"GET / HTTP/1.1\n"), Err(RequestFault::Ambiguous(_))));
+/// ```
 #[derive(Debug)]
-pub(super) struct Framing {
+pub struct RequestFraming {
     limits: HeadLimits,
     at: At,
     head: Head,
@@ -15,39 +28,47 @@ pub(super) struct Framing {
     cut: Vec<u8>,
 }
 
-/// How large a head may be.
+/// How large a request's head may be.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct HeadLimits {
-    pub(super) bytes: usize,
-    pub(super) fields: usize,
-    pub(super) target: usize,
+pub struct HeadLimits {
+    /// Bytes of the whole head; also of one chunk-size line, and of all trailers.
+    pub bytes: usize,
+    /// Fields of a head.
+    pub fields: usize,
+    /// Bytes of the request's target.
+    pub target: usize,
 }
 
-/// Why a connection ends.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Fault {
-    /// Two readers might not agree on it.
+/// Why a connection must end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RequestFault {
+    /// Two readers might not agree on what the bytes mean.
+    #[error("{0}")]
     Ambiguous(&'static str),
-    /// The head is too large, or has too many fields.
+    /// The head has too many bytes or fields.
+    #[error("the request's head is too large")]
     HeadTooLarge,
-    /// The request's target is too long.
+    /// The request's target has too many bytes.
+    #[error("the request's target is too long")]
     TargetTooLong,
-    /// The verb is none that we would ever serve.
+    /// The verb is in lower case, or is `TRACE` or `CONNECT`, which no ordinary server serves.
+    #[error("the request's verb is not served")]
     Verb,
 }
 
+/// Where in a request the next byte belongs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum At {
     Head,
-    /// So many bytes of a body are still to come.
+    /// A body, of which this many bytes are still to come.
     Body(u64),
     ChunkSize,
-    /// So many bytes of a chunk, its line end among them.
+    /// A chunk, of which this many bytes are still to come, its line end included.
     Chunk(u64),
     Trailer,
 }
 
-/// What a head has said so far.
+/// What the fields of a head have said so far.
 #[derive(Clone, Copy, Debug, Default)]
 struct Head {
     bytes: usize,
@@ -58,23 +79,28 @@ struct Head {
     is_chunked: bool,
 }
 
-impl Framing {
-    pub(super) fn new(limits: HeadLimits) -> Self {
+impl RequestFraming {
+    /// At the beginning of a connection.
+    pub fn new(limits: HeadLimits) -> Self {
         Self { limits, at: At::Head, head: Head::default(), cut: Vec::new() }
     }
 
     /// Whether a head has begun and not ended.
-    pub(super) fn is_within_head(&self) -> bool {
+    pub fn is_within_head(&self) -> bool {
         self.at == At::Head && self.head.bytes > 0
     }
 
-    /// Whether nothing has begun.
-    pub(super) fn is_between_requests(&self) -> bool {
+    /// Whether the next byte begins a request.
+    pub fn is_between_requests(&self) -> bool {
         self.at == At::Head && self.head.bytes == 0
     }
 
-    /// Takes what was just read.
-    pub(super) fn follow(&mut self, mut fresh: &[u8]) -> Result<(), Fault> {
+    /// Takes the bytes that were just read, however they are cut.
+    ///
+    /// # Errors
+    ///
+    /// A [`RequestFault`] when the connection must end. Nothing more may be followed then.
+    pub fn follow(&mut self, mut fresh: &[u8]) -> Result<(), RequestFault> {
         while !fresh.is_empty() {
             fresh = match self.at {
                 At::Head | At::ChunkSize | At::Trailer => self.take_line(fresh)?,
@@ -94,8 +120,9 @@ impl Framing {
     }
 
     /// Takes bytes up to the end of a line.
-    fn take_line<'a>(&mut self, fresh: &'a [u8]) -> Result<&'a [u8], Fault> {
+    fn take_line<'a>(&mut self, fresh: &'a [u8]) -> Result<&'a [u8], RequestFault> {
         let Some(end) = memchr::memchr(b'\n', fresh) else {
+            // Counted before it is kept: `cut` never grows beyond the limit of a head.
             self.count(fresh.len())?;
             self.cut.extend_from_slice(fresh);
             return Ok(&[]);
@@ -112,20 +139,21 @@ impl Framing {
         Ok(rest)
     }
 
-    /// Counts bytes of a head; of chunk sizes and trailers, too, which must not be endless either.
-    fn count(&mut self, bytes: usize) -> Result<(), Fault> {
+    /// Counts bytes of a head, a chunk-size line or trailers, none of which may be endless.
+    fn count(&mut self, bytes: usize) -> Result<(), RequestFault> {
         self.head.bytes += bytes;
         if self.head.bytes <= self.limits.bytes {
             return Ok(());
         }
         let in_target = self.at == At::Head && !self.head.has_request_line;
-        Err(if in_target { Fault::TargetTooLong } else { Fault::HeadTooLarge })
+        Err(if in_target { RequestFault::TargetTooLong } else { RequestFault::HeadTooLarge })
     }
 
-    fn line(&mut self, line: &[u8]) -> Result<(), Fault> {
-        let line = line.strip_suffix(b"\r\n").ok_or(Fault::Ambiguous("a line does not end in CR LF"))?;
+    fn line(&mut self, line: &[u8]) -> Result<(), RequestFault> {
+        let line =
+            line.strip_suffix(b"\r\n").ok_or(RequestFault::Ambiguous("a line does not end in CR LF"))?;
         if memchr::memchr2(b'\r', 0, line).is_some() {
-            return Err(Fault::Ambiguous("a line has CR or NUL in it"));
+            return Err(RequestFault::Ambiguous("a line has CR or NUL in it"));
         }
         match self.at {
             At::ChunkSize => self.chunk_size(line),
@@ -141,50 +169,58 @@ impl Framing {
         }
     }
 
-    fn request_line(&mut self, line: &[u8]) -> Result<(), Fault> {
-        // An empty line before a request is forgiven (RFC 9112 §2.2).
+    fn request_line(&mut self, line: &[u8]) -> Result<(), RequestFault> {
+        // Some old clients send an empty line after a body. A server should skip it (RFC 9112 §2.2).
         if line.is_empty() {
             return Ok(());
         }
         let mut words = line.split(|byte| *byte == b' ');
         let (verb, target) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
         if target.len() > self.limits.target {
-            return Err(Fault::TargetTooLong);
+            return Err(RequestFault::TargetTooLong);
         }
+        // Verbs are case-sensitive (RFC 9110 §9.1). A server behind us might fold `get` to `GET` and
+        // take it for a read, so lower case is refused here.
         if verb.iter().any(u8::is_ascii_lowercase) || matches!(verb, b"TRACE" | b"CONNECT") {
-            return Err(Fault::Verb);
+            return Err(RequestFault::Verb);
         }
         self.head.has_request_line = true;
         Ok(())
     }
 
-    fn field(&mut self, line: &[u8]) -> Result<(), Fault> {
+    fn field(&mut self, line: &[u8]) -> Result<(), RequestFault> {
         self.head.fields += 1;
         if self.head.fields > self.limits.fields {
-            return Err(Fault::HeadTooLarge);
+            return Err(RequestFault::HeadTooLarge);
         }
+        // Obsolete line folding (RFC 9112 §5.2): some readers join the line to the field before it.
         if line.first().is_some_and(|first| matches!(first, b' ' | b'\t')) {
-            return Err(Fault::Ambiguous("a field is folded"));
+            return Err(RequestFault::Ambiguous("a field is folded"));
         }
-        let name_ends = memchr::memchr(b':', line).ok_or(Fault::Ambiguous("a field has no colon"))?;
+        let name_ends = memchr::memchr(b':', line).ok_or(RequestFault::Ambiguous("a field has no colon"))?;
         let (name, value) = line.split_at(name_ends);
         let value = || value.get(1..).unwrap_or_default().trim_ascii();
+        // Only three fields decide where a request begins and ends. Their lengths tell them apart from
+        // nearly all others before any letter is compared.
         match name.len() {
             4 if name.eq_ignore_ascii_case(b"host") => {
                 self.head.hosts = self.head.hosts.saturating_add(1);
                 if !is_host(value()) {
-                    return Err(Fault::Ambiguous("Host is not a host"));
+                    return Err(RequestFault::Ambiguous("Host is not a host"));
                 }
             }
             14 if name.eq_ignore_ascii_case(b"content-length") => {
-                let length = number(value(), 10).ok_or(Fault::Ambiguous("Content-Length is not a number"))?;
+                let length =
+                    number(value(), 10).ok_or(RequestFault::Ambiguous("Content-Length is not a number"))?;
+                // Even two equal lengths are refused: a reader that joins them sees "1, 1".
                 if self.head.length.replace(length).is_some() {
-                    return Err(Fault::Ambiguous("Content-Length is there twice"));
+                    return Err(RequestFault::Ambiguous("Content-Length is there twice"));
                 }
             }
             17 if name.eq_ignore_ascii_case(b"transfer-encoding") => {
+                // Any other coding, or `chunked` twice, is undone by some readers and not by others.
                 if self.head.is_chunked || !value().eq_ignore_ascii_case(b"chunked") {
-                    return Err(Fault::Ambiguous("Transfer-Encoding is not one chunked"));
+                    return Err(RequestFault::Ambiguous("Transfer-Encoding is not one chunked"));
                 }
                 self.head.is_chunked = true;
             }
@@ -193,13 +229,14 @@ impl Framing {
         Ok(())
     }
 
-    fn head_ends(&mut self) -> Result<(), Fault> {
+    fn head_ends(&mut self) -> Result<(), RequestFault> {
         let head = std::mem::take(&mut self.head);
         if head.hosts != 1 {
-            return Err(Fault::Ambiguous("Host is not there exactly once"));
+            return Err(RequestFault::Ambiguous("Host is not there exactly once"));
         }
         self.at = match (head.is_chunked, head.length) {
-            (true, Some(_)) => return Err(Fault::Ambiguous("the length is said in two ways")),
+            // The classic smuggling request: one reader believes the length, the other the chunks.
+            (true, Some(_)) => return Err(RequestFault::Ambiguous("the length is said in two ways")),
             (true, None) => At::ChunkSize,
             (false, None | Some(0)) => At::Head,
             (false, Some(length)) => At::Body(length),
@@ -207,14 +244,16 @@ impl Framing {
         Ok(())
     }
 
-    fn chunk_size(&mut self, line: &[u8]) -> Result<(), Fault> {
+    fn chunk_size(&mut self, line: &[u8]) -> Result<(), RequestFault> {
         let digits = line.split(|byte| *byte == b';').next().unwrap_or_default();
-        let size = number(digits.trim_ascii_end(), 16).ok_or(Fault::Ambiguous("a chunk has no size"))?;
+        let size =
+            number(digits.trim_ascii_end(), 16).ok_or(RequestFault::Ambiguous("a chunk has no size"))?;
+        // The byte count starts again, so that the limit is one of each line and not of the body.
         self.head = Head::default();
         self.at = match size.checked_add(2) {
             _ if size == 0 => At::Trailer,
             Some(with_line_end) => At::Chunk(with_line_end),
-            None => return Err(Fault::Ambiguous("a chunk has no size")),
+            None => return Err(RequestFault::Ambiguous("a chunk has no size")),
         };
         Ok(())
     }
@@ -225,13 +264,13 @@ impl Framing {
     }
 }
 
-/// Splits off at most so many bytes, and says how many they were.
+/// Splits off at most this many bytes. Returns how many they were, and the rest.
 fn split(bytes: &[u8], most: u64) -> (u64, &[u8]) {
     let taken = usize::try_from(most).unwrap_or(usize::MAX).min(bytes.len());
     (taken as u64, bytes.split_at(taken).1)
 }
 
-/// Digits and nothing else, as many as fit.
+/// A number of digits and nothing else, no sign or space. `None` also for one of more than 18 digits.
 fn number(text: &[u8], radix: u32) -> Option<u64> {
     if text.is_empty() || text.len() > 18 {
         return None;
@@ -241,7 +280,7 @@ fn number(text: &[u8], radix: u32) -> Option<u64> {
     })
 }
 
-/// A name or an address, with or without a port.
+/// Whether a `Host` is a name or an address, with or without a port (RFC 9110 §7.2).
 fn is_host(value: &[u8]) -> bool {
     let host = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_' | b':');
     match value.strip_prefix(b"[") {
@@ -267,10 +306,10 @@ mod tests {
     const LIMITS: HeadLimits = HeadLimits { bytes: 1000, fields: 5, target: 100 };
 
     /// Follows the bytes whole and cut at every place: both must say the same.
-    fn follow(bytes: &str) -> Result<bool, Fault> {
-        let mut whole = Framing::new(LIMITS);
+    fn follow(bytes: &str) -> Result<bool, RequestFault> {
+        let mut whole = RequestFraming::new(LIMITS);
         let outcome = whole.follow(bytes.as_bytes()).map(|()| whole.at == At::Head && whole.head.bytes == 0);
-        let mut pieces = Framing::new(LIMITS);
+        let mut pieces = RequestFraming::new(LIMITS);
         let by_bytes = bytes.as_bytes().chunks(1).try_for_each(|byte| pieces.follow(byte));
         assert_eq!(by_bytes.map(|()| pieces.at == At::Head && pieces.head.bytes == 0), outcome, "{bytes:?}");
         outcome
@@ -329,11 +368,11 @@ mod tests {
             "Host: a\r\nX: y\0z",
             "Host: a\r\nno colon",
         ] {
-            assert!(matches!(follow(&head(fields)), Err(Fault::Ambiguous(_))), "{fields:?}");
+            assert!(matches!(follow(&head(fields)), Err(RequestFault::Ambiguous(_))), "{fields:?}");
         }
         for chunks in ["x\r\n", "\r\n", "-1\r\n", "1\n", "fffffffffffffffff\r\n"] {
             let request = head("Host: a\r\nTransfer-Encoding: chunked") + chunks;
-            assert!(matches!(follow(&request), Err(Fault::Ambiguous(_))), "{chunks:?}");
+            assert!(matches!(follow(&request), Err(RequestFault::Ambiguous(_))), "{chunks:?}");
         }
     }
 
@@ -343,26 +382,30 @@ mod tests {
         assert_eq!(follow(&format!("GET /{} HTTP/1.1\r\nHost: a\r\n\r\n", long(99))), Ok(true));
         assert_eq!(
             follow(&format!("GET /{} HTTP/1.1\r\nHost: a\r\n\r\n", long(100))),
-            Err(Fault::TargetTooLong)
+            Err(RequestFault::TargetTooLong)
         );
-        assert_eq!(follow(&long(1001)), Err(Fault::TargetTooLong));
+        assert_eq!(follow(&long(1001)), Err(RequestFault::TargetTooLong));
         assert_eq!(
             follow(&format!("GET / HTTP/1.1\r\nHost: a\r\nX: {}\r\n\r\n", long(1000))),
-            Err(Fault::HeadTooLarge)
+            Err(RequestFault::HeadTooLarge)
         );
         assert_eq!(follow(&format!("GET / HTTP/1.1\r\nHost: a\r\n{}\r\n", "x: y\r\n".repeat(4))), Ok(true));
         assert_eq!(
             follow(&format!("GET / HTTP/1.1\r\nHost: a\r\n{}\r\n", "x: y\r\n".repeat(5))),
-            Err(Fault::HeadTooLarge)
+            Err(RequestFault::HeadTooLarge)
         );
         let endless = "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n1;";
-        assert_eq!(follow(&format!("{endless}{}", long(1000))), Err(Fault::HeadTooLarge));
+        assert_eq!(follow(&format!("{endless}{}", long(1000))), Err(RequestFault::HeadTooLarge));
     }
 
     #[test]
     fn verbs_that_nobody_serves_are_told_so() {
         for verb in ["get", "Get", "TRACE", "CONNECT", "pOST"] {
-            assert_eq!(follow(&format!("{verb} / HTTP/1.1\r\nHost: a\r\n\r\n")), Err(Fault::Verb), "{verb}");
+            assert_eq!(
+                follow(&format!("{verb} / HTTP/1.1\r\nHost: a\r\n\r\n")),
+                Err(RequestFault::Verb),
+                "{verb}"
+            );
         }
     }
 }

@@ -1,97 +1,66 @@
-//! A host that keeps failing is left alone for a moment.
+//! A circuit breaker: a server that keeps failing is left alone for a moment.
 
-use crate::fleet::HostId;
-use std::collections::HashMap;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// When a host is left alone, and for how long.
+/// When a server is left alone, and for how long.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct BreakerRules {
-    /// So many failures in a row,
-    pub(crate) failures: u32,
-    /// within this time, are enough.
-    pub(crate) window: Duration,
-    /// How long nobody tries then.
-    pub(crate) pause: Duration,
+pub struct BreakerRules {
+    /// This many failures in a row,
+    pub failures: u32,
+    /// within this time, open the breaker.
+    pub window: Duration,
+    /// How long an open breaker refuses requests.
+    pub pause: Duration,
 }
 
-impl BreakerRules {
-    pub(crate) const fn of(config: &crate::config::Config) -> Self {
-        let fleet = &config.fleet;
-        Self { failures: fleet.breaker_failures, window: fleet.breaker_window, pause: fleet.breaker_pause }
-    }
-}
-
-/// The breakers of all hosts, shared by the edge's threads.
-#[derive(Clone, Debug)]
-pub(crate) struct Breakers {
-    rules: BreakerRules,
-    started: Instant,
-    by_host: Arc<Mutex<HashMap<HostId, Arc<Breaker>>>>,
-}
-
-impl Breakers {
-    pub(crate) fn new(rules: BreakerRules) -> Self {
-        Self { rules, started: Instant::now(), by_host: Arc::default() }
-    }
-
-    /// One for a host that nobody shares.
-    pub(crate) fn another(&self) -> Arc<Breaker> {
-        Arc::new(Breaker::new(self.rules, self.started))
-    }
-
-    pub(crate) fn of(&self, host: &HostId) -> Arc<Breaker> {
-        let mut by_host = self.by_host.lock().unwrap_or_else(PoisonError::into_inner);
-        Arc::clone(
-            by_host.entry(host.clone()).or_insert_with(|| Arc::new(Breaker::new(self.rules, self.started))),
-        )
-    }
-}
-
-/// Counts a host's failures in a row.
+/// Counts the failures in a row of one server, for all threads.
 ///
-/// Enough of them within the window open it; it then refuses for the pause, lets one request try, and closes again
-/// when that one, or any other, is answered.
+/// Enough failures within the window open the breaker. It then refuses requests for the pause, lets
+/// one request try, and closes again when that request, or any other, is answered.
+///
+/// All orderings are relaxed. The counters guard no other memory, and a race costs at most one
+/// request too many or one failure that is not counted.
 #[derive(Debug)]
-pub(crate) struct Breaker {
+pub struct Breaker {
     rules: BreakerRules,
-    /// Times below are milliseconds since this, plus one.
+    /// The times below are milliseconds since this instant, plus one, so that zero means "never".
     started: Instant,
-    /// Failures since the last success, or since `first_failure` grew old.
+    /// Failures since the last success, or since `first_failure` left the window.
     failures: AtomicU32,
     first_failure: AtomicU64,
-    /// Until when nobody may try; zero while closed.
+    /// The time until which no request may try. Zero while the breaker is closed.
     open_until: AtomicU64,
 }
 
 impl Breaker {
-    const fn new(rules: BreakerRules, started: Instant) -> Self {
+    /// A closed breaker.
+    pub fn new(rules: BreakerRules) -> Self {
         Self {
             rules,
-            started,
+            started: Instant::now(),
             failures: AtomicU32::new(0),
             first_failure: AtomicU64::new(0),
             open_until: AtomicU64::new(0),
         }
     }
 
-    /// Whether nothing is amiss: the usual case, which costs no look at the clock.
-    pub(crate) fn is_closed(&self) -> bool {
+    /// Whether the breaker is closed. This is the usual case, and it reads no clock.
+    pub fn is_closed(&self) -> bool {
         self.open_until.load(Ordering::Relaxed) == 0
     }
 
     /// Whether a request may try now.
-    pub(crate) fn admits(&self, now: Instant) -> bool {
+    pub fn admits(&self, now: Instant) -> bool {
         let open_until = self.open_until.load(Ordering::Relaxed);
         if open_until == 0 {
             return true;
         }
         let now = self.millis(now);
-        // Whoever moves the mark forward is the one that tries.
+        // Of all requests that find the pause over, only the one that moves the mark forward tries.
+        // The others see the new mark and are refused for another pause.
         now >= open_until
             && self
                 .open_until
@@ -104,16 +73,20 @@ impl Breaker {
                 .is_ok()
     }
 
-    pub(crate) fn succeeded(&self) {
+    /// Counts an answered request, which closes the breaker.
+    pub fn succeeded(&self) {
+        // The usual case writes nothing, so that threads do not fight over the cache line.
         if self.failures.load(Ordering::Relaxed) != 0 {
             self.failures.store(0, Ordering::Relaxed);
             self.open_until.store(0, Ordering::Relaxed);
         }
     }
 
-    pub(crate) fn failed(&self, now: Instant) {
+    /// Counts a failed request, which may open the breaker.
+    pub fn failed(&self, now: Instant) {
         let now = self.millis(now);
         if self.open_until.load(Ordering::Relaxed) != 0 {
+            // The trial failed, or a request that began before: the pause starts again.
             self.open_until.store(now + millis(self.rules.pause), Ordering::Relaxed);
             return;
         }
@@ -148,7 +121,7 @@ mod tests {
 
     #[test]
     fn five_failures_in_a_row_open_it_and_one_request_tries_again() {
-        let breaker = Breakers::new(RULES).of(&"one".into());
+        let breaker = Breaker::new(RULES);
         let start = Instant::now();
         let at = |seconds| start + Duration::from_secs(seconds);
         for _ in 0..4 {
@@ -176,13 +149,13 @@ mod tests {
     fn its_rules_are_the_operators() {
         let rules =
             BreakerRules { failures: 1, window: Duration::from_secs(1), pause: Duration::from_secs(3) };
-        let breaker = Breakers::new(rules).of(&"one".into());
+        let breaker = Breaker::new(rules);
         let start = Instant::now();
         breaker.failed(start);
         assert!(!breaker.admits(start + Duration::from_secs(2)), "one failure is enough");
         assert!(breaker.admits(start + Duration::from_secs(4)), "the pause is over");
         let rules = BreakerRules { failures: 2, ..rules };
-        let breaker = Breakers::new(rules).of(&"two".into());
+        let breaker = Breaker::new(rules);
         breaker.failed(start);
         breaker.failed(start + Duration::from_secs(2));
         assert!(breaker.admits(start + Duration::from_secs(2)), "two, but not within the window");
@@ -190,7 +163,7 @@ mod tests {
 
     #[test]
     fn rare_failures_do_not_add_up() {
-        let breaker = Breakers::new(RULES).of(&"one".into());
+        let breaker = Breaker::new(RULES);
         let start = Instant::now();
         for count in 0..12 {
             let now = start + Duration::from_secs(3 * count);

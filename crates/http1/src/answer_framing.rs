@@ -1,60 +1,79 @@
-//! Where a host's body ends.
+//! Where an answer's body ends (RFC 9112 §6).
 //!
-//! Takes bodies out of what was read, piece by piece and without copying. A body is over when its framing says so
-//! and not before: one that is cut short never looks whole.
+//! Takes bodies out of the bytes that were read, piece by piece and without copying. A body is over
+//! when its framing says so and not before: a body that was cut short never looks whole.
 
 use bytes::{Buf as _, Bytes, BytesMut};
 
-use super::answer_head::Crooked;
+use crate::answer_head::MalformedAnswer;
 
-/// How the rest of a body is framed.
+/// How the rest of an answer's body is framed.
+///
+/// ```
+/// use bytes::BytesMut;
+/// use http1::{AnswerFraming, Piece};
+///
+/// let mut framing = AnswerFraming::chunked();
+/// let mut read = BytesMut::from("5\r\nhello\r\n0\r\n");
+/// assert_eq!(framing.take(&mut read), Ok(Piece::Data("hello".into())));
+/// assert_eq!(framing.take(&mut read), Ok(Piece::NotYet));
+/// read.extend_from_slice(b"\r\n");
+/// assert_eq!(framing.take(&mut read), Ok(Piece::Over));
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Framing {
-    /// Nothing more comes.
+pub enum AnswerFraming {
+    /// The body has ended, or there is none.
     Over,
-    /// So many bytes, and at least one.
+    /// This many bytes, and at least one, are still to come.
     Length(u64),
+    /// Chunks (RFC 9112 §7.1), followed by trailers, which are dropped.
     Chunked(Chunk),
-    /// All that comes until the connection ends.
+    /// Every byte until the connection ends.
     UntilClose,
 }
 
-/// Where we are in a chunked body.
+/// Where in a chunked body the next byte belongs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Chunk {
+pub enum Chunk {
+    /// A chunk's first line, with its size.
     Size,
-    /// So many bytes of it are still to come, and at least one.
+    /// A chunk's data, of which this many bytes, and at least one, are still to come.
     Data(u64),
-    /// The line end after its data.
+    /// The line end after a chunk's data.
     End,
-    /// The fields after the last one, of which so many bytes have come.
+    /// The fields after the last chunk, of which this many bytes have come.
     Trailer(usize),
 }
 
-/// What comes next of a body.
+/// The next part of a body.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Piece {
+pub enum Piece {
+    /// Bytes of the body, and at least one.
     Data(Bytes),
-    /// Read more.
+    /// More bytes have to be read first.
     NotYet,
+    /// The body has ended.
     Over,
 }
 
-impl Framing {
-    pub(super) const fn length(length: u64) -> Self {
+impl AnswerFraming {
+    /// A body of this length.
+    pub const fn length(length: u64) -> Self {
         if length == 0 { Self::Over } else { Self::Length(length) }
     }
 
-    pub(super) const fn chunked() -> Self {
+    /// The beginning of a chunked body.
+    pub const fn chunked() -> Self {
         Self::Chunked(Chunk::Size)
     }
 
-    pub(super) fn is_over(self) -> bool {
+    /// Whether the body has ended.
+    pub fn is_over(self) -> bool {
         self == Self::Over
     }
 
-    /// How long the rest of the body is, if it says.
-    pub(super) const fn rest(self) -> Option<u64> {
+    /// How long the rest of the body is, where its framing says so.
+    pub const fn rest(self) -> Option<u64> {
         match self {
             Self::Over => Some(0),
             Self::Length(left) => Some(left),
@@ -62,8 +81,12 @@ impl Framing {
         }
     }
 
-    /// Takes the next piece out of what was read.
-    pub(super) fn take(&mut self, read: &mut BytesMut) -> Result<Piece, Crooked> {
+    /// Takes the next piece out of the bytes that were read.
+    ///
+    /// # Errors
+    ///
+    /// [`MalformedAnswer`] when the chunks leave doubt about where they end.
+    pub fn take(&mut self, read: &mut BytesMut) -> Result<Piece, MalformedAnswer> {
         match self {
             Self::Over => Ok(Piece::Over),
             Self::Length(left) => {
@@ -79,7 +102,7 @@ impl Framing {
         }
     }
 
-    fn take_chunk(&mut self, read: &mut BytesMut) -> Result<Piece, Crooked> {
+    fn take_chunk(&mut self, read: &mut BytesMut) -> Result<Piece, MalformedAnswer> {
         while let Self::Chunked(at) = self {
             match at {
                 Chunk::Data(left) => {
@@ -99,14 +122,16 @@ impl Framing {
                     if read.len() < 2 {
                         return Ok(Piece::NotYet);
                     }
+                    // A chunk that is longer than it said would be read as the next chunk's size.
                     if !read.starts_with(b"\r\n") {
-                        return Err(Crooked);
+                        return Err(MalformedAnswer);
                     }
                     read.advance(2);
                     *at = Chunk::Size;
                 }
                 Chunk::Trailer(so_far) => {
-                    let most = MAX_TRAILER.checked_sub(*so_far).ok_or(Crooked)?;
+                    // All trailers count together, or many short ones would be endless.
+                    let most = MAX_TRAILER.checked_sub(*so_far).ok_or(MalformedAnswer)?;
                     let Some(end) = line(read, most)? else { return Ok(Piece::NotYet) };
                     read.advance(end + 2);
                     *so_far += end + 2;
@@ -119,19 +144,23 @@ impl Framing {
         Ok(Piece::Over)
     }
 
-    /// The connection has ended.
-    pub(super) fn close(&mut self) -> Result<(), Crooked> {
+    /// Notes that the connection has ended.
+    ///
+    /// # Errors
+    ///
+    /// [`MalformedAnswer`] when the body is not whole.
+    pub fn close(&mut self) -> Result<(), MalformedAnswer> {
         match self {
             Self::Over | Self::UntilClose => {
                 *self = Self::Over;
                 Ok(())
             }
-            Self::Length(_) | Self::Chunked(_) => Err(Crooked),
+            Self::Length(_) | Self::Chunked(_) => Err(MalformedAnswer),
         }
     }
 }
 
-/// Splits off what is there of so many bytes, and counts it.
+/// Splits off what has come of `left` bytes, and counts it. `None`: nothing has.
 fn split(read: &mut BytesMut, left: &mut u64) -> Option<Bytes> {
     let count = usize::try_from(*left).unwrap_or(usize::MAX).min(read.len());
     if count == 0 {
@@ -141,29 +170,31 @@ fn split(read: &mut BytesMut, left: &mut u64) -> Option<Bytes> {
     Some(read.split_to(count).freeze())
 }
 
-/// Where the line ends that begins here, if its end has come: it is CR LF, and no CR or LF is before it.
-fn line(read: &[u8], most: usize) -> Result<Option<usize>, Crooked> {
+/// Where the line that begins here ends, if its end has come. It ends in CR LF, and has no other CR or LF.
+fn line(read: &[u8], most: usize) -> Result<Option<usize>, MalformedAnswer> {
     match memchr::memchr2(b'\r', b'\n', read) {
-        Some(end) if end > most => Err(Crooked),
+        Some(end) if end > most => Err(MalformedAnswer),
         Some(end) => match read.get(end..) {
             Some([b'\r', b'\n', ..]) => Ok(Some(end)),
+            // The LF may come with the next read.
             Some(b"\r") => Ok(None),
-            _ => Err(Crooked),
+            _ => Err(MalformedAnswer),
         },
-        None if read.len() > most => Err(Crooked),
+        None if read.len() > most => Err(MalformedAnswer),
         None => Ok(None),
     }
 }
 
-/// Hexadecimal digits, with or without extensions after them.
-fn chunk_size(line: &[u8]) -> Result<u64, Crooked> {
+/// Reads a chunk's first line: hexadecimal digits, with or without extensions after them.
+fn chunk_size(line: &[u8]) -> Result<u64, MalformedAnswer> {
     let end = memchr::memchr(b';', line).unwrap_or(line.len());
     let digits = line.get(..end).unwrap_or_default().trim_ascii_end();
+    // 15 digits are below 2^60, so that no sum below can overflow.
     if digits.is_empty() || digits.len() > 15 {
-        return Err(Crooked);
+        return Err(MalformedAnswer);
     }
     digits.iter().try_fold(0_u64, |sum, byte| {
-        char::from(*byte).to_digit(16).map(|digit| sum * 16 + u64::from(digit)).ok_or(Crooked)
+        char::from(*byte).to_digit(16).map(|digit| sum * 16 + u64::from(digit)).ok_or(MalformedAnswer)
     })
 }
 
@@ -177,7 +208,11 @@ mod tests {
     use super::*;
 
     /// Takes a body whose bytes come in pieces of this size: its data, and what is left over.
-    fn body(mut framing: Framing, bytes: &[u8], step: usize) -> Result<(Vec<u8>, Vec<u8>), Crooked> {
+    fn body(
+        mut framing: AnswerFraming,
+        bytes: &[u8],
+        step: usize,
+    ) -> Result<(Vec<u8>, Vec<u8>), MalformedAnswer> {
         let (mut read, mut data) = (BytesMut::new(), Vec::new());
         let mut pieces = bytes.chunks(step);
         loop {
@@ -199,7 +234,7 @@ mod tests {
     }
 
     /// However reads cut it, it is the same body.
-    fn bodies(framing: Framing, bytes: &[u8]) -> Result<(Vec<u8>, Vec<u8>), Crooked> {
+    fn bodies(framing: AnswerFraming, bytes: &[u8]) -> Result<(Vec<u8>, Vec<u8>), MalformedAnswer> {
         let whole = body(framing, bytes, usize::MAX);
         for step in 1..bytes.len().clamp(2, 40) {
             assert_eq!(body(framing, bytes, step), whole, "{framing:?} in steps of {step}");
@@ -213,12 +248,12 @@ mod tests {
 
     #[test]
     fn a_body_ends_where_its_framing_says() {
-        assert_eq!(bodies(Framing::length(5), b"hello"), Ok(whole("hello", "")));
-        assert_eq!(bodies(Framing::length(5), b"helloHTTP/1.1"), Ok(whole("hello", "HTTP/1.1")));
-        assert_eq!(bodies(Framing::length(0), b"x"), Ok(whole("", "x")));
-        assert_eq!(bodies(Framing::UntilClose, b"hello"), Ok(whole("hello", "")));
-        assert_eq!(bodies(Framing::UntilClose, b""), Ok(whole("", "")));
-        let chunked = Framing::chunked();
+        assert_eq!(bodies(AnswerFraming::length(5), b"hello"), Ok(whole("hello", "")));
+        assert_eq!(bodies(AnswerFraming::length(5), b"helloHTTP/1.1"), Ok(whole("hello", "HTTP/1.1")));
+        assert_eq!(bodies(AnswerFraming::length(0), b"x"), Ok(whole("", "x")));
+        assert_eq!(bodies(AnswerFraming::UntilClose, b"hello"), Ok(whole("hello", "")));
+        assert_eq!(bodies(AnswerFraming::UntilClose, b""), Ok(whole("", "")));
+        let chunked = AnswerFraming::chunked();
         assert_eq!(bodies(chunked, b"0\r\n\r\n"), Ok(whole("", "")));
         assert_eq!(
             bodies(chunked, b"5\r\nhello\r\n00A;x=y\r\n0123456789\r\n0\r\nx: y\r\n\r\nmore"),
@@ -229,11 +264,11 @@ mod tests {
 
     #[test]
     fn a_body_that_is_cut_short_is_not_whole() {
-        assert_eq!(bodies(Framing::length(5), b"hell"), Err(Crooked));
-        assert_eq!(bodies(Framing::length(u64::MAX), b"hell"), Err(Crooked));
+        assert_eq!(bodies(AnswerFraming::length(5), b"hell"), Err(MalformedAnswer));
+        assert_eq!(bodies(AnswerFraming::length(u64::MAX), b"hell"), Err(MalformedAnswer));
         let whole = b"5\r\nhello\r\n0\r\nx: y\r\n\r\n";
         for end in 0..whole.len() {
-            assert_eq!(bodies(Framing::chunked(), &whole[..end]), Err(Crooked), "{end}");
+            assert_eq!(bodies(AnswerFraming::chunked(), &whole[..end]), Err(MalformedAnswer), "{end}");
         }
     }
 
@@ -257,16 +292,16 @@ mod tests {
             "0\r\nx: y\n\r\n",
             "0\r\n\n",
         ] {
-            assert_eq!(bodies(Framing::chunked(), bytes.as_bytes()), Err(Crooked), "{bytes:?}");
+            assert_eq!(bodies(AnswerFraming::chunked(), bytes.as_bytes()), Err(MalformedAnswer), "{bytes:?}");
         }
         let endless = |start: &str, count: usize| format!("{start}{}", "x".repeat(count));
         let extension = endless("1;", MAX_SIZE_LINE);
-        assert_eq!(body(Framing::chunked(), extension.as_bytes(), 7), Err(Crooked));
+        assert_eq!(body(AnswerFraming::chunked(), extension.as_bytes(), 7), Err(MalformedAnswer));
         let trailer = format!("0\r\n{}", "x: y\r\n".repeat(MAX_TRAILER / 6 + 1));
-        assert_eq!(body(Framing::chunked(), trailer.as_bytes(), 1000), Err(Crooked));
+        assert_eq!(body(AnswerFraming::chunked(), trailer.as_bytes(), 1000), Err(MalformedAnswer));
         assert_eq!(
-            body(Framing::chunked(), endless("0\r\n", MAX_TRAILER + 1).as_bytes(), 1000),
-            Err(Crooked)
+            body(AnswerFraming::chunked(), endless("0\r\n", MAX_TRAILER + 1).as_bytes(), 1000),
+            Err(MalformedAnswer)
         );
     }
 }

@@ -1,7 +1,7 @@
-//! A request's body on its way to a host.
+//! A request's body on its way to a server.
 //!
-//! A request that carries a proof of ours may have to be sent twice, since the host may want another nonce first. So
-//! what has gone is kept until the answer's head is here, as long as it is little: [`Kept`].
+//! Some requests have to be sent twice: the first answer names a nonce that the second request must
+//! carry. So a small body is kept until the answer's head has come: [`KeptBody`].
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -11,70 +11,74 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http_body::{Body as _, Frame};
-use hyper::body::Incoming;
+use http_body::{Body, Frame};
 use tokio::time::Instant;
 
 /// The body of a request: counted, limited, and without trailers.
 #[derive(Debug)]
-pub(super) struct Upload {
+pub struct Upload<B> {
     /// `None` only while it is dropped.
-    body: Option<Incoming>,
-    /// What goes before the body: it was sent once already.
+    body: Option<B>,
+    /// Pieces that go before the body, since an earlier try has taken them from it.
     again: VecDeque<Bytes>,
-    kept: Option<Rc<Kept>>,
+    kept: Option<Rc<KeptBody<B>>>,
+    /// The most bytes that the body may have.
     limit: u64,
-    progress: Rc<Progress>,
+    progress: Rc<UploadProgress>,
     /// Bytes that may still come.
     left: u64,
 }
 
-/// How far an upload is, seen from beside it.
+/// The progress of an upload, for the one who waits for the answer.
 #[derive(Debug)]
-pub(super) struct Progress {
+pub struct UploadProgress {
     /// When the state last changed or a byte last came.
-    pub(super) moved: Cell<Instant>,
-    pub(super) state: Cell<State>,
+    pub(crate) moved: Cell<Instant>,
+    pub(crate) state: Cell<UploadState>,
     began: Instant,
     bytes: Cell<u64>,
 }
 
+/// The state of an upload.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum State {
-    /// The next bytes are the host's to take.
-    WaitsForHost,
-    /// The next bytes are the client's to send.
-    WaitsForClient,
-    /// All of it has gone to the host.
+pub enum UploadState {
+    /// The server has to take the bytes that came last.
+    WaitsForServer,
+    /// The source has to send the next bytes.
+    WaitsForSource,
+    /// The whole body has been sent.
     Done,
+    /// The body is longer than its limit.
     TooLarge,
-    /// The client left or sent nonsense.
+    /// The body broke off, or is not as long as was announced.
     Broken,
 }
 
-/// What of a body has gone, and the rest of it, for another try.
+/// The sent part of a small body and the rest of it, for another try.
 #[derive(Debug)]
-pub(super) struct Kept {
+pub struct KeptBody<B> {
     pieces: RefCell<VecDeque<Bytes>>,
     bytes: Cell<usize>,
-    /// It was more than is kept; there is no other try.
+    /// The body was longer than is kept, or is not needed any more. There is no other try.
     is_over: Cell<bool>,
-    rest: RefCell<Option<Incoming>>,
+    /// The source, when a try has ended before it did.
+    rest: RefCell<Option<B>>,
     limit: u64,
-    budget: Rc<Budget>,
+    budget: Rc<KeepBudget>,
 }
 
-/// Bytes that all bodies of one thread may keep together.
+/// Bytes that all kept bodies of one thread may have together.
 #[derive(Debug)]
-pub(super) struct Budget(Cell<usize>);
+pub struct KeepBudget(Cell<usize>);
 
-impl Budget {
-    pub(super) fn new() -> Rc<Self> {
+impl KeepBudget {
+    /// The whole budget: 8 MiB.
+    pub fn new() -> Rc<Self> {
         Rc::new(Self(Cell::new(KEPT_IN_ALL)))
     }
 }
 
-impl Kept {
+impl<B> KeptBody<B> {
     fn keep(&self, piece: &Bytes) {
         if self.is_over.get() {
             return;
@@ -95,20 +99,20 @@ impl Kept {
         self.budget.0.set(self.budget.0.get() + self.bytes.replace(0));
     }
 
-    /// There is no other try.
-    pub(super) fn stop(&self) {
+    /// Ends the keeping: the answer has come, and there is no other try.
+    pub fn stop(&self) {
         self.is_over.set(true);
         self.give_back();
     }
 
-    /// The same body from its beginning, if that is here still. The try before must be over. What goes again is kept
-    /// again.
-    pub(super) fn again(self: &Rc<Self>) -> Option<(Upload, Rc<Progress>)> {
+    /// The body from its beginning, if all of it is still here. The try before must be over: its upload
+    /// has been dropped. What is sent again is kept again.
+    pub fn again(self: &Rc<Self>) -> Option<(Upload<B>, Rc<UploadProgress>)> {
         if self.is_over.get() {
             return None;
         }
         let body = self.rest.borrow_mut().take()?;
-        let progress = Rc::new(Progress::begin(Instant::now()));
+        let progress = Rc::new(UploadProgress::new(Instant::now()));
         let again = std::mem::take(&mut *self.pieces.borrow_mut());
         self.give_back();
         let upload = Upload {
@@ -123,38 +127,48 @@ impl Kept {
     }
 }
 
-impl Drop for Kept {
+impl<B> Drop for KeptBody<B> {
     fn drop(&mut self) {
         self.give_back();
     }
 }
 
-/// Longer inputs than this only `uploadBlob` and `importRepo` have.
-pub(super) const KEPT_AT_MOST: usize = 1 << 20;
+/// The longest body that is kept for another try, in bytes.
+pub const KEPT_AT_MOST: usize = 1 << 20;
 const KEPT_IN_ALL: usize = 8 << 20;
 
-/// Ends the exchange; what it was is in the progress.
-#[derive(Debug, thiserror::Error)]
-#[error("the request's body broke off")]
-pub(super) struct BrokenOff;
+/// The body cannot be sent to its end. Its progress says why.
+#[derive(Debug)]
+pub(crate) struct UploadBroken;
 
-impl Progress {
-    const fn begin(began: Instant) -> Self {
-        Self { moved: Cell::new(began), state: Cell::new(State::WaitsForHost), began, bytes: Cell::new(0) }
+impl UploadProgress {
+    const fn new(began: Instant) -> Self {
+        Self {
+            moved: Cell::new(began),
+            state: Cell::new(UploadState::WaitsForServer),
+            began,
+            bytes: Cell::new(0),
+        }
     }
 
-    /// Whether the client sends less than `rate` bytes in a second, on average, and has done so past the grace.
-    pub(super) fn trickles(&self, now: Instant, grace: Duration, rate: u64) -> bool {
+    /// How far the upload is.
+    pub fn state(&self) -> UploadState {
+        self.state.get()
+    }
+
+    /// Whether the source has sent less than `rate` bytes per second on average, past the grace.
+    pub(crate) fn is_too_slow(&self, now: Instant, grace: Duration, rate: u64) -> bool {
         let elapsed = now.duration_since(self.began);
-        self.state.get() == State::WaitsForClient
+        self.state.get() == UploadState::WaitsForSource
             && elapsed > grace
             && self.bytes.get() < rate.saturating_mul(elapsed.as_secs())
     }
 }
 
-impl Upload {
-    pub(super) fn of(body: Incoming, limit: u64) -> (Self, Rc<Progress>) {
-        let progress = Rc::new(Progress::begin(Instant::now()));
+impl<B: Body<Data = Bytes> + Unpin> Upload<B> {
+    /// A body of at most `limit` bytes.
+    pub fn new(body: B, limit: u64) -> (Self, Rc<UploadProgress>) {
+        let progress = Rc::new(UploadProgress::new(Instant::now()));
         let upload = Self {
             body: Some(body),
             again: VecDeque::new(),
@@ -166,9 +180,9 @@ impl Upload {
         (upload, progress)
     }
 
-    /// Keeps what goes, for another try.
-    pub(super) fn keep(&mut self, budget: &Rc<Budget>) -> Rc<Kept> {
-        let kept = Rc::new(Kept {
+    /// Keeps what is sent, for another try.
+    pub fn keep(&mut self, budget: &Rc<KeepBudget>) -> Rc<KeptBody<B>> {
+        let kept = Rc::new(KeptBody {
             pieces: RefCell::default(),
             bytes: Cell::new(0),
             is_over: Cell::new(false),
@@ -180,30 +194,30 @@ impl Upload {
         kept
     }
 
-    pub(super) fn tell(&self, state: State) {
+    pub(crate) fn report(&self, state: UploadState) {
         self.progress.state.set(state);
         self.progress.moved.set(Instant::now());
     }
 
-    /// The next piece that the client has sent.
-    pub(super) fn poll_data(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, BrokenOff>>> {
+    /// The next piece of the body.
+    pub(crate) fn poll_data(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, UploadBroken>>> {
         let polled = match (self.again.pop_front(), &mut self.body) {
             (Some(piece), _) => Poll::Ready(Some(Ok(Frame::data(piece)))),
             (None, Some(body)) => Pin::new(body).poll_frame(cx),
             (None, None) => Poll::Ready(None),
         };
         let Poll::Ready(frame) = polled else {
-            if self.progress.state.get() != State::WaitsForClient {
-                self.tell(State::WaitsForClient);
+            if self.progress.state.get() != UploadState::WaitsForSource {
+                self.report(UploadState::WaitsForSource);
             }
             return Poll::Pending;
         };
-        self.tell(State::WaitsForHost);
+        self.report(UploadState::WaitsForServer);
         match frame.map(|frame| frame.map(Frame::into_data)) {
             Some(Ok(Ok(data))) => {
                 let Some(left) = self.left.checked_sub(data.len() as u64) else {
-                    self.tell(State::TooLarge);
-                    return Poll::Ready(Some(Err(BrokenOff)));
+                    self.report(UploadState::TooLarge);
+                    return Poll::Ready(Some(Err(UploadBroken)));
                 };
                 self.left = left;
                 self.progress.bytes.set(self.progress.bytes.get() + data.len() as u64);
@@ -212,20 +226,20 @@ impl Upload {
                 }
                 Poll::Ready(Some(Ok(data)))
             }
-            // Trailers do not cross; they end the body.
+            // Trailers are not passed on. They end the body.
             None | Some(Ok(Err(_))) => Poll::Ready(None),
             Some(Err(_)) => {
-                self.tell(State::Broken);
-                Poll::Ready(Some(Err(BrokenOff)))
+                self.report(UploadState::Broken);
+                Poll::Ready(Some(Err(UploadBroken)))
             }
         }
     }
 }
 
-impl Drop for Upload {
+impl<B> Drop for Upload<B> {
     fn drop(&mut self) {
         if let (Some(kept), Some(body)) = (&self.kept, self.body.take()) {
-            // What had gone before, and not this time.
+            // Pieces that an earlier try had sent and this one has not.
             for piece in &self.again {
                 kept.keep(piece);
             }

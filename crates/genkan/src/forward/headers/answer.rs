@@ -1,11 +1,89 @@
-//! Which headers of an answer cross, and what is added to them: a list of what may; all else stays behind.
+//! The headers of a forwarded answer: those that may cross, and those that guard Genkan's origin.
 
 use http::header::{
     self, CACHE_CONTROL, CONTENT_DISPOSITION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, VARY,
 };
+use http1::AnswerFields;
 
-/// Adds to an answer's headers what guards our origin.
-pub(super) fn guard(headers: &mut HeaderMap, by_caller: bool, is_blob: bool) {
+use super::request::Credentials;
+
+/// The choice of an answer's headers for the client, and what the server said to Genkan itself.
+///
+/// What a server says to a token of Genkan's is for Genkan alone: it stays here and reaches no client.
+#[derive(Debug)]
+pub(in crate::forward) struct AnswerFilter {
+    token: Token,
+    follows_redirects: bool,
+    /// The nonce that the server wants to see in the next proof.
+    pub(in crate::forward) nonce: Option<String>,
+    /// The server's `WWW-Authenticate`, several joined by commas.
+    challenge: Option<String>,
+    /// Where the server redirects us.
+    pub(in crate::forward) location: Option<String>,
+}
+
+/// The token that a request carried.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Token {
+    None,
+    /// The caller's own.
+    Callers,
+    Genkans,
+}
+
+impl AnswerFilter {
+    pub(super) fn new(credentials: &Credentials<'_>, follows_redirects: bool) -> Self {
+        let token = match credentials {
+            Credentials::None => Token::None,
+            Credentials::Callers => Token::Callers,
+            Credentials::Genkans(_) => Token::Genkans,
+        };
+        Self { token, follows_redirects, nonce: None, challenge: None, location: None }
+    }
+
+    /// Whether the challenge names this error, whatever its scheme.
+    pub(in crate::forward) fn names_error(&self, error: &str) -> bool {
+        self.challenge.as_ref().is_some_and(|challenge| challenge.contains(&format!("error=\"{error}\"")))
+    }
+
+    /// Whether the challenge is one for DPoP and names this error (RFC 9449 §7.1).
+    pub(in crate::forward) fn names_dpop_error(&self, error: &str) -> bool {
+        let Some(challenge) = &self.challenge else { return false };
+        let dpop = challenge.get(..5).is_some_and(|scheme| scheme.eq_ignore_ascii_case("dpop "))
+            || challenge.to_ascii_lowercase().contains(", dpop ");
+        dpop && self.names_error(error)
+    }
+
+    /// Takes what is said to Genkan.
+    fn hear(&mut self, name: &str, value: &[u8]) {
+        let text = || std::str::from_utf8(value).ok().map(|text| text.trim().to_owned());
+        match name {
+            "dpop-nonce" if self.token == Token::Genkans => self.nonce = text(),
+            "www-authenticate" if self.token == Token::Genkans => {
+                self.challenge = match (self.challenge.take(), text()) {
+                    (Some(before), Some(more)) => Some(format!("{before}, {more}")),
+                    (before, more) => more.or(before),
+                };
+            }
+            "location" if self.follows_redirects => self.location = text(),
+            _ => {}
+        }
+    }
+}
+
+impl AnswerFields for AnswerFilter {
+    const ADDED: usize = MOST_ADDED;
+
+    fn keep(&mut self, name: &str, value: &[u8]) -> Option<HeaderName> {
+        if self.token == Token::Genkans || self.follows_redirects {
+            self.hear(name, value);
+        }
+        reaches_client(name, self.token == Token::Callers)
+    }
+}
+
+/// Adds the headers that guard Genkan's origin to those of an answer.
+pub(in crate::forward) fn guard(headers: &mut HeaderMap, by_caller: bool, is_blob: bool) {
     if is_blob || !is_harmless(headers) {
         let name = headers.get(CONTENT_DISPOSITION).and_then(plain_file_name);
         headers.insert(CONTENT_DISPOSITION, name.unwrap_or(HeaderValue::from_static("attachment")));
@@ -20,12 +98,13 @@ pub(super) fn guard(headers: &mut HeaderMap, by_caller: bool, is_blob: bool) {
 }
 
 /// How many headers [`guard`] adds, at most.
-pub(super) const MOST_ADDED: usize = GUARDS.len() + 3;
+const MOST_ADDED: usize = GUARDS.len() + 3;
 
-/// The name of an answer's header, if it may reach a client. The body's length is told apart.
+/// The name of an answer's header, if it may reach a client. The body's length is not among them:
+/// `http1` sets it.
 ///
-/// A challenge is an answer to the client's own token; one to ours is none of its business.
-pub(super) fn back_to_client(name: &str, by_own_token: bool) -> Option<HeaderName> {
+/// A challenge reaches the client only when it answers the client's own token.
+fn reaches_client(name: &str, by_own_token: bool) -> Option<HeaderName> {
     Some(match name {
         "accept-ranges" => header::ACCEPT_RANGES,
         "age" => header::AGE,
@@ -52,7 +131,7 @@ pub(super) fn back_to_client(name: &str, by_own_token: bool) -> Option<HeaderNam
     })
 }
 
-/// Whether there is one type, and no browser runs what is of it. Of several, browsers choose for themselves.
+/// Whether there is one content type and no browser runs it. Of several types, browsers choose one.
 fn is_harmless(headers: &HeaderMap) -> bool {
     let mut kinds = headers.get_all(CONTENT_TYPE).iter().map(HeaderValue::as_bytes);
     let (Some(kind), None) = (kinds.next(), kinds.next()) else { return false };
@@ -60,7 +139,7 @@ fn is_harmless(headers: &HeaderMap) -> bool {
     !kind.contains(&b',') && HARMLESS.iter().any(|harmless| essence.eq_ignore_ascii_case(harmless))
 }
 
-/// `attachment` with the name that the host gave, where that is nothing but a plain token.
+/// `attachment` with the host's file name, where that is nothing but a plain token.
 fn plain_file_name(disposition: &HeaderValue) -> Option<HeaderValue> {
     let name =
         disposition.to_str().ok()?.split(';').find_map(|part| part.trim().strip_prefix("filename="))?;
@@ -74,7 +153,7 @@ fn plain_file_name(disposition: &HeaderValue) -> Option<HeaderValue> {
 /// Kinds of content that a browser shows without running any of it.
 const HARMLESS: [&[u8]; 3] = [b"application/json", b"application/vnd.ipld.car", b"text/plain"];
 
-/// Set on every answer of a host: it comes from our origin, where the sign-in pages are.
+/// Set on every forwarded answer: it comes from Genkan's origin, where the sign-in pages are.
 static GUARDS: [(HeaderName, HeaderValue); 6] = [
     (header::CONTENT_SECURITY_POLICY, HeaderValue::from_static("default-src 'none'; sandbox")),
     (header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")),
@@ -84,7 +163,7 @@ static GUARDS: [(HeaderName, HeaderValue); 6] = [
     (header::ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static(EXPOSED)),
 ];
 
-/// What scripts on other origins may read of an answer.
+/// The headers that scripts on other origins may read.
 pub(crate) const EXPOSED: &str = "dpop-nonce, www-authenticate, atproto-repo-rev, atproto-content-labelers, \
     retry-after, ratelimit-limit, ratelimit-remaining, ratelimit-reset, ratelimit-policy, content-range, \
     content-length, content-encoding, etag";
@@ -126,13 +205,13 @@ mod tests {
             "content-length",
             "connection",
         ] {
-            assert_eq!(back_to_client(name, true), None, "{name}");
+            assert_eq!(reaches_client(name, true), None, "{name}");
         }
         for name in ["content-type", "etag", "vary", "atproto-repo-rev", "ratelimit-reset", "retry-after"] {
-            assert_eq!(back_to_client(name, false).unwrap(), name);
+            assert_eq!(reaches_client(name, false).unwrap(), name);
         }
-        assert!(back_to_client("www-authenticate", true).is_some());
-        assert!(back_to_client("www-authenticate", false).is_none());
+        assert!(reaches_client("www-authenticate", true).is_some());
+        assert!(reaches_client("www-authenticate", false).is_none());
     }
 
     #[test]
@@ -181,5 +260,39 @@ mod tests {
         for odd in ["inline; filename=\"a b\"", "inline; filename=\"../x\"", "inline; filename=", "inline"] {
             assert_eq!(named(odd), attachment, "{odd}");
         }
+    }
+
+    fn filtered(text: &'static str, token: Token) -> (HeaderMap, AnswerFilter) {
+        let mut filter =
+            AnswerFilter { token, follows_redirects: false, nonce: None, challenge: None, location: None };
+        let head = http1::read_answer_head(&text.into(), false, &mut filter).unwrap().unwrap();
+        (head.headers, filter)
+    }
+
+    #[test]
+    fn only_what_may_cross_is_made_a_header() {
+        let (headers, _) = filtered(
+            "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nSet-Cookie: a=b\r\nETag: x\r\nVary: a\r\nvary: b\r\n\
+             X-Much-Longer-Than-Any-Name-That-We-Know: x\r\nConnection: etag, content-length\r\n\
+             Content-Length: 007\r\n\r\n",
+            Token::Callers,
+        );
+        let mut lines: Vec<_> =
+            headers.iter().map(|(name, value)| format!("{name}: {}", value.to_str().unwrap())).collect();
+        lines.sort();
+        assert_eq!(lines, ["content-length: 7", "content-type: text/plain", "vary: a", "vary: b"]);
+    }
+
+    #[test]
+    fn what_is_said_to_our_proof_is_for_us_alone() {
+        let text = "HTTP/1.1 401 Unauthorized\r\nDPoP-Nonce: n\r\n\
+            WWW-Authenticate: DPoP algs=\"ES256\", error=\"use_dpop_nonce\"\r\ncontent-length: 0\r\n\r\n";
+        let (headers, ours) = filtered(text, Token::Genkans);
+        assert_eq!(ours.nonce.as_deref(), Some("n"));
+        assert!(ours.names_dpop_error("use_dpop_nonce") && !ours.names_dpop_error("invalid_token"));
+        assert_eq!(headers.len(), 1);
+        let (headers, own) = filtered(text, Token::Callers);
+        assert!(own.nonce.is_none() && own.challenge.is_none());
+        assert!(headers.contains_key("www-authenticate") && !headers.contains_key("dpop-nonce"));
     }
 }

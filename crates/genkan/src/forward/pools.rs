@@ -1,0 +1,173 @@
+//! The connection pools of one edge thread: one for each host of the fleet, and one for each external PDS
+//! in use.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::rc::Rc;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use http1::{Breaker, BreakerRules, Connector, Deadlines, Endpoint, Pool, PoolLimits};
+use hyper::body::Incoming;
+use tokio::time::Instant;
+
+use super::error::Error;
+use crate::base::Origin;
+use crate::fleet::{Host, HostId};
+
+/// The breakers of all hosts, shared by the edge's threads. Cheap to clone.
+#[derive(Clone, Debug)]
+pub(crate) struct Breakers {
+    rules: BreakerRules,
+    by_host: Arc<Mutex<HashMap<HostId, Arc<Breaker>>>>,
+}
+
+impl Breakers {
+    pub(crate) fn new(rules: BreakerRules) -> Self {
+        Self { rules, by_host: Arc::default() }
+    }
+
+    /// The breaker of a host of the fleet.
+    fn of(&self, host: &HostId) -> Arc<Breaker> {
+        let mut by_host = self.by_host.lock().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(by_host.entry(host.clone()).or_insert_with(|| Arc::new(Breaker::new(self.rules))))
+    }
+}
+
+/// The operator's rules for breakers.
+pub(crate) const fn breaker_rules(config: &crate::config::Config) -> BreakerRules {
+    let fleet = &config.fleet;
+    BreakerRules {
+        failures: fleet.breaker_failures,
+        window: fleet.breaker_window,
+        pause: fleet.breaker_pause,
+    }
+}
+
+/// The pools of one thread.
+#[derive(Debug)]
+pub(super) struct Pools {
+    hosts: RefCell<HashMap<HostId, (Origin, Rc<Pool<Incoming>>)>>,
+    external: RefCell<HashMap<Origin, ExternalPool>>,
+    breakers: Breakers,
+    connector: Connector,
+    host_limits: PoolLimits,
+    external_limits: PoolLimits,
+    deadlines: Rc<Deadlines>,
+}
+
+/// A pool of connections to an external PDS.
+#[derive(Debug)]
+struct ExternalPool {
+    pool: Rc<Pool<Incoming>>,
+    /// The checked addresses that its connections go to.
+    addresses: Arc<[IpAddr]>,
+    used_at: Cell<Instant>,
+}
+
+impl Pools {
+    pub(super) fn new(
+        breakers: Breakers,
+        connector: Connector,
+        host_limits: PoolLimits,
+        external_at_once: usize,
+        deadlines: Rc<Deadlines>,
+    ) -> Self {
+        let external_limits = PoolLimits { at_once: external_at_once, idle: EXTERNAL_IDLE, ..host_limits };
+        Self {
+            hosts: RefCell::default(),
+            external: RefCell::default(),
+            breakers,
+            connector,
+            host_limits,
+            external_limits,
+            deadlines,
+        }
+    }
+
+    /// The pool of a host. A host whose origin has changed gets a new one.
+    pub(super) fn host(&self, host: &Host) -> Rc<Pool<Incoming>> {
+        let mut hosts = self.hosts.borrow_mut();
+        if let Some((origin, pool)) = hosts.get(&host.id)
+            && *origin == host.origin
+        {
+            return Rc::clone(pool);
+        }
+        let breaker = self.breakers.of(&host.id);
+        let pool = self.pool(&host.origin, None, breaker, self.host_limits);
+        hosts.insert(host.id.clone(), (host.origin.clone(), Rc::clone(&pool)));
+        pool
+    }
+
+    /// The pool of an external PDS, whose connections go to these addresses and no others. A PDS whose
+    /// addresses have changed gets a new pool: connections to the old ones are not used any more.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Crowded`] when too many external PDSes are in use.
+    pub(super) fn external(
+        &self,
+        origin: &Origin,
+        addresses: &Arc<[IpAddr]>,
+    ) -> Result<Rc<Pool<Incoming>>, Error> {
+        let mut external = self.external.borrow_mut();
+        if let Some(known) = external.get(origin)
+            && known.addresses == *addresses
+        {
+            known.used_at.set(self.deadlines.now());
+            return Ok(Rc::clone(&known.pool));
+        }
+        if external.len() >= MOST_EXTERNAL && !external.contains_key(origin) {
+            // The one that was not used for the longest time makes room. One with requests under way
+            // must stay, or its limit on requests at once would not count them any more.
+            let idle = external.iter().filter(|(_, known)| known.pool.under_way() == 0);
+            let oldest = idle.min_by_key(|(_, known)| known.used_at.get()).map(|(origin, _)| origin.clone());
+            external.remove(&oldest.ok_or(Error::Crowded)?);
+        }
+        // Not shared with other threads: a stranger's PDS is no host, and its breaker ends with its pool.
+        let breaker = Arc::new(Breaker::new(self.breakers.rules));
+        let pool = self.pool(origin, Some(Arc::clone(addresses)), breaker, self.external_limits);
+        external.insert(
+            origin.clone(),
+            ExternalPool {
+                pool: Rc::clone(&pool),
+                addresses: Arc::clone(addresses),
+                used_at: Cell::new(self.deadlines.now()),
+            },
+        );
+        Ok(pool)
+    }
+
+    /// Closes idle connections that are old or that their server has closed, and forgets external PDSes
+    /// that are not in use.
+    pub(super) fn sweep(&self) {
+        let now = Instant::now();
+        for (_, pool) in self.hosts.borrow().values() {
+            pool.close_old(now);
+        }
+        self.external.borrow_mut().retain(|_, known| {
+            known.pool.close_old(now);
+            known.pool.under_way() > 0 || now.duration_since(known.used_at.get()) < FORGET_AFTER
+        });
+    }
+
+    fn pool(
+        &self,
+        origin: &Origin,
+        addresses: Option<Arc<[IpAddr]>>,
+        breaker: Arc<Breaker>,
+        limits: PoolLimits,
+    ) -> Rc<Pool<Incoming>> {
+        let endpoint = Endpoint::new(origin.is_https(), origin.authority());
+        let (connector, deadlines) = (self.connector.clone(), Rc::clone(&self.deadlines));
+        Rc::new(Pool::new(endpoint, addresses, connector, breaker, limits, deadlines))
+    }
+}
+
+/// External PDSes that one thread has pools for.
+const MOST_EXTERNAL: usize = 1024;
+/// Idle connections to one external PDS that one thread keeps.
+const EXTERNAL_IDLE: usize = 16;
+/// An external PDS that was not used for this long is forgotten, and its breaker with it.
+const FORGET_AFTER: Duration = Duration::from_mins(1);

@@ -1,0 +1,162 @@
+//! An answer's body, as it comes from the server.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use tokio::time::{Instant, Sleep};
+
+use crate::answer_framing::{AnswerFraming, Piece};
+use crate::answer_head::KeepAlive;
+use crate::connection::UpstreamConnection;
+use crate::pool::Permit;
+
+/// An answer's body, as it comes from the server.
+///
+/// It holds the connection that it comes over, and the permit of its request. The connection goes back to
+/// the pool when the body has ended. A body that is dropped before its end closes the connection.
+#[derive(Debug)]
+pub struct AnswerBody<B: Body<Data = Bytes> + Unpin> {
+    /// How the rest of the body is framed.
+    framing: AnswerFraming,
+    connection: Option<Box<UpstreamConnection<B>>>,
+    permit: Permit<B>,
+    /// How long the connection may be kept afterwards.
+    keep: KeepAlive,
+    /// From one byte to the next.
+    idle: Duration,
+    /// Bytes that may still come.
+    left: u64,
+    /// Runs while we wait for the server. Most bodies come at once and never make one.
+    timer: Option<Pin<Box<Sleep>>>,
+    is_waiting: bool,
+    /// The body was cut off. The next poll reports it.
+    is_cut: bool,
+}
+
+/// The body broke off. A client that gets it further must not see a clean end.
+#[derive(Debug, thiserror::Error)]
+#[error("the answer broke off")]
+pub struct CutOff;
+
+impl<B: Body<Data = Bytes> + Unpin> AnswerBody<B> {
+    pub(crate) fn new(
+        framing: AnswerFraming,
+        connection: Box<UpstreamConnection<B>>,
+        permit: Permit<B>,
+        keep: KeepAlive,
+        idle: Duration,
+        most: u64,
+    ) -> Self {
+        Self {
+            framing,
+            connection: Some(connection),
+            permit,
+            keep,
+            idle,
+            left: most,
+            timer: None,
+            is_waiting: false,
+            is_cut: false,
+        }
+    }
+
+    /// The whole body, if it came along with its head. The connection goes back to the pool then.
+    pub fn take_buffered(&mut self) -> Option<Bytes> {
+        if self.is_cut || self.framing.rest()? > self.left {
+            return None;
+        }
+        let rest = self.connection.as_mut()?.take_buffered(&mut self.framing)?;
+        self.give_back();
+        Some(rest)
+    }
+
+    fn poll_server(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, CutOff>>> {
+        // There is no connection any more when the body has ended.
+        let Some(connection) = &mut self.connection else { return Poll::Ready(None) };
+        match connection.poll_body(&mut self.framing, cx) {
+            Poll::Ready(Ok(Piece::Data(data))) => {
+                let Some(left) = self.left.checked_sub(data.len() as u64) else { return self.cut_off(cx) };
+                self.left = left;
+                if self.framing.is_over() {
+                    self.give_back();
+                }
+                Poll::Ready(Some(Ok(data)))
+            }
+            Poll::Ready(Ok(Piece::Over | Piece::NotYet)) => {
+                self.give_back();
+                Poll::Ready(None)
+            }
+            Poll::Ready(Err(_)) => self.cut_off(cx),
+            Poll::Pending => self.poll_timer(cx),
+        }
+    }
+
+    /// Waits for the server within the limit.
+    fn poll_timer(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, CutOff>>> {
+        let idle = self.idle;
+        let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep(idle)));
+        // A timer of an earlier wait is set again rather than made again.
+        if !std::mem::replace(&mut self.is_waiting, true) {
+            timer.as_mut().reset(Instant::now() + idle);
+        }
+        if timer.as_mut().poll(cx).is_ready() { self.cut_off(cx) } else { Poll::Pending }
+    }
+
+    /// Closes the connection in the middle of the body.
+    ///
+    /// The error comes with the next poll and not with this one. A server library that gets an error
+    /// drops what it has not sent yet; after `Pending` it sends that first.
+    pub fn cut_off<T>(&mut self, cx: &Context<'_>) -> Poll<T> {
+        self.connection = None;
+        self.is_cut = true;
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    fn give_back(&mut self) {
+        if let Some(connection) = self.connection.take() {
+            Rc::clone(self.permit.pool()).give_back(connection, self.keep);
+        }
+    }
+}
+
+impl<B: Body<Data = Bytes> + Unpin> Body for AnswerBody<B> {
+    type Data = Bytes;
+    type Error = CutOff;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, CutOff>>> {
+        if self.is_cut {
+            return Poll::Ready(Some(Err(CutOff)));
+        }
+        let polled = self.poll_server(cx);
+        if polled.is_ready() {
+            self.is_waiting = false;
+        }
+        polled.map(|frame| frame.map(|data| data.map(Frame::data)))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        !self.is_cut && self.framing.is_over()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.framing.rest().map_or_else(SizeHint::default, SizeHint::with_exact)
+    }
+}
+
+impl<B: Body<Data = Bytes> + Unpin> Drop for AnswerBody<B> {
+    fn drop(&mut self) {
+        // A reader may drop a body whose last bytes it has, without polling for the end.
+        if self.framing.is_over() && !self.is_cut {
+            self.give_back();
+        }
+    }
+}

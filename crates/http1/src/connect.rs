@@ -1,0 +1,181 @@
+//! Opening a connection to a server.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::HeaderValue;
+use http::uri::Authority;
+use socket2::{SockRef, TcpKeepalive};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::rustls::ClientConfig;
+use tokio_rustls::rustls::pki_types::ServerName;
+
+use crate::error::Cause;
+use crate::stream::Stream;
+
+/// A server: its name or address, its port, and whether it speaks TLS.
+#[derive(Clone, Debug)]
+pub struct Endpoint {
+    /// Without the brackets of an IPv6 address.
+    host: Box<str>,
+    port: u16,
+    is_tls: bool,
+    authority: HeaderValue,
+}
+
+impl Endpoint {
+    /// The server of an `https` or `http` URL. Without a port, the scheme's own counts.
+    pub fn new(is_tls: bool, authority: &Authority) -> Self {
+        let host = authority.host().trim_start_matches('[').trim_end_matches(']');
+        Self {
+            host: host.into(),
+            port: authority.port_u16().unwrap_or(if is_tls { 443 } else { 80 }),
+            is_tls,
+            authority: HeaderValue::from_str(authority.as_str())
+                .expect("an authority is made of characters that a header may have"),
+        }
+    }
+
+    /// The value of the `Host` header.
+    pub const fn authority(&self) -> &HeaderValue {
+        &self.authority
+    }
+}
+
+/// Opens connections. Cheap to clone.
+#[derive(Clone)]
+pub struct Connector {
+    tls: TlsConnector,
+    reroute: Option<Reroute>,
+}
+
+/// Where a connection to an address really goes.
+type Reroute = Arc<dyn Fn(SocketAddr) -> SocketAddr + Send + Sync>;
+
+impl Connector {
+    /// Trusts the certificate authorities of `tls`.
+    pub fn new(tls: Arc<ClientConfig>) -> Self {
+        Self { tls: TlsConnector::from(tls), reroute: None }
+    }
+
+    /// Connects elsewhere than to the checked addresses that it is given. Tests use it to see which
+    /// address would be connected to, without leaving the machine.
+    #[must_use]
+    pub fn rerouted(mut self, reroute: impl Fn(SocketAddr) -> SocketAddr + Send + Sync + 'static) -> Self {
+        self.reroute = Some(Arc::new(reroute));
+        self
+    }
+
+    /// Connects by the server's name, which the system resolves.
+    pub(crate) async fn connect(&self, endpoint: &Endpoint, limit: Duration) -> Result<Stream, Cause> {
+        let opening = async {
+            let stream = match endpoint.host.parse() {
+                Ok(address) => connect(SocketAddr::new(address, endpoint.port)).await?,
+                Err(_) => connect_by_name(&endpoint.host, endpoint.port).await?,
+            };
+            self.secure(endpoint, stream).await
+        };
+        tokio::time::timeout(limit, opening).await.map_err(|_| Cause::SlowConnect)?
+    }
+
+    /// Connects to one of these addresses, which the caller has checked, and to no other. The name is
+    /// not resolved again, so it cannot lead elsewhere in the meantime (DNS rebinding).
+    pub(crate) async fn connect_to(
+        &self,
+        endpoint: &Endpoint,
+        addresses: &[IpAddr],
+        limit: Duration,
+    ) -> Result<Stream, Cause> {
+        let opening = async {
+            let mut last = no_address();
+            for address in addresses {
+                let address = SocketAddr::new(*address, endpoint.port);
+                let address = self.reroute.as_ref().map_or(address, |reroute| reroute(address));
+                match connect(address).await {
+                    Ok(stream) => return self.secure(endpoint, stream).await,
+                    Err(cause) => last = cause,
+                }
+            }
+            Err(last)
+        };
+        tokio::time::timeout(limit, opening).await.map_err(|_| Cause::SlowConnect)?
+    }
+
+    /// Adds TLS where the server speaks it. The certificate must be for the server's name.
+    async fn secure(&self, endpoint: &Endpoint, stream: TcpStream) -> Result<Stream, Cause> {
+        if !endpoint.is_tls {
+            return Ok(Stream::Plain(stream));
+        }
+        let name = ServerName::try_from(endpoint.host.to_string())
+            .map_err(|error| Cause::Tls(io::Error::new(io::ErrorKind::InvalidInput, error)))?;
+        let stream = self.tls.connect(name, stream).await.map_err(Cause::Tls)?;
+        Ok(Stream::Tls(Box::new(stream)))
+    }
+}
+
+impl std::fmt::Debug for Connector {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Connector")
+    }
+}
+
+/// Tries each address of a name in turn.
+async fn connect_by_name(name: &str, port: u16) -> Result<TcpStream, Cause> {
+    let mut last = no_address();
+    for address in tokio::net::lookup_host((name, port)).await.map_err(Cause::Name)? {
+        match connect(address).await {
+            Ok(stream) => return Ok(stream),
+            Err(cause) => last = cause,
+        }
+    }
+    Err(last)
+}
+
+fn no_address() -> Cause {
+    Cause::Name(io::Error::new(io::ErrorKind::NotFound, "it has no address"))
+}
+
+async fn connect(address: SocketAddr) -> Result<TcpStream, Cause> {
+    let stream = TcpStream::connect(address).await.map_err(Cause::Connect)?;
+    set_options(&stream).map_err(Cause::Connect)?;
+    Ok(stream)
+}
+
+/// Sends small writes at once, and notices within a minute when the other side is gone without a word.
+fn set_options(stream: &TcpStream) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    let socket = SockRef::from(stream);
+    // 20 s of silence and three probes, 10 s apart, make 50 s while we wait for bytes.
+    let probes = TcpKeepalive::new()
+        .with_time(Duration::from_secs(20))
+        .with_interval(Duration::from_secs(10))
+        .with_retries(3);
+    socket.set_tcp_keepalive(&probes)?;
+    // While bytes of ours wait for an acknowledgement, the system sends no probes: this limit counts.
+    #[cfg(target_os = "linux")]
+    socket.set_tcp_user_timeout(Some(Duration::from_secs(55)))?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// F3: packets that vanish end a stream within a minute, whether we wait for bytes or send them.
+    #[tokio::test]
+    async fn a_host_that_is_gone_without_a_word_is_noticed_within_a_minute() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let stream = connect(listener.local_addr().unwrap()).await.unwrap();
+        let socket = SockRef::from(&stream);
+        assert!(socket.keepalive().unwrap() && socket.tcp_nodelay().unwrap());
+        let (time, interval) =
+            (socket.tcp_keepalive_time().unwrap(), socket.tcp_keepalive_interval().unwrap());
+        let probes = socket.tcp_keepalive_retries().unwrap();
+        assert!(time + interval * probes <= Duration::from_mins(1), "{time:?} + {probes} × {interval:?}");
+        let unsent = socket.tcp_user_timeout().unwrap().unwrap();
+        assert!(!unsent.is_zero() && unsent <= Duration::from_mins(1), "{unsent:?}");
+    }
+}

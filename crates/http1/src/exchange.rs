@@ -1,0 +1,193 @@
+//! One exchange: a request sent and the head of its answer taken, within the limits.
+
+use std::pin::pin;
+use std::rc::Rc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderMap, Method, StatusCode};
+use http_body::Body;
+use tokio::time::Instant;
+
+use crate::answer_body::AnswerBody;
+use crate::answer_head::AnswerHead;
+use crate::connection::{HeadError, UpstreamConnection};
+use crate::error::{Cause, Error};
+use crate::pool::{Permit, Pool};
+use crate::request_head::{BodyLength, RequestHead, write_request_head};
+use crate::upload::{Upload, UploadProgress, UploadState};
+
+/// A request that is to be sent.
+#[derive(Debug)]
+pub struct Exchange<'a, H> {
+    /// The head, and what is wanted of the answer's head.
+    pub head: &'a H,
+    /// How long the body is.
+    pub length: BodyLength,
+    /// The progress of the body, where there is one.
+    pub progress: Option<Rc<UploadProgress>>,
+    /// From the end of the request until the head of its answer.
+    pub answer_within: Duration,
+    /// How slowly the body may come.
+    pub limits: UploadLimits,
+}
+
+/// How slowly a request's body may come.
+#[derive(Clone, Copy, Debug)]
+pub struct UploadLimits {
+    /// From one byte to the next, from the source and to the server.
+    pub idle: Duration,
+    /// How long the source may send more slowly than `slow_rate`.
+    pub slow_grace: Duration,
+    /// Bytes per second that the source has to send on average.
+    pub slow_rate: u64,
+}
+
+/// An answer whose head has come. Its body is still on the connection.
+#[derive(Debug)]
+pub struct Answer<F, B> {
+    /// The status and the kept headers.
+    pub head: AnswerHead,
+    /// What the caller's choice of fields has learnt.
+    pub fields: F,
+    connection: Box<UpstreamConnection<B>>,
+}
+
+impl<F, B: Body<Data = Bytes> + Unpin> Answer<F, B> {
+    /// Splits the answer into status, headers and body. The body holds the permit.
+    ///
+    /// `idle` is the longest wait from one byte to the next. A body of more than `most` bytes is cut off.
+    pub fn into_parts(
+        self,
+        permit: Permit<B>,
+        idle: Duration,
+        most: u64,
+    ) -> (StatusCode, HeaderMap, AnswerBody<B>) {
+        let AnswerHead { status, headers, framing, keep } = self.head;
+        (status, headers, AnswerBody::new(framing, self.connection, permit, keep, idle, most))
+    }
+
+    /// Drops the answer before another try. The next request may use the connection if this exchange is
+    /// over on both sides. Otherwise the connection is closed, and what is left of the request's body
+    /// goes back to its [`KeptBody`](crate::KeptBody).
+    pub fn discard(mut self, pool: &Pool<B>, progress: Option<&UploadProgress>) {
+        let was_sent = progress.is_none_or(|progress| progress.state() == UploadState::Done);
+        if was_sent && self.connection.take_buffered(&mut self.head.framing).is_some() {
+            pool.give_back(self.connection, self.head.keep);
+        }
+    }
+}
+
+impl<H: RequestHead> Exchange<'_, H> {
+    /// Sends the request over an idle connection, or over a new one if there is none. A read without a
+    /// body is sent once more over a new connection if the idle one failed before a byte of an answer.
+    ///
+    /// # Errors
+    ///
+    /// An [`Error`] as the caller's, or the caller's own from [`RequestHead::write_fields`]. Failures of
+    /// the server are counted by the pool's breaker.
+    pub async fn send<B: Body<Data = Bytes> + Unpin>(
+        &self,
+        permit: &Permit<B>,
+        mut upload: Option<Upload<B>>,
+    ) -> Result<Answer<H::Fields, B>, H::Error> {
+        let pool = permit.pool();
+        if let Some(connection) = pool.take_idle() {
+            match self.over(connection, upload.take(), pool).await? {
+                Ok(answer) => return Ok(answer),
+                // The server closed this connection while it was idle, as it may at any time. It has
+                // probably closed the others too, so no retry goes over one of them.
+                Err(HeadError { answered: false, .. }) if self.is_repeatable() => pool.close_idle(),
+                Err(error) => return Err(self.blame(error.cause, pool).into()),
+            }
+        }
+        let connection = pool.connect().await.map_err(|cause| {
+            pool.breaker().failed(Instant::now());
+            Error::Unreachable(cause)
+        })?;
+        self.over(connection, upload, pool).await?.map_err(|error| self.blame(error.cause, pool).into())
+    }
+
+    /// Whether the request may be sent twice: it is a read without a body (RFC 9110 §9.2.2).
+    fn is_repeatable(&self) -> bool {
+        let method = self.head.method();
+        self.progress.is_none() && (method == Method::GET || method == Method::HEAD)
+    }
+
+    /// Sends over this connection and waits for the head within the limits.
+    ///
+    /// The inner error is of the connection. The outer one is final: of time, or the caller's.
+    async fn over<B: Body<Data = Bytes> + Unpin>(
+        &self,
+        mut connection: Box<UpstreamConnection<B>>,
+        upload: Option<Upload<B>>,
+        pool: &Pool<B>,
+    ) -> Result<Result<Answer<H::Fields, B>, HeadError>, H::Error> {
+        let out = connection.begin(upload, self.length);
+        write_request_head(out, self.head, pool.endpoint().authority(), self.length)?;
+        let mut fields = self.head.answer_fields();
+        let to_head = self.head.method() == Method::HEAD;
+        let head = connection.head(to_head, &mut fields);
+        let outcome = match &self.progress {
+            None => {
+                pool.deadlines().limit(self.answer_within, head).await.map_err(|_| self.slow_server(pool))?
+            }
+            Some(progress) => self.while_uploading(progress, head, pool).await?,
+        };
+        Ok(outcome.map(|head| Answer { head, fields, connection }))
+    }
+
+    /// Waits for the head while the body is being sent. Which limit counts depends on whose turn it is.
+    async fn while_uploading<T, B: Body<Data = Bytes> + Unpin>(
+        &self,
+        progress: &UploadProgress,
+        head: impl Future<Output = T>,
+        pool: &Pool<B>,
+    ) -> Result<T, Error> {
+        let mut head = pin!(head);
+        let mut until = Instant::now();
+        loop {
+            if let Ok(outcome) = tokio::time::timeout_at(until, head.as_mut()).await {
+                return Ok(outcome);
+            }
+            // The timer only says when to look again. Bytes may have moved since it was set, so the limit
+            // is counted from the last of them.
+            let state = progress.state();
+            let now = Instant::now();
+            let limit = if state == UploadState::Done { self.answer_within } else { self.limits.idle };
+            until = progress.moved.get() + limit;
+            if until <= now {
+                return Err(if state == UploadState::WaitsForSource {
+                    Error::SlowBody
+                } else {
+                    self.slow_server(pool)
+                });
+            }
+            if state != UploadState::Done {
+                if progress.is_too_slow(now, self.limits.slow_grace, self.limits.slow_rate) {
+                    return Err(Error::SlowBody);
+                }
+                // A source that sends one byte now and then never hits the idle limit. Its rate is
+                // looked at twice per grace.
+                until = until.min(now + self.limits.slow_grace / 2);
+            }
+        }
+    }
+
+    fn slow_server<B: Body<Data = Bytes> + Unpin>(&self, pool: &Pool<B>) -> Error {
+        pool.breaker().failed(Instant::now());
+        Error::SlowServer(self.answer_within)
+    }
+
+    /// Decides whose fault a failed exchange is.
+    fn blame<B: Body<Data = Bytes> + Unpin>(&self, cause: Cause, pool: &Pool<B>) -> Error {
+        match self.progress.as_ref().map(|progress| progress.state()) {
+            Some(UploadState::TooLarge) => Error::BodyTooLarge,
+            Some(UploadState::Broken) => Error::BrokenBody,
+            _ => {
+                pool.breaker().failed(Instant::now());
+                Error::Unreachable(cause)
+            }
+        }
+    }
+}

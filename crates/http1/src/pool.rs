@@ -1,0 +1,192 @@
+//! The connections of one thread to one server: idle ones, the number in use, and the breaker.
+
+use std::cell::{Cell, RefCell};
+use std::net::IpAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::StatusCode;
+use http_body::Body;
+use tokio::time::Instant;
+
+use crate::answer_head::KeepAlive;
+use crate::breaker::Breaker;
+use crate::connect::{Connector, Endpoint};
+use crate::connection::UpstreamConnection;
+use crate::deadlines::Deadlines;
+use crate::error::{Cause, Error};
+
+/// The connections of one thread to one server.
+///
+/// [`Pool::admit`] is the way in: its [`Permit`] counts one request until the answer's body has ended.
+/// The type `B` is that of the requests' bodies.
+#[derive(Debug)]
+pub struct Pool<B> {
+    endpoint: Endpoint,
+    /// Where connections may go, for a server whose name is not trusted.
+    addresses: Option<Arc<[IpAddr]>>,
+    breaker: Arc<Breaker>,
+    connector: Connector,
+    limits: PoolLimits,
+    deadlines: Rc<Deadlines>,
+    /// The connection that was used last is used first, so that surplus ones grow old and are closed.
+    #[expect(clippy::vec_box, reason = "a connection moves between here and a request as one pointer")]
+    idle: RefCell<Vec<Box<UpstreamConnection<B>>>>,
+    under_way: Cell<usize>,
+}
+
+/// The limits of a pool.
+#[derive(Clone, Copy, Debug)]
+pub struct PoolLimits {
+    /// From the start of a connection until it can be used, TLS included.
+    pub connect: Duration,
+    /// Requests under way at once.
+    pub at_once: usize,
+    /// Idle connections that are kept.
+    pub idle: usize,
+    /// How long an idle connection is kept, where the server names no shorter time.
+    pub keep: Duration,
+}
+
+/// Permission for one request, until its answer has ended.
+#[derive(Debug)]
+pub struct Permit<B> {
+    pool: Rc<Pool<B>>,
+}
+
+impl<B: Body<Data = Bytes> + Unpin> Pool<B> {
+    /// An empty pool. With `addresses`, connections go to those and to no others; without, to whatever
+    /// the system resolves the server's name to.
+    pub fn new(
+        endpoint: Endpoint,
+        addresses: Option<Arc<[IpAddr]>>,
+        connector: Connector,
+        breaker: Arc<Breaker>,
+        limits: PoolLimits,
+        deadlines: Rc<Deadlines>,
+    ) -> Self {
+        Self {
+            endpoint,
+            addresses,
+            breaker,
+            connector,
+            limits,
+            deadlines,
+            idle: RefCell::default(),
+            under_way: Cell::new(0),
+        }
+    }
+
+    /// The server.
+    pub const fn endpoint(&self) -> &Endpoint {
+        &self.endpoint
+    }
+
+    /// The breaker of the server, which other threads' pools may share.
+    pub fn breaker(&self) -> &Breaker {
+        &self.breaker
+    }
+
+    pub(crate) fn deadlines(&self) -> &Deadlines {
+        &self.deadlines
+    }
+
+    /// How many requests are under way.
+    pub const fn under_way(&self) -> usize {
+        self.under_way.get()
+    }
+
+    /// Lets a request begin.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::PoolFull`] when too many are under way, [`Error::BreakerOpen`] when the server failed
+    /// repeatedly just now.
+    pub fn admit(self: Rc<Self>) -> Result<Permit<B>, Error> {
+        if self.under_way.get() >= self.limits.at_once {
+            return Err(Error::PoolFull);
+        }
+        if !self.breaker.is_closed() && !self.breaker.admits(Instant::now()) {
+            return Err(Error::BreakerOpen);
+        }
+        self.under_way.set(self.under_way.get() + 1);
+        Ok(Permit { pool: self })
+    }
+
+    /// Takes an answer's status as a sign of the server's health: 502, 503 and 504 count as failures,
+    /// as a server behind a proxy is reported to be away by these.
+    pub fn judge(&self, status: StatusCode) {
+        match status {
+            StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT => {
+                self.breaker.failed(Instant::now());
+            }
+            _ => self.breaker.succeeded(),
+        }
+    }
+
+    /// An idle connection, if there is one that can still be used.
+    pub(crate) fn take_idle(&self) -> Option<Box<UpstreamConnection<B>>> {
+        let mut idle = self.idle.borrow_mut();
+        while let Some(mut connection) = idle.pop() {
+            if connection.keep_until <= self.deadlines.now() {
+                // The others have been idle for longer than this one.
+                idle.clear();
+            } else if connection.is_reusable() {
+                return Some(connection);
+            }
+        }
+        None
+    }
+
+    /// Opens a new connection.
+    pub(crate) async fn connect(&self) -> Result<Box<UpstreamConnection<B>>, Cause> {
+        let limit = self.limits.connect;
+        let stream = match &self.addresses {
+            None => self.connector.connect(&self.endpoint, limit).await?,
+            Some(addresses) => self.connector.connect_to(&self.endpoint, addresses, limit).await?,
+        };
+        Ok(Box::new(UpstreamConnection::new(stream, Instant::now() + self.limits.keep)))
+    }
+
+    /// Takes a connection back, if another request may use it. Otherwise it is closed.
+    pub(crate) fn give_back(&self, mut connection: Box<UpstreamConnection<B>>, keep: KeepAlive) {
+        let keep = match keep {
+            KeepAlive::Close => return,
+            KeepAlive::Unlimited => self.limits.keep,
+            KeepAlive::AtMost(time) => time.min(self.limits.keep),
+        };
+        let mut idle = self.idle.borrow_mut();
+        if idle.len() < self.limits.idle && connection.is_reusable() {
+            connection.shrink();
+            connection.keep_until = self.deadlines.now() + keep;
+            idle.push(connection);
+        }
+    }
+
+    /// Closes idle connections that are old or that the server has closed. Called now and then.
+    pub fn close_old(&self, now: Instant) {
+        self.idle
+            .borrow_mut()
+            .retain_mut(|connection| connection.keep_until > now && connection.is_reusable());
+    }
+
+    /// Closes all idle connections.
+    pub(crate) fn close_idle(&self) {
+        self.idle.borrow_mut().clear();
+    }
+}
+
+impl<B> Permit<B> {
+    /// The pool that admitted the request.
+    pub fn pool(&self) -> &Rc<Pool<B>> {
+        &self.pool
+    }
+}
+
+impl<B> Drop for Permit<B> {
+    fn drop(&mut self) {
+        self.pool.under_way.set(self.pool.under_way.get() - 1);
+    }
+}
