@@ -11,7 +11,7 @@ mod brand;
 mod database;
 mod describe;
 mod directory;
-mod elsewhere;
+mod external;
 mod environment;
 mod fleet;
 mod key;
@@ -38,7 +38,7 @@ use std::path::Path;
 pub use brand::{Brand, Colour};
 pub use database::{Database, DatabaseUrl};
 pub use directory::Directory;
-pub use elsewhere::{Elsewhere, TargetReads};
+pub use external::{External, TargetReads};
 pub use environment::Environment;
 pub use fleet::Fleet;
 pub use keys::Keys;
@@ -73,7 +73,7 @@ pub struct Config {
     pub directory: Directory,
     pub network: Network,
     pub fleet: Fleet,
-    pub elsewhere: Elsewhere,
+    pub external: External,
     pub sign_up: SignUp,
     pub sessions: Sessions,
     pub oauth: OAuth,
@@ -130,7 +130,7 @@ impl Reading {
         let directory = Directory::read(&mut reader);
         let network = Network::read(&mut reader);
         let fleet = Fleet::read(&mut reader);
-        let elsewhere = Elsewhere::read(&mut reader);
+        let external = External::read(&mut reader);
         let sign_up = SignUp::read(&mut reader);
         let sessions = Sessions::read(&mut reader);
         let oauth = OAuth::read(&mut reader);
@@ -158,7 +158,7 @@ impl Reading {
                 directory: directory?,
                 network: network?,
                 fleet: fleet?,
-                elsewhere: elsewhere?,
+                external: external?,
                 sign_up: sign_up?,
                 sessions: sessions?,
                 oauth: oauth?,
@@ -184,7 +184,7 @@ fn sections() -> [(&'static str, &'static [&'static str], &'static [Key]); 16] {
         Directory::described(),
         Network::described(),
         Fleet::described(),
-        Elsewhere::described(),
+        External::described(),
         SignUp::described(),
         Sessions::described(),
         OAuth::described(),

@@ -23,7 +23,7 @@ use crate::config::{self, Rate, TargetReads};
 use crate::limits::Verdict;
 use crate::telemetry::metrics::{Counter, Metrics, UPSTREAM_CALLS, UPSTREAM_HOSTS, UPSTREAM_HOSTS_EXHAUSTED};
 
-/// How we behave towards PDSes elsewhere.
+/// How we behave towards PDSes external.
 #[derive(Clone, Debug)]
 pub(crate) struct Manners {
     pub(crate) target_reads: TargetReads,
@@ -37,15 +37,15 @@ pub(crate) struct Manners {
 
 impl Manners {
     pub(crate) fn of(config: &config::Config) -> Self {
-        let elsewhere = &config.elsewhere;
+        let external = &config.external;
         let lower = |host: &String| host.trim_start_matches('.').to_ascii_lowercase();
         Self {
-            target_reads: elsewhere.target_reads,
-            blocked_hosts: elsewhere.blocked_hosts.iter().map(lower).collect(),
-            blocked_dids: elsewhere.blocked_dids.clone(),
+            target_reads: external.target_reads,
+            blocked_hosts: external.blocked_hosts.iter().map(lower).collect(),
+            blocked_dids: external.blocked_dids.clone(),
             reads: ReadRules::of(config),
             fair: FairRules::of(config),
-            at_once: elsewhere.connections,
+            at_once: external.connections,
         }
     }
 }

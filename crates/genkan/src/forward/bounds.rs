@@ -29,12 +29,12 @@ pub(crate) struct ReadRules {
 
 impl ReadRules {
     pub(crate) fn of(config: &Config) -> Self {
-        let elsewhere = &config.elsewhere;
+        let external = &config.external;
         Self {
-            rate: config.limits.rates_enabled.then_some(elsewhere.read_rate),
-            streams: elsewhere.read_streams,
-            streams_in_all: elsewhere.read_streams_total,
-            bytes: elsewhere.read_bytes.0,
+            rate: config.limits.rates_enabled.then_some(external.read_rate),
+            streams: external.read_streams,
+            streams_in_all: external.read_streams_total,
+            bytes: external.read_bytes.0,
         }
     }
 }

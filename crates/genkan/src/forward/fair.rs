@@ -36,14 +36,14 @@ pub(crate) struct FairRules {
 
 impl FairRules {
     pub(crate) const fn of(config: &Config) -> Self {
-        let elsewhere = &config.elsewhere;
+        let external = &config.external;
         Self {
-            calls: elsewhere.calls,
-            repos: elsewhere.repos,
-            uploads: elsewhere.uploads,
-            account_calls: elsewhere.account_calls,
-            account_writes: elsewhere.account_writes,
-            wait: elsewhere.wait,
+            calls: external.calls,
+            repos: external.repos,
+            uploads: external.uploads,
+            account_calls: external.account_calls,
+            account_writes: external.account_writes,
+            wait: external.wait,
         }
     }
 }

@@ -12,7 +12,7 @@ use super::{Rate, Size};
 
 section! {
     /// PDSes that are not of the fleet, and how we behave there.
-    pub struct Elsewhere = "elsewhere" {
+    pub struct External = "elsewhere" {
         /// Who may read accounts through Genkan that do not live here.
         target_reads: TargetReads { env: "GENKAN_TARGET_READS", default: "public" },
         /// PDS hosts that are never called. A name stands for all below it as well.
@@ -51,7 +51,7 @@ keywords! {
     }
 }
 
-impl Elsewhere {
+impl External {
     fn check(&self, found: &mut Findings) {
         for (env, given) in [
             ("GENKAN_READ_STREAMS", self.read_streams),
