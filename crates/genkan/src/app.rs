@@ -11,7 +11,7 @@ use genkan_protocol::crypto::PublicKey;
 use crate::accounts::{Accounts, EmailTokens, Emails, Passwords};
 use crate::base::Clock;
 use crate::base::fetch::tls::{TlsError, client_config};
-use crate::base::fetch::{Dns, DnsError, Guarded, Trusted};
+use crate::base::fetch::{Dns, DnsError, GuardedClient, Trusted};
 use crate::base::seal::{Sealer, SealingKeys};
 use crate::config::Config;
 use crate::db::feed::{Change, Feed};
@@ -296,14 +296,14 @@ pub(crate) fn sealed() -> impl Iterator<Item = &'static Sealed> {
 }
 
 /// What strangers' names are looked up and dialled with.
-fn strangers(config: &Config) -> Result<(Dns, Guarded), BuildError> {
+fn strangers(config: &Config) -> Result<(Dns, GuardedClient), BuildError> {
     let dns = Dns::new(&config.network.dns_servers)?;
     let tls = client_config(config.network.extra_ca_file.as_deref())?;
-    let guarded = Guarded::new(dns.clone(), tls, config.network.private_origins.clone());
+    let guarded = GuardedClient::new(dns.clone(), tls, config.network.private_origins.clone());
     Ok((dns, guarded))
 }
 
-fn identity(config: &Config, clock: &Clock, trusted: Trusted, dns: &Dns, guarded: &Guarded) -> Identity {
+fn identity(config: &Config, clock: &Clock, trusted: Trusted, dns: &Dns, guarded: &GuardedClient) -> Identity {
     let within = config.limits.resolve_timeout;
     let directory = Directory::new(trusted, config.directory.url.clone(), config.directory.timeout);
     Identity {

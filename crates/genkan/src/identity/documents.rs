@@ -10,20 +10,20 @@ use http::StatusCode;
 use super::memory::Memory;
 use super::{Directory, DirectoryError, Error, Freshness};
 use crate::base::Clock;
-use crate::base::fetch::{Guarded, GuardedError, Limits};
+use crate::base::fetch::{GuardedClient, GuardedError, Limits};
 
 /// Resolves DIDs, `did:plc` at the directory and `did:web` at its own host. Cheap to clone.
 #[derive(Clone, Debug)]
 pub(crate) struct Documents {
     directory: Directory,
-    guarded: Guarded,
+    guarded: GuardedClient,
     memory: Memory<Arc<DidDocument>>,
     /// For one look-up as a whole.
     within: Duration,
 }
 
 impl Documents {
-    pub(crate) fn new(directory: Directory, guarded: Guarded, clock: Clock, within: Duration) -> Self {
+    pub(crate) fn new(directory: Directory, guarded: GuardedClient, clock: Clock, within: Duration) -> Self {
         Self { directory, guarded, memory: Memory::new(clock, REMEMBERED), within }
     }
 
@@ -46,7 +46,7 @@ impl Documents {
 
 async fn look_up(
     directory: Directory,
-    guarded: Guarded,
+    guarded: GuardedClient,
     did: Did,
     within: Duration,
 ) -> Result<Arc<DidDocument>, Error> {
@@ -57,7 +57,7 @@ async fn look_up(
 
 async fn at_its_method(
     directory: &Directory,
-    guarded: &Guarded,
+    guarded: &GuardedClient,
     did: &Did,
 ) -> Result<Arc<DidDocument>, Error> {
     let document = if did.is_plc() {
@@ -85,7 +85,7 @@ async fn at_directory(directory: &Directory, did: &Did) -> Result<DidDocument, E
 }
 
 /// Host-level `did:web` only: no path, and a port only where the operator listed that origin.
-async fn at_its_host(guarded: &Guarded, did: &Did) -> Result<DidDocument, Error> {
+async fn at_its_host(guarded: &GuardedClient, did: &Did) -> Result<DidDocument, Error> {
     let host = did.identifier().replace("%3A", ":").replace("%3a", ":");
     if did.identifier().contains([':', '/']) || host.contains('%') {
         return Err(Error::Unusable("a did:web with a path is not supported".into()));
@@ -143,7 +143,7 @@ mod tests {
     async fn documents(directory: Directory, listed: Vec<Origin>) -> Documents {
         let dns = TestDns::start(|_, _| Reply::NoSuchName).await;
         let dns = Dns::new(&[dns.address()]).unwrap();
-        let guarded = Guarded::new(dns, tls::client_config(None).unwrap(), listed);
+        let guarded = GuardedClient::new(dns, tls::client_config(None).unwrap(), listed);
         Documents::new(directory, guarded, Clock::System, Duration::from_secs(5))
     }
 

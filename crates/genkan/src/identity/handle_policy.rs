@@ -143,7 +143,7 @@ mod tests {
     use super::*;
     use crate::base::Clock;
     use crate::base::fetch::test_dns::{Reply, TestDns};
-    use crate::base::fetch::{Dns, Guarded, tls};
+    use crate::base::fetch::{Dns, GuardedClient, tls};
 
     fn policy(development: bool) -> HandlePolicy {
         let domains = [".example.com", ".people.example.com", ".example.net", ".test"];
@@ -188,7 +188,7 @@ mod tests {
         })
         .await;
         let dns = Dns::new(&[dns.address()]).unwrap();
-        let guarded = Guarded::new(dns.clone(), tls::client_config(None).unwrap(), Vec::new());
+        let guarded = GuardedClient::new(dns.clone(), tls::client_config(None).unwrap(), Vec::new());
         let handles = Handles::new(dns, guarded, Clock::System, std::time::Duration::from_secs(5));
         let me = "did:plc:aaaaaaaaaaaaaaaaaaaaaaaa".parse().unwrap();
         let policy = policy(false);

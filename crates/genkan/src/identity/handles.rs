@@ -10,20 +10,20 @@ use super::documents::strange;
 use super::memory::Memory;
 use super::{Error, Freshness};
 use crate::base::Clock;
-use crate::base::fetch::{Dns, DnsError, Guarded, Limits};
+use crate::base::fetch::{Dns, DnsError, GuardedClient, Limits};
 
 /// Resolves handles of the world. Which are ours is for the rooms above to answer first. Cheap to clone.
 #[derive(Clone, Debug)]
 pub(crate) struct Handles {
     dns: Dns,
-    guarded: Guarded,
+    guarded: GuardedClient,
     memory: Memory<Did>,
     /// For one look-up as a whole.
     within: Duration,
 }
 
 impl Handles {
-    pub(crate) fn new(dns: Dns, guarded: Guarded, clock: Clock, within: Duration) -> Self {
+    pub(crate) fn new(dns: Dns, guarded: GuardedClient, clock: Clock, within: Duration) -> Self {
         Self { dns, guarded, memory: Memory::new(clock, REMEMBERED), within }
     }
 
@@ -39,7 +39,7 @@ impl Handles {
     }
 }
 
-async fn look_up(dns: Dns, guarded: Guarded, handle: Handle, within: Duration) -> Result<Did, Error> {
+async fn look_up(dns: Dns, guarded: GuardedClient, handle: Handle, within: Duration) -> Result<Did, Error> {
     if handle.has_disallowed_tld() {
         return Err(Error::NotFound("handle"));
     }
@@ -82,7 +82,7 @@ async fn by_dns(dns: &Dns, handle: &Handle) -> Result<Did, Error> {
     }
 }
 
-async fn by_site(guarded: &Guarded, handle: &Handle) -> Result<Did, Error> {
+async fn by_site(guarded: &GuardedClient, handle: &Handle) -> Result<Did, Error> {
     let url = format!("https://{handle}/.well-known/atproto-did");
     let answer = guarded.get(&url, "text/plain", &LIMITS).await.map_err(|error| strange(&error))?;
     match answer.status {
@@ -117,7 +117,7 @@ mod tests {
     async fn resolve(handle: &str, reply: fn(&str) -> Reply) -> Result<Did, Error> {
         let dns = TestDns::start(move |name, _| reply(name)).await;
         let dns = Dns::new(&[dns.address()]).unwrap();
-        let guarded = Guarded::new(dns.clone(), tls::client_config(None).unwrap(), Vec::new());
+        let guarded = GuardedClient::new(dns.clone(), tls::client_config(None).unwrap(), Vec::new());
         Handles::new(dns, guarded, Clock::System, Duration::from_secs(5))
             .resolve(&handle.parse().unwrap(), Freshness::Remembered)
             .await
@@ -165,7 +165,7 @@ mod tests {
     async fn a_look_up_ends_when_its_time_is_over() {
         let silent = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
         let dns = Dns::new(&[silent.local_addr().unwrap()]).unwrap();
-        let guarded = Guarded::new(dns.clone(), tls::client_config(None).unwrap(), Vec::new());
+        let guarded = GuardedClient::new(dns.clone(), tls::client_config(None).unwrap(), Vec::new());
         let handles = Handles::new(dns, guarded, Clock::System, Duration::from_millis(200));
         let alice = "alice.example.com".parse().unwrap();
         let asking = handles.resolve(&alice, Freshness::Remembered);

@@ -127,7 +127,7 @@ mod tests {
 
     use super::*;
     use crate::base::fetch::test_dns::{Reply, TestDns};
-    use crate::base::fetch::{Dns, Guarded, tls};
+    use crate::base::fetch::{Dns, GuardedClient, tls};
     use crate::base::test_directory::{Fault, TestDirectory};
     use crate::identity::Directory;
 
@@ -152,7 +152,7 @@ mod tests {
         let names = Dns::new(&[dns.address()]).unwrap();
         let hand = Arc::new(AtomicI64::new(1_000_000));
         let clock = Clock::Manual(Arc::clone(&hand));
-        let guarded = Guarded::new(names.clone(), tls::client_config(None).unwrap(), Vec::new());
+        let guarded = GuardedClient::new(names.clone(), tls::client_config(None).unwrap(), Vec::new());
         let within = Duration::from_secs(5);
         let documents = Documents::new(Directory::of(&directory), guarded.clone(), clock.clone(), within);
         let handles = Handles::new(names, guarded, clock.clone(), within);

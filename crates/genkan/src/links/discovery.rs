@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::base::Origin;
 use crate::base::fetch::target::Target;
-use crate::base::fetch::{Answer, Guarded, GuardedError, Limits};
+use crate::base::fetch::{Answer, GuardedClient, GuardedError, Limits};
 use crate::identity::{self, Documents, Freshness, Handles};
 
 /// What names an account, or only its server.
@@ -73,7 +73,7 @@ pub(super) enum DiscoveryError {
 pub(super) struct Discovery {
     pub(super) documents: Documents,
     pub(super) handles: Handles,
-    pub(super) guarded: Guarded,
+    pub(super) guarded: GuardedClient,
     /// Private origins that the operator listed.
     pub(super) listed: Arc<[Origin]>,
 }

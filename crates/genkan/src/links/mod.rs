@@ -34,7 +34,7 @@ use genkan_protocol::oauth::jwk::JwkSet;
 use quick_cache::sync::Cache;
 use serde_json::Value;
 
-use crate::base::fetch::Guarded;
+use crate::base::fetch::GuardedClient;
 use crate::base::seal::Sealer;
 use crate::base::single_flight::SingleFlight;
 use crate::base::{Clock, Origin, Timestamp, random};
@@ -73,7 +73,7 @@ pub(crate) struct Dependencies {
     pub(crate) feed: Feed,
     pub(crate) sealer: Sealer,
     pub(crate) identity: Identity,
-    pub(crate) guarded: Guarded,
+    pub(crate) guarded: GuardedClient,
     pub(crate) keys: ClientKeys,
     pub(crate) metrics: Metrics,
 }

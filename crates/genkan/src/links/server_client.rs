@@ -15,12 +15,12 @@ use zeroize::Zeroizing;
 use super::client::ClientIdentity;
 use super::discovery::Server;
 use super::nonces::Nonces;
-use crate::base::fetch::{Answer, Guarded, GuardedError, Limits};
+use crate::base::fetch::{Answer, GuardedClient, GuardedError, Limits};
 use crate::base::{Clock, Origin, query, random};
 
 /// Speaks to one server for one session, or one sign-in.
 pub(super) struct ServerClient<'a> {
-    pub(super) guarded: &'a Guarded,
+    pub(super) guarded: &'a GuardedClient,
     pub(super) clock: &'a Clock,
     pub(super) nonces: &'a Nonces,
     pub(super) server: &'a Server,

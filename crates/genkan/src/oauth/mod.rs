@@ -36,7 +36,7 @@ use std::time::Duration;
 use genkan_protocol::oauth::nonce::Nonces;
 
 use crate::accounts::Accounts;
-use crate::base::fetch::{Dns, Guarded};
+use crate::base::fetch::{Dns, GuardedClient};
 use crate::base::{Clock, Origin, Secret, Timestamp};
 use crate::db::Db;
 use crate::db::feed::{Change, Feed};
@@ -85,7 +85,7 @@ pub(crate) struct Dependencies {
     pub(crate) ring: Ring,
     pub(crate) fleet: Fleet,
     pub(crate) dns: Dns,
-    pub(crate) guarded: Guarded,
+    pub(crate) guarded: GuardedClient,
     pub(crate) documents: Documents,
 }
 

@@ -16,7 +16,7 @@ use http::StatusCode;
 
 use super::sql::permission_sets as sql;
 use super::{Error, SetView};
-use crate::base::fetch::{Dns, DnsError, Guarded, Limits};
+use crate::base::fetch::{Dns, DnsError, GuardedClient, Limits};
 use crate::base::single_flight::SingleFlight;
 use crate::base::{Clock, Timestamp};
 use crate::db::Db;
@@ -34,7 +34,7 @@ struct Inner {
     clock: Clock,
     dns: Dns,
     documents: Documents,
-    guarded: Guarded,
+    guarded: GuardedClient,
     single_flight: SingleFlight<Result<(), Problem>>,
 }
 
@@ -48,7 +48,7 @@ enum Problem {
 }
 
 impl PermissionSets {
-    pub(super) fn new(db: Db, clock: Clock, dns: Dns, documents: Documents, guarded: Guarded) -> Self {
+    pub(super) fn new(db: Db, clock: Clock, dns: Dns, documents: Documents, guarded: GuardedClient) -> Self {
         let single_flight = SingleFlight::default();
         Self { inner: Arc::new(Inner { db, clock, dns, documents, guarded, single_flight }) }
     }
@@ -264,7 +264,7 @@ mod tests {
             })
             .await;
             let asked = Dns::new(&[dns.address()]).unwrap();
-            let guarded = Guarded::new(asked.clone(), tls::client_config(None).unwrap(), vec![host]);
+            let guarded = GuardedClient::new(asked.clone(), tls::client_config(None).unwrap(), vec![host]);
             let documents = Documents::new(
                 Directory::of(&directory),
                 guarded.clone(),

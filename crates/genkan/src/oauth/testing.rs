@@ -7,12 +7,12 @@ use super::OAuth;
 use super::grant::{Grant, GrantPlace};
 use super::pushed::{ClientAuth, Pushed};
 use crate::accounts::{Account, State};
-use crate::base::fetch::Guarded;
+use crate::base::fetch::GuardedClient;
 use crate::base::{Secret, Timestamp};
 
 impl OAuth {
     /// What clients' documents are fetched with.
-    pub(crate) fn guarded(&self) -> &Guarded {
+    pub(crate) fn guarded(&self) -> &GuardedClient {
         self.clients.guarded()
     }
 }

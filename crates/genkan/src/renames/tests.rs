@@ -6,7 +6,7 @@ use genkan_protocol::plc::{Data, genesis};
 use super::*;
 use crate::base::Secret;
 use crate::base::fetch::test_dns::{Reply, TestDns};
-use crate::base::fetch::{Dns, Guarded, tls};
+use crate::base::fetch::{Dns, GuardedClient, tls};
 use crate::base::seal::Sealer;
 use crate::base::test_directory::{Fault, TestDirectory};
 use crate::db::feed::Feed;
@@ -57,7 +57,7 @@ impl Stand {
         })
         .await;
         let dns = Dns::new(&[dns.address()]).unwrap();
-        let guarded = Guarded::new(dns.clone(), tls::client_config(None).unwrap(), Vec::new());
+        let guarded = GuardedClient::new(dns.clone(), tls::client_config(None).unwrap(), Vec::new());
         let renames = Renames::new(Dependencies {
             accounts: Accounts::new(db.clone(), clock.clone(), feed),
             db,

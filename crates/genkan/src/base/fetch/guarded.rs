@@ -27,7 +27,7 @@ use crate::base::Origin;
 ///
 /// No pool: these calls are rare, and a connection that lives on would outlive the check of its address.
 #[derive(Clone, Debug)]
-pub(crate) struct Guarded {
+pub(crate) struct GuardedClient {
     inner: Arc<Inner>,
 }
 
@@ -102,7 +102,7 @@ impl From<NameError> for GuardedError {
     }
 }
 
-impl Guarded {
+impl GuardedClient {
     /// `listed`: the exact private origins that may be dialled although they are not public.
     pub(crate) fn new(dns: Dns, tls: Arc<ClientConfig>, listed: Vec<Origin>) -> Self {
         let room = Semaphore::new(CALLS_AT_ONCE);

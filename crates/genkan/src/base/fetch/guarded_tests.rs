@@ -52,8 +52,8 @@ impl Server {
     }
 }
 
-fn guarded(dns: &TestDns, listed: Vec<Origin>) -> Guarded {
-    Guarded::new(Dns::new(&[dns.address()]).unwrap(), tls::client_config(None).unwrap(), listed)
+fn guarded(dns: &TestDns, listed: Vec<Origin>) -> GuardedClient {
+    GuardedClient::new(Dns::new(&[dns.address()]).unwrap(), tls::client_config(None).unwrap(), listed)
 }
 
 async fn no_dns() -> TestDns {
@@ -65,7 +65,7 @@ fn ok(body: &str) -> String {
 }
 
 /// Instead of dialling, remembers where to and goes to the canary.
-fn recording(guarded: &Guarded, canary: &Server) -> Arc<Mutex<Vec<SocketAddr>>> {
+fn recording(guarded: &GuardedClient, canary: &Server) -> Arc<Mutex<Vec<SocketAddr>>> {
     guarded.detour(canary.address)
 }
 
@@ -218,7 +218,7 @@ async fn certificates_are_checked_and_an_extra_authority_counts() {
         .map(|name| format!("https://{name}.example.com:{port}").parse().unwrap())
         .collect();
     let with = |extra: Option<&std::path::Path>| {
-        Guarded::new(Dns::new(&[dns.address()]).unwrap(), tls::client_config(extra).unwrap(), names.clone())
+        GuardedClient::new(Dns::new(&[dns.address()]).unwrap(), tls::client_config(extra).unwrap(), names.clone())
     };
     let (trusting, wary) = (with(Some(&file)), with(None));
     std::fs::remove_file(&file).unwrap();

@@ -1,6 +1,6 @@
 //! Outbound HTTP, in two clients that never mix.
 //!
-//! [`Guarded`] dials names that strangers chose (handles, `did:web`, later OAuth clients and servers):
+//! [`GuardedClient`] dials names that strangers chose (handles, `did:web`, later OAuth clients and servers):
 //! it resolves by itself, connects only to an address it has checked, and bounds size and time.
 //! The data path dials strangers by connections of its own, at addresses from the same [`Names`].
 //! [`Trusted`] dials origins from the operator's configuration: hosts of the fleet and the PLC
@@ -21,7 +21,7 @@ use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
 
 pub(crate) use dns::{Dns, DnsError};
-pub(crate) use guarded::{Guarded, GuardedError, Limits};
+pub(crate) use guarded::{GuardedClient, GuardedError, Limits};
 pub(crate) use names::{NameError, Names};
 pub(crate) use trusted::{Trusted, TrustedError};
 

@@ -7,7 +7,7 @@ use genkan_protocol::crypto::P256PrivateKey;
 use genkan_protocol::syntax::Did;
 use genkan_testing::{Client, FakeDirectory, FakeNames, FakePds};
 
-use crate::base::fetch::{Dns, Guarded, Trusted, tls};
+use crate::base::fetch::{Dns, GuardedClient, Trusted, tls};
 use crate::base::{Secret, Timestamp};
 use crate::identity::{Directory, Documents, Handles};
 use crate::links::login::LoginRedirect;
@@ -191,7 +191,7 @@ fn instance(
     let clock = Clock::Manual(Arc::clone(hand));
     let within = Duration::from_secs(5);
     let dns = Dns::new(&[names.address()]).unwrap();
-    let guarded = Guarded::new(dns.clone(), tls::client_config(None).unwrap(), listed.clone());
+    let guarded = GuardedClient::new(dns.clone(), tls::client_config(None).unwrap(), listed.clone());
     let trusted = Trusted::new(None).unwrap();
     let directory = Directory::new(trusted, directory.url().parse().unwrap(), within);
     let identity = Identity {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use http::StatusCode;
 use http::header::CONTENT_TYPE;
 
-use crate::base::fetch::{Guarded, GuardedError, Limits};
+use crate::base::fetch::{GuardedClient, GuardedError, Limits};
 
 /// Why a document could not be had.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -29,7 +29,7 @@ pub(super) enum Document {
 }
 
 /// Fetches a document, twice if its host needs to wake up.
-pub(super) async fn fetch(guarded: &Guarded, url: &str, what: Document) -> Result<String, Unavailable> {
+pub(super) async fn fetch(guarded: &GuardedClient, url: &str, what: Document) -> Result<String, Unavailable> {
     match fetch_once(guarded, url, what).await {
         Err(Trouble { passing: true, .. }) => fetch_once(guarded, url, what).await,
         done => done,
@@ -43,7 +43,7 @@ struct Trouble {
     passing: bool,
 }
 
-async fn fetch_once(guarded: &Guarded, url: &str, what: Document) -> Result<String, Trouble> {
+async fn fetch_once(guarded: &GuardedClient, url: &str, what: Document) -> Result<String, Trouble> {
     let answer = guarded.get(url, "application/json", &LIMITS).await.map_err(|error| Trouble {
         passing: matches!(error, GuardedError::Unreachable(_) | GuardedError::Slow | GuardedError::Broken(_)),
         why: error.to_string(),

@@ -17,7 +17,7 @@ use quick_cache::sync::Cache;
 
 use super::sql::clients;
 use super::{ClientView, Error};
-use crate::base::fetch::Guarded;
+use crate::base::fetch::GuardedClient;
 use crate::base::single_flight::SingleFlight;
 use crate::base::{Clock, Origin, Timestamp};
 use crate::db::Db;
@@ -87,7 +87,7 @@ pub(super) struct Clients {
 struct Inner {
     db: Db,
     clock: Clock,
-    guarded: Guarded,
+    guarded: GuardedClient,
     /// Origins that the operator listed; clients may live there without a public name.
     listed: Vec<String>,
     development: bool,
@@ -106,7 +106,7 @@ struct Remembered<T> {
 }
 
 impl Clients {
-    pub(super) fn new(db: Db, clock: Clock, guarded: Guarded, listed: &[Origin], development: bool) -> Self {
+    pub(super) fn new(db: Db, clock: Clock, guarded: GuardedClient, listed: &[Origin], development: bool) -> Self {
         Self {
             inner: Arc::new(Inner {
                 db,
@@ -122,7 +122,7 @@ impl Clients {
     }
 
     #[cfg(test)]
-    pub(super) fn guarded(&self) -> &Guarded {
+    pub(super) fn guarded(&self) -> &GuardedClient {
         &self.inner.guarded
     }
 
