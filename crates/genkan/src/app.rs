@@ -11,7 +11,7 @@ use genkan_protocol::crypto::PublicKey;
 use crate::accounts::{Accounts, EmailTokens, Emails, Passwords};
 use crate::base::Clock;
 use crate::base::fetch::tls::{TlsError, client_config};
-use crate::base::fetch::{Dns, DnsError, GuardedClient, Trusted};
+use crate::base::fetch::{Dns, DnsError, GuardedClient, UnguardedClient};
 use crate::base::seal::{Sealer, SealingKeys};
 use crate::config::Config;
 use crate::db::feed::{Change, Feed};
@@ -47,7 +47,7 @@ pub(crate) struct Services {
     pub(crate) ring: Ring,
     pub(crate) fleet: Fleet,
     pub(crate) hosts: HostClient,
-    pub(crate) trusted: Trusted,
+    pub(crate) unguarded: UnguardedClient,
     pub(crate) identity: Identity,
     pub(crate) accounts: Accounts,
     pub(crate) passwords: Passwords,
@@ -101,10 +101,10 @@ impl App {
         let feed = Feed::new(db.clone(), clock.clone());
         let ring = open_ring(&config, &db, &clock).await?;
         let fleet = Fleet::open(db.clone(), clock.clone(), ring.clone(), feed.clone()).await?;
-        let trusted = Trusted::new(config.network.extra_ca_file.as_deref())?;
-        let hosts = HostClient::new(trusted.clone(), HOST_CALL);
+        let unguarded = UnguardedClient::new(config.network.extra_ca_file.as_deref())?;
+        let hosts = HostClient::new(unguarded.clone(), HOST_CALL);
         let (dns, guarded) = strangers(&config)?;
-        let identity = identity(&config, &clock, trusted.clone(), &dns, &guarded);
+        let identity = identity(&config, &clock, unguarded.clone(), &dns, &guarded);
 
         let accounts = Accounts::new(db.clone(), clock.clone(), feed.clone());
         let passwords = Passwords::new(config.sessions.password_workers, config.sessions.password_queue);
@@ -233,7 +233,7 @@ impl App {
             ring,
             fleet,
             hosts,
-            trusted,
+            unguarded,
             identity,
             accounts,
             passwords,
@@ -303,9 +303,15 @@ fn strangers(config: &Config) -> Result<(Dns, GuardedClient), BuildError> {
     Ok((dns, guarded))
 }
 
-fn identity(config: &Config, clock: &Clock, trusted: Trusted, dns: &Dns, guarded: &GuardedClient) -> Identity {
+fn identity(
+    config: &Config,
+    clock: &Clock,
+    unguarded: UnguardedClient,
+    dns: &Dns,
+    guarded: &GuardedClient,
+) -> Identity {
     let within = config.limits.resolve_timeout;
-    let directory = Directory::new(trusted, config.directory.url.clone(), config.directory.timeout);
+    let directory = Directory::new(unguarded, config.directory.url.clone(), config.directory.timeout);
     Identity {
         documents: Documents::new(directory.clone(), guarded.clone(), clock.clone(), within),
         handles: Handles::new(dns.clone(), guarded.clone(), clock.clone(), within),

@@ -224,8 +224,13 @@ fn front(app: &App) -> Front {
         let db = db.clone();
         Box::pin(async move { accounts::is_known(&db, &did).await })
     };
-    let front =
-        Front::new(settings, app.trusted.clone(), app.clock.clone(), Prober::new(&app.ring), Box::new(knows));
+    let front = Front::new(
+        settings,
+        app.unguarded.clone(),
+        app.clock.clone(),
+        Prober::new(&app.ring),
+        Box::new(knows),
+    );
     let forgetting = front.clone();
     app.feed.subscribe(Change::Account, move |did| forgetting.forget(did));
     front

@@ -17,13 +17,13 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use super::Host;
-use crate::base::fetch::{Answer, Trusted, TrustedError};
+use crate::base::fetch::{Answer, UnguardedClient, UnguardedError};
 use crate::base::{Origin, Secret};
 
 /// Calls hosts of the fleet, by the operator's own table. Cheap to clone.
 #[derive(Clone, Debug)]
 pub(crate) struct HostClient {
-    client: Trusted,
+    client: UnguardedClient,
     timeout: Duration,
 }
 
@@ -90,7 +90,7 @@ pub(super) enum Credential<'a> {
 }
 
 impl HostClient {
-    pub(crate) const fn new(client: Trusted, timeout: Duration) -> Self {
+    pub(crate) const fn new(client: UnguardedClient, timeout: Duration) -> Self {
         Self { client, timeout }
     }
 
@@ -252,11 +252,13 @@ fn request(
     request.body(Full::new(body)).expect("an origin and a method make a URL, base64 a header")
 }
 
-fn wire(error: TrustedError) -> HostError {
+fn wire(error: UnguardedError) -> HostError {
     match error {
-        TrustedError::Unreachable(why) => HostError::Unreachable(format!("cannot be reached: {why}").into()),
-        TrustedError::Unanswered(why) => HostError::Unanswered(format!("did not answer: {why}").into()),
-        TrustedError::TooLarge(_) => HostError::Unanswered(error.to_string().into()),
+        UnguardedError::Unreachable(why) => {
+            HostError::Unreachable(format!("cannot be reached: {why}").into())
+        }
+        UnguardedError::Unanswered(why) => HostError::Unanswered(format!("did not answer: {why}").into()),
+        UnguardedError::TooLarge(_) => HostError::Unanswered(error.to_string().into()),
     }
 }
 

@@ -20,7 +20,7 @@ use tokio::net::TcpListener;
 
 use super::host::Health;
 use super::{Host, HostClient, HostState};
-use crate::base::fetch::Trusted;
+use crate::base::fetch::UnguardedClient;
 use crate::base::{Clock, Origin, Secret};
 
 pub(crate) struct FakeHost {
@@ -120,7 +120,7 @@ fn bare_host(id: &str, origin: Origin) -> Host {
 }
 
 pub(crate) fn host_client() -> HostClient {
-    HostClient::new(Trusted::new(None).unwrap(), Duration::from_secs(5))
+    HostClient::new(UnguardedClient::new(None).unwrap(), Duration::from_secs(5))
 }
 
 type Said = (u16, Value);
@@ -223,7 +223,8 @@ async fn document(state: &Mutex<State>, did: &str) -> Option<DidDocument> {
     let directory = state.lock().unwrap().settings.get("PDS_DID_PLC_URL").cloned()?;
     let request =
         Request::get(format!("{directory}/{}", did.replace(':', "%3A"))).body(Full::default()).unwrap();
-    let answer = Trusted::new(None).unwrap().send(request, Duration::from_secs(5), 100_000).await.ok()?;
+    let answer =
+        UnguardedClient::new(None).unwrap().send(request, Duration::from_secs(5), 100_000).await.ok()?;
     serde_json::from_slice(&answer.body).ok()
 }
 

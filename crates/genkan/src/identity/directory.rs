@@ -14,12 +14,12 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
 use crate::base::Origin;
-use crate::base::fetch::{Answer, Trusted, TrustedError};
+use crate::base::fetch::{Answer, UnguardedClient, UnguardedError};
 
 /// A client of the PLC directory. Cheap to clone.
 #[derive(Clone, Debug)]
 pub(crate) struct Directory {
-    client: Trusted,
+    client: UnguardedClient,
     origin: Origin,
     timeout: Duration,
 }
@@ -60,7 +60,7 @@ pub(crate) struct LogEntry {
 }
 
 impl Directory {
-    pub(crate) const fn new(client: Trusted, origin: Origin, timeout: Duration) -> Self {
+    pub(crate) const fn new(client: UnguardedClient, origin: Origin, timeout: Duration) -> Self {
         Self { client, origin, timeout }
     }
 
@@ -95,7 +95,7 @@ impl Directory {
             .expect("an origin and a DID make a URL");
         match self.client.send(request, self.timeout, MAX_BYTES).await {
             Ok(answer) => submission(&answer),
-            Err(TrustedError::Unreachable(why)) => Submission::Unreachable(why),
+            Err(UnguardedError::Unreachable(why)) => Submission::Unreachable(why),
             Err(error) => Submission::Unanswered(error.to_string().into()),
         }
     }
@@ -145,7 +145,7 @@ const MAX_BYTES: usize = 1024 * 1024;
 #[cfg(test)]
 impl Directory {
     pub(crate) fn of(fake: &crate::base::test_directory::TestDirectory) -> Self {
-        let client = Trusted::new(None).expect("the built-in roots are good");
+        let client = UnguardedClient::new(None).expect("the built-in roots are good");
         Self::new(client, fake.origin(), Duration::from_secs(5))
     }
 }
@@ -208,7 +208,7 @@ mod tests {
         fake.set(Fault::None);
         assert_eq!(directory.log_last(&did).await, Ok(Some(genesis)));
         let nobody = "http://127.0.0.1:1".parse().unwrap();
-        let nobody = Directory::new(Trusted::new(None).unwrap(), nobody, Duration::from_secs(2));
+        let nobody = Directory::new(UnguardedClient::new(None).unwrap(), nobody, Duration::from_secs(2));
         assert!(matches!(nobody.submit(&did, &forged).await, Submission::Unreachable(_)));
     }
 
@@ -217,7 +217,7 @@ mod tests {
         let fake = TestDirectory::start().await;
         fake.set(Fault::Slow(Duration::from_secs(30)));
         let directory =
-            Directory::new(Trusted::new(None).unwrap(), fake.origin(), Duration::from_millis(200));
+            Directory::new(UnguardedClient::new(None).unwrap(), fake.origin(), Duration::from_millis(200));
         let did = "did:plc:aaaaaaaaaaaaaaaaaaaaaaaa".parse().unwrap();
         assert!(matches!(directory.document(&did).await, Err(DirectoryError::Away(_))));
     }

@@ -7,7 +7,7 @@ use genkan_testing::{FakeDirectory, FakeHost, Trouble};
 
 use super::*;
 use crate::base::Secret;
-use crate::base::fetch::Trusted;
+use crate::base::fetch::UnguardedClient;
 use crate::base::seal::Sealer;
 use crate::db::feed::Feed;
 use crate::db::on_each_database;
@@ -73,7 +73,7 @@ impl Stand {
             Lifetimes { access: day, refresh: day, grace: day },
         );
         let plc = Directory::new(
-            Trusted::new(None).unwrap(),
+            UnguardedClient::new(None).unwrap(),
             directory.url().parse().unwrap(),
             Duration::from_secs(5),
         );
@@ -85,7 +85,7 @@ impl Stand {
             sessions,
             ring,
             fleet,
-            hosts: HostClient::new(Trusted::new(None).unwrap(), Duration::from_secs(20)),
+            hosts: HostClient::new(UnguardedClient::new(None).unwrap(), Duration::from_secs(20)),
             directory: plc,
         };
         let rules = Rules {

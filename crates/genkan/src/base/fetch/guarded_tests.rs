@@ -218,7 +218,11 @@ async fn certificates_are_checked_and_an_extra_authority_counts() {
         .map(|name| format!("https://{name}.example.com:{port}").parse().unwrap())
         .collect();
     let with = |extra: Option<&std::path::Path>| {
-        GuardedClient::new(Dns::new(&[dns.address()]).unwrap(), tls::client_config(extra).unwrap(), names.clone())
+        GuardedClient::new(
+            Dns::new(&[dns.address()]).unwrap(),
+            tls::client_config(extra).unwrap(),
+            names.clone(),
+        )
     };
     let (trusting, wary) = (with(Some(&file)), with(None));
     std::fs::remove_file(&file).unwrap();

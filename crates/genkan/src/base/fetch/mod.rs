@@ -3,7 +3,7 @@
 //! [`GuardedClient`] dials names that strangers chose (handles, `did:web`, later OAuth clients and servers):
 //! it resolves by itself, connects only to an address it has checked, and bounds size and time.
 //! The data path dials strangers by connections of its own, at addresses from the same [`Names`].
-//! [`Trusted`] dials origins from the operator's configuration: hosts of the fleet and the PLC
+//! [`UnguardedClient`] dials origins from the operator's configuration: hosts of the fleet and the PLC
 //! directory. Neither reads proxies from the environment, keeps cookies, or unpacks compressed bodies.
 
 pub(crate) mod address;
@@ -15,7 +15,7 @@ pub(crate) mod target;
 #[cfg(test)]
 pub(crate) mod test_dns;
 pub(crate) mod tls;
-mod trusted;
+mod unguarded;
 
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
@@ -23,7 +23,7 @@ use http::{HeaderMap, StatusCode};
 pub(crate) use dns::{Dns, DnsError};
 pub(crate) use guarded::{GuardedClient, GuardedError, Limits};
 pub(crate) use names::{NameError, Names};
-pub(crate) use trusted::{Trusted, TrustedError};
+pub(crate) use unguarded::{UnguardedClient, UnguardedError};
 
 /// A whole answer, its body within the caller's limit.
 #[derive(Debug)]

@@ -5,7 +5,7 @@ use futures_util::future::BoxFuture;
 use tokio::net::TcpListener;
 
 use super::*;
-use crate::base::fetch::Trusted;
+use crate::base::fetch::UnguardedClient;
 use crate::base::seal::Sealer;
 use crate::base::test_directory::TestDirectory;
 use crate::db::testing::Fresh;
@@ -37,7 +37,7 @@ async fn stand() -> Stand {
         cache_lifetime: Duration::from_secs(5),
     };
     let knows = |_| -> BoxFuture<'static, Result<bool, crate::db::Error>> { Box::pin(async { Ok(false) }) };
-    let client = Trusted::new(None).unwrap();
+    let client = UnguardedClient::new(None).unwrap();
     let front = Front::new(settings, client, Clock::System, Prober::new(&ring), Box::new(knows));
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let front_url = format!("http://localhost:{}", listener.local_addr().unwrap().port()).parse().unwrap();

@@ -21,7 +21,7 @@ use http::header::{ACCEPT, CONTENT_TYPE, HeaderValue};
 use http::{Method, Request, StatusCode};
 use http_body_util::Full;
 
-use crate::base::fetch::{Trusted, TrustedError};
+use crate::base::fetch::{UnguardedClient, UnguardedError};
 use crate::base::{Clock, Origin};
 use cache::{Cache, Page};
 pub(crate) use probe::Prober;
@@ -37,7 +37,7 @@ pub(crate) struct Front {
 
 struct Inner {
     directory: Origin,
-    client: Trusted,
+    client: UnguardedClient,
     timeout: Duration,
     cache: Cache,
     prober: Prober,
@@ -64,7 +64,7 @@ struct Asked {
 impl Front {
     pub(crate) fn new(
         settings: FrontSettings,
-        client: Trusted,
+        client: UnguardedClient,
         clock: Clock,
         prober: Prober,
         knows: Box<Knows>,
@@ -156,7 +156,7 @@ impl Inner {
                 let media_type = answer.headers.get(CONTENT_TYPE).cloned();
                 Page { status: answer.status, media_type, body: answer.body }
             }
-            Err(TrustedError::Unreachable(why)) => {
+            Err(UnguardedError::Unreachable(why)) => {
                 tracing::warn!(cause = %why, "the PLC directory cannot be reached");
                 Page::message(StatusCode::BAD_GATEWAY, "the PLC directory cannot be reached")
             }

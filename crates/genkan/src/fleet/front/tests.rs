@@ -36,7 +36,7 @@ impl Stand {
         };
         let clock = Clock::Manual(Arc::clone(&hand));
         let prober = Prober::of_key([1; 32]);
-        let front = Front::new(settings, Trusted::new(None).unwrap(), clock, prober, Box::new(whose));
+        let front = Front::new(settings, UnguardedClient::new(None).unwrap(), clock, prober, Box::new(whose));
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         tokio::spawn(front.clone().serve(listener, std::future::pending()));
@@ -46,7 +46,7 @@ impl Stand {
     async fn ask(&self, method: Method, path: &str, body: impl Into<Bytes>) -> Answer {
         let request = Request::builder().method(method).uri(format!("{}{path}", self.url));
         let request = request.body(Full::new(body.into())).unwrap();
-        Trusted::new(None).unwrap().send(request, Duration::from_secs(5), 1 << 20).await.unwrap()
+        UnguardedClient::new(None).unwrap().send(request, Duration::from_secs(5), 1 << 20).await.unwrap()
     }
 
     async fn get(&self, path: &str) -> Answer {
@@ -162,7 +162,7 @@ async fn trouble_is_named_and_not_remembered() {
         cache_lifetime: LIFETIME,
     };
     let knows = |_| -> BoxFuture<'static, Result<bool, crate::db::Error>> { Box::pin(async { Ok(true) }) };
-    let client = Trusted::new(None).unwrap();
+    let client = UnguardedClient::new(None).unwrap();
     let alone = Front::new(settings, client, Clock::System, Prober::of_key([1; 32]), Box::new(knows));
     assert_eq!(alone.answer(Method::GET, &path, Bytes::new()).await.status, 502);
 }

@@ -7,7 +7,7 @@ use genkan_protocol::crypto::P256PrivateKey;
 use genkan_protocol::syntax::Did;
 use genkan_testing::{Client, FakeDirectory, FakeNames, FakePds};
 
-use crate::base::fetch::{Dns, GuardedClient, Trusted, tls};
+use crate::base::fetch::{Dns, GuardedClient, UnguardedClient, tls};
 use crate::base::{Secret, Timestamp};
 use crate::identity::{Directory, Documents, Handles};
 use crate::links::login::LoginRedirect;
@@ -192,8 +192,8 @@ fn instance(
     let within = Duration::from_secs(5);
     let dns = Dns::new(&[names.address()]).unwrap();
     let guarded = GuardedClient::new(dns.clone(), tls::client_config(None).unwrap(), listed.clone());
-    let trusted = Trusted::new(None).unwrap();
-    let directory = Directory::new(trusted, directory.url().parse().unwrap(), within);
+    let unguarded = UnguardedClient::new(None).unwrap();
+    let directory = Directory::new(unguarded, directory.url().parse().unwrap(), within);
     let identity = Identity {
         documents: Documents::new(directory.clone(), guarded.clone(), clock.clone(), within),
         handles: Handles::new(dns, guarded.clone(), clock.clone(), within),

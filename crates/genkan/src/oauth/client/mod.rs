@@ -106,7 +106,13 @@ struct Remembered<T> {
 }
 
 impl Clients {
-    pub(super) fn new(db: Db, clock: Clock, guarded: GuardedClient, listed: &[Origin], development: bool) -> Self {
+    pub(super) fn new(
+        db: Db,
+        clock: Clock,
+        guarded: GuardedClient,
+        listed: &[Origin],
+        development: bool,
+    ) -> Self {
         Self {
             inner: Arc::new(Inner {
                 db,

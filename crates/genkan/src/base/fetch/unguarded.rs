@@ -18,15 +18,17 @@ use super::Answer;
 use super::body::{self, BodyError};
 use super::tls::{self, TlsError};
 
-/// A pooled HTTP/1.1 client that says, when it fails, whether the other side may have acted.
+/// A pooled HTTP/1.1 client without checks of addresses, for origins from the configuration only.
+///
+/// Its errors say whether the other side may have acted on the request.
 #[derive(Clone, Debug)]
-pub(crate) struct Trusted {
+pub(crate) struct UnguardedClient {
     client: Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
 }
 
 /// Why there is no answer.
 #[derive(Clone, Debug, thiserror::Error)]
-pub(crate) enum TrustedError {
+pub(crate) enum UnguardedError {
     /// No connection: nothing was sent.
     #[error("cannot be reached: {0}")]
     Unreachable(Arc<str>),
@@ -38,7 +40,7 @@ pub(crate) enum TrustedError {
     TooLarge(usize),
 }
 
-impl Trusted {
+impl UnguardedClient {
     pub(crate) fn new(extra_ca_file: Option<&Path>) -> Result<Self, TlsError> {
         let tls = tls::client_config(extra_ca_file)?;
         let mut http = HttpConnector::new();
@@ -69,7 +71,7 @@ impl Trusted {
         mut request: Request<Full<Bytes>>,
         total: Duration,
         body_bytes: usize,
-    ) -> Result<Answer, TrustedError> {
+    ) -> Result<Answer, UnguardedError> {
         let headers = request.headers_mut();
         headers.insert(USER_AGENT, HeaderValue::from_static(super::USER_AGENT));
         headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
@@ -77,24 +79,25 @@ impl Trusted {
             let response = self.client.request(request).await.map_err(|error| classify(&error))?;
             read(response, total, body_bytes).await
         };
-        let slow = || TrustedError::Unanswered(format!("no answer within {} s", total.as_secs_f32()).into());
+        let slow =
+            || UnguardedError::Unanswered(format!("no answer within {} s", total.as_secs_f32()).into());
         tokio::time::timeout(total, exchange).await.map_err(|_| slow())?
     }
 }
 
-async fn read(response: Response<Incoming>, idle: Duration, limit: usize) -> Result<Answer, TrustedError> {
+async fn read(response: Response<Incoming>, idle: Duration, limit: usize) -> Result<Answer, UnguardedError> {
     let (head, body) = response.into_parts();
     let body = body::read(body, limit, idle).await.map_err(|error| match error {
-        BodyError::TooLarge => TrustedError::TooLarge(limit),
-        BodyError::Idle => TrustedError::Unanswered("the answer stopped half-way".into()),
-        BodyError::Cut(error) => TrustedError::Unanswered(causes(&error).into()),
+        BodyError::TooLarge => UnguardedError::TooLarge(limit),
+        BodyError::Idle => UnguardedError::Unanswered("the answer stopped half-way".into()),
+        BodyError::Cut(error) => UnguardedError::Unanswered(causes(&error).into()),
     })?;
     Ok(Answer { status: head.status, headers: head.headers, body })
 }
 
-fn classify(error: &hyper_util::client::legacy::Error) -> TrustedError {
+fn classify(error: &hyper_util::client::legacy::Error) -> UnguardedError {
     let text = causes(error).into();
-    if error.is_connect() { TrustedError::Unreachable(text) } else { TrustedError::Unanswered(text) }
+    if error.is_connect() { UnguardedError::Unreachable(text) } else { UnguardedError::Unanswered(text) }
 }
 
 /// The error and what caused it, in one line.
@@ -117,9 +120,9 @@ mod tests {
 
     use super::*;
 
-    async fn get(url: &str) -> Result<Answer, TrustedError> {
+    async fn get(url: &str) -> Result<Answer, UnguardedError> {
         let request = Request::get(url).body(Full::default()).unwrap();
-        Trusted::new(None).unwrap().send(request, Duration::from_secs(5), 16).await
+        UnguardedClient::new(None).unwrap().send(request, Duration::from_secs(5), 16).await
     }
 
     /// A server that reads a little, says `answer`, and closes.
@@ -146,11 +149,11 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let closed = format!("http://{}/", listener.local_addr().unwrap());
         drop(listener);
-        assert!(matches!(get(&closed).await, Err(TrustedError::Unreachable(_))));
-        assert!(matches!(get(&once("").await).await, Err(TrustedError::Unanswered(_))));
+        assert!(matches!(get(&closed).await, Err(UnguardedError::Unreachable(_))));
+        assert!(matches!(get(&once("").await).await, Err(UnguardedError::Unanswered(_))));
         let cut = once("HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nhalf").await;
-        assert!(matches!(get(&cut).await, Err(TrustedError::Unanswered(_))));
+        assert!(matches!(get(&cut).await, Err(UnguardedError::Unanswered(_))));
         let long = once("HTTP/1.1 200 OK\r\ncontent-length: 17\r\n\r\n").await;
-        assert!(matches!(get(&long).await, Err(TrustedError::TooLarge(16))));
+        assert!(matches!(get(&long).await, Err(UnguardedError::TooLarge(16))));
     }
 }
