@@ -18,7 +18,7 @@ use crate::db::feed::{Change, Feed};
 use crate::db::{Db, PoolSize};
 use crate::fleet::{self, Fleet, HostClient};
 use crate::identity::{Directory, Documents, HandlePolicy, Handles, Identity};
-use crate::keys::{self, Ring, Sealed, WebPurpose};
+use crate::keys::{self, Ring, SealedColumn, WebPurpose};
 use crate::limits::RateLimits;
 use crate::links::{self, ClientKey, Links};
 use crate::mail::{self, Mail, TransportError};
@@ -266,9 +266,9 @@ async fn open_database(config: &Config) -> Result<Db, BuildError> {
 async fn open_ring(config: &Config, db: &Db, clock: &Clock) -> Result<Ring, BuildError> {
     let keys = sealing_keys(config)?;
     let sealer = Sealer::of(&keys);
-    for sealed in sealed() {
-        if let Some(id) = sealed.strangers(db, &sealer).await?.first() {
-            let table = sealed.table;
+    for column in sealed_columns() {
+        if let Some(id) = column.unknown_keys(db, &sealer).await?.first() {
+            let table = column.table;
             return Err(BuildError::Keys(keys::Error::MissingSealingKey { id: id.clone(), table }));
         }
     }
@@ -291,8 +291,12 @@ pub(crate) fn sealing_key_path(config: &Config) -> PathBuf {
 }
 
 /// Every column of the database that is sealed.
-pub(crate) fn sealed() -> impl Iterator<Item = &'static Sealed> {
-    keys::SEALED.iter().chain(fleet::SEALED).chain(mail::SEALED).chain(links::SEALED)
+pub(crate) fn sealed_columns() -> impl Iterator<Item = &'static SealedColumn> {
+    keys::SEALED_COLUMNS
+        .iter()
+        .chain(fleet::SEALED_COLUMNS)
+        .chain(mail::SEALED_COLUMNS)
+        .chain(links::SEALED_COLUMNS)
 }
 
 /// What strangers' names are looked up and dialled with.

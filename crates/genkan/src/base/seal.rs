@@ -34,16 +34,16 @@ impl SealingKeys {
 /// Seals with one key, and opens with that and older ones. Clones share the keys: what one is given all have.
 #[derive(Clone)]
 pub(crate) struct Sealer {
-    ring: Arc<RwLock<Arc<[Named]>>>,
+    ring: Arc<RwLock<Arc<[NamedKey]>>>,
 }
 
 /// A key by its short public name; the current one is the first.
-struct Named {
+struct NamedKey {
     id: Arc<str>,
     cipher: XChaCha20Poly1305,
 }
 
-impl Named {
+impl NamedKey {
     fn of(key: &Secret<[u8; 32]>) -> Self {
         Self { id: key_id(key), cipher: XChaCha20Poly1305::new(key.expose().into()) }
     }
@@ -91,11 +91,11 @@ impl Sealer {
         self.ring().iter().any(|key| *key.id == *key_id)
     }
 
-    fn ring(&self) -> Arc<[Named]> {
+    fn ring(&self) -> Arc<[NamedKey]> {
         Arc::clone(&self.ring.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    fn current<T>(&self, look: impl FnOnce(&Named) -> T) -> T {
+    fn current<T>(&self, look: impl FnOnce(&NamedKey) -> T) -> T {
         look(self.ring().first().expect("there is a current key from the start"))
     }
 
@@ -150,8 +150,8 @@ impl std::fmt::Debug for Sealer {
     }
 }
 
-fn named(keys: &SealingKeys) -> Arc<[Named]> {
-    std::iter::once(&keys.current).chain(&keys.older).map(Named::of).collect()
+fn named(keys: &SealingKeys) -> Arc<[NamedKey]> {
+    std::iter::once(&keys.current).chain(&keys.older).map(NamedKey::of).collect()
 }
 
 fn associated(purpose: &str, row: &str, key_id: &str) -> Vec<u8> {

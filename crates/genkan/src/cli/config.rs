@@ -4,7 +4,7 @@ use clap::Subcommand;
 use serde::Serialize;
 
 use super::{Context, Failure};
-use crate::config::{Shown, Source, show};
+use crate::config::{EffectiveSetting, Source, show};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
@@ -44,7 +44,7 @@ struct Entry<'a> {
 }
 
 impl<'a> Entry<'a> {
-    fn of(shown: &'a Shown) -> Self {
+    fn of(shown: &'a EffectiveSetting) -> Self {
         let source = match &shown.source {
             Source::Default => "default",
             Source::Set(name) => name,

@@ -6,7 +6,7 @@ use clap::Subcommand;
 use serde::Serialize;
 
 use super::{Context, Failure};
-use crate::mail::{GivenUp, Mail};
+use crate::mail::{Mail, UndeliveredEmail};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
@@ -27,8 +27,8 @@ struct Shown {
     created: String,
 }
 
-impl From<GivenUp> for Shown {
-    fn from(email: GivenUp) -> Self {
+impl From<UndeliveredEmail> for Shown {
+    fn from(email: UndeliveredEmail) -> Self {
         Self {
             id: email.id,
             account: email.did,

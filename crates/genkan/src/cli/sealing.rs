@@ -77,16 +77,16 @@ pub(super) async fn rotate(app: &App, only_reseal: bool, context: &Context) -> R
 async fn reseal(app: &App, context: &Context) -> Result<Done, Failure> {
     let sealer = app.ring.sealer();
     let (mut resealed, mut unopened) = (0, Vec::new());
-    for sealed in app::sealed() {
-        let all = sealed.left(&app.db, sealer).await.map_err(anyhow::Error::from)?;
+    for column in app::sealed_columns() {
+        let all = column.left(&app.db, sealer).await.map_err(anyhow::Error::from)?;
         let (mut after, mut count) = (String::new(), 0);
         loop {
-            let (round, last) = sealed.round(&app.db, sealer, &after).await.map_err(anyhow::Error::from)?;
+            let (round, last) = column.round(&app.db, sealer, &after).await.map_err(anyhow::Error::from)?;
             count += round.resealed;
             unopened.extend(round.unopened);
             after = last;
             if all > 0 {
-                say(context, &format!("{}: {count} of {all} sealed anew", sealed.table));
+                say(context, &format!("{}: {count} of {all} sealed anew", column.table));
             }
             if !round.full {
                 break;
@@ -95,8 +95,8 @@ async fn reseal(app: &App, context: &Context) -> Result<Done, Failure> {
         resealed += count;
     }
     let mut left = 0;
-    for sealed in app::sealed() {
-        left += sealed.left(&app.db, sealer).await.map_err(anyhow::Error::from)?;
+    for column in app::sealed_columns() {
+        left += column.left(&app.db, sealer).await.map_err(anyhow::Error::from)?;
     }
     let sealing_key_id = sealer.key_id().to_string();
     Ok(Done { sealing_key_id, resealed, left, unopened, put_aside: Vec::new() })

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use super::key::{Key, Preset};
-use super::reader::{Shown, Source};
+use super::reader::{EffectiveSetting, Source};
 use super::sections;
 
 /// `docs/configuration.md`.
@@ -21,7 +21,7 @@ pub(crate) fn configuration_page() -> String {
 }
 
 /// One line a key: value and source. Secrets are `[sealed]`.
-pub(crate) fn show(shown: &[Shown]) -> String {
+pub(crate) fn show(shown: &[EffectiveSetting]) -> String {
     let mut text = String::new();
     let mut section = "";
     for entry in shown {

@@ -56,7 +56,7 @@ pub use telemetry::{LogFormat, LogLevel, Telemetry};
 pub use value::{Rate, Size};
 
 pub(crate) use describe::{configuration_page, show};
-pub(crate) use reader::{Shown, Source};
+pub(crate) use reader::{EffectiveSetting, Source};
 
 use key::Key;
 use problem::Findings;
@@ -115,7 +115,7 @@ impl Config {
 #[derive(Debug)]
 pub(crate) struct Reading {
     pub(crate) config: Option<Config>,
-    pub(crate) shown: Vec<Shown>,
+    pub(crate) shown: Vec<EffectiveSetting>,
     pub(crate) problems: Problems,
 }
 

@@ -19,13 +19,13 @@ pub(crate) const CONFIG_FILE: &str = "GENKAN_CONFIG";
 pub(super) struct Reader<'a> {
     environment: &'a Environment,
     file: TomlFile,
-    shown: Vec<Shown>,
+    shown: Vec<EffectiveSetting>,
     problems: Vec<Problem>,
 }
 
 /// A key with the value in force, for `genkan config show`.
 #[derive(Debug)]
-pub(crate) struct Shown {
+pub(crate) struct EffectiveSetting {
     pub(crate) key: &'static Key,
     /// Secrets as `[sealed]`; nothing where the key is absent.
     pub(crate) value: Option<String>,
@@ -98,7 +98,7 @@ impl<'a> Reader<'a> {
                 }
             },
         };
-        self.shown.push(Shown { key, value: value.show(), source });
+        self.shown.push(EffectiveSetting { key, value: value.show(), source });
         Some(value)
     }
 
@@ -114,7 +114,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    pub(super) fn finish(self) -> (Vec<Shown>, Problems) {
+    pub(super) fn finish(self) -> (Vec<EffectiveSetting>, Problems) {
         (self.shown, Problems(self.problems))
     }
 

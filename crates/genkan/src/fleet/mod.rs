@@ -25,7 +25,7 @@ pub(crate) use host_client::{HostClient, HostError, StatusChange};
 pub(crate) use host_id::HostId;
 pub(crate) use placement::Explanation;
 pub(crate) use register::{Admission, Changes, Prepared};
-pub(crate) use registry::{Fleet, SEALED};
+pub(crate) use registry::{Fleet, SEALED_COLUMNS};
 
 /// Why the fleet could not be read or changed.
 #[derive(Debug, thiserror::Error)]

@@ -16,7 +16,7 @@ use crate::base::{Clock, Secret, Timestamp, random};
 use crate::db::Db;
 use crate::db::feed::{self, Change, ChangeId, Feed};
 use crate::db::replicas::{self, Replica, Unread};
-use crate::keys::{Ring, Sealed};
+use crate::keys::{Ring, SealedColumn};
 
 /// The fleet as it was last read; the changes feed has it read again. Cheap to clone.
 #[derive(Clone)]
@@ -239,7 +239,7 @@ fn step(host: &Host) -> Option<Duration> {
 pub(super) const PASSWORD_SEALED_AS: &str = "hosts.admin_password";
 
 /// What of this room is sealed.
-pub(crate) const SEALED: &[Sealed] = &[Sealed {
+pub(crate) const SEALED_COLUMNS: &[SealedColumn] = &[SealedColumn {
     table: "hosts",
     key: "id",
     column: "admin_password_sealed",

@@ -11,7 +11,7 @@ mod sealing;
 mod sql;
 mod web;
 
-pub(crate) use reseal::{SEALED, Sealed};
+pub(crate) use reseal::{SEALED_COLUMNS, SealedColumn};
 pub(crate) use ring::Ring;
 pub(crate) use sealing::{FOLLOW_EVERY, add_sealing_key, drop_older_sealing_keys, follow, sealing_key_file};
 #[cfg(test)]

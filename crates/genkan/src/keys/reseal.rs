@@ -10,7 +10,7 @@ use crate::db::{Db, Result};
 
 /// A column of sealed values.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Sealed {
+pub(crate) struct SealedColumn {
     pub(crate) table: &'static str,
     /// The column that names a row.
     pub(crate) key: &'static str,
@@ -31,7 +31,7 @@ pub(crate) struct Round {
     pub(crate) full: bool,
 }
 
-impl Sealed {
+impl SealedColumn {
     /// How many values other keys than the current one have sealed.
     pub(crate) async fn left(&self, db: &Db, sealer: &Sealer) -> Result<u64> {
         let Self { table, column, .. } = self;
@@ -45,7 +45,7 @@ impl Sealed {
     }
 
     /// The ids of keys that sealed something here and are not at hand.
-    pub(crate) async fn strangers(&self, db: &Db, sealer: &Sealer) -> Result<Vec<String>> {
+    pub(crate) async fn unknown_keys(&self, db: &Db, sealer: &Sealer) -> Result<Vec<String>> {
         let Self { table, column, .. } = self;
         let rows = sqlx::query(sqlx::AssertSqlSafe(format!(
             "SELECT DISTINCT SUBSTR({column}, 4, 8) AS id FROM {table} WHERE {column} <> ''"
@@ -106,9 +106,15 @@ fn by_key(sealer: &Sealer) -> String {
 const AT_ONCE: usize = 200;
 
 /// This room's own.
-pub(crate) const SEALED: &[Sealed] = &[
-    Sealed { table: "keys", key: "id", column: "sealed", purpose: super::ring::SEALED_AS, row: "id" },
-    Sealed { table: "web_keys", key: "id", column: "sealed", purpose: super::web::SEALED_AS, row: "id" },
+pub(crate) const SEALED_COLUMNS: &[SealedColumn] = &[
+    SealedColumn { table: "keys", key: "id", column: "sealed", purpose: super::ring::SEALED_AS, row: "id" },
+    SealedColumn {
+        table: "web_keys",
+        key: "id",
+        column: "sealed",
+        purpose: super::web::SEALED_AS,
+        row: "id",
+    },
 ];
 
 #[cfg(test)]
@@ -132,11 +138,11 @@ mod tests {
     async fn everything_is_sealed_anew_and_opens_with_the_new_key_alone(db: Db) {
         let sealer = Sealer::of(&keys(1, &[]));
         let ring = Ring::open(&db, &Clock::System, sealer.clone(), None).await.unwrap();
-        assert_eq!(SEALED[0].left(&db, &sealer).await.unwrap(), 0);
+        assert_eq!(SEALED_COLUMNS[0].left(&db, &sealer).await.unwrap(), 0);
         sealer.replace(&keys(2, &[1]));
-        for sealed in SEALED {
+        for sealed in SEALED_COLUMNS {
             assert_eq!(sealed.left(&db, &sealer).await.unwrap(), 2, "{}", sealed.table);
-            assert_eq!(sealed.strangers(&db, &Sealer::of(&keys(2, &[]))).await.unwrap().len(), 1);
+            assert_eq!(sealed.unknown_keys(&db, &Sealer::of(&keys(2, &[]))).await.unwrap().len(), 1);
             let (round, _) = sealed.round(&db, &sealer, "").await.unwrap();
             assert_eq!(round, Round { resealed: 2, ..Round::default() });
             assert_eq!(sealed.left(&db, &sealer).await.unwrap(), 0);
@@ -156,9 +162,9 @@ mod tests {
             .unwrap();
         tx.commit().await.unwrap();
         sealer.replace(&keys(2, &[1]));
-        let (round, last) = SEALED[1].round(&db, &sealer, "").await.unwrap();
+        let (round, last) = SEALED_COLUMNS[1].round(&db, &sealer, "").await.unwrap();
         assert_eq!((round.resealed, round.unopened.len()), (1, 1));
         assert!(!last.is_empty());
-        assert_eq!(SEALED[1].left(&db, &sealer).await.unwrap(), 1);
+        assert_eq!(SEALED_COLUMNS[1].left(&db, &sealer).await.unwrap(), 1);
     }
 }

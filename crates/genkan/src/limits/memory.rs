@@ -22,7 +22,7 @@ pub(super) struct Memory {
 
 #[derive(Debug, Default)]
 struct Shard {
-    counts: HashMap<u64, Count, BuildHasherDefault<Ready>>,
+    counts: HashMap<u64, Count, BuildHasherDefault<PrehashedKey>>,
     /// When counts of earlier windows were last dropped.
     swept: i64,
 }
@@ -95,9 +95,9 @@ impl Shard {
 
 /// The keys are hashes already.
 #[derive(Debug, Default)]
-struct Ready(u64);
+struct PrehashedKey(u64);
 
-impl Hasher for Ready {
+impl Hasher for PrehashedKey {
     fn finish(&self) -> u64 {
         self.0
     }

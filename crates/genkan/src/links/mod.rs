@@ -50,7 +50,7 @@ pub(crate) use discovery::Identifier;
 pub(crate) use error::{BeginError, Failure, FinishError, Reason, UseError};
 pub(crate) use login::NewLogin;
 pub(crate) use nonces::HeardNonce;
-pub(crate) use vault::SEALED;
+pub(crate) use vault::SEALED_COLUMNS;
 pub(crate) use view::{LinkView, Visitor};
 
 /// What the operator set, and where we are.

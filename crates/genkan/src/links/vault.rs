@@ -8,7 +8,7 @@ use zeroize::Zeroizing;
 
 use crate::base::random;
 use crate::base::seal::{OpenError, Sealer};
-use crate::keys::Sealed;
+use crate::keys::SealedColumn;
 
 /// What a session can be used with.
 #[derive(Clone)]
@@ -112,15 +112,15 @@ const SESSION: &str = "links.sealed";
 const LOGIN: &str = "link_logins.sealed";
 
 /// What of this room is sealed.
-pub(crate) const SEALED: &[Sealed] = &[
-    Sealed {
+pub(crate) const SEALED_COLUMNS: &[SealedColumn] = &[
+    SealedColumn {
         table: "links",
         key: "id",
         column: "sealed",
         purpose: SESSION,
         row: "id || '/' || did || '/' || CAST(version AS TEXT)",
     },
-    Sealed { table: "link_logins", key: "state", column: "sealed", purpose: LOGIN, row: "state" },
+    SealedColumn { table: "link_logins", key: "state", column: "sealed", purpose: LOGIN, row: "state" },
 ];
 
 #[cfg(test)]

@@ -15,6 +15,6 @@ mod texts;
 mod transport;
 
 pub(crate) use message::{Reason, Recipient};
-pub(crate) use outbox::{Error, Mail, POST_EVERY, SEALED, forget_account, sweep};
-pub(crate) use sql::GivenUp;
+pub(crate) use outbox::{Error, Mail, POST_EVERY, SEALED_COLUMNS, forget_account, sweep};
+pub(crate) use sql::UndeliveredEmail;
 pub(crate) use transport::TransportError;

@@ -8,14 +8,14 @@ use lettre::message::header::{Header, HeaderName, HeaderValue};
 use lettre::message::{Mailbox, MultiPart};
 
 use super::message::{Message, Sender};
-use super::sql::{self, GivenUp, Row};
+use super::sql::{self, Row, UndeliveredEmail};
 use super::transport::{Refusal, Transport, TransportError};
 use super::{Reason, Recipient};
 use crate::base::seal::Sealer;
 use crate::base::{Clock, Secret, Timestamp, random};
 use crate::config::Config;
 use crate::db::{Db, Tx};
-use crate::keys::Sealed;
+use crate::keys::SealedColumn;
 use crate::telemetry::failpoint;
 use crate::telemetry::metrics::{Counter, Gauge, MAILS, MAILS_WAITING, Metrics, OLDEST_MAIL};
 
@@ -154,7 +154,7 @@ impl Mail {
     }
 
     /// What was given up lately, the newest first.
-    pub(crate) async fn given_up(db: &Db, limit: i64) -> Result<Vec<GivenUp>, Error> {
+    pub(crate) async fn given_up(db: &Db, limit: i64) -> Result<Vec<UndeliveredEmail>, Error> {
         Ok(sql::given_up(db, limit).await?)
     }
 
@@ -363,8 +363,8 @@ impl Header for ContentLanguage {
 const SEALED_AS: &str = "outbox.sealed";
 
 /// What of this room is sealed.
-pub(crate) const SEALED: &[Sealed] =
-    &[Sealed { table: "outbox", key: "id", column: "sealed", purpose: SEALED_AS, row: "id" }];
+pub(crate) const SEALED_COLUMNS: &[SealedColumn] =
+    &[SealedColumn { table: "outbox", key: "id", column: "sealed", purpose: SEALED_AS, row: "id" }];
 /// The kind of emails without a code.
 const MESSAGE: &str = "message";
 const BATCH: i64 = 40;

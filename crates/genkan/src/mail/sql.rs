@@ -124,7 +124,7 @@ pub(super) async fn waiting(db: &Db) -> Result<(i64, Option<Timestamp>)> {
 
 /// An email that was given up, for the operator.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct GivenUp {
+pub(crate) struct UndeliveredEmail {
     pub(crate) id: String,
     pub(crate) did: String,
     pub(crate) kind: String,
@@ -134,7 +134,7 @@ pub(crate) struct GivenUp {
 }
 
 /// The newest first.
-pub(super) async fn given_up(db: &Db, limit: i64) -> Result<Vec<GivenUp>> {
+pub(super) async fn given_up(db: &Db, limit: i64) -> Result<Vec<UndeliveredEmail>> {
     let rows = sqlx::query(
         "SELECT id, did, kind, attempts, last_error, created_at FROM outbox
          WHERE state = 'given_up' ORDER BY created_at DESC LIMIT $1",
@@ -144,7 +144,7 @@ pub(super) async fn given_up(db: &Db, limit: i64) -> Result<Vec<GivenUp>> {
     .await?;
     rows.iter()
         .map(|row| {
-            Ok(GivenUp {
+            Ok(UndeliveredEmail {
                 id: row.try_get("id")?,
                 did: row.try_get("did")?,
                 kind: row.try_get("kind")?,

@@ -36,7 +36,7 @@ impl From<sqlx::Error> for Error {
 
 /// What is to change. The rest stays as the last operation has it.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Wanted {
+pub(crate) struct Changes {
     pub(crate) rotation_keys: Option<Vec<String>>,
     pub(crate) also_known_as: Option<Vec<String>>,
     pub(crate) verification_methods: Option<BTreeMap<String, String>>,
@@ -58,7 +58,7 @@ impl Moves {
     pub(crate) async fn sign(
         &self,
         account: &Account,
-        wanted: Wanted,
+        changes: Changes,
         code: &str,
         actor: Actor<'_>,
     ) -> Result<Operation, Error> {
@@ -75,7 +75,7 @@ impl Moves {
         if !data.rotation_keys.contains(&rotation.public().to_did_key()) {
             return Err(Error::NotOurs);
         }
-        let data = changed(data, wanted);
+        let data = changed(data, changes);
         data.check().map_err(Error::Unfit)?;
         let mut tx = self.db.begin().await?;
         checked.take(&mut tx).await?;
@@ -85,17 +85,17 @@ impl Moves {
     }
 }
 
-fn changed(mut data: Data, wanted: Wanted) -> Data {
-    if let Some(keys) = wanted.rotation_keys {
+fn changed(mut data: Data, changes: Changes) -> Data {
+    if let Some(keys) = changes.rotation_keys {
         data.rotation_keys = keys;
     }
-    if let Some(names) = wanted.also_known_as {
+    if let Some(names) = changes.also_known_as {
         data.also_known_as = names;
     }
-    if let Some(methods) = wanted.verification_methods {
+    if let Some(methods) = changes.verification_methods {
         data.verification_methods = methods;
     }
-    if let Some(services) = wanted.services {
+    if let Some(services) = changes.services {
         data.services = services;
     }
     data

@@ -98,9 +98,9 @@ impl Renames {
         let (this, did) = (self.clone(), account.did.clone());
         let worked = tokio::spawn(async move { saga::go_on(&this, &did).await }).await;
         match worked.unwrap_or(Err(Error::Unfinished))? {
-            saga::Settled::Done | saga::Settled::HostLater => Ok(()),
-            saga::Settled::DirectoryLater => Err(Error::Unfinished),
-            saga::Settled::Undone(why) => Err(why),
+            saga::Outcome::Done | saga::Outcome::HostLater => Ok(()),
+            saga::Outcome::DirectoryLater => Err(Error::Unfinished),
+            saga::Outcome::Undone(why) => Err(why),
         }
     }
 

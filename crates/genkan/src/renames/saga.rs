@@ -13,7 +13,7 @@ use crate::fleet::Host;
 use crate::identity::{DirectoryError, Submission};
 
 /// How far a change has come.
-pub(super) enum Settled {
+pub(super) enum Outcome {
     Done,
     /// The directory and our record have it; the host does not answer.
     HostLater,
@@ -24,73 +24,73 @@ pub(super) enum Settled {
 }
 
 /// Goes on with a change whose lease is held, and keeps it held meanwhile.
-pub(super) async fn go_on(of: &Renames, did: &Did) -> Result<Settled, Error> {
+pub(super) async fn go_on(of: &Renames, did: &Did) -> Result<Outcome, Error> {
     let renew = || sql::keep_lease(&of.with.db, did.as_str(), &of.worker, of.with.clock.now());
     while_held(Box::pin(step_by_step(of, did)), renew).await
 }
 
-async fn step_by_step(of: &Renames, did: &Did) -> Result<Settled, Error> {
-    let Some(rename) = sql::find(&of.with.db, did.as_str()).await? else { return Ok(Settled::Done) };
+async fn step_by_step(of: &Renames, did: &Did) -> Result<Outcome, Error> {
+    let Some(rename) = sql::find(&of.with.db, did.as_str()).await? else { return Ok(Outcome::Done) };
     if rename.step == Step::Recorded {
         match publish(of, did, &rename).await {
-            Published::Yes => keep(of, did).await?,
-            Published::Later(why) => {
+            PublishOutcome::Yes => keep(of, did).await?,
+            PublishOutcome::Later(why) => {
                 put_off(of, &rename, &why).await?;
-                return Ok(Settled::DirectoryLater);
+                return Ok(Outcome::DirectoryLater);
             }
-            Published::Never(why) => {
+            PublishOutcome::Never(why) => {
                 undo(of, &rename).await?;
-                return Ok(Settled::Undone(why));
+                return Ok(Outcome::Undone(why));
             }
         }
     }
     tell_host(of, did, &rename).await
 }
 
-enum Published {
+enum PublishOutcome {
     Yes,
     Later(String),
     Never(Error),
 }
 
 /// Makes the directory name the handle, unless it does already.
-async fn publish(of: &Renames, did: &Did, rename: &Rename) -> Published {
+async fn publish(of: &Renames, did: &Did, rename: &Rename) -> PublishOutcome {
     let directory = &of.with.directory;
     let rotation = of.with.ring.rotation();
     let mut refused = None;
     for _ in 0..ATTEMPTS {
         let last = match directory.log_last(did).await {
             Ok(Some(last)) => last,
-            Ok(None) | Err(DirectoryError::Ended) => return Published::Never(Error::NotOurs),
-            Err(trouble) => return Published::Later(trouble.to_string()),
+            Ok(None) | Err(DirectoryError::Ended) => return PublishOutcome::Never(Error::NotOurs),
+            Err(trouble) => return PublishOutcome::Later(trouble.to_string()),
         };
-        let Some(mut data) = last.data() else { return Published::Never(Error::NotOurs) };
+        let Some(mut data) = last.data() else { return PublishOutcome::Never(Error::NotOurs) };
         if data.handle().as_ref() == Some(&rename.handle) && !matches!(last, Operation::LegacyCreate(_)) {
-            return Published::Yes;
+            return PublishOutcome::Yes;
         }
         // The same refusal of an unchanged log will not become better.
         if let Some((prev, status, message)) = refused.take()
             && prev == last.cid()
         {
             return if status == TOO_MANY {
-                Published::Later(message)
+                PublishOutcome::Later(message)
             } else {
-                Published::Never(Error::Refused(message))
+                PublishOutcome::Never(Error::Refused(message))
             };
         }
         if !data.rotation_keys.contains(&rotation.public().to_did_key()) {
-            return Published::Never(Error::NotOurs);
+            return PublishOutcome::Never(Error::NotOurs);
         }
         data.set_handle(&rename.handle);
         match directory.submit(did, &plc::update(&last.cid(), data, rotation)).await {
-            Submission::Accepted => return Published::Yes,
-            Submission::Unreachable(why) => return Published::Later(why.to_string()),
+            Submission::Accepted => return PublishOutcome::Yes,
+            Submission::Unreachable(why) => return PublishOutcome::Later(why.to_string()),
             // It may be in the log: look there, and send again only if it is not.
             Submission::Unanswered(_) => {}
             Submission::Refused { status, message } => refused = Some((last.cid(), status, message)),
         }
     }
-    Published::Later("the directory does not answer clearly".to_owned())
+    PublishOutcome::Later("the directory does not answer clearly".to_owned())
 }
 
 /// Our record follows the directory; every process forgets what it had in memory.
@@ -105,13 +105,13 @@ async fn keep(of: &Renames, did: &Did) -> Result<(), Error> {
 }
 
 /// The host looks at the directory itself before it believes us.
-async fn tell_host(of: &Renames, did: &Did, rename: &Rename) -> Result<Settled, Error> {
+async fn tell_host(of: &Renames, did: &Did, rename: &Rename) -> Result<Outcome, Error> {
     let Some(account) = of.with.accounts.find(did.as_str()).await? else {
         return finish(of, rename).await;
     };
     let Some(host) = of.with.fleet.host(&account.host) else {
         put_off(of, rename, "the account's host is not in the fleet").await?;
-        return Ok(Settled::HostLater);
+        return Ok(Outcome::HostLater);
     };
     let mut why = String::new();
     for pause in PAUSES {
@@ -139,7 +139,7 @@ async fn tell_host(of: &Renames, did: &Did, rename: &Rename) -> Result<Settled, 
         "host {} was not told of the new handle of {did}; it will be", host.id
     );
     put_off(of, rename, &why).await?;
-    Ok(Settled::HostLater)
+    Ok(Outcome::HostLater)
 }
 
 async fn has_it(of: &Renames, host: &Host, did: &Did, rename: &Rename) -> bool {
@@ -151,11 +151,11 @@ fn why_too_early(error: &str) -> bool {
     error.contains("does not match DID doc")
 }
 
-async fn finish(of: &Renames, rename: &Rename) -> Result<Settled, Error> {
+async fn finish(of: &Renames, rename: &Rename) -> Result<Outcome, Error> {
     let mut tx = of.with.db.begin().await?;
     sql::remove(&mut tx, &rename.did, &of.worker).await?;
     tx.commit().await?;
-    Ok(Settled::Done)
+    Ok(Outcome::Done)
 }
 
 /// The directory never had it: the reserved handle is free again.

@@ -25,7 +25,7 @@ use crate::keys::Ring;
 use crate::sessions::{self, SessionTokens, Sessions};
 
 pub(crate) use request::{Request, Rules, RulesError};
-use saga::Settled;
+use saga::Outcome;
 
 /// Why a sign-up did not give an account.
 #[derive(Debug, thiserror::Error)]
@@ -147,9 +147,9 @@ impl SignUps {
             Err(other) => return Err(other),
         };
         match recorded {
-            Settled::Done(did) => self.with.accounts.find(did.as_str()).await?.ok_or(Error::Unfinished),
-            Settled::Undone(why) => Err(Error::Refused(why)),
-            Settled::Waiting => Err(Error::Unfinished),
+            Outcome::Done(did) => self.with.accounts.find(did.as_str()).await?.ok_or(Error::Unfinished),
+            Outcome::Undone(why) => Err(Error::Refused(why)),
+            Outcome::Waiting => Err(Error::Unfinished),
         }
     }
 
@@ -215,8 +215,8 @@ impl SignUps {
     /// `true`: it came to an end.
     async fn settle_one(&self, did: &str) -> bool {
         match saga::settle(self, did).await {
-            Ok(Some(Settled::Done(_) | Settled::Undone(_))) => true,
-            Ok(Some(Settled::Waiting) | None) => false,
+            Ok(Some(Outcome::Done(_) | Outcome::Undone(_))) => true,
+            Ok(Some(Outcome::Waiting) | None) => false,
             Err(cause) => {
                 tracing::warn!(
                     account.did = did,

@@ -31,7 +31,7 @@ use crate::telemetry::failpoint;
 
 /// Where a sign-up has come to.
 #[derive(Debug)]
-pub(super) enum Settled {
+pub(super) enum Outcome {
     Done(Did),
     Undone(String),
     /// Host or directory do not answer: a job goes on later.
@@ -39,7 +39,7 @@ pub(super) enum Settled {
 }
 
 /// Steps 1 to 4 for a new request. Another host is tried only while surely nothing was sent.
-pub(super) async fn begin(of: &SignUps, request: &Request, hash: &Secret<String>) -> Result<Settled, Error> {
+pub(super) async fn begin(of: &SignUps, request: &Request, hash: &Secret<String>) -> Result<Outcome, Error> {
     for _ in 0..HOSTS_TRIED {
         let host = of.with.fleet.place(of.with.clock.now()).map_err(|_| Error::NoRoom)?;
         let key = match of.with.hosts.reserve_signing_key(&host).await {
@@ -52,9 +52,9 @@ pub(super) async fn begin(of: &SignUps, request: &Request, hash: &Secret<String>
         };
         let did = record(of, request, hash, &host, &key).await?;
         failpoint("signup.recorded");
-        match held(of, &did, settle_recorded(of, &did, &host, First::Send)).await? {
-            Sent::Settled(settled) => return Ok(settled),
-            Sent::Never => {
+        match held(of, &did, settle_recorded(of, &did, &host, FirstStep::Send)).await? {
+            SendOutcome::Settled(settled) => return Ok(settled),
+            SendOutcome::Never => {
                 of.with.fleet.doubt(&host);
                 drop_record(of, &did, request.invite_code.as_deref()).await?;
             }
@@ -64,7 +64,7 @@ pub(super) async fn begin(of: &SignUps, request: &Request, hash: &Secret<String>
 }
 
 /// Settles one that nobody works on. `None`: somebody does, or it is gone.
-pub(super) async fn settle(of: &SignUps, did: &str) -> Result<Option<Settled>, Error> {
+pub(super) async fn settle(of: &SignUps, did: &str) -> Result<Option<Outcome>, Error> {
     let did: Did = did.parse().map_err(|_| crate::db::Error::corrupt("signups", "did", did))?;
     if !sql::take_lease(&of.with.db, did.as_str(), &of.worker, of.with.clock.now()).await? {
         return Ok(None);
@@ -72,16 +72,16 @@ pub(super) async fn settle(of: &SignUps, did: &str) -> Result<Option<Settled>, E
     held(of, &did, settle_taken(of, &did)).await
 }
 
-async fn settle_taken(of: &SignUps, did: &Did) -> Result<Option<Settled>, Error> {
+async fn settle_taken(of: &SignUps, did: &Did) -> Result<Option<Outcome>, Error> {
     let Some(sign_up) = sql::find(&of.with.db, did.as_str()).await? else { return Ok(None) };
     let Some(host) = of.with.fleet.host(&sign_up.host.as_str().into()) else {
         return undo(of, &sign_up, did, None, "its host was removed").await.map(Some);
     };
     match sign_up.step {
         Step::Undoing => undo(of, &sign_up, did, Some(&host), "undoing").await.map(Some),
-        Step::Recorded => match settle_recorded(of, did, &host, First::Look).await? {
-            Sent::Settled(settled) => Ok(Some(settled)),
-            Sent::Never => wait(of, &sign_up, did, "the host does not answer").await.map(Some),
+        Step::Recorded => match settle_recorded(of, did, &host, FirstStep::Look).await? {
+            SendOutcome::Settled(settled) => Ok(Some(settled)),
+            SendOutcome::Never => wait(of, &sign_up, did, "the host does not answer").await.map(Some),
         },
     }
 }
@@ -141,32 +141,37 @@ fn identity(of: &SignUps, request: &Request, host: &Host, key: &PublicKey) -> pl
     plc::Data::of_account(rotation_keys, key, &request.handle, host.origin.as_str())
 }
 
-enum First {
+enum FirstStep {
     /// Nothing was sent yet: send.
     Send,
     /// Something may have been sent: look.
     Look,
 }
 
-enum Sent {
-    Settled(Settled),
+enum SendOutcome {
+    Settled(Outcome),
     /// The host was not reached, so surely nothing happened.
     Never,
 }
 
 /// Steps 3 and 4 of a recorded sign-up whose lease is held.
-async fn settle_recorded(of: &SignUps, did: &Did, host: &Arc<Host>, first: First) -> Result<Sent, Error> {
+async fn settle_recorded(
+    of: &SignUps,
+    did: &Did,
+    host: &Arc<Host>,
+    first: FirstStep,
+) -> Result<SendOutcome, Error> {
     let Some(sign_up) = sql::find(&of.with.db, did.as_str()).await? else {
-        return Ok(Sent::Settled(Settled::Waiting));
+        return Ok(SendOutcome::Settled(Outcome::Waiting));
     };
     let handle = handle_of(&sign_up, did)?;
     let mut refusal = None;
-    if matches!(first, First::Send) {
+    if matches!(first, FirstStep::Send) {
         match of.with.hosts.create_account(host, did, &handle, &operation(&sign_up.operation, did)?).await {
-            Ok(()) => return finish(of, &sign_up, did).await.map(Sent::Settled),
+            Ok(()) => return finish(of, &sign_up, did).await.map(SendOutcome::Settled),
             Err(HostError::Unreachable(cause)) => {
                 tracing::warn!(host.id = %host.id, cause = &*cause, "a host was not reached for a new account");
-                return Ok(Sent::Never);
+                return Ok(SendOutcome::Never);
             }
             Err(cause) => refusal = Some(cause),
         }
@@ -175,32 +180,32 @@ async fn settle_recorded(of: &SignUps, did: &Did, host: &Arc<Host>, first: First
     if let Some(HostError::Unanswered(cause)) = &refusal {
         // The host may still be at it: asking again now could cross the first request.
         return match look(of, &sign_up, did, host).await {
-            Seen::Made => finish(of, &sign_up, did).await.map(Sent::Settled),
-            _ => wait(of, &sign_up, did, cause).await.map(Sent::Settled),
+            Evidence::Made => finish(of, &sign_up, did).await.map(SendOutcome::Settled),
+            _ => wait(of, &sign_up, did, cause).await.map(SendOutcome::Settled),
         };
     }
     for _ in 0..SENDS {
         if !keep_lease(of, did).await? {
-            return Ok(Sent::Settled(Settled::Waiting));
+            return Ok(SendOutcome::Settled(Outcome::Waiting));
         }
         match look(of, &sign_up, did, host).await {
-            Seen::Made => return finish(of, &sign_up, did).await.map(Sent::Settled),
-            Seen::Unclear(why) => return wait(of, &sign_up, did, &why).await.map(Sent::Settled),
-            Seen::Dead => {
+            Evidence::Made => return finish(of, &sign_up, did).await.map(SendOutcome::Settled),
+            Evidence::Unclear(why) => return wait(of, &sign_up, did, &why).await.map(SendOutcome::Settled),
+            Evidence::Dead => {
                 let why = "the DID is tombstoned";
-                return undo(of, &sign_up, did, Some(host), why).await.map(Sent::Settled);
+                return undo(of, &sign_up, did, Some(host), why).await.map(SendOutcome::Settled);
             }
-            Seen::Nothing => {
+            Evidence::Nothing => {
                 if let Some(cause) = &refusal
                     && is_final(cause)
                 {
                     let why = cause.to_string();
-                    return undo(of, &sign_up, did, Some(host), &why).await.map(Sent::Settled);
+                    return undo(of, &sign_up, did, Some(host), &why).await.map(SendOutcome::Settled);
                 }
                 let again = operation(&sign_up.operation, did)?;
                 refusal = of.with.hosts.create_account(host, did, &handle, &again).await.err();
             }
-            Seen::OnlyPublished(last) => {
+            Evidence::OnlyPublished(last) => {
                 // The DID exists without an account: the host takes it with an update operation.
                 let update =
                     plc::update(&last.cid(), identity_again(&last, &sign_up, did)?, of.with.ring.rotation());
@@ -210,11 +215,11 @@ async fn settle_recorded(of: &SignUps, did: &Did, host: &Arc<Host>, first: First
             }
         }
         if refusal.is_none() {
-            return finish(of, &sign_up, did).await.map(Sent::Settled);
+            return finish(of, &sign_up, did).await.map(SendOutcome::Settled);
         }
     }
     let why = refusal.map_or_else(|| "the host did not take it".to_owned(), |cause| cause.to_string());
-    undo(of, &sign_up, did, Some(host), &why).await.map(Sent::Settled)
+    undo(of, &sign_up, did, Some(host), &why).await.map(SendOutcome::Settled)
 }
 
 /// The host looked at the request and will say the same again.
@@ -223,7 +228,7 @@ fn is_final(cause: &HostError) -> bool {
 }
 
 /// What became of a sign-up, by the host and the directory.
-enum Seen {
+enum Evidence {
     Made,
     Nothing,
     /// The directory has an operation of ours, the host no account.
@@ -232,41 +237,41 @@ enum Seen {
     Unclear(String),
 }
 
-async fn look(of: &SignUps, sign_up: &SignUp, did: &Did, host: &Host) -> Seen {
+async fn look(of: &SignUps, sign_up: &SignUp, did: &Did, host: &Host) -> Evidence {
     match of.with.hosts.account_info(host, did).await {
-        Ok(Some(_)) => return Seen::Made,
+        Ok(Some(_)) => return Evidence::Made,
         Ok(None) => {}
         Err(cause) => {
             // A host that is away cannot say. Once it is clear that nothing was published, there is nothing to wait for.
             let waited = of.with.clock.now().since(sign_up.created_at);
             let over = waited > PATIENCE_PUBLISHED
                 || waited > PATIENCE && matches!(of.with.directory.log_last(did).await, Ok(None));
-            return if over { Seen::Dead } else { Seen::Unclear(cause.to_string()) };
+            return if over { Evidence::Dead } else { Evidence::Unclear(cause.to_string()) };
         }
     }
     match of.with.directory.log_last(did).await {
-        Ok(None) => Seen::Nothing,
-        Ok(Some(Operation::Tombstone(_))) | Err(DirectoryError::Ended) => Seen::Dead,
-        Ok(Some(last)) => Seen::OnlyPublished(last),
-        Err(cause) => Seen::Unclear(cause.to_string()),
+        Ok(None) => Evidence::Nothing,
+        Ok(Some(Operation::Tombstone(_))) | Err(DirectoryError::Ended) => Evidence::Dead,
+        Ok(Some(last)) => Evidence::OnlyPublished(last),
+        Err(cause) => Evidence::Unclear(cause.to_string()),
     }
 }
 
 /// Step 4.
-async fn finish(of: &SignUps, sign_up: &SignUp, did: &Did) -> Result<Settled, Error> {
+async fn finish(of: &SignUps, sign_up: &SignUp, did: &Did) -> Result<Outcome, Error> {
     failpoint("signup.made");
     let now = of.with.clock.now();
     let mut tx = of.with.db.begin().await?;
     if !sql::remove(&mut tx, &sign_up.did, &of.worker).await?
         || !accounts::open(&mut tx, &sign_up.did).await?
     {
-        return Ok(Settled::Waiting);
+        return Ok(Outcome::Waiting);
     }
     audit::record(&mut tx, now, Actor::Account(&sign_up.did), "account.create", &sign_up.did, &sign_up.host)
         .await?;
     of.with.accounts.commit_change(tx, now, &sign_up.did).await?;
     failpoint("signup.done");
-    Ok(Settled::Done(did.clone()))
+    Ok(Outcome::Done(did.clone()))
 }
 
 /// Frees what the sign-up held at once, then clears up behind it for as long as that takes.
@@ -276,12 +281,12 @@ async fn undo(
     did: &Did,
     host: Option<&Arc<Host>>,
     why: &str,
-) -> Result<Settled, Error> {
+) -> Result<Outcome, Error> {
     if sign_up.step == Step::Recorded {
         let now = of.with.clock.now();
         let mut tx = of.with.db.begin().await?;
         if !sql::set_undoing(&mut tx, &sign_up.did, &of.worker, why).await? {
-            return Ok(Settled::Waiting);
+            return Ok(Outcome::Waiting);
         }
         free(&mut tx, &sign_up.did, sign_up.invite_code.as_deref()).await?;
         of.with.accounts.commit_change(tx, now, &sign_up.did).await?;
@@ -291,7 +296,7 @@ async fn undo(
     if let Err(cause) = clear_up(of, did, host).await {
         // The handle is free; only the clearing up goes on later.
         wait(of, sign_up, did, &cause).await?;
-        return Ok(Settled::Undone(why.to_owned()));
+        return Ok(Outcome::Undone(why.to_owned()));
     }
     let mut tx = of.with.db.begin().await?;
     let late = sign_up.created_at.plus(LATE);
@@ -302,7 +307,7 @@ async fn undo(
         sql::remove(&mut tx, &sign_up.did, &of.worker).await?;
     }
     tx.commit().await?;
-    Ok(Settled::Undone(why.to_owned()))
+    Ok(Outcome::Undone(why.to_owned()))
 }
 
 /// No DID may name an account that nobody has, and no host keep one.
@@ -344,12 +349,12 @@ async fn free(tx: &mut crate::db::Tx, did: &str, invite_code: Option<&str>) -> R
     Ok(())
 }
 
-async fn wait(of: &SignUps, sign_up: &SignUp, did: &Did, why: &str) -> Result<Settled, Error> {
+async fn wait(of: &SignUps, sign_up: &SignUp, did: &Did, why: &str) -> Result<Outcome, Error> {
     let pause = BACKOFF.saturating_mul(1 << sign_up.attempts.clamp(0, 4)).min(BACKOFF_MOST);
     let mut tx = of.with.db.begin().await?;
     sql::put_off(&mut tx, did.as_str(), &of.worker, of.with.clock.now().plus(pause), why).await?;
     tx.commit().await?;
-    Ok(Settled::Waiting)
+    Ok(Outcome::Waiting)
 }
 
 /// Does `work` on a sign-up whose lease is held, and keeps it held meanwhile.

@@ -86,7 +86,7 @@ async fn c18_sessions_and_sign_ins_survive_another_sealing_key(db: Db) {
     let (old, new) = (Secret::new([3; 32]), Secret::new([4; 32]));
     let both = SealingKeys { current: new.clone(), older: vec![old] };
     world.links.inner.sealer.replace(&both);
-    for sealed in SEALED {
+    for sealed in SEALED_COLUMNS {
         assert_eq!(sealed.left(&world.db, &world.links.inner.sealer).await.unwrap(), 1);
         let (round, _) = sealed.round(&world.db, &world.links.inner.sealer, "").await.unwrap();
         assert_eq!((round.resealed, round.unopened), (1, Vec::<String>::new()));

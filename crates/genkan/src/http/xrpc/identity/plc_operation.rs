@@ -16,7 +16,7 @@ use crate::http::language::language;
 use crate::http::rate_headers::check_rate_limit;
 use crate::limits::{Limit, code_for};
 use crate::mail::Reason;
-use crate::moves::Wanted;
+use crate::moves::Changes;
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -62,12 +62,12 @@ pub(crate) async fn sign_plc_operation(
     let Some(token) = input.token.filter(|token| !token.is_empty()) else {
         return Err(XrpcError::invalid("email confirmation token required to sign PLC operations"));
     };
-    let wanted = Wanted {
+    let changes = Changes {
         rotation_keys: input.rotation_keys,
         also_known_as: input.also_known_as,
         verification_methods: input.verification_methods,
         services: input.services,
     };
-    let operation = app.moves.sign(&caller.account, wanted, &token, caller.actor()).await?;
+    let operation = app.moves.sign(&caller.account, changes, &token, caller.actor()).await?;
     Ok(Json(SignOutput { operation }))
 }
