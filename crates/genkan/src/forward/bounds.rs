@@ -12,7 +12,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::config::{Config, Rate};
-use crate::limits::Place;
+use crate::limits::ClientNetwork;
 
 /// The bounds.
 #[derive(Clone, Copy, Debug)]
@@ -49,7 +49,7 @@ pub(super) struct Reads {
 #[derive(Debug, Default)]
 struct Counts {
     streams: usize,
-    clients: HashMap<Place, Client>,
+    clients: HashMap<ClientNetwork, Client>,
 }
 
 /// One client's reads.
@@ -75,7 +75,7 @@ pub(super) enum Bound {
 #[derive(Debug)]
 pub(super) struct Ticket {
     reads: Reads,
-    client: Place,
+    client: ClientNetwork,
     /// Bytes that are not counted yet.
     uncounted: Cell<u64>,
 }
@@ -87,7 +87,7 @@ impl Reads {
 
     /// Lets a read begin.
     pub(super) fn begin(&self, client: IpAddr, now: Instant) -> Result<Ticket, Bound> {
-        let place = Place::of(client);
+        let place = ClientNetwork::of(client);
         let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
         if counts.streams >= self.rules.streams_in_all {
             return Err(Bound::InAll);

@@ -52,7 +52,7 @@ impl FairRules {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Account {
     Did(Did),
-    Client(limits::Place),
+    Client(limits::ClientNetwork),
 }
 
 /// How a PDS counts a call.

@@ -59,7 +59,7 @@ impl<N: Neighbours> Forwarder<N> {
         let began = Instant::now();
         let read = Read {
             request,
-            account: Account::Client(limits::Place::of(visitor.ip)),
+            account: Account::Client(limits::ClientNetwork::of(visitor.ip)),
             kind: Kind::of(method_of(request), false),
             is_blob: method_of(request).eq_ignore_ascii_case("com.atproto.sync.getBlob"),
             ticket: Rc::new(self.abroad.begin_read(visitor.ip)?),

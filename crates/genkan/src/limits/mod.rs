@@ -77,13 +77,13 @@ impl Limit {
 
 /// What is counted by client address in this process's memory, besides every request of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) enum Door {
+pub(crate) enum OAuthEndpoint {
     Push,
     Token,
     Revoke,
 }
 
-impl Door {
+impl OAuthEndpoint {
     const fn name(self) -> &'static str {
         match self {
             Self::Push => "oauthPar",
@@ -166,7 +166,7 @@ impl RateLimits {
         if !inner.enabled {
             return None;
         }
-        let of_client = inner.memory.count(&Place::of(client), inner.global, now);
+        let of_client = inner.memory.count(&ClientNetwork::of(client), inner.global, now);
         if !of_client.allowed {
             inner.refused_globally.increment();
         }
@@ -178,20 +178,20 @@ impl RateLimits {
         Some(of_client.tighter(of_host))
     }
 
-    /// Counts one call at a door. `None` where limits are switched off.
-    pub(crate) fn call(&self, door: Door, client: IpAddr, now: Timestamp) -> Option<Verdict> {
+    /// Counts one call of an endpoint. `None` where limits are switched off.
+    pub(crate) fn call(&self, endpoint: OAuthEndpoint, client: IpAddr, now: Timestamp) -> Option<Verdict> {
         let inner = &*self.inner;
         if !inner.enabled {
             return None;
         }
-        let rate = match door {
-            Door::Push => inner.rates.oauth_par,
-            Door::Token => inner.rates.oauth_token,
-            Door::Revoke => inner.rates.oauth_revoke,
+        let rate = match endpoint {
+            OAuthEndpoint::Push => inner.rates.oauth_par,
+            OAuthEndpoint::Token => inner.rates.oauth_token,
+            OAuthEndpoint::Revoke => inner.rates.oauth_revoke,
         };
-        let verdict = inner.memory.count(&(door, Place::of(client)), rate, now);
+        let verdict = inner.memory.count(&(endpoint, ClientNetwork::of(client)), rate, now);
         if !verdict.allowed {
-            inner.metrics.counter(&RATE_LIMITED, &[door.name()]).increment();
+            inner.metrics.counter(&RATE_LIMITED, &[endpoint.name()]).increment();
         }
         Some(verdict)
     }
@@ -256,12 +256,12 @@ impl RateLimits {
 /// An account has several names, and any of them may be written with an `@` before it.
 pub(crate) fn account_and_address(account: Option<&str>, identifier: &str, client: IpAddr) -> String {
     let name = identifier.trim().trim_start_matches('@').to_lowercase();
-    format!("{} {}", account.unwrap_or(&name), Place::of(client))
+    format!("{} {}", account.unwrap_or(&name), ClientNetwork::of(client))
 }
 
 /// The key of a [`Limit::CreateAccount`], [`Limit::PasswordReset`] or [`Limit::UseCode`] attempt.
 pub(crate) fn address(client: IpAddr) -> String {
-    Place::of(client).to_string()
+    ClientNetwork::of(client).to_string()
 }
 
 /// The key of a [`Limit::RequestMail`] attempt: a kind of code, and the DID or e-mail address it is asked for.
@@ -272,9 +272,9 @@ pub(crate) fn code_for(kind: &str, whom: &str) -> String {
 /// Where a client is, as far as limits tell them apart: an IPv4 address, or the /64 of an IPv6 address,
 /// since that is what one customer is given.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) struct Place(IpAddr);
+pub(crate) struct ClientNetwork(IpAddr);
 
-impl Place {
+impl ClientNetwork {
     pub(crate) fn of(address: IpAddr) -> Self {
         match address.to_canonical() {
             IpAddr::V6(address) => Self(IpAddr::V6((u128::from(address) & !u128::from(u64::MAX)).into())),
@@ -283,7 +283,7 @@ impl Place {
     }
 }
 
-impl std::fmt::Display for Place {
+impl std::fmt::Display for ClientNetwork {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         self.0.fmt(f)
     }
@@ -338,7 +338,7 @@ mod tests {
 
     #[test]
     fn one_customer_is_one_client() {
-        let same = |one: &str, other: &str| Place::of(ip(one)) == Place::of(ip(other));
+        let same = |one: &str, other: &str| ClientNetwork::of(ip(one)) == ClientNetwork::of(ip(other));
         assert!(same("2001:db8:1:2::1", "2001:db8:1:2:ffff::2"));
         assert!(!same("2001:db8:1:2::1", "2001:db8:1:3::1"));
         assert!(same("::ffff:192.0.2.1", "192.0.2.1"));
@@ -355,13 +355,16 @@ mod tests {
     }
 
     #[test]
-    fn each_door_counts_for_itself() {
+    fn each_endpoint_counts_for_itself() {
         let limits = limits(&[("GENKAN_RATE_OAUTH_PAR", "2/5m"), ("GENKAN_RATE_OAUTH_REVOKE", "1/5m")]);
-        let ask = |door| limits.call(door, ip("192.0.2.1"), NOW).unwrap().allowed;
-        assert_eq!([ask(Door::Push), ask(Door::Push), ask(Door::Push)], [true, true, false]);
-        assert_eq!([ask(Door::Revoke), ask(Door::Revoke)], [true, false]);
-        assert!(ask(Door::Token));
-        assert!(limits.call(Door::Push, ip("192.0.2.2"), NOW).unwrap().allowed);
+        let ask = |endpoint| limits.call(endpoint, ip("192.0.2.1"), NOW).unwrap().allowed;
+        assert_eq!(
+            [ask(OAuthEndpoint::Push), ask(OAuthEndpoint::Push), ask(OAuthEndpoint::Push)],
+            [true, true, false]
+        );
+        assert_eq!([ask(OAuthEndpoint::Revoke), ask(OAuthEndpoint::Revoke)], [true, false]);
+        assert!(ask(OAuthEndpoint::Token));
+        assert!(limits.call(OAuthEndpoint::Push, ip("192.0.2.2"), NOW).unwrap().allowed);
     }
 
     #[test]

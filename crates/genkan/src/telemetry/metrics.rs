@@ -18,11 +18,11 @@ pub(crate) struct Metric {
     pub(crate) name: &'static str,
     pub(crate) help: &'static str,
     pub(crate) labels: &'static [&'static str],
-    pub(crate) kind: Kind,
+    pub(crate) kind: MetricKind,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Kind {
+pub(crate) enum MetricKind {
     Counter,
     Gauge,
     /// Of durations, in seconds.
@@ -32,7 +32,7 @@ pub(crate) enum Kind {
 macro_rules! metrics {
     ($($(#[doc = $help:literal])+ $NAME:ident = $kind:ident $name:literal [$($label:literal),*];)+) => {
         $($(#[doc = $help])+ pub(crate) const $NAME: Metric = Metric {
-            name: $name, help: concat!($($help),+), labels: &[$($label),*], kind: Kind::$kind,
+            name: $name, help: concat!($($help),+), labels: &[$($label),*], kind: MetricKind::$kind,
         };)+
         /// Every metric there is, for `docs/operating.md`.
         #[cfg(test)]
@@ -143,9 +143,9 @@ impl Metrics {
         for family in self.families.lock().unwrap_or_else(PoisonError::into_inner).values() {
             let Metric { name, help, labels, kind } = family.metric;
             let kind = match kind {
-                Kind::Counter => "counter",
-                Kind::Gauge => "gauge",
-                Kind::Histogram => "histogram",
+                MetricKind::Counter => "counter",
+                MetricKind::Gauge => "gauge",
+                MetricKind::Histogram => "histogram",
             };
             let _ = writeln!(text, "# HELP {name} {}\n# TYPE {name} {kind}", help.trim());
             for (values, series) in &family.series {
@@ -170,9 +170,9 @@ impl Metrics {
             key = labels.iter().map(|_| "other".into()).collect();
         }
         let new = || match metric.kind {
-            Kind::Counter => Series::Counter(Counter::default()),
-            Kind::Gauge => Series::Gauge(Gauge::default()),
-            Kind::Histogram => Series::Histogram(Histogram::default()),
+            MetricKind::Counter => Series::Counter(Counter::default()),
+            MetricKind::Gauge => Series::Gauge(Gauge::default()),
+            MetricKind::Histogram => Series::Histogram(Histogram::default()),
         };
         family.series.entry(key).or_insert_with(new).clone()
     }

@@ -11,7 +11,7 @@ use super::error::Refusal;
 use super::form::Posted;
 use crate::app::App;
 use crate::http::ClientAddr;
-use crate::limits::Door;
+use crate::limits::OAuthEndpoint;
 use crate::oauth::{Call, proofs};
 
 pub(super) async fn par(
@@ -20,7 +20,7 @@ pub(super) async fn par(
     headers: HeaderMap,
     posted: Result<Posted, Refusal>,
 ) -> Result<Response, Refusal> {
-    check_rate_limit(&app, Door::Push, client)?;
+    check_rate_limit(&app, OAuthEndpoint::Push, client)?;
     let Posted(form) = posted?;
     let call = Call { method: "POST", path: PAR, proofs: proofs(&headers) };
     let pushed = app.oauth.push(&call, &form).await?;
@@ -29,9 +29,9 @@ pub(super) async fn par(
 }
 
 /// Counts before the work.
-pub(super) fn check_rate_limit(app: &App, door: Door, client: ClientAddr) -> Result<(), Refusal> {
+pub(super) fn check_rate_limit(app: &App, endpoint: OAuthEndpoint, client: ClientAddr) -> Result<(), Refusal> {
     let now = app.clock.now();
-    match app.limits.call(door, client.0, now) {
+    match app.limits.call(endpoint, client.0, now) {
         Some(verdict) if !verdict.allowed => Err(Refusal::too_often(&verdict, now)),
         _ => Ok(()),
     }

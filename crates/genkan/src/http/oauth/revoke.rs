@@ -11,7 +11,7 @@ use super::form::Posted;
 use super::par::check_rate_limit;
 use crate::app::App;
 use crate::http::ClientAddr;
-use crate::limits::Door;
+use crate::limits::OAuthEndpoint;
 use crate::oauth::{Call, proofs};
 
 pub(super) async fn revoke(
@@ -20,7 +20,7 @@ pub(super) async fn revoke(
     headers: HeaderMap,
     posted: Result<Posted, Refusal>,
 ) -> Result<Json<Value>, Refusal> {
-    check_rate_limit(&app, Door::Revoke, client)?;
+    check_rate_limit(&app, OAuthEndpoint::Revoke, client)?;
     let Posted(form) = posted?;
     let call = Call { method: "POST", path: REVOKE, proofs: proofs(&headers) };
     app.oauth.revoke(&call, &form).await?;
