@@ -57,7 +57,7 @@ pub(crate) fn key_id(key: &Secret<[u8; 32]>) -> Arc<str> {
 
 /// Why a sealed value did not open. Says nothing about its content.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
-pub(crate) enum OpenError {
+pub(crate) enum UnsealError {
     #[error("the sealed value is not in a form that this version knows")]
     Form,
     #[error("it was sealed with key {0}, which is not among the configured sealing keys")]
@@ -100,8 +100,13 @@ impl Sealer {
     }
 
     /// The same sealed with the current key. `None`: it is.
-    pub(crate) fn reseal(&self, purpose: &str, row: &str, sealed: &str) -> Result<Option<String>, OpenError> {
-        let plain = self.open(purpose, row, sealed)?;
+    pub(crate) fn reseal(
+        &self,
+        purpose: &str,
+        row: &str,
+        sealed: &str,
+    ) -> Result<Option<String>, UnsealError> {
+        let plain = self.unseal(purpose, row, sealed)?;
         let is_current = sealed.split('.').nth(1) == Some(&*self.key_id());
         Ok((!is_current).then(|| self.seal(purpose, row, &plain)))
     }
@@ -110,7 +115,7 @@ impl Sealer {
     pub(crate) fn seal(&self, purpose: &str, row: &str, plain: &[u8]) -> String {
         let nonce = random::bytes::<NONCE_BYTES>();
         self.current(|key| {
-            let payload = Payload { msg: plain, aad: &associated(purpose, row, &key.id) };
+            let payload = Payload { msg: plain, aad: &aad(purpose, row, &key.id) };
             let sealed = key
                 .cipher
                 .encrypt(&XNonce::from(nonce), payload)
@@ -121,26 +126,29 @@ impl Sealer {
         })
     }
 
-    pub(crate) fn open(
+    pub(crate) fn unseal(
         &self,
         purpose: &str,
         row: &str,
         sealed: &str,
-    ) -> Result<Zeroizing<Vec<u8>>, OpenError> {
+    ) -> Result<Zeroizing<Vec<u8>>, UnsealError> {
         let mut parts = sealed.split('.');
         let (Some("v1"), Some(key_id), Some(text), None) =
             (parts.next(), parts.next(), parts.next(), parts.next())
         else {
-            return Err(OpenError::Form);
+            return Err(UnsealError::Form);
         };
         let ring = self.ring();
         let key = ring.iter().find(|key| *key.id == *key_id);
-        let key = key.ok_or_else(|| OpenError::OtherKey(key_id.to_owned()))?;
-        let bytes = URL_SAFE_NO_PAD.decode(text).map_err(|_| OpenError::Form)?;
-        let (nonce, msg) = bytes.split_at_checked(NONCE_BYTES).ok_or(OpenError::Form)?;
-        let nonce: [u8; NONCE_BYTES] = nonce.try_into().map_err(|_| OpenError::Form)?;
-        let payload = Payload { msg, aad: &associated(purpose, row, key_id) };
-        key.cipher.decrypt(&XNonce::from(nonce), payload).map(Zeroizing::new).map_err(|_| OpenError::Changed)
+        let key = key.ok_or_else(|| UnsealError::OtherKey(key_id.to_owned()))?;
+        let bytes = URL_SAFE_NO_PAD.decode(text).map_err(|_| UnsealError::Form)?;
+        let (nonce, msg) = bytes.split_at_checked(NONCE_BYTES).ok_or(UnsealError::Form)?;
+        let nonce: [u8; NONCE_BYTES] = nonce.try_into().map_err(|_| UnsealError::Form)?;
+        let payload = Payload { msg, aad: &aad(purpose, row, key_id) };
+        key.cipher
+            .decrypt(&XNonce::from(nonce), payload)
+            .map(Zeroizing::new)
+            .map_err(|_| UnsealError::Changed)
     }
 }
 
@@ -154,7 +162,7 @@ fn named(keys: &SealingKeys) -> Arc<[NamedKey]> {
     std::iter::once(&keys.current).chain(&keys.older).map(NamedKey::of).collect()
 }
 
-fn associated(purpose: &str, row: &str, key_id: &str) -> Vec<u8> {
+fn aad(purpose: &str, row: &str, key_id: &str) -> Vec<u8> {
     // Lengths first, so that no two (purpose, row) pairs give the same bytes.
     format!("{}:{purpose}{}:{row}{key_id}", purpose.len(), row.len()).into_bytes()
 }
@@ -178,25 +186,25 @@ mod tests {
         let other = before.clone();
         before.replace(&SealingKeys { older: vec![Secret::new([1; 32])], ..keys(2) });
         assert!(other.knows(&sealer(1).key_id()) && *other.key_id() == *sealer(2).key_id());
-        assert_eq!(&**other.open("hosts.admin_password", "oak", &sealed).unwrap(), b"hunter2");
+        assert_eq!(&**other.unseal("hosts.admin_password", "oak", &sealed).unwrap(), b"hunter2");
         let again = other.reseal("hosts.admin_password", "oak", &sealed).unwrap().unwrap();
-        assert_eq!(&**sealer(2).open("hosts.admin_password", "oak", &again).unwrap(), b"hunter2");
+        assert_eq!(&**sealer(2).unseal("hosts.admin_password", "oak", &again).unwrap(), b"hunter2");
         assert_eq!(other.reseal("hosts.admin_password", "oak", &again).unwrap(), None);
-        assert_eq!(other.reseal("hosts.admin_password", "elm", &sealed), Err(OpenError::Changed));
+        assert_eq!(other.reseal("hosts.admin_password", "elm", &sealed), Err(UnsealError::Changed));
     }
 
     #[test]
     fn opens_only_with_its_key_in_its_row() {
         let sealed = sealer(1).seal("hosts.admin_password", "oak", b"hunter2");
-        assert_eq!(&**sealer(1).open("hosts.admin_password", "oak", &sealed).unwrap(), b"hunter2");
-        assert_eq!(sealer(1).open("hosts.admin_password", "elm", &sealed), Err(OpenError::Changed));
-        assert_eq!(sealer(1).open("keys.private", "oak", &sealed), Err(OpenError::Changed));
+        assert_eq!(&**sealer(1).unseal("hosts.admin_password", "oak", &sealed).unwrap(), b"hunter2");
+        assert_eq!(sealer(1).unseal("hosts.admin_password", "elm", &sealed), Err(UnsealError::Changed));
+        assert_eq!(sealer(1).unseal("keys.private", "oak", &sealed), Err(UnsealError::Changed));
         assert!(matches!(
-            sealer(2).open("hosts.admin_password", "oak", &sealed),
-            Err(OpenError::OtherKey(_))
+            sealer(2).unseal("hosts.admin_password", "oak", &sealed),
+            Err(UnsealError::OtherKey(_))
         ));
         assert!(!sealed.contains("hunter2"));
-        assert_eq!(sealer(1).open("x", "y", "v1.only"), Err(OpenError::Form));
+        assert_eq!(sealer(1).unseal("x", "y", "v1.only"), Err(UnsealError::Form));
     }
 
     #[test]

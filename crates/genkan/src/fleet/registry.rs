@@ -181,7 +181,7 @@ impl Fleet {
         let corrupt = |column| crate::db::Error::Corrupt { table: "hosts", column, row: row.id.clone() };
         let did = row.did.clone().ok_or_else(|| corrupt("did"))?;
         let sealed = row.admin_password_sealed.as_deref().ok_or_else(|| corrupt("admin_password_sealed"))?;
-        let opened = self.inner.ring.sealer().open(PASSWORD_SEALED_AS, &row.id, sealed);
+        let opened = self.inner.ring.sealer().unseal(PASSWORD_SEALED_AS, &row.id, sealed);
         let opened =
             opened.map_err(|cause| Error::Sealed { id: row.id.clone(), cause: cause.to_string() })?;
         let password = String::from_utf8(opened.to_vec()).map_err(|_| corrupt("admin_password_sealed"))?;

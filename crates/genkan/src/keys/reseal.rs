@@ -5,7 +5,7 @@
 
 use sqlx::Row as _;
 
-use crate::base::seal::{OpenError, Sealer};
+use crate::base::seal::{Sealer, UnsealError};
 use crate::db::{Db, Result};
 
 /// A column of sealed values.
@@ -88,7 +88,7 @@ impl SealedColumn {
                     round.resealed += done.rows_affected();
                 }
                 Ok(None) => {}
-                Err(OpenError::Form | OpenError::OtherKey(_) | OpenError::Changed) => {
+                Err(UnsealError::Form | UnsealError::OtherKey(_) | UnsealError::Changed) => {
                     round.unopened.push(format!("{table} {name}"));
                 }
             }

@@ -315,7 +315,7 @@ fn seal_row(sealer: &Sealer, purpose: Purpose, subject: &str, public: &str, plai
 
 fn open_bytes(sealer: &Sealer, row: &KeyRow) -> Result<Zeroizing<Vec<u8>>, Error> {
     sealer
-        .open(SEALED_AS, &row.id, &row.sealed)
+        .unseal(SEALED_AS, &row.id, &row.sealed)
         .map_err(|cause| Error::Sealed { id: row.id.clone(), cause: cause.to_string() })
 }
 

@@ -133,7 +133,7 @@ fn fresh(sealer: &Sealer, purpose: WebPurpose, now: Timestamp, usable_from: Time
 
 fn open_row(sealer: &Sealer, row: WebRow) -> Result<WebKey, Error> {
     let wrong = |cause: String| Error::Sealed { id: row.id.clone(), cause };
-    let bytes = sealer.open(SEALED_AS, &row.id, &row.sealed).map_err(|cause| wrong(cause.to_string()))?;
+    let bytes = sealer.unseal(SEALED_AS, &row.id, &row.sealed).map_err(|cause| wrong(cause.to_string()))?;
     let bytes = <[u8; 32]>::try_from(bytes.as_slice()).map(zeroize::Zeroizing::new);
     let private = bytes.ok().and_then(|bytes| P256PrivateKey::from_bytes(&bytes).ok());
     let private = private.ok_or_else(|| wrong("it is no P-256 key".to_owned()))?;

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
 use crate::base::random;
-use crate::base::seal::{OpenError, Sealer};
+use crate::base::seal::{Sealer, UnsealError};
 use crate::keys::SealedColumn;
 
 /// What a session can be used with.
@@ -46,13 +46,13 @@ impl Tokens {
         seal(sealer, SESSION, &aad.row(), &written)
     }
 
-    pub(super) fn open(sealer: &Sealer, aad: SessionAad<'_>, text: &str) -> Result<Self, OpenError> {
-        let plain = sealer.open(SESSION, &aad.row(), text)?;
-        let written: Written<'_> = serde_json::from_slice(&plain).map_err(|_| OpenError::Form)?;
+    pub(super) fn open(sealer: &Sealer, aad: SessionAad<'_>, text: &str) -> Result<Self, UnsealError> {
+        let plain = sealer.unseal(SESSION, &aad.row(), text)?;
+        let written: Written<'_> = serde_json::from_slice(&plain).map_err(|_| UnsealError::Form)?;
         Ok(Self {
             access: Zeroizing::new(written.access.to_owned()),
             refresh: Zeroizing::new(written.refresh.to_owned()),
-            key: P256PrivateKey::from_bytes(&written.key).map_err(|_| OpenError::Form)?,
+            key: P256PrivateKey::from_bytes(&written.key).map_err(|_| UnsealError::Form)?,
         })
     }
 }
@@ -63,12 +63,12 @@ impl LoginSecrets {
         seal(sealer, LOGIN, state, &written)
     }
 
-    pub(super) fn open(sealer: &Sealer, state: &str, text: &str) -> Result<Self, OpenError> {
-        let plain = sealer.open(LOGIN, state, text)?;
-        let written: Written<'_> = serde_json::from_slice(&plain).map_err(|_| OpenError::Form)?;
+    pub(super) fn open(sealer: &Sealer, state: &str, text: &str) -> Result<Self, UnsealError> {
+        let plain = sealer.unseal(LOGIN, state, text)?;
+        let written: Written<'_> = serde_json::from_slice(&plain).map_err(|_| UnsealError::Form)?;
         Ok(Self {
             verifier: Zeroizing::new(written.access.to_owned()),
-            key: P256PrivateKey::from_bytes(&written.key).map_err(|_| OpenError::Form)?,
+            key: P256PrivateKey::from_bytes(&written.key).map_err(|_| UnsealError::Form)?,
         })
     }
 }
@@ -146,7 +146,7 @@ mod tests {
             SessionAad { did: "did:plc:bob", ..aad },
             SessionAad { version: 2, ..aad },
         ] {
-            assert_eq!(Tokens::open(&sealer, other, &text).unwrap_err(), OpenError::Changed);
+            assert_eq!(Tokens::open(&sealer, other, &text).unwrap_err(), UnsealError::Changed);
         }
         assert!(LoginSecrets::open(&sealer, "a/did:plc:ann/3", &text).is_err(), "another kind of row");
         assert!(!text.contains("token") && format!("{tokens:?}") == "[sealed]");

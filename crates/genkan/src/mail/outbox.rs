@@ -225,7 +225,7 @@ impl Mail {
     }
 
     fn email(&self, way: &Way, row: &Row) -> Result<lettre::Message, &'static str> {
-        let plain = self.inner.sealer.open(SEALED_AS, &row.id, &row.sealed);
+        let plain = self.inner.sealer.unseal(SEALED_AS, &row.id, &row.sealed);
         let plain = plain.map_err(|_| "it does not open with the sealing key")?;
         let message: Message = serde_json::from_slice(&plain).map_err(|_| "it is of a form unknown here")?;
         let to = message.to.parse().map_err(|_| "mail cannot be addressed so")?;

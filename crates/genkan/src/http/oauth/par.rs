@@ -29,7 +29,11 @@ pub(super) async fn par(
 }
 
 /// Counts before the work.
-pub(super) fn check_rate_limit(app: &App, endpoint: OAuthEndpoint, client: ClientAddr) -> Result<(), Refusal> {
+pub(super) fn check_rate_limit(
+    app: &App,
+    endpoint: OAuthEndpoint,
+    client: ClientAddr,
+) -> Result<(), Refusal> {
     let now = app.clock.now();
     match app.limits.call(endpoint, client.0, now) {
         Some(verdict) if !verdict.allowed => Err(Refusal::too_often(&verdict, now)),
