@@ -106,14 +106,22 @@ export async function member(name, action) {
   return told
 }
 
-/** The first truthy answer of `check`, asked again until the time is over. */
-export async function eventually(what, check, within = 30_000) {
+/** Whether the running Genkan counts a host as healthy. */
+export async function isHealthy(host) {
+  const metrics = await fetch(`${map.genkan.operationsUrl}/metrics`).then((answer) => answer.text())
+  const [, healthy] = new RegExp(`^genkan_host_healthy\\{host="${host}"\\} ([01])$`, 'm').exec(metrics) ?? []
+  assert.ok(healthy, `there is a metric for ${host}`)
+  return healthy === '1'
+}
+
+/** The first truthy result of `check`, which is called every `pause` ms for at most `within` ms. */
+export async function eventually(what, check, within = 30_000, pause = 200) {
   const end = Date.now() + within
   for (;;) {
     const found = await check()
     if (found) return found
     assert.ok(Date.now() < end, `not within ${within} ms: ${what}`)
-    await sleep(200)
+    await sleep(pause)
   }
 }
 

@@ -116,11 +116,17 @@ fn generated_documents() -> Result<Counts> {
 }
 
 fn network_on_sqlite() -> Result<Counts> {
-    network(&Variant { name: "sqlite", postgres: false, dev_mode: true, filter: String::new() })
+    network(&Variant { name: "sqlite", postgres: false, dev_mode: true, filter: String::new(), binary: None })
 }
 
 fn network_on_postgres() -> Result<Counts> {
-    network(&Variant { name: "postgres", postgres: true, dev_mode: false, filter: String::new() })
+    network(&Variant {
+        name: "postgres",
+        postgres: true,
+        dev_mode: false,
+        filter: String::new(),
+        binary: None,
+    })
 }
 
 fn network(variant: &Variant) -> Result<Counts> {

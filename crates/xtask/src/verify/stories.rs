@@ -17,12 +17,13 @@ use crate::say::line;
 use crate::workspace;
 
 pub const USAGE: &str = "\
-cargo xtask stories [--postgres] [--production] [FILTER]
+cargo xtask stories [--postgres] [--production] [--genkan-binary PATH] [FILTER]
 
-  Runs the stories of network/stories whose file name contains FILTER, on a network of their own.
+  Run the stories of network/stories whose file name contains FILTER, on a network of their own.
 
-  --postgres     Genkan on PostgreSQL, else on SQLite
-  --production   hosts without development mode";
+  --postgres             Run Genkan on PostgreSQL instead of SQLite.
+  --production           Run the hosts without development mode.
+  --genkan-binary PATH   Run this Genkan instead of compiling one.";
 
 /// What stories cannot wait for: tokens that run out, hosts that are noticed to be down and up again. And all of their
 /// people come from one address.
@@ -44,14 +45,17 @@ pub(super) struct Variant {
     pub(super) dev_mode: bool,
     /// Only the files whose name contains it.
     pub(super) filter: String,
+    /// The Genkan to run. Without one it is compiled.
+    pub(super) binary: Option<PathBuf>,
 }
 
 /// `cargo xtask stories`. Answers whether all went well.
 pub fn command(mut arguments: Arguments) -> Result<bool> {
     let (postgres, production) = (arguments.flag("--postgres"), arguments.flag("--production"));
+    let binary = arguments.option("--genkan-binary")?.map(std::path::absolute).transpose()?;
     let filter = arguments.word().unwrap_or_default();
     arguments.end()?;
-    let variant = Variant { name: "by-hand", postgres, dev_mode: !production, filter };
+    let variant = Variant { name: "by-hand", postgres, dev_mode: !production, filter, binary };
     let postgres = postgres.then(Postgres::start).transpose()?;
     let counts = run(&variant, postgres.as_ref())?;
     let Counts { passed, failed, skipped } = counts;
@@ -74,7 +78,8 @@ pub(super) fn run(variant: &Variant, postgres: Option<&Postgres>) -> Result<Coun
     }
     let database_url = postgres.map(Postgres::url);
     let settings = SETTINGS.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec();
-    let genkan = GenkanOptions { binary: genkan::build_beside_tests()?, database_url, settings };
+    let binary = variant.binary.clone().map_or_else(genkan::build_beside_tests, Ok)?;
+    let genkan = GenkanOptions { binary, database_url, settings };
     let options = Options {
         data: Some(data.clone()),
         dev_mode: variant.dev_mode,
