@@ -1,9 +1,9 @@
-//! An app with its proofs made before the time is taken, so that what is measured is the server's work.
+//! An OAuth app that makes its proofs before the time is taken, so that the time is the server's.
 //!
-//! It is told by lines what to do. `dpop SECONDS TARGET`, `issue COUNT` and `refresh GRANTS SECONDS` prepare and say
-//! `ready`; the next line starts it, and the figures come as those of `load`.
+//! It reads commands from standard input, one per line: `dpop SECONDS TARGET`, `issue COUNT` and
+//! `refresh GRANTS SECONDS`. A command prepares itself and prints `ready`. The next line, whatever it
+//! says, starts it. Its figures are printed as those of [`crate::load`].
 
-use std::cell::Cell;
 use std::io::BufRead as _;
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -14,15 +14,15 @@ use genkan_testing::Client;
 use genkan_testing::network::App;
 use http::Method;
 
-use crate::load::{self, Load};
+use crate::load::{self, Counts, Load};
 
-/// Whose account it is.
+/// An account's name and password.
 pub(crate) struct Person {
     pub(crate) identifier: String,
     pub(crate) password: String,
 }
 
-/// Serves its input until that ends.
+/// Runs the commands on standard input until it ends.
 pub(crate) async fn serve(address: SocketAddr, origin: &str, person: Person) -> Result<()> {
     let host = origin.split("://").nth(1).context("an origin has a host")?;
     let client = Client::new(&format!("http://{address}")).with("host", host);
@@ -36,7 +36,7 @@ pub(crate) async fn serve(address: SocketAddr, origin: &str, person: Person) -> 
             ["dpop", seconds, target] => bench.dpop(&app, seconds.parse()?, target).await?,
             ["issue", count] => bench.issue(count.parse()?).await?,
             ["refresh", grants, seconds] => bench.refresh(grants.parse()?, seconds.parse()?).await?,
-            _ => bail!("what is {line:?}?"),
+            _ => bail!("there is no command {line:?}"),
         }
     }
 }
@@ -59,9 +59,9 @@ impl Bench {
         app
     }
 
-    /// Requests to the host, each with a proof of its own.
+    /// Requests that are forwarded to the host, each with a proof of its own.
     async fn dpop(&self, app: &App, seconds: f64, target: &str) -> Result<()> {
-        // Grants outlive their access tokens; the app has a fresh one for each run.
+        // The access token is the app's first one: a run ends long before the token expires.
         let token = app.access.clone();
         app.ask(&self.client, &self.origin, Method::GET, target, "").await;
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a few seconds' worth")]
@@ -78,9 +78,9 @@ impl Bench {
         load.run().await
     }
 
-    /// Codes into tokens, one after the other on few connections.
+    /// Exchanges codes for tokens, on few connections at a time.
     async fn issue(&self, count: usize) -> Result<()> {
-        // A sign-in takes its least time however quick the machine is, so some go on at once.
+        // A sign-in takes a fixed time at least, against guessing. So several run at once.
         let mut codes = Vec::new();
         while codes.len() < count {
             let some = (codes.len()..count).take(AT_ONCE).map(|_| async {
@@ -91,8 +91,7 @@ impl Bench {
             codes.extend(futures_util::future::join_all(some).await);
         }
         ready().await?;
-        let began = Instant::now();
-        let failures = Rc::new(Cell::new(0_usize));
+        let counts = Rc::new(Counts::default());
         let shares: Vec<_> = (0..AT_ONCE).map(|_| Vec::new()).collect();
         let shares = codes.into_iter().enumerate().fold(shares, |mut shares, (at, one)| {
             if let Some(share) = shares.get_mut(at % AT_ONCE) {
@@ -100,14 +99,17 @@ impl Bench {
             }
             shares
         });
+        let began = Instant::now();
         let redeeming: Vec<_> = shares
             .into_iter()
             .map(|share| {
-                let failures = Rc::clone(&failures);
+                let counts = Rc::clone(&counts);
                 tokio::task::spawn_local(async move {
                     for (app, code) in share {
-                        if app.redeem(&code).await.status != 200 {
-                            failures.set(failures.get() + 1);
+                        let began = Instant::now();
+                        match app.redeem(&code).await.status {
+                            200 => counts.answer(began, 0),
+                            _ => counts.failure(),
                         }
                     }
                 })
@@ -116,11 +118,11 @@ impl Bench {
         for one in redeeming {
             one.await?;
         }
-        println!("{} {} {:.3} 0 0 0", count - failures.get(), failures.get(), began.elapsed().as_secs_f64());
+        counts.print(began.elapsed());
         Ok(())
     }
 
-    /// Grants that are refreshed over and over, each for itself.
+    /// Refreshes some grants again and again, each on its own.
     async fn refresh(&self, grants: usize, seconds: f64) -> Result<()> {
         let mut apps = Vec::new();
         for _ in 0..grants {
@@ -129,15 +131,18 @@ impl Bench {
         ready().await?;
         let began = Instant::now();
         let until = began + Duration::from_secs_f64(seconds);
-        let (answers, failures) = (Rc::new(Cell::new(0_usize)), Rc::new(Cell::new(0_usize)));
+        let counts = Rc::new(Counts::default());
         let refreshing: Vec<_> = apps
             .into_iter()
             .map(|mut app| {
-                let (answers, failures) = (Rc::clone(&answers), Rc::clone(&failures));
+                let counts = Rc::clone(&counts);
                 tokio::task::spawn_local(async move {
                     while Instant::now() < until {
-                        let count = if app.refresh().await.status == 200 { &answers } else { &failures };
-                        count.set(count.get() + 1);
+                        let began = Instant::now();
+                        match app.refresh().await.status {
+                            200 => counts.answer(began, 0),
+                            _ => counts.failure(),
+                        }
                     }
                 })
             })
@@ -145,11 +150,12 @@ impl Bench {
         for one in refreshing {
             one.await?;
         }
-        println!("{} {} {:.3} 0 0 0", answers.get(), failures.get(), began.elapsed().as_secs_f64());
+        counts.print(began.elapsed());
         Ok(())
     }
 }
 
+/// Prints `ready` and waits for the line that starts the run.
 async fn ready() -> Result<()> {
     println!("ready");
     next_line().await.map(drop)
@@ -166,5 +172,5 @@ async fn next_line() -> Result<String> {
 const SCOPE: &str = "atproto transition:generic";
 const CONNECTIONS: usize = 32;
 const AT_ONCE: usize = 8;
-/// More than a core verifies.
+/// Proofs to make for each second of a run: more than one core verifies.
 const MOST_PER_SECOND: f64 = 20_000.0;

@@ -1,4 +1,4 @@
-//! Clients that send their next request as soon as they have read the last answer.
+//! Clients that send the next request as soon as they have read the last answer.
 
 use std::borrow::Cow;
 use std::cell::{Cell, RefCell};
@@ -11,7 +11,7 @@ use anyhow::{Context, Result, bail};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
 
-/// One run.
+/// One run of clients.
 pub(crate) struct Load {
     pub(crate) address: SocketAddr,
     pub(crate) connections: usize,
@@ -19,12 +19,12 @@ pub(crate) struct Load {
     pub(crate) requests: Requests,
 }
 
-/// What is sent.
+/// The requests of a run.
 #[derive(Clone)]
 pub(crate) enum Requests {
-    /// The same over and over.
+    /// One request, sent again and again.
     Same(Rc<str>),
-    /// Each once; the run ends with the last one.
+    /// Different requests, each sent once. The run ends with the last one.
     Each(Rc<RefCell<Vec<String>>>),
 }
 
@@ -37,8 +37,9 @@ impl Requests {
     }
 }
 
-#[derive(Default)]
-struct Counts {
+/// What the clients of a run have counted.
+#[derive(Debug, Default)]
+pub(crate) struct Counts {
     answers: Cell<u64>,
     failures: Cell<u64>,
     bytes: Cell<u64>,
@@ -46,7 +47,37 @@ struct Counts {
     times: RefCell<Vec<u32>>,
 }
 
-/// A request as bytes.
+impl Counts {
+    /// Counts an answer of `bytes` to a request that was sent at `began`.
+    pub(crate) fn answer(&self, began: Instant, bytes: u64) {
+        self.answers.set(self.answers.get() + 1);
+        self.bytes.set(self.bytes.get() + bytes);
+        let micros = u32::try_from(began.elapsed().as_micros()).unwrap_or(u32::MAX);
+        self.times.borrow_mut().push(micros);
+    }
+
+    pub(crate) fn failure(&self) {
+        self.failures.set(self.failures.get() + 1);
+    }
+
+    /// Prints `answers failures seconds bytes p50 p99`, the percentiles in microseconds.
+    pub(crate) fn print(&self, elapsed: Duration) {
+        let mut times = self.times.borrow_mut();
+        times.sort_unstable();
+        let at = |share: usize| times.get(times.len() * share / 100).copied().unwrap_or(0);
+        println!(
+            "{} {} {:.3} {} {} {}",
+            self.answers.get(),
+            self.failures.get(),
+            elapsed.as_secs_f64(),
+            self.bytes.get(),
+            at(50),
+            at(99)
+        );
+    }
+}
+
+/// Returns a GET request as text, with the header fields given.
 pub(crate) fn request(target: &str, fields: &[&str]) -> String {
     let mut lines =
         vec![format!("GET {target} HTTP/1.1"), "host: bench.example".into(), "accept: */*".into()];
@@ -63,7 +94,7 @@ impl Load {
         Self { address, connections, seconds, requests: Requests::Each(Rc::new(requests.into())) }
     }
 
-    /// Runs, and prints `answers failures seconds bytes p50_us p99_us`.
+    /// Runs, and prints the figures ([`Counts::print`]).
     pub(crate) async fn run(self) -> Result<()> {
         let counts = Rc::new(Counts::default());
         let began = Instant::now();
@@ -76,10 +107,11 @@ impl Load {
                         let Err(error) = client(self.address, &requests, until, &counts).await else {
                             return;
                         };
+                        // One message is enough to see what went wrong.
                         if counts.failures.get() == 0 {
                             eprintln!("{error:#}");
                         }
-                        counts.failures.set(counts.failures.get() + 1);
+                        counts.failure();
                         tokio::time::sleep(Duration::from_millis(5)).await;
                     }
                 })
@@ -88,23 +120,12 @@ impl Load {
         for client in clients {
             client.await?;
         }
-        let elapsed = began.elapsed().as_secs_f64();
-        let mut times = counts.times.borrow_mut();
-        times.sort_unstable();
-        let at = |share: usize| times.get(times.len() * share / 100).copied().unwrap_or(0);
-        println!(
-            "{} {} {elapsed:.3} {} {} {}",
-            counts.answers.get(),
-            counts.failures.get(),
-            counts.bytes.get(),
-            at(50),
-            at(99)
-        );
+        counts.print(began.elapsed());
         Ok(())
     }
 }
 
-/// One connection, until the time is over or it breaks.
+/// Runs one connection until the time is over, the requests are used up, or the connection breaks.
 async fn client(address: SocketAddr, requests: &Requests, until: Instant, counts: &Counts) -> Result<()> {
     let mut stream = connect(address).await?;
     let mut buffer = vec![0; 128 << 10];
@@ -113,16 +134,13 @@ async fn client(address: SocketAddr, requests: &Requests, until: Instant, counts
         let began = Instant::now();
         stream.write_all(request.as_bytes()).await?;
         let bytes = answer(&mut stream, &mut buffer).await?;
-        counts.answers.set(counts.answers.get() + 1);
-        counts.bytes.set(counts.bytes.get() + bytes);
-        let micros = u32::try_from(began.elapsed().as_micros()).unwrap_or(u32::MAX);
-        counts.times.borrow_mut().push(micros);
+        counts.answer(began, bytes);
     }
     Ok(())
 }
 
-/// Comes from an address of its own: the host behind the proxy has the usual one of the loopback, and what comes
-/// from a host is on behalf of others.
+/// Connects from 127.0.0.2. The host behind the proxy has 127.0.0.1, and Genkan reads requests from a
+/// host's address as made for somebody else.
 async fn connect(address: SocketAddr) -> Result<TcpStream> {
     let socket = TcpSocket::new_v4()?;
     socket.set_nodelay(true)?;
@@ -130,7 +148,8 @@ async fn connect(address: SocketAddr) -> Result<TcpStream> {
     Ok(socket.connect(address).await?)
 }
 
-/// Reads one answer of a known length to its end, and says how many bytes its body had.
+/// Reads one answer to its end and returns the length of its body, which a `content-length` must
+/// announce.
 async fn answer(stream: &mut TcpStream, buffer: &mut [u8]) -> Result<u64> {
     let mut filled = 0;
     let (head, length) = loop {
@@ -159,7 +178,7 @@ async fn answer(stream: &mut TcpStream, buffer: &mut [u8]) -> Result<u64> {
     Ok(length)
 }
 
-/// The announced length, whatever the letters' case.
+/// Returns the `content-length` of an answer's head. The field's name may have letters of any case.
 fn length(head: &[u8]) -> Option<u64> {
     head.split(|byte| *byte == b'\n').find_map(|line| {
         let line = std::str::from_utf8(line).ok()?.trim_end();
@@ -168,7 +187,8 @@ fn length(head: &[u8]) -> Option<u64> {
     })
 }
 
-/// Opens connections, sends one request on each, says so, and holds them until its input ends.
+/// Opens connections, sends one request on each, prints `held`, and holds them until standard input
+/// ends.
 pub(crate) async fn idle(address: SocketAddr, connections: usize, request: &str) -> Result<()> {
     let mut held = Vec::with_capacity(connections);
     let mut buffer = vec![0; 128 << 10];

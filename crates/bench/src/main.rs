@@ -1,11 +1,11 @@
-//! `genkan-bench stub`, `genkan-bench load` and `genkan-bench idle`: what stands before and behind a proxy that is
-//! measured. Both speak just enough HTTP/1.1 to cost next to nothing, on one thread each.
+//! The two ends of a bench: clients before the proxy under test, and a host's stand-in behind it.
 //!
-//! `cargo xtask bench forward` starts them; by hand they are of use with `perf`.
+//! They speak just enough HTTP/1.1 to cost next to nothing, on one thread each.
+//! `cargo xtask bench` starts them. Started by hand they are useful with `perf`.
 
 mod app;
+mod fakes;
 mod load;
-mod neighbours;
 mod stub;
 
 use std::net::SocketAddr;
@@ -21,14 +21,14 @@ fn main() -> Result<()> {
         ["load", address, connections, seconds, target, fields @ ..] => {
             let load = load::Load::same(
                 parse(address)?,
-                connections.parse().context("how many connections?")?,
-                seconds.parse().context("for how many seconds?")?,
+                connections.parse().context("CONNECTIONS is a number")?,
+                seconds.parse().context("SECONDS is a number")?,
                 load::request(target, fields),
             );
             runtime.block_on(tokio::task::LocalSet::new().run_until(load.run()))
         }
         ["idle", address, connections, target, fields @ ..] => {
-            let connections = connections.parse().context("how many connections?")?;
+            let connections = connections.parse().context("CONNECTIONS is a number")?;
             runtime.block_on(load::idle(parse(address)?, connections, &load::request(target, fields)))
         }
         ["app", address, origin, identifier, password] => {
@@ -37,17 +37,25 @@ fn main() -> Result<()> {
             let serving = app::serve(parse(address)?, origin, person);
             runtime.block_on(tokio::task::LocalSet::new().run_until(serving))
         }
-        ["neighbours", admin_password] => runtime.block_on(neighbours::serve(admin_password)),
-        _ => bail!(
-            "genkan-bench stub ADDRESS\n\
-             genkan-bench load ADDRESS CONNECTIONS SECONDS TARGET [FIELD…]\n\
-             genkan-bench idle ADDRESS CONNECTIONS TARGET [FIELD…]\n\
-             genkan-bench app ADDRESS ORIGIN IDENTIFIER PASSWORD\n\
-             genkan-bench neighbours ADMIN_PASSWORD"
-        ),
+        ["fakes", admin_password] => runtime.block_on(fakes::serve(admin_password)),
+        _ => bail!("{USAGE}"),
     }
 }
 
+const USAGE: &str = "\
+genkan-bench stub ADDRESS
+    Answer every request at once, as a host behind the proxy.
+genkan-bench load ADDRESS CONNECTIONS SECONDS TARGET [FIELD…]
+    Send requests as fast as they are answered, and print the figures.
+genkan-bench idle ADDRESS CONNECTIONS TARGET [FIELD…]
+    Send one request on each connection, and hold all of them until standard input ends.
+genkan-bench app ADDRESS ORIGIN IDENTIFIER PASSWORD
+    Sign in as an OAuth app, and run the commands on standard input.
+genkan-bench fakes ADMIN_PASSWORD
+    Run a fake directory and a fake host, for a sign-up.
+
+ADDRESS is an IP address and a port. A FIELD is one header field, such as `accept: */*`.";
+
 fn parse(address: &str) -> Result<SocketAddr> {
-    address.parse().with_context(|| format!("{address} is no address"))
+    address.parse().with_context(|| format!("{address} is not an IP address and a port"))
 }

@@ -1,4 +1,5 @@
-//! A host that answers every request at once: about a kilobyte of JSON, or as many bytes as the query's `size` says.
+//! A host's stand-in, which answers every request at once: with about a kilobyte of JSON, or with as
+//! many bytes as the query's `size` says.
 
 use std::net::SocketAddr;
 
@@ -6,19 +7,19 @@ use anyhow::Result;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
-/// Serves for ever.
+/// Serves until the process ends.
 pub(crate) async fn serve(address: SocketAddr) -> Result<()> {
     let listener = TcpListener::bind(address).await?;
     println!("{}", listener.local_addr()?);
     loop {
         let (stream, _) = listener.accept().await?;
         stream.set_nodelay(true)?;
-        tokio::spawn(guest(stream));
+        tokio::spawn(connection(stream));
     }
 }
 
-/// Answers request after request. A broken connection is its end, and nobody needs to know.
-async fn guest(mut stream: TcpStream) -> Result<()> {
+/// Answers request after request until the connection ends, for whatever reason.
+async fn connection(mut stream: TcpStream) -> Result<()> {
     let small = small();
     let mut buffer = vec![0; 16 << 10];
     let mut filled = 0;
@@ -32,14 +33,15 @@ async fn guest(mut stream: TcpStream) -> Result<()> {
         let Some(end) = memchr::memmem::find(seen, b"\r\n\r\n") else { continue };
         match size(seen.get(..end).unwrap_or_default()) {
             None => stream.write_all(&small).await?,
-            Some(size) => pour(&mut stream, size).await?,
+            Some(size) => send_large(&mut stream, size).await?,
         }
-        // Requests have no bodies here, and nobody sends two at once.
+        // A request of a bench has no body, and its client waits for the answer before the next one. So
+        // the buffer holds no more than this request.
         filled = 0;
     }
 }
 
-/// The query's `size`.
+/// Returns the query's `size`, in bytes.
 fn size(head: &[u8]) -> Option<u64> {
     let line = head.split(|byte| *byte == b'\r').next()?;
     let at = memchr::memmem::find(line, b"size=")?;
@@ -47,8 +49,8 @@ fn size(head: &[u8]) -> Option<u64> {
     std::str::from_utf8(&digits).ok()?.parse().ok()
 }
 
-/// An answer of so many bytes.
-async fn pour(stream: &mut TcpStream, size: u64) -> Result<()> {
+/// Sends an answer with a body of `size` bytes.
+async fn send_large(stream: &mut TcpStream, size: u64) -> Result<()> {
     let head = format!(
         "HTTP/1.1 200 OK\r\ncontent-type: application/vnd.ipld.car\r\ncontent-length: {size}\r\n\r\n"
     );
@@ -63,7 +65,7 @@ async fn pour(stream: &mut TcpStream, size: u64) -> Result<()> {
     Ok(())
 }
 
-/// A page of a feed, as hosts answer it.
+/// Returns an answer with a page of a feed, with the header fields that hosts send.
 fn small() -> Vec<u8> {
     let posts: Vec<String> = (0..8)
         .map(|count| {

@@ -24,7 +24,7 @@ pub(super) const CLIENT_CORE: &str = "1";
 /// A running proxy.
 #[derive(Debug)]
 pub(super) struct Subject {
-    pub(super) name: &'static str,
+    pub(super) name: String,
     /// Where it listens.
     pub(super) address: String,
     /// Header fields that its clients send.

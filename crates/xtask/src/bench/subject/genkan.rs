@@ -34,14 +34,16 @@ const PLENTY: &str = "4000000000/5m";
 const PLENTY_DAILY: &str = "4000000000/1d";
 
 /// Starts Genkan, registers a host, and signs an account up. Answers with the port that the host has left.
-pub(in crate::bench) fn sign_up(binary: &str, tool: &str) -> Result<(Account, u16)> {
-    let step = Step::start("signing up");
-    let data = folder("genkan")?;
-    let mut neighbours = Command::new(tool);
-    neighbours.args(["neighbours", PASSWORD]).stdin(Stdio::piped()).stdout(Stdio::piped());
-    let mut neighbours = Running::start(&mut neighbours)?;
-    let urls = neighbours.line()?;
-    let (directory, host) = urls.split_once(' ').context("the neighbours say where they are")?;
+///
+/// `name` is the folder of its data, which is emptied first.
+pub(in crate::bench) fn sign_up(binary: &str, tool: &str, name: &str) -> Result<(Account, u16)> {
+    let step = Step::start(format!("{name}: signing up"));
+    let data = folder(name)?;
+    let mut fakes = Command::new(tool);
+    fakes.args(["fakes", PASSWORD]).stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut fakes = Running::start(&mut fakes)?;
+    let urls = fakes.line()?;
+    let (directory, host) = urls.split_once(' ').context("the fakes print where they are")?;
     let host_port: u16 =
         host.rsplit(':').next().and_then(|port| port.parse().ok()).context("a host has a port")?;
     let (port, operations, front) = (free_port()?, free_port()?, free_port()?);
@@ -67,21 +69,22 @@ pub(in crate::bench) fn sign_up(binary: &str, tool: &str) -> Result<(Account, u1
         ("GENKAN_RATE_OAUTH_PAR", PLENTY.to_owned()),
         ("GENKAN_RATE_OAUTH_TOKEN", PLENTY.to_owned()),
     ];
+    let settings = understood(binary, settings);
     let cli = |arguments: &[&str]| {
         let mut call = Command::new(binary);
         command::run(call.args(arguments).envs(settings.clone()).current_dir(workspace::root()))
     };
     let environment = cli(&["host", "prepare", "--name", "bench", "--url", host])?;
-    let stdin = neighbours.child.stdin.as_mut().context("the neighbours listen")?;
+    let stdin = fakes.child.stdin.as_mut().context("the fakes read their standard input")?;
     writeln!(stdin, "{environment}\n.")?;
-    anyhow::ensure!(neighbours.line()? == "configured", "the fake host did not take its settings");
+    anyhow::ensure!(fakes.line()? == "configured", "the fake host did not take its settings");
     let mut serve = pinned(PROXY_CORE, binary);
     serve.arg("serve").envs(settings.clone()).stdout(Stdio::null()).stderr(Stdio::null());
     let process = Running::start(&mut serve)?;
     wait_for(port)?;
     sleep(Duration::from_secs(2));
     let mut subject =
-        Subject { name: "genkan", address: format!("127.0.0.1:{port}"), fields: Vec::new(), process };
+        Subject { name: name.to_owned(), address: format!("127.0.0.1:{port}"), fields: Vec::new(), process };
     let at_rest = measure::resident(&subject)?;
     let password_file = data.join("host-password");
     write_secret(&password_file)?;
@@ -101,7 +104,7 @@ pub(in crate::bench) fn sign_up(binary: &str, tool: &str) -> Result<(Account, u1
         said.get(name).and_then(Value::as_str).map(str::to_owned).with_context(|| format!("it has {name}"))
     };
     let (token, did) = (text("accessJwt")?, text("did")?);
-    drop(neighbours);
+    drop(fakes);
     step.done(&did);
     subject.fields.push(format!("authorization: Bearer {token}"));
     Ok((Account { token, did, subject, at_rest }, host_port))
@@ -119,6 +122,15 @@ fn create_account(port: u16, body: &Value) -> Result<Value> {
             _ => bail!("signing up was answered {status}: {said}"),
         }
     }
+}
+
+/// Leaves out the settings that a binary does not have, as an older one may not.
+fn understood<const N: usize>(
+    binary: &str,
+    settings: [(&'static str, String); N],
+) -> Vec<(&'static str, String)> {
+    let known = command::run(Command::new(binary).args(["docs", "configuration"])).unwrap_or_default();
+    settings.into_iter().filter(|(name, _)| known.is_empty() || known.contains(name)).collect()
 }
 
 /// Genkan refuses secrets that others can read.

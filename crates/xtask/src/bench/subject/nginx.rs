@@ -40,5 +40,10 @@ http {{
     let process = Running::start(&mut command)?;
     wait_for(port)?;
     let address = format!("127.0.0.1:{port}");
-    Ok(Subject { name: "nginx", address, fields: vec![format!("authorization: Bearer {token}")], process })
+    Ok(Subject {
+        name: "nginx".to_owned(),
+        address,
+        fields: vec![format!("authorization: Bearer {token}")],
+        process,
+    })
 }

@@ -1,12 +1,15 @@
-//! A directory and a host that a real Genkan can sign an account up with, before the stub takes the host's place.
+//! A fake directory and a fake host, with which a real Genkan signs an account up. The stub takes
+//! the host's place afterwards.
 
 use std::io::BufRead as _;
 
 use anyhow::Result;
 use genkan_testing::{FakeDirectory, FakeHost};
 
-/// Prints the directory's URL and the host's, takes the host's settings up to a line of one full stop, says so, and
-/// stays until its input ends.
+/// Runs both until standard input ends.
+///
+/// Prints the directory's URL and the host's. Reads the host's settings up to a line that holds one
+/// full stop, and then prints `configured`.
 pub(crate) async fn serve(admin_password: &str) -> Result<()> {
     let directory = FakeDirectory::start().await;
     let host = FakeHost::start(admin_password).await;
