@@ -1,17 +1,23 @@
-//! What the AT Protocol specifications define. Pure: no I/O, no clock, no async.
+//! Types and checks that the AT Protocol specifications define. Pure: no I/O, no clock, no async.
 //!
-//! * [`syntax`]: DIDs, handles, NSIDs, and the other identifiers
-//! * [`crypto`]: the two curves, keys and their spellings, signatures
-//! * [`did_document`]: what a DID resolves to
+//! * [`syntax`]: DIDs, handles, NSIDs and TIDs
+//! * [`crypto`]: the two curves, the spellings of keys, signatures
+//! * [`did_document`]: documents that DIDs resolve to
 //! * [`plc`]: operations of the PLC directory
 //! * [`jwt`]: a strict reader and writer of signed tokens, and session tokens
-//! * [`oauth`]: the words of OAuth: keys, proofs, scopes, clients, requests
+//! * [`oauth`]: keys, proofs, scopes, clients and requests
 //! * [`origin`]: scheme, host and port of a server
-//! * [`repo_proof`]: that a record stands in a repository
-//! * [`service_auth`]: tokens one service shows another on behalf of an account
+//! * [`repo_proof`]: proofs that a repository holds a record
+//! * [`service_auth`]: tokens that one service shows another on behalf of an account
 //! * [`xrpc_error`]: the body of a refused call
 //!
-//! Everything here reads what strangers send. A value that parsed is well-formed; nothing panics on input.
+//! Every parser here reads untrusted input. A value that parsed is well-formed, and no input
+//! panics. Each parser has a fuzz target in `crates/fuzz-targets`.
+//!
+//! Times are `i64`: seconds since 1970 in tokens, milliseconds where a name ends in `_millis`.
+//! Lengths are bytes.
+
+#![warn(missing_docs)]
 
 pub mod crypto;
 pub mod did_document;

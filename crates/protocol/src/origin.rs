@@ -7,8 +7,8 @@ use http::uri::{Authority, Scheme, Uri};
 
 /// A web origin in canonical form: `https://host[:port]` or `http://host[:port]`.
 ///
-/// The host is in lower case, the scheme's default port is left out, and there is no path, query or user
-/// information (RFC 6454 §6.2). Two origins are equal exactly when their texts are.
+/// The host is in lower case, the scheme's default port is left out, and there is no path, query or
+/// user information (RFC 6454 §6.2). Two origins are equal exactly when their texts are.
 ///
 /// ```
 /// use genkan_protocol::origin::{Origin, OriginError};
@@ -47,7 +47,8 @@ impl Origin {
         self.authority.port_u16().unwrap_or(if self.https { 443 } else { 80 })
     }
 
-    /// The host and, unless it is the scheme's default, the port: the value of a `Host` header (RFC 9110 §7.2).
+    /// The host and, unless it is the scheme's default, the port: the value of a `Host` header (RFC
+    /// 9110 §7.2).
     pub const fn authority(&self) -> &Authority {
         &self.authority
     }
@@ -87,13 +88,16 @@ impl FromStr for Origin {
             _ => return Err(OriginError::Scheme),
         };
         let authority = uri.authority().ok_or(OriginError::NotAUrl)?;
+        // `Authority` keeps user information and has no accessor for it.
         if authority.as_str().contains('@') {
             return Err(OriginError::UserInformation);
         }
+        // `Uri` parses `https://host` and `https://host/` to the same value; only the text tells.
         let bare = text.get(if https { 8 } else { 7 }..).ok_or(OriginError::NotAUrl)?;
         if bare.len() != authority.as_str().len() {
             return Err(OriginError::NotBare);
         }
+        // An authority longer than its host has a port; without one it was no number up to 65535.
         let host = authority.host().to_ascii_lowercase();
         if host.is_empty()
             || (authority.as_str().len() > authority.host().len() && authority.port_u16().is_none())

@@ -1,18 +1,18 @@
-//! What a refused XRPC call is answered with.
+//! Error responses of XRPC (atproto HTTP API (XRPC), "Error Responses").
 
 use std::borrow::Cow;
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// A status, a name that programs go by, and a message that people read.
+/// An error response: a status, a name for programs, and a message for people.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct XrpcError {
-    /// The HTTP status, 400 to 599.
+    /// The HTTP status, 400 to 599. Not part of the body.
     pub status: u16,
-    /// The name: `InvalidRequest`, `ExpiredToken`, …
+    /// The name that programs compare, such as `InvalidRequest` or `ExpiredToken`.
     pub name: Cow<'static, str>,
-    /// The message.
+    /// The message for people; empty when the server sent none.
     pub message: Cow<'static, str>,
 }
 
@@ -26,14 +26,15 @@ impl XrpcError {
         Self { status, name: name.into(), message: message.into() }
     }
 
-    /// The JSON body, `{"error", "message"}`.
+    /// The JSON body, `{"error":…,"message":…}`.
     pub fn body(&self) -> Vec<u8> {
         let body =
             Body { error: Some(Cow::Borrowed(&self.name)), message: Some(Cow::Borrowed(&self.message)) };
         serde_json::to_vec(&body).expect("two strings always have a JSON form")
     }
 
-    /// Reads another server's answer. None when the body is not an object with the error's name.
+    /// Reads another server's response. `None`: the body is not a JSON object with a name in
+    /// `error`.
     pub fn from_body(status: u16, body: &[u8]) -> Option<Self> {
         let body: Body<'_> = serde_json::from_slice(body).ok()?;
         let message = body.message.unwrap_or_default().into_owned();

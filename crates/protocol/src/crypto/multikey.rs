@@ -1,4 +1,5 @@
-//! Public keys as text: base58 in multibase, with or without the codec in front.
+//! Public keys as text: base58btc in multibase, with or without the multicodec in front
+//! (atproto Cryptography, "Public Key Encoding").
 
 use super::{Curve, Error};
 
@@ -7,6 +8,7 @@ pub(super) fn read_multikey(text: &str) -> Result<(Curve, [u8; COMPRESSED]), Err
     let mut buffer = [0; 2 + COMPRESSED];
     let bytes = decode(text, &mut buffer)?;
     let (curve, point) = match bytes {
+        // The multicodecs 0xe7 (secp256k1-pub) and 0x1200 (p256-pub) as varints.
         [0xe7, 0x01, point @ ..] => (Curve::K256, point),
         [0x80, 0x24, point @ ..] => (Curve::P256, point),
         _ => return Err(Error::UnsupportedKey),
@@ -35,7 +37,8 @@ const UNCOMPRESSED: usize = 65;
 
 fn decode<'a>(text: &str, buffer: &'a mut [u8]) -> Result<&'a [u8], Error> {
     let digits = text.strip_prefix('z').ok_or(Error::NotAPublicKey)?;
-    // However long the text, decoding stops where the buffer ends.
+    // Base58 takes quadratic time. Decoding stops with an error where the buffer ends, so that a
+    // long text costs no more than a key.
     let length = bs58::decode(digits).onto(&mut *buffer).map_err(|_| Error::NotAPublicKey)?;
     buffer.get(..length).ok_or(Error::NotAPublicKey)
 }

@@ -1,4 +1,5 @@
-//! Private keys on P-256, which sign what OAuth defines: DPoP proofs and client assertions.
+//! Private keys on P-256, for what OAuth defines: DPoP proofs, client assertions, and access tokens
+//! that only Genkan reads.
 
 use std::fmt;
 use std::sync::Arc;
@@ -18,7 +19,7 @@ pub struct P256PrivateKey {
 }
 
 impl P256PrivateKey {
-    /// Takes 32 bytes; zero and what is not below the order of the curve are refused.
+    /// Takes a big-endian number of 32 bytes, greater than zero and below the order of the curve.
     pub fn from_bytes(bytes: &[u8; 32]) -> Result<Self, Error> {
         let secret = p256::ecdsa::SigningKey::from_slice(bytes).map_err(|_| Error::NotAPrivateKey)?;
         let public = PublicKey::of_p256(*secret.verifying_key());
@@ -37,11 +38,12 @@ impl P256PrivateKey {
         self.public.clone()
     }
 
-    /// Signs the SHA-256 of `message`: 64 bytes that differ each time, with either `s`, as JOSE has it.
+    /// Signs the SHA-256 of `message`: 64 bytes, `r` then `s` (RFC 7518 §3.4). Each call gives
+    /// another signature, with the lower or the higher `s`.
     ///
     /// # Panics
     ///
-    /// When the operating system has no randomness to give.
+    /// When the operating system gives no randomness.
     pub fn sign(&self, message: &[u8]) -> [u8; 64] {
         let signature = self.pair.sign(&SystemRandom::new(), message).expect("the system gives randomness");
         signature.as_ref().try_into().expect("a signature on P-256 has 64 bytes")

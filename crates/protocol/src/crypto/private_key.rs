@@ -1,4 +1,5 @@
-//! Private keys on K-256, which sign what the protocol defines.
+//! Private keys on K-256, for what the protocol defines: operations, commits, session and service
+//! tokens.
 
 use std::fmt;
 
@@ -7,7 +8,7 @@ use zeroize::{Zeroize, Zeroizing};
 
 use super::{Error, PublicKey};
 
-/// A private key that signs. Its memory is overwritten when it goes.
+/// A private key that signs as `ES256K`. Its memory is overwritten on drop.
 #[derive(Clone)]
 pub struct K256PrivateKey {
     bytes: Zeroizing<[u8; 32]>,
@@ -15,7 +16,7 @@ pub struct K256PrivateKey {
 }
 
 impl K256PrivateKey {
-    /// Takes 32 bytes; zero and what is not below the order of the curve are refused.
+    /// Takes a big-endian number of 32 bytes, greater than zero and below the order of the curve.
     pub fn from_bytes(bytes: &[u8; 32]) -> Result<Self, Error> {
         let mut secret =
             secp256k1::SecretKey::from_secret_bytes(*bytes).map_err(|_| Error::NotAPrivateKey)?;
@@ -42,7 +43,8 @@ impl K256PrivateKey {
         self.public.clone()
     }
 
-    /// Signs the SHA-256 of `message`: the same 64 bytes each time (RFC 6979), with the lower `s`.
+    /// Signs the SHA-256 of `message`: 64 bytes, `r` then the lower `s`. The same message always
+    /// gets the same signature (RFC 6979 §3.2).
     pub fn sign(&self, message: &[u8]) -> [u8; 64] {
         let digest = Sha256::digest(message).into();
         let mut secret = secp256k1::SecretKey::from_secret_bytes(*self.bytes)

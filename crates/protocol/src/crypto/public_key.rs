@@ -1,4 +1,4 @@
-//! Public keys, parsed once into the form that verifies.
+//! Public keys, parsed once into the form that verifies signatures.
 
 use std::fmt;
 use std::str::FromStr;
@@ -18,7 +18,7 @@ pub enum Curve {
 }
 
 impl Curve {
-    /// The name of its signatures in JOSE.
+    /// The name of its signature algorithm in JOSE (RFC 7518 §3.1, RFC 8812 §3.1).
     pub fn algorithm(self) -> &'static str {
         match self {
             Self::K256 => "ES256K",
@@ -27,7 +27,7 @@ impl Curve {
     }
 }
 
-/// A public key, ready to verify with.
+/// A public key on one of the two curves, ready to verify with.
 #[derive(Clone, PartialEq, Eq)]
 pub struct PublicKey(Point);
 
@@ -39,24 +39,32 @@ enum Point {
 
 impl PublicKey {
     /// Reads `did:key:z…`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::UnsupportedKey`] for a well-formed key of another kind, [`Error::NotAPublicKey`]
+    /// for anything else that is refused.
     pub fn from_did_key(text: &str) -> Result<Self, Error> {
         Self::from_multibase(text.strip_prefix("did:key:").ok_or(Error::NotAPublicKey)?)
     }
 
-    /// Reads `z…`, the multikey that follows `did:key:` and stands in DID documents.
+    /// Reads a multikey, `z…`, as it follows `did:key:` and as DID documents hold it. Errors as
+    /// [`PublicKey::from_did_key`].
     pub fn from_multibase(text: &str) -> Result<Self, Error> {
         let (curve, point) = multikey::read_multikey(text)?;
         Self::from_sec1(curve, &point)
     }
 
-    /// Reads `z…` without a codec in front of the point, as the verification methods of 2019 have it.
+    /// Reads `z…` without a multicodec in front of the point, as the verification methods of 2019
+    /// spell keys (atproto DID, "Representation of Public Keys"). Their type names the curve.
     pub fn from_bare_multibase(curve: Curve, text: &str) -> Result<Self, Error> {
         Self::from_sec1(curve, &multikey::read_bare(text)?)
     }
 
-    /// Reads a point, compressed (33 bytes) or not (65 bytes).
+    /// Reads a point (SEC 1 §2.3.4), compressed (33 bytes) or uncompressed (65 bytes).
     pub fn from_sec1(curve: Curve, point: &[u8]) -> Result<Self, Error> {
-        // The hybrid encodings that the libraries also know are not ours.
+        // The libraries also read SEC 1's hybrid encodings (first byte 6 or 7). One key must not
+        // have three spellings.
         if !matches!((point.len(), point.first()), (33, Some(2 | 3)) | (65, Some(4))) {
             return Err(Error::NotAPublicKey);
         }
@@ -94,7 +102,7 @@ impl PublicKey {
         multikey::write_multikey(self.curve(), &self.to_sec1_compressed())
     }
 
-    /// The point in 33 bytes.
+    /// The compressed point, 33 bytes.
     pub fn to_sec1_compressed(&self) -> Vec<u8> {
         match &self.0 {
             Point::K256(point) => point.serialize().to_vec(),
@@ -102,7 +110,7 @@ impl PublicKey {
         }
     }
 
-    /// The point in 65 bytes.
+    /// The uncompressed point, 65 bytes.
     pub fn to_sec1_uncompressed(&self) -> Vec<u8> {
         match &self.0 {
             Point::K256(point) => point.serialize_uncompressed().to_vec(),
@@ -110,12 +118,14 @@ impl PublicKey {
         }
     }
 
-    /// The point in 65 bytes as hexadecimal, which is how a host is told whose tokens to trust.
+    /// The uncompressed point as 130 hexadecimal digits, the form in which a PDS is configured with
+    /// a public key.
     pub fn to_sec1_uncompressed_hex(&self) -> String {
         data_encoding::HEXLOWER.encode(&self.to_sec1_uncompressed())
     }
 
-    /// Checks a signature as the protocol defines it: 64 bytes, with the lower `s`.
+    /// Checks a signature as the protocol defines it: 64 bytes, with the lower `s` (atproto
+    /// Cryptography, "ECDSA Signature Malleability"). [`Error::BadSignature`] is the only error.
     pub fn verify(&self, message: &[u8], signature: &[u8]) -> Result<(), Error> {
         let digest: [u8; 32] = Sha256::digest(message).into();
         match &self.0 {
@@ -136,11 +146,13 @@ impl PublicKey {
         }
     }
 
-    /// Checks a signature as JOSE defines it: 64 bytes, with either `s`.
+    /// Checks a signature as JOSE defines it: 64 bytes, with either `s` (RFC 7518 §3.4).
+    /// [`Error::BadSignature`] is the only error.
     pub fn verify_either_s(&self, message: &[u8], signature: &[u8]) -> Result<(), Error> {
         let digest: [u8; 32] = Sha256::digest(message).into();
         match &self.0 {
             Point::K256(point) => {
+                // The library verifies only the lower `s`, which stands for the higher one as well.
                 let mut signature =
                     secp256k1::ecdsa::Signature::from_compact(signature).map_err(|_| Error::BadSignature)?;
                 signature.normalize_s();

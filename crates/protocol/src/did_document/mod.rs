@@ -1,6 +1,7 @@
-//! What a DID resolves to: names, keys and places.
+//! DID documents: the names, keys and services that a DID resolves to (atproto DID, "DID
+//! Documents"; W3C DID Core §5).
 //!
-//! Members unknown here are kept and written back, so that a document can be passed on whole.
+//! Unknown members are kept and written back, so that a document can be passed on whole.
 
 mod render;
 
@@ -17,10 +18,10 @@ use crate::syntax::{Did, Handle};
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct DidDocument {
-    /// The JSON-LD contexts, as they came.
+    /// The JSON-LD contexts as they were read.
     #[serde(rename = "@context", default, skip_serializing_if = "Value::is_null")]
     pub context: Value,
-    /// Whose document this is.
+    /// The DID that the document is about.
     pub id: Did,
     /// Other names, handles among them as `at://…`.
     #[serde(default)]
@@ -28,7 +29,7 @@ pub struct DidDocument {
     /// Public keys.
     #[serde(default)]
     pub verification_method: Vec<VerificationMethod>,
-    /// Places.
+    /// Services, the PDS among them.
     #[serde(default)]
     pub service: Vec<Service>,
     /// Members unknown here.
@@ -40,14 +41,14 @@ pub struct DidDocument {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct VerificationMethod {
-    /// Its name, `#atproto` or the same with the DID in front.
+    /// The name, such as `#atproto`; the DID may stand in front.
     pub id: String,
     /// The kind of key.
     pub r#type: String,
-    /// Who holds it.
+    /// The DID that controls the key.
     #[serde(default)]
     pub controller: String,
-    /// The key, for the kinds that write it so.
+    /// The key, for the kinds that spell it in multibase.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub public_key_multibase: Option<String>,
     /// Members unknown here.
@@ -55,15 +56,15 @@ pub struct VerificationMethod {
     pub other: BTreeMap<String, Value>,
 }
 
-/// A place of a DID document.
+/// A service of a DID document.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Service {
-    /// Its name, `#atproto_pds` or the same with the DID in front.
+    /// The name, such as `#atproto_pds`; the DID may stand in front.
     pub id: String,
     /// The kind of service.
     pub r#type: String,
-    /// Where it is: for the kinds that matter here, a URL.
+    /// The address: a URL for the kinds that are read here, any JSON for others.
     pub service_endpoint: Value,
     /// Members unknown here.
     #[serde(flatten)]
@@ -84,12 +85,14 @@ pub enum PdsError {
 impl DidDocument {
     /// The origin of the account's PDS (atproto DID, "DID Documents").
     ///
-    /// One slash at the end of the URL is dropped: many documents have it. A path, a query or user information is
-    /// refused. Plain `http:` is not: whether that is acceptable depends on who runs the host.
+    /// One slash at the end of the URL is dropped: many documents have it. A path, a query or user
+    /// information is refused. Plain `http:` is not: whether that is acceptable depends on who runs
+    /// the host.
     ///
     /// # Errors
     ///
-    /// [`PdsError::Missing`] when the account has no PDS, [`PdsError::NotAnOrigin`] when its URL cannot be used.
+    /// [`PdsError::Missing`] when the account has no PDS, [`PdsError::NotAnOrigin`] when its URL
+    /// cannot be used.
     ///
     /// ```
     /// # use genkan_protocol::did_document::{DidDocument, PdsError};
@@ -112,35 +115,41 @@ impl DidDocument {
         Ok(endpoint.strip_suffix('/').unwrap_or(endpoint).parse()?)
     }
 
-    /// The URL of the account's PDS as the document writes it; see [`DidDocument::pds_origin`] for one to connect to.
+    /// The URL of the account's PDS as the document writes it; see [`DidDocument::pds_origin`] for
+    /// one to connect to.
     pub fn pds_endpoint(&self) -> Option<&str> {
         self.service_endpoint("#atproto_pds", "AtprotoPersonalDataServer")
     }
 
-    /// The URL of the first service with this name (`#atproto_labeler`), if it is of this kind and an HTTP URL.
+    /// The URL of the first service with this name, such as `#atproto_labeler`. `None` when that
+    /// service is of another kind, or its endpoint is not an `http:` or `https:` URL: a later
+    /// service of the same name does not count.
     pub fn service_endpoint(&self, name: &str, kind: &str) -> Option<&str> {
         let service = self.service.iter().find(|service| self.is_named(&service.id, name))?;
         let endpoint = service.service_endpoint.as_str()?;
+        // Other schemes lead to no server that could be called.
         let is_http = endpoint.starts_with("https://") || endpoint.starts_with("http://");
         (service.r#type == kind && is_http).then_some(endpoint)
     }
 
-    /// The first valid handle the document claims. That the handle leads back here is for the resolver to check.
+    /// The first valid handle that the document claims. It counts only if it resolves to this DID,
+    /// which the resolver checks (atproto Handle, "Handle Resolution").
     pub fn handle(&self) -> Option<Handle> {
         self.also_known_as.iter().find_map(|name| name.strip_prefix("at://")?.parse().ok())
     }
 
-    /// Whether this is the handle the document claims.
+    /// Whether this is the handle that the document claims.
     pub fn claims_handle(&self, handle: &Handle) -> bool {
         self.handle().as_ref() == Some(handle)
     }
 
-    /// The key that signs for the account.
+    /// The key that signs for the account, `#atproto`.
     pub fn signing_key(&self) -> Option<PublicKey> {
         self.key("#atproto")
     }
 
-    /// The first key with this name (`#atproto_label`), if it is of a kind known here.
+    /// The first key with this name, such as `#atproto_label`. `None` when it is missing,
+    /// malformed, or of an unknown kind.
     pub fn key(&self, name: &str) -> Option<PublicKey> {
         let method = self.verification_method.iter().find(|method| self.is_named(&method.id, name))?;
         let text = method.public_key_multibase.as_deref()?;

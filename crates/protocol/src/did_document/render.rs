@@ -10,7 +10,8 @@ use crate::plc;
 use crate::syntax::Did;
 
 impl DidDocument {
-    /// Renders the state of a `did:plc` as the PLC directory does.
+    /// Renders the state of a `did:plc` as the PLC directory does, byte by byte in the order of its
+    /// members.
     pub fn of_plc_data(did: &Did, data: &plc::Data) -> Self {
         let mut context = vec![DID_CONTEXT, MULTIKEY_CONTEXT];
         let mut verification_method = Vec::new();
@@ -56,7 +57,8 @@ const MULTIKEY_CONTEXT: &str = "https://w3id.org/security/multikey/v1";
 const K256_CONTEXT: &str = "https://w3id.org/security/suites/secp256k1-2019/v1";
 const P256_CONTEXT: &str = "https://w3id.org/security/suites/ecdsa-2019/v1";
 
-/// The directory keeps operations in a database column that orders members by length, then by bytes.
+/// The directory keeps operations in a `jsonb` column of PostgreSQL, which orders members by
+/// length, then by bytes.
 fn in_directory_order<T>(members: &BTreeMap<String, T>) -> impl Iterator<Item = (&String, &T)> {
     let mut ordered: Vec<_> = members.iter().collect();
     ordered.sort_by_key(|(name, _)| name.len());

@@ -1,4 +1,8 @@
-//! The JSON that tokens may hold.
+//! The JSON that tokens may hold: one object, bounded, without repeated members.
+//!
+//! RFC 7519 §4 leaves it to the reader whether a repeated claim is refused or the last one counts.
+//! Two readers that choose differently see two different tokens under one signature, so a repeated
+//! member is refused here.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -8,7 +12,10 @@ use serde::{Deserialize, Deserializer};
 
 use super::Error;
 
-/// Checks that the bytes are one JSON object in UTF-8, not deep, with no member twice.
+/// Checks that the bytes are one JSON object in UTF-8: at most [`MAX_DEPTH`] brackets deep, with
+/// [`MAX_MEMBERS`] members at most, none of them twice.
+///
+/// Members of objects inside it are not compared: the types that read those refuse repeated fields.
 pub(super) fn check_object(bytes: &[u8]) -> Result<(), Error> {
     let text = std::str::from_utf8(bytes).map_err(|_| Error::Malformed)?;
     if is_deep(bytes) {
@@ -30,6 +37,9 @@ const MAX_DEPTH: usize = 16;
 const MAX_MEMBERS: usize = 64;
 
 /// Whether brackets nest further than any token needs. Looks at brackets outside of strings only.
+///
+/// The JSON reader recurses, so depth is checked before it runs. Broken JSON may be counted
+/// wrongly; it is refused right after.
 fn is_deep(bytes: &[u8]) -> bool {
     let mut depth = 0_usize;
     let mut in_string = false;
@@ -52,7 +62,7 @@ fn is_deep(bytes: &[u8]) -> bool {
     false
 }
 
-/// An object in which each member stands once.
+/// An object in which no member is repeated.
 struct DistinctMembers;
 
 impl<'de> Deserialize<'de> for DistinctMembers {

@@ -1,7 +1,26 @@
-//! Session tokens: what a password login gives a client.
+//! Session tokens: the pair that `com.atproto.server.createSession` returns.
 //!
-//! An access token (`at+jwt`) is addressed to the account's host, a refresh token (`refresh+jwt`) to the entryway.
-//! Whether one has expired is for the caller to see, who has the clock.
+//! An access token (`at+jwt`) is addressed to the account's host, a refresh token (`refresh+jwt`)
+//! to the entryway. No function here looks at a clock: the caller compares `exp` with the time, and
+//! `aud` with its own name.
+//!
+//! ```
+//! use genkan_protocol::crypto::K256PrivateKey;
+//! use genkan_protocol::jwt::session::{AccessClaims, Scope, key_hint, sign_access, verify_access};
+//!
+//! let key = K256PrivateKey::from_bytes(&[7; 32]).unwrap();
+//! let claims = AccessClaims {
+//!     scope: Scope::Access,
+//!     sub: "did:plc:ewvi7nxzyoun6zhxrhs64oiz".parse().unwrap(),
+//!     aud: "did:web:pds.example.com".to_owned(),
+//!     iat: 1_700_000_000,
+//!     exp: 1_700_007_200,
+//!     jti: "4f1c".to_owned(),
+//! };
+//! let token = sign_access(&key, &claims);
+//! assert_eq!(key_hint(&token).unwrap().aud, "did:web:pds.example.com");
+//! assert_eq!(verify_access(&token, &key.public()), Ok(claims));
+//! ```
 
 use std::fmt;
 use std::str::FromStr;
@@ -14,10 +33,10 @@ use super::{Error, Unverified, sign};
 use crate::crypto::{K256PrivateKey, PublicKey};
 use crate::syntax::Did;
 
-/// What an access token says.
+/// The claims of an access token.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct AccessClaims {
-    /// What the bearer may do.
+    /// The permissions of the bearer.
     pub scope: Scope,
     /// The account.
     pub sub: Did,
@@ -31,7 +50,7 @@ pub struct AccessClaims {
     pub jti: String,
 }
 
-/// What a refresh token says.
+/// The claims of a refresh token.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct RefreshClaims {
     /// Always [`Scope::Refresh`].
@@ -48,24 +67,24 @@ pub struct RefreshClaims {
     pub jti: String,
 }
 
-/// What the bearer of a session token may do.
+/// The permissions of a session token's bearer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Scope {
-    /// Everything the account may.
+    /// All permissions of the account.
     Access,
-    /// What app passwords may.
+    /// The permissions of an app password.
     AppPass,
-    /// What privileged app passwords may: the same and direct messages.
+    /// The permissions of a privileged app password: direct messages as well.
     AppPassPrivileged,
-    /// Waiting for admission.
+    /// For an account that waits for admission.
     SignupQueued,
-    /// What an account that was taken down may: see why, and leave.
+    /// For an account that was taken down: seeing why, and leaving.
     Takendown,
-    /// Only to get another pair of tokens, or to end the session.
+    /// Only for getting another pair of tokens, or ending the session.
     Refresh,
 }
 
-/// Which of the two tokens.
+/// One of the two tokens of a session, by its `typ`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Kind {
     /// `at+jwt`.
@@ -77,11 +96,11 @@ pub enum Kind {
 /// The unverified claims by which the key of a session token is found. Trust them for nothing else.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KeyHint {
-    /// Which of the two tokens it claims to be.
+    /// The token that it claims to be.
     pub kind: Kind,
-    /// Whom it claims to be addressed to.
+    /// The claimed audience.
     pub aud: String,
-    /// The name of the key it claims.
+    /// The name of the key, if it names one.
     pub kid: Option<String>,
 }
 
@@ -100,12 +119,14 @@ pub fn key_hint(token: &str) -> Option<KeyHint> {
     Token::parse(token).ok().map(|token| token.key_hint)
 }
 
-/// Checks all of an access token but its end and its audience.
+/// Checks everything of an access token but its end and its audience. Errors as
+/// [`Token::verify_access`].
 pub fn verify_access(token: &str, key: &PublicKey) -> Result<AccessClaims, Error> {
     Token::parse(token)?.verify_access(key)
 }
 
-/// Checks all of a refresh token but its end and its audience.
+/// Checks everything of a refresh token but its end and its audience. Errors as
+/// [`Token::verify_refresh`].
 pub fn verify_refresh(token: &str, key: &PublicKey) -> Result<RefreshClaims, Error> {
     Token::parse(token)?.verify_refresh(key)
 }
@@ -118,7 +139,12 @@ pub struct Token<'a> {
 }
 
 impl<'a> Token<'a> {
-    /// Takes a token apart. Tokens of other types are refused, and those that bring a key along.
+    /// Reads a token.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::WrongType`] for another `typ`, [`Error::BadClaims`] without an audience,
+    /// [`Error::Malformed`] for anything that is not a token and for one that carries a key.
     pub fn parse(token: &'a str) -> Result<Self, Error> {
         let unverified = Unverified::parse(token)?;
         let header = unverified.header();
@@ -132,12 +158,18 @@ impl<'a> Token<'a> {
         Ok(Self { unverified, key_hint })
     }
 
-    /// What it says of itself.
+    /// The unverified claims by which its key is found.
     pub fn key_hint(&self) -> &KeyHint {
         &self.key_hint
     }
 
-    /// Checks all of an access token but its end and its audience.
+    /// Checks everything of an access token but its end and its audience.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::WrongType`] for a refresh token, [`Error::WrongAlgorithm`] or
+    /// [`Error::BadSignature`] when `key` did not sign it, [`Error::BadClaims`] when a claim is
+    /// missing, or belongs to a service token or an OAuth access token.
     pub fn verify_access(&self, key: &PublicKey) -> Result<AccessClaims, Error> {
         let WireClaims { scope, sub, aud, iat, exp, jti, .. } = self.verify(Kind::Access, key)?;
         if scope == Scope::Refresh {
@@ -146,7 +178,8 @@ impl<'a> Token<'a> {
         Ok(AccessClaims { scope, sub, aud, iat, exp, jti })
     }
 
-    /// Checks all of a refresh token but its end and its audience.
+    /// Checks everything of a refresh token but its end and its audience. Errors as
+    /// [`Token::verify_access`].
     pub fn verify_refresh(&self, key: &PublicKey) -> Result<RefreshClaims, Error> {
         let WireClaims { scope, sub, aud, iat, exp, jti, .. } = self.verify(Kind::Refresh, key)?;
         if scope != Scope::Refresh {
@@ -161,7 +194,8 @@ impl<'a> Token<'a> {
         }
         let claims = self.unverified.verify_es256k(key)?;
         let claims: WireClaims = serde_json::from_slice(claims).map_err(|_| Error::BadClaims)?;
-        // Either would make it another kind of token: one for a single method, or one bound to a key.
+        // `lxm` restricts a token to one method, `cnf` binds it to a key. Taken as a session token,
+        // such a token would be good for more than its maker signed.
         if claims.lxm.is_some() || claims.cnf.is_some() {
             return Err(Error::BadClaims);
         }
@@ -187,7 +221,7 @@ impl Kind {
 }
 
 impl Scope {
-    /// Every scope there is.
+    /// All scopes.
     pub const ALL: [Self; 6] = [
         Self::Access,
         Self::AppPass,
@@ -197,7 +231,7 @@ impl Scope {
         Self::Refresh,
     ];
 
-    /// The scope as tokens have it.
+    /// The scope as tokens spell it.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Access => "com.atproto.access",
@@ -210,7 +244,7 @@ impl Scope {
     }
 }
 
-/// Not a scope of session tokens.
+/// A text that is not a scope of session tokens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("not a scope of session tokens")]
 pub struct ScopeError;

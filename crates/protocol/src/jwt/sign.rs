@@ -1,4 +1,4 @@
-//! Making tokens.
+//! Signing of tokens.
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -15,7 +15,7 @@ pub fn sign<T: Serialize>(key: &K256PrivateKey, typ: &str, kid: Option<&str>, cl
     sign_with_header(key, &HeaderToSign { typ, alg: "ES256K", kid }, claims)
 }
 
-/// Signs claims under any header, whose `alg` has to be `ES256K`.
+/// Signs claims under any header. Its `alg` must be `ES256K`; that is not checked.
 ///
 /// # Panics
 ///

@@ -1,4 +1,4 @@
-//! A token whose shape is right and whose signature nobody has looked at yet.
+//! Tokens before their signature is checked.
 
 use std::fmt;
 
@@ -11,36 +11,37 @@ use super::Error;
 use super::json::{check_object, present};
 use crate::crypto::{Curve, PublicKey};
 
-/// The longest token that is read at all.
+/// The longest token that is read, in bytes.
 pub const MAX_LENGTH: usize = 8 * 1024;
 
-/// A well-formed token before its signature is checked. Its claims are out of reach until then.
+/// A well-formed token before its signature is checked. Only [`Unverified::verify`] and its
+/// siblings return the claims.
 pub struct Unverified<'a> {
     parts: Parts<'a>,
     header: Header,
 }
 
-/// What the header says. Nothing of it is to be trusted before the signature is checked.
+/// The header of a token (RFC 7515 §4.1). Trust nothing of it before the signature is checked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Header {
-    /// The algorithm it claims.
+    /// The claimed algorithm.
     pub alg: Algorithm,
-    /// The type, as it stands.
+    /// The type, byte by byte as it was sent.
     pub typ: Option<String>,
-    /// The name of the key, as it stands.
+    /// The name of the key, byte by byte as it was sent.
     pub kid: Option<String>,
-    /// Whether it brings a key along, or says where to find one.
+    /// Whether the header carries a key, or an address of one: `jwk`, `jku`, `x5c` or `x5u`.
     pub has_own_key: bool,
 }
 
-/// An algorithm of signatures.
+/// A signature algorithm, as `alg` names it (RFC 7518 §3.1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Algorithm {
     /// ECDSA on secp256k1.
     Es256k,
     /// ECDSA on P-256.
     Es256,
-    /// Any other, `none` included.
+    /// Any other, `none` included. No key verifies it.
     Other,
 }
 
@@ -51,24 +52,30 @@ impl Algorithm {
 }
 
 impl<'a> Unverified<'a> {
-    /// Takes a token apart and checks all of its shape.
+    /// Reads a token and checks everything but its signature and the meaning of its claims.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Malformed`] only. An unknown `alg` is not an error here: it fails when a key
+    /// verifies.
     pub fn parse(token: &'a str) -> Result<Self, Error> {
         let parts = Parts::split(token)?;
         let header = read_header(&parts.header)?;
         Ok(Self { parts, header })
     }
 
-    /// What the header says.
+    /// The header.
     pub fn header(&self) -> &Header {
         &self.header
     }
 
-    /// The header as it stands, for members that only some kinds of token have.
+    /// The JSON of the header, for members that only some kinds of token have.
     pub fn header_json(&self) -> &[u8] {
         &self.parts.header
     }
 
-    /// Checks the signature by a K-256 key and gives the claims, a JSON object.
+    /// Checks the signature by a K-256 key and returns the claims, a JSON object. Errors as
+    /// [`Unverified::verify`], and [`Error::WrongAlgorithm`] for a key on another curve.
     pub fn verify_es256k(&self, key: &PublicKey) -> Result<&[u8], Error> {
         if key.curve() != Curve::K256 {
             return Err(Error::WrongAlgorithm);
@@ -76,7 +83,9 @@ impl<'a> Unverified<'a> {
         self.verify(key)
     }
 
-    /// Checks the signature by a P-256 key, with the lower `s` only, and gives the claims, a JSON object.
+    /// Checks the signature by a P-256 key, with the lower `s` only, and returns the claims, a JSON
+    /// object. Errors as [`Unverified::verify`], and [`Error::WrongAlgorithm`] for a key on another
+    /// curve.
     pub fn verify_es256(&self, key: &PublicKey) -> Result<&[u8], Error> {
         if key.curve() != Curve::P256 {
             return Err(Error::WrongAlgorithm);
@@ -84,21 +93,28 @@ impl<'a> Unverified<'a> {
         self.verify(key)
     }
 
-    /// Checks the signature by a key of either curve, with the lower `s` only, and gives the claims, a JSON object.
+    /// Checks the signature by a key of either curve, with the lower `s` only, and returns the
+    /// claims, a JSON object.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::WrongAlgorithm`] when `alg` does not belong to the key's curve, otherwise
+    /// [`Error::BadSignature`].
     pub fn verify(&self, key: &PublicKey) -> Result<&[u8], Error> {
         let signature = self.signature_for(key)?;
         key.verify(self.parts.signed, &signature).map_err(|_| Error::BadSignature)?;
         Ok(&self.parts.claims)
     }
 
-    /// The same, with either `s`: for tokens that strangers' JOSE libraries make, OAuth's and DPoP's.
+    /// Checks the signature as [`Unverified::verify`] does, but with either `s`: for tokens of
+    /// OAuth and DPoP, which any JOSE library may have signed.
     pub fn verify_either_s(&self, key: &PublicKey) -> Result<&[u8], Error> {
         let signature = self.signature_for(key)?;
         key.verify_either_s(self.parts.signed, &signature).map_err(|_| Error::BadSignature)?;
         Ok(&self.parts.claims)
     }
 
-    /// The claims before verification, to find the key by.
+    /// The claims before verification. Only for finding the key.
     pub(crate) fn unverified_claims(&self) -> &[u8] {
         &self.parts.claims
     }
@@ -107,7 +123,7 @@ impl<'a> Unverified<'a> {
         if !self.header.alg.is_of(key.curve()) {
             return Err(Error::WrongAlgorithm);
         }
-        // No key here makes a signature of another length.
+        // Both curves have signatures of 64 bytes.
         self.parts.signature.as_slice().try_into().map_err(|_| Error::BadSignature)
     }
 }
@@ -120,7 +136,7 @@ impl fmt::Debug for Unverified<'_> {
 
 /// The three parts of a token: base64url around JSON objects, and a signature of any length.
 pub(crate) struct Parts<'a> {
-    /// What the signature is over: header and claims as they were sent.
+    /// The signed bytes: header and claims as they were sent, with the dot between.
     pub(crate) signed: &'a [u8],
     /// A JSON object.
     pub(crate) header: Vec<u8>,
@@ -135,13 +151,16 @@ impl<'a> Parts<'a> {
             return Err(Error::Malformed);
         }
         let (signed, signature) = token.rsplit_once('.').ok_or(Error::Malformed)?;
-        // A further dot would be left in the claims, where base64url has none.
+        // A third dot would stay in the claims, where base64url refuses it.
         let (header, claims) = signed.split_once('.').ok_or(Error::Malformed)?;
         let (header, claims) = (decode_object(header)?, decode_object(claims)?);
         Ok(Self { signed: signed.as_bytes(), header, claims, signature: decode(signature)? })
     }
 }
 
+/// Decodes canonical base64url: padding, and bits after the last byte that are not zero, are
+/// refused. Otherwise one token would have several spellings, and a list of used tokens would miss
+/// the others.
 fn decode(part: &str) -> Result<Vec<u8>, Error> {
     URL_SAFE_NO_PAD.decode(part).map_err(|_| Error::Malformed)
 }
@@ -154,6 +173,8 @@ fn decode_object(part: &str) -> Result<Vec<u8>, Error> {
 
 fn read_header(json: &[u8]) -> Result<Header, Error> {
     let wire: WireHeader = serde_json::from_slice(json).map_err(|_| Error::Malformed)?;
+    // A token with `crit` says: refuse me if you do not understand these members. None is known
+    // here.
     if wire.crit.is_some() {
         return Err(Error::Malformed);
     }

@@ -1,7 +1,8 @@
-//! Access tokens of OAuth sessions (RFC 9068, RFC 9449 §6): bound to the app's key.
+//! Access tokens of OAuth sessions (RFC 9068), bound to the app's key (RFC 9449 §6).
 //!
-//! A home account's token is signed `ES256K` and has no `kid`, or its host refuses it; a linked account's, which only
-//! we read, is signed `ES256` and has one. Whether a token has expired, and whose it is, is for the caller to see.
+//! A home account's token is signed `ES256K` and has no `kid`: its host refuses one that has. A
+//! linked account's token, which only Genkan reads, is signed `ES256` and has a `kid`. No function
+//! here looks at a clock: the caller compares `exp` with the time and `sub` with the account.
 
 use serde::{Deserialize, Serialize};
 
@@ -12,23 +13,23 @@ use crate::repo_proof::Cid;
 use crate::repo_proof::cbor::Value;
 use crate::syntax::Did;
 
-/// What an access token says.
+/// The claims of an access token (RFC 9068 §2.2).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AccessClaims {
-    /// Who made it.
+    /// The authorization server that issued it.
     pub iss: String,
-    /// The service DID of the account's host; Genkan's own for what only Genkan reads.
+    /// The service DID of the account's host; Genkan's own for a token that only Genkan reads.
     pub aud: String,
     /// The account.
     pub sub: Did,
     /// The expanded scope, or a reference to it ([`scope_reference`]).
     pub scope: String,
-    /// The app.
+    /// The client id of the app.
     pub client_id: String,
-    /// The key that it is bound to. `None`: whoever has it may use it, which no host takes.
+    /// The key that it is bound to. `None`: a bearer token, which no host accepts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cnf: Option<Confirmation>,
-    /// Its name: `tok-` and 32 hexadecimal digits, see [`token_id`].
+    /// Its name, `tok-` and 32 hexadecimal digits; see [`token_id`].
     pub jti: String,
     /// When it was made, in seconds.
     pub iat: i64,
@@ -36,7 +37,7 @@ pub struct AccessClaims {
     pub exp: i64,
 }
 
-/// What a token is bound to (RFC 7800 §3.1, RFC 9449 §6.1).
+/// The confirmation claim, the key that a token is bound to (RFC 7800 §3.1, RFC 9449 §6.1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Confirmation {
     /// The thumbprint of the app's key.
@@ -61,7 +62,13 @@ pub struct Token<'a> {
 }
 
 impl<'a> Token<'a> {
-    /// Takes a token apart. Session tokens, which are bound to no key, are [`jwt::Error::BadClaims`].
+    /// Reads a token.
+    ///
+    /// # Errors
+    ///
+    /// [`jwt::Error::WrongType`] for another `typ`, [`jwt::Error::BadClaims`] when a claim is
+    /// missing or malformed (as in session tokens, which share the type), [`jwt::Error::Malformed`]
+    /// for anything else.
     pub fn parse(token: &'a str) -> Result<Self, jwt::Error> {
         let unverified = Unverified::parse(token)?;
         let header = unverified.header();
@@ -79,19 +86,25 @@ impl<'a> Token<'a> {
         Ok(Self { unverified, claims })
     }
 
-    /// What it says before anything is verified: good for choosing a key, and for nothing else.
+    /// The claims before verification, by which the key is found. Trust them for nothing else.
     pub fn unverified_claims(&self) -> &AccessClaims {
         &self.claims
     }
 
-    /// The name of the key that a linked account's token has; none for a home account's.
+    /// The name of the key, in a linked account's token. `None` in a home account's.
     pub fn kid(&self) -> Option<&str> {
         self.unverified.header().kid.as_deref()
     }
 
-    /// Checks the signature. A home account's token with a `kid` is refused, as its host would, and so is a linked one
-    /// without.
+    /// Checks the signature and returns the claims.
+    ///
+    /// # Errors
+    ///
+    /// [`jwt::Error::Malformed`] for a home account's token with a `kid`, or a linked account's
+    /// without; otherwise as [`Unverified::verify`].
     pub fn verify(&self, key: &PublicKey) -> Result<&AccessClaims, jwt::Error> {
+        // A home account's key is on K-256. Its host would refuse a token with `kid`, so it is not
+        // accepted here either: one token must not be good at one door and bad at another.
         if self.kid().is_some() != (key.curve() == Curve::P256) {
             return Err(jwt::Error::Malformed);
         }
@@ -108,14 +121,14 @@ pub fn token_id(random: [u8; 16]) -> String {
     format!("tok-{}", data_encoding::HEXLOWER.encode(&random))
 }
 
-/// Whether a text is a name as hosts expect it.
+/// Whether a text is a name in the form that hosts expect.
 fn is_token_id(text: &str) -> bool {
     text.strip_prefix("tok-")
         .is_some_and(|hex| hex.len() == 32 && hex.bytes().all(|byte| byte.is_ascii_hexdigit()))
 }
 
-/// What stands for a scope that is too long for a token: `ref:` and the CID of the scope as DAG-CBOR text, so that the
-/// same scope always has the same reference.
+/// The reference that replaces a scope that is too long for a token: `ref:` and the CID of the
+/// scope as DAG-CBOR text. Equal scopes have equal references.
 pub fn scope_reference(scope: &str) -> String {
     format!("ref:{}", Cid::of(&Value::Text(scope.to_owned()).to_bytes()))
 }

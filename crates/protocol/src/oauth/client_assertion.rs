@@ -1,4 +1,4 @@
-//! Client assertions (RFC 7523 §3): how a confidential client shows who it is.
+//! Client assertions (RFC 7523 §3), by which a confidential client authenticates.
 
 use serde::{Deserialize, Serialize};
 
@@ -8,21 +8,22 @@ use super::jws::{Algorithm, Unverified};
 use crate::crypto::P256PrivateKey;
 use crate::jwt::{self, present};
 
-/// The one `client_assertion_type` there is.
+/// The only supported `client_assertion_type` (RFC 7523 §2.2).
 pub const TYPE: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
 
-/// A good assertion. That it is not used twice is for the caller to see, by client and `jti`, until `forget_at`.
+/// A verified assertion. The caller refuses one that was used before: it remembers client and `jti`
+/// until `forget_at`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Assertion {
     /// Its name.
     pub jti: String,
-    /// When it ends, in seconds, if it says so.
+    /// When it ends, in seconds. `None`: it does not say.
     pub exp: Option<i64>,
-    /// From when on it is refused for its age anyway, in seconds.
+    /// The time from which it is refused for its age, in seconds.
     pub forget_at: i64,
     /// The name of the key.
     pub kid: String,
-    /// What it was signed with.
+    /// The algorithm of its signature.
     pub alg: Algorithm,
     /// The thumbprint of the key.
     pub jkt: Thumbprint,
@@ -31,30 +32,31 @@ pub struct Assertion {
 /// Why an assertion is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
-    /// The token itself is not good.
+    /// The token cannot be read, or its signature is wrong.
     #[error("client_assertion: {0}")]
     Token(#[from] jwt::Error),
-    /// It does not name its key.
+    /// The header does not name a key.
     #[error("client_assertion: \"kid\" required in the header")]
     NoKid,
-    /// Its key is not among the client's, or not for its algorithm.
+    /// The named key is not in the client's set, or does not fit the algorithm.
     #[error("client_assertion: no such key in the client's key set")]
     UnknownKey,
-    /// Made by or about someone else.
+    /// `iss` or `sub` is another client.
     #[error("client_assertion: \"iss\" and \"sub\" must be the client_id")]
     WrongClient,
-    /// Addressed to someone else.
+    /// Addressed to another server.
     #[error("client_assertion: \"aud\" must be this server's issuer")]
     WrongAudience,
-    /// Too old, ended, or from the future.
+    /// `iat` is more than 60 seconds away, `exp` has passed, or `nbf` is more than 60 seconds
+    /// ahead.
     #[error("client_assertion: \"iat\", \"nbf\" or \"exp\" is not good now")]
     BadTime,
-    /// Without a name, or with too long a one.
+    /// `jti` is empty or longer than 1024 bytes.
     #[error("client_assertion: \"jti\" must be a non-empty string")]
     BadId,
 }
 
-/// An assertion whose signature nobody has looked at yet.
+/// An assertion before its signature is checked.
 #[derive(Debug)]
 pub struct UnverifiedAssertion<'a> {
     token: Unverified<'a>,
@@ -63,8 +65,13 @@ pub struct UnverifiedAssertion<'a> {
 
 impl<'a> UnverifiedAssertion<'a> {
     /// Reads an assertion.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Token`] or [`Error::NoKid`].
     pub fn parse(assertion: &'a str) -> Result<Self, Error> {
         let token = Unverified::parse(assertion)?;
+        // A DPoP proof is signed by a client's key as well, and must not pass as an assertion.
         if token.header().typ.as_deref().is_some_and(|typ| typ.eq_ignore_ascii_case("dpop+jwt")) {
             return Err(jwt::Error::WrongType.into());
         }
@@ -72,17 +79,24 @@ impl<'a> UnverifiedAssertion<'a> {
         Ok(Self { token, kid })
     }
 
-    /// The name of the key that it claims.
+    /// The name of the claimed key.
     pub fn kid(&self) -> &str {
         &self.kid
     }
 
-    /// The client's key that it claims, if that is there. When it is not, the set may have changed.
+    /// The claimed key in the client's set. `None`: fetch the set again, since the client may have
+    /// changed it.
     pub fn key<'k>(&self, keys: &'k JwkSet) -> Option<&'k Jwk> {
         keys.find(&self.kid, self.token.header().alg)
     }
 
-    /// Checks all but that it was not seen before. `issuer` is our own, `now` in seconds.
+    /// Checks everything but that it was not used before. `issuer` is this server's; `now` is in
+    /// seconds.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::UnknownKey`] when [`UnverifiedAssertion::key`] finds none, otherwise any but
+    /// [`Error::NoKid`].
     pub fn verify(
         &self,
         keys: &JwkSet,
@@ -99,6 +113,7 @@ impl<'a> UnverifiedAssertion<'a> {
         if !claims.aud.names(issuer) {
             return Err(Error::WrongAudience);
         }
+        // `exp` is optional in the profile, so that age is judged by `iat` in any case.
         let ended = claims.exp.is_some_and(|exp| exp <= now);
         let early = claims.nbf.is_some_and(|nbf| nbf > now.saturating_add(MAX_LEAD));
         let fresh = now.saturating_sub(MAX_AGE)..=now.saturating_add(MAX_LEAD);
@@ -111,6 +126,7 @@ impl<'a> UnverifiedAssertion<'a> {
         Ok(Assertion {
             jti: claims.jti,
             exp: claims.exp,
+            // One second later than the last moment at which `fresh` lets it pass.
             forget_at: claims.iat.saturating_add(MAX_AGE + 1),
             kid: self.kid.clone(),
             alg: self.token.header().alg,
@@ -119,8 +135,8 @@ impl<'a> UnverifiedAssertion<'a> {
     }
 }
 
-/// Makes an assertion: that `client_id` itself asks the server `issuer`, now (in seconds) and for half a minute. `jti` is
-/// a name that no other one has.
+/// Signs an assertion by which `client_id` authenticates at the server `issuer`, for half a minute
+/// from `now` (in seconds). `jti` must be unique.
 pub fn sign(key: &P256PrivateKey, kid: &str, client_id: &str, issuer: &str, jti: &str, now: i64) -> String {
     let claims = ClaimsToSign {
         iss: client_id,
@@ -133,7 +149,7 @@ pub fn sign(key: &P256PrivateKey, kid: &str, client_id: &str, issuer: &str, jti:
     jwt::sign_es256(key, "JWT", kid, &claims)
 }
 
-/// Seconds that an assertion of ours is good for.
+/// How long a signed assertion is good, in seconds.
 const LIFETIME: i64 = 30;
 
 #[derive(Serialize)]
@@ -146,10 +162,10 @@ struct ClaimsToSign<'a> {
     exp: i64,
 }
 
-/// An assertion is for now: seconds.
+/// The highest age, in seconds: an assertion is made for one request.
 const MAX_AGE: i64 = 60;
 
-/// For clocks that go ahead.
+/// Seconds, for clocks that are fast.
 const MAX_LEAD: i64 = 60;
 
 const MAX_JTI: usize = 1024;

@@ -1,11 +1,25 @@
-//! Names of clients: the URL where a client says who it is, or `http://localhost` for one that is being developed
-//! (draft-ietf-oauth-client-id-metadata-document; atproto OAuth, "Clients").
+//! Client ids: the URL of a client's metadata document, or `http://localhost` for a client in
+//! development (draft-ietf-oauth-client-id-metadata-document §3; atproto OAuth, "Clients").
+//!
+//! ```
+//! use genkan_protocol::oauth::client_id::ClientId;
+//!
+//! let client = ClientId::parse("https://app.example.com/client-metadata.json", &[])?;
+//! assert_eq!(client.host(), "app.example.com");
+//! let development = ClientId::parse("http://localhost?scope=atproto%20transition:generic", &[])?;
+//! assert_eq!(development.development().unwrap()?.scope, "atproto transition:generic");
+//! assert_eq!(
+//!     ClientId::parse("http://app.example.com/client", &[]).unwrap_err().to_string(),
+//!     "client_id must be an https: URL",
+//! );
+//! # Ok::<(), genkan_protocol::oauth::client_id::Error>(())
+//! ```
 
 use std::fmt;
 
 use url::{Host, Url, form_urlencoded};
 
-/// A client's name, checked.
+/// A valid client id, 2048 bytes at most.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct ClientId {
     text: Box<str>,
@@ -13,23 +27,25 @@ pub struct ClientId {
     development: bool,
 }
 
-/// Why a text names no client.
+/// Why a text is not a client id, as a sentence that begins with `client_id`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("client_id {0}")]
 pub struct Error(&'static str);
 
-/// What a client in development says in its very name.
+/// The metadata that a client in development puts into its id (atproto OAuth, "Localhost Client
+/// Development").
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Development {
-    /// Where it may be answered, not checked yet.
+    /// Its redirect URIs, unchecked; both loopback addresses if it names none.
     pub redirect_uris: Vec<String>,
-    /// What it may ask for.
+    /// The scopes it may request, separated by spaces; `atproto` if it names none.
     pub scope: String,
 }
 
 impl ClientId {
-    /// Reads a name. `listed_origins` (`scheme://host[:port]`) are those that the operator trusts to be inside the house:
-    /// for them plain `http:`, ports, and hosts without a public name are fine.
+    /// Reads a client id. `listed_origins` (`scheme://host[:port]`) are the internal origins that
+    /// the operator trusts: for them plain `http:`, ports, and hosts without a public name are
+    /// allowed.
     pub fn parse(text: &str, listed_origins: &[String]) -> Result<Self, Error> {
         if text.len() > MAX_LENGTH {
             return Err(Error("is longer than 2048 characters"));
@@ -41,6 +57,7 @@ impl ClientId {
         if url.fragment().is_some() {
             return Err(Error("must not have a fragment"));
         }
+        // A listed `http://localhost` is an internal client, not one in development.
         let listed = listed_origins.contains(&url.origin().ascii_serialization());
         let development = !listed && text.starts_with(DEVELOPMENT);
         if development {
@@ -51,17 +68,17 @@ impl ClientId {
         Ok(Self { text: text.into(), url, development })
     }
 
-    /// The name, which is compared letter by letter.
+    /// The id. Two ids are equal when their bytes are.
     pub fn as_str(&self) -> &str {
         &self.text
     }
 
-    /// The name as a URL: where the document is, unless the client is in development.
+    /// The id as a URL: the address of the metadata document, unless the client is in development.
     pub fn url(&self) -> &Url {
         &self.url
     }
 
-    /// The host, to be shown.
+    /// The host, for display.
     pub fn host(&self) -> &str {
         self.url.host_str().unwrap_or_default()
     }
@@ -71,7 +88,7 @@ impl ClientId {
         self.development
     }
 
-    /// What a client in development says in its name; None for any other.
+    /// The metadata in the id of a client in development. `None` for any other client.
     pub fn development(&self) -> Option<Result<Development, Error>> {
         self.development.then(|| read_development(&self.url))
     }
@@ -80,10 +97,10 @@ impl ClientId {
 const MAX_LENGTH: usize = 2048;
 const DEVELOPMENT: &str = "http://localhost";
 
-/// Names that lead nowhere in the public network (RFC 6761, RFC 6762).
+/// Top-level domains that do not exist on the public internet (RFC 6761 §6, RFC 6762 §3).
 const LOCAL: [&str; 5] = ["test", "local", "localhost", "invalid", "example"];
 
-/// Whether this is a name in the public network, as far as its form tells.
+/// Whether a host name can exist on the public internet, judged by its form alone.
 pub(super) fn is_public_name(host: &str) -> bool {
     match host.rsplit_once('.') {
         Some((_, last)) => !last.is_empty() && !LOCAL.contains(&last),
@@ -111,6 +128,7 @@ fn check_url(text: &str, url: &Url, listed: bool) -> Result<(), Error> {
     if url.path().ends_with('/') {
         return Err(Error("must not end with a slash"));
     }
+    // The id is compared as text everywhere, so that one client must not have two spellings.
     if url.as_str() != text {
         return Err(Error("must be in canonical form"));
     }

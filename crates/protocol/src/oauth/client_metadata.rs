@@ -1,4 +1,27 @@
-//! What a client says of itself (RFC 7591 §2; atproto OAuth, "Client Metadata").
+//! Metadata documents of clients (RFC 7591 §2; atproto OAuth, "Client ID Metadata Document").
+//!
+//! ```
+//! use genkan_protocol::oauth::client_id::ClientId;
+//! use genkan_protocol::oauth::client_metadata::ClientMetadata;
+//!
+//! let id = ClientId::parse("https://app.example.com/client-metadata.json", &[]).unwrap();
+//! let document = br#"{
+//!     "client_id": "https://app.example.com/client-metadata.json",
+//!     "redirect_uris": ["https://app.example.com/callback"],
+//!     "grant_types": ["authorization_code", "refresh_token"],
+//!     "scope": "atproto",
+//!     "token_endpoint_auth_method": "none",
+//!     "dpop_bound_access_tokens": true
+//! }"#;
+//! let metadata = ClientMetadata::parse(document, &id)?;
+//! assert!(!metadata.is_confidential() && metadata.refreshes);
+//! assert!(metadata.allows_redirect("https://app.example.com/callback"));
+//! assert_eq!(
+//!     ClientMetadata::parse(b"{}", &id).unwrap_err().to_string(),
+//!     "client metadata \"client_id\" is missing",
+//! );
+//! # Ok::<(), genkan_protocol::oauth::client_metadata::Error>(())
+//! ```
 
 use std::borrow::Cow;
 
@@ -12,42 +35,42 @@ use super::jwk::JwkSet;
 use super::jws::Algorithm;
 use super::redirect_uri::RedirectUri;
 
-/// A client's document, checked as a whole. Unknown members are gone.
+/// A client's metadata, checked as a whole. Unknown members are dropped.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClientMetadata {
-    /// Where it may be answered; at least one.
+    /// The redirect URIs, 1 to [`ClientMetadata::MAX_REDIRECTS`].
     pub redirect_uris: Vec<RedirectUri>,
-    /// Whether it may have refresh tokens.
+    /// Whether it may have refresh tokens (`grant_types`).
     pub refreshes: bool,
-    /// Whether its tokens are bound to its key (`dpop_bound_access_tokens`), as they are to be; see
-    /// [`ClientMetadata::require_binding`].
+    /// Whether its tokens are bound to its key (`dpop_bound_access_tokens`). Not checked on
+    /// reading: see [`ClientMetadata::require_binding`].
     pub bound: bool,
-    /// All that it may ask for, separated by spaces; has `atproto`.
+    /// The scopes that it may request, separated by spaces; `atproto` is among them.
     pub scope: String,
-    /// How it shows who it is.
+    /// How it authenticates (`token_endpoint_auth_method`).
     pub authentication: Authentication,
     /// Where it runs.
     pub application_type: ApplicationType,
-    /// Its name, as anybody may write it.
+    /// Its name. Unverified: any client can claim any name.
     pub client_name: Option<String>,
-    /// Its page, within its own origin.
+    /// Its home page, on its own origin.
     pub client_uri: Option<String>,
-    /// Its picture.
+    /// The URL of its logo.
     pub logo_uri: Option<String>,
-    /// Its terms of service.
+    /// The URL of its terms of service.
     pub tos_uri: Option<String>,
-    /// Its privacy policy.
+    /// The URL of its privacy policy.
     pub policy_uri: Option<String>,
 }
 
-/// How a client shows who it is.
+/// How a client authenticates at the token endpoint.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Authentication {
-    /// Not at all: a public client.
+    /// It does not: a public client.
     None,
-    /// By signing (RFC 7523): a confidential client.
+    /// By a signed assertion (RFC 7523 §2.2): a confidential client.
     PrivateKeyJwt {
-        /// What it signs with.
+        /// The algorithm that it signs with.
         alg: Algorithm,
         /// Its keys.
         keys: Keys,
@@ -59,7 +82,7 @@ pub enum Authentication {
 pub enum Keys {
     /// In the document itself.
     Here(JwkSet),
-    /// At a URL.
+    /// In a set at this URL.
     At(Url),
 }
 
@@ -73,18 +96,18 @@ pub enum ApplicationType {
     Native,
 }
 
-/// What is wrong with a document, by its member.
+/// Why a document is refused, by its member.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("client metadata \"{field}\" {problem}")]
 pub struct Error {
-    /// The member.
+    /// The member at fault.
     pub field: &'static str,
-    /// What is wrong with it.
+    /// The rule that it breaks, as the end of a sentence.
     pub problem: Cow<'static, str>,
 }
 
 impl ClientMetadata {
-    /// The most redirects that a client may have.
+    /// The most redirect URIs that a client may have.
     pub const MAX_REDIRECTS: usize = 64;
     /// The longest `scope`, in bytes.
     pub const MAX_SCOPE: usize = 16 * 1024;
@@ -114,7 +137,7 @@ impl ClientMetadata {
         })
     }
 
-    /// The virtual document of a client in development.
+    /// The metadata of a client in development, which has no document.
     pub fn of_development(client: &ClientId) -> Result<Self, Error> {
         let said = client.development().ok_or_else(|| fail("client_id", "is not http://localhost"))?;
         let said = said.map_err(|error| fail("client_id", error.to_string()))?;
@@ -134,18 +157,18 @@ impl ClientMetadata {
         })
     }
 
-    /// Whether the client shows who it is by signing.
+    /// Whether the client authenticates by a signed assertion.
     pub fn is_confidential(&self) -> bool {
         self.authentication != Authentication::None
     }
 
-    /// Refuses a client whose tokens would be anybody's who has them. Every client is held to it but those that an
-    /// operator has registered for Bearer tokens.
+    /// Refuses a client whose tokens are not bound to a key (atproto OAuth, "DPoP"). Only clients
+    /// that the operator has registered for bearer tokens are exempt.
     pub fn require_binding(&self) -> Result<(), Error> {
         if self.bound { Ok(()) } else { Err(fail("dpop_bound_access_tokens", "must be true")) }
     }
 
-    /// Whether the client may be answered there.
+    /// Whether a request may name this redirect URI; see [`RedirectUri::matches`].
     pub fn allows_redirect(&self, requested: &str) -> bool {
         self.redirect_uris.iter().any(|declared| declared.matches(requested))
     }
@@ -154,7 +177,7 @@ impl ClientMetadata {
 struct Document(Map<String, Value>);
 
 impl Document {
-    /// The members that have just one good value.
+    /// Checks the members that have only one allowed value.
     fn check(&self, client: &ClientId) -> Result<(), Error> {
         match self.read::<String>("client_id")? {
             Some(own) if own == client.as_str() => {}
@@ -187,6 +210,7 @@ impl Document {
             Some("none") if self.0.contains_key(ALG) => Err(fail(ALG, "must not be present with \"none\"")),
             Some("none") => Ok(Authentication::None),
             Some("private_key_jwt") => {
+                // A key in a program that users install is not a secret.
                 if application_type == ApplicationType::Native {
                     return Err(fail("token_endpoint_auth_method", "of a native client must be \"none\""));
                 }
@@ -253,6 +277,7 @@ impl Document {
         if url.origin() != client.url().origin() {
             return Err(fail(FIELD, "must have the origin of client_id"));
         }
+        // `/app` is a parent of `/app/client.json`, but not of `/app-of-another/client.json`.
         let below = client.url().path().strip_prefix(url.path());
         if !below.is_some_and(|rest| rest.is_empty() || rest.starts_with('/') || url.path().ends_with('/')) {
             return Err(fail(FIELD, "must be a parent of client_id"));
@@ -260,7 +285,7 @@ impl Document {
         Ok(Some(text))
     }
 
-    /// An address to be shown as a link or picture.
+    /// Reads a URL that pages show as a link or picture.
     fn web_page(&self, field: &'static str) -> Result<Option<String>, Error> {
         let Some(text) = self.text(field)? else { return Ok(None) };
         let url = Url::parse(&text).map_err(|_| fail(field, "is not a web address"))?;
@@ -270,7 +295,7 @@ impl Document {
         };
         match url.scheme() {
             "https" if is_public => Ok(Some(text)),
-            // Shown only; a client on a listed origin inside the house has its pages there.
+            // A client on an internal origin that the operator listed has its pages there too.
             "http" | "https" => match self.0.get("client_id").and_then(Value::as_str).map(Url::parse) {
                 Some(Ok(own)) if own.origin() == url.origin() => Ok(Some(text)),
                 _ if url.scheme() == "http" => Err(fail(field, "must be an https: URL")),
@@ -294,7 +319,7 @@ impl Document {
     }
 }
 
-/// Members that would ask for what atproto does not have.
+/// Members that request features of `OpenID` Connect, which atproto does not have.
 const REFUSED: [&str; 5] = [
     "default_max_age",
     "userinfo_signed_response_alg",
@@ -317,6 +342,7 @@ fn check_redirects(
     }
     let check = |text: &String| {
         RedirectUri::parse(text, client, kind).map_err(|error| {
+            // The text goes into an error message; a client must not choose its length.
             let shown: String = text.chars().take(200).collect();
             fail(FIELD, format!("has {shown:?}, which {error}"))
         })

@@ -1,11 +1,11 @@
-//! What a refused OAuth request is told (RFC 6749 §5.2 and its extensions).
+//! Error responses of OAuth (RFC 6749 §5.2 and its extensions).
 
 use std::borrow::Cow;
 use std::fmt;
 
 use serde::{Serialize, Serializer};
 
-/// A refusal: a code for programs, and a sentence for the developer of the app.
+/// An error response: a code for programs, and a sentence for the developer of the app.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error, Serialize)]
 #[error("{code}: {description}")]
 pub struct OAuthError {
@@ -18,7 +18,7 @@ pub struct OAuthError {
 }
 
 impl OAuthError {
-    /// Makes a refusal.
+    /// An error with this code and description.
     pub fn new(code: OAuthErrorCode, description: impl Into<Cow<'static, str>>) -> Self {
         Self { code, description: description.into() }
     }
@@ -37,7 +37,7 @@ macro_rules! codes {
         }
 
         impl OAuthErrorCode {
-            /// Every code.
+            /// All codes.
             pub const ALL: &[Self] = &[$(Self::$name),*];
 
             /// The code as it is sent.
@@ -62,45 +62,46 @@ codes! {
     InvalidRequest "invalid_request" 400
     /// The client's own authentication failed.
     InvalidClient "invalid_client" 400
-    /// `client_id` is no acceptable URL.
+    /// `client_id` is not an acceptable URL.
     InvalidClientId "invalid_client_id" 400
-    /// The client's document cannot be had, or is not in order.
+    /// The client's metadata document cannot be fetched, or is refused.
     InvalidClientMetadata "invalid_client_metadata" 400
-    /// The redirect is not one that the client declared.
+    /// The client did not declare this redirect URI.
     InvalidRedirectUri "invalid_redirect_uri" 400
-    /// Code or refresh token are not good: the session is over.
+    /// The code or refresh token is not valid: the session has ended.
     InvalidGrant "invalid_grant" 400
-    /// The client may not do that.
+    /// The client may not make this request.
     UnauthorizedClient "unauthorized_client" 400
-    /// A grant type that is not known here.
+    /// An unknown grant type.
     UnsupportedGrantType "unsupported_grant_type" 400
     /// A response type other than `code`.
     UnsupportedResponseType "unsupported_response_type" 400
     /// A scope that was not declared, or cannot be resolved.
     InvalidScope "invalid_scope" 400
-    /// Rich authorization requests are not known here.
+    /// Rich authorization requests (RFC 9396) are not supported.
     InvalidAuthorizationDetails "invalid_authorization_details" 400
-    /// Request objects (RFC 9101) are not taken.
+    /// Request objects (RFC 9101) are not supported.
     RequestNotSupported "request_not_supported" 400
-    /// A proof with our nonce is needed; nothing was consumed.
+    /// The proof needs this server's nonce (RFC 9449 §8). Nothing was consumed, so the client can
+    /// try again.
     UseDpopNonce "use_dpop_nonce" 400
     /// The proof is missing, malformed or replayed.
     InvalidDpopProof "invalid_dpop_proof" 401
-    /// The token is not good, or bound to another key.
+    /// The token is not valid, or bound to another key (RFC 6750 §3.1).
     InvalidToken "invalid_token" 401
-    /// The user, or the server for them, said no.
+    /// The user, or the server on their behalf, refused.
     AccessDenied "access_denied" 400
-    /// `prompt=none`, and someone has to do something.
+    /// `prompt=none`, but the user has to act.
     InteractionRequired "interaction_required" 400
-    /// `prompt=none`, and someone has to sign in.
+    /// `prompt=none`, but the user has to sign in.
     LoginRequired "login_required" 400
-    /// `prompt=none`, and someone has to choose.
+    /// `prompt=none`, but the user has to choose an account.
     AccountSelectionRequired "account_selection_required" 400
-    /// `prompt=none`, and someone has to agree.
+    /// `prompt=none`, but the user has to consent.
     ConsentRequired "consent_required" 400
-    /// Trouble on our side.
+    /// A fault of the server.
     ServerError "server_error" 500
-    /// Trouble on our side that will pass.
+    /// A fault of the server that will pass.
     TemporarilyUnavailable "temporarily_unavailable" 503
 }
 

@@ -1,6 +1,19 @@
-//! Public keys as JSON (RFC 7517), their thumbprints (RFC 7638), and sets of them.
+//! Public keys as JSON (RFC 7517), their thumbprints (RFC 7638), and sets of keys.
 //!
-//! Only keys that can verify one of our [`Algorithm`]s are kept; private parts are refused wherever they show up.
+//! Only keys that verify one of the [`Algorithm`]s are kept. A key with private parts is refused:
+//! it is compromised by having been sent.
+//!
+//! ```
+//! use genkan_protocol::crypto::P256PrivateKey;
+//! use genkan_protocol::oauth::jwk::{Error, Jwk, JwkSet};
+//! use genkan_protocol::oauth::jws::Algorithm;
+//!
+//! let key = Jwk::of(&P256PrivateKey::from_bytes(&[7; 32]).unwrap().public()).named("key 1");
+//! let set = serde_json::to_vec(&JwkSet { keys: vec![key.clone()] }).unwrap();
+//! assert_eq!(JwkSet::parse(&set)?.find("key 1", Algorithm::Es256), Some(&key));
+//! assert_eq!(Jwk::parse(br#"{"kty":"oct","k":"c2VjcmV0"}"#), Err(Error::Private));
+//! # Ok::<(), Error>(())
+//! ```
 
 use std::borrow::Cow;
 use std::fmt;
@@ -18,9 +31,9 @@ pub use super::thumbprint::{Thumbprint, ThumbprintError};
 use crate::crypto::{self, PublicKey};
 use crate::jwt::present;
 
-/// A public key that verifies signatures.
+/// A public key that verifies signatures: on P-256, K-256 or P-384, or RSA of 2048 to 4096 bits.
 ///
-/// That a point lies on its curve shows only when a signature is checked.
+/// Whether a point lies on its curve is checked only when a signature is.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Jwk {
     material: Material,
@@ -45,19 +58,19 @@ pub(super) enum Curve {
     P384,
 }
 
-/// Why a text is not a key that is taken.
+/// Why a key or a set of keys is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
-    /// Not JSON of the shape that keys have, or numbers of the wrong length.
+    /// Not the JSON of a key, or a number of the wrong length.
     #[error("the key is malformed")]
     Malformed,
-    /// A private or symmetric key, which nobody should send.
+    /// A private or symmetric key.
     #[error("the key has private parts")]
     Private,
-    /// Of a type, curve, algorithm, size or use that signatures here do not have.
+    /// A type, curve, algorithm, size or use that is not supported.
     #[error("the key is of an unsupported kind")]
     Unsupported,
-    /// More keys in a set than are read.
+    /// More than [`JwkSet::MAX_KEYS`] keys in a set.
     #[error("there are too many keys")]
     TooMany,
 }
@@ -69,7 +82,7 @@ impl Jwk {
         wire.read()
     }
 
-    /// The key of one of the protocol's two curves, with nothing but its numbers.
+    /// A key on one of the protocol's two curves, without `kid`, `use` and `alg`.
     pub fn of(key: &PublicKey) -> Self {
         let curve = match key.curve() {
             crypto::Curve::K256 => Curve::K256,
@@ -82,7 +95,8 @@ impl Jwk {
         Self { material: Material::Ec(curve, point), kid: None, alg: None, published: false }
     }
 
-    /// The same key as it stands in a published set: with a name, `use: sig`, and `alg` where the curve has just one.
+    /// The key with the members that a published set needs: `kid`, `use: sig`, and `alg` where the
+    /// curve has only one.
     #[must_use]
     pub fn named(mut self, kid: &str) -> Self {
         self.kid = Some(kid.into());
@@ -94,17 +108,17 @@ impl Jwk {
         self
     }
 
-    /// The name that its owner gave it.
+    /// The name that its owner gave it (`kid`), 1 to 512 bytes.
     pub fn kid(&self) -> Option<&str> {
         self.kid.as_deref()
     }
 
-    /// The algorithm that its owner restricts it to.
+    /// The algorithm that its owner restricts it to (`alg`).
     pub fn alg(&self) -> Option<Algorithm> {
         self.alg
     }
 
-    /// Whether signatures of this algorithm can be this key's.
+    /// Whether this key can verify signatures of this algorithm.
     pub fn fits(&self, alg: Algorithm) -> bool {
         if self.alg.is_some_and(|own| own != alg) {
             return false;
@@ -117,6 +131,8 @@ impl Jwk {
 
     /// The SHA-256 thumbprint (RFC 7638 §3).
     pub fn thumbprint(&self) -> Thumbprint {
+        // The required members in the order of their names, without spaces (RFC 7638 §3.2), fed to
+        // the hash as they come.
         let mut hash = Sha256::new();
         match &self.material {
             Material::Ec(curve, _) => {
@@ -143,7 +159,7 @@ impl Jwk {
         &self.material
     }
 
-    /// Both empty for a key that is no point.
+    /// The coordinates of a point; both empty for an RSA key.
     fn coordinates(&self) -> (&[u8], &[u8]) {
         match &self.material {
             Material::Ec(curve, _) => self.material.point().split_at(1).1.split_at(curve.coordinate()),
@@ -153,7 +169,7 @@ impl Jwk {
 }
 
 impl Material {
-    /// The point without the bytes that its curve does not need; empty for RSA.
+    /// The point without the bytes beyond its curve's length; empty for RSA.
     pub(super) fn point(&self) -> &[u8] {
         match self {
             Self::Ec(curve, point) => point.split_at(1 + 2 * curve.coordinate()).0,
@@ -183,7 +199,7 @@ impl Curve {
         }
     }
 
-    /// Bytes of a coordinate.
+    /// The length of a coordinate in bytes.
     fn coordinate(self) -> usize {
         match self {
             Self::P256 | Self::K256 => 32,
@@ -192,7 +208,7 @@ impl Curve {
     }
 }
 
-/// A set of public keys, `{"keys":[…]}`.
+/// A set of public keys, `{"keys":[…]}` (RFC 7517 §5).
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct JwkSet {
     /// The keys, in their order.
@@ -203,7 +219,11 @@ impl JwkSet {
     /// The most keys that a set may have.
     pub const MAX_KEYS: usize = 64;
 
-    /// Reads a set. Keys of unsupported kinds are left out (RFC 7517 §5); a malformed or private one spoils the set.
+    /// Reads a set. Keys of unsupported kinds are left out (RFC 7517 §5).
+    ///
+    /// # Errors
+    ///
+    /// [`Error::TooMany`]; or [`Error::Malformed`] or [`Error::Private`] when a single key is.
     pub fn parse(json: &[u8]) -> Result<Self, Error> {
         let wire: WireSet<'_> = serde_json::from_slice(json).map_err(|_| Error::Malformed)?;
         if wire.keys.len() > Self::MAX_KEYS {
@@ -220,7 +240,7 @@ impl JwkSet {
         Ok(Self { keys })
     }
 
-    /// The first key of this name that fits the algorithm.
+    /// The first key with this name that fits the algorithm.
     pub fn find(&self, kid: &str, alg: Algorithm) -> Option<&Jwk> {
         self.keys.iter().find(|key| key.kid() == Some(kid) && key.fits(alg))
     }
@@ -321,6 +341,7 @@ struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
 
 impl WireJwk<'_> {
     fn read(self) -> Result<Jwk, Error> {
+        // Before anything else: also a key of an unsupported kind must not leak in silence.
         if self.is_private() {
             return Err(Error::Private);
         }
@@ -342,6 +363,7 @@ impl WireJwk<'_> {
             "RSA" => self.read_rsa()?,
             _ => return Err(Error::Unsupported),
         };
+        // A key that names an algorithm of another kind contradicts itself.
         let published = self.purpose.is_some();
         let key = Jwk { material, kid: self.kid, alg, published };
         if alg.is_some_and(|alg| !key.fits(alg)) {
@@ -374,6 +396,8 @@ impl WireJwk<'_> {
     fn read_rsa(&self) -> Result<Material, Error> {
         let modulus = number(required(self.n.as_ref())?)?;
         let exponent = number(required(self.e.as_ref())?)?;
+        // An exponent of more than four bytes only makes verifying slow; nearly all keys have
+        // 65537.
         if !(RSA_BYTES.contains(&modulus.len())) || exponent.len() > 4 {
             return Err(Error::Unsupported);
         }
@@ -383,7 +407,7 @@ impl WireJwk<'_> {
 
 const MAX_KID: usize = 512;
 
-/// 2048 to 4096 bits: less is weak, more is slow to check.
+/// 2048 to 4096 bits: shorter keys are weak, longer ones are slow to verify with.
 const RSA_BYTES: std::ops::RangeInclusive<usize> = 256..=512;
 
 fn required<'a>(text: Option<&'a Text<'_>>) -> Result<&'a str, Error> {
@@ -393,12 +417,14 @@ fn required<'a>(text: Option<&'a Text<'_>>) -> Result<&'a str, Error> {
 fn number(text: &str) -> Result<Box<[u8]>, Error> {
     let bytes = URL_SAFE_NO_PAD.decode(text).map_err(|_| Error::Malformed)?;
     match bytes.first() {
+        // RFC 7518 §6.3.1.1: no leading zeros, so that a key has only one thumbprint.
         None | Some(0) => Err(Error::Malformed),
         Some(_) => Ok(bytes.into()),
     }
 }
 
-/// Hashes the base64url of bytes without keeping it. A multiple of three bytes goes in without a rest.
+/// Hashes the base64url of bytes without keeping it. Chunks of 48 bytes, a multiple of three, leave
+/// no remainder between them.
 fn hash_base64url(hash: &mut Sha256, bytes: &[u8]) {
     let mut text = [0; 64];
     for chunk in bytes.chunks(48) {

@@ -1,7 +1,23 @@
-//! Tokens signed by keys of strangers (RFC 7515, compact form), by the algorithms that OAuth clients use.
+//! Tokens that OAuth clients sign with keys of their own (RFC 7515, compact serialization).
 //!
-//! The shape is as strict as in [`crate::jwt`]. Here the header names the algorithm and may bring the key along
-//! (`jwk`); the algorithm has to fit the key. `ES512` and everything symmetric is unknown.
+//! The shape is as strict as in [`crate::jwt`]. Here the header names the algorithm and may carry
+//! the key (`jwk`), but an algorithm is accepted only for a key that it fits (RFC 8725 §3.1).
+//! `ES512` and all symmetric algorithms are unknown: with a symmetric one, a public key could be
+//! used as a shared secret.
+//!
+//! ```
+//! use genkan_protocol::crypto::P256PrivateKey;
+//! use genkan_protocol::jwt;
+//! use genkan_protocol::oauth::jwk::Jwk;
+//! use genkan_protocol::oauth::jws::{Algorithm, Unverified};
+//!
+//! let key = P256PrivateKey::from_bytes(&[7; 32]).unwrap();
+//! let token = jwt::sign_es256(&key, "JWT", "key 1", &serde_json::json!({ "iss": "https://app.example.com" }));
+//! let unverified = Unverified::parse(&token)?;
+//! assert_eq!((unverified.header().alg, unverified.header().kid.as_deref()), (Algorithm::Es256, Some("key 1")));
+//! assert_eq!(unverified.verify(&Jwk::of(&key.public()))?, br#"{"iss":"https://app.example.com"}"#);
+//! # Ok::<(), jwt::Error>(())
+//! ```
 
 use std::fmt;
 use std::str::FromStr;
@@ -14,7 +30,7 @@ use super::jwk::{Curve, Jwk, Material};
 use crate::crypto::{self, PublicKey};
 use crate::jwt::{self, Parts, present};
 
-/// An algorithm of signatures (RFC 7518 §3.1, RFC 8812 §3.1).
+/// A signature algorithm (RFC 7518 §3.1, RFC 8812 §3.1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Algorithm {
     /// ECDSA on P-256 with SHA-256.
@@ -38,7 +54,7 @@ pub enum Algorithm {
 }
 
 impl Algorithm {
-    /// All that are verified here, as server metadata lists them.
+    /// All algorithms, in the order in which server metadata lists them.
     pub const ALL: [Self; 9] = [
         Self::Es256,
         Self::Es256k,
@@ -51,7 +67,7 @@ impl Algorithm {
         Self::Ps512,
     ];
 
-    /// The name in JOSE.
+    /// The name, as `alg` spells it.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Es256 => "ES256",
@@ -71,7 +87,7 @@ impl Algorithm {
     }
 }
 
-/// An algorithm that is not verified here.
+/// The name of an algorithm that is not supported.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("not a supported signature algorithm")]
 pub struct AlgorithmError;
@@ -102,52 +118,61 @@ impl<'de> Deserialize<'de> for Algorithm {
     }
 }
 
-/// A well-formed token before its signature is checked. Its claims are out of reach until then.
+/// A well-formed token before its signature is checked. Only [`Unverified::verify`] and its sibling
+/// return the claims.
 pub struct Unverified<'a> {
     parts: Parts<'a>,
     header: Header,
 }
 
-/// What the header says. Nothing of it is to be trusted before the signature is checked.
+/// The header of a token (RFC 7515 §4.1). Trust nothing of it before the signature is checked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Header {
     /// The algorithm.
     pub alg: Algorithm,
-    /// The type, as it stands.
+    /// The type, byte by byte as it was sent.
     pub typ: Option<String>,
-    /// The name of the key, as it stands.
+    /// The name of the key, byte by byte as it was sent.
     pub kid: Option<String>,
-    /// The public key that the token brings along.
+    /// The public key that the token carries.
     pub jwk: Option<Jwk>,
 }
 
 impl<'a> Unverified<'a> {
-    /// Takes a token apart and checks all of its shape. Algorithms unknown here are [`jwt::Error::WrongAlgorithm`];
-    /// a `jwk` with private parts, or of an unsupported kind, is [`jwt::Error::Malformed`].
+    /// Reads a token and checks everything but its signature and the meaning of its claims.
+    ///
+    /// # Errors
+    ///
+    /// [`jwt::Error::WrongAlgorithm`] for an unknown algorithm, [`jwt::Error::Malformed`] for
+    /// anything else, a `jwk` with private parts or of an unsupported kind included.
     pub fn parse(token: &'a str) -> Result<Self, jwt::Error> {
         let parts = Parts::split(token)?;
         let wire: WireHeader = serde_json::from_slice(&parts.header).map_err(|_| jwt::Error::Malformed)?;
+        // A token with `crit` says: refuse me if you do not understand these members. None is
+        // known.
         if wire.crit.is_some() {
             return Err(jwt::Error::Malformed);
         }
+        // `none` and the symmetric algorithms are among those that do not parse.
         let alg = wire.alg.0.ok_or(jwt::Error::WrongAlgorithm)?;
         let header = Header { alg, typ: wire.typ, kid: wire.kid, jwk: wire.jwk };
         Ok(Self { parts, header })
     }
 
-    /// What the header says.
+    /// The header.
     pub fn header(&self) -> &Header {
         &self.header
     }
 
-    /// Checks the signature and gives the claims, a JSON object.
+    /// Checks the signature and returns the claims, a JSON object. Errors as [`verify`].
     pub fn verify(&self, key: &Jwk) -> Result<&[u8], jwt::Error> {
         verify(key, self.header.alg, self.parts.signed, &self.parts.signature)?;
         Ok(&self.parts.claims)
     }
 
-    /// Checks the signature by the key that the token brought along, and gives that key and the claims.
-    /// Proves that the maker has the private key, and nothing else.
+    /// Checks the signature by the key that the token carries, and returns that key and the claims.
+    /// This proves only that the maker has the private key. Errors as [`verify`], and
+    /// [`jwt::Error::Malformed`] without a `jwk`.
     pub fn verify_by_own_key(&self) -> Result<(&Jwk, &[u8]), jwt::Error> {
         let key = self.header.jwk.as_ref().ok_or(jwt::Error::Malformed)?;
         Ok((key, self.verify(key)?))
@@ -160,11 +185,18 @@ impl fmt::Debug for Unverified<'_> {
     }
 }
 
-/// Checks a signature as JOSE spells it: `r` and `s` in fixed length for the curves, with either `s`.
+/// Checks a signature as JOSE spells it: for the curves `r` and `s` in fixed length, with either
+/// `s` (RFC 7518 §3.4).
+///
+/// # Errors
+///
+/// [`jwt::Error::WrongAlgorithm`] when the algorithm does not fit the key, otherwise
+/// [`jwt::Error::BadSignature`].
 pub fn verify(key: &Jwk, alg: Algorithm, message: &[u8], signature: &[u8]) -> Result<(), jwt::Error> {
     if !key.fits(alg) {
         return Err(jwt::Error::WrongAlgorithm);
     }
+    // The kind of key alone chooses the verifier: for the curves `alg` has no further say.
     let good = match key.material() {
         Material::Ec(Curve::K256, _) => {
             return PublicKey::from_sec1(crypto::Curve::K256, key.material().point())
@@ -185,7 +217,8 @@ pub fn verify(key: &Jwk, alg: Algorithm, message: &[u8], signature: &[u8]) -> Re
     good.map_err(|_| jwt::Error::BadSignature)
 }
 
-/// `alg` is one of RSA's, since it fits an RSA key.
+/// The verifier of an RSA algorithm, for keys of 2048 to 8192 bits. `alg` is one of RSA's, since it
+/// fits an RSA key.
 fn rsa_parameters(alg: Algorithm) -> &'static sig::RsaParameters {
     match alg {
         Algorithm::Rs384 => &sig::RSA_PKCS1_2048_8192_SHA384,
@@ -212,7 +245,7 @@ struct WireHeader {
     crit: Option<IgnoredAny>,
 }
 
-/// None: an algorithm unknown here.
+/// `None`: an unknown algorithm, which is an error of its own.
 struct MaybeAlgorithm(Option<Algorithm>);
 
 impl<'de> Deserialize<'de> for MaybeAlgorithm {

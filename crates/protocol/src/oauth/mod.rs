@@ -1,15 +1,16 @@
-//! The words of OAuth as atproto speaks it.
+//! OAuth as atproto profiles it (atproto OAuth).
 //!
 //! * [`jwk`], [`jws`]: public keys as JSON, and tokens signed by them
-//! * [`dpop`], [`nonce`]: proofs that a request is made by the holder of a key
-//! * [`pkce`]: that a code is redeemed by who asked for it
-//! * [`scope`], [`permission_set`]: what an app may do
-//! * [`client_id`], [`client_metadata`], [`redirect_uri`], [`client_assertion`]: who asks
-//! * [`request`], [`error`]: what is asked, and how it is refused
-//! * [`access_token`]: what a session's app shows to a host
-//! * [`server_metadata`]: what servers say of themselves
+//! * [`dpop`], [`nonce`]: proofs that the holder of a key makes a request
+//! * [`pkce`]: proof that the app that redeems a code also requested it
+//! * [`scope`], [`permission_set`]: permissions of apps
+//! * [`client_id`], [`client_metadata`], [`redirect_uri`], [`client_assertion`]: identity of
+//!   clients
+//! * [`request`], [`error`]: parameters of requests, and refusals
+//! * [`access_token`]: tokens that an app shows to a host
+//! * [`server_metadata`]: documents that servers publish about themselves
 //!
-//! Everything here reads what strangers send, and is bounded. Times come in as parameters.
+//! Every parser here reads untrusted input and is bounded. Times come in as parameters.
 
 pub mod access_token;
 pub mod client_assertion;

@@ -1,7 +1,19 @@
-//! Nonces for DPoP proofs, without a store (RFC 9449 §8): `base64url(HMAC-SHA256(secret, be64(counter)))`.
+//! Nonces for DPoP proofs, without a store (RFC 9449 §8): `base64url(HMAC-SHA256(secret,
+//! be64(counter)))`.
 //!
-//! The counter is the time divided by an interval. The *next* nonce is handed out; previous, current and next are
-//! taken, so that a nonce is good for two to three intervals. All who know the secret agree.
+//! The counter is the time divided by an interval. The *next* nonce is handed out, and the
+//! previous, current and next ones are accepted, so a nonce is good for two to three intervals.
+//! Processes that share the secret agree without talking to each other.
+//!
+//! ```
+//! use genkan_protocol::oauth::nonce::Nonces;
+//!
+//! let nonces = Nonces::new(&[7; 32], Nonces::INTERVAL);
+//! let now_millis = 1_700_000_000_000;
+//! let nonce = nonces.next(now_millis);
+//! assert!(nonces.accepts(nonce.as_str(), now_millis + 2 * 60_000));
+//! assert!(!nonces.accepts(nonce.as_str(), now_millis + 3 * 60_000));
+//! ```
 
 use std::fmt;
 use std::sync::{PoisonError, RwLock};
@@ -35,7 +47,7 @@ impl fmt::Debug for Nonce {
     }
 }
 
-/// Makes and knows nonces. Computes three per interval, whatever the number of requests.
+/// Issues and checks nonces. Computes three of them per interval, however many requests come.
 pub struct Nonces {
     key: hmac::Key,
     interval_millis: i64,
@@ -43,29 +55,32 @@ pub struct Nonces {
 }
 
 impl Nonces {
-    /// The interval that a nonce lives two to three times, unless said otherwise.
+    /// The default interval. A nonce lives for two to three intervals.
     pub const INTERVAL: Duration = Duration::from_mins(1);
 
-    /// Takes a secret that all instances share, and the interval, which is raised to a second if it is shorter.
+    /// Takes a secret that all instances share, and the interval; one below a second counts as a
+    /// second.
     pub fn new(secret: &[u8; 32], interval: Duration) -> Self {
         let interval_millis = i64::try_from(interval.as_millis()).unwrap_or(i64::MAX).max(1000);
         Self { key: hmac::Key::new(hmac::HMAC_SHA256, secret), interval_millis, window: RwLock::new(None) }
     }
 
-    /// The nonce to hand out now, given in milliseconds since 1970.
+    /// The nonce to hand out at this time.
     pub fn next(&self, now_millis: i64) -> Nonce {
         self.window(now_millis).next
     }
 
-    /// Whether a nonce is good now, given in milliseconds since 1970. Compares in constant time.
+    /// Whether a nonce is good at this time. Compares in constant time.
     pub fn accepts(&self, nonce: &str, now_millis: i64) -> bool {
         let Window { previous, current, next, .. } = self.window(now_millis);
         let same = |good: Nonce| good.0.as_slice().ct_eq(nonce.as_bytes());
+        // `|` and not `||`: all three are compared, whichever matches.
         (same(previous) | same(current) | same(next)).into()
     }
 
     fn window(&self, now_millis: i64) -> Window {
         let counter = now_millis.div_euclid(self.interval_millis);
+        // A poisoned lock holds a whole window all the same: `Window` is copied in and out.
         let known = *self.window.read().unwrap_or_else(PoisonError::into_inner);
         if let Some(window) = known.filter(|window| window.counter == counter) {
             return window;

@@ -1,4 +1,5 @@
-//! Permission sets: published lists of permissions that `include:` scopes stand for (atproto Permissions).
+//! Permission sets: published lists of permissions that `include:` scopes stand for (atproto
+//! Permission, "Permission Sets").
 
 use std::collections::BTreeMap;
 
@@ -8,7 +9,7 @@ use serde_json::{Map, Value};
 use super::scope::{Include, Names, Repo, RepoAction, Rpc, Scope};
 use crate::syntax::Nsid;
 
-/// A permission set, bounded: [`MAX_ENTRIES`] permissions, [`MAX_NAMES`] names.
+/// A permission set with at most [`MAX_ENTRIES`] permissions and [`MAX_NAMES`] names.
 #[derive(Clone, Debug, PartialEq)]
 pub struct PermissionSet {
     title: Localized,
@@ -16,19 +17,19 @@ pub struct PermissionSet {
     permissions: Vec<Map<String, Value>>,
 }
 
-/// Why a document is not taken as a permission set.
+/// Why a document is not accepted as a permission set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
     /// Not a lexicon document.
     #[error("not a lexicon document")]
     NotALexicon,
-    /// A document of another name.
+    /// The document has another name.
     #[error("the document's \"id\" is another one")]
     WrongId,
-    /// A lexicon of something else.
+    /// The lexicon defines something else.
     #[error("the lexicon is not a permission set")]
     NotAPermissionSet,
-    /// More in it than is read.
+    /// More than [`MAX_ENTRIES`] permissions or [`MAX_NAMES`] names.
     #[error("the permission set is too large")]
     TooLarge,
 }
@@ -45,7 +46,8 @@ pub const MAX_TEXT: usize = 2048;
 const MAX_LANGUAGES: usize = 256;
 
 impl PermissionSet {
-    /// Reads the lexicon document of this name, as the record `com.atproto.lexicon.schema/<name>` has it.
+    /// Reads the lexicon document of this name, the value of the record
+    /// `com.atproto.lexicon.schema/<name>`.
     pub fn parse(document: &Value, nsid: &Nsid) -> Result<Self, Error> {
         let document = WireDocument::deserialize(document).map_err(|_| Error::NotALexicon)?;
         if document.lexicon != 1 {
@@ -67,24 +69,25 @@ impl PermissionSet {
         Ok(Self { title, detail, permissions })
     }
 
-    /// The title in the first of the languages (BCP 47) that it has, or as it stands.
+    /// The title in the first of the languages (BCP 47) that it has, or else without a language.
     pub fn title(&self, languages: &[&str]) -> Option<&str> {
         self.title.choose(languages)
     }
 
-    /// What it is for, in the first of the languages (BCP 47) that it has, or as it stands.
+    /// The description in the first of the languages (BCP 47) that it has, or else without a
+    /// language.
     pub fn detail(&self, languages: &[&str]) -> Option<&str> {
         self.detail.choose(languages)
     }
 
-    /// The permissions that an `include:` of this set stands for. Entries that are malformed, or not within the
-    /// set's own namespace, are left out one by one.
+    /// The permissions that an `include:` of this set stands for. An entry that is malformed, or
+    /// names something outside of the set's own namespace, is left out; the others count.
     pub fn expand(&self, include: &Include) -> Vec<Scope> {
         self.permissions.iter().filter_map(|entry| read_permission(entry, include)).collect()
     }
 }
 
-/// Some text in several languages.
+/// A text in several languages.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Localized {
     text: Option<String>,
@@ -107,7 +110,7 @@ impl Localized {
         Self { text, by_language }
     }
 
-    /// An exact match goes before one of the language without its region.
+    /// For each language an exact match comes first, then the language without its region.
     fn choose(&self, languages: &[&str]) -> Option<&str> {
         let find = |language: &&str| {
             let language = language.to_ascii_lowercase();
@@ -129,6 +132,7 @@ fn read_permission(entry: &Map<String, Value>, include: &Include) -> Option<Scop
     }
     match text(entry, "resource")? {
         "repo" => read_repo(entry, include).map(Scope::Repo),
+        // Only these two: a set must not grant `account`, `identity` or `blob`.
         "rpc" => read_rpc(entry, include).map(Scope::Rpc),
         _ => None,
     }
@@ -151,6 +155,8 @@ fn read_rpc(entry: &Map<String, Value>, include: &Include) -> Option<Rpc> {
         return None;
     }
     let audience = match (entry.get("aud"), entry.get("inheritAud")) {
+        // A set cannot name a service of its own: either any service, or the one that the app asked
+        // for.
         (Some(Value::String(any)), None) if any == "*" => None,
         (None, Some(Value::Bool(true))) => Some(include.audience.clone()?),
         _ => return None,
@@ -158,7 +164,8 @@ fn read_rpc(entry: &Map<String, Value>, include: &Include) -> Option<Rpc> {
     Some(Rpc { methods: own_names(entry, "lxm", include)?, audience })
 }
 
-/// Names that are all within the set's own namespace.
+/// Reads names that are all within the set's own namespace. `*` is refused: no set has authority
+/// over all names.
 fn own_names(entry: &Map<String, Value>, member: &str, include: &Include) -> Option<Names> {
     match Names::read(texts(entry, member)?)? {
         Names::These(names) if names.iter().all(|name| include.has_authority_over(name)) => {

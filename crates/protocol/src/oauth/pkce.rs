@@ -1,4 +1,13 @@
 //! Proof keys for code exchange (RFC 7636), by `S256` only.
+//!
+//! ```
+//! use genkan_protocol::oauth::pkce::Challenge;
+//!
+//! // RFC 7636, appendix B.
+//! let challenge: Challenge = "E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM".parse()?;
+//! assert!(challenge.is_met_by("dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk"));
+//! # Ok::<(), genkan_protocol::oauth::pkce::ChallengeError>(())
+//! ```
 
 use std::fmt;
 use std::str::FromStr;
@@ -8,11 +17,12 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
-/// What the app commits to when it asks: the base64url of a SHA-256.
+/// The `code_challenge` of an app's request: the SHA-256 of its verifier, 43 characters of
+/// base64url (RFC 7636 §4.2).
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Challenge([u8; 32]);
 
-/// A text that is no challenge of `S256`.
+/// A text that is not a challenge of `S256`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("code_challenge must be 43 characters of base64url")]
 pub struct ChallengeError;
@@ -23,19 +33,20 @@ impl Challenge {
         Self(Sha256::digest(verifier).into())
     }
 
-    /// Whether this is the verifier that the challenge was made of (RFC 7636 §4.6). False, too, for what is no
-    /// verifier: 43 to 128 of letters, digits and `-._~` (§4.1).
+    /// Whether the challenge was made of this verifier (RFC 7636 §4.6). False, too, for a text that
+    /// [`is_verifier`] refuses.
     pub fn is_met_by(&self, verifier: &str) -> bool {
         is_verifier(verifier) && Self::of(verifier).0.ct_eq(&self.0).into()
     }
 }
 
-/// The verifier made of these random bytes: their base64url.
+/// The verifier made of these random bytes, 43 characters of base64url.
 pub fn verifier_of(random: &[u8; 32]) -> String {
     URL_SAFE_NO_PAD.encode(random)
 }
 
-/// Whether a text has the shape of a verifier (RFC 7636 §4.1).
+/// Whether a text has the shape of a verifier: 43 to 128 letters, digits and `-._~` (RFC 7636
+/// §4.1).
 pub fn is_verifier(text: &str) -> bool {
     (43..=128).contains(&text.len())
         && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~'))

@@ -1,33 +1,47 @@
-//! Where a client is answered (RFC 6749 §3.1.2, RFC 8252 §7, atproto OAuth, "Clients").
+//! Redirect URIs of clients (RFC 6749 §3.1.2, RFC 8252 §7; atproto OAuth, "Clients").
+//!
+//! ```
+//! use genkan_protocol::oauth::client_id::ClientId;
+//! use genkan_protocol::oauth::client_metadata::ApplicationType;
+//! use genkan_protocol::oauth::redirect_uri::RedirectUri;
+//!
+//! let client = ClientId::parse("https://app.example.com/client-metadata.json", &[]).unwrap();
+//! let loopback = RedirectUri::parse("http://127.0.0.1/callback", &client, ApplicationType::Native)?;
+//! assert!(loopback.matches("http://127.0.0.1:49152/callback"));
+//! assert!(!loopback.matches("http://127.0.0.1:49152/elsewhere"));
+//! # Ok::<(), genkan_protocol::oauth::redirect_uri::Error>(())
+//! ```
 
 use url::{Host, Url};
 
 use super::client_id::{ClientId, is_public_name};
 use super::client_metadata::ApplicationType;
 
-/// A redirect that a client declared.
+/// A redirect URI that a client declared, 2048 bytes of visible ASCII at most.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RedirectUri {
     text: Box<str>,
     kind: Kind,
 }
 
-/// The kinds of redirect.
+/// How a requested redirect URI is compared with the declared one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Kind {
-    /// Compared letter by letter: to a web server, or to an app by its own scheme.
+    /// Byte by byte: to a web server, or to an app by its own scheme (RFC 8252 §7.1).
     Exact,
-    /// To a program on the user's own machine, on whatever port it got.
+    /// Without the port: to a program on the user's machine, which gets any free port (RFC 8252
+    /// §7.3).
     Loopback(Url),
 }
 
-/// Why a redirect is not allowed for a client.
+/// Why a redirect URI is not allowed for a client, as the end of a sentence.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct Error(&'static str);
 
 impl RedirectUri {
-    /// Checks a redirect that a client declares.
+    /// Reads a redirect URI that a client declares, and checks it against the client's own id and
+    /// kind.
     pub fn parse(text: &str, client: &ClientId, kind: ApplicationType) -> Result<Self, Error> {
         if text.len() > MAX_LENGTH {
             return Err(Error("is longer than 2048 characters"));
@@ -52,7 +66,8 @@ impl RedirectUri {
             "https" if native && !own_origin => {
                 return Err(Error("of a native client must have the origin of client_id"));
             }
-            // Whoever may have a document there may be answered there.
+            // The client's own origin is allowed without further checks, internal ones included:
+            // the client already serves its document there.
             "https" | "http" if own_origin => Kind::Exact,
             "https" => match url.host() {
                 Some(Host::Domain(host)) if !is_public_name(host) => {
@@ -68,16 +83,19 @@ impl RedirectUri {
         Ok(Self { text: text.into(), kind })
     }
 
-    /// The redirect as it was declared.
+    /// The declared text.
     pub fn as_str(&self) -> &str {
         &self.text
     }
 
-    /// Whether a request may name this one: letter by letter, but for the port of a loopback (RFC 8252 §7.3).
+    /// Whether a requested redirect URI equals this one byte by byte. On a loopback address the
+    /// port may differ, unless the client declared one (RFC 8252 §7.3).
     pub fn matches(&self, requested: &str) -> bool {
         if *self.text == *requested {
             return true;
         }
+        // Everything but the port is compared after parsing, which accepts no more than `parse`
+        // does.
         let Kind::Loopback(declared) = &self.kind else { return false };
         if requested.len() > MAX_LENGTH || !requested.bytes().all(|byte| byte.is_ascii_graphic()) {
             return false;
@@ -113,6 +131,8 @@ fn private(text: &str, scheme: &str, client: &ClientId) -> Result<Kind, Error> {
     if !scheme.contains('.') {
         return Err(Error("must be https:, a loopback, or have a scheme with a dot"));
     }
+    // `com.example.app:/callback` for `app.example.com`: owning the domain proves owning the
+    // scheme.
     let reversed = client.host().rsplit('.').collect::<Vec<_>>().join(".");
     let rest = text.strip_prefix(reversed.as_str()).and_then(|rest| rest.strip_prefix(':'));
     match rest {

@@ -1,5 +1,17 @@
-//! The parameters of the endpoints: authorization requests (RFC 9126), token requests (RFC 6749), revocation
-//! (RFC 7009). Empty parameters count as absent, unknown ones are ignored (RFC 6749 §3.1), repeated ones refused.
+//! Parameters of the endpoints: pushed authorization requests (RFC 9126 §2.1), token requests (RFC
+//! 6749 §4.1.3 and §6), revocation (RFC 7009 §2.1). Empty parameters count as absent, unknown ones
+//! are ignored, repeated ones are refused (RFC 6749 §3.1).
+//!
+//! ```
+//! use genkan_protocol::oauth::error::OAuthErrorCode;
+//! use genkan_protocol::oauth::request::{Form, TokenRequest};
+//!
+//! let form = Form::parse(b"grant_type=refresh_token&refresh_token=ref-1")?;
+//! assert!(matches!(TokenRequest::parse(&form)?, TokenRequest::Refresh { refresh_token } if refresh_token == "ref-1"));
+//! let repeated = Form::parse(b"state=1&state=2").unwrap_err();
+//! assert_eq!(repeated.code, OAuthErrorCode::InvalidRequest);
+//! # Ok::<(), genkan_protocol::oauth::error::OAuthError>(())
+//! ```
 
 use std::collections::BTreeMap;
 
@@ -8,7 +20,7 @@ use super::jwk::Thumbprint;
 use super::pkce::Challenge;
 use crate::syntax::AtIdentifier;
 
-/// The parameters of a form, each once.
+/// The parameters of a form: at most 64, none repeated.
 #[derive(Default)]
 pub struct Form(BTreeMap<String, String>);
 
@@ -22,10 +34,12 @@ impl Form {
         let mut form = BTreeMap::new();
         for (name, value) in pairs {
             let (name, value) = (name.into(), value.into());
+            // Counted before insertion, so that a long body costs no more than 64 entries.
             if form.len() == MAX_PARAMETERS {
                 return Err(OAuthError::invalid_request("there are too many parameters"));
             }
             if form.contains_key(&name) {
+                // The name comes from the client and goes into an error message.
                 let shown: String = name.chars().filter(char::is_ascii_graphic).take(64).collect();
                 return Err(OAuthError::invalid_request(format!("parameter \"{shown}\" is repeated")));
             }
@@ -39,17 +53,18 @@ impl Form {
         Self::from_pairs(url::form_urlencoded::parse(body))
     }
 
-    /// A parameter that is there and not empty.
+    /// The value of a parameter that is present and not empty.
     pub fn get(&self, name: &str) -> Option<&str> {
         self.0.get(name).map(String::as_str).filter(|value| !value.is_empty())
     }
 
-    /// A parameter that has to be there.
+    /// The value of a parameter that must be present and not empty. Otherwise `invalid_request`.
     pub fn required(&self, name: &'static str) -> Result<&str, OAuthError> {
         self.get(name).ok_or_else(|| OAuthError::invalid_request(format!("parameter \"{name}\" is missing")))
     }
 
-    /// The client's assertion, if it shows who it is by one.
+    /// The client's assertion. `None`: a public client, or one that does not authenticate (RFC 7523
+    /// §2.2).
     pub fn client_assertion(&self) -> Result<Option<&str>, OAuthError> {
         match (self.get("client_assertion_type"), self.get("client_assertion")) {
             (None, None) => Ok(None),
@@ -73,31 +88,31 @@ impl std::fmt::Debug for Form {
 
 const MAX_PARAMETERS: usize = 64;
 
-/// What an app asks for, before it is compared with what the app declared.
+/// An authorization request, before it is compared with the client's metadata.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AuthorizationRequest {
-    /// Where to answer; the only one that was declared, when absent.
+    /// The redirect URI. `None`: the only one that the client declared.
     pub redirect_uri: Option<String>,
     /// The scopes as they were sent.
     pub scope: String,
-    /// To be given back as it is.
+    /// An opaque value that is returned unchanged, 4096 bytes at most.
     pub state: String,
-    /// What the code will be redeemed with.
+    /// The challenge of the verifier that will redeem the code.
     pub challenge: Challenge,
-    /// The key that the session is to be bound to.
+    /// The key that the session must be bound to (RFC 9449 §10).
     pub dpop_jkt: Option<Thumbprint>,
-    /// Who is expected to sign in.
+    /// The account that is expected to sign in.
     pub login_hint: Option<AtIdentifier>,
-    /// What to show.
+    /// The page to show first.
     pub prompt: Option<Prompt>,
-    /// How to answer.
+    /// The form of the response.
     pub response_mode: ResponseMode,
-    /// The languages (BCP 47) that the app asks for, best first.
+    /// The preferred languages (BCP 47), best first, 16 at most.
     pub ui_locales: Vec<String>,
 }
 
 impl AuthorizationRequest {
-    /// Reads the parameters of a pushed request.
+    /// Reads the parameters of a pushed request. The error's code tells the cases apart.
     pub fn parse(form: &Form) -> Result<Self, OAuthError> {
         if let Some(name) = ["request", "request_uri"].into_iter().find(|name| form.get(name).is_some()) {
             let text = format!("parameter \"{name}\" is not supported in pushed requests");
@@ -128,18 +143,19 @@ impl AuthorizationRequest {
     }
 }
 
-/// What the page is to show.
+/// The page that an app asks for (`OpenID` Connect Core §3.1.2.1; `create` from its prompt
+/// extension).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Prompt {
-    /// Nothing: answer at once or refuse.
+    /// None: respond at once or refuse.
     None,
-    /// Signing in, even if someone is.
+    /// Signing in, even if an account is signed in.
     Login,
-    /// What the app may do, even if that was agreed to.
+    /// Consent, even if it was given before.
     Consent,
     /// The accounts to choose from.
     SelectAccount,
-    /// Making an account.
+    /// Creating an account.
     Create,
 }
 
@@ -162,7 +178,8 @@ impl Prompt {
     }
 }
 
-/// How the app is answered.
+/// The form of the response to the app (OAuth 2.0 Multiple Response Types §2.1, OAuth 2.0 Form Post
+/// Response Mode).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum ResponseMode {
     /// In the query of the redirect.
@@ -170,7 +187,7 @@ pub enum ResponseMode {
     Query,
     /// In its fragment.
     Fragment,
-    /// In a form that posts itself.
+    /// In a form that submits itself.
     FormPost,
 }
 
@@ -190,19 +207,19 @@ impl ResponseMode {
     }
 }
 
-/// What is asked of the token endpoint.
+/// A request to the token endpoint.
 #[derive(Clone, PartialEq, Eq)]
 pub enum TokenRequest {
-    /// A code for a session.
+    /// Exchanging a code for a session (RFC 6749 §4.1.3).
     Code {
         /// The code.
         code: String,
-        /// The redirect of the request, letter by letter.
+        /// The redirect URI of the authorization request, byte by byte.
         redirect_uri: String,
-        /// What the challenge was made of; of the right shape.
+        /// The verifier. Its shape is unchecked.
         verifier: String,
     },
-    /// A new pair of tokens.
+    /// Exchanging a refresh token for a new pair (RFC 6749 §6).
     Refresh {
         /// The refresh token.
         refresh_token: String,
@@ -210,11 +227,12 @@ pub enum TokenRequest {
 }
 
 impl TokenRequest {
-    /// Reads the parameters of a token request.
+    /// Reads the parameters of a token request. The error's code tells the cases apart.
     pub fn parse(form: &Form) -> Result<Self, OAuthError> {
         match form.required("grant_type")? {
             "authorization_code" => {
-                // Whatever its shape: one that does not fit uses the code up.
+                // A verifier of a wrong shape is not refused here. It reaches the exchange, where
+                // it uses the code up as any wrong verifier does.
                 let verifier = form.required("code_verifier")?;
                 Ok(Self::Code {
                     code: form.required("code")?.to_owned(),
@@ -239,7 +257,7 @@ impl std::fmt::Debug for TokenRequest {
     }
 }
 
-/// `OpenID` Connect's, which atproto does not speak.
+/// Parameters of `OpenID` Connect, which atproto does not support.
 const REFUSED: [&str; 3] = ["nonce", "claims", "id_token_hint"];
 
 const MAX_STATE: usize = 4096;
@@ -288,6 +306,7 @@ fn read_challenge(form: &Form) -> Result<Challenge, OAuthError> {
 }
 
 fn read_hint(text: &str) -> Option<AtIdentifier> {
+    // A DID is case-sensitive, but those of the two methods are lower-case anyway.
     let hint: AtIdentifier = text.to_ascii_lowercase().parse().ok()?;
     match &hint {
         AtIdentifier::Did(did) if !did.is_plc() && !did.is_web() => None,
@@ -295,7 +314,8 @@ fn read_hint(text: &str) -> Option<AtIdentifier> {
     }
 }
 
-/// Tags that look like one; the rest is of no use and no harm.
+/// Reads language tags. A text that does not look like a tag is left out: the parameter is only a
+/// wish.
 fn read_locales(text: &str) -> Vec<String> {
     let is_tag = |tag: &&str| {
         !tag.is_empty()

@@ -1,12 +1,14 @@
-//! What servers say of themselves: authorization servers (RFC 8414) and protected resources (RFC 9728).
+//! Metadata documents of servers: authorization servers (RFC 8414) and protected resources (RFC
+//! 9728).
 
 use serde::{Deserialize, Serialize};
 use url::Url;
 
 use super::jws::Algorithm;
 
-/// The document at `/.well-known/oauth-authorization-server`. Reading one ignores unknown members; absent lists are
-/// None, where the defaults of RFC 8414 would say something that atproto does not.
+/// The document at `/.well-known/oauth-authorization-server`. Unknown members are ignored. An
+/// absent list is `None`, not the default of RFC 8414 §2, which often contradicts the profile of
+/// atproto.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 #[expect(missing_docs, reason = "the members are those of RFC 8414 §2, by their names")]
@@ -70,19 +72,20 @@ pub struct ProtectedResource {
     pub resource_documentation: Option<String>,
 }
 
-/// Why a server's document is of no use to a client.
+/// Why a client cannot use a server's document.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
-    /// Not JSON, or a member of another type.
+    /// Not a JSON object, or a member has the wrong type.
     #[error("the server's metadata is malformed")]
     Malformed,
-    /// A member that has to be otherwise.
+    /// A member does not have a value that the profile of atproto demands.
     #[error("the server's metadata has an unsuitable \"{0}\"")]
     Unsuitable(&'static str),
 }
 
 impl AuthorizationServer {
-    /// What our own server says, at its origin. `scopes` beyond the static ones need no listing.
+    /// The document of a Genkan at this origin. Only static scopes are listed; granular ones need
+    /// no listing (atproto OAuth, "Authorization Servers").
     pub fn of_genkan(issuer: &str) -> Self {
         let list = |values: &[&str]| Some(values.iter().map(|value| (*value).to_owned()).collect::<Vec<_>>());
         let algorithms: Vec<_> = Algorithm::ALL.iter().map(|alg| alg.as_str().to_owned()).collect();
@@ -120,8 +123,14 @@ impl AuthorizationServer {
         }
     }
 
-    /// Reads the document found at `issuer` with the checks of a client, for accounts whose host is `resource`. What the
-    /// profile demands has to be said: an absent list is not taken for RFC 8414's default. None: whose host is not known.
+    /// Reads the document that was found at `issuer` with the checks of a client (atproto OAuth,
+    /// "Authorization Servers"). `resource` is the origin of the account's PDS, `None` when it is
+    /// not known. A list that the profile demands must be present: the defaults of RFC 8414 §2 do
+    /// not count.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Malformed`], or [`Error::Unsuitable`] with the first member that does not fit.
     pub fn parse(json: &[u8], issuer: &str, resource: Option<&str>) -> Result<Self, Error> {
         let server: Self = serde_json::from_slice(json).map_err(|_| Error::Malformed)?;
         let has = |list: &Option<Vec<String>>, value: &str| {
@@ -147,6 +156,7 @@ impl AuthorizationServer {
             ),
             (
                 "token_endpoint_auth_signing_alg_values_supported",
+                // A server that accepts unsigned assertions accepts anyone as this client.
                 !has(authentication, "none") && has(authentication, "ES256"),
             ),
             ("dpop_signing_alg_values_supported", has(&server.dpop_signing_alg_values_supported, "ES256")),
@@ -172,7 +182,7 @@ impl AuthorizationServer {
 }
 
 impl ProtectedResource {
-    /// What our own server says, at its origin.
+    /// The document of a Genkan at this origin.
     pub fn of_genkan(origin: &str) -> Self {
         Self {
             resource: origin.to_owned(),
@@ -183,7 +193,8 @@ impl ProtectedResource {
         }
     }
 
-    /// Reads the document found at `origin` with the checks of a client, and gives the one issuer that it names.
+    /// Reads the document that was found at `origin` with the checks of a client (RFC 9728 §3.3),
+    /// and returns the one issuer that it names.
     pub fn parse_issuer(json: &[u8], origin: &str) -> Result<String, Error> {
         let resource: Self = serde_json::from_slice(json).map_err(|_| Error::Malformed)?;
         if resource.resource != origin {
@@ -196,12 +207,12 @@ impl ProtectedResource {
     }
 }
 
-/// An origin and nothing behind it, in canonical form.
+/// Whether a text is an origin in canonical form, with nothing after it.
 fn is_origin(text: &str) -> bool {
     Url::parse(text).is_ok_and(|url| is_web(text) && url.origin().ascii_serialization() == text)
 }
 
-/// `https:`, or plain to this very machine.
+/// Whether a text is an `https:` URL, or an `http:` URL of this machine.
 fn is_web(text: &str) -> bool {
     Url::parse(text).is_ok_and(|url| match url.scheme() {
         "https" => true,

@@ -7,11 +7,11 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// The SHA-256 thumbprint of a key, 43 characters of base64url: `jkt` of DPoP.
+/// The SHA-256 thumbprint of a key, 43 characters of base64url: the `jkt` of RFC 9449 §6.1.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Thumbprint([u8; 43]);
 
-/// A text that is no thumbprint.
+/// A text that is not a thumbprint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("not a thumbprint: 43 characters of base64url")]
 pub struct ThumbprintError;

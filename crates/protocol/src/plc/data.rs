@@ -1,4 +1,4 @@
-//! The state an operation gives to a DID.
+//! The state that an operation gives to a DID.
 
 use std::collections::BTreeMap;
 
@@ -8,21 +8,23 @@ use super::Error;
 use crate::crypto::PublicKey;
 use crate::syntax::Handle;
 
-/// The state of a `did:plc`: who may change it, and what its document says.
+/// The state of a `did:plc`: the keys that may change it, and the content of its document (did:plc,
+/// "DID PLC Operations").
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Data {
-    /// Keys that may sign the next operation, the mightiest first, as `did:key`.
+    /// Keys that may sign the next operation, as `did:key`: one to five, in falling order of
+    /// authority.
     pub rotation_keys: Vec<String>,
     /// Keys of the document by name, as `did:key`.
     pub verification_methods: BTreeMap<String, String>,
     /// Other names of the account, handles among them as `at://…`.
     pub also_known_as: Vec<String>,
-    /// Places by name.
+    /// Services by name.
     pub services: BTreeMap<String, Service>,
 }
 
-/// A place.
+/// A service, such as the account's PDS.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Service {
@@ -52,7 +54,7 @@ impl Data {
         self.also_known_as.iter().find_map(|name| name.strip_prefix("at://")?.parse().ok())
     }
 
-    /// Puts the handle in the place of the first one, or in front of everything else.
+    /// Replaces the first handle, or inserts the handle before all other names.
     pub fn set_handle(&mut self, handle: &Handle) {
         let name = format!("at://{handle}");
         match self.also_known_as.iter_mut().find(|name| name.starts_with("at://")) {
@@ -61,12 +63,12 @@ impl Data {
         }
     }
 
-    /// The URL of the account's host.
+    /// The URL of the account's PDS as it is written, unchecked.
     pub fn pds_endpoint(&self) -> Option<&str> {
         self.services.get(PDS).map(|service| service.endpoint.as_str())
     }
 
-    /// Names another host.
+    /// Names another PDS.
     pub fn set_pds_endpoint(&mut self, endpoint: &str) {
         let service =
             Service { r#type: "AtprotoPersonalDataServer".to_owned(), endpoint: endpoint.to_owned() };
@@ -83,7 +85,11 @@ impl Data {
         self.verification_methods.insert(SIGNING_KEY.to_owned(), key.to_did_key());
     }
 
-    /// Checks what the directory would refuse: the number of rotation keys, and keys it cannot read.
+    /// Checks what the directory would refuse.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::RotationKeyCount`], [`Error::UnsupportedKey`] or [`Error::RepeatedRotationKey`].
     pub fn check(&self) -> Result<(), Error> {
         if !(1..=5).contains(&self.rotation_keys.len()) {
             return Err(Error::RotationKeyCount);

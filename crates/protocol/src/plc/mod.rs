@@ -1,7 +1,26 @@
-//! Operations of the PLC directory: how a `did:plc` comes to be, changes and ends.
+//! Operations of the PLC directory, which create, change and end a `did:plc` (did:plc, "Operation
+//! Serialization, Signing, and Validation").
 //!
-//! An operation is signed over its DAG-CBOR without the signature and named by the hash of its DAG-CBOR with it.
-//! The hash of the first one is the DID.
+//! The signature covers an operation's DAG-CBOR without `sig`. The hash of the DAG-CBOR with `sig`
+//! is its name, and the hash of the first operation is the DID.
+//!
+//! ```
+//! use genkan_protocol::crypto::K256PrivateKey;
+//! use genkan_protocol::plc;
+//!
+//! let (rotation, signing) = (K256PrivateKey::from_bytes(&[7; 32])?, K256PrivateKey::from_bytes(&[8; 32])?);
+//! let data = plc::Data::of_account(
+//!     vec![rotation.public().to_did_key()],
+//!     &signing.public(),
+//!     &"alice.example.com".parse().unwrap(),
+//!     "https://pds.example.com",
+//! );
+//! let (did, operation) = plc::genesis(data.clone(), &rotation);
+//! assert_eq!(operation.did(), Some(did));
+//! assert_eq!(operation.data(), Some(data));
+//! assert_eq!(operation.verify_signature(&[rotation.public()]), Ok(0));
+//! # Ok::<(), genkan_protocol::crypto::Error>(())
+//! ```
 
 mod cbor;
 mod data;
@@ -22,7 +41,7 @@ pub enum Error {
     /// There must be one to five rotation keys.
     #[error("there must be one to five rotation keys")]
     RotationKeyCount,
-    /// The same rotation key stands twice.
+    /// A rotation key is listed twice.
     #[error("a rotation key stands twice")]
     RepeatedRotationKey,
     /// A key is not a `did:key` of a supported curve.

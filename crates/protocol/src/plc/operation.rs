@@ -1,4 +1,4 @@
-//! Operations: made, signed, named and checked.
+//! Operations: creating, signing, naming and checking them.
 
 use std::collections::BTreeMap;
 
@@ -12,18 +12,19 @@ use super::{Data, Error, Service};
 use crate::crypto::{K256PrivateKey, PublicKey};
 use crate::syntax::Did;
 
-/// Makes the operation that brings an account into being, and the DID that follows from it.
+/// Creates the first operation of an account, and the DID that follows from it.
 pub fn genesis(data: Data, key: &K256PrivateKey) -> (Did, Operation) {
     let operation = Operation::PlcOperation(PlcOperation::signed(data, None, key));
     (operation.hash_did(), operation)
 }
 
-/// Makes the operation that gives an account another state. `previous_cid` names the operation it follows.
+/// Creates the operation that gives an account another state. `previous_cid` names the operation
+/// that it follows.
 pub fn update(previous_cid: &str, data: Data, key: &K256PrivateKey) -> Operation {
     Operation::PlcOperation(PlcOperation::signed(data, Some(previous_cid.to_owned()), key))
 }
 
-/// Makes the operation that ends an account. `previous_cid` names the operation it follows.
+/// Creates the operation that ends an account. `previous_cid` names the operation that it follows.
 pub fn tombstone(previous_cid: &str, key: &K256PrivateKey) -> Operation {
     let mut tombstone = Tombstone { prev: previous_cid.to_owned(), sig: String::new() };
     tombstone.sig = sign(tombstone.unsigned(), key);
@@ -40,7 +41,7 @@ pub enum Operation {
     /// The end of a DID.
     #[serde(rename = "plc_tombstone")]
     Tombstone(Tombstone),
-    /// The first operation of the oldest DIDs. Read, never made.
+    /// The first operation of the oldest DIDs. It is read here, never created.
     #[serde(rename = "create")]
     LegacyCreate(LegacyCreate),
 }
@@ -49,13 +50,13 @@ pub enum Operation {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct PlcOperation {
-    /// Keys that may sign the next operation, the mightiest first.
+    /// Keys that may sign the next operation, in falling order of authority.
     pub rotation_keys: Vec<String>,
     /// Keys of the document by name.
     pub verification_methods: BTreeMap<String, String>,
     /// Other names.
     pub also_known_as: Vec<String>,
-    /// Places by name.
+    /// Services by name.
     pub services: BTreeMap<String, Service>,
     /// The CID of the operation before; null in the first.
     #[serde(deserialize_with = "required")]
@@ -80,7 +81,7 @@ pub struct Tombstone {
 pub struct LegacyCreate {
     /// The account's signing key, which may also sign operations.
     pub signing_key: String,
-    /// The mightier of the two rotation keys.
+    /// The rotation key with the higher authority.
     pub recovery_key: String,
     /// The handle, with or without `at://`.
     pub handle: String,
@@ -94,14 +95,15 @@ pub struct LegacyCreate {
 }
 
 impl Operation {
-    /// The operation's name, which the next one refers to.
+    /// The operation's CID, to which the next one refers in `prev`.
     pub fn cid(&self) -> String {
+        // CIDv1, DAG-CBOR, SHA-256, 32 bytes.
         let mut bytes = vec![0x01, 0x71, 0x12, 0x20];
         bytes.extend(self.hash());
         format!("b{}", base32(&bytes))
     }
 
-    /// The DID that follows from a first operation. None for a later one.
+    /// The DID that follows from a first operation. `None` for a later one.
     pub fn did(&self) -> Option<Did> {
         self.prev().is_none().then(|| self.hash_did())
     }
@@ -115,7 +117,7 @@ impl Operation {
         }
     }
 
-    /// The state the operation gives to the DID. None for a tombstone.
+    /// The state that the operation gives to the DID. `None` for a tombstone.
     pub fn data(&self) -> Option<Data> {
         match self {
             Self::PlcOperation(operation) => Some(operation.data()),
@@ -124,8 +126,13 @@ impl Operation {
         }
     }
 
-    /// Checks the signature against the keys that were allowed to make it, which are the rotation keys of the operation
-    /// before (of the operation itself when it is the first). Says which of the keys it was.
+    /// Checks the signature against the keys that may sign it: the rotation keys of the operation
+    /// before, or of the operation itself when it is the first. Returns the index of the key that
+    /// signed.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::MalformedSignature`] or [`Error::BadSignature`].
     pub fn verify_signature(&self, keys: &[PublicKey]) -> Result<usize, Error> {
         let signature = URL_SAFE_NO_PAD.decode(self.sig()).map_err(|_| Error::MalformedSignature)?;
         if signature.len() != 64 {
@@ -163,6 +170,7 @@ impl Operation {
     }
 
     fn hash_did(&self) -> Did {
+        // 24 characters of base32 are 120 bits of the hash (did:plc, "Identifier Syntax").
         let mut text = base32(&self.hash());
         text.truncate(24);
         format!("did:plc:{text}").try_into().expect("base32 is allowed in a DID")
@@ -253,7 +261,7 @@ fn base32(bytes: &[u8]) -> String {
     data_encoding::BASE32_NOPAD.encode(bytes).to_ascii_lowercase()
 }
 
-/// An absent `prev` is not the same as null: the member is part of what is signed.
+/// Reads `prev`, which may be null but not absent: the signature covers the member.
 fn required<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
     Option::deserialize(deserializer)
 }

@@ -1,4 +1,5 @@
-//! CAR, version 1: blocks one after the other, behind a head that names the root.
+//! CAR files of version 1: a header that names the root, then blocks, each with its address
+//! (IPLD, "`CARv1` Specification").
 
 use std::collections::HashMap;
 
@@ -26,6 +27,8 @@ impl<'a> Car<'a> {
             let section = take_section(&mut rest)?;
             let (cid, block) = section.split_at_checked(Cid::LENGTH).ok_or(Error::Malformed)?;
             let cid = Cid::from_bytes(cid).ok_or(Error::Malformed)?;
+            // Checked for every block, also those that are not on the path: a forged file is
+            // refused whole.
             if Cid::of(block) != cid {
                 return Err(Error::WrongBlock);
             }
@@ -34,7 +37,7 @@ impl<'a> Car<'a> {
         Ok(Self { root, blocks })
     }
 
-    /// A block that has to be there.
+    /// Reads the block with this address. [`Error::MissingBlock`] when the file has none.
     pub(super) fn value(&self, cid: Cid) -> Result<Value, Error> {
         let block = self.blocks.get(&cid).ok_or(Error::MissingBlock)?;
         Value::read(block).ok_or(Error::Malformed)
@@ -44,12 +47,14 @@ impl<'a> Car<'a> {
 fn read_head(head: &[u8]) -> Option<Cid> {
     let head = Value::read(head)?;
     match (head.get("version")?, head.get("roots")?) {
+        // Version 2 wraps a file of version 1; no PDS sends it.
         (Value::Int(1), Value::List(roots)) => roots.first()?.as_link(),
         _ => None,
     }
 }
 
-/// What follows a length in LEB128.
+/// Takes the bytes that follow a length in LEB128. Four bytes of length, 256 MiB, are more than a
+/// file may have.
 fn take_section<'a>(rest: &mut &'a [u8]) -> Result<&'a [u8], Error> {
     let mut length = 0_usize;
     for shift in (0..28).step_by(7) {

@@ -1,4 +1,8 @@
-//! DAG-CBOR, read strictly: one spelling of every value, so that what was read writes back the same.
+//! DAG-CBOR (RFC 8949 §4.2; atproto Data Model), read strictly.
+//!
+//! Each value has exactly one spelling, so that writing gives back the bytes that were read.
+//! Signatures rely on it: the reader of a commit takes it apart, drops the signature, writes it
+//! again and verifies those bytes.
 
 use super::Cid;
 
@@ -12,13 +16,14 @@ pub(crate) enum Value {
     Bytes(Vec<u8>),
     Text(String),
     List(Vec<Self>),
-    /// Sorted by length, then bytes; none twice.
+    /// Sorted by the length of the name, then by its bytes; no name twice.
     Map(Vec<(String, Self)>),
     Link(Cid),
 }
 
 impl Value {
-    /// Reads a block that holds one value and nothing else. None when it is malformed or too deep.
+    /// Reads a block that holds one value and nothing else. `None`: malformed, not canonical, or
+    /// more than [`MAX_DEPTH`] levels deep.
     pub(crate) fn read(block: &[u8]) -> Option<Self> {
         let mut rest = block;
         let value = read(&mut rest, MAX_DEPTH)?;
@@ -68,7 +73,8 @@ impl Value {
         match self {
             Self::Null => out.push(0xf6),
             Self::Bool(value) => out.push(if *value { 0xf5 } else { 0xf4 }),
-            // Below zero it is -1 - n that is written, which is its complement.
+            // Major type 1 holds -1 - n (RFC 8949 §3.1), which is the complement of n in two's
+            // complement.
             Self::Int(value) if *value < 0 => write_head(1, (!value).unsigned_abs(), out),
             Self::Int(value) => write_head(0, value.unsigned_abs(), out),
             Self::Float(value) => {
@@ -94,6 +100,7 @@ impl Value {
                 }
             }
             Self::Link(cid) => {
+                // Tag 42, a byte string of 37, and the zero byte that stands before a binary CID.
                 out.extend([0xd8, 42, 0x58, 37, 0]);
                 out.extend(cid.to_bytes());
             }
@@ -101,6 +108,7 @@ impl Value {
     }
 }
 
+/// How deep values may nest. The reader recurses, so this bounds its stack.
 const MAX_DEPTH: usize = 32;
 
 fn write_text(text: &str, out: &mut Vec<u8>) {
@@ -128,6 +136,8 @@ fn write_head(major: u8, number: u64, out: &mut Vec<u8>) {
 fn read(rest: &mut &[u8], depth: usize) -> Option<Value> {
     let depth = depth.checked_sub(1)?;
     let first = *rest.first()?;
+    // Major type 7 has only these four: in the others the lower five bits are a number, here they
+    // are the value.
     match first {
         0xf4..=0xf6 => {
             take(rest, 1)?;
@@ -140,6 +150,7 @@ fn read(rest: &mut &[u8], depth: usize) -> Option<Value> {
         0xfb => {
             let bytes = take(rest, 9)?.get(1..)?;
             let float = f64::from_be_bytes(bytes.try_into().ok()?);
+            // Infinities and NaN have no JSON form; DAG-CBOR forbids them.
             return float.is_finite().then_some(Value::Float(float));
         }
         _ => {}
@@ -147,14 +158,17 @@ fn read(rest: &mut &[u8], depth: usize) -> Option<Value> {
     let (major, number) = read_head(rest)?;
     let length = usize::try_from(number).ok()?;
     match major {
-        // The data model has integers of 64 bits with a sign.
+        // CBOR's integers reach from -2^64 to 2^64 - 1. The data model has those that fit into 64
+        // bits with a sign.
         0 => i64::try_from(number).ok().map(Value::Int),
         1 => i64::try_from(number).ok().map(|number| Value::Int(!number)),
         2 => Some(Value::Bytes(take(rest, length)?.to_vec())),
         3 => read_text(rest, length).map(Value::Text),
-        // Each item takes a byte at least, so that a length that lies ends soon.
+        // Nothing is allocated by the announced length. Each item takes at least one byte, so a
+        // false length ends where the block does.
         4 => (0..length).map(|_| read(rest, depth)).collect::<Option<_>>().map(Value::List),
         5 => read_map(rest, length, depth),
+        // A link: the zero byte is the multibase prefix of a binary CID. Other tags are forbidden.
         6 if number == 42 => {
             let (major, length) = read_head(rest)?;
             let bytes = take(rest, usize::try_from(length).ok()?)?;
@@ -168,10 +182,12 @@ fn read_map(rest: &mut &[u8], length: usize, depth: usize) -> Option<Value> {
     let mut members: Vec<(String, Value)> = Vec::new();
     for _ in 0..length {
         let (major, length) = read_head(rest)?;
+        // The data model allows only text as keys.
         if major != 3 {
             return None;
         }
         let name = read_text(rest, usize::try_from(length).ok()?)?;
+        // Sorted and distinct in one comparison with the key before.
         let in_order = members.last().is_none_or(|(last, _)| (last.len(), last) < (name.len(), &name));
         if !in_order {
             return None;
@@ -185,7 +201,8 @@ fn read_text(rest: &mut &[u8], length: usize) -> Option<String> {
     String::from_utf8(take(rest, length)?.to_vec()).ok()
 }
 
-/// Refuses numbers that could have been shorter, and indefinite lengths.
+/// Reads a major type and its number (RFC 8949 §3). Refuses numbers that fit into fewer bytes, and
+/// indefinite lengths.
 fn read_head(rest: &mut &[u8]) -> Option<(u8, u64)> {
     let first = *take(rest, 1)?.first()?;
     let (size, least) = match first & 0x1f {

@@ -1,10 +1,12 @@
-//! Content addresses, of the one kind that repositories use.
+//! Content addresses of the one kind that repositories use (atproto Data Model, "Link and CID
+//! Formats").
 
 use std::fmt;
 
 use sha2::{Digest, Sha256};
 
-/// `CIDv1`, DAG-CBOR, SHA-256: the address of a block by its bytes.
+/// The address of a block: `CIDv1`, codec DAG-CBOR, SHA-256 of the bytes. Prints as base32,
+/// `bafyrei…`.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Cid([u8; 32]);
 

@@ -1,5 +1,16 @@
-//! Proof that a record stands in an account's repository, as `com.atproto.sync.getRecord` gives it: a CAR file with the
-//! signed commit, the way down the tree (MST), and the record (atproto Repository).
+//! Proofs that an account's repository holds a record: the answer of `com.atproto.sync.getRecord`,
+//! a CAR file with the signed commit, the nodes of the tree (MST) on the path to the record, and
+//! the record (atproto Repository).
+//!
+//! ```
+//! use genkan_protocol::crypto::K256PrivateKey;
+//! use genkan_protocol::repo_proof::{Error, verify_record};
+//!
+//! let key = K256PrivateKey::from_bytes(&[7; 32]).unwrap().public();
+//! let did = "did:plc:ewvi7nxzyoun6zhxrhs64oiz".parse().unwrap();
+//! let refused = verify_record(b"not a CAR file", &did, &key, "com.atproto.lexicon.schema", "com.example.set");
+//! assert_eq!(refused, Err(Error::Malformed));
+//! ```
 
 mod car;
 pub(crate) mod cbor;
@@ -12,10 +23,11 @@ pub use cid::Cid;
 use crate::crypto::PublicKey;
 use crate::syntax::Did;
 
-/// The longest file that is read.
+/// The longest file that is read, in bytes.
 pub const MAX_LENGTH: usize = 2 * 1024 * 1024;
 
-/// The most blocks that a file may have.
+/// The most blocks that a file may have. A proof needs one for each level of the tree, and two
+/// more.
 pub const MAX_BLOCKS: usize = 1024;
 
 /// Why a file proves nothing.
@@ -24,27 +36,33 @@ pub enum Error {
     /// Not a CAR file of version 1 with DAG-CBOR in it, or not a repository.
     #[error("the proof is malformed")]
     Malformed,
-    /// Longer, or of more blocks, than is read.
+    /// More than [`MAX_LENGTH`] bytes or [`MAX_BLOCKS`] blocks.
     #[error("the proof is too large")]
     TooLarge,
-    /// A block is not what its address says.
+    /// The hash of a block is not its address.
     #[error("a block of the proof is forged")]
     WrongBlock,
-    /// A block on the way is not in the file.
+    /// A block on the path to the record is not in the file.
     #[error("a block of the proof is missing")]
     MissingBlock,
-    /// The repository is another account's.
+    /// The commit belongs to another account's repository.
     #[error("the proof is of another repository")]
     WrongAccount,
     /// The account's key did not sign the commit.
     #[error("the proof is not signed by the account's key")]
     BadSignature,
-    /// The repository has no such record.
+    /// The tree has no such record.
     #[error("there is no such record")]
     NoRecord,
 }
 
-/// Checks a proof down to the record, and gives the record as JSON. `key` is the account's `#atproto` key.
+/// Checks a proof from the commit down to the record and returns the record as JSON (atproto Data
+/// Model, "JSON Representation"). `key` is the account's `#atproto` key.
+///
+/// # Errors
+///
+/// [`Error::NoRecord`] when the proof is good and shows that there is no such record; any other
+/// error says nothing about the record.
 pub fn verify_record(
     file: &[u8],
     did: &Did,
@@ -58,7 +76,7 @@ pub fn verify_record(
     Ok(car.value(record)?.to_json())
 }
 
-/// Checks the commit and gives the root of its tree.
+/// Checks the commit and returns the root of its tree.
 fn verify_commit(commit: &Value, did: &Did, key: &PublicKey) -> Result<Cid, Error> {
     let Value::Map(members) = commit else { return Err(Error::Malformed) };
     let (Some(Value::Text(owner)), Some(Value::Bytes(signature)), Some(Value::Int(2 | 3))) =
@@ -69,6 +87,8 @@ fn verify_commit(commit: &Value, did: &Did, key: &PublicKey) -> Result<Cid, Erro
     if owner != did.as_str() {
         return Err(Error::WrongAccount);
     }
+    // The signature covers the commit without `sig`. Reading was strict, so writing gives back the
+    // signed bytes.
     let unsigned = members.iter().filter(|(name, _)| name != "sig").cloned().collect();
     key.verify(&Value::Map(unsigned).to_bytes(), signature).map_err(|_| Error::BadSignature)?;
     commit.get("data").and_then(Value::as_link).ok_or(Error::Malformed)
@@ -87,15 +107,20 @@ fn find(car: &Car<'_>, root: Cid, key: &[u8]) -> Result<Cid, Error> {
     Err(Error::Malformed)
 }
 
-/// A tree of SHA-256 with two bits a layer has no more.
+/// The highest possible tree: a key's layer is half the number of leading zero bits of its SHA-256
+/// (atproto Repository, "MST Structure"). It also ends the walk in a file whose nodes point in a
+/// circle.
 const MAX_HEIGHT: usize = 128;
 
 enum Step {
     Found(Cid),
-    /// To the subtree between the neighbours of the key, if there is one.
+    /// The subtree between the key's two neighbours in this node, if there is one.
     Down(Option<Cid>),
 }
 
+/// Looks for a key in one node. Entries are sorted; each is spelled as the number of bytes that it
+/// shares with the entry before (`p`) and the rest (`k`). Subtrees hang before the first entry
+/// (`l`) and after each one (`t`).
 fn step(node: &Value, key: &[u8]) -> Result<Step, Error> {
     let Some(Value::List(entries)) = node.get("e") else { return Err(Error::Malformed) };
     let mut below = subtree(node, "l")?;
@@ -108,6 +133,7 @@ fn step(node: &Value, key: &[u8]) -> Result<Step, Error> {
         };
         let prefix = usize::try_from(*shared).ok().and_then(|shared| last.get(..shared));
         let current = [prefix.ok_or(Error::Malformed)?, suffix].concat();
+        // Out of order, two walks might find different records under one key.
         if current <= last {
             return Err(Error::Malformed);
         }

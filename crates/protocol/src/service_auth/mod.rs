@@ -1,7 +1,32 @@
-//! Service authentication: a short token, signed by an account's own key, that one service shows another.
+//! Service authentication: short-lived tokens, signed by an account's own key, that one service
+//! shows another (atproto HTTP API (XRPC), "Inter-Service Authentication (JWT)").
 //!
-//! The order of use: [`Unverified::parse`], [`Unverified::check`] (cheap, refuses what is not for us before anything is
-//! looked up), find the key of [`Unverified::issuer`], [`Unverified::verify`].
+//! The order of use: [`Unverified::parse`]; [`Unverified::check`], which refuses tokens for other
+//! services before a DID is resolved on their behalf; the key of [`Unverified::issuer`], from its
+//! DID document; [`Unverified::verify`].
+//!
+//! ```
+//! use genkan_protocol::crypto::K256PrivateKey;
+//! use genkan_protocol::service_auth::{self, Claims, Error};
+//!
+//! let key = K256PrivateKey::from_bytes(&[7; 32]).unwrap();
+//! let claims = Claims {
+//!     iss: "did:plc:ewvi7nxzyoun6zhxrhs64oiz".parse().unwrap(),
+//!     iss_fragment: None,
+//!     aud: "did:web:genkan.example.com".to_owned(),
+//!     lxm: Some("com.atproto.server.createAccount".parse().unwrap()),
+//!     iat: Some(1_700_000_000),
+//!     exp: 1_700_000_060,
+//!     jti: None,
+//! };
+//! let token = service_auth::sign(&key, &claims);
+//!
+//! let unverified = service_auth::parse(&token)?;
+//! let (aud, lxm) = ("did:web:genkan.example.com", Some("com.atproto.server.createAccount"));
+//! assert_eq!(unverified.verify(&key.public(), aud, lxm, 1_700_000_030)?, claims);
+//! assert_eq!(unverified.check(aud, lxm, 1_700_000_060), Err(Error::Expired));
+//! # Ok::<(), Error>(())
+//! ```
 
 use serde::{Deserialize, Serialize};
 
@@ -9,16 +34,17 @@ use crate::crypto::{K256PrivateKey, PublicKey};
 use crate::jwt;
 use crate::syntax::{Did, Nsid};
 
-/// What a service token says.
+/// The claims of a service token.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Claims {
     /// The account it speaks for.
     pub iss: Did,
-    /// Which of the account's services made it, when it was not the account itself: what followed `#` in `iss`.
+    /// The service of the account that made it, when it was not the account itself: the part of
+    /// `iss` after `#`.
     pub iss_fragment: Option<String>,
     /// The service it is addressed to.
     pub aud: String,
-    /// The one method it is good for; any, when absent.
+    /// The one method that it is good for. `None`: any method.
     pub lxm: Option<Nsid>,
     /// When it was made, in seconds.
     pub iat: Option<i64>,
@@ -31,13 +57,13 @@ pub struct Claims {
 /// Why a service token is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
-    /// The token itself is not good.
+    /// The token cannot be read, or its signature is wrong.
     #[error(transparent)]
     Token(#[from] jwt::Error),
     /// Addressed to someone else.
     #[error("the token is addressed to another service")]
     WrongAudience,
-    /// Good for another method only, or for none in particular where one was asked for.
+    /// Good for another method, or without a method where the caller demands one.
     #[error("the token is not for this method")]
     WrongMethod,
     /// Its end has passed.
@@ -52,13 +78,18 @@ pub struct Unverified<'a> {
     claims: Claims,
 }
 
-/// Reads a service token.
+/// Reads a service token. Errors as [`Unverified::parse`].
 pub fn parse(token: &str) -> Result<Unverified<'_>, Error> {
     Unverified::parse(token)
 }
 
 impl<'a> Unverified<'a> {
-    /// Reads a service token. Session tokens and DPoP proofs are refused by their type.
+    /// Reads a service token.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Token`] only: with [`jwt::Error::WrongType`] for session tokens, access tokens and
+    /// DPoP proofs.
     pub fn parse(token: &'a str) -> Result<Self, Error> {
         let token = jwt::Unverified::parse(token)?;
         let header = token.header();
@@ -75,17 +106,22 @@ impl<'a> Unverified<'a> {
         Ok(Self { token, claims })
     }
 
-    /// The account it claims to speak for, whose key is needed next.
+    /// The account that it claims to speak for, whose key verifies it.
     pub fn issuer(&self) -> &Did {
         &self.claims.iss
     }
 
-    /// Which of the account's services it claims to come from.
+    /// The service of the account that it claims to come from.
     pub fn issuer_fragment(&self) -> Option<&str> {
         self.claims.iss_fragment.as_deref()
     }
 
-    /// Checks audience, method and end without a key. With `lxm` given, the token has to name that very method.
+    /// Checks audience, method and end without a key. With `lxm`, the token must name exactly that
+    /// method.
+    ///
+    /// # Errors
+    ///
+    /// In this order: [`Error::WrongAudience`], [`Error::WrongMethod`], [`Error::Expired`].
     pub fn check(&self, aud: &str, lxm: Option<&str>, now_seconds: i64) -> Result<(), Error> {
         if self.claims.aud != aud {
             return Err(Error::WrongAudience);
@@ -99,7 +135,8 @@ impl<'a> Unverified<'a> {
         Ok(())
     }
 
-    /// Checks everything and gives the claims.
+    /// Checks everything and returns the claims. Errors as [`Unverified::check`], then
+    /// [`Error::Token`].
     pub fn verify(
         &self,
         key: &PublicKey,
@@ -113,7 +150,7 @@ impl<'a> Unverified<'a> {
     }
 }
 
-/// Signs a service token, as hosts do with an account's key.
+/// Signs a service token, as a host does with an account's key.
 pub fn sign(key: &K256PrivateKey, claims: &Claims) -> String {
     let iss = match &claims.iss_fragment {
         Some(fragment) => format!("{}#{fragment}", claims.iss),
@@ -130,8 +167,11 @@ pub fn sign(key: &K256PrivateKey, claims: &Claims) -> String {
     jwt::sign(key, "JWT", None, &wire)
 }
 
-/// Types of tokens that are signed for something else and must not pass as service tokens.
+/// Whether a type belongs to a token that is signed for another purpose. One key signs several
+/// kinds of token, so one kind must not pass for another (RFC 8725 §3.11). A missing type is fine:
+/// many services send none.
 fn is_of_another_kind(typ: &str) -> bool {
+    // `application/` may be left out (RFC 7515 §4.1.9).
     let bare = match typ.split_at_checked("application/".len()) {
         Some((start, bare)) if start.eq_ignore_ascii_case("application/") => bare,
         _ => typ,
@@ -141,6 +181,7 @@ fn is_of_another_kind(typ: &str) -> bool {
 
 fn read_claims(json: &[u8]) -> Option<Claims> {
     let wire: WireClaims = serde_json::from_slice(json).ok()?;
+    // `did:…#atproto_labeler`: a service of the account, which signs with a key of its own.
     let (iss, iss_fragment) = match wire.iss.split_once('#') {
         Some((iss, fragment)) if is_fragment(fragment) => (iss, Some(fragment.to_owned())),
         Some(_) => return None,

@@ -1,4 +1,4 @@
-//! What a caller may name an account by: its DID or its handle.
+//! Identifiers of accounts: a DID or a handle (atproto Lexicon, string format `at-identifier`).
 
 use std::fmt;
 use std::str::FromStr;
@@ -7,12 +7,12 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::{Did, Error, Handle};
 
-/// A DID or a handle.
+/// A DID or a handle. A text that starts with `did:` is read as a DID, any other as a handle.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum AtIdentifier {
-    /// The account by its DID.
+    /// The permanent identifier.
     Did(Did),
-    /// The account by its present handle.
+    /// A name that the account may change.
     Handle(Handle),
 }
 

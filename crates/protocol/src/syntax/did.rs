@@ -1,8 +1,8 @@
-//! Decentralized identifiers: `did:plc:…`, `did:web:…`, and methods unknown here.
+//! Decentralized identifiers (atproto DID, "DID Syntax").
 
 use super::{Error, Handle, newtype::identifier};
 
-/// A DID, without fragment, path or query.
+/// A DID of any method, 2048 bytes at most, without fragment, path or query.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Did(Box<str>);
 
@@ -33,23 +33,24 @@ impl Did {
         }
     }
 
-    /// The method: `plc`, `web`, …
+    /// The method, such as `plc` or `web`.
     pub fn method(&self) -> &str {
         self.parts().0
     }
 
-    /// What follows the method.
+    /// The part after the method and its colon; percent-encoding is kept.
     pub fn identifier(&self) -> &str {
         self.parts().1
     }
 
-    /// Whether this is a `did:plc` of the form the directory hands out: 24 base32 characters.
+    /// Whether this is a `did:plc` as the directory makes them: 24 characters of base32 (did:plc,
+    /// "Identifier Syntax").
     pub fn is_plc(&self) -> bool {
         is_plc(self.parts())
     }
 
-    /// Whether a text is a DID that an account can have: a `did:plc` of the directory's form, or a `did:web` of a
-    /// whole host, without port or path (atproto DID, "Blessed DID Methods").
+    /// Whether a text is a DID that an account can have: a `did:plc` of the directory's form, or a
+    /// `did:web` of a whole host, without port or path (atproto DID, "Blessed DID Methods").
     ///
     /// Makes no [`Did`], so that it can look at every request.
     pub fn is_of_account(text: &str) -> bool {
@@ -59,7 +60,7 @@ impl Did {
         }
     }
 
-    /// Whether the method is `web`. That the identifier names a host is for the resolver to check.
+    /// Whether the method is `web`. Only the resolver checks that the identifier names a host.
     pub fn is_web(&self) -> bool {
         self.method() == "web"
     }

@@ -1,15 +1,16 @@
-//! Handles: domain names that people go by.
+//! Handles: domain names that stand for accounts (atproto Handle, "Handle Identifier Syntax").
 
 use super::{Error, newtype::identifier};
 
-/// A handle in lower case.
+/// A handle in lower case, 253 bytes at most: two or more labels of 1 to 63 bytes.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Handle(Box<str>);
 
 identifier!(Handle);
 
 impl Handle {
-    /// What is shown in place of a handle that does not lead back to its account.
+    /// The placeholder for a handle that does not resolve to its account (atproto Handle, "Usage
+    /// and Implementation Guidelines").
     pub const INVALID: &'static str = "handle.invalid";
 
     /// Checks a text, in either case, without making a [`Handle`] of it.
@@ -38,7 +39,7 @@ impl Handle {
         self.name_under(domain).is_some()
     }
 
-    /// What stands before `domain`, when this is a name under it.
+    /// The labels before `domain`, if this is a name under it.
     pub fn name_under(&self, domain: &str) -> Option<&str> {
         let domain = domain.strip_prefix('.').unwrap_or(domain);
         let (rest, end) = self.0.split_at_checked(self.0.len().checked_sub(domain.len())?)?;
@@ -48,7 +49,7 @@ impl Handle {
         rest.strip_suffix('.').filter(|name| !name.is_empty())
     }
 
-    /// What stands before the first dot.
+    /// The label before the first dot.
     pub fn first_label(&self) -> &str {
         self.0.split_once('.').map_or(&self.0, |(first, _)| first)
     }
@@ -58,13 +59,14 @@ impl Handle {
         self.0.rsplit_once('.').map_or(&self.0, |(_, last)| last)
     }
 
-    /// Whether no account may have it, since the name cannot exist on the public internet.
-    /// `.test` is not among these: see [`Handle::is_test`].
+    /// Whether the top-level domain cannot exist on the public internet, so that no account may
+    /// have the handle (atproto Handle, "Additional Restrictions"). `.test` does not count: see
+    /// [`Handle::is_test`].
     pub fn has_disallowed_tld(&self) -> bool {
         DISALLOWED_TLDS.contains(&self.tld())
     }
 
-    /// Whether it ends in `.test`, which is meant for development.
+    /// Whether the handle ends in `.test`, the top-level domain for development (RFC 6761 §6.2).
     pub fn is_test(&self) -> bool {
         self.tld() == "test"
     }

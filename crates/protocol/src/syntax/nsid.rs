@@ -1,15 +1,17 @@
-//! Namespaced identifiers: the names of methods and records.
+//! Namespaced identifiers: the names of methods and record types (atproto NSID, "NSID Syntax").
 
 use super::{Error, newtype::identifier};
 
-/// The name of a method or record type: `com.atproto.server.createSession`.
+/// The name of a method or record type, such as `com.atproto.server.createSession`; 317 bytes at
+/// most.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Nsid(Box<str>);
 
 identifier!(Nsid);
 
 impl Nsid {
-    /// Checks a text without making an [`Nsid`] of it: one pass, no allocation, for the path of every request.
+    /// Checks a text without making an [`Nsid`] of it. Allocates nothing: the edge calls this for
+    /// every request.
     pub fn check(text: &str) -> Result<(), Error> {
         if text.len() > MAX_LENGTH {
             return refuse("it is longer than 317 characters");
@@ -33,7 +35,7 @@ impl Nsid {
         Ok(())
     }
 
-    /// The last part: `createSession`.
+    /// The last segment, such as `createSession`.
     pub fn name(&self) -> &str {
         self.0.rsplit_once('.').map_or(&self.0, |(_, name)| name)
     }

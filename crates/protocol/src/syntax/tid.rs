@@ -1,4 +1,5 @@
-//! Timestamp identifiers: record keys and revisions that sort by time.
+//! Timestamp identifiers: record keys and revisions that sort by time (atproto Record Key, "Record
+//! Key Type: tid").
 
 use super::{Error, newtype::identifier};
 

@@ -1,4 +1,5 @@
-//! The protocol crate against data made by the reference implementations, against attacks, and against itself.
+//! The protocol crate against data made by the reference implementations, against attacks, and
+//! against itself.
 
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test may panic")]
 
@@ -35,7 +36,7 @@ pub(crate) fn base64url(bytes: impl AsRef<[u8]>) -> String {
     data_encoding::BASE64URL_NOPAD.encode(bytes.as_ref())
 }
 
-/// A private key that is nobody's.
+/// A private key that is made up.
 pub(crate) fn key(byte: u8) -> genkan_protocol::crypto::K256PrivateKey {
     genkan_protocol::crypto::K256PrivateKey::from_bytes(&[byte; 32]).unwrap()
 }

@@ -1,8 +1,21 @@
-//! What an app may do: the values of `scope` (atproto Permissions), their grammar, and what they allow.
+//! Scopes, the permissions of apps: their grammar and what they allow (atproto Permission).
 //!
-//! A value parses into a [`Scope`] and prints in its canonical form: defaults dropped, lists sorted, one spelling of
-//! everything. [`Scopes`] is a list of them. What an app asks for is compared with what it declared by
-//! string equality, see [`undeclared`]; none implies another.
+//! A value parses into a [`Scope`] and prints in its canonical form: defaults dropped, lists
+//! sorted, one spelling of everything. [`Scopes`] is a list of them. The scopes that an app
+//! requests are compared with those that it declared byte by byte, see [`undeclared`]; no scope
+//! implies another.
+//!
+//! ```
+//! use genkan_protocol::oauth::scope::{RepoAction, Scope, Scopes};
+//!
+//! let scope: Scope = "repo?collection=com.example.note&action=update&action=create".parse()?;
+//! assert_eq!(scope.to_string(), "repo:com.example.note?action=create&action=update");
+//!
+//! let scopes = Scopes::parse("atproto repo:com.example.note not-a-scope");
+//! assert!(scopes.allows_repo(RepoAction::Delete, "com.example.note"));
+//! assert!(!scopes.allows_repo(RepoAction::Create, "com.example.list"));
+//! # Ok::<(), genkan_protocol::oauth::scope::ScopeError>(())
+//! ```
 
 mod permission;
 mod scopes;
@@ -22,9 +35,9 @@ pub use target::{Audience, Names};
 /// One value of `scope`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Scope {
-    /// `atproto`, which every session has.
+    /// `atproto`, which every session must have.
     Atproto,
-    /// `transition:generic`: what app passwords may.
+    /// `transition:generic`: the permissions of an app password.
     TransitionGeneric,
     /// `transition:email`: reading the e-mail address.
     TransitionEmail,
@@ -34,23 +47,24 @@ pub enum Scope {
     Repo(Repo),
     /// `rpc:…`: calling services as the account.
     Rpc(Rpc),
-    /// `blob:…`: uploading.
+    /// `blob:…`: uploading files.
     Blob(Blob),
     /// `account:…`: the account's settings at its host.
     Account(Account),
     /// `identity:…`: its DID document and handle.
     Identity(Identity),
-    /// `include:…`: what a published permission set says.
+    /// `include:…`: the permissions of a published set.
     Include(Include),
 }
 
-/// A text that is no scope of atproto.
+/// A text that is not a scope of atproto.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("not a scope of atproto")]
 pub struct ScopeError;
 
 impl Scope {
     fn parse(text: &str) -> Option<Self> {
+        // These have no grammar: `transition:generic?x=y` is not a scope.
         match text {
             "atproto" => return Some(Self::Atproto),
             "transition:generic" => return Some(Self::TransitionGeneric),

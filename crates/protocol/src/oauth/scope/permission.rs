@@ -1,51 +1,52 @@
-//! The permissions that can be asked for one by one.
+//! The permissions that an app can request one by one (atproto Permission, "Resource Types").
 
 use super::syntax::{Syntax, single, write};
 use super::target::{Audience, Names};
 use crate::syntax::Nsid;
 
-/// `repo`: writing records of some collections.
+/// `repo`: writing records in some collections.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Repo {
-    /// Which collections.
+    /// The collections.
     pub collections: Names,
-    /// What may be done, in the order of [`RepoAction::ALL`]; at least one.
+    /// The allowed actions, in the order of [`RepoAction::ALL`]; at least one.
     pub actions: Vec<RepoAction>,
 }
 
-/// What can be done to a record.
+/// An action on a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum RepoAction {
-    /// Making one.
+    /// Creating one.
     Create,
     /// Replacing one.
     Update,
-    /// Removing one.
+    /// Deleting one.
     Delete,
 }
 
 /// `rpc`: calling methods of a service as the account.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Rpc {
-    /// Which methods.
+    /// The methods.
     pub methods: Names,
-    /// Of which service; of any, when None, and then the methods are named.
+    /// The service. `None`: any service, and then the methods are named one by one.
     pub audience: Option<Audience>,
 }
 
 /// `blob`: uploading files of some types.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Blob {
-    /// `*/*`, `type/*` or `type/subtype` in lower case; sorted, none that another includes.
+    /// Media ranges (`*/*`, `type/*` or `type/subtype`) in lower case; sorted, without one that
+    /// another includes.
     pub accept: Vec<String>,
 }
 
 /// `account`: a setting of the account at its host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Account {
-    /// Which setting.
+    /// The setting.
     pub attribute: AccountAttribute,
-    /// What may be done.
+    /// The allowed action.
     pub action: AccountAction,
 }
 
@@ -60,25 +61,25 @@ pub enum AccountAttribute {
     Status,
 }
 
-/// What can be done to a setting.
+/// An action on a setting.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum AccountAction {
-    /// Seeing it.
+    /// Reading it.
     Read,
-    /// Changing it, and seeing it.
+    /// Changing it, and reading it.
     Manage,
 }
 
-/// `identity`: how the account is found.
+/// `identity`: the account's handle and DID document.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Identity {
     /// The handle.
     Handle,
-    /// Everything in the DID document: with it the account can be taken away.
+    /// The whole DID document. Its holder can take the account away.
     Any,
 }
 
-/// `include`: what a published permission set says.
+/// `include`: the permissions of a published set.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Include {
     /// The name of the permission set.
@@ -93,6 +94,7 @@ impl Repo {
             return None;
         }
         let collections = Names::read(syntax.all_or_positional("collection")?)?;
+        // No `action` means all of them; an empty or unknown one is an error, not "none".
         let actions = syntax.all("action");
         let actions = if actions.is_empty() { RepoAction::ALL.to_vec() } else { RepoAction::read(actions)? };
         Some(Self { collections, actions })
@@ -109,7 +111,7 @@ impl Repo {
 }
 
 impl RepoAction {
-    /// Every action, which is also what a scope without `action` means.
+    /// All actions, which a scope without `action` means.
     pub const ALL: [Self; 3] = [Self::Create, Self::Update, Self::Delete];
 
     /// The action as scopes spell it.
@@ -121,7 +123,7 @@ impl RepoAction {
         }
     }
 
-    /// Reads a list, and sorts it. None when one is unknown or there is none.
+    /// Reads a list and sorts it. `None`: an action is unknown, or the list is empty.
     pub(in crate::oauth) fn read<'a>(texts: impl IntoIterator<Item = &'a str>) -> Option<Vec<Self>> {
         let known = |text| Self::ALL.into_iter().find(|action| action.as_str() == text);
         let mut actions = texts.into_iter().map(known).collect::<Option<Vec<_>>>()?;
@@ -137,11 +139,13 @@ impl Rpc {
             return None;
         }
         let methods = Names::read(syntax.all_or_positional("lxm")?)?;
+        // `aud` has no default: a permission to call any service must be asked for as `*`.
         let audience = match single(&syntax.all("aud"))? {
             "*" => None,
             service => Some(service.parse().ok()?),
         };
-        // Everything everywhere cannot be asked for.
+        // All methods of all services would be everything that the account may do anywhere. The
+        // specification has no such permission.
         (methods != Names::Any || audience.is_some()).then_some(Self { methods, audience })
     }
 
@@ -164,6 +168,8 @@ impl Blob {
         if accept.iter().any(|range| range == "*/*") {
             return Some(Self { accept: vec!["*/*".to_owned()] });
         }
+        // The canonical form has no range that another one includes: `image/png` goes when
+        // `image/*` is there.
         accept.sort_unstable();
         accept.dedup();
         let whole: Vec<_> =
@@ -177,7 +183,7 @@ impl Blob {
         write("blob", "accept", &[("accept", &accept)])
     }
 
-    /// Whether files of this type are meant.
+    /// Whether files of this media type may be uploaded.
     pub fn includes(&self, mime: &str) -> bool {
         let mime = mime.to_ascii_lowercase();
         let matches = |range: &String| match range.strip_suffix('*') {
@@ -189,7 +195,7 @@ impl Blob {
     }
 }
 
-/// `type/subtype`, of visible ASCII, without wildcards.
+/// Whether a text is `type/subtype` of visible ASCII, without wildcards.
 fn is_type(text: &str) -> bool {
     let is_name = |name: &str| {
         !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_graphic() && !matches!(byte, b'/' | b'*'))
@@ -216,6 +222,7 @@ impl Account {
             "status" => AccountAttribute::Status,
             _ => return None,
         };
+        // `manage` includes `read`, so the stronger of several actions counts.
         let mut action = AccountAction::Read;
         for given in syntax.all("action") {
             action = action.max(match given {
@@ -274,6 +281,8 @@ impl Include {
             return None;
         }
         let nsid = single(&syntax.all_or_positional("nsid")?)?.parse().ok()?;
+        // Absent, the `rpc` permissions of the set that inherit the service are left out on
+        // expansion.
         let given = syntax.all("aud");
         let audience = if given.is_empty() { None } else { Some(single(&given)?.parse().ok()?) };
         Some(Self { nsid, audience })
@@ -284,9 +293,11 @@ impl Include {
         write("include", "nsid", &[("nsid", &[self.nsid.as_str()]), ("aud", &audience)])
     }
 
-    /// Whether a permission set of this name may speak for that one: it is in the same group, or below.
+    /// Whether a permission set of this name may grant permissions for another name: one in its own
+    /// group or below it (atproto Permission, "Namespace Authority").
     pub fn has_authority_over(&self, other: &Nsid) -> bool {
         let name = self.nsid.as_str();
+        // The group keeps its last dot, so that `com.example` does not reach into `com.example2`.
         let group = name.len() - self.nsid.name().len();
         name.get(..group).is_some_and(|group| other.as_str().starts_with(group))
     }

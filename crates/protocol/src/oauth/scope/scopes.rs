@@ -5,11 +5,11 @@ use std::fmt;
 
 use super::{AccountAction, AccountAttribute, Audience, Identity, Include, Repo, RepoAction, Rpc, Scope};
 
-/// The scopes of a request or a session, each with the text that it was asked for by.
+/// The scopes of a request or a session, each with the text by which it was requested.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Scopes(Vec<(Box<str>, Scope)>);
 
-/// The first value of `requested` that is not, letter by letter, in `declared`.
+/// The first value of `requested` that is not in `declared`, compared byte by byte.
 ///
 /// `repo:*` does not declare `repo:com.example.note`.
 pub fn undeclared<'a>(requested: &'a str, declared: &str) -> Option<&'a str> {
@@ -18,47 +18,48 @@ pub fn undeclared<'a>(requested: &'a str, declared: &str) -> Option<&'a str> {
 }
 
 impl Scopes {
-    /// Reads a list with spaces between. What is unknown or invalid is left out, and what stands there already.
+    /// Reads a list separated by spaces (RFC 6749 §3.3). Unknown, invalid and repeated values are
+    /// left out.
     pub fn parse(text: &str) -> Self {
         let mut seen = HashSet::new();
         let distinct = text.split(' ').filter(|value| seen.insert(*value));
         Self(distinct.filter_map(|value| Some((value.into(), value.parse().ok()?))).collect())
     }
 
-    /// Each value as it was asked for.
+    /// Each value as it was requested.
     pub fn texts(&self) -> impl Iterator<Item = &str> {
         self.0.iter().map(|(text, _)| &**text)
     }
 
-    /// Each value as it was asked for, and what it means.
+    /// Each value as it was requested, and its meaning.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &Scope)> {
         self.0.iter().map(|(text, scope)| (&**text, scope))
     }
 
-    /// Whether there is none.
+    /// Whether the list is empty.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// Whether this very text is one of the values.
+    /// Whether this text is one of the values, byte by byte.
     pub fn contains(&self, text: &str) -> bool {
         self.texts().any(|known| known == text)
     }
 
-    /// Whether every value of this list stands, letter by letter, in the other.
+    /// Whether the other list has every value of this one, byte by byte.
     pub fn is_within(&self, other: &Self) -> bool {
         let others: HashSet<&str> = other.texts().collect();
         self.texts().all(|text| others.contains(text))
     }
 
-    /// Those values that stand, letter by letter, in the other list as well.
+    /// The values that the other list has as well, byte by byte.
     #[must_use]
     pub fn intersection(&self, other: &Self) -> Self {
         let others: HashSet<&str> = other.texts().collect();
         Self(self.0.iter().filter(|(text, _)| others.contains(&**text)).cloned().collect())
     }
 
-    /// The permission sets that are asked for.
+    /// The permission sets that the list includes.
     pub fn includes(&self) -> impl Iterator<Item = &Include> {
         self.0.iter().filter_map(|(_, scope)| match scope {
             Scope::Include(include) => Some(include),
@@ -66,7 +67,7 @@ impl Scopes {
         })
     }
 
-    /// The list with each `include:` replaced by what `expand` makes of it: the scope of an access token.
+    /// The list with each `include:` replaced by the scopes that `expand` returns for it.
     #[must_use]
     pub fn expanded(&self, mut expand: impl FnMut(&Include) -> Vec<Scope>) -> Self {
         let mut seen = HashSet::new();
@@ -83,7 +84,7 @@ impl Scopes {
         Self(values)
     }
 
-    /// Whether everything that this value allows is allowed by the list, in whatever words.
+    /// Whether the list allows everything that this scope allows, however it is spelled.
     pub fn covers(&self, scope: &Scope) -> bool {
         self.any(|own| own == scope)
             || match scope {
@@ -92,6 +93,7 @@ impl Scopes {
                     .iter()
                     .all(|collection| actions.iter().all(|action| self.allows_repo(*action, collection))),
                 Scope::Rpc(Rpc { methods, audience }) => {
+                    // "*" equals no service, so that only a scope for any service covers it.
                     let audience = audience.as_ref().map_or("*", Audience::as_str);
                     methods.texts().iter().all(|method| self.allows_rpc(method, audience))
                 }
@@ -99,7 +101,7 @@ impl Scopes {
             }
     }
 
-    /// Whether a record of this collection may be written so.
+    /// Whether this action on a record of the collection is allowed.
     pub fn allows_repo(&self, action: RepoAction, collection: &str) -> bool {
         self.any(|scope| match scope {
             Scope::TransitionGeneric => true,
@@ -108,8 +110,11 @@ impl Scopes {
         })
     }
 
-    /// Whether this method may be called at the service `did#id`. `*` asks for all methods.
+    /// Whether the method `lxm` of the service `aud` (`did#id`) may be called. A `lxm` of `*` asks
+    /// for all methods.
     pub fn allows_rpc(&self, lxm: &str, aud: &str) -> bool {
+        // Direct messages were left out of `transition:generic` on purpose (atproto OAuth,
+        // "Scopes").
         let is_chat = lxm.starts_with("chat.bsky.");
         self.any(|scope| match scope {
             Scope::TransitionGeneric => !is_chat,
@@ -122,7 +127,7 @@ impl Scopes {
         })
     }
 
-    /// Whether a file of this type may be uploaded.
+    /// Whether a file of this media type may be uploaded.
     pub fn allows_blob(&self, mime: &str) -> bool {
         self.any(|scope| match scope {
             Scope::TransitionGeneric => true,
@@ -131,7 +136,7 @@ impl Scopes {
         })
     }
 
-    /// Whether this setting of the account may be seen or changed.
+    /// Whether this action on a setting of the account is allowed.
     pub fn allows_account(&self, attribute: AccountAttribute, action: AccountAction) -> bool {
         self.any(|scope| match scope {
             Scope::TransitionEmail => attribute == AccountAttribute::Email && action == AccountAction::Read,
@@ -140,7 +145,7 @@ impl Scopes {
         })
     }
 
-    /// Whether the handle, or everything about the identity, may be changed.
+    /// Whether the handle, or the whole DID document, may be changed.
     pub fn allows_identity(&self, attribute: Identity) -> bool {
         self.any(|scope| match scope {
             Scope::Identity(identity) => *identity == Identity::Any || *identity == attribute,
@@ -154,7 +159,7 @@ impl Scopes {
 }
 
 impl FromIterator<Scope> for Scopes {
-    /// Takes scopes by their canonical texts.
+    /// Collects scopes under their canonical texts; repeated ones are left out.
     fn from_iter<I: IntoIterator<Item = Scope>>(scopes: I) -> Self {
         let mut seen = HashSet::new();
         let named = scopes.into_iter().map(|scope| (scope.to_string().into_boxed_str(), scope));

@@ -1,19 +1,21 @@
-//! The grammar of one scope value: `name[:positional][?key=value&…]`.
+//! The grammar of one scope value, `name[:positional][?key=value&…]` (atproto Permission, "Scope
+//! String Syntax").
 
 use std::borrow::Cow;
 
 use url::form_urlencoded;
 
-/// A scope value taken apart, percent-decoded.
+/// The parts of a scope value, percent-decoded.
 pub(super) struct Syntax<'a> {
     pub(super) name: &'a str,
-    /// The value for the one parameter that can do without its name.
+    /// The value of the one parameter that may be written without its name.
     positional: Option<Cow<'a, str>>,
     parameters: Vec<(String, String)>,
 }
 
 impl<'a> Syntax<'a> {
-    /// None when it is no text that OAuth allows in a scope (RFC 6749 §3.3), or its percent-encoding is broken.
+    /// `None`: a character that OAuth does not allow in a scope (RFC 6749 §3.3), or broken
+    /// percent-encoding.
     pub(super) fn parse(value: &'a str) -> Option<Self> {
         if value.is_empty() || !value.bytes().all(is_allowed) {
             return None;
@@ -26,24 +28,24 @@ impl<'a> Syntax<'a> {
             Some((name, positional)) => (name, Some(decode(positional)?)),
             None => (head, None),
         };
-        // As hosts read it: a `+` in the query is a space.
+        // Hosts read the query as a form, in which `+` is a space. `positional` has no such rule.
         let pairs = form_urlencoded::parse(query.unwrap_or_default().as_bytes());
         let parameters = pairs.map(|(key, value)| (key.into_owned(), value.into_owned())).collect();
         Some(Self { name, positional, parameters })
     }
 
-    /// Whether no other parameters than these are given.
+    /// Whether all parameters are among these.
     pub(super) fn has_only(&self, known: &[&str]) -> bool {
         self.parameters.iter().all(|(key, _)| known.contains(&&**key))
     }
 
-    /// The values of a parameter that can be repeated, none if it is absent.
+    /// The values of a parameter that may be repeated; empty if it is absent.
     pub(super) fn all(&self, key: &str) -> Vec<&str> {
         let values = self.parameters.iter().filter(|(found, _)| found == key);
         values.map(|(_, value)| value.as_str()).collect()
     }
 
-    /// The values of the parameter that the positional value is short for. Outer None: given both ways.
+    /// The values of the parameter that may be positional. `None`: it is written both ways.
     pub(super) fn all_or_positional(&self, key: &str) -> Option<Vec<&str>> {
         let named = self.all(key);
         match &self.positional {
@@ -54,7 +56,7 @@ impl<'a> Syntax<'a> {
     }
 }
 
-/// What a parameter may hold that cannot be repeated.
+/// The value of a parameter that must be given exactly once.
 pub(super) fn single<'v>(values: &[&'v str]) -> Option<&'v str> {
     match values {
         [value] => Some(value),
@@ -62,7 +64,8 @@ pub(super) fn single<'v>(values: &[&'v str]) -> Option<&'v str> {
     }
 }
 
-/// Writes a scope value in its canonical form. A list of one for the positional parameter loses its name.
+/// Writes a scope value in its canonical form: a single value of the positional parameter goes
+/// before the `?`, everything else into the query.
 pub(super) fn write(name: &str, positional: &str, parameters: &[(&str, &[&str])]) -> String {
     let mut text = name.to_owned();
     let mut query = String::new();
@@ -82,12 +85,13 @@ pub(super) fn write(name: &str, positional: &str, parameters: &[(&str, &[&str])]
     text + &query
 }
 
-/// Visible ASCII but quote and backslash (RFC 6749 §3.3).
+/// Visible ASCII without quote and backslash (RFC 6749 §3.3).
 fn is_allowed(byte: u8) -> bool {
     byte.is_ascii_graphic() && !matches!(byte, b'"' | b'\\')
 }
 
-/// Percent-decoding that refuses what is not the encoding of UTF-8.
+/// Percent-decoding (RFC 3986 §2.1). `None`: a `%` without two hexadecimal digits, or a result that
+/// is not UTF-8.
 fn decode(text: &str) -> Option<Cow<'_, str>> {
     if !text.contains('%') {
         return Some(Cow::Borrowed(text));
@@ -107,7 +111,7 @@ fn decode(text: &str) -> Option<Cow<'_, str>> {
     String::from_utf8(bytes).ok().map(Cow::Owned)
 }
 
-/// Escapes all but letters, digits and what stands for itself at this place.
+/// Percent-encodes everything but letters, digits and the bytes in `plain`.
 fn encode(value: &str, plain: &[u8], out: &mut String) {
     for byte in value.bytes() {
         if byte.is_ascii_alphanumeric() || plain.contains(&byte) {

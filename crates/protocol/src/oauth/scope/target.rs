@@ -1,4 +1,4 @@
-//! What permissions point at: methods and collections, and services.
+//! Targets of permissions: methods, collections and services.
 
 use std::fmt;
 use std::str::FromStr;
@@ -11,12 +11,13 @@ use crate::syntax::{Did, Nsid};
 pub enum Names {
     /// `*`.
     Any,
-    /// At least one; sorted, none twice.
+    /// At least one, sorted, without repetition.
     These(Vec<Nsid>),
 }
 
 impl Names {
-    /// Reads a list that is not empty; `*` among others swallows them.
+    /// Reads a list that is not empty. `*` stands for all names, so others beside it are dropped
+    /// once they are valid.
     pub(in crate::oauth) fn read<'a>(texts: impl IntoIterator<Item = &'a str>) -> Option<Self> {
         let mut any = false;
         let mut names: Vec<Nsid> = Vec::new();
@@ -35,7 +36,7 @@ impl Names {
         (!names.is_empty()).then_some(Self::These(names))
     }
 
-    /// Whether the name is one of these.
+    /// Whether the name is among these.
     pub fn contains(&self, name: &str) -> bool {
         match self {
             Self::Any => true,
@@ -51,7 +52,8 @@ impl Names {
     }
 }
 
-/// A service: a `did:plc` or `did:web`, `#`, and the service's id in that DID's document.
+/// A service: a `did:plc` or `did:web`, `#`, and the id of the service in that DID's document
+/// (atproto Permission, "rpc").
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Audience(Box<str>);
 
@@ -88,12 +90,13 @@ impl fmt::Debug for Audience {
     }
 }
 
-/// atproto knows `did:web` for whole hosts only, not for paths.
+/// Whether a `did:web` stands for a whole host: atproto does not allow paths (atproto DID, "Blessed
+/// DID Methods").
 fn is_web_of_a_host(did: &Did) -> bool {
     did.is_web() && !did.identifier().contains(':')
 }
 
-/// RFC 3986 §3.5.
+/// Whether a text is a URI fragment (RFC 3986 §3.5).
 fn is_fragment(text: &str) -> bool {
     let mut rest = text.as_bytes();
     while let Some((&first, after)) = rest.split_first() {
