@@ -1,14 +1,14 @@
 //! The fleet: the PDS hosts that the operator runs.
 //!
-//! *Host* one PDS · *placement* choosing a host for a new account · *examination* proving that a host
+//! *Host* one PDS · *placement* choosing a host for a new account · *host check* proving that a host
 //! accepts our keys and password and reaches the PLC directory through us · *front* our own listener
 //! before that directory. Hosts are rows, read into memory whole; every process reads them again when
 //! the changes feed tells of one. This room never looks at accounts: how many a host holds is told to it.
 
-mod examination;
 pub(crate) mod front;
 mod health;
 mod host;
+mod host_check;
 mod host_client;
 mod host_id;
 mod placement;
@@ -18,9 +18,9 @@ mod sql;
 #[cfg(test)]
 pub(crate) mod testing;
 
-pub(crate) use examination::{Examination, Examiner, Expected, Finding, Proof, Subject, Verdict};
 pub(crate) use health::{LastProbe, ProbeSettings, watch};
 pub(crate) use host::{Host, HostState};
+pub(crate) use host_check::{Expected, Finding, HostCheck, HostChecker, Proof, Subject, Verdict};
 pub(crate) use host_client::{HostClient, HostError, StatusChange};
 pub(crate) use host_id::HostId;
 pub(crate) use placement::Explanation;

@@ -15,7 +15,7 @@ use super::{Context, Failure};
 use crate::accounts;
 use crate::app::App;
 use crate::base::{Origin, Secret};
-use crate::fleet::{self, Admission, Changes, Examination, Examiner, Expected, HostId, HostState, Subject};
+use crate::fleet::{self, Admission, Changes, Expected, HostCheck, HostChecker, HostId, HostState, Subject};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
@@ -178,9 +178,9 @@ async fn prepare(app: &App, name: &str, url: &Origin, key_file: Option<&Path>) -
 
 async fn add(app: &App, context: &Context, subject: Subject, changes: Changes) -> Result<(), Failure> {
     let name = subject.name.clone();
-    let examination = examiner(app).examine(&subject).await;
-    let admission = match &examination {
-        Examination { description: Some(description), version, .. } if examination.passed() => Admission {
+    let check = checker(app).check(&subject).await;
+    let admission = match &check {
+        HostCheck { description: Some(description), version, .. } if check.passed() => Admission {
             did: description.did.clone(),
             admin_password: subject.admin_password,
             version: version.clone(),
@@ -188,7 +188,7 @@ async fn add(app: &App, context: &Context, subject: Subject, changes: Changes) -
             changes,
         },
         _ => {
-            let shown = print::Examined::of(&name, &examination);
+            let shown = print::CheckedHost::of(&name, &check);
             context.output.print(&shown, |shown| shown.text(context.output))?;
             let hint = format!(
                 "mend it, then run this again; genkan host env {name} prints all that the host needs"
@@ -198,7 +198,7 @@ async fn add(app: &App, context: &Context, subject: Subject, changes: Changes) -
     };
     let did = admission.did.clone();
     let change = app.fleet.admit(&HostId::from(&*name), admission).await.map_err(failed(&name))?;
-    let shown = print::Examined::of(&name, &examination);
+    let shown = print::CheckedHost::of(&name, &check);
     context
         .output
         .print(&shown, |shown| format!("{}\n{name} ({did}) is in the fleet.", shown.text(context.output)))?;
@@ -239,24 +239,23 @@ async fn show(app: &App, context: &Context, name: &str, probe: bool) -> Result<(
         origin: host.origin.clone(),
         admin_password: host.admin_password.clone(),
     };
-    let examination = examiner(app).examine(&subject).await;
-    if let Some(description) = &examination.description {
-        let learned =
-            app.fleet.learn(&host.id, examination.version.clone(), description.blob_upload_limit).await;
+    let check = checker(app).check(&subject).await;
+    if let Some(description) = &check.description {
+        let learned = app.fleet.learn(&host.id, check.version.clone(), description.blob_upload_limit).await;
         learned.map_err(failed(name))?;
     }
-    let mut shown = print::Examined::of(name, &examination);
-    if examination.description.as_ref().is_some_and(|description| description.did != host.did) {
+    let mut shown = print::CheckedHost::of(name, &check);
+    if check.description.as_ref().is_some_and(|description| description.did != host.did) {
         shown.note_other_did(host.did.as_str());
     }
     let failures = shown.failures();
-    let shown = print::Whole { recorded, examined: shown };
+    let shown = print::Whole { recorded, check: shown };
     context.output.print(&shown, |shown| shown.text(context.output))?;
     if failures == 0 { Ok(()) } else { Err(anyhow!("{failures} proofs failed for {name}").into()) }
 }
 
 fn env(app: &App, context: &Context, name: &str) -> Result<(), Failure> {
-    let settings = examiner(app).settings(name).ok_or_else(|| no_such_host(name))?;
+    let settings = checker(app).settings(name).ok_or_else(|| no_such_host(name))?;
     let shown = print::Settings::of(name, settings);
     Ok(context.output.print(&shown, print::Settings::text)?)
 }
@@ -296,7 +295,7 @@ async fn place(app: &App, context: &Context, explain: bool) -> Result<(), Failur
     Ok(context.output.print(&shown, |_| host.id.to_string())?)
 }
 
-fn examiner(app: &App) -> Examiner {
+fn checker(app: &App) -> HostChecker {
     let expected = Expected {
         public_url: app.config.service.public_url.clone(),
         service_did: app.config.service.did.clone(),
@@ -305,7 +304,7 @@ fn examiner(app: &App) -> Examiner {
         directory_url: app.config.directory.url.clone(),
         dpop_secret: app.oauth.nonce_secret().clone(),
     };
-    Examiner::new(app.hosts.clone(), app.ring.clone(), expected, app.clock.clone())
+    HostChecker::new(app.hosts.clone(), app.ring.clone(), expected, app.clock.clone())
 }
 
 fn host(app: &App, name: &str) -> Result<std::sync::Arc<fleet::Host>, Failure> {

@@ -7,7 +7,7 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 
 use crate::cli::Output;
-use crate::fleet::{Examination, Explanation, Finding, Host, LastProbe, Prepared, Proof, Verdict};
+use crate::fleet::{Explanation, Finding, Host, HostCheck, LastProbe, Prepared, Proof, Verdict};
 
 /// What is recorded of a host.
 #[derive(Serialize)]
@@ -172,15 +172,15 @@ impl Settings {
 
 /// What the proofs said.
 #[derive(Serialize)]
-pub(super) struct Examined {
+pub(super) struct CheckedHost {
     name: String,
     passed: bool,
     findings: Vec<Finding>,
 }
 
-impl Examined {
-    pub(super) fn of(name: &str, examination: &Examination) -> Self {
-        Self { name: name.to_owned(), passed: examination.passed(), findings: examination.findings.clone() }
+impl CheckedHost {
+    pub(super) fn of(name: &str, check: &HostCheck) -> Self {
+        Self { name: name.to_owned(), passed: check.passed(), findings: check.findings.clone() }
     }
 
     /// The host that answers is not the one that was added.
@@ -219,12 +219,13 @@ impl Examined {
 pub(super) struct Whole {
     #[serde(flatten)]
     pub(super) recorded: Shown,
-    pub(super) examined: Examined,
+    #[serde(rename = "examined")]
+    pub(super) check: CheckedHost,
 }
 
 impl Whole {
     pub(super) fn text(&self, output: Output) -> String {
-        format!("{}\n{}", self.recorded.text(), self.examined.text(output))
+        format!("{}\n{}", self.recorded.text(), self.check.text(output))
     }
 }
 

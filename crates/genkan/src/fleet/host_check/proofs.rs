@@ -10,26 +10,26 @@ use genkan_protocol::syntax::{Did, Handle};
 use http::{Method, StatusCode};
 use serde_json::{Value, json};
 
-use super::{Examination, Examiner, Finding, Proof, Subject, Verdict, is_public, needs_a_name};
+use super::{Finding, HostCheck, HostChecker, Proof, Subject, Verdict, is_public, needs_a_name};
 use crate::base::fetch::Answer;
 use crate::base::random;
 use crate::fleet::host_client::{Credential, Description, HostError, refusal};
 
-pub(super) async fn all(of: &Examiner, subject: &Subject) -> Examination {
+pub(super) async fn all(of: &HostChecker, subject: &Subject) -> HostCheck {
     let mut findings = Vec::new();
     let mut note = |proof, verdict| findings.push(Finding { proof, verdict });
     let version = match of.client.health(&subject.origin, REACH).await {
         Ok(version) => version,
         Err(error) => {
             note(Proof::Reachable, bad(error.to_string(), format!("start the host at {}", subject.origin)));
-            return Examination { findings, version: None, description: None };
+            return HostCheck { findings, version: None, description: None };
         }
     };
     let description = match of.client.describe_server(&subject.origin).await {
         Ok(description) => description,
         Err(error) => {
             note(Proof::Reachable, bad(error.to_string(), "is it a PDS that runs there?".to_owned()));
-            return Examination { findings, version, description: None };
+            return HostCheck { findings, version, description: None };
         }
     };
     note(Proof::Reachable, good(format!("it is {}", description.did)));
@@ -52,7 +52,7 @@ pub(super) async fn all(of: &Examiner, subject: &Subject) -> Examination {
         }
     }
     note(Proof::Clock, clock(of, subject).await);
-    Examination { findings, version, description: Some(description) }
+    HostCheck { findings, version, description: Some(description) }
 }
 
 fn judge_version(version: Option<&str>) -> Verdict {
@@ -66,7 +66,7 @@ fn judge_version(version: Option<&str>) -> Verdict {
 }
 
 /// What the host shows of its own URL and of ours in its OAuth metadata.
-async fn says_of_itself(of: &Examiner, subject: &Subject) -> (Verdict, Verdict) {
+async fn says_of_itself(of: &HostChecker, subject: &Subject) -> (Verdict, Verdict) {
     let said: Value = match of.client.page(&subject.origin, "/.well-known/oauth-protected-resource").await {
         Ok(answer) if answer.status == StatusCode::OK => {
             serde_json::from_slice(&answer.body).unwrap_or_default()
@@ -98,7 +98,7 @@ async fn says_of_itself(of: &Examiner, subject: &Subject) -> (Verdict, Verdict) 
     (url, entryway)
 }
 
-fn handle_domains(of: &Examiner, description: &Description) -> Verdict {
+fn handle_domains(of: &HostChecker, description: &Description) -> Verdict {
     let wanted = &of.expected.handle_domains;
     let missing: Vec<&str> = wanted
         .iter()
@@ -118,7 +118,7 @@ fn handle_domains(of: &Examiner, description: &Description) -> Verdict {
 }
 
 /// An account that nobody has: "not found" for the right password, 401 for a wrong one.
-async fn admin_password(of: &Examiner, subject: &Subject) -> Verdict {
+async fn admin_password(of: &HostChecker, subject: &Subject) -> Verdict {
     let path = format!("com.atproto.admin.getAccountInfo?did={}", nobody());
     let credential = Credential::Admin(&subject.admin_password);
     match of.client.call(&subject.origin, Method::GET, &path, None, &credential).await {
@@ -134,7 +134,7 @@ async fn admin_password(of: &Examiner, subject: &Subject) -> Verdict {
 }
 
 /// A token for an account that nobody has: "not found" once the token is believed, `InvalidToken` before.
-async fn signing_key(of: &Examiner, subject: &Subject, host: &Did) -> Verdict {
+async fn signing_key(of: &HostChecker, subject: &Subject, host: &Did) -> Verdict {
     let Some(key) = of.ring.host_key(&subject.name) else { return open("Genkan has no key for this host") };
     let now = of.clock.now().as_seconds();
     let claims = AccessClaims {
@@ -169,7 +169,7 @@ async fn signing_key(of: &Examiner, subject: &Subject, host: &Did) -> Verdict {
 
 /// An operation whose account key was never reserved there: that is what the host objects to, once it
 /// has found our rotation key in it and believed the signature. It makes nothing.
-async fn rotation_key(of: &Examiner, subject: &Subject) -> Verdict {
+async fn rotation_key(of: &HostChecker, subject: &Subject) -> Verdict {
     let rotation = of.ring.rotation();
     let handle = probe_handle(of);
     let data = Data::of_account(
@@ -194,7 +194,7 @@ async fn rotation_key(of: &Examiner, subject: &Subject) -> Verdict {
 }
 
 /// A service token of a DID that only our front knows: the host gets past it only by asking there.
-async fn directory_front(of: &Examiner, subject: &Subject, host: &Did) -> Verdict {
+async fn directory_front(of: &HostChecker, subject: &Subject, host: &Did) -> Verdict {
     let Some(front) = &of.expected.front_url else {
         return open("GENKAN_DIRECTORY_FRONT_LISTEN is empty: this Genkan has no front");
     };
@@ -232,7 +232,7 @@ async fn directory_front(of: &Examiner, subject: &Subject, host: &Did) -> Verdic
 }
 
 /// The same token addressed to us: hosts take it for the entryway that they were told of.
-async fn entryway_did(of: &Examiner, subject: &Subject) -> Verdict {
+async fn entryway_did(of: &HostChecker, subject: &Subject) -> Verdict {
     let did = &of.expected.service_did;
     match with_probe_token(of, subject, did.as_str()).await {
         Err(error) if was_believed(&error) => good(did.to_string()),
@@ -244,7 +244,7 @@ async fn entryway_did(of: &Examiner, subject: &Subject) -> Verdict {
     }
 }
 
-async fn with_probe_token(of: &Examiner, subject: &Subject, audience: &str) -> Result<Answer, HostError> {
+async fn with_probe_token(of: &HostChecker, subject: &Subject, audience: &str) -> Result<Answer, HostError> {
     let probe = of.prober.fresh();
     let now = of.clock.now().as_seconds();
     let claims = service_auth::Claims {
@@ -267,7 +267,7 @@ fn was_believed(error: &HostError) -> bool {
 }
 
 async fn ask_for_account(
-    of: &Examiner,
+    of: &HostChecker,
     subject: &Subject,
     credential: &Credential<'_>,
     body: Value,
@@ -276,7 +276,7 @@ async fn ask_for_account(
 }
 
 /// By the `Date` of an answer, which has whole seconds.
-async fn clock(of: &Examiner, subject: &Subject) -> Verdict {
+async fn clock(of: &HostChecker, subject: &Subject) -> Verdict {
     let answer =
         match of.client.exchange(&subject.origin, Method::GET, "_health", None, &Credential::None).await {
             Ok(answer) if answer.status.is_success() => answer,
@@ -304,7 +304,7 @@ fn nobody() -> Did {
     "did:plc:aaaaaaaaaaaaaaaaaaaaaaaa".parse().expect("a constant, and a DID")
 }
 
-fn probe_handle(of: &Examiner) -> Handle {
+fn probe_handle(of: &HostChecker) -> Handle {
     let domain = of.expected.handle_domains.first().map_or(".example.com", String::as_str);
     format!("genkan-probe{domain}").parse().expect("a handle domain has a leading dot and is a domain")
 }

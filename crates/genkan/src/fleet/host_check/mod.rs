@@ -58,13 +58,13 @@ pub(crate) struct Finding {
 
 /// All findings about one host, and what it says of itself.
 #[derive(Clone, Debug)]
-pub(crate) struct Examination {
+pub(crate) struct HostCheck {
     pub(crate) findings: Vec<Finding>,
     pub(crate) version: Option<String>,
     pub(crate) description: Option<Description>,
 }
 
-impl Examination {
+impl HostCheck {
     /// Whether nothing speaks against the host.
     pub(crate) fn passed(&self) -> bool {
         self.description.is_some() && !self.findings.iter().any(|finding| finding.verdict.is_bad())
@@ -109,7 +109,7 @@ pub(crate) struct Expected {
     pub(crate) dpop_secret: Secret<[u8; 32]>,
 }
 
-/// Whom to examine.
+/// The host to check.
 #[derive(Clone, Debug)]
 pub(crate) struct Subject {
     pub(crate) name: String,
@@ -117,9 +117,9 @@ pub(crate) struct Subject {
     pub(crate) admin_password: Secret<String>,
 }
 
-/// Examines hosts.
+/// Checks hosts.
 #[derive(Debug)]
-pub(crate) struct Examiner {
+pub(crate) struct HostChecker {
     client: HostClient,
     ring: Ring,
     prober: Prober,
@@ -127,7 +127,7 @@ pub(crate) struct Examiner {
     clock: Clock,
 }
 
-impl Examiner {
+impl HostChecker {
     pub(crate) fn new(client: HostClient, ring: Ring, expected: Expected, clock: Clock) -> Self {
         let prober = Prober::new(&ring);
         Self { client, ring, prober, expected, clock }
@@ -157,7 +157,7 @@ impl Examiner {
     }
 
     /// Makes every proof that can be made; a host that cannot be reached has one finding.
-    pub(crate) async fn examine(&self, subject: &Subject) -> Examination {
+    pub(crate) async fn check(&self, subject: &Subject) -> HostCheck {
         proofs::all(self, subject).await
     }
 }

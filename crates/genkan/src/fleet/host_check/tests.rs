@@ -12,9 +12,9 @@ use crate::db::testing::Fresh;
 use crate::fleet::front::{Front, FrontSettings};
 use crate::fleet::testing::{FakeHost, State, host_client};
 
-/// A front over a directory, a ring with a key for "oak", and an examiner.
+/// A front over a directory, a ring with a key for "oak", and a checker.
 struct Stand {
-    examiner: Examiner,
+    checker: HostChecker,
     host: FakeHost,
     directory: TestDirectory,
     _fresh: Fresh,
@@ -51,26 +51,26 @@ async fn stand() -> Stand {
         directory_url: directory.origin(),
         dpop_secret: Secret::new([5; 32]),
     };
-    let examiner = Examiner::new(host_client(), ring, expected, Clock::System);
+    let checker = HostChecker::new(host_client(), ring, expected, Clock::System);
     let host = FakeHost::start().await;
-    let settings: HashMap<_, _> = examiner.settings("oak").unwrap().into_iter().collect();
+    let settings: HashMap<_, _> = checker.settings("oak").unwrap().into_iter().collect();
     host.with(|state| state.settings = settings);
-    Stand { examiner, host, directory, _fresh: fresh }
+    Stand { checker, host, directory, _fresh: fresh }
 }
 
 impl Stand {
-    async fn examine(&self) -> Examination {
+    async fn check(&self) -> HostCheck {
         let subject = Subject {
             name: "oak".to_owned(),
             origin: self.host.origin.clone(),
             admin_password: Secret::new("admin word".to_owned()),
         };
-        self.examiner.examine(&subject).await
+        self.checker.check(&subject).await
     }
 
     async fn wrong(&self) -> Vec<Proof> {
-        let examination = self.examine().await;
-        let bad = examination.findings.iter().filter(|finding| finding.verdict.is_bad());
+        let check = self.check().await;
+        let bad = check.findings.iter().filter(|finding| finding.verdict.is_bad());
         bad.map(|finding| finding.proof).collect()
     }
 }
@@ -78,15 +78,12 @@ impl Stand {
 #[tokio::test]
 async fn the_printed_settings_are_all_a_host_needs() {
     let stand = stand().await;
-    let examination = stand.examine().await;
-    let not_good: Vec<_> = examination
-        .findings
-        .iter()
-        .filter(|finding| !matches!(finding.verdict, Verdict::Good { .. }))
-        .collect();
+    let check = stand.check().await;
+    let not_good: Vec<_> =
+        check.findings.iter().filter(|finding| !matches!(finding.verdict, Verdict::Good { .. })).collect();
     assert!(not_good.is_empty(), "{not_good:?}");
-    assert_eq!(examination.findings.len(), 11);
-    assert!(examination.passed());
+    assert_eq!(check.findings.len(), 11);
+    assert!(check.passed());
     assert_eq!(stand.directory.asked("POST"), 0);
     assert_eq!(
         stand.host.with(|state| (state.accounts.len(), state.reserved.len())),
@@ -149,21 +146,21 @@ async fn a_host_that_is_away_has_one_finding() {
     let stand = stand().await;
     stand.host.with(|state| state.fault = crate::fleet::testing::HostFault::Closed);
     assert_eq!(stand.wrong().await, [Proof::Reachable]);
-    assert!(!stand.examine().await.passed());
+    assert!(!stand.check().await.passed());
 }
 
 #[tokio::test]
 async fn a_front_that_hosts_refuse_to_ask_is_named() {
     let mut stand = stand().await;
     let needs = |stand: &Stand| {
-        stand.examiner.settings("oak").unwrap().into_iter().map(|(name, _)| name).collect::<Vec<_>>()
+        stand.checker.settings("oak").unwrap().into_iter().map(|(name, _)| name).collect::<Vec<_>>()
     };
     assert!(
         needs(&stand).contains(&"PDS_DISABLE_SSRF_PROTECTION"),
         "plain http is refused by a host's own guard"
     );
-    stand.examiner.expected.front_url = Some("http://127.0.0.1:2585".parse().unwrap());
+    stand.checker.expected.front_url = Some("http://127.0.0.1:2585".parse().unwrap());
     assert_eq!(stand.wrong().await, [Proof::DirectoryFront]);
-    stand.examiner.expected.front_url = Some("https://plc.example.com".parse().unwrap());
+    stand.checker.expected.front_url = Some("https://plc.example.com".parse().unwrap());
     assert!(!needs(&stand).contains(&"PDS_DISABLE_SSRF_PROTECTION"));
 }
