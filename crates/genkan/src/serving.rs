@@ -24,7 +24,7 @@ use crate::db::replicas::Replica;
 use crate::db::{self, Db};
 use crate::edge::{self, By, Counters, Edge};
 use crate::fleet::Fleet;
-use crate::fleet::front::{Front, FrontSettings, Prober};
+use crate::fleet::plc_proxy::{PlcProxy, PlcProxySettings, Prober};
 use crate::forward::{Abroad, Manners};
 use crate::http::{
     HttpState, LookError, Readiness, TrustedPeers, oauth, ops_router, own_routes, page_routes, well_known,
@@ -79,12 +79,12 @@ impl Running {
 
         let (stop, stopping) = watch::channel(false);
         let mut listeners = JoinSet::new();
-        if let Some(front_address) = config.directory.front_listen {
-            let (listener, _) = listen("GENKAN_DIRECTORY_FRONT_LISTEN", front_address).await?;
-            let front = front(&app);
+        if let Some(proxy_address) = config.directory.front_listen {
+            let (listener, _) = listen("GENKAN_DIRECTORY_FRONT_LISTEN", proxy_address).await?;
+            let proxy = plc_proxy(&app);
             let stopped = until(stopping.clone());
             listeners.spawn(async move {
-                front.serve(listener, stopped).await;
+                proxy.serve(listener, stopped).await;
                 Ok(())
             });
         }
@@ -106,7 +106,7 @@ impl Running {
 
     /// Lets no one in, and waits until all have left. `false`: the grace ended before that.
     ///
-    /// The operator's listener and the directory front go last: requests under way need them.
+    /// The operator's listener and the PLC proxy go last: requests under way need them.
     pub(crate) async fn stop(self, grace: Duration) -> bool {
         let Self { edge, stop, mut listeners, replica, heartbeat, db, .. } = self;
         let in_time = edge.stop(grace).await;
@@ -210,10 +210,10 @@ fn router(app: &App, trusted_peers: TrustedPeers) -> Result<axum::Router, LookEr
     Ok(with_layers(routes.merge(oauth::routes(app)).merge(page_routes(app)?), &state))
 }
 
-/// The directory front, which takes operations for DIDs that Genkan knows.
-fn front(app: &App) -> Front {
+/// The PLC proxy, which takes operations for DIDs that Genkan knows.
+fn plc_proxy(app: &App) -> PlcProxy {
     let directory = &app.config.directory;
-    let settings = FrontSettings {
+    let settings = PlcProxySettings {
         directory: directory.url.clone(),
         timeout: directory.timeout,
         cache_entries: directory.cache_entries,
@@ -224,16 +224,16 @@ fn front(app: &App) -> Front {
         let db = db.clone();
         Box::pin(async move { accounts::is_known(&db, &did).await })
     };
-    let front = Front::new(
+    let proxy = PlcProxy::new(
         settings,
         app.unguarded.clone(),
         app.clock.clone(),
         Prober::new(&app.ring),
         Box::new(knows),
     );
-    let forgetting = front.clone();
+    let forgetting = proxy.clone();
     app.feed.subscribe(Change::Account, move |did| forgetting.forget(did));
-    front
+    proxy
 }
 
 /// This process, as operators know it.

@@ -1,17 +1,17 @@
 //! The fleet: the PDS hosts that the operator runs.
 //!
 //! *Host* one PDS · *placement* choosing a host for a new account · *host check* proving that a host
-//! accepts our keys and password and reaches the PLC directory through us · *front* our own listener
+//! accepts our keys and password and reaches the PLC directory through us · *PLC proxy* our own listener
 //! before that directory. Hosts are rows, read into memory whole; every process reads them again when
 //! the changes feed tells of one. This room never looks at accounts: how many a host holds is told to it.
 
-pub(crate) mod front;
 mod health;
 mod host;
 mod host_check;
 mod host_client;
 mod host_id;
 mod placement;
+pub(crate) mod plc_proxy;
 mod register;
 mod registry;
 mod sql;

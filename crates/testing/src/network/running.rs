@@ -93,8 +93,8 @@ impl Genkan {
         Client::new(&format!("http://127.0.0.1:{}", self.ports.ops))
     }
 
-    /// The directory front that hosts use.
-    pub fn front(&self) -> Client {
+    /// The PLC proxy that hosts use.
+    pub fn plc_proxy(&self) -> Client {
         Client::new(&format!("http://127.0.0.1:{}", self.ports.front))
     }
 

@@ -9,8 +9,8 @@ use std::fmt;
 use genkan_protocol::syntax::Did;
 use serde::Serialize;
 
-use super::front::Prober;
 use super::host_client::{Description, HostClient};
+use super::plc_proxy::Prober;
 use crate::base::{Clock, Origin, Secret};
 use crate::keys::Ring;
 
@@ -26,7 +26,9 @@ pub(crate) enum Proof {
     SigningKey,
     AdminPassword,
     RotationKey,
-    DirectoryFront,
+    /// Programs read it by the name that the settings use.
+    #[serde(rename = "directory_front")]
+    PlcProxy,
     EntrywayDid,
     Clock,
 }
@@ -88,7 +90,7 @@ impl fmt::Display for Proof {
             Self::SigningKey => "signing key",
             Self::AdminPassword => "admin password",
             Self::RotationKey => "rotation key",
-            Self::DirectoryFront => "directory front",
+            Self::PlcProxy => "PLC proxy",
             Self::EntrywayDid => "entryway DID",
             Self::Clock => "clock",
         })
@@ -102,7 +104,7 @@ pub(crate) struct Expected {
     pub(crate) service_did: Did,
     /// Each with its leading dot.
     pub(crate) handle_domains: Vec<String>,
-    /// `None`: this Genkan has no front, and hosts go to the directory themselves.
+    /// `None`: this Genkan has no PLC proxy, and hosts go to the directory themselves.
     pub(crate) front_url: Option<Origin>,
     pub(crate) directory_url: Origin,
     /// Makes the nonces of DPoP proofs; with it a host takes those that we compute.
@@ -167,9 +169,9 @@ fn is_public(directory: &Origin) -> bool {
     directory.is_https() && directory.port() == 443
 }
 
-/// What is wrong with a front's URL whatever the host's settings are.
-fn needs_a_name(front: &Origin) -> bool {
-    front.host().starts_with('[') || front.host().parse::<std::net::Ipv4Addr>().is_ok()
+/// What is wrong with a PLC proxy's URL whatever the host's settings are.
+fn needs_a_name(proxy: &Origin) -> bool {
+    proxy.host().starts_with('[') || proxy.host().parse::<std::net::Ipv4Addr>().is_ok()
 }
 
 #[cfg(test)]

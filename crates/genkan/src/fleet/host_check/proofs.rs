@@ -44,9 +44,9 @@ pub(super) async fn all(of: &HostChecker, subject: &Subject) -> HostCheck {
     if in_entryway_mode {
         note(Proof::SigningKey, signing_key(of, subject, &description.did).await);
         note(Proof::RotationKey, rotation_key(of, subject).await);
-        let front = directory_front(of, subject, &description.did).await;
-        let through = matches!(front, Verdict::Good { .. });
-        note(Proof::DirectoryFront, front);
+        let proxy = plc_proxy(of, subject, &description.did).await;
+        let through = matches!(proxy, Verdict::Good { .. });
+        note(Proof::PlcProxy, proxy);
         if through {
             note(Proof::EntrywayDid, entryway_did(of, subject).await);
         }
@@ -193,37 +193,37 @@ async fn rotation_key(of: &HostChecker, subject: &Subject) -> Verdict {
     }
 }
 
-/// A service token of a DID that only our front knows: the host gets past it only by asking there.
-async fn directory_front(of: &HostChecker, subject: &Subject, host: &Did) -> Verdict {
-    let Some(front) = &of.expected.front_url else {
-        return open("GENKAN_DIRECTORY_FRONT_LISTEN is empty: this Genkan has no front");
+/// A service token of a DID that only our PLC proxy knows: the host gets past it only by asking there.
+async fn plc_proxy(of: &HostChecker, subject: &Subject, host: &Did) -> Verdict {
+    let Some(proxy) = &of.expected.front_url else {
+        return open("GENKAN_DIRECTORY_FRONT_LISTEN is empty: this Genkan has no PLC proxy");
     };
-    if needs_a_name(front) {
+    if needs_a_name(proxy) {
         return bad(
-            format!("hosts refuse to resolve DIDs at an address, and the front is {front}"),
+            format!("hosts refuse to resolve DIDs at an address, and the PLC proxy is at {proxy}"),
             "set GENKAN_DIRECTORY_FRONT_URL to a name (http://localhost:2585 on the same machine)".to_owned(),
         );
     }
-    match of.client.page(front, "/_health").await {
+    match of.client.page(proxy, "/_health").await {
         Ok(answer) if answer.status == StatusCode::OK => {}
         Ok(_) | Err(_) => {
-            return open(&format!("no front answers at {front}; is genkan serve running?"));
+            return open(&format!("no PLC proxy answers at {proxy}; is genkan serve running?"));
         }
     }
     match with_probe_token(of, subject, host.as_str()).await {
-        Err(error) if was_believed(&error) => good(front.to_string()),
-        // The front does not know the DID, so this answer came from elsewhere.
+        Err(error) if was_believed(&error) => good(proxy.to_string()),
+        // The proxy does not know the DID, so this answer came from elsewhere.
         Err(HostError::Refused { status: 401, message, .. }) => {
-            bad(format!("it asks another PLC directory ({message})"), format!("set PDS_DID_PLC_URL={front}"))
+            bad(format!("it asks another PLC directory ({message})"), format!("set PDS_DID_PLC_URL={proxy}"))
         }
-        Err(error) if is_public(front) => bad(
-            format!("it cannot ask {front} ({error})"),
-            format!("set PDS_DID_PLC_URL={front}, and let the host reach that address"),
+        Err(error) if is_public(proxy) => bad(
+            format!("it cannot ask {proxy} ({error})"),
+            format!("set PDS_DID_PLC_URL={proxy}, and let the host reach that address"),
         ),
         Err(error) => bad(
-            format!("it cannot ask {front} ({error})"),
+            format!("it cannot ask {proxy} ({error})"),
             format!(
-                "set PDS_DID_PLC_URL={front}, and either PDS_DISABLE_SSRF_PROTECTION=true, or give the front \
+                "set PDS_DID_PLC_URL={proxy}, and either PDS_DISABLE_SSRF_PROTECTION=true, or give the PLC proxy \
                  an https name on port 443 (GENKAN_DIRECTORY_FRONT_URL)"
             ),
         ),

@@ -9,10 +9,10 @@ use crate::base::fetch::UnguardedClient;
 use crate::base::seal::Sealer;
 use crate::base::test_directory::TestDirectory;
 use crate::db::testing::Fresh;
-use crate::fleet::front::{Front, FrontSettings};
+use crate::fleet::plc_proxy::{PlcProxy, PlcProxySettings};
 use crate::fleet::testing::{FakeHost, State, host_client};
 
-/// A front over a directory, a ring with a key for "oak", and a checker.
+/// A PLC proxy over a directory, a ring with a key for "oak", and a checker.
 struct Stand {
     checker: HostChecker,
     host: FakeHost,
@@ -30,7 +30,7 @@ async fn stand() -> Stand {
     ring.reload().await.unwrap();
 
     let directory = TestDirectory::start().await;
-    let settings = FrontSettings {
+    let settings = PlcProxySettings {
         directory: directory.origin(),
         timeout: Duration::from_secs(2),
         cache_entries: 10,
@@ -38,10 +38,10 @@ async fn stand() -> Stand {
     };
     let knows = |_| -> BoxFuture<'static, Result<bool, crate::db::Error>> { Box::pin(async { Ok(false) }) };
     let client = UnguardedClient::new(None).unwrap();
-    let front = Front::new(settings, client, Clock::System, Prober::new(&ring), Box::new(knows));
+    let proxy = PlcProxy::new(settings, client, Clock::System, Prober::new(&ring), Box::new(knows));
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let front_url = format!("http://localhost:{}", listener.local_addr().unwrap().port()).parse().unwrap();
-    tokio::spawn(front.serve(listener, std::future::pending()));
+    tokio::spawn(proxy.serve(listener, std::future::pending()));
 
     let expected = Expected {
         public_url: "https://example.com".parse().unwrap(),
@@ -138,7 +138,7 @@ async fn a_host_that_goes_to_the_directory_itself_is_found_out() {
     let stand = stand().await;
     let direct = stand.directory.origin().to_string();
     stand.host.with(|state| state.settings.insert("PDS_DID_PLC_URL", direct));
-    assert_eq!(stand.wrong().await, [Proof::DirectoryFront]);
+    assert_eq!(stand.wrong().await, [Proof::PlcProxy]);
 }
 
 #[tokio::test]
@@ -150,7 +150,7 @@ async fn a_host_that_is_away_has_one_finding() {
 }
 
 #[tokio::test]
-async fn a_front_that_hosts_refuse_to_ask_is_named() {
+async fn a_plc_proxy_that_hosts_refuse_to_ask_is_named() {
     let mut stand = stand().await;
     let needs = |stand: &Stand| {
         stand.checker.settings("oak").unwrap().into_iter().map(|(name, _)| name).collect::<Vec<_>>()
@@ -160,7 +160,7 @@ async fn a_front_that_hosts_refuse_to_ask_is_named() {
         "plain http is refused by a host's own guard"
     );
     stand.checker.expected.front_url = Some("http://127.0.0.1:2585".parse().unwrap());
-    assert_eq!(stand.wrong().await, [Proof::DirectoryFront]);
+    assert_eq!(stand.wrong().await, [Proof::PlcProxy]);
     stand.checker.expected.front_url = Some("https://plc.example.com".parse().unwrap());
     assert!(!needs(&stand).contains(&"PDS_DISABLE_SSRF_PROTECTION"));
 }

@@ -127,8 +127,8 @@ async fn a_killed_ones_sign_ups_are_finished_by_another(plan: Plan) {
     })
     .await;
     net.genkan_mut().kill();
-    // Its directory front is gone too; a balancer would lead the host to the other's.
-    net.host(0).configure(&format!("PDS_DID_PLC_URL={}", second.front().origin()));
+    // Its PLC proxy is gone too; a balancer would lead the host to the other's.
+    net.host(0).configure(&format!("PDS_DID_PLC_URL={}", second.plc_proxy().origin()));
     assert!(asking.await.unwrap().is_err());
     within(Duration::from_mins(1), "the other one finishes it", async || {
         let input = json!({ "identifier": "alice.genkan.test", "password": "secret-of-alice" });

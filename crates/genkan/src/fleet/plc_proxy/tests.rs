@@ -11,7 +11,7 @@ use crate::base::test_directory::{Fault, TestDirectory};
 
 struct Stand {
     directory: TestDirectory,
-    front: Front,
+    proxy: PlcProxy,
     url: String,
     hand: Arc<AtomicI64>,
 }
@@ -19,12 +19,12 @@ struct Stand {
 const LIFETIME: Duration = Duration::from_secs(5);
 
 impl Stand {
-    /// A front that knows the DIDs that are in the given operations' histories.
+    /// A proxy that knows the DIDs that are in the given operations' histories.
     async fn new(known: &[&Did]) -> Self {
         let directory = TestDirectory::start().await;
         let hand = Arc::new(AtomicI64::new(1_000_000));
         let known: Vec<Did> = known.iter().map(|&did| did.clone()).collect();
-        let settings = FrontSettings {
+        let settings = PlcProxySettings {
             directory: directory.origin(),
             timeout: Duration::from_millis(300),
             cache_entries: 100,
@@ -36,11 +36,12 @@ impl Stand {
         };
         let clock = Clock::Manual(Arc::clone(&hand));
         let prober = Prober::of_key([1; 32]);
-        let front = Front::new(settings, UnguardedClient::new(None).unwrap(), clock, prober, Box::new(whose));
+        let proxy =
+            PlcProxy::new(settings, UnguardedClient::new(None).unwrap(), clock, prober, Box::new(whose));
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
-        tokio::spawn(front.clone().serve(listener, std::future::pending()));
-        Self { directory, front, url, hand }
+        tokio::spawn(proxy.clone().serve(listener, std::future::pending()));
+        Self { directory, proxy, url, hand }
     }
 
     async fn ask(&self, method: Method, path: &str, body: impl Into<Bytes>) -> Answer {
@@ -104,7 +105,7 @@ async fn what_genkan_does_itself_is_told_and_all_else_ages() {
     stand.directory.write(&did, &plc::update(&first.cid(), data, &key()));
     let remembered: Operation = serde_json::from_slice(&stand.get(&path).await.body).unwrap();
     assert_eq!(remembered, first);
-    stand.front.forget(did.as_str());
+    stand.proxy.forget(did.as_str());
     let told: Operation = serde_json::from_slice(&stand.get(&path).await.body).unwrap();
     assert_ne!(told, first);
     let before = stand.directory.asked("GET");
@@ -155,7 +156,7 @@ async fn trouble_is_named_and_not_remembered() {
     assert_eq!(stand.get(&path).await.status, 200);
 
     let nowhere: Origin = "http://127.0.0.1:1".parse().unwrap();
-    let settings = FrontSettings {
+    let settings = PlcProxySettings {
         directory: nowhere,
         timeout: Duration::from_secs(2),
         cache_entries: 1,
@@ -163,7 +164,7 @@ async fn trouble_is_named_and_not_remembered() {
     };
     let knows = |_| -> BoxFuture<'static, Result<bool, crate::db::Error>> { Box::pin(async { Ok(true) }) };
     let client = UnguardedClient::new(None).unwrap();
-    let alone = Front::new(settings, client, Clock::System, Prober::of_key([1; 32]), Box::new(knows));
+    let alone = PlcProxy::new(settings, client, Clock::System, Prober::of_key([1; 32]), Box::new(knows));
     assert_eq!(alone.answer(Method::GET, &path, Bytes::new()).await.status, 502);
 }
 

@@ -1,8 +1,8 @@
 //! Probe DIDs: made up on the spot, known again by every process that has our keys, and by nobody else.
 //!
-//! A probe DID is twelve random characters and twelve that follow from them by a key of ours. The front
+//! A probe DID is twelve random characters and twelve that follow from them by a key of ours. The proxy
 //! answers for it with a document whose signing key follows in the same way. A service token signed by
-//! that key is accepted by exactly those hosts that resolve DIDs through the front.
+//! that key is accepted by exactly those hosts that resolve DIDs through the proxy.
 
 use data_encoding::BASE32_NOPAD;
 use genkan_protocol::crypto::K256PrivateKey;
@@ -39,28 +39,28 @@ impl Prober {
     pub(crate) fn fresh(&self) -> ProbeIdentity {
         loop {
             let chance = BASE32_NOPAD.encode(&random::bytes::<8>()).to_ascii_lowercase();
-            let front = chance.get(..HALF).unwrap_or_default();
-            if let Some(identity) = self.identity(front) {
+            let head = chance.get(..HALF).unwrap_or_default();
+            if let Some(identity) = self.identity(head) {
                 return identity;
             }
         }
     }
 
     pub(super) fn recognise(&self, did: &str) -> Option<ProbeIdentity> {
-        let front = did.strip_prefix("did:plc:")?.get(..HALF)?;
-        self.identity(front).filter(|identity| identity.did.as_str() == did)
+        let head = did.strip_prefix("did:plc:")?.get(..HALF)?;
+        self.identity(head).filter(|identity| identity.did.as_str() == did)
     }
 
-    fn identity(&self, front: &str) -> Option<ProbeIdentity> {
-        let mark = BASE32_NOPAD.encode(self.digest("mark", front).as_slice()).to_ascii_lowercase();
-        let did = format!("did:plc:{front}{}", mark.get(..HALF)?).parse().ok()?;
-        let key = K256PrivateKey::from_bytes(&self.digest("key", front)).ok()?;
+    fn identity(&self, head: &str) -> Option<ProbeIdentity> {
+        let mark = BASE32_NOPAD.encode(self.digest("mark", head).as_slice()).to_ascii_lowercase();
+        let did = format!("did:plc:{head}{}", mark.get(..HALF)?).parse().ok()?;
+        let key = K256PrivateKey::from_bytes(&self.digest("key", head)).ok()?;
         Some(ProbeIdentity { did, key })
     }
 
-    fn digest(&self, what: &str, front: &str) -> Zeroizing<[u8; 32]> {
+    fn digest(&self, what: &str, head: &str) -> Zeroizing<[u8; 32]> {
         let digest =
-            Sha256::new().chain_update(*self.key).chain_update(what).chain_update(b"\0").chain_update(front);
+            Sha256::new().chain_update(*self.key).chain_update(what).chain_update(b"\0").chain_update(head);
         Zeroizing::new(digest.finalize().into())
     }
 }

@@ -1,9 +1,10 @@
-//! The directory front: what hosts have as `PDS_DID_PLC_URL` instead of the PLC directory itself.
+//! The PLC proxy: what hosts have as `PDS_DID_PLC_URL` instead of the PLC directory itself. The
+//! settings call it the directory front.
 //!
 //! It passes reads on, remembers them for a moment, and passes writes on for DIDs that Genkan knows.
 //! No database is asked on the read path, so it is as available as the directory. Sign-up sees through
 //! it what became of an operation; moves will hold one exact operation back here. It listens for the
-//! hosts only. A *probe DID* is answered by the front itself: so it can be proven, from any process
+//! hosts only. A *probe DID* is answered by the proxy itself: so it can be proven, from any process
 //! with our keys, that a host asks here and nowhere else.
 
 mod cache;
@@ -29,9 +30,9 @@ pub(crate) use probe::Prober;
 /// Whether Genkan has an account or a sign-up of this DID. `Err`: it cannot be said now.
 pub(crate) type Knows = dyn Fn(Did) -> BoxFuture<'static, Result<bool, crate::db::Error>> + Send + Sync;
 
-/// The front. Cheap to clone.
+/// The PLC proxy. Cheap to clone.
 #[derive(Clone)]
-pub(crate) struct Front {
+pub(crate) struct PlcProxy {
     inner: Arc<Inner>,
 }
 
@@ -44,8 +45,8 @@ struct Inner {
     knows: Box<Knows>,
 }
 
-/// How the front is set up.
-pub(crate) struct FrontSettings {
+/// How the PLC proxy is set up.
+pub(crate) struct PlcProxySettings {
     pub(crate) directory: Origin,
     pub(crate) timeout: Duration,
     pub(crate) cache_entries: usize,
@@ -61,15 +62,15 @@ struct Asked {
     body: Bytes,
 }
 
-impl Front {
+impl PlcProxy {
     pub(crate) fn new(
-        settings: FrontSettings,
+        settings: PlcProxySettings,
         client: UnguardedClient,
         clock: Clock,
         prober: Prober,
         knows: Box<Knows>,
     ) -> Self {
-        let FrontSettings { directory, timeout, cache_entries, cache_lifetime } = settings;
+        let PlcProxySettings { directory, timeout, cache_entries, cache_lifetime } = settings;
         let cache = Cache::new(clock, cache_entries, cache_lifetime);
         Self { inner: Arc::new(Inner { directory, client, timeout, cache, prober, knows }) }
     }
@@ -128,7 +129,7 @@ impl Front {
         tracing::info!(
             account.did = %did,
             status = page.status.as_u16(),
-            "directory front: an operation for {did} was answered {}", page.status.as_u16()
+            "PLC proxy: an operation for {did} was answered {}", page.status.as_u16()
         );
         page
     }
@@ -168,9 +169,9 @@ impl Inner {
     }
 }
 
-impl fmt::Debug for Front {
+impl fmt::Debug for PlcProxy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Front").field("directory", &self.inner.directory).finish_non_exhaustive()
+        f.debug_struct("PlcProxy").field("directory", &self.inner.directory).finish_non_exhaustive()
     }
 }
 

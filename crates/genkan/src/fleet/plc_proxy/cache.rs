@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use crate::base::single_flight::SingleFlight;
 use crate::base::{Clock, Timestamp};
 
-/// An answer of the front.
+/// An answer of the PLC proxy.
 #[derive(Clone, Debug)]
 pub(super) struct Page {
     pub(super) status: StatusCode,

@@ -1,4 +1,4 @@
-//! The front's own listener: HTTP/1.1, small bodies, limits on time and connections.
+//! The PLC proxy's own listener: HTTP/1.1, small bodies, limits on time and connections.
 
 use std::convert::Infallible;
 use std::future::Future;
@@ -18,9 +18,9 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
-use super::{Front, Page};
+use super::{Page, PlcProxy};
 
-impl Front {
+impl PlcProxy {
     /// Serves until `stop`; then what runs has a moment to end.
     pub(crate) async fn serve(self, listener: TcpListener, stop: impl Future<Output = ()> + Send) {
         let room = Arc::new(Semaphore::new(CONNECTIONS));
@@ -44,7 +44,7 @@ impl Front {
                     });
                 }
                 Err(cause) => {
-                    tracing::warn!(cause = %cause, "the directory front could not accept a connection");
+                    tracing::warn!(cause = %cause, "the PLC proxy could not accept a connection");
                     tokio::time::sleep(Duration::from_millis(100)).await;
                 }
             }
@@ -62,8 +62,8 @@ impl Front {
     ) {
         let _ = stream.set_nodelay(true);
         let service = service_fn(|request| {
-            let front = self.clone();
-            async move { Ok::<_, Infallible>(front.respond(request, peer).await) }
+            let proxy = self.clone();
+            async move { Ok::<_, Infallible>(proxy.respond(request, peer).await) }
         });
         let mut builder = http1::Builder::new();
         builder
@@ -91,7 +91,7 @@ impl Front {
         tracing::debug!(
             client.address = %peer.ip(),
             status = page.status.as_u16(),
-            "directory front: {} {} answered {}", head.method, head.uri.path(), page.status.as_u16()
+            "PLC proxy: {} {} answered {}", head.method, head.uri.path(), page.status.as_u16()
         );
         let body = if head.method == Method::HEAD { Bytes::new() } else { page.body };
         let mut response = Response::new(Full::new(body));
