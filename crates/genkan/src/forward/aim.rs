@@ -16,7 +16,7 @@ use super::permission;
 use crate::accounts::Home;
 use crate::config::TargetReads;
 use crate::fleet::{Host, HostId};
-use crate::identity::{Freshness, Place, PlaceError};
+use crate::identity::{Freshness, PdsLocation, PdsLocationError};
 use crate::oauth::{self, AccessError, Call, GrantCaller};
 use crate::routing::target::Target;
 use crate::routing::{PresentedToken, Way};
@@ -36,7 +36,7 @@ pub(crate) enum Aim {
     /// To a host of the fleet.
     Home(HomeAim),
     /// To the PDS of an account that lives elsewhere, without credentials.
-    Read(Place),
+    Read(PdsLocation),
     /// To the PDS of the caller, who lives elsewhere.
     Linked(LinkedAim),
 }
@@ -152,13 +152,13 @@ impl<N: Neighbours> Forwarder<N> {
         if matches!(&account, Target::Handle(handle) if self.neighbours.is_own_handle(handle)) {
             return Err(not_here());
         }
-        let found = match self.neighbours.recall_place(&account) {
+        let found = match self.neighbours.recall_pds_location(&account) {
             Some(known) => known,
-            None => self.neighbours.find_place(&account, Freshness::Remembered).await,
+            None => self.neighbours.find_pds_location(&account, Freshness::Remembered).await,
         };
         let place = found.map_err(|problem| match problem {
-            PlaceError::Unresolved(_) | PlaceError::Unconfirmed => Error::Unresolved,
-            PlaceError::NoPds => Error::NoPds,
+            PdsLocationError::Unresolved(_) | PdsLocationError::Unconfirmed => Error::Unresolved,
+            PdsLocationError::NoPds => Error::NoPds,
         })?;
         match self.neighbours.ours(&place.pds) {
             Some(Ours::Genkan) => Err(Error::Loop),

@@ -8,7 +8,7 @@ use super::headers::Signed;
 use crate::accounts::{Caller, Home};
 use crate::base::Origin;
 use crate::fleet::{Host, HostId};
-use crate::identity::{Freshness, Place, PlaceError};
+use crate::identity::{Freshness, PdsLocation, PdsLocationError};
 use crate::limits::Verdict;
 use crate::oauth::{AccessError, Call, GrantCaller, Onward};
 use crate::routing::target::Target;
@@ -74,10 +74,14 @@ pub(crate) trait Neighbours: Clone + 'static {
     async fn find_home(&self, account: &Target<'_>) -> Result<Option<Arc<Home>>, Unavailable>;
 
     /// Where an account lives that has no home here, if memory knows.
-    fn recall_place(&self, account: &Target<'_>) -> Option<Result<Place, PlaceError>>;
+    fn recall_pds_location(&self, account: &Target<'_>) -> Option<Result<PdsLocation, PdsLocationError>>;
 
     /// Where an account lives that has no home here.
-    async fn find_place(&self, account: &Target<'_>, freshness: Freshness) -> Result<Place, PlaceError>;
+    async fn find_pds_location(
+        &self,
+        account: &Target<'_>,
+        freshness: Freshness,
+    ) -> Result<PdsLocation, PdsLocationError>;
 
     /// Whether an origin is one of ours.
     fn ours(&self, origin: &Origin) -> Option<Ours>;

@@ -24,7 +24,7 @@ use super::headers::{Credentials, ForwardedHead, guard};
 use super::inspect::{MAX_PEEK, is_small_json, names_error};
 use super::neighbours::Neighbours;
 use crate::base::Origin;
-use crate::identity::{Freshness, Place};
+use crate::identity::{Freshness, PdsLocation};
 use crate::limits;
 use crate::routing::target::Target;
 
@@ -48,7 +48,7 @@ impl<N: Neighbours> Forwarder<N> {
     /// Asks an account's PDS.
     pub(super) async fn read_elsewhere(
         &self,
-        place: &Place,
+        place: &PdsLocation,
         request: &Parts,
         body: &Incoming,
         visitor: &Visitor,
@@ -72,7 +72,7 @@ impl<N: Neighbours> Forwarder<N> {
         answer
     }
 
-    async fn ask(&self, place: &Place, read: &Read<'_>) -> Result<Response<AnswerBody>, Error> {
+    async fn ask(&self, place: &PdsLocation, read: &Read<'_>) -> Result<Response<AnswerBody>, Error> {
         if self.abroad.is_blocked_account(&place.did) {
             return Err(Error::NotAllowed);
         }
@@ -83,7 +83,7 @@ impl<N: Neighbours> Forwarder<N> {
         };
         if may_have_moved {
             let account = Target::Did(place.did.as_str().into());
-            let now = self.neighbours.find_place(&account, Freshness::Asked).await;
+            let now = self.neighbours.find_pds_location(&account, Freshness::Asked).await;
             if let Ok(now) = now
                 && now.pds != place.pds
                 && self.neighbours.ours(&now.pds).is_none()

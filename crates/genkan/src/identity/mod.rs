@@ -10,7 +10,7 @@ mod documents;
 mod handle_policy;
 mod handles;
 mod memory;
-mod places;
+mod pds_location;
 mod reserved;
 
 use std::sync::Arc;
@@ -19,7 +19,7 @@ pub(crate) use directory::{Directory, DirectoryError, Submission};
 pub(crate) use documents::Documents;
 pub(crate) use handle_policy::{HandlePolicy, PolicyError, is_given_out};
 pub(crate) use handles::Handles;
-pub(crate) use places::{Place, PlaceError, Places};
+pub(crate) use pds_location::{PdsLocation, PdsLocationError, PdsLocations};
 
 /// Everything of this room that others hold. Cheap to clone.
 #[derive(Clone, Debug)]

@@ -14,7 +14,7 @@ use crate::base::{Clock, Origin};
 use crate::config::Config;
 use crate::fleet::{Fleet, Host, HostId};
 use crate::forward::{HeardNonce, LinkError, Neighbours, Ours, OverLimit, Signer, TokenError, Unavailable};
-use crate::identity::{self, Freshness, Place, PlaceError, Places, is_given_out};
+use crate::identity::{self, Freshness, PdsLocation, PdsLocationError, PdsLocations, is_given_out};
 use crate::limits::RateLimits;
 use crate::links::{Credential, Links, UseError};
 use crate::oauth::{AccessError, Call, GrantCaller, OAuth, Onward};
@@ -30,7 +30,7 @@ pub(super) struct Rooms {
     account_hosts: AccountHosts,
     fleet: Fleet,
     limits: RateLimits,
-    places: Places,
+    pds_locations: PdsLocations,
     links: Links,
     config: Arc<Config>,
     /// Where the database is asked: its connections must not depend on an edge thread's life.
@@ -46,7 +46,7 @@ impl Rooms {
             account_hosts: app.accounts.account_hosts().clone(),
             fleet: app.fleet.clone(),
             limits: app.limits.clone(),
-            places: Places::new(
+            pds_locations: PdsLocations::new(
                 app.identity.documents.clone(),
                 app.identity.handles.clone(),
                 &app.config.network.private_origins,
@@ -185,23 +185,27 @@ impl Neighbours for Rooms {
         })
     }
 
-    fn recall_place(&self, account: &Target<'_>) -> Option<Result<Place, PlaceError>> {
+    fn recall_pds_location(&self, account: &Target<'_>) -> Option<Result<PdsLocation, PdsLocationError>> {
         match account {
-            Target::Did(did) => self.places.recall(did),
-            Target::Handle(handle) => self.places.recall_handle(handle),
+            Target::Did(did) => self.pds_locations.recall(did),
+            Target::Handle(handle) => self.pds_locations.recall_handle(handle),
         }
     }
 
-    async fn find_place(&self, account: &Target<'_>, freshness: Freshness) -> Result<Place, PlaceError> {
-        let places = self.places.clone();
+    async fn find_pds_location(
+        &self,
+        account: &Target<'_>,
+        freshness: Freshness,
+    ) -> Result<PdsLocation, PdsLocationError> {
+        let pds_locations = self.pds_locations.clone();
         let finding = match account {
             Target::Did(did) => {
                 let did: Did = did.parse().map_err(|_| nowhere())?;
-                self.control.spawn(async move { places.find(&did, freshness).await })
+                self.control.spawn(async move { pds_locations.find(&did, freshness).await })
             }
             Target::Handle(handle) => {
                 let handle: AccountHandle = handle.parse().map_err(|_| nowhere())?;
-                self.control.spawn(async move { places.find_by_handle(&handle, freshness).await })
+                self.control.spawn(async move { pds_locations.find_by_handle(&handle, freshness).await })
             }
         };
         finding.await.unwrap_or_else(|_| Err(nowhere()))
@@ -236,7 +240,7 @@ impl Neighbours for Rooms {
 }
 
 /// It is no name, or finding it broke off.
-fn nowhere() -> PlaceError {
+fn nowhere() -> PdsLocationError {
     identity::Error::Passing("it could not be looked up".into()).into()
 }
 

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use super::neighbours::{ALICE, BOB};
 use super::network::{Beside, FakeHost, Guest, Network, answers, answers_ok};
 use crate::config::{Rate, TargetReads};
-use crate::identity::{self, Place, PlaceError};
+use crate::identity::{self, PdsLocation, PdsLocationError};
 
 pub(super) const ZOE: &str = "did:plc:zzzzzzzzzzzzzzzzzzzzzzzz";
 const READ: &str = "GET /xrpc/com.atproto.sync.getRepo?did=did:plc:zzzzzzzzzzzzzzzzzzzzzzzz";
@@ -87,12 +87,12 @@ async fn c02_nothing_of_the_caller_reaches_a_stranger_and_a_stale_token_does_not
 async fn c03_an_account_that_leads_nowhere_is_502_by_name() {
     let there = FakeHost::start(answers_ok).await;
     let network = zoe_at(&there).await;
-    let unresolved: PlaceError = identity::Error::Passing("the directory is away".into()).into();
+    let unresolved: PdsLocationError = identity::Error::Passing("the directory is away".into()).into();
     for (did, problem, expected) in [
         ("did:plc:cccccccccccccccccccccccc", unresolved, "502 DidResolutionFailed"),
         ("did:plc:dddddddddddddddddddddddd", identity::Error::Ended.into(), "502 DidResolutionFailed"),
-        ("did:plc:eeeeeeeeeeeeeeeeeeeeeeee", PlaceError::Unconfirmed, "502 DidResolutionFailed"),
-        ("did:plc:ffffffffffffffffffffffff", PlaceError::NoPds, "502 PdsNotFound"),
+        ("did:plc:eeeeeeeeeeeeeeeeeeeeeeee", PdsLocationError::Unconfirmed, "502 DidResolutionFailed"),
+        ("did:plc:ffffffffffffffffffffffff", PdsLocationError::NoPds, "502 PdsNotFound"),
     ] {
         network.world().places.insert(did.to_owned(), Err(problem));
         let answer = network.ask(&format!("GET /xrpc/com.atproto.sync.getRepo?did={did}"), "").await;
@@ -293,7 +293,7 @@ async fn an_account_that_is_not_there_any_more_is_looked_for_once() {
         "{answer}"
     );
     assert_eq!((network.world().asked_anew, old.heard().len()), (1, 1), "the same place is not asked twice");
-    let moved = Place { did: ZOE.parse().unwrap(), pds: new.origin.parse().unwrap() };
+    let moved = PdsLocation { did: ZOE.parse().unwrap(), pds: new.origin.parse().unwrap() };
     network.world().now.insert(ZOE.to_owned(), moved);
     assert!(network.ask(READ, "").await.ends_with("{\"ok\":true}"));
     assert_eq!((old.heard().len(), new.heard().len()), (2, 1));
@@ -306,7 +306,7 @@ async fn an_account_that_is_not_there_any_more_is_looked_for_once() {
     network
         .world()
         .now
-        .insert(ZOE.to_owned(), Place { did: ZOE.parse().unwrap(), pds: new.origin.parse().unwrap() });
+        .insert(ZOE.to_owned(), PdsLocation { did: ZOE.parse().unwrap(), pds: new.origin.parse().unwrap() });
     assert!(network.ask(READ, "").await.ends_with("{\"ok\":true}"), "who refuses connections, too");
 }
 

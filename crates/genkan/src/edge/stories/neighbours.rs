@@ -11,7 +11,7 @@ use crate::fleet::{Host, HostId};
 use crate::forward::{
     HeardNonce, LinkError, LinkSigned, Neighbours, Ours, OverLimit, Signed, Signer, TokenError, Unavailable,
 };
-use crate::identity::{self, Freshness, Place, PlaceError};
+use crate::identity::{self, Freshness, PdsLocation, PdsLocationError};
 use crate::oauth::{AccessError, Call, GrantCaller, Onward};
 use crate::routing::target::Target;
 use genkan_protocol::jwt::session::Scope;
@@ -39,9 +39,9 @@ pub(super) struct Fixed {
 #[derive(Default)]
 pub(super) struct World {
     /// By DID or handle, as far as was looked up.
-    pub(super) places: HashMap<String, Result<Place, PlaceError>>,
+    pub(super) places: HashMap<String, Result<PdsLocation, PdsLocationError>>,
     /// What looking anew finds out.
-    pub(super) now: HashMap<String, Place>,
+    pub(super) now: HashMap<String, PdsLocation>,
     /// How often that was done.
     pub(super) asked_anew: usize,
     /// Where Zoe's session is, the number of its tokens, and what is wrong with it.
@@ -145,7 +145,7 @@ impl Fixed {
         }
     }
 
-    fn place(&self, account: &Target<'_>) -> Result<Place, PlaceError> {
+    fn place(&self, account: &Target<'_>) -> Result<PdsLocation, PdsLocationError> {
         let known = self.world.lock().unwrap().places.get(name_of(account)).cloned();
         known.unwrap_or_else(|| Err(identity::Error::NotFound("account").into()))
     }
@@ -258,11 +258,15 @@ impl Neighbours for Fixed {
         Ok(Self::home(account))
     }
 
-    fn recall_place(&self, account: &Target<'_>) -> Option<Result<Place, PlaceError>> {
+    fn recall_pds_location(&self, account: &Target<'_>) -> Option<Result<PdsLocation, PdsLocationError>> {
         self.remembers.then(|| self.place(account))
     }
 
-    async fn find_place(&self, account: &Target<'_>, freshness: Freshness) -> Result<Place, PlaceError> {
+    async fn find_pds_location(
+        &self,
+        account: &Target<'_>,
+        freshness: Freshness,
+    ) -> Result<PdsLocation, PdsLocationError> {
         tokio::task::yield_now().await;
         if freshness == Freshness::Asked {
             let mut world = self.world.lock().unwrap();

@@ -18,7 +18,7 @@ use crate::config::{Rate, TargetReads};
 use crate::edge::{Edge, EdgeContext, Settings};
 use crate::forward::{self, Abroad, FairRules, Manners, ReadRules};
 use crate::http::{ClientAddr, TrustedPeers};
-use crate::identity::Place;
+use crate::identity::PdsLocation;
 use crate::telemetry::metrics::Metrics;
 
 /// An edge before two hosts.
@@ -77,7 +77,7 @@ impl Network {
 
     /// An account lives elsewhere from now on.
     pub(super) fn lives(&self, account: &str, did: &str, pds: &str) {
-        let place = Place { did: did.parse().unwrap(), pds: pds.parse().unwrap() };
+        let place = PdsLocation { did: did.parse().unwrap(), pds: pds.parse().unwrap() };
         self.world.lock().unwrap().places.insert(account.to_owned(), Ok(place));
     }
 

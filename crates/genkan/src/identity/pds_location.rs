@@ -11,14 +11,14 @@ use crate::base::{Clock, Origin, Timestamp};
 
 /// An account, and the PDS that its document names.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Place {
+pub(crate) struct PdsLocation {
     pub(crate) did: Did,
     pub(crate) pds: Origin,
 }
 
 /// Why an account's place is not known.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum PlaceError {
+pub(crate) enum PdsLocationError {
     /// Its DID or handle leads nowhere, or nobody could be asked.
     #[error("{0}")]
     Unresolved(#[from] Error),
@@ -30,9 +30,9 @@ pub(crate) enum PlaceError {
     NoPds,
 }
 
-/// Finds places. What it knows it has from the memories of documents and handles. Cheap to clone.
+/// Finds locations. What it knows it has from the memories of documents and handles. Cheap to clone.
 #[derive(Clone, Debug)]
-pub(crate) struct Places {
+pub(crate) struct PdsLocations {
     documents: Documents,
     handles: Handles,
     /// Origins that need not be https, since the operator listed them.
@@ -42,19 +42,24 @@ pub(crate) struct Places {
     asked: Arc<Cache<Did, Timestamp>>,
 }
 
-impl Places {
+impl PdsLocations {
     pub(crate) fn new(documents: Documents, handles: Handles, listed: &[Origin], clock: Clock) -> Self {
         let asked = Arc::new(Cache::new(ASKED_REMEMBERED));
         Self { documents, handles, listed: listed.into(), clock, asked }
     }
 
     /// The place of a DID, if memory knows.
-    pub(crate) fn recall(&self, did: &str) -> Option<Result<Place, PlaceError>> {
-        Some(self.documents.recall(did)?.map_err(PlaceError::from).and_then(|document| self.of(&document)))
+    pub(crate) fn recall(&self, did: &str) -> Option<Result<PdsLocation, PdsLocationError>> {
+        Some(
+            self.documents
+                .recall(did)?
+                .map_err(PdsLocationError::from)
+                .and_then(|document| self.of(&document)),
+        )
     }
 
     /// The place of a handle, if memory knows.
-    pub(crate) fn recall_handle(&self, handle: &str) -> Option<Result<Place, PlaceError>> {
+    pub(crate) fn recall_handle(&self, handle: &str) -> Option<Result<PdsLocation, PdsLocationError>> {
         let did = match self.handles.recall(handle)? {
             Ok(did) => did,
             Err(error) => return Some(Err(error.into())),
@@ -67,7 +72,11 @@ impl Places {
     }
 
     /// The place of a DID.
-    pub(crate) async fn find(&self, did: &Did, freshness: Freshness) -> Result<Place, PlaceError> {
+    pub(crate) async fn find(
+        &self,
+        did: &Did,
+        freshness: Freshness,
+    ) -> Result<PdsLocation, PdsLocationError> {
         let document = self.documents.resolve(did, self.at_most_now_and_then(did, freshness)).await?;
         self.of(&document)
     }
@@ -77,27 +86,27 @@ impl Places {
         &self,
         handle: &Handle,
         freshness: Freshness,
-    ) -> Result<Place, PlaceError> {
+    ) -> Result<PdsLocation, PdsLocationError> {
         let did = self.handles.resolve(handle, freshness).await?;
         let document = self.documents.resolve(&did, self.at_most_now_and_then(&did, freshness)).await?;
         self.confirmed(handle.as_str(), &document)
     }
 
-    fn confirmed(&self, handle: &str, document: &DidDocument) -> Result<Place, PlaceError> {
+    fn confirmed(&self, handle: &str, document: &DidDocument) -> Result<PdsLocation, PdsLocationError> {
         let claimed = document.handle();
         if claimed.is_some_and(|claimed| claimed.as_str().eq_ignore_ascii_case(handle)) {
             self.of(document)
         } else {
-            Err(PlaceError::Unconfirmed)
+            Err(PdsLocationError::Unconfirmed)
         }
     }
 
-    fn of(&self, document: &DidDocument) -> Result<Place, PlaceError> {
-        let pds = document.pds_origin().map_err(|_| PlaceError::NoPds)?;
+    fn of(&self, document: &DidDocument) -> Result<PdsLocation, PdsLocationError> {
+        let pds = document.pds_origin().map_err(|_| PdsLocationError::NoPds)?;
         if pds.is_https() || self.listed.contains(&pds) {
-            Ok(Place { did: document.id.clone(), pds })
+            Ok(PdsLocation { did: document.id.clone(), pds })
         } else {
-            Err(PlaceError::NoPds)
+            Err(PdsLocationError::NoPds)
         }
     }
 
@@ -133,7 +142,7 @@ mod tests {
 
     struct World {
         directory: TestDirectory,
-        places: Places,
+        locations: PdsLocations,
         hand: Arc<AtomicI64>,
         _dns: TestDns,
     }
@@ -157,8 +166,8 @@ mod tests {
         let documents = Documents::new(Directory::of(&directory), guarded.clone(), clock.clone(), within);
         let handles = Handles::new(names, guarded, clock.clone(), within);
         let listed = ["http://localhost:2583".parse().unwrap()];
-        let places = Places::new(documents, handles, &listed, clock);
-        (World { directory, places, hand, _dns: dns }, did)
+        let locations = PdsLocations::new(documents, handles, &listed, clock);
+        (World { directory, locations, hand, _dns: dns }, did)
     }
 
     fn key() -> K256PrivateKey {
@@ -176,24 +185,24 @@ mod tests {
 
     #[tokio::test]
     async fn an_account_is_found_by_did_and_by_a_handle_that_its_document_claims() {
-        let (World { places, directory, .. }, did) = world("https://pds.example.com").await;
-        assert_eq!(places.recall(did.as_str()), None);
-        let place = Place { did: did.clone(), pds: "https://pds.example.com".parse().unwrap() };
-        assert_eq!(places.find(&did, Freshness::Remembered).await, Ok(place.clone()));
-        assert_eq!(places.recall(did.as_str()), Some(Ok(place.clone())));
+        let (World { locations, directory, .. }, did) = world("https://pds.example.com").await;
+        assert_eq!(locations.recall(did.as_str()), None);
+        let location = PdsLocation { did: did.clone(), pds: "https://pds.example.com".parse().unwrap() };
+        assert_eq!(locations.find(&did, Freshness::Remembered).await, Ok(location.clone()));
+        assert_eq!(locations.recall(did.as_str()), Some(Ok(location.clone())));
         let [alice, mallory, nobody] = ["alice.example.com", "mallory.example.com", "nobody.example.com"]
             .map(|text| text.parse::<Handle>().unwrap());
-        let find = async |handle: &Handle| places.find_by_handle(handle, Freshness::Remembered).await;
-        assert_eq!(find(&alice).await, Ok(place.clone()));
-        assert_eq!(places.recall_handle("alice.example.com"), Some(Ok(place)));
-        assert_eq!(find(&mallory).await, Err(PlaceError::Unconfirmed));
-        assert_eq!(places.recall_handle("mallory.example.com"), Some(Err(PlaceError::Unconfirmed)));
-        assert!(matches!(find(&nobody).await, Err(PlaceError::Unresolved(_))));
+        let find = async |handle: &Handle| locations.find_by_handle(handle, Freshness::Remembered).await;
+        assert_eq!(find(&alice).await, Ok(location.clone()));
+        assert_eq!(locations.recall_handle("alice.example.com"), Some(Ok(location)));
+        assert_eq!(find(&mallory).await, Err(PdsLocationError::Unconfirmed));
+        assert_eq!(locations.recall_handle("mallory.example.com"), Some(Err(PdsLocationError::Unconfirmed)));
+        assert!(matches!(find(&nobody).await, Err(PdsLocationError::Unresolved(_))));
         let unknown = "did:plc:aaaaaaaaaaaaaaaaaaaaaaaa".parse().unwrap();
         directory.set(Fault::Down);
-        let trouble = places.find(&unknown, Freshness::Remembered).await;
-        assert!(matches!(trouble, Err(PlaceError::Unresolved(error)) if error.is_passing()));
-        assert_eq!(places.recall(unknown.as_str()), None, "trouble is not remembered");
+        let trouble = locations.find(&unknown, Freshness::Remembered).await;
+        assert!(matches!(trouble, Err(PdsLocationError::Unresolved(error)) if error.is_passing()));
+        assert_eq!(locations.recall(unknown.as_str()), None, "trouble is not remembered");
     }
 
     #[tokio::test]
@@ -208,17 +217,17 @@ mod tests {
             ("https://me@pds.example.com", false),
             ("https://pds.example.com?x", false),
         ] {
-            let (World { places, .. }, did) = world(endpoint).await;
-            let place = places.find(&did, Freshness::Remembered).await;
-            assert_eq!(place.is_ok(), found, "{endpoint}");
-            assert!(found || place == Err(PlaceError::NoPds), "{endpoint}");
+            let (World { locations, .. }, did) = world(endpoint).await;
+            let location = locations.find(&did, Freshness::Remembered).await;
+            assert_eq!(location.is_ok(), found, "{endpoint}");
+            assert!(found || location == Err(PdsLocationError::NoPds), "{endpoint}");
         }
     }
 
     #[tokio::test]
     async fn a_move_is_seen_when_asked_for_but_the_directory_is_not_asked_by_everybody() {
-        let (World { places, directory, hand, .. }, did) = world("https://old.example.com").await;
-        let ask = async |freshness| places.find(&did, freshness).await.unwrap().pds.to_string();
+        let (World { locations, directory, hand, .. }, did) = world("https://old.example.com").await;
+        let ask = async |freshness| locations.find(&did, freshness).await.unwrap().pds.to_string();
         assert_eq!(ask(Freshness::Remembered).await, "https://old.example.com");
         let genesis = account("https://old.example.com").1;
         let mut moves = plc::update(&genesis.cid(), data("https://new.example.com"), &key());
