@@ -48,7 +48,7 @@ pub(super) enum Command {
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Shown {
+struct AccountView {
     did: String,
     handle: String,
     host: String,
@@ -62,7 +62,7 @@ struct Shown {
     takedown_reference: Option<String>,
 }
 
-impl Shown {
+impl AccountView {
     fn of(account: Account, with_email: bool) -> Self {
         Self {
             status: account.standing().status().unwrap_or("active"),
@@ -83,12 +83,12 @@ pub(super) fn run(command: Command, context: &Context) -> Result<(), Failure> {
         match command {
             Command::List { limit } => {
                 let accounts = app.accounts.list(limit, None).await.map_err(anyhow::Error::from)?;
-                let shown: Vec<Shown> =
-                    accounts.into_iter().map(|account| Shown::of(account, false)).collect();
+                let shown: Vec<AccountView> =
+                    accounts.into_iter().map(|account| AccountView::of(account, false)).collect();
                 Ok(context.output.print(&shown, |shown| table(shown))?)
             }
             Command::Show { account } => {
-                let shown = Shown::of(find(&app, &account).await?, true);
+                let shown = AccountView::of(find(&app, &account).await?, true);
                 Ok(context.output.print(&shown, describe)?)
             }
             Command::Takedown { account, reference } => {
@@ -201,11 +201,11 @@ fn confirmed(account: &Account) -> Result<bool, Failure> {
     Ok(line.trim() == account.handle.as_str())
 }
 
-fn table(shown: &[Shown]) -> String {
+fn table(shown: &[AccountView]) -> String {
     if shown.is_empty() {
         return "No accounts yet.".to_owned();
     }
-    let width = |field: fn(&Shown) -> &str, least: usize| {
+    let width = |field: fn(&AccountView) -> &str, least: usize| {
         shown.iter().map(|one| field(one).len()).max().unwrap_or(0).max(least)
     };
     let (handles, hosts) = (width(|one| &one.handle, 6), width(|one| &one.host, 4));
@@ -221,7 +221,7 @@ fn table(shown: &[Shown]) -> String {
     out
 }
 
-fn describe(shown: &Shown) -> String {
+fn describe(shown: &AccountView) -> String {
     let mut out = format!(
         "handle   {}\ndid      {}\nhost     {}\nstatus   {}\ncreated  {}\n",
         shown.handle, shown.did, shown.host, shown.status, shown.created

@@ -35,7 +35,7 @@ pub(super) enum Command {
 }
 
 #[derive(Serialize)]
-struct Shown {
+struct ClientView {
     client_id: String,
     standing: &'static str,
     /// `bearer` if the operator registered it for plain Bearer tokens, else `dpop`.
@@ -45,7 +45,7 @@ struct Shown {
     document: Option<serde_json::Value>,
 }
 
-impl From<ClientRow> for Shown {
+impl From<ClientRow> for ClientView {
     fn from(row: ClientRow) -> Self {
         Self {
             client_id: row.client_id,
@@ -64,7 +64,7 @@ pub(super) fn run(command: Command, context: &Context) -> Result<(), Failure> {
             Command::List { standing } => {
                 let standing = standing.as_deref().and_then(Standing::parse);
                 let rows = oauth.clients(standing).await.map_err(anyhow::Error::from)?;
-                let shown: Vec<Shown> = rows.into_iter().map(Shown::from).collect();
+                let shown: Vec<ClientView> = rows.into_iter().map(ClientView::from).collect();
                 Ok(context.output.print(&shown, |shown| table(shown))?)
             }
             Command::Show { client_id } => {
@@ -72,8 +72,8 @@ pub(super) fn run(command: Command, context: &Context) -> Result<(), Failure> {
                 let row = row.ok_or_else(|| anyhow::anyhow!("{client_id} has never asked for a sign-in"))?;
                 let document =
                     row.document.as_ref().and_then(|(document, _)| serde_json::from_str(document).ok());
-                let shown = Shown { document, ..row.into() };
-                let text = |shown: &Shown| serde_json::to_string_pretty(shown).unwrap_or_default();
+                let shown = ClientView { document, ..row.into() };
+                let text = |shown: &ClientView| serde_json::to_string_pretty(shown).unwrap_or_default();
                 Ok(context.output.print(&shown, text)?)
             }
             Command::Trust { client_id } => decide(&oauth, context, client_id, Standing::Trusted).await,
@@ -111,7 +111,7 @@ async fn decide(
     Ok(context.output.print(&done, |_| text)?)
 }
 
-fn table(shown: &[Shown]) -> String {
+fn table(shown: &[ClientView]) -> String {
     if shown.is_empty() {
         return "No app has asked for a sign-in yet.".to_owned();
     }

@@ -26,7 +26,7 @@ pub(super) enum Command {
 }
 
 #[derive(Serialize)]
-struct Shown {
+struct GrantView {
     id: String,
     account: String,
     client_id: String,
@@ -36,7 +36,7 @@ struct Shown {
     ends: String,
 }
 
-impl From<Grant> for Shown {
+impl From<Grant> for GrantView {
     fn from(grant: Grant) -> Self {
         Self {
             id: grant.id,
@@ -56,8 +56,8 @@ pub(super) fn run(command: Command, context: &Context) -> Result<(), Failure> {
         match command {
             Command::List { account, client, limit } => {
                 let found = oauth.list(account.as_deref(), client.as_deref(), limit).await;
-                let shown: Vec<Shown> =
-                    found.map_err(anyhow::Error::from)?.into_iter().map(Shown::from).collect();
+                let shown: Vec<GrantView> =
+                    found.map_err(anyhow::Error::from)?.into_iter().map(GrantView::from).collect();
                 Ok(context.output.print(&shown, |shown| table(shown))?)
             }
             Command::Revoke { id } => {
@@ -72,7 +72,7 @@ pub(super) fn run(command: Command, context: &Context) -> Result<(), Failure> {
     })
 }
 
-fn table(shown: &[Shown]) -> String {
+fn table(shown: &[GrantView]) -> String {
     if shown.is_empty() {
         return "No grants.".to_owned();
     }

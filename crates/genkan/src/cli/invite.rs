@@ -33,7 +33,7 @@ pub(super) enum Command {
 }
 
 #[derive(Serialize)]
-struct Shown {
+struct InviteView {
     code: String,
     uses: u32,
     left: u32,
@@ -43,7 +43,7 @@ struct Shown {
     disabled: bool,
 }
 
-impl From<Invite> for Shown {
+impl From<Invite> for InviteView {
     fn from(invite: Invite) -> Self {
         Self {
             code: invite.code,
@@ -63,7 +63,7 @@ pub(super) fn run(command: Command, context: &Context) -> Result<(), Failure> {
         let now = crate::base::Clock::System.now();
         match command {
             Command::Create { uses, count, r#for } => {
-                let mut made: Vec<Shown> = Vec::new();
+                let mut made: Vec<InviteView> = Vec::new();
                 let mut tx = db.begin().await?;
                 for _ in 0..count {
                     let host = config.service.public_url.host();
@@ -80,12 +80,12 @@ pub(super) fn run(command: Command, context: &Context) -> Result<(), Failure> {
                 )
                 .await?;
                 tx.commit().await.map_err(crate::db::Error::from)?;
-                let text = |made: &Vec<Shown>| made.iter().map(|one| one.code.clone() + "\n").collect();
+                let text = |made: &Vec<InviteView>| made.iter().map(|one| one.code.clone() + "\n").collect();
                 Ok(context.output.print(&made, text)?)
             }
             Command::List { limit } => {
                 let found = invite::list(&db, limit).await.map_err(anyhow::Error::from)?;
-                let shown: Vec<Shown> = found.into_iter().map(Shown::from).collect();
+                let shown: Vec<InviteView> = found.into_iter().map(InviteView::from).collect();
                 Ok(context.output.print(&shown, |shown| table(shown))?)
             }
             Command::Disable { code } => {
@@ -103,7 +103,7 @@ pub(super) fn run(command: Command, context: &Context) -> Result<(), Failure> {
     })
 }
 
-fn table(shown: &[Shown]) -> String {
+fn table(shown: &[InviteView]) -> String {
     if shown.is_empty() {
         return "No codes yet. Make one: genkan invite create".to_owned();
     }

@@ -32,17 +32,17 @@ pub(super) enum Command {
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Shown {
+struct KeysView {
     service_did: String,
     rotation_key: String,
     sealing_key_id: String,
-    hosts: Vec<HostKeyShown>,
-    oauth: Vec<WebKeyShown>,
+    hosts: Vec<HostKeyView>,
+    oauth: Vec<WebKeyView>,
 }
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct WebKeyShown {
+struct WebKeyView {
     /// `tokens` or `client`.
     purpose: &'static str,
     kid: String,
@@ -52,7 +52,7 @@ struct WebKeyShown {
     signs: String,
 }
 
-impl WebKeyShown {
+impl WebKeyView {
     fn of(key: &WebKey) -> Self {
         Self {
             purpose: key.purpose.as_str(),
@@ -66,7 +66,7 @@ impl WebKeyShown {
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct HostKeyShown {
+struct HostKeyView {
     host: String,
     signing_key: String,
     public_key_hex: String,
@@ -83,12 +83,12 @@ pub(super) fn run(command: &Command, context: &Context) -> Result<(), Failure> {
             }
             Command::RotateTokens => return rotate(&app.ring, WebPurpose::Tokens, context).await,
         }
-        let hosts = app.ring.current_host_keys().into_iter().map(|key| HostKeyShown {
+        let hosts = app.ring.current_host_keys().into_iter().map(|key| HostKeyView {
             host: key.host.clone(),
             signing_key: key.public.to_did_key(),
             public_key_hex: key.public.to_sec1_uncompressed_hex(),
         });
-        let shown = Shown {
+        let shown = KeysView {
             service_did: app.config.service.did.to_string(),
             rotation_key: app.ring.rotation().public().to_did_key(),
             sealing_key_id: app.ring.sealer().key_id().to_string(),
@@ -96,7 +96,7 @@ pub(super) fn run(command: &Command, context: &Context) -> Result<(), Failure> {
             oauth: [WebPurpose::Tokens, WebPurpose::Client]
                 .into_iter()
                 .flat_map(|purpose| app.ring.web_keys(purpose))
-                .map(|key| WebKeyShown::of(&key))
+                .map(|key| WebKeyView::of(&key))
                 .collect(),
         };
         Ok(context.output.print(&shown, text)?)
@@ -106,11 +106,11 @@ pub(super) fn run(command: &Command, context: &Context) -> Result<(), Failure> {
 async fn rotate(ring: &Ring, purpose: WebPurpose, context: &Context) -> Result<(), Failure> {
     let key = ring.rotate_web_key(purpose).await.map_err(anyhow::Error::from)?;
     let text =
-        |shown: &WebKeyShown| format!("key {} is published now, and signs from {}", shown.kid, shown.signs);
-    Ok(context.output.print(&WebKeyShown::of(&key), text)?)
+        |shown: &WebKeyView| format!("key {} is published now, and signs from {}", shown.kid, shown.signs);
+    Ok(context.output.print(&WebKeyView::of(&key), text)?)
 }
 
-fn text(shown: &Shown) -> String {
+fn text(shown: &KeysView) -> String {
     let mut out = format!(
         "service DID        {}\nPLC rotation key   {}\nsealing key        {} (its id; the key itself is never shown)\n",
         shown.service_did, shown.rotation_key, shown.sealing_key_id

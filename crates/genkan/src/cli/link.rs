@@ -23,7 +23,7 @@ pub(super) enum Command {
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Shown {
+struct LinkSummary {
     id: String,
     account: String,
     handle: Option<String>,
@@ -38,7 +38,7 @@ struct Shown {
     used: String,
 }
 
-impl From<LinkView> for Shown {
+impl From<LinkView> for LinkSummary {
     fn from(link: LinkView) -> Self {
         Self {
             id: link.id,
@@ -61,13 +61,14 @@ pub(super) fn run(command: Command, context: &Context) -> Result<(), Failure> {
         match command {
             Command::List { account } => {
                 let found = links.of_account(&account).await.map_err(anyhow::Error::from)?;
-                let shown: Vec<Shown> = found.into_iter().map(Shown::from).collect();
+                let shown: Vec<LinkSummary> = found.into_iter().map(LinkSummary::from).collect();
                 Ok(context.output.print(&shown, |shown| table(shown))?)
             }
             Command::Show { id } => {
                 let found = links.find(&id).await.map_err(anyhow::Error::from)?;
-                let shown =
-                    found.map(Shown::from).ok_or_else(|| anyhow::anyhow!("{id}: there is no such link"))?;
+                let shown = found
+                    .map(LinkSummary::from)
+                    .ok_or_else(|| anyhow::anyhow!("{id}: there is no such link"))?;
                 Ok(context.output.print(&shown, text)?)
             }
             Command::End { id } => {
@@ -83,7 +84,7 @@ pub(super) fn run(command: Command, context: &Context) -> Result<(), Failure> {
     })
 }
 
-fn table(shown: &[Shown]) -> String {
+fn table(shown: &[LinkSummary]) -> String {
     if shown.is_empty() {
         return "No links.".to_owned();
     }
@@ -94,7 +95,7 @@ fn table(shown: &[Shown]) -> String {
     out
 }
 
-fn text(one: &Shown) -> String {
+fn text(one: &LinkSummary) -> String {
     let reason = one.reason.map(|reason| format!(" ({reason})")).unwrap_or_default();
     let handle = one.handle.as_deref().unwrap_or("no confirmed handle");
     format!(

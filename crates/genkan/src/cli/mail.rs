@@ -18,7 +18,7 @@ pub(super) enum Command {
 }
 
 #[derive(Serialize)]
-struct Shown {
+struct EmailView {
     id: String,
     account: String,
     kind: String,
@@ -27,7 +27,7 @@ struct Shown {
     created: String,
 }
 
-impl From<UndeliveredEmail> for Shown {
+impl From<UndeliveredEmail> for EmailView {
     fn from(email: UndeliveredEmail) -> Self {
         Self {
             id: email.id,
@@ -46,18 +46,18 @@ pub(super) fn run(command: &Command, context: &Context) -> Result<(), Failure> {
         let db = context.database(&config).await?;
         let &Command::GivenUp { limit } = command;
         let found = Mail::given_up(&db, limit).await.map_err(anyhow::Error::from)?;
-        let shown: Vec<Shown> = found.into_iter().map(Shown::from).collect();
+        let shown: Vec<EmailView> = found.into_iter().map(EmailView::from).collect();
         Ok(context.output.print(&shown, |shown| table(shown))?)
     })
 }
 
-fn table(shown: &[Shown]) -> String {
+fn table(shown: &[EmailView]) -> String {
     if shown.is_empty() {
         return "No mail was given up.".to_owned();
     }
     let mut out = format!("{:<24}  {:<14}  TRIES  {:<32}  WHY\n", "CREATED", "KIND", "ACCOUNT");
     for one in shown {
-        let Shown { created, kind, attempts, account, why, .. } = one;
+        let EmailView { created, kind, attempts, account, why, .. } = one;
         let _ = writeln!(out, "{created:<24}  {kind:<14}  {attempts:>5}  {account:<32}  {why}");
     }
     out

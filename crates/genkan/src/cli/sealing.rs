@@ -12,7 +12,7 @@ use crate::keys::{self, FOLLOW_EVERY};
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Done {
+struct Resealing {
     sealing_key_id: String,
     resealed: u64,
     /// What other keys sealed and is left: nothing, unless rows are damaged.
@@ -62,7 +62,7 @@ pub(super) async fn rotate(app: &App, only_reseal: bool, context: &Context) -> R
     } else {
         Vec::new()
     };
-    let done = Done { put_aside, ..done };
+    let done = Resealing { put_aside, ..done };
     let left = done.left;
     context.output.print(&done, text)?;
     if left > 0 {
@@ -74,7 +74,7 @@ pub(super) async fn rotate(app: &App, only_reseal: bool, context: &Context) -> R
     Ok(())
 }
 
-async fn reseal(app: &App, context: &Context) -> Result<Done, Failure> {
+async fn reseal(app: &App, context: &Context) -> Result<Resealing, Failure> {
     let sealer = app.ring.sealer();
     let (mut resealed, mut unopened) = (0, Vec::new());
     for column in app::sealed_columns() {
@@ -99,7 +99,7 @@ async fn reseal(app: &App, context: &Context) -> Result<Done, Failure> {
         left += column.left(&app.db, sealer).await.map_err(anyhow::Error::from)?;
     }
     let sealing_key_id = sealer.key_id().to_string();
-    Ok(Done { sealing_key_id, resealed, left, unopened, put_aside: Vec::new() })
+    Ok(Resealing { sealing_key_id, resealed, left, unopened, put_aside: Vec::new() })
 }
 
 /// Progress goes to the side: what is printed is for whoever reads on.
@@ -107,7 +107,7 @@ fn say(context: &Context, line: &str) {
     let _ = writeln!(std::io::stderr(), "{}", context.output.faint(line));
 }
 
-fn text(done: &Done) -> String {
+fn text(done: &Resealing) -> String {
     let mut out = format!("sealed anew with key {}: {} secrets\n", done.sealing_key_id, done.resealed);
     for row in &done.unopened {
         let _ = writeln!(out, "does not open: {row}");

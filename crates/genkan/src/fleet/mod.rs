@@ -24,7 +24,7 @@ pub(crate) use host_check::{Expected, Finding, HostCheck, HostChecker, Proof, Su
 pub(crate) use host_client::{HostClient, HostError, StatusChange};
 pub(crate) use host_id::HostId;
 pub(crate) use placement::Explanation;
-pub(crate) use register::{Admission, Changes, Prepared};
+pub(crate) use register::{Admission, HostChanges, PreparedHost};
 pub(crate) use registry::{Fleet, SEALED_COLUMNS};
 
 /// Why the fleet could not be read or changed.

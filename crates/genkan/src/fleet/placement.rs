@@ -19,7 +19,7 @@ pub(crate) struct Candidate {
 
 /// Why a host gets no new account now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum Against {
+pub(crate) enum Exclusion {
     #[error("it is draining")]
     Draining,
     #[error("it is retired")]
@@ -41,27 +41,27 @@ pub(crate) enum Against {
 pub(crate) struct Explanation {
     pub(crate) candidate: Candidate,
     /// Empty: it takes part.
-    pub(crate) against: Vec<Against>,
+    pub(crate) exclusions: Vec<Exclusion>,
     /// Its chance in the next draw, 0 to 1.
     pub(crate) chance: f64,
 }
 
 /// Every reason against a host, not just the first.
-pub(crate) fn against(candidate: &Candidate) -> Vec<Against> {
+pub(crate) fn exclusions(candidate: &Candidate) -> Vec<Exclusion> {
     let host = &candidate.host;
     let state = match host.state {
         HostState::Enabled => None,
-        HostState::Draining => Some(Against::Draining),
-        HostState::Prepared | HostState::Retired => Some(Against::Retired),
+        HostState::Draining => Some(Exclusion::Draining),
+        HostState::Prepared | HostState::Retired => Some(Exclusion::Retired),
     };
     let full = host.capacity.is_some_and(|capacity| candidate.accounts >= capacity);
     [
         state,
-        (host.weight == 0).then_some(Against::NoWeight),
-        (!host.health.is_up()).then_some(Against::Down),
-        candidate.doubted.then_some(Against::Doubted),
-        full.then_some(Against::Full),
-        (!candidate.within_rate).then_some(Against::OverRate),
+        (host.weight == 0).then_some(Exclusion::NoWeight),
+        (!host.health.is_up()).then_some(Exclusion::Down),
+        candidate.doubted.then_some(Exclusion::Doubted),
+        full.then_some(Exclusion::Full),
+        (!candidate.within_rate).then_some(Exclusion::OverRate),
     ]
     .into_iter()
     .flatten()
@@ -69,15 +69,16 @@ pub(crate) fn against(candidate: &Candidate) -> Vec<Against> {
 }
 
 pub(crate) fn explain(candidates: Vec<Candidate>) -> Vec<Explanation> {
-    let judged: Vec<_> = candidates.into_iter().map(|candidate| (against(&candidate), candidate)).collect();
+    let judged: Vec<_> =
+        candidates.into_iter().map(|candidate| (exclusions(&candidate), candidate)).collect();
     let total: u64 =
         judged.iter().filter(|(why, _)| why.is_empty()).map(|(_, one)| u64::from(one.host.weight)).sum();
     let share = |candidate: &Candidate| f64::from(candidate.host.weight) / total_as_float(total);
     judged
         .into_iter()
-        .map(|(against, candidate)| {
-            let chance = if against.is_empty() { share(&candidate) } else { 0.0 };
-            Explanation { candidate, against, chance }
+        .map(|(exclusions, candidate)| {
+            let chance = if exclusions.is_empty() { share(&candidate) } else { 0.0 };
+            Explanation { candidate, exclusions, chance }
         })
         .collect()
 }
@@ -131,26 +132,26 @@ mod tests {
     fn every_reason_against_a_host_is_named() {
         let down = || Arc::new(Health::new(false, Timestamp::from_millis(0), Timestamp::from_millis(0)));
         let plain = candidate("oak", |_| {});
-        let cases: [(Candidate, &[Against]); 10] = [
+        let cases: [(Candidate, &[Exclusion]); 10] = [
             (plain.clone(), &[]),
-            (candidate("oak", |host| host.state = HostState::Draining), &[Against::Draining]),
-            (candidate("oak", |host| host.state = HostState::Retired), &[Against::Retired]),
-            (candidate("oak", |host| host.weight = 0), &[Against::NoWeight]),
-            (candidate("oak", |host| host.health = down()), &[Against::Down]),
-            (candidate("oak", |host| host.capacity = Some(10)), &[Against::Full]),
+            (candidate("oak", |host| host.state = HostState::Draining), &[Exclusion::Draining]),
+            (candidate("oak", |host| host.state = HostState::Retired), &[Exclusion::Retired]),
+            (candidate("oak", |host| host.weight = 0), &[Exclusion::NoWeight]),
+            (candidate("oak", |host| host.health = down()), &[Exclusion::Down]),
+            (candidate("oak", |host| host.capacity = Some(10)), &[Exclusion::Full]),
             (candidate("oak", |host| host.capacity = Some(11)), &[]),
-            (Candidate { within_rate: false, ..plain.clone() }, &[Against::OverRate]),
-            (Candidate { doubted: true, ..plain }, &[Against::Doubted]),
+            (Candidate { within_rate: false, ..plain.clone() }, &[Exclusion::OverRate]),
+            (Candidate { doubted: true, ..plain }, &[Exclusion::Doubted]),
             (
                 candidate("oak", |host| {
                     host.weight = 0;
                     host.state = HostState::Draining;
                 }),
-                &[Against::Draining, Against::NoWeight],
+                &[Exclusion::Draining, Exclusion::NoWeight],
             ),
         ];
         for (candidate, expected) in cases {
-            assert_eq!(against(&candidate), expected);
+            assert_eq!(exclusions(&candidate), expected);
         }
     }
 

@@ -19,13 +19,13 @@ pub(crate) struct Admission {
     pub(crate) admin_password: Secret<String>,
     pub(crate) version: Option<String>,
     pub(crate) blob_limit: Option<u64>,
-    pub(crate) changes: Changes,
+    pub(crate) changes: HostChanges,
 }
 
 /// What the operator may change; `None`: as it is.
 #[expect(clippy::option_option, reason = "outer: whether to change it; inner: the limit, or none")]
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Changes {
+pub(crate) struct HostChanges {
     pub(crate) state: Option<HostState>,
     pub(crate) weight: Option<u32>,
     /// `Some(None)`: no limit.
@@ -37,7 +37,7 @@ pub(crate) struct Changes {
 
 /// A host that waits to be added.
 #[derive(Clone, Debug)]
-pub(crate) struct Prepared {
+pub(crate) struct PreparedHost {
     pub(crate) id: HostId,
     pub(crate) origin: Origin,
 }
@@ -75,10 +75,10 @@ impl Fleet {
     }
 
     /// The hosts that have their key and wait to be added.
-    pub(crate) async fn prepared(&self) -> Result<Vec<Prepared>, Error> {
+    pub(crate) async fn prepared(&self) -> Result<Vec<PreparedHost>, Error> {
         let rows = sql::all(&self.inner().db).await?;
         let waiting = rows.into_iter().filter(|row| row.state == HostState::Prepared);
-        Ok(waiting.map(|row| Prepared { id: row.id.into(), origin: row.origin }).collect())
+        Ok(waiting.map(|row| PreparedHost { id: row.id.into(), origin: row.origin }).collect())
     }
 
     /// A prepared host joins the fleet.
@@ -93,7 +93,7 @@ impl Fleet {
         row.version = admission.version;
         row.blob_limit = admission.blob_limit;
         let password = Some(admission.admin_password);
-        self.apply(&mut row, Changes { admin_password: password, ..admission.changes });
+        self.apply(&mut row, HostChanges { admin_password: password, ..admission.changes });
         let now = inner.clock.now();
         let mut tx = inner.db.begin().await?;
         sql::update(&mut tx, &row, now).await.map_err(taken)?;
@@ -110,7 +110,7 @@ impl Fleet {
         Ok(change)
     }
 
-    pub(crate) async fn change(&self, id: &HostId, changes: Changes) -> Result<ChangeId, Error> {
+    pub(crate) async fn change(&self, id: &HostId, changes: HostChanges) -> Result<ChangeId, Error> {
         let inner = self.inner();
         let mut row = self.row(id).await?;
         if row.state == HostState::Prepared {
@@ -163,7 +163,7 @@ impl Fleet {
         self.commit(tx, id, "host.remove").await
     }
 
-    fn apply(&self, row: &mut HostRow, changes: Changes) {
+    fn apply(&self, row: &mut HostRow, changes: HostChanges) {
         row.state = changes.state.unwrap_or(row.state);
         row.weight = changes.weight.unwrap_or(row.weight);
         row.capacity = changes.capacity.unwrap_or(row.capacity);
@@ -216,7 +216,7 @@ mod tests {
     use crate::base::{Clock, Timestamp};
     use crate::db::feed::Feed;
     use crate::db::{Db, on_each_database};
-    use crate::fleet::placement::Against;
+    use crate::fleet::placement::Exclusion;
     use crate::keys::Ring;
 
     on_each_database!(
@@ -237,7 +237,7 @@ mod tests {
         format!("https://{id}.example.com").parse().unwrap()
     }
 
-    async fn add(fleet: &Fleet, id: &str, changes: Changes) {
+    async fn add(fleet: &Fleet, id: &str, changes: HostChanges) {
         fleet.prepare(&id.into(), &origin(id), None).await.unwrap();
         let admission = Admission {
             did: format!("did:web:{id}.example.com").parse().unwrap(),
@@ -255,13 +255,13 @@ mod tests {
         fleet.prepare(&oak, &origin("oak"), None).await.unwrap();
         assert!(fleet.host(&oak).is_none() && fleet.prepared().await.unwrap()[0].id == oak);
         let key = fleet.inner().ring.host_key("oak").unwrap();
-        fleet.change(&oak, Changes::default()).await.unwrap_err();
+        fleet.change(&oak, HostChanges::default()).await.unwrap_err();
         let admission = Admission {
             did: "did:web:oak.example.com".parse().unwrap(),
             admin_password: Secret::new("word".to_owned()),
             version: Some("1".to_owned()),
             blob_limit: Some(5),
-            changes: Changes { weight: Some(7), ..Changes::default() },
+            changes: HostChanges { weight: Some(7), ..HostChanges::default() },
         };
         fleet.admit(&oak, admission.clone()).await.unwrap();
         assert!(matches!(fleet.admit(&oak, admission).await, Err(Error::NameTaken)));
@@ -271,7 +271,10 @@ mod tests {
             (7, HostState::Enabled, "word")
         );
         assert_eq!(fleet.by_did("did:web:oak.example.com").unwrap().id, oak);
-        fleet.change(&oak, Changes { state: Some(HostState::Draining), ..Changes::default() }).await.unwrap();
+        fleet
+            .change(&oak, HostChanges { state: Some(HostState::Draining), ..HostChanges::default() })
+            .await
+            .unwrap();
         assert_eq!(fleet.host(&oak).unwrap().state, HostState::Draining);
         assert_eq!(fleet.host(&oak).unwrap().admin_password.expose(), "word");
         assert!(matches!(fleet.remove(&oak, 2).await, Err(Error::HasAccounts(2))));
@@ -283,7 +286,7 @@ mod tests {
 
     async fn another_process_sees_the_change(db: Db) {
         let (first, second) = (open(&db).await, open(&db).await);
-        add(&first, "oak", Changes::default()).await;
+        add(&first, "oak", HostChanges::default()).await;
         assert!(second.host(&"oak".into()).is_none());
         second.reload().await.unwrap();
         let host = second.host(&"oak".into()).unwrap();
@@ -293,7 +296,7 @@ mod tests {
 
     async fn names_and_keys_are_given_once(db: Db) {
         let fleet = open(&db).await;
-        add(&fleet, "oak", Changes::default()).await;
+        add(&fleet, "oak", HostChanges::default()).await;
         assert!(fleet.prepare(&"oak".into(), &origin("elm"), None).await.is_err());
         assert!(matches!(fleet.prepare(&"elm".into(), &origin("oak"), None).await, Err(Error::NameTaken)));
         for name in ["", "Oak", "-oak", "o ak", "oak.example", &"x".repeat(33)] {
@@ -312,16 +315,17 @@ mod tests {
         let fleet = open(&db).await;
         let now = Timestamp::from_millis(1_000_000);
         assert!(fleet.place(now).is_err());
-        add(&fleet, "oak", Changes { capacity: Some(Some(2)), ..Changes::default() }).await;
+        add(&fleet, "oak", HostChanges { capacity: Some(Some(2)), ..HostChanges::default() }).await;
         fleet.set_counts(HashMap::from([("oak".to_owned(), 1)]));
         assert_eq!(fleet.place(now).unwrap().id, "oak".into());
         assert!(fleet.place(now).is_err(), "counted at once, not at the next count");
-        assert_eq!(fleet.explain(now)[0].against, [Against::Full]);
-        let rate = Changes { capacity: Some(None), sign_ups_per_hour: Some(Some(60)), ..Changes::default() };
+        assert_eq!(fleet.explain(now)[0].exclusions, [Exclusion::Full]);
+        let rate =
+            HostChanges { capacity: Some(None), sign_ups_per_hour: Some(Some(60)), ..HostChanges::default() };
         fleet.change(&"oak".into(), rate).await.unwrap();
         assert!(fleet.place(now).is_ok() && fleet.place(now).is_ok());
         assert!(fleet.place(now).is_err());
-        assert_eq!(fleet.explain(now)[0].against, [Against::OverRate]);
+        assert_eq!(fleet.explain(now)[0].exclusions, [Exclusion::OverRate]);
         assert!(fleet.place(now.plus(std::time::Duration::from_secs(61))).is_ok());
     }
 }

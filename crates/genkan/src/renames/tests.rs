@@ -12,7 +12,7 @@ use crate::base::test_directory::{Fault, TestDirectory};
 use crate::db::feed::Feed;
 use crate::db::on_each_database;
 use crate::fleet::testing::{FakeHost, HostFault, host_client};
-use crate::fleet::{Admission, Changes};
+use crate::fleet::{Admission, HostChanges};
 
 on_each_database!(
     a_change_reaches_directory_record_and_host,
@@ -48,7 +48,7 @@ impl Stand {
             admin_password: host.as_host("oak").admin_password.clone(),
             version: None,
             blob_limit: None,
-            changes: Changes::default(),
+            changes: HostChanges::default(),
         };
         fleet.admit(&"oak".into(), admission).await.unwrap();
         let dns = TestDns::start(|name, _| match name {

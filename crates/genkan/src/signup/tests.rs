@@ -11,7 +11,7 @@ use crate::base::fetch::UnguardedClient;
 use crate::base::seal::Sealer;
 use crate::db::feed::Feed;
 use crate::db::on_each_database;
-use crate::fleet::{Admission, Changes};
+use crate::fleet::{Admission, HostChanges};
 use crate::identity::HandlePolicy;
 use crate::sessions::Lifetimes;
 
@@ -55,7 +55,7 @@ impl Stand {
             admin_password: Secret::new(host.admin_password()),
             version: None,
             blob_limit: None,
-            changes: Changes::default(),
+            changes: HostChanges::default(),
         };
         fleet.admit(&"oak".into(), admission).await.unwrap();
         let accounts = Accounts::new(db.clone(), clock.clone(), feed.clone());

@@ -15,7 +15,9 @@ use super::{Context, Failure};
 use crate::accounts;
 use crate::app::App;
 use crate::base::{Origin, Secret};
-use crate::fleet::{self, Admission, Changes, Expected, HostCheck, HostChecker, HostId, HostState, Subject};
+use crate::fleet::{
+    self, Admission, Expected, HostChanges, HostCheck, HostChecker, HostId, HostState, Subject,
+};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
@@ -42,7 +44,7 @@ pub(super) enum Command {
         #[arg(long, value_name = "FILE")]
         signing_key_file: Option<PathBuf>,
         #[command(flatten)]
-        wishes: Wishes,
+        options: PlacementOptions,
     },
     /// Every host with its state, health and accounts.
     List,
@@ -59,7 +61,7 @@ pub(super) enum Command {
     Set {
         name: String,
         #[command(flatten)]
-        wishes: Wishes,
+        options: PlacementOptions,
         /// The host's new `PDS_ADMIN_PASSWORD`; `-` reads standard input.
         #[arg(long, value_name = "FILE")]
         admin_password_file: Option<PathBuf>,
@@ -81,7 +83,7 @@ pub(super) enum Command {
 }
 
 #[derive(Args, Debug)]
-pub(super) struct Wishes {
+pub(super) struct PlacementOptions {
     /// Its share of new accounts beside the others' weights; 0: none.
     #[arg(long)]
     weight: Option<u32>,
@@ -108,13 +110,13 @@ fn number_or_none(text: &str) -> Result<Limit, String> {
     }
 }
 
-impl From<Wishes> for Changes {
-    fn from(wishes: Wishes) -> Self {
+impl From<PlacementOptions> for HostChanges {
+    fn from(options: PlacementOptions) -> Self {
         Self {
-            weight: wishes.weight,
-            capacity: wishes.capacity.map(|Limit(limit)| limit),
-            region: wishes.region,
-            sign_ups_per_hour: wishes.sign_ups_per_hour.map(|Limit(limit)| limit),
+            weight: options.weight,
+            capacity: options.capacity.map(|Limit(limit)| limit),
+            region: options.region,
+            sign_ups_per_hour: options.sign_ups_per_hour.map(|Limit(limit)| limit),
             ..Self::default()
         }
     }
@@ -128,18 +130,19 @@ pub(super) fn run(command: Command, context: &Context) -> Result<(), Failure> {
                 prepare(&app, &name, &url, signing_key_file.as_deref()).await?;
                 env(&app, context, &name)
             }
-            Command::Add { url, name, admin_password_file, signing_key_file, wishes } => {
+            Command::Add { url, name, admin_password_file, signing_key_file, options } => {
                 let password = read_secret(&admin_password_file)?;
                 prepare(&app, &name, &url, signing_key_file.as_deref()).await?;
-                add(&app, context, Subject { name, origin: url, admin_password: password }, wishes.into())
+                add(&app, context, Subject { name, origin: url, admin_password: password }, options.into())
                     .await
             }
             Command::List => list(&app, context).await,
             Command::Show { name, no_probe } => show(&app, context, &name, !no_probe).await,
             Command::Env { name } => env(&app, context, &name),
-            Command::Set { name, wishes, admin_password_file } => {
+            Command::Set { name, options, admin_password_file } => {
                 let admin_password = admin_password_file.as_deref().map(read_secret).transpose()?;
-                change(&app, context, &name, Changes { admin_password, ..wishes.into() }, "is changed").await
+                change(&app, context, &name, HostChanges { admin_password, ..options.into() }, "is changed")
+                    .await
             }
             Command::Drain { name } => {
                 change(&app, context, &name, state(HostState::Draining), "is draining: no new accounts").await
@@ -176,7 +179,7 @@ async fn prepare(app: &App, name: &str, url: &Origin, key_file: Option<&Path>) -
     Ok(app.fleet.prepare(&id, url, given).await.map_err(failed(name))?)
 }
 
-async fn add(app: &App, context: &Context, subject: Subject, changes: Changes) -> Result<(), Failure> {
+async fn add(app: &App, context: &Context, subject: Subject, changes: HostChanges) -> Result<(), Failure> {
     let name = subject.name.clone();
     let check = checker(app).check(&subject).await;
     let admission = match &check {
@@ -188,7 +191,7 @@ async fn add(app: &App, context: &Context, subject: Subject, changes: Changes) -
             changes,
         },
         _ => {
-            let shown = print::CheckedHost::of(&name, &check);
+            let shown = print::CheckReport::of(&name, &check);
             context.output.print(&shown, |shown| shown.text(context.output))?;
             let hint = format!(
                 "mend it, then run this again; genkan host env {name} prints all that the host needs"
@@ -198,7 +201,7 @@ async fn add(app: &App, context: &Context, subject: Subject, changes: Changes) -
     };
     let did = admission.did.clone();
     let change = app.fleet.admit(&HostId::from(&*name), admission).await.map_err(failed(&name))?;
-    let shown = print::CheckedHost::of(&name, &check);
+    let shown = print::CheckReport::of(&name, &check);
     context
         .output
         .print(&shown, |shown| format!("{}\n{name} ({did}) is in the fleet.", shown.text(context.output)))?;
@@ -208,12 +211,12 @@ async fn add(app: &App, context: &Context, subject: Subject, changes: Changes) -
 async fn list(app: &App, context: &Context) -> Result<(), Failure> {
     let counts = counts(app).await?;
     let probes = app.fleet.last_probes().await.map_err(failed("fleet"))?;
-    let shown = print::Listed {
+    let shown = print::HostList {
         hosts: app
             .fleet
             .all()
             .iter()
-            .map(|host| print::Shown::of(host, &counts, probes.get(&host.id)))
+            .map(|host| print::HostView::of(host, &counts, probes.get(&host.id)))
             .collect(),
         prepared: app
             .fleet
@@ -221,7 +224,7 @@ async fn list(app: &App, context: &Context) -> Result<(), Failure> {
             .await
             .map_err(failed("fleet"))?
             .iter()
-            .map(print::Waiting::of)
+            .map(print::PreparedView::of)
             .collect(),
     };
     Ok(context.output.print(&shown, |shown| shown.text(context.output))?)
@@ -230,9 +233,9 @@ async fn list(app: &App, context: &Context) -> Result<(), Failure> {
 async fn show(app: &App, context: &Context, name: &str, probe: bool) -> Result<(), Failure> {
     let host = host(app, name)?;
     let (counts, probes) = (counts(app).await?, app.fleet.last_probes().await.map_err(failed(name))?);
-    let recorded = print::Shown::of(&host, &counts, probes.get(&host.id));
+    let recorded = print::HostView::of(&host, &counts, probes.get(&host.id));
     if !probe {
-        return Ok(context.output.print(&recorded, print::Shown::text)?);
+        return Ok(context.output.print(&recorded, print::HostView::text)?);
     }
     let subject = Subject {
         name: name.to_owned(),
@@ -244,12 +247,12 @@ async fn show(app: &App, context: &Context, name: &str, probe: bool) -> Result<(
         let learned = app.fleet.learn(&host.id, check.version.clone(), description.blob_upload_limit).await;
         learned.map_err(failed(name))?;
     }
-    let mut shown = print::CheckedHost::of(name, &check);
+    let mut shown = print::CheckReport::of(name, &check);
     if check.description.as_ref().is_some_and(|description| description.did != host.did) {
         shown.note_other_did(host.did.as_str());
     }
     let failures = shown.failures();
-    let shown = print::Whole { recorded, check: shown };
+    let shown = print::HostReport { recorded, check: shown };
     context.output.print(&shown, |shown| shown.text(context.output))?;
     if failures == 0 { Ok(()) } else { Err(anyhow!("{failures} proofs failed for {name}").into()) }
 }
@@ -264,12 +267,12 @@ async fn change(
     app: &App,
     context: &Context,
     name: &str,
-    changes: Changes,
+    changes: HostChanges,
     done: &str,
 ) -> Result<(), Failure> {
     let change = app.fleet.change(&HostId::from(name), changes).await.map_err(failed(name))?;
     let host = host(app, name)?;
-    let shown = print::Shown::of(&host, &counts(app).await?, None);
+    let shown = print::HostView::of(&host, &counts(app).await?, None);
     context.output.print(&shown, |_| format!("{name} {done}."))?;
     servers::have_read(app, name, &change).await
 }
@@ -286,7 +289,7 @@ async fn place(app: &App, context: &Context, explain: bool) -> Result<(), Failur
     app.fleet.set_counts(counts(app).await?);
     let now = app.clock.now();
     if explain {
-        let shown = print::Placement::of(&app.fleet.explain(now));
+        let shown = print::PlacementTable::of(&app.fleet.explain(now));
         return Ok(context.output.print(&shown, |shown| shown.text(context.output))?);
     }
     let hint = "no host takes new accounts; genkan host place --explain says why";
@@ -319,8 +322,8 @@ async fn counts(app: &App) -> Result<HashMap<String, u64>, Failure> {
     Ok(accounts::count_by_host(&app.db).await.map_err(anyhow::Error::from)?)
 }
 
-fn state(state: HostState) -> Changes {
-    Changes { state: Some(state), ..Changes::default() }
+fn state(state: HostState) -> HostChanges {
+    HostChanges { state: Some(state), ..HostChanges::default() }
 }
 
 fn failed(name: &str) -> impl Fn(fleet::Error) -> anyhow::Error {

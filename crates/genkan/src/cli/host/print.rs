@@ -7,12 +7,12 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 
 use crate::cli::Output;
-use crate::fleet::{Explanation, Finding, Host, HostCheck, LastProbe, Prepared, Proof, Verdict};
+use crate::fleet::{Explanation, Finding, Host, HostCheck, LastProbe, PreparedHost, Proof, Verdict};
 
 /// What is recorded of a host.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct Shown {
+pub(super) struct HostView {
     name: String,
     url: String,
     did: String,
@@ -33,7 +33,7 @@ pub(super) struct Shown {
     blob_limit: Option<u64>,
 }
 
-impl Shown {
+impl HostView {
     pub(super) fn of(host: &Host, counts: &HashMap<String, u64>, probe: Option<&LastProbe>) -> Self {
         let (up, since, checked_at) = probe.map_or_else(
             || (host.health.is_up(), host.health.since(), host.health.checked_at()),
@@ -85,29 +85,29 @@ impl Shown {
 
 /// A host that waits to be added.
 #[derive(Serialize)]
-pub(super) struct Waiting {
+pub(super) struct PreparedView {
     name: String,
     url: String,
 }
 
-impl Waiting {
-    pub(super) fn of(prepared: &Prepared) -> Self {
+impl PreparedView {
+    pub(super) fn of(prepared: &PreparedHost) -> Self {
         Self { name: prepared.id.to_string(), url: prepared.origin.to_string() }
     }
 }
 
 #[derive(Serialize)]
-pub(super) struct Listed {
-    pub(super) hosts: Vec<Shown>,
-    pub(super) prepared: Vec<Waiting>,
+pub(super) struct HostList {
+    pub(super) hosts: Vec<HostView>,
+    pub(super) prepared: Vec<PreparedView>,
 }
 
-impl Listed {
+impl HostList {
     pub(super) fn text(&self, output: Output) -> String {
         if self.hosts.is_empty() && self.prepared.is_empty() {
             return "There is no host yet. genkan host prepare --name NAME --url URL begins one.".to_owned();
         }
-        let width = |of: fn(&Shown) -> &str, least: usize| {
+        let width = |of: fn(&HostView) -> &str, least: usize| {
             self.hosts.iter().map(|host| of(host).len()).max().unwrap_or(0).max(least)
         };
         let (names, urls) = (width(|host| &host.name, 4), width(|host| &host.url, 3));
@@ -172,13 +172,13 @@ impl Settings {
 
 /// What the proofs said.
 #[derive(Serialize)]
-pub(super) struct CheckedHost {
+pub(super) struct CheckReport {
     name: String,
     passed: bool,
     findings: Vec<Finding>,
 }
 
-impl CheckedHost {
+impl CheckReport {
     pub(super) fn of(name: &str, check: &HostCheck) -> Self {
         Self { name: name.to_owned(), passed: check.passed(), findings: check.findings.clone() }
     }
@@ -216,14 +216,14 @@ impl CheckedHost {
 }
 
 #[derive(Serialize)]
-pub(super) struct Whole {
+pub(super) struct HostReport {
     #[serde(flatten)]
-    pub(super) recorded: Shown,
+    pub(super) recorded: HostView,
     #[serde(rename = "examined")]
-    pub(super) check: CheckedHost,
+    pub(super) check: CheckReport,
 }
 
-impl Whole {
+impl HostReport {
     pub(super) fn text(&self, output: Output) -> String {
         format!("{}\n{}", self.recorded.text(), self.check.text(output))
     }
@@ -231,26 +231,26 @@ impl Whole {
 
 /// How every host stands in the next draw.
 #[derive(Serialize)]
-pub(super) struct Placement {
-    hosts: Vec<Standing>,
+pub(super) struct PlacementTable {
+    hosts: Vec<PlacementRow>,
 }
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Standing {
+struct PlacementRow {
     name: String,
     chance: f64,
     accounts: u64,
     against: Vec<String>,
 }
 
-impl Placement {
+impl PlacementTable {
     pub(super) fn of(explanations: &[Explanation]) -> Self {
-        let standing = |one: &Explanation| Standing {
+        let standing = |one: &Explanation| PlacementRow {
             name: one.candidate.host.id.to_string(),
             chance: one.chance,
             accounts: one.candidate.accounts,
-            against: one.against.iter().map(ToString::to_string).collect(),
+            against: one.exclusions.iter().map(ToString::to_string).collect(),
         };
         Self { hosts: explanations.iter().map(standing).collect() }
     }

@@ -30,7 +30,7 @@ use crate::base::{Clock, Origin, Secret, random};
 use crate::config::Config;
 use crate::db::Db;
 use crate::db::audit::Actor;
-use crate::fleet::{Admission, Changes};
+use crate::fleet::{Admission, HostChanges};
 use crate::http::ClientAddr;
 use crate::oauth::Redirect;
 use crate::signin::{BrowserInfo, Persistence, SignIn, Visit};
@@ -89,7 +89,7 @@ impl World {
             admin_password: Secret::new("word".to_owned()),
             version: None,
             blob_limit: None,
-            changes: Changes::default(),
+            changes: HostChanges::default(),
         };
         app.fleet.admit(&"oak".into(), admission).await.unwrap();
         let ann = account(&app, "ann", 'a').await;

@@ -12,7 +12,7 @@ use super::house::{House, sign_in};
 use crate::accounts::Standing;
 use crate::base::{Secret, random};
 use crate::db::audit::Actor;
-use crate::fleet::{Admission, Changes};
+use crate::fleet::{Admission, HostChanges};
 
 /// A house that puts its mail into a folder.
 struct Post {
@@ -206,7 +206,7 @@ async fn a_deactivated_account_is_activated_from_its_page() {
             admin_password: Secret::new("word".to_owned()),
             version: None,
             blob_limit: None,
-            changes: Changes::default(),
+            changes: HostChanges::default(),
         };
         house.app.fleet.admit(&"oak".into(), admission).await.unwrap();
 
