@@ -1,10 +1,12 @@
 //! The picture of `ARCHITECTURE.md`, enforced: imports point down only.
 //!
-//! Reads every `crate::room` in the sources, comments and tests left out (a test may build its world from any room).
+//! Reads every `crate::room` in the sources. Comments and tests are left out: a test may use any room.
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
+
+use crate::sources;
 
 /// From the top down. A room may use all of the lines below its own, and of its own line what an arrow says.
 const PICTURE: [Line; 6] = [
@@ -34,24 +36,21 @@ enum Arrows {
 
 #[test]
 fn imports_point_down_only() {
-    let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
     let mut wrong = BTreeSet::new();
     let mut seen = 0;
-    for file in rust_files(&sources) {
-        let place = file.strip_prefix(&sources).unwrap().to_string_lossy().into_owned();
-        let room = room_of(&place);
+    for source in sources::program() {
+        let (room, path) = (sources::room(&source), &source.path);
         if ["lib", "main"].contains(&room) {
             continue;
         }
         assert!(
             line_of(room).is_some(),
-            "{place}: the room {room} is not in the picture; see ARCHITECTURE.md"
+            "{path}: the room {room} is not in the picture; see ARCHITECTURE.md"
         );
-        let text = fs::read_to_string(&file).unwrap();
-        for used in rooms_used(&text) {
+        for used in rooms_used(&source.bare) {
             seen += 1;
             if !may_use(room, &used) {
-                wrong.insert(format!("{place}: {room} must not use {used}"));
+                wrong.insert(format!("{path}: {room} must not use {used}"));
             }
         }
     }
@@ -97,9 +96,10 @@ fn the_rule_is_the_one_that_is_drawn() {
         assert_eq!(may_use(from, to), allowed, "{from} → {to}");
     }
     let text = "//! crate::http\nuse crate::{db, keys::Ring, fleet::{Host, HostId}};\nlet x = crate::base::Clock::System; // crate::cli\n\
-        #[cfg(test)]\nuse crate::edge;\n#[cfg(test)]\nmod tests {\n use crate::cli;\n}\n";
-    let used: Vec<String> = rooms_used(text).into_iter().collect();
-    assert_eq!(used, ["base", "db", "fleet", "keys"]);
+        #[cfg(test)]\nuse crate::edge;\n#[cfg(test)]\nmod tests {\n use crate::cli;\n}\nuse crate::limits;\n";
+    let code = sources::without_tests(&sources::without_comments(text));
+    let used: Vec<String> = rooms_used(&code).into_iter().collect();
+    assert_eq!(used, ["base", "db", "fleet", "keys", "limits"]);
 }
 
 fn may_use(from: &str, to: &str) -> bool {
@@ -128,17 +128,8 @@ fn line_of(room: &str) -> Option<usize> {
     PICTURE.iter().position(|line| line.rooms.contains(&room))
 }
 
-/// The first part of a file's path below `src`, without `.rs`.
-fn room_of(place: &str) -> &str {
-    let first = place.split('/').next().unwrap_or_default();
-    first.strip_suffix(".rs").unwrap_or(first)
-}
-
 /// Every room that the text names after `crate::`, in a path or in the braces of a `use`.
 fn rooms_used(text: &str) -> BTreeSet<String> {
-    let text = without_tests(text);
-    let text: String =
-        text.lines().map(|line| line.split("//").next().unwrap_or_default()).collect::<Vec<_>>().join("\n");
     let mut rooms = BTreeSet::new();
     for after in text.split("crate::").skip(1) {
         match after.strip_prefix('{') {
@@ -147,24 +138,6 @@ fn rooms_used(text: &str) -> BTreeSet<String> {
         }
     }
     rooms
-}
-
-/// What follows the file's own tests, and single items that are for tests, are left out.
-fn without_tests(text: &str) -> String {
-    let mut kept = Vec::new();
-    let mut lines = text.lines();
-    while let Some(line) = lines.next() {
-        if line.trim() == "#[cfg(test)]" {
-            match lines.next() {
-                Some(item) if item.trim_start().starts_with("mod ") && item.trim_end().ends_with('{') => {
-                    break;
-                }
-                _ => continue,
-            }
-        }
-        kept.push(line);
-    }
-    kept.join("\n")
 }
 
 /// The first word of each entry of a braced list that has just been opened.
@@ -193,20 +166,4 @@ fn word(text: &str) -> Option<String> {
         .unwrap_or(text.len());
     // `crate::Config` or a macro at the root is no room.
     (end > 0).then(|| text[..end].to_owned())
-}
-
-fn rust_files(folder: &Path) -> Vec<PathBuf> {
-    let mut files = Vec::new();
-    for entry in fs::read_dir(folder).unwrap() {
-        let path = entry.unwrap().path();
-        let name = path.file_name().unwrap().to_string_lossy().into_owned();
-        if path.is_dir() {
-            files.extend(rust_files(&path));
-        } else if path.extension().is_some_and(|end| end == "rs")
-            && !["tests.rs", "testing.rs", "bad_configs.rs"].contains(&name.as_str())
-        {
-            files.push(path);
-        }
-    }
-    files
 }

@@ -5,5 +5,7 @@
 mod layers;
 mod oauth_checklist;
 mod program;
+mod sources;
 mod store;
 mod stories;
+mod structure;
