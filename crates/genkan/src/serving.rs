@@ -27,7 +27,7 @@ use crate::fleet::Fleet;
 use crate::fleet::plc_proxy::{PlcProxy, PlcProxySettings, Prober};
 use crate::forward::{Abroad, Manners};
 use crate::http::{
-    HttpState, LookError, Readiness, TrustedPeers, oauth, ops_router, own_routes, page_routes, well_known,
+    HttpState, ThemeError, Readiness, TrustedPeers, oauth, ops_router, own_routes, page_routes, well_known,
     with_layers, xrpc,
 };
 use crate::telemetry::metrics::Metrics;
@@ -55,7 +55,7 @@ pub(crate) enum StartError {
     #[error(transparent)]
     Build(#[from] BuildError),
     #[error(transparent)]
-    Look(#[from] LookError),
+    Theme(#[from] ThemeError),
     #[error("the fleet: {0}")]
     Fleet(#[from] crate::fleet::Error),
     #[error("the database: {0}")]
@@ -196,7 +196,7 @@ const KNOW_HOSTS_EVERY: Duration = Duration::from_secs(10);
 const EXPORT_COUNTERS_EVERY: Duration = Duration::from_secs(2);
 
 /// Everything that Genkan answers itself.
-fn router(app: &App, trusted_peers: TrustedPeers) -> Result<axum::Router, LookError> {
+fn router(app: &App, trusted_peers: TrustedPeers) -> Result<axum::Router, ThemeError> {
     let state = HttpState {
         config: Arc::clone(&app.config),
         clock: app.clock.clone(),

@@ -81,7 +81,7 @@ impl From<StartError> for Failure {
             StartError::Fleet(cause) => Self::Other(cause.into()),
             StartError::SignUps(cause) => Self::Other(cause.into()),
             StartError::Renames(cause) => Self::Other(cause.into()),
-            StartError::Listen { .. } | StartError::Look(_) => Self::Setting(error.to_string()),
+            StartError::Listen { .. } | StartError::Theme(_) => Self::Setting(error.to_string()),
         }
     }
 }

@@ -30,7 +30,7 @@ pub(crate) use client_address::{ClientAddr, TrustedPeers, ViaHost};
 pub(crate) use health::Readiness;
 pub(crate) use json::{XrpcInput, XrpcQuery};
 pub(crate) use ops::ops_router;
-pub(crate) use pages::{LookError, routes as page_routes};
+pub(crate) use pages::{ThemeError, routes as page_routes};
 #[cfg(test)]
 pub(crate) use router::Counted;
 pub(crate) use router::{HttpState, REQUEST_ID, RequestId, own_routes, with_layers};

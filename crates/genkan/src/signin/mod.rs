@@ -158,7 +158,7 @@ impl SignIns {
 
     /// Recognises a browser by its cookies, or gives it new ones.
     pub(crate) async fn visit(&self, cookies: Option<&Cookies>, seen: &BrowserInfo) -> Result<Visit, Error> {
-        if let Some(visit) = self.look(cookies, seen).await? {
+        if let Some(visit) = self.peek(cookies, seen).await? {
             return Ok(visit);
         }
         let now = self.clock.now();
@@ -170,7 +170,7 @@ impl SignIns {
     }
 
     /// The same for pages that a new browser has nothing on. `None`: it is not known.
-    pub(crate) async fn look(
+    pub(crate) async fn peek(
         &self,
         cookies: Option<&Cookies>,
         seen: &BrowserInfo,

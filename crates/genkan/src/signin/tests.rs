@@ -100,8 +100,8 @@ async fn a_browser_is_known_by_its_cookies(db: Db) {
     let other = house.visit(None).await;
     assert_ne!(other.device, first.device);
     let unknown = Cookies::fresh();
-    assert!(house.sign_ins.look(Some(&unknown), &seen("192.0.2.1")).await.unwrap().is_none());
-    assert!(house.sign_ins.look(None, &seen("192.0.2.1")).await.unwrap().is_none());
+    assert!(house.sign_ins.peek(Some(&unknown), &seen("192.0.2.1")).await.unwrap().is_none());
+    assert!(house.sign_ins.peek(None, &seen("192.0.2.1")).await.unwrap().is_none());
     assert_ne!(house.visit(Some(&unknown)).await.device.as_str(), unknown.device_hash());
 }
 

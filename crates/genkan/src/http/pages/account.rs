@@ -72,7 +72,7 @@ pub(super) struct Shown {
 
 /// `GET /account`: the account that was signed in to last.
 pub(super) async fn first(pages: Pages, call: Call) -> Result<Reply, Trouble> {
-    let visit = pages.look(&call).await?;
+    let visit = pages.known_visit(&call).await?;
     let signed_in = match &visit {
         Some(visit) => pages.app.sign_ins.signed_in(visit, None).await?,
         None => Vec::new(),
@@ -284,7 +284,7 @@ async fn owner(pages: &Pages, call: &Call, form: &Form) -> Result<(Visit, String
 }
 
 async fn known(pages: &Pages, call: &Call) -> Result<Option<(Visit, Vec<SignIn>)>, Trouble> {
-    let Some(visit) = pages.look(call).await? else { return Ok(None) };
+    let Some(visit) = pages.known_visit(call).await? else { return Ok(None) };
     let signed_in = pages.app.sign_ins.signed_in(&visit, None).await?;
     Ok(Some((visit, signed_in)))
 }

@@ -107,7 +107,7 @@ fn why_not(error: &BeginError, messages: &Messages) -> &'static str {
 
 /// `GET /oauth/callback`: a person is back from their server.
 pub(super) async fn back(pages: Pages, call: Call) -> Result<Reply, Trouble> {
-    let visit = pages.look(&call).await?;
+    let visit = pages.known_visit(&call).await?;
     let device = visit.as_ref().map(|visit| visit.device.as_str());
     let callback = Callback {
         state: call.parameter("state"),

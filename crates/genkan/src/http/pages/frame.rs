@@ -41,10 +41,10 @@ impl<'a> Frame<'a> {
         let service = &pages.app.config.service;
         Self {
             messages,
-            brand: &pages.look.name,
+            brand: &pages.theme.name,
             host: service.public_url.authority().as_str(),
-            css: &pages.look.css.path,
-            logo: pages.look.logo.as_ref().map(|logo| logo.path.as_str()),
+            css: &pages.theme.css.path,
+            logo: pages.theme.logo.as_ref().map(|logo| logo.path.as_str()),
             privacy: service.privacy_policy_url.as_deref(),
             terms: service.terms_of_service_url.as_deref(),
             contact: service.contact_email.as_deref(),

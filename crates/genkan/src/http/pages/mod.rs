@@ -14,7 +14,6 @@ mod elsewhere;
 mod email;
 mod flow;
 mod frame;
-mod look;
 mod messages;
 mod permissions;
 mod redirect;
@@ -22,6 +21,7 @@ mod reply;
 mod reset;
 mod sign_in;
 mod sign_up;
+mod theme;
 mod trouble;
 
 use std::future::Future;
@@ -43,22 +43,22 @@ use crate::links::CALLBACK;
 use crate::signin::Visit;
 use call::{Call, Form, Jar, Names};
 use frame::Frame;
-use look::Look;
-pub(crate) use look::LookError;
 use messages::Messages;
 use reply::Reply;
+use theme::Theme;
+pub(crate) use theme::ThemeError;
 use trouble::Trouble;
 
 /// What the pages are made with. Cheap to clone.
 #[derive(Clone, Debug)]
 struct Pages {
     app: App,
-    look: Look,
+    theme: Theme,
 }
 
 /// Every page, and the files that pages load.
-pub(crate) fn routes(app: &App) -> Result<Router, LookError> {
-    let pages = Pages { app: app.clone(), look: Look::of(&app.config)? };
+pub(crate) fn routes(app: &App) -> Result<Router, ThemeError> {
+    let pages = Pages { app: app.clone(), theme: Theme::of(&app.config)? };
     macro_rules! page {
         ($show:path) => {
             get(async |State(pages): State<Pages>, request: Request<Body>| pages.page(request, $show).await)
@@ -90,7 +90,7 @@ pub(crate) fn routes(app: &App) -> Result<Router, LookError> {
         .route("/account/reset-password", page!(reset::show).merge(form!(reset::take)))
         .route("/account/sign-out", form!(account::sign_out))
         .route("/account/{*rest}", page!(nothing))
-        .merge(pages.look.routes());
+        .merge(pages.theme.routes());
     Ok(routes.with_state(pages))
 }
 
@@ -230,8 +230,8 @@ impl Pages {
     }
 
     /// The browser at hand, if it is known.
-    async fn look(&self, call: &Call) -> Result<Option<Visit>, Trouble> {
-        let visit = self.app.sign_ins.look(call.cookies.as_ref(), &call.seen()).await?;
+    async fn known_visit(&self, call: &Call) -> Result<Option<Visit>, Trouble> {
+        let visit = self.app.sign_ins.peek(call.cookies.as_ref(), &call.seen()).await?;
         if let Some(visit) = &visit {
             call.jar.keep(visit);
         }

@@ -48,7 +48,7 @@ fn form_post(pages: &Pages, language: Language, redirect: &Redirect) -> Result<R
             .iter()
             .map(|(name, value)| (*name, value.expose().as_str()))
             .collect(),
-        script: &pages.look.script.path,
+        script: &pages.theme.script.path,
     };
     let target = target(&redirect.uri);
     Reply::page(StatusCode::OK, &page, pages.origin(), Some(&target))

@@ -4,7 +4,7 @@ mod browsers;
 mod elsewhere;
 mod email;
 mod house;
-mod look;
 mod protection;
 mod request;
 mod sign_in;
+mod theme;

@@ -1,4 +1,4 @@
-//! How the pages look: the operator's name, colour and logo, and the files that pages load.
+//! The theme of the pages: the operator's name, colour and logo, and the files that pages load.
 //!
 //! Each file has a hash of its content in its name, so that browsers may keep it for ever.
 
@@ -16,9 +16,9 @@ use sha2::{Digest as _, Sha256};
 use super::colour::Palette;
 use crate::config::Config;
 
-/// What the operator's pages look like. Cheap to clone.
+/// The operator's theme. Cheap to clone.
 #[derive(Clone, Debug)]
-pub(super) struct Look {
+pub(super) struct Theme {
     pub(super) name: Arc<str>,
     pub(super) css: Arc<File>,
     pub(super) script: Arc<File>,
@@ -33,9 +33,9 @@ pub(super) struct File {
     content: axum::body::Bytes,
 }
 
-/// Why the pages cannot look as the operator wants.
+/// Why the theme could not be loaded.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum LookError {
+pub(crate) enum ThemeError {
     #[error("GENKAN_BRAND_LOGO_FILE: {0} cannot be read ({1})")]
     Unreadable(String, std::io::ErrorKind),
     #[error(
@@ -44,8 +44,8 @@ pub(crate) enum LookError {
     NoImage(String),
 }
 
-impl Look {
-    pub(super) fn of(config: &Config) -> Result<Self, LookError> {
+impl Theme {
+    pub(super) fn of(config: &Config) -> Result<Self, ThemeError> {
         let css = format!("{}{}", Palette::of(config.brand.color).css(), STYLE);
         let name = config.brand.name.as_deref().unwrap_or(&config.service.name);
         Ok(Self {
@@ -90,7 +90,7 @@ impl File {
     }
 }
 
-fn logo(path: &std::path::Path) -> Result<Arc<File>, LookError> {
+fn logo(path: &std::path::Path) -> Result<Arc<File>, ThemeError> {
     let shown = || path.display().to_string();
     let ending = path.extension().and_then(|ending| ending.to_str()).unwrap_or_default().to_ascii_lowercase();
     let (ending, kind) = match ending.as_str() {
@@ -98,11 +98,11 @@ fn logo(path: &std::path::Path) -> Result<Arc<File>, LookError> {
         "png" => ("png", "image/png"),
         "webp" => ("webp", "image/webp"),
         "jpg" | "jpeg" => ("jpg", "image/jpeg"),
-        _ => return Err(LookError::NoImage(shown())),
+        _ => return Err(ThemeError::NoImage(shown())),
     };
-    let content = std::fs::read(path).map_err(|error| LookError::Unreadable(shown(), error.kind()))?;
+    let content = std::fs::read(path).map_err(|error| ThemeError::Unreadable(shown(), error.kind()))?;
     if content.is_empty() || content.len() > LARGEST_LOGO {
-        return Err(LookError::NoImage(shown()));
+        return Err(ThemeError::NoImage(shown()));
     }
     Ok(File::new("logo", ending, kind, content))
 }
@@ -151,8 +151,8 @@ mod tests {
         std::fs::write(&good, "<svg/>").unwrap();
         std::fs::write(&bad, "<svg/>").unwrap();
         assert_eq!(logo(&good).unwrap().kind, "image/svg+xml");
-        assert!(matches!(logo(&bad), Err(LookError::NoImage(_))));
-        assert!(matches!(logo(&folder.join("none.png")), Err(LookError::Unreadable(..))));
+        assert!(matches!(logo(&bad), Err(ThemeError::NoImage(_))));
+        assert!(matches!(logo(&folder.join("none.png")), Err(ThemeError::Unreadable(..))));
         std::fs::remove_dir_all(&folder).unwrap();
     }
 }
