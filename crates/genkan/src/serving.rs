@@ -27,7 +27,7 @@ use crate::fleet::Fleet;
 use crate::fleet::plc_proxy::{PlcProxy, PlcProxySettings, Prober};
 use crate::forward::{Abroad, Manners};
 use crate::http::{
-    HttpState, ThemeError, Readiness, TrustedPeers, oauth, ops_router, own_routes, page_routes, well_known,
+    HttpState, Readiness, ThemeError, TrustedPeers, oauth, ops_router, own_routes, page_routes, well_known,
     with_layers, xrpc,
 };
 use crate::telemetry::metrics::Metrics;

@@ -1,10 +1,8 @@
-//! Why a request of a client or a browser is refused.
+//! Why a client's request is refused.
 
 use std::borrow::Cow;
 
 use genkan_protocol::oauth::error::{OAuthError, OAuthErrorCode as Code};
-
-use super::Redirect;
 
 /// Why a client's request is refused, or could not be answered.
 #[derive(Debug, thiserror::Error)]
@@ -31,25 +29,6 @@ impl Error {
 }
 
 impl From<sqlx::Error> for Error {
-    fn from(cause: sqlx::Error) -> Self {
-        Self::Storage(cause.into())
-    }
-}
-
-/// Why a browser cannot go on with a request.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum Problem {
-    /// Unknown, expired or malformed, or of another client: an error page, since no way back can be trusted.
-    #[error("the sign-in request is not known or has expired; go back to the app and start again")]
-    Unknown,
-    /// Back to the client with this.
-    #[error("the request is over")]
-    Leave(Redirect),
-    #[error(transparent)]
-    Storage(#[from] crate::db::Error),
-}
-
-impl From<sqlx::Error> for Problem {
     fn from(cause: sqlx::Error) -> Self {
         Self::Storage(cause.into())
     }

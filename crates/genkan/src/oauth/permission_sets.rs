@@ -14,8 +14,8 @@ use genkan_protocol::repo_proof;
 use genkan_protocol::syntax::{Did, Nsid};
 use http::StatusCode;
 
+use super::error::Error;
 use super::sql::permission_sets as sql;
-use super::{Error, SetView};
 use crate::base::fetch::{Dns, DnsError, GuardedClient, Limits};
 use crate::base::single_flight::SingleFlight;
 use crate::base::{Clock, Timestamp};
@@ -45,6 +45,16 @@ enum Problem {
     Unresolved,
     /// Ours.
     Storage,
+}
+
+/// A permission set in its author's words.
+#[derive(Clone, Debug)]
+pub(crate) struct SetView {
+    pub(crate) nsid: Nsid,
+    /// Has a title and a detail by language.
+    pub(crate) set: PermissionSet,
+    /// What a token gets in place of it.
+    pub(crate) expanded: Vec<Scope>,
 }
 
 impl PermissionSets {

@@ -3,9 +3,9 @@
 use genkan_protocol::crypto::K256PrivateKey;
 use genkan_protocol::oauth::request::ResponseMode;
 
-use super::OAuth;
 use super::grant::{Grant, GrantPlace};
 use super::pushed::{ClientAuth, Pushed};
+use super::service::OAuth;
 use crate::accounts::{Account, State};
 use crate::base::fetch::GuardedClient;
 use crate::base::{Secret, Timestamp};

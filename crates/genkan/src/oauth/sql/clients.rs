@@ -5,7 +5,7 @@ use sqlx::any::AnyRow;
 
 use crate::base::Timestamp;
 use crate::db::{Db, Error, Result, Tx};
-use crate::oauth::Standing;
+use crate::oauth::client_trust::Standing;
 
 /// What is known of a client.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -5,12 +5,15 @@ use genkan_protocol::oauth::error::OAuthErrorCode as Code;
 use genkan_protocol::oauth::request::{AuthorizationRequest, Form, Prompt};
 use genkan_protocol::oauth::scope::{Scope, undeclared};
 
-use super::client::{Client, Purpose};
-use super::pushed::Pushed;
-use super::request::{REQUEST, URI_PREFIX};
-use super::sql::requests;
-use super::{Call, Error, OAuth};
+use super::authorize::REQUEST;
 use crate::base::random;
+use crate::oauth::call::Call;
+use crate::oauth::clients::{Client, Purpose};
+use crate::oauth::error::Error;
+use crate::oauth::ids::URI_PREFIX;
+use crate::oauth::pushed::Pushed;
+use crate::oauth::service::OAuth;
+use crate::oauth::sql::requests;
 
 /// What the client sends its browser with.
 #[derive(Debug)]

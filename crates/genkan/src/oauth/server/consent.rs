@@ -5,15 +5,17 @@ use std::collections::HashSet;
 use genkan_protocol::oauth::error::OAuthErrorCode as Code;
 use genkan_protocol::oauth::request::Prompt;
 
-use super::sql::consents;
-use super::{Choice, ConsentView, OAuth, Opened, Page, Permission, Problem};
+use super::problem::Problem;
+use super::view::{Choice, ConsentView, Opened, Page, Permission};
 use crate::accounts::{Account, Standing};
 use crate::base::Timestamp;
+use crate::oauth::service::OAuth;
+use crate::oauth::sql::consents;
 use crate::signin::SignIn;
 
 /// What becomes of an opened request.
 #[derive(Clone, Debug)]
-pub(super) enum Decision<'a> {
+pub(in crate::oauth) enum Decision<'a> {
     Show(Page),
     /// Without a page.
     Approve(&'a SignIn),
@@ -32,7 +34,7 @@ struct Candidate<'a> {
 }
 
 impl OAuth {
-    pub(super) async fn weigh<'a>(
+    pub(in crate::oauth) async fn weigh<'a>(
         &self,
         opened: &Opened,
         signed_in: &'a [SignIn],
@@ -47,7 +49,7 @@ impl OAuth {
         Ok(decide(opened.prompt, opened.login_hint.is_some(), &candidates))
     }
 
-    pub(super) async fn weigh_one<'a>(
+    pub(in crate::oauth) async fn weigh_one<'a>(
         &self,
         opened: &Opened,
         signed_in: &'a SignIn,
@@ -60,7 +62,7 @@ impl OAuth {
         Ok(decide_on(candidate, matches!(opened.prompt, None | Some(Prompt::Login | Prompt::SelectAccount))))
     }
 
-    pub(super) async fn view_of_consent(
+    pub(in crate::oauth) async fn view_of_consent(
         &self,
         opened: &Opened,
         account: &Account,
@@ -72,7 +74,7 @@ impl OAuth {
     }
 
     /// What the values mean, and which of them are new to this account.
-    pub(super) async fn permissions<'a>(
+    pub(in crate::oauth) async fn permissions<'a>(
         &self,
         opened: &Opened,
         did: &str,
@@ -123,7 +125,7 @@ impl OAuth {
 }
 
 /// Whether the account may complete the request at all.
-pub(super) fn is_wanted(opened: &Opened, signed_in: &SignIn, now: Timestamp) -> bool {
+pub(in crate::oauth) fn is_wanted(opened: &Opened, signed_in: &SignIn, now: Timestamp) -> bool {
     is_hinted(opened, &signed_in.account) && is_fresh(opened, signed_in, now)
 }
 

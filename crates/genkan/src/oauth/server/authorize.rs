@@ -4,16 +4,18 @@ use std::time::Duration;
 
 use data_encoding::HEXLOWER;
 use genkan_protocol::oauth::error::OAuthErrorCode as Code;
-use sha2::{Digest as _, Sha256};
 
-use super::consent::Decision;
-use super::sql::requests::Stored;
-use super::sql::{codes, consents, requests};
-use super::{ConsentView, OAuth, Opened, Outcome, Problem, Redirect};
+use super::consent::{Decision, is_wanted};
+use super::problem::Problem;
+use super::view::{ConsentView, Opened, Outcome, Redirect};
 use crate::accounts::{self, Account, Standing};
 use crate::base::{Secret, Timestamp, random};
 use crate::db::Tx;
 use crate::db::audit::{self, Actor};
+use crate::oauth::ids::{URI_PREFIX, hash};
+use crate::oauth::service::OAuth;
+use crate::oauth::sql::requests::Stored;
+use crate::oauth::sql::{codes, consents, requests};
 use crate::signin::{self, DeviceId, SignIn};
 
 impl OAuth {
@@ -95,7 +97,7 @@ impl OAuth {
         let account = &signed_in.account;
         if !allowed.contains(&"atproto")
             || account.standing() != Standing::Active
-            || !super::consent::is_wanted(opened, signed_in, now)
+            || !is_wanted(opened, signed_in, now)
         {
             return self.reject(opened).await;
         }
@@ -103,7 +105,7 @@ impl OAuth {
     }
 
     /// Decides the request: the browser gets a code for what was allowed.
-    pub(super) async fn give_code(
+    pub(in crate::oauth) async fn give_code(
         &self,
         opened: &Opened,
         did: &str,
@@ -149,7 +151,7 @@ impl OAuth {
     }
 
     /// Ends the request with an error for the client.
-    pub(super) async fn refuse(
+    pub(in crate::oauth) async fn refuse(
         &self,
         opened: &Opened,
         code: Code,
@@ -215,14 +217,8 @@ fn form_action(redirect_uri: &str) -> String {
     }
 }
 
-/// Codes are stored by their hash.
-pub(super) fn hash(secret: &str) -> String {
-    HEXLOWER.encode(&Sha256::digest(secret.as_bytes()))
-}
-
-pub(super) const URI_PREFIX: &str = "urn:ietf:params:oauth:request_uri:";
 /// From the push, and again from each visit.
-pub(super) const REQUEST: Duration = Duration::from_mins(5);
+pub(in crate::oauth) const REQUEST: Duration = Duration::from_mins(5);
 const CODE: Duration = Duration::from_mins(1);
 
 #[cfg(test)]

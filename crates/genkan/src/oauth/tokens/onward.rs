@@ -13,19 +13,16 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use genkan_protocol::crypto::P256PrivateKey;
-use genkan_protocol::oauth::access_token::{self, AccessClaims, Confirmation};
-use genkan_protocol::oauth::dpop::{ProofClaims, ProofKey, ath};
+use genkan_protocol::oauth::dpop::ProofKey;
 
-use super::{GrantCaller, OAuth, refresh_token};
-use crate::base::random;
-use crate::fleet::{Host, HostId};
+use crate::fleet::HostId;
 use crate::keys::Ring;
 
 /// What a request carries to a host instead of the caller's own headers.
 #[derive(Clone)]
 pub(crate) struct Onward {
-    token: Arc<Token>,
-    proof: String,
+    pub(in crate::oauth) token: Arc<Token>,
+    pub(in crate::oauth) proof: String,
 }
 
 impl Onward {
@@ -52,22 +49,22 @@ impl fmt::Debug for Onward {
 
 /// The token made for a caller, once it was asked for.
 #[derive(Default)]
-pub(super) struct Minted(RwLock<Option<Arc<Token>>>);
+pub(in crate::oauth) struct Minted(RwLock<Option<Arc<Token>>>);
 
-struct Token {
-    text: String,
-    ath: String,
+pub(in crate::oauth) struct Token {
+    pub(in crate::oauth) text: String,
+    pub(in crate::oauth) ath: String,
     /// The host key that signed it.
-    key: String,
+    pub(in crate::oauth) key: String,
 }
 
 impl Minted {
-    fn get(&self, key: &str) -> Option<Arc<Token>> {
+    pub(in crate::oauth) fn get(&self, key: &str) -> Option<Arc<Token>> {
         let minted = self.0.read().unwrap_or_else(PoisonError::into_inner);
         minted.as_ref().filter(|token| token.key == key).map(Arc::clone)
     }
 
-    fn set(&self, token: Option<Arc<Token>>) {
+    pub(in crate::oauth) fn set(&self, token: Option<Arc<Token>>) {
         *self.0.write().unwrap_or_else(PoisonError::into_inner) = token;
     }
 }
@@ -79,14 +76,14 @@ impl fmt::Debug for Minted {
 }
 
 /// Genkan's own key towards the fleet, the same on every replica, and what hosts said of their nonces.
-pub(super) struct Signer {
-    key: ProofKey,
+pub(in crate::oauth) struct Signer {
+    pub(in crate::oauth) key: ProofKey,
     heard: RwLock<HashMap<HostId, String>>,
     has_heard: AtomicBool,
 }
 
 impl Signer {
-    pub(super) fn new(ring: &Ring) -> Self {
+    pub(in crate::oauth) fn new(ring: &Ring) -> Self {
         Self {
             key: ProofKey::new(own_key(ring)),
             heard: RwLock::default(),
@@ -94,7 +91,7 @@ impl Signer {
         }
     }
 
-    fn heard(&self, host: &HostId) -> Option<String> {
+    pub(in crate::oauth) fn heard(&self, host: &HostId) -> Option<String> {
         // Nearly always nobody has said anything that was not computed.
         if !self.has_heard.load(Ordering::Acquire) {
             return None;
@@ -102,7 +99,7 @@ impl Signer {
         self.heard.read().unwrap_or_else(PoisonError::into_inner).get(host).cloned()
     }
 
-    fn hear(&self, host: &HostId, nonce: Option<&str>) {
+    pub(in crate::oauth) fn hear(&self, host: &HostId, nonce: Option<&str>) {
         let mut heard = self.heard.write().unwrap_or_else(PoisonError::into_inner);
         match nonce {
             Some(nonce) => drop(heard.insert(host.clone(), nonce.to_owned())),
@@ -123,65 +120,3 @@ fn own_key(ring: &Ring) -> P256PrivateKey {
     let mut keys = (0_u32..).map(|count| ring.derived(&format!("proofs towards hosts {count}")));
     keys.find_map(|bytes| P256PrivateKey::from_bytes(&bytes).ok()).expect("one of so many is a key")
 }
-
-impl OAuth {
-    /// Token and proof for a request of this caller to its home. `None`: the host has no key any more.
-    pub(crate) fn sign_onward(
-        &self,
-        caller: &GrantCaller,
-        host: &Host,
-        method: &str,
-        path: &str,
-    ) -> Option<Onward> {
-        let key = self.ring.host_key(host.id.as_str())?;
-        let now = self.clock.now();
-        let token = caller.minted.get(&key.id).unwrap_or_else(|| {
-            let claims = AccessClaims {
-                iss: self.settings.issuer.clone(),
-                aud: host.did.as_str().to_owned(),
-                sub: caller.did.clone(),
-                scope: caller.written.clone(),
-                client_id: caller.client_id.clone(),
-                cnf: Some(Confirmation { jkt: self.signer.key.thumbprint() }),
-                jti: refresh_token::token_id(&caller.grant),
-                iat: now.as_seconds(),
-                exp: caller.expires_at.as_seconds(),
-            };
-            let text = access_token::sign(&key.private, &claims);
-            let token = Arc::new(Token { ath: ath(&text), text, key: key.id.clone() });
-            caller.minted.set(Some(Arc::clone(&token)));
-            token
-        });
-        let heard = self.signer.heard(&host.id);
-        let computed = self.nonces.next(now.as_millis());
-        let proof = self.signer.key.sign(&ProofClaims {
-            jti: &random::id(),
-            htm: method,
-            htu: &format!("{}{path}", host.origin.as_str()),
-            iat: now.as_seconds(),
-            nonce: Some(heard.as_deref().unwrap_or(computed.as_str())),
-            ath: Some(&token.ath),
-        });
-        Some(Onward { token, proof })
-    }
-
-    /// The nonce that a host wants to see next.
-    pub(crate) fn hear_nonce(&self, host: &HostId, nonce: &str) {
-        let is_computed = self.nonces.accepts(nonce, self.clock.now().as_millis());
-        let heard = self.signer.heard(host);
-        if is_computed && heard.is_some() {
-            self.signer.hear(host, None);
-        } else if !is_computed && heard.as_deref() != Some(nonce) && nonce.len() <= LONGEST_NONCE {
-            self.signer.hear(host, Some(nonce));
-        }
-    }
-}
-
-impl GrantCaller {
-    /// A host did not take what we signed: the next request gets a fresh token.
-    pub(crate) fn forget_onward(&self) {
-        self.minted.set(None);
-    }
-}
-
-const LONGEST_NONCE: usize = 512;

@@ -7,128 +7,19 @@
 //! own runtime.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use genkan_protocol::oauth::access_token::Token;
 use genkan_protocol::oauth::dpop::{self, Expected, Proof};
-use genkan_protocol::oauth::jwk::Thumbprint;
 use genkan_protocol::syntax::Did;
-use quick_cache::sync::Cache;
-use sha2::{Digest as _, Sha256};
 
-use super::grant::{Grant, GrantPlace};
-use super::onward::Minted;
-use super::sql::{grants, scopes};
-use super::{Call, OAuth, refresh_token};
 use crate::base::Timestamp;
-use crate::fleet::HostId;
 use crate::keys::WebPurpose;
-
-/// Whom a request with a bound token speaks for.
-#[derive(Debug)]
-pub(crate) struct GrantCaller {
-    pub(crate) did: Did,
-    pub(crate) client_id: String,
-    pub(crate) grant: String,
-    pub(crate) place: Place,
-    /// With permission sets expanded, never a reference.
-    pub(crate) scope: String,
-    /// As the token has it: the same, or a reference.
-    pub(super) written: String,
-    /// Of the client's key. `None`: whoever has the token may use it.
-    pub(crate) key: Option<Thumbprint>,
-    pub(crate) expires_at: Timestamp,
-    /// What goes to the host in the token's place. Forgotten together with the token.
-    pub(super) minted: Minted,
-}
-
-/// Where the account of a caller lives.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Place {
-    /// On this host, when the token was made.
-    Host(HostId),
-    /// Elsewhere; the link has the grant's id.
-    Link,
-}
-
-impl Place {
-    pub(crate) fn is_host(&self, host: &HostId) -> bool {
-        matches!(self, Self::Host(own) if own == host)
-    }
-}
-
-#[cfg(test)]
-impl GrantCaller {
-    pub(crate) fn for_tests(did: &str, audience: &str) -> Self {
-        Self {
-            did: did.parse().unwrap(),
-            client_id: "https://app.example.com/c.json".to_owned(),
-            grant: "0".repeat(24),
-            place: Place::Host(audience.into()),
-            scope: "atproto".to_owned(),
-            written: "atproto".to_owned(),
-            key: Some("E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM".parse().unwrap()),
-            expires_at: Timestamp::from_millis(i64::MAX),
-            minted: Minted::default(),
-        }
-    }
-}
-
-/// Why a bound token, or the proof beside it, is not accepted.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum AccessError {
-    #[error("{0}")]
-    Token(&'static str),
-    #[error("a DPoP proof is required")]
-    NoProof,
-    #[error("there is more than one DPoP header")]
-    TwoProofs,
-    #[error(transparent)]
-    Proof(#[from] dpop::Error),
-    #[error("the DPoP proof was used before")]
-    Replayed,
-    /// Ours: it cannot be told now.
-    #[error("the token cannot be checked now")]
-    Unavailable,
-    #[error(transparent)]
-    Storage(#[from] crate::db::Error),
-}
-
-impl AccessError {
-    /// The error code of RFC 9449 §7.1. `None`: the trouble is ours.
-    pub(crate) fn code(&self) -> Option<&'static str> {
-        match self {
-            Self::Token(_) => Some("invalid_token"),
-            Self::Proof(error) => Some(error.code()),
-            Self::NoProof | Self::TwoProofs | Self::Replayed => Some("invalid_dpop_proof"),
-            Self::Unavailable | Self::Storage(_) => None,
-        }
-    }
-}
-
-/// Tokens that verified, some 500 bytes apiece.
-#[derive(Debug)]
-pub(super) struct Verified {
-    memory: Cache<[u8; 32], Arc<GrantCaller>>,
-    /// Counts ended grants, so that a token checked before the end is not kept after it.
-    ended: AtomicU64,
-}
-
-impl Verified {
-    pub(super) fn new() -> Self {
-        Self { memory: Cache::new(MEMORY), ended: AtomicU64::new(0) }
-    }
-
-    pub(super) fn forget(&self, grant: &str) {
-        self.ended.fetch_add(1, Ordering::SeqCst);
-        self.memory.retain(|_, caller| caller.grant != grant);
-    }
-
-    pub(super) fn forget_all(&self) {
-        self.ended.fetch_add(1, Ordering::SeqCst);
-        self.memory.clear();
-    }
-}
+use crate::oauth::call::Call;
+use crate::oauth::grant::{Grant, GrantPlace};
+use crate::oauth::ids;
+use crate::oauth::service::OAuth;
+use crate::oauth::sql::{grants, scopes};
+use crate::oauth::tokens::{AccessError, GrantCaller, Minted, Place};
 
 impl OAuth {
     /// Checks a token and the proof of the request that brought it. The proof is used up.
@@ -169,14 +60,14 @@ impl OAuth {
         if !self.feed.is_fresh(now) {
             return None;
         }
-        let caller = self.verified.memory.get(&digest(token))?;
+        let caller = self.verified.get(token)?;
         Some(if caller.expires_at > now { Ok(caller) } else { Err(EXPIRED) })
     }
 
     /// The same by the signature and the database.
     pub(crate) async fn find_caller(&self, token: &str) -> Result<Arc<GrantCaller>, AccessError> {
-        let (now, key) = (self.clock.now(), digest(token));
-        let before = self.verified.ended.load(Ordering::SeqCst);
+        let now = self.clock.now();
+        let before = self.verified.ended();
         let read = self.read_token(token).await?;
         if read.expires_at <= now {
             return Err(EXPIRED);
@@ -184,10 +75,7 @@ impl OAuth {
         let grant = grants::find(&self.db, &read.grant).await?.filter(|grant| grant.is_alive(now));
         let grant = grant.ok_or(AccessError::Token("the grant is over"))?;
         let caller = Arc::new(self.place(read, &grant).await?);
-        self.verified.memory.insert(key, Arc::clone(&caller));
-        if self.verified.ended.load(Ordering::SeqCst) != before {
-            self.verified.memory.remove(&key);
-        }
+        self.verified.remember(token, &caller, before);
         Ok(caller)
     }
 
@@ -247,8 +135,7 @@ impl OAuth {
             (Place::Host(host.id.clone()), verified.filter(|claims| claims.cnf.is_some()))
         };
         let Some(claims) = verified else { return Err(wrong) };
-        let grant =
-            refresh_token::grant_of_token_id(&claims.jti).filter(|_| claims.iss == self.settings.issuer);
+        let grant = ids::grant_of_token_id(&claims.jti).filter(|_| claims.iss == self.settings.issuer);
         let Some(grant) = grant else { return Err(wrong) };
         let scope = if claims.scope.starts_with("ref:") {
             scopes::find(&self.db, &claims.scope).await?.ok_or(wrong)?
@@ -269,26 +156,9 @@ impl OAuth {
     }
 }
 
-impl GrantCaller {
-    /// Whether its token may come without a proof.
-    pub(crate) fn check_bearer(&self) -> Result<(), AccessError> {
-        match self.key {
-            None => Ok(()),
-            Some(_) => Err(AccessError::Token(
-                "the token is bound to a key: send it with the DPoP scheme and a proof",
-            )),
-        }
-    }
-}
-
 /// Whose account a bound token says it speaks for, unchecked: good for telling a stranger's from the owner's.
 pub(crate) fn claimed_account(token: &str) -> Option<Did> {
     Token::parse(token).ok().map(|token| token.unverified_claims().sub.clone())
 }
 
-fn digest(token: &str) -> [u8; 32] {
-    Sha256::digest(token.as_bytes()).into()
-}
-
 const EXPIRED: AccessError = AccessError::Token("the token has expired");
-const MEMORY: usize = 100_000;

@@ -3,16 +3,19 @@
 use genkan_protocol::oauth::access_token::Token;
 use genkan_protocol::oauth::request::Form;
 
-use super::client::Purpose;
-use super::grant::Grant;
-use super::request::hash;
-use super::sql::{clients, codes, consents, grants};
-use super::{Call, ClientRow, ClientView, Error, OAuth, Standing, refresh_token};
 use crate::accounts;
 use crate::base::Timestamp;
 use crate::db::Tx;
 use crate::db::audit::{self, Actor};
 use crate::db::feed::{self, Change};
+use crate::oauth::call::Call;
+use crate::oauth::client_trust::Standing;
+use crate::oauth::clients::{ClientView, Purpose};
+use crate::oauth::error::Error;
+use crate::oauth::grant::Grant;
+use crate::oauth::ids::{self, hash};
+use crate::oauth::service::OAuth;
+use crate::oauth::sql::{clients, codes, consents, grants};
 
 /// Grants that ended in a transaction.
 #[must_use = "tell the feed of them after the commit"]
@@ -124,11 +127,11 @@ impl OAuth {
     }
 
     /// What is known of clients, by name.
-    pub(crate) async fn clients(&self, standing: Option<Standing>) -> Result<Vec<ClientRow>, Error> {
+    pub(crate) async fn clients(&self, standing: Option<Standing>) -> Result<Vec<clients::Stored>, Error> {
         Ok(clients::list(&self.db, standing).await?)
     }
 
-    pub(crate) async fn client(&self, client_id: &str) -> Result<Option<ClientRow>, Error> {
+    pub(crate) async fn client(&self, client_id: &str) -> Result<Option<clients::Stored>, Error> {
         Ok(clients::find(&self.db, client_id).await?)
     }
 
@@ -184,7 +187,7 @@ impl OAuth {
         self.clients.set_bearer(client_id, bearer).await
     }
 
-    pub(super) async fn end_in(
+    pub(in crate::oauth) async fn end_in(
         &self,
         tx: &mut Tx,
         grant: &str,
@@ -207,13 +210,13 @@ impl OAuth {
         if let Some(place) = self.refresh_tokens.read(token) {
             return Ok(Some(place.grant));
         }
-        if let Some(grant) = refresh_token::grant_of_token_id(token) {
+        if let Some(grant) = ids::grant_of_token_id(token) {
             return Ok(Some(grant.to_owned()));
         }
         if token.starts_with("cod-") {
             return Ok(codes::grant_of(&self.db, &hash(token)).await?);
         }
-        Ok(self.token_id_of(token).as_deref().and_then(refresh_token::grant_of_token_id).map(str::to_owned))
+        Ok(self.token_id_of(token).as_deref().and_then(ids::grant_of_token_id).map(str::to_owned))
     }
 
     /// The name of an access token of ours, its end not looked at.

@@ -13,13 +13,13 @@ use sha2::{Digest as _, Sha256};
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 
-use super::sql::seen;
 use crate::base::{Clock, Timestamp};
 use crate::db::{Db, Result, Tx};
+use crate::oauth::sql::seen;
 
 /// Remembers. Cheap to clone.
 #[derive(Clone, Debug)]
-pub(super) struct Seen {
+pub(in crate::oauth) struct Seen {
     memory: Arc<Cache<String, Timestamp>>,
     queue: mpsc::Sender<Question>,
 }
@@ -33,7 +33,7 @@ struct Question {
 
 /// A used thing, by what makes it unique.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Used<'a> {
+pub(in crate::oauth) enum Used<'a> {
     Proof(&'a Proof),
     Assertion { client_id: &'a str, jti: &'a str },
     Challenge(&'a str),
@@ -59,7 +59,7 @@ impl Used<'_> {
 
 impl Seen {
     /// Must be called on the control runtime, where the database is asked.
-    pub(super) fn new(db: Db, clock: Clock) -> Self {
+    pub(in crate::oauth) fn new(db: Db, clock: Clock) -> Self {
         let (queue, questions) = mpsc::channel(WAITING);
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
             runtime.spawn(answer(db, clock, questions));
@@ -68,7 +68,7 @@ impl Seen {
     }
 
     /// Whether this is the first use, as part of `tx`: nothing counts unless that commits.
-    pub(super) async fn is_first(
+    pub(in crate::oauth) async fn is_first(
         &self,
         tx: &mut Tx,
         used: Used<'_>,
@@ -80,7 +80,7 @@ impl Seen {
 
     /// The same for a proof alone, for requests that write nothing else. Many at once share a transaction.
     /// `None`: it cannot be told now.
-    pub(super) async fn is_first_proof(&self, proof: &Proof, now: Timestamp) -> Option<bool> {
+    pub(in crate::oauth) async fn is_first_proof(&self, proof: &Proof, now: Timestamp) -> Option<bool> {
         let (hash, until) = (Used::Proof(proof).hash(), now.plus(PROOF));
         if self.memory.get(&hash).is_some_and(|until| until > now) {
             return Some(false);
@@ -123,9 +123,9 @@ async fn write(db: &Db, now: Timestamp, batch: &[Question]) -> Result<Vec<bool>>
 }
 
 /// A proof's nonce is good for less than three intervals of a minute; nobody can use it again after that.
-pub(super) const PROOF: Duration = Duration::from_mins(5);
+pub(in crate::oauth) const PROOF: Duration = Duration::from_mins(5);
 /// A code challenge may be redeemed once within this time.
-pub(super) const CHALLENGE: Duration = Duration::from_hours(24);
+pub(in crate::oauth) const CHALLENGE: Duration = Duration::from_hours(24);
 const MEMORY: usize = 200_000;
 const WAITING: usize = 4096;
 const BATCH: usize = 256;

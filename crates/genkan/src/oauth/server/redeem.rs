@@ -2,19 +2,20 @@
 
 use genkan_protocol::oauth::dpop::Proof;
 use genkan_protocol::oauth::pkce::Challenge;
-use genkan_protocol::oauth::request::{Form, TokenRequest};
 
-use super::client::{Client, Proven, Purpose};
-use super::grant::{Grant, GrantPlace, LONG, SHORT, is_held_by};
 use super::mint::{Tokens, whose};
-use super::request::hash;
-use super::seen::{CHALLENGE, Used};
-use super::sql::{codes, grants};
-use super::{Call, Ended, Error, OAuth, refresh_token};
+use super::revoke::Ended;
 use crate::accounts::{self, Account};
 use crate::base::Timestamp;
 use crate::db::Tx;
 use crate::db::audit::{self, Actor};
+use crate::oauth::clients::{Client, Proven};
+use crate::oauth::error::Error;
+use crate::oauth::grant::{Grant, GrantPlace, LONG, SHORT, is_held_by};
+use crate::oauth::ids::{self, hash};
+use crate::oauth::service::OAuth;
+use crate::oauth::sql::{codes, grants};
+use crate::oauth::tokens::{CHALLENGE, Used};
 
 /// What the code is redeemed with.
 struct Redemption<'a> {
@@ -29,26 +30,8 @@ struct Redemption<'a> {
 }
 
 impl OAuth {
-    /// Answers the token endpoint. The order is: proof, client, grant; what is used up is used up in one transaction.
-    pub(crate) async fn token(&self, call: &Call<'_>, form: &Form) -> Result<Tokens, Error> {
-        let now = self.clock.now();
-        let proof = self.due_proof(call, form.get("client_id").unwrap_or_default(), now).await?;
-        let proof = proof.as_ref();
-        let asked = TokenRequest::parse(form)?;
-        let client = self.clients.look_up(form.required("client_id")?, Purpose::GoOn).await?;
-        match asked {
-            TokenRequest::Code { code, redirect_uri, verifier } => {
-                let proven = self.authenticate(&client, form, proof, Purpose::GoOn).await?;
-                self.redeem(&code, &redirect_uri, &verifier, &client, &proven, proof, now).await
-            }
-            TokenRequest::Refresh { refresh_token } => {
-                self.refresh(&refresh_token, form, &client, proof, now).await
-            }
-        }
-    }
-
     #[expect(clippy::too_many_arguments, reason = "the parameters of the request, once")]
-    async fn redeem(
+    pub(super) async fn redeem(
         &self,
         code: &str,
         redirect_uri: &str,
@@ -131,7 +114,7 @@ impl OAuth {
         let refreshable = with.client.metadata.refreshes;
         let expires_at = now.plus(if refreshable { span.total } else { self.settings.access_lifetime });
         Grant {
-            id: code.link.clone().unwrap_or_else(refresh_token::grant_id),
+            id: code.link.clone().unwrap_or_else(ids::grant_id),
             place: if code.link.is_some() { GrantPlace::Link } else { GrantPlace::Home },
             did: code.did.clone(),
             client_id: code.client_id.clone(),

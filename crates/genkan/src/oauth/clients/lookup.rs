@@ -1,10 +1,4 @@
-//! Clients: what they say of themselves, how they prove it, and what the operator says of them.
-//!
-//! Metadata and key sets are remembered for ten minutes. Each good copy is also kept in the database: when the client's
-//! host is away, what was begun goes on with it, for a time.
-
-mod auth;
-mod documents;
+//! Looking a client up: its documents from memory, the database or its host, and what the operator thinks of it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,62 +9,37 @@ use genkan_protocol::oauth::error::OAuthErrorCode as Code;
 use genkan_protocol::oauth::jwk::JwkSet;
 use quick_cache::sync::Cache;
 
-use super::sql::clients;
-use super::{ClientView, Error};
+use super::documents::{self, Document, Unavailable};
+use super::view::ClientView;
 use crate::base::fetch::GuardedClient;
 use crate::base::single_flight::SingleFlight;
 use crate::base::{Clock, Origin, Timestamp};
 use crate::db::Db;
 use crate::db::audit::{self, Actor};
-use documents::{Document, Unavailable};
-
-pub(super) use auth::Proven;
-
-/// What the operator thinks of a client.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Standing {
-    /// Nothing in particular.
-    Known,
-    /// Its name and logo are shown, and it is treated as one that proves who it is.
-    Trusted,
-    /// It gets nothing.
-    Blocked,
-}
-
-impl Standing {
-    pub(crate) const fn as_str(self) -> &'static str {
-        match self {
-            Self::Known => "known",
-            Self::Trusted => "trusted",
-            Self::Blocked => "blocked",
-        }
-    }
-
-    pub(crate) fn parse(text: &str) -> Option<Self> {
-        [Self::Known, Self::Trusted, Self::Blocked].into_iter().find(|one| one.as_str() == text)
-    }
-}
+use crate::oauth::client_trust::Standing;
+use crate::oauth::error::Error;
+use crate::oauth::sql::clients;
 
 /// A client, known well enough to be served.
 #[derive(Clone, Debug)]
-pub(super) struct Client {
-    pub(super) id: ClientId,
-    pub(super) metadata: Arc<ClientMetadata>,
-    pub(super) trusted: bool,
+pub(in crate::oauth) struct Client {
+    pub(in crate::oauth) id: ClientId,
+    pub(in crate::oauth) metadata: Arc<ClientMetadata>,
+    pub(in crate::oauth) trusted: bool,
     /// The operator has registered it for plain Bearer tokens: it may come without a proof.
-    pub(super) bearer: bool,
+    pub(in crate::oauth) bearer: bool,
 }
 
 impl Client {
     /// Whether what it was granted before may be believed: anybody can pretend to be a public client.
-    pub(super) fn is_believed(&self) -> bool {
+    pub(in crate::oauth) fn is_believed(&self) -> bool {
         self.trusted || self.metadata.is_confidential()
     }
 }
 
 /// What a client is looked up for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Purpose {
+pub(in crate::oauth) enum Purpose {
     /// A new sign-in: its documents must be had now, or lately.
     Begin,
     /// What was begun: an older copy will do while its host is away.
@@ -79,14 +48,14 @@ pub(super) enum Purpose {
 
 /// Looks clients up. Cheap to clone.
 #[derive(Clone, Debug)]
-pub(super) struct Clients {
-    inner: Arc<Inner>,
+pub(in crate::oauth) struct Clients {
+    pub(super) inner: Arc<Inner>,
 }
 
 #[derive(Debug)]
-struct Inner {
+pub(super) struct Inner {
     db: Db,
-    clock: Clock,
+    pub(super) clock: Clock,
     guarded: GuardedClient,
     /// Origins that the operator listed; clients may live there without a public name.
     listed: Vec<String>,
@@ -106,7 +75,7 @@ struct Remembered<T> {
 }
 
 impl Clients {
-    pub(super) fn new(
+    pub(in crate::oauth) fn new(
         db: Db,
         clock: Clock,
         guarded: GuardedClient,
@@ -128,12 +97,12 @@ impl Clients {
     }
 
     #[cfg(test)]
-    pub(super) fn guarded(&self) -> &GuardedClient {
+    pub(in crate::oauth) fn guarded(&self) -> &GuardedClient {
         &self.inner.guarded
     }
 
     /// A client by its name, its metadata read, unless the operator has blocked it.
-    pub(super) async fn look_up(&self, client_id: &str, purpose: Purpose) -> Result<Client, Error> {
+    pub(in crate::oauth) async fn look_up(&self, client_id: &str, purpose: Purpose) -> Result<Client, Error> {
         let inner = &*self.inner;
         let id = ClientId::parse(client_id, &inner.listed)
             .map_err(|error| Error::refused(Code::InvalidClientId, error.to_string()))?;
@@ -159,11 +128,11 @@ impl Clients {
     }
 
     /// Whether the operator has registered a client for plain Bearer tokens.
-    pub(super) async fn gets_bearer(&self, client_id: &str) -> crate::db::Result<bool> {
+    pub(in crate::oauth) async fn gets_bearer(&self, client_id: &str) -> crate::db::Result<bool> {
         Ok(clients::standing(&self.inner.db, client_id).await?.is_some_and(|(_, bearer)| bearer))
     }
 
-    pub(super) async fn set_bearer(&self, client_id: &str, bearer: bool) -> Result<(), Error> {
+    pub(in crate::oauth) async fn set_bearer(&self, client_id: &str, bearer: bool) -> Result<(), Error> {
         let now = self.inner.clock.now();
         let mut tx = self.inner.db.begin().await?;
         clients::set_bearer(&mut tx, client_id, bearer, now).await?;
@@ -173,7 +142,7 @@ impl Clients {
     }
 
     /// As people may see a client whose metadata was read when it pushed its request.
-    pub(super) async fn shown(&self, client_id: &str) -> crate::db::Result<ClientView> {
+    pub(in crate::oauth) async fn shown(&self, client_id: &str) -> crate::db::Result<ClientView> {
         let inner = &*self.inner;
         let stored = clients::find(&inner.db, client_id).await?;
         let trusted = stored.as_ref().is_some_and(|stored| stored.standing == Standing::Trusted);
@@ -198,7 +167,11 @@ impl Clients {
     }
 
     /// The operator's word. It counts from the client's next call; what it has is the caller's to end.
-    pub(super) async fn set_standing(&self, client_id: &str, standing: Standing) -> Result<(), Error> {
+    pub(in crate::oauth) async fn set_standing(
+        &self,
+        client_id: &str,
+        standing: Standing,
+    ) -> Result<(), Error> {
         let now = self.inner.clock.now();
         let mut tx = self.inner.db.begin().await?;
         clients::set_standing(&mut tx, client_id, standing, now).await?;
@@ -216,7 +189,7 @@ impl Clients {
     }
 
     /// The client's public keys. `again`: those known lack one, so ask, unless that was done a moment ago.
-    async fn keys(
+    pub(super) async fn keys(
         &self,
         client: &Client,
         keys: &Keys,

@@ -3,13 +3,16 @@
 use genkan_protocol::oauth::access_token::{self, AccessClaims, Confirmation};
 use genkan_protocol::syntax::Did;
 
-use super::grant::Grant;
-use super::sql::scopes;
-use super::{Error, OAuth, refresh_token};
 use crate::accounts::{Account, Standing};
 use crate::base::{Secret, Timestamp};
 use crate::db::Tx;
 use crate::keys::WebPurpose;
+use crate::oauth::error::Error;
+use crate::oauth::grant::Grant;
+use crate::oauth::ids;
+use crate::oauth::service::OAuth;
+use crate::oauth::sql::scopes;
+use crate::oauth::tokens::TokenPlace;
 
 /// What the token endpoint answers.
 #[derive(Debug)]
@@ -27,7 +30,7 @@ pub(crate) struct Tokens {
 
 /// Whose tokens these are to be.
 #[derive(Debug)]
-pub(super) enum Whose<'a> {
+pub(in crate::oauth) enum Whose<'a> {
     Home(&'a Account),
     /// Its account is none of ours; that its own server stands by it is for the link to see.
     Linked(Did),
@@ -43,7 +46,11 @@ impl Whose<'_> {
 }
 
 /// The account of a grant, fit to get tokens.
-pub(super) fn whose<'a>(linked: bool, did: &str, account: Option<&'a Account>) -> Result<Whose<'a>, Error> {
+pub(in crate::oauth) fn whose<'a>(
+    linked: bool,
+    did: &str,
+    account: Option<&'a Account>,
+) -> Result<Whose<'a>, Error> {
     if linked {
         let did = did.parse().map_err(|_| crate::db::Error::corrupt("oauth_grants", "did", did))?;
         return Ok(Whose::Linked(did));
@@ -54,7 +61,7 @@ pub(super) fn whose<'a>(linked: bool, did: &str, account: Option<&'a Account>) -
 
 impl OAuth {
     /// Tokens of a grant's current generation. `scope`: with permission sets expanded.
-    pub(super) async fn mint(
+    pub(in crate::oauth) async fn mint(
         &self,
         tx: &mut Tx,
         grant: &Grant,
@@ -83,7 +90,7 @@ impl OAuth {
             scope: written,
             client_id: grant.client_id.clone(),
             cnf,
-            jti: refresh_token::token_id(&grant.id),
+            jti: ids::token_id(&grant.id),
             iat: now.as_seconds(),
             exp: ends.as_seconds(),
         };
@@ -101,7 +108,7 @@ impl OAuth {
             }
         };
         let access = Secret::new(access);
-        let place = refresh_token::Place { grant: grant.id.clone(), generation: grant.generation };
+        let place = TokenPlace { grant: grant.id.clone(), generation: grant.generation };
         Ok(Tokens {
             access,
             refresh: grant.refreshable.then(|| self.refresh_tokens.make(&place)),

@@ -6,9 +6,9 @@ use genkan_protocol::oauth::error::OAuthErrorCode as Code;
 use genkan_protocol::oauth::jwk::Thumbprint;
 use genkan_protocol::oauth::request::Form;
 
-use super::{Client, Clients, Purpose};
+use super::lookup::{Client, Clients, Purpose};
 use crate::base::Timestamp;
-use crate::oauth::Error;
+use crate::oauth::error::Error;
 use crate::oauth::pushed::ClientAuth;
 
 /// A client that proved itself, but for this: that its assertion is used for the first time.

@@ -4,30 +4,17 @@ use genkan_protocol::oauth::dpop::{self, Expected, Proof};
 use genkan_protocol::oauth::error::OAuthErrorCode as Code;
 use genkan_protocol::oauth::request::Form;
 
-use super::client::{Client, Proven, Purpose};
-use super::seen::{PROOF, Used};
-use super::{Error, OAuth};
 use crate::base::Timestamp;
 use crate::db::Tx;
-
-/// A request to one of the endpoints, as far as proofs are about it.
-#[derive(Clone, Debug)]
-pub(crate) struct Call<'a> {
-    pub(crate) method: &'a str,
-    /// From its `/` on.
-    pub(crate) path: &'a str,
-    /// Every `DPoP` header that came; a value that is not text counts as empty.
-    pub(crate) proofs: Vec<&'a str>,
-}
-
-/// Every `DPoP` header; one that is not text is no proof, and is not nothing either.
-pub(crate) fn proofs(headers: &http::HeaderMap) -> Vec<&str> {
-    headers.get_all("dpop").iter().map(|value| value.to_str().unwrap_or_default()).collect()
-}
+use crate::oauth::call::Call;
+use crate::oauth::clients::{Client, Proven, Purpose};
+use crate::oauth::error::Error;
+use crate::oauth::service::OAuth;
+use crate::oauth::tokens::{PROOF, Used};
 
 impl OAuth {
     /// The proof of a call, if there is one. That it is new is for [`OAuth::use_up`] to see.
-    pub(super) fn proof(&self, call: &Call<'_>, now: Timestamp) -> Result<Option<Proof>, Error> {
+    pub(in crate::oauth) fn proof(&self, call: &Call<'_>, now: Timestamp) -> Result<Option<Proof>, Error> {
         let proof = match &*call.proofs {
             [] => return Ok(None),
             [one] => one,
@@ -48,7 +35,7 @@ impl OAuth {
     }
 
     /// The proof of a call. Only clients that the operator has registered for Bearer tokens may come without one.
-    pub(super) async fn due_proof(
+    pub(in crate::oauth) async fn due_proof(
         &self,
         call: &Call<'_>,
         client_id: &str,
@@ -61,7 +48,7 @@ impl OAuth {
         Ok(proof)
     }
 
-    pub(super) async fn authenticate(
+    pub(in crate::oauth) async fn authenticate(
         &self,
         client: &Client,
         form: &Form,
@@ -73,7 +60,7 @@ impl OAuth {
     }
 
     /// Uses up the proof and the client's assertion, as part of the transaction that does what was asked for.
-    pub(super) async fn use_up(
+    pub(in crate::oauth) async fn use_up(
         &self,
         tx: &mut Tx,
         proof: Option<&Proof>,

@@ -9,7 +9,9 @@ use std::collections::HashSet;
 use genkan_protocol::oauth::scope::{Scope, Scopes};
 use genkan_protocol::syntax::Did;
 
-use super::{ConsentView, OAuth, Opened, Problem, Redirect};
+use super::problem::Problem;
+use super::view::{ConsentView, Opened, Redirect};
+use crate::oauth::service::OAuth;
 
 /// An account of another server that has signed in for one request.
 #[derive(Clone, Debug)]

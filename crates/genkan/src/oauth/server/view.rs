@@ -1,13 +1,14 @@
 //! What the pages are told of an authorization request, and what they tell.
 
-use genkan_protocol::oauth::permission_set::PermissionSet;
 use genkan_protocol::oauth::request::{Prompt, ResponseMode};
 use genkan_protocol::oauth::scope::Scope;
-use genkan_protocol::syntax::{Did, Nsid};
+use genkan_protocol::syntax::Did;
 
-use super::sql::requests::Stored;
 use crate::accounts::Account;
 use crate::base::Secret;
+use crate::oauth::clients::ClientView;
+use crate::oauth::permission_sets::SetView;
+use crate::oauth::sql::requests::Stored;
 
 /// A request that a browser has opened. It is that browser's from now on.
 #[derive(Clone, Debug)]
@@ -23,28 +24,8 @@ pub(crate) struct Opened {
     /// Where the form's answer will lead: an origin, or a private scheme with its colon. For `form-action`.
     pub(crate) form_action: String,
     /// The proof that it was opened here, and all that was asked for.
-    pub(super) request: Stored,
-    pub(super) device: String,
-}
-
-/// A client, as far as it may be shown. What anybody could write of itself is there for trusted clients only.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct ClientView {
-    pub(crate) id: String,
-    /// The host of the client id: what people should look at.
-    pub(crate) host: String,
-    /// The operator vouches for it.
-    pub(crate) trusted: bool,
-    /// An app under development on the person's own machine (`http://localhost`).
-    pub(crate) development: bool,
-    /// `None` unless trusted.
-    pub(crate) name: Option<String>,
-    /// `None` unless trusted.
-    pub(crate) logo: Option<String>,
-    /// `None` unless trusted.
-    pub(crate) home: Option<String>,
-    pub(crate) terms: Option<String>,
-    pub(crate) policy: Option<String>,
+    pub(in crate::oauth) request: Stored,
+    pub(in crate::oauth) device: String,
 }
 
 /// What to do with an opened request.
@@ -89,7 +70,7 @@ pub(crate) struct ConsentView {
 /// One scope value that the app asks for.
 #[derive(Clone, Debug)]
 pub(crate) struct Permission {
-    /// The scope value itself: what a form sends back to [`approve`](super::OAuth::approve).
+    /// The scope value itself: what a form sends back to [`approve`](crate::oauth::OAuth::approve).
     pub(crate) value: String,
     /// What it means.
     pub(crate) scope: Scope,
@@ -99,16 +80,6 @@ pub(crate) struct Permission {
     pub(crate) optional: bool,
     /// What a permission set (`include:`) stands for.
     pub(crate) set: Option<SetView>,
-}
-
-/// A permission set in its author's words.
-#[derive(Clone, Debug)]
-pub(crate) struct SetView {
-    pub(crate) nsid: Nsid,
-    /// Has a title and a detail by language.
-    pub(crate) set: PermissionSet,
-    /// What a token gets in place of it.
-    pub(crate) expanded: Vec<Scope>,
 }
 
 /// The way back to the client, rendered by the pages.

@@ -7,15 +7,18 @@ use genkan_protocol::oauth::dpop::Proof;
 use genkan_protocol::oauth::error::OAuthErrorCode as Code;
 use genkan_protocol::oauth::request::Form;
 
-use super::client::{Client, Proven, Purpose};
-use super::grant::{Grant, GrantPlace, LONG, Rotation, SHORT};
 use super::mint::{Tokens, whose};
-use super::sql::grants;
-use super::{Ended, Error, OAuth};
+use super::revoke::Ended;
 use crate::accounts::Account;
 use crate::base::Timestamp;
 use crate::db::Tx;
 use crate::db::audit::Actor;
+use crate::oauth::clients::{Client, Proven, Purpose};
+use crate::oauth::error::Error;
+use crate::oauth::grant::{Grant, GrantPlace, LONG, Rotation, SHORT};
+use crate::oauth::pushed::ClientAuth;
+use crate::oauth::service::OAuth;
+use crate::oauth::sql::grants;
 
 /// What the token is refreshed with.
 struct Refreshing<'a> {
@@ -30,7 +33,7 @@ struct Refreshing<'a> {
 }
 
 impl OAuth {
-    pub(super) async fn refresh(
+    pub(in crate::oauth) async fn refresh(
         &self,
         token: &str,
         form: &Form,
@@ -50,7 +53,7 @@ impl OAuth {
         let proven = match self.authenticate(client, form, proof, Purpose::GoOn).await {
             Err(Error::Refused(refusal)) if key_is_gone && refusal.code == Code::InvalidClient => {
                 // It signed with the key that is gone: that it holds the grant's other key is proved all the same.
-                Proven { auth: super::pushed::ClientAuth::None, assertion: None }
+                Proven { auth: ClientAuth::None, assertion: None }
             }
             done => done?,
         };

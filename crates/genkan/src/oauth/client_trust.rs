@@ -1,0 +1,26 @@
+//! What the operator thinks of a client.
+
+/// What the operator thinks of a client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Standing {
+    /// Nothing in particular.
+    Known,
+    /// Its name and logo are shown, and it is treated as one that proves who it is.
+    Trusted,
+    /// It gets nothing.
+    Blocked,
+}
+
+impl Standing {
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Known => "known",
+            Self::Trusted => "trusted",
+            Self::Blocked => "blocked",
+        }
+    }
+
+    pub(crate) fn parse(text: &str) -> Option<Self> {
+        [Self::Known, Self::Trusted, Self::Blocked].into_iter().find(|one| one.as_str() == text)
+    }
+}

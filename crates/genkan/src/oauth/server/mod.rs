@@ -1,0 +1,23 @@
+//! The authorization server: what an app asks, what its user allows, and the tokens that follow.
+//!
+//! The order of a sign-in: [`push`], [`authorize`] with [`consent`], [`token`], and [`revoke`] at its end.
+
+mod authorize;
+mod consent;
+mod linked;
+mod mint;
+mod problem;
+mod proof;
+mod push;
+mod redeem;
+mod refresh;
+mod revoke;
+mod sweep;
+mod token;
+mod view;
+
+pub(crate) use linked::Linked;
+pub(crate) use problem::Problem;
+pub(crate) use revoke::{Ended, GrantView};
+pub(crate) use sweep::sweep;
+pub(crate) use view::{Choice, ConsentView, Opened, Outcome, Page, Permission, Redirect};

@@ -1,0 +1,23 @@
+//! Removing what nothing can use any more.
+
+use std::time::Duration;
+
+use crate::base::Timestamp;
+use crate::db::Db;
+use crate::oauth::sql;
+
+/// Removes what nothing can use any more. A grant stays a while after its end, for those who look back.
+pub(crate) async fn sweep(db: &Db, now: Timestamp) -> crate::db::Result<u64> {
+    let mut tx = db.begin().await?;
+    let mut gone = sql::seen::sweep(&mut tx, now).await?;
+    gone += sql::requests::sweep(&mut tx, now).await?;
+    gone += sql::grants::sweep(&mut tx, now.minus(DAY)).await?;
+    gone += sql::codes::sweep(&mut tx, now.minus(DAY)).await?;
+    gone += sql::scopes::sweep(&mut tx, now.minus(DAY * 90)).await?;
+    gone += sql::clients::sweep(&mut tx, now.minus(DAY * 7)).await?;
+    gone += sql::permission_sets::sweep(&mut tx, now.minus(DAY)).await?;
+    tx.commit().await?;
+    Ok(gone)
+}
+
+const DAY: Duration = Duration::from_hours(24);

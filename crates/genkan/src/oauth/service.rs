@@ -1,0 +1,122 @@
+//! The authorization server and the resource server as one service: what they are made of.
+//!
+//! What it does is in the rooms [`server`](super::server) and [`resource`](super::resource).
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use genkan_protocol::oauth::nonce::Nonces;
+
+use super::clients::Clients;
+use super::permission_sets::PermissionSets;
+use super::tokens::{RefreshTokens, Seen, Signer, Verified};
+use crate::accounts::Accounts;
+use crate::base::fetch::{Dns, GuardedClient};
+use crate::base::{Clock, Origin, Secret};
+use crate::db::Db;
+use crate::db::feed::{Change, Feed};
+use crate::fleet::Fleet;
+use crate::identity::Documents;
+use crate::keys::Ring;
+use crate::signin::SignIns;
+
+/// What the operator set.
+#[derive(Clone, Debug)]
+pub(crate) struct Settings {
+    /// The public origin, without a slash: `iss` everywhere.
+    pub(crate) issuer: String,
+    /// Genkan's own DID: the audience of tokens that only Genkan reads.
+    pub(crate) service_did: String,
+    pub(crate) access_lifetime: Duration,
+    pub(crate) refresh_grace: Duration,
+    pub(crate) loopback_clients: bool,
+    /// Origins where clients may live without a public name.
+    pub(crate) private_origins: Vec<Origin>,
+    /// Makes DPoP nonces; one of our own if none is given.
+    pub(crate) dpop_secret: Option<Secret<[u8; 32]>>,
+}
+
+/// What this room stands on.
+#[derive(Debug)]
+pub(crate) struct Dependencies {
+    pub(crate) db: Db,
+    pub(crate) clock: Clock,
+    pub(crate) feed: Feed,
+    pub(crate) accounts: Accounts,
+    pub(crate) sign_ins: SignIns,
+    pub(crate) ring: Ring,
+    pub(crate) fleet: Fleet,
+    pub(crate) dns: Dns,
+    pub(crate) guarded: GuardedClient,
+    pub(crate) documents: Documents,
+}
+
+/// The authorization server. Cheap to clone.
+#[derive(Clone, Debug)]
+pub(crate) struct OAuth {
+    pub(super) db: Db,
+    pub(super) clock: Clock,
+    pub(super) feed: Feed,
+    pub(super) accounts: Accounts,
+    pub(super) sign_ins: SignIns,
+    pub(super) ring: Ring,
+    pub(super) fleet: Fleet,
+    pub(super) settings: Arc<Settings>,
+    pub(super) nonces: Arc<Nonces>,
+    pub(super) nonce_secret: Arc<Secret<[u8; 32]>>,
+    pub(super) seen: Seen,
+    pub(super) verified: Arc<Verified>,
+    pub(super) signer: Arc<Signer>,
+    pub(super) clients: Clients,
+    pub(super) sets: PermissionSets,
+    pub(super) refresh_tokens: RefreshTokens,
+}
+
+impl OAuth {
+    pub(crate) fn new(with: Dependencies, settings: Settings) -> Self {
+        let Dependencies { db, clock, feed, accounts, sign_ins, ring, fleet, dns, guarded, documents } = with;
+        let secret = match &settings.dpop_secret {
+            Some(given) => given.clone(),
+            None => Secret::new(*ring.derived("dpop nonces")),
+        };
+        let verified = Arc::new(Verified::new());
+        let forgetting = Arc::clone(&verified);
+        feed.subscribe(Change::Grant, move |grant| forgetting.forget(grant));
+        let forgetting = Arc::clone(&verified);
+        feed.subscribe_to_gaps(move || forgetting.forget_all());
+        Self {
+            verified,
+            signer: Arc::new(Signer::new(&ring)),
+            nonces: Arc::new(Nonces::new(secret.expose(), Nonces::INTERVAL)),
+            nonce_secret: Arc::new(secret),
+            seen: Seen::new(db.clone(), clock.clone()),
+            clients: Clients::new(
+                db.clone(),
+                clock.clone(),
+                guarded.clone(),
+                &settings.private_origins,
+                settings.loopback_clients,
+            ),
+            sets: PermissionSets::new(db.clone(), clock.clone(), dns, documents, guarded),
+            refresh_tokens: RefreshTokens::new(&ring),
+            settings: Arc::new(settings),
+            db,
+            clock,
+            feed,
+            accounts,
+            sign_ins,
+            ring,
+            fleet,
+        }
+    }
+
+    /// The nonce that proofs should carry from now on.
+    pub(crate) fn nonce(&self) -> String {
+        self.nonces.next(self.clock.now().as_millis()).as_str().to_owned()
+    }
+
+    /// What nonces are made of. Hosts that have it give and take the same ones.
+    pub(crate) fn nonce_secret(&self) -> &Secret<[u8; 32]> {
+        &self.nonce_secret
+    }
+}

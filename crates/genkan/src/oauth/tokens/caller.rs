@@ -1,0 +1,108 @@
+//! Whom a request with an access token speaks for.
+
+use genkan_protocol::oauth::dpop;
+use genkan_protocol::oauth::jwk::Thumbprint;
+use genkan_protocol::syntax::Did;
+
+use super::onward::Minted;
+use crate::base::Timestamp;
+use crate::fleet::HostId;
+
+/// Whom a request with a bound token speaks for.
+#[derive(Debug)]
+pub(crate) struct GrantCaller {
+    pub(crate) did: Did,
+    pub(crate) client_id: String,
+    pub(crate) grant: String,
+    pub(crate) place: Place,
+    /// With permission sets expanded, never a reference.
+    pub(crate) scope: String,
+    /// As the token has it: the same, or a reference.
+    pub(in crate::oauth) written: String,
+    /// Of the client's key. `None`: whoever has the token may use it.
+    pub(crate) key: Option<Thumbprint>,
+    pub(crate) expires_at: Timestamp,
+    /// What goes to the host in the token's place. Forgotten together with the token.
+    pub(in crate::oauth) minted: Minted,
+}
+
+/// Where the account of a caller lives.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Place {
+    /// On this host, when the token was made.
+    Host(HostId),
+    /// Elsewhere; the link has the grant's id.
+    Link,
+}
+
+impl Place {
+    pub(crate) fn is_host(&self, host: &HostId) -> bool {
+        matches!(self, Self::Host(own) if own == host)
+    }
+}
+
+impl GrantCaller {
+    /// Whether its token may come without a proof.
+    pub(crate) fn check_bearer(&self) -> Result<(), AccessError> {
+        match self.key {
+            None => Ok(()),
+            Some(_) => Err(AccessError::Token(
+                "the token is bound to a key: send it with the DPoP scheme and a proof",
+            )),
+        }
+    }
+
+    /// A host did not take what we signed: the next request gets a fresh token.
+    pub(crate) fn forget_onward(&self) {
+        self.minted.set(None);
+    }
+}
+
+#[cfg(test)]
+impl GrantCaller {
+    pub(crate) fn for_tests(did: &str, audience: &str) -> Self {
+        Self {
+            did: did.parse().unwrap(),
+            client_id: "https://app.example.com/c.json".to_owned(),
+            grant: "0".repeat(24),
+            place: Place::Host(audience.into()),
+            scope: "atproto".to_owned(),
+            written: "atproto".to_owned(),
+            key: Some("E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM".parse().unwrap()),
+            expires_at: Timestamp::from_millis(i64::MAX),
+            minted: Minted::default(),
+        }
+    }
+}
+
+/// Why a bound token, or the proof beside it, is not accepted.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum AccessError {
+    #[error("{0}")]
+    Token(&'static str),
+    #[error("a DPoP proof is required")]
+    NoProof,
+    #[error("there is more than one DPoP header")]
+    TwoProofs,
+    #[error(transparent)]
+    Proof(#[from] dpop::Error),
+    #[error("the DPoP proof was used before")]
+    Replayed,
+    /// Ours: it cannot be told now.
+    #[error("the token cannot be checked now")]
+    Unavailable,
+    #[error(transparent)]
+    Storage(#[from] crate::db::Error),
+}
+
+impl AccessError {
+    /// The error code of RFC 9449 §7.1. `None`: the trouble is ours.
+    pub(crate) fn code(&self) -> Option<&'static str> {
+        match self {
+            Self::Token(_) => Some("invalid_token"),
+            Self::Proof(error) => Some(error.code()),
+            Self::NoProof | Self::TwoProofs | Self::Replayed => Some("invalid_dpop_proof"),
+            Self::Unavailable | Self::Storage(_) => None,
+        }
+    }
+}

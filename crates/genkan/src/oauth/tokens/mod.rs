@@ -1,0 +1,14 @@
+//! Tokens, proofs and what is remembered of them.
+
+mod caller;
+mod onward;
+mod refresh_token;
+mod used;
+mod verified;
+
+pub(crate) use caller::{AccessError, GrantCaller, Place};
+pub(crate) use onward::Onward;
+pub(super) use onward::{Minted, Signer, Token};
+pub(super) use refresh_token::{Place as TokenPlace, RefreshTokens};
+pub(super) use used::{CHALLENGE, PROOF, Seen, Used};
+pub(super) use verified::Verified;
