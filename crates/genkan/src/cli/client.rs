@@ -6,7 +6,7 @@ use clap::Subcommand;
 use serde::Serialize;
 
 use super::{Context, Failure};
-use crate::oauth::{ClientRow, Standing};
+use crate::oauth::{ClientRow, ClientTrust};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
@@ -62,7 +62,7 @@ pub(super) fn run(command: Command, context: &Context) -> Result<(), Failure> {
         let oauth = context.app().await?.oauth.clone();
         match command {
             Command::List { standing } => {
-                let standing = standing.as_deref().and_then(Standing::parse);
+                let standing = standing.as_deref().and_then(ClientTrust::parse);
                 let rows = oauth.clients(standing).await.map_err(anyhow::Error::from)?;
                 let shown: Vec<ClientView> = rows.into_iter().map(ClientView::from).collect();
                 Ok(context.output.print(&shown, |shown| table(shown))?)
@@ -76,9 +76,9 @@ pub(super) fn run(command: Command, context: &Context) -> Result<(), Failure> {
                 let text = |shown: &ClientView| serde_json::to_string_pretty(shown).unwrap_or_default();
                 Ok(context.output.print(&shown, text)?)
             }
-            Command::Trust { client_id } => decide(&oauth, context, client_id, Standing::Trusted).await,
-            Command::Block { client_id } => decide(&oauth, context, client_id, Standing::Blocked).await,
-            Command::Reset { client_id } => decide(&oauth, context, client_id, Standing::Known).await,
+            Command::Trust { client_id } => decide(&oauth, context, client_id, ClientTrust::Trusted).await,
+            Command::Block { client_id } => decide(&oauth, context, client_id, ClientTrust::Blocked).await,
+            Command::Reset { client_id } => decide(&oauth, context, client_id, ClientTrust::Known).await,
             Command::Bearer { client_id, off } => {
                 oauth.set_bearer(&client_id, !off).await.map_err(anyhow::Error::from)?;
                 let tokens = if off { "dpop" } else { "bearer" };
@@ -98,15 +98,15 @@ async fn decide(
     oauth: &crate::oauth::OAuth,
     context: &Context,
     client_id: String,
-    standing: Standing,
+    standing: ClientTrust,
 ) -> Result<(), Failure> {
-    let ended = oauth.set_standing(&client_id, standing).await.map_err(anyhow::Error::from)?;
+    let ended = oauth.set_trust(&client_id, standing).await.map_err(anyhow::Error::from)?;
     let done =
         serde_json::json!({ "client_id": client_id, "standing": standing.as_str(), "grants_ended": ended });
     let text = match standing {
-        Standing::Blocked => format!("{client_id} is blocked; {ended} of its grants ended"),
-        Standing::Trusted => format!("{client_id} is trusted"),
-        Standing::Known => format!("{client_id} is as any other"),
+        ClientTrust::Blocked => format!("{client_id} is blocked; {ended} of its grants ended"),
+        ClientTrust::Trusted => format!("{client_id} is trusted"),
+        ClientTrust::Known => format!("{client_id} is as any other"),
     };
     Ok(context.output.print(&done, |_| text)?)
 }

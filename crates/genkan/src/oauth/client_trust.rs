@@ -1,9 +1,9 @@
-//! What the operator thinks of a client.
+//! How far the operator trusts a client.
 
-/// What the operator thinks of a client.
+/// How far the operator trusts a client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Standing {
-    /// Nothing in particular.
+pub(crate) enum ClientTrust {
+    /// The operator has not decided.
     Known,
     /// Its name and logo are shown, and it is treated as one that proves who it is.
     Trusted,
@@ -11,7 +11,7 @@ pub(crate) enum Standing {
     Blocked,
 }
 
-impl Standing {
+impl ClientTrust {
     pub(crate) const fn as_str(self) -> &'static str {
         match self {
             Self::Known => "known",

@@ -24,7 +24,7 @@ mod testing;
 mod tokens;
 
 pub(crate) use call::{Call, proofs};
-pub(crate) use client_trust::Standing;
+pub(crate) use client_trust::ClientTrust;
 pub(crate) use error::Error;
 pub(crate) use grant::Grant;
 pub(crate) use permission_sets::SetView;

@@ -16,7 +16,7 @@ use crate::base::single_flight::SingleFlight;
 use crate::base::{Clock, Origin, Timestamp};
 use crate::db::Db;
 use crate::db::audit::{self, Actor};
-use crate::oauth::client_trust::Standing;
+use crate::oauth::client_trust::ClientTrust;
 use crate::oauth::error::Error;
 use crate::oauth::sql::clients;
 
@@ -115,21 +115,21 @@ impl Clients {
                 .map_err(|error| Error::refused(Code::InvalidClientMetadata, error.to_string()))?;
             return Ok(Client { id, metadata: Arc::new(metadata), trusted: false, bearer: false });
         }
-        let (standing, bearer) =
-            clients::standing(&inner.db, client_id).await?.unwrap_or((Standing::Known, false));
-        if standing == Standing::Blocked {
+        let (trust, bearer) =
+            clients::trust(&inner.db, client_id).await?.unwrap_or((ClientTrust::Known, false));
+        if trust == ClientTrust::Blocked {
             return Err(Error::refused(Code::InvalidClient, "this server's operator has blocked the client"));
         }
         let metadata = self.metadata(&id, purpose).await?;
         if !bearer && let Err(error) = metadata.require_binding() {
             return Err(Error::refused(Code::InvalidClientMetadata, error.to_string()));
         }
-        Ok(Client { id, metadata, trusted: standing == Standing::Trusted, bearer })
+        Ok(Client { id, metadata, trusted: trust == ClientTrust::Trusted, bearer })
     }
 
     /// Whether the operator has registered a client for plain Bearer tokens.
     pub(in crate::oauth) async fn gets_bearer(&self, client_id: &str) -> crate::db::Result<bool> {
-        Ok(clients::standing(&self.inner.db, client_id).await?.is_some_and(|(_, bearer)| bearer))
+        Ok(clients::trust(&self.inner.db, client_id).await?.is_some_and(|(_, bearer)| bearer))
     }
 
     pub(in crate::oauth) async fn set_bearer(&self, client_id: &str, bearer: bool) -> Result<(), Error> {
@@ -145,7 +145,7 @@ impl Clients {
     pub(in crate::oauth) async fn shown(&self, client_id: &str) -> crate::db::Result<ClientView> {
         let inner = &*self.inner;
         let stored = clients::find(&inner.db, client_id).await?;
-        let trusted = stored.as_ref().is_some_and(|stored| stored.standing == Standing::Trusted);
+        let trusted = stored.as_ref().is_some_and(|stored| stored.trust == ClientTrust::Trusted);
         let id = ClientId::parse(client_id, &inner.listed).ok();
         let metadata = match (&id, stored.and_then(|stored| stored.document)) {
             (Some(id), Some((document, _))) => ClientMetadata::parse(document.as_bytes(), id).ok(),
@@ -167,15 +167,15 @@ impl Clients {
     }
 
     /// The operator's word. It counts from the client's next call; what it has is the caller's to end.
-    pub(in crate::oauth) async fn set_standing(
+    pub(in crate::oauth) async fn set_trust(
         &self,
         client_id: &str,
-        standing: Standing,
+        trust: ClientTrust,
     ) -> Result<(), Error> {
         let now = self.inner.clock.now();
         let mut tx = self.inner.db.begin().await?;
-        clients::set_standing(&mut tx, client_id, standing, now).await?;
-        audit::record(&mut tx, now, Actor::Operator, "oauth.client", client_id, standing.as_str()).await?;
+        clients::set_trust(&mut tx, client_id, trust, now).await?;
+        audit::record(&mut tx, now, Actor::Operator, "oauth.client", client_id, trust.as_str()).await?;
         Ok(tx.commit().await?)
     }
 

@@ -9,7 +9,7 @@ use crate::db::Tx;
 use crate::db::audit::{self, Actor};
 use crate::db::feed::{self, Change};
 use crate::oauth::call::Call;
-use crate::oauth::client_trust::Standing;
+use crate::oauth::client_trust::ClientTrust;
 use crate::oauth::clients::{ClientView, Purpose};
 use crate::oauth::error::Error;
 use crate::oauth::grant::Grant;
@@ -127,8 +127,8 @@ impl OAuth {
     }
 
     /// What is known of clients, by name.
-    pub(crate) async fn clients(&self, standing: Option<Standing>) -> Result<Vec<clients::Stored>, Error> {
-        Ok(clients::list(&self.db, standing).await?)
+    pub(crate) async fn clients(&self, trust: Option<ClientTrust>) -> Result<Vec<clients::Stored>, Error> {
+        Ok(clients::list(&self.db, trust).await?)
     }
 
     pub(crate) async fn client(&self, client_id: &str) -> Result<Option<clients::Stored>, Error> {
@@ -168,9 +168,9 @@ impl OAuth {
     }
 
     /// The operator's word on a client. A blocked one loses every grant; answers how many.
-    pub(crate) async fn set_standing(&self, client_id: &str, standing: Standing) -> Result<usize, Error> {
-        self.clients.set_standing(client_id, standing).await?;
-        if standing != Standing::Blocked {
+    pub(crate) async fn set_trust(&self, client_id: &str, trust: ClientTrust) -> Result<usize, Error> {
+        self.clients.set_trust(client_id, trust).await?;
+        if trust != ClientTrust::Blocked {
             return Ok(0);
         }
         let now = self.clock.now();

@@ -5,13 +5,13 @@ use sqlx::any::AnyRow;
 
 use crate::base::Timestamp;
 use crate::db::{Db, Error, Result, Tx};
-use crate::oauth::client_trust::Standing;
+use crate::oauth::client_trust::ClientTrust;
 
 /// What is known of a client.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Stored {
     pub(crate) client_id: String,
-    pub(crate) standing: Standing,
+    pub(crate) trust: ClientTrust,
     /// Registered by the operator for plain Bearer tokens.
     pub(crate) bearer: bool,
     /// The last good metadata document, and when it was fetched.
@@ -32,23 +32,23 @@ pub(in crate::oauth) async fn find(db: &Db, client_id: &str) -> Result<Option<St
 }
 
 /// What the operator said of a client, without its documents: its standing, and whether it gets Bearer tokens.
-pub(in crate::oauth) async fn standing(db: &Db, client_id: &str) -> Result<Option<(Standing, bool)>> {
+pub(in crate::oauth) async fn trust(db: &Db, client_id: &str) -> Result<Option<(ClientTrust, bool)>> {
     let row = sqlx::query("SELECT standing, bearer FROM oauth_clients WHERE client_id = $1")
         .bind(client_id)
         .fetch_optional(db.reader())
         .await?;
     let Some(row) = row else { return Ok(None) };
-    let standing = Standing::parse(row.try_get("standing")?);
-    let standing = standing.ok_or_else(|| Error::corrupt("oauth_clients", "standing", client_id))?;
-    Ok(Some((standing, row.try_get::<String, _>("bearer")? == "yes")))
+    let trust = ClientTrust::parse(row.try_get("standing")?);
+    let trust = trust.ok_or_else(|| Error::corrupt("oauth_clients", "standing", client_id))?;
+    Ok(Some((trust, row.try_get::<String, _>("bearer")? == "yes")))
 }
 
 /// All of one standing, or all; by name.
-pub(in crate::oauth) async fn list(db: &Db, standing: Option<Standing>) -> Result<Vec<Stored>> {
+pub(in crate::oauth) async fn list(db: &Db, trust: Option<ClientTrust>) -> Result<Vec<Stored>> {
     let rows = sqlx::query(sqlx::AssertSqlSafe(format!(
         "SELECT {COLUMNS} FROM oauth_clients WHERE standing = $1 OR $1 IS NULL ORDER BY client_id"
     )))
-    .bind(standing.map(Standing::as_str))
+    .bind(trust.map(ClientTrust::as_str))
     .fetch_all(db.reader())
     .await?;
     rows.iter().map(read).collect()
@@ -92,18 +92,18 @@ pub(in crate::oauth) async fn put_keys(
     Ok(())
 }
 
-pub(in crate::oauth) async fn set_standing(
+pub(in crate::oauth) async fn set_trust(
     tx: &mut Tx,
     client_id: &str,
-    standing: Standing,
+    trust: ClientTrust,
     now: Timestamp,
 ) -> Result<()> {
     sqlx::query(
         "INSERT INTO oauth_clients (client_id, standing, created_at) VALUES ($1, $2, $3)
-         ON CONFLICT (client_id) DO UPDATE SET standing = excluded.standing",
+         ON CONFLICT (client_id) DO UPDATE SET trust = excluded.trust",
     )
     .bind(client_id)
-    .bind(standing.as_str())
+    .bind(trust.as_str())
     .bind(now.as_millis())
     .execute(&mut **tx)
     .await?;
@@ -143,11 +143,11 @@ pub(in crate::oauth) async fn sweep(tx: &mut Tx, before: Timestamp) -> Result<u6
 
 fn read(row: &AnyRow) -> Result<Stored> {
     let client_id: String = row.try_get("client_id")?;
-    let standing = Standing::parse(row.try_get("standing")?)
+    let trust = ClientTrust::parse(row.try_get("standing")?)
         .ok_or_else(|| Error::corrupt("oauth_clients", "standing", &client_id))?;
     Ok(Stored {
         client_id,
-        standing,
+        trust,
         bearer: row.try_get::<String, _>("bearer")? == "yes",
         document: dated(row, "document", "fetched_at")?,
         key_set: dated(row, "key_set", "keys_at")?,
@@ -176,19 +176,19 @@ mod tests {
     async fn what_is_known_and_what_is_decided_are_kept_apart(db: Db) {
         let mut tx = db.begin().await.unwrap();
         put_document(&mut tx, "b", "{}", AT).await.unwrap();
-        set_standing(&mut tx, "b", Standing::Blocked, AT).await.unwrap();
+        set_trust(&mut tx, "b", ClientTrust::Blocked, AT).await.unwrap();
         put_document(&mut tx, "b", "{\"a\":1}", AT).await.unwrap();
-        set_standing(&mut tx, "a", Standing::Trusted, AT).await.unwrap();
+        set_trust(&mut tx, "a", ClientTrust::Trusted, AT).await.unwrap();
         put_keys(&mut tx, "a", "[]", AT).await.unwrap();
         tx.commit().await.unwrap();
         let found = find(&db, "b").await.unwrap().unwrap();
-        assert_eq!(found.standing, Standing::Blocked);
-        assert_eq!(standing(&db, "b").await.unwrap(), Some((Standing::Blocked, false)));
-        assert_eq!(standing(&db, "c").await.unwrap(), None);
+        assert_eq!(found.trust, ClientTrust::Blocked);
+        assert_eq!(trust(&db, "b").await.unwrap(), Some((ClientTrust::Blocked, false)));
+        assert_eq!(trust(&db, "c").await.unwrap(), None);
         assert_eq!(found.document, Some(("{\"a\":1}".to_owned(), AT)));
         let names = |all: Vec<Stored>| all.into_iter().map(|one| one.client_id).collect::<Vec<_>>();
         assert_eq!(names(list(&db, None).await.unwrap()), ["a", "b"]);
-        assert_eq!(names(list(&db, Some(Standing::Trusted)).await.unwrap()), ["a"]);
+        assert_eq!(names(list(&db, Some(ClientTrust::Trusted)).await.unwrap()), ["a"]);
         let found = find(&db, "a").await.unwrap().unwrap();
         assert_eq!((found.document, found.key_set), (None, Some(("[]".to_owned(), AT))));
     }
@@ -197,7 +197,7 @@ mod tests {
         let mut tx = db.begin().await.unwrap();
         put_document(&mut tx, "stranger", "{}", AT).await.unwrap();
         put_document(&mut tx, &grant().client_id, "{}", AT).await.unwrap();
-        set_standing(&mut tx, "trusted", Standing::Trusted, AT).await.unwrap();
+        set_trust(&mut tx, "trusted", ClientTrust::Trusted, AT).await.unwrap();
         super::super::grants::insert(&mut tx, &grant()).await.unwrap();
         assert_eq!(sweep(&mut tx, AT).await.unwrap(), 0);
         assert_eq!(sweep(&mut tx, Timestamp::from_millis(101)).await.unwrap(), 1);

@@ -8,7 +8,7 @@ use serde_json::json;
 
 use super::world::{Answer, ISSUER, TestApp, World, confidential_members, fresh_key, fresh_proof_key};
 use crate::db::{Db, on_each_database};
-use crate::oauth::{Call, Standing};
+use crate::oauth::{Call, ClientTrust};
 
 on_each_database!(
     a_token_is_as_hosts_want_it,
@@ -345,14 +345,14 @@ async fn a_blocked_client_gets_nothing(db: Db) {
     let oauth = &world.app.oauth;
     let app = TestApp::published(&world, "app", &json!({ "client_name": "Anything" }));
     let refresh = refresh_of(&world.tokens(&app).await);
-    assert_eq!(oauth.set_standing(&app.id, Standing::Trusted).await.unwrap(), 0);
+    assert_eq!(oauth.set_trust(&app.id, ClientTrust::Trusted).await.unwrap(), 0);
     let shown = &oauth.list_of(world.ann.did.as_str()).await.unwrap()[0].client;
     assert_eq!((shown.trusted, shown.name.as_deref()), (true, Some("Anything")));
     assert_eq!(app.push(&world, &[("prompt", "none")]).await.summary(), "201");
-    assert_eq!(oauth.set_standing(&app.id, Standing::Blocked).await.unwrap(), 1);
+    assert_eq!(oauth.set_trust(&app.id, ClientTrust::Blocked).await.unwrap(), 1);
     assert_eq!(app.push(&world, &[]).await.summary(), "400 invalid_client");
     assert_eq!(app.refresh(&world, &refresh).await.summary(), "400 invalid_client");
-    oauth.set_standing(&app.id, Standing::Known).await.unwrap();
+    oauth.set_trust(&app.id, ClientTrust::Known).await.unwrap();
     assert_eq!(app.refresh(&world, &refresh).await.summary(), "400 invalid_grant");
 }
 
