@@ -49,7 +49,7 @@ impl From<ClientRow> for ClientView {
     fn from(row: ClientRow) -> Self {
         Self {
             client_id: row.client_id,
-            standing: row.standing.as_str(),
+            standing: row.trust.as_str(),
             tokens: if row.bearer { "bearer" } else { "dpop" },
             fetched: row.document.as_ref().map(|(_, at)| at.rfc3339()),
             document: None,

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use genkan_protocol::oauth::dpop::Proof;
 
-use super::pushed::ClientAuth;
+use super::parameters::ClientAuth;
 use crate::base::Timestamp;
 
 /// What an account allowed a client, for as long as it lives.
@@ -116,7 +116,7 @@ impl Grant {
     }
 
     /// The grant after a rotation to `generation`.
-    pub(super) fn turned(
+    pub(super) fn rotated(
         mut self,
         generation: i64,
         client_auth: ClientAuth,
@@ -178,10 +178,10 @@ mod tests {
     fn a_turn_lengthens_idle_time_and_never_the_whole() {
         let first = Grant { created_at: START, ..grant() };
         let day = |days: u32| START.plus(DAY * days);
-        let turned = |at, span| first.clone().turned(1, ClientAuth::None, at, span);
-        assert_eq!(turned(day(3), SHORT).idle_until, day(14));
-        assert_eq!(turned(day(3), LONG).idle_until, day(94));
-        assert_eq!(turned(day(700), LONG).idle_until, day(730));
-        assert!(turned(day(3), SHORT).is_alive(day(13)) && !turned(day(3), SHORT).is_alive(day(14)));
+        let rotated = |at, span| first.clone().rotated(1, ClientAuth::None, at, span);
+        assert_eq!(rotated(day(3), SHORT).idle_until, day(14));
+        assert_eq!(rotated(day(3), LONG).idle_until, day(94));
+        assert_eq!(rotated(day(700), LONG).idle_until, day(730));
+        assert!(rotated(day(3), SHORT).is_alive(day(13)) && !rotated(day(3), SHORT).is_alive(day(14)));
     }
 }

@@ -13,8 +13,8 @@ mod clients;
 mod error;
 mod grant;
 mod ids;
+mod parameters;
 mod permission_sets;
-mod pushed;
 mod resource;
 mod server;
 mod service;
@@ -30,8 +30,8 @@ pub(crate) use grant::Grant;
 pub(crate) use permission_sets::SetView;
 pub(crate) use resource::claimed_account;
 pub(crate) use server::{
-    Choice, ConsentView, Ended, GrantView, Linked, Opened, Outcome, Page, Permission, Problem, Redirect,
-    sweep,
+    Choice, ConsentView, EndedGrants, GrantView, LinkedAccount, OpenRequest, Outcome, Page, Permission,
+    Problem, Redirect, sweep,
 };
 pub(crate) use service::{Dependencies, OAuth, Settings};
 pub(crate) use sql::clients::Stored as ClientRow;

@@ -9,7 +9,7 @@ use genkan_protocol::oauth::nonce::Nonces;
 
 use super::clients::Clients;
 use super::permission_sets::PermissionSets;
-use super::tokens::{RefreshTokens, Seen, Signer, Verified};
+use super::tokens::{RefreshTokens, Signer, UsedOnce, VerifiedTokens};
 use crate::accounts::Accounts;
 use crate::base::fetch::{Dns, GuardedClient};
 use crate::base::{Clock, Origin, Secret};
@@ -64,8 +64,8 @@ pub(crate) struct OAuth {
     pub(super) settings: Arc<Settings>,
     pub(super) nonces: Arc<Nonces>,
     pub(super) nonce_secret: Arc<Secret<[u8; 32]>>,
-    pub(super) seen: Seen,
-    pub(super) verified: Arc<Verified>,
+    pub(super) seen: UsedOnce,
+    pub(super) verified: Arc<VerifiedTokens>,
     pub(super) signer: Arc<Signer>,
     pub(super) clients: Clients,
     pub(super) sets: PermissionSets,
@@ -79,7 +79,7 @@ impl OAuth {
             Some(given) => given.clone(),
             None => Secret::new(*ring.derived("dpop nonces")),
         };
-        let verified = Arc::new(Verified::new());
+        let verified = Arc::new(VerifiedTokens::new());
         let forgetting = Arc::clone(&verified);
         feed.subscribe(Change::Grant, move |grant| forgetting.forget(grant));
         let forgetting = Arc::clone(&verified);
@@ -89,7 +89,7 @@ impl OAuth {
             signer: Arc::new(Signer::new(&ring)),
             nonces: Arc::new(Nonces::new(secret.expose(), Nonces::INTERVAL)),
             nonce_secret: Arc::new(secret),
-            seen: Seen::new(db.clone(), clock.clone()),
+            seen: UsedOnce::new(db.clone(), clock.clone()),
             clients: Clients::new(
                 db.clone(),
                 clock.clone(),

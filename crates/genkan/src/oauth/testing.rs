@@ -4,7 +4,7 @@ use genkan_protocol::crypto::K256PrivateKey;
 use genkan_protocol::oauth::request::ResponseMode;
 
 use super::grant::{Grant, GrantPlace};
-use super::pushed::{ClientAuth, Pushed};
+use super::parameters::{ClientAuth, RequestParameters};
 use super::service::OAuth;
 use crate::accounts::{Account, State};
 use crate::base::fetch::GuardedClient;
@@ -17,8 +17,8 @@ impl OAuth {
     }
 }
 
-pub(super) fn pushed() -> Pushed {
-    Pushed {
+pub(super) fn pushed() -> RequestParameters {
+    RequestParameters {
         redirect_uri: "https://app.example.com/back".to_owned(),
         scope: "atproto transition:generic".to_owned(),
         state: "the state".to_owned(),

@@ -105,7 +105,7 @@ pub(crate) struct Recovery {
 /// What ended with a reset, to be told of after the commit.
 struct Ended {
     sessions: sessions::Ended,
-    grants: oauth::Ended,
+    grants: oauth::EndedGrants,
 }
 
 impl Recovery {

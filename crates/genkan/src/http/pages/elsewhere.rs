@@ -20,7 +20,7 @@ use crate::identity::is_given_out;
 use crate::links::{
     Arrival, BeginError, CALLBACK, Callback, Failure, FinishError, Identifier, NewLogin, Visitor,
 };
-use crate::oauth::Linked;
+use crate::oauth::LinkedAccount;
 use crate::signin::Visit;
 
 #[derive(Template)]
@@ -220,8 +220,8 @@ pub(super) async fn visitors(pages: &Pages, visit: &Visit) -> Result<Vec<Visitor
     Ok(pages.app.links.visitors(visit.device.as_str()).await?)
 }
 
-fn linked(arrival: &Arrival) -> Linked {
-    Linked {
+fn linked(arrival: &Arrival) -> LinkedAccount {
+    LinkedAccount {
         id: arrival.link.clone(),
         did: arrival.did.clone(),
         handle: arrival.handle.clone().unwrap_or_else(|| arrival.did.to_string()),

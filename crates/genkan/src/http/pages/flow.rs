@@ -5,13 +5,13 @@ use super::frame::{FlowRef, Place};
 use super::trouble::Trouble;
 use super::{Pages, Reply, redirect};
 use crate::base::Language;
-use crate::oauth::{Opened, Redirect};
+use crate::oauth::{OpenRequest, Redirect};
 use crate::signin::{SignIn, Visit};
 
 /// A flow that was opened by the browser it belongs to.
 #[derive(Debug)]
 pub(super) struct Flow {
-    pub(super) opened: Opened,
+    pub(super) opened: OpenRequest,
     pub(super) visit: Visit,
     pub(super) reference: FlowRef,
 }

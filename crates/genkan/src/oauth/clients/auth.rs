@@ -9,11 +9,11 @@ use genkan_protocol::oauth::request::Form;
 use super::lookup::{Client, Clients, Purpose};
 use crate::base::Timestamp;
 use crate::oauth::error::Error;
-use crate::oauth::pushed::ClientAuth;
+use crate::oauth::parameters::ClientAuth;
 
 /// A client that proved itself, but for this: that its assertion is used for the first time.
 #[derive(Clone, Debug)]
-pub(in crate::oauth) struct Proven {
+pub(in crate::oauth) struct AuthenticatedClient {
     pub(in crate::oauth) auth: ClientAuth,
     /// The assertion's name, and until when it must be remembered.
     pub(in crate::oauth) assertion: Option<(String, Timestamp)>,
@@ -28,10 +28,12 @@ impl Clients {
         proof_key: Option<Thumbprint>,
         purpose: Purpose,
         issuer: &str,
-    ) -> Result<Proven, Error> {
+    ) -> Result<AuthenticatedClient, Error> {
         let assertion = form.client_assertion()?;
         let (alg, keys) = match (&client.metadata.authentication, assertion) {
-            (Authentication::None, None) => return Ok(Proven { auth: ClientAuth::None, assertion: None }),
+            (Authentication::None, None) => {
+                return Ok(AuthenticatedClient { auth: ClientAuth::None, assertion: None });
+            }
             (Authentication::None, Some(_)) => {
                 let why = "the client's metadata says token_endpoint_auth_method \"none\", yet it sends an assertion";
                 return Err(Error::refused(Code::InvalidClient, why));
@@ -59,7 +61,7 @@ impl Clients {
             let why = "the DPoP key must not be the key of the client assertion";
             return Err(Error::refused(Code::InvalidRequest, why));
         }
-        Ok(Proven {
+        Ok(AuthenticatedClient {
             auth: ClientAuth::PrivateKeyJwt {
                 alg: verified.alg.as_str().to_owned(),
                 kid: verified.kid,

@@ -10,12 +10,12 @@ use crate::base::fetch::{GuardedClient, GuardedError, Limits};
 /// Why a document could not be had.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("{url}: {why}")]
-pub(super) struct Unavailable {
+pub(super) struct DocumentError {
     url: String,
     why: String,
 }
 
-impl Unavailable {
+impl DocumentError {
     pub(super) fn new(url: &str, why: &str) -> Self {
         Self { url: url.to_owned(), why: why.to_owned() }
     }
@@ -29,12 +29,12 @@ pub(super) enum Document {
 }
 
 /// Fetches a document, twice if its host needs to wake up.
-pub(super) async fn fetch(guarded: &GuardedClient, url: &str, what: Document) -> Result<String, Unavailable> {
+pub(super) async fn fetch(guarded: &GuardedClient, url: &str, what: Document) -> Result<String, DocumentError> {
     match fetch_once(guarded, url, what).await {
         Err(Trouble { passing: true, .. }) => fetch_once(guarded, url, what).await,
         done => done,
     }
-    .map_err(|trouble| Unavailable { url: url.to_owned(), why: trouble.why })
+    .map_err(|trouble| DocumentError { url: url.to_owned(), why: trouble.why })
 }
 
 struct Trouble {

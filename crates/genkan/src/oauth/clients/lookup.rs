@@ -9,7 +9,7 @@ use genkan_protocol::oauth::error::OAuthErrorCode as Code;
 use genkan_protocol::oauth::jwk::JwkSet;
 use quick_cache::sync::Cache;
 
-use super::documents::{self, Document, Unavailable};
+use super::documents::{self, Document, DocumentError};
 use super::view::ClientView;
 use crate::base::fetch::GuardedClient;
 use crate::base::single_flight::SingleFlight;
@@ -60,13 +60,13 @@ pub(super) struct Inner {
     /// Origins that the operator listed; clients may live there without a public name.
     listed: Vec<String>,
     development: bool,
-    metadata: Cache<String, Remembered<ClientMetadata>>,
-    key_sets: Cache<String, Remembered<JwkSet>>,
-    single_flight: SingleFlight<Result<String, Unavailable>>,
+    metadata: Cache<String, CachedDocument<ClientMetadata>>,
+    key_sets: Cache<String, CachedDocument<JwkSet>>,
+    single_flight: SingleFlight<Result<String, DocumentError>>,
 }
 
 #[derive(Clone, Debug)]
-struct Remembered<T> {
+struct CachedDocument<T> {
     value: Arc<T>,
     /// When it was fetched.
     at: Timestamp,
@@ -167,11 +167,7 @@ impl Clients {
     }
 
     /// The operator's word. It counts from the client's next call; what it has is the caller's to end.
-    pub(in crate::oauth) async fn set_trust(
-        &self,
-        client_id: &str,
-        trust: ClientTrust,
-    ) -> Result<(), Error> {
+    pub(in crate::oauth) async fn set_trust(&self, client_id: &str, trust: ClientTrust) -> Result<(), Error> {
         let now = self.inner.clock.now();
         let mut tx = self.inner.db.begin().await?;
         clients::set_trust(&mut tx, client_id, trust, now).await?;
@@ -210,7 +206,7 @@ impl Clients {
     /// From memory, from the database, from its host, or, if that is away, the last good copy.
     async fn document<T: Clone>(
         &self,
-        memory: &Cache<String, Remembered<T>>,
+        memory: &Cache<String, CachedDocument<T>>,
         source: Source<'_>,
         purpose: Purpose,
         again: bool,
@@ -225,7 +221,7 @@ impl Clients {
             && known.as_ref().is_none_or(|known| known.at < at)
             && let Ok(value) = read(&text)
         {
-            let stored = Remembered { value: Arc::new(value), at, asked_at: at };
+            let stored = CachedDocument { value: Arc::new(value), at, asked_at: at };
             memory.insert(source.url.to_owned(), stored.clone());
             known = Some(stored);
         }
@@ -246,7 +242,7 @@ impl Clients {
             Ok(text) => match read(&text) {
                 Ok(value) => {
                     let value = Arc::new(value);
-                    let fetched = Remembered { value: Arc::clone(&value), at: now, asked_at: now };
+                    let fetched = CachedDocument { value: Arc::clone(&value), at: now, asked_at: now };
                     memory.insert(source.url.to_owned(), fetched);
                     self.store(source, &text, now).await?;
                     return Ok(value);
@@ -257,7 +253,7 @@ impl Clients {
         };
         match known {
             Some(known) if now.since(known.at) < patience(purpose, is_confidential(&known.value)) => {
-                let tried = Remembered { asked_at: now, ..known.clone() };
+                let tried = CachedDocument { asked_at: now, ..known.clone() };
                 memory.insert(source.url.to_owned(), tried);
                 Ok(known.value)
             }
@@ -265,10 +261,10 @@ impl Clients {
         }
     }
 
-    async fn ask(&self, source: Source<'_>) -> Result<String, Unavailable> {
+    async fn ask(&self, source: Source<'_>) -> Result<String, DocumentError> {
         let (guarded, url, what) = (self.inner.guarded.clone(), source.url.to_owned(), source.what);
         let fetching = async move { documents::fetch(&guarded, &url, what).await };
-        let broken = || Unavailable::new(source.url, "could not be fetched");
+        let broken = || DocumentError::new(source.url, "could not be fetched");
         self.inner.single_flight.join(source.url, fetching).await.unwrap_or_else(|| Err(broken()))
     }
 

@@ -8,6 +8,6 @@ mod documents;
 mod lookup;
 mod view;
 
-pub(super) use auth::Proven;
+pub(super) use auth::AuthenticatedClient;
 pub(super) use lookup::{Client, Clients, Purpose};
 pub(super) use view::ClientView;

@@ -19,7 +19,7 @@ use crate::oauth::grant::{Grant, GrantPlace};
 use crate::oauth::ids;
 use crate::oauth::service::OAuth;
 use crate::oauth::sql::{grants, scopes};
-use crate::oauth::tokens::{AccessError, GrantCaller, Minted, Place};
+use crate::oauth::tokens::{AccessError, GrantCaller, HostTokenSlot, Place};
 
 impl OAuth {
     /// Checks a token and the proof of the request that brought it. The proof is used up.
@@ -151,7 +151,7 @@ impl OAuth {
             written: claims.scope.clone(),
             key: claims.cnf.map(|cnf| cnf.jkt),
             expires_at: Timestamp::from_seconds(claims.exp),
-            minted: Minted::default(),
+            minted: HostTokenSlot::default(),
         })
     }
 }

@@ -7,7 +7,7 @@ use genkan_protocol::oauth::error::OAuthErrorCode as Code;
 
 use super::consent::{Decision, is_wanted};
 use super::problem::Problem;
-use super::view::{ConsentView, Opened, Outcome, Redirect};
+use super::view::{ConsentView, OpenRequest, Outcome, Redirect};
 use crate::accounts::{self, Account, Standing};
 use crate::base::{Secret, Timestamp, random};
 use crate::db::Tx;
@@ -27,7 +27,7 @@ impl OAuth {
         request_uri: &str,
         client_id: &str,
         device: &DeviceId,
-    ) -> Result<Opened, Problem> {
+    ) -> Result<OpenRequest, Problem> {
         let now = self.clock.now();
         let id = request_uri.strip_prefix(URI_PREFIX).ok_or(Problem::Unknown)?;
         let mut tx = self.db.begin().await?;
@@ -48,7 +48,7 @@ impl OAuth {
         requests::visit(&mut tx, id, device.as_str(), now.plus(REQUEST)).await?;
         tx.commit().await?;
         let client = self.clients.shown(client_id).await?;
-        Ok(Opened {
+        Ok(OpenRequest {
             id: id.to_owned(),
             client,
             prompt: request.pushed.prompt,
@@ -61,13 +61,17 @@ impl OAuth {
     }
 
     /// Where an opened request stands. `signed_in`: the accounts of this browser, those for this request alone included.
-    pub(crate) async fn outcome(&self, opened: &Opened, signed_in: &[SignIn]) -> Result<Outcome, Problem> {
+    pub(crate) async fn outcome(
+        &self,
+        opened: &OpenRequest,
+        signed_in: &[SignIn],
+    ) -> Result<Outcome, Problem> {
         let decision = self.weigh(opened, signed_in).await?;
         self.carry_out(opened, decision).await
     }
 
     /// One account was chosen, or has just signed in, signed up or been activated again.
-    pub(crate) async fn chosen(&self, opened: &Opened, signed_in: &SignIn) -> Result<Outcome, Problem> {
+    pub(crate) async fn chosen(&self, opened: &OpenRequest, signed_in: &SignIn) -> Result<Outcome, Problem> {
         let decision = self.weigh_one(opened, signed_in).await?;
         self.carry_out(opened, decision).await
     }
@@ -75,7 +79,7 @@ impl OAuth {
     /// What the account is asked to allow.
     pub(crate) async fn consent_view(
         &self,
-        opened: &Opened,
+        opened: &OpenRequest,
         account: &Account,
     ) -> Result<ConsentView, Problem> {
         self.view_of_consent(opened, account).await
@@ -84,7 +88,7 @@ impl OAuth {
     /// The person allows `scopes`, or everything that was asked for. What was not asked for is left out.
     pub(crate) async fn approve(
         &self,
-        opened: &Opened,
+        opened: &OpenRequest,
         signed_in: &SignIn,
         scopes: Option<&[String]>,
     ) -> Result<Redirect, Problem> {
@@ -107,7 +111,7 @@ impl OAuth {
     /// Decides the request: the browser gets a code for what was allowed.
     pub(in crate::oauth) async fn give_code(
         &self,
-        opened: &Opened,
+        opened: &OpenRequest,
         did: &str,
         allowed: &[&str],
         link: Option<String>,
@@ -146,14 +150,14 @@ impl OAuth {
     }
 
     /// The person says no.
-    pub(crate) async fn reject(&self, opened: &Opened) -> Result<Redirect, Problem> {
+    pub(crate) async fn reject(&self, opened: &OpenRequest) -> Result<Redirect, Problem> {
         self.refuse(opened, Code::AccessDenied, "Access was denied").await
     }
 
     /// Ends the request with an error for the client.
     pub(in crate::oauth) async fn refuse(
         &self,
-        opened: &Opened,
+        opened: &OpenRequest,
         code: Code,
         why: &'static str,
     ) -> Result<Redirect, Problem> {
@@ -163,7 +167,7 @@ impl OAuth {
         Ok(self.way_back_with(&opened.request, code, why))
     }
 
-    async fn carry_out(&self, opened: &Opened, decision: Decision<'_>) -> Result<Outcome, Problem> {
+    async fn carry_out(&self, opened: &OpenRequest, decision: Decision<'_>) -> Result<Outcome, Problem> {
         Ok(match decision {
             Decision::Show(page) => Outcome::Show(page),
             Decision::Approve(signed_in) => Outcome::Redirect(self.approve(opened, signed_in, None).await?),
@@ -172,7 +176,7 @@ impl OAuth {
     }
 
     /// Of several at once, one decides.
-    async fn hold_to_decide(&self, tx: &mut Tx, opened: &Opened, now: Timestamp) -> Result<(), Problem> {
+    async fn hold_to_decide(&self, tx: &mut Tx, opened: &OpenRequest, now: Timestamp) -> Result<(), Problem> {
         let request = requests::hold(tx, &opened.id, now).await?.ok_or(Problem::Unknown)?;
         if request.device.as_deref() != Some(&*opened.device) {
             return Err(Problem::Unknown);

@@ -6,7 +6,7 @@ use genkan_protocol::oauth::error::OAuthErrorCode as Code;
 use genkan_protocol::oauth::request::Prompt;
 
 use super::problem::Problem;
-use super::view::{Choice, ConsentView, Opened, Page, Permission};
+use super::view::{Choice, ConsentView, OpenRequest, Page, Permission};
 use crate::accounts::{Account, Standing};
 use crate::base::Timestamp;
 use crate::oauth::service::OAuth;
@@ -36,7 +36,7 @@ struct Candidate<'a> {
 impl OAuth {
     pub(in crate::oauth) async fn weigh<'a>(
         &self,
-        opened: &Opened,
+        opened: &OpenRequest,
         signed_in: &'a [SignIn],
     ) -> Result<Decision<'a>, Problem> {
         let now = self.clock.now();
@@ -51,7 +51,7 @@ impl OAuth {
 
     pub(in crate::oauth) async fn weigh_one<'a>(
         &self,
-        opened: &Opened,
+        opened: &OpenRequest,
         signed_in: &'a SignIn,
     ) -> Result<Decision<'a>, Problem> {
         let account = &signed_in.account;
@@ -64,7 +64,7 @@ impl OAuth {
 
     pub(in crate::oauth) async fn view_of_consent(
         &self,
-        opened: &Opened,
+        opened: &OpenRequest,
         account: &Account,
     ) -> Result<ConsentView, Problem> {
         let asked = opened.request.pushed.scopes();
@@ -76,7 +76,7 @@ impl OAuth {
     /// What the values mean, and which of them are new to this account.
     pub(in crate::oauth) async fn permissions<'a>(
         &self,
-        opened: &Opened,
+        opened: &OpenRequest,
         did: &str,
         values: impl Iterator<Item = &'a str>,
         may_choose: bool,
@@ -100,7 +100,7 @@ impl OAuth {
 
     async fn candidate<'a>(
         &self,
-        opened: &Opened,
+        opened: &OpenRequest,
         signed_in: &'a SignIn,
         now: Timestamp,
     ) -> Result<Candidate<'a>, Problem> {
@@ -115,7 +115,7 @@ impl OAuth {
         })
     }
 
-    async fn granted_before(&self, opened: &Opened, did: &str) -> Result<HashSet<String>, Problem> {
+    async fn granted_before(&self, opened: &OpenRequest, did: &str) -> Result<HashSet<String>, Problem> {
         if opened.client.development {
             return Ok(HashSet::new());
         }
@@ -125,16 +125,16 @@ impl OAuth {
 }
 
 /// Whether the account may complete the request at all.
-pub(in crate::oauth) fn is_wanted(opened: &Opened, signed_in: &SignIn, now: Timestamp) -> bool {
+pub(in crate::oauth) fn is_wanted(opened: &OpenRequest, signed_in: &SignIn, now: Timestamp) -> bool {
     is_hinted(opened, &signed_in.account) && is_fresh(opened, signed_in, now)
 }
 
 /// If the client named an account, only that one will do: it would refuse another's token.
-fn is_hinted(opened: &Opened, account: &Account) -> bool {
+fn is_hinted(opened: &OpenRequest, account: &Account) -> bool {
     opened.wants(account.did.as_str(), account.handle.as_str())
 }
 
-fn is_fresh(opened: &Opened, signed_in: &SignIn, now: Timestamp) -> bool {
+fn is_fresh(opened: &OpenRequest, signed_in: &SignIn, now: Timestamp) -> bool {
     let asked_again = opened.prompt == Some(Prompt::Login)
         && signed_in.at < Timestamp::from_millis(opened.request.pushed.at);
     signed_in.is_fresh(now) && !asked_again

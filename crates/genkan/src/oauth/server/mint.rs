@@ -12,7 +12,7 @@ use crate::oauth::grant::Grant;
 use crate::oauth::ids;
 use crate::oauth::service::OAuth;
 use crate::oauth::sql::scopes;
-use crate::oauth::tokens::TokenPlace;
+use crate::oauth::tokens::RefreshTokenId;
 
 /// What the token endpoint answers.
 #[derive(Debug)]
@@ -30,13 +30,13 @@ pub(crate) struct Tokens {
 
 /// Whose tokens these are to be.
 #[derive(Debug)]
-pub(in crate::oauth) enum Whose<'a> {
+pub(in crate::oauth) enum TokenSubject<'a> {
     Home(&'a Account),
     /// Its account is none of ours; that its own server stands by it is for the link to see.
     Linked(Did),
 }
 
-impl Whose<'_> {
+impl TokenSubject<'_> {
     fn did(&self) -> &Did {
         match self {
             Self::Home(account) => &account.did,
@@ -46,17 +46,17 @@ impl Whose<'_> {
 }
 
 /// The account of a grant, fit to get tokens.
-pub(in crate::oauth) fn whose<'a>(
+pub(in crate::oauth) fn token_subject<'a>(
     linked: bool,
     did: &str,
     account: Option<&'a Account>,
-) -> Result<Whose<'a>, Error> {
+) -> Result<TokenSubject<'a>, Error> {
     if linked {
         let did = did.parse().map_err(|_| crate::db::Error::corrupt("oauth_grants", "did", did))?;
-        return Ok(Whose::Linked(did));
+        return Ok(TokenSubject::Linked(did));
     }
     let active = account.filter(|account| account.standing() == Standing::Active);
-    active.map(Whose::Home).ok_or_else(|| Error::grant("the account is not active"))
+    active.map(TokenSubject::Home).ok_or_else(|| Error::grant("the account is not active"))
 }
 
 impl OAuth {
@@ -65,7 +65,7 @@ impl OAuth {
         &self,
         tx: &mut Tx,
         grant: &Grant,
-        whose: &Whose<'_>,
+        subject: &TokenSubject<'_>,
         scope: String,
         now: Timestamp,
     ) -> Result<Tokens, Error> {
@@ -86,7 +86,7 @@ impl OAuth {
         let mut claims = AccessClaims {
             iss: self.settings.issuer.clone(),
             aud: self.settings.service_did.clone(),
-            sub: whose.did().clone(),
+            sub: subject.did().clone(),
             scope: written,
             client_id: grant.client_id.clone(),
             cnf,
@@ -94,27 +94,27 @@ impl OAuth {
             iat: now.as_seconds(),
             exp: ends.as_seconds(),
         };
-        let access = match whose {
+        let access = match subject {
             // Hosts take neither tokens that are bound to no key nor ones that name theirs.
-            Whose::Home(account) if claims.cnf.is_some() => {
+            TokenSubject::Home(account) if claims.cnf.is_some() => {
                 let no_home = || Error::NoHome(account.host.to_string());
                 self.fleet.host(&account.host).ok_or_else(no_home)?.did.as_str().clone_into(&mut claims.aud);
                 let key = self.ring.host_key(account.host.as_str()).ok_or_else(no_home)?;
                 access_token::sign(&key.private, &claims)
             }
-            Whose::Home(_) | Whose::Linked(_) => {
+            TokenSubject::Home(_) | TokenSubject::Linked(_) => {
                 let key = self.ring.web_key(WebPurpose::Tokens);
                 access_token::sign_linked(&key.private, &key.id, &claims)
             }
         };
         let access = Secret::new(access);
-        let place = TokenPlace { grant: grant.id.clone(), generation: grant.generation };
+        let place = RefreshTokenId { grant: grant.id.clone(), generation: grant.generation };
         Ok(Tokens {
             access,
             refresh: grant.refreshable.then(|| self.refresh_tokens.make(&place)),
             scope,
             expires_in: u64::try_from(ends.as_seconds() - now.as_seconds()).unwrap_or(0),
-            sub: whose.did().to_string(),
+            sub: subject.did().to_string(),
             bound: grant.dpop_key.is_some(),
         })
     }

@@ -4,7 +4,7 @@
 
 mod authorize;
 mod consent;
-mod linked;
+mod linked_account;
 mod mint;
 mod problem;
 mod proof;
@@ -16,8 +16,8 @@ mod sweep;
 mod token;
 mod view;
 
-pub(crate) use linked::Linked;
+pub(crate) use linked_account::LinkedAccount;
 pub(crate) use problem::Problem;
-pub(crate) use revoke::{Ended, GrantView};
+pub(crate) use revoke::{EndedGrants, GrantView};
 pub(crate) use sweep::sweep;
-pub(crate) use view::{Choice, ConsentView, Opened, Outcome, Page, Permission, Redirect};
+pub(crate) use view::{Choice, ConsentView, OpenRequest, Outcome, Page, Permission, Redirect};

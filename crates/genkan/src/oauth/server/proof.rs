@@ -7,10 +7,10 @@ use genkan_protocol::oauth::request::Form;
 use crate::base::Timestamp;
 use crate::db::Tx;
 use crate::oauth::call::Call;
-use crate::oauth::clients::{Client, Proven, Purpose};
+use crate::oauth::clients::{AuthenticatedClient, Client, Purpose};
 use crate::oauth::error::Error;
 use crate::oauth::service::OAuth;
-use crate::oauth::tokens::{PROOF, Used};
+use crate::oauth::tokens::{OneTimeUse, PROOF};
 
 impl OAuth {
     /// The proof of a call, if there is one. That it is new is for [`OAuth::use_up`] to see.
@@ -54,7 +54,7 @@ impl OAuth {
         form: &Form,
         proof: Option<&Proof>,
         purpose: Purpose,
-    ) -> Result<Proven, Error> {
+    ) -> Result<AuthenticatedClient, Error> {
         let key = proof.map(|proof| proof.jkt);
         self.clients.authenticate(client, form, key, purpose, &self.settings.issuer).await
     }
@@ -65,16 +65,16 @@ impl OAuth {
         tx: &mut Tx,
         proof: Option<&Proof>,
         client: &Client,
-        proven: &Proven,
+        proven: &AuthenticatedClient,
         now: Timestamp,
     ) -> Result<(), Error> {
         if let Some(proof) = proof
-            && !self.seen.is_first(tx, Used::Proof(proof), now.plus(PROOF), now).await?
+            && !self.seen.is_first(tx, OneTimeUse::Proof(proof), now.plus(PROOF), now).await?
         {
             return Err(Error::refused(Code::InvalidDpopProof, "the DPoP proof was used before"));
         }
         if let Some((jti, until)) = &proven.assertion {
-            let used = Used::Assertion { client_id: client.id.as_str(), jti };
+            let used = OneTimeUse::Assertion { client_id: client.id.as_str(), jti };
             if !self.seen.is_first(tx, used, *until, now).await? {
                 return Err(Error::refused(
                     Code::InvalidClient,

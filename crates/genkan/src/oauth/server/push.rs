@@ -11,7 +11,7 @@ use crate::oauth::call::Call;
 use crate::oauth::clients::{Client, Purpose};
 use crate::oauth::error::Error;
 use crate::oauth::ids::URI_PREFIX;
-use crate::oauth::pushed::Pushed;
+use crate::oauth::parameters::RequestParameters;
 use crate::oauth::service::OAuth;
 use crate::oauth::sql::requests;
 
@@ -51,7 +51,7 @@ impl OAuth {
         let scope = scope_for(&client, &asked.scope)?;
         self.sets.require(&scope).await?;
 
-        let pushed = Pushed {
+        let pushed = RequestParameters {
             redirect_uri,
             scope,
             state: asked.state,

@@ -3,24 +3,24 @@
 use genkan_protocol::oauth::dpop::Proof;
 use genkan_protocol::oauth::pkce::Challenge;
 
-use super::mint::{Tokens, whose};
-use super::revoke::Ended;
+use super::mint::{Tokens, token_subject};
+use super::revoke::EndedGrants;
 use crate::accounts::{self, Account};
 use crate::base::Timestamp;
 use crate::db::Tx;
 use crate::db::audit::{self, Actor};
-use crate::oauth::clients::{Client, Proven};
+use crate::oauth::clients::{AuthenticatedClient, Client};
 use crate::oauth::error::Error;
 use crate::oauth::grant::{Grant, GrantPlace, LONG, SHORT, is_held_by};
 use crate::oauth::ids::{self, hash};
 use crate::oauth::service::OAuth;
 use crate::oauth::sql::{codes, grants};
-use crate::oauth::tokens::{CHALLENGE, Used};
+use crate::oauth::tokens::{CHALLENGE, OneTimeUse};
 
 /// What the code is redeemed with.
 struct Redemption<'a> {
     client: &'a Client,
-    proven: &'a Proven,
+    proven: &'a AuthenticatedClient,
     proof: Option<&'a Proof>,
     redirect_uri: &'a str,
     verifier: &'a str,
@@ -37,7 +37,7 @@ impl OAuth {
         redirect_uri: &str,
         verifier: &str,
         client: &Client,
-        proven: &Proven,
+        proven: &AuthenticatedClient,
         proof: Option<&Proof>,
         now: Timestamp,
     ) -> Result<Tokens, Error> {
@@ -51,7 +51,7 @@ impl OAuth {
             Redemption { client, proven, proof, redirect_uri, verifier, account: account.as_ref(), scope };
         let mut tx = self.db.begin().await?;
         self.use_up(&mut tx, proof, client, proven, now).await?;
-        let mut ended = Ended::default();
+        let mut ended = EndedGrants::default();
         let mut leaked = None;
         let done = self.redeem_in(&mut tx, &hash, redemption, &mut ended, &mut leaked, now).await;
         // A refusal uses the code up as well; trouble of ours uses up nothing.
@@ -72,7 +72,7 @@ impl OAuth {
         tx: &mut Tx,
         hash: &str,
         with: Redemption<'_>,
-        ended: &mut Ended,
+        ended: &mut EndedGrants,
         leaked: &mut Option<codes::Stored>,
         now: Timestamp,
     ) -> Result<Tokens, Error> {
@@ -93,11 +93,11 @@ impl OAuth {
             return Err(Error::grant("the code was used before"));
         }
         check(&code, &with, now)?;
-        let challenge = Used::Challenge(&code.pushed.code_challenge);
+        let challenge = OneTimeUse::Challenge(&code.pushed.code_challenge);
         if !self.seen.is_first(tx, challenge, now.plus(CHALLENGE), now).await? {
             return Err(Error::grant("the code_challenge was used before"));
         }
-        let whose = whose(code.link.is_some(), &code.did, with.account)?;
+        let subject = token_subject(code.link.is_some(), &code.did, with.account)?;
         if code.link.is_none() && !is_active {
             return Err(Error::grant("the account is not active"));
         }
@@ -106,7 +106,7 @@ impl OAuth {
         codes::set_grant(tx, hash, &grant.id).await?;
         let detail = format!("{} {}", grant.client_id, grant.scope);
         audit::record(tx, now, Actor::Account(&grant.did), "oauth.grant", &grant.id, &detail).await?;
-        self.mint(tx, &grant, &whose, with.scope, now).await
+        self.mint(tx, &grant, &subject, with.scope, now).await
     }
 
     fn grant(&self, code: &codes::Stored, with: &Redemption<'_>, now: Timestamp) -> Grant {

@@ -7,23 +7,23 @@ use genkan_protocol::oauth::dpop::Proof;
 use genkan_protocol::oauth::error::OAuthErrorCode as Code;
 use genkan_protocol::oauth::request::Form;
 
-use super::mint::{Tokens, whose};
-use super::revoke::Ended;
+use super::mint::{Tokens, token_subject};
+use super::revoke::EndedGrants;
 use crate::accounts::Account;
 use crate::base::Timestamp;
 use crate::db::Tx;
 use crate::db::audit::Actor;
-use crate::oauth::clients::{Client, Proven, Purpose};
+use crate::oauth::clients::{AuthenticatedClient, Client, Purpose};
 use crate::oauth::error::Error;
 use crate::oauth::grant::{Grant, GrantPlace, LONG, Rotation, SHORT};
-use crate::oauth::pushed::ClientAuth;
+use crate::oauth::parameters::ClientAuth;
 use crate::oauth::service::OAuth;
 use crate::oauth::sql::grants;
 
 /// What the token is refreshed with.
-struct Refreshing<'a> {
+struct RefreshRequest<'a> {
     client: &'a Client,
-    proven: &'a Proven,
+    proven: &'a AuthenticatedClient,
     proof: Option<&'a Proof>,
     generation: i64,
     account: Option<&'a Account>,
@@ -53,7 +53,7 @@ impl OAuth {
         let proven = match self.authenticate(client, form, proof, Purpose::GoOn).await {
             Err(Error::Refused(refusal)) if key_is_gone && refusal.code == Code::InvalidClient => {
                 // It signed with the key that is gone: that it holds the grant's other key is proved all the same.
-                Proven { auth: ClientAuth::None, assertion: None }
+                AuthenticatedClient { auth: ClientAuth::None, assertion: None }
             }
             done => done?,
         };
@@ -62,7 +62,7 @@ impl OAuth {
         };
         let account = self.accounts.find(&grant.did).await?;
         let scope = self.sets.expand(&grant.scope).await?;
-        let with = Refreshing {
+        let with = RefreshRequest {
             client,
             proven: &proven,
             proof,
@@ -73,7 +73,7 @@ impl OAuth {
         };
         let mut tx = self.db.begin().await?;
         self.use_up(&mut tx, proof, client, &proven, now).await?;
-        let mut ended = Ended::default();
+        let mut ended = EndedGrants::default();
         let done = self.refresh_in(&mut tx, &grant.id, with, &mut ended, now).await;
         if matches!(done, Ok(_) | Err(Error::Refused(_))) {
             tx.commit().await?;
@@ -86,8 +86,8 @@ impl OAuth {
         &self,
         tx: &mut Tx,
         id: &str,
-        with: Refreshing<'_>,
-        ended: &mut Ended,
+        with: RefreshRequest<'_>,
+        ended: &mut EndedGrants,
         now: Timestamp,
     ) -> Result<Tokens, Error> {
         let grant = grants::hold(tx, id).await?.filter(|grant| grant.is_alive(now));
@@ -109,9 +109,9 @@ impl OAuth {
                 }
                 Rotation::To(generation) => {
                     let span = if with.client.is_believed() { LONG } else { SHORT };
-                    let turned = grant.turned(generation, with.proven.auth.clone(), now, span);
-                    grants::rotate(tx, &turned).await?;
-                    return self.tokens_of(tx, &turned, with, now).await;
+                    let rotated = grant.rotated(generation, with.proven.auth.clone(), now, span);
+                    grants::rotate(tx, &rotated).await?;
+                    return self.tokens_of(tx, &rotated, with, now).await;
                 }
                 Rotation::Again(_) => return self.tokens_of(tx, &grant, with, now).await,
                 Rotation::Refused => return Err(Error::grant("the refresh token was used before")),
@@ -126,10 +126,10 @@ impl OAuth {
         &self,
         tx: &mut Tx,
         grant: &Grant,
-        with: Refreshing<'_>,
+        with: RefreshRequest<'_>,
         now: Timestamp,
     ) -> Result<Tokens, Error> {
-        let whose = whose(grant.place == GrantPlace::Link, &grant.did, with.account)?;
-        self.mint(tx, grant, &whose, with.scope, now).await
+        let subject = token_subject(grant.place == GrantPlace::Link, &grant.did, with.account)?;
+        self.mint(tx, grant, &subject, with.scope, now).await
     }
 }

@@ -20,7 +20,7 @@ use crate::oauth::sql::{clients, codes, consents, grants};
 /// Grants that ended in a transaction.
 #[must_use = "tell the feed of them after the commit"]
 #[derive(Debug, Default)]
-pub(crate) struct Ended {
+pub(crate) struct EndedGrants {
     grants: Vec<String>,
 }
 
@@ -44,7 +44,7 @@ impl OAuth {
         let named = self.grant_named(token).await?;
         let mut tx = self.db.begin().await?;
         self.use_up(&mut tx, proof, &client, &proven, now).await?;
-        let mut ended = Ended::default();
+        let mut ended = EndedGrants::default();
         if let Some(grant) = named {
             let own = grants::hold(&mut tx, &grant).await?.filter(|grant| {
                 grant.client_id == client.id.as_str()
@@ -78,7 +78,7 @@ impl OAuth {
         let Some(held) = grants::hold(&mut tx, grant).await?.filter(|held| held.did == did) else {
             return Ok(false);
         };
-        let mut ended = Ended::default();
+        let mut ended = EndedGrants::default();
         let by = Actor::Account(did);
         let was_alive = self.end_in(&mut tx, grant, by, "taken back by the account", &mut ended, now).await?;
         consents::remove(&mut tx, did, Some(&held.client_id)).await?;
@@ -89,12 +89,12 @@ impl OAuth {
 
     /// Ends all that an account has allowed, as part of `tx`: grants, codes on their way, what is remembered. Pending
     /// requests end by themselves, since nobody can approve them without signing in. Tell the feed after the commit.
-    pub(crate) async fn end_all_of(&self, tx: &mut Tx, did: &str) -> Result<Ended, Error> {
+    pub(crate) async fn end_all_of(&self, tx: &mut Tx, did: &str) -> Result<EndedGrants, Error> {
         let now = self.clock.now();
         // Whoever makes a code or a grant holds this row, too: it is ended here, or sees how the account stands.
         accounts::hold_any(tx, did).await?;
         codes::remove_unused_of(tx, did).await?;
-        let ended = Ended { grants: grants::end_all(tx, Some(did), None, now).await? };
+        let ended = EndedGrants { grants: grants::end_all(tx, Some(did), None, now).await? };
         consents::remove(tx, did, None).await?;
         ended.note(tx, now).await?;
         Ok(ended)
@@ -110,7 +110,7 @@ impl OAuth {
     }
 
     /// Binds the end of grants in this process at once; others hear of it from the feed.
-    pub(crate) fn tell_ended(&self, ended: &Ended) {
+    pub(crate) fn tell_ended(&self, ended: &EndedGrants) {
         for grant in &ended.grants {
             self.feed.tell(Change::Grant, grant);
         }
@@ -160,7 +160,7 @@ impl OAuth {
     async fn end_by(&self, by: Actor<'_>, grant: &str, why: &str) -> Result<bool, Error> {
         let now = self.clock.now();
         let mut tx = self.db.begin().await?;
-        let mut ended = Ended::default();
+        let mut ended = EndedGrants::default();
         let was_alive = self.end_in(&mut tx, grant, by, why, &mut ended, now).await?;
         tx.commit().await?;
         self.tell_ended(&ended);
@@ -175,7 +175,7 @@ impl OAuth {
         }
         let now = self.clock.now();
         let mut tx = self.db.begin().await?;
-        let ended = Ended { grants: grants::end_all(&mut tx, None, Some(client_id), now).await? };
+        let ended = EndedGrants { grants: grants::end_all(&mut tx, None, Some(client_id), now).await? };
         ended.note(&mut tx, now).await?;
         tx.commit().await?;
         self.tell_ended(&ended);
@@ -193,7 +193,7 @@ impl OAuth {
         grant: &str,
         by: Actor<'_>,
         why: &str,
-        ended: &mut Ended,
+        ended: &mut EndedGrants,
         now: Timestamp,
     ) -> Result<bool, Error> {
         if !grants::end(tx, grant, now).await? {
@@ -232,7 +232,7 @@ impl OAuth {
     }
 }
 
-impl Ended {
+impl EndedGrants {
     async fn note(&self, tx: &mut Tx, now: Timestamp) -> crate::db::Result<()> {
         for grant in &self.grants {
             feed::note(tx, now, Change::Grant, grant).await?;

@@ -12,7 +12,7 @@ use crate::oauth::sql::requests::Stored;
 
 /// A request that a browser has opened. It is that browser's from now on.
 #[derive(Clone, Debug)]
-pub(crate) struct Opened {
+pub(crate) struct OpenRequest {
     /// The `req-…` of the request URI.
     pub(crate) id: String,
     pub(crate) client: ClientView,

@@ -4,13 +4,13 @@ use sqlx::Row as _;
 
 use crate::base::Timestamp;
 use crate::db::{Db, Error, Result, Tx};
-use crate::oauth::pushed::Pushed;
+use crate::oauth::parameters::RequestParameters;
 
 /// A code as it is stored; the code itself is not.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::oauth) struct Stored {
     pub(in crate::oauth) client_id: String,
-    pub(in crate::oauth) pushed: Pushed,
+    pub(in crate::oauth) pushed: RequestParameters,
     pub(in crate::oauth) scope: String,
     pub(in crate::oauth) did: String,
     pub(in crate::oauth) device: String,

@@ -4,14 +4,14 @@ use sqlx::Row as _;
 
 use crate::base::Timestamp;
 use crate::db::{Error, Result, Tx};
-use crate::oauth::pushed::Pushed;
+use crate::oauth::parameters::RequestParameters;
 
 /// A request as it is stored.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::oauth) struct Stored {
     pub(in crate::oauth) id: String,
     pub(in crate::oauth) client_id: String,
-    pub(in crate::oauth) pushed: Pushed,
+    pub(in crate::oauth) pushed: RequestParameters,
     pub(in crate::oauth) device: Option<String>,
     pub(in crate::oauth) decided: bool,
 }
@@ -20,7 +20,7 @@ pub(in crate::oauth) async fn insert(
     tx: &mut Tx,
     id: &str,
     client_id: &str,
-    pushed: &Pushed,
+    pushed: &RequestParameters,
     expires_at: Timestamp,
 ) -> Result<()> {
     sqlx::query("INSERT INTO oauth_requests (id, client_id, pushed, expires_at) VALUES ($1, $2, $3, $4)")

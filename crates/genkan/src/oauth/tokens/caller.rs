@@ -4,7 +4,7 @@ use genkan_protocol::oauth::dpop;
 use genkan_protocol::oauth::jwk::Thumbprint;
 use genkan_protocol::syntax::Did;
 
-use super::onward::Minted;
+use super::onward::HostTokenSlot;
 use crate::base::Timestamp;
 use crate::fleet::HostId;
 
@@ -23,7 +23,7 @@ pub(crate) struct GrantCaller {
     pub(crate) key: Option<Thumbprint>,
     pub(crate) expires_at: Timestamp,
     /// What goes to the host in the token's place. Forgotten together with the token.
-    pub(in crate::oauth) minted: Minted,
+    pub(in crate::oauth) minted: HostTokenSlot,
 }
 
 /// Where the account of a caller lives.
@@ -70,7 +70,7 @@ impl GrantCaller {
             written: "atproto".to_owned(),
             key: Some("E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM".parse().unwrap()),
             expires_at: Timestamp::from_millis(i64::MAX),
-            minted: Minted::default(),
+            minted: HostTokenSlot::default(),
         }
     }
 }

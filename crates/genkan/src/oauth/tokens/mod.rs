@@ -8,7 +8,7 @@ mod verified;
 
 pub(crate) use caller::{AccessError, GrantCaller, Place};
 pub(crate) use onward::Onward;
-pub(super) use onward::{Minted, Signer, Token};
-pub(super) use refresh_token::{Place as TokenPlace, RefreshTokens};
-pub(super) use used::{CHALLENGE, PROOF, Seen, Used};
-pub(super) use verified::Verified;
+pub(super) use onward::{HostTokenSlot, Signer, Token};
+pub(super) use refresh_token::{Place as RefreshTokenId, RefreshTokens};
+pub(super) use used::{CHALLENGE, OneTimeUse, PROOF, UsedOnce};
+pub(super) use verified::VerifiedTokens;

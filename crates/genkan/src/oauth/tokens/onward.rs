@@ -49,7 +49,7 @@ impl fmt::Debug for Onward {
 
 /// The token made for a caller, once it was asked for.
 #[derive(Default)]
-pub(in crate::oauth) struct Minted(RwLock<Option<Arc<Token>>>);
+pub(in crate::oauth) struct HostTokenSlot(RwLock<Option<Arc<Token>>>);
 
 pub(in crate::oauth) struct Token {
     pub(in crate::oauth) text: String,
@@ -58,7 +58,7 @@ pub(in crate::oauth) struct Token {
     pub(in crate::oauth) key: String,
 }
 
-impl Minted {
+impl HostTokenSlot {
     pub(in crate::oauth) fn get(&self, key: &str) -> Option<Arc<Token>> {
         let minted = self.0.read().unwrap_or_else(PoisonError::into_inner);
         minted.as_ref().filter(|token| token.key == key).map(Arc::clone)
@@ -69,7 +69,7 @@ impl Minted {
     }
 }
 
-impl fmt::Debug for Minted {
+impl fmt::Debug for HostTokenSlot {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("[sealed]")
     }

@@ -19,7 +19,7 @@ use crate::oauth::sql::seen;
 
 /// Remembers. Cheap to clone.
 #[derive(Clone, Debug)]
-pub(in crate::oauth) struct Seen {
+pub(in crate::oauth) struct UsedOnce {
     memory: Arc<Cache<String, Timestamp>>,
     queue: mpsc::Sender<Question>,
 }
@@ -33,13 +33,13 @@ struct Question {
 
 /// A used thing, by what makes it unique.
 #[derive(Clone, Copy, Debug)]
-pub(in crate::oauth) enum Used<'a> {
+pub(in crate::oauth) enum OneTimeUse<'a> {
     Proof(&'a Proof),
     Assertion { client_id: &'a str, jti: &'a str },
     Challenge(&'a str),
 }
 
-impl Used<'_> {
+impl OneTimeUse<'_> {
     fn hash(self) -> String {
         let (kind, one, other) = match self {
             Self::Proof(proof) => ("proof", proof.jkt.as_str(), &*proof.jti),
@@ -57,7 +57,7 @@ impl Used<'_> {
     }
 }
 
-impl Seen {
+impl UsedOnce {
     /// Must be called on the control runtime, where the database is asked.
     pub(in crate::oauth) fn new(db: Db, clock: Clock) -> Self {
         let (queue, questions) = mpsc::channel(WAITING);
@@ -71,7 +71,7 @@ impl Seen {
     pub(in crate::oauth) async fn is_first(
         &self,
         tx: &mut Tx,
-        used: Used<'_>,
+        used: OneTimeUse<'_>,
         until: Timestamp,
         now: Timestamp,
     ) -> Result<bool> {
@@ -81,7 +81,7 @@ impl Seen {
     /// The same for a proof alone, for requests that write nothing else. Many at once share a transaction.
     /// `None`: it cannot be told now.
     pub(in crate::oauth) async fn is_first_proof(&self, proof: &Proof, now: Timestamp) -> Option<bool> {
-        let (hash, until) = (Used::Proof(proof).hash(), now.plus(PROOF));
+        let (hash, until) = (OneTimeUse::Proof(proof).hash(), now.plus(PROOF));
         if self.memory.get(&hash).is_some_and(|until| until > now) {
             return Some(false);
         }
@@ -149,7 +149,7 @@ mod tests {
         let now = Timestamp::from_seconds(1_000_000);
         let clock = Clock::Manual(Arc::new(now.as_millis().into()));
         // Two replicas.
-        let both = [Seen::new(db.clone(), clock.clone()), Seen::new(db.clone(), clock.clone())];
+        let both = [UsedOnce::new(db.clone(), clock.clone()), UsedOnce::new(db.clone(), clock.clone())];
         let asked = (0..40).map(|index| {
             let seen = both[index % 2].clone();
             async move { seen.is_first_proof(&proof(&format!("proof {}", index / 8)), now).await.unwrap() }
@@ -158,9 +158,11 @@ mod tests {
         assert_eq!(firsts, 5);
         let mut tx = db.begin().await.unwrap();
         let until = now.plus(PROOF);
-        assert!(!both[0].is_first(&mut tx, Used::Proof(&proof("proof 0")), until, now).await.unwrap());
-        let same_words =
-            Used::Assertion { client_id: "E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM", jti: "proof 0" };
+        assert!(!both[0].is_first(&mut tx, OneTimeUse::Proof(&proof("proof 0")), until, now).await.unwrap());
+        let same_words = OneTimeUse::Assertion {
+            client_id: "E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM",
+            jti: "proof 0",
+        };
         assert!(both[0].is_first(&mut tx, same_words, until, now).await.unwrap());
         tx.commit().await.unwrap();
     }

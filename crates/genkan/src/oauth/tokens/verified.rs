@@ -10,13 +10,13 @@ use super::caller::GrantCaller;
 
 /// Tokens that verified, some 500 bytes apiece.
 #[derive(Debug)]
-pub(in crate::oauth) struct Verified {
+pub(in crate::oauth) struct VerifiedTokens {
     memory: Cache<[u8; 32], Arc<GrantCaller>>,
     /// Counts ended grants, so that a token checked before the end is not kept after it.
     ended: AtomicU64,
 }
 
-impl Verified {
+impl VerifiedTokens {
     pub(in crate::oauth) fn new() -> Self {
         Self { memory: Cache::new(MEMORY), ended: AtomicU64::new(0) }
     }

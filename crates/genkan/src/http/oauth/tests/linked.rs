@@ -8,7 +8,7 @@ use super::world::{Answer, ISSUER, TestApp, World, said};
 use crate::base::random;
 use crate::db::{Db, on_each_database};
 use crate::keys::WebPurpose;
-use crate::oauth::{Call, Linked, Place};
+use crate::oauth::{Call, LinkedAccount, Place};
 
 on_each_database!(
     a_linked_grant_s_token_is_addressed_to_us,
@@ -24,8 +24,8 @@ on_each_database!(
 const BOB: &str = "did:plc:bobbobbobbobbobbobbobbob";
 const PATH: &str = "/xrpc/com.atproto.repo.createRecord";
 
-fn bob(id: &str) -> Linked {
-    Linked {
+fn bob(id: &str) -> LinkedAccount {
+    LinkedAccount {
         id: id.to_owned(),
         did: BOB.parse().unwrap(),
         handle: "bob.elsewhere.example".to_owned(),
@@ -37,7 +37,7 @@ fn bob(id: &str) -> Linked {
 async fn allowed(
     world: &World,
     app: &TestApp,
-    linked: &Linked,
+    linked: &LinkedAccount,
     changes: &[(&str, &str)],
 ) -> crate::oauth::Redirect {
     let (visit, _) = world.browser().await;
@@ -48,7 +48,7 @@ async fn allowed(
     world.app.oauth.approve_linked(&opened, linked).await.unwrap()
 }
 
-async fn tokens(world: &World, app: &TestApp, linked: &Linked) -> Answer {
+async fn tokens(world: &World, app: &TestApp, linked: &LinkedAccount) -> Answer {
     let code = said(&allowed(world, app, linked, &[]).await, "code");
     let answer = app.redeem(world, &code, &[]).await;
     assert_eq!(answer.summary(), "200", "{answer:?}");
@@ -80,9 +80,10 @@ async fn a_linked_grant_s_token_is_addressed_to_us(db: Db) {
 async fn a_linked_account_gets_what_its_server_granted(db: Db) {
     let world = World::new(db).await;
     let app = TestApp::published(&world, "app", &json!({}));
-    let fewer = Linked { scope: "atproto transition:email".to_owned(), ..bob("aaaaaaaaaaaaaaaaaaaaaaaa") };
+    let fewer =
+        LinkedAccount { scope: "atproto transition:email".to_owned(), ..bob("aaaaaaaaaaaaaaaaaaaaaaaa") };
     assert_eq!(tokens(&world, &app, &fewer).await.text("scope"), "atproto");
-    let nothing = Linked { scope: "transition:generic".to_owned(), ..bob("bbbbbbbbbbbbbbbbbbbbbbbb") };
+    let nothing = LinkedAccount { scope: "transition:generic".to_owned(), ..bob("bbbbbbbbbbbbbbbbbbbbbbbb") };
     assert_eq!(said(&allowed(&world, &app, &nothing, &[]).await, "error"), "access_denied");
 }
 
@@ -119,7 +120,8 @@ async fn a_permission_set_that_its_server_expanded_is_not_lost(db: Db) {
         ("atproto repo:org.example.note".to_owned(), vec!["atproto"], "atproto".to_owned()),
         ("atproto".to_owned(), vec!["atproto"], "atproto".to_owned()),
     ] {
-        let linked = Linked { scope: granted.clone(), ..bob(&HEXLOWER.encode(&random::bytes::<12>())) };
+        let linked =
+            LinkedAccount { scope: granted.clone(), ..bob(&HEXLOWER.encode(&random::bytes::<12>())) };
         let (visit, _) = world.browser().await;
         app.round.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
         let pushed = app.push(&world, &[("scope", asked)]).await;

@@ -10,12 +10,12 @@ use genkan_protocol::oauth::scope::{Scope, Scopes};
 use genkan_protocol::syntax::Did;
 
 use super::problem::Problem;
-use super::view::{ConsentView, Opened, Redirect};
+use super::view::{ConsentView, OpenRequest, Redirect};
 use crate::oauth::service::OAuth;
 
 /// An account of another server that has signed in for one request.
 #[derive(Clone, Debug)]
-pub(crate) struct Linked {
+pub(crate) struct LinkedAccount {
     /// Of the link; the grant will have the same.
     pub(crate) id: String,
     pub(crate) did: Did,
@@ -28,7 +28,7 @@ pub(crate) struct Linked {
 impl OAuth {
     /// Of what was asked for, what its server granted. Servers tell what a permission set stands for and not its name:
     /// the set is kept if all of it was granted, and otherwise what was of it.
-    async fn granted(&self, opened: &Opened, linked: &Linked) -> Result<Vec<String>, Problem> {
+    async fn granted(&self, opened: &OpenRequest, linked: &LinkedAccount) -> Result<Vec<String>, Problem> {
         let granted = Scopes::parse(&linked.scope);
         let mut allowed: Vec<String> = Vec::new();
         for asked in opened.request.pushed.scopes() {
@@ -53,8 +53,8 @@ impl OAuth {
     /// What the account is asked to allow.
     pub(crate) async fn consent_view_linked(
         &self,
-        opened: &Opened,
-        linked: &Linked,
+        opened: &OpenRequest,
+        linked: &LinkedAccount,
     ) -> Result<ConsentView, Problem> {
         let did = linked.did.as_str();
         let granted = self.granted(opened, linked).await?;
@@ -64,7 +64,11 @@ impl OAuth {
     }
 
     /// The person allows it. Refused if the app named another account, or the server granted less than `atproto`.
-    pub(crate) async fn approve_linked(&self, opened: &Opened, linked: &Linked) -> Result<Redirect, Problem> {
+    pub(crate) async fn approve_linked(
+        &self,
+        opened: &OpenRequest,
+        linked: &LinkedAccount,
+    ) -> Result<Redirect, Problem> {
         let granted = self.granted(opened, linked).await?;
         let allowed: Vec<&str> = granted.iter().map(String::as_str).collect();
         if !allowed.contains(&"atproto") || !opened.wants(linked.did.as_str(), &linked.handle) {
@@ -75,7 +79,7 @@ impl OAuth {
     }
 }
 
-impl Opened {
+impl OpenRequest {
     /// Whether this account may complete the request: if the client named one, it would refuse another's token.
     pub(crate) fn wants(&self, did: &str, handle: &str) -> bool {
         self.login_hint.as_deref().is_none_or(|hint| hint == did || hint == handle)

@@ -6,7 +6,7 @@ use genkan_protocol::oauth::request::{Prompt, ResponseMode};
 
 /// What a client pushed, checked.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Pushed {
+pub(super) struct RequestParameters {
     pub(super) redirect_uri: String,
     /// Values between single spaces, `atproto` among them; permission sets not expanded.
     pub(super) scope: String,
@@ -54,7 +54,7 @@ impl ClientAuth {
     }
 }
 
-impl Pushed {
+impl RequestParameters {
     pub(super) fn to_json(&self) -> String {
         serde_json::to_string(self).expect("plain data has a JSON form")
     }
