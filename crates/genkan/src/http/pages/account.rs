@@ -5,7 +5,7 @@ use http::StatusCode;
 
 use super::call::{Call, Form};
 use super::email::Section;
-use super::frame::{Frame, Note, Place};
+use super::frame::{FormContext, Frame, Note};
 use super::messages::Messages;
 use super::permissions::lines;
 use super::reply::Reply;
@@ -24,7 +24,7 @@ use crate::standing;
 #[template(path = "pages/account.html")]
 struct Account<'a> {
     f: Frame<'a>,
-    place: Place,
+    place: FormContext,
     handle: &'a str,
     did: &'a str,
     /// What was just done.
@@ -61,7 +61,7 @@ struct DeviceCard {
 }
 
 /// How the page of an account is shown this time.
-pub(super) struct Shown {
+pub(super) struct AccountForm {
     /// Which of the forms for the e-mail address is open.
     pub(super) step: String,
     /// The new address, as it was typed.
@@ -105,7 +105,7 @@ pub(super) async fn show(pages: Pages, call: Call) -> Result<Reply, Trouble> {
         return pages.see_other(&format!("/account/sign-in?handle={handle}"));
     }
     let step = call.parameter("step").unwrap_or_default();
-    let shown = Shown { step, typed: String::new(), status: StatusCode::OK, problems: Vec::new() };
+    let shown = AccountForm { step, typed: String::new(), status: StatusCode::OK, problems: Vec::new() };
     of_one(&pages, &call, &visit, &one, others, shown).await
 }
 
@@ -115,7 +115,7 @@ pub(super) async fn again(
     call: &Call,
     visit: &Visit,
     did: &str,
-    shown: Shown,
+    shown: AccountForm,
 ) -> Result<Reply, Trouble> {
     let signed_in = pages.app.sign_ins.signed_in(visit, None).await?;
     let (one, others): (Vec<SignIn>, Vec<SignIn>) =
@@ -130,7 +130,7 @@ async fn of_one(
     visit: &Visit,
     one: &SignIn,
     others: Vec<SignIn>,
-    shown: Shown,
+    shown: AccountForm,
 ) -> Result<Reply, Trouble> {
     let (app, account) = (&pages.app, &one.account);
     let did = account.did.as_str();
@@ -141,7 +141,7 @@ async fn of_one(
     let done = if shown.problems.is_empty() { what_was_done(call, messages) } else { None };
     let page = Account {
         f: Frame::of(pages, messages).with(shown.problems),
-        place: Place::of(pages, call, None),
+        place: FormContext::of(pages, call, None),
         handle: account.handle.as_str(),
         did,
         done,
@@ -167,7 +167,7 @@ async fn of_visitor(
     let grants = pages.app.oauth.list_of(&visitor.did).await?;
     let mut visitors = visitors(pages, Some(visit)).await?;
     visitors.retain(|other| other.did != visitor.did);
-    let mut place = Place::of(pages, call, None);
+    let mut place = FormContext::of(pages, call, None);
     // Its password is not ours to change.
     place.reset_link.clear();
     let page = Account {
@@ -255,7 +255,7 @@ pub(super) async fn reactivate(pages: Pages, call: Call, form: Form) -> Result<R
         Err(cause) => {
             tracing::warn!(account.did = did, cause = %cause, "an account could not be activated");
             let note = Note::new("", Messages::of(call.jar.language()).reactivate_failed);
-            let shown = Shown {
+            let shown = AccountForm {
                 step: String::new(),
                 typed: String::new(),
                 status: StatusCode::BAD_GATEWAY,

@@ -5,7 +5,7 @@ use askama::Template;
 use super::call::{Call, Form, Names};
 use super::consent;
 use super::flow::Flow;
-use super::frame::{Frame, Message, Place};
+use super::frame::{FormContext, Frame, Message};
 use super::messages::Messages;
 use super::reply::Reply;
 use super::trouble::Trouble;
@@ -132,7 +132,7 @@ pub(super) async fn reactivate(pages: Pages, call: Call, form: Form) -> Result<R
 #[template(path = "pages/reactivate.html")]
 struct Reactivate<'a> {
     f: Frame<'a>,
-    place: Place,
+    place: FormContext,
     handle: String,
     did: &'a str,
 }
@@ -157,7 +157,7 @@ fn asks_to_reactivate(
 #[template(path = "pages/choose.html")]
 struct Choose<'a> {
     f: Frame<'a>,
-    place: Place,
+    place: FormContext,
     choices: Vec<Person>,
 }
 

@@ -36,14 +36,14 @@ pub(super) struct Call {
 /// What changes on the way to an answer, and belongs into it whatever the answer is.
 #[derive(Clone, Debug)]
 pub(super) struct Jar {
-    inner: Arc<Mutex<Kept>>,
+    inner: Arc<Mutex<JarState>>,
     /// Goes into every form, and is this browser's cookie.
     token: Arc<str>,
     token_is_new: bool,
 }
 
 #[derive(Debug)]
-struct Kept {
+struct JarState {
     language: Language,
     cookies: Option<Cookies>,
 }
@@ -51,7 +51,7 @@ struct Kept {
 impl Jar {
     fn new(language: Language, token: Option<String>) -> Self {
         Self {
-            inner: Arc::new(Mutex::new(Kept { language, cookies: None })),
+            inner: Arc::new(Mutex::new(JarState { language, cookies: None })),
             token_is_new: token.is_none(),
             token: token.unwrap_or_else(|| HEXLOWER.encode(&random::bytes::<12>())).into(),
         }
@@ -85,7 +85,7 @@ impl Jar {
         self.token_is_new.then_some(&*self.token)
     }
 
-    fn kept(&self) -> MutexGuard<'_, Kept> {
+    fn kept(&self) -> MutexGuard<'_, JarState> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

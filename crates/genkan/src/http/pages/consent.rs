@@ -4,7 +4,7 @@ use askama::Template;
 
 use super::call::{Call, Form};
 use super::flow::Flow;
-use super::frame::{Frame, Place};
+use super::frame::{FormContext, Frame};
 use super::messages::Messages;
 use super::permissions::{Group, groups};
 use super::reply::Reply;
@@ -17,7 +17,7 @@ use crate::signin::SignIn;
 #[template(path = "pages/consent.html")]
 struct Consent<'a> {
     f: Frame<'a>,
-    place: Place,
+    place: FormContext,
     client_id: &'a str,
     client_host: &'a str,
     client_name: Option<&'a str>,

@@ -10,7 +10,7 @@ use http::{Request, StatusCode};
 use super::call::{Call, Form, Names};
 use super::consent;
 use super::flow::Flow;
-use super::frame::{Frame, Message, Note, Place};
+use super::frame::{FormContext, Frame, Message, Note};
 use super::messages::Messages;
 use super::reply::Reply;
 use super::trouble::Trouble;
@@ -27,7 +27,7 @@ use crate::signin::Visit;
 #[template(path = "pages/elsewhere.html")]
 struct Elsewhere<'a> {
     f: Frame<'a>,
-    place: Place,
+    place: FormContext,
     /// The host that the person is sent to.
     server: &'a str,
     url: &'a str,
@@ -61,7 +61,7 @@ pub(super) async fn leave(
     visit: &Visit,
     identifier: &str,
 ) -> Result<Result<Reply, Note>, Trouble> {
-    let place = flow.map_or_else(|| Place::of(pages, call, None), |flow| flow.place(pages, call));
+    let place = flow.map_or_else(|| FormContext::of(pages, call, None), |flow| flow.place(pages, call));
     let back = place.link("");
     let login = NewLogin {
         identifier,
@@ -124,11 +124,11 @@ pub(super) async fn back(pages: Pages, call: Call) -> Result<Reply, Trouble> {
             pages.see_other(&format!("/account/u/{}", arrival.did))
         }
         Err(FinishError { why: Failure::Storage(cause), .. }) => Err(cause.into()),
-        Err(error) => in_vain(&pages, &call, &error),
+        Err(error) => failed(&pages, &call, &error),
     }
 }
 
-fn in_vain(pages: &Pages, call: &Call, error: &FinishError) -> Result<Reply, Trouble> {
+fn failed(pages: &Pages, call: &Call, error: &FinishError) -> Result<Reply, Trouble> {
     tracing::info!(cause = %error, "a sign-in elsewhere failed");
     let messages = Messages::of(call.jar.language());
     let (status, text, code) = match &error.why {

@@ -6,7 +6,7 @@
 use http::StatusCode;
 
 use super::Pages;
-use super::account::{Shown, again, at_home};
+use super::account::{AccountForm, again, at_home};
 use super::call::{Call, Form};
 use super::frame::Note;
 use super::messages::Messages;
@@ -144,7 +144,7 @@ async fn refused(
     problems: Vec<Note>,
 ) -> Result<Reply, Trouble> {
     let (step, typed) = (step.to_owned(), typed.to_owned());
-    let shown = Shown { step, typed, status: StatusCode::BAD_REQUEST, problems };
+    let shown = AccountForm { step, typed, status: StatusCode::BAD_REQUEST, problems };
     again(pages, call, visit, one.account.did.as_str(), shown).await
 }
 

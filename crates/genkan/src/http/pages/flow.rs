@@ -1,7 +1,7 @@
 //! An authorization request in a browser.
 
 use super::call::{Call, Form};
-use super::frame::{FlowRef, Place};
+use super::frame::{FlowRef, FormContext};
 use super::trouble::Trouble;
 use super::{Pages, Reply, redirect};
 use crate::base::Language;
@@ -41,8 +41,8 @@ impl Flow {
         Self::open(pages, call, form.text("client_id"), form.text("request_uri")).await
     }
 
-    pub(super) fn place(&self, pages: &Pages, call: &Call) -> Place {
-        Place::of(pages, call, Some(self.reference.clone()))
+    pub(super) fn place(&self, pages: &Pages, call: &Call) -> FormContext {
+        FormContext::of(pages, call, Some(self.reference.clone()))
     }
 
     /// Who is signed in here, for this request at least.

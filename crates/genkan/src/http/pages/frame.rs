@@ -69,7 +69,7 @@ impl<'a> Frame<'a> {
 
 /// Where a form stands: in a flow, or among the account pages.
 #[derive(Clone, Debug)]
-pub(super) struct Place {
+pub(super) struct FormContext {
     pub(super) csrf: String,
     pub(super) flow: Option<FlowRef>,
     pub(super) reset_link: String,
@@ -95,7 +95,7 @@ impl FlowRef {
     }
 }
 
-impl Place {
+impl FormContext {
     pub(super) fn of(pages: &Pages, call: &Call, flow: Option<FlowRef>) -> Self {
         let mut place = Self { csrf: call.jar.token().to_owned(), flow, reset_link: String::new() };
         if pages.app.emails.is_on() {

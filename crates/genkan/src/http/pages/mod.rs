@@ -182,9 +182,9 @@ impl Pages {
             return redirect::leave(self, language, &redirect);
         }
         let messages = Messages::of(language);
-        let told = trouble.told(messages);
-        *name = Some(told.name);
-        let mut text = told.text.to_owned();
+        let error_page = trouble.error_page(messages);
+        *name = Some(error_page.name);
+        let mut text = error_page.text.to_owned();
         let mut link = None;
         let mut retry = None;
         match &trouble {
@@ -198,10 +198,10 @@ impl Pages {
                 } else {
                     messages.with(messages.minutes, minutes)
                 };
-                text = messages.with(told.text, wait);
+                text = messages.with(error_page.text, wait);
                 retry = Some(seconds);
             }
-            Trouble::NoCookies => text = messages.with(told.text, self.origin().host()),
+            Trouble::NoCookies => text = messages.with(error_page.text, self.origin().host()),
             Trouble::NotFound => link = Some(("/account", messages.to_account)),
             _ => {}
         }
@@ -210,12 +210,12 @@ impl Pages {
         }
         let page = frame::Message {
             f: Frame::of(self, messages),
-            title: told.title,
+            title: error_page.title,
             paragraphs: vec![text],
-            technical: told.technical,
+            technical: error_page.technical,
             link,
         };
-        let mut reply = Reply::page(told.status, &page, self.origin(), None)?;
+        let mut reply = Reply::page(error_page.status, &page, self.origin(), None)?;
         if let Some(seconds) = retry {
             reply.set(RETRY_AFTER, HeaderValue::from(seconds));
         }

@@ -15,12 +15,12 @@ pub(super) struct Group {
     pub(super) title: &'static str,
     /// Empty: nothing to beware of.
     pub(super) warning: &'static str,
-    pub(super) permissions: Vec<Shown>,
+    pub(super) permissions: Vec<PermissionRow>,
 }
 
 /// A permission as the page shows it.
 #[derive(Debug)]
-pub(super) struct Shown {
+pub(super) struct PermissionRow {
     /// Of the element on the page.
     pub(super) id: String,
     pub(super) value: String,
@@ -41,27 +41,27 @@ pub(super) fn groups(
     messages: &'static Messages,
 ) -> Vec<Group> {
     let kinds = [
-        Kind::Basic,
-        Kind::Identity,
-        Kind::Wide,
-        Kind::Email,
-        Kind::Account,
-        Kind::Sets,
-        Kind::Repo,
-        Kind::Rpc,
-        Kind::Blob,
+        Topic::Basic,
+        Topic::Identity,
+        Topic::Wide,
+        Topic::Email,
+        Topic::Account,
+        Topic::Sets,
+        Topic::Repo,
+        Topic::Rpc,
+        Topic::Blob,
     ];
     // At the first time everything is new, which need not be said of each.
     let some_known = permissions.iter().any(|one| !one.new);
-    let mut shown: Vec<Option<(Kind, Shown)>> = permissions
+    let mut shown: Vec<Option<(Topic, PermissionRow)>> = permissions
         .iter()
         .enumerate()
-        .map(|(number, permission)| show(number, permission, language, messages))
-        .map(|(kind, one)| Some((kind, Shown { new: one.new && some_known, ..one })))
+        .map(|(number, permission)| row(number, permission, language, messages))
+        .map(|(kind, one)| Some((kind, PermissionRow { new: one.new && some_known, ..one })))
         .collect();
     let mut groups: Vec<Group> = Vec::new();
     for kind in kinds {
-        let mine: Vec<Shown> = shown
+        let mine: Vec<PermissionRow> = shown
             .iter_mut()
             .filter(|one| one.as_ref().is_some_and(|one| one.0 == kind))
             .filter_map(|one| one.take().map(|one| one.1))
@@ -90,14 +90,14 @@ pub(super) fn lines(scope: &str, messages: &'static Messages) -> Vec<String> {
         .collect()
 }
 
-fn show(
+fn row(
     number: usize,
     permission: &Permission,
     language: Language,
     messages: &'static Messages,
-) -> (Kind, Shown) {
+) -> (Topic, PermissionRow) {
     let scope = &permission.scope;
-    let mut shown = Shown {
+    let mut shown = PermissionRow {
         id: format!("scope-{number}"),
         value: permission.value.clone(),
         text: text_of(scope, messages),
@@ -118,11 +118,11 @@ fn show(
     if shown.parts.len() == 1 {
         shown.parts.clear();
     }
-    (Kind::of(scope), shown)
+    (Topic::of(scope), shown)
 }
 
 /// In the language of the page, or the one that the author wrote for all.
-fn of_set(set: &SetView, language: Language, messages: &'static Messages, shown: &mut Shown) {
+fn of_set(set: &SetView, language: Language, messages: &'static Messages, shown: &mut PermissionRow) {
     let languages = [language.tag()];
     shown.text = set.set.title(&languages).map_or_else(|| set.nsid.to_string(), str::to_owned);
     if let Some(detail) = set.set.detail(&languages) {
@@ -213,7 +213,7 @@ fn file_kind(kind: &str, messages: &Messages) -> String {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kind {
+enum Topic {
     Basic,
     Email,
     Identity,
@@ -225,7 +225,7 @@ enum Kind {
     Blob,
 }
 
-impl Kind {
+impl Topic {
     const fn of(scope: &Scope) -> Self {
         match scope {
             Scope::Atproto => Self::Basic,

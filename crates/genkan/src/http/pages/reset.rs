@@ -7,7 +7,7 @@ use askama::Template;
 use http::StatusCode;
 
 use super::call::{Call, Form};
-use super::frame::{FlowRef, Frame, Message, Note, Place};
+use super::frame::{FlowRef, FormContext, Frame, Message, Note};
 use super::messages::Messages;
 use super::reply::Reply;
 use super::trouble::Trouble;
@@ -22,7 +22,7 @@ use crate::signup::RulesError;
 #[template(path = "pages/forgot.html")]
 struct Forgot<'a> {
     f: Frame<'a>,
-    place: Place,
+    place: FormContext,
     email: &'a str,
 }
 
@@ -30,13 +30,13 @@ struct Forgot<'a> {
 #[template(path = "pages/reset.html")]
 struct Reset<'a> {
     f: Frame<'a>,
-    place: Place,
+    place: FormContext,
     least: usize,
 }
 
 /// `GET /account/reset-password`
 pub(super) async fn show(pages: Pages, call: Call) -> Result<Reply, Trouble> {
-    let place = Place::of(&pages, &call, flow_of(&call));
+    let place = FormContext::of(&pages, &call, flow_of(&call));
     match call.parameter("step").as_deref() {
         Some("code") => with_code(&pages, &call, place, StatusCode::OK, Vec::new()),
         Some("done") => {
@@ -59,7 +59,7 @@ pub(super) async fn show(pages: Pages, call: Call) -> Result<Reply, Trouble> {
 pub(super) async fn take(pages: Pages, call: Call, form: Form) -> Result<Reply, Trouble> {
     let flow = (!form.text("request_uri").is_empty())
         .then(|| FlowRef::back(form.text("client_id"), form.text("request_uri")));
-    let place = Place::of(&pages, &call, flow);
+    let place = FormContext::of(&pages, &call, flow);
     if form.text("only") == "reset" {
         return reset(&pages, &call, &form, place).await;
     }
@@ -80,7 +80,7 @@ pub(super) async fn take(pages: Pages, call: Call, form: Form) -> Result<Reply, 
     }
 }
 
-async fn reset(pages: &Pages, call: &Call, form: &Form, place: Place) -> Result<Reply, Trouble> {
+async fn reset(pages: &Pages, call: &Call, form: &Form, place: FormContext) -> Result<Reply, Trouble> {
     let messages = Messages::of(call.jar.language());
     let (code, password) = (form.text("code").trim(), form.secret("password"));
     if let Err(problem) = pages.app.sign_ups.rules().check_password(&password) {
@@ -112,7 +112,7 @@ fn flow_of(call: &Call) -> Option<FlowRef> {
 fn forgot(
     pages: &Pages,
     call: &Call,
-    place: Place,
+    place: FormContext,
     email: &str,
     status: StatusCode,
     problems: Vec<Note>,
@@ -127,7 +127,7 @@ fn forgot(
 fn with_code(
     pages: &Pages,
     call: &Call,
-    place: Place,
+    place: FormContext,
     status: StatusCode,
     problems: Vec<Note>,
 ) -> Result<Reply, Trouble> {

@@ -5,7 +5,7 @@ use http::StatusCode;
 
 use super::call::{Call, Form};
 use super::flow::Flow;
-use super::frame::{Frame, Note, Place};
+use super::frame::{FormContext, Frame, Note};
 use super::messages::Messages;
 use super::reply::Reply;
 use super::trouble::Trouble;
@@ -20,7 +20,7 @@ use crate::telemetry::metrics::SIGN_INS;
 #[template(path = "pages/sign_in.html")]
 struct SignInPage<'a> {
     f: Frame<'a>,
-    place: Place,
+    place: FormContext,
     identifier: &'a str,
     /// The app or the chooser said who: nobody else will do.
     fixed: bool,
@@ -34,7 +34,7 @@ struct SignInPage<'a> {
 
 /// What stands in the form.
 #[derive(Debug, Default)]
-struct Typed {
+struct FormValues {
     identifier: String,
     fixed: bool,
     remember: bool,
@@ -43,7 +43,8 @@ struct Typed {
 
 /// `GET /account/sign-in`
 pub(super) async fn show(pages: Pages, call: Call) -> Result<Reply, Trouble> {
-    let typed = Typed { identifier: call.parameter("handle").unwrap_or_default(), ..Typed::default() };
+    let typed =
+        FormValues { identifier: call.parameter("handle").unwrap_or_default(), ..FormValues::default() };
     page(&pages, &call, None, &typed, StatusCode::OK, Vec::new())
 }
 
@@ -61,7 +62,7 @@ pub(super) async fn in_flow(
         (None, None) => None,
     };
     let fixed = wanted.is_some();
-    let typed = Typed { identifier: wanted.unwrap_or_default(), fixed, choosing, remember: false };
+    let typed = FormValues { identifier: wanted.unwrap_or_default(), fixed, choosing, remember: false };
     page(pages, call, Some(flow), &typed, StatusCode::OK, Vec::new())
 }
 
@@ -83,7 +84,7 @@ pub(super) async fn take(pages: Pages, call: Call, form: Form) -> Result<Reply, 
         Some(hint) => Some(shown_hint(&pages, hint).await?),
         None => None,
     };
-    let typed = Typed {
+    let typed = FormValues {
         identifier: hint.clone().unwrap_or_else(|| form.text("identifier").trim().to_owned()),
         fixed: hint.is_some(),
         remember: form.text("remember") == "yes",
@@ -130,7 +131,7 @@ pub(super) async fn take(pages: Pages, call: Call, form: Form) -> Result<Reply, 
             match pages.app.sign_ins.sign_in(&mut visit, &account, keep).await {
                 Ok(()) => {
                     call.jar.keep(&visit);
-                    let place = Place::of(&pages, &call, flow.take().map(|flow| flow.reference));
+                    let place = FormContext::of(&pages, &call, flow.take().map(|flow| flow.reference));
                     return pages.see_other(&place.link_for(did));
                 }
                 // It was changed just now.
@@ -196,14 +197,14 @@ fn page(
     pages: &Pages,
     call: &Call,
     flow: Option<&Flow>,
-    typed: &Typed,
+    typed: &FormValues,
     status: StatusCode,
     problems: Vec<Note>,
 ) -> Result<Reply, Trouble> {
     let domain = pages.app.config.service.handle_domains.first().map_or("", String::as_str);
     let page = SignInPage {
         f: Frame::for_call(pages, call).with(problems),
-        place: flow.map_or_else(|| Place::of(pages, call, None), |flow| flow.place(pages, call)),
+        place: flow.map_or_else(|| FormContext::of(pages, call, None), |flow| flow.place(pages, call)),
         identifier: &typed.identifier,
         fixed: typed.fixed,
         remember: typed.remember || flow.is_none(),

@@ -6,7 +6,7 @@ use http::StatusCode;
 
 use super::call::{Call, Form};
 use super::flow::Flow;
-use super::frame::{Frame, Note, Place};
+use super::frame::{FormContext, Frame, Note};
 use super::messages::Messages;
 use super::reply::Reply;
 use super::trouble::Trouble;
@@ -22,7 +22,7 @@ use crate::telemetry::metrics::SIGN_UPS;
 #[template(path = "pages/sign_up.html")]
 struct SignUp<'a> {
     f: Frame<'a>,
-    place: Place,
+    place: FormContext,
     handle: &'a str,
     domain: &'a str,
     domains: &'a [String],
@@ -36,7 +36,7 @@ struct SignUp<'a> {
 
 /// What was typed, but for the password.
 #[derive(Debug, Default)]
-struct Typed {
+struct FormValues {
     handle: String,
     domain: String,
     email: String,
@@ -45,11 +45,11 @@ struct Typed {
 
 /// `GET /account/sign-up`
 pub(super) async fn show(pages: Pages, call: Call) -> Result<Reply, Trouble> {
-    page(&pages, &call, None, &Typed::default(), StatusCode::OK, Vec::new(), None)
+    page(&pages, &call, None, &FormValues::default(), StatusCode::OK, Vec::new(), None)
 }
 
 pub(super) fn in_flow(pages: &Pages, call: &Call, flow: &Flow) -> Result<Reply, Trouble> {
-    page(pages, call, Some(flow), &Typed::default(), StatusCode::OK, Vec::new(), None)
+    page(pages, call, Some(flow), &FormValues::default(), StatusCode::OK, Vec::new(), None)
 }
 
 /// The form was sent.
@@ -59,7 +59,7 @@ pub(super) async fn take(pages: Pages, call: Call, form: Form) -> Result<Reply, 
     } else {
         Some(Flow::of_form(&pages, &call, &form).await?)
     };
-    let typed = Typed {
+    let typed = FormValues {
         handle: form.text("handle").trim().trim_start_matches('@').to_lowercase(),
         domain: form.text("domain").to_owned(),
         email: form.text("email").trim().to_owned(),
@@ -98,7 +98,7 @@ pub(super) async fn take(pages: Pages, call: Call, form: Form) -> Result<Reply, 
         Ok(account) => account,
         Err(signup::Error::Storage(cause)) => return Err(cause.into()),
         Err(error) => {
-            let (status, note) = told(&error, messages);
+            let (status, note) = note_of(&error, messages);
             return page(&pages, &call, flow.as_ref(), &typed, status, vec![note], None);
         }
     };
@@ -110,12 +110,12 @@ pub(super) async fn take(pages: Pages, call: Call, form: Form) -> Result<Reply, 
     let keep = flow.as_ref().map_or(Persistence::Remembered, |flow| Persistence::OneRequest(&flow.opened.id));
     app.sign_ins.sign_in(&mut visit, &account, keep).await?;
     call.jar.keep(&visit);
-    let place = Place::of(&pages, &call, flow.take().map(|flow| flow.reference));
+    let place = FormContext::of(&pages, &call, flow.take().map(|flow| flow.reference));
     pages.see_other(&place.link_for(did))
 }
 
 /// A name and the domain that was chosen for it, or all of it typed.
-fn full_handle(pages: &Pages, typed: &Typed) -> String {
+fn full_handle(pages: &Pages, typed: &FormValues) -> String {
     let domains = &pages.app.config.service.handle_domains;
     if typed.handle.contains('.') {
         return typed.handle.clone();
@@ -144,7 +144,7 @@ async fn find_free(
 fn request(
     pages: &Pages,
     messages: &'static Messages,
-    typed: &Typed,
+    typed: &FormValues,
     handle: &str,
     form: &Form,
 ) -> Result<signup::Request, Vec<Note>> {
@@ -198,7 +198,7 @@ fn about_rules(problem: &RulesError, messages: &Messages) -> Note {
     }
 }
 
-fn told(error: &signup::Error, messages: &Messages) -> (StatusCode, Note) {
+fn note_of(error: &signup::Error, messages: &Messages) -> (StatusCode, Note) {
     use signup::Error as E;
     let bad = |note| (StatusCode::BAD_REQUEST, note);
     match error {
@@ -220,7 +220,7 @@ fn page(
     pages: &Pages,
     call: &Call,
     flow: Option<&Flow>,
-    typed: &Typed,
+    typed: &FormValues,
     status: StatusCode,
     problems: Vec<Note>,
     free: Option<String>,
@@ -230,7 +230,7 @@ fn page(
     let chosen = domains.iter().find(|domain| **domain == typed.domain).or_else(|| domains.first());
     let page = SignUp {
         f: Frame::for_call(pages, call).with(problems),
-        place: flow.map_or_else(|| Place::of(pages, call, None), |flow| flow.place(pages, call)),
+        place: flow.map_or_else(|| FormContext::of(pages, call, None), |flow| flow.place(pages, call)),
         handle: &typed.handle,
         domain: chosen.map_or("", String::as_str),
         domains,

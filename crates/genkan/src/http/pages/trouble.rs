@@ -30,7 +30,7 @@ pub(super) enum Trouble {
 
 /// The page about it.
 #[derive(Debug)]
-pub(super) struct Told {
+pub(super) struct ErrorPage {
     pub(super) status: StatusCode,
     /// Named in the log and the metrics.
     pub(super) name: &'static str,
@@ -41,10 +41,10 @@ pub(super) struct Told {
 
 impl Trouble {
     /// `None`: it is told elsewhere.
-    pub(super) fn told(&self, messages: &Messages) -> Told {
-        let plain = |status, name, title, text| Told { status, name, title, text, technical: Vec::new() };
+    pub(super) fn error_page(&self, messages: &Messages) -> ErrorPage {
+        let plain = |status, name, title, text| ErrorPage { status, name, title, text, technical: Vec::new() };
         match self {
-            Self::Request(why) => Told {
+            Self::Request(why) => ErrorPage {
                 status: StatusCode::BAD_REQUEST,
                 name: "invalid_request",
                 title: messages.error_unknown_title,
@@ -55,7 +55,7 @@ impl Trouble {
                     ("see", "https://atproto.com/specs/oauth, RFC 9126 §4"),
                 ],
             },
-            Self::Form(why) => Told {
+            Self::Form(why) => ErrorPage {
                 status: StatusCode::BAD_REQUEST,
                 name: "invalid_form",
                 title: messages.error_form_title,
