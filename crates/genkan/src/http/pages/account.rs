@@ -10,7 +10,7 @@ use super::messages::Messages;
 use super::permissions::lines;
 use super::reply::Reply;
 use super::trouble::Trouble;
-use super::{Pages, elsewhere};
+use super::{Pages, external};
 use crate::accounts::Standing;
 use crate::base::Timestamp;
 use crate::base::query::escaped;
@@ -207,15 +207,15 @@ fn all_others(signed_in: Vec<SignIn>, visitors: Vec<Visitor>) -> Vec<Other> {
     let at_home = signed_in
         .into_iter()
         .map(|other| Other { did: other.account.did.to_string(), handle: other.account.handle.to_string() });
-    let elsewhere = visitors
+    let external = visitors
         .into_iter()
         .map(|other| Other { handle: other.handle.unwrap_or_else(|| other.did.clone()), did: other.did });
-    at_home.chain(elsewhere).collect()
+    at_home.chain(external).collect()
 }
 
 async fn visitors(pages: &Pages, visit: Option<&Visit>) -> Result<Vec<Visitor>, Trouble> {
     match visit {
-        Some(visit) => elsewhere::visitors(pages, visit).await,
+        Some(visit) => external::visitors(pages, visit).await,
         None => Ok(Vec::new()),
     }
 }
@@ -279,7 +279,7 @@ async fn owner(pages: &Pages, call: &Call, form: &Form) -> Result<(Visit, String
     let (visit, signed_in) = known(pages, call).await?.ok_or(Trouble::NotSignedIn)?;
     let (did, now) = (form.text("did"), pages.app.clock.now());
     let fine = signed_in.iter().any(|one| one.account.did.as_str() == did && one.is_fresh(now))
-        || elsewhere::visitors(pages, &visit).await?.iter().any(|visitor| visitor.did == did);
+        || external::visitors(pages, &visit).await?.iter().any(|visitor| visitor.did == did);
     if fine { Ok((visit, did.to_owned())) } else { Err(Trouble::NotSignedIn) }
 }
 

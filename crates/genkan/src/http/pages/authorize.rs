@@ -9,7 +9,7 @@ use super::frame::{FormContext, Frame, Message};
 use super::messages::Messages;
 use super::reply::Reply;
 use super::trouble::Trouble;
-use super::{Pages, elsewhere, sign_in, sign_up};
+use super::{Pages, external, sign_in, sign_up};
 use crate::db::audit::Actor;
 use crate::oauth::{Choice, Outcome, Page};
 use crate::signin::SignIn;
@@ -32,9 +32,9 @@ pub(super) async fn show(pages: Pages, call: Call) -> Result<Reply, Trouble> {
     let signed_in = flow.signed_in(&pages).await?;
     let step = call.parameter("step").unwrap_or_default();
     if step.is_empty()
-        && let Some(arrival) = elsewhere::arrived(&pages, &flow).await?
+        && let Some(arrival) = external::arrived(&pages, &flow).await?
     {
-        return elsewhere::ask(&pages, &call, &flow, &arrival).await;
+        return external::ask(&pages, &call, &flow, &arrival).await;
     }
     let outcome = match step.as_str() {
         "sign-up" if flow.opened.login_hint.is_none() => Outcome::Show(Page::SignUp),

@@ -9,7 +9,7 @@ use super::messages::Messages;
 use super::permissions::{Group, groups};
 use super::reply::Reply;
 use super::trouble::Trouble;
-use super::{Pages, elsewhere};
+use super::{Pages, external};
 use crate::oauth::ConsentView;
 use crate::signin::SignIn;
 
@@ -32,7 +32,7 @@ struct Consent<'a> {
     /// As the app wrote them.
     values: Vec<&'a str>,
     /// The session and the server of a person who signed in there: what was granted there is not chosen from here.
-    elsewhere: Option<(&'a str, &'a str)>,
+    external: Option<(&'a str, &'a str)>,
 }
 
 pub(super) async fn show(pages: &Pages, call: &Call, flow: &Flow, one: &SignIn) -> Result<Reply, Trouble> {
@@ -45,7 +45,7 @@ pub(super) fn page(
     call: &Call,
     flow: &Flow,
     view: &ConsentView,
-    elsewhere: Option<(&str, &str)>,
+    external: Option<(&str, &str)>,
 ) -> Result<Reply, Trouble> {
     let language = call.jar.language();
     let messages = Messages::of(language);
@@ -63,7 +63,7 @@ pub(super) fn page(
         only_identity: view.permissions.iter().all(|one| one.value == "atproto"),
         groups: groups(&view.permissions, language, messages),
         values: view.permissions.iter().map(|one| one.value.as_str()).collect(),
-        elsewhere,
+        external,
     };
     pages.show(&page, Some(&flow.opened.form_action))
 }
@@ -72,7 +72,7 @@ pub(super) fn page(
 pub(super) async fn take(pages: Pages, call: Call, form: Form) -> Result<Reply, Trouble> {
     let flow = Flow::of_form(&pages, &call, &form).await?;
     if !form.text("link").is_empty() {
-        return elsewhere::decide(&pages, &call, &form, flow).await;
+        return external::decide(&pages, &call, &form, flow).await;
     }
     let Some(one) = flow.signed_in_as(&pages, form.text("did")).await? else {
         // Somebody plays with the form, or the sign-in ran out: either way this request is over.
@@ -90,7 +90,7 @@ pub(super) async fn take(pages: Pages, call: Call, form: Form) -> Result<Reply, 
 /// Back to the app without an account, from any page of a flow.
 pub(super) async fn reject(pages: Pages, call: Call, form: Form) -> Result<Reply, Trouble> {
     let flow = Flow::of_form(&pages, &call, &form).await?;
-    elsewhere::forget(&pages, &flow).await?;
+    external::forget(&pages, &flow).await?;
     let redirect = pages.app.oauth.reject(&flow.opened).await?;
     flow.leave(&pages, &call, &redirect).await
 }

@@ -10,8 +10,8 @@ mod authorize;
 mod call;
 mod colour;
 mod consent;
-mod elsewhere;
 mod email;
+mod external;
 mod flow;
 mod frame;
 mod messages;
@@ -77,7 +77,7 @@ pub(crate) fn routes(app: &App) -> Result<Router, ThemeError> {
         .route("/oauth/authorize/consent", form!(consent::take))
         .route("/oauth/authorize/reject", form!(consent::reject))
         .route("/oauth/authorize/reactivate", form!(authorize::reactivate))
-        .route(CALLBACK, page!(elsewhere::back))
+        .route(CALLBACK, page!(external::back))
         .route("/account", page!(account::first))
         .route("/account/u/{did}", page!(account::show))
         .route("/account/email/code", page!(account::first).merge(form!(email::send_code)))
@@ -115,8 +115,8 @@ impl Pages {
         F: FnOnce(Self, Call) -> Fut,
         Fut: Future<Output = Result<Reply, Trouble>>,
     {
-        if let Some(elsewhere) = elsewhere::to_our_name(&request, self.origin()) {
-            return elsewhere;
+        if let Some(external) = external::to_our_name(&request, self.origin()) {
+            return external;
         }
         let call = match Call::of(&request, self.origin()) {
             Ok(call) => call,

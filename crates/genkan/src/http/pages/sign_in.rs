@@ -9,7 +9,7 @@ use super::frame::{FormContext, Frame, Note};
 use super::messages::Messages;
 use super::reply::Reply;
 use super::trouble::Trouble;
-use super::{LEAST, Pages, at_least, elsewhere};
+use super::{LEAST, Pages, at_least, external};
 use crate::accounts::Account;
 use crate::limits::{Limit, account_and_address, address};
 use crate::signin::{self, Persistence, SignIn, Visit};
@@ -28,8 +28,8 @@ struct SignInPage<'a> {
     /// There are accounts to choose from.
     choosing: bool,
     example: String,
-    /// Accounts that live elsewhere are welcome, too.
-    elsewhere: bool,
+    /// Accounts at external PDSes may sign in too.
+    external: bool,
 }
 
 /// What stands in the form.
@@ -95,8 +95,8 @@ pub(super) async fn take(pages: Pages, call: Call, form: Form) -> Result<Reply, 
     if typed.identifier.is_empty() {
         missing.push(Note::new("identifier", messages.identifier_missing));
     }
-    let lives_elsewhere = elsewhere::is_meant(&pages, &typed.identifier).await?;
-    if password.expose().is_empty() && !lives_elsewhere {
+    let is_external = external::is_meant(&pages, &typed.identifier).await?;
+    if password.expose().is_empty() && !is_external {
         missing.push(Note::new("password", messages.password_missing));
     }
     if !missing.is_empty() {
@@ -108,10 +108,10 @@ pub(super) async fn take(pages: Pages, call: Call, form: Form) -> Result<Reply, 
     };
     let identifier = full_identifier(&pages, &typed.identifier);
     count(&pages, &call, &visit, &identifier).await?;
-    if lives_elsewhere {
+    if is_external {
         // What was typed as a password is not for us, and goes nowhere.
         drop(password);
-        return match elsewhere::leave(&pages, &call, flow.as_ref(), &visit, &typed.identifier).await? {
+        return match external::leave(&pages, &call, flow.as_ref(), &visit, &typed.identifier).await? {
             Ok(reply) => Ok(reply),
             Err(note) => page(&pages, &call, flow.as_ref(), &typed, StatusCode::BAD_REQUEST, vec![note]),
         };
@@ -210,7 +210,7 @@ fn page(
         remember: typed.remember || flow.is_none(),
         choosing: typed.choosing,
         example: format!("alice{domain}"),
-        elsewhere: pages.app.config.links.enabled,
+        external: pages.app.config.links.enabled,
     };
     let beyond = flow.map(|flow| flow.opened.form_action.as_str());
     Reply::page(status, &page, pages.origin(), beyond)

@@ -42,7 +42,8 @@ pub(super) struct ErrorPage {
 impl Trouble {
     /// `None`: it is told elsewhere.
     pub(super) fn error_page(&self, messages: &Messages) -> ErrorPage {
-        let plain = |status, name, title, text| ErrorPage { status, name, title, text, technical: Vec::new() };
+        let plain =
+            |status, name, title, text| ErrorPage { status, name, title, text, technical: Vec::new() };
         match self {
             Self::Request(why) => ErrorPage {
                 status: StatusCode::BAD_REQUEST,

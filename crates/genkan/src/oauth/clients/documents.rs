@@ -29,7 +29,11 @@ pub(super) enum Document {
 }
 
 /// Fetches a document, twice if its host needs to wake up.
-pub(super) async fn fetch(guarded: &GuardedClient, url: &str, what: Document) -> Result<String, DocumentError> {
+pub(super) async fn fetch(
+    guarded: &GuardedClient,
+    url: &str,
+    what: Document,
+) -> Result<String, DocumentError> {
     match fetch_once(guarded, url, what).await {
         Err(Trouble { passing: true, .. }) => fetch_once(guarded, url, what).await,
         done => done,

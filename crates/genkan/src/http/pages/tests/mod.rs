@@ -1,8 +1,8 @@
 //! The pages as browsers meet them, on forms alone. Rows are those of the table of bad input in the OAuth contract.
 
 mod browsers;
-mod elsewhere;
 mod email;
+mod external;
 mod house;
 mod protection;
 mod request;

@@ -1,4 +1,4 @@
-//! People whose account lives elsewhere, from the sign-in page to their own server and back.
+//! People with an account at an external PDS, from the sign-in page to their own server and back.
 
 use genkan_testing::{Browser, Client, FakeDirectory, FakeNames, FakePds, Page};
 use serde_json::json;

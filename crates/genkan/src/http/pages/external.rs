@@ -1,4 +1,4 @@
-//! People whose account lives elsewhere: sent to their own server to sign in, and asked here, when they are back,
+//! People with an account at an external PDS: sent to their own server to sign in, and asked here, when they are back,
 //! whether the app may have what was granted there.
 
 use askama::Template;
@@ -24,8 +24,8 @@ use crate::oauth::LinkedAccount;
 use crate::signin::Visit;
 
 #[derive(Template)]
-#[template(path = "pages/elsewhere.html")]
-struct Elsewhere<'a> {
+#[template(path = "pages/external.html")]
+struct External<'a> {
     f: Frame<'a>,
     place: FormContext,
     /// The host that the person is sent to.
@@ -78,14 +78,14 @@ pub(super) async fn leave(
         Ok(departure) => departure,
         Err(BeginError::Storage(cause)) => return Err(cause.into()),
         Err(error) => {
-            tracing::info!(cause = %error, "a sign-in elsewhere was not begun");
+            tracing::info!(cause = %error, "a sign-in at an external server could not begin");
             return Ok(Err(Note::new("identifier", why_not(&error, messages))));
         }
     };
     let origin = pages.origin();
     let server =
         departure.url.split("://").nth(1).and_then(|rest| rest.split('/').next()).unwrap_or_default();
-    let page = Elsewhere { f: Frame::of(pages, messages), place, server, url: &departure.url };
+    let page = External { f: Frame::of(pages, messages), place, server, url: &departure.url };
     // A page, not a redirect: the policy of the form that was sent lets it lead here only.
     let mut reply = pages.show(&page, None)?;
     if let Ok(refresh) = HeaderValue::from_str(&format!("0; url={}", departure.url)) {
@@ -97,11 +97,11 @@ pub(super) async fn leave(
 
 fn why_not(error: &BeginError, messages: &Messages) -> &'static str {
     match error {
-        BeginError::NotAnIdentifier | BeginError::NoSuchAccount => messages.elsewhere_nobody,
-        BeginError::Home => messages.elsewhere_home,
-        BeginError::Unusable(_) => messages.elsewhere_unusable,
-        BeginError::Refused(_) => messages.elsewhere_refused,
-        BeginError::Away(_) | BeginError::Storage(_) => messages.elsewhere_away,
+        BeginError::NotAnIdentifier | BeginError::NoSuchAccount => messages.external_unknown,
+        BeginError::Home => messages.external_home,
+        BeginError::Unusable(_) => messages.external_unusable,
+        BeginError::Refused(_) => messages.external_refused,
+        BeginError::Away(_) | BeginError::Storage(_) => messages.external_away,
     }
 }
 
@@ -129,19 +129,19 @@ pub(super) async fn back(pages: Pages, call: Call) -> Result<Reply, Trouble> {
 }
 
 fn failed(pages: &Pages, call: &Call, error: &FinishError) -> Result<Reply, Trouble> {
-    tracing::info!(cause = %error, "a sign-in elsewhere failed");
+    tracing::info!(cause = %error, "a sign-in at an external server failed");
     let messages = Messages::of(call.jar.language());
     let (status, text, code) = match &error.why {
         Failure::Unknown => (StatusCode::BAD_REQUEST, messages.error_unknown, "unknown_state"),
-        Failure::OtherBrowser => (StatusCode::BAD_REQUEST, messages.elsewhere_other_browser, "other_browser"),
-        Failure::Denied(_) => (StatusCode::OK, messages.elsewhere_denied, "denied"),
-        Failure::Unacceptable(why) => (StatusCode::BAD_REQUEST, messages.elsewhere_unacceptable, *why),
-        Failure::Away(_) | Failure::Storage(_) => (StatusCode::BAD_GATEWAY, messages.elsewhere_away, "away"),
+        Failure::OtherBrowser => (StatusCode::BAD_REQUEST, messages.external_other_browser, "other_browser"),
+        Failure::Denied(_) => (StatusCode::OK, messages.external_denied, "denied"),
+        Failure::Unacceptable(why) => (StatusCode::BAD_REQUEST, messages.external_unacceptable, *why),
+        Failure::Away(_) | Failure::Storage(_) => (StatusCode::BAD_GATEWAY, messages.external_away, "away"),
     };
     let back = error.back.as_deref().unwrap_or("/account");
     let page = Message {
         f: Frame::of(pages, messages),
-        title: messages.elsewhere_failed_title,
+        title: messages.external_failed_title,
         paragraphs: vec![text.to_owned()],
         technical: vec![("error", code)],
         link: Some((back, messages.error_cookies_again)),
