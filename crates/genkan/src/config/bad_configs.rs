@@ -1,4 +1,4 @@
-//! What an operator reads about each mistake, word by word; and that the page of documentation is fresh.
+//! The message about each mistake in a configuration, word by word, and the documentation page.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
@@ -25,195 +25,192 @@ fn each_mistake_has_its_line() {
     let beyond = "fffefdfcfbfaf9f8f7f6f5f4f3f2f1f0efeeedecebeae9e8e7e6e5e4e3e2e1e0"
         .replace("fffefdfcfbfaf9f8f7f6f5f4f3f2f1f0", &"ff".repeat(16));
     let cases: &[(&[(&str, &str)], &str)] = &[
-        (
-            &[],
-            "GENKAN_PUBLIC_URL: is not set; set it to an origin such as https://example.com, without path or slash at its end, for instance https://example.com",
-        ),
+        (&[], "GENKAN_PUBLIC_URL: is required; set it, for example, to https://example.com"),
         (
             &[("GENKAN_PUBLIC_URL", "http://example.com")],
-            "GENKAN_PUBLIC_URL: http://example.com is not https; use https://; plain http is for loopback addresses only",
+            "GENKAN_PUBLIC_URL: http://example.com does not use https; use https://; http:// is allowed for loopback addresses only",
         ),
         (
             &[("GENKAN_PUBLIC_URL", "https://example.com/")],
-            "GENKAN_PUBLIC_URL: \"https://example.com/\" must end after the host and port: no path, query or slash; write an origin such as https://example.com, without path or slash at its end",
+            "GENKAN_PUBLIC_URL: \"https://example.com/\" must end after the host and port: no path, query or slash; use an origin such as https://example.com, without a path or trailing slash",
         ),
         (
             &[("PDS_HOSTNAME", "exa mple.com")],
-            "PDS_HOSTNAME: \"https://exa mple.com\" is not a URL; write an origin such as https://example.com, without path or slash at its end",
+            "PDS_HOSTNAME: \"https://exa mple.com\" is not a URL; use an origin such as https://example.com, without a path or trailing slash",
         ),
         (
             &[("GENKAN_PUBLIC_URL", "http://localhost:2583")],
-            "GENKAN_HANDLE_DOMAINS: \".test\" is set apart for special uses and never resolves; name a domain of yours, or set GENKAN_DEVELOPMENT=true on a development network",
+            "GENKAN_HANDLE_DOMAINS: \".test\" is reserved for special use and does not resolve on the internet; use a domain that you own, or set GENKAN_DEVELOPMENT=true for a development network",
         ),
         (
             &[GOOD, ("PDS_EMAIL_SMTP_URL", "smtps://me:hunter2@mail.example.com")],
-            "GENKAN_MAIL_FROM: is not set, but mail is to be sent; set it to the sender, such as hello@example.com or Example <hello@example.com>",
+            "GENKAN_MAIL_FROM: is required when GENKAN_MAIL_SMTP_URL or GENKAN_MAIL_FOLDER is set; set it to the sender, such as hello@example.com or Example <hello@example.com>",
         ),
         (
             &[GOOD, ("GENKAN_MAIL_SMTP_URL", "smtp://me:hunter2@mail.example.com?tls=off")],
-            "GENKAN_MAIL_SMTP_URL: would send its password in the open; write smtps://user:password@host:465 or smtp://user:password@host:587",
+            "GENKAN_MAIL_SMTP_URL: would send the password without encryption; use smtps://user:password@host:465 or smtp://user:password@host:587",
         ),
         (
             &[GOOD, ("GENKAN_HANDLE_DOMAINS", "example.com")],
-            "GENKAN_HANDLE_DOMAINS: \"example.com\" has no leading dot; write .example.com",
+            "GENKAN_HANDLE_DOMAINS: \"example.com\" has no leading dot; use .example.com",
         ),
         (
             &[GOOD, ("PDS_SERVICE_HANDLE_DOMAINS", ".Example.com")],
-            "PDS_SERVICE_HANDLE_DOMAINS: \".Example.com\" is not a domain; write it in lower case with letters, digits and hyphens, such as .example.com",
+            "PDS_SERVICE_HANDLE_DOMAINS: \".Example.com\" is not a domain; use lower-case letters, digits and hyphens, such as .example.com",
         ),
         (
             &[GOOD, ("GENKAN_HANDLE_DOMAINS", ",")],
-            "GENKAN_HANDLE_DOMAINS: names no domain; name at least one, such as .example.com",
+            "GENKAN_HANDLE_DOMAINS: is empty; set at least one domain, such as .example.com",
         ),
         (
             &[GOOD, ("GENKAN_SERVICE_DID", "example.com")],
-            "GENKAN_SERVICE_DID: \"example.com\" is not a DID; write a DID such as did:web:example.com",
+            "GENKAN_SERVICE_DID: \"example.com\" is not a DID; use a DID such as did:web:example.com",
         ),
         (
             &[GOOD, ("GENKAN_DEVELOPMENT", "yes")],
-            "GENKAN_DEVELOPMENT: \"yes\" is neither true nor false; write true or false",
+            "GENKAN_DEVELOPMENT: \"yes\" is neither true nor false; use true or false",
         ),
         (
             &[GOOD, ("GENKAN_CONTACT_EMAIL", "me")],
-            "GENKAN_CONTACT_EMAIL: \"me\" is not an e-mail address; write name@example.com",
+            "GENKAN_CONTACT_EMAIL: \"me\" is not an email address; use the form name@example.com",
         ),
         (
             &[GOOD, ("PDS_PRIVACY_POLICY_URL", "javascript:alert(1)")],
-            "PDS_PRIVACY_POLICY_URL: \"javascript:alert(1)\" is not a web address; write one that begins with https://",
+            "PDS_PRIVACY_POLICY_URL: \"javascript:alert(1)\" is not a web URL; use a URL that begins with https://",
         ),
         (
             &[GOOD, ("GENKAN_LISTEN", "2583")],
-            "GENKAN_LISTEN: \"2583\" is not an IP address with a port; write an IP address and port such as 127.0.0.1:2583 or [::]:2583",
+            "GENKAN_LISTEN: \"2583\" is not an IP address with a port; use an IP address and port such as 127.0.0.1:2583 or [::]:2583",
         ),
         (
             &[GOOD, ("PDS_PORT", "no")],
-            "PDS_PORT: \"0.0.0.0:no\" is not an IP address with a port; write an IP address and port such as 127.0.0.1:2583 or [::]:2583",
+            "PDS_PORT: \"0.0.0.0:no\" is not an IP address with a port; use an IP address and port such as 127.0.0.1:2583 or [::]:2583",
         ),
         (
             &[GOOD, ("GENKAN_OPS_LISTEN", "127.0.0.1:2583")],
-            "GENKAN_OPS_LISTEN: 127.0.0.1:2583 is GENKAN_LISTEN's address; choose another port",
+            "GENKAN_OPS_LISTEN: 127.0.0.1:2583 is also the address of GENKAN_LISTEN; use another port",
         ),
         (
             &[GOOD, ("GENKAN_DIRECTORY_FRONT_LISTEN", "127.0.0.1:2584")],
-            "GENKAN_DIRECTORY_FRONT_LISTEN: 127.0.0.1:2584 is GENKAN_OPS_LISTEN's address; choose another port",
+            "GENKAN_DIRECTORY_FRONT_LISTEN: 127.0.0.1:2584 is also the address of GENKAN_OPS_LISTEN; use another port",
         ),
         (
             &[GOOD, ("GENKAN_DIRECTORY_FRONT_URL", "http://127.0.0.1:2585")],
-            "GENKAN_DIRECTORY_FRONT_URL: http://127.0.0.1:2585 is an address, and hosts resolve DIDs only at names; write a name, such as http://localhost:2585 or https://plc.example.com",
+            "GENKAN_DIRECTORY_FRONT_URL: http://127.0.0.1:2585 contains an IP address, and hosts accept only a name for the directory; use a name, such as http://localhost:2585 or https://plc.example.com",
         ),
         (
             &[GOOD, ("GENKAN_DIRECTORY_FRONT_LISTEN", "10.0.0.7:2585")],
-            "GENKAN_DIRECTORY_FRONT_LISTEN: 10.0.0.7:2585 has no name that hosts could be told; set GENKAN_DIRECTORY_FRONT_URL to the origin they reach it by",
+            "GENKAN_DIRECTORY_FRONT_LISTEN: 10.0.0.7:2585 has no name that hosts could use; set GENKAN_DIRECTORY_FRONT_URL to the origin at which hosts reach it",
         ),
         (
             &[GOOD, ("GENKAN_DIRECTORY_FRONT_LISTEN", "0.0.0.0:2585")],
-            "GENKAN_DIRECTORY_FRONT_LISTEN: is every interface, so hosts cannot be told where to connect; set GENKAN_DIRECTORY_FRONT_URL to the origin they reach it by",
+            "GENKAN_DIRECTORY_FRONT_LISTEN: 0.0.0.0:2585 means every interface, which is no origin that hosts could use; set GENKAN_DIRECTORY_FRONT_URL to the origin at which hosts reach it",
         ),
         (
             &[GOOD, ("GENKAN_TRUSTED_PROXIES", "proxy.local")],
-            "GENKAN_TRUSTED_PROXIES: \"proxy.local\" is not made of IP addresses and networks; write IP addresses or networks such as 127.0.0.1 or 10.0.0.0/8",
+            "GENKAN_TRUSTED_PROXIES: \"proxy.local\" is not an IP address or network; use an IP address or network such as 127.0.0.1 or 10.0.0.0/8",
         ),
-        (&[GOOD, ("GENKAN_WORKERS", "0")], "GENKAN_WORKERS: 0 threads cannot be; write 1 to 1024"),
+        (&[GOOD, ("GENKAN_WORKERS", "0")], "GENKAN_WORKERS: 0 is out of range; use 1 to 1024"),
         (
             &[GOOD, ("GENKAN_HEAD_TIMEOUT", "10")],
-            "GENKAN_HEAD_TIMEOUT: \"10\" is not a duration; write a whole number and a unit, such as 250ms, 30s, 15m, 2h or 90d",
+            "GENKAN_HEAD_TIMEOUT: \"10\" is not a duration; use a whole number with a unit, such as 250ms, 30s, 15m, 2h or 90d",
         ),
         (
             &[GOOD, ("GENKAN_HEAD_LIMIT", "1KiB")],
-            "GENKAN_HEAD_LIMIT: 1KiB is out of range; write 8KiB to 1MiB\nGENKAN_TARGET_LIMIT: 16KiB is out of range; write 1KiB to 1KiB",
+            "GENKAN_HEAD_LIMIT: 1KiB is out of range; use 8KiB to 1MiB\nGENKAN_TARGET_LIMIT: 16KiB is out of range; use 1KiB to 1KiB",
         ),
         (
             &[GOOD, ("GENKAN_UPLOAD_LIMIT", "5 megabytes")],
-            "GENKAN_UPLOAD_LIMIT: \"5 megabytes\" is not a size; write a whole number and a unit, such as 150kB, 32KiB, 5MiB or 1GiB",
+            "GENKAN_UPLOAD_LIMIT: \"5 megabytes\" is not a size; use a whole number with a unit, such as 150kB, 32KiB, 5MiB or 1GiB",
         ),
         (
             &[GOOD, ("GENKAN_RATE_GLOBAL", "3000")],
-            "GENKAN_RATE_GLOBAL: \"3000\" is not a rate; write a number of times and a duration, such as 30/5m or 300/1d",
+            "GENKAN_RATE_GLOBAL: \"3000\" is not a rate; use a count and a duration, such as 30/5m or 300/1d",
         ),
         (
             &[GOOD, ("GENKAN_DATABASE_URL", "mysql://me:hunter2@db/x")],
-            "GENKAN_DATABASE_URL: is neither SQLite nor PostgreSQL; write sqlite:<path> or postgres://user:password@host/name",
+            "GENKAN_DATABASE_URL: is neither an SQLite nor a PostgreSQL URL; use sqlite:<path> or postgres://user:password@host/name",
         ),
         (
             &[GOOD, ("GENKAN_DATABASE_URL", "postgres://me:hunter2@db")],
-            "GENKAN_DATABASE_URL: names no database; write sqlite:<path> or postgres://user:password@host/name",
+            "GENKAN_DATABASE_URL: does not name a database; use sqlite:<path> or postgres://user:password@host/name",
         ),
         (
             &[GOOD, ("GENKAN_DATA_DIR", "/dev/null")],
-            "GENKAN_DATA_DIR: /dev/null is not a folder; name a folder, or a path where one can be made",
+            "GENKAN_DATA_DIR: /dev/null is not a folder; use a folder, or a path where Genkan can create one",
         ),
         (
             &[GOOD, ("GENKAN_SEALING_KEY", "hunter2")],
-            "GENKAN_SEALING_KEY: is not hexadecimal; write 64 hexadecimal characters, as `openssl rand -hex 32` prints",
+            "GENKAN_SEALING_KEY: is not hexadecimal; use 64 hexadecimal digits, as `openssl rand -hex 32` prints",
         ),
         (
             &[GOOD, ("GENKAN_SEALING_KEY", "abcd")],
-            "GENKAN_SEALING_KEY: has 2 bytes instead of 32; write 64 hexadecimal characters, as `openssl rand -hex 32` prints",
+            "GENKAN_SEALING_KEY: has 4 hexadecimal digits instead of 64; use 64 hexadecimal digits, as `openssl rand -hex 32` prints",
         ),
         (
             &[GOOD, ("GENKAN_SEALING_KEY", &weak)],
-            "GENKAN_SEALING_KEY: is not random; make another with `openssl rand -hex 32`",
+            "GENKAN_SEALING_KEY: is not random; generate one with `openssl rand -hex 32`",
         ),
         (
             &[GOOD, ("PDS_PLC_ROTATION_KEY_K256_PRIVATE_KEY_HEX", &zero)],
-            "PDS_PLC_ROTATION_KEY_K256_PRIVATE_KEY_HEX: is not random; make another with `openssl rand -hex 32`",
+            "PDS_PLC_ROTATION_KEY_K256_PRIVATE_KEY_HEX: is not random; generate one with `openssl rand -hex 32`",
         ),
         (
             &[GOOD, ("GENKAN_PLC_ROTATION_KEY", &beyond)],
-            "GENKAN_PLC_ROTATION_KEY: is not a secp256k1 private key; make another with `openssl rand -hex 32`",
+            "GENKAN_PLC_ROTATION_KEY: is not a secp256k1 private key; generate one with `openssl rand -hex 32`",
         ),
         (
             &[GOOD, ("GENKAN_PLC_ROTATION_KEY", strong), ("GENKAN_SEALING_KEY", strong)],
-            "GENKAN_PLC_ROTATION_KEY: is the sealing key too; make another with `openssl rand -hex 32`",
+            "GENKAN_PLC_ROTATION_KEY: is the same key as GENKAN_SEALING_KEY; generate one with `openssl rand -hex 32`",
         ),
         (
             &[GOOD, ("PDS_ADMIN_PASSWORD", "hunter2")],
-            "PDS_ADMIN_PASSWORD: has fewer than 16 characters; use a longer one, such as `openssl rand -hex 16` prints",
+            "PDS_ADMIN_PASSWORD: is shorter than 16 characters; generate one with `openssl rand -hex 16`",
         ),
         (
             &[GOOD, ("GENKAN_RECOVERY_DID_KEY", "did:key:zQ3")],
-            "GENKAN_RECOVERY_DID_KEY: \"did:key:zQ3\" is not a did:key; write did:key:z…",
+            "GENKAN_RECOVERY_DID_KEY: \"did:key:zQ3\" is not a did:key; use a public key of the form did:key:z…",
         ),
         (
             &[GOOD, ("GENKAN_DIRECTORY_URL", "http://plc.directory")],
-            "GENKAN_DIRECTORY_URL: http://plc.directory is not https; use https://; plain http is for loopback addresses only",
+            "GENKAN_DIRECTORY_URL: http://plc.directory does not use https; use https://; http:// is allowed for loopback addresses only",
         ),
         (
             &[GOOD, ("GENKAN_EXTRA_CA_FILE", "/nowhere.pem")],
-            "GENKAN_EXTRA_CA_FILE: cannot read /nowhere.pem (entity not found); name a PEM file that Genkan's user may read",
+            "GENKAN_EXTRA_CA_FILE: cannot read /nowhere.pem: no such file; use a PEM file that Genkan's user can read",
         ),
-        (&[GOOD, ("GENKAN_PASSWORD_MIN", "4")], "GENKAN_PASSWORD_MIN: 4 is too few; write 8 or more"),
+        (&[GOOD, ("GENKAN_PASSWORD_MIN", "4")], "GENKAN_PASSWORD_MIN: 4 is too small; use 8 or more"),
         (
             &[GOOD, ("GENKAN_REFRESH_LIFETIME", "1h")],
-            "GENKAN_REFRESH_LIFETIME: is not longer than GENKAN_ACCESS_LIFETIME; write 90d, for instance",
+            "GENKAN_REFRESH_LIFETIME: must be longer than GENKAN_ACCESS_LIFETIME; use 90d, for example",
         ),
         (
             &[GOOD, ("GENKAN_LOG_FORMAT", "xml")],
-            "GENKAN_LOG_FORMAT: \"xml\" is none of the choices; write text or json",
+            "GENKAN_LOG_FORMAT: \"xml\" is not one of the choices; use text or json",
         ),
         (
             &[GOOD, ("GENKAN_RESERVED_HANDLES", "admin.example.com")],
-            "GENKAN_RESERVED_HANDLES: \"admin.example.com\" cannot be the first part of a handle; write lower-case letters, digits and hyphens, without a domain",
+            "GENKAN_RESERVED_HANDLES: \"admin.example.com\" is not a valid first part of a handle; use lower-case letters, digits and hyphens, without a domain",
         ),
         (
             &[GOOD, ("GENKAN_BLOCKED_EMAIL_DOMAINS", "a@b.example")],
-            "GENKAN_BLOCKED_EMAIL_DOMAINS: \"a@b.example\" is not a domain; write it such as mail.example",
+            "GENKAN_BLOCKED_EMAIL_DOMAINS: \"a@b.example\" is not a domain; use the form mail.example",
         ),
         (
             &[GOOD, ("GENKAN_LISTENS", "127.0.0.1:1")],
-            "GENKAN_LISTENS: there is no such setting; did you mean GENKAN_LISTEN?",
+            "GENKAN_LISTENS: unknown setting; did you mean GENKAN_LISTEN?",
         ),
         (
             &[GOOD, ("GENKAN_FLUX_CAPACITOR", "on")],
-            "GENKAN_FLUX_CAPACITOR: there is no such setting; remove it, or see docs/configuration.md for the names there are",
+            "GENKAN_FLUX_CAPACITOR: unknown setting; remove it, or look up its name in docs/configuration.md",
         ),
         (
             &[GOOD, ("GENKAN_LISTEN_FILE", "/x")],
-            "GENKAN_LISTEN_FILE: there is no such setting; set GENKAN_LISTEN itself: only secrets and lists may come from a file",
+            "GENKAN_LISTEN_FILE: unknown setting; set GENKAN_LISTEN instead; only secrets and lists can be read from a file",
         ),
         (
             &[("GENKAN_WORKERS", "many"), ("GENKAN_LOGLEVEL", "info")],
-            "GENKAN_LOGLEVEL: there is no such setting; did you mean GENKAN_LOG_LEVEL?\nGENKAN_PUBLIC_URL: is not set; set it to an origin such as https://example.com, without path or slash at its end, for instance https://example.com\nGENKAN_WORKERS: \"many\" is not a whole number; write a whole number",
+            "GENKAN_LOGLEVEL: unknown setting; did you mean GENKAN_LOG_LEVEL?\nGENKAN_PUBLIC_URL: is required; set it, for example, to https://example.com\nGENKAN_WORKERS: \"many\" is not a whole number; use a whole number",
         ),
     ];
     for (pairs, line) in cases {
@@ -253,18 +250,18 @@ fn files_are_read_checked_and_named() {
     assert_eq!(
         problems(&[GOOD, ("GENKAN_ADMIN_PASSWORD_FILE", &open)], None),
         format!(
-            "GENKAN_ADMIN_PASSWORD_FILE: anybody on this machine may read {open} (mode 0644); chmod o= {open}"
+            "GENKAN_ADMIN_PASSWORD_FILE: every user of this machine can read {open} (mode 0644); run chmod o= {open}"
         )
     );
     assert_eq!(
         problems(&[GOOD, ("GENKAN_ADMIN_PASSWORD_FILE", &absent)], None),
         format!(
-            "GENKAN_ADMIN_PASSWORD_FILE: cannot read {absent}: there is no such file; name a text file that Genkan's user may read"
+            "GENKAN_ADMIN_PASSWORD_FILE: cannot read {absent}: no such file; use a text file that Genkan's user can read"
         )
     );
     assert_eq!(
         problems(&[GOOD, ("GENKAN_ADMIN_PASSWORD_FILE", &tight), ("GENKAN_ADMIN_PASSWORD", "x")], None),
-        "GENKAN_ADMIN_PASSWORD_FILE: GENKAN_ADMIN_PASSWORD is set too; keep one of them"
+        "GENKAN_ADMIN_PASSWORD_FILE: GENKAN_ADMIN_PASSWORD is set as well; remove one of them"
     );
     let pairs =
         [GOOD, ("GENKAN_ADMIN_PASSWORD_FILE", tight.as_str()), ("GENKAN_BLOCKED_EMAIL_DOMAINS_FILE", &list)];
@@ -287,49 +284,69 @@ fn a_toml_file_is_read_below_the_environment_and_its_mistakes_are_named() {
             "[service]\npublic_url = \"https://example.com\"\n[listen]\nworkers = 2\nhead_timeout = \"5s\"\n",
             "fine".to_owned(),
         ),
-        ("[servise]\n", format!("{name}: there is no section [servise]; did you mean [service]?")),
+        ("[servise]\n", format!("{name}: unknown section [servise]; did you mean [service]?")),
         (
             "[listen]\nworker = 2\n",
-            format!("{name}: there is no setting listen.worker; did you mean listen.workers?"),
+            format!("{name}: unknown setting listen.worker; did you mean listen.workers?"),
         ),
         (
             "workers = 2\n",
             format!(
-                "{name}: workers stands outside of a section; put it below one of [service], [brand], [listen], [database], [keys], [directory], [network], [fleet], [elsewhere], [sign_up], [sessions], [oauth], [links], [mail], [limits], [telemetry]"
+                "{name}: workers is outside of any section; move it into one of [service], [brand], [listen], [database], [keys], [directory], [network], [fleet], [external], [sign_up], [sessions], [oauth], [links], [mail], [limits], [telemetry]"
             ),
         ),
         (
             "[listen]\nhead_timeout = 5\n",
             format!(
-                "listen.head_timeout in {name}: \"5\" is not a duration; write a whole number and a unit, such as 250ms, 30s, 15m, 2h or 90d"
+                "listen.head_timeout in {name}: \"5\" is not a duration; use a whole number with a unit, such as 250ms, 30s, 15m, 2h or 90d"
             ),
         ),
-        (
-            "[listen]\nworkers = 0\n",
-            format!("listen.workers in {name}: 0 threads cannot be; write 1 to 1024"),
-        ),
+        ("[listen]\nworkers = 0\n", format!("listen.workers in {name}: 0 is out of range; use 1 to 1024")),
         (
             "[service]\nhandle_domains = [1]\n",
             format!(
-                "{name}: service.handle_domains is neither a text, a number, true or false, nor a list of texts; write it as docs/configuration.md says"
+                "{name}: service.handle_domains is not text, a number, true, false or a list of texts; see docs/configuration.md for its form"
             ),
         ),
     ] {
         assert_eq!(with(text, &[GOOD]), line, "{text}");
     }
-    assert!(with("[listen\n", &[GOOD]).starts_with(&format!("{name}: is not TOML: line 1: ")));
+    assert!(with("[listen\n", &[GOOD]).starts_with(&format!("{name}: invalid TOML in line 1: ")));
     fs::remove_file(&path).unwrap();
     assert_eq!(
         problems(&[GOOD], Some(&path)),
-        format!(
-            "{name}: cannot be read (there is no such file); name a readable file with --config or GENKAN_CONFIG"
-        )
+        format!("{name}: cannot be read: no such file; pass a readable file with --config or GENKAN_CONFIG")
     );
 
     fs::write(&path, "[listen]\nworkers = 2\nhead_fields = 50\n").unwrap();
     let environment = Environment::from_pairs([GOOD, ("GENKAN_WORKERS", "3")]);
     let config = Config::load(&environment, Some(&path)).unwrap();
     assert_eq!((config.listen.workers, config.listen.head_fields), (3, 50));
+}
+
+#[test]
+fn a_section_is_read_under_its_former_name_too() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("genkan.toml");
+    let name = path.display().to_string();
+    let load = |text: &str| {
+        fs::write(&path, text).unwrap();
+        Config::load(&Environment::from_pairs([GOOD]), Some(&path)).map_err(|problems| problems.to_string())
+    };
+    for section in ["external", "elsewhere"] {
+        let config = load(&format!("[{section}]\nread_streams = 7\n")).unwrap();
+        assert_eq!(config.external.read_streams, 7, "{section}");
+    }
+    assert_eq!(
+        load("[elsewhere]\nread_streams = 0\n").unwrap_err(),
+        format!("elsewhere.read_streams in {name}: 0 is too small; use 1 or more")
+    );
+    assert_eq!(
+        load("[elsewhere]\nread_streams = 7\n[external]\nread_streams = 8\n").unwrap_err(),
+        format!(
+            "{name}: [elsewhere] is the former name of [external], which the file has too; move all its settings into [external]"
+        )
+    );
 }
 
 #[test]

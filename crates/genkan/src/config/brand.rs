@@ -1,4 +1,4 @@
-//! `[brand]`: how the pages look.
+//! `[brand]`: appearance of the pages.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -9,13 +9,15 @@ use super::problem::Findings;
 use super::value::Setting;
 
 section! {
-    /// How the pages look that people sign in on.
+    /// Appearance of the pages.
     pub struct Brand = "brand" {
-        /// The name at the top of every page. Without it, the name of `[service]`.
+        /// Name at the top of every page. Default: `name` of `[service]`.
         name: Option<String> { env: "GENKAN_BRAND_NAME" },
-        /// The colour of the wall, of buttons and links. It is darkened or brightened as far as people need to read it.
+        /// Colour of the background, buttons and links. Genkan darkens or lightens it where text
+        /// needs more contrast.
         color: Colour { env: "GENKAN_BRAND_COLOR", alias: "PDS_PRIMARY_COLOR", default: "#3b6e5a" },
-        /// A logo beside the name: an .svg, .png, .webp or .jpg file of at most 256 KiB, shown 40 pixels wide and high.
+        /// Logo next to the name: an .svg, .png, .webp or .jpg file of at most 256 KiB, shown at 40
+        /// × 40 pixels.
         logo_file: Option<PathBuf> { env: "GENKAN_BRAND_LOGO_FILE" },
     }
 }
@@ -23,12 +25,12 @@ section! {
 impl Brand {
     fn check(&self, found: &mut Findings) {
         if self.name.as_ref().is_some_and(|name| name.trim().is_empty() || name.chars().count() > 60) {
-            found.add("GENKAN_BRAND_NAME", "is empty or longer than a line", "write 1 to 60 characters");
+            found.add("GENKAN_BRAND_NAME", "is empty or too long", "use 1 to 60 characters");
         }
     }
 }
 
-/// A colour as web pages write it.
+/// An RGB colour, written as in CSS: `#rrggbb`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Colour {
     pub red: u8,

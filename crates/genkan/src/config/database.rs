@@ -1,27 +1,29 @@
-//! `[database]`: where Genkan keeps what it knows.
+//! `[database]`: the database and the data folder.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::key::section;
-use super::problem::{Findings, Problem};
+use super::problem::{Findings, Problem, io_reason};
 use super::value::Setting;
 use crate::base::Secret;
 
 section! {
-    /// Where Genkan keeps what it knows.
+    /// The database and the data folder.
     pub struct Database = "database" {
-        /// The folder of keys and of the embedded database. Made at the first start, for Genkan's user only.
+        /// Folder for keys and the SQLite database. Genkan creates it at the first start,
+        /// accessible to its own user only.
         data_dir: PathBuf { env: "GENKAN_DATA_DIR", alias: "PDS_DATA_DIRECTORY", default: "./data" },
-        /// The database: `sqlite:<path>`, or `postgres://user:password@host/name` for several Genkans side by side.
+        /// Database: `sqlite:<path>`, or `postgres://user:password@host/name`, which several Genkan
+        /// processes can share.
         url: DatabaseUrl {
             env: "GENKAN_DATABASE_URL",
             derived: "sqlite:genkan.db in data_dir" => data_dir.as_ref().map(|folder| DatabaseUrl::sqlite(&folder.join("genkan.db")))
         },
-        /// The most connections to PostgreSQL; the readers of SQLite.
+        /// Maximum number of connections to PostgreSQL, or of read connections to SQLite.
         connections: u32 { env: "GENKAN_DATABASE_CONNECTIONS", default: "16" },
-        /// How long a request waits for a connection before it is answered 503.
+        /// Time for which a request waits for a database connection before it fails with 503.
         acquire_timeout: Duration { env: "GENKAN_DATABASE_ACQUIRE_TIMEOUT", default: "2s" },
     }
 }
@@ -31,29 +33,29 @@ impl Database {
         if self.connections == 0 || self.connections > 1000 {
             found.add(
                 "GENKAN_DATABASE_CONNECTIONS",
-                format!("{} connections cannot be", self.connections),
-                "write 1 to 1000",
+                format!("{} is out of range", self.connections),
+                "use 1 to 1000",
             );
         }
         if self.acquire_timeout.is_zero() {
             found.add(
                 "GENKAN_DATABASE_ACQUIRE_TIMEOUT",
-                "0s never gets a connection",
-                "write 2s, for instance",
+                "0s leaves no time to get a connection",
+                "use 2s, for example",
             );
         }
         if self.data_dir.exists() && !self.data_dir.is_dir() {
             found.add(
                 "GENKAN_DATA_DIR",
                 format!("{} is not a folder", self.data_dir.display()),
-                "name a folder, or a path where one can be made",
+                "use a folder, or a path where Genkan can create one",
             );
         }
     }
 }
 
 impl Database {
-    /// Makes the data folder where it is missing, for Genkan's user only: keys lie there.
+    /// Creates the data folder if it is missing. Only Genkan's user may enter it: it contains keys.
     pub(crate) fn make_data_dir(&self) -> Result<(), Problem> {
         use std::os::unix::fs::DirBuilderExt as _;
         if self.data_dir.is_dir() {
@@ -62,14 +64,14 @@ impl Database {
         std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.data_dir).map_err(|error| {
             Problem {
                 setting: "GENKAN_DATA_DIR".to_owned(),
-                wrong: format!("cannot make {} ({})", self.data_dir.display(), error.kind()),
-                mend: "name a folder that Genkan's user may write to".to_owned(),
+                wrong: format!("cannot create {}: {}", self.data_dir.display(), io_reason(&error)),
+                mend: "use a folder that Genkan's user can write to".to_owned(),
             }
         })
     }
 }
 
-/// Where the database is. Prints without the password that it may contain.
+/// The address of the database. Displays without the password that it may contain.
 #[derive(Clone)]
 pub enum DatabaseUrl {
     /// The file.
@@ -92,7 +94,7 @@ impl Setting for DatabaseUrl {
         if let Some(path) = text.strip_prefix("sqlite:") {
             let path = path.strip_prefix("//").unwrap_or(path);
             return if path.is_empty() || path.contains(['?', '#']) || path.starts_with(':') {
-                Err("names no file".to_owned())
+                Err("does not name a file".to_owned())
             } else {
                 Ok(Self::Sqlite(path.into()))
             };
@@ -102,8 +104,8 @@ impl Setting for DatabaseUrl {
             Some("postgres" | "postgresql") if url.path().len() > 1 => {
                 Ok(Self::Postgres(Secret::new(text.to_owned())))
             }
-            Some("postgres" | "postgresql") => Err("names no database".to_owned()),
-            _ => Err("is neither SQLite nor PostgreSQL".to_owned()),
+            Some("postgres" | "postgresql") => Err("does not name a database".to_owned()),
+            _ => Err("is neither an SQLite nor a PostgreSQL URL".to_owned()),
         }
     }
 
@@ -117,7 +119,7 @@ impl fmt::Display for DatabaseUrl {
         match self {
             Self::Sqlite(path) => write!(f, "sqlite:{}", path.display()),
             Self::Postgres(url) => {
-                // All but user, password and parameters, which may hold a password too.
+                // Without user, password and parameters: a parameter can hold a password too.
                 let url = url.expose();
                 let place = url.split_once("://").map_or("", |(_, rest)| rest);
                 let place = place.rsplit_once('@').map_or(place, |(_, place)| place);

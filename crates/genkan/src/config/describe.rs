@@ -1,4 +1,4 @@
-//! The configuration told to people: the page of the documentation, and what is in force.
+//! The configuration as text: the documentation page, and the effective settings.
 
 use std::fmt::Write as _;
 
@@ -6,12 +6,12 @@ use super::key::{Key, Preset};
 use super::reader::{EffectiveSetting, Source};
 use super::sections;
 
-/// `docs/configuration.md`.
+/// Returns the text of `docs/configuration.md`.
 pub(crate) fn configuration_page() -> String {
     let mut page = PREFACE.to_owned();
     for (section, doc, keys) in sections() {
         let _ = writeln!(page, "\n## `[{section}]`\n\n{}\n", paragraph(doc));
-        let _ = writeln!(page, "| key | variable | what | written as | default |");
+        let _ = writeln!(page, "| key | variable | meaning | value | default |");
         let _ = writeln!(page, "|---|---|---|---|---|");
         for key in keys {
             let _ = writeln!(page, "{}", row(key));
@@ -20,7 +20,7 @@ pub(crate) fn configuration_page() -> String {
     page
 }
 
-/// One line a key: value and source. Secrets are `[sealed]`.
+/// Returns one line per key, with value and source. Secrets are shown as `[sealed]`.
 pub(crate) fn show(shown: &[EffectiveSetting]) -> String {
     let mut text = String::new();
     let mut section = "";
@@ -44,15 +44,18 @@ const PREFACE: &str = "\
 
 # Configuration
 
-Every setting has a variable and a key in a TOML file, which `--config` or `GENKAN_CONFIG` names. The first of
-these that is set counts: the `GENKAN_*` variable, the reference PDS's `PDS_*` variable for the same thing, the
-file, the default. An empty variable counts as not set. A `GENKAN_*` variable or a key of the file that Genkan does not know is an error.
+Every setting has an environment variable and a key in a TOML file, which `--config` or `GENKAN_CONFIG` names. Genkan uses
+the first of these that is set: the `GENKAN_*` variable, the reference PDS's `PDS_*` variable for the same setting, the key in
+the file, the default. An empty variable counts as not set. An unknown `GENKAN_*` variable or an unknown key is an error.
 
-Where it says *or a file*, the variable with `_FILE` at its end may name a file that holds the value: a secret by
-itself, in a file that others on the machine may not read; a list with a value a line, where `#` begins a comment.
-In variables, lists have commas between their values; in the file they are TOML lists. `off` takes an optional value away.
+Where a row says *or a file*, the variable with `_FILE` appended may name a file that holds the value. A secret is the whole
+content of a file that other users of the machine cannot read. A list has one value per line, and `#` begins a comment. In
+variables, the values of a list are separated by commas; in the TOML file, write a TOML list. `off` removes the default of an
+optional setting.
 
-`genkan config check` names everything that is wrong, and `genkan config show` tells each value and where it came from.
+`genkan config check` lists every problem. `genkan config show` prints each effective value and where it came from.
+
+The section `[external]` was called `[elsewhere]` in earlier releases. Genkan still reads it under that name.
 ";
 
 fn row(key: &Key) -> String {
@@ -64,12 +67,12 @@ fn row(key: &Key) -> String {
         let _ = write!(variable, "<br>`{}`", alias.name);
     }
     let default = match key.default {
-        Preset::Required(example) => format!("**must be set**, e.g. `{example}`"),
+        Preset::Required(example) => format!("**required**, e.g. `{example}`"),
         Preset::Absent => "none".to_owned(),
         Preset::Value(text) => format!("`{text}`"),
         Preset::Derived(words) => words.to_owned(),
     };
-    let form = if key.list { format!("a list of: {}", key.form) } else { key.form.to_owned() };
+    let form = if key.list { format!("a list; each value is {}", key.form) } else { key.form.to_owned() };
     format!("| `{}` | {variable} | {} | {form} | {default} |", key.name, paragraph(key.doc))
 }
 

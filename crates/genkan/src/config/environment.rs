@@ -2,16 +2,16 @@
 
 use std::collections::BTreeMap;
 
-/// Variables by name. Empty values count as not set, as container tools leave them.
+/// Variables by name. An empty value counts as not set, since container tools set variables so.
 #[derive(Clone, Debug, Default)]
 pub struct Environment {
     variables: BTreeMap<String, String>,
-    /// Names of ours whose value is not UTF-8.
+    /// Names of `GENKAN_*` and `PDS_*` variables whose value is not UTF-8.
     unreadable: Vec<String>,
 }
 
 impl Environment {
-    /// The environment of this process.
+    /// Reads the environment of this process.
     pub fn of_process() -> Self {
         let mut read = Self::default();
         for (name, value) in std::env::vars_os() {
@@ -25,7 +25,7 @@ impl Environment {
         read
     }
 
-    /// An environment made of the given variables only.
+    /// Makes an environment of the given variables only.
     pub fn from_pairs<'a>(pairs: impl IntoIterator<Item = (&'a str, &'a str)>) -> Self {
         let variables = pairs
             .into_iter()
@@ -43,7 +43,7 @@ impl Environment {
         self.unreadable.iter().map(String::as_str)
     }
 
-    /// The names that only Genkan can be meant by. Those of its own tests are none of the server's business.
+    /// Names of variables that only Genkan can be meant by, apart from those for its own tests.
     pub(super) fn genkan_names(&self) -> impl Iterator<Item = &str> {
         self.variables
             .keys()

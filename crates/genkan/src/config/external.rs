@@ -1,4 +1,4 @@
-//! `[elsewhere]`: PDSes that are not of the fleet, and how we behave there.
+//! `[external]`: PDSes that the operator does not run.
 
 use std::time::Duration;
 
@@ -11,41 +11,49 @@ use super::value::Setting;
 use super::{Rate, Size};
 
 section! {
-    /// PDSes that are not of the fleet, and how we behave there.
-    pub struct External = "elsewhere" {
-        /// Who may read accounts through Genkan that do not live here.
+    /// External PDSes, which the operator does not run: who may read them through Genkan, and how
+    /// often Genkan calls them.
+    pub struct External = "external" {
+        /// Who may read accounts on external PDSes through Genkan: everyone, only authenticated
+        /// callers, or no one.
         target_reads: TargetReads { env: "GENKAN_TARGET_READS", default: "public" },
-        /// PDS hosts that are never called. A name stands for all below it as well.
+        /// External PDSes that Genkan never calls. A name also blocks its subdomains.
         blocked_hosts: Vec<String> { env: "GENKAN_BLOCKED_HOSTS" },
-        /// Accounts that are never read elsewhere.
+        /// Accounts on external PDSes that Genkan never reads.
         blocked_dids: Vec<Did> { env: "GENKAN_BLOCKED_DIDS" },
-        /// Reads of accounts elsewhere that one client address (IPv6: one /64) may begin.
+        /// Maximum rate of reads from external PDSes per client address (for IPv6, per /64
+        /// network).
         read_rate: Rate { env: "GENKAN_READ_RATE", default: "1500/5m" },
-        /// Such reads of one client address at once.
+        /// Maximum number of concurrent reads from external PDSes per client address.
         read_streams: usize { env: "GENKAN_READ_STREAMS", default: "16" },
-        /// What one client address may read so in an hour. An answer that goes beyond it is cut off.
+        /// Maximum amount of data that one client address may read from external PDSes per hour. An
+        /// answer that exceeds it is cut off.
         read_bytes: Size { env: "GENKAN_READ_BYTES", default: "20GiB" },
-        /// Such reads at once in all, so that others always find room.
+        /// Maximum number of concurrent reads from external PDSes in total, so that other requests
+        /// always find capacity.
         read_streams_total: usize { env: "GENKAN_READ_STREAMS_TOTAL", default: "512" },
-        /// Calls of this process at one PDS. The default is what the reference PDS allows one address; where a PDS says otherwise, that counts.
+        /// Maximum rate of calls from this process to one external PDS. The default is what the
+        /// reference PDS allows per address. Where a PDS announces other limits, those apply.
         calls: Rate { env: "GENKAN_UPSTREAM_CALLS", default: "3000/5m" },
-        /// Calls of `getRepo`, which a PDS counts by itself.
+        /// Maximum rate of `getRepo` calls to one external PDS, which PDSes count separately.
         repos: Rate { env: "GENKAN_UPSTREAM_REPOS", default: "6000/5m" },
-        /// Calls of `uploadBlob`, likewise.
+        /// Maximum rate of `uploadBlob` calls to one external PDS, which PDSes count separately.
         uploads: Rate { env: "GENKAN_UPSTREAM_UPLOADS", default: "1000/1d" },
-        /// Calls at one PDS for one account, or for one client address where there is no account.
+        /// Maximum rate of calls to one external PDS per account, or per client address for calls
+        /// without an account.
         account_calls: Rate { env: "GENKAN_UPSTREAM_ACCOUNT_CALLS", default: "1500/5m" },
-        /// Those of them that write.
+        /// Maximum rate of writes among these calls.
         account_writes: Rate { env: "GENKAN_UPSTREAM_ACCOUNT_WRITES", default: "500/5m" },
-        /// How long a call may wait for its turn when a PDS's calls run short.
+        /// Time for which a call may wait in the queue when a PDS allows no further calls at the
+        /// moment.
         wait: Duration { env: "GENKAN_UPSTREAM_WAIT", default: "2s" },
-        /// The most connections of one worker to one PDS.
+        /// Maximum number of connections from one worker thread to one external PDS.
         connections: usize { env: "GENKAN_UPSTREAM_CONNECTIONS", default: "128" },
     }
 }
 
 keywords! {
-    /// Who may read accounts through Genkan that do not live here.
+    /// Who may read accounts on external PDSes through Genkan.
     pub enum TargetReads as "public, authenticated or off" {
         Public = "public", Authenticated = "authenticated", Off = "off",
     }
@@ -59,14 +67,14 @@ impl External {
             ("GENKAN_UPSTREAM_CONNECTIONS", self.connections),
         ] {
             if given == 0 {
-                found.add(env, "0 is too few", "write 1 or more");
+                found.add(env, "0 is too small", "use 1 or more");
             }
         }
         if self.read_bytes < Size(1_000_000) {
-            found.add("GENKAN_READ_BYTES", format!("{} is too little", self.read_bytes), "write 1MB or more");
+            found.add("GENKAN_READ_BYTES", format!("{} is too small", self.read_bytes), "use 1MB or more");
         }
         if self.wait > Duration::from_secs(30) {
-            found.add("GENKAN_UPSTREAM_WAIT", "is too long", "write 30s or less");
+            found.add("GENKAN_UPSTREAM_WAIT", "is too long", "use 30s or less");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! `[fleet]`: how the hosts are watched and guarded.
+//! `[fleet]`: health checks and protection of the hosts.
 
 use std::time::Duration;
 
@@ -7,25 +7,29 @@ use super::key::section;
 use super::problem::Findings;
 
 section! {
-    /// How the hosts are watched and guarded.
+    /// Health checks and protection of the hosts.
     pub struct Fleet = "fleet" {
-        /// How often each host is asked whether it is well.
+        /// Interval between health checks of a host.
         probe_interval: Duration { env: "GENKAN_PROBE_INTERVAL", default: "10s" },
-        /// How long a host may take to say so.
+        /// Time for a host to answer a health check.
         probe_timeout: Duration { env: "GENKAN_PROBE_TIMEOUT", default: "5s" },
-        /// Failed probes in a row after which a host counts as down.
+        /// Number of consecutive failed health checks after which a host is considered down.
         down_after: u32 { env: "GENKAN_HOST_DOWN_AFTER", default: "3" },
-        /// Good probes in a row after which it counts as up again.
+        /// Number of consecutive successful health checks after which a host is considered up
+        /// again.
         up_after: u32 { env: "GENKAN_HOST_UP_AFTER", default: "2" },
-        /// The most connections of one worker to one host.
+        /// Maximum number of connections from one worker thread to one host.
         connections_per_host: usize { env: "GENKAN_CONNECTIONS_PER_HOST", default: "512" },
-        /// Failed requests after which requests to a host fail at once, without being tried.
+        /// Number of failed requests within `breaker_window` after which requests to the host fail
+        /// at once, without being sent.
         breaker_failures: u32 { env: "GENKAN_BREAKER_FAILURES", default: "5" },
-        /// The time in which so many must fail.
+        /// Time within which these failures must occur.
         breaker_window: Duration { env: "GENKAN_BREAKER_WINDOW", default: "10s" },
-        /// How long it stays so before one request is tried again.
+        /// Time for which requests to the host fail at once. Afterwards one request is sent as a
+        /// trial.
         breaker_pause: Duration { env: "GENKAN_BREAKER_PAUSE", default: "10s" },
-        /// The most requests that one registered host may pass on to Genkan for its users.
+        /// Maximum rate of requests that one registered host may pass to Genkan on behalf of its
+        /// users.
         host_ceiling: Rate { env: "GENKAN_HOST_CEILING", default: "300000/5m" },
     }
 }
@@ -39,7 +43,7 @@ impl Fleet {
             ("GENKAN_CONNECTIONS_PER_HOST", self.connections_per_host),
         ] {
             if given == 0 {
-                found.add(env, "0 is too few", "write 1 or more");
+                found.add(env, "0 is too small", "use 1 or more");
             }
         }
         for (env, given) in [
@@ -49,7 +53,7 @@ impl Fleet {
             ("GENKAN_BREAKER_PAUSE", self.breaker_pause),
         ] {
             if given < Duration::from_millis(100) {
-                found.add(env, "is too short", "write 100ms or more");
+                found.add(env, "is too short", "use 100ms or more");
             }
         }
     }

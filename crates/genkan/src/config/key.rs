@@ -1,4 +1,4 @@
-//! The declaration of a section and its keys.
+//! The declaration of a section and its keys: [`section!`].
 
 /// One setting, as operators see it.
 #[derive(Debug)]
@@ -6,32 +6,32 @@ pub(crate) struct Key {
     pub(crate) section: &'static str,
     pub(crate) name: &'static str,
     pub(crate) doc: &'static [&'static str],
-    /// What a value looks like, in words.
+    /// The form of a value, in words.
     pub(crate) form: &'static str,
     pub(crate) env: &'static str,
     pub(crate) alias: Option<Alias>,
-    /// The default as it would be written, or in words where it is derived from others.
+    /// The default, or what the operator must set.
     pub(crate) default: Preset,
     pub(crate) secret: bool,
     pub(crate) list: bool,
-    /// `<env>_FILE` may name a file that holds the value.
+    /// Whether `<env>_FILE` may name a file that holds the value.
     pub(crate) from_file: bool,
 }
 
-/// What a key is when nobody sets it.
+/// The value of a key that is not set.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Preset {
-    /// The key must be set; the text is an example.
+    /// None: the operator must set the key. The text is an example.
     Required(&'static str),
-    /// Nothing: the feature is off, the list empty.
+    /// No value: the feature is off, or the list is empty.
     Absent,
-    /// A value, as it would be written.
+    /// This value, as an operator would write it.
     Value(&'static str),
-    /// Made from other settings, as the text says.
+    /// Derived from other settings, as the text says.
     Derived(&'static str),
 }
 
-/// The reference PDS's name for a setting, and how its value is written in ours.
+/// The reference PDS's variable for a setting, and the translation of its value.
 #[derive(Clone, Copy)]
 pub(crate) struct Alias {
     pub(crate) name: &'static str,
@@ -45,7 +45,7 @@ impl std::fmt::Debug for Alias {
 }
 
 impl Key {
-    /// As written in the TOML file, with its section: `listen.workers`.
+    /// The name in the TOML file, with its section: `listen.workers`.
     pub(crate) fn path(&self) -> String {
         format!("{}.{}", self.section, self.name)
     }
@@ -69,9 +69,10 @@ impl Key {
 /// }
 /// ```
 ///
-/// A `derived` default may use the fields above it, each as an `Option`: `None` when it could not be
-/// read. A key without any default is absent where its type allows that, else required, and then has
-/// an `example`. `file` lets `<env>_FILE` name a file of lines; secrets have that without being told.
+/// A `derived` default may use the fields above it, each as an `Option`, which is `None` when the
+/// field could not be read. A key without a default is absent where its type allows that. Otherwise
+/// it is required, and has an `example`. `file` lets `<env>_FILE` name a file of lines; secrets can
+/// always be read from a file.
 macro_rules! section {
     (
         $(#[doc = $section_doc:literal])+
@@ -119,7 +120,7 @@ macro_rules! section {
                 ($section, &[$($section_doc),+], Self::KEYS)
             }
 
-            /// `None` when a key could not be read; the reader knows why.
+            /// Reads the section. `None` when a key could not be read: the reader has the problem.
             pub(super) fn read(reader: &mut $crate::config::reader::Reader<'_>) -> Option<Self> {
                 let mut keys = Self::KEYS.iter();
                 $(

@@ -1,4 +1,4 @@
-//! `[limits]`: how often, how large, how long.
+//! `[limits]`: rate limits, size limits and timeouts.
 
 use std::time::Duration;
 
@@ -7,63 +7,69 @@ use super::problem::Findings;
 use super::{Rate, Size};
 
 section! {
-    /// How often, how large, how long. The rates are those that the reference PDS publishes.
+    /// Rate limits, size limits and timeouts. The default rates are those that the reference PDS
+    /// publishes.
     pub struct Limits = "limits" {
-        /// Whether rates are limited at all.
+        /// Whether rate limits are enforced.
         rates_enabled: bool { env: "GENKAN_RATE_LIMITS_ENABLED", alias: "PDS_RATE_LIMITS_ENABLED", default: "true" },
-        /// Requests of one client address (IPv6: of one /64).
+        /// Requests per client address (for IPv6, per /64 network).
         global: Rate { env: "GENKAN_RATE_GLOBAL", default: "3000/5m" },
-        /// Sign-ins with one identifier from one address.
+        /// Sign-ins per identifier and client address.
         create_session: Rate { env: "GENKAN_RATE_CREATE_SESSION", default: "30/5m" },
-        /// The same in the long run.
+        /// Sign-ins per identifier and client address, over a longer period.
         create_session_daily: Rate { env: "GENKAN_RATE_CREATE_SESSION_DAILY", default: "300/1d" },
-        /// Sign-ins on the pages from one address, whoever they are for.
+        /// Sign-ins on the pages per client address, for all accounts together.
         sign_in_address: Rate { env: "GENKAN_RATE_SIGN_IN_ADDRESS", default: "100/15m" },
-        /// Sign-ins on the pages to one account, wherever they come from. A browser where the account was signed in before counts by itself.
+        /// Sign-ins on the pages per account, from all client addresses together. A browser that
+        /// was signed in to the account before is counted separately.
         sign_in_account: Rate { env: "GENKAN_RATE_SIGN_IN_ACCOUNT", default: "50/15m" },
-        /// Sign-ups from one address.
+        /// Sign-ups per client address.
         create_account: Rate { env: "GENKAN_RATE_CREATE_ACCOUNT", default: "100/5m" },
-        /// Changes of one account's handle.
+        /// Handle changes per account.
         update_handle: Rate { env: "GENKAN_RATE_UPDATE_HANDLE", default: "10/5m" },
-        /// The same in the long run.
+        /// Handle changes per account, over a longer period.
         update_handle_daily: Rate { env: "GENKAN_RATE_UPDATE_HANDLE_DAILY", default: "50/1d" },
-        /// Authorization requests that apps push from one address, per Genkan.
+        /// Pushed authorization requests per client address. Each Genkan process counts separately.
         oauth_par: Rate { env: "GENKAN_RATE_OAUTH_PAR", default: "300/5m" },
-        /// Token requests from one address, per Genkan. Apps with a server refresh for all their users from one.
+        /// OAuth token requests per client address. Each Genkan process counts separately. An app
+        /// with a server refreshes the tokens of all its users from one address.
         oauth_token: Rate { env: "GENKAN_RATE_OAUTH_TOKEN", default: "3000/5m" },
-        /// Revocations from one address, per Genkan.
+        /// OAuth revocation requests per client address. Each Genkan process counts separately.
         oauth_revoke: Rate { env: "GENKAN_RATE_OAUTH_REVOKE", default: "300/5m" },
-        /// Mails with a code of one kind to one account, or to one address that asks for a password reset.
+        /// Emails with a code of one kind per account, or per email address for which a password
+        /// reset is requested.
         request_mail: Rate { env: "GENKAN_RATE_REQUEST_MAIL", default: "5/1h" },
-        /// The same in the long run.
+        /// Emails with a code of one kind per account or email address, over a longer period.
         request_mail_daily: Rate { env: "GENKAN_RATE_REQUEST_MAIL_DAILY", default: "15/1d" },
-        /// Requests for a password reset from one address.
+        /// Password reset requests per client address.
         password_reset: Rate { env: "GENKAN_RATE_PASSWORD_RESET", default: "15/1h" },
-        /// The same in the long run.
+        /// Password reset requests per client address, over a longer period.
         password_reset_daily: Rate { env: "GENKAN_RATE_PASSWORD_RESET_DAILY", default: "50/1d" },
-        /// Attempts from one address to use a code without a session: to reset a password, to delete an account.
+        /// Attempts per client address to use a code without a session: to reset a password or to
+        /// delete an account.
         use_code: Rate { env: "GENKAN_RATE_USE_CODE", default: "50/5m" },
-        /// The largest JSON body of a method that Genkan answers itself.
+        /// Maximum size of a JSON body for methods that Genkan answers itself.
         own_body: Size { env: "GENKAN_OWN_BODY_LIMIT", default: "150kB" },
-        /// The most that a compressed body of such a method may grow to.
+        /// Maximum size of such a body after decompression.
         own_body_unpacked: Size { env: "GENKAN_OWN_BODY_UNPACKED_LIMIT", default: "1MiB" },
-        /// The largest JSON body that is forwarded.
+        /// Maximum size of a JSON body that is forwarded.
         forwarded_body: Size { env: "GENKAN_FORWARDED_BODY_LIMIT", default: "2MiB" },
-        /// The largest blob that is forwarded. Hosts have a limit of their own.
+        /// Maximum size of a blob that is forwarded. Hosts enforce limits of their own.
         upload: Size { env: "GENKAN_UPLOAD_LIMIT", alias: "PDS_BLOB_UPLOAD_LIMIT", default: "100MiB" },
-        /// The largest repository that is forwarded to `importRepo`.
+        /// Maximum size of a repository that is forwarded to `importRepo`.
         import: Size { env: "GENKAN_IMPORT_LIMIT", alias: "PDS_MAX_REPO_IMPORT_SIZE", default: "1GiB" },
-        /// The largest answer to a read without credentials.
+        /// Maximum size of an answer to a read without credentials.
         answer: Size { env: "GENKAN_ANSWER_LIMIT", default: "4GiB" },
-        /// How long connecting to a host may take, TLS included.
+        /// Time to connect to a host, including the TLS handshake.
         connect_timeout: Duration { env: "GENKAN_CONNECT_TIMEOUT", default: "5s" },
-        /// From the last byte of a request until the head of the host's answer.
+        /// Time from the last byte of a request to the head of the host's answer.
         answer_timeout: Duration { env: "GENKAN_ANSWER_TIMEOUT", default: "30s" },
-        /// The same for uploads and imports, which hosts digest before they answer.
+        /// Time from the last byte of an upload or import to the head of the host's answer. Hosts
+        /// process the data before they answer.
         upload_answer_timeout: Duration { env: "GENKAN_UPLOAD_ANSWER_TIMEOUT", default: "120s" },
-        /// The longest pause between two bytes of a forwarded body, either way.
+        /// Maximum pause between two bytes of a forwarded body, in either direction.
         idle_timeout: Duration { env: "GENKAN_STREAM_IDLE_TIMEOUT", default: "30s" },
-        /// How long resolving a handle or DID may take as a whole.
+        /// Time to resolve a handle or DID, including all lookups.
         resolve_timeout: Duration { env: "GENKAN_RESOLVE_TIMEOUT", default: "5s" },
     }
 }
@@ -78,7 +84,7 @@ impl Limits {
             ("GENKAN_RESOLVE_TIMEOUT", self.resolve_timeout),
         ] {
             if given < Duration::from_millis(100) {
-                found.add(env, "is too short", "write 100ms or more");
+                found.add(env, "is too short", "use 100ms or more");
             }
         }
         for (env, given, least, most) in [
@@ -90,7 +96,7 @@ impl Limits {
             ("GENKAN_ANSWER_LIMIT", self.answer, Size(1_000_000), Size(1 << 40)),
         ] {
             if given < least || given > most {
-                found.add(env, format!("{given} is out of range"), format!("write {least} to {most}"));
+                found.add(env, format!("{given} is out of range"), format!("use {least} to {most}"));
             }
         }
     }

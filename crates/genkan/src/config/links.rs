@@ -1,17 +1,19 @@
-//! `[links]`: accounts that live elsewhere.
+//! `[links]`: linked accounts, which are accounts on external PDSes.
 
 use super::key::section;
 use super::problem::Findings;
 
 section! {
-    /// Accounts that live elsewhere. People sign in at their own servers, and apps act for them through Genkan.
+    /// Linked accounts: accounts on external PDSes. Users sign in at their own server, and apps act
+    /// for them through Genkan.
     pub struct Links = "links" {
-        /// Whether people may sign in with accounts that live elsewhere.
+        /// Whether users may sign in with accounts on external PDSes.
         enabled: bool { env: "GENKAN_LINKS", default: "true" },
-        /// What other servers call this one when they ask people for their consent. None: the name of the service.
+        /// Name of this service on the consent pages of other servers. Default: `name` of
+        /// `[service]`.
         client_name: Option<String> { env: "GENKAN_LINK_CLIENT_NAME" },
-        /// The permissions that most apps ask for: those of our client metadata document at other servers. What an app
-        /// asks beyond them is asked under a name of its own.
+        /// Permissions in the client metadata that other servers read: those that most apps
+        /// request. A request for other permissions uses a client id of its own.
         scope: String {
             env: "GENKAN_LINK_SCOPE",
             default: "atproto transition:generic transition:chat.bsky transition:email account:repo?action=manage"
@@ -23,15 +25,15 @@ impl Links {
     fn check(&self, found: &mut Findings) {
         let values: Vec<&str> = self.scope.split(' ').collect();
         if !values.contains(&"atproto") {
-            found.add("GENKAN_LINK_SCOPE", "lacks atproto", "begin it with atproto");
+            found.add("GENKAN_LINK_SCOPE", "does not contain atproto", "add atproto at the beginning");
         }
         if let Some(wrong) =
             values.iter().find(|value| value.parse::<genkan_protocol::oauth::scope::Scope>().is_err())
         {
             found.add(
                 "GENKAN_LINK_SCOPE",
-                format!("has {wrong:?}, which is no permission"),
-                "write permissions with one space between",
+                format!("contains {wrong:?}, which is not a permission"),
+                "separate permissions with one space each",
             );
         }
     }

@@ -1,4 +1,4 @@
-//! `[mail]`: how Genkan writes to people.
+//! `[mail]`: emails to users.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -12,42 +12,43 @@ use super::value::Setting;
 use crate::base::Secret;
 
 section! {
-    /// How Genkan writes to people: codes that confirm an e-mail address, reset a password or allow what cannot be undone.
-    /// Without `smtp_url` and `folder` no mail is sent, and methods that need it answer 501.
+    /// Emails to users: codes that confirm an email address, reset a password or allow an action
+    /// that cannot be undone. Without `smtp_url` and `folder`, Genkan sends no email, and methods
+    /// that need it answer 501.
     pub struct Mail = "mail" {
-        /// The server that takes the mail: `smtps://` is TLS from the start (port 465), `smtp://` upgrades by STARTTLS (port 587)
-        /// and refuses to go on without, unless the server is on loopback or the URL ends in `?tls=opportunistic` or `?tls=off`.
-        /// Under the reference PDS's name `smtp://` means what it means to that one: STARTTLS if the server offers it.
+        /// Mail server. `smtps://` uses TLS from the start (port 465). `smtp://` requires STARTTLS
+        /// (port 587), unless the server is on loopback or the URL ends in `?tls=opportunistic` or
+        /// `?tls=off`. In the reference PDS's variable, `smtp://` means what it means there:
+        /// STARTTLS if the server offers it.
         smtp_url: Option<SmtpUrl> { env: "GENKAN_MAIL_SMTP_URL", alias: "PDS_EMAIL_SMTP_URL" by as_hosts_have_it },
-        /// Instead: a folder where each mail is put as a file `.eml`, for development or for a mailer of your own.
+        /// Folder in which each email is stored as an `.eml` file, instead of being sent: for
+        /// development, or for a mailer of your own.
         folder: Option<PathBuf> { env: "GENKAN_MAIL_FOLDER" },
-        /// The sender. Its name is `service.name` unless it brings one.
+        /// Sender of all emails. The display name is `name` of `[service]` unless this value
+        /// contains one.
         from: Option<Sender> { env: "GENKAN_MAIL_FROM", alias: "PDS_EMAIL_FROM_ADDRESS" },
-        /// How long one attempt to hand a mail over may take.
+        /// Time for one attempt to hand an email to the mail server.
         timeout: Duration { env: "GENKAN_MAIL_TIMEOUT", default: "30s" },
-        /// How long handing over is tried before a mail is given up. Codes are given up when they expire, after 15 minutes.
+        /// Time after which Genkan stops trying to send an email. Emails with a code are given up
+        /// when the code expires, after 15 minutes.
         give_up_after: Duration { env: "GENKAN_MAIL_GIVE_UP_AFTER", default: "24h" },
     }
 }
 
 impl Mail {
-    /// Whether any mail can be sent.
+    /// Whether emails are sent at all.
     pub fn is_on(&self) -> bool {
         self.smtp_url.is_some() || self.folder.is_some()
     }
 
     fn check(&self, found: &mut Findings) {
         if self.smtp_url.is_some() && self.folder.is_some() {
-            found.add(
-                "GENKAN_MAIL_FOLDER",
-                "is set beside GENKAN_MAIL_SMTP_URL",
-                "mail goes one way: remove one of both",
-            );
+            found.add("GENKAN_MAIL_FOLDER", "is set as well as GENKAN_MAIL_SMTP_URL", "remove one of them");
         }
         if self.is_on() && self.from.is_none() {
             found.add(
                 "GENKAN_MAIL_FROM",
-                "is not set, but mail is to be sent",
+                "is required when GENKAN_MAIL_SMTP_URL or GENKAN_MAIL_FOLDER is set",
                 "set it to the sender, such as hello@example.com or Example <hello@example.com>",
             );
         }
@@ -57,19 +58,19 @@ impl Mail {
             found.add(
                 "GENKAN_MAIL_FOLDER",
                 format!("{} is not a folder", folder.display()),
-                "name a folder that Genkan's user may write to",
+                "use a folder that Genkan's user can write to",
             );
         }
         if self.timeout < Duration::from_secs(1) || self.timeout > Duration::from_mins(5) {
-            found.add("GENKAN_MAIL_TIMEOUT", "is out of range", "write 1s to 5m");
+            found.add("GENKAN_MAIL_TIMEOUT", "is out of range", "use 1s to 5m");
         }
         if self.give_up_after < Duration::from_mins(1) || self.give_up_after > Duration::from_hours(24 * 7) {
-            found.add("GENKAN_MAIL_GIVE_UP_AFTER", "is out of range", "write 1m to 7d");
+            found.add("GENKAN_MAIL_GIVE_UP_AFTER", "is out of range", "use 1m to 7d");
         }
     }
 }
 
-/// The mailer of the reference PDS upgrades where it can, and a host's setting is to work here as it did there.
+/// Translates the reference PDS's URL: its mailer uses STARTTLS only where the server offers it.
 fn as_hosts_have_it(url: &str) -> String {
     if url.starts_with("smtp://") && !url.contains('?') {
         format!("{url}?tls=opportunistic")
@@ -78,24 +79,24 @@ fn as_hosts_have_it(url: &str) -> String {
     }
 }
 
-/// A mail server. Prints without user and password.
+/// A mail server. Displays without user and password.
 #[derive(Clone, PartialEq, Eq)]
 pub struct SmtpUrl {
     pub host: String,
     pub port: u16,
     pub tls: SmtpTls,
-    /// User and password.
+    /// User name and password.
     pub credentials: Option<(Secret<String>, Secret<String>)>,
 }
 
 /// When a connection to a mail server is encrypted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SmtpTls {
-    /// From the start.
+    /// TLS from the start of the connection.
     Implicit,
-    /// By STARTTLS, or nothing is sent.
+    /// STARTTLS. Nothing is sent without it.
     StartTls,
-    /// By STARTTLS if the server offers it.
+    /// STARTTLS if the server offers it.
     Opportunistic,
     Off,
 }
@@ -106,13 +107,13 @@ impl Setting for SmtpUrl {
 
     fn parse(text: &str) -> Result<Self, String> {
         let url: http::Uri = text.parse().map_err(|_| "is not a URL".to_owned())?;
-        let host = url.host().filter(|host| !host.is_empty()).ok_or("names no server")?;
+        let host = url.host().filter(|host| !host.is_empty()).ok_or("does not name a server")?;
         let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
         let (mut tls, port) = match url.scheme_str() {
             Some("smtps") => (SmtpTls::Implicit, 465),
             Some("smtp") if is_loopback(&host) => (SmtpTls::Opportunistic, 587),
             Some("smtp") => (SmtpTls::StartTls, 587),
-            _ => return Err("begins with neither smtps:// nor smtp://".to_owned()),
+            _ => return Err("does not begin with smtps:// or smtp://".to_owned()),
         };
         match (url.query(), url.scheme_str()) {
             (None, _) => {}
@@ -121,13 +122,13 @@ impl Setting for SmtpUrl {
             (Some("tls=off"), Some("smtp")) => tls = SmtpTls::Off,
             _ => {
                 return Err(
-                    "has a parameter that is not tls=required, tls=opportunistic or tls=off of smtp://"
+                    "has a parameter other than tls=required, tls=opportunistic or tls=off of smtp://"
                         .to_owned(),
                 );
             }
         }
         if !["", "/"].contains(&url.path()) {
-            return Err("has a path, which mail servers do not have".to_owned());
+            return Err("has a path".to_owned());
         }
         let authority = url.authority().map_or("", http::uri::Authority::as_str);
         let credentials = match authority.rsplit_once('@') {
@@ -135,12 +136,13 @@ impl Setting for SmtpUrl {
             Some((user_and_password, _)) => {
                 let (user, password) =
                     user_and_password.split_once(':').ok_or("has a user without a password")?;
-                let plain = |text: &str| unescaped(text).ok_or("has a % without two digits before the @");
+                let plain =
+                    |text: &str| unescaped(text).ok_or("has a % without two hexadecimal digits before the @");
                 Some((Secret::new(plain(user)?), Secret::new(plain(password)?)))
             }
         };
         if credentials.is_some() && tls == SmtpTls::Off && !is_loopback(&host) {
-            return Err("would send its password in the open".to_owned());
+            return Err("would send the password without encryption".to_owned());
         }
         Ok(Self { port: url.port_u16().unwrap_or(port), host, tls, credentials })
     }
@@ -165,7 +167,7 @@ impl fmt::Debug for SmtpUrl {
     }
 }
 
-/// Whom mail comes from.
+/// The sender of emails.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Sender(pub Mailbox);
 
@@ -173,7 +175,7 @@ impl Setting for Sender {
     const FORM: &'static str = "a sender such as hello@example.com or Example <hello@example.com>";
 
     fn parse(text: &str) -> Result<Self, String> {
-        text.parse().map(Self).map_err(|_| "is not an e-mail address".to_owned())
+        text.parse().map(Self).map_err(|_| "is not an email address".to_owned())
     }
 
     fn show(&self) -> Option<String> {
@@ -185,7 +187,7 @@ fn is_loopback(host: &str) -> bool {
     host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 
-/// Percent-escapes undone (RFC 3986 §2.1): user names of mail servers often have an `@`.
+/// Undoes percent-encoding (RFC 3986 §2.1): user names of mail servers often contain an `@`.
 fn unescaped(text: &str) -> Option<String> {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.bytes();

@@ -1,11 +1,12 @@
-//! What the operator may set, read once at the start.
+//! The settings of the operator, read once at the start.
 //!
-//! A *key* is one setting; a *section* is a struct of keys and a file of this folder. The `section!`
-//! declaration of a section is the only description of its keys: loading, `genkan config show`,
-//! `genkan config check` and `docs/configuration.md` are all made from it.
+//! A *key* is one setting. A *section* is a struct of keys, in a file of this folder. Its `section!`
+//! declaration is the only description of its keys: loading, `genkan config show`,
+//! `genkan config check` and `docs/configuration.md` all use it.
 //!
-//! A value comes from the first of: the environment (`GENKAN_*`), the reference PDS's name for the same
-//! setting (`PDS_*`), the TOML file, the default. Nothing else in Genkan reads the environment.
+//! The value of a key comes from the first of: the environment (`GENKAN_*`), the reference PDS's
+//! variable for the same setting (`PDS_*`), the TOML file, the default. No other room reads the
+//! environment.
 
 mod brand;
 mod database;
@@ -62,7 +63,7 @@ use key::Key;
 use problem::Findings;
 use reader::Reader;
 
-/// Everything the operator set, checked.
+/// All settings, valid.
 #[derive(Clone, Debug)]
 pub struct Config {
     pub service: Service,
@@ -84,7 +85,11 @@ pub struct Config {
 }
 
 impl Config {
-    /// Reads the environment and, if given, a TOML file. All problems are found, not just the first.
+    /// Reads the environment and, if given, a TOML file.
+    ///
+    /// # Errors
+    ///
+    /// Returns all problems, not just the first.
     pub fn load(environment: &Environment, file: Option<&Path>) -> Result<Self, Problems> {
         let reading = Reading::of(environment, file);
         match reading.config {
@@ -93,8 +98,8 @@ impl Config {
         }
     }
 
-    /// The defaults on a development network at `http://localhost:2583`, with every port chosen by the
-    /// operating system and the data below `data_dir`.
+    /// Settings for tests: a development network at `http://localhost:2583`, with the data below
+    /// `data_dir` and every port chosen by the operating system.
     pub fn for_tests(data_dir: &Path) -> Self {
         let environment = Environment::from_pairs([
             ("GENKAN_PUBLIC_URL", "http://localhost:2583"),
@@ -111,7 +116,7 @@ impl Config {
     }
 }
 
-/// One attempt to read a configuration: what came of it, from where, and what is wrong.
+/// The result of reading a configuration: the settings, where each came from, and the problems.
 #[derive(Debug)]
 pub(crate) struct Reading {
     pub(crate) config: Option<Config>,
@@ -173,7 +178,7 @@ impl Reading {
     }
 }
 
-/// The sections in the order they are documented.
+/// The sections, in the order of the documentation.
 fn sections() -> [(&'static str, &'static [&'static str], &'static [Key]); 16] {
     [
         Service::described(),

@@ -1,20 +1,23 @@
-//! `[network]`: what Genkan reaches, and how.
+//! `[network]`: outgoing connections.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use super::key::section;
-use super::problem::Findings;
+use super::problem::{Findings, io_reason};
 use crate::base::Origin;
 
 section! {
-    /// What Genkan reaches, and how. Addresses that strangers name are only ever public ones.
+    /// Outgoing connections. Genkan connects to names that users or external servers chose only at
+    /// public addresses.
     pub struct Network = "network" {
-        /// Name servers for the handles and DIDs of others. None: the machine's own.
+        /// DNS servers for handles, DIDs and external servers. Default: those that the machine
+        /// uses.
         dns_servers: Vec<SocketAddr> { env: "GENKAN_DNS_SERVERS" },
-        /// Exactly the origins on private or loopback addresses that may be reached, such as hosts inside one's own network.
+        /// Origins at private or loopback addresses that Genkan may connect to, such as hosts in
+        /// your own network. Only exactly these origins are allowed.
         private_origins: Vec<Origin> { env: "GENKAN_PRIVATE_ORIGINS" },
-        /// A PEM file of certificate authorities to trust besides the public ones.
+        /// PEM file of certificate authorities that are trusted in addition to the public ones.
         extra_ca_file: Option<PathBuf> { env: "GENKAN_EXTRA_CA_FILE" },
     }
 }
@@ -26,13 +29,13 @@ impl Network {
             Ok(text) if text.contains("-----BEGIN CERTIFICATE-----") => {}
             Ok(_) => found.add(
                 "GENKAN_EXTRA_CA_FILE",
-                format!("{} has no certificate in it", path.display()),
-                "name a PEM file",
+                format!("{} contains no certificate", path.display()),
+                "use a PEM file",
             ),
             Err(error) => found.add(
                 "GENKAN_EXTRA_CA_FILE",
-                format!("cannot read {} ({})", path.display(), error.kind()),
-                "name a PEM file that Genkan's user may read",
+                format!("cannot read {}: {}", path.display(), io_reason(&error)),
+                "use a PEM file that Genkan's user can read",
             ),
         }
     }

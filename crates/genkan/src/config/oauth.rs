@@ -7,16 +7,21 @@ use super::problem::Findings;
 use crate::base::Secret;
 
 section! {
-    /// The authorization server for apps. What an app may do lives in a grant, which its user can take back.
+    /// The OAuth authorization server for apps. An app acts under a grant, which the user can
+    /// revoke.
     pub struct OAuth = "oauth" {
-        /// How long an access token is good for: that long a host may go on serving an app whose grant was taken back.
+        /// Lifetime of an OAuth access token. After a user revokes a grant, a host may accept its
+        /// token for up to this long.
         access_lifetime: Duration { env: "GENKAN_OAUTH_ACCESS_LIFETIME", default: "5m" },
-        /// How long a used refresh token still gets the same successor, by the same key, for apps that lost our answer.
+        /// Time for which a used refresh token, presented with the same key, still returns the same
+        /// successor, for apps that lost the answer.
         refresh_grace: Duration { env: "GENKAN_OAUTH_REFRESH_GRACE", default: "30s" },
-        /// Whether apps under development (`http://localhost` client ids) may ask.
+        /// Whether apps in development (client ids at `http://localhost`) may request
+        /// authorization.
         loopback_clients: bool { env: "GENKAN_OAUTH_LOOPBACK_CLIENTS", default: "true" },
-        /// Makes the nonces that DPoP proofs must carry. Made at the first start if none is given; with the same one on
-        /// the hosts, nonces of one are good at the others.
+        /// Secret from which DPoP nonces are computed. Without it, Genkan generates one at the
+        /// first start. If hosts have the same secret, a nonce from one server is valid at the
+        /// others.
         dpop_secret: Option<Secret<[u8; 32]>> { env: "GENKAN_DPOP_SECRET", alias: "PDS_DPOP_SECRET" },
     }
 }
@@ -27,11 +32,11 @@ impl OAuth {
             found.add(
                 "GENKAN_OAUTH_ACCESS_LIFETIME",
                 "is not between 2m and 15m",
-                "write 5m, for instance: hosts do not hear of grants that were taken back",
+                "use 5m, for example: hosts do not learn of revoked grants before a token expires",
             );
         }
         if self.refresh_grace > Duration::from_mins(5) {
-            found.add("GENKAN_OAUTH_REFRESH_GRACE", "is longer than 5m", "write 30s, for instance");
+            found.add("GENKAN_OAUTH_REFRESH_GRACE", "is longer than 5m", "use 30s, for example");
         }
     }
 }

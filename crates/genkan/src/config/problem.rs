@@ -1,11 +1,11 @@
-//! What is wrong with a configuration, a line each.
+//! Problems of a configuration, one line each.
 
 use std::fmt;
 
-/// One thing to mend: the setting as the operator wrote it, what is wrong with it, and what to do.
+/// One problem: the setting as the operator wrote it, what is wrong, and what to do.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub struct Problem {
-    /// A variable's name, or a key's with its section and file.
+    /// Name of the variable, or of the key with its section and file.
     pub setting: String,
     pub wrong: String,
     pub mend: String,
@@ -17,7 +17,7 @@ impl fmt::Display for Problem {
     }
 }
 
-/// Everything that is wrong, one line each.
+/// All problems of a configuration. Displays one line each.
 #[derive(Clone, Debug, Default, PartialEq, Eq, thiserror::Error)]
 pub struct Problems(pub Vec<Problem>);
 
@@ -39,7 +39,9 @@ impl fmt::Display for Problems {
     }
 }
 
-/// What a check found, told by the key's own variable; the reader knows where the value came from.
+/// Problems that a check of a section found, by the name of the `GENKAN_*` variable.
+///
+/// The reader, which knows where each value came from, turns them into [`Problem`]s.
 #[derive(Debug, Default)]
 pub(crate) struct Findings(pub(super) Vec<(&'static str, String, String)>);
 
@@ -48,3 +50,16 @@ impl Findings {
         self.0.push((env, wrong.into(), mend.into()));
     }
 }
+
+/// Why a file cannot be read, in words for the operator.
+pub(crate) fn io_reason(error: &std::io::Error) -> String {
+    match error.kind() {
+        std::io::ErrorKind::NotFound => "no such file".to_owned(),
+        std::io::ErrorKind::PermissionDenied => "permission denied".to_owned(),
+        std::io::ErrorKind::InvalidData => "it is not UTF-8 text".to_owned(),
+        _ => error.to_string(),
+    }
+}
+
+/// What to do about a plain `http` origin.
+pub(super) const HTTPS_ONLY: &str = "use https://; http:// is allowed for loopback addresses only";

@@ -1,4 +1,4 @@
-//! Finds each key's value, and remembers where it came from.
+//! Finds the value of each key and records where it came from.
 
 use std::path::Path;
 
@@ -7,12 +7,12 @@ use super::key::{Key, Preset};
 use super::problem::{Findings, Problem, Problems};
 use super::secret_file::{read_lines, read_secret};
 use super::suggest::nearest;
-use super::toml_file::{TomlFile, meant};
+use super::toml_file::{TomlFile, suggestion};
 use super::value::Setting;
 
-/// Variables that are not keys.
+/// `GENKAN_*` variables that are not keys.
 const OTHERS: [&str; 1] = [CONFIG_FILE];
-/// Names the TOML file.
+/// The variable that names the TOML file.
 pub(crate) const CONFIG_FILE: &str = "GENKAN_CONFIG";
 
 #[derive(Debug)]
@@ -23,20 +23,20 @@ pub(super) struct Reader<'a> {
     problems: Vec<Problem>,
 }
 
-/// A key with the value in force, for `genkan config show`.
+/// A key with its effective value, for `genkan config show`.
 #[derive(Debug)]
 pub(crate) struct EffectiveSetting {
     pub(crate) key: &'static Key,
-    /// Secrets as `[sealed]`; nothing where the key is absent.
+    /// `[sealed]` for secrets. `None` where the key is absent.
     pub(crate) value: Option<String>,
     pub(crate) source: Source,
 }
 
-/// Where a value came from.
+/// The origin of a value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Source {
     Default,
-    /// The variable, or the key and its file.
+    /// Set by this variable, or by this key of the file.
     Set(String),
 }
 
@@ -48,7 +48,7 @@ impl<'a> Reader<'a> {
             problems.push(Problem {
                 setting: name.to_owned(),
                 wrong: "is not UTF-8 text".to_owned(),
-                mend: "set it again".to_owned(),
+                mend: "set it to UTF-8 text".to_owned(),
             });
         }
         let file = file.map(|path| TomlFile::read(path, known, &mut problems)).unwrap_or_default();
@@ -59,7 +59,9 @@ impl<'a> Reader<'a> {
         self.read_or(key, || None)
     }
 
-    /// `derive` makes the default of a derived key; `None` when what it is made from could not be read.
+    /// Reads a key whose default is derived from other keys.
+    ///
+    /// `derive` returns `None` when those could not be read: their own problems are enough to report.
     pub(super) fn read_or<T: Setting>(
         &mut self,
         key: &'static Key,
@@ -77,7 +79,7 @@ impl<'a> Reader<'a> {
                     self.problems.push(Problem {
                         setting,
                         wrong: format!("{shown}{reason}"),
-                        mend: format!("write {}", T::FORM),
+                        mend: format!("use {}", T::FORM),
                     });
                     return None;
                 }
@@ -91,8 +93,8 @@ impl<'a> Reader<'a> {
                 Preset::Required(example) => {
                     self.problems.push(Problem {
                         setting: key.env.to_owned(),
-                        wrong: "is not set".to_owned(),
-                        mend: format!("set it to {}, for instance {example}", T::FORM),
+                        wrong: "is required".to_owned(),
+                        mend: format!("set it, for example, to {example}"),
                     });
                     return None;
                 }
@@ -102,7 +104,7 @@ impl<'a> Reader<'a> {
         Some(value)
     }
 
-    /// Takes over what a check found, naming each setting as it was written.
+    /// Adds what a check found, with the name under which each setting was written.
     pub(super) fn add(&mut self, found: Findings) {
         for (env, wrong, mend) in found.0 {
             let source = self.shown.iter().find(|shown| shown.key.env == env).map(|shown| &shown.source);
@@ -118,7 +120,7 @@ impl<'a> Reader<'a> {
         (self.shown, Problems(self.problems))
     }
 
-    /// The text of a key and the name of the place it was found in.
+    /// Returns the text of a key, and the variable or file key that holds it.
     fn find(&self, key: &Key) -> Result<Option<(String, String)>, Problem> {
         if let Some(file_env) = key.file_env()
             && let Some(path) = self.environment.value(&file_env)
@@ -126,8 +128,8 @@ impl<'a> Reader<'a> {
             if self.environment.value(key.env).is_some() {
                 return Err(Problem {
                     setting: file_env,
-                    wrong: format!("{} is set too", key.env),
-                    mend: "keep one of them".to_owned(),
+                    wrong: format!("{} is set as well", key.env),
+                    mend: "remove one of them".to_owned(),
                 });
             }
             let read = if key.secret { read_secret } else { read_lines };
@@ -157,12 +159,14 @@ fn unknown_names(environment: &Environment, known: &[&'static Key], problems: &m
         .collect();
     for name in environment.genkan_names() {
         if !names.iter().any(|known| known == name) {
-            let mend =
-                match name.strip_suffix("_FILE").filter(|name| known.iter().any(|key| key.env == *name)) {
-                    Some(name) => format!("set {name} itself: only secrets and lists may come from a file"),
-                    None => meant(nearest(name, names.iter().map(String::as_str)), "", ""),
-                };
-            let wrong = "there is no such setting".to_owned();
+            let mend = match name
+                .strip_suffix("_FILE")
+                .filter(|name| known.iter().any(|key| key.env == *name))
+            {
+                Some(name) => format!("set {name} instead; only secrets and lists can be read from a file"),
+                None => suggestion(nearest(name, names.iter().map(String::as_str)), "", ""),
+            };
+            let wrong = "unknown setting".to_owned();
             problems.push(Problem { setting: name.to_owned(), wrong, mend });
         }
     }

@@ -1,4 +1,4 @@
-//! `[sessions]`: how long people stay signed in, and what passwords cost.
+//! `[sessions]`: lifetimes of sessions and tokens, and the cost of password checks.
 
 use std::time::Duration;
 
@@ -7,19 +7,21 @@ use super::listen::cores;
 use super::problem::Findings;
 
 section! {
-    /// How long people stay signed in, and what checking passwords may cost.
+    /// Lifetimes of sessions and tokens, and the cost of password checks.
     pub struct Sessions = "sessions" {
-        /// How long an access token is good for.
+        /// Lifetime of an access token.
         access_lifetime: Duration { env: "GENKAN_ACCESS_LIFETIME", default: "120m" },
-        /// How long a refresh token is good for, and so a session that nobody uses.
+        /// Lifetime of a refresh token. A session that is not used for this long ends.
         refresh_lifetime: Duration { env: "GENKAN_REFRESH_LIFETIME", default: "90d" },
-        /// How long a used refresh token still gets the same successor, for apps that lost our answer.
+        /// Time for which a used refresh token still returns the same successor, for apps that lost
+        /// the answer.
         refresh_grace: Duration { env: "GENKAN_REFRESH_GRACE", default: "2h" },
-        /// The most access tokens remembered as checked.
+        /// Maximum number of verified access tokens in the cache.
         token_cache_entries: usize { env: "GENKAN_TOKEN_CACHE_ENTRIES", default: "100000" },
-        /// Passwords checked at a time. Each takes about 30 ms of a core and 20 MiB.
+        /// Number of passwords that are checked at the same time. Each check takes about 30 ms of
+        /// one core and 20 MiB of memory.
         password_workers: usize { env: "GENKAN_PASSWORD_WORKERS", derived: "as many as there are cores" => Some(cores()) },
-        /// Passwords that may wait for their turn; past that 503.
+        /// Maximum number of password checks that wait. Further requests fail with 503.
         password_queue: usize { env: "GENKAN_PASSWORD_QUEUE", default: "64" },
     }
 }
@@ -27,20 +29,20 @@ section! {
 impl Sessions {
     fn check(&self, found: &mut Findings) {
         if self.access_lifetime < Duration::from_mins(1) {
-            found.add("GENKAN_ACCESS_LIFETIME", "is shorter than a minute", "write 120m, for instance");
+            found.add("GENKAN_ACCESS_LIFETIME", "is shorter than 1m", "use 120m, for example");
         }
         if self.refresh_lifetime <= self.access_lifetime {
             found.add(
                 "GENKAN_REFRESH_LIFETIME",
-                "is not longer than GENKAN_ACCESS_LIFETIME",
-                "write 90d, for instance",
+                "must be longer than GENKAN_ACCESS_LIFETIME",
+                "use 90d, for example",
             );
         }
         if self.refresh_grace > Duration::from_hours(24) {
             found.add(
                 "GENKAN_REFRESH_GRACE",
-                "is longer than a day",
-                "write 2h, for instance: a stolen token lives as long",
+                "is longer than 24h, for which a stolen token would stay usable",
+                "use 2h, for example",
             );
         }
         for (env, given) in [
@@ -48,7 +50,7 @@ impl Sessions {
             ("GENKAN_PASSWORD_WORKERS", self.password_workers),
         ] {
             if given == 0 {
-                found.add(env, "0 is too few", "write 1 or more");
+                found.add(env, "0 is too small", "use 1 or more");
             }
         }
     }

@@ -1,20 +1,21 @@
-//! `[sign_up]`: who may come in.
+//! `[sign_up]`: who may create an account.
 
 use super::key::section;
 use super::problem::Findings;
 
 section! {
-    /// Who may come in, and with which names.
+    /// Who may create an account, and with which handles and passwords.
     pub struct SignUp = "sign_up" {
-        /// Whether a new account needs an invite code. The reference PDS defaults to true, Genkan to false.
+        /// Whether a new account needs an invite code. The reference PDS requires one by default,
+        /// Genkan does not.
         invite_required: bool { env: "GENKAN_INVITE_REQUIRED", alias: "PDS_INVITE_REQUIRED", default: "false" },
-        /// Domains of e-mail addresses, with all below them, that no account may have.
+        /// Email domains that accounts may not use, including their subdomains.
         blocked_email_domains: Vec<String> { env: "GENKAN_BLOCKED_EMAIL_DOMAINS", file: true },
-        /// Names that nobody may take as the first part of a handle, besides those that Genkan itself reserves.
+        /// First parts of handles that users may not choose, in addition to the built-in list.
         reserved_handles: Vec<String> { env: "GENKAN_RESERVED_HANDLES", file: true },
-        /// The fewest characters of a password.
+        /// Minimum number of characters in a password.
         password_min: usize { env: "GENKAN_PASSWORD_MIN", default: "8" },
-        /// The most characters of a password.
+        /// Maximum number of characters in a password.
         password_max: usize { env: "GENKAN_PASSWORD_MAX", default: "256" },
     }
 }
@@ -22,13 +23,13 @@ section! {
 impl SignUp {
     fn check(&self, found: &mut Findings) {
         if self.password_min < 8 {
-            found.add("GENKAN_PASSWORD_MIN", format!("{} is too few", self.password_min), "write 8 or more");
+            found.add("GENKAN_PASSWORD_MIN", format!("{} is too small", self.password_min), "use 8 or more");
         }
         if self.password_max < self.password_min || self.password_max > 512 {
             found.add(
                 "GENKAN_PASSWORD_MAX",
                 format!("{} is out of range", self.password_max),
-                "write no less than GENKAN_PASSWORD_MIN and no more than 512",
+                "use at least GENKAN_PASSWORD_MIN and at most 512",
             );
         }
         for domain in &self.blocked_email_domains {
@@ -36,7 +37,7 @@ impl SignUp {
                 found.add(
                     "GENKAN_BLOCKED_EMAIL_DOMAINS",
                     format!("{domain:?} is not a domain"),
-                    "write it such as mail.example",
+                    "use the form mail.example",
                 );
             }
         }
@@ -45,8 +46,8 @@ impl SignUp {
             if !name.bytes().all(plain) {
                 found.add(
                     "GENKAN_RESERVED_HANDLES",
-                    format!("{name:?} cannot be the first part of a handle"),
-                    "write lower-case letters, digits and hyphens, without a domain",
+                    format!("{name:?} is not a valid first part of a handle"),
+                    "use lower-case letters, digits and hyphens, without a domain",
                 );
             }
         }

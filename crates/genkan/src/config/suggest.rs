@@ -1,6 +1,6 @@
-//! The known name that a mistyped one is nearest to.
+//! The known name that is nearest to a mistyped one.
 
-/// The nearest of `known`, if it is near enough to be what was meant.
+/// Returns the nearest of `known`, if it is near enough to be the intended one.
 pub(super) fn nearest<'a>(typed: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     known
         .into_iter()
@@ -10,7 +10,9 @@ pub(super) fn nearest<'a>(typed: &str, known: impl IntoIterator<Item = &'a str>)
         .map(|(_, name)| name)
 }
 
-/// Levenshtein's distance: how many characters must be added, dropped or changed.
+/// Levenshtein distance: the number of characters to insert, delete or replace.
+///
+/// `row` holds the distances of all prefixes of `other` to the part of `one` that was read so far.
 fn distance(one: &str, other: &str) -> usize {
     let mut row: Vec<usize> = (0..=other.chars().count()).collect();
     for (line, left) in one.chars().enumerate() {

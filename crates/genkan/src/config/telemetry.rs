@@ -1,17 +1,17 @@
-//! `[telemetry]`: what Genkan says about itself.
+//! `[telemetry]`: logs.
 
 use super::key::section;
 use super::problem::Findings;
 use super::value::Setting;
 
 section! {
-    /// What Genkan says about itself.
+    /// Logs.
     pub struct Telemetry = "telemetry" {
-        /// How log lines are written.
+        /// Format of log lines.
         log_format: LogFormat { env: "GENKAN_LOG_FORMAT", default: "text" },
-        /// The least weighty lines that are written.
+        /// Minimum severity of log lines.
         log_level: LogLevel { env: "GENKAN_LOG_LEVEL", default: "info" },
-        /// Whether each request gets a line.
+        /// Whether each request is logged.
         request_log: bool { env: "GENKAN_REQUEST_LOG", default: "true" },
     }
 }
@@ -43,7 +43,7 @@ macro_rules! keywords {
             fn parse(text: &str) -> Result<Self, String> {
                 match text {
                     $($word => Ok(Self::$Variant),)+
-                    _ => Err("is none of the choices".to_owned()),
+                    _ => Err("is not one of the choices".to_owned()),
                 }
             }
 
@@ -57,12 +57,12 @@ macro_rules! keywords {
 pub(super) use keywords;
 
 keywords! {
-    /// How log lines are written.
+    /// Format of log lines.
     pub enum LogFormat as "text or json" { Text = "text", Json = "json" }
 }
 
 keywords! {
-    /// How much is logged.
+    /// Minimum severity of log lines.
     pub enum LogLevel as "error, warn, info, debug or trace" {
         Error = "error", Warn = "warn", Info = "info", Debug = "debug", Trace = "trace",
     }

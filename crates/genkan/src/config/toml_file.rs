@@ -1,4 +1,4 @@
-//! The TOML file: sections of keys, each value written as text.
+//! The TOML file: sections of keys.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -6,14 +6,24 @@ use std::path::Path;
 use toml::{Table, Value};
 
 use super::key::Key;
-use super::problem::Problem;
+use super::problem::{Problem, io_reason};
 use super::suggest::nearest;
 
-/// Values of the file by `section.key`, in the form the environment would have them.
+/// Former names of sections, with the present ones. Files with a former name are still read.
+const FORMER_SECTIONS: [(&str, &str); 1] = [("elsewhere", "external")];
+
+/// Values of the file by `section.key`, in the form that environment variables have.
 #[derive(Debug, Default)]
 pub(super) struct TomlFile {
-    values: BTreeMap<String, String>,
+    values: BTreeMap<String, Entry>,
     name: String,
+}
+
+#[derive(Debug)]
+struct Entry {
+    text: String,
+    /// The path as the file has it: its section may have a former name.
+    written: String,
 }
 
 impl TomlFile {
@@ -25,8 +35,8 @@ impl TomlFile {
         let table = match std::fs::read_to_string(path) {
             Err(error) => {
                 problem(
-                    format!("cannot be read ({})", plain(&error)),
-                    "name a readable file with --config or GENKAN_CONFIG",
+                    format!("cannot be read: {}", io_reason(&error)),
+                    "pass a readable file with --config or GENKAN_CONFIG",
                 );
                 return Self { name, ..Self::default() };
             }
@@ -37,8 +47,8 @@ impl TomlFile {
                         1 + text.get(..span.start).unwrap_or_default().matches('\n').count()
                     });
                     problem(
-                        format!("is not TOML: line {line}: {}", error.message().replace('\n', " ")),
-                        "correct that line",
+                        format!("invalid TOML in line {line}: {}", error.message().replace('\n', " ")),
+                        "fix that line",
                     );
                     return Self { name, ..Self::default() };
                 }
@@ -47,32 +57,40 @@ impl TomlFile {
         let mut values = BTreeMap::new();
         let mut sections: Vec<&str> = known.iter().map(|key| key.section).collect();
         sections.dedup();
-        for (section, content) in table {
+        for (written_section, content) in &table {
             let Value::Table(keys) = content else {
                 problem(
-                    format!("{section} stands outside of a section"),
-                    &format!("put it below one of [{}]", sections.join("], [")),
+                    format!("{written_section} is outside of any section"),
+                    &format!("move it into one of [{}]", sections.join("], [")),
                 );
                 continue;
             };
-            if !sections.contains(&section.as_str()) {
-                let near = nearest(&section, sections.iter().copied());
-                problem(format!("there is no section [{section}]"), &meant(near, "[", "]"));
+            let section = present_name(written_section);
+            if !sections.contains(&section) {
+                let near = nearest(section, sections.iter().copied());
+                problem(format!("unknown section [{section}]"), &suggestion(near, "[", "]"));
+                continue;
+            }
+            if section != written_section && table.contains_key(section) {
+                problem(
+                    format!("[{written_section}] is the former name of [{section}], which the file has too"),
+                    &format!("move all its settings into [{section}]"),
+                );
                 continue;
             }
             for (key, value) in keys {
-                let path = format!("{section}.{key}");
+                let (path, written) = (format!("{section}.{key}"), format!("{written_section}.{key}"));
                 let paths: Vec<String> = known.iter().map(|known| known.path()).collect();
                 if !paths.contains(&path) {
                     let near = nearest(&path, paths.iter().map(String::as_str));
-                    problem(format!("there is no setting {path}"), &meant(near, "", ""));
+                    problem(format!("unknown setting {written}"), &suggestion(near, "", ""));
                     continue;
                 }
-                match text_of(&value) {
-                    Some(text) => drop(values.insert(path, text)),
+                match text_of(value) {
+                    Some(text) => drop(values.insert(path, Entry { text, written })),
                     None => problem(
-                        format!("{path} is neither a text, a number, true or false, nor a list of texts"),
-                        "write it as docs/configuration.md says",
+                        format!("{written} is not text, a number, true, false or a list of texts"),
+                        "see docs/configuration.md for its form",
                     ),
                 }
             }
@@ -80,12 +98,16 @@ impl TomlFile {
         Self { values, name }
     }
 
-    /// The value and how to name its place.
+    /// Returns the value of a key, and the name of the key and file for messages.
     pub(super) fn value(&self, key: &Key) -> Option<(&str, String)> {
-        let path = key.path();
-        let value = self.values.get(&path)?;
-        Some((value, format!("{path} in {}", self.name)))
+        let entry = self.values.get(&key.path())?;
+        Some((&entry.text, format!("{} in {}", entry.written, self.name)))
     }
+}
+
+fn present_name(section: &str) -> &str {
+    let renamed = FORMER_SECTIONS.iter().find(|(former, _)| *former == section);
+    renamed.map_or(section, |(_, present)| present)
 }
 
 fn text_of(value: &Value) -> Option<String> {
@@ -103,17 +125,10 @@ fn text_of(value: &Value) -> Option<String> {
     }
 }
 
-pub(super) fn meant(near: Option<&str>, before: &str, after: &str) -> String {
+/// What to do about an unknown name: the nearest known one, or where all names are listed.
+pub(super) fn suggestion(near: Option<&str>, before: &str, after: &str) -> String {
     match near {
         Some(name) => format!("did you mean {before}{name}{after}?"),
-        None => "remove it, or see docs/configuration.md for the names there are".to_owned(),
-    }
-}
-
-fn plain(error: &std::io::Error) -> String {
-    match error.kind() {
-        std::io::ErrorKind::NotFound => "there is no such file".to_owned(),
-        std::io::ErrorKind::PermissionDenied => "permission denied".to_owned(),
-        _ => error.to_string(),
+        None => "remove it, or look up its name in docs/configuration.md".to_owned(),
     }
 }

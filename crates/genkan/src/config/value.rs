@@ -1,4 +1,4 @@
-//! How each kind of value is written.
+//! Types of values: how each is parsed, shown and described.
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
@@ -10,23 +10,27 @@ use ipnet::IpNet;
 
 use crate::base::{Origin, Secret};
 
-/// A type that a key can have.
+/// A type of value that a key can have.
 pub(super) trait Setting: Sized {
-    /// What a value looks like; ends the sentence "write …".
+    /// Form of a value, such as "a whole number". Ends the sentence "use …".
     const FORM: &'static str;
     const SECRET: bool = false;
-    /// Several values of that form.
+    /// Whether a key has several values of that form.
     const LIST: bool = false;
 
-    /// The error ends the sentence "`text` …", and never repeats the text: it may be a secret.
+    /// Parses a value.
+    ///
+    /// # Errors
+    ///
+    /// The error ends the sentence "`text` …". It never repeats the text, which may be a secret.
     fn parse(text: &str) -> Result<Self, String>;
 
-    /// What the key is when nobody set it, for types that know nothing.
+    /// Value of a key that is not set, for types that can be absent.
     fn absent() -> Option<Self> {
         None
     }
 
-    /// As it would be written; `None` for nothing.
+    /// The value as an operator would write it. `None` if there is none.
     fn show(&self) -> Option<String>;
 }
 
@@ -65,7 +69,7 @@ impl<T: Setting> Setting for Vec<T> {
     }
 }
 
-/// Types that are written as they are displayed.
+/// Implements [`Setting`] for types whose `Display` is the form in which they are written.
 macro_rules! plain {
     ($($Type:ty: $form:literal, $wrong:literal;)+) => {$(
         impl Setting for $Type {
@@ -86,7 +90,7 @@ plain! {
     bool: "true or false", "is neither true nor false";
     u32: "a whole number", "is not a whole number";
     usize: "a whole number", "is not a whole number";
-    String: "a text", "is not a text";
+    String: "text", "is not text";
     Did: "a DID such as did:web:example.com", "is not a DID";
 }
 
@@ -115,7 +119,7 @@ impl Setting for PathBuf {
 }
 
 impl Setting for Origin {
-    const FORM: &'static str = "an origin such as https://example.com, without path or slash at its end";
+    const FORM: &'static str = "an origin such as https://example.com, without a path or trailing slash";
 
     fn parse(text: &str) -> Result<Self, String> {
         text.parse().map_err(|error| format!("{error}"))
@@ -127,12 +131,12 @@ impl Setting for Origin {
 }
 
 impl Setting for IpNet {
-    const FORM: &'static str = "IP addresses or networks such as 127.0.0.1 or 10.0.0.0/8";
+    const FORM: &'static str = "an IP address or network such as 127.0.0.1 or 10.0.0.0/8";
 
     fn parse(text: &str) -> Result<Self, String> {
         text.parse()
             .or_else(|_| text.parse::<IpAddr>().map(Self::from))
-            .map_err(|_| "is not made of IP addresses and networks".to_owned())
+            .map_err(|_| "is not an IP address or network".to_owned())
     }
 
     fn show(&self) -> Option<String> {
@@ -141,7 +145,7 @@ impl Setting for IpNet {
 }
 
 impl Setting for Secret<String> {
-    const FORM: &'static str = "a secret text";
+    const FORM: &'static str = "secret text";
     const SECRET: bool = true;
 
     fn parse(text: &str) -> Result<Self, String> {
@@ -154,15 +158,16 @@ impl Setting for Secret<String> {
 }
 
 impl Setting for Secret<[u8; 32]> {
-    const FORM: &'static str = "64 hexadecimal characters, as `openssl rand -hex 32` prints";
+    const FORM: &'static str = "64 hexadecimal digits, as `openssl rand -hex 32` prints";
     const SECRET: bool = true;
 
     fn parse(text: &str) -> Result<Self, String> {
         let bytes = data_encoding::HEXLOWER_PERMISSIVE
             .decode(text.as_bytes())
             .map_err(|_| "is not hexadecimal".to_owned())?;
-        let bytes: [u8; 32] =
-            bytes.try_into().map_err(|bytes: Vec<u8>| format!("has {} bytes instead of 32", bytes.len()))?;
+        let bytes: [u8; 32] = bytes
+            .try_into()
+            .map_err(|bytes: Vec<u8>| format!("has {} hexadecimal digits instead of 64", bytes.len() * 2))?;
         Ok(Self::new(bytes))
     }
 
@@ -175,7 +180,7 @@ const DURATION_UNITS: [(&str, u64); 5] =
     [("ms", 1), ("s", 1000), ("m", 60_000), ("h", 3_600_000), ("d", 86_400_000)];
 
 impl Setting for Duration {
-    const FORM: &'static str = "a whole number and a unit, such as 250ms, 30s, 15m, 2h or 90d";
+    const FORM: &'static str = "a whole number with a unit, such as 250ms, 30s, 15m, 2h or 90d";
 
     fn parse(text: &str) -> Result<Self, String> {
         number_with_unit(text, &DURATION_UNITS)
@@ -197,7 +202,7 @@ impl Size {
         self.0
     }
 
-    /// For buffers in memory, which no machine can have larger than its addresses reach.
+    /// The number as a `usize`, for buffers in memory. Saturates where `usize` is smaller.
     pub fn in_memory(self) -> usize {
         usize::try_from(self.0).unwrap_or(usize::MAX)
     }
@@ -214,7 +219,7 @@ const SIZE_UNITS: [(&str, u64); 7] = [
 ];
 
 impl Setting for Size {
-    const FORM: &'static str = "a whole number and a unit, such as 150kB, 32KiB, 5MiB or 1GiB";
+    const FORM: &'static str = "a whole number with a unit, such as 150kB, 32KiB, 5MiB or 1GiB";
 
     fn parse(text: &str) -> Result<Self, String> {
         text.parse()
@@ -235,7 +240,7 @@ impl fmt::Display for Size {
     }
 }
 
-/// So many in so long a time.
+/// A maximum count per duration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rate {
     pub count: u32,
@@ -243,7 +248,7 @@ pub struct Rate {
 }
 
 impl Setting for Rate {
-    const FORM: &'static str = "a number of times and a duration, such as 30/5m or 300/1d";
+    const FORM: &'static str = "a count and a duration, such as 30/5m or 300/1d";
 
     fn parse(text: &str) -> Result<Self, String> {
         let wrong = || "is not a rate".to_owned();
@@ -251,7 +256,7 @@ impl Setting for Rate {
         let count: u32 = count.trim().parse().map_err(|_| wrong())?;
         let per = Duration::parse(per.trim()).map_err(|_| wrong())?;
         if count == 0 || per < Duration::from_secs(1) {
-            return Err("allows nothing: the number is 0 or the duration below 1s".to_owned());
+            return Err("has a count of 0 or a duration below 1s".to_owned());
         }
         Ok(Self { count, per })
     }
@@ -278,7 +283,7 @@ fn duration_text(duration: Duration) -> String {
     with_largest_unit(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX), &DURATION_UNITS)
 }
 
-/// The largest unit that leaves a whole number.
+/// Writes a number with the largest unit that leaves it whole.
 fn with_largest_unit(number: u64, units: &[(&str, u64)]) -> String {
     let zero = number == 0;
     let largest = units

@@ -27,8 +27,8 @@ fn a_wrong_configuration_is_status_2_and_a_line_each() {
         assert_eq!((status, stdout.as_str()), (2, ""));
         assert_eq!(
             stderr,
-            "GENKAN_LISTENS: there is no such setting; did you mean GENKAN_LISTEN?\n\
-             GENKAN_PUBLIC_URL: http://example.com is not https; use https://; plain http is for loopback addresses only\n"
+            "GENKAN_LISTENS: unknown setting; did you mean GENKAN_LISTEN?\n\
+             GENKAN_PUBLIC_URL: http://example.com does not use https; use https://; http:// is allowed for loopback addresses only\n"
         );
         assert!(started.elapsed() < Duration::from_secs(5));
     }
