@@ -41,55 +41,59 @@ macro_rules! metrics {
 }
 
 metrics! {
-    /// Requests that were answered, by door (`local` or `forwarded`) and class of status.
+    /// Answered requests, by `door` and class of status. A `local` request is answered by Genkan
+    /// itself, a `forwarded` one by a host, and an `edge` one by the edge before either.
     REQUESTS = Counter "genkan_requests_total" ["door", "status"];
-    /// From the head of a request to the head of its answer.
+    /// Time from the head of a request to the head of its answer.
     REQUEST_DURATION = Histogram "genkan_request_duration_seconds" ["door"];
-    /// Refusals by Genkan itself, by XRPC error name.
+    /// Requests that Genkan itself refused, by XRPC error name.
     REFUSALS = Counter "genkan_refusals_total" ["error"];
-    /// Requests refused by a rate limit, by the limit's name.
+    /// Requests that a rate limit refused, by name of the limit.
     RATE_LIMITED = Counter "genkan_rate_limited_total" ["limit"];
-    /// Panics that were caught; each is a bug.
+    /// Panics that were caught. Each is a bug: please report it.
     PANICS = Counter "genkan_panics_total" [];
-    /// Log lines dropped because their reader was stuck.
+    /// Log lines dropped because their reader did not keep up.
     LOG_LINES_DROPPED = Counter "genkan_log_lines_dropped_total" [];
-    /// Client connections that are open.
+    /// Open client connections.
     CONNECTIONS = Gauge "genkan_connections" [];
-    /// Client connections that were refused, by reason.
+    /// Refused client connections, by reason.
     CONNECTIONS_REFUSED = Counter "genkan_connections_refused_total" ["reason"];
     /// Forwarded requests that a host did not answer, by host and reason.
     HOST_FAILURES = Counter "genkan_host_failures_total" ["host", "reason"];
-    /// Whether a host counts as healthy (1) or not (0).
+    /// Whether a host is considered healthy (1) or not (0).
     HOST_HEALTHY = Gauge "genkan_host_healthy" ["host"];
-    /// Calls at PDSes that are not of the fleet, by class (`linked`: for an account that signed in through Genkan; `read`: without credentials) and by what fair use made of them (`at_once`, `waited`, `refused`).
+    /// Calls to external PDSes, by class (`linked`: for a linked account; `read`: without
+    /// credentials) and by how they were admitted (`at_once`, `waited` in the queue, or `refused`).
     UPSTREAM_CALLS = Counter "genkan_upstream_calls_total" ["class", "outcome"];
-    /// PDSes that are not of the fleet and were called lately.
+    /// External PDSes that were called recently.
     UPSTREAM_HOSTS = Gauge "genkan_upstream_hosts" [];
-    /// Those of them whose limit is used up for now.
+    /// External PDSes that allow no further calls at the moment.
     UPSTREAM_HOSTS_EXHAUSTED = Gauge "genkan_upstream_hosts_exhausted" [];
-    /// Calls at PDSes that are not of the fleet that failed, by reason.
+    /// Failed calls to external PDSes, by reason.
     UPSTREAM_FAILURES = Counter "genkan_upstream_failures_total" ["reason"];
     /// Sign-ups, by outcome.
     SIGN_UPS = Counter "genkan_sign_ups_total" ["outcome"];
     /// Password sign-ins, by outcome.
     SIGN_INS = Counter "genkan_sign_ins_total" ["outcome"];
-    /// Sign-ins of linked accounts at their own servers, by outcome: `begun`, `done`, or why not.
+    /// Sign-ins of linked accounts at their own servers, by outcome: `begun`, `done`, or the reason
+    /// of the failure.
     LINK_LOGINS = Counter "genkan_link_logins_total" ["outcome"];
-    /// Refreshes of linked sessions, by outcome; `misconfigured` means that a server does not accept this service as a client.
+    /// Refreshes of linked sessions, by outcome. `misconfigured`: a server does not accept this
+    /// service as a client.
     LINK_REFRESHES = Counter "genkan_link_refreshes_total" ["outcome"];
     /// Linked sessions, by state.
     LINKS = Gauge "genkan_links" ["state"];
-    /// Mails, by what became of them: `queued`, `sent`, `failed` (and tried again), `expired`, `given_up`.
+    /// Emails, by outcome: `queued`, `sent`, `failed` (Genkan tries again), `expired`, `given_up`.
     MAILS = Counter "genkan_mails_total" ["outcome"];
-    /// Mails that wait to be handed over.
+    /// Emails that wait to be sent.
     MAILS_WAITING = Gauge "genkan_mails_waiting" [];
-    /// Age in seconds of the oldest mail that waits.
+    /// Age in seconds of the oldest email that waits.
     OLDEST_MAIL = Gauge "genkan_oldest_mail_age_seconds" [];
-    /// Seconds since the Unix epoch when this process began.
+    /// Start of this process, in seconds since the Unix epoch.
     START_TIME = Gauge "process_start_time_seconds" [];
-    /// Memory of this process that is in the machine's memory.
+    /// Resident memory of this process, in bytes.
     RESIDENT_MEMORY = Gauge "process_resident_memory_bytes" [];
-    /// 1, with the version as label.
+    /// Always 1. The label is the version.
     BUILD = Gauge "genkan_build_info" ["version"];
 }
 
