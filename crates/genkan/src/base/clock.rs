@@ -1,20 +1,23 @@
-//! Where "now" comes from.
+//! Clocks: the wall clock for points in time, the monotonic clock for durations.
 
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
-/// Where "now" comes from. Read it once per request and pass the [`Timestamp`] down.
+use tokio::time::Instant;
+
+/// The wall clock. Read it once per request and pass the [`Timestamp`] down.
 #[derive(Clone, Debug, Default)]
 pub enum Clock {
     #[default]
     System,
-    /// Milliseconds since the epoch; stands still until a test moves it.
+    /// Milliseconds since the Unix epoch. Stands still until a test moves it.
     Manual(Arc<AtomicI64>),
 }
 
 impl Clock {
+    /// Returns the present time, to the millisecond.
     #[expect(clippy::disallowed_methods, reason = "the one place that reads the system clock")]
     pub fn now(&self) -> Timestamp {
         match self {
@@ -28,7 +31,17 @@ impl Clock {
     }
 }
 
-/// Milliseconds since the Unix epoch, UTC.
+/// Returns the present moment of the monotonic clock, for durations, deadlines and pauses.
+///
+/// The monotonic clock does not follow corrections of the system time. Tests stop it with
+/// `tokio::time::pause`.
+#[inline]
+#[expect(clippy::disallowed_methods, reason = "the one place that reads the monotonic clock")]
+pub(crate) fn monotonic_now() -> Instant {
+    Instant::now()
+}
+
+/// A point in time: milliseconds since the Unix epoch, UTC.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Timestamp(i64);
 
@@ -45,7 +58,7 @@ impl Timestamp {
         self.0
     }
 
-    /// Whole seconds, rounded down, as JWTs want them.
+    /// Whole seconds, rounded down, as in the claims of a JWT (RFC 7519 §2).
     pub const fn as_seconds(self) -> i64 {
         self.0.div_euclid(1000)
     }
@@ -60,12 +73,14 @@ impl Timestamp {
         Self(self.0.saturating_sub(millis(duration)))
     }
 
-    /// How long ago `earlier` was; zero when it lies ahead.
+    /// The time from `earlier` to this one. Zero if `earlier` is later.
     pub fn since(self, earlier: Self) -> Duration {
         Duration::from_millis(u64::try_from(self.0.saturating_sub(earlier.0)).unwrap_or(0))
     }
 
-    /// Reads the lexicons' `datetime`: RFC 3339 with a zone, any number of decimals.
+    /// Parses a `datetime` of the lexicons: RFC 3339 with a zone and any number of decimals.
+    ///
+    /// Digits after the milliseconds are dropped. Leap seconds and days that do not exist are `None`.
     pub fn parse_rfc3339(text: &str) -> Option<Self> {
         let (date, rest) = text.split_once('T')?;
         let zone_at = rest.rfind(['Z', '+', '-'])?;
@@ -93,6 +108,7 @@ impl Timestamp {
             _ => return None,
         };
         let fine = date.len() == 10 && time.len() == 8 && hours < 24 && minutes < 60 && seconds < 60;
+        // The round trip refuses days that do not exist, such as 30 February.
         let days = days_from_civil(year, month, day);
         if !fine || civil_from_days(days) != (year, month, day) {
             return None;
@@ -101,7 +117,7 @@ impl Timestamp {
         Some(Self((total_minutes * 60 + seconds) * 1000 + millis))
     }
 
-    /// `2026-01-31T12:00:00.000Z`, the lexicons' `datetime`.
+    /// Returns the `datetime` of the lexicons, such as `2026-01-31T12:00:00.000Z`.
     pub fn rfc3339(self) -> String {
         self.to_string()
     }
@@ -131,7 +147,10 @@ fn fields<const N: usize>(text: &str, between: char) -> Option<[i64; N]> {
     numbers.try_into().ok()
 }
 
-/// The day number of a proleptic Gregorian date, 1970-01-01 being 0.
+/// Returns the day number of a proleptic Gregorian date. 1970-01-01 is day 0.
+///
+/// A year begins in March here, so that a leap day is the last day of its year and months before it
+/// have constant offsets. An era is the 400 years (146,097 days) after which the calendar repeats.
 fn days_from_civil(year: i64, month: i64, day: i64) -> i64 {
     let shifted_year = if month <= 2 { year - 1 } else { year };
     let era = shifted_year.div_euclid(400);
@@ -141,9 +160,10 @@ fn days_from_civil(year: i64, month: i64, day: i64) -> i64 {
     era * 146_097 + year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year - 719_468
 }
 
-/// Proleptic Gregorian date of a day number, 1970-01-01 being 0.
+/// Returns the proleptic Gregorian date of a day number: the inverse of [`days_from_civil`].
 fn civil_from_days(days: i64) -> (i64, i64, i64) {
-    let shifted = days + 719_468; // from 0000-03-01, so that leap days end a year
+    // Counts from 0000-03-01, the first day of an era.
+    let shifted = days + 719_468;
     let era = shifted.div_euclid(146_097);
     let day_of_era = shifted.rem_euclid(146_097);
     let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;

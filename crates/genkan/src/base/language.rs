@@ -1,6 +1,6 @@
-//! The languages that Genkan writes to people in.
+//! The languages of pages and emails.
 
-/// A language that every text exists in.
+/// A language in which every text exists.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub(crate) enum Language {
     #[default]
@@ -11,7 +11,7 @@ pub(crate) enum Language {
 impl Language {
     pub(crate) const ALL: [Self; 2] = [Self::English, Self::German];
 
-    /// Its tag, as HTML's `lang` and `Content-Language` have it (RFC 5646).
+    /// The tag of the language (RFC 5646), for the `lang` attribute and `Content-Language`.
     pub(crate) const fn tag(self) -> &'static str {
         match self {
             Self::English => "en",
@@ -19,18 +19,18 @@ impl Language {
         }
     }
 
-    /// The language that a tag such as `de-AT` names, if it is one of ours.
+    /// Returns the language that a tag such as `de-AT` names, if Genkan has it.
     pub(crate) fn of_tag(tag: &str) -> Option<Self> {
         let primary = tag.trim().split(['-', '_']).next().unwrap_or_default();
         Self::ALL.into_iter().find(|language| primary.eq_ignore_ascii_case(language.tag()))
     }
 
-    /// The first of some tags that names one of ours.
+    /// Returns the language of the first tag that names one that Genkan has.
     pub(crate) fn first_of<'a>(tags: impl IntoIterator<Item = &'a str>) -> Option<Self> {
         tags.into_iter().find_map(Self::of_tag)
     }
 
-    /// The best answer to an `Accept-Language` header (RFC 9110 §12.5.4).
+    /// Returns the best language for an `Accept-Language` header (RFC 9110 §12.5.4).
     pub(crate) fn accepted(header: &str) -> Option<Self> {
         let mut wanted: Vec<(Self, f32)> = header
             .split(',')
@@ -44,13 +44,13 @@ impl Language {
                 Some((Self::of_tag(tag)?, weight)).filter(|(_, weight)| *weight > 0.0)
             })
             .collect();
-        // Stable: of two that are wanted alike, the first one counts.
+        // The sort is stable: of languages with equal weight, the first in the header wins.
         wanted.sort_by(|one, other| other.1.total_cmp(&one.1));
         wanted.first().map(|(language, _)| *language)
     }
 }
 
-/// A header with more is a joke.
+/// Maximum number of tags that are read. Browsers send fewer than ten.
 const MOST_TAGS: usize = 32;
 
 #[cfg(test)]

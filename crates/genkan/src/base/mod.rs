@@ -1,6 +1,8 @@
-//! The ground floor: time, chance, secrets, origins. Nothing here knows what Genkan does.
+//! The ground floor: time, random bytes, secrets, origins, outgoing HTTP. Nothing here has a noun of
+//! Genkan.
 //!
-//! Time and chance come from here and nowhere else, so that tests can hold both still.
+//! Clocks and the random generator are read in this room only, so that tests can control both. Clippy
+//! refuses other uses.
 
 mod clock;
 pub(crate) mod fetch;
@@ -13,6 +15,7 @@ pub(crate) mod single_flight;
 #[cfg(test)]
 pub(crate) mod test_directory;
 
+pub(crate) use clock::monotonic_now;
 pub use clock::{Clock, Timestamp};
 pub use genkan_protocol::origin::Origin;
 pub(crate) use language::Language;

@@ -1,13 +1,13 @@
-//! Text in queries and forms.
+//! Percent-encoding of queries and forms.
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
-/// For a query's or form's value: all but RFC 3986's unreserved characters.
+/// Escapes the value of a query or form: all characters but the unreserved ones (RFC 3986 §2.3).
 pub(crate) fn escaped(text: &str) -> String {
     utf8_percent_encode(text, RESERVED).to_string()
 }
 
-/// A query or form of these pairs.
+/// Builds a query or form from names and values.
 pub(crate) fn of_pairs(pairs: &[(&str, &str)]) -> String {
     let pairs: Vec<_> =
         pairs.iter().map(|(name, value)| format!("{}={}", escaped(name), escaped(value))).collect();

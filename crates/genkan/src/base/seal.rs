@@ -1,8 +1,8 @@
-//! Secrets at rest: XChaCha20-Poly1305, bound to the place they are kept in.
+//! Encryption of secrets at rest: XChaCha20-Poly1305, bound to purpose and row.
 //!
-//! A sealed text is `v1.<key id>.<base64url of nonce and ciphertext>`. The key id says which key
-//! opens it, so that keys can change while old rows are still read. The purpose and the row are
-//! authenticated with it: a sealed value copied to another row does not open.
+//! A sealed text is `v1.<key id>.<base64url of nonce and ciphertext>`. The key id names the key that
+//! unseals it, so that keys can change while old rows are still readable. Purpose and row are
+//! associated data: a sealed value that is copied to another row or column does not unseal.
 
 use std::sync::{Arc, PoisonError, RwLock};
 
@@ -16,9 +16,10 @@ use zeroize::Zeroizing;
 
 use super::{Secret, random};
 
+/// XChaCha20 nonces are long enough to be random: no counter has to be shared between processes.
 const NONCE_BYTES: usize = 24;
 
-/// The sealing keys: what is sealed from now on, and what may have been sealed before.
+/// The sealing keys: the one that seals, and older ones that still unseal.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct SealingKeys {
     pub(crate) current: Secret<[u8; 32]>,
@@ -31,13 +32,15 @@ impl SealingKeys {
     }
 }
 
-/// Seals with one key, and opens with that and older ones. Clones share the keys: what one is given all have.
+/// Seals with the current key, and unseals with that and older ones.
+///
+/// Clones share their keys: [`Sealer::replace`] on one applies to all.
 #[derive(Clone)]
 pub(crate) struct Sealer {
     ring: Arc<RwLock<Arc<[NamedKey]>>>,
 }
 
-/// A key by its short public name; the current one is the first.
+/// A sealing key with its id. The first of a list is the current one.
 struct NamedKey {
     id: Arc<str>,
     cipher: XChaCha20Poly1305,
@@ -49,13 +52,16 @@ impl NamedKey {
     }
 }
 
-/// The short public name of a sealing key.
+/// Returns the public id of a sealing key: 8 hexadecimal digits of its hash.
+///
+/// It is written next to every sealed value and names a key in messages. The prefix keeps this hash
+/// apart from other uses of SHA-256 on the key.
 pub(crate) fn key_id(key: &Secret<[u8; 32]>) -> Arc<str> {
     let digest = Sha256::new().chain_update(b"genkan sealing key id").chain_update(key.expose()).finalize();
     HEXLOWER.encode(digest.get(..4).unwrap_or_default()).into()
 }
 
-/// Why a sealed value did not open. Says nothing about its content.
+/// Why a sealed value could not be unsealed. Says nothing about its content.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub(crate) enum UnsealError {
     #[error("the sealed value is not in a form that this version knows")]
@@ -76,21 +82,23 @@ impl Sealer {
         Self::of(&SealingKeys::one(key.clone()))
     }
 
-    /// Seals and opens with these from now on.
+    /// Replaces the keys of this sealer and all its clones.
     pub(crate) fn replace(&self, keys: &SealingKeys) {
         *self.ring.write().unwrap_or_else(PoisonError::into_inner) = named(keys);
     }
 
-    /// The current key's short public name.
+    /// The id of the current key.
     pub(crate) fn key_id(&self) -> Arc<str> {
         self.current(|key| Arc::clone(&key.id))
     }
 
-    /// Whether what was sealed with that key opens.
+    /// Whether values that this key sealed can be unsealed.
     pub(crate) fn knows(&self, key_id: &str) -> bool {
         self.ring().iter().any(|key| *key.id == *key_id)
     }
 
+    // Clones the list and drops the lock: sealing with a replaced key once more does no harm, and a
+    // slow cipher never holds up `replace`.
     fn ring(&self) -> Arc<[NamedKey]> {
         Arc::clone(&self.ring.read().unwrap_or_else(PoisonError::into_inner))
     }
@@ -99,7 +107,7 @@ impl Sealer {
         look(self.ring().first().expect("there is a current key from the start"))
     }
 
-    /// The same sealed with the current key. `None`: it is.
+    /// Seals a value again with the current key. `None` if the current key sealed it.
     pub(crate) fn reseal(
         &self,
         purpose: &str,
@@ -111,7 +119,7 @@ impl Sealer {
         Ok((!is_current).then(|| self.seal(purpose, row, &plain)))
     }
 
-    /// Seals `plain` for `row` of what `purpose` names (`hosts.admin_password`).
+    /// Seals `plain` for one row of a column. `purpose` names the column, as `hosts.admin_password`.
     pub(crate) fn seal(&self, purpose: &str, row: &str, plain: &[u8]) -> String {
         let nonce = random::bytes::<NONCE_BYTES>();
         self.current(|key| {
@@ -126,6 +134,7 @@ impl Sealer {
         })
     }
 
+    /// Returns the plain value. `purpose` and `row` must be those that it was sealed for.
     pub(crate) fn unseal(
         &self,
         purpose: &str,
@@ -162,8 +171,9 @@ fn named(keys: &SealingKeys) -> Arc<[NamedKey]> {
     std::iter::once(&keys.current).chain(&keys.older).map(NamedKey::of).collect()
 }
 
+/// Returns the associated data of a sealed value.
 fn aad(purpose: &str, row: &str, key_id: &str) -> Vec<u8> {
-    // Lengths first, so that no two (purpose, row) pairs give the same bytes.
+    // The lengths come first, so that no two pairs of purpose and row give the same bytes.
     format!("{}:{purpose}{}:{row}{key_id}", purpose.len(), row.len()).into_bytes()
 }
 

@@ -1,8 +1,8 @@
-//! A value that no log, error or page may show.
+//! Values that no log, error or page may show.
 
 use std::fmt;
 
-/// Holds a value that prints as `[sealed]`. It cannot be serialised.
+/// A value that prints as `[sealed]` and cannot be serialised.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret<T>(T);
 
@@ -11,7 +11,7 @@ impl<T> Secret<T> {
         Self(value)
     }
 
-    /// The value itself, for the one call that needs it.
+    /// Returns the value itself. Call this only where the value is used.
     pub const fn expose(&self) -> &T {
         &self.0
     }

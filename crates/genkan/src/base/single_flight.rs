@@ -1,4 +1,4 @@
-//! One look-up for all who ask for the same thing at the same time.
+//! Single flight: one look-up for all concurrent callers that ask for the same key.
 
 use std::collections::HashMap;
 use std::future::Future;
@@ -7,23 +7,25 @@ use std::sync::{Arc, Mutex, PoisonError};
 use futures_util::FutureExt as _;
 use futures_util::future::{BoxFuture, Shared};
 
-/// A look-up under way; `None` when it broke off by a panic.
+/// A running look-up. Its outcome is `None` if it panicked.
 type SharedLookUp<V> = Shared<BoxFuture<'static, Option<V>>>;
 
-/// The look-ups under way, by key. Cheap to clone.
+/// The running look-ups, by key. Cheap to clone.
 pub(crate) struct SingleFlight<V> {
     under_way: Arc<Mutex<UnderWay<V>>>,
 }
 
 struct UnderWay<V> {
+    /// Each look-up has a number, which tells it from a later one for the same key.
     by_key: HashMap<String, (u64, SharedLookUp<V>)>,
     next: u64,
 }
 
 impl<V: Clone + Send + Sync + 'static> SingleFlight<V> {
-    /// The outcome of the look-up for `key` that is under way, or of `look_up`, begun now.
+    /// Returns the outcome of the running look-up for `key`, or starts `look_up` if there is none.
     ///
-    /// It goes on when its first caller leaves, for the others' sake. `None`: it panicked.
+    /// The look-up goes on when the caller that started it is dropped: others may wait for it.
+    /// `None` if it panicked.
     pub(crate) async fn join<F>(&self, key: &str, look_up: F) -> Option<V>
     where
         F: Future<Output = V> + Send + 'static,
@@ -33,9 +35,11 @@ impl<V: Clone + Send + Sync + 'static> SingleFlight<V> {
             if let Some((_, shared)) = under_way.by_key.get(key) {
                 shared.clone()
             } else {
+                // A task of its own, so that dropping a caller's future does not cancel the look-up.
                 under_way.next += 1;
                 let number = under_way.next;
                 let unregister = Unregister { single_flight: self.clone(), key: key.to_owned(), number };
+                // Moved into the task: its `drop` removes the entry on success, panic and abort alike.
                 let task = tokio::spawn(async move {
                     let _unregister = unregister;
                     look_up.await
@@ -45,10 +49,11 @@ impl<V: Clone + Send + Sync + 'static> SingleFlight<V> {
                 shared
             }
         };
+        // Awaited after the lock is released, which must never be held across an await.
         shared.await
     }
 
-    /// Whoever asks from now on does not join the look-up that is under way: something has changed.
+    /// Makes later callers start a look-up of their own: the outcome of the running one is outdated.
     pub(crate) fn forget(&self, key: &str) {
         self.under_way.lock().unwrap_or_else(PoisonError::into_inner).by_key.remove(key);
     }
@@ -69,6 +74,7 @@ struct Unregister<V> {
 impl<V> Drop for Unregister<V> {
     fn drop(&mut self) {
         let mut under_way = self.single_flight.under_way.lock().unwrap_or_else(PoisonError::into_inner);
+        // After `forget`, the key may name a newer look-up, which has to stay.
         if under_way.by_key.get(&self.key).is_some_and(|(number, _)| *number == self.number) {
             under_way.by_key.remove(&self.key);
         }

@@ -1,11 +1,11 @@
-//! Which addresses a name that a stranger chose may lead to: a pure function over two tables.
+//! The addresses that an external name may resolve to: a pure function over two tables.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-/// `Ok` for global unicast; otherwise what the address is, in words.
+/// Accepts global unicast addresses. The error says what another address is, in words.
 ///
-/// Forms that carry an IPv4 address inside (mapped, compatible, NAT64, 6to4, Teredo) are refused
-/// whatever they carry: none of them is needed to reach a public server, and each is a way round.
+/// IPv6 addresses that contain an IPv4 address (mapped, compatible, NAT64, 6to4, Teredo) are refused
+/// whatever they contain: no public server needs one, and each is a way around the IPv4 table.
 pub(crate) fn check(address: IpAddr) -> Result<(), &'static str> {
     match address {
         IpAddr::V4(address) => check_v4(address),
@@ -24,7 +24,7 @@ fn check_v6(address: Ipv6Addr) -> Result<(), &'static str> {
     let refused = V6.iter().find(|(network, length, _)| same_prefix_v6(bits, network.to_bits(), *length));
     match refused {
         Some((_, _, what)) => Err(what),
-        // 2000::/3 is all of the global unicast space that IANA hands out.
+        // 2000::/3 is all of the global unicast space that IANA assigns.
         None if bits >> 125 == 0b001 => Ok(()),
         None => Err("not global unicast"),
     }

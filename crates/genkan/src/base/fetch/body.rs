@@ -1,4 +1,4 @@
-//! Reading a body within a limit.
+//! Reading a response body within limits.
 
 use std::time::Duration;
 
@@ -6,16 +6,16 @@ use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt as _;
 use hyper::body::{Body as _, Incoming};
 
-/// Why a body was not taken.
+/// Why a body was not read to its end.
 #[derive(Debug)]
 pub(super) enum BodyError {
     TooLarge,
-    /// No byte came for this long.
+    /// No byte arrived within the idle limit.
     Idle,
     Cut(hyper::Error),
 }
 
-/// All of `body`, at most `limit` bytes; the announced length is believed before a byte is read.
+/// Reads all of `body`, at most `limit` bytes. An announced length above it fails at once.
 pub(super) async fn read(mut body: Incoming, limit: usize, idle: Duration) -> Result<Bytes, BodyError> {
     let announced = body.size_hint().lower();
     if usize::try_from(announced).map_or(true, |announced| announced > limit) {

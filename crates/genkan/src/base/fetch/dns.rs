@@ -1,4 +1,4 @@
-//! Name look-ups in-process, so that the address that was checked is the one that is dialled.
+//! DNS look-ups in this process, so that connections go to exactly the address that was checked.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -12,25 +12,25 @@ use hickory_resolver::net::NetError;
 use hickory_resolver::net::runtime::TokioRuntimeProvider;
 use hickory_resolver::proto::rr::{Name, RData};
 
-/// Asks the configured name servers, or those of the machine.
+/// A resolver that asks the configured DNS servers, or those of the machine. Cheap to clone.
 #[derive(Clone)]
 pub(crate) struct Dns {
     resolver: Arc<TokioResolver>,
 }
 
-/// How a look-up failed.
+/// Why a look-up failed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum DnsError {
-    /// The name servers know that there is nothing; asking again soon is of no use.
+    /// The DNS servers answered that there is no such record. Asking again soon does not help.
     #[error("the name has no such record")]
     NoRecord,
-    /// Nobody answered, or with an error.
+    /// No server answered, or one answered with an error.
     #[error("name look-up failed: {0}")]
     Failed(Arc<str>),
 }
 
 impl Dns {
-    /// `servers` empty: those of `/etc/resolv.conf`.
+    /// Makes a resolver. Without `servers` it asks those in `/etc/resolv.conf`.
     pub(crate) fn new(servers: &[SocketAddr]) -> Result<Self, DnsError> {
         let mut builder = if servers.is_empty() {
             TokioResolver::builder_tokio().map_err(|error| failed(&error))?
@@ -44,7 +44,7 @@ impl Dns {
         Ok(Self { resolver: Arc::new(resolver) })
     }
 
-    /// Every address of `name`, IPv4 first.
+    /// Returns every address of `name`, IPv4 first.
     pub(crate) async fn addresses(&self, name: &str) -> Result<Vec<IpAddr>, DnsError> {
         let found = self.resolver.lookup_ip(absolute(name)?).await.map_err(|error| failed(&error))?;
         let mut addresses: Vec<IpAddr> = found.iter().collect();
@@ -52,7 +52,7 @@ impl Dns {
         if addresses.is_empty() { Err(DnsError::NoRecord) } else { Ok(addresses) }
     }
 
-    /// The TXT records of `name`, the parts of each joined. Records that are not UTF-8 are left out.
+    /// Returns the TXT records of `name`, the parts of each joined. Skips those that are not UTF-8.
     pub(crate) async fn texts(&self, name: &str) -> Result<Vec<String>, DnsError> {
         let found = self.resolver.txt_lookup(absolute(name)?).await.map_err(|error| failed(&error))?;
         let texts = found.answers().iter().filter_map(|record| match &record.data {
@@ -69,7 +69,7 @@ impl std::fmt::Debug for Dns {
     }
 }
 
-/// With the final dot: no search list of the machine is tried.
+/// Makes the name absolute, so that the search list of the machine is not tried.
 fn absolute(name: &str) -> Result<Name, DnsError> {
     let mut name = Name::from_ascii(name).map_err(|_| DnsError::NoRecord)?;
     name.set_fqdn(true);
@@ -88,9 +88,9 @@ fn set_options(options: &mut ResolverOpts) {
     options.timeout = Duration::from_secs(2);
     options.attempts = 1;
     options.ip_strategy = LookupIpStrategy::Ipv4AndIpv6;
-    // Strangers' names are looked up in the world, not in the machine's own table.
+    // An external name must not resolve to what the machine's own table says.
     options.use_hosts_file = ResolveHosts::Never;
-    // Our own caches know when they may be passed by; one here would not.
+    // The caches above know when a caller needs a fresh answer. A cache here would not.
     options.cache_size = 0;
 }
 

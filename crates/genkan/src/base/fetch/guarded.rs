@@ -1,4 +1,4 @@
-//! The client for URLs that strangers chose.
+//! The HTTP client for URLs that users or external servers chose.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -23,9 +23,11 @@ use super::target::{Refusal, Target};
 use super::{Answer, Dns, NameError, Names};
 use crate::base::Origin;
 
-/// Dials strangers' origins: every address checked, connected to exactly as checked, one connection per call.
+/// An HTTP/1.1 client that connects only to public addresses. Cheap to clone.
 ///
-/// No pool: these calls are rare, and a connection that lives on would outlive the check of its address.
+/// It checks every address of a name and connects to exactly the address that it checked, so that a
+/// second DNS answer cannot lead elsewhere (DNS rebinding). Each call has a connection of its own:
+/// calls are rare, and a pooled connection would outlive the check of its address.
 #[derive(Clone, Debug)]
 pub(crate) struct GuardedClient {
     inner: Arc<Inner>,
@@ -35,13 +37,13 @@ pub(crate) struct GuardedClient {
 struct Inner {
     names: Names,
     tls: Arc<ClientConfig>,
-    /// How many calls run at once; the others wait, within their own time.
+    /// Limits concurrent calls. Further calls wait, within their own total time.
     room: Semaphore,
     #[cfg(test)]
     detour: std::sync::OnceLock<Detour>,
 }
 
-/// Tests see where a call would go without leaving the machine.
+/// Where tests redirect connections to, with a record of the addresses that were asked for.
 #[cfg(test)]
 #[derive(Debug)]
 struct Detour {
@@ -49,20 +51,21 @@ struct Detour {
     to: SocketAddr,
 }
 
-/// What one call may cost.
+/// Limits of one call.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Limits {
-    /// From the call to the last byte, redirects and waiting included.
+    /// Maximum time from the call to the last byte, including redirects and waiting.
     pub(crate) total: Duration,
-    /// Between two bytes of the body.
+    /// Maximum pause between two parts of the body.
     pub(crate) idle: Duration,
+    /// Maximum size of the body.
     pub(crate) body_bytes: usize,
-    /// How many redirects are followed; each hop passes all checks again. Only for GET.
+    /// Maximum number of redirects, for GET only. Each hop passes all checks again.
     pub(crate) redirects: usize,
 }
 
 impl Limits {
-    /// For a document or a record that a stranger publishes.
+    /// Limits for a document or a record that an external server publishes.
     pub(crate) const DOCUMENT: Self = Self {
         total: Duration::from_secs(10),
         idle: Duration::from_secs(5),
@@ -71,7 +74,7 @@ impl Limits {
     };
 }
 
-/// Why there is no answer.
+/// Why a call of the guarded client has no answer.
 #[derive(Clone, Debug, thiserror::Error)]
 pub(crate) enum GuardedError {
     #[error("not allowed: {0}")]
@@ -103,7 +106,7 @@ impl From<NameError> for GuardedError {
 }
 
 impl GuardedClient {
-    /// `listed`: the exact private origins that may be dialled although they are not public.
+    /// Makes a client. `listed` are the private origins that it may connect to, each exactly.
     pub(crate) fn new(dns: Dns, tls: Arc<ClientConfig>, listed: Vec<Origin>) -> Self {
         let room = Semaphore::new(CALLS_AT_ONCE);
         Self {
@@ -117,7 +120,7 @@ impl GuardedClient {
         }
     }
 
-    /// From now on only remembers where calls would go, and goes `to` there instead.
+    /// Redirects all later connections to `to`, and returns the record of their addresses.
     #[cfg(test)]
     pub(crate) fn detour(&self, to: SocketAddr) -> Arc<std::sync::Mutex<Vec<SocketAddr>>> {
         let dialled = Arc::default();
@@ -125,7 +128,7 @@ impl GuardedClient {
         dialled
     }
 
-    /// A GET, with `accept` as the only thing said besides the URL.
+    /// Sends a GET request with `Accept` as its only header of choice.
     pub(crate) async fn get(&self, url: &str, accept: &str, limits: &Limits) -> Result<Answer, GuardedError> {
         let mut request = Request::get(url).body(Bytes::new()).map_err(|_| Refusal::NotAUrl)?;
         let accept = HeaderValue::from_str(accept).map_err(|_| Refusal::NotAUrl)?;
@@ -133,13 +136,13 @@ impl GuardedClient {
         self.send(request, limits).await
     }
 
-    /// Sends `request`, whose URI is absolute. `Host` and the like are set here.
+    /// Sends `request`, whose URI is absolute. Sets `Host` and the connection headers itself.
     pub(crate) async fn send(
         &self,
         request: Request<Bytes>,
         limits: &Limits,
     ) -> Result<Answer, GuardedError> {
-        // Boxed: a TLS handshake's state is large, and every caller would carry it.
+        // Boxed: the state of a TLS handshake is large, and every caller's future would contain it.
         tokio::time::timeout(limits.total, Box::pin(self.follow(request, limits)))
             .await
             .map_err(|_| GuardedError::Slow)?
@@ -157,6 +160,7 @@ impl GuardedClient {
             if hops_left == 0 || *request.method() != Method::GET {
                 return Err(GuardedError::Redirects);
             }
+            // The next target comes from the answer, so the loop checks it as it checked the first.
             hops_left -= 1;
             *request.uri_mut() = next_hop(&target, &response)?;
         }
@@ -168,28 +172,28 @@ impl GuardedClient {
         request: &Request<Bytes>,
     ) -> Result<Response<Incoming>, GuardedError> {
         let stream = self.connect(target).await?;
-        let aimed = aim(target, request)?;
+        let outgoing = outgoing(target, request)?;
         if !target.origin.is_https() {
-            return talk(stream, aimed).await;
+            return exchange_on(stream, outgoing).await;
         }
         let host = target.origin.host().trim_start_matches('[').trim_end_matches(']').to_owned();
         let name = ServerName::try_from(host).map_err(|_| Refusal::NotAName)?;
         let connector = TlsConnector::from(Arc::clone(&self.inner.tls));
-        let stream = connector.connect(name, stream).await.map_err(|error| unreached(&error))?;
-        talk(stream, aimed).await
+        let stream = connector.connect(name, stream).await.map_err(|error| unreachable(&error))?;
+        exchange_on(stream, outgoing).await
     }
 
-    /// A connection to one of the addresses that were checked, and to no other.
+    /// Connects to one of the addresses that were checked, in their order, and to no other.
     async fn connect(&self, target: &Target) -> Result<TcpStream, GuardedError> {
         let port = target.origin.port();
-        let mut last = unreached(&"it has no address");
+        let mut last = unreachable(&"it has no address");
         for address in self.inner.names.addresses(target).await? {
             match tokio::time::timeout(CONNECT, self.dial(SocketAddr::new(address, port))).await {
                 Ok(Ok(stream)) => {
                     let _ = stream.set_nodelay(true);
                     return Ok(stream);
                 }
-                Ok(Err(error)) => last = unreached(&error),
+                Ok(Err(error)) => last = unreachable(&error),
                 Err(_) => last = GuardedError::Slow,
             }
         }
@@ -209,23 +213,24 @@ impl GuardedClient {
     }
 }
 
-/// The request as it goes out: origin form, our own `Host`, nothing compressed, one use of the connection.
-fn aim(target: &Target, request: &Request<Bytes>) -> Result<Request<Full<Bytes>>, GuardedError> {
+/// Returns the request as it is sent: origin form, `Host` of the target, no compression, one use
+/// of the connection.
+fn outgoing(target: &Target, request: &Request<Bytes>) -> Result<Request<Full<Bytes>>, GuardedError> {
     let uri: Uri = target.path_and_query.parse().map_err(|_| Refusal::NotAUrl)?;
-    let mut aimed = Request::new(Full::new(request.body().clone()));
-    *aimed.method_mut() = request.method().clone();
-    *aimed.uri_mut() = uri;
-    *aimed.headers_mut() = request.headers().clone();
+    let mut outgoing = Request::new(Full::new(request.body().clone()));
+    *outgoing.method_mut() = request.method().clone();
+    *outgoing.uri_mut() = uri;
+    *outgoing.headers_mut() = request.headers().clone();
     let host = HeaderValue::from_str(target.origin.authority().as_str()).map_err(|_| Refusal::NotAName)?;
-    let headers = aimed.headers_mut();
+    let headers = outgoing.headers_mut();
     headers.insert(HOST, host);
     headers.insert(USER_AGENT, HeaderValue::from_static(super::USER_AGENT));
     headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
     headers.insert(http::header::CONNECTION, HeaderValue::from_static("close"));
-    Ok(aimed)
+    Ok(outgoing)
 }
 
-async fn talk<S>(stream: S, request: Request<Full<Bytes>>) -> Result<Response<Incoming>, GuardedError>
+async fn exchange_on<S>(stream: S, request: Request<Full<Bytes>>) -> Result<Response<Incoming>, GuardedError>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -233,8 +238,8 @@ where
         .max_buf_size(MAX_HEAD_BYTES)
         .handshake(TokioIo::new(stream))
         .await
-        .map_err(|error| unreached(&error))?;
-    // Ends when the answer's body is dropped or done.
+        .map_err(|error| unreachable(&error))?;
+    // The task drives the connection. It ends when the body of the answer is dropped or complete.
     tokio::spawn(async move {
         let _ = connection.await;
     });
@@ -255,10 +260,11 @@ async fn read(response: Response<Incoming>, limits: &Limits) -> Result<Answer, G
     Ok(Answer { status: head.status, headers: head.headers, body })
 }
 
-/// Where a redirect leads: an absolute URL, or a path on the same origin.
+/// Returns the target of a redirect: an absolute URL, or a path on the same origin.
 fn next_hop(target: &Target, response: &Response<Incoming>) -> Result<Uri, GuardedError> {
     let location = response.headers().get(LOCATION).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let location = location.split('#').next().unwrap_or_default();
+    // `//host/path` is not a path: it names another host.
     let absolute = if location.starts_with('/') && !location.starts_with("//") {
         format!("{}{location}", target.origin)
     } else {
@@ -267,13 +273,15 @@ fn next_hop(target: &Target, response: &Response<Incoming>) -> Result<Uri, Guard
     Ok(absolute.parse().map_err(|_| Refusal::NotAUrl)?)
 }
 
-fn unreached(cause: &dyn std::fmt::Display) -> GuardedError {
+fn unreachable(cause: &dyn std::fmt::Display) -> GuardedError {
     GuardedError::Unreachable(cause.to_string().into())
 }
 
+/// Maximum number of concurrent calls.
 const CALLS_AT_ONCE: usize = 128;
+/// Maximum time to connect to one address.
 const CONNECT: Duration = Duration::from_secs(3);
-/// More head than this is an attack, not an answer.
+/// Maximum size of a response head. Servers send a few KiB.
 const MAX_HEAD_BYTES: usize = 32 * 1024;
 
 #[cfg(test)]

@@ -1,10 +1,14 @@
-//! Outbound HTTP, in two clients that never mix.
+//! Outgoing HTTP of the control runtime: two clients that never mix.
 //!
-//! [`GuardedClient`] dials names that strangers chose (handles, `did:web`, later OAuth clients and servers):
-//! it resolves by itself, connects only to an address it has checked, and bounds size and time.
-//! The data path dials strangers by connections of its own, at addresses from the same [`Names`].
-//! [`UnguardedClient`] dials origins from the operator's configuration: hosts of the fleet and the PLC
-//! directory. Neither reads proxies from the environment, keeps cookies, or unpacks compressed bodies.
+//! [`GuardedClient`] connects to names that users or external servers chose: handles, `did:web`,
+//! OAuth clients and authorization servers. It resolves names by itself, connects only to addresses
+//! that it has checked, and limits size and time. The data path has connections of its own to external
+//! servers, at addresses from the same [`Names`].
+//!
+//! [`UnguardedClient`] connects to origins from the operator's configuration: hosts of the fleet and
+//! the PLC directory. They may well be private.
+//!
+//! Neither client reads proxies from the environment, keeps cookies or decompresses bodies.
 
 pub(crate) mod address;
 mod body;
@@ -25,7 +29,7 @@ pub(crate) use guarded::{GuardedClient, GuardedError, Limits};
 pub(crate) use names::{NameError, Names};
 pub(crate) use unguarded::{UnguardedClient, UnguardedError};
 
-/// A whole answer, its body within the caller's limit.
+/// A whole answer. Its body is within the caller's limit.
 #[derive(Debug)]
 pub(crate) struct Answer {
     pub(crate) status: StatusCode,
@@ -33,5 +37,5 @@ pub(crate) struct Answer {
     pub(crate) body: Bytes,
 }
 
-/// What we call ourselves towards others.
+/// The `User-Agent` of every outgoing request of this room.
 const USER_AGENT: &str = concat!("genkan/", env!("CARGO_PKG_VERSION"));

@@ -1,6 +1,7 @@
-//! Strangers' names: which may be dialled, and at which addresses.
+//! External names: which ones Genkan may connect to, and at which addresses.
 //!
-//! One place for all clients that dial them. Whoever connects takes an address from here and connects to exactly that one.
+//! All clients that connect to external names take an address from here, and connect to exactly that
+//! address.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -11,15 +12,15 @@ use super::target::{Refusal, Target};
 use super::{Dns, DnsError, address};
 use crate::base::Origin;
 
-/// Looks strangers' names up and checks what it finds. Cheap to clone.
+/// A resolver of external names that checks every address. Cheap to clone.
 #[derive(Clone, Debug)]
 pub(crate) struct Names {
     dns: Dns,
-    /// Private origins that the operator allows, each exactly.
+    /// The private origins that the operator allows, each exactly.
     listed: Arc<[Origin]>,
 }
 
-/// Why a name has no address to connect to.
+/// Why a name has no address that Genkan may connect to.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum NameError {
     #[error("not allowed: {0}")]
@@ -35,12 +36,12 @@ impl Names {
         Self { dns, listed: listed.into() }
     }
 
-    /// Whether a URL may be dialled, as far as its text tells.
+    /// Checks a URL, as far as its text allows, before any look-up.
     pub(crate) fn check(&self, url: &Uri) -> Result<Target, Refusal> {
         Target::check(url, &self.listed)
     }
 
-    /// All addresses of the name; one that is not public fails the whole name.
+    /// Returns all addresses of the name. One address that is not public is an error for all.
     pub(crate) async fn addresses(&self, target: &Target) -> Result<Vec<IpAddr>, NameError> {
         if target.listed {
             return self.listed_addresses(target.origin.host()).await;
@@ -49,13 +50,16 @@ impl Names {
             DnsError::NoRecord => NameError::NoSuchName,
             DnsError::Failed(why) => NameError::Failed(why),
         })?;
+        // A name with public and private addresses is most likely an attack: trying only the public
+        // ones would let it probe.
         for address in &addresses {
             address::check(*address).map_err(Refusal::Address)?;
         }
         Ok(addresses)
     }
 
-    /// Addresses of an origin that the operator listed: literal, by our name servers, or by the machine.
+    /// Returns the addresses of an origin that the operator listed, without checks: those that it
+    /// spells out, those that the DNS servers know, or those that the machine knows.
     async fn listed_addresses(&self, host: &str) -> Result<Vec<IpAddr>, NameError> {
         if let Ok(literal) = host.trim_start_matches('[').trim_end_matches(']').parse() {
             return Ok(vec![literal]);

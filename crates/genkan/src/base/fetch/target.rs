@@ -1,19 +1,19 @@
-//! Which URLs of strangers may be dialled at all, before any name is looked up.
+//! The external URLs that Genkan may connect to at all, judged before any look-up.
 
 use http::Uri;
 
 use crate::base::Origin;
 
-/// A URL that passed: where to connect to, and what to ask for there.
+/// A URL that passed the checks: the origin to connect to, and the path to request there.
 #[derive(Clone, Debug)]
 pub(crate) struct Target {
     pub(crate) origin: Origin,
     pub(crate) path_and_query: String,
-    /// The operator listed exactly this origin: its addresses are not checked.
+    /// Whether the operator listed exactly this origin. Its addresses are not checked then.
     pub(crate) listed: bool,
 }
 
-/// Why a URL is not dialled. Each is final: trying again changes nothing.
+/// Why Genkan does not connect to a URL. Each reason is final: trying again does not help.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Refusal {
     #[error("it is not an absolute URL")]
@@ -35,7 +35,7 @@ pub(crate) enum Refusal {
 }
 
 impl Target {
-    /// Checks `url`; `listed` are the private origins that the operator allows, each exactly.
+    /// Checks `url`. `listed` are the private origins that the operator allows, each exactly.
     pub(crate) fn check(url: &Uri, listed: &[Origin]) -> Result<Self, Refusal> {
         let (Some(scheme), Some(authority)) = (url.scheme_str(), url.authority()) else {
             return Err(Refusal::NotAUrl);
@@ -62,14 +62,16 @@ impl Target {
     }
 }
 
-/// A public DNS name: two labels or more, none of the special-use domains, nothing that could be read as an address.
+/// Checks that `host` is a public DNS name: at least two labels, no special-use domain, and no form
+/// that a resolver could read as an address.
 pub(crate) fn check_name(host: &str) -> Result<(), Refusal> {
     if host.starts_with('[') || host.parse::<std::net::Ipv4Addr>().is_ok() {
         return Err(Refusal::AddressLiteral);
     }
     let labels: Vec<&str> = host.split('.').collect();
     let last = labels.last().copied().unwrap_or_default();
-    // `127.1`, `0x7f.1` and `2130706433` are addresses to some resolvers; no top-level domain begins with a digit.
+    // Some resolvers read `127.1`, `0x7f.1` and `2130706433` as addresses. No top-level domain begins
+    // with a digit.
     if last.starts_with(|first: char| first.is_ascii_digit()) {
         return Err(Refusal::AddressLiteral);
     }
@@ -90,7 +92,8 @@ fn is_label(label: &str) -> bool {
         && !label.ends_with('-')
 }
 
-/// Top-level domains that never name a public server (RFC 6761, RFC 6762, RFC 9476 and friends).
+/// Top-level domains that never name a public server: special-use domains (RFC 6761, RFC 6762,
+/// RFC 9476), and names that private networks commonly use.
 const SPECIAL: &[&str] = &[
     "local",
     "localhost",

@@ -1,7 +1,7 @@
-//! How we check others' certificates: one TLS stack (rustls with ring), one set of roots.
+//! TLS settings for outgoing connections: one stack (rustls with ring), one set of roots.
 //!
-//! The roots are Mozilla's, built in, and not the machine's: a bare container has none, and what is
-//! trusted should not differ between two replicas. An operator with an authority of his own names its file.
+//! The roots are Mozilla's, built in, and not those of the machine: a minimal container has none, and
+//! two replicas must not trust different authorities. An operator adds authorities by a file.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use tokio_rustls::rustls::pki_types::CertificateDer;
 use tokio_rustls::rustls::pki_types::pem::PemObject as _;
 use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 
-/// Why the extra authorities could not be taken, in words for an operator.
+/// Why the extra certificate authorities could not be read, in words for the operator.
 #[derive(Debug, thiserror::Error)]
 #[error("certificate file {path}: {problem}")]
 pub(crate) struct TlsError {
@@ -19,7 +19,8 @@ pub(crate) struct TlsError {
     problem: String,
 }
 
-/// The settings for every outbound TLS connection: HTTP/1.1, the built-in roots and those in `extra_ca_file` (PEM).
+/// Returns the settings for outgoing TLS connections: HTTP/1.1, with the built-in roots and those in
+/// `extra_ca_file` (PEM).
 pub(crate) fn client_config(extra_ca_file: Option<&Path>) -> Result<Arc<ClientConfig>, TlsError> {
     let mut roots = RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
     if let Some(path) = extra_ca_file {

@@ -1,4 +1,4 @@
-//! The client for origins from the operator's configuration: hosts of the fleet, the PLC directory.
+//! The HTTP client for origins from the configuration: hosts of the fleet and the PLC directory.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -26,16 +26,16 @@ pub(crate) struct UnguardedClient {
     client: Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
 }
 
-/// Why there is no answer.
+/// Why a call of the unguarded client has no answer.
 #[derive(Clone, Debug, thiserror::Error)]
 pub(crate) enum UnguardedError {
-    /// No connection: nothing was sent.
+    /// There was no connection: nothing was sent.
     #[error("cannot be reached: {0}")]
     Unreachable(Arc<str>),
-    /// Sent, at least in part: it may have been done.
+    /// The request was sent, at least in part: the other side may have acted on it.
     #[error("did not answer: {0}")]
     Unanswered(Arc<str>),
-    /// Answered, but more than is allowed; it may have been done.
+    /// The answer is larger than allowed: the other side may have acted on the request.
     #[error("answered more than {0} bytes")]
     TooLarge(usize),
 }
@@ -49,7 +49,7 @@ impl UnguardedClient {
         http.set_nodelay(true);
         http.set_keepalive(Some(Duration::from_secs(30)));
         let mut config = (*tls).clone();
-        // The connector sets the protocols itself.
+        // The connector builder refuses settings that name protocols: it sets them itself.
         config.alpn_protocols.clear();
         let https = hyper_rustls::HttpsConnectorBuilder::new()
             .with_tls_config(config)
@@ -65,7 +65,9 @@ impl UnguardedClient {
         Ok(Self { client })
     }
 
-    /// Sends `request` (absolute URI) and reads the whole answer, of any status, within `total` and `body_bytes`.
+    /// Sends `request`, whose URI is absolute, and reads the whole answer, whatever its status.
+    ///
+    /// `total` is the maximum time for all of it, `body_bytes` the maximum size of the body.
     pub(crate) async fn send(
         &self,
         mut request: Request<Full<Bytes>>,
@@ -100,7 +102,7 @@ fn classify(error: &hyper_util::client::legacy::Error) -> UnguardedError {
     if error.is_connect() { UnguardedError::Unreachable(text) } else { UnguardedError::Unanswered(text) }
 }
 
-/// The error and what caused it, in one line.
+/// Returns the error and its causes in one line.
 fn causes(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut next = error.source();
@@ -111,6 +113,7 @@ fn causes(error: &dyn std::error::Error) -> String {
     text
 }
 
+/// Maximum time to connect.
 const CONNECT: Duration = Duration::from_secs(3);
 
 #[cfg(test)]
