@@ -40,7 +40,9 @@ pub(crate) fn start(app: &App, replica: Replica) {
     let with = app.clone();
     every(SETTLE_EVERY, "finish handle changes", move || {
         let app = with.clone();
-        async move { app.renames.finish_broken_off().await.map(|count| count as u64).map_err(anyhow::Error::from) }
+        async move {
+            app.renames.finish_interrupted().await.map(|count| count as u64).map_err(anyhow::Error::from)
+        }
     });
     let with = app.clone();
     every(standing::DELETE_DUE_EVERY, "delete accounts that are due", move || {

@@ -1,9 +1,10 @@
 //! The key ring: every key that Genkan signs with.
 //!
-//! *Host keys* sign the tokens of one host; a host pins one public key, so each host has its own
-//! pair. *Web keys* sign what OAuth servers and clients show each other. The *rotation key* signs PLC operations of every account. The *internal* key is symmetric,
-//! and others are derived from it by name. Private halves are sealed in the database; the sealing
-//! key itself is a file or a setting, never a row.
+//! *Host keys* sign the tokens of one host. A host pins one public key, so each host has a pair of its
+//! own. *Web keys* sign what OAuth servers and clients show each other. The *rotation key* signs PLC
+//! operations of every account. The *internal key* is symmetric, and further keys are derived from it
+//! by name. Private halves are sealed in the database. The sealing key itself is a file or a setting,
+//! never a row.
 
 mod reseal;
 mod ring;
@@ -18,26 +19,28 @@ pub(crate) use sealing::{FOLLOW_EVERY, add_sealing_key, drop_older_sealing_keys,
 pub(crate) use web::PUBLISHED_BEFORE;
 pub(crate) use web::{WebKey, WebPurpose};
 
-/// Why the keys cannot be used. Start-up trouble, in words for the operator.
+/// Why the keys cannot be used, in words for the operator.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     #[error("{}: {why}", file.display())]
     SealingKeyFile { file: std::path::PathBuf, why: String },
-    #[error("the key {id} cannot be opened: {cause}; give the sealing key that this database was made with")]
+    #[error(
+        "the key {id} cannot be unsealed: {cause}; set GENKAN_SEALING_KEY to the key that this database was created with"
+    )]
     Sealed { id: String, cause: String },
     #[error(
-        "the configured PLC rotation key is not the one that this database was made with ({known}); changing it needs a rotation, not a setting"
+        "GENKAN_PLC_ROTATION_KEY is not the key that this database was created with ({known}); set that key, or remove the setting: a change of the setting does not rotate the key"
     )]
     OtherRotationKey { known: String },
-    #[error("not a secp256k1 private key: 64 hex characters are needed")]
+    #[error("a PLC rotation key is not a secp256k1 private key; use 64 hexadecimal digits")]
     NotAKey,
     #[error(
-        "the table {table} has secrets sealed with key {id}, which is not at hand; give it as GENKAN_SEALING_KEY_OLDER, or as a further line of the data folder's sealing.key"
+        "the table {table} contains secrets that the missing sealing key {id} sealed; set GENKAN_SEALING_KEY_OLDER to that key, or add it as a further line to sealing.key in the data folder"
     )]
     MissingSealingKey { id: String, table: &'static str },
-    #[error("another key was made at the same moment; look at `genkan key show`, and try again")]
+    #[error("another process created a key at the same time; see `genkan key show` and try again")]
     Rotating,
-    #[error("host {0} has a signing key already")]
+    #[error("host {0} already has a signing key")]
     HasKey(String),
     #[error(transparent)]
     Storage(#[from] crate::db::Error),

@@ -1,7 +1,8 @@
-//! Sealing anew what an older key sealed, while everybody goes on working.
+//! Resealing: sealing again, with the current key, what an older key sealed.
 //!
-//! Each room says which of its columns are sealed, and by what name each row is bound. A value is replaced only if it is
-//! still the one that was read, so a row that changes meanwhile is left to the next round.
+//! The server goes on working meanwhile. Each room lists its sealed columns, and the name to which each
+//! row is bound. A value is replaced only if it is still the one that was read, so a row that changes
+//! meanwhile is left to the next round.
 
 use sqlx::Row as _;
 
@@ -12,27 +13,27 @@ use crate::db::{Db, Result};
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct SealedColumn {
     pub(crate) table: &'static str,
-    /// The column that names a row.
+    /// The column that identifies a row.
     pub(crate) key: &'static str,
     pub(crate) column: &'static str,
-    /// What the values are bound to besides their row.
+    /// The purpose to which the values are bound, in addition to their row.
     pub(crate) purpose: &'static str,
-    /// The row's name as it is bound, in SQL: the key itself for most.
+    /// The SQL expression of the row name to which a value is bound: in most tables, the key itself.
     pub(crate) row: &'static str,
 }
 
-/// What one round did.
+/// The result of one round.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Round {
     pub(crate) resealed: u64,
-    /// Rows that do not open, by name: damaged, or sealed with a key that nobody has.
+    /// Rows that cannot be unsealed, by name: damaged, or sealed with an unknown key.
     pub(crate) unopened: Vec<String>,
-    /// Whether there may be more.
+    /// Whether there may be more rows.
     pub(crate) full: bool,
 }
 
 impl SealedColumn {
-    /// How many values other keys than the current one have sealed.
+    /// Returns the number of values that another key than the current one sealed.
     pub(crate) async fn left(&self, db: &Db, sealer: &Sealer) -> Result<u64> {
         let Self { table, column, .. } = self;
         let count: i64 = sqlx::query_scalar(sqlx::AssertSqlSafe(format!(
@@ -44,10 +45,11 @@ impl SealedColumn {
         Ok(u64::try_from(count).unwrap_or(0))
     }
 
-    /// The ids of keys that sealed something here and are not at hand.
+    /// Returns the ids of keys that sealed values here and that the sealer does not have.
     pub(crate) async fn unknown_keys(&self, db: &Db, sealer: &Sealer) -> Result<Vec<String>> {
         let Self { table, column, .. } = self;
         let rows = sqlx::query(sqlx::AssertSqlSafe(format!(
+            // `v1.` and then the key id, 8 hexadecimal digits: see `base::seal`.
             "SELECT DISTINCT SUBSTR({column}, 4, 8) AS id FROM {table} WHERE {column} <> ''"
         )))
         .fetch_all(db.reader())
@@ -57,7 +59,7 @@ impl SealedColumn {
         Ok(ids?.into_iter().filter(|id| !sealer.knows(id)).collect())
     }
 
-    /// Seals the next values anew, those after `after` by their key. Answers where to go on.
+    /// Reseals the next values, those whose key follows `after`. Returns the result and the last key.
     pub(crate) async fn round(&self, db: &Db, sealer: &Sealer, after: &str) -> Result<(Round, String)> {
         let Self { table, key, column, purpose, row } = self;
         let rows = sqlx::query(sqlx::AssertSqlSafe(format!(
@@ -99,13 +101,15 @@ impl SealedColumn {
     }
 }
 
+/// The pattern of values that the current key sealed.
 fn by_key(sealer: &Sealer) -> String {
     format!("v1.{}.%", sealer.key_id())
 }
 
+/// Number of rows in one round, which is one write transaction.
 const AT_ONCE: usize = 200;
 
-/// This room's own.
+/// The sealed columns of this room.
 pub(crate) const SEALED_COLUMNS: &[SealedColumn] = &[
     SealedColumn { table: "keys", key: "id", column: "sealed", purpose: super::ring::SEALED_AS, row: "id" },
     SealedColumn {

@@ -1,4 +1,4 @@
-//! The keys in memory.
+//! The keys in memory, and how they are created, rotated and retired.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -16,9 +16,9 @@ use crate::base::seal::Sealer;
 use crate::base::{Clock, Secret, random};
 use crate::db::{Db, Tx};
 
-/// A pair that signs one host's tokens.
+/// A key pair that signs the tokens of one host.
 pub(crate) struct HostKey {
-    /// Names the key in refresh tokens' `kid`; hosts ignore it there.
+    /// The `kid` in refresh tokens. Hosts ignore it.
     pub(crate) id: String,
     pub(crate) host: String,
     pub(crate) private: K256PrivateKey,
@@ -26,7 +26,7 @@ pub(crate) struct HostKey {
     pub(crate) current: bool,
 }
 
-/// All keys that are in use. Cheap to clone; [`Ring::reload`] brings in what others added.
+/// All keys in use. Cheap to clone. [`Ring::reload`] reads keys that other processes added.
 #[derive(Clone)]
 pub(crate) struct Ring {
     inner: Arc<Inner>,
@@ -49,9 +49,9 @@ struct HostKeys {
 }
 
 impl Ring {
-    /// Opens every key, and makes the rotation and internal keys where there are none.
+    /// Unseals every key, and creates the rotation key and the internal key if there are none.
     ///
-    /// `rotation`: the operator's own PLC rotation key instead of a made one.
+    /// `rotation` is the PLC rotation key from the settings, which takes the place of a generated one.
     pub(crate) async fn open(
         db: &Db,
         clock: &Clock,
@@ -74,6 +74,8 @@ impl Ring {
             sql::insert(&mut tx, &seal_row(&sealer, Purpose::Internal, "", "", &random::bytes::<32>()), now)
                 .await?;
             tx.commit().await?;
+            // Two processes at their first start both come here. The unique index keeps one key of each
+            // kind, and both read that one.
             rows = sql::all(db).await?;
         }
 
@@ -106,7 +108,7 @@ impl Ring {
         Ok(Self { inner: Arc::new(inner) })
     }
 
-    /// Reads the host keys and the web keys again.
+    /// Reads the host keys and the web keys from the database again.
     pub(crate) async fn reload(&self) -> Result<(), Error> {
         let rows = sql::all(&self.inner.db).await?;
         let hosts = Arc::new(host_keys(&self.inner.sealer, &rows)?);
@@ -120,7 +122,7 @@ impl Ring {
         Ok(())
     }
 
-    /// Makes the pair of a new host, or takes the one given. Call [`Ring::reload`] after the commit.
+    /// Creates the key pair of a new host, or stores the given one. Call [`Ring::reload`] after the commit.
     pub(crate) async fn add_host_key(
         &self,
         tx: &mut Tx,
@@ -135,22 +137,23 @@ impl Ring {
         Ok(HostKey { id: row.id, host: host.to_owned(), public: private.public(), private, current: true })
     }
 
-    /// The host is gone, and so is what its keys signed. Call [`Ring::reload`] after the commit.
+    /// Retires the keys of a removed host. Their tokens are invalid then. Call [`Ring::reload`] after the
+    /// commit.
     pub(crate) async fn retire_host_keys(&self, tx: &mut Tx, host: &str) -> Result<(), Error> {
         Ok(sql::retire_of(tx, Purpose::HostSigning, host).await?)
     }
 
-    /// The key that signs this host's tokens now.
+    /// The key that signs the tokens of a host.
     pub(crate) fn host_key(&self, host: &str) -> Option<Arc<HostKey>> {
         self.hosts().by_host.get(host)?.iter().find(|key| key.current).cloned()
     }
 
-    /// Every key whose tokens for this host are still good, the current one first.
+    /// Every key whose tokens for a host are valid, the current one first.
     pub(crate) fn host_keys(&self, host: &str) -> Vec<Arc<HostKey>> {
         self.hosts().by_host.get(host).cloned().unwrap_or_default()
     }
 
-    /// The current key of every host, by the host's name.
+    /// The current key of every host, sorted by the name of the host.
     pub(crate) fn current_host_keys(&self) -> Vec<Arc<HostKey>> {
         let hosts = self.hosts();
         let mut keys: Vec<_> = hosts.by_id.values().filter(|key| key.current).cloned().collect();
@@ -158,35 +161,37 @@ impl Ring {
         keys
     }
 
-    /// A host key by its id, as refresh tokens name it.
+    /// Returns a host key by its id, which is the `kid` of refresh tokens.
     pub(crate) fn host_key_by_id(&self, id: &str) -> Option<Arc<HostKey>> {
         self.hosts().by_id.get(id).cloned()
     }
 
-    /// The web key that signs now.
+    /// The web key that signs.
     pub(crate) fn web_key(&self, purpose: WebPurpose) -> Arc<WebKey> {
         let now = self.inner.clock.now();
         Arc::clone(
             self.web()
                 .signing(purpose, now)
-                .expect("there is one of each purpose from the start, and the last stays"),
+                .expect("there is one of each purpose from the start, and the last one stays"),
         )
     }
 
-    /// Every web key to publish and to believe, the newest first.
+    /// Every web key to publish and to accept signatures of, the newest first.
     pub(crate) fn web_keys(&self, purpose: WebPurpose) -> Vec<Arc<WebKey>> {
         self.web().of(purpose).cloned().collect()
     }
 
-    /// A web key by its `kid`, unless it is retired.
+    /// Returns a web key by its `kid`, unless it is retired.
     pub(crate) fn web_key_by_id(&self, id: &str) -> Option<Arc<WebKey>> {
         WebPurpose::ALL
             .into_iter()
             .find_map(|purpose| self.web().of(purpose).find(|key| key.id == id).cloned())
     }
 
-    /// Makes the next web key. It is published from now on, and signs after [`web::PUBLISHED_BEFORE`]; other replicas
-    /// see it at their next [`Ring::reload`].
+    /// Creates the next web key.
+    ///
+    /// It is published at once and signs after [`web::PUBLISHED_BEFORE`]. Other replicas see it at their
+    /// next [`Ring::reload`].
     pub(crate) async fn rotate_web_key(&self, purpose: WebPurpose) -> Result<WebKey, Error> {
         let mut tx = self.inner.db.begin().await?;
         let key = web::add(&mut tx, &self.inner.sealer, purpose, self.inner.clock.now()).await?;
@@ -195,14 +200,15 @@ impl Ring {
         Ok(key)
     }
 
-    /// Retires the keys whose last signature has run out: they were replaced longer ago than `lifetime`. Answers how many.
+    /// Retires the web keys that were replaced longer ago than `lifetime`: all their tokens have expired.
+    /// Returns their number.
     pub(crate) async fn retire_outdated(
         &self,
         purpose: WebPurpose,
         lifetime: Duration,
     ) -> Result<u64, Error> {
         let (now, current) = (self.inner.clock.now(), self.web_key(purpose));
-        // Clocks differ a little, and a replica may hear of a new key late.
+        // The slack covers differing clocks, and replicas that read a new key late.
         if now < current.usable_from.plus(lifetime + SLACK) {
             return Ok(0);
         }
@@ -215,7 +221,7 @@ impl Ring {
         Ok(retired)
     }
 
-    /// Nothing rests on this web key any more, or must not. The one that signs stays. `false`: it is, or was retired.
+    /// Retires a web key. `false` if it is the one that signs, which stays, or was retired before.
     pub(crate) async fn retire_web_key(&self, id: &str) -> Result<bool, Error> {
         if WebPurpose::ALL.into_iter().any(|purpose| self.web_key(purpose).id == id) {
             return Ok(false);
@@ -227,7 +233,7 @@ impl Ring {
         Ok(retired)
     }
 
-    /// The key that PLC operations are signed with.
+    /// The key that signs PLC operations.
     pub(crate) fn rotation(&self) -> &K256PrivateKey {
         &self.inner.rotation
     }
@@ -236,7 +242,9 @@ impl Ring {
         &self.inner.sealer
     }
 
-    /// A symmetric key of its own for each purpose.
+    /// Returns a symmetric key for one purpose, derived from the internal key.
+    ///
+    /// The internal key has a fixed length, so no two purposes give the same input to the hash.
     pub(crate) fn derived(&self, purpose: &str) -> Zeroizing<[u8; 32]> {
         let digest = Sha256::new()
             .chain_update(b"genkan derived key\0")
@@ -289,7 +297,7 @@ fn host_keys(sealer: &Sealer, rows: &[KeyRow]) -> Result<HostKeys, Error> {
 
 fn fresh_key() -> K256PrivateKey {
     loop {
-        // Nearly every 256-bit number is a key; the few that are none are drawn again.
+        // Nearly every 256-bit number is a valid key. The few others are drawn again.
         if let Ok(key) = K256PrivateKey::from_bytes(&random::bytes::<32>()) {
             return key;
         }
@@ -325,19 +333,21 @@ fn open_private(sealer: &Sealer, row: &KeyRow) -> Result<K256PrivateKey, Error> 
     );
     let key = K256PrivateKey::from_bytes(&bytes).map_err(|_| Error::NotAKey)?;
     if key.public().to_did_key() != row.public {
+        // A row that was altered outside of Genkan: its pair would sign what no one can verify.
         return Err(Error::Sealed {
             id: row.id.clone(),
-            cause: "its public half is another key's".to_owned(),
+            cause: "its public key belongs to another private key".to_owned(),
         });
     }
     Ok(key)
 }
 
 fn missing(what: &str) -> Error {
-    Error::Sealed { id: what.to_owned(), cause: "it is missing".to_owned() }
+    Error::Sealed { id: what.to_owned(), cause: "the database does not contain it".to_owned() }
 }
 
 pub(super) const SEALED_AS: &str = "keys.sealed";
+/// Tolerance for differences between clocks and for late reads of keys.
 const SLACK: Duration = Duration::from_mins(5);
 
 #[cfg(test)]

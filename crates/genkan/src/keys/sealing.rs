@@ -1,6 +1,7 @@
-//! The sealing key's file: made at the first start, readable by its owner only.
+//! The file of the sealing keys: created at the first start, readable by its owner only.
 //!
-//! Its first line is the key that seals; further lines are older ones, as long as something is left that they sealed.
+//! The first line is the key that seals. Further lines are older keys, which stay as long as the
+//! database contains values that they sealed.
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -12,13 +13,13 @@ use super::Error;
 use crate::base::seal::{Sealer, SealingKeys, key_id};
 use crate::base::{Secret, random};
 
-/// Reads the sealing keys from `file`, or makes both when `file` is not there.
+/// Reads the sealing keys from `file`. Creates the file with a new key if there is none.
 pub(crate) fn sealing_key_file(file: &Path) -> Result<SealingKeys, Error> {
     let wrong = |why: String| Error::SealingKeyFile { file: file.to_path_buf(), why };
     match std::fs::read_to_string(file) {
         Ok(text) => {
             refuse_readable_by_others(file).map_err(wrong)?;
-            read(&text).ok_or_else(|| wrong("must hold 64 hex characters a line".to_owned()))
+            read(&text).ok_or_else(|| wrong("every line must have 64 hexadecimal digits".to_owned()))
         }
         Err(cause) if cause.kind() == std::io::ErrorKind::NotFound => {
             let key = random::bytes::<32>();
@@ -40,7 +41,8 @@ fn read(text: &str) -> Option<SealingKeys> {
     Some(SealingKeys { current: keys.next()?, older: keys.collect() })
 }
 
-/// Puts a fresh key before those in the file. Whoever follows the file seals with it in a moment.
+/// Adds a new key before those in the file. Processes that follow the file seal with it within
+/// [`FOLLOW_EVERY`].
 pub(crate) fn add_sealing_key(file: &Path) -> Result<SealingKeys, Error> {
     let known = sealing_key_file(file)?;
     let current = Secret::new(random::bytes::<32>());
@@ -49,13 +51,15 @@ pub(crate) fn add_sealing_key(file: &Path) -> Result<SealingKeys, Error> {
     Ok(keys)
 }
 
-/// Leaves the current key alone in the file. Each older one gets a file of its own, for backups from its time: answers
-/// their paths.
+/// Removes all but the current key from the file. Returns the files that the older keys were moved to.
+///
+/// They are kept because backups of the database from their time need them.
 pub(crate) fn drop_older_sealing_keys(file: &Path) -> Result<Vec<PathBuf>, Error> {
     let keys = sealing_key_file(file)?;
     let mut kept = Vec::new();
     for key in &keys.older {
         let aside = file.with_extension(format!("key.{}", key_id(key)));
+        // The file may exist from an attempt that was interrupted before the last step.
         let done = write_private(&aside, &HEXLOWER_PERMISSIVE.encode(key.expose()));
         match done {
             Err(cause) if cause.kind() != std::io::ErrorKind::AlreadyExists => {
@@ -68,17 +72,17 @@ pub(crate) fn drop_older_sealing_keys(file: &Path) -> Result<Vec<PathBuf>, Error
     Ok(kept)
 }
 
-/// Brings in what a rotation changes, for as long as the process lives.
+/// Follows the file for as long as the process lives, so that a rotation reaches every process.
 pub(crate) async fn follow(file: PathBuf, sealer: Sealer, mut known: SealingKeys) {
     loop {
         tokio::time::sleep(FOLLOW_EVERY).await;
         let path = file.clone();
         let read = tokio::task::spawn_blocking(move || sealing_key_file_as_it_is(&path)).await;
-        // Away, or half written by hand: what is known stays good.
+        // The file is missing, or someone is editing it: the known keys stay in use.
         let Ok(Some(keys)) = read else { continue };
         if keys != known {
             sealer.replace(&keys);
-            tracing::info!(key = &*sealer.key_id(), "the sealing keys were read again");
+            tracing::info!(key = &*sealer.key_id(), "read changed sealing keys");
             known = keys;
         }
     }
@@ -88,7 +92,10 @@ fn sealing_key_file_as_it_is(file: &Path) -> Option<SealingKeys> {
     read(&std::fs::read_to_string(file).ok()?)
 }
 
-/// In one step, so that no reader sees half of it.
+/// Replaces the file in one step, so that no reader sees half of it.
+///
+/// The folder is synced as well: without that, a power failure could undo the rename after values were
+/// sealed with the new key.
 fn write(file: &Path, keys: &SealingKeys) -> Result<(), Error> {
     let lines: Vec<String> = std::iter::once(&keys.current)
         .chain(&keys.older)
@@ -101,7 +108,7 @@ fn write(file: &Path, keys: &SealingKeys) -> Result<(), Error> {
         .map_err(|cause| Error::SealingKeyFile { file: file.to_path_buf(), why: cause.to_string() })
 }
 
-/// How often the file is looked at.
+/// Interval at which processes read the file.
 pub(crate) const FOLLOW_EVERY: Duration = Duration::from_secs(1);
 
 fn write_private(file: &Path, text: &str) -> std::io::Result<()> {
@@ -114,11 +121,11 @@ fn write_private(file: &Path, text: &str) -> std::io::Result<()> {
 fn refuse_readable_by_others(file: &Path) -> Result<(), String> {
     use std::os::unix::fs::PermissionsExt as _;
     let mode = std::fs::metadata(file).map_err(|cause| cause.to_string())?.permissions().mode();
-    // Group read is let pass: container platforms mount secrets so.
+    // Readable by the group is allowed: container platforms mount secrets in that way.
     if mode & 0o004 == 0 {
         return Ok(());
     }
-    Err(format!("others may read it (mode {:03o}); run chmod 600 on it", mode & 0o777))
+    Err(format!("every user of this machine can read it (mode {:03o}); run chmod 600 on it", mode & 0o777))
 }
 
 #[cfg(test)]
@@ -136,7 +143,7 @@ mod tests {
 
         std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o644)).unwrap();
         let refused = sealing_key_file(&file).unwrap_err().to_string();
-        assert!(refused.contains("others may read it (mode 644)"), "{refused}");
+        assert!(refused.contains("every user of this machine can read it (mode 644)"), "{refused}");
         std::fs::remove_file(&file).unwrap();
     }
 

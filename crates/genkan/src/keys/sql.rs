@@ -1,4 +1,4 @@
-//! Tables `keys` and `web_keys`.
+//! The tables `keys` and `web_keys`.
 
 use sqlx::Row as _;
 use sqlx::any::AnyRow;
@@ -33,7 +33,7 @@ pub(super) struct KeyRow {
     pub(super) current: bool,
 }
 
-/// Every key that is still in use: current ones, and previous ones whose tokens may live.
+/// Returns every key in use: current keys, and previous ones whose tokens may still be valid.
 pub(super) async fn all(db: &Db) -> Result<Vec<KeyRow>> {
     let rows =
         sqlx::query("SELECT id, purpose, subject, public, sealed, state FROM keys WHERE state <> 'retired'")
@@ -42,7 +42,7 @@ pub(super) async fn all(db: &Db) -> Result<Vec<KeyRow>> {
     rows.iter().map(read).collect()
 }
 
-/// Adds a current key. `false`: there is one for that purpose and subject.
+/// Adds a current key. `false` if there is one for that purpose and subject.
 pub(super) async fn insert(tx: &mut Tx, key: &KeyRow, now: Timestamp) -> Result<bool> {
     let done = sqlx::query(
         "INSERT INTO keys (id, purpose, subject, public, sealed, state, created_at)
@@ -59,7 +59,7 @@ pub(super) async fn insert(tx: &mut Tx, key: &KeyRow, now: Timestamp) -> Result<
     Ok(done.rows_affected() == 1)
 }
 
-/// Nothing that this host's keys signed is good any more.
+/// Retires the keys of one subject.
 pub(super) async fn retire_of(tx: &mut Tx, purpose: Purpose, subject: &str) -> Result<()> {
     sqlx::query("UPDATE keys SET state = 'retired' WHERE purpose = $1 AND subject = $2")
         .bind(purpose.as_str())
@@ -86,7 +86,7 @@ fn read(row: &AnyRow) -> Result<KeyRow> {
     })
 }
 
-/// A P-256 pair as it is stored.
+/// A P-256 key pair as it is stored.
 pub(super) struct WebRow {
     pub(super) id: String,
     pub(super) purpose: WebPurpose,
@@ -96,7 +96,7 @@ pub(super) struct WebRow {
     pub(super) created_at: Timestamp,
 }
 
-/// Every pair that is not retired, the newest of each purpose first.
+/// Returns every pair that is not retired, the newest of each purpose first.
 pub(super) async fn web_keys(db: &Db) -> Result<Vec<WebRow>> {
     let rows = sqlx::query(
         "SELECT id, purpose, public, sealed, usable_from, created_at FROM web_keys
@@ -107,7 +107,7 @@ pub(super) async fn web_keys(db: &Db) -> Result<Vec<WebRow>> {
     rows.iter().map(read_web).collect()
 }
 
-/// `false`: somebody else made the key of that number.
+/// Adds a web key. `false` if another process created the key of that number.
 pub(super) async fn insert_web(tx: &mut Tx, key: &WebRow, serial: i64) -> Result<bool> {
     let done = sqlx::query(
         "INSERT INTO web_keys (id, purpose, serial, public, sealed, usable_from, created_at)
@@ -133,7 +133,7 @@ pub(super) async fn last_web_serial(tx: &mut Tx, purpose: WebPurpose) -> Result<
     Ok(last.unwrap_or(0))
 }
 
-/// `false`: it was retired before, or never was.
+/// Retires a web key and deletes its private half. `false` if it was retired before or does not exist.
 pub(super) async fn retire_web(tx: &mut Tx, id: &str, now: Timestamp) -> Result<bool> {
     let done =
         sqlx::query("UPDATE web_keys SET retired_at = $2, sealed = '' WHERE id = $1 AND retired_at IS NULL")

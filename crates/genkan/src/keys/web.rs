@@ -1,7 +1,8 @@
-//! P-256 pairs: for access tokens that only Genkan reads, and for Genkan as an OAuth client of other servers.
+//! Web keys: P-256 pairs for access tokens that only Genkan reads, and for Genkan as an OAuth client.
 //!
-//! A key is published before it signs, so that nobody who remembers the published set for a while meets a name it does
-//! not know. The newest that may sign does; older ones stay published until nothing rests on them.
+//! A key is published some time before it signs, so that a server that caches the published set never
+//! meets an unknown `kid`. The newest key that may sign does so. Older ones stay published until no
+//! valid signature of theirs is left.
 
 use std::fmt;
 use std::sync::Arc;
@@ -15,12 +16,12 @@ use crate::base::seal::Sealer;
 use crate::base::{Clock, Timestamp, random};
 use crate::db::{Db, Tx};
 
-/// What a pair is for.
+/// The purpose of a pair.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum WebPurpose {
     /// Access tokens addressed to Genkan itself.
     Tokens,
-    /// Client assertions towards other authorization servers.
+    /// Client assertions for external authorization servers.
     Client,
 }
 
@@ -39,7 +40,7 @@ impl WebPurpose {
     }
 }
 
-/// One pair.
+/// A web key pair.
 #[derive(Clone)]
 pub(crate) struct WebKey {
     /// The `kid`.
@@ -47,7 +48,7 @@ pub(crate) struct WebKey {
     pub(crate) purpose: WebPurpose,
     pub(crate) private: P256PrivateKey,
     pub(crate) public: PublicKey,
-    /// It is published, and signs nothing before.
+    /// The time from which it may sign. It is published before that.
     pub(crate) usable_from: Timestamp,
     pub(crate) created_at: Timestamp,
 }
@@ -63,7 +64,7 @@ impl fmt::Debug for WebKey {
 pub(super) struct WebKeys(Vec<Arc<WebKey>>);
 
 impl WebKeys {
-    /// Reads all, and makes the first of each purpose.
+    /// Reads all pairs, and creates the first one of each purpose.
     pub(super) async fn open(db: &Db, sealer: &Sealer, clock: &Clock) -> Result<Self, Error> {
         let keys = Self::read(db, sealer).await?;
         let missing = WebPurpose::ALL.into_iter().filter(|purpose| keys.of(*purpose).next().is_none());
@@ -74,7 +75,7 @@ impl WebKeys {
         let now = clock.now();
         let mut tx = db.begin().await?;
         for purpose in missing {
-            // Of several replicas at their first start one makes the key that all use.
+            // Of several replicas at their first start, one creates the key that all use.
             sql::insert_web(&mut tx, &fresh(sealer, purpose, now, now), 1).await?;
         }
         tx.commit().await?;
@@ -92,13 +93,13 @@ impl WebKeys {
         self.0.iter().filter(move |key| key.purpose == purpose)
     }
 
-    /// The newest that may sign. One that has to wait does when there is no other.
+    /// Returns the newest pair that may sign. If there is none yet, one that should still wait.
     pub(super) fn signing(&self, purpose: WebPurpose, now: Timestamp) -> Option<&Arc<WebKey>> {
         self.of(purpose).find(|key| key.usable_from <= now).or_else(|| self.of(purpose).next())
     }
 }
 
-/// Adds a pair that signs once everybody had the time to see it.
+/// Adds a pair that signs once its publication has had time to spread.
 pub(super) async fn add(
     tx: &mut Tx,
     sealer: &Sealer,
@@ -115,7 +116,7 @@ pub(super) async fn add(
 
 fn fresh(sealer: &Sealer, purpose: WebPurpose, now: Timestamp, usable_from: Timestamp) -> WebRow {
     let private = loop {
-        // Nearly every 256-bit number is a key; the few that are none are drawn again.
+        // Nearly every 256-bit number is a valid key. The few others are drawn again.
         if let Ok(key) = P256PrivateKey::from_bytes(&random::bytes::<32>()) {
             break key;
         }
@@ -136,17 +137,18 @@ fn open_row(sealer: &Sealer, row: WebRow) -> Result<WebKey, Error> {
     let bytes = sealer.unseal(SEALED_AS, &row.id, &row.sealed).map_err(|cause| wrong(cause.to_string()))?;
     let bytes = <[u8; 32]>::try_from(bytes.as_slice()).map(zeroize::Zeroizing::new);
     let private = bytes.ok().and_then(|bytes| P256PrivateKey::from_bytes(&bytes).ok());
-    let private = private.ok_or_else(|| wrong("it is no P-256 key".to_owned()))?;
+    let private = private.ok_or_else(|| wrong("it is not a P-256 key".to_owned()))?;
     let public = private.public();
     if public.to_did_key() != row.public {
-        return Err(wrong("its public half is another key's".to_owned()));
+        return Err(wrong("its public key belongs to another private key".to_owned()));
     }
     let (purpose, usable_from, created_at) = (row.purpose, row.usable_from, row.created_at);
     Ok(WebKey { id: row.id, purpose, private, public, usable_from, created_at })
 }
 
 pub(super) const SEALED_AS: &str = "web_keys.sealed";
-/// How long a key is shown before it signs. The published sets may be remembered for five minutes.
+/// Time for which a key is published before it signs. Servers may cache the published set for five
+/// minutes.
 pub(crate) const PUBLISHED_BEFORE: Duration = Duration::from_mins(15);
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! Counts in this process's memory, bounded and quick.
+//! Counts in the memory of this process: fast, and bounded in size.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher as _, BuildHasherDefault, Hash, Hasher, RandomState};
@@ -8,9 +8,9 @@ use super::{Verdict, window_start};
 use crate::base::Timestamp;
 use crate::config::Rate;
 
-/// Locks, so that worker threads seldom meet.
+/// Number of locks, so that worker threads seldom wait for each other.
 const SHARDS: usize = 64;
-/// Clients remembered in a shard: together a million, some 32 MiB when a flood fills it.
+/// Maximum number of clients in a shard: about a million in total, which take some 32 MiB.
 const MOST_IN_SHARD: usize = 16_384;
 
 #[derive(Debug)]
@@ -23,7 +23,7 @@ pub(super) struct Memory {
 #[derive(Debug, Default)]
 struct Shard {
     counts: HashMap<u64, Count, BuildHasherDefault<PrehashedKey>>,
-    /// When counts of earlier windows were last dropped.
+    /// The second in which counts of earlier windows were last removed.
     swept: i64,
 }
 
@@ -44,11 +44,13 @@ impl Memory {
         Self { hasher: RandomState::new(), shards, most }
     }
 
-    /// Counts one more, and says what it comes to.
+    /// Counts one event of `key`.
     pub(super) fn count<K: Hash + ?Sized>(&self, key: &K, rate: Rate, now: Timestamp) -> Verdict {
-        // The hash stands for the key: it is keyed by chance, so nobody can make two clients share one.
+        // Only the hash of the key is stored. Its seed is random, so no client can choose an address
+        // whose count another client shares.
         let hash = self.hasher.hash_one(key);
         let start = window_start(now, rate.per);
+        // The high half picks the shard. The map inside uses the low bits.
         let Some(shard) =
             usize::try_from(hash >> 32).ok().and_then(|high| self.shards.get(high % self.shards.len()))
         else {
@@ -71,8 +73,10 @@ impl Memory {
 }
 
 impl Shard {
-    /// Drops what is over; in a flood from more addresses than fit, the quietest half of the rest.
+    /// Removes counts of windows that are over. If that is not enough, since a flood comes from more
+    /// addresses than fit, removes the lower half of the rest: the clients that ask most stay counted.
     fn make_room(&mut self, most: usize, now: Timestamp) {
+        // At most once a second: in a flood every new client comes here.
         if now.as_seconds() != self.swept {
             self.swept = now.as_seconds();
             self.counts.retain(|_, count| count.window_end > now);
@@ -81,6 +85,7 @@ impl Shard {
             let mut counts: Vec<u64> = self.counts.values().map(|count| count.number).collect();
             let middle = counts.len() / 2;
             let median = *counts.select_nth_unstable(middle).1;
+            // `spare` limits the removal to half, even if most counts equal the median.
             let mut spare = middle;
             self.counts.retain(|_, count| {
                 if count.number > median || spare == 0 {
@@ -93,7 +98,7 @@ impl Shard {
     }
 }
 
-/// The keys are hashes already.
+/// A hasher for keys that are hashes already.
 #[derive(Debug, Default)]
 struct PrehashedKey(u64);
 

@@ -1,11 +1,11 @@
-//! Rate limits: how often one client may ask for something.
+//! Rate limits.
 //!
-//! A room of the ground, since the edge counts on its hot path what the handlers count in theirs, and
-//! the sweep needs neither. A *limit* counts in fixed windows that begin with the clock's full ones, as
-//! the reference PDS publishes them. What is asked for often (every request of a client address, or of
-//! a registered host) is counted in this process's memory; what is rare and dear (sign-ins, sign-ups,
-//! handle changes) is counted in the database, so that all replicas count together. An attempt is
-//! always counted before its work, so that attempts at once do not slip through.
+//! This is a room of the ground floor because the edge, the handlers and the sweep job all use it. A
+//! *limit* counts in fixed windows, which begin at multiples of their length since the Unix epoch, as
+//! those of the reference PDS do. Frequent events (every request of a client address or a host) are
+//! counted in the memory of this process. Rare and expensive ones (sign-ins, sign-ups, handle changes)
+//! are counted in the database, so that all replicas count together. An attempt is counted before its
+//! work, so that concurrent attempts cannot exceed the limit.
 
 mod memory;
 mod shared;
@@ -21,7 +21,7 @@ use crate::telemetry::metrics::{Counter, Metrics, RATE_LIMITED};
 
 use memory::Memory;
 
-/// Cheap to clone; all clones count together.
+/// The rate limits. Cheap to clone; all clones count together.
 #[derive(Clone, Debug)]
 pub(crate) struct RateLimits {
     inner: Arc<Inner>,
@@ -39,24 +39,24 @@ struct Inner {
     metrics: Metrics,
 }
 
-/// What is counted in the database.
+/// The limits that are counted in the database.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Limit {
-    /// By identifier and client address.
+    /// Sign-ins, by identifier and client address.
     CreateSession,
-    /// By client address.
+    /// Sign-ins on the pages, by client address.
     SignInAddress,
-    /// By account.
+    /// Sign-ins on the pages, by account.
     SignInAccount,
-    /// By client address.
+    /// Sign-ups, by client address.
     CreateAccount,
-    /// By DID.
+    /// Handle changes, by DID.
     UpdateHandle,
-    /// By kind of code and DID, or e-mail address.
+    /// Emails with a code, by kind of code and by DID or email address.
     RequestMail,
-    /// By client address.
+    /// Password reset requests, by client address.
     PasswordReset,
-    /// By client address.
+    /// Uses of a code without a session, by client address.
     UseCode,
 }
 
@@ -75,7 +75,7 @@ impl Limit {
     }
 }
 
-/// What is counted by client address in this process's memory, besides every request of it.
+/// The OAuth endpoints whose calls are counted by client address, in the memory of this process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum OAuthEndpoint {
     Push,
@@ -93,7 +93,7 @@ impl OAuthEndpoint {
     }
 }
 
-/// What one count came to. `None` where limits are switched off.
+/// The result of counting one event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Verdict {
     pub(crate) rate: Rate,
@@ -113,7 +113,7 @@ impl Verdict {
         }
     }
 
-    /// Whole seconds until it is worth another try; at least one.
+    /// Whole seconds until another attempt can succeed, at least one: the value of `Retry-After`.
     pub(crate) fn retry_after(&self, now: Timestamp) -> u64 {
         self.reset.since(now).as_millis().div_ceil(1000).max(1).try_into().unwrap_or(u64::MAX)
     }
@@ -123,7 +123,7 @@ impl Verdict {
         match (self.allowed, other.allowed) {
             (true, false) => other,
             (false, true) => self,
-            // Both refuse: the later end counts. Both allow: what is nearer to refusing.
+            // If both refuse, the later reset counts. If both allow, the one nearer to its limit.
             (false, false) => {
                 if other.reset > self.reset {
                     other
@@ -159,8 +159,10 @@ impl RateLimits {
         }
     }
 
-    /// Counts one request of a client address. `host` is the registered host that passed it on, if one
-    /// did: hosts have a ceiling of their own. For every request, so it takes some 100 ns and no `await`.
+    /// Counts one request of a client address. `None` if limits are disabled.
+    ///
+    /// `host` is the registered host that passed the request on, if any: hosts have a limit of their own.
+    /// This runs for every request, so it takes about 100 ns and never awaits.
     pub(crate) fn request(&self, client: IpAddr, host: Option<&str>, now: Timestamp) -> Option<Verdict> {
         let inner = &*self.inner;
         if !inner.enabled {
@@ -178,7 +180,7 @@ impl RateLimits {
         Some(of_client.tighter(of_host))
     }
 
-    /// Counts one call of an endpoint. `None` where limits are switched off.
+    /// Counts one call of an endpoint. `None` if limits are disabled.
     pub(crate) fn call(&self, endpoint: OAuthEndpoint, client: IpAddr, now: Timestamp) -> Option<Verdict> {
         let inner = &*self.inner;
         if !inner.enabled {
@@ -196,7 +198,9 @@ impl RateLimits {
         Some(verdict)
     }
 
-    /// Counts one attempt for all replicas. Call it before the work; `key` says whose attempt it is.
+    /// Counts one attempt for all replicas. `None` if limits are disabled.
+    ///
+    /// Call this before the work. `key` identifies the client or account, as the functions below make it.
     pub(crate) async fn attempt(
         &self,
         db: &Db,
@@ -227,7 +231,7 @@ impl RateLimits {
         Ok(tightest)
     }
 
-    /// Drops what was counted in windows that are over. Returns how many rows.
+    /// Deletes the counts of windows that are over. Returns the number of rows.
     pub(crate) async fn sweep(&self, db: &Db, now: Timestamp) -> Result<u64, db::Error> {
         let rates = &self.inner.rates;
         let longest = [
@@ -252,8 +256,11 @@ impl RateLimits {
     }
 }
 
-/// The key of a [`Limit::CreateSession`] attempt: the DID of the account that the identifier leads to, if it leads to one.
-/// An account has several names, and any of them may be written with an `@` before it.
+/// The key of a [`Limit::CreateSession`] attempt: the account and the client.
+///
+/// `account` is the DID of the account that the identifier names, if there is one. An account has
+/// several names (handle, email address, DID), and a new count for each would multiply the limit. An
+/// unknown identifier counts by itself, without the `@` that people write before handles.
 pub(crate) fn account_and_address(account: Option<&str>, identifier: &str, client: IpAddr) -> String {
     let name = identifier.trim().trim_start_matches('@').to_lowercase();
     format!("{} {}", account.unwrap_or(&name), ClientNetwork::of(client))
@@ -264,13 +271,14 @@ pub(crate) fn address(client: IpAddr) -> String {
     ClientNetwork::of(client).to_string()
 }
 
-/// The key of a [`Limit::RequestMail`] attempt: a kind of code, and the DID or e-mail address it is asked for.
+/// The key of a [`Limit::RequestMail`] attempt: a kind of code, and the DID or email address.
 pub(crate) fn code_for(kind: &str, whom: &str) -> String {
     format!("{kind} {}", whom.trim().to_lowercase())
 }
 
-/// Where a client is, as far as limits tell them apart: an IPv4 address, or the /64 of an IPv6 address,
-/// since that is what one customer is given.
+/// The network of a client, which limits count as one: an IPv4 address, or the /64 of an IPv6 address.
+///
+/// A /64 is the least that an IPv6 customer gets, and all its addresses are free to use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct ClientNetwork(IpAddr);
 
@@ -289,7 +297,7 @@ impl std::fmt::Display for ClientNetwork {
     }
 }
 
-/// When the window that `now` lies in began.
+/// Returns the start of the window that contains `now`.
 fn window_start(now: Timestamp, per: Duration) -> Timestamp {
     let per = i64::try_from(per.as_millis()).unwrap_or(i64::MAX).max(1);
     Timestamp::from_millis(now.as_millis().div_euclid(per) * per)

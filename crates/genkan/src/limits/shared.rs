@@ -10,7 +10,9 @@ use crate::base::Timestamp;
 use crate::config::Rate;
 use crate::db::{Db, Error};
 
-/// Counts one more in each rate's window.
+/// Counts one event in the current window of each rate, in one transaction.
+///
+/// The statement counts and reads in one step, so concurrent attempts get different counts.
 pub(super) async fn count(
     db: &Db,
     limit: &str,
@@ -38,7 +40,7 @@ pub(super) async fn count(
     Ok(verdicts)
 }
 
-/// Drops the counts of windows that began before `oldest`.
+/// Deletes the counts of windows that began before `oldest`. Returns the number of rows.
 pub(super) async fn sweep(db: &Db, oldest: Timestamp) -> Result<u64, Error> {
     let mut tx = db.begin().await?;
     let done = sqlx::query("DELETE FROM rate_counters WHERE window_start < $1")
@@ -49,7 +51,9 @@ pub(super) async fn sweep(db: &Db, oldest: Timestamp) -> Result<u64, Error> {
     Ok(done.rows_affected())
 }
 
-/// Keys hold e-mail addresses and client addresses, which have no business in the database: a hash will do.
+/// Returns the name of a counter: a hash, since email and client addresses should not be stored.
+///
+/// The rate is part of it, so a changed limit starts a new count.
 fn bucket(limit: &str, rate: Rate, key: &str) -> String {
     let digest = Sha256::digest(format!("{limit} {rate} {key}"));
     digest.iter().take(16).fold(String::with_capacity(32), |mut text, byte| {

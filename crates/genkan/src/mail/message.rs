@@ -1,4 +1,4 @@
-//! What emails say: a subject, a text, and the same in HTML, in the operator's name.
+//! The content of emails: subject, text and HTML.
 
 use askama::Template;
 use serde::{Deserialize, Serialize};
@@ -7,7 +7,7 @@ use super::plain_text::plain_text;
 use super::texts::{self, CodeTexts, texts};
 use crate::base::{Language, Secret};
 
-/// What a code is sent for.
+/// The purpose of a code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Reason {
     ConfirmEmail,
@@ -18,7 +18,7 @@ pub(crate) enum Reason {
 }
 
 impl Reason {
-    /// As tables and the audit trail name it.
+    /// The name in tables and in the audit log.
     pub(crate) const fn as_str(self) -> &'static str {
         match self {
             Self::ConfirmEmail => "confirm_email",
@@ -30,17 +30,17 @@ impl Reason {
     }
 }
 
-/// Whom an email is for.
+/// The recipient of an email.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Recipient<'a> {
     pub(crate) did: &'a str,
     pub(crate) handle: &'a str,
-    /// An address that was checked when it was taken.
+    /// An address that was validated when it was stored.
     pub(crate) email: &'a str,
     pub(crate) language: Language,
 }
 
-/// What is sealed in the outbox.
+/// The content of an email, as it is sealed in the outbox.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Message {
     pub(super) to: String,
@@ -71,7 +71,7 @@ struct CodeHtml<'a> {
     url: &'a str,
 }
 
-/// In whose name emails are written.
+/// The service that sends an email: its name and URL are in the text.
 #[derive(Clone, Debug)]
 pub(super) struct Sender {
     pub(super) service: String,
@@ -79,6 +79,7 @@ pub(super) struct Sender {
 }
 
 impl Sender {
+    /// Writes an email with a code.
     pub(super) fn code(&self, to: Recipient<'_>, reason: Reason, code: &Secret<String>) -> Message {
         let texts = texts(reason, to.language, &self.service);
         let (handle, code) = (to.handle, code.expose().as_str());
@@ -94,7 +95,7 @@ impl Sender {
         }
     }
 
-    /// What the operator, or a moderator in the operator's name, wrote in HTML.
+    /// Writes an email with HTML by the operator, or by a moderator in the operator's name.
     pub(super) fn by_operator(&self, to: Recipient<'_>, subject: Option<&str>, html: &str) -> Message {
         let subject = match subject.map(one_line) {
             Some(subject) if !subject.is_empty() => subject,
@@ -110,7 +111,7 @@ impl Sender {
     }
 }
 
-/// A subject is a header: no line may begin in it.
+/// Makes a subject one line of at most 200 characters. A line end in it could forge a header.
 fn one_line(text: &str) -> String {
     let spaced: String = text.chars().map(|one| if one.is_control() { ' ' } else { one }).take(200).collect();
     spaced.trim().to_owned()
@@ -137,23 +138,23 @@ mod tests {
     ];
 
     #[test]
-    fn a_code_letter_reads_like_this() {
+    fn a_code_email_reads_like_this() {
         let code = Secret::new("ABCDE-FGHIJ".to_owned());
         let email = sender().code(ann(Language::English), Reason::ResetPassword, &code);
         assert_eq!(email.subject, "Reset your password at Rock & Roll");
         assert_eq!(
             email.text,
             "Hello ann.example.com,\n\n\
-             somebody asked to set a new password for your account at Rock & Roll. This is the code for it:\n\n\
+             someone asked to reset the password of your account at Rock & Roll. Set a new one with this code:\n\n\
              \x20   ABCDE-FGHIJ\n\n\
-             It can be used once, within 15 minutes. Never tell it to anybody, whoever asks.\n\n\
-             If it was not you, you need not do anything: your password stays as it is.\n\n\
+             The code works once, within 15 minutes. Never share it with anyone.\n\n\
+             If this was not you, you can ignore this email. Your password stays the same.\n\n\
              -- \nRock & Roll\nhttps://example.com\n"
         );
     }
 
     #[test]
-    fn every_letter_exists_in_every_language_as_text_and_html() {
+    fn every_email_exists_in_every_language_as_text_and_html() {
         let code = Secret::new("ABCDE-FGHIJ".to_owned());
         let mut subjects = std::collections::HashSet::new();
         for reason in ALL {

@@ -1,9 +1,11 @@
-//! Mail to people: written down with its cause, handed over later.
+//! Emails to users, by way of an outbox.
 //!
-//! An *email* is put into the *outbox* in the transaction that is its cause, so a crash loses none and
-//! an unmade change sends none. A job hands emails over to the *transport*: each at least once, under the
-//! same Message-ID, again with growing pauses while the transport fails. What an email says is sealed in the
-//! database, since it holds a code. Nothing here knows accounts; addresses and codes reach no log.
+//! An *email* is written into the *outbox* in the transaction that causes it. A crash loses none, and a
+//! transaction that is rolled back sends none. A job hands emails to the *transport*, a mail server or
+//! a folder: each at least once, with the same Message-ID at every attempt, and with growing pauses
+//! while the transport fails. The content is sealed in the database, since it contains a code.
+//!
+//! This room knows no accounts. Addresses and codes never reach a log.
 
 mod message;
 mod outbox;

@@ -1,4 +1,4 @@
-//! Emails from the transaction that is their cause to the transport.
+//! The outbox: emails on their way from the transaction that causes them to the transport.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,8 +21,8 @@ use crate::telemetry::metrics::{Counter, Gauge, MAILS, MAILS_WAITING, Metrics, O
 
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
-    /// The operator gave no way to send mail.
-    #[error("no mail is sent from here")]
+    /// The operator configured no way to send email.
+    #[error("this service sends no email")]
     Off,
     #[error(transparent)]
     Storage(#[from] crate::db::Error),
@@ -34,7 +34,7 @@ impl From<sqlx::Error> for Error {
     }
 }
 
-/// Takes emails, and hands them over. Cheap to clone.
+/// Writes emails into the outbox and sends them. Cheap to clone.
 #[derive(Clone, Debug)]
 pub(crate) struct Mail {
     inner: Arc<Inner>,
@@ -50,12 +50,12 @@ struct Inner {
     counters: Counters,
 }
 
-/// How emails leave.
+/// The way out: transport, sender and times.
 #[derive(Debug)]
 struct Way {
     transport: Transport,
     from: Mailbox,
-    /// Of one attempt.
+    /// Maximum time of one attempt.
     timeout: Duration,
     give_up_after: Duration,
 }
@@ -102,12 +102,14 @@ impl Mail {
         Ok(Self { inner: Arc::new(Inner { db, clock, sealer, sender, way, counters }) })
     }
 
-    /// Whether emails leave from here at all. Ask before promising one.
+    /// Whether this service sends email. Ask before announcing one to a user.
     pub(crate) fn is_on(&self) -> bool {
         self.inner.way.is_some()
     }
 
-    /// Puts an email with a code into the outbox as part of `tx`. An older one of the same reason is not sent any more.
+    /// Writes an email with a code into the outbox, as part of `tx`.
+    ///
+    /// A waiting email with an older code of the same reason is removed: its code is void.
     pub(crate) async fn put_code(
         &self,
         tx: &mut Tx,
@@ -122,7 +124,7 @@ impl Mail {
         self.put(tx, to.did, reason.as_str(), &message, expires_at).await
     }
 
-    /// Puts an email that the operator, or a moderator in the operator's name, wrote in HTML.
+    /// Writes an email by the operator or a moderator into the outbox, as part of `tx`.
     pub(crate) async fn put_message(
         &self,
         tx: &mut Tx,
@@ -135,7 +137,7 @@ impl Mail {
         self.put(tx, to.did, MESSAGE, &message, expires_at).await
     }
 
-    /// Hands over what is due. Says how many emails it looked after.
+    /// Sends the emails that are due. Returns the number that this process handled.
     pub(crate) async fn post_due(&self) -> Result<u64, Error> {
         let Some(way) = &self.inner.way else { return Ok(0) };
         let due = sql::due(&self.inner.db, self.inner.clock.now(), BATCH).await?;
@@ -153,7 +155,7 @@ impl Mail {
         Ok(posted)
     }
 
-    /// What was given up lately, the newest first.
+    /// Returns emails that were given up recently, the newest first.
     pub(crate) async fn given_up(db: &Db, limit: i64) -> Result<Vec<UndeliveredEmail>, Error> {
         Ok(sql::given_up(db, limit).await?)
     }
@@ -184,11 +186,12 @@ impl Mail {
         Ok(())
     }
 
-    /// `false`: another process has it.
+    /// Sends one email. `false` if another process handles it.
     async fn post(&self, way: &Way, row: &Row) -> Result<bool, Error> {
         let inner = &*self.inner;
         let now = inner.clock.now();
-        // Twice the time of an attempt: nobody else tries while this one may still succeed.
+        // The lease is twice as long as an attempt may take, so that no other process sends the email
+        // while this attempt can still succeed.
         let lease = now.plus(way.timeout * 2);
         let mut tx = inner.db.begin().await?;
         let mine = sql::take(&mut tx, row, lease).await?;
@@ -212,6 +215,8 @@ impl Mail {
         };
         match handed_over {
             Ok(()) => {
+                // A crash here sends the email a second time, which the equal Message-ID makes harmless.
+                // The other order would lose it.
                 failpoint("mail.sent");
                 let mut tx = inner.db.begin().await?;
                 sql::remove(&mut tx, &row.id).await?;
@@ -226,21 +231,21 @@ impl Mail {
 
     fn email(&self, way: &Way, row: &Row) -> Result<lettre::Message, &'static str> {
         let plain = self.inner.sealer.unseal(SEALED_AS, &row.id, &row.sealed);
-        let plain = plain.map_err(|_| "it does not open with the sealing key")?;
-        let message: Message = serde_json::from_slice(&plain).map_err(|_| "it is of a form unknown here")?;
-        let to = message.to.parse().map_err(|_| "mail cannot be addressed so")?;
+        let plain = plain.map_err(|_| "the sealing key does not unseal it")?;
+        let message: Message = serde_json::from_slice(&plain).map_err(|_| "its stored form is unknown")?;
+        let to = message.to.parse().map_err(|_| "its address is not valid")?;
         let created = u64::try_from(row.created_at.as_millis()).unwrap_or(0);
         lettre::Message::builder()
             .from(way.from.clone())
             .to(Mailbox::new(None, to))
             .subject(message.subject)
-            // The same at every attempt, so that a mailbox shows an email once.
+            // Equal at every attempt, so that a mailbox shows the email once.
             .message_id(Some(format!("<{}@{}>", row.id, way.from.email.domain())))
             .date(std::time::UNIX_EPOCH + Duration::from_millis(created))
             .header(AutoSubmitted)
             .header(ContentLanguage(message.language))
             .multipart(MultiPart::alternative_plain_html(message.text, message.html))
-            .map_err(|_| "no mail can be made of it")
+            .map_err(|_| "it cannot be written as an email")
     }
 
     async fn put_off(&self, row: &Row, lease: Timestamp, why: &str) -> Result<(), Error> {
@@ -249,14 +254,20 @@ impl Mail {
         sql::put_off(&mut tx, &row.id, lease, again, why).await?;
         tx.commit().await?;
         self.inner.counters.failed.increment();
-        tracing::warn!(mail.id = row.id, mail.kind = row.kind, why, "a mail could not be handed over yet");
+        tracing::warn!(
+            mail.id = row.id,
+            mail.kind = row.kind,
+            why,
+            "could not send an email; will try again"
+        );
         Ok(())
     }
 
-    /// A code that nothing can be done with is forgotten; a message that was not delivered is the operator's to know.
+    /// Ends an email whose time is over. An expired code is removed, since it is of no use to anyone. An
+    /// undelivered message is kept for the operator.
     async fn expire(&self, row: &Row) -> Result<(), Error> {
         if row.kind == MESSAGE {
-            return self.give_up(row, "its time is over").await;
+            return self.give_up(row, "expired").await;
         }
         let mut tx = self.inner.db.begin().await?;
         sql::remove(&mut tx, &row.id).await?;
@@ -265,7 +276,7 @@ impl Mail {
         tracing::error!(
             mail.id = row.id,
             mail.kind = row.kind,
-            "a code expired before its mail could be handed over"
+            "a code expired before its email could be sent; check the mail server"
         );
         Ok(())
     }
@@ -280,7 +291,7 @@ impl Mail {
             mail.kind = row.kind,
             account.did = row.did,
             why,
-            "a mail was given up"
+            "gave up an email; see `genkan mail given-up`"
         );
         Ok(())
     }
@@ -290,12 +301,12 @@ impl Mail {
     }
 }
 
-/// Drops what waits for an account that is no more.
+/// Removes the emails of an account that was deleted, as part of `tx`.
 pub(crate) async fn forget_account(tx: &mut Tx, did: &str) -> crate::db::Result<()> {
     sql::drop_all_of(tx, did).await
 }
 
-/// Forgets emails that were given up long ago.
+/// Deletes records of emails that were given up long ago. Returns their number.
 pub(crate) async fn sweep(db: &Db, now: Timestamp) -> crate::db::Result<u64> {
     let mut tx = db.begin().await?;
     let gone = sql::sweep(&mut tx, now.minus(KEEP_GIVEN_UP)).await?;
@@ -303,7 +314,8 @@ pub(crate) async fn sweep(db: &Db, now: Timestamp) -> crate::db::Result<u64> {
     Ok(gone)
 }
 
-/// Longer after each attempt, and not all at once when the mail server is back.
+/// Returns the pause after an attempt: doubled each time, and spread at random by half of it, so that
+/// not all emails are sent at once when the mail server is back.
 fn pause_after(attempts: u32) -> Duration {
     let pause = FIRST_PAUSE.saturating_mul(1 << attempts.min(16)).min(LONGEST_PAUSE);
     pause.mul_f64(0.5 + random::fraction())
@@ -324,7 +336,7 @@ impl Counters {
     }
 }
 
-/// RFC 3834 §5: nobody's holiday notice is to answer.
+/// The `Auto-Submitted` header (RFC 3834 §5), which keeps automatic replies away.
 #[derive(Clone)]
 struct AutoSubmitted;
 
@@ -342,7 +354,7 @@ impl Header for AutoSubmitted {
     }
 }
 
-/// RFC 3282.
+/// The `Content-Language` header (RFC 3282).
 #[derive(Clone)]
 struct ContentLanguage(String);
 
@@ -362,16 +374,18 @@ impl Header for ContentLanguage {
 
 const SEALED_AS: &str = "outbox.sealed";
 
-/// What of this room is sealed.
+/// The sealed columns of this room.
 pub(crate) const SEALED_COLUMNS: &[SealedColumn] =
     &[SealedColumn { table: "outbox", key: "id", column: "sealed", purpose: SEALED_AS, row: "id" }];
-/// The kind of emails without a code.
+/// The kind of an email without a code.
 const MESSAGE: &str = "message";
+/// Maximum number of emails that one round of the job handles.
 const BATCH: i64 = 40;
-/// Connections to the mail server.
+/// Number of emails that are sent at the same time, each over its own connection.
 const AT_ONCE: usize = 4;
 const FIRST_PAUSE: Duration = Duration::from_secs(4);
 const LONGEST_PAUSE: Duration = Duration::from_mins(15);
+/// Time for which records of emails that were given up are kept.
 const KEEP_GIVEN_UP: Duration = Duration::from_hours(24 * 14);
-/// How often [`Mail::post_due`] is worth calling: people wait for their codes.
+/// Interval at which [`Mail::post_due`] is called. It is short because users wait for their codes.
 pub(crate) const POST_EVERY: Duration = Duration::from_secs(1);

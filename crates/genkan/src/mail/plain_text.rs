@@ -1,6 +1,8 @@
 //! The text of an HTML email, for readers without HTML.
 
-/// Tags are left out, blocks become lines, the usual entities characters. Never fails: what is no HTML stays.
+/// Converts HTML to text: drops tags, turns blocks into lines and common entities into characters.
+///
+/// Never fails: text that is not HTML stays as it is. The result ends with a line end.
 pub(super) fn plain_text(html: &str) -> String {
     let mut text = String::with_capacity(html.len());
     let mut rest = html;
@@ -19,6 +21,7 @@ pub(super) fn plain_text(html: &str) -> String {
             .take_while(char::is_ascii_alphanumeric)
             .map(|letter| letter.to_ascii_lowercase())
             .collect();
+        // The content of these elements is not text for readers: skip to the closing tag.
         if HIDDEN.contains(&name.as_str()) && !tag.starts_with("</") {
             let closing = format!("</{name}");
             rest = match after.to_ascii_lowercase().find(&closing) {
@@ -40,8 +43,10 @@ const HIDDEN: [&str; 4] = ["head", "script", "style", "title"];
 const BLOCKS: [&str; 14] =
     ["br", "p", "div", "li", "ul", "ol", "tr", "table", "h1", "h2", "h3", "h4", "blockquote", "hr"];
 
+/// Appends `raw` with entities replaced and runs of white space collapsed.
 fn push_words(text: &mut String, raw: &str) {
     let mut raw = raw.to_owned();
+    // `&amp;` comes last: `&amp;lt;` is the text `&lt;`, not `<`.
     for (entity, character) in
         [("&nbsp;", " "), ("&lt;", "<"), ("&gt;", ">"), ("&quot;", "\""), ("&#39;", "'"), ("&amp;", "&")]
     {

@@ -1,4 +1,4 @@
-//! Table `outbox`.
+//! The table `outbox`.
 
 use sqlx::Row as _;
 use sqlx::any::AnyRow;
@@ -6,7 +6,9 @@ use sqlx::any::AnyRow;
 use crate::base::Timestamp;
 use crate::db::{Db, Result, Tx};
 
-/// An email that waits. `due_at` is its lease too: whoever moves it ahead has the email until then.
+/// A waiting email.
+///
+/// `due_at` is its lease as well: a process that moves it into the future owns the email until then.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Row {
     pub(super) id: String,
@@ -36,7 +38,7 @@ pub(super) async fn insert(tx: &mut Tx, row: &Row) -> Result<()> {
     Ok(())
 }
 
-/// Drops what waits of one kind for one account: a newer email says something else.
+/// Removes the waiting emails of one kind for one account, before a newer one is added.
 pub(super) async fn drop_waiting(tx: &mut Tx, did: &str, kind: &str) -> Result<()> {
     sqlx::query("DELETE FROM outbox WHERE did = $1 AND kind = $2 AND state = 'waiting'")
         .bind(did)
@@ -51,7 +53,7 @@ pub(super) async fn drop_all_of(tx: &mut Tx, did: &str) -> Result<()> {
     Ok(())
 }
 
-/// The longest due first.
+/// Returns emails that are due, the longest due first.
 pub(super) async fn due(db: &Db, now: Timestamp, limit: i64) -> Result<Vec<Row>> {
     let rows = sqlx::query(
         "SELECT id, did, kind, sealed, attempts, due_at, expires_at, created_at FROM outbox
@@ -64,7 +66,8 @@ pub(super) async fn due(db: &Db, now: Timestamp, limit: i64) -> Result<Vec<Row>>
     rows.iter().map(read).collect()
 }
 
-/// Takes an email until `until`, and counts the attempt. `false`: another process was faster, or it is gone.
+/// Takes an email until `until` and counts the attempt. `false` if another process was faster or the
+/// email is gone.
 pub(super) async fn take(tx: &mut Tx, row: &Row, until: Timestamp) -> Result<bool> {
     let done = sqlx::query(
         "UPDATE outbox SET due_at = $3, attempts = attempts + 1
@@ -78,7 +81,10 @@ pub(super) async fn take(tx: &mut Tx, row: &Row, until: Timestamp) -> Result<boo
     Ok(done.rows_affected() == 1)
 }
 
-/// `lease`: the `until` that it was taken with. Not when another process has it by now.
+/// Puts an email off until `due_at`.
+///
+/// `lease` is the `until` with which it was taken. If another process has taken it since, nothing
+/// changes.
 pub(super) async fn put_off(
     tx: &mut Tx,
     id: &str,
@@ -96,7 +102,7 @@ pub(super) async fn put_off(
     Ok(())
 }
 
-/// Keeps that it was given up, and nothing of what it said.
+/// Records that an email was given up, and deletes its content.
 pub(super) async fn give_up(tx: &mut Tx, id: &str, why: &str) -> Result<()> {
     sqlx::query("UPDATE outbox SET state = 'given_up', sealed = '', last_error = $2 WHERE id = $1")
         .bind(id)
@@ -111,7 +117,7 @@ pub(super) async fn remove(tx: &mut Tx, id: &str) -> Result<()> {
     Ok(())
 }
 
-/// How many wait, and since when the oldest does.
+/// Returns the number of waiting emails, and when the oldest of them was created.
 pub(super) async fn waiting(db: &Db) -> Result<(i64, Option<Timestamp>)> {
     let row = sqlx::query(
         "SELECT COUNT(*) AS emails, MIN(created_at) AS oldest FROM outbox WHERE state = 'waiting'",
@@ -122,7 +128,7 @@ pub(super) async fn waiting(db: &Db) -> Result<(i64, Option<Timestamp>)> {
     Ok((row.try_get("emails")?, oldest.map(Timestamp::from_millis)))
 }
 
-/// An email that was given up, for the operator.
+/// The record of an email that was given up.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct UndeliveredEmail {
     pub(crate) id: String,
@@ -133,7 +139,7 @@ pub(crate) struct UndeliveredEmail {
     pub(crate) created_at: Timestamp,
 }
 
-/// The newest first.
+/// Returns emails that were given up, the newest first.
 pub(super) async fn given_up(db: &Db, limit: i64) -> Result<Vec<UndeliveredEmail>> {
     let rows = sqlx::query(
         "SELECT id, did, kind, attempts, last_error, created_at FROM outbox
@@ -156,7 +162,7 @@ pub(super) async fn given_up(db: &Db, limit: i64) -> Result<Vec<UndeliveredEmail
         .collect()
 }
 
-/// Forgets emails that were given up and are older than `before`.
+/// Deletes records of emails that were given up and are older than `before`.
 pub(super) async fn sweep(tx: &mut Tx, before: Timestamp) -> Result<u64> {
     let done = sqlx::query("DELETE FROM outbox WHERE state = 'given_up' AND created_at < $1")
         .bind(before.as_millis())

@@ -195,7 +195,7 @@ async fn a_message_is_given_up_in_the_end(db: Db) {
     assert_eq!(lost.len(), 1);
     assert_eq!(
         (lost[0].kind.as_str(), lost[0].why.as_str(), lost[0].attempts),
-        ("message", "its time is over", 2)
+        ("message", "expired", 2)
     );
     assert!(post.counted("genkan_mails_total{outcome=\"given_up\"} 1"));
 }

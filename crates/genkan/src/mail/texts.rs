@@ -1,17 +1,19 @@
-//! The catalogue of what emails say, in each language.
+//! Texts of emails, in each language.
 
 use super::Reason;
 use crate::base::Language;
 
-/// The texts of one code email.
+/// The texts of an email with a code.
 #[derive(Debug)]
 pub(super) struct CodeTexts {
     pub(super) subject: String,
-    /// Before the handle.
+    /// The greeting before the handle.
     pub(super) hello: &'static str,
-    /// Before the code.
+    /// What the code is for. It precedes the code.
     pub(super) cause: String,
+    /// How the code is used.
     pub(super) how: &'static str,
+    /// What to do if the reader did not ask for it.
     pub(super) otherwise: &'static str,
 }
 
@@ -21,13 +23,10 @@ pub(super) fn texts(reason: Reason, language: Language, service: &str) -> CodeTe
         Language::German => german(reason, service),
     };
     let (hello, how) = match language {
-        Language::English => {
-            ("Hello", "It can be used once, within 15 minutes. Never tell it to anybody, whoever asks.")
+        Language::English => ("Hello", "The code works once, within 15 minutes. Never share it with anyone."),
+        Language::German => {
+            ("Guten Tag", "Der Code gilt nur einmal und 15 Minuten lang. Geben Sie ihn an niemanden weiter.")
         }
-        Language::German => (
-            "Guten Tag",
-            "Er gilt einmal und nur 15 Minuten lang. Geben Sie ihn niemandem weiter, wer auch immer danach fragt.",
-        ),
     };
     CodeTexts { subject, hello, cause, how, otherwise }
 }
@@ -39,43 +38,41 @@ pub(super) fn subject_of_operator(language: Language, service: &str) -> String {
     }
 }
 
-/// Subject, cause, and what to do if it was not you.
+/// Returns the subject, the cause, and what to do if the reader did not ask for the code.
 fn english(reason: Reason, service: &str) -> (String, String, &'static str) {
     match reason {
         Reason::ConfirmEmail => (
-            format!("Confirm your e-mail address at {service}"),
-            format!(
-                "please confirm that this is the e-mail address of your account at {service}, with this code:"
-            ),
-            "If you have no account there, somebody mistyped their address: you need not do anything.",
+            format!("Confirm your email address at {service}"),
+            format!("please confirm the email address of your account at {service} with this code:"),
+            "If you do not have an account there, you can ignore this email.",
         ),
         Reason::UpdateEmail => (
-            format!("Change your e-mail address at {service}"),
+            format!("Change your email address at {service}"),
             format!(
-                "somebody asked to change the e-mail address of your account at {service}. This is the code for it:"
+                "someone asked to change the email address of your account at {service}. This code allows it:"
             ),
-            "If it was not you, somebody else uses your account: change your password.",
+            "If this was not you, someone else is using your account. Change your password.",
         ),
         Reason::ResetPassword => (
             format!("Reset your password at {service}"),
             format!(
-                "somebody asked to set a new password for your account at {service}. This is the code for it:"
+                "someone asked to reset the password of your account at {service}. Set a new one with this code:"
             ),
-            "If it was not you, you need not do anything: your password stays as it is.",
+            "If this was not you, you can ignore this email. Your password stays the same.",
         ),
         Reason::DeleteAccount => (
             format!("Delete your account at {service}"),
             format!(
-                "somebody asked to delete your account at {service}, with everything in it, for good. This is the code for it:"
+                "someone asked to delete your account at {service} and everything in it permanently. This code allows it:"
             ),
-            "If it was not you, somebody else uses your account: change your password.",
+            "If this was not you, someone else is using your account. Change your password.",
         ),
         Reason::PlcOperation => (
-            format!("Change your identity, signed by {service}"),
+            format!("Confirm a change to your identity at {service}"),
             format!(
-                "somebody asked {service} to sign a change of your identity. Whoever has this code can take your account elsewhere, with its name:"
+                "someone asked {service} to sign a change to your identity. Anyone who has this code can move your account, with its handle, to another server:"
             ),
-            "If it was not you, somebody else uses your account: change your password.",
+            "If this was not you, someone else is using your account. Change your password.",
         ),
     }
 }
@@ -84,38 +81,36 @@ fn german(reason: Reason, service: &str) -> (String, String, &'static str) {
     match reason {
         Reason::ConfirmEmail => (
             format!("Bestätigen Sie Ihre E-Mail-Adresse bei {service}"),
-            format!(
-                "bitte bestätigen Sie mit diesem Code, dass dies die E-Mail-Adresse Ihres Kontos bei {service} ist:"
-            ),
-            "Wenn Sie dort kein Konto haben, hat sich jemand vertippt: Sie müssen nichts tun.",
+            format!("bitte bestätigen Sie die E-Mail-Adresse Ihres Kontos bei {service} mit diesem Code:"),
+            "Wenn Sie dort kein Konto haben, können Sie diese E-Mail ignorieren.",
         ),
         Reason::UpdateEmail => (
             format!("Ändern Sie Ihre E-Mail-Adresse bei {service}"),
             format!(
-                "jemand möchte die E-Mail-Adresse Ihres Kontos bei {service} ändern. Dies ist der Code dafür:"
+                "jemand möchte die E-Mail-Adresse Ihres Kontos bei {service} ändern. Dieser Code erlaubt es:"
             ),
-            "Wenn Sie das nicht waren, benutzt jemand anderes Ihr Konto: Ändern Sie Ihr Passwort.",
+            "Wenn Sie das nicht waren, benutzt jemand anderes Ihr Konto. Ändern Sie Ihr Passwort.",
         ),
         Reason::ResetPassword => (
-            format!("Setzen Sie Ihr Passwort bei {service} neu"),
+            format!("Setzen Sie Ihr Passwort bei {service} zurück"),
             format!(
-                "jemand möchte für Ihr Konto bei {service} ein neues Passwort setzen. Dies ist der Code dafür:"
+                "jemand möchte das Passwort Ihres Kontos bei {service} zurücksetzen. Mit diesem Code legen Sie ein neues fest:"
             ),
-            "Wenn Sie das nicht waren, müssen Sie nichts tun: Ihr Passwort bleibt, wie es ist.",
+            "Wenn Sie das nicht waren, können Sie diese E-Mail ignorieren. Ihr Passwort bleibt unverändert.",
         ),
         Reason::DeleteAccount => (
             format!("Löschen Sie Ihr Konto bei {service}"),
             format!(
-                "jemand möchte Ihr Konto bei {service} mit allem, was darin ist, endgültig löschen. Dies ist der Code dafür:"
+                "jemand möchte Ihr Konto bei {service} mit allen Inhalten endgültig löschen. Dieser Code erlaubt es:"
             ),
-            "Wenn Sie das nicht waren, benutzt jemand anderes Ihr Konto: Ändern Sie Ihr Passwort.",
+            "Wenn Sie das nicht waren, benutzt jemand anderes Ihr Konto. Ändern Sie Ihr Passwort.",
         ),
         Reason::PlcOperation => (
-            format!("Ändern Sie Ihre Identität, signiert von {service}"),
+            format!("Bestätigen Sie eine Änderung Ihrer Identität bei {service}"),
             format!(
-                "jemand möchte, dass {service} eine Änderung Ihrer Identität signiert. Wer diesen Code hat, kann mit Ihrem Konto und seinem Namen umziehen:"
+                "jemand möchte, dass {service} eine Änderung Ihrer Identität signiert. Wer diesen Code hat, kann Ihr Konto samt Handle auf einen anderen Server umziehen:"
             ),
-            "Wenn Sie das nicht waren, benutzt jemand anderes Ihr Konto: Ändern Sie Ihr Passwort.",
+            "Wenn Sie das nicht waren, benutzt jemand anderes Ihr Konto. Ändern Sie Ihr Passwort.",
         ),
     }
 }

@@ -1,4 +1,4 @@
-//! Whom emails are handed to: a mail server, or a folder.
+//! Transports of emails: a mail server or a folder.
 
 use std::io::Write as _;
 use std::os::unix::fs::OpenOptionsExt as _;
@@ -12,12 +12,12 @@ use lettre::{AsyncSmtpTransport, AsyncTransport as _, Message, Tokio1Executor};
 
 use crate::config::{SmtpTls, SmtpUrl};
 
-/// Why there is no transport, in words for the operator.
+/// Why no transport could be set up, in words for the operator.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum TransportError {
-    #[error("cannot read the certificate file {0}")]
+    #[error("cannot read the certificate file {}; use a PEM file that Genkan's user can read", .0.display())]
     Certificates(PathBuf),
-    #[error("the mail server's name cannot be checked by TLS")]
+    #[error("TLS cannot verify the mail server's name; use a host name")]
     Tls,
 }
 
@@ -26,16 +26,19 @@ pub(super) enum Transport {
     Smtp(Box<AsyncSmtpTransport<Tokio1Executor>>),
 }
 
-/// An email was not taken. `why` holds neither address nor text.
+/// A failed attempt to send an email. `why` contains neither an address nor text of the email.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Refusal {
     pub(super) why: String,
-    /// It never will be: there is no such mailbox.
+    /// Whether further attempts are pointless: there is no such mailbox.
     pub(super) is_final: bool,
 }
 
 impl Transport {
-    /// `name` is how this machine says hello; `extra_ca` a PEM file of authorities to trust besides the public ones.
+    /// Makes an SMTP transport.
+    ///
+    /// `name` is what this machine calls itself in `EHLO`. `extra_ca` is a PEM file of authorities that
+    /// are trusted in addition to the public ones.
     pub(super) fn smtp(
         server: &SmtpUrl,
         name: &str,
@@ -48,7 +51,7 @@ impl Transport {
             SmtpTls::StartTls => Tls::Required(tls_to(&server.host, extra_ca)?),
             SmtpTls::Opportunistic => Tls::Opportunistic(tls_to(&server.host, extra_ca)?),
         };
-        // "Dangerous" means that TLS is ours to choose, which was just done.
+        // "Dangerous" means that this builder leaves the choice of TLS to its caller: it was made above.
         let mut builder = AsyncSmtpTransport::<Tokio1Executor>::builder_dangerous(&server.host)
             .port(server.port)
             .tls(tls)
@@ -60,7 +63,7 @@ impl Transport {
         Ok(Self::Smtp(Box::new(builder.build())))
     }
 
-    /// Hands an email over. `id` is its own, whatever the attempt.
+    /// Sends an email. `id` is equal at every attempt.
     pub(super) async fn hand_over(&self, id: &str, message: Message) -> Result<(), Refusal> {
         match self {
             Self::Folder(folder) => {
@@ -85,7 +88,7 @@ impl Refusal {
         Self { why, is_final: false }
     }
 
-    /// Servers repeat addresses in what they say: only the code of it is kept.
+    /// Describes a failure. Servers repeat addresses in their replies: only the code is kept.
     fn of(cause: &lettre::transport::smtp::Error) -> Self {
         if let Some(code) = cause.status() {
             let code = u16::from(code);
@@ -99,7 +102,7 @@ impl Refusal {
         } else if cause.is_tls() {
             "TLS with the mail server failed"
         } else if cause.is_client() {
-            "the mail server lacks what is needed of it (STARTTLS or a way to sign in)"
+            "the mail server does not offer STARTTLS or a supported way to sign in"
         } else {
             "the mail server cannot be reached"
         };
@@ -107,14 +110,16 @@ impl Refusal {
     }
 }
 
-/// Replies that no repetition changes (RFC 5321 §4.2.3). Others of the 5xx are often the operator's to mend.
+/// Replies that further attempts do not change (RFC 5321 §4.2.3). Other 5xx replies often have a cause
+/// that the operator can remove.
 const NO_MAILBOX: [u16; 3] = [550, 551, 553];
 
-/// Nobody who watches the folder sees half an email; a second attempt replaces the first.
+/// Writes a file so that a program that watches the folder never sees half of it. A second attempt
+/// replaces the file of the first.
 fn write_whole(folder: &Path, name: &str, bytes: &[u8]) -> std::io::Result<()> {
     let unfinished = folder.join(format!(".{name}"));
     let mut options = std::fs::OpenOptions::new();
-    // Codes are for nobody else on this machine.
+    // The file contains a code: no other user of this machine may read it.
     let mut file = options.create(true).write(true).truncate(true).mode(0o600).open(&unfinished)?;
     file.write_all(bytes)?;
     file.sync_all()?;
@@ -126,7 +131,6 @@ fn tls_to(host: &str, extra_ca: Option<&Path>) -> Result<TlsParameters, Transpor
     if let Some(path) = extra_ca {
         let problem = || TransportError::Certificates(path.to_owned());
         let pem = std::fs::read(path).map_err(|_| problem())?;
-        // Of every certificate in it.
         builder = builder.add_root_certificate(Certificate::from_pem(&pem).map_err(|_| problem())?);
     }
     builder.build().map_err(|_| TransportError::Tls)

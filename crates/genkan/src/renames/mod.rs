@@ -1,9 +1,9 @@
-//! Handle changes: the directory first, then our record, then the host.
+//! Handle changes: first at the directory, then in our record, then at the host.
 //!
-//! A row holds the intent before anything is done elsewhere. *Recorded*: the new handle is reserved
-//! here, and the directory may have been told. *Published*: the directory has it, our record too, and
-//! the host is yet to hear. Each step looks before it acts and can be repeated; a job goes on with
-//! what a crash, a host or the directory left half-way.
+//! A row records the intent before anything leaves Genkan. *Recorded*: the new handle is reserved, and
+//! the directory may have it. *Published*: the directory and our record have it, and the host does not
+//! yet. Each step looks before it acts and can be repeated. A job finishes changes that a crash, a host
+//! or the directory interrupted. The steps are in `saga`.
 
 mod saga;
 mod sql;
@@ -32,12 +32,12 @@ pub(crate) enum Error {
     UnderWay,
     #[error("there is no such account")]
     NoAccount,
-    /// The DID cannot be changed by us: its owner took our key out, or it was ended.
+    /// Genkan has no key of the DID: its owner removed it, or the DID has a tombstone.
     #[error("Genkan may not change this DID")]
     NotOurs,
     #[error("the PLC directory refused: {0}")]
     Refused(String),
-    /// Recorded, and going on by itself; the same request again joins it.
+    /// Recorded. A job finishes it.
     #[error("the change is recorded and will be finished")]
     Unfinished,
     #[error(transparent)]
@@ -61,7 +61,7 @@ impl From<sqlx::Error> for Error {
     }
 }
 
-/// What handle changes work with.
+/// The services that handle changes use.
 #[derive(Clone, Debug)]
 pub(crate) struct Dependencies {
     pub(crate) db: Db,
@@ -79,7 +79,7 @@ pub(crate) struct Dependencies {
 #[derive(Clone, Debug)]
 pub(crate) struct Renames {
     with: Dependencies,
-    /// Names this process in leases.
+    /// The holder name of this process in leases.
     worker: String,
 }
 
@@ -88,9 +88,10 @@ impl Renames {
         Self { with, worker: random::id() }
     }
 
-    /// Gives `account` the handle `typed`. It goes on to the end also when the client leaves.
+    /// Gives `account` the handle `typed`. Continues to the end if the client disconnects.
     ///
-    /// `Ok`: the directory and our records have it. The host hears of it now or, when it is away, later.
+    /// `Ok` means that the directory and our record have the handle. The host learns of it at once, or
+    /// later if it is away.
     pub(crate) async fn rename(&self, account: &Account, typed: &str, actor: Actor<'_>) -> Result<(), Error> {
         let (handle, _) = self.with.policy.for_account(typed, &account.did, &self.with.handles).await?;
         let change = sql::Rename { did: account.did.to_string(), handle, step: sql::Step::Recorded };
@@ -104,7 +105,7 @@ impl Renames {
         }
     }
 
-    /// Writes the intent down, reserves the handle and takes the lease, in one transaction.
+    /// Records the intent, reserves the handle and takes the lease, in one transaction.
     async fn record(&self, change: &sql::Rename, actor: Actor<'_>) -> Result<(), Error> {
         let now = self.with.clock.now();
         let mut tx = self.with.db.begin().await?;
@@ -117,13 +118,14 @@ impl Renames {
         Ok(())
     }
 
-    /// Ends every lease: for the start of a process that has the database to itself, where whoever held them is gone.
+    /// Ends every lease. For the start of a process that has the database to itself: every earlier holder
+    /// is gone.
     pub(crate) async fn end_leases(&self) -> Result<(), Error> {
         Ok(sql::end_leases(&self.with.db).await?)
     }
 
-    /// Goes on with what was left half-way. Says how many were taken up.
-    pub(crate) async fn finish_broken_off(&self) -> Result<usize, Error> {
+    /// Continues interrupted changes. Returns how many this process took up.
+    pub(crate) async fn finish_interrupted(&self) -> Result<usize, Error> {
         let mut taken_up = 0;
         for did in sql::abandoned(&self.with.db, self.with.clock.now(), AT_ONCE).await? {
             let now = self.with.clock.now();
@@ -137,7 +139,7 @@ impl Renames {
                 tracing::warn!(
                     account.did = %did,
                     cause = &cause as &dyn std::error::Error,
-                    "the handle change of {did} could not go on"
+                    "could not finish the handle change of {did}; will try again"
                 );
             }
         }

@@ -1,4 +1,4 @@
-//! The steps of one handle change, by whoever holds its lease.
+//! The steps of one handle change. Only the process that holds its lease does them.
 
 use std::time::Duration;
 
@@ -15,15 +15,15 @@ use crate::identity::{DirectoryError, Submission};
 /// How far a change has come.
 pub(super) enum Outcome {
     Done,
-    /// The directory and our record have it; the host does not answer.
+    /// The directory and our record have the handle. The host does not answer.
     HostLater,
     /// The directory does not answer.
     DirectoryLater,
-    /// It cannot be; all is as before.
+    /// It is impossible. Everything is as before.
     Undone(Error),
 }
 
-/// Goes on with a change whose lease is held, and keeps it held meanwhile.
+/// Continues a change whose lease this process holds, and renews the lease meanwhile.
 pub(super) async fn go_on(of: &Renames, did: &Did) -> Result<Outcome, Error> {
     let renew = || sql::keep_lease(&of.with.db, did.as_str(), &of.worker, of.with.clock.now());
     while_held(Box::pin(step_by_step(of, did)), renew).await
@@ -47,13 +47,17 @@ async fn step_by_step(of: &Renames, did: &Did) -> Result<Outcome, Error> {
     tell_host(of, did, &rename).await
 }
 
+/// The result of publishing a handle.
 enum PublishOutcome {
     Yes,
     Later(String),
     Never(Error),
 }
 
-/// Makes the directory name the handle, unless it does already.
+/// Publishes the handle in the directory, unless it is there already.
+///
+/// Each round reads the log first. It shows whether an operation whose answer was lost arrived, and
+/// what the next operation must follow.
 async fn publish(of: &Renames, did: &Did, rename: &Rename) -> PublishOutcome {
     let directory = &of.with.directory;
     let rotation = of.with.ring.rotation();
@@ -68,7 +72,8 @@ async fn publish(of: &Renames, did: &Did, rename: &Rename) -> PublishOutcome {
         if data.handle().as_ref() == Some(&rename.handle) && !matches!(last, Operation::LegacyCreate(_)) {
             return PublishOutcome::Yes;
         }
-        // The same refusal of an unchanged log will not become better.
+        // The operation was refused and the log has not changed: another attempt would be refused too.
+        // With a changed log the refusal was a race with another operation, which a new attempt can win.
         if let Some((prev, status, message)) = refused.take()
             && prev == last.cid()
         {
@@ -85,7 +90,7 @@ async fn publish(of: &Renames, did: &Did, rename: &Rename) -> PublishOutcome {
         match directory.submit(did, &plc::update(&last.cid(), data, rotation)).await {
             Submission::Accepted => return PublishOutcome::Yes,
             Submission::Unreachable(why) => return PublishOutcome::Later(why.to_string()),
-            // It may be in the log: look there, and send again only if it is not.
+            // It may be in the log. The next round looks there and sends again only if it is not.
             Submission::Unanswered(_) => {}
             Submission::Refused { status, message } => refused = Some((last.cid(), status, message)),
         }
@@ -93,7 +98,7 @@ async fn publish(of: &Renames, did: &Did, rename: &Rename) -> PublishOutcome {
     PublishOutcome::Later("the directory does not answer clearly".to_owned())
 }
 
-/// Our record follows the directory; every process forgets what it had in memory.
+/// Updates our record after the directory. Every process drops what it cached of the account.
 async fn keep(of: &Renames, did: &Did) -> Result<(), Error> {
     let now = of.with.clock.now();
     let mut tx = of.with.db.begin().await?;
@@ -104,7 +109,7 @@ async fn keep(of: &Renames, did: &Did) -> Result<(), Error> {
     Ok(of.with.accounts.commit_change(tx, now, did.as_str()).await?)
 }
 
-/// The host looks at the directory itself before it believes us.
+/// Tells the host, which checks the handle in the directory itself.
 async fn tell_host(of: &Renames, did: &Did, rename: &Rename) -> Result<Outcome, Error> {
     let Some(account) = of.with.accounts.find(did.as_str()).await? else {
         return finish(of, rename).await;
@@ -118,12 +123,13 @@ async fn tell_host(of: &Renames, did: &Did, rename: &Rename) -> Result<Outcome, 
         tokio::time::sleep(pause).await;
         match of.with.hosts.update_account_handle(&host, did, &rename.handle).await {
             Ok(()) => return finish(of, rename).await,
-            // Its answer may be all that was lost.
+            // Perhaps only the answer was lost.
             Err(error) if error.may_be_done() && has_it(of, &host, did, rename).await => {
                 return finish(of, rename).await;
             }
             Err(error) => {
-                // Another replica's front may remember the old document for a moment.
+                // The PLC proxy of another replica may cache the old document for a moment, so that the
+                // host still reads the old handle. Then, and only then, a short pause helps.
                 let too_early = why_too_early(&error.to_string());
                 why = error.to_string();
                 if !too_early {
@@ -136,7 +142,7 @@ async fn tell_host(of: &Renames, did: &Did, rename: &Rename) -> Result<Outcome, 
         account.did = %did,
         host.id = %host.id,
         cause = %why,
-        "host {} was not told of the new handle of {did}; it will be", host.id
+        "could not tell host {} the new handle of {did}; will try again", host.id
     );
     put_off(of, rename, &why).await?;
     Ok(Outcome::HostLater)
@@ -158,7 +164,7 @@ async fn finish(of: &Renames, rename: &Rename) -> Result<Outcome, Error> {
     Ok(Outcome::Done)
 }
 
-/// The directory never had it: the reserved handle is free again.
+/// Undoes a change that the directory never had: frees the reserved handle.
 async fn undo(of: &Renames, rename: &Rename) -> Result<(), Error> {
     let now = of.with.clock.now();
     let mut tx = of.with.db.begin().await?;
@@ -177,9 +183,10 @@ async fn put_off(of: &Renames, rename: &Rename, why: &str) -> Result<(), Error> 
     Ok(())
 }
 
-/// Looks and acts of one go, a race with another operation of the same DID included.
+/// Number of rounds in one go. One may be lost to a race with another operation of the DID.
 const ATTEMPTS: usize = 3;
 const TOO_MANY: u16 = 429;
+/// Pause before a job continues.
 const AGAIN: Duration = Duration::from_secs(15);
-/// Before each try at the host.
+/// Pause before each attempt at the host.
 const PAUSES: [Duration; 3] = [Duration::ZERO, Duration::from_millis(500), Duration::from_millis(1500)];

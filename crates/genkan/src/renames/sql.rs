@@ -1,4 +1,4 @@
-//! Table `renames`.
+//! The table `renames`.
 
 use genkan_protocol::syntax::Handle;
 use sqlx::Row as _;
@@ -9,7 +9,7 @@ use crate::db::{Db, Error, Result, Tx};
 
 leases_on!("renames");
 
-/// Where a handle change stands.
+/// The step of a recorded handle change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Step {
     Recorded,
@@ -23,8 +23,8 @@ pub(super) struct Rename {
     pub(super) step: Step,
 }
 
-/// Records a change with its lease. An older one of the same account gives way unless somebody works
-/// on it: `false`.
+/// Records a change with its lease. Replaces an older change of the account, unless a process works on
+/// that one: `false`.
 pub(super) async fn insert_or_replace(
     tx: &mut Tx,
     rename: &Rename,
@@ -64,7 +64,7 @@ pub(super) async fn find(db: &Db, did: &str) -> Result<Option<Rename>> {
     Ok(Some(Rename { did: did.to_owned(), handle: handle.parse().map_err(|_| corrupt("handle"))?, step }))
 }
 
-/// The directory has it. `false`: the lease was lost.
+/// Records that the directory has the handle. `false` if the lease was lost.
 pub(super) async fn publish(tx: &mut Tx, did: &str, lease: &str) -> Result<bool> {
     let done = sqlx::query("UPDATE renames SET step = 'published' WHERE did = $1 AND lease = $2")
         .bind(did)

@@ -111,7 +111,7 @@ impl Stand {
 
     async fn later(&self) -> usize {
         self.hand.fetch_add(120_000, Ordering::SeqCst);
-        self.renames.finish_broken_off().await.unwrap()
+        self.renames.finish_interrupted().await.unwrap()
     }
 }
 

@@ -1,10 +1,10 @@
-//! Sign-up: a new account, from the form to a host that keeps it.
+//! Sign-up: from the request to an account on a host.
 //!
-//! `createAccount` is a *saga*. Its intent is one row with the signed genesis operation, written
-//! together with the account's handle, e-mail address and DID, so that the unique indexes settle
-//! every race before anything leaves Genkan. Then the host is asked; the host publishes the
-//! operation. Whatever breaks off in between is *settled* later: look at the host and at the
-//! directory first, then finish, send again, or undo. `saga.rs` has the steps.
+//! `createAccount` is a *saga*. Its intent is one row with the signed genesis operation. It is written
+//! together with the handle, email address and DID of the account, so that the unique indexes decide
+//! every race before anything leaves Genkan. Then the host creates the account and publishes the
+//! operation. A sign-up that is interrupted on the way is *settled* later: look at the host and at the
+//! directory first, then finish, send again, or undo. The steps are in `saga`.
 
 mod request;
 mod saga;
@@ -27,26 +27,26 @@ use crate::sessions::{self, SessionTokens, Sessions};
 pub(crate) use request::{Request, Rules, RulesError};
 use saga::Outcome;
 
-/// Why a sign-up did not give an account.
+/// Why a sign-up did not create an account.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
     #[error(transparent)]
     Rules(#[from] RulesError),
     #[error("the handle is taken")]
     HandleTaken,
-    #[error("the e-mail address is taken")]
+    #[error("the email address is taken")]
     EmailTaken,
     #[error("the invite code is unknown, used up or disabled")]
     InvalidInvite,
-    #[error("too many passwords are being checked")]
+    #[error("too many passwords are being checked at the moment")]
     Busy,
-    #[error("no host takes new accounts now")]
+    #[error("no host takes new accounts at the moment")]
     NoRoom,
-    /// Recorded, and settled as soon as the host or the directory answers again.
-    #[error("the account is still being made")]
+    /// Recorded. A job settles it as soon as the host and the directory answer.
+    #[error("the account is still being created")]
     Unfinished,
-    /// Tried, refused by the host, and undone.
-    #[error("the host did not take the account: {0}")]
+    /// The host refused the account, and the sign-up was undone.
+    #[error("the host refused the account: {0}")]
     Refused(String),
     #[error("session: {0}")]
     Session(#[from] sessions::Error),
@@ -80,7 +80,7 @@ impl From<PasswordError> for Error {
     }
 }
 
-/// What sign-ups work with.
+/// The services that sign-ups use.
 #[derive(Clone, Debug)]
 pub(crate) struct Dependencies {
     pub(crate) db: Db,
@@ -94,12 +94,12 @@ pub(crate) struct Dependencies {
     pub(crate) directory: Directory,
 }
 
-/// Makes accounts. Cheap to clone.
+/// Creates accounts. Cheap to clone.
 #[derive(Clone, Debug)]
 pub(crate) struct SignUps {
     with: Dependencies,
     rules: Rules,
-    /// Names this process in leases.
+    /// The holder name of this process in leases.
     worker: String,
 }
 
@@ -112,19 +112,20 @@ impl SignUps {
         &self.rules
     }
 
-    /// Makes the account and opens its first session.
+    /// Creates the account and its first session.
     ///
-    /// Goes on to the end also when the client leaves. The same request again, after a lost answer,
-    /// leads to the same account.
+    /// Continues to the end if the client disconnects. A client that lost the answer and repeats the
+    /// request gets the same account.
     pub(crate) async fn create(&self, request: Request) -> Result<SessionTokens, Error> {
         let account = self.create_account(request).await?;
         Ok(self.with.sessions.open_for(account, Scope::Access, None).await?)
     }
 
-    /// The same without a session: for pages, which have sign-ins instead.
+    /// Creates the account without a session, for pages, which use sign-ins instead.
     pub(crate) async fn create_account(&self, request: Request) -> Result<Account, Error> {
         self.rules.check(&request)?;
         let this = self.clone();
+        // In a task of its own: dropping the request must not stop a saga between two steps.
         let made = tokio::spawn(async move { this.make(&request).await });
         made.await.unwrap_or(Err(Error::Unfinished))
     }
@@ -137,7 +138,7 @@ impl SignUps {
         let hash = self.with.passwords.hash(&request.password).await?;
         let recorded = match saga::begin(self, request, &hash).await {
             Ok(outcome) => outcome,
-            // Somebody was faster. It may have been this very request, sent twice.
+            // Another sign-up was faster. It may be a copy of this very request.
             Err(Error::HandleTaken | Error::EmailTaken) => {
                 return match self.made_before(request).await? {
                     Some(account) => Ok(account),
@@ -153,7 +154,8 @@ impl SignUps {
         }
     }
 
-    /// The account that this same request made, or is making: same handle, address and password, not long ago.
+    /// Returns the account that an earlier copy of this request created, or is creating: recent, with the
+    /// same handle, email address and password.
     async fn made_before(&self, request: &Request) -> Result<Option<Account>, Error> {
         let mut waited = Duration::ZERO;
         loop {
@@ -175,6 +177,7 @@ impl SignUps {
         }
     }
 
+    /// Whether the account was created recently by someone who knows its address and password.
     async fn is_same_person(&self, account: &Account, request: &Request) -> Result<bool, Error> {
         let now = self.with.clock.now();
         let fresh = now.since(account.created_at) <= REPEATABLE && account.standing() != Standing::TakenDown;
@@ -183,7 +186,7 @@ impl SignUps {
         Ok(fresh && same_address && self.with.sessions.knows_password(account, &request.password).await?)
     }
 
-    /// Says early, and by name, what is taken. The indexes decide.
+    /// Reports early, and by name, what is taken. The unique indexes decide in the end.
     async fn check_free(&self, request: &Request) -> Result<(), Error> {
         if self.with.accounts.find_by_handle(&request.handle).await?.is_some() {
             return Err(Error::HandleTaken);
@@ -198,12 +201,13 @@ impl SignUps {
         }
     }
 
-    /// Ends every lease: for the start of a process that has the database to itself, where whoever held them is gone.
+    /// Ends every lease. For the start of a process that has the database to itself: every earlier holder
+    /// is gone.
     pub(crate) async fn end_leases(&self) -> Result<(), Error> {
         Ok(sql::end_leases(&self.with.db).await?)
     }
 
-    /// Settles what broke off: every sign-up that nobody works on. A job calls this every few seconds.
+    /// Settles interrupted sign-ups, which no process holds a lease of. Returns how many came to an end.
     pub(crate) async fn settle_all(&self) -> Result<usize, Error> {
         let mut settled = 0;
         for did in sql::abandoned(&self.with.db, self.with.clock.now(), BATCH).await? {
@@ -212,7 +216,7 @@ impl SignUps {
         Ok(settled)
     }
 
-    /// `true`: it came to an end.
+    /// Settles one sign-up. `true` if it came to an end.
     async fn settle_one(&self, did: &str) -> bool {
         match saga::settle(self, did).await {
             Ok(Some(Outcome::Done(_) | Outcome::Undone(_))) => true,
@@ -221,21 +225,23 @@ impl SignUps {
                 tracing::warn!(
                     account.did = did,
                     cause = &cause as &dyn std::error::Error,
-                    "a sign-up could not be settled"
+                    "could not settle a sign-up; will try again"
                 );
                 false
             }
         }
     }
 
-    /// Sign-ups that are recorded and not at their end: did, since when, what went wrong last.
+    /// Returns unfinished sign-ups: DID, start, and the last failure.
     pub(crate) async fn unfinished(&self) -> Result<Vec<(String, Timestamp, Option<String>)>, Error> {
         Ok(sql::unfinished(&self.with.db, BATCH).await?)
     }
 }
 
-/// How long the same request again leads to the same account.
+/// Time for which a repeated request leads to the same account.
 const REPEATABLE: Duration = Duration::from_hours(1);
+/// Maximum time for which a request waits for its earlier copy.
 const WAIT_FOR_TWIN: Duration = Duration::from_secs(20);
+/// Interval at which a waiting request looks at the account.
 const LOOK_AGAIN: Duration = Duration::from_millis(200);
 const BATCH: i64 = 100;

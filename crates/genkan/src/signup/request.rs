@@ -1,4 +1,4 @@
-//! What people ask for at sign-up, and the rules for it.
+//! The sign-up request, and the rules for it.
 
 use std::collections::HashSet;
 use std::fmt;
@@ -11,21 +11,23 @@ use crate::accounts::Email;
 use crate::base::Secret;
 use crate::identity::{HandlePolicy, PolicyError};
 
+/// A request for a new account.
 #[derive(Clone, Debug)]
 pub(crate) struct Request {
     pub(crate) handle: Handle,
     pub(crate) email: Email,
     pub(crate) password: Secret<String>,
     pub(crate) invite_code: Option<String>,
-    /// The person's own PLC rotation key: goes first, above the operator's.
+    /// The user's own PLC rotation key. It comes first, with more authority than the operator's keys.
     pub(crate) recovery_key: Option<PublicKey>,
 }
 
+/// Which rule a sign-up request breaks.
 #[derive(Clone, Debug, thiserror::Error)]
 pub(crate) enum RulesError {
     #[error(transparent)]
     Handle(#[from] PolicyError),
-    #[error("the e-mail address is at a domain that is not taken here")]
+    #[error("the domain of the email address is not accepted")]
     BlockedEmail,
     #[error("the password has fewer than {0} characters")]
     PasswordTooShort(usize),
@@ -33,15 +35,15 @@ pub(crate) enum RulesError {
     PasswordTooLong,
 }
 
-/// What the operator allows. Cheap to clone.
+/// The rules of the operator. Cheap to clone.
 #[derive(Clone)]
 pub(crate) struct Rules {
     pub(crate) handles: HandlePolicy,
     pub(crate) blocked_email_domains: Arc<HashSet<String>>,
     pub(crate) invite_required: bool,
-    /// Characters, least and most.
+    /// Minimum and maximum number of characters in a password.
     pub(crate) password: (usize, usize),
-    /// The operator's own recovery key: between the person's and the one that Genkan signs with.
+    /// The operator's recovery key, between the user's key and the one that Genkan signs with.
     pub(crate) recovery_key: Option<PublicKey>,
 }
 
@@ -52,12 +54,12 @@ impl Rules {
         self.check_password(&request.password)
     }
 
-    /// For every place where an address is set.
+    /// Checks an email address. Call this wherever one is set.
     pub(crate) fn check_email(&self, email: &Email) -> Result<(), RulesError> {
         if email.is_under(&self.blocked_email_domains) { Err(RulesError::BlockedEmail) } else { Ok(()) }
     }
 
-    /// For every place where a password is set.
+    /// Checks a password. Call this wherever one is set.
     pub(crate) fn check_password(&self, password: &Secret<String>) -> Result<(), RulesError> {
         let (least, most) = self.password;
         let characters = password.expose().chars().count();

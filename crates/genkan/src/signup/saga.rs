@@ -1,15 +1,23 @@
-//! The steps of a sign-up, and how a broken one is settled.
+//! The steps of a sign-up, and how an interrupted one is settled.
 //!
-//! 1. Choose a host and reserve a signing key there. Nothing is held yet; a reserved key binds nobody.
-//! 2. Build and sign the genesis operation, which fixes the DID. Write account, invite use and
+//! 1. Choose a host and reserve a signing key there. A crash leaves nothing behind: a reserved key has
+//!    no effect.
+//! 2. Build and sign the genesis operation, which determines the DID. Write account, invite use and
 //!    sign-up in one transaction: from here on there is something to finish or to undo.
-//! 3. Ask the host to make the account. It publishes the operation itself.
-//! 4. Open the account and forget the sign-up, in one transaction.
+//! 3. Ask the host to create the account. It publishes the operation itself.
+//! 4. Open the account and delete the sign-up, in one transaction.
 //!
-//! Whoever settles a sign-up looks first: an account on the host → step 4; nothing in the directory →
-//! step 3 again with the same operation; the operation is in the directory without an account → step 3
-//! with an update operation, which uses the same DID; that refused too → undo. To undo: first free the
-//! handle, then tombstone the DID, then make sure that the host keeps nothing.
+//! Settling begins with a look at the host and at the directory:
+//!
+//! | host | directory | then |
+//! |---|---|---|
+//! | has the account | any | step 4 |
+//! | has none | empty | step 3 again, with the same operation |
+//! | has none | has the operation | step 3 with an update operation, which keeps the DID |
+//! | has none | tombstone | undo |
+//!
+//! If the host refuses for good, undo: first free the handle, then tombstone the DID, then make sure
+//! that the host keeps nothing.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -29,23 +37,23 @@ use crate::fleet::{Host, HostError};
 use crate::identity::{DirectoryError, Submission};
 use crate::telemetry::failpoint;
 
-/// Where a sign-up has come to.
+/// How far a sign-up has come.
 #[derive(Debug)]
 pub(super) enum Outcome {
     Done(Did),
     Undone(String),
-    /// Host or directory do not answer: a job goes on later.
+    /// The host or the directory does not answer. A job continues later.
     Waiting,
 }
 
-/// Steps 1 to 4 for a new request. Another host is tried only while surely nothing was sent.
+/// Does steps 1 to 4 for a new request. Tries another host only if nothing was sent to the first.
 pub(super) async fn begin(of: &SignUps, request: &Request, hash: &Secret<String>) -> Result<Outcome, Error> {
     for _ in 0..HOSTS_TRIED {
         let host = of.with.fleet.place(of.with.clock.now()).map_err(|_| Error::NoRoom)?;
         let key = match of.with.hosts.reserve_signing_key(&host).await {
             Ok(key) => key,
             Err(cause) => {
-                tracing::warn!(host.id = %host.id, cause = %cause, "a host could not reserve a signing key");
+                tracing::warn!(host.id = %host.id, cause = %cause, "could not reserve a signing key at a host; trying another host");
                 of.with.fleet.doubt(&host);
                 continue;
             }
@@ -63,7 +71,7 @@ pub(super) async fn begin(of: &SignUps, request: &Request, hash: &Secret<String>
     Err(Error::NoRoom)
 }
 
-/// Settles one that nobody works on. `None`: somebody does, or it is gone.
+/// Settles an interrupted sign-up. `None` if another process works on it, or it is gone.
 pub(super) async fn settle(of: &SignUps, did: &str) -> Result<Option<Outcome>, Error> {
     let did: Did = did.parse().map_err(|_| crate::db::Error::corrupt("signups", "did", did))?;
     if !sql::take_lease(&of.with.db, did.as_str(), &of.worker, of.with.clock.now()).await? {
@@ -86,7 +94,7 @@ async fn settle_taken(of: &SignUps, did: &Did) -> Result<Option<Outcome>, Error>
     }
 }
 
-/// Step 2.
+/// Does step 2: records the intent before anything leaves Genkan.
 async fn record(
     of: &SignUps,
     request: &Request,
@@ -128,6 +136,7 @@ async fn record(
     Ok(did)
 }
 
+/// Returns the identity of the new account: the data of its genesis operation.
 fn identity(of: &SignUps, request: &Request, host: &Host, key: &PublicKey) -> plc::Data {
     let own = of.with.ring.rotation().public().to_did_key();
     let mut rotation_keys: Vec<String> = Vec::new();
@@ -141,20 +150,22 @@ fn identity(of: &SignUps, request: &Request, host: &Host, key: &PublicKey) -> pl
     plc::Data::of_account(rotation_keys, key, &request.handle, host.origin.as_str())
 }
 
+/// How work on a recorded sign-up begins.
 enum FirstStep {
-    /// Nothing was sent yet: send.
+    /// Nothing was sent yet: send the request.
     Send,
-    /// Something may have been sent: look.
+    /// The request may have been sent: look first.
     Look,
 }
 
+/// The result of step 3 and what follows it.
 enum SendOutcome {
     Settled(Outcome),
-    /// The host was not reached, so surely nothing happened.
+    /// The host was not reached, so nothing can have happened.
     Never,
 }
 
-/// Steps 3 and 4 of a recorded sign-up whose lease is held.
+/// Does steps 3 and 4 of a recorded sign-up, whose lease this process holds.
 async fn settle_recorded(
     of: &SignUps,
     did: &Did,
@@ -170,7 +181,7 @@ async fn settle_recorded(
         match of.with.hosts.create_account(host, did, &handle, &operation(&sign_up.operation, did)?).await {
             Ok(()) => return finish(of, &sign_up, did).await.map(SendOutcome::Settled),
             Err(HostError::Unreachable(cause)) => {
-                tracing::warn!(host.id = %host.id, cause = &*cause, "a host was not reached for a new account");
+                tracing::warn!(host.id = %host.id, cause = &*cause, "could not reach a host for a new account");
                 return Ok(SendOutcome::Never);
             }
             Err(cause) => refusal = Some(cause),
@@ -178,13 +189,14 @@ async fn settle_recorded(
     }
     failpoint("signup.sent");
     if let Some(HostError::Unanswered(cause)) = &refusal {
-        // The host may still be at it: asking again now could cross the first request.
+        // The host may still be working on the request. A second one now could overtake it.
         return match look(of, &sign_up, did, host).await {
             Evidence::Made => finish(of, &sign_up, did).await.map(SendOutcome::Settled),
             _ => wait(of, &sign_up, did, cause).await.map(SendOutcome::Settled),
         };
     }
     for _ in 0..SENDS {
+        // A process that lost its lease must not send: its successor may be sending.
         if !keep_lease(of, did).await? {
             return Ok(SendOutcome::Settled(Outcome::Waiting));
         }
@@ -206,7 +218,8 @@ async fn settle_recorded(
                 refusal = of.with.hosts.create_account(host, did, &handle, &again).await.err();
             }
             Evidence::OnlyPublished(last) => {
-                // The DID exists without an account: the host takes it with an update operation.
+                // The DID exists without an account. The host accepts it with an update operation, and
+                // would refuse the genesis operation a second time.
                 let update =
                     plc::update(&last.cid(), identity_again(&last, &sign_up, did)?, of.with.ring.rotation());
                 note_update(of, did).await?;
@@ -218,22 +231,26 @@ async fn settle_recorded(
             return finish(of, &sign_up, did).await.map(SendOutcome::Settled);
         }
     }
-    let why = refusal.map_or_else(|| "the host did not take it".to_owned(), |cause| cause.to_string());
+    let why = refusal.map_or_else(|| "the host refused the account".to_owned(), |cause| cause.to_string());
     undo(of, &sign_up, did, Some(host), &why).await.map(SendOutcome::Settled)
 }
 
-/// The host looked at the request and will say the same again.
+/// Whether the host would refuse the request again: a 4xx status other than 429.
 fn is_final(cause: &HostError) -> bool {
     matches!(cause, HostError::Refused { status, .. } if *status < 500 && *status != 429)
 }
 
-/// What became of a sign-up, by the host and the directory.
+/// What the host and the directory know of a sign-up.
 enum Evidence {
+    /// The host has the account.
     Made,
+    /// Neither has anything.
     Nothing,
-    /// The directory has an operation of ours, the host no account.
+    /// The directory has our operation, and the host has no account.
     OnlyPublished(Operation),
+    /// The DID has a tombstone, or there is nothing left to wait for.
     Dead,
+    /// One of them does not answer.
     Unclear(String),
 }
 
@@ -242,7 +259,8 @@ async fn look(of: &SignUps, sign_up: &SignUp, did: &Did, host: &Host) -> Evidenc
         Ok(Some(_)) => return Evidence::Made,
         Ok(None) => {}
         Err(cause) => {
-            // A host that is away cannot say. Once it is clear that nothing was published, there is nothing to wait for.
+            // A host that is away cannot tell. Waiting ends after a while if nothing was published, and
+            // after a longer while in any case.
             let waited = of.with.clock.now().since(sign_up.created_at);
             let over = waited > PATIENCE_PUBLISHED
                 || waited > PATIENCE && matches!(of.with.directory.log_last(did).await, Ok(None));
@@ -257,7 +275,7 @@ async fn look(of: &SignUps, sign_up: &SignUp, did: &Did, host: &Host) -> Evidenc
     }
 }
 
-/// Step 4.
+/// Does step 4.
 async fn finish(of: &SignUps, sign_up: &SignUp, did: &Did) -> Result<Outcome, Error> {
     failpoint("signup.made");
     let now = of.with.clock.now();
@@ -274,7 +292,8 @@ async fn finish(of: &SignUps, sign_up: &SignUp, did: &Did) -> Result<Outcome, Er
     Ok(Outcome::Done(did.clone()))
 }
 
-/// Frees what the sign-up held at once, then clears up behind it for as long as that takes.
+/// Undoes a sign-up: frees handle, address and invite code at once, then cleans up at the directory and
+/// the host for as long as that takes.
 async fn undo(
     of: &SignUps,
     sign_up: &SignUp,
@@ -291,17 +310,18 @@ async fn undo(
         free(&mut tx, &sign_up.did, sign_up.invite_code.as_deref()).await?;
         of.with.accounts.commit_change(tx, now, &sign_up.did).await?;
         failpoint("signup.undoing");
-        tracing::warn!(account.did = %did, host.id = %sign_up.host, why, "a sign-up is undone");
+        tracing::warn!(account.did = %did, host.id = %sign_up.host, why, "undoing a sign-up");
     }
     if let Err(cause) = clear_up(of, did, host).await {
-        // The handle is free; only the clearing up goes on later.
+        // The handle is free already. Only the cleaning up continues later.
         wait(of, sign_up, did, &cause).await?;
         return Ok(Outcome::Undone(why.to_owned()));
     }
     let mut tx = of.with.db.begin().await?;
     let late = sign_up.created_at.plus(LATE);
     if of.with.clock.now() < late {
-        // One more look when no request of ours can be under way on the host.
+        // A request that timed out may still run on the host and create the account after this look.
+        // Look once more when that cannot be any longer.
         sql::put_off(&mut tx, &sign_up.did, &of.worker, late, why).await?;
     } else {
         sql::remove(&mut tx, &sign_up.did, &of.worker).await?;
@@ -310,7 +330,7 @@ async fn undo(
     Ok(Outcome::Undone(why.to_owned()))
 }
 
-/// No DID may name an account that nobody has, and no host keep one.
+/// Makes sure that the DID has a tombstone and the host keeps no account.
 async fn clear_up(of: &SignUps, did: &Did, host: Option<&Arc<Host>>) -> Result<(), String> {
     match of.with.directory.log_last(did).await {
         Ok(None | Some(Operation::Tombstone(_))) | Err(DirectoryError::Ended) => {}
@@ -318,7 +338,7 @@ async fn clear_up(of: &SignUps, did: &Did, host: Option<&Arc<Host>>) -> Result<(
             let tombstone = plc::tombstone(&last.cid(), of.with.ring.rotation());
             match of.with.directory.submit(did, &tombstone).await {
                 Submission::Accepted => {}
-                other => return Err(format!("the tombstone was not taken: {other:?}")),
+                other => return Err(format!("the directory did not accept the tombstone: {other:?}")),
             }
         }
         Err(cause) => return Err(cause.to_string()),
@@ -331,7 +351,7 @@ async fn clear_up(of: &SignUps, did: &Did, host: Option<&Arc<Host>>) -> Result<(
     }
 }
 
-/// Takes back a record of which surely nothing left Genkan.
+/// Deletes a record of which nothing left Genkan.
 async fn drop_record(of: &SignUps, did: &Did, invite_code: Option<&str>) -> Result<(), Error> {
     let mut tx = of.with.db.begin().await?;
     if sql::remove(&mut tx, did.as_str(), &of.worker).await? {
@@ -341,6 +361,7 @@ async fn drop_record(of: &SignUps, did: &Did, invite_code: Option<&str>) -> Resu
     Ok(())
 }
 
+/// Frees the handle, the address and the invite code of an account that was never opened.
 async fn free(tx: &mut crate::db::Tx, did: &str, invite_code: Option<&str>) -> Result<(), Error> {
     accounts::remove_row(tx, did).await?;
     if let Some(code) = invite_code {
@@ -349,6 +370,7 @@ async fn free(tx: &mut crate::db::Tx, did: &str, invite_code: Option<&str>) -> R
     Ok(())
 }
 
+/// Puts a sign-up off, for longer after each attempt.
 async fn wait(of: &SignUps, sign_up: &SignUp, did: &Did, why: &str) -> Result<Outcome, Error> {
     let pause = BACKOFF.saturating_mul(1 << sign_up.attempts.clamp(0, 4)).min(BACKOFF_MOST);
     let mut tx = of.with.db.begin().await?;
@@ -357,7 +379,7 @@ async fn wait(of: &SignUps, sign_up: &SignUp, did: &Did, why: &str) -> Result<Ou
     Ok(Outcome::Waiting)
 }
 
-/// Does `work` on a sign-up whose lease is held, and keeps it held meanwhile.
+/// Does `work` on a sign-up whose lease this process holds, and renews the lease meanwhile.
 async fn held<T>(of: &SignUps, did: &Did, work: impl Future<Output = T>) -> T {
     while_held(Box::pin(work), || keep_lease(of, did)).await
 }
@@ -366,7 +388,7 @@ async fn keep_lease(of: &SignUps, did: &Did) -> Result<bool, Error> {
     Ok(sql::keep_lease(&of.with.db, did.as_str(), &of.worker, of.with.clock.now()).await?)
 }
 
-/// Every use of the rotation key is told.
+/// Records an update operation in the audit log, as every use of the rotation key.
 async fn note_update(of: &SignUps, did: &Did) -> Result<(), Error> {
     let mut tx = of.with.db.begin().await?;
     audit::record(&mut tx, of.with.clock.now(), Actor::Genkan, "plc.update", did.as_str(), "sign-up").await?;
@@ -379,7 +401,7 @@ fn handle_of(sign_up: &SignUp, did: &Did) -> Result<Handle, Error> {
     data.and_then(|data| data.handle()).ok_or_else(|| corrupt(did))
 }
 
-/// The same identity again, with the key that the host reserved for this sign-up.
+/// Returns the published identity with the key that the host reserved for this sign-up.
 fn identity_again(last: &Operation, sign_up: &SignUp, did: &Did) -> Result<plc::Data, Error> {
     let mut data = last.data().ok_or_else(|| corrupt(did))?;
     let key = PublicKey::from_did_key(&sign_up.host_key).map_err(|_| corrupt(did))?;
@@ -399,13 +421,17 @@ fn corrupt(did: &Did) -> Error {
     crate::db::Error::corrupt("signups", "operation", did.as_str()).into()
 }
 
+/// Maximum number of hosts for one request.
 const HOSTS_TRIED: usize = 3;
+/// Maximum number of requests to the host in one go.
 const SENDS: usize = 3;
+/// First pause of a sign-up that waits. It doubles up to [`BACKOFF_MOST`].
 const BACKOFF: Duration = Duration::from_secs(2);
 const BACKOFF_MOST: Duration = Duration::from_secs(30);
-/// How long a host may be away before a sign-up of which nothing was published is undone.
+/// Time after which a sign-up is undone if its host is away and nothing was published.
 const PATIENCE: Duration = Duration::from_mins(10);
-/// The same when the operation is in the directory: the account may well be on the host.
+/// Time after which a sign-up is undone in any case if its host is away. It is longer than [`PATIENCE`]
+/// because with a published operation the account is probably on the host.
 const PATIENCE_PUBLISHED: Duration = Duration::from_hours(1);
-/// How long a host may still be busy with a request whose answer nobody waits for.
+/// Maximum time for which a host may still work on a request that timed out.
 const LATE: Duration = Duration::from_secs(90);

@@ -1,4 +1,4 @@
-//! Table `signups`.
+//! The table `signups`.
 
 use sqlx::Row as _;
 
@@ -8,12 +8,12 @@ use crate::db::{Db, Error, Result, Tx};
 
 leases_on!("signups");
 
-/// Where a sign-up stands.
+/// The step of a recorded sign-up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Step {
-    /// Meant to become an account; the host may have been asked.
+    /// It shall become an account. The host may have been asked.
     Recorded,
-    /// To leave no trace: handle and address are free again.
+    /// It is being undone. Its handle and address are free again.
     Undoing,
 }
 
@@ -29,7 +29,7 @@ pub(super) struct SignUp {
     pub(super) created_at: Timestamp,
 }
 
-/// Records it, with its first lease.
+/// Records a sign-up with its first lease.
 pub(super) async fn insert(tx: &mut Tx, sign_up: &SignUp, lease: &str) -> Result<()> {
     sqlx::query(
         "INSERT INTO signups (did, host_id, host_key, operation, invite_code, step, attempts, lease, lease_until, created_at)
