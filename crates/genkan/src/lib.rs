@@ -1,4 +1,4 @@
-//! Genkan: a front door for AT Protocol accounts. `ARCHITECTURE.md` is the map of these rooms.
+//! Genkan: a front door for AT Protocol accounts. `ARCHITECTURE.md` is the map of these modules.
 
 // wiring
 pub(crate) mod app;

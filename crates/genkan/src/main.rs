@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-/// Keeps memory flat under many small, short-lived buffers on several threads.
+/// mimalloc: memory stays flat under many small, short-lived buffers on several threads.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 

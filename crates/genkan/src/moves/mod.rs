@@ -1,4 +1,6 @@
-//! Accounts on their way elsewhere. So far: signing the operation with which an owner takes an account away.
+//! Moves of accounts to servers outside the fleet.
+//!
+//! [`Moves`] signs the PLC operation with which an owner takes an account away. The owner submits it.
 
 use std::collections::BTreeMap;
 
@@ -12,11 +14,12 @@ use crate::identity::{Directory, DirectoryError};
 use crate::keys::Ring;
 use crate::mail::Reason;
 
+/// Why no operation was signed.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
     #[error(transparent)]
     Code(#[from] CodeError),
-    /// The DID cannot be changed by us: its owner took our key out, or it was ended.
+    /// Genkan has no key of the DID: its owner removed it, or the DID has a tombstone.
     #[error("Genkan may not change this DID")]
     NotOurs,
     /// The directory would refuse the operation.
@@ -34,7 +37,7 @@ impl From<sqlx::Error> for Error {
     }
 }
 
-/// What is to change. The rest stays as the last operation has it.
+/// The requested changes. The rest stays as in the last operation.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Changes {
     pub(crate) rotation_keys: Option<Vec<String>>,
@@ -43,7 +46,7 @@ pub(crate) struct Changes {
     pub(crate) services: Option<BTreeMap<String, Service>>,
 }
 
-/// Signs for accounts that go. Cheap to clone.
+/// Signs PLC operations for accounts that move. Cheap to clone.
 #[derive(Clone, Debug)]
 pub(crate) struct Moves {
     pub(crate) db: Db,
@@ -54,7 +57,7 @@ pub(crate) struct Moves {
 }
 
 impl Moves {
-    /// Signs the next operation of an account's DID, by a code from its mailbox. Nothing is submitted.
+    /// Signs the next operation of an account's DID, authorized by a code from an email. Submits nothing.
     pub(crate) async fn sign(
         &self,
         account: &Account,
@@ -64,7 +67,7 @@ impl Moves {
     ) -> Result<Operation, Error> {
         let (did, now) = (account.did.as_str(), self.clock.now());
         let checked = self.emails.check(did, Reason::PlcOperation, code).await?;
-        // Everything that can fail comes before the code is used up.
+        // Everything that can fail comes first: the code works only once.
         let last = match self.directory.log_last(&account.did).await {
             Ok(last) => last.ok_or(Error::NotOurs)?,
             Err(DirectoryError::Ended) => return Err(Error::NotOurs),

@@ -1,7 +1,7 @@
 //! Log lines, written by a thread of their own.
 //!
-//! The queue between is bounded. When its reader is stuck (a pipe that nobody empties, a full disk),
-//! lines are dropped and counted; no request ever waits for a line.
+//! The queue to that thread is bounded. If the thread is blocked (a pipe that no one reads, a full
+//! disk), lines are dropped and counted. No request ever waits for a log line.
 
 use std::io::{self, Write};
 use std::sync::Arc;
@@ -17,12 +17,12 @@ use tracing_subscriber::layer::{Layer as _, SubscriberExt as _};
 
 use crate::config::{LogFormat, LogLevel, Telemetry};
 
-/// Lines that wait to be written, at most. A line is some 200 bytes.
+/// Maximum number of lines in the queue. A line has about 200 bytes.
 const QUEUE: usize = 8192;
-/// How long the end of the process waits for the last lines.
+/// Maximum time for which the end of the process waits for the last lines.
 const LAST_LINES: Duration = Duration::from_millis(500);
 
-/// Keeps the writing thread. Dropped at the end of the process, it waits shortly for the last lines.
+/// The logger of this process. Dropping it at the end of the process waits briefly for the last lines.
 #[derive(Debug)]
 pub(crate) struct Logs {
     queue: SyncSender<Message>,
@@ -37,7 +37,7 @@ enum Message {
 }
 
 impl Logs {
-    /// Makes this process log to standard error, and panics be logged as lines.
+    /// Starts logging to standard error. Panics are logged as lines too.
     pub(crate) fn start(settings: &Telemetry) -> Self {
         let (logs, writer) = Self::to(io::stderr());
         let subscriber = subscriber(settings, writer);
@@ -51,7 +51,7 @@ impl Logs {
         logs
     }
 
-    /// How many lines were dropped so far.
+    /// Returns the counter of dropped lines.
     pub(crate) fn dropped(&self) -> Arc<AtomicU64> {
         Arc::clone(&self.dropped)
     }
@@ -81,7 +81,7 @@ impl Drop for Logs {
 
 fn write_all(lines: &Receiver<Message>, mut sink: impl Write) {
     loop {
-        // Flush only when nothing waits, so that a burst is not a flush per line.
+        // Flush only when the queue is empty, so that a burst of lines is not a flush per line.
         let message = match lines.recv_timeout(Duration::ZERO) {
             Ok(message) => message,
             Err(RecvTimeoutError::Disconnected) => break,
@@ -109,7 +109,7 @@ fn subscriber(settings: &Telemetry, writer: Writer) -> impl Subscriber + Send + 
         LogLevel::Debug => LevelFilter::DEBUG,
         LogLevel::Trace => LevelFilter::TRACE,
     };
-    // Libraries stay at warnings whatever the level: their finer lines show headers and SQL.
+    // Libraries never log below warnings, whatever the level: their finer lines contain headers and SQL.
     let filter = Targets::new().with_target("genkan", level).with_default(level.min(LevelFilter::WARN));
     let lines = tracing_subscriber::fmt::layer().with_writer(writer);
     let lines = match settings.log_format {
@@ -121,7 +121,7 @@ fn subscriber(settings: &Telemetry, writer: Writer) -> impl Subscriber + Send + 
     tracing_subscriber::registry().with(lines.with_filter(filter))
 }
 
-/// Hands each line to the queue, or drops it.
+/// Puts each line into the queue, or drops and counts it.
 #[derive(Clone, Debug)]
 struct Writer {
     queue: SyncSender<Message>,
@@ -137,7 +137,8 @@ impl<'a> MakeWriter<'a> for Writer {
 }
 
 impl Write for &Writer {
-    /// Each call is a whole event. What a stranger sent may contain line ends; a line stays one line.
+    /// Writes one event, which the subscriber passes as a whole. Line ends in it, which may come from a
+    /// client, are escaped: otherwise they could forge a log line.
     fn write(&mut self, event: &[u8]) -> io::Result<usize> {
         let body = event.strip_suffix(b"\n").unwrap_or(event);
         let mut line = Vec::with_capacity(body.len() + 1);

@@ -1,9 +1,9 @@
-//! Counters and gauges in the form that Prometheus reads.
+//! Counters, gauges and histograms, in the text format of Prometheus.
 //!
-//! A *metric* is declared once as a constant; a *series* is one metric with one set of label values.
-//! Look a series up once and keep its handle: counting is then one relaxed addition in the thread's
-//! own shard. Label values come from closed sets (statuses, host names of the operator, error names);
-//! a metric that gets too many of them anyway counts the rest under `other`.
+//! A *metric* is declared once, as a constant. A *series* is a metric with one set of label values. Look
+//! a series up once and keep its handle: counting is then one relaxed addition in the shard of the
+//! thread. Label values come from closed sets: statuses, host names of the operator, error names. If a
+//! metric gets too many series anyway, the rest are counted as `other`.
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
@@ -25,7 +25,7 @@ pub(crate) struct Metric {
 pub(crate) enum MetricKind {
     Counter,
     Gauge,
-    /// Of durations, in seconds.
+    /// A histogram of durations, in seconds.
     Histogram,
 }
 
@@ -34,7 +34,7 @@ macro_rules! metrics {
         $($(#[doc = $help])+ pub(crate) const $NAME: Metric = Metric {
             name: $name, help: concat!($($help),+), labels: &[$($label),*], kind: MetricKind::$kind,
         };)+
-        /// Every metric there is, for `docs/operating.md`.
+        /// Every metric, for the comparison with `docs/operating.md`.
         #[cfg(test)]
         const ALL: &[Metric] = &[$($NAME),+];
     };
@@ -97,7 +97,7 @@ metrics! {
     BUILD = Gauge "genkan_build_info" ["version"];
 }
 
-/// Every series of this process. Cheap to clone.
+/// All series of this process. Cheap to clone.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Metrics {
     families: Arc<Mutex<BTreeMap<&'static str, Family>>>,
@@ -116,7 +116,7 @@ enum Series {
     Histogram(Histogram),
 }
 
-/// Series of one metric, at most.
+/// Maximum number of series of one metric.
 const MOST_SERIES: usize = 1000;
 
 impl Metrics {
@@ -141,7 +141,7 @@ impl Metrics {
         }
     }
 
-    /// The text that Prometheus reads.
+    /// Returns all series in the text format of Prometheus.
     pub(crate) fn text(&self) -> String {
         let mut text = String::new();
         for family in self.families.lock().unwrap_or_else(PoisonError::into_inner).values() {
@@ -170,6 +170,7 @@ impl Metrics {
         let family =
             families.entry(metric.name).or_insert_with(|| Family { metric, series: BTreeMap::new() });
         let mut key: Vec<Box<str>> = labels.iter().map(|label| (*label).into()).collect();
+        // A bound on memory, in case a label takes values that someone outside can choose.
         if family.series.len() >= MOST_SERIES && !family.series.contains_key(&key) {
             key = labels.iter().map(|_| "other".into()).collect();
         }
@@ -198,6 +199,7 @@ impl Series {
                 writeln!(text, "{name}{} {}", labels(None), gauge.0.load(Ordering::Relaxed))
             }
             Self::Histogram(histogram) => {
+                // Prometheus buckets are cumulative: each contains all shorter durations.
                 let mut below = 0;
                 for (bound, count) in BOUNDS.iter().zip(&histogram.0.bounded) {
                     below += count.value();
@@ -214,20 +216,23 @@ impl Series {
     }
 }
 
-/// Threads count each in a shard of their own, so that they do not pass a cache line to and fro.
+/// Number of shards of a counter. Each thread counts in its own shard, since a cache line that several
+/// threads write is slow.
 const SHARDS: usize = 8;
 
+/// A part of a counter, alone in its cache line.
 #[derive(Debug, Default)]
 #[repr(align(64))]
 struct Shard(AtomicU64);
 
+/// Returns the shard of this thread. Threads are spread over the shards in turn.
 fn own_shard() -> usize {
     static NEXT: AtomicUsize = AtomicUsize::new(0);
     thread_local!(static OWN: Cell<usize> = Cell::new(NEXT.fetch_add(1, Ordering::Relaxed) % SHARDS));
     OWN.get()
 }
 
-/// Only goes up.
+/// A number that only increases.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Counter(Arc<[Shard; SHARDS]>);
 
@@ -248,14 +253,14 @@ impl Counter {
         self.0.iter().map(|shard| shard.0.load(Ordering::Relaxed)).sum()
     }
 
-    /// For numbers that are counted elsewhere.
+    /// Raises the counter to a number that was counted elsewhere. Only one thread may do so.
     pub(crate) fn set(&self, number: u64) {
         let now = self.value();
         self.add(number.saturating_sub(now));
     }
 }
 
-/// Goes up and down.
+/// A number that increases and decreases.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Gauge(Arc<AtomicI64>);
 
@@ -265,10 +270,10 @@ impl Gauge {
     }
 }
 
-/// Upper bounds in seconds.
+/// Upper bounds of the buckets, in seconds.
 const BOUNDS: [f64; 12] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0, 30.0];
 
-/// How long things took.
+/// A distribution of durations.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Histogram(Arc<Buckets>);
 

@@ -1,8 +1,8 @@
-//! What Genkan says about itself: log lines, a line per request, counters.
+//! Logs and metrics: log lines, one line per request, counters, and failpoints for tests.
 //!
-//! Nothing here ever waits for a reader: a log line that cannot be written at once is dropped and
-//! counted, and counting is one relaxed addition. No secret, e-mail address or client address becomes
-//! a label of a metric.
+//! Nothing in this room waits for a reader. A log line that the queue has no room for is dropped and
+//! counted, and counting is one relaxed addition. No secret, email address or client address is a
+//! label of a metric.
 
 mod failpoint;
 mod logs;
