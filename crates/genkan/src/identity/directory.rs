@@ -5,12 +5,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use genkan_protocol::did_document::DidDocument;
-use genkan_protocol::plc::{Data, Operation};
+use genkan_protocol::plc::Operation;
 use genkan_protocol::syntax::Did;
 use http::header::CONTENT_TYPE;
 use http::{Request, StatusCode};
 use http_body_util::Full;
-use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
 use crate::base::Origin;
@@ -50,15 +49,6 @@ pub(crate) enum Submission {
     Unanswered(Arc<str>),
 }
 
-/// One line of a DID's history.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub(crate) struct LogEntry {
-    pub(crate) cid: String,
-    pub(crate) operation: Operation,
-    pub(crate) nullified: bool,
-}
-
 impl Directory {
     pub(crate) const fn new(client: UnguardedClient, origin: Origin, timeout: Duration) -> Self {
         Self { client, origin, timeout }
@@ -69,21 +59,9 @@ impl Directory {
         self.read(did, "").await
     }
 
-    /// The state behind the document.
-    #[cfg_attr(not(test), expect(dead_code, reason = "moves will read it"))]
-    pub(crate) async fn data(&self, did: &Did) -> Result<Option<Data>, DirectoryError> {
-        self.read(did, "/data").await
-    }
-
     /// The newest operation that counts; a tombstone, too.
     pub(crate) async fn log_last(&self, did: &Did) -> Result<Option<Operation>, DirectoryError> {
         self.read(did, "/log/last").await
-    }
-
-    /// The whole history, nullified operations included.
-    #[cfg_attr(not(test), expect(dead_code, reason = "moves will read it"))]
-    pub(crate) async fn log_audit(&self, did: &Did) -> Result<Option<Vec<LogEntry>>, DirectoryError> {
-        self.read(did, "/log/audit").await
     }
 
     /// Sends an operation.
@@ -139,7 +117,7 @@ fn submission(answer: &Answer) -> Submission {
     Submission::Refused { status: status.as_u16(), message: message.chars().take(300).collect() }
 }
 
-/// A history of many operations is long; more than this is none.
+/// Maximum size of an answer. Documents and operations have a few KiB.
 const MAX_BYTES: usize = 1024 * 1024;
 
 #[cfg(test)]
@@ -153,7 +131,7 @@ impl Directory {
 #[cfg(test)]
 mod tests {
     use genkan_protocol::crypto::K256PrivateKey;
-    use genkan_protocol::plc;
+    use genkan_protocol::plc::{self, Data};
 
     use super::*;
     use crate::base::test_directory::{Fault, TestDirectory};
@@ -175,19 +153,12 @@ mod tests {
         assert_eq!(directory.document(&did).await, Ok(None));
         assert_eq!(directory.log_last(&did).await, Ok(None));
         assert_eq!(directory.submit(&did, &genesis).await, Submission::Accepted);
-        assert_eq!(directory.data(&did).await, Ok(Some(data("alice.example.com"))));
+        assert_eq!(directory.log_last(&did).await, Ok(Some(genesis.clone())));
         let document = directory.document(&did).await.unwrap().unwrap();
         assert_eq!(document.pds_endpoint(), Some("https://oak.example.com"));
         let update = plc::update(&genesis.cid(), data("alice.example.org"), &key(1));
         assert_eq!(directory.submit(&did, &update).await, Submission::Accepted);
         assert_eq!(directory.log_last(&did).await, Ok(Some(update.clone())));
-        let log = directory.log_audit(&did).await.unwrap().unwrap();
-        let entry = |operation: &Operation| LogEntry {
-            cid: operation.cid(),
-            operation: operation.clone(),
-            nullified: false,
-        };
-        assert_eq!(log, [entry(&genesis), entry(&update)]);
         let end = plc::tombstone(&update.cid(), &key(1));
         assert_eq!(directory.submit(&did, &end).await, Submission::Accepted);
         assert_eq!(directory.document(&did).await, Err(DirectoryError::Ended));
