@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::host::HostState;
 use super::sql::{self, ProbeRow};
 use super::{Fleet, Host, HostClient, HostId};
-use crate::base::random;
+use crate::base::{monotonic_now, random};
 
 /// How often a host is asked and when its word changes.
 #[derive(Clone, Copy, Debug)]
@@ -72,7 +72,7 @@ struct Outcome {
 }
 
 async fn probe(client: &HostClient, host: &Host, timeout: Duration) -> Outcome {
-    let begun = tokio::time::Instant::now();
+    let begun = monotonic_now();
     let reason = client.health(&host.origin, timeout).await.err().map(|error| error.to_string());
     Outcome { latency: begun.elapsed(), reason }
 }

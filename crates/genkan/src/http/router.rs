@@ -2,7 +2,6 @@
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::time::Instant;
 
 use axum::Router;
 use axum::extract::{Request, State};
@@ -17,7 +16,7 @@ use super::error::{ErrorName, XrpcError, unauthorized};
 use super::json::BodyLimits;
 use super::{cors, describe_server, health, landing, oauth, pages, rate_headers, tls_check, verbs};
 use crate::accounts::AccountHosts;
-use crate::base::{Clock, random};
+use crate::base::{Clock, monotonic_now, random};
 use crate::config::Config;
 use crate::limits::RateLimits;
 use crate::oauth::OAuth;
@@ -122,7 +121,7 @@ impl Observed {
 }
 
 async fn observe(State(observed): State<Observed>, request: Request, next: Next) -> Response {
-    let start = Instant::now();
+    let start = monotonic_now();
     let id = request.extensions().get::<RequestId>().cloned().unwrap_or_else(RequestId::new);
     let client = request.extensions().get::<ClientAddr>().map(|client| client.0);
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());

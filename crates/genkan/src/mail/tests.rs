@@ -193,10 +193,7 @@ async fn a_message_is_given_up_in_the_end(db: Db) {
     post.mail.post_due().await.unwrap();
     let lost = Mail::given_up(&db, 10).await.unwrap();
     assert_eq!(lost.len(), 1);
-    assert_eq!(
-        (lost[0].kind.as_str(), lost[0].why.as_str(), lost[0].attempts),
-        ("message", "expired", 2)
-    );
+    assert_eq!((lost[0].kind.as_str(), lost[0].why.as_str(), lost[0].attempts), ("message", "expired", 2));
     assert!(post.counted("genkan_mails_total{outcome=\"given_up\"} 1"));
 }
 

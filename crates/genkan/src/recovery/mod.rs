@@ -10,7 +10,7 @@ use genkan_protocol::syntax::Did;
 use crate::accounts::{
     self, Accounts, CodeError, Email, Emails, EmailsError, PasswordError, Passwords, VerifiedCode,
 };
-use crate::base::{Clock, Language, Secret};
+use crate::base::{Clock, Language, Secret, monotonic_now};
 use crate::db::audit::{self, Actor};
 use crate::db::{Db, Tx};
 use crate::mail::Reason;
@@ -114,7 +114,7 @@ impl Recovery {
         if !self.emails.is_on() {
             return Err(Error::Off);
         }
-        let same_for_all = tokio::time::Instant::now() + LEAST_TIME;
+        let same_for_all = monotonic_now() + LEAST_TIME;
         let sent = self.send(typed, language).await;
         tokio::time::sleep_until(same_for_all).await;
         sent
