@@ -1,8 +1,8 @@
-//! Reading a command line of flags, options with a value, and words.
+//! Command lines of flags, options with a value, and words.
 
 use anyhow::{Context as _, Result, bail};
 
-/// What is left of a command line.
+/// The part of a command line that has not been read yet.
 #[derive(Debug)]
 pub struct Arguments(Vec<String>);
 
@@ -11,14 +11,14 @@ impl Arguments {
         Self(arguments.collect())
     }
 
-    /// Whether `--name` is there.
+    /// Takes `--name` off the line and returns whether it was there.
     pub fn flag(&mut self, name: &str) -> bool {
         let before = self.0.len();
         self.0.retain(|argument| argument != name);
         self.0.len() != before
     }
 
-    /// The value of `--name value` or `--name=value`.
+    /// Takes `--name value` or `--name=value` off the line and returns the value.
     pub fn option(&mut self, name: &str) -> Result<Option<String>> {
         let with_equals = format!("{name}=");
         let Some(at) =
@@ -36,21 +36,21 @@ impl Arguments {
         Ok(Some(self.0.remove(at)))
     }
 
-    /// The next word that is not an option.
+    /// Takes the first word that does not begin with `-` off the line.
     pub fn word(&mut self) -> Option<String> {
         let at = self.0.iter().position(|argument| !argument.starts_with('-'))?;
         Some(self.0.remove(at))
     }
 
-    /// Refuses what nobody asked for.
+    /// Refuses whatever is left on the line.
     pub fn end(self) -> Result<()> {
         match self.0.first() {
             None => Ok(()),
-            Some(unknown) => bail!("{unknown} is not known here"),
+            Some(unknown) => bail!("{unknown} is not an option of this command; try --help"),
         }
     }
 
-    /// The value of an option as a number.
+    /// Takes an option off the line whose value is a whole number.
     pub fn number(&mut self, name: &str) -> Result<Option<usize>> {
         self.option(name)?
             .map(|text| text.parse().with_context(|| format!("{name} needs a number")))
@@ -77,7 +77,7 @@ mod tests {
     }
 
     #[test]
-    fn what_nobody_asked_for_is_refused() {
+    fn unknown_options_and_missing_values_are_refused() {
         assert!(arguments("--jsn").end().is_err());
         assert!(arguments("--data").option("--data").is_err());
         assert!(arguments("--hosts many").number("--hosts").is_err());

@@ -1,10 +1,10 @@
-//! Running a program to its end, quietly: what it said is shown only when it fails.
+//! Programs that run to their end in silence. Their output is shown only when they fail.
 
 use std::process::{Command, Output, Stdio};
 
 use anyhow::{Context as _, Result, bail};
 
-/// Standard output of a program that must succeed.
+/// Runs a program that must succeed and returns its standard output.
 pub fn run(command: &mut Command) -> Result<String> {
     let output = output(command)?;
     if !output.status.success() {
@@ -13,7 +13,7 @@ pub fn run(command: &mut Command) -> Result<String> {
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
-/// Whether the program could be started and succeeded.
+/// Runs a program and returns whether it could be started and succeeded.
 pub fn succeeds(command: &mut Command) -> bool {
     output(command).is_ok_and(|output| output.status.success())
 }

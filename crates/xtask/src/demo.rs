@@ -1,4 +1,4 @@
-//! `cargo demo`: everything on this machine, to play with.
+//! `cargo demo`: a whole network on this machine, to try things on.
 
 use std::fs;
 use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
@@ -11,7 +11,7 @@ use serde_json::Value;
 use crate::arguments::Arguments;
 use crate::network::genkan::{self, Genkan, GenkanOptions};
 use crate::network::{Network, Options};
-use crate::network_command::EndOfInterest;
+use crate::network_command::StopSignal;
 use crate::provision::node;
 use crate::say::{Step, line, paint};
 use crate::{command, workspace};
@@ -19,15 +19,16 @@ use crate::{command, workspace};
 pub const USAGE: &str = "\
 cargo demo [--fresh] [--stop-when-ready] [--data DIR] [--genkan-binary PATH]
 
-  Boots a PLC directory, two reference PDS hosts, a stand-alone reference PDS and a mail catcher on loopback, Genkan on
-  SQLite in front, and makes an account with a real client. Gets what is missing. Data stays in .demo/.
+  Boot a PLC directory, two reference PDS hosts, a stand-alone reference PDS and a mail catcher on
+  loopback, with Genkan on SQLite in front, and sign an account up with a published client. Fetch the
+  programs that are missing. Ctrl-C stops everything. Data stays in .demo/ for the next start.
 
-  --fresh             forgets what an earlier demo left
-  --data DIR          keeps data there instead
-  --genkan-binary P   runs that Genkan instead of compiling one
-  --stop-when-ready   ends once all is up (to see whether it works)";
+  --fresh                Delete the data of an earlier demo first.
+  --data DIR             Keep data in DIR instead of .demo/.
+  --genkan-binary PATH   Run this Genkan instead of compiling one.
+  --stop-when-ready      Stop as soon as everything is up, to see whether it works.";
 
-/// Ports of the demo, from here on, where they are free.
+/// The demo takes the first free ports from here on.
 const FIRST_PORT: u16 = 2580;
 
 pub fn run(mut arguments: Arguments) -> Result<()> {
@@ -35,7 +36,7 @@ pub fn run(mut arguments: Arguments) -> Result<()> {
     let elsewhere = arguments.option("--data")?;
     let given_binary = arguments.option("--genkan-binary")?;
     arguments.end()?;
-    let end = EndOfInterest::watch()?;
+    let end = StopSignal::watch()?;
     let data = elsewhere.map_or_else(|| workspace::root().join(".demo"), PathBuf::from);
     if fresh && data.exists() {
         fs::remove_dir_all(&data)?;
@@ -68,7 +69,7 @@ pub fn run(mut arguments: Arguments) -> Result<()> {
     Ok(())
 }
 
-/// Signs the demo's account up with the real client, or in when an earlier demo made it.
+/// Signs the demo's account up with the published client, or in if an earlier demo made it.
 fn account(network: &Network) -> Result<Value> {
     let step = Step::start("an account, with @atproto/api");
     let map = network.write_map()?;
@@ -77,10 +78,10 @@ fn account(network: &Network) -> Result<Value> {
     client.arg("demo-account.mjs").arg(&map).current_dir(workspace::network());
     let said = command::run(&mut client)?;
     step.done("");
-    serde_json::from_str(&said).context("reading what the client said")
+    serde_json::from_str(&said).context("reading the client's output")
 }
 
-/// A command that calls Genkan's own with the demo's settings.
+/// Writes a script that runs Genkan's command line with the demo's settings.
 fn write_command(file: &Path, genkan: &Genkan) -> Result<()> {
     let exports = genkan.settings.iter().map(|(name, value)| format!("export {name}='{value}'\n"));
     let script =
@@ -88,7 +89,7 @@ fn write_command(file: &Path, genkan: &Genkan) -> Result<()> {
     if let Some(folder) = file.parent() {
         fs::create_dir_all(folder)?;
     }
-    // Only for us: the admin password is in it.
+    // Readable for its owner only, since the admin password is in it.
     let _ = fs::remove_file(file);
     let mut options = fs::OpenOptions::new();
     std::io::Write::write_all(
@@ -106,7 +107,7 @@ fn show(network: &Network, genkan: &Genkan, account: &Value, command: &Path) {
     let row = |name: &str, url: &str, what: &str| println!("  {name:<18}{url:<28}{}", paint("2", what));
 
     println!("\n{}\n", paint("1", "Genkan is up"));
-    row("Genkan", &genkan.url, "the one name people know; SQLite");
+    row("Genkan", &genkan.url, "the one name that people know; SQLite");
     let last = network.hosts().len().saturating_sub(1);
     for (place, host) in network.hosts().iter().enumerate() {
         let branch = if place == last { "└─" } else { "├─" };
@@ -114,19 +115,19 @@ fn show(network: &Network, genkan: &Genkan, account: &Value, command: &Path) {
     }
     row("metrics, health", &genkan.operations_url, "/metrics /livez /readyz");
     row("PLC directory", &at("/plc/url"), &format!("hosts see it through {}", genkan.directory_front_url));
-    row("stand-alone PDS", &at("/alone/url"), "knows nothing of Genkan; handles *.alone.test");
-    row("example app", &at("/example/url"), "signs accounts of any PDS in through Genkan");
-    row("mail catcher", &at("/mail/url"), "/messages shows what was sent");
+    row("stand-alone PDS", &at("/alone/url"), "does not know Genkan; handles *.alone.test");
+    row("example app", &at("/example/url"), "signs in accounts of any PDS, through Genkan");
+    row("mail catcher", &at("/mail/url"), "/messages lists the emails sent");
     row("name server", &at("/dns/server"), &format!("records at {}/records", at("/dns/url")));
 
     println!("\n{}\n", paint("1", "An account, made by @atproto/api"));
     row("handle", &of("handle"), "");
     row("password", &of("password"), "");
     row("DID", &of("did"), "");
-    row("lives on", &of("home"), "where the client went by itself to post");
+    row("lives on", &of("home"), "the host that the client posted to");
     row("first post", &of("post"), "");
 
-    println!("\n{}\n", paint("1", "Another, at the stand-alone PDS: sign in with it at the example app"));
+    println!("\n{}\n", paint("1", "An account of the stand-alone PDS, to sign in with at the example app"));
     row("handle", &of("aloneHandle"), "");
     row("password", &of("alonePassword"), "");
 
@@ -143,5 +144,5 @@ fn show(network: &Network, genkan: &Genkan, account: &Value, command: &Path) {
     println!("  {command} host list");
     println!("  {command} host place --explain");
     let data = network.data().strip_prefix(&here).unwrap_or_else(|_| network.data()).display();
-    println!("\nCtrl-C stops all of it. Data stays in {data} for the next start.");
+    println!("\nCtrl-C stops everything. Data stays in {data} for the next start.");
 }

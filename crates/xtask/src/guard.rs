@@ -1,5 +1,7 @@
-//! Nothing outlives the command that started it, not even when that is killed: a second process of ours (`xtask
-//! guard`) is told of every child over a pipe, and when the pipe closes it ends those that are left.
+//! A guard process that ends children whose parent was killed.
+//!
+//! `xtask guard` hears of every child over a pipe. The pipe closes when the parent ends in any way,
+//! and the guard then ends the children that are left. So no child outlives its command.
 
 use std::io::{BufRead as _, Write as _};
 use std::os::unix::process::CommandExt as _;
@@ -12,18 +14,18 @@ use anyhow::{Context as _, Result};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-/// Ends the child `pid` when this process is gone.
+/// Has the guard end the child `pid` when this process is gone.
 pub fn watch(pid: u32) -> Result<()> {
     tell(&format!("+{pid}"))
 }
 
-/// The child has ended and was waited for.
+/// Tells the guard that a child has ended and was waited for.
 pub fn forget(pid: u32) {
     // When the guard itself is gone there is nothing to forget.
     let _ = tell(&format!("-{pid}"));
 }
 
-/// What `xtask guard` does.
+/// Runs the guard: collects process ids until standard input ends, then ends those processes.
 pub fn run() {
     let mut children: Vec<i32> = Vec::new();
     for line in std::io::stdin().lock().lines().map_while(Result::ok) {
@@ -31,7 +33,8 @@ pub fn run() {
         let Ok(pid) = pid.parse() else { continue };
         if sign == "+" { children.push(pid) } else { children.retain(|child| *child != pid) }
     }
-    // Stopped ones (SIGSTOP) do not see anything else until they go on; SIGINT is PostgreSQL's fast way out.
+    // A process stopped by SIGSTOP sees no other signal before SIGCONT. SIGINT is PostgreSQL's fast
+    // shutdown, since its SIGTERM waits for clients.
     for signal in [Signal::SIGCONT, Signal::SIGTERM, Signal::SIGINT] {
         signal_all(&children, signal);
     }
@@ -55,12 +58,13 @@ fn signal_all(children: &[i32], signal: Signal) {
 fn tell(line: &str) -> Result<()> {
     static PIPE: OnceLock<Mutex<Option<ChildStdin>>> = OnceLock::new();
     if cfg!(test) {
-        return Ok(()); // The guard is this program again, which a test's executable is not.
+        // The guard is this program started again, and a test's executable is another program.
+        return Ok(());
     }
     let mut pipe = PIPE.get_or_init(Mutex::default).lock().expect("no holder of the pipe panics");
     if pipe.is_none() {
         let mut guard = Command::new(crate::workspace::ourselves()?);
-        // A group of its own: Ctrl-C is not for it.
+        // In a process group of its own, so that Ctrl-C does not reach it.
         guard.arg("guard").stdin(Stdio::piped()).stdout(Stdio::null()).process_group(0);
         *pipe = guard.spawn().context("starting the guard")?.stdin.take();
     }

@@ -1,4 +1,5 @@
-//! The least HTTP/1.1 that starting a network takes: one request on one connection, and its whole answer.
+//! A minimal HTTP/1.1 client for the network on loopback: one request per connection, and its whole
+//! answer.
 
 use std::io::{Read as _, Write as _};
 use std::net::{Ipv4Addr, TcpStream};
@@ -6,12 +7,12 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 
-/// Status and body of a GET on a loopback port.
+/// Sends a GET to a loopback port and returns the answer's status and body.
 pub fn get(port: u16, path: &str) -> Result<(u16, String)> {
     request("GET", port, path)
 }
 
-/// Status and body of a request without a body on a loopback port.
+/// Sends a request without a body to a loopback port and returns the answer's status and body.
 pub fn request(method: &str, port: u16, path: &str) -> Result<(u16, String)> {
     exchange(
         port,
@@ -19,7 +20,7 @@ pub fn request(method: &str, port: u16, path: &str) -> Result<(u16, String)> {
     )
 }
 
-/// Status and body of a POST of JSON on a loopback port.
+/// Sends JSON by POST to a loopback port and returns the answer's status and body.
 pub fn post_json(port: u16, path: &str, json: &str) -> Result<(u16, String)> {
     let length = json.len();
     exchange(

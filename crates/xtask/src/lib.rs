@@ -1,4 +1,9 @@
-//! Genkan's own commands, and the pieces they are made of: `cargo demo`, `cargo verify`, `cargo xtask …`.
+//! The developers' commands: `cargo demo`, `cargo verify`, `cargo xtask …`.
+//!
+//! * [`demo`], [`verify`], [`network_command`], [`steady`] and [`bench`] are commands, and [`provision`] fetches
+//!   the programs they need.
+//! * [`network`] is the real network on loopback that the demo, the stories and outside programs use.
+//! * The rest are the pieces they share: command lines, processes, paths, words on standard error.
 
 pub mod arguments;
 pub mod bench;
@@ -10,5 +15,6 @@ pub mod network;
 pub mod network_command;
 pub mod provision;
 pub mod say;
+pub mod steady;
 pub mod verify;
 pub mod workspace;

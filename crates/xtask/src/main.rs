@@ -1,18 +1,21 @@
-//! `cargo demo`, `cargo verify`, `cargo xtask …`.
+//! The entry point of `cargo demo`, `cargo verify` and `cargo xtask …`.
 
 use std::process::ExitCode;
 
 use anyhow::{Result, bail};
 use xtask::arguments::Arguments;
-use xtask::{bench, demo, guard, network_command, provision, verify};
+use xtask::{bench, demo, guard, network_command, provision, steady, verify};
 
 const USAGE: &str = "\
-cargo demo      everything on this machine, to play with      (cargo demo --help)
-cargo verify    every check there is                          (cargo verify --help)
-cargo xtask network    the real network, for other programs   (cargo xtask network --help)
-cargo xtask stories    the real network's stories alone      (cargo xtask stories --help)
-cargo xtask bench forward  what forwarding costs, beside nginx  (cargo xtask bench --help)
-cargo xtask provision  gets what the others need, and no more";
+cargo demo               Boot a whole network on this machine, to try things on.
+cargo verify             Run every check.
+cargo xtask network      Boot the real network for other programs.
+cargo xtask stories      Run stories of the real network by themselves.
+cargo xtask steady       Run the Rust tests several times beside other load.
+cargo xtask bench        Measure Genkan beside nginx, or beside an older Genkan.
+cargo xtask provision    Fetch every program that the other commands need.
+
+Each command explains its options with --help.";
 
 fn main() -> ExitCode {
     match run() {
@@ -44,6 +47,8 @@ fn run() -> Result<ExitCode> {
                 ExitCode::FAILURE
             });
         }
+        "steady" if help => println!("{}", steady::USAGE),
+        "steady" => return steady::run(arguments),
         "bench" if help => println!("{}", bench::USAGE),
         "bench" => return bench::command(arguments),
         "provision" => {
@@ -54,11 +59,12 @@ fn run() -> Result<ExitCode> {
             drop(provision::postgres::Postgres::start()?);
             provision::python::python()?;
             provision::nginx::nginx()?;
+            provision::stress_ng::stress_ng()?;
             provision::chromium::chromium()?;
         }
         "guard" => guard::run(),
         "" | "help" | "--help" | "-h" => println!("{USAGE}"),
-        unknown => bail!("{unknown} is no command of ours\n\n{USAGE}"),
+        unknown => bail!("there is no command {unknown}\n\n{USAGE}"),
     }
     Ok(ExitCode::SUCCESS)
 }

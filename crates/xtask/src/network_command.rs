@@ -1,4 +1,4 @@
-//! `cargo xtask network`: the real network for any outside program.
+//! `cargo xtask network`: the real network, for any other program.
 
 use std::io::{IsTerminal as _, Read as _};
 use std::os::unix::fs::FileTypeExt as _;
@@ -18,19 +18,27 @@ cargo xtask network [--json] [--hosts N] [--data DIR] [--production]
                     [--with-genkan] [--genkan-binary PATH] [--database-url URL]
                     [--entryway-url URL] [--entryway-did DID] [--directory-url URL]
 
-  Boots a PLC directory, N (2) reference PDS hosts in entryway mode, one stand-alone reference PDS, a mail catcher,
-  a name server and an app view's stand-in on loopback, and stays up until Ctrl-C, or until its standard input closes
-  when that is a pipe.
+  Boot a PLC directory, reference PDS hosts behind an entryway, one stand-alone reference PDS, a mail
+  catcher, a name server and an app view's stand-in on loopback. Stay up until Ctrl-C, or until
+  standard input closes if that is a pipe.
 
-  --json           one JSON object on standard output when all is ready: URLs, DIDs, admin passwords, keys
-  --with-genkan    Genkan is the entryway: compiled now, or the binary at --genkan-binary; on SQLite, or on
-                   --database-url; else the hosts wait for one at --entryway-url (a free port when not given),
-                   and the private keys it needs are printed
-  --data DIR       keeps data, ports and keys there for the next start
-  --example        with the example app (needs --with-genkan)
-  --door           with a second Genkan, without hosts, at a TLS name (needs --with-genkan)
-  --production     hosts without development mode: they do not check the entryway's answers against the lexicons
-  --directory-url  what the hosts have as PLC directory, when the entryway fronts it";
+  --json                 Print one JSON object when everything is ready: URLs, DIDs, admin passwords, keys.
+  --hosts N              Boot N hosts. [default: 2]
+  --data DIR             Keep data, ports and keys in DIR for the next start. Without it they are deleted at the end.
+  --production           Run the hosts without development mode: they do not check the entryway's answers
+                         against the lexicons.
+
+  --with-genkan          Run Genkan, compiled now, as the entryway.
+  --genkan-binary PATH   Run this Genkan as the entryway.
+  --database-url URL     Run Genkan on this PostgreSQL database instead of SQLite.
+  --example              Run the example app. Needs Genkan.
+  --door                 Run a second Genkan, without hosts, at a TLS name. Needs Genkan.
+
+  Without Genkan the hosts wait for another entryway, and the private keys that it needs are printed.
+
+  --entryway-url URL     Tell the hosts that the entryway is at URL. [default: a free port]
+  --entryway-did DID     Tell the hosts that this is the entryway's DID. [default: did:web of the URL]
+  --directory-url URL    Tell the hosts that the PLC directory is at URL, for an entryway that proxies it.";
 
 pub fn run(mut arguments: Arguments) -> Result<()> {
     let json = arguments.flag("--json");
@@ -59,28 +67,28 @@ pub fn run(mut arguments: Arguments) -> Result<()> {
     };
     let genkan = genkan.map(|binary| GenkanOptions { binary, database_url, settings: Vec::new() });
 
-    let end = EndOfInterest::watch()?;
+    let end = StopSignal::watch()?;
     let network = Network::start(&Options { genkan, ..options })?;
     if json {
         println!("{}", network.map());
     } else {
         println!("{:#}", network.map());
-        say::line("Up. Ctrl-C stops all of it.");
+        say::line("Up. Ctrl-C stops everything.");
     }
     end.wait();
     Ok(())
 }
 
-/// Ctrl-C, SIGTERM, or the end of a pipe that is our standard input.
+/// The moment to stop: Ctrl-C, SIGTERM, or the end of a pipe that is standard input.
 #[derive(Debug)]
-pub struct EndOfInterest(std::sync::mpsc::Receiver<()>);
+pub struct StopSignal(std::sync::mpsc::Receiver<()>);
 
-impl EndOfInterest {
+impl StopSignal {
     pub fn watch() -> Result<Self> {
         let (sender, receiver) = channel();
         let on_signal = sender.clone();
         ctrlc::set_handler(move || {
-            // A second signal while stopping finds nobody waiting.
+            // While the command is stopping, a second signal finds no receiver.
             let _ = on_signal.send(());
         })?;
         if standard_input_is_a_pipe() {
@@ -90,7 +98,7 @@ impl EndOfInterest {
     }
 
     pub fn wait(&self) {
-        // An error means that the handlers are gone, which they never are.
+        // An error would mean that all senders are gone. The signal handler keeps one for ever.
         let _ = self.0.recv();
     }
 }
@@ -101,7 +109,8 @@ fn wait_for_end(sender: &Sender<()>) {
     let _ = sender.send(());
 }
 
-/// A terminal or `/dev/null` says nothing about who is interested; a pipe does.
+/// Whether standard input is a pipe, whose end says that the program that started this one has ended.
+/// A terminal and `/dev/null` say nothing of the kind.
 fn standard_input_is_a_pipe() -> bool {
     !std::io::stdin().is_terminal()
         && std::fs::metadata("/dev/stdin")

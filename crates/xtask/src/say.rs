@@ -1,4 +1,4 @@
-//! What the commands tell people, on standard error: standard output is for what programs read.
+//! Messages for people, on standard error. Standard output is for what programs read.
 
 use std::io::IsTerminal as _;
 use std::time::{Duration, Instant};
@@ -7,7 +7,7 @@ pub fn line(text: &str) {
     eprintln!("{text}");
 }
 
-/// Something that takes a while: said when it begins, and with its duration when it is done.
+/// A step that takes a while. It is announced at its start, and its duration is printed at its end.
 #[derive(Debug)]
 pub struct Step {
     what: String,
@@ -28,7 +28,7 @@ impl Step {
     }
 }
 
-/// `0.4 s`, `41 s`, `3 min 20 s`.
+/// A duration in words: `0.4 s`, `41 s`, `3 min 20 s`.
 pub fn seconds(duration: Duration) -> String {
     match duration.as_secs() {
         0..10 => format!("{:.1} s", duration.as_secs_f64()),
@@ -37,7 +37,7 @@ pub fn seconds(duration: Duration) -> String {
     }
 }
 
-/// `text` in an ANSI colour or weight, when a person is looking.
+/// `text` in an ANSI colour or weight, if standard error is a terminal.
 pub fn paint(code: &str, text: &str) -> String {
     if std::io::stderr().is_terminal() { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
 }

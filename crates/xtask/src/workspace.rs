@@ -1,4 +1,4 @@
-//! Where things are: the clone, the cache that outlives clones, and files between them.
+//! Paths: the clone, the cache that outlives clones, and programs on the `PATH`.
 
 use std::fs::{self, File};
 use std::io::Read as _;
@@ -19,12 +19,13 @@ pub fn network() -> PathBuf {
     root().join("network")
 }
 
-/// A folder of the clone that git ignores. (Cargo itself may have been told to build elsewhere.)
+/// A folder of the clone that git ignores. Cargo itself may have been told to build elsewhere.
 pub fn target() -> PathBuf {
     root().join("target")
 }
 
-/// A folder outside of the clone for what is slow to get; inside `target/` when there is no home.
+/// Returns a folder outside of the clone for what is slow to fetch, or one inside `target/` when there
+/// is no home directory.
 pub fn cache() -> Result<PathBuf> {
     let outside = std::env::var_os("XDG_CACHE_HOME")
         .filter(|dir| Path::new(dir).is_absolute())
@@ -42,21 +43,22 @@ pub fn cache() -> Result<PathBuf> {
     Ok(inside)
 }
 
-/// Holds others off who want to fill the same place of the cache; released when dropped.
+/// Takes the lock on one part of the cache, which is released when the file is dropped. Other
+/// processes that fill the same part wait for it.
 pub fn lock_cache(name: &str) -> Result<File> {
     let file = File::create(cache()?.join(format!("{name}.lock")))?;
     file.lock()?;
     Ok(file)
 }
 
-/// A `cargo` command that runs at the top of the clone.
+/// Returns a `cargo` command that runs at the top of the clone.
 pub fn cargo() -> Command {
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command.current_dir(root());
     command
 }
 
-/// The first program of that name on the `PATH`, or in the folders for administrators' programs.
+/// Returns the first program of a name on the `PATH`, or in the folders for administrators' programs.
 pub fn find_program(name: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     std::env::split_paths(&path)
@@ -76,13 +78,14 @@ pub fn is_root() -> bool {
     nix::unistd::geteuid().is_root()
 }
 
-/// This program. Cargo may have put a newer one in its place meanwhile, which is as good.
+/// Returns this program. Cargo may have replaced it by a newer one since the start, which serves as
+/// well.
 pub fn ourselves() -> Result<PathBuf> {
     let running = std::env::current_exe()?;
     if running.exists() {
         return Ok(running);
     }
-    // What Linux says of a file that was replaced while it ran.
+    // Linux appends this to the name of a file that was replaced while it ran.
     let name = running.to_string_lossy();
     Ok(PathBuf::from(name.strip_suffix(" (deleted)").unwrap_or(&name)))
 }

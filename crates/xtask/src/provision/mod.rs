@@ -6,7 +6,9 @@
 pub mod apt;
 pub mod cargo_tools;
 pub mod chromium;
+mod debian;
 pub mod nginx;
 pub mod node;
 pub mod postgres;
 pub mod python;
+pub mod stress_ng;

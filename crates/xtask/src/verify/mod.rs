@@ -1,4 +1,9 @@
 //! `cargo verify`: every check, stage by stage, with a summary at the end.
+//!
+//! * [`stages`] lists the stages. Each is a function that returns counts of passed and failed checks.
+//! * [`stories`] runs the stories of the real network, for two of the stages and by itself.
+//! * [`tee`] runs a test runner in the open and counts from its output.
+//! * [`outcome`] has the counts and the table.
 
 mod outcome;
 mod stages;
@@ -20,10 +25,13 @@ use stages::{Kind, Stage};
 const USAGE: &str = "\
 cargo verify [--quick] [--rust-only] [--keep-going] [FILTER]
 
-  --quick        formatting, lints, and the Rust tests on SQLite
-  --rust-only    leaves the real network out
-  --keep-going   goes on after a stage that failed
-  FILTER         only the stages whose name contains it
+  Run every check, one stage after the other. A stage fetches the programs it needs, and fails if it
+  cannot. A test that is skipped counts as failed.
+
+  --quick        Run formatting, lints, and the Rust tests on SQLite only.
+  --rust-only    Leave the stages on the real network out.
+  --keep-going   Go on after a stage that failed.
+  FILTER         Run only the stages whose name contains FILTER.
 
 Stages:";
 
@@ -42,18 +50,18 @@ pub fn run(mut arguments: Arguments) -> Result<ExitCode> {
     let wanted = |stage: &Stage| {
         let by_kind = match stage.kind {
             Kind::Quick => true,
-            Kind::Tests => quick,
+            Kind::QuickOnly => quick,
             Kind::Rust => !quick,
             Kind::Network => !quick && !rust_only,
         };
         by_kind && stage.name.contains(&filter)
     };
     let stages: Vec<Stage> = stages::all().into_iter().filter(wanted).collect();
-    anyhow::ensure!(!stages.is_empty(), "no stage is called {filter}\n\n{}", usage());
+    anyhow::ensure!(!stages.is_empty(), "no stage's name contains {filter}\n\n{}", usage());
 
     if stages.iter().any(|stage| stage.kind == Kind::Network) {
-        // Beside the first stages: it waits for the network more than it computes. What fails here is tried again, and
-        // told, by the stage that needs it.
+        // Beside the first stages, since it waits for downloads more than it computes. The stage that
+        // needs Node tries again after a failure, and reports it.
         spawn(|| drop(node::node()));
     }
     let mut outcomes: Vec<Outcome> = Vec::new();

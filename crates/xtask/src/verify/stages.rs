@@ -1,4 +1,4 @@
-//! The stages in their order: what is quick to fail comes first.
+//! The stages in their order. Those that fail fast come first.
 
 use std::fs;
 use std::process::Command;
@@ -13,6 +13,7 @@ use crate::provision::{cargo_tools, postgres::Postgres};
 use crate::say::line;
 use crate::workspace::{self, cargo};
 
+/// One step of `cargo verify`.
 #[derive(Debug)]
 pub(super) struct Stage {
     pub(super) name: &'static str,
@@ -20,12 +21,16 @@ pub(super) struct Stage {
     pub(super) run: fn() -> Result<Counts>,
 }
 
+/// The option of `cargo verify` that a stage belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
+    /// Runs always.
     Quick,
-    /// Quick's part of what `Rust` does more of.
-    Tests,
+    /// Runs with `--quick` only: a smaller form of a stage that runs otherwise.
+    QuickOnly,
+    /// Runs without `--quick`.
     Rust,
+    /// Runs without `--quick` and `--rust-only`.
     Network,
 }
 
@@ -34,7 +39,7 @@ pub(super) fn all() -> Vec<Stage> {
     vec![
         stage("format", Kind::Quick, format),
         stage("lints", Kind::Quick, lints),
-        stage("tests on SQLite", Kind::Tests, tests_on_sqlite),
+        stage("tests on SQLite", Kind::QuickOnly, tests_on_sqlite),
         stage("tests on SQLite and PostgreSQL", Kind::Rust, tests_on_both),
         stage("examples in documentation", Kind::Rust, documented_examples),
         stage("documentation", Kind::Rust, documentation),
@@ -99,7 +104,7 @@ fn dependencies() -> Result<Counts> {
     tee::run(deny.current_dir(workspace::root()))
 }
 
-/// Documents that Genkan prints about itself are what is in the clone.
+/// Compares the documents that Genkan prints about itself with those in the clone.
 fn generated_documents() -> Result<Counts> {
     let binary = genkan::build_beside_tests()?;
     let mut counts = Counts::default();

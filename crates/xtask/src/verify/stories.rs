@@ -1,4 +1,4 @@
-//! Stories on the real network: unmodified clients, reference hosts, and the real binary.
+//! Stories on the real network: published clients, reference hosts, and the real binary.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -25,8 +25,8 @@ cargo xtask stories [--postgres] [--production] [--genkan-binary PATH] [FILTER]
   --production           Run the hosts without development mode.
   --genkan-binary PATH   Run this Genkan instead of compiling one.";
 
-/// What stories cannot wait for: tokens that run out, hosts that are noticed to be down and up again. And all of their
-/// people come from one address.
+/// Settings without which a story would wait too long: for tokens to expire, or for a host to be seen
+/// down and up again. The limits are high because all people of the stories come from one address.
 const SETTINGS: [(&str, &str); 7] = [
     ("GENKAN_ACCESS_LIFETIME", "1m"),
     ("GENKAN_OAUTH_ACCESS_LIFETIME", "2m"),
@@ -37,7 +37,7 @@ const SETTINGS: [(&str, &str); 7] = [
     ("GENKAN_CONNECTIONS_PER_ADDRESS", "2000"),
 ];
 
-/// One way to run all stories.
+/// One way to run the stories.
 #[derive(Debug)]
 pub(super) struct Variant {
     pub(super) name: &'static str,
@@ -49,7 +49,7 @@ pub(super) struct Variant {
     pub(super) binary: Option<PathBuf>,
 }
 
-/// `cargo xtask stories`. Answers whether all went well.
+/// Runs `cargo xtask stories` and returns whether every story passed.
 pub fn command(mut arguments: Arguments) -> Result<bool> {
     let (postgres, production) = (arguments.flag("--postgres"), arguments.flag("--production"));
     let binary = arguments.option("--genkan-binary")?.map(std::path::absolute).transpose()?;
@@ -71,7 +71,7 @@ pub(super) fn run(variant: &Variant, postgres: Option<&Postgres>) -> Result<Coun
         line(&format!("error: stories in a browser fail, since {error:#}"));
         PathBuf::new()
     });
-    // Kept until the next run: the logs are worth reading after a failure.
+    // Kept until the next run, so that the logs can be read after a failure.
     let data = workspace::target().join("verify").join(format!("network-{}", variant.name));
     if data.exists() {
         fs::remove_dir_all(&data)?;
@@ -97,7 +97,7 @@ pub(super) fn run(variant: &Variant, postgres: Option<&Postgres>) -> Result<Coun
         let mut stories = Command::new(node);
         stories.args(["--test", "--test-timeout=1800000", "--test-reporter=spec"]);
         stories.arg(format!("--test-concurrency={}", files.len()));
-        // The second way tells the same story shorter: what differs is the database.
+        // Fewer kills on PostgreSQL: the story is the same, and only the database differs.
         let kills = if variant.postgres { "15" } else { "50" };
         stories
             .args(&files)

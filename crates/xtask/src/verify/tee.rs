@@ -1,4 +1,4 @@
-//! Running a test runner in the open, and counting from what it prints.
+//! Test runners whose output is passed on and counted.
 
 use std::io::{BufRead as _, BufReader, IsTerminal as _, Read, Write};
 use std::process::{Command, Stdio};
@@ -10,12 +10,13 @@ use anyhow::{Context as _, Result};
 
 use super::outcome::Counts;
 use crate::guard;
-use crate::say::line;
+use crate::say::{line, seconds};
 
-/// Nothing of ours takes this long: it hangs.
+/// A program that runs longer than this hangs, and is killed.
 const GIVE_UP_AFTER: Duration = Duration::from_mins(25);
 
-/// Runs a program, passing its output on. One that prints no counts is one check.
+/// Runs a program, passes its output on, and returns the counts that it prints. A program that prints
+/// no counts is one check, by its exit status.
 pub(super) fn run(command: &mut Command) -> Result<Counts> {
     if std::io::stderr().is_terminal() {
         command.env("CARGO_TERM_COLOR", "always");
@@ -33,20 +34,20 @@ pub(super) fn run(command: &mut Command) -> Result<Counts> {
             break status;
         }
         if started.elapsed() > GIVE_UP_AFTER {
-            line(&format!("{name} does not end: killed"));
+            line(&format!("{name} did not end within {} and is killed", seconds(GIVE_UP_AFTER)));
             child.kill()?;
         }
         sleep(Duration::from_millis(20));
     };
     guard::forget(child.id());
     for reader in [stdout, stderr].into_iter().flatten() {
-        // A reader ends with the stream; it has nothing to say.
+        // A reader returns nothing, and ends with its stream.
         let _ = reader.join();
     }
     let counted = counts.lock().expect("no reader panics").take();
     Ok(match counted {
         None => Counts::one(status.success()),
-        // A runner that fails without a failed test (it does not compile, it crashed) has failed all the same.
+        // A runner can fail without a failed test, when it does not compile or crashes.
         Some(counts) if !status.success() => Counts { failed: counts.failed.max(1), ..counts },
         Some(counts) => counts,
     })
@@ -60,7 +61,7 @@ fn pass_on(
     let counts = Arc::clone(counts);
     spawn(move || {
         for line in BufReader::new(stream).split(b'\n').map_while(Result::ok) {
-            // Whoever read our output has gone; the counting goes on.
+            // The reader of this output may have gone. The counting goes on without it.
             let _ = to.write_all(&line).and_then(|()| to.write_all(b"\n"));
             if let Some(more) = counts_in(&without_colours(&String::from_utf8_lossy(&line))) {
                 let mut counts = counts.lock().expect("no reader panics");
@@ -70,9 +71,11 @@ fn pass_on(
     })
 }
 
-/// What a line of a test runner's summary counts: nextest, cargo test, node's runner, or our own plain line.
+/// Returns the counts in a line of a test runner's summary, for nextest, `cargo test` and Node's runner,
+/// and for the plain line `3 passed, 0 failed, 1 skipped` of the Python story.
 fn counts_in(line: &str) -> Option<Counts> {
-    // Indented lines are what a failed test printed, shown again by the runner; nextest's own summary is indented too.
+    // A runner shows the output of a failed test again, indented. Such a line does not count, so
+    // nothing is trimmed here but the line of nextest, whose own summary is indented.
     if let Some(rest) = line.strip_prefix("ℹ ") {
         let (what, number) = rest.split_once(' ')?;
         let number = number.parse().ok()?;
@@ -84,7 +87,7 @@ fn counts_in(line: &str) -> Option<Counts> {
         };
     }
     if let Some(rest) = line.trim_start().strip_prefix("Summary [") {
-        // What nextest calls skipped was left out on purpose: other stages run it.
+        // nextest counts tests as skipped that this stage leaves out on purpose and another stage runs.
         let counts = rest.split_once("run:")?.1;
         let failed = number_before(counts, "failed") + number_before(counts, "timed out");
         return Some(Counts { passed: number_before(counts, "passed"), failed, skipped: 0 });
@@ -109,7 +112,7 @@ fn counts_in(line: &str) -> Option<Counts> {
     })
 }
 
-/// The number in front of the first `word`, 0 when it is not there.
+/// Returns the number in front of the first `word`, or 0 if the word is not there.
 fn number_before(text: &str, word: &str) -> usize {
     let Some((before, _)) = text.split_once(word) else { return 0 };
     before.split_whitespace().next_back().and_then(|number| number.parse().ok()).unwrap_or(0)
