@@ -1,4 +1,4 @@
-//! How everything is put together: the only place that knows all rooms.
+//! The wiring: how the services of all rooms are put together.
 
 use std::collections::HashSet;
 use std::ops::Deref;
@@ -32,7 +32,7 @@ use crate::signup::{self, Rules, SignUps};
 use crate::standing::Standings;
 use crate::telemetry::metrics::Metrics;
 
-/// Every service, each holding just what it needs. Cheap to clone.
+/// All services, each with just what it needs. Cheap to clone.
 #[derive(Clone, Debug)]
 pub(crate) struct App {
     services: Arc<Services>,
@@ -76,11 +76,12 @@ impl Deref for App {
 }
 
 impl App {
-    /// Opens the database, the keys and the fleet, and puts the services together.
+    /// Opens the database, the keys and the fleet, and builds the services.
     pub(crate) async fn build(config: Config) -> Result<Self, BuildError> {
         Self::build_with(config, Clock::System, Metrics::default()).await
     }
 
+    /// Builds with another clock than the system clock, or with metrics that the caller keeps.
     pub(crate) async fn build_with(
         config: Config,
         clock: Clock,
@@ -90,8 +91,8 @@ impl App {
         Self::build_on(db, config, clock, metrics).await
     }
 
-    /// On a database that is open already.
-    #[expect(clippy::too_many_lines, reason = "one list of all rooms, in the order of who needs whom")]
+    /// Builds on a database that is open already.
+    #[expect(clippy::too_many_lines, reason = "one list of all services, in the order of their dependencies")]
     pub(crate) async fn build_on(
         db: Db,
         config: Config,
@@ -103,7 +104,7 @@ impl App {
         let fleet = Fleet::open(db.clone(), clock.clone(), ring.clone(), feed.clone()).await?;
         let unguarded = UnguardedClient::new(config.network.extra_ca_file.as_deref())?;
         let hosts = HostClient::new(unguarded.clone(), HOST_CALL);
-        let (dns, guarded) = strangers(&config)?;
+        let (dns, guarded) = external_names(&config)?;
         let identity = identity(&config, &clock, unguarded.clone(), &dns, &guarded);
 
         let accounts = Accounts::new(db.clone(), clock.clone(), feed.clone());
@@ -263,8 +264,10 @@ async fn open_database(config: &Config) -> Result<Db, BuildError> {
     Ok(Db::open(&(&config.database.url).into(), size).await?)
 }
 
+/// Opens the key ring, once every sealed value in the database is known to be readable.
 async fn open_ring(config: &Config, db: &Db, clock: &Clock) -> Result<Ring, BuildError> {
     let keys = sealing_keys(config)?;
+    // A missing sealing key stops the start: otherwise it would show only when its first value is read.
     let sealer = Sealer::of(&keys);
     for column in sealed_columns() {
         if let Some(id) = column.unknown_keys(db, &sealer).await?.first() {
@@ -275,7 +278,8 @@ async fn open_ring(config: &Config, db: &Db, clock: &Clock) -> Result<Ring, Buil
     Ok(Ring::open(db, clock, sealer, config.keys.plc_rotation_key.as_ref()).await?)
 }
 
-/// From the settings, or else from the data folder, where they are made at the first start.
+/// Returns the sealing keys: from the settings, or else from the file in the data folder, which is
+/// created at the first start.
 pub(crate) fn sealing_keys(config: &Config) -> Result<SealingKeys, keys::Error> {
     match &config.keys.sealing_key {
         Some(key) => Ok(SealingKeys {
@@ -290,7 +294,7 @@ pub(crate) fn sealing_key_path(config: &Config) -> PathBuf {
     config.database.data_dir.join("sealing.key")
 }
 
-/// Every column of the database that is sealed.
+/// All sealed columns of the database.
 pub(crate) fn sealed_columns() -> impl Iterator<Item = &'static SealedColumn> {
     keys::SEALED_COLUMNS
         .iter()
@@ -299,8 +303,8 @@ pub(crate) fn sealed_columns() -> impl Iterator<Item = &'static SealedColumn> {
         .chain(links::SEALED_COLUMNS)
 }
 
-/// What strangers' names are looked up and dialled with.
-fn strangers(config: &Config) -> Result<(Dns, GuardedClient), BuildError> {
+/// Returns the resolver and the HTTP client for names that users and external servers chose.
+fn external_names(config: &Config) -> Result<(Dns, GuardedClient), BuildError> {
     let dns = Dns::new(&config.network.dns_servers)?;
     let tls = client_config(config.network.extra_ca_file.as_deref())?;
     let guarded = GuardedClient::new(dns.clone(), tls, config.network.private_origins.clone());
@@ -347,21 +351,25 @@ fn links_settings(config: &Config) -> links::Settings {
     }
 }
 
-/// When an account's own server has ended its session, the app hears of it by its grant. What a crash loses is found by
-/// the job that compares both.
+/// Ends the grant of an app when the linked session under it ends. A job that compares both finds what
+/// a crash in between leaves.
 fn end_grants_of_links(links: &Links, oauth: &OAuth) {
     let oauth = oauth.clone();
     links.on_end(move |link| {
         let (oauth, link) = (oauth.clone(), link.to_owned());
         tokio::spawn(async move {
             if let Err(cause) = oauth.end_dead(&link, "its linked session is over").await {
-                tracing::warn!(cause = &cause as &dyn std::error::Error, link, "a grant was not ended yet");
+                tracing::warn!(
+                    cause = &cause as &dyn std::error::Error,
+                    link,
+                    "could not end the grant of an ended link; will try again"
+                );
             }
         });
     });
 }
 
-/// The keys that Genkan shows other servers who it is with.
+/// Returns the keys with which Genkan authenticates itself to external authorization servers.
 fn client_keys(ring: &Ring) -> links::ClientKeys {
     let ring = ring.clone();
     Arc::new(move || {
@@ -398,13 +406,13 @@ fn rules(config: &Config) -> Result<Rules, BuildError> {
 pub(crate) enum BuildError {
     #[error(transparent)]
     Folder(#[from] crate::config::Problem),
-    #[error("GENKAN_RECOVERY_DID_KEY is not a did:key")]
+    #[error("GENKAN_RECOVERY_DID_KEY: is not a did:key; use a public key of the form did:key:z…")]
     RecoveryKey,
-    #[error("the database: {0}")]
+    #[error("cannot open the database: {0}; check GENKAN_DATABASE_URL")]
     Database(#[from] crate::db::Error),
-    #[error("the keys: {0}")]
+    #[error("cannot open the keys: {0}")]
     Keys(#[from] keys::Error),
-    #[error("the fleet: {0}")]
+    #[error("cannot load the fleet: {0}")]
     Fleet(#[from] fleet::Error),
     #[error("GENKAN_EXTRA_CA_FILE: {0}")]
     Tls(#[from] TlsError),
@@ -414,5 +422,5 @@ pub(crate) enum BuildError {
     Dns(#[from] DnsError),
 }
 
-/// A single call to a host.
+/// Maximum time of one call from Genkan to a host.
 const HOST_CALL: Duration = Duration::from_secs(20);

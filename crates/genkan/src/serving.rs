@@ -1,9 +1,9 @@
-//! A server at work: its listeners, and how they end. Part of the wiring, like `app`.
+//! The running server: its listeners, and how they stop. Part of the wiring, as `app` is.
 
+mod background;
 mod neighbours;
 mod signer;
 
-use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -22,24 +22,21 @@ use crate::config::Config;
 use crate::db::feed::Change;
 use crate::db::replicas::Replica;
 use crate::db::{self, Db};
-use crate::edge::{self, By, Counters, Edge};
-use crate::fleet::Fleet;
+use crate::edge::{self, Edge};
 use crate::fleet::plc_proxy::{PlcProxy, PlcProxySettings, Prober};
 use crate::forward::{Abroad, Manners};
 use crate::http::{
     HttpState, Readiness, ThemeError, TrustedPeers, oauth, ops_router, own_routes, page_routes, well_known,
     with_layers, xrpc,
 };
-use crate::telemetry::metrics::Metrics;
-use crate::telemetry::metrics::{CONNECTIONS, CONNECTIONS_REFUSED, HOST_HEALTHY, REQUESTS};
 use crate::{accounts, jobs};
 use neighbours::Rooms;
 
-/// A server at work.
+/// A running server.
 pub(crate) struct Running {
     pub(crate) readiness: Readiness,
     edge: Edge,
-    /// Set: the smaller listeners close, too.
+    /// Set to `true` to stop the listeners for operators and for the PLC proxy.
     stop: watch::Sender<bool>,
     listeners: JoinSet<std::io::Result<()>>,
     replica: Replica,
@@ -47,10 +44,12 @@ pub(crate) struct Running {
     db: Db,
 }
 
-/// Why a server did not come up.
+/// Why the server did not start.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum StartError {
-    #[error("{setting}: cannot listen on {address} ({cause}); stop what listens there, or choose another")]
+    #[error(
+        "{setting}: cannot listen on {address} ({cause}); stop the program that uses it, or use another address"
+    )]
     Listen { setting: &'static str, address: SocketAddr, cause: std::io::ErrorKind },
     #[error(transparent)]
     Build(#[from] BuildError),
@@ -60,14 +59,14 @@ pub(crate) enum StartError {
     Fleet(#[from] crate::fleet::Error),
     #[error("the database: {0}")]
     Replica(#[from] db::Error),
-    #[error("sign-ups: {0}")]
+    #[error("cannot resume sign-ups: {0}")]
     SignUps(#[from] crate::signup::Error),
-    #[error("handle changes: {0}")]
+    #[error("cannot resume handle changes: {0}")]
     Renames(#[from] crate::renames::Error),
 }
 
 impl Running {
-    /// `log_lines_dropped` is counted where lines are written.
+    /// Starts the server. `log_lines_dropped` is the counter of the logger, for the metrics.
     pub(crate) async fn start(config: Config, log_lines_dropped: Arc<AtomicU64>) -> Result<Self, StartError> {
         let app = App::build(config).await?;
         let config = Arc::clone(&app.config);
@@ -95,6 +94,7 @@ impl Running {
         let heartbeat = tokio::spawn(replica.clone().keep_alive());
         let stopped = until(stopping);
         listeners.spawn(async move { axum::serve(ops, ops_routes).with_graceful_shutdown(stopped).await });
+        // An embedded database has one process: leases that an earlier one held would only delay work.
         if app.db.is_embedded() {
             app.sign_ups.end_leases().await?;
             app.renames.end_leases().await?;
@@ -104,9 +104,9 @@ impl Running {
         Ok(Self { readiness, edge, stop, listeners, replica, heartbeat, db: app.db.clone() })
     }
 
-    /// Lets no one in, and waits until all have left. `false`: the grace ended before that.
+    /// Stops accepting requests and waits for running ones. `false` if `grace` ended before they did.
     ///
-    /// The operator's listener and the PLC proxy go last: requests under way need them.
+    /// The listeners for operators and for the PLC proxy stop last, since running requests need them.
     pub(crate) async fn stop(self, grace: Duration) -> bool {
         let Self { edge, stop, mut listeners, replica, heartbeat, db, .. } = self;
         let in_time = edge.stop(grace).await;
@@ -126,7 +126,7 @@ impl Running {
     }
 }
 
-/// The public door: every thread of it listens from now on.
+/// Opens the public listener, on every worker thread.
 fn open_edge(app: &App) -> Result<Edge, StartError> {
     let address = app.config.listen.address;
     let trusted_peers = TrustedPeers::new(&app.config.listen.trusted_proxies);
@@ -151,51 +151,20 @@ fn open_edge(app: &App) -> Result<Edge, StartError> {
     let refused =
         |error: std::io::Error| StartError::Listen { setting: "GENKAN_LISTEN", address, cause: error.kind() };
     let edge = Edge::open(address, context).map_err(refused)?;
-    tokio::spawn(know_hosts(app.fleet.clone(), trusted_peers));
-    tokio::spawn(export_counters(edge.counters().to_vec(), app.fleet.clone(), abroad, app.metrics.clone()));
+    tokio::spawn(background::know_hosts(app.fleet.clone(), trusted_peers));
+    tokio::spawn(background::export_counters(
+        edge.counters().to_vec(),
+        app.fleet.clone(),
+        abroad,
+        app.metrics.clone(),
+    ));
     Ok(edge)
 }
 
-/// Keeps the hosts' addresses: what comes from them is on behalf of their users.
-async fn know_hosts(fleet: Fleet, trusted_peers: TrustedPeers) {
-    loop {
-        let mut addresses = HashMap::new();
-        for host in fleet.all().iter() {
-            let name = host.origin.host().trim_start_matches('[').trim_end_matches(']');
-            let Ok(found) = tokio::net::lookup_host((name, host.origin.port())).await else { continue };
-            addresses.extend(found.map(|found| (found.ip().to_canonical(), Arc::from(host.id.as_str()))));
-        }
-        trusted_peers.set_hosts(addresses);
-        tokio::time::sleep(KNOW_HOSTS_EVERY).await;
-    }
-}
-
-/// Hands what the edge's threads count to the metrics.
-async fn export_counters(counters: Vec<Arc<Counters>>, fleet: Fleet, abroad: Abroad, metrics: Metrics) {
-    loop {
-        tokio::time::sleep(EXPORT_COUNTERS_EVERY).await;
-        let sum = |count: &dyn Fn(&Counters) -> u64| counters.iter().map(|thread| count(thread)).sum::<u64>();
-        for (door, by) in [("forwarded", By::Host), ("edge", By::Edge)] {
-            for class in 1..=5_usize {
-                let status = ["", "1xx", "2xx", "3xx", "4xx", "5xx"].get(class).copied().unwrap_or_default();
-                metrics.counter(&REQUESTS, &[door, status]).set(sum(&|thread| thread.answers(by, class)));
-            }
-        }
-        abroad.show(&metrics);
-        for host in fleet.all().iter() {
-            metrics.gauge(&HOST_HEALTHY, &[host.id.as_str()]).set(i64::from(host.health.is_up()));
-        }
-        metrics.gauge(&CONNECTIONS, &[]).set(i64::try_from(sum(&Counters::open)).unwrap_or(i64::MAX));
-        metrics.counter(&CONNECTIONS_REFUSED, &["no place"]).set(sum(&Counters::turned_away));
-    }
-}
-
-/// For the listeners that nobody waits at any more.
+/// Maximum time for the last listeners to stop.
 const LAST: Duration = Duration::from_secs(2);
-const KNOW_HOSTS_EVERY: Duration = Duration::from_secs(10);
-const EXPORT_COUNTERS_EVERY: Duration = Duration::from_secs(2);
 
-/// Everything that Genkan answers itself.
+/// Returns the router of everything that Genkan answers itself.
 fn router(app: &App, trusted_peers: TrustedPeers) -> Result<axum::Router, ThemeError> {
     let state = HttpState {
         config: Arc::clone(&app.config),
@@ -246,7 +215,7 @@ fn process_name() -> String {
 }
 
 async fn until(mut stopping: watch::Receiver<bool>) {
-    // An error means that the sender is gone, and with it the server.
+    // An error means that the sender is gone, and the server with it.
     let _ = stopping.wait_for(|stop| *stop).await;
 }
 
