@@ -407,7 +407,7 @@ fn show_tells_each_value_and_its_source_but_no_secret() {
 
 #[test]
 fn names_are_unique_and_every_key_is_documented() {
-    let keys = super::all_keys();
+    let keys = super::load::all_keys();
     let mut names: Vec<&str> =
         keys.iter().map(|key| key.env).chain(keys.iter().filter_map(|key| Some(key.alias?.name))).collect();
     let all = names.len();

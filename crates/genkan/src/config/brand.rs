@@ -4,8 +4,8 @@ use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use super::key::section;
 use super::problem::Findings;
+use super::section::section;
 use super::value::Setting;
 
 section! {

@@ -4,8 +4,8 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::key::section;
 use super::problem::{Findings, Problem, io_reason};
+use super::section::section;
 use super::value::Setting;
 use crate::base::Secret;
 

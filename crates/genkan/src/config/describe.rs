@@ -3,8 +3,8 @@
 use std::fmt::Write as _;
 
 use super::key::{Key, Preset};
+use super::load::sections;
 use super::reader::{EffectiveSetting, Source};
-use super::sections;
 
 /// Returns the text of `docs/configuration.md`.
 pub(crate) fn configuration_page() -> String {

@@ -3,8 +3,8 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use super::key::section;
 use super::problem::{Findings, HTTPS_ONLY};
+use super::section::section;
 use crate::base::Origin;
 
 section! {

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use genkan_protocol::syntax::Did;
 
-use super::key::section;
 use super::problem::Findings;
+use super::section::section;
 use super::telemetry::keywords;
 use super::value::Setting;
 use super::{Rate, Size};

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use super::Rate;
-use super::key::section;
 use super::problem::Findings;
+use super::section::section;
 
 section! {
     /// Health checks and protection of the hosts.

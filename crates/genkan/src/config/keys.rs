@@ -1,8 +1,8 @@
 //! `[keys]`: secrets that the operator can supply.
 
 use super::Service;
-use super::key::section;
 use super::problem::Findings;
+use super::section::section;
 use crate::base::Secret;
 
 section! {

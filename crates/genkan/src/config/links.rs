@@ -1,7 +1,7 @@
 //! `[links]`: linked accounts, which are accounts on external PDSes.
 
-use super::key::section;
 use super::problem::Findings;
+use super::section::section;
 
 section! {
     /// Linked accounts: accounts on external PDSes. Users sign in at their own server, and apps act

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
-use super::key::section;
 use super::problem::Findings;
+use super::section::section;
 use super::{Directory, Size};
 
 section! {

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use lettre::message::Mailbox;
 
-use super::key::section;
 use super::problem::Findings;
+use super::section::section;
 use super::value::Setting;
 use crate::base::Secret;
 

@@ -3,8 +3,8 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use super::key::section;
 use super::problem::{Findings, io_reason};
+use super::section::section;
 use crate::base::Origin;
 
 section! {

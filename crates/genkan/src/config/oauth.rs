@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use super::key::section;
 use super::problem::Findings;
+use super::section::section;
 use crate::base::Secret;
 
 section! {

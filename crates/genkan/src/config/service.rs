@@ -2,8 +2,8 @@
 
 use genkan_protocol::syntax::Did;
 
-use super::key::section;
 use super::problem::{Findings, HTTPS_ONLY};
+use super::section::section;
 use crate::base::Origin;
 
 section! {

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use super::key::section;
 use super::listen::cores;
 use super::problem::Findings;
+use super::section::section;
 
 section! {
     /// Lifetimes of sessions and tokens, and the cost of password checks.

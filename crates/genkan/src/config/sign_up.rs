@@ -1,7 +1,7 @@
 //! `[sign_up]`: who may create an account.
 
-use super::key::section;
 use super::problem::Findings;
+use super::section::section;
 
 section! {
     /// Who may create an account, and with which handles and passwords.

@@ -1,7 +1,7 @@
 //! `[telemetry]`: logs.
 
-use super::key::section;
 use super::problem::Findings;
+use super::section::section;
 use super::value::Setting;
 
 section! {

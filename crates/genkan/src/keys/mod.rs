@@ -6,18 +6,20 @@
 //! by name. Private halves are sealed in the database. The sealing key itself is a file or a setting,
 //! never a row.
 
+mod purpose;
 mod reseal;
 mod ring;
 mod sealing;
 mod sql;
 mod web;
 
+pub(crate) use purpose::WebPurpose;
 pub(crate) use reseal::{SEALED_COLUMNS, SealedColumn};
 pub(crate) use ring::Ring;
 pub(crate) use sealing::{FOLLOW_EVERY, add_sealing_key, drop_older_sealing_keys, follow, sealing_key_file};
 #[cfg(test)]
 pub(crate) use web::PUBLISHED_BEFORE;
-pub(crate) use web::{WebKey, WebPurpose};
+pub(crate) use web::WebKey;
 
 /// Why the keys cannot be used, in words for the operator.
 #[derive(Debug, thiserror::Error)]

@@ -10,8 +10,9 @@ use sha2::{Digest as _, Sha256};
 use zeroize::Zeroizing;
 
 use super::Error;
-use super::sql::{self, KeyRow, Purpose};
-use super::web::{self, WebKey, WebKeys, WebPurpose};
+use super::purpose::{Purpose, WebPurpose};
+use super::sql::{self, KeyRow};
+use super::web::{self, WebKey, WebKeys};
 use crate::base::seal::Sealer;
 use crate::base::{Clock, Secret, random};
 use crate::db::{Db, Tx};

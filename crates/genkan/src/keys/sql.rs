@@ -3,26 +3,9 @@
 use sqlx::Row as _;
 use sqlx::any::AnyRow;
 
-use super::web::WebPurpose;
+use super::purpose::{Purpose, WebPurpose};
 use crate::base::Timestamp;
 use crate::db::{Db, Error, Result, Tx};
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) enum Purpose {
-    HostSigning,
-    PlcRotation,
-    Internal,
-}
-
-impl Purpose {
-    pub(super) const fn as_str(self) -> &'static str {
-        match self {
-            Self::HostSigning => "host_signing",
-            Self::PlcRotation => "plc_rotation",
-            Self::Internal => "internal",
-        }
-    }
-}
 
 pub(super) struct KeyRow {
     pub(super) id: String,

@@ -11,34 +11,11 @@ use std::time::Duration;
 use genkan_protocol::crypto::{P256PrivateKey, PublicKey};
 
 use super::Error;
+use super::purpose::WebPurpose;
 use super::sql::{self, WebRow};
 use crate::base::seal::Sealer;
 use crate::base::{Clock, Timestamp, random};
 use crate::db::{Db, Tx};
-
-/// The purpose of a pair.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) enum WebPurpose {
-    /// Access tokens addressed to Genkan itself.
-    Tokens,
-    /// Client assertions for external authorization servers.
-    Client,
-}
-
-impl WebPurpose {
-    pub(super) const ALL: [Self; 2] = [Self::Tokens, Self::Client];
-
-    pub(crate) const fn as_str(self) -> &'static str {
-        match self {
-            Self::Tokens => "tokens",
-            Self::Client => "client",
-        }
-    }
-
-    pub(super) fn parse(text: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|one| one.as_str() == text)
-    }
-}
 
 /// A web key pair.
 #[derive(Clone)]

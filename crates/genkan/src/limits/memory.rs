@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::hash::{BuildHasher as _, BuildHasherDefault, Hash, Hasher, RandomState};
 use std::sync::{Mutex, PoisonError};
 
-use super::{Verdict, window_start};
+use super::verdict::{Verdict, window_start};
 use crate::base::Timestamp;
 use crate::config::Rate;
 

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use sha2::{Digest as _, Sha256};
 use sqlx::Row as _;
 
-use super::{Verdict, window_start};
+use super::verdict::{Verdict, window_start};
 use crate::base::Timestamp;
 use crate::config::Rate;
 use crate::db::{Db, Error};

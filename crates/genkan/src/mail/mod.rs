@@ -10,13 +10,15 @@
 mod message;
 mod outbox;
 mod plain_text;
+mod reason;
 mod sql;
 #[cfg(test)]
 mod tests;
 mod texts;
 mod transport;
 
-pub(crate) use message::{Reason, Recipient};
+pub(crate) use message::Recipient;
 pub(crate) use outbox::{Error, Mail, POST_EVERY, SEALED_COLUMNS, forget_account, sweep};
+pub(crate) use reason::Reason;
 pub(crate) use sql::UndeliveredEmail;
 pub(crate) use transport::TransportError;

@@ -7,10 +7,10 @@ use futures_util::StreamExt as _;
 use lettre::message::header::{Header, HeaderName, HeaderValue};
 use lettre::message::{Mailbox, MultiPart};
 
-use super::message::{Message, Sender};
+use super::message::{Message, Recipient, Sender};
+use super::reason::Reason;
 use super::sql::{self, Row, UndeliveredEmail};
 use super::transport::{Refusal, Transport, TransportError};
-use super::{Reason, Recipient};
 use crate::base::seal::Sealer;
 use crate::base::{Clock, Secret, Timestamp, random};
 use crate::config::Config;

@@ -1,6 +1,6 @@
 //! Texts of emails, in each language.
 
-use super::Reason;
+use super::reason::Reason;
 use crate::base::Language;
 
 /// The texts of an email with a code.

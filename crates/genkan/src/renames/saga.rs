@@ -5,8 +5,10 @@ use std::time::Duration;
 use genkan_protocol::plc::{self, Operation};
 use genkan_protocol::syntax::Did;
 
+use super::context::Context;
+use super::error::Error;
 use super::sql::{self, Rename, Step};
-use super::{Error, Renames};
+
 use crate::accounts;
 use crate::db::leases::while_held;
 use crate::fleet::Host;
@@ -24,12 +26,12 @@ pub(super) enum Outcome {
 }
 
 /// Continues a change whose lease this process holds, and renews the lease meanwhile.
-pub(super) async fn go_on(of: &Renames, did: &Did) -> Result<Outcome, Error> {
+pub(super) async fn go_on(of: &Context, did: &Did) -> Result<Outcome, Error> {
     let renew = || sql::keep_lease(&of.with.db, did.as_str(), &of.worker, of.with.clock.now());
     while_held(Box::pin(step_by_step(of, did)), renew).await
 }
 
-async fn step_by_step(of: &Renames, did: &Did) -> Result<Outcome, Error> {
+async fn step_by_step(of: &Context, did: &Did) -> Result<Outcome, Error> {
     let Some(rename) = sql::find(&of.with.db, did.as_str()).await? else { return Ok(Outcome::Done) };
     if rename.step == Step::Recorded {
         match publish(of, did, &rename).await {
@@ -58,7 +60,7 @@ enum PublishOutcome {
 ///
 /// Each round reads the log first. It shows whether an operation whose answer was lost arrived, and
 /// what the next operation must follow.
-async fn publish(of: &Renames, did: &Did, rename: &Rename) -> PublishOutcome {
+async fn publish(of: &Context, did: &Did, rename: &Rename) -> PublishOutcome {
     let directory = &of.with.directory;
     let rotation = of.with.ring.rotation();
     let mut refused = None;
@@ -99,7 +101,7 @@ async fn publish(of: &Renames, did: &Did, rename: &Rename) -> PublishOutcome {
 }
 
 /// Updates our record after the directory. Every process drops what it cached of the account.
-async fn keep(of: &Renames, did: &Did) -> Result<(), Error> {
+async fn keep(of: &Context, did: &Did) -> Result<(), Error> {
     let now = of.with.clock.now();
     let mut tx = of.with.db.begin().await?;
     if !sql::publish(&mut tx, did.as_str(), &of.worker).await? {
@@ -110,7 +112,7 @@ async fn keep(of: &Renames, did: &Did) -> Result<(), Error> {
 }
 
 /// Tells the host, which checks the handle in the directory itself.
-async fn tell_host(of: &Renames, did: &Did, rename: &Rename) -> Result<Outcome, Error> {
+async fn tell_host(of: &Context, did: &Did, rename: &Rename) -> Result<Outcome, Error> {
     let Some(account) = of.with.accounts.find(did.as_str()).await? else {
         return finish(of, rename).await;
     };
@@ -148,7 +150,7 @@ async fn tell_host(of: &Renames, did: &Did, rename: &Rename) -> Result<Outcome, 
     Ok(Outcome::HostLater)
 }
 
-async fn has_it(of: &Renames, host: &Host, did: &Did, rename: &Rename) -> bool {
+async fn has_it(of: &Context, host: &Host, did: &Did, rename: &Rename) -> bool {
     let known = of.with.hosts.account_info(host, did).await;
     matches!(known, Ok(Some(account)) if account.handle == rename.handle.as_str())
 }
@@ -157,7 +159,7 @@ fn why_too_early(error: &str) -> bool {
     error.contains("does not match DID doc")
 }
 
-async fn finish(of: &Renames, rename: &Rename) -> Result<Outcome, Error> {
+async fn finish(of: &Context, rename: &Rename) -> Result<Outcome, Error> {
     let mut tx = of.with.db.begin().await?;
     sql::remove(&mut tx, &rename.did, &of.worker).await?;
     tx.commit().await?;
@@ -165,7 +167,7 @@ async fn finish(of: &Renames, rename: &Rename) -> Result<Outcome, Error> {
 }
 
 /// Undoes a change that the directory never had: frees the reserved handle.
-async fn undo(of: &Renames, rename: &Rename) -> Result<(), Error> {
+async fn undo(of: &Context, rename: &Rename) -> Result<(), Error> {
     let now = of.with.clock.now();
     let mut tx = of.with.db.begin().await?;
     if sql::remove(&mut tx, &rename.did, &of.worker).await? {
@@ -175,7 +177,7 @@ async fn undo(of: &Renames, rename: &Rename) -> Result<(), Error> {
     Ok(())
 }
 
-async fn put_off(of: &Renames, rename: &Rename, why: &str) -> Result<(), Error> {
+async fn put_off(of: &Context, rename: &Rename, why: &str) -> Result<(), Error> {
     let again = of.with.clock.now().plus(AGAIN);
     let mut tx = of.with.db.begin().await?;
     sql::put_off(&mut tx, &rename.did, &of.worker, again, why).await?;

@@ -4,15 +4,20 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use genkan_protocol::plc::{Data, genesis};
 
 use super::*;
-use crate::base::Secret;
+use crate::accounts::{self, Account, Accounts};
 use crate::base::fetch::test_dns::{Reply, TestDns};
 use crate::base::fetch::{Dns, GuardedClient, tls};
 use crate::base::seal::Sealer;
 use crate::base::test_directory::{Fault, TestDirectory};
+use crate::base::{Clock, Secret};
+use crate::db::Db;
+use crate::db::audit::Actor;
 use crate::db::feed::Feed;
 use crate::db::on_each_database;
 use crate::fleet::testing::{FakeHost, HostFault, host_client};
-use crate::fleet::{Admission, HostChanges};
+use crate::fleet::{Admission, Fleet, HostChanges};
+use crate::identity::{Directory, HandlePolicy, Handles, PolicyError};
+use crate::keys::Ring;
 
 on_each_database!(
     a_change_reaches_directory_record_and_host,
@@ -74,7 +79,7 @@ impl Stand {
 
     /// An account that is at home on the host, in the directory and in our records.
     async fn account(&self, name: &str) -> Account {
-        let with = &self.renames.with;
+        let with = &self.renames.context.with;
         let (handle, key) = (format!("{name}.test").parse().unwrap(), with.ring.rotation().public());
         let data = Data::of_account(vec![key.to_did_key()], &key, &handle, self.host.origin.as_str());
         let (did, operation) = genesis(data, with.ring.rotation());
@@ -104,7 +109,7 @@ impl Stand {
     async fn handles(&self, account: &Account) -> [String; 3] {
         let did = account.did.as_str();
         let published = self.directory.log(did).last().unwrap().data().unwrap().handle().unwrap();
-        let ours = self.renames.with.accounts.find(did).await.unwrap().unwrap().handle;
+        let ours = self.renames.context.with.accounts.find(did).await.unwrap().unwrap().handle;
         let host = self.host.with(|state| state.accounts[did].clone());
         [published.to_string(), ours.to_string(), host]
     }
@@ -185,7 +190,7 @@ async fn a_did_that_is_not_ours_stays_as_it_is(db: Db) {
     let mut data = log[0].data().unwrap();
     let theirs = genkan_protocol::crypto::K256PrivateKey::from_bytes(&[8; 32]).unwrap();
     data.rotation_keys = vec![theirs.public().to_did_key()];
-    let gone = genkan_protocol::plc::update(&log[0].cid(), data, stand.renames.with.ring.rotation());
+    let gone = genkan_protocol::plc::update(&log[0].cid(), data, stand.renames.context.with.ring.rotation());
     stand.directory.write(&alice.did, &gone);
     assert!(matches!(stand.rename(&alice, "alicia.test").await, Err(Error::NotOurs)));
     assert_eq!(stand.handles(&alice).await, all("alice.test"));

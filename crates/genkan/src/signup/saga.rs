@@ -27,8 +27,11 @@ use genkan_protocol::crypto::PublicKey;
 use genkan_protocol::plc::{self, Operation};
 use genkan_protocol::syntax::{Did, Handle};
 
+use super::context::Context;
+use super::error::Error;
+use super::request::Request;
 use super::sql::{self, SignUp, Step};
-use super::{Error, Request, SignUps};
+
 use crate::accounts::{self, NewAccount, invite};
 use crate::base::Secret;
 use crate::db::audit::{self, Actor};
@@ -47,7 +50,7 @@ pub(super) enum Outcome {
 }
 
 /// Does steps 1 to 4 for a new request. Tries another host only if nothing was sent to the first.
-pub(super) async fn begin(of: &SignUps, request: &Request, hash: &Secret<String>) -> Result<Outcome, Error> {
+pub(super) async fn begin(of: &Context, request: &Request, hash: &Secret<String>) -> Result<Outcome, Error> {
     for _ in 0..HOSTS_TRIED {
         let host = of.with.fleet.place(of.with.clock.now()).map_err(|_| Error::NoRoom)?;
         let key = match of.with.hosts.reserve_signing_key(&host).await {
@@ -72,7 +75,7 @@ pub(super) async fn begin(of: &SignUps, request: &Request, hash: &Secret<String>
 }
 
 /// Settles an interrupted sign-up. `None` if another process works on it, or it is gone.
-pub(super) async fn settle(of: &SignUps, did: &str) -> Result<Option<Outcome>, Error> {
+pub(super) async fn settle(of: &Context, did: &str) -> Result<Option<Outcome>, Error> {
     let did: Did = did.parse().map_err(|_| crate::db::Error::corrupt("signups", "did", did))?;
     if !sql::take_lease(&of.with.db, did.as_str(), &of.worker, of.with.clock.now()).await? {
         return Ok(None);
@@ -80,7 +83,7 @@ pub(super) async fn settle(of: &SignUps, did: &str) -> Result<Option<Outcome>, E
     held(of, &did, settle_taken(of, &did)).await
 }
 
-async fn settle_taken(of: &SignUps, did: &Did) -> Result<Option<Outcome>, Error> {
+async fn settle_taken(of: &Context, did: &Did) -> Result<Option<Outcome>, Error> {
     let Some(sign_up) = sql::find(&of.with.db, did.as_str()).await? else { return Ok(None) };
     let Some(host) = of.with.fleet.host(&sign_up.host.as_str().into()) else {
         return undo(of, &sign_up, did, None, "its host was removed").await.map(Some);
@@ -96,7 +99,7 @@ async fn settle_taken(of: &SignUps, did: &Did) -> Result<Option<Outcome>, Error>
 
 /// Does step 2: records the intent before anything leaves Genkan.
 async fn record(
-    of: &SignUps,
+    of: &Context,
     request: &Request,
     hash: &Secret<String>,
     host: &Host,
@@ -137,7 +140,7 @@ async fn record(
 }
 
 /// Returns the identity of the new account: the data of its genesis operation.
-fn identity(of: &SignUps, request: &Request, host: &Host, key: &PublicKey) -> plc::Data {
+fn identity(of: &Context, request: &Request, host: &Host, key: &PublicKey) -> plc::Data {
     let own = of.with.ring.rotation().public().to_did_key();
     let mut rotation_keys: Vec<String> = Vec::new();
     for candidate in [&request.recovery_key, &of.rules.recovery_key].into_iter().flatten() {
@@ -167,7 +170,7 @@ enum SendOutcome {
 
 /// Does steps 3 and 4 of a recorded sign-up, whose lease this process holds.
 async fn settle_recorded(
-    of: &SignUps,
+    of: &Context,
     did: &Did,
     host: &Arc<Host>,
     first: FirstStep,
@@ -254,7 +257,7 @@ enum Evidence {
     Unclear(String),
 }
 
-async fn look(of: &SignUps, sign_up: &SignUp, did: &Did, host: &Host) -> Evidence {
+async fn look(of: &Context, sign_up: &SignUp, did: &Did, host: &Host) -> Evidence {
     match of.with.hosts.account_info(host, did).await {
         Ok(Some(_)) => return Evidence::Made,
         Ok(None) => {}
@@ -276,7 +279,7 @@ async fn look(of: &SignUps, sign_up: &SignUp, did: &Did, host: &Host) -> Evidenc
 }
 
 /// Does step 4.
-async fn finish(of: &SignUps, sign_up: &SignUp, did: &Did) -> Result<Outcome, Error> {
+async fn finish(of: &Context, sign_up: &SignUp, did: &Did) -> Result<Outcome, Error> {
     failpoint("signup.made");
     let now = of.with.clock.now();
     let mut tx = of.with.db.begin().await?;
@@ -295,7 +298,7 @@ async fn finish(of: &SignUps, sign_up: &SignUp, did: &Did) -> Result<Outcome, Er
 /// Undoes a sign-up: frees handle, address and invite code at once, then cleans up at the directory and
 /// the host for as long as that takes.
 async fn undo(
-    of: &SignUps,
+    of: &Context,
     sign_up: &SignUp,
     did: &Did,
     host: Option<&Arc<Host>>,
@@ -331,7 +334,7 @@ async fn undo(
 }
 
 /// Makes sure that the DID has a tombstone and the host keeps no account.
-async fn clear_up(of: &SignUps, did: &Did, host: Option<&Arc<Host>>) -> Result<(), String> {
+async fn clear_up(of: &Context, did: &Did, host: Option<&Arc<Host>>) -> Result<(), String> {
     match of.with.directory.log_last(did).await {
         Ok(None | Some(Operation::Tombstone(_))) | Err(DirectoryError::Ended) => {}
         Ok(Some(last)) => {
@@ -352,7 +355,7 @@ async fn clear_up(of: &SignUps, did: &Did, host: Option<&Arc<Host>>) -> Result<(
 }
 
 /// Deletes a record of which nothing left Genkan.
-async fn drop_record(of: &SignUps, did: &Did, invite_code: Option<&str>) -> Result<(), Error> {
+async fn drop_record(of: &Context, did: &Did, invite_code: Option<&str>) -> Result<(), Error> {
     let mut tx = of.with.db.begin().await?;
     if sql::remove(&mut tx, did.as_str(), &of.worker).await? {
         free(&mut tx, did.as_str(), invite_code).await?;
@@ -371,7 +374,7 @@ async fn free(tx: &mut crate::db::Tx, did: &str, invite_code: Option<&str>) -> R
 }
 
 /// Puts a sign-up off, for longer after each attempt.
-async fn wait(of: &SignUps, sign_up: &SignUp, did: &Did, why: &str) -> Result<Outcome, Error> {
+async fn wait(of: &Context, sign_up: &SignUp, did: &Did, why: &str) -> Result<Outcome, Error> {
     let pause = BACKOFF.saturating_mul(1 << sign_up.attempts.clamp(0, 4)).min(BACKOFF_MOST);
     let mut tx = of.with.db.begin().await?;
     sql::put_off(&mut tx, did.as_str(), &of.worker, of.with.clock.now().plus(pause), why).await?;
@@ -380,16 +383,16 @@ async fn wait(of: &SignUps, sign_up: &SignUp, did: &Did, why: &str) -> Result<Ou
 }
 
 /// Does `work` on a sign-up whose lease this process holds, and renews the lease meanwhile.
-async fn held<T>(of: &SignUps, did: &Did, work: impl Future<Output = T>) -> T {
+async fn held<T>(of: &Context, did: &Did, work: impl Future<Output = T>) -> T {
     while_held(Box::pin(work), || keep_lease(of, did)).await
 }
 
-async fn keep_lease(of: &SignUps, did: &Did) -> Result<bool, Error> {
+async fn keep_lease(of: &Context, did: &Did) -> Result<bool, Error> {
     Ok(sql::keep_lease(&of.with.db, did.as_str(), &of.worker, of.with.clock.now()).await?)
 }
 
 /// Records an update operation in the audit log, as every use of the rotation key.
-async fn note_update(of: &SignUps, did: &Did) -> Result<(), Error> {
+async fn note_update(of: &Context, did: &Did) -> Result<(), Error> {
     let mut tx = of.with.db.begin().await?;
     audit::record(&mut tx, of.with.clock.now(), Actor::Genkan, "plc.update", did.as_str(), "sign-up").await?;
     tx.commit().await?;

@@ -2,18 +2,22 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
 
 use genkan_testing::{FakeDirectory, FakeHost, Trouble};
 
 use super::*;
-use crate::base::Secret;
+use crate::accounts::{Accounts, Passwords};
 use crate::base::fetch::UnguardedClient;
 use crate::base::seal::Sealer;
+use crate::base::{Clock, Secret};
+use crate::db::Db;
 use crate::db::feed::Feed;
 use crate::db::on_each_database;
-use crate::fleet::{Admission, HostChanges};
-use crate::identity::HandlePolicy;
-use crate::sessions::Lifetimes;
+use crate::fleet::{Admission, Fleet, HostChanges, HostClient};
+use crate::identity::{Directory, HandlePolicy};
+use crate::keys::Ring;
+use crate::sessions::{Lifetimes, Sessions};
 
 on_each_database!(
     a_host_that_stays_away_is_given_ten_minutes_when_nothing_was_published,
@@ -114,7 +118,7 @@ impl Stand {
     /// Whether her handle is held for her.
     async fn is_held(&self) -> bool {
         let stranger = form("stranger@example.com");
-        self.sign_ups.with.accounts.find_by_handle(&stranger.handle).await.unwrap().is_some()
+        self.sign_ups.context.with.accounts.find_by_handle(&stranger.handle).await.unwrap().is_some()
     }
 
     async fn unfinished(&self) -> usize {
@@ -180,8 +184,8 @@ async fn a_host_that_comes_back_in_time_keeps_the_account(db: Db) {
 async fn a_worker_that_takes_long_is_not_overtaken(db: Db) {
     let stand = Stand::new(db).await;
     stand.host.trouble(CREATE, Trouble::Slow(Duration::from_secs(9)));
-    let with = stand.sign_ups.with.clone();
-    let other = SignUps::new(with, stand.sign_ups.rules.clone());
+    let with = stand.sign_ups.context.with.clone();
+    let other = SignUps::new(with, stand.sign_ups.rules().clone());
     let hand = Arc::clone(&stand.hand);
     let looking = tokio::spawn(async move {
         loop {

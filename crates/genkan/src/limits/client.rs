@@ -1,0 +1,44 @@
+//! Clients as limits tell them apart, and the keys of attempts.
+
+use std::net::IpAddr;
+
+/// The key of an attempt of `Limit::CreateSession`: the account and the client.
+///
+/// `account` is the DID of the account that the identifier names, if there is one. An account has
+/// several names (handle, email address, DID), and a new count for each would multiply the limit. An
+/// unknown identifier counts by itself, without the `@` that people write before handles.
+pub(crate) fn account_and_address(account: Option<&str>, identifier: &str, client: IpAddr) -> String {
+    let name = identifier.trim().trim_start_matches('@').to_lowercase();
+    format!("{} {}", account.unwrap_or(&name), ClientNetwork::of(client))
+}
+
+/// The key of an attempt of `Limit::CreateAccount`, `Limit::PasswordReset` or `Limit::UseCode`.
+pub(crate) fn address(client: IpAddr) -> String {
+    ClientNetwork::of(client).to_string()
+}
+
+/// The key of an attempt of `Limit::RequestMail`: a kind of code, and the DID or email address.
+pub(crate) fn code_for(kind: &str, whom: &str) -> String {
+    format!("{kind} {}", whom.trim().to_lowercase())
+}
+
+/// The network of a client, which limits count as one: an IPv4 address, or the /64 of an IPv6 address.
+///
+/// A /64 is the least that an IPv6 customer gets, and all its addresses are free to use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct ClientNetwork(IpAddr);
+
+impl ClientNetwork {
+    pub(crate) fn of(address: IpAddr) -> Self {
+        match address.to_canonical() {
+            IpAddr::V6(address) => Self(IpAddr::V6((u128::from(address) & !u128::from(u64::MAX)).into())),
+            address @ IpAddr::V4(_) => Self(address),
+        }
+    }
+}
+
+impl std::fmt::Display for ClientNetwork {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.fmt(f)
+    }
+}

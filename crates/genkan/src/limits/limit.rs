@@ -1,0 +1,55 @@
+//! The limits, by name.
+
+/// The limits that are counted in the database.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Limit {
+    /// Sign-ins, by identifier and client address.
+    CreateSession,
+    /// Sign-ins on the pages, by client address.
+    SignInAddress,
+    /// Sign-ins on the pages, by account.
+    SignInAccount,
+    /// Sign-ups, by client address.
+    CreateAccount,
+    /// Handle changes, by DID.
+    UpdateHandle,
+    /// Emails with a code, by kind of code and by DID or email address.
+    RequestMail,
+    /// Password reset requests, by client address.
+    PasswordReset,
+    /// Uses of a code without a session, by client address.
+    UseCode,
+}
+
+impl Limit {
+    pub(super) const fn name(self) -> &'static str {
+        match self {
+            Self::CreateSession => "createSession",
+            Self::SignInAddress => "signInAddress",
+            Self::SignInAccount => "signInAccount",
+            Self::CreateAccount => "createAccount",
+            Self::UpdateHandle => "updateHandle",
+            Self::RequestMail => "requestMail",
+            Self::PasswordReset => "passwordReset",
+            Self::UseCode => "useCode",
+        }
+    }
+}
+
+/// The OAuth endpoints whose calls are counted by client address, in the memory of this process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum OAuthEndpoint {
+    Push,
+    Token,
+    Revoke,
+}
+
+impl OAuthEndpoint {
+    pub(super) const fn name(self) -> &'static str {
+        match self {
+            Self::Push => "oauthPar",
+            Self::Token => "oauthToken",
+            Self::Revoke => "oauthRevoke",
+        }
+    }
+}

@@ -1,0 +1,242 @@
+//! The service that counts events and attempts.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use super::client::ClientNetwork;
+use super::limit::{Limit, OAuthEndpoint};
+use super::memory::Memory;
+use super::shared;
+use super::verdict::Verdict;
+use crate::base::Timestamp;
+use crate::config::{self, Rate};
+use crate::db::{self, Db};
+use crate::telemetry::metrics::{Counter, Metrics, RATE_LIMITED};
+
+/// The rate limits. Cheap to clone; all clones count together.
+#[derive(Clone, Debug)]
+pub(crate) struct RateLimits {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    enabled: bool,
+    global: Rate,
+    host_ceiling: Rate,
+    rates: config::Limits,
+    memory: Memory,
+    refused_globally: Counter,
+    refused_hosts: Counter,
+    metrics: Metrics,
+}
+
+impl RateLimits {
+    pub(crate) fn new(config: &config::Config, metrics: &Metrics) -> Self {
+        let refused = |limit| metrics.counter(&RATE_LIMITED, &[limit]);
+        Self {
+            inner: Arc::new(Inner {
+                enabled: config.limits.rates_enabled,
+                global: config.limits.global,
+                host_ceiling: config.fleet.host_ceiling,
+                rates: config.limits.clone(),
+                memory: Memory::new(),
+                refused_globally: refused("global"),
+                refused_hosts: refused("host"),
+                metrics: metrics.clone(),
+            }),
+        }
+    }
+
+    /// Counts one request of a client address. `None` if limits are disabled.
+    ///
+    /// `host` is the registered host that passed the request on, if any: hosts have a limit of their own.
+    /// This runs for every request, so it takes about 100 ns and never awaits.
+    pub(crate) fn request(&self, client: IpAddr, host: Option<&str>, now: Timestamp) -> Option<Verdict> {
+        let inner = &*self.inner;
+        if !inner.enabled {
+            return None;
+        }
+        let of_client = inner.memory.count(&ClientNetwork::of(client), inner.global, now);
+        if !of_client.allowed {
+            inner.refused_globally.increment();
+        }
+        let Some(host) = host else { return Some(of_client) };
+        let of_host = inner.memory.count(host, inner.host_ceiling, now);
+        if !of_host.allowed {
+            inner.refused_hosts.increment();
+        }
+        Some(of_client.tighter(of_host))
+    }
+
+    /// Counts one call of an endpoint. `None` if limits are disabled.
+    pub(crate) fn call(&self, endpoint: OAuthEndpoint, client: IpAddr, now: Timestamp) -> Option<Verdict> {
+        let inner = &*self.inner;
+        if !inner.enabled {
+            return None;
+        }
+        let rate = match endpoint {
+            OAuthEndpoint::Push => inner.rates.oauth_par,
+            OAuthEndpoint::Token => inner.rates.oauth_token,
+            OAuthEndpoint::Revoke => inner.rates.oauth_revoke,
+        };
+        let verdict = inner.memory.count(&(endpoint, ClientNetwork::of(client)), rate, now);
+        if !verdict.allowed {
+            inner.metrics.counter(&RATE_LIMITED, &[endpoint.name()]).increment();
+        }
+        Some(verdict)
+    }
+
+    /// Counts one attempt for all replicas. `None` if limits are disabled.
+    ///
+    /// Call this before the work. `key` identifies the client or account, as the functions below make it.
+    pub(crate) async fn attempt(
+        &self,
+        db: &Db,
+        limit: Limit,
+        key: &str,
+        now: Timestamp,
+    ) -> Result<Option<Verdict>, db::Error> {
+        let inner = &*self.inner;
+        if !inner.enabled {
+            return Ok(None);
+        }
+        let (short, long) = match limit {
+            Limit::CreateSession => (inner.rates.create_session, Some(inner.rates.create_session_daily)),
+            Limit::SignInAddress => (inner.rates.sign_in_address, None),
+            Limit::SignInAccount => (inner.rates.sign_in_account, None),
+            Limit::CreateAccount => (inner.rates.create_account, None),
+            Limit::UpdateHandle => (inner.rates.update_handle, Some(inner.rates.update_handle_daily)),
+            Limit::RequestMail => (inner.rates.request_mail, Some(inner.rates.request_mail_daily)),
+            Limit::PasswordReset => (inner.rates.password_reset, Some(inner.rates.password_reset_daily)),
+            Limit::UseCode => (inner.rates.use_code, None),
+        };
+        let rates: Vec<Rate> = std::iter::once(short).chain(long).collect();
+        let verdicts = shared::count(db, limit.name(), key, &rates, now).await?;
+        let tightest = verdicts.into_iter().reduce(Verdict::tighter);
+        if tightest.is_some_and(|verdict| !verdict.allowed) {
+            inner.metrics.counter(&RATE_LIMITED, &[limit.name()]).increment();
+        }
+        Ok(tightest)
+    }
+
+    /// Deletes the counts of windows that are over. Returns the number of rows.
+    pub(crate) async fn sweep(&self, db: &Db, now: Timestamp) -> Result<u64, db::Error> {
+        let rates = &self.inner.rates;
+        let longest = [
+            rates.create_session,
+            rates.create_session_daily,
+            rates.sign_in_address,
+            rates.sign_in_account,
+            rates.create_account,
+            rates.update_handle,
+            rates.update_handle_daily,
+            rates.request_mail,
+            rates.request_mail_daily,
+            rates.password_reset,
+            rates.password_reset_daily,
+            rates.use_code,
+        ]
+        .map(|rate| rate.per)
+        .into_iter()
+        .max()
+        .unwrap_or_default();
+        shared::sweep(db, now.minus(longest)).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::super::client::account_and_address;
+    use super::super::verdict::window_start;
+    use super::*;
+    use crate::config::Config;
+
+    const NOW: Timestamp = Timestamp::from_seconds(1_000_000_000);
+
+    fn limits(pairs: &[(&str, &str)]) -> RateLimits {
+        let all = [("GENKAN_PUBLIC_URL", "https://example.com")].into_iter().chain(pairs.iter().copied());
+        let config = Config::load(&config::Environment::from_pairs(all), None).unwrap();
+        RateLimits::new(&config, &Metrics::default())
+    }
+
+    fn ip(text: &str) -> IpAddr {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn a_client_has_so_many_requests_in_a_window() {
+        let limits = limits(&[("GENKAN_RATE_GLOBAL", "3/5m")]);
+        let mut remaining = Vec::new();
+        for _ in 0..4 {
+            let verdict = limits.request(ip("192.0.2.1"), None, NOW).unwrap();
+            remaining.push((verdict.allowed, verdict.remaining));
+        }
+        assert_eq!(remaining, [(true, 2), (true, 1), (true, 0), (false, 0)]);
+        assert!(limits.request(ip("192.0.2.2"), None, NOW).unwrap().allowed);
+        let verdict = limits.request(ip("192.0.2.1"), None, NOW).unwrap();
+        assert_eq!(verdict.reset, window_start(NOW, Duration::from_mins(5)).plus(Duration::from_mins(5)));
+        assert_eq!(verdict.retry_after(NOW), verdict.reset.since(NOW).as_secs());
+        assert!(limits.request(ip("192.0.2.1"), None, verdict.reset).unwrap().allowed);
+    }
+
+    #[test]
+    fn an_account_is_one_by_whatever_name() {
+        let key = |account, typed| account_and_address(account, typed, ip("192.0.2.1"));
+        assert_eq!(key(Some("did:plc:ann"), "ann.test"), key(Some("did:plc:ann"), "Ann@example.com"));
+        assert_eq!(key(None, "nobody.test"), key(None, " @@Nobody.test"));
+        assert_ne!(key(None, "nobody.test"), key(None, "somebody.test"));
+    }
+
+    #[test]
+    fn one_customer_is_one_client() {
+        let same = |one: &str, other: &str| ClientNetwork::of(ip(one)) == ClientNetwork::of(ip(other));
+        assert!(same("2001:db8:1:2::1", "2001:db8:1:2:ffff::2"));
+        assert!(!same("2001:db8:1:2::1", "2001:db8:1:3::1"));
+        assert!(same("::ffff:192.0.2.1", "192.0.2.1"));
+        assert!(!same("192.0.2.1", "192.0.2.2"));
+    }
+
+    #[test]
+    fn a_host_has_a_ceiling_whomever_it_speaks_for() {
+        let limits = limits(&[("GENKAN_HOST_CEILING", "2/5m")]);
+        let ask =
+            |client: u8| limits.request(IpAddr::from([192, 0, 2, client]), Some("one"), NOW).unwrap().allowed;
+        assert_eq!([ask(1), ask(2), ask(3)], [true, true, false]);
+        assert!(limits.request(ip("192.0.2.3"), Some("two"), NOW).unwrap().allowed);
+    }
+
+    #[test]
+    fn each_endpoint_counts_for_itself() {
+        let limits = limits(&[("GENKAN_RATE_OAUTH_PAR", "2/5m"), ("GENKAN_RATE_OAUTH_REVOKE", "1/5m")]);
+        let ask = |endpoint| limits.call(endpoint, ip("192.0.2.1"), NOW).unwrap().allowed;
+        assert_eq!(
+            [ask(OAuthEndpoint::Push), ask(OAuthEndpoint::Push), ask(OAuthEndpoint::Push)],
+            [true, true, false]
+        );
+        assert_eq!([ask(OAuthEndpoint::Revoke), ask(OAuthEndpoint::Revoke)], [true, false]);
+        assert!(ask(OAuthEndpoint::Token));
+        assert!(limits.call(OAuthEndpoint::Push, ip("192.0.2.2"), NOW).unwrap().allowed);
+    }
+
+    #[test]
+    fn limits_can_be_switched_off() {
+        let limits = limits(&[("GENKAN_RATE_LIMITS_ENABLED", "false"), ("GENKAN_RATE_GLOBAL", "1/5m")]);
+        assert_eq!(limits.request(ip("192.0.2.1"), None, NOW), None);
+    }
+
+    #[test]
+    fn the_tighter_verdict_is_told() {
+        let rate = Rate { count: 10, per: Duration::from_mins(5) };
+        let daily = Rate { count: 300, per: Duration::from_hours(24) };
+        let verdict = |rate, count| Verdict::of(rate, count, NOW);
+        for (one, other, told) in
+            [(1, 1, rate), (11, 11, rate), (1, 301, daily), (11, 301, daily), (1, 299, daily)]
+        {
+            assert_eq!(verdict(rate, one).tighter(verdict(daily, other)).rate, told, "{one} {other}");
+            assert_eq!(verdict(daily, other).tighter(verdict(rate, one)).rate, told, "{one} {other}");
+        }
+    }
+}

@@ -1,0 +1,61 @@
+//! Verdicts of a limit, and the windows that it counts in.
+
+use std::time::Duration;
+
+use crate::base::Timestamp;
+use crate::config::Rate;
+
+/// The result of counting one event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Verdict {
+    pub(crate) rate: Rate,
+    pub(crate) allowed: bool,
+    pub(crate) remaining: u32,
+    pub(crate) reset: Timestamp,
+}
+
+impl Verdict {
+    pub(super) fn of(rate: Rate, count: u64, window_start: Timestamp) -> Self {
+        let most = u64::from(rate.count);
+        Self {
+            rate,
+            allowed: count <= most,
+            remaining: u32::try_from(most.saturating_sub(count)).unwrap_or(u32::MAX),
+            reset: window_start.plus(rate.per),
+        }
+    }
+
+    /// Whole seconds until another attempt can succeed, at least one: the value of `Retry-After`.
+    pub(crate) fn retry_after(&self, now: Timestamp) -> u64 {
+        self.reset.since(now).as_millis().div_ceil(1000).max(1).try_into().unwrap_or(u64::MAX)
+    }
+
+    /// The limit that a client should watch: the one that it will reach first.
+    pub(super) fn tighter(self, other: Self) -> Self {
+        match (self.allowed, other.allowed) {
+            (true, false) => other,
+            (false, true) => self,
+            // If both refuse, the later reset counts. If both allow, the one nearer to its limit.
+            (false, false) => {
+                if other.reset > self.reset {
+                    other
+                } else {
+                    self
+                }
+            }
+            (true, true) => {
+                if other.remaining < self.remaining {
+                    other
+                } else {
+                    self
+                }
+            }
+        }
+    }
+}
+
+/// Returns the start of the window that contains `now`.
+pub(super) fn window_start(now: Timestamp, per: Duration) -> Timestamp {
+    let per = i64::try_from(per.as_millis()).unwrap_or(i64::MAX).max(1);
+    Timestamp::from_millis(now.as_millis().div_euclid(per) * per)
+}

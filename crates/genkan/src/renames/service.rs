@@ -1,0 +1,83 @@
+//! The service that changes handles.
+
+use genkan_protocol::syntax::Did;
+
+use super::context::{Context, Dependencies};
+use super::error::Error;
+use super::{saga, sql};
+use crate::accounts::{self, Account};
+use crate::base::random;
+use crate::db::audit::{self, Actor};
+
+/// Changes handles. Cheap to clone.
+#[derive(Clone, Debug)]
+pub(crate) struct Renames {
+    pub(super) context: Context,
+}
+
+impl Renames {
+    pub(crate) fn new(with: Dependencies) -> Self {
+        Self { context: Context { with, worker: random::id() } }
+    }
+
+    /// Gives `account` the handle `typed`. Continues to the end if the client disconnects.
+    ///
+    /// `Ok` means that the directory and our record have the handle. The host learns of it at once, or
+    /// later if it is away.
+    pub(crate) async fn rename(&self, account: &Account, typed: &str, actor: Actor<'_>) -> Result<(), Error> {
+        let (handle, _) =
+            self.context.with.policy.for_account(typed, &account.did, &self.context.with.handles).await?;
+        let change = sql::Rename { did: account.did.to_string(), handle, step: sql::Step::Recorded };
+        self.record(&change, actor).await?;
+        let (context, did) = (self.context.clone(), account.did.clone());
+        let worked = tokio::spawn(async move { saga::go_on(&context, &did).await }).await;
+        match worked.unwrap_or(Err(Error::Unfinished))? {
+            saga::Outcome::Done | saga::Outcome::HostLater => Ok(()),
+            saga::Outcome::DirectoryLater => Err(Error::Unfinished),
+            saga::Outcome::Undone(why) => Err(why),
+        }
+    }
+
+    /// Records the intent, reserves the handle and takes the lease, in one transaction.
+    async fn record(&self, change: &sql::Rename, actor: Actor<'_>) -> Result<(), Error> {
+        let now = self.context.with.clock.now();
+        let mut tx = self.context.with.db.begin().await?;
+        if !sql::insert_or_replace(&mut tx, change, &self.context.worker, now).await? {
+            return Err(Error::UnderWay);
+        }
+        accounts::reserve_handle(&mut tx, &change.did, &change.handle).await?;
+        audit::record(&mut tx, now, actor, "account.rename", &change.did, change.handle.as_str()).await?;
+        tx.commit().await?;
+        Ok(())
+    }
+
+    /// Ends every lease. For the start of a process that has the database to itself: every earlier holder
+    /// is gone.
+    pub(crate) async fn end_leases(&self) -> Result<(), Error> {
+        Ok(sql::end_leases(&self.context.with.db).await?)
+    }
+
+    /// Continues interrupted changes. Returns how many this process took up.
+    pub(crate) async fn finish_interrupted(&self) -> Result<usize, Error> {
+        let mut taken_up = 0;
+        for did in sql::abandoned(&self.context.with.db, self.context.with.clock.now(), AT_ONCE).await? {
+            let now = self.context.with.clock.now();
+            let mine = sql::take_lease(&self.context.with.db, &did, &self.context.worker, now).await?;
+            let Ok(did) = did.parse::<Did>() else { continue };
+            if !mine {
+                continue;
+            }
+            taken_up += 1;
+            if let Err(cause) = saga::go_on(&self.context, &did).await {
+                tracing::warn!(
+                    account.did = %did,
+                    cause = &cause as &dyn std::error::Error,
+                    "could not finish the handle change of {did}; will try again"
+                );
+            }
+        }
+        Ok(taken_up)
+    }
+}
+
+const AT_ONCE: i64 = 100;

@@ -1,0 +1,167 @@
+//! The service that creates accounts.
+
+use std::time::Duration;
+
+use genkan_protocol::jwt::session::Scope;
+
+use super::context::{Context, Dependencies};
+use super::error::Error;
+use super::request::{Request, Rules};
+use super::saga::{self, Outcome};
+use super::sql;
+use crate::accounts::{Account, Standing, invite};
+use crate::base::{Timestamp, random};
+use crate::sessions::SessionTokens;
+
+/// Creates accounts. Cheap to clone.
+#[derive(Clone, Debug)]
+pub(crate) struct SignUps {
+    pub(super) context: Context,
+}
+
+impl SignUps {
+    pub(crate) fn new(with: Dependencies, rules: Rules) -> Self {
+        Self { context: Context { with, rules, worker: random::id() } }
+    }
+
+    pub(crate) const fn rules(&self) -> &Rules {
+        &self.context.rules
+    }
+
+    /// Creates the account and its first session.
+    ///
+    /// Continues to the end if the client disconnects. A client that lost the answer and repeats the
+    /// request gets the same account.
+    pub(crate) async fn create(&self, request: Request) -> Result<SessionTokens, Error> {
+        let account = self.create_account(request).await?;
+        Ok(self.context.with.sessions.open_for(account, Scope::Access, None).await?)
+    }
+
+    /// Creates the account without a session, for pages, which use sign-ins instead.
+    pub(crate) async fn create_account(&self, request: Request) -> Result<Account, Error> {
+        self.context.rules.check(&request)?;
+        let this = self.clone();
+        // In a task of its own: dropping the request must not stop a saga between two steps.
+        let made = tokio::spawn(async move { this.make(&request).await });
+        made.await.unwrap_or(Err(Error::Unfinished))
+    }
+
+    async fn make(&self, request: &Request) -> Result<Account, Error> {
+        if let Some(account) = self.made_before(request).await? {
+            return Ok(account);
+        }
+        self.check_free(request).await?;
+        let hash = self.context.with.passwords.hash(&request.password).await?;
+        let recorded = match saga::begin(&self.context, request, &hash).await {
+            Ok(outcome) => outcome,
+            // Another sign-up was faster. It may be a copy of this very request.
+            Err(Error::HandleTaken | Error::EmailTaken) => {
+                return match self.made_before(request).await? {
+                    Some(account) => Ok(account),
+                    None => Err(self.check_free(request).await.err().unwrap_or(Error::HandleTaken)),
+                };
+            }
+            Err(other) => return Err(other),
+        };
+        match recorded {
+            Outcome::Done(did) => {
+                self.context.with.accounts.find(did.as_str()).await?.ok_or(Error::Unfinished)
+            }
+            Outcome::Undone(why) => Err(Error::Refused(why)),
+            Outcome::Waiting => Err(Error::Unfinished),
+        }
+    }
+
+    /// Returns the account that an earlier copy of this request created, or is creating: recent, with the
+    /// same handle, email address and password.
+    async fn made_before(&self, request: &Request) -> Result<Option<Account>, Error> {
+        let mut waited = Duration::ZERO;
+        loop {
+            let Some(account) = self.context.with.accounts.find_by_handle(&request.handle).await? else {
+                return Ok(None);
+            };
+            if !self.is_same_person(&account, request).await? {
+                return Ok(None);
+            }
+            if account.is_open() {
+                return Ok(Some(account));
+            }
+            if waited >= WAIT_FOR_TWIN {
+                return Err(Error::Unfinished);
+            }
+            self.settle_one(account.did.as_str()).await;
+            tokio::time::sleep(LOOK_AGAIN).await;
+            waited += LOOK_AGAIN;
+        }
+    }
+
+    /// Whether the account was created recently by someone who knows its address and password.
+    async fn is_same_person(&self, account: &Account, request: &Request) -> Result<bool, Error> {
+        let now = self.context.with.clock.now();
+        let fresh = now.since(account.created_at) <= REPEATABLE && account.standing() != Standing::TakenDown;
+        let same_address =
+            account.email.as_deref().is_some_and(|email| email.to_lowercase() == request.email.key());
+        Ok(fresh
+            && same_address
+            && self.context.with.sessions.knows_password(account, &request.password).await?)
+    }
+
+    /// Reports early, and by name, what is taken. The unique indexes decide in the end.
+    async fn check_free(&self, request: &Request) -> Result<(), Error> {
+        if self.context.with.accounts.find_by_handle(&request.handle).await?.is_some() {
+            return Err(Error::HandleTaken);
+        }
+        if self.context.with.accounts.find_by_email(&request.email).await?.is_some() {
+            return Err(Error::EmailTaken);
+        }
+        match &request.invite_code {
+            Some(code) if !invite::is_good(&self.context.with.db, code).await? => Err(Error::InvalidInvite),
+            None if self.context.rules.invite_required => Err(Error::InvalidInvite),
+            _ => Ok(()),
+        }
+    }
+
+    /// Ends every lease. For the start of a process that has the database to itself: every earlier holder
+    /// is gone.
+    pub(crate) async fn end_leases(&self) -> Result<(), Error> {
+        Ok(sql::end_leases(&self.context.with.db).await?)
+    }
+
+    /// Settles interrupted sign-ups, which no process holds a lease of. Returns how many came to an end.
+    pub(crate) async fn settle_all(&self) -> Result<usize, Error> {
+        let mut settled = 0;
+        for did in sql::abandoned(&self.context.with.db, self.context.with.clock.now(), BATCH).await? {
+            settled += usize::from(self.settle_one(&did).await);
+        }
+        Ok(settled)
+    }
+
+    /// Settles one sign-up. `true` if it came to an end.
+    async fn settle_one(&self, did: &str) -> bool {
+        match saga::settle(&self.context, did).await {
+            Ok(Some(Outcome::Done(_) | Outcome::Undone(_))) => true,
+            Ok(Some(Outcome::Waiting) | None) => false,
+            Err(cause) => {
+                tracing::warn!(
+                    account.did = did,
+                    cause = &cause as &dyn std::error::Error,
+                    "could not settle a sign-up; will try again"
+                );
+                false
+            }
+        }
+    }
+
+    /// Returns unfinished sign-ups: DID, start, and the last failure.
+    pub(crate) async fn unfinished(&self) -> Result<Vec<(String, Timestamp, Option<String>)>, Error> {
+        Ok(sql::unfinished(&self.context.with.db, BATCH).await?)
+    }
+}
+
+/// Time for which a repeated request leads to the same account.
+const REPEATABLE: Duration = Duration::from_hours(1);
+/// Maximum time for which a request waits for its earlier copy.
+const WAIT_FOR_TWIN: Duration = Duration::from_secs(20);
+/// Interval at which a waiting request looks at the account.
+const LOOK_AGAIN: Duration = Duration::from_millis(200);
+const BATCH: i64 = 100;
