@@ -258,7 +258,9 @@ pub(crate) async fn release_reserved_handle(tx: &mut Tx, did: &str) -> db::Resul
 }
 
 /// How many accounts each host holds, for placement by capacity.
-pub(crate) async fn count_by_host(db: &Db) -> db::Result<std::collections::HashMap<String, u64>> {
+pub(crate) async fn count_by_host(
+    db: &Db,
+) -> db::Result<std::collections::HashMap<crate::fleet::HostId, u64>> {
     sql::count_by_host(db).await
 }
 

@@ -8,6 +8,7 @@ use sqlx::any::AnyRow;
 use super::{Account, ClaimError, Email, NewAccount, NewError, State};
 use crate::base::{Secret, Timestamp};
 use crate::db::{self, Db, Tx, is_unique_violation};
+use crate::fleet::HostId;
 
 const COLUMNS: &str = "did, handle, email, email_confirmed_at, password_hash, host_id, host_key, state, deleting_at, \
                        deactivated_at, delete_after, taken_down_at, takedown_ref, created_at";
@@ -315,14 +316,15 @@ pub(super) async fn release_reserved_handle(tx: &mut Tx, did: &str) -> db::Resul
     Ok(())
 }
 
-pub(super) async fn count_by_host(db: &Db) -> db::Result<HashMap<String, u64>> {
+pub(super) async fn count_by_host(db: &Db) -> db::Result<HashMap<HostId, u64>> {
     let rows = sqlx::query("SELECT host_id, COUNT(*) AS accounts FROM accounts GROUP BY host_id")
         .fetch_all(db.reader())
         .await?;
     rows.iter()
         .map(|row| {
             let accounts: i64 = row.try_get("accounts")?;
-            Ok((row.try_get("host_id")?, u64::try_from(accounts).unwrap_or(0)))
+            let host: String = row.try_get("host_id")?;
+            Ok((host.into(), u64::try_from(accounts).unwrap_or(0)))
         })
         .collect()
 }

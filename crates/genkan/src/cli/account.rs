@@ -1,4 +1,4 @@
-//! `genkan account …`: looking at accounts, and how they stand.
+//! `genkan account …`: showing accounts and changing their standing.
 
 use std::fmt::Write as _;
 
@@ -13,36 +13,57 @@ use crate::db::audit::Actor;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
-    /// The newest accounts first.
+    /// List accounts, newest first.
     List {
-        #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(i64).range(1..=10_000))]
+        /// How many accounts to list at most, 1 to 10,000.
+        #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(i64).range(1..=10_000))]
         limit: i64,
     },
-    /// One account, by handle, DID or e-mail address.
-    Show { account: String },
-    /// Hide an account everywhere and end its sessions.
-    Takedown {
+    /// Show one account, with its e-mail address.
+    Show {
+        /// The account's handle, DID or e-mail address.
         account: String,
-        /// Why, for your own records.
-        #[arg(long, default_value = "operator")]
+    },
+    /// Take an account down: hide it on its host, and end its sessions, sign-ins and grants. Its
+    /// data stays.
+    Takedown {
+        /// The account's handle, DID or e-mail address.
+        account: String,
+        /// A note for your own records, kept with the takedown.
+        #[arg(long, value_name = "TEXT", default_value = "operator")]
         reference: String,
     },
-    /// Undo a takedown.
-    Restore { account: String },
-    /// Hide an account as its owner could; its owner can come back.
-    Deactivate { account: String },
-    /// Show a deactivated account again.
-    Activate { account: String },
-    /// Delete an account and its data on its host, for good.
-    Delete {
+    /// Undo a takedown. The account is shown again; its owner has to sign in again.
+    Restore {
+        /// The account's handle, DID or e-mail address.
         account: String,
-        /// Without asking.
+    },
+    /// Deactivate an account as its owner could. It is hidden and its sessions end; its owner can
+    /// activate it again.
+    Deactivate {
+        /// The account's handle, DID or e-mail address.
+        account: String,
+    },
+    /// Activate a deactivated account. A takedown stays.
+    Activate {
+        /// The account's handle, DID or e-mail address.
+        account: String,
+    },
+    /// Delete an account and its data on its host. This cannot be undone.
+    Delete {
+        /// The account's handle, DID or e-mail address.
+        account: String,
+        /// Delete without asking for confirmation.
         #[arg(long)]
         yes: bool,
     },
-    /// Set a new password, made here and printed once, and end every session.
-    ResetPassword { account: String },
-    /// Sign-ups that broke off and are being settled.
+    /// Set a new random password, print it once, and end every session, sign-in and grant of the
+    /// account.
+    ResetPassword {
+        /// The account's handle, DID or e-mail address.
+        account: String,
+    },
+    /// List sign-ups that were interrupted. Genkan finishes or undoes them by itself.
     Unfinished,
 }
 
@@ -96,9 +117,11 @@ pub(super) fn run(command: Command, context: &Context) -> Result<(), Failure> {
                 let done = app.standings.take_down(account.did.as_str(), &reference, Actor::Operator).await;
                 done.map_err(|cause| {
                     anyhow::anyhow!(cause)
-                        .context("sign-ins are stopped, but the host was not told; run this again")
+                        .context(
+                            "the account cannot sign in any more, but its host was not told; run the same command again",
+                        )
                 })?;
-                say(context, &account, "takendown", "is taken down; its sessions have ended")
+                say(context, &account, "takendown", "is taken down, and its sessions have ended")
             }
             Command::Restore { account } => {
                 let account = find(&app, &account).await?;
@@ -125,7 +148,7 @@ pub(super) fn run(command: Command, context: &Context) -> Result<(), Failure> {
             Command::Delete { account, yes } => {
                 let account = find(&app, &account).await?;
                 if !yes && !confirmed(&account)? {
-                    return Err(anyhow::anyhow!("nothing was deleted").into());
+                    return Err(anyhow::anyhow!("nothing was deleted: what was typed is not the account's handle").into());
                 }
                 app.standings
                     .delete(account.did.as_str(), Actor::Operator)
@@ -141,7 +164,7 @@ pub(super) fn run(command: Command, context: &Context) -> Result<(), Failure> {
 
 async fn find(app: &App, typed: &str) -> Result<Account, Failure> {
     let found = app.accounts.find_by_identifier(typed).await.map_err(anyhow::Error::from)?;
-    let hint = "no account has that handle, DID or e-mail address; see genkan account list";
+    let hint = "no account has this handle, DID or e-mail address; `genkan account list` shows accounts";
     Ok(found.ok_or_else(|| anyhow::anyhow!("{typed}: {hint}"))?)
 }
 
@@ -157,7 +180,7 @@ async fn reset_password(app: &App, context: &Context, typed: &str) -> Result<(),
     let done = serde_json::json!({ "did": did, "handle": account.handle, "password": password.expose() });
     let text = |_: &serde_json::Value| {
         format!(
-            "The new password of {} is {}\nIts sessions have ended. The password is not shown again.",
+            "The new password of {} is {}\nAll its sessions have ended. The password is not shown again.",
             account.handle,
             password.expose()
         )
@@ -175,7 +198,7 @@ async fn unfinished(app: &App, context: &Context) -> Result<(), Failure> {
         .collect();
     Ok(context.output.print(&rows, |rows| {
         if rows.is_empty() {
-            return "Every sign-up has come to its end.".to_owned();
+            return "There are no unfinished sign-ups.".to_owned();
         }
         let line = |row: &serde_json::Value| {
             let text =
@@ -193,7 +216,7 @@ fn say(context: &Context, account: &Account, status: &str, words: &str) -> Resul
 
 fn confirmed(account: &Account) -> Result<bool, Failure> {
     eprint!(
-        "Delete {} ({}) and all its data for good? Type its handle to go on: ",
+        "This deletes {} ({}) and all its data for good. Type its handle to confirm: ",
         account.handle, account.did
     );
     let mut line = String::new();
@@ -203,7 +226,7 @@ fn confirmed(account: &Account) -> Result<bool, Failure> {
 
 fn table(shown: &[AccountView]) -> String {
     if shown.is_empty() {
-        return "No accounts yet.".to_owned();
+        return "There are no accounts yet.".to_owned();
     }
     let width = |field: fn(&AccountView) -> &str, least: usize| {
         shown.iter().map(|one| field(one).len()).max().unwrap_or(0).max(least)

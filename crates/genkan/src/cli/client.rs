@@ -1,4 +1,4 @@
-//! `genkan client …`: apps, and what the operator thinks of them.
+//! `genkan client …`: OAuth apps, and how far the operator trusts each.
 
 use std::fmt::Write as _;
 
@@ -10,25 +10,39 @@ use crate::oauth::{ClientRow, ClientTrust};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
-    /// The apps that have asked for a sign-in.
+    /// List the apps that have asked for a sign-in.
     List {
-        /// Only the trusted, or only the blocked ones.
-        #[arg(long, value_parser = ["known", "trusted", "blocked"])]
+        /// List only apps with this standing. Apps that were neither trusted nor blocked are known.
+        #[arg(long, value_name = "STANDING", value_parser = ["known", "trusted", "blocked"])]
         standing: Option<String>,
     },
-    /// What is known of an app, its own document included.
-    Show { client_id: String },
-    /// Vouch for an app: people see its name and logo, and need not agree again to what they agreed to before.
-    Trust { client_id: String },
-    /// Give an app nothing more, and end all that it has.
-    Block { client_id: String },
-    /// Treat an app as any other again.
-    Reset { client_id: String },
-    /// Let an app have plain Bearer tokens, bound to no key: whoever gets hold of one may use it. For back ends that
-    /// cannot make DPoP proofs.
-    Bearer {
+    /// Show what is known of an app, with the client metadata that it publishes.
+    Show {
+        /// The app's client id, a URL.
         client_id: String,
-        /// Bind what it gets from now on to its key again.
+    },
+    /// Trust an app: people see its name, and are not asked again for what they have approved
+    /// before. Existing grants stay.
+    Trust {
+        /// The app's client id, a URL.
+        client_id: String,
+    },
+    /// Block an app: end all its grants now, and refuse its requests from now on.
+    Block {
+        /// The app's client id, a URL.
+        client_id: String,
+    },
+    /// Neither trust nor block an app. Grants that a block ended do not come back.
+    Reset {
+        /// The app's client id, a URL.
+        client_id: String,
+    },
+    /// Allow an app plain Bearer tokens, for back ends that cannot make DPoP proofs. Anyone who
+    /// obtains such a token can use it.
+    Bearer {
+        /// The app's client id, a URL.
+        client_id: String,
+        /// Withdraw this. New tokens are bound to the app's key again.
         #[arg(long)]
         off: bool,
     },
@@ -69,7 +83,7 @@ pub(super) fn run(command: Command, context: &Context) -> Result<(), Failure> {
             }
             Command::Show { client_id } => {
                 let row = oauth.client(&client_id).await.map_err(anyhow::Error::from)?;
-                let row = row.ok_or_else(|| anyhow::anyhow!("{client_id} has never asked for a sign-in"))?;
+                let row = row.ok_or_else(|| anyhow::anyhow!("{client_id} has never asked for a sign-in; `genkan client list` shows the apps that have"))?;
                 let document =
                     row.document.as_ref().and_then(|(document, _)| serde_json::from_str(document).ok());
                 let shown = ClientView { document, ..row.into() };
@@ -86,7 +100,7 @@ pub(super) fn run(command: Command, context: &Context) -> Result<(), Failure> {
                 let text = if off {
                     format!("{client_id} gets tokens bound to its key again")
                 } else {
-                    format!("{client_id} may have plain Bearer tokens; anybody who gets hold of one may use it until it ends")
+                    format!("{client_id} may have plain Bearer tokens; anyone who obtains one can use it until it expires")
                 };
                 Ok(context.output.print(&done, |_| text)?)
             }
@@ -104,9 +118,9 @@ async fn decide(
     let done =
         serde_json::json!({ "client_id": client_id, "standing": standing.as_str(), "grants_ended": ended });
     let text = match standing {
-        ClientTrust::Blocked => format!("{client_id} is blocked; {ended} of its grants ended"),
+        ClientTrust::Blocked => format!("{client_id} is blocked; {ended} of its grants were revoked"),
         ClientTrust::Trusted => format!("{client_id} is trusted"),
-        ClientTrust::Known => format!("{client_id} is as any other"),
+        ClientTrust::Known => format!("{client_id} is neither trusted nor blocked"),
     };
     Ok(context.output.print(&done, |_| text)?)
 }

@@ -1,4 +1,4 @@
-//! `genkan config …`
+//! `genkan config …`: the configuration as this process reads it.
 
 use clap::Subcommand;
 use serde::Serialize;
@@ -8,9 +8,10 @@ use crate::config::{EffectiveSetting, Source, show};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
-    /// Name everything that is wrong, a line each; exit status 2 if anything is.
+    /// Check the configuration without starting. Prints one line per mistake; exit status 2 if
+    /// there is one.
     Check,
-    /// Show each setting, its value, and where that came from. Secrets stay sealed.
+    /// Show each setting, its value and its source. Secrets are not printed.
     Show,
 }
 
@@ -22,7 +23,7 @@ pub(super) fn run(command: &Command, context: &Context) -> Result<(), Failure> {
                 return Err(reading.problems.into());
             }
             context.output.print(&serde_json::json!({ "problems": [] }), |_| {
-                context.output.good("The configuration is good.")
+                context.output.good("The configuration is valid.")
             })?;
         }
         Command::Show => {

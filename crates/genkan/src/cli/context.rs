@@ -1,4 +1,4 @@
-//! What commands open: the configuration always, the database when they ask for it.
+//! What a command works with: the configuration, and the database or every service on demand.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -8,7 +8,7 @@ use crate::app::App;
 use crate::config::{Config, Environment, Reading};
 use crate::db::{self, Db, PoolSize};
 
-/// The world of one command.
+/// The environment of one command.
 #[derive(Debug)]
 pub(crate) struct Context {
     file: Option<PathBuf>,
@@ -27,33 +27,37 @@ impl Context {
         Ok(Config::load(&self.environment, self.file.as_deref())?)
     }
 
-    /// The configuration with where each value came from, also when it is wrong.
+    /// The configuration with the source of each value, even if it is wrong.
     pub(super) fn reading(&self) -> Reading {
         Reading::of(&self.environment, self.file.as_deref())
     }
 
-    /// The database, without serving. Makes the data folder as the server would.
+    /// Opens the database. Creates the data directory as the server would.
     pub(crate) async fn database(&self, config: &Config) -> Result<Db, Failure> {
         config.database.make_data_dir().map_err(|problem| Failure::Setting(problem.to_string()))?;
         let size = PoolSize { connections: 2, acquire: config.database.acquire_timeout };
         within(OPENING, Db::open(&(&config.database.url).into(), size)).await
     }
 
-    /// Every service, without serving.
+    /// Builds every service, without listening.
     pub(crate) async fn app(&self) -> Result<App, Failure> {
         match tokio::time::timeout(OPENING, App::build(self.config()?)).await {
             Ok(built) => Ok(built?),
-            Err(_) => Err(anyhow::anyhow!("starting took longer than {} s", OPENING.as_secs()).into()),
+            Err(_) => Err(anyhow::anyhow!(
+                "opening the database took longer than {} s: check that GENKAN_DATABASE_URL answers",
+                OPENING.as_secs()
+            )
+            .into()),
         }
     }
 
-    /// Runs a command's work to its end.
+    /// Runs a command's work to completion on a runtime of its own.
     #[expect(clippy::unused_self, reason = "the way commands wait, whatever the context becomes")]
     pub(crate) fn block_on<T>(&self, work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
-            .map_err(|error| anyhow::anyhow!(error).context("cannot start"))?;
+            .map_err(|error| anyhow::anyhow!(error).context("the command's runtime cannot be started"))?;
         runtime.block_on(work)
     }
 }
@@ -64,6 +68,10 @@ const OPENING: Duration = Duration::from_secs(5);
 async fn within(limit: Duration, opening: impl Future<Output = db::Result<Db>>) -> Result<Db, Failure> {
     match tokio::time::timeout(limit, opening).await {
         Ok(opened) => Ok(opened?),
-        Err(_) => Err(anyhow::anyhow!("the database did not open within {} s", limit.as_secs()).into()),
+        Err(_) => Err(anyhow::anyhow!(
+            "opening the database took longer than {} s: check that GENKAN_DATABASE_URL answers",
+            limit.as_secs()
+        )
+        .into()),
     }
 }

@@ -8,9 +8,9 @@ use crate::routing::page;
 
 #[derive(Clone, Copy, Debug, Subcommand)]
 pub(super) enum Command {
-    /// Every setting.
+    /// Print docs/configuration.md: every setting.
     Configuration,
-    /// Where each method goes.
+    /// Print docs/routing.md: who answers each XRPC method.
     Routing,
 }
 

@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 
 use clap::Subcommand;
+use genkan_protocol::syntax::Did;
 use serde::Serialize;
 
 use super::{Context, Failure};
@@ -10,19 +11,24 @@ use crate::oauth::Grant;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
-    /// The newest grants first.
+    /// List grants, newest first.
     List {
-        /// Of this account (a DID).
+        /// List only grants of the account with this DID.
         #[arg(long, value_name = "DID")]
-        account: Option<String>,
-        /// Of this app.
+        account: Option<Did>,
+        /// List only grants to the app with this client id.
         #[arg(long, value_name = "CLIENT_ID")]
         client: Option<String>,
-        #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(i64).range(1..=10_000))]
+        /// How many grants to list at most, 1 to 10,000.
+        #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(i64).range(1..=10_000))]
         limit: i64,
     },
-    /// End a grant. Hosts serve its last access token until that expires.
-    Revoke { id: String },
+    /// Revoke a grant. The app gets no new tokens; hosts accept its last access token until that
+    /// expires.
+    Revoke {
+        /// The grant's id, from `genkan grant list`.
+        id: String,
+    },
 }
 
 #[derive(Serialize)]
@@ -55,18 +61,18 @@ pub(super) fn run(command: Command, context: &Context) -> Result<(), Failure> {
         let oauth = context.app().await?.oauth.clone();
         match command {
             Command::List { account, client, limit } => {
-                let found = oauth.list(account.as_deref(), client.as_deref(), limit).await;
+                let found = oauth.list(account.as_ref().map(Did::as_str), client.as_deref(), limit).await;
                 let shown: Vec<GrantView> =
                     found.map_err(anyhow::Error::from)?.into_iter().map(GrantView::from).collect();
                 Ok(context.output.print(&shown, |shown| table(shown))?)
             }
             Command::Revoke { id } => {
                 if !oauth.end_by_operator(&id).await.map_err(anyhow::Error::from)? {
-                    let hint = "there is no such grant, or it is over; see genkan grant list";
+                    let hint = "no live grant has this id; `genkan grant list` shows them";
                     return Err(anyhow::anyhow!("{id}: {hint}").into());
                 }
                 let done = serde_json::json!({ "id": id, "ended": true });
-                Ok(context.output.print(&done, |_| format!("{id} has ended"))?)
+                Ok(context.output.print(&done, |_| format!("The grant {id} is revoked."))?)
             }
         }
     })
@@ -74,7 +80,7 @@ pub(super) fn run(command: Command, context: &Context) -> Result<(), Failure> {
 
 fn table(shown: &[GrantView]) -> String {
     if shown.is_empty() {
-        return "No grants.".to_owned();
+        return "There are no such grants.".to_owned();
     }
     let mut out = format!("{:<24}  {:<24}  {:<32}  CLIENT\n", "ID", "CREATED", "ACCOUNT");
     for one in shown {

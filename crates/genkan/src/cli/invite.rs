@@ -11,25 +11,29 @@ use crate::db::audit::{self, Actor};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
-    /// Make codes, and print them.
+    /// Create invite codes and print them.
     Create {
-        /// How often each code can be used.
-        #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
+        /// How many sign-ups each code allows.
+        #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
         uses: u32,
-        /// How many codes.
-        #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1000))]
+        /// How many codes to create, 1 to 1000.
+        #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1000))]
         count: u32,
-        /// The account (a DID) that it is made for, and that may give it away.
+        /// The DID of the account that owns the codes and can see them. `admin`: no account.
         #[arg(long, value_name = "DID", default_value = "admin")]
         r#for: String,
     },
-    /// The newest codes first.
+    /// List invite codes, newest first.
     List {
-        #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(i64).range(1..=10_000))]
+        /// How many codes to list at most, 1 to 10,000.
+        #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(i64).range(1..=10_000))]
         limit: i64,
     },
-    /// Make a code useless from now on.
-    Disable { code: String },
+    /// Disable a code. Accounts that were created with it stay.
+    Disable {
+        /// The invite code.
+        code: String,
+    },
 }
 
 #[derive(Serialize)]
@@ -91,7 +95,7 @@ pub(super) fn run(command: Command, context: &Context) -> Result<(), Failure> {
             Command::Disable { code } => {
                 let mut tx = db.begin().await?;
                 if !invite::disable(&mut tx, &code, now).await.map_err(anyhow::Error::from)? {
-                    let hint = "there is no such code, or it is disabled already; see genkan invite list";
+                    let hint = "no enabled code has this name; `genkan invite list` shows all codes";
                     return Err(anyhow::anyhow!("{code}: {hint}").into());
                 }
                 audit::record(&mut tx, now, Actor::Operator, "invite.disable", &code, "").await?;
@@ -105,7 +109,7 @@ pub(super) fn run(command: Command, context: &Context) -> Result<(), Failure> {
 
 fn table(shown: &[InviteView]) -> String {
     if shown.is_empty() {
-        return "No codes yet. Make one: genkan invite create".to_owned();
+        return "There are no invite codes yet. `genkan invite create` creates one.".to_owned();
     }
     let width = shown.iter().map(|one| one.code.len()).max().unwrap_or(4).max(4);
     let mut out = format!("{:<width$}  LEFT  CREATED                   FOR\n", "CODE");

@@ -1,4 +1,4 @@
-//! `genkan key …`: the public halves of the keys. Private halves are never printed.
+//! `genkan key …`: public keys and rotations. Private keys are never printed.
 
 use std::fmt::Write as _;
 
@@ -10,21 +10,29 @@ use crate::keys::{Ring, WebKey, WebPurpose};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
-    /// The service DID, the PLC rotation key, the key of each host, and Genkan's own OAuth keys.
+    /// Show the service DID and every public key: PLC rotation key, hosts' signing keys, OAuth
+    /// keys.
     Show,
-    /// Make the next key that Genkan proves itself by as an OAuth client of other servers. It is published now and used for
-    /// new sign-ins in 15 minutes; sign-ins from before keep theirs.
-    RotateClient,
-    /// Make the next key of the access tokens that are addressed to Genkan itself. It is published now and signs in 15
-    /// minutes; the one before it goes when its last token has run out.
-    RotateTokens,
-    /// Seal every secret in the database with a new key, while Genkan goes on working.
+    /// Create the next key with which Genkan authenticates as an OAuth client at external servers.
     ///
-    /// With the key in the data folder's sealing.key everything is done at once: a new key is made, running servers take
-    /// it up, all is sealed anew, and the old key is put aside for backups from its time. With several machines, or the key
-    /// in `GENKAN_SEALING_KEY`, give all of them the new key and the old one as `GENKAN_SEALING_KEY_OLDER` first.
+    /// The key is published now and used for new sign-ins after 15 minutes. Existing links keep the
+    /// key that they began with.
+    RotateClient,
+    /// Create the next key that signs access tokens for Genkan itself.
+    ///
+    /// The key is published now and signs after 15 minutes. The previous key is retired when its
+    /// last token has expired.
+    RotateTokens,
+    /// Seal every secret in the database with a new key while Genkan runs.
+    ///
+    /// With the key in the data directory's sealing.key, this command does everything: it creates a
+    /// new key, waits until running servers have read it, seals all secrets with it, and keeps the
+    /// previous key beside it for backups of its time. With several machines, or with the key in
+    /// `GENKAN_SEALING_KEY`, first give every Genkan the new key and the previous one as
+    /// `GENKAN_SEALING_KEY_OLDER`; then use --only-reseal.
     RotateSealing {
-        /// Seal anew with the key that is current already; make none. Goes on with a rotation that was broken off.
+        /// Create no key; seal all secrets with the current one. Also continues an interrupted
+        /// rotation.
         #[arg(long)]
         only_reseal: bool,
     },
@@ -105,8 +113,9 @@ pub(super) fn run(command: &Command, context: &Context) -> Result<(), Failure> {
 
 async fn rotate(ring: &Ring, purpose: WebPurpose, context: &Context) -> Result<(), Failure> {
     let key = ring.rotate_web_key(purpose).await.map_err(anyhow::Error::from)?;
-    let text =
-        |shown: &WebKeyView| format!("key {} is published now, and signs from {}", shown.kid, shown.signs);
+    let text = |shown: &WebKeyView| {
+        format!("The key {} is published now and signs from {}.", shown.kid, shown.signs)
+    };
     Ok(context.output.print(&WebKeyView::of(&key), text)?)
 }
 

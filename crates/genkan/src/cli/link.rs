@@ -1,8 +1,9 @@
-//! `genkan link …`: the sessions that other servers gave for accounts that live there.
+//! `genkan link …`: the sessions that external servers gave Genkan for their accounts.
 
 use std::fmt::Write as _;
 
 use clap::Subcommand;
+use genkan_protocol::syntax::Did;
 use serde::Serialize;
 
 use super::{Context, Failure};
@@ -10,15 +11,24 @@ use crate::links::{LinkView, Reason};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
-    /// The sessions of an account that lives elsewhere, the newest first. Each has the id of its grant.
+    /// List the links of an account on an external PDS, newest first. A link has the id of its
+    /// grant.
     List {
         /// The account's DID.
-        account: String,
+        #[arg(value_name = "DID")]
+        account: Did,
     },
-    /// What is known of one session, also of one that ended lately, and why it did.
-    Show { id: String },
-    /// End a session: here at once, then at its server. Its app has to ask the person again.
-    End { id: String },
+    /// Show one link, its state, and why it ended.
+    Show {
+        /// The link's id, from `genkan link list`.
+        id: String,
+    },
+    /// End a link and its grant: here at once, at the account's server within minutes. The app has
+    /// to ask the person again.
+    End {
+        /// The link's id, from `genkan link list`.
+        id: String,
+    },
 }
 
 #[derive(Serialize)]
@@ -60,25 +70,30 @@ pub(super) fn run(command: Command, context: &Context) -> Result<(), Failure> {
         let links = context.app().await?.links.clone();
         match command {
             Command::List { account } => {
-                let found = links.of_account(&account).await.map_err(anyhow::Error::from)?;
+                let found = links.of_account(account.as_str()).await.map_err(anyhow::Error::from)?;
                 let shown: Vec<LinkSummary> = found.into_iter().map(LinkSummary::from).collect();
                 Ok(context.output.print(&shown, |shown| table(shown))?)
             }
             Command::Show { id } => {
                 let found = links.find(&id).await.map_err(anyhow::Error::from)?;
-                let shown = found
-                    .map(LinkSummary::from)
-                    .ok_or_else(|| anyhow::anyhow!("{id}: there is no such link"))?;
+                let shown = found.map(LinkSummary::from).ok_or_else(|| {
+                    anyhow::anyhow!(
+                        "{id}: no link has this id; `genkan link list DID` shows those of an account"
+                    )
+                })?;
                 Ok(context.output.print(&shown, text)?)
             }
             Command::End { id } => {
                 if !links.end(&id, Reason::Operator).await.map_err(anyhow::Error::from)? {
-                    return Err(anyhow::anyhow!("{id}: there is no such link, or it is over").into());
+                    return Err(anyhow::anyhow!(
+                        "{id}: no live link has this id; `genkan link show {id}` tells whether it has ended"
+                    )
+                    .into());
                 }
                 let done = serde_json::json!({ "id": id, "ended": true });
-                Ok(context
-                    .output
-                    .print(&done, |_| format!("{id} has ended; its server hears of it within minutes"))?)
+                Ok(context.output.print(&done, |_| {
+                    format!("The link {id} has ended. Its server is told within minutes.")
+                })?)
             }
         }
     })
@@ -86,7 +101,7 @@ pub(super) fn run(command: Command, context: &Context) -> Result<(), Failure> {
 
 fn table(shown: &[LinkSummary]) -> String {
     if shown.is_empty() {
-        return "No links.".to_owned();
+        return "This account has no links.".to_owned();
     }
     let mut out = format!("{:<24}  {:<24}  {:<8}  SERVER\n", "ID", "CREATED", "STATE");
     for one in shown {

@@ -1,4 +1,4 @@
-//! `genkan mail …`: emails that did not reach anybody.
+//! `genkan mail …`: e-mails that could not be delivered.
 
 use std::fmt::Write as _;
 
@@ -10,9 +10,11 @@ use crate::mail::{Mail, UndeliveredEmail};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
-    /// Mails that were given up in the last two weeks, the newest first. What they said is gone.
+    /// List e-mails that Genkan gave up in the last two weeks, newest first. Their texts are not
+    /// kept.
     GivenUp {
-        #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(i64).range(1..=10_000))]
+        /// How many e-mails to list at most, 1 to 10,000.
+        #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(i64).range(1..=10_000))]
         limit: i64,
     },
 }
@@ -53,7 +55,7 @@ pub(super) fn run(command: &Command, context: &Context) -> Result<(), Failure> {
 
 fn table(shown: &[EmailView]) -> String {
     if shown.is_empty() {
-        return "No mail was given up.".to_owned();
+        return "No e-mail was given up in the last two weeks.".to_owned();
     }
     let mut out = format!("{:<24}  {:<14}  TRIES  {:<32}  WHY\n", "CREATED", "KIND", "ACCOUNT");
     for one in shown {

@@ -1,8 +1,9 @@
-//! What operators type.
+//! The command line of operators.
 //!
-//! A command opens what it needs (the configuration, the database), makes one call into a room below and
-//! prints. Problems go to standard error and say what to do. Exit status: 0 done, 1 failed, 2 the
-//! configuration or the command line is wrong, 3 done, but not every running server has read it.
+//! A command opens what it needs (the configuration, the database), makes one call into a room
+//! below and prints. Problems go to standard error and say what to do. Exit status: 0 done, 1
+//! failed, 2 the configuration or the command line is wrong, 3 done, but not every running server
+//! has read it.
 
 mod account;
 mod client;
@@ -27,14 +28,16 @@ use clap::{Parser, Subcommand};
 pub(crate) use context::Context;
 pub(crate) use output::Output;
 
-/// The front door for AT Protocol accounts: an entryway before PDS hosts.
+/// Genkan, an entryway for AT Protocol accounts: one front door for many PDS hosts.
 #[derive(Debug, Parser)]
 #[command(name = "genkan", version, max_term_width = 100, arg_required_else_help = true)]
 struct Root {
-    /// A TOML file of settings, below the environment's. See `genkan docs configuration`.
+    /// A TOML file of settings; environment variables override it.
+    ///
+    /// `GENKAN_CONFIG` can name the file as well. `genkan docs configuration` lists all settings.
     #[arg(long, global = true, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Print JSON, for programs.
+    /// Print JSON for programs instead of text for people.
     #[arg(long, global = true)]
     json: bool,
     #[command(subcommand)]
@@ -43,36 +46,36 @@ struct Root {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Run the server.
+    /// Run the server until SIGTERM or SIGINT.
     Serve,
-    /// The PDS hosts behind this Genkan.
+    /// Add, change, check and remove the PDS hosts of the fleet.
     #[command(subcommand)]
     Host(host::Command),
-    /// Look at accounts, and change how they stand.
+    /// Show accounts; take down, deactivate or delete one, or reset its password.
     #[command(subcommand)]
     Account(account::Command),
-    /// Make, list and disable invite codes.
+    /// Create, list and disable invite codes.
     #[command(subcommand)]
     Invite(invite::Command),
-    /// Look at apps, vouch for them, or block them.
+    /// Show OAuth apps, and trust or block one.
     #[command(subcommand)]
     Client(client::Command),
-    /// Look at what accounts have allowed apps, and end it.
+    /// Show what accounts have allowed apps, and revoke it.
     #[command(subcommand)]
     Grant(grant::Command),
-    /// Look at the sessions of accounts that live elsewhere, and end them.
+    /// Show the sessions of accounts on external PDSes, and end one.
     #[command(subcommand)]
     Link(link::Command),
-    /// Look at mail that reached nobody.
+    /// Show e-mails that could not be delivered.
     #[command(subcommand)]
     Mail(mail::Command),
-    /// Show the public halves of the keys.
+    /// Show the public keys, and rotate keys.
     #[command(subcommand)]
     Key(key::Command),
-    /// Check or show the configuration.
+    /// Check the configuration, or show where each setting comes from.
     #[command(subcommand)]
     Config(config::Command),
-    /// Print a page of documentation.
+    /// Print a page of documentation that is generated from the code.
     #[command(subcommand)]
     Docs(docs::Command),
 }
@@ -106,13 +109,13 @@ pub fn run() -> ExitCode {
     }
 }
 
-/// Why a command came to nothing.
+/// Why a command failed, which decides its exit status.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Failure {
-    /// The operator can mend it: exit status 2.
+    /// A wrong configuration, a line per mistake: exit status 2.
     #[error(transparent)]
     Config(#[from] crate::config::Problems),
-    /// The same, with the words of whoever found it.
+    /// A setting that turned out to be wrong when it was used: exit status 2.
     #[error("{0}")]
     Setting(String),
     /// The change is recorded, and some running servers still work without it: exit status 3.
@@ -135,11 +138,27 @@ impl Failure {
                 ExitCode::from(3)
             }
             Self::Other(cause) => {
-                eprintln!("genkan: {cause:#}");
+                eprintln!("genkan: {}", with_causes(cause));
                 ExitCode::FAILURE
             }
         }
     }
+}
+
+/// The error and its causes in one line. Libraries often repeat a cause in their own text; it is
+/// said once.
+fn with_causes(error: &anyhow::Error) -> String {
+    let mut line = String::new();
+    for cause in error.chain() {
+        let text = cause.to_string();
+        if !line.ends_with(&text) {
+            if !line.is_empty() {
+                line.push_str(": ");
+            }
+            line.push_str(&text);
+        }
+    }
+    line
 }
 
 impl From<crate::app::BuildError> for Failure {
@@ -164,7 +183,11 @@ impl From<crate::db::Error> for Failure {
             E::NotADatabase(_) | E::Unreadable(..) => {
                 Self::Setting(format!("GENKAN_DATABASE_URL: {:#}", anyhow::Error::from(error)))
             }
-            E::Away(_) | E::Statement(_) | E::Corrupt { .. } | E::Migrate(_) => Self::Other(error.into()),
+            E::Away(_) => Self::Other(anyhow::Error::from(error).context(
+                "GENKAN_DATABASE_URL: the database cannot be used. Check that it exists, and that this process reaches it",
+            )),
+            E::Statement(_) => Self::Other(anyhow::Error::from(error).context("GENKAN_DATABASE_URL")),
+            E::Corrupt { .. } | E::Migrate(_) => Self::Other(error.into()),
         }
     }
 }
@@ -178,5 +201,31 @@ mod tests {
     #[test]
     fn the_command_line_is_well_made() {
         Root::command().debug_assert();
+    }
+
+    #[test]
+    fn a_cause_is_said_once() {
+        let refused = std::io::Error::from(std::io::ErrorKind::ConnectionRefused);
+        let text = refused.to_string();
+        let error = anyhow::Error::from(refused).context(format!("no answer: {text}")).context("settings");
+        assert_eq!(with_causes(&error), format!("settings: no answer: {text}"));
+    }
+
+    #[test]
+    fn every_command_and_every_argument_has_help() {
+        let mut bare = Vec::new();
+        collect_without_help(&Root::command(), "genkan", &mut bare);
+        assert!(bare.is_empty(), "without help: {bare:#?}");
+    }
+
+    fn collect_without_help(command: &clap::Command, path: &str, bare: &mut Vec<String>) {
+        if command.get_about().is_none() {
+            bare.push(path.to_owned());
+        }
+        let silent = command.get_arguments().filter(|argument| argument.get_help().is_none());
+        bare.extend(silent.map(|argument| format!("{path} {}", argument.get_id())));
+        for inner in command.get_subcommands() {
+            collect_without_help(inner, &format!("{path} {}", inner.get_name()), bare);
+        }
     }
 }

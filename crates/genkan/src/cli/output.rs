@@ -4,7 +4,7 @@ use std::io::{self, IsTerminal as _, Write as _};
 
 use serde::Serialize;
 
-/// Where a command prints. Colour only on a terminal, and not with `NO_COLOR`.
+/// Standard output. Coloured only on a terminal, and not with `NO_COLOR`.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Output {
     json: bool,
@@ -34,7 +34,7 @@ impl Output {
     #[expect(clippy::unused_self, reason = "all printing goes through the output")]
     pub(crate) fn line(self, text: &str) -> anyhow::Result<()> {
         match writeln!(io::stdout().lock(), "{text}") {
-            // Whoever read it has seen enough.
+            // The reader of the pipe (`| head`) has seen enough.
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
             done => Ok(done?),
         }

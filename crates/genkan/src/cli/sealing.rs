@@ -1,4 +1,4 @@
-//! `genkan key rotate-sealing`: another key for everything that is sealed.
+//! `genkan key rotate-sealing`: sealing every secret with another key.
 
 use std::fmt::Write as _;
 use std::io::Write as _;
@@ -15,11 +15,11 @@ use crate::keys::{self, FOLLOW_EVERY};
 struct Resealing {
     sealing_key_id: String,
     resealed: u64,
-    /// What other keys sealed and is left: nothing, unless rows are damaged.
+    /// How many secrets older keys still seal; 0 unless rows are damaged.
     left: u64,
-    /// Rows that do not open.
+    /// Rows that cannot be opened.
     unopened: Vec<String>,
-    /// Where the older keys are now.
+    /// The files that now hold the previous keys.
     put_aside: Vec<PathBuf>,
 }
 
@@ -28,16 +28,18 @@ pub(super) async fn rotate(app: &App, only_reseal: bool, context: &Context) -> R
     let file = app::sealing_key_path(&app.config);
     if !only_reseal && !by_file {
         return Err(anyhow::anyhow!(
-            "the sealing key comes from GENKAN_SEALING_KEY. Make another with `openssl rand -hex 32`, give it to every Genkan as \
-             GENKAN_SEALING_KEY and the one of now as GENKAN_SEALING_KEY_OLDER, restart them one after the other, and then run \
+            "the sealing key comes from GENKAN_SEALING_KEY, which this command cannot change. Create a \
+             key with `openssl rand -hex 32`, set it as GENKAN_SEALING_KEY of every Genkan and the \
+             current key as GENKAN_SEALING_KEY_OLDER, restart them one after the other, and then run \
              `genkan key rotate-sealing --only-reseal`"
         )
         .into());
     }
     if !only_reseal && !app.db.is_embedded() {
         return Err(anyhow::anyhow!(
-            "with PostgreSQL other machines may have a copy of {}. Put a fresh line from `openssl rand -hex 32` before the others \
-             in every copy (running servers read it within {} s), and then run `genkan key rotate-sealing --only-reseal`",
+            "with PostgreSQL, other machines may have a copy of {}, which this command cannot change. \
+             Add a line from `openssl rand -hex 32` before the others in every copy (running servers \
+             read it within {} s), and then run `genkan key rotate-sealing --only-reseal`",
             file.display(),
             FOLLOW_EVERY.as_secs()
         )
@@ -45,15 +47,16 @@ pub(super) async fn rotate(app: &App, only_reseal: bool, context: &Context) -> R
     }
     if !only_reseal {
         let known = keys::sealing_key_file(&file).map_err(anyhow::Error::from)?;
-        // A rotation that was broken off is gone on with.
+        // Two keys in the file: an earlier rotation was interrupted, and this one continues it.
         let both = if known.older.is_empty() {
             keys::add_sealing_key(&file).map_err(anyhow::Error::from)?
         } else {
             known
         };
         app.ring.sealer().replace(&both);
-        say(context, "a new key is in place; giving running servers the time to take it up");
-        // Twice what they need: nothing may be sealed with the old key after it was counted.
+        say(context, "created a new key; waiting until running servers have read it");
+        // Servers look at the file every FOLLOW_EVERY. Four times that, since nothing may be sealed
+        // with the old key after the rows were counted.
         tokio::time::sleep(FOLLOW_EVERY * 4).await;
     }
     let done = reseal(app, context).await?;
@@ -67,7 +70,7 @@ pub(super) async fn rotate(app: &App, only_reseal: bool, context: &Context) -> R
     context.output.print(&done, text)?;
     if left > 0 {
         return Err(anyhow::anyhow!(
-            "{left} secrets are still sealed with an older key, which has to stay; look at those that do not open, and run this again"
+            "{left} secrets are still sealed with an older key, so keep that key. Look at the rows that do not open, then run this command again"
         )
         .into());
     }
@@ -86,7 +89,7 @@ async fn reseal(app: &App, context: &Context) -> Result<Resealing, Failure> {
             unopened.extend(round.unopened);
             after = last;
             if all > 0 {
-                say(context, &format!("{}: {count} of {all} sealed anew", column.table));
+                say(context, &format!("{}: sealed {count} of {all} with the new key", column.table));
             }
             if !round.full {
                 break;
@@ -102,20 +105,20 @@ async fn reseal(app: &App, context: &Context) -> Result<Resealing, Failure> {
     Ok(Resealing { sealing_key_id, resealed, left, unopened, put_aside: Vec::new() })
 }
 
-/// Progress goes to the side: what is printed is for whoever reads on.
+/// Progress goes to standard error, so that standard output holds only the result.
 fn say(context: &Context, line: &str) {
     let _ = writeln!(std::io::stderr(), "{}", context.output.faint(line));
 }
 
 fn text(done: &Resealing) -> String {
-    let mut out = format!("sealed anew with key {}: {} secrets\n", done.sealing_key_id, done.resealed);
+    let mut out = format!("Sealed {1} secrets with the key {0}.\n", done.sealing_key_id, done.resealed);
     for row in &done.unopened {
-        let _ = writeln!(out, "does not open: {row}");
+        let _ = writeln!(out, "Cannot be opened: {row}");
     }
     for file in &done.put_aside {
         let _ = writeln!(
             out,
-            "the key from before is now {}; delete it when no backup from before today is kept any more",
+            "The previous key is kept in {}. Delete it when you no longer keep backups from before today.",
             file.display()
         );
     }

@@ -1,4 +1,4 @@
-//! `genkan serve`: starts, tells when it is ready, and stops gently.
+//! `genkan serve`: starts the server, and stops it gracefully.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use crate::config::Config;
 use crate::serving::{Running, StartError};
 use crate::telemetry::Logs;
 
-/// Starting takes no longer; what hangs has failed.
+/// A start that takes longer has failed.
 const START: Duration = Duration::from_secs(5);
 /// For what Genkan answers itself; forwarding has threads of its own.
 const CONTROL_THREADS: usize = 2;
@@ -22,9 +22,9 @@ pub(super) fn run(context: &Context) -> Result<(), Failure> {
         .thread_name("control")
         .enable_all()
         .build()
-        .map_err(|error| anyhow::anyhow!(error).context("cannot start"))?;
+        .map_err(|error| anyhow::anyhow!(error).context("the server's threads cannot be started"))?;
     let done = runtime.block_on(serve(config, &logs));
-    // Work that does not end by itself is not waited for: what must last is in the database.
+    // Jobs run for ever. They are cut off here: what must last is in the database.
     runtime.shutdown_timeout(Duration::from_millis(100));
     done
 }
@@ -34,11 +34,19 @@ async fn serve(config: Config, logs: &Logs) -> Result<(), Failure> {
     let (lag, grace) = (config.listen.shutdown_lag, config.listen.shutdown_grace);
     let running = match tokio::time::timeout(START, Box::pin(Running::start(config, logs.dropped()))).await {
         Ok(running) => running?,
-        Err(_) => return Err(anyhow::anyhow!("starting took longer than {} s", START.as_secs()).into()),
+        Err(_) => {
+            return Err(anyhow::anyhow!(
+                "the server did not start within {} s: check that the database answers",
+                START.as_secs()
+            )
+            .into());
+        }
     };
 
     signals.next().await;
-    tracing::info!("stopping: no new requests in {lag:?}, running ones have {grace:?} after that");
+    tracing::info!(
+        "stopping: new connections are refused in {lag:?}, running requests have {grace:?} after that"
+    );
     running.readiness.drain();
     tokio::select! {
         () = tokio::time::sleep(lag) => {}
@@ -46,7 +54,7 @@ async fn serve(config: Config, logs: &Logs) -> Result<(), Failure> {
     }
     tokio::select! {
         in_time = running.stop(grace) => {
-            if in_time { Ok(()) } else { Err(anyhow::anyhow!("requests were still running after {grace:?}").into()) }
+            if in_time { Ok(()) } else { Err(anyhow::anyhow!("requests were still running after GENKAN_SHUTDOWN_GRACE ({grace:?}) and were cut off").into()) }
         }
         () = signals.next() => Err(anyhow::anyhow!("stopped at once by a second signal").into()),
     }

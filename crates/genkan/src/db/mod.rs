@@ -16,8 +16,8 @@ pub(crate) mod testing;
 
 use std::time::Duration;
 
-use sqlx::AnyPool;
 use sqlx::any::{Any, AnyPoolOptions};
+use sqlx::{AnyConnection, AnyPool, Connection as _};
 
 pub use dialect::DatabaseUrl;
 pub(crate) use dialect::lock;
@@ -51,6 +51,26 @@ impl Default for PoolSize {
     }
 }
 
+/// Connects a pool. A server that is about to start is waited for.
+///
+/// # Errors
+///
+/// The cause of the failure. A pool by itself tries until its time is up and then says only that.
+async fn connect_or_tell(pool: AnyPoolOptions, url: &DatabaseUrl) -> Result<AnyPool> {
+    if let Ok(Ok(connected)) = tokio::time::timeout(PATIENCE, pool.clone().connect(url.expose())).await {
+        return Ok(connected);
+    }
+    let alone = AnyConnection::connect(url.expose());
+    if let Ok(Err(cause)) = tokio::time::timeout(TELL_WITHIN, alone).await {
+        return Err(cause.into());
+    }
+    Ok(pool.connect(url.expose()).await?)
+}
+
+/// Together less than what a start of the server may take.
+const PATIENCE: Duration = Duration::from_secs(3);
+const TELL_WITHIN: Duration = Duration::from_secs(1);
+
 impl Db {
     /// Opens the database and brings its schema up to date.
     pub async fn open(url: &DatabaseUrl, size: PoolSize) -> Result<Self> {
@@ -73,7 +93,7 @@ impl Db {
         // SQLite has one writer at a time: waiting for it in our own queue is fair, and cheaper than its busy loop.
         let write = match dialect {
             dialect::Dialect::Sqlite => pool(1).connect(url.expose()).await?,
-            dialect::Dialect::Postgres => pool(size.connections).connect(url.expose()).await?,
+            dialect::Dialect::Postgres => connect_or_tell(pool(size.connections), url).await?,
         };
         let read = match dialect {
             dialect::Dialect::Sqlite => pool(size.connections.clamp(1, 4)).connect(url.expose()).await?,

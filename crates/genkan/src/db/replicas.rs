@@ -73,7 +73,8 @@ impl Replica {
         Ok(())
     }
 
-    /// Records that these changes are in memory. `changes` is all that the feed keeps of their kind.
+    /// Records that these changes are in memory. `changes` is all that the feed keeps of their
+    /// kind.
     pub(crate) async fn acknowledge(&self, changes: Vec<ChangeId>) -> Result<()> {
         let changes: HashSet<ChangeId> = changes.into_iter().collect();
         let known = self.acknowledged.lock().unwrap_or_else(PoisonError::into_inner).clone();
@@ -113,7 +114,8 @@ pub(crate) struct Unread {
 
 /// Waits until every live replica has acknowledged the change, for as long as `limit`.
 ///
-/// Returns those that have not by then, in order of their names. Without a live replica it returns at once.
+/// Returns those that have not by then, in order of their names. Without a live replica it returns
+/// at once.
 pub(crate) async fn wait_until_read(
     db: &Db,
     clock: &Clock,
@@ -164,7 +166,8 @@ pub(crate) async fn sweep(db: &Db, now: Timestamp) -> Result<u64> {
 }
 
 const BEAT_EVERY: Duration = Duration::from_secs(5);
-/// A replica without a heartbeat for this long is dead. Three lost beats, and clocks that differ a little.
+/// A replica without a heartbeat for this long is dead. Three lost beats, and clocks that differ a
+/// little.
 const ALIVE: Duration = Duration::from_secs(20);
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 /// Longer than the feed keeps its notes, so that no note is acknowledged twice.

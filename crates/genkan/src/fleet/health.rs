@@ -1,4 +1,5 @@
-//! Is a host there? Asked in the background, judged with hysteresis, told to every process by a row.
+//! Is a host there? Asked in the background, judged with hysteresis, told to every process by a
+//! row.
 
 use std::collections::HashMap;
 use std::sync::Arc;

@@ -32,15 +32,17 @@ pub(crate) use registry::{Fleet, SEALED_COLUMNS};
 pub(crate) enum Error {
     #[error("there is no such host")]
     NotFound,
-    #[error("a host with this name, URL or DID is there already")]
+    #[error("a host with this name, URL or DID exists already")]
     NameTaken,
-    #[error("a host's name is 1 to 32 of a-z, 0-9 and hyphens")]
+    #[error("a host's name is 1 to 32 of a-z, 0-9 and hyphens, and begins with no hyphen")]
     BadName,
-    #[error("the host is only prepared: add it first")]
+    #[error("the host is prepared, but not added yet; `genkan host add` adds it")]
     OnlyPrepared,
-    #[error("{0} accounts live there")]
+    #[error("it holds {0} accounts")]
     HasAccounts(u64),
-    #[error("the admin password of host {id} cannot be opened: {cause}")]
+    #[error(
+        "the sealed admin password of host {id} cannot be opened ({cause}); set it again with `genkan host set {id} --admin-password-file FILE`"
+    )]
     Sealed { id: String, cause: String },
     #[error(transparent)]
     Keys(#[from] crate::keys::Error),

@@ -20,19 +20,19 @@ pub(crate) struct Candidate {
 /// Why a host gets no new account now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Exclusion {
-    #[error("it is draining")]
+    #[error("it is draining; `genkan host enable` ends that")]
     Draining,
-    #[error("it is retired")]
+    #[error("it is retired; `genkan host enable` ends that")]
     Retired,
     #[error("its weight is 0")]
     NoWeight,
-    #[error("it is down")]
+    #[error("its last probes failed")]
     Down,
-    #[error("it did not answer a moment ago")]
+    #[error("it did not answer the last sign-up")]
     Doubted,
-    #[error("it is full")]
+    #[error("it holds as many accounts as its capacity allows")]
     Full,
-    #[error("it has had its sign-ups for now")]
+    #[error("it has reached its sign-ups per hour")]
     OverRate,
 }
 

@@ -1,4 +1,5 @@
-//! What the operator does to the fleet: prepare, add, change, remove. Each act is one transaction with its note.
+//! What the operator does to the fleet: prepare, add, change, remove. Each act is one transaction
+//! with its note.
 
 use genkan_protocol::crypto::K256PrivateKey;
 use genkan_protocol::syntax::Did;
@@ -54,7 +55,11 @@ impl Fleet {
         let inner = self.inner();
         let now = inner.clock.now();
         let mut tx = inner.db.begin().await?;
-        let key = inner.ring.add_host_key(&mut tx, id.as_str(), signing_key).await?;
+        let key = inner.ring.add_host_key(&mut tx, id.as_str(), signing_key).await;
+        let key = key.map_err(|error| match error {
+            crate::keys::Error::HasKey(_) => Error::NameTaken,
+            other => Error::Keys(other),
+        })?;
         let row = HostRow {
             id: id.to_string(),
             origin: origin.clone(),
@@ -149,7 +154,8 @@ impl Fleet {
         Ok(())
     }
 
-    /// Forgets a host without accounts, its key pair with it. `accounts`: as counted just now by their owner.
+    /// Forgets a host without accounts, its key pair with it. `accounts`: as counted just now by
+    /// their owner.
     pub(crate) async fn remove(&self, id: &HostId, accounts: u64) -> Result<ChangeId, Error> {
         if accounts > 0 {
             return Err(Error::HasAccounts(accounts));
@@ -316,7 +322,7 @@ mod tests {
         let now = Timestamp::from_millis(1_000_000);
         assert!(fleet.place(now).is_err());
         add(&fleet, "oak", HostChanges { capacity: Some(Some(2)), ..HostChanges::default() }).await;
-        fleet.set_counts(HashMap::from([("oak".to_owned(), 1)]));
+        fleet.set_counts(HashMap::from([("oak".into(), 1)]));
         assert_eq!(fleet.place(now).unwrap().id, "oak".into());
         assert!(fleet.place(now).is_err(), "counted at once, not at the next count");
         assert_eq!(fleet.explain(now)[0].exclusions, [Exclusion::Full]);

@@ -123,8 +123,7 @@ impl Fleet {
     }
 
     /// How many accounts each host holds, counted by whoever owns them.
-    pub(crate) fn set_counts(&self, counts: HashMap<String, u64>) {
-        let counts = counts.into_iter().map(|(id, count)| (HostId::from(id), count)).collect();
+    pub(crate) fn set_counts(&self, counts: HashMap<HostId, u64>) {
         *self.inner.counts.lock().unwrap_or_else(PoisonError::into_inner) = counts;
     }
 
@@ -141,14 +140,15 @@ impl Fleet {
 
     /// Reads keys and hosts now, and acknowledges the changes that this brought into memory.
     pub(crate) async fn take_up(&self, replica: &Replica) -> Result<(), Error> {
-        // In this order: a change that is committed in between is in memory without being acknowledged. The other
-        // way round it could be acknowledged without being in memory.
+        // In this order: a change that is committed in between is in memory without being
+        // acknowledged. The other way round it could be acknowledged without being in memory.
         let changes = feed::noted(&self.inner.db, Change::Fleet).await?;
         self.reload().await?;
         Ok(replica.acknowledge(changes).await?)
     }
 
-    /// Waits until every running server works with the change, and returns those that did not within `limit`.
+    /// Waits until every running server works with the change, and returns those that did not
+    /// within `limit`.
     pub(crate) async fn wait_until_read(
         &self,
         change: &ChangeId,

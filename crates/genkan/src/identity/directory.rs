@@ -26,7 +26,7 @@ pub(crate) struct Directory {
 /// Why the directory gave no answer that can be used. That a DID is unknown there is no error.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum DirectoryError {
-    #[error("the DID was ended by a tombstone")]
+    #[error("the DID was ended by a tombstone operation")]
     Ended,
     #[error("the PLC directory {0}")]
     Away(Arc<str>),
@@ -38,7 +38,8 @@ pub(crate) enum DirectoryError {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Submission {
     Accepted,
-    /// It is not in the log and never will be, as long as the log stays as it is. 429: too many for now.
+    /// It is not in the log and never will be, as long as the log stays as it is. 429: too many for
+    /// now.
     Refused {
         status: u16,
         message: String,

@@ -46,7 +46,8 @@ pub(crate) enum PolicyError {
     Passing(Error),
 }
 
-/// Whether a name is one that we give out: one label under one of our domains, each with its leading dot.
+/// Whether a name is one that we give out: one label under one of our domains, each with its
+/// leading dot.
 ///
 /// More labels may be another server's names.
 pub(crate) fn is_given_out(domains: &[String], name: &str) -> bool {

@@ -12,7 +12,8 @@ use super::{Error, Freshness};
 use crate::base::Clock;
 use crate::base::fetch::{Dns, DnsError, GuardedClient, Limits};
 
-/// Resolves handles of the world. Which are ours is for the rooms above to answer first. Cheap to clone.
+/// Resolves handles of the world. Which are ours is for the rooms above to answer first. Cheap to
+/// clone.
 #[derive(Clone, Debug)]
 pub(crate) struct Handles {
     dns: Dns,

@@ -49,7 +49,8 @@ impl<V: Clone + Send + Sync + 'static> Memory<V> {
         let kept = self.inner.kept.get(key);
         let now = self.inner.clock.now();
         if freshness == Freshness::Asked {
-            // Joining a look-up that began earlier could miss the change that the caller wants to see.
+            // Joining a look-up that began earlier could miss the change that the caller wants to
+            // see.
             let before = self.inner.forgotten.load(Ordering::SeqCst);
             let outcome = look_up.await;
             self.inner.keep(key, &outcome, before);

@@ -1,4 +1,5 @@
-//! Who is who: DIDs to documents, handles to DIDs, the PLC directory, and which handles we give out.
+//! Who is who: DIDs to documents, handles to DIDs, the PLC directory, and which handles we give
+//! out.
 //!
 //! *Document* what a DID resolves to · *place* the PDS that it names · *directory* the PLC directory, the operator's choice and trusted
 //! · everything else asked here is a stranger's and goes through the guarded client. Answers are kept
@@ -41,9 +42,9 @@ pub(crate) enum Freshness {
 /// Why a DID or handle was not resolved.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Error {
-    #[error("there is no such {0}")]
+    #[error("the {0} does not exist")]
     NotFound(&'static str),
-    #[error("the DID was ended by its owner")]
+    #[error("the DID was ended by its owner's tombstone operation")]
     Ended,
     #[error("DID method {0} is not supported")]
     Unsupported(Arc<str>),

@@ -23,14 +23,15 @@ pub(crate) enum PdsLocationError {
     #[error("{0}")]
     Unresolved(#[from] Error),
     /// The handle leads to a DID that does not claim it.
-    #[error("the DID of the handle does not claim it back")]
+    #[error("the handle leads to a DID whose document does not name the handle")]
     Unconfirmed,
     /// The document names no PDS, or one that is no https origin.
-    #[error("the DID document names no PDS that can be used")]
+    #[error("the DID document names no PDS with an https origin")]
     NoPds,
 }
 
-/// Finds locations. What it knows it has from the memories of documents and handles. Cheap to clone.
+/// Finds locations. What it knows it has from the memories of documents and handles. Cheap to
+/// clone.
 #[derive(Clone, Debug)]
 pub(crate) struct PdsLocations {
     documents: Documents,
@@ -38,7 +39,8 @@ pub(crate) struct PdsLocations {
     /// Origins that need not be https, since the operator listed them.
     listed: Arc<[Origin]>,
     clock: Clock,
-    /// When a DID was last asked for past the memory: that costs the directory, and anybody can be its cause.
+    /// When a DID was last asked for past the memory: that costs the directory, and anybody can be
+    /// its cause.
     asked: Arc<Cache<Did, Timestamp>>,
 }
 

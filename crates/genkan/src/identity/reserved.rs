@@ -1,7 +1,7 @@
 //! Names that nobody is given under our domains.
 
-/// What a visitor could take for the operator, for a piece of the service, or for a machine's own name.
-/// Three to eighteen characters each; shorter and longer ones are refused anyway.
+/// What a visitor could take for the operator, for a piece of the service, or for a machine's own
+/// name. Three to eighteen characters each; shorter and longer ones are refused anyway.
 pub(super) const RESERVED: &str = "
     about abuse accessibility account accounts activate adm admin administration administrator admins ads
     advertise affiliate affiliates alerts announce announcements anonymous api apis app apps archive

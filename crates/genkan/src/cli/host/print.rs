@@ -1,4 +1,4 @@
-//! How hosts are printed: lines for people, JSON for programs.
+//! Views of hosts: text for people, JSON for programs.
 
 use std::collections::HashMap;
 use std::fmt::Write as _;
@@ -7,9 +7,9 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 
 use crate::cli::Output;
-use crate::fleet::{Explanation, Finding, Host, HostCheck, LastProbe, PreparedHost, Proof, Verdict};
+use crate::fleet::{Explanation, Finding, Host, HostCheck, HostId, LastProbe, PreparedHost, Proof, Verdict};
 
-/// What is recorded of a host.
+/// A host as it is recorded.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct HostView {
@@ -34,7 +34,7 @@ pub(super) struct HostView {
 }
 
 impl HostView {
-    pub(super) fn of(host: &Host, counts: &HashMap<String, u64>, probe: Option<&LastProbe>) -> Self {
+    pub(super) fn of(host: &Host, counts: &HashMap<HostId, u64>, probe: Option<&LastProbe>) -> Self {
         let (up, since, checked_at) = probe.map_or_else(
             || (host.health.is_up(), host.health.since(), host.health.checked_at()),
             |probe| (probe.up, probe.since, probe.checked_at),
@@ -49,7 +49,7 @@ impl HostView {
             health_checked_at: checked_at.rfc3339(),
             health_reason: probe.and_then(|probe| probe.reason.clone()),
             latency_ms: probe.and_then(|probe| probe.latency_ms),
-            accounts: counts.get(host.id.as_str()).copied().unwrap_or(0),
+            accounts: counts.get(&host.id).copied().unwrap_or(0),
             weight: host.weight,
             capacity: host.capacity,
             region: host.region.clone(),
@@ -105,7 +105,8 @@ pub(super) struct HostList {
 impl HostList {
     pub(super) fn text(&self, output: Output) -> String {
         if self.hosts.is_empty() && self.prepared.is_empty() {
-            return "There is no host yet. genkan host prepare --name NAME --url URL begins one.".to_owned();
+            return "There are no hosts yet. `genkan host prepare --name NAME --url URL` records the first."
+                .to_owned();
         }
         let width = |of: fn(&HostView) -> &str, least: usize| {
             self.hosts.iter().map(|host| of(host).len()).max().unwrap_or(0).max(least)
@@ -131,13 +132,13 @@ impl HostList {
             );
         }
         for waiting in &self.prepared {
-            let _ = writeln!(out, "{}  {}  prepared: waits for genkan host add", waiting.name, waiting.url);
+            let _ = writeln!(out, "{}  {}  prepared; `genkan host add` adds it", waiting.name, waiting.url);
         }
         out
     }
 }
 
-/// The settings of a host, in their order.
+/// The settings of a host, in the order of its documentation.
 #[derive(Serialize)]
 pub(super) struct Settings {
     name: String,
@@ -148,20 +149,20 @@ pub(super) struct Settings {
 }
 
 impl Settings {
-    pub(super) fn of(name: &str, ordered: Vec<(&'static str, String)>) -> Self {
+    pub(super) fn of(name: &HostId, ordered: Vec<(&'static str, String)>) -> Self {
         let by_name =
             ordered.iter().map(|(key, value)| ((*key).to_owned(), Value::from(value.clone()))).collect();
-        Self { name: name.to_owned(), by_name, ordered }
+        Self { name: name.to_string(), by_name, ordered }
     }
 
     pub(super) fn text(&self) -> String {
         let mut out =
-            format!("# What host {} needs to stand behind Genkan, besides its own settings.\n", self.name);
+            format!("# The settings that host {} needs to work with Genkan, beside its own.\n", self.name);
         for (key, value) in &self.ordered {
             if *key == "PDS_DISABLE_SSRF_PROTECTION" {
                 out.push_str(
-                    "# Hosts resolve DIDs only at public https names on port 443. Not needed when\n\
-                     # GENKAN_DIRECTORY_FRONT_URL is such a name, with a TLS proxy before the front.\n",
+                    "# Hosts resolve DIDs only at public https names on port 443. Not needed if\n\
+                     # GENKAN_DIRECTORY_FRONT_URL is such a name, with a TLS proxy before Genkan.\n",
                 );
             }
             let _ = writeln!(out, "{key}={value}");
@@ -170,7 +171,7 @@ impl Settings {
     }
 }
 
-/// What the proofs said.
+/// The result of a host check.
 #[derive(Serialize)]
 pub(super) struct CheckReport {
     name: String,
@@ -179,15 +180,15 @@ pub(super) struct CheckReport {
 }
 
 impl CheckReport {
-    pub(super) fn of(name: &str, check: &HostCheck) -> Self {
-        Self { name: name.to_owned(), passed: check.passed(), findings: check.findings.clone() }
+    pub(super) fn of(name: &HostId, check: &HostCheck) -> Self {
+        Self { name: name.to_string(), passed: check.passed(), findings: check.findings.clone() }
     }
 
-    /// The host that answers is not the one that was added.
+    /// Adds the finding that the host which answers is not the one that was added.
     pub(super) fn note_other_did(&mut self, known: &str) {
         self.passed = false;
         let verdict = Verdict::Bad {
-            wrong: format!("its DID was {known} when it was added"),
+            wrong: format!("its DID has changed; it was {known} when it was added"),
             mend: format!("set PDS_SERVICE_DID={known}"),
         };
         self.findings.push(Finding { proof: Proof::Reachable, verdict });
@@ -229,7 +230,7 @@ impl HostReport {
     }
 }
 
-/// How every host stands in the next draw.
+/// The chance of every host to get the next account.
 #[derive(Serialize)]
 pub(super) struct PlacementTable {
     hosts: Vec<PlacementRow>,
@@ -257,7 +258,7 @@ impl PlacementTable {
 
     pub(super) fn text(&self, output: Output) -> String {
         if self.hosts.is_empty() {
-            return "There is no host in the fleet.".to_owned();
+            return "There are no hosts in the fleet. `genkan host add` adds one.".to_owned();
         }
         let mut out = String::new();
         for one in &self.hosts {

@@ -7,11 +7,12 @@ use crate::base::Timestamp;
 use crate::cli::Failure;
 use crate::db::feed::ChangeId;
 use crate::db::replicas::Unread;
+use crate::fleet::HostId;
 
 /// Waits until every running server works with a change of host `name`.
 ///
 /// Preparing a host needs no wait, since servers use nothing of a host before it is added.
-pub(super) async fn have_read(app: &App, name: &str, change: &ChangeId) -> Result<(), Failure> {
+pub(super) async fn have_read(app: &App, name: &HostId, change: &ChangeId) -> Result<(), Failure> {
     match app.fleet.wait_until_read(change, READ_WITHIN).await {
         Ok(late) if late.is_empty() => Ok(()),
         Ok(late) => Err(Failure::Unread(message(name, &late, app.clock.now()))),
@@ -22,7 +23,7 @@ pub(super) async fn have_read(app: &App, name: &str, change: &ChangeId) -> Resul
     }
 }
 
-fn message(name: &str, late: &[Unread], now: Timestamp) -> String {
+fn message(name: &HostId, late: &[Unread], now: Timestamp) -> String {
     let seen = |one: &Unread| format!("{} (last seen {} s ago)", one.name, now.since(one.seen_at).as_secs());
     let servers: Vec<String> = late.iter().map(seen).collect();
     format!(

@@ -1,4 +1,5 @@
-//! Proving that a host works behind us: each proof is one harmless call whose answer leaves no doubt.
+//! Proving that a host works behind us: each proof is one harmless call whose answer leaves no
+//! doubt.
 //!
 //! Tried against the reference PDS 0.5.35. No proof leaves a trace on the host or in the directory.
 
@@ -9,6 +10,7 @@ use std::fmt;
 use genkan_protocol::syntax::Did;
 use serde::Serialize;
 
+use super::HostId;
 use super::host_client::{Description, HostClient};
 use super::plc_proxy::Prober;
 use crate::base::{Clock, Origin, Secret};
@@ -114,7 +116,7 @@ pub(crate) struct Expected {
 /// The host to check.
 #[derive(Clone, Debug)]
 pub(crate) struct Subject {
-    pub(crate) name: String,
+    pub(crate) name: HostId,
     pub(crate) origin: Origin,
     pub(crate) admin_password: Secret<String>,
 }
@@ -135,9 +137,10 @@ impl HostChecker {
         Self { client, ring, prober, expected, clock }
     }
 
-    /// The settings that a host with this name needs, in the order in which its documentation names them.
-    pub(crate) fn settings(&self, name: &str) -> Option<Vec<(&'static str, String)>> {
-        let key = self.ring.host_key(name)?;
+    /// The settings that a host with this name needs, in the order in which its documentation names
+    /// them.
+    pub(crate) fn settings(&self, name: &HostId) -> Option<Vec<(&'static str, String)>> {
+        let key = self.ring.host_key(name.as_str())?;
         let expected = &self.expected;
         let directory = expected.front_url.as_ref().unwrap_or(&expected.directory_url);
         let mut settings = vec![
@@ -164,7 +167,8 @@ impl HostChecker {
     }
 }
 
-/// Hosts resolve DIDs through their own guard: https, port 443, public addresses; and a name in every case.
+/// Hosts resolve DIDs through their own guard: https, port 443, public addresses; and a name in
+/// every case.
 fn is_public(directory: &Origin) -> bool {
     directory.is_https() && directory.port() == 443
 }

@@ -21,14 +21,23 @@ pub(super) async fn all(of: &HostChecker, subject: &Subject) -> HostCheck {
     let version = match of.client.health(&subject.origin, REACH).await {
         Ok(version) => version,
         Err(error) => {
-            note(Proof::Reachable, bad(error.to_string(), format!("start the host at {}", subject.origin)));
+            note(
+                Proof::Reachable,
+                bad(
+                    error.to_string(),
+                    format!("start the host, and let Genkan reach it at {}", subject.origin),
+                ),
+            );
             return HostCheck { findings, version: None, description: None };
         }
     };
     let description = match of.client.describe_server(&subject.origin).await {
         Ok(description) => description,
         Err(error) => {
-            note(Proof::Reachable, bad(error.to_string(), "is it a PDS that runs there?".to_owned()));
+            note(
+                Proof::Reachable,
+                bad(error.to_string(), format!("check that a PDS answers at {}", subject.origin)),
+            );
             return HostCheck { findings, version, description: None };
         }
     };
@@ -61,7 +70,7 @@ fn judge_version(version: Option<&str>) -> Verdict {
         return good(version.to_owned());
     }
     open(&format!(
-        "it is {version}; Genkan was tried with {TRIED}x, and the proofs below say whether this one works"
+        "it is {version}; Genkan was tested with {TRIED}x, and the checks below say whether this one works"
     ))
 }
 
@@ -83,7 +92,7 @@ async fn says_of_itself(of: &HostChecker, subject: &Subject) -> (Verdict, Verdic
     } else {
         bad(
             format!("it calls itself {own:?}, not {}", subject.origin),
-            "PDS_HOSTNAME (and PDS_PORT) must give the URL under which it is added".to_owned(),
+            "set PDS_HOSTNAME (and PDS_PORT) so that they make the URL under which it is added".to_owned(),
         )
     };
     let issuer = said.pointer("/authorization_servers/0").and_then(Value::as_str).unwrap_or_default();
@@ -91,7 +100,7 @@ async fn says_of_itself(of: &HostChecker, subject: &Subject) -> (Verdict, Verdic
     let entryway = if issuer == wanted {
         good(wanted.to_owned())
     } else if issuer == own {
-        bad("it stands alone, behind no entryway".to_owned(), format!("set PDS_ENTRYWAY_URL={wanted}"))
+        bad("it has no entryway".to_owned(), format!("set PDS_ENTRYWAY_URL={wanted}"))
     } else {
         bad(format!("its entryway is {issuer:?}"), format!("set PDS_ENTRYWAY_URL={wanted}"))
     };
@@ -110,7 +119,7 @@ fn handle_domains(of: &HostChecker, description: &Description) -> Verdict {
     }
     bad(
         format!(
-            "it does not know {} as ours, and would look for such handles in the DNS",
+            "it lacks the handle domain {}, and would look such handles up in the DNS",
             missing.join(", ")
         ),
         format!("set PDS_SERVICE_HANDLE_DOMAINS={}", wanted.join(",")),
@@ -126,16 +135,20 @@ async fn admin_password(of: &HostChecker, subject: &Subject) -> Verdict {
         Err(error) if error.is_refusal(400, "NotFound") => good("accepted".to_owned()),
         Err(HostError::Refused { status: 401 | 403, .. }) => bad(
             "it refuses the admin password".to_owned(),
-            "give the value of its PDS_ADMIN_PASSWORD (genkan host set NAME --admin-password-file FILE)"
+            "give the value of its PDS_ADMIN_PASSWORD; for a host of the fleet: `genkan host set NAME \
+             --admin-password-file FILE`"
                 .to_owned(),
         ),
         Err(error) => open(&error.to_string()),
     }
 }
 
-/// A token for an account that nobody has: "not found" once the token is believed, `InvalidToken` before.
+/// A token for an account that nobody has: "not found" once the token is believed, `InvalidToken`
+/// before.
 async fn signing_key(of: &HostChecker, subject: &Subject, host: &Did) -> Verdict {
-    let Some(key) = of.ring.host_key(&subject.name) else { return open("Genkan has no key for this host") };
+    let Some(key) = of.ring.host_key(subject.name.as_str()) else {
+        return open("Genkan has no key for this host");
+    };
     let now = of.clock.now().as_seconds();
     let claims = AccessClaims {
         aud: host.to_string(),
@@ -150,15 +163,16 @@ async fn signing_key(of: &HostChecker, subject: &Subject, host: &Did) -> Verdict
     let credential = Credential::Bearer(&token);
     match of.client.call(&subject.origin, Method::GET, path, None, &credential).await {
         Err(error) if error.is_refusal(400, "InvalidToken") => bad(
-            "it does not believe tokens signed with this host's key".to_owned(),
+            "it does not accept tokens signed with this host's key".to_owned(),
             format!(
                 "set PDS_ENTRYWAY_JWT_VERIFY_KEY_K256_PUBLIC_KEY_HEX={}",
                 data_encoding::HEXLOWER.encode(&key.public.to_sec1_compressed())
             ),
         ),
-        Err(error) if error.is_refusal(400, "ExpiredToken") => {
-            bad("a fresh token is expired there".to_owned(), "set the host's clock right".to_owned())
-        }
+        Err(error) if error.is_refusal(400, "ExpiredToken") => bad(
+            "it takes a fresh token for expired".to_owned(),
+            "correct the host's clock, or run a time service on it".to_owned(),
+        ),
         Ok(_) => good("accepted".to_owned()),
         Err(error) if error.is_refusal(400, "NotFound") || error.is_refusal(403, "AccountNotFound") => {
             good("accepted".to_owned())
@@ -167,8 +181,8 @@ async fn signing_key(of: &HostChecker, subject: &Subject, host: &Did) -> Verdict
     }
 }
 
-/// An operation whose account key was never reserved there: that is what the host objects to, once it
-/// has found our rotation key in it and believed the signature. It makes nothing.
+/// An operation whose account key was never reserved there: that is what the host objects to, once
+/// it has found our rotation key in it and believed the signature. It makes nothing.
 async fn rotation_key(of: &HostChecker, subject: &Subject) -> Verdict {
     let rotation = of.ring.rotation();
     let handle = probe_handle(of);
@@ -185,29 +199,30 @@ async fn rotation_key(of: &HostChecker, subject: &Subject) -> Verdict {
             good("accepted".to_owned())
         }
         Err(error) if error.is_refusal(400, "IncompatibleDidDoc") => bad(
-            "it wants another rotation key in operations".to_owned(),
+            "it expects another rotation key in operations".to_owned(),
             format!("set PDS_ENTRYWAY_PLC_ROTATION_KEY={}", rotation.public().to_did_key()),
         ),
         Err(error) => open(&error.to_string()),
-        Ok(_) => open("it made an account of a probe, which no host should"),
+        Ok(_) => open("it accepted an operation that it should refuse"),
     }
 }
 
-/// A service token of a DID that only our PLC proxy knows: the host gets past it only by asking there.
+/// A service token of a DID that only our PLC proxy knows: the host gets past it only by asking
+/// there.
 async fn plc_proxy(of: &HostChecker, subject: &Subject, host: &Did) -> Verdict {
     let Some(proxy) = &of.expected.front_url else {
         return open("GENKAN_DIRECTORY_FRONT_LISTEN is empty: this Genkan has no PLC proxy");
     };
     if needs_a_name(proxy) {
         return bad(
-            format!("hosts refuse to resolve DIDs at an address, and the PLC proxy is at {proxy}"),
+            format!("hosts do not resolve DIDs at an IP address, and the PLC proxy is at {proxy}"),
             "set GENKAN_DIRECTORY_FRONT_URL to a name (http://localhost:2585 on the same machine)".to_owned(),
         );
     }
     match of.client.page(proxy, "/_health").await {
         Ok(answer) if answer.status == StatusCode::OK => {}
         Ok(_) | Err(_) => {
-            return open(&format!("no PLC proxy answers at {proxy}; is genkan serve running?"));
+            return open(&format!("no PLC proxy answers at {proxy}; start `genkan serve`, then check again"));
         }
     }
     match with_probe_token(of, subject, host.as_str()).await {
@@ -217,11 +232,11 @@ async fn plc_proxy(of: &HostChecker, subject: &Subject, host: &Did) -> Verdict {
             bad(format!("it asks another PLC directory ({message})"), format!("set PDS_DID_PLC_URL={proxy}"))
         }
         Err(error) if is_public(proxy) => bad(
-            format!("it cannot ask {proxy} ({error})"),
+            format!("it cannot reach {proxy} ({error})"),
             format!("set PDS_DID_PLC_URL={proxy}, and let the host reach that address"),
         ),
         Err(error) => bad(
-            format!("it cannot ask {proxy} ({error})"),
+            format!("it cannot reach {proxy} ({error})"),
             format!(
                 "set PDS_DID_PLC_URL={proxy}, and either PDS_DISABLE_SSRF_PROTECTION=true, or give the PLC proxy \
                  an https name on port 443 (GENKAN_DIRECTORY_FRONT_URL)"
@@ -285,17 +300,17 @@ async fn clock(of: &HostChecker, subject: &Subject) -> Verdict {
         };
     let date = answer.headers.get(http::header::DATE).and_then(|date| date.to_str().ok());
     let Some(theirs) = date.and_then(|date| httpdate::parse_http_date(date).ok()) else {
-        return open("it does not say the time");
+        return open("it sends no Date header");
     };
     let theirs = theirs.duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
     let ours = Duration::from_millis(u64::try_from(of.clock.now().as_millis()).unwrap_or(0));
     let apart = ours.abs_diff(theirs);
     if apart <= SKEW {
-        return good("within two seconds of ours".to_owned());
+        return good("within 2 s of Genkan's".to_owned());
     }
     bad(
-        format!("it is {} s apart from ours", apart.as_secs()),
-        "run a time service on both machines: tokens are judged to the second".to_owned(),
+        format!("it differs by {} s from Genkan's", apart.as_secs()),
+        "run a time service on both machines, because tokens carry times in seconds".to_owned(),
     )
 }
 

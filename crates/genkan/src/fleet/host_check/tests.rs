@@ -53,7 +53,7 @@ async fn stand() -> Stand {
     };
     let checker = HostChecker::new(host_client(), ring, expected, Clock::System);
     let host = FakeHost::start().await;
-    let settings: HashMap<_, _> = checker.settings("oak").unwrap().into_iter().collect();
+    let settings: HashMap<_, _> = checker.settings(&"oak".into()).unwrap().into_iter().collect();
     host.with(|state| state.settings = settings);
     Stand { checker, host, directory, _fresh: fresh }
 }
@@ -61,7 +61,7 @@ async fn stand() -> Stand {
 impl Stand {
     async fn check(&self) -> HostCheck {
         let subject = Subject {
-            name: "oak".to_owned(),
+            name: "oak".into(),
             origin: self.host.origin.clone(),
             admin_password: Secret::new("admin word".to_owned()),
         };
@@ -153,7 +153,7 @@ async fn a_host_that_is_away_has_one_finding() {
 async fn a_plc_proxy_that_hosts_refuse_to_ask_is_named() {
     let mut stand = stand().await;
     let needs = |stand: &Stand| {
-        stand.checker.settings("oak").unwrap().into_iter().map(|(name, _)| name).collect::<Vec<_>>()
+        stand.checker.settings(&"oak".into()).unwrap().into_iter().map(|(name, _)| name).collect::<Vec<_>>()
     };
     assert!(
         needs(&stand).contains(&"PDS_DISABLE_SSRF_PROTECTION"),

@@ -32,7 +32,8 @@ impl Page {
         Self::json(status, &json!({ "message": message }))
     }
 
-    /// Only what is there, or was ended, is remembered: a DID unknown now may be written in a moment.
+    /// Only what is there, or was ended, is remembered: a DID unknown now may be written in a
+    /// moment.
     fn is_lasting(&self) -> bool {
         matches!(self.status, StatusCode::OK | StatusCode::GONE)
     }

@@ -1,8 +1,9 @@
-//! Probe DIDs: made up on the spot, known again by every process that has our keys, and by nobody else.
+//! Probe DIDs: made up on the spot, known again by every process that has our keys, and by nobody
+//! else.
 //!
-//! A probe DID is twelve random characters and twelve that follow from them by a key of ours. The proxy
-//! answers for it with a document whose signing key follows in the same way. A service token signed by
-//! that key is accepted by exactly those hosts that resolve DIDs through the proxy.
+//! A probe DID is twelve random characters and twelve that follow from them by a key of ours. The
+//! proxy answers for it with a document whose signing key follows in the same way. A service token
+//! signed by that key is accepted by exactly those hosts that resolve DIDs through the proxy.
 
 use data_encoding::BASE32_NOPAD;
 use genkan_protocol::crypto::K256PrivateKey;
