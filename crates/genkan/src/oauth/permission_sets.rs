@@ -67,7 +67,7 @@ impl PermissionSets {
     pub(super) async fn require(&self, scope: &str) -> Result<(), Error> {
         let scopes = Scopes::parse(scope);
         if scopes.includes().count() > MOST_SETS {
-            let why = format!("more than {MOST_SETS} permission sets are asked for");
+            let why = format!("more than {MOST_SETS} permission sets requested");
             return Err(Error::refused(Code::InvalidScope, why));
         }
         for include in scopes.includes() {

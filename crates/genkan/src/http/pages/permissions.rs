@@ -169,7 +169,11 @@ fn repo_text(repo: &Repo, messages: &Messages) -> String {
         (false, true, true) => messages.may_update_delete,
         _ => messages.may_write,
     };
-    messages.with(text, listed(&repo.collections, messages.any_record))
+    let records = match &repo.collections {
+        Names::Any => messages.any_record.to_owned(),
+        names @ Names::These(_) => messages.with(messages.records_of, listed(names, messages.any_record)),
+    };
+    messages.with(text, records)
 }
 
 fn rpc_text(rpc: &Rpc, messages: &Messages) -> String {
@@ -289,22 +293,22 @@ mod tests {
     fn each_permission_is_told_truthfully() {
         let messages = Messages::of(Language::English);
         for (value, expected) in [
-            ("transition:chat.bsky", "Read and write your chat messages"),
-            ("repo:app.bsky.feed.post?action=create", "Create app.bsky.feed.post"),
-            ("repo:app.bsky.feed.post", "Create, change and delete app.bsky.feed.post"),
-            ("repo:*?action=delete", "Delete records of every kind"),
-            ("rpc:app.bsky.feed.getTimeline?aud=*", "Use app.bsky.feed.getTimeline of any service"),
+            ("transition:chat.bsky", "Read and send chat messages on your behalf"),
+            ("repo:app.bsky.feed.post?action=create", "Create records of type app.bsky.feed.post"),
+            ("repo:app.bsky.feed.post", "Create, change and delete records of type app.bsky.feed.post"),
+            ("repo:*?action=delete", "Delete records of any type"),
+            ("rpc:app.bsky.feed.getTimeline?aud=*", "Call app.bsky.feed.getTimeline on any service"),
             (
                 "rpc:*?aud=did:web:api.bsky.app%23bsky_appview",
-                "Use every method of the service did:web:api.bsky.app#bsky_appview",
+                "Call any method on the service did:web:api.bsky.app#bsky_appview",
             ),
             ("blob:image/*", "Upload images"),
-            ("blob:application/pdf", "Upload files of the kind application/pdf"),
-            ("account:email", "See your e-mail address"),
-            ("account:email?action=manage", "See and change your e-mail address"),
-            ("account:repo?action=manage", "Bring in a whole repository, replacing what you published"),
+            ("blob:application/pdf", "Upload files of type application/pdf"),
+            ("account:email", "See your email address"),
+            ("account:email?action=manage", "See and change your email address"),
+            ("account:repo?action=manage", "Import a repository, replacing all of your public data"),
             ("identity:handle", "Change your handle"),
-            ("identity:*", "Change your whole identity"),
+            ("identity:*", "Change your entire identity: handle, keys and the server your account is on"),
         ] {
             assert_eq!(lines(value, messages), [expected], "{value}");
         }

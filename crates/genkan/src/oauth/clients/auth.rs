@@ -35,12 +35,12 @@ impl Clients {
                 return Ok(AuthenticatedClient { auth: ClientAuth::None, assertion: None });
             }
             (Authentication::None, Some(_)) => {
-                let why = "the client's metadata says token_endpoint_auth_method \"none\", yet it sends an assertion";
+                let why = "client_assertion is not allowed: the client metadata has token_endpoint_auth_method \"none\"";
                 return Err(Error::refused(Code::InvalidClient, why));
             }
             (Authentication::PrivateKeyJwt { .. }, None) => {
                 let why =
-                    "parameter \"client_assertion\" is missing: the client's metadata says private_key_jwt";
+                    "parameter \"client_assertion\" is required: the client metadata has private_key_jwt";
                 return Err(Error::refused(Code::InvalidRequest, why));
             }
             (Authentication::PrivateKeyJwt { alg, keys }, Some(_)) => (*alg, keys),

@@ -108,7 +108,7 @@ impl Clients {
             .map_err(|error| Error::refused(Code::InvalidClientId, error.to_string()))?;
         if id.is_development() {
             if !inner.development {
-                let why = "clients in development (http://localhost) are not allowed at this server";
+                let why = "development clients (http://localhost) are not allowed on this server";
                 return Err(Error::refused(Code::InvalidClientId, why));
             }
             let metadata = ClientMetadata::of_development(&id)
@@ -118,7 +118,7 @@ impl Clients {
         let (trust, bearer) =
             clients::trust(&inner.db, client_id).await?.unwrap_or((ClientTrust::Known, false));
         if trust == ClientTrust::Blocked {
-            return Err(Error::refused(Code::InvalidClient, "this server's operator has blocked the client"));
+            return Err(Error::refused(Code::InvalidClient, "the client is blocked on this server"));
         }
         let metadata = self.metadata(&id, purpose).await?;
         if !bearer && let Err(error) = metadata.require_binding() {

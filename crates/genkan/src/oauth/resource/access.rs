@@ -73,7 +73,7 @@ impl OAuth {
             return Err(EXPIRED);
         }
         let grant = grants::find(&self.db, &read.grant).await?.filter(|grant| grant.is_alive(now));
-        let grant = grant.ok_or(AccessError::Token("the grant is over"))?;
+        let grant = grant.ok_or(AccessError::Token("the grant has ended"))?;
         let caller = Arc::new(self.place(read, &grant).await?);
         self.verified.remember(token, &caller, before);
         Ok(caller)
@@ -84,7 +84,7 @@ impl OAuth {
         match caller.key {
             Some(key) if key == proof.jkt => {}
             Some(_) => return Err(AccessError::Token("Invalid DPoP key binding")),
-            None => return Err(AccessError::Token("the token is bound to no key: send it as Bearer")),
+            None => return Err(AccessError::Token("the token is not bound to a key: use the Bearer scheme")),
         }
         match self.seen.is_first_proof(proof, self.clock.now()).await {
             Some(true) => Ok(()),
@@ -113,7 +113,7 @@ impl OAuth {
     async fn place(&self, mut caller: GrantCaller, grant: &Grant) -> Result<GrantCaller, AccessError> {
         if caller.place == Place::Link && grant.place == GrantPlace::Home {
             let account = self.accounts.find(caller.did.as_str()).await?;
-            let account = account.ok_or(AccessError::Token("there is no such account"))?;
+            let account = account.ok_or(AccessError::Token("the account does not exist"))?;
             caller.place = Place::Host(account.host);
         }
         Ok(caller)

@@ -38,12 +38,12 @@ impl OAuth {
             return Err(Problem::Unknown);
         }
         if request.decided {
-            return Err(self.denied(&request, "This sign-in request was answered already"));
+            return Err(self.denied(&request, "This authorization request was already answered"));
         }
         if request.device.as_deref().is_some_and(|first| first != device.as_str()) {
             requests::remove(&mut tx, id).await?;
             tx.commit().await?;
-            return Err(self.denied(&request, "This sign-in request was opened in another browser"));
+            return Err(self.denied(&request, "This authorization request was opened in another browser"));
         }
         requests::visit(&mut tx, id, device.as_str(), now.plus(REQUEST)).await?;
         tx.commit().await?;
@@ -182,7 +182,7 @@ impl OAuth {
             return Err(Problem::Unknown);
         }
         if request.decided || !requests::decide(tx, &opened.id, now).await? {
-            return Err(self.denied(&request, "This sign-in request was answered already"));
+            return Err(self.denied(&request, "This authorization request was already answered"));
         }
         Ok(())
     }

@@ -166,16 +166,12 @@ fn decide_on(one: Candidate<'_>, may_be_silent: bool) -> Decision<'_> {
 fn decide_silently<'a>(candidates: &[Candidate<'a>]) -> Decision<'a> {
     let mut active = candidates.iter().filter(|one| one.active);
     match (active.next(), active.next()) {
-        (None, _) => Decision::Refuse(Code::LoginRequired, "Nobody is signed in"),
+        (None, _) => Decision::Refuse(Code::LoginRequired, "No account is signed in"),
         (Some(_), Some(_)) => {
             Decision::Refuse(Code::AccountSelectionRequired, "More than one account is signed in")
         }
-        (Some(one), None) if !one.fresh => {
-            Decision::Refuse(Code::LoginRequired, "The sign-in is too long ago")
-        }
-        (Some(one), None) if !one.granted => {
-            Decision::Refuse(Code::ConsentRequired, "Not everything was granted before")
-        }
+        (Some(one), None) if !one.fresh => Decision::Refuse(Code::LoginRequired, "The sign-in is too old"),
+        (Some(one), None) if !one.granted => Decision::Refuse(Code::ConsentRequired, "Consent is required"),
         (Some(one), None) => Decision::Approve(one.signed_in),
     }
 }

@@ -18,7 +18,7 @@ impl OAuth {
         let proof = match &*call.proofs {
             [] => return Ok(None),
             [one] => one,
-            _ => return Err(Error::refused(Code::InvalidDpopProof, "there is more than one DPoP header")),
+            _ => return Err(Error::refused(Code::InvalidDpopProof, "exactly one DPoP header is allowed")),
         };
         let expected = Expected {
             method: call.method,
@@ -71,14 +71,14 @@ impl OAuth {
         if let Some(proof) = proof
             && !self.seen.is_first(tx, OneTimeUse::Proof(proof), now.plus(PROOF), now).await?
         {
-            return Err(Error::refused(Code::InvalidDpopProof, "the DPoP proof was used before"));
+            return Err(Error::refused(Code::InvalidDpopProof, "the DPoP proof was already used"));
         }
         if let Some((jti, until)) = &proven.assertion {
             let used = OneTimeUse::Assertion { client_id: client.id.as_str(), jti };
             if !self.seen.is_first(tx, used, *until, now).await? {
                 return Err(Error::refused(
                     Code::InvalidClient,
-                    "client_assertion: its \"jti\" was used before",
+                    "client_assertion: \"jti\" was already used",
                 ));
             }
         }

@@ -78,7 +78,7 @@ fn prompt_for(client: &Client, asked: Option<Prompt>) -> Result<Option<Prompt>, 
     match asked {
         _ if client.is_believed() => Ok(asked),
         Some(Prompt::None) => {
-            let why = "prompt \"none\" is not for public clients: their users are always asked";
+            let why = "prompt \"none\" is not allowed for public clients";
             Err(Error::refused(Code::InvalidRequest, why))
         }
         // Each of these comes to consent in the end.
@@ -92,11 +92,11 @@ fn redirect_for(client: &Client, asked: Option<String>) -> Result<String, Error>
     match (asked, &*client.metadata.redirect_uris) {
         (Some(asked), _) if client.metadata.allows_redirect(&asked) => Ok(asked),
         (Some(_), _) => {
-            refused("the redirect_uri is not, letter by letter, one of those in the client's metadata")
+            refused("redirect_uri must exactly match one of the redirect_uris in the client metadata")
         }
         (None, [only]) => Ok(only.as_str().to_owned()),
         (None, _) => {
-            refused("parameter \"redirect_uri\" is missing, and the client's metadata has more than one")
+            refused("parameter \"redirect_uri\" is required: the client metadata lists more than one")
         }
     }
 }
@@ -105,9 +105,7 @@ fn redirect_for(client: &Client, asked: Option<String>) -> Result<String, Error>
 fn scope_for(client: &Client, asked: &str) -> Result<String, Error> {
     if let Some(value) = undeclared(asked, &client.metadata.scope) {
         let shown: String = value.chars().take(200).collect();
-        let why = format!(
-            "the scope value {shown:?} is not, letter by letter, in the \"scope\" of the client's metadata"
-        );
+        let why = format!("the scope value {shown:?} is not declared in the client metadata");
         return Err(Error::refused(Code::InvalidScope, why));
     }
     let mut values: Vec<&str> = Vec::new();

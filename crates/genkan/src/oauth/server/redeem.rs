@@ -82,7 +82,7 @@ impl OAuth {
             None => false,
         };
         let Some((first, code)) = codes::take(tx, hash, now).await? else {
-            return Err(Error::grant("the code is unknown or has expired"));
+            return Err(Error::grant("the authorization code is invalid or has expired"));
         };
         if !first {
             // Somebody has a code that was not meant for them: what came of it ends, and the browser is signed out.
@@ -90,12 +90,12 @@ impl OAuth {
                 self.end_in(tx, grant, Actor::Genkan, "a code was used twice", ended, now).await?;
                 *leaked = Some(code);
             }
-            return Err(Error::grant("the code was used before"));
+            return Err(Error::grant("the authorization code was already used"));
         }
         check(&code, &with, now)?;
         let challenge = OneTimeUse::Challenge(&code.pushed.code_challenge);
         if !self.seen.is_first(tx, challenge, now.plus(CHALLENGE), now).await? {
-            return Err(Error::grant("the code_challenge was used before"));
+            return Err(Error::grant("the code_challenge was already used"));
         }
         let subject = token_subject(code.link.is_some(), &code.did, with.account)?;
         if code.link.is_none() && !is_active {
@@ -139,15 +139,18 @@ fn check(code: &codes::Stored, with: &Redemption<'_>, now: Timestamp) -> Result<
     let met =
         pushed.code_challenge.parse::<Challenge>().is_ok_and(|challenge| challenge.is_met_by(with.verifier));
     let checks = [
-        (now < code.expires_at, "the code is unknown or has expired"),
-        (code.client_id == with.client.id.as_str(), "the code was given to another client"),
+        (now < code.expires_at, "the authorization code is invalid or has expired"),
+        (code.client_id == with.client.id.as_str(), "the authorization code was issued to another client"),
         (
             pushed.client_auth.may_go_on_as(&with.proven.auth),
-            "the client proved itself by another key before",
+            "the client authenticated with another key before",
         ),
-        (is_held_by(pushed.dpop_key.as_deref(), with.proof), "the code is bound to another DPoP key"),
-        (pushed.redirect_uri == with.redirect_uri, "the redirect_uri differs from that of the request"),
-        (met, "the code_verifier does not fit"),
+        (
+            is_held_by(pushed.dpop_key.as_deref(), with.proof),
+            "the authorization code is bound to another DPoP key",
+        ),
+        (pushed.redirect_uri == with.redirect_uri, "redirect_uri does not match the authorization request"),
+        (met, "code_verifier does not match the code_challenge"),
     ];
     match checks.into_iter().find(|(good, _)| !good) {
         Some((_, why)) => Err(Error::grant(why)),

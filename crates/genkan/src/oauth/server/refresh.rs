@@ -58,7 +58,7 @@ impl OAuth {
             done => done?,
         };
         let (Some(place), Some(grant)) = (place, grant) else {
-            return Err(Error::grant("the refresh token is unknown"));
+            return Err(Error::grant("the refresh token is invalid"));
         };
         let account = self.accounts.find(&grant.did).await?;
         let scope = self.sets.expand(&grant.scope).await?;
@@ -91,21 +91,21 @@ impl OAuth {
         now: Timestamp,
     ) -> Result<Tokens, Error> {
         let grant = grants::hold(tx, id).await?.filter(|grant| grant.is_alive(now));
-        let grant = grant.ok_or_else(|| Error::grant("the session is over"))?;
+        let grant = grant.ok_or_else(|| Error::grant("the grant has ended"))?;
         if !grant.is_held_by(with.proof) {
             return Err(Error::grant("the refresh token is bound to another DPoP key"));
         }
         // From here on, whoever asks holds the grant's key.
         let why = if grant.client_id != with.client.id.as_str() {
-            "the refresh token was given to another client"
+            "the refresh token was issued to another client"
         } else if with.key_is_gone {
-            "the key that the client proved itself by is no longer in its key set"
+            "the key that the client authenticated with is no longer in its key set"
         } else {
             match grant.rotation(with.generation, now, self.settings.refresh_grace) {
                 Rotation::To(_) | Rotation::Again(_)
                     if !grant.client_auth.may_go_on_as(&with.proven.auth) =>
                 {
-                    return Err(Error::grant("the client proved itself by another key before"));
+                    return Err(Error::grant("the client authenticated with another key before"));
                 }
                 Rotation::To(generation) => {
                     let span = if with.client.is_believed() { LONG } else { SHORT };
@@ -114,8 +114,8 @@ impl OAuth {
                     return self.tokens_of(tx, &rotated, with, now).await;
                 }
                 Rotation::Again(_) => return self.tokens_of(tx, &grant, with, now).await,
-                Rotation::Refused => return Err(Error::grant("the refresh token was used before")),
-                Rotation::Replayed => "the refresh token was used before: replayed",
+                Rotation::Refused => return Err(Error::grant("the refresh token was already used")),
+                Rotation::Replayed => "the refresh token was already used: replay detected",
             }
         };
         self.end_in(tx, id, Actor::Genkan, why, ended, now).await?;

@@ -100,7 +100,7 @@ pub(in crate::oauth) async fn set_trust(
 ) -> Result<()> {
     sqlx::query(
         "INSERT INTO oauth_clients (client_id, standing, created_at) VALUES ($1, $2, $3)
-         ON CONFLICT (client_id) DO UPDATE SET trust = excluded.trust",
+         ON CONFLICT (client_id) DO UPDATE SET standing = excluded.standing",
     )
     .bind(client_id)
     .bind(trust.as_str())

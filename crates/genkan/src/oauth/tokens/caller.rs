@@ -46,9 +46,9 @@ impl GrantCaller {
     pub(crate) fn check_bearer(&self) -> Result<(), AccessError> {
         match self.key {
             None => Ok(()),
-            Some(_) => Err(AccessError::Token(
-                "the token is bound to a key: send it with the DPoP scheme and a proof",
-            )),
+            Some(_) => {
+                Err(AccessError::Token("the token is bound to a key: use the DPoP scheme and a proof"))
+            }
         }
     }
 
@@ -82,11 +82,11 @@ pub(crate) enum AccessError {
     Token(&'static str),
     #[error("a DPoP proof is required")]
     NoProof,
-    #[error("there is more than one DPoP header")]
+    #[error("exactly one DPoP header is allowed")]
     TwoProofs,
     #[error(transparent)]
     Proof(#[from] dpop::Error),
-    #[error("the DPoP proof was used before")]
+    #[error("the DPoP proof was already used")]
     Replayed,
     /// Ours: it cannot be told now.
     #[error("the token cannot be checked now")]

@@ -302,7 +302,7 @@ async fn b13_the_hint_is_filled_in_and_nobody_else_will_do(db: Db) {
     let mut forced = page.form("/sign-in").with("did", &format!("did:plc:{}", "c".repeat(24)));
     forced.action = forced.action.replace("/sign-in", "/choose");
     let page = browser.send(&forced).await;
-    assert!(!page.says("May this app") && !page.says("@cid.test"), "{}", page.html());
+    assert!(!page.says("Allow this app") && !page.says("@cid.test"), "{}", page.html());
 }
 
 async fn b14_prompt_create_opens_the_sign_up(db: Db) {
@@ -312,7 +312,7 @@ async fn b14_prompt_create_opens_the_sign_up(db: Db) {
     let page = browser.open(&street.way_in(&TestApp::loopback(), &[("prompt", "create")]).await).await;
     assert_eq!(page.heading(), "Create an account");
     page.form("/sign-up");
-    let page = browser.open(&page.link("I have an account")).await;
+    let page = browser.open(&page.link("I already have an account")).await;
     assert_eq!(page.heading(), "Sign in");
 }
 
@@ -326,9 +326,9 @@ async fn b17_the_question_says_what_is_asked_for_and_no_more(db: Db) {
         street.at_consent(&street.browser(), &way_in, "bea").await
     };
     let narrow = [
-        ("repo:app.bsky.feed.post?action=create", "Create app.bsky.feed.post"),
+        ("repo:app.bsky.feed.post?action=create", "Create records of type app.bsky.feed.post"),
         ("blob:image/*", "Upload images"),
-        ("account:email", "See your e-mail address"),
+        ("account:email", "See your email address"),
         ("identity:handle", "Change your handle"),
     ];
     let bare = ask("atproto").await;
@@ -339,7 +339,7 @@ async fn b17_the_question_says_what_is_asked_for_and_no_more(db: Db) {
         for (_, other) in narrow.iter().filter(|(other, _)| *other != scope) {
             assert!(!page.says(other), "{scope} is told as {other:?}");
         }
-        assert!(!page.says("Change your whole identity"), "{scope}");
+        assert!(!page.says("Change your entire identity"), "{scope}");
         assert!(!bare.says(words) && !wide.says(words), "{scope}");
     }
     assert!(wide.answer.body.len() > bare.answer.body.len());

@@ -95,7 +95,7 @@ impl Street<'_> {
         let page = browser.open(way_in).await;
         let form = page.form("/sign-in").with("identifier", name).with("password", PASSWORD);
         let page = browser.send(&form).await;
-        assert_eq!(page.heading(), "May this app use your account?", "{}", page.html());
+        assert_eq!(page.heading(), "Allow this app to access your account?", "{}", page.html());
         page
     }
 }

@@ -21,7 +21,7 @@ async fn a_client_goes_on_with_the_key_that_it_began_with(db: Db) {
     members["jwks"] =
         json!({ "keys": [Jwk::of(&first.public()).named("one"), Jwk::of(&second.public()).named("two")] });
     let mut app = TestApp::published(&world, "app", &members);
-    let other = "the client proved itself by another key before";
+    let other = "the client authenticated with another key before";
 
     app.own_key = Some((first.clone(), "one"));
     let code = world.code(&app).await;

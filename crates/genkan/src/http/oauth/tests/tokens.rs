@@ -82,8 +82,8 @@ async fn a_token_is_good_at_our_own_origin_by_its_key(db: Db) {
     let fine = format!("{} atproto transition:generic", world.ann.did);
     let once = proof(&app);
     assert_eq!(check(&world, &token, vec![&once]).await, fine);
-    assert_eq!(check(&world, &token, vec![&once]).await, "the DPoP proof was used before", "22");
-    assert_eq!(check(&second, &token, vec![&once]).await, "the DPoP proof was used before", "22 at another");
+    assert_eq!(check(&world, &token, vec![&once]).await, "the DPoP proof was already used", "22");
+    assert_eq!(check(&second, &token, vec![&once]).await, "the DPoP proof was already used", "22 at another");
     assert_eq!(check(&second, &token, vec![&proof(&app)]).await, fine);
     assert_eq!(check(&world, &token, vec![&proof(&thief)]).await, "Invalid DPoP key binding");
     assert_eq!(check(&world, &token, vec![]).await, "a DPoP proof is required");
@@ -92,9 +92,9 @@ async fn a_token_is_good_at_our_own_origin_by_its_key(db: Db) {
 
     // 6.B.18: over at once where it ended, within five seconds at the other, whose feed nobody reads here.
     assert_eq!(app.revoke(&world, &token).await.summary(), "200");
-    assert_eq!(check(&world, &token, vec![&proof(&app)]).await, "the grant is over");
+    assert_eq!(check(&world, &token, vec![&proof(&app)]).await, "the grant has ended");
     world.later(Duration::from_secs(5));
-    assert_eq!(check(&second, &token, vec![&proof(&app)]).await, "the grant is over");
+    assert_eq!(check(&second, &token, vec![&proof(&app)]).await, "the grant has ended");
     world.later(MINUTE * 5);
     assert_eq!(check(&world, &token, vec![&proof(&app)]).await, "the token has expired");
 }

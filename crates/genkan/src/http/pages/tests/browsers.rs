@@ -54,7 +54,7 @@ async fn a_browser_without_cookies_is_told_so_and_its_request_waits() {
     let path = house.pushed(json!({})).await;
     let page = house.browser().without_cookies().open(&path).await;
     assert_eq!((page.answer.status, page.redirects), (400, 1));
-    assert_eq!(page.heading(), "Your browser does not keep cookies");
+    assert_eq!(page.heading(), "Your browser is blocking cookies");
     assert_eq!(house.browser().open(&path).await.heading(), "Sign in", "it was not bound to that one");
 }
 
@@ -72,7 +72,7 @@ async fn an_account_sees_its_browsers_and_signs_them_out() {
         );
     }
     let page = desk.open("/account").await;
-    assert!(page.says("Firefox, Linux") && page.says("this one") && page.says("127.0.0.1"));
+    assert!(page.says("Firefox, Linux") && page.says("this browser") && page.says("127.0.0.1"));
     let forms: Vec<_> = page.forms().into_iter().filter(|form| form.action.ends_with("/sign-out")).collect();
     assert_eq!(forms.len(), 2);
 

@@ -72,7 +72,7 @@ async fn an_address_is_confirmed_by_code() {
     let (browser, page) = at_account(&post.house, "ann").await;
     assert!(page.says("ann@example.com") && page.says("Not confirmed yet"));
     let page = browser.send(&page.form("/email/code")).await;
-    assert!(page.says("A code is on its way") && page.redirects == 1);
+    assert!(page.says("sent a code to your email address") && page.redirects == 1);
     assert!(!page.path.contains("example.com"), "no address in an address: {}", page.path);
     assert_eq!(browser.open(&page.path).await.html(), page.html(), "the step survives a reload");
     let code = post.code("ann@example.com").await;
@@ -81,12 +81,12 @@ async fn an_address_is_confirmed_by_code() {
     let none = browser.send(&form).await;
     assert!(none.answer.status == 400 && none.says("Enter the code") && none.says("href=\"#code\""));
     let wrong = browser.send(&form.clone().with("code", "AAAAA-BBBBB")).await;
-    assert!(wrong.answer.status == 400 && wrong.says("wrong or too old"));
+    assert!(wrong.answer.status == 400 && wrong.says("wrong or has expired"));
     assert!(wrong.says("aria-invalid=\"true\" aria-describedby=\"code-problem code-hint\""));
     assert!(!wrong.says("AAAAA-BBBBB"), "what was typed as a code is not sent back");
 
     let page = browser.send(&wrong.form("/email/confirm").with("code", &code.to_lowercase())).await;
-    assert!(page.says("The e-mail address is confirmed.") && page.says("Confirmed"), "{}", page.html());
+    assert!(page.says("Your email address is confirmed.") && page.says("Confirmed"), "{}", page.html());
     assert!(!page.path.contains(&code) && !page.says("Not confirmed yet"));
     assert!(post.house.app.accounts.find(&did).await.unwrap().unwrap().email_confirmed_at.is_some());
     assert!(page.forms().iter().all(|form| !form.action.contains("email")), "nothing is left to do");
@@ -100,17 +100,18 @@ async fn an_address_is_changed_with_a_code_from_the_one_before_once_that_is_conf
     let (browser, page) = at_account(&post.house, "ann").await;
 
     // Not confirmed yet: no code.
-    let page = browser.open(&page.link("Change the address")).await;
+    let page = browser.open(&page.link("Change address")).await;
     let form = page.form("/email/change");
     assert!(form.fields.iter().all(|(name, _)| name != "code"));
-    for (typed, told) in [("no address", "not an e-mail address"), ("Bob@example.com", "Another account has")]
+    for (typed, told) in
+        [("no address", "Enter a valid email address"), ("Bob@example.com", "Another account already uses")]
     {
         let page = browser.send(&form.clone().with("email", typed)).await;
         assert!(page.answer.status == 400 && page.says(told) && page.says("href=\"#email\""), "{typed}");
         assert_eq!(page.form("/email/change").text("email"), typed);
     }
     let page = browser.send(&form.with("email", "ann@second.example")).await;
-    assert!(page.says("The e-mail address is changed.") && page.says("ann@second.example"));
+    assert!(page.says("Your email address has been changed.") && page.says("ann@second.example"));
     assert!(page.says("Not confirmed yet") && !page.path.contains("second"));
 
     let page = browser.send(&page.form("/email/code")).await;
@@ -118,17 +119,17 @@ async fn an_address_is_changed_with_a_code_from_the_one_before_once_that_is_conf
     let page = browser.send(&page.form("/email/confirm").with("code", &code)).await;
 
     // Confirmed now: a code from there.
-    let page = browser.open(&page.link("Change the address")).await;
+    let page = browser.open(&page.link("Change address")).await;
     let form = page.form("/email/change").with("email", "ann@third.example");
     let refused = browser.send(&form).await;
     assert!(refused.answer.status == 400 && refused.says("Enter the code") && refused.says("href=\"#code\""));
     let page = browser.send(&page.form("/email/code")).await;
     let code = post.code("ann@second.example").await;
     let refused = browser.send(&form.clone().with("code", "AAAAA-BBBBB")).await;
-    assert!(refused.answer.status == 400 && refused.says("wrong or too old"));
+    assert!(refused.answer.status == 400 && refused.says("wrong or has expired"));
     let form = page.form("/email/change").with("email", "ann@third.example").with("code", &code);
     let page = browser.send(&form).await;
-    assert!(page.says("The e-mail address is changed.") && page.says("Not confirmed yet"));
+    assert!(page.says("Your email address has been changed.") && page.says("Not confirmed yet"));
     let ann = post.house.app.accounts.find(&did).await.unwrap().unwrap();
     assert_eq!((ann.email.as_deref(), ann.email_confirmed_at), (Some("ann@third.example"), None));
 }
@@ -139,7 +140,7 @@ async fn only_its_owner_who_signed_in_not_long_ago_may() {
     let ann = post.house.account("ann").await;
     post.house.account("bob").await;
     let (browser, page) = at_account(&post.house, "bob").await;
-    let change = browser.open(&page.link("Change the address")).await;
+    let change = browser.open(&page.link("Change address")).await;
     let code = browser.open(&page.link("I have a code")).await;
     let forms = [
         page.form("/email/code"),
@@ -181,13 +182,13 @@ async fn without_mail_the_page_says_so_and_has_no_button_for_it() {
     let house = House::new().await;
     house.account("ann").await;
     let (browser, page) = at_account(&house, "ann").await;
-    assert!(page.says("No mail is sent from here") && page.says("ann@example.com"));
+    assert!(page.says("send email, so you") && page.says("ann@example.com"));
     let page = browser.open(&format!("{}?step=confirm", page.path)).await;
     assert!(page.forms().iter().all(|form| !form.action.contains("email")));
-    let page = browser.open(&page.link("Change the address")).await;
+    let page = browser.open(&page.link("Change address")).await;
     assert!(page.forms().iter().all(|form| !form.action.ends_with("/email/code")));
     let page = browser.send(&page.form("/email/change").with("email", "ann@second.example")).await;
-    assert!(page.says("The e-mail address is changed."));
+    assert!(page.says("Your email address has been changed."));
 }
 
 #[tokio::test]
@@ -218,8 +219,8 @@ async fn a_deactivated_account_is_activated_from_its_page() {
         let page = browser.send(&page.form("/reactivate")).await;
         assert_eq!(page.answer.status, status, "{}", page.html());
         let done = status == 200;
-        assert_eq!(page.says("The account is active again."), done);
-        assert_eq!(page.says("could not be activated just now"), !done);
+        assert_eq!(page.says("Your account is active again."), done);
+        assert_eq!(page.says("reactivate your account. Try again"), !done);
         assert_eq!(page.says("Your account is deactivated"), !done);
         let standing = house.app.accounts.find(&did).await.unwrap().unwrap().standing();
         assert_eq!(standing == Standing::Active, done);

@@ -32,7 +32,7 @@ impl World {
 
     /// From the page with the way to the other server: where that sends the browser back to.
     async fn at_server(&self, page: &Page) -> String {
-        assert_eq!(page.heading(), "Sign in at your own server", "{}", page.html());
+        assert_eq!(page.heading(), "Sign in on your own server", "{}", page.html());
         let url = page.link("Continue");
         assert_eq!(page.answer.header("refresh"), format!("0; url={url}"));
         let path = url.strip_prefix(&self.pds.url()).unwrap();
@@ -69,7 +69,7 @@ impl World {
 async fn a_person_allows_an_app_what_their_server_granted() {
     let world = World::new().await;
     let (browser, page) = world.back().await;
-    assert_eq!(page.heading(), "May this app use your account?", "{}", page.html());
+    assert_eq!(page.heading(), "Allow this app to access your account?", "{}", page.html());
     assert!(page.says("@ann.example.com") && page.says("You signed in at 127.0.0.1:"));
     // What was granted there is not chosen from here.
     assert_eq!(page.html().matches("type=\"checkbox\"").count(), 3);
@@ -99,7 +99,7 @@ async fn a_person_who_says_no_leaves_nothing_at_their_server() {
     let form = page.form("/sign-in").with("identifier", &world.ann).with("password", "");
     let path = world.at_server(&browser.send(&form).await).await;
     let consent = browser.open(&path).await;
-    assert_eq!(consent.heading(), "May this app use your account?");
+    assert_eq!(consent.heading(), "Allow this app to access your account?");
     let choose = browser.open(&format!("{}&step=sign-in", page.path)).await;
     let sent = browser.post(&choose.form("/reject"), &[]).await;
     assert!(location(&sent).contains("error=access_denied"));
@@ -117,7 +117,7 @@ async fn c14_a_callback_in_another_browser_leads_nowhere() {
     let thief = world.house.browser();
     thief.open("/account/sign-in").await;
     let page = thief.open(&path).await;
-    assert_eq!((page.answer.status, page.heading().as_str()), (400, "The sign-in did not succeed"));
+    assert_eq!((page.answer.status, page.heading().as_str()), (400, "Sign-in failed"));
     let page = browser.open(&path).await;
     assert_eq!(page.answer.status, 400, "and is used up");
     assert!(world.pds.sessions().is_empty());
@@ -129,7 +129,7 @@ async fn a_denial_leads_back_to_the_same_flow() {
     let world = World::new().await;
     world.pds.set(|quirks| quirks.denial = Some("access_denied"));
     let (browser, page) = world.back().await;
-    assert_eq!(page.heading(), "The sign-in did not succeed");
+    assert_eq!(page.heading(), "Sign-in failed");
     let page = browser.open(&page.link("Try again")).await;
     assert_eq!(page.heading(), "Sign in");
 }
@@ -140,10 +140,10 @@ async fn names_that_lead_nowhere_are_said_to_and_our_own_never_leave() {
     world.house.account("bob").await;
     let browser = world.house.browser();
     let page = browser.open("/account/sign-in").await;
-    for (name, messages) in [
-        ("nobody.example.com", "There is no such account."),
-        ("did:plc:cccccccccccccccccccccccc", "There is no such account."),
-        ("https://pds.internal", "The server of that account cannot be used"),
+    for (name, text) in [
+        ("nobody.example.com", "find that account."),
+        ("did:plc:cccccccccccccccccccccccc", "find that account."),
+        ("https://pds.internal", "sign in here with that account"),
         ("bob.test", "Enter your password."),
         ("eve.test", "Enter your password."),
         ("bob", "Enter your password."),
@@ -151,11 +151,11 @@ async fn names_that_lead_nowhere_are_said_to_and_our_own_never_leave() {
     ] {
         let told = browser.send(&page.form("/sign-in").with("identifier", name).with("password", "")).await;
         assert_eq!(told.answer.status, 400, "{name}");
-        assert!(told.says(messages), "{name}: {}", told.html());
+        assert!(told.says(text), "{name}: {}", told.html());
     }
     world.pds.trouble("/oauth/par", genkan_testing::Trouble::Status(503));
     let told = browser.send(&page.form("/sign-in").with("identifier", "ann.example.com")).await;
-    assert!(told.says("does not answer"));
+    assert!(told.says("responding"));
     let off = House::with(&[
         ("GENKAN_LINKS", "false"),
         ("GENKAN_DIRECTORY_URL", &world.directory.url()),
@@ -164,11 +164,11 @@ async fn names_that_lead_nowhere_are_said_to_and_our_own_never_leave() {
     .await;
     let browser = off.browser();
     let page = browser.open("/account/sign-in").await;
-    assert!(!page.says("lives elsewhere"));
+    assert!(!page.says("account is on another server"));
     let told = browser
         .send(&page.form("/sign-in").with("identifier", "ann.example.com").with("password", "x"))
         .await;
-    assert!(told.says("The name or the password is wrong"));
+    assert!(told.says("Wrong handle, email address or password"));
 }
 
 #[tokio::test]
@@ -183,7 +183,7 @@ async fn a_linked_person_looks_after_their_apps() {
         (page.heading().as_str(), page.path.as_str()),
         ("Your account", &*format!("/account/u/{}", world.ann))
     );
-    assert!(page.says("@ann.example.com") && page.says("No app has access."));
+    assert!(page.says("@ann.example.com") && page.says("No apps have access."));
     world.sessions_end().await;
     assert_eq!(world.pds.sessions()[0].scope, "atproto", "who it is, and no more");
     assert_eq!(browser.open("/account").await.path, format!("/account/u/{}", world.ann));

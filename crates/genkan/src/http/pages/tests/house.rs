@@ -135,7 +135,7 @@ impl House {
         let browser = self.browser();
         let page = browser.open(&self.pushed(change).await).await;
         let page = browser.send(&sign_in(&page, name)).await;
-        assert_eq!(page.heading(), "May this app use your account?", "{}", page.html());
+        assert_eq!(page.heading(), "Allow this app to access your account?", "{}", page.html());
         (browser, page)
     }
 }

@@ -71,13 +71,13 @@ async fn a_remembered_account_needs_no_password() {
 
     let page = browser.open(&house.pushed(json!({})).await).await;
     assert_eq!(page.heading(), "Choose an account");
-    assert!(!page.says("asks for the password again"));
+    assert!(!page.says("Password required"));
     let page = browser.send(&page.form("/choose").with("did", &did)).await;
-    assert_eq!(page.heading(), "May this app use your account?");
+    assert_eq!(page.heading(), "Allow this app to access your account?");
 
     house.wait(Duration::from_hours(7 * 24 + 1));
     let page = browser.open(&house.pushed(json!({})).await).await;
-    assert!(page.says("asks for the password again"));
+    assert!(page.says("Password required"));
     let page = browser.send(&page.form("/choose").with("did", &did)).await;
     assert_eq!(
         (page.heading().as_str(), page.form("/sign-in").text("identifier").as_str()),
@@ -87,6 +87,42 @@ async fn a_remembered_account_needs_no_password() {
     // One who was not remembered is not there at the next request.
     let (browser, _) = house.at_consent("bob", json!({})).await;
     assert_eq!(browser.open(&house.pushed(json!({})).await).await.heading(), "Sign in");
+}
+
+#[tokio::test]
+async fn an_app_that_asks_with_prompt_login_does_not_get_the_old_sign_in() {
+    let house = House::new().await;
+    let did = house.account("ann").await;
+    let browser = house.browser();
+    let page = browser.open(&house.pushed(json!({})).await).await;
+    browser.send(&sign_in(&page, "ann").with("remember", "yes")).await;
+    house.wait(Duration::from_mins(1));
+    let page = browser.open(&house.pushed(json!({})).await).await;
+    assert!(!page.says("Password required"), "without the prompt the sign-in is recent enough");
+
+    for hint in [None, Some("ann.test")] {
+        let asked = json!({ "prompt": "login", "login_hint": hint });
+        let page = browser.open(&house.pushed(asked.clone()).await).await;
+        assert_eq!(page.heading(), "Choose an account");
+        assert!(page.says("Password required"), "{hint:?}");
+        let choice = page.form("/choose").with("did", &did);
+        let page = browser.send(&choice).await;
+        assert_eq!(page.heading(), "Sign in", "{hint:?}: the password comes before consent");
+        let page = browser.send(&sign_in(&page, "ann")).await;
+        assert_eq!(page.heading(), "Allow this app to access your account?", "{hint:?}");
+        let page = browser.send(&page.form("/consent").with("answer", "allow")).await;
+        assert!(location(&page.answer).contains("code=cod-"), "{hint:?}");
+
+        // A consent form that this browser was never shown.
+        house.wait(Duration::from_mins(1));
+        let page = browser.open(&house.pushed(asked).await).await;
+        let mut forged =
+            page.form("/choose").with("did", &did).with("scope", "atproto").with("answer", "allow");
+        forged.action = forged.action.replace("/choose", "/consent");
+        let page = browser.send(&forged).await;
+        assert!(location(&page.answer).contains("error=access_denied"), "{hint:?}");
+        house.wait(Duration::from_mins(1));
+    }
 }
 
 #[tokio::test]
@@ -185,5 +221,5 @@ async fn a_deactivated_account_is_asked_first() {
     assert_eq!(page.heading(), "Your account is deactivated");
     // Its host is not there to be told.
     let page = browser.send(&page.form("/reactivate")).await;
-    assert_eq!((page.answer.status, page.says("could not be activated")), (200, true));
+    assert_eq!((page.answer.status, page.says("reactivate your account. Try again")), (200, true));
 }

@@ -59,10 +59,10 @@ async fn row_42_asking_for_a_new_password_tells_nothing() {
     assert_eq!(told[0].html(), told[1].html());
     let form = told[0].form("/reset-password").with("code", "AAAAA-BBBBB");
     let page = browser.send(&form.clone().with("password", "short")).await;
-    assert!(page.answer.status == 400 && page.says("needs at least"));
+    assert!(page.answer.status == 400 && page.says("must have at least"));
     assert!(!page.says("AAAAA-BBBBB"), "what was typed as a code is not sent back: it may be good yet");
     let page = browser.send(&form.with("password", "a longer one")).await;
-    assert!(page.answer.status == 400 && page.says("wrong or too old") && !page.says("a longer one"));
+    assert!(page.answer.status == 400 && page.says("wrong or has expired") && !page.says("a longer one"));
     assert_eq!(browser.open(&page.link("Back to sign-in")).await.heading(), "Sign in");
     assert!(page.link("Back to sign-in").starts_with("/oauth/authorize?"), "and the flow goes on");
 
