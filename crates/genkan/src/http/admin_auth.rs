@@ -1,10 +1,14 @@
 //! Administrative calls: `Authorization: Basic admin:<password>`.
 //!
-//! The operator's own password opens everything; a host's password, which hosts pass on for two
-//! calls, opens those for accounts on that host.
+//! The operator's admin password is good for all of them. A host's admin password, which hosts pass on for two methods,
+//! is good for these and for accounts on that host.
 
+use std::marker::PhantomData;
+
+use axum::extract::FromRequestParts;
 use axum::http::HeaderMap;
 use axum::http::header::AUTHORIZATION;
+use axum::http::request::Parts;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use sha2::{Digest as _, Sha256};
@@ -14,34 +18,91 @@ use crate::accounts::Account;
 use crate::app::App;
 use crate::base::Secret;
 use crate::db::audit::Actor;
+use crate::http::caller::Caller;
 use crate::http::error::{XrpcError, bad_request, unauthorized};
+use crate::http::methods::Method;
+use crate::routing::Callers;
 
-/// The operator, or nobody.
-pub(crate) fn require_admin(app: &App, headers: &HeaderMap) -> Result<(), XrpcError> {
-    let given = password(headers)?;
-    match &app.config.keys.admin_password {
-        Some(known) if same(known, &given) => Ok(()),
-        _ => Err(refused()),
+/// The operator, as the caller of the method `M`.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Operator<M>(PhantomData<fn() -> M>);
+
+impl<M: Method> FromRequestParts<App> for Operator<M> {
+    type Rejection = XrpcError;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, XrpcError> {
+        const { assert!(matches!(M::ROW.callers, Callers::Operator), "the method is not the operator's") };
+        require_operator(app, &parts.headers)?;
+        Ok(Self(PhantomData))
     }
 }
 
-/// The operator, or the host that keeps the account. Only the operator learns which accounts there are.
-pub(crate) fn require_admin_or_host(
-    app: &App,
-    headers: &HeaderMap,
-    account: Option<Account>,
-) -> Result<(Account, By), XrpcError> {
-    let given = password(headers)?;
-    if app.config.keys.admin_password.as_ref().is_some_and(|known| same(known, &given)) {
-        let account = account.ok_or_else(|| bad_request("NotFound", "Account not found"))?;
-        return Ok((account, By::Operator));
-    }
-    let account = account.ok_or_else(refused)?;
-    let host = app.fleet.host(&account.host).filter(|host| same(&host.admin_password, &given));
-    if host.is_some() { Ok((account, By::Host)) } else { Err(refused()) }
+/// The admin password that a call of the method `M` came with: the operator's, or that of some host.
+#[derive(Debug)]
+pub(crate) struct AdminPassword<M> {
+    given: Secret<String>,
+    method: PhantomData<fn() -> M>,
 }
 
-/// Whose password opened the door.
+impl<M: Method> FromRequestParts<App> for AdminPassword<M> {
+    type Rejection = XrpcError;
+
+    async fn from_request_parts(parts: &mut Parts, _: &App) -> Result<Self, XrpcError> {
+        const { assert!(matches!(M::ROW.callers, Callers::OperatorOrHost), "the method is not for hosts") };
+        Ok(Self { given: password(&parts.headers)?, method: PhantomData })
+    }
+}
+
+impl<M> AdminPassword<M> {
+    /// The account, if the password is the operator's or that of the account's host.
+    ///
+    /// A wrong password is refused alike whether or not the account exists, so that only the operator learns which do.
+    pub(crate) fn unlock(self, app: &App, account: Option<Account>) -> Result<(Account, By), XrpcError> {
+        if is_operators(app, &self.given) {
+            let account = account.ok_or_else(|| bad_request("NotFound", "Account not found"))?;
+            return Ok((account, By::Operator));
+        }
+        let account = account.ok_or_else(refused)?;
+        let host = app.fleet.host(&account.host).filter(|host| is_same(&host.admin_password, &self.given));
+        if host.is_some() { Ok((account, By::Host)) } else { Err(refused()) }
+    }
+}
+
+/// The operator, or the account that a call of the method `M` speaks for.
+#[derive(Clone, Debug)]
+pub(crate) enum OperatorOrAccount<M> {
+    Operator,
+    Account(Caller<M>),
+}
+
+impl<M: Method> FromRequestParts<App> for OperatorOrAccount<M> {
+    type Rejection = XrpcError;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, XrpcError> {
+        const { assert!(matches!(M::ROW.callers, Callers::OperatorOrAccount(_)), "the method is not for both") };
+        if is_bearer(&parts.headers) {
+            return Caller::from_request_parts(parts, app).await.map(Self::Account);
+        }
+        require_operator(app, &parts.headers)?;
+        Ok(Self::Operator)
+    }
+}
+
+/// Refuses a request without the operator's admin password.
+pub(super) fn require_operator(app: &App, headers: &HeaderMap) -> Result<(), XrpcError> {
+    if is_operators(app, &password(headers)?) { Ok(()) } else { Err(refused()) }
+}
+
+fn is_operators(app: &App, given: &Secret<String>) -> bool {
+    app.config.keys.admin_password.as_ref().is_some_and(|known| is_same(known, given))
+}
+
+fn is_bearer(headers: &HeaderMap) -> bool {
+    let value = headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    value.split(' ').next().is_some_and(|scheme| scheme.eq_ignore_ascii_case("bearer"))
+}
+
+/// Whose admin password it was.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum By {
     Operator,
@@ -74,8 +135,8 @@ fn password(headers: &HeaderMap) -> Result<Secret<String>, XrpcError> {
     }
 }
 
-/// In constant time, whatever the lengths.
-fn same(known: &Secret<String>, given: &Secret<String>) -> bool {
+/// Compares in constant time: the digests have one length, whatever the passwords have.
+fn is_same(known: &Secret<String>, given: &Secret<String>) -> bool {
     let digest = |secret: &Secret<String>| -> [u8; 32] { Sha256::digest(secret.expose().as_bytes()).into() };
     !known.expose().is_empty() && bool::from(digest(known).ct_eq(&digest(given)))
 }

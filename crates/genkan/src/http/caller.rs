@@ -1,40 +1,44 @@
-//! Whom a call speaks for: a client with an access token, or a host on a client's behalf.
+//! Whom a call speaks for: a client with an access token, an app within its grant, or a host on a client's behalf.
 //!
-//! An app shows its grant's token with a proof (`DPoP`), and may do what the grant and [`permit`] allow: at our own origin
-//! just what it may at the host.
+//! Which of these may call a method is a column of the routing table. A handler takes [`Caller`] with the type of its
+//! method, and is reached only by callers whom the method's row admits.
 //!
-//! A *session token* names a host as audience and is typed `at+jwt`. *Service auth* is signed by the
-//! account's key, which only its host has, names Genkan as audience and one method (`lxm`). It is
-//! taken for the protected methods alone: hosts never issue such a token to a user for those.
+//! A *session token* names a host as its audience and is typed `at+jwt`. An app shows its grant's token with a proof
+//! (`DPoP`). *Service auth* is a token signed by the account's key, which only the account's host has; it names Genkan
+//! as its audience and one method (`lxm`).
 
+use std::marker::PhantomData;
 use std::sync::Arc;
 
+use axum::extract::FromRequestParts;
 use axum::http::header::{AUTHORIZATION, WWW_AUTHENTICATE};
+use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode};
 use genkan_protocol::jwt::session::{Scope, key_hint};
-use genkan_protocol::oauth::scope::{
-    self, AccountAction, AccountAttribute, Identity, Scope as OneScope, Scopes,
-};
+use genkan_protocol::oauth::scope::{AccountAction, AccountAttribute, Scopes};
 use genkan_protocol::{jwt, service_auth};
 
 use crate::accounts::{Account, Standing};
 use crate::app::App;
+use crate::base::Secret;
 use crate::db::audit::Actor;
 use crate::http::error::{XrpcError, bad_request, dpop_challenge, unauthorized};
+use crate::http::methods::Method;
 use crate::identity::Freshness;
 use crate::oauth::{self, AccessError, Call, GrantCaller, Place};
-use crate::routing::{MethodKind, table};
+use crate::routing::{AccountAccess, AppAccess, Callers, MethodKind, Row};
 
-/// Whom a call speaks for.
+/// The account that a call of the method `M` speaks for, and who vouches for it.
 #[derive(Clone, Debug)]
-pub(crate) struct Caller {
+pub(crate) struct Caller<M> {
     pub(crate) account: Account,
-    pub(crate) by: By,
+    by: By,
+    method: PhantomData<fn() -> M>,
 }
 
-/// Who vouches for it.
+/// Who vouches for a caller.
 #[derive(Clone, Debug)]
-pub(crate) enum By {
+pub(super) enum By {
     /// A client with a session.
     Client,
     /// An app, within its grant.
@@ -43,7 +47,22 @@ pub(crate) enum By {
     Host,
 }
 
-impl Caller {
+impl<M: Method> FromRequestParts<App> for Caller<M> {
+    type Rejection = XrpcError;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, XrpcError> {
+        let access = const {
+            match M::ROW.callers {
+                Callers::Account(access) | Callers::OperatorOrAccount(access) => access,
+                _ => panic!("the method's row does not admit accounts"),
+            }
+        };
+        let (account, by) = check_access(app, &parts.headers, M::ROW, access).await?;
+        Ok(Self { account, by, method: PhantomData })
+    }
+}
+
+impl<M> Caller<M> {
     /// Whether the e-mail address may be seen.
     pub(crate) fn sees_email(&self) -> bool {
         match &self.by {
@@ -62,49 +81,56 @@ impl Caller {
     }
 }
 
-/// What a method asks of its caller.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Needs {
-    pub(crate) method: &'static str,
-    pub(crate) scopes: &'static [Scope],
-    /// One of the protected methods, which hosts call with service auth.
-    pub(crate) from_hosts: bool,
-    /// A taken-down account is refused with 401 `AccountTakedown`.
-    pub(crate) standing: bool,
+/// The refresh token that a call of the method `M` came with, not yet checked.
+#[derive(Debug)]
+pub(crate) struct RefreshToken<M> {
+    pub(crate) token: Secret<String>,
+    method: PhantomData<fn() -> M>,
 }
 
-/// The account's own password.
-pub(crate) const FULL: &[Scope] = &[Scope::Access];
-/// App passwords too.
-pub(crate) const STANDARD: &[Scope] = &[Scope::Access, Scope::AppPassPrivileged, Scope::AppPass];
-/// Those waiting for admission too.
-pub(crate) const STANDARD_QUEUED: &[Scope] =
-    &[Scope::Access, Scope::AppPassPrivileged, Scope::AppPass, Scope::SignupQueued];
-/// The account's own password, also when it is taken down.
-pub(crate) const FULL_TAKEN_DOWN: &[Scope] = &[Scope::Access, Scope::Takendown];
+impl<M: Method> FromRequestParts<App> for RefreshToken<M> {
+    type Rejection = XrpcError;
 
-/// Finds out who calls, and whether they may.
-pub(crate) async fn caller(app: &App, headers: &HeaderMap, needs: Needs) -> Result<Caller, XrpcError> {
-    let caller = if let Some(token) = bound(headers) {
-        by_grant(app, token, headers, needs).await?
+    async fn from_request_parts(parts: &mut Parts, _: &App) -> Result<Self, XrpcError> {
+        const { assert!(matches!(M::ROW.callers, Callers::RefreshToken), "the method takes no refresh token") };
+        let token = Secret::new(bearer(&parts.headers)?.to_owned());
+        Ok(Self { token, method: PhantomData })
+    }
+}
+
+/// Finds the account that a call speaks for, and refuses callers whom the row does not admit.
+pub(super) async fn check_access(
+    app: &App,
+    headers: &HeaderMap,
+    row: &'static Row,
+    access: AccountAccess,
+) -> Result<(Account, By), XrpcError> {
+    let (account, by) = if let Some(token) = bound(headers) {
+        by_grant(app, token, headers, row, access.apps).await?
     } else {
-        by_bearer(app, bearer(headers)?, needs).await?
+        by_bearer(app, bearer(headers)?, row, access).await?
     };
-    if needs.standing && caller.account.standing() == Standing::TakenDown {
+    if !access.taken_down && account.standing() == Standing::TakenDown {
         return Err(unauthorized("AccountTakedown", "Account has been taken down"));
     }
-    Ok(caller)
+    Ok((account, by))
 }
 
-async fn by_bearer(app: &App, token: &str, needs: Needs) -> Result<Caller, XrpcError> {
+async fn by_bearer(
+    app: &App,
+    token: &str,
+    row: &'static Row,
+    access: AccountAccess,
+) -> Result<(Account, By), XrpcError> {
     if app.oauth.is_ours_by_grant(token) {
         let grant = app.oauth.check_bearer(token).await?;
-        return by_caller(app, grant, needs).await;
+        return by_app(app, grant, access.apps).await;
     }
-    if key_hint(token).is_some() || !needs.from_hosts {
-        by_session(app, token, needs).await
+    // Only session tokens have such a hint. Where hosts may not call, no token is taken for service auth.
+    if key_hint(token).is_some() || !access.hosts {
+        by_session(app, token, access.sessions).await
     } else {
-        by_service_auth(app, token, needs.method).await
+        by_service_auth(app, token, row.method).await
     }
 }
 
@@ -116,90 +142,60 @@ fn bound(headers: &HeaderMap) -> Option<&str> {
     (scheme.eq_ignore_ascii_case("dpop") && !token.is_empty() && !token.contains(' ')).then_some(token)
 }
 
-async fn by_grant(app: &App, token: &str, headers: &HeaderMap, needs: Needs) -> Result<Caller, XrpcError> {
-    let method = match table::row(needs.method).kind {
+async fn by_grant(
+    app: &App,
+    token: &str,
+    headers: &HeaderMap,
+    row: &'static Row,
+    apps: AppAccess,
+) -> Result<(Account, By), XrpcError> {
+    let method = match row.kind {
         MethodKind::Procedure => "POST",
         MethodKind::Query | MethodKind::Subscription | MethodKind::Any => "GET",
     };
-    let path = format!("/xrpc/{}", needs.method);
+    let path = format!("/xrpc/{}", row.method);
     let call = Call { method, path: &path, proofs: oauth::proofs(headers) };
     let grant = app.oauth.check_access(token, &call).await?;
-    by_caller(app, grant, needs).await
+    by_app(app, grant, apps).await
 }
 
-/// What an app may do with its grant.
-async fn by_caller(app: &App, grant: Arc<GrantCaller>, needs: Needs) -> Result<Caller, XrpcError> {
+/// An app, as far as its grant allows the method.
+async fn by_app(app: &App, grant: Arc<GrantCaller>, apps: AppAccess) -> Result<(Account, By), XrpcError> {
     let invalid = |why| XrpcError::from(AccessError::Token(why));
     if grant.place == Place::Link {
-        return Err(XrpcError::new(StatusCode::NOT_IMPLEMENTED, "MethodNotImplemented", NOT_FORWARDED));
+        return Err(XrpcError::not_here(NOT_FORWARDED));
     }
     let account = app.accounts.find(grant.did.as_str()).await?;
     let account = account.ok_or_else(|| invalid("there is no such account"))?;
     if !grant.place.is_host(&account.host) {
         return Err(invalid("the token is for another host"));
     }
-    permit(needs.method).check(&grant.scope)?;
-    Ok(Caller { account, by: By::App(grant) })
+    check_grant(&grant.scope, apps)?;
+    Ok((account, By::App(grant)))
+}
+
+/// Refuses a grant whose scope does not hold what the method needs.
+fn check_grant(scope: &str, apps: AppAccess) -> Result<(), XrpcError> {
+    let scopes = Scopes::parse(scope);
+    let is_enough = match apps {
+        AppAccess::Any => true,
+        AppAccess::Account(attribute, action) => scopes.allows_account(attribute, action),
+        AppAccess::Identity(attribute) => scopes.allows_identity(attribute),
+        AppAccess::Never(instead) => {
+            return Err(XrpcError::new(StatusCode::FORBIDDEN, "Forbidden", instead));
+        }
+    };
+    if is_enough {
+        return Ok(());
+    }
+    let why = format!("Missing required scope \"{}\"", apps.scope().unwrap_or_default());
+    Err(XrpcError::new(StatusCode::FORBIDDEN, "ScopeMissingError", why))
 }
 
 /// For accounts that live elsewhere.
 const NOT_FORWARDED: &str = "Only com.atproto.repo.*, com.atproto.sync.* and com.atproto.server.getServiceAuth are \
     forwarded for this account. Call its own PDS for this method, or the public AppView at https://public.api.bsky.app for \
     app.bsky.* reads";
-
-/// What an app's grant must hold for a method.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Permit {
-    /// Nothing in particular.
-    Any,
-    Account(AccountAttribute, AccountAction),
-    Identity(Identity),
-    /// No grant is enough; what people do instead.
-    Never(&'static str),
-}
-
-/// As the reference PDS has it, method by method.
-fn permit(method: &str) -> Permit {
-    use AccountAction::Manage;
-    match method {
-        "com.atproto.server.getSession" => Permit::Any,
-        "com.atproto.server.requestEmailConfirmation" | "com.atproto.server.confirmEmail" => {
-            Permit::Account(AccountAttribute::Email, Manage)
-        }
-        "com.atproto.server.deactivateAccount" => Permit::Account(AccountAttribute::Status, Manage),
-        "com.atproto.identity.updateHandle" => Permit::Identity(Identity::Handle),
-        "com.atproto.identity.requestPlcOperationSignature" | "com.atproto.identity.signPlcOperation" => {
-            Permit::Identity(Identity::Any)
-        }
-        "com.atproto.server.requestEmailUpdate" | "com.atproto.server.updateEmail" => Permit::Never(
-            "Use the account manager interface to update email address associated with an account",
-        ),
-        "com.atproto.server.activateAccount" => Permit::Never(
-            "Account reactivation is not available with OAuth credentials. Sign in to your account management page to reactivate.",
-        ),
-        _ => Permit::Never("OAuth credentials are not supported for this endpoint"),
-    }
-}
-
-impl Permit {
-    fn check(self, scope: &str) -> Result<(), XrpcError> {
-        let scopes = Scopes::parse(scope);
-        let missing = match self {
-            Self::Any => return Ok(()),
-            Self::Never(instead) => {
-                return Err(XrpcError::new(StatusCode::FORBIDDEN, "Forbidden", instead));
-            }
-            Self::Account(attribute, action) if scopes.allows_account(attribute, action) => return Ok(()),
-            Self::Account(attribute, action) => {
-                OneScope::Account(scope::Account { attribute, action }).to_string()
-            }
-            Self::Identity(attribute) if scopes.allows_identity(attribute) => return Ok(()),
-            Self::Identity(attribute) => OneScope::Identity(attribute).to_string(),
-        };
-        let why = format!("Missing required scope \"{missing}\"");
-        Err(XrpcError::new(StatusCode::FORBIDDEN, "ScopeMissingError", why))
-    }
-}
 
 impl From<AccessError> for XrpcError {
     fn from(error: AccessError) -> Self {
@@ -245,9 +241,9 @@ pub(crate) fn bearer(headers: &HeaderMap) -> Result<&str, XrpcError> {
     }
 }
 
-async fn by_session(app: &App, token: &str, needs: Needs) -> Result<Caller, XrpcError> {
+async fn by_session(app: &App, token: &str, scopes: &[Scope]) -> Result<(Account, By), XrpcError> {
     let known = app.access.check(token, app.clock.now()).await?;
-    if !needs.scopes.contains(&known.scope) {
+    if !scopes.contains(&known.scope) {
         return Err(bad_request("InvalidToken", "Bad token scope"));
     }
     let account = app.accounts.find(known.did.as_str()).await?;
@@ -255,12 +251,12 @@ async fn by_session(app: &App, token: &str, needs: Needs) -> Result<Caller, Xrpc
     if account.host != known.audience {
         return Err(bad_request("ExpiredToken", "Token audience is out of date"));
     }
-    Ok(Caller { account, by: By::Client })
+    Ok((account, By::Client))
 }
 
 const BAD_SIGNATURE: service_auth::Error = service_auth::Error::Token(jwt::Error::BadSignature);
 
-async fn by_service_auth(app: &App, token: &str, method: &str) -> Result<Caller, XrpcError> {
+async fn by_service_auth(app: &App, token: &str, method: &str) -> Result<(Account, By), XrpcError> {
     let invalid = |text: &'static str| bad_request("InvalidToken", text);
     let unverified = service_auth::parse(token).map_err(|_| invalid("Token could not be verified"))?;
     // Only accounts of ours: nobody makes Genkan resolve a stranger's DID by naming it.
@@ -284,7 +280,7 @@ async fn by_service_auth(app: &App, token: &str, method: &str) -> Result<Caller,
         }
     }
     match verdict {
-        Ok(_) => Ok(Caller { account, by: By::Host }),
+        Ok(_) => Ok((account, By::Host)),
         Err(service_auth::Error::Expired) => Err(bad_request("ExpiredToken", "Token has expired")),
         Err(BAD_SIGNATURE) => Err(invalid("The signature is not the account's")),
         Err(_) => Err(invalid("The token is not for this service and method")),
@@ -294,10 +290,15 @@ async fn by_service_auth(app: &App, token: &str, method: &str) -> Result<Caller,
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::routing::table;
 
     #[test]
     fn a_grant_permits_what_the_host_would() {
-        let checked = |method: &str, scope: &str| match permit(method).check(scope) {
+        let apps = |method: &str| match table::row(method).callers {
+            Callers::Account(access) => access.apps,
+            other => panic!("{method}: {other:?}"),
+        };
+        let checked = |method: &str, scope: &str| match check_grant(scope, apps(method)) {
             Ok(()) => "yes".to_owned(),
             Err(error) => format!("{} {} {}", error.status.as_u16(), error.name, error.message),
         };

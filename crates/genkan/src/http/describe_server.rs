@@ -4,7 +4,10 @@ use axum::Json;
 use axum::extract::State;
 use serde::Serialize;
 
+use super::methods::method;
 use super::router::HttpState;
+
+method!(DescribeServer, "com.atproto.server.describeServer");
 
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]

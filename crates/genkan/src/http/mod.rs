@@ -15,6 +15,7 @@ mod health;
 mod json;
 mod landing;
 pub(crate) mod language;
+pub(crate) mod methods;
 pub(crate) mod oauth;
 mod ops;
 mod pages;
@@ -34,6 +35,7 @@ pub(crate) use pages::{ThemeError, routes as page_routes};
 #[cfg(test)]
 pub(crate) use router::Counted;
 pub(crate) use router::{HttpState, REQUEST_ID, RequestId, own_routes, with_layers};
+#[cfg(test)]
 pub(crate) use verbs::{procedure, query};
 
 #[cfg(test)]

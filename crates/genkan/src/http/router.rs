@@ -14,6 +14,7 @@ use http::{HeaderName, HeaderValue, Method, StatusCode};
 use super::client_address::{ClientAddr, TrustedPeers, ViaHost};
 use super::error::{ErrorName, XrpcError, unauthorized};
 use super::json::BodyLimits;
+use super::methods::Methods;
 use super::{cors, describe_server, health, landing, oauth, pages, rate_headers, tls_check, verbs};
 use crate::accounts::AccountHosts;
 use crate::base::{Clock, monotonic_now, random};
@@ -57,9 +58,14 @@ pub(crate) fn own_routes(state: &HttpState) -> Router {
         .route("/", get(landing::landing))
         .route("/robots.txt", get(landing::robots))
         .route("/xrpc/_health", verbs::query(health::version))
-        .route("/xrpc/com.atproto.server.describeServer", verbs::query(describe_server::describe_server))
         .route("/tls-check", get(tls_check::tls_check))
         .with_state(state.clone())
+        .merge(own_methods().with_state(state.clone()))
+}
+
+/// The XRPC methods that this room answers by itself.
+pub(super) fn own_methods() -> Methods<HttpState> {
+    Methods::new().answer(describe_server::DescribeServer, describe_server::describe_server)
 }
 
 /// Puts the layers around all local routes. The last line here is the outermost layer.

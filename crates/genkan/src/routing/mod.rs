@@ -15,4 +15,4 @@ pub(crate) mod table;
 pub(crate) mod target;
 
 pub(crate) use decide::{Credential, PresentedToken, Refusal, Way};
-pub(crate) use row::{MethodKind, Parameter};
+pub(crate) use row::{AccountAccess, AppAccess, Callers, MethodKind, Parameter, Row, Rule};

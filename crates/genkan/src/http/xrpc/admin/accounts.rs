@@ -2,7 +2,6 @@
 
 use axum::Json;
 use axum::extract::State;
-use axum::http::HeaderMap;
 use genkan_protocol::syntax::{AtIdentifier, Did};
 use serde::{Deserialize, Serialize};
 
@@ -10,9 +9,16 @@ use crate::accounts::{Account, Email};
 use crate::app::App;
 use crate::base::Secret;
 use crate::db::audit::Actor;
-use crate::http::admin_auth::{require_admin, require_admin_or_host};
+use crate::http::admin_auth::{AdminPassword, Operator};
 use crate::http::error::{XrpcError, bad_request};
+use crate::http::methods::method;
 use crate::http::{XrpcInput, XrpcQuery};
+
+method!(GetAccountInfo, "com.atproto.admin.getAccountInfo");
+method!(GetAccountInfos, "com.atproto.admin.getAccountInfos");
+method!(UpdateAccountEmail, "com.atproto.admin.updateAccountEmail");
+method!(UpdateAccountPassword, "com.atproto.admin.updateAccountPassword");
+method!(DeleteAccount, "com.atproto.admin.deleteAccount");
 
 #[derive(Deserialize)]
 pub(crate) struct OneDid {
@@ -59,19 +65,17 @@ pub(crate) struct PasswordInput {
 
 pub(crate) async fn get_account_info(
     State(app): State<App>,
-    headers: HeaderMap,
+    _: Operator<GetAccountInfo>,
     XrpcQuery(query): XrpcQuery<OneDid>,
 ) -> Result<Json<AccountView>, XrpcError> {
-    require_admin(&app, &headers)?;
     Ok(Json(view(known(&app, query.did.as_str()).await?)))
 }
 
 pub(crate) async fn get_account_infos(
     State(app): State<App>,
-    headers: HeaderMap,
+    _: Operator<GetAccountInfos>,
     XrpcQuery(query): XrpcQuery<ManyDids>,
 ) -> Result<Json<Infos>, XrpcError> {
-    require_admin(&app, &headers)?;
     let mut infos = Vec::new();
     for did in query.dids.iter().take(MANY) {
         if let Some(account) = app.accounts.find(did.as_str()).await? {
@@ -84,11 +88,11 @@ pub(crate) async fn get_account_infos(
 /// From the operator, or passed on by the account's host.
 pub(crate) async fn update_account_email(
     State(app): State<App>,
-    headers: HeaderMap,
+    admin: AdminPassword<UpdateAccountEmail>,
     XrpcInput(input): XrpcInput<EmailInput>,
 ) -> Result<(), XrpcError> {
     let account = app.accounts.find_by_identifier(input.account.as_str()).await?;
-    let (account, by) = require_admin_or_host(&app, &headers, account)?;
+    let (account, by) = admin.unlock(&app, account)?;
     let email: Email =
         input.email.parse().map_err(|_| XrpcError::invalid("Input/email must be an e-mail address"))?;
     Ok(app.accounts.set_email(account.did.as_str(), &email, by.actor(&account)).await?)
@@ -97,11 +101,11 @@ pub(crate) async fn update_account_email(
 /// From the operator, or passed on by the account's host. Ends every session.
 pub(crate) async fn update_account_password(
     State(app): State<App>,
-    headers: HeaderMap,
+    admin: AdminPassword<UpdateAccountPassword>,
     XrpcInput(input): XrpcInput<PasswordInput>,
 ) -> Result<(), XrpcError> {
     let account = app.accounts.find(input.did.as_str()).await?;
-    let (account, by) = require_admin_or_host(&app, &headers, account)?;
+    let (account, by) = admin.unlock(&app, account)?;
     let password = Secret::new(input.password);
     app.sign_ups.rules().check_password(&password).map_err(crate::signup::Error::from)?;
     let hash = app.passwords.hash(&password).await.map_err(crate::signup::Error::from)?;
@@ -110,10 +114,9 @@ pub(crate) async fn update_account_password(
 
 pub(crate) async fn delete_account(
     State(app): State<App>,
-    headers: HeaderMap,
+    _: Operator<DeleteAccount>,
     XrpcInput(input): XrpcInput<OneDid>,
 ) -> Result<(), XrpcError> {
-    require_admin(&app, &headers)?;
     Ok(app.standings.delete(input.did.as_str(), Actor::Operator).await?)
 }
 

@@ -2,16 +2,19 @@
 
 use axum::Json;
 use axum::extract::State;
-use axum::http::HeaderMap;
 use serde::{Deserialize, Serialize};
 
 use crate::accounts::invite;
 use crate::app::App;
 use crate::db::audit::{self, Actor};
-use crate::http::admin_auth::require_admin;
+use crate::http::admin_auth::Operator;
 use crate::http::error::XrpcError;
+use crate::http::methods::method;
 use crate::http::xrpc::server::invite_codes::InviteView;
 use crate::http::{XrpcInput, XrpcQuery};
+
+method!(DisableInviteCodes, "com.atproto.admin.disableInviteCodes");
+method!(GetInviteCodes, "com.atproto.admin.getInviteCodes");
 
 #[derive(Deserialize)]
 pub(crate) struct DisableInput {
@@ -33,10 +36,9 @@ pub(crate) struct ListOutput {
 
 pub(crate) async fn disable_invite_codes(
     State(app): State<App>,
-    headers: HeaderMap,
+    _: Operator<DisableInviteCodes>,
     XrpcInput(input): XrpcInput<DisableInput>,
 ) -> Result<(), XrpcError> {
-    require_admin(&app, &headers)?;
     if input.accounts.iter().any(|account| account == "admin") {
         return Err(XrpcError::invalid("Cannot disable all invite codes of the operator at once"));
     }
@@ -56,10 +58,9 @@ pub(crate) async fn disable_invite_codes(
 
 pub(crate) async fn get_invite_codes(
     State(app): State<App>,
-    headers: HeaderMap,
+    _: Operator<GetInviteCodes>,
     XrpcQuery(query): XrpcQuery<ListQuery>,
 ) -> Result<Json<ListOutput>, XrpcError> {
-    require_admin(&app, &headers)?;
     let limit = i64::from(query.limit.unwrap_or(100).clamp(1, 500));
     let mut codes = Vec::new();
     for invite in invite::list(&app.db, limit).await? {

@@ -2,15 +2,17 @@
 
 use axum::Json;
 use axum::extract::State;
-use axum::http::HeaderMap;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::app::App;
 use crate::db::audit::Actor;
 use crate::http::XrpcInput;
-use crate::http::admin_auth::require_admin;
+use crate::http::admin_auth::Operator;
 use crate::http::error::XrpcError;
+use crate::http::methods::method;
+
+method!(UpdateSubjectStatus, "com.atproto.admin.updateSubjectStatus");
 
 #[derive(Deserialize)]
 pub(crate) struct Input {
@@ -27,10 +29,9 @@ struct Attribute {
 
 pub(crate) async fn update_subject_status(
     State(app): State<App>,
-    headers: HeaderMap,
+    _: Operator<UpdateSubjectStatus>,
     XrpcInput(input): XrpcInput<Input>,
 ) -> Result<Json<Value>, XrpcError> {
-    require_admin(&app, &headers)?;
     let field = |name: &str| input.subject.get(name).and_then(Value::as_str);
     let (Some("com.atproto.admin.defs#repoRef"), Some(did)) = (field("$type"), field("did")) else {
         let text = "Only whole accounts here (com.atproto.admin.defs#repoRef); call the account's host for records and blobs";

@@ -10,13 +10,17 @@ use serde::{Deserialize, Serialize};
 
 use crate::app::App;
 use crate::http::XrpcInput;
-use crate::http::caller::{FULL_TAKEN_DOWN, Needs, caller};
+use crate::http::caller::Caller;
 use crate::http::error::XrpcError;
 use crate::http::language::language;
+use crate::http::methods::method;
 use crate::http::rate_headers::check_rate_limit;
 use crate::limits::{Limit, code_for};
 use crate::mail::Reason;
 use crate::moves::Changes;
+
+method!(RequestPlcOperationSignature, "com.atproto.identity.requestPlcOperationSignature");
+method!(SignPlcOperation, "com.atproto.identity.signPlcOperation");
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -40,11 +44,9 @@ pub(crate) struct SignOutput {
 
 pub(crate) async fn request_plc_operation_signature(
     State(app): State<App>,
+    caller: Caller<RequestPlcOperationSignature>,
     headers: HeaderMap,
 ) -> Result<(), XrpcError> {
-    let method = "com.atproto.identity.requestPlcOperationSignature";
-    let needs = Needs { method, scopes: FULL_TAKEN_DOWN, from_hosts: true, standing: false };
-    let caller = caller(&app, &headers, needs).await?;
     let (now, key) = (app.clock.now(), code_for(Reason::PlcOperation.as_str(), caller.account.did.as_str()));
     check_rate_limit(app.limits.attempt(&app.db, Limit::RequestMail, &key, now).await?, now)?;
     Ok(app.emails.send_code(&caller.account, Reason::PlcOperation, language(&headers)).await?)
@@ -53,12 +55,9 @@ pub(crate) async fn request_plc_operation_signature(
 /// Signs, and does not submit.
 pub(crate) async fn sign_plc_operation(
     State(app): State<App>,
-    headers: HeaderMap,
+    caller: Caller<SignPlcOperation>,
     XrpcInput(input): XrpcInput<SignInput>,
 ) -> Result<Json<SignOutput>, XrpcError> {
-    let method = "com.atproto.identity.signPlcOperation";
-    let needs = Needs { method, scopes: FULL_TAKEN_DOWN, from_hosts: true, standing: false };
-    let caller = caller(&app, &headers, needs).await?;
     let Some(token) = input.token.filter(|token| !token.is_empty()) else {
         return Err(XrpcError::invalid("email confirmation token required to sign PLC operations"));
     };

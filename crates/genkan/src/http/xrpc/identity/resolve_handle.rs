@@ -10,7 +10,10 @@ use crate::accounts::Standing;
 use crate::app::App;
 use crate::http::XrpcQuery;
 use crate::http::error::{XrpcError, bad_request};
+use crate::http::methods::method;
 use crate::identity::Freshness;
+
+method!(ResolveHandle, "com.atproto.identity.resolveHandle");
 
 #[derive(Deserialize)]
 pub(crate) struct Query {

@@ -1,15 +1,17 @@
 //! `com.atproto.identity.updateHandle`
 
 use axum::extract::State;
-use axum::http::HeaderMap;
 use serde::Deserialize;
 
 use crate::app::App;
 use crate::http::XrpcInput;
-use crate::http::caller::{Needs, STANDARD, caller};
+use crate::http::caller::Caller;
 use crate::http::error::XrpcError;
+use crate::http::methods::method;
 use crate::http::rate_headers::check_rate_limit;
 use crate::limits::Limit;
+
+method!(UpdateHandle, "com.atproto.identity.updateHandle");
 
 #[derive(Deserialize)]
 pub(crate) struct Input {
@@ -18,16 +20,12 @@ pub(crate) struct Input {
     did: Option<String>,
 }
 
-const NEEDS: Needs =
-    Needs { method: "com.atproto.identity.updateHandle", scopes: STANDARD, from_hosts: true, standing: true };
-
 /// From a client with a session, or from a host on a client's behalf.
 pub(crate) async fn update_handle(
     State(app): State<App>,
-    headers: HeaderMap,
+    caller: Caller<UpdateHandle>,
     XrpcInput(input): XrpcInput<Input>,
 ) -> Result<(), XrpcError> {
-    let caller = caller(&app, &headers, NEEDS).await?;
     let did = caller.account.did.as_str();
     if input.did.as_deref().is_some_and(|named| named != did) {
         return Err(XrpcError::invalid("Input/did is not the account that the token speaks for"));

@@ -9,13 +9,17 @@ use crate::accounts::EmailsError;
 use crate::app::App;
 use crate::base::Secret;
 use crate::db::audit::Actor;
-use crate::http::caller::{FULL, Needs, caller};
+use crate::http::caller::Caller;
 use crate::http::error::{XrpcError, unauthorized};
 use crate::http::language::language;
+use crate::http::methods::method;
 use crate::http::rate_headers::check_rate_limit;
 use crate::http::{ClientAddr, XrpcInput};
 use crate::limits::{Limit, account_and_address, address, code_for};
 use crate::mail::Reason;
+
+method!(RequestAccountDelete, "com.atproto.server.requestAccountDelete");
+method!(DeleteAccount, "com.atproto.server.deleteAccount");
 
 #[derive(Deserialize)]
 pub(crate) struct DeleteInput {
@@ -26,11 +30,9 @@ pub(crate) struct DeleteInput {
 
 pub(crate) async fn request_account_delete(
     State(app): State<App>,
+    caller: Caller<RequestAccountDelete>,
     headers: HeaderMap,
 ) -> Result<(), XrpcError> {
-    let method = "com.atproto.server.requestAccountDelete";
-    let caller =
-        caller(&app, &headers, Needs { method, scopes: FULL, from_hosts: true, standing: true }).await?;
     let (now, key) = (app.clock.now(), code_for(Reason::DeleteAccount.as_str(), caller.account.did.as_str()));
     check_rate_limit(app.limits.attempt(&app.db, Limit::RequestMail, &key, now).await?, now)?;
     Ok(app.emails.send_code(&caller.account, Reason::DeleteAccount, language(&headers)).await?)

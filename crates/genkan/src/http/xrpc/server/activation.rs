@@ -1,14 +1,17 @@
 //! `com.atproto.server.activateAccount`, `deactivateAccount`
 
 use axum::extract::State;
-use axum::http::HeaderMap;
 use serde::Deserialize;
 
 use crate::app::App;
 use crate::base::Timestamp;
 use crate::http::XrpcInput;
-use crate::http::caller::{FULL, FULL_TAKEN_DOWN, Needs, caller};
+use crate::http::caller::Caller;
 use crate::http::error::XrpcError;
+use crate::http::methods::method;
+
+method!(ActivateAccount, "com.atproto.server.activateAccount");
+method!(DeactivateAccount, "com.atproto.server.deactivateAccount");
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -18,21 +21,18 @@ pub(crate) struct DeactivateInput {
 }
 
 /// Hosts pass the client's own token on, and do nothing by themselves.
-pub(crate) async fn activate_account(State(app): State<App>, headers: HeaderMap) -> Result<(), XrpcError> {
-    let method = "com.atproto.server.activateAccount";
-    let caller =
-        caller(&app, &headers, Needs { method, scopes: FULL, from_hosts: true, standing: true }).await?;
+pub(crate) async fn activate_account(
+    State(app): State<App>,
+    caller: Caller<ActivateAccount>,
+) -> Result<(), XrpcError> {
     Ok(app.standings.activate(caller.account.did.as_str(), caller.actor()).await?)
 }
 
 pub(crate) async fn deactivate_account(
     State(app): State<App>,
-    headers: HeaderMap,
+    caller: Caller<DeactivateAccount>,
     XrpcInput(input): XrpcInput<DeactivateInput>,
 ) -> Result<(), XrpcError> {
-    let method = "com.atproto.server.deactivateAccount";
-    let needs = Needs { method, scopes: FULL_TAKEN_DOWN, from_hosts: true, standing: false };
-    let caller = caller(&app, &headers, needs).await?;
     let delete_after = input.delete_after.as_deref().map(parse_time).transpose()?;
     Ok(app.standings.deactivate(caller.account.did.as_str(), delete_after, caller.actor()).await?)
 }

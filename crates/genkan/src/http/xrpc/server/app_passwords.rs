@@ -2,15 +2,19 @@
 
 use axum::Json;
 use axum::extract::State;
-use axum::http::HeaderMap;
 use serde::{Deserialize, Serialize};
 
 use crate::accounts::app_password::{self, AppPassword};
 use crate::app::App;
 use crate::db::audit;
 use crate::http::XrpcInput;
-use crate::http::caller::{FULL, Needs, STANDARD, caller};
+use crate::http::caller::Caller;
 use crate::http::error::XrpcError;
+use crate::http::methods::method;
+
+method!(CreateAppPassword, "com.atproto.server.createAppPassword");
+method!(ListAppPasswords, "com.atproto.server.listAppPasswords");
+method!(RevokeAppPassword, "com.atproto.server.revokeAppPassword");
 
 #[derive(Deserialize)]
 pub(crate) struct CreateInput {
@@ -48,12 +52,9 @@ pub(crate) struct RevokeInput {
 
 pub(crate) async fn create_app_password(
     State(app): State<App>,
-    headers: HeaderMap,
+    caller: Caller<CreateAppPassword>,
     XrpcInput(input): XrpcInput<CreateInput>,
 ) -> Result<Json<CreateOutput>, XrpcError> {
-    let method = "com.atproto.server.createAppPassword";
-    let caller =
-        caller(&app, &headers, Needs { method, scopes: FULL, from_hosts: true, standing: true }).await?;
     let name = input.name.trim().to_owned();
     if name.is_empty() || name.chars().count() > NAME_MOST {
         return Err(XrpcError::invalid("The name must have between 1 and 64 characters"));
@@ -76,11 +77,8 @@ pub(crate) async fn create_app_password(
 
 pub(crate) async fn list_app_passwords(
     State(app): State<App>,
-    headers: HeaderMap,
+    caller: Caller<ListAppPasswords>,
 ) -> Result<Json<ListOutput>, XrpcError> {
-    let method = "com.atproto.server.listAppPasswords";
-    let caller =
-        caller(&app, &headers, Needs { method, scopes: STANDARD, from_hosts: true, standing: true }).await?;
     let passwords = app_password::list(&app.db, caller.account.did.as_str()).await?;
     Ok(Json(ListOutput { passwords: passwords.into_iter().map(listed).collect() }))
 }
@@ -88,12 +86,9 @@ pub(crate) async fn list_app_passwords(
 /// Ends the sessions that were opened with it, too.
 pub(crate) async fn revoke_app_password(
     State(app): State<App>,
-    headers: HeaderMap,
+    caller: Caller<RevokeAppPassword>,
     XrpcInput(input): XrpcInput<RevokeInput>,
 ) -> Result<(), XrpcError> {
-    let method = "com.atproto.server.revokeAppPassword";
-    let caller =
-        caller(&app, &headers, Needs { method, scopes: STANDARD, from_hosts: true, standing: true }).await?;
     let (did, now) = (caller.account.did.as_str(), app.clock.now());
     let mut tx = app.db.begin().await?;
     app_password::remove(&mut tx, did, &input.name).await?;

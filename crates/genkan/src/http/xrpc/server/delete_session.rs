@@ -1,13 +1,18 @@
 //! `com.atproto.server.deleteSession`
 
 use axum::extract::State;
-use axum::http::HeaderMap;
 
 use crate::app::App;
-use crate::http::caller::bearer;
+use crate::http::caller::RefreshToken;
 use crate::http::error::XrpcError;
+use crate::http::methods::method;
 
-/// Takes the refresh token, however old.
-pub(crate) async fn delete_session(State(app): State<App>, headers: HeaderMap) -> Result<(), XrpcError> {
-    Ok(app.sessions.end(bearer(&headers)?).await?)
+method!(DeleteSession, "com.atproto.server.deleteSession");
+
+/// Takes the refresh token even if it has expired.
+pub(crate) async fn delete_session(
+    State(app): State<App>,
+    RefreshToken { token, .. }: RefreshToken<DeleteSession>,
+) -> Result<(), XrpcError> {
+    Ok(app.sessions.end(token.expose()).await?)
 }

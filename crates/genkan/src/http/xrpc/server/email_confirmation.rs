@@ -6,12 +6,16 @@ use serde::Deserialize;
 
 use crate::app::App;
 use crate::http::XrpcInput;
-use crate::http::caller::{Needs, STANDARD, caller};
+use crate::http::caller::Caller;
 use crate::http::error::XrpcError;
 use crate::http::language::language;
+use crate::http::methods::method;
 use crate::http::rate_headers::check_rate_limit;
 use crate::limits::{Limit, code_for};
 use crate::mail::Reason;
+
+method!(RequestEmailConfirmation, "com.atproto.server.requestEmailConfirmation");
+method!(ConfirmEmail, "com.atproto.server.confirmEmail");
 
 #[derive(Deserialize)]
 pub(crate) struct ConfirmInput {
@@ -21,11 +25,9 @@ pub(crate) struct ConfirmInput {
 
 pub(crate) async fn request_email_confirmation(
     State(app): State<App>,
+    caller: Caller<RequestEmailConfirmation>,
     headers: HeaderMap,
 ) -> Result<(), XrpcError> {
-    let method = "com.atproto.server.requestEmailConfirmation";
-    let caller =
-        caller(&app, &headers, Needs { method, scopes: STANDARD, from_hosts: true, standing: true }).await?;
     let (now, key) = (app.clock.now(), code_for(Reason::ConfirmEmail.as_str(), caller.account.did.as_str()));
     check_rate_limit(app.limits.attempt(&app.db, Limit::RequestMail, &key, now).await?, now)?;
     Ok(app.emails.send_code(&caller.account, Reason::ConfirmEmail, language(&headers)).await?)
@@ -33,11 +35,8 @@ pub(crate) async fn request_email_confirmation(
 
 pub(crate) async fn confirm_email(
     State(app): State<App>,
-    headers: HeaderMap,
+    caller: Caller<ConfirmEmail>,
     XrpcInput(input): XrpcInput<ConfirmInput>,
 ) -> Result<(), XrpcError> {
-    let method = "com.atproto.server.confirmEmail";
-    let caller =
-        caller(&app, &headers, Needs { method, scopes: STANDARD, from_hosts: true, standing: true }).await?;
     Ok(app.emails.confirm(&caller.account, &input.email, &input.token, caller.actor()).await?)
 }

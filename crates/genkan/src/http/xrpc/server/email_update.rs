@@ -8,12 +8,16 @@ use serde::{Deserialize, Serialize};
 use crate::accounts::Email;
 use crate::app::App;
 use crate::http::XrpcInput;
-use crate::http::caller::{FULL, Needs, caller};
+use crate::http::caller::Caller;
 use crate::http::error::XrpcError;
 use crate::http::language::language;
+use crate::http::methods::method;
 use crate::http::rate_headers::check_rate_limit;
 use crate::limits::{Limit, code_for};
 use crate::mail::Reason;
+
+method!(RequestEmailUpdate, "com.atproto.server.requestEmailUpdate");
+method!(UpdateEmail, "com.atproto.server.updateEmail");
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -33,11 +37,9 @@ pub(crate) struct UpdateInput {
 
 pub(crate) async fn request_email_update(
     State(app): State<App>,
+    caller: Caller<RequestEmailUpdate>,
     headers: HeaderMap,
 ) -> Result<Json<RequestOutput>, XrpcError> {
-    let method = "com.atproto.server.requestEmailUpdate";
-    let caller =
-        caller(&app, &headers, Needs { method, scopes: FULL, from_hosts: true, standing: true }).await?;
     let (now, key) = (app.clock.now(), code_for(Reason::UpdateEmail.as_str(), caller.account.did.as_str()));
     check_rate_limit(app.limits.attempt(&app.db, Limit::RequestMail, &key, now).await?, now)?;
     let token_required = app.emails.request_update(&caller.account, language(&headers)).await?;
@@ -46,12 +48,9 @@ pub(crate) async fn request_email_update(
 
 pub(crate) async fn update_email(
     State(app): State<App>,
-    headers: HeaderMap,
+    caller: Caller<UpdateEmail>,
     XrpcInput(input): XrpcInput<UpdateInput>,
 ) -> Result<(), XrpcError> {
-    let method = "com.atproto.server.updateEmail";
-    let caller =
-        caller(&app, &headers, Needs { method, scopes: FULL, from_hosts: true, standing: true }).await?;
     if input.email_auth_factor == Some(true) {
         // Nobody is to believe that a second factor is on when it is not.
         return Err(XrpcError::invalid("Sign-in with a second factor by e-mail is not offered here"));

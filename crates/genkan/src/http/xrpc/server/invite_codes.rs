@@ -2,16 +2,20 @@
 
 use axum::Json;
 use axum::extract::State;
-use axum::http::HeaderMap;
 use serde::{Deserialize, Serialize};
 
 use crate::accounts::invite::{self, Invite};
 use crate::app::App;
 use crate::db::audit::{self, Actor};
-use crate::http::admin_auth::require_admin;
-use crate::http::caller::{FULL, Needs, caller};
+use crate::http::admin_auth::Operator;
+use crate::http::caller::Caller;
 use crate::http::error::XrpcError;
+use crate::http::methods::method;
 use crate::http::{XrpcInput, XrpcQuery};
+
+method!(CreateInviteCode, "com.atproto.server.createInviteCode");
+method!(CreateInviteCodes, "com.atproto.server.createInviteCodes");
+method!(GetAccountInviteCodes, "com.atproto.server.getAccountInviteCodes");
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -98,10 +102,9 @@ impl InviteView {
 
 pub(crate) async fn create_invite_code(
     State(app): State<App>,
-    headers: HeaderMap,
+    _: Operator<CreateInviteCode>,
     XrpcInput(input): XrpcInput<CreateInput>,
 ) -> Result<Json<CreateOutput>, XrpcError> {
-    require_admin(&app, &headers)?;
     let account = input.for_account.unwrap_or_else(|| "admin".to_owned());
     let mut made = make(&app, &account, 1, input.use_count).await?;
     let code = made.pop().ok_or_else(|| XrpcError::invalid("No code was asked for"))?;
@@ -110,10 +113,9 @@ pub(crate) async fn create_invite_code(
 
 pub(crate) async fn create_invite_codes(
     State(app): State<App>,
-    headers: HeaderMap,
+    _: Operator<CreateInviteCodes>,
     XrpcInput(input): XrpcInput<CreateManyInput>,
 ) -> Result<Json<CreateManyOutput>, XrpcError> {
-    require_admin(&app, &headers)?;
     let accounts = input.for_accounts.unwrap_or_else(|| vec!["admin".to_owned()]);
     if accounts.len() > MANY || input.code_count > MANY_CODES {
         return Err(XrpcError::invalid("Too many codes at once"));
@@ -129,12 +131,9 @@ pub(crate) async fn create_invite_codes(
 /// The codes made for the caller. Nobody earns codes here: `createAvailable` makes none.
 pub(crate) async fn get_account_invite_codes(
     State(app): State<App>,
-    headers: HeaderMap,
+    caller: Caller<GetAccountInviteCodes>,
     XrpcQuery(query): XrpcQuery<ListQuery>,
 ) -> Result<Json<ListOutput>, XrpcError> {
-    let method = "com.atproto.server.getAccountInviteCodes";
-    let caller =
-        caller(&app, &headers, Needs { method, scopes: FULL, from_hosts: true, standing: true }).await?;
     let include_used = query.include_used.unwrap_or(true);
     let mut codes = Vec::new();
     for invite in invite::of_account(&app.db, caller.account.did.as_str()).await? {

@@ -8,10 +8,14 @@ use crate::app::App;
 use crate::base::Secret;
 use crate::http::error::XrpcError;
 use crate::http::language::language;
+use crate::http::methods::method;
 use crate::http::rate_headers::check_rate_limit;
 use crate::http::{ClientAddr, XrpcInput};
 use crate::limits::{Limit, address, code_for};
 use crate::mail::Reason;
+
+method!(RequestPasswordReset, "com.atproto.server.requestPasswordReset");
+method!(ResetPassword, "com.atproto.server.resetPassword");
 
 #[derive(Deserialize)]
 pub(crate) struct RequestInput {

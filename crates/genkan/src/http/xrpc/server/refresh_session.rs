@@ -2,18 +2,20 @@
 
 use axum::Json;
 use axum::extract::State;
-use axum::http::HeaderMap;
 
 use crate::app::App;
-use crate::http::caller::bearer;
+use crate::http::caller::RefreshToken;
 use crate::http::error::XrpcError;
+use crate::http::methods::method;
 use crate::http::session_answer::SessionAnswer;
+
+method!(RefreshSession, "com.atproto.server.refreshSession");
 
 /// From clients, and from hosts that pass a client's token on.
 pub(crate) async fn refresh_session(
     State(app): State<App>,
-    headers: HeaderMap,
+    RefreshToken { token, .. }: RefreshToken<RefreshSession>,
 ) -> Result<Json<SessionAnswer>, XrpcError> {
-    let opened = app.sessions.refresh(bearer(&headers)?).await?;
+    let opened = app.sessions.refresh(token.expose()).await?;
     Ok(Json(SessionAnswer::opened(&app, opened).await))
 }

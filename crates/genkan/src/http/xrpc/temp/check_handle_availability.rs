@@ -9,6 +9,9 @@ use serde_json::{Value, json};
 use crate::app::App;
 use crate::http::XrpcQuery;
 use crate::http::error::XrpcError;
+use crate::http::methods::method;
+
+method!(CheckHandleAvailability, "com.atproto.temp.checkHandleAvailability");
 
 #[derive(Deserialize)]
 pub(crate) struct Query {

@@ -1,13 +1,13 @@
 //! `com.atproto.temp.checkSignupQueue`
 
 use axum::Json;
-use axum::extract::State;
-use axum::http::HeaderMap;
 use serde::Serialize;
 
-use crate::app::App;
-use crate::http::caller::{Needs, STANDARD_QUEUED, caller};
+use crate::http::caller::Caller;
 use crate::http::error::XrpcError;
+use crate::http::methods::method;
+
+method!(CheckSignupQueue, "com.atproto.temp.checkSignupQueue");
 
 #[derive(Serialize)]
 pub(crate) struct Output {
@@ -15,12 +15,6 @@ pub(crate) struct Output {
 }
 
 /// There is no queue: who has an account is in.
-pub(crate) async fn check_signup_queue(
-    State(app): State<App>,
-    headers: HeaderMap,
-) -> Result<Json<Output>, XrpcError> {
-    let method = "com.atproto.temp.checkSignupQueue";
-    caller(&app, &headers, Needs { method, scopes: STANDARD_QUEUED, from_hosts: false, standing: true })
-        .await?;
+pub(crate) async fn check_signup_queue(_: Caller<CheckSignupQueue>) -> Result<Json<Output>, XrpcError> {
     Ok(Json(Output { activated: true }))
 }

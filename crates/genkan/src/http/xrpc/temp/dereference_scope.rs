@@ -7,7 +7,10 @@ use serde::{Deserialize, Serialize};
 use crate::app::App;
 use crate::http::XrpcQuery;
 use crate::http::error::{XrpcError, bad_request};
+use crate::http::methods::method;
 use crate::oauth;
+
+method!(DereferenceScope, "com.atproto.temp.dereferenceScope");
 
 #[derive(Deserialize)]
 pub(crate) struct Query {

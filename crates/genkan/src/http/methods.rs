@@ -1,0 +1,115 @@
+//! The registry of the XRPC methods that Genkan answers: which handler answers which row of the routing table.
+//!
+//! A handler is bound to its row by a type that [`method!`](crate::http::methods::method) declares beside it. The
+//! type names the row when the handler is mounted, and in the extractors that tell the handler who calls
+//! ([`Caller`](super::caller::Caller), [`Operator`](super::admin_auth::Operator) and others). Path, verb and who may
+//! call are read from the row, so they cannot differ from the table.
+
+use std::collections::BTreeSet;
+
+use axum::Router;
+use axum::extract::State;
+use axum::handler::Handler;
+use http::HeaderMap;
+
+use super::admin_auth::require_operator;
+use super::caller::{bearer, check_access};
+use super::error::XrpcError;
+use super::verbs;
+use crate::app::App;
+use crate::routing::{Callers, MethodKind, Row, Rule, table};
+
+/// A method that Genkan answers.
+pub(crate) trait Method: Send + Sync + 'static {
+    /// Its row of the routing table.
+    const ROW: &'static Row;
+}
+
+/// Declares the type of a method: `method!(GetSession, "com.atproto.server.getSession");`
+///
+/// Without a row of that name whose rule is `Local`, the program does not compile.
+macro_rules! method {
+    ($name:ident, $nsid:literal) => {
+        #[doc = concat!("`", $nsid, "`")]
+        #[derive(Clone, Copy, Debug)]
+        pub(crate) struct $name;
+
+        impl $crate::http::methods::Method for $name {
+            const ROW: &'static $crate::routing::Row = $crate::routing::table::answered($nsid);
+        }
+    };
+}
+pub(crate) use method;
+
+/// Methods and their handlers, on their way to becoming routes.
+pub(crate) struct Methods<S> {
+    router: Router<S>,
+    names: BTreeSet<&'static str>,
+}
+
+impl<S: Clone + Send + Sync + 'static> Methods<S> {
+    pub(crate) fn new() -> Self {
+        Self { router: Router::new(), names: BTreeSet::new() }
+    }
+
+    /// Has the handler answer the method.
+    pub(crate) fn answer<M: Method, H, T>(self, _: M, handler: H) -> Self
+    where
+        H: Handler<T, S>,
+        T: 'static,
+    {
+        self.mount(M::ROW, handler)
+    }
+
+    fn mount<H, T>(mut self, row: &'static Row, handler: H) -> Self
+    where
+        H: Handler<T, S>,
+        T: 'static,
+    {
+        let route = match row.kind {
+            MethodKind::Procedure => verbs::procedure(handler),
+            MethodKind::Query | MethodKind::Subscription | MethodKind::Any => verbs::query(handler),
+        };
+        self.router = self.router.route(&format!("/xrpc/{}", row.method), route);
+        self.names.insert(row.method);
+        self
+    }
+
+    /// The names of the methods that have handlers.
+    #[cfg(test)]
+    pub(crate) const fn names(&self) -> &BTreeSet<&'static str> {
+        &self.names
+    }
+
+    pub(crate) fn with_state(self, state: S) -> Router {
+        self.router.with_state(state)
+    }
+}
+
+impl Methods<App> {
+    /// Answers the methods that have no handler yet: callers who may call them are told 501.
+    pub(crate) fn refuse_unanswered(self) -> Self {
+        table::ROWS.iter().fold(self, |methods, row| match row.rule {
+            Rule::NotYet(message) => {
+                let refuse = move |State(app): State<App>, headers: HeaderMap| async move {
+                    let refused = check_callers(&app, &headers, row).await;
+                    refused.err().unwrap_or_else(|| XrpcError::not_here(message))
+                };
+                methods.mount(row, refuse)
+            }
+            _ => methods,
+        })
+    }
+}
+
+/// Refuses a request whose caller may not call the method.
+async fn check_callers(app: &App, headers: &HeaderMap, row: &'static Row) -> Result<(), XrpcError> {
+    match row.callers {
+        Callers::Anyone => Ok(()),
+        Callers::RefreshToken => bearer(headers).map(|_| ()),
+        Callers::Account(access) => check_access(app, headers, row, access).await.map(|_| ()),
+        Callers::Operator | Callers::OperatorOrHost | Callers::OperatorOrAccount(_) => {
+            require_operator(app, headers)
+        }
+    }
+}
