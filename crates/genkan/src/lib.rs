@@ -36,3 +36,4 @@ pub mod db;
 pub mod keys;
 pub(crate) mod limits;
 pub(crate) mod telemetry;
+pub(crate) mod wire;

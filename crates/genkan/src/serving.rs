@@ -26,9 +26,10 @@ use crate::edge::{self, Edge};
 use crate::fleet::plc_proxy::{PlcProxy, PlcProxySettings, Prober};
 use crate::forward::{Abroad, Manners};
 use crate::http::{
-    HttpState, Readiness, ThemeError, TrustedPeers, oauth, ops_router, own_routes, page_routes, well_known,
-    with_layers, xrpc,
+    HttpState, Readiness, ThemeError, oauth, ops_router, own_routes, page_routes, well_known, with_layers,
+    xrpc,
 };
+use crate::wire::TrustedPeers;
 use crate::{accounts, jobs};
 use neighbours::Rooms;
 

@@ -150,10 +150,11 @@ impl RequestFraming {
     }
 
     fn line(&mut self, line: &[u8]) -> Result<(), RequestFault> {
-        let line =
-            line.strip_suffix(b"\r\n").ok_or(RequestFault::Ambiguous("a line does not end in CR LF"))?;
+        let line = line
+            .strip_suffix(b"\r\n")
+            .ok_or(RequestFault::Ambiguous("lines of the request head must end in CR LF"))?;
         if memchr::memchr2(b'\r', 0, line).is_some() {
-            return Err(RequestFault::Ambiguous("a line has CR or NUL in it"));
+            return Err(RequestFault::Ambiguous("CR and NUL are not allowed in the request head"));
         }
         match self.at {
             At::ChunkSize => self.chunk_size(line),
@@ -195,9 +196,10 @@ impl RequestFraming {
         }
         // Obsolete line folding (RFC 9112 §5.2): some readers join the line to the field before it.
         if line.first().is_some_and(|first| matches!(first, b' ' | b'\t')) {
-            return Err(RequestFault::Ambiguous("a field is folded"));
+            return Err(RequestFault::Ambiguous("folded header lines are not allowed"));
         }
-        let name_ends = memchr::memchr(b':', line).ok_or(RequestFault::Ambiguous("a field has no colon"))?;
+        let name_ends =
+            memchr::memchr(b':', line).ok_or(RequestFault::Ambiguous("a header line has no colon"))?;
         let (name, value) = line.split_at(name_ends);
         let value = || value.get(1..).unwrap_or_default().trim_ascii();
         // Only three fields decide where a request begins and ends. Their lengths tell them apart from
@@ -206,21 +208,21 @@ impl RequestFraming {
             4 if name.eq_ignore_ascii_case(b"host") => {
                 self.head.hosts = self.head.hosts.saturating_add(1);
                 if !is_host(value()) {
-                    return Err(RequestFault::Ambiguous("Host is not a host"));
+                    return Err(RequestFault::Ambiguous("the Host header is not a valid host"));
                 }
             }
             14 if name.eq_ignore_ascii_case(b"content-length") => {
                 let length =
-                    number(value(), 10).ok_or(RequestFault::Ambiguous("Content-Length is not a number"))?;
+                    number(value(), 10).ok_or(RequestFault::Ambiguous("Content-Length must be a number"))?;
                 // Even two equal lengths are refused: a reader that joins them sees "1, 1".
                 if self.head.length.replace(length).is_some() {
-                    return Err(RequestFault::Ambiguous("Content-Length is there twice"));
+                    return Err(RequestFault::Ambiguous("duplicate Content-Length header"));
                 }
             }
             17 if name.eq_ignore_ascii_case(b"transfer-encoding") => {
                 // Any other coding, or `chunked` twice, is undone by some readers and not by others.
                 if self.head.is_chunked || !value().eq_ignore_ascii_case(b"chunked") {
-                    return Err(RequestFault::Ambiguous("Transfer-Encoding is not one chunked"));
+                    return Err(RequestFault::Ambiguous("the only transfer coding allowed is chunked, once"));
                 }
                 self.head.is_chunked = true;
             }
@@ -232,11 +234,15 @@ impl RequestFraming {
     fn head_ends(&mut self) -> Result<(), RequestFault> {
         let head = std::mem::take(&mut self.head);
         if head.hosts != 1 {
-            return Err(RequestFault::Ambiguous("Host is not there exactly once"));
+            return Err(RequestFault::Ambiguous("exactly one Host header is required"));
         }
         self.at = match (head.is_chunked, head.length) {
             // The classic smuggling request: one reader believes the length, the other the chunks.
-            (true, Some(_)) => return Err(RequestFault::Ambiguous("the length is said in two ways")),
+            (true, Some(_)) => {
+                return Err(RequestFault::Ambiguous(
+                    "Content-Length and Transfer-Encoding must not be combined",
+                ));
+            }
             (true, None) => At::ChunkSize,
             (false, None | Some(0)) => At::Head,
             (false, Some(length)) => At::Body(length),
@@ -247,13 +253,13 @@ impl RequestFraming {
     fn chunk_size(&mut self, line: &[u8]) -> Result<(), RequestFault> {
         let digits = line.split(|byte| *byte == b';').next().unwrap_or_default();
         let size =
-            number(digits.trim_ascii_end(), 16).ok_or(RequestFault::Ambiguous("a chunk has no size"))?;
+            number(digits.trim_ascii_end(), 16).ok_or(RequestFault::Ambiguous("invalid chunk size"))?;
         // The byte count starts again, so that the limit is one of each line and not of the body.
         self.head = Head::default();
         self.at = match size.checked_add(2) {
             _ if size == 0 => At::Trailer,
             Some(with_line_end) => At::Chunk(with_line_end),
-            None => return Err(RequestFault::Ambiguous("a chunk has no size")),
+            None => return Err(RequestFault::Ambiguous("invalid chunk size")),
         };
         Ok(())
     }

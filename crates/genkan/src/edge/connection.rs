@@ -15,9 +15,9 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use super::activity::{Activity, Verdict};
+use super::client_stream::ClientStream;
 use super::service::{self, ConnectionContext};
 use super::settings::Settings;
-use super::wire::ClientWire;
 use crate::forward::Neighbours;
 
 /// Serves a connection to its end.
@@ -98,7 +98,7 @@ async fn serve_http1<N: Neighbours>(
     let mut builder = http1::Builder::new();
     // The strict reader has the last word on sizes; these are a little wider, so that it also has the first.
     builder.max_buf_size(buffer(settings)).max_headers(settings.head_fields + 1).half_close(false);
-    let wire = TokioIo::new(ClientWire::new(stream, Some(framing), Rc::clone(&activity)));
+    let wire = TokioIo::new(ClientStream::new(stream, Some(framing), Rc::clone(&activity)));
     let service = service_fn(|request| {
         let context = Rc::clone(context);
         async move { Ok::<_, Infallible>(service::answer(context, request).await) }
@@ -177,7 +177,7 @@ async fn serve_http2<N: Neighbours>(stream: TcpStream, context: Rc<ConnectionCon
         .max_send_buf_size(WINDOW as usize)
         .keep_alive_interval(Duration::from_secs(20))
         .keep_alive_timeout(Duration::from_secs(20));
-    let wire = TokioIo::new(ClientWire::new(stream, None, Rc::clone(&activity)));
+    let wire = TokioIo::new(ClientStream::new(stream, None, Rc::clone(&activity)));
     let service = service_fn(move |request| {
         let context = Rc::clone(&context);
         async move { Ok::<_, Infallible>(service::answer(context, request).await) }

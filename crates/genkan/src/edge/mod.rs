@@ -9,6 +9,7 @@
 mod activity;
 mod address;
 mod answer;
+mod client_stream;
 mod connection;
 mod connection_limits;
 mod counters;
@@ -18,7 +19,6 @@ mod service;
 mod settings;
 #[cfg(test)]
 mod stories;
-mod wire;
 mod worker;
 
 use std::io;
@@ -34,8 +34,8 @@ pub(crate) use counters::{By, Counters};
 pub(crate) use settings::Settings;
 
 use crate::forward::{Abroad, Breakers, Neighbours};
-use crate::http::TrustedPeers;
 use crate::telemetry::metrics::Metrics;
+use crate::wire::TrustedPeers;
 
 /// What all threads of the edge share.
 #[derive(Debug)]

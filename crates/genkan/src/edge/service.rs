@@ -6,8 +6,8 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use http::header::{AUTHORIZATION, HOST, HeaderMap, HeaderValue, UPGRADE};
-use http::{Method, Request, Response, StatusCode, Version};
+use http::header::{HOST, HeaderMap, HeaderValue, UPGRADE};
+use http::{Method, Request, Response, Version};
 use http_body::{Body, Frame, SizeHint};
 use http1::CutOff;
 use hyper::body::Incoming;
@@ -15,15 +15,16 @@ use tokio::time::Instant;
 
 use super::activity::Activity;
 use super::address::{self, Peer};
-use super::answer::{self, Problem};
+use super::answer;
 use super::counters::By;
 use super::local;
 use super::worker::Worker;
 use crate::forward::{Aim, AnswerBody, Neighbours};
-use crate::http::oauth::DPOP_NONCE;
-use crate::http::{ClientAddr, REQUEST_ID, RequestId, ViaHost};
-use crate::routing::{Credential, Way, decide, method, table};
+use crate::routing::{Way, decide, method, table};
 use crate::telemetry::RequestLine;
+use crate::wire::{
+    Authorization, ClientAddr, DPOP_NONCE, REQUEST_ID, RequestId, ViaHost, XrpcError, cors, messages,
+};
 
 /// What all requests of one connection share.
 #[derive(Debug)]
@@ -41,14 +42,14 @@ pub(super) async fn answer<N: Neighbours>(
     request: Request<Incoming>,
 ) -> Response<Tracked> {
     let under_way = UnderWay::begin(&connection.activity);
-    let by_proof = matches!(credential(request.headers()), Credential::Dpop(_));
+    let by_proof = matches!(Authorization::of(request.headers()), Authorization::Dpop(_));
     let log = connection.worker.settings().request_log.then(|| Line::of(&connection, &request));
     let (by, aim, mut response, error) = match route(&connection, request).await {
         Ok((by, aim, response)) => (by, aim, response, None),
-        Err(problem) => {
-            let name = problem.name();
-            connection.worker.failures().refused(name);
-            (By::Edge, None, problem.into_response(), Some(name))
+        Err(error) => {
+            let name = error.name.clone();
+            connection.worker.failures().refused(&name);
+            (By::Edge, None, answer::respond(error), Some(name))
         }
     };
     if by_proof && let Ok(nonce) = HeaderValue::from_str(&connection.worker.neighbours().nonce()) {
@@ -59,7 +60,7 @@ pub(super) async fn answer<N: Neighbours>(
     if let Some(line) = log
         && by != By::Genkan
     {
-        line.write(&mut response, aim.as_ref(), error);
+        line.write(&mut response, aim.as_ref(), error.as_deref());
     }
     let activity = under_way.answered();
     response.map(|body| Tracked { body, activity })
@@ -94,29 +95,35 @@ type Answered = (By, Option<Aim>, Response<AnswerBody>);
 async fn route<N: Neighbours>(
     connection: &ConnectionContext<N>,
     request: Request<Incoming>,
-) -> Result<Answered, Problem> {
+) -> Result<Answered, XrpcError> {
     let worker = &connection.worker;
-    if let Some(problem) = faulty(&request) {
-        return Err(problem);
+    if let Some(error) = faulty(&request) {
+        return Err(error);
     }
     let (parts, body) = request.into_parts();
     let Some(named) = method::of_path(parts.uri.path()) else {
         return local_answer(connection, Request::from_parts(parts, body)).await;
     };
     if parts.method == Method::OPTIONS {
-        return Ok((By::Edge, None, answer::preflight(&parts.headers)));
+        let response = cors::preflight(&parts.headers).map(|()| AnswerBody::Whole(None));
+        return Ok((By::Edge, None, response));
     }
     let Ok(name) = named else {
         return if parts.uri.path() == HEALTH {
             local_answer(connection, Request::from_parts(parts, body)).await
         } else {
-            Err(Problem::crooked_path())
+            Err(answer::bad_path())
         };
     };
     if parts.headers.contains_key(UPGRADE) && asks_for_websocket(&parts.headers) {
-        return Err(Problem::no_websocket());
+        return Err(answer::no_websocket());
     }
-    let way = decide::decide(table::row(name), &parts.method, credential(&parts.headers), parts.uri.query())?;
+    let way = decide::decide(
+        table::row(name),
+        &parts.method,
+        Authorization::of(&parts.headers),
+        parts.uri.query(),
+    )?;
     if way == Way::Local {
         return local_answer(connection, Request::from_parts(parts, body)).await;
     }
@@ -137,7 +144,7 @@ async fn route<N: Neighbours>(
 async fn local_answer<N: Neighbours>(
     connection: &ConnectionContext<N>,
     mut request: Request<Incoming>,
-) -> Result<Answered, Problem> {
+) -> Result<Answered, XrpcError> {
     let (client, via) = connection.client(request.headers());
     request.extensions_mut().insert(ClientAddr(client));
     if let Some(via) = via {
@@ -147,7 +154,9 @@ async fn local_answer<N: Neighbours>(
     let patience = connection.worker.settings().forward.idle;
     let edge = connection.worker.edge();
     let response = local::answer(&edge.router, &edge.control, request, patience).await;
-    response.map(|response| (By::Genkan, None, response)).ok_or_else(Problem::internal)
+    response
+        .map(|response| (By::Genkan, None, response))
+        .ok_or_else(|| XrpcError::internal("the task that answers ended without an answer"))
 }
 
 impl<N: Neighbours> ConnectionContext<N> {
@@ -162,7 +171,7 @@ impl<N: Neighbours> ConnectionContext<N> {
 }
 
 /// What the strict reader of heads has seen to on HTTP/1 holds on HTTP/2 as well.
-fn faulty(request: &Request<Incoming>) -> Option<Problem> {
+fn faulty(request: &Request<Incoming>) -> Option<XrpcError> {
     if request.version() != Version::HTTP_2 {
         return None;
     }
@@ -171,7 +180,7 @@ fn faulty(request: &Request<Incoming>) -> Option<Problem> {
         || *verb == Method::TRACE
         || verb.as_str().bytes().any(|byte| byte.is_ascii_lowercase())
     {
-        return Some(Problem::verb());
+        return Some(answer::method_not_allowed());
     }
     let mut hosts = request.headers().get_all(HOST).iter();
     let (host, authority) = (hosts.next(), request.uri().authority());
@@ -182,29 +191,7 @@ fn faulty(request: &Request<Incoming>) -> Option<Problem> {
     };
     let has_user = authority.is_some_and(|authority| authority.as_str().contains('@'));
     let is_clear = agree && hosts.next().is_none() && !has_user;
-    let message = "Malformed: Host is not there exactly once";
-    (!is_clear).then(|| Problem::new(StatusCode::BAD_REQUEST, "InvalidRequest", message))
-}
-
-/// What the request shows of whom it speaks for.
-fn credential(headers: &HeaderMap) -> Credential<'_> {
-    let mut shown = headers.get_all(AUTHORIZATION).iter();
-    let Some(first) = shown.next() else { return Credential::None };
-    if shown.next().is_some() {
-        return Credential::Repeated;
-    }
-    let shown = first.to_str().unwrap_or_default();
-    let (scheme, token) = shown.split_once(' ').unwrap_or((shown, ""));
-    let by_proof = scheme.eq_ignore_ascii_case("dpop");
-    let is_word = !token.is_empty() && !token.contains(' ');
-    if by_proof && is_word {
-        Credential::Dpop(token)
-    } else if scheme.eq_ignore_ascii_case("bearer") && is_word {
-        // A proof beside it does not matter: a token that is bound to a key is not good so.
-        Credential::Bearer(token)
-    } else {
-        Credential::Foreign { by_proof }
-    }
+    (!is_clear).then(|| XrpcError::invalid(messages::ONE_HOST))
 }
 
 fn asks_for_websocket(headers: &HeaderMap) -> bool {

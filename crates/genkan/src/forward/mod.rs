@@ -37,7 +37,7 @@ pub(crate) use engine::Forwarder;
 pub(crate) use error::{Error, NOT_CARRIED};
 #[cfg(test)]
 pub(crate) use fair::FairRules;
-pub(crate) use headers::{EXPOSED, LinkSigned, Signed};
+pub(crate) use headers::{LinkSigned, Signed};
 pub(crate) use limits::Limits;
 pub(crate) use neighbours::{
     HeardNonce, LinkError, Neighbours, Ours, OverLimit, Signer, TokenError, Unavailable,

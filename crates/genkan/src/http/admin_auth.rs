@@ -7,7 +7,6 @@ use std::marker::PhantomData;
 
 use axum::extract::FromRequestParts;
 use axum::http::HeaderMap;
-use axum::http::header::AUTHORIZATION;
 use axum::http::request::Parts;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -19,9 +18,10 @@ use crate::app::App;
 use crate::base::Secret;
 use crate::db::audit::Actor;
 use crate::http::caller::Caller;
-use crate::http::error::{XrpcError, bad_request, unauthorized};
 use crate::http::methods::Method;
 use crate::routing::Callers;
+use crate::wire::error::{bad_request, unauthorized};
+use crate::wire::{Authorization, XrpcError, messages};
 
 /// The operator, as the caller of the method `M`.
 #[derive(Clone, Copy, Debug)]
@@ -80,7 +80,7 @@ impl<M: Method> FromRequestParts<App> for OperatorOrAccount<M> {
 
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, XrpcError> {
         const { assert!(matches!(M::ROW.callers, Callers::OperatorOrAccount(_)), "the method is not for both") };
-        if is_bearer(&parts.headers) {
+        if Authorization::of(&parts.headers).is_bearer() {
             return Caller::from_request_parts(parts, app).await.map(Self::Account);
         }
         require_operator(app, &parts.headers)?;
@@ -95,11 +95,6 @@ pub(super) fn require_operator(app: &App, headers: &HeaderMap) -> Result<(), Xrp
 
 fn is_operators(app: &App, given: &Secret<String>) -> bool {
     app.config.keys.admin_password.as_ref().is_some_and(|known| is_same(known, given))
-}
-
-fn is_bearer(headers: &HeaderMap) -> bool {
-    let value = headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    value.split(' ').next().is_some_and(|scheme| scheme.eq_ignore_ascii_case("bearer"))
 }
 
 /// Whose admin password it was.
@@ -120,11 +115,11 @@ impl By {
 }
 
 fn password(headers: &HeaderMap) -> Result<Secret<String>, XrpcError> {
-    let value =
-        headers.get(AUTHORIZATION).ok_or_else(|| unauthorized("AuthMissing", "Authentication Required"))?;
-    let text = value.to_str().map_err(|_| refused())?;
-    let encoded = match text.split_once(' ') {
-        Some((scheme, encoded)) if scheme.eq_ignore_ascii_case("basic") => encoded.trim(),
+    let encoded = match Authorization::of(headers) {
+        Authorization::Basic(encoded) => encoded,
+        Authorization::Missing => {
+            return Err(unauthorized("AuthMissing", messages::AUTHENTICATION_REQUIRED));
+        }
         _ => return Err(refused()),
     };
     let decoded =
@@ -142,5 +137,5 @@ fn is_same(known: &Secret<String>, given: &Secret<String>) -> bool {
 }
 
 fn refused() -> XrpcError {
-    unauthorized("AuthenticationRequired", "Administrator's password required")
+    unauthorized("AuthenticationRequired", "the admin password is required")
 }

@@ -5,14 +5,25 @@
 
 use http::StatusCode;
 
-use super::error::{XrpcError, bad_request, unauthorized};
 use crate::fleet::HostError;
 use crate::identity::PolicyError;
+use crate::wire::error::{bad_request, unauthorized};
+use crate::wire::{XrpcError, messages};
 use crate::{accounts, oauth, recovery, sessions, signin, signup, standing};
 
 impl From<sqlx::Error> for XrpcError {
     fn from(cause: sqlx::Error) -> Self {
         crate::db::Error::from(cause).into()
+    }
+}
+
+impl From<crate::db::Error> for XrpcError {
+    fn from(error: crate::db::Error) -> Self {
+        if error.is_passing() {
+            Self::unavailable("the database is busy, try again").because(error)
+        } else {
+            Self::internal(error)
+        }
     }
 }
 
@@ -105,7 +116,7 @@ impl From<sessions::Error> for XrpcError {
         use sessions::Error as E;
         match error {
             E::WrongPassword => unauthorized("AuthenticationRequired", "Invalid identifier or password"),
-            E::TakenDown => unauthorized("AccountTakedown", "Account has been taken down"),
+            E::TakenDown => unauthorized("AccountTakedown", messages::TAKEN_DOWN),
             E::Busy => Self::unavailable("Too many sign-ins at once, try again in a moment"),
             E::Token(cause) => cause.into(),
             E::NoHome(_) => Self::internal(error),
@@ -170,7 +181,7 @@ impl From<standing::Error> for XrpcError {
         use standing::Error as E;
         match error {
             E::NotFound => bad_request("NotFound", "Account not found"),
-            E::TakenDown => unauthorized("AccountTakedown", "Account has been taken down"),
+            E::TakenDown => unauthorized("AccountTakedown", messages::TAKEN_DOWN),
             E::Host(cause) => cause.into(),
             E::Session(cause) => cause.into(),
             E::Storage(cause)

@@ -11,7 +11,6 @@ use std::marker::PhantomData;
 use std::sync::Arc;
 
 use axum::extract::FromRequestParts;
-use axum::http::header::{AUTHORIZATION, WWW_AUTHENTICATE};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode};
 use genkan_protocol::jwt::session::{Scope, key_hint};
@@ -22,11 +21,12 @@ use crate::accounts::{Account, Standing};
 use crate::app::App;
 use crate::base::Secret;
 use crate::db::audit::Actor;
-use crate::http::error::{XrpcError, bad_request, dpop_challenge, unauthorized};
 use crate::http::methods::Method;
 use crate::identity::Freshness;
 use crate::oauth::{self, AccessError, Call, GrantCaller, Place};
 use crate::routing::{AccountAccess, AppAccess, Callers, MethodKind, Row};
+use crate::wire::error::{bad_request, unauthorized};
+use crate::wire::{Authorization, XrpcError, challenge, messages};
 
 /// The account that a call of the method `M` speaks for, and who vouches for it.
 #[derive(Clone, Debug)]
@@ -105,13 +105,13 @@ pub(super) async fn check_access(
     row: &'static Row,
     access: AccountAccess,
 ) -> Result<(Account, By), XrpcError> {
-    let (account, by) = if let Some(token) = bound(headers) {
+    let (account, by) = if let Authorization::Dpop(token) = Authorization::of(headers) {
         by_grant(app, token, headers, row, access.apps).await?
     } else {
         by_bearer(app, bearer(headers)?, row, access).await?
     };
     if !access.taken_down && account.standing() == Standing::TakenDown {
-        return Err(unauthorized("AccountTakedown", "Account has been taken down"));
+        return Err(unauthorized("AccountTakedown", messages::TAKEN_DOWN));
     }
     Ok((account, by))
 }
@@ -132,14 +132,6 @@ async fn by_bearer(
     } else {
         by_service_auth(app, token, row.method).await
     }
-}
-
-/// The token of an `Authorization: DPoP` header. `None`: it is another scheme, or there is more or less than one.
-fn bound(headers: &HeaderMap) -> Option<&str> {
-    let mut values = headers.get_all(AUTHORIZATION).iter();
-    let (value, None) = (values.next()?, values.next()) else { return None };
-    let (scheme, token) = value.to_str().ok()?.split_once(' ')?;
-    (scheme.eq_ignore_ascii_case("dpop") && !token.is_empty() && !token.contains(' ')).then_some(token)
 }
 
 async fn by_grant(
@@ -208,36 +200,23 @@ impl From<AccessError> for XrpcError {
             | AccessError::TwoProofs
             | AccessError::Replayed => {
                 let (code, why) = (error.code().unwrap_or("invalid_token"), error.to_string());
-                let challenge = dpop_challenge(code, &why);
-                let refused = Self::new(StatusCode::UNAUTHORIZED, code, why);
-                match challenge {
-                    Some(challenge) => refused.with(WWW_AUTHENTICATE, challenge),
-                    None => refused,
-                }
+                let challenge = challenge::dpop(code, &why);
+                Self::new(StatusCode::UNAUTHORIZED, code, why).challenging(challenge)
             }
         }
     }
 }
 
 /// The token of an `Authorization: Bearer` header.
-pub(crate) fn bearer(headers: &HeaderMap) -> Result<&str, XrpcError> {
-    let mut values = headers.get_all(AUTHORIZATION).iter();
-    let value = values.next().ok_or_else(|| unauthorized("AuthMissing", "Authentication Required"))?;
-    if values.next().is_some() {
-        return Err(XrpcError::invalid("There is more than one Authorization header"));
-    }
-    let malformed = || bad_request("InvalidToken", "Malformed authorization header");
-    let text = value.to_str().map_err(|_| malformed())?;
-    match text.split_once(' ') {
-        Some((scheme, token))
-            if scheme.eq_ignore_ascii_case("bearer") && !token.is_empty() && !token.contains(' ') =>
-        {
-            Ok(token)
+pub(super) fn bearer(headers: &HeaderMap) -> Result<&str, XrpcError> {
+    match Authorization::of(headers) {
+        Authorization::Bearer(token) => Ok(token),
+        Authorization::Missing => Err(unauthorized("AuthMissing", messages::AUTHENTICATION_REQUIRED)),
+        Authorization::Repeated => Err(XrpcError::invalid(messages::DUPLICATE_AUTHORIZATION)),
+        unusable if unusable.is_dpop() => {
+            Err(bad_request("InvalidToken", messages::UNEXPECTED_AUTHORIZATION))
         }
-        Some((scheme, _)) if scheme.eq_ignore_ascii_case("dpop") => {
-            Err(bad_request("InvalidToken", "Unexpected authorization type"))
-        }
-        _ => Err(malformed()),
+        _ => Err(bad_request("InvalidToken", messages::MALFORMED_AUTHORIZATION)),
     }
 }
 

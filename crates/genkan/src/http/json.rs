@@ -4,14 +4,15 @@ use std::io::Read as _;
 
 use axum::extract::{FromRequest, FromRequestParts, Request};
 use flate2::bufread::GzDecoder;
-use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
+use http::header::{CONTENT_ENCODING, CONTENT_LENGTH};
 use http::request::Parts;
 use http::{HeaderMap, StatusCode};
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use super::error::{XrpcError, XrpcResult};
+use crate::wire::error::XrpcResult;
+use crate::wire::{XrpcError, media_type, messages};
 
 /// The JSON body of a procedure. Everything about it is checked: type, coding, size, depth, text.
 #[derive(Debug)]
@@ -44,14 +45,10 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for XrpcInput<T> {
 }
 
 fn check_type(headers: &HeaderMap) -> XrpcResult<()> {
-    let Some(given) = headers.get(CONTENT_TYPE) else {
-        return Err(XrpcError::invalid("the body's Content-Type must be given: application/json"));
-    };
-    let essence = given.to_str().ok().and_then(|given| given.split(';').next()).unwrap_or_default().trim();
-    if essence.eq_ignore_ascii_case("application/json") {
+    if media_type::is(headers, "application/json") {
         Ok(())
     } else {
-        Err(XrpcError::invalid("the body's Content-Type must be application/json"))
+        Err(XrpcError::invalid("Content-Type must be application/json"))
     }
 }
 
@@ -68,13 +65,13 @@ fn is_packed(headers: &HeaderMap) -> XrpcResult<bool> {
         XrpcError::new(
             StatusCode::UNSUPPORTED_MEDIA_TYPE,
             "UnsupportedMediaType",
-            "the body's Content-Encoding must be identity or gzip",
+            "Content-Encoding must be gzip or identity",
         )
     })
 }
 
 async fn read(request: Request, limit: usize) -> XrpcResult<Vec<u8>> {
-    let too_large = || XrpcError::too_large(format!("the body must not have more than {limit} bytes"));
+    let too_large = || XrpcError::too_large(format!("the request body must not exceed {limit} bytes"));
     let announced =
         request.headers().get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
     if announced.is_some_and(|length| length > limit as u64) {
@@ -83,20 +80,22 @@ async fn read(request: Request, limit: usize) -> XrpcResult<Vec<u8>> {
     match Limited::new(request.into_body(), limit).collect().await {
         Ok(body) => Ok(body.to_bytes().into()),
         Err(error) if error.is::<LengthLimitError>() => Err(too_large()),
-        Err(_) => Err(XrpcError::invalid("the body broke off")),
+        Err(_) => Err(XrpcError::invalid(messages::TRUNCATED_BODY)),
     }
 }
 
 fn unpack(packed: &[u8], limit: usize) -> XrpcResult<Vec<u8>> {
-    let wrong = |_| XrpcError::invalid("the body is not gzip");
+    let wrong = |_| XrpcError::invalid("the request body is not valid gzip");
     let mut decoder = GzDecoder::new(packed);
     let mut body = Vec::new();
     decoder.by_ref().take(limit as u64 + 1).read_to_end(&mut body).map_err(wrong)?;
     if body.len() > limit {
-        return Err(XrpcError::too_large(format!("the unpacked body must not have more than {limit} bytes")));
+        return Err(XrpcError::too_large(format!(
+            "the decompressed request body must not exceed {limit} bytes"
+        )));
     }
     if !decoder.into_inner().is_empty() {
-        return Err(XrpcError::invalid("there is more behind the gzip body"));
+        return Err(XrpcError::invalid("trailing data after the gzip stream"));
     }
     Ok(body)
 }
@@ -104,11 +103,16 @@ fn unpack(packed: &[u8], limit: usize) -> XrpcResult<Vec<u8>> {
 /// First as any JSON, so that unknown members are checked like known ones; then as what is asked for.
 fn parse<T: DeserializeOwned>(body: &[u8]) -> XrpcResult<T> {
     if body.is_empty() {
-        return Err(XrpcError::invalid("the body is empty; JSON is expected"));
+        return Err(XrpcError::invalid("the request body is empty; JSON is required"));
     }
-    let text = std::str::from_utf8(body).map_err(|_| XrpcError::invalid("the body is not UTF-8"))?;
+    let text =
+        std::str::from_utf8(body).map_err(|_| XrpcError::invalid("the request body is not valid UTF-8"))?;
     let value: Value = serde_json::from_str(text).map_err(|error| {
-        XrpcError::invalid(format!("the body is not JSON (line {}, column {})", error.line(), error.column()))
+        XrpcError::invalid(format!(
+            "the request body is not valid JSON (line {}, column {})",
+            error.line(),
+            error.column()
+        ))
     })?;
     check_value(&value, 1)?;
     serde_json::from_value(value).map_err(|error| XrpcError::invalid(input_message(&error.to_string())))
@@ -119,7 +123,9 @@ const DEEPEST: usize = 64;
 
 fn check_value(value: &Value, depth: usize) -> XrpcResult<()> {
     if depth > DEEPEST && matches!(value, Value::Array(_) | Value::Object(_)) {
-        return Err(XrpcError::invalid(format!("the body is nested more than {DEEPEST} deep")));
+        return Err(XrpcError::invalid(format!(
+            "the request body is nested more than {DEEPEST} levels deep"
+        )));
     }
     match value {
         Value::String(text) => check_text(text),
@@ -133,7 +139,11 @@ fn check_value(value: &Value, depth: usize) -> XrpcResult<()> {
 }
 
 fn check_text(text: &str) -> XrpcResult<()> {
-    if text.contains('\0') { Err(XrpcError::invalid("a text contains a NUL character")) } else { Ok(()) }
+    if text.contains('\0') {
+        Err(XrpcError::invalid("strings must not contain a NUL character"))
+    } else {
+        Ok(())
+    }
 }
 
 /// The parser's own words repeat what was sent; that may be long.
@@ -170,13 +180,13 @@ fn check_query(query: &str) -> XrpcResult<()> {
             let mut digit = || bytes.next().and_then(|digit| char::from(digit).to_digit(16));
             match (digit(), digit()) {
                 (Some(high), Some(low)) => decoded.extend(u8::try_from(high * 16 + low)),
-                _ => return Err(XrpcError::invalid("parameters: there is a % without two digits")),
+                _ => return Err(XrpcError::invalid("parameters: invalid percent-encoding")),
             }
         } else {
             decoded.push(byte);
         }
     }
     let text =
-        std::str::from_utf8(&decoded).map_err(|_| XrpcError::invalid("parameters: they are not UTF-8"))?;
+        std::str::from_utf8(&decoded).map_err(|_| XrpcError::invalid("parameters: not valid UTF-8"))?;
     check_text(text)
 }

@@ -14,10 +14,10 @@ use http::HeaderMap;
 
 use super::admin_auth::require_operator;
 use super::caller::{bearer, check_access};
-use super::error::XrpcError;
 use super::verbs;
 use crate::app::App;
 use crate::routing::{Callers, MethodKind, Row, Rule, table};
+use crate::wire::error::XrpcError;
 
 /// A method that Genkan answers.
 pub(crate) trait Method: Send + Sync + 'static {

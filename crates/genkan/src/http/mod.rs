@@ -1,16 +1,14 @@
 //! The local door: what Genkan answers itself, over axum.
 //!
-//! A handler decodes, makes one call into a room below, and encodes. Every refusal is an
-//! [`XrpcError`](error::XrpcError). The edge hands requests in, each with its [`ClientAddr`] and
-//! [`RequestId`]; where one is missing (in tests, on the operator's listener) the layers fill it in.
+//! A handler decodes, makes one call into a room below, and encodes. Every refusal of a method is an
+//! [`XrpcError`](crate::wire::XrpcError). The edge hands requests in, each with its
+//! [`ClientAddr`](crate::wire::ClientAddr) and [`RequestId`](crate::wire::RequestId); where one is missing, as in
+//! tests and on the operator's listener, the layers fill it in.
 
 pub(crate) mod admin_auth;
 mod answers;
 pub(crate) mod caller;
-mod client_address;
-pub(crate) mod cors;
 mod describe_server;
-pub(crate) mod error;
 mod health;
 mod json;
 mod landing;
@@ -19,7 +17,6 @@ pub(crate) mod methods;
 pub(crate) mod oauth;
 mod ops;
 mod pages;
-pub(crate) mod rate_headers;
 mod router;
 pub(crate) mod session_answer;
 mod tls_check;
@@ -27,14 +24,13 @@ mod verbs;
 pub(crate) mod well_known;
 pub(crate) mod xrpc;
 
-pub(crate) use client_address::{ClientAddr, TrustedPeers, ViaHost};
 pub(crate) use health::Readiness;
 pub(crate) use json::{XrpcInput, XrpcQuery};
 pub(crate) use ops::ops_router;
 pub(crate) use pages::{ThemeError, routes as page_routes};
 #[cfg(test)]
 pub(crate) use router::Counted;
-pub(crate) use router::{HttpState, REQUEST_ID, RequestId, own_routes, with_layers};
+pub(crate) use router::{HttpState, own_routes, with_layers};
 #[cfg(test)]
 pub(crate) use verbs::{procedure, query};
 

@@ -9,21 +9,23 @@ use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::get;
 use futures_util::FutureExt as _;
-use http::{HeaderName, HeaderValue, Method, StatusCode};
+use http::{HeaderValue, Method, StatusCode};
 
-use super::client_address::{ClientAddr, TrustedPeers, ViaHost};
-use super::error::{ErrorName, XrpcError, unauthorized};
 use super::json::BodyLimits;
 use super::methods::Methods;
-use super::{cors, describe_server, health, landing, oauth, pages, rate_headers, tls_check, verbs};
+use super::{describe_server, health, landing, oauth, pages, tls_check, verbs};
 use crate::accounts::AccountHosts;
-use crate::base::{Clock, monotonic_now, random};
+use crate::base::{Clock, monotonic_now};
 use crate::config::Config;
 use crate::limits::RateLimits;
 use crate::oauth::OAuth;
 use crate::routing;
 use crate::telemetry::RequestLine;
 use crate::telemetry::metrics::{Histogram, Metrics, PANICS, REFUSALS, REQUEST_DURATION, REQUESTS};
+use crate::wire::error::{ErrorName, unauthorized};
+use crate::wire::{
+    ClientAddr, REQUEST_ID, RequestId, TrustedPeers, ViaHost, XrpcError, cors, messages, rate_limit,
+};
 
 /// What the layers and this room's handlers need. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -36,16 +38,6 @@ pub(crate) struct HttpState {
     pub(crate) trusted_peers: TrustedPeers,
     /// Gives the nonces that answers to proofs carry; none in a house without an authorization server.
     pub(crate) oauth: Option<OAuth>,
-}
-
-/// Names one request in logs and to its client.
-#[derive(Clone, Debug)]
-pub(crate) struct RequestId(pub(crate) Arc<str>);
-
-impl RequestId {
-    pub(crate) fn new() -> Self {
-        Self(random::id().into())
-    }
 }
 
 /// Put into a request by the edge that counted it already.
@@ -72,7 +64,7 @@ pub(super) fn own_methods() -> Methods<HttpState> {
 pub(crate) fn with_layers(routes: Router, state: &HttpState) -> Router {
     let shared = || state.clone();
     routes
-        .fallback(nobody)
+        .fallback(no_route)
         .method_not_allowed_fallback(method_not_allowed)
         // Counts before the handler works; refusals are still logged and readable by scripts.
         .layer(from_fn_with_state(shared(), limit_rate))
@@ -93,9 +85,9 @@ async fn identify(State(state): State<HttpState>, mut request: Request, next: Ne
     };
     request.extensions_mut().insert(limits);
     if request.extensions().get::<ClientAddr>().is_none() {
-        let nobody = std::net::IpAddr::from([0, 0, 0, 0]);
+        let unknown = std::net::IpAddr::from([0, 0, 0, 0]);
         let peer = request.extensions().get::<axum::extract::ConnectInfo<std::net::SocketAddr>>();
-        let peer = peer.map_or(nobody, |peer| peer.0.ip());
+        let peer = peer.map_or(unknown, |peer| peer.0.ip());
         let (client, host) = state.trusted_peers.client(peer, request.headers());
         request.extensions_mut().insert(client);
         if let Some(host) = host {
@@ -162,9 +154,6 @@ async fn observe(State(observed): State<Observed>, request: Request, next: Next)
     response
 }
 
-/// Tells operators and users apart which request an answer belongs to.
-pub(crate) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
-
 /// The class of a status, as metrics tell it.
 pub(crate) fn class(status: StatusCode) -> &'static str {
     match status.as_u16() {
@@ -182,9 +171,7 @@ async fn answer_cross_origin(request: Request, next: Next) -> Response {
         return next.run(request).await;
     }
     if request.method() == Method::OPTIONS {
-        let mut response = StatusCode::NO_CONTENT.into_response();
-        *response.headers_mut() = cors::preflight(request.headers());
-        return response;
+        return cors::preflight(request.headers()).map(|()| axum::body::Body::empty());
     }
     let mut response = next.run(request).await;
     cors::allow(response.headers_mut());
@@ -218,33 +205,32 @@ async fn limit_rate(State(state): State<HttpState>, request: Request, next: Next
             Some(server) if request.uri().path().starts_with("/oauth/") => {
                 oauth::too_often(server, &verdict, now)
             }
-            _ => rate_headers::refusal(&verdict, now).into_response(),
+            _ => rate_limit::refusal(&verdict, now).into_response(),
         }
     };
-    rate_headers::put(response.headers_mut(), &verdict);
+    rate_limit::put(response.headers_mut(), &verdict);
     response
 }
 
-/// No route here. The edge forwards what a host answers, so what remains is nobody's.
-async fn nobody(request: Request) -> XrpcError {
+/// Answers where no route fits. Methods that a PDS answers were forwarded by the edge and never come here.
+async fn no_route(request: Request) -> XrpcError {
     match routing::method::of_path(request.uri().path()) {
-        None => XrpcError::new(StatusCode::NOT_FOUND, "NotFound", "there is nothing here"),
-        Some(Err(crooked)) => XrpcError::invalid(crooked.to_string()),
+        None => XrpcError::new(StatusCode::NOT_FOUND, "NotFound", messages::NOTHING_HERE),
+        Some(Err(_)) => XrpcError::invalid(messages::BAD_PATH),
         Some(Ok(_)) if request.headers().contains_key(http::header::AUTHORIZATION) => {
-            XrpcError::not_here(ELSEWHERE)
+            XrpcError::not_here(NO_SUCH_METHOD)
         }
-        Some(Ok(_)) => unauthorized("AuthMissing", ELSEWHERE),
+        Some(Ok(_)) => unauthorized("AuthMissing", NO_SUCH_METHOD),
     }
 }
 
-const ELSEWHERE: &str = "Genkan does not answer this method; ask the account's own host (see its DID document), or a public AppView";
+const NO_SUCH_METHOD: &str = "Genkan does not answer this method; ask the account's own host (see its DID document), or a public AppView";
 
 async fn method_not_allowed(request: Request) -> XrpcError {
     if request.uri().path().starts_with("/xrpc/") {
-        // The methods of this room say it themselves, with `Allow`.
-        XrpcError::invalid("wrong HTTP method")
+        // Each method's own route says so with `Allow`; see `verbs`.
+        XrpcError::invalid(messages::METHOD_NOT_ALLOWED)
     } else {
-        XrpcError::new(StatusCode::METHOD_NOT_ALLOWED, "InvalidRequest", "wrong HTTP method, expected GET")
-            .with(http::header::ALLOW, HeaderValue::from_static("GET, HEAD"))
+        XrpcError::method_not_allowed("GET, HEAD")
     }
 }

@@ -20,6 +20,7 @@ use crate::db::feed::Feed;
 use crate::db::testing::Fresh;
 use crate::limits::RateLimits;
 use crate::telemetry::metrics::Metrics;
+use crate::wire::{ClientAddr, TrustedPeers};
 
 /// The doors on an empty database.
 struct House {
@@ -262,11 +263,16 @@ async fn a_preflight_is_answered_before_anything_is_asked() {
     for path in ["/xrpc/test.put", "/xrpc/com.example.unknown", "/"] {
         let request = Request::options(path)
             .header("origin", "https://app.example")
-            .header("access-control-request-headers", "authorization, x-new");
+            .header("access-control-request-headers", "authorization, x-new")
+            .header("access-control-request-headers", "a b, dpop");
         let (status, headers, body) = house.ask(request.body(Body::empty()).unwrap()).await;
         assert_eq!((status, body.as_str()), (204, ""));
-        assert_eq!(headers["access-control-allow-headers"], "authorization, x-new");
+        assert_eq!(headers["access-control-allow-headers"], "authorization, x-new, dpop");
+        assert_eq!(headers["access-control-allow-origin"], "*");
+        assert_eq!(headers["access-control-allow-methods"], "GET, HEAD, POST, OPTIONS");
         assert_eq!(headers["access-control-max-age"], "86400");
+        assert_eq!(headers["vary"], "access-control-request-headers");
+        assert!(!headers.contains_key("access-control-expose-headers"));
     }
 }
 

@@ -4,9 +4,9 @@ use axum::extract::State;
 use http::StatusCode;
 use serde::Deserialize;
 
-use super::error::{XrpcError, XrpcResult};
 use super::json::XrpcQuery;
 use super::router::HttpState;
+use crate::wire::error::{XrpcError, XrpcResult};
 
 #[derive(Debug, Deserialize)]
 pub(super) struct Parameters {

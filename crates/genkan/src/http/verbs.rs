@@ -3,7 +3,7 @@
 use axum::handler::Handler;
 use axum::routing::{MethodRouter, get, post};
 
-use super::error::XrpcError;
+use crate::wire::error::XrpcError;
 
 /// A query: GET, or HEAD for its head alone.
 pub(crate) fn query<H, T, S>(handler: H) -> MethodRouter<S>

@@ -11,10 +11,10 @@ use http::StatusCode;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, HOST};
 use serde_json::json;
 
-use super::error::XrpcError;
 use crate::accounts::Standing;
 use crate::app::App;
 use crate::base::Origin;
+use crate::wire::error::XrpcError;
 
 pub(crate) fn routes(app: &App) -> Router {
     Router::new()

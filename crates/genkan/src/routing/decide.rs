@@ -4,23 +4,7 @@ use http::Method;
 
 use super::row::{MethodKind, Parameter, Row, Rule};
 use super::target::{self, NoTarget, Target};
-
-/// How a request may show whom it speaks for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Credential<'a> {
-    None,
-    /// A session token.
-    Bearer(&'a str),
-    /// A token bound to a key, by its scheme.
-    Dpop(&'a str),
-    /// Another scheme, or not two words.
-    Foreign {
-        /// Its scheme is that of tokens bound to a key.
-        by_proof: bool,
-    },
-    /// More than one `Authorization` header.
-    Repeated,
-}
+use crate::wire::Authorization;
 
 /// A token as it was shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,21 +41,23 @@ pub(crate) enum Refusal {
     },
     /// There are two `Authorization` headers.
     TwoTokens,
-    /// The scheme is not `Bearer`, or the header is not two words.
+    /// The `Authorization` header is not a usable token.
     BadScheme,
-    /// The same where apps are told by a challenge that their token is not good.
+    /// As `BadScheme`, where a challenge has to tell apps that their token is not good.
     BadToken { by_proof: bool },
     /// The target's parameter is unusable.
     BadTarget(Parameter, NoTarget),
 }
 
-impl<'a> Credential<'a> {
-    fn shown(self) -> Option<PresentedToken<'a>> {
-        match self {
-            Self::Bearer(token) => Some(PresentedToken::Bearer(token)),
-            Self::Dpop(token) => Some(PresentedToken::Dpop(token)),
-            Self::None | Self::Foreign { .. } | Self::Repeated => None,
-        }
+/// The token that was presented, if it is of a kind that speaks for accounts.
+const fn presented<'a>(authorization: &Authorization<'a>) -> Option<PresentedToken<'a>> {
+    match *authorization {
+        Authorization::Bearer(token) => Some(PresentedToken::Bearer(token)),
+        Authorization::Dpop(token) => Some(PresentedToken::Dpop(token)),
+        Authorization::Missing
+        | Authorization::Basic(_)
+        | Authorization::Malformed(_)
+        | Authorization::Repeated => None,
     }
 }
 
@@ -79,7 +65,7 @@ impl<'a> Credential<'a> {
 pub(crate) fn decide<'a>(
     row: &'static Row,
     verb: &Method,
-    credential: Credential<'a>,
+    authorization: Authorization<'a>,
     query: Option<&'a str>,
 ) -> Result<Way<'a>, Refusal> {
     if let Rule::NotHere(message) = row.rule {
@@ -88,27 +74,30 @@ pub(crate) fn decide<'a>(
     if let Some(allowed) = forbidden(row.kind, verb) {
         return Err(Refusal::WrongVerb { allowed });
     }
-    match (row.rule, credential) {
-        (_, Credential::Repeated) => Err(Refusal::TwoTokens),
+    match (row.rule, authorization) {
+        (_, Authorization::Repeated) => Err(Refusal::TwoTokens),
         (Rule::NotHere(message), _) => Err(Refusal::NotHere(message)),
         (Rule::Local | Rule::NotYet(_), _) => Ok(Way::Local),
-        (Rule::Target { parameter, self_read }, credential) => {
+        (Rule::Target { parameter, self_read }, authorization) => {
             let account = target::of_query(query, parameter)
                 .map_err(|problem| Refusal::BadTarget(parameter, problem))?;
-            Ok(match credential.shown() {
+            Ok(match presented(&authorization) {
                 Some(shown) if self_read => Way::SelfRead { account, shown },
                 shown => Way::Target { account, shown },
             })
         }
-        (Rule::CallerHome, Credential::Bearer(token)) => {
+        (Rule::CallerHome, Authorization::Bearer(token)) => {
             Ok(Way::Caller { shown: PresentedToken::Bearer(token) })
         }
-        (Rule::CallerHome, Credential::Dpop(token)) => Ok(Way::Caller { shown: PresentedToken::Dpop(token) }),
-        (Rule::CallerHome, Credential::None) => Err(Refusal::NoToken { is_carried: row.external }),
-        (Rule::CallerHome, Credential::Foreign { by_proof }) if by_proof || row.external => {
-            Err(Refusal::BadToken { by_proof })
+        (Rule::CallerHome, Authorization::Dpop(token)) => {
+            Ok(Way::Caller { shown: PresentedToken::Dpop(token) })
         }
-        (Rule::CallerHome, Credential::Foreign { .. }) => Err(Refusal::BadScheme),
+        (Rule::CallerHome, Authorization::Missing) => Err(Refusal::NoToken { is_carried: row.external }),
+        (Rule::CallerHome, unusable @ (Authorization::Basic(_) | Authorization::Malformed(_))) => {
+            // Apps with proofs, and apps of accounts elsewhere, look for a challenge before they fetch another token.
+            let by_proof = unusable.is_dpop();
+            Err(if by_proof || row.external { Refusal::BadToken { by_proof } } else { Refusal::BadScheme })
+        }
     }
 }
 
@@ -129,20 +118,21 @@ mod tests {
 
     use super::*;
     use crate::routing::table;
+    use crate::wire::authorization::Scheme;
 
     const SELF: &str = "did=did:plc:abcdefghijklmnopqrstuvwx&repo=alice.example";
-    const BEARER: Credential<'static> = Credential::Bearer("token");
-    const DPOP: Credential<'static> = Credential::Dpop("token");
-    const FOREIGN: Credential<'static> = Credential::Foreign { by_proof: false };
+    const BEARER: Authorization<'static> = Authorization::Bearer("token");
+    const DPOP: Authorization<'static> = Authorization::Dpop("token");
+    const FOREIGN: Authorization<'static> = Authorization::Malformed(Scheme::Other);
 
-    fn of(shown: PresentedToken<'_>) -> Credential<'_> {
+    fn of(shown: PresentedToken<'_>) -> Authorization<'_> {
         match shown {
-            PresentedToken::Bearer(token) => Credential::Bearer(token),
-            PresentedToken::Dpop(token) => Credential::Dpop(token),
+            PresentedToken::Bearer(token) => Authorization::Bearer(token),
+            PresentedToken::Dpop(token) => Authorization::Dpop(token),
         }
     }
 
-    fn asked<'a>(method: &str, verb: &Method, credential: Credential<'a>) -> Result<Way<'a>, Refusal> {
+    fn asked<'a>(method: &str, verb: &Method, credential: Authorization<'a>) -> Result<Way<'a>, Refusal> {
         decide(table::row(method), verb, credential, Some(SELF))
     }
 
@@ -188,7 +178,7 @@ mod tests {
             }
         };
         let answered_here = |method: &str, verb: &Method| {
-            for credential in [Credential::None, BEARER, DPOP, FOREIGN] {
+            for credential in [Authorization::Missing, BEARER, DPOP, FOREIGN] {
                 assert_eq!(asked(method, verb, credential), Ok(Way::Local), "{method}");
             }
         };
@@ -196,11 +186,12 @@ mod tests {
             for shown in [PresentedToken::Bearer("token"), PresentedToken::Dpop("token")] {
                 assert_eq!(asked(method, verb, of(shown)), Ok(Way::Caller { shown }), "{method}");
             }
-            let refused = asked(method, verb, Credential::None);
+            let refused = asked(method, verb, Authorization::Missing);
             assert!(matches!(refused, Err(Refusal::NoToken { .. })), "{method}");
             let is_carried = table::row(method).external;
-            for by_proof in [false, true] {
-                let refused = asked(method, verb, Credential::Foreign { by_proof });
+            for (scheme, by_proof) in [(Scheme::Other, false), (Scheme::Bearer, false), (Scheme::Dpop, true)]
+            {
+                let refused = asked(method, verb, Authorization::Malformed(scheme));
                 let is_told = is_carried || by_proof;
                 let expected = if is_told { Refusal::BadToken { by_proof } } else { Refusal::BadScheme };
                 assert_eq!(refused, Err(expected), "{method}");
@@ -220,8 +211,8 @@ mod tests {
         );
         each("app.bsky.actor", "getPreferences putPreferences getProfile", &to_caller);
         each("com.atproto.repo", repo_reads, &|method, verb| {
-            for credential in [Credential::None, BEARER, DPOP, FOREIGN] {
-                let way = Way::Target { account: handle(), shown: credential.shown() };
+            for credential in [Authorization::Missing, BEARER, DPOP, FOREIGN] {
+                let way = Way::Target { account: handle(), shown: presented(&credential) };
                 assert_eq!(asked(method, verb, credential), Ok(way), "{method}");
             }
         });
@@ -230,13 +221,13 @@ mod tests {
                 let own = Way::SelfRead { account: did(), shown };
                 assert_eq!(asked(method, verb, of(shown)), Ok(own), "{method}");
             }
-            for credential in [Credential::None, FOREIGN] {
+            for credential in [Authorization::Missing, FOREIGN] {
                 let way = Way::Target { account: did(), shown: None };
                 assert_eq!(asked(method, verb, credential), Ok(way), "{method}");
             }
         });
         let nowhere = |method: &str, verb: &Method| {
-            for credential in [Credential::None, BEARER, DPOP, FOREIGN] {
+            for credential in [Authorization::Missing, BEARER, DPOP, FOREIGN] {
                 assert!(matches!(asked(method, verb, credential), Err(Refusal::NotHere(_))), "{method}");
             }
         };
@@ -286,7 +277,7 @@ mod tests {
         for method in
             ["com.atproto.sync.getRepo", "app.bsky.feed.getTimeline", "com.atproto.server.getSession"]
         {
-            let answer = decide(table::row(method), &Method::GET, Credential::Repeated, Some(SELF));
+            let answer = decide(table::row(method), &Method::GET, Authorization::Repeated, Some(SELF));
             assert_eq!(answer, Err(Refusal::TwoTokens), "{method}");
         }
     }

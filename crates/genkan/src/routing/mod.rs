@@ -14,5 +14,5 @@ mod row;
 pub(crate) mod table;
 pub(crate) mod target;
 
-pub(crate) use decide::{Credential, PresentedToken, Refusal, Way};
+pub(crate) use decide::{PresentedToken, Refusal, Way};
 pub(crate) use row::{AccountAccess, AppAccess, Callers, MethodKind, Parameter, Row, Rule};

@@ -7,8 +7,8 @@ use std::time::Duration;
 use crate::edge::{By, Counters};
 use crate::fleet::Fleet;
 use crate::forward::Abroad;
-use crate::http::TrustedPeers;
 use crate::telemetry::metrics::{CONNECTIONS, CONNECTIONS_REFUSED, HOST_HEALTHY, Metrics, REQUESTS};
+use crate::wire::TrustedPeers;
 
 /// Keeps the addresses of the hosts up to date, whose `X-Forwarded-For` is trusted.
 pub(super) async fn know_hosts(fleet: Fleet, trusted_peers: TrustedPeers) {

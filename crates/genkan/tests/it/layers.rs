@@ -12,11 +12,14 @@ use crate::sources;
 const PICTURE: [Line; 6] = [
     Line { rooms: &["serving", "app"], arrows: Arrows::ToTheRight },
     // The wiring is what doors are handed; see `DOORS`.
-    Line { rooms: &["edge", "http", "cli", "jobs"], arrows: Arrows::Only(&[("edge", "http")]) },
+    Line { rooms: &["edge", "http", "cli", "jobs"], arrows: Arrows::None },
     Line { rooms: &["signup", "moves", "renames", "forward", "standing", "recovery"], arrows: Arrows::None },
     Line { rooms: &["sessions", "oauth", "links", "routing"], arrows: Arrows::None },
     Line { rooms: &["signin", "accounts", "fleet", "identity", "mail"], arrows: Arrows::ToTheRight },
-    Line { rooms: &["keys", "limits", "db", "telemetry", "config", "base"], arrows: Arrows::ToTheRight },
+    Line {
+        rooms: &["keys", "wire", "limits", "db", "telemetry", "config", "base"],
+        arrows: Arrows::ToTheRight,
+    },
 ];
 
 /// The rooms that may take the whole wiring.
@@ -30,7 +33,6 @@ struct Line {
 /// Which rooms of a line may use others of it.
 enum Arrows {
     None,
-    Only(&'static [(&'static str, &'static str)]),
     ToTheRight,
 }
 
@@ -75,9 +77,14 @@ fn the_rule_is_the_one_that_is_drawn() {
     for (from, to, allowed) in [
         ("http", "accounts", true),
         ("http", "app", true),
-        ("edge", "http", true),
+        ("edge", "http", false),
         ("edge", "app", false),
         ("http", "edge", false),
+        ("edge", "wire", true),
+        ("http", "wire", true),
+        ("wire", "http", false),
+        ("wire", "limits", true),
+        ("wire", "keys", false),
         ("jobs", "http", false),
         ("accounts", "http", false),
         ("signup", "sessions", true),
@@ -116,7 +123,6 @@ fn may_use(from: &str, to: &str) -> bool {
     let line = &PICTURE[upper];
     match line.arrows {
         Arrows::None => false,
-        Arrows::Only(arrows) => arrows.contains(&(from, to)),
         Arrows::ToTheRight => {
             let place = |room| line.rooms.iter().position(|other| *other == room);
             place(from) < place(to)

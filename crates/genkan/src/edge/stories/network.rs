@@ -17,9 +17,9 @@ use crate::base::{Clock, Origin};
 use crate::config::{Rate, TargetReads};
 use crate::edge::{Edge, EdgeContext, Settings};
 use crate::forward::{self, Abroad, FairRules, Manners, ReadRules};
-use crate::http::{ClientAddr, TrustedPeers};
 use crate::identity::PdsLocation;
 use crate::telemetry::metrics::Metrics;
+use crate::wire::{ClientAddr, TrustedPeers};
 
 /// An edge before two hosts.
 pub(super) struct Network {

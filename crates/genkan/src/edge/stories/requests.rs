@@ -190,12 +190,20 @@ async fn only_believed_peers_say_who_is_behind_them() {
 async fn preflights_are_answered_here() {
     let network = Network::start().await;
     let asked = "origin: https://app.example\r\naccess-control-request-method: POST\r\n\
-        access-control-request-headers: authorization, X-Atproto-New, bad name\r\n";
+        access-control-request-headers: authorization, X-Atproto-New, bad name\r\n\
+        access-control-request-headers: dpop\r\n";
     let answer = network.ask("OPTIONS /xrpc/com.atproto.repo.createRecord", asked).await;
     assert_eq!(status(&answer), "204");
-    assert!(answer.contains("access-control-allow-headers: authorization, x-atproto-new\r\n"), "{answer}");
-    assert!(answer.contains("access-control-max-age: 86400\r\n") && answer.contains("allow-origin: *\r\n"));
-    assert!(!answer.contains("allow-credentials"));
+    for line in [
+        "access-control-allow-headers: authorization, x-atproto-new, dpop",
+        "access-control-allow-origin: *",
+        "access-control-allow-methods: GET, HEAD, POST, OPTIONS",
+        "access-control-max-age: 86400",
+        "vary: access-control-request-headers",
+    ] {
+        assert!(answer.contains(&format!("{line}\r\n")), "{line}: {answer}");
+    }
+    assert!(!answer.contains("allow-credentials") && !answer.contains("expose-headers"));
     assert!(network.one.heard().is_empty());
 }
 

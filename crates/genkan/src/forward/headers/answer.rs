@@ -6,6 +6,7 @@ use http::header::{
 use http1::AnswerFields;
 
 use super::request::Credentials;
+use crate::wire::cors;
 
 /// The choice of an answer's headers for the client, and what the server said to Genkan itself.
 ///
@@ -160,13 +161,8 @@ static GUARDS: [(HeaderName, HeaderValue); 6] = [
     (HeaderName::from_static("cross-origin-resource-policy"), HeaderValue::from_static("cross-origin")),
     (header::REFERRER_POLICY, HeaderValue::from_static("no-referrer")),
     (header::ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*")),
-    (header::ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static(EXPOSED)),
+    (header::ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static(cors::EXPOSED)),
 ];
-
-/// The headers that scripts on other origins may read.
-pub(crate) const EXPOSED: &str = "dpop-nonce, www-authenticate, atproto-repo-rev, atproto-content-labelers, \
-    retry-after, ratelimit-limit, ratelimit-remaining, ratelimit-reset, ratelimit-policy, content-range, \
-    content-length, content-encoding, etag";
 
 #[cfg(test)]
 mod tests {

@@ -4,7 +4,6 @@
 mod answer;
 mod request;
 
-pub(crate) use answer::EXPOSED;
 pub(super) use answer::{AnswerFilter, guard};
 pub(super) use request::{Credentials, ForwardedHead, has_passed};
 pub(crate) use request::{LinkSigned, Signed};

@@ -6,7 +6,7 @@ use axum::response::{IntoResponse, Response};
 use http::header::CACHE_CONTROL;
 
 use crate::app::App;
-use crate::http::error::XrpcError;
+use crate::wire::error::XrpcError;
 
 /// `/oauth/client-metadata.json`
 pub(super) async fn stable(State(app): State<App>) -> Result<Response, XrpcError> {

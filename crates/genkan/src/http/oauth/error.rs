@@ -6,13 +6,14 @@ use std::error::Error as StdError;
 use axum::response::{IntoResponse, Response};
 use genkan_protocol::oauth::error::{OAuthError, OAuthErrorCode};
 use http::StatusCode;
-use http::header::{CONTENT_TYPE, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
+use http::header::{CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use serde_json::json;
 
 use crate::base::Timestamp;
-use crate::http::error::{ErrorName, dpop_challenge};
 use crate::limits::Verdict;
 use crate::oauth;
+use crate::wire::error::ErrorName;
+use crate::wire::{challenge, media_type, messages};
 
 /// An answer with an error, and for us why.
 #[derive(Debug)]
@@ -36,16 +37,15 @@ impl Refusal {
 
     /// 500: a bug of ours. The client learns nothing of it.
     pub(super) fn internal(cause: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
-        let mut refusal =
-            Self::of(StatusCode::INTERNAL_SERVER_ERROR, "server_error", "something went wrong here");
+        let mut refusal = Self::of(StatusCode::INTERNAL_SERVER_ERROR, "server_error", messages::INTERNAL);
         refusal.cause = Some(cause.into());
         refusal
     }
 
     /// 429, never to be taken for the end of a grant.
     pub(super) fn too_often(verdict: &Verdict, now: Timestamp) -> Self {
-        let why = "too many requests, try again later";
-        let mut refusal = Self::of(StatusCode::TOO_MANY_REQUESTS, "temporarily_unavailable", why);
+        let mut refusal =
+            Self::of(StatusCode::TOO_MANY_REQUESTS, "temporarily_unavailable", messages::TOO_MANY_REQUESTS);
         refusal.retry_after = Some(verdict.retry_after(now));
         refusal
     }
@@ -89,12 +89,12 @@ impl IntoResponse for Refusal {
         let mut response = Response::new(body.to_string().into());
         *response.status_mut() = self.status;
         let headers = response.headers_mut();
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        headers.insert(CONTENT_TYPE, media_type::JSON);
         if let Some(seconds) = self.retry_after {
             headers.insert(RETRY_AFTER, seconds.into());
         }
         if self.status == StatusCode::UNAUTHORIZED
-            && let Some(challenge) = dpop_challenge(&self.code, &self.description)
+            && let Some(challenge) = challenge::dpop(&self.code, &self.description)
         {
             headers.insert(WWW_AUTHENTICATE, challenge);
         }

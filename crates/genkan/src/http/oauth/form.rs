@@ -3,10 +3,11 @@
 use axum::extract::{FromRequest, Request};
 use genkan_protocol::oauth::request::Form;
 use http::StatusCode;
-use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
+use http::header::CONTENT_ENCODING;
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 
 use super::error::Refusal;
+use crate::wire::{media_type, messages};
 
 /// The form that a client posted, each parameter once.
 #[derive(Debug)]
@@ -16,21 +17,22 @@ impl<S: Send + Sync> FromRequest<S> for Posted {
     type Rejection = Refusal;
 
     async fn from_request(request: Request, _: &S) -> Result<Self, Refusal> {
-        let kind =
-            request.headers().get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
-        let essence = kind.split(';').next().unwrap_or_default().trim();
-        if !essence.eq_ignore_ascii_case(FORM) || request.headers().contains_key(CONTENT_ENCODING) {
-            let why = format!("the body's Content-Type must be {FORM}, without a Content-Encoding");
+        if !media_type::is(request.headers(), FORM) || request.headers().contains_key(CONTENT_ENCODING) {
+            let why = format!("Content-Type must be {FORM}, without a Content-Encoding");
             return Err(Refusal::of(StatusCode::UNSUPPORTED_MEDIA_TYPE, "invalid_request", why));
         }
         let body = match Limited::new(request.into_body(), LONGEST).collect().await {
             Ok(body) => body.to_bytes(),
             Err(error) if error.is::<LengthLimitError>() => {
-                let why = format!("the body must not have more than {LONGEST} bytes");
+                let why = format!("the request body must not exceed {LONGEST} bytes");
                 return Err(Refusal::of(StatusCode::PAYLOAD_TOO_LARGE, "invalid_request", why));
             }
             Err(_) => {
-                return Err(Refusal::of(StatusCode::BAD_REQUEST, "invalid_request", "the body broke off"));
+                return Err(Refusal::of(
+                    StatusCode::BAD_REQUEST,
+                    "invalid_request",
+                    messages::TRUNCATED_BODY,
+                ));
             }
         };
         Ok(Self(Form::parse(&body)?))

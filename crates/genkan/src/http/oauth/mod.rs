@@ -22,13 +22,14 @@ use axum::response::{IntoResponse as _, Response};
 use axum::routing::{get, post};
 use futures_util::FutureExt as _;
 use http::header::{ALLOW, CACHE_CONTROL, PRAGMA};
-use http::{HeaderName, HeaderValue, StatusCode};
+use http::{HeaderValue, StatusCode};
 
 use crate::app::App;
 use crate::base::Timestamp;
 use crate::limits::Verdict;
 use crate::links;
 use crate::oauth::OAuth;
+use crate::wire::DPOP_NONCE;
 use error::Refusal;
 
 pub(crate) fn routes(app: &App) -> Router {
@@ -80,7 +81,6 @@ async fn only_post() -> Response {
     response
 }
 
-pub(crate) const DPOP_NONCE: HeaderName = HeaderName::from_static("dpop-nonce");
 const PAR: &str = "/oauth/par";
 const TOKEN: &str = "/oauth/token";
 const REVOKE: &str = "/oauth/revoke";

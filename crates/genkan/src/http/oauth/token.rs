@@ -10,9 +10,9 @@ use super::error::Refusal;
 use super::form::Posted;
 use super::par::check_rate_limit;
 use crate::app::App;
-use crate::http::ClientAddr;
 use crate::limits::OAuthEndpoint;
 use crate::oauth::{Call, proofs};
+use crate::wire::ClientAddr;
 
 pub(super) async fn token(
     State(app): State<App>,

@@ -14,9 +14,9 @@ use subtle::ConstantTimeEq as _;
 
 use super::trouble::Trouble;
 use crate::base::{Language, Origin, Secret, random};
-use crate::http::ClientAddr;
-use crate::http::error::XrpcError;
 use crate::signin::{BrowserInfo, Cookies, Visit};
+use crate::wire::ClientAddr;
+use crate::wire::error::XrpcError;
 
 /// What is known of a request before anything is done for it.
 #[derive(Debug)]

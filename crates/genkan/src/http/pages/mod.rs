@@ -35,12 +35,12 @@ use axum::routing::{get, post};
 use http::header::{HeaderValue, RETRY_AFTER};
 use http::{Request, StatusCode};
 
-use super::error::{ErrorName, XrpcError};
 use crate::app::App;
 use crate::base::{Language, Origin};
 use crate::limits::Limit;
 use crate::links::CALLBACK;
 use crate::signin::Visit;
+use crate::wire::error::{ErrorName, XrpcError};
 use call::{Call, Form, Jar, Names};
 use frame::Frame;
 use messages::Messages;

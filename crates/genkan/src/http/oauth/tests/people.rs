@@ -10,7 +10,8 @@ use serde_json::{Value, json};
 
 use super::world::{ISSUER, TestApp, World, account_with};
 use crate::base::{Secret, random};
-use crate::http::{HttpState, TrustedPeers, page_routes, with_layers, xrpc};
+use crate::http::{HttpState, page_routes, with_layers, xrpc};
+use crate::wire::TrustedPeers;
 
 pub(super) const PASSWORD: &str = "a password of their own";
 

@@ -31,10 +31,10 @@ use crate::config::Config;
 use crate::db::Db;
 use crate::db::audit::Actor;
 use crate::fleet::{Admission, HostChanges};
-use crate::http::ClientAddr;
 use crate::oauth::Redirect;
 use crate::signin::{BrowserInfo, Persistence, SignIn, Visit};
 use crate::telemetry::metrics::Metrics;
+use crate::wire::ClientAddr;
 
 #[derive(Debug)]
 pub(super) struct World {
@@ -115,7 +115,7 @@ impl World {
         let body = body.collect().await.unwrap().to_bytes();
         let json = serde_json::from_slice(&body).unwrap_or(Value::Null);
         let answer = Answer { status: head.status.as_u16(), headers: head.headers, json };
-        let named = head.extensions.get::<crate::http::error::ErrorName>().is_some();
+        let named = head.extensions.get::<crate::wire::error::ErrorName>().is_some();
         assert!(answer.status < 400 || named, "an answer without its error's name: {answer:?}");
         answer
     }

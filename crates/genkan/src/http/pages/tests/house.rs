@@ -14,8 +14,9 @@ use crate::base::query::escaped;
 use crate::base::{Clock, Secret, Timestamp, random};
 use crate::config::{Config, Environment};
 use crate::http::pages::routes;
-use crate::http::{HttpState, TrustedPeers, with_layers};
+use crate::http::{HttpState, with_layers};
 use crate::telemetry::metrics::Metrics;
+use crate::wire::TrustedPeers;
 
 pub(super) const ORIGIN: &str = "http://localhost:2583";
 pub(super) const CLIENT: &str = "https://app.example.com/client.json";

@@ -10,9 +10,9 @@ use crate::app::App;
 use crate::base::Secret;
 use crate::db::audit::Actor;
 use crate::http::admin_auth::{AdminPassword, Operator};
-use crate::http::error::{XrpcError, bad_request};
 use crate::http::methods::method;
 use crate::http::{XrpcInput, XrpcQuery};
+use crate::wire::error::{XrpcError, bad_request};
 
 method!(GetAccountInfo, "com.atproto.admin.getAccountInfo");
 method!(GetAccountInfos, "com.atproto.admin.getAccountInfos");

@@ -7,7 +7,7 @@ pub(super) mod update_handle;
 use http::StatusCode;
 
 use crate::http::answers::handle_taken;
-use crate::http::error::{XrpcError, bad_request};
+use crate::wire::error::{XrpcError, bad_request};
 use crate::{moves, renames};
 
 impl From<renames::Error> for XrpcError {

@@ -9,9 +9,9 @@ use serde_json::{Value, json};
 use crate::accounts::Standing;
 use crate::app::App;
 use crate::http::XrpcQuery;
-use crate::http::error::{XrpcError, bad_request};
 use crate::http::methods::method;
 use crate::identity::Freshness;
+use crate::wire::error::{XrpcError, bad_request};
 
 method!(ResolveHandle, "com.atproto.identity.resolveHandle");
 

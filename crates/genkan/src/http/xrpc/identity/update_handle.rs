@@ -6,10 +6,10 @@ use serde::Deserialize;
 use crate::app::App;
 use crate::http::XrpcInput;
 use crate::http::caller::Caller;
-use crate::http::error::XrpcError;
 use crate::http::methods::method;
-use crate::http::rate_headers::check_rate_limit;
 use crate::limits::Limit;
+use crate::wire::error::XrpcError;
+use crate::wire::rate_limit::check_rate_limit;
 
 method!(UpdateHandle, "com.atproto.identity.updateHandle");
 

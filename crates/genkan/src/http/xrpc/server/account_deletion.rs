@@ -9,14 +9,15 @@ use crate::accounts::EmailsError;
 use crate::app::App;
 use crate::base::Secret;
 use crate::db::audit::Actor;
+use crate::http::XrpcInput;
 use crate::http::caller::Caller;
-use crate::http::error::{XrpcError, unauthorized};
 use crate::http::language::language;
 use crate::http::methods::method;
-use crate::http::rate_headers::check_rate_limit;
-use crate::http::{ClientAddr, XrpcInput};
 use crate::limits::{Limit, account_and_address, address, code_for};
 use crate::mail::Reason;
+use crate::wire::ClientAddr;
+use crate::wire::error::{XrpcError, unauthorized};
+use crate::wire::rate_limit::check_rate_limit;
 
 method!(RequestAccountDelete, "com.atproto.server.requestAccountDelete");
 method!(DeleteAccount, "com.atproto.server.deleteAccount");

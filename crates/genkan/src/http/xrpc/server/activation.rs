@@ -7,8 +7,8 @@ use crate::app::App;
 use crate::base::Timestamp;
 use crate::http::XrpcInput;
 use crate::http::caller::Caller;
-use crate::http::error::XrpcError;
 use crate::http::methods::method;
+use crate::wire::error::XrpcError;
 
 method!(ActivateAccount, "com.atproto.server.activateAccount");
 method!(DeactivateAccount, "com.atproto.server.deactivateAccount");

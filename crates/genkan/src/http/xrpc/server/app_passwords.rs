@@ -9,8 +9,8 @@ use crate::app::App;
 use crate::db::audit;
 use crate::http::XrpcInput;
 use crate::http::caller::Caller;
-use crate::http::error::XrpcError;
 use crate::http::methods::method;
+use crate::wire::error::XrpcError;
 
 method!(CreateAppPassword, "com.atproto.server.createAppPassword");
 method!(ListAppPasswords, "com.atproto.server.listAppPasswords");

@@ -11,14 +11,15 @@ use serde::Deserialize;
 use crate::accounts::Email;
 use crate::app::App;
 use crate::base::Secret;
-use crate::http::error::{XrpcError, bad_request};
+use crate::http::XrpcInput;
 use crate::http::methods::method;
-use crate::http::rate_headers::check_rate_limit;
 use crate::http::session_answer::SessionAnswer;
-use crate::http::{ClientAddr, XrpcInput};
 use crate::limits::{Limit, address};
 use crate::signup;
 use crate::telemetry::metrics::SIGN_UPS;
+use crate::wire::ClientAddr;
+use crate::wire::error::{XrpcError, bad_request};
+use crate::wire::rate_limit::check_rate_limit;
 
 method!(CreateAccount, "com.atproto.server.createAccount");
 

@@ -6,13 +6,14 @@ use serde::Deserialize;
 
 use crate::app::App;
 use crate::base::Secret;
-use crate::http::error::XrpcError;
+use crate::http::XrpcInput;
 use crate::http::methods::method;
-use crate::http::rate_headers::check_rate_limit;
 use crate::http::session_answer::SessionAnswer;
-use crate::http::{ClientAddr, XrpcInput};
 use crate::limits::{Limit, account_and_address};
 use crate::telemetry::metrics::SIGN_INS;
+use crate::wire::ClientAddr;
+use crate::wire::error::XrpcError;
+use crate::wire::rate_limit::check_rate_limit;
 
 method!(CreateSession, "com.atproto.server.createSession");
 

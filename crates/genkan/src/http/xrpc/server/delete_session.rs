@@ -4,8 +4,8 @@ use axum::extract::State;
 
 use crate::app::App;
 use crate::http::caller::RefreshToken;
-use crate::http::error::XrpcError;
 use crate::http::methods::method;
+use crate::wire::error::XrpcError;
 
 method!(DeleteSession, "com.atproto.server.deleteSession");
 

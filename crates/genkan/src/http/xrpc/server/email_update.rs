@@ -9,12 +9,12 @@ use crate::accounts::Email;
 use crate::app::App;
 use crate::http::XrpcInput;
 use crate::http::caller::Caller;
-use crate::http::error::XrpcError;
 use crate::http::language::language;
 use crate::http::methods::method;
-use crate::http::rate_headers::check_rate_limit;
 use crate::limits::{Limit, code_for};
 use crate::mail::Reason;
+use crate::wire::error::XrpcError;
+use crate::wire::rate_limit::check_rate_limit;
 
 method!(RequestEmailUpdate, "com.atproto.server.requestEmailUpdate");
 method!(UpdateEmail, "com.atproto.server.updateEmail");

@@ -9,9 +9,9 @@ use crate::app::App;
 use crate::db::audit::{self, Actor};
 use crate::http::admin_auth::Operator;
 use crate::http::caller::Caller;
-use crate::http::error::XrpcError;
 use crate::http::methods::method;
 use crate::http::{XrpcInput, XrpcQuery};
+use crate::wire::error::XrpcError;
 
 method!(CreateInviteCode, "com.atproto.server.createInviteCode");
 method!(CreateInviteCodes, "com.atproto.server.createInviteCodes");

@@ -6,13 +6,14 @@ use serde::Deserialize;
 
 use crate::app::App;
 use crate::base::Secret;
-use crate::http::error::XrpcError;
+use crate::http::XrpcInput;
 use crate::http::language::language;
 use crate::http::methods::method;
-use crate::http::rate_headers::check_rate_limit;
-use crate::http::{ClientAddr, XrpcInput};
 use crate::limits::{Limit, address, code_for};
 use crate::mail::Reason;
+use crate::wire::ClientAddr;
+use crate::wire::error::XrpcError;
+use crate::wire::rate_limit::check_rate_limit;
 
 method!(RequestPasswordReset, "com.atproto.server.requestPasswordReset");
 method!(ResetPassword, "com.atproto.server.resetPassword");

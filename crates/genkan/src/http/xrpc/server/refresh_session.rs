@@ -5,9 +5,9 @@ use axum::extract::State;
 
 use crate::app::App;
 use crate::http::caller::RefreshToken;
-use crate::http::error::XrpcError;
 use crate::http::methods::method;
 use crate::http::session_answer::SessionAnswer;
+use crate::wire::error::XrpcError;
 
 method!(RefreshSession, "com.atproto.server.refreshSession");
 

@@ -8,8 +8,8 @@ use serde_json::{Value, json};
 
 use crate::app::App;
 use crate::http::XrpcQuery;
-use crate::http::error::XrpcError;
 use crate::http::methods::method;
+use crate::wire::error::XrpcError;
 
 method!(CheckHandleAvailability, "com.atproto.temp.checkHandleAvailability");
 

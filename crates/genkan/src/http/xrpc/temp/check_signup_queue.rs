@@ -4,8 +4,8 @@ use axum::Json;
 use serde::Serialize;
 
 use crate::http::caller::Caller;
-use crate::http::error::XrpcError;
 use crate::http::methods::method;
+use crate::wire::error::XrpcError;
 
 method!(CheckSignupQueue, "com.atproto.temp.checkSignupQueue");
 

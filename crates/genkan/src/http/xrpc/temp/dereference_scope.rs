@@ -6,9 +6,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::app::App;
 use crate::http::XrpcQuery;
-use crate::http::error::{XrpcError, bad_request};
 use crate::http::methods::method;
 use crate::oauth;
+use crate::wire::error::{XrpcError, bad_request};
 
 method!(DereferenceScope, "com.atproto.temp.dereferenceScope");
 

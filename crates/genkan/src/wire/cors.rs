@@ -1,32 +1,39 @@
-//! Cross-origin requests: anybody may ask, nobody with cookies.
+//! Cross-origin requests (Fetch §3.2): every origin may ask, and none with cookies.
 //!
-//! Genkan answers these itself, on every answer, also on errors; what a host says is never passed on.
+//! Genkan sets these headers itself, on every answer and on errors too; those of a PDS are never passed on.
 
 use http::header::{
     ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN,
     ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE, ACCESS_CONTROL_REQUEST_HEADERS, HeaderMap,
-    HeaderName, HeaderValue,
+    HeaderName, HeaderValue, VARY,
 };
+use http::{Response, StatusCode};
 
-/// Sets what every answer carries, forwarded ones too.
+/// Sets what every answer but a preflight's carries.
 pub(crate) fn allow(headers: &mut HeaderMap) {
     headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
     headers.insert(ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static(EXPOSED));
 }
 
-/// The headers of the answer to a preflight (`OPTIONS`). Its status is 204.
-pub(crate) fn preflight(asked: &HeaderMap) -> HeaderMap {
-    let mut headers = HeaderMap::new();
-    allow(&mut headers);
-    headers.insert(ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static("GET, HEAD, POST, OPTIONS"));
+/// The answer to a preflight (`OPTIONS`), before anything is asked of a method.
+///
+/// It exposes no headers, because a preflight's own headers are never shown to scripts. Since it repeats what was
+/// asked for, caches are told so by `Vary`.
+pub(crate) fn preflight(asked: &HeaderMap) -> Response<()> {
+    let mut response = Response::new(());
+    *response.status_mut() = StatusCode::NO_CONTENT;
+    let headers = response.headers_mut();
+    headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
+    headers.insert(ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static(VERBS));
     headers.insert(ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static("86400"));
+    headers.insert(VARY, HeaderValue::from_static("access-control-request-headers"));
     if let Some(names) = reflected(asked) {
         headers.insert(ACCESS_CONTROL_ALLOW_HEADERS, names);
     }
-    headers
+    response
 }
 
-/// The names asked for, so that headers which clients invent tomorrow work without a release.
+/// The names that were asked for, so that headers which clients invent tomorrow work without a release.
 fn reflected(asked: &HeaderMap) -> Option<HeaderValue> {
     let names: Vec<HeaderName> = asked
         .get_all(ACCESS_CONTROL_REQUEST_HEADERS)
@@ -40,10 +47,14 @@ fn reflected(asked: &HeaderMap) -> Option<HeaderValue> {
     (!names.is_empty()).then(|| names.join(", ").parse().ok()).flatten()
 }
 
+/// The most header names that a preflight may ask for.
 const MOST_NAMES: usize = 32;
 
+/// The verbs that are served anywhere.
+pub(crate) const VERBS: &str = "GET, HEAD, POST, OPTIONS";
+
 /// Header fields of answers that scripts may read.
-const EXPOSED: &str = "dpop-nonce, www-authenticate, atproto-repo-rev, atproto-content-labelers, retry-after, \
+pub(crate) const EXPOSED: &str = "dpop-nonce, www-authenticate, atproto-repo-rev, atproto-content-labelers, retry-after, \
     ratelimit-limit, ratelimit-remaining, ratelimit-reset, ratelimit-policy, content-range, content-length, \
     content-encoding, etag";
 
@@ -56,19 +67,27 @@ mod tests {
         let asked = |value: &str| {
             let headers = HeaderMap::from_iter([(ACCESS_CONTROL_REQUEST_HEADERS, value.parse().unwrap())]);
             preflight(&headers)
+                .headers()
                 .get(ACCESS_CONTROL_ALLOW_HEADERS)
                 .map(|value| value.to_str().unwrap().to_owned())
         };
         assert_eq!(asked("Atproto-Proxy, x-new").as_deref(), Some("atproto-proxy, x-new"));
         assert_eq!(asked("a b, , c:d, ok").as_deref(), Some("ok"));
         assert_eq!(asked(""), None);
+        let two = [("x-one", ACCESS_CONTROL_REQUEST_HEADERS), ("x-two", ACCESS_CONTROL_REQUEST_HEADERS)];
+        let mut lines = HeaderMap::new();
+        for (value, name) in two {
+            lines.append(name, value.parse().unwrap());
+        }
+        assert_eq!(preflight(&lines).headers()[ACCESS_CONTROL_ALLOW_HEADERS], "x-one, x-two");
         let many: Vec<String> = (0..50).map(|number| format!("x-{number}")).collect();
         assert_eq!(asked(&many.join(",")).unwrap().split(", ").count(), MOST_NAMES);
     }
 
     #[test]
     fn nobody_is_allowed_with_credentials() {
-        let headers = preflight(&HeaderMap::new());
+        let response = preflight(&HeaderMap::new());
+        let headers = response.headers();
         assert_eq!(headers[ACCESS_CONTROL_ALLOW_ORIGIN], "*");
         assert!(!headers.contains_key("access-control-allow-credentials"));
     }

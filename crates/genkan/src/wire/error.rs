@@ -1,22 +1,18 @@
-//! What a refused XRPC call is answered with, and which failure of a room becomes which answer.
-//!
-//! Every room's error has its `From` here or beside the handlers of its owner, matched without `_`, so
-//! that a new failure makes the compiler ask for its status.
+//! The error envelope of XRPC: `{"error", "message"}` (<https://atproto.com/specs/xrpc#error-responses>).
 
 use std::borrow::Cow;
 use std::error::Error as StdError;
 use std::fmt::Write as _;
 
 use axum::response::{IntoResponse, Response};
-use genkan_protocol::oauth::jws::Algorithm;
 use http::StatusCode;
 use http::header::{
     ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE,
 };
 
-use crate::db;
+use super::{challenge, media_type, messages};
 
-/// An answer in the form `{"error", "message"}`, and for us why.
+/// A refusal as a client sees it, and for the log why.
 #[derive(Debug)]
 pub(crate) struct XrpcError {
     pub(crate) status: StatusCode,
@@ -43,9 +39,15 @@ impl XrpcError {
         bad_request("InvalidRequest", message)
     }
 
-    /// 400 `InvalidRequest`, naming the verbs that there are.
+    /// 400 `InvalidRequest`: the method is called by other verbs, and `Allow` names them.
     pub(crate) fn wrong_verb(allowed: &'static str) -> Self {
-        Self::invalid(format!("wrong HTTP method, expected {allowed}"))
+        Self::invalid(format!("Incorrect HTTP method, expected {allowed}"))
+            .with(ALLOW, HeaderValue::from_static(allowed))
+    }
+
+    /// 405 `InvalidRequest`: the verb is served on no path.
+    pub(crate) fn method_not_allowed(allowed: &'static str) -> Self {
+        Self::new(StatusCode::METHOD_NOT_ALLOWED, "InvalidRequest", messages::METHOD_NOT_ALLOWED)
             .with(ALLOW, HeaderValue::from_static(allowed))
     }
 
@@ -54,10 +56,10 @@ impl XrpcError {
         Self::new(StatusCode::PAYLOAD_TOO_LARGE, "PayloadTooLarge", message)
     }
 
-    /// 500: a bug of ours. The client learns nothing of it.
+    /// 500: a bug. Only the log learns the cause.
     pub(crate) fn internal(cause: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
         let mut error =
-            Self::new(StatusCode::INTERNAL_SERVER_ERROR, "InternalServerError", "something went wrong here");
+            Self::new(StatusCode::INTERNAL_SERVER_ERROR, "InternalServerError", messages::INTERNAL);
         error.cause = Some(cause.into());
         error
     }
@@ -83,7 +85,19 @@ impl XrpcError {
         self
     }
 
-    fn body(&self) -> Vec<u8> {
+    /// The value of a `WWW-Authenticate` header, if there is one.
+    pub(crate) fn challenging(self, challenge: Option<HeaderValue>) -> Self {
+        match challenge {
+            Some(challenge) => self.with(WWW_AUTHENTICATE, challenge),
+            None => self,
+        }
+    }
+
+    pub(crate) fn header(&self, name: &HeaderName) -> Option<&HeaderValue> {
+        self.headers.iter().find(|(known, _)| known == name).map(|(_, value)| value)
+    }
+
+    pub(crate) fn body(&self) -> Vec<u8> {
         genkan_protocol::xrpc_error::XrpcError::new(
             self.status.as_u16(),
             self.name.clone(),
@@ -97,28 +111,19 @@ pub(crate) fn bad_request(name: &'static str, message: impl Into<Cow<'static, st
     XrpcError::new(StatusCode::BAD_REQUEST, name, message)
 }
 
-/// With the challenge that clients look for on every 401.
+/// 401 with the challenge that clients look for on every 401.
 pub(crate) fn unauthorized(name: &'static str, message: impl Into<Cow<'static, str>>) -> XrpcError {
     XrpcError::new(StatusCode::UNAUTHORIZED, name, message)
-        .with(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"genkan\""))
-}
-
-/// What a 401 to a client with proofs says of its trouble (RFC 9449 §7.1). `None` only for what no header can hold.
-pub(crate) fn dpop_challenge(code: &str, description: &str) -> Option<HeaderValue> {
-    let algorithms: Vec<&str> = Algorithm::ALL.iter().map(|alg| alg.as_str()).collect();
-    let plain: String =
-        description.chars().filter(|c| (' '..='~').contains(c) && !matches!(c, '"' | '\\')).collect();
-    format!("DPoP algs=\"{}\", error=\"{code}\", error_description=\"{plain}\"", algorithms.join(" "))
-        .parse()
-        .ok()
+        .with(WWW_AUTHENTICATE, challenge::BEARER_OF_GENKAN)
 }
 
 /// The name of the error of an answer, for the log and the metrics.
 #[derive(Clone, Debug)]
 pub(crate) struct ErrorName(pub(crate) Cow<'static, str>);
 
-impl IntoResponse for XrpcError {
-    fn into_response(self) -> Response {
+impl XrpcError {
+    /// The answer. Its cause is logged here, once.
+    pub(crate) fn answer(self) -> http::Response<Vec<u8>> {
         if let Some(cause) = &self.cause {
             let chain = chain(cause.as_ref());
             if self.status == StatusCode::INTERNAL_SERVER_ERROR {
@@ -127,10 +132,10 @@ impl IntoResponse for XrpcError {
                 tracing::warn!(cause = chain, "answered {} {}", self.status.as_u16(), self.name);
             }
         }
-        let mut response = Response::new(self.body().into());
+        let mut response = http::Response::new(self.body());
         *response.status_mut() = self.status;
         let headers = response.headers_mut();
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        headers.insert(CONTENT_TYPE, media_type::JSON);
         headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
         headers.insert(GENKAN_ERROR, HeaderValue::from_static("gateway"));
         for (name, value) in self.headers {
@@ -141,7 +146,13 @@ impl IntoResponse for XrpcError {
     }
 }
 
-/// Tells Genkan's errors from those of a host behind it.
+impl IntoResponse for XrpcError {
+    fn into_response(self) -> Response {
+        self.answer().map(Into::into)
+    }
+}
+
+/// Tells Genkan's errors from those of a PDS behind it.
 pub(crate) const GENKAN_ERROR: HeaderName = HeaderName::from_static("x-genkan-error");
 
 /// A cause with all that lies below it, on one line.
@@ -162,16 +173,6 @@ impl From<genkan_protocol::xrpc_error::XrpcError> for XrpcError {
                 Self::new(status, error.name, error.message)
             }
             _ => Self::internal(error),
-        }
-    }
-}
-
-impl From<db::Error> for XrpcError {
-    fn from(error: db::Error) -> Self {
-        if error.is_passing() {
-            Self::unavailable("the database is busy, try again").because(error)
-        } else {
-            Self::internal(error)
         }
     }
 }
@@ -197,7 +198,7 @@ mod tests {
         let (status, body, _) = answer(XrpcError::internal("password=hunter2")).await;
         assert_eq!(
             (status, body.as_str()),
-            (500, r#"{"error":"InternalServerError","message":"something went wrong here"}"#)
+            (500, r#"{"error":"InternalServerError","message":"internal server error"}"#)
         );
     }
 
@@ -206,11 +207,9 @@ mod tests {
         let (status, _, response) = answer(unauthorized("AuthMissing", "no token")).await;
         assert_eq!(status, 401);
         assert!(response.headers().contains_key(WWW_AUTHENTICATE));
-        let (status, _, response) = answer(XrpcError::from(db::Error::Away(sqlx::Error::PoolTimedOut))).await;
+        let (status, _, response) = answer(XrpcError::unavailable("try again")).await;
         assert_eq!((status, response.headers()[RETRY_AFTER].to_str().unwrap()), (503, "5"));
         let (status, _, response) = answer(XrpcError::wrong_verb("POST")).await;
         assert_eq!((status, response.headers()[ALLOW].to_str().unwrap()), (400, "POST"));
-        let (status, ..) = answer(XrpcError::from(db::Error::Newer { found: 2, known: 1 })).await;
-        assert_eq!(status, 500);
     }
 }

@@ -1,19 +1,21 @@
-//! Whose request this is, as far as addresses tell.
+//! The address of a request's client.
 //!
-//! The socket's address, unless it is that of a proxy the operator listed or of a registered host: they
-//! say in `X-Forwarded-For` whom they speak for. Read from its end, where the last trusted one wrote.
+//! It is the socket's address, unless that is of a proxy that the operator listed or of a registered host. These say in
+//! `X-Forwarded-For` for whom they speak. The header is read from its end, where the last trusted peer wrote; what
+//! stands further left may be made up by the client.
 
-use axum::extract::FromRequestParts;
-use http::request::Parts;
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::{Arc, PoisonError, RwLock};
 
-use super::error::XrpcError;
+use axum::extract::FromRequestParts;
 use http::HeaderMap;
+use http::request::Parts;
 use ipnet::IpNet;
 
-/// The address that limits and logs go by. In every request that reaches the local door.
+use super::XrpcError;
+
+/// The client's address, by which requests are limited and logged. An extension of each request that `http` answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct ClientAddr(pub(crate) IpAddr);
 
@@ -37,7 +39,7 @@ pub(crate) struct ViaHost(pub(crate) Arc<str>);
 /// Each address of a registered host, with the host's name.
 type Hosts = HashMap<IpAddr, Arc<str>>;
 
-/// Who may say for whom they speak. Cheap to clone.
+/// The peers whose `X-Forwarded-For` is believed. Cheap to clone.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct TrustedPeers {
     proxies: Arc<[IpNet]>,
@@ -49,12 +51,12 @@ impl TrustedPeers {
         Self { proxies: proxies.into(), hosts: Arc::default() }
     }
 
-    /// The addresses of the registered hosts, each with the host's name; whoever watches the fleet sets them anew.
+    /// Replaces the addresses of the registered hosts, each with the host's name.
     pub(crate) fn set_hosts(&self, hosts: Hosts) {
         *self.hosts.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(hosts);
     }
 
-    /// Whether the word of this peer on who is behind it counts.
+    /// Whether this peer's `X-Forwarded-For` is believed.
     pub(crate) fn speaks_for_others(&self, peer: IpAddr) -> bool {
         self.believes(peer.to_canonical(), &mut None)
     }

@@ -1,13 +1,14 @@
-//! How a rate limit's verdict is told: the published `RateLimit-*` headers, and 429.
+//! What a client is told of a rate limit: the published `RateLimit-*` headers, and 429.
 
 use http::StatusCode;
 use http::header::{HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
 
-use super::error::XrpcError;
+use super::XrpcError;
+use super::messages;
 use crate::base::Timestamp;
 use crate::limits::Verdict;
 
-/// Says how far the client is from the limit. One that was told already is the tighter one.
+/// Says how far the client is from the limit. A limit that an answer already names is the tighter one and stays.
 pub(crate) fn put(headers: &mut HeaderMap, verdict: &Verdict) {
     if headers.contains_key("ratelimit-limit") {
         return;
@@ -17,14 +18,16 @@ pub(crate) fn put(headers: &mut HeaderMap, verdict: &Verdict) {
     }
 }
 
-/// 429 `RateLimitExceeded`, with the time until another try is worth it.
+/// 429 `RateLimitExceeded`, with the seconds until another try is worth it.
 pub(crate) fn refusal(verdict: &Verdict, now: Timestamp) -> XrpcError {
-    let error = XrpcError::new(
-        StatusCode::TOO_MANY_REQUESTS,
-        "RateLimitExceeded",
-        "too many requests, try again later",
-    )
-    .with(RETRY_AFTER, verdict.retry_after(now).into());
+    refusal_for(verdict, verdict.retry_after(now))
+}
+
+/// 429 `RateLimitExceeded`, with these seconds until another try is worth it.
+pub(crate) fn refusal_for(verdict: &Verdict, retry_after: u64) -> XrpcError {
+    let error =
+        XrpcError::new(StatusCode::TOO_MANY_REQUESTS, "RateLimitExceeded", messages::TOO_MANY_REQUESTS)
+            .with(RETRY_AFTER, retry_after.into());
     fields(verdict).into_iter().fold(error, |error, (name, value)| error.with(name, value))
 }
 
@@ -41,7 +44,7 @@ fn fields(verdict: &Verdict) -> [(HeaderName, HeaderValue); 4] {
     [
         (name("ratelimit-limit"), verdict.rate.count.into()),
         (name("ratelimit-remaining"), verdict.remaining.into()),
-        // Seconds since the epoch, as the reference PDS tells it.
+        // Seconds since the epoch, as at the reference PDS; the draft standard counts from now.
         (name("ratelimit-reset"), verdict.reset.as_seconds().into()),
         (
             name("ratelimit-policy"),

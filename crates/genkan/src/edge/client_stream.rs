@@ -1,4 +1,4 @@
-//! A client's connection, with the strict reader and the notes on its activity between it and the library.
+//! A client's connection as hyper sees it: bytes pass the strict reader, and waits are noted as activity.
 
 use std::io;
 use std::pin::Pin;
@@ -12,18 +12,19 @@ use tokio::net::TcpStream;
 use tokio::time::Instant;
 
 use super::activity::{Activity, Verdict};
-use super::answer::Problem;
+use super::answer::last_answer;
+use crate::wire::XrpcError;
 
 /// A client's connection.
 #[derive(Debug)]
-pub(super) struct ClientWire {
+pub(super) struct ClientStream {
     stream: TcpStream,
     /// `None` on HTTP/2, whose frames leave no doubt.
     framing: Option<RequestFraming>,
     activity: Rc<Activity>,
 }
 
-impl ClientWire {
+impl ClientStream {
     pub(super) fn new(stream: TcpStream, framing: Option<RequestFraming>, activity: Rc<Activity>) -> Self {
         Self { stream, framing, activity }
     }
@@ -37,11 +38,11 @@ impl ClientWire {
         self.framing.as_ref().is_some_and(RequestFraming::is_between_requests)
     }
 
-    /// Says why, if an answer fits here at all, and reads no more.
-    fn refuse(&self, problem: &Problem) -> Poll<io::Result<()>> {
+    /// Tells the client why, if no answer is under way, and ends reading.
+    fn refuse(&self, error: &XrpcError) -> Poll<io::Result<()>> {
         if self.activity.is_quiet() {
-            // The client may have left; there is nobody else to tell.
-            let _ = self.stream.try_write(&problem.last_words());
+            // A client that has left cannot be told, and there is no one else to tell.
+            let _ = self.stream.try_write(&last_answer(error));
         }
         self.activity.judge(Verdict::Refused);
         Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, "refused")))
@@ -60,7 +61,7 @@ impl ClientWire {
     }
 }
 
-impl AsyncRead for ClientWire {
+impl AsyncRead for ClientStream {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -71,10 +72,10 @@ impl AsyncRead for ClientWire {
                 return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, "refused")));
             }
             Verdict::TooSlow => {
-                let slow = Problem::new(
+                let slow = XrpcError::new(
                     StatusCode::REQUEST_TIMEOUT,
                     "InvalidRequest",
-                    "The request's head did not arrive in time",
+                    "the request head did not arrive in time",
                 );
                 return self.refuse(&slow);
             }
@@ -103,7 +104,7 @@ impl AsyncRead for ClientWire {
     }
 }
 
-impl AsyncWrite for ClientWire {
+impl AsyncWrite for ClientStream {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let outcome = Pin::new(&mut self.stream).poll_write(cx, bytes);
         self.note_written(&outcome);

@@ -1,0 +1,51 @@
+//! What a 401 asks for: `WWW-Authenticate` (RFC 9110 §11.6.1).
+
+use genkan_protocol::oauth::jws::Algorithm;
+use http::HeaderValue;
+
+/// Any bearer token, for a request without one that Genkan answers itself.
+pub(crate) const BEARER_OF_GENKAN: HeaderValue = HeaderValue::from_static("Bearer realm=\"genkan\"");
+
+/// Any bearer token, for a request without one that a PDS would answer.
+pub(crate) const BEARER: HeaderValue = HeaderValue::from_static("Bearer");
+
+/// A token of either kind.
+pub(crate) const EITHER: HeaderValue = HeaderValue::from_static("DPoP, Bearer");
+
+/// Another bearer token, since something is wrong with the one that came (RFC 6750 §3.1).
+pub(crate) fn bearer(code: &str, description: &str) -> Option<HeaderValue> {
+    let description = quotable(description);
+    format!("Bearer error=\"{code}\", error_description=\"{description}\"").parse().ok()
+}
+
+/// Another token or proof, since something is wrong with what came (RFC 9449 §7.1).
+///
+/// `None` only if the code is not a word that a header can hold.
+pub(crate) fn dpop(code: &str, description: &str) -> Option<HeaderValue> {
+    let algorithms: Vec<&str> = Algorithm::ALL.iter().map(|algorithm| algorithm.as_str()).collect();
+    let (algorithms, description) = (algorithms.join(" "), quotable(description));
+    format!("DPoP algs=\"{algorithms}\", error=\"{code}\", error_description=\"{description}\"").parse().ok()
+}
+
+/// The characters that RFC 6750 §3 allows in a description.
+fn quotable(description: &str) -> String {
+    description.chars().filter(|c| (' '..='~').contains(c) && !matches!(c, '"' | '\\')).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_description_cannot_leave_its_quotes() {
+        let nasty = "a \"b\"\\ c\r\nset-cookie: d ü";
+        for challenge in [bearer("invalid_token", nasty), dpop("invalid_token", nasty)] {
+            let challenge = challenge.unwrap();
+            let challenge = challenge.to_str().unwrap();
+            assert!(
+                challenge.ends_with("error=\"invalid_token\", error_description=\"a b cset-cookie: d \""),
+                "{challenge}"
+            );
+        }
+    }
+}
