@@ -18,7 +18,7 @@ use crate::app::App;
 use crate::base::Secret;
 use crate::db::audit::Actor;
 use crate::http::caller::Caller;
-use crate::http::methods::Method;
+use crate::http::method::Method;
 use crate::routing::Callers;
 use crate::wire::error::{bad_request, unauthorized};
 use crate::wire::{Authorization, XrpcError, messages};

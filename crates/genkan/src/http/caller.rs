@@ -21,7 +21,7 @@ use crate::accounts::{Account, Standing};
 use crate::app::App;
 use crate::base::Secret;
 use crate::db::audit::Actor;
-use crate::http::methods::Method;
+use crate::http::method::Method;
 use crate::identity::Freshness;
 use crate::oauth::{self, AccessError, Call, GrantCaller, Place};
 use crate::routing::{AccountAccess, AppAccess, Callers, MethodKind, Row};

@@ -4,7 +4,7 @@ use axum::Json;
 use axum::extract::State;
 use serde::Serialize;
 
-use super::methods::method;
+use super::method::method;
 use super::router::HttpState;
 
 method!(DescribeServer, "com.atproto.server.describeServer");

@@ -1,6 +1,6 @@
 //! The registry of the XRPC methods that Genkan answers: which handler answers which row of the routing table.
 //!
-//! A handler is bound to its row by a type that [`method!`](crate::http::methods::method) declares beside it. The
+//! A handler is bound to its row by a type that [`method!`](super::method::method) declares beside it. The
 //! type names the row when the handler is mounted, and in the extractors that tell the handler who calls
 //! ([`Caller`](super::caller::Caller), [`Operator`](super::admin_auth::Operator) and others). Path, verb and who may
 //! call are read from the row, so they cannot differ from the table.
@@ -14,32 +14,11 @@ use http::HeaderMap;
 
 use super::admin_auth::require_operator;
 use super::caller::{bearer, check_access};
+use super::method::Method;
 use super::verbs;
 use crate::app::App;
 use crate::routing::{Callers, MethodKind, Row, Rule, table};
 use crate::wire::error::XrpcError;
-
-/// A method that Genkan answers.
-pub(crate) trait Method: Send + Sync + 'static {
-    /// Its row of the routing table.
-    const ROW: &'static Row;
-}
-
-/// Declares the type of a method: `method!(GetSession, "com.atproto.server.getSession");`
-///
-/// Without a row of that name whose rule is `Local`, the program does not compile.
-macro_rules! method {
-    ($name:ident, $nsid:literal) => {
-        #[doc = concat!("`", $nsid, "`")]
-        #[derive(Clone, Copy, Debug)]
-        pub(crate) struct $name;
-
-        impl $crate::http::methods::Method for $name {
-            const ROW: &'static $crate::routing::Row = $crate::routing::table::answered($nsid);
-        }
-    };
-}
-pub(crate) use method;
 
 /// Methods and their handlers, on their way to becoming routes.
 pub(crate) struct Methods<S> {

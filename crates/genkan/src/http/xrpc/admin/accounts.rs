@@ -10,7 +10,7 @@ use crate::app::App;
 use crate::base::Secret;
 use crate::db::audit::Actor;
 use crate::http::admin_auth::{AdminPassword, Operator};
-use crate::http::methods::method;
+use crate::http::method::method;
 use crate::http::{XrpcInput, XrpcQuery};
 use crate::wire::error::{XrpcError, bad_request};
 

@@ -8,7 +8,7 @@ use crate::accounts::invite;
 use crate::app::App;
 use crate::db::audit::{self, Actor};
 use crate::http::admin_auth::Operator;
-use crate::http::methods::method;
+use crate::http::method::method;
 use crate::http::xrpc::server::invite_codes::InviteView;
 use crate::http::{XrpcInput, XrpcQuery};
 use crate::wire::error::XrpcError;

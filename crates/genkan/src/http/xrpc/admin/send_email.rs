@@ -9,7 +9,7 @@ use crate::app::App;
 use crate::db::audit::Actor;
 use crate::http::XrpcInput;
 use crate::http::admin_auth::OperatorOrAccount;
-use crate::http::methods::method;
+use crate::http::method::method;
 use crate::wire::error::XrpcError;
 
 method!(SendEmail, "com.atproto.admin.sendEmail");

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use crate::accounts::Standing;
 use crate::app::App;
 use crate::http::XrpcQuery;
-use crate::http::methods::method;
+use crate::http::method::method;
 use crate::identity::Freshness;
 use crate::wire::error::{XrpcError, bad_request};
 

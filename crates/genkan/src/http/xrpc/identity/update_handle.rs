@@ -6,7 +6,7 @@ use serde::Deserialize;
 use crate::app::App;
 use crate::http::XrpcInput;
 use crate::http::caller::Caller;
-use crate::http::methods::method;
+use crate::http::method::method;
 use crate::limits::Limit;
 use crate::wire::error::XrpcError;
 use crate::wire::rate_limit::check_rate_limit;

@@ -12,7 +12,7 @@ use crate::db::audit::Actor;
 use crate::http::XrpcInput;
 use crate::http::caller::Caller;
 use crate::http::language::language;
-use crate::http::methods::method;
+use crate::http::method::method;
 use crate::limits::{Limit, account_and_address, address, code_for};
 use crate::mail::Reason;
 use crate::wire::ClientAddr;

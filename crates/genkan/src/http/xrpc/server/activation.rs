@@ -7,7 +7,7 @@ use crate::app::App;
 use crate::base::Timestamp;
 use crate::http::XrpcInput;
 use crate::http::caller::Caller;
-use crate::http::methods::method;
+use crate::http::method::method;
 use crate::wire::error::XrpcError;
 
 method!(ActivateAccount, "com.atproto.server.activateAccount");

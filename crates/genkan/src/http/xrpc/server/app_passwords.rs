@@ -9,7 +9,7 @@ use crate::app::App;
 use crate::db::audit;
 use crate::http::XrpcInput;
 use crate::http::caller::Caller;
-use crate::http::methods::method;
+use crate::http::method::method;
 use crate::wire::error::XrpcError;
 
 method!(CreateAppPassword, "com.atproto.server.createAppPassword");

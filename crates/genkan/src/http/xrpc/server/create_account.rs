@@ -12,7 +12,7 @@ use crate::accounts::Email;
 use crate::app::App;
 use crate::base::Secret;
 use crate::http::XrpcInput;
-use crate::http::methods::method;
+use crate::http::method::method;
 use crate::http::session_answer::SessionAnswer;
 use crate::limits::{Limit, address};
 use crate::signup;

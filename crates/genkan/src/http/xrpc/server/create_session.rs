@@ -7,7 +7,7 @@ use serde::Deserialize;
 use crate::app::App;
 use crate::base::Secret;
 use crate::http::XrpcInput;
-use crate::http::methods::method;
+use crate::http::method::method;
 use crate::http::session_answer::SessionAnswer;
 use crate::limits::{Limit, account_and_address};
 use crate::telemetry::metrics::SIGN_INS;

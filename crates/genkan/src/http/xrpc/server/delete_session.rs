@@ -4,7 +4,7 @@ use axum::extract::State;
 
 use crate::app::App;
 use crate::http::caller::RefreshToken;
-use crate::http::methods::method;
+use crate::http::method::method;
 use crate::wire::error::XrpcError;
 
 method!(DeleteSession, "com.atproto.server.deleteSession");

@@ -9,7 +9,7 @@ use crate::app::App;
 use crate::db::audit::{self, Actor};
 use crate::http::admin_auth::Operator;
 use crate::http::caller::Caller;
-use crate::http::methods::method;
+use crate::http::method::method;
 use crate::http::{XrpcInput, XrpcQuery};
 use crate::wire::error::XrpcError;
 

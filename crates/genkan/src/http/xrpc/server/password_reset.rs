@@ -8,7 +8,7 @@ use crate::app::App;
 use crate::base::Secret;
 use crate::http::XrpcInput;
 use crate::http::language::language;
-use crate::http::methods::method;
+use crate::http::method::method;
 use crate::limits::{Limit, address, code_for};
 use crate::mail::Reason;
 use crate::wire::ClientAddr;

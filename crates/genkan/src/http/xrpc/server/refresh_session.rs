@@ -5,7 +5,7 @@ use axum::extract::State;
 
 use crate::app::App;
 use crate::http::caller::RefreshToken;
-use crate::http::methods::method;
+use crate::http::method::method;
 use crate::http::session_answer::SessionAnswer;
 use crate::wire::error::XrpcError;
 

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use crate::app::App;
 use crate::http::XrpcQuery;
-use crate::http::methods::method;
+use crate::http::method::method;
 use crate::wire::error::XrpcError;
 
 method!(CheckHandleAvailability, "com.atproto.temp.checkHandleAvailability");

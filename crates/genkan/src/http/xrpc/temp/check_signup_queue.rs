@@ -4,7 +4,7 @@ use axum::Json;
 use serde::Serialize;
 
 use crate::http::caller::Caller;
-use crate::http::methods::method;
+use crate::http::method::method;
 use crate::wire::error::XrpcError;
 
 method!(CheckSignupQueue, "com.atproto.temp.checkSignupQueue");

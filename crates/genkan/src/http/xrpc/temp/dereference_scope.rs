@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::app::App;
 use crate::http::XrpcQuery;
-use crate::http::methods::method;
+use crate::http::method::method;
 use crate::oauth;
 use crate::wire::error::{XrpcError, bad_request};
 
