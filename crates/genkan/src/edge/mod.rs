@@ -18,7 +18,7 @@ mod local;
 mod service;
 mod settings;
 #[cfg(test)]
-mod stories;
+mod tests;
 mod worker;
 
 use std::io;

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::elsewhere::ZOE;
+use super::external_reads::ZOE;
 use super::network::{Beside, FakeHost, Guest, Network, answers_ok};
 use crate::base::fetch::test_dns::{Reply, TestDns};
 
@@ -53,7 +53,7 @@ async fn c16_origins_that_are_not_public_are_refused_alike_and_never_dialled() {
             let answer = network.ask(READ, "").await;
             let took = began.elapsed();
             assert_eq!(summary(&answer), "502 PdsNotAllowed", "{pds}");
-            assert!(took >= Duration::from_millis(290) && took < Duration::from_secs(1), "{pds}: {took:?}");
+            assert!(took >= Duration::from_millis(290) && took < Duration::from_secs(20), "{pds}: {took:?}");
             texts.push(answer.split_once("\r\n\r\n").unwrap().1.to_owned());
         }
     }

@@ -1,12 +1,11 @@
 //! Bodies: they pass unchanged, both ways, as fast as the slower side takes them.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use super::neighbours::ALICE;
-use super::network::{Guest, Network, answers_ok};
+use super::network::{Guest, Network, PATIENCE, answers_ok};
 use crate::edge::Settings;
 
 const UPLOAD: &str =
@@ -38,7 +37,7 @@ async fn sums(mut guest: Guest) {
     }
 }
 
-async fn guest_head(stream: &mut TcpStream) -> Option<String> {
+pub(super) async fn guest_head(stream: &mut TcpStream) -> Option<String> {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
         head.push(stream.read_u8().await.ok()?);
@@ -88,15 +87,15 @@ async fn too_much_is_refused_as_soon_as_it_shows() {
 
 #[tokio::test]
 async fn a_client_that_stops_sending_is_told_so() {
+    // The rate would be looked at much later than this test waits.
     let quick = |settings: &mut Settings| {
         settings.forward.idle = Duration::from_millis(200);
+        settings.forward.slow_grace = Duration::from_mins(5);
     };
     let network = Network::with(quick, sums, answers_ok).await;
     let mut client = network.connect().await;
     client.send(format!("{UPLOAD}content-length: 100\r\n\r\nhello")).await;
-    let began = Instant::now();
     assert!(client.rest().await.starts_with("HTTP/1.1 408 "));
-    assert!(began.elapsed() < Duration::from_secs(5), "not only when the rate is looked at");
     let grace = |settings: &mut Settings| settings.forward.slow_grace = Duration::from_millis(100);
     let network = Network::with(grace, sums, answers_ok).await;
     let mut client = network.connect().await;
@@ -131,7 +130,7 @@ async fn a_host_that_stops_taking_an_upload_is_504() {
     let mut answer = vec![0; 12];
     // Its writes fail as soon as the answer is there.
     let told = futures_util::future::join(pouring, reading.read_exact(&mut answer));
-    let ((), read) = tokio::time::timeout(Duration::from_secs(5), told).await.expect("an answer comes");
+    let ((), read) = tokio::time::timeout(PATIENCE, told).await.expect("an answer comes");
     assert_eq!(read.expect("not cut without a word"), 12);
     assert_eq!(answer, b"HTTP/1.1 504");
 }
@@ -139,85 +138,33 @@ async fn a_host_that_stops_taking_an_upload_is_504() {
 /// F8: the host learns at once that nobody uploads any more.
 #[tokio::test]
 async fn a_client_that_leaves_takes_its_request_along() {
+    let (begins, mut begun) = tokio::sync::mpsc::unbounded_channel();
     let (told, mut end) = tokio::sync::mpsc::unbounded_channel();
     let watches = move |mut guest: Guest| {
-        let told = told.clone();
+        let (begins, told) = (begins.clone(), told.clone());
         async move {
             guest_head(&mut guest.stream).await;
+            let _ = begins.send(());
             let mut piece = [0; 1024];
             while let Ok(1..) = guest.stream.read(&mut piece).await {}
             let _ = told.send(());
         }
     };
-    let network = Network::with(|_| {}, watches, answers_ok).await;
+    // Otherwise the host would be told when the client has sent nothing for too long.
+    let patient = |settings: &mut Settings| settings.forward.idle = 10 * PATIENCE;
+    let network = Network::with(patient, watches, answers_ok).await;
     let mut client = network.connect().await;
     client.send(format!("{UPLOAD}content-length: 1000000\r\n\r\nhello")).await;
-    tokio::time::sleep(Duration::from_millis(50)).await;
+    tokio::time::timeout(PATIENCE, begun.recv()).await.expect("the host has the request");
     drop(client);
-    tokio::time::timeout(Duration::from_secs(1), end.recv()).await.expect("the host is told of an upload");
+    tokio::time::timeout(PATIENCE, end.recv()).await.expect("the host is told of an upload");
     let mut client = network.connect().await;
     client
         .send(
             "GET /xrpc/app.bsky.feed.getTimeline HTTP/1.1\r\nhost: a\r\nauthorization: Bearer alice\r\n\r\n",
         )
         .await;
-    tokio::time::sleep(Duration::from_millis(50)).await;
+    tokio::time::timeout(PATIENCE, begun.recv()).await.expect("the host has the request");
     drop(client);
-    tokio::time::timeout(Duration::from_secs(1), end.recv()).await.expect("the host is told of a read");
-}
-
-/// A slow reader slows the host down, instead of filling our memory.
-#[tokio::test]
-async fn a_slow_reader_pushes_back_on_the_host() {
-    const SIZE: usize = 256 << 20;
-    let sent = std::sync::Arc::new(std::sync::atomic::AtomicUsize::new(0));
-    let count = std::sync::Arc::clone(&sent);
-    let pours = move |mut guest: Guest| {
-        let count = std::sync::Arc::clone(&count);
-        async move {
-            guest_head(&mut guest.stream).await;
-            guest
-                .say(format!("HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\ncontent-length: {SIZE}\r\n\r\n"))
-                .await;
-            let piece = vec![b'x'; 64 << 10];
-            for _ in 0..SIZE / piece.len() {
-                if guest.stream.write_all(&piece).await.is_err() {
-                    return;
-                }
-                count.fetch_add(piece.len(), std::sync::atomic::Ordering::Relaxed);
-            }
-        }
-    };
-    let network = Network::with(|_| {}, pours, answers_ok).await;
-    let mut client = network.connect().await;
-    client.send(format!("GET /xrpc/com.atproto.sync.getRepo?did={ALICE} HTTP/1.1\r\nhost: a\r\n\r\n")).await;
-    tokio::time::sleep(Duration::from_millis(500)).await;
-    let ahead = sent.load(std::sync::atomic::Ordering::Relaxed);
-    assert!(ahead < 32 << 20, "only what sockets and windows hold: {ahead}");
-    let mut read = 0;
-    let mut piece = vec![0; 256 << 10];
-    while read < SIZE {
-        read += client.stream.read(&mut piece).await.unwrap();
-    }
-}
-
-#[tokio::test]
-async fn a_reader_that_never_reads_loses_its_connection() {
-    let pours = |mut guest: Guest| async move {
-        guest_head(&mut guest.stream).await;
-        guest.say("HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\n\r\n").await;
-        let piece = vec![b'x'; 64 << 10];
-        while guest.stream.write_all(&piece).await.is_ok() {}
-    };
-    let quick = |settings: &mut Settings| settings.stalled_reader = Duration::from_millis(300);
-    let network = Network::with(quick, pours, answers_ok).await;
-    let mut client = network.connect().await;
-    client.send(format!("GET /xrpc/com.atproto.sync.getRepo?did={ALICE} HTTP/1.1\r\nhost: a\r\n\r\n")).await;
-    tokio::time::sleep(Duration::from_secs(1)).await;
-    let mut read = 0;
-    let mut piece = vec![0; 256 << 10];
-    while let Ok(count @ 1..) = client.stream.read(&mut piece).await {
-        read += count;
-        assert!(read < 100 << 20, "the connection goes on and on");
-    }
+    tokio::time::timeout(PATIENCE, end.recv()).await.expect("the host is told of a read");
 }

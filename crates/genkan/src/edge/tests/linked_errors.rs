@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use super::elsewhere::ZOE;
+use super::external_reads::ZOE;
 use super::linked::{POST, ZOES, post, summary, zoe_at, zoe_within};
-use super::network::{Beside, FakeHost, Guest, Network, answers, answers_ok};
+use super::network::{Beside, FakeHost, Gate, Guest, Network, answers, answers_ok, eventually};
 use crate::forward::LinkError;
 
 const LIST: &str = "GET /xrpc/com.atproto.sync.listRepos";
@@ -146,16 +146,22 @@ async fn trouble_with_the_session_is_told_apart() {
 #[tokio::test]
 async fn trouble_while_a_token_is_renewed_is_told_apart_as_well() {
     let never = "HTTP/1.1 401 Unauthorized\r\nwww-authenticate: DPoP error=\"invalid_token\"\r\ncontent-length: 2\r\n\r\n{}";
-    let there = FakeHost::start(move |mut guest: Guest| async move {
-        guest.request().await;
-        tokio::time::sleep(Duration::from_millis(100)).await;
-        guest.say(never).await;
+    let gate = Gate::closed();
+    let waits = gate.clone();
+    let there = FakeHost::start(move |mut guest: Guest| {
+        let waits = waits.clone();
+        async move {
+            guest.request().await;
+            waits.pass().await;
+            guest.say(never).await;
+        }
     })
     .await;
     let network = zoe_at(&there).await;
     let (answer, ()) = tokio::join!(network.ask(LIST, ZOES), async {
-        tokio::time::sleep(Duration::from_millis(50)).await;
+        eventually("the request is at the PDS", || there.heard().len() == 1).await;
         network.world().link_error = Some(LinkError::Unavailable { retry_after: Duration::from_secs(7) });
+        gate.open();
     });
     assert_eq!(summary(&answer), "502 UpstreamAuthUnavailable");
     assert_eq!(network.world().link_refused, 0, "the session stays");

@@ -1,6 +1,6 @@
 //! Where requests go, and how those are answered that go nowhere.
 
-use super::neighbours::{ALICE, BOB, NOBODY};
+use super::fake_rooms::{ALICE, BOB, NOBODY};
 use super::network::{Network, answers, answers_ok, request};
 
 fn status(answer: &str) -> &str {

@@ -1,4 +1,4 @@
-//! An edge before two hosts, and a client that writes its requests by hand.
+//! The harness: an edge before two hosts, and a client that writes its requests by hand.
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -11,7 +11,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 
-use super::neighbours::{Fixed, World};
+use super::fake_rooms::{Fixed, World};
 use crate::base::fetch::{Dns, Names};
 use crate::base::{Clock, Origin};
 use crate::config::{Rate, TargetReads};
@@ -187,6 +187,36 @@ impl Network {
     }
 }
 
+/// Waits until it is so, as long as a machine that is busy with other things may need.
+pub(super) async fn eventually(what: &str, is_so: impl Fn() -> bool) {
+    let deadline = tokio::time::Instant::now() + PATIENCE;
+    while !is_so() {
+        assert!(tokio::time::Instant::now() < deadline, "not within {PATIENCE:?}: {what}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+/// For what takes milliseconds on a machine that has nothing else to do.
+pub(super) const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A gate that hosts wait at until a test opens it.
+#[derive(Clone)]
+pub(super) struct Gate(Arc<tokio::sync::Semaphore>);
+
+impl Gate {
+    pub(super) fn closed() -> Self {
+        Self(Arc::new(tokio::sync::Semaphore::new(0)))
+    }
+
+    pub(super) async fn pass(&self) {
+        let _passed = self.0.acquire().await.unwrap();
+    }
+
+    pub(super) fn open(&self) {
+        self.0.add_permits(1000);
+    }
+}
+
 /// Trusts nobody.
 fn no_authority() -> Arc<ClientConfig> {
     let ring = Arc::new(tokio_rustls::rustls::crypto::ring::default_provider());
@@ -245,14 +275,14 @@ impl Client {
     pub(super) async fn rest(&mut self) -> String {
         let mut all = Vec::new();
         let reading = self.stream.read_to_end(&mut all);
-        let _ = tokio::time::timeout(Duration::from_secs(20), reading).await.expect("the connection ends");
+        let _ = tokio::time::timeout(PATIENCE, reading).await.expect("the connection ends");
         String::from_utf8_lossy(&all).into_owned()
     }
 
     /// One answer with a `Content-Length`, or a head alone.
     pub(super) async fn answer(&mut self) -> String {
         let reading = read_message(&mut self.stream);
-        tokio::time::timeout(Duration::from_secs(20), reading).await.expect("an answer comes")
+        tokio::time::timeout(PATIENCE, reading).await.expect("an answer comes")
     }
 }
 

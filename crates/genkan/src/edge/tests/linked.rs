@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use super::elsewhere::ZOE;
+use super::external_reads::ZOE;
 use super::network::{Beside, FakeHost, Guest, Network, answers, answers_ok};
 use crate::forward::HeardNonce;
 

@@ -1,9 +1,9 @@
 //! Reads of accounts that live elsewhere. Tests named `cNN` are lines of the contract's checklist.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use super::neighbours::{ALICE, BOB};
-use super::network::{Beside, FakeHost, Guest, Network, answers, answers_ok};
+use super::fake_rooms::{ALICE, BOB};
+use super::network::{Beside, FakeHost, Gate, Guest, Network, answers, answers_ok, eventually};
 use crate::config::{Rate, TargetReads};
 use crate::identity::{self, PdsLocation, PdsLocationError};
 
@@ -358,10 +358,15 @@ async fn the_operator_says_who_may_read_and_from_where() {
 
 #[tokio::test]
 async fn a_client_reads_only_so_much_elsewhere_and_at_home_as_ever() {
-    let slow = FakeHost::start(|mut guest: Guest| async move {
-        guest.request().await;
-        tokio::time::sleep(Duration::from_millis(400)).await;
-        guest.say("HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\ncontent-length: 2\r\n\r\nok").await;
+    let gate = Gate::closed();
+    let waits = gate.clone();
+    let slow = FakeHost::start(move |mut guest: Guest| {
+        let waits = waits.clone();
+        async move {
+            guest.request().await;
+            waits.pass().await;
+            guest.say("HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\ncontent-length: 2\r\n\r\nok").await;
+        }
     })
     .await;
     let mut beside = Beside::listing(&[&slow]);
@@ -370,8 +375,10 @@ async fn a_client_reads_only_so_much_elsewhere_and_at_home_as_ever() {
     let network = Network::beside(beside, |_| {}).await;
     network.lives(ZOE, ZOE, &slow.origin);
     let (first, second) = tokio::join!(network.ask(READ, ""), async {
-        tokio::time::sleep(Duration::from_millis(100)).await;
-        network.ask(READ, "").await
+        eventually("the first is at the PDS", || slow.heard().len() == 1).await;
+        let refused = network.ask(READ, "").await;
+        gate.open();
+        refused
     });
     assert_eq!((summary(&first), summary(&second)), ("200 -".to_owned(), "429 RateLimitExceeded".to_owned()));
     assert!(
@@ -410,11 +417,9 @@ async fn a_pds_that_fails_is_left_alone_for_a_moment() {
     let mut there = FakeHost::start(answers_ok).await;
     there.close().await;
     let network = zoe_at(&there).await;
-    let began = Instant::now();
     for _ in 0..5 {
         assert_eq!(summary(&network.ask(READ, "").await), "502 UpstreamFailure");
     }
     assert!(network.ask(READ, "").await.contains("left alone for a moment"));
-    assert!(began.elapsed() < Duration::from_secs(2));
     assert!(network.ask(&READ.replace(ZOE, ALICE), "").await.starts_with("HTTP/1.1 200 "));
 }

@@ -1,0 +1,19 @@
+//! The edge over sockets: its threads, before fake hosts that behave as each test tells them.
+
+mod answer_framing;
+mod bodies;
+mod bound_tokens;
+mod connections;
+mod external_guard;
+mod external_reads;
+mod failing_hosts;
+mod fake_rooms;
+mod http2;
+mod http2_floods;
+mod linked;
+mod linked_errors;
+mod network;
+mod routes;
+mod shutdown;
+mod slow_reader;
+mod tls;

@@ -1,0 +1,76 @@
+//! Clients that read an answer slowly, or not at all.
+
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+use super::bodies::guest_head;
+use super::fake_rooms::ALICE;
+use super::network::{Guest, Network, answers_ok, eventually};
+use crate::edge::Settings;
+
+/// A slow reader slows the host down, instead of filling our memory.
+#[tokio::test]
+async fn a_slow_reader_pushes_back_on_the_host() {
+    const SIZE: usize = 256 << 20;
+    let sent = std::sync::Arc::new(std::sync::atomic::AtomicUsize::new(0));
+    let count = std::sync::Arc::clone(&sent);
+    let pours = move |mut guest: Guest| {
+        let count = std::sync::Arc::clone(&count);
+        async move {
+            guest_head(&mut guest.stream).await;
+            guest
+                .say(format!("HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\ncontent-length: {SIZE}\r\n\r\n"))
+                .await;
+            let piece = vec![b'x'; 64 << 10];
+            for _ in 0..SIZE / piece.len() {
+                if guest.stream.write_all(&piece).await.is_err() {
+                    return;
+                }
+                count.fetch_add(piece.len(), std::sync::atomic::Ordering::Relaxed);
+            }
+        }
+    };
+    let network = Network::with(|_| {}, pours, answers_ok).await;
+    let mut client = network.connect().await;
+    client.send(format!("GET /xrpc/com.atproto.sync.getRepo?did={ALICE} HTTP/1.1\r\nhost: a\r\n\r\n")).await;
+    // Until the host gets rid of nothing more: its pieces wait for the reader.
+    let mut ahead = 0;
+    loop {
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        let now = sent.load(std::sync::atomic::Ordering::Relaxed);
+        if now > 0 && now == ahead {
+            break;
+        }
+        ahead = now;
+        assert!(ahead < SIZE, "everything was taken from the host");
+    }
+    assert!(ahead < 32 << 20, "only what sockets and windows hold: {ahead}");
+    let mut read = 0;
+    let mut piece = vec![0; 256 << 10];
+    while read < SIZE {
+        read += client.stream.read(&mut piece).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_reader_that_never_reads_loses_its_connection() {
+    let pours = |mut guest: Guest| async move {
+        guest_head(&mut guest.stream).await;
+        guest.say("HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\n\r\n").await;
+        let piece = vec![b'x'; 64 << 10];
+        while guest.stream.write_all(&piece).await.is_ok() {}
+    };
+    let quick = |settings: &mut Settings| settings.stalled_reader = Duration::from_millis(300);
+    let network = Network::with(quick, pours, answers_ok).await;
+    let mut client = network.connect().await;
+    client.send(format!("GET /xrpc/com.atproto.sync.getRepo?did={ALICE} HTTP/1.1\r\nhost: a\r\n\r\n")).await;
+    eventually("the request is answered", || network.edge.counters()[0].open() == 1).await;
+    eventually("the edge closes the connection", || network.edge.counters()[0].open() == 0).await;
+    let mut read = 0;
+    let mut piece = vec![0; 256 << 10];
+    while let Ok(count @ 1..) = client.stream.read(&mut piece).await {
+        read += count;
+        assert!(read < 100 << 20, "the connection goes on and on");
+    }
+}
