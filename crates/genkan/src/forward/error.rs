@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::neighbours::OverLimit;
+use crate::wire::messages;
 
 /// Why a request was not answered by a host. The HTTP side of it is told by the edge.
 #[derive(Debug, thiserror::Error)]
@@ -11,10 +12,10 @@ pub(crate) enum Error {
     #[error("Token could not be verified")]
     InvalidToken,
     /// The token was good once.
-    #[error("Token has expired")]
+    #[error("{}", messages::EXPIRED_TOKEN)]
     ExpiredToken,
     /// The token was made for another host than the one that keeps the account now.
-    #[error("Token audience is out of date")]
+    #[error("{}", messages::OUTDATED_AUDIENCE)]
     Moved,
     /// A token that is bound to a key, or the proof with it, is not good; in the words of RFC 9449 §7.1.
     #[error("{why}")]
@@ -41,7 +42,7 @@ pub(crate) enum Error {
     #[error("the account's own server does not confirm the session at the moment")]
     LinkUnavailable { retry_after: Duration },
     /// A fault of our own.
-    #[error("Something went wrong on our side")]
+    #[error("{}", messages::INTERNAL)]
     Internal,
     /// The host does not take what we signed.
     #[error("the account's host does not accept this server's credentials at the moment")]
@@ -59,10 +60,10 @@ pub(crate) enum Error {
     #[error("the account's PDS is not one that this server calls")]
     NotAllowed,
     /// The read needs a token here.
-    #[error("Authentication Required")]
+    #[error("{}", messages::AUTHENTICATION_REQUIRED)]
     NoToken,
     /// More than a client, an account or a PDS has left.
-    #[error("Too many requests, try again later")]
+    #[error("{}", messages::TOO_MANY_REQUESTS)]
     OverLimit(OverLimit),
     /// A query came with a body.
     #[error("A request body was provided when none was expected")]
@@ -71,10 +72,10 @@ pub(crate) enum Error {
     #[error("request entity too large")]
     TooLarge,
     /// The body stopped coming.
-    #[error("the request's body did not arrive in time")]
+    #[error("the request body did not arrive in time")]
     SlowClient,
     /// The client left while sending its body, or sent it broken.
-    #[error("the request's body broke off")]
+    #[error("{}", messages::TRUNCATED_BODY)]
     BrokenUpload,
     /// The request came through us before.
     #[error("the request has come through this server before")]

@@ -59,7 +59,7 @@ impl<M> AdminPassword<M> {
     /// A wrong password is refused alike whether or not the account exists, so that only the operator learns which do.
     pub(crate) fn unlock(self, app: &App, account: Option<Account>) -> Result<(Account, By), XrpcError> {
         if is_operators(app, &self.given) {
-            let account = account.ok_or_else(|| bad_request("NotFound", "Account not found"))?;
+            let account = account.ok_or_else(|| bad_request("NotFound", messages::ACCOUNT_NOT_FOUND))?;
             return Ok((account, By::Operator));
         }
         let account = account.ok_or_else(refused)?;

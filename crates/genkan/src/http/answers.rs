@@ -1,7 +1,7 @@
-//! What each room's errors look like to a client.
+//! Which failure of a room becomes which answer.
 //!
-//! Matched without `_`: a new failure makes the compiler ask for its answer. Trouble on our side is
-//! 5xx, never 401 or `InvalidToken`: clients log people out on those.
+//! Errors are matched without `_`, so that a new failure makes the compiler ask for its answer. Trouble on this side is
+//! 5xx, never 401 or `InvalidToken`, because clients log people out on these.
 
 use http::StatusCode;
 
@@ -20,7 +20,7 @@ impl From<sqlx::Error> for XrpcError {
 impl From<crate::db::Error> for XrpcError {
     fn from(error: crate::db::Error) -> Self {
         if error.is_passing() {
-            Self::unavailable("the database is busy, try again").because(error)
+            Self::unavailable("the database is busy; try again").because(error)
         } else {
             Self::internal(error)
         }
@@ -31,7 +31,7 @@ impl From<accounts::Error> for XrpcError {
     fn from(error: accounts::Error) -> Self {
         use accounts::Error as E;
         match error {
-            E::NotFound => bad_request("AccountNotFound", "Account not found"),
+            E::NotFound => bad_request("AccountNotFound", messages::ACCOUNT_NOT_FOUND),
             E::Storage(cause) => cause.into(),
         }
     }
@@ -50,19 +50,19 @@ impl From<accounts::ClaimError> for XrpcError {
 }
 
 pub(super) fn handle_taken() -> XrpcError {
-    bad_request("HandleNotAvailable", "Handle already taken")
+    bad_request("HandleNotAvailable", messages::HANDLE_TAKEN)
 }
 
 fn email_taken() -> XrpcError {
-    XrpcError::invalid("This email address is already in use, please use a different email.")
+    XrpcError::invalid(messages::EMAIL_TAKEN)
 }
 
 impl From<accounts::CodeError> for XrpcError {
     fn from(error: accounts::CodeError) -> Self {
         use accounts::CodeError as E;
         match error {
-            E::Invalid => bad_request("InvalidToken", "Token is invalid"),
-            E::Expired => bad_request("ExpiredToken", "Token is expired"),
+            E::Invalid => bad_request("InvalidToken", messages::INVALID_CODE),
+            E::Expired => bad_request("ExpiredToken", messages::EXPIRED_CODE),
             E::Storage(cause) => cause.into(),
         }
     }
@@ -89,23 +89,23 @@ impl From<recovery::Error> for XrpcError {
         match error {
             E::Off => Self::not_here(NO_MAIL),
             E::Code(cause) => cause.into(),
-            E::Busy => Self::unavailable("Too many sign-ins at once, try again in a moment"),
+            E::Busy => Self::unavailable(messages::TOO_MANY_SIGN_INS),
             E::TooLong => signup::RulesError::PasswordTooLong.into(),
             E::Storage(cause) => cause.into(),
         }
     }
 }
 
-const NO_MAIL: &str = "This server sends no mail; ask its operator";
+const NO_MAIL: &str = "this server sends no e-mail; ask its operator";
 
 impl From<sessions::TokenError> for XrpcError {
     fn from(error: sessions::TokenError) -> Self {
         use sessions::TokenError as E;
         match error {
-            E::Malformed => bad_request("InvalidToken", "Malformed token"),
+            E::Malformed => bad_request("InvalidToken", messages::MALFORMED_TOKEN),
             E::Invalid(text) => bad_request("InvalidToken", text),
-            E::Expired => bad_request("ExpiredToken", "Token has expired"),
-            E::Revoked => bad_request("ExpiredToken", "Token has been revoked"),
+            E::Expired => bad_request("ExpiredToken", messages::EXPIRED_TOKEN),
+            E::Revoked => bad_request("ExpiredToken", messages::REVOKED_TOKEN),
             E::Storage(cause) => cause.into(),
         }
     }
@@ -115,9 +115,9 @@ impl From<sessions::Error> for XrpcError {
     fn from(error: sessions::Error) -> Self {
         use sessions::Error as E;
         match error {
-            E::WrongPassword => unauthorized("AuthenticationRequired", "Invalid identifier or password"),
+            E::WrongPassword => unauthorized("AuthenticationRequired", messages::WRONG_PASSWORD),
             E::TakenDown => unauthorized("AccountTakedown", messages::TAKEN_DOWN),
-            E::Busy => Self::unavailable("Too many sign-ins at once, try again in a moment"),
+            E::Busy => Self::unavailable(messages::TOO_MANY_SIGN_INS),
             E::Token(cause) => cause.into(),
             E::NoHome(_) => Self::internal(error),
             E::Storage(cause) => cause.into(),
@@ -130,9 +130,7 @@ impl From<signup::RulesError> for XrpcError {
         use signup::RulesError as E;
         match error {
             E::Handle(problem) => problem.into(),
-            E::BlockedEmail => {
-                Self::invalid("This email address is not supported, please use a different email.")
-            }
+            E::BlockedEmail => Self::invalid(messages::EMAIL_UNSUPPORTED),
             E::PasswordTooShort(least) => {
                 bad_request("InvalidPassword", format!("Password must have at least {least} characters"))
             }
@@ -160,14 +158,14 @@ impl From<signup::Error> for XrpcError {
             E::Rules(cause) => cause.into(),
             E::HandleTaken => handle_taken(),
             E::EmailTaken => email_taken(),
-            E::InvalidInvite => bad_request("InvalidInviteCode", "Provided invite code not available"),
-            E::Busy => Self::unavailable("Too many sign-ups at once, try again in a moment"),
+            E::InvalidInvite => bad_request("InvalidInviteCode", messages::INVALID_INVITE),
+            E::Busy => Self::unavailable("too many sign-ups at once; try again in a moment"),
             E::NoRoom => Self::unavailable("No host takes new accounts at the moment, try again later"),
-            E::Unfinished => {
-                Self::unavailable("Your account is still being made; send the same request again in a moment")
-            }
+            E::Unfinished => Self::unavailable(
+                "the account is still being created; send the same request again in a moment",
+            ),
             E::Refused(why) => {
-                let text = "The account could not be made on its host; nothing was kept, try again";
+                let text = "the account could not be created on its host and nothing was kept; try again";
                 Self::new(StatusCode::BAD_GATEWAY, "UpstreamFailure", text).because(why)
             }
             E::Session(cause) => cause.into(),
@@ -180,7 +178,7 @@ impl From<standing::Error> for XrpcError {
     fn from(error: standing::Error) -> Self {
         use standing::Error as E;
         match error {
-            E::NotFound => bad_request("NotFound", "Account not found"),
+            E::NotFound => bad_request("NotFound", messages::ACCOUNT_NOT_FOUND),
             E::TakenDown => unauthorized("AccountTakedown", messages::TAKEN_DOWN),
             E::Host(cause) => cause.into(),
             E::Session(cause) => cause.into(),
@@ -204,9 +202,82 @@ impl From<HostError> for XrpcError {
             | HostError::Unanswered(_)
             | HostError::Refused { .. }
             | HostError::Garbage(_) => {
-                let text = "The account's host does not answer as it should, try again later";
+                let text = "the account's host did not answer as expected; try again later";
                 Self::new(StatusCode::BAD_GATEWAY, "UpstreamFailure", text).because(error)
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::forward;
+
+    /// Clients and hosts compare these, so a change to one is a change to the protocol.
+    #[test]
+    fn texts_that_clients_and_hosts_match() {
+        let refused: [(XrpcError, u16, &str, &str); 21] = [
+            (accounts::CodeError::Invalid.into(), 400, "InvalidToken", "Token is invalid"),
+            (accounts::CodeError::Expired.into(), 400, "ExpiredToken", "Token is expired"),
+            (accounts::Error::NotFound.into(), 400, "AccountNotFound", "Account not found"),
+            (standing::Error::NotFound.into(), 400, "NotFound", "Account not found"),
+            (standing::Error::TakenDown.into(), 401, "AccountTakedown", "Account has been taken down"),
+            (sessions::Error::TakenDown.into(), 401, "AccountTakedown", "Account has been taken down"),
+            (
+                sessions::Error::WrongPassword.into(),
+                401,
+                "AuthenticationRequired",
+                "Invalid identifier or password",
+            ),
+            (sessions::TokenError::Malformed.into(), 400, "InvalidToken", "Malformed token"),
+            (sessions::TokenError::Expired.into(), 400, "ExpiredToken", "Token has expired"),
+            (sessions::TokenError::Revoked.into(), 400, "ExpiredToken", "Token has been revoked"),
+            (
+                accounts::EmailsError::NoAddress.into(),
+                400,
+                "InvalidRequest",
+                "account does not have an email address",
+            ),
+            (accounts::EmailsError::OtherAddress.into(), 400, "InvalidEmail", "invalid email"),
+            (accounts::EmailsError::CodeRequired.into(), 400, "TokenRequired", "confirmation token required"),
+            (
+                accounts::ClaimError::Taken.into(),
+                400,
+                "InvalidRequest",
+                "This email address is already in use, please use a different email.",
+            ),
+            (
+                signup::RulesError::BlockedEmail.into(),
+                400,
+                "InvalidRequest",
+                "This email address is not supported, please use a different email.",
+            ),
+            (signup::Error::HandleTaken.into(), 400, "HandleNotAvailable", "Handle already taken"),
+            (
+                signup::Error::InvalidInvite.into(),
+                400,
+                "InvalidInviteCode",
+                "Provided invite code not available",
+            ),
+            (forward::Error::InvalidToken.into(), 400, "InvalidToken", "Token could not be verified"),
+            (forward::Error::ExpiredToken.into(), 400, "ExpiredToken", "Token has expired"),
+            (forward::Error::Moved.into(), 400, "ExpiredToken", "Token audience is out of date"),
+            (forward::Error::NoToken.into(), 401, "AuthMissing", "Authentication Required"),
+        ];
+        for (error, status, name, message) in refused {
+            let told = (error.status.as_u16(), error.name.as_ref(), error.message.as_ref());
+            assert_eq!(told, (status, name, message));
+        }
+        for (said, message) in [
+            (messages::AUTHENTICATION_REQUIRED, "Authentication Required"),
+            (messages::UNEXPECTED_AUTHORIZATION, "Unexpected authorization type"),
+            (messages::MALFORMED_AUTHORIZATION, "Malformed authorization header"),
+            (messages::BAD_TOKEN_SCOPE, "Bad token scope"),
+            (messages::WRONG_DID_OR_PASSWORD, "Invalid did or password"),
+            (messages::HANDLE_UNRESOLVED, "Unable to resolve handle"),
+        ] {
+            assert_eq!(said, message);
         }
     }
 }

@@ -184,7 +184,7 @@ fn check_grant(scope: &str, apps: AppAccess) -> Result<(), XrpcError> {
     Err(XrpcError::new(StatusCode::FORBIDDEN, "ScopeMissingError", why))
 }
 
-/// For accounts that live elsewhere.
+/// 501 for an account whose PDS is external.
 const NOT_FORWARDED: &str = "Only com.atproto.repo.*, com.atproto.sync.* and com.atproto.server.getServiceAuth are \
     forwarded for this account. Call its own PDS for this method, or the public AppView at https://public.api.bsky.app for \
     app.bsky.* reads";
@@ -193,7 +193,9 @@ impl From<AccessError> for XrpcError {
     fn from(error: AccessError) -> Self {
         match error {
             AccessError::Storage(cause) => cause.into(),
-            AccessError::Unavailable => Self::unavailable("the token cannot be checked now, try again"),
+            AccessError::Unavailable => {
+                Self::unavailable("the token cannot be checked at the moment; try again")
+            }
             AccessError::Token(_)
             | AccessError::Proof(_)
             | AccessError::NoProof
@@ -223,12 +225,12 @@ pub(super) fn bearer(headers: &HeaderMap) -> Result<&str, XrpcError> {
 async fn by_session(app: &App, token: &str, scopes: &[Scope]) -> Result<(Account, By), XrpcError> {
     let known = app.access.check(token, app.clock.now()).await?;
     if !scopes.contains(&known.scope) {
-        return Err(bad_request("InvalidToken", "Bad token scope"));
+        return Err(bad_request("InvalidToken", messages::BAD_TOKEN_SCOPE));
     }
     let account = app.accounts.find(known.did.as_str()).await?;
-    let account = account.ok_or_else(|| bad_request("ExpiredToken", "Token has been revoked"))?;
+    let account = account.ok_or_else(|| bad_request("ExpiredToken", messages::REVOKED_TOKEN))?;
     if account.host != known.audience {
-        return Err(bad_request("ExpiredToken", "Token audience is out of date"));
+        return Err(bad_request("ExpiredToken", messages::OUTDATED_AUDIENCE));
     }
     Ok((account, By::Client))
 }
@@ -238,11 +240,12 @@ const BAD_SIGNATURE: service_auth::Error = service_auth::Error::Token(jwt::Error
 async fn by_service_auth(app: &App, token: &str, method: &str) -> Result<(Account, By), XrpcError> {
     let invalid = |text: &'static str| bad_request("InvalidToken", text);
     let unverified = service_auth::parse(token).map_err(|_| invalid("Token could not be verified"))?;
-    // Only accounts of ours: nobody makes Genkan resolve a stranger's DID by naming it.
+    // Checked first, so that no token makes Genkan resolve the DID of an account that it does not have.
     let account = app.accounts.find(unverified.issuer().as_str()).await?;
-    let account = account.ok_or_else(|| invalid("The issuer has no account here"))?;
+    let account = account.ok_or_else(|| invalid("the token's issuer has no account here"))?;
     let (aud, now) = (app.config.service.did.as_str(), app.clock.now().as_seconds());
-    // The host's key first: it is known, and still the host's after the DID document named another.
+    // The host's key first. It needs no look-up, and a host still signs with it after the account has moved away and
+    // its DID document names another key.
     let mut verdict = unverified.verify(&account.host_key, aud, Some(method), now);
     if matches!(verdict, Err(BAD_SIGNATURE)) {
         match app.identity.documents.resolve(&account.did, Freshness::Asked).await {
@@ -251,7 +254,7 @@ async fn by_service_auth(app: &App, token: &str, method: &str) -> Result<(Accoun
                     verdict = unverified.verify(&key, aud, Some(method), now);
                 }
             }
-            // The key may have changed, and the directory cannot be asked: that is not the token's fault.
+            // The key may have changed and the directory does not answer, so the token may be good.
             Err(error) if error.is_passing() => {
                 return Err(XrpcError::unavailable("the account's key could not be looked up").because(error));
             }
@@ -260,9 +263,9 @@ async fn by_service_auth(app: &App, token: &str, method: &str) -> Result<(Accoun
     }
     match verdict {
         Ok(_) => Ok((account, By::Host)),
-        Err(service_auth::Error::Expired) => Err(bad_request("ExpiredToken", "Token has expired")),
-        Err(BAD_SIGNATURE) => Err(invalid("The signature is not the account's")),
-        Err(_) => Err(invalid("The token is not for this service and method")),
+        Err(service_auth::Error::Expired) => Err(bad_request("ExpiredToken", messages::EXPIRED_TOKEN)),
+        Err(BAD_SIGNATURE) => Err(invalid("the token is not signed by the account's key")),
+        Err(_) => Err(invalid("the token is not for this service and method")),
     }
 }
 

@@ -224,7 +224,8 @@ async fn no_route(request: Request) -> XrpcError {
     }
 }
 
-const NO_SUCH_METHOD: &str = "Genkan does not answer this method; ask the account's own host (see its DID document), or a public AppView";
+const NO_SUCH_METHOD: &str = "Genkan does not answer this method; call it at the account's PDS, which its DID document names, or at a public \
+    AppView";
 
 async fn method_not_allowed(request: Request) -> XrpcError {
     if request.uri().path().starts_with("/xrpc/") {

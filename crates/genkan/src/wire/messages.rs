@@ -1,6 +1,7 @@
 //! Texts that more than one place says: one text for one fact.
 //!
-//! Those that clients or hosts match are pinned by a test in `http::answers`; they stay equal to the byte.
+//! Clients and hosts match some texts, most of them those of the reference PDS. These stay equal to the byte; the test
+//! `texts_that_clients_and_hosts_match` in `http::answers` lists and pins them.
 
 /// 401: the request has no token.
 pub(crate) const AUTHENTICATION_REQUIRED: &str = "Authentication Required";
@@ -22,6 +23,39 @@ pub(crate) const TRUNCATED_BODY: &str = "the request body was truncated";
 pub(crate) const NOTHING_HERE: &str = "nothing is at this path";
 /// 405: on no path is this method served.
 pub(crate) const METHOD_NOT_ALLOWED: &str = "method not allowed";
+/// 400: a code from an e-mail is not the one that was sent.
+pub(crate) const INVALID_CODE: &str = "Token is invalid";
+/// 400: a code from an e-mail came too late.
+pub(crate) const EXPIRED_CODE: &str = "Token is expired";
+/// 400: a token is not a JWT.
+pub(crate) const MALFORMED_TOKEN: &str = "Malformed token";
+/// 400: a session token is expired.
+pub(crate) const EXPIRED_TOKEN: &str = "Token has expired";
+/// 400: a session is over.
+pub(crate) const REVOKED_TOKEN: &str = "Token has been revoked";
+/// 400: the account has moved to another host since the token was issued.
+pub(crate) const OUTDATED_AUDIENCE: &str = "Token audience is out of date";
+/// 400: the session may not call this method.
+pub(crate) const BAD_TOKEN_SCOPE: &str = "Bad token scope";
+/// 401: a sign-in failed. It does not say which of the two is wrong.
+pub(crate) const WRONG_PASSWORD: &str = "Invalid identifier or password";
+/// 401: the password of a deletion is wrong.
+pub(crate) const WRONG_DID_OR_PASSWORD: &str = "Invalid did or password";
+/// 400: Genkan has no such account.
+pub(crate) const ACCOUNT_NOT_FOUND: &str = "Account not found";
+/// 400: another account has the handle.
+pub(crate) const HANDLE_TAKEN: &str = "Handle already taken";
+/// 400: no account has the handle.
+pub(crate) const HANDLE_UNRESOLVED: &str = "Unable to resolve handle";
+/// 400: another account has the e-mail address.
+pub(crate) const EMAIL_TAKEN: &str = "This email address is already in use, please use a different email.";
+/// 400: the e-mail address is malformed, or of a domain that is refused.
+pub(crate) const EMAIL_UNSUPPORTED: &str =
+    "This email address is not supported, please use a different email.";
+/// 400: an invite code is unknown, disabled or used up.
+pub(crate) const INVALID_INVITE: &str = "Provided invite code not available";
+/// 503: passwords are hashed a few at a time, and too many wait.
+pub(crate) const TOO_MANY_SIGN_INS: &str = "too many sign-ins at once; try again in a moment";
 /// 429: a rate limit is exceeded.
 pub(crate) const TOO_MANY_REQUESTS: &str = "too many requests, try again later";
 /// 500: a bug. The client learns nothing else.

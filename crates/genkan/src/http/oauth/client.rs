@@ -6,7 +6,7 @@ use axum::response::{IntoResponse, Response};
 use http::header::CACHE_CONTROL;
 
 use crate::app::App;
-use crate::wire::error::XrpcError;
+use crate::wire::{XrpcError, messages};
 
 /// `/oauth/client-metadata.json`
 pub(super) async fn stable(State(app): State<App>) -> Result<Response, XrpcError> {
@@ -32,7 +32,7 @@ async fn document(app: &App, hash: Option<&str>) -> Result<Response, XrpcError> 
 }
 
 fn nothing() -> XrpcError {
-    XrpcError::new(http::StatusCode::NOT_FOUND, "NotFound", "there is nothing here")
+    XrpcError::new(http::StatusCode::NOT_FOUND, "NotFound", messages::NOTHING_HERE)
 }
 
 fn lasting(answer: impl IntoResponse) -> Response {

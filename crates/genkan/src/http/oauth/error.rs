@@ -64,7 +64,7 @@ impl From<oauth::Error> for Refusal {
             oauth::Error::Refused(refused) => refused.into(),
             oauth::Error::Storage(cause) if cause.is_passing() => {
                 let code = OAuthErrorCode::TemporarilyUnavailable;
-                let mut refusal = Self::from(OAuthError::new(code, "the database is busy, try again"));
+                let mut refusal = Self::from(OAuthError::new(code, "the database is busy; try again"));
                 refusal.retry_after = Some(5);
                 refusal.cause = Some(cause.into());
                 refusal

@@ -29,7 +29,7 @@ use crate::base::Timestamp;
 use crate::limits::Verdict;
 use crate::links;
 use crate::oauth::OAuth;
-use crate::wire::DPOP_NONCE;
+use crate::wire::{DPOP_NONCE, messages};
 use error::Refusal;
 
 pub(crate) fn routes(app: &App) -> Router {
@@ -75,7 +75,7 @@ pub(super) fn too_often(oauth: &OAuth, verdict: &Verdict, now: Timestamp) -> Res
 
 async fn only_post() -> Response {
     let mut response =
-        Refusal::of(StatusCode::METHOD_NOT_ALLOWED, "invalid_request", "only POST is answered here")
+        Refusal::of(StatusCode::METHOD_NOT_ALLOWED, "invalid_request", messages::METHOD_NOT_ALLOWED)
             .into_response();
     response.headers_mut().insert(ALLOW, HeaderValue::from_static("POST, OPTIONS"));
     response

@@ -12,7 +12,8 @@ use crate::db::audit::Actor;
 use crate::http::admin_auth::{AdminPassword, Operator};
 use crate::http::method::method;
 use crate::http::{XrpcInput, XrpcQuery};
-use crate::wire::error::{XrpcError, bad_request};
+use crate::wire::error::bad_request;
+use crate::wire::{XrpcError, messages};
 
 method!(GetAccountInfo, "com.atproto.admin.getAccountInfo");
 method!(GetAccountInfos, "com.atproto.admin.getAccountInfos");
@@ -125,7 +126,7 @@ async fn known(app: &App, did: &str) -> Result<Account, XrpcError> {
 }
 
 fn not_found() -> XrpcError {
-    bad_request("NotFound", "Account not found")
+    bad_request("NotFound", messages::ACCOUNT_NOT_FOUND)
 }
 
 fn view(account: Account) -> AccountView {

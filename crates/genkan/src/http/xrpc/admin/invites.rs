@@ -40,7 +40,7 @@ pub(crate) async fn disable_invite_codes(
     XrpcInput(input): XrpcInput<DisableInput>,
 ) -> Result<(), XrpcError> {
     if input.accounts.iter().any(|account| account == "admin") {
-        return Err(XrpcError::invalid("Cannot disable all invite codes of the operator at once"));
+        return Err(XrpcError::invalid("the operator's invite codes cannot be disabled all at once"));
     }
     let now = app.clock.now();
     let mut tx = app.db.begin().await?;

@@ -39,7 +39,7 @@ pub(crate) async fn send_email(
     match caller {
         OperatorOrAccount::Account(caller) => {
             if caller.account.did != input.recipient_did {
-                let message = "Input/recipientDid is not the account that the token speaks for";
+                let message = "Input/recipientDid must be the DID of the token's account";
                 return Err(XrpcError::invalid(message));
             }
             app.emails.send_message(&caller.account, subject, &input.content, caller.actor()).await?;

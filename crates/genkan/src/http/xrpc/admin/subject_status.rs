@@ -40,7 +40,7 @@ pub(crate) async fn update_subject_status(
     let takedown = input.takedown.as_ref();
     let deactivated = input.deactivated.as_ref();
     if takedown.is_some_and(|it| it.applied) && deactivated.is_some_and(|it| !it.applied) {
-        return Err(XrpcError::invalid("An account cannot be taken down and activated at once"));
+        return Err(XrpcError::invalid("an account cannot be taken down and activated at once"));
     }
     if let Some(takedown) = takedown {
         if takedown.applied {

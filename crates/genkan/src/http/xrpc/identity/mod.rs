@@ -7,7 +7,8 @@ pub(super) mod update_handle;
 use http::StatusCode;
 
 use crate::http::answers::handle_taken;
-use crate::wire::error::{XrpcError, bad_request};
+use crate::wire::error::bad_request;
+use crate::wire::{XrpcError, messages};
 use crate::{moves, renames};
 
 impl From<renames::Error> for XrpcError {
@@ -17,18 +18,18 @@ impl From<renames::Error> for XrpcError {
             E::Handle(problem) => problem.into(),
             E::Taken => handle_taken(),
             E::UnderWay => {
-                Self::unavailable("Another change of this handle is under way, try again in a moment")
+                Self::unavailable("another change of this handle is in progress; try again in a moment")
             }
-            E::NoAccount => bad_request("AccountNotFound", "Account not found"),
+            E::NoAccount => bad_request("AccountNotFound", messages::ACCOUNT_NOT_FOUND),
             E::NotOurs => Self::invalid(
-                "This identity was taken out of our hands: change its handle with its own rotation key",
+                "this server no longer controls the identity; change its handle with your own rotation key",
             ),
             E::Refused(_) => {
-                let text = "The PLC directory refused the change; nothing was changed";
+                let text = "the PLC directory refused the change, and nothing was changed";
                 Self::new(StatusCode::BAD_GATEWAY, "UpstreamFailure", text).because(error)
             }
             E::Unfinished => Self::unavailable(
-                "The PLC directory does not answer; the change is recorded and will be made",
+                "the PLC directory does not answer; the change is recorded and will be made later",
             ),
             E::Storage(cause) => cause.into(),
         }
@@ -41,11 +42,13 @@ impl From<moves::Error> for XrpcError {
         match error {
             E::Code(cause) => cause.into(),
             E::NotOurs => Self::invalid(
-                "This identity was taken out of our hands: sign its operations with its own rotation key",
+                "this server no longer controls the identity; sign its operations with your own rotation key",
             ),
-            E::Unfit(problem) => Self::invalid(format!("The PLC directory would refuse this: {problem}")),
+            E::Unfit(problem) => {
+                Self::invalid(format!("the PLC directory would refuse this operation: {problem}"))
+            }
             E::Directory(_) => {
-                Self::unavailable("The PLC directory does not answer; the same code is still good")
+                Self::unavailable("the PLC directory does not answer; the same code can be used again")
                     .because(error)
             }
             E::Storage(cause) => cause.into(),

@@ -11,7 +11,8 @@ use crate::app::App;
 use crate::http::XrpcQuery;
 use crate::http::method::method;
 use crate::identity::Freshness;
-use crate::wire::error::{XrpcError, bad_request};
+use crate::wire::error::bad_request;
+use crate::wire::{XrpcError, messages};
 
 method!(ResolveHandle, "com.atproto.identity.resolveHandle");
 
@@ -35,10 +36,8 @@ pub(crate) async fn resolve_handle(
 async fn elsewhere(app: &App, handle: &Handle) -> Result<Did, XrpcError> {
     let policy = &app.sign_ups.rules().handles;
     if policy.is_service_handle(handle) {
-        return Err(bad_request("HandleNotFound", UNRESOLVED));
+        return Err(bad_request("HandleNotFound", messages::HANDLE_UNRESOLVED));
     }
     let found = app.identity.handles.resolve(handle, Freshness::Remembered).await;
-    found.map_err(|_| XrpcError::invalid(UNRESOLVED))
+    found.map_err(|_| XrpcError::invalid(messages::HANDLE_UNRESOLVED))
 }
-
-const UNRESOLVED: &str = "Unable to resolve handle";

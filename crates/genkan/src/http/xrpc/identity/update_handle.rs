@@ -28,7 +28,7 @@ pub(crate) async fn update_handle(
 ) -> Result<(), XrpcError> {
     let did = caller.account.did.as_str();
     if input.did.as_deref().is_some_and(|named| named != did) {
-        return Err(XrpcError::invalid("Input/did is not the account that the token speaks for"));
+        return Err(XrpcError::invalid("Input/did must be the DID of the token's account"));
     }
     let now = app.clock.now();
     check_rate_limit(app.limits.attempt(&app.db, Limit::UpdateHandle, did, now).await?, now)?;

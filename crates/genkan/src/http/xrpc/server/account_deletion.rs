@@ -16,8 +16,9 @@ use crate::http::method::method;
 use crate::limits::{Limit, account_and_address, address, code_for};
 use crate::mail::Reason;
 use crate::wire::ClientAddr;
-use crate::wire::error::{XrpcError, unauthorized};
+use crate::wire::error::unauthorized;
 use crate::wire::rate_limit::check_rate_limit;
+use crate::wire::{XrpcError, messages};
 
 method!(RequestAccountDelete, "com.atproto.server.requestAccountDelete");
 method!(DeleteAccount, "com.atproto.server.deleteAccount");
@@ -52,7 +53,7 @@ pub(crate) async fn delete_account(
     check_rate_limit(app.limits.attempt(&app.db, Limit::CreateSession, &key, now).await?, now)?;
     let account = app.accounts.find(did).await?.ok_or_else(|| XrpcError::invalid("account not found"))?;
     if !app.sessions.knows_password(&account, &Secret::new(input.password)).await? {
-        return Err(unauthorized("AuthenticationRequired", "Invalid did or password"));
+        return Err(unauthorized("AuthenticationRequired", messages::WRONG_DID_OR_PASSWORD));
     }
     let code = app.emails.check(did, Reason::DeleteAccount, &input.token).await.map_err(EmailsError::from)?;
     Ok(app.standings.delete(code.did(), Actor::Account(did)).await?)

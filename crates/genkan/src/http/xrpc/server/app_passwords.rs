@@ -57,13 +57,13 @@ pub(crate) async fn create_app_password(
 ) -> Result<Json<CreateOutput>, XrpcError> {
     let name = input.name.trim().to_owned();
     if name.is_empty() || name.chars().count() > NAME_MOST {
-        return Err(XrpcError::invalid("The name must have between 1 and 64 characters"));
+        return Err(XrpcError::invalid("name must have between 1 and 64 characters"));
     }
     let (did, now, privileged) =
         (caller.account.did.as_str(), app.clock.now(), input.privileged.unwrap_or(false));
     let mut tx = app.db.begin().await?;
     let Some(password) = app_password::create(&mut tx, did, &name, privileged, now).await? else {
-        return Err(XrpcError::invalid("An app password of that name exists already"));
+        return Err(XrpcError::invalid("an app password of this name already exists"));
     };
     audit::record(&mut tx, now, caller.actor(), "app_password.create", did, &name).await?;
     tx.commit().await?;

@@ -18,8 +18,9 @@ use crate::limits::{Limit, address};
 use crate::signup;
 use crate::telemetry::metrics::SIGN_UPS;
 use crate::wire::ClientAddr;
-use crate::wire::error::{XrpcError, bad_request};
+use crate::wire::error::bad_request;
 use crate::wire::rate_limit::check_rate_limit;
+use crate::wire::{XrpcError, messages};
 
 method!(CreateAccount, "com.atproto.server.createAccount");
 
@@ -42,7 +43,8 @@ pub(crate) async fn create_account(
     XrpcInput(input): XrpcInput<Input>,
 ) -> Result<Json<SessionAnswer>, XrpcError> {
     if headers.contains_key(AUTHORIZATION) || input.did.is_some() || input.plc_op.is_some() {
-        let text = "Accounts cannot be brought from another server here yet; sign up for a new one";
+        let text =
+            "moving an account here from another server is not supported yet; sign up for a new account";
         return Err(XrpcError::invalid(text));
     }
     let request = request(input)?;
@@ -61,9 +63,7 @@ fn request(input: Input) -> Result<signup::Request, XrpcError> {
         .parse()
         .map_err(|_| bad_request("InvalidHandle", "Input/handle must be a valid handle"))?;
     let email = input.email.ok_or_else(|| invalid("Email is required"))?;
-    let email: Email = email
-        .parse()
-        .map_err(|_| invalid("This email address is not supported, please use a different email."))?;
+    let email: Email = email.parse().map_err(|_| invalid(messages::EMAIL_UNSUPPORTED))?;
     let password = input.password.ok_or_else(|| invalid("Password is required"))?;
     let recovery_key = input
         .recovery_key

@@ -13,8 +13,8 @@ use crate::http::language::language;
 use crate::http::method::method;
 use crate::limits::{Limit, code_for};
 use crate::mail::Reason;
-use crate::wire::error::XrpcError;
 use crate::wire::rate_limit::check_rate_limit;
+use crate::wire::{XrpcError, messages};
 
 method!(RequestEmailUpdate, "com.atproto.server.requestEmailUpdate");
 method!(UpdateEmail, "com.atproto.server.updateEmail");
@@ -52,13 +52,11 @@ pub(crate) async fn update_email(
     XrpcInput(input): XrpcInput<UpdateInput>,
 ) -> Result<(), XrpcError> {
     if input.email_auth_factor == Some(true) {
-        // Nobody is to believe that a second factor is on when it is not.
-        return Err(XrpcError::invalid("Sign-in with a second factor by e-mail is not offered here"));
+        // Accepting this in silence would let people believe that a second factor protects them.
+        return Err(XrpcError::invalid("sign-in with a second factor by e-mail is not supported"));
     }
-    let email: Email = input.email.parse().map_err(|_| XrpcError::invalid(UNSUPPORTED))?;
+    let email: Email = input.email.parse().map_err(|_| XrpcError::invalid(messages::EMAIL_UNSUPPORTED))?;
     app.sign_ups.rules().check_email(&email).map_err(crate::signup::Error::from)?;
     let token = input.token.as_deref().filter(|token| !token.is_empty());
     Ok(app.emails.update(&caller.account, &email, token, caller.actor()).await?)
 }
-
-const UNSUPPORTED: &str = "This email address is not supported, please use a different email.";

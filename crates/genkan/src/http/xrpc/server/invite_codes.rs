@@ -107,7 +107,7 @@ pub(crate) async fn create_invite_code(
 ) -> Result<Json<CreateOutput>, XrpcError> {
     let account = input.for_account.unwrap_or_else(|| "admin".to_owned());
     let mut made = make(&app, &account, 1, input.use_count).await?;
-    let code = made.pop().ok_or_else(|| XrpcError::invalid("No code was asked for"))?;
+    let code = made.pop().ok_or_else(|| XrpcError::invalid("codeCount must be 1 or more"))?;
     Ok(Json(CreateOutput { code }))
 }
 
@@ -118,7 +118,9 @@ pub(crate) async fn create_invite_codes(
 ) -> Result<Json<CreateManyOutput>, XrpcError> {
     let accounts = input.for_accounts.unwrap_or_else(|| vec!["admin".to_owned()]);
     if accounts.len() > MANY || input.code_count > MANY_CODES {
-        return Err(XrpcError::invalid("Too many codes at once"));
+        return Err(XrpcError::invalid(
+            "too many codes at once: at most 1000 accounts and 100 codes for each",
+        ));
     }
     let mut codes = Vec::with_capacity(accounts.len());
     for account in accounts {
