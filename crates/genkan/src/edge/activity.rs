@@ -11,7 +11,7 @@ use tokio::time::Instant;
 
 use super::Settings;
 
-/// One connection's notes.
+/// One connection's activity.
 #[derive(Debug)]
 pub(super) struct Activity {
     /// Requests whose answers have not ended.
@@ -20,31 +20,31 @@ pub(super) struct Activity {
     quiet_since: Cell<Instant>,
     /// When the head that is being read began.
     pub(super) head_since: Cell<Option<Instant>>,
-    /// Since when the client takes nothing of what waits for it.
+    /// When the client stopped taking the bytes that wait for it.
     pub(super) blocked_since: Cell<Option<Instant>>,
-    /// Requests that the client took back since `taken_back_since`.
-    taken_back: Cell<u32>,
-    taken_back_since: Cell<Instant>,
-    verdict: Cell<Verdict>,
+    /// Requests that the client cancelled since `cancelled_since`.
+    cancelled: Cell<u32>,
+    cancelled_since: Cell<Instant>,
+    disposition: Cell<Disposition>,
     /// Wakes the connection's task.
     waker: RefCell<Option<Waker>>,
 }
 
-/// What is to become of a connection. Later ones outweigh earlier ones.
+/// What is to happen with a connection. A later one outweighs an earlier one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd)]
-pub(super) enum Verdict {
+pub(super) enum Disposition {
     #[default]
-    Stays,
-    /// Has nothing to do: it gives its buffers back until something comes.
-    Rests,
-    /// Goes when its requests have ended.
-    Leaves,
-    /// Its head did not come in time: it is told so and goes.
-    TooSlow,
-    /// Has been told that it made a fault.
+    Keep,
+    /// It has nothing to do and gives its buffers back until bytes arrive.
+    Rest,
+    /// It is closed when its requests have ended.
+    Drain,
+    /// Its head did not arrive in time. The client is told so, then it is closed.
+    TimedOut,
+    /// The client has been told of a fault, and nothing more is read.
     Refused,
-    /// Goes at once.
-    Dropped,
+    /// It is closed at once.
+    Drop,
 }
 
 impl Activity {
@@ -54,9 +54,9 @@ impl Activity {
             quiet_since: Cell::new(Instant::now()),
             head_since: Cell::new(None),
             blocked_since: Cell::new(None),
-            taken_back: Cell::new(0),
-            taken_back_since: Cell::new(Instant::now()),
-            verdict: Cell::default(),
+            cancelled: Cell::new(0),
+            cancelled_since: Cell::new(Instant::now()),
+            disposition: Cell::default(),
             waker: RefCell::default(),
         }
     }
@@ -72,17 +72,20 @@ impl Activity {
         }
     }
 
-    /// The client asked, and took it back before there was an answer. Who does that too often goes at once (T19).
-    pub(super) fn take_back(&self) {
+    /// Notes that the client cancelled a request before its answer began.
+    ///
+    /// A client that does so too often is cut off: each cancelled request has already cost work here and at a host,
+    /// while it cost the client one frame (the "rapid reset" attack on HTTP/2).
+    pub(super) fn cancel(&self) {
         self.end();
         let now = Instant::now();
-        if now.duration_since(self.taken_back_since.get()) > TAKEN_BACK_WITHIN {
-            self.taken_back_since.set(now);
-            self.taken_back.set(0);
+        if now.duration_since(self.cancelled_since.get()) > CANCELLED_WITHIN {
+            self.cancelled_since.set(now);
+            self.cancelled.set(0);
         }
-        self.taken_back.set(self.taken_back.get() + 1);
-        if self.taken_back.get() > TAKEN_BACK_MOST {
-            self.judge(Verdict::Dropped);
+        self.cancelled.set(self.cancelled.get() + 1);
+        if self.cancelled.get() > CANCELLED_MOST {
+            self.escalate(Disposition::Drop);
         }
     }
 
@@ -90,60 +93,63 @@ impl Activity {
         self.under_way.get() == 0
     }
 
-    pub(super) const fn verdict(&self) -> Verdict {
-        self.verdict.get()
+    pub(super) const fn disposition(&self) -> Disposition {
+        self.disposition.get()
     }
 
-    pub(super) fn judge(&self, verdict: Verdict) {
-        if verdict > self.verdict.get() {
-            self.verdict.set(verdict);
+    /// Sets the disposition and wakes the connection's task, unless a weightier one is set.
+    pub(super) fn escalate(&self, disposition: Disposition) {
+        if disposition > self.disposition.get() {
+            self.disposition.set(disposition);
             if let Some(waker) = &*self.waker.borrow() {
                 waker.wake_by_ref();
             }
         }
     }
 
-    /// Something has come.
-    pub(super) fn stir(&self) {
-        if self.verdict.get() == Verdict::Rests {
-            self.verdict.set(Verdict::Stays);
+    /// Ends the rest of a connection: bytes have arrived.
+    pub(super) fn resume(&self) {
+        if self.disposition.get() == Disposition::Rest {
+            self.disposition.set(Disposition::Keep);
         }
     }
 
-    /// Whether it has nothing to do, by all that is known here.
+    /// Whether no request, no head and no waiting byte needs the connection's buffers.
     pub(super) const fn is_at_rest(&self) -> bool {
         self.is_quiet() && self.head_since.get().is_none() && self.blocked_since.get().is_none()
     }
 
-    /// Remembers whom to wake.
-    pub(super) fn listen(&self, cx: &Context<'_>) {
+    /// Registers the task that a change of the disposition wakes.
+    pub(super) fn register(&self, cx: &Context<'_>) {
         let mut waker = self.waker.borrow_mut();
         if !waker.as_ref().is_some_and(|known| known.will_wake(cx.waker())) {
             *waker = Some(cx.waker().clone());
         }
     }
 
-    /// Looks at the time.
+    /// Compares each wait with its limit. Called by the worker a few times a second.
     pub(super) fn check(&self, settings: &Settings, now: Instant) {
         let passed =
             |since: Option<Instant>, limit| since.is_some_and(|since| now.duration_since(since) >= limit);
+        // From the weightiest disposition to the lightest. A client that takes no bytes is dropped even while a request
+        // is under way: its answer would hold a host's connection for ever.
         if passed(self.blocked_since.get(), settings.stalled_reader) {
-            self.judge(Verdict::Dropped);
+            self.escalate(Disposition::Drop);
         } else if passed(self.head_since.get(), settings.head_timeout) {
-            self.judge(Verdict::TooSlow);
+            self.escalate(Disposition::TimedOut);
         } else if self.is_quiet()
             && self.head_since.get().is_none()
             && passed(Some(self.quiet_since.get()), settings.idle_timeout)
         {
-            self.judge(Verdict::Leaves);
+            self.escalate(Disposition::Drain);
         } else if self.is_at_rest() && passed(Some(self.quiet_since.get()), REST_AFTER) {
-            self.judge(Verdict::Rests);
+            self.escalate(Disposition::Rest);
         }
     }
 }
 
-/// As many requests may be taken back within so long.
-const TAKEN_BACK_MOST: u32 = 200;
-const TAKEN_BACK_WITHIN: Duration = Duration::from_secs(30);
-/// How long a connection keeps its buffers without a request.
+/// The most requests that a client may cancel within [`CANCELLED_WITHIN`].
+const CANCELLED_MOST: u32 = 200;
+const CANCELLED_WITHIN: Duration = Duration::from_secs(30);
+/// How long a connection keeps its buffers after its last request.
 const REST_AFTER: Duration = Duration::from_secs(1);

@@ -1,4 +1,4 @@
-//! Whose address a request comes from, as hosts are told it.
+//! The peer of a connection, and the address that hosts are told.
 
 use std::net::IpAddr;
 
@@ -10,7 +10,7 @@ use crate::forward::Visitor;
 #[derive(Debug)]
 pub(super) struct Peer {
     address: IpAddr,
-    /// The address as a host is told it, made once for all requests of the connection.
+    /// The address in the form that a host is told, made once for all requests of the connection.
     visitor: Visitor,
 }
 
@@ -29,7 +29,7 @@ impl Peer {
     }
 }
 
-/// The address as a host is told it.
+/// The address in the form that a host is told.
 pub(super) fn visitor(client: IpAddr) -> Visitor {
     let address = HeaderValue::try_from(client.to_string()).expect("an address is digits, dots and colons");
     Visitor { ip: client, address }

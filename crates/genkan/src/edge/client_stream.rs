@@ -11,7 +11,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
-use super::activity::{Activity, Verdict};
+use super::activity::{Activity, Disposition};
 use super::answer::last_answer;
 use crate::wire::XrpcError;
 
@@ -19,7 +19,7 @@ use crate::wire::XrpcError;
 #[derive(Debug)]
 pub(super) struct ClientStream {
     stream: TcpStream,
-    /// `None` on HTTP/2, whose frames leave no doubt.
+    /// `None` on HTTP/2, whose frames leave no doubt about where a request ends.
     framing: Option<RequestFraming>,
     activity: Rc<Activity>,
 }
@@ -40,11 +40,12 @@ impl ClientStream {
 
     /// Tells the client why, if no answer is under way, and ends reading.
     fn refuse(&self, error: &XrpcError) -> Poll<io::Result<()>> {
+        // Between an answer's bytes, or before an earlier request's answer, this one would be taken for a part of it.
         if self.activity.is_quiet() {
             // A client that has left cannot be told, and there is no one else to tell.
             let _ = self.stream.try_write(&last_answer(error));
         }
-        self.activity.judge(Verdict::Refused);
+        self.activity.escalate(Disposition::Refused);
         Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, "refused")))
     }
 
@@ -67,11 +68,11 @@ impl AsyncRead for ClientStream {
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        match self.activity.verdict() {
-            Verdict::Refused => {
+        match self.activity.disposition() {
+            Disposition::Refused => {
                 return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, "refused")));
             }
-            Verdict::TooSlow => {
+            Disposition::TimedOut => {
                 let slow = XrpcError::new(
                     StatusCode::REQUEST_TIMEOUT,
                     "InvalidRequest",
@@ -95,6 +96,7 @@ impl AsyncRead for ClientStream {
                 }
                 Ok(()) => self.activity.head_since.set(None),
                 Err(fault) => {
+                    // The library must not see what the strict reader has refused.
                     buffer.set_filled(before);
                     return self.refuse(&fault.into());
                 }

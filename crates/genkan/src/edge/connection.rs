@@ -1,4 +1,4 @@
-//! One client's connection, in whichever version of HTTP it speaks.
+//! One client's connection, in HTTP/1.1 or HTTP/2.
 
 use std::convert::Infallible;
 use std::future::{Future, poll_fn};
@@ -14,7 +14,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use super::activity::{Activity, Verdict};
+use super::activity::{Activity, Disposition};
 use super::client_stream::ClientStream;
 use super::service::{self, ConnectionContext};
 use super::settings::Settings;
@@ -26,22 +26,23 @@ pub(super) async fn serve<N: Neighbours>(mut stream: TcpStream, context: Rc<Conn
     if let Spoken::Http2 = spoken {
         return Box::pin(serve_http2(stream, context)).await;
     }
-    // Between requests that are far apart a connection is nothing but its socket: buffers cost the most of it.
+    // Between requests that are far apart a connection is only its socket. Its buffers are most of what it costs, and
+    // most open connections are idle.
     while let Some(rested) = Box::pin(serve_http1(stream, &context)).await {
         stream = rested;
-        if !something_comes(&stream, &context.activity).await {
+        if !has_bytes(&stream, &context.activity).await {
             return;
         }
-        context.activity.stir();
+        context.activity.resume();
     }
 }
 
-/// Waits for a byte, or for the end of the connection's time.
-async fn something_comes(stream: &TcpStream, activity: &Activity) -> bool {
+/// Waits until bytes arrive. Returns `false` when the connection's time ended before that.
+async fn has_bytes(stream: &TcpStream, activity: &Activity) -> bool {
     let mut readable = pin!(stream.readable());
     poll_fn(|cx| {
-        activity.listen(cx);
-        if activity.verdict() > Verdict::Rests {
+        activity.register(cx);
+        if activity.disposition() > Disposition::Rest {
             return Poll::Ready(false);
         }
         readable.as_mut().poll(cx).map(|ready| ready.is_ok())
@@ -54,15 +55,15 @@ enum Spoken {
     Http2,
 }
 
-/// Tells the version by the first bytes, which stay where they are. `None`: there were none in time.
+/// Tells the version by the first bytes, without taking them off the socket. `None`: none arrived in time.
 async fn spoken(stream: &TcpStream, activity: &Activity) -> Option<Spoken> {
     let mut seen = [0; PREFACE.len()];
     loop {
         let count = {
             let mut peek = pin!(stream.peek(&mut seen));
             poll_fn(|cx| {
-                activity.listen(cx);
-                if activity.verdict() > Verdict::Rests {
+                activity.register(cx);
+                if activity.disposition() > Disposition::Rest {
                     return Poll::Ready(None);
                 }
                 peek.as_mut().poll(cx).map(Result::ok)
@@ -79,7 +80,8 @@ async fn spoken(stream: &TcpStream, activity: &Activity) -> Option<Spoken> {
         if count == PREFACE.len() {
             return Some(Spoken::Http2);
         }
-        // Part of the preface: the rest is on its way, or the connection's time runs out.
+        // Part of the preface. `peek` would return the same bytes at once, so the rest is waited for with a pause; the
+        // head's time limit ends the wait.
         if activity.head_since.get().is_none() {
             activity.head_since.set(Some(tokio::time::Instant::now()));
         }
@@ -87,7 +89,7 @@ async fn spoken(stream: &TcpStream, activity: &Activity) -> Option<Spoken> {
     }
 }
 
-/// Serves requests until the connection ends, or rests: then its stream comes back.
+/// Serves requests until the connection ends, or rests. A resting connection's stream is returned.
 async fn serve_http1<N: Neighbours>(
     stream: TcpStream,
     context: &Rc<ConnectionContext<N>>,
@@ -96,7 +98,8 @@ async fn serve_http1<N: Neighbours>(
     let settings = context.worker.settings();
     let framing = RequestFraming::new(settings.head());
     let mut builder = http1::Builder::new();
-    // The strict reader has the last word on sizes; these are a little wider, so that it also has the first.
+    // The strict reader below decides about sizes. The library's limits are a little wider, so that it never answers
+    // first, in its own words.
     builder.max_buf_size(buffer(settings)).max_headers(settings.head_fields + 1).half_close(false);
     let wire = TokioIo::new(ClientStream::new(stream, Some(framing), Rc::clone(&activity)));
     let service = service_fn(|request| {
@@ -106,17 +109,18 @@ async fn serve_http1<N: Neighbours>(
     let mut connection = builder.serve_connection(wire, service);
     let mut is_leaving = false;
     let outcome = poll_fn(|cx| {
-        activity.listen(cx);
-        match activity.verdict() {
-            Verdict::Dropped => return Poll::Ready(Outcome::Dropped),
-            Verdict::Rests if activity.is_at_rest() => return Poll::Ready(Outcome::Rests),
-            Verdict::Leaves if !is_leaving => {
+        activity.register(cx);
+        match activity.disposition() {
+            Disposition::Drop => return Poll::Ready(Outcome::Dropped),
+            Disposition::Rest if activity.is_at_rest() => return Poll::Ready(Outcome::Rests),
+            Disposition::Drain if !is_leaving => {
                 is_leaving = true;
                 Pin::new(&mut connection).graceful_shutdown();
             }
             _ => {}
         }
-        activity.stir();
+        // The task was woken, so bytes may have arrived; if the connection is still idle, it rests again later.
+        activity.resume();
         Pin::new(&mut connection).poll(cx).map(|_| Outcome::Ended)
     })
     .await;
@@ -125,6 +129,7 @@ async fn serve_http1<N: Neighbours>(
     }
     let parts = connection.into_parts();
     let wire = parts.io.into_inner();
+    // Bytes that the library has read already would be lost with its buffer.
     if let Outcome::Rests = outcome
         && parts.read_buf.is_empty()
         && wire.is_between_requests()
@@ -135,14 +140,17 @@ async fn serve_http1<N: Neighbours>(
     None
 }
 
-/// What became of a connection's requests.
+/// How the serving of a connection ended.
 enum Outcome {
     Ended,
     Rests,
     Dropped,
 }
 
-/// Ends a connection so that the client can still read the last answer: closing with bytes unread resets it.
+/// Closes a connection so that the client can still read the last answer.
+///
+/// Closing a socket with bytes unread resets the connection, and the reset can overtake the answer. So the sending side
+/// is closed first, and what still arrives is read and dropped for a moment.
 async fn part(mut stream: TcpStream) {
     if stream.shutdown().await.is_err() {
         return;
@@ -185,10 +193,10 @@ async fn serve_http2<N: Neighbours>(stream: TcpStream, context: Rc<ConnectionCon
     let mut connection = pin!(builder.serve_connection(wire, service));
     let mut is_leaving = false;
     poll_fn(|cx| {
-        activity.listen(cx);
-        match activity.verdict() {
-            Verdict::Stays | Verdict::Rests => {}
-            Verdict::Leaves => {
+        activity.register(cx);
+        match activity.disposition() {
+            Disposition::Keep | Disposition::Rest => {}
+            Disposition::Drain => {
                 if !is_leaving {
                     is_leaving = true;
                     connection.as_mut().graceful_shutdown();
@@ -201,12 +209,12 @@ async fn serve_http2<N: Neighbours>(stream: TcpStream, context: Rc<ConnectionCon
     .await;
 }
 
-/// As much as a head may have, and a window for bodies.
+/// The size of the read buffer: room for the largest head, or for a window of a body.
 fn buffer(settings: &Settings) -> usize {
     (settings.head_bytes + 1024).max(64 * 1024)
 }
 
-/// Runs a connection's streams beside it.
+/// Runs the streams of an HTTP/2 connection on the connection's own thread.
 #[derive(Clone, Copy, Debug)]
 struct OnThisThread;
 
@@ -218,13 +226,13 @@ impl<F: Future + 'static> hyper::rt::Executor<F> for OnThisThread {
     }
 }
 
-/// What an HTTP/2 client says first (RFC 9113 §3.4).
+/// The connection preface of an HTTP/2 client (RFC 9113 §3.4).
 const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-/// Bytes of one frame from a client.
+/// The most bytes of one frame from a client.
 const FRAME: u32 = 16 * 1024;
-/// Bytes of names and values that a client may have us keep for its next heads.
+/// Bytes of the table of names and values that a client may refer to in later heads (RFC 7541 §4.2).
 const HEADER_TABLE: u32 = 4096;
-/// Bytes of a body that may be on their way to us on one stream.
+/// Bytes of a body that a client may send ahead on one stream (RFC 9113 §5.2).
 const WINDOW: u32 = 128 * 1024;
-/// Bytes that are read off a connection that is over.
+/// The most bytes that are read and dropped from a connection that is being closed.
 const MOST_DRAINED: usize = 256 * 1024;

@@ -7,15 +7,15 @@ use http::StatusCode;
 /// Counts of one thread since the server started.
 #[derive(Debug, Default)]
 pub(crate) struct Counters {
-    /// Requests carried to hosts, by the first digit of the answer's status.
+    /// Forwarded requests, by the first digit of the answer's status.
     forwarded: [AtomicU64; 6],
-    /// Requests that Genkan's own methods answered, likewise.
+    /// Requests that `http` answered, by the first digit of the answer's status.
     local: [AtomicU64; 6],
-    /// Requests that ended at the edge, likewise.
+    /// Requests that the edge answered, by the first digit of the answer's status.
     refused: [AtomicU64; 6],
-    /// Connections that were closed at once, for want of a place.
+    /// Connections that were closed at once because a limit was reached.
     pub(super) turned_away: AtomicU64,
-    /// Connections that are open.
+    /// Open connections.
     pub(super) open: AtomicU64,
 }
 
@@ -56,7 +56,7 @@ impl Counters {
     }
 }
 
-/// Adds without a locked instruction: there is one writer.
+/// Adds without a locked instruction, which is enough because a counter has one writer.
 pub(super) fn add(count: &AtomicU64, more: u64) {
     count.store(count.load(Ordering::Relaxed).wrapping_add(more), Ordering::Relaxed);
 }

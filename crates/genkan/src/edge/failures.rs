@@ -19,7 +19,7 @@ impl FailureMetrics {
         self.metrics.counter(&REFUSALS, &[name]).increment();
     }
 
-    /// A host did not answer, or was not asked.
+    /// A host did not answer, or was not asked because it failed before.
     pub(super) fn failed(&self, aim: &Aim, error: &Error) {
         let reason = match error {
             Error::Unreachable(_) => "unreachable",
@@ -30,7 +30,8 @@ impl FailureMetrics {
             _ => return,
         };
         let Some(host) = aim.host() else {
-            // Strangers choose their names, so none becomes a label; nor is their trouble ours.
+            // External PDSes choose their names, so a label for each could fill the memory. Their failures are not the
+            // operator's to mend either, so the log has them at `debug`.
             tracing::debug!(host = aim.name(), cause = error as &dyn std::error::Error, "a PDS failed");
             return self.metrics.counter(&UPSTREAM_FAILURES, &[reason]).increment();
         };

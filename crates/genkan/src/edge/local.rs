@@ -1,4 +1,4 @@
-//! Requests that Genkan answers itself: handed to the control runtime and waited for.
+//! Requests that Genkan answers itself, on the control runtime.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -16,9 +16,10 @@ use tower_service::Service as _;
 
 use crate::forward::AnswerBody;
 
-/// Has the router answer on the control runtime. `None`: it came to no answer, which is a bug there.
+/// Has the router answer on the control runtime. `None`: it panicked before its own guard could answer.
 ///
-/// A client that leaves does not stop what was begun: a sign-up ends the same way whether or not someone waits.
+/// A task of its own, so that a client that leaves does not cancel what was begun: a sign-up ends the same way whether or
+/// not its client waits.
 pub(super) async fn answer(
     router: &Router,
     control: &Handle,
@@ -32,7 +33,7 @@ pub(super) async fn answer(
     Some(response.map(AnswerBody::Local))
 }
 
-/// A body that has to be there in time, as a whole: what Genkan itself reads is small.
+/// A request body with one time limit for the whole of it, which is enough since the bodies that Genkan reads are small.
 struct Timed {
     body: Incoming,
     patience: Duration,
@@ -64,7 +65,7 @@ impl Body for Timed {
     }
 }
 
-/// The body did not come, or not in time.
+/// The body was cut off, or did not arrive in time.
 #[derive(Debug, thiserror::Error)]
 #[error("the request's body did not arrive")]
 struct Late;

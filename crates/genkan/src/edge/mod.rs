@@ -1,10 +1,13 @@
-//! The front door itself: every byte from outside comes in here.
+//! The front door: every byte from outside comes in here.
 //!
-//! A few threads, each with its own runtime, listener and connections to hosts, read requests strictly, within
-//! limits, and decide by `routing` whether one is carried on by `forward` or handed to the methods that Genkan
-//! answers itself, which run on the control runtime. No thread waits for another, and no request can make one.
+//! A few threads, each with its own runtime, listener and connections to hosts, read requests strictly and within
+//! limits. By the routing table each request is forwarded, refused, or handed to `http`, which answers it on the
+//! control runtime. No thread waits for another, and no request can make one wait.
 //!
 //! The edge never touches the database, knows no method by name, and keeps no state beyond a connection's life.
+//!
+//! How a request travels: `worker` accepts a connection and admits it, `connection` serves it (`client_stream` reads
+//! strictly below hyper), `service` answers each request of it, `answer` makes the refusals.
 
 mod activity;
 mod address;
@@ -42,28 +45,28 @@ use crate::wire::TrustedPeers;
 pub(crate) struct EdgeContext<N> {
     pub(crate) settings: Settings,
     pub(crate) neighbours: N,
-    /// Who may say for whom they speak.
+    /// The peers whose `X-Forwarded-For` is believed.
     pub(crate) trusted_peers: TrustedPeers,
     pub(crate) metrics: Metrics,
     /// The methods that Genkan answers itself.
     pub(crate) router: axum::Router,
     /// Where they run.
     pub(crate) control: Handle,
-    /// PDSes that are not ours.
+    /// What external PDSes are called by.
     pub(crate) abroad: Abroad,
-    /// Trusted authorities, for hosts with TLS.
+    /// The trusted certificate authorities, for hosts with TLS.
     pub(crate) tls: Arc<ClientConfig>,
-    /// Our name in `Via`: the same on every replica, and nobody else's.
+    /// Genkan's name in `Via` (RFC 9110 §7.6.3). All replicas share it, and no other server has it.
     pub(crate) name: String,
 }
 
-/// How far the edge is on its way out.
+/// The phases of the edge's life, in their order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd)]
 pub(crate) enum Phase {
     Open,
-    /// Nobody comes in any more; who is in may finish.
+    /// New connections are refused. Requests under way may end.
     Draining,
-    /// Everybody goes, at once.
+    /// All connections are closed at once.
     Over,
 }
 
@@ -78,13 +81,13 @@ pub(crate) struct Edge {
 }
 
 impl Edge {
-    /// Listens, and serves from now on.
+    /// Listens on the address and serves, with one thread per worker, until [`stop`](Self::stop).
     pub(crate) fn open<N: Neighbours + Send + Sync>(
         address: SocketAddr,
         context: EdgeContext<N>,
     ) -> io::Result<Self> {
         let first = worker::listen(address)?;
-        // Port 0 is any port, but the same one for all threads.
+        // Port 0 means any free port. The first listener chooses it and all others share it.
         let address = first.local_addr()?;
         let mut listeners = vec![first];
         for _ in 1..context.settings.workers {
@@ -122,12 +125,14 @@ impl Edge {
         self.address
     }
 
-    /// What each thread has counted.
+    /// The counters of each thread.
     pub(crate) fn counters(&self) -> &[Arc<Counters>] {
         &self.counters
     }
 
-    /// Lets no one in, and waits until all have left. `false`: the grace ended before that, and they were cut off.
+    /// Refuses new connections and waits until all others have ended, at most for the grace.
+    ///
+    /// Returns `false` if the grace was too short and connections were cut off.
     pub(crate) async fn stop(mut self, grace: Duration) -> bool {
         self.phase.send_replace(Phase::Draining);
         if tokio::time::timeout(grace, self.ended.recv()).await.is_ok() {

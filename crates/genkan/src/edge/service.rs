@@ -1,4 +1,4 @@
-//! One request, from its head to whoever answers it.
+//! One request, from its head to its answer: forwarded, answered by `http`, or refused here.
 
 use std::net::IpAddr;
 use std::pin::Pin;
@@ -31,7 +31,7 @@ use crate::wire::{
 pub(super) struct ConnectionContext<N> {
     pub(super) worker: Rc<Worker<N>>,
     pub(super) peer: Peer,
-    /// The peer's word on who is behind it counts.
+    /// Whether the peer's `X-Forwarded-For` is believed.
     pub(super) is_believed: bool,
     pub(super) activity: Rc<Activity>,
 }
@@ -56,7 +56,7 @@ pub(super) async fn answer<N: Neighbours>(
         response.headers_mut().insert(DPOP_NONCE, nonce);
     }
     connection.worker.counters().answered(by, response.status());
-    // Genkan's own methods have written their line, and named it in their answer.
+    // Requests that `http` answered are in the log already, by its own layer.
     if let Some(line) = log
         && by != By::Genkan
     {
@@ -66,7 +66,7 @@ pub(super) async fn answer<N: Neighbours>(
     response.map(|body| Tracked { body, activity })
 }
 
-/// A request without an answer. Dropped so, it was taken back.
+/// An unanswered request. Dropping it before the answer means the client cancelled.
 struct UnderWay(Option<Rc<Activity>>);
 
 impl UnderWay {
@@ -75,7 +75,7 @@ impl UnderWay {
         Self(Some(Rc::clone(activity)))
     }
 
-    /// From here on its answer's body keeps the connection's activity.
+    /// Hands the activity on to the answer's body, which ends the request when it is dropped.
     fn answered(mut self) -> Rc<Activity> {
         self.0.take().expect("taken only here, and `self` is gone then")
     }
@@ -84,12 +84,12 @@ impl UnderWay {
 impl Drop for UnderWay {
     fn drop(&mut self) {
         if let Some(activity) = &self.0 {
-            activity.take_back();
+            activity.cancel();
         }
     }
 }
 
-/// Who answered, and where the request went if it was carried.
+/// Who answered, and where the request went if it was forwarded.
 type Answered = (By, Option<Aim>, Response<AnswerBody>);
 
 async fn route<N: Neighbours>(
@@ -127,6 +127,7 @@ async fn route<N: Neighbours>(
     if way == Way::Local {
         return local_answer(connection, Request::from_parts(parts, body)).await;
     }
+    // Counted before anything is looked up, so that a flood costs neither the database nor a host.
     let (client, via) = connection.client(&parts.headers);
     worker.neighbours().count(client, via.as_ref().map(|host| &*host.0))?;
     let aim = worker.forwarder().aim(way, &parts).await?;
@@ -140,7 +141,7 @@ async fn route<N: Neighbours>(
     Ok((By::Host, Some(aim), sent))
 }
 
-/// Hands a request to Genkan's own methods.
+/// Hands a request to `http`, with what the edge knows of its client.
 async fn local_answer<N: Neighbours>(
     connection: &ConnectionContext<N>,
     mut request: Request<Incoming>,
@@ -160,7 +161,7 @@ async fn local_answer<N: Neighbours>(
 }
 
 impl<N: Neighbours> ConnectionContext<N> {
-    /// The client, and the host that passed the request on, if one did.
+    /// The client's address, and the host that passed the request on, if one did.
     fn client(&self, headers: &HeaderMap) -> (IpAddr, Option<ViaHost>) {
         if !self.is_believed {
             return (self.peer.address(), None);
@@ -170,7 +171,9 @@ impl<N: Neighbours> ConnectionContext<N> {
     }
 }
 
-/// What the strict reader of heads has seen to on HTTP/1 holds on HTTP/2 as well.
+/// Refuses HTTP/2 requests that the strict reader would refuse on HTTP/1.1.
+///
+/// Frames leave no doubt about where a request ends, but the library passes verbs and hosts that no host should see.
 fn faulty(request: &Request<Incoming>) -> Option<XrpcError> {
     if request.version() != Version::HTTP_2 {
         return None;
@@ -198,10 +201,10 @@ fn asks_for_websocket(headers: &HeaderMap) -> bool {
     headers.get_all(UPGRADE).iter().any(|value| value.as_bytes().eq_ignore_ascii_case(b"websocket"))
 }
 
-/// Not a method name, yet asked for under `/xrpc/` by load balancers everywhere.
+/// Not an NSID, and still the path that load balancers check under `/xrpc/`.
 const HEALTH: &str = "/xrpc/_health";
 
-/// An answer's body that tells its connection when it has ended.
+/// An answer's body, which ends its request when it is dropped.
 #[derive(Debug)]
 pub(super) struct Tracked {
     body: AnswerBody,
@@ -231,7 +234,7 @@ impl Drop for Tracked {
     }
 }
 
-/// What a request's line in the log says of its beginning.
+/// The parts of a request's log line that are known before its answer.
 struct Line {
     verb: Method,
     path: String,
@@ -251,7 +254,7 @@ impl Line {
 
     fn write(self, response: &mut Response<AnswerBody>, aim: Option<&Aim>, error: Option<&str>) {
         let id = RequestId::new();
-        // A host's answer carries nothing of ours; a refusal can be asked about.
+        // Only refusals name the request. A forwarded answer carries no header of Genkan's beyond the fixed list.
         if error.is_some()
             && let Ok(value) = HeaderValue::from_str(&id.0)
         {

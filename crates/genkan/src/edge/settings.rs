@@ -1,4 +1,4 @@
-//! The edge's limits, as the operator set them.
+//! The edge's limits, from the configuration.
 
 use std::time::Duration;
 
@@ -12,11 +12,11 @@ use crate::forward;
 pub(crate) struct Settings {
     /// Threads.
     pub(crate) workers: usize,
-    /// First byte of a head → its end.
+    /// From the first byte of a head to its end.
     pub(crate) head_timeout: Duration,
-    /// One request's end → the first byte of the next.
+    /// From the end of a request to the first byte of the next.
     pub(crate) idle_timeout: Duration,
-    /// How long a client may take none of the bytes that wait for it.
+    /// How long bytes may wait for a client that takes none of them.
     pub(crate) stalled_reader: Duration,
     pub(crate) head_bytes: usize,
     pub(crate) head_fields: usize,
@@ -24,7 +24,7 @@ pub(crate) struct Settings {
     pub(crate) connections_per_address: usize,
     pub(crate) connections_total: usize,
     pub(crate) streams_per_connection: u32,
-    /// One line in the log for each request.
+    /// Whether each request gets a line in the log.
     pub(crate) request_log: bool,
     pub(crate) forward: forward::Limits,
     pub(crate) breaker: BreakerRules,
@@ -54,7 +54,7 @@ impl Settings {
         HeadLimits { bytes: self.head_bytes, fields: self.head_fields, target: self.target_bytes }
     }
 
-    /// How often connections are looked at for their time.
+    /// The pause between two checks of all time limits: an eighth of the shortest, so that none is passed by much.
     pub(super) fn tick(&self) -> Duration {
         let shortest =
             self.head_timeout.min(self.idle_timeout).min(self.stalled_reader).min(self.forward.answer_head);

@@ -1,4 +1,6 @@
-//! One of the edge's threads.
+//! One of the edge's threads: it accepts connections, and looks after their time limits.
+//!
+//! Everything that connections share belongs to the thread and is reached through `Rc` and `Cell`, without locks.
 
 use std::cell::{Cell, RefCell};
 use std::io;
@@ -15,7 +17,7 @@ use tokio::runtime::LocalOptions;
 use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior};
 
-use super::activity::{Activity, Verdict};
+use super::activity::{Activity, Disposition};
 use super::address::Peer;
 use super::connection;
 use super::connection_limits::ConnectionLimits;
@@ -25,7 +27,7 @@ use super::service::ConnectionContext;
 use super::{EdgeContext, Phase, Settings};
 use crate::forward::{Breakers, Forwarder, Neighbours};
 
-/// What a thread is given when it starts.
+/// What a thread needs to start.
 #[derive(Debug)]
 pub(super) struct Parts<N> {
     pub(super) neighbours: N,
@@ -45,6 +47,7 @@ pub(super) struct Worker<N> {
     counters: Arc<Counters>,
     failures: FailureMetrics,
     connection_limits: ConnectionLimits,
+    /// Weak, so that a connection's end frees its activity; [`check_all`](Self::check_all) drops the rest.
     activities: RefCell<Vec<Weak<Activity>>>,
     open: Cell<usize>,
 }
@@ -75,7 +78,7 @@ impl<N> Worker<N> {
     }
 }
 
-/// A socket that several threads can listen on, each by one of its own.
+/// A listening socket with `SO_REUSEPORT`: each thread has its own, and the system spreads connections over them.
 pub(super) fn listen(address: SocketAddr) -> io::Result<std::net::TcpListener> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_reuse_address(true)?;
@@ -86,7 +89,7 @@ pub(super) fn listen(address: SocketAddr) -> io::Result<std::net::TcpListener> {
     Ok(socket.into())
 }
 
-/// Serves until the edge is over.
+/// Serves until the edge has ended.
 pub(super) fn run<N: Neighbours>(listener: std::net::TcpListener, parts: Parts<N>) -> io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -125,15 +128,17 @@ async fn serve<N: Neighbours>(listener: std::net::TcpListener, parts: Parts<N>) 
     let mut listener = Some(listener);
     loop {
         tokio::select! {
+            // Shutdown first and new connections last, so that a flood of them delays neither.
             biased;
             _ = phase.changed() => {
-                let verdict = match *phase.borrow_and_update() {
+                let disposition = match *phase.borrow_and_update() {
                     Phase::Open => continue,
-                    Phase::Draining => Verdict::Leaves,
-                    Phase::Over => Verdict::Dropped,
+                    Phase::Draining => Disposition::Drain,
+                    Phase::Over => Disposition::Drop,
                 };
+                // Closes the socket: the system refuses new connections from here on.
                 listener = None;
-                worker.judge_all(verdict);
+                worker.escalate_all(disposition);
             }
             now = ticks.tick() => {
                 worker.check_all(now);
@@ -146,7 +151,8 @@ async fn serve<N: Neighbours>(listener: std::net::TcpListener, parts: Parts<N>) 
             accepted = accept(listener.as_ref()) => match accepted {
                 Ok((stream, peer)) => Rc::clone(&worker).admit(stream, peer),
                 Err(error) => {
-                    // Out of descriptors, most likely: others have to end before it goes on.
+                    // Most likely the process is out of file descriptors. Accepting at once again would fail at once
+                    // again and use the whole thread, so connections get a moment to end.
                     tracing::warn!(%error, "a connection could not be accepted");
                     tokio::time::sleep(Duration::from_millis(50)).await;
                 }
@@ -166,7 +172,7 @@ async fn accept(listener: Option<&TcpListener>) -> io::Result<(TcpStream, Socket
 }
 
 impl<N: Neighbours> Worker<N> {
-    /// Gives a connection its place and its task.
+    /// Starts a task for a connection, if the limits allow one more.
     fn admit(self: Rc<Self>, stream: TcpStream, peer: SocketAddr) {
         let peer = Peer::new(peer.ip());
         let is_believed = self.edge.trusted_peers.speaks_for_others(peer.address());
@@ -175,7 +181,7 @@ impl<N: Neighbours> Worker<N> {
             return;
         };
         if stream.set_nodelay(true).is_err() {
-            // It has gone already.
+            // The client has closed it already.
             return;
         }
         let activity = Rc::new(Activity::new());
@@ -194,13 +200,13 @@ impl<N: Neighbours> Worker<N> {
         self.counters.open.store(self.open.get() as u64, std::sync::atomic::Ordering::Relaxed);
     }
 
-    fn judge_all(&self, verdict: Verdict) {
+    fn escalate_all(&self, disposition: Disposition) {
         for activity in self.activities.borrow().iter().filter_map(Weak::upgrade) {
-            activity.judge(verdict);
+            activity.escalate(disposition);
         }
     }
 
-    /// Looks at each connection's time, and forgets those that have ended.
+    /// Checks the time limits of all connections, and forgets those that have ended.
     fn check_all(&self, now: Instant) {
         self.activities.borrow_mut().retain(|activity| {
             let Some(activity) = activity.upgrade() else { return false };
@@ -210,9 +216,9 @@ impl<N: Neighbours> Worker<N> {
     }
 }
 
-/// Connections that the system keeps ready for us to accept.
+/// Connections that the system keeps ready to be accepted.
 const BACKLOG: i32 = 1024;
-/// Polled tasks between two looks at the sockets.
+/// Polled tasks between two checks of the sockets.
 const EVENT_INTERVAL: u32 = 61;
-/// How often spare connections to hosts are looked through.
+/// How often idle connections to hosts are swept for those that have closed.
 const SWEEP_EVERY: Duration = Duration::from_secs(2);
