@@ -38,7 +38,7 @@ impl From<accounts::Error> for XrpcError {
 }
 
 impl From<accounts::ClaimError> for XrpcError {
-    /// Of an e-mail address: handles are changed by `renames`.
+    /// For an e-mail address; handles are changed by `renames`, which has its own error.
     fn from(error: accounts::ClaimError) -> Self {
         use accounts::ClaimError as E;
         match error {
@@ -185,13 +185,13 @@ impl From<standing::Error> for XrpcError {
             E::Storage(cause)
             | E::Grant(oauth::Error::Storage(cause))
             | E::SignIn(signin::Error::Storage(cause)) => cause.into(),
-            // Ending what there is asks nobody for leave.
+            // Ending what exists needs no permission, so these cannot come of it.
             E::NoHome(_) | E::Grant(_) | E::SignIn(_) => Self::internal(error),
         }
     }
 }
 
-/// A call of ours to a host that did not come off. What the host found wrong with the account is passed on.
+/// A failed call to a host. The host's own 400 about the account is passed on.
 impl From<HostError> for XrpcError {
     fn from(error: HostError) -> Self {
         match error {

@@ -18,7 +18,7 @@ pub(super) struct Output {
     phone_verification_required: bool,
     links: Links,
     contact: Contact,
-    /// Not in the lexicon; the reference PDS tells it, and apps read it.
+    /// Not in the lexicon. The reference PDS has it too, and apps read it.
     blob_upload_limit: u64,
 }
 

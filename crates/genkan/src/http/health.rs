@@ -1,4 +1,4 @@
-//! Is Genkan there, is it alive, does it want requests.
+//! Version, liveness and readiness.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -14,7 +14,7 @@ pub(super) struct Version {
     version: &'static str,
 }
 
-/// `_health`, as hosts and relays ask it.
+/// `/xrpc/_health`, in the form that hosts and relays expect.
 pub(super) async fn version() -> Json<Version> {
     Json(Version { version: env!("CARGO_PKG_VERSION") })
 }
@@ -31,12 +31,14 @@ impl Readiness {
         Self { db, draining: Arc::default() }
     }
 
-    /// From now on this process wants no more requests.
+    /// Makes load balancers stop sending requests to this process.
     pub(crate) fn drain(&self) {
         self.draining.store(true, Ordering::SeqCst);
     }
 
-    /// `Err` says why not.
+    /// # Errors
+    ///
+    /// Why this process should get no requests.
     pub(super) async fn check(&self) -> Result<(), &'static str> {
         if self.draining.load(Ordering::SeqCst) {
             return Err("draining");
@@ -48,5 +50,5 @@ impl Readiness {
     }
 }
 
-/// A ready database answers a question about nothing within this.
+/// How long a ready database may take for an empty query.
 const DATABASE_ANSWERS: Duration = Duration::from_secs(1);

@@ -1,4 +1,4 @@
-//! Reading what XRPC calls bring: a JSON body, or parameters in the query.
+//! The input of XRPC calls: a JSON body, or parameters in the query.
 
 use std::io::Read as _;
 
@@ -14,11 +14,11 @@ use serde_json::Value;
 use crate::wire::error::XrpcResult;
 use crate::wire::{XrpcError, media_type, messages};
 
-/// The JSON body of a procedure. Everything about it is checked: type, coding, size, depth, text.
+/// The JSON body of a procedure, checked for its media type, coding, size, depth and text.
 #[derive(Debug)]
 pub(crate) struct XrpcInput<T>(pub(crate) T);
 
-/// How large a body may be; put into each request by the router.
+/// The most bytes of a body, as sent and decompressed. The router puts it into each request's extensions.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct BodyLimits {
     pub(crate) sent: usize,
@@ -52,7 +52,7 @@ fn check_type(headers: &HeaderMap) -> XrpcResult<()> {
     }
 }
 
-/// Whether the body is gzip. Nothing else is taken, and gzip in gzip neither.
+/// Whether the body is gzip. Other codings are refused, and several of them too.
 fn is_packed(headers: &HeaderMap) -> XrpcResult<bool> {
     let mut codings = headers.get_all(CONTENT_ENCODING).iter();
     let coding = codings.next().map_or(Ok("identity"), |coding| coding.to_str()).unwrap_or_default();
@@ -88,6 +88,8 @@ fn unpack(packed: &[u8], limit: usize) -> XrpcResult<Vec<u8>> {
     let wrong = |_| XrpcError::invalid("the request body is not valid gzip");
     let mut decoder = GzDecoder::new(packed);
     let mut body = Vec::new();
+    // One byte more than allowed tells a body that is too long from one that just fits, and bounds what a gzip bomb
+    // can make this allocate.
     decoder.by_ref().take(limit as u64 + 1).read_to_end(&mut body).map_err(wrong)?;
     if body.len() > limit {
         return Err(XrpcError::too_large(format!(
@@ -100,7 +102,7 @@ fn unpack(packed: &[u8], limit: usize) -> XrpcResult<Vec<u8>> {
     Ok(body)
 }
 
-/// First as any JSON, so that unknown members are checked like known ones; then as what is asked for.
+/// Reads any JSON first, so that members which the input type does not know are checked like the others.
 fn parse<T: DeserializeOwned>(body: &[u8]) -> XrpcResult<T> {
     if body.is_empty() {
         return Err(XrpcError::invalid("the request body is empty; JSON is required"));
@@ -118,7 +120,7 @@ fn parse<T: DeserializeOwned>(body: &[u8]) -> XrpcResult<T> {
     serde_json::from_value(value).map_err(|error| XrpcError::invalid(input_message(&error.to_string())))
 }
 
-/// Objects and arrays within each other, at most. Below what the JSON parser itself stops at.
+/// The deepest nesting of objects and arrays, below the limit of the JSON parser itself.
 const DEEPEST: usize = 64;
 
 fn check_value(value: &Value, depth: usize) -> XrpcResult<()> {
@@ -146,7 +148,7 @@ fn check_text(text: &str) -> XrpcResult<()> {
     }
 }
 
-/// The parser's own words repeat what was sent; that may be long.
+/// The parser's message, cut short: it repeats what the client sent, which may be long.
 fn input_message(words: &str) -> String {
     let mut short: String = words.chars().take(200).collect();
     if short.len() < words.len() {
@@ -155,7 +157,7 @@ fn input_message(words: &str) -> String {
     format!("input: {short}")
 }
 
-/// The parameters of a query. Lists are repeated parameters.
+/// The parameters of a query. A list is a parameter that is repeated.
 #[derive(Debug)]
 pub(crate) struct XrpcQuery<T>(pub(crate) T);
 
@@ -171,7 +173,7 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for XrpcQuery<T> {
     }
 }
 
-/// Form decoding is lenient; a stray `%`, bad UTF-8 and NUL are refused before.
+/// Refuses a stray `%`, bad UTF-8 and NUL, all of which the form decoder would accept or replace in silence.
 fn check_query(query: &str) -> XrpcResult<()> {
     let mut decoded = Vec::with_capacity(query.len());
     let mut bytes = query.bytes();

@@ -1,4 +1,4 @@
-//! What a person with a browser, or a crawler, finds at the root.
+//! The page at the root, for people with a browser and for crawlers.
 
 use axum::extract::State;
 
@@ -30,7 +30,7 @@ pub(super) async fn landing(State(state): State<HttpState>) -> String {
     text
 }
 
-/// Crawlers may read the public API; there is nothing else to find.
+/// Crawlers may read the public API, and nothing else.
 pub(super) async fn robots() -> &'static str {
     "# Everything that is public here may be read.\nUser-agent: *\nDisallow: /account\nDisallow: /oauth/\nAllow: /\n"
 }

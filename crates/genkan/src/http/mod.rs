@@ -1,4 +1,4 @@
-//! The local door: what Genkan answers itself, over axum.
+//! The local door: what Genkan answers itself, with axum.
 //!
 //! A handler decodes, makes one call into a room below, and encodes. Every refusal of a method is an
 //! [`XrpcError`](crate::wire::XrpcError). The edge hands requests in, each with its

@@ -1,4 +1,4 @@
-//! The operator's listener: liveness, readiness, metrics. For the inside of one's network only.
+//! The operator's listener: liveness, readiness and metrics. It must be reachable from the operator's network only.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -52,7 +52,7 @@ async fn metrics_text(State(ops): State<Ops>) -> impl IntoResponse {
     ([(CONTENT_TYPE, "text/plain; version=0.0.4")], ops.metrics.text())
 }
 
-/// From Linux's `/proc`; other systems do not tell it so.
+/// From Linux's `/proc`; `None` on other systems.
 fn resident_bytes() -> Option<i64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;

@@ -1,4 +1,4 @@
-//! The layers around every local answer, in one list, and the routes of this room.
+//! The layers around every answer of this room, in one list, and the routes that need no more than their state.
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -27,7 +27,7 @@ use crate::wire::{
     ClientAddr, REQUEST_ID, RequestId, TrustedPeers, ViaHost, XrpcError, cors, messages, rate_limit,
 };
 
-/// What the layers and this room's handlers need. Cheap to clone.
+/// The state of the layers and of the handlers in this file. Cheap to clone.
 #[derive(Clone, Debug)]
 pub(crate) struct HttpState {
     pub(crate) config: Arc<Config>,
@@ -36,15 +36,15 @@ pub(crate) struct HttpState {
     pub(crate) limits: RateLimits,
     pub(crate) metrics: Metrics,
     pub(crate) trusted_peers: TrustedPeers,
-    /// Gives the nonces that answers to proofs carry; none in a house without an authorization server.
+    /// The source of nonces for answers to proofs. `None` only in tests without an authorization server.
     pub(crate) oauth: Option<OAuth>,
 }
 
-/// Put into a request by the edge that counted it already.
+/// An extension of requests that the edge has counted against the rate limit already.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Counted;
 
-/// The routes that this room answers.
+/// The routes outside OAuth, pages and the methods of `xrpc`.
 pub(crate) fn own_routes(state: &HttpState) -> Router {
     Router::new()
         .route("/", get(landing::landing))
@@ -66,15 +66,15 @@ pub(crate) fn with_layers(routes: Router, state: &HttpState) -> Router {
     routes
         .fallback(no_route)
         .method_not_allowed_fallback(method_not_allowed)
-        // Counts before the handler works; refusals are still logged and readable by scripts.
+        // Counts before the handler works. It is inside of the layers below, so refusals are logged and have CORS.
         .layer(from_fn_with_state(shared(), limit_rate))
-        // A bug becomes a 500 of its own request, with the request's line in the log.
+        // Turns a panic into a 500 of that one request, which is logged as every answer.
         .layer(from_fn_with_state(shared(), guard_panic))
-        // On every answer, refusals and 500s included, or browsers hide them.
+        // On every answer, refusals and 500s too: browsers hide from scripts what has no CORS headers.
         .layer(from_fn(answer_cross_origin))
         // Sees the answer as it leaves.
         .layer(from_fn_with_state(Observed::new(state), observe))
-        // The line and the limits need to know who asks.
+        // Outermost: the log and the limits need the client's address.
         .layer(from_fn_with_state(shared(), identify))
 }
 
@@ -100,7 +100,7 @@ async fn identify(State(state): State<HttpState>, mut request: Request, next: Ne
     next.run(request).await
 }
 
-/// The observing layer's state: handles are looked up once.
+/// The state of the layer that logs and measures. Metrics are looked up once.
 #[derive(Clone, Debug)]
 struct Observed {
     request_log: bool,
@@ -154,7 +154,7 @@ async fn observe(State(observed): State<Observed>, request: Request, next: Next)
     response
 }
 
-/// The class of a status, as metrics tell it.
+/// The class of a status, as a label of metrics.
 pub(crate) fn class(status: StatusCode) -> &'static str {
     match status.as_u16() {
         100..200 => "1xx",
@@ -166,7 +166,7 @@ pub(crate) fn class(status: StatusCode) -> &'static str {
 }
 
 async fn answer_cross_origin(request: Request, next: Next) -> Response {
-    // Pages are for their own origin.
+    // Pages use cookies, so no other origin may read them.
     if pages::is_page(request.uri().path()) {
         return next.run(request).await;
     }
@@ -180,7 +180,7 @@ async fn answer_cross_origin(request: Request, next: Next) -> Response {
 
 async fn guard_panic(State(state): State<HttpState>, request: Request, next: Next) -> Response {
     let path = request.uri().path().to_owned();
-    // What a handler shares is behind locks that recover from a poisoned state.
+    // Unwind safety: all state that handlers share is behind locks that recover from poisoning.
     let Ok(response) = AssertUnwindSafe(next.run(request)).catch_unwind().await else {
         state.metrics.counter(&PANICS, &[]).increment();
         return XrpcError::internal(format!("panicked while answering {path}")).into_response();

@@ -13,8 +13,10 @@ use crate::fleet::Host;
 use crate::identity::Freshness;
 use crate::sessions::SessionTokens;
 
-/// Clients go straight to the host that `didDoc` names, so it is left out only while the document
-/// names another place.
+/// The tokens, the account and its DID document.
+///
+/// Clients call the PDS that `didDoc` names from then on. So it is left out only while the document names another PDS
+/// than the account's host.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct SessionAnswer {
@@ -46,7 +48,7 @@ impl SessionAnswer {
         answer
     }
 
-    /// For an app that may not see the e-mail address.
+    /// The answer for an app that may not see the e-mail address.
     pub(crate) fn without_email(self) -> Self {
         Self { email: None, email_confirmed: None, email_auth_factor: None, ..self }
     }
@@ -70,7 +72,7 @@ impl SessionAnswer {
 
 /// The account's DID document, if it names the account's home.
 ///
-/// From memory or the directory; while that does not answer in time, as our own records say it is.
+/// From memory or the PLC directory. If that does not answer in time, the document is made from Genkan's own records.
 async fn home_document(app: &App, account: &Account) -> Option<Arc<DidDocument>> {
     let host = app.fleet.host(&account.host)?;
     for freshness in [Freshness::Remembered, Freshness::Asked] {
@@ -79,7 +81,7 @@ async fn home_document(app: &App, account: &Account) -> Option<Arc<DidDocument>>
             Ok(Ok(document)) if document.pds_origin().as_ref() == Ok(&host.origin) => {
                 return Some(document);
             }
-            // What was remembered may be from before a move: ask once.
+            // The remembered document may be from before a move, so the directory is asked once.
             Ok(Ok(_)) => {}
             Ok(Err(cause)) if !cause.is_passing() => return None,
             Ok(Err(_)) | Err(_) => return Some(Arc::new(by_our_records(account, &host))),
@@ -93,5 +95,5 @@ fn by_our_records(account: &Account, host: &Host) -> DidDocument {
     DidDocument::of_plc_data(&account.did, &data)
 }
 
-/// A session answer is never what people wait for.
+/// How long a session answer may wait for the directory. People wait for it to sign in.
 const PATIENCE: Duration = Duration::from_secs(2);

@@ -1,4 +1,4 @@
-//! `/tls-check?domain=`: a TLS proxy asks whether it should get a certificate for a name.
+//! `/tls-check?domain=`: whether a TLS proxy should get a certificate for a name.
 
 use axum::extract::State;
 use http::StatusCode;
@@ -13,8 +13,8 @@ pub(super) struct Parameters {
     domain: String,
 }
 
-/// 200 for Genkan's own name and for the handle of an account; else 404, so that strangers cannot have
-/// certificates made for names of theirs.
+/// 200 for Genkan's own name and for handles of accounts, otherwise 404. So other people cannot point their names here
+/// and use up the proxy's quota of certificates.
 pub(super) async fn tls_check(
     State(state): State<HttpState>,
     XrpcQuery(Parameters { domain }): XrpcQuery<Parameters>,

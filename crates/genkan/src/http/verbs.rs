@@ -1,11 +1,11 @@
-//! Routes of XRPC methods: a query is asked with GET, a procedure is called with POST.
+//! Routes of XRPC methods: queries by GET, procedures by POST.
 
 use axum::handler::Handler;
 use axum::routing::{MethodRouter, get, post};
 
 use crate::wire::error::XrpcError;
 
-/// A query: GET, or HEAD for its head alone.
+/// The route of a query: GET, or HEAD for the head alone.
 pub(crate) fn query<H, T, S>(handler: H) -> MethodRouter<S>
 where
     H: Handler<T, S>,
@@ -15,7 +15,7 @@ where
     get(handler).fallback(|| async { XrpcError::wrong_verb("GET, HEAD") })
 }
 
-/// A procedure: POST.
+/// The route of a procedure: POST.
 pub(crate) fn procedure<H, T, S>(handler: H) -> MethodRouter<S>
 where
     H: Handler<T, S>,

@@ -1,5 +1,4 @@
-//! `/.well-known/atproto-did` for every handle that is ours, and `/.well-known/did.json` for Genkan itself.
-//! `/.well-known/change-password` leads to the page.
+//! `/.well-known/`: `atproto-did` for the handles of accounts, `did.json` for Genkan itself, and `change-password`.
 
 use axum::Json;
 use axum::Router;
@@ -24,7 +23,7 @@ pub(crate) fn routes(app: &App) -> Router {
         .with_state(app.clone())
 }
 
-/// The DID of the account whose handle the request's `Host` is.
+/// The DID of the account whose handle is the request's `Host` (<https://atproto.com/specs/handle>).
 async fn atproto_did(State(app): State<App>, request: Request) -> Result<Response, XrpcError> {
     let Ok(handle) = named_host(&request).unwrap_or_default().parse::<Handle>() else {
         return Ok(not_found());
@@ -38,7 +37,7 @@ async fn atproto_did(State(app): State<App>, request: Request) -> Result<Respons
     }
 }
 
-/// Genkan's own document: where it is, under its own name only.
+/// Genkan's own DID document, under its own name only.
 async fn did_document(State(app): State<App>, request: Request) -> Response {
     let service = &app.config.service;
     let asked = named_host(&request).unwrap_or_default();
@@ -57,12 +56,12 @@ async fn did_document(State(app): State<App>, request: Request) -> Response {
     Json(document).into_response()
 }
 
-/// Where password managers send people (W3C, A Well-Known URL for Changing Passwords).
+/// The page to which password managers send people (W3C, A Well-Known URL for Changing Passwords).
 async fn change_password() -> Redirect {
     Redirect::to("/account/reset-password")
 }
 
-/// The host that the client asked for, in lower case and without port.
+/// The host that the request names, in lower case and without port.
 fn named_host(request: &Request) -> Option<String> {
     let by_header = request.headers().get(HOST).and_then(|host| host.to_str().ok());
     let authority = by_header.or_else(|| request.uri().authority().map(http::uri::Authority::as_str))?;

@@ -1,4 +1,4 @@
-//! The decision: from a method, its verb, the credential and the target to a way.
+//! The decision where a request goes, by its method, verb, credential and target.
 
 use http::Method;
 
@@ -6,7 +6,7 @@ use super::row::{MethodKind, Parameter, Row, Rule};
 use super::target::{self, NoTarget, Target};
 use crate::wire::Authorization;
 
-/// A token as it was shown.
+/// A token and the scheme by which it was presented.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum PresentedToken<'a> {
     Bearer(&'a str),
@@ -14,16 +14,17 @@ pub(crate) enum PresentedToken<'a> {
     Dpop(&'a str),
 }
 
-/// Which way a request goes, as far as it can be told before the token is checked and the account is found.
+/// The way of a request, as far as it is known before the token is checked and the account is looked up.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Way<'a> {
     /// Genkan answers itself.
     Local,
     /// To the home of the account this token speaks for.
     Caller { shown: PresentedToken<'a> },
-    /// To where this account lives, without a credential. What was shown matters only where reading needs it.
+    /// To the PDS of this account, without a credential. The token counts only where the operator lets no one read
+    /// without one.
     Target { account: Target<'a>, shown: Option<PresentedToken<'a>> },
-    /// To the target as well, but by this token if it is good and the target's own.
+    /// To the PDS of this account; with the token, if it is good and the account's own.
     SelfRead { account: Target<'a>, shown: PresentedToken<'a> },
 }
 
@@ -32,11 +33,11 @@ pub(crate) enum Way<'a> {
 pub(crate) enum Refusal {
     /// The verb is not the one of this method.
     WrongVerb { allowed: &'static str },
-    /// Nobody answers this method here; the message says who does.
+    /// Genkan does not answer this method. The message says where to go.
     NotHere(&'static str),
     /// The method needs a token.
     NoToken {
-        /// It would be carried for an account that lives elsewhere, too.
+        /// Whether the method is also forwarded to external PDSes.
         is_carried: bool,
     },
     /// There are two `Authorization` headers.
@@ -94,14 +95,14 @@ pub(crate) fn decide<'a>(
         }
         (Rule::CallerHome, Authorization::Missing) => Err(Refusal::NoToken { is_carried: row.external }),
         (Rule::CallerHome, unusable @ (Authorization::Basic(_) | Authorization::Malformed(_))) => {
-            // Apps with proofs, and apps of accounts elsewhere, look for a challenge before they fetch another token.
+            // Apps with proofs, and apps of accounts at external PDSes, fetch another token only if a challenge says so.
             let by_proof = unusable.is_dpop();
             Err(if by_proof || row.external { Refusal::BadToken { by_proof } } else { Refusal::BadScheme })
         }
     }
 }
 
-/// The verbs to use instead, if this one is wrong.
+/// The verbs of this kind of method, if this verb is not one of them.
 fn forbidden(kind: MethodKind, verb: &Method) -> Option<&'static str> {
     let reads = verb == Method::GET || verb == Method::HEAD;
     let (right, allowed) = match kind {

@@ -1,4 +1,4 @@
-//! What other servers read of us: Genkan as their client.
+//! The documents that describe Genkan as an OAuth client to other servers.
 
 use axum::Json;
 use axum::extract::{Path, State};
@@ -13,7 +13,7 @@ pub(super) async fn stable(State(app): State<App>) -> Result<Response, XrpcError
     document(&app, None).await
 }
 
-/// `/oauth/clients/<hash>.json`: for scopes that the stable document does not have.
+/// `/oauth/clients/<hash>.json`: a document for scopes that the stable one does not list.
 pub(super) async fn other(State(app): State<App>, Path(name): Path<String>) -> Result<Response, XrpcError> {
     match name.strip_suffix(".json") {
         Some(hash) => document(&app, Some(hash)).await,

@@ -1,4 +1,4 @@
-//! What a refused OAuth request is answered with: `{"error", "error_description"}` (RFC 6749 §5.2).
+//! The error envelope of OAuth: `{"error", "error_description"}` (RFC 6749 §5.2).
 
 use std::borrow::Cow;
 use std::error::Error as StdError;
@@ -15,7 +15,7 @@ use crate::oauth;
 use crate::wire::error::ErrorName;
 use crate::wire::{challenge, media_type, messages};
 
-/// An answer with an error, and for us why.
+/// A refusal as a client sees it, and for the log why.
 #[derive(Debug)]
 pub(super) struct Refusal {
     status: StatusCode,
@@ -35,14 +35,14 @@ impl Refusal {
         Self { status, code: code.into(), description: description.into(), retry_after: None, cause: None }
     }
 
-    /// 500: a bug of ours. The client learns nothing of it.
+    /// 500: a bug. Only the log learns the cause.
     pub(super) fn internal(cause: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
         let mut refusal = Self::of(StatusCode::INTERNAL_SERVER_ERROR, "server_error", messages::INTERNAL);
         refusal.cause = Some(cause.into());
         refusal
     }
 
-    /// 429, never to be taken for the end of a grant.
+    /// 429. Its code is not one that clients take for the end of a grant.
     pub(super) fn too_often(verdict: &Verdict, now: Timestamp) -> Self {
         let mut refusal =
             Self::of(StatusCode::TOO_MANY_REQUESTS, "temporarily_unavailable", messages::TOO_MANY_REQUESTS);

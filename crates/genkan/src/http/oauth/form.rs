@@ -1,4 +1,4 @@
-//! Reading what clients post: a form, and nothing else.
+//! The form that a client posts.
 
 use axum::extract::{FromRequest, Request};
 use genkan_protocol::oauth::request::Form;

@@ -1,4 +1,4 @@
-//! What servers say of themselves: RFC 8414, RFC 9728, and the public keys.
+//! The documents that describe Genkan as a server (RFC 8414, RFC 9728), and its public keys.
 
 use axum::Json;
 use axum::extract::State;
@@ -10,20 +10,23 @@ use http::header::CACHE_CONTROL;
 use crate::app::App;
 use crate::keys::WebPurpose;
 
-/// `/.well-known/oauth-authorization-server`. No `protected_resources`: a list would have to name every host, always.
+/// `/.well-known/oauth-authorization-server`
+///
+/// Without `protected_resources`: the list would have to name every host at every moment.
 pub(super) async fn authorization_server(State(app): State<App>) -> Response {
     let mut server = AuthorizationServer::of_genkan(app.config.service.public_url.as_str());
     server.ui_locales_supported = Some(vec!["en".to_owned(), "de".to_owned()]);
     lasting(Json(server))
 }
 
-/// `/.well-known/oauth-protected-resource`: who types Genkan's own address at an app gets to the same server.
+/// `/.well-known/oauth-protected-resource`, for people who type Genkan's own address into an app.
 pub(super) async fn protected_resource(State(app): State<App>) -> Response {
     lasting(Json(ProtectedResource::of_genkan(app.config.service.public_url.as_str())))
 }
 
-/// `/oauth/jwks`: the key of each host's tokens, which do not name theirs, the audience does; and those of tokens that
-/// are addressed to Genkan, which do.
+/// `/oauth/jwks`: the signing keys of tokens for each host, and of tokens for Genkan.
+///
+/// A host's tokens carry no `kid`; their audience says which key it is. Genkan's own tokens carry one.
 pub(super) async fn jwks(State(app): State<App>) -> Response {
     let hosts = app.ring.current_host_keys();
     let own = app.ring.web_keys(WebPurpose::Tokens);

@@ -1,7 +1,7 @@
-//! The authorization server's own endpoints, for programs. What browsers see is in the pages.
+//! The endpoints of the authorization server, for programs. What browsers see is in `pages`.
 //!
-//! Every answer of the three that take proofs carries the nonce for the next proof, refusals and trouble of ours
-//! included: without it clients do not come back.
+//! Three endpoints take proofs. Each of their answers carries the nonce for the next proof, refusals and 500s too,
+//! because clients do not try again without it (RFC 9449 §8).
 
 mod client;
 mod error;
@@ -51,7 +51,7 @@ pub(crate) fn routes(app: &App) -> Router {
 
 async fn give_nonce(State(app): State<App>, request: Request, next: Next) -> Response {
     let path = request.uri().path().to_owned();
-    // A bug must not cost the client its nonce. What a handler shares is behind locks that recover.
+    // A panic must not cost the client its nonce. All shared state is behind locks that recover from poisoning.
     let answered = AssertUnwindSafe(next.run(request)).catch_unwind().await;
     let response = answered
         .unwrap_or_else(|_| Refusal::internal(format!("panicked while answering {path}")).into_response());
@@ -68,7 +68,7 @@ fn with_nonce(oauth: &OAuth, mut response: Response) -> Response {
     response
 }
 
-/// 429 in the words of OAuth, for a client that was refused before it came to an endpoint.
+/// 429 as an OAuth error, for requests that a layer refused before they reached an endpoint.
 pub(super) fn too_often(oauth: &OAuth, verdict: &Verdict, now: Timestamp) -> Response {
     with_nonce(oauth, Refusal::too_often(verdict, now).into_response())
 }

@@ -1,4 +1,4 @@
-//! `com.atproto.admin.*`: what the operator's tools, and hosts in their name, may do.
+//! `com.atproto.admin.*`: methods for the operator's tools, and for hosts that pass their calls on.
 
 pub(crate) mod accounts;
 pub(crate) mod invites;

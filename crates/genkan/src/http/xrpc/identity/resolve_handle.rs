@@ -21,7 +21,9 @@ pub(crate) struct Query {
     handle: Handle,
 }
 
-/// Our accounts' handles from our own records; names under our domains are ours alone; others from the world.
+/// Resolves handles of accounts from Genkan's own records, and other names by DNS and HTTP.
+///
+/// Names under Genkan's own domains are never looked up elsewhere: only Genkan gives them out.
 pub(crate) async fn resolve_handle(
     State(app): State<App>,
     XrpcQuery(Query { handle }): XrpcQuery<Query>,

@@ -40,7 +40,9 @@ pub(crate) async fn request_account_delete(
     Ok(app.emails.send_code(&caller.account, Reason::DeleteAccount, language(&headers)).await?)
 }
 
-/// Password and code, no session. A deletion that broke off at the host can be repeated: the code goes with the account.
+/// By password and e-mailed code, without a session.
+///
+/// A deletion that failed at the host can be repeated, because the code is deleted with the account and not before.
 pub(crate) async fn delete_account(
     State(app): State<App>,
     from: ClientAddr,
@@ -48,7 +50,7 @@ pub(crate) async fn delete_account(
 ) -> Result<(), XrpcError> {
     let (now, did) = (app.clock.now(), input.did.as_str());
     check_rate_limit(app.limits.attempt(&app.db, Limit::UseCode, &address(from.0), now).await?, now)?;
-    // A guess of the password counts as one at sign-in.
+    // A wrong password counts like one at sign-in, or guessing would go on here.
     let key = account_and_address(Some(did), did, from.0);
     check_rate_limit(app.limits.attempt(&app.db, Limit::CreateSession, &key, now).await?, now)?;
     let account = app.accounts.find(did).await?.ok_or_else(|| XrpcError::invalid("account not found"))?;

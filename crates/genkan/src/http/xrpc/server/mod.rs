@@ -1,4 +1,4 @@
-//! `com.atproto.server.*`: accounts, sessions, app passwords, invites, and what is proved by mail.
+//! `com.atproto.server.*`: accounts, sessions, app passwords, invites, and codes by e-mail.
 
 pub(crate) mod account_deletion;
 pub(crate) mod activation;

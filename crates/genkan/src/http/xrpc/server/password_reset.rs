@@ -29,7 +29,7 @@ pub(crate) struct ResetInput {
     password: String,
 }
 
-/// Limits, answer and time are the same whether the address is anybody's.
+/// Limits, answer and time do not depend on whether an account has the address, so that no one can find out.
 pub(crate) async fn request_password_reset(
     State(app): State<App>,
     from: ClientAddr,

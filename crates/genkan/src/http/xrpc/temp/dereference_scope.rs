@@ -22,7 +22,8 @@ pub(crate) struct Output {
     scope: String,
 }
 
-/// The scope that a token says by reference. Hosts ask, without credentials; the same reference always means the same.
+/// The scope behind a reference in a token. Hosts ask without credentials, and cache: a reference never changes its
+/// meaning.
 pub(crate) async fn dereference_scope(
     State(app): State<App>,
     XrpcQuery(query): XrpcQuery<Query>,

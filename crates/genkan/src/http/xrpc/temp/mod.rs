@@ -1,4 +1,4 @@
-//! `com.atproto.temp.*`: what clients ask around a sign-up.
+//! `com.atproto.temp.*`: questions of clients around a sign-up.
 
 pub(crate) mod check_handle_availability;
 pub(crate) mod check_signup_queue;
