@@ -1,7 +1,7 @@
 //! A connection's activity as its worker sees it: busy, or idle since when.
 //!
-//! Connections have no timers of their own. Each notes when it began to wait for something, and its worker checks the
-//! notes of all its connections a few times a second.
+//! Connections have no timers of their own. Each notes when it began to wait for something, and its
+//! worker checks the notes of all its connections a few times a second.
 
 use std::cell::{Cell, RefCell};
 use std::task::{Context, Waker};
@@ -74,8 +74,8 @@ impl Activity {
 
     /// Notes that the client cancelled a request before its answer began.
     ///
-    /// A client that does so too often is cut off: each cancelled request has already cost work here and at a host,
-    /// while it cost the client one frame (the "rapid reset" attack on HTTP/2).
+    /// A client that does so too often is cut off: each cancelled request has already cost work
+    /// here and at a host, while it cost the client one frame (the "rapid reset" attack on HTTP/2).
     pub(super) fn cancel(&self) {
         self.end();
         let now = Instant::now();
@@ -131,8 +131,8 @@ impl Activity {
     pub(super) fn check(&self, settings: &Settings, now: Instant) {
         let passed =
             |since: Option<Instant>, limit| since.is_some_and(|since| now.duration_since(since) >= limit);
-        // From the weightiest disposition to the lightest. A client that takes no bytes is dropped even while a request
-        // is under way: its answer would hold a host's connection for ever.
+        // From the weightiest disposition to the lightest. A client that takes no bytes is dropped
+        // even while a request is under way: its answer would hold a host's connection for ever.
         if passed(self.blocked_since.get(), settings.stalled_reader) {
             self.escalate(Disposition::Drop);
         } else if passed(self.head_since.get(), settings.head_timeout) {

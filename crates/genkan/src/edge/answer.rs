@@ -103,9 +103,11 @@ impl From<Refusal> for XrpcError {
     }
 }
 
-/// 401 for a token that is not good, with the challenge that makes a client's library fetch another.
+/// 401 for a token that is not good, with the challenge that makes a client's library fetch
+/// another.
 fn bad_token(message: String, by_proof: bool) -> XrpcError {
-    // To a client with proofs the name is the OAuth code, as with everything that is wrong with a bound token.
+    // To a client with proofs the name is the OAuth code, as with everything that is wrong with a
+    // bound token.
     let name = if by_proof { "invalid_token" } else { "InvalidToken" };
     let challenge = challenge_for("invalid_token", &message, by_proof);
     XrpcError::new(StatusCode::UNAUTHORIZED, name, message).challenging(challenge)

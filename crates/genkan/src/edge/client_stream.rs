@@ -1,4 +1,5 @@
-//! A client's connection as hyper sees it: bytes pass the strict reader, and waits are noted as activity.
+//! A client's connection as hyper sees it: bytes pass the strict reader, and waits are noted as
+//! activity.
 
 use std::io;
 use std::pin::Pin;
@@ -40,7 +41,8 @@ impl ClientStream {
 
     /// Tells the client why, if no answer is under way, and ends reading.
     fn refuse(&self, error: &XrpcError) -> Poll<io::Result<()>> {
-        // Between an answer's bytes, or before an earlier request's answer, this one would be taken for a part of it.
+        // Between an answer's bytes, or before an earlier request's answer, this one would be taken
+        // for a part of it.
         if self.activity.is_quiet() {
             // A client that has left cannot be told, and there is no one else to tell.
             let _ = self.stream.try_write(&last_answer(error));

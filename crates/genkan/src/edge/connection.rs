@@ -26,8 +26,8 @@ pub(super) async fn serve<N: Neighbours>(mut stream: TcpStream, context: Rc<Conn
     if let Spoken::Http2 = spoken {
         return Box::pin(serve_http2(stream, context)).await;
     }
-    // Between requests that are far apart a connection is only its socket. Its buffers are most of what it costs, and
-    // most open connections are idle.
+    // Between requests that are far apart a connection is only its socket. Its buffers are most of
+    // what it costs, and most open connections are idle.
     while let Some(rested) = Box::pin(serve_http1(stream, &context)).await {
         stream = rested;
         if !has_bytes(&stream, &context.activity).await {
@@ -55,7 +55,8 @@ enum Spoken {
     Http2,
 }
 
-/// Tells the version by the first bytes, without taking them off the socket. `None`: none arrived in time.
+/// Tells the version by the first bytes, without taking them off the socket. `None`: none arrived
+/// in time.
 async fn spoken(stream: &TcpStream, activity: &Activity) -> Option<Spoken> {
     let mut seen = [0; PREFACE.len()];
     loop {
@@ -80,8 +81,8 @@ async fn spoken(stream: &TcpStream, activity: &Activity) -> Option<Spoken> {
         if count == PREFACE.len() {
             return Some(Spoken::Http2);
         }
-        // Part of the preface. `peek` would return the same bytes at once, so the rest is waited for with a pause; the
-        // head's time limit ends the wait.
+        // Part of the preface. `peek` would return the same bytes at once, so the rest is waited
+        // for with a pause; the head's time limit ends the wait.
         if activity.head_since.get().is_none() {
             activity.head_since.set(Some(tokio::time::Instant::now()));
         }
@@ -98,8 +99,8 @@ async fn serve_http1<N: Neighbours>(
     let settings = context.worker.settings();
     let framing = RequestFraming::new(settings.head());
     let mut builder = http1::Builder::new();
-    // The strict reader below decides about sizes. The library's limits are a little wider, so that it never answers
-    // first, in its own words.
+    // The strict reader below decides about sizes. The library's limits are a little wider, so that
+    // it never answers first, in its own words.
     builder.max_buf_size(buffer(settings)).max_headers(settings.head_fields + 1).half_close(false);
     let wire = TokioIo::new(ClientStream::new(stream, Some(framing), Rc::clone(&activity)));
     let service = service_fn(|request| {
@@ -119,7 +120,8 @@ async fn serve_http1<N: Neighbours>(
             }
             _ => {}
         }
-        // The task was woken, so bytes may have arrived; if the connection is still idle, it rests again later.
+        // The task was woken, so bytes may have arrived; if the connection is still idle, it rests
+        // again later.
         activity.resume();
         Pin::new(&mut connection).poll(cx).map(|_| Outcome::Ended)
     })
@@ -149,8 +151,8 @@ enum Outcome {
 
 /// Closes a connection so that the client can still read the last answer.
 ///
-/// Closing a socket with bytes unread resets the connection, and the reset can overtake the answer. So the sending side
-/// is closed first, and what still arrives is read and dropped for a moment.
+/// Closing a socket with bytes unread resets the connection, and the reset can overtake the answer.
+/// So the sending side is closed first, and what still arrives is read and dropped for a moment.
 async fn part(mut stream: TcpStream) {
     if stream.shutdown().await.is_err() {
         return;
@@ -230,7 +232,8 @@ impl<F: Future + 'static> hyper::rt::Executor<F> for OnThisThread {
 const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// The most bytes of one frame from a client.
 const FRAME: u32 = 16 * 1024;
-/// Bytes of the table of names and values that a client may refer to in later heads (RFC 7541 §4.2).
+/// Bytes of the table of names and values that a client may refer to in later heads (RFC 7541
+/// §4.2).
 const HEADER_TABLE: u32 = 4096;
 /// Bytes of a body that a client may send ahead on one stream (RFC 9113 §5.2).
 const WINDOW: u32 = 128 * 1024;

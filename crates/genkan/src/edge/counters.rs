@@ -1,4 +1,5 @@
-//! One edge thread's counters. Only that thread writes them; the task that exports metrics reads them.
+//! One edge thread's counters. Only that thread writes them; the task that exports metrics reads
+//! them.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 

@@ -1,4 +1,5 @@
-//! Metrics for refusals and failed hosts. Failures are rare, so each looks its metric up when it happens.
+//! Metrics for refusals and failed hosts. Failures are rare, so each looks its metric up when it
+//! happens.
 
 use crate::forward::{Aim, Error};
 use crate::telemetry::metrics::{HOST_FAILURES, Metrics, REFUSALS, UPSTREAM_FAILURES};
@@ -30,8 +31,8 @@ impl FailureMetrics {
             _ => return,
         };
         let Some(host) = aim.host() else {
-            // External PDSes choose their names, so a label for each could fill the memory. Their failures are not the
-            // operator's to mend either, so the log has them at `debug`.
+            // External PDSes choose their names, so a label for each could fill the memory. Their
+            // failures are not the operator's to mend either, so the log has them at `debug`.
             tracing::debug!(host = aim.name(), cause = error as &dyn std::error::Error, "a PDS failed");
             return self.metrics.counter(&UPSTREAM_FAILURES, &[reason]).increment();
         };

@@ -16,10 +16,11 @@ use tower_service::Service as _;
 
 use crate::forward::AnswerBody;
 
-/// Has the router answer on the control runtime. `None`: it panicked before its own guard could answer.
+/// Has the router answer on the control runtime. `None`: it panicked before its own guard could
+/// answer.
 ///
-/// A task of its own, so that a client that leaves does not cancel what was begun: a sign-up ends the same way whether or
-/// not its client waits.
+/// A task of its own, so that a client that leaves does not cancel what was begun: a sign-up ends
+/// the same way whether or not its client waits.
 pub(super) async fn answer(
     router: &Router,
     control: &Handle,
@@ -33,7 +34,8 @@ pub(super) async fn answer(
     Some(response.map(AnswerBody::Local))
 }
 
-/// A request body with one time limit for the whole of it, which is enough since the bodies that Genkan reads are small.
+/// A request body with one time limit for the whole of it, which is enough since the bodies that
+/// Genkan reads are small.
 struct Timed {
     body: Incoming,
     patience: Duration,

@@ -1,13 +1,16 @@
 //! The front door: every byte from outside comes in here.
 //!
-//! A few threads, each with its own runtime, listener and connections to hosts, read requests strictly and within
-//! limits. By the routing table each request is forwarded, refused, or handed to `http`, which answers it on the
-//! control runtime. No thread waits for another, and no request can make one wait.
+//! A few threads, each with its own runtime, listener and connections to hosts, read requests
+//! strictly and within limits. By the routing table each request is forwarded, refused, or handed
+//! to `http`, which answers it on the control runtime. No thread waits for another, and no request
+//! can make one wait.
 //!
-//! The edge never touches the database, knows no method by name, and keeps no state beyond a connection's life.
+//! The edge never touches the database, knows no method by name, and keeps no state beyond a
+//! connection's life.
 //!
-//! How a request travels: `worker` accepts a connection and admits it, `connection` serves it (`client_stream` reads
-//! strictly below hyper), `service` answers each request of it, `answer` makes the refusals.
+//! How a request travels: `worker` accepts a connection and admits it, `connection` serves it
+//! (`client_stream` reads strictly below hyper), `service` answers each request of it, `answer`
+//! makes the refusals.
 
 mod activity;
 mod address;

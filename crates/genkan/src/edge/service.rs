@@ -173,7 +173,8 @@ impl<N: Neighbours> ConnectionContext<N> {
 
 /// Refuses HTTP/2 requests that the strict reader would refuse on HTTP/1.1.
 ///
-/// Frames leave no doubt about where a request ends, but the library passes verbs and hosts that no host should see.
+/// Frames leave no doubt about where a request ends, but the library passes verbs and hosts that no
+/// host should see.
 fn faulty(request: &Request<Incoming>) -> Option<XrpcError> {
     if request.version() != Version::HTTP_2 {
         return None;
@@ -254,7 +255,8 @@ impl Line {
 
     fn write(self, response: &mut Response<AnswerBody>, aim: Option<&Aim>, error: Option<&str>) {
         let id = RequestId::new();
-        // Only refusals name the request. A forwarded answer carries no header of Genkan's beyond the fixed list.
+        // Only refusals name the request. A forwarded answer carries no header of Genkan's beyond
+        // the fixed list.
         if error.is_some()
             && let Ok(value) = HeaderValue::from_str(&id.0)
         {

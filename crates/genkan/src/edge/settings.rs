@@ -54,7 +54,8 @@ impl Settings {
         HeadLimits { bytes: self.head_bytes, fields: self.head_fields, target: self.target_bytes }
     }
 
-    /// The pause between two checks of all time limits: an eighth of the shortest, so that none is passed by much.
+    /// The pause between two checks of all time limits: an eighth of the shortest, so that none is
+    /// passed by much.
     pub(super) fn tick(&self) -> Duration {
         let shortest =
             self.head_timeout.min(self.idle_timeout).min(self.stalled_reader).min(self.forward.answer_head);

@@ -1,6 +1,7 @@
 //! One of the edge's threads: it accepts connections, and looks after their time limits.
 //!
-//! Everything that connections share belongs to the thread and is reached through `Rc` and `Cell`, without locks.
+//! Everything that connections share belongs to the thread and is reached through `Rc` and `Cell`,
+//! without locks.
 
 use std::cell::{Cell, RefCell};
 use std::io;
@@ -47,7 +48,8 @@ pub(super) struct Worker<N> {
     counters: Arc<Counters>,
     failures: FailureMetrics,
     connection_limits: ConnectionLimits,
-    /// Weak, so that a connection's end frees its activity; [`check_all`](Self::check_all) drops the rest.
+    /// Weak, so that a connection's end frees its activity; [`check_all`](Self::check_all) drops
+    /// the rest.
     activities: RefCell<Vec<Weak<Activity>>>,
     open: Cell<usize>,
 }
@@ -78,7 +80,8 @@ impl<N> Worker<N> {
     }
 }
 
-/// A listening socket with `SO_REUSEPORT`: each thread has its own, and the system spreads connections over them.
+/// A listening socket with `SO_REUSEPORT`: each thread has its own, and the system spreads
+/// connections over them.
 pub(super) fn listen(address: SocketAddr) -> io::Result<std::net::TcpListener> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_reuse_address(true)?;
@@ -151,8 +154,9 @@ async fn serve<N: Neighbours>(listener: std::net::TcpListener, parts: Parts<N>) 
             accepted = accept(listener.as_ref()) => match accepted {
                 Ok((stream, peer)) => Rc::clone(&worker).admit(stream, peer),
                 Err(error) => {
-                    // Most likely the process is out of file descriptors. Accepting at once again would fail at once
-                    // again and use the whole thread, so connections get a moment to end.
+                    // Most likely the process is out of file descriptors. Accepting at once again
+                    // would fail at once again and use the whole thread, so connections get a
+                    // moment to end.
                     tracing::warn!(%error, "a connection could not be accepted");
                     tokio::time::sleep(Duration::from_millis(50)).await;
                 }

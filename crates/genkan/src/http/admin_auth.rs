@@ -1,7 +1,7 @@
 //! Administrative calls: `Authorization: Basic admin:<password>`.
 //!
-//! The operator's admin password is good for all of them. A host's admin password, which hosts pass on for two methods,
-//! is good for these and for accounts on that host.
+//! The operator's admin password is good for all of them. A host's admin password, which hosts pass
+//! on for two methods, is good for these and for accounts on that host.
 
 use std::marker::PhantomData;
 
@@ -37,7 +37,8 @@ impl<M: Method> FromRequestParts<App> for Operator<M> {
     }
 }
 
-/// The admin password that a call of the method `M` came with: the operator's, or that of some host.
+/// The admin password that a call of the method `M` came with: the operator's, or that of some
+/// host.
 #[derive(Debug)]
 pub(crate) struct AdminPassword<M> {
     given: Secret<String>,
@@ -56,7 +57,8 @@ impl<M: Method> FromRequestParts<App> for AdminPassword<M> {
 impl<M> AdminPassword<M> {
     /// The account, if the password is the operator's or that of the account's host.
     ///
-    /// A wrong password is refused alike whether or not the account exists, so that only the operator learns which do.
+    /// A wrong password is refused alike whether or not the account exists, so that only the
+    /// operator learns which do.
     pub(crate) fn unlock(self, app: &App, account: Option<Account>) -> Result<(Account, By), XrpcError> {
         if is_operators(app, &self.given) {
             let account = account.ok_or_else(|| bad_request("NotFound", messages::ACCOUNT_NOT_FOUND))?;

@@ -1,7 +1,8 @@
 //! Which failure of a room becomes which answer.
 //!
-//! Errors are matched without `_`, so that a new failure makes the compiler ask for its answer. Trouble on this side is
-//! 5xx, never 401 or `InvalidToken`, because clients log people out on these.
+//! Errors are matched without `_`, so that a new failure makes the compiler ask for its answer.
+//! Trouble on this side is 5xx, never 401 or `InvalidToken`, because clients log people out on
+//! these.
 
 use http::StatusCode;
 

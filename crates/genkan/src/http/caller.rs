@@ -1,11 +1,12 @@
-//! Whom a call speaks for: a client with an access token, an app within its grant, or a host on a client's behalf.
+//! Whom a call speaks for: a client with an access token, an app within its grant, or a host on a
+//! client's behalf.
 //!
-//! Which of these may call a method is a column of the routing table. A handler takes [`Caller`] with the type of its
-//! method, and is reached only by callers whom the method's row admits.
+//! Which of these may call a method is a column of the routing table. A handler takes [`Caller`]
+//! with the type of its method, and is reached only by callers whom the method's row admits.
 //!
-//! A *session token* names a host as its audience and is typed `at+jwt`. An app shows its grant's token with a proof
-//! (`DPoP`). *Service auth* is a token signed by the account's key, which only the account's host has; it names Genkan
-//! as its audience and one method (`lxm`).
+//! A *session token* names a host as its audience and is typed `at+jwt`. An app shows its grant's
+//! token with a proof (`DPoP`). *Service auth* is a token signed by the account's key, which only
+//! the account's host has; it names Genkan as its audience and one method (`lxm`).
 
 use std::marker::PhantomData;
 use std::sync::Arc;
@@ -126,7 +127,8 @@ async fn by_bearer(
         let grant = app.oauth.check_bearer(token).await?;
         return by_app(app, grant, access.apps).await;
     }
-    // Only session tokens have such a hint. Where hosts may not call, no token is taken for service auth.
+    // Only session tokens have such a hint. Where hosts may not call, no token is taken for service
+    // auth.
     if key_hint(token).is_some() || !access.hosts {
         by_session(app, token, access.sessions).await
     } else {
@@ -240,12 +242,13 @@ const BAD_SIGNATURE: service_auth::Error = service_auth::Error::Token(jwt::Error
 async fn by_service_auth(app: &App, token: &str, method: &str) -> Result<(Account, By), XrpcError> {
     let invalid = |text: &'static str| bad_request("InvalidToken", text);
     let unverified = service_auth::parse(token).map_err(|_| invalid("Token could not be verified"))?;
-    // Checked first, so that no token makes Genkan resolve the DID of an account that it does not have.
+    // Checked first, so that no token makes Genkan resolve the DID of an account that it does not
+    // have.
     let account = app.accounts.find(unverified.issuer().as_str()).await?;
     let account = account.ok_or_else(|| invalid("the token's issuer has no account here"))?;
     let (aud, now) = (app.config.service.did.as_str(), app.clock.now().as_seconds());
-    // The host's key first. It needs no look-up, and a host still signs with it after the account has moved away and
-    // its DID document names another key.
+    // The host's key first. It needs no look-up, and a host still signs with it after the account
+    // has moved away and its DID document names another key.
     let mut verdict = unverified.verify(&account.host_key, aud, Some(method), now);
     if matches!(verdict, Err(BAD_SIGNATURE)) {
         match app.identity.documents.resolve(&account.did, Freshness::Asked).await {

@@ -18,7 +18,8 @@ use crate::wire::{XrpcError, media_type, messages};
 #[derive(Debug)]
 pub(crate) struct XrpcInput<T>(pub(crate) T);
 
-/// The most bytes of a body, as sent and decompressed. The router puts it into each request's extensions.
+/// The most bytes of a body, as sent and decompressed. The router puts it into each request's
+/// extensions.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct BodyLimits {
     pub(crate) sent: usize,
@@ -88,8 +89,8 @@ fn unpack(packed: &[u8], limit: usize) -> XrpcResult<Vec<u8>> {
     let wrong = |_| XrpcError::invalid("the request body is not valid gzip");
     let mut decoder = GzDecoder::new(packed);
     let mut body = Vec::new();
-    // One byte more than allowed tells a body that is too long from one that just fits, and bounds what a gzip bomb
-    // can make this allocate.
+    // One byte more than allowed tells a body that is too long from one that just fits, and bounds
+    // what a gzip bomb can make this allocate.
     decoder.by_ref().take(limit as u64 + 1).read_to_end(&mut body).map_err(wrong)?;
     if body.len() > limit {
         return Err(XrpcError::too_large(format!(
@@ -102,7 +103,8 @@ fn unpack(packed: &[u8], limit: usize) -> XrpcResult<Vec<u8>> {
     Ok(body)
 }
 
-/// Reads any JSON first, so that members which the input type does not know are checked like the others.
+/// Reads any JSON first, so that members which the input type does not know are checked like the
+/// others.
 fn parse<T: DeserializeOwned>(body: &[u8]) -> XrpcResult<T> {
     if body.is_empty() {
         return Err(XrpcError::invalid("the request body is empty; JSON is required"));
@@ -173,7 +175,8 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for XrpcQuery<T> {
     }
 }
 
-/// Refuses a stray `%`, bad UTF-8 and NUL, all of which the form decoder would accept or replace in silence.
+/// Refuses a stray `%`, bad UTF-8 and NUL, all of which the form decoder would accept or replace in
+/// silence.
 fn check_query(query: &str) -> XrpcResult<()> {
     let mut decoded = Vec::with_capacity(query.len());
     let mut bytes = query.bytes();

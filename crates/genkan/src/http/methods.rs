@@ -1,9 +1,11 @@
-//! The registry of the XRPC methods that Genkan answers: which handler answers which row of the routing table.
+//! The registry of the XRPC methods that Genkan answers: which handler answers which row of the
+//! routing table.
 //!
-//! A handler is bound to its row by a type that [`method!`](super::method::method) declares beside it. The
-//! type names the row when the handler is mounted, and in the extractors that tell the handler who calls
-//! ([`Caller`](super::caller::Caller), [`Operator`](super::admin_auth::Operator) and others). Path, verb and who may
-//! call are read from the row, so they cannot differ from the table.
+//! A handler is bound to its row by a type that [`method!`](super::method::method) declares beside
+//! it. The type names the row when the handler is mounted, and in the extractors that tell the
+//! handler who calls ([`Caller`](super::caller::Caller), [`Operator`](super::admin_auth::Operator)
+//! and others). Path, verb and who may call are read from the row, so they cannot differ from the
+//! table.
 
 use std::collections::BTreeSet;
 

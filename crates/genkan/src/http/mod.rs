@@ -1,9 +1,9 @@
 //! The local door: what Genkan answers itself, with axum.
 //!
-//! A handler decodes, makes one call into a room below, and encodes. Every refusal of a method is an
-//! [`XrpcError`](crate::wire::XrpcError). The edge hands requests in, each with its
-//! [`ClientAddr`](crate::wire::ClientAddr) and [`RequestId`](crate::wire::RequestId); where one is missing, as in
-//! tests and on the operator's listener, the layers fill it in.
+//! A handler decodes, makes one call into a room below, and encodes. Every refusal of a method is
+//! an [`XrpcError`](crate::wire::XrpcError). The edge hands requests in, each with its
+//! [`ClientAddr`](crate::wire::ClientAddr) and [`RequestId`](crate::wire::RequestId); where one is
+//! missing, as in tests and on the operator's listener, the layers fill it in.
 
 pub(crate) mod admin_auth;
 mod answers;

@@ -1,4 +1,5 @@
-//! The operator's listener: liveness, readiness and metrics. It must be reachable from the operator's network only.
+//! The operator's listener: liveness, readiness and metrics. It must be reachable from the
+//! operator's network only.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

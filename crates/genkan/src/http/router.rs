@@ -1,4 +1,5 @@
-//! The layers around every answer of this room, in one list, and the routes that need no more than their state.
+//! The layers around every answer of this room, in one list, and the routes that need no more than
+//! their state.
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -36,7 +37,8 @@ pub(crate) struct HttpState {
     pub(crate) limits: RateLimits,
     pub(crate) metrics: Metrics,
     pub(crate) trusted_peers: TrustedPeers,
-    /// The source of nonces for answers to proofs. `None` only in tests without an authorization server.
+    /// The source of nonces for answers to proofs. `None` only in tests without an authorization
+    /// server.
     pub(crate) oauth: Option<OAuth>,
 }
 
@@ -66,11 +68,13 @@ pub(crate) fn with_layers(routes: Router, state: &HttpState) -> Router {
     routes
         .fallback(no_route)
         .method_not_allowed_fallback(method_not_allowed)
-        // Counts before the handler works. It is inside of the layers below, so refusals are logged and have CORS.
+        // Counts before the handler works. It is inside of the layers below, so refusals are logged
+        // and have CORS.
         .layer(from_fn_with_state(shared(), limit_rate))
         // Turns a panic into a 500 of that one request, which is logged as every answer.
         .layer(from_fn_with_state(shared(), guard_panic))
-        // On every answer, refusals and 500s too: browsers hide from scripts what has no CORS headers.
+        // On every answer, refusals and 500s too: browsers hide from scripts what has no CORS
+        // headers.
         .layer(from_fn(answer_cross_origin))
         // Sees the answer as it leaves.
         .layer(from_fn_with_state(Observed::new(state), observe))
@@ -212,7 +216,8 @@ async fn limit_rate(State(state): State<HttpState>, request: Request, next: Next
     response
 }
 
-/// Answers where no route fits. Methods that a PDS answers were forwarded by the edge and never come here.
+/// Answers where no route fits. Methods that a PDS answers were forwarded by the edge and never
+/// come here.
 async fn no_route(request: Request) -> XrpcError {
     match routing::method::of_path(request.uri().path()) {
         None => XrpcError::new(StatusCode::NOT_FOUND, "NotFound", messages::NOTHING_HERE),

@@ -1,4 +1,5 @@
-//! The body of every session answer: `createAccount`, `createSession`, `refreshSession`, `getSession`.
+//! The body of every session answer: `createAccount`, `createSession`, `refreshSession`,
+//! `getSession`.
 
 use std::time::Duration;
 
@@ -15,8 +16,8 @@ use crate::sessions::SessionTokens;
 
 /// The tokens, the account and its DID document.
 ///
-/// Clients call the PDS that `didDoc` names from then on. So it is left out only while the document names another PDS
-/// than the account's host.
+/// Clients call the PDS that `didDoc` names from then on. So it is left out only while the document
+/// names another PDS than the account's host.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct SessionAnswer {
@@ -72,7 +73,8 @@ impl SessionAnswer {
 
 /// The account's DID document, if it names the account's home.
 ///
-/// From memory or the PLC directory. If that does not answer in time, the document is made from Genkan's own records.
+/// From memory or the PLC directory. If that does not answer in time, the document is made from
+/// Genkan's own records.
 async fn home_document(app: &App, account: &Account) -> Option<Arc<DidDocument>> {
     let host = app.fleet.host(&account.host)?;
     for freshness in [Freshness::Remembered, Freshness::Asked] {

@@ -1,4 +1,5 @@
-//! `/.well-known/`: `atproto-did` for the handles of accounts, `did.json` for Genkan itself, and `change-password`.
+//! `/.well-known/`: `atproto-did` for the handles of accounts, `did.json` for Genkan itself, and
+//! `change-password`.
 
 use axum::Json;
 use axum::Router;
@@ -23,7 +24,8 @@ pub(crate) fn routes(app: &App) -> Router {
         .with_state(app.clone())
 }
 
-/// The DID of the account whose handle is the request's `Host` (<https://atproto.com/specs/handle>).
+/// The DID of the account whose handle is the request's `Host`
+/// (<https://atproto.com/specs/handle>).
 async fn atproto_did(State(app): State<App>, request: Request) -> Result<Response, XrpcError> {
     let Ok(handle) = named_host(&request).unwrap_or_default().parse::<Handle>() else {
         return Ok(not_found());

@@ -14,15 +14,16 @@ pub(crate) enum PresentedToken<'a> {
     Dpop(&'a str),
 }
 
-/// The way of a request, as far as it is known before the token is checked and the account is looked up.
+/// The way of a request, as far as it is known before the token is checked and the account is
+/// looked up.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Way<'a> {
     /// Genkan answers itself.
     Local,
     /// To the home of the account this token speaks for.
     Caller { shown: PresentedToken<'a> },
-    /// To the PDS of this account, without a credential. The token counts only where the operator lets no one read
-    /// without one.
+    /// To the PDS of this account, without a credential. The token counts only where the operator
+    /// lets no one read without one.
     Target { account: Target<'a>, shown: Option<PresentedToken<'a>> },
     /// To the PDS of this account; with the token, if it is good and the account's own.
     SelfRead { account: Target<'a>, shown: PresentedToken<'a> },
@@ -95,7 +96,8 @@ pub(crate) fn decide<'a>(
         }
         (Rule::CallerHome, Authorization::Missing) => Err(Refusal::NoToken { is_carried: row.external }),
         (Rule::CallerHome, unusable @ (Authorization::Basic(_) | Authorization::Malformed(_))) => {
-            // Apps with proofs, and apps of accounts at external PDSes, fetch another token only if a challenge says so.
+            // Apps with proofs, and apps of accounts at external PDSes, fetch another token only if
+            // a challenge says so.
             let by_proof = unusable.is_dpop();
             Err(if by_proof || row.external { Refusal::BadToken { by_proof } } else { Refusal::BadScheme })
         }

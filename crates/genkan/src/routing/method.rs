@@ -4,8 +4,9 @@ use genkan_protocol::syntax::Nsid;
 
 /// The method of an `/xrpc/` path, if the path is exactly `/xrpc/` and one NSID.
 ///
-/// `None`: the path lies outside `/xrpc/`. `Some(Err(_))`: inside, but no method can be read from it. Nothing is
-/// decoded or cleaned up, so what a host would read differently from us never gets a route.
+/// `None`: the path lies outside `/xrpc/`. `Some(Err(_))`: inside, but no method can be read from
+/// it. Nothing is decoded or cleaned up, so what a host would read differently from us never gets a
+/// route.
 pub(crate) fn of_path(path: &str) -> Option<Result<&str, Crooked>> {
     let name = path.strip_prefix("/xrpc/")?;
     Some(Nsid::check(name).map(|()| name).map_err(|_| Crooked))
@@ -29,7 +30,8 @@ mod tests {
         }
     }
 
-    /// A path that two parsers may read differently is refused or not ours; none of these has a route.
+    /// A path that two parsers may read differently is refused or not ours; none of these has a
+    /// route.
     #[test]
     fn crooked_paths_have_no_method() {
         let crooked = [

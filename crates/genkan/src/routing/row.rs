@@ -43,8 +43,8 @@ pub(crate) enum Rule {
     /// The PDS of the account that the parameter names, without credentials.
     Target {
         parameter: Parameter,
-        /// Whether callers who read their own account keep their token, so that owners of deactivated and
-        /// taken-down accounts can still export their data.
+        /// Whether callers who read their own account keep their token, so that owners of
+        /// deactivated and taken-down accounts can still export their data.
         self_read: bool,
     },
     /// Genkan refuses it with 501, and the message says where to go instead.
@@ -95,14 +95,16 @@ pub(crate) struct AccountAccess {
     pub(crate) apps: AppAccess,
     /// Whether the account's host may call it with service auth.
     ///
-    /// Only for the protected methods: a host never issues a service token for these to its users, so such a
-    /// token comes from the host itself.
+    /// Only for the protected methods: a host never issues a service token for these to its users,
+    /// so such a token comes from the host itself.
     pub(crate) hosts: bool,
-    /// Whether an account that is taken down may call it. Otherwise it is told 401 `AccountTakedown`.
+    /// Whether an account that is taken down may call it. Otherwise it is told 401
+    /// `AccountTakedown`.
     pub(crate) taken_down: bool,
 }
 
-/// What an OAuth grant must hold for its app to call a method. As at the reference PDS, method by method.
+/// What an OAuth grant must hold for its app to call a method. As at the reference PDS, method by
+/// method.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum AppAccess {
     /// Nothing beyond `atproto`.

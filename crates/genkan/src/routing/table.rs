@@ -1,7 +1,7 @@
 //! The routing table: one row for every method, or family of methods, and what Genkan does with it.
 //!
-//! The rows are data, and nothing else in the program knows methods by name. A method is added by its row here; if
-//! Genkan answers it, by a handler too, which names the row (see `http::xrpc`).
+//! The rows are data, and nothing else in the program knows methods by name. A method is added by
+//! its row here; if Genkan answers it, by a handler too, which names the row (see `http::xrpc`).
 
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
@@ -16,8 +16,8 @@ use super::row::{AccountAccess, AppAccess, BodyLimit, Callers, MethodKind, Param
 
 /// The row of a method.
 ///
-/// Names are compared without regard to case because hosts do so too: a name in odd letter case must not get
-/// another route.
+/// Names are compared without regard to case because hosts do so too: a name in odd letter case
+/// must not get another route.
 pub(crate) fn row(method: &str) -> &'static Row {
     static BY_NAME: LazyLock<HashMap<Folded<'static>, &'static Row, BuildHasherDefault<Fnv>>> =
         LazyLock::new(|| {
@@ -46,7 +46,8 @@ pub(crate) fn row(method: &str) -> &'static Row {
 ///
 /// # Panics
 ///
-/// When no row has this name, or its rule is not [`Rule::Local`]; then the program does not compile.
+/// When no row has this name, or its rule is not [`Rule::Local`]; then the program does not
+/// compile.
 pub(crate) const fn answered(method: &str) -> &'static Row {
     let mut index = 0;
     while index < ROWS.len() {

@@ -46,8 +46,8 @@ pub(crate) fn of_query(query: Option<&str>, parameter: Parameter) -> Result<Targ
     Err(NoTarget::Invalid)
 }
 
-/// Whether a query's name is the parameter in any spelling that some parser takes for it: percent-encoded, or with
-/// the brackets by which some write lists.
+/// Whether a query's name is the parameter in any spelling that some parser takes for it:
+/// percent-encoded, or with the brackets by which some write lists.
 fn names(written: &str, parameter: &str) -> bool {
     if written == parameter {
         return true;

@@ -1,8 +1,8 @@
 //! The address of a request's client.
 //!
-//! It is the socket's address, unless that is of a proxy that the operator listed or of a registered host. These say in
-//! `X-Forwarded-For` for whom they speak. The header is read from its end, where the last trusted peer wrote; what
-//! stands further left may be made up by the client.
+//! It is the socket's address, unless that is of a proxy that the operator listed or of a
+//! registered host. These say in `X-Forwarded-For` for whom they speak. The header is read from its
+//! end, where the last trusted peer wrote; what stands further left may be made up by the client.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -15,7 +15,8 @@ use ipnet::IpNet;
 
 use super::XrpcError;
 
-/// The client's address, by which requests are limited and logged. An extension of each request that `http` answers.
+/// The client's address, by which requests are limited and logged. An extension of each request
+/// that `http` answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct ClientAddr(pub(crate) IpAddr);
 

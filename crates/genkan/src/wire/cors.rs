@@ -1,6 +1,7 @@
 //! Cross-origin requests (Fetch §3.2): every origin may ask, and none with cookies.
 //!
-//! Genkan sets these headers itself, on every answer and on errors too; those of a PDS are never passed on.
+//! Genkan sets these headers itself, on every answer and on errors too; those of a PDS are never
+//! passed on.
 
 use http::header::{
     ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN,
@@ -17,8 +18,8 @@ pub(crate) fn allow(headers: &mut HeaderMap) {
 
 /// The answer to a preflight (`OPTIONS`), before anything is asked of a method.
 ///
-/// It exposes no headers, because a preflight's own headers are never shown to scripts. Since it repeats what was
-/// asked for, caches are told so by `Vary`.
+/// It exposes no headers, because a preflight's own headers are never shown to scripts. Since it
+/// repeats what was asked for, caches are told so by `Vary`.
 pub(crate) fn preflight(asked: &HeaderMap) -> Response<()> {
     let mut response = Response::new(());
     *response.status_mut() = StatusCode::NO_CONTENT;
@@ -33,7 +34,8 @@ pub(crate) fn preflight(asked: &HeaderMap) -> Response<()> {
     response
 }
 
-/// The names that were asked for, so that headers which clients invent tomorrow work without a release.
+/// The names that were asked for, so that headers which clients invent tomorrow work without a
+/// release.
 fn reflected(asked: &HeaderMap) -> Option<HeaderValue> {
     let names: Vec<HeaderName> = asked
         .get_all(ACCESS_CONTROL_REQUEST_HEADERS)

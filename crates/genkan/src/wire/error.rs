@@ -1,4 +1,5 @@
-//! The error envelope of XRPC: `{"error", "message"}` (<https://atproto.com/specs/xrpc#error-responses>).
+//! The error envelope of XRPC: `{"error", "message"}`
+//! (<https://atproto.com/specs/xrpc#error-responses>).
 
 use std::borrow::Cow;
 use std::error::Error as StdError;

@@ -4,7 +4,8 @@ use http::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
 
 pub(crate) const JSON: HeaderValue = HeaderValue::from_static("application/json");
 
-/// The media type that a body is said to have, without parameters. `None`: no type is given, or not in ASCII.
+/// The media type that a body is said to have, without parameters. `None`: no type is given, or not
+/// in ASCII.
 pub(crate) fn of(headers: &HeaderMap) -> Option<&str> {
     let value = headers.get(CONTENT_TYPE)?.to_str().ok()?;
     Some(value.split(';').next().unwrap_or_default().trim())

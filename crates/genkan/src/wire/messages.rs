@@ -1,7 +1,7 @@
 //! Texts that more than one place says: one text for one fact.
 //!
-//! Clients and hosts match some texts, most of them those of the reference PDS. These stay equal to the byte; the test
-//! `texts_that_clients_and_hosts_match` in `http::answers` lists and pins them.
+//! Clients and hosts match some texts, most of them those of the reference PDS. These stay equal to
+//! the byte; the test `texts_that_clients_and_hosts_match` in `http::answers` lists and pins them.
 
 /// 401: the request has no token.
 pub(crate) const AUTHENTICATION_REQUIRED: &str = "Authentication Required";

@@ -8,7 +8,8 @@ use super::messages;
 use crate::base::Timestamp;
 use crate::limits::Verdict;
 
-/// Says how far the client is from the limit. A limit that an answer already names is the tighter one and stays.
+/// Says how far the client is from the limit. A limit that an answer already names is the tighter
+/// one and stays.
 pub(crate) fn put(headers: &mut HeaderMap, verdict: &Verdict) {
     if headers.contains_key("ratelimit-limit") {
         return;
@@ -31,7 +32,8 @@ pub(crate) fn refusal_for(verdict: &Verdict, retry_after: u64) -> XrpcError {
     fields(verdict).into_iter().fold(error, |error, (name, value)| error.with(name, value))
 }
 
-/// Refuses unless the verdict allows. For handlers, after [`RateLimits::attempt`](crate::limits::RateLimits::attempt).
+/// Refuses unless the verdict allows. For handlers, after
+/// [`RateLimits::attempt`](crate::limits::RateLimits::attempt).
 pub(crate) fn check_rate_limit(verdict: Option<Verdict>, now: Timestamp) -> Result<(), XrpcError> {
     match verdict {
         Some(verdict) if !verdict.allowed => Err(refusal(&verdict, now)),

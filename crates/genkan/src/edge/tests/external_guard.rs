@@ -1,4 +1,5 @@
-//! No connection for any name that leads where we do not go, and none by a redirect (T10, T11, checklist line 16).
+//! No connection for any name that leads where we do not go, and none by a redirect (T10, T11,
+//! checklist line 16).
 
 use std::time::{Duration, Instant};
 

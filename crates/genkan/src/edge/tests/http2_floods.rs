@@ -39,7 +39,8 @@ impl Raw {
         self.stream.write_all(bytes).await.is_ok()
     }
 
-    /// What the one request came to: the type of the frame that ended it, or nothing where the connection ended.
+    /// What the one request came to: the type of the frame that ended it, or nothing where the
+    /// connection ended.
     async fn answer(&mut self) -> Option<u8> {
         let reading = async {
             let mut head = [0; 9];
@@ -219,7 +220,8 @@ async fn more_streams_than_allowed_are_refused_and_the_rest_goes_on() {
     for stream in (1..200).step_by(2) {
         raw.send(&frame(HEADERS, END_STREAM | END_HEADERS, stream, &head())).await;
     }
-    // Each stream that is not refused goes to the host; both numbers are known when all have been decided on.
+    // Each stream that is not refused goes to the host; both numbers are known when all have been
+    // decided on.
     for _ in 10..100 {
         assert_eq!(raw.answer().await, Some(RST_STREAM));
     }

@@ -1,4 +1,5 @@
-//! Calls of an account that lives elsewhere, at its own PDS. Tests named `cNN` are lines of the contract's checklist.
+//! Calls of an account that lives elsewhere, at its own PDS. Tests named `cNN` are lines of the
+//! contract's checklist.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -213,7 +214,8 @@ async fn a_pds_that_wants_another_nonce_for_ever_is_asked_twice() {
     assert_eq!(silent.heard().len(), 1, "a challenge without a nonce");
 }
 
-/// One upload on the wire, or an answer that says to come again; never a raw 401, never two uploads.
+/// One upload on the wire, or an answer that says to come again; never a raw 401, never two
+/// uploads.
 #[tokio::test]
 async fn c07_what_cannot_be_kept_goes_once_after_a_small_question() {
     let size = 3 << 20;

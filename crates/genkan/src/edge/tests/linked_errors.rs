@@ -1,4 +1,5 @@
-//! What goes wrong with calls of an account that lives elsewhere: the contract's table of errors, and PDSes that misbehave.
+//! What goes wrong with calls of an account that lives elsewhere: the contract's table of errors,
+//! and PDSes that misbehave.
 
 use std::time::Duration;
 
@@ -323,7 +324,8 @@ async fn a_pds_that_has_had_enough_of_us_is_left_alone() {
     assert_eq!(there.heard().len(), 1);
 }
 
-/// What it answers is its own, however often: its errors stay as they are, also for those who are signed in.
+/// What it answers is its own, however often: its errors stay as they are, also for those who are
+/// signed in.
 #[tokio::test]
 async fn a_pds_that_answers_errors_is_not_cut_off() {
     for status in ["502", "503", "504"] {

@@ -77,7 +77,8 @@ async fn reading_of_oneself_keeps_the_token() {
 #[tokio::test]
 async fn nobody_else_keeps_the_token_at_that_read() {
     let network = Network::start().await;
-    // Of another account with the same home, of another home, and of the account itself before it came here.
+    // Of another account with the same home, of another home, and of the account itself before it
+    // came here.
     for token in ["someone-gone", "bob", "alice-before-her-move"] {
         let read = format!("GET /xrpc/com.atproto.sync.getRepo?did={ALICE}");
         let answer = network.ask(&read, &format!("authorization: Bearer {token}\r\n")).await;

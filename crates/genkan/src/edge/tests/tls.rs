@@ -11,7 +11,8 @@ use crate::base::fetch::tls::client_config;
 const ASK: &str = "GET /xrpc/app.bsky.feed.getTimeline";
 const ALICES: &str = "authorization: Bearer alice\r\n";
 
-/// An authority of our own, as an operator's file names it, and what a host called `localhost` got from it.
+/// An authority of our own, as an operator's file names it, and what a host called `localhost` got
+/// from it.
 fn authority() -> (Arc<ClientConfig>, ServerConfig) {
     let mut params = CertificateParams::new(Vec::new()).unwrap();
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);

@@ -26,7 +26,8 @@ pub(super) async fn protected_resource(State(app): State<App>) -> Response {
 
 /// `/oauth/jwks`: the signing keys of tokens for each host, and of tokens for Genkan.
 ///
-/// A host's tokens carry no `kid`; their audience says which key it is. Genkan's own tokens carry one.
+/// A host's tokens carry no `kid`; their audience says which key it is. Genkan's own tokens carry
+/// one.
 pub(super) async fn jwks(State(app): State<App>) -> Response {
     let hosts = app.ring.current_host_keys();
     let own = app.ring.web_keys(WebPurpose::Tokens);

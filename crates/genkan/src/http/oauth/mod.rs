@@ -1,7 +1,7 @@
 //! The endpoints of the authorization server, for programs. What browsers see is in `pages`.
 //!
-//! Three endpoints take proofs. Each of their answers carries the nonce for the next proof, refusals and 500s too,
-//! because clients do not try again without it (RFC 9449 §8).
+//! Three endpoints take proofs. Each of their answers carries the nonce for the next proof,
+//! refusals and 500s too, because clients do not try again without it (RFC 9449 §8).
 
 mod client;
 mod error;
@@ -51,7 +51,8 @@ pub(crate) fn routes(app: &App) -> Router {
 
 async fn give_nonce(State(app): State<App>, request: Request, next: Next) -> Response {
     let path = request.uri().path().to_owned();
-    // A panic must not cost the client its nonce. All shared state is behind locks that recover from poisoning.
+    // A panic must not cost the client its nonce. All shared state is behind locks that recover
+    // from poisoning.
     let answered = AssertUnwindSafe(next.run(request)).catch_unwind().await;
     let response = answered
         .unwrap_or_else(|_| Refusal::internal(format!("panicked while answering {path}")).into_response());

@@ -1,7 +1,8 @@
 //! The XRPC methods that Genkan answers.
 //!
-//! The handler of `com.atproto.server.createSession` is in `server/create_session.rs`, and so on. To add a method: a row
-//! in `routing/table.rs`; a handler here, which declares the method's type with `method!`; and its line below.
+//! The handler of `com.atproto.server.createSession` is in `server/create_session.rs`, and so on.
+//! To add a method: a row in `routing/table.rs`; a handler here, which declares the method's type
+//! with `method!`; and its line below.
 
 mod admin;
 mod identity;

@@ -1,5 +1,5 @@
-//! Lines of the checklist that no other test has: what client developers depend on (§6.B, `b` and the line's number),
-//! and rows of bad input (§7) that take more than a request.
+//! Lines of the checklist that no other test has: what client developers depend on (§6.B, `b` and
+//! the line's number), and rows of bad input (§7) that take more than a request.
 
 use std::net::TcpListener;
 

@@ -1,5 +1,5 @@
-//! The endpoints as clients meet them: the contract's table of bad input (§7), row by row, and what developers
-//! depend on (§6.B). A case's name begins with its row.
+//! The endpoints as clients meet them: the contract's table of bad input (§7), row by row, and what
+//! developers depend on (§6.B). A case's name begins with its row.
 
 mod checklist;
 mod linked;

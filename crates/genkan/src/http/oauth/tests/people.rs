@@ -1,4 +1,5 @@
-//! People with browsers before the same doors: pages and endpoints on one listener, with every layer around them.
+//! People with browsers before the same doors: pages and endpoints on one listener, with every
+//! layer around them.
 
 use std::net::SocketAddr;
 use std::sync::Arc;

@@ -48,7 +48,8 @@ async fn an_assertion_is_signed_as_the_metadata_says(db: Db) {
     assert!(refused.why().contains("token_endpoint_auth_signing_alg"), "{refused:?}");
 }
 
-/// The same key signs for whatever origin Genkan has: one that it had before is not believed any more.
+/// The same key signs for whatever origin Genkan has: one that it had before is not believed any
+/// more.
 async fn a_token_of_another_issuer_is_none_of_ours(db: Db) {
     let world = World::new(db).await;
     let app = TestApp::published(&world, "app", &json!({}));

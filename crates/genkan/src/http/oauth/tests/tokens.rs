@@ -90,7 +90,8 @@ async fn a_token_is_good_at_our_own_origin_by_its_key(db: Db) {
     let other = app.proof_for(&world, path, Some("another token"));
     assert_eq!(check(&world, &token, vec![&other]).await, "DPoP proof \"ath\" mismatch");
 
-    // 6.B.18: over at once where it ended, within five seconds at the other, whose feed nobody reads here.
+    // 6.B.18: over at once where it ended, within five seconds at the other, whose feed nobody
+    // reads here.
     assert_eq!(app.revoke(&world, &token).await.summary(), "200");
     assert_eq!(check(&world, &token, vec![&proof(&app)]).await, "the grant has ended");
     world.later(Duration::from_secs(5));

@@ -322,7 +322,8 @@ impl TestApp {
         jwt::sign_es256(key, "JWT", kid, &claims)
     }
 
-    /// Posts with a good proof and good credentials, unless `changes` says otherwise (an empty value leaves out).
+    /// Posts with a good proof and good credentials, unless `changes` says otherwise (an empty
+    /// value leaves out).
     pub(super) async fn post(
         &self,
         world: &World,

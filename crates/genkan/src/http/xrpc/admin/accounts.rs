@@ -1,4 +1,5 @@
-//! `com.atproto.admin.getAccountInfo`, `getAccountInfos`, `updateAccountEmail`, `updateAccountPassword`, `deleteAccount`
+//! `com.atproto.admin.getAccountInfo`, `getAccountInfos`, `updateAccountEmail`,
+//! `updateAccountPassword`, `deleteAccount`
 
 use axum::Json;
 use axum::extract::State;

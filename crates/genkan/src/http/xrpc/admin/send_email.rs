@@ -29,7 +29,8 @@ pub(crate) struct Output {
     sent: bool,
 }
 
-/// From the operator, or from the recipient's host in the name of its moderators: signed with the recipient's key.
+/// From the operator, or from the recipient's host in the name of its moderators: signed with the
+/// recipient's key.
 pub(crate) async fn send_email(
     State(app): State<App>,
     caller: OperatorOrAccount<SendEmail>,

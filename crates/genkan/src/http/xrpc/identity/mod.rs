@@ -1,4 +1,5 @@
-//! `com.atproto.identity.*`: handles, as far as Genkan answers for them, and operations that Genkan signs.
+//! `com.atproto.identity.*`: handles, as far as Genkan answers for them, and operations that Genkan
+//! signs.
 
 pub(super) mod plc_operation;
 pub(super) mod resolve_handle;

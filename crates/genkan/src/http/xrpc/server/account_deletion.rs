@@ -42,7 +42,8 @@ pub(crate) async fn request_account_delete(
 
 /// By password and e-mailed code, without a session.
 ///
-/// A deletion that failed at the host can be repeated, because the code is deleted with the account and not before.
+/// A deletion that failed at the host can be repeated, because the code is deleted with the account
+/// and not before.
 pub(crate) async fn delete_account(
     State(app): State<App>,
     from: ClientAddr,

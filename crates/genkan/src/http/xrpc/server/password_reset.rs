@@ -29,7 +29,8 @@ pub(crate) struct ResetInput {
     password: String,
 }
 
-/// Limits, answer and time do not depend on whether an account has the address, so that no one can find out.
+/// Limits, answer and time do not depend on whether an account has the address, so that no one can
+/// find out.
 pub(crate) async fn request_password_reset(
     State(app): State<App>,
     from: ClientAddr,
