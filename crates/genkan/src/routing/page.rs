@@ -2,6 +2,8 @@
 
 use std::fmt::Write as _;
 
+use genkan_protocol::jwt::session::Scope;
+
 use super::row::{AccountAccess, AppAccess, BodyLimit, Callers, MethodKind, Row, Rule};
 use super::table::ROWS;
 
@@ -43,7 +45,7 @@ const OWN_ACCOUNT: &str = "; in the caller's name when it is their own account a
 
 fn callers(row: &Row) -> String {
     match row.callers {
-        Callers::Anyone if matches!(row.rule, Rule::Local) => "everyone".to_owned(),
+        Callers::Anyone if matches!(row.rule, Rule::Local | Rule::NotYet(_)) => "everyone".to_owned(),
         Callers::Anyone => String::new(),
         Callers::RefreshToken => "refresh token".to_owned(),
         Callers::Account(access) => account(access),
@@ -55,10 +57,10 @@ fn callers(row: &Row) -> String {
 
 fn account(access: AccountAccess) -> String {
     let mut ways: Vec<String> = Vec::new();
-    if !access.sessions.is_empty() {
-        let names: Vec<String> =
-            access.sessions.iter().map(|scope| format!("`{}`", scope.as_str())).collect();
-        ways.push(format!("sessions with {}", names.join(" or ")));
+    if access.sessions.contains(&Scope::AppPass) {
+        ways.push("any session".to_owned());
+    } else if access.sessions.contains(&Scope::Access) {
+        ways.push("full session".to_owned());
     }
     match access.apps {
         AppAccess::Any => ways.push("apps".to_owned()),
@@ -70,7 +72,8 @@ fn account(access: AccountAccess) -> String {
     if access.hosts {
         ways.push("the account's host".to_owned());
     }
-    ways.join(", ")
+    let taken_down = if access.taken_down { "; also if taken down" } else { "" };
+    ways.join(", ") + taken_down
 }
 
 const fn body_limit(row: &Row) -> &'static str {
@@ -90,20 +93,21 @@ const INTRODUCTION: &str = "\
 
 <!-- Printed by `genkan docs routing` from the table in `crates/genkan/src/routing/table.rs`. -->
 
-Which methods under `/xrpc/` Genkan answers, and where it carries the others. The first row that fits counts; a name
-that ends in `*` stands for all that begin so. Names are compared without regard to case and carried as they came.
+Which methods under `/xrpc/` Genkan answers, and where it forwards the others. The first row that matches decides. A
+name that ends in `*` matches all names with that beginning. Names are compared without regard to case, and forwarded as
+they came.
 
-A query is called by `GET` or `HEAD`, a procedure by `POST`; another verb is 400 `InvalidRequest`. Where a row names
-the caller's PDS, a request without a token is 401 `AuthMissing`. Where it names a parameter, that parameter must be
-there exactly once, and its account may live anywhere: on a host of the fleet, or at any PDS in the world.
+A query is called by `GET` or `HEAD`, a procedure by `POST`; another verb is 400 `InvalidRequest`. If a row names the
+caller's PDS, a request without a token is 401 `AuthMissing`. If it names a parameter, that parameter must be given
+exactly once, and its account may be on a host of the fleet or at any PDS in the world.
 
-A caller whose account lives elsewhere and who signed in through Genkan is carried to their own PDS for what begins with
+A caller whose PDS is external, and who signed in through Genkan, is forwarded to that PDS for methods that begin with
 `com.atproto.repo.` or `com.atproto.sync.`, and for `com.atproto.server.getServiceAuth`. Everything else is 501
-`MethodNotImplemented` for them: it is to be called at their PDS, or at a public AppView.
+`MethodNotImplemented` for them: it is called at their PDS, or at a public AppView.
 
-A session's scope says how it was opened: `com.atproto.access` with the account's password, `com.atproto.appPass` and
-`com.atproto.appPassPrivileged` with an app password. An account's host calls with service auth that names the method.
-Unless a row names `com.atproto.takendown`, an account that is taken down is refused with 401 `AccountTakedown`.
+A *full session* was opened with the account's own password; *any session* may also be one of an app password. An
+account's host calls with service auth that names the method. An account that is taken down is refused with 401
+`AccountTakedown`, unless the row says otherwise.
 
 | method | kind | who answers | who may call it | body limit |
 |---|---|---|---|---|
