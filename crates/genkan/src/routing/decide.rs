@@ -166,6 +166,9 @@ mod tests {
         let sync_reads =
             "getRepo getRecord getBlob listBlobs getLatestCommit getRepoStatus getBlocks getHead getCheckout";
         let sync_others = "listRepos listReposByCollection requestCrawl notifyOfUpdate listHosts getHostStatus somethingNew";
+        // What Genkan answers itself cannot go astray, so a new such row need not be named above.
+        let is_forwarded =
+            |row: &Row| !row.method.ends_with('*') && !matches!(row.rule, Rule::Local | Rule::NotYet(_));
         let mut seen = 0;
         let mut each = |family: &str, names: &str, check: &dyn Fn(&str, &Method)| {
             for name in names.split_whitespace() {
@@ -177,7 +180,7 @@ mod tests {
                 };
                 check(&method, &verb);
                 check(&method.to_uppercase(), &verb);
-                seen += usize::from(!table::row(&method).method.ends_with('*'));
+                seen += usize::from(is_forwarded(table::row(&method)));
             }
         };
         let answered_here = |method: &str, verb: &Method| {
@@ -238,11 +241,7 @@ mod tests {
         each("com.atproto.label", "subscribeLabels", &nowhere);
         each("com.atproto.server", "reserveSigningKey", &nowhere);
         each("com.atproto.admin", "searchAccounts somethingNew", &nowhere);
-        assert_eq!(
-            seen,
-            table::ROWS.iter().filter(|row| !row.method.ends_with('*')).count(),
-            "a row is not covered"
-        );
+        assert_eq!(seen, table::ROWS.iter().filter(|row| is_forwarded(row)).count(), "a row is not covered");
     }
 
     #[test]
