@@ -1,14 +1,15 @@
 // The web server of an OAuth app, with TLS by a certificate authority of this network.
 //
-// Configuration: {port, settingsPort, name, folder, doors: [{name, port, to}]}. Serves https://<name>:<port> with what was
-// put there; the authority's certificate is in <folder>/authority.pem, made at the first start. Each of the doors is a TLS
-// proxy as operators have one: https://<name>:<port> goes to http://127.0.0.1:<to>.
-//   PUT    /documents/<path>   {"status": 200, "headers": {…}, "body": "…", "delay": ms}   is served at <path> from now on
-//   DELETE /documents/<path>
-//   GET    /visits             [{path, query, method, body}], oldest first
-//   DELETE /visits             forgets them
+// Configuration: {port, settingsPort, name, folder, doors: [{name, port, to}]}.
+// https://<name>:<port> serves the documents that were put there. The authority's certificate is in
+// <folder>/authority.pem and is made at the first start. Each of the doors is a TLS proxy, as
+// operators have one: https://<name>:<port> is passed on to http://127.0.0.1:<to>.
+//   PUT    /documents/<path>   {"status": 200, "headers": {…}, "body": "…", "delay": ms}   serves this at <path>
+//   DELETE /documents/<path>   serves nothing at <path>
+//   GET    /visits             returns [{path, query, method, body}], oldest first
+//   DELETE /visits             forgets all visits
 
-import 'reflect-metadata' // wanted by the certificates' library
+import 'reflect-metadata' // needed by the library for certificates
 import crypto from 'node:crypto'
 import fs from 'node:fs'
 import http from 'node:http'
@@ -21,7 +22,10 @@ import { answerJson, jsonBody, listen, member } from './lib/member.mjs'
 const ALGORITHM = { name: 'ECDSA', namedCurve: 'P-256', hash: 'SHA-256' }
 const YEAR = 365 * 24 * 3600 * 1000
 
-/** The authority's certificate, and a certificate for `names` with its key. Kept in `folder`. */
+/**
+ * Returns the authority's certificate file, and a certificate for `names` with its key. All are
+ * kept in `folder`.
+ */
 async function certificates(names, folder) {
   const file = (name) => path.join(folder, name)
   const known = fs.existsSync(file('names.json')) ? fs.readFileSync(file('names.json'), 'utf8') : ''
@@ -63,7 +67,7 @@ async function certificates(names, folder) {
   return { authorityFile: file('authority.pem'), cert: read('certificate.pem'), key: read('key.pem') }
 }
 
-/** Passes everything on, and says for whom. */
+/** A TLS proxy that passes every request on and names its client in `x-forwarded-for`. */
 function door({ cert, key }, to) {
   return https.createServer({ cert, key }, (request, response) => {
     const headers = { ...request.headers, 'x-forwarded-for': request.socket.remoteAddress, 'x-forwarded-proto': 'https' }
@@ -92,7 +96,7 @@ await member(async ({ port, settingsPort, name, folder, doors = [] }) => {
     for await (const chunk of request) chunks.push(chunk)
     const body = Buffer.concat(chunks).toString()
     visits.push({ path: pathname, query: Object.fromEntries(searchParams), method: request.method, body })
-    const found = documents.get(pathname) ?? { status: 404, body: 'there is nothing here' }
+    const found = documents.get(pathname) ?? { status: 404, body: 'no document was put here' }
     if (found.delay) await sleep(found.delay)
     const headers = { 'content-type': 'text/html; charset=utf-8', ...found.headers }
     response.writeHead(found.status ?? 200, headers).end(found.body ?? '')

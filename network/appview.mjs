@@ -1,9 +1,10 @@
-// Stands in for an app view: an XRPC call is answered with what arrived, the service token taken apart and checked.
+// An app view's stand-in, which echoes every XRPC call and checks the call's service token.
 //
-// Configuration: {port, directory, nameServer}. The echo is {method, lxm, headers, query, body, token: {header, payload,
-// verified}}; `verified` is true when the token is signed by the key that the PLC directory names for its issuer. Two
-// methods are answered as well as echoed, since hosts and clients want something of them: identity.resolveHandle (hosts
-// that have an app view ask it for handles) and actor.getProfile (Python's client looks at it after signing in).
+// Configuration: {port, directory, nameServer}. The echo is {method, lxm, headers, query, body,
+// token: {header, payload, verified}}. `verified` is true if the token is signed by the key that
+// the PLC directory names for its issuer. Two methods have an answer of their own, since others
+// rely on it: identity.resolveHandle, which hosts ask for handles, and actor.getProfile, which
+// Python's client calls after signing in.
 
 import { Resolver } from 'node:dns/promises'
 import http from 'node:http'
@@ -29,7 +30,7 @@ await member(async ({ port, directory, nameServer }) => {
     },
   }
 
-  async function takeApart(authorization) {
+  async function readToken(authorization) {
     const token = /^Bearer (.+)$/.exec(authorization ?? '')?.[1]
     if (!token) return null
     const [head, body, signature] = token.split('.')
@@ -57,7 +58,7 @@ await member(async ({ port, directory, nameServer }) => {
         headers: request.headers,
         query: Object.fromEntries(searchParams),
         body: Buffer.concat(chunks).toString(),
-        token: await takeApart(request.headers.authorization),
+        token: await readToken(request.headers.authorization),
       }
       const answer = answers[echo.lxm] ? await answers[echo.lxm](echo) : echo
       if (answer) answerJson(response, 200, answer)

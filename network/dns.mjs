@@ -1,14 +1,15 @@
 // A small name server over UDP, for handles that no public name server knows.
 //
-// Configuration: {dnsPort, port, zones: [{suffix: ".test", origin: "http://localhost:2583"}, …], records: {…}}; records as
-// GET /records tells them.
-// `_atproto.<handle>` TXT is answered from the table; a handle that is not in it but under a zone's suffix (the longest
-// that fits) is asked of that zone's origin, at /.well-known/atproto-did with the handle as Host: so every handle a
-// server under test gives out resolves at once. A questions are answered with 127.0.0.1 for names in the table or zones.
-//   GET  /records                 {"<name>": {"txt": ["…"], "a": ["…"]}}
-//   PUT  /records/<name>          {"txt": ["did=did:plc:…"], "a": ["127.0.0.1"]} (whole record replaced)
+// Configuration: {dnsPort, port, zones: [{suffix: ".test", origin: "http://localhost:2583"}, …],
+// records: {…}}, with records in the form of GET /records. TXT questions for `_atproto.<handle>`
+// are answered from the table. For a handle that is not in the table but ends with a zone's suffix
+// (the longest one counts), the server asks the zone's origin for /.well-known/atproto-did with the
+// handle as Host. So every handle that a server under test gives out resolves at once. A questions
+// are answered from the table, and with 127.0.0.1 for names in a zone.
+//   GET    /records             returns {"<name>": {"txt": ["…"], "a": ["…"]}}
+//   PUT    /records/<name>      {"txt": ["did=did:plc:…"], "a": ["127.0.0.1"]} replaces the whole record
 //   DELETE /records/<name>
-//   PUT  /handles/<handle>        {"did": "did:plc:…"}: short for the TXT record of _atproto.<handle>
+//   PUT    /handles/<handle>    {"did": "did:plc:…"} replaces the TXT record of _atproto.<handle>
 //   DELETE /handles/<handle>
 
 import dgram from 'node:dgram'
@@ -21,7 +22,7 @@ await member(async ({ dnsPort, port, zones, records: known }) => {
   const longestFirst = [...zones].sort((a, b) => b.suffix.length - a.suffix.length)
   const zoneOf = (name) => longestFirst.find(({ suffix }) => name.endsWith(suffix))
 
-  /** The values for a question, or null when the name does not exist. */
+  /** Returns the values for a question, or null if the name does not exist. */
   async function lookUp(name, type) {
     const record = records.get(name)
     if (record) return type === TYPE_TXT ? (record.txt ?? []) : type === TYPE_A ? (record.a ?? []) : []
@@ -66,7 +67,10 @@ await member(async ({ dnsPort, port, zones, records: known }) => {
   }
 })
 
-/** `http.request`, since `fetch` does not let a caller choose the Host header. */
+/**
+ * Asks an origin for a handle's DID. By `http.get`, since `fetch` does not let a caller choose the
+ * Host header.
+ */
 function askWellKnown(origin, handle) {
   return new Promise((resolve) => {
     const options = { headers: { host: handle }, timeout: 2000 }

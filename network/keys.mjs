@@ -1,5 +1,5 @@
-// Makes secp256k1 key pairs: `node keys.mjs <how many>` prints
-// [{privateKeyHex, publicKeyHex, did}], the public key compressed, as hosts want it.
+// New secp256k1 key pairs: `node keys.mjs <count>` prints [{privateKeyHex, publicKeyHex, did}]. The
+// public key is compressed, as hosts expect it.
 
 import { Secp256k1Keypair } from '@atproto/crypto'
 

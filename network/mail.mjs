@@ -1,9 +1,9 @@
-// A mail catcher: takes everything by SMTP, and shows it over HTTP.
+// A mail catcher, which takes every message by SMTP and shows them over HTTP.
 //
 // Configuration: {smtpPort, port}.
-//   GET /messages?to=<address>   newest last: [{id, from, to: […], subject, text, raw, at}]
-//   DELETE /messages             forgets them
-// `text` is the message's first plain-text (else first) part, decoded.
+//   GET    /messages?to=<address>   returns [{id, from, to: […], subject, text, raw, at}], newest last
+//   DELETE /messages                forgets all messages
+// `text` is the message's first plain-text part, decoded, or its first part if none is plain text.
 
 import http from 'node:http'
 import { SMTPServer } from 'smtp-server'
@@ -37,7 +37,7 @@ await member(async ({ smtpPort, port }) => {
 
   const web = http.createServer((request, response) => {
     const { pathname, searchParams } = new URL(request.url, 'http://localhost')
-    if (pathname !== '/messages') return answerJson(response, 404, { error: 'only /messages is here' })
+    if (pathname !== '/messages') return answerJson(response, 404, { error: 'this server has /messages only' })
     if (request.method === 'DELETE') messages = []
     const to = searchParams.get('to')?.toLowerCase()
     const wanted = to ? messages.filter((m) => m.to.some((address) => address.toLowerCase() === to)) : messages

@@ -1,14 +1,17 @@
-// One reference PDS, behind an entryway or stand-alone.
+// A reference PDS, behind an entryway or stand-alone.
 //
-// Configuration: {env: {PDS_*: "…"}, nameServer?: "127.0.0.1:port"}. The settings are exactly what an operator would
-// put into the environment of a real host; whether it is behind an entryway is decided by PDS_ENTRYWAY_URL. Handles
-// are resolved by the unmodified package, whose DNS questions go to the network's name server, as those for the names of
-// this network's TLS servers do.
+// Configuration: {env: {PDS_*: "…"}, nameServer?: "127.0.0.1:port"}. The settings are those that an
+// operator puts into the environment of a real host. With PDS_ENTRYWAY_URL the host is behind an
+// entryway. The published package resolves handles by itself. Its DNS questions, and those for the
+// names of this network's TLS servers, go to the network's name server.
 
 import dns, { setServers } from 'node:dns'
 import { member } from './lib/member.mjs'
 
-/** Connections ask the system for addresses, which does not know this network's name server. */
+/**
+ * Has connections ask this network's name server for the names of its TLS servers, which the system
+ * does not know.
+ */
 function lookUpHere() {
   const system = dns.lookup
   dns.lookup = (name, options, done = options) => {
@@ -26,14 +29,14 @@ await member(async ({ env, nameServer }) => {
     setServers([nameServer])
     lookUpHere()
   }
-  // Imported only now: the package reads some of its environment while it is loaded.
+  // Imported here, since the package reads some of its environment while it loads.
   const { envToCfg, envToSecrets, PDS, readEnv } = await import('@atproto/pds')
 
   const settings = readEnv()
   const config = envToCfg(settings)
-  // Outside of development mode the package refuses to start on an http: origin, and loopback has no other. A second
-  // copy of the configuration, read by that check alone, claims development mode until the server is built; all else
-  // sees the mode that was asked for.
+  // Outside of development mode the package refuses to start on an http: origin, and on loopback
+  // there is no other. A second copy of the configuration, which only that check reads, claims
+  // development mode until the server is built. Everything else sees the mode that was asked for.
   const shown = { ...config, service: { ...config.service, devMode: true } }
   const pds = await PDS.create(config, envToSecrets(settings), { cfg: shown })
   shown.service.devMode = config.service.devMode

@@ -1,14 +1,15 @@
 // The published PLC directory, in memory or kept in a file.
 //
-// Configuration: {port, file?}. With a file, every accepted operation is appended to it as a line of JSON before it
-// is acknowledged, and read back at the next start; so the directory can be killed at any moment.
+// Configuration: {port, file?}. With a file, every accepted operation is appended to it as a line
+// of JSON before the operation is acknowledged, and read back at the next start. So the directory
+// can be killed at any moment.
 
 import fs from 'node:fs'
 import { createRequire } from 'node:module'
 import { MockDatabase, PlcServer } from '@did-plc/server'
 import { member } from './lib/member.mjs'
 
-// The directory's own copy, so that its comparisons of CIDs hold.
+// The directory's own copy of the class: it compares CIDs, and those of another copy would differ.
 const require = createRequire(createRequire(import.meta.url).resolve('@did-plc/server'))
 const { CID } = require('multiformats/cid')
 
@@ -22,7 +23,10 @@ class Directory extends MockDatabase {
     if (file && fs.existsSync(file)) this.#load(fs.readFileSync(file, 'utf8'))
   }
 
-  /** One operation per DID at a time: two with the same `prev` must not both be accepted. */
+  /**
+   * Takes one operation per DID at a time, so that of two with the same `prev` only one is
+   * accepted.
+   */
   async validateAndAddOp(did, operation) {
     const before = this.#turns.get(did) ?? Promise.resolve()
     const turn = before.catch(() => {}).then(() => this.#add(did, operation))
@@ -34,7 +38,10 @@ class Directory extends MockDatabase {
     }
   }
 
-  /** Oldest first, as the public directory does; the package leaves this out of its in-memory database. */
+  /**
+   * Returns operations, oldest first, as the public directory does. The package's in-memory
+   * database lacks this.
+   */
   async exportOps(count, after) {
     return Object.values(this.contents)
       .flat()
@@ -60,7 +67,7 @@ class Directory extends MockDatabase {
       try {
         entry = JSON.parse(line)
       } catch {
-        continue // Empty, or cut short by a kill: such an operation was never acknowledged.
+        continue // The line is empty, or a kill cut it short. Such an operation was never acknowledged.
       }
       const { did, cid, createdAt, nullifies, operation } = entry
       const log = (this.contents[did] ??= [])

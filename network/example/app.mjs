@@ -1,7 +1,8 @@
-// An app for people on any PDS, in one file: it signs them in through Genkan and posts in their name.
+// An app for people on any PDS, in one file: it signs them in through Genkan and posts in their
+// name.
 //
-// It holds Genkan's token and nothing of the PDS. The OAuth part is a plain library (oauth4webapi): the atproto OAuth
-// clients cannot be used for linked accounts, see docs/linked-accounts.md.
+// It holds a token of Genkan and none of the PDS. The OAuth part is a plain library, oauth4webapi.
+// The atproto OAuth clients cannot be used for linked accounts; docs/linked-accounts.md says why.
 //
 // Configuration: {port, genkan}. Open http://127.0.0.1:<port> in a browser.
 
@@ -16,8 +17,8 @@ const SCOPE = 'atproto transition:generic'
 await member(async ({ port, genkan }) => {
   const origin = `http://127.0.0.1:${port}`
   const redirectUri = `${origin}/callback`
-  // An app under development needs no registration: its client id says all that there is to know. In production this is
-  // the https address of a client metadata document.
+  // An app under development needs no registration, since its client id holds all of its metadata.
+  // In production the client id is the https URL of a client metadata document.
   const client = { client_id: `http://localhost?${new URLSearchParams({ redirect_uri: redirectUri, scope: SCOPE })}` }
   const plainHttp = { [oauth.allowInsecureRequests]: genkan.startsWith('http:') }
 
@@ -31,7 +32,10 @@ await member(async ({ port, genkan }) => {
     return oauth.processDiscoveryResponse(issuer, answer)
   }
 
-  /** Does `call`, and again with the nonce that a DPoP server may ask for. */
+  /**
+   * Makes a call, and repeats it if the server asked for a DPoP nonce, which the library has
+   * remembered.
+   */
   const withNonce = async (call) => {
     try {
       return await call()
@@ -41,7 +45,7 @@ await member(async ({ port, genkan }) => {
     }
   }
 
-  /** Pushes the request, and answers with where the browser has to go. */
+  /** Pushes the authorization request and returns the URL to send the browser to. */
   async function begin(handle) {
     const as = await server()
     const DPoP = oauth.DPoP(client, await oauth.generateKeyPair('ES256'))
@@ -65,7 +69,7 @@ await member(async ({ port, genkan }) => {
     return url.href
   }
 
-  /** The browser is back: the code becomes tokens. */
+  /** Exchanges the code, which the browser brought back, for tokens. */
   async function finish(url) {
     const as = await server()
     const state = url.searchParams.get('state') ?? ''
@@ -81,7 +85,7 @@ await member(async ({ port, genkan }) => {
       return oauth.processAuthorizationCodeResponse(as, client, answer)
     })
     const id = crypto.randomBytes(16).toString('hex')
-    // `sub` is the account. Genkan has proved it with the account's own server.
+    // `sub` is the account's DID, which Genkan has proved with the account's own server.
     sessions.set(id, { DPoP: login.DPoP, tokens, did: tokens.sub })
     return id
   }
@@ -96,7 +100,7 @@ await member(async ({ port, genkan }) => {
     })
   }
 
-  /** One XRPC call at Genkan, which carries it to the account's PDS. */
+  /** Makes one XRPC call at Genkan, which forwards it to the account's PDS. */
   async function call(session, method, nsid, body) {
     const once = () => oauth.protectedResourceRequest(
       session.tokens.access_token, method, new URL(`/xrpc/${nsid}`, genkan),
@@ -107,7 +111,8 @@ await member(async ({ port, genkan }) => {
     try {
       answer = await trying()
     } catch (error) {
-      // The library makes an error of a 401 with a challenge. An old token is worth a refresh, once.
+      // The library throws an error for a 401 with a challenge. The access token may have expired,
+      // so refresh once.
       if (!(error instanceof oauth.WWWAuthenticateChallengeError)) throw error
       await refresh(session)
       answer = await trying()
@@ -124,7 +129,7 @@ await member(async ({ port, genkan }) => {
       collection: 'app.bsky.feed.post',
       record,
     })
-    // What everybody may read needs no token, for accounts of any PDS.
+    // A public read needs no token, for accounts of any PDS.
     const [repo, collection, rkey] = uri.replace('at://', '').split('/')
     const query = new URLSearchParams({ repo, collection, rkey })
     const read = await fetch(`${genkan}/xrpc/com.atproto.repo.getRecord?${query}`)
@@ -148,7 +153,8 @@ await member(async ({ port, genkan }) => {
     const id = cookie(request)
     const session = sessions.get(id)
     try {
-      // The address in the client id is an IP address, and cookies do not cross names.
+      // The client id's redirect goes to an IP address, and a cookie set for `localhost` would not
+      // be sent there.
       if (request.headers.host !== new URL(origin).host) return go(origin + request.url)
       const form = new URLSearchParams(request.method === 'POST' ? await text(request) : '')
       switch (`${request.method} ${url.pathname}`) {
@@ -169,7 +175,7 @@ await member(async ({ port, genkan }) => {
           return show('', 404)
       }
     } catch (error) {
-      // Genkan's session is over, and with it this one: the person signs in again.
+      // Genkan's session has ended, so this one ends with it, and the person signs in again.
       if (error instanceof oauth.ResponseBodyError && error.error === 'invalid_grant') sessions.delete(id)
       show(failed(error), 502)
     }

@@ -26,7 +26,7 @@ export const signedIn = (did) => page('Write a post', `
 <form method="post" action="/sign-out"><p><button>Sign out</button></p></form>`)
 
 export const posted = ({ uri, read }) => page('Posted', `
-<p>It is at <code id="uri">${escaped(uri)}</code>, and anybody reads there: “<span id="read">${escaped(read)}</span>”.</p>
+<p>It is at <code id="uri">${escaped(uri)}</code>, and anyone can read it there: “<span id="read">${escaped(read)}</span>”.</p>
 <p><a href="/">Write another</a></p>`)
 
 export const failed = (error) => page('That did not work', `

@@ -1,4 +1,5 @@
-// The few bytes of DNS (RFC 1035 §4) that the name server speaks: one question, answers of type A and TXT.
+// DNS messages (RFC 1035 §4), as far as the name server needs them: one question, and answers of
+// type A and TXT.
 
 export const TYPE_A = 1
 export const TYPE_TXT = 16
@@ -8,7 +9,10 @@ const RESPONSE_AUTHORITATIVE = 0x8400
 const RECURSION_DESIRED = 0x0100
 const NO_SUCH_NAME = 3
 
-/** `{id, flags, name, type, bytes}` of a query, null when it is not one question. */
+/**
+ * Parses a query into `{id, flags, name, type, bytes}`, or null if it does not have exactly one
+ * question.
+ */
 export function parseQuestion(message) {
   if (message.length < HEADER || message.readUInt16BE(4) !== 1 || message.readUInt16BE(2) & 0x8000) return null
   const labels = []
@@ -28,7 +32,10 @@ export function parseQuestion(message) {
   }
 }
 
-/** The answer with `values` (strings), or "no such name" for null. Nothing may be kept: life is 0 seconds. */
+/**
+ * Builds the answer with `values` (strings), or "no such name" for null. Its time to live is 0
+ * seconds.
+ */
 export function answerTo(question, values) {
   const header = Buffer.alloc(HEADER)
   header.writeUInt16BE(question.id, 0)
@@ -42,7 +49,7 @@ export function answerTo(question, values) {
 function record(type, value) {
   const data = type === TYPE_A ? Buffer.from(value.split('.').map(Number)) : characterStrings(value)
   const head = Buffer.alloc(12)
-  head.writeUInt16BE(0xc000 | HEADER, 0) // the name: "as in the question"
+  head.writeUInt16BE(0xc000 | HEADER, 0) // the name is a pointer to the one in the question
   head.writeUInt16BE(type, 2)
   head.writeUInt16BE(1, 4) // class: internet
   head.writeUInt16BE(data.length, 10)

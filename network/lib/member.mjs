@@ -1,13 +1,14 @@
-// What every process of the network has in common.
+// Start and end of the network's members.
 //
-// A member reads its configuration as one line of JSON from standard input, says one line of JSON on standard output
-// when it is ready, and ends when standard input closes: whoever started it may die in any way, nothing is orphaned.
-// All listening is on 127.0.0.1, whatever the package being run would like.
+// A member reads its configuration as one line of JSON from standard input, prints one line of JSON
+// on standard output when it is ready, and ends when standard input closes. So it ends with the
+// process that started it, however that ends. It listens on 127.0.0.1 only, even if a package asks
+// for another address.
 
 import net from 'node:net'
 import readline from 'node:readline'
 
-/** Runs `start(config)`; it answers `{ready: {...}, stop: async () => {}}`. */
+/** Runs a member. `start(config)` resolves to `{ready: {...}, stop: async () => {}}`. */
 export async function member(start) {
   listenOnLoopbackOnly()
   const lines = readline.createInterface({ input: process.stdin })
@@ -27,11 +28,11 @@ export async function member(start) {
   }
   lines.once('close', end)
   process.once('SIGTERM', end)
-  process.on('SIGINT', () => {}) // Ctrl-C reaches the whole group; the one who started us decides the order of the end.
+  process.on('SIGINT', () => {}) // Ctrl-C reaches the whole process group, but members end in the parent's order.
   process.stdout.write(JSON.stringify(ready) + '\n')
 }
 
-/** Starts `server` on a loopback port and answers when it listens. */
+/** Starts `server` on a loopback port and resolves to the port when it listens. */
 export function listen(server, port) {
   return new Promise((resolve, reject) => {
     server.once('error', reject)
@@ -39,7 +40,7 @@ export function listen(server, port) {
   })
 }
 
-/** The whole body of a request, as JSON (`{}` when there is none). */
+/** Reads the whole body of a request as JSON. A request without a body gives `{}`. */
 export async function jsonBody(request) {
   const chunks = []
   for await (const chunk of request) chunks.push(chunk)

@@ -1,6 +1,6 @@
-// Enough of MIME to read what a PDS and Genkan send: subject and the text of the best part.
+// MIME messages, as far as a PDS and Genkan use it: the subject, and the text of the part to read.
 
-/** `{subject, text}` of a raw message. */
+/** Parses a raw message into `{subject, text}`. */
 export function parseMail(raw) {
   const { headers, body } = split(raw)
   return { subject: decodeWords(headers.get('subject') ?? ''), text: bestText(headers, body) ?? '' }

@@ -12,7 +12,7 @@ async function signUpAlone() {
   return { ...person, ...made.body }
 }
 
-test('what the stand-alone PDS mails is caught', async () => {
+test('the mail catcher has the emails of the stand-alone PDS', async () => {
   const { email, accessJwt } = await signUpAlone()
   assert.equal((await post(map.alone.url, 'com.atproto.server.requestEmailConfirmation', accessJwt)).status, 200)
   const messages = `${map.mail.url}/messages?to=${encodeURIComponent(email.toUpperCase())}`
@@ -26,7 +26,7 @@ test('what the stand-alone PDS mails is caught', async () => {
   assert.equal(confirmed.status, 200, JSON.stringify(confirmed.body))
 })
 
-test('the name server answers from its table and for handles that servers give out', async () => {
+test('the name server answers from its table, and for handles that the servers give out', async () => {
   const names = new Resolver()
   names.setServers([map.dns.server])
   const { did, handle } = await signUpAlone()
@@ -39,7 +39,7 @@ test('the name server answers from its table and for handles that servers give o
   await assert.rejects(names.resolveTxt('_atproto.nobody.alone.test'), { code: 'ENOTFOUND' })
 })
 
-test('the directory survives a kill with all it had', async () => {
+test('the directory keeps its data when it is killed', async () => {
   const { did } = await signUpAlone()
   const before = await directory(did)
   await member('plc', 'kill')

@@ -1,4 +1,5 @@
-// The published agent, left to itself: it signs up at Genkan and goes straight to its host for everything else.
+// The published agent signs up at Genkan, and by itself goes straight to the account's host for
+// everything else.
 
 import { test } from 'node:test'
 import { AtpAgent } from '@atproto/api'

@@ -1,4 +1,4 @@
-// An agent that never leaves Genkan: all of it is forwarded to the host, uploads as well.
+// An agent that stays at Genkan, which forwards all of its calls to the host, uploads as well.
 
 import crypto from 'node:crypto'
 import { test } from 'node:test'

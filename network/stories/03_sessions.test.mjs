@@ -1,15 +1,15 @@
-// One session, seen from Genkan and from the host.
+// Sessions of home accounts, asked of Genkan and of the host.
 
 import { test } from 'node:test'
 import { assert, claims, map, post, service, signUp, xrpc } from './lib/stage.mjs'
 
-const doors = (home) => [service, home.url]
+const origins = (home) => [service, home.url]
 
-test('the session is the same at both doors', async () => {
+test('the session is the same at Genkan and at the host', async () => {
   const { session, did, handle, email, home } = await signUp('same')
   const token = session.session.accessJwt
   const [atGenkan, atHost] = await Promise.all(
-    doors(home).map((door) => xrpc(door, 'com.atproto.server.getSession', { token })),
+    origins(home).map((origin) => xrpc(origin, 'com.atproto.server.getSession', { token })),
   )
   assert.equal(atGenkan.status, 200, JSON.stringify(atGenkan.body))
   assert.equal(atHost.status, 200, JSON.stringify(atHost.body))
@@ -32,11 +32,11 @@ test('tokens are what hosts and clients expect', async () => {
   assert.ok(refresh.exp > access.exp)
 })
 
-test('signing in, refreshing and signing out work at both doors', async () => {
-  const { handle, password, did, home } = await signUp('doors')
-  for (const open of doors(home)) {
-    for (const renew of doors(home)) {
-      for (const close of doors(home)) {
+test('signing in, refreshing and signing out work at Genkan and at the host', async () => {
+  const { handle, password, did, home } = await signUp('origins')
+  for (const open of origins(home)) {
+    for (const renew of origins(home)) {
+      for (const close of origins(home)) {
         const opened = await xrpc(open, 'com.atproto.server.createSession', { body: { identifier: handle, password } })
         assert.equal(opened.status, 200, JSON.stringify(opened.body))
         assert.equal(opened.body.did, did)
@@ -44,14 +44,14 @@ test('signing in, refreshing and signing out work at both doors', async () => {
         assert.equal(renewed.status, 200, JSON.stringify(renewed.body))
         assert.equal(renewed.body.emailConfirmed, false)
         assert.equal(renewed.body.didDoc.id, did)
-        for (const door of doors(home)) {
-          const seen = await xrpc(door, 'com.atproto.server.getSession', { token: renewed.body.accessJwt })
+        for (const origin of origins(home)) {
+          const seen = await xrpc(origin, 'com.atproto.server.getSession', { token: renewed.body.accessJwt })
           assert.equal(seen.status, 200)
         }
         const closed = await post(close, 'com.atproto.server.deleteSession', renewed.body.refreshJwt)
         assert.equal(closed.status, 200, JSON.stringify(closed.body))
-        for (const door of doors(home)) {
-          const over = await post(door, 'com.atproto.server.refreshSession', renewed.body.refreshJwt)
+        for (const origin of origins(home)) {
+          const over = await post(origin, 'com.atproto.server.refreshSession', renewed.body.refreshJwt)
           assert.equal(over.status, 400, JSON.stringify(over.body))
           assert.equal(over.body.error, 'ExpiredToken')
         }
@@ -60,12 +60,12 @@ test('signing in, refreshing and signing out work at both doors', async () => {
   }
 })
 
-test('a used refresh token leads to the same successor, whichever door is asked', async () => {
+test('a used refresh token leads to the same successor, at Genkan and at the host', async () => {
   const { session, home } = await signUp('grace')
   const used = session.session.refreshJwt
   const successors = []
-  for (const door of [...doors(home), ...doors(home)]) {
-    const { status, body } = await post(door, 'com.atproto.server.refreshSession', used)
+  for (const origin of [...origins(home), ...origins(home)]) {
+    const { status, body } = await post(origin, 'com.atproto.server.refreshSession', used)
     assert.equal(status, 200, JSON.stringify(body))
     successors.push(claims(body.refreshJwt).jti)
   }
@@ -73,12 +73,12 @@ test('a used refresh token leads to the same successor, whichever door is asked'
   assert.notEqual(successors[0], claims(used).jti)
 })
 
-test('a wrong password and a stranger are told apart from nothing', async () => {
+test('a wrong password and an unknown handle get the same error', async () => {
   const { handle, home } = await signUp('wrong')
-  for (const door of doors(home)) {
+  for (const origin of origins(home)) {
     for (const identifier of [handle, 'nobody-at-all.test']) {
       const body = { identifier, password: 'not the password' }
-      const answer = await xrpc(door, 'com.atproto.server.createSession', { body })
+      const answer = await xrpc(origin, 'com.atproto.server.createSession', { body })
       assert.equal(answer.status, 401, JSON.stringify(answer.body))
       assert.equal(answer.body.error, 'AuthenticationRequired')
     }
@@ -89,16 +89,16 @@ test('tokens in the wrong place are refused with the names clients know', async 
   const { session, home } = await signUp('misuse')
   const { accessJwt, refreshJwt } = session.session
   const garbled = `${accessJwt.slice(0, -8)}AAAAAAAA`
-  for (const door of doors(home)) {
+  for (const origin of origins(home)) {
     for (const token of [refreshJwt, garbled, 'not.a.token']) {
-      const answer = await xrpc(door, 'com.atproto.server.getSession', { token })
-      assert.equal(answer.status, 400, `${door}: ${JSON.stringify(answer.body)}`)
+      const answer = await xrpc(origin, 'com.atproto.server.getSession', { token })
+      assert.equal(answer.status, 400, `${origin}: ${JSON.stringify(answer.body)}`)
       assert.equal(answer.body.error, 'InvalidToken')
     }
-    const renewed = await post(door, 'com.atproto.server.refreshSession', accessJwt)
+    const renewed = await post(origin, 'com.atproto.server.refreshSession', accessJwt)
     assert.equal(renewed.status, 400)
     assert.equal(renewed.body.error, 'InvalidToken')
-    const without = await xrpc(door, 'com.atproto.server.getSession')
+    const without = await xrpc(origin, 'com.atproto.server.getSession')
     assert.equal(without.status, 401)
     assert.equal(without.body.error, 'AuthMissing')
   }

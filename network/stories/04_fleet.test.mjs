@@ -1,4 +1,5 @@
-// Two hosts: new accounts are spread by weight, a draining host gets none, one that is down hurts only its own.
+// Two hosts. New accounts are spread by weight, a draining host gets none, and a host that is down
+// affects its own accounts only.
 
 import { after, test } from 'node:test'
 import { assert, eventually, genkan, isHealthy, map, member, service, signUp, xrpc } from './lib/stage.mjs'
@@ -10,12 +11,15 @@ after(async () => {
   await genkan('host', 'set', oak.name, '--weight', '1')
 })
 
-/** Homes of new accounts, by name: {oak: 3, elm: 1}. Some sign up at the same time. */
-async function signUpMany(story, how) {
+/**
+ * Signs `total` people up, four at a time. Returns them, and how many live on each host: {oak: 3,
+ * elm: 1}.
+ */
+async function signUpMany(story, total) {
   const counts = Object.fromEntries(map.hosts.map(({ name }) => [name, 0]))
   const people = []
-  for (let done = 0; done < how; done += 4) {
-    const some = await Promise.all(Array.from({ length: Math.min(4, how - done) }, () => signUp(story)))
+  for (let done = 0; done < total; done += 4) {
+    const some = await Promise.all(Array.from({ length: Math.min(4, total - done) }, () => signUp(story)))
     for (const person of some) counts[person.home.name]++
     people.push(...some)
   }
@@ -25,7 +29,8 @@ async function signUpMany(story, how) {
 test('40 sign-ups spread over both hosts by weight', async () => {
   await genkan('host', 'set', oak.name, '--weight', '3')
   const { counts } = await signUpMany('spread', 40)
-  // 3:1 of 40 is 30 and 10. Outside of these bounds a fair draw ends once in ten thousand runs.
+  // 40 accounts at 3:1 are 30 and 10. A fair draw ends outside of these bounds once in ten thousand
+  // runs.
   assert.ok(counts.elm >= 1 && counts.elm <= 21, JSON.stringify(counts))
   assert.equal(counts.oak + counts.elm, 40)
   await genkan('host', 'set', oak.name, '--weight', '1')
@@ -34,7 +39,7 @@ test('40 sign-ups spread over both hosts by weight', async () => {
 test('a draining host gets no new accounts and keeps serving those it has', async () => {
   const { people } = await signUpMany('before', 12)
   const onElm = people.find(({ home }) => home.name === elm.name)
-  assert.ok(onElm, 'somebody lives on the host that is drained')
+  assert.ok(onElm, 'an account lives on the host that is drained')
   // The command returns when the running Genkan has read the change.
   await genkan('host', 'drain', elm.name)
   assert.match(await genkan('host', 'place', '--explain'), new RegExp(`${elm.name}[^\\n]*drain`, 'i'))
@@ -54,7 +59,7 @@ test('with one host down sign-ups go on, and only its own accounts fail, with 50
   const { people } = await signUpMany('down', 12)
   const onOak = people.find(({ home }) => home.name === oak.name)
   const onElm = people.find(({ home }) => home.name === elm.name)
-  assert.ok(onOak && onElm, 'somebody lives on either host')
+  assert.ok(onOak && onElm, 'an account lives on each host')
   const describe = ({ did }) => xrpc(service, 'com.atproto.repo.describeRepo', { query: { repo: did } })
   const preferences = ({ session }) =>
     xrpc(service, 'app.bsky.actor.getPreferences', { token: session.session.accessJwt })
@@ -81,7 +86,7 @@ test('with one host down sign-ups go on, and only its own accounts fail, with 50
   await eventually('it gets accounts again', async () => (await signUp('back')).home.name === elm.name, 60_000)
 })
 
-test('the fleet is told as it is', async () => {
+test('`host list` and `host show` describe the fleet', async () => {
   const listed = JSON.parse(await genkan('host', 'list', '--json'))
   const hosts = listed.hosts ?? listed
   assert.deepEqual(hosts.map(({ name }) => name).sort(), [elm.name, oak.name].sort())

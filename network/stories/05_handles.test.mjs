@@ -1,16 +1,19 @@
-// Handle changes, asked of Genkan and asked of the host, are seen everywhere.
+// Handle changes, asked of Genkan and of the host, which everyone sees afterwards.
 
 import http from 'node:http'
 import { Resolver } from 'node:dns/promises'
 import { test } from 'node:test'
 import { assert, directory, eventually, map, newName, publishHandle, service, signUp, xrpc } from './lib/stage.mjs'
 
-async function change(door, { session }, handle) {
+async function change(origin, { session }, handle) {
   const token = session.session.accessJwt
-  return xrpc(door, 'com.atproto.identity.updateHandle', { token, body: { handle } })
+  return xrpc(origin, 'com.atproto.identity.updateHandle', { token, body: { handle } })
 }
 
-/** `/.well-known/atproto-did` for a handle: `fetch` does not let us choose the Host header. */
+/**
+ * Gets `/.well-known/atproto-did` for a handle. `fetch` does not let a caller choose the Host
+ * header.
+ */
 function wellKnown(handle) {
   return new Promise((resolve, reject) => {
     const url = new URL('/.well-known/atproto-did', service)
@@ -23,16 +26,16 @@ function wellKnown(handle) {
   })
 }
 
-/** The handle as everybody sees it now. */
+/** Asserts that the directory, the host and Genkan all have the handle. */
 async function assertHandleIs(handle, { did, home, session }) {
   assert.deepEqual((await directory(did)).alsoKnownAs, [`at://${handle}`])
-  const front = await fetch(`${map.genkan.directoryFrontUrl}/${did}/data`).then((answer) => answer.json())
-  assert.deepEqual(front.alsoKnownAs, [`at://${handle}`], 'hosts see it in the directory')
+  const proxied = await fetch(`${map.genkan.directoryFrontUrl}/${did}/data`).then((answer) => answer.json())
+  assert.deepEqual(proxied.alsoKnownAs, [`at://${handle}`], 'hosts see it in the directory')
   const atHost = await xrpc(home.url, 'com.atproto.repo.describeRepo', { query: { repo: did } })
   assert.equal(atHost.body.handle, handle)
-  for (const door of [service, home.url]) {
-    const seen = await xrpc(door, 'com.atproto.server.getSession', { token: session.session.accessJwt })
-    assert.equal(seen.body.handle, handle, door)
+  for (const origin of [service, home.url]) {
+    const seen = await xrpc(origin, 'com.atproto.server.getSession', { token: session.session.accessJwt })
+    assert.equal(seen.body.handle, handle, origin)
   }
   const resolved = await xrpc(service, 'com.atproto.identity.resolveHandle', { query: { handle } })
   assert.deepEqual(resolved.body, { did })
@@ -47,10 +50,10 @@ async function assertUnknown(handle) {
   assert.equal((await wellKnown(handle)).status, 404)
 }
 
-for (const door of ['Genkan', 'the host']) {
-  test(`a new name under the service's domain, asked of ${door}`, async () => {
+for (const asked of ['Genkan', 'the host']) {
+  test(`a new name under the service's domain, asked of ${asked}`, async () => {
     const person = await signUp('rename')
-    const origin = door === 'Genkan' ? service : person.home.url
+    const origin = asked === 'Genkan' ? service : person.home.url
     const handle = newName('renamed') + map.genkan.handleDomain
     const answer = await change(origin, person, handle)
     assert.equal(answer.status, 200, JSON.stringify(answer.body))
@@ -63,15 +66,15 @@ for (const door of ['Genkan', 'the host']) {
     assert.equal(again.status, 200, 'the same name once more is no trouble')
   })
 
-  test(`a name under a domain of one's own, asked of ${door}`, async () => {
+  test(`a name under a person's own domain, asked of ${asked}`, async () => {
     const person = await signUp('custom')
-    const origin = door === 'Genkan' ? service : person.home.url
+    const origin = asked === 'Genkan' ? service : person.home.url
     const handle = `${newName('own')}.example.com`
     const early = await change(origin, person, handle)
     assert.equal(early.status, 400, 'it does not resolve yet')
     await publishHandle(handle, 'did:plc:aaaaaaaaaaaaaaaaaaaaaaaa')
     const foreign = await change(origin, person, handle)
-    assert.equal(foreign.status, 400, 'it resolves to somebody else')
+    assert.equal(foreign.status, 400, 'it resolves to another account')
     await assertHandleIs(person.handle, person)
 
     await publishHandle(handle, person.did)
@@ -79,9 +82,9 @@ for (const door of ['Genkan', 'the host']) {
     await assertHandleIs(handle, person)
   })
 
-  test(`somebody else's name is refused, asked of ${door}`, async () => {
+  test(`another account's name is refused, asked of ${asked}`, async () => {
     const [person, other] = [await signUp('wants'), await signUp('has')]
-    const origin = door === 'Genkan' ? service : person.home.url
+    const origin = asked === 'Genkan' ? service : person.home.url
     const answer = await change(origin, person, other.handle)
     assert.equal(answer.status, 400, JSON.stringify(answer.body))
     assert.equal(answer.body.error, 'HandleNotAvailable')
@@ -90,7 +93,7 @@ for (const door of ['Genkan', 'the host']) {
   })
 }
 
-test('somebody can sign in by the new name, and no longer by the old one', async () => {
+test('a person signs in by the new name, and no longer by the old one', async () => {
   const person = await signUp('signin')
   const handle = newName('newname') + map.genkan.handleDomain
   assert.equal((await change(service, person, handle)).status, 200)

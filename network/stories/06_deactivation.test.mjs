@@ -1,13 +1,13 @@
-// An account that is switched off and on again, from both sides.
+// An account that is deactivated and activated again, at Genkan and at the host.
 
 import { test } from 'node:test'
 import { assert, map, post, service, signUp, xrpc } from './lib/stage.mjs'
 
-for (const door of ['Genkan', 'the host']) {
-  test(`deactivated and activated at ${door}`, async () => {
+for (const asked of ['Genkan', 'the host']) {
+  test(`an account is deactivated and activated at ${asked}`, async () => {
     const person = await signUp('pause')
     const { did, home, password, handle, session } = person
-    const origin = door === 'Genkan' ? service : home.url
+    const origin = asked === 'Genkan' ? service : home.url
     const token = session.session.accessJwt
     await person.agent.post({ text: 'before' })
 
@@ -24,7 +24,7 @@ for (const door of ['Genkan', 'the host']) {
     const opened = await xrpc(service, 'com.atproto.server.createSession', { body: { identifier: handle, password } })
     assert.deepEqual([opened.body.active, opened.body.status], [false, 'deactivated'])
     const exported = await xrpc(service, 'com.atproto.sync.getRepo', { token, query: { did } })
-    assert.equal(exported.status, 200, 'people can export what they switched off')
+    assert.equal(exported.status, 200, 'people can export a deactivated account')
 
     const on = await post(origin, 'com.atproto.server.activateAccount', token)
     assert.equal(on.status, 200, JSON.stringify(on.body))
@@ -38,9 +38,10 @@ for (const door of ['Genkan', 'the host']) {
   })
 }
 
-test('a stranger is told where there is nothing', async () => {
+test('reads of unknown accounts say what is wrong', async () => {
   for (const [repo, status, error] of [
-    // Whom the directory does not know lives nowhere; a name that we would give out is nobody's.
+    // The directory does not know this DID. The handle is in Genkan's own domain, and no account
+    // has it.
     ['did:plc:aaaaaaaaaaaaaaaaaaaaaaaa', 502, 'DidResolutionFailed'],
     [`nobody-at-all${map.genkan.handleDomain}`, 400, 'RepoNotFound'],
   ]) {

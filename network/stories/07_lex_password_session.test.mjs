@@ -1,4 +1,4 @@
-// The other published client: @atproto/lex-password-session.
+// The published client @atproto/lex-password-session.
 
 import { test } from 'node:test'
 import { PasswordSession } from '@atproto/lex-password-session'

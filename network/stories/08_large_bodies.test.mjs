@@ -1,4 +1,4 @@
-// Large bodies pass through in flat memory.
+// Large bodies pass through Genkan without filling its memory.
 
 import crypto from 'node:crypto'
 import fs from 'node:fs'
@@ -8,7 +8,7 @@ import { assert, map, PinnedSession, service, signUp } from './lib/stage.mjs'
 const MIB = 1024 * 1024
 const SIZE = 64 * MIB
 
-/** How far Genkan's resident memory rose above what it was, in MiB, while `work` ran. */
+/** Returns by how many MiB Genkan's resident memory rose, at most, while `work` ran. */
 async function rise(work) {
   const members = await fetch(`${map.control.url}/members`).then((answer) => answer.json())
   const { pid } = members.find(({ name }) => name === 'genkan')
@@ -48,7 +48,7 @@ test('a blob of 64 MiB raises resident memory by less than 8 MiB, 16 at once by 
   const person = await signUp('large', PinnedSession)
   const bytes = crypto.randomBytes(SIZE)
   const expected = crypto.createHash('sha256').update(bytes).digest('hex')
-  // Connections, pools and buffers of the first small ones are no part of the rise.
+  // The first request opens connections and fills pools, which is no part of the rise.
   await upload(person, crypto.randomBytes(MIB))
 
   let blob

@@ -1,6 +1,7 @@
-// Sign-ups that are struck by lightning: Genkan, a host or the directory is killed at a random moment of some sign-ups and
-// started again, and the next is killed soon after, whoever is still asking. The clients do what clients do: they ask
-// again. In the end each person has one whole account, and the directory holds nothing that nobody has.
+// Genkan, a host or the directory is killed at a random moment of some sign-ups and started again,
+// and the next one soon after, while earlier sign-ups still run. Clients repeat a sign-up that
+// failed. In the end each person has one whole account, and every DID in the directory belongs to
+// one of them.
 
 import crypto from 'node:crypto'
 import { test } from 'node:test'
@@ -11,16 +12,19 @@ const KILLS = Number(process.env.GENKAN_TEST_KILLS ?? 50)
 const AT_ONCE = 2
 const VICTIMS = ['genkan', 'genkan', 'plc', ...map.hosts.map(({ name }) => name)]
 
-/** When everybody must have an account: a minute and a half after the last strike. */
+/** When every sign-up must have succeeded: a minute and a half after the last kill. */
 let deadline = Infinity
 
-/** One call; null when there was no answer at all. */
+/** Makes one call. Resolves to null if there was no answer. */
 function createAccount(person) {
   return xrpc(service, 'com.atproto.server.createAccount', { body: person }).catch(() => null)
 }
 
-/** Asks until the account is there. Trouble on the server's side is allowed on the way; a refusal is not. */
-async function insist(person) {
+/**
+ * Repeats the sign-up until it succeeds. Failures of the server are allowed on the way, refusals
+ * are not.
+ */
+async function signUpAtLast(person) {
   for (;;) {
     const { status, body } = (await createAccount(person)) ?? { status: 0 }
     if (status === 200) return { person, account: body }
@@ -52,7 +56,7 @@ async function assertWhole({ did, accessJwt }, { handle, password }) {
   await agent.post({ text: 'I am whole' })
 }
 
-/** DIDs in the directory whose document names one of the fleet's hosts. */
+/** Returns the DIDs in the directory whose document names one of the fleet's hosts. */
 async function didsOfTheFleet() {
   const text = await fetch(`${map.plc.url}/export?count=1000`).then((answer) => answer.text())
   const last = new Map()
@@ -66,9 +70,9 @@ async function didsOfTheFleet() {
 
 test(`${KILLS} random kills during sign-up end with whole accounts and nothing else`, { timeout: 1_800_000 }, async () => {
   const before = new Set(await didsOfTheFleet())
-  const asking = []
+  const signUps = []
   for (let kill = 0; kill < KILLS; kill++) {
-    for (let more = 0; more < AT_ONCE; more++) asking.push(insist(newPerson()).catch((error) => ({ error })))
+    for (let more = 0; more < AT_ONCE; more++) signUps.push(signUpAtLast(newPerson()).catch((error) => ({ error })))
     await sleep(crypto.randomInt(400))
     const victim = VICTIMS[crypto.randomInt(VICTIMS.length)]
     await member(victim, 'kill')
@@ -76,14 +80,14 @@ test(`${KILLS} random kills during sign-up end with whole accounts and nothing e
   }
   deadline = Date.now() + 90_000
   const made = new Set()
-  for (const outcome of await Promise.all(asking)) {
+  for (const outcome of await Promise.all(signUps)) {
     assert.ifError(outcome.error)
     await assertWhole(outcome.account, outcome.person)
     made.add(outcome.account.did)
   }
   assert.equal(made.size, KILLS * AT_ONCE)
-  await eventually('no DID in the directory that nobody has', async () => {
-    const strangers = (await didsOfTheFleet()).filter((did) => !before.has(did) && !made.has(did))
-    return strangers.length === 0
+  await eventually('every DID in the directory has an account', async () => {
+    const orphans = (await didsOfTheFleet()).filter((did) => !before.has(did) && !made.has(did))
+    return orphans.length === 0
   })
 })

@@ -1,4 +1,5 @@
-// An access token expires, and the agent refreshes by itself. (Access tokens of this network live for one minute.)
+// An access token expires, and the agent refreshes by itself. (Access tokens of this network live
+// for one minute.)
 
 import { test } from 'node:test'
 import { assert, claims, eventually, PinnedSession, service, signUp, xrpc } from './lib/stage.mjs'

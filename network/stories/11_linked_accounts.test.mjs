@@ -1,24 +1,25 @@
-// People whose PDS knows nothing of Genkan: they sign in through it, and an app that has only Genkan's token acts for them.
+// Accounts of an external PDS. People sign in through Genkan, and an app that holds only Genkan's
+// token acts for them.
 
 import { test } from 'node:test'
 import { newPerson, startBrowser } from './lib/browser.mjs'
-import { linkedApp, stranger } from './lib/linked.mjs'
+import { externalPerson, linkedApp } from './lib/linked.mjs'
 import { assert, claims, map, service, signUp, xrpc } from './lib/stage.mjs'
 
 const SCOPE = 'atproto transition:generic account:repo?action=manage'
 const POSTS = 'app.bsky.feed.post'
 const newPost = (text) => ({ $type: POSTS, text, createdAt: new Date().toISOString() })
 
-/** What no PDS answers is Genkan's own word. */
+/** Whether Genkan made this error itself, and not the PDS. */
 const isGenkans = (answer) => answer.headers.get('x-genkan-error') === 'gateway'
 
 for (const [how, door, confidential] of [
   ['an app under development, Genkan as a loopback client', service, false],
   ['a confidential app, Genkan as a confidential client over TLS', map.door?.url, true],
 ]) {
-  test(`each method goes where the table says: ${how}`, async (t) => {
+  test(`each method goes where the routing table says: ${how}`, async (t) => {
     const browser = await startBrowser(t)
-    const person = await stranger()
+    const person = await externalPerson()
     const { page, troubles } = await newPerson(browser)
     const app = await linkedApp(t, door, { confidential, scope: SCOPE })
     const tokens = await app.signIn(page, person)
@@ -41,11 +42,11 @@ for (const [how, door, confidential] of [
       const { body } = await xrpc(map.alone.url, 'com.atproto.repo.listRecords', { query: { repo, collection: POSTS } })
       assert.deepEqual(body.records.map(({ value }) => value.text), ['two'])
       const odd = await app.call('COM.atproto.repo.CREATERECORD', { body: { repo, collection: POSTS, record: newPost('odd') } })
-      assert.equal(odd.status, 200, 'a name in odd letters goes the same way')
+      assert.equal(odd.status, 200, 'a method name in mixed case is routed alike')
     })
 
     let blob
-    await t.test('blobs, imports and what is asked of the caller’s PDS', async () => {
+    await t.test('blobs, imports and other methods of the caller’s PDS', async () => {
       const bytes = Buffer.from(`a picture of ${person.did}`)
       ;({ blob } = await app.ok('com.atproto.repo.uploadBlob', { body: bytes, headers: { 'content-type': 'image/png' } }))
       const picture = { ...newPost('a picture'), embed: { $type: 'app.bsky.embed.images', images: [{ alt: '', image: blob }] } }
@@ -70,8 +71,8 @@ for (const [how, door, confidential] of [
         ['com.atproto.sync.listReposByCollection', { query: { collection: POSTS } }],
         ['com.atproto.sync.somethingNew', {}],
       ]) {
-        // The reference PDS sends what it does not answer itself to its app view, which echoes it. The
-        // service token is signed with the account's key, which only the account's PDS has.
+        // The reference PDS sends what it does not answer itself to its app view, which echoes it.
+        // The service token is signed with the account's key, which only the account's PDS has.
         const echo = await app.ok(nsid, options)
         assert.equal(echo.lxm, nsid)
         assert.equal(echo.method, options.body ? 'POST' : 'GET', nsid)
@@ -82,7 +83,7 @@ for (const [how, door, confidential] of [
       }
     })
 
-    await t.test('reads that name somebody go to that one’s PDS, with any token or none', async () => {
+    await t.test('reads that name an account go to its PDS, with any token or none', async () => {
       const home = door === service ? await signUp('linked') : undefined
       for (const target of [person, home].filter(Boolean)) {
         const did = target.did
@@ -119,7 +120,7 @@ for (const [how, door, confidential] of [
       assert.deepEqual([passed.status, passed.body.error, isGenkans(passed)], [400, 'RecordNotFound', false])
     })
 
-    await t.test('everything else is not forwarded, and says where to go', async () => {
+    await t.test('other methods are not forwarded, and the error says where to send them', async () => {
       for (const nsid of ['app.bsky.actor.getProfile', 'com.atproto.identity.resolveDid', 'com.atproto.sync.subscribeRepos']) {
         const answer = await app.call(nsid, { query: { actor: repo, did: repo } })
         assert.deepEqual([answer.status, answer.body.error], [501, 'MethodNotImplemented'], nsid)
@@ -127,7 +128,7 @@ for (const [how, door, confidential] of [
       }
     })
 
-    await t.test('a refresh, and the end', async () => {
+    await t.test('a refresh keeps the app signed in, and a revocation signs it out', async () => {
       const before = app.tokens.access_token
       await app.refresh()
       assert.notEqual(app.tokens.access_token, before)
@@ -140,9 +141,9 @@ for (const [how, door, confidential] of [
   })
 }
 
-test('an app asks for little and gets no more', async (t) => {
+test('an app gets no more than the scope that it asked for', async (t) => {
   const browser = await startBrowser(t)
-  const person = await stranger()
+  const person = await externalPerson()
   const { page } = await newPerson(browser)
   const app = await linkedApp(t, service, { scope: 'atproto repo:app.bsky.feed.like?action=create' })
   const tokens = await app.signIn(page, person, { identifier: person.did })
@@ -154,9 +155,9 @@ test('an app asks for little and gets no more', async (t) => {
   assert.deepEqual([car.status, isGenkans(car)], [403, true])
 })
 
-test('the example app signs a foreign account in, and posts', async (t) => {
+test('the example app signs an account of an external PDS in, and posts', async (t) => {
   const browser = await startBrowser(t)
-  const person = await stranger()
+  const person = await externalPerson()
   const { page } = await newPerson(browser)
   await page.goto(map.example.url)
   await page.getByLabel('Your handle').fill(person.handle)

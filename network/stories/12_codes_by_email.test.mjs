@@ -1,10 +1,10 @@
-// Codes by mail: what people do with them through the published client, at Genkan and at their host.
+// Codes by email, which people use through the published client, at Genkan and at their host.
 
 import { test } from 'node:test'
 import { Agent, AtpAgent } from '@atproto/api'
 import { assert, eventually, map, PinnedSession, service, signUp, xrpc } from './lib/stage.mjs'
 
-const doors = (home) => [service, home.url]
+const origins = (home) => [service, home.url]
 
 /** The code of the newest email to an address, once it is another than the one before. */
 async function codeFor(email, before) {
@@ -15,17 +15,17 @@ async function codeFor(email, before) {
   })
 }
 
-/** The published client, signed in, that stays at one door. */
-async function agentAt(door, { handle }, password) {
-  const session = new PinnedSession(new URL(door))
+/** The published client, signed in and pinned to one origin. */
+async function agentAt(origin, { handle }, password) {
+  const session = new PinnedSession(new URL(origin))
   await session.login({ identifier: handle, password })
   return new Agent(session)
 }
 
-test('an address is confirmed at either door, and changed with a code then', async () => {
+test('an address is confirmed at Genkan or at the host, and then changed with a code', async () => {
   for (const at of [0, 1]) {
     const person = await signUp('confirm')
-    const agent = await agentAt(doors(person.home)[at], person, person.password)
+    const agent = await agentAt(origins(person.home)[at], person, person.password)
     await agent.com.atproto.server.requestEmailConfirmation()
     const code = await codeFor(person.email)
     await assert.rejects(
@@ -33,8 +33,8 @@ test('an address is confirmed at either door, and changed with a code then', asy
       ({ status, error }) => status === 400 && error === 'InvalidToken',
     )
     await agent.com.atproto.server.confirmEmail({ email: person.email, token: code })
-    for (const door of doors(person.home)) {
-      const { body } = await xrpc(door, 'com.atproto.server.getSession', {
+    for (const origin of origins(person.home)) {
+      const { body } = await xrpc(origin, 'com.atproto.server.getSession', {
         token: agent.sessionManager.session.accessJwt,
       })
       assert.equal(body.emailConfirmed, true)
@@ -51,45 +51,45 @@ test('an address is confirmed at either door, and changed with a code then', asy
   }
 })
 
-test('a lost password is reset at either door, and every session ends', async () => {
+test('a lost password is reset at Genkan or at the host, and every session ends', async () => {
   for (const at of [0, 1]) {
     const person = await signUp('reset')
-    const agent = new AtpAgent({ service: doors(person.home)[at] })
+    const agent = new AtpAgent({ service: origins(person.home)[at] })
     await agent.com.atproto.server.requestPasswordReset({ email: person.email })
     const token = await codeFor(person.email)
     const password = `${person.password}-and-more`
     await agent.com.atproto.server.resetPassword({ token, password })
-    for (const door of doors(person.home)) {
-      const old = await xrpc(door, 'com.atproto.server.createSession', {
+    for (const origin of origins(person.home)) {
+      const old = await xrpc(origin, 'com.atproto.server.createSession', {
         body: { identifier: person.handle, password: person.password },
       })
       assert.equal(old.status, 401)
-      const ended = await xrpc(door, 'com.atproto.server.refreshSession', {
+      const ended = await xrpc(origin, 'com.atproto.server.refreshSession', {
         method: 'POST',
         token: person.session.session.refreshJwt,
       })
       assert.equal(ended.body.error, 'ExpiredToken', JSON.stringify(ended.body))
-      await agentAt(door, person, password)
-      const again = await xrpc(door, 'com.atproto.server.resetPassword', { body: { token, password } })
+      await agentAt(origin, person, password)
+      const again = await xrpc(origin, 'com.atproto.server.resetPassword', { body: { token, password } })
       assert.equal(again.body.error, 'InvalidToken', JSON.stringify(again.body))
     }
   }
 })
 
-test('nobody learns at a door whether an address is known', async () => {
+test('a password reset does not reveal whether an address is known', async () => {
   const person = await signUp('known')
-  for (const door of doors(person.home)) {
-    const told = []
+  for (const origin of origins(person.home)) {
+    const answers = []
     for (const email of [person.email, `nobody-${person.email}`]) {
-      const { status, body } = await xrpc(door, 'com.atproto.server.requestPasswordReset', { body: { email } })
-      told.push([status, body.toString()])
+      const { status, body } = await xrpc(origin, 'com.atproto.server.requestPasswordReset', { body: { email } })
+      answers.push([status, body.toString()])
     }
-    assert.equal(told[0][0], 200)
-    assert.deepEqual(told[0], told[1])
+    assert.equal(answers[0][0], 200)
+    assert.deepEqual(answers[0], answers[1])
   }
 })
 
-test('an operation signed by code is taken by the directory through the host', async () => {
+test('the directory accepts an operation that was signed with a code', async () => {
   const person = await signUp('sign')
   const { agent } = person
   await agent.com.atproto.identity.requestPlcOperationSignature()
@@ -102,8 +102,8 @@ test('an operation signed by code is taken by the directory through the host', a
 test('an account is deleted by password and code', async () => {
   for (const at of [0, 1]) {
     const person = await signUp('delete')
-    const door = doors(person.home)[at]
-    const agent = await agentAt(door, person, person.password)
+    const origin = origins(person.home)[at]
+    const agent = await agentAt(origin, person, person.password)
     await agent.com.atproto.server.requestAccountDelete()
     const token = await codeFor(person.email)
     await agent.com.atproto.server.deleteAccount({ did: person.did, password: person.password, token })

@@ -1,4 +1,5 @@
-// The published OAuth client for browsers, in a real one: it leaves its own page, comes back, and goes on.
+// The published OAuth client for browsers, in a real browser. It leaves its own page, comes back,
+// and goes on.
 
 import http from 'node:http'
 import path from 'node:path'
@@ -26,7 +27,7 @@ function appPage(settings) {
   return `<!doctype html><title>App</title><script type="application/json" id="settings">${json}</script>${script}`
 }
 
-/** An app under development: its page is its client metadata. */
+/** An app under development, which needs no client metadata document. */
 async function developedApp(t, settings) {
   const server = http.createServer((request, response) => {
     const { pathname } = new URL(request.url, 'http://127.0.0.1')

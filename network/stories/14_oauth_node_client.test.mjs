@@ -6,7 +6,7 @@ import { allow, look, newPerson, signIn, startBrowser } from './lib/browser.mjs'
 import { comeBack, loopbackApp, publishedApp } from './lib/oauth.mjs'
 import { assert, claims, genkan, map, service, signUp, xrpc } from './lib/stage.mjs'
 
-/** Somebody on each host. */
+/** Returns one account on each host. */
 async function peopleOnEachHost() {
   const people = new Map()
   while (people.size < map.hosts.length) {
@@ -16,7 +16,7 @@ async function peopleOnEachHost() {
   return [...people.values()]
 }
 
-/** From an app's first call to a session there. */
+/** Signs a person in at an app and returns the app's session. */
 async function enter(app, page, person, input, options = {}) {
   const url = await app.oauth.authorize(input, { scope: app.scope, state: 'as it was', ...options })
   assert.equal(url.origin, service)
@@ -68,7 +68,7 @@ for (const confidential of [false, true]) {
       const session = await enter(app, page, person, person.handle)
       await postAndRead(session, person, `from a ${kind} app`)
 
-      // The same token at Genkan's own origin.
+      // The token is good at Genkan's own origin as well.
       const atGenkan = await session.fetchHandler(`${service}/xrpc/com.atproto.server.getSession`)
       assert.equal(atGenkan.status, 200, await atGenkan.clone().text())
       assert.equal((await atGenkan.json()).did, person.did)
@@ -88,7 +88,7 @@ for (const confidential of [false, true]) {
   })
 }
 
-test('what a person did not allow is refused, at the host and through Genkan alike', async (t) => {
+test('a scope that a person did not allow is refused, at the host and through Genkan alike', async (t) => {
   const browser = await startBrowser(t)
   const person = await signUp('oauth')
   const { page } = await newPerson(browser)
@@ -107,7 +107,7 @@ test('what a person did not allow is refused, at the host and through Genkan ali
   }
 })
 
-test('somebody who says no comes back to the app with access_denied', async (t) => {
+test('a person who denies access returns to the app with access_denied', async (t) => {
   const browser = await startBrowser(t)
   const person = await signUp('oauth')
   const { page } = await newPerson(browser)
@@ -119,7 +119,7 @@ test('somebody who says no comes back to the app with access_denied', async (t) 
   assert.equal(parameters.get('iss'), service)
 })
 
-test('the operator revokes a grant, and its refresh token is dead', async (t) => {
+test('a grant that the operator revoked cannot be refreshed', async (t) => {
   const browser = await startBrowser(t)
   const person = await signUp('oauth')
   const { page } = await newPerson(browser)

@@ -1,5 +1,5 @@
-// Genkan's pages, clicked through in a real browser as an app leads people to them, and alone. Each page is checked with
-// axe-core, and pictures of it are kept. `plain` browsers run no JavaScript.
+// Genkan's pages, clicked through in a real browser as an app leads people to them, and alone. Each
+// page is checked with axe-core, and pictures of it are kept. `plain` browsers run no JavaScript.
 
 import { test } from 'node:test'
 import { allow, look, newPerson, signIn, startBrowser } from './lib/browser.mjs'
@@ -152,7 +152,7 @@ test('a deactivated account is activated again before it goes on', async (t) => 
   assert.equal((await info.json()).active, true)
 })
 
-test('somebody looks after apps and browsers on the account page', async (t) => {
+test('a person revokes an app and signs a browser out on the account page', async (t) => {
   const browser = await startBrowser(t)
   const person = await signUp('page')
   const { page } = await newPerson(browser)
@@ -174,7 +174,7 @@ test('somebody looks after apps and browsers on the account page', async (t) => 
   await page.getByRole('heading', { name: 'Sign in' }).waitFor()
 })
 
-test('somebody confirms an e-mail address on the account page, and changes it with a code then', async (t) => {
+test('a person confirms an email address on the account page, and then changes it with a code', async (t) => {
   const browser = await startBrowser(t)
   const person = await signUp('page')
   const { page } = await newPerson(browser)
@@ -223,7 +223,7 @@ test('a deactivated account is activated again on its page', async (t) => {
   assert.equal(body.active, true)
 })
 
-test('what a person unticks is not granted, and what is new is told', async (t) => {
+test('a permission that a person unticks is not granted, and a new one is marked', async (t) => {
   const browser = await startBrowser(t)
   const person = await signUp('page')
   const { page } = await newPerson(browser)
@@ -244,7 +244,7 @@ test('what a person unticks is not granted, and what is new is told', async (t) 
   assert.deepEqual(granted.split(' ').sort(), ['atproto', 'repo:app.bsky.feed.like'])
 })
 
-test('errors are told on pages that send nobody anywhere', async (t) => {
+test('error pages do not redirect', async (t) => {
   const browser = await startBrowser(t)
   const { page } = await newPerson(browser)
   const unknown = 'urn:ietf:params:oauth:request_uri:req-00000000000000000000000000000000'
@@ -258,7 +258,7 @@ test('errors are told on pages that send nobody anywhere', async (t) => {
   await look(page, 'not-found')
 })
 
-test('the sign-up page', async (t) => {
+test('the sign-up page explains what is wrong, and leads back to the sign-in', async (t) => {
   const browser = await startBrowser(t)
   const { page } = await newPerson(browser)
   const app = await loopbackApp(t)

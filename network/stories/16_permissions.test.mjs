@@ -1,11 +1,11 @@
-// Permissions as apps ask for them by name: sets that somebody published, and services behind the hosts.
+// Permissions that apps ask for by name: published permission sets, and services behind the hosts.
 
 import { test } from 'node:test'
 import { allow, look, newPerson, signIn, startBrowser } from './lib/browser.mjs'
 import { comeBack, loopbackApp, publishedApp } from './lib/oauth.mjs'
 import { assert, claims, map, newName, publishRecord, service, signUp, xrpc } from './lib/stage.mjs'
 
-/** Somebody who speaks for a domain, and so for the names under it. */
+/** A person with a domain, who may publish permission sets under its names. */
 async function author() {
   const person = await signUp('author')
   const word = newName('garden').replace('-', '')
@@ -37,11 +37,11 @@ async function write(session, origin, did, collection) {
   return [answer.status, (await answer.json()).error]
 }
 
-test('a set that somebody published is proved, shown and granted, and what is not theirs is left out', async (t) => {
+test('a published permission set is verified, shown and granted, without what its author may not grant', async (t) => {
   const browser = await startBrowser(t)
   const [writer, person] = [await author(), await signUp('sets')]
   const { namespace, publish } = writer
-  // So that the way down the tree to the set is a longer one.
+  // More records make the path through the repository's tree to the set longer.
   for (let index = 0; index < 12; index++) await writer.agent.post({ text: `note ${index}` })
   const nsid = await publish('authTending', {
     title: 'Tend the garden',
@@ -83,7 +83,7 @@ test('a set that somebody published is proved, shown and granted, and what is no
   assert.deepEqual(troubles, [])
 })
 
-test('a set that nobody vouches for is refused, with the reason', async (t) => {
+test('a permission set without a verified author is refused, with the reason', async (t) => {
   const writer = await author()
   const app = await publishedApp(t, { scope: `atproto include:${writer.namespace}.authNone include:com.example.nobody.auth` })
   for (const [set, why] of [
@@ -121,7 +121,7 @@ test('a permission for one service is good for that one alone, at the host and t
       if (status === 200) assert.equal(body.token.payload.lxm, method)
       else assert.equal(body.error, 'ScopeMissingError')
     }
-    // A service token for it, the same.
+    // The host issues a service token for the method under the same condition.
     const asked = (aud) => `/xrpc/com.atproto.server.getServiceAuth?lxm=${method}&aud=${encodeURIComponent(aud)}`
     for (const origin of [person.home.url, service]) {
       const answer = await session.fetchHandler(`${origin}${asked(map.appview.service)}`)

@@ -1,5 +1,6 @@
-// An operator revokes a grant. Genkan refuses the app at once. The host refuses it when the access token expires, since
-// hosts check tokens by themselves. (Tokens of this network live for two minutes, those of operators for five.)
+// An operator revokes a grant. Genkan refuses the app at once. The host refuses it when the access
+// token expires, since hosts check tokens by themselves. (Tokens of this network live for two
+// minutes, those of operators for five.)
 
 import { test } from 'node:test'
 import { allow, newPerson, signIn, startBrowser } from './lib/browser.mjs'
@@ -29,7 +30,8 @@ test('a revoked grant stops at Genkan at once and at the host within the lifetim
 
   const [grant] = JSON.parse(await genkan('grant', 'list', '--account', person.did, '--json'))
   await genkan('grant', 'revoke', grant.id)
-  // The command line is another process: the one that serves reads the change from the changes feed.
+  // The command line is another process: the one that serves reads the change from the changes
+  // feed.
   await eventually('Genkan refuses', async () => (await write(service)).status === 401, 5_000)
   await assert.rejects(app.refresh())
   assert.equal((await write(person.home.url)).status, 200, 'the host still takes the token')

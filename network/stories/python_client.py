@@ -1,7 +1,7 @@
 """The published Python client on the real network: `GENKAN_TEST_NETWORK=<map.json> python python_client.py`.
 
-Genkan's tokens last a minute on this network, and this client refreshes whenever less than fifteen are left: so it
-refreshes before every call, at the host it was switched to.
+Genkan's tokens live for a minute on this network, and this client refreshes a token that has less than fifteen minutes
+left. So it refreshes before every call, at the account's host.
 """
 
 import json
@@ -22,7 +22,7 @@ GENKAN = MAP["genkan"]["url"]
 
 
 def noise(side=256):
-    """A PNG that is one (hosts look at the bytes of a blob to tell its type)."""
+    """A valid PNG of noise. Hosts read the bytes of a blob to find its type."""
 
     def chunk(kind, data):
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
@@ -36,7 +36,7 @@ PICTURE = noise()
 
 
 class PinnedClient(Client):
-    """Stays where it was told to be, whatever the DID document says."""
+    """A client that stays at its first server, even if the DID document names another one."""
 
     def _update_pds_endpoint(self, pds_endpoint):
         pass

@@ -1,8 +1,8 @@
 //! An OAuth app that makes its proofs before the time is taken, so that the time is the server's.
 //!
 //! It reads commands from standard input, one per line: `dpop SECONDS TARGET`, `issue COUNT` and
-//! `refresh GRANTS SECONDS`. A command prepares itself and prints `ready`. The next line, whatever it
-//! says, starts it. Its figures are printed as those of [`crate::load`].
+//! `refresh GRANTS SECONDS`. A command prepares itself and prints `ready`. The next line, whatever
+//! it says, starts it. Its figures are printed as those of [`crate::load`].
 
 use std::io::BufRead as _;
 use std::net::SocketAddr;

@@ -1,5 +1,5 @@
-//! A host's stand-in, which answers every request at once: with about a kilobyte of JSON, or with as
-//! many bytes as the query's `size` says.
+//! A host's stand-in, which answers every request at once: with about a kilobyte of JSON, or with
+//! as many bytes as the query's `size` says.
 
 use std::net::SocketAddr;
 
@@ -35,8 +35,8 @@ async fn connection(mut stream: TcpStream) -> Result<()> {
             None => stream.write_all(&small).await?,
             Some(size) => send_large(&mut stream, size).await?,
         }
-        // A request of a bench has no body, and its client waits for the answer before the next one. So
-        // the buffer holds no more than this request.
+        // A request of a bench has no body, and its client waits for the answer before the next
+        // one. So the buffer holds no more than this request.
         filled = 0;
     }
 }

@@ -1,8 +1,9 @@
 //! The developers' commands: `cargo demo`, `cargo verify`, `cargo xtask …`.
 //!
-//! * [`demo`], [`verify`], [`network_command`], [`steady`] and [`bench`] are commands, and [`provision`] fetches
-//!   the programs they need.
-//! * [`network`] is the real network on loopback that the demo, the stories and outside programs use.
+//! * [`demo`], [`verify`], [`network_command`], [`steady`] and [`mod@bench`] are commands, and
+//!   [`provision`] fetches the programs they need.
+//! * [`network`] is the real network on loopback that the demo, the stories and outside programs
+//!   use.
 //! * The rest are the pieces they share: command lines, processes, paths, words on standard error.
 
 pub mod arguments;

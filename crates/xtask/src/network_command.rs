@@ -109,8 +109,8 @@ fn wait_for_end(sender: &Sender<()>) {
     let _ = sender.send(());
 }
 
-/// Whether standard input is a pipe, whose end says that the program that started this one has ended.
-/// A terminal and `/dev/null` say nothing of the kind.
+/// Whether standard input is a pipe, whose end says that the program that started this one has
+/// ended. A terminal and `/dev/null` say nothing of the kind.
 fn standard_input_is_a_pipe() -> bool {
     !std::io::stdin().is_terminal()
         && std::fs::metadata("/dev/stdin")

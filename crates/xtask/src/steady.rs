@@ -1,5 +1,5 @@
-//! `cargo xtask steady`: the Rust tests again and again beside other load, to find tests that depend on
-//! the machine's speed.
+//! `cargo xtask steady`: the Rust tests again and again beside other load, to find tests that
+//! depend on the machine's speed.
 
 use std::fs::{self, File};
 use std::path::Path;
@@ -113,7 +113,8 @@ fn read_result(log: &str) -> Option<RunResult> {
     let summary = lines.next()?.split_once("] ")?.1.trim().to_owned();
     let failed = lines
         .filter_map(|line| {
-            // `FAIL [   2.408s] (3/5) genkan::it stories::standing::…`, or TIMEOUT, or a signal's name.
+            // `FAIL [   2.408s] (3/5) genkan::it stories::standing::…`, or TIMEOUT, or a signal's
+            // name.
             let (status, rest) = line.trim().split_once(" [")?;
             let name = rest.split_once("] ")?.1;
             let name =
@@ -130,7 +131,8 @@ struct Load(Child);
 impl Load {
     fn start(folder: &Path) -> Result<Self> {
         let mut stress = Command::new(stress_ng::stress_ng()?);
-        // 0 workers are one per core. Each disk worker writes a file and calls fsync after each write.
+        // 0 workers are one per core. Each disk worker writes a file and calls fsync after each
+        // write.
         stress.args(["--cpu", "0", "--hdd", "2", "--hdd-bytes", "64m", "--hdd-opts", "fsync"]);
         stress
             .arg("--temp-path")

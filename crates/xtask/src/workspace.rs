@@ -24,8 +24,8 @@ pub fn target() -> PathBuf {
     root().join("target")
 }
 
-/// Returns a folder outside of the clone for what is slow to fetch, or one inside `target/` when there
-/// is no home directory.
+/// Returns a folder outside of the clone for what is slow to fetch, or one inside `target/` when
+/// there is no home directory.
 pub fn cache() -> Result<PathBuf> {
     let outside = std::env::var_os("XDG_CACHE_HOME")
         .filter(|dir| Path::new(dir).is_absolute())
@@ -58,7 +58,8 @@ pub fn cargo() -> Command {
     command
 }
 
-/// Returns the first program of a name on the `PATH`, or in the folders for administrators' programs.
+/// Returns the first program of a name on the `PATH`, or in the folders for administrators'
+/// programs.
 pub fn find_program(name: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     std::env::split_paths(&path)

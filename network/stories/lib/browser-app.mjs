@@ -1,4 +1,5 @@
-// The page of an app that is built on the published OAuth client for browsers; bundled for the browser by the story.
+// The page of an app with the published OAuth client for browsers. The story bundles it for the
+// browser.
 
 import { Agent } from '@atproto/api'
 import { BrowserOAuthClient } from '@atproto/oauth-client-browser'
@@ -15,7 +16,9 @@ const client = new BrowserOAuthClient({
 
 let session
 globalThis.app = {
-  /** What the page found when it was opened: who is signed in, or what the server said. */
+  /**
+   * What the page found when it was opened: the account that is signed in, or the server's error.
+   */
   opened: client.init().then(
     (found) => {
       session = found?.session

@@ -1,4 +1,4 @@
-// A real browser, and people who click through Genkan's pages in it.
+// A real browser, in which the stories click through Genkan's pages.
 
 import fs from 'node:fs'
 import { createRequire } from 'node:module'
@@ -31,14 +31,15 @@ export async function startBrowser(t) {
   return browser
 }
 
-/** A person's browser: cookies of its own, and a list of what went wrong in its pages. */
+/** A browser with cookies of its own. `troubles` lists the errors in its pages. */
 export async function newPerson(browser, options = {}) {
   const context = await browser.newContext({ locale: 'en-US', viewport: { width: 390, height: 844 }, ...options })
   const page = await context.newPage()
   const troubles = []
   page.on('pageerror', (error) => troubles.push(String(error)))
   page.on('console', (message) => {
-    // Refusals are part of the protocol (a proof without the newest nonce), and told as failed loads.
+    // A refused request is logged as a failed load. Refusals are part of the protocol, for instance
+    // of a proof without the newest nonce.
     const isRefusal = message.text().startsWith('Failed to load resource')
     if (message.type() === 'error' && !isRefusal) troubles.push(message.text())
   })
@@ -69,13 +70,13 @@ export async function look(page, name) {
   await page.setViewportSize({ width, height })
 }
 
-/** Runs in a world of its own, which the page's content security policy does not bind. */
+/** Runs axe-core. The page's content security policy does not bind scripts that playwright runs. */
 async function inspect(page) {
   await page.evaluate(AXE)
   return page.evaluate(() => globalThis.axe.run(document, { resultTypes: ['violations'] }))
 }
 
-/** Types name and password, as far as the page asks for them, and submits. */
+/** Types the handle, if the page asks for it, and the password, and submits. */
 export async function signIn(page, { handle, password }, { remember = false } = {}) {
   const name = page.getByLabel(/handle|e-?mail/i).first()
   if (await name.isEditable()) await name.fill(handle)
@@ -84,7 +85,7 @@ export async function signIn(page, { handle, password }, { remember = false } = 
   await page.getByRole('button', { name: 'Sign in' }).click()
 }
 
-/** Allows what the consent page asks for. */
+/** Allows on the consent page what the app asks for. */
 export async function allow(page) {
   await page.getByRole('button', { name: 'Allow', exact: true }).click()
 }

@@ -1,4 +1,5 @@
-// Accounts of the stand-alone PDS, and apps that reach them through Genkan: with a plain OAuth library, as any app has.
+// Accounts of the stand-alone PDS, and apps that reach them through Genkan, with a plain OAuth
+// library.
 
 import dns from 'node:dns'
 import crypto from 'node:crypto'
@@ -9,15 +10,15 @@ import { putDocument } from './oauth.mjs'
 import { assert, map, newName } from './stage.mjs'
 import { allow, look } from './browser.mjs'
 
-// The names of this network's TLS servers are known to its own name server only.
+// Only this network's name server knows the names of its TLS servers.
 const system = dns.lookup
 dns.lookup = (name, options, done = options) => {
   if (!/\.(example\.com|genkan\.network)$/.test(name)) return system(name, options, done)
   return options.all ? done(null, [{ address: '127.0.0.1', family: 4 }]) : done(null, '127.0.0.1', 4)
 }
 
-/** Somebody whose PDS knows nothing of Genkan. */
-export async function strangerAt(service, domain, story = 'linked') {
+/** Signs a person up at a PDS that does not know Genkan. */
+export async function externalPersonAt(service, domain, story = 'linked') {
   const name = newName(story).slice(0, 17)
   const agent = new AtpAgent({ service })
   const person = { handle: name + domain, email: `${name}@example.com`, password: crypto.randomBytes(9).toString('base64url') }
@@ -25,9 +26,12 @@ export async function strangerAt(service, domain, story = 'linked') {
   return { ...person, did: agent.assertDid, agent, pds: service }
 }
 
-export const stranger = (story) => strangerAt(map.alone.url, map.alone.handleDomain, story)
+export const externalPerson = (story) => externalPersonAt(map.alone.url, map.alone.handleDomain, story)
 
-/** Does `call`, and again with the nonce that a DPoP server may ask for. */
+/**
+ * Makes a call, and repeats it if the server asked for a DPoP nonce, which the library has
+ * remembered.
+ */
 async function withNonce(call) {
   try {
     return await call()
@@ -39,7 +43,10 @@ async function withNonce(call) {
 
 let apps = 0
 
-/** An app that signs people in at the Genkan at `service`: under development on loopback, or confidential with a document. */
+/**
+ * An app that signs people in at the Genkan at `service`: under development on loopback, or
+ * published with a metadata document if it is `confidential` or uses `bearer` tokens.
+ */
 export async function linkedApp(t, service, { confidential = false, scope = 'atproto transition:generic', bearer = false } = {}) {
   const plain = service.startsWith('http:') ? { [oauth.allowInsecureRequests]: true } : {}
   const issuer = new URL(service)
@@ -100,7 +107,10 @@ export async function linkedApp(t, service, { confidential = false, scope = 'atp
   const options = { ...bound, ...plain }
   const app = { client, scope, service, tokens: undefined }
 
-  /** Pushes a request; answers with where the browser goes, and with what finishes it. */
+  /**
+   * Pushes an authorization request. Returns the URL for the browser, and the function that
+   * finishes the sign-in.
+   */
   app.begin = async (more = {}) => {
     const [verifier, state] = [oauth.generateRandomCodeVerifier(), oauth.generateRandomState()]
     const parameters = {
@@ -129,7 +139,7 @@ export async function linkedApp(t, service, { confidential = false, scope = 'atp
 
   app.comeBack = comeBack
 
-  /** From the app's first call to its tokens, through the person's own server. */
+  /** Signs a person in through the person's own server, and returns the app's tokens. */
   app.signIn = async (page, person, { identifier = person.handle, name = 'linked' } = {}) => {
     const { url, finish } = await app.begin()
     await page.goto(url)
@@ -154,7 +164,10 @@ export async function linkedApp(t, service, { confidential = false, scope = 'atp
       oauth.processRevocationResponse(
         await oauth.revocationRequest(as, client, auth, app.tokens.refresh_token, options)))
 
-  /** One XRPC call, through Genkan or at another origin, with this app's token and nothing else: {status, headers, body}. */
+  /**
+   * Makes one XRPC call with this app's token, at Genkan or another origin. Returns {status,
+   * headers, body}.
+   */
   app.call = async (nsid, { query, body, headers = {}, method, at = service } = {}) => {
     const url = new URL(`/xrpc/${nsid}`, at)
     for (const [name, value] of Object.entries(query ?? {})) url.searchParams.set(name, value)
@@ -175,7 +188,7 @@ export async function linkedApp(t, service, { confidential = false, scope = 'atp
     return { status: answer.status, headers: answer.headers, body: parsed }
   }
 
-  /** The same, where it has to go well. */
+  /** Makes one XRPC call that must succeed, and returns the answer's body. */
   app.ok = async (nsid, options) => {
     const answer = await app.call(nsid, options)
     assert.equal(answer.status, 200, `${nsid}: ${answer.status} ${JSON.stringify(answer.body).slice(0, 400)}`)
@@ -184,7 +197,10 @@ export async function linkedApp(t, service, { confidential = false, scope = 'atp
   return app
 }
 
-/** At Genkan's sign-in page: a name that is none of its own leads to its own server. */
+/**
+ * Types a handle or DID on Genkan's sign-in page, and follows the redirect to the account's own
+ * server.
+ */
 export async function toOwnServer(page, identifier) {
   const name = page.getByLabel(/handle|e-?mail/i).first()
   if (await name.isEditable()) await name.fill(identifier)
@@ -192,7 +208,7 @@ export async function toOwnServer(page, identifier) {
   await Promise.all([page.waitForURL((url) => url.pathname === '/oauth/authorize' && url.origin !== map.genkan.url && !url.host.startsWith('door.')), page.getByRole('button', { name: 'Sign in' }).click()])
 }
 
-/** Through the pages of the reference PDS. */
+/** Signs in and consents on the pages of the reference PDS. */
 export async function atReference(page, person) {
   const password = page.locator('input[type=password]')
   const consent = page.getByRole('button', { name: /^(authorize|allow|accept)/i })

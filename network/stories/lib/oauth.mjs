@@ -14,7 +14,7 @@ const memory = () => {
   }
 }
 
-/** One at a time for each name, in this process. */
+/** Locks by name, for this process. */
 function locks() {
   const tails = new Map()
   return async (name, work) => {
@@ -25,7 +25,7 @@ function locks() {
   }
 }
 
-/** Notes what the client asks and what it is answered: {method, url, status, headers}. */
+/** A `fetch` that notes each request in `calls`: {method, url, status, headers}. */
 function noting() {
   const calls = []
   const noted = async (input, init) => {
@@ -39,7 +39,7 @@ function noting() {
   return { calls, fetch: noted }
 }
 
-/** Waits on a loopback port for browsers that come back. */
+/** A server on a loopback port, to which browsers come back after a sign-in. */
 async function callbackServer(t) {
   const waiting = []
   const server = http.createServer((request, response) => {
@@ -72,7 +72,7 @@ function client(clientMetadata, { keyset, fetch }) {
   return { oauth, sessionStore }
 }
 
-/** An app that is being developed: no registration, a loopback redirect. */
+/** An app under development, without registration and with a loopback redirect. */
 export async function loopbackApp(t, scope = 'atproto transition:generic') {
   const callback = await callbackServer(t)
   const { calls, fetch } = noting()
@@ -82,7 +82,7 @@ export async function loopbackApp(t, scope = 'atproto transition:generic') {
 
 let apps = 0
 
-/** An app with a metadata document at an https name; confidential ones have keys. */
+/** An app with a metadata document at an https name. A confidential one has keys. */
 export async function publishedApp(t, { scope = 'atproto transition:generic', confidential = false, ...more } = {}) {
   const folder = `/app-${process.pid}-${++apps}`
   const at = (path) => `${map.app.url}${folder}${path}`
@@ -119,7 +119,10 @@ export async function putDocument(path, document) {
   if (!answer.ok) throw new Error(`the app's server: ${answer.status}`)
 }
 
-/** The parameters with which the browser came back to an app, whatever its kind. */
+/**
+ * Waits until the browser is back at an app of either kind, and returns the parameters that it
+ * brought.
+ */
 export async function comeBack(app, page, click) {
   if (app.next) {
     const [parameters] = await Promise.all([app.next(), click()])

@@ -1,4 +1,5 @@
-// What every story needs: the network's map, people who sign up, plain XRPC calls, the members' switches.
+// Helpers for all stories: the network's map, sign-ups, plain XRPC calls, and the members'
+// switches.
 
 import assert from 'node:assert/strict'
 import { execFile } from 'node:child_process'
@@ -11,19 +12,19 @@ import { Agent, CredentialSession } from '@atproto/api'
 export const map = JSON.parse(fs.readFileSync(process.env.GENKAN_TEST_NETWORK, 'utf8'))
 export const service = map.genkan.url
 
-/** A handle's first part that nobody has: short, and telling which story made it. */
+/** A short first part of a handle, which no account has and which names the story that made it. */
 export function newName(story) {
   return `${story}-${crypto.randomBytes(4).toString('hex')}`
 }
 
-/** A session that stays at Genkan, whatever the DID document says. */
+/** A session that stays at Genkan, even if the DID document names another server. */
 export class PinnedSession extends CredentialSession {
   get dispatchUrl() {
     return this.serviceUrl
   }
 }
 
-/** Notes every request: `calls` holds {origin, nsid, status}. */
+/** A `fetch` that notes each request in `calls`: {origin, nsid, status}. */
 export function notingFetch() {
   const calls = []
   const noting = async (input, init) => {
@@ -37,7 +38,7 @@ export function notingFetch() {
   return { calls, fetch: noting }
 }
 
-/** Signs somebody up at Genkan with the published client. */
+/** Signs a person up at Genkan with the published client. */
 export async function signUp(story, Session = CredentialSession) {
   const name = newName(story)
   const person = {
@@ -67,7 +68,10 @@ export async function directory(did) {
   return answer.json()
 }
 
-/** One XRPC call without any client: {status, headers, body}; `body` is parsed when it is JSON, else bytes. */
+/**
+ * Makes one XRPC call without a client. Returns {status, headers, body}; `body` is parsed JSON, or
+ * bytes.
+ */
 export async function xrpc(origin, nsid, { query, body, token, headers = {}, method } = {}) {
   const url = new URL(`/xrpc/${nsid}`, origin)
   for (const [name, value] of Object.entries(query ?? {})) url.searchParams.set(name, value)
@@ -86,12 +90,12 @@ export async function xrpc(origin, nsid, { query, body, token, headers = {}, met
   return { status: answer.status, headers: answer.headers, body: parsed }
 }
 
-/** A procedure without a body. */
+/** Calls a procedure that has no body. */
 export function post(origin, nsid, token) {
   return xrpc(origin, nsid, { method: 'POST', token })
 }
 
-/** Genkan's command line, on the running Genkan's data. */
+/** Runs Genkan's command line on the running Genkan's data, and returns its output. */
 export async function genkan(...words) {
   const env = { ...process.env, ...map.genkan.settings }
   const { stdout } = await promisify(execFile)(map.genkan.binary, words, { env })
@@ -125,12 +129,12 @@ export async function eventually(what, check, within = 30_000, pause = 200) {
   }
 }
 
-/** The claims of a JWT, unchecked. */
+/** Returns the claims of a JWT without checking its signature. */
 export function claims(token) {
   return JSON.parse(Buffer.from(token.split('.')[1], 'base64url'))
 }
 
-/** Puts a custom handle into the name server, where Genkan and the hosts look. */
+/** Puts a handle's DID into the name server that Genkan and the hosts use. */
 export async function publishHandle(handle, did) {
   await fetch(`${map.dns.url}/handles/${handle}`, { method: 'PUT', body: JSON.stringify({ did }) })
 }

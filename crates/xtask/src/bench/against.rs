@@ -189,7 +189,8 @@ mod tests {
 
     #[test]
     fn the_ratio_is_the_median_of_the_rounds_ratios() {
-        // The machine halves its speed after the first round: medians of figures would say 0.5 or 2.
+        // The machine halves its speed after the first round: medians of figures would say 0.5 or
+        // 2.
         let rounds = vec![
             (sample(10.0, 1.0, 1.0), sample(10.2, 1.0, 1.0)),
             (sample(20.0, 1.0, 1.0), sample(20.4, 1.0, 1.0)),

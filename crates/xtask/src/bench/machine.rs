@@ -1,8 +1,8 @@
-//! What was measured on.
+//! The machine that a bench ran on.
 
 use std::fs;
 
-/// The machine in one line.
+/// Describes the machine in one line.
 pub(super) fn facts() -> String {
     let cores = std::thread::available_parallelism().map_or(0, std::num::NonZero::get);
     let processors = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();

@@ -1,8 +1,8 @@
 //! `cargo xtask bench forward` and `bench oauth`: the cost that Genkan adds to a request.
 //!
 //! A bench compares within one run, since figures move with the machine and ratios within a run do
-//! not: Genkan beside nginx ([`forward`], [`oauth`]), or a new Genkan beside an older one
-//! ([`against`]). The proxy under test has a core to itself; the host behind it and the clients
+//! not: Genkan beside nginx (`forward`, `oauth`), or a new Genkan beside an older one
+//! (`against`). The proxy under test has a core to itself; the host behind it and the clients
 //! before it share another. Each row runs for both proxies in turn, several times over.
 
 mod against;

@@ -1,17 +1,17 @@
-//! The figures beside what they have to be.
+//! The table of a bench beside nginx, with the limits of `docs/speed.md`.
 
 /// One line of the report.
 #[derive(Debug)]
 pub(super) struct Line {
     pub(super) what: String,
-    /// What was measured, in words.
+    /// The measured figures, in words.
     pub(super) figures: String,
-    /// The figure that counts.
+    /// The figure that is held to the goal.
     pub(super) value: f64,
     pub(super) goal: Goal,
 }
 
-/// What a figure has to be.
+/// The bounds of a figure: `must` is promised, `want` is aimed for.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Goal {
     AtMost {
@@ -22,7 +22,7 @@ pub(super) enum Goal {
         must: f64,
         want: f64,
     },
-    /// Nothing: it is there to be known.
+    /// Printed without a bound.
     Shown,
 }
 
@@ -52,7 +52,7 @@ impl Line {
     }
 }
 
-/// Prints the lines. `true`: no "must" was missed.
+/// Prints the lines. Returns whether every "must" was met.
 pub(super) fn print(lines: &[Line]) -> bool {
     println!();
     for line in lines {

@@ -1,4 +1,5 @@
-//! What is measured: nginx and Genkan, each alone on a core, before the same stub.
+//! The proxies under test, nginx and Genkan, each on a core of its own and before a stand-in for a
+//! host.
 
 pub(super) mod genkan;
 pub(super) mod nginx;
@@ -16,7 +17,7 @@ use nix::unistd::Pid;
 
 use crate::{guard, workspace};
 
-/// The core that the measured proxy has to itself.
+/// The core of the proxies. Only one of them is asked at a time.
 const PROXY_CORE: &str = "0";
 /// The core of the clients and of the stub.
 pub(super) const CLIENT_CORE: &str = "1";
@@ -27,7 +28,7 @@ pub(super) struct Subject {
     pub(super) name: String,
     /// Where it listens.
     pub(super) address: String,
-    /// Header fields that its clients send.
+    /// Header fields that the clients send.
     pub(super) fields: Vec<String>,
     process: Running,
 }
@@ -52,17 +53,17 @@ impl Running {
         Ok(Self { child })
     }
 
-    /// Gives it a line to read.
+    /// Writes a line to the process's standard input.
     pub(super) fn say(&mut self, line: &str) -> Result<()> {
-        let stdin = self.child.stdin.as_mut().context("its input is ours to write")?;
+        let stdin = self.child.stdin.as_mut().context("the process has a standard input")?;
         Ok(writeln!(stdin, "{line}")?)
     }
 
-    /// The next line that it prints.
+    /// Reads the next line of the process's standard output.
     pub(super) fn line(&mut self) -> Result<String> {
-        let stdout = self.child.stdout.as_mut().context("its output is ours to read")?;
+        let stdout = self.child.stdout.as_mut().context("the process has a standard output")?;
         let mut line = String::new();
-        // One line at a time is asked for and printed, so that nothing is lost in this reader.
+        // A buffer of one byte: the reader is dropped after this line, and must not have read more.
         BufReader::with_capacity(1, stdout).read_line(&mut line)?;
         Ok(line.trim().to_owned())
     }
@@ -70,7 +71,8 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        // Asked first, since nginx then ends its worker too. It may have ended by itself.
+        // SIGTERM first, with which nginx ends its worker too. The process may have ended by
+        // itself.
         let _ = i32::try_from(self.child.id()).map(|pid| kill(Pid::from_raw(pid), Signal::SIGTERM));
         let until = Instant::now() + Duration::from_secs(5);
         while matches!(self.child.try_wait(), Ok(None)) && Instant::now() < until {
@@ -82,7 +84,7 @@ impl Drop for Running {
     }
 }
 
-/// The host behind both.
+/// The stand-in for the account's host, which answers at once.
 #[derive(Debug)]
 pub(super) struct Stub {
     pub(super) address: String,
@@ -99,14 +101,14 @@ impl Stub {
     }
 }
 
-/// A program on one core.
+/// Returns a command that runs a program on one core.
 pub(super) fn pinned(core: &str, program: &str) -> Command {
     let mut command = Command::new("taskset");
     command.args(["--cpu-list", core, program]);
     command
 }
 
-/// A port that was free a moment ago.
+/// Returns a port that was free a moment ago.
 fn free_port() -> Result<u16> {
     Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port())
 }
@@ -115,14 +117,14 @@ fn wait_for(port: u16) -> Result<()> {
     let until = Instant::now() + Duration::from_secs(20);
     while TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_err() {
         if Instant::now() > until {
-            bail!("nobody listens on port {port}");
+            bail!("after 20 s no process listens on port {port}");
         }
         sleep(Duration::from_millis(20));
     }
     Ok(())
 }
 
-/// An empty folder for one run.
+/// Returns an empty folder for one run.
 fn folder(name: &str) -> Result<PathBuf> {
     let folder = workspace::target().join("bench").join(name);
     if folder.exists() {

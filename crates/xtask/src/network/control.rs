@@ -1,8 +1,8 @@
-//! The control port: outside programs see and move the members by HTTP.
+//! The control port, at which other programs see and switch the members by HTTP.
 //!
-//! * `GET /` the map, `GET /members` their states;
-//! * `POST /members/<name>/start`, `stop`, `kill` (SIGKILL), `restart` (kill and start), `pause` (SIGSTOP), `resume`.
-//!   `start` and `restart` answer when the member is ready.
+//! * `GET /` returns the map, and `GET /members` the members' states.
+//! * `POST /members/<name>/<action>` takes `start`, `stop`, `kill` (SIGKILL), `restart` (kill and
+//!   start), `pause` (SIGSTOP) and `resume`. `start` and `restart` answer when the member is ready.
 
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
@@ -14,19 +14,19 @@ use serde_json::{Value, json};
 
 use super::{Members, Network};
 
-/// Serves the control port for as long as this process lives. Answers with its URL.
+/// Serves the control port until this process ends, and returns its URL.
 pub(super) fn serve(network: &Network, port: u16) -> Result<String> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port))?;
     let url = format!("http://localhost:{port}");
     let map = network.map.clone();
-    // The network itself ends by being dropped; this thread must not keep it.
+    // The network ends when it is dropped, so this thread must not own a part of it.
     let members = Arc::downgrade(&network.members);
     spawn(move || {
         for stream in listener.incoming().filter_map(Result::ok) {
             let Some(members) = members.upgrade() else { return };
             let map = map.clone();
             spawn(move || {
-                // Whoever asked has gone away: there is nobody left to tell.
+                // An error means that the client has gone away.
                 let _ = answer(&stream, &members, &map);
             });
         }
@@ -80,7 +80,7 @@ fn act(method: &str, path: &str, members: &Members, map: &Value) -> Result<Value
             drop(member);
             show(members, name)
         }
-        _ => bail!("see crates/xtask/src/network/control.rs for what can be asked"),
+        _ => bail!("crates/xtask/src/network/control.rs lists what the control port answers"),
     }
 }
 

@@ -1,4 +1,4 @@
-//! Genkan itself in the network: its settings, its process, its command line.
+//! Genkan in the network: its settings, its process and its command line.
 
 use std::fs::OpenOptions;
 use std::io::Write as _;
@@ -15,17 +15,17 @@ use super::state::State;
 use crate::say::Step;
 use crate::{command, workspace};
 
-/// What is wanted of Genkan.
+/// The options of a Genkan in the network.
 #[derive(Debug, Clone)]
 pub struct GenkanOptions {
     pub binary: PathBuf,
-    /// SQLite in its data directory when there is none.
+    /// A PostgreSQL database. Without one, SQLite in the data directory.
     pub database_url: Option<String>,
-    /// Further settings; they win over ours.
+    /// Further settings, which replace those of the network.
     pub settings: Vec<(String, String)>,
 }
 
-/// Genkan as planned: where it listens, and its settings.
+/// A Genkan with its ports and settings, running or not.
 #[derive(Debug, Clone)]
 pub struct Genkan {
     pub binary: PathBuf,
@@ -40,24 +40,24 @@ pub struct Genkan {
     operations_port: u16,
 }
 
-/// Which Genkan of the network.
+/// The part that a Genkan plays in the network.
 #[derive(Debug, Clone, Copy)]
 pub struct Role<'a> {
-    /// Of the process.
+    /// The name of the process.
     pub name: &'static str,
-    /// The public URL, if it is behind a TLS proxy.
+    /// The public URL, if Genkan is behind a TLS proxy.
     pub public_url: Option<&'a str>,
     pub handle_domain: &'a str,
 }
 
-/// What else of the network Genkan has to know.
+/// The members of the network that a Genkan uses.
 #[derive(Debug)]
-pub struct Neighbours<'a> {
+pub struct Services<'a> {
     pub directory_url: &'a str,
     pub name_server: &'a str,
     pub private_origins: &'a [String],
     pub mail_url: &'a str,
-    /// A certificate authority that this network's TLS servers are certified by.
+    /// The certificate authority of this network's TLS servers.
     pub authority_file: &'a str,
 }
 
@@ -67,7 +67,7 @@ impl Genkan {
         data: &Path,
         role: Role<'_>,
         options: GenkanOptions,
-        around: &Neighbours<'_>,
+        services: &Services<'_>,
     ) -> Result<Self> {
         let name = role.name;
         let port = state.port(name)?;
@@ -83,18 +83,18 @@ impl Genkan {
             ("GENKAN_OPS_LISTEN", format!("127.0.0.1:{operations_port}")),
             ("GENKAN_DATA_DIR", data.to_string_lossy().into_owned()),
             ("GENKAN_HANDLE_DOMAINS", role.handle_domain.to_owned()),
-            ("GENKAN_DIRECTORY_URL", around.directory_url.to_owned()),
+            ("GENKAN_DIRECTORY_URL", services.directory_url.to_owned()),
             ("GENKAN_DIRECTORY_FRONT_LISTEN", format!("127.0.0.1:{front_port}")),
             ("GENKAN_DIRECTORY_FRONT_URL", directory_front_url.clone()),
-            ("GENKAN_PRIVATE_ORIGINS", around.private_origins.join(",")),
-            ("GENKAN_EXTRA_CA_FILE", around.authority_file.to_owned()),
+            ("GENKAN_PRIVATE_ORIGINS", services.private_origins.join(",")),
+            ("GENKAN_EXTRA_CA_FILE", services.authority_file.to_owned()),
             ("GENKAN_ADMIN_PASSWORD", admin_password.clone()),
-            ("GENKAN_DNS_SERVERS", around.name_server.to_owned()),
+            ("GENKAN_DNS_SERVERS", services.name_server.to_owned()),
             ("GENKAN_INVITE_REQUIRED", "false".to_owned()),
-            ("GENKAN_MAIL_SMTP_URL", around.mail_url.to_owned()),
+            ("GENKAN_MAIL_SMTP_URL", services.mail_url.to_owned()),
             ("GENKAN_MAIL_FROM", "post@genkan.test".to_owned()),
             ("GENKAN_DEVELOPMENT", "true".to_owned()),
-            // No load balancer has to notice, and nobody waits for the last answers.
+            // No load balancer has to notice that it stops, and no client waits for a last answer.
             ("GENKAN_SHUTDOWN_LAG", "0s".to_owned()),
             ("GENKAN_SHUTDOWN_GRACE", "3s".to_owned()),
         ]
@@ -122,7 +122,7 @@ impl Genkan {
         })
     }
 
-    /// How `genkan serve` is started.
+    /// Returns how `genkan serve` is started.
     pub fn spec(&self, logs: &Path) -> Spec {
         Spec {
             program: self.binary.clone(),
@@ -134,14 +134,15 @@ impl Genkan {
         }
     }
 
-    /// One call of Genkan's command line, on the same data.
+    /// Runs Genkan's command line once, on the same data, and returns its output.
     pub fn cli(&self, arguments: &[&str]) -> Result<String> {
         let mut call = Command::new(&self.binary);
         call.args(arguments).envs(self.settings.iter().cloned()).current_dir(workspace::root());
         command::run(&mut call)
     }
 
-    /// The `PDS_*` settings a host needs. Makes the host's signing key when Genkan does not know it yet.
+    /// Returns the `PDS_*` settings that a host needs. Prepares the host if Genkan does not know it
+    /// yet, which makes its signing key.
     pub fn settings_for(&self, host: &Host) -> Result<Vec<(String, String)>> {
         let printed = self.cli(&["host", "env", &host.name, "--json"]).or_else(|_| {
             self.cli(&["host", "prepare", "--name", &host.name, "--url", &host.url, "--json"])
@@ -154,7 +155,8 @@ impl Genkan {
         Ok(wanted.map(|(name, value)| (name.clone(), text(value))).collect())
     }
 
-    /// Names of the hosts that were added, not merely prepared.
+    /// Returns the names of the hosts that were added. A host that is only prepared is not among
+    /// them.
     pub fn host_names(&self) -> Result<Vec<String>> {
         let listed: Value = serde_json::from_str(&self.cli(&["host", "list", "--json"])?)?;
         let hosts = listed.get("hosts").unwrap_or(&listed).as_array().cloned().unwrap_or_default();
@@ -162,7 +164,7 @@ impl Genkan {
         Ok(added.filter_map(|host| host.get("name")?.as_str().map(str::to_owned)).collect())
     }
 
-    /// Verifies and registers a host that is running.
+    /// Adds a host that is running. Returns when the running Genkan places accounts there.
     pub fn add(&self, host: &Host) -> Result<()> {
         let password_file = self.data.join(format!("{}.admin-password", host.name));
         // Genkan refuses secrets that others can read.
@@ -177,12 +179,13 @@ impl Genkan {
     }
 }
 
-/// Compiles Genkan and no more, and answers with the binary, wherever cargo is told to put it.
+/// Compiles Genkan alone and returns the binary, wherever cargo is told to put it.
 pub fn build() -> Result<PathBuf> {
     build_with(&["--package", "genkan", "--bin", "genkan"])
 }
 
-/// Compiles it with the features that its dependencies have in tests, so that nothing is compiled again after those.
+/// Compiles Genkan together with all tests and returns the binary. Its dependencies then have the
+/// features that they have in tests, and nothing is compiled twice.
 pub fn build_beside_tests() -> Result<PathBuf> {
     build_with(&["--workspace", "--all-targets"])
 }

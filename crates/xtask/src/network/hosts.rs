@@ -1,4 +1,4 @@
-//! The settings of a reference PDS, as its operator would write them.
+//! Settings of a reference PDS, as its operator would write them.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::state::State;
 
-/// A reference PDS that is or will be running.
+/// A reference PDS of the network.
 #[derive(Debug, Clone, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Host {
@@ -16,19 +16,21 @@ pub struct Host {
     pub url: String,
     pub did: String,
     pub admin_password: String,
-    /// With it the package checks the entryway's answers against the lexicons.
+    /// Whether the host runs in development mode, in which it checks the entryway's answers against
+    /// the lexicons.
     pub dev_mode: bool,
     #[serde(skip)]
     pub port: u16,
 }
 
-/// Names for the hosts of a fleet, in this order.
+/// Names for the hosts of a fleet, given out in this order.
 pub const NAMES: [&str; 8] = ["oak", "elm", "ash", "fir", "yew", "bay", "box", "may"];
 
-/// 128 MiB: so that what Genkan streams is not cut short by the host behind it.
+/// 128 MiB, so that the host does not refuse the large bodies that Genkan streams.
 const LARGEST_UPLOAD: &str = "134217728";
 
 impl Host {
+    /// Chooses the host's port and password, or finds them in the state.
     pub fn plan(state: &mut State, name: &str, dev_mode: bool) -> Result<Self> {
         let port = state.port(name)?;
         Ok(Self {
@@ -41,7 +43,7 @@ impl Host {
         })
     }
 
-    /// What every PDS needs, behind an entryway or not.
+    /// Returns the settings that every PDS needs, behind an entryway or not.
     pub fn settings(&self, state: &mut State, data: &Path) -> Result<BTreeMap<String, String>> {
         let folder = data.join(&self.name);
         std::fs::create_dir_all(folder.join("blobs"))?;
@@ -59,7 +61,7 @@ impl Host {
             ("PDS_MAX_REPO_IMPORT_SIZE", LARGEST_UPLOAD.to_owned()),
             ("PDS_ADMIN_PASSWORD", self.admin_password.clone()),
             ("PDS_JWT_SECRET", state.secret(&format!("{} session secret", self.name))?),
-            // Any 32 random bytes are a key on this curve, but for a chance that nobody will see.
+            // All but about one in 2^127 values of 32 bytes are keys on this curve.
             (
                 "PDS_PLC_ROTATION_KEY_K256_PRIVATE_KEY_HEX",
                 state.secret(&format!("{} rotation key", self.name))?,

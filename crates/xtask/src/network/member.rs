@@ -1,4 +1,4 @@
-//! One process of the network: started, asked whether it is ready, stopped, killed, paused.
+//! A process of the network, which can be started, stopped, killed and paused.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{BufRead as _, BufReader, Write as _};
@@ -19,28 +19,30 @@ use crate::{guard, http, workspace};
 const READY_WITHIN: Duration = Duration::from_secs(90);
 const STOPPED_WITHIN: Duration = Duration::from_secs(15);
 
-/// How a member is started, every time.
+/// How a member is started, each time.
 #[derive(Debug, Clone)]
 pub struct Spec {
     pub program: PathBuf,
     pub arguments: Vec<String>,
     pub environment: Vec<(String, String)>,
-    /// A first line for standard input, which then stays open.
+    /// A line of JSON for standard input, which stays open afterwards: its end tells the member to
+    /// end.
     pub configuration: Option<Value>,
     pub ready: Ready,
-    /// Takes standard error, and standard output after the ready line.
+    /// The file for standard error, and for standard output after the ready line.
     pub log: PathBuf,
 }
 
 /// How a member shows that it is ready.
 #[derive(Debug, Clone)]
 pub enum Ready {
-    /// By a line of JSON on standard output.
+    /// It prints a line of JSON on standard output.
     Line,
-    /// By answering 200 there.
+    /// It answers 200 at this place.
     Http { port: u16, path: String },
 }
 
+/// A process of the network, running or not.
 #[derive(Debug)]
 pub struct Member {
     name: String,
@@ -70,7 +72,7 @@ impl Member {
         &mut self.spec
     }
 
-    /// The process, while it is there.
+    /// Returns the process id while the process exists.
     pub fn pid(&self) -> Option<u32> {
         self.running.as_ref().map(|running| running.child.id())
     }
@@ -87,18 +89,18 @@ impl Member {
         }
     }
 
-    /// What it said when it became ready.
+    /// Returns the line of JSON that the member printed when it became ready.
     pub fn said(&self) -> &Value {
         &self.said
     }
 
-    /// Starts it and waits until it is ready.
+    /// Starts the member and waits until it is ready.
     pub fn start(&mut self) -> Result<()> {
         self.spawn()?;
         self.wait_until_ready()
     }
 
-    /// Starts it; several can be getting ready at a time.
+    /// Starts the member without waiting, so that several can get ready at the same time.
     pub fn spawn(&mut self) -> Result<()> {
         if self.state() == "ended by itself" {
             self.reap();
@@ -116,7 +118,7 @@ impl Member {
             .args(&spec.arguments)
             .envs(spec.environment.iter().cloned())
             .current_dir(workspace::network());
-        // A group of its own, so that Ctrl-C does not reach it before we have decided the order of the end.
+        // In a process group of its own: Ctrl-C must not reach it, since members end in an order.
         command.stderr(log.try_clone()?).process_group(0);
         command.stdin(if spec.configuration.is_some() { Stdio::piped() } else { Stdio::null() });
         match spec.ready {
@@ -132,7 +134,8 @@ impl Member {
         }
         let mut stdin = child.stdin.take();
         if let (Some(stdin), Some(configuration)) = (&mut stdin, &spec.configuration) {
-            // One that has ended before it could read has said why in its log; waiting for it tells.
+            // A member may end before it reads this. Then the wait for it reports what its log
+            // says.
             let _ = writeln!(stdin, "{configuration}");
         }
         self.running = Some(Running { child, stdin, line });
@@ -155,7 +158,7 @@ impl Member {
                         self.said = said;
                         return Ok(());
                     }
-                    // Without a writer the process is about to be seen as ended.
+                    // The process has closed its output, so the next round sees that it ended.
                     Err(RecvTimeoutError::Disconnected) => sleep(Duration::from_millis(20)),
                     Err(RecvTimeoutError::Timeout) => {}
                 },
@@ -170,7 +173,7 @@ impl Member {
         bail!("{} is not ready after {READY_WITHIN:?}\n{}", self.name, last_lines(&self.spec.log))
     }
 
-    /// Asks it to end, and kills it when it does not.
+    /// Asks the member to end, and kills it if it does not.
     pub fn stop(&mut self) -> Result<()> {
         self.ask_to_stop();
         let Some(running) = &mut self.running else { return Ok(()) };
@@ -186,7 +189,8 @@ impl Member {
         Ok(())
     }
 
-    /// The first half of [`Member::stop`]: several can be ending at a time.
+    /// Asks the member to end, without waiting. Several can end at the same time before
+    /// [`Member::stop`] waits for each.
     pub fn ask_to_stop(&mut self) {
         self.resume();
         self.signal(Signal::SIGTERM);
@@ -195,13 +199,13 @@ impl Member {
         }
     }
 
-    /// SIGKILL: no goodbye.
+    /// Kills the member with SIGKILL.
     pub fn kill(&mut self) {
         self.signal(Signal::SIGKILL);
         self.reap();
     }
 
-    /// SIGSTOP: it holds its connections and says nothing.
+    /// Stops the member with SIGSTOP: it keeps its connections and answers nothing.
     pub fn pause(&mut self) {
         self.signal(Signal::SIGSTOP);
         self.paused = self.running.is_some();
@@ -216,7 +220,7 @@ impl Member {
 
     fn signal(&self, signal: Signal) {
         if let Some(pid) = self.pid() {
-            // Not waited for yet, so the number is still its own, even when it has ended.
+            // The process was not waited for yet, so its id cannot belong to another one.
             let _ = kill(Pid::from_raw(pid.cast_signed()), signal);
         }
     }
@@ -238,14 +242,14 @@ impl Drop for Member {
     }
 }
 
-/// The first line of JSON to whoever waits for it, all else to the log.
+/// Passes the first line of JSON to `ready`, and everything else to the log.
 fn pass_on(stdout: ChildStdout, ready: &Sender<Value>, mut log: File) {
     let mut said = false;
     for line in BufReader::new(stdout).lines().map_while(Result::ok) {
         match serde_json::from_str::<Value>(&line) {
             Ok(value) if !said && value.get("url").is_some() => {
                 said = true;
-                // Nobody waits any more when the start was given up.
+                // The receiver is gone if the start was given up.
                 let _ = ready.send(value);
             }
             _ => {

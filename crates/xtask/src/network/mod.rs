@@ -1,8 +1,14 @@
-//! The real network on loopback: a PLC directory, reference PDS hosts behind an entryway, one stand-alone reference
-//! PDS, a mail catcher, a name server, an app view's stand-in, and (when wanted) Genkan in front of the hosts.
+//! The real network on loopback: a PLC directory, reference PDS hosts behind an entryway, one
+//! stand-alone reference PDS, a mail catcher, a name server and an app view's stand-in, with or
+//! without Genkan in front of the hosts.
 //!
-//! Every member is a process of its own that can be stopped, killed, paused and started again by name, from Rust and
-//! over the control port. Given a data folder, the next start finds the same ports, DIDs, keys and accounts.
+//! Every member is a process of its own, which can be stopped, killed, paused and started again by
+//! name, from Rust and over the control port. With a data folder, the next start finds the same
+//! ports, DIDs, keys and accounts.
+//!
+//! * `plan` puts a network together from [`hosts`], [`genkan`] and the Node programs.
+//! * [`member`] is one process, [`control`] the port at which other programs switch the members.
+//! * [`state`] keeps ports, passwords and keys, and [`ports`] finds free ports.
 
 pub mod control;
 pub mod genkan;
@@ -29,18 +35,18 @@ use hosts::Host;
 use member::Member;
 use plan::Plan;
 
-/// What network is wanted.
+/// The options of a network.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// Where data is kept; a temporary folder, removed at the end, when there is none.
+    /// The data folder. Without one, a temporary folder that is removed at the end.
     pub data: Option<PathBuf>,
-    /// How many hosts are behind the entryway.
+    /// The number of hosts behind the entryway.
     pub hosts: usize,
     /// Whether the hosts check the entryway's answers against the lexicons.
     pub dev_mode: bool,
-    /// New ports are the first free ones from here on; scattered ones when there is none.
+    /// New ports are the first free ones from here on. Without it they are scattered.
     pub first_port: Option<u16>,
-    /// Genkan as the entryway; else whatever will listen at `entryway`.
+    /// Genkan as the entryway. Without it the hosts wait for the one that `entryway` names.
     pub genkan: Option<GenkanOptions>,
     pub entryway: Entryway,
     /// Whether the example app runs.
@@ -49,12 +55,12 @@ pub struct Options {
     pub door: bool,
 }
 
-/// Where the hosts are told to find an entryway that is not ours.
+/// An entryway that is not part of this network.
 #[derive(Debug, Clone, Default)]
 pub struct Entryway {
     pub url: Option<String>,
     pub did: Option<String>,
-    /// The directory the hosts use, when it is not the real one of this network.
+    /// The PLC directory that the hosts use, if it is not the one of this network.
     pub directory_url: Option<String>,
 }
 
@@ -73,7 +79,7 @@ impl Default for Options {
     }
 }
 
-/// A network that is up; all of it ends when this is dropped.
+/// A network that is up. Its processes end when this value is dropped.
 #[derive(Debug)]
 pub struct Network {
     members: Arc<Members>,
@@ -96,7 +102,8 @@ const GENKAN: &str = "genkan";
 const DOOR: &str = "door";
 
 impl Network {
-    /// Gets what is missing, boots everything, and answers when all of it is ready.
+    /// Fetches the programs that are missing, boots everything, and returns when all of it is
+    /// ready.
     pub fn start(options: &Options) -> Result<Self> {
         let node = node::node()?;
         let step = Step::start(describe(options));
@@ -106,7 +113,7 @@ impl Network {
             None => std::env::temp_dir().join(format!("genkan-network-{}", workspace::random_hex(6)?)),
         };
         fs::create_dir_all(&data).with_context(|| format!("making {}", data.display()))?;
-        // Keys and passwords lie in there.
+        // The folder holds keys and passwords.
         fs::set_permissions(&data, fs::Permissions::from_mode(0o700))?;
         let mut plan = Plan::load(node, data.clone(), options.first_port)?;
         let network = plan.boot(options, temporary);
@@ -117,7 +124,7 @@ impl Network {
         network
     }
 
-    /// Everything an outside program needs to know, as JSON.
+    /// Returns everything that another program needs to know, as JSON.
     pub fn map(&self) -> &Value {
         &self.map
     }
@@ -139,14 +146,14 @@ impl Network {
         &self.members
     }
 
-    /// Writes the map into the data folder, for programs that are told where it is.
+    /// Writes the map into the data folder and returns the file.
     pub fn write_map(&self) -> Result<PathBuf> {
         let file = self.data.join("map.json");
         fs::write(&file, serde_json::to_vec_pretty(&self.map)?)?;
         Ok(file)
     }
 
-    /// Ends everything: who asks first, who is asked last.
+    /// Ends everything, Genkan first: it asks the other members until it has ended.
     pub fn stop(&self) {
         let all = || self.members.0.iter();
         let genkan_first =
@@ -167,14 +174,14 @@ impl Drop for Network {
     fn drop(&mut self) {
         self.stop();
         if self.temporary && !std::thread::panicking() {
-            // Rubbish in the temporary folder is no reason to fail.
+            // Files left in the temporary folder harm nothing.
             let _ = fs::remove_dir_all(&self.data);
         }
     }
 }
 
 impl Members {
-    /// One member, for as long as the answer is held.
+    /// Returns a member, which stays locked as long as the guard lives.
     pub fn get(&self, name: &str) -> Result<MutexGuard<'_, Member>> {
         self.0.get(name).map(lock).with_context(|| format!("there is no member {name}"))
     }

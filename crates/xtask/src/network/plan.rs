@@ -1,4 +1,4 @@
-//! Putting a network together: what is started with which settings, in which order.
+//! The plan of a network: the members, their settings, and the order of their start.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use anyhow::{Context as _, Result, bail};
 use serde_json::{Value, json};
 
-use super::genkan::{Genkan, GenkanOptions, Neighbours, Role};
+use super::genkan::{Genkan, GenkanOptions, Role, Services};
 use super::hosts::{self, Host};
 use super::member::{Member, Ready, Spec};
 use super::state::{Key, State};
@@ -15,7 +15,8 @@ use super::{DOOR, GENKAN, Members, Network, Options, STAND_ALONE, STAND_ALONE_DO
 use crate::provision::node::Node;
 use crate::workspace;
 
-/// The name of the OAuth app's web server. Client identifiers may not be of the kind that only exists locally.
+/// The name of the OAuth app's web server. Client identifiers may not be of the kind that only
+/// exists locally.
 const APP_NAME: &str = "app.example.com";
 /// The name of the second Genkan.
 const DOOR_NAME: &str = "door.genkan.network";
@@ -53,19 +54,20 @@ impl Plan {
         let door_url = format!("https://{DOOR_NAME}:{}", self.state.port("door tls")?);
 
         let name_server = self.spawn_common(&directory_url, directory_port, &entryway_url, &alone)?;
-        // The stand-alone PDS fetches what apps say of themselves, and must believe this network's certificates.
+        // The stand-alone PDS fetches the metadata of apps over TLS. So it needs the certificate
+        // authority that the app's server makes.
         self.wait()?;
         self.spawn_alone(&alone, &directory_url, &name_server)?;
         let (genkan, keys) = match options.genkan.clone() {
             Some(wanted) => {
-                // Before Genkan comes up, what it wants to reach has to be there.
+                // Genkan reaches these members while it starts.
                 self.wait()?;
                 let (appview_url, app_url) = (self.said("appview", "url"), self.said("app", "url"));
                 let authority = self.said("app", "authorityFile");
                 let mut origins: Vec<String> =
                     hosts.iter().chain([&alone]).map(|host| host.url.clone()).collect();
                 origins.extend([directory_url.clone(), appview_url, app_url]);
-                let around = Neighbours {
+                let services = Services {
                     directory_url: &directory_url,
                     name_server: &name_server,
                     private_origins: &origins,
@@ -73,12 +75,12 @@ impl Plan {
                     authority_file: &authority,
                 };
                 let role = Role { name: GENKAN, public_url: None, handle_domain: ".test" };
-                let genkan = Genkan::plan(&mut self.state, &self.data, role, wanted.clone(), &around)?;
+                let genkan = Genkan::plan(&mut self.state, &self.data, role, wanted.clone(), &services)?;
                 self.spawn_hosts_behind_genkan(&genkan, &hosts, &name_server)?;
                 if options.door {
                     let role = Role { name: DOOR, public_url: Some(&door_url), handle_domain: ".door.test" };
                     let wanted = GenkanOptions { database_url: None, ..wanted };
-                    let door = Genkan::plan(&mut self.state, &self.data, role, wanted, &around)?;
+                    let door = Genkan::plan(&mut self.state, &self.data, role, wanted, &services)?;
                     self.members.push(Member::new(DOOR, door.spec(&self.logs())));
                     self.members.last_mut().context("it was just put there")?.start()?;
                     self.door = Some(door);
@@ -115,7 +117,8 @@ impl Plan {
         Ok(network)
     }
 
-    /// Directory, mail, names, an OAuth app's web server, app view. Answers with the name server's address.
+    /// Starts the directory, the mail catcher, the name server, an OAuth app's web server and the
+    /// app view's stand-in. Returns the name server's address.
     fn spawn_common(
         &mut self,
         directory_url: &str,
@@ -193,7 +196,8 @@ impl Plan {
         Ok(())
     }
 
-    /// Answers with the keys that whoever plays the entryway needs.
+    /// Starts the hosts for an entryway that is not part of this network, and returns the keys that
+    /// it needs.
     fn spawn_hosts_behind_another(
         &mut self,
         options: &Options,
@@ -216,7 +220,7 @@ impl Plan {
             .context("a key was made")?;
         for (host, key) in hosts.iter().zip(&signing_keys) {
             let mut settings = host.settings(&mut self.state, &self.data)?;
-            let front = options.entryway.directory_url.as_deref().unwrap_or(directory_url);
+            let plc_url = options.entryway.directory_url.as_deref().unwrap_or(directory_url);
             settings.extend(
                 [
                     ("PDS_ENTRYWAY_URL", entryway_url),
@@ -224,7 +228,7 @@ impl Plan {
                     ("PDS_ENTRYWAY_JWT_VERIFY_KEY_K256_PUBLIC_KEY_HEX", &key.public_key_hex),
                     ("PDS_ENTRYWAY_PLC_ROTATION_KEY", &rotation_key.did),
                     ("PDS_SERVICE_HANDLE_DOMAINS", ".test"),
-                    ("PDS_DID_PLC_URL", front),
+                    ("PDS_DID_PLC_URL", plc_url),
                     ("PDS_DPOP_SECRET", &self.state.secret("dpop")?),
                 ]
                 .map(|(name, value)| (name.to_owned(), value.to_owned())),
@@ -248,7 +252,7 @@ impl Plan {
         let spec = Spec {
             program,
             arguments,
-            // Compiled JavaScript is kept: each start of a host is the faster for it.
+            // Node keeps compiled JavaScript there, which makes the next start of a host faster.
             environment: vec![
                 ("NODE_COMPILE_CACHE".to_owned(), compiled.to_string_lossy().into_owned()),
                 ("NODE_EXTRA_CA_CERTS".to_owned(), authority),
@@ -263,7 +267,7 @@ impl Plan {
         Ok(())
     }
 
-    /// Until all that were spawned have said that they are ready.
+    /// Waits until every member that was spawned is ready.
     fn wait(&mut self) -> Result<()> {
         for member in &mut self.members {
             if member.said().is_null() {
@@ -302,14 +306,14 @@ impl Plan {
         if let Some(alone) = map.get_mut("alone").and_then(Value::as_object_mut) {
             alone.insert("handleDomain".to_owned(), STAND_ALONE_DOMAIN.into());
         }
-        let (name, front) = match genkan {
+        let (name, description) = match genkan {
             None => ("entryway", entryway),
-            Some(genkan) => (GENKAN, shown(genkan, ".test")),
+            Some(genkan) => (GENKAN, describe(genkan, ".test")),
         };
         if let Some(map) = map.as_object_mut() {
-            map.insert(name.to_owned(), front);
+            map.insert(name.to_owned(), description);
             if let Some(door) = &self.door {
-                map.insert(DOOR.to_owned(), shown(door, ".door.test"));
+                map.insert(DOOR.to_owned(), describe(door, ".door.test"));
             }
             if let Some(example) = said("example") {
                 map.insert("example".to_owned(), example);
@@ -319,8 +323,8 @@ impl Plan {
     }
 }
 
-/// A Genkan as the map has it.
-fn shown(genkan: &Genkan, handle_domain: &str) -> Value {
+/// Describes a Genkan in the map.
+fn describe(genkan: &Genkan, handle_domain: &str) -> Value {
     let settings: BTreeMap<&String, &String> =
         genkan.settings.iter().map(|(name, value)| (name, value)).collect();
     json!({

@@ -1,5 +1,6 @@
-//! What a network keeps between two starts on the same data: ports, passwords, keys. DIDs and DID documents name the
-//! ports, so they must not change.
+//! Ports, passwords and keys that a network keeps between two starts on the same data.
+//!
+//! Ports must not change, since DIDs and DID documents name them.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -15,6 +16,7 @@ use super::ports;
 use crate::provision::node::Node;
 use crate::{command, workspace};
 
+/// The file `network.json` of a data folder.
 #[derive(Debug, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct State {
@@ -37,7 +39,10 @@ pub struct Key {
 }
 
 impl State {
-    /// What is kept in `folder`; ports that are new are the first free ones from `first_port` on, when it is given.
+    /// Reads the state in `folder`, or starts an empty one.
+    ///
+    /// New ports are the first free ones from `first_port` on, or scattered ones without it. Fails
+    /// if a port of the state is in use: the network already runs.
     pub fn load(folder: &Path, first_port: Option<u16>) -> Result<Self> {
         let file = folder.join("network.json");
         let mut state = match fs::read(&file) {
@@ -50,13 +55,14 @@ impl State {
         state.first_port = first_port;
         if let Some((name, port)) = state.ports.iter().find(|(_, port)| ports::is_taken(**port)) {
             bail!(
-                "port {port} of {name} is taken: is this network already running? (Otherwise delete {} to begin anew.)",
+                "port {port} of {name} is taken: is this network already running? (If not, delete {} to start over.)",
                 folder.display()
             );
         }
         Ok(state)
     }
 
+    /// Returns the port of a name, and chooses one for a new name.
     pub fn port(&mut self, name: &str) -> Result<u16> {
         if let Some(port) = self.ports.get(name) {
             return Ok(*port);
@@ -67,7 +73,7 @@ impl State {
         Ok(port)
     }
 
-    /// 32 random bytes, as hexadecimal.
+    /// Returns the secret of a name: 32 random bytes in hexadecimal, made for a new name.
     pub fn secret(&mut self, name: &str) -> Result<String> {
         if let Some(secret) = self.secrets.get(name) {
             return Ok(secret.clone());
@@ -78,7 +84,8 @@ impl State {
         Ok(secret)
     }
 
-    /// Key pairs, made together: starting Node for each would take its time.
+    /// Returns the key pairs of some names. New ones are made in one call, since each start of Node
+    /// takes a moment.
     pub fn keys(&mut self, node: &Node, names: &[String]) -> Result<Vec<Key>> {
         let missing: Vec<&String> = names.iter().filter(|name| !self.keys.contains_key(*name)).collect();
         if !missing.is_empty() {

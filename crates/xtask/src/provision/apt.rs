@@ -1,4 +1,4 @@
-//! Debian packages, for root.
+//! Debian packages, which only root can install.
 
 use std::process::Command;
 
@@ -7,7 +7,7 @@ use anyhow::{Result, bail};
 use crate::say::Step;
 use crate::{command, workspace};
 
-/// Installs packages, or says why that cannot be.
+/// Installs packages. Without root or apt-get the error names the packages to install.
 pub fn install(packages: &[&str]) -> Result<()> {
     if !workspace::is_root() || workspace::find_program("apt-get").is_none() {
         bail!("install {} (this machine has no apt-get, or you are not root)", packages.join(" "));

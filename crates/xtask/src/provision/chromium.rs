@@ -1,4 +1,4 @@
-//! Chromium, for stories in a real browser: the machine's own, else Debian's package.
+//! Chromium, for stories in a real browser.
 
 use std::path::PathBuf;
 
@@ -8,7 +8,7 @@ use crate::workspace;
 
 const NAMES: [&str; 4] = ["chromium", "chromium-browser", "google-chrome", "google-chrome-stable"];
 
-/// The browser's program.
+/// Returns the machine's own browser, else the one of Debian's package.
 pub fn chromium() -> Result<PathBuf> {
     if let Some(installed) = installed() {
         return Ok(installed);

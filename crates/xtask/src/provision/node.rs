@@ -1,8 +1,9 @@
 //! Node 22 and the npm packages of `network/`.
 //!
-//! They are installed once per lock file into the cache, and `network/node_modules` is a link to there, so that the
-//! second clone has them at once. The one native part, better-sqlite3, is compiled here (its prebuilt form cannot be
-//! downloaded everywhere) and kept by itself, since it takes the longest and outlives most lock files.
+//! They are installed into the cache once per lock file, and `network/node_modules` is a link to
+//! there. So a second clone has them at once. The one native part, better-sqlite3, is compiled
+//! here, since its prebuilt form cannot be downloaded everywhere. It is kept apart from the
+//! packages, since compiling it takes longest and most new lock files do not change it.
 
 use std::fs;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
@@ -17,14 +18,14 @@ use crate::{command, workspace};
 
 const PACKAGE_FILES: [&str; 3] = ["package.json", "package-lock.json", ".npmrc"];
 
-/// What `network/` runs with.
+/// The Node that the programs of `network/` run with.
 #[derive(Debug, Clone)]
 pub struct Node {
     /// Node 22.
     pub binary: PathBuf,
 }
 
-/// Makes `network/node_modules` complete and answers with the Node to run it.
+/// Makes `network/node_modules` complete and returns the Node to run it with.
 pub fn node() -> Result<Node> {
     let home = workspace::cache()?.join(format!("network-{}", fingerprint()?));
     if !home.join("complete").exists() {
@@ -47,7 +48,7 @@ pub(super) fn npm() -> Result<PathBuf> {
 }
 
 fn install(home: &Path) -> Result<()> {
-    // A folder of that name without the mark is what an interrupted install left.
+    // A folder without the file `complete` is left from an interrupted install.
     if home.exists() {
         fs::remove_dir_all(home)?;
     }
@@ -66,7 +67,7 @@ fn install(home: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Puts the native part of better-sqlite3 in place: from the cache, or compiled now.
+/// Puts the native part of better-sqlite3 in place, from the cache or newly compiled.
 fn sqlite(home: &Path) -> Result<()> {
     let node = binary(home)?;
     let package = home.join("node_modules/better-sqlite3");
@@ -100,11 +101,11 @@ fn sqlite(home: &Path) -> Result<()> {
     compile.arg(format!("--nodedir={}", headers.display())).env("PATH", path).current_dir(&package);
     command::run(&mut compile)?;
     if !opens_a_database(&node, home) {
-        bail!("better-sqlite3 was compiled, but does not open a database");
+        bail!("better-sqlite3 was compiled but does not open a database");
     }
     fs::create_dir_all(kept.parent().expect("a file has a folder"))?;
     fs::copy(&built, &kept)?;
-    // Objects of the compiler: 20 MB that nothing reads.
+    // The compiler's objects are 20 MB that nothing reads.
     fs::remove_dir_all(package.join("build/Release/obj.target")).ok();
     step.done("");
     Ok(())

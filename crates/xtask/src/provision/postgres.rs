@@ -1,7 +1,8 @@
-//! A PostgreSQL server of our own, empty, on a free loopback port, gone when dropped.
+//! A temporary PostgreSQL server: empty, on a free loopback port, and removed when it is dropped.
 //!
-//! The programs are the machine's, else Debian's package, else the ones npm's `embedded-postgres` brings. They refuse
-//! to run as root, so then an unprivileged user runs them, on a folder that it owns.
+//! The programs are the machine's, else those of Debian's package, else those of npm's
+//! `embedded-postgres`. They refuse to run as root. Under root an unprivileged user runs them, in a
+//! folder that it owns.
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt as _, chown, symlink};
@@ -56,7 +57,7 @@ impl Postgres {
         let log = fs::File::create(folder.join("log"))?;
         let mut serve = as_user(&programs.join("postgres"), user.as_ref(), &folder);
         serve.arg("-D").arg(&data).args(["-h", "127.0.0.1", "-p", &port.to_string(), "-k"]).arg(&folder);
-        // Nothing here has to outlive a power cut.
+        // Faster settings: the data does not have to survive a power cut.
         for setting in [
             "fsync=off",
             "full_page_writes=off",
@@ -97,7 +98,8 @@ impl Postgres {
 
 impl Drop for Postgres {
     fn drop(&mut self) {
-        // SIGQUIT: at once. Its data is thrown away with it; whatever fails here leaves rubbish in the temporary folder.
+        // SIGQUIT stops the server at once, since its data is thrown away. What fails here only
+        // leaves files in the temporary folder.
         let _ = kill(Pid::from_raw(self.child.id().cast_signed()), Signal::SIGQUIT);
         let _ = self.child.wait();
         guard::forget(self.child.id());
@@ -105,7 +107,7 @@ impl Drop for Postgres {
     }
 }
 
-/// The folder with `initdb` and `postgres`.
+/// Returns the folder with `initdb` and `postgres`.
 fn programs() -> Result<PathBuf> {
     if let Some(installed) = installed() {
         return Ok(installed);
@@ -141,7 +143,7 @@ fn from_npm() -> Result<PathBuf> {
         "aarch64" => "linux-arm64",
         other => bail!("there is no embedded PostgreSQL for {other}"),
     };
-    // Root's cache cannot be read by the user who is to run it.
+    // The unprivileged user that runs the programs cannot read root's cache.
     let home = if workspace::is_root() {
         PathBuf::from(format!("/var/tmp/genkan-postgres-{NPM_VERSION}"))
     } else {
@@ -169,7 +171,8 @@ fn from_npm() -> Result<PathBuf> {
     Ok(bin)
 }
 
-/// npm packages hold no symbolic links; this one lists those its libraries need, as {source, target} pairs.
+/// Creates the symbolic links that the libraries need. npm packages cannot hold links, so this
+/// package lists them as {source, target} pairs.
 fn restore_links(native: &Path) -> Result<()> {
     let Ok(text) = fs::read_to_string(native.join("pg-symlinks.json")) else { return Ok(()) };
     let links: Vec<serde_json::Value> = serde_json::from_str(&text)?;
@@ -177,7 +180,7 @@ fn restore_links(native: &Path) -> Result<()> {
     for link in links {
         let end = |name: &str| link.get(name).and_then(|end| end.as_str()).map(|end| package.join(end));
         let (Some(source), Some(target)) = (end("source"), end("target")) else {
-            bail!("not a link: {link}")
+            bail!("pg-symlinks.json has {link}, which is not a source and a target")
         };
         if !target.exists() {
             fs::create_dir_all(target.parent().context("a file has a folder")?)?;
@@ -196,7 +199,7 @@ fn unprivileged_user() -> Result<Option<User>> {
             return Ok(Some(user));
         }
     }
-    bail!("PostgreSQL does not run as root, and there is neither a user postgres nor nobody")
+    bail!("PostgreSQL does not run as root, and this machine has neither a user postgres nor a user nobody")
 }
 
 fn as_user(program: &Path, user: Option<&User>, folder: &Path) -> Command {

@@ -1,9 +1,10 @@
 //! `cargo verify`: every check, stage by stage, with a summary at the end.
 //!
-//! * [`stages`] lists the stages. Each is a function that returns counts of passed and failed checks.
+//! * `stages` lists the stages. Each is a function that returns counts of passed and failed
+//!   checks.
 //! * [`stories`] runs the stories of the real network, for two of the stages and by itself.
-//! * [`tee`] runs a test runner in the open and counts from its output.
-//! * [`outcome`] has the counts and the table.
+//! * `tee` runs a test runner in the open and counts from its output.
+//! * `outcome` has the counts and the table.
 
 mod outcome;
 mod stages;
@@ -60,8 +61,8 @@ pub fn run(mut arguments: Arguments) -> Result<ExitCode> {
     anyhow::ensure!(!stages.is_empty(), "no stage's name contains {filter}\n\n{}", usage());
 
     if stages.iter().any(|stage| stage.kind == Kind::Network) {
-        // Beside the first stages, since it waits for downloads more than it computes. The stage that
-        // needs Node tries again after a failure, and reports it.
+        // Beside the first stages, since it waits for downloads more than it computes. The stage
+        // that needs Node tries again after a failure, and reports it.
         spawn(|| drop(node::node()));
     }
     let mut outcomes: Vec<Outcome> = Vec::new();

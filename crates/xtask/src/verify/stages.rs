@@ -63,8 +63,8 @@ fn tests_on_sqlite() -> Result<Counts> {
     tee::run(&mut tests(false))
 }
 
-/// Tests that need PostgreSQL carry `#[ignore = "needs GENKAN_TEST_POSTGRES"]`, as all ignored tests
-/// do. They run together with the others, since many tests wait more than they compute.
+/// Tests that need PostgreSQL carry `#[ignore = "needs GENKAN_TEST_POSTGRES"]`, as all ignored
+/// tests do. They run together with the others, since many tests wait more than they compute.
 fn tests_on_both() -> Result<Counts> {
     let postgres = Postgres::start()?;
     tee::run(tests(true).env("GENKAN_TEST_POSTGRES", postgres.url()))

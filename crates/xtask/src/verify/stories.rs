@@ -25,8 +25,9 @@ cargo xtask stories [--postgres] [--production] [--genkan-binary PATH] [FILTER]
   --production           Run the hosts without development mode.
   --genkan-binary PATH   Run this Genkan instead of compiling one.";
 
-/// Settings without which a story would wait too long: for tokens to expire, or for a host to be seen
-/// down and up again. The limits are high because all people of the stories come from one address.
+/// Settings without which a story would wait too long: for tokens to expire, or for a host to be
+/// seen down and up again. The limits are high because all people of the stories come from one
+/// address.
 const SETTINGS: [(&str, &str); 7] = [
     ("GENKAN_ACCESS_LIFETIME", "1m"),
     ("GENKAN_OAUTH_ACCESS_LIFETIME", "2m"),

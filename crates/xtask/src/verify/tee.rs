@@ -15,8 +15,8 @@ use crate::say::{line, seconds};
 /// A program that runs longer than this hangs, and is killed.
 const GIVE_UP_AFTER: Duration = Duration::from_mins(25);
 
-/// Runs a program, passes its output on, and returns the counts that it prints. A program that prints
-/// no counts is one check, by its exit status.
+/// Runs a program, passes its output on, and returns the counts that it prints. A program that
+/// prints no counts is one check, by its exit status.
 pub(super) fn run(command: &mut Command) -> Result<Counts> {
     if std::io::stderr().is_terminal() {
         command.env("CARGO_TERM_COLOR", "always");
@@ -71,8 +71,8 @@ fn pass_on(
     })
 }
 
-/// Returns the counts in a line of a test runner's summary, for nextest, `cargo test` and Node's runner,
-/// and for the plain line `3 passed, 0 failed, 1 skipped` of the Python story.
+/// Returns the counts in a line of a test runner's summary, for nextest, `cargo test` and Node's
+/// runner, and for the plain line `3 passed, 0 failed, 1 skipped` of the Python story.
 fn counts_in(line: &str) -> Option<Counts> {
     // A runner shows the output of a failed test again, indented. Such a line does not count, so
     // nothing is trimmed here but the line of nextest, whose own summary is indented.
@@ -87,7 +87,8 @@ fn counts_in(line: &str) -> Option<Counts> {
         };
     }
     if let Some(rest) = line.trim_start().strip_prefix("Summary [") {
-        // nextest counts tests as skipped that this stage leaves out on purpose and another stage runs.
+        // nextest counts tests as skipped that this stage leaves out on purpose and another stage
+        // runs.
         let counts = rest.split_once("run:")?.1;
         let failed = number_before(counts, "failed") + number_before(counts, "timed out");
         return Some(Counts { passed: number_before(counts, "passed"), failed, skipped: 0 });

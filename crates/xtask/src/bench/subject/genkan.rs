@@ -1,11 +1,11 @@
-//! Genkan as it is shipped, with an account that signed up through its public doors.
+//! Genkan as it is shipped, with an account that signed up as any account does.
 //!
-//! All that an operator gets without asking is on: rate limits (with room for one client that never rests; each
-//! request is counted as ever), the front of the directory, jobs, metrics. Only the request log is off, as nginx's
-//! is.
+//! Everything that is on by default is on: the PLC proxy, jobs, metrics, and rate limits. The
+//! limits are so high that one client may go on for ever, and each request is counted all the same.
+//! Only the request log is off, as nginx's is.
 //!
-//! Sign-up needs a directory and a host that know the protocol; forwarding is measured before a stub that does not.
-//! So a fake host helps at the sign-up, and the stub then takes its port.
+//! A sign-up needs a directory and a host that know the protocol, which the stub does not.
+//! So a fake host takes part in the sign-up, and the stub takes its port afterwards.
 
 use std::io::Write as _;
 use std::process::{Command, Stdio};
@@ -20,20 +20,20 @@ use crate::bench::measure;
 use crate::say::Step;
 use crate::{command, http, workspace};
 
-/// A Genkan that runs, and the account on it.
+/// A running Genkan with an account.
 pub(in crate::bench) struct Account {
     pub(in crate::bench) token: String,
     pub(in crate::bench) did: String,
     pub(in crate::bench) subject: Subject,
-    /// Bytes of resident memory before anybody asked for anything.
+    /// Resident memory before the first request, in bytes.
     pub(in crate::bench) at_rest: f64,
 }
 
-/// A rate that no client here comes to.
+/// A rate limit that no client of a bench reaches.
 const PLENTY: &str = "4000000000/5m";
 const PLENTY_DAILY: &str = "4000000000/1d";
 
-/// Starts Genkan, registers a host, and signs an account up. Answers with the port that the host has left.
+/// Starts Genkan, adds a host, and signs an account up. Returns the port that the host has left.
 ///
 /// `name` is the folder of its data, which is emptied first.
 pub(in crate::bench) fn sign_up(binary: &str, tool: &str, name: &str) -> Result<(Account, u16)> {
@@ -110,7 +110,8 @@ pub(in crate::bench) fn sign_up(binary: &str, tool: &str, name: &str) -> Result<
     Ok((Account { token, did, subject, at_rest }, host_port))
 }
 
-/// Signs up, once the running server has heard of its host.
+/// Signs up as soon as the running server places accounts. An older binary's `host add` does not
+/// wait for that.
 fn create_account(port: u16, body: &Value) -> Result<Value> {
     let until = Instant::now() + Duration::from_secs(30);
     loop {
@@ -141,5 +142,5 @@ fn write_secret(path: &std::path::Path) -> Result<()> {
     Ok(file.write_all(PASSWORD.as_bytes())?)
 }
 
-/// Of everybody here; they live for a minute.
+/// The password of the account and of the host, which live as long as a bench.
 pub(in crate::bench) const PASSWORD: &str = "bench-bench-bench";

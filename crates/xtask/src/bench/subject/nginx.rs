@@ -1,4 +1,4 @@
-//! nginx, tuned to do nothing but forward.
+//! nginx, set up to do nothing but forward.
 
 use std::fs;
 use std::process::Stdio;
@@ -8,7 +8,7 @@ use anyhow::Result;
 use super::{PROXY_CORE, Running, Subject, folder, free_port, pinned, wait_for};
 use crate::provision;
 
-/// Starts it before a stub.
+/// Starts nginx before a stub.
 pub(in crate::bench) fn start(stub: &str, token: &str) -> Result<Subject> {
     let program = provision::nginx::nginx()?;
     let folder = folder("nginx")?;
