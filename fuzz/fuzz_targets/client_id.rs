@@ -1,8 +1,2 @@
 #![no_main]
-use genkan_protocol::oauth::client_id::ClientId;
-
-libfuzzer_sys::fuzz_target!(|text: &str| {
-    if let Ok(id) = ClientId::parse(text, &[]) {
-        assert!(id.as_str() == text && (id.is_development() || id.url().as_str() == text));
-    }
-});
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| genkan_fuzz_targets::oauth::client_id(bytes));

@@ -1,8 +1,2 @@
 #![no_main]
-use genkan_protocol::syntax::Did;
-
-libfuzzer_sys::fuzz_target!(|text: &str| {
-    if let Ok(parsed) = text.parse::<Did>() {
-        assert_eq!(parsed.to_string().parse(), Ok(parsed));
-    }
-});
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| genkan_fuzz_targets::identifiers::did(bytes));

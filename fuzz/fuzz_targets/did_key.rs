@@ -1,8 +1,2 @@
 #![no_main]
-use genkan_protocol::crypto::PublicKey;
-
-libfuzzer_sys::fuzz_target!(|text: &str| {
-    if let Ok(key) = PublicKey::from_did_key(text) {
-        assert_eq!(key.to_did_key(), text);
-    }
-});
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| genkan_fuzz_targets::identifiers::did_key(bytes));

@@ -1,9 +1,2 @@
 #![no_main]
-use genkan_protocol::oauth::jwk::Jwk;
-
-libfuzzer_sys::fuzz_target!(|json: &[u8]| {
-    if let Ok(key) = Jwk::parse(json) {
-        let shown = serde_json::to_vec(&key).unwrap();
-        assert_eq!(Jwk::parse(&shown).unwrap().thumbprint(), key.thumbprint());
-    }
-});
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| genkan_fuzz_targets::tokens::jwk(bytes));

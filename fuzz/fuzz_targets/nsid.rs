@@ -1,6 +1,2 @@
 #![no_main]
-use genkan_protocol::syntax::Nsid;
-
-libfuzzer_sys::fuzz_target!(|text: &str| {
-    assert_eq!(Nsid::check(text).is_ok(), text.parse::<Nsid>().is_ok_and(|nsid| nsid == text));
-});
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| genkan_fuzz_targets::identifiers::nsid(bytes));

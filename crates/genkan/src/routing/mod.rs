@@ -9,6 +9,8 @@
 //! names, the *home* the host that keeps an account.
 
 pub(crate) mod decide;
+#[doc(hidden)]
+pub mod fuzzing;
 pub(crate) mod method;
 pub(crate) mod page;
 mod row;

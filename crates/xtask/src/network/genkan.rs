@@ -181,16 +181,22 @@ impl Genkan {
 
 /// Compiles Genkan alone and returns the binary, wherever cargo is told to put it.
 pub fn build() -> Result<PathBuf> {
-    build_with(&["--package", "genkan", "--bin", "genkan"])
+    build_with(&["--package", "genkan", "--bin", "genkan"], "genkan")
 }
 
 /// Compiles Genkan together with all tests and returns the binary. Its dependencies then have the
 /// features that they have in tests, and nothing is compiled twice.
 pub fn build_beside_tests() -> Result<PathBuf> {
-    build_with(&["--workspace", "--all-targets"])
+    build_with(&["--workspace", "--all-targets"], "genkan")
 }
 
-fn build_with(what: &[&str]) -> Result<PathBuf> {
+/// Builds the program that replays the fuzz corpus, with everything that tests need as well: built
+/// alone it would have other features, and Genkan would be compiled once more.
+pub fn build_fuzz_replay_beside_tests() -> Result<PathBuf> {
+    build_with(&["--workspace", "--all-targets"], "genkan-fuzz-targets")
+}
+
+fn build_with(what: &[&str], binary: &str) -> Result<PathBuf> {
     let step = Step::start("compiling Genkan");
     let mut compile = workspace::cargo();
     compile.args(["build", "--quiet"]).args(what);
@@ -199,14 +205,14 @@ fn build_with(what: &[&str]) -> Result<PathBuf> {
     anyhow::ensure!(built.status.success(), "Genkan does not compile");
     let said = String::from_utf8_lossy(&built.stdout);
     let messages = said.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-    let is_genkan = |message: &Value| {
-        message.pointer("/target/name").is_some_and(|name| name == "genkan")
+    let is_wanted = |message: &Value| {
+        message.pointer("/target/name").is_some_and(|name| name == binary)
             && message.pointer("/target/kind/0").is_some_and(|kind| kind == "bin")
             && message.pointer("/profile/test").is_some_and(|test| test == false)
     };
     let binary = messages
         .into_iter()
-        .find(is_genkan)
+        .find(is_wanted)
         .and_then(|message| message.get("executable")?.as_str().map(PathBuf::from));
     let binary = binary.context("cargo names the binary it made")?;
     step.done("");

@@ -41,6 +41,7 @@ pub(super) fn all() -> Vec<Stage> {
         stage("lints", Kind::Quick, lints),
         stage("tests on SQLite", Kind::QuickOnly, tests_on_sqlite),
         stage("tests on SQLite and PostgreSQL", Kind::Rust, tests_on_both),
+        stage("fuzz corpus", Kind::Rust, fuzz_corpus),
         stage("examples in documentation", Kind::Rust, documented_examples),
         stage("documentation", Kind::Rust, documentation),
         stage("dependencies", Kind::Rust, dependencies),
@@ -86,6 +87,11 @@ fn tests(with_ignored: bool) -> Command {
     tests.args(["--status-level=slow", "--final-status-level=slow", "--hide-progress-bar"]);
     tests.args(["--run-ignored", if with_ignored { "all" } else { "default" }]);
     tests
+}
+
+/// Replays the corpus of all fuzz targets, and mutations of it, for 30 seconds in all.
+fn fuzz_corpus() -> Result<Counts> {
+    tee::run(Command::new(genkan::build_fuzz_replay_beside_tests()?).arg("30"))
 }
 
 fn documented_examples() -> Result<Counts> {
