@@ -50,6 +50,8 @@ struct Place {
     accounts: Mutex<BTreeMap<Did, Handle>>,
     quirks: Mutex<Quirks>,
     nonces: NonceShop,
+    /// The calls whose credentials were accepted, by name.
+    accepted: Mutex<BTreeMap<String, usize>>,
 }
 
 /// An OAuth server.
@@ -143,6 +145,7 @@ impl FakePds {
             accounts: Mutex::default(),
             quirks: Mutex::default(),
             nonces: NonceShop::default(),
+            accepted: Mutex::default(),
         });
         let kept = Arc::clone(&place);
         let loopback = Loopback::start(name_of, |address| {
@@ -246,6 +249,18 @@ impl FakePds {
     /// Does not take the access tokens of now any more, as after a change of keys.
     pub fn forget_access_tokens(&self) {
         locked(&self.place.server.access).clear();
+    }
+
+    /// Whether all access tokens that were given out so far have expired.
+    pub fn access_tokens_have_expired(&self) -> bool {
+        let now = self.place.server.now();
+        locked(&self.place.server.access).values().all(|(_, end)| *end <= now)
+    }
+
+    /// How many calls of this method had their token and proof accepted. Their bodies may still be on
+    /// the way.
+    pub fn accepted(&self, nsid: &str) -> usize {
+        locked(&self.place.accepted).get(nsid).copied().unwrap_or_default()
     }
 
     /// Takes only new nonces from now on.

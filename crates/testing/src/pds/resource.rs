@@ -25,6 +25,9 @@ impl Place {
         if speaker.is_none() && !self.knows_target(seen.query.as_str()) {
             return loopback::refusal(400, "RepoNotFound", "Could not find repo");
         }
+        if speaker.is_some() {
+            *locked(&self.accepted).entry(seen.name.clone()).or_default() += 1;
+        }
         let Some(length) = length_of(body).await else {
             return loopback::refusal(400, "InvalidRequest", "Request aborted");
         };

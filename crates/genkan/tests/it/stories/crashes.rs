@@ -1,4 +1,4 @@
-//! Genkan killed at every step of a sign-up, and at random (F9): a restart leaves whole accounts and nothing else.
+//! Genkan killed at every step of a sign-up, and at random: a restart leaves whole accounts and nothing else.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};

@@ -1,4 +1,4 @@
-//! A directory or a host that fails while an account is made (F10, F11): the saga goes on, or leaves nothing.
+//! A directory or a host that fails while an account is made: the saga goes on, or leaves nothing.
 
 use std::time::Duration;
 
@@ -49,7 +49,6 @@ async fn assert_one_whole_account(net: &TestNetwork, user: &User) {
     net.sign_in(&user.handle, &user.password).await.ok();
 }
 
-/// F10
 async fn a_lost_answer_of_the_directory_costs_nothing(plan: Plan) {
     let net = plan.await;
     net.directory().trouble_times("submit", Trouble::CutAfter, 1);
@@ -57,7 +56,6 @@ async fn a_lost_answer_of_the_directory_costs_nothing(plan: Plan) {
     assert_one_whole_account(&net, &alice).await;
 }
 
-/// F10
 async fn a_directory_that_is_away_is_waited_for(plan: Plan) {
     let net = plan.await;
     net.directory().set_wire(Wire::Refusing).await;
@@ -69,7 +67,6 @@ async fn a_directory_that_is_away_is_waited_for(plan: Plan) {
     assert_one_whole_account(&net, &alice).await;
 }
 
-/// F11
 async fn a_lost_answer_of_the_host_costs_nothing(plan: Plan) {
     let net = plan.await;
     net.host(0).trouble_times(CREATE, Trouble::CutAfter, 1);

@@ -1,4 +1,5 @@
-//! Reads of accounts that live elsewhere, through the real program. `cNN` are lines of the contract's checklist.
+//! Reads of accounts that live elsewhere, through the real program. `C…` are lines of the checklist in
+//! `docs/contract.md`.
 
 use genkan_protocol::crypto::K256PrivateKey;
 use genkan_protocol::plc;
@@ -10,13 +11,14 @@ use tokio::net::{TcpListener, TcpStream};
 use crate::store::on_each_database;
 
 on_each_database!(
-    c02_c16_a_stranger_is_read_at_their_own_pds_and_by_no_proxy,
+    an_external_account_is_read_at_its_own_pds_and_through_no_proxy,
     an_account_that_has_moved_is_found_again,
-    c05_a_gigabyte_passes_in_little_memory,
-    who_leads_nowhere_or_where_we_do_not_go_is_told_apart,
+    a_gigabyte_is_downloaded_in_little_memory,
+    missing_and_forbidden_pds_addresses_are_told_apart,
 );
 
-async fn c02_c16_a_stranger_is_read_at_their_own_pds_and_by_no_proxy(plan: Plan) {
+/// C2, C16
+async fn an_external_account_is_read_at_its_own_pds_and_through_no_proxy(plan: Plan) {
     let (pds, proxy) = (FakePds::start().await, TcpListener::bind("127.0.0.1:0").await.unwrap());
     let proxy_url = format!("http://{}", proxy.local_addr().unwrap());
     let mut plan = plan.listing(&pds.url());
@@ -72,7 +74,8 @@ fn enter(net: &TestNetwork, number: u8, endpoint: &str) -> Did {
     did
 }
 
-async fn c05_a_gigabyte_passes_in_little_memory(plan: Plan) {
+/// C5
+async fn a_gigabyte_is_downloaded_in_little_memory(plan: Plan) {
     const SIZE: u64 = 1 << 30;
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let origin = format!("http://{}", listener.local_addr().unwrap());
@@ -127,7 +130,7 @@ async fn c05_a_gigabyte_passes_in_little_memory(plan: Plan) {
     assert!(grown < 8 << 20, "resident memory grew by {grown} bytes");
 }
 
-async fn who_leads_nowhere_or_where_we_do_not_go_is_told_apart(plan: Plan) {
+async fn missing_and_forbidden_pds_addresses_are_told_apart(plan: Plan) {
     let canary = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = canary.local_addr().unwrap().port();
     let net = plan.await;

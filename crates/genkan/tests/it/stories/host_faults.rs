@@ -1,4 +1,4 @@
-//! Hosts that fail in every way a wire allows (F1–F8 of the reliability plan).
+//! Hosts that fail in every way a wire allows.
 
 use std::time::{Duration, Instant};
 
@@ -42,7 +42,6 @@ async fn timeline(net: &TestNetwork, user: &User) -> String {
     net.client_of(user).query(TIMELINE, &[]).await.summary()
 }
 
-/// F1
 async fn a_host_that_refuses_is_left_alone_and_tried_again(plan: Plan) {
     let net = plan.hosts(2).await;
     let (alice, bob) = two_homes(&net).await;
@@ -51,15 +50,16 @@ async fn a_host_that_refuses_is_left_alone_and_tried_again(plan: Plan) {
     for _ in 0..6 {
         let start = Instant::now();
         assert_eq!(timeline(&net, &alice).await, "502 UpstreamFailure");
-        assert!(start.elapsed() < Duration::from_secs(1), "{:?}", start.elapsed());
+        // Far less than the time that a host gets to accept a connection.
+        assert!(start.elapsed() < Duration::from_secs(4), "{:?}", start.elapsed());
     }
-    // By now nobody dials: the answer comes at once, and the other host's people notice nothing.
+    // The breaker is open: nothing is dialled, and the accounts of the other host notice nothing.
     let start = Instant::now();
     for _ in 0..10 {
         assert_eq!(timeline(&net, &alice).await, "502 UpstreamFailure");
         assert_eq!(timeline(&net, &bob).await, "200");
     }
-    assert!(start.elapsed() < Duration::from_secs(2), "{:?}", start.elapsed());
+    assert!(start.elapsed() < Duration::from_secs(8), "{:?}", start.elapsed());
     net.host(0).set_wire(Wire::Well).await;
     within(Duration::from_secs(20), "the host is tried again", async || {
         timeline(&net, &alice).await == "200"
@@ -67,22 +67,21 @@ async fn a_host_that_refuses_is_left_alone_and_tried_again(plan: Plan) {
     .await;
 }
 
-/// F2
 async fn a_silent_host_is_given_up_and_others_go_on(plan: Plan) {
-    let net = plan.set("GENKAN_ANSWER_TIMEOUT", "1s").hosts(2).await;
+    let net = plan.set("GENKAN_ANSWER_TIMEOUT", "3s").hosts(2).await;
     let (alice, bob) = two_homes(&net).await;
     net.host(0).trouble_times(TIMELINE, Trouble::Silent, 1);
     let start = Instant::now();
-    let slow = timeline(&net, &alice);
+    let slow = async { (timeline(&net, &alice).await, start.elapsed()) };
     let other = async {
         for _ in 0..20 {
             assert_eq!(timeline(&net, &bob).await, "200");
         }
         start.elapsed()
     };
-    let (slow, other) = tokio::join!(slow, other);
+    let ((slow, given_up), other) = tokio::join!(slow, other);
     assert_eq!(slow, "504 UpstreamTimeout");
-    assert!(start.elapsed() < Duration::from_secs(4) && other < start.elapsed(), "{other:?}");
+    assert!(given_up < Duration::from_secs(15) && other < given_up, "{given_up:?}, {other:?}");
     // The stuck connection is not used again.
     assert_eq!(timeline(&net, &alice).await, "200");
 
@@ -91,7 +90,6 @@ async fn a_silent_host_is_given_up_and_others_go_on(plan: Plan) {
     assert_eq!(net.client_of(&alice).query("com.atproto.server.getSession", &[]).await.status, 200);
 }
 
-/// F4
 async fn a_slow_answer_streams_and_a_stalled_one_is_cut(plan: Plan) {
     let net = plan.set("GENKAN_STREAM_IDLE_TIMEOUT", "1s").await;
     let alice = net.sign_up("alice").await;
@@ -107,7 +105,6 @@ async fn a_slow_answer_streams_and_a_stalled_one_is_cut(plan: Plan) {
     assert!(start.elapsed() < Duration::from_secs(10), "{:?}", start.elapsed());
 }
 
-/// F5
 async fn garbage_is_never_relayed(plan: Plan) {
     let net = plan.await;
     let alice = net.sign_up("alice").await;
@@ -154,7 +151,6 @@ async fn garbage_is_never_relayed(plan: Plan) {
     }
 }
 
-/// R4
 async fn a_cut_body_is_a_cut_body(plan: Plan) {
     let net = plan.await;
     let alice = net.sign_up("alice").await;
@@ -172,7 +168,6 @@ async fn a_cut_body_is_a_cut_body(plan: Plan) {
     assert!(client.try_send(request()).await.is_err(), "a cut chunked body ended as if it were whole");
 }
 
-/// F7, R7
 async fn an_idle_connection_that_closes_costs_one_retry_of_reads_only(plan: Plan) {
     let net = plan.await;
     let alice = net.sign_up("alice").await;
@@ -192,7 +187,6 @@ async fn an_idle_connection_that_closes_costs_one_retry_of_reads_only(plan: Plan
     assert_eq!(net.host(0).asked("chat.bsky.convo.sendMessage"), done);
 }
 
-/// F8
 async fn a_client_that_leaves_ends_its_upload(plan: Plan) {
     use tokio::io::AsyncWriteExt as _;
     let net = plan.await;
@@ -216,7 +210,6 @@ async fn a_client_that_leaves_ends_its_upload(plan: Plan) {
     assert!(net.host(0).account(&alice.did).unwrap().records.is_empty());
 }
 
-/// R7
 async fn a_posts_lost_answer_is_not_asked_for_again(plan: Plan) {
     let net = plan.await;
     let alice = net.sign_up("alice").await;

@@ -1,4 +1,4 @@
-//! Lines of the checklist (§6.B) that take the whole program: `b` and the line's number.
+//! Lines of `docs/oauth-checklist.md`, list B, that take the whole program.
 
 use genkan_testing::{Client, Plan};
 use http::Method;
@@ -7,12 +7,13 @@ use serde_json::json;
 use super::emails::with_mail;
 use crate::store::on_each_database;
 
-on_each_database!(b21_limits_answer_429_in_the_words_of_oauth, b24_a_new_handle_or_address_ends_no_grant,);
+on_each_database!(limits_answer_429_with_an_error_of_oauth, a_new_handle_or_address_ends_no_grant,);
 
 const SCOPE: &str = "atproto transition:generic";
 
 /// Before any endpoint is reached: all requests of the address together are too many.
-async fn b21_limits_answer_429_in_the_words_of_oauth(plan: Plan) {
+async fn limits_answer_429_with_an_error_of_oauth(plan: Plan) {
+    // 6.B.21
     let net = plan.set("GENKAN_RATE_LIMITS_ENABLED", "true").set("GENKAN_RATE_GLOBAL", "60/5m").await;
     let alice = net.sign_up("alice").await;
     let mut app = net.authorize(&alice, SCOPE).await;
@@ -26,7 +27,8 @@ async fn b21_limits_answer_429_in_the_words_of_oauth(plan: Plan) {
     assert_eq!(answer.header("access-control-allow-origin"), "*");
 }
 
-async fn b24_a_new_handle_or_address_ends_no_grant(plan: Plan) {
+async fn a_new_handle_or_address_ends_no_grant(plan: Plan) {
+    // 6.B.24
     let (net, _mail) = with_mail(plan).await;
     let alice = net.sign_up("alice").await;
     let mut app = net.authorize(&alice, SCOPE).await;

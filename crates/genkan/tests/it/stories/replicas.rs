@@ -1,4 +1,4 @@
-//! Several Genkans on one PostgreSQL (R13, R14, F27).
+//! Several Genkans on one PostgreSQL.
 
 use std::time::Duration;
 
@@ -41,7 +41,6 @@ async fn one_refresh_token_has_one_successor_on_all(plan: Plan) {
     }
 }
 
-/// F27b
 async fn after_a_sign_out_nothing_refreshes_anywhere(plan: Plan) {
     let net = plan.await;
     let second = net.another_genkan().await;
@@ -64,7 +63,6 @@ async fn after_a_sign_out_nothing_refreshes_anywhere(plan: Plan) {
     }
 }
 
-/// R14
 async fn a_revocation_binds_all_within_five_seconds(plan: Plan) {
     let net = plan.await;
     let second = net.another_genkan().await;

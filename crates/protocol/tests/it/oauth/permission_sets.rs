@@ -120,7 +120,8 @@ fn permission_sets_expand() {
 }
 
 #[test]
-fn b16_sets_stand_beside_explicit_scopes_and_aud_is_compared_alike_for_every_method() {
+fn sets_stand_beside_explicit_scopes_and_aud_is_compared_alike_for_every_method() {
+    // 6.B.16
     let aud = "did:web:api.example.com#calendar";
     let list = "com.example.calendar.listEvents";
     let asked = format!(
