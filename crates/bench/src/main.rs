@@ -3,6 +3,8 @@
 //! They speak just enough HTTP/1.1 to cost next to nothing, on one thread each.
 //! `cargo xtask bench` starts them. Started by hand they are useful with `perf`.
 
+#![expect(clippy::disallowed_methods, reason = "a bench measures real time and connects on loopback")]
+
 mod app;
 mod fakes;
 mod load;

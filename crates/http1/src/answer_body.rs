@@ -8,10 +8,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
-use tokio::time::{Instant, Sleep};
+use tokio::time::Sleep;
 
 use crate::answer_framing::{AnswerFraming, Piece};
 use crate::answer_head::KeepAlive;
+use crate::clock::monotonic_now;
 use crate::connection::UpstreamConnection;
 use crate::pool::Permit;
 
@@ -102,7 +103,7 @@ impl<B: Body<Data = Bytes> + Unpin> AnswerBody<B> {
         let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep(idle)));
         // A timer of an earlier wait is set again rather than made again.
         if !std::mem::replace(&mut self.is_waiting, true) {
-            timer.as_mut().reset(Instant::now() + idle);
+            timer.as_mut().reset(monotonic_now() + idle);
         }
         if timer.as_mut().poll(cx).is_ready() { self.cut_off(cx) } else { Poll::Pending }
     }

@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
+use crate::clock::monotonic_now;
 use tokio::time::Instant;
 
 /// When a server is left alone, and for how long.
@@ -40,7 +41,7 @@ impl Breaker {
     pub fn new(rules: BreakerRules) -> Self {
         Self {
             rules,
-            started: Instant::now(),
+            started: monotonic_now(),
             failures: AtomicU32::new(0),
             first_failure: AtomicU64::new(0),
             open_until: AtomicU64::new(0),
@@ -122,7 +123,7 @@ mod tests {
     #[test]
     fn five_failures_in_a_row_open_it_and_one_request_tries_again() {
         let breaker = Breaker::new(RULES);
-        let start = Instant::now();
+        let start = monotonic_now();
         let at = |seconds| start + Duration::from_secs(seconds);
         for _ in 0..4 {
             breaker.failed(at(0));
@@ -150,7 +151,7 @@ mod tests {
         let rules =
             BreakerRules { failures: 1, window: Duration::from_secs(1), pause: Duration::from_secs(3) };
         let breaker = Breaker::new(rules);
-        let start = Instant::now();
+        let start = monotonic_now();
         breaker.failed(start);
         assert!(!breaker.admits(start + Duration::from_secs(2)), "one failure is enough");
         assert!(breaker.admits(start + Duration::from_secs(4)), "the pause is over");
@@ -164,7 +165,7 @@ mod tests {
     #[test]
     fn rare_failures_do_not_add_up() {
         let breaker = Breaker::new(RULES);
-        let start = Instant::now();
+        let start = monotonic_now();
         for count in 0..12 {
             let now = start + Duration::from_secs(3 * count);
             breaker.failed(now);

@@ -11,6 +11,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
+use crate::clock::monotonic_now;
 use tokio::time::Instant;
 
 /// The deadlines of one thread, and a cheap clock that is as old as the last scan.
@@ -42,7 +43,7 @@ pub struct Elapsed;
 impl Deadlines {
     /// No deadlines yet. The owner calls [`scan`](Self::scan) a few times a second.
     pub fn new() -> Rc<Self> {
-        Rc::new(Self { now: Cell::new(Instant::now()), slots: RefCell::default() })
+        Rc::new(Self { now: Cell::new(monotonic_now()), slots: RefCell::default() })
     }
 
     /// The time of the last scan. Reading it costs no system call.
@@ -92,7 +93,7 @@ impl Wait<'_> {
         let Some(slot) = self.slot else {
             // The deadline counts from here and not from the last scan, which may be half a second
             // old: a short limit would otherwise end too early.
-            let at = Instant::now() + limit;
+            let at = monotonic_now() + limit;
             self.slot = Some(slots.add(Deadline { at, has_passed: false, waker: cx.waker().clone() }));
             return false;
         };
@@ -144,9 +145,9 @@ mod tests {
         assert_eq!(deadlines.limit(Duration::from_secs(9), std::future::ready(1)).await, Ok(1));
         let scanning = async {
             tokio::task::yield_now().await;
-            deadlines.scan(Instant::now() + Duration::from_secs(8));
+            deadlines.scan(monotonic_now() + Duration::from_secs(8));
             tokio::task::yield_now().await;
-            deadlines.scan(Instant::now() + Duration::from_secs(10));
+            deadlines.scan(monotonic_now() + Duration::from_secs(10));
             std::future::pending::<()>().await;
         };
         let waiting = deadlines.limit(Duration::from_secs(9), std::future::pending::<()>());

@@ -7,10 +7,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{HeaderMap, Method, StatusCode};
 use http_body::Body;
-use tokio::time::Instant;
 
 use crate::answer_body::AnswerBody;
 use crate::answer_head::AnswerHead;
+use crate::clock::monotonic_now;
 use crate::connection::{HeadError, UpstreamConnection};
 use crate::error::{Cause, Error};
 use crate::pool::{Permit, Pool};
@@ -102,7 +102,7 @@ impl<H: RequestHead> Exchange<'_, H> {
             }
         }
         let connection = pool.connect().await.map_err(|cause| {
-            pool.breaker().failed(Instant::now());
+            pool.breaker().failed(monotonic_now());
             Error::Unreachable(cause)
         })?;
         self.over(connection, upload, pool).await?.map_err(|error| self.blame(error.cause, pool).into())
@@ -145,7 +145,7 @@ impl<H: RequestHead> Exchange<'_, H> {
         pool: &Pool<B>,
     ) -> Result<T, Error> {
         let mut head = pin!(head);
-        let mut until = Instant::now();
+        let mut until = monotonic_now();
         loop {
             if let Ok(outcome) = tokio::time::timeout_at(until, head.as_mut()).await {
                 return Ok(outcome);
@@ -153,7 +153,7 @@ impl<H: RequestHead> Exchange<'_, H> {
             // The timer only says when to look again. Bytes may have moved since it was set, so the limit
             // is counted from the last of them.
             let state = progress.state();
-            let now = Instant::now();
+            let now = monotonic_now();
             let limit = if state == UploadState::Done { self.answer_within } else { self.limits.idle };
             until = progress.moved.get() + limit;
             if until <= now {
@@ -175,7 +175,7 @@ impl<H: RequestHead> Exchange<'_, H> {
     }
 
     fn slow_server<B: Body<Data = Bytes> + Unpin>(&self, pool: &Pool<B>) -> Error {
-        pool.breaker().failed(Instant::now());
+        pool.breaker().failed(monotonic_now());
         Error::SlowServer(self.answer_within)
     }
 
@@ -185,7 +185,7 @@ impl<H: RequestHead> Exchange<'_, H> {
             Some(UploadState::TooLarge) => Error::BodyTooLarge,
             Some(UploadState::Broken) => Error::BrokenBody,
             _ => {
-                pool.breaker().failed(Instant::now());
+                pool.breaker().failed(monotonic_now());
                 Error::Unreachable(cause)
             }
         }

@@ -121,6 +121,7 @@ mod answer_body;
 mod answer_framing;
 mod answer_head;
 mod breaker;
+mod clock;
 mod connect;
 mod connection;
 mod deadlines;

@@ -13,6 +13,7 @@ use tokio::time::Instant;
 
 use crate::answer_head::KeepAlive;
 use crate::breaker::Breaker;
+use crate::clock::monotonic_now;
 use crate::connect::{Connector, Endpoint};
 use crate::connection::UpstreamConnection;
 use crate::deadlines::Deadlines;
@@ -108,7 +109,7 @@ impl<B: Body<Data = Bytes> + Unpin> Pool<B> {
         if self.under_way.get() >= self.limits.at_once {
             return Err(Error::PoolFull);
         }
-        if !self.breaker.is_closed() && !self.breaker.admits(Instant::now()) {
+        if !self.breaker.is_closed() && !self.breaker.admits(monotonic_now()) {
             return Err(Error::BreakerOpen);
         }
         self.under_way.set(self.under_way.get() + 1);
@@ -120,7 +121,7 @@ impl<B: Body<Data = Bytes> + Unpin> Pool<B> {
     pub fn judge(&self, status: StatusCode) {
         match status {
             StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT => {
-                self.breaker.failed(Instant::now());
+                self.breaker.failed(monotonic_now());
             }
             _ => self.breaker.succeeded(),
         }
@@ -147,7 +148,7 @@ impl<B: Body<Data = Bytes> + Unpin> Pool<B> {
             None => self.connector.connect(&self.endpoint, limit).await?,
             Some(addresses) => self.connector.connect_to(&self.endpoint, addresses, limit).await?,
         };
-        Ok(Box::new(UpstreamConnection::new(stream, Instant::now() + self.limits.keep)))
+        Ok(Box::new(UpstreamConnection::new(stream, monotonic_now() + self.limits.keep)))
     }
 
     /// Takes a connection back, if another request may use it. Otherwise it is closed.

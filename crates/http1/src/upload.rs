@@ -10,6 +10,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use crate::clock::monotonic_now;
 use bytes::Bytes;
 use http_body::{Body, Frame};
 use tokio::time::Instant;
@@ -112,7 +113,7 @@ impl<B> KeptBody<B> {
             return None;
         }
         let body = self.rest.borrow_mut().take()?;
-        let progress = Rc::new(UploadProgress::new(Instant::now()));
+        let progress = Rc::new(UploadProgress::new(monotonic_now()));
         let again = std::mem::take(&mut *self.pieces.borrow_mut());
         self.give_back();
         let upload = Upload {
@@ -168,7 +169,7 @@ impl UploadProgress {
 impl<B: Body<Data = Bytes> + Unpin> Upload<B> {
     /// A body of at most `limit` bytes.
     pub fn new(body: B, limit: u64) -> (Self, Rc<UploadProgress>) {
-        let progress = Rc::new(UploadProgress::new(Instant::now()));
+        let progress = Rc::new(UploadProgress::new(monotonic_now()));
         let upload = Self {
             body: Some(body),
             again: VecDeque::new(),
@@ -196,7 +197,7 @@ impl<B: Body<Data = Bytes> + Unpin> Upload<B> {
 
     pub(crate) fn report(&self, state: UploadState) {
         self.progress.state.set(state);
-        self.progress.moved.set(Instant::now());
+        self.progress.moved.set(monotonic_now());
     }
 
     /// The next piece of the body.

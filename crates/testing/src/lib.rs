@@ -15,7 +15,10 @@
 //! Nothing here links Genkan. The fakes speak the protocol only, so they cannot share its mistakes; the network
 //! knows Genkan as its operators and clients do, by settings, command line and HTTP.
 
-#![expect(clippy::disallowed_methods, reason = "fakes are other machines: they have clocks of their own")]
+#![expect(
+    clippy::disallowed_methods,
+    reason = "fakes are other machines: they have clocks of their own, and connect on loopback"
+)]
 #![expect(clippy::unwrap_used, reason = "a tool of tests: a panic is how it reports")]
 
 pub mod browser;

@@ -16,7 +16,7 @@ use zeroize::Zeroizing;
 
 use super::{Secret, random};
 
-/// XChaCha20 nonces are long enough to be random: no counter has to be shared between processes.
+/// `XChaCha20` nonces are long enough to be random: no counter has to be shared between processes.
 const NONCE_BYTES: usize = 24;
 
 /// The sealing keys: the one that seals, and older ones that still unseal.

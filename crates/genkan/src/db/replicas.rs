@@ -12,7 +12,7 @@ use sqlx::Row as _;
 
 use super::feed::ChangeId;
 use super::{Db, Result};
-use crate::base::{Clock, Timestamp, random};
+use crate::base::{Clock, Timestamp, monotonic_now, random};
 
 /// This process among those that serve. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -122,10 +122,10 @@ pub(crate) async fn wait_until_read(
     change: &ChangeId,
     limit: Duration,
 ) -> Result<Vec<Unread>> {
-    let deadline = tokio::time::Instant::now() + limit;
+    let deadline = monotonic_now() + limit;
     loop {
         let late = unread(db, clock.now(), change).await?;
-        if late.is_empty() || tokio::time::Instant::now() >= deadline {
+        if late.is_empty() || monotonic_now() >= deadline {
             return Ok(late);
         }
         tokio::time::sleep(LOOK_EVERY).await;

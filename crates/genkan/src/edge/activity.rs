@@ -10,6 +10,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::Settings;
+use crate::base::monotonic_now;
 
 /// One connection's activity.
 #[derive(Debug)]
@@ -51,11 +52,11 @@ impl Activity {
     pub(super) fn new() -> Self {
         Self {
             under_way: Cell::new(0),
-            quiet_since: Cell::new(Instant::now()),
+            quiet_since: Cell::new(monotonic_now()),
             head_since: Cell::new(None),
             blocked_since: Cell::new(None),
             cancelled: Cell::new(0),
-            cancelled_since: Cell::new(Instant::now()),
+            cancelled_since: Cell::new(monotonic_now()),
             disposition: Cell::default(),
             waker: RefCell::default(),
         }
@@ -68,7 +69,7 @@ impl Activity {
     pub(super) fn end(&self) {
         self.under_way.set(self.under_way.get() - 1);
         if self.under_way.get() == 0 {
-            self.quiet_since.set(Instant::now());
+            self.quiet_since.set(monotonic_now());
         }
     }
 
@@ -78,7 +79,7 @@ impl Activity {
     /// here and at a host, while it cost the client one frame (the "rapid reset" attack on HTTP/2).
     pub(super) fn cancel(&self) {
         self.end();
-        let now = Instant::now();
+        let now = monotonic_now();
         if now.duration_since(self.cancelled_since.get()) > CANCELLED_WITHIN {
             self.cancelled_since.set(now);
             self.cancelled.set(0);

@@ -10,10 +10,10 @@ use http::StatusCode;
 use http1::{RequestFraming, write_parts};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
-use tokio::time::Instant;
 
 use super::activity::{Activity, Disposition};
 use super::answer::last_answer;
+use crate::base::monotonic_now;
 use crate::wire::XrpcError;
 
 /// A client's connection.
@@ -54,7 +54,7 @@ impl ClientStream {
     fn note_written(&self, outcome: &Poll<io::Result<usize>>) {
         match outcome {
             Poll::Pending if self.activity.blocked_since.get().is_none() => {
-                self.activity.blocked_since.set(Some(Instant::now()));
+                self.activity.blocked_since.set(Some(monotonic_now()));
             }
             Poll::Ready(Ok(_)) if self.activity.blocked_since.get().is_some() => {
                 self.activity.blocked_since.set(None);
@@ -93,7 +93,7 @@ impl AsyncRead for ClientStream {
             match framing.follow(fresh) {
                 Ok(()) if framing.is_within_head() => {
                     if self.activity.head_since.get().is_none() {
-                        self.activity.head_since.set(Some(Instant::now()));
+                        self.activity.head_since.set(Some(monotonic_now()));
                     }
                 }
                 Ok(()) => self.activity.head_since.set(None),

@@ -18,6 +18,7 @@ use super::activity::{Activity, Disposition};
 use super::client_stream::ClientStream;
 use super::service::{self, ConnectionContext};
 use super::settings::Settings;
+use crate::base::monotonic_now;
 use crate::forward::Neighbours;
 
 /// Serves a connection to its end.
@@ -84,7 +85,7 @@ async fn spoken(stream: &TcpStream, activity: &Activity) -> Option<Spoken> {
         // Part of the preface. `peek` would return the same bytes at once, so the rest is waited
         // for with a pause; the head's time limit ends the wait.
         if activity.head_since.get().is_none() {
-            activity.head_since.set(Some(tokio::time::Instant::now()));
+            activity.head_since.set(Some(monotonic_now()));
         }
         tokio::time::sleep(Duration::from_millis(10)).await;
     }

@@ -19,6 +19,7 @@ use super::answer;
 use super::counters::By;
 use super::local;
 use super::worker::Worker;
+use crate::base::monotonic_now;
 use crate::forward::{Aim, AnswerBody, Neighbours};
 use crate::routing::{Way, decide, method, table};
 use crate::telemetry::RequestLine;
@@ -249,7 +250,7 @@ impl Line {
             verb: request.method().clone(),
             path: request.uri().path().to_owned(),
             client: connection.client(request.headers()).0,
-            began: Instant::now(),
+            began: monotonic_now(),
         }
     }
 

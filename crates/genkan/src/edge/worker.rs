@@ -26,6 +26,7 @@ use super::counters::{self, Counters};
 use super::failures::FailureMetrics;
 use super::service::ConnectionContext;
 use super::{EdgeContext, Phase, Settings};
+use crate::base::monotonic_now;
 use crate::forward::{Breakers, Forwarder, Neighbours};
 
 /// What a thread needs to start.
@@ -127,7 +128,7 @@ async fn serve<N: Neighbours>(listener: std::net::TcpListener, parts: Parts<N>) 
     });
     let mut ticks = tokio::time::interval(settings.tick());
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut swept = Instant::now();
+    let mut swept = monotonic_now();
     let mut listener = Some(listener);
     loop {
         tokio::select! {

@@ -18,7 +18,7 @@ use super::neighbours::OverLimit;
 use crate::base::fetch::target::Refusal;
 use crate::base::fetch::{NameError, Names};
 use crate::base::single_flight::SingleFlight;
-use crate::base::{Clock, Origin};
+use crate::base::{Clock, Origin, monotonic_now};
 use crate::config::{self, Rate, TargetReads};
 use crate::limits::Verdict;
 use crate::telemetry::metrics::{Counter, Metrics, UPSTREAM_CALLS, UPSTREAM_HOSTS, UPSTREAM_HOSTS_EXHAUSTED};
@@ -132,7 +132,7 @@ impl Abroad {
                 .unwrap_or_else(|| Err(NameError::Failed("the look-up was broken off".into())));
             // Trouble is not remembered.
             if !matches!(outcome, Err(NameError::Failed(_))) {
-                checked.insert(origin, Checked { outcome: outcome.clone(), at: Instant::now() });
+                checked.insert(origin, Checked { outcome: outcome.clone(), at: monotonic_now() });
             }
             outcome
         });
@@ -152,7 +152,7 @@ impl Abroad {
 
     /// Lets a client's read begin.
     pub(super) fn begin_read(&self, client: IpAddr) -> Result<Ticket, Error> {
-        self.reads.begin(client, Instant::now()).map_err(|bound| match bound {
+        self.reads.begin(client, monotonic_now()).map_err(|bound| match bound {
             Bound::Client { rate, wait } => self.over_limit(rate, wait),
             Bound::InAll => Error::Crowded,
         })

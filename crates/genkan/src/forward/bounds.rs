@@ -181,6 +181,7 @@ const COUNT_EVERY: u64 = 256 << 10;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::base::monotonic_now;
 
     fn reads(streams: usize, streams_in_all: usize, count: u32) -> Reads {
         let rate = Some(Rate { count, per: Duration::from_mins(5) });
@@ -193,7 +194,7 @@ mod tests {
 
     #[test]
     fn a_client_has_so_many_streams_and_all_together_have_so_many() {
-        let (reads, now) = (reads(2, 3, 100), Instant::now());
+        let (reads, now) = (reads(2, 3, 100), monotonic_now());
         let first = reads.begin(at("2001:db8::1"), now).unwrap();
         let _second = reads.begin(at("2001:db8::2"), now).unwrap();
         assert!(matches!(reads.begin(at("2001:db8::3"), now), Err(Bound::Client { .. })), "the same /64");
@@ -205,7 +206,7 @@ mod tests {
 
     #[test]
     fn a_client_may_begin_so_many_in_a_while() {
-        let (reads, now) = (reads(9, 9, 2), Instant::now());
+        let (reads, now) = (reads(9, 9, 2), monotonic_now());
         let client = at("192.0.2.1");
         assert!(reads.begin(client, now).is_ok() && reads.begin(client, now).is_ok());
         let later = now + Duration::from_mins(2);
@@ -220,7 +221,7 @@ mod tests {
 
     #[test]
     fn a_client_has_so_many_bytes_in_an_hour() {
-        let (reads, now) = (reads(9, 9, 100), Instant::now());
+        let (reads, now) = (reads(9, 9, 100), monotonic_now());
         let client = at("192.0.2.1");
         let ticket = reads.begin(client, now).unwrap();
         assert!(ticket.spend(600_000));

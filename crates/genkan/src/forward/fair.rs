@@ -16,7 +16,7 @@ use tokio::time::Instant;
 
 use super::turns::Turns;
 use super::window::{Told, Window};
-use crate::base::{Origin, Timestamp};
+use crate::base::{Origin, Timestamp, monotonic_now};
 use crate::config::{Config, Rate};
 use crate::limits;
 use genkan_protocol::syntax::Did;
@@ -113,9 +113,9 @@ impl Fair {
             Ask::NotNow(exhausted) => return Err(exhausted),
             Ask::Wait(turn) => turn,
         };
-        let until = Instant::now() + self.rules.wait;
+        let until = monotonic_now() + self.rules.wait;
         loop {
-            let tick = Instant::now() + TICK;
+            let tick = monotonic_now() + TICK;
             tokio::select! {
                 biased;
                 // An error: the host was forgotten, and its count with it.
@@ -126,7 +126,7 @@ impl Fair {
                 host.call_next(now);
                 Exhausted { rate: self.rules.calls, wait: host.calls.left(now).min(LONGEST_GUESS) }
             });
-            if Instant::now() >= until {
+            if monotonic_now() >= until {
                 // It may have been called in this very moment.
                 turn.close();
                 return if turn.try_recv().is_ok() { Ok(Let::AfterWaiting) } else { Err(exhausted) };
@@ -150,13 +150,13 @@ impl Fair {
 
     /// How many hosts are known, and at how many of them nobody may call now.
     pub(super) fn known(&self) -> (usize, usize) {
-        let now = Instant::now();
+        let now = monotonic_now();
         let hosts = self.hosts.lock().unwrap_or_else(PoisonError::into_inner);
         (hosts.len(), hosts.values().filter(|host| host.calls.is_used_up(now)).count())
     }
 
     fn with<T>(&self, pds: &Origin, act: impl FnOnce(&mut Host, Instant) -> T) -> T {
-        let now = Instant::now();
+        let now = monotonic_now();
         let mut hosts = self.hosts.lock().unwrap_or_else(PoisonError::into_inner);
         if hosts.len() >= MOST_HOSTS && !hosts.contains_key(pds) {
             hosts.retain(|_, host| !host.is_forgettable(now));

@@ -1,4 +1,5 @@
 use super::*;
+use crate::base::monotonic_now;
 
 const RULES: FairRules = FairRules {
     calls: Rate { count: 20, per: Duration::from_secs(2) },
@@ -34,7 +35,7 @@ async fn use_half(fair: &Fair) {
 async fn the_second_half_of_a_window_lasts_until_its_end_and_accounts_take_turns() {
     let fair = Fair::new(RULES);
     use_half(&fair).await;
-    let began = Instant::now();
+    let began = monotonic_now();
     let order = Arc::new(Mutex::new(Vec::new()));
     let mut waiting = Vec::new();
     for letter in ['a', 'a', 'a', 'a', 'b'] {
@@ -68,7 +69,7 @@ async fn who_waits_in_vain_hears_when_to_come_back_and_one_who_leaves_is_not_cal
     let asking = async { fair.admit(&pds(), &account('a'), Kind::Read).await };
     let _ = tokio::time::timeout(Duration::from_millis(20), asking).await;
     tokio::time::sleep(Duration::from_millis(90)).await;
-    let began = Instant::now();
+    let began = monotonic_now();
     assert_eq!(fair.admit(&pds(), &account('b'), Kind::Read).await, Ok(Let::AfterWaiting));
     assert!(began.elapsed() < Duration::from_millis(50), "those who left cost nobody a turn");
 }

@@ -14,7 +14,6 @@ use http::request::Parts;
 use http::{Method, Request, Response, StatusCode};
 use http1::{BodyLength, Exchange, KEPT_AT_MOST, Permit};
 use hyper::body::Incoming;
-use tokio::time::Instant;
 
 use super::abroad::Class;
 use super::answer::{AnswerBody, ForwardedBody};
@@ -23,7 +22,7 @@ use super::error::{Cause, Error};
 use super::fair::{Account, Kind};
 use super::headers::{Credentials, ForwardedHead, Signed, guard};
 use super::neighbours::{LinkError, Neighbours, Ours, Signer};
-use crate::base::Origin;
+use crate::base::{Origin, monotonic_now};
 use crate::oauth::GrantCaller;
 
 /// A call of an account that lives elsewhere.
@@ -79,7 +78,7 @@ impl<N: Neighbours> Forwarder<N> {
         request: &Parts,
         body: Incoming,
     ) -> Result<Response<AnswerBody>, Error> {
-        let began = Instant::now();
+        let began = monotonic_now();
         let answer = self.call(aim, request, body).await;
         if matches!(answer, Err(Error::NotAllowed)) {
             tokio::time::sleep_until(began + super::reads::REFUSED_AFTER).await;

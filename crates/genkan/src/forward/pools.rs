@@ -13,7 +13,7 @@ use hyper::body::Incoming;
 use tokio::time::Instant;
 
 use super::error::Error;
-use crate::base::Origin;
+use crate::base::{Origin, monotonic_now};
 use crate::fleet::{Host, HostId};
 
 /// The breakers of all hosts, shared by the edge's threads. Cheap to clone.
@@ -142,7 +142,7 @@ impl Pools {
     /// Closes idle connections that are old or that their server has closed, and forgets external PDSes
     /// that are not in use.
     pub(super) fn sweep(&self) {
-        let now = Instant::now();
+        let now = monotonic_now();
         for (_, pool) in self.hosts.borrow().values() {
             pool.close_old(now);
         }

@@ -11,7 +11,6 @@ use http::{Method, Response, StatusCode, Uri};
 use http_body::Body as _;
 use http1::Permit;
 use hyper::body::Incoming;
-use tokio::time::Instant;
 
 use super::abroad::Class;
 use super::aim::Visitor;
@@ -23,7 +22,7 @@ use super::fair::{Account, Kind};
 use super::headers::{Credentials, ForwardedHead, guard};
 use super::inspect::{MAX_PEEK, is_small_json, names_error};
 use super::neighbours::Neighbours;
-use crate::base::Origin;
+use crate::base::{Origin, monotonic_now};
 use crate::identity::{Freshness, PdsLocation};
 use crate::limits;
 use crate::routing::target::Target;
@@ -56,7 +55,7 @@ impl<N: Neighbours> Forwarder<N> {
         if !body.is_end_stream() {
             return Err(Error::UnexpectedBody);
         }
-        let began = Instant::now();
+        let began = monotonic_now();
         let read = Read {
             request,
             account: Account::Client(limits::ClientNetwork::of(visitor.ip)),

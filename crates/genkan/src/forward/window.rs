@@ -141,6 +141,7 @@ const LONGEST: Duration = Duration::from_hours(24);
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::base::monotonic_now;
 
     const CLOCK: Timestamp = Timestamp::from_seconds(1_700_000_000);
 
@@ -178,7 +179,7 @@ mod tests {
 
     #[test]
     fn a_window_begins_with_its_first_call_and_ends_in_time() {
-        let now = Instant::now();
+        let now = monotonic_now();
         let at = |seconds| now + Duration::from_secs(seconds);
         let mut window = Window::new(Rate { count: 4, per: Duration::from_secs(10) }, now);
         for _ in 0..2 {

@@ -11,6 +11,7 @@ use crate::telemetry::metrics::{CONNECTIONS, CONNECTIONS_REFUSED, HOST_HEALTHY, 
 use crate::wire::TrustedPeers;
 
 /// Keeps the addresses of the hosts up to date, whose `X-Forwarded-For` is trusted.
+#[expect(clippy::disallowed_methods, reason = "the names of hosts come from the operator")]
 pub(super) async fn know_hosts(fleet: Fleet, trusted_peers: TrustedPeers) {
     loop {
         let mut addresses = HashMap::new();

@@ -1,5 +1,7 @@
 //! The HTTP client for origins from the configuration: hosts of the fleet and the PLC directory.
 
+#![expect(clippy::disallowed_types, reason = "its origins come from the configuration, and may be private")]
+
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,5 +1,7 @@
 //! The edge over sockets: its threads, before fake hosts that behave as each test tells them.
 
+#![expect(clippy::disallowed_methods, reason = "tests connect to the edge and to each other on loopback")]
+
 mod answer_framing;
 mod bodies;
 mod bound_tokens;

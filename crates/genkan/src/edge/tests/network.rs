@@ -13,7 +13,7 @@ use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 
 use super::fake_rooms::{Fixed, World};
 use crate::base::fetch::{Dns, Names};
-use crate::base::{Clock, Origin};
+use crate::base::{Clock, Origin, monotonic_now};
 use crate::config::{Rate, TargetReads};
 use crate::edge::{Edge, EdgeContext, Settings};
 use crate::forward::{self, Abroad, FairRules, Manners, ReadRules};
@@ -189,9 +189,9 @@ impl Network {
 
 /// Waits until it is so, as long as a machine that is busy with other things may need.
 pub(super) async fn eventually(what: &str, is_so: impl Fn() -> bool) {
-    let deadline = tokio::time::Instant::now() + PATIENCE;
+    let deadline = monotonic_now() + PATIENCE;
     while !is_so() {
-        assert!(tokio::time::Instant::now() < deadline, "not within {PATIENCE:?}: {what}");
+        assert!(monotonic_now() < deadline, "not within {PATIENCE:?}: {what}");
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }
