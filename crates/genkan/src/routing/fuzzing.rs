@@ -4,7 +4,8 @@ use http::Method;
 
 use super::row::Parameter;
 use super::target::{Target, of_query};
-use super::{Credential, decide, method, table};
+use super::{decide, method, table};
+use crate::wire::Authorization;
 
 /// The method of a path. Outer `None`: outside of `/xrpc/`; inner `None`: not a method.
 pub fn method(path: &str) -> Option<Option<&str>> {
@@ -22,5 +23,5 @@ pub fn account(query: Option<&str>, parameter: &str) -> Option<String> {
 
 /// Decides without a credential. Only a panic would be of interest.
 pub fn decide(method: &str, query: Option<&str>) {
-    let _ = decide::decide(table::row(method), &Method::GET, Credential::None, query);
+    let _ = decide::decide(table::row(method), &Method::GET, Authorization::Missing, query);
 }
