@@ -4,8 +4,8 @@ use bytes::{Bytes, BytesMut};
 use http1::{AnswerFraming, HeadLimits, KeepAll, MalformedAnswer, Piece, RequestFault, RequestFraming};
 use httparse::Status;
 
-/// The bytes of one connection from a client. However they are cut, the outcome is one; and a reader
-/// made of `httparse` that accepts them sees each request end at the same byte.
+/// The bytes of one connection from a client. However they are cut, the outcome is one; and a
+/// reader made of `httparse` that accepts them sees each request end at the same byte.
 pub fn request_framing(bytes: &[u8]) {
     let whole = follow(bytes, bytes.len().max(1));
     assert_eq!(follow(bytes, 1), whole);
@@ -105,7 +105,8 @@ pub fn answer_head(bytes: &[u8]) {
     assert!(!to_head || head.framing == AnswerFraming::Over);
 }
 
-/// A chunked body. However it is cut, the data is one, and a reader made of `httparse` sees the same.
+/// A chunked body. However it is cut, the data is one, and a reader made of `httparse` sees the
+/// same.
 pub fn answer_chunks(bytes: &[u8]) {
     let whole = unchunk(bytes, bytes.len().max(1));
     assert_eq!(unchunk(bytes, 1), whole);

@@ -1,4 +1,5 @@
-//! Identifiers: what parses prints itself, and the checks that need no value agree with the parsers.
+//! Identifiers: what parses prints itself, and the checks that need no value agree with the
+//! parsers.
 
 use std::fmt::{Debug, Display};
 use std::str::FromStr;

@@ -1,10 +1,11 @@
 //! Fuzz targets as plain functions, one for each parser of untrusted bytes.
 //!
-//! The binaries in `fuzz/` hand each function to libFuzzer, which needs a nightly compiler. The program
-//! of this crate replays the committed corpus and mutations of it on stable Rust; see [`replay`].
+//! The binaries in `fuzz/` hand each function to `libFuzzer`, which needs a nightly compiler. The
+//! program of this crate replays the committed corpus and mutations of it on stable Rust; see
+//! [`replay`].
 //!
-//! A target panics when a parser panics or breaks its promise: that a value prints what it was parsed
-//! from, that two parsers of one grammar agree, that a forged signature is refused.
+//! A target panics when a parser panics or breaks its promise: that a value prints what it was
+//! parsed from, that two parsers of one grammar agree, that a forged signature is refused.
 
 pub mod documents;
 pub mod http;
@@ -23,7 +24,8 @@ pub struct Target {
     pub run: fn(&[u8]),
 }
 
-/// All targets. A new one also needs a binary in `fuzz/` and seeds in `fuzz/corpus/`; a test says so.
+/// All targets. A new one also needs a binary in `fuzz/` and seeds in `fuzz/corpus/`; a test says
+/// so.
 pub const TARGETS: &[Target] = &[
     Target { name: "answer_chunks", run: http::answer_chunks },
     Target { name: "answer_head", run: http::answer_head },

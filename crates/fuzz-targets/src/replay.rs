@@ -1,7 +1,9 @@
 //! A replay of the committed corpus, and of mutations of it, on stable Rust.
 //!
-//! Mutations come from a seeded generator, so that each run tries the inputs of the last one in the same
-//! order. A faster machine only gets further.
+//! Mutations come from a seeded generator, so that each run tries the inputs of the last one in the
+//! same order. A faster machine only gets further.
+
+#![expect(clippy::disallowed_methods, reason = "a replay is bounded by real time")]
 
 use std::fmt;
 use std::fs;
@@ -69,7 +71,8 @@ const POOL: usize = 64;
 const LONGEST: usize = 4096;
 
 fn holds(target: &Target, input: &[u8]) -> bool {
-    // A target takes bytes and gives nothing back: there is no state that a panic could leave broken.
+    // A target takes bytes and gives nothing back: there is no state that a panic could leave
+    // broken.
     catch_unwind(AssertUnwindSafe(|| (target.run)(input))).is_ok()
 }
 

@@ -1,4 +1,4 @@
-//! The corpus that is in the repository, and the binaries that libFuzzer runs.
+//! The corpus that is in the repository, and the binaries that `libFuzzer` runs.
 
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
