@@ -8,12 +8,13 @@ use std::time::Duration;
 
 use genkan_protocol::crypto::PublicKey;
 
-use crate::accounts::{Accounts, EmailTokens, Emails, Passwords};
+use crate::accounts::{Accounts, AppPasswords, EmailTokens, Emails, Invites, Passwords};
 use crate::base::Clock;
 use crate::base::fetch::tls::{TlsError, client_config};
 use crate::base::fetch::{Dns, DnsError, GuardedClient, UnguardedClient};
 use crate::base::seal::{Sealer, SealingKeys};
 use crate::config::Config;
+use crate::credentials::Credentials;
 use crate::db::feed::{Change, Feed};
 use crate::db::{Db, PoolSize};
 use crate::fleet::{self, Fleet, HostClient};
@@ -51,6 +52,8 @@ pub(crate) struct Services {
     pub(crate) identity: Identity,
     pub(crate) accounts: Accounts,
     pub(crate) passwords: Passwords,
+    pub(crate) app_passwords: AppPasswords,
+    pub(crate) invites: Invites,
     pub(crate) mail: Mail,
     pub(crate) emails: Emails,
     pub(crate) recovery: Recovery,
@@ -60,6 +63,7 @@ pub(crate) struct Services {
     pub(crate) sign_ins: SignIns,
     pub(crate) oauth: OAuth,
     pub(crate) links: Links,
+    pub(crate) credentials: Credentials,
     pub(crate) sign_ups: SignUps,
     pub(crate) renames: Renames,
     pub(crate) standings: Standings,
@@ -107,7 +111,7 @@ impl App {
         let (dns, guarded) = external_names(&config)?;
         let identity = identity(&config, &clock, unguarded.clone(), &dns, &guarded);
 
-        let accounts = Accounts::new(db.clone(), clock.clone(), feed.clone());
+        let accounts = Accounts::new(db.clone(), clock.clone(), &feed);
         let passwords = Passwords::new(config.sessions.password_workers, config.sessions.password_queue);
         let sign_ins = SignIns::new(db.clone(), clock.clone(), accounts.clone(), passwords.clone());
         let lifetimes = Lifetimes {
@@ -118,7 +122,6 @@ impl App {
         let sessions = Sessions::new(
             db.clone(),
             clock.clone(),
-            feed.clone(),
             accounts.clone(),
             passwords.clone(),
             ring.clone(),
@@ -187,13 +190,21 @@ impl App {
             },
             rules,
         );
+        let app_passwords = AppPasswords::new(db.clone(), clock.clone());
+        let invites = Invites::new(db.clone(), clock.clone(), config.service.public_url.host());
+        let credentials = Credentials {
+            db: db.clone(),
+            clock: clock.clone(),
+            app_passwords: app_passwords.clone(),
+            sessions: sessions.clone(),
+            sign_ins: sign_ins.clone(),
+            oauth: oauth.clone(),
+        };
         let standings = Standings {
             db: db.clone(),
             clock: clock.clone(),
             accounts: accounts.clone(),
-            sessions: sessions.clone(),
-            oauth: oauth.clone(),
-            sign_ins: sign_ins.clone(),
+            credentials: credentials.clone(),
             fleet: fleet.clone(),
             hosts: hosts.clone(),
         };
@@ -211,9 +222,7 @@ impl App {
             accounts: accounts.clone(),
             emails: emails.clone(),
             passwords: passwords.clone(),
-            sessions: sessions.clone(),
-            sign_ins: sign_ins.clone(),
-            oauth: oauth.clone(),
+            credentials: credentials.clone(),
         };
         let moves = Moves {
             db: db.clone(),
@@ -238,6 +247,8 @@ impl App {
             identity,
             accounts,
             passwords,
+            app_passwords,
+            invites,
             mail,
             emails,
             recovery,
@@ -247,6 +258,7 @@ impl App {
             sign_ins,
             oauth,
             links,
+            credentials,
             sign_ups,
             renames,
             standings,

@@ -11,6 +11,7 @@ pub(crate) mod http;
 pub(crate) mod jobs;
 
 // stories
+pub(crate) mod credentials;
 pub(crate) mod forward;
 pub(crate) mod links;
 pub(crate) mod moves;

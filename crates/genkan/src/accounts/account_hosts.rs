@@ -1,18 +1,19 @@
 //! Which host each account lives on, from memory.
 //!
-//! A bounded cache of accounts by DID, and of DIDs by handle. Every change of an account is noted in
-//! the changes feed and forgotten here; unknown DIDs are remembered the same way, since a sign-up is
-//! noted too. A DID remembered for a handle counts only while the account still has that handle.
+//! Two bounded memories: accounts by DID, and DIDs by handle. Every change of an account is noted in
+//! the changes feed and forgotten here. Unknown DIDs are remembered, too, since a sign-up is noted as
+//! well. A DID remembered for a handle counts only while the account still has that handle, so the
+//! second memory needs no forgetting.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use genkan_protocol::syntax::{Did, Handle};
 use quick_cache::sync::Cache;
 
-use super::{Account, Standing, sql};
+use super::sql::accounts as sql;
+use super::{Account, Standing};
 use crate::db::feed::{Change, Feed};
-use crate::db::{Db, Result};
+use crate::db::{Db, FeedCache, Result};
 use crate::fleet::HostId;
 
 /// What routing needs to know of an account.
@@ -27,54 +28,37 @@ pub(crate) struct Home {
 /// Cheap to clone; all clones share one memory.
 #[derive(Clone, Debug)]
 pub(crate) struct AccountHosts {
-    inner: Arc<Inner>,
-}
-
-#[derive(Debug)]
-struct Inner {
     db: Db,
-    by_did: Cache<Box<str>, Option<Arc<Home>>>,
-    by_handle: Cache<Box<str>, Box<str>>,
-    /// Counts what was forgotten, so that a row read before a change is not kept after it.
-    forgotten: AtomicU64,
+    by_did: FeedCache<Box<str>, Option<Arc<Home>>>,
+    by_handle: Arc<Cache<Box<str>, Box<str>>>,
 }
 
 impl AccountHosts {
     pub(super) fn new(db: Db, feed: &Feed) -> Self {
-        let account_hosts = Self {
-            inner: Arc::new(Inner {
-                db,
-                by_did: Cache::new(CAPACITY),
-                by_handle: Cache::new(CAPACITY),
-                forgotten: AtomicU64::new(0),
-            }),
-        };
-        let listening = account_hosts.clone();
-        feed.subscribe(Change::Account, move |did| listening.forget(did));
-        let listening = account_hosts.clone();
-        feed.subscribe_to_gaps(move || listening.forget_all());
-        account_hosts
+        let by_did = FeedCache::new(feed, Change::Account, CAPACITY, |entries, did| {
+            entries.remove(did);
+        });
+        Self { db, by_did, by_handle: Arc::new(Cache::new(CAPACITY)) }
     }
 
     /// From memory alone. `Some(None)`: known not to be ours.
     pub(crate) fn recall(&self, did: &str) -> Option<Option<Arc<Home>>> {
-        self.inner.by_did.get(did)
+        self.by_did.get(did)
     }
 
     pub(crate) async fn find(&self, did: &str) -> Result<Option<Arc<Home>>> {
         if let Some(known) = self.recall(did) {
             return Ok(known);
         }
-        let before = self.inner.forgotten.load(Ordering::SeqCst);
-        let found =
-            sql::by_did(&self.inner.db, did).await?.filter(Account::is_open).map(|account| home(&account));
-        self.keep(did, found.as_ref(), before);
+        let reading = self.by_did.begin();
+        let found = sql::by_did(&self.db, did).await?.filter(Account::is_open).map(|account| home(&account));
+        self.by_did.keep(did.into(), found.clone(), reading);
         Ok(found)
     }
 
     /// From memory alone, as [`AccountHosts::recall`]; a handle that is nobody's is never remembered.
     pub(crate) fn recall_handle(&self, handle: &str) -> Option<Option<Arc<Home>>> {
-        let did = self.inner.by_handle.get(handle)?;
+        let did = self.by_handle.get(handle)?;
         let home = self.recall(&did)??;
         (home.handle.as_str() == handle).then_some(Some(home))
     }
@@ -83,34 +67,14 @@ impl AccountHosts {
         if let Some(known) = self.recall_handle(handle) {
             return Ok(known);
         }
-        let before = self.inner.forgotten.load(Ordering::SeqCst);
-        let found = sql::by_handle(&self.inner.db, handle)
-            .await?
-            .filter(Account::is_open)
-            .map(|account| home(&account));
+        let reading = self.by_did.begin();
+        let found =
+            sql::by_handle(&self.db, handle).await?.filter(Account::is_open).map(|account| home(&account));
         if let Some(home) = &found {
-            self.inner.by_handle.insert(handle.into(), home.did.as_str().into());
-            self.keep(home.did.as_str(), found.as_ref(), before);
+            self.by_handle.insert(handle.into(), home.did.as_str().into());
+            self.by_did.keep(home.did.as_str().into(), found.clone(), reading);
         }
         Ok(found)
-    }
-
-    fn keep(&self, did: &str, home: Option<&Arc<Home>>, before: u64) {
-        self.inner.by_did.insert(did.into(), home.cloned());
-        if self.inner.forgotten.load(Ordering::SeqCst) != before {
-            self.inner.by_did.remove(did);
-        }
-    }
-
-    fn forget(&self, did: &str) {
-        self.inner.forgotten.fetch_add(1, Ordering::SeqCst);
-        self.inner.by_did.remove(did);
-    }
-
-    fn forget_all(&self) {
-        self.inner.forgotten.fetch_add(1, Ordering::SeqCst);
-        self.inner.by_did.clear();
-        self.inner.by_handle.clear();
     }
 }
 
@@ -129,53 +93,57 @@ const CAPACITY: usize = 100_000;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::accounts::Accounts;
-    use crate::accounts::sql::tests::{add, new_account};
+    use crate::accounts::sql::accounts::tests::{add, new_account};
+    use crate::accounts::{Accounts, note_change, reserve_handle, take_reserved_handle};
     use crate::base::Clock;
     use crate::db::audit::Actor;
     use crate::db::on_each_database;
 
     on_each_database!(a_change_is_seen_at_once, an_old_handle_leads_nowhere);
 
-    fn accounts(db: &Db) -> Accounts {
-        Accounts::new(db.clone(), Clock::System, Feed::new(db.clone(), Clock::System))
+    fn accounts(db: &Db) -> (Accounts, Feed) {
+        let feed = Feed::new(db.clone(), Clock::System);
+        (Accounts::new(db.clone(), Clock::System, &feed), feed)
     }
 
     async fn a_change_is_seen_at_once(db: Db) {
-        let accounts = accounts(&db);
-        let ann = new_account("ann");
+        let (accounts, feed) = accounts(&db);
+        let (hosts, ann) = (accounts.account_hosts(), new_account("ann"));
         let did = ann.did.as_str();
-        assert_eq!(accounts.account_hosts().find(did).await.unwrap(), None);
-        assert_eq!(accounts.account_hosts().recall(did), Some(None));
+        assert_eq!(hosts.find(did).await.unwrap(), None);
+        assert_eq!(hosts.recall(did), Some(None));
 
         add(&db, &ann).await.unwrap();
-        accounts.feed.tell(Change::Account, did);
-        assert_eq!(accounts.account_hosts().find(did).await.unwrap().unwrap().standing, Standing::Active);
+        feed.tell(Change::Account, did);
+        assert_eq!(hosts.find(did).await.unwrap().unwrap().standing, Standing::Active);
 
-        accounts.set_deactivated(did, true, None, Actor::Operator).await.unwrap();
-        assert_eq!(accounts.account_hosts().recall(did), None);
-        assert_eq!(
-            accounts.account_hosts().find(did).await.unwrap().unwrap().standing,
-            Standing::Deactivated
-        );
-        accounts.set_taken_down(did, Some("T-1"), Actor::Operator).await.unwrap();
-        assert_eq!(accounts.account_hosts().find(did).await.unwrap().unwrap().standing, Standing::TakenDown);
+        let mut tx = db.begin().await.unwrap();
+        let by = Actor::Operator;
+        assert!(accounts.set_deactivated(&mut tx, &ann.did, true, None, by).await.unwrap());
+        tx.commit().await.unwrap();
+        assert_eq!(hosts.recall(did), None);
+        assert_eq!(hosts.find(did).await.unwrap().unwrap().standing, Standing::Deactivated);
+        let mut tx = db.begin().await.unwrap();
+        assert!(accounts.set_taken_down(&mut tx, &ann.did, Some("T-1"), by).await.unwrap());
+        tx.commit().await.unwrap();
+        assert_eq!(hosts.find(did).await.unwrap().unwrap().standing, Standing::TakenDown);
     }
 
     async fn an_old_handle_leads_nowhere(db: Db) {
-        let accounts = accounts(&db);
-        let ann = new_account("ann");
+        let (accounts, _feed) = accounts(&db);
+        let (hosts, ann) = (accounts.account_hosts(), new_account("ann"));
         add(&db, &ann).await.unwrap();
-        assert!(accounts.account_hosts().find_by_handle("ann.test").await.unwrap().is_some());
-        assert!(accounts.account_hosts().recall_handle("ann.test").is_some());
+        assert!(hosts.find_by_handle("ann.test").await.unwrap().is_some());
+        assert!(hosts.recall_handle("ann.test").is_some());
 
         let mut tx = db.begin().await.unwrap();
-        super::super::reserve_handle(&mut tx, ann.did.as_str(), &"eve.test".parse().unwrap()).await.unwrap();
-        super::super::take_reserved_handle(&mut tx, ann.did.as_str()).await.unwrap();
-        accounts.commit_change(tx, Clock::System.now(), ann.did.as_str()).await.unwrap();
+        reserve_handle(&mut tx, &ann.did, &"eve.test".parse().unwrap()).await.unwrap();
+        take_reserved_handle(&mut tx, &ann.did).await.unwrap();
+        note_change(&mut tx, Clock::System.now(), &ann.did).await.unwrap();
+        tx.commit().await.unwrap();
 
-        assert!(accounts.account_hosts().find_by_handle("eve.test").await.unwrap().is_some());
-        assert!(accounts.account_hosts().recall_handle("ann.test").is_none());
-        assert!(accounts.account_hosts().find_by_handle("ann.test").await.unwrap().is_none());
+        assert!(hosts.find_by_handle("eve.test").await.unwrap().is_some());
+        assert!(hosts.recall_handle("ann.test").is_none());
+        assert!(hosts.find_by_handle("ann.test").await.unwrap().is_none());
     }
 }

@@ -7,11 +7,12 @@
 use std::time::Duration;
 
 use data_encoding::{BASE32_NOPAD, HEXLOWER};
+use genkan_protocol::syntax::Did;
 use sha2::{Digest as _, Sha256};
-use sqlx::Row as _;
 use subtle::ConstantTimeEq as _;
 use zeroize::Zeroizing;
 
+use super::sql::email_tokens as sql;
 use crate::base::{Secret, Timestamp, random};
 use crate::db::{self, Db, Tx};
 use crate::keys::Ring;
@@ -28,12 +29,6 @@ pub(crate) enum CodeError {
     Storage(#[from] db::Error),
 }
 
-impl From<sqlx::Error> for CodeError {
-    fn from(cause: sqlx::Error) -> Self {
-        Self::Storage(cause.into())
-    }
-}
-
 /// Makes codes and knows them again. Cheap to clone.
 #[derive(Clone)]
 pub(crate) struct EmailTokens {
@@ -45,7 +40,7 @@ pub(crate) struct EmailTokens {
 #[must_use = "the code is still good until it is taken"]
 #[derive(Debug)]
 pub(crate) struct VerifiedCode {
-    did: String,
+    did: Did,
     reason: Reason,
     hash: String,
 }
@@ -59,52 +54,32 @@ impl EmailTokens {
     pub(crate) async fn issue(
         &self,
         tx: &mut Tx,
-        did: &str,
+        did: &Did,
         reason: Reason,
         now: Timestamp,
     ) -> db::Result<(Secret<String>, Timestamp)> {
         let (code, expires_at) = (generate(), now.plus(LIFETIME));
-        sqlx::query(
-            "INSERT INTO email_tokens (did, purpose, hash, tries, expires_at) VALUES ($1, $2, $3, 0, $4)
-             ON CONFLICT (did, purpose) DO UPDATE SET hash = $3, tries = 0, expires_at = $4",
-        )
-        .bind(did)
-        .bind(reason.as_str())
-        .bind(self.hash(reason, code.expose()))
-        .bind(expires_at.as_millis())
-        .execute(&mut **tx)
-        .await?;
+        let row = sql::Row { did: did.clone(), hash: self.hash(reason, code.expose()), expires_at };
+        sql::put(tx, &row, reason).await?;
         Ok((code, expires_at))
     }
 
     /// Looks at what an account's owner typed. Counts the attempt, for all replicas, whatever comes of it.
     pub(crate) async fn check(
         &self,
-        did: &str,
+        did: &Did,
         reason: Reason,
         typed: &str,
         now: Timestamp,
     ) -> Result<VerifiedCode, CodeError> {
         let mut tx = self.db.begin().await?;
-        let row = sqlx::query(
-            "UPDATE email_tokens SET tries = tries + 1 WHERE did = $1 AND purpose = $2 AND tries < $3
-             RETURNING hash, expires_at",
-        )
-        .bind(did)
-        .bind(reason.as_str())
-        .bind(MOST_TRIES)
-        .fetch_optional(&mut *tx)
-        .await?;
+        let row = sql::attempt(&mut tx, did, reason, MOST_TRIES).await?;
         tx.commit().await?;
         let (row, hash) = (row.ok_or(CodeError::Invalid)?, self.hash(reason, typed));
-        let kept: String = row.try_get("hash")?;
-        if !bool::from(kept.as_bytes().ct_eq(hash.as_bytes())) {
+        if !bool::from(row.hash.as_bytes().ct_eq(hash.as_bytes())) {
             return Err(CodeError::Invalid);
         }
-        if row.try_get::<i64, _>("expires_at")? <= now.as_millis() {
-            return Err(CodeError::Expired);
-        }
-        Ok(VerifiedCode { did: did.to_owned(), reason, hash })
+        verified(row, reason, now)
     }
 
     /// Finds whose code was typed, where nobody is signed in. The caller limits how often one may guess.
@@ -114,20 +89,8 @@ impl EmailTokens {
         typed: &str,
         now: Timestamp,
     ) -> Result<VerifiedCode, CodeError> {
-        let hash = self.hash(reason, typed);
-        let row = sqlx::query(
-            "SELECT did, expires_at FROM email_tokens WHERE hash = $1 AND purpose = $2 AND tries < $3",
-        )
-        .bind(&hash)
-        .bind(reason.as_str())
-        .bind(MOST_TRIES)
-        .fetch_optional(self.db.reader())
-        .await?;
-        let row = row.ok_or(CodeError::Invalid)?;
-        if row.try_get::<i64, _>("expires_at")? <= now.as_millis() {
-            return Err(CodeError::Expired);
-        }
-        Ok(VerifiedCode { did: row.try_get("did")?, reason, hash })
+        let row = sql::find(&self.db, &self.hash(reason, typed), reason, MOST_TRIES).await?;
+        verified(row.ok_or(CodeError::Invalid)?, reason, now)
     }
 
     fn hash(&self, reason: Reason, typed: &str) -> String {
@@ -143,37 +106,31 @@ impl EmailTokens {
 }
 
 impl VerifiedCode {
-    pub(crate) fn did(&self) -> &str {
+    /// Whose code it is.
+    pub(crate) const fn did(&self) -> &Did {
         &self.did
     }
 
     /// Uses the code up. Of several at once, on any number of replicas, one succeeds.
     pub(crate) async fn take(self, tx: &mut Tx) -> Result<(), CodeError> {
-        let done = sqlx::query("DELETE FROM email_tokens WHERE did = $1 AND purpose = $2 AND hash = $3")
-            .bind(&self.did)
-            .bind(self.reason.as_str())
-            .bind(&self.hash)
-            .execute(&mut **tx)
-            .await?;
-        if done.rows_affected() == 1 { Ok(()) } else { Err(CodeError::Invalid) }
+        let taken = sql::take(tx, &self.did, self.reason, &self.hash).await?;
+        if taken { Ok(()) } else { Err(CodeError::Invalid) }
     }
 }
 
-/// Every code of an account is dead: its address changed, or it is gone.
-pub(super) async fn remove_all(tx: &mut Tx, did: &str) -> db::Result<()> {
-    sqlx::query("DELETE FROM email_tokens WHERE did = $1").bind(did).execute(&mut **tx).await?;
-    Ok(())
+fn verified(row: sql::Row, reason: Reason, now: Timestamp) -> Result<VerifiedCode, CodeError> {
+    if row.expires_at <= now {
+        return Err(CodeError::Expired);
+    }
+    Ok(VerifiedCode { did: row.did, reason, hash: row.hash })
 }
 
 /// Forgets codes that expired long enough ago for nobody to ask why they do not work.
 pub(crate) async fn sweep(db: &Db, now: Timestamp) -> db::Result<u64> {
     let mut tx = db.begin().await?;
-    let done = sqlx::query("DELETE FROM email_tokens WHERE expires_at < $1")
-        .bind(now.minus(KEEP_EXPIRED).as_millis())
-        .execute(&mut *tx)
-        .await?;
+    let gone = sql::sweep(&mut tx, now.minus(KEEP_EXPIRED)).await?;
     tx.commit().await?;
-    Ok(done.rows_affected())
+    Ok(gone)
 }
 
 /// `ABCDE-FGHIJ` of the base32 alphabet: no 0, 1 or 8 to be mistaken for O, I or B.
@@ -212,14 +169,16 @@ mod tests {
     );
 
     const NOW: Timestamp = Timestamp::from_seconds(1_000_000);
-    const ANN: &str = "did:plc:ann";
+    fn ann() -> Did {
+        "did:plc:ann".parse().unwrap()
+    }
 
     async fn tokens(db: &Db) -> EmailTokens {
         let sealer = Sealer::new(&Secret::new([3; 32]));
         EmailTokens::new(db.clone(), &Ring::open(db, &Clock::System, sealer, None).await.unwrap())
     }
 
-    async fn issue(tokens: &EmailTokens, did: &str, reason: Reason) -> String {
+    async fn issue(tokens: &EmailTokens, did: &Did, reason: Reason) -> String {
         let mut tx = tokens.db.begin().await.unwrap();
         let (code, _) = tokens.issue(&mut tx, did, reason, NOW).await.unwrap();
         tx.commit().await.unwrap();
@@ -247,37 +206,37 @@ mod tests {
 
     async fn a_code_is_good_once(db: Db) {
         let tokens = tokens(&db).await;
-        let code = issue(&tokens, ANN, Reason::ConfirmEmail).await;
+        let code = issue(&tokens, &ann(), Reason::ConfirmEmail).await;
         let sloppy = format!(" {} ", code.to_lowercase().replace('-', ""));
-        let checked = tokens.check(ANN, Reason::ConfirmEmail, &sloppy, NOW).await.unwrap();
+        let checked = tokens.check(&ann(), Reason::ConfirmEmail, &sloppy, NOW).await.unwrap();
         take(&tokens, checked).await.unwrap();
-        let again = tokens.check(ANN, Reason::ConfirmEmail, &code, NOW).await;
+        let again = tokens.check(&ann(), Reason::ConfirmEmail, &code, NOW).await;
         assert!(matches!(again, Err(CodeError::Invalid)));
     }
 
     async fn a_code_is_good_for_its_account_and_purpose_only(db: Db) {
-        let tokens = tokens(&db).await;
-        let code = issue(&tokens, ANN, Reason::ConfirmEmail).await;
-        issue(&tokens, "did:plc:bob", Reason::ConfirmEmail).await;
-        issue(&tokens, ANN, Reason::DeleteAccount).await;
+        let (tokens, bob) = (tokens(&db).await, "did:plc:bob".parse().unwrap());
+        let code = issue(&tokens, &ann(), Reason::ConfirmEmail).await;
+        issue(&tokens, &bob, Reason::ConfirmEmail).await;
+        issue(&tokens, &ann(), Reason::DeleteAccount).await;
         for (did, reason) in [
-            ("did:plc:bob", Reason::ConfirmEmail),
-            ("did:plc:nobody", Reason::ConfirmEmail),
-            (ANN, Reason::DeleteAccount),
-            (ANN, Reason::PlcOperation),
+            (&bob, Reason::ConfirmEmail),
+            (&"did:plc:nobody".parse().unwrap(), Reason::ConfirmEmail),
+            (&ann(), Reason::DeleteAccount),
+            (&ann(), Reason::PlcOperation),
         ] {
             assert!(matches!(tokens.check(did, reason, &code, NOW).await, Err(CodeError::Invalid)));
         }
         assert!(matches!(tokens.find(Reason::ResetPassword, &code, NOW).await, Err(CodeError::Invalid)));
-        let reset = issue(&tokens, ANN, Reason::ResetPassword).await;
-        assert_eq!(tokens.find(Reason::ResetPassword, &reset, NOW).await.unwrap().did(), ANN);
+        let reset = issue(&tokens, &ann(), Reason::ResetPassword).await;
+        assert_eq!(tokens.find(Reason::ResetPassword, &reset, NOW).await.unwrap().did(), &ann());
     }
 
     async fn a_new_code_replaces_the_old(db: Db) {
         let tokens = tokens(&db).await;
-        let old = issue(&tokens, ANN, Reason::ResetPassword).await;
+        let old = issue(&tokens, &ann(), Reason::ResetPassword).await;
         let checked = tokens.find(Reason::ResetPassword, &old, NOW).await.unwrap();
-        let new = issue(&tokens, ANN, Reason::ResetPassword).await;
+        let new = issue(&tokens, &ann(), Reason::ResetPassword).await;
         assert!(matches!(tokens.find(Reason::ResetPassword, &old, NOW).await, Err(CodeError::Invalid)));
         assert!(matches!(take(&tokens, checked).await, Err(CodeError::Invalid)));
         let checked = tokens.find(Reason::ResetPassword, &new, NOW).await.unwrap();
@@ -286,24 +245,24 @@ mod tests {
 
     async fn a_code_dies_with_the_sixth_try(db: Db) {
         let tokens = tokens(&db).await;
-        let code = issue(&tokens, ANN, Reason::DeleteAccount).await;
+        let code = issue(&tokens, &ann(), Reason::DeleteAccount).await;
         for _ in 0..4 {
-            let wrong = tokens.check(ANN, Reason::DeleteAccount, "AAAAA-AAAAA", NOW).await;
+            let wrong = tokens.check(&ann(), Reason::DeleteAccount, "AAAAA-AAAAA", NOW).await;
             assert!(matches!(wrong, Err(CodeError::Invalid)));
         }
-        let fifth = tokens.check(ANN, Reason::DeleteAccount, &code, NOW).await;
+        let fifth = tokens.check(&ann(), Reason::DeleteAccount, &code, NOW).await;
         assert!(fifth.is_ok());
-        let sixth = tokens.check(ANN, Reason::DeleteAccount, &code, NOW).await;
+        let sixth = tokens.check(&ann(), Reason::DeleteAccount, &code, NOW).await;
         assert!(matches!(sixth, Err(CodeError::Invalid)));
     }
 
     async fn a_code_expires(db: Db) {
         let tokens = tokens(&db).await;
-        let code = issue(&tokens, ANN, Reason::ConfirmEmail).await;
-        let reset = issue(&tokens, ANN, Reason::ResetPassword).await;
+        let code = issue(&tokens, &ann(), Reason::ConfirmEmail).await;
+        let reset = issue(&tokens, &ann(), Reason::ResetPassword).await;
         let (last, over) = (NOW.plus(LIFETIME).minus(Duration::from_millis(1)), NOW.plus(LIFETIME));
-        assert!(tokens.check(ANN, Reason::ConfirmEmail, &code, last).await.is_ok());
-        let late = tokens.check(ANN, Reason::ConfirmEmail, &code, over).await;
+        assert!(tokens.check(&ann(), Reason::ConfirmEmail, &code, last).await.is_ok());
+        let late = tokens.check(&ann(), Reason::ConfirmEmail, &code, over).await;
         assert!(matches!(late, Err(CodeError::Expired)));
         assert!(matches!(tokens.find(Reason::ResetPassword, &reset, over).await, Err(CodeError::Expired)));
         assert_eq!(sweep(&db, over).await.unwrap(), 0);
@@ -312,7 +271,7 @@ mod tests {
 
     async fn of_many_at_once_one_succeeds(db: Db) {
         let tokens = tokens(&db).await;
-        let code = issue(&tokens, ANN, Reason::ResetPassword).await;
+        let code = issue(&tokens, &ann(), Reason::ResetPassword).await;
         let tasks: Vec<_> = (0..8)
             .map(|_| {
                 let (tokens, code) = (tokens.clone(), code.clone());
@@ -333,7 +292,7 @@ mod tests {
 
     async fn the_database_does_not_tell_codes(db: Db) {
         let tokens = tokens(&db).await;
-        let code = issue(&tokens, ANN, Reason::ResetPassword).await;
+        let code = issue(&tokens, &ann(), Reason::ResetPassword).await;
         let kept: String =
             sqlx::query_scalar("SELECT hash FROM email_tokens").fetch_one(db.reader()).await.unwrap();
         let plain = code.replace('-', "");

@@ -1,10 +1,13 @@
 //! What an account's owner proves by a code from the mailbox, and the address itself.
 
+use genkan_protocol::syntax::Did;
+
 use super::email_token::{self, CodeError, EmailTokens, VerifiedCode};
+use super::sql::accounts as sql;
 use super::{Account, Accounts, ClaimError, Email};
 use crate::base::{Clock, Language};
 use crate::db::audit::{self, Actor};
-use crate::db::{self, Db, Tx};
+use crate::db::{self, Db};
 use crate::mail::{self, Mail, Reason, Recipient};
 use crate::telemetry::failpoint;
 
@@ -26,12 +29,6 @@ pub(crate) enum EmailsError {
     Address(#[from] ClaimError),
     #[error(transparent)]
     Storage(#[from] db::Error),
-}
-
-impl From<sqlx::Error> for EmailsError {
-    fn from(cause: sqlx::Error) -> Self {
-        Self::Storage(cause.into())
-    }
 }
 
 impl From<mail::Error> for EmailsError {
@@ -79,12 +76,20 @@ impl Emails {
         if !self.is_on() {
             return Err(EmailsError::Off);
         }
-        let (did, now) = (account.did.as_str(), self.clock.now());
+        let (did, now) = (&account.did, self.clock.now());
         let to = recipient(account, language)?;
         let mut tx = self.db.begin().await?;
         let (code, expires_at) = self.tokens.issue(&mut tx, did, reason, now).await?;
         self.mail.put_code(&mut tx, to, reason, &code, expires_at).await?;
-        audit::record(&mut tx, now, Actor::Account(did), "email.code", did, reason.as_str()).await?;
+        audit::record(
+            &mut tx,
+            now,
+            Actor::Account(did.as_str()),
+            "email.code",
+            did.as_str(),
+            reason.as_str(),
+        )
+        .await?;
         tx.commit().await?;
         failpoint("mail.queued");
         Ok(())
@@ -98,19 +103,18 @@ impl Emails {
         html: &str,
         actor: Actor<'_>,
     ) -> Result<(), EmailsError> {
-        let (did, now) = (account.did.as_str(), self.clock.now());
+        let (did, now) = (&account.did, self.clock.now());
         let to = recipient(account, Language::default())?;
         let mut tx = self.db.begin().await?;
         self.mail.put_message(&mut tx, to, subject, html).await?;
-        audit::record(&mut tx, now, actor, "email.message", did, "").await?;
-        tx.commit().await?;
-        Ok(())
+        audit::record(&mut tx, now, actor, "email.message", did.as_str(), "").await?;
+        Ok(tx.commit().await?)
     }
 
     /// Looks at a code that the account's owner typed. Counts the attempt.
     pub(crate) async fn check(
         &self,
-        did: &str,
+        did: &Did,
         reason: Reason,
         code: &str,
     ) -> Result<VerifiedCode, CodeError> {
@@ -135,15 +139,14 @@ impl Emails {
         if own.is_none_or(|own| own.key() != email.key()) {
             return Err(EmailsError::OtherAddress);
         }
-        let (did, now) = (account.did.as_str(), self.clock.now());
+        let (did, now) = (&account.did, self.clock.now());
         let checked = self.check(did, Reason::ConfirmEmail, code).await?;
         let mut tx = self.db.begin().await?;
         // A change of the address takes the code away in its own transaction.
         checked.take(&mut tx).await?;
-        super::sql::confirm_email(&mut tx, did, email.key(), now).await?;
-        audit::record(&mut tx, now, actor, "account.email_confirm", did, "").await?;
-        tx.commit().await?;
-        Ok(())
+        sql::confirm_email(&mut tx, did, email.key(), now).await?;
+        audit::record(&mut tx, now, actor, "account.email_confirm", did.as_str(), "").await?;
+        Ok(tx.commit().await?)
     }
 
     /// Sends a code for a change of the address, if one is needed: `false`, and no mail, while the present one is not confirmed.
@@ -173,7 +176,7 @@ impl Emails {
         if code.is_none() && account.email_confirmed_at.is_some() {
             return Err(EmailsError::CodeRequired);
         }
-        let (did, now) = (account.did.as_str(), self.clock.now());
+        let (did, now) = (&account.did, self.clock.now());
         let checked = match code {
             Some(code) => Some(self.check(did, Reason::UpdateEmail, code).await?),
             None => None,
@@ -182,27 +185,20 @@ impl Emails {
         match checked {
             Some(checked) => checked.take(&mut tx).await?,
             // The address may have been confirmed since the account was looked up.
-            None if super::sql::is_email_confirmed(&mut tx, did).await? => {
+            None if sql::is_email_confirmed(&mut tx, did).await? => {
                 return Err(EmailsError::CodeRequired);
             }
             None => {}
         }
         self.accounts.change_email(&mut tx, did, email).await?;
-        audit::record(&mut tx, now, actor, "account.email", did, "").await?;
-        tx.commit().await?;
-        Ok(())
+        audit::record(&mut tx, now, actor, "account.email", did.as_str(), "").await?;
+        Ok(tx.commit().await?)
     }
 }
 
 /// Forgets codes that are long over.
 pub(crate) async fn sweep(db: &Db, now: crate::base::Timestamp) -> db::Result<u64> {
     email_token::sweep(db, now).await
-}
-
-/// What is on its way to an address that is no longer the account's.
-pub(super) async fn forget(tx: &mut Tx, did: &str) -> db::Result<()> {
-    email_token::remove_all(tx, did).await?;
-    mail::forget_account(tx, did).await
 }
 
 fn recipient(account: &Account, language: Language) -> Result<Recipient<'_>, EmailsError> {

@@ -1,15 +1,7 @@
-//! Why accounts are not changed. A look at one can fail for the database's reasons only.
+//! Why accounts are not changed. A look-up can fail for the database's reasons only, and a change
+//! that finds no account returns `false`.
 
 use crate::db;
-
-/// Why a change was not made.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum Error {
-    #[error("there is no such account")]
-    NotFound,
-    #[error(transparent)]
-    Storage(#[from] db::Error),
-}
 
 /// Why an account did not get the handle or the e-mail address that it was to have.
 #[derive(Debug, thiserror::Error)]
@@ -22,7 +14,7 @@ pub(crate) enum ClaimError {
     Storage(#[from] db::Error),
 }
 
-/// Why a new account was not written down.
+/// Why a new account was not recorded.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum NewError {
     #[error("the handle is taken")]
@@ -31,22 +23,4 @@ pub(crate) enum NewError {
     EmailTaken,
     #[error(transparent)]
     Storage(#[from] db::Error),
-}
-
-impl From<sqlx::Error> for Error {
-    fn from(cause: sqlx::Error) -> Self {
-        Self::Storage(cause.into())
-    }
-}
-
-impl From<sqlx::Error> for ClaimError {
-    fn from(cause: sqlx::Error) -> Self {
-        Self::Storage(cause.into())
-    }
-}
-
-impl From<sqlx::Error> for NewError {
-    fn from(cause: sqlx::Error) -> Self {
-        Self::Storage(cause.into())
-    }
 }

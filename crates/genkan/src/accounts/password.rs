@@ -111,7 +111,7 @@ impl Passwords {
             (Verdict::Right, Some(account)) => Ok(Some(account.password_hash.clone())),
             (Verdict::RightButOld, Some(account)) => {
                 let newer = self.hash(password).await?;
-                let (did, old) = (account.did.as_str(), account.password_hash.expose());
+                let (did, old) = (&account.did, account.password_hash.expose());
                 if accounts.upgrade_password_hash(did, old, newer.expose()).await? {
                     return Ok(Some(newer));
                 }

@@ -16,7 +16,7 @@ pub(crate) enum State {
     Deleting,
 }
 
-/// How an account stands, as sessions say it.
+/// Whether an account is active, deactivated or taken down, as sessions say it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Standing {
     Active,

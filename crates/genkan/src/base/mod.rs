@@ -6,6 +6,7 @@
 
 mod clock;
 pub(crate) mod fetch;
+mod id;
 mod language;
 pub(crate) mod query;
 pub(crate) mod random;
@@ -18,5 +19,6 @@ pub(crate) mod test_directory;
 pub(crate) use clock::monotonic_now;
 pub use clock::{Clock, Timestamp};
 pub use genkan_protocol::origin::Origin;
+pub(crate) use id::id_type;
 pub(crate) use language::Language;
 pub use secret::Secret;

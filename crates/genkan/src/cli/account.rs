@@ -114,7 +114,7 @@ pub(super) fn run(command: Command, context: &Context) -> Result<(), Failure> {
             }
             Command::Takedown { account, reference } => {
                 let account = find(&app, &account).await?;
-                let done = app.standings.take_down(account.did.as_str(), &reference, Actor::Operator).await;
+                let done = app.standings.take_down(&account.did, &reference, Actor::Operator).await;
                 done.map_err(|cause| {
                     anyhow::anyhow!(cause)
                         .context(
@@ -125,24 +125,20 @@ pub(super) fn run(command: Command, context: &Context) -> Result<(), Failure> {
             }
             Command::Restore { account } => {
                 let account = find(&app, &account).await?;
-                app.standings
-                    .restore(account.did.as_str(), Actor::Operator)
-                    .await
-                    .map_err(anyhow::Error::from)?;
+                app.standings.restore(&account.did, Actor::Operator).await.map_err(anyhow::Error::from)?;
                 say(context, &account, "restored", "is restored")
             }
             Command::Deactivate { account } => {
                 let account = find(&app, &account).await?;
-                let did = account.did.as_str();
-                app.standings.deactivate(did, None, Actor::Operator).await.map_err(anyhow::Error::from)?;
+                app.standings
+                    .deactivate(&account.did, None, Actor::Operator)
+                    .await
+                    .map_err(anyhow::Error::from)?;
                 say(context, &account, "deactivated", "is deactivated")
             }
             Command::Activate { account } => {
                 let account = find(&app, &account).await?;
-                app.standings
-                    .activate(account.did.as_str(), Actor::Operator)
-                    .await
-                    .map_err(anyhow::Error::from)?;
+                app.standings.activate(&account.did, Actor::Operator).await.map_err(anyhow::Error::from)?;
                 say(context, &account, "active", "is active")
             }
             Command::Delete { account, yes } => {
@@ -150,10 +146,7 @@ pub(super) fn run(command: Command, context: &Context) -> Result<(), Failure> {
                 if !yes && !confirmed(&account)? {
                     return Err(anyhow::anyhow!("nothing was deleted: what was typed is not the account's handle").into());
                 }
-                app.standings
-                    .delete(account.did.as_str(), Actor::Operator)
-                    .await
-                    .map_err(anyhow::Error::from)?;
+                app.standings.delete(&account.did, Actor::Operator).await.map_err(anyhow::Error::from)?;
                 say(context, &account, "deleted", "is deleted")
             }
             Command::ResetPassword { account } => reset_password(&app, context, &account).await,
@@ -174,7 +167,7 @@ async fn reset_password(app: &App, context: &Context, typed: &str) -> Result<(),
     let hash = app.passwords.hash(&password).await.map_err(anyhow::Error::from)?;
     let did = account.did.as_str();
     app.standings
-        .set_password_hash(did, hash.expose(), Actor::Operator)
+        .set_password_hash(&account.did, hash.expose(), Actor::Operator)
         .await
         .map_err(anyhow::Error::from)?;
     let done = serde_json::json!({ "did": did, "handle": account.handle, "password": password.expose() });

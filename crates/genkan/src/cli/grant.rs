@@ -46,7 +46,7 @@ impl From<Grant> for GrantView {
     fn from(grant: Grant) -> Self {
         Self {
             id: grant.id,
-            account: grant.did,
+            account: grant.did.to_string(),
             client_id: grant.client_id,
             scope: grant.scope,
             created: grant.created_at.rfc3339(),

@@ -6,8 +6,8 @@ use clap::Subcommand;
 use serde::Serialize;
 
 use super::{Context, Failure};
-use crate::accounts::invite::{self, Invite};
-use crate::db::audit::{self, Actor};
+use crate::accounts::{Invite, Invites, NewInvites};
+use crate::base::Clock;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
@@ -64,42 +64,25 @@ pub(super) fn run(command: Command, context: &Context) -> Result<(), Failure> {
     context.block_on(async {
         let config = context.config()?;
         let db = context.database(&config).await?;
-        let now = crate::base::Clock::System.now();
+        let invites = Invites::new(db, Clock::System, config.service.public_url.host());
         match command {
             Command::Create { uses, count, r#for } => {
-                let mut made: Vec<InviteView> = Vec::new();
-                let mut tx = db.begin().await?;
-                for _ in 0..count {
-                    let host = config.service.public_url.host();
-                    let invite = invite::create(&mut tx, host, &r#for, "operator", uses, now).await;
-                    made.push(invite.map_err(anyhow::Error::from)?.into());
-                }
-                audit::record(
-                    &mut tx,
-                    now,
-                    Actor::Operator,
-                    "invite.create",
-                    &r#for,
-                    &format!("{count} × {uses}"),
-                )
-                .await?;
-                tx.commit().await.map_err(crate::db::Error::from)?;
+                let new = NewInvites { for_account: &r#for, created_by: "operator", count, uses };
+                let made = invites.create(new).await.map_err(anyhow::Error::from)?;
+                let made: Vec<InviteView> = made.into_iter().map(InviteView::from).collect();
                 let text = |made: &Vec<InviteView>| made.iter().map(|one| one.code.clone() + "\n").collect();
                 Ok(context.output.print(&made, text)?)
             }
             Command::List { limit } => {
-                let found = invite::list(&db, limit).await.map_err(anyhow::Error::from)?;
+                let found = invites.list(limit).await.map_err(anyhow::Error::from)?;
                 let shown: Vec<InviteView> = found.into_iter().map(InviteView::from).collect();
                 Ok(context.output.print(&shown, |shown| table(shown))?)
             }
             Command::Disable { code } => {
-                let mut tx = db.begin().await?;
-                if !invite::disable(&mut tx, &code, now).await.map_err(anyhow::Error::from)? {
+                if !invites.disable(&code).await.map_err(anyhow::Error::from)? {
                     let hint = "no enabled code has this name; `genkan invite list` shows all codes";
                     return Err(anyhow::anyhow!("{code}: {hint}").into());
                 }
-                audit::record(&mut tx, now, Actor::Operator, "invite.disable", &code, "").await?;
-                tx.commit().await.map_err(crate::db::Error::from)?;
                 let done = serde_json::json!({ "code": code, "disabled": true });
                 Ok(context.output.print(&done, |_| format!("{code} is disabled"))?)
             }

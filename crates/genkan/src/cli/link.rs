@@ -70,7 +70,7 @@ pub(super) fn run(command: Command, context: &Context) -> Result<(), Failure> {
         let links = context.app().await?.links.clone();
         match command {
             Command::List { account } => {
-                let found = links.of_account(account.as_str()).await.map_err(anyhow::Error::from)?;
+                let found = links.of_account(&account).await.map_err(anyhow::Error::from)?;
                 let shown: Vec<LinkSummary> = found.into_iter().map(LinkSummary::from).collect();
                 Ok(context.output.print(&shown, |shown| table(shown))?)
             }

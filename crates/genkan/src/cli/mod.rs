@@ -187,7 +187,7 @@ impl From<crate::db::Error> for Failure {
                 "GENKAN_DATABASE_URL: the database cannot be used. Check that it exists, and that this process reaches it",
             )),
             E::Statement(_) => Self::Other(anyhow::Error::from(error).context("GENKAN_DATABASE_URL")),
-            E::Corrupt { .. } | E::Migrate(_) => Self::Other(error.into()),
+            E::BrokenOff | E::Conflict(_) | E::Corrupt { .. } | E::Migrate(_) => Self::Other(error.into()),
         }
     }
 }

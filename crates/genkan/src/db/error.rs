@@ -9,6 +9,12 @@ pub enum Error {
     /// Busy, away or shutting down: worth another try in a moment.
     #[error("the database does not answer")]
     Away(#[source] sqlx::Error),
+    /// Another reading that this one waited for came to nothing: worth another try, too.
+    #[error("a shared look-up in the database broke off")]
+    BrokenOff,
+    /// A unique index has one of the values already.
+    #[error("another row has that value")]
+    Conflict(#[source] sqlx::Error),
     #[error("the database refused a statement")]
     Statement(#[source] sqlx::Error),
     #[error("{table}.{column} of row {row} holds what this version cannot read")]
@@ -26,7 +32,15 @@ pub enum Error {
 impl Error {
     /// A caller may be told to come again soon (503).
     pub const fn is_passing(&self) -> bool {
-        matches!(self, Self::Away(_))
+        matches!(self, Self::Away(_) | Self::BrokenOff)
+    }
+
+    /// Whether it is a conflict in this column.
+    ///
+    /// `PostgreSQL` names the index in its message, SQLite the column; our indexes are named by
+    /// their columns. Neither driver has a field for it that both fill.
+    pub(crate) fn conflicts_in(&self, column: &str) -> bool {
+        matches!(self, Self::Conflict(cause) if cause.to_string().contains(column))
     }
 
     pub(crate) fn corrupt(table: &'static str, column: &'static str, row: &str) -> Self {
@@ -45,6 +59,7 @@ impl From<sqlx::Error> for Error {
             sqlx::Error::Database(database) if is_passing_code(database.code().as_deref()) => {
                 Self::Away(cause)
             }
+            sqlx::Error::Database(database) if database.is_unique_violation() => Self::Conflict(cause),
             _ => Self::Statement(cause),
         }
     }
@@ -58,11 +73,6 @@ fn is_passing_code(code: Option<&str>) -> bool {
         return ["08", "40", "53", "57", "58"].iter().any(|class| code.starts_with(class)) || code == "25006";
     }
     code.parse::<u32>().is_ok_and(|number| matches!(number & 0xff, 5 | 6 | 8 | 10 | 13 | 14))
-}
-
-/// Whether a statement failed because a unique index has that value already.
-pub(crate) fn is_unique_violation(error: &sqlx::Error) -> bool {
-    matches!(error, sqlx::Error::Database(database) if database.is_unique_violation())
 }
 
 #[cfg(test)]

@@ -1,13 +1,14 @@
 //! The changes feed: how every process hears of a revocation within seconds.
 //!
-//! Whoever changes something that another process may have in memory notes it in the same
-//! transaction. Every serving process reads the notes each second and tells its subscribers; it
-//! also hears its own notes, and may tell itself sooner with [`Feed::tell`].
+//! A transaction that changes something which a process may hold in memory notes the change with
+//! [`note`]. The commit tells the process that made the change; every serving process reads the
+//! notes once a second and tells its subscribers. A process therefore hears of its own changes
+//! twice, and listeners must not mind.
 
 use std::collections::HashSet;
 use std::fmt;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
-use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
 use sqlx::Row as _;
@@ -15,38 +16,7 @@ use sqlx::Row as _;
 use super::{Db, Result, Tx};
 use crate::base::{Clock, Timestamp, random};
 
-/// What a note is about.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) enum Change {
-    /// An account's home, handle or standing; the subject is its DID.
-    Account,
-    /// A session ended; the subject is its id.
-    Session,
-    /// An OAuth grant ended; the subject is its id.
-    Grant,
-    /// A session of a linked account ended; the subject is its id.
-    Link,
-    /// The fleet's hosts or keys; the subject is the host's id.
-    Fleet,
-}
-
-impl Change {
-    const fn as_str(self) -> &'static str {
-        match self {
-            Self::Account => "account",
-            Self::Session => "session",
-            Self::Grant => "grant",
-            Self::Link => "link",
-            Self::Fleet => "fleet",
-        }
-    }
-
-    fn parse(text: &str) -> Option<Self> {
-        [Self::Account, Self::Session, Self::Grant, Self::Link, Self::Fleet]
-            .into_iter()
-            .find(|kind| kind.as_str() == text)
-    }
-}
+pub(crate) use super::changes::Change;
 
 /// Names one note of the feed.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -58,30 +28,28 @@ impl ChangeId {
     }
 }
 
-/// Notes a change as part of `tx`.
-pub(crate) async fn note(tx: &mut Tx, now: Timestamp, kind: Change, subject: &str) -> Result<ChangeId> {
+/// Notes a change as part of `tx`. The commit tells this process, the row every other one.
+pub(crate) async fn note(tx: &mut Tx, now: Timestamp, change: Change, subject: &str) -> Result<ChangeId> {
     let id = random::id();
     sqlx::query("INSERT INTO changes (id, at, kind, subject) VALUES ($1, $2, $3, $4)")
         .bind(&id)
         .bind(now.as_millis())
-        .bind(kind.as_str())
+        .bind(change.as_str())
         .bind(subject)
         .execute(&mut **tx)
         .await?;
+    tx.remember(change, subject);
     Ok(ChangeId(id))
 }
 
-/// Every note of `kind` that was committed and not swept yet, in no order.
-pub(crate) async fn noted(db: &Db, kind: Change) -> Result<Vec<ChangeId>> {
+/// Every note of this `change` that was committed and not swept yet, in no order.
+pub(crate) async fn noted(db: &Db, change: Change) -> Result<Vec<ChangeId>> {
     let rows = sqlx::query("SELECT id FROM changes WHERE kind = $1")
-        .bind(kind.as_str())
+        .bind(change.as_str())
         .fetch_all(db.reader())
         .await?;
     rows.iter().map(|row| Ok(ChangeId(row.try_get("id")?))).collect()
 }
-
-type Listener = Box<dyn Fn(&str) + Send + Sync>;
-type GapListener = Box<dyn Fn() + Send + Sync>;
 
 /// Tells subscribers what was noted. Cheap to clone.
 #[derive(Clone)]
@@ -92,8 +60,6 @@ pub(crate) struct Feed {
 struct Inner {
     db: Db,
     clock: Clock,
-    listeners: RwLock<Vec<(Change, Listener)>>,
-    gap_listeners: RwLock<Vec<GapListener>>,
     /// When the last complete reading began, milliseconds.
     read_at: AtomicI64,
 }
@@ -101,43 +67,24 @@ struct Inner {
 impl Feed {
     pub(crate) fn new(db: Db, clock: Clock) -> Self {
         let read_at = AtomicI64::new(clock.now().as_millis());
-        Self {
-            inner: Arc::new(Inner {
-                db,
-                clock,
-                listeners: RwLock::default(),
-                gap_listeners: RwLock::default(),
-                read_at,
-            }),
-        }
+        Self { inner: Arc::new(Inner { db, clock, read_at }) }
     }
 
-    /// Calls `listener` with the subject of each note of `kind`. It must be quick.
-    pub(crate) fn subscribe(&self, kind: Change, listener: impl Fn(&str) + Send + Sync + 'static) {
-        let mut listeners = self.inner.listeners.write().unwrap_or_else(std::sync::PoisonError::into_inner);
-        listeners.push((kind, Box::new(listener)));
+    /// Calls `listener` with the subject of each `change`. It must be quick: it runs while the feed
+    /// is read, and in the task that commits.
+    pub(crate) fn subscribe(&self, change: Change, listener: impl Fn(&str) + Send + Sync + 'static) {
+        self.inner.db.subscribers.add(change, Box::new(listener));
     }
 
     /// Calls `listener` when notes may have been missed for good: whatever is in memory may be wrong.
     pub(crate) fn subscribe_to_gaps(&self, listener: impl Fn() + Send + Sync + 'static) {
-        let mut listeners =
-            self.inner.gap_listeners.write().unwrap_or_else(std::sync::PoisonError::into_inner);
-        listeners.push(Box::new(listener));
+        self.inner.db.subscribers.add_for_gaps(Box::new(listener));
     }
 
-    fn tell_of_gap(&self) {
-        let listeners = self.inner.gap_listeners.read().unwrap_or_else(std::sync::PoisonError::into_inner);
-        for listener in listeners.iter() {
-            listener();
-        }
-    }
-
-    /// Tells this process at once, without waiting for the next reading.
-    pub(crate) fn tell(&self, kind: Change, subject: &str) {
-        let listeners = self.inner.listeners.read().unwrap_or_else(std::sync::PoisonError::into_inner);
-        for (_, listener) in listeners.iter().filter(|(wanted, _)| *wanted == kind) {
-            listener(subject);
-        }
+    /// Tells this process alone, as a commit does.
+    #[cfg(test)]
+    pub(crate) fn tell(&self, change: Change, subject: &str) {
+        self.inner.db.subscribers.tell(change, subject);
     }
 
     /// Whether what is in memory may be believed: the last reading is no older than [`STALE`].
@@ -176,16 +123,16 @@ impl Feed {
             .await?;
         if has_gap {
             tracing::warn!("the changes feed was not read for long: what was in memory is dropped");
-            self.tell_of_gap();
+            self.inner.db.subscribers.tell_of_gap();
         }
         let mut seen = HashSet::with_capacity(rows.len());
         for row in rows {
             let id: String = row.try_get("id")?;
             // The first reading tells what it finds, too: memory began to fill before it.
             if !heard.ids.contains(&id)
-                && let Some(kind) = Change::parse(row.try_get("kind")?)
+                && let Some(change) = Change::parse(row.try_get("kind")?)
             {
-                self.tell(kind, row.try_get("subject")?);
+                self.inner.db.subscribers.tell(change, row.try_get("subject")?);
             }
             seen.insert(id);
         }
@@ -234,6 +181,7 @@ mod tests {
     use crate::db::on_each_database;
 
     on_each_database!(
+        a_commit_tells_its_own_process_and_a_rollback_tells_nothing,
         a_note_is_told_once_to_those_who_asked,
         what_was_noted_before_the_first_reading_is_told,
         notes_of_a_time_without_reading_are_heard,
@@ -252,8 +200,9 @@ mod tests {
         });
         let mut state = SeenChanges::default();
         feed.read(start, &mut state).await.unwrap();
+        let other_process = db.apart();
         let noted = async |at: Timestamp, subject: &str| {
-            let mut tx = db.begin().await.unwrap();
+            let mut tx = other_process.begin().await.unwrap();
             note(&mut tx, at, Change::Session, subject).await.unwrap();
             tx.commit().await.unwrap();
         };
@@ -276,9 +225,10 @@ mod tests {
 
         let mut state = SeenChanges::default();
         feed.read(now, &mut state).await.unwrap();
-        for (kind, subject) in [(Change::Session, "s1"), (Change::Account, "did:plc:x")] {
-            let mut tx = db.begin().await.unwrap();
-            note(&mut tx, now, kind, subject).await.unwrap();
+        let other_process = db.apart();
+        for (change, subject) in [(Change::Session, "s1"), (Change::Account, "did:plc:x")] {
+            let mut tx = other_process.begin().await.unwrap();
+            note(&mut tx, now, change, subject).await.unwrap();
             tx.commit().await.unwrap();
         }
         feed.read(now, &mut state).await.unwrap();
@@ -295,13 +245,31 @@ mod tests {
         let heard: Arc<Mutex<Vec<String>>> = Arc::default();
         let sink = Arc::clone(&heard);
         feed.subscribe(Change::Fleet, move |subject| sink.lock().unwrap().push(subject.to_owned()));
-        let mut tx = db.begin().await.unwrap();
+        let mut tx = db.apart().begin().await.unwrap();
         note(&mut tx, now, Change::Fleet, "oak").await.unwrap();
         tx.commit().await.unwrap();
         let mut state = SeenChanges::default();
         feed.read(now, &mut state).await.unwrap();
         feed.read(now, &mut state).await.unwrap();
         assert_eq!(*heard.lock().unwrap(), ["oak"]);
+    }
+
+    async fn a_commit_tells_its_own_process_and_a_rollback_tells_nothing(db: Db) {
+        let now = Timestamp::from_millis(1_000_000);
+        let heard: Arc<Mutex<Vec<String>>> = Arc::default();
+        let sink = Arc::clone(&heard);
+        let feed = Feed::new(db.clone(), Clock::System);
+        feed.subscribe(Change::Session, move |subject| sink.lock().unwrap().push(subject.to_owned()));
+
+        let mut tx = db.begin().await.unwrap();
+        note(&mut tx, now, Change::Session, "rolled back").await.unwrap();
+        drop(tx);
+        let mut tx = db.begin().await.unwrap();
+        note(&mut tx, now, Change::Session, "s1").await.unwrap();
+        note(&mut tx, now, Change::Link, "another kind").await.unwrap();
+        assert!(heard.lock().unwrap().is_empty(), "not before the commit");
+        tx.commit().await.unwrap();
+        assert_eq!(*heard.lock().unwrap(), ["s1"]);
     }
 
     async fn notes_are_swept_when_old(db: Db) {

@@ -5,6 +5,8 @@
 //! two databases is in `dialect.rs` and nowhere else.
 
 pub(crate) mod audit;
+mod cache;
+mod changes;
 mod dialect;
 mod error;
 pub(crate) mod feed;
@@ -13,22 +15,22 @@ mod migrate;
 pub(crate) mod replicas;
 #[cfg(test)]
 pub(crate) mod testing;
+mod tx;
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use sqlx::any::{Any, AnyPoolOptions};
+use sqlx::any::AnyPoolOptions;
 use sqlx::{AnyConnection, AnyPool, Connection as _};
 
+pub(crate) use cache::{FeedCache, Reading};
 pub use dialect::DatabaseUrl;
 pub(crate) use dialect::lock;
-pub(crate) use error::is_unique_violation;
 pub use error::{Error, Result};
+pub(crate) use tx::Tx;
 
 #[cfg(test)]
 pub(crate) use testing::on_each_database;
-
-/// A write transaction. Dropped without `commit`, it rolls back.
-pub(crate) type Tx = sqlx::Transaction<'static, Any>;
 
 /// The database. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -36,6 +38,7 @@ pub struct Db {
     dialect: dialect::Dialect,
     write: AnyPool,
     read: AnyPool,
+    subscribers: Arc<changes::Subscribers>,
 }
 
 /// How many connections, and how long a caller waits for one before it hears 503.
@@ -99,7 +102,7 @@ impl Db {
             dialect::Dialect::Sqlite => pool(size.connections.clamp(1, 4)).connect(url.expose()).await?,
             dialect::Dialect::Postgres => write.clone(),
         };
-        Ok(Self { dialect, write, read })
+        Ok(Self { dialect, write, read, subscribers: Arc::default() })
     }
 
     /// For single `SELECT`s.
@@ -114,7 +117,8 @@ impl Db {
 
     /// Begins a write transaction. On SQLite it takes the write lock at once.
     pub(crate) async fn begin(&self) -> Result<Tx> {
-        Ok(self.write.begin_with(self.dialect.begin_write()).await?)
+        let inner = self.write.begin_with(self.dialect.begin_write()).await?;
+        Ok(Tx::new(inner, Arc::clone(&self.subscribers)))
     }
 
     /// Whether the database is this process's alone: nobody else serves from it.

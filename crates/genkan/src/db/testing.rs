@@ -1,6 +1,7 @@
 //! Fresh databases for tests: a SQLite file, or a borrowed schema of `GENKAN_TEST_POSTGRES`.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use genkan_testing::Schema;
 use sqlx::AnyPool;
@@ -61,7 +62,7 @@ impl Db {
             |pool: &AnyPool| pool.options().clone().connect_lazy_with((*pool.connect_options()).clone());
         let write = again(&self.write);
         let read = if self.dialect == Dialect::Sqlite { again(&self.read) } else { write.clone() };
-        Self { dialect: self.dialect, write, read }
+        Self { dialect: self.dialect, write, read, subscribers: Arc::default() }
     }
 }
 

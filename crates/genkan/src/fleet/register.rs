@@ -11,7 +11,7 @@ use super::{Error, Fleet, HostId};
 use crate::base::{Origin, Secret};
 use crate::db::audit::{self, Actor};
 use crate::db::feed::{self, Change, ChangeId};
-use crate::db::{Tx, is_unique_violation};
+use crate::db::{self, Tx};
 
 /// What was learned of a host, and what the operator wants of it.
 #[derive(Clone, Debug)]
@@ -194,8 +194,7 @@ impl Fleet {
         let now = inner.clock.now();
         audit::record(&mut tx, now, Actor::Operator, action, id.as_str(), "").await?;
         let change = feed::note(&mut tx, now, Change::Fleet, id.as_str()).await?;
-        tx.commit().await.map_err(crate::db::Error::from)?;
-        inner.feed.tell(Change::Fleet, id.as_str());
+        tx.commit().await?;
         self.reload().await?;
         Ok(change)
     }
@@ -209,8 +208,8 @@ fn check_name(id: &HostId) -> Result<(), Error> {
     if good { Ok(()) } else { Err(Error::BadName) }
 }
 
-fn taken(cause: sqlx::Error) -> Error {
-    if is_unique_violation(&cause) { Error::NameTaken } else { Error::Storage(cause.into()) }
+fn taken(cause: db::Error) -> Error {
+    if matches!(cause, db::Error::Conflict(_)) { Error::NameTaken } else { Error::Storage(cause) }
 }
 
 #[cfg(test)]

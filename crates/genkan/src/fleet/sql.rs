@@ -48,7 +48,7 @@ pub(super) async fn one(db: &Db, id: &str) -> Result<Option<HostRow>> {
 }
 
 /// Fails on a name, URL or DID that is there already.
-pub(super) async fn insert(tx: &mut Tx, row: &HostRow, now: Timestamp) -> Result<(), sqlx::Error> {
+pub(super) async fn insert(tx: &mut Tx, row: &HostRow, now: Timestamp) -> Result<()> {
     sqlx::query(
         "INSERT INTO hosts (id, url, did, state, weight, capacity, region, sign_ups_per_hour, \
          admin_password_sealed, signing_key, version, blob_limit, added_at, updated_at) \
@@ -73,7 +73,7 @@ pub(super) async fn insert(tx: &mut Tx, row: &HostRow, now: Timestamp) -> Result
 }
 
 /// Everything but name and URL. `false`: there is no such host.
-pub(super) async fn update(tx: &mut Tx, row: &HostRow, now: Timestamp) -> Result<bool, sqlx::Error> {
+pub(super) async fn update(tx: &mut Tx, row: &HostRow, now: Timestamp) -> Result<bool> {
     let done = sqlx::query(
         "UPDATE hosts SET did = $2, state = $3, weight = $4, capacity = $5, region = $6, sign_ups_per_hour = $7, \
          admin_password_sealed = $8, signing_key = $9, version = $10, blob_limit = $11, updated_at = $12 \
@@ -137,7 +137,7 @@ pub(super) async fn record_probe(db: &Db, probe: &ProbeRow) -> Result<()> {
     .bind(probe.reason.as_deref())
     .execute(&mut *tx)
     .await?;
-    tx.commit().await.map_err(Error::from)
+    tx.commit().await
 }
 
 fn select(rest: &str) -> sqlx::AssertSqlSafe<String> {
@@ -181,7 +181,7 @@ fn signed(count: Option<u64>) -> Option<i64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::db::{is_unique_violation, on_each_database};
+    use crate::db::on_each_database;
 
     on_each_database!(
         a_host_is_written_and_read_back,
@@ -207,7 +207,7 @@ mod tests {
         }
     }
 
-    async fn add(db: &Db, row: &HostRow) -> Result<(), sqlx::Error> {
+    async fn add(db: &Db, row: &HostRow) -> Result<()> {
         let mut tx = db.begin().await.unwrap();
         insert(&mut tx, row, Timestamp::from_millis(1)).await?;
         tx.commit().await
@@ -234,7 +234,7 @@ mod tests {
             HostRow { origin: row("oak").origin, ..row("elm") },
             HostRow { did: row("oak").did, ..row("elm") },
         ] {
-            assert!(is_unique_violation(&add(&db, &clash).await.unwrap_err()));
+            assert!(matches!(add(&db, &clash).await, Err(Error::Conflict(_))));
         }
     }
 

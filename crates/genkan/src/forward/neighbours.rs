@@ -5,13 +5,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::headers::Signed;
-use crate::accounts::{Caller, Home};
+use crate::accounts::Home;
 use crate::base::Origin;
 use crate::fleet::{Host, HostId};
 use crate::identity::{Freshness, PdsLocation, PdsLocationError};
 use crate::limits::Verdict;
 use crate::oauth::{AccessError, Call, GrantCaller, Onward};
 use crate::routing::target::Target;
+use crate::sessions::Caller;
 
 /// The rooms that know callers, homes and hosts.
 ///

@@ -10,13 +10,7 @@ use crate::fleet::HostError;
 use crate::identity::PolicyError;
 use crate::wire::error::{bad_request, unauthorized};
 use crate::wire::{XrpcError, messages};
-use crate::{accounts, oauth, recovery, sessions, signin, signup, standing};
-
-impl From<sqlx::Error> for XrpcError {
-    fn from(cause: sqlx::Error) -> Self {
-        crate::db::Error::from(cause).into()
-    }
-}
+use crate::{accounts, recovery, sessions, signup, standing};
 
 impl From<crate::db::Error> for XrpcError {
     fn from(error: crate::db::Error) -> Self {
@@ -28,22 +22,12 @@ impl From<crate::db::Error> for XrpcError {
     }
 }
 
-impl From<accounts::Error> for XrpcError {
-    fn from(error: accounts::Error) -> Self {
-        use accounts::Error as E;
-        match error {
-            E::NotFound => bad_request("AccountNotFound", messages::ACCOUNT_NOT_FOUND),
-            E::Storage(cause) => cause.into(),
-        }
-    }
-}
-
 impl From<accounts::ClaimError> for XrpcError {
     /// For an e-mail address; handles are changed by `renames`, which has its own error.
     fn from(error: accounts::ClaimError) -> Self {
         use accounts::ClaimError as E;
         match error {
-            E::NotFound => accounts::Error::NotFound.into(),
+            E::NotFound => bad_request("AccountNotFound", messages::ACCOUNT_NOT_FOUND),
             E::Taken => email_taken(),
             E::Storage(cause) => cause.into(),
         }
@@ -104,7 +88,10 @@ impl From<sessions::TokenError> for XrpcError {
         use sessions::TokenError as E;
         match error {
             E::Malformed => bad_request("InvalidToken", messages::MALFORMED_TOKEN),
-            E::Invalid(text) => bad_request("InvalidToken", text),
+            E::WrongType => bad_request("InvalidToken", "Invalid token type"),
+            E::Unverified => bad_request("InvalidToken", "Token could not be verified"),
+            E::BadClaims => bad_request("InvalidToken", messages::MALFORMED_TOKEN),
+            E::WrongAudience => bad_request("InvalidToken", "Token is for another service"),
             E::Expired => bad_request("ExpiredToken", messages::EXPIRED_TOKEN),
             E::Revoked => bad_request("ExpiredToken", messages::REVOKED_TOKEN),
             E::Storage(cause) => cause.into(),
@@ -182,12 +169,8 @@ impl From<standing::Error> for XrpcError {
             E::NotFound => bad_request("NotFound", messages::ACCOUNT_NOT_FOUND),
             E::TakenDown => unauthorized("AccountTakedown", messages::TAKEN_DOWN),
             E::Host(cause) => cause.into(),
-            E::Session(cause) => cause.into(),
-            E::Storage(cause)
-            | E::Grant(oauth::Error::Storage(cause))
-            | E::SignIn(signin::Error::Storage(cause)) => cause.into(),
-            // Ending what exists needs no permission, so these cannot come of it.
-            E::NoHome(_) | E::Grant(_) | E::SignIn(_) => Self::internal(error),
+            E::Storage(cause) => cause.into(),
+            E::NoHome(_) => Self::internal(error),
         }
     }
 }

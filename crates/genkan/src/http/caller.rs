@@ -159,7 +159,7 @@ async fn by_app(app: &App, grant: Arc<GrantCaller>, apps: AppAccess) -> Result<(
     if grant.place == Place::Link {
         return Err(XrpcError::not_here(NOT_FORWARDED));
     }
-    let account = app.accounts.find(grant.did.as_str()).await?;
+    let account = app.accounts.find(&grant.did).await?;
     let account = account.ok_or_else(|| invalid("there is no such account"))?;
     if !grant.place.is_host(&account.host) {
         return Err(invalid("the token is for another host"));
@@ -229,7 +229,7 @@ async fn by_session(app: &App, token: &str, scopes: &[Scope]) -> Result<(Account
     if !scopes.contains(&known.scope) {
         return Err(bad_request("InvalidToken", messages::BAD_TOKEN_SCOPE));
     }
-    let account = app.accounts.find(known.did.as_str()).await?;
+    let account = app.accounts.find(&known.did).await?;
     let account = account.ok_or_else(|| bad_request("ExpiredToken", messages::REVOKED_TOKEN))?;
     if account.host != known.audience {
         return Err(bad_request("ExpiredToken", messages::OUTDATED_AUDIENCE));
@@ -244,7 +244,7 @@ async fn by_service_auth(app: &App, token: &str, method: &str) -> Result<(Accoun
     let unverified = service_auth::parse(token).map_err(|_| invalid("Token could not be verified"))?;
     // Checked first, so that no token makes Genkan resolve the DID of an account that it does not
     // have.
-    let account = app.accounts.find(unverified.issuer().as_str()).await?;
+    let account = app.accounts.find(unverified.issuer()).await?;
     let account = account.ok_or_else(|| invalid("the token's issuer has no account here"))?;
     let (aud, now) = (app.config.service.did.as_str(), app.clock.now().as_seconds());
     // The host's key first. It needs no look-up, and a host still signs with it after the account

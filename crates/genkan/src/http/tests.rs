@@ -51,7 +51,7 @@ impl House {
         let metrics = Metrics::default();
         let clock = Clock::Manual(std::sync::Arc::new(1_000_000_000_000.into()));
         let accounts =
-            Accounts::new(fresh.db.clone(), clock.clone(), Feed::new(fresh.db.clone(), clock.clone()));
+            Accounts::new(fresh.db.clone(), clock.clone(), &Feed::new(fresh.db.clone(), clock.clone()));
         let limits = RateLimits::new(&config, &metrics);
         let trusted_peers = TrustedPeers::new(&config.listen.trusted_proxies);
         let account_hosts = accounts.account_hosts().clone();
@@ -340,7 +340,7 @@ async fn a_certificate_is_for_names_of_ours_only() {
         created_at: house.state.clock.now(),
     };
     crate::accounts::insert_creating(&mut tx, &ann).await.unwrap();
-    crate::accounts::open(&mut tx, ann.did.as_str()).await.unwrap();
+    crate::accounts::open(&mut tx, &ann.did).await.unwrap();
     tx.commit().await.unwrap();
     for (domain, status) in [
         ("localhost", 200),

@@ -47,9 +47,3 @@ pub enum Error {
     #[error(transparent)]
     Storage(#[from] crate::db::Error),
 }
-
-impl From<sqlx::Error> for Error {
-    fn from(cause: sqlx::Error) -> Self {
-        Self::Storage(cause.into())
-    }
-}

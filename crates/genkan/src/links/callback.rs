@@ -191,7 +191,7 @@ impl Links {
         };
         let mut tx = inner.db.begin().await?;
         links::insert(&mut tx, &row).await?;
-        tx.commit().await.map_err(crate::db::Error::from)?;
+        tx.commit().await?;
         Ok(Arrival { back: login.back.clone(), ..arrival(row) })
     }
 }

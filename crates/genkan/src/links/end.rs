@@ -27,8 +27,6 @@ impl Links {
         audit::record(&mut tx, now, Actor::Genkan, "link.end", link, reason.as_str()).await?;
         feed::note(&mut tx, now, Change::Link, link).await?;
         tx.commit().await?;
-        inner.memory.remove(link);
-        inner.feed.tell(Change::Link, link);
         if let Some(tell) = inner.end_listener.get() {
             tell(link);
         }
@@ -173,7 +171,7 @@ impl Links {
                 links::erase(&mut tx, &row.id).await?;
             }
         }
-        Ok(tx.commit().await?)
+        tx.commit().await
     }
 }
 

@@ -79,7 +79,7 @@ impl Links {
             // Before the server comes to read it.
             let mut tx = inner.db.begin().await?;
             clients::put(&mut tx, hash, login.scope, now).await?;
-            tx.commit().await.map_err(crate::db::Error::from)?;
+            tx.commit().await?;
         }
         let identity = ClientIdentity { id: name.id, key: inner.client.newest_key(now) };
         let secrets =
@@ -124,7 +124,7 @@ impl Links {
         };
         let mut tx = inner.db.begin().await?;
         logins::insert(&mut tx, &row).await?;
-        tx.commit().await.map_err(crate::db::Error::from)?;
+        tx.commit().await?;
         Ok(LoginRedirect { url, browser: Secret::new(browser) })
     }
 }

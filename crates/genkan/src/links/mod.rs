@@ -31,15 +31,14 @@ use std::time::Duration;
 
 use genkan_protocol::oauth::dpop::ProofKey;
 use genkan_protocol::oauth::jwk::JwkSet;
-use quick_cache::sync::Cache;
 use serde_json::Value;
 
 use crate::base::fetch::GuardedClient;
 use crate::base::seal::Sealer;
 use crate::base::single_flight::SingleFlight;
 use crate::base::{Clock, Origin, Timestamp, random};
-use crate::db::Db;
 use crate::db::feed::{Change, Feed};
+use crate::db::{Db, FeedCache};
 use crate::identity::Identity;
 use crate::telemetry::metrics::Metrics;
 
@@ -92,7 +91,7 @@ struct Inner {
     discovery: discovery::Discovery,
     client: client::Client,
     /// Opened credentials by link. What the feed tells of is forgotten.
-    memory: Cache<Arc<str>, Arc<Credential>>,
+    memory: FeedCache<Arc<str>, Arc<Credential>>,
     single_flight: SingleFlight<Result<Arc<Credential>, UseError>>,
     /// Of authorization servers, and of PDSs: not the same even where both are one machine.
     server_nonces: nonces::Nonces,
@@ -123,13 +122,16 @@ impl Links {
             settings.pages,
             keys,
         );
+        let memory = FeedCache::new(&feed, Change::Link, REMEMBERED, |entries, link| {
+            entries.remove(link);
+        });
         let inner = Inner {
             db,
             clock,
             sealer,
             discovery,
             client,
-            memory: Cache::new(REMEMBERED),
+            memory,
             single_flight: SingleFlight::default(),
             server_nonces: nonces::Nonces::new(REMEMBERED),
             pds_nonces: nonces::Nonces::new(2 * REMEMBERED),
@@ -137,22 +139,9 @@ impl Links {
             metrics,
             holder: random::id(),
             end_listener: OnceLock::new(),
-            feed: feed.clone(),
+            feed,
         };
-        let links = Self { inner: Arc::new(inner) };
-        let forgetting = Arc::downgrade(&links.inner);
-        feed.subscribe(Change::Link, move |link| {
-            if let Some(inner) = forgetting.upgrade() {
-                inner.memory.remove(link);
-            }
-        });
-        let forgetting = Arc::downgrade(&links.inner);
-        feed.subscribe_to_gaps(move || {
-            if let Some(inner) = forgetting.upgrade() {
-                inner.memory.clear();
-            }
-        });
-        links
+        Self { inner: Arc::new(inner) }
     }
 
     /// Lets `hear` know of every link that ends in this process. Only the first counts.

@@ -1,4 +1,4 @@
-//! A session as it is stored, opened for use.
+//! A stored session, unsealed for use.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,7 +10,7 @@ use super::error::{Reason, UseError};
 use super::sql::links::{self, Row};
 use super::vault::{SessionAad, Tokens};
 use crate::base::Timestamp;
-use crate::db;
+use crate::db::{self, Reading};
 
 impl Inner {
     /// A session that is not over.
@@ -36,7 +36,8 @@ impl Inner {
         })
     }
 
-    pub(super) fn opened(&self, row: &Row, remember: bool) -> Result<Arc<Credential>, UseError> {
+    /// The credential of a row, kept in memory if the `reading` that found the row is given.
+    pub(super) fn opened(&self, row: &Row, reading: Option<Reading>) -> Result<Arc<Credential>, UseError> {
         let tokens = self.open(row)?;
         let credential = Arc::new(Credential::new(CredentialParts {
             link: row.id.as_str().into(),
@@ -48,8 +49,8 @@ impl Inner {
             issued_at: row.issued_at,
             expires_at: row.expires_at,
         }));
-        if remember {
-            self.memory.insert(Arc::clone(&credential.link), Arc::clone(&credential));
+        if let Some(reading) = reading {
+            self.memory.keep(Arc::clone(&credential.link), Arc::clone(&credential), reading);
         }
         Ok(credential)
     }
@@ -70,7 +71,7 @@ impl Inner {
         }
         let mut tx = self.db.begin().await.map_err(|cause| stored(&cause))?;
         links::used(&mut tx, &row.id, now).await.map_err(|cause| stored(&cause))?;
-        tx.commit().await.map_err(|cause| stored(&cause.into()))
+        tx.commit().await.map_err(|cause| stored(&cause))
     }
 }
 

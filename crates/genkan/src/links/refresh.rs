@@ -57,14 +57,15 @@ impl Links {
     /// is good.
     pub(crate) async fn credential(&self, link: &str) -> Result<Arc<Credential>, UseError> {
         let inner = &self.inner;
+        let reading = inner.memory.begin();
         let row = inner.usable(link).await?;
         let now = inner.clock.now();
         let due = due_at(&row.id, row.version, row.issued_at, row.expires_at);
         if due.is_none_or(|due| now < due) {
             inner.note_use(&row, now).await?;
-            return inner.opened(&row, true);
+            return inner.opened(&row, Some(reading));
         }
-        let old = inner.opened(&row, false)?;
+        let old = inner.opened(&row, None)?;
         let is_valid = old.is_valid(now);
         // The refresh goes on without us if it takes long.
         let patience = if is_valid { PATIENCE_WHILE_VALID } else { PATIENCE };
@@ -79,7 +80,7 @@ impl Links {
                     _ => PATIENCE_WHILE_VALID,
                 };
                 old.put_off(now.plus(pause));
-                inner.memory.insert(Arc::clone(&old.link), Arc::clone(&old));
+                inner.memory.keep(Arc::clone(&old.link), Arc::clone(&old), reading);
                 Ok(old)
             }
             other => other,
@@ -88,9 +89,10 @@ impl Links {
 
     /// The PDS did not take this version although it looked good: a newer one.
     pub(crate) async fn renew(&self, link: &str, version: i64) -> Result<Arc<Credential>, UseError> {
+        let reading = self.inner.memory.begin();
         let row = self.inner.usable(link).await?;
         if row.version > version {
-            return self.inner.opened(&row, true);
+            return self.inner.opened(&row, Some(reading));
         }
         let shared = self.shared_refresh(link, version);
         let renewed = tokio::time::timeout(PATIENCE, shared)
@@ -127,10 +129,11 @@ impl Links {
         let inner = &self.inner;
         let mut waits = 0;
         loop {
+            let reading = inner.memory.begin();
             let row = inner.usable(link).await?;
             if row.version > version {
                 inner.count(Outcome::Joined);
-                return inner.opened(&row, true);
+                return inner.opened(&row, Some(reading));
             }
             let now = inner.clock.now();
             if let Some(pause) = inner.pause(&row) {
@@ -147,8 +150,9 @@ impl Links {
                 inner.count(*attempt.as_ref().unwrap_or(&Outcome::Transient));
                 return match attempt? {
                     Outcome::Rotated | Outcome::Joined => {
+                        let reading = inner.memory.begin();
                         let row = inner.usable(link).await?;
-                        inner.opened(&row, true)
+                        inner.opened(&row, Some(reading))
                     }
                     Outcome::Gone => Err(inner.usable(link).await.err().unwrap_or(UseError::Broken)),
                     _ => Err(UseError::Unavailable {

@@ -31,7 +31,7 @@ pub(crate) struct LinkView {
 /// A linked person who is signed in at a browser, to look after their sessions.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Visitor {
-    pub(crate) did: String,
+    pub(crate) did: Did,
     pub(crate) handle: Option<String>,
 }
 
@@ -61,7 +61,7 @@ impl Links {
     }
 
     /// The sessions of an account that can be used, the newest first.
-    pub(crate) async fn of_account(&self, did: &str) -> db::Result<Vec<LinkView>> {
+    pub(crate) async fn of_account(&self, did: &Did) -> db::Result<Vec<LinkView>> {
         Ok(links::of_account(&self.inner.db, did).await?.into_iter().map(view).collect())
     }
 
@@ -71,7 +71,7 @@ impl Links {
         let inner = &self.inner;
         let mut tx = inner.db.begin().await?;
         let until = inner.clock.now().plus(VISIT);
-        visits::put(&mut tx, device, arrival.did.as_str(), arrival.handle.as_deref(), until).await?;
+        visits::put(&mut tx, device, &arrival.did, arrival.handle.as_deref(), until).await?;
         tx.commit().await?;
         self.end(&arrival.link, Reason::IdentityOnly).await?;
         Ok(())
@@ -84,10 +84,10 @@ impl Links {
     }
 
     /// A welcomed person leaves.
-    pub(crate) async fn end_visit(&self, device: &str, did: &str) -> db::Result<()> {
+    pub(crate) async fn end_visit(&self, device: &str, did: &Did) -> db::Result<()> {
         let mut tx = self.inner.db.begin().await?;
         visits::remove(&mut tx, device, did).await?;
-        Ok(tx.commit().await?)
+        tx.commit().await
     }
 }
 

@@ -28,12 +28,6 @@ pub(crate) enum Error {
     Storage(#[from] crate::db::Error),
 }
 
-impl From<sqlx::Error> for Error {
-    fn from(cause: sqlx::Error) -> Self {
-        Self::Storage(cause.into())
-    }
-}
-
 /// Writes emails into the outbox and sends them. Cheap to clone.
 #[derive(Clone, Debug)]
 pub(crate) struct Mail {

@@ -123,7 +123,7 @@ async fn a_rolled_back_cause_sends_nothing(db: Db) {
         .put_code(&mut tx, to, Reason::ConfirmEmail, &code, post.clock().plus(Duration::from_mins(1)))
         .await
         .unwrap();
-    tx.rollback().await.unwrap();
+    drop(tx);
     assert_eq!(post.mail.post_due().await.unwrap(), 0);
     assert!(post.emails().is_empty());
 }

@@ -29,12 +29,6 @@ pub(crate) enum Error {
     Storage(#[from] crate::db::Error),
 }
 
-impl From<sqlx::Error> for Error {
-    fn from(cause: sqlx::Error) -> Self {
-        Self::Storage(cause.into())
-    }
-}
-
 /// The requested changes. The rest stays as in the last operation.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Changes {
@@ -64,7 +58,7 @@ impl Moves {
         actor: Actor<'_>,
     ) -> Result<Operation, Error> {
         let (did, now) = (account.did.as_str(), self.clock.now());
-        let checked = self.emails.check(did, Reason::PlcOperation, code).await?;
+        let checked = self.emails.check(&account.did, Reason::PlcOperation, code).await?;
         // Everything that can fail comes first: the code works only once.
         let last = match self.directory.log_last(&account.did).await {
             Ok(last) => last.ok_or(Error::NotOurs)?,

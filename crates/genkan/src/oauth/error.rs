@@ -27,9 +27,3 @@ impl Error {
         Self::refused(Code::InvalidGrant, why)
     }
 }
-
-impl From<sqlx::Error> for Error {
-    fn from(cause: sqlx::Error) -> Self {
-        Self::Storage(cause.into())
-    }
-}

@@ -7,6 +7,7 @@
 use std::time::Duration;
 
 use genkan_protocol::oauth::dpop::Proof;
+use genkan_protocol::syntax::Did;
 
 use super::parameters::ClientAuth;
 use crate::base::Timestamp;
@@ -16,7 +17,7 @@ use crate::base::Timestamp;
 pub(crate) struct Grant {
     /// 24 hexadecimal characters; part of every token's name.
     pub(crate) id: String,
-    pub(crate) did: String,
+    pub(crate) did: Did,
     pub(crate) client_id: String,
     /// As approved: permission sets are not expanded.
     pub(crate) scope: String,

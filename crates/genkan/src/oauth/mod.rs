@@ -30,8 +30,8 @@ pub(crate) use grant::Grant;
 pub(crate) use permission_sets::SetView;
 pub(crate) use resource::claimed_account;
 pub(crate) use server::{
-    Choice, ConsentView, EndedGrants, GrantView, LinkedAccount, OpenRequest, Outcome, Page, Permission,
-    Problem, Redirect, sweep,
+    Choice, ConsentView, GrantView, LinkedAccount, OpenRequest, Outcome, Page, Permission, Problem, Redirect,
+    sweep,
 };
 pub(crate) use service::{Dependencies, OAuth, Settings};
 pub(crate) use sql::clients::Stored as ClientRow;

@@ -149,9 +149,7 @@ impl PermissionSets {
         let asking = Box::pin(async move { sets.resolve_once(&name).await });
         match self.inner.single_flight.join(nsid.as_str(), asking).await {
             Some(Ok(()) | Err(Problem::Unresolved)) => Ok(()),
-            Some(Err(Problem::Storage)) | None => {
-                Err(Error::Storage(crate::db::Error::Away(sqlx::Error::WorkerCrashed)))
-            }
+            Some(Err(Problem::Storage)) | None => Err(Error::Storage(crate::db::Error::BrokenOff)),
         }
     }
 

@@ -14,7 +14,7 @@ use crate::accounts::Accounts;
 use crate::base::fetch::{Dns, GuardedClient};
 use crate::base::{Clock, Origin, Secret};
 use crate::db::Db;
-use crate::db::feed::{Change, Feed};
+use crate::db::feed::Feed;
 use crate::fleet::Fleet;
 use crate::identity::Documents;
 use crate::keys::Ring;
@@ -65,7 +65,7 @@ pub(crate) struct OAuth {
     pub(super) nonces: Arc<Nonces>,
     pub(super) nonce_secret: Arc<Secret<[u8; 32]>>,
     pub(super) seen: UsedOnce,
-    pub(super) verified: Arc<VerifiedTokens>,
+    pub(super) verified: VerifiedTokens,
     pub(super) signer: Arc<Signer>,
     pub(super) clients: Clients,
     pub(super) sets: PermissionSets,
@@ -79,13 +79,8 @@ impl OAuth {
             Some(given) => given.clone(),
             None => Secret::new(*ring.derived("dpop nonces")),
         };
-        let verified = Arc::new(VerifiedTokens::new());
-        let forgetting = Arc::clone(&verified);
-        feed.subscribe(Change::Grant, move |grant| forgetting.forget(grant));
-        let forgetting = Arc::clone(&verified);
-        feed.subscribe_to_gaps(move || forgetting.forget_all());
         Self {
-            verified,
+            verified: VerifiedTokens::new(&feed),
             signer: Arc::new(Signer::new(&ring)),
             nonces: Arc::new(Nonces::new(secret.expose(), Nonces::INTERVAL)),
             nonce_secret: Arc::new(secret),

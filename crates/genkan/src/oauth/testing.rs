@@ -36,7 +36,7 @@ pub(super) fn pushed() -> RequestParameters {
 pub(super) fn grant() -> Grant {
     Grant {
         id: "0123456789abcdef01234567".to_owned(),
-        did: "did:plc:ann".to_owned(),
+        did: "did:plc:ann".parse().unwrap(),
         client_id: "https://app.example.com/c.json".to_owned(),
         scope: "atproto".to_owned(),
         dpop_key: Some("thumbprint".to_owned()),

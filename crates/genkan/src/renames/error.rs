@@ -37,9 +37,3 @@ impl From<ClaimError> for Error {
         }
     }
 }
-
-impl From<sqlx::Error> for Error {
-    fn from(cause: sqlx::Error) -> Self {
-        Self::Storage(cause.into())
-    }
-}

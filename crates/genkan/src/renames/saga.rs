@@ -41,7 +41,7 @@ async fn step_by_step(of: &Context, did: &Did) -> Result<Outcome, Error> {
                 return Ok(Outcome::DirectoryLater);
             }
             PublishOutcome::Never(why) => {
-                undo(of, &rename).await?;
+                undo(of, did, &rename).await?;
                 return Ok(Outcome::Undone(why));
             }
         }
@@ -107,13 +107,14 @@ async fn keep(of: &Context, did: &Did) -> Result<(), Error> {
     if !sql::publish(&mut tx, did.as_str(), &of.worker).await? {
         return Err(Error::UnderWay);
     }
-    accounts::take_reserved_handle(&mut tx, did.as_str()).await?;
-    Ok(of.with.accounts.commit_change(tx, now, did.as_str()).await?)
+    accounts::take_reserved_handle(&mut tx, did).await?;
+    accounts::note_change(&mut tx, now, did).await?;
+    Ok(tx.commit().await?)
 }
 
 /// Tells the host, which checks the handle in the directory itself.
 async fn tell_host(of: &Context, did: &Did, rename: &Rename) -> Result<Outcome, Error> {
-    let Some(account) = of.with.accounts.find(did.as_str()).await? else {
+    let Some(account) = of.with.accounts.find(did).await? else {
         return finish(of, rename).await;
     };
     let Some(host) = of.with.fleet.host(&account.host) else {
@@ -167,12 +168,13 @@ async fn finish(of: &Context, rename: &Rename) -> Result<Outcome, Error> {
 }
 
 /// Undoes a change that the directory never had: frees the reserved handle.
-async fn undo(of: &Context, rename: &Rename) -> Result<(), Error> {
+async fn undo(of: &Context, did: &Did, rename: &Rename) -> Result<(), Error> {
     let now = of.with.clock.now();
     let mut tx = of.with.db.begin().await?;
     if sql::remove(&mut tx, &rename.did, &of.worker).await? {
-        accounts::release_reserved_handle(&mut tx, &rename.did).await?;
-        of.with.accounts.commit_change(tx, now, &rename.did).await?;
+        accounts::release_reserved_handle(&mut tx, did).await?;
+        accounts::note_change(&mut tx, now, did).await?;
+        tx.commit().await?;
     }
     Ok(())
 }

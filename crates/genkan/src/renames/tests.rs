@@ -64,7 +64,7 @@ impl Stand {
         let dns = Dns::new(&[dns.address()]).unwrap();
         let guarded = GuardedClient::new(dns.clone(), tls::client_config(None).unwrap(), Vec::new());
         let renames = Renames::new(Dependencies {
-            accounts: Accounts::new(db.clone(), clock.clone(), feed),
+            accounts: Accounts::new(db.clone(), clock.clone(), &feed),
             db,
             ring,
             fleet,
@@ -96,9 +96,9 @@ impl Stand {
             created_at: with.clock.now(),
         };
         accounts::insert_creating(&mut tx, &account).await.unwrap();
-        assert!(accounts::open(&mut tx, did.as_str()).await.unwrap());
+        assert!(accounts::open(&mut tx, &did).await.unwrap());
         tx.commit().await.unwrap();
-        with.accounts.find(did.as_str()).await.unwrap().unwrap()
+        with.accounts.find(&did).await.unwrap().unwrap()
     }
 
     async fn rename(&self, account: &Account, typed: &str) -> Result<(), Error> {
@@ -109,7 +109,7 @@ impl Stand {
     async fn handles(&self, account: &Account) -> [String; 3] {
         let did = account.did.as_str();
         let published = self.directory.log(did).last().unwrap().data().unwrap().handle().unwrap();
-        let ours = self.renames.context.with.accounts.find(did).await.unwrap().unwrap().handle;
+        let ours = self.renames.context.with.accounts.find(&account.did).await.unwrap().unwrap().handle;
         let host = self.host.with(|state| state.accounts[did].clone());
         [published.to_string(), ours.to_string(), host]
     }

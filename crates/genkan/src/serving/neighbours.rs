@@ -8,7 +8,7 @@ use tokio::runtime::Handle;
 use tokio::task::JoinError;
 
 use super::signer::{self, Opened};
-use crate::accounts::{AccountHosts, Caller, Home};
+use crate::accounts::{AccountHosts, Home};
 use crate::app::App;
 use crate::base::{Clock, Origin};
 use crate::config::Config;
@@ -19,7 +19,7 @@ use crate::limits::RateLimits;
 use crate::links::{Credential, Links, UseError};
 use crate::oauth::{AccessError, Call, GrantCaller, OAuth, Onward};
 use crate::routing::target::Target;
-use crate::sessions::{self, AccessTokens};
+use crate::sessions::{self, AccessTokens, Caller};
 
 /// Just what the way of a request needs. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -247,8 +247,8 @@ fn nowhere() -> PdsLocationError {
 fn refused(error: sessions::TokenError) -> TokenError {
     use sessions::TokenError as E;
     match error {
-        E::Malformed | E::Invalid("Token could not be verified") => TokenError::Unknown,
-        E::Invalid(_) => TokenError::Invalid,
+        E::Malformed | E::Unverified => TokenError::Unknown,
+        E::WrongType | E::BadClaims | E::WrongAudience => TokenError::Invalid,
         E::Expired | E::Revoked => TokenError::Expired,
         E::Storage(cause) => {
             tracing::warn!(cause = &cause as &dyn std::error::Error, "a token could not be checked");

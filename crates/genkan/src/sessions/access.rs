@@ -5,56 +5,45 @@
 //! checked against the database.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use genkan_protocol::jwt::session::{Kind as TokenKind, Scope, Token};
-use quick_cache::sync::Cache;
 use sha2::{Digest as _, Sha256};
 
 use super::tokens::not_verified;
-use super::{TokenError, sql};
-use crate::accounts::Caller;
+use super::{Caller, SessionId, TokenError, sql};
 use crate::base::Timestamp;
-use crate::db::Db;
 use crate::db::feed::{Change, Feed};
+use crate::db::{Db, FeedCache};
 use crate::fleet::Fleet;
 use crate::keys::Ring;
 
-/// Cheap to clone; all clones share one memory.
+/// Checks access tokens. Cheap to clone; all clones share one memory.
 #[derive(Clone, Debug)]
 pub(crate) struct AccessTokens {
-    inner: Arc<Inner>,
-}
-
-#[derive(Debug)]
-struct Inner {
     db: Db,
     feed: Feed,
     ring: Ring,
     fleet: Fleet,
-    memory: Cache<[u8; 32], Arc<Caller>>,
-    /// Counts ended sessions, so that a token checked before the end is not kept after it.
-    ended: AtomicU64,
+    memory: FeedCache<[u8; 32], Arc<Caller>>,
 }
 
 impl AccessTokens {
     /// `capacity`: tokens in memory; some 300 bytes apiece.
     pub(crate) fn new(db: Db, feed: Feed, ring: Ring, fleet: Fleet, capacity: usize) -> Self {
-        let inner = Inner { db, feed, ring, fleet, memory: Cache::new(capacity), ended: AtomicU64::new(0) };
-        let access = Self { inner: Arc::new(inner) };
-        let listening = access.clone();
-        access.inner.feed.subscribe(Change::Session, move |session| listening.forget(session));
-        let listening = access.clone();
-        access.inner.feed.subscribe_to_gaps(move || listening.forget_all());
-        access
+        // A session has few tokens, and sessions end seldom: looking through all is cheaper than
+        // an index by session.
+        let memory = FeedCache::new(&feed, Change::Session, capacity, |entries, session| {
+            entries.retain(|_, caller: &Arc<Caller>| caller.session.as_str() != session);
+        });
+        Self { db, feed, ring, fleet, memory }
     }
 
     /// From memory alone. `None`: it has to be checked.
     pub(crate) fn recall(&self, token: &str, now: Timestamp) -> Option<Result<Arc<Caller>, TokenError>> {
-        if !self.inner.feed.is_fresh(now) {
+        if !self.feed.is_fresh(now) {
             return None;
         }
-        let caller = self.inner.memory.get(&digest(token))?;
+        let caller = self.memory.get(&digest(token))?;
         Some(if caller.expires_at > now { Ok(caller) } else { Err(TokenError::Expired) })
     }
 
@@ -63,42 +52,37 @@ impl AccessTokens {
         if let Some(known) = self.recall(token, now) {
             return known;
         }
-        let before = self.inner.ended.load(Ordering::SeqCst);
+        let reading = self.memory.begin();
         let caller = Arc::new(self.verify(token)?);
         if caller.expires_at <= now {
             return Err(TokenError::Expired);
         }
         // A taken-down account's token belongs to no stored session.
-        if caller.scope != Scope::Takendown
-            && !sql::is_alive(&self.inner.db, &caller.session, caller.did.as_str()).await?
-        {
+        if caller.scope != Scope::Takendown && !sql::is_alive(&self.db, &caller.session, &caller.did).await? {
             return Err(TokenError::Revoked);
         }
-        let key = digest(token);
-        self.inner.memory.insert(key, Arc::clone(&caller));
-        if self.inner.ended.load(Ordering::SeqCst) != before {
-            self.inner.memory.remove(&key);
-        }
+        self.memory.keep(digest(token), Arc::clone(&caller), reading);
         Ok(caller)
     }
 
     fn verify(&self, token: &str) -> Result<Caller, TokenError> {
         let token = Token::parse(token).map_err(not_verified)?;
         if token.key_hint().kind != TokenKind::Access {
-            return Err(TokenError::Invalid("Invalid token type"));
+            return Err(TokenError::WrongType);
         }
-        let unknown = TokenError::Invalid("Token could not be verified");
-        let Some(host) = self.inner.fleet.by_did(&token.key_hint().aud) else { return Err(unknown) };
-        let mut refused = unknown;
-        for key in self.inner.ring.host_keys(host.id.as_str()) {
+        let Some(host) = self.fleet.by_did(&token.key_hint().aud) else {
+            return Err(TokenError::Unverified);
+        };
+        let mut refused = TokenError::Unverified;
+        for key in self.ring.host_keys(host.id.as_str()) {
             match token.verify_access(&key.public) {
                 Ok(claims) => {
-                    let session = claims.jti.split_once('.').map(|(session, _)| session.to_owned());
+                    let session = claims.jti.split_once('.').map(|(session, _)| SessionId::from(session));
                     return Ok(Caller {
                         did: claims.sub,
                         audience: host.id.clone(),
                         scope: claims.scope,
-                        session: session.ok_or(TokenError::Invalid("Malformed token"))?,
+                        session: session.ok_or(TokenError::BadClaims)?,
                         expires_at: Timestamp::from_seconds(claims.exp),
                     });
                 }
@@ -106,16 +90,6 @@ impl AccessTokens {
             }
         }
         Err(refused)
-    }
-
-    fn forget(&self, session: &str) {
-        self.inner.ended.fetch_add(1, Ordering::SeqCst);
-        self.inner.memory.retain(|_, caller| caller.session != session);
-    }
-
-    fn forget_all(&self) {
-        self.inner.ended.fetch_add(1, Ordering::SeqCst);
-        self.inner.memory.clear();
     }
 }
 

@@ -7,24 +7,29 @@ use std::time::Duration;
 
 use sqlx::Row as _;
 
-use super::Lifetimes;
+use super::{Lifetimes, SessionId};
 use crate::base::Timestamp;
 use crate::db::{Result, Tx};
 
 /// What a refresh token leads to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Rotation {
+pub(super) enum Rotation {
     /// To this generation.
     To(i64),
     /// It is used and its grace is over, or it was never good.
     Over,
 }
 
-pub(super) async fn insert(tx: &mut Tx, session: &str, generation: i64, expires_at: Timestamp) -> Result<()> {
+pub(super) async fn insert(
+    tx: &mut Tx,
+    session: &SessionId,
+    generation: i64,
+    expires_at: Timestamp,
+) -> Result<()> {
     sqlx::query(
         "INSERT INTO refresh_tokens (session_id, generation, expires_at) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING",
     )
-    .bind(session)
+    .bind(session.as_str())
     .bind(generation)
     .bind(expires_at.as_millis())
     .execute(&mut **tx)
@@ -35,7 +40,7 @@ pub(super) async fn insert(tx: &mut Tx, session: &str, generation: i64, expires_
 /// Uses a generation. The caller holds the session's row.
 pub(super) async fn rotate(
     tx: &mut Tx,
-    session: &str,
+    session: &SessionId,
     generation: i64,
     now: Timestamp,
     lifetimes: Lifetimes,
@@ -43,7 +48,7 @@ pub(super) async fn rotate(
     let Some(row) = sqlx::query(
         "SELECT expires_at, used_at FROM refresh_tokens WHERE session_id = $1 AND generation = $2",
     )
-    .bind(session)
+    .bind(session.as_str())
     .bind(generation)
     .fetch_optional(&mut **tx)
     .await?
@@ -63,7 +68,7 @@ pub(super) async fn rotate(
 
 async fn use_first(
     tx: &mut Tx,
-    session: &str,
+    session: &SessionId,
     generation: i64,
     now: Timestamp,
     grace: Duration,
@@ -73,7 +78,7 @@ async fn use_first(
         "UPDATE refresh_tokens SET used_at = $3, expires_at = CASE WHEN expires_at > $4 THEN $4 ELSE expires_at END
          WHERE session_id = $1 AND generation = $2 AND used_at IS NULL",
     )
-    .bind(session)
+    .bind(session.as_str())
     .bind(generation)
     .bind(now.as_millis())
     .bind(grace_ends)
@@ -107,14 +112,14 @@ mod tests {
 
     async fn use_at(db: &Db, generation: i64, now: Timestamp) -> Rotation {
         let mut tx = db.begin().await.unwrap();
-        let rotation = rotate(&mut tx, "s", generation, now, LIFETIMES).await.unwrap();
+        let rotation = rotate(&mut tx, &"s".into(), generation, now, LIFETIMES).await.unwrap();
         tx.commit().await.unwrap();
         rotation
     }
 
     async fn first(db: &Db) {
         let mut tx = db.begin().await.unwrap();
-        insert(&mut tx, "s", 0, START.plus(LIFETIMES.refresh)).await.unwrap();
+        insert(&mut tx, &"s".into(), 0, START.plus(LIFETIMES.refresh)).await.unwrap();
         tx.commit().await.unwrap();
     }
 

@@ -1,15 +1,17 @@
 //! Table `sessions`.
 
 use genkan_protocol::jwt::session::Scope;
+use genkan_protocol::syntax::Did;
 use sqlx::Row as _;
 
+use super::SessionId;
 use crate::base::Timestamp;
 use crate::db::{Db, Error, Result, Tx};
 
 pub(super) async fn insert(
     tx: &mut Tx,
-    id: &str,
-    did: &str,
+    id: &SessionId,
+    did: &Did,
     scope: Scope,
     app_password: Option<&str>,
     now: Timestamp,
@@ -19,8 +21,8 @@ pub(super) async fn insert(
         "INSERT INTO sessions (id, did, scope, app_password, opened_at, touched_at, expires_at)
          VALUES ($1, $2, $3, $4, $5, $5, $6)",
     )
-    .bind(id)
-    .bind(did)
+    .bind(id.as_str())
+    .bind(did.as_str())
     .bind(scope.as_str())
     .bind(app_password)
     .bind(now.as_millis())
@@ -33,8 +35,8 @@ pub(super) async fn insert(
 /// Takes hold of a living session's row, and says its scope. `None`: it has ended, or never was.
 pub(super) async fn touch(
     tx: &mut Tx,
-    id: &str,
-    did: &str,
+    id: &SessionId,
+    did: &Did,
     now: Timestamp,
     expires_at: Timestamp,
 ) -> Result<Option<Scope>> {
@@ -42,24 +44,26 @@ pub(super) async fn touch(
         "UPDATE sessions SET touched_at = $3, expires_at = $4 WHERE id = $1 AND did = $2 AND ended_at IS NULL
          RETURNING scope",
     )
-    .bind(id)
-    .bind(did)
+    .bind(id.as_str())
+    .bind(did.as_str())
     .bind(now.as_millis())
     .bind(expires_at.as_millis())
     .fetch_optional(&mut **tx)
     .await?;
     let Some(row) = row else { return Ok(None) };
-    let scope =
-        row.try_get::<String, _>("scope")?.parse().map_err(|_| Error::corrupt("sessions", "scope", id))?;
+    let scope = row
+        .try_get::<String, _>("scope")?
+        .parse()
+        .map_err(|_| Error::corrupt("sessions", "scope", id.as_str()))?;
     Ok(Some(scope))
 }
 
 /// `false`: it had ended, or never was.
-pub(super) async fn end_one(tx: &mut Tx, id: &str, did: &str, now: Timestamp) -> Result<bool> {
+pub(super) async fn end_one(tx: &mut Tx, id: &SessionId, did: &Did, now: Timestamp) -> Result<bool> {
     let done =
         sqlx::query("UPDATE sessions SET ended_at = $3 WHERE id = $1 AND did = $2 AND ended_at IS NULL")
-            .bind(id)
-            .bind(did)
+            .bind(id.as_str())
+            .bind(did.as_str())
             .bind(now.as_millis())
             .execute(&mut **tx)
             .await?;
@@ -69,14 +73,14 @@ pub(super) async fn end_one(tx: &mut Tx, id: &str, did: &str, now: Timestamp) ->
 /// Ends an account's sessions, or those of one app password; answers their ids.
 pub(super) async fn end_all(
     tx: &mut Tx,
-    did: &str,
+    did: &Did,
     app_password: Option<&str>,
     now: Timestamp,
-) -> Result<Vec<String>> {
+) -> Result<Vec<SessionId>> {
     let rows = match app_password {
         None => {
             sqlx::query("UPDATE sessions SET ended_at = $2 WHERE did = $1 AND ended_at IS NULL RETURNING id")
-                .bind(did)
+                .bind(did.as_str())
                 .bind(now.as_millis())
                 .fetch_all(&mut **tx)
                 .await?
@@ -86,21 +90,21 @@ pub(super) async fn end_all(
                 "UPDATE sessions SET ended_at = $2 WHERE did = $1 AND app_password = $3 AND ended_at IS NULL
                  RETURNING id",
             )
-            .bind(did)
+            .bind(did.as_str())
             .bind(now.as_millis())
             .bind(name)
             .fetch_all(&mut **tx)
             .await?
         }
     };
-    rows.iter().map(|row| Ok(row.try_get("id")?)).collect()
+    rows.iter().map(|row| Ok(row.try_get::<String, _>("id")?.into())).collect()
 }
 
 /// Whether a session is alive.
-pub(super) async fn is_alive(db: &Db, id: &str, did: &str) -> Result<bool> {
+pub(super) async fn is_alive(db: &Db, id: &SessionId, did: &Did) -> Result<bool> {
     let row = sqlx::query("SELECT 1 FROM sessions WHERE id = $1 AND did = $2 AND ended_at IS NULL")
-        .bind(id)
-        .bind(did)
+        .bind(id.as_str())
+        .bind(did.as_str())
         .fetch_optional(db.reader())
         .await?;
     Ok(row.is_some())
@@ -122,23 +126,30 @@ mod tests {
 
     on_each_database!(an_ended_session_cannot_be_touched, an_app_password_ends_its_own_sessions);
 
+    fn ann() -> Did {
+        "did:plc:ann".parse().unwrap()
+    }
+
     const NOW: Timestamp = Timestamp::from_millis(1_000_000);
 
     async fn open(tx: &mut Tx, id: &str, app_password: Option<&str>) {
         let scope = if app_password.is_some() { Scope::AppPass } else { Scope::Access };
-        insert(tx, id, "did:plc:ann", scope, app_password, NOW, NOW).await.unwrap();
+        insert(tx, &id.into(), &ann(), scope, app_password, NOW, NOW).await.unwrap();
     }
 
     async fn an_ended_session_cannot_be_touched(db: Db) {
         let mut tx = db.begin().await.unwrap();
         open(&mut tx, "s1", None).await;
-        assert_eq!(touch(&mut tx, "s1", "did:plc:ann", NOW, NOW).await.unwrap(), Some(Scope::Access));
-        assert_eq!(touch(&mut tx, "s1", "did:plc:bob", NOW, NOW).await.unwrap(), None);
-        assert!(end_one(&mut tx, "s1", "did:plc:ann", NOW).await.unwrap());
-        assert!(!end_one(&mut tx, "s1", "did:plc:ann", NOW).await.unwrap());
-        assert_eq!(touch(&mut tx, "s1", "did:plc:ann", NOW, NOW).await.unwrap(), None);
+        assert_eq!(touch(&mut tx, &"s1".into(), &ann(), NOW, NOW).await.unwrap(), Some(Scope::Access));
+        assert_eq!(
+            touch(&mut tx, &"s1".into(), &"did:plc:bob".parse().unwrap(), NOW, NOW).await.unwrap(),
+            None
+        );
+        assert!(end_one(&mut tx, &"s1".into(), &ann(), NOW).await.unwrap());
+        assert!(!end_one(&mut tx, &"s1".into(), &ann(), NOW).await.unwrap());
+        assert_eq!(touch(&mut tx, &"s1".into(), &ann(), NOW, NOW).await.unwrap(), None);
         tx.commit().await.unwrap();
-        assert!(!is_alive(&db, "s1", "did:plc:ann").await.unwrap());
+        assert!(!is_alive(&db, &"s1".into(), &ann()).await.unwrap());
 
         let mut tx = db.begin().await.unwrap();
         assert_eq!(sweep(&mut tx, NOW).await.unwrap(), 0);
@@ -151,11 +162,11 @@ mod tests {
         open(&mut tx, "s1", None).await;
         open(&mut tx, "s2", Some("phone")).await;
         open(&mut tx, "s3", Some("desk")).await;
-        assert_eq!(end_all(&mut tx, "did:plc:ann", Some("phone"), NOW).await.unwrap(), ["s2"]);
-        let mut rest = end_all(&mut tx, "did:plc:ann", None, NOW).await.unwrap();
-        rest.sort();
-        assert_eq!(rest, ["s1", "s3"]);
+        assert_eq!(end_all(&mut tx, &ann(), Some("phone"), NOW).await.unwrap(), ["s2".into()]);
+        let mut rest = end_all(&mut tx, &ann(), None, NOW).await.unwrap();
+        rest.sort_by(|one, other| one.as_str().cmp(other.as_str()));
+        assert_eq!(rest, ["s1".into(), "s3".into()]);
         tx.commit().await.unwrap();
-        assert!(!is_alive(&db, "s3", "did:plc:ann").await.unwrap());
+        assert!(!is_alive(&db, &"s3".into(), &ann()).await.unwrap());
     }
 }

@@ -1,16 +1,28 @@
 //! Minting token pairs, and reading refresh tokens back.
 
 use std::fmt;
+use std::time::Duration;
 
 use genkan_protocol::jwt;
 use genkan_protocol::jwt::session::{AccessClaims, RefreshClaims, Scope, Token};
 use genkan_protocol::syntax::Did;
 
-use super::{Error, Lifetimes, TokenError};
+use super::{Error, SessionId, TokenError};
 use crate::accounts::Account;
 use crate::base::{Secret, Timestamp, random};
 use crate::fleet::{Fleet, HostId};
 use crate::keys::Ring;
+
+/// How long tokens live.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Lifetimes {
+    pub(crate) access: Duration,
+    pub(crate) refresh: Duration,
+    /// How long a used refresh token is still honoured, for apps that lost our answer.
+    ///
+    /// From its first use; not extended by the second.
+    pub(crate) grace: Duration,
+}
 
 /// What a client gets: both are bearer secrets.
 #[derive(Clone)]
@@ -29,7 +41,7 @@ impl fmt::Debug for Tokens {
 #[derive(Debug)]
 pub(super) struct VerifiedRefresh {
     pub(super) did: Did,
-    pub(super) session: String,
+    pub(super) session: SessionId,
     pub(super) generation: i64,
     pub(super) expires_at: Timestamp,
 }
@@ -56,7 +68,7 @@ impl Mint {
         &self,
         account: &Account,
         scope: Scope,
-        session: &str,
+        session: &SessionId,
         generation: i64,
         now: Timestamp,
     ) -> Result<Tokens, Error> {
@@ -79,7 +91,7 @@ impl Mint {
         &self,
         account: &Account,
         scope: Scope,
-        session: &str,
+        session: &SessionId,
         now: Timestamp,
     ) -> Result<Secret<String>, Error> {
         let host = self.fleet.host(&account.host).ok_or_else(|| no_home(&account.host))?;
@@ -95,35 +107,35 @@ impl Mint {
         Ok(Secret::new(jwt::session::sign_access(&key.private, &claims)))
     }
 
-    /// A host signs nothing here: refresh tokens are ours, by the key that they name.
+    /// Reads a refresh token back. Its end is the caller's to check.
+    ///
+    /// Any of our host keys may have signed it, and the token names which: the account may have
+    /// moved to another host since, and old keys verify for as long as their tokens live.
     pub(super) fn verify_refresh(&self, token: &str) -> Result<VerifiedRefresh, TokenError> {
         let token = Token::parse(token).map_err(not_verified)?;
-        let key_id =
-            token.key_hint().kid.as_deref().ok_or(TokenError::Invalid("Token could not be verified"))?;
-        let key =
-            self.ring.host_key_by_id(key_id).ok_or(TokenError::Invalid("Token could not be verified"))?;
+        let key_id = token.key_hint().kid.as_deref().ok_or(TokenError::Unverified)?;
+        let key = self.ring.host_key_by_id(key_id).ok_or(TokenError::Unverified)?;
         let claims = token.verify_refresh(&key.public).map_err(not_verified)?;
         if claims.aud != self.service.as_str() {
-            return Err(TokenError::Invalid("Token is for another service"));
+            return Err(TokenError::WrongAudience);
         }
-        let (session, generation) =
-            claims.jti.split_once('.').ok_or(TokenError::Invalid("Malformed token"))?;
+        let (session, generation) = claims.jti.split_once('.').ok_or(TokenError::BadClaims)?;
         Ok(VerifiedRefresh {
-            session: session.to_owned(),
-            generation: generation.parse().map_err(|_| TokenError::Invalid("Malformed token"))?,
+            session: session.into(),
+            generation: generation.parse().map_err(|_| TokenError::BadClaims)?,
             expires_at: Timestamp::from_seconds(claims.exp),
             did: claims.sub,
         })
     }
 }
 
-/// A token that does not verify, in the words that hosts use.
+/// Why a token does not verify.
 pub(super) fn not_verified(cause: jwt::Error) -> TokenError {
     match cause {
         jwt::Error::Malformed => TokenError::Malformed,
-        jwt::Error::WrongType => TokenError::Invalid("Invalid token type"),
-        jwt::Error::BadClaims => TokenError::Invalid("Malformed token"),
-        _ => TokenError::Invalid("Token could not be verified"),
+        jwt::Error::WrongType => TokenError::WrongType,
+        jwt::Error::BadClaims => TokenError::BadClaims,
+        _ => TokenError::Unverified,
     }
 }
 

@@ -1,10 +1,12 @@
 //! Tables `devices` and `device_accounts`.
 
+use genkan_protocol::syntax::Did;
 use sqlx::Row as _;
+use sqlx::any::AnyExecutor;
 
-use super::{BrowserInfo, Device};
+use super::{BrowserInfo, Device, DeviceId};
 use crate::base::Timestamp;
-use crate::db::{Db, Result, Tx};
+use crate::db::{Db, Error, Result, Tx};
 
 /// A device's row.
 #[derive(Debug)]
@@ -24,11 +26,11 @@ impl Row {
     }
 }
 
-pub(super) async fn find(db: &Db, id: &str) -> Result<Option<Row>> {
+pub(super) async fn find(db: &Db, id: &DeviceId) -> Result<Option<Row>> {
     let row = sqlx::query(
         "SELECT session, previous, rotated_at, seen_at, address, user_agent FROM devices WHERE id = $1",
     )
-    .bind(id)
+    .bind(id.as_str())
     .fetch_optional(db.reader())
     .await?;
     let Some(row) = row else { return Ok(None) };
@@ -44,7 +46,7 @@ pub(super) async fn find(db: &Db, id: &str) -> Result<Option<Row>> {
 
 pub(super) async fn insert(
     tx: &mut Tx,
-    id: &str,
+    id: &DeviceId,
     session: &str,
     seen: &BrowserInfo,
     now: Timestamp,
@@ -53,7 +55,7 @@ pub(super) async fn insert(
         "INSERT INTO devices (id, session, rotated_at, address, user_agent, seen_at, created_at)
          VALUES ($1, $2, $3, $4, $5, $3, $3)",
     )
-    .bind(id)
+    .bind(id.as_str())
     .bind(session)
     .bind(now.as_millis())
     .bind(seen.address.to_string())
@@ -66,7 +68,7 @@ pub(super) async fn insert(
 /// `false`: somebody else rotated it meanwhile.
 pub(super) async fn rotate_from(
     tx: &mut Tx,
-    id: &str,
+    id: &DeviceId,
     shown: &str,
     next: &str,
     seen: &BrowserInfo,
@@ -76,7 +78,7 @@ pub(super) async fn rotate_from(
         "UPDATE devices SET session = $3, previous = $2, rotated_at = $4, seen_at = $4, address = $5, user_agent = $6
          WHERE id = $1 AND session = $2",
     )
-    .bind(id)
+    .bind(id.as_str())
     .bind(shown)
     .bind(next)
     .bind(now.as_millis())
@@ -88,11 +90,11 @@ pub(super) async fn rotate_from(
 }
 
 /// Whatever it is now becomes the one before.
-pub(super) async fn rotate(tx: &mut Tx, id: &str, next: &str, now: Timestamp) -> Result<()> {
+pub(super) async fn rotate(tx: &mut Tx, id: &DeviceId, next: &str, now: Timestamp) -> Result<()> {
     sqlx::query(
         "UPDATE devices SET previous = session, session = $2, rotated_at = $3, seen_at = $3 WHERE id = $1",
     )
-    .bind(id)
+    .bind(id.as_str())
     .bind(next)
     .bind(now.as_millis())
     .execute(&mut **tx)
@@ -100,9 +102,9 @@ pub(super) async fn rotate(tx: &mut Tx, id: &str, next: &str, now: Timestamp) ->
     Ok(())
 }
 
-pub(super) async fn note_seen(tx: &mut Tx, id: &str, now: Timestamp) -> Result<()> {
+pub(super) async fn note_seen(tx: &mut Tx, id: &DeviceId, now: Timestamp) -> Result<()> {
     sqlx::query("UPDATE devices SET seen_at = $2 WHERE id = $1")
-        .bind(id)
+        .bind(id.as_str())
         .bind(now.as_millis())
         .execute(&mut **tx)
         .await?;
@@ -110,41 +112,42 @@ pub(super) async fn note_seen(tx: &mut Tx, id: &str, now: Timestamp) -> Result<(
 }
 
 /// `false`: it was rotated since it was read, so what was shown may have been the one before, in time.
-pub(super) async fn forget(tx: &mut Tx, id: &str, session: &str) -> Result<bool> {
+pub(super) async fn forget(tx: &mut Tx, id: &DeviceId, session: &str) -> Result<bool> {
     let done = sqlx::query("DELETE FROM devices WHERE id = $1 AND session = $2")
-        .bind(id)
+        .bind(id.as_str())
         .bind(session)
         .execute(&mut **tx)
         .await?;
     if done.rows_affected() == 0 {
         return Ok(false);
     }
-    sqlx::query("DELETE FROM device_accounts WHERE device = $1").bind(id).execute(&mut **tx).await?;
+    sqlx::query("DELETE FROM device_accounts WHERE device = $1").bind(id.as_str()).execute(&mut **tx).await?;
     Ok(true)
 }
 
 /// A sign-in on a device.
 #[derive(Debug)]
 pub(super) struct Entry {
-    pub(super) did: String,
+    pub(super) did: Did,
     pub(super) remembered: bool,
     pub(super) at: Timestamp,
 }
 
 /// The newest first.
-pub(super) async fn accounts_on(db: &Db, device: &str, request: &str) -> Result<Vec<Entry>> {
+pub(super) async fn accounts_on(db: &Db, device: &DeviceId, request: &str) -> Result<Vec<Entry>> {
     let rows = sqlx::query(
         "SELECT did, request, entered_at FROM device_accounts WHERE device = $1 AND (request = '' OR request = $2)
          ORDER BY entered_at DESC, did",
     )
-    .bind(device)
+    .bind(device.as_str())
     .bind(request)
     .fetch_all(db.reader())
     .await?;
     rows.iter()
         .map(|row| {
+            let did: String = row.try_get("did")?;
             Ok(Entry {
-                did: row.try_get("did")?,
+                did: did.parse().map_err(|_| Error::corrupt("device_accounts", "did", &did))?,
                 remembered: row.try_get::<String, _>("request")?.is_empty(),
                 at: Timestamp::from_millis(row.try_get("entered_at")?),
             })
@@ -152,31 +155,29 @@ pub(super) async fn accounts_on(db: &Db, device: &str, request: &str) -> Result<
         .collect()
 }
 
-pub(super) async fn is_on(db: &Db, device: &str, did: &str) -> Result<bool> {
+/// Whether an account is signed in on a device, as a pool or a transaction sees it.
+pub(super) async fn is_on<'e>(executor: impl AnyExecutor<'e>, device: &DeviceId, did: &Did) -> Result<bool> {
     let row = sqlx::query("SELECT 1 FROM device_accounts WHERE device = $1 AND did = $2")
-        .bind(device)
-        .bind(did)
-        .fetch_optional(db.reader())
+        .bind(device.as_str())
+        .bind(did.as_str())
+        .fetch_optional(executor)
         .await?;
     Ok(row.is_some())
 }
 
-pub(super) async fn is_in(tx: &mut Tx, device: &str, did: &str) -> Result<bool> {
-    let row = sqlx::query("SELECT 1 FROM device_accounts WHERE device = $1 AND did = $2")
-        .bind(device)
-        .bind(did)
-        .fetch_optional(&mut **tx)
-        .await?;
-    Ok(row.is_some())
-}
-
-pub(super) async fn enter(tx: &mut Tx, device: &str, did: &str, request: &str, now: Timestamp) -> Result<()> {
+pub(super) async fn enter(
+    tx: &mut Tx,
+    device: &DeviceId,
+    did: &Did,
+    request: &str,
+    now: Timestamp,
+) -> Result<()> {
     sqlx::query(
         "INSERT INTO device_accounts (device, did, request, entered_at) VALUES ($1, $2, $3, $4)
          ON CONFLICT (device, did, request) DO UPDATE SET entered_at = $4",
     )
-    .bind(device)
-    .bind(did)
+    .bind(device.as_str())
+    .bind(did.as_str())
     .bind(request)
     .bind(now.as_millis())
     .execute(&mut **tx)
@@ -184,32 +185,35 @@ pub(super) async fn enter(tx: &mut Tx, device: &str, did: &str, request: &str, n
     Ok(())
 }
 
-pub(super) async fn leave(tx: &mut Tx, device: &str, did: &str) -> Result<bool> {
+pub(super) async fn leave(tx: &mut Tx, device: &DeviceId, did: &Did) -> Result<bool> {
     let done = sqlx::query("DELETE FROM device_accounts WHERE device = $1 AND did = $2")
-        .bind(device)
-        .bind(did)
+        .bind(device.as_str())
+        .bind(did.as_str())
         .execute(&mut **tx)
         .await?;
     Ok(done.rows_affected() > 0)
 }
 
-pub(super) async fn end_all(tx: &mut Tx, did: &str) -> Result<u64> {
-    let done = sqlx::query("DELETE FROM device_accounts WHERE did = $1").bind(did).execute(&mut **tx).await?;
+pub(super) async fn end_all(tx: &mut Tx, did: &Did) -> Result<u64> {
+    let done = sqlx::query("DELETE FROM device_accounts WHERE did = $1")
+        .bind(did.as_str())
+        .execute(&mut **tx)
+        .await?;
     Ok(done.rows_affected())
 }
 
-pub(super) async fn devices_of(db: &Db, did: &str) -> Result<Vec<Device>> {
+pub(super) async fn devices_of(db: &Db, did: &Did) -> Result<Vec<Device>> {
     let rows = sqlx::query(
         "SELECT id, address, user_agent, seen_at, entered_at FROM devices
          JOIN device_accounts ON device = id AND request = '' AND did = $1 ORDER BY seen_at DESC, id",
     )
-    .bind(did)
+    .bind(did.as_str())
     .fetch_all(db.reader())
     .await?;
     rows.iter()
         .map(|row| {
             Ok(Device {
-                id: row.try_get("id")?,
+                id: row.try_get::<String, _>("id")?.into(),
                 address: row.try_get("address")?,
                 user_agent: row.try_get("user_agent")?,
                 seen_at: Timestamp::from_millis(row.try_get("seen_at")?),

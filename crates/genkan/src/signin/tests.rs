@@ -2,14 +2,20 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
 
 use genkan_protocol::crypto::K256PrivateKey;
+use genkan_protocol::syntax::Did;
 use sqlx::Row as _;
 
+use super::service::{FOR_ONE_REQUEST, KEEP, KEEP_UNUSED, ROTATE_EVERY, TOLERANCE};
+use super::types::FRESH;
 use super::*;
-use crate::accounts::{self, NewAccount, app_password};
+use crate::accounts::{self, Accounts, AppPasswords, NewAccount, Passwords};
+use crate::base::{Clock, Secret, Timestamp};
+use crate::db::audit::Actor;
 use crate::db::feed::Feed;
-use crate::db::on_each_database;
+use crate::db::{Db, on_each_database};
 
 on_each_database!(
     a_browser_is_known_by_its_cookies,
@@ -31,6 +37,7 @@ const PASSWORD: &str = "a password of their own";
 struct House {
     db: Db,
     sign_ins: SignIns,
+    passwords: Passwords,
     accounts: Accounts,
     hand: Arc<AtomicI64>,
 }
@@ -39,25 +46,26 @@ impl House {
     fn new(db: Db) -> Self {
         let hand = Arc::new(AtomicI64::new(1_000_000_000_000));
         let clock = Clock::Manual(Arc::clone(&hand));
-        let accounts = Accounts::new(db.clone(), clock.clone(), Feed::new(db.clone(), clock.clone()));
-        let sign_ins = SignIns::new(db.clone(), clock, accounts.clone(), Passwords::new(1, 8));
-        Self { db, sign_ins, accounts, hand }
+        let accounts = Accounts::new(db.clone(), clock.clone(), &Feed::new(db.clone(), clock.clone()));
+        let passwords = Passwords::new(1, 8);
+        let sign_ins = SignIns::new(db.clone(), clock, accounts.clone(), passwords.clone());
+        Self { db, sign_ins, passwords, accounts, hand }
     }
 
     fn wait(&self, time: Duration) {
         self.hand.fetch_add(i64::try_from(time.as_millis()).unwrap(), Ordering::SeqCst);
     }
 
-    async fn sign_in(&self, visit: &mut Visit, did: &str, keep: Persistence<'_>) {
+    async fn sign_in(&self, visit: &mut Visit, did: &Did, keep: Persistence<'_>) {
         let account = self.accounts.find(did).await.unwrap().unwrap();
         self.sign_ins.sign_in(visit, &account, keep).await.unwrap();
     }
 
-    async fn account(&self, name: &str) -> String {
-        let did = format!("did:plc:{name:a>24}");
-        let hash = self.sign_ins.passwords.hash(&secret(PASSWORD)).await.unwrap();
+    async fn account(&self, name: &str) -> Did {
+        let did: Did = format!("did:plc:{name:a>24}").parse().unwrap();
+        let hash = self.passwords.hash(&secret(PASSWORD)).await.unwrap();
         let account = NewAccount {
-            did: did.parse().unwrap(),
+            did: did.clone(),
             handle: format!("{name}.test").parse().unwrap(),
             email: format!("{name}@example.com").parse().unwrap(),
             password_hash: hash,
@@ -70,6 +78,13 @@ impl House {
         accounts::open(&mut tx, &did).await.unwrap();
         tx.commit().await.unwrap();
         did
+    }
+
+    async fn take_down(&self, did: &Did) {
+        let mut tx = self.db.begin().await.unwrap();
+        let done = self.accounts.set_taken_down(&mut tx, did, Some("T-1"), Actor::Operator).await;
+        assert!(done.unwrap());
+        tx.commit().await.unwrap();
     }
 
     async fn visit(&self, cookies: Option<&Cookies>) -> Visit {
@@ -177,7 +192,10 @@ async fn a_sign_in_is_remembered_or_for_one_request(db: Db) {
     house.sign_in(&mut visit, &bob, Persistence::OneRequest("req-1")).await;
     house.sign_in(&mut visit, &ann, Persistence::OneRequest("req-1")).await;
     for (request, expected) in [(Some("req-2"), vec![&ann]), (None, vec![&ann])] {
-        assert_eq!(house.dids(&visit, request).await, expected.into_iter().cloned().collect::<Vec<_>>());
+        assert_eq!(
+            house.dids(&visit, request).await,
+            expected.into_iter().map(Did::to_string).collect::<Vec<_>>()
+        );
     }
     let mut both = house.dids(&visit, Some("req-1")).await;
     both.sort();
@@ -195,7 +213,8 @@ async fn a_password_for_nobody_is_as_much_work(db: Db) {
     let house = House::new(db);
     house.account("ann").await;
     // Where nobody may wait, whoever has a password to check is told so.
-    let full = SignIns { passwords: Passwords::new(1, 0), ..house.sign_ins.clone() };
+    let clock = Clock::Manual(Arc::clone(&house.hand));
+    let full = SignIns::new(house.db.clone(), clock, house.accounts.clone(), Passwords::new(1, 0));
     for identifier in ["ann.test", "eve.test", ""] {
         let found = full.recognise(identifier, &secret("wrong")).await;
         assert!(matches!(found, Err(Error::Busy)), "{identifier}");
@@ -207,12 +226,10 @@ async fn only_the_owners_own_password_counts(db: Db) {
     let ann = house.account("ann").await;
     for identifier in ["ann.test", "@ann.test", "ANN@example.com", ann.as_str()] {
         let found = house.sign_ins.recognise(identifier, &secret(PASSWORD)).await.unwrap();
-        assert_eq!(found.did.as_str(), ann, "{identifier}");
+        assert_eq!(found.did, ann, "{identifier}");
     }
-    let mut tx = house.db.begin().await.unwrap();
-    let now = Timestamp::from_millis(1000);
-    let for_app = app_password::create(&mut tx, &ann, "app", true, now).await.unwrap().unwrap();
-    tx.commit().await.unwrap();
+    let app_passwords = AppPasswords::new(house.db.clone(), Clock::System);
+    let (_, for_app) = app_passwords.create(&ann, "app", true, Actor::Genkan).await.unwrap().unwrap();
     for (identifier, password) in [
         ("ann.test", "wrong"),
         ("ann.test", ""),
@@ -224,7 +241,7 @@ async fn only_the_owners_own_password_counts(db: Db) {
         let found = house.sign_ins.recognise(identifier, &secret(password)).await;
         assert!(matches!(found, Err(Error::WrongPassword)), "{identifier} {password}");
     }
-    house.accounts.set_taken_down(&ann, Some("T-1"), Actor::Operator).await.unwrap();
+    house.take_down(&ann).await;
     assert!(matches!(house.sign_ins.recognise("ann.test", &secret(PASSWORD)).await, Err(Error::TakenDown)));
 }
 
@@ -245,8 +262,8 @@ async fn a_sign_out_is_of_one_account_and_one_browser(db: Db) {
     assert_eq!(house.dids(&desk, None).await, [bob.as_str()]);
     assert_eq!(house.dids(&phone, None).await, [ann.as_str()]);
 
-    assert!(!house.sign_ins.sign_out_at(phone.device.as_str(), &bob).await.unwrap());
-    assert!(house.sign_ins.sign_out_at(phone.device.as_str(), &ann).await.unwrap());
+    assert!(!house.sign_ins.sign_out_at(&phone.device, &bob).await.unwrap());
+    assert!(house.sign_ins.sign_out_at(&phone.device, &ann).await.unwrap());
     assert_eq!(house.dids(&phone, None).await, Vec::<String>::new());
 }
 
@@ -262,7 +279,7 @@ async fn everything_of_an_account_ends_at_once(db: Db) {
     tx.commit().await.unwrap();
     assert_eq!(house.dids(&visit, Some("req-1")).await, [bob.as_str()]);
 
-    house.accounts.set_taken_down(&bob, Some("T-1"), Actor::Operator).await.unwrap();
+    house.take_down(&bob).await;
     assert_eq!(house.dids(&visit, None).await, Vec::<String>::new(), "taken down");
 }
 
@@ -303,7 +320,7 @@ async fn a_password_that_was_changed_meanwhile_opens_nothing(db: Db) {
     let house = House::new(db);
     let ann = house.account("ann").await;
     let mut visit = house.visit(None).await;
-    let recognised = house.sign_ins.recognise(&ann, &secret(PASSWORD)).await.unwrap();
+    let recognised = house.sign_ins.recognise(ann.as_str(), &secret(PASSWORD)).await.unwrap();
     let mut tx = house.db.begin().await.unwrap();
     house.accounts.set_password_hash(&mut tx, &ann, "another").await.unwrap();
     house.sign_ins.end_all(&mut tx, &ann).await.unwrap();

@@ -31,12 +31,6 @@ pub(crate) enum Error {
     Storage(#[from] crate::db::Error),
 }
 
-impl From<sqlx::Error> for Error {
-    fn from(cause: sqlx::Error) -> Self {
-        Self::Storage(cause.into())
-    }
-}
-
 impl From<NewError> for Error {
     fn from(cause: NewError) -> Self {
         use NewError as E;

@@ -32,7 +32,7 @@ use super::error::Error;
 use super::request::Request;
 use super::sql::{self, SignUp, Step};
 
-use crate::accounts::{self, NewAccount, invite};
+use crate::accounts::{self, NewAccount, note_change, return_invite, use_invite};
 use crate::base::Secret;
 use crate::db::audit::{self, Actor};
 use crate::db::leases::while_held;
@@ -129,7 +129,7 @@ async fn record(
     let mut tx = of.with.db.begin().await?;
     accounts::insert_creating(&mut tx, &account).await?;
     if let Some(code) = &request.invite_code
-        && !invite::take(&mut tx, code, did.as_str(), now).await?
+        && !use_invite(&mut tx, code, &did, now).await?
     {
         return Err(Error::InvalidInvite);
     }
@@ -283,14 +283,13 @@ async fn finish(of: &Context, sign_up: &SignUp, did: &Did) -> Result<Outcome, Er
     failpoint("signup.made");
     let now = of.with.clock.now();
     let mut tx = of.with.db.begin().await?;
-    if !sql::remove(&mut tx, &sign_up.did, &of.worker).await?
-        || !accounts::open(&mut tx, &sign_up.did).await?
-    {
+    if !sql::remove(&mut tx, &sign_up.did, &of.worker).await? || !accounts::open(&mut tx, did).await? {
         return Ok(Outcome::Waiting);
     }
     audit::record(&mut tx, now, Actor::Account(&sign_up.did), "account.create", &sign_up.did, &sign_up.host)
         .await?;
-    of.with.accounts.commit_change(tx, now, &sign_up.did).await?;
+    note_change(&mut tx, now, did).await?;
+    tx.commit().await?;
     failpoint("signup.done");
     Ok(Outcome::Done(did.clone()))
 }
@@ -310,8 +309,9 @@ async fn undo(
         if !sql::set_undoing(&mut tx, &sign_up.did, &of.worker, why).await? {
             return Ok(Outcome::Waiting);
         }
-        free(&mut tx, &sign_up.did, sign_up.invite_code.as_deref()).await?;
-        of.with.accounts.commit_change(tx, now, &sign_up.did).await?;
+        free(&mut tx, did, sign_up.invite_code.as_deref()).await?;
+        note_change(&mut tx, now, did).await?;
+        tx.commit().await?;
         failpoint("signup.undoing");
         tracing::warn!(account.did = %did, host.id = %sign_up.host, why, "undoing a sign-up");
     }
@@ -358,17 +358,17 @@ async fn clear_up(of: &Context, did: &Did, host: Option<&Arc<Host>>) -> Result<(
 async fn drop_record(of: &Context, did: &Did, invite_code: Option<&str>) -> Result<(), Error> {
     let mut tx = of.with.db.begin().await?;
     if sql::remove(&mut tx, did.as_str(), &of.worker).await? {
-        free(&mut tx, did.as_str(), invite_code).await?;
+        free(&mut tx, did, invite_code).await?;
     }
     tx.commit().await?;
     Ok(())
 }
 
 /// Frees the handle, the address and the invite code of an account that was never opened.
-async fn free(tx: &mut crate::db::Tx, did: &str, invite_code: Option<&str>) -> Result<(), Error> {
+async fn free(tx: &mut crate::db::Tx, did: &Did, invite_code: Option<&str>) -> Result<(), Error> {
     accounts::remove_row(tx, did).await?;
     if let Some(code) = invite_code {
-        invite::give_back(tx, code, did).await?;
+        return_invite(tx, code, did).await?;
     }
     Ok(())
 }

@@ -9,7 +9,7 @@ use super::error::Error;
 use super::request::{Request, Rules};
 use super::saga::{self, Outcome};
 use super::sql;
-use crate::accounts::{Account, Standing, invite};
+use crate::accounts::{Account, Standing, is_invite_good};
 use crate::base::{Timestamp, random};
 use crate::sessions::SessionTokens;
 
@@ -64,9 +64,7 @@ impl SignUps {
             Err(other) => return Err(other),
         };
         match recorded {
-            Outcome::Done(did) => {
-                self.context.with.accounts.find(did.as_str()).await?.ok_or(Error::Unfinished)
-            }
+            Outcome::Done(did) => self.context.with.accounts.find(&did).await?.ok_or(Error::Unfinished),
             Outcome::Undone(why) => Err(Error::Refused(why)),
             Outcome::Waiting => Err(Error::Unfinished),
         }
@@ -115,7 +113,7 @@ impl SignUps {
             return Err(Error::EmailTaken);
         }
         match &request.invite_code {
-            Some(code) if !invite::is_good(&self.context.with.db, code).await? => Err(Error::InvalidInvite),
+            Some(code) if !is_invite_good(&self.context.with.db, code).await? => Err(Error::InvalidInvite),
             None if self.context.rules.invite_required => Err(Error::InvalidInvite),
             _ => Ok(()),
         }

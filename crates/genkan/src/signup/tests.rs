@@ -62,13 +62,12 @@ impl Stand {
             changes: HostChanges::default(),
         };
         fleet.admit(&"oak".into(), admission).await.unwrap();
-        let accounts = Accounts::new(db.clone(), clock.clone(), feed.clone());
+        let accounts = Accounts::new(db.clone(), clock.clone(), &feed);
         let passwords = Passwords::new(2, 8);
         let day = Duration::from_hours(24);
         let sessions = Sessions::new(
             db.clone(),
             clock.clone(),
-            feed,
             accounts.clone(),
             passwords.clone(),
             ring.clone(),

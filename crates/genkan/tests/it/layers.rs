@@ -9,11 +9,12 @@ use std::path::Path;
 use crate::sources;
 
 /// From the top down. A room may use all of the lines below its own, and of its own line what an arrow says.
-const PICTURE: [Line; 6] = [
+const PICTURE: [Line; 7] = [
     Line { rooms: &["serving", "app"], arrows: Arrows::ToTheRight },
     // The wiring is what doors are handed; see `DOORS`.
     Line { rooms: &["edge", "http", "cli", "jobs"], arrows: Arrows::None },
     Line { rooms: &["signup", "moves", "renames", "forward", "standing", "recovery"], arrows: Arrows::None },
+    Line { rooms: &["credentials"], arrows: Arrows::None },
     Line { rooms: &["sessions", "oauth", "links", "routing"], arrows: Arrows::None },
     Line { rooms: &["signin", "accounts", "fleet", "identity", "mail"], arrows: Arrows::ToTheRight },
     Line {
@@ -98,6 +99,9 @@ fn the_rule_is_the_one_that_is_drawn() {
         ("serving", "app", true),
         ("cli", "serving", true),
         ("forward", "app", false),
+        ("standing", "credentials", true),
+        ("credentials", "standing", false),
+        ("oauth", "credentials", false),
         ("accounts", "nowhere", false),
     ] {
         assert_eq!(may_use(from, to), allowed, "{from} → {to}");

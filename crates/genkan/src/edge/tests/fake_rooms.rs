@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
-use crate::accounts::{Caller, Home, Standing};
+use crate::accounts::{Home, Standing};
 use crate::base::{Origin, Timestamp};
 use crate::fleet::{Host, HostId};
 use crate::forward::{
@@ -14,6 +14,7 @@ use crate::forward::{
 use crate::identity::{self, Freshness, PdsLocation, PdsLocationError};
 use crate::oauth::{AccessError, Call, GrantCaller, Onward};
 use crate::routing::target::Target;
+use crate::sessions::Caller;
 use genkan_protocol::jwt::session::Scope;
 
 impl std::fmt::Debug for World {
@@ -85,7 +86,7 @@ impl Fixed {
                 did: did.parse().unwrap(),
                 audience: audience.into(),
                 scope: Scope::Access,
-                session: "s".to_owned(),
+                session: "s".into(),
                 expires_at: Timestamp::from_millis(i64::MAX),
             }))
         };

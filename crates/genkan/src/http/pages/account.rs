@@ -1,6 +1,7 @@
 //! `/account`: which apps and browsers have access, and taking it back; being active again after a pause.
 
 use askama::Template;
+use genkan_protocol::syntax::Did;
 use http::StatusCode;
 
 use super::call::{Call, Form};
@@ -95,7 +96,7 @@ pub(super) async fn show(pages: Pages, call: Call) -> Result<Reply, Trouble> {
     let (one, others): (Vec<SignIn>, Vec<SignIn>) =
         signed_in.into_iter().partition(|one| one.account.did.as_str() == did);
     let Some(one) = one.into_iter().next() else {
-        return match visitors(&pages, Some(&visit)).await?.into_iter().find(|one| one.did == did) {
+        return match visitors(&pages, Some(&visit)).await?.into_iter().find(|one| one.did.as_str() == did) {
             Some(visitor) => of_visitor(&pages, &call, &visit, &visitor, others).await,
             None => pages.see_other("/account/sign-in"),
         };
@@ -135,8 +136,8 @@ async fn of_one(
     let (app, account) = (&pages.app, &one.account);
     let did = account.did.as_str();
     let messages = Messages::of(call.jar.language());
-    let grants = app.oauth.list_of(did).await?;
-    let devices = app.sign_ins.devices_of(did).await?;
+    let grants = app.oauth.list_of(&account.did).await?;
+    let devices = app.sign_ins.devices_of(&account.did).await?;
     // What was done before is not told beside what is wrong now.
     let done = if shown.problems.is_empty() { what_was_done(call, messages) } else { None };
     let page = Account {
@@ -173,8 +174,8 @@ async fn of_visitor(
     let page = Account {
         f: Frame::of(pages, messages),
         place,
-        handle: visitor.handle.as_deref().unwrap_or(&visitor.did),
-        did: &visitor.did,
+        handle: visitor.handle.as_deref().unwrap_or(visitor.did.as_str()),
+        did: visitor.did.as_str(),
         done: what_was_done(call, messages),
         others: all_others(others, visitors),
         deactivated: false,
@@ -207,9 +208,10 @@ fn all_others(signed_in: Vec<SignIn>, visitors: Vec<Visitor>) -> Vec<Other> {
     let at_home = signed_in
         .into_iter()
         .map(|other| Other { did: other.account.did.to_string(), handle: other.account.handle.to_string() });
-    let external = visitors
-        .into_iter()
-        .map(|other| Other { handle: other.handle.unwrap_or_else(|| other.did.clone()), did: other.did });
+    let external = visitors.into_iter().map(|other| Other {
+        handle: other.handle.unwrap_or_else(|| other.did.to_string()),
+        did: other.did.to_string(),
+    });
     at_home.chain(external).collect()
 }
 
@@ -239,7 +241,7 @@ pub(super) async fn sign_out(pages: Pages, call: Call, form: Form) -> Result<Rep
         call.jar.keep(&visit);
         return pages.see_other("/account");
     }
-    if !pages.app.sign_ins.sign_out_at(device, &did).await? {
+    if !pages.app.sign_ins.sign_out_at(&device.into(), &did).await? {
         return Err(Trouble::NotFound);
     }
     pages.see_other(&format!("/account/u/{did}?done=signed-out"))
@@ -249,7 +251,7 @@ pub(super) async fn sign_out(pages: Pages, call: Call, form: Form) -> Result<Rep
 pub(super) async fn reactivate(pages: Pages, call: Call, form: Form) -> Result<Reply, Trouble> {
     let (visit, one) = at_home(&pages, &call, &form).await?;
     let did = one.account.did.as_str();
-    match pages.app.standings.activate(did, Actor::Account(did)).await {
+    match pages.app.standings.activate(&one.account.did, Actor::Account(did)).await {
         Ok(()) => pages.see_other(&format!("/account/u/{did}?done=activated")),
         Err(standing::Error::Storage(cause)) => Err(cause.into()),
         Err(cause) => {
@@ -275,12 +277,13 @@ pub(super) async fn at_home(pages: &Pages, call: &Call, form: &Form) -> Result<(
 }
 
 /// The account that a form is about, if it is signed in here and not too long ago.
-async fn owner(pages: &Pages, call: &Call, form: &Form) -> Result<(Visit, String), Trouble> {
+async fn owner(pages: &Pages, call: &Call, form: &Form) -> Result<(Visit, Did), Trouble> {
     let (visit, signed_in) = known(pages, call).await?.ok_or(Trouble::NotSignedIn)?;
     let (did, now) = (form.text("did"), pages.app.clock.now());
-    let fine = signed_in.iter().any(|one| one.account.did.as_str() == did && one.is_fresh(now))
-        || external::visitors(pages, &visit).await?.iter().any(|visitor| visitor.did == did);
-    if fine { Ok((visit, did.to_owned())) } else { Err(Trouble::NotSignedIn) }
+    let fresh = signed_in.into_iter().filter(|one| one.is_fresh(now)).map(|one| one.account.did);
+    let visitors = external::visitors(pages, &visit).await?.into_iter().map(|visitor| visitor.did);
+    let did = fresh.chain(visitors).find(|one| one.as_str() == did).ok_or(Trouble::NotSignedIn)?;
+    Ok((visit, did))
 }
 
 async fn known(pages: &Pages, call: &Call) -> Result<Option<(Visit, Vec<SignIn>)>, Trouble> {
@@ -305,10 +308,10 @@ fn device_card(device: Device, visit: &Visit, messages: &'static Messages) -> De
     let minute: String = device.seen_at.to_string().chars().take(16).collect();
     let seen = messages.with(messages.seen_at, format!("{} UTC", minute.replace('T', " ")));
     DeviceCard {
-        here: device.id == visit.device.as_str(),
+        here: device.id == visit.device,
         name: browser_of(&device.user_agent).unwrap_or_else(|| messages.a_browser.to_owned()),
         seen: format!("{seen}, {}", device.address),
-        id: device.id,
+        id: device.id.to_string(),
     }
 }
 

@@ -68,7 +68,10 @@ pub(super) async fn in_flow(
 
 /// People know handles; apps may name a DID.
 async fn shown_hint(pages: &Pages, hint: &str) -> Result<String, Trouble> {
-    let known = if hint.starts_with("did:") { pages.app.accounts.find(hint).await? } else { None };
+    let known = match hint.parse() {
+        Ok(did) => pages.app.accounts.find(&did).await?,
+        Err(_) => None,
+    };
     Ok(known.map_or_else(|| hint.to_owned(), |account| account.handle.to_string()))
 }
 
@@ -155,7 +158,7 @@ async fn count(pages: &Pages, call: &Call, visit: &Visit, identifier: &str) -> R
     let now = app.clock.now();
     let account = app.accounts.find_by_identifier(identifier).await?;
     let whose = match &account {
-        Some(account) if app.sign_ins.knows(visit, account.did.as_str()).await? => {
+        Some(account) if app.sign_ins.knows(visit, &account.did).await? => {
             format!("{} {}", visit.device.as_str(), account.did)
         }
         Some(account) => account.did.to_string(),

@@ -7,7 +7,7 @@ use http::StatusCode;
 use super::messages::Messages;
 use crate::limits::Verdict;
 use crate::oauth::Problem;
-use crate::{accounts, db, oauth, signin, signup, standing};
+use crate::{db, oauth, signin, signup, standing};
 
 /// Why there is no page, but another one.
 #[derive(Debug)]
@@ -129,15 +129,6 @@ impl From<oauth::Error> for Trouble {
         match cause {
             oauth::Error::Storage(cause) => cause.into(),
             other => Self::Bug(Box::new(other)),
-        }
-    }
-}
-
-impl From<accounts::Error> for Trouble {
-    fn from(cause: accounts::Error) -> Self {
-        match cause {
-            accounts::Error::Storage(cause) => cause.into(),
-            other @ accounts::Error::NotFound => Self::Bug(Box::new(other)),
         }
     }
 }

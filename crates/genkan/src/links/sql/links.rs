@@ -101,11 +101,11 @@ pub(in crate::links) async fn find(db: &Db, id: &str) -> Result<Option<Row>> {
 }
 
 /// Sessions that can be used, the newest first.
-pub(in crate::links) async fn of_account(db: &Db, did: &str) -> Result<Vec<Row>> {
+pub(in crate::links) async fn of_account(db: &Db, did: &Did) -> Result<Vec<Row>> {
     let text = format!(
         "SELECT {COLUMNS} FROM links WHERE did = $1 AND state IN ('waiting', 'live') ORDER BY created_at DESC LIMIT 1000"
     );
-    let rows = sqlx::query(sqlx::AssertSqlSafe(text)).bind(did).fetch_all(db.reader()).await?;
+    let rows = sqlx::query(sqlx::AssertSqlSafe(text)).bind(did.as_str()).fetch_all(db.reader()).await?;
     rows.iter().map(read).collect()
 }
 

@@ -1,14 +1,16 @@
 //! Table `link_visits`.
 
+use genkan_protocol::syntax::Did;
 use sqlx::Row as _;
+use sqlx::any::AnyRow;
 
 use crate::base::Timestamp;
-use crate::db::{Db, Result, Tx};
+use crate::db::{Db, Error, Result, Tx};
 
 pub(in crate::links) async fn put(
     tx: &mut Tx,
     device: &str,
-    did: &str,
+    did: &Did,
     handle: Option<&str>,
     until: Timestamp,
 ) -> Result<()> {
@@ -17,7 +19,7 @@ pub(in crate::links) async fn put(
          ON CONFLICT (device, did) DO UPDATE SET handle = excluded.handle, expires_at = excluded.expires_at",
     )
     .bind(device)
-    .bind(did)
+    .bind(did.as_str())
     .bind(handle)
     .bind(until.as_millis())
     .execute(&mut **tx)
@@ -30,7 +32,7 @@ pub(in crate::links) async fn of_device(
     db: &Db,
     device: &str,
     now: Timestamp,
-) -> Result<Vec<(String, Option<String>)>> {
+) -> Result<Vec<(Did, Option<String>)>> {
     let rows = sqlx::query(
         "SELECT did, handle FROM link_visits WHERE device = $1 AND expires_at > $2 ORDER BY expires_at DESC",
     )
@@ -38,13 +40,18 @@ pub(in crate::links) async fn of_device(
     .bind(now.as_millis())
     .fetch_all(db.reader())
     .await?;
-    rows.iter().map(|row| Ok((row.try_get("did")?, row.try_get("handle")?))).collect()
+    let read = |row: &AnyRow| {
+        let did: String = row.try_get("did")?;
+        let did = did.parse().map_err(|_| Error::corrupt("link_visits", "did", &did))?;
+        Ok((did, row.try_get("handle")?))
+    };
+    rows.iter().map(read).collect()
 }
 
-pub(in crate::links) async fn remove(tx: &mut Tx, device: &str, did: &str) -> Result<()> {
+pub(in crate::links) async fn remove(tx: &mut Tx, device: &str, did: &Did) -> Result<()> {
     sqlx::query("DELETE FROM link_visits WHERE device = $1 AND did = $2")
         .bind(device)
-        .bind(did)
+        .bind(did.as_str())
         .execute(&mut **tx)
         .await?;
     Ok(())

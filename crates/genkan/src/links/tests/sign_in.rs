@@ -46,7 +46,7 @@ async fn a_person_signs_in_elsewhere_and_comes_back(db: Db) {
     assert!(Arc::ptr_eq(&credential, &world.links.recall(&arrival.link).unwrap()));
     let sessions = world.pds.sessions();
     assert_eq!(sessions[0].client_id, "https://genkan.example.com/oauth/client-metadata.json");
-    assert_eq!(world.links.of_account(world.ann.as_str()).await.unwrap().len(), 1);
+    assert_eq!(world.links.of_account(&world.ann).await.unwrap().len(), 1);
 }
 
 async fn every_way_of_naming_an_account_leads_to_its_server(db: Db) {
@@ -175,7 +175,7 @@ async fn c14_a_server_that_does_not_speak_for_sub_is_refused_and_revoked(db: Db)
     let error = world.finish(&departure, callback).await.unwrap_err();
     assert_eq!(unacceptable(&error), "the server does not speak for the account");
     assert_eq!(evil.sessions()[0].ended, Some("revoked"));
-    assert!(world.links.of_account(world.ann.as_str()).await.unwrap().is_empty());
+    assert!(world.links.of_account(&world.ann).await.unwrap().is_empty());
 }
 
 async fn c14_what_is_missing_in_the_tokens_is_refused_and_revoked(db: Db) {

@@ -124,7 +124,7 @@ async fn c12_an_ended_session_is_refused_at_once_and_revoked(db: Db) {
     soon(async || state(&world, &link).await == "dead").await;
     assert_eq!(world.pds.sessions()[0].ended, Some("revoked"));
     assert_eq!(sql::links::find(&world.db, &link).await.unwrap().unwrap().sealed, None);
-    assert!(world.links.of_account(world.ann.as_str()).await.unwrap().is_empty());
+    assert!(world.links.of_account(&world.ann).await.unwrap().is_empty());
 }
 
 async fn a_server_that_is_away_hears_of_the_end_later(db: Db) {
@@ -183,7 +183,7 @@ async fn who_only_shows_who_they_are_keeps_no_session(db: Db) {
     assert_eq!((visitors.len(), visitors[0].did.as_str()), (1, world.ann.as_str()));
     assert!(world.links.visitors("dev-2").await.unwrap().is_empty());
     soon(async || world.pds.sessions()[0].ended == Some("revoked")).await;
-    world.links.end_visit(DEVICE, world.ann.as_str()).await.unwrap();
+    world.links.end_visit(DEVICE, &world.ann).await.unwrap();
     assert!(world.links.visitors(DEVICE).await.unwrap().is_empty());
     let again = world.arrive().await;
     world.links.start_visit(&again, DEVICE).await.unwrap();

@@ -67,7 +67,7 @@ impl OAuth {
     /// The same by the signature and the database.
     pub(crate) async fn find_caller(&self, token: &str) -> Result<Arc<GrantCaller>, AccessError> {
         let now = self.clock.now();
-        let before = self.verified.ended();
+        let reading = self.verified.begin();
         let read = self.read_token(token).await?;
         if read.expires_at <= now {
             return Err(EXPIRED);
@@ -75,7 +75,7 @@ impl OAuth {
         let grant = grants::find(&self.db, &read.grant).await?.filter(|grant| grant.is_alive(now));
         let grant = grant.ok_or(AccessError::Token("the grant has ended"))?;
         let caller = Arc::new(self.place(read, &grant).await?);
-        self.verified.remember(token, &caller, before);
+        self.verified.remember(token, &caller, reading);
         Ok(caller)
     }
 
@@ -112,7 +112,7 @@ impl OAuth {
     /// Knows where the account of a token addressed to us lives.
     async fn place(&self, mut caller: GrantCaller, grant: &Grant) -> Result<GrantCaller, AccessError> {
         if caller.place == Place::Link && grant.place == GrantPlace::Home {
-            let account = self.accounts.find(caller.did.as_str()).await?;
+            let account = self.accounts.find(&caller.did).await?;
             let account = account.ok_or(AccessError::Token("the account does not exist"))?;
             caller.place = Place::Host(account.host);
         }

@@ -4,11 +4,12 @@ use std::time::Duration;
 
 use data_encoding::HEXLOWER;
 use genkan_protocol::oauth::error::OAuthErrorCode as Code;
+use genkan_protocol::syntax::Did;
 
 use super::consent::{Decision, is_wanted};
 use super::problem::Problem;
 use super::view::{ConsentView, OpenRequest, Outcome, Redirect};
-use crate::accounts::{self, Account, Standing};
+use crate::accounts::{self, Account, Demand, Standing};
 use crate::base::{Secret, Timestamp, random};
 use crate::db::Tx;
 use crate::db::audit::{self, Actor};
@@ -56,7 +57,7 @@ impl OAuth {
             ui_locales: request.pushed.ui_locales.clone(),
             form_action: form_action(&request.pushed.redirect_uri),
             request,
-            device: device.as_str().to_owned(),
+            device: device.clone(),
         })
     }
 
@@ -105,14 +106,14 @@ impl OAuth {
         {
             return self.reject(opened).await;
         }
-        self.give_code(opened, account.did.as_str(), &allowed, None, now).await
+        self.give_code(opened, &account.did, &allowed, None, now).await
     }
 
     /// Decides the request: the browser gets a code for what was allowed.
     pub(in crate::oauth) async fn give_code(
         &self,
         opened: &OpenRequest,
-        did: &str,
+        did: &Did,
         allowed: &[&str],
         link: Option<String>,
         now: Timestamp,
@@ -121,7 +122,7 @@ impl OAuth {
         let mut tx = self.db.begin().await?;
         // A password that was reset meanwhile has signed this browser out.
         if link.is_none()
-            && !(accounts::hold_active(&mut tx, did).await?
+            && !(accounts::hold(&mut tx, did, Demand::Active).await?
                 && signin::is_signed_in(&mut tx, &opened.device, did).await?)
         {
             drop(tx);
@@ -133,7 +134,7 @@ impl OAuth {
             client_id: opened.request.client_id.clone(),
             pushed: opened.request.pushed.clone(),
             scope: scope.clone(),
-            did: did.to_owned(),
+            did: did.clone(),
             device: opened.device.clone(),
             expires_at: now.plus(CODE),
             grant_id: None,
@@ -141,10 +142,11 @@ impl OAuth {
         };
         codes::insert(&mut tx, &hash(code.expose()), &stored).await?;
         if !opened.client.development {
-            consents::add(&mut tx, did, &stored.client_id, allowed, now).await?;
+            consents::add(&mut tx, did.as_str(), &stored.client_id, allowed, now).await?;
         }
         let detail = format!("{} {scope}", stored.client_id);
-        audit::record(&mut tx, now, Actor::Account(did), "oauth.approve", did, &detail).await?;
+        audit::record(&mut tx, now, Actor::Account(did.as_str()), "oauth.approve", did.as_str(), &detail)
+            .await?;
         tx.commit().await?;
         Ok(self.way_back(&opened.request, vec![("code", code)]))
     }
@@ -178,7 +180,7 @@ impl OAuth {
     /// Of several at once, one decides.
     async fn hold_to_decide(&self, tx: &mut Tx, opened: &OpenRequest, now: Timestamp) -> Result<(), Problem> {
         let request = requests::hold(tx, &opened.id, now).await?.ok_or(Problem::Unknown)?;
-        if request.device.as_deref() != Some(&*opened.device) {
+        if request.device.as_deref() != Some(opened.device.as_str()) {
             return Err(Problem::Unknown);
         }
         if request.decided || !requests::decide(tx, &opened.id, now).await? {

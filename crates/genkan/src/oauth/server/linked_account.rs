@@ -75,7 +75,7 @@ impl OAuth {
             return self.reject(opened).await;
         }
         let link = Some(linked.id.clone());
-        self.give_code(opened, linked.did.as_str(), &allowed, link, self.clock.now()).await
+        self.give_code(opened, &linked.did, &allowed, link, self.clock.now()).await
     }
 }
 

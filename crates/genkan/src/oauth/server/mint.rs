@@ -48,12 +48,11 @@ impl TokenSubject<'_> {
 /// The account of a grant, fit to get tokens.
 pub(in crate::oauth) fn token_subject<'a>(
     linked: bool,
-    did: &str,
+    did: &Did,
     account: Option<&'a Account>,
 ) -> Result<TokenSubject<'a>, Error> {
     if linked {
-        let did = did.parse().map_err(|_| crate::db::Error::corrupt("oauth_grants", "did", did))?;
-        return Ok(TokenSubject::Linked(did));
+        return Ok(TokenSubject::Linked(did.clone()));
     }
     let active = account.filter(|account| account.standing() == Standing::Active);
     active.map(TokenSubject::Home).ok_or_else(|| Error::grant("the account is not active"))

@@ -18,6 +18,6 @@ mod view;
 
 pub(crate) use linked_account::LinkedAccount;
 pub(crate) use problem::Problem;
-pub(crate) use revoke::{EndedGrants, GrantView};
+pub(crate) use revoke::GrantView;
 pub(crate) use sweep::sweep;
 pub(crate) use view::{Choice, ConsentView, OpenRequest, Outcome, Page, Permission, Redirect};

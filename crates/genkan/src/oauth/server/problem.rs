@@ -14,9 +14,3 @@ pub(crate) enum Problem {
     #[error(transparent)]
     Storage(#[from] crate::db::Error),
 }
-
-impl From<sqlx::Error> for Problem {
-    fn from(cause: sqlx::Error) -> Self {
-        Self::Storage(cause.into())
-    }
-}

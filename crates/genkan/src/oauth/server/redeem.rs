@@ -4,8 +4,7 @@ use genkan_protocol::oauth::dpop::Proof;
 use genkan_protocol::oauth::pkce::Challenge;
 
 use super::mint::{Tokens, token_subject};
-use super::revoke::EndedGrants;
-use crate::accounts::{self, Account};
+use crate::accounts::{self, Account, Demand};
 use crate::base::Timestamp;
 use crate::db::Tx;
 use crate::db::audit::{self, Actor};
@@ -51,13 +50,11 @@ impl OAuth {
             Redemption { client, proven, proof, redirect_uri, verifier, account: account.as_ref(), scope };
         let mut tx = self.db.begin().await?;
         self.use_up(&mut tx, proof, client, proven, now).await?;
-        let mut ended = EndedGrants::default();
         let mut leaked = None;
-        let done = self.redeem_in(&mut tx, &hash, redemption, &mut ended, &mut leaked, now).await;
+        let done = self.redeem_in(&mut tx, &hash, redemption, &mut leaked, now).await;
         // A refusal uses the code up as well; trouble of ours uses up nothing.
         if matches!(done, Ok(_) | Err(Error::Refused(_))) {
             tx.commit().await?;
-            self.tell_ended(&ended);
         }
         if let Some(code) = leaked
             && let Err(cause) = self.sign_ins.sign_out_at(&code.device, &code.did).await
@@ -72,13 +69,12 @@ impl OAuth {
         tx: &mut Tx,
         hash: &str,
         with: Redemption<'_>,
-        ended: &mut EndedGrants,
         leaked: &mut Option<codes::Stored>,
         now: Timestamp,
     ) -> Result<Tokens, Error> {
-        // First the account's row, as whoever ends everything of it.
+        // The account's row first, in the same order as a transaction that ends every grant.
         let is_active = match with.account {
-            Some(account) => accounts::hold_active(tx, account.did.as_str()).await?,
+            Some(account) => accounts::hold(tx, &account.did, Demand::Active).await?,
             None => false,
         };
         let Some((first, code)) = codes::take(tx, hash, now).await? else {
@@ -87,7 +83,7 @@ impl OAuth {
         if !first {
             // Somebody has a code that was not meant for them: what came of it ends, and the browser is signed out.
             if let Some(grant) = &code.grant_id {
-                self.end_in(tx, grant, Actor::Genkan, "a code was used twice", ended, now).await?;
+                self.end_in(tx, grant, Actor::Genkan, "a code was used twice", now).await?;
                 *leaked = Some(code);
             }
             return Err(Error::grant("the authorization code was already used"));
@@ -105,7 +101,7 @@ impl OAuth {
         grants::insert(tx, &grant).await?;
         codes::set_grant(tx, hash, &grant.id).await?;
         let detail = format!("{} {}", grant.client_id, grant.scope);
-        audit::record(tx, now, Actor::Account(&grant.did), "oauth.grant", &grant.id, &detail).await?;
+        audit::record(tx, now, Actor::Account(grant.did.as_str()), "oauth.grant", &grant.id, &detail).await?;
         self.mint(tx, &grant, &subject, with.scope, now).await
     }
 
@@ -121,7 +117,7 @@ impl OAuth {
             scope: code.scope.clone(),
             dpop_key: code.pushed.dpop_key.clone(),
             client_auth: with.proven.auth.clone(),
-            device: code.device.clone(),
+            device: code.device.to_string(),
             refreshable,
             generation: 0,
             rotated_at: now,

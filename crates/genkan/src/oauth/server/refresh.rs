@@ -8,7 +8,6 @@ use genkan_protocol::oauth::error::OAuthErrorCode as Code;
 use genkan_protocol::oauth::request::Form;
 
 use super::mint::{Tokens, token_subject};
-use super::revoke::EndedGrants;
 use crate::accounts::Account;
 use crate::base::Timestamp;
 use crate::db::Tx;
@@ -73,11 +72,9 @@ impl OAuth {
         };
         let mut tx = self.db.begin().await?;
         self.use_up(&mut tx, proof, client, &proven, now).await?;
-        let mut ended = EndedGrants::default();
-        let done = self.refresh_in(&mut tx, &grant.id, with, &mut ended, now).await;
+        let done = self.refresh_in(&mut tx, &grant.id, with, now).await;
         if matches!(done, Ok(_) | Err(Error::Refused(_))) {
             tx.commit().await?;
-            self.tell_ended(&ended);
         }
         done
     }
@@ -87,7 +84,6 @@ impl OAuth {
         tx: &mut Tx,
         id: &str,
         with: RefreshRequest<'_>,
-        ended: &mut EndedGrants,
         now: Timestamp,
     ) -> Result<Tokens, Error> {
         let grant = grants::hold(tx, id).await?.filter(|grant| grant.is_alive(now));
@@ -118,7 +114,7 @@ impl OAuth {
                 Rotation::Replayed => "the refresh token was already used: replay detected",
             }
         };
-        self.end_in(tx, id, Actor::Genkan, why, ended, now).await?;
+        self.end_in(tx, id, Actor::Genkan, why, now).await?;
         Err(Error::grant(why))
     }
 

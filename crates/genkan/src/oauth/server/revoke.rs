@@ -2,12 +2,13 @@
 
 use genkan_protocol::oauth::access_token::Token;
 use genkan_protocol::oauth::request::Form;
+use genkan_protocol::syntax::Did;
 
-use crate::accounts;
+use crate::accounts::{self, Demand};
 use crate::base::Timestamp;
-use crate::db::Tx;
 use crate::db::audit::{self, Actor};
 use crate::db::feed::{self, Change};
+use crate::db::{self, Tx};
 use crate::oauth::call::Call;
 use crate::oauth::client_trust::ClientTrust;
 use crate::oauth::clients::{ClientView, Purpose};
@@ -16,13 +17,6 @@ use crate::oauth::grant::Grant;
 use crate::oauth::ids::{self, hash};
 use crate::oauth::service::OAuth;
 use crate::oauth::sql::{clients, codes, consents, grants};
-
-/// Grants that ended in a transaction.
-#[must_use = "tell the feed of them after the commit"]
-#[derive(Debug, Default)]
-pub(crate) struct EndedGrants {
-    grants: Vec<String>,
-}
 
 /// A grant as its account sees it.
 #[derive(Clone, Debug)]
@@ -44,7 +38,6 @@ impl OAuth {
         let named = self.grant_named(token).await?;
         let mut tx = self.db.begin().await?;
         self.use_up(&mut tx, proof, &client, &proven, now).await?;
-        let mut ended = EndedGrants::default();
         if let Some(grant) = named {
             let own = grants::hold(&mut tx, &grant).await?.filter(|grant| {
                 grant.client_id == client.id.as_str()
@@ -52,19 +45,17 @@ impl OAuth {
                     && grant.client_auth.may_go_on_as(&proven.auth)
             });
             if let Some(grant) = own {
-                let by = Actor::Account(&grant.did);
-                self.end_in(&mut tx, &grant.id, by, "revoked by the client", &mut ended, now).await?;
+                let by = Actor::Account(grant.did.as_str());
+                self.end_in(&mut tx, &grant.id, by, "revoked by the client", now).await?;
             }
         }
-        tx.commit().await?;
-        self.tell_ended(&ended);
-        Ok(())
+        Ok(tx.commit().await?)
     }
 
     /// What an account has allowed, the newest first.
-    pub(crate) async fn list_of(&self, did: &str) -> Result<Vec<GrantView>, Error> {
+    pub(crate) async fn list_of(&self, did: &Did) -> Result<Vec<GrantView>, Error> {
         let mut views = Vec::new();
-        for grant in grants::list(&self.db, Some(did), None, self.clock.now(), MOST).await? {
+        for grant in grants::list(&self.db, Some(did.as_str()), None, self.clock.now(), MOST).await? {
             let client = self.clients.shown(&grant.client_id).await?;
             views.push(GrantView { grant, client });
         }
@@ -72,48 +63,31 @@ impl OAuth {
     }
 
     /// The account takes one grant back, and is asked anew by that client. `false`: it has no such grant.
-    pub(crate) async fn end(&self, did: &str, grant: &str) -> Result<bool, Error> {
+    pub(crate) async fn end(&self, did: &Did, grant: &str) -> Result<bool, Error> {
         let now = self.clock.now();
         let mut tx = self.db.begin().await?;
-        let Some(held) = grants::hold(&mut tx, grant).await?.filter(|held| held.did == did) else {
+        let Some(held) = grants::hold(&mut tx, grant).await?.filter(|held| held.did == *did) else {
             return Ok(false);
         };
-        let mut ended = EndedGrants::default();
-        let by = Actor::Account(did);
-        let was_alive = self.end_in(&mut tx, grant, by, "taken back by the account", &mut ended, now).await?;
-        consents::remove(&mut tx, did, Some(&held.client_id)).await?;
+        let by = Actor::Account(did.as_str());
+        let was_alive = self.end_in(&mut tx, grant, by, "taken back by the account", now).await?;
+        consents::remove(&mut tx, did.as_str(), Some(&held.client_id)).await?;
         tx.commit().await?;
-        self.tell_ended(&ended);
         Ok(was_alive)
     }
 
-    /// Ends all that an account has allowed, as part of `tx`: grants, codes on their way, what is remembered. Pending
-    /// requests end by themselves, since nobody can approve them without signing in. Tell the feed after the commit.
-    pub(crate) async fn end_all_of(&self, tx: &mut Tx, did: &str) -> Result<EndedGrants, Error> {
+    /// Ends all that an account has allowed, as part of `tx`: grants, codes on their way, what is
+    /// remembered. Pending requests end by themselves: without a sign-in they cannot be approved.
+    pub(crate) async fn end_all_of(&self, tx: &mut Tx, did: &Did) -> db::Result<()> {
         let now = self.clock.now();
-        // Whoever makes a code or a grant holds this row, too: it is ended here, or sees how the account stands.
-        accounts::hold_any(tx, did).await?;
+        // A transaction that makes a code or a grant holds this row, too: what it made ends here,
+        // or it sees how the account stands.
+        accounts::hold(tx, did, Demand::Nothing).await?;
+        let did = did.as_str();
         codes::remove_unused_of(tx, did).await?;
-        let ended = EndedGrants { grants: grants::end_all(tx, Some(did), None, now).await? };
-        consents::remove(tx, did, None).await?;
-        ended.note(tx, now).await?;
-        Ok(ended)
-    }
-
-    /// The same in a transaction of its own.
-    pub(crate) async fn end_everything_of(&self, did: &str) -> Result<(), Error> {
-        let mut tx = self.db.begin().await?;
-        let ended = self.end_all_of(&mut tx, did).await?;
-        tx.commit().await?;
-        self.tell_ended(&ended);
-        Ok(())
-    }
-
-    /// Binds the end of grants in this process at once; others hear of it from the feed.
-    pub(crate) fn tell_ended(&self, ended: &EndedGrants) {
-        for grant in &ended.grants {
-            self.feed.tell(Change::Grant, grant);
-        }
+        let ended = grants::end_all(tx, Some(did), None, now).await?;
+        note_ended(tx, &ended, now).await?;
+        consents::remove(tx, did, None).await
     }
 
     /// Grants for the operator, the newest first.
@@ -160,10 +134,8 @@ impl OAuth {
     async fn end_by(&self, by: Actor<'_>, grant: &str, why: &str) -> Result<bool, Error> {
         let now = self.clock.now();
         let mut tx = self.db.begin().await?;
-        let mut ended = EndedGrants::default();
-        let was_alive = self.end_in(&mut tx, grant, by, why, &mut ended, now).await?;
+        let was_alive = self.end_in(&mut tx, grant, by, why, now).await?;
         tx.commit().await?;
-        self.tell_ended(&ended);
         Ok(was_alive)
     }
 
@@ -175,11 +147,10 @@ impl OAuth {
         }
         let now = self.clock.now();
         let mut tx = self.db.begin().await?;
-        let ended = EndedGrants { grants: grants::end_all(&mut tx, None, Some(client_id), now).await? };
-        ended.note(&mut tx, now).await?;
+        let ended = grants::end_all(&mut tx, None, Some(client_id), now).await?;
+        note_ended(&mut tx, &ended, now).await?;
         tx.commit().await?;
-        self.tell_ended(&ended);
-        Ok(ended.grants.len())
+        Ok(ended.len())
     }
 
     /// The operator's word on whether a client gets plain Bearer tokens. What it has is left as it is.
@@ -193,7 +164,6 @@ impl OAuth {
         grant: &str,
         by: Actor<'_>,
         why: &str,
-        ended: &mut EndedGrants,
         now: Timestamp,
     ) -> Result<bool, Error> {
         if !grants::end(tx, grant, now).await? {
@@ -201,7 +171,6 @@ impl OAuth {
         }
         audit::record(tx, now, by, "oauth.end", grant, why).await?;
         feed::note(tx, now, Change::Grant, grant).await?;
-        ended.grants.push(grant.to_owned());
         Ok(true)
     }
 
@@ -232,13 +201,11 @@ impl OAuth {
     }
 }
 
-impl EndedGrants {
-    async fn note(&self, tx: &mut Tx, now: Timestamp) -> crate::db::Result<()> {
-        for grant in &self.grants {
-            feed::note(tx, now, Change::Grant, grant).await?;
-        }
-        Ok(())
+async fn note_ended(tx: &mut Tx, grants: &[String], now: Timestamp) -> db::Result<()> {
+    for grant in grants {
+        feed::note(tx, now, Change::Grant, grant).await?;
     }
+    Ok(())
 }
 
 const MOST: i64 = 1_000;

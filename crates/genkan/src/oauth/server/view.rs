@@ -9,6 +9,7 @@ use crate::base::Secret;
 use crate::oauth::clients::ClientView;
 use crate::oauth::permission_sets::SetView;
 use crate::oauth::sql::requests::Stored;
+use crate::signin::DeviceId;
 
 /// A request that a browser has opened. It is that browser's from now on.
 #[derive(Clone, Debug)]
@@ -25,7 +26,7 @@ pub(crate) struct OpenRequest {
     pub(crate) form_action: String,
     /// The proof that it was opened here, and all that was asked for.
     pub(in crate::oauth) request: Stored,
-    pub(in crate::oauth) device: String,
+    pub(in crate::oauth) device: DeviceId,
 }
 
 /// What to do with an opened request.

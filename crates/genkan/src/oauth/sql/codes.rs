@@ -1,10 +1,13 @@
 //! Table `oauth_codes`.
 
+use genkan_protocol::syntax::Did;
 use sqlx::Row as _;
+use sqlx::any::AnyRow;
 
 use crate::base::Timestamp;
 use crate::db::{Db, Error, Result, Tx};
 use crate::oauth::parameters::RequestParameters;
+use crate::signin::DeviceId;
 
 /// A code as it is stored; the code itself is not.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -12,8 +15,8 @@ pub(in crate::oauth) struct Stored {
     pub(in crate::oauth) client_id: String,
     pub(in crate::oauth) pushed: RequestParameters,
     pub(in crate::oauth) scope: String,
-    pub(in crate::oauth) did: String,
-    pub(in crate::oauth) device: String,
+    pub(in crate::oauth) did: Did,
+    pub(in crate::oauth) device: DeviceId,
     pub(in crate::oauth) expires_at: Timestamp,
     pub(in crate::oauth) grant_id: Option<String>,
     /// Of an account that lives elsewhere: the link that waits for this code, whose id the grant will have.
@@ -29,8 +32,8 @@ pub(in crate::oauth) async fn insert(tx: &mut Tx, hash: &str, code: &Stored) -> 
     .bind(&code.client_id)
     .bind(code.pushed.to_json())
     .bind(&code.scope)
-    .bind(&code.did)
-    .bind(&code.device)
+    .bind(code.did.as_str())
+    .bind(code.device.as_str())
     .bind(code.expires_at.as_millis())
     .bind(&code.link)
     .execute(&mut **tx)
@@ -64,8 +67,8 @@ pub(in crate::oauth) async fn take(
         client_id: row.try_get("client_id")?,
         pushed,
         scope: row.try_get("scope")?,
-        did: row.try_get("did")?,
-        device: row.try_get("device")?,
+        did: did_of(&row, hash)?,
+        device: row.try_get::<String, _>("device")?.into(),
         expires_at: Timestamp::from_millis(row.try_get("expires_at")?),
         grant_id: row.try_get("grant_id")?,
         link: row.try_get("link")?,
@@ -74,12 +77,16 @@ pub(in crate::oauth) async fn take(
 }
 
 /// Whose code this is, and what was approved.
-pub(in crate::oauth) async fn peek(db: &Db, hash: &str) -> Result<Option<(String, String)>> {
+pub(in crate::oauth) async fn peek(db: &Db, hash: &str) -> Result<Option<(Did, String)>> {
     let row = sqlx::query("SELECT did, scope FROM oauth_codes WHERE hash = $1")
         .bind(hash)
         .fetch_optional(db.reader())
         .await?;
-    row.map(|row| Ok((row.try_get("did")?, row.try_get("scope")?))).transpose()
+    row.map(|row| Ok((did_of(&row, hash)?, row.try_get("scope")?))).transpose()
+}
+
+fn did_of(row: &AnyRow, hash: &str) -> Result<Did> {
+    row.try_get::<String, _>("did")?.parse().map_err(|_| Error::corrupt("oauth_codes", "did", hash))
 }
 
 /// The grant that a code became.
@@ -134,8 +141,8 @@ mod tests {
             client_id: "https://app.example.com/c.json".to_owned(),
             pushed: pushed(),
             scope: "atproto".to_owned(),
-            did: "did:plc:ann".to_owned(),
-            device: "dev-1".to_owned(),
+            did: "did:plc:ann".parse().unwrap(),
+            device: "dev-1".into(),
             expires_at: Timestamp::from_millis(100),
             grant_id: None,
             link: None,
@@ -154,7 +161,7 @@ mod tests {
         tx.commit().await.unwrap();
         assert_eq!(grant_of(&db, "h").await.unwrap().as_deref(), Some("g"));
         let peeked = peek(&db, "h").await.unwrap();
-        assert_eq!(peeked, Some(("did:plc:ann".to_owned(), "atproto".to_owned())));
+        assert_eq!(peeked, Some(("did:plc:ann".parse().unwrap(), "atproto".to_owned())));
     }
 
     async fn a_code_stays_as_long_as_its_grant(db: Db) {
@@ -162,7 +169,7 @@ mod tests {
         let mut tx = db.begin().await.unwrap();
         for hash in ["used", "unused", "of-bob"] {
             let did = if hash == "of-bob" { "did:plc:bob" } else { "did:plc:ann" };
-            insert(&mut tx, hash, &Stored { did: did.to_owned(), ..code() }).await.unwrap();
+            insert(&mut tx, hash, &Stored { did: did.parse().unwrap(), ..code() }).await.unwrap();
         }
         take(&mut tx, "used", later).await.unwrap();
         let grant = grant();

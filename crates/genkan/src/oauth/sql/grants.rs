@@ -17,7 +17,7 @@ pub(in crate::oauth) async fn insert(tx: &mut Tx, grant: &Grant) -> Result<()> {
          VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)",
     )
     .bind(&grant.id)
-    .bind(&grant.did)
+    .bind(grant.did.as_str())
     .bind(&grant.client_id)
     .bind(&grant.scope)
     .bind(grant.dpop_key.as_deref().unwrap_or_default())
@@ -140,9 +140,12 @@ fn read(row: &AnyRow) -> Result<Grant> {
         .map_err(|_| Error::corrupt("oauth_grants", "client_auth", &id))?;
     let place = GrantPlace::parse(row.try_get("place")?)
         .ok_or_else(|| Error::corrupt("oauth_grants", "place", &id))?;
-    let at = |column: &str| Ok::<_, sqlx::Error>(Timestamp::from_millis(row.try_get(column)?));
+    let at = |column: &str| Ok::<_, Error>(Timestamp::from_millis(row.try_get(column)?));
     Ok(Grant {
-        did: row.try_get("did")?,
+        did: row
+            .try_get::<String, _>("did")?
+            .parse()
+            .map_err(|_| Error::corrupt("oauth_grants", "did", &id))?,
         client_id: row.try_get("client_id")?,
         scope: row.try_get("scope")?,
         dpop_key: Some(row.try_get("dpop_key")?).filter(|key: &String| !key.is_empty()),
@@ -182,12 +185,15 @@ mod tests {
         assert_eq!(find(&db, "other").await.unwrap(), None);
     }
 
+    const ANN: &str = "did:plc:ann";
+
     async fn grants_end_one_by_one_or_together(db: Db) {
         let mut tx = db.begin().await.unwrap();
         for (id, did, client) in
-            [("1", "ann", "app"), ("2", "ann", "other"), ("3", "bob", "app"), ("4", "ann", "app")]
+            [("1", ANN, "app"), ("2", ANN, "other"), ("3", "did:plc:bob", "app"), ("4", ANN, "app")]
         {
-            let grant = Grant { id: id.into(), did: did.into(), client_id: client.into(), ..grant() };
+            let grant =
+                Grant { id: id.into(), did: did.parse().unwrap(), client_id: client.into(), ..grant() };
             insert(&mut tx, &grant).await.unwrap();
         }
         assert!(end(&mut tx, "4", NOW).await.unwrap());
@@ -199,11 +205,11 @@ mod tests {
             ids.sort();
             ids
         };
-        assert_eq!(ids(Some("ann"), None).await, ["1", "2"]);
+        assert_eq!(ids(Some(ANN), None).await, ["1", "2"]);
         assert_eq!(ids(None, Some("app")).await, ["1", "3"]);
         assert_eq!(ids(None, None).await, ["1", "2", "3"]);
         let mut tx = db.begin().await.unwrap();
-        let mut ended = end_all(&mut tx, Some("ann"), None, NOW).await.unwrap();
+        let mut ended = end_all(&mut tx, Some(ANN), None, NOW).await.unwrap();
         ended.sort();
         assert_eq!(ended, ["1", "2"]);
         assert_eq!(end_all(&mut tx, None, Some("app"), NOW).await.unwrap(), ["3"]);

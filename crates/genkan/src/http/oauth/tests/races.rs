@@ -17,8 +17,7 @@ on_each_database!(
 );
 
 async fn reset(world: &World) {
-    let did = world.ann.did.as_str();
-    world.app.standings.set_password_hash(did, "another", Actor::Genkan).await.unwrap();
+    world.app.standings.set_password_hash(&world.ann.did, "another", Actor::Genkan).await.unwrap();
 }
 
 async fn a_session_is_not_opened_by_a_password_from_before(db: crate::db::Db) {
@@ -47,10 +46,9 @@ async fn a_code_from_before_a_deactivation_gives_no_grant(db: crate::db::Db) {
     let world = World::new(db).await;
     let app = TestApp::published(&world, "app", &json!({}));
     let code = world.code(&app).await;
-    let did = world.ann.did.as_str();
-    world.app.accounts.set_deactivated(did, true, None, Actor::Genkan).await.unwrap();
+    assert!(world.set_deactivated(true).await);
     assert_eq!(app.redeem(&world, &code, &[]).await.summary(), "400 invalid_grant");
-    world.app.accounts.set_deactivated(did, false, None, Actor::Genkan).await.unwrap();
+    assert!(world.set_deactivated(false).await);
     assert_eq!(app.redeem(&world, &code, &[]).await.summary(), "400 invalid_grant", "dead");
 }
 
@@ -59,12 +57,12 @@ async fn a_deletion_that_begins_ends_everything(db: crate::db::Db) {
     let world = World::new(db).await;
     let app = TestApp::published(&world, "app", &json!({}));
     let tokens = world.tokens(&app).await;
-    let did = world.ann.did.as_str();
+    let did = &world.ann.did;
     assert!(world.app.standings.delete(did, Actor::Genkan).await.is_err());
     assert_eq!(app.refresh(&world, &refresh_of(&tokens)).await.summary(), "400 invalid_grant");
     assert!(world.app.accounts.find(did).await.unwrap().is_none());
-    assert!(world.app.accounts.set_deactivated(did, false, None, Actor::Genkan).await.is_err());
+    assert!(!world.set_deactivated(false).await);
     world.later(std::time::Duration::from_mins(2));
     let due = world.app.accounts.due_for_deletion(world.app.clock.now(), 10).await.unwrap();
-    assert_eq!(due, [did]);
+    assert_eq!(due, std::slice::from_ref(did));
 }

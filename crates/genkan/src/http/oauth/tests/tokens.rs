@@ -7,6 +7,7 @@ use genkan_protocol::oauth::access_token::Token;
 use serde_json::json;
 
 use super::world::{Answer, ISSUER, TestApp, World, confidential_members, fresh_key, fresh_proof_key};
+use crate::credentials::Ending;
 use crate::db::{Db, on_each_database};
 use crate::oauth::{Call, ClientTrust};
 
@@ -268,16 +269,13 @@ async fn an_account_that_is_away_gets_nothing(db: Db) {
     world.take_down().await;
     assert_eq!(app.refresh(&world, &token).await.summary(), "400 invalid_grant", "57");
     assert_eq!(app.redeem(&world, &code, &[]).await.summary(), "400 invalid_grant", "57");
-    world
-        .app
-        .accounts
-        .set_taken_down(world.ann.did.as_str(), None, crate::db::audit::Actor::Operator)
-        .await
-        .unwrap();
+    world.restore().await;
     let token = refresh_of(&app.refresh(&world, &token).await);
     // A reset or deactivation ends everything, what is on its way too.
     let code = world.code(&app).await;
-    world.app.oauth.end_everything_of(world.ann.did.as_str()).await.unwrap();
+    let mut tx = world.app.db.begin().await.unwrap();
+    world.app.credentials.end(&mut tx, &world.ann.did, Ending::Grants).await.unwrap();
+    tx.commit().await.unwrap();
     assert_eq!(app.refresh(&world, &token).await.summary(), "400 invalid_grant");
     assert_eq!(app.redeem(&world, &code, &[]).await.summary(), "400 invalid_grant");
 }
@@ -327,14 +325,14 @@ async fn a_revoked_grant_is_over(db: Db) {
 
 async fn what_an_account_takes_back_is_over(db: Db) {
     let world = World::new(db).await;
-    let did = world.ann.did.as_str();
+    let did = &world.ann.did;
     let oauth = &world.app.oauth;
     let app = TestApp::published(&world, "app", &json!({ "client_name": "Anything" }));
     let refresh = refresh_of(&world.tokens(&app).await);
     let listed = oauth.list_of(did).await.unwrap();
     assert_eq!((listed.len(), &*listed[0].client.id, &listed[0].client.name), (1, &*app.id, &None));
     let grant = &listed[0].grant.id;
-    assert!(!oauth.end("did:plc:bbbbbbbbbbbbbbbbbbbbbbbb", grant).await.unwrap());
+    assert!(!oauth.end(&"did:plc:bbbbbbbbbbbbbbbbbbbbbbbb".parse().unwrap(), grant).await.unwrap());
     assert!(oauth.end(did, grant).await.unwrap());
     assert!(!oauth.end(did, grant).await.unwrap());
     assert_eq!(app.refresh(&world, &refresh).await.summary(), "400 invalid_grant");
@@ -347,7 +345,7 @@ async fn a_blocked_client_gets_nothing(db: Db) {
     let app = TestApp::published(&world, "app", &json!({ "client_name": "Anything" }));
     let refresh = refresh_of(&world.tokens(&app).await);
     assert_eq!(oauth.set_trust(&app.id, ClientTrust::Trusted).await.unwrap(), 0);
-    let shown = &oauth.list_of(world.ann.did.as_str()).await.unwrap()[0].client;
+    let shown = &oauth.list_of(&world.ann.did).await.unwrap()[0].client;
     assert_eq!((shown.trusted, shown.name.as_deref()), (true, Some("Anything")));
     assert_eq!(app.push(&world, &[("prompt", "none")]).await.summary(), "201");
     assert_eq!(oauth.set_trust(&app.id, ClientTrust::Blocked).await.unwrap(), 1);

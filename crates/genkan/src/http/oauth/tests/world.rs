@@ -171,7 +171,26 @@ impl World {
     }
 
     pub(super) async fn take_down(&self) {
-        self.app.accounts.set_taken_down(self.ann.did.as_str(), Some("x"), Actor::Operator).await.unwrap();
+        self.set_taken_down(Some("x")).await;
+    }
+
+    pub(super) async fn restore(&self) {
+        self.set_taken_down(None).await;
+    }
+
+    async fn set_taken_down(&self, reference: Option<&str>) {
+        let (accounts, mut tx) = (&self.app.accounts, self.app.db.begin().await.unwrap());
+        let done = accounts.set_taken_down(&mut tx, &self.ann.did, reference, Actor::Operator).await;
+        assert!(done.unwrap());
+        tx.commit().await.unwrap();
+    }
+
+    /// `false`: there is no such account.
+    pub(super) async fn set_deactivated(&self, deactivated: bool) -> bool {
+        let (accounts, mut tx) = (&self.app.accounts, self.app.db.begin().await.unwrap());
+        let done = accounts.set_deactivated(&mut tx, &self.ann.did, deactivated, None, Actor::Genkan).await;
+        tx.commit().await.unwrap();
+        done.unwrap()
     }
 }
 
@@ -221,9 +240,9 @@ pub(super) async fn account_with(
         created_at: app.clock.now(),
     };
     accounts::insert_creating(&mut tx, &new).await.unwrap();
-    assert!(accounts::open(&mut tx, did.as_str()).await.unwrap());
+    assert!(accounts::open(&mut tx, &did).await.unwrap());
     tx.commit().await.unwrap();
-    app.accounts.find(did.as_str()).await.unwrap().unwrap()
+    app.accounts.find(&did).await.unwrap().unwrap()
 }
 
 /// An app: its id, its keys, and how it talks.

@@ -96,6 +96,15 @@ async fn app_id(house: &House, did: &str, browser: &Browser) -> String {
     use sha2::Digest as _;
     let hash =
         data_encoding::HEXLOWER.encode(&sha2::Sha256::digest(browser.cookie("genkan-dev-id").unwrap()));
-    assert!(house.app.sign_ins.devices_of(did).await.unwrap().iter().any(|device| device.id == hash));
+    assert!(
+        house
+            .app
+            .sign_ins
+            .devices_of(&did.parse().unwrap())
+            .await
+            .unwrap()
+            .iter()
+            .any(|device| device.id.as_str() == hash)
+    );
     hash
 }

@@ -11,7 +11,6 @@ use http::StatusCode;
 use super::house::{House, sign_in};
 use crate::accounts::Standing;
 use crate::base::{Secret, random};
-use crate::db::audit::Actor;
 use crate::fleet::{Admission, HostChanges};
 
 /// A house that puts its mail into a folder.
@@ -88,7 +87,17 @@ async fn an_address_is_confirmed_by_code() {
     let page = browser.send(&wrong.form("/email/confirm").with("code", &code.to_lowercase())).await;
     assert!(page.says("Your email address is confirmed.") && page.says("Confirmed"), "{}", page.html());
     assert!(!page.path.contains(&code) && !page.says("Not confirmed yet"));
-    assert!(post.house.app.accounts.find(&did).await.unwrap().unwrap().email_confirmed_at.is_some());
+    assert!(
+        post.house
+            .app
+            .accounts
+            .find(&did.parse().unwrap())
+            .await
+            .unwrap()
+            .unwrap()
+            .email_confirmed_at
+            .is_some()
+    );
     assert!(page.forms().iter().all(|form| !form.action.contains("email")), "nothing is left to do");
 }
 
@@ -130,7 +139,7 @@ async fn an_address_is_changed_with_a_code_from_the_one_before_once_that_is_conf
     let form = page.form("/email/change").with("email", "ann@third.example").with("code", &code);
     let page = browser.send(&form).await;
     assert!(page.says("Your email address has been changed.") && page.says("Not confirmed yet"));
-    let ann = post.house.app.accounts.find(&did).await.unwrap().unwrap();
+    let ann = post.house.app.accounts.find(&did.parse().unwrap()).await.unwrap().unwrap();
     assert_eq!((ann.email.as_deref(), ann.email_confirmed_at), (Some("ann@third.example"), None));
 }
 
@@ -213,7 +222,7 @@ async fn a_deactivated_account_is_activated_from_its_page() {
 
         let (browser, page) = at_account(&house, "ann").await;
         assert!(page.forms().iter().all(|form| form.action != "/account/reactivate"), "it is active");
-        house.app.accounts.set_deactivated(&did, true, None, Actor::Account(&did)).await.unwrap();
+        house.deactivate(&did).await;
         let page = browser.open("/account").await;
         assert!(page.says("Your account is deactivated"));
         let page = browser.send(&page.form("/reactivate")).await;
@@ -222,7 +231,7 @@ async fn a_deactivated_account_is_activated_from_its_page() {
         assert_eq!(page.says("Your account is active again."), done);
         assert_eq!(page.says("reactivate your account. Try again"), !done);
         assert_eq!(page.says("Your account is deactivated"), !done);
-        let standing = house.app.accounts.find(&did).await.unwrap().unwrap().standing();
+        let standing = house.app.accounts.find(&did.parse().unwrap()).await.unwrap().unwrap().standing();
         assert_eq!(standing == Standing::Active, done);
     }
 }

@@ -78,12 +78,12 @@ async fn a_person_allows_an_app_what_their_server_granted() {
     let (address, query) = location(&sent).split_once('?').unwrap();
     assert_eq!(address, "https://app.example.com/back");
     assert!(query.contains("code=cod-"), "{query}");
-    let links = world.house.app.links.of_account(&world.ann).await.unwrap();
+    let links = world.house.app.links.of_account(&world.ann.parse().unwrap()).await.unwrap();
     assert_eq!((links.len(), links[0].state.as_str(), links[0].scope.as_str()), (1, "live", WIDE));
     // Whoever sends the form again finds nothing to decide.
     let again = browser.send(&page.form("/consent").with("answer", "allow")).await;
     assert!(!again.answer.header("location").contains("code="), "{}", again.answer.header("location"));
-    assert_eq!(world.house.app.links.of_account(&world.ann).await.unwrap().len(), 1);
+    assert_eq!(world.house.app.links.of_account(&world.ann.parse().unwrap()).await.unwrap().len(), 1);
 }
 
 #[tokio::test]
@@ -103,7 +103,7 @@ async fn a_person_who_says_no_leaves_nothing_at_their_server() {
     let choose = browser.open(&format!("{}&step=sign-in", page.path)).await;
     let sent = browser.post(&choose.form("/reject"), &[]).await;
     assert!(location(&sent).contains("error=access_denied"));
-    let links = world.house.app.links.of_account(&world.ann).await.unwrap();
+    let links = world.house.app.links.of_account(&world.ann.parse().unwrap()).await.unwrap();
     assert_eq!(links.len(), 1, "only the one that still waits");
 }
 

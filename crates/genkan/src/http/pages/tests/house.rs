@@ -13,6 +13,7 @@ use crate::app::App;
 use crate::base::query::escaped;
 use crate::base::{Clock, Secret, Timestamp, random};
 use crate::config::{Config, Environment};
+use crate::db::audit::Actor;
 use crate::http::pages::routes;
 use crate::http::{HttpState, with_layers};
 use crate::telemetry::metrics::Metrics;
@@ -101,9 +102,18 @@ impl House {
         };
         let mut tx = self.app.db.begin().await.unwrap();
         accounts::insert_creating(&mut tx, &account).await.unwrap();
-        accounts::open(&mut tx, &did).await.unwrap();
+        accounts::open(&mut tx, &account.did).await.unwrap();
         tx.commit().await.unwrap();
         did
+    }
+
+    /// As if its owner had asked for it and the host had done it.
+    pub(super) async fn deactivate(&self, did: &str) {
+        let (accounts, mut tx) = (&self.app.accounts, self.app.db.begin().await.unwrap());
+        let did = did.parse().unwrap();
+        let done = accounts.set_deactivated(&mut tx, &did, true, None, Actor::Account(did.as_str())).await;
+        assert!(done.unwrap());
+        tx.commit().await.unwrap();
     }
 
     /// As if a client had pushed it: the address that it sends the browser to.

@@ -7,7 +7,6 @@ use serde_json::json;
 
 use super::house::{House, ORIGIN, WIDE, location, sign_in};
 use crate::base::query::escaped;
-use crate::db::audit::Actor;
 
 #[tokio::test]
 async fn from_sign_in_to_the_code_by_forms_alone() {
@@ -214,7 +213,7 @@ async fn only_the_account_that_the_app_named_will_do() {
 async fn a_deactivated_account_is_asked_first() {
     let house = House::new().await;
     let ann = house.account("ann").await;
-    house.app.accounts.set_deactivated(&ann, true, None, Actor::Operator).await.unwrap();
+    house.deactivate(&ann).await;
     let browser = house.browser();
     let page = browser.open(&house.pushed(json!({})).await).await;
     let page = browser.send(&sign_in(&page, "ann")).await;

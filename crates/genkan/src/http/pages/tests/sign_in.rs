@@ -3,18 +3,17 @@
 use serde_json::json;
 
 use super::house::{House, PASSWORD, sign_in};
-use crate::accounts::app_password;
-use crate::base::{Timestamp, monotonic_now, random};
+use crate::base::{monotonic_now, random};
+use crate::db::audit::Actor;
 use crate::http::pages::LEAST;
 
 #[tokio::test]
 async fn row_41_43_an_unknown_name_a_wrong_password_and_an_app_password_are_told_alike() {
     let house = House::new().await;
     let ann = house.account("ann").await;
-    let mut tx = house.app.db.begin().await.unwrap();
-    let now = Timestamp::from_millis(1000);
-    let for_app = app_password::create(&mut tx, &ann, "app", true, now).await.unwrap().unwrap();
-    tx.commit().await.unwrap();
+    let app_passwords = &house.app.app_passwords;
+    let ann = ann.parse().unwrap();
+    let (_, for_app) = app_passwords.create(&ann, "app", true, Actor::Genkan).await.unwrap().unwrap();
     let browser = house.browser();
     let page = browser.open("/account/sign-in").await;
     let mut told = Vec::new();

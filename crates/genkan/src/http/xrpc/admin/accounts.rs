@@ -70,7 +70,7 @@ pub(crate) async fn get_account_info(
     _: Operator<GetAccountInfo>,
     XrpcQuery(query): XrpcQuery<OneDid>,
 ) -> Result<Json<AccountView>, XrpcError> {
-    Ok(Json(view(known(&app, query.did.as_str()).await?)))
+    Ok(Json(view(known(&app, &query.did).await?)))
 }
 
 pub(crate) async fn get_account_infos(
@@ -80,7 +80,7 @@ pub(crate) async fn get_account_infos(
 ) -> Result<Json<Infos>, XrpcError> {
     let mut infos = Vec::new();
     for did in query.dids.iter().take(MANY) {
-        if let Some(account) = app.accounts.find(did.as_str()).await? {
+        if let Some(account) = app.accounts.find(&did).await? {
             infos.push(view(account));
         }
     }
@@ -97,7 +97,7 @@ pub(crate) async fn update_account_email(
     let (account, by) = admin.unlock(&app, account)?;
     let email: Email =
         input.email.parse().map_err(|_| XrpcError::invalid("Input/email must be an e-mail address"))?;
-    Ok(app.accounts.set_email(account.did.as_str(), &email, by.actor(&account)).await?)
+    Ok(app.accounts.set_email(&account.did, &email, by.actor(&account)).await?)
 }
 
 /// From the operator, or passed on by the account's host. Ends every session.
@@ -106,12 +106,12 @@ pub(crate) async fn update_account_password(
     admin: AdminPassword<UpdateAccountPassword>,
     XrpcInput(input): XrpcInput<PasswordInput>,
 ) -> Result<(), XrpcError> {
-    let account = app.accounts.find(input.did.as_str()).await?;
+    let account = app.accounts.find(&input.did).await?;
     let (account, by) = admin.unlock(&app, account)?;
     let password = Secret::new(input.password);
     app.sign_ups.rules().check_password(&password).map_err(crate::signup::Error::from)?;
     let hash = app.passwords.hash(&password).await.map_err(crate::signup::Error::from)?;
-    Ok(app.standings.set_password_hash(account.did.as_str(), hash.expose(), by.actor(&account)).await?)
+    Ok(app.standings.set_password_hash(&account.did, hash.expose(), by.actor(&account)).await?)
 }
 
 pub(crate) async fn delete_account(
@@ -119,10 +119,10 @@ pub(crate) async fn delete_account(
     _: Operator<DeleteAccount>,
     XrpcInput(input): XrpcInput<OneDid>,
 ) -> Result<(), XrpcError> {
-    Ok(app.standings.delete(input.did.as_str(), Actor::Operator).await?)
+    Ok(app.standings.delete(&input.did, Actor::Operator).await?)
 }
 
-async fn known(app: &App, did: &str) -> Result<Account, XrpcError> {
+async fn known(app: &App, did: &Did) -> Result<Account, XrpcError> {
     app.accounts.find(did).await?.ok_or_else(not_found)
 }
 

@@ -4,9 +4,7 @@ use axum::Json;
 use axum::extract::State;
 use serde::{Deserialize, Serialize};
 
-use crate::accounts::invite;
 use crate::app::App;
-use crate::db::audit::{self, Actor};
 use crate::http::admin_auth::Operator;
 use crate::http::method::method;
 use crate::http::xrpc::server::invite_codes::InviteView;
@@ -42,18 +40,7 @@ pub(crate) async fn disable_invite_codes(
     if input.accounts.iter().any(|account| account == "admin") {
         return Err(XrpcError::invalid("the operator's invite codes cannot be disabled all at once"));
     }
-    let now = app.clock.now();
-    let mut tx = app.db.begin().await?;
-    for code in &input.codes {
-        invite::disable(&mut tx, code, now).await?;
-        audit::record(&mut tx, now, Actor::Operator, "invite.disable", code, "").await?;
-    }
-    for account in &input.accounts {
-        invite::disable_of_account(&mut tx, account, now).await?;
-        audit::record(&mut tx, now, Actor::Operator, "invite.disable", account, "all").await?;
-    }
-    tx.commit().await?;
-    Ok(())
+    Ok(app.invites.disable_all(&input.codes, &input.accounts).await?)
 }
 
 pub(crate) async fn get_invite_codes(
@@ -63,7 +50,7 @@ pub(crate) async fn get_invite_codes(
 ) -> Result<Json<ListOutput>, XrpcError> {
     let limit = i64::from(query.limit.unwrap_or(100).clamp(1, 500));
     let mut codes = Vec::new();
-    for invite in invite::list(&app.db, limit).await? {
+    for invite in app.invites.list(limit).await? {
         codes.push(InviteView::of(&app, invite).await?);
     }
     Ok(Json(ListOutput { codes }))

@@ -46,7 +46,7 @@ pub(crate) async fn send_email(
             app.emails.send_message(&caller.account, subject, &input.content, caller.actor()).await?;
         }
         OperatorOrAccount::Operator => {
-            let account = app.accounts.find(input.recipient_did.as_str()).await?;
+            let account = app.accounts.find(&input.recipient_did).await?;
             let account = account.ok_or_else(|| XrpcError::invalid("Recipient not found"))?;
             app.emails.send_message(&account, subject, &input.content, Actor::Operator).await?;
         }

@@ -2,6 +2,7 @@
 
 use axum::Json;
 use axum::extract::State;
+use genkan_protocol::syntax::Did;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -10,6 +11,7 @@ use crate::db::audit::Actor;
 use crate::http::XrpcInput;
 use crate::http::admin_auth::Operator;
 use crate::http::method::method;
+use crate::standing;
 use crate::wire::error::XrpcError;
 
 method!(UpdateSubjectStatus, "com.atproto.admin.updateSubjectStatus");
@@ -42,7 +44,10 @@ pub(crate) async fn update_subject_status(
     if takedown.is_some_and(|it| it.applied) && deactivated.is_some_and(|it| !it.applied) {
         return Err(XrpcError::invalid("an account cannot be taken down and activated at once"));
     }
+    // A subject that is no DID is an account that does not exist, if anything is to be done with it.
+    let account = || did.parse::<Did>().map_err(|_| XrpcError::from(standing::Error::NotFound));
     if let Some(takedown) = takedown {
+        let did = &account()?;
         if takedown.applied {
             let reference = takedown.r#ref.clone().unwrap_or_else(|| app.clock.now().rfc3339());
             app.standings.take_down(did, &reference, Actor::Operator).await?;
@@ -51,6 +56,7 @@ pub(crate) async fn update_subject_status(
         }
     }
     if let Some(deactivated) = deactivated {
+        let did = &account()?;
         if deactivated.applied {
             app.standings.deactivate(did, None, Actor::Operator).await?;
         } else {

@@ -54,10 +54,12 @@ pub(crate) async fn delete_account(
     // A wrong password counts like one at sign-in, or guessing would go on here.
     let key = account_and_address(Some(did), did, from.0);
     check_rate_limit(app.limits.attempt(&app.db, Limit::CreateSession, &key, now).await?, now)?;
-    let account = app.accounts.find(did).await?.ok_or_else(|| XrpcError::invalid("account not found"))?;
+    let account =
+        app.accounts.find(&input.did).await?.ok_or_else(|| XrpcError::invalid("account not found"))?;
     if !app.sessions.knows_password(&account, &Secret::new(input.password)).await? {
         return Err(unauthorized("AuthenticationRequired", messages::WRONG_DID_OR_PASSWORD));
     }
-    let code = app.emails.check(did, Reason::DeleteAccount, &input.token).await.map_err(EmailsError::from)?;
+    let code =
+        app.emails.check(&input.did, Reason::DeleteAccount, &input.token).await.map_err(EmailsError::from)?;
     Ok(app.standings.delete(code.did(), Actor::Account(did)).await?)
 }

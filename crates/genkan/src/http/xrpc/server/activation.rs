@@ -25,7 +25,7 @@ pub(crate) async fn activate_account(
     State(app): State<App>,
     caller: Caller<ActivateAccount>,
 ) -> Result<(), XrpcError> {
-    Ok(app.standings.activate(caller.account.did.as_str(), caller.actor()).await?)
+    Ok(app.standings.activate(&caller.account.did, caller.actor()).await?)
 }
 
 pub(crate) async fn deactivate_account(
@@ -34,7 +34,7 @@ pub(crate) async fn deactivate_account(
     XrpcInput(input): XrpcInput<DeactivateInput>,
 ) -> Result<(), XrpcError> {
     let delete_after = input.delete_after.as_deref().map(parse_time).transpose()?;
-    Ok(app.standings.deactivate(caller.account.did.as_str(), delete_after, caller.actor()).await?)
+    Ok(app.standings.deactivate(&caller.account.did, delete_after, caller.actor()).await?)
 }
 
 fn parse_time(text: &str) -> Result<Timestamp, XrpcError> {

@@ -4,9 +4,8 @@ use axum::Json;
 use axum::extract::State;
 use serde::{Deserialize, Serialize};
 
-use crate::accounts::app_password::{self, AppPassword};
+use crate::accounts::AppPassword;
 use crate::app::App;
-use crate::db::audit;
 use crate::http::XrpcInput;
 use crate::http::caller::Caller;
 use crate::http::method::method;
@@ -59,18 +58,15 @@ pub(crate) async fn create_app_password(
     if name.is_empty() || name.chars().count() > NAME_MOST {
         return Err(XrpcError::invalid("name must have between 1 and 64 characters"));
     }
-    let (did, now, privileged) =
-        (caller.account.did.as_str(), app.clock.now(), input.privileged.unwrap_or(false));
-    let mut tx = app.db.begin().await?;
-    let Some(password) = app_password::create(&mut tx, did, &name, privileged, now).await? else {
+    let privileged = input.privileged.unwrap_or(false);
+    let created = app.app_passwords.create(&caller.account.did, &name, privileged, caller.actor()).await?;
+    let Some((created, password)) = created else {
         return Err(XrpcError::invalid("an app password of this name already exists"));
     };
-    audit::record(&mut tx, now, caller.actor(), "app_password.create", did, &name).await?;
-    tx.commit().await?;
     Ok(Json(CreateOutput {
-        name,
+        name: created.name,
         password: password.expose().clone(),
-        created_at: now.rfc3339(),
+        created_at: created.created_at.rfc3339(),
         privileged,
     }))
 }
@@ -79,7 +75,7 @@ pub(crate) async fn list_app_passwords(
     State(app): State<App>,
     caller: Caller<ListAppPasswords>,
 ) -> Result<Json<ListOutput>, XrpcError> {
-    let passwords = app_password::list(&app.db, caller.account.did.as_str()).await?;
+    let passwords = app.app_passwords.list(&caller.account.did).await?;
     Ok(Json(ListOutput { passwords: passwords.into_iter().map(listed).collect() }))
 }
 
@@ -89,14 +85,7 @@ pub(crate) async fn revoke_app_password(
     caller: Caller<RevokeAppPassword>,
     XrpcInput(input): XrpcInput<RevokeInput>,
 ) -> Result<(), XrpcError> {
-    let (did, now) = (caller.account.did.as_str(), app.clock.now());
-    let mut tx = app.db.begin().await?;
-    app_password::remove(&mut tx, did, &input.name).await?;
-    let ended = app.sessions.end_of_app_password(&mut tx, did, &input.name).await?;
-    audit::record(&mut tx, now, caller.actor(), "app_password.revoke", did, &input.name).await?;
-    tx.commit().await?;
-    app.sessions.tell_ended(&ended);
-    Ok(())
+    Ok(app.credentials.revoke_app_password(&caller.account.did, &input.name, caller.actor()).await?)
 }
 
 fn listed(one: AppPassword) -> Listed {

@@ -4,9 +4,8 @@ use axum::Json;
 use axum::extract::State;
 use serde::{Deserialize, Serialize};
 
-use crate::accounts::invite::{self, Invite};
+use crate::accounts::{Invite, NewInvites};
 use crate::app::App;
-use crate::db::audit::{self, Actor};
 use crate::http::admin_auth::Operator;
 use crate::http::caller::Caller;
 use crate::http::method::method;
@@ -84,7 +83,7 @@ struct UseView {
 
 impl InviteView {
     pub(crate) async fn of(app: &App, invite: Invite) -> Result<Self, XrpcError> {
-        let uses = invite::uses_of(&app.db, &invite.code).await?;
+        let uses = app.invites.uses_of(&invite.code).await?;
         Ok(Self {
             available: invite.uses,
             disabled: invite.disabled_at.is_some(),
@@ -139,7 +138,7 @@ pub(crate) async fn get_account_invite_codes(
 ) -> Result<Json<ListOutput>, XrpcError> {
     let include_used = query.include_used.unwrap_or(true);
     let mut codes = Vec::new();
-    for invite in invite::of_account(&app.db, caller.account.did.as_str()).await? {
+    for invite in app.invites.of_account(caller.account.did.as_str()).await? {
         if include_used || invite.left > 0 {
             codes.push(InviteView::of(&app, invite).await?);
         }
@@ -151,16 +150,8 @@ async fn make(app: &App, account: &str, codes: u32, uses: u32) -> Result<Vec<Str
     if uses == 0 {
         return Err(XrpcError::invalid("useCount must be 1 or more"));
     }
-    let (now, host) = (app.clock.now(), app.config.service.public_url.host());
-    let mut tx = app.db.begin().await?;
-    let mut made = Vec::new();
-    for _ in 0..codes {
-        made.push(invite::create(&mut tx, host, account, "admin", uses, now).await?.code);
-    }
-    audit::record(&mut tx, now, Actor::Operator, "invite.create", account, &format!("{codes} × {uses}"))
-        .await?;
-    tx.commit().await?;
-    Ok(made)
+    let new = NewInvites { for_account: account, created_by: "admin", count: codes, uses };
+    Ok(app.invites.create(new).await?.into_iter().map(|invite| invite.code).collect())
 }
 
 const fn one() -> u32 {

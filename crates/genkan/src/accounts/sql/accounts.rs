@@ -2,30 +2,51 @@
 
 use std::collections::HashMap;
 
+use genkan_protocol::syntax::{Did, Handle};
 use sqlx::Row as _;
 use sqlx::any::AnyRow;
 
-use super::{Account, ClaimError, Email, NewAccount, NewError, State};
+use crate::accounts::{Account, ClaimError, Email, NewAccount, NewError, State};
 use crate::base::{Secret, Timestamp};
-use crate::db::{self, Db, Tx, is_unique_violation};
+use crate::db::{self, Db, Tx};
 use crate::fleet::HostId;
+
+/// An account that is nobody's unfinished sign-up and not being deleted.
+macro_rules! open {
+    () => {
+        "state = 'open' AND deleting_at IS NULL"
+    };
+}
+
+/// What must hold of an account for a transaction to go on with it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Demand<'a> {
+    /// Nothing: also a sign-up under way, or a deletion.
+    Nothing,
+    /// It is open, and not taken down.
+    Usable,
+    /// It is open and neither taken down nor deactivated.
+    Active,
+    /// It is usable, and this is still the hash of its password.
+    PasswordHash(&'a str),
+}
 
 const COLUMNS: &str = "did, handle, email, email_confirmed_at, password_hash, host_id, host_key, state, deleting_at, \
                        deactivated_at, delete_after, taken_down_at, takedown_ref, created_at";
 
-pub(super) async fn by_did(db: &Db, did: &str) -> db::Result<Option<Account>> {
+pub(in crate::accounts) async fn by_did(db: &Db, did: &str) -> db::Result<Option<Account>> {
     one(db, "did", did).await
 }
 
-pub(super) async fn by_handle(db: &Db, handle: &str) -> db::Result<Option<Account>> {
+pub(in crate::accounts) async fn by_handle(db: &Db, handle: &str) -> db::Result<Option<Account>> {
     one(db, "handle", handle).await
 }
 
-pub(super) async fn by_email(db: &Db, email_key: &str) -> db::Result<Option<Account>> {
+pub(in crate::accounts) async fn by_email(db: &Db, email_key: &str) -> db::Result<Option<Account>> {
     one(db, "email_key", email_key).await
 }
 
-pub(super) async fn is_handle_free(db: &Db, handle: &str) -> db::Result<bool> {
+pub(in crate::accounts) async fn is_handle_free(db: &Db, handle: &str) -> db::Result<bool> {
     let row = sqlx::query("SELECT 1 FROM accounts WHERE handle = $1 OR next_handle = $1")
         .bind(handle)
         .fetch_optional(db.reader())
@@ -39,7 +60,11 @@ async fn one(db: &Db, column: &'static str, value: &str) -> db::Result<Option<Ac
     row.as_ref().map(read).transpose()
 }
 
-pub(super) async fn list(db: &Db, limit: i64, after: Option<(Timestamp, &str)>) -> db::Result<Vec<Account>> {
+pub(in crate::accounts) async fn list(
+    db: &Db,
+    limit: i64,
+    after: Option<(Timestamp, &str)>,
+) -> db::Result<Vec<Account>> {
     let (at, did) = after.unwrap_or((Timestamp::from_millis(i64::MAX), ""));
     let text = format!(
         "SELECT {COLUMNS} FROM accounts WHERE created_at < $1 OR (created_at = $1 AND did > $2) \
@@ -54,7 +79,7 @@ pub(super) async fn list(db: &Db, limit: i64, after: Option<(Timestamp, &str)>) 
     rows.iter().map(read).collect()
 }
 
-pub(super) async fn insert_creating(tx: &mut Tx, account: &NewAccount) -> Result<(), NewError> {
+pub(in crate::accounts) async fn insert_creating(tx: &mut Tx, account: &NewAccount) -> Result<(), NewError> {
     db::lock(tx, &format!("handle {}", account.handle)).await?;
     // Asked first for the name of what is taken; the unique indexes decide a race.
     if exists(tx, "handle", account.handle.as_str()).await?
@@ -79,16 +104,16 @@ pub(super) async fn insert_creating(tx: &mut Tx, account: &NewAccount) -> Result
     .bind(account.created_at.as_millis())
     .execute(&mut **tx)
     .await;
-    match inserted {
+    match inserted.map_err(db::Error::from) {
         Ok(_) => Ok(()),
-        Err(cause) if is_unique_violation(&cause) => Err(taken(&cause)),
+        Err(cause @ db::Error::Conflict(_)) => Err(taken(&cause)),
         Err(cause) => Err(cause.into()),
     }
 }
 
-/// Which of the unique values was taken meanwhile. Both databases name the column or its index.
-fn taken(cause: &sqlx::Error) -> NewError {
-    if cause.to_string().contains("email") { NewError::EmailTaken } else { NewError::HandleTaken }
+/// Which of the unique values was taken meanwhile.
+fn taken(conflict: &db::Error) -> NewError {
+    if conflict.conflicts_in("email") { NewError::EmailTaken } else { NewError::HandleTaken }
 }
 
 async fn exists(tx: &mut Tx, column: &'static str, value: &str) -> db::Result<bool> {
@@ -96,29 +121,31 @@ async fn exists(tx: &mut Tx, column: &'static str, value: &str) -> db::Result<bo
     Ok(sqlx::query(sqlx::AssertSqlSafe(text)).bind(value).fetch_optional(&mut **tx).await?.is_some())
 }
 
-pub(super) async fn open(tx: &mut Tx, did: &str) -> db::Result<bool> {
+pub(in crate::accounts) async fn open(tx: &mut Tx, did: &Did) -> db::Result<bool> {
     let done = sqlx::query("UPDATE accounts SET state = 'open' WHERE did = $1 AND state = 'creating'")
-        .bind(did)
+        .bind(did.as_str())
         .execute(&mut **tx)
         .await?;
     Ok(done.rows_affected() == 1)
 }
 
-pub(super) async fn remove(tx: &mut Tx, did: &str) -> db::Result<bool> {
-    let done = sqlx::query("DELETE FROM accounts WHERE did = $1").bind(did).execute(&mut **tx).await?;
+pub(in crate::accounts) async fn remove(tx: &mut Tx, did: &Did) -> db::Result<bool> {
+    let done =
+        sqlx::query("DELETE FROM accounts WHERE did = $1").bind(did.as_str()).execute(&mut **tx).await?;
     Ok(done.rows_affected() == 1)
 }
 
-pub(super) async fn set_deactivated(
+pub(in crate::accounts) async fn set_deactivated(
     tx: &mut Tx,
-    did: &str,
+    did: &Did,
     at: Option<Timestamp>,
     delete_after: Option<Timestamp>,
 ) -> db::Result<bool> {
-    let done = sqlx::query(
-        "UPDATE accounts SET deactivated_at = $2, delete_after = $3 WHERE did = $1 AND state = 'open' AND deleting_at IS NULL",
-    )
-    .bind(did)
+    let done = sqlx::query(concat!(
+        "UPDATE accounts SET deactivated_at = $2, delete_after = $3 WHERE did = $1 AND ",
+        open!()
+    ))
+    .bind(did.as_str())
     .bind(at.map(Timestamp::as_millis))
     .bind(delete_after.map(Timestamp::as_millis))
     .execute(&mut **tx)
@@ -127,18 +154,27 @@ pub(super) async fn set_deactivated(
 }
 
 /// `due`: only if the owner asked for it and did not come back in time. `false`: not so, or no such account.
-pub(super) async fn begin_deletion(tx: &mut Tx, did: &str, due: bool, now: Timestamp) -> db::Result<bool> {
+pub(in crate::accounts) async fn begin_deletion(
+    tx: &mut Tx,
+    did: &Did,
+    due: bool,
+    now: Timestamp,
+) -> db::Result<bool> {
     let text = if due {
         "UPDATE accounts SET deleting_at = COALESCE(deleting_at, $2) WHERE did = $1 AND state = 'open'
          AND (deleting_at IS NOT NULL OR (deactivated_at IS NOT NULL AND delete_after <= $2))"
     } else {
         "UPDATE accounts SET deleting_at = COALESCE(deleting_at, $2) WHERE did = $1 AND state = 'open'"
     };
-    let done = sqlx::query(text).bind(did).bind(now.as_millis()).execute(&mut **tx).await?;
+    let done = sqlx::query(text).bind(did.as_str()).bind(now.as_millis()).execute(&mut **tx).await?;
     Ok(done.rows_affected() == 1)
 }
 
-pub(super) async fn due_for_deletion(db: &Db, now: Timestamp, limit: i64) -> db::Result<Vec<String>> {
+pub(in crate::accounts) async fn due_for_deletion(
+    db: &Db,
+    now: Timestamp,
+    limit: i64,
+) -> db::Result<Vec<Did>> {
     let rows = sqlx::query(
         "SELECT did FROM accounts WHERE deleting_at <= $3
          OR (deleting_at IS NULL AND delete_after <= $1 AND deactivated_at IS NOT NULL)
@@ -149,64 +185,54 @@ pub(super) async fn due_for_deletion(db: &Db, now: Timestamp, limit: i64) -> db:
     .bind(now.minus(UNDER_WAY).as_millis())
     .fetch_all(db.reader())
     .await?;
-    rows.iter().map(|row| Ok(row.try_get("did")?)).collect()
+    let read = |row: &AnyRow| {
+        let did: String = row.try_get("did")?;
+        did.parse().map_err(|_| db::Error::corrupt("accounts", "did", &did))
+    };
+    rows.iter().map(read).collect()
 }
 
-/// So long a deletion is its beginner's to finish.
+/// For this long only the process that began a deletion may finish it.
 const UNDER_WAY: std::time::Duration = std::time::Duration::from_mins(2);
 
-/// Holds the account's row until `tx` ends, if the account is open and not taken down.
-pub(super) async fn hold(tx: &mut Tx, did: &str) -> db::Result<bool> {
-    let done = sqlx::query(
-        "UPDATE accounts SET did = did WHERE did = $1 AND state = 'open' AND deleting_at IS NULL
-         AND taken_down_at IS NULL",
-    )
-    .bind(did)
-    .execute(&mut **tx)
-    .await?;
-    Ok(done.rows_affected() == 1)
+/// Holds the account's row until `tx` ends. `false`: there is none of which this holds.
+///
+/// The update changes nothing: it takes the row's lock, which both databases have no other
+/// portable word for.
+pub(in crate::accounts) async fn hold(tx: &mut Tx, did: &Did, demand: Demand<'_>) -> db::Result<bool> {
+    let statement = match demand {
+        Demand::Nothing => "UPDATE accounts SET did = did WHERE did = $1",
+        Demand::Usable => {
+            concat!("UPDATE accounts SET did = did WHERE did = $1 AND taken_down_at IS NULL AND ", open!())
+        }
+        Demand::Active => concat!(
+            "UPDATE accounts SET did = did WHERE did = $1 AND taken_down_at IS NULL",
+            " AND deactivated_at IS NULL AND ",
+            open!()
+        ),
+        Demand::PasswordHash(_) => concat!(
+            "UPDATE accounts SET did = did WHERE did = $1 AND taken_down_at IS NULL",
+            " AND password_hash = $2 AND ",
+            open!()
+        ),
+    };
+    let mut query = sqlx::query(statement).bind(did.as_str());
+    if let Demand::PasswordHash(hash) = demand {
+        query = query.bind(hash);
+    }
+    Ok(query.execute(&mut **tx).await?.rows_affected() == 1)
 }
 
-/// The same, and only while this is the hash of its password.
-pub(super) async fn hold_with(tx: &mut Tx, did: &str, hash: &str) -> db::Result<bool> {
-    let done = sqlx::query(
-        "UPDATE accounts SET did = did WHERE did = $1 AND password_hash = $2 AND state = 'open'
-         AND deleting_at IS NULL AND taken_down_at IS NULL",
-    )
-    .bind(did)
-    .bind(hash)
-    .execute(&mut **tx)
-    .await?;
-    Ok(done.rows_affected() == 1)
-}
-
-/// The same for an account that acts: it is not deactivated either.
-pub(super) async fn hold_active(tx: &mut Tx, did: &str) -> db::Result<bool> {
-    let done = sqlx::query(
-        "UPDATE accounts SET did = did WHERE did = $1 AND state = 'open' AND deleting_at IS NULL
-         AND taken_down_at IS NULL AND deactivated_at IS NULL",
-    )
-    .bind(did)
-    .execute(&mut **tx)
-    .await?;
-    Ok(done.rows_affected() == 1)
-}
-
-/// Holds whatever row there is.
-pub(super) async fn hold_any(tx: &mut Tx, did: &str) -> db::Result<()> {
-    sqlx::query("UPDATE accounts SET did = did WHERE did = $1").bind(did).execute(&mut **tx).await?;
-    Ok(())
-}
-
-pub(super) async fn set_taken_down(
+pub(in crate::accounts) async fn set_taken_down(
     tx: &mut Tx,
-    did: &str,
+    did: &Did,
     mark: Option<(Timestamp, &str)>,
 ) -> db::Result<bool> {
-    let done = sqlx::query(
-        "UPDATE accounts SET taken_down_at = $2, takedown_ref = $3 WHERE did = $1 AND state = 'open' AND deleting_at IS NULL",
-    )
-    .bind(did)
+    let done = sqlx::query(concat!(
+        "UPDATE accounts SET taken_down_at = $2, takedown_ref = $3 WHERE did = $1 AND ",
+        open!()
+    ))
+    .bind(did.as_str())
     .bind(mark.map(|(at, _)| at.as_millis()))
     .bind(mark.map(|(_, reference)| reference.to_owned()))
     .execute(&mut **tx)
@@ -214,20 +240,23 @@ pub(super) async fn set_taken_down(
     Ok(done.rows_affected() == 1)
 }
 
-pub(super) async fn set_password_hash(tx: &mut Tx, did: &str, hash: &str) -> db::Result<bool> {
-    let done = sqlx::query(
-        "UPDATE accounts SET password_hash = $2 WHERE did = $1 AND state = 'open' AND deleting_at IS NULL",
-    )
-    .bind(did)
-    .bind(hash)
-    .execute(&mut **tx)
-    .await?;
+pub(in crate::accounts) async fn set_password_hash(tx: &mut Tx, did: &Did, hash: &str) -> db::Result<bool> {
+    let done = sqlx::query(concat!("UPDATE accounts SET password_hash = $2 WHERE did = $1 AND ", open!()))
+        .bind(did.as_str())
+        .bind(hash)
+        .execute(&mut **tx)
+        .await?;
     Ok(done.rows_affected() == 1)
 }
 
-pub(super) async fn upgrade_password_hash(tx: &mut Tx, did: &str, old: &str, new: &str) -> db::Result<bool> {
+pub(in crate::accounts) async fn upgrade_password_hash(
+    tx: &mut Tx,
+    did: &Did,
+    old: &str,
+    new: &str,
+) -> db::Result<bool> {
     let done = sqlx::query("UPDATE accounts SET password_hash = $3 WHERE did = $1 AND password_hash = $2")
-        .bind(did)
+        .bind(did.as_str())
         .bind(old)
         .bind(new)
         .execute(&mut **tx)
@@ -235,26 +264,36 @@ pub(super) async fn upgrade_password_hash(tx: &mut Tx, did: &str, old: &str, new
     Ok(done.rows_affected() == 1)
 }
 
-pub(super) async fn set_email(tx: &mut Tx, did: &str, email: &Email) -> Result<bool, ClaimError> {
-    let done = sqlx::query(
-        "UPDATE accounts SET email = $2, email_key = $3, email_confirmed_at = NULL WHERE did = $1 AND state = 'open' AND deleting_at IS NULL",
-    )
-    .bind(did)
+pub(in crate::accounts) async fn set_email(
+    tx: &mut Tx,
+    did: &Did,
+    email: &Email,
+) -> Result<bool, ClaimError> {
+    let done = sqlx::query(concat!(
+        "UPDATE accounts SET email = $2, email_key = $3, email_confirmed_at = NULL WHERE did = $1 AND ",
+        open!()
+    ))
+    .bind(did.as_str())
     .bind(email.as_typed())
     .bind(email.key())
     .execute(&mut **tx)
     .await;
-    match done {
+    match done.map_err(db::Error::from) {
         Ok(done) => Ok(done.rows_affected() == 1),
-        Err(cause) if is_unique_violation(&cause) => Err(ClaimError::Taken),
+        Err(db::Error::Conflict(_)) => Err(ClaimError::Taken),
         Err(cause) => Err(cause.into()),
     }
 }
 
 /// Only while the address is still the one that was proved.
-pub(super) async fn confirm_email(tx: &mut Tx, did: &str, email_key: &str, now: Timestamp) -> db::Result<()> {
+pub(in crate::accounts) async fn confirm_email(
+    tx: &mut Tx,
+    did: &Did,
+    email_key: &str,
+    now: Timestamp,
+) -> db::Result<()> {
     sqlx::query("UPDATE accounts SET email_confirmed_at = $3 WHERE did = $1 AND email_key = $2")
-        .bind(did)
+        .bind(did.as_str())
         .bind(email_key)
         .bind(now.as_millis())
         .execute(&mut **tx)
@@ -262,61 +301,67 @@ pub(super) async fn confirm_email(tx: &mut Tx, did: &str, email_key: &str, now: 
     Ok(())
 }
 
-pub(super) async fn is_email_confirmed(tx: &mut Tx, did: &str) -> db::Result<bool> {
+pub(in crate::accounts) async fn is_email_confirmed(tx: &mut Tx, did: &Did) -> db::Result<bool> {
     let row = sqlx::query("SELECT 1 FROM accounts WHERE did = $1 AND email_confirmed_at IS NOT NULL")
-        .bind(did)
+        .bind(did.as_str())
         .fetch_optional(&mut **tx)
         .await?;
     Ok(row.is_some())
 }
 
-pub(super) async fn reserve_handle(tx: &mut Tx, did: &str, handle: &str) -> Result<(), ClaimError> {
+pub(in crate::accounts) async fn reserve_handle(
+    tx: &mut Tx,
+    did: &Did,
+    handle: &Handle,
+) -> Result<(), ClaimError> {
     // A handle is taken in either of two columns, and an index looks at one.
     db::lock(tx, &format!("handle {handle}")).await?;
     let by_another =
         sqlx::query("SELECT 1 FROM accounts WHERE (handle = $1 OR next_handle = $1) AND did <> $2")
-            .bind(handle)
-            .bind(did)
+            .bind(handle.as_str())
+            .bind(did.as_str())
             .fetch_optional(&mut **tx)
-            .await?;
+            .await
+            .map_err(db::Error::from)?;
     if by_another.is_some() {
         return Err(ClaimError::Taken);
     }
-    let done = sqlx::query(
-        "UPDATE accounts SET next_handle = $2 WHERE did = $1 AND state = 'open' AND deleting_at IS NULL",
-    )
-    .bind(did)
-    .bind(handle)
-    .execute(&mut **tx)
-    .await;
-    match done {
+    let done = sqlx::query(concat!("UPDATE accounts SET next_handle = $2 WHERE did = $1 AND ", open!()))
+        .bind(did.as_str())
+        .bind(handle.as_str())
+        .execute(&mut **tx)
+        .await;
+    match done.map_err(db::Error::from) {
         Ok(done) if done.rows_affected() == 1 => Ok(()),
         Ok(_) => Err(ClaimError::NotFound),
-        Err(cause) if is_unique_violation(&cause) => Err(ClaimError::Taken),
+        Err(db::Error::Conflict(_)) => Err(ClaimError::Taken),
         Err(cause) => Err(cause.into()),
     }
 }
 
-pub(super) async fn take_reserved_handle(tx: &mut Tx, did: &str) -> Result<bool, ClaimError> {
+pub(in crate::accounts) async fn take_reserved_handle(tx: &mut Tx, did: &Did) -> Result<bool, ClaimError> {
     let done = sqlx::query(
         "UPDATE accounts SET handle = next_handle, next_handle = NULL WHERE did = $1 AND next_handle IS NOT NULL",
     )
-    .bind(did)
+    .bind(did.as_str())
     .execute(&mut **tx)
     .await;
-    match done {
+    match done.map_err(db::Error::from) {
         Ok(done) => Ok(done.rows_affected() == 1),
-        Err(cause) if is_unique_violation(&cause) => Err(ClaimError::Taken),
+        Err(db::Error::Conflict(_)) => Err(ClaimError::Taken),
         Err(cause) => Err(cause.into()),
     }
 }
 
-pub(super) async fn release_reserved_handle(tx: &mut Tx, did: &str) -> db::Result<()> {
-    sqlx::query("UPDATE accounts SET next_handle = NULL WHERE did = $1").bind(did).execute(&mut **tx).await?;
+pub(in crate::accounts) async fn release_reserved_handle(tx: &mut Tx, did: &Did) -> db::Result<()> {
+    sqlx::query("UPDATE accounts SET next_handle = NULL WHERE did = $1")
+        .bind(did.as_str())
+        .execute(&mut **tx)
+        .await?;
     Ok(())
 }
 
-pub(super) async fn count_by_host(db: &Db) -> db::Result<HashMap<HostId, u64>> {
+pub(in crate::accounts) async fn count_by_host(db: &Db) -> db::Result<HashMap<HostId, u64>> {
     let rows = sqlx::query("SELECT host_id, COUNT(*) AS accounts FROM accounts GROUP BY host_id")
         .fetch_all(db.reader())
         .await?;
@@ -359,7 +404,7 @@ fn read(row: &AnyRow) -> db::Result<Account> {
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+pub(in crate::accounts) mod tests {
     use genkan_protocol::crypto::K256PrivateKey;
 
     use super::*;
@@ -390,7 +435,7 @@ pub(super) mod tests {
     pub(in crate::accounts) async fn add(db: &Db, account: &NewAccount) -> Result<(), NewError> {
         let mut tx = db.begin().await?;
         insert_creating(&mut tx, account).await?;
-        assert!(open(&mut tx, account.did.as_str()).await?);
+        assert!(open(&mut tx, &account.did).await?);
         Ok(tx.commit().await?)
     }
 
@@ -405,7 +450,7 @@ pub(super) mod tests {
         assert_eq!(count_by_host(&db).await.unwrap()["oak"], 1);
 
         let mut tx = db.begin().await.unwrap();
-        assert!(remove(&mut tx, ann.did.as_str()).await.unwrap());
+        assert!(remove(&mut tx, &ann.did).await.unwrap());
         tx.commit().await.unwrap();
         assert!(by_did(&db, ann.did.as_str()).await.unwrap().is_none());
     }
@@ -430,7 +475,7 @@ pub(super) mod tests {
         let (other, did) = (db.clone(), ann.did.clone());
         let rename = tokio::spawn(async move {
             let mut tx = other.begin().await.unwrap();
-            let reserved = reserve_handle(&mut tx, did.as_str(), "carol.test").await;
+            let reserved = reserve_handle(&mut tx, &did, &"carol.test".parse().unwrap()).await;
             tx.commit().await.unwrap();
             reserved
         });
@@ -445,19 +490,19 @@ pub(super) mod tests {
         for account in [&ann, &bob] {
             add(&db, account).await.unwrap();
             let mut tx = db.begin().await.unwrap();
-            assert!(set_deactivated(&mut tx, account.did.as_str(), Some(then), Some(then)).await.unwrap());
+            assert!(set_deactivated(&mut tx, &account.did, Some(then), Some(then)).await.unwrap());
             tx.commit().await.unwrap();
         }
         assert_eq!(due_for_deletion(&db, now, 10).await.unwrap().len(), 2);
         let mut tx = db.begin().await.unwrap();
-        assert!(set_deactivated(&mut tx, ann.did.as_str(), None, None).await.unwrap());
-        assert!(!begin_deletion(&mut tx, ann.did.as_str(), true, now).await.unwrap());
-        assert!(begin_deletion(&mut tx, bob.did.as_str(), true, now).await.unwrap());
-        assert!(!set_deactivated(&mut tx, bob.did.as_str(), None, None).await.unwrap());
+        assert!(set_deactivated(&mut tx, &ann.did, None, None).await.unwrap());
+        assert!(!begin_deletion(&mut tx, &ann.did, true, now).await.unwrap());
+        assert!(begin_deletion(&mut tx, &bob.did, true, now).await.unwrap());
+        assert!(!set_deactivated(&mut tx, &bob.did, None, None).await.unwrap());
         tx.commit().await.unwrap();
         assert!(due_for_deletion(&db, now, 10).await.unwrap().is_empty(), "it is under way");
         let later = now.plus(UNDER_WAY);
-        assert_eq!(due_for_deletion(&db, later, 10).await.unwrap(), [bob.did.to_string()]);
+        assert_eq!(due_for_deletion(&db, later, 10).await.unwrap(), [bob.did.clone()]);
         assert_eq!(by_did(&db, bob.did.as_str()).await.unwrap().unwrap().state, State::Deleting);
     }
 
@@ -465,18 +510,18 @@ pub(super) mod tests {
         let (ann, bob) = (new_account("ann"), new_account("bob"));
         add(&db, &ann).await.unwrap();
         add(&db, &bob).await.unwrap();
-        let wanted = "carol.test";
+        let wanted: Handle = "carol.test".parse().unwrap();
         let mut tx = db.begin().await.unwrap();
-        reserve_handle(&mut tx, ann.did.as_str(), wanted).await.unwrap();
-        assert!(matches!(reserve_handle(&mut tx, bob.did.as_str(), wanted).await, Err(ClaimError::Taken)));
+        reserve_handle(&mut tx, &ann.did, &wanted).await.unwrap();
+        assert!(matches!(reserve_handle(&mut tx, &bob.did, &wanted).await, Err(ClaimError::Taken)));
         tx.commit().await.unwrap();
         assert!(matches!(add(&db, &new_account("carol")).await, Err(NewError::HandleTaken)));
 
         let mut tx = db.begin().await.unwrap();
-        assert!(take_reserved_handle(&mut tx, ann.did.as_str()).await.unwrap());
-        assert!(!take_reserved_handle(&mut tx, ann.did.as_str()).await.unwrap());
+        assert!(take_reserved_handle(&mut tx, &ann.did).await.unwrap());
+        assert!(!take_reserved_handle(&mut tx, &ann.did).await.unwrap());
         tx.commit().await.unwrap();
-        assert_eq!(by_handle(&db, wanted).await.unwrap().unwrap().did, ann.did);
+        assert_eq!(by_handle(&db, wanted.as_str()).await.unwrap().unwrap().did, ann.did);
         add(&db, &NewAccount { handle: ann.handle, ..new_account("dave") }).await.unwrap();
     }
 
@@ -485,14 +530,15 @@ pub(super) mod tests {
         let ann = new_account("ann");
         add(&db, &ann).await.unwrap();
         let mut tx = db.begin().await.unwrap();
-        let clash = sqlx::query(
+        let clash: db::Error = sqlx::query(
             "INSERT INTO accounts (did, handle, email_key, password_hash, host_id, host_key, state, created_at)
              VALUES ('did:plc:x', 'x.test', 'ann@example.com', '', '', '', 'open', 1)",
         )
         .execute(&mut *tx)
         .await
-        .unwrap_err();
-        assert!(is_unique_violation(&clash));
+        .unwrap_err()
+        .into();
+        assert!(matches!(clash, db::Error::Conflict(_)));
         assert!(matches!(taken(&clash), NewError::EmailTaken));
     }
 

@@ -3,8 +3,13 @@
 use genkan_protocol::jwt::session::Scope;
 use genkan_protocol::syntax::Did;
 
-use crate::base::Timestamp;
+use crate::base::{Timestamp, id_type};
 use crate::fleet::HostId;
+
+id_type!(
+    /// Names a session.
+    SessionId
+);
 
 /// Whom a request speaks for, by a session's access token.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -13,6 +18,6 @@ pub(crate) struct Caller {
     /// The host that the token is addressed to. No longer the home after a move.
     pub(crate) audience: HostId,
     pub(crate) scope: Scope,
-    pub(crate) session: String,
+    pub(crate) session: SessionId,
     pub(crate) expires_at: Timestamp,
 }

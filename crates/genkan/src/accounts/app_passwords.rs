@@ -1,0 +1,132 @@
+//! App passwords: made here, shown once, good for sessions with less reach.
+//!
+//! Four groups of four base32 characters hold 80 random bits, so a plain SHA-256 is enough at rest;
+//! it lets the one that was typed be looked up. Dashes and case do not count.
+
+use data_encoding::{BASE32_NOPAD, HEXLOWER};
+use genkan_protocol::jwt::session::Scope;
+use genkan_protocol::syntax::Did;
+use sha2::{Digest as _, Sha256};
+
+use super::sql::app_passwords as sql;
+use crate::base::{Clock, Secret, Timestamp, random};
+use crate::db::audit::{self, Actor};
+use crate::db::{self, Db, Tx};
+
+/// One app password, without itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct AppPassword {
+    pub(crate) name: String,
+    /// May it speak for the account in chats, and move it elsewhere?
+    pub(crate) privileged: bool,
+    pub(crate) created_at: Timestamp,
+}
+
+impl AppPassword {
+    /// The scope of sessions that it opens.
+    pub(crate) const fn scope(&self) -> Scope {
+        if self.privileged { Scope::AppPassPrivileged } else { Scope::AppPass }
+    }
+}
+
+/// The app passwords of all accounts. Cheap to clone.
+#[derive(Clone, Debug)]
+pub(crate) struct AppPasswords {
+    db: Db,
+    clock: Clock,
+}
+
+impl AppPasswords {
+    pub(crate) const fn new(db: Db, clock: Clock) -> Self {
+        Self { db, clock }
+    }
+
+    /// Creates one, and returns it with the password itself, which is kept nowhere. `None`: the
+    /// account has one of that name.
+    pub(crate) async fn create(
+        &self,
+        did: &Did,
+        name: &str,
+        privileged: bool,
+        actor: Actor<'_>,
+    ) -> db::Result<Option<(AppPassword, Secret<String>)>> {
+        let (now, secret) = (self.clock.now(), generate());
+        let created = AppPassword { name: name.to_owned(), privileged, created_at: now };
+        let mut tx = self.db.begin().await?;
+        if !sql::insert(&mut tx, did, &created, &hash(did, &secret)).await? {
+            return Ok(None);
+        }
+        audit::record(&mut tx, now, actor, "app_password.create", did.as_str(), name).await?;
+        tx.commit().await?;
+        Ok(Some((created, secret)))
+    }
+
+    /// The app password that was typed, if it is one of the account's.
+    pub(crate) async fn find(&self, did: &Did, typed: &Secret<String>) -> db::Result<Option<AppPassword>> {
+        sql::find(&self.db, did, &hash(did, typed)).await
+    }
+
+    /// The app passwords of an account, the oldest first.
+    pub(crate) async fn list(&self, did: &Did) -> db::Result<Vec<AppPassword>> {
+        sql::list(&self.db, did).await
+    }
+
+    /// Removes one as part of `tx`. Its sessions end with it in `credentials`. `false`: there was
+    /// none.
+    pub(crate) async fn remove(&self, tx: &mut Tx, did: &Did, name: &str) -> db::Result<bool> {
+        sql::remove(tx, did, name).await
+    }
+
+    /// Holds the row of one until `tx` ends. `false`: it was removed.
+    pub(crate) async fn hold(&self, tx: &mut Tx, did: &Did, name: &str) -> db::Result<bool> {
+        sql::hold(tx, did, name).await
+    }
+}
+
+fn generate() -> Secret<String> {
+    let letters = BASE32_NOPAD.encode(&random::bytes::<10>()).to_ascii_lowercase();
+    let groups: Vec<&str> =
+        [0..4, 4..8, 8..12, 12..16].into_iter().filter_map(|range| letters.get(range)).collect();
+    Secret::new(groups.join("-"))
+}
+
+fn hash(did: &Did, password: &Secret<String>) -> String {
+    let letters: String =
+        password.expose().chars().filter(|letter| *letter != '-').flat_map(char::to_lowercase).collect();
+    HEXLOWER.encode(
+        &Sha256::new().chain_update(did.as_str()).chain_update(b"\0").chain_update(letters).finalize(),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::db::on_each_database;
+
+    on_each_database!(it_opens_its_own_account_only);
+
+    async fn it_opens_its_own_account_only(db: Db) {
+        let passwords = AppPasswords::new(db.clone(), Clock::System);
+        let (ann, bob): (Did, Did) = ("did:plc:ann".parse().unwrap(), "did:plc:bob".parse().unwrap());
+        let create =
+            async |privileged| passwords.create(&ann, "phone", privileged, Actor::Genkan).await.unwrap();
+        let (created, secret) = create(true).await.unwrap();
+        assert!(create(false).await.is_none());
+        assert_eq!(secret.expose().len(), 19);
+
+        let loud = Secret::new(secret.expose().to_uppercase().replace('-', ""));
+        let found = passwords.find(&ann, &loud).await.unwrap().unwrap();
+        assert_eq!((found.name.as_str(), found.scope()), ("phone", Scope::AppPassPrivileged));
+        assert_eq!(found, created);
+        assert!(passwords.find(&bob, &secret).await.unwrap().is_none());
+        assert_eq!(passwords.list(&ann).await.unwrap(), [found]);
+
+        let mut tx = db.begin().await.unwrap();
+        assert!(passwords.hold(&mut tx, &ann, "phone").await.unwrap());
+        assert!(passwords.remove(&mut tx, &ann, "phone").await.unwrap());
+        assert!(!passwords.hold(&mut tx, &ann, "phone").await.unwrap());
+        assert!(!passwords.remove(&mut tx, &ann, "phone").await.unwrap());
+        tx.commit().await.unwrap();
+        assert!(passwords.find(&ann, &secret).await.unwrap().is_none());
+    }
+}

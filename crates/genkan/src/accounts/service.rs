@@ -1,0 +1,246 @@
+//! The service of this room: accounts, found and changed.
+
+use genkan_protocol::syntax::{AtIdentifier, Did, Handle};
+
+use super::account_hosts::AccountHosts;
+use super::sql::accounts::{self as sql, Demand};
+use super::sql::{app_passwords, email_tokens};
+use super::{Account, ClaimError, Email, NewAccount, NewError, State};
+use crate::base::{Clock, Timestamp};
+use crate::db::audit::{self, Actor};
+use crate::db::feed::{self, Change, Feed};
+use crate::db::{self, Db, Tx};
+use crate::mail;
+
+/// The accounts of this operator. Cheap to clone.
+#[derive(Clone, Debug)]
+pub(crate) struct Accounts {
+    db: Db,
+    clock: Clock,
+    account_hosts: AccountHosts,
+}
+
+impl Accounts {
+    pub(crate) fn new(db: Db, clock: Clock, feed: &Feed) -> Self {
+        let account_hosts = AccountHosts::new(db.clone(), feed);
+        Self { db, clock, account_hosts }
+    }
+
+    /// The memory of whose home is where.
+    pub(crate) const fn account_hosts(&self) -> &AccountHosts {
+        &self.account_hosts
+    }
+
+    /// An open account by its DID.
+    pub(crate) async fn find(&self, did: &Did) -> db::Result<Option<Account>> {
+        Ok(sql::by_did(&self.db, did.as_str()).await?.filter(Account::is_open))
+    }
+
+    /// An account by its DID, also when its deletion has begun.
+    pub(crate) async fn find_to_delete(&self, did: &Did) -> db::Result<Option<Account>> {
+        let found = sql::by_did(&self.db, did.as_str()).await?;
+        Ok(found.filter(|account| account.is_open() || account.state == State::Deleting))
+    }
+
+    /// An account by its handle, also while its sign-up is under way.
+    pub(crate) async fn find_by_handle(&self, handle: &Handle) -> db::Result<Option<Account>> {
+        sql::by_handle(&self.db, handle.as_str()).await
+    }
+
+    /// Whether no account has the handle, or is getting it.
+    pub(crate) async fn is_handle_free(&self, handle: &Handle) -> db::Result<bool> {
+        sql::is_handle_free(&self.db, handle.as_str()).await
+    }
+
+    /// An account by its e-mail address, also while its sign-up is under way.
+    pub(crate) async fn find_by_email(&self, email: &Email) -> db::Result<Option<Account>> {
+        sql::by_email(&self.db, email.key()).await
+    }
+
+    /// An open account by what people type at sign-in: handle, e-mail address or DID.
+    pub(crate) async fn find_by_identifier(&self, identifier: &str) -> db::Result<Option<Account>> {
+        let typed = identifier.trim();
+        let found = if typed.contains('@') && !typed.starts_with('@') {
+            match typed.parse::<Email>() {
+                Ok(email) => sql::by_email(&self.db, email.key()).await?,
+                Err(_) => None,
+            }
+        } else {
+            match typed.trim_start_matches('@').parse::<AtIdentifier>() {
+                Ok(AtIdentifier::Did(did)) => sql::by_did(&self.db, did.as_str()).await?,
+                Ok(AtIdentifier::Handle(handle)) => sql::by_handle(&self.db, handle.as_str()).await?,
+                Err(_) => None,
+            }
+        };
+        Ok(found.filter(Account::is_open))
+    }
+
+    /// The newest accounts first; `after` is the creation time and DID of the last one seen.
+    pub(crate) async fn list(
+        &self,
+        limit: i64,
+        after: Option<(Timestamp, &str)>,
+    ) -> db::Result<Vec<Account>> {
+        sql::list(&self.db, limit, after).await
+    }
+
+    /// Records that the account is being deleted, as part of `tx`: from now on nobody can use it. `due`: only if its owner
+    /// asked for it and did not come back in time.
+    pub(crate) async fn begin_deletion(&self, tx: &mut Tx, did: &Did, due: bool) -> db::Result<bool> {
+        sql::begin_deletion(tx, did, due, self.clock.now()).await
+    }
+
+    /// Deactivated accounts whose time is over, and deletions that broke off.
+    pub(crate) async fn due_for_deletion(&self, now: Timestamp, limit: i64) -> db::Result<Vec<Did>> {
+        sql::due_for_deletion(&self.db, now, limit).await
+    }
+
+    /// Marks an account as deactivated or active again, as part of `tx`; the caller tells the host
+    /// first. `false`: there is no such account.
+    pub(crate) async fn set_deactivated(
+        &self,
+        tx: &mut Tx,
+        did: &Did,
+        deactivated: bool,
+        delete_after: Option<Timestamp>,
+        actor: Actor<'_>,
+    ) -> db::Result<bool> {
+        let now = self.clock.now();
+        if !sql::set_deactivated(tx, did, deactivated.then_some(now), delete_after).await? {
+            return Ok(false);
+        }
+        let action = if deactivated { "account.deactivate" } else { "account.activate" };
+        audit::record(tx, now, actor, action, did.as_str(), "").await?;
+        note_change(tx, now, did).await?;
+        Ok(true)
+    }
+
+    /// Marks an account as taken down (`Some`) or restored (`None`), as part of `tx`. `false`: there
+    /// is no such account.
+    pub(crate) async fn set_taken_down(
+        &self,
+        tx: &mut Tx,
+        did: &Did,
+        reference: Option<&str>,
+        actor: Actor<'_>,
+    ) -> db::Result<bool> {
+        let now = self.clock.now();
+        if !sql::set_taken_down(tx, did, reference.map(|reference| (now, reference))).await? {
+            return Ok(false);
+        }
+        let action = if reference.is_some() { "account.takedown" } else { "account.restore" };
+        audit::record(tx, now, actor, action, did.as_str(), reference.unwrap_or("")).await?;
+        note_change(tx, now, did).await?;
+        Ok(true)
+    }
+
+    /// Replaces the password's hash, as part of `tx`. `false`: there is no such account.
+    pub(crate) async fn set_password_hash(&self, tx: &mut Tx, did: &Did, hash: &str) -> db::Result<bool> {
+        sql::set_password_hash(tx, did, hash).await
+    }
+
+    /// Keeps the same password under a newer kind of hash. `false`: it changed meanwhile.
+    pub(crate) async fn upgrade_password_hash(&self, did: &Did, old: &str, new: &str) -> db::Result<bool> {
+        let mut tx = self.db.begin().await?;
+        let done = sql::upgrade_password_hash(&mut tx, did, old, new).await?;
+        tx.commit().await?;
+        Ok(done)
+    }
+
+    pub(crate) async fn set_email(
+        &self,
+        did: &Did,
+        email: &Email,
+        actor: Actor<'_>,
+    ) -> Result<(), ClaimError> {
+        let now = self.clock.now();
+        let mut tx = self.db.begin().await?;
+        self.change_email(&mut tx, did, email).await?;
+        audit::record(&mut tx, now, actor, "account.email", did.as_str(), "").await?;
+        Ok(tx.commit().await?)
+    }
+
+    /// The new address is not confirmed, and what was sent to the old one opens nothing.
+    pub(crate) async fn change_email(&self, tx: &mut Tx, did: &Did, email: &Email) -> Result<(), ClaimError> {
+        if !sql::set_email(tx, did, email).await? {
+            return Err(ClaimError::NotFound);
+        }
+        Ok(forget_mail(tx, did).await?)
+    }
+
+    /// Forgets an account whose data are gone from its host. `false`: there is no such account.
+    pub(crate) async fn remove(&self, did: &Did, actor: Actor<'_>) -> db::Result<bool> {
+        let now = self.clock.now();
+        let mut tx = self.db.begin().await?;
+        app_passwords::remove_all(&mut tx, did).await?;
+        forget_mail(&mut tx, did).await?;
+        if !remove_row(&mut tx, did).await? {
+            return Ok(false);
+        }
+        audit::record(&mut tx, now, actor, "account.delete", did.as_str(), "").await?;
+        note_change(&mut tx, now, did).await?;
+        tx.commit().await?;
+        Ok(true)
+    }
+}
+
+/// Notes for every process that the account changed, as part of `tx`.
+pub(crate) async fn note_change(tx: &mut Tx, now: Timestamp, did: &Did) -> db::Result<()> {
+    feed::note(tx, now, Change::Account, did.as_str()).await?;
+    Ok(())
+}
+
+/// Drops codes and emails on their way to an address that is no longer the account's.
+async fn forget_mail(tx: &mut Tx, did: &Did) -> db::Result<()> {
+    email_tokens::remove_all(tx, did).await?;
+    mail::forget_account(tx, did.as_str()).await
+}
+
+/// Reserves handle, e-mail address and DID for a sign-up. The unique indexes decide who is first.
+pub(crate) async fn insert_creating(tx: &mut Tx, account: &NewAccount) -> Result<(), NewError> {
+    sql::insert_creating(tx, account).await
+}
+
+/// A recorded sign-up is done: from now on this is an account.
+pub(crate) async fn open(tx: &mut Tx, did: &Did) -> db::Result<bool> {
+    sql::open(tx, did).await
+}
+
+pub(crate) async fn remove_row(tx: &mut Tx, did: &Did) -> db::Result<bool> {
+    sql::remove(tx, did).await
+}
+
+/// Holds an account's row until `tx` ends. `false`: there is no account of which `demand` holds.
+///
+/// A transaction that makes a credential of an account holds its row first, and so does one that
+/// ends them all: the second either sees what the first made, or the first sees what the second
+/// changed.
+pub(crate) async fn hold(tx: &mut Tx, did: &Did, demand: Demand<'_>) -> db::Result<bool> {
+    sql::hold(tx, did, demand).await
+}
+
+/// Reserves the handle that an account is changing to.
+pub(crate) async fn reserve_handle(tx: &mut Tx, did: &Did, handle: &Handle) -> Result<(), ClaimError> {
+    sql::reserve_handle(tx, did, handle).await
+}
+
+/// The reserved handle becomes the account's handle.
+pub(crate) async fn take_reserved_handle(tx: &mut Tx, did: &Did) -> Result<bool, ClaimError> {
+    sql::take_reserved_handle(tx, did).await
+}
+
+pub(crate) async fn release_reserved_handle(tx: &mut Tx, did: &Did) -> db::Result<()> {
+    sql::release_reserved_handle(tx, did).await
+}
+
+/// How many accounts each host holds, for placement by capacity.
+pub(crate) async fn count_by_host(
+    db: &Db,
+) -> db::Result<std::collections::HashMap<crate::fleet::HostId, u64>> {
+    sql::count_by_host(db).await
+}
+
+/// Whether the DID belongs to an account or to a sign-up under way.
+pub(crate) async fn is_known(db: &Db, did: &Did) -> db::Result<bool> {
+    Ok(sql::by_did(db, did.as_str()).await?.is_some())
+}

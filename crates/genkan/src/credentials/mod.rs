@@ -1,0 +1,71 @@
+//! Everything that an account can be used with, ended together.
+//!
+//! Sessions, browser sign-ins and grants are kept by three rooms. An event that ends them (a reset,
+//! a takedown, a deletion) must not forget one: a session that lives on after a takedown is a hole.
+//! So stories say *which* credentials end with [`Ending`], and [`Credentials::end`] knows where they
+//! are. It works in the caller's transaction: either the event happened and they are over, or
+//! neither. The commit tells this process, and the changes feed all others. A linked session ends
+//! when the feed tells of the end of its grant.
+
+use genkan_protocol::syntax::Did;
+
+use crate::accounts::{self, AppPasswords, Demand};
+use crate::base::Clock;
+use crate::db::audit::{self, Actor};
+use crate::db::{self, Db, Tx};
+use crate::oauth::OAuth;
+use crate::sessions::Sessions;
+use crate::signin::SignIns;
+
+/// Which credentials of an account end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Ending {
+    /// All of them: sessions, browser sign-ins, and grants with their codes and consents. App
+    /// passwords stay, as at the reference PDS; the sessions that they opened do not.
+    Everything,
+    /// What the owner allowed apps: grants with their codes and consents.
+    Grants,
+}
+
+/// Ends credentials. Cheap to clone.
+#[derive(Clone, Debug)]
+pub(crate) struct Credentials {
+    pub(crate) db: Db,
+    pub(crate) clock: Clock,
+    pub(crate) app_passwords: AppPasswords,
+    pub(crate) sessions: Sessions,
+    pub(crate) sign_ins: SignIns,
+    pub(crate) oauth: OAuth,
+}
+
+impl Credentials {
+    /// Ends them as part of `tx`.
+    pub(crate) async fn end(&self, tx: &mut Tx, did: &Did, ending: Ending) -> db::Result<()> {
+        // The account's row first, as every transaction that makes a credential does: what such a
+        // one made ends here, or it sees what the caller changed of the account.
+        accounts::hold(tx, did, Demand::Nothing).await?;
+        match ending {
+            Ending::Everything => {
+                self.sessions.end_all(tx, did).await?;
+                self.sign_ins.end_all(tx, did).await?;
+                self.oauth.end_all_of(tx, did).await
+            }
+            Ending::Grants => self.oauth.end_all_of(tx, did).await,
+        }
+    }
+
+    /// Removes an app password and ends the sessions that it opened. An unknown name is no error.
+    pub(crate) async fn revoke_app_password(
+        &self,
+        did: &Did,
+        name: &str,
+        actor: Actor<'_>,
+    ) -> db::Result<()> {
+        let mut tx = self.db.begin().await?;
+        self.app_passwords.remove(&mut tx, did, name).await?;
+        self.sessions.end_of_app_password(&mut tx, did, name).await?;
+        let now = self.clock.now();
+        audit::record(&mut tx, now, actor, "app_password.revoke", did.as_str(), name).await?;
+        tx.commit().await
+    }
+}

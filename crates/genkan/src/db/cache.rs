@@ -1,0 +1,129 @@
+//! Memory of what the database said, kept true by the changes feed.
+
+use std::fmt;
+use std::hash::Hash;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use quick_cache::Equivalent;
+use quick_cache::sync::Cache;
+
+use super::feed::{Change, Feed};
+
+/// A bounded memory whose entries are forgotten when the feed tells of a change. Cheap to clone;
+/// all clones share one memory.
+///
+/// A value that was read before a change must not be kept after it. So a reading begins with
+/// [`FeedCache::begin`], and [`FeedCache::keep`] keeps its result only if nothing was forgotten
+/// since.
+pub(crate) struct FeedCache<K, V> {
+    inner: Arc<Inner<K, V>>,
+}
+
+struct Inner<K, V> {
+    entries: Cache<K, V>,
+    /// Counts what was forgotten.
+    forgotten: AtomicU64,
+}
+
+/// The moment before a reading.
+#[derive(Clone, Copy, Debug)]
+#[must_use = "keep what was read with it"]
+pub(crate) struct Reading(u64);
+
+impl<K, V> FeedCache<K, V>
+where
+    K: Eq + Hash + Clone + Send + Sync + 'static,
+    V: Clone + Send + Sync + 'static,
+{
+    /// `forget` removes from the entries what a `change` of its second argument, the subject,
+    /// makes wrong. When notes of the feed may have been missed, everything is removed.
+    pub(crate) fn new(
+        feed: &Feed,
+        change: Change,
+        capacity: usize,
+        forget: impl Fn(&Cache<K, V>, &str) + Send + Sync + 'static,
+    ) -> Self {
+        let inner = Arc::new(Inner { entries: Cache::new(capacity), forgotten: AtomicU64::new(0) });
+        // Weak, since the feed may outlive the service whose memory this is.
+        let weak = Arc::downgrade(&inner);
+        feed.subscribe(change, move |subject| {
+            if let Some(inner) = weak.upgrade() {
+                inner.forget_with(|entries| forget(entries, subject));
+            }
+        });
+        let weak = Arc::downgrade(&inner);
+        feed.subscribe_to_gaps(move || {
+            if let Some(inner) = weak.upgrade() {
+                inner.forget_with(Cache::clear);
+            }
+        });
+        Self { inner }
+    }
+
+    pub(crate) fn get<Q>(&self, key: &Q) -> Option<V>
+    where
+        Q: Hash + Equivalent<K> + ?Sized,
+    {
+        self.inner.entries.get(key)
+    }
+
+    /// Begins a reading of the database.
+    pub(crate) fn begin(&self) -> Reading {
+        Reading(self.inner.forgotten.load(Ordering::SeqCst))
+    }
+
+    /// Keeps what was read, unless something was forgotten since the reading began.
+    pub(crate) fn keep(&self, key: K, value: V, reading: Reading) {
+        self.inner.entries.insert(key.clone(), value);
+        // Looked at after the insertion: a change in between either finds the entry, or is seen here.
+        if self.inner.forgotten.load(Ordering::SeqCst) != reading.0 {
+            self.inner.entries.remove(&key);
+        }
+    }
+}
+
+impl<K: Eq + Hash, V: Clone> Inner<K, V> {
+    fn forget_with(&self, forget: impl FnOnce(&Cache<K, V>)) {
+        // Counted first, for the order that `keep` relies on.
+        self.forgotten.fetch_add(1, Ordering::SeqCst);
+        forget(&self.entries);
+    }
+}
+
+impl<K, V> Clone for FeedCache<K, V> {
+    fn clone(&self) -> Self {
+        Self { inner: Arc::clone(&self.inner) }
+    }
+}
+
+impl<K, V> fmt::Debug for FeedCache<K, V> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("FeedCache").finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::Clock;
+    use crate::db::{Db, on_each_database};
+
+    on_each_database!(a_value_read_before_a_change_is_not_kept_after_it);
+
+    async fn a_value_read_before_a_change_is_not_kept_after_it(db: Db) {
+        let feed = Feed::new(db, Clock::System);
+        let cache: FeedCache<Box<str>, u8> = FeedCache::new(&feed, Change::Account, 10, |entries, did| {
+            entries.remove(did);
+        });
+        let reading = cache.begin();
+        cache.keep("ann".into(), 1, reading);
+        assert_eq!(cache.get("ann"), Some(1));
+        feed.tell(Change::Session, "ann");
+        assert_eq!(cache.get("ann"), Some(1), "another kind of change");
+        feed.tell(Change::Account, "ann");
+        assert_eq!(cache.get("ann"), None);
+        cache.keep("ann".into(), 1, reading);
+        assert_eq!(cache.get("ann"), None, "it was read before the change");
+    }
+}

@@ -1,0 +1,65 @@
+//! Write transactions.
+
+use std::ops::{Deref, DerefMut};
+use std::sync::Arc;
+
+use sqlx::AnyConnection;
+use sqlx::any::Any;
+
+use super::Result;
+use super::changes::{Change, Subscribers};
+
+/// A write transaction. Dropping it without [`Tx::commit`] rolls it back.
+///
+/// Statements run on the connection below it: `.execute(&mut **tx)` for a borrowed transaction,
+/// `.execute(&mut *tx)` for an owned one.
+#[derive(Debug)]
+pub(crate) struct Tx {
+    inner: sqlx::Transaction<'static, Any>,
+    subscribers: Arc<Subscribers>,
+    /// What was noted in it, in order: told to this process after the commit.
+    changes: Vec<(Change, String)>,
+}
+
+impl Tx {
+    pub(super) const fn new(inner: sqlx::Transaction<'static, Any>, subscribers: Arc<Subscribers>) -> Self {
+        Self { inner, subscribers, changes: Vec::new() }
+    }
+
+    /// Keeps a change that was written to the feed, for the commit.
+    pub(super) fn remember(&mut self, change: Change, subject: &str) {
+        self.changes.push((change, subject.to_owned()));
+    }
+
+    /// Makes everything that was written in it durable, then tells this process of the changes
+    /// that were noted in it. Other processes read them from the feed.
+    ///
+    /// # Errors
+    ///
+    /// The database's own error. The transaction may be committed all the same: a connection can
+    /// break between the commit and its confirmation. Then this process, too, hears of the changes
+    /// from the feed.
+    pub(crate) async fn commit(self) -> Result<()> {
+        let Self { inner, subscribers, changes } = self;
+        inner.commit().await?;
+        // Only now: a listener that forgot earlier could read the old row again and keep it.
+        for (change, subject) in &changes {
+            subscribers.tell(*change, subject);
+        }
+        Ok(())
+    }
+}
+
+impl Deref for Tx {
+    type Target = AnyConnection;
+
+    fn deref(&self) -> &AnyConnection {
+        &self.inner
+    }
+}
+
+impl DerefMut for Tx {
+    fn deref_mut(&mut self) -> &mut AnyConnection {
+        &mut self.inner
+    }
+}

@@ -1,0 +1,46 @@
+//! Jobs for linked accounts. Sessions that exist are looked after even when no new ones are made.
+
+use std::time::Duration;
+
+use crate::app::App;
+use crate::keys::WebPurpose;
+use crate::links;
+
+/// Finds links whose grant ended, and grants whose link ended, and ends what is left.
+///
+/// Each ends with the other at once; a crash between the two leaves one behind.
+pub(super) async fn compare_with_grants(app: &App) -> anyhow::Result<u64> {
+    let (mut after, mut ended) = (String::new(), 0);
+    loop {
+        let page = app.links.live(&after, 200).await?;
+        let Some(last) = page.last() else { break };
+        after.clone_from(last);
+        for link in app.oauth.over_among(&page).await? {
+            ended += u64::from(app.links.end(&link, links::Reason::GrantEnded).await?);
+        }
+    }
+    for link in app.links.ended_lately().await? {
+        ended += u64::from(app.oauth.end_dead(&link, "its linked session is over").await?);
+    }
+    Ok(ended)
+}
+
+/// A session at another server ends when our key that it was begun with is not published any more.
+pub(super) async fn retire_client_keys(app: &App) -> anyhow::Result<u64> {
+    let current = app.ring.web_key(WebPurpose::Client);
+    // Whatever was begun with an older one has come back and is counted.
+    if app.clock.now() < current.usable_from.plus(RETIRE_EVERY) {
+        return Ok(0);
+    }
+    let needed = app.links.client_keys_in_use().await?;
+    let mut retired = 0;
+    for key in app.ring.web_keys(WebPurpose::Client) {
+        if key.usable_from < current.usable_from && !needed.contains(&key.id) {
+            retired += u64::from(app.ring.retire_web_key(&key.id).await?);
+        }
+    }
+    Ok(retired)
+}
+
+/// How often keys are retired. A sign-in takes less than this.
+pub(super) const RETIRE_EVERY: Duration = Duration::from_hours(1);

@@ -1,0 +1,29 @@
+//! Why a password was not reset.
+
+use crate::accounts::{CodeError, PasswordError};
+use crate::db;
+
+/// Why a password was not reset, or no code was sent.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Error {
+    /// The operator gave no way to send mail.
+    #[error("no mail is sent from here")]
+    Off,
+    #[error(transparent)]
+    Code(#[from] CodeError),
+    #[error("too many passwords are being hashed")]
+    Busy,
+    #[error("the password is too long")]
+    TooLong,
+    #[error(transparent)]
+    Storage(#[from] db::Error),
+}
+
+impl From<PasswordError> for Error {
+    fn from(cause: PasswordError) -> Self {
+        match cause {
+            PasswordError::Busy | PasswordError::Failed => Self::Busy,
+            PasswordError::TooLong => Self::TooLong,
+        }
+    }
+}

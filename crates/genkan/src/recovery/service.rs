@@ -1,0 +1,76 @@
+//! The service of this room: sending codes, and resetting passwords by them.
+
+use std::time::Duration;
+
+use genkan_protocol::syntax::Did;
+
+use super::Error;
+use crate::accounts::{Account, Accounts, CodeError, Email, Emails, EmailsError, Passwords, VerifiedCode};
+use crate::base::{Clock, Language, Secret, monotonic_now};
+use crate::credentials::{Credentials, Ending};
+use crate::db::Db;
+use crate::db::audit::{self, Actor};
+use crate::mail::Reason;
+
+/// Resets passwords. Cheap to clone.
+#[derive(Clone, Debug)]
+pub(crate) struct Recovery {
+    pub(crate) db: Db,
+    pub(crate) clock: Clock,
+    pub(crate) accounts: Accounts,
+    pub(crate) emails: Emails,
+    pub(crate) passwords: Passwords,
+    pub(crate) credentials: Credentials,
+}
+
+impl Recovery {
+    /// Sends a code to `typed` if it is an account's address. The caller limits how often one may ask.
+    pub(crate) async fn request(&self, typed: &str, language: Language) -> Result<(), Error> {
+        if !self.emails.is_on() {
+            return Err(Error::Off);
+        }
+        let same_for_all = monotonic_now() + LEAST_TIME;
+        let sent = self.send(typed, language).await;
+        tokio::time::sleep_until(same_for_all).await;
+        sent
+    }
+
+    async fn send(&self, typed: &str, language: Language) -> Result<(), Error> {
+        let Ok(email) = typed.parse::<Email>() else { return Ok(()) };
+        let found = self.accounts.find_by_email(&email).await?;
+        let Some(account) = found.filter(Account::is_open) else { return Ok(()) };
+        match self.emails.send_code(&account, Reason::ResetPassword, language).await {
+            Ok(()) => Ok(()),
+            Err(EmailsError::Storage(cause)) => Err(cause.into()),
+            Err(cause) => {
+                tracing::warn!(account.did = %account.did, %cause, "a code for a password reset was not made");
+                Ok(())
+            }
+        }
+    }
+
+    /// Sets a new password by a code, whose account it answers. The caller checked the rules for passwords.
+    pub(crate) async fn reset(&self, code: &str, password: &Secret<String>) -> Result<Did, Error> {
+        let checked = self.emails.find(Reason::ResetPassword, code).await?;
+        let hash = self.passwords.hash(password).await?;
+        self.replace_password(checked, hash.expose()).await
+    }
+
+    async fn replace_password(&self, code: VerifiedCode, hash: &str) -> Result<Did, Error> {
+        let (did, now) = (code.did().clone(), self.clock.now());
+        let mut tx = self.db.begin().await?;
+        code.take(&mut tx).await?;
+        if !self.accounts.set_password_hash(&mut tx, &did, hash).await? {
+            // Deleted between the look at its code and the change.
+            return Err(CodeError::Invalid.into());
+        }
+        self.credentials.end(&mut tx, &did, Ending::Everything).await?;
+        let subject = did.as_str();
+        audit::record(&mut tx, now, Actor::Account(subject), "account.password_reset", subject, "").await?;
+        tx.commit().await?;
+        Ok(did)
+    }
+}
+
+/// Longer than writing an email down takes, so that the answer's time does not tell whether it was done.
+const LEAST_TIME: Duration = Duration::from_millis(300);

@@ -1,0 +1,63 @@
+//! Why sessions and their tokens are not accepted.
+
+use crate::accounts::{PasswordError, RecognitionError};
+use crate::db;
+
+/// Why a session could not be opened or continued.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Error {
+    #[error("identifier or password is wrong")]
+    WrongPassword,
+    #[error("the account is taken down")]
+    TakenDown,
+    #[error("too many passwords are being checked")]
+    Busy,
+    #[error(transparent)]
+    Token(#[from] TokenError),
+    #[error("the account's host {0} is not known")]
+    NoHome(String),
+    #[error(transparent)]
+    Storage(#[from] db::Error),
+}
+
+/// Why a token is not accepted.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum TokenError {
+    #[error("not a token")]
+    Malformed,
+    /// An access token where a refresh token is needed, or the other way round.
+    #[error("the token is of another type")]
+    WrongType,
+    /// No key of ours verifies it.
+    #[error("the token could not be verified")]
+    Unverified,
+    /// It verifies, and lacks a claim or has one of another form.
+    #[error("the token's claims are not complete")]
+    BadClaims,
+    #[error("the token is for another service")]
+    WrongAudience,
+    #[error("the token has expired")]
+    Expired,
+    #[error("the token's session has ended")]
+    Revoked,
+    #[error(transparent)]
+    Storage(#[from] db::Error),
+}
+
+impl From<PasswordError> for Error {
+    fn from(cause: PasswordError) -> Self {
+        match cause {
+            PasswordError::Busy | PasswordError::Failed => Self::Busy,
+            PasswordError::TooLong => Self::WrongPassword,
+        }
+    }
+}
+
+impl From<RecognitionError> for Error {
+    fn from(cause: RecognitionError) -> Self {
+        match cause {
+            RecognitionError::Password(cause) => cause.into(),
+            RecognitionError::Storage(cause) => Self::Storage(cause),
+        }
+    }
+}

@@ -1,0 +1,220 @@
+//! The service of this room: opening, continuing and ending sessions.
+
+use std::time::Duration;
+
+use genkan_protocol::jwt::session::Scope;
+use genkan_protocol::syntax::Did;
+
+use super::generations::{self, Rotation};
+use super::tokens::{Lifetimes, Mint, Tokens};
+use super::{Error, SessionId, TokenError, sql};
+use crate::accounts::{self, Account, Accounts, AppPassword, AppPasswords, Demand, Passwords, Standing};
+use crate::base::{Clock, Secret, Timestamp, random};
+use crate::db::audit::{self, Actor};
+use crate::db::feed::{self, Change};
+use crate::db::{self, Db, Tx};
+use crate::fleet::Fleet;
+use crate::keys::Ring;
+
+/// A session and a fresh pair of tokens.
+#[derive(Clone, Debug)]
+pub(crate) struct SessionTokens {
+    pub(crate) account: Account,
+    pub(crate) tokens: Tokens,
+}
+
+/// Opens, continues and ends sessions. Cheap to clone.
+#[derive(Clone, Debug)]
+pub(crate) struct Sessions {
+    db: Db,
+    clock: Clock,
+    accounts: Accounts,
+    passwords: Passwords,
+    app_passwords: AppPasswords,
+    mint: Mint,
+}
+
+impl Sessions {
+    #[expect(clippy::too_many_arguments, reason = "what it works with; only app.rs calls it")]
+    pub(crate) fn new(
+        db: Db,
+        clock: Clock,
+        accounts: Accounts,
+        passwords: Passwords,
+        ring: Ring,
+        fleet: Fleet,
+        service: Did,
+        lifetimes: Lifetimes,
+    ) -> Self {
+        let mint = Mint::new(ring, fleet, service, lifetimes);
+        let app_passwords = AppPasswords::new(db.clone(), clock.clone());
+        Self { db, clock, accounts, passwords, app_passwords, mint }
+    }
+
+    /// Signs in by handle, e-mail address or DID, with the account's password or an app password.
+    ///
+    /// `allow_taken_down`: give a taken-down account a token with which it can leave.
+    pub(crate) async fn open(
+        &self,
+        identifier: &str,
+        password: &Secret<String>,
+        allow_taken_down: bool,
+    ) -> Result<SessionTokens, Error> {
+        let found = self.accounts.find_by_identifier(identifier).await?;
+        let app_password = match &found {
+            Some(account) => self.app_passwords.find(&account.did, password).await?,
+            None => None,
+        };
+        let hash = match app_password {
+            Some(_) => None,
+            None => Some(self.check_password(found.as_ref(), password).await?),
+        };
+        let mut account = found.ok_or(Error::WrongPassword)?;
+        if let Some(hash) = hash {
+            account.password_hash = hash;
+        }
+        if account.standing() == Standing::TakenDown {
+            return if allow_taken_down { self.open_taken_down(account) } else { Err(Error::TakenDown) };
+        }
+        let scope = app_password.as_ref().map_or(Scope::Access, AppPassword::scope);
+        self.open_for(account, scope, app_password.map(|it| it.name).as_deref()).await
+    }
+
+    /// Opens a session for an account whose owner has just been recognised, by its password or an app password of this
+    /// name.
+    pub(crate) async fn open_for(
+        &self,
+        account: Account,
+        scope: Scope,
+        app_password: Option<&str>,
+    ) -> Result<SessionTokens, Error> {
+        let now = self.clock.now();
+        let session = SessionId::from(random::id());
+        let did = &account.did;
+        let tokens = self.mint.pair(&account, scope, &session, FIRST, now)?;
+        let mut tx = self.db.begin().await?;
+        // A password that was changed while it was being checked opens nothing.
+        let is_still = match app_password {
+            Some(name) => {
+                accounts::hold(&mut tx, did, Demand::Usable).await?
+                    && self.app_passwords.hold(&mut tx, did, name).await?
+            }
+            None => {
+                let hash = Demand::PasswordHash(account.password_hash.expose());
+                accounts::hold(&mut tx, did, hash).await?
+            }
+        };
+        if !is_still {
+            return Err(Error::WrongPassword);
+        }
+        let expires_at = now.plus(self.mint.lifetimes().refresh);
+        sql::insert(&mut tx, &session, did, scope, app_password, now, expires_at).await?;
+        generations::insert(&mut tx, &session, FIRST, expires_at).await?;
+        let (did, detail) = (did.as_str(), app_password.unwrap_or(""));
+        audit::record(&mut tx, now, Actor::Account(did), "session.open", did, detail).await?;
+        tx.commit().await?;
+        Ok(SessionTokens { account, tokens })
+    }
+
+    /// A pair for an account that may only look and leave. Nothing is stored: it cannot be continued.
+    fn open_taken_down(&self, account: Account) -> Result<SessionTokens, Error> {
+        let tokens =
+            self.mint.pair(&account, Scope::Takendown, &random::id().into(), FIRST, self.clock.now())?;
+        Ok(SessionTokens { account, tokens })
+    }
+
+    async fn check_password(
+        &self,
+        account: Option<&Account>,
+        password: &Secret<String>,
+    ) -> Result<Secret<String>, Error> {
+        self.passwords.recognises(&self.accounts, account, password).await?.ok_or(Error::WrongPassword)
+    }
+
+    /// Whether `password` is the account's own password.
+    pub(crate) async fn knows_password(
+        &self,
+        account: &Account,
+        password: &Secret<String>,
+    ) -> Result<bool, Error> {
+        match self.check_password(Some(account), password).await {
+            Ok(_) => Ok(true),
+            Err(Error::WrongPassword) => Ok(false),
+            Err(other) => Err(other),
+        }
+    }
+
+    /// Continues a session: a used refresh token gives the same successor again within the grace.
+    pub(crate) async fn refresh(&self, token: &str) -> Result<SessionTokens, Error> {
+        let now = self.clock.now();
+        let claims = self.mint.verify_refresh(token)?;
+        if claims.expires_at <= now {
+            return Err(TokenError::Expired.into());
+        }
+        let account = self.accounts.find(&claims.did).await?.ok_or(TokenError::Revoked)?;
+        if account.standing() == Standing::TakenDown {
+            return Err(Error::TakenDown);
+        }
+        let lifetimes = self.mint.lifetimes();
+        let mut tx = self.db.begin().await?;
+        // First the session's row: it holds off a sign-out until this is done, and the other way round.
+        let expires_at = now.plus(lifetimes.refresh);
+        let session = sql::touch(&mut tx, &claims.session, &claims.did, now, expires_at).await?;
+        let scope = session.ok_or(TokenError::Revoked)?;
+        let rotation =
+            generations::rotate(&mut tx, &claims.session, claims.generation, now, lifetimes).await?;
+        let Rotation::To(generation) = rotation else { return Err(TokenError::Revoked.into()) };
+        let tokens = self.mint.pair(&account, scope, &claims.session, generation, now)?;
+        tx.commit().await?;
+        Ok(SessionTokens { account, tokens })
+    }
+
+    /// Signs out, by a refresh token of any age. Repeating it is fine.
+    pub(crate) async fn end(&self, token: &str) -> Result<(), Error> {
+        let claims = self.mint.verify_refresh(token)?;
+        let now = self.clock.now();
+        let mut tx = self.db.begin().await?;
+        let ended = sql::end_one(&mut tx, &claims.session, &claims.did, now).await?;
+        if ended {
+            let did = claims.did.as_str();
+            audit::record(&mut tx, now, Actor::Account(did), "session.end", did, "").await?;
+            feed::note(&mut tx, now, Change::Session, claims.session.as_str()).await?;
+        }
+        Ok(tx.commit().await?)
+    }
+
+    /// Ends every session of an account, as part of `tx`.
+    pub(crate) async fn end_all(&self, tx: &mut Tx, did: &Did) -> db::Result<()> {
+        let now = self.clock.now();
+        let ended = sql::end_all(tx, did, None, now).await?;
+        note_ended(tx, &ended, now).await
+    }
+
+    /// Ends the sessions that one app password opened, as part of `tx`.
+    pub(crate) async fn end_of_app_password(&self, tx: &mut Tx, did: &Did, name: &str) -> db::Result<()> {
+        let now = self.clock.now();
+        let ended = sql::end_all(tx, did, Some(name), now).await?;
+        note_ended(tx, &ended, now).await
+    }
+}
+
+async fn note_ended(tx: &mut Tx, sessions: &[SessionId], now: Timestamp) -> db::Result<()> {
+    for session in sessions {
+        feed::note(tx, now, Change::Session, session.as_str()).await?;
+    }
+    Ok(())
+}
+
+/// Removes sessions and generations that nothing can use any more.
+pub(crate) async fn sweep(db: &Db, now: Timestamp) -> db::Result<u64> {
+    let mut tx = db.begin().await?;
+    let mut gone = generations::sweep(&mut tx, now).await?;
+    gone += sql::sweep(&mut tx, now.minus(KEEP_ENDED)).await?;
+    tx.commit().await?;
+    Ok(gone)
+}
+
+/// The generation of a session's first refresh token.
+const FIRST: i64 = 0;
+/// An ended session is kept until its last access token has expired, whatever its lifetime.
+const KEEP_ENDED: Duration = Duration::from_hours(48);

@@ -1,0 +1,28 @@
+//! Why somebody is not signed in.
+
+use crate::accounts::{PasswordError, RecognitionError};
+use crate::db;
+
+/// Why somebody is not signed in.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Error {
+    /// Or there is no such account: the answer does not say which.
+    #[error("identifier or password is wrong")]
+    WrongPassword,
+    #[error("the account is taken down")]
+    TakenDown,
+    #[error("too many passwords are being checked")]
+    Busy,
+    #[error(transparent)]
+    Storage(#[from] db::Error),
+}
+
+impl From<RecognitionError> for Error {
+    fn from(cause: RecognitionError) -> Self {
+        match cause {
+            RecognitionError::Password(PasswordError::Busy | PasswordError::Failed) => Self::Busy,
+            RecognitionError::Password(PasswordError::TooLong) => Self::WrongPassword,
+            RecognitionError::Storage(cause) => Self::Storage(cause),
+        }
+    }
+}

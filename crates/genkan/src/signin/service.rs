@@ -1,0 +1,238 @@
+//! The service of this room: recognising browsers, signing in and out.
+
+use std::time::Duration;
+
+use genkan_protocol::syntax::Did;
+
+use super::sql;
+use super::{BrowserInfo, Cookies, Device, DeviceId, Error, Persistence, SignIn, Visit};
+use crate::accounts::{self, Account, Accounts, Demand, Passwords, Standing};
+use crate::base::{Clock, Secret, Timestamp};
+use crate::db::audit::{self, Actor};
+use crate::db::{self, Db, Tx};
+
+/// The browsers and their sign-ins. Cheap to clone.
+#[derive(Clone, Debug)]
+pub(crate) struct SignIns {
+    db: Db,
+    clock: Clock,
+    accounts: Accounts,
+    passwords: Passwords,
+}
+
+impl SignIns {
+    pub(crate) const fn new(db: Db, clock: Clock, accounts: Accounts, passwords: Passwords) -> Self {
+        Self { db, clock, accounts, passwords }
+    }
+
+    /// Recognises a browser by its cookies, or gives it new ones.
+    pub(crate) async fn visit(&self, cookies: Option<&Cookies>, seen: &BrowserInfo) -> Result<Visit, Error> {
+        if let Some(visit) = self.peek(cookies, seen).await? {
+            return Ok(visit);
+        }
+        let now = self.clock.now();
+        let fresh = Cookies::fresh();
+        let device = DeviceId::from(fresh.device_hash());
+        let mut tx = self.db.begin().await?;
+        sql::insert(&mut tx, &device, &fresh.session_hash(), seen, now).await?;
+        tx.commit().await?;
+        Ok(Visit { device, cookies: fresh, changed: true, stale_since: None })
+    }
+
+    /// Recognises a browser for pages that have nothing for a new one. `None`: it is not known.
+    pub(crate) async fn peek(
+        &self,
+        cookies: Option<&Cookies>,
+        seen: &BrowserInfo,
+    ) -> Result<Option<Visit>, Error> {
+        let Some(cookies) = cookies.cloned() else { return Ok(None) };
+        let device = DeviceId::from(cookies.device_hash());
+        let Some(row) = sql::find(&self.db, &device).await? else { return Ok(None) };
+        let (now, shown) = (self.clock.now(), cookies.session_hash());
+        let mut visit = Visit { device, cookies, changed: false, stale_since: None };
+        if row.session != shown {
+            let is_last = row.previous.as_ref() == Some(&shown);
+            if is_last && now.since(row.rotated_at) <= TOLERANCE {
+                visit.stale_since = Some(row.rotated_at);
+                return Ok(Some(visit));
+            }
+            self.forget_stolen(&visit.device, &row.session).await?;
+            return Ok(None);
+        }
+        if now.since(row.rotated_at) >= ROTATE_EVERY || row.looks_other(seen) {
+            let next = visit.cookies.with_new_session();
+            let mut tx = self.db.begin().await?;
+            let id = &visit.device;
+            let rotated = sql::rotate_from(&mut tx, id, &shown, &next.session_hash(), seen, now).await?;
+            tx.commit().await?;
+            if rotated {
+                visit.replace_cookies(next);
+            } else {
+                // A twin of this request was faster: now it is this one that shows the cookie before.
+                visit.stale_since = Some(now);
+            }
+        } else if now.since(row.seen_at) >= NOTE_SEEN_EVERY {
+            let mut tx = self.db.begin().await?;
+            sql::note_seen(&mut tx, &visit.device, now).await?;
+            tx.commit().await?;
+        }
+        Ok(Some(visit))
+    }
+
+    /// Who is signed in there, for good or for this request; the latest first. Taken-down accounts are not.
+    pub(crate) async fn signed_in(&self, visit: &Visit, request: Option<&str>) -> Result<Vec<SignIn>, Error> {
+        let now = self.clock.now();
+        let entries = sql::accounts_on(&self.db, &visit.device, request.unwrap_or_default()).await?;
+        let mut found: Vec<SignIn> = Vec::new();
+        // Newest first: of two sign-ins of one account that one counts.
+        for entry in entries {
+            let known = visit.stale_since.is_none_or(|stale| entry.at < stale);
+            let over = !entry.remembered && now.since(entry.at) > FOR_ONE_REQUEST;
+            if !known || over || found.iter().any(|one| one.account.did == entry.did) {
+                continue;
+            }
+            let Some(account) = self.accounts.find(&entry.did).await? else { continue };
+            if account.standing() != Standing::TakenDown {
+                found.push(SignIn { account, at: entry.at });
+            }
+        }
+        Ok(found)
+    }
+
+    /// Whether the account was ever signed in on this device: its attempts are counted apart.
+    pub(crate) async fn knows(&self, visit: &Visit, did: &Did) -> Result<bool, Error> {
+        Ok(visit.stale_since.is_none() && sql::is_on(self.db.reader(), &visit.device, did).await?)
+    }
+
+    /// The account whose own password this is. App passwords do not count, and an account that is not there
+    /// takes as long as one that is.
+    pub(crate) async fn recognise(
+        &self,
+        identifier: &str,
+        password: &Secret<String>,
+    ) -> Result<Account, Error> {
+        let found = self.accounts.find_by_identifier(identifier).await?;
+        let hash = self.passwords.recognises(&self.accounts, found.as_ref(), password).await?;
+        let (Some(mut account), Some(hash)) = (found, hash) else { return Err(Error::WrongPassword) };
+        account.password_hash = hash;
+        if account.standing() == Standing::TakenDown {
+            return Err(Error::TakenDown);
+        }
+        Ok(account)
+    }
+
+    /// Signs in the account that was recognised, unless its password was changed since. The cookie from before is worth nothing
+    /// for this sign-in.
+    pub(crate) async fn sign_in(
+        &self,
+        visit: &mut Visit,
+        account: &Account,
+        keep: Persistence<'_>,
+    ) -> Result<(), Error> {
+        let (now, did) = (self.clock.now(), &account.did);
+        let next = visit.cookies.with_new_session();
+        let mut tx = self.db.begin().await?;
+        // The account's row first, in the same order as a transaction that ends every sign-in.
+        let hash = Demand::PasswordHash(account.password_hash.expose());
+        if !accounts::hold(&mut tx, did, hash).await? {
+            return Err(Error::WrongPassword);
+        }
+        sql::rotate(&mut tx, &visit.device, &next.session_hash(), now).await?;
+        sql::enter(&mut tx, &visit.device, did, keep.request(), now).await?;
+        audit::record(&mut tx, now, Actor::Account(did.as_str()), "signin.open", did.as_str(), "").await?;
+        tx.commit().await?;
+        visit.replace_cookies(next);
+        Ok(())
+    }
+
+    /// Signs an account out of this browser.
+    pub(crate) async fn sign_out(&self, visit: &mut Visit, did: &Did) -> Result<(), Error> {
+        let now = self.clock.now();
+        let (mut tx, next) = self.begin_rotation(visit, now).await?;
+        leave(&mut tx, &visit.device, did, now).await?;
+        tx.commit().await?;
+        visit.replace_cookies(next);
+        Ok(())
+    }
+
+    /// A new rotating cookie, and no more: after a request was decided.
+    pub(crate) async fn rotate(&self, visit: &mut Visit) -> Result<(), Error> {
+        let (tx, next) = self.begin_rotation(visit, self.clock.now()).await?;
+        tx.commit().await?;
+        visit.replace_cookies(next);
+        Ok(())
+    }
+
+    async fn begin_rotation(&self, visit: &Visit, now: Timestamp) -> Result<(Tx, Cookies), Error> {
+        let next = visit.cookies.with_new_session();
+        let mut tx = self.db.begin().await?;
+        sql::rotate(&mut tx, &visit.device, &next.session_hash(), now).await?;
+        Ok((tx, next))
+    }
+
+    /// Signs an account out of any of its browsers. `false`: it was not signed in there.
+    pub(crate) async fn sign_out_at(&self, device: &DeviceId, did: &Did) -> Result<bool, Error> {
+        let mut tx = self.db.begin().await?;
+        let left = leave(&mut tx, device, did, self.clock.now()).await?;
+        tx.commit().await?;
+        Ok(left)
+    }
+
+    /// Where an account is remembered, the latest seen first.
+    pub(crate) async fn devices_of(&self, did: &Did) -> Result<Vec<Device>, Error> {
+        Ok(sql::devices_of(&self.db, did).await?)
+    }
+
+    /// Signs an account out everywhere, as part of `tx`. Nothing of this is in memory anywhere.
+    pub(crate) async fn end_all(&self, tx: &mut Tx, did: &Did) -> db::Result<()> {
+        if sql::end_all(tx, did).await? > 0 {
+            let (now, did) = (self.clock.now(), did.as_str());
+            audit::record(tx, now, Actor::Account(did), "signin.end_all", did, "").await?;
+        }
+        Ok(())
+    }
+
+    async fn forget_stolen(&self, device: &DeviceId, session: &str) -> Result<(), Error> {
+        let now = self.clock.now();
+        let mut tx = self.db.begin().await?;
+        if sql::forget(&mut tx, device, session).await? {
+            audit::record(&mut tx, now, Actor::Genkan, "signin.stale_cookie", device.as_str(), "").await?;
+            tracing::warn!("a browser showed a cookie that was replaced before: its sign-ins have ended");
+        }
+        tx.commit().await?;
+        Ok(())
+    }
+}
+
+/// Whether the account is signed in on the device, as `tx` sees it.
+pub(crate) async fn is_signed_in(tx: &mut Tx, device: &DeviceId, did: &Did) -> db::Result<bool> {
+    sql::is_on(&mut **tx, device, did).await
+}
+
+async fn leave(tx: &mut Tx, device: &DeviceId, did: &Did, now: Timestamp) -> db::Result<bool> {
+    let left = sql::leave(tx, device, did).await?;
+    if left {
+        audit::record(tx, now, Actor::Account(did.as_str()), "signin.end", did.as_str(), "").await?;
+    }
+    Ok(left)
+}
+
+/// Forgets browsers that nobody came back with, and sign-ins whose request is long over.
+pub(crate) async fn sweep(db: &Db, now: Timestamp) -> db::Result<u64> {
+    let mut tx = db.begin().await?;
+    let mut gone = sql::sweep_for_requests(&mut tx, now.minus(FOR_ONE_REQUEST)).await?;
+    gone += sql::sweep_devices(&mut tx, now.minus(KEEP_UNUSED), now.minus(KEEP)).await?;
+    tx.commit().await?;
+    Ok(gone)
+}
+
+/// How long the cookie from before a rotation is let pass, for requests that were under way.
+pub(super) const TOLERANCE: Duration = Duration::from_secs(5);
+pub(super) const ROTATE_EVERY: Duration = Duration::from_mins(5);
+const NOTE_SEEN_EVERY: Duration = Duration::from_mins(1);
+/// How long a sign-in for one authorization request may act without the password.
+pub(super) const FOR_ONE_REQUEST: Duration = Duration::from_mins(15);
+/// How long a browser without a sign-in is known.
+pub(super) const KEEP_UNUSED: Duration = Duration::from_hours(24);
+/// How long a browser with a sign-in is known after its last visit.
+pub(super) const KEEP: Duration = Duration::from_hours(400 * 24);

@@ -1,0 +1,87 @@
+//! Browsers, and what they are signed in to.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use super::Cookies;
+use crate::accounts::Account;
+use crate::base::{Timestamp, id_type};
+
+id_type!(
+    /// Names a browser. Made from its cookie, but tells nothing of it.
+    DeviceId
+);
+
+/// A browser's address and name, as its request says them.
+#[derive(Clone, Debug)]
+pub(crate) struct BrowserInfo {
+    pub(crate) address: IpAddr,
+    pub(crate) user_agent: String,
+}
+
+/// A browser that was recognised, or is new.
+#[derive(Clone, Debug)]
+pub(crate) struct Visit {
+    pub(crate) device: DeviceId,
+    pub(super) cookies: Cookies,
+    /// The cookies are not those that the browser showed.
+    pub(super) changed: bool,
+    /// The browser showed the cookie from before the last rotation, which was then: what came with that one is not its.
+    pub(super) stale_since: Option<Timestamp>,
+}
+
+impl Visit {
+    /// What to send with the answer.
+    pub(crate) fn to_set(&self) -> Option<&Cookies> {
+        self.changed.then_some(&self.cookies)
+    }
+
+    pub(super) fn replace_cookies(&mut self, cookies: Cookies) {
+        *self = Self { device: self.device.clone(), cookies, changed: true, stale_since: None };
+    }
+}
+
+/// How long a sign-in is to last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Persistence<'a> {
+    Remembered,
+    /// For this one authorization request.
+    OneRequest(&'a str),
+}
+
+impl<'a> Persistence<'a> {
+    pub(super) const fn request(self) -> &'a str {
+        match self {
+            Self::Remembered => "",
+            Self::OneRequest(request) => request,
+        }
+    }
+}
+
+/// An account that a browser is, or was, signed in to.
+#[derive(Clone, Debug)]
+pub(crate) struct SignIn {
+    pub(crate) account: Account,
+    /// When the password was typed.
+    pub(crate) at: Timestamp,
+}
+
+impl SignIn {
+    /// Whether it may act without its password.
+    pub(crate) fn is_fresh(&self, now: Timestamp) -> bool {
+        now.since(self.at) <= FRESH
+    }
+}
+
+/// A browser as the owner of an account sees it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Device {
+    pub(crate) id: DeviceId,
+    pub(crate) address: String,
+    pub(crate) user_agent: String,
+    pub(crate) seen_at: Timestamp,
+    pub(crate) entered_at: Timestamp,
+}
+
+/// How long a remembered account may act without its password.
+pub(super) const FRESH: Duration = Duration::from_hours(7 * 24);

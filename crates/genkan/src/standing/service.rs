@@ -1,0 +1,153 @@
+//! The service of this room: changing how accounts stand.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use genkan_protocol::syntax::Did;
+
+use super::Error;
+use crate::accounts::{Account, Accounts, Standing, note_change};
+use crate::base::{Clock, Timestamp};
+use crate::credentials::{Credentials, Ending};
+use crate::db::Db;
+use crate::db::audit::{self, Actor};
+use crate::fleet::{Fleet, Host, HostClient, StatusChange};
+
+/// Changes how accounts stand. Cheap to clone.
+#[derive(Clone, Debug)]
+pub(crate) struct Standings {
+    pub(crate) db: Db,
+    pub(crate) clock: Clock,
+    pub(crate) accounts: Accounts,
+    pub(crate) credentials: Credentials,
+    pub(crate) fleet: Fleet,
+    pub(crate) hosts: HostClient,
+}
+
+impl Standings {
+    /// The owner leaves for a while. `delete_after`: and for good, then.
+    pub(crate) async fn deactivate(
+        &self,
+        did: &Did,
+        delete_after: Option<Timestamp>,
+        actor: Actor<'_>,
+    ) -> Result<(), Error> {
+        let account = self.account(did).await?;
+        let host = self.home(&account)?;
+        self.hosts.update_subject_status(&host, did, &StatusChange::Deactivated(true)).await?;
+        let mut tx = self.db.begin().await?;
+        found(self.accounts.set_deactivated(&mut tx, did, true, delete_after, actor).await?)?;
+        // What apps were allowed is for an active account.
+        self.credentials.end(&mut tx, did, Ending::Grants).await?;
+        Ok(tx.commit().await?)
+    }
+
+    /// The owner is back. The host checks that the DID document names it.
+    pub(crate) async fn activate(&self, did: &Did, actor: Actor<'_>) -> Result<(), Error> {
+        let account = self.account(did).await?;
+        if account.standing() == Standing::TakenDown {
+            return Err(Error::TakenDown);
+        }
+        let host = self.home(&account)?;
+        self.hosts.update_subject_status(&host, did, &StatusChange::Deactivated(false)).await?;
+        let mut tx = self.db.begin().await?;
+        found(self.accounts.set_deactivated(&mut tx, did, false, None, actor).await?)?;
+        Ok(tx.commit().await?)
+    }
+
+    /// Ends every session, grant and sign-in at once, then hides the account on its host.
+    pub(crate) async fn take_down(&self, did: &Did, reference: &str, actor: Actor<'_>) -> Result<(), Error> {
+        let account = self.account(did).await?;
+        let mut tx = self.db.begin().await?;
+        found(self.accounts.set_taken_down(&mut tx, did, Some(reference), actor).await?)?;
+        self.credentials.end(&mut tx, did, Ending::Everything).await?;
+        tx.commit().await?;
+        let host = self.home(&account)?;
+        let status = StatusChange::TakenDown { applied: true, reference: Some(reference.to_owned()) };
+        Ok(self.hosts.update_subject_status(&host, did, &status).await?)
+    }
+
+    pub(crate) async fn restore(&self, did: &Did, actor: Actor<'_>) -> Result<(), Error> {
+        let account = self.account(did).await?;
+        let host = self.home(&account)?;
+        let status = StatusChange::TakenDown { applied: false, reference: None };
+        self.hosts.update_subject_status(&host, did, &status).await?;
+        let mut tx = self.db.begin().await?;
+        found(self.accounts.set_taken_down(&mut tx, did, None, actor).await?)?;
+        Ok(tx.commit().await?)
+    }
+
+    /// For good: sessions, grants and sign-ins, then the data on the host, then the account. Once begun it is finished,
+    /// by [`Standings::delete_due`] when it breaks off.
+    pub(crate) async fn delete(&self, did: &Did, actor: Actor<'_>) -> Result<(), Error> {
+        found(self.delete_if(did, false, actor).await?)
+    }
+
+    /// `due`: only if its owner asked for it and has not come back. `false`: not so.
+    async fn delete_if(&self, did: &Did, due: bool, actor: Actor<'_>) -> Result<bool, Error> {
+        let account = self.accounts.find_to_delete(did).await?.ok_or(Error::NotFound)?;
+        let now = self.clock.now();
+        let mut tx = self.db.begin().await?;
+        if !self.accounts.begin_deletion(&mut tx, did, due).await? {
+            return Ok(false);
+        }
+        self.credentials.end(&mut tx, did, Ending::Everything).await?;
+        note_change(&mut tx, now, did).await?;
+        tx.commit().await?;
+        let host = self.home(&account)?;
+        self.hosts.delete_account(&host, did).await?;
+        // `false`: another process finished it first.
+        self.accounts.remove(did, actor).await?;
+        Ok(true)
+    }
+
+    /// Replaces the password and ends every session, grant and sign-in.
+    pub(crate) async fn set_password_hash(
+        &self,
+        did: &Did,
+        hash: &str,
+        actor: Actor<'_>,
+    ) -> Result<(), Error> {
+        let now = self.clock.now();
+        let mut tx = self.db.begin().await?;
+        found(self.accounts.set_password_hash(&mut tx, did, hash).await?)?;
+        self.credentials.end(&mut tx, did, Ending::Everything).await?;
+        audit::record(&mut tx, now, actor, "account.password", did.as_str(), "").await?;
+        Ok(tx.commit().await?)
+    }
+
+    /// Deletes accounts whose owners asked for it and did not come back in time, and finishes deletions that broke off.
+    pub(crate) async fn delete_due(&self) -> Result<usize, Error> {
+        let mut deleted = 0;
+        for did in self.accounts.due_for_deletion(self.clock.now(), BATCH).await? {
+            // The list may be minutes old by now.
+            match self.delete_if(&did, true, Actor::Genkan).await {
+                Ok(done) => deleted += usize::from(done),
+                Err(cause) => {
+                    tracing::warn!(
+                        account.did = did.as_str(),
+                        cause = &cause as &dyn std::error::Error,
+                        "an account could not be deleted yet"
+                    );
+                }
+            }
+        }
+        Ok(deleted)
+    }
+
+    async fn account(&self, did: &Did) -> Result<Account, Error> {
+        self.accounts.find(did).await?.ok_or(Error::NotFound)
+    }
+
+    fn home(&self, account: &Account) -> Result<Arc<Host>, Error> {
+        self.fleet.host(&account.host).ok_or_else(|| Error::NoHome(account.host.to_string()))
+    }
+}
+
+const fn found(found: bool) -> Result<(), Error> {
+    if found { Ok(()) } else { Err(Error::NotFound) }
+}
+
+const BATCH: i64 = 20;
+/// How often [`Standings::delete_due`] is worth calling.
+pub(crate) const DELETE_DUE_EVERY: Duration = Duration::from_mins(1);
