@@ -64,7 +64,8 @@ impl EmailTokens {
         Ok((code, expires_at))
     }
 
-    /// Looks at what an account's owner typed. Counts the attempt, for all replicas, whatever comes of it.
+    /// Checks the code that an account's owner typed. The attempt counts on all replicas, also when
+    /// the code is right.
     pub(crate) async fn check(
         &self,
         did: &Did,
@@ -82,7 +83,7 @@ impl EmailTokens {
         verified(row, reason, now)
     }
 
-    /// Finds whose code was typed, where nobody is signed in. The caller limits how often one may guess.
+    /// Finds the account of a code where no account is signed in. The caller limits guesses.
     pub(crate) async fn find(
         &self,
         reason: Reason,
@@ -125,7 +126,8 @@ fn verified(row: sql::Row, reason: Reason, now: Timestamp) -> Result<VerifiedCod
     Ok(VerifiedCode { did: row.did, reason, hash: row.hash })
 }
 
-/// Forgets codes that expired long enough ago for nobody to ask why they do not work.
+/// Forgets codes that expired a day ago. Until then their owners hear that they are expired, not
+/// that they are wrong.
 pub(crate) async fn sweep(db: &Db, now: Timestamp) -> db::Result<u64> {
     let mut tx = db.begin().await?;
     let gone = sql::sweep(&mut tx, now.minus(KEEP_EXPIRED)).await?;

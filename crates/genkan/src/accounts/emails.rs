@@ -121,7 +121,7 @@ impl Emails {
         self.tokens.check(did, reason, code, self.clock.now()).await
     }
 
-    /// Finds whose code it is, where nobody is signed in. The caller limits guesses.
+    /// Finds the account of a code where no account is signed in. The caller limits guesses.
     pub(crate) async fn find(&self, reason: Reason, code: &str) -> Result<VerifiedCode, CodeError> {
         self.tokens.find(reason, code, self.clock.now()).await
     }

@@ -1,4 +1,4 @@
-//! Passwords: hashed on a bounded pool, at the same cost whoever asks.
+//! Passwords: hashed on a bounded pool, at the same cost whether or not the account exists.
 //!
 //! New hashes are Argon2id (PHC text). The reference PDS's scrypt hashes (`salt:hash`, hex) verify too.
 

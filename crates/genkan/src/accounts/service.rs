@@ -84,8 +84,8 @@ impl Accounts {
         sql::list(&self.db, limit, after).await
     }
 
-    /// Records that the account is being deleted, as part of `tx`: from now on nobody can use it. `due`: only if its owner
-    /// asked for it and did not come back in time.
+    /// Records that the account is being deleted, as part of `tx`: from now on it cannot be used.
+    /// `due`: only if its owner asked for it and did not come back in time. `false`: not so.
     pub(crate) async fn begin_deletion(&self, tx: &mut Tx, did: &Did, due: bool) -> db::Result<bool> {
         sql::begin_deletion(tx, did, due, self.clock.now()).await
     }

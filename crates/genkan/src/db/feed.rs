@@ -115,7 +115,9 @@ impl Feed {
         // This process may have been held up, or cut off from the database, since it last read.
         let last = heard.last.unwrap_or(now).min(now);
         let has_gap = now.since(last) >= SURELY_KEPT;
-        // A note carries the time its transaction began; look back far enough for slow commits and skewed clocks.
+        // A note carries its writer's clock at some time before the commit. A slow commit or a slow
+        // clock puts it before notes that were read already, so every reading looks back by OVERLAP
+        // and skips the ids that it knows.
         let from = last.minus(OVERLAP);
         let rows = sqlx::query("SELECT id, at, kind, subject FROM changes WHERE at >= $1")
             .bind(from.as_millis())
@@ -170,7 +172,8 @@ const EVERY: Duration = Duration::from_secs(1);
 const STALE: Duration = Duration::from_secs(4);
 const OVERLAP: Duration = Duration::from_secs(30);
 const KEEP: Duration = Duration::from_mins(10);
-/// Notes of so long ago are there, whatever the sweeper's clock says.
+/// Notes of this age are still there, even if the sweeper's clock is ahead. After a longer pause
+/// notes may have been missed, and memory is dropped as a whole.
 const SURELY_KEPT: Duration = Duration::from_mins(8);
 
 #[cfg(test)]

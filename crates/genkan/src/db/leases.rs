@@ -1,9 +1,10 @@
-//! Leases: who works on a saga's row, one worker at a time.
+//! Leases: one worker at a time on a saga's row.
 //!
-//! A row with a `lease` (its holder) and a `lease_until` belongs to its holder until then. Leases are short, and a
-//! worker at work renews its own, so that what a crash leaves lying is taken up soon and what is under way is
-//! not. Every write of a saga names the holder: one that lost its lease can do nothing. A table's owner mounts
-//! the statements in its `sql.rs` with [`leases_on`].
+//! A row names its holder in `lease`, until `lease_until`. A lease is short, and its worker renews it
+//! while it works. So a row that a crash left behind is free after seconds, and one that is worked on
+//! is not. Every write of a saga names the holder in its condition: a worker that lost its lease, for
+//! example because it was stopped for a while, changes nothing. The table's owner mounts the
+//! statements in its `sql.rs` with [`leases_on`].
 
 use std::future::Future;
 use std::time::Duration;
@@ -14,9 +15,10 @@ pub(crate) const LEASE: Duration = Duration::from_secs(6);
 const RENEWAL: Duration = Duration::from_secs(2);
 const _: () = assert!(3 * RENEWAL.as_millis() <= LEASE.as_millis(), "one renewal may fail");
 
-/// Does `work`, renewing its lease meanwhile. `renew` says whether the lease is still held.
+/// Does `work` and renews its lease meanwhile. `renew` says whether the lease is still held.
 ///
-/// A lease that cannot be renewed for a moment may be lost: `work` goes on, and its next write tells.
+/// A renewal that fails does not stop `work`: whether the lease was lost is decided by the condition
+/// of its next write, not here.
 pub(crate) async fn while_held<T, E, F>(work: impl Future<Output = T>, renew: impl Fn() -> F) -> T
 where
     F: Future<Output = Result<bool, E>>,
@@ -35,6 +37,8 @@ where
     let renewing = async {
         loop {
             tokio::time::sleep(pace).await;
+            // Lost: nothing to renew any more. An error is another matter: the next round may
+            // still come in time.
             if let Ok(false) = renew().await {
                 return std::future::pending::<()>().await;
             }
@@ -50,7 +54,7 @@ where
 /// The statements of leases on one table, whose key is `did`; for its owner's `sql.rs`.
 macro_rules! leases_on {
     ($table:literal) => {
-        /// Those that nobody works on, the longest left first.
+        /// Rows without a holder, those that are free the longest first.
         pub(super) async fn abandoned(
             db: &$crate::db::Db,
             now: $crate::base::Timestamp,
@@ -69,7 +73,7 @@ macro_rules! leases_on {
             rows.iter().map(|row| Ok(row.try_get("did")?)).collect()
         }
 
-        /// Takes a lease that nobody holds. `false`: somebody works on it, or it is gone.
+        /// Takes a free lease. `false`: another worker has it, or the row is gone.
         pub(super) async fn take_lease(
             db: &$crate::db::Db,
             did: &str,
@@ -114,7 +118,7 @@ macro_rules! leases_on {
             Ok(done.rows_affected() == 1)
         }
 
-        /// Lets go until `again_at`, and keeps what went wrong.
+        /// Gives the lease back. The row is free from `again_at`, and keeps what went wrong.
         pub(super) async fn put_off(
             tx: &mut $crate::db::Tx,
             did: &str,
@@ -136,7 +140,7 @@ macro_rules! leases_on {
             Ok(())
         }
 
-        /// The end of the story, and of its row. `false`: the lease was lost.
+        /// Removes the row of a finished saga. `false`: the lease was lost.
         pub(super) async fn remove(
             tx: &mut $crate::db::Tx,
             did: &str,

@@ -121,7 +121,7 @@ impl Db {
         Ok(Tx::new(inner, Arc::clone(&self.subscribers)))
     }
 
-    /// Whether the database is this process's alone: nobody else serves from it.
+    /// Whether no other process can serve from the database.
     pub(crate) const fn is_embedded(&self) -> bool {
         matches!(self.dialect, dialect::Dialect::Sqlite)
     }

@@ -56,7 +56,7 @@ impl Fresh {
 }
 
 impl Db {
-    /// The same database by connections of its own, as another process has it.
+    /// This database as another process has it: connections and subscribers of its own.
     pub(crate) fn apart(&self) -> Self {
         let again =
             |pool: &AnyPool| pool.options().clone().connect_lazy_with((*pool.connect_options()).clone());

@@ -1,4 +1,4 @@
-//! Servers and sessions that are in trouble are left alone for a while, longer each time.
+//! Pauses after failures: of a server, or of one session. Each one is longer than the last.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::base::{Timestamp, random};
 
-/// Who is in trouble.
+/// Failures of servers, and of single sessions.
 #[derive(Debug, Default)]
 pub(super) struct Backoff {
     /// By issuer.
@@ -25,13 +25,13 @@ struct Failure {
 }
 
 impl Failures {
-    /// How long to leave it alone still.
+    /// How much of its pause is left.
     pub(super) fn pause(&self, issuer: &str, now: Timestamp) -> Option<Duration> {
         let servers = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         servers.get(issuer).map(|trouble| trouble.until.since(now)).filter(|left| !left.is_zero())
     }
 
-    /// It was in trouble again; `asked`: it said itself how long. Gives how long that is.
+    /// Counts a failure and returns the pause that follows. `asked`: the pause that it asked for itself.
     pub(super) fn failed(&self, issuer: &str, asked: Option<Duration>, now: Timestamp) -> Duration {
         let mut servers = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if servers.len() >= MOST {
@@ -47,7 +47,7 @@ impl Failures {
         pause
     }
 
-    /// It did what it should.
+    /// Forgets its failures.
     pub(super) fn mended(&self, issuer: &str) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(issuer);
     }

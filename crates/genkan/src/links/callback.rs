@@ -1,4 +1,4 @@
-//! A browser comes back from another server.
+//! The return of a browser from its account's server.
 //!
 //! The row of its sign-in is taken out first, so that nothing can be tried twice. Only then is anything compared, and
 //! only with what the row says. Tokens that came are revoked if anything about them is not as it has to be.
@@ -39,7 +39,7 @@ pub(crate) struct Arrival {
     /// Its session, which will be that of the grant of this name.
     pub(crate) link: String,
     pub(crate) did: Did,
-    /// Confirmed both ways; none if it is not, or nobody answered.
+    /// Confirmed both ways. `None`: it is not, or it could not be resolved.
     pub(crate) handle: Option<String>,
     /// The issuer of its server.
     pub(crate) issuer: String,
@@ -58,7 +58,7 @@ impl Links {
         browser: Option<&str>,
         device: Option<&str>,
     ) -> Result<Arrival, FinishError> {
-        // Boxed, as a look-up of a stranger is large.
+        // Boxed: the future of a look-up at an external server is large.
         let finished = Box::pin(self.try_to_finish(callback, browser, device)).await;
         let outcome = match &finished {
             Ok(_) => "done",
@@ -90,7 +90,7 @@ impl Links {
         let is_ours =
             bool::from(known.as_bytes().ct_eq(login.browser.as_bytes())) && device == Some(&login.device);
         if !is_ours {
-            // Whoever this is learns nothing of the sign-in.
+            // Another browser learns nothing of the sign-in, not even which page it began on.
             return Err(nowhere(Failure::OtherBrowser));
         }
         self.judge(&login, callback, &state).await.map_err(|why| why.back_to(&login.back))

@@ -1,8 +1,9 @@
-//! Who we are to other servers: an OAuth client with a metadata document and keys of its own.
+//! Genkan as an OAuth client of other servers: its metadata documents and keys.
 //!
-//! The stable name has the operator's list of scopes; servers compare scopes with it letter by letter, so what an app
-//! asks beyond it goes under a name of its own, by the hash of exactly that scope. On loopback we are a client in
-//! development, without document and keys.
+//! The stable client id stands for the operator's list of scopes. Servers compare a requested scope
+//! with the client's document letter by letter, so a request beyond that list uses a client id of its
+//! own, made of the hash of exactly that scope. On loopback Genkan is a client in development, without
+//! document and keys.
 
 use std::collections::HashSet;
 use std::fmt;
@@ -17,13 +18,13 @@ use sha2::{Digest as _, Sha256};
 
 use crate::base::{Origin, Timestamp, query, random};
 
-/// A key that we show who we are with.
+/// A key that proves which client Genkan is (`private_key_jwt`).
 #[derive(Clone)]
 pub(crate) struct ClientKey {
-    /// `kid` in our key set.
+    /// `kid` in Genkan's key set.
     pub(crate) id: String,
     pub(crate) private: P256PrivateKey,
-    /// It stands in our key set before, and other servers may remember that set for a while.
+    /// It is published before that, since other servers may remember an older key set for a while.
     pub(crate) usable_from: Timestamp,
 }
 
@@ -36,7 +37,7 @@ impl fmt::Debug for ClientKey {
 /// Gives the keys of now, the newest first.
 pub(crate) type ClientKeys = Arc<dyn Fn() -> Vec<ClientKey> + Send + Sync>;
 
-/// Us, as other servers know us.
+/// Genkan as other servers know it.
 pub(super) struct Client {
     origin: Origin,
     name: String,
@@ -45,7 +46,7 @@ pub(super) struct Client {
     pages: Vec<(&'static str, String)>,
 }
 
-/// Under which name a session is held, and by which key.
+/// The client id and key of one session. A session keeps both for life.
 #[derive(Clone, Debug)]
 pub(super) struct ClientIdentity {
     pub(super) id: String,
@@ -147,7 +148,7 @@ impl Client {
 }
 
 impl ClientIdentity {
-    /// Says who asks, on a form for this server. One assertion per attempt.
+    /// Adds the client's proof to a form for this server. An assertion is good for one attempt.
     pub(super) fn sign_form(&self, issuer: &str, now: Timestamp, fields: &mut Vec<(&'static str, String)>) {
         fields.push(("client_id", self.id.clone()));
         if let Some(key) = &self.key {

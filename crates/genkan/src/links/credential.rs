@@ -1,4 +1,4 @@
-//! A session's tokens, opened, for as long as they are good.
+//! One version of a session's tokens, unsealed, for as long as it is good.
 
 use std::fmt;
 use std::sync::Arc;
@@ -23,7 +23,8 @@ pub(crate) struct Credential {
     token: Zeroizing<String>,
     ath: String,
     key: ProofKey,
-    /// From when on its holder asks the database again, milliseconds.
+    /// From when on the database is asked again, milliseconds since the epoch. Until then requests use
+    /// this credential without a look anywhere else.
     due: AtomicI64,
     pub(super) expires_at: Option<Timestamp>,
 }
@@ -112,7 +113,7 @@ impl Credential {
         now.as_millis() >= self.due.load(Ordering::Relaxed)
     }
 
-    /// Its refresh has to wait: it is used until then.
+    /// Uses this version until then, because its refresh has to wait.
     pub(super) fn put_off(&self, until: Timestamp) {
         let end = self.expires_at.map_or(until, |end| until.min(end.minus(LAST_MOMENT)));
         self.due.store(end.as_millis(), Ordering::Relaxed);
@@ -124,9 +125,11 @@ impl Credential {
     }
 }
 
-/// When a token is to be refreshed before it is used: a minute or a tenth of its life before its end, whichever is
-/// more, but never in its first half; for each version a little different, and the same on every replica. None: only
-/// when it is refused.
+/// When a token is refreshed before its next use: a minute or a tenth of its life before its end,
+/// whichever is more, but never in its first half. `None`: only when it is refused.
+///
+/// Spread by ±20 % so that sessions of one server are not all due at once. The spread comes from a
+/// hash, not from chance, so that every replica finds the same time.
 pub(super) fn due_at(
     link: &str,
     version: i64,

@@ -1,7 +1,8 @@
-//! From what a person types to the server that speaks for the account, and the same way again before tokens are used.
+//! The way from what a person types to the server that speaks for the account. Walked again before
+//! tokens are used.
 //!
-//! Handle → DID → document → PDS → protected resource → authorization server. Everything is asked anew, since this is
-//! where credentials go; every address is checked by the guarded client.
+//! Handle → DID → document → PDS → protected resource → authorization server. Nothing is taken from
+//! memory, since credentials are sent to what is found; the guarded client checks every address.
 
 use std::sync::Arc;
 
@@ -68,7 +69,7 @@ pub(super) enum DiscoveryError {
     Away(Arc<str>),
 }
 
-/// Asks strangers. Cheap to clone.
+/// Resolves accounts and their servers. Cheap to clone.
 #[derive(Clone, Debug)]
 pub(super) struct Discovery {
     pub(super) documents: Documents,

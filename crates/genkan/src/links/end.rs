@@ -1,4 +1,7 @@
-//! How sessions end: for everybody at once, then at their server, and then nothing is left of their secrets.
+//! The end of a linked session.
+//!
+//! First it is over here, for every replica; then its server is told, as often as that takes; then its
+//! secrets are erased.
 
 use std::time::Duration;
 
@@ -49,7 +52,7 @@ impl Links {
         links::live(&self.inner.db, after, before, limit).await
     }
 
-    /// Sessions that ended in the last hours: whoever rests on them has to end, too.
+    /// Sessions that ended in the last hours, for the comparison with their grants.
     pub(crate) async fn ended_lately(&self) -> db::Result<Vec<String>> {
         links::ended_since(&self.inner.db, self.inner.clock.now().minus(LATELY)).await
     }
@@ -64,7 +67,7 @@ impl Links {
         let (tell, mut hear) = tokio::sync::mpsc::unbounded_channel();
         self.inner.feed.subscribe(Change::Grant, move |grant| drop(tell.send(grant.to_owned())));
         while let Some(grant) = hear.recv().await {
-            // Most grants are of home accounts.
+            // Most grants belong to home accounts and have no link.
             let ended = match self.is_over(&grant).await {
                 Ok(true) => continue,
                 Ok(false) => self.end(&grant, Reason::GrantEnded).await,
@@ -100,7 +103,7 @@ impl Links {
         Ok(ended)
     }
 
-    /// Job: sessions that nobody used for long are refreshed, so that their servers do not end them.
+    /// Job: refreshes sessions that were not used for 30 days, so that their servers keep them.
     pub(crate) async fn keep_alive(&self) -> db::Result<u64> {
         let before = self.inner.clock.now().minus(DAY * 30);
         let mut kept = 0;
@@ -127,7 +130,7 @@ impl Links {
         }
     }
 
-    /// One attempt, by one replica at a time: whoever takes it on has until the next one is due.
+    /// One attempt, by one replica at a time: the one that takes it on has until the next is due.
     async fn try_to_tell(&self, link: &str) -> db::Result<()> {
         let inner = &self.inner;
         let now = inner.clock.now();
@@ -145,7 +148,7 @@ impl Links {
                     failed => failed,
                 }
             }
-            // Without key or secrets there is nothing that could be said.
+            // Without the key or the secrets the server could not be told who asks, or about what.
             _ => Ok(()),
         };
         self.note_told(&row, told, now).await

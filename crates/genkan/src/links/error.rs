@@ -21,19 +21,19 @@ pub(crate) enum UseError {
     Broken,
 }
 
-/// Why a sign-in elsewhere was not begun.
+/// Why a sign-in at the account's own server was not begun.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum BeginError {
     /// No handle, DID or address at all.
     #[error("that is no handle, DID or address of a server")]
     NotAnIdentifier,
-    /// Nobody of this name, or the name is not confirmed by its account.
+    /// No account has the name, or the account does not confirm it.
     #[error("there is no such account")]
     NoSuchAccount,
     /// It lives behind this very server.
     #[error("the account is at home here")]
     Home,
-    /// Its server is none that we can talk to.
+    /// Its server does not meet what Genkan needs of one.
     #[error("its server cannot be used: {0}")]
     Unusable(Arc<str>),
     /// Its server refused our request, with this code of OAuth.
@@ -50,7 +50,7 @@ pub(crate) enum BeginError {
 #[derive(Debug, thiserror::Error)]
 #[error("{why}")]
 pub(crate) struct FinishError {
-    /// The page of ours that sent it away; none when nobody knows.
+    /// The page that sent the browser away. `None`: unknown.
     pub(crate) back: Option<String>,
     pub(crate) why: Failure,
 }

@@ -24,7 +24,7 @@ use super::{Inner, Links};
 use crate::base::{Secret, query, random};
 use crate::telemetry::metrics::LINK_LOGINS;
 
-/// A person wants to sign in with an account that lives elsewhere.
+/// A request to sign in with an account on an external PDS.
 #[derive(Debug)]
 pub(crate) struct NewLogin<'a> {
     /// As typed: a handle, a DID, or the address of a PDS or its entryway.
@@ -33,7 +33,7 @@ pub(crate) struct NewLogin<'a> {
     pub(crate) scope: &'a str,
     /// The authorization request that waits; none for the account pages.
     pub(crate) request: Option<&'a str>,
-    /// The page of ours that goes on afterwards: a path, made by us.
+    /// The path of the page that goes on afterwards; made by Genkan, never taken from a form.
     pub(crate) back: &'a str,
     pub(crate) device: &'a str,
     /// The secret of this browser, if it has one already.
@@ -45,14 +45,14 @@ pub(crate) struct NewLogin<'a> {
 pub(crate) struct LoginRedirect {
     /// At the other server.
     pub(crate) url: String,
-    /// Goes into a cookie: whoever comes back has to bring it.
+    /// Goes into a cookie, and must come back with the browser.
     pub(crate) browser: Secret<String>,
 }
 
 impl Links {
     /// Finds the account's server and announces the sign-in there.
     pub(crate) async fn begin(&self, login: NewLogin<'_>) -> Result<LoginRedirect, BeginError> {
-        // Boxed, as a look-up of a stranger is large.
+        // Boxed: the future of a look-up at an external server is large.
         let begun = Box::pin(self.try_to_begin(login)).await;
         let outcome = match &begun {
             Ok(_) => "begun",

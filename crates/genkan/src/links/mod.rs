@@ -1,4 +1,4 @@
-//! Linked accounts: people whose account lives elsewhere, and the sessions that their own servers gave us for them.
+//! Linked accounts: accounts on external PDSes, and the sessions that their own servers gave Genkan.
 //!
 //! *Link* one sealed session at another server, for one app and device: its id is its grant's · *login* a sign-in that
 //! waits for its browser to come back · *server* the authorization server that speaks for an account · *version* the

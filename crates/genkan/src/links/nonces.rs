@@ -1,6 +1,6 @@
-//! The nonces that servers want to see in proofs: by session and origin, else the newest of the origin.
+//! The DPoP nonces that servers want in proofs: by session and origin, else the newest of the origin.
 //!
-//! A server may tie its nonces to a key, and most do not. What is heard from any answer counts.
+//! A server may tie its nonces to a key, though most do not. Every answer that has one counts.
 
 use std::fmt;
 use std::sync::Arc;

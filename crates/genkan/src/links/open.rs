@@ -55,7 +55,7 @@ impl Inner {
         Ok(credential)
     }
 
-    /// Who we are to this session's server. None: the key that it was begun with is gone.
+    /// The client that this session's server knows. `None`: the key that it was begun with is gone.
     pub(super) fn identity_of(&self, row: &Row) -> Option<ClientIdentity> {
         let key = match &row.client_key {
             Some(id) => Some(self.client.key(id)?),
@@ -64,7 +64,7 @@ impl Inner {
         Some(ClientIdentity { id: row.client_id.clone(), key })
     }
 
-    /// When a session was used last is known to the day.
+    /// Records that the session was used, at most twice a day.
     pub(super) async fn note_use(&self, row: &Row, now: Timestamp) -> Result<(), UseError> {
         if now.since(row.used_at) < USE_NOTED_EACH {
             return Ok(());
@@ -75,7 +75,7 @@ impl Inner {
     }
 }
 
-/// Trouble with the database, told to the log.
+/// Logs trouble with the database, and says what it means for a call.
 pub(super) fn stored(cause: &db::Error) -> UseError {
     if cause.is_passing() {
         tracing::warn!(cause = cause as &dyn std::error::Error, "a session could not be read or written");

@@ -1,10 +1,14 @@
 //! Using a session: its tokens from memory or the database, and new ones when they are due.
 //!
-//! A refresh token is good once, and a server that sees one twice ends the session. So one refresh
-//! at a time: within this process all callers share it, and between replicas a lease on the row
-//! decides, which is claimed by comparing the version. That the token
-//! leaves the house is written first; whoever finds that written and no answer knows that it may be used up. Nothing
-//! but the server's own `invalid_grant`, another authority, or a key of ours that is gone ends a session here.
+//! A refresh token is good once, and a server that sees one twice ends the session. So there is one
+//! refresh at a time: within this process all callers share one, and between replicas a lease on the
+//! row decides, which is claimed by comparing the version.
+//!
+//! Before a refresh token is sent, the row records that it was sent. A process that later finds the
+//! record without a response treats the token as possibly used: an `invalid_grant` then says nothing
+//! about the person, only that an answer was lost. A session ends here by its server's own
+//! `invalid_grant`, because another server speaks for the account, or because the client key that it
+//! was begun with is gone; never because something does not answer.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,17 +28,17 @@ use super::{Inner, Links};
 use crate::base::random;
 use crate::telemetry::metrics::LINK_REFRESHES;
 
-/// What became of an attempt.
+/// The result of one attempt to refresh.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Outcome {
     Rotated,
-    /// Another one had done it.
+    /// Another process had done it.
     Joined,
-    /// Nothing was used up; later again.
+    /// The refresh token was not used. Later again.
     Transient,
-    /// Perhaps used up; later again.
+    /// The refresh token may have been used. Later again.
     Ambiguous,
-    /// The server does not know us: ours to mend.
+    /// The server does not accept this Genkan as a client: for the operator to mend.
     Misconfigured,
     Gone,
 }
@@ -67,7 +71,8 @@ impl Links {
         }
         let old = inner.opened(&row, None)?;
         let is_valid = old.is_valid(now);
-        // The refresh goes on without us if it takes long.
+        // The shared refresh goes on when this caller stops waiting for it. While the old token is
+        // good a caller waits only briefly, since it can work without the new one.
         let patience = if is_valid { PATIENCE_WHILE_VALID } else { PATIENCE };
         let shared = self.shared_refresh(&row.id, row.version);
         let refreshed = tokio::time::timeout(patience, shared)
@@ -87,7 +92,7 @@ impl Links {
         }
     }
 
-    /// The PDS did not take this version although it looked good: a newer one.
+    /// A newer credential than `version`, which the PDS refused although it had not expired.
     pub(crate) async fn renew(&self, link: &str, version: i64) -> Result<Arc<Credential>, UseError> {
         let reading = self.inner.memory.begin();
         let row = self.inner.usable(link).await?;
@@ -106,7 +111,7 @@ impl Links {
         }
     }
 
-    /// The PDS does not take what was just refreshed: the session is over.
+    /// Ends the session, because the PDS refused tokens that were just refreshed.
     pub(crate) async fn refused(&self, link: &str) {
         if let Err(cause) = self.end(link, Reason::TokenRefused).await {
             tracing::warn!(
@@ -117,11 +122,11 @@ impl Links {
         }
     }
 
-    /// A refresh of `version`, shared by all who ask in this process. It goes on when they leave.
+    /// A refresh of `version`, shared by all callers in this process. It goes on when they leave.
     pub(super) async fn shared_refresh(&self, link: &str, version: i64) -> Result<Arc<Credential>, UseError> {
         let (links, id) = (self.clone(), link.to_owned());
         let refreshing = async move { links.refresh(&id, version).await };
-        // Boxed: everything that a refresh may do is in it.
+        // Boxed: the future holds everything that a refresh may do.
         self.inner.single_flight.join(link, Box::pin(refreshing)).await.unwrap_or(Err(UseError::Broken))
     }
 
@@ -139,7 +144,8 @@ impl Links {
             if let Some(pause) = inner.pause(&row) {
                 return Err(UseError::Unavailable { retry_after: pause });
             }
-            // A name of its own for each attempt: what an earlier one of this process left behind is not ours.
+            // A holder of its own for each attempt. An earlier attempt of this process may have been
+            // dropped half-way; its lease must run out before the token is sent again.
             let holder = format!("{} {}", inner.holder, random::id());
             let until = now.plus(LEASE);
             if leases::take(&inner.db, link, row.version, &holder, now, until)
@@ -168,7 +174,7 @@ impl Links {
         }
     }
 
-    /// One refresh under the lease. Fails only by trouble of our own.
+    /// One refresh under the lease. Its errors are trouble here, never the server's.
     async fn attempt(&self, row: &Row, holder: &str) -> Result<Outcome, UseError> {
         let inner = &self.inner;
         let outcome = match self.prepare(row, holder).await {
@@ -193,7 +199,7 @@ impl Links {
                 inner.release(row, holder, false).await;
                 Outcome::Transient
             }
-            // Whoever has the lease now goes on.
+            // The process that has the lease now goes on.
             Err(PrepareError::TakenOver) => Outcome::Transient,
             Err(PrepareError::Failed(error)) => {
                 inner.release(row, holder, false).await;
@@ -207,7 +213,7 @@ impl Links {
         Ok(outcome)
     }
 
-    /// Everything that can fail before the refresh token is sent, and the word that it is.
+    /// Does everything that can fail before the refresh token is sent, and records that it is sent.
     async fn prepare(&self, row: &Row, holder: &str) -> Result<RefreshInputs, PrepareError> {
         let inner = &self.inner;
         let later = |why: String| PrepareError::Later(why.into());
@@ -229,7 +235,7 @@ impl Links {
         }
     }
 
-    /// New tokens came. They are written before anybody uses them.
+    /// Stores new tokens. They are used only after that.
     async fn store(
         &self,
         row: &Row,
@@ -241,7 +247,7 @@ impl Links {
         let other = given.sub.as_ref().is_some_and(|sub| *sub != row.did);
         let tokens = Tokens {
             access: given.access,
-            // A server may let the old one stand.
+            // A server may keep the old one (RFC 6749 §6).
             refresh: given.refresh.unwrap_or_else(|| inputs.tokens.refresh.clone()),
             key: inputs.tokens.key.clone(),
         };
@@ -261,7 +267,8 @@ impl Links {
             match leases::rotate(&inner.db, &row.id, row.version, new).await {
                 Ok(true) => return Ok(Outcome::Rotated),
                 Ok(false) => {
-                    // The session ended meanwhile, and these were born after its end.
+                    // The session ended meanwhile, or a newer version was written. These tokens would
+                    // outlive it at their server.
                     self.give_back(row, inputs, &tokens).await;
                     return match inner.usable(&row.id).await {
                         Ok(_) => Ok(Outcome::Joined),
@@ -279,7 +286,8 @@ impl Links {
                 }
             }
         }
-        // A half-rotated session must not linger: its server ends it, and the next refresh hears so.
+        // The old tokens are used and the new ones could not be stored. Their server ends the
+        // session when it hears of this, and the next refresh here is told so.
         self.give_back(row, inputs, &tokens).await;
         Ok(Outcome::Ambiguous)
     }
@@ -346,7 +354,7 @@ impl Links {
         Ok(Outcome::Gone)
     }
 
-    /// Tokens that cannot be kept are revoked, as far as their server hears it.
+    /// Revokes tokens that cannot be kept, if their server answers.
     async fn give_back(&self, row: &Row, inputs: &RefreshInputs, tokens: &Tokens) {
         let key = ProofKey::new(tokens.key.clone());
         let server = self.inner.server_client(&inputs.found.server, &inputs.identity, &row.id, &key);
@@ -356,7 +364,7 @@ impl Links {
     }
 }
 
-/// All that a refresh needs.
+/// What a refresh sends, and to whom.
 struct RefreshInputs {
     tokens: Tokens,
     identity: ClientIdentity,
@@ -367,16 +375,16 @@ enum PrepareError {
     Over(Reason),
     /// Something about this session, or on the way to its server.
     Later(Arc<str>),
-    /// Another one refreshes it.
+    /// The lease was lost to another process.
     TakenOver,
-    /// Trouble of our own.
+    /// Trouble with the database.
     Failed(UseError),
 }
 
 impl Inner {
     async fn release(&self, row: &Row, holder: &str, answered: bool) {
         if let Err(cause) = leases::release(&self.db, &row.id, holder, answered).await {
-            // It runs out by itself.
+            // The lease runs out by itself.
             tracing::warn!(
                 cause = &cause as &dyn std::error::Error,
                 link = row.id,
@@ -396,7 +404,7 @@ impl Inner {
     }
 }
 
-/// Codes that say that our own document or keys are at fault.
+/// OAuth codes that say that Genkan's own client document or keys are at fault.
 fn is_about_us(code: &str) -> bool {
     matches!(
         code,
@@ -414,7 +422,7 @@ const VERIFY: Duration = Duration::from_secs(10);
 /// How long a caller waits for a refresh; while its old token is good, and else.
 const PATIENCE_WHILE_VALID: Duration = Duration::from_secs(3);
 const PATIENCE: Duration = Duration::from_secs(25);
-/// How often and how long to look again while somebody else refreshes.
+/// How long to wait before looking again while another process refreshes, and how often.
 const WAIT: Duration = Duration::from_millis(100);
 const MOST_WAITS: u32 = 240;
 const WRITE_ATTEMPTS: u32 = 4;

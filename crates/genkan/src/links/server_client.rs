@@ -1,4 +1,5 @@
-//! Talking to an authorization server: forms with a proof and our assertion, and what their answers mean.
+//! The client of one authorization server: forms with a DPoP proof and a client assertion, and what
+//! their answers mean.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -30,7 +31,7 @@ pub(super) struct ServerClient<'a> {
     pub(super) key: &'a ProofKey,
 }
 
-/// What a token endpoint gave. Tokens are opaque: nothing is read from them.
+/// The answer of a token endpoint. Tokens are opaque: nothing is read from them.
 #[derive(Debug)]
 pub(super) struct TokenResponse {
     pub(super) access: Zeroizing<String>,
@@ -40,13 +41,13 @@ pub(super) struct TokenResponse {
     pub(super) expires_in: Option<Duration>,
 }
 
-/// Why a form was in error.
+/// Why a token request failed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum TokenRequestError {
-    /// Nothing was sent.
+    /// Nothing was sent, so a refresh token is as good as before.
     #[error("it cannot be reached: {0}")]
     NotSent(Arc<str>),
-    /// It was sent, and may have been done.
+    /// It was sent, and may have been carried out.
     #[error("it gave no answer that can be used: {0}")]
     Unanswered(Arc<str>),
     /// Come again later: 429 and 5xx.
@@ -97,7 +98,7 @@ impl ServerClient<'_> {
         given
     }
 
-    /// Tells the server that a token is not needed any more.
+    /// Revokes a token (RFC 7009). Servers without the endpoint are not asked.
     pub(super) async fn revoke(&self, token: &str, hint: &str) -> Result<(), TokenRequestError> {
         let Some(url) = &self.server.revoke else { return Ok(()) };
         let fields = vec![("token", token.to_owned()), ("token_type_hint", hint.to_owned())];
@@ -105,7 +106,8 @@ impl ServerClient<'_> {
         Ok(())
     }
 
-    /// Sends a form, and once more if its proof lacked the nonce that the server wants.
+    /// Sends a form, and once more if its proof lacked the nonce that the server wants (RFC 9449 §8).
+    /// The first attempt used nothing up: a server checks the proof before it does anything.
     async fn post(
         &self,
         url: &str,
@@ -174,7 +176,7 @@ fn send_failed(error: &GuardedError) -> TokenRequestError {
     }
 }
 
-/// What an answer that is no success says.
+/// What an answer that is not a success says.
 fn refused(answer: &Answer) -> TokenRequestError {
     #[derive(Deserialize)]
     struct Said {
@@ -237,7 +239,8 @@ fn parse_token_response(answer: &Answer) -> Result<TokenResponse, TokenRequestEr
     })
 }
 
-/// Of an answer that is not as it has to be, the token that is best revoked, and which one it is.
+/// The token to revoke from an answer that cannot be used, and its type: the refresh token if there
+/// is one, since its end is the end of both.
 fn readable(answer: &Answer) -> Option<(Zeroizing<String>, &'static str)> {
     #[derive(Deserialize)]
     struct Wire {

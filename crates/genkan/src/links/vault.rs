@@ -81,7 +81,7 @@ fn seal(sealer: &Sealer, purpose: &str, row: &str, written: &Written<'_>) -> Str
 /// A key that no one has.
 pub(super) fn fresh_key() -> P256PrivateKey {
     loop {
-        // Nearly every 256-bit number is a key; the few that are none are drawn again.
+        // Nearly every 256-bit number is a key; others are drawn again.
         if let Ok(key) = P256PrivateKey::from_bytes(&random::bytes::<32>()) {
             return key;
         }

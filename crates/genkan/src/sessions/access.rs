@@ -57,7 +57,8 @@ impl AccessTokens {
         if caller.expires_at <= now {
             return Err(TokenError::Expired);
         }
-        // A taken-down account's token belongs to no stored session.
+        // The token of a taken-down account belongs to no stored session: it cannot be refreshed, and
+        // ends by expiring.
         if caller.scope != Scope::Takendown && !sql::is_alive(&self.db, &caller.session, &caller.did).await? {
             return Err(TokenError::Revoked);
         }

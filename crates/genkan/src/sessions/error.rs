@@ -28,7 +28,7 @@ pub(crate) enum TokenError {
     /// An access token where a refresh token is needed, or the other way round.
     #[error("the token is of another type")]
     WrongType,
-    /// No key of ours verifies it.
+    /// None of our keys verifies it.
     #[error("the token could not be verified")]
     Unverified,
     /// It verifies, and lacks a claim or has one of another form.

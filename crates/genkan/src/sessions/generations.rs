@@ -1,7 +1,8 @@
 //! Table `refresh_tokens`: which generations of a session are good, and what follows each.
 //!
 //! The first use of a generation makes its successor, once; it stays good for the grace and gives
-//! the same successor again, whatever became of that one. Counters decide the order, never clocks.
+//! the same successor again, also when that one was used. Counters decide the order, never clocks:
+//! replicas' clocks differ.
 
 use std::time::Duration;
 

@@ -93,7 +93,8 @@ impl Sessions {
         let did = &account.did;
         let tokens = self.mint.pair(&account, scope, &session, FIRST, now)?;
         let mut tx = self.db.begin().await?;
-        // A password that was changed while it was being checked opens nothing.
+        // Checking a password takes a while. Holding the row with the same hash makes sure that a
+        // password which was changed in that time opens nothing.
         let is_still = match app_password {
             Some(name) => {
                 accounts::hold(&mut tx, did, Demand::Usable).await?
@@ -157,7 +158,8 @@ impl Sessions {
         }
         let lifetimes = self.mint.lifetimes();
         let mut tx = self.db.begin().await?;
-        // First the session's row: it holds off a sign-out until this is done, and the other way round.
+        // The session's row first. A sign-out that runs at the same time either waits for this commit
+        // and ends what was rotated, or came first, and then this finds the session over.
         let expires_at = now.plus(lifetimes.refresh);
         let session = sql::touch(&mut tx, &claims.session, &claims.did, now, expires_at).await?;
         let scope = session.ok_or(TokenError::Revoked)?;

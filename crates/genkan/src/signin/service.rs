@@ -68,7 +68,8 @@ impl SignIns {
             if rotated {
                 visit.replace_cookies(next);
             } else {
-                // A twin of this request was faster: now it is this one that shows the cookie before.
+                // Another request of this browser rotated first, so this one shows the cookie from
+                // before. It is not a thief: what it could do until now it still can.
                 visit.stale_since = Some(now);
             }
         } else if now.since(row.seen_at) >= NOTE_SEEN_EVERY {
@@ -99,7 +100,8 @@ impl SignIns {
         Ok(found)
     }
 
-    /// Whether the account was ever signed in on this device: its attempts are counted apart.
+    /// Whether the account was ever signed in on this device. Such attempts are counted apart, so that
+    /// guesses from elsewhere do not lock the owner out.
     pub(crate) async fn knows(&self, visit: &Visit, did: &Did) -> Result<bool, Error> {
         Ok(visit.stale_since.is_none() && sql::is_on(self.db.reader(), &visit.device, did).await?)
     }
@@ -217,7 +219,7 @@ async fn leave(tx: &mut Tx, device: &DeviceId, did: &Did, now: Timestamp) -> db:
     Ok(left)
 }
 
-/// Forgets browsers that nobody came back with, and sign-ins whose request is long over.
+/// Forgets browsers that did not come back, and sign-ins whose request is long over.
 pub(crate) async fn sweep(db: &Db, now: Timestamp) -> db::Result<u64> {
     let mut tx = db.begin().await?;
     let mut gone = sql::sweep_for_requests(&mut tx, now.minus(FOR_ONE_REQUEST)).await?;
@@ -226,7 +228,7 @@ pub(crate) async fn sweep(db: &Db, now: Timestamp) -> db::Result<u64> {
     Ok(gone)
 }
 
-/// How long the cookie from before a rotation is let pass, for requests that were under way.
+/// How long the cookie from before a rotation is accepted, for requests that were under way.
 pub(super) const TOLERANCE: Duration = Duration::from_secs(5);
 pub(super) const ROTATE_EVERY: Duration = Duration::from_mins(5);
 const NOTE_SEEN_EVERY: Duration = Duration::from_mins(1);

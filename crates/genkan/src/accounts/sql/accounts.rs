@@ -11,7 +11,8 @@ use crate::base::{Secret, Timestamp};
 use crate::db::{self, Db, Tx};
 use crate::fleet::HostId;
 
-/// An account that is nobody's unfinished sign-up and not being deleted.
+/// The condition for an account that can be changed: its sign-up is done, and its deletion has not
+/// begun.
 macro_rules! open {
     () => {
         "state = 'open' AND deleting_at IS NULL"
@@ -195,7 +196,7 @@ pub(in crate::accounts) async fn due_for_deletion(
 /// For this long only the process that began a deletion may finish it.
 const UNDER_WAY: std::time::Duration = std::time::Duration::from_mins(2);
 
-/// Holds the account's row until `tx` ends. `false`: there is none of which this holds.
+/// Holds the account's row until `tx` ends. `false`: there is no account that meets the demand.
 ///
 /// The update changes nothing: it takes the row's lock, which both databases have no other
 /// portable word for.
@@ -314,7 +315,8 @@ pub(in crate::accounts) async fn reserve_handle(
     did: &Did,
     handle: &Handle,
 ) -> Result<(), ClaimError> {
-    // A handle is taken in either of two columns, and an index looks at one.
+    // A handle is taken in either of two columns, and a unique index covers one. The lock makes the
+    // look and the update one step against a sign-up, which looks at both columns as well.
     db::lock(tx, &format!("handle {handle}")).await?;
     let by_another =
         sqlx::query("SELECT 1 FROM accounts WHERE (handle = $1 OR next_handle = $1) AND did <> $2")

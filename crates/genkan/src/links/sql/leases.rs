@@ -1,7 +1,7 @@
 //! Table `links`: who refreshes a session, and what came of it.
 //!
-//! A refresh is claimed by comparing the version, so that nobody refreshes what was refreshed already; that the token
-//! leaves the house is written before it does.
+//! A refresh is claimed by comparing the version, so that tokens which were refreshed already are not
+//! refreshed again. That the refresh token is sent is recorded before it is sent.
 
 use crate::base::Timestamp;
 use crate::db::{Db, Result};
@@ -16,7 +16,8 @@ pub(in crate::links) struct NewTokens<'a> {
     pub(in crate::links) expires_at: Option<Timestamp>,
 }
 
-/// Takes on the refresh of this version. `false`: somebody else does, or it is done, or the session is over.
+/// Claims the refresh of this version. `false`: another worker has it, it is done, or the session is
+/// over.
 pub(in crate::links) async fn take(
     db: &Db,
     id: &str,
@@ -41,7 +42,7 @@ pub(in crate::links) async fn take(
     Ok(done.rows_affected() == 1)
 }
 
-/// Before the refresh token leaves the house: where to, and that it did. `false`: the lease was lost.
+/// Records that the refresh token is being sent, and where. `false`: the lease was lost.
 pub(in crate::links) async fn sending(
     db: &Db,
     id: &str,
@@ -66,8 +67,8 @@ pub(in crate::links) async fn sending(
     Ok(done.rows_affected() == 1)
 }
 
-/// New tokens. They are the only good ones now, so that the lease does not matter, but nobody's newer ones are
-/// overwritten. `false`: there are newer ones, or the session is over.
+/// Writes new tokens. They are the only good ones now, so the lease is not asked for; the version is,
+/// so that newer ones are never overwritten. `false`: there are newer ones, or the session is over.
 pub(in crate::links) async fn rotate(db: &Db, id: &str, version: i64, new: NewTokens<'_>) -> Result<bool> {
     let mut tx = db.begin().await?;
     let done = sqlx::query(
@@ -87,7 +88,8 @@ pub(in crate::links) async fn rotate(db: &Db, id: &str, version: i64, new: NewTo
     Ok(done.rows_affected() == 1)
 }
 
-/// No new tokens. `answered`: the server said so itself, and did not use the refresh token up.
+/// Gives the lease back without new tokens. `answered`: the server answered, and did not use the
+/// refresh token up. Without an answer the record that it was sent stays, and so does the doubt.
 pub(in crate::links) async fn release(db: &Db, id: &str, holder: &str, answered: bool) -> Result<()> {
     let mut tx = db.begin().await?;
     let text = if answered {

@@ -263,7 +263,7 @@ pub(in crate::links) async fn count(db: &Db) -> Result<Vec<(String, i64)>> {
     rows.iter().map(|row| Ok((row.try_get("state")?, row.try_get("number")?))).collect()
 }
 
-/// The keys of ours that sessions were begun with and need for as long as they live.
+/// The client keys of Genkan's that sessions were begun with. A session needs its key for life.
 pub(in crate::links) async fn client_keys(db: &Db) -> Result<Vec<String>> {
     let rows =
         sqlx::query("SELECT DISTINCT client_key FROM links WHERE client_key IS NOT NULL AND state <> 'dead'")

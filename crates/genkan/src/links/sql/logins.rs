@@ -46,7 +46,7 @@ pub(in crate::links) async fn insert(tx: &mut Tx, login: &Login) -> Result<()> {
     Ok(())
 }
 
-/// Takes a sign-in out: whoever comes with its state again finds nothing.
+/// Takes a sign-in out, so that its state can be used once.
 pub(in crate::links) async fn take(tx: &mut Tx, state: &str) -> Result<Option<Login>> {
     let row = sqlx::query(
         "DELETE FROM link_logins WHERE state = $1
