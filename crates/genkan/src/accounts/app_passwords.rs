@@ -4,30 +4,14 @@
 //! it lets the one that was typed be looked up. Dashes and case do not count.
 
 use data_encoding::{BASE32_NOPAD, HEXLOWER};
-use genkan_protocol::jwt::session::Scope;
 use genkan_protocol::syntax::Did;
 use sha2::{Digest as _, Sha256};
 
+use super::AppPassword;
 use super::sql::app_passwords as sql;
-use crate::base::{Clock, Secret, Timestamp, random};
+use crate::base::{Clock, Secret, random};
 use crate::db::audit::{self, Actor};
 use crate::db::{self, Db, Tx};
-
-/// One app password, without itself.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct AppPassword {
-    pub(crate) name: String,
-    /// May it speak for the account in chats, and move it elsewhere?
-    pub(crate) privileged: bool,
-    pub(crate) created_at: Timestamp,
-}
-
-impl AppPassword {
-    /// The scope of sessions that it opens.
-    pub(crate) const fn scope(&self) -> Scope {
-        if self.privileged { Scope::AppPassPrivileged } else { Scope::AppPass }
-    }
-}
 
 /// The app passwords of all accounts. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -100,6 +84,8 @@ fn hash(did: &Did, password: &Secret<String>) -> String {
 
 #[cfg(test)]
 mod tests {
+    use genkan_protocol::jwt::session::Scope;
+
     use super::*;
     use crate::db::on_each_database;
 

@@ -4,31 +4,10 @@ use data_encoding::BASE32_NOPAD;
 use genkan_protocol::syntax::Did;
 
 use super::sql::invites as sql;
+use super::{Invite, InviteUse};
 use crate::base::{Clock, Timestamp, random};
 use crate::db::audit::{self, Actor};
 use crate::db::{self, Db, Tx};
-
-/// An invite code.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Invite {
-    pub(crate) code: String,
-    pub(crate) uses: u32,
-    /// How many of the uses are left.
-    pub(crate) left: u32,
-    /// The DID that it was made for, or `admin`.
-    pub(crate) for_account: String,
-    pub(crate) created_by: String,
-    pub(crate) created_at: Timestamp,
-    pub(crate) disabled_at: Option<Timestamp>,
-}
-
-/// Who used a code, and when.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct InviteUse {
-    pub(crate) code: String,
-    pub(crate) did: String,
-    pub(crate) used_at: Timestamp,
-}
 
 /// What the operator asks for.
 #[derive(Clone, Copy, Debug)]

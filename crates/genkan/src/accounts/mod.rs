@@ -20,16 +20,16 @@ mod sql;
 mod types;
 
 pub(crate) use account_hosts::{AccountHosts, Home};
-pub(crate) use app_passwords::{AppPassword, AppPasswords};
+pub(crate) use app_passwords::AppPasswords;
 pub(crate) use email::Email;
 pub(crate) use email_token::{CodeError, EmailTokens, VerifiedCode};
 pub(crate) use emails::{Emails, EmailsError};
 pub(crate) use error::{ClaimError, NewError};
-pub(crate) use invites::{Invite, InviteUse, Invites, NewInvites, is_invite_good, return_invite, use_invite};
+pub(crate) use invites::{Invites, NewInvites, is_invite_good, return_invite, use_invite};
 pub(crate) use password::{PasswordError, Passwords, RecognitionError};
 pub(crate) use service::{
     Accounts, count_by_host, hold, insert_creating, is_known, note_change, open, release_reserved_handle,
     remove_row, reserve_handle, take_reserved_handle,
 };
 pub(crate) use sql::accounts::Demand;
-pub(crate) use types::{Account, NewAccount, Standing, State};
+pub(crate) use types::{Account, AppPassword, Invite, InviteUse, NewAccount, Standing, State};

@@ -1,6 +1,7 @@
-//! What an account is.
+//! What an account is, and what its owner and the operator make for it.
 
 use genkan_protocol::crypto::PublicKey;
+use genkan_protocol::jwt::session::Scope;
 use genkan_protocol::syntax::{Did, Handle};
 
 use super::Email;
@@ -80,4 +81,42 @@ pub(crate) struct NewAccount {
     pub(crate) host: HostId,
     pub(crate) host_key: PublicKey,
     pub(crate) created_at: Timestamp,
+}
+
+/// One app password, without itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct AppPassword {
+    pub(crate) name: String,
+    /// May it speak for the account in chats, and move it elsewhere?
+    pub(crate) privileged: bool,
+    pub(crate) created_at: Timestamp,
+}
+
+impl AppPassword {
+    /// The scope of sessions that it opens.
+    pub(crate) const fn scope(&self) -> Scope {
+        if self.privileged { Scope::AppPassPrivileged } else { Scope::AppPass }
+    }
+}
+
+/// An invite code.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Invite {
+    pub(crate) code: String,
+    pub(crate) uses: u32,
+    /// How many of the uses are left.
+    pub(crate) left: u32,
+    /// The DID that it was made for, or `admin`.
+    pub(crate) for_account: String,
+    pub(crate) created_by: String,
+    pub(crate) created_at: Timestamp,
+    pub(crate) disabled_at: Option<Timestamp>,
+}
+
+/// Who used a code, and when.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct InviteUse {
+    pub(crate) code: String,
+    pub(crate) did: String,
+    pub(crate) used_at: Timestamp,
 }

@@ -1,9 +1,10 @@
 //! Bringing the schema up to date: forward only, once, under a lock.
 
+use sqlx::AnyPool;
 use sqlx::SqlSafeStr as _;
 use sqlx::migrate::{Migration, MigrationType, Migrator};
 
-use super::{Db, Error, Result};
+use super::{Error, Result};
 
 /// Every step from an empty database to today's schema, oldest first.
 const STEPS: &[(i64, &str, &str)] = &[
@@ -17,7 +18,7 @@ const STEPS: &[(i64, &str, &str)] = &[
     (8, "replicas", include_str!("../../../../migrations/0008_replicas.sql")),
 ];
 
-pub(super) async fn run(db: &Db) -> Result<()> {
+pub(super) async fn run(pool: &AnyPool) -> Result<()> {
     let steps = STEPS
         .iter()
         .map(|&(version, name, sql)| {
@@ -27,13 +28,12 @@ pub(super) async fn run(db: &Db) -> Result<()> {
     let mut migrator = Migrator::with_migrations(steps);
     migrator.set_ignore_missing(true);
     let known = STEPS.iter().map(|step| step.0).max().unwrap_or(0);
-    match migrator.run(&db.write).await {
+    match migrator.run(pool).await {
         Ok(()) => {}
         Err(sqlx::migrate::MigrateError::Execute(cause)) => return Err(cause.into()),
         Err(cause) => return Err(Error::Migrate(cause)),
     }
-    let found: i64 =
-        sqlx::query_scalar("SELECT MAX(version) FROM _sqlx_migrations").fetch_one(&db.write).await?;
+    let found: i64 = sqlx::query_scalar("SELECT MAX(version) FROM _sqlx_migrations").fetch_one(pool).await?;
     if found > known {
         return Err(Error::Newer { found, known });
     }

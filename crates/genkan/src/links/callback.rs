@@ -15,10 +15,10 @@ use super::discovery::{Authority, DiscoveryError};
 use super::error::{Failure, FinishError};
 use super::login::hash;
 use super::server_client::{ServerClient, TokenRequestError, TokenResponse};
+use super::service::{Inner, Links};
 use super::sql::links::{self, Row, State};
 use super::sql::logins::{self, Login};
 use super::vault::{LoginSecrets, SessionAad, Tokens};
-use super::{Inner, Links};
 use crate::base::{Secret, random};
 use crate::telemetry::metrics::LINK_LOGINS;
 

@@ -9,8 +9,8 @@ use genkan_protocol::oauth::dpop::ProofKey;
 
 use super::error::Reason;
 use super::server_client::TokenRequestError;
+use super::service::{DAY, Links};
 use super::sql::links::{self, Row, State};
-use super::{DAY, Links};
 use crate::base::Timestamp;
 use crate::db;
 use crate::db::audit::{self, Actor};

@@ -17,10 +17,10 @@ use super::client::ClientIdentity;
 use super::discovery::{DiscoveryError, Identifier, Server};
 use super::error::BeginError;
 use super::server_client::TokenRequestError;
+use super::service::{Inner, Links};
 use super::sql::clients;
 use super::sql::logins::{self, Login};
 use super::vault::{LoginSecrets, fresh_key};
-use super::{Inner, Links};
 use crate::base::{Secret, query, random};
 use crate::telemetry::metrics::LINK_LOGINS;
 

@@ -3,10 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::Inner;
 use super::client::ClientIdentity;
 use super::credential::{Credential, CredentialParts};
 use super::error::{Reason, UseError};
+use super::service::Inner;
 use super::sql::links::{self, Row};
 use super::vault::{SessionAad, Tokens};
 use crate::base::Timestamp;

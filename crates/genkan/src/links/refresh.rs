@@ -21,10 +21,10 @@ use super::discovery::{Authority, DiscoveryError};
 use super::error::{Reason, UseError};
 use super::open::stored;
 use super::server_client::{TokenRequestError, TokenResponse};
+use super::service::{Inner, Links};
 use super::sql::leases::{self, NewTokens};
 use super::sql::links::{self, Row};
 use super::vault::{SessionAad, Tokens};
-use super::{Inner, Links};
 use crate::base::random;
 use crate::telemetry::metrics::LINK_REFRESHES;
 

@@ -6,8 +6,9 @@ use genkan_protocol::syntax::Did;
 
 use super::callback::{Arrival, arrival};
 use super::error::Reason;
+use super::service::Links;
+use super::sql::links::State;
 use super::sql::{links, visits};
-use super::{Links, sql::links::State};
 use crate::base::{Origin, Timestamp};
 use crate::db;
 

@@ -1,8 +1,13 @@
+use std::sync::Arc;
+use std::time::Duration;
+
 use genkan_testing::{FakePds, Trouble};
 use serde_json::json;
 
 use super::world::{World, know};
-use crate::db::on_each_database;
+use crate::base::Timestamp;
+use crate::db::{Db, on_each_database};
+use crate::links::service::DAY;
 use crate::links::*;
 
 on_each_database!(

@@ -1,8 +1,11 @@
+use std::sync::Arc;
+use std::time::Duration;
+
 use genkan_testing::{FakePds, Trouble};
 use serde_json::json;
 
 use super::world::{DEVICE, SCOPE, World, know};
-use crate::db::on_each_database;
+use crate::db::{Db, on_each_database};
 use crate::links::*;
 
 on_each_database!(

@@ -1,10 +1,14 @@
+use std::time::Duration;
+
 use genkan_testing::Trouble;
 use sqlx::Row as _;
 
 use super::world::{DEVICE, World};
 use crate::base::Secret;
 use crate::base::seal::SealingKeys;
-use crate::db::on_each_database;
+use crate::db::feed::Change;
+use crate::db::{Db, on_each_database};
+use crate::links::service::DAY;
 use crate::links::*;
 
 on_each_database!(

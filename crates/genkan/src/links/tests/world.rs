@@ -1,17 +1,23 @@
 //! A directory, names, other servers, and this service on one database, several times if that is asked for.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
 
 use genkan_protocol::crypto::P256PrivateKey;
 use genkan_protocol::syntax::Did;
 use genkan_testing::{Client, FakeDirectory, FakeNames, FakePds};
 
 use crate::base::fetch::{Dns, GuardedClient, UnguardedClient, tls};
-use crate::base::{Secret, Timestamp};
-use crate::identity::{Directory, Documents, Handles};
+use crate::base::seal::Sealer;
+use crate::base::{Clock, Origin, Secret, Timestamp};
+use crate::db::Db;
+use crate::db::feed::Feed;
+use crate::identity::{Directory, Documents, Handles, Identity};
 use crate::links::login::LoginRedirect;
 use crate::links::*;
+use crate::telemetry::metrics::Metrics;
 
 pub(super) const SCOPE: &str = "atproto transition:generic";
 pub(super) const DEVICE: &str = "dev-1";

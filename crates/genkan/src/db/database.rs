@@ -1,0 +1,118 @@
+//! The connections to the database.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use sqlx::any::AnyPoolOptions;
+use sqlx::{AnyConnection, AnyPool, Connection as _};
+
+use super::changes::Subscribers;
+use super::dialect::{DatabaseUrl, Dialect};
+use super::{Result, Tx, migrate};
+
+/// The database. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Db {
+    pub(super) dialect: Dialect,
+    pub(super) write: AnyPool,
+    pub(super) read: AnyPool,
+    /// Who in this process hears of changes. Shared by all clones.
+    pub(super) subscribers: Arc<Subscribers>,
+}
+
+/// How many connections, and how long a caller waits for one before it hears 503.
+#[derive(Clone, Copy, Debug)]
+pub struct PoolSize {
+    pub connections: u32,
+    pub acquire: Duration,
+}
+
+impl Default for PoolSize {
+    fn default() -> Self {
+        Self { connections: 8, acquire: Duration::from_secs(5) }
+    }
+}
+
+/// Connects a pool. A server that is about to start is waited for.
+///
+/// # Errors
+///
+/// The cause of the failure. A pool by itself tries until its time is up and then says only that.
+async fn connect_or_tell(pool: AnyPoolOptions, url: &DatabaseUrl) -> Result<AnyPool> {
+    if let Ok(Ok(connected)) = tokio::time::timeout(PATIENCE, pool.clone().connect(url.expose())).await {
+        return Ok(connected);
+    }
+    let alone = AnyConnection::connect(url.expose());
+    if let Ok(Err(cause)) = tokio::time::timeout(TELL_WITHIN, alone).await {
+        return Err(cause.into());
+    }
+    Ok(pool.connect(url.expose()).await?)
+}
+
+/// Together less than what a start of the server may take.
+const PATIENCE: Duration = Duration::from_secs(3);
+const TELL_WITHIN: Duration = Duration::from_secs(1);
+
+impl Db {
+    /// Opens the database and brings its schema up to date.
+    pub async fn open(url: &DatabaseUrl, size: PoolSize) -> Result<Self> {
+        let db = Self::connect(url, size).await?;
+        migrate::run(&db.write).await?;
+        Ok(db)
+    }
+
+    async fn connect(url: &DatabaseUrl, size: PoolSize) -> Result<Self> {
+        sqlx::any::install_default_drivers();
+        let dialect = url.dialect();
+        let pool = |connections: u32| {
+            AnyPoolOptions::new()
+                .max_connections(connections)
+                .acquire_timeout(size.acquire)
+                .test_before_acquire(dialect.tests_connections())
+                .after_connect(move |connection, _| Box::pin(dialect.prepare(connection)))
+        };
+        url.check()?;
+        // SQLite has one writer at a time: waiting for it in our own queue is fair, and cheaper than its busy loop.
+        let write = match dialect {
+            Dialect::Sqlite => pool(1).connect(url.expose()).await?,
+            Dialect::Postgres => connect_or_tell(pool(size.connections), url).await?,
+        };
+        let read = match dialect {
+            Dialect::Sqlite => pool(size.connections.clamp(1, 4)).connect(url.expose()).await?,
+            Dialect::Postgres => write.clone(),
+        };
+        Ok(Self { dialect, write, read, subscribers: Arc::default() })
+    }
+
+    /// For single `SELECT`s.
+    pub(crate) const fn reader(&self) -> &AnyPool {
+        &self.read
+    }
+
+    /// For a write that is one statement, and a transaction by itself.
+    pub(crate) const fn writer(&self) -> &AnyPool {
+        &self.write
+    }
+
+    /// Begins a write transaction. On SQLite it takes the write lock at once.
+    pub(crate) async fn begin(&self) -> Result<Tx> {
+        let inner = self.write.begin_with(self.dialect.begin_write()).await?;
+        Ok(Tx::new(inner, Arc::clone(&self.subscribers)))
+    }
+
+    /// Whether no other process can serve from the database.
+    pub(crate) const fn is_embedded(&self) -> bool {
+        matches!(self.dialect, Dialect::Sqlite)
+    }
+
+    /// Whether the database answers.
+    pub async fn ping(&self) -> Result<()> {
+        sqlx::query("SELECT 1").fetch_one(&self.read).await?;
+        Ok(())
+    }
+
+    pub async fn close(&self) {
+        self.write.close().await;
+        self.read.close().await;
+    }
+}

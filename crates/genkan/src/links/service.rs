@@ -1,0 +1,198 @@
+//! The service of this room. Its methods are in the files named after what they do.
+
+use std::fmt;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use genkan_protocol::oauth::dpop::ProofKey;
+use genkan_protocol::oauth::jwk::JwkSet;
+use serde_json::Value;
+
+use super::backoff::Backoff;
+use super::client::{Client, ClientIdentity, ClientKeys};
+use super::credential::Credential;
+use super::discovery::{Discovery, Server};
+use super::error::UseError;
+use super::nonces::{HeardNonce, Nonces};
+use super::server_client::ServerClient;
+use super::sql;
+use crate::base::fetch::GuardedClient;
+use crate::base::seal::Sealer;
+use crate::base::single_flight::SingleFlight;
+use crate::base::{Clock, Origin, Timestamp, random};
+use crate::db::feed::{Change, Feed};
+use crate::db::{self, Db, FeedCache};
+use crate::identity::Identity;
+use crate::telemetry::metrics::Metrics;
+
+/// The operator's settings for linked accounts.
+#[derive(Clone, Debug)]
+pub(crate) struct Settings {
+    pub(crate) public_url: Origin,
+    /// Genkan's name on the consent pages of other servers.
+    pub(crate) client_name: String,
+    /// The scopes of the stable client document.
+    pub(crate) scope: String,
+    /// Members of the document that lead to pages: terms and the like.
+    pub(crate) pages: Vec<(&'static str, String)>,
+    pub(crate) private_origins: Vec<Origin>,
+}
+
+/// Everything this room depends on.
+pub(crate) struct Dependencies {
+    pub(crate) db: Db,
+    pub(crate) clock: Clock,
+    pub(crate) feed: Feed,
+    pub(crate) sealer: Sealer,
+    pub(crate) identity: Identity,
+    pub(crate) guarded: GuardedClient,
+    pub(crate) keys: ClientKeys,
+    pub(crate) metrics: Metrics,
+}
+
+/// The sessions of linked accounts. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Links {
+    pub(super) inner: Arc<Inner>,
+}
+
+pub(super) struct Inner {
+    pub(super) db: Db,
+    pub(super) clock: Clock,
+    pub(super) feed: Feed,
+    pub(super) sealer: Sealer,
+    pub(super) discovery: Discovery,
+    pub(super) client: Client,
+    /// Credentials by link.
+    pub(super) memory: FeedCache<Arc<str>, Arc<Credential>>,
+    pub(super) single_flight: SingleFlight<Result<Arc<Credential>, UseError>>,
+    /// Of authorization servers. A server has other nonces than the PDS, also where both are one
+    /// machine.
+    pub(super) server_nonces: Nonces,
+    pub(super) pds_nonces: Nonces,
+    pub(super) backoff: Backoff,
+    pub(super) metrics: Metrics,
+    /// Names this process in leases.
+    pub(super) holder: String,
+    pub(super) end_listener: OnceLock<EndListener>,
+}
+
+/// Hears of links that ended.
+pub(super) type EndListener = Box<dyn Fn(&str) + Send + Sync>;
+
+impl Links {
+    pub(crate) fn new(with: Dependencies, settings: Settings) -> Self {
+        let Dependencies { db, clock, feed, sealer, identity, guarded, keys, metrics } = with;
+        let discovery = Discovery {
+            documents: identity.documents,
+            handles: identity.handles,
+            guarded,
+            listed: settings.private_origins.into(),
+        };
+        let client =
+            Client::new(settings.public_url, settings.client_name, settings.scope, settings.pages, keys);
+        let memory = FeedCache::new(&feed, Change::Link, REMEMBERED, |entries, link| {
+            entries.remove(link);
+        });
+        let inner = Inner {
+            db,
+            clock,
+            sealer,
+            discovery,
+            client,
+            memory,
+            single_flight: SingleFlight::default(),
+            server_nonces: Nonces::new(REMEMBERED),
+            pds_nonces: Nonces::new(2 * REMEMBERED),
+            backoff: Backoff::default(),
+            metrics,
+            holder: random::id(),
+            end_listener: OnceLock::new(),
+            feed,
+        };
+        Self { inner: Arc::new(inner) }
+    }
+
+    /// Lets `hear` know of every link that ends in this process. Only the first counts.
+    pub(crate) fn on_end(&self, hear: impl Fn(&str) + Send + Sync + 'static) {
+        let _ = self.inner.end_listener.set(Box::new(hear));
+    }
+
+    /// The credential of a link, if it is in memory and not due for a refresh. Every request of a
+    /// linked account begins with this; it must not wait.
+    pub(crate) fn recall(&self, link: &str) -> Option<Arc<Credential>> {
+        let now = self.inner.clock.now();
+        let credential = self.inner.memory.get(link)?;
+        (!credential.is_due(now) && self.inner.feed.is_fresh(now)).then_some(credential)
+    }
+
+    /// The nonce that an origin wants in a proof, if one is known.
+    pub(crate) fn nonce(&self, link: &str, origin: &Origin) -> Option<HeardNonce> {
+        self.inner.pds_nonces.get(link, origin)
+    }
+
+    /// Remembers the nonce of an answer for the next proof.
+    pub(crate) fn hear_nonce(&self, link: &str, origin: &Origin, nonce: &str) {
+        self.inner.pds_nonces.hear(link, origin, nonce, self.inner.clock.now());
+    }
+
+    /// Genkan's client metadata document: the stable one, or the one of a scope's hash.
+    pub(crate) async fn client_document(&self, hash: Option<&str>) -> db::Result<Option<Value>> {
+        let Some(hash) = hash else { return Ok(Some(self.inner.client.document(None))) };
+        let scope = sql::clients::find(&self.inner.db, hash).await?;
+        Ok(scope.map(|scope| self.inner.client.document(Some(&scope))))
+    }
+
+    /// Genkan's public client keys.
+    pub(crate) fn client_key_set(&self) -> JwkSet {
+        self.inner.client.key_set()
+    }
+}
+
+impl Inner {
+    /// The client of a session's server.
+    pub(super) fn server_client<'a>(
+        &'a self,
+        server: &'a Server,
+        identity: &'a ClientIdentity,
+        session: &'a str,
+        key: &'a ProofKey,
+    ) -> ServerClient<'a> {
+        ServerClient {
+            guarded: &self.discovery.guarded,
+            clock: &self.clock,
+            nonces: &self.server_nonces,
+            server,
+            identity,
+            session,
+            key,
+        }
+    }
+}
+
+/// Removes what nothing can use any more. A link stays a while after its end, for those who look back.
+pub(crate) async fn sweep(db: &Db, now: Timestamp) -> db::Result<u64> {
+    let mut tx = db.begin().await?;
+    let mut gone = sql::logins::sweep(&mut tx, now).await?;
+    gone += sql::visits::sweep(&mut tx, now).await?;
+    gone += sql::links::sweep(&mut tx, now.minus(DAY * 30)).await?;
+    // Longer than any session lives.
+    gone += sql::clients::sweep(&mut tx, now.minus(DAY * 800)).await?;
+    tx.commit().await?;
+    Ok(gone)
+}
+
+impl fmt::Debug for Links {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Links [sealed]")
+    }
+}
+
+impl fmt::Debug for Dependencies {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Dependencies")
+    }
+}
+
+const REMEMBERED: usize = 20_000;
+pub(super) const DAY: Duration = Duration::from_hours(24);
