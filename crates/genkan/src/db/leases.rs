@@ -76,52 +76,48 @@ macro_rules! leases_on {
         /// Takes a free lease. `false`: another worker has it, or the row is gone.
         pub(super) async fn take_lease(
             db: &$crate::db::Db,
-            did: &str,
+            did: &genkan_protocol::syntax::Did,
             holder: &str,
             now: $crate::base::Timestamp,
         ) -> $crate::db::Result<bool> {
-            let mut tx = db.begin().await?;
             let done = sqlx::query(concat!(
                 "UPDATE ",
                 $table,
                 " SET lease = $2, lease_until = $4, attempts = attempts + 1 WHERE did = $1 AND lease_until <= $3"
             ))
-            .bind(did)
+            .bind(did.as_str())
             .bind(holder)
             .bind(now.as_millis())
             .bind(now.plus($crate::db::leases::LEASE).as_millis())
-            .execute(&mut *tx)
+            .execute(db.writer())
             .await?;
-            tx.commit().await?;
             Ok(done.rows_affected() == 1)
         }
 
         /// Keeps a lease for longer. `false`: it was lost, and with it the right to go on.
         pub(super) async fn keep_lease(
             db: &$crate::db::Db,
-            did: &str,
+            did: &genkan_protocol::syntax::Did,
             holder: &str,
             now: $crate::base::Timestamp,
         ) -> $crate::db::Result<bool> {
-            let mut tx = db.begin().await?;
             let done = sqlx::query(concat!(
                 "UPDATE ",
                 $table,
                 " SET lease_until = $3 WHERE did = $1 AND lease = $2"
             ))
-            .bind(did)
+            .bind(did.as_str())
             .bind(holder)
             .bind(now.plus($crate::db::leases::LEASE).as_millis())
-            .execute(&mut *tx)
+            .execute(db.writer())
             .await?;
-            tx.commit().await?;
             Ok(done.rows_affected() == 1)
         }
 
         /// Gives the lease back. The row is free from `again_at`, and keeps what went wrong.
         pub(super) async fn put_off(
             tx: &mut $crate::db::Tx,
-            did: &str,
+            did: &genkan_protocol::syntax::Did,
             holder: &str,
             again_at: $crate::base::Timestamp,
             why: &str,
@@ -131,7 +127,7 @@ macro_rules! leases_on {
                 $table,
                 " SET lease = NULL, lease_until = $3, last_error = $4 WHERE did = $1 AND lease = $2"
             ))
-            .bind(did)
+            .bind(did.as_str())
             .bind(holder)
             .bind(again_at.as_millis())
             .bind(why)
@@ -143,11 +139,11 @@ macro_rules! leases_on {
         /// Removes the row of a finished saga. `false`: the lease was lost.
         pub(super) async fn remove(
             tx: &mut $crate::db::Tx,
-            did: &str,
+            did: &genkan_protocol::syntax::Did,
             holder: &str,
         ) -> $crate::db::Result<bool> {
             let done = sqlx::query(concat!("DELETE FROM ", $table, " WHERE did = $1 AND lease = $2"))
-                .bind(did)
+                .bind(did.as_str())
                 .bind(holder)
                 .execute(&mut **tx)
                 .await?;
@@ -156,15 +152,13 @@ macro_rules! leases_on {
 
         /// Ends every lease: for the start of a process that has the database to itself.
         pub(super) async fn end_leases(db: &$crate::db::Db) -> $crate::db::Result<()> {
-            let mut tx = db.begin().await?;
             sqlx::query(concat!(
                 "UPDATE ",
                 $table,
                 " SET lease = NULL, lease_until = 0 WHERE lease IS NOT NULL"
             ))
-            .execute(&mut *tx)
+            .execute(db.writer())
             .await?;
-            tx.commit().await?;
             Ok(())
         }
     };

@@ -27,12 +27,12 @@ pub(super) enum Outcome {
 
 /// Continues a change whose lease this process holds, and renews the lease meanwhile.
 pub(super) async fn go_on(of: &Context, did: &Did) -> Result<Outcome, Error> {
-    let renew = || sql::keep_lease(&of.with.db, did.as_str(), &of.worker, of.with.clock.now());
+    let renew = || sql::keep_lease(&of.with.db, did, &of.worker, of.with.clock.now());
     while_held(Box::pin(step_by_step(of, did)), renew).await
 }
 
 async fn step_by_step(of: &Context, did: &Did) -> Result<Outcome, Error> {
-    let Some(rename) = sql::find(&of.with.db, did.as_str()).await? else { return Ok(Outcome::Done) };
+    let Some(rename) = sql::find(&of.with.db, did).await? else { return Ok(Outcome::Done) };
     if rename.step == Step::Recorded {
         match publish(of, did, &rename).await {
             PublishOutcome::Yes => keep(of, did).await?,
@@ -104,7 +104,7 @@ async fn publish(of: &Context, did: &Did, rename: &Rename) -> PublishOutcome {
 async fn keep(of: &Context, did: &Did) -> Result<(), Error> {
     let now = of.with.clock.now();
     let mut tx = of.with.db.begin().await?;
-    if !sql::publish(&mut tx, did.as_str(), &of.worker).await? {
+    if !sql::publish(&mut tx, did, &of.worker).await? {
         return Err(Error::UnderWay);
     }
     accounts::take_reserved_handle(&mut tx, did).await?;

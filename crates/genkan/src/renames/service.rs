@@ -27,8 +27,8 @@ impl Renames {
     pub(crate) async fn rename(&self, account: &Account, typed: &str, actor: Actor<'_>) -> Result<(), Error> {
         let (handle, _) =
             self.context.with.policy.for_account(typed, &account.did, &self.context.with.handles).await?;
-        let change = sql::Rename { did: account.did.to_string(), handle, step: sql::Step::Recorded };
-        self.record(&account.did, &change, actor).await?;
+        let change = sql::Rename { did: account.did.clone(), handle, step: sql::Step::Recorded };
+        self.record(&change, actor).await?;
         let (context, did) = (self.context.clone(), account.did.clone());
         let worked = tokio::spawn(async move { saga::go_on(&context, &did).await }).await;
         match worked.unwrap_or(Err(Error::Unfinished))? {
@@ -39,14 +39,15 @@ impl Renames {
     }
 
     /// Records the intent, reserves the handle and takes the lease, in one transaction.
-    async fn record(&self, did: &Did, change: &sql::Rename, actor: Actor<'_>) -> Result<(), Error> {
+    async fn record(&self, change: &sql::Rename, actor: Actor<'_>) -> Result<(), Error> {
         let now = self.context.with.clock.now();
         let mut tx = self.context.with.db.begin().await?;
         if !sql::insert_or_replace(&mut tx, change, &self.context.worker, now).await? {
             return Err(Error::UnderWay);
         }
-        accounts::reserve_handle(&mut tx, did, &change.handle).await?;
-        audit::record(&mut tx, now, actor, "account.rename", &change.did, change.handle.as_str()).await?;
+        accounts::reserve_handle(&mut tx, &change.did, &change.handle).await?;
+        audit::record(&mut tx, now, actor, "account.rename", change.did.as_str(), change.handle.as_str())
+            .await?;
         tx.commit().await?;
         Ok(())
     }
@@ -62,8 +63,8 @@ impl Renames {
         let mut taken_up = 0;
         for did in sql::abandoned(&self.context.with.db, self.context.with.clock.now(), AT_ONCE).await? {
             let now = self.context.with.clock.now();
-            let mine = sql::take_lease(&self.context.with.db, &did, &self.context.worker, now).await?;
             let Ok(did) = did.parse::<Did>() else { continue };
+            let mine = sql::take_lease(&self.context.with.db, &did, &self.context.worker, now).await?;
             if !mine {
                 continue;
             }

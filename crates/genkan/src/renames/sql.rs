@@ -1,6 +1,6 @@
 //! The table `renames`.
 
-use genkan_protocol::syntax::Handle;
+use genkan_protocol::syntax::{Did, Handle};
 use sqlx::Row as _;
 
 use crate::base::Timestamp;
@@ -18,7 +18,7 @@ pub(super) enum Step {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Rename {
-    pub(super) did: String,
+    pub(super) did: Did,
     pub(super) handle: Handle,
     pub(super) step: Step,
 }
@@ -38,7 +38,7 @@ pub(super) async fn insert_or_replace(
          last_error = NULL, lease = excluded.lease, lease_until = excluded.lease_until, \
          created_at = excluded.created_at WHERE renames.lease_until <= excluded.created_at",
     )
-    .bind(&rename.did)
+    .bind(rename.did.as_str())
     .bind(rename.handle.as_str())
     .bind(lease)
     .bind(now.plus(LEASE).as_millis())
@@ -48,26 +48,26 @@ pub(super) async fn insert_or_replace(
     Ok(done.rows_affected() == 1)
 }
 
-pub(super) async fn find(db: &Db, did: &str) -> Result<Option<Rename>> {
+pub(super) async fn find(db: &Db, did: &Did) -> Result<Option<Rename>> {
     let row = sqlx::query("SELECT handle, step FROM renames WHERE did = $1")
-        .bind(did)
+        .bind(did.as_str())
         .fetch_optional(db.reader())
         .await?;
     let Some(row) = row else { return Ok(None) };
-    let corrupt = |column| Error::Corrupt { table: "renames", column, row: did.to_owned() };
+    let corrupt = |column| Error::Corrupt { table: "renames", column, row: did.to_string() };
     let handle: String = row.try_get("handle")?;
     let step = match row.try_get::<String, _>("step")?.as_str() {
         "recorded" => Step::Recorded,
         "published" => Step::Published,
         _ => return Err(corrupt("step")),
     };
-    Ok(Some(Rename { did: did.to_owned(), handle: handle.parse().map_err(|_| corrupt("handle"))?, step }))
+    Ok(Some(Rename { did: did.clone(), handle: handle.parse().map_err(|_| corrupt("handle"))?, step }))
 }
 
 /// Records that the directory has the handle. `false` if the lease was lost.
-pub(super) async fn publish(tx: &mut Tx, did: &str, lease: &str) -> Result<bool> {
+pub(super) async fn publish(tx: &mut Tx, did: &Did, lease: &str) -> Result<bool> {
     let done = sqlx::query("UPDATE renames SET step = 'published' WHERE did = $1 AND lease = $2")
-        .bind(did)
+        .bind(did.as_str())
         .bind(lease)
         .execute(&mut **tx)
         .await?;
@@ -81,14 +81,16 @@ mod tests {
 
     on_each_database!(one_worker_at_a_time, a_new_wish_replaces_one_left_lying);
 
-    const DID: &str = "did:plc:aaaaaaaaaaaaaaaaaaaaaaaa";
+    fn did() -> Did {
+        "did:plc:aaaaaaaaaaaaaaaaaaaaaaaa".parse().unwrap()
+    }
 
     fn at(millis: i64) -> Timestamp {
         Timestamp::from_millis(millis)
     }
 
     fn rename(handle: &str) -> Rename {
-        Rename { did: DID.to_owned(), handle: handle.parse().unwrap(), step: Step::Recorded }
+        Rename { did: did(), handle: handle.parse().unwrap(), step: Step::Recorded }
     }
 
     async fn one_worker_at_a_time(db: Db) {
@@ -96,16 +98,18 @@ mod tests {
         let mut tx = db.begin().await.unwrap();
         assert!(insert_or_replace(&mut tx, &rename("a.test"), "me", at(0)).await.unwrap());
         tx.commit().await.unwrap();
-        assert!(!take_lease(&db, DID, "you", at(9)).await.unwrap());
-        assert!(take_lease(&db, DID, "you", end).await.unwrap());
+        assert!(!take_lease(&db, &did(), "you", at(9)).await.unwrap());
+        assert!(take_lease(&db, &did(), "you", end).await.unwrap());
         let mut tx = db.begin().await.unwrap();
-        assert!(!publish(&mut tx, DID, "me").await.unwrap() && !remove(&mut tx, DID, "me").await.unwrap());
-        assert!(publish(&mut tx, DID, "you").await.unwrap());
-        put_off(&mut tx, DID, "you", at(30_000), "away").await.unwrap();
+        assert!(
+            !publish(&mut tx, &did(), "me").await.unwrap() && !remove(&mut tx, &did(), "me").await.unwrap()
+        );
+        assert!(publish(&mut tx, &did(), "you").await.unwrap());
+        put_off(&mut tx, &did(), "you", at(30_000), "away").await.unwrap();
         tx.commit().await.unwrap();
-        assert_eq!(find(&db, DID).await.unwrap().unwrap().step, Step::Published);
+        assert_eq!(find(&db, &did()).await.unwrap().unwrap().step, Step::Published);
         assert!(abandoned(&db, at(29_999), 9).await.unwrap().is_empty());
-        assert_eq!(abandoned(&db, at(30_000), 9).await.unwrap(), [DID]);
+        assert_eq!(abandoned(&db, at(30_000), 9).await.unwrap(), [did().to_string()]);
     }
 
     async fn a_new_wish_replaces_one_left_lying(db: Db) {
@@ -113,13 +117,13 @@ mod tests {
         let mut tx = db.begin().await.unwrap();
         assert!(insert_or_replace(&mut tx, &rename("a.test"), "me", at(0)).await.unwrap());
         assert!(!insert_or_replace(&mut tx, &rename("b.test"), "me", at(5)).await.unwrap());
-        assert!(publish(&mut tx, DID, "me").await.unwrap());
+        assert!(publish(&mut tx, &did(), "me").await.unwrap());
         assert!(insert_or_replace(&mut tx, &rename("b.test"), "you", end).await.unwrap());
         tx.commit().await.unwrap();
-        assert_eq!(find(&db, DID).await.unwrap().unwrap(), rename("b.test"));
+        assert_eq!(find(&db, &did()).await.unwrap().unwrap(), rename("b.test"));
         let mut tx = db.begin().await.unwrap();
-        assert!(remove(&mut tx, DID, "you").await.unwrap());
+        assert!(remove(&mut tx, &did(), "you").await.unwrap());
         tx.commit().await.unwrap();
-        assert_eq!(find(&db, DID).await.unwrap(), None);
+        assert_eq!(find(&db, &did()).await.unwrap(), None);
     }
 }

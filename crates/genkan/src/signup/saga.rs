@@ -77,14 +77,14 @@ pub(super) async fn begin(of: &Context, request: &Request, hash: &Secret<String>
 /// Settles an interrupted sign-up. `None` if another process works on it, or it is gone.
 pub(super) async fn settle(of: &Context, did: &str) -> Result<Option<Outcome>, Error> {
     let did: Did = did.parse().map_err(|_| crate::db::Error::corrupt("signups", "did", did))?;
-    if !sql::take_lease(&of.with.db, did.as_str(), &of.worker, of.with.clock.now()).await? {
+    if !sql::take_lease(&of.with.db, &did, &of.worker, of.with.clock.now()).await? {
         return Ok(None);
     }
     held(of, &did, settle_taken(of, &did)).await
 }
 
 async fn settle_taken(of: &Context, did: &Did) -> Result<Option<Outcome>, Error> {
-    let Some(sign_up) = sql::find(&of.with.db, did.as_str()).await? else { return Ok(None) };
+    let Some(sign_up) = sql::find(&of.with.db, did).await? else { return Ok(None) };
     let Some(host) = of.with.fleet.host(&sign_up.host.as_str().into()) else {
         return undo(of, &sign_up, did, None, "its host was removed").await.map(Some);
     };
@@ -117,7 +117,7 @@ async fn record(
         created_at: now,
     };
     let sign_up = SignUp {
-        did: did.to_string(),
+        did: did.clone(),
         host: host.id.to_string(),
         host_key: key.to_did_key(),
         operation: json(&operation),
@@ -175,7 +175,7 @@ async fn settle_recorded(
     host: &Arc<Host>,
     first: FirstStep,
 ) -> Result<SendOutcome, Error> {
-    let Some(sign_up) = sql::find(&of.with.db, did.as_str()).await? else {
+    let Some(sign_up) = sql::find(&of.with.db, did).await? else {
         return Ok(SendOutcome::Settled(Outcome::Waiting));
     };
     let handle = handle_of(&sign_up, did)?;
@@ -286,7 +286,7 @@ async fn finish(of: &Context, sign_up: &SignUp, did: &Did) -> Result<Outcome, Er
     if !sql::remove(&mut tx, &sign_up.did, &of.worker).await? || !accounts::open(&mut tx, did).await? {
         return Ok(Outcome::Waiting);
     }
-    audit::record(&mut tx, now, Actor::Account(&sign_up.did), "account.create", &sign_up.did, &sign_up.host)
+    audit::record(&mut tx, now, Actor::Account(did.as_str()), "account.create", did.as_str(), &sign_up.host)
         .await?;
     note_change(&mut tx, now, did).await?;
     tx.commit().await?;
@@ -357,7 +357,7 @@ async fn clear_up(of: &Context, did: &Did, host: Option<&Arc<Host>>) -> Result<(
 /// Deletes a record of which nothing left Genkan.
 async fn drop_record(of: &Context, did: &Did, invite_code: Option<&str>) -> Result<(), Error> {
     let mut tx = of.with.db.begin().await?;
-    if sql::remove(&mut tx, did.as_str(), &of.worker).await? {
+    if sql::remove(&mut tx, did, &of.worker).await? {
         free(&mut tx, did, invite_code).await?;
     }
     tx.commit().await?;
@@ -377,7 +377,7 @@ async fn free(tx: &mut crate::db::Tx, did: &Did, invite_code: Option<&str>) -> R
 async fn wait(of: &Context, sign_up: &SignUp, did: &Did, why: &str) -> Result<Outcome, Error> {
     let pause = BACKOFF.saturating_mul(1 << sign_up.attempts.clamp(0, 4)).min(BACKOFF_MOST);
     let mut tx = of.with.db.begin().await?;
-    sql::put_off(&mut tx, did.as_str(), &of.worker, of.with.clock.now().plus(pause), why).await?;
+    sql::put_off(&mut tx, did, &of.worker, of.with.clock.now().plus(pause), why).await?;
     tx.commit().await?;
     Ok(Outcome::Waiting)
 }
@@ -388,7 +388,7 @@ async fn held<T>(of: &Context, did: &Did, work: impl Future<Output = T>) -> T {
 }
 
 async fn keep_lease(of: &Context, did: &Did) -> Result<bool, Error> {
-    Ok(sql::keep_lease(&of.with.db, did.as_str(), &of.worker, of.with.clock.now()).await?)
+    Ok(sql::keep_lease(&of.with.db, did, &of.worker, of.with.clock.now()).await?)
 }
 
 /// Records an update operation in the audit log, as every use of the rotation key.

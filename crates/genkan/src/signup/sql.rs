@@ -1,5 +1,6 @@
 //! The table `signups`.
 
+use genkan_protocol::syntax::Did;
 use sqlx::Row as _;
 
 use crate::base::Timestamp;
@@ -19,7 +20,7 @@ pub(super) enum Step {
 
 #[derive(Clone, Debug)]
 pub(super) struct SignUp {
-    pub(super) did: String,
+    pub(super) did: Did,
     pub(super) host: String,
     pub(super) host_key: String,
     pub(super) operation: String,
@@ -35,7 +36,7 @@ pub(super) async fn insert(tx: &mut Tx, sign_up: &SignUp, lease: &str) -> Result
         "INSERT INTO signups (did, host_id, host_key, operation, invite_code, step, attempts, lease, lease_until, created_at)
          VALUES ($1, $2, $3, $4, $5, 'recorded', 0, $6, $7, $8)",
     )
-    .bind(&sign_up.did)
+    .bind(sign_up.did.as_str())
     .bind(&sign_up.host)
     .bind(&sign_up.host_key)
     .bind(&sign_up.operation)
@@ -48,22 +49,22 @@ pub(super) async fn insert(tx: &mut Tx, sign_up: &SignUp, lease: &str) -> Result
     Ok(())
 }
 
-pub(super) async fn find(db: &Db, did: &str) -> Result<Option<SignUp>> {
+pub(super) async fn find(db: &Db, did: &Did) -> Result<Option<SignUp>> {
     let row = sqlx::query(
-        "SELECT did, host_id, host_key, operation, invite_code, step, attempts, created_at
+        "SELECT host_id, host_key, operation, invite_code, step, attempts, created_at
          FROM signups WHERE did = $1",
     )
-    .bind(did)
+    .bind(did.as_str())
     .fetch_optional(db.reader())
     .await?;
     let Some(row) = row else { return Ok(None) };
     let step = match row.try_get::<String, _>("step")?.as_str() {
         "recorded" => Step::Recorded,
         "undoing" => Step::Undoing,
-        _ => return Err(Error::corrupt("signups", "step", did)),
+        _ => return Err(Error::corrupt("signups", "step", did.as_str())),
     };
     Ok(Some(SignUp {
-        did: row.try_get("did")?,
+        did: did.clone(),
         host: row.try_get("host_id")?,
         host_key: row.try_get("host_key")?,
         operation: row.try_get("operation")?,
@@ -87,10 +88,10 @@ pub(super) async fn unfinished(db: &Db, limit: i64) -> Result<Vec<(String, Times
         .collect()
 }
 
-pub(super) async fn set_undoing(tx: &mut Tx, did: &str, lease: &str, error: &str) -> Result<bool> {
+pub(super) async fn set_undoing(tx: &mut Tx, did: &Did, lease: &str, error: &str) -> Result<bool> {
     let done =
         sqlx::query("UPDATE signups SET step = 'undoing', last_error = $3 WHERE did = $1 AND lease = $2")
-            .bind(did)
+            .bind(did.as_str())
             .bind(lease)
             .bind(error)
             .execute(&mut **tx)
@@ -110,7 +111,7 @@ mod tests {
 
     async fn recorded(db: &Db) -> SignUp {
         let sign_up = SignUp {
-            did: "did:plc:ann".to_owned(),
+            did: "did:plc:ann".parse().unwrap(),
             host: "oak".to_owned(),
             host_key: "did:key:z".to_owned(),
             operation: "{}".to_owned(),
@@ -128,7 +129,7 @@ mod tests {
     async fn one_worker_at_a_time(db: Db) {
         let did = recorded(&db).await.did;
         assert!(abandoned(&db, NOW, 9).await.unwrap().is_empty());
-        assert_eq!(abandoned(&db, LATER, 9).await.unwrap(), std::slice::from_ref(&did));
+        assert_eq!(abandoned(&db, LATER, 9).await.unwrap(), [did.to_string()]);
         assert!(!take_lease(&db, &did, "second", NOW).await.unwrap());
         assert!(take_lease(&db, &did, "second", LATER).await.unwrap());
         assert!(!take_lease(&db, &did, "third", LATER).await.unwrap());
@@ -147,7 +148,7 @@ mod tests {
         let did = recorded(&db).await.did;
         assert!(abandoned(&db, NOW, 9).await.unwrap().is_empty());
         end_leases(&db).await.unwrap();
-        assert_eq!(abandoned(&db, NOW, 9).await.unwrap(), std::slice::from_ref(&did));
+        assert_eq!(abandoned(&db, NOW, 9).await.unwrap(), [did.to_string()]);
     }
 
     async fn a_lost_lease_can_do_nothing(db: Db) {

@@ -26,7 +26,6 @@ pub(in crate::links) async fn take(
     now: Timestamp,
     until: Timestamp,
 ) -> Result<bool> {
-    let mut tx = db.begin().await?;
     let done = sqlx::query(
         "UPDATE links SET lease = $3, lease_until = $5
          WHERE id = $1 AND version = $2 AND lease_until <= $4 AND state IN ('waiting', 'live')",
@@ -36,9 +35,8 @@ pub(in crate::links) async fn take(
     .bind(holder)
     .bind(now.as_millis())
     .bind(until.as_millis())
-    .execute(&mut *tx)
+    .execute(db.writer())
     .await?;
-    tx.commit().await?;
     Ok(done.rows_affected() == 1)
 }
 
@@ -51,7 +49,6 @@ pub(in crate::links) async fn sending(
     server: &Server,
     now: Timestamp,
 ) -> Result<bool> {
-    let mut tx = db.begin().await?;
     let done = sqlx::query(
         "UPDATE links SET sending_since = $3, unanswered = unanswered + 1, pds = $4, server = $5
          WHERE id = $1 AND lease = $2 AND state IN ('waiting', 'live')",
@@ -61,16 +58,14 @@ pub(in crate::links) async fn sending(
     .bind(now.as_millis())
     .bind(pds)
     .bind(server.to_json())
-    .execute(&mut *tx)
+    .execute(db.writer())
     .await?;
-    tx.commit().await?;
     Ok(done.rows_affected() == 1)
 }
 
 /// Writes new tokens. They are the only good ones now, so the lease is not asked for; the version is,
 /// so that newer ones are never overwritten. `false`: there are newer ones, or the session is over.
 pub(in crate::links) async fn rotate(db: &Db, id: &str, version: i64, new: NewTokens<'_>) -> Result<bool> {
-    let mut tx = db.begin().await?;
     let done = sqlx::query(
         "UPDATE links SET sealed = $3, version = version + 1, scope = $4, issued_at = $5, expires_at = $6,
             lease = NULL, lease_until = 0, sending_since = NULL, unanswered = 0
@@ -82,16 +77,14 @@ pub(in crate::links) async fn rotate(db: &Db, id: &str, version: i64, new: NewTo
     .bind(new.scope)
     .bind(new.issued_at.as_millis())
     .bind(new.expires_at.map(Timestamp::as_millis))
-    .execute(&mut *tx)
+    .execute(db.writer())
     .await?;
-    tx.commit().await?;
     Ok(done.rows_affected() == 1)
 }
 
 /// Gives the lease back without new tokens. `answered`: the server answered, and did not use the
 /// refresh token up. Without an answer the record that it was sent stays, and so does the doubt.
 pub(in crate::links) async fn release(db: &Db, id: &str, holder: &str, answered: bool) -> Result<()> {
-    let mut tx = db.begin().await?;
     let text = if answered {
         "UPDATE links SET lease = NULL, lease_until = 0, unanswered = unanswered - 1,
             sending_since = CASE WHEN unanswered > 1 THEN sending_since ELSE NULL END
@@ -99,7 +92,6 @@ pub(in crate::links) async fn release(db: &Db, id: &str, holder: &str, answered:
     } else {
         "UPDATE links SET lease = NULL, lease_until = 0 WHERE id = $1 AND lease = $2"
     };
-    sqlx::query(text).bind(id).bind(holder).execute(&mut *tx).await?;
-    tx.commit().await?;
+    sqlx::query(text).bind(id).bind(holder).execute(db.writer()).await?;
     Ok(())
 }
