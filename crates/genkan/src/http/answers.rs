@@ -201,10 +201,10 @@ mod tests {
     /// Clients and hosts compare these, so a change to one is a change to the protocol.
     #[test]
     fn texts_that_clients_and_hosts_match() {
-        let refused: [(XrpcError, u16, &str, &str); 21] = [
+        let refused: [(XrpcError, u16, &str, &str); 25] = [
             (accounts::CodeError::Invalid.into(), 400, "InvalidToken", "Token is invalid"),
             (accounts::CodeError::Expired.into(), 400, "ExpiredToken", "Token is expired"),
-            (accounts::Error::NotFound.into(), 400, "AccountNotFound", "Account not found"),
+            (accounts::ClaimError::NotFound.into(), 400, "AccountNotFound", "Account not found"),
             (standing::Error::NotFound.into(), 400, "NotFound", "Account not found"),
             (standing::Error::TakenDown.into(), 401, "AccountTakedown", "Account has been taken down"),
             (sessions::Error::TakenDown.into(), 401, "AccountTakedown", "Account has been taken down"),
@@ -215,6 +215,10 @@ mod tests {
                 "Invalid identifier or password",
             ),
             (sessions::TokenError::Malformed.into(), 400, "InvalidToken", "Malformed token"),
+            (sessions::TokenError::WrongType.into(), 400, "InvalidToken", "Invalid token type"),
+            (sessions::TokenError::Unverified.into(), 400, "InvalidToken", "Token could not be verified"),
+            (sessions::TokenError::BadClaims.into(), 400, "InvalidToken", "Malformed token"),
+            (sessions::TokenError::WrongAudience.into(), 400, "InvalidToken", "Token is for another service"),
             (sessions::TokenError::Expired.into(), 400, "ExpiredToken", "Token has expired"),
             (sessions::TokenError::Revoked.into(), 400, "ExpiredToken", "Token has been revoked"),
             (
