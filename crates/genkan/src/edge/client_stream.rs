@@ -91,6 +91,8 @@ impl AsyncRead for ClientStream {
         {
             let fresh = buffer.filled().get(before..).unwrap_or_default();
             match framing.follow(fresh) {
+                // The time limit is for the whole head: bytes that trickle in do not begin it
+                // again.
                 Ok(()) if framing.is_within_head() => {
                     if self.activity.head_since.get().is_none() {
                         self.activity.head_since.set(Some(monotonic_now()));

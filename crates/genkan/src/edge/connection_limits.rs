@@ -53,6 +53,7 @@ impl ConnectionLimits {
             }
             *count += 1;
         }
+        // Counted only now, so that a connection which was refused above has changed nothing.
         counts.all += 1;
         Some(ConnectionPermit { counts: Arc::clone(&self.counts), address })
     }
@@ -66,6 +67,7 @@ impl Drop for ConnectionPermit {
             && let Some(count) = counts.by_address.get_mut(&address)
         {
             *count -= 1;
+            // Otherwise every address that ever connected would stay in the map.
             if *count == 0 {
                 counts.by_address.remove(&address);
             }

@@ -50,6 +50,8 @@ impl Body for Timed {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Late>>> {
+        // Bytes that are here are taken even after the limit: it is about a client that sends
+        // nothing.
         if let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(cx) {
             return Poll::Ready(frame.map(|frame| frame.map_err(|_| Late)));
         }

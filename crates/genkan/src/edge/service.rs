@@ -105,6 +105,7 @@ async fn route<N: Neighbours>(
     let Some(named) = method::of_path(parts.uri.path()) else {
         return local_answer(connection, Request::from_parts(parts, body)).await;
     };
+    // Before the name is checked: a browser must be told about CORS even if the method is unknown.
     if parts.method == Method::OPTIONS {
         let response = cors::preflight(&parts.headers).map(|()| AnswerBody::Whole(None));
         return Ok((By::Edge, None, response));
@@ -125,6 +126,7 @@ async fn route<N: Neighbours>(
         Authorization::of(&parts.headers),
         parts.uri.query(),
     )?;
+    // What Genkan answers is counted there, by a layer that knows more about the request.
     if way == Way::Local {
         return local_answer(connection, Request::from_parts(parts, body)).await;
     }
@@ -187,6 +189,8 @@ fn faulty(request: &Request<Incoming>) -> Option<XrpcError> {
     {
         return Some(answer::method_not_allowed());
     }
+    // HTTP/2 names the host in `:authority`, and a client may send `Host` as well (RFC 9113
+    // §8.3.1). Two that differ are how a request for one server is passed off as one for another.
     let mut hosts = request.headers().get_all(HOST).iter();
     let (host, authority) = (hosts.next(), request.uri().authority());
     let agree = match (host, authority) {
@@ -194,6 +198,8 @@ fn faulty(request: &Request<Incoming>) -> Option<XrpcError> {
         (Some(host), Some(authority)) => host.as_bytes().eq_ignore_ascii_case(authority.as_str().as_bytes()),
         _ => true,
     };
+    // `user@host` in an authority is deprecated for HTTP (RFC 9110 §4.2.4), and parsers read it
+    // differently.
     let has_user = authority.is_some_and(|authority| authority.as_str().contains('@'));
     let is_clear = agree && hosts.next().is_none() && !has_user;
     (!is_clear).then(|| XrpcError::invalid(messages::ONE_HOST))

@@ -126,6 +126,7 @@ fn password(headers: &HeaderMap) -> Result<Secret<String>, XrpcError> {
     };
     let decoded =
         STANDARD.decode(encoded).ok().and_then(|bytes| String::from_utf8(bytes).ok()).ok_or_else(refused)?;
+    // A password may contain colons, a name may not (RFC 7617 §2).
     match decoded.split_once(':') {
         Some(("admin", password)) => Ok(Secret::new(password.to_owned())),
         _ => Err(refused()),

@@ -106,11 +106,14 @@ pub(super) async fn check_access(
     row: &'static Row,
     access: AccountAccess,
 ) -> Result<(Account, By), XrpcError> {
+    // The scheme decides what kind of token it is: a bound token shown as `Bearer` is refused, and
+    // the other way round (RFC 9449 §7.1).
     let (account, by) = if let Authorization::Dpop(token) = Authorization::of(headers) {
         by_grant(app, token, headers, row, access.apps).await?
     } else {
         by_bearer(app, bearer(headers)?, row, access).await?
     };
+    // Only now, since a caller who is not the account must not learn that it is taken down.
     if !access.taken_down && account.standing() == Standing::TakenDown {
         return Err(unauthorized("AccountTakedown", messages::TAKEN_DOWN));
     }
@@ -156,6 +159,7 @@ async fn by_grant(
 /// An app, as far as its grant allows the method.
 async fn by_app(app: &App, grant: Arc<GrantCaller>, apps: AppAccess) -> Result<(Account, By), XrpcError> {
     let invalid = |why| XrpcError::from(AccessError::Token(why));
+    // A linked account has no host here: its own PDS answers everything that is not forwarded.
     if grant.place == Place::Link {
         return Err(XrpcError::not_here(NOT_FORWARDED));
     }
@@ -231,6 +235,8 @@ async fn by_session(app: &App, token: &str, scopes: &[Scope]) -> Result<(Account
     }
     let account = app.accounts.find(&known.did).await?;
     let account = account.ok_or_else(|| bad_request("ExpiredToken", messages::REVOKED_TOKEN))?;
+    // The account has moved since. Clients refresh on `ExpiredToken`, and get a token for the new
+    // host.
     if account.host != known.audience {
         return Err(bad_request("ExpiredToken", messages::OUTDATED_AUDIENCE));
     }

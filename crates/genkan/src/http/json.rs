@@ -75,6 +75,7 @@ async fn read(request: Request, limit: usize) -> XrpcResult<Vec<u8>> {
     let too_large = || XrpcError::too_large(format!("the request body must not exceed {limit} bytes"));
     let announced =
         request.headers().get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
+    // Refused before a byte is read. A body without this header is counted while it arrives.
     if announced.is_some_and(|length| length > limit as u64) {
         return Err(too_large());
     }
@@ -118,6 +119,7 @@ fn parse<T: DeserializeOwned>(body: &[u8]) -> XrpcResult<T> {
             error.column()
         ))
     })?;
+    // NUL cannot be stored in PostgreSQL, and deep values cost stack wherever they are walked.
     check_value(&value, 1)?;
     serde_json::from_value(value).map_err(|error| XrpcError::invalid(input_message(&error.to_string())))
 }

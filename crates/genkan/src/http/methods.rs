@@ -52,6 +52,8 @@ impl<S: Clone + Send + Sync + 'static> Methods<S> {
             MethodKind::Query | MethodKind::Subscription | MethodKind::Any => verbs::query(handler),
         };
         self.router = self.router.route(&format!("/xrpc/{}", row.method), route);
+        // `route` panics if a path is mounted twice, so two handlers for one row are noticed at
+        // once.
         self.names.insert(row.method);
         self
     }

@@ -198,6 +198,7 @@ async fn limit_rate(State(state): State<HttpState>, request: Request, next: Next
         return next.run(request).await;
     };
     let now = state.clock.now();
+    // What a host passes on counts for its user and, against a higher limit, for the host itself.
     let host = request.extensions().get::<ViaHost>().map(|host| Arc::clone(&host.0));
     let Some(verdict) = state.limits.request(client.0, host.as_deref(), now) else {
         return next.run(request).await;

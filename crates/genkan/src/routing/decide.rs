@@ -73,10 +73,12 @@ pub(crate) fn decide<'a>(
     if let Rule::NotHere(message) = row.rule {
         return Err(Refusal::NotHere(message));
     }
+    // The wrong verb is refused first: what follows is about a call that the method can have.
     if let Some(allowed) = forbidden(row.kind, verb) {
         return Err(Refusal::WrongVerb { allowed });
     }
     match (row.rule, authorization) {
+        // Two readers might choose different ones, and one of them is a host behind Genkan.
         (_, Authorization::Repeated) => Err(Refusal::TwoTokens),
         (Rule::NotHere(message), _) => Err(Refusal::NotHere(message)),
         (Rule::Local | Rule::NotYet(_), _) => Ok(Way::Local),

@@ -74,6 +74,7 @@ fn decode(text: &str) -> Option<Cow<'_, str>> {
                     || char::from(rest.next()?).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
                 digit()? << 4 | digit()?
             }
+            // A space in form encoding, which PDSes decode too. No DID or handle has one.
             b'+' => b' ',
             other => other,
         });

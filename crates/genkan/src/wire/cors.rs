@@ -37,6 +37,7 @@ pub(crate) fn preflight(asked: &HeaderMap) -> Response<()> {
 /// The names that were asked for, so that headers which clients invent tomorrow work without a
 /// release.
 fn reflected(asked: &HeaderMap) -> Option<HeaderValue> {
+    // Parsed and printed again, so that nothing but names can get into the answer's head.
     let names: Vec<HeaderName> = asked
         .get_all(ACCESS_CONTROL_REQUEST_HEADERS)
         .iter()

@@ -133,6 +133,7 @@ impl XrpcError {
                 tracing::warn!(cause = chain, "answered {} {}", self.status.as_u16(), self.name);
             }
         }
+        // An error is about this request only, and a cache must not give it to another.
         let mut response = http::Response::new(self.body());
         *response.status_mut() = self.status;
         let headers = response.headers_mut();
