@@ -43,7 +43,7 @@ async function postAndRead(session, person, text) {
 }
 
 for (const [index, how] of ['handle', 'DID', "host's URL", "Genkan's URL"].entries()) {
-  test(`an app under development signs somebody in, given a ${how}`, async (t) => {
+  test(`an app under development signs a person in, given a ${how}`, async (t) => {
     const browser = await startBrowser(t)
     const people = await peopleOnEachHost()
     const person = people[index % people.length]

@@ -23,7 +23,7 @@ async function codeFor(email, before) {
   })
 }
 
-test('somebody signs up on the way into an app, and has a whole account before the app hears of it', async (t) => {
+test('a person signs up on the way into an app, and has a whole account before the app gets its code', async (t) => {
   const browser = await startBrowser(t)
   const { page } = await newPerson(browser, plain)
   const app = await loopbackApp(t, 'atproto identity:*')
@@ -56,7 +56,7 @@ test('the pages speak German to those who ask for it', async (t) => {
   assert.equal(await page.locator('html').getAttribute('lang'), 'de')
 })
 
-test('somebody who is remembered goes straight to the question, and chooses among accounts', async (t) => {
+test('a remembered person goes straight to the consent page, and chooses among accounts', async (t) => {
   const browser = await startBrowser(t)
   const { page } = await newPerson(browser)
   const [one, other] = [await signUp('page'), await signUp('page')]
@@ -78,7 +78,7 @@ test('somebody who is remembered goes straight to the question, and chooses amon
   assert.equal(session.did, other.did)
 })
 
-test('a wrong password and a stranger get the same page', async (t) => {
+test('a wrong password and an unknown handle get the same page', async (t) => {
   const browser = await startBrowser(t)
   const person = await signUp('page')
   const said = []
@@ -94,7 +94,7 @@ test('a wrong password and a stranger get the same page', async (t) => {
   assert.equal(said[0], said[1])
 })
 
-test('a forgotten password is set anew on the way into an app; sessions and grants end', async (t) => {
+test('a forgotten password is reset on the way into an app; sessions and grants end', async (t) => {
   const browser = await startBrowser(t)
   const person = await signUp('page')
   const { page } = await newPerson(browser)
@@ -118,7 +118,7 @@ test('a forgotten password is set anew on the way into an app; sessions and gran
   await page.getByRole('heading', { name: 'Your password has been changed' }).waitFor()
   await look(page, 'password-changed')
 
-  await assert.rejects(before.getTokenInfo(true), 'the grant has ended')
+  await assert.rejects(before.getTokenInfo(true), Error, 'the grant is over')
   const old = await post(service, 'com.atproto.server.refreshSession', person.session.session.refreshJwt)
   assert.equal(old.status, 400, 'and so has the session')
   await leave(app, page, person.handle)
@@ -140,7 +140,7 @@ test('a deactivated account is activated again before it goes on', async (t) => 
     token: person.session.session.accessJwt,
   })
   assert.equal(off.status, 200)
-  await assert.rejects(before.getTokenInfo(true), 'deactivation ends grants')
+  await assert.rejects(before.getTokenInfo(true), Error, 'deactivation ends grants')
 
   await leave(app, page, person.handle)
   await signIn(page, person)

@@ -33,11 +33,11 @@ const FIRST_PORT: u16 = 2580;
 
 pub fn run(mut arguments: Arguments) -> Result<()> {
     let (fresh, stop) = (arguments.flag("--fresh"), arguments.flag("--stop-when-ready"));
-    let elsewhere = arguments.option("--data")?;
+    let given_data = arguments.option("--data")?;
     let given_binary = arguments.option("--genkan-binary")?;
     arguments.end()?;
     let end = StopSignal::watch()?;
-    let data = elsewhere.map_or_else(|| workspace::root().join(".demo"), PathBuf::from);
+    let data = given_data.map_or_else(|| workspace::root().join(".demo"), PathBuf::from);
     if fresh && data.exists() {
         fs::remove_dir_all(&data)?;
     }

@@ -19,7 +19,7 @@ pub fn network() -> PathBuf {
     root().join("network")
 }
 
-/// A folder of the clone that git ignores. Cargo itself may have been told to build elsewhere.
+/// A folder of the clone that git ignores. Cargo itself may have been told to build in another one.
 pub fn target() -> PathBuf {
     root().join("target")
 }
