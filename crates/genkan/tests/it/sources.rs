@@ -140,7 +140,7 @@ pub(crate) fn without_comments(text: &str) -> String {
 }
 
 /// Replaces what is in strings by spaces, and keeps everything else at its place.
-fn without_strings(text: &str) -> String {
+pub(crate) fn without_strings(text: &str) -> String {
     blank(text, |part| matches!(part, Part::Text { .. }))
 }
 

@@ -11,7 +11,6 @@ fn include(text: &str) -> Include {
 
 #[test]
 fn a_set_speaks_for_its_own_namespace() {
-    // 6.A.16
     let set = include("include:com.example.foo.auth");
     for (name, own) in [
         ("com.example.foo.identifier", true),
@@ -28,7 +27,7 @@ fn a_set_speaks_for_its_own_namespace() {
         ("com.example.bar.foo", false),
         ("com.atproto.foo.auth", false),
     ] {
-        assert_eq!(set.has_authority_over(&name.parse().unwrap()), own, "{name}");
+        assert_eq!(set.has_authority_over(&name.parse().unwrap()), own, "6.A.16: {name}");
     }
 }
 
@@ -48,8 +47,6 @@ fn set(permissions: &Value) -> Result<PermissionSet, Error> {
 
 #[test]
 fn permission_sets_expand() {
-    // 6.A.16
-    // 71: what names another namespace is dropped.
     let plain = "include:com.example.calendar.auth";
     let service = "include:com.example.calendar.auth?aud=did:web:example.com#foo";
     let list = "com.example.calendar.listEvents";
@@ -108,7 +105,7 @@ fn permission_sets_expand() {
         // A bad neighbour takes nothing along.
         let made = set(&json!([7, entry, {"type": "permission"}])).unwrap().expand(&include(asked));
         let made: Vec<_> = made.iter().map(ToString::to_string).collect();
-        assert_eq!(made, expanded.into_iter().collect::<Vec<_>>(), "{asked} {members}");
+        assert_eq!(made, expanded.into_iter().collect::<Vec<_>>(), "71, 6.A.16: {asked} {members}");
     }
     let scopes = Scopes::parse("atproto include:com.example.calendar.auth repo:com.example.calendar.event");
     let known = set(&json!([{"type": "permission", "resource": "repo", "collection": [event]}])).unwrap();
@@ -162,11 +159,10 @@ fn permission_sets_speak_languages() {
 
 #[test]
 fn permission_sets_are_bounded() {
-    // 70: what is too large is no set
     let entry =
         json!({"type": "permission", "resource": "repo", "collection": ["com.example.calendar.event"]});
     assert!(set(&json!(vec![&entry; 512])).is_ok());
-    assert_eq!(set(&json!(vec![&entry; 10_000])), Err(Error::TooLarge));
+    assert_eq!(set(&json!(vec![&entry; 10_000])), Err(Error::TooLarge), "70: too large to be a set");
     assert_eq!(
         set(&json!([{"type": "permission", "resource": "repo", "collection": vec!["a.b.c"; 10_000]}])),
         Err(Error::TooLarge)

@@ -8,7 +8,6 @@ fn canonical(text: &str) -> Option<String> {
 
 #[test]
 fn scopes_print_in_one_form() {
-    // 6.A.11
     let service = "rpc:com.example.service?aud=did:web:example.com%23service_id";
     for (text, expected) in [
         ("atproto", "atproto"),
@@ -69,13 +68,12 @@ fn scopes_print_in_one_form() {
         ),
     ] {
         assert_eq!(canonical(text).as_deref(), Some(expected), "{text}");
-        assert_eq!(canonical(expected).as_deref(), Some(expected));
+        assert_eq!(canonical(expected).as_deref(), Some(expected), "6.A.11");
     }
 }
 
 #[test]
 fn what_is_no_scope_is_refused() {
-    // 6.A.11
     for text in [
         "",
         "invalid",
@@ -175,13 +173,12 @@ fn what_is_no_scope_is_refused() {
         "include:com.example.baz?aud=did:web:example.com",
         "include:com.example.baz?aud=*",
     ] {
-        assert_eq!(canonical(text), None, "{text}");
+        assert_eq!(canonical(text), None, "6.A.11: {text}");
     }
 }
 
 #[test]
 fn lists_keep_what_is_known_once() {
-    // 6.A.20
     let scopes = Scopes::parse("atproto  repo:com.example.foo unknown atproto repo:bad blob:*/* blob:*/*");
     assert_eq!(scopes.to_string(), "atproto repo:com.example.foo blob:*/*");
     assert!(scopes.contains("atproto") && !scopes.contains("unknown"));
@@ -189,7 +186,7 @@ fn lists_keep_what_is_known_once() {
     let fewer = Scopes::parse("blob:*/* atproto");
     assert!(fewer.is_within(&scopes) && !scopes.is_within(&fewer));
     let added = Scopes::parse("atproto identity:*");
-    assert_eq!(scopes.intersection(&added).to_string(), "atproto");
+    assert_eq!(scopes.intersection(&added).to_string(), "atproto", "6.A.20");
 }
 
 #[test]
@@ -204,7 +201,6 @@ fn requests_are_compared_letter_by_letter() {
 
 #[test]
 fn records_are_written_as_permitted() {
-    // 6.A.17, 6.A.19
     use RepoAction::{Create, Delete, Update};
     for (scope, action, collection, allowed) in [
         ("repo:*", Create, "com.example.foo", true),
@@ -226,14 +222,13 @@ fn records_are_written_as_permitted() {
         assert_eq!(
             Scopes::parse(scope).allows_repo(action, collection),
             allowed,
-            "{scope} {action:?} {collection}"
+            "6.A.17, 6.A.19: {scope} {action:?} {collection}"
         );
     }
 }
 
 #[test]
 fn services_are_called_as_permitted() {
-    // 6.A.18, 6.A.19
     let feed = "app.bsky.feed.getFeed";
     for (scope, lxm, aud, allowed) in [
         ("rpc:*?lxm=*", feed, "did:web:example.com", false),
@@ -254,13 +249,12 @@ fn services_are_called_as_permitted() {
         ("transition:chat.bsky", "*", "did:web:example.com", false),
         ("atproto", feed, "did:web:example.com", false),
     ] {
-        assert_eq!(Scopes::parse(scope).allows_rpc(lxm, aud), allowed, "{scope} {lxm} {aud}");
+        assert_eq!(Scopes::parse(scope).allows_rpc(lxm, aud), allowed, "6.A.18, 6.A.19: {scope} {lxm} {aud}");
     }
 }
 
 #[test]
 fn files_are_uploaded_as_permitted() {
-    // 6.A.12, 6.A.14, 6.A.19
     for (scope, mime, allowed) in [
         ("blob:image/png", "image/png", true),
         ("blob:image/png", "image/jpeg", false),
@@ -281,13 +275,12 @@ fn files_are_uploaded_as_permitted() {
         ("transition:generic", "foo/bar", true),
         ("atproto", "image/png", false),
     ] {
-        assert_eq!(Scopes::parse(scope).allows_blob(mime), allowed, "{scope} {mime}");
+        assert_eq!(Scopes::parse(scope).allows_blob(mime), allowed, "6.A.12, 6.A.14, 6.A.19: {scope} {mime}");
     }
 }
 
 #[test]
 fn settings_and_identity_are_changed_as_permitted() {
-    // 6.A.13, 6.A.15, 6.A.19
     use AccountAction::{Manage, Read};
     use AccountAttribute::{Email, Repo, Status};
     for (scope, attribute, action, allowed) in [
@@ -317,6 +310,10 @@ fn settings_and_identity_are_changed_as_permitted() {
         ("identity:*", Identity::Any, true),
         ("transition:generic", Identity::Handle, false),
     ] {
-        assert_eq!(Scopes::parse(scope).allows_identity(attribute), allowed, "{scope} {attribute:?}");
+        assert_eq!(
+            Scopes::parse(scope).allows_identity(attribute),
+            allowed,
+            "6.A.13, 6.A.15, 6.A.19: {scope} {attribute:?}"
+        );
     }
 }

@@ -283,11 +283,11 @@ async fn a_proof_is_used_once_and_a_nonce_costs_nothing(db: Db) {
     assert_eq!(app.push_with(&world, &[], &[&proof]).await.summary(), "201");
     assert_eq!(app.push_with(&world, &[], &[&proof]).await.summary(), "401 invalid_dpop_proof", "22");
 
-    // 6.B.2: the same body again, with a nonce. Not even the assertion was used up.
+    // The same body again, with a nonce. Not even the assertion was used up.
     let assertion = app.assertion(&world, &json!({}));
     let first = app.proof_at(&world, "/oauth/par", None);
     let refused = app.push_with(&world, &[("client_assertion", &assertion)], &[&first]).await;
-    assert_eq!(refused.summary(), "400 use_dpop_nonce");
+    assert_eq!(refused.summary(), "400 use_dpop_nonce", "6.B.2");
     let nonce = refused.headers["dpop-nonce"].to_str().unwrap();
     let second = app.proof_at(&world, "/oauth/par", Some(nonce));
     let answer = app.push_with(&world, &[("client_assertion", &assertion)], &[&second]).await;

@@ -34,13 +34,16 @@ async fn two_are_as_one(db: Db) {
     both.sort();
     assert_eq!(both, ["200", "400 invalid_grant"], "73");
 
-    // 74, and 6.B.4: 50 at both.
     let token = one.tokens(&app).await.text("refresh_token");
     let all = (0..50).map(|index| app.refresh(if index % 2 == 0 { &one } else { &two }, &token));
     let answers = futures_util::future::join_all(all).await;
     let successor = answers[0].text("refresh_token");
     for answer in &answers {
-        assert_eq!((answer.status, answer.text("refresh_token")), (200, successor.clone()), "{answer:?}");
+        assert_eq!(
+            (answer.status, answer.text("refresh_token")),
+            (200, successor.clone()),
+            "74, 6.B.4: {answer:?}"
+        );
     }
     // Revoked at one, over at the other.
     assert_eq!(app.revoke(&one, &successor).await.summary(), "200");
