@@ -12,6 +12,7 @@ use http::{Request, Uri};
 use http_body_util::{BodyExt as _, Limited};
 use subtle::ConstantTimeEq as _;
 
+use super::paths::is_page;
 use super::trouble::Trouble;
 use crate::base::{Language, Origin, Secret, random};
 use crate::signin::{BrowserInfo, Cookies, Visit};
@@ -201,7 +202,7 @@ impl Call {
 fn is_page_of(referer: &str, origin: &Origin) -> bool {
     let Some(rest) = referer.strip_prefix(origin.as_str()) else { return false };
     let path = rest.split(['?', '#']).next().unwrap_or_default();
-    super::is_page(path)
+    is_page(path)
 }
 
 fn cookie(headers: &HeaderMap, name: &str) -> Option<String> {

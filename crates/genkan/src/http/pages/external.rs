@@ -8,7 +8,7 @@ use http::header::{HOST, HeaderName, HeaderValue};
 use http::{Request, StatusCode};
 
 use super::call::{Call, Form, Names};
-use super::consent;
+use super::consent_page;
 use super::flow::Flow;
 use super::frame::{FormContext, Frame, Message, Note};
 use super::messages::Messages;
@@ -66,7 +66,7 @@ pub(super) async fn leave(
     let login = NewLogin {
         identifier,
         // For the account pages it is enough to know who it is.
-        scope: flow.map_or("atproto", |flow| flow.opened.scope()),
+        scope: flow.map_or("atproto", |flow| flow.opened.scope().as_str()),
         request: flow.map(|flow| flow.opened.id.as_str()),
         back: &back,
         device: visit.device.as_str(),
@@ -182,7 +182,7 @@ pub(super) async fn ask(
 ) -> Result<Reply, Trouble> {
     let view = pages.app.oauth.consent_view_linked(&flow.opened, &linked(arrival)).await?;
     let server = arrival.issuer.split("://").nth(1).unwrap_or(&arrival.issuer);
-    consent::page(pages, call, flow, &view, Some((&arrival.link, server)))
+    consent_page::page(pages, call, flow, &view, Some((&arrival.link, server)))
 }
 
 /// Their answer.

@@ -2,8 +2,9 @@
 
 use super::call::{Call, Form};
 use super::frame::{FlowRef, FormContext};
+use super::reply::Reply;
 use super::trouble::Trouble;
-use super::{Pages, Reply, redirect};
+use super::{Pages, redirect};
 use crate::base::Language;
 use crate::oauth::{OpenRequest, Redirect};
 use crate::signin::{SignIn, Visit};

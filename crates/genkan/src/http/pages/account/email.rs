@@ -5,65 +5,27 @@
 
 use http::StatusCode;
 
-use super::Pages;
-use super::account::{AccountForm, again, at_home};
-use super::call::{Call, Form};
-use super::frame::Note;
-use super::messages::Messages;
-use super::reply::Reply;
-use super::trouble::Trouble;
-use crate::accounts::{Account, ClaimError, CodeError, Email, EmailsError};
+use super::email_section::{CHANGE, CONFIRM};
+use super::owner::at_home;
+use super::page::{AccountForm, again};
+use crate::accounts::{ClaimError, CodeError, Email, EmailsError};
 use crate::db::audit::Actor;
+use crate::http::pages::Pages;
+use crate::http::pages::call::{Call, Form};
+use crate::http::pages::frame::Note;
+use crate::http::pages::messages::Messages;
+use crate::http::pages::reply::Reply;
+use crate::http::pages::trouble::Trouble;
 use crate::limits::{Limit, address, code_for};
 use crate::mail::Reason;
 use crate::signin::{SignIn, Visit};
 
-/// The part of the account page that is about the address.
-#[derive(Debug)]
-pub(super) struct Section<'a> {
-    pub(super) address: Option<&'a str>,
-    pub(super) confirmed: bool,
-    /// The operator sends mail.
-    pub(super) is_on: bool,
-    /// Which form is to be open, if it may: as the address of the page has it.
-    step: &'a str,
-    /// The new address, as it was typed.
-    pub(super) typed: String,
-}
-
-impl<'a> Section<'a> {
-    pub(super) fn of(account: &'a Account, is_on: bool, step: &'a str, typed: String) -> Self {
-        let (address, confirmed) = (account.email.as_deref(), account.email_confirmed_at.is_some());
-        Self { address, confirmed, is_on, step, typed }
-    }
-
-    /// The form for the code that confirms is open.
-    pub(super) fn confirming(&self) -> bool {
-        self.step == CONFIRM && self.may_confirm()
-    }
-
-    /// The form for another address is open.
-    pub(super) fn changing(&self) -> bool {
-        self.step == CHANGE && self.may_change()
-    }
-
-    pub(super) const fn may_confirm(&self) -> bool {
-        self.is_on && !self.confirmed && self.address.is_some()
-    }
-
-    /// A confirmed address takes a code to change, so it takes mail.
-    pub(super) const fn may_change(&self) -> bool {
-        self.is_on || !self.confirmed
-    }
-
-    /// Whether there is a form that is not open.
-    pub(super) fn has_ways(&self) -> bool {
-        (self.may_confirm() && !self.confirming()) || (self.may_change() && !self.changing())
-    }
-}
-
 /// A code is wanted.
-pub(super) async fn send_code(pages: Pages, call: Call, form: Form) -> Result<Reply, Trouble> {
+pub(in crate::http::pages) async fn send_code(
+    pages: Pages,
+    call: Call,
+    form: Form,
+) -> Result<Reply, Trouble> {
     let (_, one) = at_home(&pages, &call, &form).await?;
     let (account, language) = (&one.account, call.jar.language());
     let (did, step) = (account.did.as_str(), form.text("step"));
@@ -86,7 +48,7 @@ pub(super) async fn send_code(pages: Pages, call: Call, form: Form) -> Result<Re
 }
 
 /// The code that confirms the address was typed.
-pub(super) async fn confirm(pages: Pages, call: Call, form: Form) -> Result<Reply, Trouble> {
+pub(in crate::http::pages) async fn confirm(pages: Pages, call: Call, form: Form) -> Result<Reply, Trouble> {
     let (visit, one) = at_home(&pages, &call, &form).await?;
     let (account, did) = (&one.account, one.account.did.as_str());
     let messages = Messages::of(call.jar.language());
@@ -107,7 +69,7 @@ pub(super) async fn confirm(pages: Pages, call: Call, form: Form) -> Result<Repl
 }
 
 /// Another address was typed, and the code from the email to the present one where that is confirmed.
-pub(super) async fn change(pages: Pages, call: Call, form: Form) -> Result<Reply, Trouble> {
+pub(in crate::http::pages) async fn change(pages: Pages, call: Call, form: Form) -> Result<Reply, Trouble> {
     let (visit, one) = at_home(&pages, &call, &form).await?;
     let (account, did) = (&one.account, one.account.did.as_str());
     let messages = Messages::of(call.jar.language());
@@ -164,6 +126,3 @@ fn note_of(error: EmailsError, messages: &Messages) -> Result<Note, Trouble> {
         other @ EmailsError::OtherAddress => Err(Trouble::Bug(Box::new(other))),
     }
 }
-
-const CONFIRM: &str = "confirm";
-const CHANGE: &str = "change";

@@ -6,13 +6,13 @@
 use askama::Template;
 use http::StatusCode;
 
-use super::call::{Call, Form};
-use super::frame::{FlowRef, FormContext, Frame, Message, Note};
-use super::messages::Messages;
-use super::reply::Reply;
-use super::trouble::Trouble;
-use super::{LEAST, Pages, at_least};
 use crate::accounts::Email;
+use crate::http::pages::call::{Call, Form};
+use crate::http::pages::frame::{FlowRef, FormContext, Frame, Message, Note};
+use crate::http::pages::messages::Messages;
+use crate::http::pages::reply::Reply;
+use crate::http::pages::trouble::Trouble;
+use crate::http::pages::{LEAST, Pages, at_least};
 use crate::limits::{Limit, address, code_for};
 use crate::mail::Reason;
 use crate::recovery::Error;
@@ -35,7 +35,7 @@ struct Reset<'a> {
 }
 
 /// `GET /account/reset-password`
-pub(super) async fn show(pages: Pages, call: Call) -> Result<Reply, Trouble> {
+pub(in crate::http::pages) async fn show(pages: Pages, call: Call) -> Result<Reply, Trouble> {
     let place = FormContext::of(&pages, &call, flow_of(&call));
     match call.parameter("step").as_deref() {
         Some("code") => with_code(&pages, &call, place, StatusCode::OK, Vec::new()),
@@ -56,7 +56,7 @@ pub(super) async fn show(pages: Pages, call: Call) -> Result<Reply, Trouble> {
 }
 
 /// One of the two forms was sent.
-pub(super) async fn take(pages: Pages, call: Call, form: Form) -> Result<Reply, Trouble> {
+pub(in crate::http::pages) async fn take(pages: Pages, call: Call, form: Form) -> Result<Reply, Trouble> {
     let flow = (!form.text("request_uri").is_empty())
         .then(|| FlowRef::back(form.text("client_id"), form.text("request_uri")));
     let place = FormContext::of(&pages, &call, flow);

@@ -1,0 +1,74 @@
+//! What every page and form is made with: the application, the theme, the browser's visit and limits.
+
+use std::future::Future;
+use std::time::Duration;
+
+use http::StatusCode;
+
+use super::call::Call;
+use super::reply::Reply;
+use super::theme::Theme;
+use super::trouble::Trouble;
+use crate::app::App;
+use crate::base::Origin;
+use crate::limits::Limit;
+use crate::signin::Visit;
+
+/// What the pages are made with. Cheap to clone.
+#[derive(Clone, Debug)]
+pub(super) struct Pages {
+    pub(super) app: App,
+    pub(super) theme: Theme,
+}
+
+impl Pages {
+    pub(super) fn origin(&self) -> &Origin {
+        &self.app.config.service.public_url
+    }
+
+    /// The browser at hand, known from now on.
+    pub(super) async fn visit(&self, call: &Call) -> Result<Visit, Trouble> {
+        let visit = self.app.sign_ins.visit(call.cookies.as_ref(), &call.seen()).await?;
+        call.jar.keep(&visit);
+        Ok(visit)
+    }
+
+    /// The browser at hand, if it is known.
+    pub(super) async fn known_visit(&self, call: &Call) -> Result<Option<Visit>, Trouble> {
+        let visit = self.app.sign_ins.peek(call.cookies.as_ref(), &call.seen()).await?;
+        if let Some(visit) = &visit {
+            call.jar.keep(visit);
+        }
+        Ok(visit)
+    }
+
+    /// Counts an attempt, before its work.
+    pub(super) async fn count(&self, limit: Limit, key: &str) -> Result<(), Trouble> {
+        let app = &self.app;
+        match app.limits.attempt(&app.db, limit, key, app.clock.now()).await? {
+            Some(verdict) if !verdict.allowed => Err(Trouble::Limited(verdict)),
+            _ => Ok(()),
+        }
+    }
+
+    pub(super) fn show(
+        &self,
+        page: &impl askama::Template,
+        form_action: Option<&str>,
+    ) -> Result<Reply, Trouble> {
+        Reply::page(StatusCode::OK, page, self.origin(), form_action)
+    }
+
+    pub(super) fn see_other(&self, location: &str) -> Result<Reply, Trouble> {
+        Reply::see_other(location, self.origin())
+    }
+}
+
+/// Answers no sooner than this, so that how long it took tells nothing.
+pub(super) async fn at_least<T>(least: Duration, work: impl Future<Output = T>) -> T {
+    let (done, ()) = tokio::join!(work, tokio::time::sleep(least));
+    done
+}
+
+/// Sign-ins, handle checks and their failures.
+pub(super) const LEAST: Duration = Duration::from_millis(400);
