@@ -48,7 +48,7 @@ impl From<Grant> for GrantView {
             id: grant.id,
             account: grant.did.to_string(),
             client_id: grant.client_id,
-            scope: grant.scope,
+            scope: grant.scope.to_string(),
             created: grant.created_at.rfc3339(),
             refreshed: grant.rotated_at.rfc3339(),
             ends: grant.idle_until.min(grant.expires_at).rfc3339(),

@@ -178,7 +178,7 @@ impl<N: Neighbours> Forwarder<N> {
         if !permission::is_carried(method_of(request)) {
             return Err(Error::NotCarried);
         }
-        if !permission::allows(&caller.scope, method_of(request)) {
+        if !permission::allows(caller.scope.as_str(), method_of(request)) {
             return Err(Error::Scope { by_proof });
         }
         let signer = if let Some(known) = self.neighbours.recall_link(&caller.grant) {

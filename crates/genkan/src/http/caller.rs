@@ -68,9 +68,8 @@ impl<M> Caller<M> {
     pub(crate) fn sees_email(&self) -> bool {
         match &self.by {
             By::Client | By::Host => true,
-            By::App(grant) => {
-                Scopes::parse(&grant.scope).allows_account(AccountAttribute::Email, AccountAction::Read)
-            }
+            By::App(grant) => Scopes::parse(grant.scope.as_str())
+                .allows_account(AccountAttribute::Email, AccountAction::Read),
         }
     }
 
@@ -168,7 +167,7 @@ async fn by_app(app: &App, grant: Arc<GrantCaller>, apps: AppAccess) -> Result<(
     if !grant.place.is_host(&account.host) {
         return Err(invalid("the token is for another host"));
     }
-    check_grant(&grant.scope, apps)?;
+    check_grant(grant.scope.as_str(), apps)?;
     Ok((account, By::App(grant)))
 }
 

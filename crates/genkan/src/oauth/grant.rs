@@ -10,6 +10,7 @@ use genkan_protocol::oauth::dpop::Proof;
 use genkan_protocol::syntax::Did;
 
 use super::parameters::ClientAuth;
+use super::scope::ApprovedScope;
 use crate::base::Timestamp;
 
 /// What an account allowed a client, for as long as it lives.
@@ -19,8 +20,7 @@ pub(crate) struct Grant {
     pub(crate) id: String,
     pub(crate) did: Did,
     pub(crate) client_id: String,
-    /// As approved: permission sets are not expanded.
-    pub(crate) scope: String,
+    pub(crate) scope: ApprovedScope,
     /// Thumbprint of the key that its tokens are bound to. `None`: they are plain Bearer tokens.
     pub(crate) dpop_key: Option<String>,
     pub(crate) client_auth: ClientAuth,

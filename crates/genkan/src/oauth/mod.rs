@@ -16,6 +16,7 @@ mod ids;
 mod parameters;
 mod permission_sets;
 mod resource;
+mod scope;
 mod server;
 mod service;
 mod sql;
@@ -29,6 +30,8 @@ pub(crate) use error::Error;
 pub(crate) use grant::Grant;
 pub(crate) use permission_sets::SetView;
 pub(crate) use resource::claimed_account;
+#[cfg(test)]
+pub(crate) use scope::ExpandedScope;
 pub(crate) use server::{
     Choice, ConsentView, GrantView, LinkedAccount, OpenRequest, Outcome, Page, Permission, Problem, Redirect,
     sweep,

@@ -4,12 +4,14 @@ use serde::{Deserialize, Serialize};
 
 use genkan_protocol::oauth::request::{Prompt, ResponseMode};
 
+use super::scope::RequestedScope;
+
 /// What a client pushed, checked.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct RequestParameters {
     pub(super) redirect_uri: String,
-    /// Values between single spaces, `atproto` among them; permission sets not expanded.
-    pub(super) scope: String,
+    /// `atproto` is among its values.
+    pub(super) scope: RequestedScope,
     pub(super) state: String,
     pub(super) code_challenge: String,
     #[serde(with = "response_mode")]
@@ -57,10 +59,6 @@ impl ClientAuth {
 impl RequestParameters {
     pub(super) fn to_json(&self) -> String {
         serde_json::to_string(self).expect("plain data has a JSON form")
-    }
-
-    pub(super) fn scopes(&self) -> impl Iterator<Item = &str> {
-        self.scope.split(' ')
     }
 }
 

@@ -15,6 +15,7 @@ use genkan_protocol::syntax::{Did, Nsid};
 use http::StatusCode;
 
 use super::error::Error;
+use super::scope::{ApprovedScope, ExpandedScope, RequestedScope};
 use super::sql::permission_sets as sql;
 use crate::base::fetch::{Dns, DnsError, GuardedClient, Limits};
 use crate::base::single_flight::SingleFlight;
@@ -64,8 +65,8 @@ impl PermissionSets {
     }
 
     /// Every set that is asked for can be had, for a new sign-in.
-    pub(super) async fn require(&self, scope: &str) -> Result<(), Error> {
-        let scopes = Scopes::parse(scope);
+    pub(super) async fn require(&self, scope: &RequestedScope) -> Result<(), Error> {
+        let scopes = Scopes::parse(scope.as_str());
         if scopes.includes().count() > MOST_SETS {
             let why = format!("more than {MOST_SETS} permission sets requested");
             return Err(Error::refused(Code::InvalidScope, why));
@@ -86,22 +87,22 @@ impl PermissionSets {
     }
 
     /// The scope with its sets expanded, as tokens say it. An old copy serves, and is asked for anew behind its back.
-    pub(super) async fn expand(&self, scope: &str) -> Result<String, Error> {
-        let scopes = Scopes::parse(scope);
+    pub(super) async fn expand(&self, scope: &ApprovedScope) -> Result<ExpandedScope, Error> {
+        let scopes = Scopes::parse(scope.as_str());
         let mut known = Vec::new();
         for include in scopes.includes() {
             if let Some(set) = self.stored(&include.nsid).await? {
                 known.push((include.clone(), set));
             }
         }
-        let expanded = scopes.expanded(|include| {
+        let expanded = scope.expanded(|include| {
             known
                 .iter()
                 .find(|(one, _)| one == include)
                 .map(|(_, set)| set.expand(include))
                 .unwrap_or_default()
         });
-        Ok(expanded.to_string())
+        Ok(expanded)
     }
 
     /// What people see of a scope value, if it is a set.
@@ -287,7 +288,7 @@ mod tests {
         }
 
         async fn refused(&self, scope: &str) -> String {
-            match self.sets.require(scope).await {
+            match self.sets.require(&RequestedScope::of_request(scope)).await {
                 Ok(()) => "fine".to_owned(),
                 Err(error) => error.to_string(),
             }
@@ -311,8 +312,12 @@ mod tests {
         tx.commit().await.unwrap();
         assert_eq!(stand.refused(SCOPE).await, "fine");
         assert_eq!(stand.dns.asked(), 0, "fresh");
-        // 71: what is another's is dropped.
-        assert_eq!(stand.sets.expand(SCOPE).await.unwrap(), "atproto repo:org.example.note");
+        let approved = ApprovedScope::stored(SCOPE.to_owned());
+        assert_eq!(
+            stand.sets.expand(&approved).await.unwrap().as_str(),
+            "atproto repo:org.example.note",
+            "71: what names another namespace is dropped"
+        );
         let view = stand.sets.view("include:org.example.set").await.unwrap().unwrap();
         assert_eq!((view.set.title(&["de"]), view.expanded.len()), (Some("Notes"), 1));
         assert!(stand.sets.view("repo:*").await.unwrap().is_none());
@@ -328,7 +333,7 @@ mod tests {
                 .starts_with("invalid_scope: Could not resolve Lexicon for NSID (org.example.set)")
         );
         // What lives goes on with it.
-        assert_eq!(stand.sets.expand(SCOPE).await.unwrap(), "atproto repo:org.example.note");
+        assert_eq!(stand.sets.expand(&approved).await.unwrap().as_str(), "atproto repo:org.example.note");
     }
 
     async fn a_set_that_is_not_proved_is_refused(db: Db) {

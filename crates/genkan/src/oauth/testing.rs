@@ -5,6 +5,7 @@ use genkan_protocol::oauth::request::ResponseMode;
 
 use super::grant::{Grant, GrantPlace};
 use super::parameters::{ClientAuth, RequestParameters};
+use super::scope::{ApprovedScope, RequestedScope};
 use super::service::OAuth;
 use crate::accounts::{Account, State};
 use crate::base::fetch::GuardedClient;
@@ -20,7 +21,7 @@ impl OAuth {
 pub(super) fn pushed() -> RequestParameters {
     RequestParameters {
         redirect_uri: "https://app.example.com/back".to_owned(),
-        scope: "atproto transition:generic".to_owned(),
+        scope: RequestedScope::of_request("atproto transition:generic"),
         state: "the state".to_owned(),
         code_challenge: "E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM".to_owned(),
         response_mode: ResponseMode::Query,
@@ -38,7 +39,7 @@ pub(super) fn grant() -> Grant {
         id: "0123456789abcdef01234567".to_owned(),
         did: "did:plc:ann".parse().unwrap(),
         client_id: "https://app.example.com/c.json".to_owned(),
-        scope: "atproto".to_owned(),
+        scope: ApprovedScope::stored("atproto".to_owned()),
         dpop_key: Some("thumbprint".to_owned()),
         client_auth: ClientAuth::None,
         device: "dev-1".to_owned(),

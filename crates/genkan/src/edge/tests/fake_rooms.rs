@@ -131,7 +131,11 @@ fn name_of<'a>(account: &'a Target<'_>) -> &'a str {
 fn zoe(scope: &str) -> GrantCaller {
     let mut caller = GrantCaller::for_tests(super::external_reads::ZOE, "none");
     caller.place = crate::oauth::Place::Link;
-    caller.scope = if scope.is_empty() { ZOES_SCOPE.to_owned() } else { scope.replace('+', " ") };
+    caller.scope = crate::oauth::ExpandedScope::for_tests(&if scope.is_empty() {
+        ZOES_SCOPE.to_owned()
+    } else {
+        scope.replace('+', " ")
+    });
     caller
 }
 

@@ -27,7 +27,7 @@ pub(super) async fn token(
     let mut answer = json!({
         "access_token": tokens.access.expose(),
         "token_type": if tokens.bound { "DPoP" } else { "Bearer" },
-        "scope": tokens.scope,
+        "scope": tokens.scope.as_str(),
         "expires_in": tokens.expires_in,
         "sub": tokens.sub,
     });

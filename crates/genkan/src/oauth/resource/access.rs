@@ -17,6 +17,7 @@ use crate::keys::WebPurpose;
 use crate::oauth::call::Call;
 use crate::oauth::grant::{Grant, GrantPlace};
 use crate::oauth::ids;
+use crate::oauth::scope::TokenScope;
 use crate::oauth::service::OAuth;
 use crate::oauth::sql::{grants, scopes};
 use crate::oauth::tokens::{AccessError, GrantCaller, HostTokenSlot, Place};
@@ -137,10 +138,10 @@ impl OAuth {
         let Some(claims) = verified else { return Err(wrong) };
         let grant = ids::grant_of_token_id(&claims.jti).filter(|_| claims.iss == self.settings.issuer);
         let Some(grant) = grant else { return Err(wrong) };
-        let scope = if claims.scope.starts_with("ref:") {
-            scopes::find(&self.db, &claims.scope).await?.ok_or(wrong)?
-        } else {
-            claims.scope.clone()
+        let written = TokenScope::of_claim(&claims.scope);
+        let scope = match written.inline() {
+            Some(scope) => scope,
+            None => scopes::find(&self.db, written.as_str()).await?.ok_or(wrong)?,
         };
         Ok(GrantCaller {
             did: claims.sub.clone(),
@@ -148,7 +149,7 @@ impl OAuth {
             grant: grant.to_owned(),
             place,
             scope,
-            written: claims.scope.clone(),
+            written,
             key: claims.cnf.map(|cnf| cnf.jkt),
             expires_at: Timestamp::from_seconds(claims.exp),
             minted: HostTokenSlot::default(),

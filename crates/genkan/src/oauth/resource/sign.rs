@@ -27,7 +27,7 @@ impl OAuth {
                 iss: self.settings.issuer.clone(),
                 aud: host.did.as_str().to_owned(),
                 sub: caller.did.clone(),
-                scope: caller.written.clone(),
+                scope: caller.written.as_str().to_owned(),
                 client_id: caller.client_id.clone(),
                 cnf: Some(Confirmation { jkt: self.signer.key.thumbprint() }),
                 jti: ids::token_id(&caller.grant),

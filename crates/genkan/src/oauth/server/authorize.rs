@@ -14,6 +14,7 @@ use crate::base::{Secret, Timestamp, random};
 use crate::db::Tx;
 use crate::db::audit::{self, Actor};
 use crate::oauth::ids::{URI_PREFIX, hash};
+use crate::oauth::scope::ApprovedScope;
 use crate::oauth::service::OAuth;
 use crate::oauth::sql::requests::Stored;
 use crate::oauth::sql::{codes, consents, requests};
@@ -95,18 +96,16 @@ impl OAuth {
     ) -> Result<Redirect, Problem> {
         let now = self.clock.now();
         let pushed = &opened.request.pushed;
-        let allowed: Vec<&str> = pushed
-            .scopes()
-            .filter(|asked| scopes.is_none_or(|given| given.iter().any(|one| one == asked)))
-            .collect();
+        let allowed =
+            pushed.scope.approve(|value| scopes.is_none_or(|given| given.iter().any(|one| one == value)));
         let account = &signed_in.account;
-        if !allowed.contains(&"atproto")
+        if !allowed.has_atproto()
             || account.standing() != Standing::Active
             || !is_wanted(opened, signed_in, now)
         {
             return self.reject(opened).await;
         }
-        self.give_code(opened, &account.did, &allowed, None, now).await
+        self.give_code(opened, &account.did, allowed, None, now).await
     }
 
     /// Decides the request: the browser gets a code for what was allowed.
@@ -114,11 +113,10 @@ impl OAuth {
         &self,
         opened: &OpenRequest,
         did: &Did,
-        allowed: &[&str],
+        scope: ApprovedScope,
         link: Option<String>,
         now: Timestamp,
     ) -> Result<Redirect, Problem> {
-        let scope = allowed.join(" ");
         let mut tx = self.db.begin().await?;
         // A password that was reset meanwhile has signed this browser out.
         if link.is_none()
@@ -142,7 +140,7 @@ impl OAuth {
         };
         codes::insert(&mut tx, &hash(code.expose()), &stored).await?;
         if !opened.client.development {
-            consents::add(&mut tx, did.as_str(), &stored.client_id, allowed, now).await?;
+            consents::add(&mut tx, did.as_str(), &stored.client_id, &scope, now).await?;
         }
         let detail = format!("{} {scope}", stored.client_id);
         audit::record(&mut tx, now, Actor::Account(did.as_str()), "oauth.approve", did.as_str(), &detail)

@@ -67,7 +67,7 @@ impl OAuth {
         opened: &OpenRequest,
         account: &Account,
     ) -> Result<ConsentView, Problem> {
-        let asked = opened.request.pushed.scopes();
+        let asked = opened.request.pushed.scope.values();
         let permissions = self.permissions(opened, account.did.as_str(), asked, true).await?;
         let (did, handle) = (account.did.clone(), account.handle.to_string());
         Ok(ConsentView { client: opened.client.clone(), did, handle, permissions })
@@ -111,7 +111,7 @@ impl OAuth {
             signed_in,
             fresh: is_fresh(opened, signed_in, now),
             active: signed_in.account.standing() == Standing::Active,
-            granted: believed && opened.request.pushed.scopes().all(|value| known.contains(value)),
+            granted: believed && opened.request.pushed.scope.values().all(|value| known.contains(value)),
         })
     }
 

@@ -11,6 +11,7 @@ use genkan_protocol::syntax::Did;
 
 use super::problem::Problem;
 use super::view::{ConsentView, OpenRequest, Redirect};
+use crate::oauth::scope::{ApprovedScope, RequestedScope};
 use crate::oauth::service::OAuth;
 
 /// An account of another server that has signed in for one request.
@@ -28,10 +29,10 @@ pub(crate) struct LinkedAccount {
 impl OAuth {
     /// Of what was asked for, what its server granted. Servers tell what a permission set stands for and not its name:
     /// the set is kept if all of it was granted, and otherwise what was of it.
-    async fn granted(&self, opened: &OpenRequest, linked: &LinkedAccount) -> Result<Vec<String>, Problem> {
+    async fn granted(&self, opened: &OpenRequest, linked: &LinkedAccount) -> Result<ApprovedScope, Problem> {
         let granted = Scopes::parse(&linked.scope);
         let mut allowed: Vec<String> = Vec::new();
-        for asked in opened.request.pushed.scopes() {
+        for asked in opened.request.pushed.scope.values() {
             let is_granted =
                 asked.parse::<Scope>().is_ok_and(|scope| granted.iter().any(|(_, own)| *own == scope));
             if is_granted {
@@ -47,7 +48,7 @@ impl OAuth {
         }
         let mut seen = HashSet::new();
         allowed.retain(|value| seen.insert(value.clone()));
-        Ok(allowed)
+        Ok(ApprovedScope::of_values(&allowed))
     }
 
     /// What the account is asked to allow.
@@ -58,7 +59,7 @@ impl OAuth {
     ) -> Result<ConsentView, Problem> {
         let did = linked.did.as_str();
         let granted = self.granted(opened, linked).await?;
-        let permissions = self.permissions(opened, did, granted.iter().map(String::as_str), false).await?;
+        let permissions = self.permissions(opened, did, granted.values(), false).await?;
         let (did, handle) = (linked.did.clone(), linked.handle.clone());
         Ok(ConsentView { client: opened.client.clone(), did, handle, permissions })
     }
@@ -70,12 +71,11 @@ impl OAuth {
         linked: &LinkedAccount,
     ) -> Result<Redirect, Problem> {
         let granted = self.granted(opened, linked).await?;
-        let allowed: Vec<&str> = granted.iter().map(String::as_str).collect();
-        if !allowed.contains(&"atproto") || !opened.wants(linked.did.as_str(), &linked.handle) {
+        if !granted.has_atproto() || !opened.wants(linked.did.as_str(), &linked.handle) {
             return self.reject(opened).await;
         }
         let link = Some(linked.id.clone());
-        self.give_code(opened, &linked.did, &allowed, link, self.clock.now()).await
+        self.give_code(opened, &linked.did, granted, link, self.clock.now()).await
     }
 }
 
@@ -85,8 +85,7 @@ impl OpenRequest {
         self.login_hint.as_deref().is_none_or(|hint| hint == did || hint == handle)
     }
 
-    /// All that was asked for, values between single spaces.
-    pub(crate) fn scope(&self) -> &str {
+    pub(crate) fn scope(&self) -> &RequestedScope {
         &self.request.pushed.scope
     }
 }

@@ -10,6 +10,7 @@ use crate::keys::WebPurpose;
 use crate::oauth::error::Error;
 use crate::oauth::grant::Grant;
 use crate::oauth::ids;
+use crate::oauth::scope::ExpandedScope;
 use crate::oauth::service::OAuth;
 use crate::oauth::sql::scopes;
 use crate::oauth::tokens::RefreshTokenId;
@@ -20,7 +21,7 @@ pub(crate) struct Tokens {
     pub(crate) access: Secret<String>,
     /// `None` for clients that did not ask for the grant type.
     pub(crate) refresh: Option<Secret<String>>,
-    pub(crate) scope: String,
+    pub(crate) scope: ExpandedScope,
     /// Seconds.
     pub(crate) expires_in: u64,
     pub(crate) sub: String,
@@ -59,18 +60,17 @@ pub(in crate::oauth) fn token_subject<'a>(
 }
 
 impl OAuth {
-    /// Tokens of a grant's current generation. `scope`: with permission sets expanded.
+    /// Tokens of a grant's current generation.
     pub(in crate::oauth) async fn mint(
         &self,
         tx: &mut Tx,
         grant: &Grant,
         subject: &TokenSubject<'_>,
-        scope: String,
+        scope: ExpandedScope,
         now: Timestamp,
     ) -> Result<Tokens, Error> {
-        let mut written = scope.clone();
-        if written.len() > LONGEST {
-            written = access_token::scope_reference(&scope);
+        let written = scope.written();
+        if written.is_reference() {
             scopes::keep(tx, &written, &scope, now).await?;
         }
         // Never beyond the grant's own end.
@@ -86,7 +86,7 @@ impl OAuth {
             iss: self.settings.issuer.clone(),
             aud: self.settings.service_did.clone(),
             sub: subject.did().clone(),
-            scope: written,
+            scope: written.as_str().to_owned(),
             client_id: grant.client_id.clone(),
             cnf,
             jti: ids::token_id(&grant.id),
@@ -119,10 +119,7 @@ impl OAuth {
     }
 
     /// The whole scope behind a reference, as hosts ask for it.
-    pub(crate) async fn dereference(&self, reference: &str) -> Result<Option<String>, Error> {
+    pub(crate) async fn dereference(&self, reference: &str) -> Result<Option<ExpandedScope>, Error> {
         Ok(scopes::find(&self.db, reference).await?)
     }
 }
-
-/// Bytes of scope that a token has room for; proxies before a host often take headers of 8 KiB and no more.
-const LONGEST: usize = 3 * 1024;

@@ -3,7 +3,7 @@
 use data_encoding::HEXLOWER;
 use genkan_protocol::oauth::error::OAuthErrorCode as Code;
 use genkan_protocol::oauth::request::{AuthorizationRequest, Form, Prompt};
-use genkan_protocol::oauth::scope::{Scope, undeclared};
+use genkan_protocol::oauth::scope::undeclared;
 
 use super::authorize::REQUEST;
 use crate::base::random;
@@ -12,6 +12,7 @@ use crate::oauth::clients::{Client, Purpose};
 use crate::oauth::error::Error;
 use crate::oauth::ids::URI_PREFIX;
 use crate::oauth::parameters::RequestParameters;
+use crate::oauth::scope::RequestedScope;
 use crate::oauth::service::OAuth;
 use crate::oauth::sql::requests;
 
@@ -102,17 +103,11 @@ fn redirect_for(client: &Client, asked: Option<String>) -> Result<String, Error>
 }
 
 /// What is asked for, without what nobody knows and what stands there twice.
-fn scope_for(client: &Client, asked: &str) -> Result<String, Error> {
+fn scope_for(client: &Client, asked: &str) -> Result<RequestedScope, Error> {
     if let Some(value) = undeclared(asked, &client.metadata.scope) {
         let shown: String = value.chars().take(200).collect();
         let why = format!("the scope value {shown:?} is not declared in the client metadata");
         return Err(Error::refused(Code::InvalidScope, why));
     }
-    let mut values: Vec<&str> = Vec::new();
-    for value in asked.split(' ').filter(|value| !value.is_empty()) {
-        if !values.contains(&value) && value.parse::<Scope>().is_ok() {
-            values.push(value);
-        }
-    }
-    Ok(values.join(" "))
+    Ok(RequestedScope::of_request(asked))
 }

@@ -12,6 +12,7 @@ use crate::oauth::clients::{AuthenticatedClient, Client};
 use crate::oauth::error::Error;
 use crate::oauth::grant::{Grant, GrantPlace, LONG, SHORT, is_held_by};
 use crate::oauth::ids::{self, hash};
+use crate::oauth::scope::ExpandedScope;
 use crate::oauth::service::OAuth;
 use crate::oauth::sql::{codes, grants};
 use crate::oauth::tokens::{CHALLENGE, OneTimeUse};
@@ -24,8 +25,8 @@ struct Redemption<'a> {
     redirect_uri: &'a str,
     verifier: &'a str,
     account: Option<&'a Account>,
-    /// The approved scope with its permission sets expanded.
-    scope: String,
+    /// `None`: there is no such code.
+    scope: Option<ExpandedScope>,
 }
 
 impl OAuth {
@@ -43,8 +44,8 @@ impl OAuth {
         let hash = hash(code);
         // Looked up before the transaction: it holds no row while others are asked.
         let (account, scope) = match codes::peek(&self.db, &hash).await? {
-            Some((did, scope)) => (self.accounts.find(&did).await?, self.sets.expand(&scope).await?),
-            None => (None, String::new()),
+            Some((did, scope)) => (self.accounts.find(&did).await?, Some(self.sets.expand(&scope).await?)),
+            None => (None, None),
         };
         let redemption =
             Redemption { client, proven, proof, redirect_uri, verifier, account: account.as_ref(), scope };
@@ -102,7 +103,8 @@ impl OAuth {
         codes::set_grant(tx, hash, &grant.id).await?;
         let detail = format!("{} {}", grant.client_id, grant.scope);
         audit::record(tx, now, Actor::Account(grant.did.as_str()), "oauth.grant", &grant.id, &detail).await?;
-        self.mint(tx, &grant, &subject, with.scope, now).await
+        let unknown = || Error::grant("the authorization code is invalid or has expired");
+        self.mint(tx, &grant, &subject, with.scope.ok_or_else(unknown)?, now).await
     }
 
     fn grant(&self, code: &codes::Stored, with: &Redemption<'_>, now: Timestamp) -> Grant {

@@ -16,6 +16,7 @@ use crate::oauth::clients::{AuthenticatedClient, Client, Purpose};
 use crate::oauth::error::Error;
 use crate::oauth::grant::{Grant, GrantPlace, LONG, Rotation, SHORT};
 use crate::oauth::parameters::ClientAuth;
+use crate::oauth::scope::ExpandedScope;
 use crate::oauth::service::OAuth;
 use crate::oauth::sql::grants;
 
@@ -26,7 +27,7 @@ struct RefreshRequest<'a> {
     proof: Option<&'a Proof>,
     generation: i64,
     account: Option<&'a Account>,
-    scope: String,
+    scope: ExpandedScope,
     /// The client's key set no longer has the key that the grant is held to.
     key_is_gone: bool,
 }

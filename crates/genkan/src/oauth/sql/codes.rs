@@ -7,6 +7,7 @@ use sqlx::any::AnyRow;
 use crate::base::Timestamp;
 use crate::db::{Db, Error, Result, Tx};
 use crate::oauth::parameters::RequestParameters;
+use crate::oauth::scope::ApprovedScope;
 use crate::signin::DeviceId;
 
 /// A code as it is stored; the code itself is not.
@@ -14,7 +15,7 @@ use crate::signin::DeviceId;
 pub(in crate::oauth) struct Stored {
     pub(in crate::oauth) client_id: String,
     pub(in crate::oauth) pushed: RequestParameters,
-    pub(in crate::oauth) scope: String,
+    pub(in crate::oauth) scope: ApprovedScope,
     pub(in crate::oauth) did: Did,
     pub(in crate::oauth) device: DeviceId,
     pub(in crate::oauth) expires_at: Timestamp,
@@ -31,7 +32,7 @@ pub(in crate::oauth) async fn insert(tx: &mut Tx, hash: &str, code: &Stored) -> 
     .bind(hash)
     .bind(&code.client_id)
     .bind(code.pushed.to_json())
-    .bind(&code.scope)
+    .bind(code.scope.as_str())
     .bind(code.did.as_str())
     .bind(code.device.as_str())
     .bind(code.expires_at.as_millis())
@@ -66,7 +67,7 @@ pub(in crate::oauth) async fn take(
     let stored = Stored {
         client_id: row.try_get("client_id")?,
         pushed,
-        scope: row.try_get("scope")?,
+        scope: ApprovedScope::stored(row.try_get("scope")?),
         did: did_of(&row, hash)?,
         device: row.try_get::<String, _>("device")?.into(),
         expires_at: Timestamp::from_millis(row.try_get("expires_at")?),
@@ -77,12 +78,12 @@ pub(in crate::oauth) async fn take(
 }
 
 /// Whose code this is, and what was approved.
-pub(in crate::oauth) async fn peek(db: &Db, hash: &str) -> Result<Option<(Did, String)>> {
+pub(in crate::oauth) async fn peek(db: &Db, hash: &str) -> Result<Option<(Did, ApprovedScope)>> {
     let row = sqlx::query("SELECT did, scope FROM oauth_codes WHERE hash = $1")
         .bind(hash)
         .fetch_optional(db.reader())
         .await?;
-    row.map(|row| Ok((did_of(&row, hash)?, row.try_get("scope")?))).transpose()
+    row.map(|row| Ok((did_of(&row, hash)?, ApprovedScope::stored(row.try_get("scope")?)))).transpose()
 }
 
 fn did_of(row: &AnyRow, hash: &str) -> Result<Did> {
@@ -140,7 +141,7 @@ mod tests {
         Stored {
             client_id: "https://app.example.com/c.json".to_owned(),
             pushed: pushed(),
-            scope: "atproto".to_owned(),
+            scope: ApprovedScope::stored("atproto".to_owned()),
             did: "did:plc:ann".parse().unwrap(),
             device: "dev-1".into(),
             expires_at: Timestamp::from_millis(100),
@@ -161,7 +162,10 @@ mod tests {
         tx.commit().await.unwrap();
         assert_eq!(grant_of(&db, "h").await.unwrap().as_deref(), Some("g"));
         let peeked = peek(&db, "h").await.unwrap();
-        assert_eq!(peeked, Some(("did:plc:ann".parse().unwrap(), "atproto".to_owned())));
+        assert_eq!(
+            peeked,
+            Some(("did:plc:ann".parse().unwrap(), ApprovedScope::stored("atproto".to_owned())))
+        );
     }
 
     async fn a_code_stays_as_long_as_its_grant(db: Db) {

@@ -4,6 +4,7 @@ use sqlx::Row as _;
 
 use crate::base::Timestamp;
 use crate::db::{Db, Result, Tx};
+use crate::oauth::scope::ApprovedScope;
 
 /// Every scope value that the account ever granted to the client.
 pub(in crate::oauth) async fn of(db: &Db, did: &str, client_id: &str) -> Result<Vec<String>> {
@@ -21,9 +22,10 @@ pub(in crate::oauth) async fn add(
     tx: &mut Tx,
     did: &str,
     client_id: &str,
-    values: &[&str],
+    scope: &ApprovedScope,
     now: Timestamp,
 ) -> Result<()> {
+    let values: Vec<&str> = scope.values().collect();
     let row = sqlx::query("SELECT scope FROM oauth_consents WHERE did = $1 AND client_id = $2")
         .bind(did)
         .bind(client_id)
@@ -64,15 +66,19 @@ mod tests {
     use super::*;
     use crate::db::on_each_database;
 
+    fn approved(scope: &str) -> ApprovedScope {
+        ApprovedScope::stored(scope.to_owned())
+    }
+
     on_each_database!(what_was_allowed_is_remembered_until_it_is_taken_back);
 
     async fn what_was_allowed_is_remembered_until_it_is_taken_back(db: Db) {
         let now = Timestamp::from_millis(1);
         let mut tx = db.begin().await.unwrap();
-        add(&mut tx, "did:plc:ann", "app", &["atproto"], now).await.unwrap();
-        add(&mut tx, "did:plc:ann", "app", &["repo:*"], now).await.unwrap();
-        add(&mut tx, "did:plc:ann", "other", &["atproto"], now).await.unwrap();
-        add(&mut tx, "did:plc:bob", "app", &["atproto"], now).await.unwrap();
+        add(&mut tx, "did:plc:ann", "app", &approved("atproto"), now).await.unwrap();
+        add(&mut tx, "did:plc:ann", "app", &approved("repo:*"), now).await.unwrap();
+        add(&mut tx, "did:plc:ann", "other", &approved("atproto"), now).await.unwrap();
+        add(&mut tx, "did:plc:bob", "app", &approved("atproto"), now).await.unwrap();
         tx.commit().await.unwrap();
         assert_eq!(of(&db, "did:plc:ann", "app").await.unwrap(), ["repo:*", "atproto"]);
         assert!(of(&db, "did:plc:ann", "third").await.unwrap().is_empty());

@@ -6,6 +6,7 @@ use sqlx::any::AnyRow;
 use crate::base::Timestamp;
 use crate::db::{Db, Error, Result, Tx};
 use crate::oauth::grant::{Grant, GrantPlace};
+use crate::oauth::scope::ApprovedScope;
 
 const COLUMNS: &str = "id, did, client_id, scope, dpop_key, client_auth, device, place, refreshable, \
     generation, rotated_at, rotated_before_at, idle_until, expires_at, created_at, ended_at";
@@ -19,7 +20,7 @@ pub(in crate::oauth) async fn insert(tx: &mut Tx, grant: &Grant) -> Result<()> {
     .bind(&grant.id)
     .bind(grant.did.as_str())
     .bind(&grant.client_id)
-    .bind(&grant.scope)
+    .bind(grant.scope.as_str())
     .bind(grant.dpop_key.as_deref().unwrap_or_default())
     .bind(grant.client_auth.to_json())
     .bind(&grant.device)
@@ -147,7 +148,7 @@ fn read(row: &AnyRow) -> Result<Grant> {
             .parse()
             .map_err(|_| Error::corrupt("oauth_grants", "did", &id))?,
         client_id: row.try_get("client_id")?,
-        scope: row.try_get("scope")?,
+        scope: ApprovedScope::stored(row.try_get("scope")?),
         dpop_key: Some(row.try_get("dpop_key")?).filter(|key: &String| !key.is_empty()),
         client_auth,
         device: row.try_get("device")?,

@@ -6,15 +6,21 @@ use sqlx::Row as _;
 
 use crate::base::Timestamp;
 use crate::db::{Db, Result, Tx};
+use crate::oauth::scope::{ExpandedScope, TokenScope};
 
 /// Keeps a scope under its content's name. What is there is the same.
-pub(in crate::oauth) async fn keep(tx: &mut Tx, id: &str, scope: &str, now: Timestamp) -> Result<()> {
+pub(in crate::oauth) async fn keep(
+    tx: &mut Tx,
+    id: &TokenScope,
+    scope: &ExpandedScope,
+    now: Timestamp,
+) -> Result<()> {
     sqlx::query(
         "INSERT INTO oauth_scopes (id, scope, used_at) VALUES ($1, $2, $3)
          ON CONFLICT (id) DO UPDATE SET used_at = excluded.used_at WHERE oauth_scopes.used_at < $4",
     )
-    .bind(id)
-    .bind(scope)
+    .bind(id.as_str())
+    .bind(scope.as_str())
     .bind(now.as_millis())
     .bind(now.minus(TOUCH_EVERY).as_millis())
     .execute(&mut **tx)
@@ -22,12 +28,12 @@ pub(in crate::oauth) async fn keep(tx: &mut Tx, id: &str, scope: &str, now: Time
     Ok(())
 }
 
-pub(in crate::oauth) async fn find(db: &Db, id: &str) -> Result<Option<String>> {
+pub(in crate::oauth) async fn find(db: &Db, id: &str) -> Result<Option<ExpandedScope>> {
     let row = sqlx::query("SELECT scope FROM oauth_scopes WHERE id = $1")
         .bind(id)
         .fetch_optional(db.reader())
         .await?;
-    Ok(row.map(|row| row.try_get("scope")).transpose()?)
+    Ok(row.map(|row| row.try_get("scope")).transpose()?.map(ExpandedScope::stored))
 }
 
 pub(in crate::oauth) async fn sweep(tx: &mut Tx, before: Timestamp) -> Result<u64> {
@@ -52,12 +58,14 @@ mod tests {
         let start = Timestamp::from_millis(1_000_000_000);
         let later = start.plus(TOUCH_EVERY * 2);
         let mut tx = db.begin().await.unwrap();
-        keep(&mut tx, "a", "atproto repo:*", start).await.unwrap();
-        keep(&mut tx, "b", "atproto", start).await.unwrap();
-        keep(&mut tx, "a", "atproto repo:*", later).await.unwrap();
+        let (a, b) = (TokenScope::of_claim("a"), TokenScope::of_claim("b"));
+        let (long, short) = (ExpandedScope::for_tests("atproto repo:*"), ExpandedScope::for_tests("atproto"));
+        keep(&mut tx, &a, &long, start).await.unwrap();
+        keep(&mut tx, &b, &short, start).await.unwrap();
+        keep(&mut tx, &a, &long, later).await.unwrap();
         assert_eq!(sweep(&mut tx, later).await.unwrap(), 1);
         tx.commit().await.unwrap();
-        assert_eq!(find(&db, "a").await.unwrap().as_deref(), Some("atproto repo:*"));
+        assert_eq!(find(&db, "a").await.unwrap(), Some(long));
         assert_eq!(find(&db, "b").await.unwrap(), None);
     }
 }

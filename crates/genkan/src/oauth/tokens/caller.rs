@@ -7,6 +7,7 @@ use genkan_protocol::syntax::Did;
 use super::onward::HostTokenSlot;
 use crate::base::Timestamp;
 use crate::fleet::HostId;
+use crate::oauth::scope::{ExpandedScope, TokenScope};
 
 /// Whom a request with a bound token speaks for.
 #[derive(Debug)]
@@ -15,10 +16,8 @@ pub(crate) struct GrantCaller {
     pub(crate) client_id: String,
     pub(crate) grant: String,
     pub(crate) place: Place,
-    /// With permission sets expanded, never a reference.
-    pub(crate) scope: String,
-    /// As the token has it: the same, or a reference.
-    pub(in crate::oauth) written: String,
+    pub(crate) scope: ExpandedScope,
+    pub(in crate::oauth) written: TokenScope,
     /// Of the client's key. `None`: whoever has the token may use it.
     pub(crate) key: Option<Thumbprint>,
     pub(crate) expires_at: Timestamp,
@@ -66,8 +65,8 @@ impl GrantCaller {
             client_id: "https://app.example.com/c.json".to_owned(),
             grant: "0".repeat(24),
             place: Place::Host(audience.into()),
-            scope: "atproto".to_owned(),
-            written: "atproto".to_owned(),
+            scope: ExpandedScope::for_tests("atproto"),
+            written: TokenScope::of_claim("atproto"),
             key: Some("E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM".parse().unwrap()),
             expires_at: Timestamp::from_millis(i64::MAX),
             minted: HostTokenSlot::default(),

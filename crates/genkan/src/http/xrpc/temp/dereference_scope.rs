@@ -29,7 +29,7 @@ pub(crate) async fn dereference_scope(
     XrpcQuery(query): XrpcQuery<Query>,
 ) -> Result<Json<Output>, XrpcError> {
     match app.oauth.dereference(&query.scope).await {
-        Ok(Some(scope)) => Ok(Json(Output { scope })),
+        Ok(Some(scope)) => Ok(Json(Output { scope: scope.to_string() })),
         Ok(None) => Err(bad_request("InvalidScopeReference", "the scope reference is not known")),
         Err(oauth::Error::Storage(cause)) => Err(cause.into()),
         Err(cause) => Err(XrpcError::internal(cause)),

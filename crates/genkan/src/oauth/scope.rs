@@ -1,0 +1,170 @@
+//! What a scope string means, a type for each meaning.
+//!
+//! A [`RequestedScope`] is what a client asks for, an [`ApprovedScope`] the part of it that the account allowed, an
+//! [`ExpandedScope`] the same with permission sets replaced by what they stand for, and a [`TokenScope`] what is
+//! written into a token. Each is made from the one before it, or read back from where it was stored.
+
+use std::fmt;
+
+use genkan_protocol::oauth::access_token;
+use genkan_protocol::oauth::scope::{Include, Scope, Scopes};
+use serde::{Deserialize, Serialize};
+
+/// What a client asks for: known values once each, between single spaces, permission sets by name.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub(crate) struct RequestedScope(String);
+
+impl RequestedScope {
+    /// The scope of a pushed request. Unknown and repeated values are left out.
+    pub(super) fn of_request(parameter: &str) -> Self {
+        let mut values: Vec<&str> = Vec::new();
+        for value in parameter.split(' ').filter(|value| !value.is_empty()) {
+            if !values.contains(&value) && value.parse::<Scope>().is_ok() {
+                values.push(value);
+            }
+        }
+        Self(values.join(" "))
+    }
+
+    pub(crate) fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    pub(super) fn values(&self) -> impl Iterator<Item = &str> {
+        self.0.split(' ')
+    }
+
+    /// The part of it that an account allows.
+    pub(super) fn approve(&self, allows: impl Fn(&str) -> bool) -> ApprovedScope {
+        ApprovedScope(self.values().filter(|value| allows(value)).collect::<Vec<_>>().join(" "))
+    }
+}
+
+/// What an account allows a client: permission sets by name, so that a set's new version takes effect.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct ApprovedScope(String);
+
+impl ApprovedScope {
+    /// Of values that an external authorization server granted.
+    pub(super) fn of_values(values: &[String]) -> Self {
+        Self(values.join(" "))
+    }
+
+    /// As a row has it.
+    pub(super) const fn stored(column: String) -> Self {
+        Self(column)
+    }
+
+    pub(crate) fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    pub(super) fn values(&self) -> impl Iterator<Item = &str> {
+        self.0.split(' ')
+    }
+
+    /// Without `atproto` nothing else is of use, and no tokens are issued.
+    pub(super) fn has_atproto(&self) -> bool {
+        self.values().any(|value| value == "atproto")
+    }
+
+    /// With each permission set replaced by what `expand` says it stands for.
+    pub(super) fn expanded(&self, expand: impl FnMut(&Include) -> Vec<Scope>) -> ExpandedScope {
+        ExpandedScope(Scopes::parse(&self.0).expanded(expand).to_string())
+    }
+}
+
+/// What a token allows: permission sets are replaced by what they stand for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct ExpandedScope(String);
+
+impl ExpandedScope {
+    /// As a row has it.
+    pub(super) const fn stored(column: String) -> Self {
+        Self(column)
+    }
+
+    #[cfg(test)]
+    pub(crate) fn for_tests(scope: &str) -> Self {
+        Self(scope.to_owned())
+    }
+
+    pub(crate) fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// What a token says: the scope itself, or a reference where that would be too long.
+    pub(super) fn written(&self) -> TokenScope {
+        // Proxies before a host often take headers of 8 KiB and no more, and the token is one of them.
+        if self.0.len() > LONGEST {
+            TokenScope(access_token::scope_reference(&self.0))
+        } else {
+            TokenScope(self.0.clone())
+        }
+    }
+}
+
+/// The `scope` claim of a token: an expanded scope, or a reference to one (`ref:` and a hash).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct TokenScope(String);
+
+impl TokenScope {
+    /// The claim of a token that verified.
+    pub(super) fn of_claim(claim: &str) -> Self {
+        Self(claim.to_owned())
+    }
+
+    pub(crate) fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    pub(super) fn is_reference(&self) -> bool {
+        self.0.starts_with("ref:")
+    }
+
+    /// The scope that stands in the token itself. `None`: the token has a reference.
+    pub(super) fn inline(&self) -> Option<ExpandedScope> {
+        (!self.is_reference()).then(|| ExpandedScope(self.0.clone()))
+    }
+}
+
+impl fmt::Display for ApprovedScope {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Display for ExpandedScope {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Bytes of scope that a token has room for.
+const LONGEST: usize = 3 * 1024;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_scope_goes_from_the_request_into_the_token() {
+        let requested =
+            RequestedScope::of_request("atproto  include:org.example.set nonsense atproto blob:*/*");
+        assert_eq!(requested.as_str(), "atproto include:org.example.set blob:*/*");
+        let approved = requested.approve(|value| value != "blob:*/*");
+        assert_eq!(approved.as_str(), "atproto include:org.example.set");
+        assert!(approved.has_atproto() && !requested.approve(|value| value != "atproto").has_atproto());
+        let expanded = approved.expanded(|_| vec!["repo:org.example.note".parse().unwrap()]);
+        assert_eq!(expanded.as_str(), "atproto repo:org.example.note");
+        assert_eq!(expanded.written().inline(), Some(expanded));
+    }
+
+    #[test]
+    fn a_long_scope_is_written_as_a_reference() {
+        let long = ExpandedScope::stored("x".repeat(LONGEST + 1));
+        assert!(long.written().is_reference() && long.written().inline().is_none());
+        assert!(!ExpandedScope::stored("x".repeat(LONGEST)).written().is_reference());
+    }
+}
