@@ -1,5 +1,5 @@
-//! Is a host there? Asked in the background, judged with hysteresis, told to every process by a
-//! row.
+//! Health probes of hosts. Several failures in a row make a host down, several successes make it up.
+//! The result is recorded, so that a process that starts begins with it.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use super::sql::{self, ProbeRow};
 use super::{Fleet, Host, HostClient, HostId};
 use crate::base::{monotonic_now, random};
 
-/// How often a host is asked and when its word changes.
+/// How often a host is probed, and after how many results its health changes.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct ProbeSettings {
     pub(crate) interval: Duration,
@@ -21,7 +21,7 @@ pub(crate) struct ProbeSettings {
     pub(crate) up_after: u32,
 }
 
-/// Successes or failures in a row.
+/// The latest run of equal results.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Streak {
     good: bool,
@@ -34,7 +34,7 @@ impl Streak {
         self.good = good;
     }
 
-    /// What the host counts as after this streak, having counted as `up`.
+    /// Whether the host counts as up after this streak, given that it counted as `up` before.
     const fn verdict(self, up: bool, settings: &ProbeSettings) -> bool {
         match (up, self.good) {
             (true, false) => self.length < settings.down_after,
@@ -44,7 +44,7 @@ impl Streak {
     }
 }
 
-/// Probes every host for ever, each at its own moment within the interval.
+/// Probes every host for ever, each at a random moment within the interval.
 pub(crate) async fn watch(fleet: Fleet, client: HostClient, settings: ProbeSettings) {
     let mut streaks: HashMap<HostId, Streak> = HashMap::new();
     loop {
@@ -53,6 +53,7 @@ pub(crate) async fn watch(fleet: Fleet, client: HostClient, settings: ProbeSetti
             hosts.iter().filter(|host| host.state != HostState::Retired).cloned().collect();
         streaks.retain(|id, _| watched.iter().any(|host| host.id == *id));
         let probes = watched.iter().map(|host| async {
+            // Replicas start together after a roll-out; without this they would probe together, too.
             tokio::time::sleep(jitter(settings.interval / 4)).await;
             probe(&client, host, settings.timeout).await
         });
@@ -68,7 +69,7 @@ pub(crate) async fn watch(fleet: Fleet, client: HostClient, settings: ProbeSetti
 
 struct Outcome {
     latency: Duration,
-    /// Why it failed.
+    /// Why the probe failed. `None`: it succeeded.
     reason: Option<String>,
 }
 
@@ -93,7 +94,7 @@ async fn settle(fleet: &Fleet, host: &Host, streak: Streak, outcome: Outcome, se
         _ => {}
     }
     let row = ProbeRow {
-        host_id: host.id.to_string(),
+        host_id: host.id.clone(),
         up: is_up,
         since: host.health.since(),
         checked_at: now,
@@ -116,7 +117,7 @@ fn jitter(most: Duration) -> Duration {
     most.mul_f64(random::fraction())
 }
 
-/// What the last probe of a host said, from whichever process made it.
+/// The last recorded probe of a host, by any process.
 #[derive(Clone, Debug)]
 pub(crate) struct LastProbe {
     pub(crate) up: bool,
@@ -131,7 +132,7 @@ impl Fleet {
         let rows = sql::probes(&self.inner().db).await?;
         let read = |row: ProbeRow| {
             let ProbeRow { host_id, up, since, checked_at, latency_ms, reason } = row;
-            (HostId::from(host_id), LastProbe { up, since, checked_at, latency_ms, reason })
+            (host_id, LastProbe { up, since, checked_at, latency_ms, reason })
         };
         Ok(rows.into_iter().map(read).collect())
     }

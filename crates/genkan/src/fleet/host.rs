@@ -9,16 +9,16 @@ use genkan_protocol::syntax::Did;
 use super::HostId;
 use crate::base::{Origin, Secret, Timestamp};
 
-/// One PDS of the fleet. A snapshot: what the operator changes makes a new one, health excepted.
+/// One PDS of the fleet. A snapshot: a change makes a new one, but health is shared by all.
 #[derive(Clone, Debug)]
 pub(crate) struct Host {
     pub(crate) id: HostId,
     pub(crate) did: Did,
     pub(crate) origin: Origin,
     pub(crate) state: HostState,
-    /// Its share of new accounts among the others' weights; 0: none.
+    /// The share of new accounts, relative to the other hosts' weights. 0: none.
     pub(crate) weight: u32,
-    /// How many accounts it may hold.
+    /// The most accounts it may hold. `None`: no limit.
     pub(crate) capacity: Option<u64>,
     pub(crate) region: String,
     pub(crate) sign_ups_per_hour: Option<u64>,
@@ -32,12 +32,12 @@ pub(crate) struct Host {
 /// What the operator wants of a host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum HostState {
-    /// It has its key, and waits to be added. Never in a snapshot.
+    /// Recorded with its key, and not added yet. Never in a snapshot.
     Prepared,
     Enabled,
-    /// It serves its accounts and gets no new ones.
+    /// Serves its accounts and gets no new ones.
     Draining,
-    /// As draining; also, nothing is expected of it any more.
+    /// Draining, and not probed any more.
     Retired,
 }
 
@@ -64,13 +64,13 @@ impl fmt::Display for HostState {
     }
 }
 
-/// What the background probe last found. Kept across snapshots.
+/// The result of the last probes. Shared by all snapshots of a host.
 #[derive(Debug)]
 pub(crate) struct Health {
     up: AtomicBool,
     since: AtomicI64,
     checked_at: AtomicI64,
-    /// When it last left a sign-up without an answer.
+    /// When it last left a sign-up unanswered.
     doubted_at: AtomicI64,
 }
 
@@ -96,7 +96,7 @@ impl Health {
         Timestamp::from_millis(self.checked_at.load(Ordering::Relaxed))
     }
 
-    /// Whether it failed somebody a moment ago, which the next probe may not have seen yet.
+    /// Whether it left a sign-up unanswered a moment ago. The probes may not have noticed yet.
     pub(super) fn is_doubted(&self, now: Timestamp) -> bool {
         now.since(Timestamp::from_millis(self.doubted_at.load(Ordering::Relaxed))) < DOUBT
     }
@@ -113,4 +113,5 @@ impl Health {
     }
 }
 
+/// About one interval of probes: after that, their verdict says it better.
 const DOUBT: std::time::Duration = std::time::Duration::from_secs(10);

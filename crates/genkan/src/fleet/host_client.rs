@@ -1,4 +1,4 @@
-//! What Genkan itself asks of a host (`com.atproto.*` with the admin password, or with nothing).
+//! Genkan's own calls to a host: `com.atproto.*` methods with the admin password or without credentials.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,31 +20,33 @@ use super::Host;
 use crate::base::fetch::{Answer, UnguardedClient, UnguardedError};
 use crate::base::{Origin, Secret};
 
-/// Calls hosts of the fleet, by the operator's own table. Cheap to clone.
+/// A client for Genkan's own calls to hosts. Cheap to clone.
+///
+/// Hosts' origins come from the operator, so they are called without the guard for external names.
 #[derive(Clone, Debug)]
 pub(crate) struct HostClient {
     client: UnguardedClient,
     timeout: Duration,
 }
 
-/// Why a call did not succeed.
+/// Why a call to a host failed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum HostError {
-    /// Nothing was sent.
+    /// Nothing was sent, so nothing was done.
     #[error("the host {0}")]
     Unreachable(Arc<str>),
-    /// It may have been done.
+    /// The call was sent and not answered. It may have been done.
     #[error("the host {0}")]
     Unanswered(Arc<str>),
     #[error("the host refused: {status} {name}: {message}")]
     Refused { status: u16, name: String, message: String },
-    /// It said yes, in words that are not understood.
+    /// A success whose body cannot be read. It was probably done.
     #[error("the host answered with {0}")]
     Garbage(Arc<str>),
 }
 
 impl HostError {
-    /// Whether the host may have acted all the same: look before trying again.
+    /// Whether the host may have acted. If so, look at its state before calling again.
     pub(crate) const fn may_be_done(&self) -> bool {
         match self {
             Self::Unreachable(_) => false,
@@ -53,13 +55,13 @@ impl HostError {
         }
     }
 
-    /// Whether the host said this.
+    /// Whether the host answered with this status and XRPC error name.
     pub(crate) fn is_refusal(&self, wanted_status: u16, wanted_name: &str) -> bool {
         matches!(self, Self::Refused { status, name, .. } if *status == wanted_status && name == wanted_name)
     }
 }
 
-/// What a host says of itself to everybody.
+/// A host's answer to `com.atproto.server.describeServer`.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Description {
@@ -69,7 +71,7 @@ pub(crate) struct Description {
     pub(crate) blob_upload_limit: Option<u64>,
 }
 
-/// What a host knows of an account.
+/// A host's answer to `com.atproto.admin.getAccountInfo`.
 #[derive(Clone, Debug, Deserialize)]
 pub(crate) struct AccountInfo {
     pub(crate) handle: String,
@@ -82,7 +84,7 @@ pub(crate) enum StatusChange {
     TakenDown { applied: bool, reference: Option<String> },
 }
 
-/// What goes with a call besides its method and body.
+/// The credential of a call.
 pub(super) enum Credential<'a> {
     None,
     Admin(&'a Secret<String>),
@@ -94,7 +96,7 @@ impl HostClient {
         Self { client, timeout }
     }
 
-    /// The version it runs.
+    /// The version that the host runs, if it says one. Waits as long as `limit`.
     pub(crate) async fn health(&self, origin: &Origin, limit: Duration) -> Result<Option<String>, HostError> {
         #[derive(Deserialize)]
         struct Output {
@@ -110,7 +112,7 @@ impl HostClient {
         read(&self.call(origin, Method::GET, path, None, &Credential::None).await?)
     }
 
-    /// A key for a new account. It stays reserved until an account is made with it.
+    /// Reserves a signing key on the host. It stays reserved until an account is created with it.
     pub(crate) async fn reserve_signing_key(&self, host: &Host) -> Result<PublicKey, HostError> {
         #[derive(Deserialize)]
         #[serde(rename_all = "camelCase")]
@@ -120,10 +122,10 @@ impl HostClient {
         let path = "com.atproto.server.reserveSigningKey";
         let answer = self.call(&host.origin, Method::POST, path, Some(json!({})), &Credential::None).await?;
         PublicKey::from_did_key(&read::<Output>(&answer)?.signing_key)
-            .map_err(|_| HostError::Garbage("a signing key that is none".into()))
+            .map_err(|_| HostError::Garbage("a signing key that is not a did:key".into()))
     }
 
-    /// The session tokens that come back are of no use and not kept.
+    /// Creates an account. The session tokens in the answer are dropped: Genkan issues its own.
     pub(crate) async fn create_account(
         &self,
         host: &Host,
@@ -136,7 +138,7 @@ impl HostClient {
         self.call(&host.origin, Method::POST, path, Some(body), &Credential::None).await.map(drop)
     }
 
-    /// `None`: the host has no such account.
+    /// Looks an account up. `None`: the host has no such account.
     pub(crate) async fn account_info(
         &self,
         host: &Host,
@@ -151,7 +153,7 @@ impl HostClient {
         }
     }
 
-    /// Only after the directory has the new handle: the host looks there.
+    /// Changes an account's handle. The directory must have it already, since the host looks there.
     pub(crate) async fn update_account_handle(
         &self,
         host: &Host,
@@ -182,7 +184,7 @@ impl HostClient {
         self.administer(host, "com.atproto.admin.updateSubjectStatus", body).await
     }
 
-    /// Succeeds also when there is no such account (any more).
+    /// Deletes an account. Succeeds also when the host has no such account.
     pub(crate) async fn delete_account(&self, host: &Host, did: &Did) -> Result<(), HostError> {
         self.administer(host, "com.atproto.admin.deleteAccount", json!({ "did": did })).await
     }
@@ -192,7 +194,7 @@ impl HostClient {
         self.call(&host.origin, Method::POST, path, Some(body), &credential).await.map(drop)
     }
 
-    /// One call; any answer but 2xx is a refusal.
+    /// Makes one call. An answer other than 2xx is [`HostError::Refused`].
     pub(super) async fn call(
         &self,
         origin: &Origin,
@@ -204,7 +206,7 @@ impl HostClient {
         judge(self.exchange(origin, method, path, body, credential).await?)
     }
 
-    /// One call, whatever the answer.
+    /// Makes one call and returns the answer, of any status.
     pub(super) async fn exchange(
         &self,
         origin: &Origin,
@@ -217,7 +219,7 @@ impl HostClient {
         self.client.send(request, self.timeout, MAX_BYTES).await.map_err(wire)
     }
 
-    /// Any other page of the host, whatever the answer.
+    /// Fetches a path of the host outside of XRPC, and returns the answer, of any status.
     pub(super) async fn page(&self, origin: &Origin, path: &str) -> Result<Answer, HostError> {
         let request = Request::get(format!("{origin}{path}"))
             .body(Full::default())
@@ -266,7 +268,7 @@ fn judge(answer: Answer) -> Result<Answer, HostError> {
     if answer.status.is_success() { Ok(answer) } else { Err(refusal(&answer)) }
 }
 
-/// The XRPC error of an answer; a bare status where there is none.
+/// The XRPC error of an answer. Name and message are empty if its body is no XRPC error.
 pub(super) fn refusal(answer: &Answer) -> HostError {
     let said: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
     let text =

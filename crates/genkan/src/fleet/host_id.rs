@@ -1,4 +1,4 @@
-//! What an operator calls a host.
+//! The names of hosts.
 
 use std::fmt;
 use std::sync::Arc;

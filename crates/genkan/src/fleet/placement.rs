@@ -1,23 +1,29 @@
-//! Which host a new account goes to: chance by weight, among those that can take it.
+//! The choice of a host for a new account: a draw by weight among the hosts that can take one.
+//!
+//! Why a draw, and not the emptiest host: every process places accounts by itself and knows the
+//! others' placements only when accounts are counted again. All of them would send a burst of
+//! sign-ups to the same emptiest host. Independent draws need no agreement between processes and
+//! still meet the weights over many sign-ups. The reasons against a host are kept apart from the
+//! draw, so that `genkan host place --explain` shows exactly what decides.
 
 use std::sync::Arc;
 
 use super::Host;
 use super::host::HostState;
 
-/// What placement knows of one host at this moment.
+/// A host as placement sees it at this moment.
 #[derive(Clone, Debug)]
 pub(crate) struct Candidate {
     pub(crate) host: Arc<Host>,
-    /// Accounts it holds, sign-ups under way included.
+    /// Accounts on the host, with those that this process has placed since the last count.
     pub(crate) accounts: u64,
-    /// Whether one more sign-up keeps it within its rate.
+    /// Whether one more sign-up stays within the host's rate.
     pub(crate) within_rate: bool,
-    /// It failed a sign-up a moment ago.
+    /// Whether it left a sign-up unanswered in the last seconds.
     pub(crate) doubted: bool,
 }
 
-/// Why a host gets no new account now.
+/// A reason why a host gets no new account now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Exclusion {
     #[error("it is draining; `genkan host enable` ends that")]
@@ -36,13 +42,13 @@ pub(crate) enum Exclusion {
     OverRate,
 }
 
-/// One host's standing in the draw, for `genkan host place --explain`.
+/// A host's part in the next draw, for `genkan host place --explain`.
 #[derive(Clone, Debug)]
 pub(crate) struct Explanation {
     pub(crate) candidate: Candidate,
-    /// Empty: it takes part.
+    /// Every reason against the host. Empty: it takes part in the draw.
     pub(crate) exclusions: Vec<Exclusion>,
-    /// Its chance in the next draw, 0 to 1.
+    /// The chance in the next draw, 0 to 1.
     pub(crate) chance: f64,
 }
 
@@ -68,9 +74,12 @@ pub(crate) fn exclusions(candidate: &Candidate) -> Vec<Exclusion> {
     .collect()
 }
 
+/// Judges every candidate and gives each its chance.
 pub(crate) fn explain(candidates: Vec<Candidate>) -> Vec<Explanation> {
     let judged: Vec<_> =
         candidates.into_iter().map(|candidate| (exclusions(&candidate), candidate)).collect();
+    // Weights count among the hosts that take part: when one is full or down, its share goes to the
+    // others in proportion to theirs.
     let total: u64 =
         judged.iter().filter(|(why, _)| why.is_empty()).map(|(_, one)| u64::from(one.host.weight)).sum();
     let share = |candidate: &Candidate| f64::from(candidate.host.weight) / total_as_float(total);
@@ -83,9 +92,12 @@ pub(crate) fn explain(candidates: Vec<Candidate>) -> Vec<Explanation> {
         .collect()
 }
 
-/// The host that `draw` (0.0 up to, not including, 1.0) falls on; `None` when none takes part.
+/// The host that `draw` falls on, or `None` when no host takes part.
+///
+/// `draw` is at least 0 and less than 1.
 pub(crate) fn choose(explanations: &[Explanation], draw: f64) -> Option<&Arc<Host>> {
     let taking_part = || explanations.iter().filter(|one| one.chance > 0.0);
+    // Hosts lie side by side on the line from 0 to 1, each as long as its chance.
     let mut left = draw;
     for one in taking_part() {
         if left < one.chance {
@@ -93,7 +105,7 @@ pub(crate) fn choose(explanations: &[Explanation], draw: f64) -> Option<&Arc<Hos
         }
         left -= one.chance;
     }
-    // Chances add up to 1 but for rounding.
+    // Rounding can leave the sum of the chances just below 1, and a draw beyond it.
     taking_part().next_back().map(|one| &one.candidate.host)
 }
 

@@ -13,7 +13,7 @@ use crate::db::audit::{self, Actor};
 use crate::db::feed::{self, Change, ChangeId};
 use crate::db::{self, Tx};
 
-/// What was learned of a host, and what the operator wants of it.
+/// A host that passed its check, with what the operator wants of it.
 #[derive(Clone, Debug)]
 pub(crate) struct Admission {
     pub(crate) did: Did,
@@ -23,20 +23,20 @@ pub(crate) struct Admission {
     pub(crate) changes: HostChanges,
 }
 
-/// What the operator may change; `None`: as it is.
+/// What the operator may change. `None` leaves it as it is.
 #[expect(clippy::option_option, reason = "outer: whether to change it; inner: the limit, or none")]
 #[derive(Clone, Debug, Default)]
 pub(crate) struct HostChanges {
     pub(crate) state: Option<HostState>,
     pub(crate) weight: Option<u32>,
-    /// `Some(None)`: no limit.
+    /// `Some(None)` removes the limit.
     pub(crate) capacity: Option<Option<u64>>,
     pub(crate) region: Option<String>,
     pub(crate) sign_ups_per_hour: Option<Option<u64>>,
     pub(crate) admin_password: Option<Secret<String>>,
 }
 
-/// A host that waits to be added.
+/// A host with a name and a key that was not added yet.
 #[derive(Clone, Debug)]
 pub(crate) struct PreparedHost {
     pub(crate) id: HostId,
@@ -44,7 +44,7 @@ pub(crate) struct PreparedHost {
 }
 
 impl Fleet {
-    /// Gives a host a name and a signing key pair, made or given, before it runs.
+    /// Records a host with its signing key pair, created or given, before it runs.
     pub(crate) async fn prepare(
         &self,
         id: &HostId,
@@ -61,7 +61,7 @@ impl Fleet {
             other => Error::Keys(other),
         })?;
         let row = HostRow {
-            id: id.to_string(),
+            id: id.clone(),
             origin: origin.clone(),
             did: None,
             state: HostState::Prepared,
@@ -79,14 +79,14 @@ impl Fleet {
         Ok(())
     }
 
-    /// The hosts that have their key and wait to be added.
+    /// The hosts that were prepared and not added yet.
     pub(crate) async fn prepared(&self) -> Result<Vec<PreparedHost>, Error> {
         let rows = sql::all(&self.inner().db).await?;
         let waiting = rows.into_iter().filter(|row| row.state == HostState::Prepared);
-        Ok(waiting.map(|row| PreparedHost { id: row.id.into(), origin: row.origin }).collect())
+        Ok(waiting.map(|row| PreparedHost { id: row.id, origin: row.origin }).collect())
     }
 
-    /// A prepared host joins the fleet.
+    /// Adds a prepared host to the fleet. Servers place accounts on it once they have read the change.
     pub(crate) async fn admit(&self, id: &HostId, admission: Admission) -> Result<ChangeId, Error> {
         let inner = self.inner();
         let mut row = self.row(id).await?;
@@ -104,7 +104,7 @@ impl Fleet {
         sql::update(&mut tx, &row, now).await.map_err(taken)?;
         let change = self.commit(tx, id, "host.add").await?;
         let probe = ProbeRow {
-            host_id: id.to_string(),
+            host_id: id.clone(),
             up: true,
             since: now,
             checked_at: now,
@@ -135,7 +135,7 @@ impl Fleet {
         self.commit(tx, id, action).await
     }
 
-    /// What the host says of itself now.
+    /// Records the version and blob limit (bytes) that a host reports. Writes nothing if both are known.
     pub(crate) async fn learn(
         &self,
         id: &HostId,
@@ -154,15 +154,16 @@ impl Fleet {
         Ok(())
     }
 
-    /// Forgets a host without accounts, its key pair with it. `accounts`: as counted just now by
-    /// their owner.
+    /// Removes a host without accounts, and retires its keys.
+    ///
+    /// `accounts`: how many it holds, counted just now by their owner.
     pub(crate) async fn remove(&self, id: &HostId, accounts: u64) -> Result<ChangeId, Error> {
         if accounts > 0 {
             return Err(Error::HasAccounts(accounts));
         }
         let inner = self.inner();
         let mut tx = inner.db.begin().await?;
-        if !sql::remove(&mut tx, id.as_str()).await? {
+        if !sql::remove(&mut tx, id).await? {
             return Err(Error::NotFound);
         }
         inner.ring.retire_host_keys(&mut tx, id.as_str()).await?;
@@ -180,15 +181,15 @@ impl Fleet {
         if let Some(password) = changes.admin_password {
             let sealer = self.inner().ring.sealer();
             row.admin_password_sealed =
-                Some(sealer.seal(PASSWORD_SEALED_AS, &row.id, password.expose().as_bytes()));
+                Some(sealer.seal(PASSWORD_SEALED_AS, row.id.as_str(), password.expose().as_bytes()));
         }
     }
 
     async fn row(&self, id: &HostId) -> Result<HostRow, Error> {
-        sql::one(&self.inner().db, id.as_str()).await?.ok_or(Error::NotFound)
+        sql::one(&self.inner().db, id).await?.ok_or(Error::NotFound)
     }
 
-    /// Every act leaves a note for the other processes and a line in the audit.
+    /// Commits with a note for the other processes and a line in the audit.
     async fn commit(&self, mut tx: Tx, id: &HostId, action: &'static str) -> Result<ChangeId, Error> {
         let inner = self.inner();
         let now = inner.clock.now();

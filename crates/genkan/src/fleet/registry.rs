@@ -1,4 +1,4 @@
-//! The hosts in memory.
+//! The fleet in memory, and placement with what this process knows beyond the rows.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -18,7 +18,7 @@ use crate::db::feed::{self, Change, ChangeId, Feed};
 use crate::db::replicas::{self, Replica, Unread};
 use crate::keys::{Ring, SealedColumn};
 
-/// The fleet as it was last read; the changes feed has it read again. Cheap to clone.
+/// The fleet as it was last read. The changes feed causes the next reading. Cheap to clone.
 #[derive(Clone)]
 pub(crate) struct Fleet {
     inner: Arc<Inner>,
@@ -30,8 +30,11 @@ pub(super) struct Inner {
     pub(super) ring: Ring,
     pub(super) feed: Feed,
     snapshot: RwLock<Arc<Snapshot>>,
+    /// Accounts on each host: the last count, and one more for each placement since.
     counts: Mutex<HashMap<HostId, u64>>,
+    /// For a host with a rate: when its next sign-up is due.
     pace: Mutex<HashMap<HostId, Timestamp>>,
+    /// A change was told and is not read yet. Several changes before a reading need only one.
     changed: Notify,
 }
 
@@ -43,7 +46,7 @@ struct Snapshot {
 }
 
 impl Fleet {
-    /// Reads the fleet. Run [`Fleet::follow`] to hear of changes.
+    /// Reads the fleet. Changes arrive only while [`Fleet::follow`] runs.
     pub(crate) async fn open(db: Db, clock: Clock, ring: Ring, feed: Feed) -> Result<Self, Error> {
         let inner = Inner {
             db,
@@ -57,6 +60,7 @@ impl Fleet {
         };
         let fleet = Self { inner: Arc::new(inner) };
         fleet.reload().await?;
+        // Weak, since the feed is part of what it would hold: a strong one would keep both for ever.
         let listener = Arc::downgrade(&fleet.inner);
         fleet.inner.feed.subscribe(Change::Fleet, move |_| {
             if let Some(inner) = listener.upgrade() {
@@ -85,10 +89,15 @@ impl Fleet {
         Arc::clone(&self.snapshot().hosts)
     }
 
-    /// A host for a new account, by weight among those with room. It counts there at once.
+    /// Chooses a host for a new account, and counts the account there at once.
+    ///
+    /// # Errors
+    ///
+    /// [`NoRoom`] when no host takes new accounts now.
     pub(crate) fn place(&self, now: Timestamp) -> Result<Arc<Host>, NoRoom> {
         let explanations = self.explain(now);
         let host = placement::choose(&explanations, random::fraction()).ok_or(NoRoom)?;
+        // At once, and not at the next count: else a burst would fill a host beyond its capacity.
         *self
             .inner
             .counts
@@ -98,18 +107,20 @@ impl Fleet {
             .or_insert(0) += 1;
         if let Some(step) = step(host) {
             let mut pace = self.inner.pace.lock().unwrap_or_else(PoisonError::into_inner);
+            // The due time moves on by one step per sign-up. It may run ahead of now by BURST, so a few
+            // people at the same moment are not refused; time that nobody used is not saved up.
             let due = pace.entry(host.id.clone()).or_insert(now);
             *due = (*due).max(now).plus(step);
         }
         Ok(Arc::clone(host))
     }
 
-    /// This host left a sign-up without an answer: others are tried before it for a moment.
+    /// Leaves a host out of placement for a few seconds, after it left a sign-up unanswered.
     pub(crate) fn doubt(&self, host: &Host) {
         host.health.doubt(self.inner.clock.now());
     }
 
-    /// How every host stands in the next draw.
+    /// The part of every host in the next draw.
     pub(crate) fn explain(&self, now: Timestamp) -> Vec<Explanation> {
         let counts = self.inner.counts.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let pace = self.inner.pace.lock().unwrap_or_else(PoisonError::into_inner).clone();
@@ -122,7 +133,7 @@ impl Fleet {
         placement::explain(self.all().iter().map(candidate).collect())
     }
 
-    /// How many accounts each host holds, counted by whoever owns them.
+    /// Sets how many accounts each host holds, as their owner counted them.
     pub(crate) fn set_counts(&self, counts: HashMap<HostId, u64>) {
         *self.inner.counts.lock().unwrap_or_else(PoisonError::into_inner) = counts;
     }
@@ -163,9 +174,10 @@ impl Fleet {
         let rows = sql::all(&self.inner.db).await?;
         let probes = sql::probes(&self.inner.db).await?;
         let before = self.snapshot();
+        // Health outlives the snapshot: the probes of this process know more than the recorded row.
         let mut hosts = Vec::new();
         for row in rows.into_iter().filter(|row| row.state != HostState::Prepared) {
-            let known = before.by_id.get(row.id.as_str()).map(|host| Arc::clone(&host.health));
+            let known = before.by_id.get(&row.id).map(|host| Arc::clone(&host.health));
             let seen = probes.iter().find(|last| last.host_id == row.id).map(health_of);
             let health = known.or(seen).unwrap_or_else(|| Arc::new(unknown_health(self.inner.clock.now())));
             hosts.push(Arc::new(self.host_of(row, health)?));
@@ -178,15 +190,15 @@ impl Fleet {
     }
 
     fn host_of(&self, row: HostRow, health: Arc<Health>) -> Result<Host, Error> {
-        let corrupt = |column| crate::db::Error::Corrupt { table: "hosts", column, row: row.id.clone() };
+        let corrupt = |column| crate::db::Error::Corrupt { table: "hosts", column, row: row.id.to_string() };
         let did = row.did.clone().ok_or_else(|| corrupt("did"))?;
         let sealed = row.admin_password_sealed.as_deref().ok_or_else(|| corrupt("admin_password_sealed"))?;
-        let opened = self.inner.ring.sealer().unseal(PASSWORD_SEALED_AS, &row.id, sealed);
+        let opened = self.inner.ring.sealer().unseal(PASSWORD_SEALED_AS, row.id.as_str(), sealed);
         let opened =
             opened.map_err(|cause| Error::Sealed { id: row.id.clone(), cause: cause.to_string() })?;
         let password = String::from_utf8(opened.to_vec()).map_err(|_| corrupt("admin_password_sealed"))?;
         Ok(Host {
-            id: HostId::from(row.id),
+            id: row.id,
             did,
             origin: row.origin,
             state: row.state,
@@ -225,7 +237,7 @@ fn health_of(probe: &ProbeRow) -> Arc<Health> {
     Arc::new(Health::new(probe.up, probe.since, probe.checked_at))
 }
 
-/// Added, and not probed yet: adding it was a probe.
+/// The health of a host that was added and not probed yet. Adding it was a probe.
 const fn unknown_health(now: Timestamp) -> Health {
     Health::new(true, now, now)
 }
@@ -238,7 +250,7 @@ fn step(host: &Host) -> Option<Duration> {
 /// `purpose` of the sealed admin passwords.
 pub(super) const PASSWORD_SEALED_AS: &str = "hosts.admin_password";
 
-/// What of this room is sealed.
+/// The sealed columns of this room.
 pub(crate) const SEALED_COLUMNS: &[SealedColumn] = &[SealedColumn {
     table: "hosts",
     key: "id",
@@ -246,6 +258,6 @@ pub(crate) const SEALED_COLUMNS: &[SealedColumn] = &[SealedColumn {
     purpose: PASSWORD_SEALED_AS,
     row: "id",
 }];
-/// So much of its rate a host may get at once.
+/// How far ahead of its rate a host may get sign-ups.
 const BURST: Duration = Duration::from_mins(1);
 const RETRY: Duration = Duration::from_secs(1);

@@ -4,6 +4,7 @@ use genkan_protocol::syntax::Did;
 use sqlx::Row as _;
 use sqlx::any::AnyRow;
 
+use super::HostId;
 use super::host::HostState;
 use crate::base::{Origin, Timestamp};
 use crate::db::{Db, Error, Result, Tx};
@@ -11,7 +12,7 @@ use crate::db::{Db, Error, Result, Tx};
 /// A row of `hosts`.
 #[derive(Clone, Debug)]
 pub(super) struct HostRow {
-    pub(super) id: String,
+    pub(super) id: HostId,
     pub(super) origin: Origin,
     pub(super) did: Option<Did>,
     pub(super) state: HostState,
@@ -20,7 +21,7 @@ pub(super) struct HostRow {
     pub(super) region: String,
     pub(super) sign_ups_per_hour: Option<u64>,
     pub(super) admin_password_sealed: Option<String>,
-    /// `keys.id`
+    /// The id of its row in `keys`.
     pub(super) signing_key: String,
     pub(super) version: Option<String>,
     pub(super) blob_limit: Option<u64>,
@@ -29,7 +30,7 @@ pub(super) struct HostRow {
 /// A row of `host_probes`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct ProbeRow {
-    pub(super) host_id: String,
+    pub(super) host_id: HostId,
     pub(super) up: bool,
     pub(super) since: Timestamp,
     pub(super) checked_at: Timestamp,
@@ -42,19 +43,23 @@ pub(super) async fn all(db: &Db) -> Result<Vec<HostRow>> {
     rows.iter().map(read).collect()
 }
 
-pub(super) async fn one(db: &Db, id: &str) -> Result<Option<HostRow>> {
-    let row = sqlx::query(select("WHERE id = $1")).bind(id).fetch_optional(db.reader()).await?;
+pub(super) async fn one(db: &Db, id: &HostId) -> Result<Option<HostRow>> {
+    let row = sqlx::query(select("WHERE id = $1")).bind(id.as_str()).fetch_optional(db.reader()).await?;
     row.as_ref().map(read).transpose()
 }
 
-/// Fails on a name, URL or DID that is there already.
+/// Inserts a host.
+///
+/// # Errors
+///
+/// A violation of a unique index if another host has the name, URL or DID.
 pub(super) async fn insert(tx: &mut Tx, row: &HostRow, now: Timestamp) -> Result<()> {
     sqlx::query(
         "INSERT INTO hosts (id, url, did, state, weight, capacity, region, sign_ups_per_hour, \
          admin_password_sealed, signing_key, version, blob_limit, added_at, updated_at) \
          VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $13)",
     )
-    .bind(&row.id)
+    .bind(row.id.as_str())
     .bind(row.origin.as_str())
     .bind(row.did.as_ref().map(Did::as_str))
     .bind(row.state.as_str())
@@ -72,14 +77,14 @@ pub(super) async fn insert(tx: &mut Tx, row: &HostRow, now: Timestamp) -> Result
     Ok(())
 }
 
-/// Everything but name and URL. `false`: there is no such host.
+/// Writes all columns but name and URL. `false`: there is no such host.
 pub(super) async fn update(tx: &mut Tx, row: &HostRow, now: Timestamp) -> Result<bool> {
     let done = sqlx::query(
         "UPDATE hosts SET did = $2, state = $3, weight = $4, capacity = $5, region = $6, sign_ups_per_hour = $7, \
          admin_password_sealed = $8, signing_key = $9, version = $10, blob_limit = $11, updated_at = $12 \
          WHERE id = $1",
     )
-    .bind(&row.id)
+    .bind(row.id.as_str())
     .bind(row.did.as_ref().map(Did::as_str))
     .bind(row.state.as_str())
     .bind(i64::from(row.weight))
@@ -96,9 +101,9 @@ pub(super) async fn update(tx: &mut Tx, row: &HostRow, now: Timestamp) -> Result
     Ok(done.rows_affected() == 1)
 }
 
-pub(super) async fn remove(tx: &mut Tx, id: &str) -> Result<bool> {
-    sqlx::query("DELETE FROM host_probes WHERE host_id = $1").bind(id).execute(&mut **tx).await?;
-    let done = sqlx::query("DELETE FROM hosts WHERE id = $1").bind(id).execute(&mut **tx).await?;
+pub(super) async fn remove(tx: &mut Tx, id: &HostId) -> Result<bool> {
+    sqlx::query("DELETE FROM host_probes WHERE host_id = $1").bind(id.as_str()).execute(&mut **tx).await?;
+    let done = sqlx::query("DELETE FROM hosts WHERE id = $1").bind(id.as_str()).execute(&mut **tx).await?;
     Ok(done.rows_affected() == 1)
 }
 
@@ -109,7 +114,7 @@ pub(super) async fn probes(db: &Db) -> Result<Vec<ProbeRow>> {
     rows.iter()
         .map(|row| {
             Ok(ProbeRow {
-                host_id: row.try_get("host_id")?,
+                host_id: row.try_get::<String, _>("host_id")?.into(),
                 up: row.try_get::<String, _>("health")? == "up",
                 since: Timestamp::from_millis(row.try_get("since")?),
                 checked_at: Timestamp::from_millis(row.try_get("checked_at")?),
@@ -120,7 +125,7 @@ pub(super) async fn probes(db: &Db) -> Result<Vec<ProbeRow>> {
         .collect()
 }
 
-/// The last word about a host; several replicas may say it, and the last one counts.
+/// Records a probe of a host. Several replicas probe; the last record counts.
 pub(super) async fn record_probe(db: &Db, probe: &ProbeRow) -> Result<()> {
     let mut tx = db.begin().await?;
     sqlx::query(
@@ -129,7 +134,7 @@ pub(super) async fn record_probe(db: &Db, probe: &ProbeRow) -> Result<()> {
          ON CONFLICT (host_id) DO UPDATE SET health = excluded.health, since = excluded.since, \
          checked_at = excluded.checked_at, latency_ms = excluded.latency_ms, reason = excluded.reason",
     )
-    .bind(&probe.host_id)
+    .bind(probe.host_id.as_str())
     .bind(if probe.up { "up" } else { "down" })
     .bind(probe.since.as_millis())
     .bind(probe.checked_at.as_millis())
@@ -170,7 +175,7 @@ fn read(row: &AnyRow) -> Result<HostRow> {
         signing_key: row.try_get("signing_key")?,
         version: row.try_get("version")?,
         blob_limit: count("blob_limit")?,
-        id,
+        id: id.into(),
     })
 }
 
@@ -192,7 +197,7 @@ mod tests {
 
     fn row(id: &str) -> HostRow {
         HostRow {
-            id: id.to_owned(),
+            id: id.into(),
             origin: format!("https://{id}.example.com").parse().unwrap(),
             did: Some(format!("did:web:{id}.example.com").parse().unwrap()),
             state: HostState::Enabled,
@@ -221,16 +226,16 @@ mod tests {
         assert!(update(&mut tx, &changed, Timestamp::from_millis(2)).await.unwrap());
         assert!(!update(&mut tx, &row("ash"), Timestamp::from_millis(2)).await.unwrap());
         tx.commit().await.unwrap();
-        let read = one(&db, "oak").await.unwrap().unwrap();
+        let read = one(&db, &"oak".into()).await.unwrap().unwrap();
         assert_eq!(format!("{read:?}"), format!("{changed:?}"));
-        let names: Vec<String> = all(&db).await.unwrap().into_iter().map(|row| row.id).collect();
+        let names: Vec<String> = all(&db).await.unwrap().into_iter().map(|row| row.id.to_string()).collect();
         assert_eq!(names, ["elm", "oak"]);
     }
 
     async fn name_url_and_did_are_unique(db: Db) {
         add(&db, &row("oak")).await.unwrap();
         for clash in [
-            HostRow { id: "oak".to_owned(), ..row("elm") },
+            HostRow { id: "oak".into(), ..row("elm") },
             HostRow { origin: row("oak").origin, ..row("elm") },
             HostRow { did: row("oak").did, ..row("elm") },
         ] {
@@ -241,7 +246,7 @@ mod tests {
     async fn the_last_probe_counts(db: Db) {
         let at = Timestamp::from_millis;
         let first = ProbeRow {
-            host_id: "oak".to_owned(),
+            host_id: "oak".into(),
             up: true,
             since: at(1),
             checked_at: at(1),
@@ -263,9 +268,9 @@ mod tests {
     async fn a_removed_host_leaves_nothing(db: Db) {
         add(&db, &row("oak")).await.unwrap();
         let mut tx = db.begin().await.unwrap();
-        assert!(remove(&mut tx, "oak").await.unwrap());
-        assert!(!remove(&mut tx, "oak").await.unwrap());
+        assert!(remove(&mut tx, &"oak".into()).await.unwrap());
+        assert!(!remove(&mut tx, &"oak".into()).await.unwrap());
         tx.commit().await.unwrap();
-        assert!(one(&db, "oak").await.unwrap().is_none());
+        assert!(one(&db, &"oak".into()).await.unwrap().is_none());
     }
 }

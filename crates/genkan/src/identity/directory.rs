@@ -1,4 +1,4 @@
-//! The PLC directory: the operator's choice, asked and told over plain JSON.
+//! A client of the PLC directory (<https://web.plc.directory/spec/v0.1/did-plc>).
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,7 +23,7 @@ pub(crate) struct Directory {
     timeout: Duration,
 }
 
-/// Why the directory gave no answer that can be used. That a DID is unknown there is no error.
+/// Why the directory gave no usable answer. An unknown DID is no error.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum DirectoryError {
     #[error("the DID was ended by a tombstone operation")]
@@ -34,7 +34,7 @@ pub(crate) enum DirectoryError {
     Garbage(Arc<str>),
 }
 
-/// What became of an operation that was sent.
+/// The outcome of submitting an operation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Submission {
     Accepted,
@@ -44,9 +44,9 @@ pub(crate) enum Submission {
         status: u16,
         message: String,
     },
-    /// Nothing was sent.
+    /// Nothing was sent, so the operation is not in the log.
     Unreachable(Arc<str>),
-    /// It may be in the log: read that before sending again.
+    /// The operation may be in the log. Read the log before sending again.
     Unanswered(Arc<str>),
 }
 
@@ -60,12 +60,12 @@ impl Directory {
         self.read(did, "").await
     }
 
-    /// The newest operation that counts; a tombstone, too.
+    /// The latest operation that is valid, a tombstone included. `None`: no such DID.
     pub(crate) async fn log_last(&self, did: &Did) -> Result<Option<Operation>, DirectoryError> {
         self.read(did, "/log/last").await
     }
 
-    /// Sends an operation.
+    /// Submits an operation.
     pub(crate) async fn submit(&self, did: &Did, operation: &Operation) -> Submission {
         let body = serde_json::to_vec(operation).expect("an operation is plain JSON");
         let request = Request::post(self.url(did, ""))

@@ -1,4 +1,4 @@
-//! DIDs to documents.
+//! Resolution of DIDs to documents (<https://atproto.com/specs/did>).
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,7 +18,7 @@ pub(crate) struct Documents {
     directory: Directory,
     guarded: GuardedClient,
     memory: Memory<Arc<DidDocument>>,
-    /// For one look-up as a whole.
+    /// The limit of one look-up as a whole.
     within: Duration,
 }
 
@@ -33,12 +33,12 @@ impl Documents {
         self.memory.get(did.as_str(), freshness, look_up).await
     }
 
-    /// The document as it is remembered, if it is young enough.
+    /// The document, if it is remembered and young enough.
     pub(super) fn recall(&self, did: &str) -> Option<Result<Arc<DidDocument>, Error>> {
         self.memory.recall(did)
     }
 
-    /// After a change that we know of.
+    /// Forgets a document after a change that Genkan knows of.
     pub(crate) fn forget(&self, did: &str) {
         self.memory.forget(did);
     }
@@ -84,18 +84,20 @@ async fn at_directory(directory: &Directory, did: &Did) -> Result<DidDocument, E
     }
 }
 
-/// Host-level `did:web` only: no path, and a port only where the operator listed that origin.
+/// Resolves a `did:web` at its own host. Paths are not supported (atproto DID spec, "Blessed DID
+/// Methods"); a port works only for an origin that the operator listed.
 async fn at_its_host(guarded: &GuardedClient, did: &Did) -> Result<DidDocument, Error> {
     let host = did.identifier().replace("%3A", ":").replace("%3a", ":");
     if did.identifier().contains([':', '/']) || host.contains('%') {
         return Err(Error::Unusable("a did:web with a path is not supported".into()));
     }
+    // The guarded client still refuses loopback addresses, unless the operator listed the origin.
     let scheme = if host == "localhost" || host.starts_with("localhost:") { "http" } else { "https" };
     let url = format!("{scheme}://{host}/.well-known/did.json");
     let answer = guarded
         .get(&url, "application/did+ld+json, application/json", &LIMITS)
         .await
-        .map_err(|error| strange(&error))?;
+        .map_err(|error| external_failure(&error))?;
     match answer.status {
         StatusCode::OK => serde_json::from_slice(&answer.body)
             .map_err(|_| Error::Unusable("what its host gives is no DID document".into())),
@@ -104,8 +106,8 @@ async fn at_its_host(guarded: &GuardedClient, did: &Did) -> Result<DidDocument, 
     }
 }
 
-/// What a stranger's failure means for a look-up.
-pub(super) fn strange(error: &GuardedError) -> Error {
+/// Maps a failed request to an external server to what it means for the look-up.
+pub(super) fn external_failure(error: &GuardedError) -> Error {
     match error {
         GuardedError::NoSuchName => Error::NotFound("name"),
         GuardedError::Refused(_)

@@ -1,4 +1,4 @@
-//! Which handles we give out, and to whom.
+//! The operator's rules for handles.
 
 use std::collections::HashSet;
 
@@ -7,26 +7,26 @@ use genkan_protocol::syntax::{Did, Handle};
 use super::reserved::RESERVED;
 use super::{Error, Freshness, Handles};
 
-/// The operator's rules for handles.
+/// Which handles Genkan gives out, and to whom.
 #[derive(Clone, Debug)]
 pub(crate) struct HandlePolicy {
     /// Each with its leading dot.
     domains: Vec<String>,
     reserved: HashSet<String>,
-    /// On a development network `.test` handles of people's own are taken, too.
+    /// On a development network, custom handles under `.test` are accepted.
     development: bool,
 }
 
 /// Whose domain a handle is under.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum HandleKind {
-    /// One of ours: we give it out.
+    /// A handle domain of this service, which gives the handle out.
     Service,
-    /// The owner's: it has to lead to his DID.
+    /// The owner's domain. The handle has to lead to the owner's DID.
     Custom,
 }
 
-/// Why a handle is not given. The texts are for people.
+/// Why a handle is refused. The texts go to clients, which match some of them.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum PolicyError {
     /// `InvalidHandle`
@@ -41,7 +41,7 @@ pub(crate) enum PolicyError {
     /// `InvalidHandle`: a custom handle that leads nowhere or to somebody else.
     #[error("External handle did not resolve to DID")]
     DoesNotLeadHere,
-    /// Trouble on the way: not the handle's fault (503).
+    /// The handle could not be looked up (503).
     #[error("the handle could not be resolved just now")]
     Passing(Error),
 }
@@ -52,7 +52,7 @@ pub(crate) enum PolicyError {
 /// More labels may be another server's names.
 pub(crate) fn is_given_out(domains: &[String], name: &str) -> bool {
     domains.iter().any(|domain| {
-        name.strip_suffix(domain.as_str()).is_some_and(|front| !front.is_empty() && !front.contains('.'))
+        name.strip_suffix(domain.as_str()).is_some_and(|label| !label.is_empty() && !label.contains('.'))
     })
 }
 
@@ -80,8 +80,8 @@ impl HandlePolicy {
     /// What can be said of a handle without asking anybody.
     pub(crate) fn judge(&self, typed: &str) -> Result<(Handle, HandleKind), PolicyError> {
         let handle: Handle = typed.trim().parse().map_err(|_| PolicyError::Invalid("Invalid handle"))?;
-        if let Some(front) = self.front(&handle) {
-            self.check_front(front)?;
+        if let Some(label) = self.label(&handle) {
+            self.check_label(label)?;
             return Ok((handle, HandleKind::Service));
         }
         // The bare domain is the operator's.
@@ -113,31 +113,31 @@ impl HandlePolicy {
     }
 
     /// The part before the longest of our domains that fits.
-    fn front<'a>(&self, handle: &'a Handle) -> Option<&'a str> {
-        let fronts = self.domains.iter().filter_map(|domain| handle.as_str().strip_suffix(domain.as_str()));
-        fronts.min_by_key(|front| front.len())
+    fn label<'a>(&self, handle: &'a Handle) -> Option<&'a str> {
+        let labels = self.domains.iter().filter_map(|domain| handle.as_str().strip_suffix(domain.as_str()));
+        labels.min_by_key(|label| label.len())
     }
 
-    fn check_front(&self, front: &str) -> Result<(), PolicyError> {
-        if front.contains('.') {
+    fn check_label(&self, label: &str) -> Result<(), PolicyError> {
+        if label.contains('.') {
             return Err(PolicyError::Invalid("Invalid characters in handle"));
         }
-        if front.len() < MIN_FRONT {
+        if label.len() < MIN_LABEL {
             return Err(PolicyError::Invalid("Handle too short"));
         }
-        if front.len() > MAX_FRONT {
+        if label.len() > MAX_LABEL {
             return Err(PolicyError::Invalid("Handle too long"));
         }
-        if self.reserved.contains(front) {
+        if self.reserved.contains(label) {
             return Err(PolicyError::Reserved);
         }
         Ok(())
     }
 }
 
-/// Hosts of the fleet allow the same in `admin.updateAccountHandle`.
-const MIN_FRONT: usize = 3;
-const MAX_FRONT: usize = 18;
+/// The lengths that hosts accept in `com.atproto.admin.updateAccountHandle`.
+const MIN_LABEL: usize = 3;
+const MAX_LABEL: usize = 18;
 
 #[cfg(test)]
 mod tests {
@@ -206,7 +206,7 @@ mod tests {
         let names: Vec<&str> = RESERVED.split_ascii_whitespace().collect();
         assert!(names.len() >= 200, "{}", names.len());
         for name in &names {
-            assert!((MIN_FRONT..=MAX_FRONT).contains(&name.len()), "{name} could not be given out anyway");
+            assert!((MIN_LABEL..=MAX_LABEL).contains(&name.len()), "{name} could not be given out anyway");
             assert!(format!("{name}.example.com").parse::<Handle>().is_ok(), "{name}");
         }
         let distinct: HashSet<&&str> = names.iter().collect();

@@ -1,4 +1,4 @@
-//! Handles to DIDs: by DNS and by the handle's own web site; DNS wins.
+//! Resolution of handles to DIDs, by DNS and by the handle's web site (<https://atproto.com/specs/handle>).
 
 use std::time::Duration;
 
@@ -6,20 +6,19 @@ use futures_util::future::Either;
 use genkan_protocol::syntax::{Did, Handle};
 use http::StatusCode;
 
-use super::documents::strange;
+use super::documents::external_failure;
 use super::memory::Memory;
 use super::{Error, Freshness};
 use crate::base::Clock;
 use crate::base::fetch::{Dns, DnsError, GuardedClient, Limits};
 
-/// Resolves handles of the world. Which are ours is for the rooms above to answer first. Cheap to
-/// clone.
+/// Resolves handles. Rooms above answer first for handles of their own accounts. Cheap to clone.
 #[derive(Clone, Debug)]
 pub(crate) struct Handles {
     dns: Dns,
     guarded: GuardedClient,
     memory: Memory<Did>,
-    /// For one look-up as a whole.
+    /// The limit of one look-up as a whole.
     within: Duration,
 }
 
@@ -28,13 +27,13 @@ impl Handles {
         Self { dns, guarded, memory: Memory::new(clock, REMEMBERED), within }
     }
 
-    /// The DID that `handle` leads to. That its document claims the handle is not checked here.
+    /// The DID that `handle` leads to. Whether its document names the handle is not checked.
     pub(crate) async fn resolve(&self, handle: &Handle, freshness: Freshness) -> Result<Did, Error> {
         let look_up = look_up(self.dns.clone(), self.guarded.clone(), handle.clone(), self.within);
         self.memory.get(handle.as_str(), freshness, look_up).await
     }
 
-    /// The DID as it is remembered, if that is young enough.
+    /// The DID, if it is remembered and young enough.
     pub(super) fn recall(&self, handle: &str) -> Option<Result<Did, Error>> {
         self.memory.recall(handle)
     }
@@ -48,7 +47,7 @@ async fn look_up(dns: Dns, guarded: GuardedClient, handle: Handle, within: Durat
         let by_dns = std::pin::pin!(by_dns(&dns, &handle));
         let by_site = std::pin::pin!(by_site(&guarded, &handle));
         match futures_util::future::select(by_dns, by_site).await {
-            // A clear word of the name servers needs no second opinion.
+            // DNS wins when both answer, so a definite answer of it need not wait for the web site.
             Either::Left((by_dns @ (Ok(_) | Err(Error::Unusable(_))), _)) => by_dns,
             Either::Left((by_dns, by_site)) => choose(by_dns, by_site.await),
             Either::Right((by_site, by_dns)) => choose(by_dns.await, by_site),
@@ -59,7 +58,8 @@ async fn look_up(dns: Dns, guarded: GuardedClient, handle: Handle, within: Durat
         .map_err(|_| Error::Passing("the handle was not resolved in time".into()))?
 }
 
-/// DNS wins; trouble on either way means that "not found" is not certain.
+/// Chooses between the two answers. DNS wins. A failure of either way means that "not found" is not
+/// certain.
 fn choose(by_dns: Result<Did, Error>, by_site: Result<Did, Error>) -> Result<Did, Error> {
     match (by_dns, by_site) {
         (Ok(did), _) | (Err(Error::NotFound(_) | Error::Passing(_)), Ok(did)) => Ok(did),
@@ -85,7 +85,7 @@ async fn by_dns(dns: &Dns, handle: &Handle) -> Result<Did, Error> {
 
 async fn by_site(guarded: &GuardedClient, handle: &Handle) -> Result<Did, Error> {
     let url = format!("https://{handle}/.well-known/atproto-did");
-    let answer = guarded.get(&url, "text/plain", &LIMITS).await.map_err(|error| strange(&error))?;
+    let answer = guarded.get(&url, "text/plain", &LIMITS).await.map_err(|error| external_failure(&error))?;
     match answer.status {
         StatusCode::OK => {
             let text = std::str::from_utf8(&answer.body).unwrap_or_default();

@@ -1,5 +1,5 @@
-//! Bounded memory of look-ups. One look-up at a time per key; absence is kept for a short time,
-//! trouble is not kept.
+//! A bounded memory of look-ups. One look-up at a time per key. "Not found" is kept for a short time,
+//! a failure is not kept.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -8,13 +8,22 @@ use std::time::Duration;
 
 use quick_cache::sync::Cache;
 
-use super::{Error, Freshness};
+use super::Error;
 use crate::base::single_flight::SingleFlight;
 use crate::base::{Clock, Timestamp};
 
+/// Whether an answer may come from memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Freshness {
+    /// From memory if it is young enough. If a fresh look-up fails, an older answer is used.
+    Remembered,
+    /// Asked now, for decisions that must see the latest change.
+    Asked,
+}
+
 type Outcome<V> = Result<V, Error>;
 
-/// What was looked up, by key. Cheap to clone.
+/// The outcomes of look-ups, by key. Cheap to clone.
 pub(super) struct Memory<V> {
     inner: Arc<Inner<V>>,
     single_flight: SingleFlight<Outcome<V>>,
@@ -23,7 +32,8 @@ pub(super) struct Memory<V> {
 struct Inner<V> {
     clock: Clock,
     kept: Cache<String, Kept<V>>,
-    /// Goes up whenever something is forgotten: a look-up that began before is not kept.
+    /// Grows with each [`Memory::forget`]. A look-up that began before it may have read what was true
+    /// then, so its outcome is not kept.
     forgotten: AtomicU64,
 }
 
@@ -39,9 +49,9 @@ impl<V: Clone + Send + Sync + 'static> Memory<V> {
         Self { inner: Arc::new(inner), single_flight: SingleFlight::default() }
     }
 
-    /// The outcome for `key`: remembered, or that of one `look_up` shared by all who ask meanwhile.
+    /// The outcome for `key`: remembered, or of one `look_up` that all concurrent callers share.
     ///
-    /// A look-up goes on when its caller leaves, for the others' sake.
+    /// A shared look-up continues when its first caller leaves, since others wait for it.
     pub(super) async fn get<F>(&self, key: &str, freshness: Freshness, look_up: F) -> Outcome<V>
     where
         F: Future<Output = Outcome<V>> + Send + 'static,
@@ -76,7 +86,7 @@ impl<V: Clone + Send + Sync + 'static> Memory<V> {
         }
     }
 
-    /// What is remembered and young enough, without asking anybody.
+    /// The outcome, if it is remembered and young enough. Asks no server.
     pub(super) fn recall(&self, key: &str) -> Option<Outcome<V>> {
         let kept = self.inner.kept.get(key)?;
         kept.is_young(self.inner.clock.now()).then_some(kept.outcome)
@@ -103,7 +113,7 @@ impl<V> Kept<V> {
         now.since(self.at) < if self.outcome.is_ok() { POSITIVE } else { NEGATIVE }
     }
 
-    /// Good while nobody can be asked.
+    /// Whether it may be used while a fresh look-up fails.
     fn is_good_enough(&self, now: Timestamp) -> bool {
         self.outcome.is_ok() && now.since(self.at) < STALE
     }
@@ -121,8 +131,11 @@ impl<V> std::fmt::Debug for Memory<V> {
     }
 }
 
+/// How long a success is believed.
 const POSITIVE: Duration = Duration::from_mins(10);
+/// How long "not found" is believed: people set up a handle and try at once.
 const NEGATIVE: Duration = Duration::from_mins(1);
+/// How long a success may stand in for a failed look-up.
 const STALE: Duration = Duration::from_hours(24);
 
 #[cfg(test)]

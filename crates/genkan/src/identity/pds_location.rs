@@ -1,4 +1,4 @@
-//! Where an account of the world lives: from its DID or handle to its PDS.
+//! PDS locations: from an account's DID or handle to the PDS that its DID document names.
 
 use std::sync::Arc;
 
@@ -16,16 +16,16 @@ pub(crate) struct PdsLocation {
     pub(crate) pds: Origin,
 }
 
-/// Why an account's place is not known.
+/// Why the PDS location of an account is not known.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum PdsLocationError {
-    /// Its DID or handle leads nowhere, or nobody could be asked.
+    /// The DID or handle was not resolved.
     #[error("{0}")]
     Unresolved(#[from] Error),
-    /// The handle leads to a DID that does not claim it.
+    /// The handle leads to a DID whose document names another handle.
     #[error("the handle leads to a DID whose document does not name the handle")]
     Unconfirmed,
-    /// The document names no PDS, or one that is no https origin.
+    /// The document names no PDS, or one that is neither an https origin nor listed by the operator.
     #[error("the DID document names no PDS with an https origin")]
     NoPds,
 }
@@ -36,11 +36,11 @@ pub(crate) enum PdsLocationError {
 pub(crate) struct PdsLocations {
     documents: Documents,
     handles: Handles,
-    /// Origins that need not be https, since the operator listed them.
+    /// Origins that the operator listed; they need not be https.
     listed: Arc<[Origin]>,
     clock: Clock,
-    /// When a DID was last asked for past the memory: that costs the directory, and anybody can be
-    /// its cause.
+    /// When a DID was last asked for past the memory. Any client can cause such a question, and each
+    /// costs the directory a request.
     asked: Arc<Cache<Did, Timestamp>>,
 }
 
@@ -50,7 +50,7 @@ impl PdsLocations {
         Self { documents, handles, listed: listed.into(), clock, asked }
     }
 
-    /// The place of a DID, if memory knows.
+    /// The location of a DID, if it is remembered.
     pub(crate) fn recall(&self, did: &str) -> Option<Result<PdsLocation, PdsLocationError>> {
         Some(
             self.documents
@@ -60,7 +60,7 @@ impl PdsLocations {
         )
     }
 
-    /// The place of a handle, if memory knows.
+    /// The location of a handle, if both its DID and the document are remembered.
     pub(crate) fn recall_handle(&self, handle: &str) -> Option<Result<PdsLocation, PdsLocationError>> {
         let did = match self.handles.recall(handle)? {
             Ok(did) => did,
@@ -73,24 +73,24 @@ impl PdsLocations {
         Some(self.confirmed(handle, &document))
     }
 
-    /// The place of a DID.
+    /// The location of a DID.
     pub(crate) async fn find(
         &self,
         did: &Did,
         freshness: Freshness,
     ) -> Result<PdsLocation, PdsLocationError> {
-        let document = self.documents.resolve(did, self.at_most_now_and_then(did, freshness)).await?;
+        let document = self.documents.resolve(did, self.limited(did, freshness)).await?;
         self.of(&document)
     }
 
-    /// The place of a handle, confirmed from both sides.
+    /// The location of a handle. The handle leads to the DID, and the DID's document names the handle.
     pub(crate) async fn find_by_handle(
         &self,
         handle: &Handle,
         freshness: Freshness,
     ) -> Result<PdsLocation, PdsLocationError> {
         let did = self.handles.resolve(handle, freshness).await?;
-        let document = self.documents.resolve(&did, self.at_most_now_and_then(&did, freshness)).await?;
+        let document = self.documents.resolve(&did, self.limited(&did, freshness)).await?;
         self.confirmed(handle.as_str(), &document)
     }
 
@@ -112,7 +112,8 @@ impl PdsLocations {
         }
     }
 
-    fn at_most_now_and_then(&self, did: &Did, freshness: Freshness) -> Freshness {
+    /// [`Freshness::Asked`] at most once in [`ASKED_AT_MOST_EVERY`] per DID.
+    fn limited(&self, did: &Did, freshness: Freshness) -> Freshness {
         if freshness == Freshness::Remembered {
             return freshness;
         }
@@ -125,6 +126,7 @@ impl PdsLocations {
     }
 }
 
+/// DIDs whose last question is remembered.
 const ASKED_REMEMBERED: usize = 10_000;
 const ASKED_AT_MOST_EVERY: std::time::Duration = std::time::Duration::from_secs(10);
 

@@ -1,4 +1,4 @@
-//! Names that nobody is given under our domains.
+//! Names that are not given out under the handle domains.
 
 /// What a visitor could take for the operator, for a piece of the service, or for a machine's own
 /// name. Three to eighteen characters each; shorter and longer ones are refused anyway.

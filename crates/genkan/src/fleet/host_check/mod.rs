@@ -1,7 +1,7 @@
-//! Proving that a host works behind us: each proof is one harmless call whose answer leaves no
-//! doubt.
+//! The host check: proofs that a host works with Genkan. Each is one harmless call whose answer is
+//! unambiguous.
 //!
-//! Tried against the reference PDS 0.5.35. No proof leaves a trace on the host or in the directory.
+//! Tested with the reference PDS 0.5.35. No proof changes anything on the host or in the directory.
 
 mod proofs;
 
@@ -16,7 +16,7 @@ use super::plc_proxy::Prober;
 use crate::base::{Clock, Origin, Secret};
 use crate::keys::Ring;
 
-/// What is proven.
+/// What a proof is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Proof {
@@ -35,19 +35,19 @@ pub(crate) enum Proof {
     Clock,
 }
 
-/// What came out.
+/// The result of a proof.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case", tag = "verdict")]
 pub(crate) enum Verdict {
     Good {
         detail: String,
     },
-    /// It cannot work like this.
+    /// The host cannot work with Genkan until this is changed.
     Bad {
         wrong: String,
         mend: String,
     },
-    /// It could not be found out.
+    /// The proof could not be made.
     Open {
         why: String,
     },
@@ -60,7 +60,7 @@ pub(crate) struct Finding {
     pub(crate) verdict: Verdict,
 }
 
-/// All findings about one host, and what it says of itself.
+/// All findings about one host, with what it reports of itself.
 #[derive(Clone, Debug)]
 pub(crate) struct HostCheck {
     pub(crate) findings: Vec<Finding>,
@@ -69,7 +69,7 @@ pub(crate) struct HostCheck {
 }
 
 impl HostCheck {
-    /// Whether nothing speaks against the host.
+    /// Whether the host answered and no proof failed.
     pub(crate) fn passed(&self) -> bool {
         self.description.is_some() && !self.findings.iter().any(|finding| finding.verdict.is_bad())
     }
@@ -99,7 +99,7 @@ impl fmt::Display for Proof {
     }
 }
 
-/// What every host must have been told of us.
+/// What every host must be configured with.
 #[derive(Clone, Debug)]
 pub(crate) struct Expected {
     pub(crate) public_url: Origin,
@@ -109,7 +109,8 @@ pub(crate) struct Expected {
     /// `None`: this Genkan has no PLC proxy, and hosts go to the directory themselves.
     pub(crate) front_url: Option<Origin>,
     pub(crate) directory_url: Origin,
-    /// Makes the nonces of DPoP proofs; with it a host takes those that we compute.
+    /// Makes the nonces of DPoP proofs (RFC 9449 §8). A host that has it accepts those that Genkan
+    /// computes.
     pub(crate) dpop_secret: Secret<[u8; 32]>,
 }
 
@@ -161,19 +162,19 @@ impl HostChecker {
         Some(settings)
     }
 
-    /// Makes every proof that can be made; a host that cannot be reached has one finding.
+    /// Makes every proof that can be made. A host that cannot be reached has one finding.
     pub(crate) async fn check(&self, subject: &Subject) -> HostCheck {
         proofs::all(self, subject).await
     }
 }
 
-/// Hosts resolve DIDs through their own guard: https, port 443, public addresses; and a name in
-/// every case.
+/// Whether a host's own guard lets it ask this directory: https on port 443. Anything else needs
+/// `PDS_DISABLE_SSRF_PROTECTION`.
 fn is_public(directory: &Origin) -> bool {
     directory.is_https() && directory.port() == 443
 }
 
-/// What is wrong with a PLC proxy's URL whatever the host's settings are.
+/// Whether the PLC proxy's URL is an IP address, which no host accepts.
 fn needs_a_name(proxy: &Origin) -> bool {
     proxy.host().starts_with('[') || proxy.host().parse::<std::net::Ipv4Addr>().is_ok()
 }

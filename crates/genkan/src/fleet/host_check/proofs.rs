@@ -49,7 +49,7 @@ pub(super) async fn all(of: &HostChecker, subject: &Subject) -> HostCheck {
     note(Proof::EntrywayUrl, entryway_url);
     note(Proof::HandleDomains, handle_domains(of, &description));
     note(Proof::AdminPassword, admin_password(of, subject).await);
-    // A stand-alone host would take the next calls for something else.
+    // A host without an entryway answers the next calls by other rules, so they would prove nothing.
     if in_entryway_mode {
         note(Proof::SigningKey, signing_key(of, subject, &description.did).await);
         note(Proof::RotationKey, rotation_key(of, subject).await);
@@ -74,7 +74,8 @@ fn judge_version(version: Option<&str>) -> Verdict {
     ))
 }
 
-/// What the host shows of its own URL and of ours in its OAuth metadata.
+/// Compares the host's own URL and its entryway's, as its OAuth protected resource metadata (RFC 9728)
+/// gives them.
 async fn says_of_itself(of: &HostChecker, subject: &Subject) -> (Verdict, Verdict) {
     let said: Value = match of.client.page(&subject.origin, "/.well-known/oauth-protected-resource").await {
         Ok(answer) if answer.status == StatusCode::OK => {
@@ -126,9 +127,9 @@ fn handle_domains(of: &HostChecker, description: &Description) -> Verdict {
     )
 }
 
-/// An account that nobody has: "not found" for the right password, 401 for a wrong one.
+/// Asks about an account that does not exist: "not found" for the right password, 401 for a wrong one.
 async fn admin_password(of: &HostChecker, subject: &Subject) -> Verdict {
-    let path = format!("com.atproto.admin.getAccountInfo?did={}", nobody());
+    let path = format!("com.atproto.admin.getAccountInfo?did={}", unused_did());
     let credential = Credential::Admin(&subject.admin_password);
     match of.client.call(&subject.origin, Method::GET, &path, None, &credential).await {
         Ok(_) => good("accepted".to_owned()),
@@ -143,8 +144,8 @@ async fn admin_password(of: &HostChecker, subject: &Subject) -> Verdict {
     }
 }
 
-/// A token for an account that nobody has: "not found" once the token is believed, `InvalidToken`
-/// before.
+/// Presents a token for an account that does not exist: "not found" if the signature is accepted,
+/// `InvalidToken` if not.
 async fn signing_key(of: &HostChecker, subject: &Subject, host: &Did) -> Verdict {
     let Some(key) = of.ring.host_key(subject.name.as_str()) else {
         return open("Genkan has no key for this host");
@@ -152,7 +153,7 @@ async fn signing_key(of: &HostChecker, subject: &Subject, host: &Did) -> Verdict
     let now = of.clock.now().as_seconds();
     let claims = AccessClaims {
         aud: host.to_string(),
-        sub: nobody(),
+        sub: unused_did(),
         scope: Scope::Access,
         iat: now,
         exp: now + 120,
@@ -227,7 +228,7 @@ async fn plc_proxy(of: &HostChecker, subject: &Subject, host: &Did) -> Verdict {
     }
     match with_probe_token(of, subject, host.as_str()).await {
         Err(error) if was_believed(&error) => good(proxy.to_string()),
-        // The proxy does not know the DID, so this answer came from elsewhere.
+        // A directory that does not know the DID gave this answer, so it was not our proxy.
         Err(HostError::Refused { status: 401, message, .. }) => {
             bad(format!("it asks another PLC directory ({message})"), format!("set PDS_DID_PLC_URL={proxy}"))
         }
@@ -246,7 +247,7 @@ async fn plc_proxy(of: &HostChecker, subject: &Subject, host: &Did) -> Verdict {
     }
 }
 
-/// The same token addressed to us: hosts take it for the entryway that they were told of.
+/// A probe token addressed to Genkan: the host accepts it if Genkan's DID is its entryway's.
 async fn entryway_did(of: &HostChecker, subject: &Subject) -> Verdict {
     let did = &of.expected.service_did;
     match with_probe_token(of, subject, did.as_str()).await {
@@ -276,7 +277,7 @@ async fn with_probe_token(of: &HostChecker, subject: &Subject, audience: &str) -
     ask_for_account(of, subject, &Credential::Bearer(&token), body).await
 }
 
-/// The token was good, and the missing operation is what the host objects to.
+/// Whether the host accepted the token: it then objects to the missing operation instead.
 fn was_believed(error: &HostError) -> bool {
     matches!(error, HostError::Refused { status: 400, message, .. } if message.contains("plcOp"))
 }
@@ -290,7 +291,7 @@ async fn ask_for_account(
     of.client.call(&subject.origin, Method::POST, CREATE_ACCOUNT, Some(body), credential).await
 }
 
-/// By the `Date` of an answer, which has whole seconds.
+/// Compares clocks by the `Date` of an answer, which has whole seconds.
 async fn clock(of: &HostChecker, subject: &Subject) -> Verdict {
     let answer =
         match of.client.exchange(&subject.origin, Method::GET, "_health", None, &Credential::None).await {
@@ -314,8 +315,8 @@ async fn clock(of: &HostChecker, subject: &Subject) -> Verdict {
     )
 }
 
-/// A well-formed DID that is nobody's.
-fn nobody() -> Did {
+/// A well-formed DID that no account has.
+fn unused_did() -> Did {
     "did:plc:aaaaaaaaaaaaaaaaaaaaaaaa".parse().expect("a constant, and a DID")
 }
 
@@ -346,6 +347,9 @@ fn open(why: &str) -> Verdict {
 }
 
 const CREATE_ACCOUNT: &str = "com.atproto.server.createAccount";
+/// For the first call, which tells whether the host runs at all.
 const REACH: Duration = Duration::from_secs(5);
+/// The start of the versions that the proofs were tested with.
 const TRIED: &str = "0.5.";
+/// `Date` has whole seconds, and the answer takes a moment; more than this is a wrong clock.
 const SKEW: Duration = Duration::from_secs(2);

@@ -1,4 +1,4 @@
-//! What the directory said a moment ago, shared by all who ask meanwhile.
+//! A short memory of the directory's answers. Readers of one page at the same time share one look-up.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -32,20 +32,21 @@ impl Page {
         Self::json(status, &json!({ "message": message }))
     }
 
-    /// Only what is there, or was ended, is remembered: a DID unknown now may be written in a
-    /// moment.
+    /// Whether the answer may be remembered: the DID exists, or was ended for good. An unknown DID may
+    /// be written in a moment.
     fn is_lasting(&self) -> bool {
         matches!(self.status, StatusCode::OK | StatusCode::GONE)
     }
 }
 
-/// Bounded by the number of pages, and each for a moment only.
+/// Remembered pages, bounded in number and lifetime.
 pub(super) struct Cache {
     clock: Clock,
     lifetime: Duration,
     pages: Arc<quick_cache::sync::Cache<String, (Timestamp, Page)>>,
     single_flight: SingleFlight<Page>,
-    /// Goes up with everything forgotten: what was asked for before is not remembered.
+    /// Grows with each [`Cache::forget`]. A look-up that began before it may have read the old page, so
+    /// its answer is not remembered.
     forgotten: Arc<AtomicU64>,
 }
 

@@ -1,7 +1,7 @@
-//! Probe DIDs: made up on the spot, known again by every process that has our keys, and by nobody
-//! else.
+//! Probe DIDs: created on demand, and recognised by every process that has our keys, without a
+//! database.
 //!
-//! A probe DID is twelve random characters and twelve that follow from them by a key of ours. The
+//! A probe DID is twelve random characters and twelve that follow from them by a key of this Genkan. The
 //! proxy answers for it with a document whose signing key follows in the same way. A service token
 //! signed by that key is accepted by exactly those hosts that resolve DIDs through the proxy.
 
@@ -19,12 +19,12 @@ use super::Page;
 use crate::base::random;
 use crate::keys::Ring;
 
-/// Makes probe DIDs and knows them again.
+/// Creates and recognises probe DIDs.
 pub(crate) struct Prober {
     key: Zeroizing<[u8; 32]>,
 }
 
-/// A DID that nobody has, and the key that signs for it.
+/// A probe DID, and the key that signs for it.
 #[derive(Debug)]
 pub(crate) struct ProbeIdentity {
     pub(crate) did: Did,
@@ -36,7 +36,8 @@ impl Prober {
         Self { key: ring.derived("directory front probe") }
     }
 
-    /// A fresh one each time: hosts remember documents, and an old proof is none.
+    /// Creates a probe DID that was never used: a host may remember the document of an earlier one, and
+    /// would then prove nothing.
     pub(crate) fn fresh(&self) -> ProbeIdentity {
         loop {
             let chance = BASE32_NOPAD.encode(&random::bytes::<8>()).to_ascii_lowercase();
@@ -73,7 +74,7 @@ impl ProbeIdentity {
         data
     }
 
-    /// Read as any other DID; never written, and without a history.
+    /// The page of the probe DID. It reads like any other DID, but has no history.
     pub(super) fn page(&self, part: &str) -> Page {
         match part {
             "" => Page::json(StatusCode::OK, &json!(DidDocument::of_plc_data(&self.did, &self.data()))),

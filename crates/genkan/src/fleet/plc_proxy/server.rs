@@ -21,7 +21,7 @@ use tokio::task::JoinSet;
 use super::{Page, PlcProxy};
 
 impl PlcProxy {
-    /// Serves until `stop`; then what runs has a moment to end.
+    /// Serves until `stop`. Running requests then have a moment to end.
     pub(crate) async fn serve(self, listener: TcpListener, stop: impl Future<Output = ()> + Send) {
         let room = Arc::new(Semaphore::new(CONNECTIONS));
         let (stopping, stopped) = tokio::sync::watch::channel(false);
@@ -35,7 +35,8 @@ impl PlcProxy {
             };
             match accepted {
                 Ok((stream, peer)) => {
-                    // Past the cap a connection is closed at once, rather than left waiting.
+                    // Beyond the limit a connection is closed at once: a host that waits learns nothing, and
+                    // one that is refused tries again.
                     let Ok(permit) = Arc::clone(&room).try_acquire_owned() else { continue };
                     let served = self.clone().converse(stream, peer, stopped.clone());
                     connections.spawn(async move {

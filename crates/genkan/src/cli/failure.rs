@@ -1,0 +1,100 @@
+//! Failures of commands, and their exit statuses.
+
+use std::process::ExitCode;
+
+/// Why a command failed, which decides its exit status.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Failure {
+    /// A wrong configuration, a line per mistake: exit status 2.
+    #[error(transparent)]
+    Config(#[from] crate::config::Problems),
+    /// A setting that turned out to be wrong when it was used: exit status 2.
+    #[error("{0}")]
+    Setting(String),
+    /// The change is recorded, and some running servers still work without it: exit status 3.
+    #[error("{0}")]
+    Unread(String),
+    /// Anything else: exit status 1.
+    #[error(transparent)]
+    Other(#[from] anyhow::Error),
+}
+
+impl Failure {
+    /// Prints the failure to standard error, and returns its exit status.
+    pub(super) fn report(&self) -> ExitCode {
+        match self {
+            Self::Config(_) | Self::Setting(_) => {
+                eprintln!("{self}");
+                ExitCode::from(2)
+            }
+            Self::Unread(_) => {
+                eprintln!("genkan: {self}");
+                ExitCode::from(3)
+            }
+            Self::Other(cause) => {
+                eprintln!("genkan: {}", with_causes(cause));
+                ExitCode::FAILURE
+            }
+        }
+    }
+}
+
+/// The error and its causes in one line. Libraries often repeat a cause in their own text; it is
+/// said once.
+fn with_causes(error: &anyhow::Error) -> String {
+    let mut line = String::new();
+    for cause in error.chain() {
+        let text = cause.to_string();
+        if !line.ends_with(&text) {
+            if !line.is_empty() {
+                line.push_str(": ");
+            }
+            line.push_str(&text);
+        }
+    }
+    line
+}
+
+impl From<crate::app::BuildError> for Failure {
+    fn from(error: crate::app::BuildError) -> Self {
+        use crate::app::BuildError as E;
+        match error {
+            E::Folder(problem) => Self::Setting(problem.to_string()),
+            E::Database(cause) => cause.into(),
+            E::RecoveryKey | E::Keys(_) | E::Tls(_) | E::Dns(_) | E::Mail(_) => {
+                Self::Setting(error.to_string())
+            }
+            E::Fleet(_) => Self::Other(error.into()),
+        }
+    }
+}
+
+impl From<crate::db::Error> for Failure {
+    fn from(error: crate::db::Error) -> Self {
+        use crate::db::Error as E;
+        match error {
+            E::Newer { .. } => Self::Setting(format!("GENKAN_DATABASE_URL: {error}; run the newer Genkan")),
+            E::NotADatabase(_) | E::Unreadable(..) => {
+                Self::Setting(format!("GENKAN_DATABASE_URL: {:#}", anyhow::Error::from(error)))
+            }
+            E::Away(_) => Self::Other(anyhow::Error::from(error).context(
+                "GENKAN_DATABASE_URL: the database cannot be used. Check that it exists, and that this process reaches it",
+            )),
+            E::Statement(_) => Self::Other(anyhow::Error::from(error).context("GENKAN_DATABASE_URL")),
+            E::BrokenOff | E::Conflict(_) | E::Corrupt { .. } | E::Migrate(_) => Self::Other(error.into()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cause_is_said_once() {
+        let refused = std::io::Error::from(std::io::ErrorKind::ConnectionRefused);
+        let text = refused.to_string();
+        let error = anyhow::Error::from(refused).context(format!("no answer: {text}")).context("settings");
+        assert_eq!(with_causes(&error), format!("settings: no answer: {text}"));
+    }
+}

@@ -1,0 +1,184 @@
+//! The proxy itself: which request is answered from memory, by a probe, or by the directory.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use genkan_protocol::syntax::Did;
+use http::header::{ACCEPT, CONTENT_TYPE, HeaderValue};
+use http::{Method, Request, StatusCode};
+use http_body_util::Full;
+
+use super::cache::{Cache, Page};
+use super::probe::Prober;
+use crate::base::fetch::{UnguardedClient, UnguardedError};
+use crate::base::{Clock, Origin};
+
+/// Tells whether Genkan has an account or a sign-up of a DID.
+pub(crate) type Knows = dyn Fn(Did) -> BoxFuture<'static, Result<bool, crate::db::Error>> + Send + Sync;
+
+/// The PLC proxy. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct PlcProxy {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    directory: Origin,
+    client: UnguardedClient,
+    timeout: Duration,
+    cache: Cache,
+    prober: Prober,
+    knows: Box<Knows>,
+}
+
+/// The settings of the PLC proxy.
+pub(crate) struct PlcProxySettings {
+    pub(crate) directory: Origin,
+    pub(crate) timeout: Duration,
+    pub(crate) cache_entries: usize,
+    pub(crate) cache_lifetime: Duration,
+}
+
+/// A request of a host.
+struct Asked {
+    method: Method,
+    did: String,
+    /// `""`, `/data`, `/log`, `/log/last` or `/log/audit`.
+    part: String,
+    body: Bytes,
+}
+
+impl PlcProxy {
+    pub(crate) fn new(
+        settings: PlcProxySettings,
+        client: UnguardedClient,
+        clock: Clock,
+        prober: Prober,
+        knows: Box<Knows>,
+    ) -> Self {
+        let PlcProxySettings { directory, timeout, cache_entries, cache_lifetime } = settings;
+        let cache = Cache::new(clock, cache_entries, cache_lifetime);
+        Self { inner: Arc::new(Inner { directory, client, timeout, cache, prober, knows }) }
+    }
+
+    /// Forgets a DID after a change, so that the next reader asks the directory.
+    pub(crate) fn forget(&self, did: &str) {
+        self.inner.cache.forget(did);
+    }
+
+    /// Answers one request. `path` is as the host sent it, percent-encoding included.
+    pub(super) async fn answer(&self, method: Method, path: &str, body: Bytes) -> Page {
+        if path == "/_health" && method == Method::GET {
+            return Page::json(StatusCode::OK, &serde_json::json!({ "genkan": "directory front" }));
+        }
+        let Some((did, part)) = split(path) else { return Page::message(StatusCode::NOT_FOUND, "not found") };
+        let asked = Asked { method, did, part, body };
+        if let Some(probe) = self.inner.prober.recognise(&asked.did) {
+            return probe.page(&asked.part);
+        }
+        match asked.method {
+            Method::GET | Method::HEAD => self.read(asked).await,
+            Method::POST if asked.part.is_empty() => self.write(asked).await,
+            _ => Page::message(StatusCode::METHOD_NOT_ALLOWED, "GET and POST are served here"),
+        }
+    }
+
+    async fn read(&self, asked: Asked) -> Page {
+        if !asked.did.starts_with("did:plc:") {
+            return Page::message(StatusCode::NOT_FOUND, "DID not registered");
+        }
+        let inner = Arc::clone(&self.inner);
+        let did = asked.did.clone();
+        let key = format!("{}{}", asked.did, asked.part);
+        let pass =
+            async move { inner.pass(&Asked { method: Method::GET, body: Bytes::new(), ..asked }).await };
+        self.inner.cache.get(&did, key, pass).await
+    }
+
+    async fn write(&self, asked: Asked) -> Page {
+        let did = asked.did.clone();
+        let known = match did.parse::<Did>() {
+            Ok(parsed) if parsed.is_plc() => (self.inner.knows)(parsed).await,
+            _ => Ok(false),
+        };
+        let page = match known {
+            Ok(true) => {
+                let page = self.inner.pass(&asked).await;
+                // Also after a refusal or no answer: the operation may be in the log all the same.
+                self.forget(&did);
+                page
+            }
+            Ok(false) => {
+                Page::message(StatusCode::FORBIDDEN, "only accounts of this service are written here")
+            }
+            Err(_) => Page::message(StatusCode::SERVICE_UNAVAILABLE, "it cannot be said now whose this is"),
+        };
+        tracing::info!(
+            account.did = %did,
+            status = page.status.as_u16(),
+            "PLC proxy: an operation for {did} was answered {}", page.status.as_u16()
+        );
+        page
+    }
+}
+
+impl Inner {
+    /// Passes a request on to the directory. A failure becomes 502 or 504.
+    async fn pass(&self, asked: &Asked) -> Page {
+        let mut request = Request::new(Full::new(asked.body.clone()));
+        *request.method_mut() = asked.method.clone();
+        let Ok(uri) = format!("{}/{}{}", self.directory, asked.did, asked.part).parse() else {
+            return Page::message(StatusCode::NOT_FOUND, "not found");
+        };
+        *request.uri_mut() = uri;
+        let json = HeaderValue::from_static("application/json");
+        if asked.method == Method::POST {
+            request.headers_mut().insert(CONTENT_TYPE, json);
+        } else {
+            request
+                .headers_mut()
+                .insert(ACCEPT, HeaderValue::from_static("application/did+ld+json, application/json"));
+        }
+        match self.client.send(request, self.timeout, MAX_ANSWER_BYTES).await {
+            Ok(answer) => {
+                let media_type = answer.headers.get(CONTENT_TYPE).cloned();
+                Page { status: answer.status, media_type, body: answer.body }
+            }
+            Err(UnguardedError::Unreachable(why)) => {
+                tracing::warn!(cause = %why, "the PLC directory cannot be reached");
+                Page::message(StatusCode::BAD_GATEWAY, "the PLC directory cannot be reached")
+            }
+            Err(error) => {
+                tracing::warn!(cause = %error, "the PLC directory did not answer");
+                Page::message(StatusCode::GATEWAY_TIMEOUT, "the PLC directory did not answer")
+            }
+        }
+    }
+}
+
+impl fmt::Debug for PlcProxy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PlcProxy").field("directory", &self.inner.directory).finish_non_exhaustive()
+    }
+}
+
+/// Splits `/did%3Aplc%3Aabc/log/last` into the DID and the part of it that is asked for.
+fn split(path: &str) -> Option<(String, String)> {
+    let (did, part) = match path.strip_prefix('/')?.split_once('/') {
+        Some((did, part)) => (did, format!("/{part}")),
+        None => (path.strip_prefix('/')?, String::new()),
+    };
+    let did = did.replace("%3A", ":").replace("%3a", ":");
+    let readable = did.parse::<Did>().is_ok();
+    let known = matches!(part.as_str(), "" | "/data" | "/log" | "/log/last" | "/log/audit");
+    (readable && known).then_some((did, part))
+}
+
+/// Longer than the longest history of operations.
+const MAX_ANSWER_BYTES: usize = 1024 * 1024;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,27 @@
+//! What can go wrong with a look-up.
+
+use std::sync::Arc;
+
+/// Why a DID or handle was not resolved.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Error {
+    #[error("the {0} does not exist")]
+    NotFound(&'static str),
+    #[error("the DID was ended by its owner's tombstone operation")]
+    Ended,
+    #[error("DID method {0} is not supported")]
+    Unsupported(Arc<str>),
+    /// It exists, but what it leads to is invalid or not allowed.
+    #[error("{0}")]
+    Unusable(Arc<str>),
+    /// A server did not answer. Another attempt may succeed.
+    #[error("{0}")]
+    Passing(Arc<str>),
+}
+
+impl Error {
+    /// Whether another attempt may succeed. Such an error never means "not found".
+    pub(crate) const fn is_passing(&self) -> bool {
+        matches!(self, Self::Passing(_))
+    }
+}
