@@ -9,7 +9,7 @@ use http_body::{Body, Frame, SizeHint};
 use http1::CutOff;
 use hyper::body::Incoming;
 
-use super::bounds::Ticket;
+use super::external::Ticket;
 
 /// The body of any answer.
 #[derive(Debug)]

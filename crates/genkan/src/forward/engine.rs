@@ -10,10 +10,10 @@ use http1::{BodyLength, Connector, Deadlines, Exchange, KeepBudget, RequestHead,
 use hyper::body::Incoming;
 use tokio::time::Instant;
 
-use super::abroad::Abroad;
-use super::aim::{Aim, Visitor};
 use super::answer::{AnswerBody, ForwardedBody};
+use super::destination::{Aim, Visitor};
 use super::error::Error;
+use super::external::Abroad;
 use super::headers::{AnswerFilter, has_passed};
 use super::limits::Limits;
 use super::neighbours::Neighbours;

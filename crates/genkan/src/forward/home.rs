@@ -5,12 +5,12 @@ use http::{Response, StatusCode};
 use http1::{Exchange, Permit};
 use hyper::body::Incoming;
 
-use super::aim::{By, HomeAim, Visitor};
 use super::answer::{AnswerBody, ForwardedBody};
+use super::destination::{By, HomeAim, Visitor};
 use super::engine::{Answer, Forwarder, Input, again, method_of, response, target_of};
 use super::error::{Cause, Error};
+use super::error_body::{MAX_PEEK, is_small_json, names_error};
 use super::headers::{Credentials, ForwardedHead, Signed, guard};
-use super::inspect::{MAX_PEEK, is_small_json, names_error};
 use super::neighbours::Neighbours;
 
 impl<N: Neighbours> Forwarder<N> {

@@ -14,7 +14,7 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use super::turns::Turns;
+use super::queue::Turns;
 use super::window::{Told, Window};
 use crate::base::{Origin, Timestamp, monotonic_now};
 use crate::config::{Config, Rate};
@@ -325,5 +325,5 @@ const MOST_ACCOUNTS: usize = 20_000;
 const LONGEST_GUESS: Duration = Duration::from_secs(5);
 
 #[cfg(test)]
-#[path = "fair_tests.rs"]
+#[path = "budget_tests.rs"]
 mod tests;

@@ -10,9 +10,9 @@ use http::{HeaderMap, HeaderValue};
 
 use super::engine::{Forwarder, method_of};
 use super::error::Error;
-use super::linked::LinkedAim;
+use super::external::LinkedAim;
+use super::external::permission;
 use super::neighbours::{Neighbours, Ours, TokenError};
-use super::permission;
 use crate::accounts::Home;
 use crate::config::TargetReads;
 use crate::fleet::{Host, HostId};

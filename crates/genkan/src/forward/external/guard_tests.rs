@@ -10,17 +10,17 @@ use http::HeaderValue;
 use http1::{BodyLength, BreakerRules, Connector, Deadlines, Exchange};
 use tokio::net::TcpListener;
 
-use super::abroad::{Abroad, Manners};
-use super::bounds::ReadRules;
-use super::error::Error;
-use super::fair::FairRules;
-use super::headers::{Credentials, ForwardedHead};
-use super::limits::Limits;
-use super::pools::{Breakers, Pools};
+use super::budget::FairRules;
+use super::limits::ReadRules;
+use super::policy::{Abroad, Manners};
 use crate::base::fetch::test_dns::{Reply, TestDns};
 use crate::base::fetch::{Dns, Names, tls};
 use crate::base::{Clock, Origin};
 use crate::config::{Rate, TargetReads};
+use crate::forward::error::Error;
+use crate::forward::headers::{Credentials, ForwardedHead};
+use crate::forward::limits::Limits;
+use crate::forward::pools::{Breakers, Pools};
 use crate::telemetry::metrics::Metrics;
 
 struct Guard {

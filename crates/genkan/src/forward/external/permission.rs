@@ -6,7 +6,7 @@
 use genkan_protocol::oauth::scope::{AccountAction, AccountAttribute, RepoAction, Scope, Scopes};
 
 /// Whether a method is carried for an account that lives elsewhere.
-pub(super) fn is_carried(method: &str) -> bool {
+pub(in crate::forward) fn is_carried(method: &str) -> bool {
     let begins =
         |family: &str| method.get(..family.len()).is_some_and(|start| start.eq_ignore_ascii_case(family));
     begins("com.atproto.repo.")
@@ -15,7 +15,7 @@ pub(super) fn is_carried(method: &str) -> bool {
 }
 
 /// Whether a scope allows calling a method at all.
-pub(super) fn allows(scope: &str, method: &str) -> bool {
+pub(in crate::forward) fn allows(scope: &str, method: &str) -> bool {
     let scopes = Scopes::parse(scope);
     if !scopes.contains("atproto") {
         return false;

@@ -15,22 +15,24 @@ use http::{Method, Request, Response, StatusCode};
 use http1::{BodyLength, Exchange, KEPT_AT_MOST, Permit};
 use hyper::body::Incoming;
 
-use super::abroad::Class;
-use super::answer::{AnswerBody, ForwardedBody};
-use super::engine::{Answer, Forwarder, Input, KeptBody, Upload, again, method_of, response, target_of};
-use super::error::{Cause, Error};
-use super::fair::{Account, Kind};
-use super::headers::{Credentials, ForwardedHead, Signed, guard};
-use super::neighbours::{LinkError, Neighbours, Ours, Signer};
+use super::budget::{Account, Kind};
+use super::policy::Class;
 use crate::base::{Origin, monotonic_now};
+use crate::forward::answer::{AnswerBody, ForwardedBody};
+use crate::forward::engine::{
+    Answer, Forwarder, Input, KeptBody, Upload, again, method_of, response, target_of,
+};
+use crate::forward::error::{Cause, Error};
+use crate::forward::headers::{Credentials, ForwardedHead, Signed, guard};
+use crate::forward::neighbours::{LinkError, Neighbours, Ours, Signer};
 use crate::oauth::GrantCaller;
 
 /// A call of an account that lives elsewhere.
 pub(crate) struct LinkedAim {
-    pub(super) caller: Arc<GrantCaller>,
+    pub(in crate::forward) caller: Arc<GrantCaller>,
     /// Its client proves its key; one that does not has plain Bearer tokens.
-    pub(super) by_proof: bool,
-    pub(super) signer: Arc<dyn Signer>,
+    pub(in crate::forward) by_proof: bool,
+    pub(in crate::forward) signer: Arc<dyn Signer>,
 }
 
 impl fmt::Debug for LinkedAim {
@@ -40,7 +42,7 @@ impl fmt::Debug for LinkedAim {
 }
 
 impl LinkedAim {
-    pub(super) fn pds(&self) -> &Origin {
+    pub(in crate::forward) fn pds(&self) -> &Origin {
         self.signer.pds()
     }
 
@@ -49,7 +51,7 @@ impl LinkedAim {
         Error::LinkGone { by_proof: self.by_proof }
     }
 
-    pub(super) fn trouble(error: LinkError, by_proof: bool) -> Error {
+    pub(in crate::forward) fn trouble(error: LinkError, by_proof: bool) -> Error {
         match error {
             LinkError::Gone => Error::LinkGone { by_proof },
             LinkError::Unavailable { retry_after } => Error::LinkUnavailable { retry_after },
@@ -72,7 +74,7 @@ struct Attempts<'a> {
 
 impl<N: Neighbours> Forwarder<N> {
     /// Carries a call to the caller's own PDS.
-    pub(super) async fn call_linked(
+    pub(in crate::forward) async fn call_linked(
         &self,
         aim: &LinkedAim,
         request: &Parts,

@@ -11,15 +11,15 @@ use quick_cache::sync::Cache;
 use tokio::runtime::Handle;
 use tokio::time::Instant;
 
-use super::bounds::{Bound, ReadRules, Reads, Ticket};
-use super::error::Error;
-use super::fair::{Account, Exhausted, Fair, FairRules, Kind, Let};
-use super::neighbours::OverLimit;
+use super::budget::{Account, Exhausted, Fair, FairRules, Kind, Let};
+use super::limits::{Bound, ReadRules, Reads, Ticket};
 use crate::base::fetch::target::Refusal;
 use crate::base::fetch::{NameError, Names};
 use crate::base::single_flight::SingleFlight;
 use crate::base::{Clock, Origin, monotonic_now};
 use crate::config::{self, Rate, TargetReads};
+use crate::forward::error::Error;
+use crate::forward::neighbours::OverLimit;
 use crate::limits::Verdict;
 use crate::telemetry::metrics::{Counter, Metrics, UPSTREAM_CALLS, UPSTREAM_HOSTS, UPSTREAM_HOSTS_EXHAUSTED};
 
@@ -53,7 +53,7 @@ impl Manners {
 /// PDSes elsewhere, as all threads know them. Cheap to clone.
 #[derive(Clone, Debug)]
 pub(crate) struct Abroad {
-    pub(super) manners: Arc<Manners>,
+    pub(in crate::forward) manners: Arc<Manners>,
     names: Names,
     /// Where names are looked up: the name servers' answers must not depend on an edge thread's life.
     control: Handle,
@@ -74,7 +74,7 @@ struct Checked {
 
 /// Whether a call is an account's own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Class {
+pub(in crate::forward) enum Class {
     Linked,
     Read,
 }
@@ -99,7 +99,7 @@ impl Abroad {
     }
 
     /// The addresses of an origin: every one checked, and not long ago.
-    pub(super) async fn addresses(&self, origin: &Origin) -> Result<Arc<[IpAddr]>, Error> {
+    pub(in crate::forward) async fn addresses(&self, origin: &Origin) -> Result<Arc<[IpAddr]>, Error> {
         if self.is_blocked(origin) {
             return Err(Error::NotAllowed);
         }
@@ -146,12 +146,12 @@ impl Abroad {
         })
     }
 
-    pub(super) fn is_blocked_account(&self, did: &Did) -> bool {
+    pub(in crate::forward) fn is_blocked_account(&self, did: &Did) -> bool {
         self.manners.blocked_dids.contains(did)
     }
 
     /// Lets a client's read begin.
-    pub(super) fn begin_read(&self, client: IpAddr) -> Result<Ticket, Error> {
+    pub(in crate::forward) fn begin_read(&self, client: IpAddr) -> Result<Ticket, Error> {
         self.reads.begin(client, monotonic_now()).map_err(|bound| match bound {
             Bound::Client { rate, wait } => self.over_limit(rate, wait),
             Bound::InAll => Error::Crowded,
@@ -159,7 +159,7 @@ impl Abroad {
     }
 
     /// Waits until it is fair to call.
-    pub(super) async fn admit(
+    pub(in crate::forward) async fn admit(
         &self,
         pds: &Origin,
         account: &Account,
@@ -179,7 +179,7 @@ impl Abroad {
     }
 
     /// Takes what an answer says of its host's limits.
-    pub(super) fn hear(
+    pub(in crate::forward) fn hear(
         &self,
         pds: &Origin,
         account: &Account,

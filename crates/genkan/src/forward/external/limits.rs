@@ -41,7 +41,7 @@ impl ReadRules {
 
 /// Counts reads elsewhere for all threads. Cheap to clone.
 #[derive(Clone, Debug)]
-pub(super) struct Reads {
+pub(in crate::forward) struct Reads {
     rules: ReadRules,
     counts: Arc<Mutex<Counts>>,
 }
@@ -64,7 +64,7 @@ struct Client {
 
 /// Why a read may not begin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Bound {
+pub(in crate::forward) enum Bound {
     /// The client has had enough for now.
     Client { rate: Rate, wait: Duration },
     /// All together have.
@@ -73,7 +73,7 @@ pub(super) enum Bound {
 
 /// Leave for one read, until its answer has ended.
 #[derive(Debug)]
-pub(super) struct Ticket {
+pub(in crate::forward) struct Ticket {
     reads: Reads,
     client: ClientNetwork,
     /// Bytes that are not counted yet.
@@ -81,12 +81,12 @@ pub(super) struct Ticket {
 }
 
 impl Reads {
-    pub(super) fn new(rules: ReadRules) -> Self {
+    pub(in crate::forward) fn new(rules: ReadRules) -> Self {
         Self { rules, counts: Arc::default() }
     }
 
     /// Lets a read begin.
-    pub(super) fn begin(&self, client: IpAddr, now: Instant) -> Result<Ticket, Bound> {
+    pub(in crate::forward) fn begin(&self, client: IpAddr, now: Instant) -> Result<Ticket, Bound> {
         let place = ClientNetwork::of(client);
         let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
         if counts.streams >= self.rules.streams_in_all {
@@ -140,7 +140,7 @@ impl Client {
 
 impl Ticket {
     /// Counts bytes of the answer. `false`: it is enough.
-    pub(super) fn spend(&self, bytes: usize) -> bool {
+    pub(in crate::forward) fn spend(&self, bytes: usize) -> bool {
         let uncounted = self.uncounted.get() + bytes as u64;
         self.uncounted.set(uncounted);
         uncounted < COUNT_EVERY || self.count()

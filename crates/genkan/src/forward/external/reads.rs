@@ -12,17 +12,17 @@ use http_body::Body as _;
 use http1::Permit;
 use hyper::body::Incoming;
 
-use super::abroad::Class;
-use super::aim::Visitor;
-use super::answer::{AnswerBody, ForwardedBody};
-use super::bounds::Ticket;
-use super::engine::{Answer, Forwarder, method_of, response, target_of};
-use super::error::{Cause, Error};
-use super::fair::{Account, Kind};
-use super::headers::{Credentials, ForwardedHead, guard};
-use super::inspect::{MAX_PEEK, is_small_json, names_error};
-use super::neighbours::Neighbours;
+use super::budget::{Account, Kind};
+use super::limits::Ticket;
+use super::policy::Class;
 use crate::base::{Origin, monotonic_now};
+use crate::forward::answer::{AnswerBody, ForwardedBody};
+use crate::forward::destination::Visitor;
+use crate::forward::engine::{Answer, Forwarder, method_of, response, target_of};
+use crate::forward::error::{Cause, Error};
+use crate::forward::error_body::{MAX_PEEK, is_small_json, names_error};
+use crate::forward::headers::{Credentials, ForwardedHead, guard};
+use crate::forward::neighbours::Neighbours;
 use crate::identity::{Freshness, PdsLocation};
 use crate::limits;
 use crate::routing::target::Target;
@@ -45,7 +45,7 @@ struct Heard {
 
 impl<N: Neighbours> Forwarder<N> {
     /// Asks an account's PDS.
-    pub(super) async fn read_elsewhere(
+    pub(in crate::forward) async fn read_elsewhere(
         &self,
         place: &PdsLocation,
         request: &Parts,
@@ -204,4 +204,4 @@ const MOST_HOPS: usize = 3;
 /// By these names a PDS says that an account is not there.
 const NO_ACCOUNT: [&str; 2] = ["RepoNotFound", "RepoDeactivated"];
 /// How long it takes to hear that a PDS is not called.
-pub(super) const REFUSED_AFTER: Duration = Duration::from_millis(300);
+pub(in crate::forward) const REFUSED_AFTER: Duration = Duration::from_millis(300);

@@ -1,0 +1,25 @@
+//! Calls to external PDSes: those that the operator does not run.
+//!
+//! A stranger chose the address of such a PDS, and a stranger answers. `policy` says which PDSes are called and
+//! checks their addresses, `limits` bounds what one client may read, and `budget` keeps Genkan's calls within the
+//! rate limits of each PDS; where they run short, accounts wait in a fair `queue`. `reads` sends public reads without
+//! credentials. `linked` sends the calls of linked accounts, and `permission` says which ones.
+
+mod budget;
+#[cfg(test)]
+mod guard_tests;
+mod limits;
+mod linked;
+pub(super) mod permission;
+mod policy;
+mod queue;
+mod reads;
+mod window;
+
+#[cfg(test)]
+pub(crate) use budget::FairRules;
+#[cfg(test)]
+pub(crate) use limits::ReadRules;
+pub(super) use limits::Ticket;
+pub(super) use linked::LinkedAim;
+pub(crate) use policy::{Abroad, Manners};
