@@ -1,7 +1,7 @@
 //! Metrics for refusals and failed hosts. Failures are rare, so each looks its metric up when it
 //! happens.
 
-use crate::forward::{Aim, Error};
+use crate::forward::{Destination, Error};
 use crate::telemetry::metrics::{HOST_FAILURES, Metrics, REFUSALS, UPSTREAM_FAILURES};
 
 /// Counts refusals, and hosts that fail.

@@ -133,15 +133,15 @@ async fn route<N: Neighbours>(
     // Counted before anything is looked up, so that a flood costs neither the database nor a host.
     let (client, via) = connection.client(&parts.headers);
     worker.neighbours().count(client, via.as_ref().map(|host| &*host.0))?;
-    let aim = worker.forwarder().aim(way, &parts).await?;
+    let destination = worker.forwarder().find_destination(way, &parts).await?;
     let far = (client != connection.peer.address()).then(|| address::visitor(client));
     let visitor = far.as_ref().unwrap_or_else(|| connection.peer.visitor());
-    let sent = worker.forwarder().send(&aim, &parts, body, visitor).await;
+    let sent = worker.forwarder().send(&destination, &parts, body, visitor).await;
     if let Err(error) = &sent {
-        worker.failures().failed(&aim, error);
+        worker.failures().failed(&destination, error);
     }
     let sent = sent?;
-    Ok((By::Host, Some(aim), sent))
+    Ok((By::Host, Some(destination), sent))
 }
 
 /// Hands a request to `http`, with what the edge knows of its client.
@@ -260,7 +260,12 @@ impl Line {
         }
     }
 
-    fn write(self, response: &mut Response<AnswerBody>, aim: Option<&Aim>, error: Option<&str>) {
+    fn write(
+        self,
+        response: &mut Response<AnswerBody>,
+        destination: Option<&Destination>,
+        error: Option<&str>,
+    ) {
         let id = RequestId::new();
         // Only refusals name the request. A forwarded answer carries no header of Genkan's beyond
         // the fixed list.
@@ -276,7 +281,7 @@ impl Line {
             status: response.status().as_u16(),
             took: self.began.elapsed(),
             client: Some(self.client),
-            host: aim.map(Aim::name),
+            host: destination.map(Destination::name),
             account: None,
             error,
         };

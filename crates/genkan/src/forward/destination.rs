@@ -10,7 +10,7 @@ use http::{HeaderMap, HeaderValue};
 
 use super::engine::{Forwarder, method_of};
 use super::error::Error;
-use super::external::LinkedAim;
+use super::external::LinkedDestination;
 use super::external::permission;
 use super::neighbours::{Neighbours, Ours, TokenError};
 use crate::accounts::Home;
@@ -32,18 +32,18 @@ pub(crate) struct Visitor {
 
 /// Where a request goes, and by whose credentials.
 #[derive(Debug)]
-pub(crate) enum Aim {
+pub(crate) enum Destination {
     /// To a host of the fleet.
-    Home(HomeAim),
+    Home(HomeDestination),
     /// To the PDS of an account that lives elsewhere, without credentials.
     Read(PdsLocation),
     /// To the PDS of the caller, who lives elsewhere.
-    Linked(LinkedAim),
+    Linked(LinkedDestination),
 }
 
 /// To a host of the fleet.
 #[derive(Debug)]
-pub(crate) struct HomeAim {
+pub(crate) struct HomeDestination {
     pub(super) host: Arc<Host>,
     pub(super) by: By,
 }
@@ -58,17 +58,17 @@ pub(super) enum By {
     Grant(Arc<GrantCaller>),
 }
 
-impl HomeAim {
+impl HomeDestination {
     pub(super) const fn by_caller(&self) -> bool {
         !matches!(self.by, By::Nobody)
     }
 }
 
-impl Aim {
+impl Destination {
     /// The host of the fleet that it leads to, if it is one.
     pub(crate) fn host(&self) -> Option<&HostId> {
         match self {
-            Self::Home(aim) => Some(&aim.host.id),
+            Self::Home(destination) => Some(&destination.host.id),
             Self::Read(_) | Self::Linked(_) => None,
         }
     }
@@ -76,16 +76,16 @@ impl Aim {
     /// The name of where it leads, for the log.
     pub(crate) fn name(&self) -> &str {
         match self {
-            Self::Home(aim) => aim.host.id.as_str(),
+            Self::Home(destination) => destination.host.id.as_str(),
             Self::Read(place) => place.pds.host(),
-            Self::Linked(aim) => aim.pds().host(),
+            Self::Linked(destination) => destination.pds().host(),
         }
     }
 }
 
 impl<N: Neighbours> Forwarder<N> {
     /// Finds the host that a way leads to. Uses up the proof of a request that has one.
-    pub(crate) async fn aim(&self, way: Way<'_>, request: &Parts) -> Result<Aim, Error> {
+    pub(crate) async fn find_destination(&self, way: Way<'_>, request: &Parts) -> Result<Destination, Error> {
         match way {
             // Nobody asks for it: what Genkan answers itself goes to no host.
             Way::Local => Err(Error::Unavailable),
@@ -94,27 +94,27 @@ impl<N: Neighbours> Forwarder<N> {
                     Speaker::Home(did, audience, by) => (did, audience, by),
                     Speaker::Linked(caller) => {
                         let by_proof = matches!(shown, PresentedToken::Dpop(_));
-                        return Box::pin(self.aim_linked(caller, by_proof, request)).await;
+                        return Box::pin(self.linked_destination(caller, by_proof, request)).await;
                     }
                 };
                 let account = Target::Did(Cow::Borrowed(did.as_str()));
                 // A token outlives an account's stay.
                 match self.home(&account).await? {
-                    Some(home) if home.host == audience => self.aim_at(&home, by),
+                    Some(home) if home.host == audience => self.home_destination(&home, by),
                     _ => Err(by.moved()),
                 }
             }
             Way::Target { account, shown } => match self.home(&account).await? {
-                Some(home) => self.aim_at(&home, By::Nobody),
-                None => Box::pin(self.aim_elsewhere(account, shown, request)).await,
+                Some(home) => self.home_destination(&home, By::Nobody),
+                None => Box::pin(self.external_destination(account, shown, request)).await,
             },
             Way::SelfRead { account, shown } => {
                 let Some(home) = self.home(&account).await? else {
-                    return Box::pin(self.aim_elsewhere(account, Some(shown), request)).await;
+                    return Box::pin(self.external_destination(account, Some(shown), request)).await;
                 };
                 match self.speaker(shown, request).await {
                     Ok(Speaker::Home(did, audience, by)) if did == home.did && audience == home.host => {
-                        self.aim_at(&home, by)
+                        self.home_destination(&home, by)
                     }
                     // The account's own client has not heard of our nonce yet, and will come again with it.
                     Err(error @ Error::Grant { code: "use_dpop_nonce", .. })
@@ -123,19 +123,19 @@ impl<N: Neighbours> Forwarder<N> {
                         Err(error)
                     }
                     // Any other token is as good as none here: a public read must not fail for a stale one.
-                    _ => self.aim_at(&home, By::Nobody),
+                    _ => self.home_destination(&home, By::Nobody),
                 }
             }
         }
     }
 
     /// To the PDS of an account that has no home here.
-    async fn aim_elsewhere(
+    async fn external_destination(
         &self,
         account: Target<'_>,
         shown: Option<PresentedToken<'_>>,
         request: &Parts,
-    ) -> Result<Aim, Error> {
+    ) -> Result<Destination, Error> {
         let not_here = || {
             Error::RepoNotFound(match &account {
                 Target::Did(did) => did.clone().into_owned(),
@@ -164,17 +164,17 @@ impl<N: Neighbours> Forwarder<N> {
             Some(Ours::Genkan) => Err(Error::Loop),
             // It should live here, and does not.
             Some(Ours::Host) => Err(not_here()),
-            None => Ok(Aim::Read(place)),
+            None => Ok(Destination::Read(place)),
         }
     }
 
     /// To the PDS of the caller, who lives elsewhere.
-    async fn aim_linked(
+    async fn linked_destination(
         &self,
         caller: Arc<GrantCaller>,
         by_proof: bool,
         request: &Parts,
-    ) -> Result<Aim, Error> {
+    ) -> Result<Destination, Error> {
         if !permission::is_carried(method_of(request)) {
             return Err(Error::NotCarried);
         }
@@ -185,9 +185,9 @@ impl<N: Neighbours> Forwarder<N> {
             known
         } else {
             let found = self.neighbours.find_link(&caller.grant).await;
-            found.map_err(|error| LinkedAim::trouble(error, by_proof))?
+            found.map_err(|error| LinkedDestination::trouble(error, by_proof))?
         };
-        Ok(Aim::Linked(LinkedAim { caller, by_proof, signer }))
+        Ok(Destination::Linked(LinkedDestination { caller, by_proof, signer }))
     }
 
     /// Whose request it is, and what it will carry.
@@ -232,10 +232,10 @@ impl<N: Neighbours> Forwarder<N> {
         }
     }
 
-    fn aim_at(&self, home: &Home, by: By) -> Result<Aim, Error> {
+    fn home_destination(&self, home: &Home, by: By) -> Result<Destination, Error> {
         // Homes name hosts of the fleet; between a host's removal and the news of it there may be none.
         let host = self.neighbours.host(&home.host).ok_or(Error::Unavailable)?;
-        Ok(Aim::Home(HomeAim { host, by }))
+        Ok(Destination::Home(HomeDestination { host, by }))
     }
 }
 

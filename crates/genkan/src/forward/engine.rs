@@ -11,7 +11,7 @@ use hyper::body::Incoming;
 use tokio::time::Instant;
 
 use super::answer::{AnswerBody, ForwardedBody};
-use super::destination::{Aim, Visitor};
+use super::destination::{Destination, Visitor};
 use super::error::Error;
 use super::external::Abroad;
 use super::headers::{AnswerFilter, has_passed};
@@ -54,7 +54,7 @@ impl<N: Neighbours> Forwarder<N> {
     /// Sends a request where it is aimed, and takes the answer's head.
     pub(crate) async fn send(
         &self,
-        aim: &Aim,
+        destination: &Destination,
         request: &Parts,
         body: Incoming,
         visitor: &Visitor,
@@ -62,11 +62,11 @@ impl<N: Neighbours> Forwarder<N> {
         if has_passed(&request.headers, &self.via) {
             return Err(Error::Loop);
         }
-        match aim {
-            Aim::Home(aim) => self.send_home(aim, request, body, visitor).await,
+        match destination {
+            Destination::Home(destination) => self.send_home(destination, request, body, visitor).await,
             // Boxed: most requests go to a host, and their future should not be as large as these are.
-            Aim::Read(place) => Box::pin(self.read_elsewhere(place, request, &body, visitor)).await,
-            Aim::Linked(aim) => Box::pin(self.call_linked(aim, request, body)).await,
+            Destination::Read(place) => Box::pin(self.read_elsewhere(place, request, &body, visitor)).await,
+            Destination::Linked(destination) => Box::pin(self.call_linked(destination, request, body)).await,
         }
     }
 

@@ -6,7 +6,7 @@ use http1::{Exchange, Permit};
 use hyper::body::Incoming;
 
 use super::answer::{AnswerBody, ForwardedBody};
-use super::destination::{By, HomeAim, Visitor};
+use super::destination::{By, HomeDestination, Visitor};
 use super::engine::{Answer, Forwarder, Input, again, method_of, response, target_of};
 use super::error::{Cause, Error};
 use super::error_body::{MAX_PEEK, is_small_json, names_error};
@@ -17,20 +17,20 @@ impl<N: Neighbours> Forwarder<N> {
     /// Sends a call to a host of the fleet.
     pub(super) async fn send_home(
         &self,
-        aim: &HomeAim,
+        destination: &HomeDestination,
         request: &Parts,
         body: Incoming,
         visitor: &Visitor,
     ) -> Result<Response<AnswerBody>, Error> {
-        let permit = self.pools.host(&aim.host).admit()?;
+        let permit = self.pools.host(&destination.host).admit()?;
         // Only a proof can be refused for its nonce, so only a body that goes with one is kept.
-        let budget = matches!(aim.by, By::Grant(_)).then_some(&self.budget);
+        let budget = matches!(destination.by, By::Grant(_)).then_some(&self.budget);
         let input = Input::of(request, body, &self.limits, budget)?;
-        let sign = || self.sign_for_host(aim, request);
+        let sign = || self.sign_for_host(destination, request);
         let head = ForwardedHead {
             request,
             target: target_of(request),
-            credentials: match aim.by {
+            credentials: match destination.by {
                 By::Nobody => Credentials::None,
                 By::Session => Credentials::Callers,
                 By::Grant(_) => Credentials::Genkans(&sign),
@@ -43,13 +43,13 @@ impl<N: Neighbours> Forwarder<N> {
         let Input { mut upload, kept, length, progress, answer_within } = input;
         let mut exchange = Exchange { length, progress, answer_within, ..self.exchange(&head) };
         let mut answer = exchange.send(&permit, upload).await?;
-        if let By::Grant(caller) = &aim.by {
-            if self.wants_other_nonce(aim, &answer) {
+        if let By::Grant(caller) = &destination.by {
+            if self.wants_other_nonce(destination, &answer) {
                 // The rest of the body comes back when the connection ends.
                 drop(answer);
                 (upload, exchange.progress) = again(kept.as_ref(), exchange.progress.is_some())?;
                 answer = exchange.send(&permit, upload).await?;
-                if self.wants_other_nonce(aim, &answer) {
+                if self.wants_other_nonce(destination, &answer) {
                     return Err(Error::UpstreamAuth);
                 }
             }
@@ -63,20 +63,20 @@ impl<N: Neighbours> Forwarder<N> {
             kept.stop();
         }
         let is_blob = method_of(request).eq_ignore_ascii_case("com.atproto.sync.getBlob");
-        self.take(answer, permit, aim, is_blob).await
+        self.take(answer, permit, destination, is_blob).await
     }
 
-    fn sign_for_host(&self, aim: &HomeAim, request: &Parts) -> Result<Signed, Error> {
-        let By::Grant(caller) = &aim.by else { return Err(Error::UpstreamAuth) };
+    fn sign_for_host(&self, destination: &HomeDestination, request: &Parts) -> Result<Signed, Error> {
+        let By::Grant(caller) = &destination.by else { return Err(Error::UpstreamAuth) };
         let (verb, path) = (request.method.as_str(), request.uri.path());
-        let signed = self.neighbours.sign_onward(caller, &aim.host, verb, path);
+        let signed = self.neighbours.sign_onward(caller, &destination.host, verb, path);
         signed.map(Signed::Host).ok_or(Error::UpstreamAuth)
     }
 
     /// Whether the host asks for a proof with another nonce. Genkan knows that nonce from here on.
-    fn wants_other_nonce(&self, aim: &HomeAim, answer: &Answer) -> bool {
+    fn wants_other_nonce(&self, destination: &HomeDestination, answer: &Answer) -> bool {
         if let Some(nonce) = &answer.fields.nonce {
-            self.neighbours.hear_nonce(&aim.host.id, nonce);
+            self.neighbours.hear_nonce(&destination.host.id, nonce);
         }
         answer.head.status == StatusCode::UNAUTHORIZED && answer.fields.names_dpop_error("use_dpop_nonce")
     }
@@ -86,10 +86,10 @@ impl<N: Neighbours> Forwarder<N> {
         &self,
         answer: Answer,
         permit: Permit<Incoming>,
-        aim: &HomeAim,
+        destination: &HomeDestination,
         is_blob: bool,
     ) -> Result<Response<AnswerBody>, Error> {
-        let by_caller = aim.by_caller();
+        let by_caller = destination.by_caller();
         permit.pool().judge(answer.head.status);
         let most = if by_caller { u64::MAX } else { self.limits.answer };
         let (status, mut headers, body) = answer.into_parts(permit, self.limits.idle, most);
@@ -102,7 +102,7 @@ impl<N: Neighbours> Forwarder<N> {
             let framing = http1::Cause::Framing;
             let said = body.peek(MAX_PEEK).await.map_err(|_| Error::Unreachable(framing.into()))?;
             if said.is_some_and(|said| names_error(&said, "AccountNotFound")) {
-                return Err(aim.by.moved());
+                return Err(destination.by.moved());
             }
         }
         guard(&mut headers, by_caller, is_blob);

@@ -19,7 +19,7 @@ mod neighbours;
 mod pools;
 
 pub(crate) use answer::AnswerBody;
-pub(crate) use destination::{Aim, Visitor};
+pub(crate) use destination::{Destination, Visitor};
 pub(crate) use engine::Forwarder;
 pub(crate) use error::{Error, NOT_CARRIED};
 pub(crate) use external::{Abroad, Manners};

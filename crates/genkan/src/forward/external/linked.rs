@@ -28,20 +28,20 @@ use crate::forward::neighbours::{LinkError, Neighbours, Ours, Signer};
 use crate::oauth::GrantCaller;
 
 /// A call of an account that lives elsewhere.
-pub(crate) struct LinkedAim {
+pub(crate) struct LinkedDestination {
     pub(in crate::forward) caller: Arc<GrantCaller>,
     /// Its client proves its key; one that does not has plain Bearer tokens.
     pub(in crate::forward) by_proof: bool,
     pub(in crate::forward) signer: Arc<dyn Signer>,
 }
 
-impl fmt::Debug for LinkedAim {
+impl fmt::Debug for LinkedDestination {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("LinkedAim").field("caller", &self.caller.did).finish_non_exhaustive()
+        f.debug_struct("LinkedDestination").field("caller", &self.caller.did).finish_non_exhaustive()
     }
 }
 
-impl LinkedAim {
+impl LinkedDestination {
     pub(in crate::forward) fn pds(&self) -> &Origin {
         self.signer.pds()
     }
@@ -63,7 +63,7 @@ impl LinkedAim {
 
 /// What all attempts of one call share.
 struct Attempts<'a> {
-    aim: &'a LinkedAim,
+    destination: &'a LinkedDestination,
     pds: &'a Origin,
     account: &'a Account,
     kind: Kind,
@@ -76,12 +76,12 @@ impl<N: Neighbours> Forwarder<N> {
     /// Carries a call to the caller's own PDS.
     pub(in crate::forward) async fn call_linked(
         &self,
-        aim: &LinkedAim,
+        destination: &LinkedDestination,
         request: &Parts,
         body: Incoming,
     ) -> Result<Response<AnswerBody>, Error> {
         let began = monotonic_now();
-        let answer = self.call(aim, request, body).await;
+        let answer = self.call(destination, request, body).await;
         if matches!(answer, Err(Error::NotAllowed)) {
             tokio::time::sleep_until(began + super::reads::REFUSED_AFTER).await;
         }
@@ -90,24 +90,24 @@ impl<N: Neighbours> Forwarder<N> {
 
     async fn call(
         &self,
-        aim: &LinkedAim,
+        destination: &LinkedDestination,
         request: &Parts,
         body: Incoming,
     ) -> Result<Response<AnswerBody>, Error> {
-        let (pds, method) = (aim.pds().clone(), method_of(request));
+        let (pds, method) = (destination.pds().clone(), method_of(request));
         if self.neighbours.ours(&pds) == Some(Ours::Genkan) {
             return Err(Error::Loop);
         }
         let input = Input::of(request, body, &self.limits, Some(&self.budget))?;
-        let account = Account::Did(aim.caller.did.clone());
+        let account = Account::Did(destination.caller.did.clone());
         let kind = Kind::of(method, request.method == Method::POST);
         let addresses = self.abroad.addresses(&pds).await?;
         let pool = self.pools.external(&pds, &addresses)?;
         self.abroad.admit(&pds, &account, kind, Class::Linked).await?;
         let permit = pool.admit()?;
-        let signer = RefCell::new(Arc::clone(&aim.signer));
+        let signer = RefCell::new(Arc::clone(&destination.signer));
         let mut attempts = Attempts {
-            aim,
+            destination,
             pds: &pds,
             account: &account,
             kind,
@@ -115,10 +115,10 @@ impl<N: Neighbours> Forwarder<N> {
             signer: &signer,
             may_renew: true,
         };
-        if input.has_body() && is_large(input.length) && !self.has_fresh_nonce(aim, &pds) {
+        if input.has_body() && is_large(input.length) && !self.has_fresh_nonce(destination, &pds) {
             self.prime(&mut attempts).await?;
         }
-        let sign = || Ok(self.sign(&signer, aim, &pds, request));
+        let sign = || Ok(self.sign(&signer, destination, &pds, request));
         let head = self.linked_head(request, input.has_body(), &sign);
         let Input { upload, kept, length, progress, answer_within } = input;
         let mut exchange = Exchange { length, progress, answer_within, ..self.exchange(&head) };
@@ -150,27 +150,27 @@ impl<N: Neighbours> Forwarder<N> {
     fn sign(
         &self,
         signer: &RefCell<Arc<dyn Signer>>,
-        aim: &LinkedAim,
+        destination: &LinkedDestination,
         pds: &Origin,
         request: &Parts,
     ) -> Signed {
         // Cloned out of the cell: a renewal may replace it while nothing is borrowed.
         let signer = Arc::clone(&signer.borrow());
-        let heard = self.neighbours.link_nonce(&aim.caller.grant, pds);
+        let heard = self.neighbours.link_nonce(&destination.caller.grant, pds);
         let nonce = heard.as_ref().map(|heard| &*heard.nonce);
         signer.sign(request.method.as_str(), request.uri.path(), nonce)
     }
 
-    fn has_fresh_nonce(&self, aim: &LinkedAim, pds: &Origin) -> bool {
-        let heard = self.neighbours.link_nonce(&aim.caller.grant, pds);
+    fn has_fresh_nonce(&self, destination: &LinkedDestination, pds: &Origin) -> bool {
+        let heard = self.neighbours.link_nonce(&destination.caller.grant, pds);
         heard.is_some_and(|heard| heard.age < NONCE_IS_FRESH)
     }
 
     /// Asks something small, so that nonce and token are good when something large goes.
     async fn prime(&self, attempts: &mut Attempts<'_>) -> Result<(), Error> {
         let question = question()?;
-        let (aim, pds, signer) = (attempts.aim, attempts.pds, attempts.signer);
-        let sign = || Ok(self.sign(signer, aim, pds, &question));
+        let (destination, pds, signer) = (attempts.destination, attempts.pds, attempts.signer);
+        let sign = || Ok(self.sign(signer, destination, pds, &question));
         let head = self.linked_head(&question, false, &sign);
         let answer = self.until_taken(attempts, &mut self.exchange(&head), None, None).await?;
         // Nonce and token came with the head. What the body says does not matter.
@@ -181,12 +181,12 @@ impl<N: Neighbours> Forwarder<N> {
     /// Whether a PDS hung up on a large body for the sake of its nonce, as some do. It is known afterwards.
     async fn hung_up_over_a_nonce(&self, attempts: &Attempts<'_>) -> bool {
         let Ok(question) = question() else { return false };
-        let (aim, pds, signer) = (attempts.aim, attempts.pds, attempts.signer);
-        let sign = || Ok(self.sign(signer, aim, pds, &question));
+        let (destination, pds, signer) = (attempts.destination, attempts.pds, attempts.signer);
+        let sign = || Ok(self.sign(signer, destination, pds, &question));
         let head = self.linked_head(&question, false, &sign);
         let Ok(answer) = self.exchange(&head).send(attempts.permit, None).await else { return false };
         if let Some(nonce) = &answer.fields.nonce {
-            self.neighbours.hear_link_nonce(&aim.caller.grant, pds, nonce);
+            self.neighbours.hear_link_nonce(&destination.caller.grant, pds, nonce);
         }
         let wants_nonce = answer.head.status == StatusCode::UNAUTHORIZED
             && answer.fields.names_dpop_error("use_dpop_nonce");
@@ -202,7 +202,7 @@ impl<N: Neighbours> Forwarder<N> {
         mut upload: Option<Upload>,
         kept: Option<&Rc<KeptBody>>,
     ) -> Result<Answer, Error> {
-        let (link_id, pds) = (attempts.aim.caller.grant.as_str(), attempts.pds);
+        let (link_id, pds) = (attempts.destination.caller.grant.as_str(), attempts.pds);
         let mut may_challenge = true;
         loop {
             let sent = exchange.send(attempts.permit, upload.take()).await;
@@ -236,11 +236,12 @@ impl<N: Neighbours> Forwarder<N> {
                         return Ok(answer);
                     }
                     self.neighbours.link_refused(link_id).await;
-                    return Err(attempts.aim.gone());
+                    return Err(attempts.destination.gone());
                 }
                 let version = attempts.signer.borrow().version();
                 let renewed = self.neighbours.renew_link(link_id, version).await;
-                let renewed = renewed.map_err(|error| LinkedAim::trouble(error, attempts.aim.by_proof))?;
+                let renewed = renewed
+                    .map_err(|error| LinkedDestination::trouble(error, attempts.destination.by_proof))?;
                 if renewed.pds() != pds {
                     // The account has moved meanwhile; the next call goes there.
                     return Err(Error::NotReady);

@@ -21,5 +21,5 @@ pub(crate) use budget::FairRules;
 #[cfg(test)]
 pub(crate) use limits::ReadRules;
 pub(super) use limits::Ticket;
-pub(super) use linked::LinkedAim;
+pub(super) use linked::LinkedDestination;
 pub(crate) use policy::{Abroad, Manners};
