@@ -24,7 +24,7 @@ use crate::db::replicas::Replica;
 use crate::db::{self, Db};
 use crate::edge::{self, Edge};
 use crate::fleet::plc_proxy::{PlcProxy, PlcProxySettings, Prober};
-use crate::forward::{Abroad, Manners};
+use crate::forward::{ExternalPdses, ExternalPolicy};
 use crate::http::{
     HttpState, Readiness, ThemeError, oauth, ops_router, own_routes, page_routes, well_known, with_layers,
     xrpc,
@@ -134,7 +134,8 @@ fn open_edge(app: &App) -> Result<Edge, StartError> {
     let tls = client_config(app.config.network.extra_ca_file.as_deref()).map_err(BuildError::from)?;
     let dns = Dns::new(&app.config.network.dns_servers).map_err(BuildError::from)?;
     let names = Names::new(dns, app.config.network.private_origins.clone());
-    let abroad = Abroad::new(names, app.clock.clone(), Manners::of(&app.config), &app.metrics);
+    let external =
+        ExternalPdses::new(names, app.clock.clone(), ExternalPolicy::of(&app.config), &app.metrics);
     let context = edge::EdgeContext {
         settings: edge::Settings::of(&app.config),
         neighbours: Rooms::of(app),
@@ -142,7 +143,7 @@ fn open_edge(app: &App) -> Result<Edge, StartError> {
         metrics: app.metrics.clone(),
         router: router(app, trusted_peers.clone())?,
         control: tokio::runtime::Handle::current(),
-        abroad: abroad.clone(),
+        external: external.clone(),
         tls,
         name: format!(
             "genkan-{}",
@@ -156,7 +157,7 @@ fn open_edge(app: &App) -> Result<Edge, StartError> {
     tokio::spawn(background::export_counters(
         edge.counters().to_vec(),
         app.fleet.clone(),
-        abroad,
+        external,
         app.metrics.clone(),
     ));
     Ok(edge)

@@ -114,7 +114,7 @@ async fn serve<N: Neighbours>(listener: std::net::TcpListener, parts: Parts<N>) 
         parts.breakers,
         connector,
         settings.forward.clone(),
-        parts.edge.abroad.clone(),
+        parts.edge.external.clone(),
     );
     let worker = Rc::new(Worker {
         neighbours: parts.neighbours,

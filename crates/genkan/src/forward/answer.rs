@@ -9,7 +9,7 @@ use http_body::{Body, Frame, SizeHint};
 use http1::CutOff;
 use hyper::body::Incoming;
 
-use super::external::Ticket;
+use super::external::ReadPermit;
 
 /// The body of any answer.
 #[derive(Debug)]
@@ -65,12 +65,12 @@ pub(crate) struct ForwardedBody {
     ahead: Option<Bytes>,
     rest: http1::AnswerBody<Incoming>,
     /// Of an external read: counts the bytes of its client.
-    ticket: Option<Rc<Ticket>>,
+    read_permit: Option<Rc<ReadPermit>>,
 }
 
 impl ForwardedBody {
-    pub(super) const fn new(rest: http1::AnswerBody<Incoming>, ticket: Option<Rc<Ticket>>) -> Self {
-        Self { ahead: None, rest, ticket }
+    pub(super) const fn new(rest: http1::AnswerBody<Incoming>, read_permit: Option<Rc<ReadPermit>>) -> Self {
+        Self { ahead: None, rest, read_permit }
     }
 
     /// Reads the whole body if it has at most `most` bytes. `None`: it has more. In either case all of it
@@ -98,10 +98,10 @@ impl ForwardedBody {
             return None;
         }
         let whole = self.rest.take_buffered()?;
-        if let Some(ticket) = &self.ticket {
+        if let Some(read_permit) = &self.read_permit {
             // These bytes have come, so they go out even if they were too many. The client's next read
             // is refused.
-            ticket.spend(whole.len());
+            read_permit.spend(whole.len());
         }
         Some(whole)
     }
@@ -119,10 +119,10 @@ impl Body for ForwardedBody {
             return Poll::Ready(Some(Ok(Frame::data(ahead))));
         }
         let polled = Pin::new(&mut self.rest).poll_frame(cx);
-        if let Some(ticket) = &self.ticket
+        if let Some(read_permit) = &self.read_permit
             && let Poll::Ready(Some(Ok(frame))) = &polled
             && let Some(data) = frame.data_ref()
-            && !ticket.spend(data.len())
+            && !read_permit.spend(data.len())
         {
             return self.rest.cut_off(cx);
         }

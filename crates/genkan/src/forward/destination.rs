@@ -142,7 +142,7 @@ impl<N: Neighbours> Forwarder<N> {
                 Target::Handle(handle) => handle.clone(),
             })
         };
-        match self.abroad.manners.target_reads {
+        match self.external.policy.target_reads {
             TargetReads::Public => {}
             TargetReads::Authenticated => {
                 drop(self.speaker(shown.ok_or(Error::NoToken)?, request).await?);

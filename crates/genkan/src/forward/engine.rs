@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use super::answer::{AnswerBody, ForwardedBody};
 use super::destination::{Destination, Visitor};
 use super::error::Error;
-use super::external::Abroad;
+use super::external::ExternalPdses;
 use super::headers::{AnswerFilter, has_passed};
 use super::limits::Limits;
 use super::neighbours::Neighbours;
@@ -23,7 +23,7 @@ use super::pools::{Breakers, Pools};
 #[derive(Debug)]
 pub(crate) struct Forwarder<N> {
     pub(super) neighbours: N,
-    pub(super) abroad: Abroad,
+    pub(super) external: ExternalPdses,
     pub(super) pools: Pools,
     pub(super) deadlines: Rc<Deadlines>,
     pub(super) limits: Limits,
@@ -43,12 +43,12 @@ impl<N: Neighbours> Forwarder<N> {
         breakers: Breakers,
         connector: Connector,
         limits: Limits,
-        abroad: Abroad,
+        external: ExternalPdses,
     ) -> Self {
         let deadlines = Deadlines::new();
-        let at_once = abroad.manners.at_once;
+        let at_once = external.policy.at_once;
         let pools = Pools::new(breakers, connector, limits.pool(), at_once, Rc::clone(&deadlines));
-        Self { neighbours, abroad, pools, deadlines, limits, budget: KeepBudget::new(), via }
+        Self { neighbours, external, pools, deadlines, limits, budget: KeepBudget::new(), via }
     }
 
     /// Sends a request where it is aimed, and takes the answer's head.
@@ -65,7 +65,7 @@ impl<N: Neighbours> Forwarder<N> {
         match destination {
             Destination::Home(destination) => self.send_home(destination, request, body, visitor).await,
             // Boxed: most requests go to a host, and their future should not be as large as these are.
-            Destination::Read(place) => Box::pin(self.read_elsewhere(place, request, &body, visitor)).await,
+            Destination::Read(place) => Box::pin(self.read_external(place, request, &body, visitor)).await,
             Destination::Linked(destination) => Box::pin(self.call_linked(destination, request, body)).await,
         }
     }

@@ -31,7 +31,7 @@ pub(super) async fn know_hosts(fleet: Fleet, trusted_peers: TrustedPeers) {
 pub(super) async fn export_counters(
     counters: Vec<Arc<Counters>>,
     fleet: Fleet,
-    abroad: Abroad,
+    external: ExternalPdses,
     metrics: Metrics,
 ) {
     loop {
@@ -43,7 +43,7 @@ pub(super) async fn export_counters(
                 metrics.counter(&REQUESTS, &[door, status]).set(sum(&|thread| thread.answers(by, class)));
             }
         }
-        abroad.show(&metrics);
+        external.show(&metrics);
         for host in fleet.all().iter() {
             metrics.gauge(&HOST_HEALTHY, &[host.id.as_str()]).set(i64::from(host.health.is_up()));
         }

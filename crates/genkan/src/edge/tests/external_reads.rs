@@ -332,9 +332,9 @@ async fn the_operator_says_who_may_read_and_from_where() {
         network.lives(ZOE, ZOE, &there.origin);
         network
     };
-    let off = with(&|beside| beside.manners.target_reads = TargetReads::Off).await;
+    let off = with(&|beside| beside.policy.target_reads = TargetReads::Off).await;
     assert_eq!(summary(&off.ask(READ, "").await), "400 RepoNotFound");
-    let members = with(&|beside| beside.manners.target_reads = TargetReads::Authenticated).await;
+    let members = with(&|beside| beside.policy.target_reads = TargetReads::Authenticated).await;
     for (fields, expected) in [
         ("", "401 AuthMissing"),
         ("authorization: Bearer expired\r\n", "400 ExpiredToken"),
@@ -348,8 +348,8 @@ async fn the_operator_says_who_may_read_and_from_where() {
     }
     assert!(there.heard().iter().all(|heard| !heard.contains("authorization")));
     let before = there.heard().len();
-    let host = with(&|beside| beside.manners.blocked_hosts = vec!["0.0.1".to_owned()]).await;
-    let account = with(&|beside| beside.manners.blocked_dids = vec![ZOE.parse().unwrap()]).await;
+    let host = with(&|beside| beside.policy.blocked_hosts = vec!["0.0.1".to_owned()]).await;
+    let account = with(&|beside| beside.policy.blocked_dids = vec![ZOE.parse().unwrap()]).await;
     for network in [host, account] {
         assert_eq!(summary(&network.ask(READ, "").await), "502 PdsNotAllowed");
     }
@@ -370,8 +370,8 @@ async fn a_client_reads_only_so_much_elsewhere_and_at_home_as_ever() {
     })
     .await;
     let mut beside = Beside::listing(&[&slow]);
-    beside.manners.reads.streams = 1;
-    beside.manners.reads.rate = Some(Rate { count: 3, per: Duration::from_mins(5) });
+    beside.policy.reads.streams = 1;
+    beside.policy.reads.rate = Some(Rate { count: 3, per: Duration::from_mins(5) });
     let network = Network::beside(beside, |_| {}).await;
     network.lives(ZOE, ZOE, &slow.origin);
     let (first, second) = tokio::join!(network.ask(READ, ""), async {

@@ -34,7 +34,7 @@ pub(super) struct Network {
 pub(super) struct Beside {
     pub(super) listed: Vec<Origin>,
     pub(super) dns: SocketAddr,
-    pub(super) manners: Manners,
+    pub(super) policy: ExternalPolicy,
 }
 
 impl Beside {
@@ -43,19 +43,19 @@ impl Beside {
         Self {
             listed: hosts.iter().map(|host| host.origin.parse().unwrap()).collect(),
             dns: "127.0.0.1:9".parse().unwrap(),
-            manners: manners(),
+            policy: policy(),
         }
     }
 }
 
 /// As the defaults are.
-fn manners() -> Manners {
+fn policy() -> ExternalPolicy {
     let a_lot = Rate { count: 1_000_000, per: Duration::from_mins(5) };
-    Manners {
+    ExternalPolicy {
         target_reads: TargetReads::Public,
         blocked_hosts: Vec::new(),
         blocked_dids: Vec::new(),
-        reads: ReadRules { rate: Some(a_lot), streams: 16, streams_in_all: 64, bytes: 1 << 40 },
+        reads: ReadLimits { rate: Some(a_lot), streams: 16, streams_in_all: 64, bytes: 1 << 40 },
         fair: FairRules {
             calls: a_lot,
             repos: a_lot,
@@ -159,7 +159,7 @@ impl Network {
                 world: Arc::clone(&world),
             },
             trusted_peers: TrustedPeers::new(proxies),
-            abroad: Abroad::new(names, Clock::System, beside.manners, &metrics),
+            external: ExternalPdses::new(names, Clock::System, beside.policy, &metrics),
             metrics,
             router: Router::new().fallback(any(local)),
             control: tokio::runtime::Handle::current(),

@@ -11,8 +11,8 @@ use http1::{BodyLength, BreakerRules, Connector, Deadlines, Exchange};
 use tokio::net::TcpListener;
 
 use super::budget::FairRules;
-use super::limits::ReadRules;
-use super::policy::{Abroad, Manners};
+use super::limits::ReadLimits;
+use super::policy::{ExternalPdses, ExternalPolicy};
 use crate::base::fetch::test_dns::{Reply, TestDns};
 use crate::base::fetch::{Dns, Names, tls};
 use crate::base::{Clock, Origin};
@@ -24,7 +24,7 @@ use crate::forward::pools::{Breakers, Pools};
 use crate::telemetry::metrics::Metrics;
 
 struct Guard {
-    abroad: Abroad,
+    external: ExternalPdses,
     pools: Pools,
     dialled: Arc<Mutex<Vec<SocketAddr>>>,
     canary: TcpListener,
@@ -40,11 +40,11 @@ impl Guard {
             to
         });
         let many = Rate { count: 1000, per: Duration::from_secs(1) };
-        let manners = Manners {
+        let policy = ExternalPolicy {
             target_reads: TargetReads::Public,
             blocked_hosts: vec!["blocked.example.com".to_owned()],
             blocked_dids: Vec::new(),
-            reads: ReadRules { rate: None, streams: 9, streams_in_all: 9, bytes: 1 << 30 },
+            reads: ReadLimits { rate: None, streams: 9, streams_in_all: 9, bytes: 1 << 30 },
             fair: FairRules {
                 calls: many,
                 repos: many,
@@ -60,7 +60,7 @@ impl Guard {
             BreakerRules { failures: 5, window: Duration::from_secs(1), pause: Duration::from_secs(1) };
         let limits = Limits { connect: Duration::from_millis(200), ..Limits::default() }.pool();
         Self {
-            abroad: Abroad::new(names, Clock::System, manners, &Metrics::default()),
+            external: ExternalPdses::new(names, Clock::System, policy, &Metrics::default()),
             pools: Pools::new(Breakers::new(rules), connector, limits, 8, Deadlines::new()),
             dialled,
             canary,
@@ -70,7 +70,7 @@ impl Guard {
     /// Sends a request, as far as it goes.
     async fn reach(&self, origin: &str) -> Result<(), Error> {
         let origin: Origin = origin.parse().unwrap();
-        let addresses = self.abroad.addresses(&origin).await?;
+        let addresses = self.external.addresses(&origin).await?;
         let permit = self.pools.external(&origin, &addresses)?.admit()?;
         let head = ForwardedHead {
             request: &http::Request::new(()).into_parts().0,

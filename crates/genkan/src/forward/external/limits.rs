@@ -16,18 +16,18 @@ use crate::limits::ClientNetwork;
 
 /// The bounds.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct ReadRules {
-    /// Reads that a client may begin. `None`: rates are not limited.
+pub(crate) struct ReadLimits {
+    /// ReadLimiter that a client may begin. `None`: rates are not limited.
     pub(crate) rate: Option<Rate>,
-    /// Reads of a client at once.
+    /// ReadLimiter of a client at once.
     pub(crate) streams: usize,
-    /// Reads at once, in all.
+    /// ReadLimiter at once, in all.
     pub(crate) streams_in_all: usize,
     /// Bytes that a client may read in an hour.
     pub(crate) bytes: u64,
 }
 
-impl ReadRules {
+impl ReadLimits {
     pub(crate) fn of(config: &Config) -> Self {
         let external = &config.external;
         Self {
@@ -41,8 +41,8 @@ impl ReadRules {
 
 /// Counts reads elsewhere for all threads. Cheap to clone.
 #[derive(Clone, Debug)]
-pub(in crate::forward) struct Reads {
-    rules: ReadRules,
+pub(in crate::forward) struct ReadLimiter {
+    rules: ReadLimits,
     counts: Arc<Mutex<Counts>>,
 }
 
@@ -64,7 +64,7 @@ struct Client {
 
 /// Why a read may not begin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::forward) enum Bound {
+pub(in crate::forward) enum ReadRefusal {
     /// The client has had enough for now.
     Client { rate: Rate, wait: Duration },
     /// All together have.
@@ -73,24 +73,24 @@ pub(in crate::forward) enum Bound {
 
 /// Leave for one read, until its answer has ended.
 #[derive(Debug)]
-pub(in crate::forward) struct Ticket {
-    reads: Reads,
+pub(in crate::forward) struct ReadPermit {
+    reads: ReadLimiter,
     client: ClientNetwork,
     /// Bytes that are not counted yet.
     uncounted: Cell<u64>,
 }
 
-impl Reads {
-    pub(in crate::forward) fn new(rules: ReadRules) -> Self {
+impl ReadLimiter {
+    pub(in crate::forward) fn new(rules: ReadLimits) -> Self {
         Self { rules, counts: Arc::default() }
     }
 
     /// Lets a read begin.
-    pub(in crate::forward) fn begin(&self, client: IpAddr, now: Instant) -> Result<Ticket, Bound> {
+    pub(in crate::forward) fn begin(&self, client: IpAddr, now: Instant) -> Result<ReadPermit, ReadRefusal> {
         let place = ClientNetwork::of(client);
         let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
         if counts.streams >= self.rules.streams_in_all {
-            return Err(Bound::InAll);
+            return Err(ReadRefusal::InAll);
         }
         if counts.clients.len() >= MOST_CLIENTS {
             counts.clients.retain(|_, client| !client.is_forgettable(now));
@@ -99,21 +99,21 @@ impl Reads {
         client.roll(self.rules.rate, now);
         if let Some(rate) = self.rules.rate {
             if client.requests >= rate.count {
-                return Err(Bound::Client { rate, wait: left(client.requests_since, rate.per, now) });
+                return Err(ReadRefusal::Client { rate, wait: left(client.requests_since, rate.per, now) });
             }
             client.requests += 1;
         }
         let streams = Rate { count: u32::try_from(self.rules.streams).unwrap_or(u32::MAX), per: SECOND };
         if client.streams >= self.rules.streams {
-            return Err(Bound::Client { rate: streams, wait: SECOND });
+            return Err(ReadRefusal::Client { rate: streams, wait: SECOND });
         }
         if client.bytes >= self.rules.bytes {
             let rate = Rate { count: self.rules.rate.map_or(1, |rate| rate.count), per: HOUR };
-            return Err(Bound::Client { rate, wait: left(client.bytes_since, HOUR, now) });
+            return Err(ReadRefusal::Client { rate, wait: left(client.bytes_since, HOUR, now) });
         }
         client.streams += 1;
         counts.streams += 1;
-        Ok(Ticket { reads: self.clone(), client: place, uncounted: Cell::new(0) })
+        Ok(ReadPermit { reads: self.clone(), client: place, uncounted: Cell::new(0) })
     }
 }
 
@@ -138,7 +138,7 @@ impl Client {
     }
 }
 
-impl Ticket {
+impl ReadPermit {
     /// Counts bytes of the answer. `false`: it is enough.
     pub(in crate::forward) fn spend(&self, bytes: usize) -> bool {
         let uncounted = self.uncounted.get() + bytes as u64;
@@ -154,7 +154,7 @@ impl Ticket {
     }
 }
 
-impl Drop for Ticket {
+impl Drop for ReadPermit {
     fn drop(&mut self) {
         self.count();
         let mut counts = self.reads.counts.lock().unwrap_or_else(PoisonError::into_inner);
@@ -183,9 +183,9 @@ mod tests {
     use super::*;
     use crate::base::monotonic_now;
 
-    fn reads(streams: usize, streams_in_all: usize, count: u32) -> Reads {
+    fn reads(streams: usize, streams_in_all: usize, count: u32) -> ReadLimiter {
         let rate = Some(Rate { count, per: Duration::from_mins(5) });
-        Reads::new(ReadRules { rate, streams, streams_in_all, bytes: 1 << 20 })
+        ReadLimiter::new(ReadLimits { rate, streams, streams_in_all, bytes: 1 << 20 })
     }
 
     fn at(text: &str) -> IpAddr {
@@ -197,9 +197,12 @@ mod tests {
         let (reads, now) = (reads(2, 3, 100), monotonic_now());
         let first = reads.begin(at("2001:db8::1"), now).unwrap();
         let _second = reads.begin(at("2001:db8::2"), now).unwrap();
-        assert!(matches!(reads.begin(at("2001:db8::3"), now), Err(Bound::Client { .. })), "the same /64");
+        assert!(
+            matches!(reads.begin(at("2001:db8::3"), now), Err(ReadRefusal::Client { .. })),
+            "the same /64"
+        );
         let _third = reads.begin(at("192.0.2.1"), now).unwrap();
-        assert_eq!(reads.begin(at("192.0.2.2"), now).unwrap_err(), Bound::InAll);
+        assert_eq!(reads.begin(at("192.0.2.2"), now).unwrap_err(), ReadRefusal::InAll);
         drop(first);
         assert!(reads.begin(at("192.0.2.2"), now).is_ok(), "a place is given back");
     }
@@ -212,7 +215,7 @@ mod tests {
         let later = now + Duration::from_mins(2);
         let refused = reads.begin(client, later).unwrap_err();
         assert!(
-            matches!(refused, Bound::Client { wait, .. } if wait == Duration::from_mins(3)),
+            matches!(refused, ReadRefusal::Client { wait, .. } if wait == Duration::from_mins(3)),
             "{refused:?}"
         );
         assert!(reads.begin(at("192.0.2.2"), later).is_ok());
@@ -223,13 +226,13 @@ mod tests {
     fn a_client_has_so_many_bytes_in_an_hour() {
         let (reads, now) = (reads(9, 9, 100), monotonic_now());
         let client = at("192.0.2.1");
-        let ticket = reads.begin(client, now).unwrap();
-        assert!(ticket.spend(600_000));
-        drop(ticket);
-        let ticket = reads.begin(client, now).unwrap();
-        assert!(!ticket.spend(600_000), "both count together");
-        drop(ticket);
-        assert!(matches!(reads.begin(client, now), Err(Bound::Client { .. })));
+        let read_permit = reads.begin(client, now).unwrap();
+        assert!(read_permit.spend(600_000));
+        drop(read_permit);
+        let read_permit = reads.begin(client, now).unwrap();
+        assert!(!read_permit.spend(600_000), "both count together");
+        drop(read_permit);
+        assert!(matches!(reads.begin(client, now), Err(ReadRefusal::Client { .. })));
         assert!(reads.begin(client, now + HOUR).is_ok());
     }
 }

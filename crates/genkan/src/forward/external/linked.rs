@@ -101,9 +101,9 @@ impl<N: Neighbours> Forwarder<N> {
         let input = Input::of(request, body, &self.limits, Some(&self.budget))?;
         let account = Account::Did(destination.caller.did.clone());
         let kind = Kind::of(method, request.method == Method::POST);
-        let addresses = self.abroad.addresses(&pds).await?;
+        let addresses = self.external.addresses(&pds).await?;
         let pool = self.pools.external(&pds, &addresses)?;
-        self.abroad.admit(&pds, &account, kind, Class::Linked).await?;
+        self.external.admit(&pds, &account, kind, Class::Linked).await?;
         let permit = pool.admit()?;
         let signer = RefCell::new(Arc::clone(&destination.signer));
         let mut attempts = Attempts {
@@ -217,7 +217,7 @@ impl<N: Neighbours> Forwarder<N> {
             let (head, said) = (&answer.head, &answer.fields);
             // A status of an external PDS says nothing of its health: only silence does.
             attempts.permit.pool().breaker().succeeded();
-            self.abroad.hear(pds, attempts.account, attempts.kind, head.status, &head.headers);
+            self.external.hear(pds, attempts.account, attempts.kind, head.status, &head.headers);
             if let Some(nonce) = &said.nonce {
                 self.neighbours.hear_link_nonce(link_id, pds, nonce);
             }

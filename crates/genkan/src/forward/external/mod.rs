@@ -19,7 +19,7 @@ mod window;
 #[cfg(test)]
 pub(crate) use budget::FairRules;
 #[cfg(test)]
-pub(crate) use limits::ReadRules;
-pub(super) use limits::Ticket;
+pub(crate) use limits::ReadLimits;
+pub(super) use limits::ReadPermit;
 pub(super) use linked::LinkedDestination;
-pub(crate) use policy::{Abroad, Manners};
+pub(crate) use policy::{ExternalPdses, ExternalPolicy};

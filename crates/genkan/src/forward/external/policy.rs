@@ -12,7 +12,7 @@ use tokio::runtime::Handle;
 use tokio::time::Instant;
 
 use super::budget::{Account, Exhausted, Fair, FairRules, Kind, Let};
-use super::limits::{Bound, ReadRules, Reads, Ticket};
+use super::limits::{ReadLimiter, ReadLimits, ReadPermit, ReadRefusal};
 use crate::base::fetch::target::Refusal;
 use crate::base::fetch::{NameError, Names};
 use crate::base::single_flight::SingleFlight;
@@ -23,19 +23,19 @@ use crate::forward::neighbours::OverLimit;
 use crate::limits::Verdict;
 use crate::telemetry::metrics::{Counter, Metrics, UPSTREAM_CALLS, UPSTREAM_HOSTS, UPSTREAM_HOSTS_EXHAUSTED};
 
-/// How we behave towards PDSes external.
+/// How we behave towards external PDSes.
 #[derive(Clone, Debug)]
-pub(crate) struct Manners {
+pub(crate) struct ExternalPolicy {
     pub(crate) target_reads: TargetReads,
     pub(crate) blocked_hosts: Vec<String>,
     pub(crate) blocked_dids: Vec<Did>,
-    pub(crate) reads: ReadRules,
+    pub(crate) reads: ReadLimits,
     pub(crate) fair: FairRules,
     /// Requests under way at one PDS, from one edge thread.
     pub(crate) at_once: usize,
 }
 
-impl Manners {
+impl ExternalPolicy {
     pub(crate) fn of(config: &config::Config) -> Self {
         let external = &config.external;
         let lower = |host: &String| host.trim_start_matches('.').to_ascii_lowercase();
@@ -43,7 +43,7 @@ impl Manners {
             target_reads: external.target_reads,
             blocked_hosts: external.blocked_hosts.iter().map(lower).collect(),
             blocked_dids: external.blocked_dids.clone(),
-            reads: ReadRules::of(config),
+            reads: ReadLimits::of(config),
             fair: FairRules::of(config),
             at_once: external.connections,
         }
@@ -52,14 +52,14 @@ impl Manners {
 
 /// PDSes elsewhere, as all threads know them. Cheap to clone.
 #[derive(Clone, Debug)]
-pub(crate) struct Abroad {
-    pub(in crate::forward) manners: Arc<Manners>,
+pub(crate) struct ExternalPdses {
+    pub(in crate::forward) policy: Arc<ExternalPolicy>,
     names: Names,
     /// Where names are looked up: the name servers' answers must not depend on an edge thread's life.
     control: Handle,
     checked: Arc<Cache<Origin, Checked>>,
     single_flight: SingleFlight<Result<Arc<[IpAddr]>, NameError>>,
-    reads: Reads,
+    reads: ReadLimiter,
     fair: Fair,
     clock: Clock,
     counters: Arc<[[Counter; 3]; 2]>,
@@ -79,9 +79,9 @@ pub(in crate::forward) enum Class {
     Read,
 }
 
-impl Abroad {
+impl ExternalPdses {
     /// Looks names up on the runtime that it is made on.
-    pub(crate) fn new(names: Names, clock: Clock, manners: Manners, metrics: &Metrics) -> Self {
+    pub(crate) fn new(names: Names, clock: Clock, policy: ExternalPolicy, metrics: &Metrics) -> Self {
         let counter = |class, outcome| metrics.counter(&UPSTREAM_CALLS, &[class, outcome]);
         let counters = ["linked", "read"]
             .map(|class| ["at_once", "waited", "refused"].map(|outcome| counter(class, outcome)));
@@ -90,9 +90,9 @@ impl Abroad {
             control: Handle::current(),
             checked: Arc::new(Cache::new(NAMES_REMEMBERED)),
             single_flight: SingleFlight::default(),
-            reads: Reads::new(manners.reads),
-            fair: Fair::new(manners.fair),
-            manners: Arc::new(manners),
+            reads: ReadLimiter::new(policy.reads),
+            fair: Fair::new(policy.fair),
+            policy: Arc::new(policy),
             clock,
             counters: Arc::new(counters),
         }
@@ -141,20 +141,20 @@ impl Abroad {
 
     fn is_blocked(&self, origin: &Origin) -> bool {
         let host = origin.host();
-        self.manners.blocked_hosts.iter().any(|blocked| {
+        self.policy.blocked_hosts.iter().any(|blocked| {
             host.strip_suffix(blocked.as_str()).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
         })
     }
 
     pub(in crate::forward) fn is_blocked_account(&self, did: &Did) -> bool {
-        self.manners.blocked_dids.contains(did)
+        self.policy.blocked_dids.contains(did)
     }
 
     /// Lets a client's read begin.
-    pub(in crate::forward) fn begin_read(&self, client: IpAddr) -> Result<Ticket, Error> {
+    pub(in crate::forward) fn admit_read(&self, client: IpAddr) -> Result<ReadPermit, Error> {
         self.reads.begin(client, monotonic_now()).map_err(|bound| match bound {
-            Bound::Client { rate, wait } => self.over_limit(rate, wait),
-            Bound::InAll => Error::Crowded,
+            ReadRefusal::Client { rate, wait } => self.over_limit(rate, wait),
+            ReadRefusal::InAll => Error::Crowded,
         })
     }
 

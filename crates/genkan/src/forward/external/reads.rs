@@ -13,7 +13,7 @@ use http1::Permit;
 use hyper::body::Incoming;
 
 use super::budget::{Account, Kind};
-use super::limits::Ticket;
+use super::limits::ReadPermit;
 use super::policy::Class;
 use crate::base::{Origin, monotonic_now};
 use crate::forward::answer::{AnswerBody, ForwardedBody};
@@ -33,7 +33,7 @@ struct Read<'a> {
     account: Account,
     kind: Kind,
     is_blob: bool,
-    ticket: Rc<Ticket>,
+    read_permit: Rc<ReadPermit>,
 }
 
 /// What a PDS said.
@@ -45,7 +45,7 @@ struct Heard {
 
 impl<N: Neighbours> Forwarder<N> {
     /// Asks an account's PDS.
-    pub(in crate::forward) async fn read_elsewhere(
+    pub(in crate::forward) async fn read_external(
         &self,
         place: &PdsLocation,
         request: &Parts,
@@ -61,7 +61,7 @@ impl<N: Neighbours> Forwarder<N> {
             account: Account::Client(limits::ClientNetwork::of(visitor.ip)),
             kind: Kind::of(method_of(request), false),
             is_blob: method_of(request).eq_ignore_ascii_case("com.atproto.sync.getBlob"),
-            ticket: Rc::new(self.abroad.begin_read(visitor.ip)?),
+            read_permit: Rc::new(self.external.admit_read(visitor.ip)?),
         };
         let answer = self.ask(place, &read).await;
         if matches!(answer, Err(Error::NotAllowed)) {
@@ -71,8 +71,8 @@ impl<N: Neighbours> Forwarder<N> {
         answer
     }
 
-    async fn ask(&self, place: &PdsLocation, read: &Read<'_>) -> Result<Response<AnswerBody>, Error> {
-        if self.abroad.is_blocked_account(&place.did) {
+    async fn ask(&self, place: &Place, read: &Read<'_>) -> Result<Response<AnswerBody>, Error> {
+        if self.external.is_blocked_account(&place.did) {
             return Err(Error::NotAllowed);
         }
         let heard = self.follow(&place.pds, read).await;
@@ -116,9 +116,9 @@ impl<N: Neighbours> Forwarder<N> {
     }
 
     async fn hop(&self, origin: &Origin, target: &str, read: &Read<'_>) -> Result<Hop, Error> {
-        let addresses = self.abroad.addresses(origin).await?;
+        let addresses = self.external.addresses(origin).await?;
         let pool = self.pools.external(origin, &addresses)?;
-        self.abroad.admit(origin, &read.account, read.kind, Class::Read).await?;
+        self.external.admit(origin, &read.account, read.kind, Class::Read).await?;
         let permit = pool.admit()?;
         let head = ForwardedHead {
             request: read.request,
@@ -133,7 +133,7 @@ impl<N: Neighbours> Forwarder<N> {
         // A status of a stranger's PDS says nothing of its health: only silence does.
         permit.pool().breaker().succeeded();
         let said = &answer.head;
-        self.abroad.hear(origin, &read.account, read.kind, said.status, &said.headers);
+        self.external.hear(origin, &read.account, read.kind, said.status, &said.headers);
         if said.status.is_redirection() && said.status != StatusCode::NOT_MODIFIED {
             let location = answer.fields.location.as_deref();
             let next = location.and_then(|location| next_hop(origin, location));
@@ -158,7 +158,7 @@ impl<N: Neighbours> Forwarder<N> {
         {
             return Err(Error::Unreachable(Cause::TooLong));
         }
-        let mut body = ForwardedBody::new(body, Some(Rc::clone(&read.ticket)));
+        let mut body = ForwardedBody::new(body, Some(Rc::clone(&read.read_permit)));
         let mut knows_no_account = false;
         if matches!(status, StatusCode::BAD_REQUEST | StatusCode::NOT_FOUND) && is_small_json(&headers) {
             let said =
