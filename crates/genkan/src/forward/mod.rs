@@ -22,9 +22,9 @@ pub(crate) use answer::AnswerBody;
 pub(crate) use destination::{Destination, Visitor};
 pub(crate) use engine::Forwarder;
 pub(crate) use error::{Error, NOT_CARRIED};
-pub(crate) use external::{ExternalPdses, ExternalPolicy};
 #[cfg(test)]
-pub(crate) use external::{FairRules, ReadLimits};
+pub(crate) use external::{CallBudgetRules, ReadLimits};
+pub(crate) use external::{ExternalPdses, ExternalPolicy};
 pub(crate) use headers::{LinkSigned, Signed};
 pub(crate) use limits::Limits;
 pub(crate) use neighbours::{

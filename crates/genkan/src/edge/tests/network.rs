@@ -56,7 +56,7 @@ fn policy() -> ExternalPolicy {
         blocked_hosts: Vec::new(),
         blocked_dids: Vec::new(),
         reads: ReadLimits { rate: Some(a_lot), streams: 16, streams_in_all: 64, bytes: 1 << 40 },
-        fair: FairRules {
+        fair: CallBudgetRules {
             calls: a_lot,
             repos: a_lot,
             uploads: a_lot,

@@ -1,8 +1,8 @@
-//! Fair use of PDSes that are not ours.
+//! CallBudgets use of PDSes that are not ours.
 //!
 //! A PDS counts all who come through us as one client. So we count as it does, in windows like its own, and correct
 //! ourselves by what its answers say. The first half of a window is there for whoever comes. In the second half calls
-//! leave at an even pace, and where they have to wait for it, accounts take turns: who asks for much waits behind
+//! leave at an even pace, and where they have to wait for it, accounts take queue: who asks for much waits behind
 //! itself. When the window is used up, nobody calls until it is over.
 //!
 //! Words: *account* = whoever a call is for: an account, or the client's address where there is none.
@@ -14,9 +14,9 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use super::queue::Turns;
-use super::window::{Told, Window};
-use crate::base::{Origin, Timestamp, monotonic_now};
+use super::queue::FairQueue;
+use super::window::{RateLimitReport, Window};
+use crate::base::{Origin, Timestamp};
 use crate::config::{Config, Rate};
 use crate::limits;
 use genkan_protocol::syntax::Did;
@@ -24,7 +24,7 @@ use http::{HeaderMap, StatusCode};
 
 /// What one PDS may be asked for.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct FairRules {
+pub(crate) struct CallBudgetRules {
     pub(crate) calls: Rate,
     pub(crate) repos: Rate,
     pub(crate) uploads: Rate,
@@ -34,7 +34,7 @@ pub(crate) struct FairRules {
     pub(crate) wait: Duration,
 }
 
-impl FairRules {
+impl CallBudgetRules {
     pub(crate) const fn of(config: &Config) -> Self {
         let external = &config.external;
         Self {
@@ -50,14 +50,14 @@ impl FairRules {
 
 /// Whom a call is for.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(super) enum Account {
+pub(super) enum CallOwner {
     Did(Did),
     Client(limits::ClientNetwork),
 }
 
 /// How a PDS counts a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(super) enum CallKind {
     Read,
     Write,
     /// `uploadBlob`: a write, and counted by itself besides.
@@ -66,7 +66,7 @@ pub(super) enum Kind {
     Repo,
 }
 
-impl Kind {
+impl CallKind {
     pub(super) fn of(method: &str, is_write: bool) -> Self {
         if method.eq_ignore_ascii_case("com.atproto.repo.uploadBlob") {
             Self::Upload
@@ -82,34 +82,39 @@ impl Kind {
 
 /// It is not the call's turn, and will not be within the wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Exhausted {
+pub(super) struct BudgetError {
     pub(super) rate: Rate,
     pub(super) wait: Duration,
 }
 
 /// How a call was let go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Let {
-    AtOnce,
+pub(super) enum Admission {
+    Immediate,
     AfterWaiting,
 }
 
 /// Counts calls for all threads. Cheap to clone.
 #[derive(Clone, Debug)]
-pub(super) struct Fair {
-    rules: FairRules,
+pub(super) struct CallBudgets {
+    rules: CallBudgetRules,
     hosts: Arc<Mutex<HashMap<Origin, Host>>>,
 }
 
-impl Fair {
-    pub(super) fn new(rules: FairRules) -> Self {
+impl CallBudgets {
+    pub(super) fn new(rules: CallBudgetRules) -> Self {
         Self { rules, hosts: Arc::default() }
     }
 
     /// Waits until a call may go. It is counted then.
-    pub(super) async fn admit(&self, pds: &Origin, account: &Account, kind: Kind) -> Result<Let, Exhausted> {
+    pub(super) async fn admit(
+        &self,
+        pds: &Origin,
+        account: &CallOwner,
+        kind: CallKind,
+    ) -> Result<Admission, BudgetError> {
         let mut turn = match self.with(pds, |host, now| host.ask(account, kind, &self.rules, now)) {
-            Ask::Go => return Ok(Let::AtOnce),
+            Ask::Go => return Ok(Admission::Immediate),
             Ask::NotNow(exhausted) => return Err(exhausted),
             Ask::Wait(turn) => turn,
         };
@@ -119,17 +124,17 @@ impl Fair {
             tokio::select! {
                 biased;
                 // An error: the host was forgotten, and its count with it.
-                _ = &mut turn => return Ok(Let::AfterWaiting),
+                _ = &mut turn => return Ok(Admission::AfterWaiting),
                 () = tokio::time::sleep_until(tick.min(until)) => {}
             }
             let exhausted = self.with(pds, |host, now| {
                 host.call_next(now);
-                Exhausted { rate: self.rules.calls, wait: host.calls.left(now).min(LONGEST_GUESS) }
+                BudgetError { rate: self.rules.calls, wait: host.calls.left(now).min(LONGEST_GUESS) }
             });
             if monotonic_now() >= until {
                 // It may have been called in this very moment.
                 turn.close();
-                return if turn.try_recv().is_ok() { Ok(Let::AfterWaiting) } else { Err(exhausted) };
+                return if turn.try_recv().is_ok() { Ok(Admission::AfterWaiting) } else { Err(exhausted) };
             }
         }
     }
@@ -138,13 +143,13 @@ impl Fair {
     pub(super) fn hear(
         &self,
         pds: &Origin,
-        account: &Account,
-        kind: Kind,
+        account: &CallOwner,
+        kind: CallKind,
         status: StatusCode,
         headers: &HeaderMap,
         clock: Timestamp,
     ) {
-        let Some(told) = Told::of(status, headers, clock) else { return };
+        let Some(told) = RateLimitReport::of(status, headers, clock) else { return };
         self.with(pds, |host, now| host.hear(account, kind, &told, now));
     }
 
@@ -178,8 +183,8 @@ struct Host {
     calls: Window,
     repos: Window,
     uploads: Window,
-    accounts: HashMap<Account, Share>,
-    turns: Turns<Account>,
+    accounts: HashMap<CallOwner, Share>,
+    queue: FairQueue<CallOwner>,
     /// When the last call left at the even pace.
     paced_at: Instant,
 }
@@ -196,50 +201,50 @@ struct Share {
 enum Ask {
     Go,
     Wait(oneshot::Receiver<()>),
-    NotNow(Exhausted),
+    NotNow(BudgetError),
 }
 
 impl Host {
-    fn new(rules: &FairRules, now: Instant) -> Self {
+    fn new(rules: &CallBudgetRules, now: Instant) -> Self {
         Self {
             calls: Window::new(rules.calls, now),
             repos: Window::new(rules.repos, now),
             uploads: Window::new(rules.uploads, now),
             accounts: HashMap::new(),
-            turns: Turns::default(),
+            queue: FairQueue::default(),
             paced_at: now,
         }
     }
 
-    fn ask(&mut self, account: &Account, kind: Kind, rules: &FairRules, now: Instant) -> Ask {
+    fn ask(&mut self, account: &CallOwner, kind: CallKind, rules: &CallBudgetRules, now: Instant) -> Ask {
         if self.accounts.len() >= MOST_ACCOUNTS {
             self.accounts
                 .retain(|_, share| !share.calls.is_over(now) || share.until.is_some_and(|until| until > now));
         }
         let share = self.accounts.entry(account.clone()).or_insert_with(|| Share::new(rules, now));
         if let Some(wait) = share.until.and_then(|until| until.checked_duration_since(now)) {
-            return Ask::NotNow(Exhausted { rate: rules.account_calls, wait });
+            return Ask::NotNow(BudgetError { rate: rules.account_calls, wait });
         }
-        let is_write = matches!(kind, Kind::Write | Kind::Upload);
+        let is_write = matches!(kind, CallKind::Write | CallKind::Upload);
         let own = [
             Some(&mut share.calls),
             is_write.then_some(&mut share.writes),
-            (kind == Kind::Upload).then_some(&mut self.uploads),
-            (kind == Kind::Repo).then_some(&mut self.repos),
+            (kind == CallKind::Upload).then_some(&mut self.uploads),
+            (kind == CallKind::Repo).then_some(&mut self.repos),
         ];
         for window in own.into_iter().flatten() {
             if window.is_used_up(now) {
-                return Ask::NotNow(Exhausted { rate: window.rate(), wait: window.left(now) });
+                return Ask::NotNow(BudgetError { rate: window.rate(), wait: window.left(now) });
             }
         }
-        if kind != Kind::Repo {
+        if kind != CallKind::Repo {
             if self.calls.is_used_up(now) {
-                return Ask::NotNow(Exhausted { rate: self.calls.rate(), wait: self.calls.left(now) });
+                return Ask::NotNow(BudgetError { rate: self.calls.rate(), wait: self.calls.left(now) });
             }
-            if self.calls.is_scarce(now) && (!self.turns.is_empty() || self.due(now) == 0) {
-                let Some(turn) = self.turns.queue(account) else {
+            if self.calls.is_scarce(now) && (!self.queue.is_empty() || self.due(now) == 0) {
+                let Some(turn) = self.queue.join(account) else {
                     let wait = self.calls.left(now).min(LONGEST_GUESS);
-                    return Ask::NotNow(Exhausted { rate: self.calls.rate(), wait });
+                    return Ask::NotNow(BudgetError { rate: self.calls.rate(), wait });
                 };
                 self.count_own(account, kind, now);
                 return Ask::Wait(turn);
@@ -252,24 +257,24 @@ impl Host {
     }
 
     /// Counts a call for its account. One that waits is counted as well: it has asked.
-    fn count_own(&mut self, account: &Account, kind: Kind, now: Instant) {
+    fn count_own(&mut self, account: &CallOwner, kind: CallKind, now: Instant) {
         if let Some(share) = self.accounts.get_mut(account) {
             share.calls.take(now);
-            if matches!(kind, Kind::Write | Kind::Upload) {
+            if matches!(kind, CallKind::Write | CallKind::Upload) {
                 share.writes.take(now);
             }
         }
         match kind {
-            Kind::Upload => self.uploads.take(now),
-            Kind::Repo => self.repos.take(now),
-            Kind::Read | Kind::Write => {}
+            CallKind::Upload => self.uploads.take(now),
+            CallKind::Repo => self.repos.take(now),
+            CallKind::Read | CallKind::Write => {}
         }
     }
 
     /// Calls those whose turn has come.
     fn call_next(&mut self, now: Instant) {
         for _ in 0..self.due(now) {
-            if self.calls.is_used_up(now) || !self.turns.call() {
+            if self.calls.is_used_up(now) || !self.queue.admit_next() {
                 return;
             }
             self.calls.take(now);
@@ -287,11 +292,11 @@ impl Host {
         u32::try_from(due).unwrap_or(u32::MAX)
     }
 
-    fn hear(&mut self, account: &Account, kind: Kind, told: &Told, now: Instant) {
+    fn hear(&mut self, account: &CallOwner, kind: CallKind, told: &RateLimitReport, now: Instant) {
         let window = match kind {
-            Kind::Repo => &mut self.repos,
+            CallKind::Repo => &mut self.repos,
             // It speaks of one window, and this is which.
-            Kind::Upload if told.says(self.uploads.rate().per) => &mut self.uploads,
+            CallKind::Upload if told.says(self.uploads.rate().per) => &mut self.uploads,
             _ => &mut self.calls,
         };
         if told.is_as_long_as(window.rate().per) {
@@ -303,12 +308,12 @@ impl Host {
     }
 
     fn is_forgettable(&self, now: Instant) -> bool {
-        self.turns.is_empty() && self.calls.is_over(now) && self.uploads.is_untouched(now)
+        self.queue.is_empty() && self.calls.is_over(now) && self.uploads.is_untouched(now)
     }
 }
 
 impl Share {
-    const fn new(rules: &FairRules, now: Instant) -> Self {
+    const fn new(rules: &CallBudgetRules, now: Instant) -> Self {
         Self {
             calls: Window::new(rules.account_calls, now),
             writes: Window::new(rules.account_writes, now),

@@ -10,7 +10,7 @@ use http::HeaderValue;
 use http1::{BodyLength, BreakerRules, Connector, Deadlines, Exchange};
 use tokio::net::TcpListener;
 
-use super::budget::FairRules;
+use super::budget::CallBudgetRules;
 use super::limits::ReadLimits;
 use super::policy::{ExternalPdses, ExternalPolicy};
 use crate::base::fetch::test_dns::{Reply, TestDns};
@@ -45,7 +45,7 @@ impl Guard {
             blocked_hosts: vec!["blocked.example.com".to_owned()],
             blocked_dids: Vec::new(),
             reads: ReadLimits { rate: None, streams: 9, streams_in_all: 9, bytes: 1 << 30 },
-            fair: FairRules {
+            fair: CallBudgetRules {
                 calls: many,
                 repos: many,
                 uploads: many,

@@ -15,8 +15,8 @@ use http::{Method, Request, Response, StatusCode};
 use http1::{BodyLength, Exchange, KEPT_AT_MOST, Permit};
 use hyper::body::Incoming;
 
-use super::budget::{Account, Kind};
-use super::policy::Class;
+use super::budget::{CallKind, CallOwner};
+use super::policy::CallClass;
 use crate::base::{Origin, monotonic_now};
 use crate::forward::answer::{AnswerBody, ForwardedBody};
 use crate::forward::engine::{
@@ -65,8 +65,8 @@ impl LinkedDestination {
 struct Attempts<'a> {
     destination: &'a LinkedDestination,
     pds: &'a Origin,
-    account: &'a Account,
-    kind: Kind,
+    account: &'a CallOwner,
+    kind: CallKind,
     permit: &'a Permit<Incoming>,
     signer: &'a RefCell<Arc<dyn Signer>>,
     may_renew: bool,
@@ -99,11 +99,11 @@ impl<N: Neighbours> Forwarder<N> {
             return Err(Error::Loop);
         }
         let input = Input::of(request, body, &self.limits, Some(&self.budget))?;
-        let account = Account::Did(destination.caller.did.clone());
-        let kind = Kind::of(method, request.method == Method::POST);
+        let account = CallOwner::Did(destination.caller.did.clone());
+        let kind = CallKind::of(method, request.method == Method::POST);
         let addresses = self.external.addresses(&pds).await?;
         let pool = self.pools.external(&pds, &addresses)?;
-        self.external.admit(&pds, &account, kind, Class::Linked).await?;
+        self.external.admit(&pds, &account, kind, CallClass::Linked).await?;
         let permit = pool.admit()?;
         let signer = RefCell::new(Arc::clone(&destination.signer));
         let mut attempts = Attempts {

@@ -17,7 +17,7 @@ mod reads;
 mod window;
 
 #[cfg(test)]
-pub(crate) use budget::FairRules;
+pub(crate) use budget::CallBudgetRules;
 #[cfg(test)]
 pub(crate) use limits::ReadLimits;
 pub(super) use limits::ReadPermit;

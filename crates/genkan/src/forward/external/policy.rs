@@ -11,7 +11,7 @@ use quick_cache::sync::Cache;
 use tokio::runtime::Handle;
 use tokio::time::Instant;
 
-use super::budget::{Account, Exhausted, Fair, FairRules, Kind, Let};
+use super::budget::{Admission, BudgetError, CallBudgetRules, CallBudgets, CallKind, CallOwner};
 use super::limits::{ReadLimiter, ReadLimits, ReadPermit, ReadRefusal};
 use crate::base::fetch::target::Refusal;
 use crate::base::fetch::{NameError, Names};
@@ -30,7 +30,7 @@ pub(crate) struct ExternalPolicy {
     pub(crate) blocked_hosts: Vec<String>,
     pub(crate) blocked_dids: Vec<Did>,
     pub(crate) reads: ReadLimits,
-    pub(crate) fair: FairRules,
+    pub(crate) fair: CallBudgetRules,
     /// Requests under way at one PDS, from one edge thread.
     pub(crate) at_once: usize,
 }
@@ -44,7 +44,7 @@ impl ExternalPolicy {
             blocked_hosts: external.blocked_hosts.iter().map(lower).collect(),
             blocked_dids: external.blocked_dids.clone(),
             reads: ReadLimits::of(config),
-            fair: FairRules::of(config),
+            fair: CallBudgetRules::of(config),
             at_once: external.connections,
         }
     }
@@ -60,7 +60,7 @@ pub(crate) struct ExternalPdses {
     checked: Arc<Cache<Origin, Checked>>,
     single_flight: SingleFlight<Result<Arc<[IpAddr]>, NameError>>,
     reads: ReadLimiter,
-    fair: Fair,
+    budgets: CallBudgets,
     clock: Clock,
     counters: Arc<[[Counter; 3]; 2]>,
 }
@@ -74,7 +74,7 @@ struct Checked {
 
 /// Whether a call is an account's own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::forward) enum Class {
+pub(in crate::forward) enum CallClass {
     Linked,
     Read,
 }
@@ -91,7 +91,7 @@ impl ExternalPdses {
             checked: Arc::new(Cache::new(NAMES_REMEMBERED)),
             single_flight: SingleFlight::default(),
             reads: ReadLimiter::new(policy.reads),
-            fair: Fair::new(policy.fair),
+            budgets: CallBudgets::new(policy.fair),
             policy: Arc::new(policy),
             clock,
             counters: Arc::new(counters),
@@ -162,37 +162,37 @@ impl ExternalPdses {
     pub(in crate::forward) async fn admit(
         &self,
         pds: &Origin,
-        account: &Account,
-        kind: Kind,
-        class: Class,
+        account: &CallOwner,
+        kind: CallKind,
+        class: CallClass,
     ) -> Result<(), Error> {
-        let let_go = self.fair.admit(pds, account, kind).await;
-        let outcome = match let_go {
-            Ok(Let::AtOnce) => 0,
-            Ok(Let::AfterWaiting) => 1,
+        let admission = self.budgets.admit(pds, account, kind).await;
+        let outcome = match admission {
+            Ok(Admission::Immediate) => 0,
+            Ok(Admission::AfterWaiting) => 1,
             Err(_) => 2,
         };
         if let Some(counter) = self.counters.get(class as usize).and_then(|row| row.get(outcome)) {
             counter.increment();
         }
-        let_go.map(drop).map_err(|Exhausted { rate, wait }| self.over_limit(rate, wait))
+        admission.map(drop).map_err(|BudgetError { rate, wait }| self.over_limit(rate, wait))
     }
 
     /// Takes what an answer says of its host's limits.
     pub(in crate::forward) fn hear(
         &self,
         pds: &Origin,
-        account: &Account,
-        kind: Kind,
+        account: &CallOwner,
+        kind: CallKind,
         status: http::StatusCode,
         headers: &http::HeaderMap,
     ) {
-        self.fair.hear(pds, account, kind, status, headers, self.clock.now());
+        self.budgets.hear(pds, account, kind, status, headers, self.clock.now());
     }
 
     /// Shows how near to their limits the hosts are.
     pub(crate) fn show(&self, metrics: &Metrics) {
-        let (known, exhausted) = self.fair.known();
+        let (known, exhausted) = self.budgets.known();
         let number = |count| i64::try_from(count).unwrap_or(i64::MAX);
         metrics.gauge(&UPSTREAM_HOSTS, &[]).set(number(known));
         metrics.gauge(&UPSTREAM_HOSTS_EXHAUSTED, &[]).set(number(exhausted));

@@ -1,31 +1,31 @@
-//! Who waits for a turn: each in its own queue, and the queues take turns.
+//! Who waits for a turn: each in its own queue, and the queues take queue.
 
 use std::collections::{HashMap, VecDeque};
 use std::hash::Hash;
 
 use tokio::sync::oneshot;
 
-/// Queues by key, in the order in which their turns come.
+/// Queues by key, in the order in which their queue come.
 #[derive(Debug)]
-pub(super) struct Turns<K> {
+pub(super) struct FairQueue<K> {
     queues: HashMap<K, VecDeque<oneshot::Sender<()>>>,
     order: VecDeque<K>,
     waiting: usize,
 }
 
-impl<K> Default for Turns<K> {
+impl<K> Default for FairQueue<K> {
     fn default() -> Self {
         Self { queues: HashMap::new(), order: VecDeque::new(), waiting: 0 }
     }
 }
 
-impl<K: Clone + Eq + Hash> Turns<K> {
+impl<K: Clone + Eq + Hash> FairQueue<K> {
     pub(super) fn is_empty(&self) -> bool {
         self.order.is_empty()
     }
 
     /// Takes a place behind the others of this key. `None`: too many wait.
-    pub(super) fn queue(&mut self, key: &K) -> Option<oneshot::Receiver<()>> {
+    pub(super) fn join(&mut self, key: &K) -> Option<oneshot::Receiver<()>> {
         if self.waiting >= MOST_WAITING {
             self.forget_those_who_left();
         }
@@ -46,7 +46,7 @@ impl<K: Clone + Eq + Hash> Turns<K> {
     }
 
     /// Calls the next one. `false`: nobody waits.
-    pub(super) fn call(&mut self) -> bool {
+    pub(super) fn admit_next(&mut self) -> bool {
         while let Some(key) = self.order.pop_front() {
             let Some(queue) = self.queues.get_mut(&key) else { continue };
             let mut called = false;
@@ -92,27 +92,27 @@ mod tests {
 
     #[test]
     fn who_asks_for_much_waits_behind_itself() {
-        let mut turns = Turns::default();
-        let mut greedy: Vec<_> = (0..5).map(|_| turns.queue(&"greedy").unwrap()).collect();
-        let mut modest = turns.queue(&"modest").unwrap();
-        let (mut left, mut called) = (Some(turns.queue(&"left").unwrap()), Vec::new());
+        let mut queue = FairQueue::default();
+        let mut greedy: Vec<_> = (0..5).map(|_| queue.join(&"greedy").unwrap()).collect();
+        let mut modest = queue.join(&"modest").unwrap();
+        let (mut left, mut called) = (Some(queue.join(&"left").unwrap()), Vec::new());
         left.take();
-        while turns.call() {
+        while queue.admit_next() {
             let of_greedy = greedy.iter_mut().filter_map(|turn| turn.try_recv().ok()).count();
             called.push((of_greedy, modest.try_recv().is_ok()));
         }
         assert_eq!(called, [(1, false), (0, true), (1, false), (1, false), (1, false), (1, false)]);
-        assert!(turns.is_empty() && turns.waiting == 0 && turns.queues.is_empty());
+        assert!(queue.is_empty() && queue.waiting == 0 && queue.queues.is_empty());
     }
 
     #[test]
     fn only_so_many_wait() {
-        let mut turns = Turns::default();
-        let one: Vec<_> = (0..40).map_while(|_| turns.queue(&0)).collect();
+        let mut queue = FairQueue::default();
+        let one: Vec<_> = (0..40).map_while(|_| queue.join(&0)).collect();
         assert_eq!(one.len(), MOST_OF_ONE);
-        let others: Vec<_> = (1..10_000).map_while(|key| turns.queue(&key)).collect();
+        let others: Vec<_> = (1..10_000).map_while(|key| queue.join(&key)).collect();
         assert_eq!(one.len() + others.len(), MOST_WAITING);
         drop(others);
-        assert!(turns.queue(&1).is_some(), "those who left make room");
+        assert!(queue.join(&1).is_some(), "those who left make room");
     }
 }

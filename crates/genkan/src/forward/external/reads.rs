@@ -12,9 +12,9 @@ use http_body::Body as _;
 use http1::Permit;
 use hyper::body::Incoming;
 
-use super::budget::{Account, Kind};
+use super::budget::{CallKind, CallOwner};
 use super::limits::ReadPermit;
-use super::policy::Class;
+use super::policy::CallClass;
 use crate::base::{Origin, monotonic_now};
 use crate::forward::answer::{AnswerBody, ForwardedBody};
 use crate::forward::destination::Visitor;
@@ -30,8 +30,8 @@ use crate::routing::target::Target;
 /// A read on its way.
 struct Read<'a> {
     request: &'a Parts,
-    account: Account,
-    kind: Kind,
+    account: CallOwner,
+    kind: CallKind,
     is_blob: bool,
     read_permit: Rc<ReadPermit>,
 }
@@ -58,8 +58,8 @@ impl<N: Neighbours> Forwarder<N> {
         let began = monotonic_now();
         let read = Read {
             request,
-            account: Account::Client(limits::ClientNetwork::of(visitor.ip)),
-            kind: Kind::of(method_of(request), false),
+            account: CallOwner::Client(limits::ClientNetwork::of(visitor.ip)),
+            kind: CallKind::of(method_of(request), false),
             is_blob: method_of(request).eq_ignore_ascii_case("com.atproto.sync.getBlob"),
             read_permit: Rc::new(self.external.admit_read(visitor.ip)?),
         };
@@ -118,7 +118,7 @@ impl<N: Neighbours> Forwarder<N> {
     async fn hop(&self, origin: &Origin, target: &str, read: &Read<'_>) -> Result<Hop, Error> {
         let addresses = self.external.addresses(origin).await?;
         let pool = self.pools.external(origin, &addresses)?;
-        self.external.admit(origin, &read.account, read.kind, Class::Read).await?;
+        self.external.admit(origin, &read.account, read.kind, CallClass::Read).await?;
         let permit = pool.admit()?;
         let head = ForwardedHead {
             request: read.request,

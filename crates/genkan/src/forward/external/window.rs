@@ -20,7 +20,7 @@ pub(super) struct Window {
 
 /// What an answer says of one of its host's windows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Told {
+pub(super) struct RateLimitReport {
     most: Option<u32>,
     remaining: u32,
     /// How long the window still lasts.
@@ -75,7 +75,7 @@ impl Window {
     }
 
     /// Believes the one who counts.
-    pub(super) fn correct(&mut self, told: &Told, now: Instant) {
+    pub(super) fn correct(&mut self, told: &RateLimitReport, now: Instant) {
         if let Some(most) = told.most {
             self.most = most.max(1);
         }
@@ -87,7 +87,7 @@ impl Window {
     }
 }
 
-impl Told {
+impl RateLimitReport {
     /// Reads the fields of an answer. `None`: it says nothing of limits.
     pub(super) fn of(status: StatusCode, headers: &HeaderMap, clock: Timestamp) -> Option<Self> {
         let number = |name: &str| headers.get(name)?.to_str().ok()?.trim().parse::<u64>().ok();
@@ -145,12 +145,12 @@ mod tests {
 
     const CLOCK: Timestamp = Timestamp::from_seconds(1_700_000_000);
 
-    fn told(status: u16, fields: &[(&'static str, &'static str)]) -> Option<Told> {
+    fn told(status: u16, fields: &[(&'static str, &'static str)]) -> Option<RateLimitReport> {
         let headers = fields
             .iter()
             .map(|(name, value)| (http::HeaderName::from_static(name), http::HeaderValue::from_static(value)))
             .collect();
-        Told::of(StatusCode::from_u16(status).unwrap(), &headers, CLOCK)
+        RateLimitReport::of(StatusCode::from_u16(status).unwrap(), &headers, CLOCK)
     }
 
     #[test]
@@ -161,7 +161,7 @@ mod tests {
             ("ratelimit-reset", "1700000300"),
             ("ratelimit-policy", "3000;w=300"),
         ];
-        let expected = Told {
+        let expected = RateLimitReport {
             most: Some(3000),
             remaining: 2999,
             left: Duration::from_mins(5),
@@ -193,7 +193,8 @@ mod tests {
         assert!(window.is_used_up(at(14)));
         assert_eq!(window.left(at(7)), Duration::from_secs(8));
         assert!(!window.is_used_up(at(15)) && !window.is_scarce(at(15)));
-        let told = Told { most: Some(10), remaining: 1, left: Duration::from_secs(3), length: None };
+        let told =
+            RateLimitReport { most: Some(10), remaining: 1, left: Duration::from_secs(3), length: None };
         window.correct(&told, at(20));
         assert!(window.is_scarce(at(20)) && !window.is_used_up(at(20)) && window.is_over(at(23)));
         window.take(at(20));
