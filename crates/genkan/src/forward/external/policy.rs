@@ -159,7 +159,7 @@ impl ExternalPdses {
     }
 
     /// Waits until it is fair to call.
-    pub(in crate::forward) async fn admit(
+    pub(super) async fn admit(
         &self,
         pds: &Origin,
         account: &CallOwner,
@@ -179,7 +179,7 @@ impl ExternalPdses {
     }
 
     /// Takes what an answer says of its host's limits.
-    pub(in crate::forward) fn hear(
+    pub(super) fn hear(
         &self,
         pds: &Origin,
         account: &CallOwner,
