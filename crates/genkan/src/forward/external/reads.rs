@@ -71,7 +71,7 @@ impl<N: Neighbours> Forwarder<N> {
         answer
     }
 
-    async fn ask(&self, place: &Place, read: &Read<'_>) -> Result<Response<AnswerBody>, Error> {
+    async fn ask(&self, place: &PdsLocation, read: &Read<'_>) -> Result<Response<AnswerBody>, Error> {
         if self.external.is_blocked_account(&place.did) {
             return Err(Error::NotAllowed);
         }
