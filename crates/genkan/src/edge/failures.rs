@@ -21,7 +21,7 @@ impl FailureMetrics {
     }
 
     /// A host did not answer, or was not asked because it failed before.
-    pub(super) fn failed(&self, aim: &Aim, error: &Error) {
+    pub(super) fn failed(&self, destination: &Destination, error: &Error) {
         let reason = match error {
             Error::Unreachable(_) => "unreachable",
             Error::SlowHost(_) => "slow",
@@ -30,10 +30,14 @@ impl FailureMetrics {
             Error::NotAllowed => "not allowed",
             _ => return,
         };
-        let Some(host) = aim.host() else {
+        let Some(host) = destination.host() else {
             // External PDSes choose their names, so a label for each could fill the memory. Their
             // failures are not the operator's to mend either, so the log has them at `debug`.
-            tracing::debug!(host = aim.name(), cause = error as &dyn std::error::Error, "a PDS failed");
+            tracing::debug!(
+                host = destination.name(),
+                cause = error as &dyn std::error::Error,
+                "a PDS failed"
+            );
             return self.metrics.counter(&UPSTREAM_FAILURES, &[reason]).increment();
         };
         match error {

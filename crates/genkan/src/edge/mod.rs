@@ -39,7 +39,7 @@ use tokio_rustls::rustls::ClientConfig;
 pub(crate) use counters::{By, Counters};
 pub(crate) use settings::Settings;
 
-use crate::forward::{Abroad, Breakers, Neighbours};
+use crate::forward::{Breakers, ExternalPdses, Neighbours};
 use crate::telemetry::metrics::Metrics;
 use crate::wire::TrustedPeers;
 
@@ -56,7 +56,7 @@ pub(crate) struct EdgeContext<N> {
     /// Where they run.
     pub(crate) control: Handle,
     /// What external PDSes are called by.
-    pub(crate) abroad: Abroad,
+    pub(crate) external: ExternalPdses,
     /// The trusted certificate authorities, for hosts with TLS.
     pub(crate) tls: Arc<ClientConfig>,
     /// Genkan's name in `Via` (RFC 9110 §7.6.3). All replicas share it, and no other server has it.

@@ -45,8 +45,8 @@ pub(super) async fn answer<N: Neighbours>(
     let under_way = UnderWay::begin(&connection.activity);
     let by_proof = matches!(Authorization::of(request.headers()), Authorization::Dpop(_));
     let log = connection.worker.settings().request_log.then(|| Line::of(&connection, &request));
-    let (by, aim, mut response, error) = match route(&connection, request).await {
-        Ok((by, aim, response)) => (by, aim, response, None),
+    let (by, destination, mut response, error) = match route(&connection, request).await {
+        Ok((by, destination, response)) => (by, destination, response, None),
         Err(error) => {
             let name = error.name.clone();
             connection.worker.failures().refused(&name);
@@ -61,7 +61,7 @@ pub(super) async fn answer<N: Neighbours>(
     if let Some(line) = log
         && by != By::Genkan
     {
-        line.write(&mut response, aim.as_ref(), error.as_deref());
+        line.write(&mut response, destination.as_ref(), error.as_deref());
     }
     let activity = under_way.answered();
     response.map(|body| Tracked { body, activity })
@@ -91,7 +91,7 @@ impl Drop for UnderWay {
 }
 
 /// Who answered, and where the request went if it was forwarded.
-type Answered = (By, Option<Aim>, Response<AnswerBody>);
+type Answered = (By, Option<Destination>, Response<AnswerBody>);
 
 async fn route<N: Neighbours>(
     connection: &ConnectionContext<N>,

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::edge::{By, Counters};
 use crate::fleet::Fleet;
-use crate::forward::Abroad;
+use crate::forward::ExternalPdses;
 use crate::telemetry::metrics::{CONNECTIONS, CONNECTIONS_REFUSED, HOST_HEALTHY, Metrics, REQUESTS};
 use crate::wire::TrustedPeers;
 

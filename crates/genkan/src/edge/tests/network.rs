@@ -16,7 +16,7 @@ use crate::base::fetch::{Dns, Names};
 use crate::base::{Clock, Origin, monotonic_now};
 use crate::config::{Rate, TargetReads};
 use crate::edge::{Edge, EdgeContext, Settings};
-use crate::forward::{self, Abroad, FairRules, Manners, ReadRules};
+use crate::forward::{self, CallBudgetRules, ExternalPdses, ExternalPolicy, ReadLimits};
 use crate::identity::PdsLocation;
 use crate::telemetry::metrics::Metrics;
 use crate::wire::{ClientAddr, TrustedPeers};
