@@ -20,7 +20,7 @@ use super::counters::By;
 use super::local;
 use super::worker::Worker;
 use crate::base::monotonic_now;
-use crate::forward::{Aim, AnswerBody, Neighbours};
+use crate::forward::{AnswerBody, Destination, Neighbours};
 use crate::routing::{Way, decide, method, table};
 use crate::telemetry::RequestLine;
 use crate::wire::{

@@ -16,7 +16,7 @@ use tokio::time::Instant;
 
 use super::queue::FairQueue;
 use super::window::{RateLimitReport, Window};
-use crate::base::{Origin, Timestamp};
+use crate::base::{Origin, Timestamp, monotonic_now};
 use crate::config::{Config, Rate};
 use crate::limits;
 use genkan_protocol::syntax::Did;
