@@ -13,7 +13,6 @@ const SCOPE: &str = "atproto transition:generic";
 
 /// Before any endpoint is reached: all requests of the address together are too many.
 async fn limits_answer_429_with_an_error_of_oauth(plan: Plan) {
-    // 6.B.21
     let net = plan.set("GENKAN_RATE_LIMITS_ENABLED", "true").set("GENKAN_RATE_GLOBAL", "60/5m").await;
     let alice = net.sign_up("alice").await;
     let mut app = net.authorize(&alice, SCOPE).await;
@@ -21,14 +20,13 @@ async fn limits_answer_429_with_an_error_of_oauth(plan: Plan) {
         net.visitor().get("/xrpc/_health").await;
     }
     let answer = app.refresh().await;
-    assert_eq!(answer.summary(), "429 temporarily_unavailable", "{}", answer.transcript());
+    assert_eq!(answer.summary(), "429 temporarily_unavailable", "6.B.21: {}", answer.transcript());
     assert!(answer.header("retry-after").parse::<u64>().unwrap() > 0);
     assert_ne!(answer.header("dpop-nonce"), "");
     assert_eq!(answer.header("access-control-allow-origin"), "*");
 }
 
 async fn a_new_handle_or_address_ends_no_grant(plan: Plan) {
-    // 6.B.24
     let (net, _mail) = with_mail(plan).await;
     let alice = net.sign_up("alice").await;
     let mut app = net.authorize(&alice, SCOPE).await;
@@ -46,7 +44,7 @@ async fn a_new_handle_or_address_ends_no_grant(plan: Plan) {
         app.refresh().await.ok();
     }
     let session = app.ask(&net.visitor(), &net.origin(), Method::GET, SESSION, "").await.ok();
-    assert_eq!(session.text("/handle"), "alison.genkan.test");
+    assert_eq!(session.text("/handle"), "alison.genkan.test", "6.B.24");
 }
 
 const SESSION: &str = "/xrpc/com.atproto.server.getSession";

@@ -118,7 +118,6 @@ fn permission_sets_expand() {
 
 #[test]
 fn sets_stand_beside_explicit_scopes_and_aud_is_compared_alike_for_every_method() {
-    // 6.B.16
     let aud = "did:web:api.example.com#calendar";
     let list = "com.example.calendar.listEvents";
     let asked = format!(
@@ -142,7 +141,7 @@ fn sets_stand_beside_explicit_scopes_and_aud_is_compared_alike_for_every_method(
             ("did:web:other.example.com#calendar", false),
             ("*", false),
         ] {
-            assert_eq!(scopes.allows_rpc(lxm, called), allowed, "{lxm} {called}");
+            assert_eq!(scopes.allows_rpc(lxm, called), allowed, "6.B.16: {lxm} {called}");
         }
     }
     assert!(!scopes.allows_rpc("com.example.calendar.other", aud));
