@@ -33,7 +33,6 @@ pub struct Pool<B> {
     limits: PoolLimits,
     deadlines: Rc<Deadlines>,
     /// The connection that was used last is used first, so that surplus ones grow old and are closed.
-    #[expect(clippy::vec_box, reason = "a connection moves between here and a request as one pointer")]
     idle: RefCell<Vec<Box<UpstreamConnection<B>>>>,
     under_way: Cell<usize>,
 }

@@ -41,7 +41,8 @@ impl Context {
 
     /// Builds every service, without listening.
     pub(crate) async fn app(&self) -> Result<App, Failure> {
-        match tokio::time::timeout(OPENING, App::build(self.config()?)).await {
+        // Boxed: each command waits for this future, and it is large.
+        match Box::pin(tokio::time::timeout(OPENING, App::build(self.config()?))).await {
             Ok(built) => Ok(built?),
             Err(_) => Err(anyhow::anyhow!(
                 "opening the database took longer than {} s: check that GENKAN_DATABASE_URL answers",

@@ -74,10 +74,11 @@ where
     }
 
     /// Keeps what was read, unless something was forgotten since the reading began.
-    pub(crate) fn keep(&self, key: K, value: V, reading: Reading) {
+    #[expect(clippy::needless_pass_by_value, reason = "callers make the key for this call")]
+    pub(crate) fn keep(&self, key: K, value: V, Reading(began_at): Reading) {
         self.inner.entries.insert(key.clone(), value);
         // Looked at after the insertion: a change in between either finds the entry, or is seen here.
-        if self.inner.forgotten.load(Ordering::SeqCst) != reading.0 {
+        if self.inner.forgotten.load(Ordering::SeqCst) != began_at {
             self.inner.entries.remove(&key);
         }
     }

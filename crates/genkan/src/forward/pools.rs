@@ -48,13 +48,20 @@ pub(crate) const fn breaker_rules(config: &crate::config::Config) -> BreakerRule
 /// The pools of one thread.
 #[derive(Debug)]
 pub(super) struct Pools {
-    hosts: RefCell<HashMap<HostId, (Origin, Rc<Pool<Incoming>>)>>,
+    hosts: RefCell<HashMap<HostId, HostPool>>,
     external: RefCell<HashMap<Origin, ExternalPool>>,
     breakers: Breakers,
     connector: Connector,
     host_limits: PoolLimits,
     external_limits: PoolLimits,
     deadlines: Rc<Deadlines>,
+}
+
+/// A pool of connections to a host of the fleet.
+#[derive(Debug)]
+struct HostPool {
+    origin: Origin,
+    pool: Rc<Pool<Incoming>>,
 }
 
 /// A pool of connections to an external PDS.
@@ -89,14 +96,15 @@ impl Pools {
     /// The pool of a host. A host whose origin has changed gets a new one.
     pub(super) fn host(&self, host: &Host) -> Rc<Pool<Incoming>> {
         let mut hosts = self.hosts.borrow_mut();
-        if let Some((origin, pool)) = hosts.get(&host.id)
-            && *origin == host.origin
+        if let Some(known) = hosts.get(&host.id)
+            && known.origin == host.origin
         {
-            return Rc::clone(pool);
+            return Rc::clone(&known.pool);
         }
         let breaker = self.breakers.of(&host.id);
         let pool = self.pool(&host.origin, None, breaker, self.host_limits);
-        hosts.insert(host.id.clone(), (host.origin.clone(), Rc::clone(&pool)));
+        let known = HostPool { origin: host.origin.clone(), pool: Rc::clone(&pool) };
+        hosts.insert(host.id.clone(), known);
         pool
     }
 
@@ -143,8 +151,8 @@ impl Pools {
     /// that are not in use.
     pub(super) fn sweep(&self) {
         let now = monotonic_now();
-        for (_, pool) in self.hosts.borrow().values() {
-            pool.close_old(now);
+        for known in self.hosts.borrow().values() {
+            known.pool.close_old(now);
         }
         self.external.borrow_mut().retain(|_, known| {
             known.pool.close_old(now);

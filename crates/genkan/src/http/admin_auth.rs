@@ -74,7 +74,7 @@ impl<M> AdminPassword<M> {
 #[derive(Clone, Debug)]
 pub(crate) enum OperatorOrAccount<M> {
     Operator,
-    Account(Caller<M>),
+    Account(Box<Caller<M>>),
 }
 
 impl<M: Method> FromRequestParts<App> for OperatorOrAccount<M> {
@@ -83,7 +83,9 @@ impl<M: Method> FromRequestParts<App> for OperatorOrAccount<M> {
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, XrpcError> {
         const { assert!(matches!(M::ROW.callers, Callers::OperatorOrAccount(_)), "the method is not for both") };
         if Authorization::of(&parts.headers).is_bearer() {
-            return Caller::from_request_parts(parts, app).await.map(Self::Account);
+            return Caller::from_request_parts(parts, app)
+                .await
+                .map(|caller| Self::Account(Box::new(caller)));
         }
         require_operator(app, &parts.headers)?;
         Ok(Self::Operator)

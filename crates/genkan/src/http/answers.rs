@@ -87,10 +87,9 @@ impl From<sessions::TokenError> for XrpcError {
     fn from(error: sessions::TokenError) -> Self {
         use sessions::TokenError as E;
         match error {
-            E::Malformed => bad_request("InvalidToken", messages::MALFORMED_TOKEN),
             E::WrongType => bad_request("InvalidToken", "Invalid token type"),
             E::Unverified => bad_request("InvalidToken", "Token could not be verified"),
-            E::BadClaims => bad_request("InvalidToken", messages::MALFORMED_TOKEN),
+            E::Malformed | E::BadClaims => bad_request("InvalidToken", messages::MALFORMED_TOKEN),
             E::WrongAudience => bad_request("InvalidToken", "Token is for another service"),
             E::Expired => bad_request("ExpiredToken", messages::EXPIRED_TOKEN),
             E::Revoked => bad_request("ExpiredToken", messages::REVOKED_TOKEN),

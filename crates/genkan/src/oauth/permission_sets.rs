@@ -173,7 +173,7 @@ impl PermissionSets {
             Ok(document) => sql::put(&mut tx, nsid.as_str(), document, now).await?,
             Err(problem) => sql::put_problem(&mut tx, nsid.as_str(), problem, now).await?,
         }
-        Ok(tx.commit().await?)
+        tx.commit().await
     }
 
     async fn look_up(&self, nsid: &Nsid) -> Result<String, String> {

@@ -50,6 +50,7 @@ pub(crate) fn row(method: &str) -> &'static Row {
 ///
 /// When no row has this name, or its rule is not [`Rule::Local`]; then the program does not
 /// compile.
+#[expect(clippy::indexing_slicing, reason = "a constant function cannot use iterators")]
 pub(crate) const fn answered(method: &str) -> &'static Row {
     let mut index = 0;
     while index < ROWS.len() {
@@ -64,6 +65,7 @@ pub(crate) const fn answered(method: &str) -> &'static Row {
 }
 
 /// `==` for constants.
+#[expect(clippy::indexing_slicing, reason = "a constant function cannot use iterators")]
 const fn is_same(one: &str, other: &str) -> bool {
     let (one, other) = (one.as_bytes(), other.as_bytes());
     if one.len() != other.len() {

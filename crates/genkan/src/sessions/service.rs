@@ -95,15 +95,12 @@ impl Sessions {
         let mut tx = self.db.begin().await?;
         // Checking a password takes a while. Holding the row with the same hash makes sure that a
         // password which was changed in that time opens nothing.
-        let is_still = match app_password {
-            Some(name) => {
-                accounts::hold(&mut tx, did, Demand::Usable).await?
-                    && self.app_passwords.hold(&mut tx, did, name).await?
-            }
-            None => {
-                let hash = Demand::PasswordHash(account.password_hash.expose());
-                accounts::hold(&mut tx, did, hash).await?
-            }
+        let is_still = if let Some(name) = app_password {
+            accounts::hold(&mut tx, did, Demand::Usable).await?
+                && self.app_passwords.hold(&mut tx, did, name).await?
+        } else {
+            let hash = Demand::PasswordHash(account.password_hash.expose());
+            accounts::hold(&mut tx, did, hash).await?
         };
         if !is_still {
             return Err(Error::WrongPassword);

@@ -214,20 +214,20 @@ impl RustTests {
             }
             let name: String =
                 rest.chars().take_while(|letter| letter.is_alphanumeric() || *letter == '_').collect();
-            let attributes: Vec<&str> = all[..at]
+            let above: Vec<&str> = all[..at]
                 .iter()
                 .rev()
                 .map(|line| line.trim())
                 .take_while(|line| line.starts_with("#["))
                 .collect();
-            let is_test = attributes.iter().any(|one| *one == "#[test]" || one.starts_with("#[tokio::test"))
-                && !attributes.iter().any(|one| one.starts_with("#[ignore"));
+            let is_test = above.iter().any(|one| *one == "#[test]" || one.starts_with("#[tokio::test"))
+                && !above.iter().any(|one| one.starts_with("#[ignore"));
             let indent = line.len() - line.trim_start().len();
             let end = format!("{}}}", " ".repeat(indent));
-            let body: Vec<&str> = all[at..].iter().take_while(|line| **line != end).copied().collect();
-            let test = by_name.entry(name.clone()).or_default();
-            test.runs |= is_test || mounted.contains(&name.as_str());
-            test.body.push_str(&body.join("\n"));
+            let lines: Vec<&str> = all[at..].iter().take_while(|line| **line != end).copied().collect();
+            let found = by_name.entry(name.clone()).or_default();
+            found.runs |= is_test || mounted.contains(&name.as_str());
+            found.body.push_str(&lines.join("\n"));
         }
     }
 }

@@ -10,11 +10,11 @@ use super::subject::{self, Subject};
 use super::{Binaries, ENOUGH, Report, Settings};
 use crate::say::Step;
 
-pub(super) fn run(settings: Settings) -> Result<Report> {
+pub(super) fn run(settings: &Settings) -> Result<Report> {
     let binaries = settings.build()?;
     Ok(match &settings.against {
-        None => Report::BesideNginx(Bench::start(&binaries, &settings)?.lines()?),
-        Some(old) => Report::Against(compare(&binaries, old, &settings)?),
+        None => Report::BesideNginx(Bench::start(&binaries, settings)?.lines()?),
+        Some(old) => Report::Against(compare(&binaries, old, settings)?),
     })
 }
 

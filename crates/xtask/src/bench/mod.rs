@@ -54,7 +54,7 @@ pub fn command(mut arguments: Arguments) -> Result<ExitCode> {
     let rounds = settings.rounds;
     let seconds = settings.seconds;
     let check = settings.check;
-    let report = bench(settings)?;
+    let report = bench(&settings)?;
     println!("\n{}; {rounds} rounds of {seconds} s each, medians", machine::facts());
     let all_met = match report {
         Report::BesideNginx(lines) => report::print(&lines),

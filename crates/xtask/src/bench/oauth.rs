@@ -14,11 +14,11 @@ use super::subject::{self, CLIENT_CORE, Running, Subject, pinned};
 use super::{Binaries, Report, Settings};
 use crate::say::Step;
 
-pub(super) fn run(settings: Settings) -> Result<Report> {
+pub(super) fn run(settings: &Settings) -> Result<Report> {
     let binaries = settings.build()?;
     Ok(match &settings.against {
-        None => Report::BesideNginx(beside_nginx(&binaries, &settings)?),
-        Some(old) => Report::Against(compare(&binaries, old, &settings)?),
+        None => Report::BesideNginx(beside_nginx(&binaries, settings)?),
+        Some(old) => Report::Against(compare(&binaries, old, settings)?),
     })
 }
 

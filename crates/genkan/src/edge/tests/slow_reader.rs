@@ -1,7 +1,7 @@
 //! Clients that read an answer slowly, or not at all.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -15,10 +15,10 @@ use crate::edge::Settings;
 #[tokio::test]
 async fn a_slow_reader_pushes_back_on_the_host() {
     const SIZE: usize = 256 << 20;
-    let sent = std::sync::Arc::new(std::sync::atomic::AtomicUsize::new(0));
-    let count = std::sync::Arc::clone(&sent);
+    let sent = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&sent);
     let pours = move |mut guest: Guest| {
-        let count = std::sync::Arc::clone(&count);
+        let count = Arc::clone(&count);
         async move {
             guest_head(&mut guest.stream).await;
             guest
@@ -29,7 +29,7 @@ async fn a_slow_reader_pushes_back_on_the_host() {
                 if guest.stream.write_all(&piece).await.is_err() {
                     return;
                 }
-                count.fetch_add(piece.len(), std::sync::atomic::Ordering::Relaxed);
+                count.fetch_add(piece.len(), Ordering::Relaxed);
             }
         }
     };
@@ -40,7 +40,7 @@ async fn a_slow_reader_pushes_back_on_the_host() {
     let mut ahead = 0;
     loop {
         tokio::time::sleep(Duration::from_millis(500)).await;
-        let now = sent.load(std::sync::atomic::Ordering::Relaxed);
+        let now = sent.load(Ordering::Relaxed);
         if now > 0 && now == ahead {
             break;
         }

@@ -1,4 +1,4 @@
-//! CallBudgets use of PDSes that are not ours.
+//! The fair use of external PDSes.
 //!
 //! A PDS counts all who come through us as one client. So we count as it does, in windows like its own, and correct
 //! ourselves by what its answers say. The first half of a window is there for whoever comes. In the second half calls

@@ -14,14 +14,14 @@ use tokio::time::Instant;
 use crate::config::{Config, Rate};
 use crate::limits::ClientNetwork;
 
-/// The bounds.
+/// The limits on reads from external PDSes.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct ReadLimits {
-    /// ReadLimiter that a client may begin. `None`: rates are not limited.
+    /// The rate of reads that a client may begin. `None`: rates are not limited.
     pub(crate) rate: Option<Rate>,
-    /// ReadLimiter of a client at once.
+    /// The most reads of a client at once.
     pub(crate) streams: usize,
-    /// ReadLimiter at once, in all.
+    /// The most reads at once, of all clients.
     pub(crate) streams_in_all: usize,
     /// Bytes that a client may read in an hour.
     pub(crate) bytes: u64,

@@ -33,7 +33,7 @@ struct Read<'a> {
     account: CallOwner,
     kind: CallKind,
     is_blob: bool,
-    read_permit: Rc<ReadPermit>,
+    permit: Rc<ReadPermit>,
 }
 
 /// What a PDS said.
@@ -61,7 +61,7 @@ impl<N: Neighbours> Forwarder<N> {
             account: CallOwner::Client(limits::ClientNetwork::of(visitor.ip)),
             kind: CallKind::of(method_of(request), false),
             is_blob: method_of(request).eq_ignore_ascii_case("com.atproto.sync.getBlob"),
-            read_permit: Rc::new(self.external.admit_read(visitor.ip)?),
+            permit: Rc::new(self.external.admit_read(visitor.ip)?),
         };
         let answer = self.ask(place, &read).await;
         if matches!(answer, Err(Error::NotAllowed)) {
@@ -158,7 +158,7 @@ impl<N: Neighbours> Forwarder<N> {
         {
             return Err(Error::Unreachable(Cause::TooLong));
         }
-        let mut body = ForwardedBody::new(body, Some(Rc::clone(&read.read_permit)));
+        let mut body = ForwardedBody::new(body, Some(Rc::clone(&read.permit)));
         let mut knows_no_account = false;
         if matches!(status, StatusCode::BAD_REQUEST | StatusCode::NOT_FOUND) && is_small_json(&headers) {
             let said =

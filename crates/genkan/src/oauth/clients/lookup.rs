@@ -282,7 +282,7 @@ impl Clients {
             Document::Metadata => clients::put_document(&mut tx, source.client_id, text, now).await?,
             Document::KeySet => clients::put_keys(&mut tx, source.client_id, text, now).await?,
         }
-        Ok(tx.commit().await?)
+        tx.commit().await
     }
 }
 

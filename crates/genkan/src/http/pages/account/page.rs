@@ -133,7 +133,7 @@ async fn of_one(
         email: Some(EmailSection::of(account, app.emails.is_on(), &shown.step, shown.typed)),
         apps: grants.into_iter().map(|grant| app_card(grant, messages)).collect(),
         minutes: Some(app.config.oauth.access_lifetime.as_secs().div_ceil(60)),
-        devices: devices.into_iter().map(|device| device_card(device, visit, messages)).collect(),
+        devices: devices.iter().map(|device| device_card(device, visit, messages)).collect(),
     };
     Reply::page(shown.status, &page, pages.origin(), None)
 }

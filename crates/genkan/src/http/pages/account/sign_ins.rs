@@ -32,7 +32,7 @@ pub(in crate::http::pages) async fn sign_out(pages: Pages, call: Call, form: For
     pages.see_other(&format!("/account/u/{did}?done=signed-out"))
 }
 
-pub(super) fn device_card(device: Device, visit: &Visit, messages: &'static Messages) -> DeviceCard {
+pub(super) fn device_card(device: &Device, visit: &Visit, messages: &'static Messages) -> DeviceCard {
     let minute: String = device.seen_at.to_string().chars().take(16).collect();
     let seen = messages.with(messages.seen_at, format!("{} UTC", minute.replace('T', " ")));
     DeviceCard {

@@ -80,7 +80,7 @@ pub(crate) async fn get_account_infos(
 ) -> Result<Json<Infos>, XrpcError> {
     let mut infos = Vec::new();
     for did in query.dids.iter().take(MANY) {
-        if let Some(account) = app.accounts.find(&did).await? {
+        if let Some(account) = app.accounts.find(did).await? {
             infos.push(view(account));
         }
     }
