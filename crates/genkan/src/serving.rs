@@ -88,19 +88,20 @@ impl Running {
                 Ok(())
             });
         }
-        // Before anybody can hear that this server is ready: from then on commands must wait for it. What the app
-        // read when it was built may be older than the row that they look for.
+        // In this order: what the app read when it was built may be older than the row that commands
+        // look for.
         let replica = Replica::register(&app.db, &app.clock, &process_name()).await?;
         app.fleet.take_up(&replica).await?;
         let heartbeat = tokio::spawn(replica.clone().keep_alive());
-        let stopped = until(stopping);
-        listeners.spawn(async move { axum::serve(ops, ops_routes).with_graceful_shutdown(stopped).await });
         // An embedded database has one process: leases that an earlier one held would only delay work.
         if app.db.is_embedded() {
             app.sign_ups.end_leases().await?;
             app.renames.end_leases().await?;
         }
         jobs::start(&app, replica.clone());
+        // Last, since `/readyz` says that everything has started.
+        let stopped = until(stopping);
+        listeners.spawn(async move { axum::serve(ops, ops_routes).with_graceful_shutdown(stopped).await });
         tracing::info!("serving {} on {address}", config.service.public_url);
         Ok(Self { readiness, edge, stop, listeners, replica, heartbeat, db: app.db.clone() })
     }
