@@ -28,7 +28,7 @@ pub struct AnswerBody<B: Body<Data = Bytes> + Unpin> {
     permit: Permit<B>,
     /// How long the connection may be kept afterwards.
     keep: KeepAlive,
-    /// From one byte to the next.
+    /// The longest wait from one byte to the next.
     idle: Duration,
     /// Bytes that may still come.
     left: u64,
@@ -68,6 +68,7 @@ impl<B: Body<Data = Bytes> + Unpin> AnswerBody<B> {
 
     /// The whole body, if it came along with its head. The connection goes back to the pool then.
     pub fn take_buffered(&mut self) -> Option<Bytes> {
+        // A body beyond the limit is left to `poll_server`, which cuts it off.
         if self.is_cut || self.framing.rest()? > self.left {
             return None;
         }
@@ -81,6 +82,7 @@ impl<B: Body<Data = Bytes> + Unpin> AnswerBody<B> {
         let Some(connection) = &mut self.connection else { return Poll::Ready(None) };
         match connection.poll_body(&mut self.framing, cx) {
             Poll::Ready(Ok(Piece::Data(data))) => {
+                // The framing may announce no length, so the limit counts the bytes that come.
                 let Some(left) = self.left.checked_sub(data.len() as u64) else { return self.cut_off(cx) };
                 self.left = left;
                 if self.framing.is_over() {
@@ -88,6 +90,7 @@ impl<B: Body<Data = Bytes> + Unpin> AnswerBody<B> {
                 }
                 Poll::Ready(Some(Ok(data)))
             }
+            // `poll_body` reads on after `NotYet`, so only `Over` comes here.
             Poll::Ready(Ok(Piece::Over | Piece::NotYet)) => {
                 self.give_back();
                 Poll::Ready(None)
@@ -139,6 +142,7 @@ impl<B: Body<Data = Bytes> + Unpin> Body for AnswerBody<B> {
         }
         let polled = self.poll_server(cx);
         if polled.is_ready() {
+            // The next wait starts a new limit: it is from one byte to the next.
             self.is_waiting = false;
         }
         polled.map(|frame| frame.map(|data| data.map(Frame::data)))

@@ -22,7 +22,7 @@ use crate::answer_head::MalformedAnswer;
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AnswerFraming {
-    /// The body has ended, or there is none.
+    /// The body has ended, or the answer has no body.
     Over,
     /// This many bytes, and at least one, are still to come.
     Length(u64),
@@ -155,6 +155,7 @@ impl AnswerFraming {
                 *self = Self::Over;
                 Ok(())
             }
+            // A body that was cut short must not look whole (RFC 9112 §8).
             Self::Length(_) | Self::Chunked(_) => Err(MalformedAnswer),
         }
     }
@@ -162,6 +163,7 @@ impl AnswerFraming {
 
 /// Splits off what has come of `left` bytes, and counts it. `None`: nothing has.
 fn split(read: &mut BytesMut, left: &mut u64) -> Option<Bytes> {
+    // Bytes beyond `left` stay in `read`: the line end of a chunk, or what no answer announced.
     let count = usize::try_from(*left).unwrap_or(usize::MAX).min(read.len());
     if count == 0 {
         return None;
@@ -173,6 +175,8 @@ fn split(read: &mut BytesMut, left: &mut u64) -> Option<Bytes> {
 /// Where the line that begins here ends, if its end has come. It ends in CR LF, and has no other CR or LF.
 fn line(read: &[u8], most: usize) -> Result<Option<usize>, MalformedAnswer> {
     match memchr::memchr2(b'\r', b'\n', read) {
+        // The limit applies to a whole line too, not only to one whose end has not come: the
+        // outcome must not depend on how reads cut the bytes.
         Some(end) if end > most => Err(MalformedAnswer),
         Some(end) => match read.get(end..) {
             Some([b'\r', b'\n', ..]) => Ok(Some(end)),

@@ -13,10 +13,10 @@ use http::header::{CONTENT_LENGTH, HeaderMap, HeaderName, HeaderValue};
 
 use crate::answer_framing::AnswerFraming;
 
-/// What a server says before its answer's body.
+/// The head of an answer.
 #[derive(Debug)]
 pub struct AnswerHead {
-    /// Never 1xx: interim answers are skipped.
+    /// The status, which is never 1xx: interim answers are skipped.
     pub status: StatusCode,
     /// The fields that the caller kept, and `Content-Length` where there is one.
     pub headers: HeaderMap,
@@ -115,6 +115,7 @@ pub fn read_answer_head<F: AnswerFields>(
     let mut headers = HeaderMap::with_capacity(parsed.headers.len() + F::ADDED);
     for field in parsed.headers.iter() {
         let mut lower = [0; LONGEST_NAME];
+        // `AnswerFields::keep` is not shown longer names, and none of them decides about framing.
         let Some(name) = lowered(field.name, &mut lower) else { continue };
         if said.take(name, field.value)? {
             continue;
@@ -150,6 +151,7 @@ pub fn read_answer_head<F: AnswerFields>(
     };
     // A 204 that announces a body may send one. It would be taken for the next answer.
     let is_doubtful = status == StatusCode::NO_CONTENT && (said.is_chunked || said.length.unwrap_or(0) > 0);
+    // HTTP/1.1 keeps connections by default and HTTP/1.0 closes them (RFC 9112 §9.3).
     let stays = said.connection.unwrap_or(!is_old);
     let keep = match said.timeout {
         _ if !stays || is_doubtful || framing == AnswerFraming::UntilClose => KeepAlive::Close,
@@ -160,14 +162,14 @@ pub fn read_answer_head<F: AnswerFields>(
     Ok(Some(AnswerHead { status, headers, framing, keep }))
 }
 
-/// What the framing fields say of the body and of the connection.
+/// The framing fields' statements about the body and the connection.
 #[derive(Debug, Default)]
 struct Said {
     length: Option<u64>,
     is_chunked: bool,
     /// Whether the connection stays, if `Connection` says so.
     connection: Option<bool>,
-    /// Seconds, from `Keep-Alive`.
+    /// The timeout of `Keep-Alive`, in seconds.
     timeout: Option<u64>,
     /// Fields that `Connection` names: they are for this connection only (RFC 9110 §7.6.1).
     named: Vec<HeaderName>,
@@ -179,11 +181,14 @@ impl Said {
         match name {
             "content-length" => {
                 let length = decimal(value.trim_ascii()).ok_or(MalformedAnswer)?;
+                // Even two equal lengths are refused: a reader that joins them sees "5, 5".
                 if self.length.replace(length).is_some() {
                     return Err(MalformedAnswer);
                 }
             }
             "transfer-encoding" => {
+                // Only `chunked` alone says where the body ends. Any other coding would have to be
+                // undone.
                 if self.is_chunked || !value.trim_ascii().eq_ignore_ascii_case(b"chunked") {
                     return Err(MalformedAnswer);
                 }
@@ -227,6 +232,8 @@ fn lowered<'a>(name: &str, room: &'a mut [u8; LONGEST_NAME]) -> Option<&'a str> 
 
 /// A number of digits and nothing else. `None` also for one of more than 18 digits.
 fn decimal(text: &[u8]) -> Option<u64> {
+    // 18 digits stay below 2^63, so the sum cannot overflow. A sign, a space or a list is not a
+    // number.
     if text.is_empty() || text.len() > 18 {
         return None;
     }

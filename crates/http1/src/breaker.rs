@@ -9,9 +9,9 @@ use tokio::time::Instant;
 /// When a server is left alone, and for how long.
 #[derive(Clone, Copy, Debug)]
 pub struct BreakerRules {
-    /// This many failures in a row,
+    /// The number of failures in a row, all within `window`, that open the breaker.
     pub failures: u32,
-    /// within this time, open the breaker.
+    /// The time within which those failures have to come.
     pub window: Duration,
     /// How long an open breaker refuses requests.
     pub pause: Duration,
@@ -92,6 +92,8 @@ impl Breaker {
             return;
         }
         let first = self.first_failure.load(Ordering::Relaxed);
+        // A failure outside of the window begins a new row: rare failures over hours must not add
+        // up.
         if self.failures.load(Ordering::Relaxed) == 0 || now.saturating_sub(first) > millis(self.rules.window)
         {
             self.first_failure.store(now, Ordering::Relaxed);
@@ -105,6 +107,7 @@ impl Breaker {
     }
 
     fn millis(&self, now: Instant) -> u64 {
+        // Never zero, which means "never" in the fields above.
         millis(now.duration_since(self.started)) + 1
     }
 }

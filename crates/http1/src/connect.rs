@@ -29,6 +29,8 @@ pub struct Endpoint {
 impl Endpoint {
     /// The server of an `https` or `http` URL. Without a port, the scheme's own counts.
     pub fn new(is_tls: bool, authority: &Authority) -> Self {
+        // Brackets belong to the URL (RFC 3986 §3.2.2). Addresses and names of certificates have
+        // none.
         let host = authority.host().trim_start_matches('[').trim_end_matches(']');
         Self {
             host: host.into(),
@@ -61,8 +63,8 @@ impl Connector {
         Self { tls: TlsConnector::from(tls), reroute: None }
     }
 
-    /// Connects elsewhere than to the checked addresses that it is given. Tests use it to see which
-    /// address would be connected to, without leaving the machine.
+    /// Redirects connections from the checked addresses. Tests use it to see which address would be
+    /// connected to, without leaving the machine.
     #[must_use]
     pub fn rerouted(mut self, reroute: impl Fn(SocketAddr) -> SocketAddr + Send + Sync + 'static) -> Self {
         self.reroute = Some(Arc::new(reroute));
@@ -95,6 +97,8 @@ impl Connector {
                 let address = SocketAddr::new(*address, endpoint.port);
                 let address = self.reroute.as_ref().map_or(address, |reroute| reroute(address));
                 match connect(address).await {
+                    // The next address is for servers that cannot be reached. A failed TLS
+                    // handshake means that this one was reached, so it is reported.
                     Ok(stream) => return self.secure(endpoint, stream).await,
                     Err(cause) => last = cause,
                 }
@@ -148,6 +152,7 @@ async fn connect(address: SocketAddr) -> Result<TcpStream, Cause> {
 
 /// Sends small writes at once, and notices within a minute when the other side is gone without a word.
 fn set_options(stream: &TcpStream) -> io::Result<()> {
+    // Without this a small write waits until the previous one is acknowledged (Nagle's algorithm).
     stream.set_nodelay(true)?;
     let socket = SockRef::from(stream);
     // 20 s of silence and three probes, 10 s apart, make 50 s while we wait for bytes.
@@ -156,7 +161,8 @@ fn set_options(stream: &TcpStream) -> io::Result<()> {
         .with_interval(Duration::from_secs(10))
         .with_retries(3);
     socket.set_tcp_keepalive(&probes)?;
-    // While bytes of ours wait for an acknowledgement, the system sends no probes: this limit counts.
+    // The system sends no probes while sent bytes wait for an acknowledgement. Then this limit
+    // counts.
     #[cfg(target_os = "linux")]
     socket.set_tcp_user_timeout(Some(Duration::from_secs(55)))?;
     Ok(())

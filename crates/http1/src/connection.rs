@@ -30,11 +30,11 @@ pub(crate) struct UpstreamConnection<B> {
     read: BytesMut,
     /// Whether the memory of `read` has grown beyond what a head needs.
     is_wide: bool,
-    /// Until when the connection may be used again.
+    /// The time until which the connection may be used again.
     pub(crate) keep_until: Instant,
 }
 
-/// Why no head of an answer came.
+/// The reason why no head of an answer came.
 #[derive(Debug)]
 pub(crate) struct HeadError {
     /// Whether a byte of an answer had come.
@@ -79,6 +79,7 @@ impl<B: Body<Data = Bytes> + Unpin> UpstreamConnection<B> {
         loop {
             while let Some(end) = answer_head::find_end(&self.read, progress.searched) {
                 progress.searched = 0;
+                // Frozen and not copied: header values share this memory.
                 let head = self.read.split_to(end).freeze();
                 match answer_head::read_answer_head(&head, to_head, fields) {
                     Ok(Some(head)) => return Poll::Ready(Ok(head)),
@@ -137,6 +138,8 @@ impl<B: Body<Data = Bytes> + Unpin> UpstreamConnection<B> {
         if rest == 0 {
             return Some(Bytes::new());
         }
+        // Either the whole rest or nothing is taken: a caller that gets `None` goes on with
+        // `poll_body`.
         if (self.read.len() as u64) < rest {
             return None;
         }
@@ -147,6 +150,7 @@ impl<B: Body<Data = Bytes> + Unpin> UpstreamConnection<B> {
     }
 
     fn poll_read(&mut self, want: usize, cx: &mut Context<'_>) -> Poll<std::io::Result<usize>> {
+        // Noted here, since the buffer's own capacity changes as parts of it are split off.
         self.is_wide |= want > HEAD_READ;
         self.read.reserve(want);
         pin!(self.stream.read_buf(&mut self.read)).poll(cx)

@@ -73,6 +73,8 @@ impl Deadlines {
         let mut wait = Wait { deadlines: self, slot: None };
         poll_fn(|cx| match future.as_mut().poll(cx) {
             Poll::Ready(output) => Poll::Ready(Ok(output)),
+            // The future is polled first: an answer that is ready counts even if its deadline has
+            // passed.
             Poll::Pending if wait.has_elapsed(limit, cx) => Poll::Ready(Err(Elapsed)),
             Poll::Pending => Poll::Pending,
         })
@@ -128,6 +130,8 @@ impl Slots {
 
     fn remove(&mut self, slot: usize) {
         if let Some(taken) = self.all.get_mut(slot)
+            // Only a slot that was in use becomes free. Pushed twice, one slot would be given to
+            // two requests.
             && taken.take().is_some()
         {
             self.free.push(slot);

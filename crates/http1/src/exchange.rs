@@ -24,9 +24,9 @@ pub struct Exchange<'a, H> {
     pub head: &'a H,
     /// How long the body is.
     pub length: BodyLength,
-    /// The progress of the body, where there is one.
+    /// The progress of the body. `None` for a request without a body.
     pub progress: Option<Rc<UploadProgress>>,
-    /// From the end of the request until the head of its answer.
+    /// The longest wait from the end of the request until the head of its answer.
     pub answer_within: Duration,
     /// How slowly the body may come.
     pub limits: UploadLimits,
@@ -35,7 +35,7 @@ pub struct Exchange<'a, H> {
 /// How slowly a request's body may come.
 #[derive(Clone, Copy, Debug)]
 pub struct UploadLimits {
-    /// From one byte to the next, from the source and to the server.
+    /// The longest wait from one byte to the next, from the source and to the server.
     pub idle: Duration,
     /// How long the source may send more slowly than `slow_rate`.
     pub slow_grace: Duration,
@@ -48,7 +48,7 @@ pub struct UploadLimits {
 pub struct Answer<F, B> {
     /// The status and the kept headers.
     pub head: AnswerHead,
-    /// What the caller's choice of fields has learnt.
+    /// The caller's choice of fields, with what it learnt from them.
     pub fields: F,
     connection: Box<UpstreamConnection<B>>,
 }
@@ -101,6 +101,8 @@ impl<H: RequestHead> Exchange<'_, H> {
                 Err(error) => return Err(self.blame(error.cause, pool).into()),
             }
         }
+        // Reached without an idle connection, or after a failed try. The body is still whole then:
+        // a request with a body never gets here after a try.
         let connection = pool.connect().await.map_err(|cause| {
             pool.breaker().failed(monotonic_now());
             Error::Unreachable(cause)
@@ -145,6 +147,8 @@ impl<H: RequestHead> Exchange<'_, H> {
         pool: &Pool<B>,
     ) -> Result<T, Error> {
         let mut head = pin!(head);
+        // The first timeout ends at once if the head does not come: the loop then sets the real
+        // limit.
         let mut until = monotonic_now();
         loop {
             if let Ok(outcome) = tokio::time::timeout_at(until, head.as_mut()).await {
@@ -182,6 +186,7 @@ impl<H: RequestHead> Exchange<'_, H> {
     /// Decides whose fault a failed exchange is.
     fn blame<B: Body<Data = Bytes> + Unpin>(&self, cause: Cause, pool: &Pool<B>) -> Error {
         match self.progress.as_ref().map(|progress| progress.state()) {
+            // These two are the client's fault and must not count against the server.
             Some(UploadState::TooLarge) => Error::BodyTooLarge,
             Some(UploadState::Broken) => Error::BrokenBody,
             _ => {

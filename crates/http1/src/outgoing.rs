@@ -91,6 +91,8 @@ impl<B: Body<Data = Bytes> + Unpin> Outgoing<B> {
             let waits_for_body = self.piece.is_empty() && self.poll_source(cx)?.is_pending();
             if self.gone < self.lead.len() || !self.piece.is_empty() {
                 let count = ready!(self.poll_write(stream, cx)).map_err(|_| SendError::Server)?;
+                // A write of no bytes means that the connection takes no more. Trying again would
+                // loop for ever.
                 if count == 0 {
                     return Poll::Ready(Err(SendError::Server));
                 }
@@ -150,6 +152,8 @@ impl<B: Body<Data = Bytes> + Unpin> Outgoing<B> {
                 Some(Err(_)) => return Poll::Ready(Err(SendError::Body)),
                 None => {
                     match self.left {
+                        // The body ended before its announced length. The server would wait for the
+                        // rest, so the connection cannot be used again.
                         Left::Known(1..) => {
                             upload.report(UploadState::Broken);
                             return Poll::Ready(Err(SendError::Body));
@@ -176,11 +180,13 @@ impl<B: Body<Data = Bytes> + Unpin> Outgoing<B> {
         } else if lead.is_empty() {
             stream.poll_write(cx, &self.piece)
         } else {
+            // One call for both, so that a small request usually goes out in one packet.
             stream.poll_write_vectored(cx, &[io::IoSlice::new(lead), io::IoSlice::new(&self.piece)])
         }
     }
 
     fn went(&mut self, count: usize) {
+        // A vectored write may end anywhere: within the lead, at its end, or within the piece.
         let of_lead = count.min(self.lead.len() - self.gone);
         self.gone += of_lead;
         self.piece.advance(count - of_lead);

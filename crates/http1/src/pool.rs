@@ -105,6 +105,8 @@ impl<B: Body<Data = Bytes> + Unpin> Pool<B> {
     /// [`Error::PoolFull`] when too many are under way, [`Error::BreakerOpen`] when the server failed
     /// repeatedly just now.
     pub fn admit(self: Rc<Self>) -> Result<Permit<B>, Error> {
+        // Checked before the breaker, which lets one request try after its pause: that one must not
+        // be used up by a full pool.
         if self.under_way.get() >= self.limits.at_once {
             return Err(Error::PoolFull);
         }
@@ -155,9 +157,12 @@ impl<B: Body<Data = Bytes> + Unpin> Pool<B> {
         let keep = match keep {
             KeepAlive::Close => return,
             KeepAlive::Unlimited => self.limits.keep,
+            // The shorter time counts: sending on a connection that the server is about to close
+            // would fail.
             KeepAlive::AtMost(time) => time.min(self.limits.keep),
         };
         let mut idle = self.idle.borrow_mut();
+        // A server that has sent surplus bytes or closed shows it here already.
         if idle.len() < self.limits.idle && connection.is_reusable() {
             connection.shrink();
             connection.keep_until = self.deadlines.now() + keep;
@@ -187,6 +192,7 @@ impl<B> Permit<B> {
 
 impl<B> Drop for Permit<B> {
     fn drop(&mut self) {
+        // Dropping is the only way to end a permit, so a cancelled request is counted off as well.
         self.pool.under_way.set(self.pool.under_way.get() - 1);
     }
 }

@@ -68,7 +68,7 @@ enum At {
     Trailer,
 }
 
-/// What the fields of a head have said so far.
+/// The statements of a head's fields so far.
 #[derive(Clone, Copy, Debug, Default)]
 struct Head {
     bytes: usize,
@@ -80,7 +80,7 @@ struct Head {
 }
 
 impl RequestFraming {
-    /// At the beginning of a connection.
+    /// A reader at the beginning of a connection.
     pub fn new(limits: HeadLimits) -> Self {
         Self { limits, at: At::Head, head: Head::default(), cut: Vec::new() }
     }
@@ -105,6 +105,7 @@ impl RequestFraming {
             fresh = match self.at {
                 At::Head | At::ChunkSize | At::Trailer => self.take_line(fresh)?,
                 At::Body(left) => {
+                    // Bodies are skipped without being looked at. Only their length matters here.
                     let (taken, rest) = split(fresh, left);
                     self.at = if taken == left { At::Head } else { At::Body(left - taken) };
                     rest
@@ -145,6 +146,7 @@ impl RequestFraming {
         if self.head.bytes <= self.limits.bytes {
             return Ok(());
         }
+        // Before the request line has ended, it is the target that does not end.
         let in_target = self.at == At::Head && !self.head.has_request_line;
         Err(if in_target { RequestFault::TargetTooLong } else { RequestFault::HeadTooLarge })
     }
@@ -233,6 +235,7 @@ impl RequestFraming {
 
     fn head_ends(&mut self) -> Result<(), RequestFault> {
         let head = std::mem::take(&mut self.head);
+        // Two readers may route a request with no or two hosts differently (RFC 9112 §3.2).
         if head.hosts != 1 {
             return Err(RequestFault::Ambiguous("exactly one Host header is required"));
         }
@@ -244,6 +247,8 @@ impl RequestFraming {
                 ));
             }
             (true, None) => At::ChunkSize,
+            // A request without either field has no body (RFC 9112 §6.3), as one of length zero.
+            // The next head follows.
             (false, None | Some(0)) => At::Head,
             (false, Some(length)) => At::Body(length),
         };
@@ -257,6 +262,7 @@ impl RequestFraming {
         // The byte count starts again, so that the limit is one of each line and not of the body.
         self.head = Head::default();
         self.at = match size.checked_add(2) {
+            // A chunk of size zero is the last one. It has no data and no line end of its own.
             _ if size == 0 => At::Trailer,
             Some(with_line_end) => At::Chunk(with_line_end),
             None => return Err(RequestFault::Ambiguous("invalid chunk size")),
@@ -282,12 +288,14 @@ fn number(text: &[u8], radix: u32) -> Option<u64> {
         return None;
     }
     text.iter().try_fold(0_u64, |sum, byte| {
+        // 18 hexadecimal digits can exceed 64 bits, so both steps are checked.
         sum.checked_mul(u64::from(radix))?.checked_add(u64::from(char::from(*byte).to_digit(radix)?))
     })
 }
 
 /// Whether a `Host` is a name or an address, with or without a port (RFC 9110 §7.2).
 fn is_host(value: &[u8]) -> bool {
+    // Stricter than RFC 3986 §3.2.2: no escapes and no user name, which servers read differently.
     let host = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_' | b':');
     match value.strip_prefix(b"[") {
         Some(bracketed) => match memchr::memchr(b']', bracketed) {
@@ -300,6 +308,7 @@ fn is_host(value: &[u8]) -> bool {
         None => {
             !value.is_empty()
                 && value.iter().all(host)
+                // At most one colon, before the port: an IPv6 address must be in brackets.
                 && value.iter().filter(|byte| **byte == b':').nth(1).is_none()
         }
     }

@@ -39,7 +39,7 @@ pub enum BodyLength {
     None,
     /// This many bytes.
     Known(u64),
-    /// Not known beforehand. The body goes in chunks.
+    /// The length is not known beforehand, so the body goes in chunks.
     Chunked,
 }
 
@@ -85,6 +85,7 @@ pub fn write_request_head<H: RequestHead>(
         out.extend_from_slice(part.as_bytes());
     }
     let mut fields = FieldWriter { out };
+    // First, as RFC 9110 §7.2 recommends.
     fields.field("host", host.as_bytes());
     head.write_fields(&mut fields)?;
     match length {

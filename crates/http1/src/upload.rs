@@ -91,12 +91,15 @@ impl<B> KeptBody<B> {
                 self.bytes.set(self.bytes.get() + piece.len());
                 self.pieces.borrow_mut().push_back(piece.clone());
             }
+            // A body of which a part is missing cannot be sent again, so the kept part is released
+            // too.
             None => self.stop(),
         }
     }
 
     fn give_back(&self) {
         self.pieces.borrow_mut().clear();
+        // `replace` leaves zero, so a second call, as in `drop`, gives nothing back twice.
         self.budget.0.set(self.budget.0.get() + self.bytes.replace(0));
     }
 
@@ -112,6 +115,7 @@ impl<B> KeptBody<B> {
         if self.is_over.get() {
             return None;
         }
+        // The source is here only once the upload of the try before has been dropped.
         let body = self.rest.borrow_mut().take()?;
         let progress = Rc::new(UploadProgress::new(monotonic_now()));
         let again = std::mem::take(&mut *self.pieces.borrow_mut());
@@ -161,6 +165,8 @@ impl UploadProgress {
     pub(crate) fn is_too_slow(&self, now: Instant, grace: Duration, rate: u64) -> bool {
         let elapsed = now.duration_since(self.began);
         self.state.get() == UploadState::WaitsForSource
+            // Judged only while the source is awaited: while the server takes nothing, no bytes can
+            // come.
             && elapsed > grace
             && self.bytes.get() < rate.saturating_mul(elapsed.as_secs())
     }
@@ -208,6 +214,8 @@ impl<B: Body<Data = Bytes> + Unpin> Upload<B> {
             (None, None) => Poll::Ready(None),
         };
         let Poll::Ready(frame) = polled else {
+            // Reported only when the state changes: `moved` must stay at the last byte for the idle
+            // limit.
             if self.progress.state.get() != UploadState::WaitsForSource {
                 self.report(UploadState::WaitsForSource);
             }
@@ -216,6 +224,8 @@ impl<B: Body<Data = Bytes> + Unpin> Upload<B> {
         self.report(UploadState::WaitsForServer);
         match frame.map(|frame| frame.map(Frame::into_data)) {
             Some(Ok(Ok(data))) => {
+                // The limit counts bytes that come and not the announced length, which a chunked
+                // body does not have.
                 let Some(left) = self.left.checked_sub(data.len() as u64) else {
                     self.report(UploadState::TooLarge);
                     return Poll::Ready(Some(Err(UploadBroken)));
@@ -240,7 +250,8 @@ impl<B: Body<Data = Bytes> + Unpin> Upload<B> {
 impl<B> Drop for Upload<B> {
     fn drop(&mut self) {
         if let (Some(kept), Some(body)) = (&self.kept, self.body.take()) {
-            // Pieces that an earlier try had sent and this one has not.
+            // An earlier try sent these pieces and this one has not yet, so they are kept for the
+            // next.
             for piece in &self.again {
                 kept.keep(piece);
             }

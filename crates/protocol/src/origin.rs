@@ -104,6 +104,7 @@ impl FromStr for Origin {
         {
             return Err(OriginError::NotAUrl);
         }
+        // A default port is left out, so that equal origins have equal texts (RFC 6454 §6.2).
         let default_port = if https { 443 } else { 80 };
         let canonical = match authority.port_u16() {
             Some(port) if port != default_port => format!("{host}:{port}"),

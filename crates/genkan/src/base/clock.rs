@@ -83,6 +83,7 @@ impl Timestamp {
     /// Digits after the milliseconds are dropped. Leap seconds and days that do not exist are `None`.
     pub fn parse_rfc3339(text: &str) -> Option<Self> {
         let (date, rest) = text.split_once('T')?;
+        // The last one: the date and its dashes were split off above.
         let zone_at = rest.rfind(['Z', '+', '-'])?;
         let (time, zone) = rest.split_at(zone_at);
         let [year, month, day] = fields(date, '-')?;
@@ -92,6 +93,7 @@ impl Timestamp {
         let millis = match decimals {
             None => 0,
             Some(digits) if !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit()) => {
+                // Filled up on the right: `.5` is 500 milliseconds.
                 format!("{digits:0<3}").get(..3)?.parse::<i64>().ok()?
             }
             Some(_) => return None,
@@ -107,12 +109,14 @@ impl Timestamp {
             }
             _ => return None,
         };
+        // `fields` checks the least length of each number, and these the length of all together.
         let fine = date.len() == 10 && time.len() == 8 && hours < 24 && minutes < 60 && seconds < 60;
         // The round trip refuses days that do not exist, such as 30 February.
         let days = days_from_civil(year, month, day);
         if !fine || civil_from_days(days) != (year, month, day) {
             return None;
         }
+        // The offset is how far local time is ahead of UTC, so it is subtracted.
         let total_minutes = (days * 24 + hours) * 60 + minutes - offset_minutes;
         Some(Self((total_minutes * 60 + seconds) * 1000 + millis))
     }
@@ -139,6 +143,7 @@ fn millis(duration: Duration) -> i64 {
 }
 
 fn fields<const N: usize>(text: &str, between: char) -> Option<[i64; N]> {
+    // Checked by hand, since `parse` also accepts a leading `+`.
     let is_number = |field: &str| field.len() >= 2 && field.bytes().all(|byte| byte.is_ascii_digit());
     let numbers: Vec<i64> = text
         .split(between)

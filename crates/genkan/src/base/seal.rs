@@ -58,6 +58,7 @@ impl NamedKey {
 /// apart from other uses of SHA-256 on the key.
 pub(crate) fn key_id(key: &Secret<[u8; 32]>) -> Arc<str> {
     let digest = Sha256::new().chain_update(b"genkan sealing key id").chain_update(key.expose()).finalize();
+    // Four bytes are enough to tell a few keys apart, and too few to say anything about the key.
     HEXLOWER.encode(digest.get(..4).unwrap_or_default()).into()
 }
 
@@ -121,6 +122,7 @@ impl Sealer {
 
     /// Seals `plain` for one row of a column. `purpose` names the column, as `hosts.admin_password`.
     pub(crate) fn seal(&self, purpose: &str, row: &str, plain: &[u8]) -> String {
+        // A new one for each value: two values under one key and nonce would reveal each other.
         let nonce = random::bytes::<NONCE_BYTES>();
         self.current(|key| {
             let payload = Payload { msg: plain, aad: &aad(purpose, row, &key.id) };
@@ -141,6 +143,7 @@ impl Sealer {
         row: &str,
         sealed: &str,
     ) -> Result<Zeroizing<Vec<u8>>, UnsealError> {
+        // base64url contains no dot, so there are exactly three parts.
         let mut parts = sealed.split('.');
         let (Some("v1"), Some(key_id), Some(text), None) =
             (parts.next(), parts.next(), parts.next(), parts.next())
@@ -157,6 +160,7 @@ impl Sealer {
         key.cipher
             .decrypt(&XNonce::from(nonce), payload)
             .map(Zeroizing::new)
+            // The cipher does not tell a changed text from a wrong purpose or row.
             .map_err(|_| UnsealError::Changed)
     }
 }

@@ -92,7 +92,10 @@ impl Setting for DatabaseUrl {
 
     fn parse(text: &str) -> Result<Self, String> {
         if let Some(path) = text.strip_prefix("sqlite:") {
+            // `sqlite:path` and `sqlite://path` are both common.
             let path = path.strip_prefix("//").unwrap_or(path);
+            // `:memory:` is refused, since nothing would outlive the process. Parameters are
+            // refused too, since Genkan does not read them.
             return if path.is_empty() || path.contains(['?', '#']) || path.starts_with(':') {
                 Err("does not name a file".to_owned())
             } else {
@@ -122,6 +125,7 @@ impl fmt::Display for DatabaseUrl {
                 // Without user, password and parameters: a parameter can hold a password too.
                 let url = url.expose();
                 let place = url.split_once("://").map_or("", |(_, rest)| rest);
+                // The last `@`: a password may contain others.
                 let place = place.rsplit_once('@').map_or(place, |(_, place)| place);
                 let place = place.split('?').next().unwrap_or_default();
                 write!(f, "postgres://[sealed]@{place}")

@@ -84,6 +84,7 @@ impl Listen {
 
     /// Checks that no two listeners have the same address.
     pub(super) fn check_beside(&self, directory: &Directory, found: &mut Findings) {
+        // Port 0 lets the system choose a free port, so two of them do not clash.
         let same = |one: SocketAddr, other: SocketAddr| one == other && one.port() != 0;
         if same(self.address, self.ops) {
             found.add(

@@ -130,6 +130,7 @@ impl Setting for SmtpUrl {
         if !["", "/"].contains(&url.path()) {
             return Err("has a path".to_owned());
         }
+        // The last `@`, since a password may contain others.
         let authority = url.authority().map_or("", http::uri::Authority::as_str);
         let credentials = match authority.rsplit_once('@') {
             None => None,
@@ -141,6 +142,8 @@ impl Setting for SmtpUrl {
                 Some((Secret::new(plain(user)?), Secret::new(plain(password)?)))
             }
         };
+        // Traffic on the loopback interface does not leave the machine, so a local relay may be
+        // used without TLS.
         if credentials.is_some() && tls == SmtpTls::Off && !is_loopback(&host) {
             return Err("would send the password without encryption".to_owned());
         }

@@ -75,6 +75,7 @@ impl<'a> Reader<'a> {
             Ok(Some((text, setting))) => match T::parse(text.trim()) {
                 Ok(value) => (value, Source::Set(setting)),
                 Err(reason) => {
+                    // A secret is not repeated in an error, which ends up in logs.
                     let shown = if T::SECRET { String::new() } else { format!("{text:?} ") };
                     self.problems.push(Problem {
                         setting,
@@ -125,6 +126,7 @@ impl<'a> Reader<'a> {
         if let Some(file_env) = key.file_env()
             && let Some(path) = self.environment.value(&file_env)
         {
+            // Set twice, one of the values would be ignored in silence.
             if self.environment.value(key.env).is_some() {
                 return Err(Problem {
                     setting: file_env,

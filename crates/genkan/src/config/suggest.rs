@@ -6,6 +6,7 @@ pub(super) fn nearest<'a>(typed: &str, known: impl IntoIterator<Item = &'a str>)
         .into_iter()
         .map(|name| (distance(typed, name), name))
         .min()
+        // Two slips in a short name, a quarter of a long one. Anything further would be a guess.
         .filter(|(distance, name)| *distance <= 2.max(name.len() / 4))
         .map(|(_, name)| name)
 }
@@ -16,6 +17,8 @@ pub(super) fn nearest<'a>(typed: &str, known: impl IntoIterator<Item = &'a str>)
 fn distance(one: &str, other: &str) -> usize {
     let mut row: Vec<usize> = (0..=other.chars().count()).collect();
     for (line, left) in one.chars().enumerate() {
+        // One row is enough: `diagonal` keeps the only value of the row before that would be
+        // overwritten too early.
         let mut diagonal = line;
         let mut before = line + 1;
         for (cell, right) in row.iter_mut().skip(1).zip(other.chars()) {

@@ -56,6 +56,7 @@ impl TomlFile {
         };
         let mut values = BTreeMap::new();
         let mut sections: Vec<&str> = known.iter().map(|key| key.section).collect();
+        // Keys of one section stand together, so equal names are adjacent.
         sections.dedup();
         for (written_section, content) in &table {
             let Value::Table(keys) = content else {
@@ -71,6 +72,7 @@ impl TomlFile {
                 problem(format!("unknown section [{section}]"), &suggestion(near, "[", "]"));
                 continue;
             }
+            // With both names, it would be unclear which of two values counts.
             if section != written_section && table.contains_key(section) {
                 problem(
                     format!("[{written_section}] is the former name of [{section}], which the file has too"),
@@ -118,6 +120,8 @@ fn text_of(value: &Value) -> Option<String> {
         Value::Boolean(truth) => Some(truth.to_string()),
         Value::Array(list) => {
             let texts: Option<Vec<&str>> =
+                // The items are joined by commas, as in a variable. An item with a comma would
+                // become two.
                 list.iter().map(|value| value.as_str().filter(|text| !text.contains(','))).collect();
             texts.map(|texts| texts.join(","))
         }

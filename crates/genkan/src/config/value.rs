@@ -30,7 +30,7 @@ pub(super) trait Setting: Sized {
         None
     }
 
-    /// The value as an operator would write it. `None` if there is none.
+    /// The value as an operator would write it. `None` if the key is not set.
     fn show(&self) -> Option<String>;
 }
 
@@ -56,6 +56,8 @@ impl<T: Setting> Setting for Vec<T> {
     const LIST: bool = true;
 
     fn parse(text: &str) -> Result<Self, String> {
+        // Empty items are skipped, so that a trailing comma or a list over several lines does no
+        // harm.
         text.split(',').map(str::trim).filter(|item| !item.is_empty()).map(T::parse).collect()
     }
 
@@ -165,6 +167,7 @@ impl Setting for Secret<[u8; 32]> {
         let bytes = data_encoding::HEXLOWER_PERMISSIVE
             .decode(text.as_bytes())
             .map_err(|_| "is not hexadecimal".to_owned())?;
+        // The message counts digits, which is what the operator sees.
         let bytes: [u8; 32] = bytes
             .try_into()
             .map_err(|bytes: Vec<u8>| format!("has {} hexadecimal digits instead of 64", bytes.len() * 2))?;
@@ -275,6 +278,7 @@ impl fmt::Display for Rate {
 fn number_with_unit(text: &str, units: &[(&str, u64)]) -> Option<u64> {
     let digits = text.find(|character: char| !character.is_ascii_digit())?;
     let (number, unit) = text.split_at(digits);
+    // The names are compared as a whole, so `m` and `ms` cannot be confused.
     let (_, factor) = units.iter().find(|(name, _)| *name == unit.trim_start())?;
     number.parse::<u64>().ok()?.checked_mul(*factor)
 }
@@ -288,6 +292,7 @@ fn with_largest_unit(number: u64, units: &[(&str, u64)]) -> String {
     let zero = number == 0;
     let largest = units
         .iter()
+        // Zero is a multiple of every unit. It is shown in seconds or bytes.
         .filter(|(name, factor)| number.is_multiple_of(*factor) && (!zero || ["s", "B"].contains(name)))
         .max_by_key(|(_, factor)| *factor);
     match largest {

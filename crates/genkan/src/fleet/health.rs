@@ -39,6 +39,8 @@ impl Streak {
         match (up, self.good) {
             (true, false) => self.length < settings.down_after,
             (false, true) => self.length >= settings.up_after,
+            // A result that agrees with the state changes nothing. It has ended the opposite
+            // streak.
             (up, _) => up,
         }
     }
@@ -51,6 +53,7 @@ pub(crate) async fn watch(fleet: Fleet, client: HostClient, settings: ProbeSetti
         let hosts = fleet.all();
         let watched: Vec<Arc<Host>> =
             hosts.iter().filter(|host| host.state != HostState::Retired).cloned().collect();
+        // A host that returns after its removal starts without an old streak.
         streaks.retain(|id, _| watched.iter().any(|host| host.id == *id));
         let probes = watched.iter().map(|host| async {
             // Replicas start together after a roll-out; without this they would probe together, too.
@@ -58,6 +61,7 @@ pub(crate) async fn watch(fleet: Fleet, client: HostClient, settings: ProbeSetti
             probe(&client, host, settings.timeout).await
         });
         let round = futures_util::future::join_all(probes);
+        // A round takes at least one interval, and longer only when a host is slow to answer.
         let (outcomes, ()) = futures_util::future::join(round, tokio::time::sleep(settings.interval)).await;
         for (host, outcome) in watched.iter().zip(outcomes) {
             let streak = streaks.entry(host.id.clone()).or_default();

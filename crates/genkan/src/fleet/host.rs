@@ -37,7 +37,7 @@ pub(crate) enum HostState {
     Enabled,
     /// Serves its accounts and gets no new ones.
     Draining,
-    /// Draining, and not probed any more.
+    /// Like a draining host, and not probed any more.
     Retired,
 }
 
@@ -106,6 +106,7 @@ impl Health {
     }
 
     pub(super) fn set(&self, up: bool, now: Timestamp) {
+        // `since` is the time of the last change and not of the last probe.
         if self.up.swap(up, Ordering::Relaxed) != up {
             self.since.store(now.as_millis(), Ordering::Relaxed);
         }

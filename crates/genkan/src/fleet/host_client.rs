@@ -148,6 +148,7 @@ impl HostClient {
         let credential = Credential::Admin(&host.admin_password);
         match self.call(&host.origin, Method::GET, &path, None, &credential).await {
             Ok(answer) => read(&answer).map(Some),
+            // The reference PDS answers 400 and not 404 for an unknown account.
             Err(error) if error.is_refusal(400, "NotFound") => Ok(None),
             Err(error) => Err(error),
         }
@@ -260,6 +261,7 @@ fn wire(error: UnguardedError) -> HostError {
             HostError::Unreachable(format!("cannot be reached: {why}").into())
         }
         UnguardedError::Unanswered(why) => HostError::Unanswered(format!("did not answer: {why}").into()),
+        // The status was not judged, so the host may have acted.
         UnguardedError::TooLarge(_) => HostError::Unanswered(error.to_string().into()),
     }
 }

@@ -103,6 +103,8 @@ impl Fleet {
         let mut tx = inner.db.begin().await?;
         sql::update(&mut tx, &row, now).await.map_err(taken)?;
         let change = self.commit(tx, id, "host.add").await?;
+        // The check before the admission counts as the first probe, so that every process begins
+        // with a healthy host.
         let probe = ProbeRow {
             host_id: id.clone(),
             up: true,
@@ -144,6 +146,7 @@ impl Fleet {
     ) -> Result<(), Error> {
         let inner = self.inner();
         let mut row = self.row(id).await?;
+        // Each change makes all processes read the fleet again, so equal values are not written.
         if (&row.version, &row.blob_limit) == (&version, &blob_limit) {
             return Ok(());
         }
@@ -166,6 +169,7 @@ impl Fleet {
         if !sql::remove(&mut tx, id).await? {
             return Err(Error::NotFound);
         }
+        // In the same transaction: a removed host must not keep a key that signs.
         inner.ring.retire_host_keys(&mut tx, id.as_str()).await?;
         self.commit(tx, id, "host.remove").await
     }
@@ -178,6 +182,8 @@ impl Fleet {
         if let Some(region) = changes.region {
             row.region = region;
         }
+        // The row is part of what the password is sealed for: a copy in another row does not
+        // unseal.
         if let Some(password) = changes.admin_password {
             let sealer = self.inner().ring.sealer();
             row.admin_password_sealed =
@@ -194,6 +200,8 @@ impl Fleet {
         let inner = self.inner();
         let now = inner.clock.now();
         audit::record(&mut tx, now, Actor::Operator, action, id.as_str(), "").await?;
+        // In the transaction of the change, so that no process is told of a change that is rolled
+        // back.
         let change = feed::note(&mut tx, now, Change::Fleet, id.as_str()).await?;
         tx.commit().await?;
         self.reload().await?;

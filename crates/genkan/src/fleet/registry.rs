@@ -34,7 +34,7 @@ pub(super) struct Inner {
     counts: Mutex<HashMap<HostId, u64>>,
     /// For a host with a rate: when its next sign-up is due.
     pace: Mutex<HashMap<HostId, Timestamp>>,
-    /// A change was told and is not read yet. Several changes before a reading need only one.
+    /// Signals a change that is not read yet. Several changes before a reading need only one.
     changed: Notify,
 }
 
@@ -138,7 +138,7 @@ impl Fleet {
         *self.inner.counts.lock().unwrap_or_else(PoisonError::into_inner) = counts;
     }
 
-    /// Takes up each change that the feed tells of, for ever.
+    /// Reads the fleet again after each change that the feed reports. Never returns.
     pub(crate) async fn follow(self, replica: Replica) {
         loop {
             self.inner.changed.notified().await;
@@ -149,7 +149,7 @@ impl Fleet {
         }
     }
 
-    /// Reads keys and hosts now, and acknowledges the changes that this brought into memory.
+    /// Reads the keys and hosts, and acknowledges the changes that this brought into memory.
     pub(crate) async fn take_up(&self, replica: &Replica) -> Result<(), Error> {
         // In this order: a change that is committed in between is in memory without being
         // acknowledged. The other way round it could be acknowledged without being in memory.
@@ -168,15 +168,18 @@ impl Fleet {
         Ok(replicas::wait_until_read(&self.inner.db, &self.inner.clock, change, limit).await?)
     }
 
-    /// Reads keys and hosts now.
+    /// Reads the keys and hosts from the database.
     pub(crate) async fn reload(&self) -> Result<(), Error> {
+        // Keys first, so that a host never appears in the snapshot before its key.
         self.inner.ring.reload().await?;
         let rows = sql::all(&self.inner.db).await?;
         let probes = sql::probes(&self.inner.db).await?;
         let before = self.snapshot();
         // Health outlives the snapshot: the probes of this process know more than the recorded row.
         let mut hosts = Vec::new();
+        // A prepared host has no DID and password yet, which `host_of` requires.
         for row in rows.into_iter().filter(|row| row.state != HostState::Prepared) {
+            // First what this process knows, then the recorded row, then what a new host begins with.
             let known = before.by_id.get(&row.id).map(|host| Arc::clone(&host.health));
             let seen = probes.iter().find(|last| last.host_id == row.id).map(health_of);
             let health = known.or(seen).unwrap_or_else(|| Arc::new(unknown_health(self.inner.clock.now())));

@@ -110,11 +110,14 @@ fn submission(answer: &Answer) -> Submission {
     if status.is_success() {
         return Submission::Accepted;
     }
+    // Other failures may come from a proxy after the directory took the operation, so they leave
+    // doubt.
     if !status.is_client_error() || status == StatusCode::REQUEST_TIMEOUT {
         return Submission::Unanswered(format!("answered {}", status.as_u16()).into());
     }
     let said: serde_json::Value = serde_json::from_slice(&answer.body).unwrap_or_default();
     let message = said.get("message").and_then(serde_json::Value::as_str).unwrap_or_default();
+    // The text is stored and shown, so its length is bounded here.
     Submission::Refused { status: status.as_u16(), message: message.chars().take(300).collect() }
 }
 

@@ -67,6 +67,7 @@ async fn at_its_method(
     } else {
         return Err(Error::Unsupported(did.method().into()));
     };
+    // A server that answers with another DID's document could otherwise redirect an account.
     if document.id != *did {
         return Err(Error::Unusable("the DID document is another DID's".into()));
     }

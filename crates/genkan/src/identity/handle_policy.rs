@@ -77,7 +77,7 @@ impl HandlePolicy {
         }
     }
 
-    /// What can be said of a handle without asking anybody.
+    /// Judges a handle by its text alone, without a look-up.
     pub(crate) fn judge(&self, typed: &str) -> Result<(Handle, HandleKind), PolicyError> {
         let handle: Handle = typed.trim().parse().map_err(|_| PolicyError::Invalid("Invalid handle"))?;
         if let Some(label) = self.label(&handle) {
@@ -103,6 +103,8 @@ impl HandlePolicy {
     ) -> Result<(Handle, HandleKind), PolicyError> {
         let (handle, kind) = self.judge(typed)?;
         if kind == HandleKind::Custom {
+            // Asked now and not from memory: the owner has usually set the record up a moment
+            // ago.
             match handles.resolve(&handle, Freshness::Asked).await {
                 Ok(found) if found == *did => {}
                 Err(error) if error.is_passing() => return Err(PolicyError::Passing(error)),
@@ -115,6 +117,7 @@ impl HandlePolicy {
     /// The part before the longest of our domains that fits.
     fn label<'a>(&self, handle: &'a Handle) -> Option<&'a str> {
         let labels = self.domains.iter().filter_map(|domain| handle.as_str().strip_suffix(domain.as_str()));
+        // The shortest label belongs to the longest domain.
         labels.min_by_key(|label| label.len())
     }
 

@@ -40,6 +40,8 @@ impl Handles {
 }
 
 async fn look_up(dns: Dns, guarded: GuardedClient, handle: Handle, within: Duration) -> Result<Did, Error> {
+    // Such names do not resolve on the internet, and asking for one under `.local` or `.internal`
+    // could send a query into the operator's own network.
     if handle.has_disallowed_tld() {
         return Err(Error::NotFound("handle"));
     }
@@ -79,6 +81,7 @@ async fn by_dns(dns: &Dns, handle: &Handle) -> Result<Did, Error> {
             .trim()
             .parse()
             .map_err(|_| Error::Unusable("the DNS record of the handle names no DID".into())),
+        // Several DIDs are ambiguous, so resolution should fail (atproto Handle, "DNS TXT Method").
         (Some(_), Some(_)) => Err(Error::Unusable("the DNS records of the handle name several DIDs".into())),
     }
 }
@@ -89,6 +92,7 @@ async fn by_site(guarded: &GuardedClient, handle: &Handle) -> Result<Did, Error>
     match answer.status {
         StatusCode::OK => {
             let text = std::str::from_utf8(&answer.body).unwrap_or_default();
+            // Only the first line counts, trimmed: files written by hand end with a line feed.
             let first = text.lines().next().unwrap_or_default().trim();
             first.parse().map_err(|_| Error::NotFound("handle"))
         }

@@ -17,7 +17,7 @@ use crate::base::{Clock, Timestamp};
 pub(crate) enum Freshness {
     /// From memory if it is young enough. If a fresh look-up fails, an older answer is used.
     Remembered,
-    /// Asked now, for decisions that must see the latest change.
+    /// From a look-up that begins now, for decisions that must see the latest change.
     Asked,
 }
 
@@ -81,6 +81,8 @@ impl<V: Clone + Send + Sync + 'static> Memory<V> {
         let outcome =
             shared.await.unwrap_or_else(|| Err(Error::Passing("the look-up was broken off".into())));
         match (outcome, kept) {
+            // An old answer is better than none while a server is away. A definite "not found"
+            // replaces it.
             (Err(trouble), Some(old)) if trouble.is_passing() && old.is_good_enough(now) => old.outcome,
             (outcome, _) => outcome,
         }
@@ -93,6 +95,8 @@ impl<V: Clone + Send + Sync + 'static> Memory<V> {
     }
 
     pub(super) fn forget(&self, key: &str) {
+        // The count grows first, so that a look-up that ends from here on does not keep its
+        // outcome.
         self.inner.forgotten.fetch_add(1, Ordering::SeqCst);
         self.single_flight.forget(key);
         self.inner.kept.remove(key);

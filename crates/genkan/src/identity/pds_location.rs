@@ -30,8 +30,7 @@ pub(crate) enum PdsLocationError {
     NoPds,
 }
 
-/// Finds locations. What it knows it has from the memories of documents and handles. Cheap to
-/// clone.
+/// Finds locations, with the remembered documents and handles. Cheap to clone.
 #[derive(Clone, Debug)]
 pub(crate) struct PdsLocations {
     documents: Documents,
@@ -39,8 +38,8 @@ pub(crate) struct PdsLocations {
     /// Origins that the operator listed; they need not be https.
     listed: Arc<[Origin]>,
     clock: Clock,
-    /// When a DID was last asked for past the memory. Any client can cause such a question, and each
-    /// costs the directory a request.
+    /// The time of the last fresh look-up of each DID. Any client can cause one, and each costs the
+    /// directory a request.
     asked: Arc<Cache<Did, Timestamp>>,
 }
 
@@ -96,6 +95,8 @@ impl PdsLocations {
 
     fn confirmed(&self, handle: &str, document: &DidDocument) -> Result<PdsLocation, PdsLocationError> {
         let claimed = document.handle();
+        // Both directions must agree (atproto Handle): anyone can point a domain at another
+        // account's DID.
         if claimed.is_some_and(|claimed| claimed.as_str().eq_ignore_ascii_case(handle)) {
             self.of(document)
         } else {
@@ -121,12 +122,13 @@ impl PdsLocations {
         if self.asked.get(did).is_some_and(|at| now.since(at) < ASKED_AT_MOST_EVERY) {
             return Freshness::Remembered;
         }
+        // Recorded before the question is asked, so that failures are limited as well.
         self.asked.insert(did.clone(), now);
         Freshness::Asked
     }
 }
 
-/// DIDs whose last question is remembered.
+/// The number of DIDs in `asked`.
 const ASKED_REMEMBERED: usize = 10_000;
 const ASKED_AT_MOST_EVERY: std::time::Duration = std::time::Duration::from_secs(10);
 

@@ -73,6 +73,8 @@ impl SealedColumn {
         .await?;
         let mut round = Round { full: rows.len() == AT_ONCE, ..Round::default() };
         let mut last = after.to_owned();
+        // The rows were read outside of this transaction. The update below compares the old value,
+        // so a change in between is not overwritten.
         let mut tx = db.begin().await?;
         for row in &rows {
             let (name, bound): (String, String) = (row.try_get("name")?, row.try_get("bound")?);
@@ -90,10 +92,13 @@ impl SealedColumn {
                     round.resealed += done.rows_affected();
                 }
                 Ok(None) => {}
+                // One damaged row must not stop the others. It is reported by name.
                 Err(UnsealError::Form | UnsealError::OtherKey(_) | UnsealError::Changed) => {
                     round.unopened.push(format!("{table} {name}"));
                 }
             }
+            // Also after a row that could not be unsealed, or the next round would read it for
+            // ever.
             last = name;
         }
         tx.commit().await?;

@@ -92,6 +92,8 @@ impl Ring {
             }
         }
         let known_rotation = known_rotation.ok_or_else(|| missing("plc_rotation"))?;
+        // A key in the settings that differs from the stored one is refused: existing DIDs list the
+        // stored key, and operations signed with another one would be rejected.
         if let Some(given) = given
             && given.public().to_did_key() != known_rotation.public().to_did_key()
         {
@@ -215,6 +217,7 @@ impl Ring {
         }
         let mut retired = 0;
         for key in self.web_keys(purpose) {
+            // A newer key that does not sign yet must stay: it is the next one.
             if key.usable_from < current.usable_from && self.retire_web_key(&key.id).await? {
                 retired += 1;
             }
@@ -291,6 +294,7 @@ fn host_keys(sealer: &Sealer, rows: &[KeyRow]) -> Result<HostKeys, Error> {
         keys.by_host.entry(row.subject.clone()).or_default().push(key);
     }
     for of_host in keys.by_host.values_mut() {
+        // `false` sorts before `true`, so the current key comes first.
         of_host.sort_by_key(|key| !key.current);
     }
     Ok(keys)

@@ -13,11 +13,13 @@ use super::Error;
 use crate::base::seal::{Sealer, SealingKeys, key_id};
 use crate::base::{Secret, random};
 
-/// Reads the sealing keys from `file`. Creates the file with a new key if there is none.
+/// Reads the sealing keys from `file`. Creates the file with a new key if it does not exist.
 pub(crate) fn sealing_key_file(file: &Path) -> Result<SealingKeys, Error> {
     let wrong = |why: String| Error::SealingKeyFile { file: file.to_path_buf(), why };
     match std::fs::read_to_string(file) {
         Ok(text) => {
+            // Before the text is parsed, so that an operator fixes the permissions even if the
+            // content is wrong.
             refuse_readable_by_others(file).map_err(wrong)?;
             read(&text).ok_or_else(|| wrong("every line must have 64 hexadecimal digits".to_owned()))
         }
@@ -68,6 +70,7 @@ pub(crate) fn drop_older_sealing_keys(file: &Path) -> Result<Vec<PathBuf>, Error
             _ => kept.push(aside),
         }
     }
+    // Last: a failure above leaves every key in the file.
     write(file, &SealingKeys::one(keys.current))?;
     Ok(kept)
 }
@@ -80,6 +83,7 @@ pub(crate) async fn follow(file: PathBuf, sealer: Sealer, mut known: SealingKeys
         let read = tokio::task::spawn_blocking(move || sealing_key_file_as_it_is(&path)).await;
         // The file is missing, or someone is editing it: the known keys stay in use.
         let Ok(Some(keys)) = read else { continue };
+        // Compared with what was read last, since `replace` and its log line are for changes only.
         if keys != known {
             sealer.replace(&keys);
             tracing::info!(key = &*sealer.key_id(), "read changed sealing keys");
@@ -113,6 +117,8 @@ pub(crate) const FOLLOW_EVERY: Duration = Duration::from_secs(1);
 
 fn write_private(file: &Path, text: &str) -> std::io::Result<()> {
     use std::os::unix::fs::OpenOptionsExt as _;
+    // `create_new` never follows a link or overwrites a key. The mode is set at creation, so there
+    // is no moment at which others can read the file.
     let mut out = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(file)?;
     writeln!(out, "{text}")?;
     out.sync_all()

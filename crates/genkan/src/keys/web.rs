@@ -70,8 +70,10 @@ impl WebKeys {
         self.0.iter().filter(move |key| key.purpose == purpose)
     }
 
-    /// Returns the newest pair that may sign. If there is none yet, one that should still wait.
+    /// Returns the newest pair that may sign. If no pair may sign yet, returns the newest that
+    /// waits.
     pub(super) fn signing(&self, purpose: WebPurpose, now: Timestamp) -> Option<&Arc<WebKey>> {
+        // The keys are sorted from new to old, so the first that may sign is the newest.
         self.of(purpose).find(|key| key.usable_from <= now).or_else(|| self.of(purpose).next())
     }
 }
@@ -85,6 +87,8 @@ pub(super) async fn add(
 ) -> Result<WebKey, Error> {
     let row = fresh(sealer, purpose, now, now.plus(PUBLISHED_BEFORE));
     let serial = sql::last_web_serial(tx, purpose).await?.saturating_add(1);
+    // The serial is unique. Of two processes that rotate at the same time, the later one fails here
+    // instead of adding a second key.
     if !sql::insert_web(tx, &row, serial).await? {
         return Err(Error::Rotating);
     }
@@ -116,6 +120,7 @@ fn open_row(sealer: &Sealer, row: WebRow) -> Result<WebKey, Error> {
     let private = bytes.ok().and_then(|bytes| P256PrivateKey::from_bytes(&bytes).ok());
     let private = private.ok_or_else(|| wrong("it is not a P-256 key".to_owned()))?;
     let public = private.public();
+    // A row that was altered outside of Genkan would publish one key and sign with another.
     if public.to_did_key() != row.public {
         return Err(wrong("its public key belongs to another private key".to_owned()));
     }

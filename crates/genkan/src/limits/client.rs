@@ -30,6 +30,8 @@ pub(crate) struct ClientNetwork(IpAddr);
 
 impl ClientNetwork {
     pub(crate) fn of(address: IpAddr) -> Self {
+        // An IPv4 client on an IPv6 socket has a mapped address. All such addresses are in one /64,
+        // so they would share one count.
         match address.to_canonical() {
             IpAddr::V6(address) => Self(IpAddr::V6((u128::from(address) & !u128::from(u64::MAX)).into())),
             address @ IpAddr::V4(_) => Self(address),

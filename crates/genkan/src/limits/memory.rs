@@ -58,6 +58,8 @@ impl Memory {
         };
         let mut shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(count) = shard.counts.get_mut(&hash) {
+            // Counts are not removed when their window ends, but start again when they are next
+            // used.
             if count.window_start != start {
                 *count = Count { window_start: start, window_end: start.plus(rate.per), number: 0 };
             }

@@ -61,6 +61,8 @@ impl RateLimits {
         if !of_client.allowed {
             inner.refused_globally.increment();
         }
+        // A request through a host counts twice: for the client, and for the host, so that a faulty
+        // host cannot use up everything.
         let Some(host) = host else { return Some(of_client) };
         let of_host = inner.memory.count(host, inner.host_ceiling, now);
         if !of_host.allowed {
@@ -111,8 +113,11 @@ impl RateLimits {
             Limit::PasswordReset => (inner.rates.password_reset, Some(inner.rates.password_reset_daily)),
             Limit::UseCode => (inner.rates.use_code, None),
         };
+        // Both windows count each attempt, also when one of them has refused: trying on does not
+        // pay.
         let rates: Vec<Rate> = std::iter::once(short).chain(long).collect();
         let verdicts = shared::count(db, limit.name(), key, &rates, now).await?;
+        // The client sees one limit in its headers: the one that it will reach first.
         let tightest = verdicts.into_iter().reduce(Verdict::tighter);
         if tightest.is_some_and(|verdict| !verdict.allowed) {
             inner.metrics.counter(&RATE_LIMITED, &[limit.name()]).increment();
@@ -123,6 +128,8 @@ impl RateLimits {
     /// Deletes the counts of windows that are over. Returns the number of rows.
     pub(crate) async fn sweep(&self, db: &Db, now: Timestamp) -> Result<u64, db::Error> {
         let rates = &self.inner.rates;
+        // One age for all limits. Counts of shorter windows stay longer than needed, which does no
+        // harm.
         let longest = [
             rates.create_session,
             rates.create_session_daily,

@@ -34,6 +34,7 @@ pub(super) async fn count(
         .fetch_one(&mut *tx)
         .await?;
         let count: i64 = row.try_get("count")?;
+        // A negative count cannot occur. If it did, the attempt would be refused.
         verdicts.push(Verdict::of(*rate, u64::try_from(count).unwrap_or(u64::MAX), start));
     }
     tx.commit().await?;
@@ -56,6 +57,7 @@ pub(super) async fn sweep(db: &Db, oldest: Timestamp) -> Result<u64, Error> {
 /// The rate is part of it, so a changed limit starts a new count.
 fn bucket(limit: &str, rate: Rate, key: &str) -> String {
     let digest = Sha256::digest(format!("{limit} {rate} {key}"));
+    // 128 bits of the hash are enough that no two keys collide by chance.
     digest.iter().take(16).fold(String::with_capacity(32), |mut text, byte| {
         let _ = write!(text, "{byte:02x}");
         text

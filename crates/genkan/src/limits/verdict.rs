@@ -19,7 +19,9 @@ impl Verdict {
         let most = u64::from(rate.count);
         Self {
             rate,
+            // `count` includes the present attempt, so the last allowed one equals the limit.
             allowed: count <= most,
+            // Zero once the limit is passed: the count goes on growing in the window.
             remaining: u32::try_from(most.saturating_sub(count)).unwrap_or(u32::MAX),
             reset: window_start.plus(rate.per),
         }
@@ -57,5 +59,7 @@ impl Verdict {
 /// Returns the start of the window that contains `now`.
 pub(super) fn window_start(now: Timestamp, per: Duration) -> Timestamp {
     let per = i64::try_from(per.as_millis()).unwrap_or(i64::MAX).max(1);
+    // Windows are multiples of their length since 1970, so all replicas agree on them without
+    // talking to each other.
     Timestamp::from_millis(now.as_millis().div_euclid(per) * per)
 }

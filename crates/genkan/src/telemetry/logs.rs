@@ -41,6 +41,7 @@ impl Logs {
     pub(crate) fn start(settings: &Telemetry) -> Self {
         let (logs, writer) = Self::to(io::stderr());
         let subscriber = subscriber(settings, writer);
+        // It fails if a subscriber is set already, as in tests. The panic hook then stays as it is.
         if tracing::subscriber::set_global_default(subscriber).is_ok() {
             std::panic::set_hook(Box::new(|panic| {
                 let place = panic.location().map(ToString::to_string).unwrap_or_default();
@@ -73,6 +74,7 @@ impl Logs {
 
 impl Drop for Logs {
     fn drop(&mut self) {
+        // A full queue is not waited for: a sink that blocks must not keep the process from ending.
         if self.queue.try_send(Message::End).is_ok() {
             let _ = self.done.recv_timeout(LAST_LINES);
         }
@@ -150,9 +152,11 @@ impl Write for &Writer {
             }
         }
         line.push(b'\n');
+        // A full queue drops the line. Requests never wait for the log.
         if self.queue.try_send(Message::Line(line.into_boxed_slice())).is_err() {
             self.dropped.fetch_add(1, Ordering::Relaxed);
         }
+        // The length of the event and not of the line: the caller would send a missing rest again.
         Ok(event.len())
     }
 

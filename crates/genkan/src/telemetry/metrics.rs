@@ -184,6 +184,7 @@ impl Metrics {
 }
 
 fn escaped(value: &str) -> String {
+    // The backslash first, or it would escape the escapes of the other two.
     value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
 }
 
@@ -208,6 +209,8 @@ impl Series {
                 }
                 let count = below + histogram.0.beyond.value();
                 let _ = writeln!(text, "{name}_bucket{} {count}", labels(Some("le=\"+Inf\"".to_owned())));
+                // Summed as whole microseconds, since there is no atomic addition of floating-point
+                // numbers.
                 let micros = Duration::from_micros(histogram.0.micros.value());
                 let _ = writeln!(text, "{name}_sum{} {}", labels(None), micros.as_secs_f64());
                 writeln!(text, "{name}_count{} {count}", labels(None))
@@ -253,8 +256,9 @@ impl Counter {
         self.0.iter().map(|shard| shard.0.load(Ordering::Relaxed)).sum()
     }
 
-    /// Raises the counter to a number that was counted elsewhere. Only one thread may do so.
+    /// Raises the counter to a number that another component counts. Only one thread may do so.
     pub(crate) fn set(&self, number: u64) {
+        // Two threads here could both add the same difference.
         let now = self.value();
         self.add(number.saturating_sub(now));
     }

@@ -21,6 +21,7 @@ pub struct P256PrivateKey {
 impl P256PrivateKey {
     /// Takes a big-endian number of 32 bytes, greater than zero and below the order of the curve.
     pub fn from_bytes(bytes: &[u8; 32]) -> Result<Self, Error> {
+        // `p256` only derives the public key, which `ring` wants beside the private one.
         let secret = p256::ecdsa::SigningKey::from_slice(bytes).map_err(|_| Error::NotAPrivateKey)?;
         let public = PublicKey::of_p256(*secret.verifying_key());
         let pair = EcdsaKeyPair::from_private_key_and_public_key(

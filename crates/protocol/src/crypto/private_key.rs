@@ -21,12 +21,14 @@ impl K256PrivateKey {
         let mut secret =
             secp256k1::SecretKey::from_secret_bytes(*bytes).map_err(|_| Error::NotAPrivateKey)?;
         let public = PublicKey::of_k256(secret.public_key());
+        // The library's key does not clear its memory on drop.
         secret.non_secure_erase();
         Ok(Self { bytes: Zeroizing::new(*bytes), public })
     }
 
     /// Reads 64 hexadecimal digits of either case.
     pub fn from_hex(text: &str) -> Result<Self, Error> {
+        // Checked before decoding: `copy_from_slice` below panics on any other length.
         if text.len() != 64 {
             return Err(Error::NotAPrivateKey);
         }

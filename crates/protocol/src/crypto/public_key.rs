@@ -138,6 +138,7 @@ impl PublicKey {
             Point::P256(point) => {
                 let signature =
                     p256::ecdsa::Signature::from_slice(signature).map_err(|_| Error::BadSignature)?;
+                // This library accepts either `s`, so the higher one is refused here.
                 if signature.normalize_s() != signature {
                     return Err(Error::BadSignature);
                 }

@@ -151,6 +151,8 @@ impl DidDocument {
     /// The first key with this name, such as `#atproto_label`. `None` when it is missing,
     /// malformed, or of an unknown kind.
     pub fn key(&self, name: &str) -> Option<PublicKey> {
+        // The first of this name decides. A later one does not stand in for a key that cannot be
+        // read.
         let method = self.verification_method.iter().find(|method| self.is_named(&method.id, name))?;
         let text = method.public_key_multibase.as_deref()?;
         match method.r#type.as_str() {
@@ -163,6 +165,8 @@ impl DidDocument {
     }
 
     fn is_named(&self, id: &str, name: &str) -> bool {
+        // An id is relative (`#atproto`) or absolute (`did:…#atproto`). Another DID in front names
+        // another document's member.
         id.strip_prefix(self.id.as_str()).unwrap_or(id) == name
     }
 }

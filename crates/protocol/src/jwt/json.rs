@@ -46,6 +46,7 @@ fn is_deep(bytes: &[u8]) -> bool {
     let mut escaped = false;
     for byte in bytes {
         match byte {
+            // The byte after a backslash never ends a string, whatever it is.
             _ if escaped => escaped = false,
             b'\\' if in_string => escaped = true,
             b'"' => in_string = !in_string,
@@ -83,6 +84,7 @@ impl<'de> Visitor<'de> for MembersVisitor {
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<DistinctMembers, A::Error> {
         let mut names: Vec<Cow<'de, str>> = Vec::with_capacity(8);
         while let Some(Name(name)) = map.next_key()? {
+            // The search is linear, which the limit on members keeps short.
             if names.len() == MAX_MEMBERS || names.contains(&name) {
                 return Err(A::Error::custom("a member stands twice, or there are too many"));
             }

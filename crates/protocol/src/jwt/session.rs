@@ -76,11 +76,11 @@ pub enum Scope {
     AppPass,
     /// The permissions of a privileged app password: direct messages as well.
     AppPassPrivileged,
-    /// For an account that waits for admission.
+    /// The permissions of an account that waits for admission.
     SignupQueued,
-    /// For an account that was taken down: seeing why, and leaving.
+    /// The permissions of an account that was taken down: seeing why, and leaving.
     Takendown,
-    /// Only for getting another pair of tokens, or ending the session.
+    /// Permission only to get another pair of tokens, or to end the session.
     Refresh,
 }
 
@@ -149,6 +149,8 @@ impl<'a> Token<'a> {
         let unverified = Unverified::parse(token)?;
         let header = unverified.header();
         let kind = Kind::of_typ(header.typ.as_deref()).ok_or(Error::WrongType)?;
+        // A session token is verified by a key that Genkan keeps. One that brings a key was made by
+        // another party.
         if header.has_own_key {
             return Err(Error::Malformed);
         }
@@ -172,6 +174,8 @@ impl<'a> Token<'a> {
     /// missing, or belongs to a service token or an OAuth access token.
     pub fn verify_access(&self, key: &PublicKey) -> Result<AccessClaims, Error> {
         let WireClaims { scope, sub, aud, iat, exp, jti, .. } = self.verify(Kind::Access, key)?;
+        // `typ` and `scope` must tell the same kind. Otherwise a token could be taken for one kind
+        // by its header and for the other by its claims.
         if scope == Scope::Refresh {
             return Err(Error::BadClaims);
         }
@@ -192,6 +196,8 @@ impl<'a> Token<'a> {
         if self.key_hint.kind != kind {
             return Err(Error::WrongType);
         }
+        // The other claims are read only now. Before the signature is checked, the audience alone
+        // is read, as a hint for finding the key.
         let claims = self.unverified.verify_es256k(key)?;
         let claims: WireClaims = serde_json::from_slice(claims).map_err(|_| Error::BadClaims)?;
         // `lxm` restricts a token to one method, `cnf` binds it to a key. Taken as a session token,

@@ -120,6 +120,7 @@ impl<'a> Unverified<'a> {
     }
 
     fn signature_for(&self, key: &PublicKey) -> Result<[u8; 64], Error> {
+        // The key decides the algorithm, and the header must agree with it (RFC 8725 §3.1).
         if !self.header.alg.is_of(key.curve()) {
             return Err(Error::WrongAlgorithm);
         }
@@ -147,6 +148,7 @@ pub(crate) struct Parts<'a> {
 
 impl<'a> Parts<'a> {
     pub(crate) fn split(token: &'a str) -> Result<Self, Error> {
+        // Bounded before anything is decoded: tokens come from anyone.
         if token.len() > MAX_LENGTH {
             return Err(Error::Malformed);
         }
@@ -204,6 +206,7 @@ struct WireHeader {
 impl<'de> Deserialize<'de> for Algorithm {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         Ok(match String::deserialize(deserializer)?.as_str() {
+            // Names are case-sensitive (RFC 7515 §4.1.1).
             "ES256K" => Self::Es256k,
             "ES256" => Self::Es256,
             _ => Self::Other,

@@ -107,6 +107,7 @@ impl<'a> UnverifiedAssertion<'a> {
         let key = self.key(keys).ok_or(Error::UnknownKey)?;
         let claims: WireClaims =
             serde_json::from_slice(self.token.verify(key)?).map_err(|_| jwt::Error::BadClaims)?;
+        // Both must be the client (RFC 7523 §3): an issuer cannot vouch for another client here.
         if claims.iss != client.as_str() || claims.sub != client.as_str() {
             return Err(Error::WrongClient);
         }
@@ -165,7 +166,7 @@ struct ClaimsToSign<'a> {
 /// The highest age, in seconds: an assertion is made for one request.
 const MAX_AGE: i64 = 60;
 
-/// Seconds, for clocks that are fast.
+/// How far ahead `iat` and `nbf` may be, in seconds, for clocks that are fast.
 const MAX_LEAD: i64 = 60;
 
 const MAX_JTI: usize = 1024;
@@ -187,6 +188,7 @@ struct WireClaims {
 #[serde(untagged)]
 enum Audience {
     One(String),
+    // RFC 7519 §4.1.3 allows a list. One of its members has to be this server.
     Many(Vec<String>),
 }
 

@@ -54,6 +54,8 @@ impl ClientId {
         if !url.username().is_empty() || url.password().is_some() {
             return Err(Error("must not have credentials"));
         }
+        // A fragment is never sent to a server (RFC 9110 §7.1), so ids that differ only in it would
+        // lead to one document.
         if url.fragment().is_some() {
             return Err(Error("must not have a fragment"));
         }
@@ -103,6 +105,8 @@ const LOCAL: [&str; 5] = ["test", "local", "localhost", "invalid", "example"];
 /// Whether a host name can exist on the public internet, judged by its form alone.
 pub(super) fn is_public_name(host: &str) -> bool {
     match host.rsplit_once('.') {
+        // An empty last label is the trailing dot of an absolute name: a second spelling of one
+        // host.
         Some((_, last)) => !last.is_empty() && !LOCAL.contains(&last),
         None => false,
     }
@@ -122,6 +126,7 @@ fn check_url(text: &str, url: &Url, listed: bool) -> Result<(), Error> {
             _ => return Err(Error("must have a host name, not an address")),
         }
     }
+    // The draft requires a path component. A parsed URL without one has the path `/`.
     if url.path() == "/" {
         return Err(Error("must have a path"));
     }
@@ -136,6 +141,7 @@ fn check_url(text: &str, url: &Url, listed: bool) -> Result<(), Error> {
 }
 
 fn check_development(text: &str) -> Result<(), Error> {
+    // The text is compared and not the parsed URL, which hides a default port and an absent path.
     let rest = text.strip_prefix(DEVELOPMENT).unwrap_or_default();
     let rest = rest.strip_prefix('/').unwrap_or(rest);
     if rest.is_empty() || rest.starts_with('?') {
@@ -152,6 +158,7 @@ fn read_development(url: &Url) -> Result<Development, Error> {
         match &*name {
             "redirect_uri" => redirect_uris.push(value.into_owned()),
             "scope" if scope.is_none() => scope = Some(value.into_owned()),
+            // With two scopes it would depend on the reader which one the user consents to.
             "scope" => return Err(Error("has \"scope\" twice")),
             _ => return Err(Error("of a client in development knows only \"redirect_uri\" and \"scope\"")),
         }

@@ -116,6 +116,7 @@ impl ClientMetadata {
 
     /// Reads the document that was found at `client_id`.
     pub fn parse(json: &[u8], client: &ClientId) -> Result<Self, Error> {
+        // Read as a map first and then member by member, so that an error can name the member.
         let members: Map<String, Value> =
             serde_json::from_slice(json).map_err(|_| fail("client_id", "is missing: not a JSON object"))?;
         let document = Document(members);
@@ -144,6 +145,8 @@ impl ClientMetadata {
         let application_type = ApplicationType::Native;
         Ok(Self {
             redirect_uris: check_redirects(&said.redirect_uris, client, application_type)?,
+            // The atproto profile fixes the following for clients on localhost: they are public and
+            // native, bound by DPoP, and may have refresh tokens.
             refreshes: true,
             bound: true,
             scope: check_scope(said.scope)?,
@@ -180,10 +183,13 @@ impl Document {
     /// Checks the members that have only one allowed value.
     fn check(&self, client: &ClientId) -> Result<(), Error> {
         match self.read::<String>("client_id")? {
+            // Compared byte by byte: a document that is also served under a second URL must not
+            // speak for that URL.
             Some(own) if own == client.as_str() => {}
             Some(_) => return Err(fail("client_id", "differs from the URL of the document")),
             None => return Err(fail("client_id", "is missing")),
         }
+        // An absent list means `code` alone (RFC 7591 §2).
         let responses = self.read::<Vec<String>>("response_types")?;
         if responses.is_some_and(|types| !types.iter().any(|kind| kind == "code")) {
             return Err(fail("response_types", "must include \"code\""));
@@ -191,6 +197,8 @@ impl Document {
         if self.read::<String>("subject_type")?.is_some_and(|kind| kind != "public") {
             return Err(fail("subject_type", "must be \"public\""));
         }
+        // This asks for tokens bound to a TLS certificate (RFC 8705 §3.4). Only DPoP binding is
+        // supported.
         if self.0.get("tls_client_certificate_bound_access_tokens") == Some(&Value::Bool(true)) {
             return Err(fail("tls_client_certificate_bound_access_tokens", "must not be true"));
         }
@@ -227,6 +235,7 @@ impl Document {
     fn keys(&self) -> Result<Option<Keys>, Error> {
         match (self.0.get("jwks"), self.text("jwks_uri")?) {
             (None, None) => Ok(None),
+            // RFC 7591 §2 forbids both. With two sources it would be unclear which keys count.
             (Some(_), Some(_)) => Err(fail("jwks_uri", "and \"jwks\" exclude each other")),
             (Some(set), None) => {
                 let set = JwkSet::parse(set.to_string().as_bytes());
@@ -251,6 +260,7 @@ impl Document {
 
     fn refreshes(&self) -> Result<bool, Error> {
         const FIELD: &str = "grant_types";
+        // An absent list means `authorization_code` alone (RFC 7591 §2).
         let Some(types) = self.read::<Vec<String>>(FIELD)? else { return Ok(false) };
         let count = |name: &str| types.iter().filter(|kind| *kind == name).count();
         let (codes, refreshes) = (count("authorization_code"), count("refresh_token"));
@@ -359,6 +369,8 @@ fn check_scope(scope: String) -> Result<String, Error> {
     if !values.contains(&"atproto") {
         return Err(fail(FIELD, "must include \"atproto\""));
     }
+    // Sorting brings repeated values together. Comparing every pair would take quadratic time on a
+    // scope of 16 KiB.
     values.sort_unstable();
     if values.windows(2).any(|pair| matches!(pair, [one, other] if one == other)) {
         return Err(fail(FIELD, "has a value twice"));

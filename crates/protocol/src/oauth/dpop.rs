@@ -120,6 +120,7 @@ impl Error {
 /// attempt can succeed. All others are final.
 pub fn verify(proof: &str, expected: &Expected<'_>, nonces: &Nonces) -> Result<Proof, Error> {
     let unverified = Unverified::parse(proof)?;
+    // Without this check any token that carries its own key could pass as a proof (RFC 8725 §3.11).
     if unverified.header().typ.as_deref() != Some(TYP) {
         return Err(jwt::Error::WrongType.into());
     }
@@ -133,6 +134,7 @@ pub fn verify(proof: &str, expected: &Expected<'_>, nonces: &Nonces) -> Result<P
     if !(now.saturating_sub(MAX_AGE)..=now.saturating_add(MAX_LEAD)).contains(&claims.iat) {
         return Err(Error::BadTime);
     }
+    // The length is bounded because the caller remembers each `jti`.
     if claims.jti.is_empty() || claims.jti.len() > MAX_JTI {
         return Err(Error::BadId);
     }
@@ -142,6 +144,8 @@ pub fn verify(proof: &str, expected: &Expected<'_>, nonces: &Nonces) -> Result<P
     if !is_url(&claims.htu, expected.origin, expected.path) {
         return Err(Error::WrongUrl);
     }
+    // A missing nonce gets the same error as an old one: in both cases the client tries again with
+    // the nonce of the answer.
     if !claims.nonce.is_some_and(|nonce| nonces.accepts(&nonce, expected.now_millis)) {
         return Err(Error::UseNonce);
     }
@@ -208,6 +212,7 @@ impl ProofKey {
         proof.push_str(&self.header);
         let claims = serde_json::to_vec(claims).expect("claims are plain data");
         URL_SAFE_NO_PAD.encode_string(claims, &mut proof);
+        // At this point `proof` is header, dot and claims: the signing input of RFC 7515 §5.1.
         let signature = self.key.sign(proof.as_bytes());
         proof.push('.');
         URL_SAFE_NO_PAD.encode_string(signature, &mut proof);
@@ -217,9 +222,9 @@ impl ProofKey {
 
 const TYP: &str = "dpop+jwt";
 
-/// Seconds: ten for the way here, and three minutes for clocks that are slow.
+/// The highest age of a proof, in seconds: ten for the way here, and three minutes for slow clocks.
 const MAX_AGE: i64 = 10 + 180;
-/// Seconds, for clocks that are fast.
+/// How far ahead `iat` may be, in seconds, for clocks that are fast.
 const MAX_LEAD: i64 = 180;
 
 const MAX_JTI: usize = 1024;
@@ -265,6 +270,7 @@ fn is_url(htu: &str, origin: &str, path: &str) -> bool {
         return false;
     }
     let mut asked = asked;
+    // The setter escapes the path by the rules of the parser that read `htu`.
     asked.set_path(path);
     claimed.path() == asked.path()
 }

@@ -89,6 +89,8 @@ impl Jwk {
             crypto::Curve::P256 => Curve::P256,
         };
         let mut point = [0; 97];
+        // Both curves have 65 bytes here. The rest of the array, which only P-384 needs, stays
+        // zero.
         for (to, from) in point.iter_mut().zip(key.to_sec1_uncompressed()) {
             *to = from;
         }
@@ -233,6 +235,8 @@ impl JwkSet {
         for key in wire.keys {
             match Jwk::parse(key.get().as_bytes()) {
                 Ok(key) => keys.push(key),
+                // A set may hold keys for other servers or newer algorithms. One of them must not
+                // disable the keys that can be used.
                 Err(Error::Unsupported) => {}
                 Err(error) => return Err(error),
             }
@@ -346,12 +350,15 @@ impl WireJwk<'_> {
             return Err(Error::Private);
         }
         let may_verify = |ops: &Vec<Text<'_>>| ops.iter().any(|operation| operation.0 == "verify");
+        // A key for encryption must not verify signatures (RFC 7517 §4.2, §4.3).
         if self.purpose.as_ref().is_some_and(|purpose| purpose.0 != "sig")
             || self.key_ops.as_ref().is_some_and(|ops| !may_verify(ops))
         {
             return Err(Error::Unsupported);
         }
         let alg = match &self.alg {
+            // An unknown algorithm makes the key unsupported and not malformed, so that a set with
+            // it can still be read.
             Some(alg) => Some(alg.0.parse::<Algorithm>().map_err(|_| Error::Unsupported)?),
             None => None,
         };
@@ -381,6 +388,7 @@ impl WireJwk<'_> {
     fn read_point(&self) -> Result<Material, Error> {
         let curve = Curve::named(required(self.crv.as_ref())?).ok_or(Error::Unsupported)?;
         let mut point = [0; 97];
+        // The mark of an uncompressed point (SEC 1 §2.3.3).
         point[0] = 4;
         let length = curve.coordinate();
         for (text, at) in [(required(self.x.as_ref())?, 1), (required(self.y.as_ref())?, 1 + length)] {

@@ -174,6 +174,8 @@ impl<'a> Unverified<'a> {
     /// This proves only that the maker has the private key. Errors as [`verify`], and
     /// [`jwt::Error::Malformed`] without a `jwk`.
     pub fn verify_by_own_key(&self) -> Result<(&Jwk, &[u8]), jwt::Error> {
+        // Only a proof of possession may be checked by its own key. For anything else the key has
+        // to come from a trusted place.
         let key = self.header.jwk.as_ref().ok_or(jwt::Error::Malformed)?;
         Ok((key, self.verify(key)?))
     }
@@ -193,6 +195,8 @@ impl fmt::Debug for Unverified<'_> {
 /// [`jwt::Error::WrongAlgorithm`] when the algorithm does not fit the key, otherwise
 /// [`jwt::Error::BadSignature`].
 pub fn verify(key: &Jwk, alg: Algorithm, message: &[u8], signature: &[u8]) -> Result<(), jwt::Error> {
+    // The header is the attacker's text until the signature is good: it must not choose how a key
+    // is used (RFC 8725 §3.1).
     if !key.fits(alg) {
         return Err(jwt::Error::WrongAlgorithm);
     }

@@ -79,6 +79,8 @@ impl Nonces {
     }
 
     fn window(&self, now_millis: i64) -> Window {
+        // Rounded down, also before 1970: a division that rounds toward zero would give two
+        // intervals the counter 0.
         let counter = now_millis.div_euclid(self.interval_millis);
         // A poisoned lock holds a whole window all the same: `Window` is copied in and out.
         let known = *self.window.read().unwrap_or_else(PoisonError::into_inner);
@@ -91,6 +93,8 @@ impl Nonces {
             current: self.nonce(counter),
             next: self.nonce(counter.wrapping_add(1)),
         };
+        // Two threads may compute one window at the same time. They get equal nonces, so it does
+        // not matter which of them stores its result.
         *self.window.write().unwrap_or_else(PoisonError::into_inner) = Some(made);
         made
     }

@@ -61,6 +61,8 @@ impl PermissionSet {
             return Err(Error::NotAPermissionSet);
         }
         let listed = main.get("permissions").and_then(Value::as_array).ok_or(Error::NotAPermissionSet)?;
+        // Anyone can publish a set. Its size is bounded before it is expanded, since each name is
+        // compared later.
         if listed.len() > MAX_ENTRIES || names_in(listed) > MAX_NAMES {
             return Err(Error::TooLarge);
         }
@@ -104,6 +106,7 @@ impl Localized {
             .flatten()
             .take(MAX_LANGUAGES)
             .filter_map(|(language, text)| {
+                // Language tags are compared without case (RFC 5646 §2.1.1).
                 Some((language.to_ascii_lowercase(), text.as_str().filter(fits)?.to_owned()))
             })
             .collect();

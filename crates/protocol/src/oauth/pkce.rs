@@ -36,6 +36,8 @@ impl Challenge {
     /// Whether the challenge was made of this verifier (RFC 7636 §4.6). False, too, for a text that
     /// [`is_verifier`] refuses.
     pub fn is_met_by(&self, verifier: &str) -> bool {
+        // The shape is checked first, so that a short verifier that can be guessed is refused even
+        // if its hash fits.
         is_verifier(verifier) && Self::of(verifier).0.ct_eq(&self.0).into()
     }
 }
@@ -56,6 +58,7 @@ impl FromStr for Challenge {
     type Err = ChallengeError;
 
     fn from_str(text: &str) -> Result<Self, ChallengeError> {
+        // The strict decoder accepts one spelling only: no padding and no stray bits at the end.
         let bytes = URL_SAFE_NO_PAD.decode(text).map_err(|_| ChallengeError)?;
         bytes.try_into().map(Self).map_err(|_| ChallengeError)
     }

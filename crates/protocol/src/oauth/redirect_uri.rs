@@ -46,6 +46,8 @@ impl RedirectUri {
         if text.len() > MAX_LENGTH {
             return Err(Error("is longer than 2048 characters"));
         }
+        // The URI goes into a `Location` header, and pages show it: no character may hide or change
+        // its meaning.
         if !text.bytes().all(|byte| byte.is_ascii_graphic()) {
             return Err(Error("has spaces or letters beyond ASCII"));
         }
@@ -53,9 +55,11 @@ impl RedirectUri {
         if !url.username().is_empty() || url.password().is_some() {
             return Err(Error("must not have credentials"));
         }
+        // RFC 6749 §3.1.2 forbids a fragment: the response mode `fragment` adds its own.
         if url.fragment().is_some() {
             return Err(Error("must not have a fragment"));
         }
+        // No wildcard is ever expanded, but a client that writes one expects it (RFC 9700 §4.1.3).
         if url.host_str().is_some_and(|host| host.contains('*')) {
             return Err(Error("must not have a wildcard"));
         }

@@ -118,6 +118,7 @@ impl AuthorizationRequest {
             let text = format!("parameter \"{name}\" is not supported in pushed requests");
             return Err(OAuthError::new(OAuthErrorCode::RequestNotSupported, text));
         }
+        // Ignored in silence, these would leave a client in the belief that a check is made.
         if let Some(name) = REFUSED.into_iter().find(|name| form.get(name).is_some()) {
             return Err(OAuthError::invalid_request(format!("parameter \"{name}\" is not supported")));
         }
@@ -125,6 +126,7 @@ impl AuthorizationRequest {
             let text = "authorization_details are not supported";
             return Err(OAuthError::new(OAuthErrorCode::InvalidAuthorizationDetails, text));
         }
+        // The implicit and hybrid flows put tokens into URLs (RFC 9700 §2.1.2).
         if form.required("response_type")? != "code" {
             let text = "response_type must be \"code\"";
             return Err(OAuthError::new(OAuthErrorCode::UnsupportedResponseType, text));
@@ -280,6 +282,7 @@ fn read_scope(form: &Form) -> Result<String, OAuthError> {
     if scope.len() > MAX_SCOPE {
         return Err(fail("scope is too long"));
     }
+    // Named in the error, since OpenID libraries add this scope by default.
     if scope.split(' ').any(|value| value == "openid") {
         return Err(fail("OpenID Connect is not supported: do not ask for \"openid\""));
     }

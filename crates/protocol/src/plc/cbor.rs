@@ -31,6 +31,7 @@ impl<'a> Value<'a> {
                 }
             }
             Self::Map(members) => {
+                // The order of DAG-CBOR: shorter names first, equal lengths by their bytes.
                 members.sort_by_key(|(name, _)| (name.len(), *name));
                 write_head(5, members.len(), out);
                 for (name, value) in members {

@@ -58,6 +58,7 @@ impl Data {
     pub fn set_handle(&mut self, handle: &Handle) {
         let name = format!("at://{handle}");
         match self.also_known_as.iter_mut().find(|name| name.starts_with("at://")) {
+            // Replaced in its place: other names and further handles keep their order.
             Some(old) => *old = name,
             None => self.also_known_as.insert(0, name),
         }
@@ -91,12 +92,14 @@ impl Data {
     ///
     /// [`Error::RotationKeyCount`], [`Error::UnsupportedKey`] or [`Error::RepeatedRotationKey`].
     pub fn check(&self) -> Result<(), Error> {
+        // The directory's limits (did:plc, "Operation Serialization, Signing, and Validation").
         if !(1..=5).contains(&self.rotation_keys.len()) {
             return Err(Error::RotationKeyCount);
         }
         for key in self.rotation_keys.iter().chain(self.verification_methods.values()) {
             PublicKey::from_did_key(key).map_err(|_| Error::UnsupportedKey(key.clone()))?;
         }
+        // Five keys at most, so comparing every pair is cheap.
         let mut seen = self.rotation_keys.iter().enumerate();
         if seen.any(|(at, key)| self.rotation_keys.iter().skip(at + 1).any(|other| other == key)) {
             return Err(Error::RepeatedRotationKey);

@@ -135,10 +135,13 @@ impl Operation {
     /// [`Error::MalformedSignature`] or [`Error::BadSignature`].
     pub fn verify_signature(&self, keys: &[PublicKey]) -> Result<usize, Error> {
         let signature = URL_SAFE_NO_PAD.decode(self.sig()).map_err(|_| Error::MalformedSignature)?;
+        // The length is checked here, so that a malformed signature is not reported as a wrong one.
         if signature.len() != 64 {
             return Err(Error::MalformedSignature);
         }
         let message = Value::Map(self.unsigned()).into_bytes();
+        // The index counts: a key with higher authority, which comes earlier, may overrule a later
+        // one (did:plc, "Key Rotation & Account Recovery").
         keys.iter().position(|key| key.verify(&message, &signature).is_ok()).ok_or(Error::BadSignature)
     }
 
@@ -180,6 +183,8 @@ impl Operation {
 impl PlcOperation {
     fn signed(data: Data, prev: Option<String>, key: &K256PrivateKey) -> Self {
         let Data { rotation_keys, verification_methods, also_known_as, services } = data;
+        // Filled in below. The signed bytes do not contain `sig`, so its value does not matter
+        // until then.
         let sig = String::new();
         let mut operation = Self { rotation_keys, verification_methods, also_known_as, services, prev, sig };
         operation.sig = sign(operation.unsigned(), key);
@@ -222,6 +227,7 @@ impl Tombstone {
 impl LegacyCreate {
     fn data(&self) -> Data {
         let mut data = Data {
+            // The recovery key comes first, since rotation keys are in falling order of authority.
             rotation_keys: vec![self.recovery_key.clone(), self.signing_key.clone()],
             verification_methods: BTreeMap::from([("atproto".to_owned(), self.signing_key.clone())]),
             ..Data::default()

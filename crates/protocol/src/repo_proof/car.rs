@@ -57,6 +57,8 @@ fn read_head(head: &[u8]) -> Option<Cid> {
 /// file may have.
 fn take_section<'a>(rest: &mut &'a [u8]) -> Result<&'a [u8], Error> {
     let mut length = 0_usize;
+    // Seven bits per byte, the lowest first. The last shift is 21, so the sum has 28 bits and
+    // cannot overflow.
     for shift in (0..28).step_by(7) {
         let (&byte, after) = rest.split_first().ok_or(Error::Malformed)?;
         *rest = after;

@@ -119,6 +119,8 @@ fn write_text(text: &str, out: &mut Vec<u8>) {
 /// The major type and its number, in the fewest bytes.
 fn write_head(major: u8, number: u64, out: &mut Vec<u8>) {
     let bytes = number.to_be_bytes();
+    // DAG-CBOR has only the shortest form of a number (RFC 8949 §4.2.1). `skip` drops the leading
+    // zero bytes.
     let (size, skip) = match number {
         0..24 => {
             out.push((major << 5) | bytes[7]);
@@ -134,6 +136,7 @@ fn write_head(major: u8, number: u64, out: &mut Vec<u8>) {
 }
 
 fn read(rest: &mut &[u8], depth: usize) -> Option<Value> {
+    // Checked before anything is read, so that deeply nested lists cannot exhaust the stack.
     let depth = depth.checked_sub(1)?;
     let first = *rest.first()?;
     // Major type 7 has only these four: in the others the lower five bits are a number, here they
@@ -207,10 +210,13 @@ fn read_head(rest: &mut &[u8]) -> Option<(u8, u64)> {
     let first = *take(rest, 1)?.first()?;
     let (size, least) = match first & 0x1f {
         short @ 0..24 => return Some((first >> 5, short.into())),
+        // Each form has the least number that needs it. A smaller one in that form would be a
+        // second spelling of the same value.
         24 => (1, 24),
         25 => (2, 0x100),
         26 => (4, 0x1_0000),
         27 => (8, 0x1_0000_0000),
+        // 28 to 30 are reserved, and 31 is an indefinite length, which DAG-CBOR forbids.
         _ => return None,
     };
     let number = take(rest, size)?.iter().fold(0, |number: u64, byte| (number << 8) | u64::from(*byte));

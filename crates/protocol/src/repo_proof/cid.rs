@@ -13,6 +13,7 @@ pub struct Cid([u8; 32]);
 impl Cid {
     /// The length of its binary form.
     pub(super) const LENGTH: usize = 36;
+    // In this order: version 1, codec DAG-CBOR, hash SHA-256, and its length of 32 bytes.
     const PREFIX: [u8; 4] = [0x01, 0x71, 0x12, 0x20];
 
     /// The address of a block.

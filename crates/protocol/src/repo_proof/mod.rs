@@ -84,6 +84,8 @@ fn verify_commit(commit: &Value, did: &Did, key: &PublicKey) -> Result<Cid, Erro
     else {
         return Err(Error::Malformed);
     };
+    // Checked before the signature: two accounts may share a signing key, so a good signature alone
+    // does not tell whose repository this is.
     if owner != did.as_str() {
         return Err(Error::WrongAccount);
     }
@@ -114,7 +116,8 @@ const MAX_HEIGHT: usize = 128;
 
 enum Step {
     Found(Cid),
-    /// The subtree between the key's two neighbours in this node, if there is one.
+    /// The subtree between the entries around the key in this node. `None` if the node has no
+    /// subtree there.
     Down(Option<Cid>),
 }
 
@@ -138,6 +141,7 @@ fn step(node: &Value, key: &[u8]) -> Result<Step, Error> {
             return Err(Error::Malformed);
         }
         match current.as_slice().cmp(key) {
+            // The key sorts after this entry, so it may be in the subtree that follows the entry.
             std::cmp::Ordering::Less => below = subtree(entry, "t")?,
             std::cmp::Ordering::Equal => return Ok(Step::Found(*value)),
             std::cmp::Ordering::Greater => break,
@@ -150,6 +154,7 @@ fn step(node: &Value, key: &[u8]) -> Result<Step, Error> {
 fn subtree(node: &Value, name: &str) -> Result<Option<Cid>, Error> {
     match node.get(name) {
         Some(Value::Link(cid)) => Ok(Some(*cid)),
+        // The specification writes null for an absent subtree. A missing member is read alike.
         Some(Value::Null) | None => Ok(None),
         Some(_) => Err(Error::Malformed),
     }

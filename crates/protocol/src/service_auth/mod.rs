@@ -99,6 +99,7 @@ impl<'a> Unverified<'a> {
         if header.alg == jwt::Algorithm::Other {
             return Err(jwt::Error::WrongAlgorithm.into());
         }
+        // The key must come from the issuer's DID document and not from the token.
         if header.has_own_key {
             return Err(jwt::Error::Malformed.into());
         }
@@ -123,9 +124,12 @@ impl<'a> Unverified<'a> {
     ///
     /// In this order: [`Error::WrongAudience`], [`Error::WrongMethod`], [`Error::Expired`].
     pub fn check(&self, aud: &str, lxm: Option<&str>, now_seconds: i64) -> Result<(), Error> {
+        // These checks need no key, whose look-up may cost a request to the directory.
         if self.claims.aud != aud {
             return Err(Error::WrongAudience);
         }
+        // A token without `lxm` would be good for every method. Where the caller names a method,
+        // such a token is refused.
         if lxm.is_some() && self.claims.lxm.as_ref().map(Nsid::as_str) != lxm {
             return Err(Error::WrongMethod);
         }
@@ -184,6 +188,7 @@ fn read_claims(json: &[u8]) -> Option<Claims> {
     // `did:…#atproto_labeler`: a service of the account, which signs with a key of its own.
     let (iss, iss_fragment) = match wire.iss.split_once('#') {
         Some((iss, fragment)) if is_fragment(fragment) => (iss, Some(fragment.to_owned())),
+        // A malformed fragment must not be dropped: the issuer would become the account itself.
         Some(_) => return None,
         None => (wire.iss.as_str(), None),
     };

@@ -28,6 +28,8 @@ impl Did {
         }
         match identifier.bytes().last() {
             None => refuse("the identifier is empty"),
+            // An ending `:` would leave an empty last part, and an ending `%` a cut
+            // percent-encoding.
             Some(b':' | b'%') => refuse("it cannot end with \":\" or \"%\""),
             Some(_) => Ok(()),
         }
@@ -84,6 +86,7 @@ fn parts(text: &str) -> (&str, &str) {
 fn is_plc((method, identifier): (&str, &str)) -> bool {
     method == "plc"
         && identifier.len() == 24
+        // Base32 of RFC 4648 in lower case has no 0, 1, 8 or 9.
         && identifier.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'2'..=b'7'))
 }
 

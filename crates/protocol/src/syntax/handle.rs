@@ -28,6 +28,7 @@ impl Handle {
         if labels < 2 {
             return refuse("it needs at least two parts with a dot between");
         }
+        // A numeric last label would make `127.0.0.1` a handle.
         if !last.starts_with(|first: char| first.is_ascii_alphabetic()) {
             return refuse("its last part must start with a letter");
         }
@@ -42,10 +43,12 @@ impl Handle {
     /// The labels before `domain`, if this is a name under it.
     pub fn name_under(&self, domain: &str) -> Option<&str> {
         let domain = domain.strip_prefix('.').unwrap_or(domain);
+        // A domain that is longer than the handle fails here: the handle cannot be under it.
         let (rest, end) = self.0.split_at_checked(self.0.len().checked_sub(domain.len())?)?;
         if domain.is_empty() || !end.eq_ignore_ascii_case(domain) {
             return None;
         }
+        // Without the dot, `evilexample.com` would count as a name under `example.com`.
         rest.strip_suffix('.').filter(|name| !name.is_empty())
     }
 

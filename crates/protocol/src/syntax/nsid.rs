@@ -20,6 +20,8 @@ impl Nsid {
         let mut last = "";
         for segment in text.split('.') {
             check_segment(segment)?;
+            // Only the first and the last segment need a letter at the start: those between may
+            // begin with a digit, as domain labels do.
             if segments == 0 && !starts_with_letter(segment) {
                 return refuse("its first part must start with a letter");
             }

@@ -48,6 +48,8 @@ impl Dns {
     pub(crate) async fn addresses(&self, name: &str) -> Result<Vec<IpAddr>, DnsError> {
         let found = self.resolver.lookup_ip(absolute(name)?).await.map_err(|error| failed(&error))?;
         let mut addresses: Vec<IpAddr> = found.iter().collect();
+        // IPv4 first: a machine without IPv6 would fail on the other addresses before it reaches
+        // these.
         addresses.sort_by_key(IpAddr::is_ipv6);
         if addresses.is_empty() { Err(DnsError::NoRecord) } else { Ok(addresses) }
     }
@@ -56,6 +58,8 @@ impl Dns {
     pub(crate) async fn texts(&self, name: &str) -> Result<Vec<String>, DnsError> {
         let found = self.resolver.txt_lookup(absolute(name)?).await.map_err(|error| failed(&error))?;
         let texts = found.answers().iter().filter_map(|record| match &record.data {
+            // A TXT record is a list of strings of up to 255 bytes each. Long values continue in
+            // the next one (RFC 1035 §3.3.14).
             RData::TXT(text) => String::from_utf8(text.txt_data.concat()).ok(),
             _ => None,
         });
@@ -85,6 +89,7 @@ fn name_server(server: SocketAddr) -> NameServerConfig {
 }
 
 fn set_options(options: &mut ResolverOpts) {
+    // Short, since the callers limit the look-up as a whole.
     options.timeout = Duration::from_secs(2);
     options.attempts = 1;
     options.ip_strategy = LookupIpStrategy::Ipv4AndIpv6;

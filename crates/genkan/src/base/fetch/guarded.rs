@@ -149,6 +149,7 @@ impl GuardedClient {
     }
 
     async fn follow(&self, mut request: Request<Bytes>, limits: &Limits) -> Result<Answer, GuardedError> {
+        // Held until the body is read. The time spent waiting counts towards the caller's total.
         let _permit = self.inner.room.acquire().await.map_err(|_| GuardedError::Slow)?;
         let mut hops_left = limits.redirects;
         loop {
@@ -157,6 +158,7 @@ impl GuardedClient {
             if !response.status().is_redirection() || !response.headers().contains_key(LOCATION) {
                 return read(response, limits).await;
             }
+            // A redirected POST would send its body to a server that the caller did not choose.
             if hops_left == 0 || *request.method() != Method::GET {
                 return Err(GuardedError::Redirects);
             }
@@ -177,6 +179,8 @@ impl GuardedClient {
             return exchange_on(stream, outgoing).await;
         }
         let host = target.origin.host().trim_start_matches('[').trim_end_matches(']').to_owned();
+        // The certificate is checked against the name and not the address, so a wrong address gains
+        // nothing.
         let name = ServerName::try_from(host).map_err(|_| Refusal::NotAName)?;
         let connector = TlsConnector::from(Arc::clone(&self.inner.tls));
         let stream = connector.connect(name, stream).await.map_err(|error| unreachable(&error))?;
@@ -194,6 +198,8 @@ impl GuardedClient {
                     return Ok(stream);
                 }
                 Ok(Err(error)) => last = unreachable(&error),
+                // Each address has a limit of its own: one that drops packets must not use up the
+                // time of the next.
                 Err(_) => last = GuardedError::Slow,
             }
         }
@@ -221,6 +227,7 @@ fn outgoing(target: &Target, request: &Request<Bytes>) -> Result<Request<Full<By
     let uri: Uri = target.path_and_query.parse().map_err(|_| Refusal::NotAUrl)?;
     let mut outgoing = Request::new(Full::new(request.body().clone()));
     *outgoing.method_mut() = request.method().clone();
+    // The request line has path and query only. The name goes into `Host` (RFC 9112 §3.2.1).
     *outgoing.uri_mut() = uri;
     *outgoing.headers_mut() = request.headers().clone();
     let host = HeaderValue::from_str(target.origin.authority().as_str()).map_err(|_| Refusal::NotAName)?;

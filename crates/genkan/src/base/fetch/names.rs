@@ -65,11 +65,14 @@ impl Names {
         if let Ok(literal) = host.trim_start_matches('[').trim_end_matches(']').parse() {
             return Ok(vec![literal]);
         }
+        // `localhost` is for the machine to resolve and is not sent to DNS servers (RFC 6761 §6.3).
         if host != "localhost"
             && let Ok(addresses) = self.dns.addresses(host).await
         {
             return Ok(addresses);
         }
+        // The machine's own table comes last: names of containers and private hosts are often only
+        // there.
         let found = tokio::net::lookup_host((host, 0))
             .await
             .map_err(|error| NameError::Failed(error.to_string().into()))?;

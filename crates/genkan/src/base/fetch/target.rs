@@ -37,9 +37,11 @@ pub(crate) enum Refusal {
 impl Target {
     /// Checks `url`. `listed` are the private origins that the operator allows, each exactly.
     pub(crate) fn check(url: &Uri, listed: &[Origin]) -> Result<Self, Refusal> {
+        // Only absolute URLs have both. A relative one has no target of its own.
         let (Some(scheme), Some(authority)) = (url.scheme_str(), url.authority()) else {
             return Err(Refusal::NotAUrl);
         };
+        // `https://good.example@evil.example` shows one host and leads to another.
         if authority.as_str().contains('@') {
             return Err(Refusal::UserInformation);
         }
@@ -48,6 +50,8 @@ impl Target {
             _ => Refusal::NotHttps,
         })?;
         let path_and_query = url.path_and_query().map_or_else(|| "/".to_owned(), ToString::to_string);
+        // A listed origin skips the rules below: the operator vouches for exactly this scheme, host
+        // and port.
         if listed.contains(&origin) {
             return Ok(Self { origin, path_and_query, listed: true });
         }
@@ -55,6 +59,7 @@ impl Target {
             return Err(Refusal::NotHttps);
         }
         check_name(origin.host())?;
+        // Other ports could make Genkan talk to services that are not web servers.
         if origin.port() != 443 {
             return Err(Refusal::Port);
         }
@@ -75,6 +80,7 @@ pub(crate) fn check_name(host: &str) -> Result<(), Refusal> {
     if last.starts_with(|first: char| first.is_ascii_digit()) {
         return Err(Refusal::AddressLiteral);
     }
+    // Resolvers in private networks often answer these names with internal addresses.
     if SPECIAL.contains(&last.to_ascii_lowercase().as_str()) {
         return Err(Refusal::SpecialName);
     }

@@ -46,6 +46,7 @@ impl UnguardedClient {
     pub(crate) fn new(extra_ca_file: Option<&Path>) -> Result<Self, TlsError> {
         let tls = tls::client_config(extra_ca_file)?;
         let mut http = HttpConnector::new();
+        // The connector under TLS gets `https` URLs, which it would refuse otherwise.
         http.enforce_http(false);
         http.set_connect_timeout(Some(CONNECT));
         http.set_nodelay(true);
@@ -60,6 +61,8 @@ impl UnguardedClient {
             .wrap_connector(http);
         let client = Client::builder(TokioExecutor::new())
             .pool_timer(TokioTimer::new())
+            // Many servers close idle connections after a short time. A request on a closed one
+            // would fail.
             .pool_idle_timeout(Duration::from_secs(15))
             .pool_max_idle_per_host(8)
             .http1_max_buf_size(64 * 1024)
@@ -78,6 +81,7 @@ impl UnguardedClient {
     ) -> Result<Answer, UnguardedError> {
         let headers = request.headers_mut();
         headers.insert(USER_AGENT, HeaderValue::from_static(super::USER_AGENT));
+        // This client does not decompress, so it asks for no compression.
         headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
         let exchange = async {
             let response = self.client.request(request).await.map_err(|error| classify(&error))?;
@@ -101,6 +105,7 @@ async fn read(response: Response<Incoming>, idle: Duration, limit: usize) -> Res
 
 fn classify(error: &hyper_util::client::legacy::Error) -> UnguardedError {
     let text = causes(error).into();
+    // The only failure after which the request was certainly not sent.
     if error.is_connect() { UnguardedError::Unreachable(text) } else { UnguardedError::Unanswered(text) }
 }
 

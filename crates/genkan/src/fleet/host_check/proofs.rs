@@ -18,6 +18,7 @@ use crate::fleet::host_client::{Credential, Description, HostError, refusal};
 pub(super) async fn all(of: &HostChecker, subject: &Subject) -> HostCheck {
     let mut findings = Vec::new();
     let mut note = |proof, verdict| findings.push(Finding { proof, verdict });
+    // Without an answer nothing else can be proven, so the check ends with this one finding.
     let version = match of.client.health(&subject.origin, REACH).await {
         Ok(version) => version,
         Err(error) => {
@@ -54,6 +55,8 @@ pub(super) async fn all(of: &HostChecker, subject: &Subject) -> HostCheck {
         note(Proof::SigningKey, signing_key(of, subject, &description.did).await);
         note(Proof::RotationKey, rotation_key(of, subject).await);
         let proxy = plc_proxy(of, subject, &description.did).await;
+        // The next proof uses a DID that only the PLC proxy knows. Without the proxy it would fail
+        // for that reason.
         let through = matches!(proxy, Verdict::Good { .. });
         note(Proof::PlcProxy, proxy);
         if through {
@@ -100,6 +103,7 @@ async fn says_of_itself(of: &HostChecker, subject: &Subject) -> (Verdict, Verdic
     let wanted = of.expected.public_url.as_str();
     let entryway = if issuer == wanted {
         good(wanted.to_owned())
+    // A PDS without an entryway names itself as its authorization server.
     } else if issuer == own {
         bad("it has no entryway".to_owned(), format!("set PDS_ENTRYWAY_URL={wanted}"))
     } else {
@@ -156,6 +160,7 @@ async fn signing_key(of: &HostChecker, subject: &Subject, host: &Did) -> Verdict
         sub: unused_did(),
         scope: Scope::Access,
         iat: now,
+        // Long enough for a host whose clock is somewhat wrong, which has a finding of its own.
         exp: now + 120,
         jti: random::id(),
     };
@@ -182,8 +187,9 @@ async fn signing_key(of: &HostChecker, subject: &Subject, host: &Did) -> Verdict
     }
 }
 
-/// An operation whose account key was never reserved there: that is what the host objects to, once
-/// it has found our rotation key in it and believed the signature. It makes nothing.
+/// Asks for an account with a signing key that the host never reserved. The host objects to that
+/// key only after it has found our rotation key in the operation and accepted the signature. It
+/// creates nothing.
 async fn rotation_key(of: &HostChecker, subject: &Subject) -> Verdict {
     let rotation = of.ring.rotation();
     let handle = probe_handle(of);
@@ -208,8 +214,8 @@ async fn rotation_key(of: &HostChecker, subject: &Subject) -> Verdict {
     }
 }
 
-/// A service token of a DID that only our PLC proxy knows: the host gets past it only by asking
-/// there.
+/// Presents a service token of a DID that only our PLC proxy knows. The host accepts it only if it
+/// asks that proxy for the DID.
 async fn plc_proxy(of: &HostChecker, subject: &Subject, host: &Did) -> Verdict {
     let Some(proxy) = &of.expected.front_url else {
         return open("GENKAN_DIRECTORY_FRONT_LISTEN is empty: this Genkan has no PLC proxy");
@@ -247,7 +253,8 @@ async fn plc_proxy(of: &HostChecker, subject: &Subject, host: &Did) -> Verdict {
     }
 }
 
-/// A probe token addressed to Genkan: the host accepts it if Genkan's DID is its entryway's.
+/// Presents a probe token addressed to Genkan. The host accepts it if Genkan's DID is the DID of
+/// its entryway.
 async fn entryway_did(of: &HostChecker, subject: &Subject) -> Verdict {
     let did = &of.expected.service_did;
     match with_probe_token(of, subject, did.as_str()).await {
@@ -277,7 +284,7 @@ async fn with_probe_token(of: &HostChecker, subject: &Subject, audience: &str) -
     ask_for_account(of, subject, &Credential::Bearer(&token), body).await
 }
 
-/// Whether the host accepted the token: it then objects to the missing operation instead.
+/// Whether the host accepted the token. It then objects to the missing operation instead.
 fn was_believed(error: &HostError) -> bool {
     matches!(error, HostError::Refused { status: 400, message, .. } if message.contains("plcOp"))
 }
@@ -347,7 +354,7 @@ fn open(why: &str) -> Verdict {
 }
 
 const CREATE_ACCOUNT: &str = "com.atproto.server.createAccount";
-/// For the first call, which tells whether the host runs at all.
+/// The limit of the first call, which tells whether the host runs at all.
 const REACH: Duration = Duration::from_secs(5);
 /// The start of the versions that the proofs were tested with.
 const TRIED: &str = "0.5.";

@@ -40,6 +40,8 @@ impl Prober {
     /// would then prove nothing.
     pub(crate) fn fresh(&self) -> ProbeIdentity {
         loop {
+            // Eight bytes are 13 characters of base32. The first half of the identifier takes 12 of
+            // them.
             let chance = BASE32_NOPAD.encode(&random::bytes::<8>()).to_ascii_lowercase();
             let head = chance.get(..HALF).unwrap_or_default();
             if let Some(identity) = self.identity(head) {
@@ -50,12 +52,16 @@ impl Prober {
 
     pub(super) fn recognise(&self, did: &str) -> Option<ProbeIdentity> {
         let head = did.strip_prefix("did:plc:")?.get(..HALF)?;
+        // The second half is a hash of the first and of a secret, so no other DID passes for a
+        // probe, and no list of probes is kept.
         self.identity(head).filter(|identity| identity.did.as_str() == did)
     }
 
     fn identity(&self, head: &str) -> Option<ProbeIdentity> {
         let mark = BASE32_NOPAD.encode(self.digest("mark", head).as_slice()).to_ascii_lowercase();
         let did = format!("did:plc:{head}{}", mark.get(..HALF)?).parse().ok()?;
+        // The key is derived as well: another process with the same secret renders the same
+        // document.
         let key = K256PrivateKey::from_bytes(&self.digest("key", head)).ok()?;
         Some(ProbeIdentity { did, key })
     }

@@ -76,6 +76,8 @@ impl PlcProxy {
         }
         let Some((did, part)) = split(path) else { return Page::message(StatusCode::NOT_FOUND, "not found") };
         let asked = Asked { method, did, part, body };
+        // Before anything else: the DIDs of host checks exist only here, and the directory must not
+        // see them.
         if let Some(probe) = self.inner.prober.recognise(&asked.did) {
             return probe.page(&asked.part);
         }
@@ -87,6 +89,7 @@ impl PlcProxy {
     }
 
     async fn read(&self, asked: Asked) -> Page {
+        // The directory knows no other method, so it is not asked.
         if !asked.did.starts_with("did:plc:") {
             return Page::message(StatusCode::NOT_FOUND, "DID not registered");
         }
@@ -94,6 +97,7 @@ impl PlcProxy {
         let did = asked.did.clone();
         let key = format!("{}{}", asked.did, asked.part);
         let pass =
+            // `HEAD` is read as `GET`, so both share one remembered page.
             async move { inner.pass(&Asked { method: Method::GET, body: Bytes::new(), ..asked }).await };
         self.inner.cache.get(&did, key, pass).await
     }
@@ -105,6 +109,8 @@ impl PlcProxy {
             _ => Ok(false),
         };
         let page = match known {
+            // Only operations for accounts of this service are passed on. One for any other DID
+            // would come from a faulty or compromised host.
             Ok(true) => {
                 let page = self.inner.pass(&asked).await;
                 // Also after a refusal or no answer: the operation may be in the log all the same.
@@ -114,6 +120,7 @@ impl PlcProxy {
             Ok(false) => {
                 Page::message(StatusCode::FORBIDDEN, "only accounts of this service are written here")
             }
+            // 503 says that trying again may help. A refusal would be final.
             Err(_) => Page::message(StatusCode::SERVICE_UNAVAILABLE, "it cannot be said now whose this is"),
         };
         tracing::info!(
@@ -171,13 +178,14 @@ fn split(path: &str) -> Option<(String, String)> {
         Some((did, part)) => (did, format!("/{part}")),
         None => (path.strip_prefix('/')?, String::new()),
     };
+    // The reference implementation escapes the colons. No other character of a `did:plc` needs it.
     let did = did.replace("%3A", ":").replace("%3a", ":");
     let readable = did.parse::<Did>().is_ok();
     let known = matches!(part.as_str(), "" | "/data" | "/log" | "/log/last" | "/log/audit");
     (readable && known).then_some((did, part))
 }
 
-/// Longer than the longest history of operations.
+/// A limit above the size of the longest history of operations.
 const MAX_ANSWER_BYTES: usize = 1024 * 1024;
 
 #[cfg(test)]

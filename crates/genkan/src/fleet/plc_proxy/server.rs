@@ -46,6 +46,8 @@ impl PlcProxy {
                 }
                 Err(cause) => {
                     tracing::warn!(cause = %cause, "the PLC proxy could not accept a connection");
+                    // Accepting fails at once when the process has no more file descriptors.
+                    // Without a pause this loop would use a whole core.
                     tokio::time::sleep(Duration::from_millis(100)).await;
                 }
             }
@@ -76,6 +78,8 @@ impl PlcProxy {
         let mut connection = std::pin::pin!(connection);
         tokio::select! {
             _ = connection.as_mut() => return,
+            // The request that is being answered is finished, and no other begins on this
+            // connection.
             _ = stopped.wait_for(|stopped| *stopped) => connection.as_mut().graceful_shutdown(),
         }
         let _ = connection.await;
@@ -94,6 +98,7 @@ impl PlcProxy {
             status = page.status.as_u16(),
             "PLC proxy: {} {} answered {}", head.method, head.uri.path(), page.status.as_u16()
         );
+        // An answer to `HEAD` has no body (RFC 9110 §9.3.2).
         let body = if head.method == Method::HEAD { Bytes::new() } else { page.body };
         let mut response = Response::new(Full::new(body));
         *response.status_mut() = page.status;
@@ -105,7 +110,7 @@ impl PlcProxy {
 }
 
 const CONNECTIONS: usize = 1024;
-/// Between two requests on one connection, and within a head.
+/// The longest wait between two requests on one connection, and within a head.
 const IDLE: Duration = Duration::from_mins(1);
 const BODY: Duration = Duration::from_secs(10);
 const GRACE: Duration = Duration::from_secs(5);

@@ -90,6 +90,8 @@ pub struct Include {
 
 impl Repo {
     pub(super) fn read(syntax: &Syntax<'_>) -> Option<Self> {
+        // An unknown parameter may restrict the permission. Ignored, it would grant more than was
+        // asked for.
         if !syntax.has_only(&["collection", "action"]) {
             return None;
         }
@@ -128,6 +130,7 @@ impl RepoAction {
         let known = |text| Self::ALL.into_iter().find(|action| action.as_str() == text);
         let mut actions = texts.into_iter().map(known).collect::<Option<Vec<_>>>()?;
         actions.sort_unstable();
+        // Sorted and without repetition, so that equal permissions have equal texts.
         actions.dedup();
         (!actions.is_empty()).then_some(actions)
     }
@@ -165,6 +168,7 @@ impl Blob {
         if accept.is_empty() || !accept.iter().all(|range| is_range(range)) {
             return None;
         }
+        // It includes every other range, so the canonical form has it alone.
         if accept.iter().any(|range| range == "*/*") {
             return Some(Self { accept: vec!["*/*".to_owned()] });
         }
@@ -188,6 +192,7 @@ impl Blob {
         let mime = mime.to_ascii_lowercase();
         let matches = |range: &String| match range.strip_suffix('*') {
             Some("*/") => true,
+            // The prefix keeps its slash: `image/` does not include `imagery/x`.
             Some(kind) => mime.starts_with(kind),
             None => *range == mime,
         };

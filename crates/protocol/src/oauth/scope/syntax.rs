@@ -51,6 +51,7 @@ impl<'a> Syntax<'a> {
         match &self.positional {
             None => Some(named),
             Some(positional) if named.is_empty() => Some(vec![positional]),
+            // Written both ways, it would be unclear which value counts.
             Some(_) => None,
         }
     }
@@ -70,6 +71,7 @@ pub(super) fn write(name: &str, positional: &str, parameters: &[(&str, &[&str])]
     let mut text = name.to_owned();
     let mut query = String::new();
     for (key, values) in parameters {
+        // Only a single value goes before the `?`. Several are repeated parameters.
         if let ([value], true) = (values, *key == positional) {
             text.push(':');
             encode(value, b"-._*:/,@+", &mut text);
@@ -104,6 +106,8 @@ fn decode(text: &str) -> Option<Cow<'_, str>> {
             bytes.push(first);
             continue;
         }
+        // A `%` without two digits is refused and not kept: two readers could decode it
+        // differently.
         let (digits, after) = rest.split_at_checked(2)?;
         bytes.push(*data_encoding::HEXLOWER_PERMISSIVE.decode(digits).ok()?.first()?);
         rest = after;
