@@ -104,6 +104,8 @@ impl App {
         metrics: Metrics,
     ) -> Result<Self, BuildError> {
         let feed = Feed::new(db.clone(), clock.clone());
+        // The ring comes before everything that signs or unseals. It refuses the start if a sealing
+        // key is missing.
         let ring = open_ring(&config, &db, &clock).await?;
         let fleet = Fleet::open(db.clone(), clock.clone(), ring.clone(), feed.clone()).await?;
         let unguarded = UnguardedClient::new(config.network.extra_ca_file.as_deref())?;
@@ -111,6 +113,8 @@ impl App {
         let (dns, guarded) = external_names(&config)?;
         let identity = identity(&config, &clock, unguarded.clone(), &dns, &guarded);
 
+        // The accounts subscribe to the feed, so that a change by another process empties their
+        // cache.
         let accounts = Accounts::new(db.clone(), clock.clone(), &feed);
         let passwords = Passwords::new(config.sessions.password_workers, config.sessions.password_queue);
         let sign_ins = SignIns::new(db.clone(), clock.clone(), accounts.clone(), passwords.clone());
@@ -231,8 +235,11 @@ impl App {
             ring: ring.clone(),
             directory: identity.directory.clone(),
         };
+        // Links do not know OAuth, so the end of a link reaches the grants through a callback.
         end_grants_of_links(&links, &oauth);
         let documents = identity.documents.clone();
+        // A rename changes the DID document, so its cached copy must go with the account's other
+        // caches.
         feed.subscribe(Change::Account, move |did| documents.forget(did));
         let limits = RateLimits::new(&config, &metrics);
         let services = Services {
@@ -281,6 +288,7 @@ async fn open_ring(config: &Config, db: &Db, clock: &Clock) -> Result<Ring, Buil
     let keys = sealing_keys(config)?;
     // A missing sealing key stops the start: otherwise it would show only when its first value is read.
     let sealer = Sealer::of(&keys);
+    // Each sealed column is searched for ids of keys that were not provided. One is enough to stop.
     for column in sealed_columns() {
         if let Some(id) = column.unknown_keys(db, &sealer).await?.first() {
             let table = column.table;
@@ -319,6 +327,8 @@ pub(crate) fn sealed_columns() -> impl Iterator<Item = &'static SealedColumn> {
 fn external_names(config: &Config) -> Result<(Dns, GuardedClient), BuildError> {
     let dns = Dns::new(&config.network.dns_servers)?;
     let tls = client_config(config.network.extra_ca_file.as_deref())?;
+    // The guarded client refuses private addresses, since users choose its URLs. The listed origins
+    // are the exceptions that the operator made.
     let guarded = GuardedClient::new(dns.clone(), tls, config.network.private_origins.clone());
     Ok((dns, guarded))
 }
@@ -368,6 +378,7 @@ fn links_settings(config: &Config) -> links::Settings {
 fn end_grants_of_links(links: &Links, oauth: &OAuth) {
     let oauth = oauth.clone();
     links.on_end(move |link| {
+        // The callback is not async, so the work goes into a task of its own.
         let (oauth, link) = (oauth.clone(), link.to_owned());
         tokio::spawn(async move {
             if let Err(cause) = oauth.end_dead(&link, "its linked session is over").await {

@@ -62,7 +62,7 @@ impl Page {
     ///
     /// # Panics
     ///
-    /// When there is none.
+    /// If the page has no such form.
     #[track_caller]
     pub fn form(&self, action: &str) -> PageForm {
         let found = self.forms().into_iter().find(|form| form.action.ends_with(action));
@@ -86,7 +86,7 @@ impl Page {
     ///
     /// # Panics
     ///
-    /// When there is none.
+    /// If the page has no such link.
     #[track_caller]
     pub fn link(&self, text: &str) -> String {
         let html = self.html();

@@ -24,7 +24,7 @@ pub struct Answer {
 }
 
 impl Answer {
-    /// The body as JSON. Null when it is none.
+    /// Returns the body as JSON, or null if it is not JSON.
     pub fn json(&self) -> Value {
         serde_json::from_slice(&self.body).unwrap_or(Value::Null)
     }
@@ -33,7 +33,7 @@ impl Answer {
     ///
     /// # Panics
     ///
-    /// When it is not there.
+    /// If it is not there.
     #[track_caller]
     pub fn text(&self, pointer: &str) -> String {
         match self.json().pointer(pointer).and_then(Value::as_str) {
@@ -55,7 +55,7 @@ impl Answer {
         self.json().get("message").and_then(Value::as_str).unwrap_or_default().to_owned()
     }
 
-    /// A header's text. Empty when there is none.
+    /// Returns a header's text, or an empty text without the header.
     pub fn header(&self, name: &str) -> &str {
         self.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default()
     }
@@ -69,7 +69,7 @@ impl Answer {
     ///
     /// # Panics
     ///
-    /// When it is not.
+    /// If it is not.
     #[track_caller]
     #[expect(clippy::return_self_not_must_use, reason = "often that it was 200 is all one wants to know")]
     pub fn ok(self) -> Self {
@@ -81,13 +81,13 @@ impl Answer {
 /// Why there is no answer.
 #[derive(Debug)]
 pub enum NoAnswer {
-    /// Nobody listens.
+    /// The port is closed.
     Unreachable(io::Error),
     /// The connection ended or the answer was not HTTP.
     Broken(hyper::Error),
 }
 
-/// Asks one origin (`http://127.0.0.1:1234`), in the name of nobody or of a bearer.
+/// A client of one origin (`http://127.0.0.1:1234`), with or without a bearer token.
 #[derive(Clone, Debug)]
 pub struct Client {
     origin: String,
@@ -95,29 +95,29 @@ pub struct Client {
 }
 
 impl Client {
-    /// Asks `origin` in nobody's name.
+    /// A client of `origin` without a token.
     pub fn new(origin: &str) -> Self {
         Self { origin: origin.trim_end_matches('/').to_owned(), headers: HeaderMap::new() }
     }
 
-    /// The same with a header on every request.
+    /// Adds a header to every request of this client.
     ///
     /// # Panics
     ///
-    /// When it cannot be a header.
+    /// If it cannot be a header.
     #[must_use]
     pub fn with(mut self, name: &'static str, value: &str) -> Self {
         self.headers.append(name, value.parse().unwrap());
         self
     }
 
-    /// The same in the name of a bearer.
+    /// Sends this bearer token with every request of this client.
     #[must_use]
     pub fn bearer(self, token: &str) -> Self {
         self.with("authorization", &format!("Bearer {token}"))
     }
 
-    /// Whom it asks.
+    /// Returns the origin that it calls.
     pub fn origin(&self) -> &str {
         &self.origin
     }
@@ -168,7 +168,7 @@ impl Client {
     ///
     /// # Panics
     ///
-    /// When there is none.
+    /// If no answer arrives.
     pub async fn send<B>(&self, request: Request<B>) -> Answer
     where
         B: Body + Send + 'static,
@@ -199,9 +199,11 @@ impl Client {
     {
         let authority = self.authority().to_owned();
         let stream = TcpStream::connect(&authority).await.map_err(NoAnswer::Unreachable)?;
+        // Nagle's algorithm would delay small writes and distort tests that measure time.
         let _ = stream.set_nodelay(true);
         let (mut sender, connection) =
             hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(NoAnswer::Broken)?;
+        // The connection must be polled while the answer is awaited. It ends with its last request.
         tokio::spawn(connection);
         if !request.headers().contains_key("host") {
             request.headers_mut().insert("host", authority.parse().unwrap());
@@ -213,13 +215,15 @@ impl Client {
     ///
     /// # Panics
     ///
-    /// When nobody listens.
+    /// If the port is closed.
     pub async fn raw(&self, bytes: &[u8]) -> String {
         let mut stream = TcpStream::connect(self.authority()).await.unwrap();
         // A server may refuse before it read everything.
         let _ = stream.write_all(bytes).await;
         let mut answer = Vec::new();
         let mut piece = vec![0; 65536];
+        // The timeout is per read. A server that keeps the connection open would otherwise hold the
+        // test for ever.
         while let Ok(Ok(length @ 1..)) =
             tokio::time::timeout(Duration::from_secs(2), stream.read(&mut piece)).await
         {

@@ -1,8 +1,9 @@
-//! Neighbours of an entryway for tests: on loopback, faithful in their checks, and spoiled when a test asks for it.
+//! Simulated servers around an entryway, for tests. They run on loopback, check as the real ones
+//! do, and fail when a test asks for it.
 //!
 //! * [`directory`]: a PLC directory that validates operations
 //! * [`host`]: a PDS in entryway mode, as the published one behaves
-//! * [`pds`]: a PDS elsewhere with an OAuth server of its own
+//! * [`pds`]: an external PDS with its own OAuth server
 //! * [`loopback`]: the listener under all of them, with every fault a wire can have
 //! * [`mail`]: a mail server
 //! * [`names`]: a name server for handles

@@ -34,15 +34,15 @@ pub type Reply = Response<Body>;
 /// How the listener treats connections.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Wire {
-    /// As it should.
+    /// Correct HTTP.
     Well,
-    /// Nobody listens.
+    /// The port is closed.
     Refusing,
     /// Accepts, reads, and never says a word.
     Silent,
     /// Reads one head, answers with exactly these bytes, and closes.
     Raw(Bytes),
-    /// The same, but stays connected and says no more.
+    /// Reads one head, answers with exactly these bytes, stays connected and sends nothing more.
     RawThenSilent(Bytes),
     /// Answers the first request of a connection and closes it at the second.
     ClosingReused,
@@ -87,7 +87,7 @@ pub struct Seen {
 }
 
 impl Seen {
-    /// A header's text. Empty when there is none.
+    /// Returns a header's text, or an empty text without the header.
     pub fn header(&self, name: &str) -> &str {
         self.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default()
     }
@@ -96,13 +96,13 @@ impl Seen {
 /// A request to be answered.
 #[derive(Debug)]
 pub struct Asked {
-    /// What the journal has of it.
+    /// The request as the journal records it.
     pub seen: Seen,
     /// Its body.
     pub body: Incoming,
 }
 
-/// What a neighbour does with a request.
+/// The function with which a simulated server answers a request.
 pub type Handler = Arc<dyn Fn(Asked) -> Pin<Box<dyn Future<Output = Reply> + Send>> + Send + Sync>;
 
 /// A listener on loopback.
@@ -150,6 +150,8 @@ impl Loopback {
     /// Drops every connection and treats new ones like this.
     pub async fn set_wire(&self, wire: Wire) {
         let running = locked(&self.running).take();
+        // The lock is released before the await. The old task must be gone before its port can be
+        // bound again.
         if let Some(running) = running {
             running.abort();
             let _ = running.await;
@@ -160,23 +162,24 @@ impl Loopback {
         let listener = loop {
             match TcpListener::bind(self.address).await {
                 Ok(listener) => break listener,
+                // The kernel frees the port a moment after the listener is dropped.
                 Err(_) => tokio::time::sleep(Duration::from_millis(5)).await,
             }
         };
         *locked(&self.running) = Some(tokio::spawn(accept(listener, wire, Arc::clone(&self.shared))));
     }
 
-    /// Treats every request of this kind (`*`: of any kind) so, until [`Self::mend`].
+    /// Applies a trouble to every request of this kind (`*`: of any kind) until [`Self::mend`].
     pub fn trouble(&self, name: &str, trouble: Trouble) {
         locked(&self.shared.troubles).push(Rule { name: name.to_owned(), trouble, left: None });
     }
 
-    /// Treats the next `times` requests of this kind so.
+    /// Applies a trouble to the next `times` requests of this kind.
     pub fn trouble_times(&self, name: &str, trouble: Trouble, times: usize) {
         locked(&self.shared.troubles).push(Rule { name: name.to_owned(), trouble, left: Some(times) });
     }
 
-    /// Treats all requests well again.
+    /// Removes all troubles.
     pub fn mend(&self) {
         locked(&self.shared.troubles).clear();
     }
@@ -191,12 +194,12 @@ impl Loopback {
         locked(&self.shared.journal).iter().rev().find(|seen| seen.name == name).cloned()
     }
 
-    /// All that came, in order.
+    /// All requests so far, in order.
     pub fn journal(&self) -> Vec<Seen> {
         locked(&self.shared.journal).clone()
     }
 
-    /// Forgets what came.
+    /// Empties the journal.
     pub fn forget(&self) {
         locked(&self.shared.journal).clear();
     }
@@ -259,12 +262,15 @@ async fn serve(mut stream: TcpStream, wire: Wire, open: Open) {
         Wire::Refusing => return,
         Wire::Silent => {
             let mut nothing = [0; 4096];
+            // Reading on keeps the connection open until the client closes it.
             while stream.read(&mut nothing).await.is_ok_and(|length| length > 0) {}
             return;
         }
         Wire::Raw(ref bytes) | Wire::RawThenSilent(ref bytes) => {
             let mut head = Vec::new();
             let mut piece = [0; 4096];
+            // The end of the head can fall between two reads, so the whole head is searched each
+            // time.
             while !head.windows(4).any(|end| end == b"\r\n\r\n") {
                 match stream.read(&mut piece).await {
                     Ok(length @ 1..) => head.extend_from_slice(piece.get(..length).unwrap_or_default()),
@@ -306,12 +312,14 @@ impl Shared {
             query: parts.uri.query().unwrap_or_default().to_owned(),
             headers: parts.headers,
         };
+        // Written before the trouble applies: tests count requests that were never answered.
         locked(&self.journal).push(seen.clone());
         let trouble = self.take_trouble(&name);
         match &trouble {
             Some(Trouble::Status(status)) => return Ok(refusal(*status, "TestTrouble", "as the test asked")),
             Some(Trouble::Refusal(status, name)) => return Ok(refusal(*status, name, "as the test asked")),
             Some(Trouble::CutBefore) => return Err(cut()),
+            // The client's timeout ends this future.
             Some(Trouble::Silent) => std::future::pending().await,
             Some(Trouble::Slow(wait)) => tokio::time::sleep(*wait).await,
             _ => {}
@@ -330,6 +338,7 @@ impl Shared {
 
     fn take_trouble(&self, name: &str) -> Option<Trouble> {
         let mut troubles = locked(&self.troubles);
+        // Rules apply in the order in which they were added. One that is used up is skipped.
         let rule = troubles
             .iter_mut()
             .find(|rule| (rule.name == "*" || rule.name == name) && rule.left != Some(0))?;
@@ -343,6 +352,7 @@ impl Shared {
 /// Half of the first piece, then an error: the length that was announced is never reached.
 fn broken_off(reply: Reply) -> Reply {
     let (mut parts, body) = reply.into_parts();
+    // The length must promise more than is sent, or the client would take the half for the whole.
     parts.headers.entry(http::header::CONTENT_LENGTH).or_insert(http::HeaderValue::from_static("1000000"));
     let pieces = body.into_data_stream().take(1).map(|piece| {
         let piece = piece?;
@@ -375,7 +385,7 @@ pub fn refusal(status: u16, name: &str, message: &str) -> Reply {
     json(status, &serde_json::json!({ "error": name, "message": message }))
 }
 
-/// What nobody leaves half-changed.
+/// Locks a value that stays consistent even if a holder panics.
 pub(crate) fn locked<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,4 +1,4 @@
-//! A mail server that keeps what it is given, or is as mail servers are.
+//! A mail server that keeps the emails it receives, or fails in the ways that real ones do.
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -12,7 +12,7 @@ use tokio::task::JoinHandle;
 use crate::loopback::locked;
 use crate::network::within;
 
-/// A mail server on loopback (RFC 5321, without TLS). It ends when it goes.
+/// A mail server on loopback (RFC 5321, without TLS). It stops when this value is dropped.
 #[derive(Debug)]
 pub struct FakeMail {
     address: SocketAddr,
@@ -60,6 +60,7 @@ pub struct Email {
 impl Email {
     /// The value of a header, unfolded.
     pub fn header(&self, name: &str) -> String {
+        // A folded header continues on a line that begins with a space (RFC 5322 §2.2.3).
         let head = self.raw.split("\r\n\r\n").next().unwrap_or_default().replace("\r\n ", " ");
         let line = head.lines().find_map(|line| {
             let (found, value) = line.split_once(':')?;
@@ -72,7 +73,7 @@ impl Email {
     ///
     /// # Panics
     ///
-    /// When there is none.
+    /// If no line is a code.
     #[track_caller]
     pub fn code(&self) -> String {
         let is_code = |line: &&str| {
@@ -95,7 +96,7 @@ impl FakeMail {
     ///
     /// # Panics
     ///
-    /// When it cannot listen.
+    /// If it cannot listen.
     pub async fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
@@ -105,7 +106,8 @@ impl FakeMail {
             while let Ok((stream, _)) = listener.accept().await {
                 let state = Arc::clone(&shared);
                 tokio::spawn(async move {
-                    // A client that leaves in the middle is no trouble of ours.
+                    // A client may disconnect at any point of the conversation. That is not a
+                    // failure of the server.
                     let _ = converse(stream, &state).await;
                 });
             }
@@ -118,7 +120,7 @@ impl FakeMail {
         format!("smtp://me:{PASSWORD}@{}", self.address)
     }
 
-    /// From now on.
+    /// Sets the behaviour for connections from now on.
     pub fn set(&self, mood: Mood) {
         *locked(&self.state.mood) = mood;
     }
@@ -137,7 +139,7 @@ impl FakeMail {
     ///
     /// # Panics
     ///
-    /// When none comes.
+    /// If no email arrives in time.
     pub async fn email_to(&self, address: &str) -> Email {
         let mut found = None;
         within(Duration::from_secs(20), &format!("an email to {address}"), async || {
@@ -145,6 +147,7 @@ impl FakeMail {
             found.is_some()
         })
         .await;
+        // A later call must wait for a new email and not find this one again.
         locked(&self.state.emails).clear();
         found.unwrap()
     }
@@ -160,6 +163,8 @@ impl Drop for FakeMail {
 pub const PASSWORD: &str = "the-mail-servers-password";
 
 async fn converse(stream: TcpStream, state: &State) -> std::io::Result<()> {
+    // Read once per connection, so that a change of mood does not affect a conversation that has
+    // begun.
     let mood = *locked(&state.mood);
     match mood {
         Mood::Away => return Ok(()),
@@ -179,6 +184,8 @@ async fn converse(stream: TcpStream, state: &State) -> std::io::Result<()> {
             "EHLO" => say(&mut stream, "250-mail.example\r\n250-8BITMIME\r\n250 AUTH PLAIN").await?,
             "AUTH" => {
                 let given = line.rsplit(' ').next().unwrap_or_default();
+                // `AUTH PLAIN` is an empty identity, the name and the password, separated by NUL
+                // (RFC 4616 §2).
                 let expected = data_encoding::BASE64.encode(format!("\0me\0{PASSWORD}").as_bytes());
                 if given == expected {
                     state.signed_in.store(true, Ordering::SeqCst);
@@ -206,10 +213,12 @@ async fn converse(stream: TcpStream, state: &State) -> std::io::Result<()> {
                 say(&mut stream, "354 go on").await?;
                 let mut raw = String::new();
                 while let Some(line) = hear(&mut stream).await?.filter(|line| line != ".") {
+                    // A leading dot was doubled by the client (RFC 5321 §4.5.2).
                     raw.push_str(line.strip_prefix('.').unwrap_or(&line));
                     raw.push_str("\r\n");
                 }
                 locked(&state.emails).push(Email { from: from.clone(), to: to.clone(), raw });
+                // The email is kept, but the client never learns so and must send it again.
                 if mood == Mood::Forgetful {
                     return Ok(());
                 }

@@ -25,7 +25,7 @@ impl FakeNames {
     ///
     /// # Panics
     ///
-    /// When the machine has no port left.
+    /// If the machine has no port left.
     pub async fn start() -> Self {
         let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
         let address = socket.local_addr().unwrap();
@@ -49,7 +49,7 @@ impl FakeNames {
         self.address
     }
 
-    /// Lets a handle lead to these DIDs: one is as it should be.
+    /// Makes a handle lead to these DIDs. More than one is a mistake that a test may want.
     pub fn publish(&self, handle: &str, dids: &[&str]) {
         let records = dids.iter().map(|did| format!("did={did}")).collect();
         locked(&self.texts).insert(format!("_atproto.{}", handle.to_lowercase()), records);
@@ -62,8 +62,9 @@ impl Drop for FakeNames {
     }
 }
 
-/// The answer to one question. `None`: it is none.
+/// Returns the answer to one question, or `None` for bytes that are not a question.
 fn answer(question: &[u8], texts: &HashMap<String, Vec<String>>) -> Option<Vec<u8>> {
+    // A DNS header is 12 bytes (RFC 1035 §4.1.1).
     let (head, body) = question.split_at_checked(12)?;
     let mut labels = Vec::new();
     let mut rest = body;
@@ -76,19 +77,21 @@ fn answer(question: &[u8], texts: &HashMap<String, Vec<String>>) -> Option<Vec<u
         }
         labels.push(String::from_utf8_lossy(label).to_lowercase());
     }
+    // The question is sent back with its type and class, two bytes each, as resolvers require.
     let name_and_kind = body.get(..body.len() - rest.len() + 4)?;
     let asks_for_text = rest.starts_with(&[0, TXT]);
     let records = texts.get(&labels.join("."));
     let found = records.filter(|_| asks_for_text).map(Vec::as_slice).unwrap_or_default();
 
     let mut answer = head.get(..2)?.to_vec();
-    // A reply, with recursion asked for and there; "no such name" where there is none.
+    // Flags of a reply: recursion was asked for and is available, and code 3 means "no such name".
     answer.extend([0x81, if records.is_some() { 0x80 } else { 0x83 }]);
     answer.extend([0, 1, 0, u8::try_from(found.len()).ok()?, 0, 0, 0, 0]);
     answer.extend(name_and_kind);
     for text in found {
         let length = u8::try_from(text.len()).ok()?;
         // The name of the question once more, class IN, a life of one second.
+        // `0xc0, 12` points at the name in the question (RFC 1035 §4.1.4).
         answer.extend([0xc0, 12, 0, TXT, 0, 1, 0, 0, 0, 1, 0, length + 1, length]);
         answer.extend(text.as_bytes());
     }

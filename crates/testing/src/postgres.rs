@@ -1,7 +1,7 @@
 //! Schemas of the PostgreSQL that is there for tests (`GENKAN_TEST_POSTGRES`), lent out one test at a time.
 //!
-//! To make thirty tables with their indexes and to drop them again costs more than most tests do. So a schema stays,
-//! and is emptied for whoever borrows it next.
+//! Making thirty tables with their indexes and dropping them again costs more than most tests do.
+//! So a schema stays, and is emptied before the next test borrows it.
 
 use std::path::Path;
 
@@ -15,7 +15,8 @@ use sqlx::{AnyConnection, AssertSqlSafe, Connection as _, Executor as _};
 pub struct Schema {
     server: String,
     name: String,
-    /// Holds the lock; a test that is killed gives it back so, too.
+    /// The connection that holds the lock. It closes with the process, so a killed test frees the
+    /// lock too.
     _lease: AnyConnection,
 }
 
@@ -30,6 +31,8 @@ impl Schema {
         let mut lease = AnyConnection::connect(&server).await.unwrap();
         let age = age_of_migrations();
         let mut number = 0_i64;
+        // Tests run at the same time in several processes. The first free number is taken, so there
+        // are never more schemas than tests at one time.
         while !is_free(&mut lease, number).await {
             number += 1;
         }
@@ -43,12 +46,13 @@ impl Schema {
     #[must_use]
     pub fn url(&self) -> String {
         let joint = if self.server.contains('?') { '&' } else { '?' };
+        // The search path is part of the address, so every connection of the pool uses this schema.
         format!("{}{joint}options=-csearch_path%3D{}", self.server, self.name)
     }
 }
 
 async fn is_free(lease: &mut AnyConnection, number: i64) -> bool {
-    // No other lock of ours, nor of sqlx's migrations, has this first half.
+    // The first number of the key is used by no other lock in Genkan or in sqlx's migrations.
     sqlx::query_scalar("SELECT pg_try_advisory_lock(2019914852, $1::int)")
         .bind(number)
         .fetch_one(lease)
@@ -60,6 +64,7 @@ async fn is_free(lease: &mut AnyConnection, number: i64) -> bool {
 fn age_of_migrations() -> String {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../migrations");
     let mut files: Vec<_> = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    // A folder is listed in no fixed order, and the hash depends on the order.
     files.sort();
     let mut hash = Sha256::new();
     for file in files {

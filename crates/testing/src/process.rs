@@ -13,7 +13,7 @@ use nix::unistd::Pid;
 
 use crate::loopback::locked;
 
-/// A running child process. It is killed when this value goes.
+/// A running child process. It is killed when this value is dropped.
 pub struct Process {
     child: Child,
     output: Arc<Mutex<String>>,
@@ -25,10 +25,11 @@ impl Process {
     ///
     /// # Panics
     ///
-    /// When it cannot be started.
+    /// If it cannot be started.
     pub fn start(program: &Path, arguments: &[&str], variables: &[(String, String)]) -> Self {
         let mut child = Command::new(program)
             .args(arguments)
+            // A variable of the developer's shell must not change what the program does.
             .env_clear()
             .envs(variables.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
@@ -38,6 +39,8 @@ impl Process {
             .unwrap();
         let output = Arc::new(Mutex::new(String::new()));
         let readers = vec![
+            // Both streams are read at once. A pipe that nobody reads fills up, and then the
+            // program blocks.
             keep(child.stdout.take().unwrap(), Arc::clone(&output)),
             keep(child.stderr.take().unwrap(), Arc::clone(&output)),
         ];
@@ -49,7 +52,7 @@ impl Process {
         locked(&self.output).clone()
     }
 
-    /// Its number.
+    /// Returns its process id.
     pub fn id(&self) -> u32 {
         self.child.id()
     }
@@ -65,8 +68,10 @@ impl Process {
 
     /// Ends it without any warning, and waits until it is gone.
     pub fn kill(&mut self) {
+        // The process may have ended by itself. `wait` reaps it in either case.
         let _ = self.child.kill();
         let _ = self.child.wait();
+        // The readers end when the pipes close, so after this the output is complete.
         for reader in self.readers.drain(..) {
             let _ = reader.join();
         }
@@ -76,7 +81,7 @@ impl Process {
     ///
     /// # Panics
     ///
-    /// When the system does not say.
+    /// If the operating system does not tell.
     pub fn ended(&mut self) -> Option<ExitStatus> {
         self.child.try_wait().unwrap()
     }
@@ -100,7 +105,7 @@ impl Process {
     ///
     /// # Panics
     ///
-    /// When the system does not say.
+    /// If the operating system does not tell.
     pub fn resident_bytes(&self) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();

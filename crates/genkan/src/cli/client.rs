@@ -114,6 +114,7 @@ async fn decide(
     client_id: String,
     standing: ClientTrust,
 ) -> Result<(), Failure> {
+    // A block revokes grants in the same call, so that no app keeps access between the two.
     let ended = oauth.set_trust(&client_id, standing).await.map_err(anyhow::Error::from)?;
     let done =
         serde_json::json!({ "client_id": client_id, "standing": standing.as_str(), "grants_ended": ended });

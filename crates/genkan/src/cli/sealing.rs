@@ -60,6 +60,7 @@ pub(super) async fn rotate(app: &App, only_reseal: bool, context: &Context) -> R
         tokio::time::sleep(FOLLOW_EVERY * 4).await;
     }
     let done = reseal(app, context).await?;
+    // The old keys are dropped only when nothing needs them any more.
     let put_aside = if by_file && !only_reseal && done.left == 0 {
         keys::drop_older_sealing_keys(&file).map_err(anyhow::Error::from)?
     } else {
@@ -97,6 +98,7 @@ async fn reseal(app: &App, context: &Context) -> Result<Resealing, Failure> {
         }
         resealed += count;
     }
+    // Counted again, because rows may have been written since their column was sealed.
     let mut left = 0;
     for column in app::sealed_columns() {
         left += column.left(&app.db, sealer).await.map_err(anyhow::Error::from)?;

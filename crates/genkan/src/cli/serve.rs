@@ -30,6 +30,7 @@ pub(super) fn run(context: &Context) -> Result<(), Failure> {
 }
 
 async fn serve(config: Config, logs: &Logs) -> Result<(), Failure> {
+    // Listening begins before the start, so that a signal during a slow start is not lost.
     let mut signals = Signals::listen()?;
     let (lag, grace) = (config.listen.shutdown_lag, config.listen.shutdown_grace);
     let running = match tokio::time::timeout(START, Box::pin(Running::start(config, logs.dropped()))).await {
@@ -47,6 +48,8 @@ async fn serve(config: Config, logs: &Logs) -> Result<(), Failure> {
     tracing::info!(
         "stopping: new connections are refused in {lag:?}, running requests have {grace:?} after that"
     );
+    // The readiness fails first. Load balancers have the lag to notice it before connections are
+    // refused.
     running.readiness.drain();
     tokio::select! {
         () = tokio::time::sleep(lag) => {}

@@ -60,10 +60,13 @@ impl<M> AdminPassword<M> {
     /// A wrong password is refused alike whether or not the account exists, so that only the
     /// operator learns which do.
     pub(crate) fn unlock(self, app: &App, account: Option<Account>) -> Result<(Account, By), XrpcError> {
+        // The operator's password is tried first, because with it the answer may say that the
+        // account does not exist.
         if is_operators(app, &self.given) {
             let account = account.ok_or_else(|| bad_request("NotFound", messages::ACCOUNT_NOT_FOUND))?;
             return Ok((account, By::Operator));
         }
+        // From here on a missing account and a wrong password have one answer.
         let account = account.ok_or_else(refused)?;
         let host = app.fleet.host(&account.host).filter(|host| is_same(&host.admin_password, &self.given));
         if host.is_some() { Ok((account, By::Host)) } else { Err(refused()) }
@@ -82,6 +85,8 @@ impl<M: Method> FromRequestParts<App> for OperatorOrAccount<M> {
 
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, XrpcError> {
         const { assert!(matches!(M::ROW.callers, Callers::OperatorOrAccount(_)), "the method is not for both") };
+        // Only a Bearer token is for accounts here. Anything else is taken as an attempt at the
+        // admin password, and is refused as such.
         if Authorization::of(&parts.headers).is_bearer() {
             return Caller::from_request_parts(parts, app)
                 .await
@@ -138,6 +143,8 @@ fn password(headers: &HeaderMap) -> Result<Secret<String>, XrpcError> {
 /// Compares in constant time: the digests have one length, whatever the passwords have.
 fn is_same(known: &Secret<String>, given: &Secret<String>) -> bool {
     let digest = |secret: &Secret<String>| -> [u8; 32] { Sha256::digest(secret.expose().as_bytes()).into() };
+    // An empty password in the settings never matches, so that a forgotten setting does not open
+    // the door.
     !known.expose().is_empty() && bool::from(digest(known).ct_eq(&digest(given)))
 }
 

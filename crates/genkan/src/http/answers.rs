@@ -14,6 +14,7 @@ use crate::{accounts, recovery, sessions, signup, standing};
 
 impl From<crate::db::Error> for XrpcError {
     fn from(error: crate::db::Error) -> Self {
+        // A busy database is 503, which clients retry. The rest is a bug.
         if error.is_passing() {
             Self::unavailable("the database is busy; try again").because(error)
         } else {
@@ -106,6 +107,7 @@ impl From<sessions::Error> for XrpcError {
             E::TakenDown => unauthorized("AccountTakedown", messages::TAKEN_DOWN),
             E::Busy => Self::unavailable(messages::TOO_MANY_SIGN_INS),
             E::Token(cause) => cause.into(),
+            // An account without a host is a fault of Genkan's data, not of the request.
             E::NoHome(_) => Self::internal(error),
             E::Storage(cause) => cause.into(),
         }
@@ -178,6 +180,8 @@ impl From<standing::Error> for XrpcError {
 impl From<HostError> for XrpcError {
     fn from(error: HostError) -> Self {
         match error {
+            // Only 400: a host's 401 is about Genkan's own credentials, and the client would log
+            // out on it.
             HostError::Refused { status: 400, name, message } => {
                 Self::new(StatusCode::BAD_REQUEST, name, message)
             }

@@ -52,6 +52,8 @@ impl<M: Method> FromRequestParts<App> for Caller<M> {
     type Rejection = XrpcError;
 
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, XrpcError> {
+        // The check runs at compile time: a handler with a caller that its row does not admit does
+        // not build.
         let access = const {
             match M::ROW.callers {
                 Callers::Account(access) | Callers::OperatorOrAccount(access) => access,
@@ -74,6 +76,8 @@ impl<M> Caller<M> {
     }
 
     pub(crate) fn actor(&self) -> Actor<'_> {
+        // The audit log names the account for an app too, because the app acts within the owner's
+        // grant.
         match self.by {
             By::Client | By::App(_) => Actor::Account(self.account.did.as_str()),
             By::Host => Actor::Host(self.account.host.as_str()),
@@ -92,6 +96,7 @@ impl<M: Method> FromRequestParts<App> for RefreshToken<M> {
     type Rejection = XrpcError;
 
     async fn from_request_parts(parts: &mut Parts, _: &App) -> Result<Self, XrpcError> {
+        // Checked at compile time, like the row of `Caller`.
         const { assert!(matches!(M::ROW.callers, Callers::RefreshToken), "the method takes no refresh token") };
         let token = Secret::new(bearer(&parts.headers)?.to_owned());
         Ok(Self { token, method: PhantomData })
@@ -125,6 +130,7 @@ async fn by_bearer(
     row: &'static Row,
     access: AccountAccess,
 ) -> Result<(Account, By), XrpcError> {
+    // An app with a plain Bearer token: some grants are not bound to a key.
     if app.oauth.is_ours_by_grant(token) {
         let grant = app.oauth.check_bearer(token).await?;
         return by_app(app, grant, access.apps).await;
@@ -145,6 +151,8 @@ async fn by_grant(
     row: &'static Row,
     apps: AppAccess,
 ) -> Result<(Account, By), XrpcError> {
+    // The proof names the verb and the path (RFC 9449 §4.3). Both are taken from the method's row
+    // and not from the request, so a proof for another method is refused.
     let method = match row.kind {
         MethodKind::Procedure => "POST",
         MethodKind::Query | MethodKind::Subscription | MethodKind::Any => "GET",
@@ -164,6 +172,8 @@ async fn by_app(app: &App, grant: Arc<GrantCaller>, apps: AppAccess) -> Result<(
     }
     let account = app.accounts.find(&grant.did).await?;
     let account = account.ok_or_else(|| invalid("there is no such account"))?;
+    // A grant's token names the host that had the account when it was issued. After a move the app
+    // must refresh it.
     if !grant.place.is_host(&account.host) {
         return Err(invalid("the token is for another host"));
     }
@@ -179,6 +189,7 @@ fn check_grant(scope: &str, apps: AppAccess) -> Result<(), XrpcError> {
         AppAccess::Account(attribute, action) => scopes.allows_account(attribute, action),
         AppAccess::Identity(attribute) => scopes.allows_identity(attribute),
         AppAccess::Never(instead) => {
+            // A method that no grant can allow. The text says what the app can do instead.
             return Err(XrpcError::new(StatusCode::FORBIDDEN, "Forbidden", instead));
         }
     };
@@ -198,6 +209,7 @@ impl From<AccessError> for XrpcError {
     fn from(error: AccessError) -> Self {
         match error {
             AccessError::Storage(cause) => cause.into(),
+            // 503, not 401: the app must keep its token.
             AccessError::Unavailable => {
                 Self::unavailable("the token cannot be checked at the moment; try again")
             }
@@ -229,10 +241,13 @@ pub(super) fn bearer(headers: &HeaderMap) -> Result<&str, XrpcError> {
 
 async fn by_session(app: &App, token: &str, scopes: &[Scope]) -> Result<(Account, By), XrpcError> {
     let known = app.access.check(token, app.clock.now()).await?;
+    // The token is valid but too weak, such as one of an app password. The reference PDS answers
+    // 400 here.
     if !scopes.contains(&known.scope) {
         return Err(bad_request("InvalidToken", messages::BAD_TOKEN_SCOPE));
     }
     let account = app.accounts.find(&known.did).await?;
+    // The token was valid once, so the account was deleted. Clients drop the session on this error.
     let account = account.ok_or_else(|| bad_request("ExpiredToken", messages::REVOKED_TOKEN))?;
     // The account has moved since. Clients refresh on `ExpiredToken`, and get a token for the new
     // host.
@@ -255,6 +270,7 @@ async fn by_service_auth(app: &App, token: &str, method: &str) -> Result<(Accoun
     // The host's key first. It needs no look-up, and a host still signs with it after the account
     // has moved away and its DID document names another key.
     let mut verdict = unverified.verify(&account.host_key, aud, Some(method), now);
+    // Any other error, such as a wrong audience, cannot be changed by another key.
     if matches!(verdict, Err(BAD_SIGNATURE)) {
         match app.identity.documents.resolve(&account.did, Freshness::Asked).await {
             Ok(document) => {

@@ -39,6 +39,7 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for XrpcInput<T> {
         let limits = request.extensions().get::<BodyLimits>().copied().unwrap_or_default();
         check_type(request.headers())?;
         let packed = is_packed(request.headers())?;
+        // The bound on sent bytes applies to the compressed form. `unpack` has its own.
         let body = read(request, limits.sent).await?;
         let body = if packed { unpack(&body, limits.unpacked)? } else { body };
         parse(&body).map(Self)
@@ -62,6 +63,7 @@ fn is_packed(headers: &HeaderMap) -> XrpcResult<bool> {
         "gzip" | "x-gzip" => Some(true),
         _ => None,
     };
+    // A second `Content-Encoding` line means two codings in a row, and only one is undone here.
     packed.filter(|_| codings.next().is_none()).ok_or_else(|| {
         XrpcError::new(
             StatusCode::UNSUPPORTED_MEDIA_TYPE,
@@ -98,6 +100,8 @@ fn unpack(packed: &[u8], limit: usize) -> XrpcResult<Vec<u8>> {
             "the decompressed request body must not exceed {limit} bytes"
         )));
     }
+    // Bytes after the end could be a second gzip member, which another reader would add to the
+    // body.
     if !decoder.into_inner().is_empty() {
         return Err(XrpcError::invalid("trailing data after the gzip stream"));
     }
@@ -128,6 +132,7 @@ fn parse<T: DeserializeOwned>(body: &[u8]) -> XrpcResult<T> {
 const DEEPEST: usize = 64;
 
 fn check_value(value: &Value, depth: usize) -> XrpcResult<()> {
+    // Only containers add depth. The check is before the descent, so the recursion is bounded.
     if depth > DEEPEST && matches!(value, Value::Array(_) | Value::Object(_)) {
         return Err(XrpcError::invalid(format!(
             "the request body is nested more than {DEEPEST} levels deep"
@@ -155,6 +160,7 @@ fn check_text(text: &str) -> XrpcResult<()> {
 /// The parser's message, cut short: it repeats what the client sent, which may be long.
 fn input_message(words: &str) -> String {
     let mut short: String = words.chars().take(200).collect();
+    // The lengths are in bytes. They differ only if characters were left out.
     if short.len() < words.len() {
         short.push('…');
     }

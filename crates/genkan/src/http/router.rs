@@ -183,6 +183,7 @@ async fn answer_cross_origin(request: Request, next: Next) -> Response {
 }
 
 async fn guard_panic(State(state): State<HttpState>, request: Request, next: Next) -> Response {
+    // The request is moved into the handler, so the path is copied for the log first.
     let path = request.uri().path().to_owned();
     // Unwind safety: all state that handlers share is behind locks that recover from poisoning.
     let Ok(response) = AssertUnwindSafe(next.run(request)).catch_unwind().await else {
@@ -194,6 +195,7 @@ async fn guard_panic(State(state): State<HttpState>, request: Request, next: Nex
 
 async fn limit_rate(State(state): State<HttpState>, request: Request, next: Next) -> Response {
     let client = request.extensions().get::<ClientAddr>().copied();
+    // A request that the edge has counted is not counted again.
     let (Some(client), None) = (client, request.extensions().get::<Counted>()) else {
         return next.run(request).await;
     };
@@ -207,12 +209,14 @@ async fn limit_rate(State(state): State<HttpState>, request: Request, next: Next
         next.run(request).await
     } else {
         match &state.oauth {
+            // OAuth clients read OAuth's error form, and expect a nonce for the next proof.
             Some(server) if request.uri().path().starts_with("/oauth/") => {
                 oauth::too_often(server, &verdict, now)
             }
             _ => rate_limit::refusal(&verdict, now).into_response(),
         }
     };
+    // The headers go on allowed answers too, so that clients can slow down before they are refused.
     rate_limit::put(response.headers_mut(), &verdict);
     response
 }

@@ -85,6 +85,8 @@ async fn home_document(app: &App, account: &Account) -> Option<Arc<DidDocument>>
             }
             // The remembered document may be from before a move, so the directory is asked once.
             Ok(Ok(_)) => {}
+            // The directory says that the DID is gone. A document of Genkan's own would contradict
+            // it.
             Ok(Err(cause)) if !cause.is_passing() => return None,
             Ok(Err(_)) | Err(_) => return Some(Arc::new(by_our_records(account, &host))),
         }

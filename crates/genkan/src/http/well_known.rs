@@ -43,6 +43,7 @@ async fn atproto_did(State(app): State<App>, request: Request) -> Result<Respons
 async fn did_document(State(app): State<App>, request: Request) -> Response {
     let service = &app.config.service;
     let asked = named_host(&request).unwrap_or_default();
+    // A `did:web` belongs to one host. Under any other name the document would be for another DID.
     if asked != service.public_url.host() || service.did.as_str() != did_of(&service.public_url) {
         return not_found();
     }
@@ -66,6 +67,7 @@ async fn change_password() -> Redirect {
 /// The host that the request names, in lower case and without port.
 fn named_host(request: &Request) -> Option<String> {
     let by_header = request.headers().get(HOST).and_then(|host| host.to_str().ok());
+    // HTTP/2 has no `Host` header. The authority of the request takes its place (RFC 9113 §8.3.1).
     let authority = by_header.or_else(|| request.uri().authority().map(http::uri::Authority::as_str))?;
     let authority: http::uri::Authority = authority.parse().ok()?;
     Some(authority.host().to_ascii_lowercase())

@@ -69,10 +69,13 @@ const JOBS: [Job; 12] = [
 pub(crate) fn start(app: &App, replica: Replica) {
     tokio::spawn(app.feed.clone().follow());
     tokio::spawn(app.fleet.clone().follow(replica));
+    // A key in the settings is fixed for the life of the process. A key in a file may be rotated
+    // while Genkan runs, so only the file is followed.
     if app.config.keys.sealing_key.is_none() {
         let file = app::sealing_key_path(&app.config);
         match keys::sealing_key_file(&file) {
             Ok(known) => drop(tokio::spawn(keys::follow(file, app.ring.sealer().clone(), known))),
+            // Genkan works with the key it has read. Only a rotation would go unnoticed.
             Err(cause) => tracing::warn!(cause = %cause, "the sealing key's file is not followed"),
         }
     }
@@ -116,6 +119,7 @@ async fn repeat(job: Job, app: App) {
             Ok(count) => tracing::debug!(job = name, count, "job done"),
             Err(cause) => tracing::warn!(job = name, cause = format!("{cause:#}"), "job failed"),
         }
+        // The pause begins after the run, so a slow run never overlaps with the next one.
         tokio::time::sleep(job.every).await;
     }
 }

@@ -91,6 +91,7 @@ impl Sender {
 
 /// Makes a subject one line of at most 200 characters. A line end in it could forge a header.
 fn one_line(text: &str) -> String {
+    // The bound counts characters, not bytes, so that it never cuts one in half.
     let spaced: String = text.chars().map(|one| if one.is_control() { ' ' } else { one }).take(200).collect();
     spaced.trim().to_owned()
 }
@@ -139,6 +140,7 @@ mod tests {
             for language in Language::ALL {
                 let email = sender().code(ann(language), reason, &code);
                 assert!(email.text.lines().any(|line| line.trim() == "ABCDE-FGHIJ"), "{}", email.text);
+                // The HTML escapes the service's name. The text is compared above.
                 assert!(email.html.contains(">ABCDE-FGHIJ<"), "{}", email.html);
                 assert!(email.html.contains(&format!("<html lang=\"{}\"", language.tag())));
                 assert!(email.html.contains("Rock &#38; Roll") && !email.html.contains("Rock & Roll"));

@@ -75,6 +75,7 @@ impl Mail {
     ) -> Result<Self, TransportError> {
         let (settings, service) = (&config.mail, &config.service);
         let transport = match (&settings.smtp_url, &settings.folder) {
+            // The server wins over the folder if both are set.
             (Some(server), _) => {
                 let authorities = config.network.extra_ca_file.as_deref();
                 Some(Transport::smtp(server, service.public_url.host(), authorities, settings.timeout)?)
@@ -113,6 +114,8 @@ impl Mail {
         expires_at: Timestamp,
     ) -> Result<(), Error> {
         self.way()?;
+        // The newest code is the only valid one. An older email that arrived after it would confuse
+        // the user.
         sql::drop_waiting(tx, to.did, reason.as_str()).await?;
         let message = self.inner.sender.code(to, reason, code);
         self.put(tx, to.did, reason.as_str(), &message, expires_at).await
@@ -137,11 +140,15 @@ impl Mail {
         let due = sql::due(&self.inner.db, self.inner.clock.now(), BATCH).await?;
         let posting = due.into_iter().map(|row| async move { self.post(way, &row).await });
         let done: Vec<Result<bool, Error>> =
+            // The batch is small and the concurrency bounded, so that a slow mail server does not
+            // tie up the database or open many connections.
             futures_util::stream::iter(posting).buffer_unordered(AT_ONCE).collect().await;
         let mut posted = 0;
         for one in done {
+            // The first failure is reported only after all emails of the batch were handled.
             posted += u64::from(one?);
         }
+        // The gauges are set after the sending, so that they show what is left over.
         let (waiting, oldest) = sql::waiting(&self.inner.db).await?;
         let age = oldest.map_or(0, |oldest| self.inner.clock.now().since(oldest).as_secs());
         self.inner.counters.waiting.set(waiting);
@@ -163,6 +170,8 @@ impl Mail {
         expires_at: Timestamp,
     ) -> Result<(), Error> {
         let (id, now) = (random::id(), self.inner.clock.now());
+        // The row's id is part of the sealed data: a sealed text that is copied into another row
+        // does not unseal.
         let plain = serde_json::to_vec(message).expect("texts make JSON");
         let sealed = self.inner.sealer.seal(SEALED_AS, &id, &plain);
         let row = Row {
@@ -189,11 +198,13 @@ impl Mail {
         let lease = now.plus(way.timeout * 2);
         let mut tx = inner.db.begin().await?;
         let mine = sql::take(&mut tx, row, lease).await?;
+        // The commit comes before the sending: the lease must be visible to other processes first.
         tx.commit().await?;
         if !mine {
             return Ok(false);
         }
         failpoint("mail.taken");
+        // Checked only with the lease, so that one process alone ends the email.
         if row.expires_at <= now {
             self.expire(row).await?;
             return Ok(true);
@@ -201,10 +212,13 @@ impl Mail {
         let handed_over = match self.email(way, row) {
             Ok(email) => {
                 let handing = way.transport.hand_over(&row.id, email);
+                // The transport has a timeout per command. This one bounds the whole attempt, which
+                // the lease relies on.
                 tokio::time::timeout(way.timeout, handing)
                     .await
                     .unwrap_or_else(|_| Err(Refusal::passing("the mail server took too long".to_owned())))
             }
+            // No later attempt can succeed with a row that cannot be unsealed or written.
             Err(why) => Err(Refusal { why: why.to_owned(), is_final: true }),
         };
         match handed_over {
@@ -228,6 +242,7 @@ impl Mail {
         let plain = plain.map_err(|_| "the sealing key does not unseal it")?;
         let message: Message = serde_json::from_slice(&plain).map_err(|_| "its stored form is unknown")?;
         let to = message.to.parse().map_err(|_| "its address is not valid")?;
+        // A date before 1970 cannot occur. Zero keeps the email sendable even so.
         let created = u64::try_from(row.created_at.as_millis()).unwrap_or(0);
         lettre::Message::builder()
             .from(way.from.clone())
@@ -243,6 +258,7 @@ impl Mail {
     }
 
     async fn put_off(&self, row: &Row, lease: Timestamp, why: &str) -> Result<(), Error> {
+        // Not after the expiry: at that moment the email must come up once more to be ended.
         let again = self.inner.clock.now().plus(pause_after(row.attempts)).min(row.expires_at);
         let mut tx = self.inner.db.begin().await?;
         sql::put_off(&mut tx, &row.id, lease, again, why).await?;
@@ -311,6 +327,7 @@ pub(crate) async fn sweep(db: &Db, now: Timestamp) -> crate::db::Result<u64> {
 /// Returns the pause after an attempt: doubled each time, and spread at random by half of it, so that
 /// not all emails are sent at once when the mail server is back.
 fn pause_after(attempts: u32) -> Duration {
+    // The exponent is bounded before the shift, because a shift by 32 or more would overflow.
     let pause = FIRST_PAUSE.saturating_mul(1 << attempts.min(16)).min(LONGEST_PAUSE);
     pause.mul_f64(0.5 + random::fraction())
 }

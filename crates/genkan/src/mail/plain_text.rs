@@ -9,6 +9,7 @@ pub(super) fn plain_text(html: &str) -> String {
     while let Some(at) = rest.find('<') {
         let (before, tag_on) = rest.split_at(at);
         push_words(&mut text, before);
+        // A `<` without a `>` is not a tag but text, such as in "a < b".
         let Some(end) = tag_on.find('>') else {
             rest = tag_on;
             break;
@@ -24,10 +25,13 @@ pub(super) fn plain_text(html: &str) -> String {
         // The content of these elements is not text for readers: skip to the closing tag.
         if HIDDEN.contains(&name.as_str()) && !tag.starts_with("</") {
             let closing = format!("</{name}");
+            // Lower-case ASCII has the same byte positions, so the index found in it is valid in
+            // `after`.
             rest = match after.to_ascii_lowercase().find(&closing) {
                 Some(at) => after.get(at..).unwrap_or_default(),
                 None => "",
             };
+        // Several block tags in a row, such as `</p><p>`, make one line end only.
         } else if BLOCKS.contains(&name.as_str()) && !text.is_empty() && !text.ends_with('\n') {
             text.truncate(text.trim_end_matches(' ').len());
             text.push('\n');

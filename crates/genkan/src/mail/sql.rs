@@ -69,6 +69,9 @@ pub(super) async fn due(db: &Db, now: Timestamp, limit: i64) -> Result<Vec<Row>>
 /// Takes an email until `until` and counts the attempt. `false` if another process was faster or the
 /// email is gone.
 pub(super) async fn take(tx: &mut Tx, row: &Row, until: Timestamp) -> Result<bool> {
+    // `due_at = $2` makes this a compare-and-swap: of two processes that read the same row, only
+    // the first finds it unchanged. The attempt is counted before it is made, so that a crash
+    // counts too.
     let done = sqlx::query(
         "UPDATE outbox SET due_at = $3, attempts = attempts + 1
          WHERE id = $1 AND due_at = $2 AND state = 'waiting'",
@@ -92,6 +95,8 @@ pub(super) async fn put_off(
     due_at: Timestamp,
     why: &str,
 ) -> Result<()> {
+    // `due_at = $2` holds only for the process that has the lease. A process that slept past its
+    // lease must not move the email of its successor.
     sqlx::query("UPDATE outbox SET due_at = $3, last_error = $4 WHERE id = $1 AND due_at = $2")
         .bind(id)
         .bind(lease.as_millis())
@@ -104,6 +109,8 @@ pub(super) async fn put_off(
 
 /// Records that an email was given up, and deletes its content.
 pub(super) async fn give_up(tx: &mut Tx, id: &str, why: &str) -> Result<()> {
+    // The sealed content holds an address and maybe a code. The record for the operator needs
+    // neither.
     sqlx::query("UPDATE outbox SET state = 'given_up', sealed = '', last_error = $2 WHERE id = $1")
         .bind(id)
         .bind(why)
@@ -178,6 +185,7 @@ fn read(row: &AnyRow) -> Result<Row> {
         did: row.try_get("did")?,
         kind: row.try_get("kind")?,
         sealed: row.try_get("sealed")?,
+        // A count that does not fit cannot occur. The largest value gives the longest pause.
         attempts: u32::try_from(row.try_get::<i64, _>("attempts")?).unwrap_or(u32::MAX),
         due_at: time("due_at")?,
         expires_at: time("expires_at")?,
@@ -230,6 +238,7 @@ mod tests {
 
     async fn a_letter_is_taken_by_one(db: Db) {
         put(&db, &email("a", "x")).await;
+        // The row is due exactly at `due_at`, not a millisecond before.
         assert!(due(&db, NOW.minus(Duration::from_millis(1)), 9).await.unwrap().is_empty());
         let found = due(&db, NOW, 9).await.unwrap();
         assert_eq!(found, [email("a", "x")]);
@@ -237,6 +246,7 @@ mod tests {
         assert!(take_now(&db, &found[0], until).await);
         assert!(!take_now(&db, &found[0], until).await);
         assert!(due(&db, NOW, 9).await.unwrap().is_empty());
+        // The lease that ended is the new due time: a crash of the holder needs no cleaning up.
         let again = due(&db, until, 9).await.unwrap();
         assert_eq!((again.len(), again[0].attempts), (1, 1));
         let mut tx = db.begin().await.unwrap();
@@ -265,6 +275,7 @@ mod tests {
         let again = due(&db, first, 9).await.unwrap();
         assert!(take_now(&db, &again[0], second).await);
         let mut tx = db.begin().await.unwrap();
+        // The holder of the first lease wakes up after the second process took the email.
         put_off(&mut tx, "a", first, NOW, "by a process that slept").await.unwrap();
         tx.commit().await.unwrap();
         assert!(due(&db, NOW, 9).await.unwrap().is_empty());

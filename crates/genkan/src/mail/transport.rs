@@ -46,6 +46,8 @@ impl Transport {
         timeout: Duration,
     ) -> Result<Self, TransportError> {
         let tls = match server.tls {
+            // A server that does not offer STARTTLS is an error here. A fallback to plain text
+            // would let an attacker in the path strip the encryption.
             SmtpTls::Off => Tls::None,
             SmtpTls::Implicit => Tls::Wrapper(tls_to(&server.host, extra_ca)?),
             SmtpTls::StartTls => Tls::Required(tls_to(&server.host, extra_ca)?),
@@ -68,6 +70,7 @@ impl Transport {
         match self {
             Self::Folder(folder) => {
                 let (folder, name, bytes) = (folder.clone(), format!("{id}.eml"), message.formatted());
+                // Writing and `fsync` block, so they do not run on a thread of the async runtime.
                 let wrote = tokio::task::spawn_blocking(move || write_whole(&folder, &name, &bytes)).await;
                 match wrote {
                     Ok(Ok(())) => Ok(()),
@@ -98,6 +101,7 @@ impl Refusal {
             };
         }
         let why = if cause.is_timeout() {
+            // A timeout can occur in any phase, so it is asked for first.
             "the mail server took too long"
         } else if cause.is_tls() {
             "TLS with the mail server failed"
@@ -117,11 +121,14 @@ const NO_MAILBOX: [u16; 3] = [550, 551, 553];
 /// Writes a file so that a program that watches the folder never sees half of it. A second attempt
 /// replaces the file of the first.
 fn write_whole(folder: &Path, name: &str, bytes: &[u8]) -> std::io::Result<()> {
+    // Programs that watch a folder usually skip names with a leading dot.
     let unfinished = folder.join(format!(".{name}"));
     let mut options = std::fs::OpenOptions::new();
     // The file contains a code: no other user of this machine may read it.
     let mut file = options.create(true).write(true).truncate(true).mode(0o600).open(&unfinished)?;
     file.write_all(bytes)?;
+    // The content must be on disk before the name appears, or a power cut could leave an empty
+    // file.
     file.sync_all()?;
     std::fs::rename(unfinished, folder.join(name))
 }

@@ -58,6 +58,8 @@ impl Moves {
         actor: Actor<'_>,
     ) -> Result<Operation, Error> {
         let (did, now) = (account.did.as_str(), self.clock.now());
+        // This only looks at the code. It is used up below, in the transaction that records the
+        // signature.
         let checked = self.emails.check(&account.did, Reason::PlcOperation, code).await?;
         // Everything that can fail comes first: the code works only once.
         let last = match self.directory.log_last(&account.did).await {
@@ -67,13 +69,19 @@ impl Moves {
         };
         let rotation = self.ring.rotation();
         let data = last.data().ok_or(Error::NotOurs)?;
+        // The directory accepts operations only from keys in the last operation. The owner may have
+        // removed Genkan's.
         if !data.rotation_keys.contains(&rotation.public().to_did_key()) {
             return Err(Error::NotOurs);
         }
         let data = changed(data, changes);
         data.check().map_err(Error::Unfit)?;
         let mut tx = self.db.begin().await?;
+        // The code could have been used by a parallel request since the check. Then this fails and
+        // nothing is signed.
         checked.take(&mut tx).await?;
+        // The audit record is committed before the operation leaves, so every signature is on
+        // record.
         audit::record(&mut tx, now, actor, "plc.sign", did, &last.cid()).await?;
         tx.commit().await?;
         Ok(plc::update(&last.cid(), data, rotation))

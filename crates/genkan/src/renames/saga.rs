@@ -32,15 +32,20 @@ pub(super) async fn go_on(of: &Context, did: &Did) -> Result<Outcome, Error> {
 }
 
 async fn step_by_step(of: &Context, did: &Did) -> Result<Outcome, Error> {
+    // Another process has finished it.
     let Some(rename) = sql::find(&of.with.db, did).await? else { return Ok(Outcome::Done) };
     if rename.step == Step::Recorded {
         match publish(of, did, &rename).await {
+            // Our record changes only after the directory accepted. The host comes last, because it
+            // checks the directory itself.
             PublishOutcome::Yes => keep(of, did).await?,
             PublishOutcome::Later(why) => {
                 put_off(of, &rename, &why).await?;
                 return Ok(Outcome::DirectoryLater);
             }
             PublishOutcome::Never(why) => {
+                // The directory never had the new handle, so freeing the reservation restores the
+                // old state.
                 undo(of, did, &rename).await?;
                 return Ok(Outcome::Undone(why));
             }
@@ -71,11 +76,13 @@ async fn publish(of: &Context, did: &Did, rename: &Rename) -> PublishOutcome {
             Err(trouble) => return PublishOutcome::Later(trouble.to_string()),
         };
         let Some(mut data) = last.data() else { return PublishOutcome::Never(Error::NotOurs) };
+        // A legacy operation is replaced by a current one even if its handle is right.
         if data.handle().as_ref() == Some(&rename.handle) && !matches!(last, Operation::LegacyCreate(_)) {
             return PublishOutcome::Yes;
         }
         // The operation was refused and the log has not changed: another attempt would be refused too.
         // With a changed log the refusal was a race with another operation, which a new attempt can win.
+        // `take` makes each refusal count for one comparison only.
         if let Some((prev, status, message)) = refused.take()
             && prev == last.cid()
         {
@@ -85,6 +92,8 @@ async fn publish(of: &Context, did: &Did, rename: &Rename) -> PublishOutcome {
                 PublishOutcome::Never(Error::Refused(message))
             };
         }
+        // The owner may have removed Genkan's key. The directory would refuse the operation, so it
+        // is not sent.
         if !data.rotation_keys.contains(&rotation.public().to_did_key()) {
             return PublishOutcome::Never(Error::NotOurs);
         }
@@ -104,6 +113,7 @@ async fn publish(of: &Context, did: &Did, rename: &Rename) -> PublishOutcome {
 async fn keep(of: &Context, did: &Did) -> Result<(), Error> {
     let now = of.with.clock.now();
     let mut tx = of.with.db.begin().await?;
+    // The lease was lost, and the process that holds it now continues. Nothing was changed here.
     if !sql::publish(&mut tx, did, &of.worker).await? {
         return Err(Error::UnderWay);
     }
@@ -114,6 +124,7 @@ async fn keep(of: &Context, did: &Did) -> Result<(), Error> {
 
 /// Tells the host, which checks the handle in the directory itself.
 async fn tell_host(of: &Context, did: &Did, rename: &Rename) -> Result<Outcome, Error> {
+    // The account was deleted meanwhile. Then no host needs the handle.
     let Some(account) = of.with.accounts.find(did).await? else {
         return finish(of, rename).await;
     };
@@ -157,6 +168,7 @@ async fn has_it(of: &Context, host: &Host, did: &Did, rename: &Rename) -> bool {
 }
 
 fn why_too_early(error: &str) -> bool {
+    // The text is that of the reference PDS, which has no error name for it.
     error.contains("does not match DID doc")
 }
 
@@ -171,6 +183,7 @@ async fn finish(of: &Context, rename: &Rename) -> Result<Outcome, Error> {
 async fn undo(of: &Context, did: &Did, rename: &Rename) -> Result<(), Error> {
     let now = of.with.clock.now();
     let mut tx = of.with.db.begin().await?;
+    // Without the lease nothing is released: the successor may be publishing the handle.
     if sql::remove(&mut tx, &rename.did, &of.worker).await? {
         accounts::release_reserved_handle(&mut tx, did).await?;
         accounts::note_change(&mut tx, now, did).await?;

@@ -30,9 +30,12 @@ impl Renames {
         let change = sql::Rename { did: account.did.clone(), handle, step: sql::Step::Recorded };
         self.record(&change, actor).await?;
         let (context, did) = (self.context.clone(), account.did.clone());
+        // The task continues when the client disconnects and this future is dropped. Otherwise a
+        // change could stop after the directory and before our record.
         let worked = tokio::spawn(async move { saga::go_on(&context, &did).await }).await;
         match worked.unwrap_or(Err(Error::Unfinished))? {
             saga::Outcome::Done | saga::Outcome::HostLater => Ok(()),
+            // The record stays, and a job continues it when the directory answers again.
             saga::Outcome::DirectoryLater => Err(Error::Unfinished),
             saga::Outcome::Undone(why) => Err(why),
         }
@@ -45,6 +48,7 @@ impl Renames {
         if !sql::insert_or_replace(&mut tx, change, &self.context.worker, now).await? {
             return Err(Error::UnderWay);
         }
+        // The reservation keeps other accounts from the handle until the directory has decided.
         accounts::reserve_handle(&mut tx, &change.did, &change.handle).await?;
         audit::record(&mut tx, now, actor, "account.rename", change.did.as_str(), change.handle.as_str())
             .await?;
@@ -63,12 +67,14 @@ impl Renames {
         let mut taken_up = 0;
         for did in sql::abandoned(&self.context.with.db, self.context.with.clock.now(), AT_ONCE).await? {
             let now = self.context.with.clock.now();
+            // One corrupt row must not keep the others from being finished.
             let Ok(did) = did.parse::<Did>() else { continue };
             let mine = sql::take_lease(&self.context.with.db, &did, &self.context.worker, now).await?;
             if !mine {
                 continue;
             }
             taken_up += 1;
+            // The error is logged and the loop goes on: the changes are independent of each other.
             if let Err(cause) = saga::go_on(&self.context, &did).await {
                 tracing::warn!(
                     account.did = %did,

@@ -31,6 +31,8 @@ pub(super) async fn insert_or_replace(
     lease: &str,
     now: Timestamp,
 ) -> Result<bool> {
+    // The `WHERE` at the end applies to the update only. It is true when the older change's lease
+    // is over, and otherwise no row changes.
     let done = sqlx::query(
         "INSERT INTO renames (did, handle, step, attempts, lease, lease_until, created_at) \
          VALUES ($1, $2, 'recorded', 1, $3, $4, $5) \
@@ -101,6 +103,7 @@ mod tests {
         assert!(!take_lease(&db, &did(), "you", at(9)).await.unwrap());
         assert!(take_lease(&db, &did(), "you", end).await.unwrap());
         let mut tx = db.begin().await.unwrap();
+        // The lease was taken by the other worker, so the first one can neither publish nor remove.
         assert!(
             !publish(&mut tx, &did(), "me").await.unwrap() && !remove(&mut tx, &did(), "me").await.unwrap()
         );
@@ -116,6 +119,7 @@ mod tests {
         let end = at(0).plus(LEASE);
         let mut tx = db.begin().await.unwrap();
         assert!(insert_or_replace(&mut tx, &rename("a.test"), "me", at(0)).await.unwrap());
+        // The lease of the first change still runs, even though the same worker asks.
         assert!(!insert_or_replace(&mut tx, &rename("b.test"), "me", at(5)).await.unwrap());
         assert!(publish(&mut tx, &did(), "me").await.unwrap());
         assert!(insert_or_replace(&mut tx, &rename("b.test"), "you", end).await.unwrap());

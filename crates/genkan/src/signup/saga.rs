@@ -52,6 +52,7 @@ pub(super) enum Outcome {
 /// Does steps 1 to 4 for a new request. Tries another host only if nothing was sent to the first.
 pub(super) async fn begin(of: &Context, request: &Request, hash: &Secret<String>) -> Result<Outcome, Error> {
     for _ in 0..HOSTS_TRIED {
+        // A doubted host is left out for a few seconds, so the next round draws another one.
         let host = of.with.fleet.place(of.with.clock.now()).map_err(|_| Error::NoRoom)?;
         let key = match of.with.hosts.reserve_signing_key(&host).await {
             Ok(key) => key,
@@ -63,9 +64,12 @@ pub(super) async fn begin(of: &Context, request: &Request, hash: &Secret<String>
         };
         let did = record(of, request, hash, &host, &key).await?;
         failpoint("signup.recorded");
+        // A crash from here on is settled by the job, because the row is committed.
         match held(of, &did, settle_recorded(of, &did, &host, FirstStep::Send)).await? {
             SendOutcome::Settled(settled) => return Ok(settled),
             SendOutcome::Never => {
+                // The host was not reached, so trying another one cannot create two accounts. The
+                // old record holds the handle, so it goes first.
                 of.with.fleet.doubt(&host);
                 drop_record(of, &did, request.invite_code.as_deref()).await?;
             }
@@ -77,6 +81,7 @@ pub(super) async fn begin(of: &Context, request: &Request, hash: &Secret<String>
 /// Settles an interrupted sign-up. `None` if another process works on it, or it is gone.
 pub(super) async fn settle(of: &Context, did: &str) -> Result<Option<Outcome>, Error> {
     let did: Did = did.parse().map_err(|_| crate::db::Error::corrupt("signups", "did", did))?;
+    // The lease keeps two processes from sending requests to the host at the same time.
     if !sql::take_lease(&of.with.db, &did, &of.worker, of.with.clock.now()).await? {
         return Ok(None);
     }
@@ -89,9 +94,12 @@ async fn settle_taken(of: &Context, did: &Did) -> Result<Option<Outcome>, Error>
         return undo(of, &sign_up, did, None, "its host was removed").await.map(Some);
     };
     match sign_up.step {
+        // The undoing goes on even if the host has become healthy again: handle and address are
+        // free, and another account may have them by now.
         Step::Undoing => undo(of, &sign_up, did, Some(&host), "undoing").await.map(Some),
         Step::Recorded => match settle_recorded(of, did, &host, FirstStep::Look).await? {
             SendOutcome::Settled(settled) => Ok(Some(settled)),
+            // The host could not be reached. The job comes back, and the record stays.
             SendOutcome::Never => wait(of, &sign_up, did, "the host does not answer").await.map(Some),
         },
     }
@@ -127,10 +135,12 @@ async fn record(
         created_at: now,
     };
     let mut tx = of.with.db.begin().await?;
+    // The unique indexes on handle and address decide between two sign-ups at the same moment.
     accounts::insert_creating(&mut tx, &account).await?;
     if let Some(code) = &request.invite_code
         && !use_invite(&mut tx, code, &did, now).await?
     {
+        // Dropping `tx` rolls the account row back.
         return Err(Error::InvalidInvite);
     }
     sql::insert(&mut tx, &sign_up, &of.worker).await?;
@@ -148,6 +158,8 @@ fn identity(of: &Context, request: &Request, host: &Host, key: &PublicKey) -> pl
     }
     rotation_keys.push(own);
     // The directory refuses a list that names a key twice.
+    // A recovery key may be equal to the service's own one, or to Genkan's rotation key. The order
+    // is kept, because earlier keys have more authority in PLC.
     let mut seen = std::collections::HashSet::new();
     rotation_keys.retain(|key| seen.insert(key.clone()));
     plc::Data::of_account(rotation_keys, key, &request.handle, host.origin.as_str())
@@ -175,6 +187,7 @@ async fn settle_recorded(
     host: &Arc<Host>,
     first: FirstStep,
 ) -> Result<SendOutcome, Error> {
+    // Another process finished or undid it in the meantime.
     let Some(sign_up) = sql::find(&of.with.db, did).await? else {
         return Ok(SendOutcome::Settled(Outcome::Waiting));
     };
@@ -183,6 +196,8 @@ async fn settle_recorded(
     if matches!(first, FirstStep::Send) {
         match of.with.hosts.create_account(host, did, &handle, &operation(&sign_up.operation, did)?).await {
             Ok(()) => return finish(of, &sign_up, did).await.map(SendOutcome::Settled),
+            // `Unreachable` says that the request never reached the host. Every later failure is
+            // ambiguous.
             Err(HostError::Unreachable(cause)) => {
                 tracing::warn!(host.id = %host.id, cause = &*cause, "could not reach a host for a new account");
                 return Ok(SendOutcome::Never);
@@ -217,6 +232,8 @@ async fn settle_recorded(
                     let why = cause.to_string();
                     return undo(of, &sign_up, did, Some(host), &why).await.map(SendOutcome::Settled);
                 }
+                // The same signed operation again: the DID is its hash, so a new signature would
+                // make another DID.
                 let again = operation(&sign_up.operation, did)?;
                 refusal = of.with.hosts.create_account(host, did, &handle, &again).await.err();
             }
@@ -234,6 +251,7 @@ async fn settle_recorded(
             return finish(of, &sign_up, did).await.map(SendOutcome::Settled);
         }
     }
+    // The last request may still be running on the host. `undo` looks once more after `LATE`.
     let why = refusal.map_or_else(|| "the host refused the account".to_owned(), |cause| cause.to_string());
     undo(of, &sign_up, did, Some(host), &why).await.map(SendOutcome::Settled)
 }
@@ -258,6 +276,7 @@ enum Evidence {
 }
 
 async fn look(of: &Context, sign_up: &SignUp, did: &Did, host: &Host) -> Evidence {
+    // The host is asked first: if it has the account, the directory does not matter.
     match of.with.hosts.account_info(host, did).await {
         Ok(Some(_)) => return Evidence::Made,
         Ok(None) => {}
@@ -272,6 +291,7 @@ async fn look(of: &Context, sign_up: &SignUp, did: &Did, host: &Host) -> Evidenc
     }
     match of.with.directory.log_last(did).await {
         Ok(None) => Evidence::Nothing,
+        // A DID with a tombstone is given up: no operation can follow it.
         Ok(Some(Operation::Tombstone(_))) | Err(DirectoryError::Ended) => Evidence::Dead,
         Ok(Some(last)) => Evidence::OnlyPublished(last),
         Err(cause) => Evidence::Unclear(cause.to_string()),
@@ -283,6 +303,8 @@ async fn finish(of: &Context, sign_up: &SignUp, did: &Did) -> Result<Outcome, Er
     failpoint("signup.made");
     let now = of.with.clock.now();
     let mut tx = of.with.db.begin().await?;
+    // Both conditions must hold in one transaction. `remove` fails if the lease is lost, and then
+    // the successor opens the account. Dropping `tx` undoes the removal.
     if !sql::remove(&mut tx, &sign_up.did, &of.worker).await? || !accounts::open(&mut tx, did).await? {
         return Ok(Outcome::Waiting);
     }
@@ -306,9 +328,12 @@ async fn undo(
     if sign_up.step == Step::Recorded {
         let now = of.with.clock.now();
         let mut tx = of.with.db.begin().await?;
+        // A lost lease: the successor decides what happens to the sign-up.
         if !sql::set_undoing(&mut tx, &sign_up.did, &of.worker, why).await? {
             return Ok(Outcome::Waiting);
         }
+        // In the same transaction as the step, so that a crash never leaves a handle taken by a
+        // sign-up that is being undone.
         free(&mut tx, did, sign_up.invite_code.as_deref()).await?;
         note_change(&mut tx, now, did).await?;
         tx.commit().await?;
@@ -346,6 +371,7 @@ async fn clear_up(of: &Context, did: &Did, host: Option<&Arc<Host>>) -> Result<(
         }
         Err(cause) => return Err(cause.to_string()),
     }
+    // Without a host, which was removed from the fleet, there is nothing more to delete.
     let Some(host) = host else { return Ok(()) };
     match of.with.hosts.account_info(host, did).await {
         Ok(None) => Ok(()),
@@ -357,6 +383,7 @@ async fn clear_up(of: &Context, did: &Did, host: Option<&Arc<Host>>) -> Result<(
 /// Deletes a record of which nothing left Genkan.
 async fn drop_record(of: &Context, did: &Did, invite_code: Option<&str>) -> Result<(), Error> {
     let mut tx = of.with.db.begin().await?;
+    // If the lease is lost, another process has the sign-up, and nothing may be freed.
     if sql::remove(&mut tx, did, &of.worker).await? {
         free(&mut tx, did, invite_code).await?;
     }
@@ -375,6 +402,7 @@ async fn free(tx: &mut crate::db::Tx, did: &Did, invite_code: Option<&str>) -> R
 
 /// Puts a sign-up off, for longer after each attempt.
 async fn wait(of: &Context, sign_up: &SignUp, did: &Did, why: &str) -> Result<Outcome, Error> {
+    // The shift is bounded, so 2 s doubles at most four times, to the maximum of 30 s.
     let pause = BACKOFF.saturating_mul(1 << sign_up.attempts.clamp(0, 4)).min(BACKOFF_MOST);
     let mut tx = of.with.db.begin().await?;
     sql::put_off(&mut tx, did, &of.worker, of.with.clock.now().plus(pause), why).await?;
@@ -384,6 +412,7 @@ async fn wait(of: &Context, sign_up: &SignUp, did: &Did, why: &str) -> Result<Ou
 
 /// Does `work` on a sign-up whose lease this process holds, and renews the lease meanwhile.
 async fn held<T>(of: &Context, did: &Did, work: impl Future<Output = T>) -> T {
+    // Pinned on the heap: the future of a whole saga is too large to be moved on the stack.
     while_held(Box::pin(work), || keep_lease(of, did)).await
 }
 
@@ -394,6 +423,8 @@ async fn keep_lease(of: &Context, did: &Did) -> Result<bool, Error> {
 /// Records an update operation in the audit log, as every use of the rotation key.
 async fn note_update(of: &Context, did: &Did) -> Result<(), Error> {
     let mut tx = of.with.db.begin().await?;
+    // Written before the operation is sent: the log may name a use that did not happen, but never
+    // miss one.
     audit::record(&mut tx, of.with.clock.now(), Actor::Genkan, "plc.update", did.as_str(), "sign-up").await?;
     tx.commit().await?;
     Ok(())

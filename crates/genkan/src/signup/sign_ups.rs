@@ -47,10 +47,13 @@ impl SignUps {
     }
 
     async fn make(&self, request: &Request) -> Result<Account, Error> {
+        // A client that lost the answer sends the request again, and expects the account, not
+        // "taken".
         if let Some(account) = self.made_before(request).await? {
             return Ok(account);
         }
         self.check_free(request).await?;
+        // Hashing is slow on purpose. It comes after the cheap checks, and before the transaction.
         let hash = self.context.with.passwords.hash(&request.password).await?;
         let recorded = match saga::begin(&self.context, request, &hash).await {
             Ok(outcome) => outcome,
@@ -58,6 +61,9 @@ impl SignUps {
             Err(Error::HandleTaken | Error::EmailTaken) => {
                 return match self.made_before(request).await? {
                     Some(account) => Ok(account),
+                    // The index reported a conflict, and the checks say which field it was. If the
+                    // other sign-up was undone meanwhile, nothing is taken any more; then the
+                    // handle is named.
                     None => Err(self.check_free(request).await.err().unwrap_or(Error::HandleTaken)),
                 };
             }
@@ -78,6 +84,8 @@ impl SignUps {
             let Some(account) = self.context.with.accounts.find_by_handle(&request.handle).await? else {
                 return Ok(None);
             };
+            // Without the password nothing is told about the account: to this client the handle is
+            // just taken.
             if !self.is_same_person(&account, request).await? {
                 return Ok(None);
             }
@@ -87,6 +95,8 @@ impl SignUps {
             if waited >= WAIT_FOR_TWIN {
                 return Err(Error::Unfinished);
             }
+            // The process of the earlier copy may have died. If it is alive, it holds the lease and
+            // this does nothing.
             self.settle_one(account.did.as_str()).await;
             tokio::time::sleep(LOOK_AGAIN).await;
             waited += LOOK_AGAIN;
@@ -98,9 +108,11 @@ impl SignUps {
         let now = self.context.with.clock.now();
         let fresh = now.since(account.created_at) <= REPEATABLE && account.standing() != Standing::TakenDown;
         let same_address =
+            // The key is the address in lower case, as the unique index compares it.
             account.email.as_deref().is_some_and(|email| email.to_lowercase() == request.email.key());
         Ok(fresh
             && same_address
+            // The password is last, because the check is slow and `&&` skips it for others.
             && self.context.with.sessions.knows_password(account, &request.password).await?)
     }
 

@@ -42,6 +42,8 @@ pub(super) async fn insert(tx: &mut Tx, sign_up: &SignUp, lease: &str) -> Result
     .bind(&sign_up.operation)
     .bind(sign_up.invite_code.as_deref())
     .bind(lease)
+    // The first lease is part of the insert: the job must not take up a sign-up that has just
+    // begun.
     .bind(sign_up.created_at.plus(LEASE).as_millis())
     .bind(sign_up.created_at.as_millis())
     .execute(&mut **tx)
@@ -90,6 +92,8 @@ pub(super) async fn unfinished(db: &Db, limit: i64) -> Result<Vec<(String, Times
 
 pub(super) async fn set_undoing(tx: &mut Tx, did: &Did, lease: &str, error: &str) -> Result<bool> {
     let done =
+        // Every update names the lease. A process that lost it changes no row and learns so from
+        // the count.
         sqlx::query("UPDATE signups SET step = 'undoing', last_error = $3 WHERE did = $1 AND lease = $2")
             .bind(did.as_str())
             .bind(lease)
@@ -129,12 +133,14 @@ mod tests {
     async fn one_worker_at_a_time(db: Db) {
         let did = recorded(&db).await.did;
         assert!(abandoned(&db, NOW, 9).await.unwrap().is_empty());
+        // The lease of the first worker has ended by now without being renewed.
         assert_eq!(abandoned(&db, LATER, 9).await.unwrap(), [did.to_string()]);
         assert!(!take_lease(&db, &did, "second", NOW).await.unwrap());
         assert!(take_lease(&db, &did, "second", LATER).await.unwrap());
         assert!(!take_lease(&db, &did, "third", LATER).await.unwrap());
         let end = LATER.plus(LEASE);
         assert!(keep_lease(&db, &did, "second", end).await.unwrap());
+        // At this time the lease would have ended without the renewal above.
         assert!(!take_lease(&db, &did, "third", end).await.unwrap(), "it was renewed");
         let mut tx = db.begin().await.unwrap();
         put_off(&mut tx, &did, "second", LATER, "host away").await.unwrap();

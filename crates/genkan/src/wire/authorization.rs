@@ -32,6 +32,8 @@ impl<'a> Authorization<'a> {
     pub(crate) fn of(headers: &'a HeaderMap) -> Self {
         let mut values = headers.get_all(AUTHORIZATION).iter();
         let Some(value) = values.next() else { return Self::Missing };
+        // Two headers are refused before either is read: the edge, a handler and a host behind
+        // Genkan might each pick another one, and then act for different accounts.
         if values.next().is_some() {
             return Self::Repeated;
         }
@@ -44,6 +46,7 @@ impl<'a> Authorization<'a> {
             if is_one_word { Self::Bearer(token) } else { Self::Malformed(Scheme::Bearer) }
         } else if is_scheme("dpop") {
             if is_one_word { Self::Dpop(token) } else { Self::Malformed(Scheme::Dpop) }
+        // A Basic credential is checked by its decoder. Padding spaces around it are harmless.
         } else if is_scheme("basic") {
             Self::Basic(token.trim())
         } else {

@@ -22,6 +22,7 @@ pub(crate) fn bearer(code: &str, description: &str) -> Option<HeaderValue> {
 ///
 /// `None` only if the code is not a word that a header can hold.
 pub(crate) fn dpop(code: &str, description: &str) -> Option<HeaderValue> {
+    // RFC 9449 §7.1: `algs` lists the signature algorithms that a client may use for its proofs.
     let algorithms: Vec<&str> = Algorithm::ALL.iter().map(|algorithm| algorithm.as_str()).collect();
     let (algorithms, description) = (algorithms.join(" "), quotable(description));
     format!("DPoP algs=\"{algorithms}\", error=\"{code}\", error_description=\"{description}\"").parse().ok()
@@ -29,6 +30,8 @@ pub(crate) fn dpop(code: &str, description: &str) -> Option<HeaderValue> {
 
 /// The characters that RFC 6750 §3 allows in a description.
 fn quotable(description: &str) -> String {
+    // Characters outside the allowed set are dropped, so that no text can end the quoted string
+    // early or start another header.
     description.chars().filter(|c| (' '..='~').contains(c) && !matches!(c, '"' | '\\')).collect()
 }
 

@@ -64,11 +64,15 @@ impl TrustedPeers {
 
     /// The client of a request that came from `peer`, and the host it came through.
     pub(crate) fn client(&self, peer: IpAddr, headers: &HeaderMap) -> (ClientAddr, Option<ViaHost>) {
+        // An IPv4 client of an IPv6 socket appears as `::ffff:a.b.c.d`. The canonical form makes it
+        // match the networks that the operator wrote.
         let mut client = peer.to_canonical();
         let mut via = None;
         if !self.believes(client, &mut via) {
             return (ClientAddr(client), None);
         }
+        // Both the header lines and the addresses in each line run from the newest to the oldest,
+        // because every proxy appends the address of its own peer.
         let said = headers.get_all("x-forwarded-for").iter().rev();
         let said = said.flat_map(|value| value.to_str().unwrap_or_default().rsplit(','));
         for address in said {
@@ -91,6 +95,7 @@ impl TrustedPeers {
         if via.is_some() {
             return false;
         }
+        // The lock is held only for this clone: the map is replaced as a whole, never changed.
         let hosts = Arc::clone(&self.hosts.read().unwrap_or_else(PoisonError::into_inner));
         *via = hosts.get(&address).map(|name| ViaHost(Arc::clone(name)));
         via.is_some()

@@ -12,6 +12,8 @@ use http::{Response, StatusCode};
 
 /// Sets what every answer but a preflight's carries.
 pub(crate) fn allow(headers: &mut HeaderMap) {
+    // Browsers refuse the wildcard for requests with credentials, so a page of another site cannot
+    // use the cookies of this one.
     headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
     headers.insert(ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static(EXPOSED));
 }
@@ -26,6 +28,7 @@ pub(crate) fn preflight(asked: &HeaderMap) -> Response<()> {
     let headers = response.headers_mut();
     headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
     headers.insert(ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static(VERBS));
+    // One day. Browsers cap it at less, which only means that they ask more often.
     headers.insert(ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static("86400"));
     headers.insert(VARY, HeaderValue::from_static("access-control-request-headers"));
     if let Some(names) = reflected(asked) {
@@ -44,6 +47,7 @@ fn reflected(asked: &HeaderMap) -> Option<HeaderValue> {
         .filter_map(|value| value.to_str().ok())
         .flat_map(|value| value.split(','))
         .filter_map(|name| name.trim().parse().ok())
+        // The bound keeps the answer small whatever the request contained.
         .take(MOST_NAMES)
         .collect();
     let names: Vec<&str> = names.iter().map(HeaderName::as_str).collect();

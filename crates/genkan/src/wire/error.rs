@@ -127,6 +127,8 @@ impl XrpcError {
     pub(crate) fn answer(self) -> http::Response<Vec<u8>> {
         if let Some(cause) = &self.cause {
             let chain = chain(cause.as_ref());
+            // A 500 is a bug that someone must fix. Other causes, such as a busy database, pass by
+            // themselves.
             if self.status == StatusCode::INTERNAL_SERVER_ERROR {
                 tracing::error!(cause = chain, "answered {} {}", self.status.as_u16(), self.name);
             } else {
@@ -140,6 +142,8 @@ impl XrpcError {
         headers.insert(CONTENT_TYPE, media_type::JSON);
         headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
         headers.insert(GENKAN_ERROR, HeaderValue::from_static("gateway"));
+        // Appended, so that one challenge does not replace another (RFC 9110 §11.6.1 allows
+        // several).
         for (name, value) in self.headers {
             headers.append(name, value);
         }
@@ -171,6 +175,7 @@ fn chain(cause: &(dyn StdError + 'static)) -> String {
 impl From<genkan_protocol::xrpc_error::XrpcError> for XrpcError {
     fn from(error: genkan_protocol::xrpc_error::XrpcError) -> Self {
         match StatusCode::from_u16(error.status) {
+            // A status below 400 would turn an error into a success for the client.
             Ok(status) if status.is_client_error() || status.is_server_error() => {
                 Self::new(status, error.name, error.message)
             }

@@ -11,6 +11,8 @@ use crate::limits::Verdict;
 /// Says how far the client is from the limit. A limit that an answer already names is the tighter
 /// one and stays.
 pub(crate) fn put(headers: &mut HeaderMap, verdict: &Verdict) {
+    // Several limits can apply to one request. The handler's own limit is put on the answer before
+    // the layer around all routes puts the general one.
     if headers.contains_key("ratelimit-limit") {
         return;
     }

@@ -29,6 +29,7 @@ fn every_line_has_tests_that_exist() {
         }
     }
     assert!(wrong.is_empty(), "docs/oauth-checklist.md:\n{}", wrong.join("\n"));
+    // Without this check a line that is not in `LISTS` would never be looked at.
     let expected: usize = LISTS.iter().map(|(_, count)| count).sum();
     assert_eq!(lines.len(), expected, "lines beyond the lists");
 }
@@ -53,6 +54,7 @@ fn story_fault(name: &str, stories: &str) -> Option<String> {
     let Some((_, told)) = begins.iter().find_map(|begin| stories.split_once(begin.as_str())) else {
         return Some(format!("no story is called {name:?}"));
     };
+    // A story ends where the next one begins.
     let told = told.split("\ntest(").next().unwrap_or_default();
     let options = told.split("=>").next().unwrap_or_default();
     if options.contains("skip") || options.contains("todo") {
@@ -95,11 +97,13 @@ fn is_for(text: &str, list: &str, number: usize) -> bool {
     }
     let label = format!("6.{list}.{number}");
     text.match_indices(&label)
+        // `6.B.2` must not match in `6.B.25`.
         .any(|(at, _)| text[at + label.len()..].chars().next().is_none_or(|next| !next.is_ascii_digit()))
 }
 
 /// The arguments of each assertion. `within` is the one that waits until a condition holds.
 fn assertions(body: &str) -> Vec<&str> {
+    // Parentheses in strings would break the counting. The positions are the same in `body`.
     let bare = without_strings(body);
     let mut found = Vec::new();
     for word in ["assert!(", "assert_eq!(", "assert_ne!(", "assert_snapshot!(", "within("] {

@@ -89,6 +89,8 @@ fn skip_visibility(text: &str) -> &str {
 
 /// Removes each item that follows `#[cfg(test)]`, wherever in the file it is.
 pub(crate) fn without_tests(text: &str) -> String {
+    // Braces in strings would confuse the search for the end of an item. `bare` has the same
+    // length, so its positions are valid in `text`.
     let bare = without_strings(text);
     let mut kept = String::new();
     let mut from = 0;
@@ -151,6 +153,7 @@ fn blank(text: &str, is_blank: impl Fn(Part) -> bool) -> String {
     let mut part = Part::Code;
     let mut index = 0;
     while index < bytes.len() {
+        // The byte before is needed to tell the `r` of a raw string from the last letter of a name.
         let (next, length) = step(part, &bytes[index..], index.checked_sub(1).map(|before| bytes[before]));
         // What opens or closes a part belongs to the part.
         let hidden = is_blank(part) || (part == Part::Code && next != Part::Code && is_blank(next));
@@ -171,9 +174,11 @@ fn step(part: Part, rest: &[u8], before: Option<u8>) -> (Part, usize) {
     match part {
         Part::Code => begin(rest, before),
         Part::LineComment if rest[0] == b'\n' => (Part::Code, 1),
+        // Block comments nest in Rust.
         Part::BlockComment(depth) if rest.starts_with(b"/*") => (Part::BlockComment(depth + 1), 2),
         Part::BlockComment(0) if rest.starts_with(b"*/") => (Part::Code, 2),
         Part::BlockComment(depth) if rest.starts_with(b"*/") => (Part::BlockComment(depth - 1), 2),
+        // An escaped character is skipped whole, so that `\"` does not end the string.
         Part::Text { hashes: None } if rest[0] == b'\\' => (part, rest.len().min(2)),
         Part::Text { hashes: None } if rest[0] == b'"' => (Part::Code, 1),
         Part::Text { hashes: Some(hashes) }
@@ -211,6 +216,7 @@ fn begin(rest: &[u8], before: Option<u8>) -> (Part, usize) {
             }
         }
         // A character that could be taken for the begin of a string: `'"'` and `'\''`.
+        // The position is after the escaped character, which may itself be a quote.
         b'\'' if rest.starts_with(b"'\\") => {
             let end = rest[2..].iter().skip(1).position(|byte| *byte == b'\'').map_or(1, |end| end + 4);
             (Part::Code, end.min(rest.len()))

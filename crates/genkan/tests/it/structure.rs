@@ -16,6 +16,7 @@ fn no_circle_between_the_files_of_a_room() {
     let mut circles = Vec::new();
     for folder in folders(&sources) {
         let edges = uses.between_units_of(&folder);
+        // Every unit is tried as a start, so every circle is found from each of its units.
         for unit in edges.keys() {
             let Some(path) = way_back(&edges, unit) else { continue };
             let circle = format!("{}: {}", folder.join("/"), path.join(" → "));
@@ -25,6 +26,8 @@ fn no_circle_between_the_files_of_a_room() {
             }
         }
     }
+    // A change of the code's style could blind the parser. Then the test would pass without testing
+    // anything.
     assert!(uses.count > 500, "the test reads imports: it saw {}", uses.count);
     assert!(circles.is_empty(), "\n{}\n", circles.join("\n"));
 }
@@ -73,6 +76,7 @@ const OWNERS: [&str; 6] = [
 /// The tables that the SQL in a file names.
 fn tables_of(code: &str) -> BTreeSet<String> {
     let mut tables = BTreeSet::new();
+    // Every second piece between quotes is the content of a string.
     for text in code.split('"').skip(1).step_by(2) {
         let first = text.split_whitespace().next().unwrap_or_default();
         if !["SELECT", "INSERT", "UPDATE", "DELETE", "WITH"].contains(&first) {
@@ -80,6 +84,7 @@ fn tables_of(code: &str) -> BTreeSet<String> {
         }
         let words: Vec<&str> = text.split_whitespace().collect();
         for pair in words.windows(2) {
+            // Names are lower case in this project's SQL, so keywords and punctuation fall away.
             let name = pair[1].trim_matches(|c: char| !(c.is_ascii_lowercase() || c == '_'));
             // `ON CONFLICT … DO UPDATE SET` names no table.
             if ["FROM", "INTO", "UPDATE", "JOIN"].contains(&pair[0])
@@ -106,6 +111,7 @@ impl Uses {
         let mut named: Vec<(&Source, Vec<Vec<String>>)> = Vec::new();
         for source in sources {
             let mut paths = Vec::new();
+            // A path into another crate has no file here.
             for (is_public, path) in imports(&source.bare) {
                 let Some(path) = absolute(&source.module, &path, &modules) else { continue };
                 if is_public && let Some(name) = path.last() {
@@ -148,6 +154,7 @@ fn way_back(edges: &BTreeMap<String, BTreeSet<String>>, start: &str) -> Option<V
     let mut ways = vec![vec![start.to_owned()]];
     let mut seen = BTreeSet::new();
     while let Some(way) = ways.pop() {
+        // The order of the search does not matter: any way back is a circle.
         for next in edges.get(way.last()?).into_iter().flatten() {
             if next == start {
                 return Some([way, vec![start.to_owned()]].concat());
@@ -243,10 +250,12 @@ fn owner(
     exports: &BTreeMap<(Vec<String>, String), Vec<String>>,
     depth: usize,
 ) -> Option<Vec<String>> {
+    // The longest known module wins. What follows it in the path is an item in that module.
     let length = (1..=path.len()).rev().find(|length| modules.contains(&path[..*length]))?;
     let module = path[..length].to_vec();
     let Some(name) = path.get(length) else { return Some(module) };
     match exports.get(&(module.clone(), name.clone())) {
+        // The depth bounds chains of re-exports that lead back to themselves.
         Some(target) if target != path && depth < 8 => {
             owner(&[target, &path[length + 1..]].concat(), modules, exports, depth + 1)
         }

@@ -1,4 +1,4 @@
-//! What may follow what in the log of one DID.
+//! The rules for the order of operations in the log of one DID.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 

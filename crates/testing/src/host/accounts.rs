@@ -17,9 +17,9 @@ pub struct Account {
     pub did: Did,
     /// Its name, as this host knows it.
     pub handle: Handle,
-    /// What signs for it.
+    /// The key that signs for it.
     pub key: K256PrivateKey,
-    /// Its owner or the entryway put it to rest.
+    /// Whether its owner or the entryway deactivated it.
     pub deactivated: bool,
     /// Moderators put it away.
     pub taken_down: bool,

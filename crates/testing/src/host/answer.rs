@@ -93,7 +93,8 @@ impl Pds {
         }
     }
 
-    /// What a session may do: at the entryway, in its own repository, and elsewhere through the host.
+    /// Answers a method for a session: at the entryway, in the account's repository, or at a
+    /// service that the host calls.
     async fn for_caller(&self, seen: &Seen, body: Incoming) -> Result<Reply, XrpcError> {
         if let Some((scopes, checks)) = signed_method(&seen.name) {
             let (speaker, account) = if checks {

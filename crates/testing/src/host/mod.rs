@@ -39,7 +39,7 @@ pub struct FakeHost {
     pds: Arc<Pds>,
 }
 
-/// What the listener and the test both see.
+/// The state that the listener and the test share.
 #[derive(Debug)]
 struct Pds {
     settings: Mutex<Settings>,
@@ -48,7 +48,7 @@ struct Pds {
     names: Mutex<BTreeMap<Handle, Did>>,
     /// Milliseconds, when a test stops the clock.
     clock: Mutex<Option<Arc<AtomicI64>>>,
-    /// How many more accounts it trips over after it published their operation.
+    /// The number of account creations that still fail after their operation is published.
     failing: AtomicUsize,
     /// Proofs that were used.
     proofs: Mutex<BTreeSet<String>>,
@@ -82,7 +82,7 @@ impl FakeHost {
     ///
     /// # Panics
     ///
-    /// When one cannot be used, as the server would fail to start.
+    /// If one cannot be used, as the server would fail to start.
     pub fn configure(&self, lines: &str) {
         locked(&self.pds.settings).read(lines);
     }

@@ -22,6 +22,7 @@ pub(super) struct Speaker {
 
 /// Whether a request comes with the scheme of bound tokens.
 pub(super) fn is_bound(seen: &Seen) -> bool {
+    // RFC 9110 §11.1: schemes are compared without regard to case.
     seen.header("authorization").get(..5).is_some_and(|scheme| scheme.eq_ignore_ascii_case("dpop "))
 }
 
@@ -48,10 +49,12 @@ impl Speaker {
     }
 
     pub(super) fn needs_rpc(&self, seen: &Seen) -> Result<(), XrpcError> {
+        // Without the header the call is for the default AppView, so its audience is checked.
         let aud = match seen.header("atproto-proxy") {
             "" => "did:web:api.bsky.app#bsky_appview",
             service => service,
         };
+        // `#` must be percent-encoded in a scope value.
         let scope = format!("rpc:{}?aud={}", seen.name, aud.replace('#', "%23"));
         self.needs(&scope, |scopes| scopes.allows_rpc(&seen.name, aud))
     }
@@ -62,7 +65,7 @@ impl Speaker {
         })
     }
 
-    /// For the methods that are done at the entryway.
+    /// Checks the scope for a method that the entryway answers.
     pub(super) fn needs_for(&self, nsid: &str) -> Result<(), XrpcError> {
         if self.scopes.is_none() {
             return Ok(());
@@ -97,6 +100,7 @@ impl Pds {
         let settings = self.settings();
         let (_, token) = seen.header("authorization").split_once(' ').unwrap_or_default();
         let mut proofs = seen.headers.get_all("dpop").iter();
+        // Exactly one proof is allowed (RFC 9449 §4.3).
         let (Some(proof), None) = (proofs.next(), proofs.next()) else {
             return Err(refused("invalid_dpop_proof", "DPoP proof required"));
         };
@@ -109,6 +113,7 @@ impl Pds {
         };
         let proof = dpop::verify(proof.to_str().unwrap_or_default(), &expected, &settings.nonces)
             .map_err(|error| refused(error.code(), &error.to_string()))?;
+        // The proof is used up even if the token is refused below.
         if !locked(&self.proofs).insert(format!("{} {}", proof.jkt, proof.jti)) {
             return Err(refused("invalid_dpop_proof", "DPoP proof replayed"));
         }
@@ -116,6 +121,7 @@ impl Pds {
         let entryway = settings.entryway.ok_or_else(|| invalid("there is no entryway"))?;
         let token = Token::parse(token).map_err(|error| invalid(&error.to_string()))?;
         let claims = token.verify(&entryway.verify_key).map_err(|error| invalid(&error.to_string()))?;
+        // The token is bound to the key of the proof by its thumbprint (RFC 9449 §6.1).
         if claims.cnf.is_none_or(|cnf| cnf.jkt != proof.jkt) {
             return Err(invalid("Invalid DPoP key binding"));
         }
@@ -130,7 +136,7 @@ impl Pds {
         })
     }
 
-    /// What belongs to every answer to a bound token.
+    /// Adds the nonce, and the challenge of an error, to an answer to a bound token.
     pub(super) fn with_nonce(&self, seen: &Seen, mut reply: Reply, error: Option<&XrpcError>) -> Reply {
         if !is_bound(seen) {
             return reply;

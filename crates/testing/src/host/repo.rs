@@ -49,6 +49,8 @@ impl Blob {
 /// `size` bytes that are always the same, made as they are read.
 pub fn pattern(size: u64) -> Body {
     const PIECE: usize = 64 * 1024;
+    // 251 is a prime, so within a piece the pattern does not line up with buffers whose size is a
+    // power of two.
     let piece: Bytes = (0..PIECE).map(|at| u8::try_from(at % 251).unwrap_or(0)).collect();
     let pieces = stream::unfold((size, piece), |(left, piece)| async move {
         let length = usize::try_from(left).unwrap_or(usize::MAX).min(PIECE);
@@ -76,6 +78,7 @@ impl Pds {
         let cid = cid_of(0x71, record.to_string().as_bytes());
         let key = match text("rkey") {
             Some(key) => key,
+            // Derived from the content, so equal records get equal keys.
             None if create => format!("3{}", cid.get(cid.len() - 12..).unwrap_or("zzzzzzzzzzzz")),
             None => return Err(invalid("Input must have the property \"rkey\"")),
         };
@@ -192,6 +195,7 @@ impl Pds {
             let Ok(data) = frame.into_data() else { continue };
             hash.update(&data);
             size += data.len() as u64;
+            // A large upload must not fill the memory of the test.
             if size <= SMALL {
                 small.extend_from_slice(&data);
             }
@@ -213,7 +217,7 @@ impl Pds {
 
 const SMALL: u64 = 1024 * 1024;
 
-/// What moderators put away is not shown.
+/// Refuses reads of a deactivated account or of one that was taken down.
 pub(super) fn refuse_hidden(account: &Account) -> Result<(), XrpcError> {
     let did = &account.did;
     match account.status() {
@@ -230,6 +234,7 @@ fn cid_of(codec: u8, bytes: &[u8]) -> String {
 }
 
 fn cid_of_hash(codec: u8, hash: &[u8]) -> String {
+    // CID version 1, the codec, and a SHA-256 multihash of 32 bytes.
     let bytes = [&[0x01, codec, 0x12, 0x20], hash].concat();
     format!("b{}", data_encoding::BASE32_NOPAD.encode(&bytes).to_lowercase())
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use genkan_protocol::crypto::{Curve, PublicKey};
 use genkan_protocol::oauth::nonce::Nonces;
 
-/// What the operator set.
+/// The settings that the operator made.
 #[derive(Clone, Debug)]
 pub(super) struct Settings {
     pub(super) public_url: String,
@@ -14,7 +14,7 @@ pub(super) struct Settings {
     pub(super) directory_url: Option<String>,
     pub(super) handle_domains: Vec<String>,
     pub(super) entryway: Option<Entryway>,
-    /// Of proofs; its own until it is told otherwise.
+    /// The nonces of proofs. The host has its own until it is configured with others.
     pub(super) nonces: Arc<Nonces>,
     /// The parts of an entryway that came so far.
     url: Option<String>,

@@ -127,7 +127,7 @@ impl FakeHost {
     ///
     /// # Panics
     ///
-    /// When the account is not here, or there is no entryway.
+    /// If the account is not here, or there is no entryway.
     pub fn service_token(&self, did: &genkan_protocol::syntax::Did, lxm: Option<&str>) -> String {
         let account = self.account(did).unwrap();
         let entryway = self.pds.settings().entryway.unwrap();

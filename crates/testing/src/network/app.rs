@@ -65,7 +65,7 @@ impl App {
     ///
     /// # Panics
     ///
-    /// When the clock is before 1970.
+    /// If the clock is before 1970.
     pub fn proof(&self, method: &str, url: &str, token: Option<&str>) -> String {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
         self.key.sign(&ProofClaims {
@@ -91,11 +91,11 @@ impl App {
         self.ask_with(at, &proof, method, path, body).await
     }
 
-    /// The same with this proof.
+    /// Sends a request with this proof instead of a fresh one.
     ///
     /// # Panics
     ///
-    /// When there is no answer.
+    /// If there is no answer.
     pub async fn ask_with(
         &self,
         at: &Client,
@@ -171,11 +171,12 @@ impl App {
         (self.access, self.refresh) = (answer.text("/access_token"), answer.text("/refresh_token"));
     }
 
-    /// A person signs in with a browser, allows all that the app asks for, and comes back with a code.
+    /// Signs a person in with a browser, allows everything that the app requests, and returns the
+    /// code.
     ///
     /// # Panics
     ///
-    /// When that does not work.
+    /// If a step fails.
     pub async fn code(&self, identifier: &str, password: &str) -> Code {
         let (verifier, browser, page) = self.begin().await;
         let form = page.form("/sign-in").with("identifier", identifier).with("password", password);
@@ -183,11 +184,12 @@ impl App {
         Self::allowed(verifier, &browser, &page).await
     }
 
-    /// The same for an account that lives elsewhere: its own server signs it in, and sends the browser back.
+    /// Signs in an account at an external PDS. Its own server signs it in and sends the browser
+    /// back.
     ///
     /// # Panics
     ///
-    /// When that does not work.
+    /// If a step fails.
     pub async fn code_elsewhere(&self, identifier: &str) -> Code {
         let (verifier, browser, page) = self.begin().await;
         let back = self.to_own_server(&browser, &page, identifier).await;
@@ -195,11 +197,12 @@ impl App {
         Self::allowed(verifier, &browser, &page).await
     }
 
-    /// From the sign-in page to the account's own server, and where that sends the browser.
+    /// Goes from the sign-in page to the account's own server, and returns where that sends the
+    /// browser.
     ///
     /// # Panics
     ///
-    /// When that does not work.
+    /// If a step fails.
     pub async fn to_own_server(&self, browser: &Browser, page: &Page, identifier: &str) -> String {
         let page = browser.send(&page.form("/sign-in").with("identifier", identifier)).await;
         let there = page.link("Continue");
@@ -215,7 +218,7 @@ impl App {
     ///
     /// # Panics
     ///
-    /// When the server does not take it.
+    /// If the server does not take it.
     pub async fn begin(&self) -> (String, Browser, Page) {
         let verifier = unique();
         let challenge = Challenge::of(&verifier).to_string();
@@ -256,22 +259,22 @@ impl App {
         self.post("/oauth/token", &form).await
     }
 
-    /// From sign-in at the account's own server to the tokens.
+    /// Goes from the sign-in at the account's own server to the tokens.
     ///
     /// # Panics
     ///
-    /// When that does not work.
+    /// If a step fails.
     pub async fn sign_in_elsewhere(&mut self, identifier: &str) {
         let code = self.code_elsewhere(identifier).await;
         let tokens = self.redeem(&code).await.ok();
         self.take(&tokens);
     }
 
-    /// From sign-in to the tokens.
+    /// Goes from the sign-in to the tokens.
     ///
     /// # Panics
     ///
-    /// When that does not work.
+    /// If a step fails.
     pub async fn sign_in(&mut self, identifier: &str, password: &str) {
         let code = self.code(identifier, password).await;
         let tokens = self.redeem(&code).await.ok();
@@ -289,7 +292,7 @@ impl TestNetwork {
     ///
     /// # Panics
     ///
-    /// When that does not work.
+    /// If a step fails.
     pub async fn authorize(&self, user: &User, scope: &str) -> App {
         let mut app = App::at(self.visitor(), &self.origin(), scope);
         app.sign_in(&user.handle, &user.password).await;

@@ -42,7 +42,7 @@ pub struct TestNetwork {
     elsewhere: Vec<FakePds>,
     genkan: Genkan,
     program: PathBuf,
-    /// Of the command line and of every Genkan of this network, but for the ports.
+    /// The variables of the command line and of every Genkan of this network, without the ports.
     variables: Vec<(String, String)>,
     host_keys: Vec<K256PrivateKey>,
     rotation_key: K256PrivateKey,
@@ -57,11 +57,11 @@ impl TestNetwork {
         &self.directory
     }
 
-    /// A PDS that is nobody's host.
+    /// A PDS that is not a host of this Genkan.
     ///
     /// # Panics
     ///
-    /// When there are not so many.
+    /// If the index is too large.
     #[track_caller]
     pub fn elsewhere(&self, index: usize) -> &FakePds {
         self.elsewhere.get(index).expect("the plan has so many")
@@ -71,7 +71,7 @@ impl TestNetwork {
     ///
     /// # Panics
     ///
-    /// When there are not so many.
+    /// If the index is too large.
     #[track_caller]
     pub fn host(&self, index: usize) -> &FakeHost {
         self.hosts.get(index).unwrap()
@@ -86,7 +86,7 @@ impl TestNetwork {
     ///
     /// # Panics
     ///
-    /// When none does.
+    /// If none does.
     #[track_caller]
     pub fn home_of(&self, did: &Did) -> &FakeHost {
         self.hosts
@@ -99,7 +99,7 @@ impl TestNetwork {
     ///
     /// # Panics
     ///
-    /// When there is no such host.
+    /// If there is no such host.
     #[track_caller]
     pub fn key_of(&self, host: &FakeHost) -> &K256PrivateKey {
         let at = self.hosts.iter().position(|one| one.did() == host.did()).unwrap();
@@ -116,7 +116,7 @@ impl TestNetwork {
         &self.genkan
     }
 
-    /// The same, to be stopped or killed.
+    /// The running Genkan, to be stopped or killed.
     pub fn genkan_mut(&mut self) -> &mut Genkan {
         &mut self.genkan
     }
@@ -160,7 +160,7 @@ impl TestNetwork {
     ///
     /// # Panics
     ///
-    /// When it does not.
+    /// If it does not.
     pub async fn sign_up(&self, name: &str) -> User {
         let answer = self.try_sign_up(name).await;
         assert!(answer.status == 200, "{}\n{}", answer.transcript(), self.genkan.output());
@@ -203,7 +203,7 @@ impl TestNetwork {
         self.restart_with(&[]).await;
     }
 
-    /// The same with further variables for this one run.
+    /// Kills Genkan and starts it with further variables for this one run.
     pub async fn restart_with(&mut self, more: &[(String, String)]) {
         self.genkan.kill();
         locked(&self.past).push_str(&self.genkan.output());
@@ -242,7 +242,7 @@ impl TestNetwork {
 ///
 /// # Panics
 ///
-/// When it never is.
+/// If it never is.
 pub async fn eventually(what: &str, test: impl AsyncFnMut() -> bool) {
     within(Duration::from_secs(10), what, test).await;
 }
@@ -251,7 +251,7 @@ pub async fn eventually(what: &str, test: impl AsyncFnMut() -> bool) {
 ///
 /// # Panics
 ///
-/// When it never is.
+/// If it never is.
 pub async fn within(limit: Duration, what: &str, mut test: impl AsyncFnMut() -> bool) {
     let start = Instant::now();
     while !test().await {
@@ -264,7 +264,7 @@ pub async fn within(limit: Duration, what: &str, mut test: impl AsyncFnMut() -> 
 ///
 /// # Panics
 ///
-/// When it is no token.
+/// If it is no token.
 #[track_caller]
 pub fn claims_of(token: &str) -> Value {
     let part = token.split('.').nth(1).unwrap();

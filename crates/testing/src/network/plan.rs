@@ -40,14 +40,14 @@ impl Plan {
         }
     }
 
-    /// So many hosts.
+    /// Sets the number of hosts.
     #[must_use]
     pub fn hosts(mut self, count: usize) -> Self {
         self.hosts = count;
         self
     }
 
-    /// So many PDSs that are nobody's hosts, where linked accounts live.
+    /// Sets the number of external PDSes, which keep linked accounts.
     #[must_use]
     pub fn elsewhere(mut self, count: usize) -> Self {
         self.elsewhere = count;

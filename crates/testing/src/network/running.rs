@@ -29,7 +29,7 @@ impl Ran {
     ///
     /// # Panics
     ///
-    /// When it did not.
+    /// If it did not.
     #[track_caller]
     pub fn ok(self) -> String {
         assert!(self.status == 0, "exit {}: {}", self.status, self.output);
@@ -64,11 +64,14 @@ impl Genkan {
         let start = Instant::now();
         loop {
             let request = self.ops().request(http::Method::GET, "/readyz").body(String::new()).unwrap();
+            // The port may be closed at first, so a failed connection is no error here.
             if let Ok(answer) = self.ops().try_send(request).await
                 && answer.status == 200
             {
                 return;
             }
+            // A Genkan that cannot start would otherwise use up the whole time limit before its
+            // message is seen.
             if let Some(status) = self.process.ended() {
                 panic!("genkan ended with {status}:\n{}", self.process.output());
             }
@@ -77,7 +80,7 @@ impl Genkan {
         }
     }
 
-    /// Somebody who asks this very Genkan.
+    /// A client that calls this Genkan process.
     pub fn client(&self) -> Client {
         Client::new(&format!("http://127.0.0.1:{}", self.ports.public))
             .with("host", &format!("localhost:{}", self.ports.public))

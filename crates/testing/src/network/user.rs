@@ -36,7 +36,7 @@ impl User {
     ///
     /// # Panics
     ///
-    /// When it did not.
+    /// If it did not.
     #[track_caller]
     pub fn of(name: &str, answer: &Answer) -> Self {
         Self {
@@ -49,11 +49,11 @@ impl User {
         }
     }
 
-    /// The same person with the tokens of another session answer.
+    /// Returns this person with the tokens of another session answer.
     ///
     /// # Panics
     ///
-    /// When it has none.
+    /// If it has none.
     #[track_caller]
     #[must_use]
     pub fn with_session(&self, answer: &Answer) -> Self {

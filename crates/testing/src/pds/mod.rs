@@ -1,4 +1,5 @@
-//! A PDS elsewhere, with an OAuth server of its own, as the published one behaves towards a client that it never saw.
+//! An external PDS with its own OAuth server. It behaves as the published PDS does towards a client
+//! that it does not know.
 //!
 //! It knows clients by [`FakePds::know_client`] (those in development, `http://localhost?…`, need not be known), lets
 //! every sign-in through at once, and can be spoiled by [`Quirks`] and, as every listener here, by troubles. Names of
@@ -32,7 +33,7 @@ use clients::Known;
 use proofs::NonceShop;
 use tokens::{Code, Session};
 
-/// A PDS that no operator of ours runs.
+/// A PDS that the operator of the tested Genkan does not run.
 #[derive(Debug)]
 pub struct FakePds {
     loopback: Loopback,
@@ -40,7 +41,7 @@ pub struct FakePds {
     place: Arc<Place>,
 }
 
-/// Where the listener's answers come from.
+/// The state from which the listener answers.
 #[derive(Debug)]
 struct Place {
     origin: Mutex<String>,
@@ -72,12 +73,12 @@ struct Server {
     clock: Mutex<Option<Arc<AtomicI64>>>,
 }
 
-/// What it does otherwise than it should.
+/// The ways in which the PDS deviates from correct behaviour.
 #[derive(Clone, Debug)]
 pub struct Quirks {
-    /// What comes back as `iss` with the browser: the issuer, when None; nothing, when empty.
+    /// The `iss` that the browser brings back: the issuer if `None`, and no `iss` if empty.
     pub callback_iss: Option<String>,
-    /// What the browser brings instead of a code: an error.
+    /// The error that the browser brings back instead of a code.
     pub denial: Option<&'static str>,
     /// The answer of the token endpoint gets these members; null removes one.
     pub token_answer: Map<String, Value>,
@@ -89,9 +90,9 @@ pub struct Quirks {
     pub expires_in: Option<i64>,
     /// Every answer changes the nonce.
     pub nonce_each: bool,
-    /// A nonce is asked for, whatever the proof has.
+    /// Every proof is refused with a request for a nonce.
     pub nonce_never_good: bool,
-    /// Whom the browser signs in as; else the one hinted at, else the first account.
+    /// The account that signs in. `None`: the account of the hint, or else the first one.
     pub signs_in: Option<Did>,
 }
 
@@ -118,7 +119,7 @@ pub struct SessionView {
     pub did: Did,
     /// The app that has it.
     pub client_id: String,
-    /// What it is good for.
+    /// The scope of the session.
     pub scope: String,
     /// How often it was refreshed.
     pub refreshes: usize,
@@ -190,7 +191,7 @@ impl FakePds {
     ///
     /// # Panics
     ///
-    /// When the directory does not take it.
+    /// If the directory does not take it.
     pub fn make_account(&self, directory: &FakeDirectory, handle: &str) -> Did {
         let handle: Handle = handle.parse().unwrap();
         let key = key_of(&handle);
@@ -211,7 +212,7 @@ impl FakePds {
     ///
     /// # Panics
     ///
-    /// When there is no such account, or the directory does not take it.
+    /// If there is no such account, or the directory does not take it.
     pub fn take_over(&self, directory: &FakeDirectory, did: &Did) {
         let last = directory.operations(did).pop().unwrap();
         let mut data = last.data().unwrap();
@@ -344,7 +345,8 @@ fn name_of(request: &http::request::Parts) -> String {
     path.strip_prefix("/xrpc/").unwrap_or(path).to_owned()
 }
 
-/// A handle's key is always the same, so that whoever takes an account over has it.
+/// Returns the key of a handle's account. It depends on the handle only, so a server that takes the
+/// account over has the key too.
 fn key_of(handle: &Handle) -> K256PrivateKey {
     K256PrivateKey::from_bytes(&proofs::sha256(handle.as_str())).unwrap()
 }

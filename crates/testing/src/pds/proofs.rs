@@ -26,8 +26,10 @@ impl Default for NonceShop {
 }
 
 impl NonceShop {
-    /// From now on others are good.
+    /// Makes every nonce of before invalid.
     pub(super) fn change(&self) {
+        // A counter in the process makes every secret new, so nonces of before are never accepted
+        // again.
         static NEXT: AtomicU64 = AtomicU64::new(0);
         let secret = sha256(&format!("nonces {}", NEXT.fetch_add(1, Ordering::SeqCst)));
         *locked(&self.0) = Nonces::new(&secret, Nonces::INTERVAL);
@@ -68,6 +70,7 @@ impl Server {
         if quirks.nonce_never_good {
             return Err(("use_dpop_nonce", dpop::Error::UseNonce.to_string()));
         }
+        // The thumbprint is part of the key: another client may choose the same `jti`.
         if !locked(&self.used).insert(format!("proof {} {}", proof.jkt, proof.jti)) {
             return Err(("invalid_dpop_proof", "DPoP proof replayed".to_owned()));
         }

@@ -81,6 +81,7 @@ fn workloads() -> [Workload; 5] {
             name: "64 MiB download",
             connections: 4,
             target: |did| download(did, 64 << 20),
+            // A few long downloads give too few samples for a 99th percentile.
             limits: against::WITHOUT_P99,
         },
     ]
@@ -191,6 +192,7 @@ impl Bench {
         let (mut nginx, mut genkan) = (Vec::new(), Vec::new());
         run(&self.nginx, WARM_UP)?;
         run(&self.genkan, WARM_UP)?;
+        // In turn and not one after the other: what else the machine does falls on both alike.
         for _ in 0..self.rounds {
             nginx.push(run(&self.nginx, self.seconds)?);
             genkan.push(run(&self.genkan, self.seconds)?);

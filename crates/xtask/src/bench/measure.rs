@@ -141,7 +141,7 @@ fn client(tool: &str, what: &str) -> Command {
     command
 }
 
-/// Returns the middle one of several figures, or NaN when there are none.
+/// Returns the middle one of several figures, or NaN for an empty list.
 pub(super) fn median(figures: impl Iterator<Item = f64>) -> f64 {
     let mut figures: Vec<f64> = figures.collect();
     figures.sort_by(f64::total_cmp);

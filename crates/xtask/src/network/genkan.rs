@@ -101,11 +101,14 @@ impl Genkan {
         .into_iter()
         .map(|(name, value)| (name.to_owned(), value))
         .collect();
+        // Only behind the TLS proxy: without it, any client could claim another address.
         let proxies = role.public_url.map(|_| ("GENKAN_TRUSTED_PROXIES".to_owned(), "127.0.0.1".to_owned()));
         settings.extend(proxies);
         settings.extend(options.database_url.map(|url| ("GENKAN_DATABASE_URL".to_owned(), url)));
+        // Later settings replace earlier ones of the same name, so the options come last.
         settings.extend(options.settings);
         let authority = url.split_once("://").map_or(&*url, |(_, authority)| authority);
+        // A port in a `did:web` is percent-encoded.
         let did = format!("did:web:{}", authority.replace(':', "%3A"));
         let binary = options.binary;
         Ok(Self {
@@ -144,6 +147,7 @@ impl Genkan {
     /// Returns the `PDS_*` settings that a host needs. Prepares the host if Genkan does not know it
     /// yet, which makes its signing key.
     pub fn settings_for(&self, host: &Host) -> Result<Vec<(String, String)>> {
+        // `env` fails for a host that Genkan does not know yet.
         let printed = self.cli(&["host", "env", &host.name, "--json"]).or_else(|_| {
             self.cli(&["host", "prepare", "--name", &host.name, "--url", &host.url, "--json"])
         })?;
@@ -174,6 +178,7 @@ impl Genkan {
         let password = password_file.to_string_lossy();
         let added =
             self.cli(&["host", "add", &host.url, "--name", &host.name, "--admin-password-file", &password]);
+        // Removed before the result is looked at, so that a failure leaves no secret behind.
         std::fs::remove_file(&password_file)?;
         added.map(drop)
     }
@@ -202,12 +207,15 @@ fn build_with(what: &[&str], binary: &str) -> Result<PathBuf> {
     compile.args(["build", "--quiet"]).args(what);
     compile.args(["--message-format=json-render-diagnostics"]).stdin(Stdio::null()).stderr(Stdio::inherit());
     let built = compile.output().context("starting cargo")?;
+    // Cargo's own messages name the binary's path, which depends on the target directory and
+    // profile.
     anyhow::ensure!(built.status.success(), "Genkan does not compile");
     let said = String::from_utf8_lossy(&built.stdout);
     let messages = said.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
     let is_wanted = |message: &Value| {
         message.pointer("/target/name").is_some_and(|name| name == binary)
             && message.pointer("/target/kind/0").is_some_and(|kind| kind == "bin")
+            // The test build of the same program has the same name and kind.
             && message.pointer("/profile/test").is_some_and(|test| test == false)
     };
     let binary = messages

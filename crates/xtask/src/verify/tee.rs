@@ -24,6 +24,7 @@ pub(super) fn run(command: &mut Command) -> Result<Counts> {
     let name = command.get_program().to_string_lossy().into_owned();
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().with_context(|| format!("starting {name}"))?;
+    // The guard kills the program if this process is killed, because a child outlives its parent.
     guard::watch(child.id())?;
     let counts = Arc::new(Mutex::new(None));
     let stdout = child.stdout.take().map(|stream| pass_on(stream, std::io::stdout(), &counts));
@@ -35,11 +36,13 @@ pub(super) fn run(command: &mut Command) -> Result<Counts> {
         }
         if started.elapsed() > GIVE_UP_AFTER {
             line(&format!("{name} did not end within {} and is killed", seconds(GIVE_UP_AFTER)));
+            // The loop goes on until the status can be read, so that no zombie is left.
             child.kill()?;
         }
         sleep(Duration::from_millis(20));
     };
     guard::forget(child.id());
+    // The last lines, with the summary, may still be in the pipes when the program has ended.
     for reader in [stdout, stderr].into_iter().flatten() {
         // A reader returns nothing, and ends with its stream.
         let _ = reader.join();
@@ -60,6 +63,7 @@ fn pass_on(
 ) -> std::thread::JoinHandle<()> {
     let counts = Arc::clone(counts);
     spawn(move || {
+        // Split by bytes and not by `lines`, which stops at the first line that is not UTF-8.
         for line in BufReader::new(stream).split(b'\n').map_while(Result::ok) {
             // The reader of this output may have gone. The counting goes on without it.
             let _ = to.write_all(&line).and_then(|()| to.write_all(b"\n"));
@@ -124,6 +128,7 @@ fn without_colours(line: &str) -> String {
     let mut characters = line.chars();
     while let Some(character) = characters.next() {
         if character == '\x1b' {
+            // An escape sequence of colours ends with its first letter.
             characters.by_ref().find(char::is_ascii_alphabetic);
         } else {
             plain.push(character);

@@ -17,6 +17,7 @@ pub(super) async fn prepare(
     url: &Origin,
     key_file: Option<&Path>,
 ) -> Result<(), Failure> {
+    // Tokens and the admin password go to this URL. Only loopback is safe without TLS.
     if !url.is_https() && !url.is_loopback() {
         return Err(anyhow!(
             "{url} is not https. Use https://; plain http is allowed for loopback addresses only"
@@ -27,6 +28,8 @@ pub(super) async fn prepare(
     let prepared = app.fleet.prepared().await.map_err(failed(name))?;
     if prepared.iter().any(|host| host.id == *name && host.origin == *url) {
         let known = app.ring.host_key(name.as_str()).context("a prepared host has a key")?;
+        // Repeating the command with the same key is fine. Another key would silently not be used,
+        // so it is an error.
         return match given {
             Some(key) if key.public().to_did_key() != known.public.to_did_key() => Err(anyhow!(
                 "{name} was prepared with another key. To use this one, run `genkan host remove {name}` first"
@@ -69,6 +72,7 @@ pub(super) async fn add(
     context
         .output
         .print(&shown, |shown| format!("{}\n{name} ({did}) is in the fleet.", shown.text(context.output)))?;
+    // The command returns only when the running servers know the host, so that a script can go on.
     servers::have_read(app, &name, &change).await
 }
 
@@ -87,6 +91,7 @@ pub(super) async fn change(
 }
 
 pub(super) async fn remove(app: &App, context: &Context, name: &HostId) -> Result<(), Failure> {
+    // The number of accounts is passed on, because a host that still has accounts is not removed.
     let living = counts(app).await?.get(name).copied().unwrap_or(0);
     let change = app.fleet.remove(name, living).await.map_err(failed(name))?;
     let done = serde_json::json!({ "name": name.as_str(), "removed": true });

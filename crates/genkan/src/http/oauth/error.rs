@@ -62,6 +62,7 @@ impl From<oauth::Error> for Refusal {
     fn from(error: oauth::Error) -> Self {
         match error {
             oauth::Error::Refused(refused) => refused.into(),
+            // Not `invalid_grant`: on that code clients throw their tokens away.
             oauth::Error::Storage(cause) if cause.is_passing() => {
                 let code = OAuthErrorCode::TemporarilyUnavailable;
                 let mut refusal = Self::from(OAuthError::new(code, "the database is busy; try again"));
@@ -93,6 +94,7 @@ impl IntoResponse for Refusal {
         if let Some(seconds) = self.retry_after {
             headers.insert(RETRY_AFTER, seconds.into());
         }
+        // Clients look for the challenge on every 401 (RFC 9110 §11.6.1).
         if self.status == StatusCode::UNAUTHORIZED
             && let Some(challenge) = challenge::dpop(&self.code, &self.description)
         {

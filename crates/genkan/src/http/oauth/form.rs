@@ -17,6 +17,7 @@ impl<S: Send + Sync> FromRequest<S> for Posted {
     type Rejection = Refusal;
 
     async fn from_request(request: Request, _: &S) -> Result<Self, Refusal> {
+        // A compressed body would need a second bound for its unpacked size.
         if !media_type::is(request.headers(), FORM) || request.headers().contains_key(CONTENT_ENCODING) {
             let why = format!("Content-Type must be {FORM}, without a Content-Encoding");
             return Err(Refusal::of(StatusCode::UNSUPPORTED_MEDIA_TYPE, "invalid_request", why));

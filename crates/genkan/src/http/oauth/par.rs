@@ -20,6 +20,7 @@ pub(super) async fn par(
     headers: HeaderMap,
     posted: Result<Posted, Refusal>,
 ) -> Result<Response, Refusal> {
+    // Counted before the form's own error is reported, so that malformed requests are limited too.
     check_rate_limit(&app, OAuthEndpoint::Push, client)?;
     let Posted(form) = posted?;
     let call = Call { method: "POST", path: PAR, proofs: proofs(&headers) };

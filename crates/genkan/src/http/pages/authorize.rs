@@ -1,4 +1,4 @@
-//! `/oauth/authorize`: the page that an authorization request is at.
+//! `/oauth/authorize`: the page for the current step of an authorization request.
 
 use askama::Template;
 
@@ -14,7 +14,7 @@ use crate::db::audit::Actor;
 use crate::oauth::{Choice, Outcome, Page};
 use crate::signin::SignIn;
 
-/// Shows where a request stands.
+/// Shows the page for the current state of a request.
 pub(super) async fn show(pages: Pages, call: Call) -> Result<Reply, Trouble> {
     let (Some(client_id), Some(request_uri)) = (call.parameter("client_id"), call.parameter("request_uri"))
     else {
@@ -22,6 +22,7 @@ pub(super) async fn show(pages: Pages, call: Call) -> Result<Reply, Trouble> {
             "client_id and request_uri are needed, once each: push the request to the pushed_authorization_request_endpoint first (RFC 9126)",
         ));
     };
+    // RFC 9101 request objects would be a second source of parameters beside the pushed request.
     if call.parameter("request").is_some() {
         return Err(Trouble::Request("request objects are not supported; push the request (RFC 9126)"));
     }
@@ -30,6 +31,8 @@ pub(super) async fn show(pages: Pages, call: Call) -> Result<Reply, Trouble> {
     }
     let flow = Flow::open(&pages, &call, &client_id, &request_uri).await?;
     let signed_in = flow.signed_in(&pages).await?;
+    // A step in the URL is a choice that the person made on an earlier page. Without one, the state
+    // of the request decides.
     let step = call.parameter("step").unwrap_or_default();
     if step.is_empty()
         && let Some(arrival) = external::arrived(&pages, &flow).await?
@@ -37,12 +40,15 @@ pub(super) async fn show(pages: Pages, call: Call) -> Result<Reply, Trouble> {
         return external::ask(&pages, &call, &flow, &arrival).await;
     }
     let outcome = match step.as_str() {
+        // With a hint the app has named an existing account, so there is nothing to sign up for.
         "sign-up" if flow.opened.login_hint.is_none() => Outcome::Show(Page::SignUp),
         "choose" if !signed_in.is_empty() => return chooser_of(&pages, &call, &flow, &signed_in),
         "sign-in" | "choose" => Outcome::Show(Page::SignIn),
         "go" => {
             let did = call.parameter("did").unwrap_or_default();
             match signed_in.iter().find(|one| one.account.did.as_str() == did) {
+                // The account counts only if it is signed in, in this browser. A DID in the URL
+                // proves nothing.
                 Some(one) => pages.app.oauth.chosen(&flow.opened, one).await?,
                 None => Outcome::Show(Page::SignIn),
             }
@@ -69,10 +75,12 @@ pub(super) async fn show(pages: Pages, call: Call) -> Result<Reply, Trouble> {
     }
 }
 
-/// A browser without a cookie of ours is sent round once: some keep none from the first page of a window, and
-/// a request must not be bound to a browser that will not be known again.
+/// Sends a browser without any cookie round once, to see whether it keeps them. Some keep none from
+/// the first page of a window, and a request must not be bound to a browser that cannot be
+/// recognised later.
 fn test_cookies(pages: &Pages, call: &Call) -> Result<Reply, Trouble> {
     let origin = pages.origin();
+    // The browser comes back from the redirect and still has no cookie: it keeps none.
     if call.parameter("cookies").is_some() {
         let messages = Messages::of(call.jar.language());
         let again = call.uri.path_and_query().map_or("/", http::uri::PathAndQuery::as_str).to_owned();
@@ -96,21 +104,23 @@ fn test_cookies(pages: &Pages, call: &Call) -> Result<Reply, Trouble> {
     Ok(reply)
 }
 
-/// One of the accounts on the chooser was pressed.
+/// Handles the choice of an account on the chooser.
 pub(super) async fn choose(pages: Pages, call: Call, form: Form) -> Result<Reply, Trouble> {
     let flow = Flow::of_form(&pages, &call, &form).await?;
     pages.see_other(&flow.place(&pages, &call).link_for(form.text("did")))
 }
 
-/// The owner of a deactivated account wants it back.
+/// Reactivates a deactivated account at its owner's request.
 pub(super) async fn reactivate(pages: Pages, call: Call, form: Form) -> Result<Reply, Trouble> {
     let flow = Flow::of_form(&pages, &call, &form).await?;
     let did = form.text("did");
     let Some(one) = flow.signed_in_as(&pages, did).await? else {
+        // The sign-in ended in another tab or was revoked. The request must not wait for a person
+        // who is gone.
         pages.app.oauth.reject(&flow.opened).await?;
         return Err(Trouble::NotSignedIn);
     };
-    // Not with a sign-in of last week: where the password is wanted, `chosen` asks for it first.
+    // An old sign-in is not enough. Where the password is required, `chosen` asks for it first.
     match pages.app.oauth.chosen(&flow.opened, &one).await? {
         Outcome::Show(Page::Reactivate(_)) => {}
         Outcome::Show(_) => return pages.see_other(&flow.place(&pages, &call).link_for(did)),

@@ -24,17 +24,18 @@ use crate::wire::error::XrpcError;
 pub(super) struct Call {
     pub(super) address: IpAddr,
     pub(super) cookies: Option<Cookies>,
-    /// What the answer will say and set.
+    /// The language and the cookies of the answer.
     pub(super) jar: Jar,
-    /// The browser has any cookie of ours, so it keeps them.
+    /// Whether the browser sent any of Genkan's cookies, which shows that it keeps them.
     pub(super) keeps_cookies: bool,
-    /// The secret that it got when it was sent to another server.
+    /// The secret that the browser got when it was sent to another server.
     pub(super) browser: Option<String>,
     pub(super) uri: Uri,
     headers: HeaderMap,
 }
 
-/// What changes on the way to an answer, and belongs into it whatever the answer is.
+/// The language and the cookies, which may change while a request is handled and apply to every
+/// kind of answer.
 #[derive(Clone, Debug)]
 pub(super) struct Jar {
     inner: Arc<Mutex<JarState>>,
@@ -71,7 +72,7 @@ impl Jar {
         self.kept().cookies.clone()
     }
 
-    /// Call it after each step that may have changed them.
+    /// Keeps the visit's new cookies for the answer. Call it after each step that may change them.
     pub(super) fn keep(&self, visit: &Visit) {
         if let Some(cookies) = visit.to_set() {
             self.kept().cookies = Some(cookies.clone());
@@ -91,7 +92,8 @@ impl Jar {
     }
 }
 
-/// The names of our cookies. With https they cannot be set from a neighbouring host (`__Host-`).
+/// The names of Genkan's cookies. With https they have the prefix `__Host-`, so that another host
+/// of the same domain cannot set them.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Names {
     pub(super) device: &'static str,
@@ -130,9 +132,12 @@ impl Call {
         let address = address.ok_or_else(|| XrpcError::internal("a request without its client's address"))?.0;
         let names = Names::of(origin);
         let cookie = |name: &str| cookie(&headers, name);
+        // Half of the pair is useless: a device without its session secret proves nothing.
         let cookies = cookie(names.device)
             .zip(cookie(names.session))
             .and_then(|(device, session)| Cookies::shown(&device, &session));
+        // Only the form that Genkan makes is taken over. A planted cookie of another form is
+        // replaced.
         let csrf = cookie(names.csrf).filter(|value| is_csrf(value));
         let keeps_cookies = csrf.is_some() || cookies.is_some() || cookie(names.test).is_some();
         let language = headers
@@ -171,13 +176,19 @@ impl Call {
         if fine { Ok(()) } else { Err(Trouble::Form("the page was not opened as a document of its own")) }
     }
 
-    /// A form comes from a page of ours. Where the browser does not say from where, its `Origin` has to.
+    /// Checks that a form was sent from one of Genkan's pages. A browser that sends no
+    /// `Sec-Fetch-Site` must send `Origin`.
     pub(super) fn check_form(&self, origin: &Origin) -> Result<(), Trouble> {
         let text = |name| self.headers.get(name).map(|value| value.to_str().unwrap_or_default());
+        // Header values that are not visible ASCII become empty, which matches no origin.
         let (from, referer) = (text(ORIGIN), text(REFERER));
+        // `Origin: null` comes from sandboxed frames and some redirects. It is not our origin
+        // either.
         if from.is_some_and(|from| from != origin.as_str()) {
             return Err(Trouble::Form("Origin is another"));
         }
+        // Old browsers send no `Sec-Fetch-*` and some omit `Origin`. At least one of the two must
+        // vouch for the form.
         if from.is_none() && !self.headers.contains_key("sec-fetch-site") {
             return Err(Trouble::Form("neither Origin nor Sec-Fetch-Site is there"));
         }
@@ -200,6 +211,8 @@ impl Call {
 }
 
 fn is_page_of(referer: &str, origin: &Origin) -> bool {
+    // The origin has no final slash, so `https://example.com.evil.test` leaves a rest that is not a
+    // path of a page.
     let Some(rest) = referer.strip_prefix(origin.as_str()) else { return false };
     let path = rest.split(['?', '#']).next().unwrap_or_default();
     is_page(path)
@@ -222,7 +235,8 @@ fn is_csrf(value: &str) -> bool {
 pub(super) struct Form(Vec<(String, String)>);
 
 impl Form {
-    /// Reads a form and sees that it is ours: sent from a page of ours, with the value that its cookie has.
+    /// Reads a form and checks that it was sent from one of Genkan's pages, with the token that its
+    /// cookie has.
     pub(super) async fn read(call: &Call, request: Request<Body>, origin: &Origin) -> Result<Self, Trouble> {
         call.check_form(origin)?;
         let kind = request.headers().get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
@@ -232,12 +246,15 @@ impl Form {
         }
         let length =
             request.headers().get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
+        // Refused before the body is read. The limit below holds for bodies without a length.
         if length.is_some_and(|length: usize| length > LARGEST) {
             return Err(Trouble::TooLarge);
         }
         let body = Limited::new(request.into_body(), LARGEST).collect().await;
         let body = body.map_err(|_| Trouble::TooLarge)?.to_bytes();
         let form = Self(pairs(&body).ok_or(Trouble::Form("the form is not readable"))?);
+        // A new token means that the browser sent no usable cookie, so no form can match it. The
+        // two errors tell a lost cookie from a browser that keeps none.
         if call.jar.new_token().is_some() {
             return Err(if call.keeps_cookies {
                 Trouble::Form("the form's cookie is gone")
@@ -246,6 +263,7 @@ impl Form {
             });
         }
         let (given, expected) = (form.text("csrf").as_bytes(), call.jar.token().as_bytes());
+        // Compared in constant time, so that the token cannot be guessed byte by byte.
         if !bool::from(given.ct_eq(expected)) {
             return Err(Trouble::Form("the form's token is not that of its cookie"));
         }
@@ -268,11 +286,13 @@ impl Form {
 
 fn pairs(text: &[u8]) -> Option<Vec<(String, String)>> {
     let pairs: Vec<(String, String)> = serde_html_form::from_bytes(text).ok()?;
+    // PostgreSQL cannot store NUL in a text, and no browser sends it.
     let clean = pairs.iter().all(|(name, value)| !name.contains('\0') && !value.contains('\0'));
     clean.then_some(pairs)
 }
 
 fn single<'a>(pairs: &'a [(String, String)], name: &str) -> Option<&'a str> {
+    // A parameter that is repeated counts as absent: two readers might choose different ones.
     let mut found = pairs.iter().filter(|(one, _)| one == name);
     match (found.next(), found.next()) {
         (Some((_, value)), None) => Some(value),
@@ -280,5 +300,6 @@ fn single<'a>(pairs: &'a [(String, String)], name: &str) -> Option<&'a str> {
     }
 }
 
-/// A form of ours has a few fields, and as many scopes as a client may ask for (bytes).
+/// Maximum size of a form in bytes. A form has a few fields, and as many scopes as a client may
+/// request.
 const LARGEST: usize = 64 * 1024;

@@ -41,6 +41,7 @@ pub(super) async fn is_meant(pages: &Pages, typed: &str) -> Result<bool, Trouble
     }
     let name = match Identifier::parse(typed) {
         None => return Ok(false),
+        // A server's address means the account that its sign-in page will name.
         Some(Identifier::Address(_)) => return Ok(true),
         Some(Identifier::Did(did)) => did.to_string(),
         Some(Identifier::Handle(handle)) => {
@@ -50,6 +51,7 @@ pub(super) async fn is_meant(pages: &Pages, typed: &str) -> Result<bool, Trouble
             handle.to_string()
         }
     };
+    // A local account wins, even under a domain that is not Genkan's.
     Ok(app.accounts.find_by_identifier(&name).await?.is_none())
 }
 
@@ -207,7 +209,7 @@ pub(super) async fn decide(pages: &Pages, call: &Call, form: &Form, flow: Flow) 
     }
 }
 
-/// Whoever leaves the flow does not stay signed in for it.
+/// Ends the sign-in at the external server when its person leaves the flow.
 pub(super) async fn forget(pages: &Pages, flow: &Flow) -> Result<(), Trouble> {
     if let Some(arrival) = arrived(pages, flow).await? {
         pages.app.links.drop_waiting(&arrival.link).await?;

@@ -1,4 +1,4 @@
-//! What all pages have in common, and the page that just says something.
+//! The frame of all pages, and the page with just a message.
 
 use askama::Template;
 
@@ -67,7 +67,7 @@ impl<'a> Frame<'a> {
     }
 }
 
-/// Where a form stands: in a flow, or among the account pages.
+/// The place of a form: in a flow or among the account pages.
 #[derive(Clone, Debug)]
 pub(super) struct FormContext {
     pub(super) csrf: String,
@@ -75,7 +75,7 @@ pub(super) struct FormContext {
     pub(super) reset_link: String,
 }
 
-/// What the pages of a flow carry along.
+/// The parameters that each page of a flow passes to the next.
 #[derive(Clone, Debug)]
 pub(super) struct FlowRef {
     pub(super) client_id: String,
@@ -85,7 +85,7 @@ pub(super) struct FlowRef {
 }
 
 impl FlowRef {
-    /// Only to lead back to: whether there is such a request turns out there.
+    /// Makes a reference that only leads back. It is not checked here whether the request exists.
     pub(super) fn back(client_id: &str, request_uri: &str) -> Self {
         Self { client_id: client_id.to_owned(), request_uri: request_uri.to_owned(), host: String::new() }
     }
@@ -104,7 +104,7 @@ impl FormContext {
         place
     }
 
-    /// Where a form is sent to.
+    /// Returns the path that a form is sent to.
     pub(super) fn action(&self, form: &str) -> String {
         let base = if self.flow.is_some() { "/oauth/authorize" } else { "/account" };
         format!("{base}/{form}")

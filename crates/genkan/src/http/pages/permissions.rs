@@ -1,4 +1,4 @@
-//! Permissions in plain words. Not more is said than a permission gives, and not less.
+//! Permissions in plain words. A text says exactly what its permission allows.
 
 use genkan_protocol::oauth::scope::{
     AccountAction, AccountAttribute, Identity, Names, Repo, RepoAction, Rpc, Scope,
@@ -21,13 +21,13 @@ pub(super) struct Group {
 /// A permission as the page shows it.
 #[derive(Debug)]
 pub(super) struct PermissionRow {
-    /// Of the element on the page.
+    /// The id of the element on the page.
     pub(super) id: String,
     pub(super) value: String,
     pub(super) text: String,
     /// Empty: there is no more to say.
     pub(super) detail: String,
-    /// What it stands for, a line each.
+    /// The single permissions that it stands for, one per line.
     pub(super) parts: Vec<String>,
     pub(super) new: bool,
     pub(super) optional: bool,
@@ -63,12 +63,14 @@ pub(super) fn groups(
     for kind in kinds {
         let mine: Vec<PermissionRow> = shown
             .iter_mut()
+            // Each row is taken out, so that it appears in one group only.
             .filter(|one| one.as_ref().is_some_and(|one| one.0 == kind))
             .filter_map(|one| one.take().map(|one| one.1))
             .collect();
         if mine.is_empty() {
             continue;
         }
+        // The one permission that can take the account away from its owner gets a warning.
         let hands_over = mine.iter().any(|one| one.value == "identity:*");
         groups.push(Group {
             title: kind.title(messages),
@@ -85,6 +87,8 @@ pub(super) fn lines(scope: &str, messages: &'static Messages) -> Vec<String> {
         .split(' ')
         .map(|value| match value.parse::<Scope>() {
             Ok(scope) => text_of(&scope, messages),
+            // A stored scope may be older than this version's syntax. It is shown as it is, not
+            // hidden.
             Err(_) => value.to_owned(),
         })
         .collect()
@@ -121,7 +125,7 @@ fn row(
     (Topic::of(scope), shown)
 }
 
-/// In the language of the page, or the one that the author wrote for all.
+/// Fills in the texts of a permission set, in the language of the page or in the author's default.
 fn of_set(set: &SetView, language: Language, messages: &'static Messages, shown: &mut PermissionRow) {
     let languages = [language.tag()];
     shown.text = set.set.title(&languages).map_or_else(|| set.nsid.to_string(), str::to_owned);
@@ -167,6 +171,8 @@ fn repo_text(repo: &Repo, messages: &Messages) -> String {
         (true, true, false) => messages.may_create_update,
         (true, false, true) => messages.may_create_delete,
         (false, true, true) => messages.may_update_delete,
+        // The parser puts all three actions where none is named, so the rest means every kind of
+        // change.
         _ => messages.may_write,
     };
     let records = match &repo.collections {
@@ -185,7 +191,7 @@ fn rpc_text(rpc: &Rpc, messages: &Messages) -> String {
     format!("{called} {at}")
 }
 
-/// A few names by themselves; more are told below.
+/// Lists the first few names. The page shows the rest below.
 fn listed(names: &Names, any: &str) -> String {
     match names {
         Names::Any => any.to_owned(),
@@ -262,7 +268,7 @@ impl Topic {
     }
 }
 
-/// So many names are told in a line.
+/// Maximum number of names in one line.
 const LISTED: usize = 3;
 
 #[cfg(test)]

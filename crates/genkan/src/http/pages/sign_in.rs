@@ -22,7 +22,7 @@ struct SignInPage<'a> {
     f: Frame<'a>,
     place: FormContext,
     identifier: &'a str,
-    /// The app or the chooser said who: nobody else will do.
+    /// The app or the chooser named the account, so the name cannot be changed.
     fixed: bool,
     remember: bool,
     /// There are accounts to choose from.
@@ -32,7 +32,7 @@ struct SignInPage<'a> {
     external: bool,
 }
 
-/// What stands in the form.
+/// The values in the form.
 #[derive(Debug, Default)]
 struct FormValues {
     identifier: String,
@@ -66,7 +66,7 @@ pub(super) async fn in_flow(
     page(pages, call, Some(flow), &typed, StatusCode::OK, Vec::new())
 }
 
-/// People know handles; apps may name a DID.
+/// Returns the hint as the form shows it. Apps may name a DID, but people know handles.
 async fn shown_hint(pages: &Pages, hint: &str) -> Result<String, Trouble> {
     let known = match hint.parse() {
         Ok(did) => pages.app.accounts.find(&did).await?,
@@ -77,6 +77,7 @@ async fn shown_hint(pages: &Pages, hint: &str) -> Result<String, Trouble> {
 
 /// The form was sent.
 pub(super) async fn take(pages: Pages, call: Call, form: Form) -> Result<Reply, Trouble> {
+    // One form serves the account pages and the flow of an app. The path tells them apart.
     let mut flow = if call.uri.path().starts_with("/account") {
         None
     } else {
@@ -88,6 +89,7 @@ pub(super) async fn take(pages: Pages, call: Call, form: Form) -> Result<Reply, 
         None => None,
     };
     let typed = FormValues {
+        // With a hint the name in the form is ignored: the app asked for one account and no other.
         identifier: hint.clone().unwrap_or_else(|| form.text("identifier").trim().to_owned()),
         fixed: hint.is_some(),
         remember: form.text("remember") == "yes",
@@ -110,6 +112,8 @@ pub(super) async fn take(pages: Pages, call: Call, form: Form) -> Result<Reply, 
         None => pages.visit(&call).await?,
     };
     let identifier = full_identifier(&pages, &typed.identifier);
+    // Counted even for external accounts, because a departure makes Genkan fetch documents from
+    // other servers.
     count(&pages, &call, &visit, &identifier).await?;
     if is_external {
         // What was typed as a password is not for us, and goes nowhere.
@@ -119,6 +123,7 @@ pub(super) async fn take(pages: Pages, call: Call, form: Form) -> Result<Reply, 
             Err(note) => page(&pages, &call, flow.as_ref(), &typed, StatusCode::BAD_REQUEST, vec![note]),
         };
     }
+    // A minimum time, so that the duration does not tell whether the account exists.
     let found = at_least(LEAST, pages.app.sign_ins.recognise(&identifier, &password)).await;
     pages.app.metrics.counter(&SIGN_INS, &[if found.is_ok() { "done" } else { "refused" }]).increment();
     let note = match found {
@@ -128,6 +133,7 @@ pub(super) async fn take(pages: Pages, call: Call, form: Form) -> Result<Reply, 
         Ok(account) => {
             let did = account.did.as_str();
             let keep = match &flow {
+                // Without "remember me" the sign-in is good for this one request of an app.
                 Some(flow) if !typed.remember => Persistence::OneRequest(&flow.opened.id),
                 _ => Persistence::Remembered,
             };
@@ -150,18 +156,22 @@ pub(super) async fn take(pages: Pages, call: Call, form: Form) -> Result<Reply, 
     page(&pages, &call, flow.as_ref(), &typed, StatusCode::BAD_REQUEST, vec![note])
 }
 
-/// Attempts are counted before the password is looked at: by address, by name and address, and by account wherever
-/// they come from. A browser where the account was signed in before has a count of its own, so that a storm
-/// from elsewhere does not keep the owner out.
+/// Counts an attempt before the password is checked: by address, by name and address, and by
+/// account from any address. A browser where the account was signed in before has a count of its
+/// own, so that attacks from other places do not lock the owner out.
 async fn count(pages: &Pages, call: &Call, visit: &Visit, identifier: &str) -> Result<(), Trouble> {
     let app = &pages.app;
     let now = app.clock.now();
     let account = app.accounts.find_by_identifier(identifier).await?;
     let whose = match &account {
+        // A device is known only if the account was signed in on it before. An attacker has no such
+        // device, and so cannot use up its count.
         Some(account) if app.sign_ins.knows(visit, &account.did).await? => {
             format!("{} {}", visit.device.as_str(), account.did)
         }
         Some(account) => account.did.to_string(),
+        // An unknown name is counted as well. Otherwise the limit itself would tell which names
+        // exist.
         None => identifier.to_lowercase(),
     };
     for (limit, key) in [
@@ -181,7 +191,7 @@ async fn count(pages: &Pages, call: &Call, visit: &Visit, identifier: &str) -> R
     Ok(())
 }
 
-/// A bare name is one below the first of our domains.
+/// Completes a name without a domain by Genkan's first handle domain.
 fn full_identifier(pages: &Pages, typed: &str) -> String {
     let name = typed.trim_start_matches('@');
     if name.is_empty() || name.contains(['.', '@', ':']) {

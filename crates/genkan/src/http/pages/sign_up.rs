@@ -34,7 +34,7 @@ struct SignUp<'a> {
     free: Option<String>,
 }
 
-/// What was typed, but for the password.
+/// The values that were typed, without the password.
 #[derive(Debug, Default)]
 struct FormValues {
     handle: String,
@@ -140,7 +140,7 @@ async fn find_free(
     }
 }
 
-/// What can be said without asking anybody, all at once.
+/// Reads the form and collects all problems that show without the database.
 fn request(
     pages: &Pages,
     messages: &'static Messages,

@@ -12,9 +12,10 @@ use crate::{db, oauth, signin, signup, standing};
 /// Why there is no page, but another one.
 #[derive(Debug)]
 pub(super) enum Trouble {
-    /// Not a request that we gave: nothing in it leads anywhere. The text is for developers.
+    /// The authorization request is unknown or malformed, so the browser is not redirected. The
+    /// text is for developers.
     Request(&'static str),
-    /// A form that is not from a page of ours.
+    /// The form was not sent from one of Genkan's pages.
     Form(&'static str),
     TooLarge,
     NoCookies,
@@ -23,7 +24,7 @@ pub(super) enum Trouble {
     /// Back to the client.
     Leave(Box<oauth::Redirect>),
     Limited(Verdict),
-    /// Trouble of ours that passes.
+    /// A problem on Genkan's side that will pass.
     Busy(Option<Box<dyn StdError + Send + Sync>>),
     Bug(Box<dyn StdError + Send + Sync>),
 }
@@ -40,7 +41,7 @@ pub(super) struct ErrorPage {
 }
 
 impl Trouble {
-    /// `None`: it is told elsewhere.
+    /// Returns the page that shows this problem.
     pub(super) fn error_page(&self, messages: &Messages) -> ErrorPage {
         let plain =
             |status, name, title, text| ErrorPage { status, name, title, text, technical: Vec::new() };

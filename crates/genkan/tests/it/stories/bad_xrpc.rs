@@ -128,7 +128,7 @@ async fn verbs_and_paths_are_checked(plan: Plan) {
     }
     let unknown = net.visitor().query("com.example.unknown.method", &[]).await;
     assert_eq!(unknown.summary(), "401 AuthMissing");
-    // Nor does a stranger learn from an administrator's method which accounts there are.
+    // An administrator's method does not tell other callers which accounts exist, either.
     for (name, did) in [("nobody", "did:plc:aaaaaaaaaaaaaaaaaaaaaaaa"), ("alice", alice.did.as_str())] {
         let input = json!({ "did": did, "password": "a new password" });
         let answer = net.visitor().procedure("com.atproto.admin.updateAccountPassword", &input).await;

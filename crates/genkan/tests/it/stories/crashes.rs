@@ -53,6 +53,7 @@ async fn a_kill_while_undoing(plan: Plan) {
 /// Kills Genkan at a named point of Alice's sign-up, starts it again, and looks at what is left.
 async fn killed_at(point: &str, plan: Plan, spoil: impl FnOnce(&TestNetwork)) {
     let mut net = plan.await;
+    // The failpoint is for one run only: the restart below is without it.
     net.restart_with(&[("GENKAN_TEST_CRASH_AT".to_owned(), point.to_owned())]).await;
     spoil(&net);
     assert_eq!(
@@ -64,8 +65,9 @@ async fn killed_at(point: &str, plan: Plan, spoil: impl FnOnce(&TestNetwork)) {
     assert!(net.genkan_mut().is_gone(Duration::from_secs(20)).await, "{point} was never reached");
     net.restart().await;
     assert_settles(&net).await;
+    // The host works again, so that Alice's repeated request can succeed.
     net.host(0).fail_after_publishing(0);
-    // Her own handle is not taken by a stranger, nor held by nobody.
+    // Her handle is neither taken by another person nor blocked by the interrupted sign-up.
     let alice = insist(&net, "alice").await;
     assert_settles(&net).await;
     net.sign_in(&alice.handle, &alice.password).await.ok();
@@ -78,6 +80,7 @@ async fn kills_at_random(plan: Plan) {
     let mut net = plan.hosts(2).await;
     let asked = Arc::new(AtomicU64::new(0));
     let mut chance = Chance::seeded();
+    // Printed, so that a failed run can be repeated with the same kills.
     println!("seed {}", chance.0);
     for _ in 0..KILLS {
         let is_over = Arc::new(AtomicBool::new(false));
@@ -89,14 +92,19 @@ async fn kills_at_random(plan: Plan) {
                         let name = format!("user{}", asked.fetch_add(1, Ordering::SeqCst));
                         let request = client.request(Method::POST, &format!("/xrpc/{CREATE}"));
                         let request = request.header("content-type", "application/json");
+                        // Most of these requests fail when the process is killed. Their results are
+                        // checked after the restart.
                         let _ = client.try_send(request.body(User::form(&name).to_string()).unwrap()).await;
                     }
                 })
             })
             .collect();
+        // A random moment, so the kill hits every step sooner or later.
         tokio::time::sleep(Duration::from_millis(chance.below(400))).await;
         net.genkan_mut().kill();
         is_over.store(true, Ordering::SeqCst);
+        // The tasks must end before the restart, or they would send new requests to the new
+        // process.
         for asking in load {
             asking.await.unwrap();
         }
@@ -104,7 +112,9 @@ async fn kills_at_random(plan: Plan) {
     }
     assert_settles(&net).await;
     let started = asked.load(Ordering::SeqCst);
-    // The same form again: an account that was made is opened by its password, whoever lost the answer.
+    // The same form is sent again. An account that was created is opened by its password, although
+    // the client lost the answer.
+    // In small groups, because every request hashes a password.
     for names in (0..started).collect::<Vec<_>>().chunks(6) {
         let all = names.iter().map(async |index| insist(&net, &format!("user{index}")).await);
         futures_util::future::join_all(all).await;

@@ -37,12 +37,14 @@ async fn insist(net: &TestNetwork, name: &str) -> User {
 
 async fn assert_one_whole_account(net: &TestNetwork, user: &User) {
     assert_eq!(net.home_of(&user.did).account(&user.did).unwrap().handle.as_str(), user.handle);
+    // A DID that a failed attempt published must have been ended.
     for did in net.directory().dids() {
         assert!(did == user.did || net.directory().is_tombstoned(&did), "{did} names an account nobody has");
     }
     assert_eq!(net.hosts().iter().map(|host| host.accounts().len()).sum::<usize>(), 1);
     let data = net.directory().data(&user.did).unwrap();
     let at_home = net.home_of(&user.did).account(&user.did).unwrap();
+    // A sign-up that was settled with another key would leave an account that cannot sign.
     assert_eq!(data.signing_key(), Some(at_home.key.public().to_did_key().as_str()));
     let post = json!({ "repo": user.did, "collection": "app.bsky.feed.post", "record": {} });
     net.client_of(user).procedure("com.atproto.repo.createRecord", &post).await.ok();
@@ -72,6 +74,8 @@ async fn a_lost_answer_of_the_host_costs_nothing(plan: Plan) {
     net.host(0).trouble_times(CREATE, Trouble::CutAfter, 1);
     let alice = insist(&net, "alice").await;
     assert_one_whole_account(&net, &alice).await;
+    // The operation was accepted once. A second one would mean that the lost answer caused a new
+    // submission.
     assert_eq!(net.directory().operations(&alice.did).len(), 1);
     assert_eq!(net.host(0).asked(CREATE), 1);
 }
@@ -90,16 +94,19 @@ async fn a_host_that_refuses_the_account_leaves_nothing(plan: Plan) {
     let answer = net.try_sign_up("alice").await;
     assert_eq!(answer.status, 502, "{}", answer.transcript());
     net.host(0).mend();
+    // With another password the form cannot count as a repetition of the first.
     let mut form = User::form("alice");
     form["password"] = json!("somebody else entirely");
     let other = net.visitor().procedure(CREATE, &form).await.ok();
     assert_eq!(net.directory().dids().len(), 1);
     assert_eq!(other.text("/handle"), "alice.genkan.test");
 
-    // The same after the operation went out: the DID ends.
+    // A host that fails after the operation was published: the DID gets a tombstone.
+    // More failures than Genkan makes attempts.
     net.host(0).fail_after_publishing(100);
     let answer = net.try_sign_up("bobby").await;
     assert!(answer.status >= 502, "{}", answer.transcript());
+    // The job clears up in the background, so the test waits for the tombstone.
     within(Duration::from_mins(1), "the DID is ended", async || {
         net.directory().dids().iter().filter(|did| net.directory().is_tombstoned(did)).count() == 1
     })

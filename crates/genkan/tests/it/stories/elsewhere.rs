@@ -1,5 +1,5 @@
-//! Reads of accounts that live elsewhere, through the real program. `C…` are lines of the checklist in
-//! `docs/contract.md`.
+//! Reads of accounts at external PDSes, through the real program. `C…` are lines of the checklist
+//! in `docs/contract.md`.
 
 use genkan_protocol::crypto::K256PrivateKey;
 use genkan_protocol::plc;

@@ -40,7 +40,7 @@ fn doors(net: &TestNetwork, user: &User) -> [Client; 2] {
     [net.client_of(user), net.client_at(net.home_of(&user.did), user)]
 }
 
-/// The same two, asked by nobody in particular.
+/// Clients without a token at Genkan and at the account's host.
 fn open_doors(net: &TestNetwork, user: &User) -> [Client; 2] {
     [net.visitor(), Client::new(&format!("http://{}", net.home_of(&user.did).address()))]
 }

@@ -45,6 +45,7 @@ async fn a_handle_changed_at_genkan_is_seen_everywhere(plan: Plan) {
     // What she left is free, and she may have it back while nobody took it.
     net.client_of(&alice).procedure(UPDATE, &json!({ "handle": "alice.genkan.test" })).await.ok();
     assert_named(&net, &alice, "alice.genkan.test").await;
+    // Changing to the handle that the account already has is not an error.
     net.client_of(&alice).procedure(UPDATE, &json!({ "handle": "alice.genkan.test" })).await.ok();
     assert_eq!(net.directory().data(&alice.did).unwrap().rotation_keys.len(), 1);
 }
@@ -80,6 +81,7 @@ async fn what_may_not_be_a_handle_is_refused_by_name(plan: Plan) {
     let anonymous = net.visitor().procedure(UPDATE, &json!({ "handle": "alicia.genkan.test" })).await;
     assert_eq!(anonymous.summary(), "401 AuthMissing");
     assert_named(&net, &alice, "alice.genkan.test").await;
+    // Only the genesis operation: the refused names never reached the directory.
     assert_eq!(net.directory().operations(&alice.did).len(), 1);
 }
 
@@ -90,6 +92,8 @@ async fn a_change_that_the_directory_refuses_changes_nothing(plan: Plan) {
     let answer = net.client_of(&alice).procedure(UPDATE, &json!({ "handle": "alicia.genkan.test" })).await;
     assert!(answer.status >= 400, "{}", answer.transcript());
     net.directory().mend();
+    // The reserved handle is released when the change is undone. A sign-up is the proof that it is
+    // free.
     genkan_testing::network::eventually("the handle is free again", async || {
         let mut form = User::form("bobby");
         form["handle"] = json!("alicia.genkan.test");
@@ -106,6 +110,7 @@ async fn a_host_that_is_away_hears_of_it_later(plan: Plan) {
     net.client_of(&alice).procedure(UPDATE, &json!({ "handle": "alicia.genkan.test" })).await.ok();
     net.host(0).set_wire(Wire::Well).await;
     let limit = std::time::Duration::from_mins(1);
+    // The host was away when the handle changed. A job tells it later.
     genkan_testing::network::within(limit, "the host knows the handle", async || {
         net.host(0).account(&alice.did).unwrap().handle == "alicia.genkan.test"
     })
@@ -128,6 +133,7 @@ async fn a_handle_of_ones_own_has_to_lead_here(plan: Plan) {
         names.publish(handle, &[alice.did.as_str(), bobby.did.as_str()]);
         assert_eq!(change().await.summary(), "400 InvalidHandle", "it leads to two");
         names.publish(handle, &[alice.did.as_str()]);
+        // The host resolves names by itself, so it is told what DNS says.
         host.know_name(&handle.parse().unwrap(), &alice.did);
         change().await.ok();
         assert_named(&net, &alice, handle).await;
@@ -140,6 +146,7 @@ async fn a_handle_of_ones_own_has_to_lead_here(plan: Plan) {
 }
 
 async fn names_resolve_by_method_and_by_well_known(plan: Plan) {
+    // Handles are compared without regard to case.
     let net = plan.await;
     let alice = net.sign_up("alice").await;
     assert_eq!(resolved(&net, "ALICE.genkan.test").await, alice.did.as_str());

@@ -24,6 +24,7 @@ const TIMELINE: &str = "app.bsky.feed.getTimeline";
 /// Two people on two hosts: the first on the first.
 async fn two_homes(net: &TestNetwork) -> (User, User) {
     let (mut first, mut second) = (None, None);
+    // Placement is drawn at random, so people sign up until each host has one.
     for index in 0.. {
         let user = net.sign_up(&format!("user{index}")).await;
         if net.home_of(&user.did).did() == net.host(0).did() {
@@ -47,6 +48,7 @@ async fn a_host_that_refuses_is_left_alone_and_tried_again(plan: Plan) {
     let (alice, bob) = two_homes(&net).await;
     assert_eq!(timeline(&net, &alice).await, "200");
     net.host(0).set_wire(Wire::Refusing).await;
+    // One more than the breaker needs to open.
     for _ in 0..6 {
         let start = Instant::now();
         assert_eq!(timeline(&net, &alice).await, "502 UpstreamFailure");
@@ -74,6 +76,8 @@ async fn a_silent_host_is_given_up_and_others_go_on(plan: Plan) {
     let start = Instant::now();
     let slow = async { (timeline(&net, &alice).await, start.elapsed()) };
     let other = async {
+        // These run while the first request waits, which shows that one host's silence blocks no
+        // other host.
         for _ in 0..20 {
             assert_eq!(timeline(&net, &bob).await, "200");
         }
@@ -85,8 +89,10 @@ async fn a_silent_host_is_given_up_and_others_go_on(plan: Plan) {
     // The stuck connection is not used again.
     assert_eq!(timeline(&net, &alice).await, "200");
 
+    // On a silent wire the connection is accepted, but no request is ever answered.
     net.host(0).set_wire(Wire::Silent).await;
     assert_eq!(timeline(&net, &alice).await, "504 UpstreamTimeout");
+    // Genkan answers this method itself, so it works without the host.
     assert_eq!(net.client_of(&alice).query("com.atproto.server.getSession", &[]).await.status, 200);
 }
 
@@ -95,11 +101,14 @@ async fn a_slow_answer_streams_and_a_stalled_one_is_cut(plan: Plan) {
     let alice = net.sign_up("alice").await;
     net.host(0).trouble_times(TIMELINE, Trouble::Slow(Duration::from_millis(1500)), 1);
     assert_eq!(timeline(&net, &alice).await, "200");
+    // The length promises more than is sent. Only the missing bytes show that the body is not
+    // whole.
     let stalled = "HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\ncontent-length: 1000\r\n\r\nhalf";
     net.host(0).set_wire(Wire::RawThenSilent(stalled.into())).await;
     let start = Instant::now();
     let client = net.client_of(&alice);
     let path = format!("/xrpc/{TIMELINE}");
+    // `try_send` reads the whole body, so a cut during the body is an error here.
     let cut = client.try_send(client.request(http::Method::GET, &path).body(String::new()).unwrap()).await;
     assert!(cut.is_err(), "a stalled body ended as if it were whole");
     assert!(start.elapsed() < Duration::from_secs(10), "{:?}", start.elapsed());
@@ -109,6 +118,7 @@ async fn garbage_is_never_relayed(plan: Plan) {
     let net = plan.await;
     let alice = net.sign_up("alice").await;
     let long = "x".repeat(10 * 1024 * 1024);
+    // Each case is something that a lenient parser might accept or pass on to the client.
     let cases = [
         ("not HTTP", "SSH-2.0-OpenSSH_9.2\r\n".to_owned()),
         ("an odd version", "HTTP/9.9 200 OK\r\n\r\n".to_owned()),
@@ -123,6 +133,7 @@ async fn garbage_is_never_relayed(plan: Plan) {
         ("a flood of 1xx", "HTTP/1.1 100 Continue\r\n\r\n".repeat(5000)),
         ("ten megabytes of head", format!("HTTP/1.1 200 OK\r\nx: {long}\r\n\r\n")),
         ("nothing", String::new()),
+        // A redirect that is followed or relayed could reach the cloud's metadata service.
         (
             "a redirect",
             "HTTP/1.1 302 Found\r\nlocation: http://169.254.169.254/\r\ncontent-length: 0\r\n\r\n".to_owned(),
@@ -133,7 +144,7 @@ async fn garbage_is_never_relayed(plan: Plan) {
         let answer = net.client_of(&alice).query(TIMELINE, &[]).await;
         assert_eq!(answer.summary(), "502 UpstreamFailure", "{case}");
         assert_eq!(answer.header("location"), "", "{case}");
-        // The breaker opens after five: begin anew.
+        // The breaker opens after five failures. A good answer resets it for the next case.
         net.host(0).set_wire(Wire::Well).await;
         within(Duration::from_secs(20), "the host is tried again", async || {
             timeline(&net, &alice).await == "200"
@@ -145,6 +156,7 @@ async fn garbage_is_never_relayed(plan: Plan) {
     let client = net.client_of(&alice);
     let request =
         client.request(http::Method::GET, &format!("/xrpc/{TIMELINE}")).body(String::new()).unwrap();
+    // The first chunk may already be on its way to the client. Then only a cut can tell.
     match client.try_send(request).await {
         Err(_) => {}
         Ok(answer) => assert_eq!(answer.summary(), "502 UpstreamFailure"),
@@ -176,12 +188,14 @@ async fn an_idle_connection_that_closes_costs_one_retry_of_reads_only(plan: Plan
     for round in 0..6 {
         assert_eq!(timeline(&net, &alice).await, "200", "{round}");
     }
+    // A request at which the host closes the connection is not in its journal.
     assert_eq!(net.host(0).asked(TIMELINE), 6);
     let mut outcomes = Vec::new();
     for _ in 0..6 {
         let answer = net.client_of(&alice).procedure("chat.bsky.convo.sendMessage", &json!({})).await;
         outcomes.push(answer.summary());
     }
+    // A write may have been done before the connection closed. It is never sent a second time.
     assert!(outcomes.iter().all(|one| one == "200" || one == "502 UpstreamFailure"), "{outcomes:?}");
     let done = outcomes.iter().filter(|one| *one == "200").count();
     assert_eq!(net.host(0).asked("chat.bsky.convo.sendMessage"), done);
@@ -192,6 +206,7 @@ async fn a_client_that_leaves_ends_its_upload(plan: Plan) {
     let net = plan.await;
     let alice = net.sign_up("alice").await;
     assert_eq!(timeline(&net, &alice).await, "200");
+    // Genkan keeps idle connections to the host, so the test compares with the number before.
     let before = net.host(0).open_connections();
     let mut stream = tokio::net::TcpStream::connect(net.visitor().authority()).await.unwrap();
     let head = format!(
@@ -201,12 +216,14 @@ async fn a_client_that_leaves_ends_its_upload(plan: Plan) {
     );
     stream.write_all(head.as_bytes()).await.unwrap();
     stream.write_all(&vec![7; 300_000]).await.unwrap();
+    // Without this wait the client could leave before the upload has reached the host.
     eventually("the upload arrives", async || net.host(0).asked("com.atproto.repo.uploadBlob") == 1).await;
     drop(stream);
     within(Duration::from_secs(2), "the upload's connection is closed", async || {
         net.host(0).open_connections() <= before
     })
     .await;
+    // A half upload must not become a record.
     assert!(net.host(0).account(&alice.did).unwrap().records.is_empty());
 }
 

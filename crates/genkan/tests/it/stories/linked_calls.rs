@@ -1,5 +1,5 @@
-//! What an app calls for an account that lives elsewhere, through the real program and a PDS that
-//! checks every proof. `C…` are lines of the checklist in `docs/contract.md`.
+//! The calls of an app for a linked account, through the real program and a PDS that checks every
+//! proof. `C…` are lines of the checklist in `docs/contract.md`.
 
 use std::time::Duration;
 
@@ -20,7 +20,7 @@ on_each_database!(
 
 const SCOPE: &str = "atproto transition:generic account:repo?action=manage";
 
-/// Zoe, who lives elsewhere, has signed in to an app.
+/// Zoe, who has an account at an external PDS, has signed in to an app.
 async fn zoe(net: &TestNetwork, pds: &FakePds) -> (String, App) {
     let did = pds.make_account(net.directory(), "zoe.elsewhere.com").to_string();
     let mut app = App::at(net.visitor(), &net.origin(), SCOPE);

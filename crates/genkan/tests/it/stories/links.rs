@@ -1,4 +1,5 @@
-//! Accounts that live elsewhere: signed in at their own server, and used by apps that have nothing but our token.
+//! Linked accounts: signed in at their own server, and used by apps that have only Genkan's
+//! token.
 
 use std::time::Duration;
 
@@ -33,7 +34,7 @@ mod replicas {
 const CREATE: &str = "/xrpc/com.atproto.repo.createRecord";
 const SCOPE: &str = "atproto transition:generic";
 
-/// Zoe, who lives elsewhere, has signed in to an app.
+/// Zoe, who has an account at an external PDS, has signed in to an app.
 async fn zoe(net: &TestNetwork) -> (String, App) {
     let did = net.elsewhere(0).make_account(net.directory(), "zoe.elsewhere.com").to_string();
     (did.clone(), app_of(net, &did).await)

@@ -40,7 +40,7 @@ async fn each_request_leaves_one_line(plan: Plan) {
             }
         }
     }
-    // An answer of ours can be found in the log by its name.
+    // The request id on an answer that Genkan made finds its line in the log.
     for answer in [&local, &refused, &elsewhere] {
         let id = answer.headers.get("x-request-id").unwrap().to_str().unwrap().to_owned();
         assert_eq!(net.printed().matches(&id).count(), 1, "{}", answer.transcript());

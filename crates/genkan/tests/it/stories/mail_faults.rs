@@ -64,6 +64,7 @@ async fn a_crash_before_it_is_noted_sends_the_same_email_again(plan: Plan) {
 }
 
 /// Alice loses her password, Genkan crashes at `point`, and after the restart she gets in.
+// The failpoint is set at a restart, since the sign-up before must not reach it.
 async fn crashed_at(point: &str, plan: Plan, emails: usize) {
     let (mut net, mail) = with_mail(plan).await;
     let alice = net.sign_up("alice").await;
@@ -71,12 +72,15 @@ async fn crashed_at(point: &str, plan: Plan, emails: usize) {
     let client = net.visitor();
     let request = client.request(Method::POST, &format!("/xrpc/{RESET}"));
     let request = request.header("content-type", "application/json");
+    // The answer is lost in the crash, so the result is not looked at.
     let _ = client.try_send(request.body(json!({ "email": alice.email }).to_string()).unwrap()).await;
+    // Waiting for the end of the process shows that the failpoint was reached.
     assert!(net.genkan_mut().is_gone(Duration::from_secs(20)).await, "{point} was never reached");
     net.restart().await;
     within(Duration::from_secs(20), "the email comes", async || mail.emails().len() >= emails).await;
     let all = mail.emails();
     assert_eq!(all.len(), emails);
+    // An equal Message-ID lets a mailbox show both deliveries as one email.
     assert!(all.iter().all(|email| email.header("message-id") == all[0].header("message-id")));
     let input = json!({ "token": all[0].code(), "password": "another secret" });
     net.visitor().procedure("com.atproto.server.resetPassword", &input).await.ok();
@@ -89,6 +93,8 @@ async fn a_mail_server_that_is_away_gets_it_later(plan: Plan) {
     for mood in [Mood::Away, Mood::Busy] {
         mail.set(mood);
         net.client_of(&alice).call(CONFIRM).await.ok();
+        // The mail server recovers only after a failed attempt, so the second attempt is what is
+        // tested.
         within(Duration::from_secs(20), "the attempt fails", async || {
             let metrics = net.metrics().await;
             metrics.contains("genkan_mails_waiting 1") && !metrics.contains("{outcome=\"failed\"} 0")
@@ -122,7 +128,7 @@ async fn a_mailbox_that_is_not_there_is_the_operators_to_know(plan: Plan) {
     let (net, mail) = with_mail(plan).await;
     let alice = net.sign_up("alice").await;
     mail.set(Mood::NoMailbox);
-    // Whoever asks hears nothing of it.
+    // The answer does not tell the requester that the mailbox does not exist.
     net.visitor().procedure(RESET, &json!({ "email": alice.email })).await.ok();
     within(Duration::from_secs(20), "it is given up", async || {
         net.metrics().await.contains("genkan_mails_total{outcome=\"given_up\"} 1")
@@ -139,6 +145,8 @@ async fn a_mailbox_that_is_not_there_is_the_operators_to_know(plan: Plan) {
 async fn a_newer_code_is_the_only_one_that_is_sent(plan: Plan) {
     let (net, mail) = with_mail(plan).await;
     let alice = net.sign_up("alice").await;
+    // Nothing is delivered while the four codes are requested, so the newer ones replace the older
+    // ones.
     mail.set(Mood::Busy);
     for _ in 0..4 {
         net.client_of(&alice).call(CONFIRM).await.ok();
@@ -147,6 +155,7 @@ async fn a_newer_code_is_the_only_one_that_is_sent(plan: Plan) {
     let code = mail.email_to(&alice.email).await.code();
     let input = json!({ "email": alice.email, "token": code });
     net.client_of(&alice).procedure("com.atproto.server.confirmEmail", &input).await.ok();
+    // The outbox is empty, so no older code can arrive later.
     within(Duration::from_secs(5), "nothing waits", async || {
         net.metrics().await.contains("genkan_mails_waiting 0")
     })
@@ -155,6 +164,7 @@ async fn a_newer_code_is_the_only_one_that_is_sent(plan: Plan) {
 }
 
 async fn nothing_of_an_email_is_printed(plan: Plan) {
+    // At `trace` the log contains the most that it can contain.
     let (net, mail) = with_mail(plan.set("GENKAN_LOG_LEVEL", "trace")).await;
     let alice = net.sign_up("alice").await;
     let mut secrets = vec![alice.email.clone(), genkan_testing::mail::PASSWORD.to_owned()];
@@ -175,6 +185,7 @@ async fn nothing_of_an_email_is_printed(plan: Plan) {
     let (printed, metrics) = (net.printed(), net.metrics().await);
     let database = match std::fs::read(net.database_file()) {
         Ok(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
+        // On PostgreSQL there is no file to search.
         Err(_) => String::new(),
     };
     for secret in &secrets {

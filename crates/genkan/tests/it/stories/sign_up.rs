@@ -150,7 +150,7 @@ async fn the_same_request_again_leads_to_the_same_account(plan: Plan) {
     let again = net.sign_up("alice").await;
     assert_eq!(again.did, alice.did);
     assert_ne!(again.refresh, alice.refresh);
-    // Somebody who does not know the password is a stranger.
+    // A form with another password is not a repetition: it does not come from the owner.
     let mut form = User::form("alice");
     form["password"] = json!("not her password");
     assert_eq!(net.visitor().procedure(CREATE, &form).await.summary(), "400 HandleNotAvailable");

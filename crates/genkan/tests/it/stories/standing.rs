@@ -58,6 +58,7 @@ async fn a_taken_down_account_may_only_leave(plan: Plan) {
     assert!(net.host(0).account(&alice.did).unwrap().taken_down);
 
     assert_eq!(net.sign_in(&alice.handle, &alice.password).await.summary(), "401 AccountTakedown");
+    // A wrong password must not reveal that the account is taken down.
     let wrong = net.sign_in(&alice.handle, "not her password").await;
     assert_eq!(wrong.summary(), "401 AuthenticationRequired");
     // The takedown has ended her sessions.
@@ -68,6 +69,7 @@ async fn a_taken_down_account_may_only_leave(plan: Plan) {
     let opened = net.visitor().procedure("com.atproto.server.createSession", &input).await.ok();
     assert_eq!((&opened.json()["active"], &opened.json()["status"]), (&json!(false), &json!("takendown")));
     let leaving = alice.with_session(&opened);
+    // The session's scope allows little more than taking the data away.
     assert_eq!(claims_of(&leaving.access)["scope"], "com.atproto.takendown");
     assert_eq!(net.client_of(&leaving).query(GET, &[]).await.summary(), "400 InvalidToken");
     assert_eq!(net.refresh(&leaving.refresh).await.summary(), "401 AccountTakedown");
@@ -77,6 +79,7 @@ async fn a_taken_down_account_may_only_leave(plan: Plan) {
 
     take_down(&net, &alice, false).await;
     net.sign_in(&alice.handle, &alice.password).await.ok();
+    // The sessions that the takedown ended do not come back with the account.
     assert_eq!(net.refresh(&alice.refresh).await.summary(), "400 ExpiredToken");
 }
 
@@ -98,6 +101,7 @@ async fn a_deletion_that_broke_off_is_finished(plan: Plan) {
     let alice = net.sign_up("alice").await;
     let delete = "com.atproto.admin.deleteAccount";
     let input = json!({ "did": alice.did });
+    // The host fails after Genkan has begun the deletion.
     net.host(0).trouble(delete, Trouble::Status(500));
     assert_eq!(net.operator().procedure(delete, &input).await.status, 502);
     // What was begun is not taken back, and nobody is sent round in circles meanwhile.
@@ -108,5 +112,6 @@ async fn a_deletion_that_broke_off_is_finished(plan: Plan) {
     net.host(0).mend();
     net.operator().procedure(delete, &input).await.ok();
     assert!(net.host(0).account(&alice.did).is_none());
+    // The handle is free again.
     net.sign_up("alice").await;
 }

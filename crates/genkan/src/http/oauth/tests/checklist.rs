@@ -72,7 +72,7 @@ async fn row_08_a_name_that_moves_is_dialled_where_it_was_checked(db: Db) {
         Reply::addresses(&[if count <= 2 { "93.184.216.34" } else { "127.0.0.1" }])
     })
     .await;
-    // Speaks no TLS, so whoever comes tries again.
+    // It does not speak TLS, so a client fails after it connected, and may try again.
     let canary = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = canary.local_addr().unwrap();
     tokio::spawn(async move { while canary.accept().await.is_ok() {} });

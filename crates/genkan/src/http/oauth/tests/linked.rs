@@ -1,4 +1,4 @@
-//! Grants of accounts that live elsewhere, and clients that get plain Bearer tokens.
+//! Grants of linked accounts, and clients that get plain Bearer tokens.
 
 use data_encoding::HEXLOWER;
 use genkan_protocol::oauth::access_token::Token;

@@ -16,7 +16,7 @@ use crate::wire::TrustedPeers;
 
 pub(super) const PASSWORD: &str = "a password of their own";
 
-/// Where people live.
+/// A server that listens on loopback, as browsers in tests reach it.
 #[derive(Debug)]
 pub(super) struct Street<'a> {
     pub(super) world: &'a World,
@@ -60,7 +60,7 @@ impl Street<'_> {
         Browser::new(self.client(ISSUER.trim_start_matches("http://")), ISSUER)
     }
 
-    /// Where the app sends the browser to, after it pushed its request.
+    /// Pushes the app's request and returns the URL to which the app sends the browser.
     pub(super) async fn way_in(&self, app: &TestApp, changes: &[(&str, &str)]) -> String {
         app.round.fetch_add(1, Ordering::SeqCst);
         let pushed = app.push(self.world, changes).await;
@@ -68,7 +68,7 @@ impl Street<'_> {
         way_in(&app.id, &pushed.text("request_uri"))
     }
 
-    /// The same for a request that no client pushed.
+    /// Returns the way in for a request that no client pushed.
     pub(super) async fn way_in_of(&self, client_id: &str, change: Value) -> String {
         let mut pushed = json!({
             "redirect_uri": "https://app.example.com/back", "scope": "atproto", "state": "state",

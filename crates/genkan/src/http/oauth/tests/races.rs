@@ -1,4 +1,5 @@
-//! Whatever ends everything of an account ends what is under way as well.
+//! An action that ends all sign-ins and grants of an account also ends requests that are in
+//! progress.
 
 use genkan_protocol::jwt::session::Scope;
 use serde_json::json;

@@ -48,8 +48,8 @@ async fn an_assertion_is_signed_as_the_metadata_says(db: Db) {
     assert!(refused.why().contains("token_endpoint_auth_signing_alg"), "{refused:?}");
 }
 
-/// The same key signs for whatever origin Genkan has: one that it had before is not believed any
-/// more.
+/// The signing key stays when Genkan's origin changes. A token with the earlier origin as its
+/// issuer is no longer accepted.
 async fn a_token_of_another_issuer_is_none_of_ours(db: Db) {
     let world = World::new(db).await;
     let app = TestApp::published(&world, "app", &json!({}));

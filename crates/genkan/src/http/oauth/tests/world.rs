@@ -252,7 +252,7 @@ pub(super) struct TestApp {
     pub(super) proof_key: ProofKey,
     pub(super) redirect: String,
     pub(super) scope: String,
-    /// Its own key and the key's name, if it proves who it is.
+    /// The app's own key and the key's id, if the app authenticates itself.
     pub(super) own_key: Option<(P256PrivateKey, &'static str)>,
     /// Counts the codes it asked for: a challenge is good once.
     pub(super) round: AtomicI64,
@@ -447,7 +447,7 @@ pub(super) struct Site {
     pub(super) origin: Origin,
     pages: Arc<Mutex<HashMap<String, Page>>>,
     asked: Arc<AtomicI64>,
-    /// So many times more it says 503.
+    /// The number of requests that are still to be answered with 503.
     asleep: Arc<AtomicI64>,
 }
 
@@ -497,7 +497,7 @@ impl Site {
         self.pages.lock().unwrap().insert(path.to_owned(), page);
     }
 
-    /// So many answers are slow, and 503.
+    /// Answers the next `times` requests late and with 503.
     pub(super) fn sleep(&self, times: i64) {
         self.asleep.store(times, Ordering::SeqCst);
     }

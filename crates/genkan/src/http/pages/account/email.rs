@@ -110,7 +110,8 @@ async fn refused(
     again(pages, call, visit, one.account.did.as_str(), shown).await
 }
 
-/// What the form tells itself; else what becomes of the page. Forms that cannot work are not shown.
+/// Returns the note for the form, or the problem that replaces the page. Forms that cannot work are
+/// not shown.
 fn note_of(error: EmailsError, messages: &Messages) -> Result<Note, Trouble> {
     match error {
         EmailsError::Code(CodeError::Invalid | CodeError::Expired) => {

@@ -25,15 +25,15 @@ struct Account<'a> {
     place: FormContext,
     handle: &'a str,
     did: &'a str,
-    /// What was just done.
+    /// The action that was just completed, for the message at the top.
     done: Option<&'a str>,
     others: Vec<Other>,
     /// Its owner may activate it.
     deactivated: bool,
-    /// None: its address is not ours to know.
+    /// `None` for a linked account, whose address Genkan does not know.
     email: Option<EmailSection<'a>>,
     apps: Vec<AppCard>,
-    /// How long an app may go on after it lost its access. None: not at all.
+    /// Minutes for which an app can continue after it lost its access. `None`: it stops at once.
     minutes: Option<u64>,
     devices: Vec<DeviceCard>,
 }
@@ -138,7 +138,8 @@ async fn of_one(
     Reply::page(shown.status, &page, pages.origin(), None)
 }
 
-/// The same for a linked person, whose server signs them in and who has no browsers here but this one.
+/// Shows the page to a linked person. Their own server signs them in, so they have no other
+/// browsers here.
 async fn of_visitor(
     pages: &Pages,
     call: &Call,

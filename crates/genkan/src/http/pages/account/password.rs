@@ -1,7 +1,8 @@
 //! A lost password: an address, then a code from its mailbox and a new password.
 //!
-//! The step is in the address of the page, so that it survives a reload. Whoever asks hears the same, as late,
-//! whether the address is anybody's. A code that was typed is never shown again: it may be good yet.
+//! The step is in the address of the page, so that it survives a reload. The answer and its delay
+//! do not tell whether an account has the address. A code that was typed is never shown again,
+//! because it may still be valid.
 
 use askama::Template;
 use http::StatusCode;

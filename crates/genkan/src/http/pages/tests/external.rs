@@ -80,7 +80,7 @@ async fn a_person_allows_an_app_what_their_server_granted() {
     assert!(query.contains("code=cod-"), "{query}");
     let links = world.house.app.links.of_account(&world.ann.parse().unwrap()).await.unwrap();
     assert_eq!((links.len(), links[0].state.as_str(), links[0].scope.as_str()), (1, "live", WIDE));
-    // Whoever sends the form again finds nothing to decide.
+    // The request is decided, so the form has no effect a second time.
     let again = browser.send(&page.form("/consent").with("answer", "allow")).await;
     assert!(!again.answer.header("location").contains("code="), "{}", again.answer.header("location"));
     assert_eq!(world.house.app.links.of_account(&world.ann.parse().unwrap()).await.unwrap().len(), 1);

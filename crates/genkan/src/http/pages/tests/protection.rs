@@ -1,4 +1,5 @@
-//! What keeps strangers out of the pages, and what a page shows from giving anything away.
+//! The protection of the pages: against requests from other sites, and against leaks by what a page
+//! shows.
 
 use serde_json::json;
 

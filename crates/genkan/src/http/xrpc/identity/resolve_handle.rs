@@ -23,7 +23,8 @@ pub(crate) struct Query {
 
 /// Resolves handles of accounts from Genkan's own records, and other names by DNS and HTTP.
 ///
-/// Names under Genkan's own domains are never looked up elsewhere: only Genkan gives them out.
+/// Names under Genkan's own domains are never looked up in DNS or at another server, because only
+/// Genkan gives them out.
 pub(crate) async fn resolve_handle(
     State(app): State<App>,
     XrpcQuery(Query { handle }): XrpcQuery<Query>,
