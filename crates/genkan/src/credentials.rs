@@ -62,6 +62,8 @@ impl Credentials {
         actor: Actor<'_>,
     ) -> db::Result<()> {
         let mut tx = self.db.begin().await?;
+        // The row first. A transaction that opens a session with this app password holds the same
+        // row, so its session either ends here or is never opened.
         self.app_passwords.remove(&mut tx, did, name).await?;
         self.sessions.end_of_app_password(&mut tx, did, name).await?;
         let now = self.clock.now();

@@ -71,6 +71,8 @@ impl AccountHosts {
         let found =
             sql::by_handle(&self.db, handle).await?.filter(Account::is_open).map(|account| home(&account));
         if let Some(home) = &found {
+            // Needs no `reading`: `recall_handle` compares the handle with the one that the account
+            // has now.
             self.by_handle.insert(handle.into(), home.did.as_str().into());
             self.by_did.keep(home.did.as_str().into(), found.clone(), reading);
         }

@@ -77,6 +77,7 @@ fn generate() -> Secret<String> {
 fn hash(did: &Did, password: &Secret<String>) -> String {
     let letters: String =
         password.expose().chars().filter(|letter| *letter != '-').flat_map(char::to_lowercase).collect();
+    // With the DID in it, equal passwords of two accounts have different hashes.
     HEXLOWER.encode(
         &Sha256::new().chain_update(did.as_str()).chain_update(b"\0").chain_update(letters).finalize(),
     )

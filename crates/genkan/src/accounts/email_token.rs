@@ -75,6 +75,7 @@ impl EmailTokens {
     ) -> Result<VerifiedCode, CodeError> {
         let mut tx = self.db.begin().await?;
         let row = sql::attempt(&mut tx, did, reason, MOST_TRIES).await?;
+        // Committed before the code is compared: the attempt counts even if the caller goes away.
         tx.commit().await?;
         let (row, hash) = (row.ok_or(CodeError::Invalid)?, self.hash(reason, typed));
         if !bool::from(row.hash.as_bytes().ct_eq(hash.as_bytes())) {
@@ -96,6 +97,7 @@ impl EmailTokens {
 
     fn hash(&self, reason: Reason, typed: &str) -> String {
         let code: String = typed.chars().filter(char::is_ascii_alphanumeric).collect();
+        // The purpose is part of the hash, so a code for one purpose is unknown for every other.
         let digest = Sha256::new()
             .chain_update(*self.key)
             .chain_update(reason.as_str())
@@ -137,6 +139,7 @@ pub(crate) async fn sweep(db: &Db, now: Timestamp) -> db::Result<u64> {
 
 /// `ABCDE-FGHIJ` of the base32 alphabet: no 0, 1 or 8 to be mistaken for O, I or B.
 fn generate() -> Secret<String> {
+    // Seven bytes give twelve letters. Ten of them, fifty bits, are used.
     let letters = BASE32_NOPAD.encode(&random::bytes::<7>());
     let (first, second) = (letters.get(..5).unwrap_or_default(), letters.get(5..10).unwrap_or_default());
     Secret::new(format!("{first}-{second}"))

@@ -136,6 +136,7 @@ impl Emails {
     ) -> Result<(), EmailsError> {
         let email: Email = email.parse().map_err(|_| EmailsError::OtherAddress)?;
         let own = account.email.as_deref().and_then(|own| own.parse::<Email>().ok());
+        // Compared before the code is looked at, so that a mistyped address costs no attempt.
         if own.is_none_or(|own| own.key() != email.key()) {
             return Err(EmailsError::OtherAddress);
         }

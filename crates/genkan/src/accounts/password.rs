@@ -130,10 +130,14 @@ impl Passwords {
         &self,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, PasswordError> {
+        // The slot in the queue ends with the wait, so `queue` bounds only those that have no
+        // permit yet.
         let permit = {
             let _slot = QueueSlot::take(&self.inner)?;
             Arc::clone(&self.inner.permits).acquire_owned().await.map_err(|_| PasswordError::Busy)?
         };
+        // The permit moves into the closure. If the caller goes away, the hash is still being
+        // computed and must still count.
         tokio::task::spawn_blocking(move || {
             let done = work();
             drop(permit);
@@ -169,6 +173,7 @@ fn checked(password: &Secret<String>) -> Result<Secret<String>, PasswordError> {
 }
 
 fn argon2() -> Argon2<'static> {
+    // 19 MiB, two passes, one lane: the minimum that OWASP recommends for Argon2id.
     let params = Params::new(19 * 1024, 2, 1, Some(32)).expect("these parameters are in Argon2's ranges");
     Argon2::new(Algorithm::Argon2id, Version::V0x13, params)
 }
@@ -187,6 +192,7 @@ fn verdict(hash: &str, password: &str) -> Verdict {
 /// The reference PDS's format: the salt's hex characters are the salt, as text.
 fn is_scrypt_of(password: &str, salt: &str, expected: &str) -> bool {
     let Ok(expected) = HEXLOWER.decode(expected.as_bytes()) else { return false };
+    // The defaults of Node's `crypto.scrypt`, which the reference PDS uses.
     let params = scrypt::Params::new(14, 8, 1).expect("N 16384, r 8, p 1 are in scrypt's ranges");
     let mut out = [0; 64];
     scrypt::scrypt(password.as_bytes(), salt.as_bytes(), &params, &mut out).is_ok()

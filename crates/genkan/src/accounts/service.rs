@@ -60,6 +60,8 @@ impl Accounts {
     /// An open account by what people type at sign-in: handle, e-mail address or DID.
     pub(crate) async fn find_by_identifier(&self, identifier: &str) -> db::Result<Option<Account>> {
         let typed = identifier.trim();
+        // People write handles as `@ann.example.com`. An e-mail address has something before its
+        // `@`.
         let found = if typed.contains('@') && !typed.starts_with('@') {
             match typed.parse::<Email>() {
                 Ok(email) => sql::by_email(&self.db, email.key()).await?,
@@ -174,6 +176,8 @@ impl Accounts {
         let mut tx = self.db.begin().await?;
         app_passwords::remove_all(&mut tx, did).await?;
         forget_mail(&mut tx, did).await?;
+        // Another process finished this deletion. Dropping the transaction keeps the audit trail
+        // from recording it twice.
         if !remove_row(&mut tx, did).await? {
             return Ok(false);
         }

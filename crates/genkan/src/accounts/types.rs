@@ -87,7 +87,7 @@ pub(crate) struct NewAccount {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct AppPassword {
     pub(crate) name: String,
-    /// May it speak for the account in chats, and move it elsewhere?
+    /// Whether it may use the account's chats and migrate the account to another PDS.
     pub(crate) privileged: bool,
     pub(crate) created_at: Timestamp,
 }

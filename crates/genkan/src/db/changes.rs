@@ -56,6 +56,8 @@ impl Subscribers {
     }
 
     pub(super) fn tell(&self, change: Change, subject: &str) {
+        // The lock is held while listeners run, so a listener must not subscribe: it would wait for
+        // itself.
         let listeners = self.listeners.read().unwrap_or_else(PoisonError::into_inner);
         for (_, listener) in listeners.iter().filter(|(wanted, _)| *wanted == change) {
             listener(subject);

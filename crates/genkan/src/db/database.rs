@@ -42,10 +42,14 @@ async fn connect_or_tell(pool: AnyPoolOptions, url: &DatabaseUrl) -> Result<AnyP
     if let Ok(Ok(connected)) = tokio::time::timeout(PATIENCE, pool.clone().connect(url.expose())).await {
         return Ok(connected);
     }
+    // A single connection reports its cause, such as a wrong password, where a pool reports a
+    // timeout.
     let alone = AnyConnection::connect(url.expose());
     if let Ok(Err(cause)) = tokio::time::timeout(TELL_WITHIN, alone).await {
         return Err(cause.into());
     }
+    // No cause came either, so the server is probably starting. The pool's own limit ends this
+    // wait.
     Ok(pool.connect(url.expose()).await?)
 }
 

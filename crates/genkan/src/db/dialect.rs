@@ -17,6 +17,8 @@ pub(super) enum Dialect {
 impl Dialect {
     pub(super) fn begin_write(self) -> SqlStr {
         match self {
+            // Takes the write lock now. A deferred transaction that has read can fail with
+            // SQLITE_BUSY at its first write, and `busy_timeout` does not help there.
             Self::Sqlite => "BEGIN IMMEDIATE".into_sql_str(),
             Self::Postgres => "BEGIN".into_sql_str(),
         }
@@ -38,6 +40,7 @@ impl Dialect {
                     )
                     .await?;
             }
+            // A statement that hangs must not keep one of the few connections for ever.
             Self::Postgres => {
                 connection.execute("SET statement_timeout = '10s'").await?;
             }
@@ -91,6 +94,7 @@ impl DatabaseUrl {
         let Some(file) = &self.file else { return Ok(()) };
         let mut head = Vec::new();
         match std::fs::File::open(file).and_then(|opened| opened.take(16).read_to_end(&mut head)) {
+            // SQLite itself takes an empty file for an empty database.
             Ok(0) => Ok(()),
             Ok(_) if head == b"SQLite format 3\0" => Ok(()),
             Ok(_) => Err(Error::NotADatabase(file.clone())),

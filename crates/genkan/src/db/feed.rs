@@ -96,11 +96,14 @@ impl Feed {
     pub(crate) async fn follow(self) {
         let mut heard = SeenChanges::default();
         let mut tick = tokio::time::interval(EVERY);
+        // After a pause one reading is enough, since it looks back to the one before.
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             tick.tick().await;
             let now = self.inner.clock.now();
             match tokio::time::timeout(STALE, self.read(now, &mut heard)).await {
+                // The time at which the reading began: notes that were committed while it ran may
+                // be missing.
                 Ok(Ok(())) => self.inner.read_at.store(now.as_millis(), Ordering::Relaxed),
                 Ok(Err(cause)) => tracing::warn!(
                     cause = &cause as &dyn std::error::Error,
@@ -123,6 +126,8 @@ impl Feed {
             .bind(from.as_millis())
             .fetch_all(self.inner.db.reader())
             .await?;
+        // Only once a reading worked. Until then the feed is stale, and memory is not believed
+        // anyway.
         if has_gap {
             tracing::warn!("the changes feed was not read for long: what was in memory is dropped");
             self.inner.db.subscribers.tell_of_gap();
@@ -136,6 +141,7 @@ impl Feed {
             {
                 self.inner.db.subscribers.tell(change, row.try_get("subject")?);
             }
+            // Only ids within this reading's window are carried over, so the set stays small.
             seen.insert(id);
         }
         *heard = SeenChanges { last: Some(now), ids: seen };

@@ -45,6 +45,7 @@ where
         }
     };
     tokio::select! {
+        // If the work ends in the moment when a renewal is due, the work wins.
         biased;
         outcome = work => outcome,
         () = renewing => unreachable!("renewing never ends"),

@@ -26,6 +26,8 @@ pub(super) async fn run(pool: &AnyPool) -> Result<()> {
         })
         .collect();
     let mut migrator = Migrator::with_migrations(steps);
+    // Steps that this version does not know are reported below as a newer schema, which tells the
+    // operator more than sqlx's own error.
     migrator.set_ignore_missing(true);
     let known = STEPS.iter().map(|step| step.0).max().unwrap_or(0);
     match migrator.run(pool).await {

@@ -94,6 +94,8 @@ impl Replica {
             }
             tx.commit().await?;
         }
+        // Replaced and not extended, since ids that the feed has swept would pile up. After the
+        // commit, so that a failed write is repeated next time.
         *self.acknowledged.lock().unwrap_or_else(PoisonError::into_inner) = changes;
         Ok(())
     }
@@ -125,6 +127,8 @@ pub(crate) async fn wait_until_read(
     let deadline = monotonic_now() + limit;
     loop {
         let late = unread(db, clock.now(), change).await?;
+        // The monotonic clock bounds the wait: an adjustment of the wall clock must not end it
+        // early.
         if late.is_empty() || monotonic_now() >= deadline {
             return Ok(late);
         }

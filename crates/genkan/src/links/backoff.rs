@@ -34,12 +34,19 @@ impl Failures {
     /// Counts a failure and returns the pause that follows. `asked`: the pause that it asked for itself.
     pub(super) fn failed(&self, issuer: &str, asked: Option<Duration>, now: Timestamp) -> Duration {
         let mut servers = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        // The map is searched only when it is full. An entry whose pause ended more than a minute
+        // ago is dropped, and with it the count of its failures.
         if servers.len() >= MOST {
             servers.retain(|_, trouble| now < trouble.until.plus(LONGEST));
         }
         let times = servers.get(issuer).map_or(0, |trouble| trouble.times);
+        // The exponent is bounded, so the multiplication cannot overflow.
         let doubled = (FIRST * 2_u32.pow(times.min(8))).min(LONGEST);
+        // Spread by ±20 %, so that the sessions of one server do not all come back in the same
+        // moment.
         let pause = asked.unwrap_or(doubled).mul_f64(0.8 + 0.4 * random::fraction());
+        // A map that is still full takes no new names. Memory stays bounded, and such a server is
+        // merely asked more often.
         if servers.len() < MOST || servers.contains_key(issuer) {
             let trouble = Failure { times: times.saturating_add(1), until: now.plus(pause) };
             servers.insert(issuer.to_owned(), trouble);

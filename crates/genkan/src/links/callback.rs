@@ -46,7 +46,7 @@ pub(crate) struct Arrival {
     /// What was granted there: the app gets no more.
     pub(crate) scope: String,
     pub(crate) request: Option<String>,
-    /// The page of ours that goes on.
+    /// Genkan's page on which the person goes on.
     pub(crate) back: String,
 }
 
@@ -87,6 +87,8 @@ impl Links {
             inner.take_login(&hash(&state)).await.map_err(|cause| nowhere(Failure::Storage(cause)))?;
         let login = login.ok_or_else(|| nowhere(Failure::Unknown))?;
         let known = hash(browser.unwrap_or_default());
+        // Against login CSRF (RFC 6749 §10.12): a callback that an attacker prepared in their own
+        // browser must not sign this browser in.
         let is_ours =
             bool::from(known.as_bytes().ct_eq(login.browser.as_bytes())) && device == Some(&login.device);
         if !is_ours {
@@ -98,13 +100,15 @@ impl Links {
 
     async fn judge(&self, login: &Login, callback: Callback, state: &str) -> Result<Arrival, Failure> {
         let inner = &self.inner;
+        // The sweep runs only now and then, so an expired row can still be found.
         if login.expires_at <= inner.clock.now() {
             return Err(Failure::Unknown);
         }
         if callback.has_response {
             return Err(Failure::Unacceptable("an answer of a kind that was not asked for"));
         }
-        // Before its error is believed, too: a mixed-up server must not end a sign-in in another's name.
+        // RFC 9207 §2.4. Checked before the error is believed, too: a mixed-up server must not end
+        // a sign-in in another server's name.
         match callback.iss.as_deref() {
             Some(iss) if iss == login.server.issuer => {}
             Some(_) => return Err(Failure::Unacceptable("\"iss\" is another server")),
@@ -121,6 +125,8 @@ impl Links {
             Some(id) => Some(inner.client.key(id).ok_or(Failure::Unacceptable("our key is gone"))?),
             None => None,
         };
+        // The client id and key of the push, even if a newer key exists: the server holds the code
+        // to the client that asked for it.
         let identity = ClientIdentity { id: login.client_id.clone(), key };
         let proof_key = ProofKey::new(secrets.key.clone());
         // The nonces that were heard at the push.
@@ -132,6 +138,8 @@ impl Links {
             ("code_verifier", secrets.verifier.as_str().to_owned()),
         ];
         let given = server.token(fields).await.map_err(request_failed)?;
+        // Cloned before `given` is consumed. If anything below is refused, the tokens must not live
+        // on at their server without a use.
         let revocable = given.refresh.as_ref().unwrap_or(&given.access).clone();
         let arrived = self.arrive(login, &secrets, given).await;
         if arrived.is_err() {
@@ -154,13 +162,18 @@ impl Links {
         if !scope.split(' ').any(|value| value == "atproto") {
             return Err(Failure::Unacceptable("\"scope\" lacks atproto"));
         }
+        // Without an expected account the person typed only the address of a server. Then any
+        // account of that server will do.
         if login.did.as_ref().is_some_and(|expected| *expected != did) {
             return Err(Failure::Unacceptable("\"sub\" is another account"));
         }
+        // So far the server only claims to speak for this DID. The DID's own document must lead to
+        // this server, or any server could sign people in as anybody.
         let found = inner.authority_of(&did).await?;
         if found.server.issuer != login.server.issuer {
             return Err(Failure::Unacceptable("the server does not speak for the account"));
         }
+        // The sign-in does not depend on the handle: a slow or broken one is left out.
         let handle = tokio::time::timeout(PATIENCE, inner.discovery.confirmed_handle(&found.document)).await;
         let handle = handle.unwrap_or_default().map(|handle| handle.to_string());
 
@@ -177,6 +190,7 @@ impl Links {
             client_id: login.client_id.clone(),
             client_key: login.client_key.clone(),
             scope,
+            // Not live before the person allows the app. A job ends sessions that stay undecided.
             state: State::Waiting,
             version: 1,
             issued_at: now,

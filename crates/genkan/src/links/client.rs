@@ -95,6 +95,7 @@ impl Client {
             let query = query::of_pairs(&[("scope", scope), ("redirect_uri", &self.redirect_uri())]);
             return ClientName { id: format!("http://localhost?{query}"), own_document: None };
         }
+        // Compared as a set, because the order of scope values has no meaning (RFC 6749 §3.3).
         let listed: HashSet<&str> = self.scope.split(' ').collect();
         if scope.split(' ').all(|value| listed.contains(value)) {
             return ClientName { id: format!("{}{STABLE}", self.origin), own_document: None };
@@ -109,6 +110,8 @@ impl Client {
             return None;
         }
         let keys = (self.keys)();
+        // The keys come newest first. Other servers cache our key set, so a key that was just made
+        // is not used yet. If every key is that new, the oldest is the best choice.
         keys.iter().find(|key| key.usable_from <= now).or_else(|| keys.last()).cloned()
     }
 

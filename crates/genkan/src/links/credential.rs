@@ -115,6 +115,7 @@ impl Credential {
 
     /// Uses this version until then, because its refresh has to wait.
     pub(super) fn put_off(&self, until: Timestamp) {
+        // Never beyond the token's own life, where the database has to be asked in any case.
         let end = self.expires_at.map_or(until, |end| until.min(end.minus(LAST_MOMENT)));
         self.due.store(end.as_millis(), Ordering::Relaxed);
     }
@@ -142,6 +143,7 @@ pub(super) fn due_at(
     // 80 % to 120 %.
     let spread = 80 + u32::from(digest.first().copied().unwrap_or_default()) * 40 / 255;
     let margin = (lifetime / 10).max(LEAST_MARGIN) * spread / 100;
+    // Without the bound a token that lives for a minute would be due as soon as it comes.
     Some(expires_at.minus(margin.min(lifetime / 2)))
 }
 

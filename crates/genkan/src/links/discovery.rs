@@ -82,6 +82,7 @@ pub(super) struct Discovery {
 impl Identifier {
     /// Reads what a person typed or pasted. None: it is nothing of the kind.
     pub(crate) fn parse(typed: &str) -> Option<Self> {
+        // Removed before trimming: behind an invisible character a space would not be trimmed.
         let text: String = typed.chars().filter(|character| !is_invisible(*character)).collect();
         let text = text.trim().trim_start_matches("at://");
         let text = text.strip_prefix('@').unwrap_or(text).trim();
@@ -90,6 +91,7 @@ impl Identifier {
         }
         if let Some((scheme, rest)) = text.split_once("://") {
             let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
+            // An origin has no user name, so `https://good.example@evil.example` does not parse.
             return format!("{}://{authority}", scheme.to_ascii_lowercase()).parse().ok().map(Self::Address);
         }
         let text: String =
@@ -112,18 +114,24 @@ impl Discovery {
     pub(super) async fn of_handle(&self, handle: &Handle) -> Result<Authority, DiscoveryError> {
         let did = self.handles.resolve(handle, Freshness::Asked).await.map_err(|error| unresolved(&error))?;
         let found = self.of_did(&did).await?;
+        // Both directions are needed: the owner of the domain names the DID, and the owner of the
+        // DID claims the handle. Either of them alone could name a victim.
         if found.document.claims_handle(handle) { Ok(found) } else { Err(DiscoveryError::NoSuchAccount) }
     }
 
     pub(super) async fn of_did(&self, did: &Did) -> Result<Authority, DiscoveryError> {
         let document =
             self.documents.resolve(did, Freshness::Asked).await.map_err(|error| unresolved(&error))?;
+        // The trailing slash is the only path that is accepted: tokens are sent to an origin, and
+        // everything after it is Genkan's to choose.
         let endpoint = document.pds_endpoint().ok_or_else(|| unusable("the identity names no PDS"))?;
         let pds: Origin = endpoint
             .strip_suffix('/')
             .unwrap_or(endpoint)
             .parse()
             .map_err(|_| unusable("the identity's PDS is no origin"))?;
+        // Refuses what the text of the URL shows already. The guarded client checks the resolved
+        // address when it connects.
         self.check(pds.as_str())?;
         let server = self.of_pds(&pds).await?;
         Ok(Authority { document, pds, server })
@@ -152,6 +160,8 @@ impl Discovery {
         };
         let endpoints =
             [Some(&server.authorize), Some(&server.push), Some(&server.token), server.revoke.as_ref()];
+        // The metadata is the other server's text. Its endpoints could point into the operator's
+        // private network.
         for endpoint in endpoints.into_iter().flatten() {
             self.check(endpoint)?;
         }
@@ -186,6 +196,7 @@ impl Discovery {
 
 /// The body of an answer that is exactly 200, and JSON.
 fn json_of(answer: &Answer) -> Result<&[u8], DiscoveryError> {
+    // RFC 8414 §3.2 and RFC 9728 §3.2 ask for status 200 and `application/json`.
     let kind = answer.headers.get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
     let kind = kind.split(';').next().unwrap_or_default().trim();
     if answer.status == StatusCode::OK && kind.eq_ignore_ascii_case("application/json") {
@@ -205,6 +216,7 @@ fn unresolved(error: &identity::Error) -> DiscoveryError {
 }
 
 fn strange(url: &str, error: &GuardedError) -> DiscoveryError {
+    // Only what can pass without a change at the other server is worth another try.
     let text = format!("{url}: {error}");
     match error {
         GuardedError::Refused(_)

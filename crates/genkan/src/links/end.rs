@@ -24,18 +24,23 @@ impl Links {
         let inner = &self.inner;
         let now = inner.clock.now();
         let mut tx = inner.db.begin().await?;
+        // Several processes may end a session at once. Only the one whose update changed the row
+        // goes on to tell the server.
         if !links::end(&mut tx, link, reason, now).await? {
             return Ok(false);
         }
         audit::record(&mut tx, now, Actor::Genkan, "link.end", link, reason.as_str()).await?;
         feed::note(&mut tx, now, Change::Link, link).await?;
         tx.commit().await?;
+        // After the commit, so that a listener which reads the row finds it ended.
         if let Some(tell) = inner.end_listener.get() {
             tell(link);
         }
         tracing::info!(link, reason = reason.as_str(), "a linked session ended");
         if reason.is_told_to_server() {
             let (links, link) = (self.clone(), link.to_owned());
+            // Spawned, because the caller must not wait for an external server. If this process
+            // stops before, the job `tell_servers` finds the row.
             tokio::spawn(async move { links.tell_server(&link).await });
         }
         Ok(true)
@@ -65,6 +70,8 @@ impl Links {
     /// Ends the sessions of grants that end, as the feed tells of them. For ever.
     pub(crate) async fn follow_grants(self) {
         let (tell, mut hear) = tokio::sync::mpsc::unbounded_channel();
+        // Listeners must be quick, so ids go through a channel. It is unbounded: an id that was
+        // dropped would leave its session alive until the next comparison.
         self.inner.feed.subscribe(Change::Grant, move |grant| drop(tell.send(grant.to_owned())));
         while let Some(grant) = hear.recv().await {
             // Most grants belong to home accounts and have no link.
@@ -143,6 +150,8 @@ impl Links {
             (Some(identity), Ok(tokens)) => {
                 let key = ProofKey::new(tokens.key);
                 let server = inner.server_client(&row.server, &identity, link, &key);
+                // The refresh token first: it lives longer, and servers should end the access
+                // tokens together with it (RFC 7009 §2.1).
                 match server.revoke(&tokens.refresh, "refresh_token").await {
                     Ok(()) => server.revoke(&tokens.access, "access_token").await,
                     failed => failed,
@@ -163,6 +172,8 @@ impl Links {
         let mut tx = self.inner.db.begin().await?;
         match told {
             Err(error) if row.revoke_attempts < MOST_ATTEMPTS && may_hear_later(&error) => {
+                // One minute, doubled up to three hours. `revoke_attempts` already counts this
+                // attempt, so the first failure doubles nothing.
                 let doublings = u32::try_from(row.revoke_attempts.clamp(1, 10)).unwrap_or(1) - 1;
                 let pause = (FIRST_PAUSE * 2_u32.pow(doublings)).min(DAY / 8);
                 links::tell_again(&mut tx, &row.id, now.plus(pause)).await?;
@@ -171,6 +182,8 @@ impl Links {
                 if let Err(error) = told {
                     tracing::warn!(link = row.id, answer = %error, "its server was not told that a session ended");
                 }
+                // The server was told, or it will not be asked again. In both cases the secrets
+                // have no further use.
                 links::erase(&mut tx, &row.id).await?;
             }
         }

@@ -70,6 +70,7 @@ impl Links {
         let inner = &self.inner;
         let identifier = Identifier::parse(login.identifier).ok_or(BeginError::NotAnIdentifier)?;
         let (server, did) = inner.server_of(&identifier).await?;
+        // Genkan is not a client of itself: such an account signs in here directly.
         if server.issuer == inner.client.origin().as_str() {
             return Err(BeginError::Home);
         }
@@ -101,13 +102,19 @@ impl Links {
         }
         let key = ProofKey::new(secrets.key.clone());
         let client = inner.server_client(&server, &identity, &state, &key);
+        // RFC 9126: the parameters go straight to the server. The browser carries only a reference
+        // and cannot change them.
         let request_uri = client.push(fields).await.map_err(push_failed)?;
         let url = departure(&server, &identity.id, &request_uri);
 
+        // A browser with several sign-ins under way keeps one secret, so that it is recognised when
+        // any of them returns.
         let browser = match login.browser.filter(|secret| is_secret(secret)) {
             Some(known) => known.to_owned(),
             None => BASE64URL_NOPAD.encode(&random::bytes::<24>()),
         };
+        // Only the hash is stored: a copy of the database does not complete a sign-in that is under
+        // way.
         let state = hash(&state);
         let row = Login {
             sealed: secrets.seal(&inner.sealer, &state),
@@ -122,6 +129,7 @@ impl Links {
             browser: hash(&browser),
             expires_at: now.plus(LIFETIME),
         };
+        // Written after the push succeeded, so that a refused sign-in leaves no row behind.
         let mut tx = inner.db.begin().await?;
         logins::insert(&mut tx, &row).await?;
         tx.commit().await?;

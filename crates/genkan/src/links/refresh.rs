@@ -61,10 +61,14 @@ impl Links {
     /// is good.
     pub(crate) async fn credential(&self, link: &str) -> Result<Arc<Credential>, UseError> {
         let inner = &self.inner;
+        // Begun before the row is read: if the session ends in between, the credential is not kept
+        // in memory.
         let reading = inner.memory.begin();
         let row = inner.usable(link).await?;
         let now = inner.clock.now();
         let due = due_at(&row.id, row.version, row.issued_at, row.expires_at);
+        // Without a due time the server named no lifetime. Such a token is used until the PDS
+        // refuses it; then `renew` is called.
         if due.is_none_or(|due| now < due) {
             inner.note_use(&row, now).await?;
             return inner.opened(&row, Some(reading));
@@ -84,6 +88,8 @@ impl Links {
                     UseError::Unavailable { retry_after } => retry_after.max(PATIENCE_WHILE_VALID),
                     _ => PATIENCE_WHILE_VALID,
                 };
+                // Until then requests take this credential from memory. Otherwise each of them
+                // would wait for the server in trouble.
                 old.put_off(now.plus(pause));
                 inner.memory.keep(Arc::clone(&old.link), Arc::clone(&old), reading);
                 Ok(old)
@@ -96,6 +102,7 @@ impl Links {
     pub(crate) async fn renew(&self, link: &str, version: i64) -> Result<Arc<Credential>, UseError> {
         let reading = self.inner.memory.begin();
         let row = self.inner.usable(link).await?;
+        // Another request or another replica refreshed it already.
         if row.version > version {
             return self.inner.opened(&row, Some(reading));
         }
@@ -136,11 +143,15 @@ impl Links {
         loop {
             let reading = inner.memory.begin();
             let row = inner.usable(link).await?;
+            // The version that the caller saw has been replaced. Its refresh token is used up, and
+            // sending it again could end the session at its server.
             if row.version > version {
                 inner.count(Outcome::Joined);
                 return inner.opened(&row, Some(reading));
             }
             let now = inner.clock.now();
+            // Checked before the lease is taken: while a server is in trouble, a caller costs one
+            // read and no write.
             if let Some(pause) = inner.pause(&row) {
                 return Err(UseError::Unavailable { retry_after: pause });
             }
@@ -152,6 +163,7 @@ impl Links {
                 .await
                 .map_err(|cause| stored(&cause))?
             {
+                // A failure of our own database counts as transient.
                 let attempt = self.attempt(&row, &holder).await;
                 inner.count(*attempt.as_ref().unwrap_or(&Outcome::Transient));
                 return match attempt? {
@@ -166,6 +178,9 @@ impl Links {
                     }),
                 };
             }
+            // Another process has the lease. All waits together take about as long as a caller's
+            // patience. The random factor keeps waiting replicas from asking the database at the
+            // same moment.
             waits += 1;
             if waits > MOST_WAITS {
                 return Err(UseError::Unavailable { retry_after: PATIENCE_WHILE_VALID });
@@ -217,8 +232,12 @@ impl Links {
     async fn prepare(&self, row: &Row, holder: &str) -> Result<RefreshInputs, PrepareError> {
         let inner = &self.inner;
         let later = |why: String| PrepareError::Later(why.into());
+        // Secrets that do not open are no reason to end the session: perhaps only this process has
+        // the wrong sealing key.
         let tokens = inner.open(row).map_err(|_| later("its secrets do not open".to_owned()))?;
         let identity = inner.identity_of(row).ok_or(PrepareError::Over(Reason::KeyGone))?;
+        // The account may have moved since the last refresh. Its refresh token must not go to a
+        // server that no longer speaks for it.
         let verified = tokio::time::timeout(VERIFY, inner.discovery.of_did(&row.did))
             .await
             .map_err(|_| later("its authority did not answer in time".to_owned()))?;
@@ -228,6 +247,8 @@ impl Links {
             Err(error) => return Err(later(error.to_string())),
         };
         let (pds, now) = (found.pds.as_str(), inner.clock.now());
+        // The last step before the token is sent. From here on a crash leaves `unanswered` above
+        // zero, so nothing slow may come between this write and the request.
         match leases::sending(&inner.db, &row.id, holder, pds, &found.server, now).await {
             Ok(true) => Ok(RefreshInputs { tokens, identity, found }),
             Ok(false) => Err(PrepareError::TakenOver),
@@ -251,10 +272,14 @@ impl Links {
             refresh: given.refresh.unwrap_or_else(|| inputs.tokens.refresh.clone()),
             key: inputs.tokens.key.clone(),
         };
+        // The server answered for another account. With these tokens the grant would act for a
+        // person who never gave it.
         if other {
             self.give_back(row, inputs, &tokens).await;
             return self.over(&row.id, Reason::OtherSubject).await;
         }
+        // Sealed for the version that `rotate` is about to write, since the text opens in its own
+        // version only.
         let aad = SessionAad { link: &row.id, did: row.did.as_str(), version: row.version + 1 };
         let sealed = tokens.seal(&inner.sealer, aad);
         let new = NewTokens {
@@ -263,6 +288,8 @@ impl Links {
             issued_at: now,
             expires_at: given.expires_in.map(|lifetime| now.plus(lifetime)),
         };
+        // The old refresh token is used up and the new tokens exist only in this process. Several
+        // attempts, because a short failure of the database must not cost the person's session.
         for attempt in 0..WRITE_ATTEMPTS {
             match leases::rotate(&inner.db, &row.id, row.version, new).await {
                 Ok(true) => return Ok(Outcome::Rotated),
@@ -315,6 +342,9 @@ impl Links {
                 };
                 return match again {
                     Some(again) if again.version > row.version => Ok(Outcome::Joined),
+                    // An earlier request was sent and its answer was never stored. The server
+                    // probably rotated the token then, so this refusal says nothing about the
+                    // person.
                     _ if row.unanswered > 0 => self.over(&row.id, Reason::AnswerLost).await,
                     _ => self.over(&row.id, Reason::GrantGone).await,
                 };
@@ -325,6 +355,8 @@ impl Links {
                     code = &**code,
                     "another server does not accept this service as a client"
                 );
+                // Only this session pauses: the server may still accept sessions that were begun
+                // with another client document or key.
                 inner.backoff.links.failed(&row.id, Some(MISCONFIGURED_PAUSE), now);
                 Outcome::Misconfigured
             }
@@ -336,6 +368,8 @@ impl Links {
                 inner.backoff.servers.failed(issuer, None, now);
                 Outcome::Transient
             }
+            // An answer of 429 or 5xx is taken to mean that the server did not use the refresh
+            // token.
             TokenRequestError::Later { after, .. } => {
                 inner.backoff.servers.failed(issuer, *after, now);
                 Outcome::Transient
@@ -345,6 +379,8 @@ impl Links {
                 Outcome::Ambiguous
             }
         };
+        // After an ambiguous outcome the record that the token was sent stays: only an answer
+        // removes the doubt.
         inner.release(row, holder, outcome != Outcome::Ambiguous).await;
         Ok(outcome)
     }

@@ -115,6 +115,8 @@ impl ServerClient<'_> {
     ) -> Result<Answer, TokenRequestError> {
         let origin =
             origin_of(url).ok_or_else(|| TokenRequestError::NotSent("its address is no URL".into()))?;
+        // `once` signs a new proof and a new client assertion each time, since each is good for one
+        // request. The second attempt carries the nonce from the first answer.
         for _ in 0..2 {
             let answer = self.once(url, &origin, &fields).await?;
             if answer.status.is_success() {
@@ -141,6 +143,7 @@ impl ServerClient<'_> {
         let proof = self.key.sign(&ProofClaims {
             jti: &random::id(),
             htm: "POST",
+            // RFC 9449 §4.2: without query and fragment.
             htu: url.split(['?', '#']).next().unwrap_or_default(),
             iat: now.as_seconds(),
             nonce: nonce.as_ref().map(|heard| &*heard.nonce),
@@ -154,6 +157,7 @@ impl ServerClient<'_> {
             .body(Bytes::from(query::of_pairs(&pairs)))
             .map_err(|_| TokenRequestError::NotSent("its address is no URL".into()))?;
         let answer = self.guarded.send(request, &LIMITS).await.map_err(|error| send_failed(&error))?;
+        // RFC 9449 §8.2: a server may send the next nonce with any answer, also with a success.
         if let Some(nonce) = answer.headers.get(NONCE).and_then(|nonce| nonce.to_str().ok()) {
             self.nonces.hear(self.session, origin, nonce, now);
         }
@@ -167,6 +171,8 @@ fn origin_of(url: &str) -> Option<Origin> {
 }
 
 fn send_failed(error: &GuardedError) -> TokenRequestError {
+    // Only failures before anything was written count as not sent. After any other failure the
+    // server may have carried the request out.
     let text: Arc<str> = error.to_string().into();
     match error {
         GuardedError::Refused(_) | GuardedError::NoSuchName | GuardedError::Unreachable(_) => {
@@ -183,6 +189,8 @@ fn refused(answer: &Answer) -> TokenRequestError {
         error: String,
     }
     let status = answer.status;
+    // The status alone decides: a proxy in front of the server answers with a page, not with an
+    // OAuth error.
     if status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS {
         return TokenRequestError::Later { status: status.as_u16(), after: retry_after(&answer.headers) };
     }
@@ -198,6 +206,7 @@ fn refused(answer: &Answer) -> TokenRequestError {
 
 fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     let seconds = headers.get(RETRY_AFTER)?.to_str().ok()?.parse::<u64>().ok()?;
+    // The bound keeps a mistaken header from stopping the refreshes of a server for days.
     Some(Duration::from_secs(seconds.min(3600)))
 }
 
@@ -217,21 +226,29 @@ fn parse_token_response(answer: &Answer) -> Result<TokenResponse, TokenRequestEr
         refresh_token: Option<String>,
         sub: Option<String>,
         scope: Option<String>,
+        // A float, since JSON does not tell 3600 from 3600.0.
         expires_in: Option<f64>,
     }
     let wire: Wire = read(answer)?;
     let (access, refresh) = (Zeroizing::new(wire.access_token), wire.refresh_token.map(Zeroizing::new));
+    // The type is case-insensitive (RFC 6749 §5.1). A Bearer token would be good for anybody who
+    // reads it, so it is refused.
     if !wire.token_type.eq_ignore_ascii_case("dpop") {
         return Err(unusable("its token is not bound to our key"));
     }
+    // The access token goes into a header as it is, so it must not contain spaces or line breaks.
     if !is_token(&access) || refresh.as_ref().is_some_and(|token| !is_token(token)) {
         return Err(unusable("its token cannot be sent"));
     }
     Ok(TokenResponse {
         access,
         refresh,
+        // A subject that is no DID reads as absent. The callback refuses tokens without a subject;
+        // a refresh accepts them.
         sub: wire.sub.and_then(|sub| sub.parse().ok()),
         scope: wire.scope,
+        // Negative and absurd lifetimes are ignored, since `from_secs_f64` panics on some of them.
+        // The token is then used until it is refused.
         expires_in: wire
             .expires_in
             .filter(|seconds| (0.0..1e9).contains(seconds))

@@ -123,6 +123,7 @@ impl Links {
     pub(crate) fn recall(&self, link: &str) -> Option<Arc<Credential>> {
         let now = self.inner.clock.now();
         let credential = self.inner.memory.get(link)?;
+        // A stale feed may have missed the end of this session.
         (!credential.is_due(now) && self.inner.feed.is_fresh(now)).then_some(credential)
     }
 

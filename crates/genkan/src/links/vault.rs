@@ -35,6 +35,7 @@ pub(super) struct SessionAad<'a> {
 
 impl SessionAad<'_> {
     fn row(&self) -> String {
+        // `SEALED_COLUMNS` builds this text in SQL: change both or neither.
         format!("{}/{}/{}", self.link, self.did, self.version)
     }
 }
@@ -48,6 +49,7 @@ impl Tokens {
 
     pub(super) fn open(sealer: &Sealer, aad: SessionAad<'_>, text: &str) -> Result<Self, UnsealError> {
         let plain = sealer.unseal(SESSION, &aad.row(), text)?;
+        // Borrows from `plain`, so that every copy of a token is in a buffer that is erased.
         let written: Written<'_> = serde_json::from_slice(&plain).map_err(|_| UnsealError::Form)?;
         Ok(Self {
             access: Zeroizing::new(written.access.to_owned()),
@@ -59,6 +61,8 @@ impl Tokens {
 
 impl LoginSecrets {
     pub(super) fn seal(&self, sealer: &Sealer, state: &str) -> String {
+        // The verifier takes the place of the access token. The purpose keeps this text from
+        // opening as a session.
         let written = Written { access: &self.verifier, refresh: "", key: *self.key.to_bytes() };
         seal(sealer, LOGIN, state, &written)
     }

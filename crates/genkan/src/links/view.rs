@@ -74,6 +74,8 @@ impl Links {
         let until = inner.clock.now().plus(VISIT);
         visits::put(&mut tx, device, &arrival.did, arrival.handle.as_deref(), until).await?;
         tx.commit().await?;
+        // After the visit is stored. If this step fails, the job for undecided sessions ends the
+        // link.
         self.end(&arrival.link, Reason::IdentityOnly).await?;
         Ok(())
     }

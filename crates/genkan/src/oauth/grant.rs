@@ -47,7 +47,7 @@ pub(crate) struct Grant {
 pub(crate) enum GrantPlace {
     /// On a host of the fleet.
     Home,
-    /// Elsewhere. The link to it has the grant's id.
+    /// On an external PDS. The link to it has the grant's id.
     Link,
 }
 
@@ -87,7 +87,7 @@ pub(super) enum Rotation {
     Again(i64),
     /// Used before, and too late or too far back to be honoured; too early to be sure of a replay.
     Refused,
-    /// Used before, long enough ago: whoever holds the key holds stolen goods, or lost count.
+    /// Used before, and its grace is over: token and key were stolen, or the client lost count.
     Replayed,
 }
 
@@ -108,6 +108,7 @@ impl Grant {
             return Rotation::To(generation.saturating_add(1));
         }
         let is_last = generation.saturating_add(1) == self.generation;
+        // A client that lost the response tries the old token again, and gets the same successor.
         if is_last && now <= self.rotated_at.plus(grace) {
             return Rotation::Again(self.generation);
         }
@@ -127,6 +128,7 @@ impl Grant {
         self.generation = generation;
         self.rotated_before_at = self.rotated_at;
         self.rotated_at = now;
+        // Counted from the creation: no number of refreshes lengthens a grant's whole life.
         self.expires_at = self.created_at.plus(span.total);
         self.idle_until = now.plus(span.idle).min(self.expires_at);
         self.client_auth = client_auth;
@@ -134,7 +136,8 @@ impl Grant {
     }
 }
 
-/// The same for a code. What is bound to no key asks for none.
+/// Whether the holder of this proof, or of none, may use what is bound to `key`. Without a key no
+/// proof is needed.
 pub(super) fn is_held_by(key: Option<&str>, proof: Option<&Proof>) -> bool {
     key.is_none_or(|key| proof.is_some_and(|proof| proof.jkt.as_str() == key))
 }

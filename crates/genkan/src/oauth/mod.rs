@@ -4,8 +4,8 @@
 //! *consent* what an account allowed a client · *code* what the browser carries back, once · *grant* what lives on:
 //! the right to fresh tokens until it is over or taken back · *generation* the number of a grant's refresh token.
 //!
-//! This room knows nothing of pages or cookies. Whoever acts in an account's name brings a
-//! [`SignIn`](crate::signin::SignIn) as the proof that it is signed in to the browser at hand.
+//! This room knows nothing of pages or cookies. A caller that acts in an account's name passes a
+//! [`SignIn`](crate::signin::SignIn), which proves that the account is signed in to this browser.
 
 mod call;
 mod client_trust;

@@ -67,6 +67,7 @@ impl PermissionSets {
     /// Every set that is asked for can be had, for a new sign-in.
     pub(super) async fn require(&self, scope: &RequestedScope) -> Result<(), Error> {
         let scopes = Scopes::parse(scope.as_str());
+        // Each set may cost a DNS query and a request to an external host.
         if scopes.includes().count() > MOST_SETS {
             let why = format!("more than {MOST_SETS} permission sets requested");
             return Err(Error::refused(Code::InvalidScope, why));
@@ -86,7 +87,8 @@ impl PermissionSets {
         Ok(())
     }
 
-    /// The scope with its sets expanded, as tokens say it. An old copy serves, and is asked for anew behind its back.
+    /// The scope with its sets expanded, as tokens say it. An old copy is used at once and
+    /// refreshed in the background.
     pub(super) async fn expand(&self, scope: &ApprovedScope) -> Result<ExpandedScope, Error> {
         let scopes = Scopes::parse(scope.as_str());
         let mut known = Vec::new();
@@ -133,6 +135,8 @@ impl PermissionSets {
         if stored.is_none_or(|stored| now.since(stored.checked_at) >= pause) {
             self.resolve(nsid).await?;
         }
+        // Read again, because the look-up may have been shared with another caller and returns no
+        // document.
         let stored = sql::find(&self.inner.db, nsid.as_str()).await?;
         let document = stored.and_then(|stored| stored.document).filter(|(_, at)| now.since(*at) < LAST_GOOD);
         Ok(document.and_then(|(document, _)| parse(&document, nsid)))
@@ -146,7 +150,7 @@ impl PermissionSets {
     /// Asks for a set, and stores what came of it.
     async fn resolve(&self, nsid: &Nsid) -> Result<(), Error> {
         let (sets, name) = (self.clone(), nsid.clone());
-        // Boxed: it is large, and whoever waits would carry it along.
+        // Boxed: the future is large, and every waiting caller would carry it along.
         let asking = Box::pin(async move { sets.resolve_once(&name).await });
         match self.inner.single_flight.join(nsid.as_str(), asking).await {
             Some(Ok(()) | Err(Problem::Unresolved)) => Ok(()),
@@ -189,8 +193,12 @@ impl PermissionSets {
         if answer.status != StatusCode::OK {
             return Err(format!("its authority's host answered {}", answer.status.as_u16()));
         }
+        // The authority's signature proves the record, so the host that serves it need not be
+        // trusted.
         let record = repo_proof::verify_record(&answer.body, &did, &key, COLLECTION, nsid.as_str())
             .map_err(|error| error.to_string())?;
+        // Only a record that parses is stored. A broken new version does not replace the last good
+        // copy.
         PermissionSet::parse(&record, nsid).map_err(|error| error.to_string())?;
         Ok(record.to_string())
     }
@@ -206,6 +214,7 @@ impl PermissionSets {
             DnsError::Failed(_) => format!("{name} could not be looked up"),
         })?;
         let mut named = texts.iter().filter_map(|text| text.strip_prefix("did="));
+        // With two different answers, chance would decide who speaks for the name.
         match (named.next(), named.next()) {
             (Some(did), None) => did.trim().parse().map_err(|_| format!("{name} names no DID")),
             (None, _) => Err(format!("{name} has no TXT record \"did=…\"")),

@@ -31,11 +31,14 @@ impl Recovery {
         }
         let same_for_all = monotonic_now() + LEAST_TIME;
         let sent = self.send(typed, language).await;
+        // After an error as well, so that the time tells nothing about the address.
         tokio::time::sleep_until(same_for_all).await;
         sent
     }
 
     async fn send(&self, typed: &str, language: Language) -> Result<(), Error> {
+        // Neither this nor an unknown address is an error: the answer must not tell whether an
+        // address belongs to an account.
         let Ok(email) = typed.parse::<Email>() else { return Ok(()) };
         let found = self.accounts.find_by_email(&email).await?;
         let Some(account) = found.filter(Account::is_open) else { return Ok(()) };
@@ -52,6 +55,8 @@ impl Recovery {
     /// Sets a new password by a code, whose account it answers. The caller checked the rules for passwords.
     pub(crate) async fn reset(&self, code: &str, password: &Secret<String>) -> Result<Did, Error> {
         let checked = self.emails.find(Reason::ResetPassword, code).await?;
+        // After the code was found, so that a wrong code costs no hash; before the transaction,
+        // which must not be held while the hash is computed.
         let hash = self.passwords.hash(password).await?;
         self.replace_password(checked, hash.expose()).await
     }
@@ -59,6 +64,7 @@ impl Recovery {
     async fn replace_password(&self, code: VerifiedCode, hash: &str) -> Result<Did, Error> {
         let (did, now) = (code.did().clone(), self.clock.now());
         let mut tx = self.db.begin().await?;
+        // The first write of the transaction: of two resets with one code the second stops here.
         code.take(&mut tx).await?;
         if !self.accounts.set_password_hash(&mut tx, &did, hash).await? {
             // Deleted between the look at its code and the change.

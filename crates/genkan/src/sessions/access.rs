@@ -40,6 +40,7 @@ impl AccessTokens {
 
     /// From memory alone. `None`: it has to be checked.
     pub(crate) fn recall(&self, token: &str, now: Timestamp) -> Option<Result<Arc<Caller>, TokenError>> {
+        // A stale feed may have missed the end of a session, so memory proves nothing.
         if !self.feed.is_fresh(now) {
             return None;
         }
@@ -52,6 +53,7 @@ impl AccessTokens {
         if let Some(known) = self.recall(token, now) {
             return known;
         }
+        // Begun before the session is read: if it ends in between, the token is not remembered.
         let reading = self.memory.begin();
         let caller = Arc::new(self.verify(token)?);
         if caller.expires_at <= now {
@@ -74,6 +76,7 @@ impl AccessTokens {
         let Some(host) = self.fleet.by_did(&token.key_hint().aud) else {
             return Err(TokenError::Unverified);
         };
+        // Access tokens name no key. After a rotation the host has more than one, so each is tried.
         let mut refused = TokenError::Unverified;
         for key in self.ring.host_keys(host.id.as_str()) {
             match token.verify_access(&key.public) {

@@ -59,6 +59,8 @@ pub(super) async fn rotate(
     if row.try_get::<i64, _>("expires_at")? <= now.as_millis() {
         return Ok(Rotation::Over);
     }
+    // Also the answer to a second use within the grace: a client that lost the response gets a
+    // token of the same generation again.
     let successor = generation.saturating_add(1);
     if row.try_get::<Option<i64>, _>("used_at")?.is_none() {
         use_first(tx, session, generation, now, lifetimes.grace).await?;
@@ -74,6 +76,8 @@ async fn use_first(
     now: Timestamp,
     grace: Duration,
 ) -> Result<()> {
+    // The grace shortens a token's life and never lengthens it. Written as CASE, since the two
+    // databases have different functions for the smaller of two values.
     let grace_ends = now.plus(grace).as_millis();
     sqlx::query(
         "UPDATE refresh_tokens SET used_at = $3, expires_at = CASE WHEN expires_at > $4 THEN $4 ELSE expires_at END

@@ -61,10 +61,13 @@ impl Sessions {
         allow_taken_down: bool,
     ) -> Result<SessionTokens, Error> {
         let found = self.accounts.find_by_identifier(identifier).await?;
+        // App passwords first: they are found by their hash, and a match saves the slow check
+        // below.
         let app_password = match &found {
             Some(account) => self.app_passwords.find(&account.did, password).await?,
             None => None,
         };
+        // Also without an account, so that the answer takes as long as for a wrong password.
         let hash = match app_password {
             Some(_) => None,
             None => Some(self.check_password(found.as_ref(), password).await?),

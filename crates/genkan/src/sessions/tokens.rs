@@ -113,6 +113,8 @@ impl Mint {
     /// moved to another host since, and old keys verify for as long as their tokens live.
     pub(super) fn verify_refresh(&self, token: &str) -> Result<VerifiedRefresh, TokenError> {
         let token = Token::parse(token).map_err(not_verified)?;
+        // The unverified key id only chooses the key. Without it every key of every host would have
+        // to be tried.
         let key_id = token.key_hint().kid.as_deref().ok_or(TokenError::Unverified)?;
         let key = self.ring.host_key_by_id(key_id).ok_or(TokenError::Unverified)?;
         let claims = token.verify_refresh(&key.public).map_err(not_verified)?;

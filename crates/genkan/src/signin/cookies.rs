@@ -15,6 +15,8 @@ pub(crate) struct Cookies {
 impl Cookies {
     /// What a browser showed, if it has the form of what we give.
     pub(crate) fn shown(device: &str, session: &str) -> Option<Self> {
+        // The form is checked before the database is asked, so that arbitrary cookies cost no
+        // query.
         let fine = is_ours(device, DEVICE) && is_ours(session, SESSION);
         fine.then(|| Self { device: device.to_owned().into(), session: session.to_owned().into() })
     }

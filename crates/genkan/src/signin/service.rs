@@ -51,11 +51,15 @@ impl SignIns {
         let (now, shown) = (self.clock.now(), cookies.session_hash());
         let mut visit = Visit { device, cookies, changed: false, stale_since: None };
         if row.session != shown {
+            // Browsers send requests in parallel. Some still carry the cookie from before a
+            // rotation that another request caused.
             let is_last = row.previous.as_ref() == Some(&shown);
             if is_last && now.since(row.rotated_at) <= TOLERANCE {
                 visit.stale_since = Some(row.rotated_at);
                 return Ok(Some(visit));
             }
+            // An older cookie means that two programs share one browser's cookies. Which of them is
+            // the owner's is not known, so the sign-ins end for both.
             self.forget_stolen(&visit.device, &row.session).await?;
             return Ok(None);
         }
@@ -87,6 +91,8 @@ impl SignIns {
         let mut found: Vec<SignIn> = Vec::new();
         // Newest first: of two sign-ins of one account that one counts.
         for entry in entries {
+            // A request with the previous cookie sees only sign-ins from before the rotation, so a
+            // stolen cookie gains nothing from a later sign-in.
             let known = visit.stale_since.is_none_or(|stale| entry.at < stale);
             let over = !entry.remembered && now.since(entry.at) > FOR_ONE_REQUEST;
             if !known || over || found.iter().any(|one| one.account.did == entry.did) {
@@ -101,7 +107,7 @@ impl SignIns {
     }
 
     /// Whether the account was ever signed in on this device. Such attempts are counted apart, so that
-    /// guesses from elsewhere do not lock the owner out.
+    /// guesses from other browsers do not lock the owner out.
     pub(crate) async fn knows(&self, visit: &Visit, did: &Did) -> Result<bool, Error> {
         Ok(visit.stale_since.is_none() && sql::is_on(self.db.reader(), &visit.device, did).await?)
     }
@@ -139,6 +145,7 @@ impl SignIns {
         if !accounts::hold(&mut tx, did, hash).await? {
             return Err(Error::WrongPassword);
         }
+        // Against session fixation: a cookie that was planted before the sign-in is not signed in.
         sql::rotate(&mut tx, &visit.device, &next.session_hash(), now).await?;
         sql::enter(&mut tx, &visit.device, did, keep.request(), now).await?;
         audit::record(&mut tx, now, Actor::Account(did.as_str()), "signin.open", did.as_str(), "").await?;

@@ -245,6 +245,7 @@ pub(super) async fn sweep_devices(
     .bind(any_before.as_millis())
     .execute(&mut **tx)
     .await?;
+    // Only if a device was removed: the second statement looks at every sign-in.
     let gone = done.rows_affected();
     if gone > 0 {
         sqlx::query(

@@ -212,7 +212,7 @@ async fn a_sign_in_is_remembered_or_for_one_request(db: Db) {
 async fn a_password_for_nobody_is_as_much_work(db: Db) {
     let house = House::new(db);
     house.account("ann").await;
-    // Where nobody may wait, whoever has a password to check is told so.
+    // With a queue of zero, every password check is refused as busy.
     let clock = Clock::Manual(Arc::clone(&house.hand));
     let full = SignIns::new(house.db.clone(), clock, house.accounts.clone(), Passwords::new(1, 0));
     for identifier in ["ann.test", "eve.test", ""] {

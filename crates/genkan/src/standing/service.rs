@@ -34,6 +34,8 @@ impl Standings {
     ) -> Result<(), Error> {
         let account = self.account(did).await?;
         let host = self.home(&account)?;
+        // The host first: if it does not answer, nothing has changed here and the owner can try
+        // again.
         self.hosts.update_subject_status(&host, did, &StatusChange::Deactivated(true)).await?;
         let mut tx = self.db.begin().await?;
         found(self.accounts.set_deactivated(&mut tx, did, true, delete_after, actor).await?)?;
@@ -45,6 +47,7 @@ impl Standings {
     /// The owner is back. The host checks that the DID document names it.
     pub(crate) async fn activate(&self, did: &Did, actor: Actor<'_>) -> Result<(), Error> {
         let account = self.account(did).await?;
+        // The owner cannot end a takedown by coming back.
         if account.standing() == Standing::TakenDown {
             return Err(Error::TakenDown);
         }
@@ -59,6 +62,8 @@ impl Standings {
     pub(crate) async fn take_down(&self, did: &Did, reference: &str, actor: Actor<'_>) -> Result<(), Error> {
         let account = self.account(did).await?;
         let mut tx = self.db.begin().await?;
+        // Here first, unlike a deactivation: the credentials must end even while the host is away.
+        // The call can be repeated until the host has heard of it.
         found(self.accounts.set_taken_down(&mut tx, did, Some(reference), actor).await?)?;
         self.credentials.end(&mut tx, did, Ending::Everything).await?;
         tx.commit().await?;
@@ -70,6 +75,8 @@ impl Standings {
     pub(crate) async fn restore(&self, did: &Did, actor: Actor<'_>) -> Result<(), Error> {
         let account = self.account(did).await?;
         let host = self.home(&account)?;
+        // The host first: otherwise the owner could sign in to an account that its host still
+        // hides.
         let status = StatusChange::TakenDown { applied: false, reference: None };
         self.hosts.update_subject_status(&host, did, &status).await?;
         let mut tx = self.db.begin().await?;
@@ -88,6 +95,8 @@ impl Standings {
         let account = self.accounts.find_to_delete(did).await?.ok_or(Error::NotFound)?;
         let now = self.clock.now();
         let mut tx = self.db.begin().await?;
+        // Together with the end of the credentials: once this commits, the account cannot be used
+        // and its data can go.
         if !self.accounts.begin_deletion(&mut tx, did, due).await? {
             return Ok(false);
         }
@@ -95,6 +104,8 @@ impl Standings {
         note_change(&mut tx, now, did).await?;
         tx.commit().await?;
         let host = self.home(&account)?;
+        // Outside of the transaction, so that a slow host holds no row. If it fails, `delete_due`
+        // finds the account by its `deleting_at`.
         self.hosts.delete_account(&host, did).await?;
         // `false`: another process finished it first.
         self.accounts.remove(did, actor).await?;

@@ -66,6 +66,8 @@ pub(in crate::accounts) async fn list(
     limit: i64,
     after: Option<(Timestamp, &str)>,
 ) -> db::Result<Vec<Account>> {
+    // The cursor is a position in the order and not an offset, so it stays right while accounts
+    // come and go.
     let (at, did) = after.unwrap_or((Timestamp::from_millis(i64::MAX), ""));
     let text = format!(
         "SELECT {COLUMNS} FROM accounts WHERE created_at < $1 OR (created_at = $1 AND did > $2) \
@@ -81,6 +83,7 @@ pub(in crate::accounts) async fn list(
 }
 
 pub(in crate::accounts) async fn insert_creating(tx: &mut Tx, account: &NewAccount) -> Result<(), NewError> {
+    // A handle is taken in either of two columns. No unique index covers both, so the lock does.
     db::lock(tx, &format!("handle {}", account.handle)).await?;
     // Asked first for the name of what is taken; the unique indexes decide a race.
     if exists(tx, "handle", account.handle.as_str()).await?
@@ -161,6 +164,8 @@ pub(in crate::accounts) async fn begin_deletion(
     due: bool,
     now: Timestamp,
 ) -> db::Result<bool> {
+    // A deletion that broke off keeps its first time. Beginning it again is how it is finished, so
+    // `deleting_at` need not be empty.
     let text = if due {
         "UPDATE accounts SET deleting_at = COALESCE(deleting_at, $2) WHERE did = $1 AND state = 'open'
          AND (deleting_at IS NOT NULL OR (deactivated_at IS NOT NULL AND delete_after <= $2))"
@@ -256,6 +261,7 @@ pub(in crate::accounts) async fn upgrade_password_hash(
     old: &str,
     new: &str,
 ) -> db::Result<bool> {
+    // The old hash in the condition: a password that its owner changed meanwhile is not undone.
     let done = sqlx::query("UPDATE accounts SET password_hash = $3 WHERE did = $1 AND password_hash = $2")
         .bind(did.as_str())
         .bind(old)
@@ -328,6 +334,7 @@ pub(in crate::accounts) async fn reserve_handle(
     if by_another.is_some() {
         return Err(ClaimError::Taken);
     }
+    // Reserved in a second column: the old handle stays valid until the change is complete.
     let done = sqlx::query(concat!("UPDATE accounts SET next_handle = $2 WHERE did = $1 AND ", open!()))
         .bind(did.as_str())
         .bind(handle.as_str())
@@ -392,6 +399,7 @@ fn read(row: &AnyRow) -> db::Result<Account> {
         host_key: genkan_protocol::crypto::PublicKey::from_did_key(&row.try_get::<String, _>("host_key")?)
             .map_err(|_| corrupt("host_key"))?,
         state: match row.try_get::<String, _>("state")?.as_str() {
+            // Checked first, because `state` still says 'open' while an account is being deleted.
             _ if time("deleting_at")?.is_some() => State::Deleting,
             "creating" => State::Creating,
             "open" => State::Open,

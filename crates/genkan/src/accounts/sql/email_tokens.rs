@@ -37,6 +37,8 @@ pub(in crate::accounts) async fn attempt(
     reason: Reason,
     most: i64,
 ) -> db::Result<Option<Row>> {
+    // Counted in one statement before the code is compared, so parallel guesses cannot share an
+    // attempt.
     let row = sqlx::query(
         "UPDATE email_tokens SET tries = tries + 1 WHERE did = $1 AND purpose = $2 AND tries < $3
          RETURNING did, hash, expires_at",

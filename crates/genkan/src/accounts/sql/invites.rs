@@ -41,6 +41,7 @@ pub(in crate::accounts) async fn take(
     did: &Did,
     now: Timestamp,
 ) -> db::Result<bool> {
+    // Condition and count are one statement, so the last use goes to a single sign-up.
     let done = sqlx::query(
         "UPDATE invite_codes SET left_over = left_over - 1 WHERE code = $1 AND left_over > 0 AND disabled_at IS NULL",
     )

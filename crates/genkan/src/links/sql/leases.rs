@@ -26,6 +26,8 @@ pub(in crate::links) async fn take(
     now: Timestamp,
     until: Timestamp,
 ) -> Result<bool> {
+    // One statement is one step: of two processes that see the lease free, the second matches no
+    // row.
     let done = sqlx::query(
         "UPDATE links SET lease = $3, lease_until = $5
          WHERE id = $1 AND version = $2 AND lease_until <= $4 AND state IN ('waiting', 'live')",
@@ -85,6 +87,7 @@ pub(in crate::links) async fn rotate(db: &Db, id: &str, version: i64, new: NewTo
 /// Gives the lease back without new tokens. `answered`: the server answered, and did not use the
 /// refresh token up. Without an answer the record that it was sent stays, and so does the doubt.
 pub(in crate::links) async fn release(db: &Db, id: &str, holder: &str, answered: bool) -> Result<()> {
+    // Counted down instead of set to zero: an earlier request whose answer was lost stays in doubt.
     let text = if answered {
         "UPDATE links SET lease = NULL, lease_until = 0, unanswered = unanswered - 1,
             sending_since = CASE WHEN unanswered > 1 THEN sending_since ELSE NULL END

@@ -122,6 +122,7 @@ pub(in crate::links) async fn waiting(db: &Db, request: &str, device: &str) -> R
 
 /// A waiting one is live from now on. `false`: it is over.
 pub(in crate::links) async fn keep(tx: &mut Tx, id: &str, now: Timestamp) -> Result<bool> {
+    // A repeated approval finds the session live already, and that is no error.
     let done = sqlx::query(
         "UPDATE links SET state = 'live', used_at = $2 WHERE id = $1 AND state IN ('waiting', 'live')",
     )

@@ -142,7 +142,7 @@ async fn a_server_that_is_away_hears_of_the_end_later(db: Db) {
     assert_eq!(world.links.tell_servers().await.unwrap(), 0, "not yet again");
     world.pds.mend();
     world.pass(Duration::from_mins(2));
-    // By whoever has the time.
+    // Any process may do it.
     assert_eq!(world.another().tell_servers().await.unwrap(), 1);
     assert_eq!((state(&world, &link).await, world.pds.sessions()[0].ended), ("dead", Some("revoked")));
     assert_eq!(world.reason(&link).await, Some("rejected"));
@@ -206,7 +206,7 @@ async fn other_replicas_forget_when_the_feed_tells(db: Db) {
     world.links.end(&link, Reason::GrantEnded).await.unwrap();
     soon(async || other.recall(&link).is_none()).await;
     follower.abort();
-    // And whoever hears nothing of the feed believes nothing.
+    // A process that does not hear the feed does not believe its memory.
     let deaf = world.another();
     let link = world.link().await;
     deaf.credential(&link).await.unwrap();

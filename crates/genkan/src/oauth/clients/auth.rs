@@ -49,6 +49,7 @@ impl Clients {
         let assertion =
             UnverifiedAssertion::parse(assertion.unwrap_or_default()).map_err(|error| wrong(&error))?;
         let mut set = self.keys(client, keys, purpose, false).await?;
+        // The client may have rotated its keys since the set was fetched.
         if assertion.key(&set).is_none() {
             set = self.keys(client, keys, purpose, true).await?;
         }
@@ -57,6 +58,8 @@ impl Clients {
         if verified.alg != alg {
             return Err(wrong(&"client_assertion: \"alg\" differs from token_endpoint_auth_signing_alg"));
         }
+        // With one key for both purposes, a DPoP key that leaked from a browser could stand for the
+        // client itself.
         if proof_key == Some(verified.jkt) {
             let why = "the DPoP key must not be the key of the client assertion";
             return Err(Error::refused(Code::InvalidRequest, why));
@@ -78,6 +81,7 @@ impl Clients {
         began: &ClientAuth,
     ) -> Result<bool, Error> {
         let ClientAuth::PrivateKeyJwt { key, .. } = began else { return Ok(false) };
+        // A client that has become public has taken all of its keys back.
         let Authentication::PrivateKeyJwt { keys, .. } = &client.metadata.authentication else {
             return Ok(true);
         };

@@ -115,12 +115,16 @@ impl Clients {
                 .map_err(|error| Error::refused(Code::InvalidClientMetadata, error.to_string()))?;
             return Ok(Client { id, metadata: Arc::new(metadata), trusted: false, bearer: false });
         }
+        // Read from the database every time, so that the operator's decision counts from the next
+        // call on every replica.
         let (trust, bearer) =
             clients::trust(&inner.db, client_id).await?.unwrap_or((ClientTrust::Known, false));
         if trust == ClientTrust::Blocked {
             return Err(Error::refused(Code::InvalidClient, "the client is blocked on this server"));
         }
         let metadata = self.metadata(&id, purpose).await?;
+        // atproto requires tokens that are bound to a key. The operator's registration is the only
+        // exception.
         if !bearer && let Err(error) = metadata.require_binding() {
             return Err(Error::refused(Code::InvalidClientMetadata, error.to_string()));
         }
@@ -158,6 +162,8 @@ impl Clients {
             development: id.as_ref().is_some_and(ClientId::is_development),
             id: client_id.to_owned(),
             trusted,
+            // Clients choose their own names and logos. Only trusted clients may show them; the
+            // host in the client id is what proves an identity.
             name: shown(|it| &it.client_name).filter(|_| trusted),
             logo: shown(|it| &it.logo_uri).filter(|_| trusted),
             home: shown(|it| &it.client_uri).filter(|_| trusted),
@@ -225,6 +231,8 @@ impl Clients {
             memory.insert(source.url.to_owned(), stored.clone());
             known = Some(stored);
         }
+        // `again` means that a key is missing. The shorter pause still limits how often assertions
+        // with invented key ids can make this server ask the client's host.
         let pause = if again { ASK_AGAIN } else { FRESH };
         if let Some(known) = &known
             && now.since(known.at) < pause
@@ -253,6 +261,8 @@ impl Clients {
         };
         match known {
             Some(known) if now.since(known.at) < patience(purpose, is_confidential(&known.value)) => {
+                // Only `asked_at` moves. The copy keeps its age, so the patience with an absent
+                // host has an end.
                 let tried = CachedDocument { asked_at: now, ..known.clone() };
                 memory.insert(source.url.to_owned(), tried);
                 Ok(known.value)

@@ -1,7 +1,7 @@
 //! Checking access tokens that come to Genkan's own origin: signature, binding, and that the grant is alive.
 //!
 //! As with sessions, what verified is remembered by the token's hash, the end of a grant is heard from the changes feed,
-//! and while that is stale the database is asked every time. The proof is checked anew with each request.
+//! and while that is stale the database is asked every time. Each request's proof is checked.
 //!
 //! [`OAuth::check_access`] does it all. The data path takes its steps one by one: only the look-up needs the database's
 //! own runtime.
@@ -34,6 +34,7 @@ impl OAuth {
             Some(known) => known?,
             None => self.find_caller(token).await?,
         };
+        // The last step, since it writes: a request whose token is refused uses up no proof.
         self.bind(&proof, &caller).await?;
         Ok(caller)
     }
@@ -58,6 +59,7 @@ impl OAuth {
     /// Whom a token speaks for, from memory alone. `None`: it has to be looked up.
     pub(crate) fn recall_caller(&self, token: &str) -> Option<Result<Arc<GrantCaller>, AccessError>> {
         let now = self.clock.now();
+        // A stale feed may have missed the end of the grant, so memory proves nothing.
         if !self.feed.is_fresh(now) {
             return None;
         }
@@ -65,9 +67,11 @@ impl OAuth {
         Some(if caller.expires_at > now { Ok(caller) } else { Err(EXPIRED) })
     }
 
-    /// The same by the signature and the database.
+    /// Finds whom a token speaks for, by its signature and the database.
     pub(crate) async fn find_caller(&self, token: &str) -> Result<Arc<GrantCaller>, AccessError> {
         let now = self.clock.now();
+        // Begun before the grant is read: if the grant ends in between, the token is not
+        // remembered.
         let reading = self.verified.begin();
         let read = self.read_token(token).await?;
         if read.expires_at <= now {
@@ -112,6 +116,8 @@ impl OAuth {
 
     /// Knows where the account of a token addressed to us lives.
     async fn place(&self, mut caller: GrantCaller, grant: &Grant) -> Result<GrantCaller, AccessError> {
+        // A token for the service itself does not name a host. The account may also have moved
+        // since the token was made.
         if caller.place == Place::Link && grant.place == GrantPlace::Home {
             let account = self.accounts.find(&caller.did).await?;
             let account = account.ok_or(AccessError::Token("the account does not exist"))?;
@@ -126,6 +132,7 @@ impl OAuth {
         let audience = &token.unverified_claims().aud;
         let (place, verified) = if *audience == self.settings.service_did {
             let key = token.kid().and_then(|kid| self.ring.web_key_by_id(kid));
+            // The ring has keys for other purposes as well. What they sign is not an access token.
             let key = key.filter(|key| key.purpose == WebPurpose::Tokens);
             (Place::Link, key.and_then(|key| token.verify(&key.public).ok()))
         } else {
@@ -157,7 +164,8 @@ impl OAuth {
     }
 }
 
-/// Whose account a bound token says it speaks for, unchecked: good for telling a stranger's from the owner's.
+/// The account that a bound token names, unverified. Good enough to tell one account's token from
+/// another's, never to admit a request.
 pub(crate) fn claimed_account(token: &str) -> Option<Did> {
     Token::parse(token).ok().map(|token| token.unverified_claims().sub.clone())
 }

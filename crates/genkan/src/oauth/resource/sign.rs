@@ -36,6 +36,8 @@ impl OAuth {
             };
             let text = access_token::sign(&key.private, &claims);
             let token = Arc::new(Token { ath: ath(&text), text, key: key.id.clone() });
+            // Two requests may mint at once. The second token replaces the first, and both are
+            // good.
             caller.minted.set(Some(Arc::clone(&token)));
             token
         });
@@ -56,6 +58,8 @@ impl OAuth {
     pub(crate) fn hear_nonce(&self, host: &HostId, nonce: &str) {
         let is_computed = self.nonces.accepts(nonce, self.clock.now().as_millis());
         let heard = self.signer.heard(host);
+        // Nonces are normally computed from the time. A heard one is remembered only for a host
+        // that asks for a different one, and only as long as it does.
         if is_computed && heard.is_some() {
             self.signer.hear(host, None);
         } else if !is_computed && heard.as_deref() != Some(nonce) && nonce.len() <= LONGEST_NONCE {

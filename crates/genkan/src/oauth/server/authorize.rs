@@ -34,6 +34,8 @@ impl OAuth {
         let id = request_uri.strip_prefix(URI_PREFIX).ok_or(Problem::Unknown)?;
         let mut tx = self.db.begin().await?;
         let request = requests::hold(&mut tx, id, now).await?.ok_or(Problem::Unknown)?;
+        // A request URI is bound to the client that pushed it (RFC 9126 §2.2). One that another
+        // client presents has leaked, so it is removed.
         if request.client_id != client_id {
             requests::remove(&mut tx, id).await?;
             tx.commit().await?;
@@ -42,11 +44,15 @@ impl OAuth {
         if request.decided {
             return Err(self.denied(&request, "This authorization request was already answered"));
         }
+        // A request that shows up in a second browser may be an attempt to let a person approve
+        // what somebody else began. It ends for both browsers.
         if request.device.as_deref().is_some_and(|first| first != device.as_str()) {
             requests::remove(&mut tx, id).await?;
             tx.commit().await?;
             return Err(self.denied(&request, "This authorization request was opened in another browser"));
         }
+        // Each visit extends the request: a person who is still typing a password should not lose
+        // it.
         requests::visit(&mut tx, id, device.as_str(), now.plus(REQUEST)).await?;
         tx.commit().await?;
         let client = self.clients.shown(client_id).await?;
@@ -99,6 +105,8 @@ impl OAuth {
         let allowed =
             pushed.scope.approve(|value| scopes.is_none_or(|given| given.iter().any(|one| one == value)));
         let account = &signed_in.account;
+        // All of this was true when the page was made. Minutes may have passed since then, and a
+        // form can also be sent by hand.
         if !allowed.has_atproto()
             || account.standing() != Standing::Active
             || !is_wanted(opened, signed_in, now)
@@ -138,7 +146,10 @@ impl OAuth {
             grant_id: None,
             link,
         };
+        // Only the hash is stored, so a copy of the database does not contain a code that can be
+        // redeemed.
         codes::insert(&mut tx, &hash(code.expose()), &stored).await?;
+        // Any program can call itself a development client, so no consent is remembered for one.
         if !opened.client.development {
             consents::add(&mut tx, did.as_str(), &stored.client_id, &scope, now).await?;
         }
@@ -201,6 +212,7 @@ impl OAuth {
 
     fn way_back(&self, request: &Stored, said: Vec<(&'static str, Secret<String>)>) -> Redirect {
         let pushed = &request.pushed;
+        // RFC 9207: `iss` lets a client that uses several servers notice a mix-up.
         let mut parameters = vec![
             ("iss", Secret::new(self.settings.issuer.clone())),
             ("state", Secret::new(pushed.state.clone())),

@@ -94,6 +94,7 @@ impl OAuth {
                 set: self.sets.view(value).await?,
             });
         }
+        // The sort is stable, so the other values keep the order of the request.
         permissions.sort_by_key(|permission| permission.value != "atproto");
         Ok(permissions)
     }
@@ -135,6 +136,8 @@ fn is_hinted(opened: &OpenRequest, account: &Account) -> bool {
 }
 
 fn is_fresh(opened: &OpenRequest, signed_in: &SignIn, now: Timestamp) -> bool {
+    // `prompt=login` asks for a sign-in after the push. An older one does not count, however fresh
+    // it is.
     let asked_again = opened.prompt == Some(Prompt::Login)
         && signed_in.at < Timestamp::from_millis(opened.request.pushed.at);
     signed_in.is_fresh(now) && !asked_again
@@ -145,6 +148,8 @@ fn decide<'a>(prompt: Option<Prompt>, hinted: bool, candidates: &[Candidate<'a>]
         (Some(Prompt::Create), _) => Decision::Show(Page::SignUp),
         (Some(Prompt::None), _) => decide_silently(candidates),
         (_, []) => Decision::Show(Page::SignIn),
+        // Only a hint chooses for the person: the one account in this browser need not be the one
+        // they want to use.
         (None | Some(Prompt::Consent), [one]) if hinted => decide_on(*one, prompt.is_none()),
         _ => Decision::Show(Page::Choose(candidates.iter().map(choice).collect())),
     }
@@ -152,6 +157,7 @@ fn decide<'a>(prompt: Option<Prompt>, hinted: bool, candidates: &[Candidate<'a>]
 
 fn decide_on(one: Candidate<'_>, may_be_silent: bool) -> Decision<'_> {
     let did = one.signed_in.account.did.clone();
+    // The password comes before reactivation and consent, because both act in the account's name.
     if !one.fresh {
         Decision::Show(Page::SignIn)
     } else if !one.active {

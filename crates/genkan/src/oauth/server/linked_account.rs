@@ -20,7 +20,7 @@ pub(crate) struct LinkedAccount {
     /// Of the link; the grant will have the same.
     pub(crate) id: String,
     pub(crate) did: Did,
-    /// Confirmed both ways; the DID where there is none.
+    /// Confirmed in both directions. An account without a confirmed handle has its DID here.
     pub(crate) handle: String,
     /// What its server granted, values between spaces.
     pub(crate) scope: String,
@@ -46,6 +46,7 @@ impl OAuth {
                 }
             }
         }
+        // Two permission sets may stand for the same scope value.
         let mut seen = HashSet::new();
         allowed.retain(|value| seen.insert(value.clone()));
         Ok(ApprovedScope::of_values(&allowed))

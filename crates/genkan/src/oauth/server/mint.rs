@@ -33,7 +33,7 @@ pub(crate) struct Tokens {
 #[derive(Debug)]
 pub(in crate::oauth) enum TokenSubject<'a> {
     Home(&'a Account),
-    /// Its account is none of ours; that its own server stands by it is for the link to see.
+    /// An account on an external PDS. The link finds out whether its server still answers for it.
     Linked(Did),
 }
 
@@ -71,6 +71,8 @@ impl OAuth {
     ) -> Result<Tokens, Error> {
         let written = scope.written();
         if written.is_reference() {
+            // In the grant's transaction: a host can ask for the reference as soon as it sees the
+            // token.
             scopes::keep(tx, &written, &scope, now).await?;
         }
         // Never beyond the grant's own end.

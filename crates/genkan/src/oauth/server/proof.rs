@@ -24,11 +24,15 @@ impl OAuth {
             method: call.method,
             origin: &self.settings.issuer,
             path: call.path,
+            // RFC 9449 §4.3: `ath` is needed only beside an access token, and calls to these
+            // endpoints carry none.
             access_token: None,
             now_millis: now.as_millis(),
         };
         match dpop::verify(proof, &expected, &self.nonces) {
             Ok(proof) => Ok(Some(proof)),
+            // This error has its own code: clients react to it by repeating the request with the
+            // nonce (RFC 9449 §8).
             Err(error @ dpop::Error::UseNonce) => Err(Error::refused(Code::UseDpopNonce, error.to_string())),
             Err(error) => Err(Error::refused(Code::InvalidDpopProof, error.to_string())),
         }
@@ -68,6 +72,8 @@ impl OAuth {
         proven: &AuthenticatedClient,
         now: Timestamp,
     ) -> Result<(), Error> {
+        // In the transaction of the action itself: after a failure of our own, the client can
+        // repeat the same request, and a replay of a request that succeeded finds the proof used.
         if let Some(proof) = proof
             && !self.seen.is_first(tx, OneTimeUse::Proof(proof), now.plus(PROOF), now).await?
         {

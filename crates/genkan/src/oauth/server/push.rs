@@ -35,6 +35,7 @@ impl OAuth {
         let proven = self.clients.authenticate(&client, form, proof_key, Purpose::Begin, issuer).await?;
 
         let asked = AuthorizationRequest::parse(form)?;
+        // RFC 9449 §10.1: the proof and `dpop_jkt` both bind the code to a key, so they must agree.
         let dpop_key = match (proof_key, asked.dpop_jkt) {
             (Some(proof), Some(named)) if proof != named => {
                 let why = "\"dpop_jkt\" differs from the key of the DPoP proof";
@@ -67,6 +68,8 @@ impl OAuth {
         };
         let id = format!("req-{}", HEXLOWER.encode(&random::bytes::<16>()));
         let mut tx = self.db.begin().await?;
+        // The last step, in the transaction that stores the request: a push that was refused above
+        // has used up neither its proof nor its assertion.
         self.use_up(&mut tx, proof.as_ref(), &client, &proven, now).await?;
         requests::insert(&mut tx, &id, client.id.as_str(), &pushed, now.plus(REQUEST)).await?;
         tx.commit().await?;
@@ -105,6 +108,7 @@ fn redirect_for(client: &Client, asked: Option<String>) -> Result<String, Error>
 /// What is asked for, without what nobody knows and what stands there twice.
 fn scope_for(client: &Client, asked: &str) -> Result<RequestedScope, Error> {
     if let Some(value) = undeclared(asked, &client.metadata.scope) {
+        // The client chooses the value's length. The error must stay short.
         let shown: String = value.chars().take(200).collect();
         let why = format!("the scope value {shown:?} is not declared in the client metadata");
         return Err(Error::refused(Code::InvalidScope, why));

@@ -53,7 +53,7 @@ impl OAuth {
         self.use_up(&mut tx, proof, client, proven, now).await?;
         let mut leaked = None;
         let done = self.redeem_in(&mut tx, &hash, redemption, &mut leaked, now).await;
-        // A refusal uses the code up as well; trouble of ours uses up nothing.
+        // A refusal uses the code up as well. A failure of our own uses up nothing.
         if matches!(done, Ok(_) | Err(Error::Refused(_))) {
             tx.commit().await?;
         }
@@ -85,16 +85,22 @@ impl OAuth {
             // Somebody has a code that was not meant for them: what came of it ends, and the browser is signed out.
             if let Some(grant) = &code.grant_id {
                 self.end_in(tx, grant, Actor::Genkan, "a code was used twice", now).await?;
+                // The caller signs the browser out after this transaction, because that takes a
+                // transaction of its own and SQLite has a single write connection.
                 *leaked = Some(code);
             }
             return Err(Error::grant("the authorization code was already used"));
         }
         check(&code, &with, now)?;
         let challenge = OneTimeUse::Challenge(&code.pushed.code_challenge);
+        // If a client reused its challenge, a party that saw one exchange would know the verifier
+        // of the next.
         if !self.seen.is_first(tx, challenge, now.plus(CHALLENGE), now).await? {
             return Err(Error::grant("the code_challenge was already used"));
         }
         let subject = token_subject(code.link.is_some(), &code.did, with.account)?;
+        // An account on an external PDS has no row here that could be held. Its own server answers
+        // for it.
         if code.link.is_none() && !is_active {
             return Err(Error::grant("the account is not active"));
         }
@@ -110,6 +116,7 @@ impl OAuth {
     fn grant(&self, code: &codes::Stored, with: &Redemption<'_>, now: Timestamp) -> Grant {
         let span = if with.client.is_believed() { LONG } else { SHORT };
         let refreshable = with.client.metadata.refreshes;
+        // Without refresh tokens a grant has no use after its first access token.
         let expires_at = now.plus(if refreshable { span.total } else { self.settings.access_lifetime });
         Grant {
             id: code.link.clone().unwrap_or_else(ids::grant_id),
@@ -136,6 +143,8 @@ fn check(code: &codes::Stored, with: &Redemption<'_>, now: Timestamp) -> Result<
     let pushed = &code.pushed;
     let met =
         pushed.code_challenge.parse::<Challenge>().is_ok_and(|challenge| challenge.is_met_by(with.verifier));
+    // RFC 6749 §4.1.3 for the client and the redirect URI, RFC 9449 §10 for the key, RFC 7636 §4.6
+    // for the verifier. The first check that fails gives the message.
     let checks = [
         (now < code.expires_at, "the authorization code is invalid or has expired"),
         (code.client_id == with.client.id.as_str(), "the authorization code was issued to another client"),

@@ -1,7 +1,8 @@
 //! A refresh token for fresh tokens.
 //!
-//! One token has one successor, on any number of replicas: the grant's row is held while it is decided. Whoever cannot
-//! prove the grant's key learns nothing and ends nothing, for a stolen token alone must not sign its owner out.
+//! One token has one successor, on any number of replicas: the grant's row is held while it is
+//! decided. A caller that cannot prove the grant's key learns nothing and ends nothing: a stolen
+//! token alone must not sign its owner out.
 
 use genkan_protocol::oauth::dpop::Proof;
 use genkan_protocol::oauth::error::OAuthErrorCode as Code;
@@ -46,6 +47,8 @@ impl OAuth {
             Some(place) => grants::find(&self.db, &place.grant).await?,
             None => None,
         };
+        // Found out before the transaction, since the client's key set may have to be fetched from
+        // its host.
         let key_is_gone = match &grant {
             Some(grant) => self.clients.lacks_key_of(client, &grant.client_auth).await?,
             None => false,
@@ -74,6 +77,7 @@ impl OAuth {
         let mut tx = self.db.begin().await?;
         self.use_up(&mut tx, proof, client, &proven, now).await?;
         let done = self.refresh_in(&mut tx, &grant.id, with, now).await;
+        // A refusal is committed too: it may have ended the grant, and its proof stays used up.
         if matches!(done, Ok(_) | Err(Error::Refused(_))) {
             tx.commit().await?;
         }
@@ -92,19 +96,23 @@ impl OAuth {
         if !grant.is_held_by(with.proof) {
             return Err(Error::grant("the refresh token is bound to another DPoP key"));
         }
-        // From here on, whoever asks holds the grant's key.
+        // From here on the caller has proved the grant's key, so a refusal may end the grant.
         let why = if grant.client_id != with.client.id.as_str() {
             "the refresh token was issued to another client"
         } else if with.key_is_gone {
             "the key that the client authenticated with is no longer in its key set"
         } else {
             match grant.rotation(with.generation, now, self.settings.refresh_grace) {
+                // This refusal does not end the grant: a client that used the wrong one of its keys
+                // can try again with the right one.
                 Rotation::To(_) | Rotation::Again(_)
                     if !grant.client_auth.may_go_on_as(&with.proven.auth) =>
                 {
                     return Err(Error::grant("the client authenticated with another key before"));
                 }
                 Rotation::To(generation) => {
+                    // Decided again at each rotation: the operator may have trusted the client
+                    // meanwhile, or the client may have become confidential.
                     let span = if with.client.is_believed() { LONG } else { SHORT };
                     let rotated = grant.rotated(generation, with.proven.auth.clone(), now, span);
                     grants::rotate(tx, &rotated).await?;

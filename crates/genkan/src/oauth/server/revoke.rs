@@ -26,15 +26,18 @@ pub(crate) struct GrantView {
 }
 
 impl OAuth {
-    /// A client is done with a token: its whole grant ends. A proof is not needed, but a wrong one is refused. What is not the client's own is left alone, without a word.
+    /// Ends the whole grant of a token that a client revokes. A proof is not needed, but a wrong
+    /// one is refused. A token of another client is left alone, and that is no error.
     pub(crate) async fn revoke(&self, call: &Call<'_>, form: &Form) -> Result<(), Error> {
         let now = self.clock.now();
-        // Plain OAuth libraries send none here, and whoever takes a stranger's token to this place does no harm.
+        // Plain OAuth libraries send no proof here. A party that revokes a token it found does
+        // no harm.
         let proof = self.proof(call, now)?;
         let proof = proof.as_ref();
         let token = form.required("token")?;
         let client = self.clients.look_up(form.required("client_id")?, Purpose::GoOn).await?;
         let proven = self.authenticate(&client, form, proof, Purpose::GoOn).await?;
+        // An unknown token is no error: the client could not do anything about it (RFC 7009 §2.2).
         let named = self.grant_named(token).await?;
         let mut tx = self.db.begin().await?;
         self.use_up(&mut tx, proof, &client, &proven, now).await?;
@@ -62,7 +65,8 @@ impl OAuth {
         Ok(views)
     }
 
-    /// The account takes one grant back, and is asked anew by that client. `false`: it has no such grant.
+    /// Revokes one grant of the account. Its client must ask for consent again. `false`: the
+    /// account has no such grant.
     pub(crate) async fn end(&self, did: &Did, grant: &str) -> Result<bool, Error> {
         let now = self.clock.now();
         let mut tx = self.db.begin().await?;
@@ -71,6 +75,8 @@ impl OAuth {
         };
         let by = Actor::Account(did.as_str());
         let was_alive = self.end_in(&mut tx, grant, by, "taken back by the account", now).await?;
+        // Otherwise a confidential client could get the next grant without a question to the
+        // person.
         consents::remove(&mut tx, did.as_str(), Some(&held.client_id)).await?;
         tx.commit().await?;
         Ok(was_alive)
@@ -141,6 +147,8 @@ impl OAuth {
 
     /// The operator's word on a client. A blocked one loses every grant; answers how many.
     pub(crate) async fn set_trust(&self, client_id: &str, trust: ClientTrust) -> Result<usize, Error> {
+        // Blocked first, in its own transaction: no new call of this client passes its look-up
+        // while its grants are being ended.
         self.clients.set_trust(client_id, trust).await?;
         if trust != ClientTrust::Blocked {
             return Ok(0);
@@ -176,6 +184,7 @@ impl OAuth {
 
     /// The grant that a token of any kind and age belongs to.
     async fn grant_named(&self, token: &str) -> Result<Option<String>, Error> {
+        // The form's `token_type_hint` is not needed, since each kind of token has its own form.
         if let Some(place) = self.refresh_tokens.read(token) {
             return Ok(Some(place.grant));
         }
@@ -188,9 +197,10 @@ impl OAuth {
         Ok(self.token_id_of(token).as_deref().and_then(ids::grant_of_token_id).map(str::to_owned))
     }
 
-    /// The name of an access token of ours, its end not looked at.
+    /// The id of an access token that Genkan signed. An expired one has it too.
     fn token_id_of(&self, token: &str) -> Option<String> {
         let token = Token::parse(token).ok()?;
+        // The unverified audience only says which keys to try. The signature decides.
         if token.unverified_claims().aud == self.settings.service_did {
             let key = self.ring.web_key_by_id(token.kid()?)?;
             return token.verify(&key.public).ok().map(|claims| claims.jti.clone());

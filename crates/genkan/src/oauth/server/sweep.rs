@@ -13,6 +13,8 @@ pub(crate) async fn sweep(db: &Db, now: Timestamp) -> crate::db::Result<u64> {
     gone += sql::requests::sweep(&mut tx, now).await?;
     gone += sql::grants::sweep(&mut tx, now.minus(DAY)).await?;
     gone += sql::codes::sweep(&mut tx, now.minus(DAY)).await?;
+    // `keep` renews a scope at most once an hour, so ninety days are far beyond the last token that
+    // refers to it.
     gone += sql::scopes::sweep(&mut tx, now.minus(DAY * 90)).await?;
     gone += sql::clients::sweep(&mut tx, now.minus(DAY * 7)).await?;
     gone += sql::permission_sets::sweep(&mut tx, now.minus(DAY)).await?;

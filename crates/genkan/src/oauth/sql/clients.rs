@@ -60,6 +60,7 @@ pub(in crate::oauth) async fn put_document(
     document: &str,
     now: Timestamp,
 ) -> Result<()> {
+    // `standing` is left alone, so the operator's decision survives every fetch.
     sqlx::query(
         "INSERT INTO oauth_clients (client_id, standing, document, fetched_at, created_at)
          VALUES ($1, 'known', $2, $3, $3)

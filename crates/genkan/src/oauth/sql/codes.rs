@@ -20,7 +20,7 @@ pub(in crate::oauth) struct Stored {
     pub(in crate::oauth) device: DeviceId,
     pub(in crate::oauth) expires_at: Timestamp,
     pub(in crate::oauth) grant_id: Option<String>,
-    /// Of an account that lives elsewhere: the link that waits for this code, whose id the grant will have.
+    /// For an account on an external PDS: the link that waits for this code. The grant gets its id.
     pub(in crate::oauth) link: Option<String>,
 }
 
@@ -48,6 +48,8 @@ pub(in crate::oauth) async fn take(
     hash: &str,
     now: Timestamp,
 ) -> Result<Option<(bool, Stored)>> {
+    // The update decides who is first: of two at once, the second waits for the first one's
+    // transaction and then matches no row.
     let first = sqlx::query("UPDATE oauth_codes SET used_at = $2 WHERE hash = $1 AND used_at IS NULL")
         .bind(hash)
         .bind(now.as_millis())

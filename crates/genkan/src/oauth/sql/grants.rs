@@ -46,8 +46,9 @@ pub(in crate::oauth) async fn find(db: &Db, id: &str) -> Result<Option<Grant>> {
     row.map(|row| read(&row)).transpose()
 }
 
-/// The same within a transaction, which holds the row until its end.
+/// A grant, ended or not. Its row is held until the transaction ends.
 pub(in crate::oauth) async fn hold(tx: &mut Tx, id: &str) -> Result<Option<Grant>> {
+    // The update changes nothing. It takes the row's lock in the one way that both databases know.
     let row = sqlx::query(sqlx::AssertSqlSafe(format!(
         "UPDATE oauth_grants SET generation = generation WHERE id = $1 RETURNING {COLUMNS}"
     )))

@@ -23,6 +23,7 @@ pub(in crate::oauth) async fn find(db: &Db, nsid: &str) -> Result<Option<Stored>
             .fetch_optional(db.reader())
             .await?;
     let Some(row) = row else { return Ok(None) };
+    // A name whose every attempt failed has a row without a document.
     let document: Option<String> = row.try_get("document")?;
     let verified_at: Option<i64> = row.try_get("verified_at")?;
     Ok(Some(Stored {

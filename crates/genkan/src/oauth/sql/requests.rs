@@ -35,6 +35,7 @@ pub(in crate::oauth) async fn insert(
 
 /// A request that has not expired, decided or not. The row is held until the transaction ends.
 pub(in crate::oauth) async fn hold(tx: &mut Tx, id: &str, now: Timestamp) -> Result<Option<Stored>> {
+    // The update changes nothing. It locks the row, so that one of several decisions comes first.
     let row = sqlx::query(
         "UPDATE oauth_requests SET expires_at = expires_at WHERE id = $1 AND expires_at > $2
          RETURNING client_id, pushed, device, decided_at",

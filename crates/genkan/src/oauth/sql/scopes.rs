@@ -15,6 +15,8 @@ pub(in crate::oauth) async fn keep(
     scope: &ExpandedScope,
     now: Timestamp,
 ) -> Result<()> {
+    // The id is a hash of the scope, so a row with this id needs no comparison. Its time is written
+    // at most once an hour.
     sqlx::query(
         "INSERT INTO oauth_scopes (id, scope, used_at) VALUES ($1, $2, $3)
          ON CONFLICT (id) DO UPDATE SET used_at = excluded.used_at WHERE oauth_scopes.used_at < $4",

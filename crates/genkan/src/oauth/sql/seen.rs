@@ -28,8 +28,8 @@ pub(in crate::oauth) async fn insert(
     Ok(done.rows_affected() == 1)
 }
 
-/// The same for many at once, none of them twice, in one statement that is its own transaction: of those who are new.
-/// `hashes` is sorted, so that two replicas never wait for each other.
+/// Inserts many hashes in one statement, which is its own transaction, and returns the new ones.
+/// `hashes` has no duplicates and is sorted, so that two replicas never wait for each other.
 pub(in crate::oauth) async fn insert_all(
     db: &Db,
     hashes: &[&str],

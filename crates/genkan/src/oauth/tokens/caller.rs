@@ -18,7 +18,7 @@ pub(crate) struct GrantCaller {
     pub(crate) place: Place,
     pub(crate) scope: ExpandedScope,
     pub(in crate::oauth) written: TokenScope,
-    /// Of the client's key. `None`: whoever has the token may use it.
+    /// Thumbprint of the client's key. `None`: a Bearer token, good for anybody who has it.
     pub(crate) key: Option<Thumbprint>,
     pub(crate) expires_at: Timestamp,
     /// What goes to the host in the token's place. Forgotten together with the token.

@@ -36,13 +36,15 @@ impl RefreshTokens {
         Secret::new(token)
     }
 
-    /// `None`: it is none of ours.
+    /// Reads a refresh token and checks its code. `None`: Genkan did not make it.
     pub(in crate::oauth) fn read(&self, token: &str) -> Option<Place> {
         let body = token.strip_prefix(PREFIX).filter(|body| body.len() == BODY && is_hex(body))?;
         let (grant, rest) = body.split_at_checked(GRANT)?;
         let (generation, _) = rest.split_at_checked(8)?;
         let place =
             Place { grant: grant.to_owned(), generation: u32::from_str_radix(generation, 16).ok()?.into() };
+        // Compared as a whole and in constant time. No other spelling of the same token is
+        // accepted.
         let ours = self.make(&place);
         subtle::ConstantTimeEq::ct_eq(ours.expose().as_bytes(), token.as_bytes())
             .unwrap_u8()

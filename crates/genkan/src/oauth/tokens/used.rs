@@ -46,6 +46,7 @@ impl OneTimeUse<'_> {
             Self::Assertion { client_id, jti } => ("assertion", client_id, jti),
             Self::Challenge(challenge) => ("challenge", challenge, ""),
         };
+        // The zero bytes separate the parts, so that "ab" and "c" differ from "a" and "bc".
         let digest = Sha256::new()
             .chain_update(kind)
             .chain_update([0])
@@ -78,8 +79,8 @@ impl UsedOnce {
         seen::insert(tx, &used.hash(), until, now).await
     }
 
-    /// The same for a proof alone, for requests that write nothing else. Many at once share a transaction.
-    /// `None`: it cannot be told now.
+    /// Whether a proof is used for the first time, for requests that write nothing else. Many at
+    /// once share a transaction. `None`: the database did not answer.
     pub(in crate::oauth) async fn is_first_proof(&self, proof: &Proof, now: Timestamp) -> Option<bool> {
         let (hash, until) = (OneTimeUse::Proof(proof).hash(), now.plus(PROOF));
         if self.memory.get(&hash).is_some_and(|until| until > now) {
@@ -88,6 +89,7 @@ impl UsedOnce {
         let (answer, heard) = oneshot::channel();
         self.queue.send(Question { hash: hash.clone(), until, answer }).await.ok()?;
         let first = heard.await.ok()?;
+        // Also for a replay: the next one is then refused without a question to the database.
         self.memory.insert(hash, until);
         Some(first)
     }
@@ -115,10 +117,14 @@ async fn answer(db: Db, clock: Clock, mut questions: mpsc::Receiver<Question>) {
 /// Who of them is first. Of two alike in one batch the earlier is.
 async fn write(db: &Db, now: Timestamp, batch: &[Question]) -> Result<Vec<bool>> {
     let mut hashes: Vec<&str> = batch.iter().map(|question| question.hash.as_str()).collect();
+    // In one order on all replicas, so that their statements do not wait for each other's rows.
     hashes.sort_unstable();
     hashes.dedup();
+    // One expiry for the whole statement. Some proofs are remembered a little longer, which does no
+    // harm.
     let until = batch.iter().map(|question| question.until).max().unwrap_or(now);
     let mut new = seen::insert_all(db, &hashes, until, now).await?;
+    // Each hash can be removed once, so of equal proofs in one batch only the first is told `true`.
     Ok(batch.iter().map(|question| new.remove(&question.hash)).collect())
 }
 
