@@ -1,7 +1,7 @@
 //! The running server: its listeners, and how they stop. Part of the wiring, as `app` is.
 
 mod background;
-mod neighbours;
+mod rooms;
 mod signer;
 
 use std::net::SocketAddr;
@@ -31,7 +31,7 @@ use crate::http::{
 };
 use crate::wire::TrustedPeers;
 use crate::{accounts, jobs};
-use neighbours::Rooms;
+use rooms::AppRooms;
 
 /// A running server.
 pub(crate) struct Running {
@@ -139,7 +139,7 @@ fn open_edge(app: &App) -> Result<Edge, StartError> {
         ExternalPdses::new(names, app.clock.clone(), ExternalPolicy::of(&app.config), &app.metrics);
     let context = edge::EdgeContext {
         settings: edge::Settings::of(&app.config),
-        neighbours: Rooms::of(app),
+        rooms: AppRooms::of(app),
         trusted_peers: trusted_peers.clone(),
         metrics: app.metrics.clone(),
         router: router(app, trusted_peers.clone())?,

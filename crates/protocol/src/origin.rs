@@ -53,6 +53,12 @@ impl Origin {
         &self.authority
     }
 
+    /// Whether another origin leads to the server at this one. Under a public name there is one server,
+    /// whatever the port and scheme. On loopback the port tells servers apart.
+    pub fn is_same_server(&self, other: &Self) -> bool {
+        self == other || (!self.is_loopback() && self.host() == other.host())
+    }
+
     /// Whether the host is `localhost` or a loopback address.
     pub fn is_loopback(&self) -> bool {
         let host = self.host().trim_start_matches('[').trim_end_matches(']');
@@ -131,6 +137,22 @@ impl fmt::Debug for Origin {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_public_name_is_one_server_and_loopback_is_one_for_each_port() {
+        let origin = |text: &str| text.parse::<Origin>().unwrap();
+        for (one, other, same) in [
+            ("https://a.example", "https://a.example", true),
+            ("https://a.example", "https://a.example:8443", true),
+            ("https://a.example", "http://a.example", true),
+            ("https://a.example", "https://b.example", false),
+            ("http://localhost:1", "http://localhost:1", true),
+            ("http://localhost:1", "http://localhost:2", false),
+            ("http://127.0.0.1:1", "http://127.0.0.1:2", false),
+        ] {
+            assert_eq!(origin(one).is_same_server(&origin(other)), same, "{one} {other}");
+        }
+    }
 
     #[test]
     fn takes_bare_origins_in_canonical_form() {

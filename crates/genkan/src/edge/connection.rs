@@ -19,10 +19,10 @@ use super::client_stream::ClientStream;
 use super::service::{self, ConnectionContext};
 use super::settings::Settings;
 use crate::base::monotonic_now;
-use crate::forward::Neighbours;
+use crate::forward::Rooms;
 
 /// Serves a connection to its end.
-pub(super) async fn serve<N: Neighbours>(mut stream: TcpStream, context: Rc<ConnectionContext<N>>) {
+pub(super) async fn serve<R: Rooms>(mut stream: TcpStream, context: Rc<ConnectionContext<R>>) {
     let Some(spoken) = spoken(&stream, &context.activity).await else { return };
     if let Spoken::Http2 = spoken {
         return Box::pin(serve_http2(stream, context)).await;
@@ -92,10 +92,7 @@ async fn spoken(stream: &TcpStream, activity: &Activity) -> Option<Spoken> {
 }
 
 /// Serves requests until the connection ends, or rests. A resting connection's stream is returned.
-async fn serve_http1<N: Neighbours>(
-    stream: TcpStream,
-    context: &Rc<ConnectionContext<N>>,
-) -> Option<TcpStream> {
+async fn serve_http1<R: Rooms>(stream: TcpStream, context: &Rc<ConnectionContext<R>>) -> Option<TcpStream> {
     let activity = Rc::clone(&context.activity);
     let settings = context.worker.settings();
     let framing = RequestFraming::new(settings.head());
@@ -170,7 +167,7 @@ async fn part(mut stream: TcpStream) {
     let _ = tokio::time::timeout(Duration::from_secs(1), drain).await;
 }
 
-async fn serve_http2<N: Neighbours>(stream: TcpStream, context: Rc<ConnectionContext<N>>) {
+async fn serve_http2<R: Rooms>(stream: TcpStream, context: Rc<ConnectionContext<R>>) {
     let activity = Rc::clone(&context.activity);
     activity.head_since.set(None);
     let settings = context.worker.settings();

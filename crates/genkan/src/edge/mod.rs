@@ -39,15 +39,15 @@ use tokio_rustls::rustls::ClientConfig;
 pub(crate) use counters::{By, Counters};
 pub(crate) use settings::Settings;
 
-use crate::forward::{Breakers, ExternalPdses, Neighbours};
+use crate::forward::{Breakers, ExternalPdses, Rooms};
 use crate::telemetry::metrics::Metrics;
 use crate::wire::TrustedPeers;
 
 /// What all threads of the edge share.
 #[derive(Debug)]
-pub(crate) struct EdgeContext<N> {
+pub(crate) struct EdgeContext<R> {
     pub(crate) settings: Settings,
-    pub(crate) neighbours: N,
+    pub(crate) rooms: R,
     /// The peers whose `X-Forwarded-For` is believed.
     pub(crate) trusted_peers: TrustedPeers,
     pub(crate) metrics: Metrics,
@@ -85,9 +85,9 @@ pub(crate) struct Edge {
 
 impl Edge {
     /// Listens on the address and serves, with one thread per worker, until [`stop`](Self::stop).
-    pub(crate) fn open<N: Neighbours + Send + Sync>(
+    pub(crate) fn open<R: Rooms + Send + Sync>(
         address: SocketAddr,
-        context: EdgeContext<N>,
+        context: EdgeContext<R>,
     ) -> io::Result<Self> {
         let first = worker::listen(address)?;
         // Port 0 means any free port. The first listener chooses it and all others share it.
@@ -106,7 +106,7 @@ impl Edge {
             let counters = Arc::new(Counters::default());
             all_counters.push(Arc::clone(&counters));
             let parts = worker::Parts {
-                neighbours: context.neighbours.clone(),
+                rooms: context.rooms.clone(),
                 edge: Arc::clone(&context),
                 connection_limits: connection_limits.clone(),
                 breakers: breakers.clone(),

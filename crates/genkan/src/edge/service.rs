@@ -20,7 +20,7 @@ use super::counters::By;
 use super::local;
 use super::worker::Worker;
 use crate::base::monotonic_now;
-use crate::forward::{AnswerBody, Destination, Neighbours};
+use crate::forward::{AnswerBody, Call, Destination, Rooms};
 use crate::routing::{Way, decide, method, table};
 use crate::telemetry::RequestLine;
 use crate::wire::{
@@ -29,8 +29,8 @@ use crate::wire::{
 
 /// What all requests of one connection share.
 #[derive(Debug)]
-pub(super) struct ConnectionContext<N> {
-    pub(super) worker: Rc<Worker<N>>,
+pub(super) struct ConnectionContext<R> {
+    pub(super) worker: Rc<Worker<R>>,
     pub(super) peer: Peer,
     /// Whether the peer's `X-Forwarded-For` is believed.
     pub(super) is_believed: bool,
@@ -38,8 +38,8 @@ pub(super) struct ConnectionContext<N> {
 }
 
 /// Answers one request.
-pub(super) async fn answer<N: Neighbours>(
-    connection: Rc<ConnectionContext<N>>,
+pub(super) async fn answer<R: Rooms>(
+    connection: Rc<ConnectionContext<R>>,
     request: Request<Incoming>,
 ) -> Response<Tracked> {
     let under_way = UnderWay::begin(&connection.activity);
@@ -53,7 +53,7 @@ pub(super) async fn answer<N: Neighbours>(
             (By::Edge, None, answer::respond(error), Some(name))
         }
     };
-    if by_proof && let Ok(nonce) = HeaderValue::from_str(&connection.worker.neighbours().nonce()) {
+    if by_proof && let Ok(nonce) = HeaderValue::from_str(&connection.worker.rooms().nonce()) {
         response.headers_mut().insert(DPOP_NONCE, nonce);
     }
     connection.worker.counters().answered(by, response.status());
@@ -93,8 +93,8 @@ impl Drop for UnderWay {
 /// Who answered, and where the request went if it was forwarded.
 type Answered = (By, Option<Destination>, Response<AnswerBody>);
 
-async fn route<N: Neighbours>(
-    connection: &ConnectionContext<N>,
+async fn route<R: Rooms>(
+    connection: &ConnectionContext<R>,
     request: Request<Incoming>,
 ) -> Result<Answered, XrpcError> {
     let worker = &connection.worker;
@@ -120,23 +120,20 @@ async fn route<N: Neighbours>(
     if parts.headers.contains_key(UPGRADE) && asks_for_websocket(&parts.headers) {
         return Err(answer::no_websocket());
     }
-    let way = decide::decide(
-        table::row(name),
-        &parts.method,
-        Authorization::of(&parts.headers),
-        parts.uri.query(),
-    )?;
+    let row = table::row(name);
     // What Genkan answers is counted there, by a layer that knows more about the request.
-    if way == Way::Local {
+    let authorization = Authorization::of(&parts.headers);
+    let Way::Forward(route) = decide::decide(row, &parts.method, authorization, parts.uri.query())? else {
         return local_answer(connection, Request::from_parts(parts, body)).await;
-    }
+    };
     // Counted before anything is looked up, so that a flood costs neither the database nor a host.
-    let (client, via) = connection.client(&parts.headers);
-    worker.neighbours().count(client, via.as_ref().map(|host| &*host.0))?;
-    let destination = worker.forwarder().find_destination(way, &parts).await?;
-    let far = (client != connection.peer.address()).then(|| address::visitor(client));
-    let visitor = far.as_ref().unwrap_or_else(|| connection.peer.visitor());
-    let sent = worker.forwarder().send(&destination, &parts, body, visitor).await;
+    let (address, via) = connection.client(&parts.headers);
+    worker.rooms().count(address, via.as_ref().map(|host| &*host.0))?;
+    let far = (address != connection.peer.address()).then(|| address::client(address));
+    let client = far.as_ref().unwrap_or_else(|| connection.peer.client());
+    let call = Call { row, route, request: &parts, client };
+    let destination = worker.forwarder().find_destination(&call).await?;
+    let sent = worker.forwarder().send(&destination, &call, body).await;
     if let Err(error) = &sent {
         worker.failures().failed(&destination, error);
     }
@@ -145,8 +142,8 @@ async fn route<N: Neighbours>(
 }
 
 /// Hands a request to `http`, with what the edge knows of its client.
-async fn local_answer<N: Neighbours>(
-    connection: &ConnectionContext<N>,
+async fn local_answer<R: Rooms>(
+    connection: &ConnectionContext<R>,
     mut request: Request<Incoming>,
 ) -> Result<Answered, XrpcError> {
     let (client, via) = connection.client(request.headers());
@@ -163,7 +160,7 @@ async fn local_answer<N: Neighbours>(
         .ok_or_else(|| XrpcError::internal("the task that answers ended without an answer"))
 }
 
-impl<N: Neighbours> ConnectionContext<N> {
+impl<R: Rooms> ConnectionContext<R> {
     /// The client's address, and the host that passed the request on, if one did.
     fn client(&self, headers: &HeaderMap) -> (IpAddr, Option<ViaHost>) {
         if !self.is_believed {
@@ -251,7 +248,7 @@ struct Line {
 }
 
 impl Line {
-    fn of<N: Neighbours>(connection: &ConnectionContext<N>, request: &Request<Incoming>) -> Self {
+    fn of<R: Rooms>(connection: &ConnectionContext<R>, request: &Request<Incoming>) -> Self {
         Self {
             verb: request.method().clone(),
             path: request.uri().path().to_owned(),

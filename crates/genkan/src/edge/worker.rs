@@ -27,13 +27,13 @@ use super::failures::FailureMetrics;
 use super::service::ConnectionContext;
 use super::{EdgeContext, Phase, Settings};
 use crate::base::monotonic_now;
-use crate::forward::{Breakers, Forwarder, Neighbours};
+use crate::forward::{Breakers, Forwarder, Rooms};
 
 /// What a thread needs to start.
 #[derive(Debug)]
-pub(super) struct Parts<N> {
-    pub(super) neighbours: N,
-    pub(super) edge: Arc<EdgeContext<N>>,
+pub(super) struct Parts<R> {
+    pub(super) rooms: R,
+    pub(super) edge: Arc<EdgeContext<R>>,
     pub(super) connection_limits: ConnectionLimits,
     pub(super) breakers: Breakers,
     pub(super) phase: watch::Receiver<Phase>,
@@ -42,10 +42,10 @@ pub(super) struct Parts<N> {
 
 /// What all connections of a thread share.
 #[derive(Debug)]
-pub(super) struct Worker<N> {
-    edge: Arc<EdgeContext<N>>,
-    neighbours: N,
-    forwarder: Forwarder<N>,
+pub(super) struct Worker<R> {
+    edge: Arc<EdgeContext<R>>,
+    rooms: R,
+    forwarder: Forwarder<R>,
     counters: Arc<Counters>,
     failures: FailureMetrics,
     connection_limits: ConnectionLimits,
@@ -55,20 +55,20 @@ pub(super) struct Worker<N> {
     open: Cell<usize>,
 }
 
-impl<N> Worker<N> {
+impl<R> Worker<R> {
     pub(super) fn settings(&self) -> &Settings {
         &self.edge.settings
     }
 
-    pub(super) fn edge(&self) -> &EdgeContext<N> {
+    pub(super) fn edge(&self) -> &EdgeContext<R> {
         &self.edge
     }
 
-    pub(super) const fn neighbours(&self) -> &N {
-        &self.neighbours
+    pub(super) const fn rooms(&self) -> &R {
+        &self.rooms
     }
 
-    pub(super) const fn forwarder(&self) -> &Forwarder<N> {
+    pub(super) const fn forwarder(&self) -> &Forwarder<R> {
         &self.forwarder
     }
 
@@ -94,7 +94,7 @@ pub(super) fn listen(address: SocketAddr) -> io::Result<std::net::TcpListener> {
 }
 
 /// Serves until the edge has ended.
-pub(super) fn run<N: Neighbours>(listener: std::net::TcpListener, parts: Parts<N>) -> io::Result<()> {
+pub(super) fn run<R: Rooms>(listener: std::net::TcpListener, parts: Parts<R>) -> io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .event_interval(EVENT_INTERVAL)
@@ -102,14 +102,14 @@ pub(super) fn run<N: Neighbours>(listener: std::net::TcpListener, parts: Parts<N
     runtime.block_on(serve(listener, parts))
 }
 
-async fn serve<N: Neighbours>(listener: std::net::TcpListener, parts: Parts<N>) -> io::Result<()> {
+async fn serve<R: Rooms>(listener: std::net::TcpListener, parts: Parts<R>) -> io::Result<()> {
     let listener = TcpListener::from_std(listener)?;
     let mut phase = parts.phase;
     let settings = &parts.edge.settings;
     let via = HeaderValue::try_from(format!("1.1 {}", parts.edge.name)).map_err(io::Error::other)?;
     let connector = Connector::new(Arc::clone(&parts.edge.tls));
     let forwarder = Forwarder::new(
-        parts.neighbours.clone(),
+        parts.rooms.clone(),
         via,
         parts.breakers,
         connector,
@@ -117,7 +117,7 @@ async fn serve<N: Neighbours>(listener: std::net::TcpListener, parts: Parts<N>) 
         parts.edge.external.clone(),
     );
     let worker = Rc::new(Worker {
-        neighbours: parts.neighbours,
+        rooms: parts.rooms,
         forwarder,
         counters: parts.counters,
         failures: FailureMetrics::new(parts.edge.metrics.clone()),
@@ -176,7 +176,7 @@ async fn accept(listener: Option<&TcpListener>) -> io::Result<(TcpStream, Socket
     }
 }
 
-impl<N: Neighbours> Worker<N> {
+impl<R: Rooms> Worker<R> {
     /// Starts a task for a connection, if the limits allow one more.
     fn admit(self: Rc<Self>, stream: TcpStream, peer: SocketAddr) {
         let peer = Peer::new(peer.ip());

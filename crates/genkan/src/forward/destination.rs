@@ -1,71 +1,41 @@
-//! Finding out where a request goes, and by whose credentials.
+//! The destination of a call: the server that gets it, and the credential for it.
 
 use std::borrow::Cow;
-use std::net::IpAddr;
 use std::sync::Arc;
 
 use genkan_protocol::syntax::Did;
-use http::request::Parts;
-use http::{HeaderMap, HeaderValue};
+use http::{HeaderMap, Response};
+use hyper::body::Incoming;
 
-use super::engine::{Forwarder, method_of};
+use super::answer::AnswerBody;
+use super::call::Call;
+use super::engine::Forwarder;
 use super::error::Error;
-use super::external::LinkedDestination;
-use super::external::permission;
-use super::neighbours::{Neighbours, Ours, TokenError};
+use super::external::{LinkedDestination, permission};
+use super::headers::has_passed;
+use super::home::{HomeCredential, HomeDestination};
+use super::rooms::{OwnServer, Rooms, TokenError};
 use crate::accounts::Home;
 use crate::config::TargetReads;
-use crate::fleet::{Host, HostId};
+use crate::fleet::HostId;
 use crate::identity::{Freshness, PdsLocation, PdsLocationError};
-use crate::oauth::{self, AccessError, Call, GrantCaller};
+use crate::oauth::{self, AccessError, GrantCaller};
 use crate::routing::target::Target;
-use crate::routing::{PresentedToken, Way};
+use crate::routing::{PresentedToken, Route};
 
-/// Who is at the door.
-#[derive(Debug)]
-pub(crate) struct Visitor {
-    /// The client's address.
-    pub(crate) ip: IpAddr,
-    /// The same as a host is told it.
-    pub(crate) address: HeaderValue,
-}
-
-/// Where a request goes, and by whose credentials.
+/// Where a call goes, and with which credential.
 #[derive(Debug)]
 pub(crate) enum Destination {
     /// To a host of the fleet.
     Home(HomeDestination),
-    /// To the PDS of an account that lives elsewhere, without credentials.
+    /// To the external PDS of the account that a read is about, without credentials.
     Read(PdsLocation),
-    /// To the PDS of the caller, who lives elsewhere.
+    /// To the external PDS of the caller.
     Linked(LinkedDestination),
 }
 
-/// To a host of the fleet.
-#[derive(Debug)]
-pub(crate) struct HomeDestination {
-    pub(super) host: Arc<Host>,
-    pub(super) by: By,
-}
-
-/// Whose credentials a request carries to its host.
-#[derive(Debug)]
-pub(super) enum By {
-    Nobody,
-    /// The caller's own session token, as it came.
-    Session,
-    /// A token and a proof of ours, within this caller's grant.
-    Grant(Arc<GrantCaller>),
-}
-
-impl HomeDestination {
-    pub(super) const fn by_caller(&self) -> bool {
-        !matches!(self.by, By::Nobody)
-    }
-}
-
 impl Destination {
-    /// The host of the fleet that it leads to, if it is one.
+    /// The host of the fleet that the call goes to, if it is one.
     pub(crate) fn host(&self) -> Option<&HostId> {
         match self {
             Self::Home(destination) => Some(&destination.host.id),
@@ -73,7 +43,7 @@ impl Destination {
         }
     }
 
-    /// The name of where it leads, for the log.
+    /// The server's name, for the log.
     pub(crate) fn name(&self) -> &str {
         match self {
             Self::Home(destination) => destination.host.id.as_str(),
@@ -83,61 +53,81 @@ impl Destination {
     }
 }
 
-impl<N: Neighbours> Forwarder<N> {
-    /// Finds the host that a way leads to. Uses up the proof of a request that has one.
-    pub(crate) async fn find_destination(&self, way: Way<'_>, request: &Parts) -> Result<Destination, Error> {
-        match way {
-            // Nobody asks for it: what Genkan answers itself goes to no host.
-            Way::Local => Err(Error::Unavailable),
-            Way::Caller { shown } => {
-                let (did, audience, by) = match self.speaker(shown, request).await? {
-                    Speaker::Home(did, audience, by) => (did, audience, by),
-                    Speaker::Linked(caller) => {
-                        let by_proof = matches!(shown, PresentedToken::Dpop(_));
-                        return Box::pin(self.linked_destination(caller, by_proof, request)).await;
-                    }
-                };
-                let account = Target::Did(Cow::Borrowed(did.as_str()));
-                // A token outlives an account's stay.
-                match self.home(&account).await? {
-                    Some(home) if home.host == audience => self.home_destination(&home, by),
-                    _ => Err(by.moved()),
-                }
-            }
-            Way::Target { account, shown } => match self.home(&account).await? {
-                Some(home) => self.home_destination(&home, By::Nobody),
-                None => Box::pin(self.external_destination(account, shown, request)).await,
+impl<R: Rooms> Forwarder<R> {
+    /// Sends a call to its destination. Returns when the head of the answer has come.
+    pub(crate) async fn send(
+        &self,
+        destination: &Destination,
+        call: &Call<'_>,
+        body: Incoming,
+    ) -> Result<Response<AnswerBody>, Error> {
+        if has_passed(&call.request.headers, &self.via) {
+            return Err(Error::Loop);
+        }
+        match destination {
+            Destination::Home(destination) => self.send_home(destination, call, body).await,
+            // Boxed: most calls go to a host, and their future should not be as large as these are.
+            Destination::Read(place) => Box::pin(self.read_external(place, call, &body)).await,
+            Destination::Linked(destination) => Box::pin(self.call_linked(destination, call, body)).await,
+        }
+    }
+
+    /// Finds the destination of a call. If the call has a proof, the proof is used up.
+    pub(crate) async fn find_destination(&self, call: &Call<'_>) -> Result<Destination, Error> {
+        match &call.route {
+            Route::Caller { shown } => self.callers_pds(*shown, call).await,
+            Route::Target { account, shown } => match self.home(account).await? {
+                Some(home) => self.home_destination(&home, HomeCredential::None),
+                None => Box::pin(self.external_destination(account, *shown, call)).await,
             },
-            Way::SelfRead { account, shown } => {
-                let Some(home) = self.home(&account).await? else {
-                    return Box::pin(self.external_destination(account, Some(shown), request)).await;
+            Route::SelfRead { account, shown } => {
+                let Some(home) = self.home(account).await? else {
+                    return Box::pin(self.external_destination(account, Some(*shown), call)).await;
                 };
-                match self.speaker(shown, request).await {
+                match self.speaker(*shown, call).await {
                     Ok(Speaker::Home(did, audience, by)) if did == home.did && audience == home.host => {
                         self.home_destination(&home, by)
                     }
-                    // The account's own client has not heard of our nonce yet, and will come again with it.
+                    // The account's own client does not know Genkan's nonce yet. It comes again with it.
                     Err(error @ Error::Grant { code: "use_dpop_nonce", .. })
-                        if claims(shown, home.did.as_str()) =>
+                        if claims(*shown, home.did.as_str()) =>
                     {
                         Err(error)
                     }
-                    // Any other token is as good as none here: a public read must not fail for a stale one.
-                    _ => self.home_destination(&home, By::Nobody),
+                    // Another account's token, or a bad one, counts as none: anyone may make this read, so
+                    // it must not fail for an expired token.
+                    _ => self.home_destination(&home, HomeCredential::None),
                 }
             }
         }
     }
 
-    /// To the PDS of an account that has no home here.
+    /// The PDS of the account that a token speaks for, which gets a token of that account.
+    async fn callers_pds(&self, shown: PresentedToken<'_>, call: &Call<'_>) -> Result<Destination, Error> {
+        let (did, audience, by) = match self.speaker(shown, call).await? {
+            Speaker::Home(did, audience, by) => (did, audience, by),
+            Speaker::Linked(caller) => {
+                let by_proof = matches!(shown, PresentedToken::Dpop(_));
+                return Box::pin(self.linked_destination(caller, by_proof, call)).await;
+            }
+        };
+        let account = Target::Did(Cow::Borrowed(did.as_str()));
+        // The account may have moved since the token was made. The new home does not take it.
+        match self.home(&account).await? {
+            Some(home) if home.host == audience => self.home_destination(&home, by),
+            _ => Err(by.moved()),
+        }
+    }
+
+    /// The external PDS of an account that has no home here.
     async fn external_destination(
         &self,
-        account: Target<'_>,
+        account: &Target<'_>,
         shown: Option<PresentedToken<'_>>,
-        request: &Parts,
+        call: &Call<'_>,
     ) -> Result<Destination, Error> {
         let not_here = || {
-            Error::RepoNotFound(match &account {
+            Error::RepoNotFound(match account {
                 Target::Did(did) => did.clone().into_owned(),
                 Target::Handle(handle) => handle.clone(),
             })
@@ -145,125 +135,115 @@ impl<N: Neighbours> Forwarder<N> {
         match self.external.policy.target_reads {
             TargetReads::Public => {}
             TargetReads::Authenticated => {
-                drop(self.speaker(shown.ok_or(Error::NoToken)?, request).await?);
+                drop(self.speaker(shown.ok_or(Error::NoToken)?, call).await?);
             }
             TargetReads::Off => return Err(not_here()),
         }
-        if matches!(&account, Target::Handle(handle) if self.neighbours.is_own_handle(handle)) {
+        if matches!(account, Target::Handle(handle) if self.rooms.is_own_handle(handle)) {
             return Err(not_here());
         }
-        let found = match self.neighbours.recall_pds_location(&account) {
+        let found = match self.rooms.recall_pds_location(account) {
             Some(known) => known,
-            None => self.neighbours.find_pds_location(&account, Freshness::Remembered).await,
+            None => self.rooms.find_pds_location(account, Freshness::Remembered).await,
         };
         let place = found.map_err(|problem| match problem {
             PdsLocationError::Unresolved(_) | PdsLocationError::Unconfirmed => Error::Unresolved,
             PdsLocationError::NoPds => Error::NoPds,
         })?;
-        match self.neighbours.ours(&place.pds) {
-            Some(Ours::Genkan) => Err(Error::Loop),
-            // It should live here, and does not.
-            Some(Ours::Host) => Err(not_here()),
+        match self.rooms.own_server(&place.pds) {
+            Some(OwnServer::Genkan) => Err(Error::Loop),
+            // Its document names a host of the fleet, and no account of that host is this one.
+            Some(OwnServer::Host) => Err(not_here()),
             None => Ok(Destination::Read(place)),
         }
     }
 
-    /// To the PDS of the caller, who lives elsewhere.
+    /// The external PDS of the caller, if its grant allows the method.
     async fn linked_destination(
         &self,
         caller: Arc<GrantCaller>,
         by_proof: bool,
-        request: &Parts,
+        call: &Call<'_>,
     ) -> Result<Destination, Error> {
-        if !permission::is_carried(method_of(request)) {
+        if !call.row.external {
             return Err(Error::NotCarried);
         }
-        if !permission::allows(caller.scope.as_str(), method_of(request)) {
+        if !permission::allows(caller.scope.as_str(), call.row.linked_scope) {
             return Err(Error::Scope { by_proof });
         }
-        let signer = if let Some(known) = self.neighbours.recall_link(&caller.grant) {
+        let signer = if let Some(known) = self.rooms.recall_link(&caller.grant) {
             known
         } else {
-            let found = self.neighbours.find_link(&caller.grant).await;
-            found.map_err(|error| LinkedDestination::trouble(error, by_proof))?
+            let found = self.rooms.find_link(&caller.grant).await;
+            found.map_err(|error| LinkedDestination::error(error, by_proof))?
         };
         Ok(Destination::Linked(LinkedDestination { caller, by_proof, signer }))
     }
 
-    /// Whose request it is, and what it will carry.
-    async fn speaker(&self, shown: PresentedToken<'_>, request: &Parts) -> Result<Speaker, Error> {
+    /// The account that a token speaks for, and the credential that its call carries on.
+    async fn speaker(&self, shown: PresentedToken<'_>, call: &Call<'_>) -> Result<Speaker, Error> {
         match shown {
             PresentedToken::Bearer(token) => {
-                let checked = match self.neighbours.recall_caller(token) {
+                let checked = match self.rooms.recall_caller(token) {
                     Some(known) => known,
-                    None if self.neighbours.is_bearer_grant(token) => {
-                        check_auth_method(&request.headers)?;
-                        let caller = self.neighbours.check_bearer_grant(token).await;
+                    None if self.rooms.is_bearer_grant(token) => {
+                        check_auth_method(&call.request.headers)?;
+                        let caller = self.rooms.check_bearer_grant(token).await;
                         return Ok(Speaker::of(caller.map_err(bearer_refused)?));
                     }
-                    None => self.neighbours.check_caller(token).await,
+                    None => self.rooms.check_caller(token).await,
                 };
                 let caller = checked.map_err(|problem| match problem {
-                    TokenError::Unknown if permission::is_carried(method_of(request)) => {
+                    TokenError::Unknown if call.row.external => {
                         Error::UnknownToken { why: Error::InvalidToken.to_string() }
                     }
                     TokenError::Unknown | TokenError::Invalid => Error::InvalidToken,
                     TokenError::Expired => Error::ExpiredToken,
                     TokenError::Unavailable => Error::Unavailable,
                 })?;
-                Ok(Speaker::Home(caller.did.clone(), caller.audience.clone(), By::Session))
+                Ok(Speaker::Home(caller.did.clone(), caller.audience.clone(), HomeCredential::Session))
             }
             PresentedToken::Dpop(token) => {
-                check_auth_method(&request.headers)?;
-                let call = Call {
-                    method: request.method.as_str(),
-                    path: request.uri.path(),
-                    proofs: oauth::proofs(&request.headers),
+                check_auth_method(&call.request.headers)?;
+                let proven = oauth::Call {
+                    method: call.request.method.as_str(),
+                    path: call.request.uri.path(),
+                    proofs: oauth::proofs(&call.request.headers),
                 };
-                Ok(Speaker::of(self.neighbours.check_grant(token, &call).await?))
+                Ok(Speaker::of(self.rooms.check_grant(token, &proven).await?))
             }
         }
     }
 
     async fn home(&self, account: &Target<'_>) -> Result<Option<Arc<Home>>, Error> {
-        match self.neighbours.recall_home(account) {
+        match self.rooms.recall_home(account) {
             Some(known) => Ok(known),
-            None => self.neighbours.find_home(account).await.map_err(|_| Error::Unavailable),
+            None => self.rooms.find_home(account).await.map_err(|_| Error::Unavailable),
         }
     }
 
-    fn home_destination(&self, home: &Home, by: By) -> Result<Destination, Error> {
-        // Homes name hosts of the fleet; between a host's removal and the news of it there may be none.
-        let host = self.neighbours.host(&home.host).ok_or(Error::Unavailable)?;
-        Ok(Destination::Home(HomeDestination { host, by }))
+    fn home_destination(&self, home: &Home, by: HomeCredential) -> Result<Destination, Error> {
+        // A home names a host of the fleet. Between a host's removal and the news of it there may be none.
+        let host = self.rooms.host(&home.host).ok_or(Error::Unavailable)?;
+        Ok(Destination::Home(HomeDestination { host, credential: by }))
     }
 }
 
-/// Whom a request speaks for.
+/// The account that a call speaks for.
 enum Speaker {
-    /// An account with a home, the host that the token is for, and what the request will carry.
-    Home(Did, HostId, By),
-    /// An account that lives elsewhere.
+    /// An account with a home, the host that the token is for, and the credential that the call carries on.
+    Home(Did, HostId, HomeCredential),
+    /// A linked account.
     Linked(Arc<GrantCaller>),
 }
 
 impl Speaker {
     fn of(caller: Arc<GrantCaller>) -> Self {
         match &caller.place {
-            oauth::Place::Host(host) => Self::Home(caller.did.clone(), host.clone(), By::Grant(caller)),
-            oauth::Place::Link => Self::Linked(caller),
-        }
-    }
-}
-
-impl By {
-    /// The account lives elsewhere: a client with a session signs in again, one with a grant refreshes.
-    pub(super) fn moved(&self) -> Error {
-        match self {
-            Self::Nobody | Self::Session => Error::Moved,
-            Self::Grant(_) => {
-                Error::Grant { code: "invalid_token", why: "the token is for another host".to_owned() }
+            oauth::Place::Host(host) => {
+                Self::Home(caller.did.clone(), host.clone(), HomeCredential::Grant(caller))
             }
+            oauth::Place::Link => Self::Linked(caller),
         }
     }
 }
@@ -278,19 +258,19 @@ impl From<AccessError> for Error {
     }
 }
 
-/// Apps of other gateways say by this header which kind of token they send; there is one kind.
+/// Checks the header by which apps of other gateways name their kind of token. Genkan knows one kind.
 fn check_auth_method(headers: &HeaderMap) -> Result<(), Error> {
     let mut said = headers.get_all("habitat-auth-method").iter();
     let is_known = said.all(|method| method.as_bytes().trim_ascii().eq_ignore_ascii_case(b"oauth"));
     if is_known { Ok(()) } else { Err(Error::AuthMethod) }
 }
 
-/// A token that is bound to no key is not good.
+/// The refusal of a grant's token that came as Bearer.
 fn bearer_refused(error: AccessError) -> Error {
     if error.code().is_some() { Error::UnknownToken { why: error.to_string() } } else { error.into() }
 }
 
-/// Whether a token says, unchecked, that it is this account's.
+/// Whether a token says, unchecked, that it is the account's.
 fn claims(shown: PresentedToken<'_>, did: &str) -> bool {
     match shown {
         PresentedToken::Bearer(_) => false,

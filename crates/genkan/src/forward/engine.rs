@@ -1,9 +1,8 @@
-//! The engine of forwarding: sends a call to its destination and makes the answer one for the client.
+//! The parts that all forwarded calls share: one set of them for each edge thread.
 
 use std::rc::Rc;
 use std::time::Duration;
 
-use http::request::Parts;
 use http::{HeaderValue, Method, Response};
 use http_body::Body as _;
 use http1::{BodyLength, Connector, Deadlines, Exchange, KeepBudget, RequestHead, UploadProgress};
@@ -11,18 +10,17 @@ use hyper::body::Incoming;
 use tokio::time::Instant;
 
 use super::answer::{AnswerBody, ForwardedBody};
-use super::destination::{Destination, Visitor};
+use super::call::Call;
 use super::error::Error;
 use super::external::ExternalPdses;
-use super::headers::{AnswerFilter, has_passed};
+use super::headers::AnswerFilter;
 use super::limits::Limits;
-use super::neighbours::Neighbours;
 use super::pools::{Breakers, Pools};
 
 /// Carries requests to hosts and external PDSes. Each edge thread has one.
 #[derive(Debug)]
-pub(crate) struct Forwarder<N> {
-    pub(super) neighbours: N,
+pub(crate) struct Forwarder<R> {
+    pub(super) rooms: R,
     pub(super) external: ExternalPdses,
     pub(super) pools: Pools,
     pub(super) deadlines: Rc<Deadlines>,
@@ -36,9 +34,9 @@ pub(crate) struct Forwarder<N> {
 /// An answer whose head has come.
 pub(super) type Answer = http1::Answer<AnswerFilter, Incoming>;
 
-impl<N: Neighbours> Forwarder<N> {
+impl<R> Forwarder<R> {
     pub(crate) fn new(
-        neighbours: N,
+        rooms: R,
         via: HeaderValue,
         breakers: Breakers,
         connector: Connector,
@@ -48,26 +46,7 @@ impl<N: Neighbours> Forwarder<N> {
         let deadlines = Deadlines::new();
         let at_once = external.policy.at_once;
         let pools = Pools::new(breakers, connector, limits.pool(), at_once, Rc::clone(&deadlines));
-        Self { neighbours, external, pools, deadlines, limits, budget: KeepBudget::new(), via }
-    }
-
-    /// Sends a request where it is aimed, and takes the answer's head.
-    pub(crate) async fn send(
-        &self,
-        destination: &Destination,
-        request: &Parts,
-        body: Incoming,
-        visitor: &Visitor,
-    ) -> Result<Response<AnswerBody>, Error> {
-        if has_passed(&request.headers, &self.via) {
-            return Err(Error::Loop);
-        }
-        match destination {
-            Destination::Home(destination) => self.send_home(destination, request, body, visitor).await,
-            // Boxed: most requests go to a host, and their future should not be as large as these are.
-            Destination::Read(place) => Box::pin(self.read_external(place, request, &body, visitor)).await,
-            Destination::Linked(destination) => Box::pin(self.call_linked(destination, request, body)).await,
-        }
+        Self { rooms, external, pools, deadlines, limits, budget: KeepBudget::new(), via }
     }
 
     /// Ends the waits whose deadline has passed. Called a few times a second.
@@ -108,16 +87,6 @@ pub(super) fn response(
     response
 }
 
-/// Path and query, as they came.
-pub(super) fn target_of(request: &Parts) -> &str {
-    request.uri.path_and_query().map_or("/", |target| target.as_str())
-}
-
-/// The XRPC method that a request names.
-pub(super) fn method_of(request: &Parts) -> &str {
-    request.uri.path().strip_prefix("/xrpc/").unwrap_or_default()
-}
-
 /// A request's body, if it has one.
 pub(super) struct Input {
     pub(super) upload: Option<Upload>,
@@ -135,7 +104,7 @@ pub(super) type KeptBody = http1::KeptBody<Incoming>;
 impl Input {
     /// Looks at a request's body. With a budget, the body is kept for another try.
     pub(super) fn of(
-        request: &Parts,
+        call: &Call<'_>,
         body: Incoming,
         limits: &Limits,
         budget: Option<&Rc<KeepBudget>>,
@@ -149,10 +118,10 @@ impl Input {
                 answer_within: limits.answer_head,
             });
         }
-        if request.method != Method::POST {
+        if call.request.method != Method::POST {
             return Err(Error::UnexpectedBody);
         }
-        let (most, answer_within) = limits.of_method(method_of(request));
+        let (most, answer_within) = limits.of_body(call.row.body_limit);
         let size = body.size_hint();
         if size.lower() > most {
             return Err(Error::TooLarge);

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::neighbours::OverLimit;
+use crate::limits::Verdict;
 use crate::wire::messages;
 
 /// Why a request was not answered by a host. The HTTP side of it is told by the edge.
@@ -121,6 +121,14 @@ pub(crate) enum Cause {
     TooLong,
     #[error("it sent us elsewhere")]
     Redirect,
+}
+
+/// A client, an account or a PDS is over its rate limit.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct OverLimit {
+    pub(crate) verdict: Verdict,
+    /// Seconds until another try is worth it.
+    pub(crate) retry_after: u64,
 }
 
 /// Where to call what is not carried.

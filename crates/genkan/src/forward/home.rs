@@ -1,49 +1,81 @@
 //! Calls that go to a host of the fleet.
 
-use http::request::Parts;
+use std::sync::Arc;
+
 use http::{Response, StatusCode};
 use http1::{Exchange, Permit};
 use hyper::body::Incoming;
 
 use super::answer::{AnswerBody, ForwardedBody};
-use super::destination::{By, HomeDestination, Visitor};
-use super::engine::{Answer, Forwarder, Input, again, method_of, response, target_of};
+use super::call::Call;
+use super::engine::{Answer, Forwarder, Input, again, response};
 use super::error::{Cause, Error};
 use super::error_body::{MAX_PEEK, is_small_json, names_error};
 use super::headers::{Credentials, ForwardedHead, Signed, guard};
-use super::neighbours::Neighbours;
+use super::rooms::FleetHosts;
+use crate::fleet::Host;
+use crate::oauth::GrantCaller;
 
-impl<N: Neighbours> Forwarder<N> {
+/// A host of the fleet, and the credential that a call carries to it.
+#[derive(Debug)]
+pub(crate) struct HomeDestination {
+    pub(super) host: Arc<Host>,
+    pub(super) credential: HomeCredential,
+}
+
+/// The credential that a call carries to a host.
+#[derive(Debug)]
+pub(super) enum HomeCredential {
+    None,
+    /// The caller's own session token, as it came.
+    Session,
+    /// A token and a proof by Genkan, within this caller's grant.
+    Grant(Arc<GrantCaller>),
+}
+
+impl HomeCredential {
+    /// The refusal when the account has moved away: a client with a session signs in again, one with a grant
+    /// refreshes.
+    pub(super) fn moved(&self) -> Error {
+        match self {
+            Self::None | Self::Session => Error::Moved,
+            Self::Grant(_) => {
+                Error::Grant { code: "invalid_token", why: "the token is for another host".to_owned() }
+            }
+        }
+    }
+}
+
+impl<R: FleetHosts> Forwarder<R> {
     /// Sends a call to a host of the fleet.
     pub(super) async fn send_home(
         &self,
         destination: &HomeDestination,
-        request: &Parts,
+        call: &Call<'_>,
         body: Incoming,
-        visitor: &Visitor,
     ) -> Result<Response<AnswerBody>, Error> {
         let permit = self.pools.host(&destination.host).admit()?;
         // Only a proof can be refused for its nonce, so only a body that goes with one is kept.
-        let budget = matches!(destination.by, By::Grant(_)).then_some(&self.budget);
-        let input = Input::of(request, body, &self.limits, budget)?;
-        let sign = || self.sign_for_host(destination, request);
+        let budget = matches!(destination.credential, HomeCredential::Grant(_)).then_some(&self.budget);
+        let input = Input::of(call, body, &self.limits, budget)?;
+        let sign = || self.sign_for_host(destination, call);
         let head = ForwardedHead {
-            request,
-            target: target_of(request),
-            credentials: match destination.by {
-                By::Nobody => Credentials::None,
-                By::Session => Credentials::Callers,
-                By::Grant(_) => Credentials::Genkans(&sign),
+            request: call.request,
+            target: call.target(),
+            credentials: match destination.credential {
+                HomeCredential::None => Credentials::None,
+                HomeCredential::Session => Credentials::Callers,
+                HomeCredential::Grant(_) => Credentials::Genkans(&sign),
             },
             has_body: input.has_body(),
-            client: Some(&visitor.address),
+            client: Some(&call.client.address),
             via: &self.via,
             follows_redirects: false,
         };
         let Input { mut upload, kept, length, progress, answer_within } = input;
         let mut exchange = Exchange { length, progress, answer_within, ..self.exchange(&head) };
         let mut answer = exchange.send(&permit, upload).await?;
-        if let By::Grant(caller) = &destination.by {
+        if let HomeCredential::Grant(caller) = &destination.credential {
             if self.wants_other_nonce(destination, &answer) {
                 // The rest of the body comes back when the connection ends.
                 drop(answer);
@@ -55,28 +87,27 @@ impl<N: Neighbours> Forwarder<N> {
             }
             let said = &answer.fields;
             if said.names_dpop_error("invalid_token") || said.names_dpop_error("invalid_dpop_proof") {
-                self.neighbours.forget_onward(caller);
+                self.rooms.forget_onward(caller);
                 return Err(Error::UpstreamAuth);
             }
         }
         if let Some(kept) = &kept {
             kept.stop();
         }
-        let is_blob = method_of(request).eq_ignore_ascii_case("com.atproto.sync.getBlob");
-        self.take(answer, permit, destination, is_blob).await
+        self.take(answer, permit, destination, call.row.is_file).await
     }
 
-    fn sign_for_host(&self, destination: &HomeDestination, request: &Parts) -> Result<Signed, Error> {
-        let By::Grant(caller) = &destination.by else { return Err(Error::UpstreamAuth) };
-        let (verb, path) = (request.method.as_str(), request.uri.path());
-        let signed = self.neighbours.sign_onward(caller, &destination.host, verb, path);
+    fn sign_for_host(&self, destination: &HomeDestination, call: &Call<'_>) -> Result<Signed, Error> {
+        let HomeCredential::Grant(caller) = &destination.credential else { return Err(Error::UpstreamAuth) };
+        let (verb, path) = (call.request.method.as_str(), call.request.uri.path());
+        let signed = self.rooms.sign_onward(caller, &destination.host, verb, path);
         signed.map(Signed::Host).ok_or(Error::UpstreamAuth)
     }
 
     /// Whether the host asks for a proof with another nonce. Genkan knows that nonce from here on.
     fn wants_other_nonce(&self, destination: &HomeDestination, answer: &Answer) -> bool {
         if let Some(nonce) = &answer.fields.nonce {
-            self.neighbours.hear_nonce(&destination.host.id, nonce);
+            self.rooms.hear_nonce(&destination.host.id, nonce);
         }
         answer.head.status == StatusCode::UNAUTHORIZED && answer.fields.names_dpop_error("use_dpop_nonce")
     }
@@ -87,9 +118,9 @@ impl<N: Neighbours> Forwarder<N> {
         answer: Answer,
         permit: Permit<Incoming>,
         destination: &HomeDestination,
-        is_blob: bool,
+        is_file: bool,
     ) -> Result<Response<AnswerBody>, Error> {
-        let by_caller = destination.by_caller();
+        let by_caller = !matches!(destination.credential, HomeCredential::None);
         permit.pool().judge(answer.head.status);
         let most = if by_caller { u64::MAX } else { self.limits.answer };
         let (status, mut headers, body) = answer.into_parts(permit, self.limits.idle, most);
@@ -102,10 +133,10 @@ impl<N: Neighbours> Forwarder<N> {
             let framing = http1::Cause::Framing;
             let said = body.peek(MAX_PEEK).await.map_err(|_| Error::Unreachable(framing.into()))?;
             if said.is_some_and(|said| names_error(&said, "AccountNotFound")) {
-                return Err(destination.by.moved());
+                return Err(destination.credential.moved());
             }
         }
-        guard(&mut headers, by_caller, is_blob);
+        guard(&mut headers, by_caller, is_file);
         Ok(response(status, headers, body))
     }
 }

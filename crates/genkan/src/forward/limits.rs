@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use http1::{PoolLimits, UploadLimits};
 
+use crate::routing::BodyLimit;
+
 /// Each limit of a forwarded call.
 #[derive(Clone, Debug)]
 pub(crate) struct Limits {
@@ -85,14 +87,12 @@ impl Limits {
         UploadLimits { idle: self.idle, slow_grace: self.slow_grace, slow_rate: self.slow_rate }
     }
 
-    /// The most bytes a method's body may have, and how long its answer may take.
-    pub(crate) fn of_method(&self, method: &str) -> (u64, Duration) {
-        if method.eq_ignore_ascii_case("com.atproto.repo.uploadBlob") {
-            (self.blob, self.answer_head_after_upload)
-        } else if method.eq_ignore_ascii_case("com.atproto.repo.importRepo") {
-            (self.import, self.answer_head_after_upload)
-        } else {
-            (self.input, self.answer_head)
+    /// The most bytes that a body may have, and how long the answer to it may take.
+    pub(super) const fn of_body(&self, limit: BodyLimit) -> (u64, Duration) {
+        match limit {
+            BodyLimit::Upload => (self.blob, self.answer_head_after_upload),
+            BodyLimit::Import => (self.import, self.answer_head_after_upload),
+            BodyLimit::Own | BodyLimit::Forwarded => (self.input, self.answer_head),
         }
     }
 }

@@ -1,12 +1,18 @@
-//! Carrying a request to the host that can answer it, and the answer back.
+//! Forwarding: a client's call goes to the PDS that can answer it, and the answer comes back as a stream.
 //!
-//! One engine for every forwarded call, one instance of it on each edge thread: find the home, keep of the headers
-//! what may cross, and stream. Bodies are never collected. `http1` holds the connections and streams; what may
-//! cross is a list for each direction in `headers`; what can go wrong is [`Error`].
+//! The edge makes a [`Call`] once. From there a call takes three steps:
 //!
-//! `external` is the part about PDSes that the operator does not run.
+//! 1. `destination` finds the PDS and the credential: whose token it is, and where that account lives.
+//! 2. `home` (a host of the fleet), `external::reads` or `external::linked` sends it. What may cross is a list
+//!    for each direction in `headers`. Connections, bodies and timeouts are those of the crate `http1`.
+//! 3. An [`AnswerBody`] goes back to the client. It is never collected.
+//!
+//! `engine` has what all calls of one edge thread share, `pools` its connections, and `limits` the operator's
+//! limits. What can go wrong is an [`Error`]. `rooms` has the traits by which this room asks others: who calls,
+//! what the fleet knows, and what is known of external accounts.
 
 mod answer;
+mod call;
 mod destination;
 mod engine;
 mod error;
@@ -15,19 +21,21 @@ mod external;
 mod headers;
 mod home;
 mod limits;
-mod neighbours;
 mod pools;
+mod rooms;
 
 pub(crate) use answer::AnswerBody;
-pub(crate) use destination::{Destination, Visitor};
+pub(crate) use call::{Call, Client};
+pub(crate) use destination::Destination;
 pub(crate) use engine::Forwarder;
-pub(crate) use error::{Error, NOT_CARRIED};
+pub(crate) use error::{Error, NOT_CARRIED, OverLimit};
 #[cfg(test)]
 pub(crate) use external::{CallBudgetRules, ReadLimits};
 pub(crate) use external::{ExternalPdses, ExternalPolicy};
 pub(crate) use headers::{LinkSigned, Signed};
 pub(crate) use limits::Limits;
-pub(crate) use neighbours::{
-    HeardNonce, LinkError, Neighbours, Ours, OverLimit, Signer, TokenError, Unavailable,
-};
 pub(crate) use pools::{Breakers, breaker_rules};
+pub(crate) use rooms::{
+    Callers, ExternalAccounts, FleetHosts, HeardNonce, LinkError, OwnServer, Rooms, Signer, TokenError,
+    Unavailable,
+};

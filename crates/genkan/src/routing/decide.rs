@@ -14,13 +14,19 @@ pub(crate) enum PresentedToken<'a> {
     Dpop(&'a str),
 }
 
-/// The way of a request, as far as it is known before the token is checked and the account is
-/// looked up.
+/// Who answers a request, as far as the request alone tells.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Way<'a> {
-    /// Genkan answers itself.
+    /// Genkan.
     Local,
-    /// To the home of the account this token speaks for.
+    /// A PDS.
+    Forward(Route<'a>),
+}
+
+/// Where a forwarded request goes, before the token is checked and the account is found.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Route<'a> {
+    /// To the PDS of the account that this token speaks for.
     Caller { shown: PresentedToken<'a> },
     /// To the PDS of this account, without a credential. The token counts only where the operator
     /// lets no one read without one.
@@ -85,16 +91,16 @@ pub(crate) fn decide<'a>(
         (Rule::Target { parameter, self_read }, authorization) => {
             let account = target::of_query(query, parameter)
                 .map_err(|problem| Refusal::BadTarget(parameter, problem))?;
-            Ok(match presented(&authorization) {
-                Some(shown) if self_read => Way::SelfRead { account, shown },
-                shown => Way::Target { account, shown },
-            })
+            Ok(Way::Forward(match presented(&authorization) {
+                Some(shown) if self_read => Route::SelfRead { account, shown },
+                shown => Route::Target { account, shown },
+            }))
         }
         (Rule::CallerHome, Authorization::Bearer(token)) => {
-            Ok(Way::Caller { shown: PresentedToken::Bearer(token) })
+            Ok(Way::Forward(Route::Caller { shown: PresentedToken::Bearer(token) }))
         }
         (Rule::CallerHome, Authorization::Dpop(token)) => {
-            Ok(Way::Caller { shown: PresentedToken::Dpop(token) })
+            Ok(Way::Forward(Route::Caller { shown: PresentedToken::Dpop(token) }))
         }
         (Rule::CallerHome, Authorization::Missing) => Err(Refusal::NoToken { is_carried: row.external }),
         (Rule::CallerHome, unusable @ (Authorization::Basic(_) | Authorization::Malformed(_))) => {
@@ -192,7 +198,11 @@ mod tests {
         };
         let to_caller = |method: &str, verb: &Method| {
             for shown in [PresentedToken::Bearer("token"), PresentedToken::Dpop("token")] {
-                assert_eq!(asked(method, verb, of(shown)), Ok(Way::Caller { shown }), "{method}");
+                assert_eq!(
+                    asked(method, verb, of(shown)),
+                    Ok(Way::Forward(Route::Caller { shown })),
+                    "{method}"
+                );
             }
             let refused = asked(method, verb, Authorization::Missing);
             assert!(matches!(refused, Err(Refusal::NoToken { .. })), "{method}");
@@ -220,17 +230,17 @@ mod tests {
         each("app.bsky.actor", "getPreferences putPreferences getProfile", &to_caller);
         each("com.atproto.repo", repo_reads, &|method, verb| {
             for credential in [Authorization::Missing, BEARER, DPOP, FOREIGN] {
-                let way = Way::Target { account: handle(), shown: presented(&credential) };
+                let way = Way::Forward(Route::Target { account: handle(), shown: presented(&credential) });
                 assert_eq!(asked(method, verb, credential), Ok(way), "{method}");
             }
         });
         each("com.atproto.sync", sync_reads, &|method, verb| {
             for shown in [PresentedToken::Bearer("token"), PresentedToken::Dpop("token")] {
-                let own = Way::SelfRead { account: did(), shown };
+                let own = Way::Forward(Route::SelfRead { account: did(), shown });
                 assert_eq!(asked(method, verb, of(shown)), Ok(own), "{method}");
             }
             for credential in [Authorization::Missing, FOREIGN] {
-                let way = Way::Target { account: did(), shown: None };
+                let way = Way::Forward(Route::Target { account: did(), shown: None });
                 assert_eq!(asked(method, verb, credential), Ok(way), "{method}");
             }
         });

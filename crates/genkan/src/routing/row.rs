@@ -1,7 +1,7 @@
 //! A row of the routing table: what Genkan does with one method, or with a family of methods.
 
 use genkan_protocol::jwt::session::Scope;
-use genkan_protocol::oauth::scope::{self, AccountAction, AccountAttribute, Identity};
+use genkan_protocol::oauth::scope::{self, AccountAction, AccountAttribute, Identity, RepoAction};
 
 /// What Genkan does with one method, or with all methods whose names begin alike.
 #[derive(Debug)]
@@ -16,6 +16,10 @@ pub(crate) struct Row {
     pub(crate) weight: Weight,
     /// Whether it is also forwarded for accounts whose PDS is external.
     pub(crate) external: bool,
+    /// What a linked account's grant must allow before it is forwarded.
+    pub(crate) linked_scope: LinkedScope,
+    /// Whether the answer is a file of a user's choosing, which browsers must save and not show.
+    pub(crate) is_file: bool,
 }
 
 /// How a method is called.
@@ -139,6 +143,24 @@ pub(crate) enum Weight {
     Export,
 }
 
+/// What a linked account's grant must allow, as far as the method's name tells. The account's own PDS checks the
+/// rest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum LinkedScope {
+    /// Nothing beyond `atproto`.
+    Any,
+    /// Each of these writes, in some collection.
+    Writes(&'static [RepoAction]),
+    /// Any write, in some collection.
+    SomeWrite,
+    /// Uploads of some type.
+    Blob,
+    /// The import of a repository.
+    Import,
+    /// Tokens for some service.
+    Service,
+}
+
 impl Row {
     /// A method that Genkan answers.
     pub(super) const fn answered(method: &'static str, kind: MethodKind, callers: Callers) -> Self {
@@ -178,6 +200,14 @@ impl Row {
         Self { weight, ..self }
     }
 
+    pub(super) const fn linked(self, linked_scope: LinkedScope) -> Self {
+        Self { linked_scope, ..self }
+    }
+
+    pub(super) const fn file(self) -> Self {
+        Self { is_file: true, ..self }
+    }
+
     const fn new(method: &'static str, kind: MethodKind, rule: Rule) -> Self {
         Self {
             method,
@@ -187,6 +217,8 @@ impl Row {
             body_limit: BodyLimit::Own,
             weight: Weight::ByVerb,
             external: false,
+            linked_scope: LinkedScope::Any,
+            is_file: false,
         }
     }
 }

@@ -10,9 +10,11 @@ use std::sync::LazyLock;
 use MethodKind::{Any, Procedure, Query, Subscription};
 use Rule::{CallerHome, Target};
 use genkan_protocol::jwt::session::Scope;
-use genkan_protocol::oauth::scope::{AccountAction, AccountAttribute, Identity};
+use genkan_protocol::oauth::scope::{AccountAction, AccountAttribute, Identity, RepoAction};
 
-use super::row::{AccountAccess, AppAccess, BodyLimit, Callers, MethodKind, Parameter, Row, Rule, Weight};
+use super::row::{
+    AccountAccess, AppAccess, BodyLimit, Callers, LinkedScope, MethodKind, Parameter, Row, Rule, Weight,
+};
 
 /// The row of a method.
 ///
@@ -117,7 +119,7 @@ pub(crate) static ROWS: &[Row] = &[
         Callers::even_taken_down(FULL_OR_TAKEN_DOWN, MANAGE_STATUS),
     ),
     Row::answered("com.atproto.server.describeServer", Query, ANYONE),
-    Row::external("com.atproto.server.getServiceAuth", Query, CallerHome),
+    Row::external("com.atproto.server.getServiceAuth", Query, CallerHome).linked(LinkedScope::Service),
     Row::forwarded("com.atproto.server.checkAccountStatus", Query, CallerHome),
     Row::refused(
         "com.atproto.server.reserveSigningKey",
@@ -192,21 +194,27 @@ pub(crate) static ROWS: &[Row] = &[
         ANYONE,
         "Genkan does not answer this method yet; the operator lists reserved handles in GENKAN_RESERVED_HANDLES",
     ),
-    Row::external("com.atproto.repo.applyWrites", Procedure, CallerHome),
-    Row::external("com.atproto.repo.createRecord", Procedure, CallerHome),
-    Row::external("com.atproto.repo.putRecord", Procedure, CallerHome),
-    Row::external("com.atproto.repo.deleteRecord", Procedure, CallerHome),
+    Row::external("com.atproto.repo.applyWrites", Procedure, CallerHome).linked(LinkedScope::SomeWrite),
+    Row::external("com.atproto.repo.createRecord", Procedure, CallerHome)
+        .linked(LinkedScope::Writes(&[RepoAction::Create])),
+    Row::external("com.atproto.repo.putRecord", Procedure, CallerHome)
+        .linked(LinkedScope::Writes(&[RepoAction::Create, RepoAction::Update])),
+    Row::external("com.atproto.repo.deleteRecord", Procedure, CallerHome)
+        .linked(LinkedScope::Writes(&[RepoAction::Delete])),
     Row::external("com.atproto.repo.uploadBlob", Procedure, CallerHome)
         .body(BodyLimit::Upload)
-        .weight(Weight::Upload),
-    Row::external("com.atproto.repo.importRepo", Procedure, CallerHome).body(BodyLimit::Import),
+        .weight(Weight::Upload)
+        .linked(LinkedScope::Blob),
+    Row::external("com.atproto.repo.importRepo", Procedure, CallerHome)
+        .body(BodyLimit::Import)
+        .linked(LinkedScope::Import),
     Row::external("com.atproto.repo.listMissingBlobs", Query, CallerHome),
     Row::external("com.atproto.repo.getRecord", Query, REPO),
     Row::external("com.atproto.repo.listRecords", Query, REPO),
     Row::external("com.atproto.repo.describeRepo", Query, REPO),
     Row::external("com.atproto.sync.getRepo", Query, DID).weight(Weight::Export),
     Row::external("com.atproto.sync.getRecord", Query, DID),
-    Row::external("com.atproto.sync.getBlob", Query, DID),
+    Row::external("com.atproto.sync.getBlob", Query, DID).file(),
     Row::external("com.atproto.sync.listBlobs", Query, DID),
     Row::external("com.atproto.sync.getLatestCommit", Query, DID),
     Row::external("com.atproto.sync.getRepoStatus", Query, DID),

@@ -32,8 +32,8 @@ impl Signer for Opened {
     }
 }
 
-/// The same in the words of forwarding.
-pub(super) fn trouble(error: &UseError) -> LinkError {
+/// Why a link has no signer, in the words of forwarding.
+pub(super) fn link_error(error: &UseError) -> LinkError {
     match error {
         UseError::Gone(_) => LinkError::Gone,
         UseError::Unavailable { retry_after } => LinkError::Unavailable { retry_after: *retry_after },

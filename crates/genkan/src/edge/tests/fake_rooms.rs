@@ -9,7 +9,8 @@ use crate::accounts::{Home, Standing};
 use crate::base::{Origin, Timestamp};
 use crate::fleet::{Host, HostId};
 use crate::forward::{
-    HeardNonce, LinkError, LinkSigned, Neighbours, Ours, OverLimit, Signed, Signer, TokenError, Unavailable,
+    Callers, ExternalAccounts, FleetHosts, HeardNonce, LinkError, LinkSigned, OverLimit, OwnServer, Signed,
+    Signer, TokenError, Unavailable,
 };
 use crate::identity::{self, Freshness, PdsLocation, PdsLocationError};
 use crate::oauth::{AccessError, Call, GrantCaller, Onward};
@@ -156,7 +157,7 @@ impl Fixed {
     }
 }
 
-impl Neighbours for Fixed {
+impl Callers for Fixed {
     fn recall_caller(&self, token: &str) -> Option<Result<Arc<Caller>, TokenError>> {
         self.remembers.then(|| Self::caller(token))
     }
@@ -203,6 +204,77 @@ impl Neighbours for Fixed {
         }
     }
 
+    fn nonce(&self) -> String {
+        "our-nonce".to_owned()
+    }
+
+    fn count(&self, _: IpAddr, _: Option<&str>) -> Result<(), OverLimit> {
+        Ok(())
+    }
+}
+
+impl FleetHosts for Fixed {
+    fn recall_home(&self, account: &Target<'_>) -> Option<Option<Arc<Home>>> {
+        self.remembers.then(|| Self::home(account))
+    }
+
+    async fn find_home(&self, account: &Target<'_>) -> Result<Option<Arc<Home>>, Unavailable> {
+        tokio::task::yield_now().await;
+        Ok(Self::home(account))
+    }
+
+    fn host(&self, id: &HostId) -> Option<Arc<Host>> {
+        self.hosts.iter().find(|host| host.id == *id).cloned()
+    }
+
+    /// The proof says what it is for.
+    fn sign_onward(&self, caller: &GrantCaller, host: &Host, method: &str, path: &str) -> Option<Onward> {
+        let nonce = self.heard.lock().unwrap().clone();
+        let token = format!("ours-for-{}", caller.did);
+        Some(Onward::for_tests(&token, &format!("{method}!{}!{path}!{nonce}", host.id)))
+    }
+
+    fn hear_nonce(&self, _: &HostId, nonce: &str) {
+        nonce.clone_into(&mut self.heard.lock().unwrap());
+    }
+
+    fn forget_onward(&self, _: &GrantCaller) {
+        self.forgotten.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+impl ExternalAccounts for Fixed {
+    fn recall_pds_location(&self, account: &Target<'_>) -> Option<Result<PdsLocation, PdsLocationError>> {
+        self.remembers.then(|| self.place(account))
+    }
+
+    async fn find_pds_location(
+        &self,
+        account: &Target<'_>,
+        freshness: Freshness,
+    ) -> Result<PdsLocation, PdsLocationError> {
+        tokio::task::yield_now().await;
+        if freshness == Freshness::Asked {
+            let mut world = self.world.lock().unwrap();
+            world.asked_anew += 1;
+            if let Some(now) = world.now.get(name_of(account)).cloned() {
+                return Ok(now);
+            }
+        }
+        self.place(account)
+    }
+
+    fn own_server(&self, origin: &Origin) -> Option<OwnServer> {
+        if origin.host() == "genkan.example.com" {
+            return Some(OwnServer::Genkan);
+        }
+        self.hosts.iter().any(|host| host.origin == *origin).then_some(OwnServer::Host)
+    }
+
+    fn is_own_handle(&self, handle: &str) -> bool {
+        handle.ends_with(".example")
+    }
+
     fn recall_link(&self, link: &str) -> Option<Arc<dyn Signer>> {
         if self.remembers { self.link(link).ok() } else { None }
     }
@@ -233,72 +305,5 @@ impl Neighbours for Fixed {
     fn hear_link_nonce(&self, _: &str, _: &Origin, nonce: &str) {
         self.world.lock().unwrap().link_nonce =
             Some(HeardNonce { nonce: nonce.into(), age: std::time::Duration::ZERO });
-    }
-
-    /// The proof says what it is for.
-    fn sign_onward(&self, caller: &GrantCaller, host: &Host, method: &str, path: &str) -> Option<Onward> {
-        let nonce = self.heard.lock().unwrap().clone();
-        let token = format!("ours-for-{}", caller.did);
-        Some(Onward::for_tests(&token, &format!("{method}!{}!{path}!{nonce}", host.id)))
-    }
-
-    fn hear_nonce(&self, _: &HostId, nonce: &str) {
-        nonce.clone_into(&mut self.heard.lock().unwrap());
-    }
-
-    fn forget_onward(&self, _: &GrantCaller) {
-        self.forgotten.fetch_add(1, Ordering::SeqCst);
-    }
-
-    fn nonce(&self) -> String {
-        "our-nonce".to_owned()
-    }
-
-    fn recall_home(&self, account: &Target<'_>) -> Option<Option<Arc<Home>>> {
-        self.remembers.then(|| Self::home(account))
-    }
-
-    async fn find_home(&self, account: &Target<'_>) -> Result<Option<Arc<Home>>, Unavailable> {
-        tokio::task::yield_now().await;
-        Ok(Self::home(account))
-    }
-
-    fn recall_pds_location(&self, account: &Target<'_>) -> Option<Result<PdsLocation, PdsLocationError>> {
-        self.remembers.then(|| self.place(account))
-    }
-
-    async fn find_pds_location(
-        &self,
-        account: &Target<'_>,
-        freshness: Freshness,
-    ) -> Result<PdsLocation, PdsLocationError> {
-        tokio::task::yield_now().await;
-        if freshness == Freshness::Asked {
-            let mut world = self.world.lock().unwrap();
-            world.asked_anew += 1;
-            if let Some(now) = world.now.get(name_of(account)).cloned() {
-                return Ok(now);
-            }
-        }
-        self.place(account)
-    }
-
-    fn ours(&self, origin: &Origin) -> Option<Ours> {
-        if origin.host() == "genkan.example.com" {
-            return Some(Ours::Genkan);
-        }
-        self.hosts.iter().any(|host| host.origin == *origin).then_some(Ours::Host)
-    }
-
-    fn is_own_handle(&self, handle: &str) -> bool {
-        handle.ends_with(".example")
-    }
-
-    fn host(&self, id: &HostId) -> Option<Arc<Host>> {
-        self.hosts.iter().find(|host| host.id == *id).cloned()
-    }
-
-    fn count(&self, _: IpAddr, _: Option<&str>) -> Result<(), OverLimit> {
-        Ok(())
     }
 }

@@ -151,7 +151,7 @@ impl Network {
         let names = Names::new(Dns::new(&[beside.dns]).unwrap(), beside.listed);
         let context = EdgeContext {
             settings,
-            neighbours: Fixed {
+            rooms: Fixed {
                 hosts: [host("one", &one), host("two", &two)].into(),
                 remembers: one.port.is_multiple_of(2),
                 heard: Arc::clone(&heard),

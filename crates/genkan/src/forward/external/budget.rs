@@ -19,8 +19,9 @@ use super::window::{RateLimitReport, Window};
 use crate::base::{Origin, Timestamp, monotonic_now};
 use crate::config::{Config, Rate};
 use crate::limits;
+use crate::routing::Weight;
 use genkan_protocol::syntax::Did;
-use http::{HeaderMap, StatusCode};
+use http::{HeaderMap, Method, StatusCode};
 
 /// What one PDS may be asked for.
 #[derive(Clone, Copy, Debug)]
@@ -67,15 +68,13 @@ pub(super) enum CallKind {
 }
 
 impl CallKind {
-    pub(super) fn of(method: &str, is_write: bool) -> Self {
-        if method.eq_ignore_ascii_case("com.atproto.repo.uploadBlob") {
-            Self::Upload
-        } else if method.eq_ignore_ascii_case("com.atproto.sync.getRepo") {
-            Self::Repo
-        } else if is_write {
-            Self::Write
-        } else {
-            Self::Read
+    /// How a PDS counts a call of this weight, made by this verb.
+    pub(super) fn of(weight: Weight, verb: &Method) -> Self {
+        match weight {
+            Weight::Upload => Self::Upload,
+            Weight::Export => Self::Repo,
+            Weight::ByVerb if verb == Method::POST => Self::Write,
+            Weight::ByVerb => Self::Read,
         }
     }
 }

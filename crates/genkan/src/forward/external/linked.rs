@@ -11,20 +11,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::request::Parts;
-use http::{Method, Request, Response, StatusCode};
+use http::{Request, Response, StatusCode};
 use http1::{BodyLength, Exchange, KEPT_AT_MOST, Permit};
 use hyper::body::Incoming;
 
 use super::budget::{CallKind, CallOwner};
-use super::policy::CallClass;
+use super::policy::{CallClass, REFUSED_AFTER};
 use crate::base::{Origin, monotonic_now};
 use crate::forward::answer::{AnswerBody, ForwardedBody};
-use crate::forward::engine::{
-    Answer, Forwarder, Input, KeptBody, Upload, again, method_of, response, target_of,
-};
+use crate::forward::call::Call;
+use crate::forward::engine::{Answer, Forwarder, Input, KeptBody, Upload, again, response};
 use crate::forward::error::{Cause, Error};
 use crate::forward::headers::{Credentials, ForwardedHead, Signed, guard};
-use crate::forward::neighbours::{LinkError, Neighbours, Ours, Signer};
+use crate::forward::rooms::{ExternalAccounts, LinkError, OwnServer, Signer};
 use crate::oauth::GrantCaller;
 
 /// A call of an account that lives elsewhere.
@@ -51,7 +50,7 @@ impl LinkedDestination {
         Error::LinkGone { by_proof: self.by_proof }
     }
 
-    pub(in crate::forward) fn trouble(error: LinkError, by_proof: bool) -> Error {
+    pub(in crate::forward) fn error(error: LinkError, by_proof: bool) -> Error {
         match error {
             LinkError::Gone => Error::LinkGone { by_proof },
             LinkError::Unavailable { retry_after } => Error::LinkUnavailable { retry_after },
@@ -72,18 +71,18 @@ struct Attempts<'a> {
     may_renew: bool,
 }
 
-impl<N: Neighbours> Forwarder<N> {
+impl<R: ExternalAccounts> Forwarder<R> {
     /// Carries a call to the caller's own PDS.
     pub(in crate::forward) async fn call_linked(
         &self,
         destination: &LinkedDestination,
-        request: &Parts,
+        call: &Call<'_>,
         body: Incoming,
     ) -> Result<Response<AnswerBody>, Error> {
         let began = monotonic_now();
-        let answer = self.call(destination, request, body).await;
+        let answer = self.call(destination, call, body).await;
         if matches!(answer, Err(Error::NotAllowed)) {
-            tokio::time::sleep_until(began + super::reads::REFUSED_AFTER).await;
+            tokio::time::sleep_until(began + REFUSED_AFTER).await;
         }
         answer
     }
@@ -91,16 +90,16 @@ impl<N: Neighbours> Forwarder<N> {
     async fn call(
         &self,
         destination: &LinkedDestination,
-        request: &Parts,
+        call: &Call<'_>,
         body: Incoming,
     ) -> Result<Response<AnswerBody>, Error> {
-        let (pds, method) = (destination.pds().clone(), method_of(request));
-        if self.neighbours.ours(&pds) == Some(Ours::Genkan) {
+        let (pds, request) = (destination.pds().clone(), call.request);
+        if self.rooms.own_server(&pds) == Some(OwnServer::Genkan) {
             return Err(Error::Loop);
         }
-        let input = Input::of(request, body, &self.limits, Some(&self.budget))?;
+        let input = Input::of(call, body, &self.limits, Some(&self.budget))?;
         let account = CallOwner::Did(destination.caller.did.clone());
-        let kind = CallKind::of(method, request.method == Method::POST);
+        let kind = CallKind::of(call.row.weight, &request.method);
         let addresses = self.external.addresses(&pds).await?;
         let pool = self.pools.external(&pds, &addresses)?;
         self.external.admit(&pds, &account, kind, CallClass::Linked).await?;
@@ -119,26 +118,26 @@ impl<N: Neighbours> Forwarder<N> {
             self.prime(&mut attempts).await?;
         }
         let sign = || Ok(self.sign(&signer, destination, &pds, request));
-        let head = self.linked_head(request, input.has_body(), &sign);
+        let head = self.linked_head(request, call.target(), input.has_body(), &sign);
         let Input { upload, kept, length, progress, answer_within } = input;
         let mut exchange = Exchange { length, progress, answer_within, ..self.exchange(&head) };
         let answer = self.until_taken(&mut attempts, &mut exchange, upload, kept.as_ref()).await?;
         if let Some(kept) = &kept {
             kept.stop();
         }
-        let is_blob = method.eq_ignore_ascii_case("com.atproto.sync.getBlob");
-        take_linked(answer, permit, self.limits.idle, is_blob)
+        take_linked(answer, permit, self.limits.idle, call.row.is_file)
     }
 
     fn linked_head<'a>(
         &'a self,
         request: &'a Parts,
+        target: &'a str,
         has_body: bool,
         sign: &'a dyn Fn() -> Result<Signed, Error>,
     ) -> ForwardedHead<'a> {
         ForwardedHead {
             request,
-            target: target_of(request),
+            target,
             credentials: Credentials::Genkans(sign),
             has_body,
             client: None,
@@ -156,13 +155,13 @@ impl<N: Neighbours> Forwarder<N> {
     ) -> Signed {
         // Cloned out of the cell: a renewal may replace it while nothing is borrowed.
         let signer = Arc::clone(&signer.borrow());
-        let heard = self.neighbours.link_nonce(&destination.caller.grant, pds);
+        let heard = self.rooms.link_nonce(&destination.caller.grant, pds);
         let nonce = heard.as_ref().map(|heard| &*heard.nonce);
         signer.sign(request.method.as_str(), request.uri.path(), nonce)
     }
 
     fn has_fresh_nonce(&self, destination: &LinkedDestination, pds: &Origin) -> bool {
-        let heard = self.neighbours.link_nonce(&destination.caller.grant, pds);
+        let heard = self.rooms.link_nonce(&destination.caller.grant, pds);
         heard.is_some_and(|heard| heard.age < NONCE_IS_FRESH)
     }
 
@@ -171,7 +170,7 @@ impl<N: Neighbours> Forwarder<N> {
         let question = question()?;
         let (destination, pds, signer) = (attempts.destination, attempts.pds, attempts.signer);
         let sign = || Ok(self.sign(signer, destination, pds, &question));
-        let head = self.linked_head(&question, false, &sign);
+        let head = self.linked_head(&question, QUESTION, false, &sign);
         let answer = self.until_taken(attempts, &mut self.exchange(&head), None, None).await?;
         // Nonce and token came with the head. What the body says does not matter.
         answer.discard(attempts.permit.pool(), None);
@@ -183,10 +182,10 @@ impl<N: Neighbours> Forwarder<N> {
         let Ok(question) = question() else { return false };
         let (destination, pds, signer) = (attempts.destination, attempts.pds, attempts.signer);
         let sign = || Ok(self.sign(signer, destination, pds, &question));
-        let head = self.linked_head(&question, false, &sign);
+        let head = self.linked_head(&question, QUESTION, false, &sign);
         let Ok(answer) = self.exchange(&head).send(attempts.permit, None).await else { return false };
         if let Some(nonce) = &answer.fields.nonce {
-            self.neighbours.hear_link_nonce(&destination.caller.grant, pds, nonce);
+            self.rooms.hear_link_nonce(&destination.caller.grant, pds, nonce);
         }
         let wants_nonce = answer.head.status == StatusCode::UNAUTHORIZED
             && answer.fields.names_dpop_error("use_dpop_nonce");
@@ -219,7 +218,7 @@ impl<N: Neighbours> Forwarder<N> {
             attempts.permit.pool().breaker().succeeded();
             self.external.hear(pds, attempts.account, attempts.kind, head.status, &head.headers);
             if let Some(nonce) = &said.nonce {
-                self.neighbours.hear_link_nonce(link_id, pds, nonce);
+                self.rooms.hear_link_nonce(link_id, pds, nonce);
             }
             if head.status != StatusCode::UNAUTHORIZED {
                 return Ok(answer);
@@ -235,13 +234,13 @@ impl<N: Neighbours> Forwarder<N> {
                         // By another scheme it may speak of another token than ours, and a session does not end by that.
                         return Ok(answer);
                     }
-                    self.neighbours.link_refused(link_id).await;
+                    self.rooms.link_refused(link_id).await;
                     return Err(attempts.destination.gone());
                 }
                 let version = attempts.signer.borrow().version();
-                let renewed = self.neighbours.renew_link(link_id, version).await;
+                let renewed = self.rooms.renew_link(link_id, version).await;
                 let renewed = renewed
-                    .map_err(|error| LinkedDestination::trouble(error, attempts.destination.by_proof))?;
+                    .map_err(|error| LinkedDestination::error(error, attempts.destination.by_proof))?;
                 if renewed.pds() != pds {
                     // The account has moved meanwhile; the next call goes there.
                     return Err(Error::NotReady);
@@ -258,7 +257,7 @@ impl<N: Neighbours> Forwarder<N> {
 
 /// The small question: it changes nothing.
 fn question() -> Result<Parts, Error> {
-    let question = Request::get("/xrpc/com.atproto.server.getSession").body(());
+    let question = Request::get(QUESTION).body(());
     Ok(question.map_err(|_| Error::Internal)?.into_parts().0)
 }
 
@@ -272,13 +271,13 @@ fn take_linked(
     answer: Answer,
     permit: Permit<Incoming>,
     idle: Duration,
-    is_blob: bool,
+    is_file: bool,
 ) -> Result<Response<AnswerBody>, Error> {
     let (status, mut headers, body) = answer.into_parts(permit, idle, u64::MAX);
     if status.is_redirection() && status != StatusCode::NOT_MODIFIED {
         return Err(Error::Unreachable(Cause::Redirect));
     }
-    guard(&mut headers, true, is_blob);
+    guard(&mut headers, true, is_file);
     Ok(response(status, headers, ForwardedBody::new(body, None)))
 }
 
@@ -294,4 +293,6 @@ const fn is_large(length: BodyLength) -> bool {
 /// A nonce that was heard longer ago is asked about before a body that goes only once: a small question costs nothing
 /// beside it, and a burst of bodies asks once.
 const NONCE_IS_FRESH: Duration = Duration::from_secs(1);
+/// The small question. It is answered with the session's account and changes nothing.
+const QUESTION: &str = "/xrpc/com.atproto.server.getSession";
 const SOON: Duration = Duration::from_secs(5);

@@ -1,56 +1,42 @@
-//! What a caller of an account elsewhere may ask for: which methods are carried at all, and which its scope allows.
+//! What a linked account's grant must allow before its call is forwarded.
 //!
-//! Only what can be told by the method's name is told here. Bodies are not read: the account's PDS knows the same scope,
-//! and looks into each of them.
+//! Only what the method's name tells is checked here. Bodies are not read: the account's own PDS knows the same
+//! scope, and checks each body by it.
 
 use genkan_protocol::oauth::scope::{AccountAction, AccountAttribute, RepoAction, Scope, Scopes};
 
-/// Whether a method is carried for an account that lives elsewhere.
-pub(in crate::forward) fn is_carried(method: &str) -> bool {
-    let begins =
-        |family: &str| method.get(..family.len()).is_some_and(|start| start.eq_ignore_ascii_case(family));
-    begins("com.atproto.repo.")
-        || begins("com.atproto.sync.")
-        || method.eq_ignore_ascii_case("com.atproto.server.getServiceAuth")
-}
+use crate::routing::LinkedScope;
 
-/// Whether a scope allows calling a method at all.
-pub(in crate::forward) fn allows(scope: &str, method: &str) -> bool {
+/// Whether a scope allows a method that needs this.
+pub(in crate::forward) fn allows(scope: &str, needed: LinkedScope) -> bool {
     let scopes = Scopes::parse(scope);
     if !scopes.contains("atproto") {
         return false;
     }
     let any = |allows: &dyn Fn(&Scope) -> bool| scopes.iter().any(|(_, scope)| allows(scope));
-    let writes = |actions: &[RepoAction]| {
-        actions.iter().all(|action| {
-            any(&|scope| match scope {
-                Scope::TransitionGeneric => true,
-                Scope::Repo(repo) => repo.actions.contains(action),
-                _ => false,
-            })
+    let writes = |action: &RepoAction| {
+        any(&|scope| match scope {
+            Scope::TransitionGeneric => true,
+            Scope::Repo(repo) => repo.actions.contains(action),
+            _ => false,
         })
     };
-    match method.to_ascii_lowercase().as_str() {
-        "com.atproto.repo.createrecord" => writes(&[RepoAction::Create]),
-        "com.atproto.repo.putrecord" => writes(&[RepoAction::Create, RepoAction::Update]),
-        "com.atproto.repo.deleterecord" => writes(&[RepoAction::Delete]),
-        "com.atproto.repo.applywrites" => {
-            any(&|scope| matches!(scope, Scope::TransitionGeneric | Scope::Repo(_)))
-        }
-        "com.atproto.repo.uploadblob" => {
-            any(&|scope| matches!(scope, Scope::TransitionGeneric | Scope::Blob(_)))
-        }
-        "com.atproto.repo.importrepo" => scopes.allows_account(AccountAttribute::Repo, AccountAction::Manage),
-        "com.atproto.server.getserviceauth" => {
+    match needed {
+        LinkedScope::Any => true,
+        LinkedScope::Writes(actions) => actions.iter().all(writes),
+        LinkedScope::SomeWrite => any(&|scope| matches!(scope, Scope::TransitionGeneric | Scope::Repo(_))),
+        LinkedScope::Blob => any(&|scope| matches!(scope, Scope::TransitionGeneric | Scope::Blob(_))),
+        LinkedScope::Import => scopes.allows_account(AccountAttribute::Repo, AccountAction::Manage),
+        LinkedScope::Service => {
             any(&|scope| matches!(scope, Scope::TransitionGeneric | Scope::TransitionChat | Scope::Rpc(_)))
         }
-        _ => true,
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::routing::table;
 
     #[test]
     fn two_families_and_one_method_are_carried() {
@@ -61,7 +47,7 @@ mod tests {
             "com.atproto.server.getServiceAuth",
             "com.atproto.server.GETserviceAUTH",
         ] {
-            assert!(is_carried(method), "{method}");
+            assert!(table::row(method).external, "{method}");
         }
         for method in [
             "com.atproto.server.getSession",
@@ -71,7 +57,7 @@ mod tests {
             "com.atproto.server.getServiceAuthentication",
             "",
         ] {
-            assert!(!is_carried(method), "{method}");
+            assert!(!table::row(method).external, "{method}");
         }
     }
 
@@ -99,8 +85,10 @@ mod tests {
             ("atproto account:repo?action=manage", "importRepo listMissingBlobs"),
             ("atproto account:repo", "listMissingBlobs"),
         ] {
-            let named: Vec<_> =
-                all.split(' ').filter(|name| allows(scope, &format!("com.atproto.repo.{name}"))).collect();
+            let named: Vec<_> = all
+                .split(' ')
+                .filter(|name| allows(scope, table::row(&format!("com.atproto.repo.{name}")).linked_scope))
+                .collect();
             assert_eq!(named.join(" "), allowed, "{scope}");
         }
         for (scope, allowed) in [
@@ -110,7 +98,11 @@ mod tests {
             ("atproto transition:chat.bsky", true),
             ("atproto transition:generic", true),
         ] {
-            assert_eq!(allows(scope, "com.atproto.server.GetServiceAuth"), allowed, "{scope}");
+            assert_eq!(
+                allows(scope, table::row("com.atproto.server.GetServiceAuth").linked_scope),
+                allowed,
+                "{scope}"
+            );
         }
     }
 }

@@ -18,8 +18,7 @@ use crate::base::fetch::{NameError, Names};
 use crate::base::single_flight::SingleFlight;
 use crate::base::{Clock, Origin, monotonic_now};
 use crate::config::{self, Rate, TargetReads};
-use crate::forward::error::Error;
-use crate::forward::neighbours::OverLimit;
+use crate::forward::error::{Error, OverLimit};
 use crate::limits::Verdict;
 use crate::telemetry::metrics::{Counter, Metrics, UPSTREAM_CALLS, UPSTREAM_HOSTS, UPSTREAM_HOSTS_EXHAUSTED};
 
@@ -208,6 +207,9 @@ impl ExternalPdses {
     }
 }
 
+/// How long it takes until a client is told that a PDS is not called. The time is the same for all reasons:
+/// a shorter one would tell which names and addresses exist in Genkan's network.
+pub(super) const REFUSED_AFTER: Duration = Duration::from_millis(300);
 /// How long checked addresses count before they are checked again.
 const CHECKED_FOR: Duration = Duration::from_secs(30);
 const NAMES_REMEMBERED: usize = 10_000;

@@ -1,12 +1,11 @@
-//! Reads at PDSes that are not ours, for whoever asks: without credentials, and with our guard up.
+//! Reads from external PDSes, without credentials. Anyone may ask for them.
 //!
-//! The account's document says where to go; an answer may send us on, for a few hops, each as guarded as the first.
-//! Where the PDS does not know the account, it may have moved: its document is read anew, and a new place is asked.
+//! The account's DID document names the PDS. An answer may redirect us for a few hops, and each hop is checked as
+//! the first one is. A PDS that does not know the account may have lost it to another: then the document is read
+//! again, and a new PDS is asked.
 
 use std::rc::Rc;
-use std::time::Duration;
 
-use http::request::Parts;
 use http::{Method, Response, StatusCode, Uri};
 use http_body::Body as _;
 use http1::Permit;
@@ -14,58 +13,54 @@ use hyper::body::Incoming;
 
 use super::budget::{CallKind, CallOwner};
 use super::limits::ReadPermit;
-use super::policy::CallClass;
+use super::policy::{CallClass, REFUSED_AFTER};
 use crate::base::{Origin, monotonic_now};
 use crate::forward::answer::{AnswerBody, ForwardedBody};
-use crate::forward::destination::Visitor;
-use crate::forward::engine::{Answer, Forwarder, method_of, response, target_of};
+use crate::forward::call::Call;
+use crate::forward::engine::{Answer, Forwarder, response};
 use crate::forward::error::{Cause, Error};
 use crate::forward::error_body::{MAX_PEEK, is_small_json, names_error};
 use crate::forward::headers::{Credentials, ForwardedHead, guard};
-use crate::forward::neighbours::Neighbours;
+use crate::forward::rooms::ExternalAccounts;
 use crate::identity::{Freshness, PdsLocation};
 use crate::limits;
 use crate::routing::target::Target;
 
-/// A read on its way.
+/// A read, whichever PDS it is at.
 struct Read<'a> {
-    request: &'a Parts,
+    call: &'a Call<'a>,
     account: CallOwner,
     kind: CallKind,
-    is_blob: bool,
     permit: Rc<ReadPermit>,
 }
 
-/// What a PDS said.
+/// The answer of a PDS.
 struct Heard {
     response: Response<AnswerBody>,
-    /// It does not have the account, or not any more.
+    /// Whether the PDS does not have the account, or does not have it any more.
     knows_no_account: bool,
 }
 
-impl<N: Neighbours> Forwarder<N> {
-    /// Asks an account's PDS.
+impl<R: ExternalAccounts> Forwarder<R> {
+    /// Sends a read to the PDS of the account that it is about.
     pub(in crate::forward) async fn read_external(
         &self,
         place: &PdsLocation,
-        request: &Parts,
+        call: &Call<'_>,
         body: &Incoming,
-        visitor: &Visitor,
     ) -> Result<Response<AnswerBody>, Error> {
         if !body.is_end_stream() {
             return Err(Error::UnexpectedBody);
         }
         let began = monotonic_now();
         let read = Read {
-            request,
-            account: CallOwner::Client(limits::ClientNetwork::of(visitor.ip)),
-            kind: CallKind::of(method_of(request), false),
-            is_blob: method_of(request).eq_ignore_ascii_case("com.atproto.sync.getBlob"),
-            permit: Rc::new(self.external.admit_read(visitor.ip)?),
+            call,
+            account: CallOwner::Client(limits::ClientNetwork::of(call.client.ip)),
+            kind: CallKind::of(call.row.weight, &call.request.method),
+            permit: Rc::new(self.external.admit_read(call.client.ip)?),
         };
         let answer = self.ask(place, &read).await;
         if matches!(answer, Err(Error::NotAllowed)) {
-            // Whatever the reason, it takes as long: our network is nobody's to find out about.
             tokio::time::sleep_until(began + REFUSED_AFTER).await;
         }
         answer
@@ -82,10 +77,10 @@ impl<N: Neighbours> Forwarder<N> {
         };
         if may_have_moved {
             let account = Target::Did(place.did.as_str().into());
-            let now = self.neighbours.find_pds_location(&account, Freshness::Asked).await;
+            let now = self.rooms.find_pds_location(&account, Freshness::Asked).await;
             if let Ok(now) = now
                 && now.pds != place.pds
-                && self.neighbours.ours(&now.pds).is_none()
+                && self.rooms.own_server(&now.pds).is_none()
             {
                 return self.follow(&now.pds, read).await.map(|heard| heard.response);
             }
@@ -93,15 +88,15 @@ impl<N: Neighbours> Forwarder<N> {
         heard.map(|heard| heard.response)
     }
 
-    /// Asks a PDS, and goes where it sends us.
+    /// Asks a PDS and follows its redirects.
     async fn follow(&self, pds: &Origin, read: &Read<'_>) -> Result<Heard, Error> {
-        let mut next = self.hop(pds, target_of(read.request), read).await?;
+        let mut next = self.hop(pds, read.call.target(), read).await?;
         for _ in 0..MOST_HOPS {
             let (origin, target) = match next {
                 Hop::Answer(heard) => return Ok(heard),
                 Hop::On(origin, target) => (origin, target),
             };
-            if self.neighbours.ours(&origin).is_some() {
+            if self.rooms.own_server(&origin).is_some() {
                 return Err(Error::Unreachable(Cause::Redirect));
             }
             next = self.hop(&origin, &target, read).await.map_err(|error| match error {
@@ -121,7 +116,7 @@ impl<N: Neighbours> Forwarder<N> {
         self.external.admit(origin, &read.account, read.kind, CallClass::Read).await?;
         let permit = pool.admit()?;
         let head = ForwardedHead {
-            request: read.request,
+            request: read.call.request,
             target,
             credentials: Credentials::None,
             has_body: false,
@@ -130,7 +125,8 @@ impl<N: Neighbours> Forwarder<N> {
             follows_redirects: true,
         };
         let answer = self.exchange(&head).send(&permit, None).await?;
-        // A status of a stranger's PDS says nothing of its health: only silence does.
+        // What an external PDS answers is its own affair, so no status counts against its breaker. Only
+        // silence does.
         permit.pool().breaker().succeeded();
         let said = &answer.head;
         self.external.hear(origin, &read.account, read.kind, said.status, &said.headers);
@@ -154,7 +150,7 @@ impl<N: Neighbours> Forwarder<N> {
         if headers
             .get(http::header::CONTENT_LENGTH)
             .and_then(|length| length.to_str().ok()?.parse::<u64>().ok())
-            .is_some_and(|length| length > self.limits.answer && read.request.method != Method::HEAD)
+            .is_some_and(|length| length > self.limits.answer && read.call.request.method != Method::HEAD)
         {
             return Err(Error::Unreachable(Cause::TooLong));
         }
@@ -166,15 +162,15 @@ impl<N: Neighbours> Forwarder<N> {
             knows_no_account =
                 said.is_some_and(|said| NO_ACCOUNT.iter().any(|name| names_error(&said, name)));
         }
-        guard(&mut headers, false, read.is_blob);
+        guard(&mut headers, false, read.call.row.is_file);
         Ok(Heard { response: response(status, headers, body), knows_no_account })
     }
 }
 
-/// What an answer comes to.
+/// What one hop has led to.
 enum Hop {
     Answer(Heard),
-    /// We are sent on.
+    /// A redirect: the next origin, and path and query there.
     On(Origin, String),
 }
 
@@ -190,7 +186,7 @@ fn next_hop(origin: &Origin, location: &str) -> Option<(Origin, String)> {
     Some((origin, url.path_and_query().map_or_else(|| "/".to_owned(), ToString::to_string)))
 }
 
-/// Whether nobody is there any more, as far as it can be told.
+/// Whether the server seems to be gone for good.
 const fn refuses_connections(error: &Error) -> bool {
     matches!(
         error,
@@ -201,7 +197,5 @@ const fn refuses_connections(error: &Error) -> bool {
 }
 
 const MOST_HOPS: usize = 3;
-/// By these names a PDS says that an account is not there.
+/// The errors by which a PDS says that it does not have an account.
 const NO_ACCOUNT: [&str; 2] = ["RepoNotFound", "RepoDeactivated"];
-/// How long it takes to hear that a PDS is not called.
-pub(in crate::forward) const REFUSED_AFTER: Duration = Duration::from_millis(300);

@@ -5,7 +5,6 @@ use http::header::{
 };
 use http1::AnswerFields;
 
-use super::request::Credentials;
 use crate::wire::cors;
 
 /// The choice of an answer's headers for the client, and what the server said to Genkan itself.
@@ -25,7 +24,7 @@ pub(in crate::forward) struct AnswerFilter {
 
 /// The token that a request carried.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Token {
+pub(super) enum Token {
     None,
     /// The caller's own.
     Callers,
@@ -33,12 +32,7 @@ enum Token {
 }
 
 impl AnswerFilter {
-    pub(super) fn new(credentials: &Credentials<'_>, follows_redirects: bool) -> Self {
-        let token = match credentials {
-            Credentials::None => Token::None,
-            Credentials::Callers => Token::Callers,
-            Credentials::Genkans(_) => Token::Genkans,
-        };
+    pub(super) const fn new(token: Token, follows_redirects: bool) -> Self {
         Self { token, follows_redirects, nonce: None, challenge: None, location: None }
     }
 
@@ -84,8 +78,8 @@ impl AnswerFields for AnswerFilter {
 }
 
 /// Adds the headers that guard Genkan's origin to those of an answer.
-pub(in crate::forward) fn guard(headers: &mut HeaderMap, by_caller: bool, is_blob: bool) {
-    if is_blob || !is_harmless(headers) {
+pub(in crate::forward) fn guard(headers: &mut HeaderMap, by_caller: bool, is_file: bool) {
+    if is_file || !is_harmless(headers) {
         let name = headers.get(CONTENT_DISPOSITION).and_then(plain_file_name);
         headers.insert(CONTENT_DISPOSITION, name.unwrap_or(HeaderValue::from_static("attachment")));
     }
@@ -226,9 +220,9 @@ mod tests {
 
     #[test]
     fn what_a_browser_might_run_is_an_attachment() {
-        let disposition = |pairs: &[(&'static str, &'static str)], is_blob| {
+        let disposition = |pairs: &[(&'static str, &'static str)], is_file| {
             let mut headers = map(pairs);
-            guard(&mut headers, false, is_blob);
+            guard(&mut headers, false, is_file);
             headers.get(CONTENT_DISPOSITION).map(|value| value.to_str().unwrap().to_owned())
         };
         let attachment = Some("attachment".to_owned());
@@ -259,8 +253,7 @@ mod tests {
     }
 
     fn filtered(text: &'static str, token: Token) -> (HeaderMap, AnswerFilter) {
-        let mut filter =
-            AnswerFilter { token, follows_redirects: false, nonce: None, challenge: None, location: None };
+        let mut filter = AnswerFilter::new(token, false);
         let head = http1::read_answer_head(&text.into(), false, &mut filter).unwrap().unwrap();
         (head.headers, filter)
     }

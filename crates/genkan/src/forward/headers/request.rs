@@ -8,7 +8,7 @@ use http::request::Parts;
 use http1::{FieldWriter, RequestHead};
 use zeroize::Zeroizing;
 
-use super::answer::AnswerFilter;
+use super::answer::{AnswerFilter, Token};
 use crate::forward::error::Error;
 
 /// A client's request as it is forwarded.
@@ -40,6 +40,14 @@ pub(in crate::forward) enum Credentials<'a> {
 impl Credentials<'_> {
     const fn by_caller(&self) -> bool {
         !matches!(self, Self::None)
+    }
+
+    const fn token(&self) -> Token {
+        match self {
+            Self::None => Token::None,
+            Self::Callers => Token::Callers,
+            Self::Genkans(_) => Token::Genkans,
+        }
     }
 }
 
@@ -92,7 +100,7 @@ impl RequestHead for ForwardedHead<'_> {
     }
 
     fn answer_fields(&self) -> AnswerFilter {
-        AnswerFilter::new(&self.credentials, self.follows_redirects)
+        AnswerFilter::new(self.credentials.token(), self.follows_redirects)
     }
 }
 
@@ -253,30 +261,58 @@ mod tests {
         assert_eq!(lines, OURS);
     }
 
+    /// The head that is sent for a request with these headers.
+    fn head_of(
+        method: &str,
+        pairs: &[(&'static str, &'static str)],
+        credentials: Credentials<'_>,
+        length: BodyLength,
+    ) -> String {
+        let mut request = http::Request::builder().method(method);
+        for (name, value) in pairs {
+            request = request.header(*name, *value);
+        }
+        let value = HeaderValue::from_static("x");
+        let head = ForwardedHead {
+            request: &request.body(()).unwrap().into_parts().0,
+            target: "/",
+            credentials,
+            has_body: length != BodyLength::None,
+            client: None,
+            via: &value,
+            follows_redirects: false,
+        };
+        let mut out = Vec::new();
+        write_request_head(&mut out, &head, &value, length).unwrap();
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn what_a_client_says_of_its_bodys_length_stays_behind() {
+        let announced = |method, pair, length| {
+            let head = head_of(method, &[pair], Credentials::Callers, length);
+            let of_body = |line: &&str| line.starts_with("content-length") || line.starts_with("transfer");
+            head.lines().filter(of_body).collect::<Vec<_>>().join(" ")
+        };
+        for pair in [("content-length", "9"), ("transfer-encoding", "chunked")] {
+            assert_eq!(announced("POST", pair, BodyLength::Known(7)), "content-length: 7");
+            assert_eq!(announced("POST", pair, BodyLength::Chunked), "transfer-encoding: chunked");
+            assert_eq!(announced("POST", pair, BodyLength::None), "content-length: 0");
+            assert_eq!(announced("GET", pair, BodyLength::None), "");
+        }
+    }
+
     #[test]
     fn what_a_body_is_goes_only_with_a_callers_body() {
-        let said = |credentials, has_body| {
-            let request = http::Request::builder().method("POST");
-            let request = request.header("content-type", "a/b").header("content-encoding", "gzip");
-            let value = HeaderValue::from_static("x");
-            let head = ForwardedHead {
-                request: &request.body(()).unwrap().into_parts().0,
-                target: "/",
-                credentials,
-                has_body,
-                client: None,
-                via: &value,
-                follows_redirects: false,
-            };
-            let mut out = Vec::new();
-            let length = if has_body { BodyLength::Known(7) } else { BodyLength::None };
-            write_request_head(&mut out, &head, &value, length).unwrap();
-            let head = String::from_utf8(out).unwrap();
+        let said = |credentials, length| {
+            let pairs = [("content-type", "a/b"), ("content-encoding", "gzip")];
+            let head = head_of("POST", &pairs, credentials, length);
             (head.contains("content-type: a/b\r\n"), head.contains("content-encoding: gzip\r\n"))
         };
-        assert_eq!(said(Credentials::Callers, true), (true, true));
-        assert_eq!(said(Credentials::Callers, false), (false, false));
-        assert_eq!(said(Credentials::None, true), (false, false));
+        assert_eq!(said(Credentials::Callers, BodyLength::Known(7)), (true, true));
+        assert_eq!(said(Credentials::Callers, BodyLength::Chunked), (true, true));
+        assert_eq!(said(Credentials::Callers, BodyLength::None), (false, false));
+        assert_eq!(said(Credentials::None, BodyLength::Known(7)), (false, false));
     }
 
     #[test]

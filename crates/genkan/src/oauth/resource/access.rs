@@ -3,14 +3,15 @@
 //! As with sessions, what verified is remembered by the token's hash, the end of a grant is heard from the changes feed,
 //! and while that is stale the database is asked every time. Each request's proof is checked.
 //!
-//! [`OAuth::check_access`] does it all. The data path takes its steps one by one: only the look-up needs the database's
-//! own runtime.
+//! [`OAuth::check_access`] does it all. Edge threads use [`OAuth::check_access_on`], which leaves the look-up to the
+//! database's own runtime.
 
 use std::sync::Arc;
 
 use genkan_protocol::oauth::access_token::Token;
 use genkan_protocol::oauth::dpop::{self, Expected, Proof};
 use genkan_protocol::syntax::Did;
+use tokio::runtime::Handle;
 
 use crate::base::Timestamp;
 use crate::keys::WebPurpose;
@@ -39,8 +40,43 @@ impl OAuth {
         Ok(caller)
     }
 
+    /// [`Self::check_access`] for a thread that must not wait for the database itself: what memory does not know is
+    /// looked up on `control`.
+    pub(crate) async fn check_access_on(
+        &self,
+        control: &Handle,
+        token: &str,
+        call: &Call<'_>,
+    ) -> Result<Arc<GrantCaller>, AccessError> {
+        // The proof comes first: a token without a good one costs no look-up.
+        let proof = self.check_proof(token, call)?;
+        let caller = self.caller_on(control, token).await?;
+        self.bind(&proof, &caller).await?;
+        Ok(caller)
+    }
+
+    /// [`Self::check_bearer`] for a thread that must not wait for the database itself.
+    pub(crate) async fn check_bearer_on(
+        &self,
+        control: &Handle,
+        token: &str,
+    ) -> Result<Arc<GrantCaller>, AccessError> {
+        let caller = self.caller_on(control, token).await?;
+        caller.check_bearer()?;
+        Ok(caller)
+    }
+
+    async fn caller_on(&self, control: &Handle, token: &str) -> Result<Arc<GrantCaller>, AccessError> {
+        if let Some(known) = self.recall_caller(token) {
+            return known;
+        }
+        let (oauth, token) = (self.clone(), token.to_owned());
+        let finding = control.spawn(async move { oauth.find_caller(&token).await });
+        finding.await.map_err(|_| AccessError::Unavailable)?
+    }
+
     /// Checks the proof of a request by itself: that it is of this token's holder, and new, is for [`Self::bind`].
-    pub(crate) fn check_proof(&self, token: &str, call: &Call<'_>) -> Result<Proof, AccessError> {
+    fn check_proof(&self, token: &str, call: &Call<'_>) -> Result<Proof, AccessError> {
         let proof = match &*call.proofs {
             [one] => *one,
             [] => return Err(AccessError::NoProof),
@@ -57,7 +93,7 @@ impl OAuth {
     }
 
     /// Whom a token speaks for, from memory alone. `None`: it has to be looked up.
-    pub(crate) fn recall_caller(&self, token: &str) -> Option<Result<Arc<GrantCaller>, AccessError>> {
+    fn recall_caller(&self, token: &str) -> Option<Result<Arc<GrantCaller>, AccessError>> {
         let now = self.clock.now();
         // A stale feed may have missed the end of the grant, so memory proves nothing.
         if !self.feed.is_fresh(now) {
@@ -68,7 +104,7 @@ impl OAuth {
     }
 
     /// Finds whom a token speaks for, by its signature and the database.
-    pub(crate) async fn find_caller(&self, token: &str) -> Result<Arc<GrantCaller>, AccessError> {
+    async fn find_caller(&self, token: &str) -> Result<Arc<GrantCaller>, AccessError> {
         let now = self.clock.now();
         // Begun before the grant is read: if the grant ends in between, the token is not
         // remembered.
@@ -85,7 +121,7 @@ impl OAuth {
     }
 
     /// Sees that a proof is of the key that the token is bound to, and uses it up.
-    pub(crate) async fn bind(&self, proof: &Proof, caller: &GrantCaller) -> Result<(), AccessError> {
+    async fn bind(&self, proof: &Proof, caller: &GrantCaller) -> Result<(), AccessError> {
         match caller.key {
             Some(key) if key == proof.jkt => {}
             Some(_) => return Err(AccessError::Token("Invalid DPoP key binding")),

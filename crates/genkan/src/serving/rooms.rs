@@ -1,4 +1,5 @@
-//! What the edge asks of the rooms that it does not know: callers, homes, hosts, limits.
+//! The rooms that forwarding asks, as its three traits want them. Nothing is decided here: each function hands its
+//! question to the room that knows, on the control runtime where that may wait for the database.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -13,7 +14,10 @@ use crate::app::App;
 use crate::base::{Clock, Origin};
 use crate::config::Config;
 use crate::fleet::{Fleet, Host, HostId};
-use crate::forward::{HeardNonce, LinkError, Neighbours, Ours, OverLimit, Signer, TokenError, Unavailable};
+use crate::forward::{
+    Callers, ExternalAccounts, FleetHosts, HeardNonce, LinkError, OverLimit, OwnServer, Signer, TokenError,
+    Unavailable,
+};
 use crate::identity::{self, Freshness, PdsLocation, PdsLocationError, PdsLocations, is_given_out};
 use crate::limits::RateLimits;
 use crate::links::{Credential, Links, UseError};
@@ -21,9 +25,9 @@ use crate::oauth::{AccessError, Call, GrantCaller, OAuth, Onward};
 use crate::routing::target::Target;
 use crate::sessions::{self, AccessTokens, Caller};
 
-/// Just what the way of a request needs. Cheap to clone.
+/// The rooms that a forwarded request needs. Cheap to clone.
 #[derive(Clone, Debug)]
-pub(super) struct Rooms {
+pub(super) struct AppRooms {
     clock: Clock,
     access: AccessTokens,
     oauth: OAuth,
@@ -33,11 +37,11 @@ pub(super) struct Rooms {
     pds_locations: PdsLocations,
     links: Links,
     config: Arc<Config>,
-    /// Where the database is asked: its connections must not depend on an edge thread's life.
+    /// The runtime on which the database is asked: its connections must not depend on an edge thread's life.
     control: Handle,
 }
 
-impl Rooms {
+impl AppRooms {
     pub(super) fn of(app: &App) -> Self {
         Self {
             clock: app.clock.clone(),
@@ -59,7 +63,7 @@ impl Rooms {
     }
 }
 
-impl Rooms {
+impl AppRooms {
     fn opened(&self, credential: Arc<Credential>) -> Arc<dyn Signer> {
         Arc::new(Opened { credential, clock: self.clock.clone() })
     }
@@ -69,11 +73,11 @@ impl Rooms {
         found: Result<Result<Arc<Credential>, UseError>, JoinError>,
     ) -> Result<Arc<dyn Signer>, LinkError> {
         let found = found.map_err(|_| LinkError::Broken)?;
-        found.map(|credential| self.opened(credential)).map_err(|error| signer::trouble(&error))
+        found.map(|credential| self.opened(credential)).map_err(|error| signer::link_error(&error))
     }
 }
 
-impl Neighbours for Rooms {
+impl Callers for AppRooms {
     fn recall_caller(&self, token: &str) -> Option<Result<Arc<Caller>, TokenError>> {
         Some(self.access.recall(token, self.clock.now())?.map_err(refused))
     }
@@ -85,16 +89,7 @@ impl Neighbours for Rooms {
     }
 
     async fn check_grant(&self, token: &str, call: &Call<'_>) -> Result<Arc<GrantCaller>, AccessError> {
-        let proof = self.oauth.check_proof(token, call)?;
-        let caller = if let Some(known) = self.oauth.recall_caller(token) {
-            known?
-        } else {
-            let (oauth, token) = (self.oauth.clone(), token.to_owned());
-            let finding = self.control.spawn(async move { oauth.find_caller(&token).await });
-            finding.await.map_err(|_| AccessError::Unavailable)??
-        };
-        self.oauth.bind(&proof, &caller).await?;
-        Ok(caller)
+        self.oauth.check_access_on(&self.control, token, call).await
     }
 
     fn is_bearer_grant(&self, token: &str) -> bool {
@@ -102,14 +97,104 @@ impl Neighbours for Rooms {
     }
 
     async fn check_bearer_grant(&self, token: &str) -> Result<Arc<GrantCaller>, AccessError> {
-        if let Some(known) = self.oauth.recall_caller(token) {
-            let known = known?;
-            known.check_bearer()?;
-            return Ok(known);
+        self.oauth.check_bearer_on(&self.control, token).await
+    }
+
+    fn nonce(&self) -> String {
+        self.oauth.nonce()
+    }
+
+    fn count(&self, client: IpAddr, host: Option<&str>) -> Result<(), OverLimit> {
+        let now = self.clock.now();
+        match self.limits.request(client, host, now) {
+            Some(verdict) if !verdict.allowed => {
+                Err(OverLimit { retry_after: verdict.retry_after(now), verdict })
+            }
+            _ => Ok(()),
         }
-        let (oauth, token) = (self.oauth.clone(), token.to_owned());
-        let checking = self.control.spawn(async move { oauth.check_bearer(&token).await });
-        checking.await.map_err(|_| AccessError::Unavailable)?
+    }
+}
+
+impl FleetHosts for AppRooms {
+    fn recall_home(&self, account: &Target<'_>) -> Option<Option<Arc<Home>>> {
+        match account {
+            Target::Did(did) => self.account_hosts.recall(did),
+            Target::Handle(handle) => self.account_hosts.recall_handle(handle),
+        }
+    }
+
+    async fn find_home(&self, account: &Target<'_>) -> Result<Option<Arc<Home>>, Unavailable> {
+        let account_hosts = self.account_hosts.clone();
+        let finding = match account {
+            Target::Did(did) => {
+                let did = did.clone().into_owned();
+                self.control.spawn(async move { account_hosts.find(&did).await })
+            }
+            Target::Handle(handle) => {
+                let handle = handle.clone();
+                self.control.spawn(async move { account_hosts.find_by_handle(&handle).await })
+            }
+        };
+        let found = finding.await.map_err(|_| Unavailable)?;
+        found.map_err(|cause| {
+            tracing::warn!(cause = &cause as &dyn std::error::Error, "a home could not be looked up");
+            Unavailable
+        })
+    }
+
+    fn host(&self, id: &HostId) -> Option<Arc<Host>> {
+        self.fleet.host(id)
+    }
+
+    fn sign_onward(&self, caller: &GrantCaller, host: &Host, method: &str, path: &str) -> Option<Onward> {
+        self.oauth.sign_onward(caller, host, method, path)
+    }
+
+    fn hear_nonce(&self, host: &HostId, nonce: &str) {
+        self.oauth.hear_nonce(host, nonce);
+    }
+
+    fn forget_onward(&self, caller: &GrantCaller) {
+        caller.forget_onward();
+    }
+}
+
+impl ExternalAccounts for AppRooms {
+    fn recall_pds_location(&self, account: &Target<'_>) -> Option<Result<PdsLocation, PdsLocationError>> {
+        match account {
+            Target::Did(did) => self.pds_locations.recall(did),
+            Target::Handle(handle) => self.pds_locations.recall_handle(handle),
+        }
+    }
+
+    async fn find_pds_location(
+        &self,
+        account: &Target<'_>,
+        freshness: Freshness,
+    ) -> Result<PdsLocation, PdsLocationError> {
+        let pds_locations = self.pds_locations.clone();
+        let finding = match account {
+            Target::Did(did) => {
+                let did: Did = did.parse().map_err(|_| nowhere())?;
+                self.control.spawn(async move { pds_locations.find(&did, freshness).await })
+            }
+            Target::Handle(handle) => {
+                let handle: AccountHandle = handle.parse().map_err(|_| nowhere())?;
+                self.control.spawn(async move { pds_locations.find_by_handle(&handle, freshness).await })
+            }
+        };
+        finding.await.unwrap_or_else(|_| Err(nowhere()))
+    }
+
+    fn own_server(&self, origin: &Origin) -> Option<OwnServer> {
+        if self.config.service.public_url.is_same_server(origin) {
+            return Some(OwnServer::Genkan);
+        }
+        self.fleet.all().iter().any(|host| host.origin == *origin).then_some(OwnServer::Host)
+    }
+
+    fn is_own_handle(&self, handle: &str) -> bool {
+        is_given_out(&self.config.service.handle_domains, handle)
     }
 
     fn recall_link(&self, link: &str) -> Option<Arc<dyn Signer>> {
@@ -141,101 +226,6 @@ impl Neighbours for Rooms {
 
     fn hear_link_nonce(&self, link: &str, pds: &Origin, nonce: &str) {
         self.links.hear_nonce(link, pds, nonce);
-    }
-
-    fn sign_onward(&self, caller: &GrantCaller, host: &Host, method: &str, path: &str) -> Option<Onward> {
-        self.oauth.sign_onward(caller, host, method, path)
-    }
-
-    fn hear_nonce(&self, host: &HostId, nonce: &str) {
-        self.oauth.hear_nonce(host, nonce);
-    }
-
-    fn forget_onward(&self, caller: &GrantCaller) {
-        caller.forget_onward();
-    }
-
-    fn nonce(&self) -> String {
-        self.oauth.nonce()
-    }
-
-    fn recall_home(&self, account: &Target<'_>) -> Option<Option<Arc<Home>>> {
-        match account {
-            Target::Did(did) => self.account_hosts.recall(did),
-            Target::Handle(handle) => self.account_hosts.recall_handle(handle),
-        }
-    }
-
-    async fn find_home(&self, account: &Target<'_>) -> Result<Option<Arc<Home>>, Unavailable> {
-        let account_hosts = self.account_hosts.clone();
-        let finding = match account {
-            Target::Did(did) => {
-                let did = did.clone().into_owned();
-                self.control.spawn(async move { account_hosts.find(&did).await })
-            }
-            Target::Handle(handle) => {
-                let handle = handle.clone();
-                self.control.spawn(async move { account_hosts.find_by_handle(&handle).await })
-            }
-        };
-        let found = finding.await.map_err(|_| Unavailable)?;
-        found.map_err(|cause| {
-            tracing::warn!(cause = &cause as &dyn std::error::Error, "a home could not be looked up");
-            Unavailable
-        })
-    }
-
-    fn recall_pds_location(&self, account: &Target<'_>) -> Option<Result<PdsLocation, PdsLocationError>> {
-        match account {
-            Target::Did(did) => self.pds_locations.recall(did),
-            Target::Handle(handle) => self.pds_locations.recall_handle(handle),
-        }
-    }
-
-    async fn find_pds_location(
-        &self,
-        account: &Target<'_>,
-        freshness: Freshness,
-    ) -> Result<PdsLocation, PdsLocationError> {
-        let pds_locations = self.pds_locations.clone();
-        let finding = match account {
-            Target::Did(did) => {
-                let did: Did = did.parse().map_err(|_| nowhere())?;
-                self.control.spawn(async move { pds_locations.find(&did, freshness).await })
-            }
-            Target::Handle(handle) => {
-                let handle: AccountHandle = handle.parse().map_err(|_| nowhere())?;
-                self.control.spawn(async move { pds_locations.find_by_handle(&handle, freshness).await })
-            }
-        };
-        finding.await.unwrap_or_else(|_| Err(nowhere()))
-    }
-
-    fn ours(&self, origin: &Origin) -> Option<Ours> {
-        let own = &self.config.service.public_url;
-        // Under a public name there is one server; on loopback a port makes all the difference.
-        if origin == own || (!own.is_loopback() && origin.host() == own.host()) {
-            return Some(Ours::Genkan);
-        }
-        self.fleet.all().iter().any(|host| host.origin == *origin).then_some(Ours::Host)
-    }
-
-    fn is_own_handle(&self, handle: &str) -> bool {
-        is_given_out(&self.config.service.handle_domains, handle)
-    }
-
-    fn host(&self, id: &HostId) -> Option<Arc<Host>> {
-        self.fleet.host(id)
-    }
-
-    fn count(&self, client: IpAddr, host: Option<&str>) -> Result<(), OverLimit> {
-        let now = self.clock.now();
-        match self.limits.request(client, host, now) {
-            Some(verdict) if !verdict.allowed => {
-                Err(OverLimit { retry_after: verdict.retry_after(now), verdict })
-            }
-            _ => Ok(()),
-        }
     }
 }
 

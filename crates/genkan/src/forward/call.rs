@@ -1,0 +1,35 @@
+//! The call that is to be forwarded. The edge makes it once, and every file of this room takes it.
+
+use std::net::IpAddr;
+
+use http::HeaderValue;
+use http::request::Parts;
+
+use crate::routing::{Route, Row};
+
+/// A call that is to be forwarded: what the edge has read from a request.
+#[derive(Debug)]
+pub(crate) struct Call<'a> {
+    /// The row of its method in the routing table. It says what is special about the method.
+    pub(crate) row: &'static Row,
+    /// Where it goes, as far as the request alone tells, and the token that it presents.
+    pub(crate) route: Route<'a>,
+    /// The head of the request.
+    pub(crate) request: &'a Parts,
+    pub(crate) client: &'a Client,
+}
+
+/// The client that sent a call.
+#[derive(Debug)]
+pub(crate) struct Client {
+    pub(crate) ip: IpAddr,
+    /// The address as a header that hosts are told it by.
+    pub(crate) address: HeaderValue,
+}
+
+impl Call<'_> {
+    /// Path and query, as they came.
+    pub(super) fn target(&self) -> &str {
+        self.request.uri.path_and_query().map_or("/", |target| target.as_str())
+    }
+}

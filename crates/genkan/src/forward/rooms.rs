@@ -1,0 +1,170 @@
+//! What forwarding asks of other rooms, as traits.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::error::OverLimit;
+use super::headers::Signed;
+use crate::accounts::Home;
+use crate::base::Origin;
+use crate::fleet::{Host, HostId};
+use crate::identity::{Freshness, PdsLocation, PdsLocationError};
+use crate::oauth::{self, AccessError, GrantCaller, Onward};
+use crate::routing::target::Target;
+use crate::sessions::Caller;
+
+/// Everything that forwarding asks of other rooms: three traits by need.
+///
+/// A function whose name begins with `recall` answers from memory at once; it is on the path of every request.
+/// `None` means that memory does not know. The functions that begin with `find` and `check` may wait for the
+/// database. Tests give fixed answers.
+pub(crate) trait Rooms: Callers + FleetHosts + ExternalAccounts + Clone + 'static {}
+
+impl<R: Callers + FleetHosts + ExternalAccounts + Clone + 'static> Rooms for R {}
+
+/// Who calls: the tokens that clients present, and how often they may call.
+pub(crate) trait Callers {
+    /// The account that a session token speaks for, if the token was checked before.
+    fn recall_caller(&self, token: &str) -> Option<Result<Arc<Caller>, TokenError>>;
+
+    /// Checks a session token.
+    async fn check_caller(&self, token: &str) -> Result<Arc<Caller>, TokenError>;
+
+    /// Checks a token that is bound to a key, and the proof that came with it. The proof is used up.
+    async fn check_grant(&self, token: &str, call: &oauth::Call<'_>)
+    -> Result<Arc<GrantCaller>, AccessError>;
+
+    /// Whether a token that came as Bearer says, unchecked, that it is of a grant and not of a session.
+    fn is_bearer_grant(&self, token: &str) -> bool;
+
+    /// Checks a grant's token that is bound to no key.
+    async fn check_bearer_grant(&self, token: &str) -> Result<Arc<GrantCaller>, AccessError>;
+
+    /// The nonce that clients' next proofs should carry.
+    fn nonce(&self) -> String;
+
+    /// Counts a request of a client, which a host may have passed on.
+    fn count(&self, client: IpAddr, host: Option<&str>) -> Result<(), OverLimit>;
+}
+
+/// The hosts of the fleet: which accounts live there, and what Genkan signs for them.
+pub(crate) trait FleetHosts {
+    /// The home of an account, if memory knows. `Some(None)`: memory knows that it has none here.
+    #[expect(
+        clippy::option_option,
+        reason = "three answers: not known, known to have no home here, and a home"
+    )]
+    fn recall_home(&self, account: &Target<'_>) -> Option<Option<Arc<Home>>>;
+
+    /// The home of an account, or `None` if it has none here.
+    async fn find_home(&self, account: &Target<'_>) -> Result<Option<Arc<Home>>, Unavailable>;
+
+    /// A host of the fleet.
+    fn host(&self, id: &HostId) -> Option<Arc<Host>>;
+
+    /// The token and proof that a caller's request carries to its home. `None`: Genkan cannot sign for the host.
+    fn sign_onward(&self, caller: &GrantCaller, host: &Host, method: &str, path: &str) -> Option<Onward>;
+
+    /// Remembers the nonce that a host wants to see next.
+    fn hear_nonce(&self, host: &HostId, nonce: &str);
+
+    /// Forgets what was signed for a caller: its host refused it.
+    fn forget_onward(&self, caller: &GrantCaller);
+}
+
+/// Accounts at external PDSes: where they live, and the links of those that signed in here.
+pub(crate) trait ExternalAccounts {
+    /// The PDS of an account that has no home here, if memory knows.
+    fn recall_pds_location(&self, account: &Target<'_>) -> Option<Result<PdsLocation, PdsLocationError>>;
+
+    /// The PDS of an account that has no home here.
+    async fn find_pds_location(
+        &self,
+        account: &Target<'_>,
+        freshness: Freshness,
+    ) -> Result<PdsLocation, PdsLocationError>;
+
+    /// The operator's server at an origin, if the operator runs it: that one is not external.
+    fn own_server(&self, origin: &Origin) -> Option<OwnServer>;
+
+    /// Whether Genkan gives out a handle's domain, so that no other server knows more of it.
+    fn is_own_handle(&self, handle: &str) -> bool;
+
+    /// The signer of a link, if it is in memory and fresh.
+    fn recall_link(&self, link: &str) -> Option<Arc<dyn Signer>>;
+
+    /// The signer of a link, from the database. Its token is refreshed if that is due.
+    async fn find_link(&self, link: &str) -> Result<Arc<dyn Signer>, LinkError>;
+
+    /// A newer signer, after the PDS has refused the token of this version.
+    async fn renew_link(&self, link: &str, version: i64) -> Result<Arc<dyn Signer>, LinkError>;
+
+    /// Ends a link: its PDS refuses a renewed token too.
+    async fn link_refused(&self, link: &str);
+
+    /// The nonce that a PDS wants to see in proofs of a link.
+    fn link_nonce(&self, link: &str, pds: &Origin) -> Option<HeardNonce>;
+
+    /// Remembers the nonce that a PDS wants to see next.
+    fn hear_link_nonce(&self, link: &str, pds: &Origin, nonce: &str);
+}
+
+/// Signs calls of a linked account at its PDS with one version of its tokens.
+pub(crate) trait Signer: Send + Sync {
+    /// The only origin that gets the token.
+    fn pds(&self) -> &Origin;
+
+    /// The version of the tokens, which grows with each refresh.
+    fn version(&self) -> i64;
+
+    /// The token and a fresh proof for one attempt.
+    fn sign(&self, method: &str, path: &str, nonce: Option<&str>) -> Signed;
+}
+
+/// A nonce that a PDS has given.
+#[derive(Clone)]
+pub(crate) struct HeardNonce {
+    pub(crate) nonce: Arc<str>,
+    /// How long ago.
+    pub(crate) age: Duration,
+}
+
+/// Why a link has no signer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum LinkError {
+    /// The person has to sign in again.
+    Gone,
+    /// The account's server does not answer at the moment.
+    Unavailable { retry_after: Duration },
+    /// The database does not answer.
+    Storage,
+    /// A fault of Genkan.
+    Broken,
+}
+
+/// A server that the operator runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum OwnServer {
+    /// Genkan itself.
+    Genkan,
+    /// A host of the fleet.
+    Host,
+}
+
+/// Why a session token is refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum TokenError {
+    /// Unreadable, or not issued by Genkan.
+    Unknown,
+    /// Issued by Genkan, for something else.
+    Invalid,
+    /// Expired or revoked.
+    Expired,
+    /// The token could not be checked.
+    Unavailable,
+}
+
+/// The database does not answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Unavailable;
