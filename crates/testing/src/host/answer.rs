@@ -145,7 +145,7 @@ impl Pds {
                 Ok(loopback::json(200, &json!({ "activated": !account.deactivated, "validDid": true })))
             }
             "com.atproto.identity.getRecommendedDidCredentials" => self.recommended(seen),
-            _ => self.elsewhere(seen, body).await,
+            _ => self.unmatched(seen, body).await,
         }
     }
 
@@ -224,7 +224,7 @@ impl Pds {
     }
 
     /// Stands for whatever service the host would have asked: says what came, from whom, in which words.
-    async fn elsewhere(&self, seen: &Seen, body: Incoming) -> Result<Reply, XrpcError> {
+    async fn unmatched(&self, seen: &Seen, body: Incoming) -> Result<Reply, XrpcError> {
         let (speaker, _) = self.caller(seen, STANDARD, false)?;
         speaker.needs_rpc(seen)?;
         let bytes = body.collect().await.map_err(|_| invalid("Request aborted"))?.to_bytes();

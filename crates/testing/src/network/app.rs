@@ -190,7 +190,7 @@ impl App {
     /// # Panics
     ///
     /// If a step fails.
-    pub async fn code_elsewhere(&self, identifier: &str) -> Code {
+    pub async fn external_code(&self, identifier: &str) -> Code {
         let (verifier, browser, page) = self.begin().await;
         let back = self.to_own_server(&browser, &page, identifier).await;
         let page = browser.open(&back).await;
@@ -264,8 +264,8 @@ impl App {
     /// # Panics
     ///
     /// If a step fails.
-    pub async fn sign_in_elsewhere(&mut self, identifier: &str) {
-        let code = self.code_elsewhere(identifier).await;
+    pub async fn sign_in_external(&mut self, identifier: &str) {
+        let code = self.external_code(identifier).await;
         let tokens = self.redeem(&code).await.ok();
         self.take(&tokens);
     }

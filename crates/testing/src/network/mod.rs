@@ -39,7 +39,7 @@ pub use user::User;
 pub struct TestNetwork {
     directory: FakeDirectory,
     hosts: Vec<FakeHost>,
-    elsewhere: Vec<FakePds>,
+    external_pdses: Vec<FakePds>,
     genkan: Genkan,
     program: PathBuf,
     /// The variables of the command line and of every Genkan of this network, without the ports.
@@ -63,8 +63,8 @@ impl TestNetwork {
     ///
     /// If the index is too large.
     #[track_caller]
-    pub fn elsewhere(&self, index: usize) -> &FakePds {
-        self.elsewhere.get(index).expect("the plan has so many")
+    pub fn external_pds(&self, index: usize) -> &FakePds {
+        self.external_pdses.get(index).expect("the plan has so many")
     }
 
     /// A host, in the order they were added.

@@ -21,7 +21,7 @@ use crate::{FakeDirectory, FakeHost, FakePds};
 pub struct Plan {
     program: PathBuf,
     hosts: usize,
-    elsewhere: usize,
+    external_pdses: usize,
     settings: Vec<(String, String)>,
     listed: Vec<String>,
 }
@@ -34,7 +34,7 @@ impl Plan {
         Self {
             program: program.as_ref().to_owned(),
             hosts: 1,
-            elsewhere: 0,
+            external_pdses: 0,
             settings: Vec::new(),
             listed: Vec::new(),
         }
@@ -49,8 +49,8 @@ impl Plan {
 
     /// Sets the number of external PDSes, which keep linked accounts.
     #[must_use]
-    pub fn elsewhere(mut self, count: usize) -> Self {
-        self.elsewhere = count;
+    pub fn external_pds(mut self, count: usize) -> Self {
+        self.external_pdses = count;
         self
     }
 
@@ -80,14 +80,14 @@ impl Plan {
         for index in 0..self.hosts {
             hosts.push(FakeHost::start(&format!("admin-password-of-host-{index}")).await);
         }
-        let mut elsewhere = Vec::new();
-        for _ in 0..self.elsewhere {
-            elsewhere.push(FakePds::start().await);
+        let mut external_pdses = Vec::new();
+        for _ in 0..self.external_pdses {
+            external_pdses.push(FakePds::start().await);
         }
         let ports = Ports::free();
         let rotation_key = key("rotation", ports.public);
         let mut variables = settings_of(ports, folder.path(), &directory, &rotation_key);
-        let own = hosts.iter().map(FakeHost::url).chain(elsewhere.iter().map(FakePds::url));
+        let own = hosts.iter().map(FakeHost::url).chain(external_pdses.iter().map(FakePds::url));
         let origins: Vec<_> = own.chain(self.listed).collect();
         variables.push(("GENKAN_PRIVATE_ORIGINS".to_owned(), origins.join(",")));
         variables.extend(self.settings);
@@ -102,7 +102,7 @@ impl Plan {
         let net = TestNetwork {
             directory,
             hosts,
-            elsewhere,
+            external_pdses,
             genkan,
             program: self.program,
             variables: command_variables,

@@ -24,7 +24,7 @@ const SCOPE: &str = "atproto transition:generic account:repo?action=manage";
 async fn zoe(net: &TestNetwork, pds: &FakePds) -> (String, App) {
     let did = pds.make_account(net.directory(), "zoe.elsewhere.com").to_string();
     let mut app = App::at(net.visitor(), &net.origin(), SCOPE);
-    app.sign_in_elsewhere(&did).await;
+    app.sign_in_external(&did).await;
     (did, app)
 }
 

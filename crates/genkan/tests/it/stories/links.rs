@@ -36,19 +36,19 @@ const SCOPE: &str = "atproto transition:generic";
 
 /// Zoe, who has an account at an external PDS, has signed in to an app.
 async fn zoe(net: &TestNetwork) -> (String, App) {
-    let did = net.elsewhere(0).make_account(net.directory(), "zoe.elsewhere.com").to_string();
+    let did = net.external_pds(0).make_account(net.directory(), "zoe.elsewhere.com").to_string();
     (did.clone(), app_of(net, &did).await)
 }
 
 async fn app_of(net: &TestNetwork, did: &str) -> App {
     let mut app = App::at(net.visitor(), &net.origin(), SCOPE);
-    app.sign_in_elsewhere(did).await;
+    app.sign_in_external(did).await;
     app
 }
 
 async fn access_token_expires(net: &TestNetwork) {
     within(Duration::from_secs(30), "the access token expires", async || {
-        net.elsewhere(0).access_tokens_have_expired()
+        net.external_pds(0).access_tokens_have_expired()
     })
     .await;
 }
@@ -66,9 +66,9 @@ async fn write(net: &TestNetwork, app: &App, did: &str) -> Answer {
 }
 
 async fn an_app_with_our_token_alone_writes_at_the_account_s_pds(plan: Plan) {
-    let net = plan.elsewhere(1).await;
+    let net = plan.external_pds(1).await;
     let (did, app) = zoe(&net).await;
-    let pds = net.elsewhere(0);
+    let pds = net.external_pds(0);
     write(&net, &app, &did).await.ok();
     let seen = pds.last("com.atproto.repo.createRecord").unwrap();
     let sent = seen.header("authorization").to_owned();
@@ -92,15 +92,15 @@ async fn an_app_with_our_token_alone_writes_at_the_account_s_pds(plan: Plan) {
 }
 
 async fn each_app_has_a_session_of_its_own(plan: Plan) {
-    let net = plan.elsewhere(1).await;
+    let net = plan.external_pds(1).await;
     let (did, first) = zoe(&net).await;
     let second = app_of(&net, &did).await;
-    assert_eq!(net.elsewhere(0).sessions().len(), 2);
+    assert_eq!(net.external_pds(0).sessions().len(), 2);
     first.revoke().await.ok();
     assert_eq!(write(&net, &first, &did).await.summary(), "401 invalid_token");
     write(&net, &second, &did).await.ok();
     within(Duration::from_secs(10), "the other server hears of the end", async || {
-        let sessions = net.elsewhere(0).sessions();
+        let sessions = net.external_pds(0).sessions();
         sessions.iter().filter(|session| session.ended.is_some()).count() == 1
     })
     .await;
@@ -108,10 +108,10 @@ async fn each_app_has_a_session_of_its_own(plan: Plan) {
 
 /// C11 of `docs/contract.md`
 async fn a_session_that_its_server_ended_is_over_here(plan: Plan) {
-    let net = plan.elsewhere(1).await;
+    let net = plan.external_pds(1).await;
     let (did, mut app) = zoe(&net).await;
     write(&net, &app, &did).await.ok();
-    net.elsewhere(0).end_sessions();
+    net.external_pds(0).end_sessions();
     let refused = write(&net, &app, &did).await;
     assert_eq!(refused.summary(), "401 invalid_token", "{}", refused.transcript());
     assert!(refused.header("www-authenticate").contains("invalid_token"));
@@ -123,31 +123,31 @@ async fn a_session_that_its_server_ended_is_over_here(plan: Plan) {
 
 /// C10 of `docs/contract.md`, in seconds instead of minutes
 async fn a_server_that_is_away_ends_no_session(plan: Plan) {
-    let net = plan.elsewhere(1).await;
-    net.elsewhere(0).set(|quirks| quirks.expires_in = Some(4));
+    let net = plan.external_pds(1).await;
+    net.external_pds(0).set(|quirks| quirks.expires_in = Some(4));
     let (did, mut app) = zoe(&net).await;
     write(&net, &app, &did).await.ok();
-    net.elsewhere(0).trouble("/oauth/token", Trouble::Status(503));
+    net.external_pds(0).trouble("/oauth/token", Trouble::Status(503));
     access_token_expires(&net).await;
     let waiting = write(&net, &app, &did).await;
     assert_eq!(waiting.summary(), "502 UpstreamAuthUnavailable", "{}", waiting.transcript());
     assert_ne!(waiting.header("retry-after"), "");
     app.refresh().await.ok();
-    net.elsewhere(0).mend();
-    net.elsewhere(0).set(|quirks| quirks.expires_in = Some(3600));
+    net.external_pds(0).mend();
+    net.external_pds(0).set(|quirks| quirks.expires_in = Some(3600));
     within(Duration::from_secs(40), "it goes on without a sign-in", async || {
         write(&net, &app, &did).await.status == 200
     })
     .await;
-    assert_eq!(net.elsewhere(0).sessions().len(), 1);
+    assert_eq!(net.external_pds(0).sessions().len(), 1);
 }
 
 /// C18 of `docs/contract.md`
 async fn the_database_holds_no_usable_secret(plan: Plan) {
-    let net = plan.elsewhere(1).await;
+    let net = plan.external_pds(1).await;
     let (did, app) = zoe(&net).await;
     write(&net, &app, &did).await.ok();
-    let seen = net.elsewhere(0).last("com.atproto.repo.createRecord").unwrap();
+    let seen = net.external_pds(0).last("com.atproto.repo.createRecord").unwrap();
     let token = seen.header("authorization").strip_prefix("DPoP ").unwrap().to_owned();
     let printed = net.printed() + &net.metrics().await;
     for secret in [&token, &app.access, &app.refresh] {
@@ -167,11 +167,11 @@ async fn the_database_holds_no_usable_secret(plan: Plan) {
 
 /// C9 of `docs/contract.md`
 async fn of_many_calls_at_three_processes_one_refreshes(plan: Plan) {
-    let net = plan.elsewhere(1).await;
+    let net = plan.external_pds(1).await;
     let (second, third) = (net.another_genkan().await, net.another_genkan().await);
-    net.elsewhere(0).set(|quirks| quirks.expires_in = Some(3));
+    net.external_pds(0).set(|quirks| quirks.expires_in = Some(3));
     let (did, app) = zoe(&net).await;
-    net.elsewhere(0).set(|quirks| quirks.expires_in = Some(3600));
+    net.external_pds(0).set(|quirks| quirks.expires_in = Some(3600));
     access_token_expires(&net).await;
     let calls = (0..200).map(|index| {
         let at = [net.genkan(), &second, &third][index % 3];
@@ -181,27 +181,27 @@ async fn of_many_calls_at_three_processes_one_refreshes(plan: Plan) {
     for answer in &answers {
         assert_eq!(answer.status, 200, "{}", answer.transcript());
     }
-    let sessions = net.elsewhere(0).sessions();
+    let sessions = net.external_pds(0).sessions();
     assert_eq!((sessions.len(), sessions[0].refreshes, sessions[0].ended), (1, 1, None));
 }
 
 /// It is killed while it looks whether the server still speaks for the account, its lease in hand.
 async fn a_killed_refresher_loses_no_session(plan: Plan) {
-    let mut net = plan.elsewhere(1).await;
+    let mut net = plan.external_pds(1).await;
     let second = net.another_genkan().await;
-    net.elsewhere(0).set(|quirks| quirks.expires_in = Some(3));
+    net.external_pds(0).set(|quirks| quirks.expires_in = Some(3));
     let (did, app) = zoe(&net).await;
-    net.elsewhere(0).set(|quirks| quirks.expires_in = Some(3600));
+    net.external_pds(0).set(|quirks| quirks.expires_in = Some(3600));
     access_token_expires(&net).await;
-    net.elsewhere(0).trouble("/.well-known/oauth-protected-resource", Trouble::Silent);
-    let before = net.elsewhere(0).asked("/.well-known/oauth-protected-resource");
+    net.external_pds(0).trouble("/.well-known/oauth-protected-resource", Trouble::Silent);
+    let before = net.external_pds(0).asked("/.well-known/oauth-protected-resource");
     let client = net.genkan().client();
     let origin = net.origin();
     let body = record(&did).to_string();
     {
         let stuck = app.ask(&client, &origin, Method::POST, CREATE, body);
         let asked = within(Duration::from_secs(10), "it refreshes", async || {
-            net.elsewhere(0).asked("/.well-known/oauth-protected-resource") > before
+            net.external_pds(0).asked("/.well-known/oauth-protected-resource") > before
         });
         tokio::select! {
             biased;
@@ -210,18 +210,18 @@ async fn a_killed_refresher_loses_no_session(plan: Plan) {
         }
     }
     net.genkan_mut().kill();
-    net.elsewhere(0).mend();
+    net.external_pds(0).mend();
     within(Duration::from_mins(1), "another one takes over", async || {
         write_at(&net, &second, &app, &did).await.status == 200
     })
     .await;
-    let sessions = net.elsewhere(0).sessions();
+    let sessions = net.external_pds(0).sessions();
     assert_eq!((sessions.len(), sessions[0].refreshes, sessions[0].ended), (1, 1, None));
 }
 
 /// C12 of `docs/contract.md`
 async fn an_ended_session_is_over_everywhere_within_five_seconds(plan: Plan) {
-    let net = plan.elsewhere(1).await;
+    let net = plan.external_pds(1).await;
     let second = net.another_genkan().await;
     let (did, app) = zoe(&net).await;
     write(&net, &app, &did).await.ok();
