@@ -13,7 +13,7 @@ pub(crate) struct Limits {
     pub(crate) connect: Duration,
     /// Last byte of the request sent → head of the answer.
     pub(crate) answer_head: Duration,
-    /// The same for `uploadBlob` and `importRepo`, which hosts work on for longer.
+    /// The wait for an answer to `uploadBlob` and `importRepo`, which hosts work on for longer.
     pub(crate) answer_head_after_upload: Duration,
     /// One byte of a body → the next, in either direction.
     pub(crate) idle: Duration,

@@ -348,7 +348,7 @@ impl FakeHost {
         self.connections.load(Ordering::SeqCst)
     }
 
-    /// The same host behind TLS, at a name.
+    /// The host behind TLS, at a name.
     pub(super) async fn behind_tls(self, tls: tokio_rustls::rustls::ServerConfig) -> Self {
         let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(tls));
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

@@ -1,11 +1,11 @@
 //! The fair use of external PDSes.
 //!
 //! A PDS counts all who come through us as one client. So we count as it does, in windows like its own, and correct
-//! ourselves by what its answers say. The first half of a window is there for whoever comes. In the second half calls
+//! ourselves by what its answers say. The first half of a window is first come, first served. In the second half calls
 //! leave at an even pace, and where they have to wait for it, accounts take queue: who asks for much waits behind
 //! itself. When the window is used up, nobody calls until it is over.
 //!
-//! Words: *account* = whoever a call is for: an account, or the client's address where there is none.
+//! Words: *account* = what a call is counted for: an account, or the client's address without one.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
