@@ -92,6 +92,12 @@ impl Replica {
                 .execute(&mut *tx)
                 .await?;
             }
+            // A sign of life as well, so a process that was stopped for long counts again at once.
+            sqlx::query("UPDATE replicas SET seen_at = $2 WHERE id = $1")
+                .bind(&*self.id)
+                .bind(self.clock.now().as_millis())
+                .execute(&mut *tx)
+                .await?;
             tx.commit().await?;
         }
         // Replaced and not extended, since ids that the feed has swept would pile up. After the

@@ -45,6 +45,8 @@ async fn a_change_binds_as_soon_as_its_command_ends(plan: Plan) {
 async fn a_stopped_server_is_named_in_bounded_time(plan: Plan) {
     let net = plan.await;
     let drained = loop {
+        // It has started, is at work, and has just given a sign of life.
+        net.command(&["host", "set", "host-0", "--region", "south"]).await.ok();
         net.genkan().suspend();
         let start = Instant::now();
         let drained = net.command(&["host", "drain", "host-0"]).await;
