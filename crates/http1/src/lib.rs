@@ -17,23 +17,28 @@
 //!
 //! * A [`Pool`] has the connections of one thread to one server, and shares a [`Breaker`] with the pools
 //!   of other threads. [`Pool::admit`] refuses at once when the server is busy or failing.
-//! * An [`Exchange`] is a [`RequestHead`], which the caller implements, and a body. [`Exchange::send`]
-//!   returns when the answer's head has come, or says whose fault it is that none did: [`Error`].
+//! * An [`Exchange`] has a [`RequestHead`], which the caller implements. [`Exchange::send`] takes the
+//!   body and returns when the answer's head has come, or says whose fault it is that none did:
+//!   [`Error`].
+//!   It counts failures in the pool's breaker; the caller reports answers by [`Pool::judge`], which
+//!   closes the breaker again.
 //! * An [`AnswerBody`] streams. A reader that is slow slows the server down, and a reader that drops the
-//!   body before its end closes the connection: what is left of it would be taken for the next answer.
+//!   body before its end closes the connection, because the unread rest would be taken for the next
+//!   answer.
 //! * An [`Upload`] counts and limits a request's body. A small body can be kept for a second try
 //!   ([`KeptBody`]), for servers that name a nonce in their first answer.
-//! * [`Deadlines`] ends waits without a timer per request. Its owner calls [`Deadlines::scan`] a few
-//!   times a second.
+//! * [`Deadlines`] ends the wait for an answer's head without a timer per request. Its owner calls
+//!   [`Deadlines::scan`] a few times a second, and [`Pool::close_old`] now and then.
 //!
 //! All of it belongs to one thread and uses `Rc`; only breakers are shared. There are no tasks and no
 //! channels: the task that wants the answer does the work.
 //!
 //! # Reading strictly
 //!
-//! A gateway stands between parsers. Whoever finds two of them that disagree about where a message ends
-//! can put bytes into other people's messages. So everything here refuses what is ambiguous instead of
-//! repairing it: [`RequestFraming`] for requests, [`read_answer_head`] and [`AnswerFraming`] for answers.
+//! A gateway stands between parsers. An attacker who finds two of them that disagree about where a
+//! message ends can put bytes into other people's messages. So everything here refuses what is
+//! ambiguous instead of repairing it: [`RequestFraming`] for requests, [`read_answer_head`] and
+//! [`AnswerFraming`] for answers.
 //!
 //! # An example
 //!
