@@ -33,13 +33,15 @@ impl Default for PoolSize {
     }
 }
 
-/// Connects a pool. A server that is about to start is waited for.
+/// Connects a pool. A server that is about to start is waited for, for as long as the operator waits
+/// for a connection.
 ///
 /// # Errors
 ///
 /// The cause of the failure. A pool by itself tries until its time is up and then says only that.
-async fn connect_or_tell(pool: AnyPoolOptions, url: &DatabaseUrl) -> Result<AnyPool> {
-    if let Ok(Ok(connected)) = tokio::time::timeout(PATIENCE, pool.clone().connect(url.expose())).await {
+async fn connect_or_tell(pool: AnyPoolOptions, url: &DatabaseUrl, acquire: Duration) -> Result<AnyPool> {
+    let patience = PATIENCE.max(acquire);
+    if let Ok(Ok(connected)) = tokio::time::timeout(patience, pool.clone().connect(url.expose())).await {
         return Ok(connected);
     }
     // A single connection reports its cause, such as a wrong password, where a pool reports a
@@ -79,7 +81,7 @@ impl Db {
         // SQLite has one writer at a time: waiting for it in our own queue is fair, and cheaper than its busy loop.
         let write = match dialect {
             Dialect::Sqlite => pool(1).connect(url.expose()).await?,
-            Dialect::Postgres => connect_or_tell(pool(size.connections), url).await?,
+            Dialect::Postgres => connect_or_tell(pool(size.connections), url, size.acquire).await?,
         };
         let read = match dialect {
             Dialect::Sqlite => pool(size.connections.clamp(1, 4)).connect(url.expose()).await?,

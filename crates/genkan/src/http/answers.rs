@@ -201,6 +201,27 @@ mod tests {
     use super::*;
     use crate::forward;
 
+    /// Clients sign people out on 401, so trouble with the database is always 5xx. 503 says that
+    /// another try is worth it.
+    #[test]
+    fn a_database_that_is_away_is_503_and_a_bug_is_500() {
+        use axum::response::IntoResponse as _;
+        use http::header::RETRY_AFTER;
+
+        use crate::db::Error as E;
+
+        for (error, status, retry_after) in [
+            (E::Away(sqlx::Error::PoolTimedOut), 503, Some("5")),
+            (E::BrokenOff, 503, Some("5")),
+            (E::Conflict(sqlx::Error::RowNotFound), 500, None),
+            (E::Newer { found: 2, known: 1 }, 500, None),
+        ] {
+            let response = XrpcError::from(error).into_response();
+            let header = response.headers().get(RETRY_AFTER).map(|value| value.to_str().unwrap());
+            assert_eq!((response.status().as_u16(), header), (status, retry_after));
+        }
+    }
+
     /// Clients and hosts compare these, so a change to one is a change to the protocol.
     #[test]
     fn texts_that_clients_and_hosts_match() {

@@ -5,7 +5,7 @@ use axum::extract::State;
 use serde::Serialize;
 
 use super::method::method;
-use super::router::HttpState;
+use super::state::HttpState;
 
 method!(DescribeServer, "com.atproto.server.describeServer");
 

@@ -2,7 +2,7 @@
 
 use axum::extract::State;
 
-use super::router::HttpState;
+use super::state::HttpState;
 
 pub(super) async fn landing(State(state): State<HttpState>) -> String {
     let service = &state.config.service;

@@ -20,6 +20,7 @@ mod ops;
 mod pages;
 mod router;
 pub(crate) mod session_answer;
+mod state;
 mod tls_check;
 mod verbs;
 pub(crate) mod well_known;
@@ -31,7 +32,8 @@ pub(crate) use ops::ops_router;
 pub(crate) use pages::{ThemeError, routes as page_routes};
 #[cfg(test)]
 pub(crate) use router::Counted;
-pub(crate) use router::{HttpState, own_routes, with_layers};
+pub(crate) use router::{own_routes, with_layers};
+pub(crate) use state::HttpState;
 #[cfg(test)]
 pub(crate) use verbs::{procedure, query};
 

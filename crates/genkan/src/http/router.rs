@@ -14,33 +14,14 @@ use http::{HeaderValue, Method, StatusCode};
 
 use super::json::BodyLimits;
 use super::methods::Methods;
+use super::state::HttpState;
 use super::{describe_server, health, landing, oauth, pages, tls_check, verbs};
-use crate::accounts::AccountHosts;
-use crate::base::{Clock, monotonic_now};
-use crate::config::Config;
-use crate::limits::RateLimits;
-use crate::oauth::OAuth;
+use crate::base::monotonic_now;
 use crate::routing;
 use crate::telemetry::RequestLine;
 use crate::telemetry::metrics::{Histogram, Metrics, PANICS, REFUSALS, REQUEST_DURATION, REQUESTS};
 use crate::wire::error::{ErrorName, unauthorized};
-use crate::wire::{
-    ClientAddr, REQUEST_ID, RequestId, TrustedPeers, ViaHost, XrpcError, cors, messages, rate_limit,
-};
-
-/// The state of the layers and of the handlers in this file. Cheap to clone.
-#[derive(Clone, Debug)]
-pub(crate) struct HttpState {
-    pub(crate) config: Arc<Config>,
-    pub(crate) clock: Clock,
-    pub(crate) account_hosts: AccountHosts,
-    pub(crate) limits: RateLimits,
-    pub(crate) metrics: Metrics,
-    pub(crate) trusted_peers: TrustedPeers,
-    /// The source of nonces for answers to proofs. `None` only in tests without an authorization
-    /// server.
-    pub(crate) oauth: Option<OAuth>,
-}
+use crate::wire::{ClientAddr, REQUEST_ID, RequestId, ViaHost, XrpcError, cors, messages, rate_limit};
 
 /// An extension of requests that the edge has counted against the rate limit already.
 #[derive(Clone, Copy, Debug)]

@@ -5,7 +5,7 @@ use http::StatusCode;
 use serde::Deserialize;
 
 use super::json::XrpcQuery;
-use super::router::HttpState;
+use super::state::HttpState;
 use crate::wire::error::{XrpcError, XrpcResult};
 
 #[derive(Debug, Deserialize)]

@@ -102,7 +102,7 @@ impl Sessions {
             accounts::hold(&mut tx, did, Demand::Usable).await?
                 && self.app_passwords.hold(&mut tx, did, name).await?
         } else {
-            let hash = Demand::PasswordHash(account.password_hash.expose());
+            let hash = Demand::PasswordHash(&account.password_hash);
             accounts::hold(&mut tx, did, hash).await?
         };
         if !is_still {

@@ -141,7 +141,7 @@ impl SignIns {
         let next = visit.cookies.with_new_session();
         let mut tx = self.db.begin().await?;
         // The account's row first, in the same order as a transaction that ends every sign-in.
-        let hash = Demand::PasswordHash(account.password_hash.expose());
+        let hash = Demand::PasswordHash(&account.password_hash);
         if !accounts::hold(&mut tx, did, hash).await? {
             return Err(Error::WrongPassword);
         }

@@ -29,7 +29,7 @@ pub(crate) enum Demand<'a> {
     /// It is open and neither taken down nor deactivated.
     Active,
     /// It is usable, and this is still the hash of its password.
-    PasswordHash(&'a str),
+    PasswordHash(&'a Secret<String>),
 }
 
 const COLUMNS: &str = "did, handle, email, email_confirmed_at, password_hash, host_id, host_key, state, deleting_at, \
@@ -224,7 +224,7 @@ pub(in crate::accounts) async fn hold(tx: &mut Tx, did: &Did, demand: Demand<'_>
     };
     let mut query = sqlx::query(statement).bind(did.as_str());
     if let Demand::PasswordHash(hash) = demand {
-        query = query.bind(hash);
+        query = query.bind(hash.expose().as_str());
     }
     Ok(query.execute(&mut **tx).await?.rows_affected() == 1)
 }

@@ -1,9 +1,10 @@
 //! The fair use of external PDSes.
 //!
-//! A PDS counts all who come through us as one client. So we count as it does, in windows like its own, and correct
-//! ourselves by what its answers say. The first half of a window is first come, first served. In the second half calls
-//! leave at an even pace, and where they have to wait for it, accounts take queue: who asks for much waits behind
-//! itself. When the window is used up, nobody calls until it is over.
+//! A PDS counts everyone behind Genkan as one client. So Genkan counts as the PDS does, in windows
+//! like its own, and corrects the count by what its answers say. The first half of a window is first
+//! come, first served. In the second half calls leave at an even pace. Where they have to wait for
+//! that, accounts take turns, so an account that asks for much waits behind itself. When the window is
+//! used up, no call leaves until it is over.
 //!
 //! Words: *account* = what a call is counted for: an account, or the client's address without one.
 

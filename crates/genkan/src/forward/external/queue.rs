@@ -1,11 +1,11 @@
-//! Who waits for a turn: each in its own queue, and the queues take queue.
+//! A fair queue: each key waits in a queue of its own, and the queues take turns.
 
 use std::collections::{HashMap, VecDeque};
 use std::hash::Hash;
 
 use tokio::sync::oneshot;
 
-/// Queues by key, in the order in which their queue come.
+/// Queues by key, in the order in which their turns come.
 #[derive(Debug)]
 pub(super) struct FairQueue<K> {
     queues: HashMap<K, VecDeque<oneshot::Sender<()>>>,
