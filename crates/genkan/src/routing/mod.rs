@@ -1,7 +1,7 @@
 //! Where a request goes, and why.
 //!
-//! [`table`] has one row for every method that Genkan treats by name, and for the families of all
-//! others; [`row`] explains the columns. `decide` turns a row, the credential and the account that
+//! `table` has one row for every method that Genkan treats by name, and for the families of all
+//! others; `row` explains the columns. `decide` turns a row, the credential and the account that
 //! a read is about into a way. Both are pure: they read no network, no database and no clock, and
 //! know nothing of answers. `page` prints `docs/routing.md` from the table.
 //!
