@@ -1,4 +1,4 @@
-//! Jobs for linked accounts. Sessions that exist are looked after even when no new ones are made.
+//! Jobs for linked accounts. They serve existing sessions even when no new ones are created.
 
 use std::time::Duration;
 

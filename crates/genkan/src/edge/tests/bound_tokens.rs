@@ -80,7 +80,7 @@ async fn a_body_too_large_to_keep_is_not_sent_twice() {
     assert!(answer.contains("retry-after: 0\r\n"), "{answer}");
 }
 
-/// One thread keeps eight mebibytes for second tries, whoever sends them, and has them back
+/// One thread keeps eight mebibytes for second tries of all clients together, and has them back
 /// afterwards.
 #[tokio::test]
 async fn bodies_are_kept_for_a_second_try_within_a_budget() {

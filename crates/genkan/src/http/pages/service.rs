@@ -26,14 +26,14 @@ impl Pages {
         &self.app.config.service.public_url
     }
 
-    /// The browser at hand, known from now on.
+    /// The browser of this request, known from now on.
     pub(super) async fn visit(&self, call: &Call) -> Result<Visit, Trouble> {
         let visit = self.app.sign_ins.visit(call.cookies.as_ref(), &call.seen()).await?;
         call.jar.keep(&visit);
         Ok(visit)
     }
 
-    /// The browser at hand, if it is known.
+    /// The browser of this request, if it is known.
     pub(super) async fn known_visit(&self, call: &Call) -> Result<Option<Visit>, Trouble> {
         let visit = self.app.sign_ins.peek(call.cookies.as_ref(), &call.seen()).await?;
         if let Some(visit) = &visit {
