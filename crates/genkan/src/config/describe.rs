@@ -44,16 +44,18 @@ const PREFACE: &str = "\
 
 # Configuration
 
-Every setting has an environment variable and a key in a TOML file, which `--config` or `GENKAN_CONFIG` names. Genkan uses
-the first of these that is set: the `GENKAN_*` variable, the reference PDS's `PDS_*` variable for the same setting, the key in
-the file, the default. An empty variable counts as not set. An unknown `GENKAN_*` variable or an unknown key is an error.
+Every setting has an environment variable and a key in a TOML file, which `--config` or
+`GENKAN_CONFIG` names. Genkan uses the first of these that is set: the `GENKAN_*` variable, the
+reference PDS's `PDS_*` variable for the same setting, the key in the file, the default. An empty
+variable counts as not set. An unknown `GENKAN_*` variable or an unknown key is an error.
 
-Where a row says *or a file*, the variable with `_FILE` appended may name a file that holds the value. A secret is the whole
-content of a file that other users of the machine cannot read. A list has one value per line, and `#` begins a comment. In
-variables, the values of a list are separated by commas; in the TOML file, write a TOML list. `off` removes the default of an
-optional setting.
+Where a row says *or a file*, the variable with `_FILE` appended may name a file that holds the value.
+A secret is the whole content of a file that other users of the machine cannot read. A list has one
+value per line, and `#` begins a comment. In variables, the values of a list are separated by commas;
+in the TOML file, write a TOML list. `off` removes the default of an optional setting.
 
-`genkan config check` lists every problem. `genkan config show` prints each effective value and where it came from.
+`genkan config check` lists every problem. `genkan config show` prints each effective value and where
+it came from.
 
 The section `[external]` was called `[elsewhere]` in earlier releases. Genkan still reads it under that name.
 ";

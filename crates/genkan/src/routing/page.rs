@@ -93,21 +93,22 @@ const INTRODUCTION: &str = "\
 
 <!-- Printed by `genkan docs routing` from the table in `crates/genkan/src/routing/table.rs`. -->
 
-Which methods under `/xrpc/` Genkan answers, and where it forwards the others. The first row that matches decides. A
-name that ends in `*` matches all names with that beginning. Names are compared without regard to case, and forwarded as
-they came.
+This page lists the methods under `/xrpc/` that Genkan answers, and says where it forwards the others.
+The first row that matches a method decides. A name that ends in `*` matches all names with that
+beginning. Genkan compares names without regard to case, and forwards them as received.
 
-A query is called by `GET` or `HEAD`, a procedure by `POST`; another verb is 400 `InvalidRequest`. If a row names the
-caller's PDS, a request without a token is 401 `AuthMissing`. If it names a parameter, that parameter must be given
-exactly once, and its account may be on a host of the fleet or at any PDS in the world.
+A query is called by `GET` or `HEAD`, a procedure by `POST`; another verb is 400 `InvalidRequest`. If
+a row names the caller's PDS, a request without a token is 401 `AuthMissing`. If a row names a
+parameter, the parameter must appear exactly once, and its account may be on any PDS.
 
-A caller whose PDS is external, and who signed in through Genkan, is forwarded to that PDS for methods that begin with
-`com.atproto.repo.` or `com.atproto.sync.`, and for `com.atproto.server.getServiceAuth`. Everything else is 501
-`MethodNotImplemented` for them: it is called at their PDS, or at a public AppView.
+A caller whose PDS is external, and who signed in through Genkan, is forwarded to that PDS for methods
+that begin with `com.atproto.repo.` or `com.atproto.sync.`, and for
+`com.atproto.server.getServiceAuth`. Every other method is 501 `MethodNotImplemented` for them: call
+it at their PDS, or at a public AppView.
 
-A *full session* was opened with the account's own password; *any session* may also be one of an app password. An
-account's host calls with service auth that names the method. An account that is taken down is refused with 401
-`AccountTakedown`, unless the row says otherwise.
+A *full session* was opened with the account's own password; *any session* may also be one of an app
+password. An account's host calls with service auth that names the method. An account that is taken
+down is refused with 401 `AccountTakedown`, unless the row says otherwise.
 
 | method | kind | who answers | who may call it | body limit |
 |---|---|---|---|---|

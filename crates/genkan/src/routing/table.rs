@@ -124,7 +124,7 @@ pub(crate) static ROWS: &[Row] = &[
     Row::refused(
         "com.atproto.server.reserveSigningKey",
         Procedure,
-        "Signing keys are reserved by Genkan when an account is made; ask a host itself for another",
+        "Genkan reserves a signing key when it creates an account; ask the host itself for another one",
     ),
     Row::answered("com.atproto.identity.resolveHandle", Query, ANYONE),
     Row::answered("com.atproto.identity.updateHandle", Procedure, Callers::account(STANDARD, CHANGE_HANDLE)),
@@ -233,7 +233,7 @@ pub(crate) static ROWS: &[Row] = &[
         "Subscribe at the account's own host, or at a relay",
     ),
     Row::refused("com.atproto.label.subscribeLabels", Subscription, "Subscribe at the labeler itself"),
-    Row::refused("com.atproto.admin.*", Any, "Administration is not carried to hosts; ask the host itself"),
+    Row::refused("com.atproto.admin.*", Any, "Genkan does not forward admin methods; call the host itself"),
     Row::external("com.atproto.repo.*", Any, CallerHome),
     Row::external("com.atproto.sync.*", Any, CallerHome),
     Row::forwarded("*", Any, CallerHome),
