@@ -18,8 +18,8 @@ use crate::pool::Permit;
 
 /// An answer's body, as it comes from the server.
 ///
-/// It holds the connection that it comes over, and the permit of its request. The connection goes back to
-/// the pool when the body has ended. A body that is dropped before its end closes the connection.
+/// It holds its connection and the permit of its request. When the body has ended, the connection
+/// goes back to the pool. Dropping the body before its end closes the connection.
 #[derive(Debug)]
 pub struct AnswerBody<B: Body<Data = Bytes> + Unpin> {
     /// How the rest of the body is framed.
@@ -32,14 +32,14 @@ pub struct AnswerBody<B: Body<Data = Bytes> + Unpin> {
     idle: Duration,
     /// Bytes that may still come.
     left: u64,
-    /// Runs while we wait for the server. Most bodies come at once and never make one.
+    /// Runs while the body waits for the server. Most bodies arrive at once and never create it.
     timer: Option<Pin<Box<Sleep>>>,
     is_waiting: bool,
-    /// The body was cut off. The next poll reports it.
+    /// The body was cut off, and the next poll reports it.
     is_cut: bool,
 }
 
-/// The body broke off. A client that gets it further must not see a clean end.
+/// The body broke off. A client that receives the rest must not see a clean end.
 #[derive(Debug, thiserror::Error)]
 #[error("the answer broke off")]
 pub struct CutOff;
@@ -66,19 +66,22 @@ impl<B: Body<Data = Bytes> + Unpin> AnswerBody<B> {
         }
     }
 
-    /// The whole body, if it came along with its head. The connection goes back to the pool then.
+    /// Returns the whole body if it arrived along with its head, and gives the connection back to
+    /// the pool.
     pub fn take_buffered(&mut self) -> Option<Bytes> {
         // A body beyond the limit is left to `poll_server`, which cuts it off.
         if self.is_cut || self.framing.rest()? > self.left {
             return None;
         }
+        // A short answer usually arrives in one read. Taken here, it costs the server library no
+        // further poll.
         let rest = self.connection.as_mut()?.take_buffered(&mut self.framing)?;
         self.give_back();
         Some(rest)
     }
 
     fn poll_server(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, CutOff>>> {
-        // There is no connection any more when the body has ended.
+        // When the body has ended, its connection is gone.
         let Some(connection) = &mut self.connection else { return Poll::Ready(None) };
         match connection.poll_body(&mut self.framing, cx) {
             Poll::Ready(Ok(Piece::Data(data))) => {
@@ -95,6 +98,8 @@ impl<B: Body<Data = Bytes> + Unpin> AnswerBody<B> {
                 self.give_back();
                 Poll::Ready(None)
             }
+            // Whatever the cause, the status has already gone to the client. Only a cut can tell it
+            // now.
             Poll::Ready(Err(_)) => self.cut_off(cx),
             Poll::Pending => self.poll_timer(cx),
         }
@@ -104,7 +109,8 @@ impl<B: Body<Data = Bytes> + Unpin> AnswerBody<B> {
     fn poll_timer(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, CutOff>>> {
         let idle = self.idle;
         let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep(idle)));
-        // A timer of an earlier wait is set again rather than made again.
+        // The timer of an earlier wait is reset: creating one costs an allocation and an entry in
+        // the timer wheel.
         if !std::mem::replace(&mut self.is_waiting, true) {
             timer.as_mut().reset(monotonic_now() + idle);
         }
@@ -113,11 +119,13 @@ impl<B: Body<Data = Bytes> + Unpin> AnswerBody<B> {
 
     /// Closes the connection in the middle of the body.
     ///
-    /// The error comes with the next poll and not with this one. A server library that gets an error
-    /// drops what it has not sent yet; after `Pending` it sends that first.
+    /// The error comes with the next poll and not with this one. A server library that gets an
+    /// error drops what it has not sent yet; after `Pending` it sends that first.
     pub fn cut_off<T>(&mut self, cx: &Context<'_>) -> Poll<T> {
+        // Dropping the connection closes it. The unread rest must not be taken for the next answer.
         self.connection = None;
         self.is_cut = true;
+        // Nothing else would wake the task: the connection that it waited for is gone.
         cx.waker().wake_by_ref();
         Poll::Pending
     }

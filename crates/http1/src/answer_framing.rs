@@ -96,6 +96,8 @@ impl AnswerFraming {
                 }
                 Ok(Piece::Data(data))
             }
+            // Only the end of the connection ends this body, so `close` decides and not an empty
+            // read.
             Self::UntilClose if read.is_empty() => Ok(Piece::NotYet),
             Self::UntilClose => Ok(Piece::Data(read.split().freeze())),
             Self::Chunked(_) => self.take_chunk(read),
@@ -114,6 +116,8 @@ impl AnswerFraming {
                 }
                 Chunk::Size => {
                     let Some(end) = line(read, MAX_SIZE_LINE)? else { return Ok(Piece::NotYet) };
+                    // The line's own end is taken only with the whole line: a cut line stays in
+                    // `read` until the rest comes.
                     let size = chunk_size(read.get(..end).unwrap_or_default())?;
                     read.advance(end + 2);
                     *at = if size == 0 { Chunk::Trailer(0) } else { Chunk::Data(size) };
@@ -161,7 +165,8 @@ impl AnswerFraming {
     }
 }
 
-/// Splits off what has come of `left` bytes, and counts it. `None`: nothing has.
+/// Splits off the bytes that have come of the next `left`, and subtracts them. Returns `None` if
+/// none have come.
 fn split(read: &mut BytesMut, left: &mut u64) -> Option<Bytes> {
     // Bytes beyond `left` stay in `read`: the line end of a chunk, or what no answer announced.
     let count = usize::try_from(*left).unwrap_or(usize::MAX).min(read.len());
@@ -172,7 +177,8 @@ fn split(read: &mut BytesMut, left: &mut u64) -> Option<Bytes> {
     Some(read.split_to(count).freeze())
 }
 
-/// Where the line that begins here ends, if its end has come. It ends in CR LF, and has no other CR or LF.
+/// Returns where the first line ends, if its end has come. A line ends in CR LF and contains no
+/// other CR or LF.
 fn line(read: &[u8], most: usize) -> Result<Option<usize>, MalformedAnswer> {
     match memchr::memchr2(b'\r', b'\n', read) {
         // The limit applies to a whole line too, not only to one whose end has not come: the
@@ -189,9 +195,10 @@ fn line(read: &[u8], most: usize) -> Result<Option<usize>, MalformedAnswer> {
     }
 }
 
-/// Reads a chunk's first line: hexadecimal digits, with or without extensions after them.
+/// Reads a chunk's first line: hexadecimal digits, optionally followed by extensions.
 fn chunk_size(line: &[u8]) -> Result<u64, MalformedAnswer> {
     let end = memchr::memchr(b';', line).unwrap_or(line.len());
+    // Some servers pad the size with spaces on the right. No reader takes those for digits.
     let digits = line.get(..end).unwrap_or_default().trim_ascii_end();
     // 15 digits are below 2^60, so that no sum below can overflow.
     if digits.is_empty() || digits.len() > 15 {

@@ -1,8 +1,8 @@
 //! Strict reading of an answer's head.
 //!
-//! What a server says about its answer's length decides where the next answer begins, and so whose
-//! answer it is. So a head that two readers might read differently is no answer. Of the fields, only
-//! those that the caller keeps become more than bytes.
+//! What a server says about its answer's length decides where the next answer begins, and so who
+//! receives it. A head that two readers might read differently is therefore refused. Only the
+//! fields that the caller keeps become header values.
 
 use std::mem::MaybeUninit;
 use std::time::Duration;
@@ -39,7 +39,8 @@ pub enum KeepAlive {
 
 /// The caller's choice of an answer's fields. It also learns from fields that it does not keep.
 ///
-/// Framing fields (`Content-Length`, `Transfer-Encoding`, `Connection`, `Keep-Alive`) are not shown.
+/// Framing fields (`Content-Length`, `Transfer-Encoding`, `Connection`, `Keep-Alive`) are not
+/// shown.
 pub trait AnswerFields {
     /// How many headers the caller adds later: the map gets room for them at once.
     const ADDED: usize = 0;
@@ -60,15 +61,16 @@ impl AnswerFields for KeepAll {
     }
 }
 
-/// The bytes are no answer, or one that two readers might read differently.
+/// The bytes are not an HTTP answer, or two readers might read them differently.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the answer is not framed as HTTP requires")]
 pub struct MalformedAnswer;
 
-/// Reads one head, which ends with its empty line. `to_head` means that
-/// the request's verb was `HEAD`: no body follows then, whatever the fields say (RFC 9112 §6.3).
+/// Reads one head, which ends with its empty line. Returns `None` for an interim answer (1xx),
+/// which the final one follows.
 ///
-/// `None` is an interim answer (1xx). The one that counts is still to come.
+/// `to_head` says that the request's verb was `HEAD`: such an answer has no body, whatever its
+/// fields say (RFC 9112 §6.3).
 ///
 /// ```
 /// use http1::{AnswerFraming, KeepAll, read_answer_head};
@@ -104,10 +106,11 @@ pub fn read_answer_head<F: AnswerFields>(
         return Err(MalformedAnswer);
     }
     let status = parsed.code.and_then(|code| StatusCode::from_u16(code).ok()).ok_or(MalformedAnswer)?;
-    // We never ask for another protocol. What follows would not be HTTP.
+    // Genkan's side never asks for another protocol, and what follows would not be HTTP.
     if status == StatusCode::SWITCHING_PROTOCOLS {
         return Err(MalformedAnswer);
     }
+    // Fields of an interim answer say nothing about the final one, so they are not even read.
     if status.is_informational() {
         return Ok(None);
     }
@@ -115,7 +118,7 @@ pub fn read_answer_head<F: AnswerFields>(
     let mut headers = HeaderMap::with_capacity(parsed.headers.len() + F::ADDED);
     for field in parsed.headers.iter() {
         let mut lower = [0; LONGEST_NAME];
-        // `AnswerFields::keep` is not shown longer names, and none of them decides about framing.
+        // Longer names are not shown to `AnswerFields::keep`, and none of them affects framing.
         let Some(name) = lowered(field.name, &mut lower) else { continue };
         if said.take(name, field.value)? {
             continue;
@@ -132,30 +135,37 @@ pub fn read_answer_head<F: AnswerFields>(
     {
         headers.append(CONTENT_LENGTH, length.into());
     }
-    // `Connection` may come after the fields that it names.
+    // Removed at the end, because `Connection` may come after the fields that it names.
     for name in said.named {
         headers.remove(name);
     }
     let is_old = parsed.version != Some(1);
-    // HTTP/1.0 has no chunks. A reader that knows it would read to the connection's end.
+    // HTTP/1.0 has no chunks. A server of that version would mean the bytes literally, up to the
+    // connection's end.
     if said.is_chunked && is_old {
         return Err(MalformedAnswer);
     }
     let is_bodiless = to_head || status == StatusCode::NO_CONTENT || status == StatusCode::NOT_MODIFIED;
     let framing = match (said.is_chunked, said.length) {
+        // Both lengths at once are the classic ambiguity (RFC 9112 §6.1).
         (true, Some(_)) => return Err(MalformedAnswer),
+        // Before the arms below: these answers may carry a length, but never a body.
         _ if is_bodiless => AnswerFraming::Over,
         (true, None) => AnswerFraming::chunked(),
         (false, Some(length)) => AnswerFraming::length(length),
+        // Neither field: the body lasts until the connection closes, which HTTP/1.0 servers rely
+        // on.
         (false, None) => AnswerFraming::UntilClose,
     };
-    // A 204 that announces a body may send one. It would be taken for the next answer.
+    // A server that announces a body for a 204 may also send it. Those bytes would be taken for the
+    // next answer.
     let is_doubtful = status == StatusCode::NO_CONTENT && (said.is_chunked || said.length.unwrap_or(0) > 0);
     // HTTP/1.1 keeps connections by default and HTTP/1.0 closes them (RFC 9112 §9.3).
     let stays = said.connection.unwrap_or(!is_old);
     let keep = match said.timeout {
         _ if !stays || is_doubtful || framing == AnswerFraming::UntilClose => KeepAlive::Close,
-        // The server's clock began to run before ours, by the time that its answer travelled.
+        // The server's clock started earlier than ours, by the time that the answer travelled. One
+        // second covers it.
         Some(seconds) => KeepAlive::AtMost(Duration::from_secs(seconds.saturating_sub(1))),
         None => KeepAlive::Unlimited,
     };
@@ -176,7 +186,7 @@ struct Said {
 }
 
 impl Said {
-    /// Takes a field if it is one of framing. Returns whether it was.
+    /// Takes a framing field. Returns whether it was one.
     fn take(&mut self, name: &str, value: &[u8]) -> Result<bool, MalformedAnswer> {
         match name {
             "content-length" => {
@@ -188,7 +198,7 @@ impl Said {
             }
             "transfer-encoding" => {
                 // Only `chunked` alone says where the body ends. Any other coding would have to be
-                // undone.
+                // decoded first.
                 if self.is_chunked || !value.trim_ascii().eq_ignore_ascii_case(b"chunked") {
                     return Err(MalformedAnswer);
                 }
@@ -197,6 +207,8 @@ impl Said {
             "connection" => self.connection(value),
             "keep-alive" => {
                 self.timeout = value
+                    // Other parameters, such as `max`, do not matter: a connection that the server
+                    // closes earlier is noticed before its next use.
                     .split(|byte| *byte == b',')
                     .find_map(|part| decimal(part.trim_ascii().strip_prefix(b"timeout=")?));
             }
@@ -208,12 +220,12 @@ impl Said {
     fn connection(&mut self, value: &[u8]) {
         for word in value.split(|byte| *byte == b',').map(<[u8]>::trim_ascii) {
             if word.eq_ignore_ascii_case(b"close") {
-                // Where both are said, the careful one counts.
+                // If both are said, closing is the safe reading.
                 self.connection = Some(false);
             } else if word.eq_ignore_ascii_case(b"keep-alive") {
                 self.connection.get_or_insert(true);
             } else if let Ok(name) = HeaderName::from_bytes(word)
-                // The body's length is ours to pass on, whatever the server calls it.
+                // The body's length is always passed on, even if the server names it here.
                 && name != CONTENT_LENGTH
             {
                 self.named.push(name);
@@ -230,7 +242,7 @@ fn lowered<'a>(name: &str, room: &'a mut [u8; LONGEST_NAME]) -> Option<&'a str> 
     std::str::from_utf8(room).ok()
 }
 
-/// A number of digits and nothing else. `None` also for one of more than 18 digits.
+/// Reads a number of digits and nothing else. Returns `None` for more than 18 digits.
 fn decimal(text: &[u8]) -> Option<u64> {
     // 18 digits stay below 2^63, so the sum cannot overflow. A sign, a space or a list is not a
     // number.
@@ -246,8 +258,8 @@ fn has_bare_line_feed(head: &[u8]) -> bool {
         .any(|at| at.checked_sub(1).and_then(|before| head.get(before)) != Some(&b'\r'))
 }
 
-/// Where the first head in these bytes ends, if its end has come. No end lies within the first `seen`
-/// bytes, which were searched before.
+/// Returns where the first head in these bytes ends, if its end has come. The first `seen` bytes
+/// were searched before and have no end.
 pub(crate) fn find_end(bytes: &[u8], seen: usize) -> Option<usize> {
     // The four bytes that end a head may have been cut by the end of the last read.
     let from = seen.saturating_sub(3);
@@ -255,7 +267,7 @@ pub(crate) fn find_end(bytes: &[u8], seen: usize) -> Option<usize> {
 }
 
 const MAX_FIELDS: usize = 100;
-/// The longest name that is looked at.
+/// The longest name that is read.
 const LONGEST_NAME: usize = 32;
 
 #[cfg(test)]

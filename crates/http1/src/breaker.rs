@@ -1,4 +1,4 @@
-//! A circuit breaker: a server that keeps failing is left alone for a moment.
+//! A circuit breaker: requests to a server that keeps failing are refused for a moment.
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::clock::monotonic_now;
 use tokio::time::Instant;
 
-/// When a server is left alone, and for how long.
+/// When a breaker opens, and for how long.
 #[derive(Clone, Copy, Debug)]
 pub struct BreakerRules {
     /// The number of failures in a row, all within `window`, that open the breaker.
@@ -79,6 +79,8 @@ impl Breaker {
         // The usual case writes nothing, so that threads do not fight over the cache line.
         if self.failures.load(Ordering::Relaxed) != 0 {
             self.failures.store(0, Ordering::Relaxed);
+            // Any success closes the breaker, not only that of the trial: the server evidently
+            // answers.
             self.open_until.store(0, Ordering::Relaxed);
         }
     }
@@ -92,8 +94,8 @@ impl Breaker {
             return;
         }
         let first = self.first_failure.load(Ordering::Relaxed);
-        // A failure outside of the window begins a new row: rare failures over hours must not add
-        // up.
+        // A failure outside of the window starts the count again: rare failures over hours must not
+        // add up.
         if self.failures.load(Ordering::Relaxed) == 0 || now.saturating_sub(first) > millis(self.rules.window)
         {
             self.first_failure.store(now, Ordering::Relaxed);
@@ -101,6 +103,8 @@ impl Breaker {
         } else {
             self.failures.fetch_add(1, Ordering::Relaxed);
         }
+        // Read again after the addition: of two threads that fail at the same moment, at least one
+        // sees the full count.
         if self.failures.load(Ordering::Relaxed) >= self.rules.failures {
             self.open_until.store(now + millis(self.rules.pause), Ordering::Relaxed);
         }

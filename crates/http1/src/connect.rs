@@ -27,10 +27,9 @@ pub struct Endpoint {
 }
 
 impl Endpoint {
-    /// The server of an `https` or `http` URL. Without a port, the scheme's own counts.
+    /// The server of an `https` or `http` URL. The default port is that of the scheme.
     pub fn new(is_tls: bool, authority: &Authority) -> Self {
-        // Brackets belong to the URL (RFC 3986 §3.2.2). Addresses and names of certificates have
-        // none.
+        // Brackets belong to the URL (RFC 3986 §3.2.2). Addresses and certificate names have none.
         let host = authority.host().trim_start_matches('[').trim_end_matches(']');
         Self {
             host: host.into(),
@@ -54,7 +53,7 @@ pub struct Connector {
     reroute: Option<Reroute>,
 }
 
-/// Where a connection to an address really goes.
+/// Replaces the address of a connection.
 type Reroute = Arc<dyn Fn(SocketAddr) -> SocketAddr + Send + Sync>;
 
 impl Connector {
@@ -63,8 +62,8 @@ impl Connector {
         Self { tls: TlsConnector::from(tls), reroute: None }
     }
 
-    /// Redirects connections from the checked addresses. Tests use it to see which address would be
-    /// connected to, without leaving the machine.
+    /// Redirects connections from the checked addresses. A test sees the address that would be
+    /// dialled, and the connection stays on this machine.
     #[must_use]
     pub fn rerouted(mut self, reroute: impl Fn(SocketAddr) -> SocketAddr + Send + Sync + 'static) -> Self {
         self.reroute = Some(Arc::new(reroute));
@@ -73,6 +72,8 @@ impl Connector {
 
     /// Connects by the server's name, which the system resolves.
     pub(crate) async fn connect(&self, endpoint: &Endpoint, limit: Duration) -> Result<Stream, Cause> {
+        // One limit for name, connection and handshake together. With a limit for each, a slow
+        // server could take three times as long.
         let opening = async {
             let stream = match endpoint.host.parse() {
                 Ok(address) => connect(SocketAddr::new(address, endpoint.port)).await?,
@@ -83,8 +84,7 @@ impl Connector {
         tokio::time::timeout(limit, opening).await.map_err(|_| Cause::SlowConnect)?
     }
 
-    /// Connects to one of these addresses, which the caller has checked, and to no other. The name is
-    /// not resolved again, so it cannot lead elsewhere in the meantime (DNS rebinding).
+    /// Connects to one of these addresses, which the caller has checked, and to no other.
     pub(crate) async fn connect_to(
         &self,
         endpoint: &Endpoint,
@@ -93,12 +93,14 @@ impl Connector {
     ) -> Result<Stream, Cause> {
         let opening = async {
             let mut last = no_address();
+            // The name is not resolved again: its answer may have changed since the check (DNS
+            // rebinding).
             for address in addresses {
                 let address = SocketAddr::new(*address, endpoint.port);
                 let address = self.reroute.as_ref().map_or(address, |reroute| reroute(address));
                 match connect(address).await {
-                    // The next address is for servers that cannot be reached. A failed TLS
-                    // handshake means that this one was reached, so it is reported.
+                    // Only an unreachable address leads to the next one. A failed TLS handshake
+                    // means that the server was reached, so it is reported.
                     Ok(stream) => return self.secure(endpoint, stream).await,
                     Err(cause) => last = cause,
                 }
@@ -150,9 +152,9 @@ async fn connect(address: SocketAddr) -> Result<TcpStream, Cause> {
     Ok(stream)
 }
 
-/// Sends small writes at once, and notices within a minute when the other side is gone without a word.
+/// Sends small writes at once, and notices within a minute that the other side has vanished.
 fn set_options(stream: &TcpStream) -> io::Result<()> {
-    // Without this a small write waits until the previous one is acknowledged (Nagle's algorithm).
+    // Nagle's algorithm would hold a small write back until the previous one is acknowledged.
     stream.set_nodelay(true)?;
     let socket = SockRef::from(stream);
     // 20 s of silence and three probes, 10 s apart, make 50 s while we wait for bytes.
@@ -161,8 +163,8 @@ fn set_options(stream: &TcpStream) -> io::Result<()> {
         .with_interval(Duration::from_secs(10))
         .with_retries(3);
     socket.set_tcp_keepalive(&probes)?;
-    // The system sends no probes while sent bytes wait for an acknowledgement. Then this limit
-    // counts.
+    // The system sends no probes while sent bytes wait for an acknowledgement. This limit applies
+    // then.
     #[cfg(target_os = "linux")]
     socket.set_tcp_user_timeout(Some(Duration::from_secs(55)))?;
     Ok(())
@@ -172,7 +174,8 @@ fn set_options(stream: &TcpStream) -> io::Result<()> {
 mod tests {
     use super::*;
 
-    /// F3: packets that vanish end a stream within a minute, whether we wait for bytes or send them.
+    /// F3: packets that vanish end a stream within a minute, whether we wait for bytes or send
+    /// them.
     #[tokio::test]
     async fn a_host_that_is_gone_without_a_word_is_noticed_within_a_minute() {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();

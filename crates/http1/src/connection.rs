@@ -1,8 +1,8 @@
 //! One HTTP/1.1 connection to a server, driven by the task that uses it.
 //!
-//! There is no task beside the connection, and no channel. The task of a request sends it and reads the
-//! head of its answer, and the answer's body reads on. So a slow reader of the body slows down the
-//! server, and dropping the answer closes the connection at once.
+//! No task and no channel belongs to a connection. The task of a request sends it and reads the
+//! head of its answer, and whoever polls the answer's body reads on. So a slow reader of the body
+//! slows down the server, and dropping the answer closes the connection at once.
 
 use std::future::{Future as _, poll_fn};
 use std::pin::{Pin, pin};
@@ -34,7 +34,7 @@ pub(crate) struct UpstreamConnection<B> {
     pub(crate) keep_until: Instant,
 }
 
-/// The reason why no head of an answer came.
+/// Why no head of an answer came.
 #[derive(Debug)]
 pub(crate) struct HeadError {
     /// Whether a byte of an answer had come.
@@ -71,25 +71,25 @@ impl<B: Body<Data = Bytes> + Unpin> UpstreamConnection<B> {
         progress: &mut Progress,
         cx: &mut Context<'_>,
     ) -> Poll<Result<AnswerHead, Cause>> {
-        // A server that takes no more may have answered before it hung up (an upload that it refuses,
-        // say). So only a fault of the body ends the exchange here; the read below finds the rest.
+        // A server that stops reading may have answered first, for instance to refuse an upload. So
+        // only a fault of the body ends the exchange here, and the read below finds the answer.
         if let Poll::Ready(Err(SendError::Body)) = self.outgoing.poll(&mut self.stream, cx) {
             return Poll::Ready(Err(Cause::Upload));
         }
         loop {
             while let Some(end) = answer_head::find_end(&self.read, progress.searched) {
                 progress.searched = 0;
-                // Frozen and not copied: header values share this memory.
+                // Frozen, not copied: header values share this memory.
                 let head = self.read.split_to(end).freeze();
                 match answer_head::read_answer_head(&head, to_head, fields) {
                     Ok(Some(head)) => return Poll::Ready(Ok(head)),
-                    // An interim answer. The next head may have been read with it.
+                    // An interim answer. The read that brought it may also contain the next head.
                     Ok(None) => {}
                     Err(_) => return Poll::Ready(Err(Cause::Framing)),
                 }
             }
             progress.searched = self.read.len();
-            // This many bytes and no head that counts: it is endless, or there is no end of interim ones.
+            // So many bytes without a final head: the head is endless, or the interim answers are.
             if progress.bytes > MAX_HEAD {
                 return Poll::Ready(Err(Cause::Framing));
             }
@@ -102,13 +102,15 @@ impl<B: Body<Data = Bytes> + Unpin> UpstreamConnection<B> {
         }
     }
 
-    /// The next piece of an answer's body. The rest of the request is sent meanwhile.
+    /// Returns the next piece of an answer's body, and sends the rest of the request meanwhile.
     pub(crate) fn poll_body(
         &mut self,
         framing: &mut AnswerFraming,
         cx: &mut Context<'_>,
     ) -> Poll<Result<Piece, Cause>> {
         if !self.outgoing.is_done()
+            // A server may answer before it has read the whole request. Without this the rest would
+            // never leave, and both sides would wait.
             && let Poll::Ready(Err(SendError::Body)) = self.outgoing.poll(&mut self.stream, cx)
         {
             return Poll::Ready(Err(Cause::Upload));
@@ -119,11 +121,13 @@ impl<B: Body<Data = Bytes> + Unpin> UpstreamConnection<B> {
                 Ok(piece) => return Poll::Ready(Ok(piece)),
                 Err(_) => return Poll::Ready(Err(Cause::Framing)),
             }
-            // Not more than the body still needs: bytes beyond it would keep the connection from the pool.
+            // No more than the body still needs: surplus bytes would keep the connection out of the
+            // pool.
             let want =
                 framing.rest().map_or(WINDOW, |rest| usize::try_from(rest).unwrap_or(WINDOW).min(WINDOW));
             match self.poll_read(want, cx) {
-                // A body that lasts until the connection's end is whole now; any other is cut short.
+                // Only a body that lasts until the connection's end is complete now. Any other is
+                // cut short.
                 Poll::Ready(Ok(0)) if framing.close().is_err() => return Poll::Ready(Err(Cause::Closed)),
                 Poll::Ready(Ok(_)) => {}
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(Cause::Broken(error))),
@@ -132,7 +136,7 @@ impl<B: Body<Data = Bytes> + Unpin> UpstreamConnection<B> {
         }
     }
 
-    /// The whole rest of an answer's body, if it was read already.
+    /// Returns the whole rest of an answer's body, if it was already read.
     pub(crate) fn take_buffered(&mut self, framing: &mut AnswerFraming) -> Option<Bytes> {
         let rest = framing.rest()?;
         if rest == 0 {
@@ -150,7 +154,7 @@ impl<B: Body<Data = Bytes> + Unpin> UpstreamConnection<B> {
     }
 
     fn poll_read(&mut self, want: usize, cx: &mut Context<'_>) -> Poll<std::io::Result<usize>> {
-        // Noted here, since the buffer's own capacity changes as parts of it are split off.
+        // Recorded here, because the buffer's own capacity changes as parts of it are split off.
         self.is_wide |= want > HEAD_READ;
         self.read.reserve(want);
         pin!(self.stream.read_buf(&mut self.read)).poll(cx)
@@ -158,20 +162,21 @@ impl<B: Body<Data = Bytes> + Unpin> UpstreamConnection<B> {
 
     /// Whether the last exchange is over on both sides, so that another may begin.
     ///
-    /// Only asked when the answer's body has ended. The server may still be reading the request, or it
-    /// may have sent bytes without a request, or closed: then the connection is not used again.
+    /// Asked only when the answer's body has ended. A connection is not used again if the server
+    /// still reads the request, has sent bytes without a request, or has closed it.
     pub(crate) fn is_reusable(&mut self) -> bool {
-        // A read that would have to wait means an open connection without surplus bytes. A surplus byte
+        // A read that would block means an open connection without surplus bytes. A surplus byte
         // would be taken for the next request's answer.
         let mut byte = [0];
         let mut surplus = ReadBuf::new(&mut byte);
+        // No waker is needed: the answer to this one question is used at once.
         let mut cx = Context::from_waker(Waker::noop());
         self.outgoing.is_done()
             && self.read.is_empty()
             && Pin::new(&mut self.stream).poll_read(&mut cx, &mut surplus).is_pending()
     }
 
-    /// Gives up memory beyond what the next head needs: idle connections may be many.
+    /// Releases memory beyond what the next head needs. Thousands of connections may be idle.
     pub(crate) fn shrink(&mut self) {
         if std::mem::take(&mut self.is_wide) {
             self.read = BytesMut::new();
@@ -188,7 +193,7 @@ struct Progress {
     searched: usize,
 }
 
-/// Bytes per read while a head is waited for. A small answer nearly always comes with one read.
+/// Bytes per read while the head is awaited. A small answer nearly always arrives in one read.
 const HEAD_READ: usize = 8 << 10;
 /// Bytes of a body that one connection may hold before its reader takes them.
 const WINDOW: usize = 64 << 10;

@@ -41,7 +41,7 @@ struct Deadline {
 pub struct Elapsed;
 
 impl Deadlines {
-    /// No deadlines yet. The owner calls [`scan`](Self::scan) a few times a second.
+    /// An empty set of deadlines. The owner calls [`scan`](Self::scan) a few times a second.
     pub fn new() -> Rc<Self> {
         Rc::new(Self { now: Cell::new(monotonic_now()), slots: RefCell::default() })
     }
@@ -70,6 +70,8 @@ impl Deadlines {
     /// [`Elapsed`] when the deadline passed first. The future is dropped then.
     pub async fn limit<F: Future>(&self, limit: Duration, future: F) -> Result<F::Output, Elapsed> {
         let mut future = pin!(future);
+        // The slot is taken only if the first poll is pending. An answer that is already buffered
+        // registers none.
         let mut wait = Wait { deadlines: self, slot: None };
         poll_fn(|cx| match future.as_mut().poll(cx) {
             Poll::Ready(output) => Poll::Ready(Ok(output)),
@@ -100,7 +102,7 @@ impl Wait<'_> {
             return false;
         };
         let Some(Some(deadline)) = slots.all.get_mut(slot) else { return false };
-        // The task may have moved into another one since, which has a waker of its own.
+        // The future may have moved to another task since. That task has a waker of its own.
         if !deadline.waker.will_wake(cx.waker()) {
             deadline.waker.clone_from(cx.waker());
         }
@@ -118,6 +120,8 @@ impl Drop for Wait<'_> {
 
 impl Slots {
     fn add(&mut self, deadline: Deadline) -> usize {
+        // Free slots are reused, so the vector grows to the largest number of waits at once and no
+        // further.
         if let Some(slot) = self.free.pop()
             && let Some(empty) = self.all.get_mut(slot)
         {

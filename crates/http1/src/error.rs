@@ -5,13 +5,13 @@ use std::time::Duration;
 /// Why a request got no answer.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The server cannot be reached, broke off, or did not speak HTTP. It counts against its breaker.
+    /// The server cannot be reached, broke off, or did not speak HTTP. Counts against its breaker.
     #[error("the server failed: {0}")]
     Unreachable(#[source] Cause),
-    /// The server said nothing within the limit that it had. It counts against its breaker.
+    /// The server sent no answer within its limit. Counts against its breaker.
     #[error("the server did not answer within {0:?}")]
     SlowServer(Duration),
-    /// The server's breaker is open: it failed repeatedly just now.
+    /// The server's breaker is open, because it failed repeatedly just now.
     #[error("the server failed repeatedly and is left alone for a moment")]
     BreakerOpen,
     /// As many requests are under way at the server as its pool allows.

@@ -17,10 +17,10 @@ use crate::pool::{Permit, Pool};
 use crate::request_head::{BodyLength, RequestHead, write_request_head};
 use crate::upload::{Upload, UploadProgress, UploadState};
 
-/// A request that is to be sent.
+/// A request to send.
 #[derive(Debug)]
 pub struct Exchange<'a, H> {
-    /// The head, and what is wanted of the answer's head.
+    /// The head, and which fields of the answer's head to keep.
     pub head: &'a H,
     /// How long the body is.
     pub length: BodyLength,
@@ -35,7 +35,7 @@ pub struct Exchange<'a, H> {
 /// How slowly a request's body may come.
 #[derive(Clone, Copy, Debug)]
 pub struct UploadLimits {
-    /// The longest wait from one byte to the next, from the source and to the server.
+    /// The longest wait from one byte to the next, both from the source and to the server.
     pub idle: Duration,
     /// How long the source may send more slowly than `slow_rate`.
     pub slow_grace: Duration,
@@ -48,7 +48,7 @@ pub struct UploadLimits {
 pub struct Answer<F, B> {
     /// The status and the kept headers.
     pub head: AnswerHead,
-    /// The caller's choice of fields, with what it learnt from them.
+    /// The caller's choice of fields, with what it read from them.
     pub fields: F,
     connection: Box<UpstreamConnection<B>>,
 }
@@ -56,7 +56,8 @@ pub struct Answer<F, B> {
 impl<F, B: Body<Data = Bytes> + Unpin> Answer<F, B> {
     /// Splits the answer into status, headers and body. The body holds the permit.
     ///
-    /// `idle` is the longest wait from one byte to the next. A body of more than `most` bytes is cut off.
+    /// `idle` is the longest wait from one byte to the next. A body of more than `most` bytes is
+    /// cut off.
     pub fn into_parts(
         self,
         permit: Permit<B>,
@@ -67,9 +68,9 @@ impl<F, B: Body<Data = Bytes> + Unpin> Answer<F, B> {
         (status, headers, AnswerBody::new(framing, self.connection, permit, keep, idle, most))
     }
 
-    /// Drops the answer before another try. The next request may use the connection if this exchange is
-    /// over on both sides. Otherwise the connection is closed, and what is left of the request's body
-    /// goes back to its [`KeptBody`](crate::KeptBody).
+    /// Drops the answer before another try. The next request may use the connection if this
+    /// exchange is over on both sides. Otherwise the connection is closed, and the rest of the
+    /// request's body goes back to its [`KeptBody`](crate::KeptBody).
     pub fn discard(mut self, pool: &Pool<B>, progress: Option<&UploadProgress>) {
         let was_sent = progress.is_none_or(|progress| progress.state() == UploadState::Done);
         if was_sent && self.connection.take_buffered(&mut self.head.framing).is_some() {
@@ -79,13 +80,14 @@ impl<F, B: Body<Data = Bytes> + Unpin> Answer<F, B> {
 }
 
 impl<H: RequestHead> Exchange<'_, H> {
-    /// Sends the request over an idle connection, or over a new one if there is none. A read without a
-    /// body is sent once more over a new connection if the idle one failed before a byte of an answer.
+    /// Sends the request over an idle connection, or over a new one if there is none. A read
+    /// without a body is sent once more, over a new connection, if the idle one failed before a
+    /// byte of an answer came.
     ///
     /// # Errors
     ///
-    /// An [`Error`] as the caller's, or the caller's own from [`RequestHead::write_fields`]. Failures of
-    /// the server are counted by the pool's breaker.
+    /// An [`Error`] converted to the caller's type, or the caller's own error from
+    /// [`RequestHead::write_fields`]. The pool's breaker counts failures of the server.
     pub async fn send<B: Body<Data = Bytes> + Unpin>(
         &self,
         permit: &Permit<B>,
@@ -95,14 +97,14 @@ impl<H: RequestHead> Exchange<'_, H> {
         if let Some(connection) = pool.take_idle() {
             match self.over(connection, upload.take(), pool).await? {
                 Ok(answer) => return Ok(answer),
-                // The server closed this connection while it was idle, as it may at any time. It has
-                // probably closed the others too, so no retry goes over one of them.
+                // The server closed this connection while it was idle, as it may at any time. It
+                // has probably closed the others too, so the retry uses a new one.
                 Err(HeadError { answered: false, .. }) if self.is_repeatable() => pool.close_idle(),
                 Err(error) => return Err(self.blame(error.cause, pool).into()),
             }
         }
-        // Reached without an idle connection, or after a failed try. The body is still whole then:
-        // a request with a body never gets here after a try.
+        // Reached without an idle connection, or after a failed try. The body is still complete: a
+        // request with a body is never tried twice here.
         let connection = pool.connect().await.map_err(|cause| {
             pool.breaker().failed(monotonic_now());
             Error::Unreachable(cause)
@@ -118,7 +120,8 @@ impl<H: RequestHead> Exchange<'_, H> {
 
     /// Sends over this connection and waits for the head within the limits.
     ///
-    /// The inner error is of the connection. The outer one is final: of time, or the caller's.
+    /// The inner error concerns the connection. The outer one is final: a time limit, or the
+    /// caller's own error.
     async fn over<B: Body<Data = Bytes> + Unpin>(
         &self,
         mut connection: Box<UpstreamConnection<B>>,
@@ -126,6 +129,8 @@ impl<H: RequestHead> Exchange<'_, H> {
         pool: &Pool<B>,
     ) -> Result<Result<Answer<H::Fields, B>, HeadError>, H::Error> {
         let out = connection.begin(upload, self.length);
+        // Written into the connection's own buffer. If a field cannot be written, the connection is
+        // dropped with it and no byte was sent.
         write_request_head(out, self.head, pool.endpoint().authority(), self.length)?;
         let mut fields = self.head.answer_fields();
         let to_head = self.head.method() == Method::HEAD;
@@ -139,7 +144,8 @@ impl<H: RequestHead> Exchange<'_, H> {
         Ok(outcome.map(|head| Answer { head, fields, connection }))
     }
 
-    /// Waits for the head while the body is being sent. Which limit counts depends on whose turn it is.
+    /// Waits for the head while the body is being sent. The state of the upload decides which limit
+    /// applies.
     async fn while_uploading<T, B: Body<Data = Bytes> + Unpin>(
         &self,
         progress: &UploadProgress,
@@ -147,17 +153,19 @@ impl<H: RequestHead> Exchange<'_, H> {
         pool: &Pool<B>,
     ) -> Result<T, Error> {
         let mut head = pin!(head);
-        // The first timeout ends at once if the head does not come: the loop then sets the real
+        // The first timeout ends at once unless the head is ready. The loop then sets the real
         // limit.
         let mut until = monotonic_now();
         loop {
             if let Ok(outcome) = tokio::time::timeout_at(until, head.as_mut()).await {
                 return Ok(outcome);
             }
-            // The timer only says when to look again. Bytes may have moved since it was set, so the limit
-            // is counted from the last of them.
+            // The timer only says when to check again. Bytes may have moved since it was set, so
+            // the limit counts from the last of them.
             let state = progress.state();
             let now = monotonic_now();
+            // Until the upload is done, either side may be the slow one. Afterwards only the server
+            // can be.
             let limit = if state == UploadState::Done { self.answer_within } else { self.limits.idle };
             until = progress.moved.get() + limit;
             if until <= now {
@@ -171,8 +179,8 @@ impl<H: RequestHead> Exchange<'_, H> {
                 if progress.is_too_slow(now, self.limits.slow_grace, self.limits.slow_rate) {
                     return Err(Error::SlowBody);
                 }
-                // A source that sends one byte now and then never hits the idle limit. Its rate is
-                // looked at twice per grace.
+                // A source that sends a byte now and then never reaches the idle limit. So its rate
+                // is checked twice per grace period.
                 until = until.min(now + self.limits.slow_grace / 2);
             }
         }
@@ -186,7 +194,7 @@ impl<H: RequestHead> Exchange<'_, H> {
     /// Decides whose fault a failed exchange is.
     fn blame<B: Body<Data = Bytes> + Unpin>(&self, cause: Cause, pool: &Pool<B>) -> Error {
         match self.progress.as_ref().map(|progress| progress.state()) {
-            // These two are the client's fault and must not count against the server.
+            // Both are the client's fault and must not count against the server.
             Some(UploadState::TooLarge) => Error::BodyTooLarge,
             Some(UploadState::Broken) => Error::BrokenBody,
             _ => {

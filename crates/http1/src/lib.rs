@@ -1,7 +1,7 @@
 //! An HTTP/1.1 client for one thread, and a strict reader of HTTP/1.1 requests.
 //!
-//! It is made for a gateway, which passes requests on to a few servers and streams the answers back. It
-//! knows nothing of what the requests are about.
+//! It is made for a gateway, which passes requests on to a few servers and streams the answers
+//! back. It knows nothing of what the requests are about.
 //!
 //! # How a request travels
 //!
@@ -15,14 +15,17 @@
 //!                                  AnswerBody    reads on; gives the connection back at its end
 //! ```
 //!
-//! * A [`Pool`] has the connections of one thread to one server, and shares a [`Breaker`] with the pools
+//! * A [`Pool`] has the connections of one thread to one server, and shares a [`Breaker`] with the
+//!   pools
 //!   of other threads. [`Pool::admit`] refuses at once when the server is busy or failing.
-//! * An [`Exchange`] has a [`RequestHead`], which the caller implements. [`Exchange::send`] takes the
+//! * An [`Exchange`] has a [`RequestHead`], which the caller implements. [`Exchange::send`] takes
+//!   the
 //!   body and returns when the answer's head has come, or says whose fault it is that none did:
 //!   [`Error`].
 //!   It counts failures in the pool's breaker; the caller reports answers by [`Pool::judge`], which
 //!   closes the breaker again.
-//! * An [`AnswerBody`] streams. A reader that is slow slows the server down, and a reader that drops the
+//! * An [`AnswerBody`] streams. A reader that is slow slows the server down, and a reader that
+//!   drops the
 //!   body before its end closes the connection, because the unread rest would be taken for the next
 //!   answer.
 //! * An [`Upload`] counts and limits a request's body. A small body can be kept for a second try
@@ -30,8 +33,8 @@
 //! * [`Deadlines`] ends the wait for an answer's head without a timer per request. Its owner calls
 //!   [`Deadlines::scan`] a few times a second, and [`Pool::close_old`] now and then.
 //!
-//! All of it belongs to one thread and uses `Rc`; only breakers are shared. There are no tasks and no
-//! channels: the task that wants the answer does the work.
+//! All of it belongs to one thread and uses `Rc`; only breakers are shared. There are no tasks and
+//! no channels: the task that wants the answer does the work.
 //!
 //! # Reading strictly
 //!

@@ -1,7 +1,7 @@
 //! Sending a request, as fast as the server takes it and its body comes.
 //!
-//! At most the head and one piece of the body are held. The next piece is asked for when the last one
-//! has gone: a slow server slows down the source of the body.
+//! At most the head and one piece of the body are held. The next piece is requested when the last
+//! one has been sent, so a slow server slows down the source of the body.
 
 use std::io;
 use std::pin::Pin;
@@ -18,10 +18,10 @@ use crate::upload::{Upload, UploadState};
 /// The part of a request that has not been sent yet.
 #[derive(Debug)]
 pub(crate) struct Outgoing<B> {
-    /// Bytes that go before the piece: the head, or the frame of a chunk. Its memory is used again for
-    /// each request.
+    /// Bytes that go before the piece: the head, or the frame of a chunk. Each request reuses its
+    /// memory.
     lead: Vec<u8>,
-    /// Bytes of the lead that have gone.
+    /// Number of bytes of the lead that have been sent.
     gone: usize,
     /// A piece of the body.
     piece: Bytes,
@@ -51,7 +51,7 @@ impl From<BodyLength> for Left {
 /// Why a request cannot be sent to its end.
 #[derive(Debug)]
 pub(crate) enum SendError {
-    /// The server takes no more. Reading from it tells why.
+    /// The server reads no more. Reading from it shows why.
     Server,
     /// The body is at fault. Its progress says how.
     Body,
@@ -80,27 +80,28 @@ impl<B: Body<Data = Bytes> + Unpin> Outgoing<B> {
         &mut self.lead
     }
 
-    /// Whether the whole request has gone.
+    /// Whether the whole request has been sent.
     pub(crate) const fn is_done(&self) -> bool {
         self.is_done
     }
 
-    /// Sends what can be sent now. Ready when all has gone.
+    /// Sends what can be sent now. Ready when everything has been sent.
     pub(crate) fn poll(&mut self, stream: &mut Stream, cx: &mut Context<'_>) -> Poll<Result<(), SendError>> {
         while !self.is_done {
+            // Asked before each write, so that the head and the first piece usually leave together.
             let waits_for_body = self.piece.is_empty() && self.poll_source(cx)?.is_pending();
             if self.gone < self.lead.len() || !self.piece.is_empty() {
                 let count = ready!(self.poll_write(stream, cx)).map_err(|_| SendError::Server)?;
-                // A write of no bytes means that the connection takes no more. Trying again would
-                // loop for ever.
+                // A write of no bytes means that the connection accepts no more. A retry would loop
+                // forever.
                 if count == 0 {
                     return Poll::Ready(Err(SendError::Server));
                 }
                 self.went(count);
                 continue;
             }
-            // Over TLS, written bytes may wait in a record that is not sent yet. Without this flush the
-            // server would wait for them, and we for its answer.
+            // Over TLS, written bytes may wait in a record that is not yet sent. Without this flush
+            // the server would wait for them, and Genkan for its answer.
             let flushed = Pin::new(&mut *stream).poll_flush(cx).map_err(|_| SendError::Server)?;
             if waits_for_body || flushed.is_pending() {
                 return Poll::Pending;
@@ -113,28 +114,29 @@ impl<B: Body<Data = Bytes> + Unpin> Outgoing<B> {
         Poll::Ready(Ok(()))
     }
 
-    /// Gets the next piece, if one is to come.
+    /// Gets the next piece, if there is one.
     fn poll_source(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), SendError>> {
         let Some(upload) = &mut self.upload else { return Poll::Ready(Ok(())) };
         if self.left == Left::Nothing {
-            // The last piece was taken before. The upload stays until that piece has gone.
+            // The last piece was taken before. The upload stays until that piece has been sent.
             return Poll::Ready(Ok(()));
         }
         loop {
             match ready!(upload.poll_data(cx)) {
-                // A chunk of no bytes would end the body.
+                // An empty chunk would end the body.
                 Some(Ok(data)) if data.is_empty() => {}
                 Some(Ok(data)) => {
                     match &mut self.left {
                         Left::Chunks { is_first } => {
-                            // The line end of one chunk goes with the size of the next, in one write.
+                            // The line end of one chunk goes with the size of the next, in one
+                            // write.
                             let line_end = if std::mem::take(is_first) { "" } else { "\r\n" };
                             let frame = format!("{line_end}{:x}\r\n", data.len());
                             forget(&mut self.lead, &mut self.gone);
                             self.lead.extend_from_slice(frame.as_bytes());
                         }
                         Left::Known(left) => {
-                            // A longer body than announced would be read as the next request.
+                            // A body longer than announced would be read as the next request.
                             let Some(rest) = left.checked_sub(data.len() as u64) else {
                                 upload.report(UploadState::Broken);
                                 return Poll::Ready(Err(SendError::Body));
@@ -160,6 +162,8 @@ impl<B: Body<Data = Bytes> + Unpin> Outgoing<B> {
                         }
                         Left::Chunks { is_first } => {
                             forget(&mut self.lead, &mut self.gone);
+                            // The first `CR LF` ends the last chunk's data. Without any chunk there
+                            // is none to end.
                             let end: &[u8] = if is_first { b"0\r\n\r\n" } else { b"\r\n0\r\n\r\n" };
                             self.lead.extend_from_slice(end);
                         }
@@ -180,7 +184,7 @@ impl<B: Body<Data = Bytes> + Unpin> Outgoing<B> {
         } else if lead.is_empty() {
             stream.poll_write(cx, &self.piece)
         } else {
-            // One call for both, so that a small request usually goes out in one packet.
+            // One call for both, so that a small request usually leaves in one packet.
             stream.poll_write_vectored(cx, &[io::IoSlice::new(lead), io::IoSlice::new(&self.piece)])
         }
     }
@@ -193,7 +197,7 @@ impl<B: Body<Data = Bytes> + Unpin> Outgoing<B> {
     }
 }
 
-/// Empties the lead if all of it has gone.
+/// Empties the lead if all of it has been sent.
 fn forget(lead: &mut Vec<u8>, gone: &mut usize) {
     if *gone == lead.len() {
         lead.clear();

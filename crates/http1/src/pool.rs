@@ -21,18 +21,19 @@ use crate::error::{Cause, Error};
 
 /// The connections of one thread to one server.
 ///
-/// [`Pool::admit`] is the way in: its [`Permit`] counts one request until the answer's body has ended.
-/// The type `B` is that of the requests' bodies.
+/// A request begins with [`Pool::admit`]. Its [`Permit`] counts the request until the answer's body
+/// has ended. `B` is the type of the requests' bodies.
 #[derive(Debug)]
 pub struct Pool<B> {
     endpoint: Endpoint,
-    /// Where connections may go, for a server whose name is not trusted.
+    /// The only addresses that connections may use, for a server whose name is not trusted.
     addresses: Option<Arc<[IpAddr]>>,
     breaker: Arc<Breaker>,
     connector: Connector,
     limits: PoolLimits,
     deadlines: Rc<Deadlines>,
-    /// The connection that was used last is used first, so that surplus ones grow old and are closed.
+    /// The connection that was used last is used first, so that surplus ones grow old and are
+    /// closed.
     idle: RefCell<Vec<Box<UpstreamConnection<B>>>>,
     under_way: Cell<usize>,
 }
@@ -57,8 +58,8 @@ pub struct Permit<B> {
 }
 
 impl<B: Body<Data = Bytes> + Unpin> Pool<B> {
-    /// An empty pool. With `addresses`, connections go to those and to no others; without, to whatever
-    /// the system resolves the server's name to.
+    /// An empty pool. With `addresses`, it connects to those and to no others. Without, the system
+    /// resolves the server's name.
     pub fn new(
         endpoint: Endpoint,
         addresses: Option<Arc<[IpAddr]>>,
@@ -98,15 +99,15 @@ impl<B: Body<Data = Bytes> + Unpin> Pool<B> {
         self.under_way.get()
     }
 
-    /// Lets a request begin.
+    /// Admits a request.
     ///
     /// # Errors
     ///
-    /// [`Error::PoolFull`] when too many are under way, [`Error::BreakerOpen`] when the server failed
-    /// repeatedly just now.
+    /// [`Error::PoolFull`] when too many are under way, [`Error::BreakerOpen`] when the server
+    /// failed repeatedly just now.
     pub fn admit(self: Rc<Self>) -> Result<Permit<B>, Error> {
-        // Checked before the breaker, which lets one request try after its pause: that one must not
-        // be used up by a full pool.
+        // Checked before the breaker, which admits a single trial after its pause. A full pool must
+        // not use that trial up.
         if self.under_way.get() >= self.limits.at_once {
             return Err(Error::PoolFull);
         }
@@ -117,8 +118,8 @@ impl<B: Body<Data = Bytes> + Unpin> Pool<B> {
         Ok(Permit { pool: self })
     }
 
-    /// Takes an answer's status as a sign of the server's health: 502, 503 and 504 count as failures,
-    /// as a server behind a proxy is reported to be away by these.
+    /// Judges the server's health by an answer's status. 502, 503 and 504 count as failures: with
+    /// these a proxy reports that the server behind it is away.
     pub fn judge(&self, status: StatusCode) {
         match status {
             StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT => {
@@ -132,8 +133,10 @@ impl<B: Body<Data = Bytes> + Unpin> Pool<B> {
     pub(crate) fn take_idle(&self) -> Option<Box<UpstreamConnection<B>>> {
         let mut idle = self.idle.borrow_mut();
         while let Some(mut connection) = idle.pop() {
+            // The clock of the last scan is up to half a second old. The margin in
+            // `KeepAlive::AtMost` covers that.
             if connection.keep_until <= self.deadlines.now() {
-                // The others have been idle for longer than this one.
+                // The vector is a stack, so all others have been idle for longer than this one.
                 idle.clear();
             } else if connection.is_reusable() {
                 return Some(connection);
@@ -152,17 +155,17 @@ impl<B: Body<Data = Bytes> + Unpin> Pool<B> {
         Ok(Box::new(UpstreamConnection::new(stream, monotonic_now() + self.limits.keep)))
     }
 
-    /// Takes a connection back, if another request may use it. Otherwise it is closed.
+    /// Takes a connection back if another request may use it. Otherwise closes it.
     pub(crate) fn give_back(&self, mut connection: Box<UpstreamConnection<B>>, keep: KeepAlive) {
         let keep = match keep {
             KeepAlive::Close => return,
             KeepAlive::Unlimited => self.limits.keep,
-            // The shorter time counts: sending on a connection that the server is about to close
+            // The shorter time counts: a request on a connection that the server is about to close
             // would fail.
             KeepAlive::AtMost(time) => time.min(self.limits.keep),
         };
         let mut idle = self.idle.borrow_mut();
-        // A server that has sent surplus bytes or closed shows it here already.
+        // Checked here already: a server that has closed, or sent surplus bytes, shows it at once.
         if idle.len() < self.limits.idle && connection.is_reusable() {
             connection.shrink();
             connection.keep_until = self.deadlines.now() + keep;
@@ -170,7 +173,8 @@ impl<B: Body<Data = Bytes> + Unpin> Pool<B> {
         }
     }
 
-    /// Closes idle connections that are old or that the server has closed. Called now and then.
+    /// Closes idle connections that are old or that the server has closed. The owner calls this
+    /// from time to time.
     pub fn close_old(&self, now: Instant) {
         self.idle
             .borrow_mut()
@@ -192,7 +196,7 @@ impl<B> Permit<B> {
 
 impl<B> Drop for Permit<B> {
     fn drop(&mut self) {
-        // Dropping is the only way to end a permit, so a cancelled request is counted off as well.
+        // Dropping is the only way to end a permit, so a cancelled request is subtracted as well.
         self.pool.under_way.set(self.pool.under_way.get() - 1);
     }
 }

@@ -1,11 +1,11 @@
 //! Strict reading of HTTP/1 requests, before another library parses them.
 //!
-//! A server library usually forgives what another server might read differently: a bare line feed, no
-//! `Host` or two of them, both kinds of length. If the servers before and behind us disagree about
-//! where a request ends, one client can put bytes into another client's request (request
-//! smuggling). So [`RequestFraming`] follows a connection's bytes from head to body to the next
-//! head, and the first ambiguity ends the connection (RFC 9112 §6.3, §11.2). It changes and copies
-//! nothing. Only a line that is cut by the end of a read is kept until its rest comes.
+//! A server library usually forgives what another server might read differently: a bare line feed,
+//! a missing or second `Host`, both kinds of length. If the servers on either side of Genkan
+//! disagree about where a request ends, one client can put bytes into another client's request
+//! (request smuggling). So [`RequestFraming`] follows a connection's bytes from head to body to the
+//! next head, and the first ambiguity ends the connection (RFC 9112 §6.3, §11.2). It changes and
+//! copies nothing. It keeps only a line that the end of a read has cut, until the rest comes.
 
 /// Follows the requests of one connection.
 ///
@@ -39,7 +39,7 @@ pub struct HeadLimits {
     pub target: usize,
 }
 
-/// Why a connection must end.
+/// Why a connection has to end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RequestFault {
     /// Two readers might not agree on what the bytes mean.
@@ -95,17 +95,19 @@ impl RequestFraming {
         self.at == At::Head && self.head.bytes == 0
     }
 
-    /// Takes the bytes that were just read, however they are cut.
+    /// Follows the bytes that were just read, wherever reads have cut them.
     ///
     /// # Errors
     ///
-    /// A [`RequestFault`] when the connection must end. Nothing more may be followed then.
+    /// A [`RequestFault`] when the connection has to end. Nothing may be followed after it.
     pub fn follow(&mut self, mut fresh: &[u8]) -> Result<(), RequestFault> {
+        // One read may contain the end of a body, several whole requests (pipelining) and the start
+        // of another.
         while !fresh.is_empty() {
             fresh = match self.at {
                 At::Head | At::ChunkSize | At::Trailer => self.take_line(fresh)?,
                 At::Body(left) => {
-                    // Bodies are skipped without being looked at. Only their length matters here.
+                    // Bodies are skipped unread. Only their length matters here.
                     let (taken, rest) = split(fresh, left);
                     self.at = if taken == left { At::Head } else { At::Body(left - taken) };
                     rest
@@ -123,7 +125,7 @@ impl RequestFraming {
     /// Takes bytes up to the end of a line.
     fn take_line<'a>(&mut self, fresh: &'a [u8]) -> Result<&'a [u8], RequestFault> {
         let Some(end) = memchr::memchr(b'\n', fresh) else {
-            // Counted before it is kept: `cut` never grows beyond the limit of a head.
+            // Counted before it is kept, so `cut` never grows beyond the limit of a head.
             self.count(fresh.len())?;
             self.cut.extend_from_slice(fresh);
             return Ok(&[]);
@@ -146,15 +148,18 @@ impl RequestFraming {
         if self.head.bytes <= self.limits.bytes {
             return Ok(());
         }
-        // Before the request line has ended, it is the target that does not end.
+        // Before the end of the request line, the target is the part that does not end.
         let in_target = self.at == At::Head && !self.head.has_request_line;
         Err(if in_target { RequestFault::TargetTooLong } else { RequestFault::HeadTooLarge })
     }
 
     fn line(&mut self, line: &[u8]) -> Result<(), RequestFault> {
         let line = line
+            // Some readers accept a bare LF as a line end and others do not. They would see
+            // different fields.
             .strip_suffix(b"\r\n")
             .ok_or(RequestFault::Ambiguous("lines of the request head must end in CR LF"))?;
+        // A bare CR ends a line for some readers, and NUL ends the text for those written in C.
         if memchr::memchr2(b'\r', 0, line).is_some() {
             return Err(RequestFault::Ambiguous("CR and NUL are not allowed in the request head"));
         }
@@ -166,6 +171,8 @@ impl RequestFraming {
                 }
                 Ok(())
             }
+            // The order of the arms matters: an empty line before the request line is skipped, and
+            // one after it ends the head.
             _ if !self.head.has_request_line => self.request_line(line),
             _ if line.is_empty() => self.head_ends(),
             _ => self.field(line),
@@ -173,17 +180,20 @@ impl RequestFraming {
     }
 
     fn request_line(&mut self, line: &[u8]) -> Result<(), RequestFault> {
-        // Some old clients send an empty line after a body. A server should skip it (RFC 9112 §2.2).
+        // Some old clients send an empty line after a body. A server should skip it (RFC 9112
+        // §2.2).
         if line.is_empty() {
             return Ok(());
         }
         let mut words = line.split(|byte| *byte == b' ');
+        // The words are not checked further: the server library parses the line again and refuses
+        // what is malformed.
         let (verb, target) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
         if target.len() > self.limits.target {
             return Err(RequestFault::TargetTooLong);
         }
-        // Verbs are case-sensitive (RFC 9110 §9.1). A server behind us might fold `get` to `GET` and
-        // take it for a read, so lower case is refused here.
+        // Verbs are case-sensitive (RFC 9110 §9.1). A server behind Genkan might fold `get` to
+        // `GET` and treat it as a read, so lower case is refused.
         if verb.iter().any(u8::is_ascii_lowercase) || matches!(verb, b"TRACE" | b"CONNECT") {
             return Err(RequestFault::Verb);
         }
@@ -200,12 +210,14 @@ impl RequestFraming {
         if line.first().is_some_and(|first| matches!(first, b' ' | b'\t')) {
             return Err(RequestFault::Ambiguous("folded header lines are not allowed"));
         }
+        // A space before the colon needs no check of its own: such a name equals none below, and
+        // the server library refuses it (RFC 9112 §5.1).
         let name_ends =
             memchr::memchr(b':', line).ok_or(RequestFault::Ambiguous("a header line has no colon"))?;
         let (name, value) = line.split_at(name_ends);
         let value = || value.get(1..).unwrap_or_default().trim_ascii();
-        // Only three fields decide where a request begins and ends. Their lengths tell them apart from
-        // nearly all others before any letter is compared.
+        // Only three fields decide where a request begins and ends. Their lengths rule out nearly
+        // all other fields before any letter is compared.
         match name.len() {
             4 if name.eq_ignore_ascii_case(b"host") => {
                 self.head.hosts = self.head.hosts.saturating_add(1);
@@ -222,7 +234,7 @@ impl RequestFraming {
                 }
             }
             17 if name.eq_ignore_ascii_case(b"transfer-encoding") => {
-                // Any other coding, or `chunked` twice, is undone by some readers and not by others.
+                // Some readers decode any other coding, or `chunked` twice, and others do not.
                 if self.head.is_chunked || !value().eq_ignore_ascii_case(b"chunked") {
                     return Err(RequestFault::Ambiguous("the only transfer coding allowed is chunked, once"));
                 }
@@ -247,7 +259,7 @@ impl RequestFraming {
                 ));
             }
             (true, None) => At::ChunkSize,
-            // A request without either field has no body (RFC 9112 §6.3), as one of length zero.
+            // A request without either field has no body (RFC 9112 §6.3), like one of length zero.
             // The next head follows.
             (false, None | Some(0)) => At::Head,
             (false, Some(length)) => At::Body(length),
@@ -259,7 +271,7 @@ impl RequestFraming {
         let digits = line.split(|byte| *byte == b';').next().unwrap_or_default();
         let size =
             number(digits.trim_ascii_end(), 16).ok_or(RequestFault::Ambiguous("invalid chunk size"))?;
-        // The byte count starts again, so that the limit is one of each line and not of the body.
+        // The count starts again, so that the limit applies to each line and not to the whole body.
         self.head = Head::default();
         self.at = match size.checked_add(2) {
             // A chunk of size zero is the last one. It has no data and no line end of its own.
@@ -276,13 +288,14 @@ impl RequestFraming {
     }
 }
 
-/// Splits off at most this many bytes. Returns how many they were, and the rest.
+/// Splits off at most this many bytes. Returns their number and the rest.
 fn split(bytes: &[u8], most: u64) -> (u64, &[u8]) {
     let taken = usize::try_from(most).unwrap_or(usize::MAX).min(bytes.len());
     (taken as u64, bytes.split_at(taken).1)
 }
 
-/// A number of digits and nothing else, no sign or space. `None` also for one of more than 18 digits.
+/// Reads a number of digits and nothing else, no sign or space. Returns `None` for more than 18
+/// digits.
 fn number(text: &[u8], radix: u32) -> Option<u64> {
     if text.is_empty() || text.len() > 18 {
         return None;
@@ -301,6 +314,7 @@ fn is_host(value: &[u8]) -> bool {
         Some(bracketed) => match memchr::memchr(b']', bracketed) {
             Some(end) => {
                 let (address, port) = bracketed.split_at(end);
+                // `port` begins with the bracket itself, which is skipped.
                 !address.is_empty() && address.iter().all(host) && port.iter().skip(1).all(host)
             }
             None => false,

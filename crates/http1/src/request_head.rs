@@ -7,12 +7,12 @@ use crate::error::Error;
 
 /// The head of one request, and the caller's choice of its answer's fields.
 ///
-/// A request may be tried more than once, over another connection. Each try asks for its fields again,
-/// so that a signature that is good once can be a new one.
+/// A request may be tried more than once, over another connection. Each try writes its fields
+/// again, so that it can carry a new single-use signature.
 pub trait RequestHead {
-    /// What is kept of the answer's head.
+    /// What the caller keeps of the answer's head.
     type Fields: AnswerFields;
-    /// The caller's error, which also says what went wrong here.
+    /// The caller's error, which can also hold the errors of this crate.
     type Error: From<Error>;
 
     /// The verb.
@@ -21,11 +21,11 @@ pub trait RequestHead {
     /// Path and query.
     fn target(&self) -> &str;
 
-    /// Writes the fields, all but `Host` and those that frame the body.
+    /// Writes all fields except `Host` and those that frame the body.
     ///
     /// # Errors
     ///
-    /// The caller's own: the request is not sent then.
+    /// The caller's own. The request is then not sent.
     fn write_fields(&self, fields: &mut FieldWriter<'_>) -> Result<(), Self::Error>;
 
     /// A fresh choice of the answer's fields, for one try.
@@ -39,7 +39,7 @@ pub enum BodyLength {
     None,
     /// This many bytes.
     Known(u64),
-    /// The length is not known beforehand, so the body goes in chunks.
+    /// The length is unknown beforehand, so the body is sent in chunks.
     Chunked,
 }
 
@@ -50,8 +50,8 @@ pub struct FieldWriter<'a> {
 }
 
 impl FieldWriter<'_> {
-    /// Writes one field. The caller has seen to it that name and value are ones that a header may
-    /// have: a line end in a value would begin another field.
+    /// Writes one field. The caller ensures that name and value are valid: a line end in a value
+    /// would begin another field.
     pub fn field(&mut self, name: &str, value: &[u8]) {
         self.field_of_parts(name, &[value]);
     }
@@ -70,7 +70,7 @@ impl FieldWriter<'_> {
     }
 }
 
-/// Writes a whole head. What frames the body is written here and by no caller.
+/// Writes a whole head. The fields that frame the body are written here and never by a caller.
 ///
 /// # Errors
 ///
@@ -93,7 +93,7 @@ pub fn write_request_head<H: RequestHead>(
             fields.field("content-length", HeaderValue::from(length).as_bytes());
         }
         BodyLength::Chunked => fields.field("transfer-encoding", b"chunked"),
-        // A POST without a body and without its length makes some servers wait for one.
+        // Without a length, some servers wait for the body of a POST that has none.
         BodyLength::None if head.method() == Method::POST => fields.field("content-length", b"0"),
         BodyLength::None => {}
     }

@@ -69,8 +69,8 @@ impl AsyncWrite for Stream {
     }
 }
 
-/// Writes several parts to a socket. Up to 4 KiB go as one part: copying them costs less than the
-/// longer system call.
+/// Writes several parts to a socket. Parts of up to 4 KiB in all are joined first: copying them
+/// costs less than the longer system call.
 pub fn write_parts(
     stream: Pin<&mut TcpStream>,
     cx: &mut Context<'_>,
@@ -82,6 +82,7 @@ pub fn write_parts(
     let mut whole = [0; FEW];
     let mut free = &mut whole[..];
     for part in parts {
+        // The parts do not fit. Nothing has been written yet, so they go as they are.
         if io::Write::write_all(&mut free, part).is_err() {
             return stream.poll_write_vectored(cx, parts);
         }

@@ -1,7 +1,7 @@
 //! A request's body on its way to a server.
 //!
-//! Some requests have to be sent twice: the first answer names a nonce that the second request must
-//! carry. So a small body is kept until the answer's head has come: [`KeptBody`].
+//! Some requests have to be sent twice, because the first answer names a nonce that the second
+//! request must carry. So a small body is kept until the answer's head has come: [`KeptBody`].
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -15,12 +15,12 @@ use bytes::Bytes;
 use http_body::{Body, Frame};
 use tokio::time::Instant;
 
-/// The body of a request: counted, limited, and without trailers.
+/// The body of a request, counted, limited and without trailers.
 #[derive(Debug)]
 pub struct Upload<B> {
-    /// `None` only while it is dropped.
+    /// `None` only while the upload is being dropped.
     body: Option<B>,
-    /// Pieces that go before the body, since an earlier try has taken them from it.
+    /// Pieces that an earlier try already took from the body. They are sent first.
     again: VecDeque<Bytes>,
     kept: Option<Rc<KeptBody<B>>>,
     /// The most bytes that the body may have.
@@ -30,7 +30,7 @@ pub struct Upload<B> {
     left: u64,
 }
 
-/// The progress of an upload, for the one who waits for the answer.
+/// The progress of an upload, for the task that waits for the answer.
 #[derive(Debug)]
 pub struct UploadProgress {
     /// When the state last changed or a byte last came.
@@ -60,9 +60,9 @@ pub enum UploadState {
 pub struct KeptBody<B> {
     pieces: RefCell<VecDeque<Bytes>>,
     bytes: Cell<usize>,
-    /// The body was longer than is kept, or is not needed any more. There is no other try.
+    /// The body was longer than what is kept, or is no longer needed. There is no further try.
     is_over: Cell<bool>,
-    /// The source, when a try has ended before it did.
+    /// The source, if a try ended before it did.
     rest: RefCell<Option<B>>,
     limit: u64,
     budget: Rc<KeepBudget>,
@@ -91,34 +91,34 @@ impl<B> KeptBody<B> {
                 self.bytes.set(self.bytes.get() + piece.len());
                 self.pieces.borrow_mut().push_back(piece.clone());
             }
-            // A body of which a part is missing cannot be sent again, so the kept part is released
-            // too.
+            // A body with a missing part cannot be sent again, so the kept part is released too.
             None => self.stop(),
         }
     }
 
     fn give_back(&self) {
         self.pieces.borrow_mut().clear();
-        // `replace` leaves zero, so a second call, as in `drop`, gives nothing back twice.
+        // `replace` leaves zero, so a second call, as in `drop`, returns nothing twice.
         self.budget.0.set(self.budget.0.get() + self.bytes.replace(0));
     }
 
-    /// Ends the keeping: the answer has come, and there is no other try.
+    /// Stops keeping the body: the answer has come, and there is no further try.
     pub fn stop(&self) {
         self.is_over.set(true);
         self.give_back();
     }
 
-    /// The body from its beginning, if all of it is still here. The try before must be over: its upload
-    /// has been dropped. What is sent again is kept again.
+    /// Returns the body from its beginning, if all of it was kept. The upload of the earlier try
+    /// must have been dropped. What is sent again is kept again.
     pub fn again(self: &Rc<Self>) -> Option<(Upload<B>, Rc<UploadProgress>)> {
         if self.is_over.get() {
             return None;
         }
-        // The source is here only once the upload of the try before has been dropped.
+        // The source is back only once the upload of the earlier try has been dropped.
         let body = self.rest.borrow_mut().take()?;
         let progress = Rc::new(UploadProgress::new(monotonic_now()));
         let again = std::mem::take(&mut *self.pieces.borrow_mut());
+        // Returned to the budget first. Each piece is charged again when it is sent again.
         self.give_back();
         let upload = Upload {
             body: Some(body),
@@ -165,8 +165,8 @@ impl UploadProgress {
     pub(crate) fn is_too_slow(&self, now: Instant, grace: Duration, rate: u64) -> bool {
         let elapsed = now.duration_since(self.began);
         self.state.get() == UploadState::WaitsForSource
-            // Judged only while the source is awaited: while the server takes nothing, no bytes can
-            // come.
+            // Checked only while the source is awaited: while the server reads nothing, no bytes
+            // can come.
             && elapsed > grace
             && self.bytes.get() < rate.saturating_mul(elapsed.as_secs())
     }
@@ -214,8 +214,8 @@ impl<B: Body<Data = Bytes> + Unpin> Upload<B> {
             (None, None) => Poll::Ready(None),
         };
         let Poll::Ready(frame) = polled else {
-            // Reported only when the state changes: `moved` must stay at the last byte for the idle
-            // limit.
+            // Reported only when the state changes: for the idle limit, `moved` must stay at the
+            // last byte.
             if self.progress.state.get() != UploadState::WaitsForSource {
                 self.report(UploadState::WaitsForSource);
             }
@@ -224,7 +224,7 @@ impl<B: Body<Data = Bytes> + Unpin> Upload<B> {
         self.report(UploadState::WaitsForServer);
         match frame.map(|frame| frame.map(Frame::into_data)) {
             Some(Ok(Ok(data))) => {
-                // The limit counts bytes that come and not the announced length, which a chunked
+                // The limit counts received bytes and not the announced length, which a chunked
                 // body does not have.
                 let Some(left) = self.left.checked_sub(data.len() as u64) else {
                     self.report(UploadState::TooLarge);
@@ -237,7 +237,7 @@ impl<B: Body<Data = Bytes> + Unpin> Upload<B> {
                 }
                 Poll::Ready(Some(Ok(data)))
             }
-            // Trailers are not passed on. They end the body.
+            // Trailers are not forwarded. They end the body.
             None | Some(Ok(Err(_))) => Poll::Ready(None),
             Some(Err(_)) => {
                 self.report(UploadState::Broken);
@@ -250,8 +250,8 @@ impl<B: Body<Data = Bytes> + Unpin> Upload<B> {
 impl<B> Drop for Upload<B> {
     fn drop(&mut self) {
         if let (Some(kept), Some(body)) = (&self.kept, self.body.take()) {
-            // An earlier try sent these pieces and this one has not yet, so they are kept for the
-            // next.
+            // An earlier try sent these pieces and this one has not, so they are kept for the next
+            // try.
             for piece in &self.again {
                 kept.keep(piece);
             }
