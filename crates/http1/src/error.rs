@@ -12,10 +12,10 @@ pub enum Error {
     #[error("the server did not answer within {0:?}")]
     SlowServer(Duration),
     /// The server's breaker is open, because it failed repeatedly just now.
-    #[error("the server failed repeatedly and is left alone for a moment")]
+    #[error("the server failed repeatedly, and its circuit breaker is open")]
     BreakerOpen,
     /// As many requests are under way at the server as its pool allows.
-    #[error("too many requests are under way at the server")]
+    #[error("too many concurrent requests to the server")]
     PoolFull,
     /// The request's body is longer than its limit.
     #[error("the request's body is too large")]
@@ -53,6 +53,6 @@ pub enum Cause {
     #[error("the request could not be read to its end")]
     Upload,
     /// Its answer leaves doubt about where it ends.
-    #[error("its answer is not framed as HTTP wants it")]
+    #[error("its answer is not framed as HTTP requires")]
     Framing,
 }

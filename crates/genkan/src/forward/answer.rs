@@ -14,11 +14,11 @@ use super::external::ReadPermit;
 /// The body of any answer.
 #[derive(Debug)]
 pub(crate) enum AnswerBody {
-    /// Known as a whole.
+    /// Complete in memory.
     Whole(Option<Bytes>),
-    /// Of a method that Genkan answers itself.
+    /// From a method that Genkan answers itself.
     Local(axum::body::Body),
-    /// Of a host or an external PDS.
+    /// From a host or an external PDS.
     Forwarded(ForwardedBody),
 }
 
@@ -58,13 +58,13 @@ impl Body for AnswerBody {
     }
 }
 
-/// A forwarded body, which can be looked into before it goes on, and whose bytes may be counted.
+/// A forwarded body. Genkan can read its beginning before it goes on, and may count its bytes.
 #[derive(Debug)]
 pub(crate) struct ForwardedBody {
-    /// The beginning, which was looked into and still has to go out.
+    /// The beginning that `peek` has read. It goes out first.
     ahead: Option<Bytes>,
     rest: http1::AnswerBody<Incoming>,
-    /// Of an external read: counts the bytes of its client.
+    /// The permit of an external read, which counts the bytes of its client.
     read_permit: Option<Rc<ReadPermit>>,
 }
 
@@ -73,8 +73,8 @@ impl ForwardedBody {
         Self { ahead: None, rest, read_permit }
     }
 
-    /// Reads the whole body if it has at most `most` bytes. `None`: it has more. In either case all of it
-    /// still comes out of the body afterwards.
+    /// Reads the whole body if it has at most `most` bytes, and returns `None` if it has more. All
+    /// bytes still come out of the body afterwards.
     pub(super) async fn peek(&mut self, most: usize) -> Result<Option<Bytes>, CutOff> {
         let mut seen = Vec::new();
         let mut whole = true;
@@ -82,6 +82,7 @@ impl ForwardedBody {
             if let Ok(data) = frame?.into_data() {
                 seen.extend_from_slice(&data);
             }
+            // What is read is kept in memory, so an endless error must not be read to its end.
             if seen.len() > most {
                 whole = false;
                 break;
@@ -92,15 +93,16 @@ impl ForwardedBody {
         Ok(whole.then_some(seen))
     }
 
-    /// The whole body, if it came along with its head.
+    /// Returns the whole body if it arrived along with its head.
     pub(super) fn take_buffered(&mut self) -> Option<Bytes> {
+        // `peek` has read the beginning, so the rest alone would be taken for the whole.
         if self.ahead.is_some() {
             return None;
         }
         let whole = self.rest.take_buffered()?;
         if let Some(read_permit) = &self.read_permit {
-            // These bytes have come, so they go out even if they were too many. The client's next read
-            // is refused.
+            // These bytes have arrived, so they go out even if they exceed the limit. The client's
+            // next read is refused.
             read_permit.spend(whole.len());
         }
         Some(whole)
@@ -124,6 +126,8 @@ impl Body for ForwardedBody {
             && let Some(data) = frame.data_ref()
             && !read_permit.spend(data.len())
         {
+            // The status has gone out already, so the only way to refuse the rest is to cut the
+            // answer.
             return self.rest.cut_off(cx);
         }
         polled

@@ -1,4 +1,4 @@
-//! The call that is to be forwarded. The edge makes it once, and every file of this room takes it.
+//! A call to forward. The edge creates it once, and every file of this room takes it.
 
 use std::net::IpAddr;
 
@@ -7,12 +7,12 @@ use http::request::Parts;
 
 use crate::routing::{Route, Row};
 
-/// A call that is to be forwarded: what the edge has read from a request.
+/// A call to forward: what the edge has read from a request.
 #[derive(Debug)]
 pub(crate) struct Call<'a> {
-    /// The row of its method in the routing table. It says what is special about the method.
+    /// The row of the method in the routing table, which says what is special about the method.
     pub(crate) row: &'static Row,
-    /// Where it goes, as far as the request alone tells, and the token that it presents.
+    /// Where it goes, as far as the request alone shows, and the token that it presents.
     pub(crate) route: Route<'a>,
     /// The head of the request.
     pub(crate) request: &'a Parts,
@@ -23,12 +23,12 @@ pub(crate) struct Call<'a> {
 #[derive(Debug)]
 pub(crate) struct Client {
     pub(crate) ip: IpAddr,
-    /// The address as a header that hosts are told it by.
+    /// The address as a header value, for hosts of the fleet.
     pub(crate) address: HeaderValue,
 }
 
 impl Call<'_> {
-    /// Path and query, as they came.
+    /// Path and query, as received.
     pub(super) fn target(&self) -> &str {
         self.request.uri.path_and_query().map_or("/", |target| target.as_str())
     }

@@ -62,6 +62,8 @@ impl<R: Rooms> Forwarder<R> {
         body: Incoming,
     ) -> Result<Response<AnswerBody>, Error> {
         if has_passed(&call.request.headers, &self.via) {
+            // A host whose origin leads back to Genkan would otherwise pass the same call in a
+            // circle.
             return Err(Error::Loop);
         }
         match destination {
@@ -72,7 +74,7 @@ impl<R: Rooms> Forwarder<R> {
         }
     }
 
-    /// Finds the destination of a call. If the call has a proof, the proof is used up.
+    /// Finds the destination of a call. A proof that comes with the call is then used up.
     pub(crate) async fn find_destination(&self, call: &Call<'_>) -> Result<Destination, Error> {
         match &call.route {
             Route::Caller { shown } => self.callers_pds(*shown, call).await,
@@ -84,18 +86,21 @@ impl<R: Rooms> Forwarder<R> {
                 let Some(home) = self.home(account).await? else {
                     return Box::pin(self.external_destination(account, Some(*shown), call)).await;
                 };
+                // A self-read keeps its token only if it is the account's own, and for the host
+                // that keeps the account now.
                 match self.speaker(*shown, call).await {
                     Ok(Speaker::Home(did, audience, by)) if did == home.did && audience == home.host => {
                         self.home_destination(&home, by)
                     }
-                    // The account's own client does not know Genkan's nonce yet. It comes again with it.
+                    // The account's own client does not know Genkan's nonce yet. It repeats the
+                    // call with it.
                     Err(error @ Error::Grant { code: "use_dpop_nonce", .. })
                         if claims(*shown, home.did.as_str()) =>
                     {
                         Err(error)
                     }
-                    // Another account's token, or a bad one, counts as none: anyone may make this read, so
-                    // it must not fail for an expired token.
+                    // Another account's token, or an invalid one, counts as no token: anyone may
+                    // make this read, so an expired token must not fail it.
                     _ => self.home_destination(&home, HomeCredential::None),
                 }
             }
@@ -112,14 +117,15 @@ impl<R: Rooms> Forwarder<R> {
             }
         };
         let account = Target::Did(Cow::Borrowed(did.as_str()));
-        // The account may have moved since the token was made. The new home does not take it.
+        // The account may have moved since the token was issued. Its new home does not accept the
+        // token.
         match self.home(&account).await? {
             Some(home) if home.host == audience => self.home_destination(&home, by),
             _ => Err(by.moved()),
         }
     }
 
-    /// The external PDS of an account that has no home here.
+    /// Returns the external PDS of an account without a home here.
     async fn external_destination(
         &self,
         account: &Target<'_>,
@@ -135,10 +141,13 @@ impl<R: Rooms> Forwarder<R> {
         match self.external.policy.target_reads {
             TargetReads::Public => {}
             TargetReads::Authenticated => {
+                // Only the check counts: the read itself goes out without credentials.
                 drop(self.speaker(shown.ok_or(Error::NoToken)?, call).await?);
             }
             TargetReads::Off => return Err(not_here()),
         }
+        // Genkan is the authority for its own handles. Another server must not answer for a name
+        // that nobody has here.
         if matches!(account, Target::Handle(handle) if self.rooms.is_own_handle(handle)) {
             return Err(not_here());
         }
@@ -152,13 +161,13 @@ impl<R: Rooms> Forwarder<R> {
         })?;
         match self.rooms.own_server(&place.pds) {
             Some(OwnServer::Genkan) => Err(Error::Loop),
-            // Its document names a host of the fleet, and no account of that host is this one.
+            // The document names a host of the fleet, but that host does not have the account.
             Some(OwnServer::Host) => Err(not_here()),
             None => Ok(Destination::Read(place)),
         }
     }
 
-    /// The external PDS of the caller, if its grant allows the method.
+    /// Returns the external PDS of the caller, if its grant allows the method.
     async fn linked_destination(
         &self,
         caller: Arc<GrantCaller>,
@@ -180,7 +189,7 @@ impl<R: Rooms> Forwarder<R> {
         Ok(Destination::Linked(LinkedDestination { caller, by_proof, signer }))
     }
 
-    /// The account that a token speaks for, and the credential that its call carries on.
+    /// Returns the account that a token speaks for, and the credential for its call.
     async fn speaker(&self, shown: PresentedToken<'_>, call: &Call<'_>) -> Result<Speaker, Error> {
         match shown {
             PresentedToken::Bearer(token) => {
@@ -194,6 +203,8 @@ impl<R: Rooms> Forwarder<R> {
                     None => self.rooms.check_caller(token).await,
                 };
                 let caller = checked.map_err(|problem| match problem {
+                    // Linked accounts are told 401 for a token that is not valid, and home accounts
+                    // 400, as a host does. An unknown token could be of either kind.
                     TokenError::Unknown if call.row.external => {
                         Error::UnknownToken { why: Error::InvalidToken.to_string() }
                     }
@@ -223,7 +234,8 @@ impl<R: Rooms> Forwarder<R> {
     }
 
     fn home_destination(&self, home: &Home, by: HomeCredential) -> Result<Destination, Error> {
-        // A home names a host of the fleet. Between a host's removal and the news of it there may be none.
+        // A home names a host of the fleet. For a moment after the host's removal there may be
+        // none.
         let host = self.rooms.host(&home.host).ok_or(Error::Unavailable)?;
         Ok(Destination::Home(HomeDestination { host, credential: by }))
     }
@@ -231,7 +243,7 @@ impl<R: Rooms> Forwarder<R> {
 
 /// The account that a call speaks for.
 enum Speaker {
-    /// An account with a home, the host that the token is for, and the credential that the call carries on.
+    /// An account with a home, the host that the token is for, and the credential for its call.
     Home(Did, HostId, HomeCredential),
     /// A linked account.
     Linked(Arc<GrantCaller>),
@@ -258,19 +270,19 @@ impl From<AccessError> for Error {
     }
 }
 
-/// Checks the header by which apps of other gateways name their kind of token. Genkan knows one kind.
+/// Checks the header by which apps of other gateways name their kind of token. Genkan has one kind.
 fn check_auth_method(headers: &HeaderMap) -> Result<(), Error> {
     let mut said = headers.get_all("habitat-auth-method").iter();
     let is_known = said.all(|method| method.as_bytes().trim_ascii().eq_ignore_ascii_case(b"oauth"));
     if is_known { Ok(()) } else { Err(Error::AuthMethod) }
 }
 
-/// The refusal of a grant's token that came as Bearer.
+/// The refusal of a grant's token that was sent as a Bearer token.
 fn bearer_refused(error: AccessError) -> Error {
     if error.code().is_some() { Error::UnknownToken { why: error.to_string() } } else { error.into() }
 }
 
-/// Whether a token says, unchecked, that it is the account's.
+/// Whether a token claims to be the account's. The claim is not verified.
 fn claims(shown: PresentedToken<'_>, did: &str) -> bool {
     match shown {
         PresentedToken::Bearer(_) => false,

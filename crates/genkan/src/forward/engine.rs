@@ -1,4 +1,4 @@
-//! The parts that all forwarded calls share: one set of them for each edge thread.
+//! What all forwarded calls share. Each edge thread has one set of it.
 
 use std::rc::Rc;
 use std::time::Duration;
@@ -17,7 +17,7 @@ use super::headers::AnswerFilter;
 use super::limits::Limits;
 use super::pools::{Breakers, Pools};
 
-/// Carries requests to hosts and external PDSes. Each edge thread has one.
+/// Forwards requests to hosts and external PDSes. Each edge thread has one.
 #[derive(Debug)]
 pub(crate) struct Forwarder<R> {
     pub(super) rooms: R,
@@ -54,7 +54,7 @@ impl<R> Forwarder<R> {
         self.deadlines.scan(now);
     }
 
-    /// Closes connections that are not used any more. Called now and then.
+    /// Closes connections that are no longer used. The edge calls this from time to time.
     pub(crate) fn sweep(&self) {
         self.pools.sweep();
     }
@@ -71,7 +71,7 @@ impl<R> Forwarder<R> {
     }
 }
 
-/// An answer as it goes to the client. One that came with its head goes as a whole.
+/// The answer for the client. A body that arrived with its head is sent as a whole.
 pub(super) fn response(
     status: http::StatusCode,
     headers: http::HeaderMap,
@@ -90,7 +90,7 @@ pub(super) fn response(
 /// A request's body, if it has one.
 pub(super) struct Input {
     pub(super) upload: Option<Upload>,
-    /// What is kept of the body for another try.
+    /// The part of the body that is kept for another try.
     pub(super) kept: Option<Rc<KeptBody>>,
     pub(super) length: BodyLength,
     pub(super) progress: Option<Rc<UploadProgress>>,
@@ -102,7 +102,7 @@ pub(super) type Upload = http1::Upload<Incoming>;
 pub(super) type KeptBody = http1::KeptBody<Incoming>;
 
 impl Input {
-    /// Looks at a request's body. With a budget, the body is kept for another try.
+    /// Examines a request's body. With a budget, the body is kept for another try.
     pub(super) fn of(
         call: &Call<'_>,
         body: Incoming,
@@ -119,10 +119,13 @@ impl Input {
             });
         }
         if call.request.method != Method::POST {
+            // A body on a query has no meaning, and some servers read it as the next request.
             return Err(Error::UnexpectedBody);
         }
         let (most, answer_within) = limits.of_body(call.row.body_limit);
         let size = body.size_hint();
+        // `lower` is the announced length, so an upload that is too large is refused before a byte
+        // of it moves.
         if size.lower() > most {
             return Err(Error::TooLarge);
         }
@@ -137,7 +140,7 @@ impl Input {
     }
 }
 
-/// The body for another try, if the request has one.
+/// Returns the body for another try, if the request has one.
 pub(super) fn again(
     kept: Option<&Rc<KeptBody>>,
     has_body: bool,
@@ -145,6 +148,8 @@ pub(super) fn again(
     if !has_body {
         return Ok((None, None));
     }
+    // Without a kept body there is no second try: a repeated request with half a body would be
+    // worse than a refusal.
     let (upload, progress) = kept.and_then(KeptBody::again).ok_or(Error::NotReady)?;
     Ok((Some(upload), Some(progress)))
 }

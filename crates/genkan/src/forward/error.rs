@@ -1,99 +1,101 @@
-//! What can go wrong on the way to a host and back.
+//! What can go wrong between a client's call and the answer of its PDS.
 
 use std::time::Duration;
 
 use crate::limits::Verdict;
 use crate::wire::messages;
 
-/// Why a request was not answered by a host. The HTTP side of it is told by the edge.
+/// Why a PDS did not answer a call. The edge chooses the status and the error name.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
-    /// The token is not one of ours, or not readable.
+    /// The token is unreadable, or Genkan did not issue it.
     #[error("Token could not be verified")]
     InvalidToken,
-    /// The token was good once.
+    /// The token has expired or was revoked.
     #[error("{}", messages::EXPIRED_TOKEN)]
     ExpiredToken,
-    /// The token was made for another host than the one that keeps the account now.
+    /// The token was issued for a host that no longer keeps the account.
     #[error("{}", messages::OUTDATED_AUDIENCE)]
     Moved,
-    /// A token that is bound to a key, or the proof with it, is not good; in the words of RFC 9449 §7.1.
+    /// A DPoP-bound token or its proof is not valid. `code` is that of RFC 9449 §7.1.
     #[error("{why}")]
     Grant { code: &'static str, why: String },
-    /// The host wants another nonce in our proof, and the request's body cannot be sent again.
+    /// The host demands another nonce in Genkan's proof, and the request's body cannot be sent
+    /// again.
     #[error("the account's host was not ready for this upload; send it again")]
     NotReady,
-    /// A token that nobody here knows, where an account elsewhere might speak.
+    /// An unknown token, for a method that linked accounts may call too.
     #[error("{why}")]
     UnknownToken { why: String },
-    /// The header that names a way of authentication names one that we do not have.
+    /// `Habitat-Auth-Method` names a method that Genkan does not have.
     #[error("unsupported auth method")]
     AuthMethod,
-    /// Nothing of the kind is carried for an account that lives elsewhere.
+    /// Genkan does not forward this method for linked accounts.
     #[error("{NOT_CARRIED}")]
     NotCarried,
-    /// The app was not allowed to do this.
+    /// The app's grant does not cover this method.
     #[error("the token's scope does not allow this method")]
     Scope { by_proof: bool },
-    /// The session at the account's own server is over.
-    #[error("the session at the account's own server is over: sign in again")]
+    /// The session at the account's own server has ended.
+    #[error("the session at the account's own server has ended; sign in again")]
     LinkGone { by_proof: bool },
-    /// The session at the account's own server cannot be used for the moment.
+    /// The session at the account's own server cannot be used at the moment.
     #[error("the account's own server does not confirm the session at the moment")]
     LinkUnavailable { retry_after: Duration },
-    /// A fault of our own.
+    /// A fault of Genkan.
     #[error("{}", messages::INTERNAL)]
     Internal,
-    /// The host does not take what we signed.
+    /// The host does not accept what Genkan signed.
     #[error("the account's host does not accept this server's credentials at the moment")]
     UpstreamAuth,
     /// The account that a read names has no home here.
     #[error("Could not find repo: {0}")]
     RepoNotFound(String),
-    /// The account's DID or handle leads nowhere.
+    /// The account's DID or handle cannot be resolved.
     #[error("the account's DID or handle could not be resolved")]
     Unresolved,
-    /// The account's document names no PDS that can be used.
+    /// The account's document names no usable PDS.
     #[error("the account's DID document names no PDS that can be called")]
     NoPds,
-    /// The PDS is none that we call. One text for all reasons: the reasons are about our network.
-    #[error("the account's PDS is not one that this server calls")]
+    /// Genkan does not call this PDS. All reasons share one text, because the reasons would
+    /// describe Genkan's network.
+    #[error("this server does not call the account's PDS")]
     NotAllowed,
-    /// The read needs a token here.
+    /// The operator allows this read to signed-in callers only.
     #[error("{}", messages::AUTHENTICATION_REQUIRED)]
     NoToken,
-    /// More than a client, an account or a PDS has left.
+    /// A client, an account or a PDS is over its rate limit.
     #[error("{}", messages::TOO_MANY_REQUESTS)]
     OverLimit(OverLimit),
     /// A query came with a body.
     #[error("A request body was provided when none was expected")]
     UnexpectedBody,
-    /// The body is longer than the method may have.
+    /// The body exceeds the limit of its method.
     #[error("request entity too large")]
     TooLarge,
     /// The body stopped coming.
     #[error("the request body did not arrive in time")]
     SlowClient,
-    /// The client left while sending its body, or sent it broken.
+    /// The client left while it sent its body, or sent a broken one.
     #[error("{}", messages::TRUNCATED_BODY)]
     BrokenUpload,
-    /// The request came through us before.
-    #[error("the request has come through this server before")]
+    /// The request has passed this server before.
+    #[error("the request has already passed through this server")]
     Loop,
-    /// The host cannot be reached, broke off, or did not speak HTTP.
+    /// The host is unreachable, broke off, or did not speak HTTP.
     #[error("the account's host could not be reached")]
     Unreachable(#[source] Cause),
-    /// The host failed repeatedly just now, so it is not asked.
-    #[error("the account's host could not be reached lately and is left alone for a moment")]
+    /// The host failed repeatedly just now, so Genkan does not ask it.
+    #[error("the account's host failed repeatedly; try again in a moment")]
     Resting,
-    /// The host said nothing within the limit.
+    /// The host sent no answer within the limit.
     #[error("the account's host did not answer in time")]
     SlowHost(Duration),
-    /// As many requests are under way at this host as it may get.
-    #[error("too many requests are under way for the account's host")]
+    /// The host has as many requests under way as it may.
+    #[error("too many concurrent requests to the account's host")]
     Crowded,
-    /// What we need to know is out of reach for now.
-    #[error("the service is not available for the moment")]
+    /// Something that Genkan needs is unavailable, usually the database.
+    #[error("the service is temporarily unavailable")]
     Unavailable,
 }
 
@@ -117,9 +119,9 @@ impl From<http1::Error> for Error {
 pub(crate) enum Cause {
     #[error(transparent)]
     Connection(#[from] http1::Cause),
-    #[error("its answer is longer than any may be")]
+    #[error("its answer exceeds the size limit")]
     TooLong,
-    #[error("it sent us elsewhere")]
+    #[error("it answered with a redirect that is not followed")]
     Redirect,
 }
 
@@ -131,6 +133,6 @@ pub(crate) struct OverLimit {
     pub(crate) retry_after: u64,
 }
 
-/// Where to call what is not carried.
+/// Where to call a method that Genkan does not forward.
 pub(crate) const NOT_CARRIED: &str = "This method is not forwarded: call it at the account's own PDS, or at a public \
     AppView such as https://public.api.bsky.app";

@@ -1,4 +1,4 @@
-//! Calls that go to a host of the fleet.
+//! Calls to a host of the fleet.
 
 use std::sync::Arc;
 
@@ -27,15 +27,15 @@ pub(crate) struct HomeDestination {
 #[derive(Debug)]
 pub(super) enum HomeCredential {
     None,
-    /// The caller's own session token, as it came.
+    /// The caller's own session token, as received.
     Session,
-    /// A token and a proof by Genkan, within this caller's grant.
+    /// A token and a proof by Genkan, within the caller's grant.
     Grant(Arc<GrantCaller>),
 }
 
 impl HomeCredential {
-    /// The refusal when the account has moved away: a client with a session signs in again, one with a grant
-    /// refreshes.
+    /// The refusal when the account has moved away. A client with a session signs in again, and one
+    /// with a grant refreshes.
     pub(super) fn moved(&self) -> Error {
         match self {
             Self::None | Self::Session => Error::Moved,
@@ -55,7 +55,7 @@ impl<R: FleetHosts> Forwarder<R> {
         body: Incoming,
     ) -> Result<Response<AnswerBody>, Error> {
         let permit = self.pools.host(&destination.host).admit()?;
-        // Only a proof can be refused for its nonce, so only a body that goes with one is kept.
+        // Only a proof can be refused for its nonce, so only a body that goes with a proof is kept.
         let budget = matches!(destination.credential, HomeCredential::Grant(_)).then_some(&self.budget);
         let input = Input::of(call, body, &self.limits, budget)?;
         let sign = || self.sign_for_host(destination, call);
@@ -77,16 +77,20 @@ impl<R: FleetHosts> Forwarder<R> {
         let mut answer = exchange.send(&permit, upload).await?;
         if let HomeCredential::Grant(caller) = &destination.credential {
             if self.wants_other_nonce(destination, &answer) {
-                // The rest of the body comes back when the connection ends.
+                // Dropping the answer closes its connection and returns the rest of the body.
                 drop(answer);
                 (upload, exchange.progress) = again(kept.as_ref(), exchange.progress.is_some())?;
                 answer = exchange.send(&permit, upload).await?;
+                // Two refusals in a row mean that the nonces of host and Genkan disagree. A third
+                // try would change nothing.
                 if self.wants_other_nonce(destination, &answer) {
                     return Err(Error::UpstreamAuth);
                 }
             }
             let said = &answer.fields;
             if said.names_dpop_error("invalid_token") || said.names_dpop_error("invalid_dpop_proof") {
+                // The host refused the token. Left in the cache, it would go out with the next call
+                // too.
                 self.rooms.forget_onward(caller);
                 return Err(Error::UpstreamAuth);
             }
@@ -104,7 +108,7 @@ impl<R: FleetHosts> Forwarder<R> {
         signed.map(Signed::Host).ok_or(Error::UpstreamAuth)
     }
 
-    /// Whether the host asks for a proof with another nonce. Genkan knows that nonce from here on.
+    /// Whether the host demands a proof with another nonce. That nonce is used from now on.
     fn wants_other_nonce(&self, destination: &HomeDestination, answer: &Answer) -> bool {
         if let Some(nonce) = &answer.fields.nonce {
             self.rooms.hear_nonce(&destination.host.id, nonce);
@@ -112,7 +116,7 @@ impl<R: FleetHosts> Forwarder<R> {
         answer.head.status == StatusCode::UNAUTHORIZED && answer.fields.names_dpop_error("use_dpop_nonce")
     }
 
-    /// Makes a host's answer one for the client.
+    /// Turns a host's answer into the client's.
     async fn take(
         &self,
         answer: Answer,
@@ -122,13 +126,15 @@ impl<R: FleetHosts> Forwarder<R> {
     ) -> Result<Response<AnswerBody>, Error> {
         let by_caller = !matches!(destination.credential, HomeCredential::None);
         permit.pool().judge(answer.head.status);
+        // Anyone may ask for an answer without credentials, so only that one is bounded.
         let most = if by_caller { u64::MAX } else { self.limits.answer };
         let (status, mut headers, body) = answer.into_parts(permit, self.limits.idle, most);
         if status.is_redirection() && status != StatusCode::NOT_MODIFIED {
             return Err(Error::Unreachable(Cause::Redirect));
         }
         let mut body = ForwardedBody::new(body, None);
-        // A host that the account has left says so in an error's body. The client is told what to do.
+        // A host that no longer has the account says so in an error's body. The client is told what
+        // to do.
         if by_caller && status == StatusCode::FORBIDDEN && is_small_json(&headers) {
             let framing = http1::Cause::Framing;
             let said = body.peek(MAX_PEEK).await.map_err(|_| Error::Unreachable(framing.into()))?;

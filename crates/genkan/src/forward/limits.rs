@@ -1,4 +1,4 @@
-//! How much, and how long.
+//! The limits of forwarded calls: sizes and times.
 
 use std::time::Duration;
 
@@ -6,34 +6,34 @@ use http1::{PoolLimits, UploadLimits};
 
 use crate::routing::BodyLimit;
 
-/// Each limit of a forwarded call.
+/// The limits of a forwarded call.
 #[derive(Clone, Debug)]
 pub(crate) struct Limits {
-    /// Start of a connection to a host → it is usable, TLS included.
+    /// From the start of a connection until it is usable, TLS included.
     pub(crate) connect: Duration,
-    /// Last byte of the request sent → head of the answer.
+    /// From the last byte of the request to the head of the answer.
     pub(crate) answer_head: Duration,
-    /// The wait for an answer to `uploadBlob` and `importRepo`, which hosts work on for longer.
+    /// The same wait for `uploadBlob` and `importRepo`, which hosts process for longer.
     pub(crate) answer_head_after_upload: Duration,
-    /// One byte of a body → the next, in either direction.
+    /// From one byte of a body to the next, in either direction.
     pub(crate) idle: Duration,
     /// How long a client may send its body more slowly than `slow_rate`.
     pub(crate) slow_grace: Duration,
-    /// Bytes that a client has to send in a second, on average.
+    /// Bytes per second that a client has to send on average.
     pub(crate) slow_rate: u64,
-    /// Bytes of an answer to a request without credentials.
+    /// The most bytes of an answer to a request without credentials.
     pub(crate) answer: u64,
-    /// Bytes of a procedure's input.
+    /// The most bytes of a procedure's input.
     pub(crate) input: u64,
-    /// Bytes of an `uploadBlob`.
+    /// The most bytes of an `uploadBlob`.
     pub(crate) blob: u64,
-    /// Bytes of an `importRepo`.
+    /// The most bytes of an `importRepo`.
     pub(crate) import: u64,
     /// Requests under way at one host, from one edge thread.
     pub(crate) at_once: usize,
-    /// Connections to one host kept for later, by one edge thread.
+    /// Idle connections to one host that one edge thread keeps.
     pub(crate) spare: usize,
-    /// How long a connection is kept for later when its host says nothing about it.
+    /// How long an idle connection is kept if its host names no time.
     pub(crate) keep: Duration,
 }
 

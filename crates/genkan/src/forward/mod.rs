@@ -1,15 +1,18 @@
-//! Forwarding: a client's call goes to the PDS that can answer it, and the answer comes back as a stream.
+//! Forwarding: a client's call goes to the PDS that can answer it, and the answer comes back as a
+//! stream.
 //!
 //! The edge makes a [`Call`] once. From there a call takes three steps:
 //!
-//! 1. `destination` finds the PDS and the credential: whose token it is, and where that account lives.
-//! 2. `home` (a host of the fleet), `external::reads` or `external::linked` sends it. What may cross is a list
+//! 1. `destination` finds the PDS and the credential: whose token it is, and where that account
+//!    lives.
+//! 2. `home` (a host of the fleet), `external::reads` or `external::linked` sends it. What may
+//!    cross is a list
 //!    for each direction in `headers`. Connections, bodies and timeouts are those of the crate `http1`.
 //! 3. An [`AnswerBody`] goes back to the client. It is never collected.
 //!
-//! `engine` has what all calls of one edge thread share, `pools` its connections, and `limits` the operator's
-//! limits. What can go wrong is an [`Error`]. `rooms` has the traits by which this room asks others: who calls,
-//! what the fleet knows, and what is known of external accounts.
+//! `engine` has what all calls of one edge thread share, `pools` its connections, and `limits` the
+//! operator's limits. What can go wrong is an [`Error`]. `rooms` has the traits by which this room
+//! asks others: who calls, what the fleet knows, and what is known of external accounts.
 
 mod answer;
 mod call;

@@ -1,5 +1,5 @@
-//! The connection pools of one edge thread: one for each host of the fleet, and one for each external PDS
-//! in use.
+//! The connection pools of one edge thread: one for each host of the fleet, and one for each
+//! external PDS in use.
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -93,7 +93,7 @@ impl Pools {
         }
     }
 
-    /// The pool of a host. A host whose origin has changed gets a new one.
+    /// Returns the pool of a host. A host with a new origin gets a new pool.
     pub(super) fn host(&self, host: &Host) -> Rc<Pool<Incoming>> {
         let mut hosts = self.hosts.borrow_mut();
         if let Some(known) = hosts.get(&host.id)
@@ -108,8 +108,8 @@ impl Pools {
         pool
     }
 
-    /// The pool of an external PDS, whose connections go to these addresses and no others. A PDS whose
-    /// addresses have changed gets a new pool: connections to the old ones are not used any more.
+    /// Returns the pool of an external PDS, whose connections go to these addresses only. A PDS
+    /// with new addresses gets a new pool, and the connections to the old ones are no longer used.
     ///
     /// # Errors
     ///
@@ -127,13 +127,14 @@ impl Pools {
             return Ok(Rc::clone(&known.pool));
         }
         if external.len() >= MOST_EXTERNAL && !external.contains_key(origin) {
-            // The one that was not used for the longest time makes room. One with requests under way
-            // must stay, or its limit on requests at once would not count them any more.
+            // The PDS that was unused for the longest time makes room. One with requests under way
+            // stays, because its limit on concurrent requests would no longer count them.
             let idle = external.iter().filter(|(_, known)| known.pool.under_way() == 0);
             let oldest = idle.min_by_key(|(_, known)| known.used_at.get()).map(|(origin, _)| origin.clone());
             external.remove(&oldest.ok_or(Error::Crowded)?);
         }
-        // Not shared with other threads: a stranger's PDS is no host, and its breaker ends with its pool.
+        // Not shared with other threads: an external PDS is not a host, and its breaker ends with
+        // its pool.
         let breaker = Arc::new(Breaker::new(self.breakers.rules));
         let pool = self.pool(origin, Some(Arc::clone(addresses)), breaker, self.external_limits);
         external.insert(
@@ -147,13 +148,15 @@ impl Pools {
         Ok(pool)
     }
 
-    /// Closes idle connections that are old or that their server has closed, and forgets external PDSes
-    /// that are not in use.
+    /// Closes idle connections that are old or that their server has closed, and forgets external
+    /// PDSes that are not in use.
     pub(super) fn sweep(&self) {
         let now = monotonic_now();
         for known in self.hosts.borrow().values() {
             known.pool.close_old(now);
         }
+        // A pool with requests under way stays, so that its limit on concurrent requests keeps
+        // counting them.
         self.external.borrow_mut().retain(|_, known| {
             known.pool.close_old(now);
             known.pool.under_way() > 0 || now.duration_since(known.used_at.get()) < FORGET_AFTER

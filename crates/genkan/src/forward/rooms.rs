@@ -16,9 +16,9 @@ use crate::sessions::Caller;
 
 /// Everything that forwarding asks of other rooms: three traits by need.
 ///
-/// A function whose name begins with `recall` answers from memory at once; it is on the path of every request.
-/// `None` means that memory does not know. The functions that begin with `find` and `check` may wait for the
-/// database. Tests give fixed answers.
+/// A function whose name begins with `recall` answers from memory at once; it is on the path of
+/// every request. It returns `None` if memory does not know. Functions that begin with `find` and
+/// `check` may wait for the database. Tests give fixed answers.
 pub(crate) trait Rooms: Callers + FleetHosts + ExternalAccounts + Clone + 'static {}
 
 impl<R: Callers + FleetHosts + ExternalAccounts + Clone + 'static> Rooms for R {}
@@ -31,26 +31,26 @@ pub(crate) trait Callers {
     /// Checks a session token.
     async fn check_caller(&self, token: &str) -> Result<Arc<Caller>, TokenError>;
 
-    /// Checks a token that is bound to a key, and the proof that came with it. The proof is used up.
+    /// Checks a token that is bound to a key, and its proof, which is then used up.
     async fn check_grant(&self, token: &str, call: &oauth::Call<'_>)
     -> Result<Arc<GrantCaller>, AccessError>;
 
-    /// Whether a token that came as Bearer says, unchecked, that it is of a grant and not of a session.
+    /// Whether a Bearer token claims, unverified, to belong to a grant and not to a session.
     fn is_bearer_grant(&self, token: &str) -> bool;
 
     /// Checks a grant's token that is bound to no key.
     async fn check_bearer_grant(&self, token: &str) -> Result<Arc<GrantCaller>, AccessError>;
 
-    /// The nonce that clients' next proofs should carry.
+    /// Returns the nonce for clients' next proofs.
     fn nonce(&self) -> String;
 
-    /// Counts a request of a client, which a host may have passed on.
+    /// Counts a request of a client, possibly passed on by a host.
     fn count(&self, client: IpAddr, host: Option<&str>) -> Result<(), OverLimit>;
 }
 
 /// The hosts of the fleet: which accounts live there, and what Genkan signs for them.
 pub(crate) trait FleetHosts {
-    /// The home of an account, if memory knows. `Some(None)`: memory knows that it has none here.
+    /// Returns the home of an account, if memory knows. `Some(None)` means that it has none here.
     #[expect(
         clippy::option_option,
         reason = "three answers: not known, known to have no home here, and a home"
@@ -63,19 +63,20 @@ pub(crate) trait FleetHosts {
     /// A host of the fleet.
     fn host(&self, id: &HostId) -> Option<Arc<Host>>;
 
-    /// The token and proof that a caller's request carries to its home. `None`: Genkan cannot sign for the host.
+    /// Returns the token and proof of a caller's request to its home, or `None` if Genkan cannot
+    /// sign for the host.
     fn sign_onward(&self, caller: &GrantCaller, host: &Host, method: &str, path: &str) -> Option<Onward>;
 
-    /// Remembers the nonce that a host wants to see next.
+    /// Remembers the nonce that a host demands next.
     fn hear_nonce(&self, host: &HostId, nonce: &str);
 
-    /// Forgets what was signed for a caller: its host refused it.
+    /// Forgets what was signed for a caller, because its host refused it.
     fn forget_onward(&self, caller: &GrantCaller);
 }
 
 /// Accounts at external PDSes: where they live, and the links of those that signed in here.
 pub(crate) trait ExternalAccounts {
-    /// The PDS of an account that has no home here, if memory knows.
+    /// Returns the PDS of an account without a home here, if memory knows.
     fn recall_pds_location(&self, account: &Target<'_>) -> Option<Result<PdsLocation, PdsLocationError>>;
 
     /// The PDS of an account that has no home here.
@@ -85,28 +86,29 @@ pub(crate) trait ExternalAccounts {
         freshness: Freshness,
     ) -> Result<PdsLocation, PdsLocationError>;
 
-    /// The operator's server at an origin, if the operator runs it: that one is not external.
+    /// Returns which of the operator's servers has this origin. Such a server is not external.
     fn own_server(&self, origin: &Origin) -> Option<OwnServer>;
 
-    /// Whether Genkan gives out a handle's domain, so that no other server knows more of it.
+    /// Whether a handle is under one of Genkan's domains, so that no other server can answer for
+    /// it.
     fn is_own_handle(&self, handle: &str) -> bool;
 
     /// The signer of a link, if it is in memory and fresh.
     fn recall_link(&self, link: &str) -> Option<Arc<dyn Signer>>;
 
-    /// The signer of a link, from the database. Its token is refreshed if that is due.
+    /// Returns the signer of a link from the database. Refreshes its token if that is due.
     async fn find_link(&self, link: &str) -> Result<Arc<dyn Signer>, LinkError>;
 
-    /// A newer signer, after the PDS has refused the token of this version.
+    /// Returns a newer signer after the PDS refused the token of this version.
     async fn renew_link(&self, link: &str, version: i64) -> Result<Arc<dyn Signer>, LinkError>;
 
-    /// Ends a link: its PDS refuses a renewed token too.
+    /// Ends a link whose PDS refuses even a renewed token.
     async fn link_refused(&self, link: &str);
 
-    /// The nonce that a PDS wants to see in proofs of a link.
+    /// Returns the nonce that a PDS demands in proofs of a link.
     fn link_nonce(&self, link: &str, pds: &Origin) -> Option<HeardNonce>;
 
-    /// Remembers the nonce that a PDS wants to see next.
+    /// Remembers the nonce that a PDS demands next.
     fn hear_link_nonce(&self, link: &str, pds: &Origin, nonce: &str);
 }
 
@@ -118,15 +120,15 @@ pub(crate) trait Signer: Send + Sync {
     /// The version of the tokens, which grows with each refresh.
     fn version(&self) -> i64;
 
-    /// The token and a fresh proof for one attempt.
+    /// Returns the token and a fresh proof for one attempt.
     fn sign(&self, method: &str, path: &str, nonce: Option<&str>) -> Signed;
 }
 
-/// A nonce that a PDS has given.
+/// A nonce that a PDS has sent.
 #[derive(Clone)]
 pub(crate) struct HeardNonce {
     pub(crate) nonce: Arc<str>,
-    /// How long ago.
+    /// Time since it was received.
     pub(crate) age: Duration,
 }
 
@@ -157,7 +159,7 @@ pub(crate) enum OwnServer {
 pub(crate) enum TokenError {
     /// Unreadable, or not issued by Genkan.
     Unknown,
-    /// Issued by Genkan, for something else.
+    /// Issued by Genkan for another purpose.
     Invalid,
     /// Expired or revoked.
     Expired,

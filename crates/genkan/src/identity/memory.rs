@@ -79,7 +79,7 @@ impl<V: Clone + Send + Sync + 'static> Memory<V> {
             outcome
         });
         let outcome =
-            shared.await.unwrap_or_else(|| Err(Error::Passing("the look-up was broken off".into())));
+            shared.await.unwrap_or_else(|| Err(Error::Passing("the lookup was cancelled".into())));
         match (outcome, kept) {
             // An old answer is better than none while a server is away. A definite "not found"
             // replaces it.

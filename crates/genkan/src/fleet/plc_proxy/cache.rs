@@ -80,7 +80,7 @@ impl Cache {
             }
             page
         });
-        shared.await.unwrap_or_else(|| Page::message(StatusCode::BAD_GATEWAY, "the look-up was broken off"))
+        shared.await.unwrap_or_else(|| Page::message(StatusCode::BAD_GATEWAY, "the lookup was cancelled"))
     }
 
     pub(super) fn forget(&self, did: &str) {

@@ -1,12 +1,13 @@
 //! The fair use of external PDSes.
 //!
 //! A PDS counts everyone behind Genkan as one client. So Genkan counts as the PDS does, in windows
-//! like its own, and corrects the count by what its answers say. The first half of a window is first
-//! come, first served. In the second half calls leave at an even pace. Where they have to wait for
-//! that, accounts take turns, so an account that asks for much waits behind itself. When the window is
-//! used up, no call leaves until it is over.
+//! like its own, and corrects the count by the PDS's rate-limit headers. The first half of a window
+//! is first come, first served. In the second half, calls leave at an even pace. When calls have to
+//! wait for the pace, accounts take turns, so an account with many calls waits behind itself. When
+//! the window is used up, no call leaves until it ends.
 //!
-//! Words: *account* = what a call is counted for: an account, or the client's address without one.
+//! In this file *account* means what a call is counted for: an account, or the client's network for
+//! calls without an account.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -24,7 +25,7 @@ use crate::routing::Weight;
 use genkan_protocol::syntax::Did;
 use http::{HeaderMap, Method, StatusCode};
 
-/// What one PDS may be asked for.
+/// The rates at which one PDS may be called.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct CallBudgetRules {
     pub(crate) calls: Rate,
@@ -50,7 +51,7 @@ impl CallBudgetRules {
     }
 }
 
-/// Whom a call is for.
+/// What a call is counted for.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) enum CallOwner {
     Did(Did),
@@ -62,9 +63,9 @@ pub(super) enum CallOwner {
 pub(super) enum CallKind {
     Read,
     Write,
-    /// `uploadBlob`: a write, and counted by itself besides.
+    /// `uploadBlob`: counts as a write and against its own limit.
     Upload,
-    /// `getRepo`: counted only by itself.
+    /// `getRepo`: counts against its own limit only.
     Repo,
 }
 
@@ -80,14 +81,14 @@ impl CallKind {
     }
 }
 
-/// It is not the call's turn, and will not be within the wait.
+/// The call cannot leave within the wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct BudgetError {
     pub(super) rate: Rate,
     pub(super) wait: Duration,
 }
 
-/// How a call was let go.
+/// How a call was admitted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Admission {
     Immediate,
@@ -106,7 +107,7 @@ impl CallBudgets {
         Self { rules, hosts: Arc::default() }
     }
 
-    /// Waits until a call may go. It is counted then.
+    /// Waits until a call may leave, and counts it.
     pub(super) async fn admit(
         &self,
         pds: &Origin,
@@ -118,28 +119,34 @@ impl CallBudgets {
             Ask::NotNow(exhausted) => return Err(exhausted),
             Ask::Wait(turn) => turn,
         };
+        // The wait is bounded as a whole, however often the loop wakes.
         let until = monotonic_now() + self.rules.wait;
         loop {
             let tick = monotonic_now() + TICK;
+            // `biased`: a turn that has come wins over the timer, or an admitted call would be
+            // refused.
             tokio::select! {
                 biased;
-                // An error: the host was forgotten, and its count with it.
+                // An error means that the host was forgotten, and its count with it.
                 _ = &mut turn => return Ok(Admission::AfterWaiting),
                 () = tokio::time::sleep_until(tick.min(until)) => {}
             }
+            // Every waiting call drives the queue. There is no task that could end while calls
+            // wait.
             let exhausted = self.with(pds, |host, now| {
                 host.call_next(now);
                 BudgetError { rate: self.rules.calls, wait: host.calls.left(now).min(LONGEST_GUESS) }
             });
             if monotonic_now() >= until {
-                // It may have been called in this very moment.
+                // The turn may have come in this very moment. Closing first decides the race:
+                // afterwards no turn can come unseen.
                 turn.close();
                 return if turn.try_recv().is_ok() { Ok(Admission::AfterWaiting) } else { Err(exhausted) };
             }
         }
     }
 
-    /// Takes what an answer says of its host's limits.
+    /// Takes the rate-limit headers of an answer.
     pub(super) fn hear(
         &self,
         pds: &Origin,
@@ -153,7 +160,7 @@ impl CallBudgets {
         self.with(pds, |host, now| host.hear(account, kind, &told, now));
     }
 
-    /// How many hosts are known, and at how many of them nobody may call now.
+    /// Returns how many PDSes are known, and how many of them allow no further calls now.
     pub(super) fn known(&self) -> (usize, usize) {
         let now = monotonic_now();
         let hosts = self.hosts.lock().unwrap_or_else(PoisonError::into_inner);
@@ -164,11 +171,14 @@ impl CallBudgets {
         let now = monotonic_now();
         let mut hosts = self.hosts.lock().unwrap_or_else(PoisonError::into_inner);
         if hosts.len() >= MOST_HOSTS && !hosts.contains_key(pds) {
+            // Dropping a window that still counts would allow its calls twice, so only unused PDSes
+            // go first.
             hosts.retain(|_, host| !host.is_forgettable(now));
         }
         if hosts.len() >= MOST_HOSTS
             && !hosts.contains_key(pds)
             && let Some(any) = hosts.keys().next().cloned()
+        // Every PDS is in use. Memory stays bounded all the same: the PDS itself still counts.
         {
             hosts.remove(&any);
         }
@@ -177,7 +187,7 @@ impl CallBudgets {
     }
 }
 
-/// What one PDS was asked for.
+/// The calls to one PDS.
 #[derive(Debug)]
 struct Host {
     calls: Window,
@@ -189,12 +199,12 @@ struct Host {
     paced_at: Instant,
 }
 
-/// What one account has of it.
+/// One account's share of the calls.
 #[derive(Debug)]
 struct Share {
     calls: Window,
     writes: Window,
-    /// The PDS has said that this account had enough.
+    /// The PDS refused this account until this time.
     until: Option<Instant>,
 }
 
@@ -218,6 +228,7 @@ impl Host {
 
     fn ask(&mut self, account: &CallOwner, kind: CallKind, rules: &CallBudgetRules, now: Instant) -> Ask {
         if self.accounts.len() >= MOST_ACCOUNTS {
+            // A share whose window is over counts nothing, so dropping it changes no decision.
             self.accounts
                 .retain(|_, share| !share.calls.is_over(now) || share.until.is_some_and(|until| until > now));
         }
@@ -226,6 +237,8 @@ impl Host {
             return Ask::NotNow(BudgetError { rate: rules.account_calls, wait });
         }
         let is_write = matches!(kind, CallKind::Write | CallKind::Upload);
+        // The narrow windows are checked before the common one. A call that one of them refuses
+        // must not count against the others.
         let own = [
             Some(&mut share.calls),
             is_write.then_some(&mut share.writes),
@@ -241,11 +254,14 @@ impl Host {
             if self.calls.is_used_up(now) {
                 return Ask::NotNow(BudgetError { rate: self.calls.rate(), wait: self.calls.left(now) });
             }
+            // Once one call waits, all others queue behind it: a newcomer must not overtake.
             if self.calls.is_scarce(now) && (!self.queue.is_empty() || self.due(now) == 0) {
                 let Some(turn) = self.queue.join(account) else {
                     let wait = self.calls.left(now).min(LONGEST_GUESS);
                     return Ask::NotNow(BudgetError { rate: self.calls.rate(), wait });
                 };
+                // Counted when it joins, so that one account cannot fill the queue beyond its own
+                // limit.
                 self.count_own(account, kind, now);
                 return Ask::Wait(turn);
             }
@@ -256,7 +272,7 @@ impl Host {
         Ask::Go
     }
 
-    /// Counts a call for its account. One that waits is counted as well: it has asked.
+    /// Counts a call for its account. A waiting call counts as well.
     fn count_own(&mut self, account: &CallOwner, kind: CallKind, now: Instant) {
         if let Some(share) = self.accounts.get_mut(account) {
             share.calls.take(now);
@@ -271,7 +287,7 @@ impl Host {
         }
     }
 
-    /// Calls those whose turn has come.
+    /// Admits the waiting calls that are due.
     fn call_next(&mut self, now: Instant) {
         for _ in 0..self.due(now) {
             if self.calls.is_used_up(now) || !self.queue.admit_next() {
@@ -282,12 +298,13 @@ impl Host {
         }
     }
 
-    /// How many calls may leave now, at an even pace over what is left of the window.
+    /// Returns how many calls may leave now, at an even pace over the rest of the window.
     fn due(&self, now: Instant) -> u32 {
         if !self.calls.is_scarce(now) {
             return u32::MAX;
         }
         let pace = self.calls.pace(now);
+        // A pace of zero would divide by zero: the window ends within this nanosecond.
         let due = now.duration_since(self.paced_at).as_nanos() / pace.as_nanos().max(1);
         u32::try_from(due).unwrap_or(u32::MAX)
     }
@@ -295,14 +312,14 @@ impl Host {
     fn hear(&mut self, account: &CallOwner, kind: CallKind, told: &RateLimitReport, now: Instant) {
         let window = match kind {
             CallKind::Repo => &mut self.repos,
-            // It speaks of one window, and this is which.
+            // The report describes one window, and this condition finds out which.
             CallKind::Upload if told.says(self.uploads.rate().per) => &mut self.uploads,
             _ => &mut self.calls,
         };
         if told.is_as_long_as(window.rate().per) {
             window.correct(told, now);
         } else if let (Some(wait), Some(share)) = (told.exhausted_for(), self.accounts.get_mut(account)) {
-            // A window that we do not know of is most likely the account's own.
+            // A window of a length that Genkan does not know is most likely the account's own.
             share.until = Some(now + wait);
         }
     }
@@ -322,11 +339,11 @@ impl Share {
     }
 }
 
-/// How often those who wait look whether somebody's turn has come.
+/// How often a waiting call checks whether a turn is due.
 const TICK: Duration = Duration::from_millis(10);
 const MOST_HOSTS: usize = 4096;
 const MOST_ACCOUNTS: usize = 20_000;
-/// What we say to one who waited in vain: by then its turn may well come.
+/// The longest wait that a refused call is told: by then its turn may well come.
 const LONGEST_GUESS: Duration = Duration::from_secs(5);
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
-//! The forwarding dialler, where a stranger chose the name: one test for each family of addresses, for rebinding, and
-//! for names that turn bad. Nothing leaves the machine: whatever is dialled goes to a canary, and is written down.
+//! The forwarding dialler, where a stranger chose the name: one test for each family of addresses,
+//! for rebinding, and for names that turn bad. Nothing leaves the machine: whatever is dialled goes
+//! to a canary, and is written down.
 
 use std::net::SocketAddr;
 use std::rc::Rc;

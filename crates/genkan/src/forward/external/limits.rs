@@ -1,7 +1,7 @@
-//! What one client may have of reads elsewhere: so many at a time, so many in a while, so many bytes.
+//! Per-client limits on reads from external PDSes: concurrency, rate and bytes.
 //!
-//! Anybody may ask for them, and each has a stranger send as much as it likes. So there are bounds for each client
-//! address and for all together.
+//! Anyone may request these reads, and the external PDS decides how much it sends. So there are
+//! bounds for each client address and for all clients together.
 
 use std::cell::Cell;
 use std::collections::HashMap;
@@ -17,11 +17,11 @@ use crate::limits::ClientNetwork;
 /// The limits on reads from external PDSes.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct ReadLimits {
-    /// The rate of reads that a client may begin. `None`: rates are not limited.
+    /// The rate at which a client may begin reads. `None` means no limit.
     pub(crate) rate: Option<Rate>,
     /// The most reads of a client at once.
     pub(crate) streams: usize,
-    /// The most reads at once, of all clients.
+    /// The most reads at once, of all clients together.
     pub(crate) streams_in_all: usize,
     /// Bytes that a client may read in an hour.
     pub(crate) bytes: u64,
@@ -39,7 +39,7 @@ impl ReadLimits {
     }
 }
 
-/// Counts reads elsewhere for all threads. Cheap to clone.
+/// Counts external reads for all threads. Cheap to clone.
 #[derive(Clone, Debug)]
 pub(in crate::forward) struct ReadLimiter {
     rules: ReadLimits,
@@ -65,18 +65,18 @@ struct Client {
 /// Why a read may not begin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::forward) enum ReadRefusal {
-    /// The client has had enough for now.
+    /// The client is over a limit of its own.
     Client { rate: Rate, wait: Duration },
-    /// All together have.
+    /// All clients together are over the limit.
     InAll,
 }
 
-/// Leave for one read, until its answer has ended.
+/// Permission for one read, until its answer has ended.
 #[derive(Debug)]
 pub(in crate::forward) struct ReadPermit {
     reads: ReadLimiter,
     client: ClientNetwork,
-    /// Bytes that are not counted yet.
+    /// Bytes that are not yet in the shared count.
     uncounted: Cell<u64>,
 }
 
@@ -85,7 +85,7 @@ impl ReadLimiter {
         Self { rules, counts: Arc::default() }
     }
 
-    /// Lets a read begin.
+    /// Admits a read.
     pub(in crate::forward) fn begin(&self, client: IpAddr, now: Instant) -> Result<ReadPermit, ReadRefusal> {
         let place = ClientNetwork::of(client);
         let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
@@ -93,6 +93,8 @@ impl ReadLimiter {
             return Err(ReadRefusal::InAll);
         }
         if counts.clients.len() >= MOST_CLIENTS {
+            // Only clients that are idle for minutes are forgotten. A flood of addresses can exceed
+            // the bound, but a client that goes on reading keeps its count.
             counts.clients.retain(|_, client| !client.is_forgettable(now));
         }
         let client = counts.clients.entry(place).or_insert_with(|| Client::new(now));
@@ -101,6 +103,8 @@ impl ReadLimiter {
             if client.requests >= rate.count {
                 return Err(ReadRefusal::Client { rate, wait: left(client.requests_since, rate.per, now) });
             }
+            // Counted before the other checks: a client at its stream limit must not get free
+            // attempts.
             client.requests += 1;
         }
         let streams = Rate { count: u32::try_from(self.rules.streams).unwrap_or(u32::MAX), per: SECOND };
@@ -108,6 +112,8 @@ impl ReadLimiter {
             return Err(ReadRefusal::Client { rate: streams, wait: SECOND });
         }
         if client.bytes >= self.rules.bytes {
+            // The byte limit has no place in rate-limit headers, so the answer borrows the request
+            // rate's number.
             let rate = Rate { count: self.rules.rate.map_or(1, |rate| rate.count), per: HOUR };
             return Err(ReadRefusal::Client { rate, wait: left(client.bytes_since, HOUR, now) });
         }
@@ -122,7 +128,7 @@ impl Client {
         Self { streams: 0, requests: 0, requests_since: now, bytes: 0, bytes_since: now }
     }
 
-    /// Begins new windows where the old ones are over.
+    /// Begins new windows where the old ones have ended.
     fn roll(&mut self, rate: Option<Rate>, now: Instant) {
         if rate.is_some_and(|rate| now.duration_since(self.requests_since) >= rate.per) {
             (self.requests, self.requests_since) = (0, now);
@@ -132,22 +138,24 @@ impl Client {
         }
     }
 
-    /// Nothing is under way, and forgetting it makes no difference worth the room.
+    /// Whether the client has no read under way and its count no longer matters.
     fn is_forgettable(&self, now: Instant) -> bool {
         self.streams == 0 && now.duration_since(self.requests_since) >= FORGET_AFTER
     }
 }
 
 impl ReadPermit {
-    /// Counts bytes of the answer. `false`: it is enough.
+    /// Counts bytes of the answer. Returns whether the read may go on.
     pub(in crate::forward) fn spend(&self, bytes: usize) -> bool {
         let uncounted = self.uncounted.get() + bytes as u64;
         self.uncounted.set(uncounted);
+        // The shared lock is taken once per 256 KiB and not once per piece.
         uncounted < COUNT_EVERY || self.count()
     }
 
     fn count(&self) -> bool {
         let mut counts = self.reads.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        // A missing entry was forgotten while idle. The read itself keeps going.
         let Some(client) = counts.clients.get_mut(&self.client) else { return true };
         client.bytes = client.bytes.saturating_add(self.uncounted.take());
         client.bytes <= self.reads.rules.bytes
@@ -156,6 +164,7 @@ impl ReadPermit {
 
 impl Drop for ReadPermit {
     fn drop(&mut self) {
+        // The rest of the bytes counts as well, or many small reads would be free.
         self.count();
         let mut counts = self.reads.counts.lock().unwrap_or_else(PoisonError::into_inner);
         counts.streams -= 1;
@@ -165,7 +174,7 @@ impl Drop for ReadPermit {
     }
 }
 
-/// What is left of a window.
+/// The time until a window ends.
 fn left(since: Instant, per: Duration, now: Instant) -> Duration {
     per.saturating_sub(now.duration_since(since))
 }
@@ -173,9 +182,9 @@ fn left(since: Instant, per: Duration, now: Instant) -> Duration {
 const SECOND: Duration = Duration::from_secs(1);
 const HOUR: Duration = Duration::from_hours(1);
 const FORGET_AFTER: Duration = Duration::from_mins(5);
-/// Clients that are remembered.
+/// The most clients that are remembered.
 const MOST_CLIENTS: usize = 100_000;
-/// Bytes that a stream may be ahead of the count.
+/// The most bytes by which a stream may be ahead of the count.
 const COUNT_EVERY: u64 = 256 << 10;
 
 #[cfg(test)]

@@ -1,8 +1,9 @@
-//! Calls of accounts that live elsewhere, at their own PDS: signed there as nobody but Genkan can, and for them alone.
+//! Calls of linked accounts to their own PDS, signed by Genkan.
 //!
-//! A PDS may want another nonce, or a fresher token, and be asked once more for each. What cannot be sent twice is not
-//! sent before a small question has brought both up to date. Nothing else is ever sent again, and no redirect followed: a
-//! token goes to the one origin that was verified for it.
+//! A PDS may demand another nonce or a fresher token. Genkan sends the call once more for each. A
+//! body that is too large to keep for this goes out only after a small request has brought both up
+//! to date. Nothing else is ever sent again, and no redirect is followed: a token goes only to the
+//! one origin that was verified for it.
 
 use std::cell::RefCell;
 use std::fmt;
@@ -26,10 +27,10 @@ use crate::forward::headers::{Credentials, ForwardedHead, Signed, guard};
 use crate::forward::rooms::{ExternalAccounts, LinkError, OwnServer, Signer};
 use crate::oauth::GrantCaller;
 
-/// A call of an account that lives elsewhere.
+/// A call of a linked account.
 pub(crate) struct LinkedDestination {
     pub(in crate::forward) caller: Arc<GrantCaller>,
-    /// Its client proves its key; one that does not has plain Bearer tokens.
+    /// Whether the client proves its key. A client that does not has plain Bearer tokens.
     pub(in crate::forward) by_proof: bool,
     pub(in crate::forward) signer: Arc<dyn Signer>,
 }
@@ -45,7 +46,7 @@ impl LinkedDestination {
         self.signer.pds()
     }
 
-    /// The session there is over.
+    /// The session at the account's server has ended.
     fn gone(&self) -> Error {
         Error::LinkGone { by_proof: self.by_proof }
     }
@@ -72,7 +73,7 @@ struct Attempts<'a> {
 }
 
 impl<R: ExternalAccounts> Forwarder<R> {
-    /// Carries a call to the caller's own PDS.
+    /// Sends a call to the caller's own PDS.
     pub(in crate::forward) async fn call_linked(
         &self,
         destination: &LinkedDestination,
@@ -81,6 +82,8 @@ impl<R: ExternalAccounts> Forwarder<R> {
     ) -> Result<Response<AnswerBody>, Error> {
         let began = monotonic_now();
         let answer = self.call(destination, call, body).await;
+        // As long as any other refusal takes, so that the time does not tell why (see
+        // `REFUSED_AFTER`).
         if matches!(answer, Err(Error::NotAllowed)) {
             tokio::time::sleep_until(began + REFUSED_AFTER).await;
         }
@@ -100,8 +103,11 @@ impl<R: ExternalAccounts> Forwarder<R> {
         let input = Input::of(call, body, &self.limits, Some(&self.budget))?;
         let account = CallOwner::Did(destination.caller.did.clone());
         let kind = CallKind::of(call.row.weight, &request.method);
+        // Checked again, unless the last check is seconds old: the name may point to another
+        // address than at the sign-in.
         let addresses = self.external.addresses(&pds).await?;
         let pool = self.pools.external(&pds, &addresses)?;
+        // Before the permit: a call that waits for its turn must not hold a slot of the pool.
         self.external.admit(&pds, &account, kind, CallClass::Linked).await?;
         let permit = pool.admit()?;
         let signer = RefCell::new(Arc::clone(&destination.signer));
@@ -153,7 +159,7 @@ impl<R: ExternalAccounts> Forwarder<R> {
         pds: &Origin,
         request: &Parts,
     ) -> Signed {
-        // Cloned out of the cell: a renewal may replace it while nothing is borrowed.
+        // Cloned out of the cell: a renewal may replace the signer while a call is being sent.
         let signer = Arc::clone(&signer.borrow());
         let heard = self.rooms.link_nonce(&destination.caller.grant, pds);
         let nonce = heard.as_ref().map(|heard| &*heard.nonce);
@@ -165,19 +171,20 @@ impl<R: ExternalAccounts> Forwarder<R> {
         heard.is_some_and(|heard| heard.age < NONCE_IS_FRESH)
     }
 
-    /// Asks something small, so that nonce and token are good when something large goes.
+    /// Sends a small request, so that nonce and token are current when a large body goes out.
     async fn prime(&self, attempts: &mut Attempts<'_>) -> Result<(), Error> {
         let question = question()?;
         let (destination, pds, signer) = (attempts.destination, attempts.pds, attempts.signer);
         let sign = || Ok(self.sign(signer, destination, pds, &question));
         let head = self.linked_head(&question, QUESTION, false, &sign);
         let answer = self.until_taken(attempts, &mut self.exchange(&head), None, None).await?;
-        // Nonce and token came with the head. What the body says does not matter.
+        // Nonce and token came with the head. The body does not matter.
         answer.discard(attempts.permit.pool(), None);
         Ok(())
     }
 
-    /// Whether a PDS hung up on a large body for the sake of its nonce, as some do. It is known afterwards.
+    /// Whether a PDS closed the connection during a large body because of its nonce, as some do. A
+    /// small request finds out afterwards.
     async fn hung_up_over_a_nonce(&self, attempts: &Attempts<'_>) -> bool {
         let Ok(question) = question() else { return false };
         let (destination, pds, signer) = (attempts.destination, attempts.pds, attempts.signer);
@@ -193,7 +200,7 @@ impl<R: ExternalAccounts> Forwarder<R> {
         wants_nonce
     }
 
-    /// Sends until the PDS takes nonce and token: once more for each at most.
+    /// Sends the call until the PDS accepts nonce and token: once more for each at most.
     async fn until_taken(
         &self,
         attempts: &mut Attempts<'_>,
@@ -214,7 +221,8 @@ impl<R: ExternalAccounts> Forwarder<R> {
             }
             let answer = sent?;
             let (head, said) = (&answer.head, &answer.fields);
-            // A status of an external PDS says nothing of its health: only silence does.
+            // Only silence counts against an external PDS. Its statuses say nothing about its
+            // health.
             attempts.permit.pool().breaker().succeeded();
             self.external.hear(pds, attempts.account, attempts.kind, head.status, &head.headers);
             if let Some(nonce) = &said.nonce {
@@ -224,49 +232,53 @@ impl<R: ExternalAccounts> Forwarder<R> {
                 return Ok(answer);
             }
             if said.names_dpop_error("use_dpop_nonce") {
-                // A second one in a row, or one without a nonce: there is no end to it.
+                // A second challenge in a row, or one without a nonce, would never end.
                 if !std::mem::take(&mut may_challenge) || said.nonce.is_none() {
                     return Err(Error::LinkUnavailable { retry_after: SOON });
                 }
             } else if said.names_error("invalid_token") {
                 if !std::mem::take(&mut attempts.may_renew) {
                     if !said.names_dpop_error("invalid_token") {
-                        // By another scheme it may speak of another token than ours, and a session does not end by that.
+                        // With another scheme the challenge may mean another token than Genkan's. A
+                        // session must not end by that.
                         return Ok(answer);
                     }
                     self.rooms.link_refused(link_id).await;
                     return Err(attempts.destination.gone());
                 }
+                // The version tells the renewal which token was refused. If another call has
+                // renewed it meanwhile, that result is used.
                 let version = attempts.signer.borrow().version();
                 let renewed = self.rooms.renew_link(link_id, version).await;
                 let renewed = renewed
                     .map_err(|error| LinkedDestination::error(error, attempts.destination.by_proof))?;
                 if renewed.pds() != pds {
-                    // The account has moved meanwhile; the next call goes there.
+                    // The account has moved meanwhile. The next call goes to its new PDS.
                     return Err(Error::NotReady);
                 }
                 *attempts.signer.borrow_mut() = renewed;
             } else {
                 return Ok(answer);
             }
+            // Only now: until here the answer might still have gone to the client.
             answer.discard(attempts.permit.pool(), exchange.progress.as_deref());
             (upload, exchange.progress) = again(kept, exchange.progress.is_some())?;
         }
     }
 }
 
-/// The small question: it changes nothing.
+/// The small request. It changes nothing.
 fn question() -> Result<Parts, Error> {
     let question = Request::get(QUESTION).body(());
     Ok(question.map_err(|_| Error::Internal)?.into_parts().0)
 }
 
-/// Whether the PDS ended the connection instead of answering.
+/// Whether the PDS closed the connection instead of answering.
 const fn hung_up(error: &Error) -> bool {
     matches!(error, Error::Unreachable(Cause::Connection(http1::Cause::Broken(_) | http1::Cause::Closed)))
 }
 
-/// Makes of a PDS's answer what a client gets.
+/// Turns a PDS's answer into the client's.
 fn take_linked(
     answer: Answer,
     permit: Permit<Incoming>,
@@ -290,9 +302,10 @@ const fn is_large(length: BodyLength) -> bool {
     }
 }
 
-/// A nonce that was heard longer ago is asked about before a body that goes only once: a small question costs nothing
-/// beside it, and a burst of bodies asks once.
+/// The age up to which a nonce is used for a body that can be sent only once. An older nonce is
+/// confirmed first by a small request, which costs nothing compared with the body. A burst of
+/// bodies causes one such request.
 const NONCE_IS_FRESH: Duration = Duration::from_secs(1);
-/// The small question. It is answered with the session's account and changes nothing.
+/// The small request's target. The answer describes the session, and nothing changes.
 const QUESTION: &str = "/xrpc/com.atproto.server.getSession";
 const SOON: Duration = Duration::from_secs(5);

@@ -1,9 +1,10 @@
 //! Calls to external PDSes: those that the operator does not run.
 //!
-//! A stranger chose the address of such a PDS, and a stranger answers. `policy` says which PDSes are called and
-//! checks their addresses, `limits` bounds what one client may read, and `budget` keeps Genkan's calls within the
-//! rate limits of each PDS; where they run short, accounts wait in a fair `queue`. `reads` sends public reads without
-//! credentials. `linked` sends the calls of linked accounts, and `permission` says which ones.
+//! A person whom the operator does not know chose the address of such a PDS, and that PDS answers.
+//! `policy` says which PDSes are called and checks their addresses, `limits` bounds what one client
+//! may read, and `budget` keeps Genkan's calls within the rate limits of each PDS. When few calls
+//! are left, accounts wait in a fair `queue`. `reads` sends public reads without credentials.
+//! `linked` sends the calls of linked accounts, and `permission` says which of them.
 
 mod budget;
 #[cfg(test)]

@@ -1,15 +1,18 @@
 //! What a linked account's grant must allow before its call is forwarded.
 //!
-//! Only what the method's name tells is checked here. Bodies are not read: the account's own PDS knows the same
-//! scope, and checks each body by it.
+//! Only what the method's name shows is checked here. Genkan does not read bodies: the account's
+//! own PDS knows the same scope and checks each body against it.
 
 use genkan_protocol::oauth::scope::{AccountAction, AccountAttribute, RepoAction, Scope, Scopes};
 
 use crate::routing::LinkedScope;
 
-/// Whether a scope allows a method that needs this.
+/// Whether a scope allows a method with this requirement.
 pub(in crate::forward) fn allows(scope: &str, needed: LinkedScope) -> bool {
+    // Parsed for each call. The text is short, and a parsed copy would have to be kept with every
+    // token.
     let scopes = Scopes::parse(scope);
+    // Without `atproto` a token stands for no account at all (the atproto OAuth profile).
     if !scopes.contains("atproto") {
         return false;
     }
@@ -24,6 +27,7 @@ pub(in crate::forward) fn allows(scope: &str, needed: LinkedScope) -> bool {
     match needed {
         LinkedScope::Any => true,
         LinkedScope::Writes(actions) => actions.iter().all(writes),
+        // `applyWrites` names its actions in the body, so any of them is enough here.
         LinkedScope::SomeWrite => any(&|scope| matches!(scope, Scope::TransitionGeneric | Scope::Repo(_))),
         LinkedScope::Blob => any(&|scope| matches!(scope, Scope::TransitionGeneric | Scope::Blob(_))),
         LinkedScope::Import => scopes.allows_account(AccountAttribute::Repo, AccountAction::Manage),

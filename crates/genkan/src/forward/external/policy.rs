@@ -1,4 +1,5 @@
-//! What all threads know together of PDSes that are not ours: their addresses, checked, and what was asked of them.
+//! What all threads share about external PDSes: the operator's rules, checked addresses and call
+//! budgets.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -22,7 +23,7 @@ use crate::forward::error::{Error, OverLimit};
 use crate::limits::Verdict;
 use crate::telemetry::metrics::{Counter, Metrics, UPSTREAM_CALLS, UPSTREAM_HOSTS, UPSTREAM_HOSTS_EXHAUSTED};
 
-/// How we behave towards external PDSes.
+/// How Genkan treats external PDSes.
 #[derive(Clone, Debug)]
 pub(crate) struct ExternalPolicy {
     pub(crate) target_reads: TargetReads,
@@ -30,7 +31,7 @@ pub(crate) struct ExternalPolicy {
     pub(crate) blocked_dids: Vec<Did>,
     pub(crate) reads: ReadLimits,
     pub(crate) fair: CallBudgetRules,
-    /// Requests under way at one PDS, from one edge thread.
+    /// Requests under way at one PDS from one edge thread.
     pub(crate) at_once: usize,
 }
 
@@ -49,12 +50,12 @@ impl ExternalPolicy {
     }
 }
 
-/// PDSes elsewhere, as all threads know them. Cheap to clone.
+/// External PDSes, as all threads know them. Cheap to clone.
 #[derive(Clone, Debug)]
 pub(crate) struct ExternalPdses {
     pub(in crate::forward) policy: Arc<ExternalPolicy>,
     names: Names,
-    /// Where names are looked up: the name servers' answers must not depend on an edge thread's life.
+    /// The runtime that resolves names. A look-up must not end with the edge thread that needs it.
     control: Handle,
     checked: Arc<Cache<Origin, Checked>>,
     single_flight: SingleFlight<Result<Arc<[IpAddr]>, NameError>>,
@@ -64,14 +65,14 @@ pub(crate) struct ExternalPdses {
     counters: Arc<[[Counter; 3]; 2]>,
 }
 
-/// The addresses of an origin, or why it is not called.
+/// The checked addresses of an origin, or why it is not called.
 #[derive(Clone, Debug)]
 struct Checked {
     outcome: Result<Arc<[IpAddr]>, NameError>,
     at: Instant,
 }
 
-/// Whether a call is an account's own.
+/// Whose call it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::forward) enum CallClass {
     Linked,
@@ -79,7 +80,7 @@ pub(in crate::forward) enum CallClass {
 }
 
 impl ExternalPdses {
-    /// Looks names up on the runtime that it is made on.
+    /// Creates the shared state. Names are resolved on the runtime that this is called on.
     pub(crate) fn new(names: Names, clock: Clock, policy: ExternalPolicy, metrics: &Metrics) -> Self {
         let counter = |class, outcome| metrics.counter(&UPSTREAM_CALLS, &[class, outcome]);
         let counters = ["linked", "read"]
@@ -97,7 +98,7 @@ impl ExternalPdses {
         }
     }
 
-    /// The addresses of an origin: every one checked, and not long ago.
+    /// Returns the addresses of an origin, all of them checked recently.
     pub(in crate::forward) async fn addresses(&self, origin: &Origin) -> Result<Arc<[IpAddr]>, Error> {
         if self.is_blocked(origin) {
             return Err(Error::NotAllowed);
@@ -115,12 +116,16 @@ impl ExternalPdses {
     async fn look_up(&self, origin: &Origin) -> Result<Arc<[IpAddr]>, NameError> {
         let (names, single_flight) = (self.names.clone(), self.single_flight.clone());
         let (checked, origin) = (Arc::clone(&self.checked), origin.clone());
+        // On the control runtime: the caller may be cancelled, but others may be waiting for the
+        // same look-up.
         let looking = self.control.spawn(async move {
             let wanted = origin.clone();
             let look_up = async move {
                 let url: Uri = wanted.as_str().parse().map_err(|_| Refusal::NotAUrl)?;
                 let target = names.check(&url)?;
                 let mut addresses = names.addresses(&target).await?;
+                // Sorted, because pools are compared by their addresses and name servers rotate
+                // theirs.
                 addresses.sort_unstable();
                 addresses.dedup();
                 Ok(Arc::from(addresses))
@@ -128,19 +133,21 @@ impl ExternalPdses {
             let outcome = single_flight
                 .join(origin.as_str(), look_up)
                 .await
-                .unwrap_or_else(|| Err(NameError::Failed("the look-up was broken off".into())));
-            // Trouble is not remembered.
+                .unwrap_or_else(|| Err(NameError::Failed("the lookup was cancelled".into())));
+            // A failure is not cached, so the next call tries again. A refusal is.
             if !matches!(outcome, Err(NameError::Failed(_))) {
                 checked.insert(origin, Checked { outcome: outcome.clone(), at: monotonic_now() });
             }
             outcome
         });
-        looking.await.unwrap_or_else(|_| Err(NameError::Failed("the look-up was broken off".into())))
+        looking.await.unwrap_or_else(|_| Err(NameError::Failed("the lookup was cancelled".into())))
     }
 
     fn is_blocked(&self, origin: &Origin) -> bool {
         let host = origin.host();
         self.policy.blocked_hosts.iter().any(|blocked| {
+            // Only whole labels match: `example.com` blocks `a.example.com` and not
+            // `badexample.com`.
             host.strip_suffix(blocked.as_str()).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
         })
     }
@@ -149,7 +156,7 @@ impl ExternalPdses {
         self.policy.blocked_dids.contains(did)
     }
 
-    /// Lets a client's read begin.
+    /// Admits a client's read.
     pub(in crate::forward) fn admit_read(&self, client: IpAddr) -> Result<ReadPermit, Error> {
         self.reads.begin(client, monotonic_now()).map_err(|bound| match bound {
             ReadRefusal::Client { rate, wait } => self.over_limit(rate, wait),
@@ -157,7 +164,7 @@ impl ExternalPdses {
         })
     }
 
-    /// Waits until it is fair to call.
+    /// Waits until a call may leave.
     pub(super) async fn admit(
         &self,
         pds: &Origin,
@@ -177,7 +184,7 @@ impl ExternalPdses {
         admission.map(drop).map_err(|BudgetError { rate, wait }| self.over_limit(rate, wait))
     }
 
-    /// Takes what an answer says of its host's limits.
+    /// Takes the rate-limit headers of an answer.
     pub(super) fn hear(
         &self,
         pds: &Origin,
@@ -189,7 +196,7 @@ impl ExternalPdses {
         self.budgets.hear(pds, account, kind, status, headers, self.clock.now());
     }
 
-    /// Shows how near to their limits the hosts are.
+    /// Reports how close external PDSes are to their limits.
     pub(crate) fn show(&self, metrics: &Metrics) {
         let (known, exhausted) = self.budgets.known();
         let number = |count| i64::try_from(count).unwrap_or(i64::MAX);
@@ -207,9 +214,9 @@ impl ExternalPdses {
     }
 }
 
-/// How long it takes until a client is told that a PDS is not called. The time is the same for all reasons:
-/// a shorter one would tell which names and addresses exist in Genkan's network.
+/// The time after which a client learns that a PDS is not called. It is equal for all reasons: a
+/// shorter one would tell which names and addresses exist in Genkan's network.
 pub(super) const REFUSED_AFTER: Duration = Duration::from_millis(300);
-/// How long checked addresses count before they are checked again.
+/// The time for which checked addresses are used before they are checked again.
 const CHECKED_FOR: Duration = Duration::from_secs(30);
 const NAMES_REMEMBERED: usize = 10_000;

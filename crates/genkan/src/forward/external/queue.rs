@@ -24,13 +24,17 @@ impl<K: Clone + Eq + Hash> FairQueue<K> {
         self.order.is_empty()
     }
 
-    /// Takes a place behind the others of this key. `None`: too many wait.
+    /// Joins the queue of this key. Returns `None` when too many calls wait.
     pub(super) fn join(&mut self, key: &K) -> Option<oneshot::Receiver<()>> {
         if self.waiting >= MOST_WAITING {
+            // Cancelled calls leave their senders behind. They are removed only when room is
+            // needed, since each sweep visits all queues.
             self.forget_those_who_left();
         }
         let queue = self.queues.entry(key.clone()).or_default();
         if self.waiting >= MOST_WAITING || queue.len() >= MOST_OF_ONE {
+            // The entry was just created. Left behind, it would be a queue that `order` never
+            // visits.
             if queue.is_empty() {
                 self.queues.remove(key);
             }
@@ -45,14 +49,15 @@ impl<K: Clone + Eq + Hash> FairQueue<K> {
         Some(turn)
     }
 
-    /// Calls the next one. `false`: nobody waits.
+    /// Admits the next call. Returns `false` if none waits.
     pub(super) fn admit_next(&mut self) -> bool {
         while let Some(key) = self.order.pop_front() {
             let Some(queue) = self.queues.get_mut(&key) else { continue };
             let mut called = false;
             while let Some(caller) = queue.pop_front() {
                 self.waiting -= 1;
-                // Nobody hears it who has left meanwhile.
+                // Sending fails if the call was cancelled meanwhile. The turn then goes to the next
+                // call.
                 if caller.send(()).is_ok() {
                     called = true;
                     break;
@@ -61,6 +66,7 @@ impl<K: Clone + Eq + Hash> FairQueue<K> {
             if queue.is_empty() {
                 self.queues.remove(&key);
             } else {
+                // To the back of the line: one call per turn, however many wait under this key.
                 self.order.push_back(key);
             }
             if called {
@@ -81,9 +87,9 @@ impl<K: Clone + Eq + Hash> FairQueue<K> {
     }
 }
 
-/// Those who wait at one host.
+/// The most calls that wait for one PDS.
 const MOST_WAITING: usize = 512;
-/// Those of one account.
+/// The most waiting calls of one account.
 const MOST_OF_ONE: usize = 32;
 
 #[cfg(test)]

@@ -1,8 +1,8 @@
 //! Reads from external PDSes, without credentials. Anyone may ask for them.
 //!
-//! The account's DID document names the PDS. An answer may redirect us for a few hops, and each hop is checked as
-//! the first one is. A PDS that does not know the account may have lost it to another: then the document is read
-//! again, and a new PDS is asked.
+//! The account's DID document names the PDS. An answer may redirect for a few hops, and each hop is
+//! checked like the first. A PDS that does not know the account may have lost it to another. In
+//! that case the document is read again, and the new PDS is asked.
 
 use std::rc::Rc;
 
@@ -26,7 +26,7 @@ use crate::identity::{Freshness, PdsLocation};
 use crate::limits;
 use crate::routing::target::Target;
 
-/// A read, whichever PDS it is at.
+/// A read, independent of the PDS that answers it.
 struct Read<'a> {
     call: &'a Call<'a>,
     account: CallOwner,
@@ -37,7 +37,7 @@ struct Read<'a> {
 /// The answer of a PDS.
 struct Heard {
     response: Response<AnswerBody>,
-    /// Whether the PDS does not have the account, or does not have it any more.
+    /// Whether the PDS does not have the account, or no longer has it.
     knows_no_account: bool,
 }
 
@@ -60,6 +60,8 @@ impl<R: ExternalAccounts> Forwarder<R> {
             permit: Rc::new(self.external.admit_read(call.client.ip)?),
         };
         let answer = self.ask(place, &read).await;
+        // As long as any other refusal takes, so that the time does not tell why (see
+        // `REFUSED_AFTER`).
         if matches!(answer, Err(Error::NotAllowed)) {
             tokio::time::sleep_until(began + REFUSED_AFTER).await;
         }
@@ -75,6 +77,8 @@ impl<R: ExternalAccounts> Forwarder<R> {
             Ok(heard) => heard.knows_no_account,
             Err(error) => refuses_connections(error),
         };
+        // The document was cached. Only a suspicion is worth another look at it, or a missing
+        // record would cost a resolution.
         if may_have_moved {
             let account = Target::Did(place.did.as_str().into());
             let now = self.rooms.find_pds_location(&account, Freshness::Asked).await;
@@ -96,10 +100,13 @@ impl<R: ExternalAccounts> Forwarder<R> {
                 Hop::Answer(heard) => return Ok(heard),
                 Hop::On(origin, target) => (origin, target),
             };
+            // An external PDS must not direct Genkan's reads at the operator's own servers.
             if self.rooms.own_server(&origin).is_some() {
                 return Err(Error::Unreachable(Cause::Redirect));
             }
             next = self.hop(&origin, &target, read).await.map_err(|error| match error {
+                // The client asked for an account and not for this address, so it is the PDS's
+                // fault.
                 Error::NotAllowed => Error::Unreachable(Cause::Redirect),
                 other => other,
             })?;
@@ -125,8 +132,7 @@ impl<R: ExternalAccounts> Forwarder<R> {
             follows_redirects: true,
         };
         let answer = self.exchange(&head).send(&permit, None).await?;
-        // What an external PDS answers is its own affair, so no status counts against its breaker. Only
-        // silence does.
+        // An external PDS's statuses do not count against its breaker. Only silence does.
         permit.pool().breaker().succeeded();
         let said = &answer.head;
         self.external.hear(origin, &read.account, read.kind, said.status, &said.headers);
@@ -146,6 +152,8 @@ impl<R: ExternalAccounts> Forwarder<R> {
         permit: Permit<Incoming>,
         read: &Read<'_>,
     ) -> Result<Heard, Error> {
+        // `HEAD` names the length of a body that never comes, so only other verbs are refused for
+        // it.
         let (status, mut headers, body) = answer.into_parts(permit, self.limits.idle, self.limits.answer);
         if headers
             .get(http::header::CONTENT_LENGTH)
@@ -167,7 +175,7 @@ impl<R: ExternalAccounts> Forwarder<R> {
     }
 }
 
-/// What one hop has led to.
+/// The outcome of one hop.
 enum Hop {
     Answer(Heard),
     /// A redirect: the next origin, and path and query there.
@@ -177,6 +185,7 @@ enum Hop {
 /// Where a redirect leads: an absolute URL, or a path on the same origin.
 fn next_hop(origin: &Origin, location: &str) -> Option<(Origin, String)> {
     let location = location.split('#').next().unwrap_or_default();
+    // `//host/path` is a URL with another host (RFC 3986 §4.2), so it is parsed below.
     if location.starts_with('/') && !location.starts_with("//") {
         let path: Uri = location.parse().ok()?;
         return Some((origin.clone(), path.path_and_query()?.to_string()));
@@ -186,7 +195,7 @@ fn next_hop(origin: &Origin, location: &str) -> Option<(Origin, String)> {
     Some((origin, url.path_and_query().map_or_else(|| "/".to_owned(), ToString::to_string)))
 }
 
-/// Whether the server seems to be gone for good.
+/// Whether the server seems to have gone for good.
 const fn refuses_connections(error: &Error) -> bool {
     matches!(
         error,

@@ -1,4 +1,4 @@
-//! One window of calls, as a PDS counts them: it begins with the first call and then lasts its time.
+//! One window of calls as a PDS counts them: it begins with the first call and lasts for its time.
 
 use std::time::Duration;
 
@@ -12,20 +12,20 @@ use crate::config::Rate;
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Window {
     rate: Rate,
-    /// What the PDS says it allows; ours until it has.
+    /// The PDS's limit, or Genkan's own setting until the PDS has named one.
     most: u32,
     used: u32,
     ends: Instant,
 }
 
-/// What an answer says of one of its host's windows.
+/// What an answer says about one rate-limit window.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct RateLimitReport {
     most: Option<u32>,
     remaining: u32,
     /// How long the window still lasts.
     left: Duration,
-    /// How long it is as a whole, if it says.
+    /// The length of the whole window, if the answer names it.
     length: Option<Duration>,
 }
 
@@ -50,17 +50,17 @@ impl Window {
         !self.is_over(now) && self.used >= self.most
     }
 
-    /// More than half is used.
+    /// Whether at least half of the calls are used.
     pub(super) fn is_scarce(&self, now: Instant) -> bool {
         !self.is_over(now) && self.used >= self.most.div_ceil(2)
     }
 
-    /// What is left of its time.
+    /// The time until the window ends.
     pub(super) fn left(&self, now: Instant) -> Duration {
         self.ends.saturating_duration_since(now)
     }
 
-    /// The time between two calls by which what remains lasts until the end.
+    /// The interval between calls at which the remaining calls last until the end.
     pub(super) fn pace(&self, now: Instant) -> Duration {
         self.left(now) / self.most.saturating_sub(self.used).max(1)
     }
@@ -74,13 +74,14 @@ impl Window {
         self.used = self.used.saturating_add(1);
     }
 
-    /// Believes the one who counts.
+    /// Corrects the count by what the PDS says.
     pub(super) fn correct(&mut self, told: &RateLimitReport, now: Instant) {
         if let Some(most) = told.most {
             self.most = most.max(1);
         }
         let ends = now + told.left.min(self.rate.per);
-        // An answer that was on its way for longer knows less.
+        // The higher count is the newer one: an answer that travelled for longer misses the calls
+        // since.
         let used = self.most.saturating_sub(told.remaining);
         self.used = if self.is_over(now) { used } else { self.used.max(used) };
         self.ends = ends;
@@ -88,13 +89,14 @@ impl Window {
 }
 
 impl RateLimitReport {
-    /// Reads the fields of an answer. `None`: it says nothing of limits.
+    /// Reads the rate-limit headers of an answer. Returns `None` if there are none.
     pub(super) fn of(status: StatusCode, headers: &HeaderMap, clock: Timestamp) -> Option<Self> {
         let number = |name: &str| headers.get(name)?.to_str().ok()?.trim().parse::<u64>().ok();
         let is_over = status == StatusCode::TOO_MANY_REQUESTS;
         let remaining = if is_over { Some(0) } else { number("ratelimit-remaining") };
         let reset = number("ratelimit-reset").map(|reset| until(reset, clock));
-        // Only a refusal's own word counts for more: other answers say by it when to look again.
+        // `Retry-After` counts only on a refusal. On other answers it says when the resource may
+        // change.
         let wait = number("retry-after").filter(|_| is_over).map(Duration::from_secs);
         let policy = headers.get("ratelimit-policy").and_then(|policy| policy.to_str().ok());
         let length = policy.and_then(|policy| {
@@ -109,23 +111,24 @@ impl RateLimitReport {
         })
     }
 
-    /// Whether it may speak of a window of this length.
+    /// Whether the report may describe a window of this length.
     pub(super) fn is_as_long_as(&self, length: Duration) -> bool {
         self.length.is_none_or(|said| said == length)
     }
 
-    /// Whether it says that it speaks of a window of this length.
+    /// Whether the report names this length.
     pub(super) fn says(&self, length: Duration) -> bool {
         self.length == Some(length)
     }
 
-    /// How long nothing more is allowed.
+    /// How long no further call is allowed.
     pub(super) fn exhausted_for(&self) -> Option<Duration> {
         (self.remaining == 0).then_some(self.left)
     }
 }
 
-/// `ratelimit-reset` is in seconds from now by the drafts, and since the epoch at the reference PDS.
+/// `ratelimit-reset` is in seconds from now in the IETF drafts, and since the epoch at the
+/// reference PDS.
 fn until(reset: u64, clock: Timestamp) -> Duration {
     if reset < 1_000_000_000 {
         return Duration::from_secs(reset);
@@ -133,9 +136,9 @@ fn until(reset: u64, clock: Timestamp) -> Duration {
     Timestamp::from_seconds(i64::try_from(reset).unwrap_or(i64::MAX)).since(clock)
 }
 
-/// How long a host is let alone that has had enough and does not say for how long.
+/// The pause after a refusal that names no time.
 const UNSAID: Duration = Duration::from_secs(10);
-/// No word of a host counts for longer.
+/// The longest pause that a PDS can impose.
 const LONGEST: Duration = Duration::from_hours(24);
 
 #[cfg(test)]

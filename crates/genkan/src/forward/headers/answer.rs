@@ -9,16 +9,16 @@ use crate::wire::cors;
 
 /// The choice of an answer's headers for the client, and what the server said to Genkan itself.
 ///
-/// What a server says to a token of Genkan's is for Genkan alone: it stays here and reaches no client.
+/// What a server says about a token of Genkan's stays here and reaches no client.
 #[derive(Debug)]
 pub(in crate::forward) struct AnswerFilter {
     token: Token,
     follows_redirects: bool,
-    /// The nonce that the server wants to see in the next proof.
+    /// The nonce that the server demands in the next proof.
     pub(in crate::forward) nonce: Option<String>,
     /// The server's `WWW-Authenticate`, several joined by commas.
     challenge: Option<String>,
-    /// Where the server redirects us.
+    /// The target of the server's redirect.
     pub(in crate::forward) location: Option<String>,
 }
 
@@ -36,7 +36,7 @@ impl AnswerFilter {
         Self { token, follows_redirects, nonce: None, challenge: None, location: None }
     }
 
-    /// Whether the challenge names this error, whatever its scheme.
+    /// Whether the challenge names this error, for any scheme.
     pub(in crate::forward) fn names_error(&self, error: &str) -> bool {
         self.challenge.as_ref().is_some_and(|challenge| challenge.contains(&format!("error=\"{error}\"")))
     }
@@ -49,7 +49,7 @@ impl AnswerFilter {
         dpop && self.names_error(error)
     }
 
-    /// Takes what is said to Genkan.
+    /// Records what is meant for Genkan.
     fn hear(&mut self, name: &str, value: &[u8]) {
         let text = || std::str::from_utf8(value).ok().map(|text| text.trim().to_owned());
         match name {
@@ -77,14 +77,17 @@ impl AnswerFields for AnswerFilter {
     }
 }
 
-/// Adds the headers that guard Genkan's origin to those of an answer.
+/// Adds the headers that protect Genkan's origin to those of an answer.
 pub(in crate::forward) fn guard(headers: &mut HeaderMap, by_caller: bool, is_file: bool) {
     if is_file || !is_harmless(headers) {
+        // The file name is the only part of the header that is worth keeping, and the only one that
+        // is harmless.
         let name = headers.get(CONTENT_DISPOSITION).and_then(plain_file_name);
         headers.insert(CONTENT_DISPOSITION, name.unwrap_or(HeaderValue::from_static("attachment")));
     }
     if by_caller {
         headers.insert(CACHE_CONTROL, HeaderValue::from_static("private, no-store"));
+        // A shared cache must not give one caller's answer to another.
         headers.append(VARY, HeaderValue::from_static("authorization"));
     }
     for (name, value) in &GUARDS {
@@ -92,11 +95,11 @@ pub(in crate::forward) fn guard(headers: &mut HeaderMap, by_caller: bool, is_fil
     }
 }
 
-/// How many headers [`guard`] adds, at most.
+/// The most headers that [`guard`] adds.
 const MOST_ADDED: usize = GUARDS.len() + 3;
 
-/// The name of an answer's header, if it may reach a client. The body's length is not among them:
-/// `http1` sets it.
+/// Returns the name of an answer's header if it may reach a client. The body's length is not in the
+/// list, because `http1` sets it.
 ///
 /// A challenge reaches the client only when it answers the client's own token.
 fn reaches_client(name: &str, by_own_token: bool) -> Option<HeaderName> {
@@ -126,7 +129,8 @@ fn reaches_client(name: &str, by_own_token: bool) -> Option<HeaderName> {
     })
 }
 
-/// Whether there is one content type and no browser runs it. Of several types, browsers choose one.
+/// Whether there is exactly one content type and no browser executes it. Of several types, browsers
+/// choose one.
 fn is_harmless(headers: &HeaderMap) -> bool {
     let mut kinds = headers.get_all(CONTENT_TYPE).iter().map(HeaderValue::as_bytes);
     let (Some(kind), None) = (kinds.next(), kinds.next()) else { return false };
@@ -134,7 +138,7 @@ fn is_harmless(headers: &HeaderMap) -> bool {
     !kind.contains(&b',') && HARMLESS.iter().any(|harmless| essence.eq_ignore_ascii_case(harmless))
 }
 
-/// `attachment` with the host's file name, where that is nothing but a plain token.
+/// Returns `attachment` with the host's file name, if that is a plain token.
 fn plain_file_name(disposition: &HeaderValue) -> Option<HeaderValue> {
     let name =
         disposition.to_str().ok()?.split(';').find_map(|part| part.trim().strip_prefix("filename="))?;
@@ -145,10 +149,10 @@ fn plain_file_name(disposition: &HeaderValue) -> Option<HeaderValue> {
     plain.then(|| HeaderValue::try_from(format!("attachment; filename=\"{name}\"")).ok()).flatten()
 }
 
-/// Kinds of content that a browser shows without running any of it.
+/// Content types that a browser shows without executing any of it.
 const HARMLESS: [&[u8]; 3] = [b"application/json", b"application/vnd.ipld.car", b"text/plain"];
 
-/// Set on every forwarded answer: it comes from Genkan's origin, where the sign-in pages are.
+/// Set on every forwarded answer, because it comes from the origin of the sign-in pages.
 static GUARDS: [(HeaderName, HeaderValue); 6] = [
     (header::CONTENT_SECURITY_POLICY, HeaderValue::from_static("default-src 'none'; sandbox")),
     (header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")),

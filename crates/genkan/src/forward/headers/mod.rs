@@ -1,5 +1,5 @@
-//! Which headers cross in a forwarded call, in both directions. Each direction is a list of what may
-//! cross; everything else stays behind.
+//! The headers that cross in a forwarded call. Each direction has a list of what may cross; all
+//! other headers are dropped.
 
 mod answer;
 mod request;

@@ -11,19 +11,19 @@ use zeroize::Zeroizing;
 use super::answer::{AnswerFilter, Token};
 use crate::forward::error::Error;
 
-/// A client's request as it is forwarded.
+/// A client's request, as it is forwarded.
 pub(in crate::forward) struct ForwardedHead<'a> {
     pub(in crate::forward) request: &'a Parts,
     /// Path and query.
     pub(in crate::forward) target: &'a str,
     pub(in crate::forward) credentials: Credentials<'a>,
-    /// Whether a body follows, so that the headers that describe one go along.
+    /// Whether a body follows, so that the headers that describe it are sent too.
     pub(in crate::forward) has_body: bool,
-    /// The client's address, for hosts of the fleet. Other servers are not told.
+    /// The client's address, for hosts of the fleet. Other servers do not get it.
     pub(in crate::forward) client: Option<&'a HeaderValue>,
     /// Genkan's name in `Via`.
     pub(in crate::forward) via: &'a HeaderValue,
-    /// Whether we may go where the answer redirects us.
+    /// Whether Genkan may follow the answer's redirect.
     pub(in crate::forward) follows_redirects: bool,
 }
 
@@ -31,9 +31,9 @@ pub(in crate::forward) struct ForwardedHead<'a> {
 #[derive(Clone, Copy)]
 pub(in crate::forward) enum Credentials<'a> {
     None,
-    /// The caller's own token, as it came.
+    /// The caller's own token, as received.
     Callers,
-    /// Genkan's token and a fresh proof for each try: no server takes a proof twice.
+    /// Genkan's token, with a fresh proof for each try: no server accepts a proof twice.
     Genkans(&'a dyn Fn() -> Result<Signed, Error>),
 }
 
@@ -69,11 +69,13 @@ impl RequestHead for ForwardedHead<'_> {
         if let Some(client) = self.client {
             fields.field("x-forwarded-for", client.as_bytes());
         }
+        // Genkan's own entry goes last, after those of the servers before it (RFC 9110 §7.6.3).
         let before: Vec<&[u8]> = headers.get_all(VIA).iter().map(HeaderValue::as_bytes).collect();
         let via = before.into_iter().chain([self.via.as_bytes()]).collect::<Vec<_>>().join(&b", "[..]);
         fields.field("via", &via);
         let mut is_replaced = false;
         if let Credentials::Genkans(sign) = self.credentials {
+            // Signed at the last moment: each try needs a proof with the newest nonce.
             let signed = sign()?;
             fields.field_of_parts("authorization", &[b"DPoP ", signed.token().as_bytes()]);
             fields.field("dpop", signed.proof().as_bytes());
@@ -85,6 +87,8 @@ impl RequestHead for ForwardedHead<'_> {
         let has_body = by_caller && self.has_body;
         for (name, value) in headers {
             if reaches_host(name.as_str(), by_caller, has_body, self.client.is_some())
+                // The client's token is for Genkan. At another server it would be of no use, or a
+                // leak.
                 && !(is_replaced && name == header::AUTHORIZATION)
                 && !named.contains(name)
             {
@@ -92,7 +96,7 @@ impl RequestHead for ForwardedHead<'_> {
                 fields.field(name.as_str(), value.as_bytes());
             }
         }
-        // Without the field a server may choose any encoding, and the client has asked for none.
+        // Without the field a server may choose any encoding, although the client asked for none.
         if !accepts_encoding {
             fields.field("accept-encoding", b"identity");
         }
@@ -104,7 +108,7 @@ impl RequestHead for ForwardedHead<'_> {
     }
 }
 
-/// A token and a proof that Genkan has signed for.
+/// A token and a proof, signed by Genkan.
 pub(crate) enum Signed {
     /// For a host of the fleet.
     Host(crate::oauth::Onward),
@@ -140,7 +144,8 @@ impl fmt::Debug for Signed {
     }
 }
 
-/// Whether a client's header may reach a PDS. The fields that Genkan writes itself are not among them.
+/// Whether a client's header may reach a PDS. The fields that Genkan writes itself are not in the
+/// list.
 fn reaches_host(name: &str, by_caller: bool, has_body: bool, is_own_host: bool) -> bool {
     match name {
         "accept" | "accept-encoding" | "accept-language" | "if-modified-since" | "if-none-match"
@@ -164,7 +169,7 @@ fn named_by_connection(headers: &HeaderMap) -> Vec<HeaderName> {
 /// The usual options of `Connection`, which name no field that could cross.
 const USUAL: [&[u8]; 2] = [b"keep-alive", b"close"];
 
-/// Whether a request has come through us before.
+/// Whether a request has passed this server before.
 pub(in crate::forward) fn has_passed(headers: &HeaderMap, via: &HeaderValue) -> bool {
     headers
         .get_all(VIA)
