@@ -19,9 +19,9 @@ pub(super) struct Activity {
     under_way: Cell<u32>,
     /// When the last of them ended, or the connection began.
     quiet_since: Cell<Instant>,
-    /// When the head that is being read began.
+    /// When the head that is being read began, if one is.
     pub(super) head_since: Cell<Option<Instant>>,
-    /// When the client stopped taking the bytes that wait for it.
+    /// When the client stopped accepting the bytes that wait for it.
     pub(super) blocked_since: Cell<Option<Instant>>,
     /// Requests that the client cancelled since `cancelled_since`.
     cancelled: Cell<u32>,
@@ -31,20 +31,20 @@ pub(super) struct Activity {
     waker: RefCell<Option<Waker>>,
 }
 
-/// What is to happen with a connection. A later one outweighs an earlier one.
+/// What will happen to a connection. A later variant outweighs an earlier one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd)]
 pub(super) enum Disposition {
     #[default]
     Keep,
-    /// It has nothing to do and gives its buffers back until bytes arrive.
+    /// The connection is idle and gives its buffers back until bytes arrive.
     Rest,
-    /// It is closed when its requests have ended.
+    /// The connection is closed when its requests have ended.
     Drain,
-    /// Its head did not arrive in time. The client is told so, then it is closed.
+    /// The head did not arrive in time. The client is told so, and the connection is closed.
     TimedOut,
-    /// The client has been told of a fault, and nothing more is read.
+    /// The client was told of a fault, and nothing more is read.
     Refused,
-    /// It is closed at once.
+    /// The connection is closed at once.
     Drop,
 }
 
@@ -75,8 +75,8 @@ impl Activity {
 
     /// Notes that the client cancelled a request before its answer began.
     ///
-    /// A client that does so too often is cut off: each cancelled request has already cost work
-    /// here and at a host, while it cost the client one frame (the "rapid reset" attack on HTTP/2).
+    /// A client that cancels too often is cut off. Each cancelled request has cost work here and at
+    /// a host, but cost the client only one frame (the "rapid reset" attack on HTTP/2).
     pub(super) fn cancel(&self) {
         self.end();
         let now = monotonic_now();
@@ -100,6 +100,8 @@ impl Activity {
 
     /// Sets the disposition and wakes the connection's task, unless a weightier one is set.
     pub(super) fn escalate(&self, disposition: Disposition) {
+        // A disposition never gets weaker, so a connection that is being closed cannot be revived
+        // by a later, milder finding.
         if disposition > self.disposition.get() {
             self.disposition.set(disposition);
             if let Some(waker) = &*self.waker.borrow() {
@@ -108,7 +110,7 @@ impl Activity {
         }
     }
 
-    /// Ends the rest of a connection: bytes have arrived.
+    /// Ends the rest of a connection, because bytes have arrived.
     pub(super) fn resume(&self) {
         if self.disposition.get() == Disposition::Rest {
             self.disposition.set(Disposition::Keep);
@@ -123,6 +125,7 @@ impl Activity {
     /// Registers the task that a change of the disposition wakes.
     pub(super) fn register(&self, cx: &Context<'_>) {
         let mut waker = self.waker.borrow_mut();
+        // Cloning a waker costs an atomic operation, and the same task polls again and again.
         if !waker.as_ref().is_some_and(|known| known.will_wake(cx.waker())) {
             *waker = Some(cx.waker().clone());
         }
@@ -132,8 +135,9 @@ impl Activity {
     pub(super) fn check(&self, settings: &Settings, now: Instant) {
         let passed =
             |since: Option<Instant>, limit| since.is_some_and(|since| now.duration_since(since) >= limit);
-        // From the weightiest disposition to the lightest. A client that takes no bytes is dropped
-        // even while a request is under way: its answer would hold a host's connection for ever.
+        // From the weightiest disposition to the lightest. A client that accepts no bytes is
+        // dropped even while a request is under way, because its answer would occupy a connection
+        // to a host without end.
         if passed(self.blocked_since.get(), settings.stalled_reader) {
             self.escalate(Disposition::Drop);
         } else if passed(self.head_since.get(), settings.head_timeout) {

@@ -1,4 +1,4 @@
-//! The answers that the edge makes itself: which failure becomes which XRPC error.
+//! The answers that the edge makes itself: the XRPC error of each failure.
 
 use http::header::{ALLOW, CONNECTION, HeaderValue, RETRY_AFTER};
 use http::{Response, StatusCode};
@@ -10,14 +10,14 @@ use crate::routing::{Parameter, Refusal};
 use crate::wire::error::bad_request;
 use crate::wire::{XrpcError, challenge, cors, messages, rate_limit};
 
-/// The answer that tells a client of an error.
+/// The answer that reports an error to a client.
 pub(super) fn respond(error: XrpcError) -> Response<AnswerBody> {
     let mut response = error.answer().map(AnswerBody::whole);
     cors::allow(response.headers_mut());
     response
 }
 
-/// An error as bytes, for a connection on which no more HTTP is spoken after it.
+/// An error as bytes, for a connection that carries no further HTTP.
 pub(super) fn last_answer(error: &XrpcError) -> Vec<u8> {
     let body = error.body();
     let mut head = format!(
@@ -36,7 +36,7 @@ pub(super) fn bad_path() -> XrpcError {
     XrpcError::invalid(messages::BAD_PATH)
 }
 
-/// A WebSocket was asked for, and no method that Genkan knows is served by one.
+/// The request asks for a WebSocket, but Genkan serves no method by one.
 pub(super) fn no_websocket() -> XrpcError {
     XrpcError::not_here("subscriptions are not forwarded; subscribe at the account's own host or at a relay")
 }
@@ -75,6 +75,8 @@ impl From<Refusal> for XrpcError {
             Refusal::WrongVerb { allowed } => Self::wrong_verb(allowed),
             Refusal::NotHere(message) => Self::not_here(message),
             Refusal::NoToken { is_carried } => {
+                // The longer text tells where to call the method, which would be wrong for methods
+                // that Genkan forwards.
                 let message = if is_carried {
                     messages::AUTHENTICATION_REQUIRED.to_owned()
                 } else {
@@ -103,11 +105,9 @@ impl From<Refusal> for XrpcError {
     }
 }
 
-/// 401 for a token that is not good, with the challenge that makes a client's library fetch
-/// another.
+/// 401 for an invalid token, with the challenge that makes a client's library fetch a new one.
 fn bad_token(message: String, by_proof: bool) -> XrpcError {
-    // To a client with proofs the name is the OAuth code, as with everything that is wrong with a
-    // bound token.
+    // Clients with proofs get the OAuth code as the name, as for every fault of a bound token.
     let name = if by_proof { "invalid_token" } else { "InvalidToken" };
     let challenge = challenge_for("invalid_token", &message, by_proof);
     XrpcError::new(StatusCode::UNAUTHORIZED, name, message).challenging(challenge)
@@ -125,6 +125,8 @@ impl From<Error> for XrpcError {
         let closing = |error: Self| error.with(CONNECTION, HeaderValue::from_static("close"));
         match error {
             Error::InvalidToken => of(StatusCode::BAD_REQUEST, "InvalidToken"),
+            // One name for both: clients refresh on it, and a refreshed token is for the account's
+            // present host.
             Error::ExpiredToken | Error::Moved => of(StatusCode::BAD_REQUEST, "ExpiredToken"),
             Error::Grant { code, .. } => {
                 let challenge = challenge::dpop(code, &message);
@@ -154,6 +156,7 @@ impl From<Error> for XrpcError {
             Error::OverLimit(over) => over.into(),
             Error::RepoNotFound(_) => of(StatusCode::BAD_REQUEST, "RepoNotFound"),
             Error::UnexpectedBody | Error::BrokenUpload => of(StatusCode::BAD_REQUEST, "InvalidRequest"),
+            // The rest of the body is not read, so the connection cannot carry another request.
             Error::TooLarge => closing(of(StatusCode::PAYLOAD_TOO_LARGE, "PayloadTooLarge")),
             Error::SlowClient => closing(of(StatusCode::REQUEST_TIMEOUT, "InvalidRequest")),
             Error::Loop | Error::Unreachable(_) | Error::Resting => {

@@ -1,4 +1,4 @@
-//! A client's connection as hyper sees it: bytes pass the strict reader, and waits are noted as
+//! A client's connection as hyper sees it: bytes pass the strict reader, and waits are recorded as
 //! activity.
 
 use std::io;
@@ -39,12 +39,12 @@ impl ClientStream {
         self.framing.as_ref().is_some_and(RequestFraming::is_between_requests)
     }
 
-    /// Tells the client why, if no answer is under way, and ends reading.
+    /// Reports an error to the client, if no answer is under way, and stops reading.
     fn refuse(&self, error: &XrpcError) -> Poll<io::Result<()>> {
-        // Between an answer's bytes, or before an earlier request's answer, this one would be taken
-        // for a part of it.
+        // Within an answer, or before the answer to an earlier request, the client would take these
+        // bytes for part of that answer.
         if self.activity.is_quiet() {
-            // A client that has left cannot be told, and there is no one else to tell.
+            // A client that has left cannot be told, and nothing depends on it.
             let _ = self.stream.try_write(&last_answer(error));
         }
         self.activity.escalate(Disposition::Refused);
@@ -52,6 +52,7 @@ impl ClientStream {
     }
 
     fn note_written(&self, outcome: &Poll<io::Result<usize>>) {
+        // Noted once per wait: the limit counts from the first write that had to wait.
         match outcome {
             Poll::Pending if self.activity.blocked_since.get().is_none() => {
                 self.activity.blocked_since.set(Some(monotonic_now()));
@@ -86,13 +87,14 @@ impl AsyncRead for ClientStream {
         }
         let before = buffer.filled().len();
         let outcome = Pin::new(&mut self.stream).poll_read(cx, buffer);
+        // Only bytes that have just arrived are followed. hyper may pass a buffer that is partly
+        // filled.
         if let Poll::Ready(Ok(())) = outcome
             && let Some(framing) = &mut self.framing
         {
             let fresh = buffer.filled().get(before..).unwrap_or_default();
             match framing.follow(fresh) {
-                // The time limit is for the whole head: bytes that trickle in do not begin it
-                // again.
+                // The time limit is for the whole head: bytes that trickle in do not restart it.
                 Ok(()) if framing.is_within_head() => {
                     if self.activity.head_since.get().is_none() {
                         self.activity.head_since.set(Some(monotonic_now()));
@@ -100,7 +102,7 @@ impl AsyncRead for ClientStream {
                 }
                 Ok(()) => self.activity.head_since.set(None),
                 Err(fault) => {
-                    // The library must not see what the strict reader has refused.
+                    // The library must not see what the strict reader refused.
                     buffer.set_filled(before);
                     return self.refuse(&fault.into());
                 }

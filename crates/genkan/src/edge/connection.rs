@@ -28,7 +28,7 @@ pub(super) async fn serve<R: Rooms>(mut stream: TcpStream, context: Rc<Connectio
         return Box::pin(serve_http2(stream, context)).await;
     }
     // Between requests that are far apart a connection is only its socket. Its buffers are most of
-    // what it costs, and most open connections are idle.
+    // its memory, and most open connections are idle.
     while let Some(rested) = Box::pin(serve_http1(stream, &context)).await {
         stream = rested;
         if !has_bytes(&stream, &context.activity).await {
@@ -38,7 +38,7 @@ pub(super) async fn serve<R: Rooms>(mut stream: TcpStream, context: Rc<Connectio
     }
 }
 
-/// Waits until bytes arrive. Returns `false` when the connection's time ended before that.
+/// Waits until bytes arrive. Returns `false` if the connection was closed first.
 async fn has_bytes(stream: &TcpStream, activity: &Activity) -> bool {
     let mut readable = pin!(stream.readable());
     poll_fn(|cx| {
@@ -56,8 +56,8 @@ enum Spoken {
     Http2,
 }
 
-/// Tells the version by the first bytes, without taking them off the socket. `None`: none arrived
-/// in time.
+/// Finds the HTTP version by the first bytes, without taking them off the socket. Returns `None` if
+/// none arrived in time.
 async fn spoken(stream: &TcpStream, activity: &Activity) -> Option<Spoken> {
     let mut seen = [0; PREFACE.len()];
     loop {
@@ -76,14 +76,15 @@ async fn spoken(stream: &TcpStream, activity: &Activity) -> Option<Spoken> {
         if count == 0 {
             return None;
         }
+        // Two bytes decide: no verb that Genkan serves begins with `PR`.
         if !PREFACE.starts_with(seen) {
             return Some(Spoken::Http1);
         }
         if count == PREFACE.len() {
             return Some(Spoken::Http2);
         }
-        // Part of the preface. `peek` would return the same bytes at once, so the rest is waited
-        // for with a pause; the head's time limit ends the wait.
+        // Part of the preface has arrived. `peek` would return the same bytes at once, so the next
+        // look waits a moment. The time limit for heads ends the wait.
         if activity.head_since.get().is_none() {
             activity.head_since.set(Some(monotonic_now()));
         }
@@ -91,14 +92,14 @@ async fn spoken(stream: &TcpStream, activity: &Activity) -> Option<Spoken> {
     }
 }
 
-/// Serves requests until the connection ends, or rests. A resting connection's stream is returned.
+/// Serves requests until the connection ends or rests. Returns the stream of a resting connection.
 async fn serve_http1<R: Rooms>(stream: TcpStream, context: &Rc<ConnectionContext<R>>) -> Option<TcpStream> {
     let activity = Rc::clone(&context.activity);
     let settings = context.worker.settings();
     let framing = RequestFraming::new(settings.head());
     let mut builder = http1::Builder::new();
-    // The strict reader below decides about sizes. The library's limits are a little wider, so that
-    // it never answers first, in its own words.
+    // The strict reader decides about sizes. The library's limits are a little wider, so that it
+    // never answers first with a text of its own.
     builder.max_buf_size(buffer(settings)).max_headers(settings.head_fields + 1).half_close(false);
     let wire = TokioIo::new(ClientStream::new(stream, Some(framing), Rc::clone(&activity)));
     let service = service_fn(|request| {
@@ -112,13 +113,15 @@ async fn serve_http1<R: Rooms>(stream: TcpStream, context: &Rc<ConnectionContext
         match activity.disposition() {
             Disposition::Drop => return Poll::Ready(Outcome::Dropped),
             Disposition::Rest if activity.is_at_rest() => return Poll::Ready(Outcome::Rests),
+            // Asked once: a second call would be an error to hyper while the first is still
+            // working.
             Disposition::Drain if !is_leaving => {
                 is_leaving = true;
                 Pin::new(&mut connection).graceful_shutdown();
             }
             _ => {}
         }
-        // The task was woken, so bytes may have arrived; if the connection is still idle, it rests
+        // The task was woken, so bytes may have arrived. If the connection is still idle, it rests
         // again later.
         activity.resume();
         Pin::new(&mut connection).poll(cx).map(|_| Outcome::Ended)
@@ -129,7 +132,7 @@ async fn serve_http1<R: Rooms>(stream: TcpStream, context: &Rc<ConnectionContext
     }
     let parts = connection.into_parts();
     let wire = parts.io.into_inner();
-    // Bytes that the library has read already would be lost with its buffer.
+    // Bytes that the library has already read would be lost with its buffer.
     if let Outcome::Rests = outcome
         && parts.read_buf.is_empty()
         && wire.is_between_requests()
@@ -149,13 +152,14 @@ enum Outcome {
 
 /// Closes a connection so that the client can still read the last answer.
 ///
-/// Closing a socket with bytes unread resets the connection, and the reset can overtake the answer.
+/// Closing a socket with unread bytes resets the connection, and the reset can overtake the answer.
 /// So the sending side is closed first, and what still arrives is read and dropped for a moment.
 async fn part(mut stream: TcpStream) {
     if stream.shutdown().await.is_err() {
         return;
     }
     let mut rest = [0; 1024];
+    // Bounded in bytes and in time: a client that keeps sending must not keep the connection open.
     let drain = async {
         let mut left = MOST_DRAINED;
         while let Ok(count @ 1..) = stream.read(&mut rest).await
@@ -169,6 +173,7 @@ async fn part(mut stream: TcpStream) {
 
 async fn serve_http2<R: Rooms>(stream: TcpStream, context: Rc<ConnectionContext<R>>) {
     let activity = Rc::clone(&context.activity);
+    // The time limit for heads covered the preface, which has arrived.
     activity.head_since.set(None);
     let settings = context.worker.settings();
     let mut builder = http2::Builder::new(OnThisThread);
@@ -178,11 +183,15 @@ async fn serve_http2<R: Rooms>(stream: TcpStream, context: Rc<ConnectionContext<
         .max_header_list_size(u32::try_from(settings.head_bytes).unwrap_or(u32::MAX))
         .max_frame_size(FRAME)
         .header_table_size(HEADER_TABLE)
+        // Bounds for the "rapid reset" attack, which `Activity::cancel` counts as well.
         .max_pending_accept_reset_streams(20)
         .max_local_error_reset_streams(200)
+        // Small windows: one stream can fill no more memory than this before its host takes the
+        // bytes.
         .initial_stream_window_size(WINDOW)
         .initial_connection_window_size(4 * WINDOW)
         .max_send_buf_size(WINDOW as usize)
+        // A client that vanished without a word is noticed by unanswered pings.
         .keep_alive_interval(Duration::from_secs(20))
         .keep_alive_timeout(Duration::from_secs(20));
     let wire = TokioIo::new(ClientStream::new(stream, None, Rc::clone(&activity)));

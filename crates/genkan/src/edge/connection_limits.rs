@@ -24,7 +24,7 @@ struct Counts {
 #[derive(Debug)]
 pub(super) struct ConnectionPermit {
     counts: Arc<Mutex<Counts>>,
-    /// `None`: the address is that of a trusted proxy and has no limit of its own.
+    /// The counted address. `None` for a trusted proxy, which has no limit of its own.
     address: Option<IpAddr>,
 }
 
@@ -39,7 +39,7 @@ impl ConnectionLimits {
 
     /// Admits a connection, or returns `None` when a limit is reached.
     ///
-    /// A trusted proxy brings many clients, so only the limit on all connections applies to it.
+    /// A trusted proxy brings many clients, so only the total limit applies to it.
     pub(super) fn admit(&self, peer: IpAddr, is_believed: bool) -> Option<ConnectionPermit> {
         let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
         if counts.all >= self.total {
@@ -53,7 +53,7 @@ impl ConnectionLimits {
             }
             *count += 1;
         }
-        // Counted only now, so that a connection which was refused above has changed nothing.
+        // Counted last, so that a refused connection has changed nothing.
         counts.all += 1;
         Some(ConnectionPermit { counts: Arc::clone(&self.counts), address })
     }

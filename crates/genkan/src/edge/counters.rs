@@ -14,7 +14,7 @@ pub(crate) struct Counters {
     local: [AtomicU64; 6],
     /// Requests that the edge answered, by the first digit of the answer's status.
     refused: [AtomicU64; 6],
-    /// Connections that were closed at once because a limit was reached.
+    /// Connections that were closed at once because of a limit.
     pub(super) turned_away: AtomicU64,
     /// Open connections.
     pub(super) open: AtomicU64,
@@ -29,7 +29,7 @@ pub(crate) enum By {
 }
 
 impl Counters {
-    /// Requests by who answered and by the first digit of the status, 1 to 5.
+    /// Requests by their answerer and by the first digit of the status, 1 to 5.
     pub(crate) fn answers(&self, by: By, class: usize) -> u64 {
         self.row(by).get(class).map_or(0, |count| count.load(Ordering::Relaxed))
     }
@@ -57,7 +57,7 @@ impl Counters {
     }
 }
 
-/// Adds without a locked instruction, which is enough because a counter has one writer.
+/// Adds without a locked instruction. A counter has one writer, so no addition is lost.
 pub(super) fn add(count: &AtomicU64, more: u64) {
     count.store(count.load(Ordering::Relaxed).wrapping_add(more), Ordering::Relaxed);
 }

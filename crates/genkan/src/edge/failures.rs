@@ -1,5 +1,5 @@
-//! Metrics for refusals and failed hosts. Failures are rare, so each looks its metric up when it
-//! happens.
+//! Metrics for refusals and failed hosts. Failures are rare, so each one looks its metric up when
+//! it happens.
 
 use crate::forward::{Destination, Error};
 use crate::telemetry::metrics::{HOST_FAILURES, Metrics, REFUSALS, UPSTREAM_FAILURES};
@@ -15,12 +15,12 @@ impl FailureMetrics {
         Self { metrics }
     }
 
-    /// The edge refused a request.
+    /// Records that the edge refused a request.
     pub(super) fn refused(&self, name: &str) {
         self.metrics.counter(&REFUSALS, &[name]).increment();
     }
 
-    /// A host did not answer, or was not asked because it failed before.
+    /// Records that a host did not answer, or was not asked because it failed before.
     pub(super) fn failed(&self, destination: &Destination, error: &Error) {
         let reason = match error {
             Error::Unreachable(_) => "unreachable",
@@ -31,8 +31,8 @@ impl FailureMetrics {
             _ => return,
         };
         let Some(host) = destination.host() else {
-            // External PDSes choose their names, so a label for each could fill the memory. Their
-            // failures are not the operator's to mend either, so the log has them at `debug`.
+            // External PDSes choose their names, so a label for each could fill the memory. The
+            // operator cannot repair them either, so they are logged at `debug`.
             tracing::debug!(
                 host = destination.name(),
                 cause = error as &dyn std::error::Error,

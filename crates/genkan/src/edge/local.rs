@@ -16,11 +16,11 @@ use tower_service::Service as _;
 
 use crate::forward::AnswerBody;
 
-/// Has the router answer on the control runtime. `None`: it panicked before its own guard could
-/// answer.
+/// Lets the router answer on the control runtime. Returns `None` if the task panicked outside the
+/// router's own guard.
 ///
-/// A task of its own, so that a client that leaves does not cancel what was begun: a sign-up ends
-/// the same way whether or not its client waits.
+/// The answer has a task of its own, so that a client that leaves does not cancel what was begun: a
+/// sign-up ends in the same way whether or not its client waits.
 pub(super) async fn answer(
     router: &Router,
     control: &Handle,
@@ -34,8 +34,7 @@ pub(super) async fn answer(
     Some(response.map(AnswerBody::Local))
 }
 
-/// A request body with one time limit for the whole of it, which is enough since the bodies that
-/// Genkan reads are small.
+/// A request body with one time limit for all of it. The bodies that Genkan reads are small.
 struct Timed {
     body: Incoming,
     patience: Duration,
@@ -50,7 +49,7 @@ impl Body for Timed {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Late>>> {
-        // Bytes that are here are taken even after the limit: it is about a client that sends
+        // Bytes that have arrived count even after the limit, which is meant for clients that send
         // nothing.
         if let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(cx) {
             return Poll::Ready(frame.map(|frame| frame.map_err(|_| Late)));
@@ -69,7 +68,7 @@ impl Body for Timed {
     }
 }
 
-/// The body was cut off, or did not arrive in time.
+/// The body was cut off or did not arrive in time.
 #[derive(Debug, thiserror::Error)]
 #[error("the request's body did not arrive")]
 struct Late;

@@ -1,16 +1,16 @@
-//! The front door: every byte from outside comes in here.
+//! The front door: all traffic from outside arrives here.
 //!
 //! A few threads, each with its own runtime, listener and connections to hosts, read requests
-//! strictly and within limits. By the routing table each request is forwarded, refused, or handed
-//! to `http`, which answers it on the control runtime. No thread waits for another, and no request
-//! can make one wait.
+//! strictly and within limits. The routing table decides whether a request is forwarded, refused,
+//! or handed to `http`, which answers it on the control runtime. No thread waits for another, and
+//! no request can make one wait.
 //!
-//! The edge never touches the database, knows no method by name, and keeps no state beyond a
-//! connection's life.
+//! The edge never touches the database, knows no method by name, and keeps no state longer than a
+//! connection.
 //!
-//! How a request travels: `worker` accepts a connection and admits it, `connection` serves it
-//! (`client_stream` reads strictly below hyper), `service` answers each request of it, `answer`
-//! makes the refusals.
+//! The files follow a request: `worker` accepts a connection and admits it, `connection` serves it
+//! (`client_stream` reads strictly below hyper), `service` answers each of its requests, and
+//! `answer` makes the refusals.
 
 mod activity;
 mod address;
@@ -48,14 +48,14 @@ use crate::wire::TrustedPeers;
 pub(crate) struct EdgeContext<R> {
     pub(crate) settings: Settings,
     pub(crate) rooms: R,
-    /// The peers whose `X-Forwarded-For` is believed.
+    /// The peers whose `X-Forwarded-For` is trusted.
     pub(crate) trusted_peers: TrustedPeers,
     pub(crate) metrics: Metrics,
     /// The methods that Genkan answers itself.
     pub(crate) router: axum::Router,
-    /// Where they run.
+    /// The runtime on which `router` answers.
     pub(crate) control: Handle,
-    /// What external PDSes are called by.
+    /// What all threads share about external PDSes.
     pub(crate) external: ExternalPdses,
     /// The trusted certificate authorities, for hosts with TLS.
     pub(crate) tls: Arc<ClientConfig>,
@@ -63,11 +63,11 @@ pub(crate) struct EdgeContext<R> {
     pub(crate) name: String,
 }
 
-/// The phases of the edge's life, in their order.
+/// The phases of the edge's life, in order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd)]
 pub(crate) enum Phase {
     Open,
-    /// New connections are refused. Requests under way may end.
+    /// New connections are refused. Requests under way may finish.
     Draining,
     /// All connections are closed at once.
     Over,
@@ -90,7 +90,7 @@ impl Edge {
         context: EdgeContext<R>,
     ) -> io::Result<Self> {
         let first = worker::listen(address)?;
-        // Port 0 means any free port. The first listener chooses it and all others share it.
+        // Port 0 means any free port. The first listener chooses one, and all others share it.
         let address = first.local_addr()?;
         let mut listeners = vec![first];
         for _ in 1..context.settings.workers {
@@ -118,6 +118,8 @@ impl Edge {
                 if let Err(error) = worker::run(listener, parts) {
                     tracing::error!(%error, "an edge thread ended");
                 }
+                // Dropped when the thread ends, however it ends. `stop` waits until no sender is
+                // left.
                 drop(alive);
             })?;
         }
@@ -141,6 +143,7 @@ impl Edge {
         if tokio::time::timeout(grace, self.ended.recv()).await.is_ok() {
             return true;
         }
+        // The grace is over. What is still open is cut, so that the process ends in a known time.
         self.phase.send_replace(Phase::Over);
         self.ended.recv().await;
         false

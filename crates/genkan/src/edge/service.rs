@@ -32,7 +32,7 @@ use crate::wire::{
 pub(super) struct ConnectionContext<R> {
     pub(super) worker: Rc<Worker<R>>,
     pub(super) peer: Peer,
-    /// Whether the peer's `X-Forwarded-For` is believed.
+    /// Whether the peer's `X-Forwarded-For` is trusted.
     pub(super) is_believed: bool,
     pub(super) activity: Rc<Activity>,
 }
@@ -42,6 +42,7 @@ pub(super) async fn answer<R: Rooms>(
     connection: Rc<ConnectionContext<R>>,
     request: Request<Incoming>,
 ) -> Response<Tracked> {
+    // First of all: from here on, dropping this future counts as a cancelled request.
     let under_way = UnderWay::begin(&connection.activity);
     let by_proof = matches!(Authorization::of(request.headers()), Authorization::Dpop(_));
     let log = connection.worker.settings().request_log.then(|| Line::of(&connection, &request));
@@ -53,11 +54,12 @@ pub(super) async fn answer<R: Rooms>(
             (By::Edge, None, answer::respond(error), Some(name))
         }
     };
+    // On refusals as well: a client whose nonce is old learns the next one from the refusal.
     if by_proof && let Ok(nonce) = HeaderValue::from_str(&connection.worker.rooms().nonce()) {
         response.headers_mut().insert(DPOP_NONCE, nonce);
     }
     connection.worker.counters().answered(by, response.status());
-    // Requests that `http` answered are in the log already, by its own layer.
+    // `http` logs the requests that it answers itself.
     if let Some(line) = log
         && by != By::Genkan
     {
@@ -76,7 +78,7 @@ impl UnderWay {
         Self(Some(Rc::clone(activity)))
     }
 
-    /// Hands the activity on to the answer's body, which ends the request when it is dropped.
+    /// Hands the activity to the answer's body, which ends the request when it is dropped.
     fn answered(mut self) -> Rc<Activity> {
         self.0.take().expect("taken only here, and `self` is gone then")
     }
@@ -90,7 +92,7 @@ impl Drop for UnderWay {
     }
 }
 
-/// Who answered, and where the request went if it was forwarded.
+/// Who answered, and where the request was forwarded, if it was.
 type Answered = (By, Option<Destination>, Response<AnswerBody>);
 
 async fn route<R: Rooms>(
@@ -105,7 +107,7 @@ async fn route<R: Rooms>(
     let Some(named) = method::of_path(parts.uri.path()) else {
         return local_answer(connection, Request::from_parts(parts, body)).await;
     };
-    // Before the name is checked: a browser must be told about CORS even if the method is unknown.
+    // Before the name is checked: a browser needs the CORS headers even if the method is unknown.
     if parts.method == Method::OPTIONS {
         let response = cors::preflight(&parts.headers).map(|()| AnswerBody::Whole(None));
         return Ok((By::Edge, None, response));
@@ -121,14 +123,16 @@ async fn route<R: Rooms>(
         return Err(answer::no_websocket());
     }
     let row = table::row(name);
-    // What Genkan answers is counted there, by a layer that knows more about the request.
+    // `http` counts the requests that Genkan answers, because it knows more about them.
     let authorization = Authorization::of(&parts.headers);
     let Way::Forward(route) = decide::decide(row, &parts.method, authorization, parts.uri.query())? else {
         return local_answer(connection, Request::from_parts(parts, body)).await;
     };
-    // Counted before anything is looked up, so that a flood costs neither the database nor a host.
+    // Counted before any lookup, so that a flood costs neither the database nor a host.
     let (address, via) = connection.client(&parts.headers);
     worker.rooms().count(address, via.as_ref().map(|host| &*host.0))?;
+    // The peer's own header value was created with the connection. Only clients behind a proxy need
+    // another.
     let far = (address != connection.peer.address()).then(|| address::client(address));
     let client = far.as_ref().unwrap_or_else(|| connection.peer.client());
     let call = Call { row, route, request: &parts, client };
@@ -141,7 +145,7 @@ async fn route<R: Rooms>(
     Ok((By::Host, Some(destination), sent))
 }
 
-/// Hands a request to `http`, with what the edge knows of its client.
+/// Hands a request to `http`, with the client's address and a new request id.
 async fn local_answer<R: Rooms>(
     connection: &ConnectionContext<R>,
     mut request: Request<Incoming>,
@@ -173,8 +177,8 @@ impl<R: Rooms> ConnectionContext<R> {
 
 /// Refuses HTTP/2 requests that the strict reader would refuse on HTTP/1.1.
 ///
-/// Frames leave no doubt about where a request ends, but the library passes verbs and hosts that no
-/// host should see.
+/// Frames make clear where a request ends, but the library passes verbs and hosts that no host
+/// should see.
 fn faulty(request: &Request<Incoming>) -> Option<XrpcError> {
     if request.version() != Version::HTTP_2 {
         return None;
@@ -186,8 +190,8 @@ fn faulty(request: &Request<Incoming>) -> Option<XrpcError> {
     {
         return Some(answer::method_not_allowed());
     }
-    // HTTP/2 names the host in `:authority`, and a client may send `Host` as well (RFC 9113
-    // §8.3.1). Two that differ are how a request for one server is passed off as one for another.
+    // HTTP/2 names the host in `:authority`, and a client may send `Host` too (RFC 9113 §8.3.1).
+    // With two different ones, a request for one server could pass as a request for another.
     let mut hosts = request.headers().get_all(HOST).iter();
     let (host, authority) = (hosts.next(), request.uri().authority());
     let agree = match (host, authority) {
@@ -206,7 +210,7 @@ fn asks_for_websocket(headers: &HeaderMap) -> bool {
     headers.get_all(UPGRADE).iter().any(|value| value.as_bytes().eq_ignore_ascii_case(b"websocket"))
 }
 
-/// Not an NSID, and still the path that load balancers check under `/xrpc/`.
+/// The path under `/xrpc/` that load balancers check. It is not an NSID.
 const HEALTH: &str = "/xrpc/_health";
 
 /// An answer's body, which ends its request when it is dropped.
@@ -239,7 +243,7 @@ impl Drop for Tracked {
     }
 }
 
-/// The parts of a request's log line that are known before its answer.
+/// The parts of a request's log line that are known before the answer.
 struct Line {
     verb: Method,
     path: String,
@@ -264,8 +268,8 @@ impl Line {
         error: Option<&str>,
     ) {
         let id = RequestId::new();
-        // Only refusals name the request. A forwarded answer carries no header of Genkan's beyond
-        // the fixed list.
+        // Only refusals name the request. A forwarded answer carries none of Genkan's headers
+        // beyond the fixed list.
         if error.is_some()
             && let Ok(value) = HeaderValue::from_str(&id.0)
         {

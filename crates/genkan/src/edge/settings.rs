@@ -10,13 +10,13 @@ use crate::forward;
 /// The edge's limits.
 #[derive(Clone, Debug)]
 pub(crate) struct Settings {
-    /// Threads.
+    /// Number of threads.
     pub(crate) workers: usize,
-    /// From the first byte of a head to its end.
+    /// The time from the first byte of a head to its end.
     pub(crate) head_timeout: Duration,
-    /// From the end of a request to the first byte of the next.
+    /// The time from the end of a request to the first byte of the next.
     pub(crate) idle_timeout: Duration,
-    /// How long bytes may wait for a client that takes none of them.
+    /// How long bytes may wait for a client that accepts none of them.
     pub(crate) stalled_reader: Duration,
     pub(crate) head_bytes: usize,
     pub(crate) head_fields: usize,
@@ -54,8 +54,8 @@ impl Settings {
         HeadLimits { bytes: self.head_bytes, fields: self.head_fields, target: self.target_bytes }
     }
 
-    /// The pause between two checks of all time limits: an eighth of the shortest, so that none is
-    /// passed by much.
+    /// The pause between two checks of all time limits: an eighth of the shortest limit, so that
+    /// none is exceeded by much.
     pub(super) fn tick(&self) -> Duration {
         let shortest =
             self.head_timeout.min(self.idle_timeout).min(self.stalled_reader).min(self.forward.answer_head);

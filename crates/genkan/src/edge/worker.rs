@@ -1,4 +1,4 @@
-//! One of the edge's threads: it accepts connections, and looks after their time limits.
+//! One of the edge's threads: it accepts connections and enforces their time limits.
 //!
 //! Everything that connections share belongs to the thread and is reached through `Rc` and `Cell`,
 //! without locks.
@@ -49,8 +49,8 @@ pub(super) struct Worker<R> {
     counters: Arc<Counters>,
     failures: FailureMetrics,
     connection_limits: ConnectionLimits,
-    /// Weak, so that a connection's end frees its activity; [`check_all`](Self::check_all) drops
-    /// the rest.
+    /// Weak, so that a connection's end frees its activity. [`check_all`](Self::check_all) drops
+    /// the dead entries.
     activities: RefCell<Vec<Weak<Activity>>>,
     open: Cell<usize>,
 }
@@ -105,6 +105,7 @@ pub(super) fn run<R: Rooms>(listener: std::net::TcpListener, parts: Parts<R>) ->
 async fn serve<R: Rooms>(listener: std::net::TcpListener, parts: Parts<R>) -> io::Result<()> {
     let listener = TcpListener::from_std(listener)?;
     let mut phase = parts.phase;
+    // Each of these belongs to this thread alone, so that `Rc` and `Cell` are enough.
     let settings = &parts.edge.settings;
     let via = HeaderValue::try_from(format!("1.1 {}", parts.edge.name)).map_err(io::Error::other)?;
     let connector = Connector::new(Arc::clone(&parts.edge.tls));
@@ -127,12 +128,14 @@ async fn serve<R: Rooms>(listener: std::net::TcpListener, parts: Parts<R>) -> io
         edge: Arc::clone(&parts.edge),
     });
     let mut ticks = tokio::time::interval(settings.tick());
+    // After a long pause one check is enough: many at once would find nothing new.
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut swept = monotonic_now();
     let mut listener = Some(listener);
     loop {
         tokio::select! {
-            // Shutdown first and new connections last, so that a flood of them delays neither.
+            // Shutdown first and new connections last, so that a flood of connections delays
+            // neither.
             biased;
             _ = phase.changed() => {
                 let disposition = match *phase.borrow_and_update() {
@@ -140,7 +143,7 @@ async fn serve<R: Rooms>(listener: std::net::TcpListener, parts: Parts<R>) -> io
                     Phase::Draining => Disposition::Drain,
                     Phase::Over => Disposition::Drop,
                 };
-                // Closes the socket: the system refuses new connections from here on.
+                // Closing the socket makes the system refuse new connections.
                 listener = None;
                 worker.escalate_all(disposition);
             }
@@ -155,9 +158,9 @@ async fn serve<R: Rooms>(listener: std::net::TcpListener, parts: Parts<R>) -> io
             accepted = accept(listener.as_ref()) => match accepted {
                 Ok((stream, peer)) => Rc::clone(&worker).admit(stream, peer),
                 Err(error) => {
-                    // Most likely the process is out of file descriptors. Accepting at once again
-                    // would fail at once again and use the whole thread, so connections get a
-                    // moment to end.
+                    // Most likely the process is out of file descriptors. Accepting again at once
+                    // would fail again and keep the thread busy, so open connections get a moment
+                    // to end.
                     tracing::warn!(%error, "a connection could not be accepted");
                     tokio::time::sleep(Duration::from_millis(50)).await;
                 }
@@ -181,10 +184,12 @@ impl<R: Rooms> Worker<R> {
     fn admit(self: Rc<Self>, stream: TcpStream, peer: SocketAddr) {
         let peer = Peer::new(peer.ip());
         let is_believed = self.edge.trusted_peers.speaks_for_others(peer.address());
+        // Refused by closing: an answer would cost the reading of a request.
         let Some(permit) = self.connection_limits.admit(peer.address(), is_believed) else {
             counters::add(&self.counters.turned_away, 1);
             return;
         };
+        // An answer leaves in several small writes. Nagle's algorithm would hold the last one back.
         if stream.set_nodelay(true).is_err() {
             // The client has closed it already.
             return;

@@ -2,14 +2,14 @@
 
 use http::header::{AUTHORIZATION, HeaderMap};
 
-/// What a request shows of whom it speaks for.
+/// What a request's `Authorization` header says about its caller.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Authorization<'a> {
     /// There is no such header.
     Missing,
     /// A bearer token (RFC 6750 §2.1).
     Bearer(&'a str),
-    /// A token that is bound to a key, and good only together with a proof (RFC 9449 §7.1).
+    /// A token that is bound to a key, and valid only together with a proof (RFC 9449 §7.1).
     Dpop(&'a str),
     /// Base64 of a name and a password (RFC 7617 §2), not yet decoded.
     Basic(&'a str),
@@ -32,12 +32,12 @@ impl<'a> Authorization<'a> {
     pub(crate) fn of(headers: &'a HeaderMap) -> Self {
         let mut values = headers.get_all(AUTHORIZATION).iter();
         let Some(value) = values.next() else { return Self::Missing };
-        // Two headers are refused before either is read: the edge, a handler and a host behind
-        // Genkan might each pick another one, and then act for different accounts.
+        // Two headers are refused before either is read: the edge, a handler and a host might each
+        // pick a different one, and act for different accounts.
         if values.next().is_some() {
             return Self::Repeated;
         }
-        // Other bytes than visible ASCII are no token in any scheme.
+        // Bytes other than visible ASCII are not a token in any scheme.
         let text = value.to_str().unwrap_or_default();
         let (scheme, token) = text.split_once(' ').unwrap_or((text, ""));
         let is_one_word = !token.is_empty() && !token.contains(' ');

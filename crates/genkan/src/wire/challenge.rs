@@ -1,26 +1,26 @@
-//! What a 401 asks for: `WWW-Authenticate` (RFC 9110 §11.6.1).
+//! The `WWW-Authenticate` challenges of a 401 (RFC 9110 §11.6.1).
 
 use genkan_protocol::oauth::jws::Algorithm;
 use http::HeaderValue;
 
-/// Any bearer token, for a request without one that Genkan answers itself.
+/// Asks for any bearer token, where Genkan answers itself.
 pub(crate) const BEARER_OF_GENKAN: HeaderValue = HeaderValue::from_static("Bearer realm=\"genkan\"");
 
-/// Any bearer token, for a request without one that a PDS would answer.
+/// Asks for any bearer token, where a PDS would answer.
 pub(crate) const BEARER: HeaderValue = HeaderValue::from_static("Bearer");
 
-/// A token of either kind.
+/// Asks for a token of either kind.
 pub(crate) const EITHER: HeaderValue = HeaderValue::from_static("DPoP, Bearer");
 
-/// Another bearer token, since something is wrong with the one that came (RFC 6750 §3.1).
+/// Asks for another bearer token, because the one that came is not valid (RFC 6750 §3.1).
 pub(crate) fn bearer(code: &str, description: &str) -> Option<HeaderValue> {
     let description = quotable(description);
     format!("Bearer error=\"{code}\", error_description=\"{description}\"").parse().ok()
 }
 
-/// Another token or proof, since something is wrong with what came (RFC 9449 §7.1).
+/// Asks for another token or proof, because what came is not valid (RFC 9449 §7.1).
 ///
-/// `None` only if the code is not a word that a header can hold.
+/// Returns `None` only if the code contains characters that a header cannot hold.
 pub(crate) fn dpop(code: &str, description: &str) -> Option<HeaderValue> {
     // RFC 9449 §7.1: `algs` lists the signature algorithms that a client may use for its proofs.
     let algorithms: Vec<&str> = Algorithm::ALL.iter().map(|algorithm| algorithm.as_str()).collect();
@@ -28,7 +28,7 @@ pub(crate) fn dpop(code: &str, description: &str) -> Option<HeaderValue> {
     format!("DPoP algs=\"{algorithms}\", error=\"{code}\", error_description=\"{description}\"").parse().ok()
 }
 
-/// The characters that RFC 6750 §3 allows in a description.
+/// Keeps the characters that RFC 6750 §3 allows in a description.
 fn quotable(description: &str) -> String {
     // Characters outside the allowed set are dropped, so that no text can end the quoted string
     // early or start another header.

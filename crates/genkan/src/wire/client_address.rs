@@ -1,8 +1,8 @@
 //! The address of a request's client.
 //!
-//! It is the socket's address, unless that is of a proxy that the operator listed or of a
-//! registered host. These say in `X-Forwarded-For` for whom they speak. The header is read from its
-//! end, where the last trusted peer wrote; what stands further left may be made up by the client.
+//! It is the socket's address, unless that belongs to a proxy that the operator listed or to a
+//! registered host. These name the client in `X-Forwarded-For`. The header is read from its end,
+//! where the last trusted peer wrote. The client may have made up what stands further left.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -15,8 +15,8 @@ use ipnet::IpNet;
 
 use super::XrpcError;
 
-/// The client's address, by which requests are limited and logged. An extension of each request
-/// that `http` answers.
+/// The client's address, by which requests are limited and logged. Each request that `http` answers
+/// has it as an extension.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct ClientAddr(pub(crate) IpAddr);
 
@@ -40,7 +40,7 @@ pub(crate) struct ViaHost(pub(crate) Arc<str>);
 /// Each address of a registered host, with the host's name.
 type Hosts = HashMap<IpAddr, Arc<str>>;
 
-/// The peers whose `X-Forwarded-For` is believed. Cheap to clone.
+/// The peers whose `X-Forwarded-For` is trusted. Cheap to clone.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct TrustedPeers {
     proxies: Arc<[IpNet]>,
@@ -57,12 +57,12 @@ impl TrustedPeers {
         *self.hosts.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(hosts);
     }
 
-    /// Whether this peer's `X-Forwarded-For` is believed.
+    /// Whether this peer's `X-Forwarded-For` is trusted.
     pub(crate) fn speaks_for_others(&self, peer: IpAddr) -> bool {
         self.believes(peer.to_canonical(), &mut None)
     }
 
-    /// The client of a request that came from `peer`, and the host it came through.
+    /// Returns the client of a request that came from `peer`, and the host that passed it on.
     pub(crate) fn client(&self, peer: IpAddr, headers: &HeaderMap) -> (ClientAddr, Option<ViaHost>) {
         // An IPv4 client of an IPv6 socket appears as `::ffff:a.b.c.d`. The canonical form makes it
         // match the networks that the operator wrote.
@@ -76,7 +76,7 @@ impl TrustedPeers {
         let said = headers.get_all("x-forwarded-for").iter().rev();
         let said = said.flat_map(|value| value.to_str().unwrap_or_default().rsplit(','));
         for address in said {
-            // What cannot be read ends the walk: nothing before it can be trusted.
+            // An unreadable entry ends the walk: nothing before it can be trusted.
             let Some(address) = read(address.trim()) else { break };
             client = address.to_canonical();
             if !self.believes(client, &mut via) {
@@ -86,12 +86,12 @@ impl TrustedPeers {
         (ClientAddr(client), via)
     }
 
-    /// Whether this address speaks for others. A host is noted: the first one on the way from us.
+    /// Whether this address may name another client. Notes the first host on the way.
     fn believes(&self, address: IpAddr, via: &mut Option<ViaHost>) -> bool {
         if self.proxies.iter().any(|network| network.contains(&address)) {
             return true;
         }
-        // One host does not speak for another.
+        // A host may not name another host.
         if via.is_some() {
             return false;
         }
@@ -102,7 +102,7 @@ impl TrustedPeers {
     }
 }
 
-/// An address; some proxies write its port too.
+/// Reads an address. Some proxies append its port.
 fn read(text: &str) -> Option<IpAddr> {
     text.parse().ok().or_else(|| text.parse::<std::net::SocketAddr>().ok().map(|address| address.ip()))
 }

@@ -1,4 +1,4 @@
-//! Cross-origin requests (Fetch §3.2): every origin may ask, and none with cookies.
+//! Cross-origin requests (Fetch §3.2): every origin may ask, but never with cookies.
 //!
 //! Genkan sets these headers itself, on every answer and on errors too; those of a PDS are never
 //! passed on.
@@ -10,7 +10,7 @@ use http::header::{
 };
 use http::{Response, StatusCode};
 
-/// Sets what every answer but a preflight's carries.
+/// Sets the CORS headers of every answer except a preflight's.
 pub(crate) fn allow(headers: &mut HeaderMap) {
     // Browsers refuse the wildcard for requests with credentials, so a page of another site cannot
     // use the cookies of this one.
@@ -18,17 +18,17 @@ pub(crate) fn allow(headers: &mut HeaderMap) {
     headers.insert(ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static(EXPOSED));
 }
 
-/// The answer to a preflight (`OPTIONS`), before anything is asked of a method.
+/// The answer to a preflight (`OPTIONS`), before the method is looked at.
 ///
-/// It exposes no headers, because a preflight's own headers are never shown to scripts. Since it
-/// repeats what was asked for, caches are told so by `Vary`.
+/// It exposes no headers, because scripts never see those of a preflight. It reflects header names,
+/// so `Vary` tells caches.
 pub(crate) fn preflight(asked: &HeaderMap) -> Response<()> {
     let mut response = Response::new(());
     *response.status_mut() = StatusCode::NO_CONTENT;
     let headers = response.headers_mut();
     headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
     headers.insert(ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static(VERBS));
-    // One day. Browsers cap it at less, which only means that they ask more often.
+    // One day. Browsers cap it lower, and then ask more often.
     headers.insert(ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static("86400"));
     headers.insert(VARY, HeaderValue::from_static("access-control-request-headers"));
     if let Some(names) = reflected(asked) {
@@ -37,10 +37,9 @@ pub(crate) fn preflight(asked: &HeaderMap) -> Response<()> {
     response
 }
 
-/// The names that were asked for, so that headers which clients invent tomorrow work without a
-/// release.
+/// Reflects the requested header names, so that headers invented tomorrow work without a release.
 fn reflected(asked: &HeaderMap) -> Option<HeaderValue> {
-    // Parsed and printed again, so that nothing but names can get into the answer's head.
+    // Parsed and printed again, so that only header names can reach the answer's head.
     let names: Vec<HeaderName> = asked
         .get_all(ACCESS_CONTROL_REQUEST_HEADERS)
         .iter()

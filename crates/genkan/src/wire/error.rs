@@ -13,7 +13,7 @@ use http::header::{
 
 use super::{challenge, media_type, messages};
 
-/// A refusal as a client sees it, and for the log why.
+/// A refusal as a client sees it, with its cause for the log.
 #[derive(Debug)]
 pub(crate) struct XrpcError {
     pub(crate) status: StatusCode,
@@ -40,7 +40,7 @@ impl XrpcError {
         bad_request("InvalidRequest", message)
     }
 
-    /// 400 `InvalidRequest`: the method is called by other verbs, and `Allow` names them.
+    /// 400 `InvalidRequest`: the method takes other verbs, and `Allow` names them.
     pub(crate) fn wrong_verb(allowed: &'static str) -> Self {
         Self::invalid(format!("Incorrect HTTP method, expected {allowed}"))
             .with(ALLOW, HeaderValue::from_static(allowed))
@@ -65,13 +65,13 @@ impl XrpcError {
         error
     }
 
-    /// 503 `NotEnoughResources`: worth another try soon.
+    /// 503 `NotEnoughResources`: another try may succeed soon.
     pub(crate) fn unavailable(message: impl Into<Cow<'static, str>>) -> Self {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "NotEnoughResources", message)
             .with(RETRY_AFTER, HeaderValue::from_static("5"))
     }
 
-    /// 501 `MethodNotImplemented`, saying who answers it.
+    /// 501 `MethodNotImplemented`, with a message that says who answers the method.
     pub(crate) fn not_here(message: impl Into<Cow<'static, str>>) -> Self {
         Self::new(StatusCode::NOT_IMPLEMENTED, "MethodNotImplemented", message)
     }
@@ -86,7 +86,7 @@ impl XrpcError {
         self
     }
 
-    /// The value of a `WWW-Authenticate` header, if there is one.
+    /// Adds a `WWW-Authenticate` header, if there is a challenge.
     pub(crate) fn challenging(self, challenge: Option<HeaderValue>) -> Self {
         match challenge {
             Some(challenge) => self.with(WWW_AUTHENTICATE, challenge),
@@ -112,18 +112,18 @@ pub(crate) fn bad_request(name: &'static str, message: impl Into<Cow<'static, st
     XrpcError::new(StatusCode::BAD_REQUEST, name, message)
 }
 
-/// 401 with the challenge that clients look for on every 401.
+/// 401 with the challenge that clients expect on every 401.
 pub(crate) fn unauthorized(name: &'static str, message: impl Into<Cow<'static, str>>) -> XrpcError {
     XrpcError::new(StatusCode::UNAUTHORIZED, name, message)
         .with(WWW_AUTHENTICATE, challenge::BEARER_OF_GENKAN)
 }
 
-/// The name of the error of an answer, for the log and the metrics.
+/// The error name of an answer, for the log and the metrics.
 #[derive(Clone, Debug)]
 pub(crate) struct ErrorName(pub(crate) Cow<'static, str>);
 
 impl XrpcError {
-    /// The answer. Its cause is logged here, once.
+    /// Builds the answer, and logs its cause once.
     pub(crate) fn answer(self) -> http::Response<Vec<u8>> {
         if let Some(cause) = &self.cause {
             let chain = chain(cause.as_ref());
@@ -158,10 +158,10 @@ impl IntoResponse for XrpcError {
     }
 }
 
-/// Tells Genkan's errors from those of a PDS behind it.
+/// Distinguishes Genkan's errors from those of a PDS behind it.
 pub(crate) const GENKAN_ERROR: HeaderName = HeaderName::from_static("x-genkan-error");
 
-/// A cause with all that lies below it, on one line.
+/// A cause with all of its own causes, on one line.
 fn chain(cause: &(dyn StdError + 'static)) -> String {
     let mut text = cause.to_string();
     let mut below = cause.source();

@@ -1,9 +1,9 @@
 //! What both doors say on the wire: the edge, which forwards, and `http`, which answers.
 //!
-//! A client cannot tell which of the two answered it, so each fact of HTTP and XRPC is read and
-//! said in one place: the `Authorization` header, cross-origin requests, the error envelope and its
-//! texts, challenges, rate-limit headers, the client's address and the trust in proxies, the
-//! request's id.
+//! A client cannot tell which of the two answered it. So each fact of HTTP and XRPC is read and
+//! written in one place: the `Authorization` header, cross-origin requests, the error envelope and
+//! its texts, challenges, rate-limit headers, the client's address with the trust in proxies, and
+//! the request's id.
 //!
 //! This room knows no account, no host and no method.
 

@@ -1,4 +1,4 @@
-//! What a client is told of a rate limit: the published `RateLimit-*` headers, and 429.
+//! What a client learns of a rate limit: the published `RateLimit-*` headers, and 429.
 
 use http::StatusCode;
 use http::header::{HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
@@ -8,8 +8,7 @@ use super::messages;
 use crate::base::Timestamp;
 use crate::limits::Verdict;
 
-/// Says how far the client is from the limit. A limit that an answer already names is the tighter
-/// one and stays.
+/// Adds the rate-limit headers. A limit that an answer already names is the tighter one and stays.
 pub(crate) fn put(headers: &mut HeaderMap, verdict: &Verdict) {
     // Several limits can apply to one request. The handler's own limit is put on the answer before
     // the layer around all routes puts the general one.
@@ -21,12 +20,12 @@ pub(crate) fn put(headers: &mut HeaderMap, verdict: &Verdict) {
     }
 }
 
-/// 429 `RateLimitExceeded`, with the seconds until another try is worth it.
+/// 429 `RateLimitExceeded`, with the time until another try makes sense.
 pub(crate) fn refusal(verdict: &Verdict, now: Timestamp) -> XrpcError {
     refusal_for(verdict, verdict.retry_after(now))
 }
 
-/// 429 `RateLimitExceeded`, with these seconds until another try is worth it.
+/// 429 `RateLimitExceeded`, with this number of seconds until another try makes sense.
 pub(crate) fn refusal_for(verdict: &Verdict, retry_after: u64) -> XrpcError {
     let error =
         XrpcError::new(StatusCode::TOO_MANY_REQUESTS, "RateLimitExceeded", messages::TOO_MANY_REQUESTS)
