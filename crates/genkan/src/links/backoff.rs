@@ -1,4 +1,4 @@
-//! Pauses after failures: of a server, or of one session. Each one is longer than the last.
+//! Pauses after failures of a server or of one session. Each pause is longer than the last.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
@@ -6,12 +6,12 @@ use std::time::Duration;
 
 use crate::base::{Timestamp, random};
 
-/// Failures of servers, and of single sessions.
+/// The failures of servers and of single sessions.
 #[derive(Debug, Default)]
 pub(super) struct Backoff {
     /// By issuer.
     pub(super) servers: Failures,
-    /// By link: sessions that only have trouble of their own.
+    /// By link: sessions whose trouble is their own and not their server's.
     pub(super) links: Failures,
 }
 
@@ -25,13 +25,14 @@ struct Failure {
 }
 
 impl Failures {
-    /// How much of its pause is left.
+    /// Returns the rest of a pause, if one is running.
     pub(super) fn pause(&self, issuer: &str, now: Timestamp) -> Option<Duration> {
         let servers = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         servers.get(issuer).map(|trouble| trouble.until.since(now)).filter(|left| !left.is_zero())
     }
 
-    /// Counts a failure and returns the pause that follows. `asked`: the pause that it asked for itself.
+    /// Counts a failure and returns the pause that follows. `asked` is the pause that the server
+    /// requested.
     pub(super) fn failed(&self, issuer: &str, asked: Option<Duration>, now: Timestamp) -> Duration {
         let mut servers = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         // The map is searched only when it is full. An entry whose pause ended more than a minute
@@ -42,11 +43,10 @@ impl Failures {
         let times = servers.get(issuer).map_or(0, |trouble| trouble.times);
         // The exponent is bounded, so the multiplication cannot overflow.
         let doubled = (FIRST * 2_u32.pow(times.min(8))).min(LONGEST);
-        // Spread by ±20 %, so that the sessions of one server do not all come back in the same
-        // moment.
+        // Spread by ±20 %, so that the sessions of one server do not all return at the same moment.
         let pause = asked.unwrap_or(doubled).mul_f64(0.8 + 0.4 * random::fraction());
-        // A map that is still full takes no new names. Memory stays bounded, and such a server is
-        // merely asked more often.
+        // A full map takes no new names. Memory stays bounded, and such a server is merely asked
+        // more often.
         if servers.len() < MOST || servers.contains_key(issuer) {
             let trouble = Failure { times: times.saturating_add(1), until: now.plus(pause) };
             servers.insert(issuer.to_owned(), trouble);
@@ -54,14 +54,14 @@ impl Failures {
         pause
     }
 
-    /// Forgets its failures.
+    /// Forgets the failures of a name.
     pub(super) fn mended(&self, issuer: &str) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(issuer);
     }
 }
 
 const FIRST: Duration = Duration::from_secs(2);
-/// Short enough that people are served soon after their server is back.
+/// Short enough that people are served soon after their server returns.
 const LONGEST: Duration = Duration::from_mins(1);
 const MOST: usize = 5_000;
 

@@ -1,7 +1,8 @@
 //! The return of a browser from its account's server.
 //!
-//! The row of its sign-in is taken out first, so that nothing can be tried twice. Only then is anything compared, and
-//! only with what the row says. Tokens that came are revoked if anything about them is not as it has to be.
+//! The row of the sign-in is removed first, so that nothing can be tried twice. Only then is
+//! anything compared, and only with that row. Tokens that were issued are revoked if anything about
+//! them is wrong.
 
 use std::time::Duration;
 
@@ -22,43 +23,43 @@ use super::vault::{LoginSecrets, SessionAad, Tokens};
 use crate::base::{Secret, random};
 use crate::telemetry::metrics::LINK_LOGINS;
 
-/// What the browser brings. Nothing else of its URL is read.
+/// What the browser brings. Genkan reads nothing else of its URL.
 #[derive(Debug, Default)]
 pub(crate) struct Callback {
     pub(crate) state: Option<String>,
     pub(crate) iss: Option<String>,
     pub(crate) code: Option<Secret<String>>,
     pub(crate) error: Option<String>,
-    /// An answer of a kind that we never ask for (JARM).
+    /// Whether the answer has a form that Genkan never requests (JARM).
     pub(crate) has_response: bool,
 }
 
-/// A person signed in at their own server, and has not decided here yet.
+/// A person who signed in at their own server and has not decided here yet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Arrival {
-    /// Its session, which will be that of the grant of this name.
+    /// The id of the session, which the grant will have too.
     pub(crate) link: String,
     pub(crate) did: Did,
-    /// Confirmed both ways. `None`: it is not, or it could not be resolved.
+    /// Confirmed in both directions. `None` if it is not, or could not be resolved.
     pub(crate) handle: Option<String>,
-    /// The issuer of its server.
+    /// The issuer of the account's server.
     pub(crate) issuer: String,
-    /// What was granted there: the app gets no more.
+    /// The scope that the server granted. The app gets no more.
     pub(crate) scope: String,
     pub(crate) request: Option<String>,
-    /// Genkan's page on which the person goes on.
+    /// The page of Genkan on which the person continues.
     pub(crate) back: String,
 }
 
 impl Links {
-    /// Ends the sign-in that `callback` answers, in the browser with this secret.
+    /// Completes the sign-in that `callback` answers, in the browser with this secret.
     pub(crate) async fn finish(
         &self,
         callback: Callback,
         browser: Option<&str>,
         device: Option<&str>,
     ) -> Result<Arrival, FinishError> {
-        // Boxed: the future of a look-up at an external server is large.
+        // Boxed: the future of a lookup at an external server is large.
         let finished = Box::pin(self.try_to_finish(callback, browser, device)).await;
         let outcome = match &finished {
             Ok(_) => "done",
@@ -92,7 +93,8 @@ impl Links {
         let is_ours =
             bool::from(known.as_bytes().ct_eq(login.browser.as_bytes())) && device == Some(&login.device);
         if !is_ours {
-            // Another browser learns nothing of the sign-in, not even which page it began on.
+            // Another browser learns nothing about the sign-in, not even the page on which it
+            // began.
             return Err(nowhere(Failure::OtherBrowser));
         }
         self.judge(&login, callback, &state).await.map_err(|why| why.back_to(&login.back))
@@ -100,15 +102,15 @@ impl Links {
 
     async fn judge(&self, login: &Login, callback: Callback, state: &str) -> Result<Arrival, Failure> {
         let inner = &self.inner;
-        // The sweep runs only now and then, so an expired row can still be found.
+        // The sweep runs only from time to time, so an expired row can still be found.
         if login.expires_at <= inner.clock.now() {
             return Err(Failure::Unknown);
         }
         if callback.has_response {
-            return Err(Failure::Unacceptable("an answer of a kind that was not asked for"));
+            return Err(Failure::Unacceptable("the response mode was not requested"));
         }
-        // RFC 9207 §2.4. Checked before the error is believed, too: a mixed-up server must not end
-        // a sign-in in another server's name.
+        // RFC 9207 §2.4. Checked before the error is believed too: a mixed-up server must not end a
+        // sign-in in the name of another.
         match callback.iss.as_deref() {
             Some(iss) if iss == login.server.issuer => {}
             Some(_) => return Err(Failure::Unacceptable("\"iss\" is another server")),
@@ -122,14 +124,14 @@ impl Links {
         let secrets = LoginSecrets::open(&inner.sealer, &login.state, &login.sealed)
             .map_err(|_| Failure::Unacceptable("its secrets do not open"))?;
         let key = match &login.client_key {
-            Some(id) => Some(inner.client.key(id).ok_or(Failure::Unacceptable("our key is gone"))?),
+            Some(id) => Some(inner.client.key(id).ok_or(Failure::Unacceptable("the client key no longer exists"))?),
             None => None,
         };
-        // The client id and key of the push, even if a newer key exists: the server holds the code
+        // The client id and key of the push, even if a newer key exists: the server binds the code
         // to the client that asked for it.
         let identity = ClientIdentity { id: login.client_id.clone(), key };
         let proof_key = ProofKey::new(secrets.key.clone());
-        // The nonces that were heard at the push.
+        // The nonces that were received at the push are remembered under the same `state`.
         let server = inner.server_client(&login.server, &identity, state, &proof_key);
         let fields = vec![
             ("grant_type", "authorization_code".to_owned()),
@@ -138,8 +140,8 @@ impl Links {
             ("code_verifier", secrets.verifier.as_str().to_owned()),
         ];
         let given = server.token(fields).await.map_err(request_failed)?;
-        // Cloned before `given` is consumed. If anything below is refused, the tokens must not live
-        // on at their server without a use.
+        // Cloned before `given` is consumed. If anything below fails, the tokens must not stay
+        // valid without a use.
         let revocable = given.refresh.as_ref().unwrap_or(&given.access).clone();
         let arrived = self.arrive(login, &secrets, given).await;
         if arrived.is_err() {
@@ -148,7 +150,7 @@ impl Links {
         arrived
     }
 
-    /// Looks at what the server gave, proves its authority afresh, and keeps the session.
+    /// Checks what the server issued, verifies its authority again, and stores the session.
     async fn arrive(
         &self,
         login: &Login,
@@ -156,14 +158,14 @@ impl Links {
         given: TokenResponse,
     ) -> Result<Arrival, Failure> {
         let inner = &self.inner;
-        let did = given.sub.ok_or(Failure::Unacceptable("\"sub\" is no DID"))?;
+        let did = given.sub.ok_or(Failure::Unacceptable("\"sub\" is not a DID"))?;
         let refresh = given.refresh.ok_or(Failure::Unacceptable("\"refresh_token\" is missing"))?;
         let scope = given.scope.unwrap_or_default();
         if !scope.split(' ').any(|value| value == "atproto") {
             return Err(Failure::Unacceptable("\"scope\" lacks atproto"));
         }
         // Without an expected account the person typed only the address of a server. Then any
-        // account of that server will do.
+        // account of that server is accepted.
         if login.did.as_ref().is_some_and(|expected| *expected != did) {
             return Err(Failure::Unacceptable("\"sub\" is another account"));
         }
@@ -173,7 +175,7 @@ impl Links {
         if found.server.issuer != login.server.issuer {
             return Err(Failure::Unacceptable("the server does not speak for the account"));
         }
-        // The sign-in does not depend on the handle: a slow or broken one is left out.
+        // The sign-in does not depend on the handle, so a slow or broken one is left out.
         let handle = tokio::time::timeout(PATIENCE, inner.discovery.confirmed_handle(&found.document)).await;
         let handle = handle.unwrap_or_default().map(|handle| handle.to_string());
 
@@ -211,7 +213,7 @@ impl Links {
 }
 
 impl Inner {
-    /// In a transaction of its own: whatever happens afterwards, it is used.
+    /// Removes the row in a transaction of its own, so that it is used up whatever happens next.
     async fn take_login(&self, state: &str) -> crate::db::Result<Option<Login>> {
         let mut tx = self.db.begin().await?;
         let login = logins::take(&mut tx, state).await?;
@@ -223,7 +225,7 @@ impl Inner {
         self.discovery.of_did(did).await.map_err(|error| match error {
             DiscoveryError::Away(why) => Failure::Away(why),
             DiscoveryError::NoSuchAccount | DiscoveryError::Ended | DiscoveryError::Unusable(_) => {
-                Failure::Unacceptable("nobody can be shown to speak for the account")
+                Failure::Unacceptable("no authorization server is verified for the account")
             }
         })
     }
@@ -255,12 +257,12 @@ fn request_failed(error: TokenRequestError) -> Failure {
     }
 }
 
-/// A code of OAuth is a short word; anything else is not repeated.
+/// An OAuth error code is a short word. Anything else is not repeated.
 fn word(code: &str) -> &str {
     let is_word =
         (1..=64).contains(&code.len()) && code.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_');
     if is_word { code } else { "unknown" }
 }
 
-/// The handle is only shown.
+/// Short, because the handle is only shown.
 const PATIENCE: Duration = Duration::from_secs(4);

@@ -1,9 +1,9 @@
 //! Genkan as an OAuth client of other servers: its metadata documents and keys.
 //!
-//! The stable client id stands for the operator's list of scopes. Servers compare a requested scope
-//! with the client's document letter by letter, so a request beyond that list uses a client id of its
-//! own, made of the hash of exactly that scope. On loopback Genkan is a client in development, without
-//! document and keys.
+//! The stable client id stands for the operator's list of scope values. Servers compare a requested
+//! scope with the client's document as a string, so a request beyond that list uses a client id of
+//! its own, derived from the hash of exactly that scope. On loopback Genkan is a client in
+//! development, which has no document and no keys.
 
 use std::collections::HashSet;
 use std::fmt;
@@ -24,7 +24,8 @@ pub(crate) struct ClientKey {
     /// `kid` in Genkan's key set.
     pub(crate) id: String,
     pub(crate) private: P256PrivateKey,
-    /// It is published before that, since other servers may remember an older key set for a while.
+    /// The time from which the key signs. It is published earlier, because other servers may cache
+    /// an older key set.
     pub(crate) usable_from: Timestamp,
 }
 
@@ -34,10 +35,10 @@ impl fmt::Debug for ClientKey {
     }
 }
 
-/// Gives the keys of now, the newest first.
+/// Returns the current keys, the newest first.
 pub(crate) type ClientKeys = Arc<dyn Fn() -> Vec<ClientKey> + Send + Sync>;
 
-/// Genkan as other servers know it.
+/// The client that other servers know Genkan as.
 pub(super) struct Client {
     origin: Origin,
     name: String,
@@ -46,18 +47,18 @@ pub(super) struct Client {
     pages: Vec<(&'static str, String)>,
 }
 
-/// The client id and key of one session. A session keeps both for life.
+/// The client id and key of one session. A session keeps both for its whole life.
 #[derive(Clone, Debug)]
 pub(super) struct ClientIdentity {
     pub(super) id: String,
     pub(super) key: Option<ClientKey>,
 }
 
-/// A name for a set of scopes, which may need a document of its own.
+/// The client id for a set of scope values, which may need a document of its own.
 #[derive(Debug)]
 pub(super) struct ClientName {
     pub(super) id: String,
-    /// The hash that its document is found by.
+    /// The hash under which the document is found.
     pub(super) own_document: Option<String>,
 }
 
@@ -76,12 +77,12 @@ impl Client {
         &self.origin
     }
 
-    /// Without https there is no document that others could fetch.
+    /// Whether Genkan has no https, and so no document that others could fetch.
     fn is_in_development(&self) -> bool {
         !self.origin.is_https()
     }
 
-    /// Where browsers come back to. Servers take loopback by address only.
+    /// The address to which browsers return. Servers accept loopback only as an IP address.
     pub(super) fn redirect_uri(&self) -> String {
         if self.is_in_development() {
             return format!("http://127.0.0.1:{}{CALLBACK}", self.origin.port());
@@ -89,7 +90,7 @@ impl Client {
         format!("{}{CALLBACK}", self.origin)
     }
 
-    /// The name under which this is asked for.
+    /// The client id for a scope.
     pub(super) fn name_for(&self, scope: &str) -> ClientName {
         if self.is_in_development() {
             let query = query::of_pairs(&[("scope", scope), ("redirect_uri", &self.redirect_uri())]);
@@ -104,14 +105,15 @@ impl Client {
         ClientName { id: format!("{}{OTHERS}{hash}.json", self.origin), own_document: Some(hash) }
     }
 
-    /// The key for new sign-ins: the newest that every server can have seen. None in development.
+    /// The key for new sign-ins: the newest one that every server can have seen. `None` in
+    /// development.
     pub(super) fn newest_key(&self, now: Timestamp) -> Option<ClientKey> {
         if self.is_in_development() {
             return None;
         }
         let keys = (self.keys)();
-        // The keys come newest first. Other servers cache our key set, so a key that was just made
-        // is not used yet. If every key is that new, the oldest is the best choice.
+        // The keys are in order, newest first. Other servers cache the key set, so a new key is not
+        // used at once. If all keys are that new, the oldest is the best choice.
         keys.iter().find(|key| key.usable_from <= now).or_else(|| keys.last()).cloned()
     }
 
@@ -119,7 +121,7 @@ impl Client {
         (self.keys)().into_iter().find(|key| key.id == id)
     }
 
-    /// The document at the stable name, or at one for these scopes.
+    /// The document of the stable client id, or of the one for this scope.
     pub(super) fn document(&self, own_scope: Option<&str>) -> Value {
         let scope = own_scope.unwrap_or(&self.scope);
         let mut document = json!({
@@ -151,7 +153,8 @@ impl Client {
 }
 
 impl ClientIdentity {
-    /// Adds the client's proof to a form for this server. An assertion is good for one attempt.
+    /// Adds the client's assertion to a form for this server. An assertion is valid for one
+    /// attempt.
     pub(super) fn sign_form(&self, issuer: &str, now: Timestamp, fields: &mut Vec<(&'static str, String)>) {
         fields.push(("client_id", self.id.clone()));
         if let Some(key) = &self.key {
@@ -170,12 +173,13 @@ impl fmt::Debug for Client {
 }
 
 fn hash_of(scope: &str) -> String {
+    // 32 characters are 160 bits: nobody finds a second scope with the same name.
     let mut hash = BASE32_NOPAD.encode(&Sha256::digest(scope)).to_ascii_lowercase();
     hash.truncate(32);
     hash
 }
 
-/// Where our documents are.
+/// The paths of Genkan's client documents.
 pub(crate) const STABLE: &str = "/oauth/client-metadata.json";
 pub(crate) const OTHERS: &str = "/oauth/clients/";
 pub(crate) const KEY_SET: &str = "/oauth/client-jwks.json";

@@ -1,4 +1,4 @@
-//! One version of a session's tokens, unsealed, for as long as it is good.
+//! One version of a session's tokens, unsealed, while it is valid.
 
 use std::fmt;
 use std::sync::Arc;
@@ -17,19 +17,19 @@ use crate::base::{Origin, Timestamp, random};
 pub(crate) struct Credential {
     pub(crate) link: Arc<str>,
     pub(crate) did: Did,
-    /// The account's PDS, as it was verified: the only place that gets the token.
+    /// The account's PDS, as it was verified. No other server gets the token.
     pub(crate) pds: Origin,
     pub(crate) version: i64,
     token: Zeroizing<String>,
     ath: String,
     key: ProofKey,
-    /// From when on the database is asked again, milliseconds since the epoch. Until then requests use
-    /// this credential without a look anywhere else.
+    /// The time from which the database is asked again, in milliseconds since the epoch. Until then
+    /// requests use this credential without any lookup.
     due: AtomicI64,
     pub(super) expires_at: Option<Timestamp>,
 }
 
-/// What a credential is made of.
+/// The parts of a credential.
 pub(super) struct CredentialParts {
     pub(super) link: Arc<str>,
     pub(super) did: Did,
@@ -41,19 +41,19 @@ pub(super) struct CredentialParts {
     pub(super) expires_at: Option<Timestamp>,
 }
 
-/// What a request to the PDS carries.
+/// The headers of a request to the PDS.
 pub(crate) struct SignedCall<'a> {
     token: &'a str,
     proof: String,
 }
 
 impl SignedCall<'_> {
-    /// For `Authorization: DPoP …`.
+    /// The value for `Authorization: DPoP …`.
     pub(crate) fn token(&self) -> &str {
         self.token
     }
 
-    /// For `DPoP`.
+    /// The value of `DPoP`.
     pub(crate) fn proof(&self) -> &str {
         &self.proof
     }
@@ -75,7 +75,7 @@ impl Credential {
         }
     }
 
-    /// One with a token and key of the test's choice.
+    /// A credential with a token and key chosen by a test.
     #[cfg(test)]
     pub(crate) fn for_tests(link: &str, did: &Did, pds: &Origin, version: i64, token: &str) -> Self {
         Self::new(CredentialParts {
@@ -90,7 +90,7 @@ impl Credential {
         })
     }
 
-    /// Token and a fresh proof for one attempt at `path` (no query) of the PDS.
+    /// Signs one attempt at `path` (without query) of the PDS: the token and a fresh proof.
     pub(crate) fn sign(
         &self,
         method: &str,
@@ -115,22 +115,23 @@ impl Credential {
 
     /// Uses this version until then, because its refresh has to wait.
     pub(super) fn put_off(&self, until: Timestamp) {
-        // Never beyond the token's own life, where the database has to be asked in any case.
+        // Never beyond the token's own life, where the database must be asked in any case.
         let end = self.expires_at.map_or(until, |end| until.min(end.minus(LAST_MOMENT)));
         self.due.store(end.as_millis(), Ordering::Relaxed);
     }
 
-    /// Whether its token can still be used, as far as its server said.
+    /// Whether the token can still be used, as far as its server has said.
     pub(super) fn is_valid(&self, now: Timestamp) -> bool {
         self.expires_at.is_none_or(|end| now < end.minus(LAST_MOMENT))
     }
 }
 
-/// When a token is refreshed before its next use: a minute or a tenth of its life before its end,
-/// whichever is more, but never in its first half. `None`: only when it is refused.
+/// The time from which a token is refreshed before its next use: a minute or a tenth of its life
+/// before its end, whichever is more, but never in its first half. `None` means only when the PDS
+/// refuses it.
 ///
-/// Spread by ±20 % so that sessions of one server are not all due at once. The spread comes from a
-/// hash, not from chance, so that every replica finds the same time.
+/// Spread by ±20 %, so that sessions of one server are not all due at once. The spread comes from a
+/// hash and not from chance, so every replica finds the same time.
 pub(super) fn due_at(
     link: &str,
     version: i64,
@@ -143,12 +144,12 @@ pub(super) fn due_at(
     // 80 % to 120 %.
     let spread = 80 + u32::from(digest.first().copied().unwrap_or_default()) * 40 / 255;
     let margin = (lifetime / 10).max(LEAST_MARGIN) * spread / 100;
-    // Without the bound a token that lives for a minute would be due as soon as it comes.
+    // Without this bound a token that lives for a minute would be due at once.
     Some(expires_at.minus(margin.min(lifetime / 2)))
 }
 
 const LEAST_MARGIN: Duration = Duration::from_mins(1);
-/// A request sent now arrives a little later.
+/// The margin for the time that a request travels.
 const LAST_MOMENT: Duration = Duration::from_secs(5);
 
 impl fmt::Debug for Credential {

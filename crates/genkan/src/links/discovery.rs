@@ -1,8 +1,8 @@
-//! The way from what a person types to the server that speaks for the account. Walked again before
-//! tokens are used.
+//! The path from what a person types to the server that speaks for the account. It is followed
+//! again before tokens are used.
 //!
-//! Handle → DID → document → PDS → protected resource → authorization server. Nothing is taken from
-//! memory, since credentials are sent to what is found; the guarded client checks every address.
+//! Handle → DID → document → PDS → protected resource → authorization server. Nothing comes from a
+//! cache, because credentials are sent to the result. The guarded client checks every address.
 
 use std::sync::Arc;
 
@@ -18,7 +18,7 @@ use crate::base::fetch::target::Target;
 use crate::base::fetch::{Answer, GuardedClient, GuardedError, Limits};
 use crate::identity::{self, Documents, Freshness, Handles};
 
-/// What names an account, or only its server.
+/// The name of an account, or only of its server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Identifier {
     Handle(Handle),
@@ -26,7 +26,7 @@ pub(crate) enum Identifier {
     Address(Origin),
 }
 
-/// An authorization server, as it is kept with sign-ins and sessions.
+/// An authorization server, as it is stored with sign-ins and sessions.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Server {
     pub(crate) issuer: String,
@@ -46,7 +46,7 @@ impl Server {
     }
 }
 
-/// Where an account lives, and who speaks for it.
+/// An account's PDS, and the server that speaks for the account.
 #[derive(Clone, Debug)]
 pub(super) struct Authority {
     pub(super) document: Arc<DidDocument>,
@@ -54,17 +54,17 @@ pub(super) struct Authority {
     pub(super) server: Server,
 }
 
-/// Why the way broke off.
+/// Why discovery failed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum DiscoveryError {
     #[error("there is no such account")]
     NoSuchAccount,
-    /// The identity was ended by its owner.
+    /// The owner ended the identity.
     #[error("the identity was ended")]
     Ended,
     #[error("{0}")]
     Unusable(Arc<str>),
-    /// Another try may do.
+    /// Another try may succeed.
     #[error("{0}")]
     Away(Arc<str>),
 }
@@ -80,10 +80,11 @@ pub(super) struct Discovery {
 }
 
 impl Identifier {
-    /// Reads what a person typed or pasted. None: it is nothing of the kind.
+    /// Reads what a person typed or pasted. Returns `None` if it is neither name nor address.
     pub(crate) fn parse(typed: &str) -> Option<Self> {
         // Removed before trimming: behind an invisible character a space would not be trimmed.
         let text: String = typed.chars().filter(|character| !is_invisible(*character)).collect();
+        // People paste profile links and mentions, so `at://` and `@` are accepted.
         let text = text.trim().trim_start_matches("at://");
         let text = text.strip_prefix('@').unwrap_or(text).trim();
         if text.starts_with("did:") {
@@ -100,48 +101,49 @@ impl Identifier {
     }
 }
 
-/// What stands for a dot where people write other scripts (UTS #46).
+/// Characters that stand for a dot in other scripts (UTS #46).
 const DOTS: [char; 3] = ['\u{3002}', '\u{ff0e}', '\u{ff61}'];
 
-/// Marks of direction and the like, which come along when a handle is copied from a page.
+/// Invisible characters, such as direction marks, which are copied along with a handle from a page.
 fn is_invisible(character: char) -> bool {
     matches!(character, '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}')
         || character.is_control()
 }
 
 impl Discovery {
-    /// The account of this handle. It claims the handle itself.
+    /// Finds the account of this handle and requires that the account claims the handle.
     pub(super) async fn of_handle(&self, handle: &Handle) -> Result<Authority, DiscoveryError> {
         let did = self.handles.resolve(handle, Freshness::Asked).await.map_err(|error| unresolved(&error))?;
         let found = self.of_did(&did).await?;
         // Both directions are needed: the owner of the domain names the DID, and the owner of the
-        // DID claims the handle. Either of them alone could name a victim.
+        // DID claims the handle. Either one alone could name a victim.
         if found.document.claims_handle(handle) { Ok(found) } else { Err(DiscoveryError::NoSuchAccount) }
     }
 
     pub(super) async fn of_did(&self, did: &Did) -> Result<Authority, DiscoveryError> {
         let document =
             self.documents.resolve(did, Freshness::Asked).await.map_err(|error| unresolved(&error))?;
-        // The trailing slash is the only path that is accepted: tokens are sent to an origin, and
-        // everything after it is Genkan's to choose.
+        // No path is accepted except a trailing slash: tokens are sent to an origin, and Genkan
+        // chooses everything after it.
         let endpoint = document.pds_endpoint().ok_or_else(|| unusable("the identity names no PDS"))?;
         let pds: Origin = endpoint
             .strip_suffix('/')
             .unwrap_or(endpoint)
             .parse()
-            .map_err(|_| unusable("the identity's PDS is no origin"))?;
-        // Refuses what the text of the URL shows already. The guarded client checks the resolved
-        // address when it connects.
+            .map_err(|_| unusable("the identity's PDS is not an origin"))?;
+        // Refuses what the URL's text already shows. The guarded client checks the resolved address
+        // when it connects.
         self.check(pds.as_str())?;
         let server = self.of_pds(&pds).await?;
         Ok(Authority { document, pds, server })
     }
 
-    /// The server that speaks for accounts on this PDS.
+    /// Finds the server that speaks for accounts on this PDS.
     pub(super) async fn of_pds(&self, pds: &Origin) -> Result<Server, DiscoveryError> {
         let resource = self.get(&format!("{pds}/.well-known/oauth-protected-resource")).await?;
         let (issuer, resource) = if resource.status == StatusCode::NOT_FOUND {
-            // An older PDS, or an entryway that somebody typed: itself then, and it need not list itself.
+            // An older PDS, or an entryway whose address a person typed. It is its own server, and
+            // need not list itself.
             (pds.to_string(), None)
         } else {
             let issuer = ProtectedResource::parse_issuer(json_of(&resource)?, pds.as_str())
@@ -160,7 +162,7 @@ impl Discovery {
         };
         let endpoints =
             [Some(&server.authorize), Some(&server.push), Some(&server.token), server.revoke.as_ref()];
-        // The metadata is the other server's text. Its endpoints could point into the operator's
+        // The metadata is text of the other server. Its endpoints could point into the operator's
         // private network.
         for endpoint in endpoints.into_iter().flatten() {
             self.check(endpoint)?;
@@ -168,7 +170,7 @@ impl Discovery {
         Ok(server)
     }
 
-    /// Whether a handle is this account's, as far as anybody answers.
+    /// Returns the handle if it resolves to this account at the moment.
     pub(super) async fn confirmed_handle(&self, document: &DidDocument) -> Option<Handle> {
         let handle = document.handle()?;
         let did = self.handles.resolve(&handle, Freshness::Asked).await.ok()?;
@@ -176,7 +178,7 @@ impl Discovery {
     }
 
     fn check(&self, url: &str) -> Result<(), DiscoveryError> {
-        let uri: Uri = url.parse().map_err(|_| unusable("an address is no URL"))?;
+        let uri: Uri = url.parse().map_err(|_| unusable("an address is not a URL"))?;
         Target::check(&uri, &self.listed).map_err(|refusal| unusable(&format!("{url}: {refusal}")))?;
         Ok(())
     }
@@ -185,6 +187,7 @@ impl Discovery {
         let answer = self.guarded.get(url, "application/json", &Limits::DOCUMENT).await;
         let answer = answer.map_err(|error| strange(url, &error))?;
         match answer.status {
+            // 5xx and 429 pass without a change at the other server, so they do not condemn it.
             status if status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS => {
                 Err(DiscoveryError::Away(format!("{url} answered {}", status.as_u16()).into()))
             }
@@ -194,15 +197,15 @@ impl Discovery {
     }
 }
 
-/// The body of an answer that is exactly 200, and JSON.
+/// Returns the body of an answer that is exactly 200 and JSON.
 fn json_of(answer: &Answer) -> Result<&[u8], DiscoveryError> {
-    // RFC 8414 §3.2 and RFC 9728 §3.2 ask for status 200 and `application/json`.
+    // RFC 8414 §3.2 and RFC 9728 §3.2 require status 200 and `application/json`.
     let kind = answer.headers.get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
     let kind = kind.split(';').next().unwrap_or_default().trim();
     if answer.status == StatusCode::OK && kind.eq_ignore_ascii_case("application/json") {
         Ok(&answer.body)
     } else {
-        Err(unusable("it has no OAuth server, or says so in no JSON"))
+        Err(unusable("it serves no OAuth metadata as JSON"))
     }
 }
 
@@ -216,7 +219,7 @@ fn unresolved(error: &identity::Error) -> DiscoveryError {
 }
 
 fn strange(url: &str, error: &GuardedError) -> DiscoveryError {
-    // Only what can pass without a change at the other server is worth another try.
+    // Only failures that can pass without a change at the other server are worth another try.
     let text = format!("{url}: {error}");
     match error {
         GuardedError::Refused(_)

@@ -1,7 +1,7 @@
 //! The end of a linked session.
 //!
-//! First it is over here, for every replica; then its server is told, as often as that takes; then its
-//! secrets are erased.
+//! The session ends here first, for every replica. Then its server is told, as often as necessary,
+//! and at last its secrets are erased.
 
 use std::time::Duration;
 
@@ -18,21 +18,21 @@ use crate::db::feed::{self, Change};
 use crate::telemetry::metrics::LINKS;
 
 impl Links {
-    /// Ends a session. It binds this process at once and others within seconds; its server is told afterwards, as
-    /// often as that takes. `false`: it was over, or never was.
+    /// Ends a session: at once in this process, and within seconds in the others. Its server is
+    /// told afterwards. Returns `false` if the session had ended or never existed.
     pub(crate) async fn end(&self, link: &str, reason: Reason) -> db::Result<bool> {
         let inner = &self.inner;
         let now = inner.clock.now();
         let mut tx = inner.db.begin().await?;
         // Several processes may end a session at once. Only the one whose update changed the row
-        // goes on to tell the server.
+        // continues and tells the server.
         if !links::end(&mut tx, link, reason, now).await? {
             return Ok(false);
         }
         audit::record(&mut tx, now, Actor::Genkan, "link.end", link, reason.as_str()).await?;
         feed::note(&mut tx, now, Change::Link, link).await?;
         tx.commit().await?;
-        // After the commit, so that a listener which reads the row finds it ended.
+        // After the commit, so that a listener that reads the row finds it ended.
         if let Some(tell) = inner.end_listener.get() {
             tell(link);
         }
@@ -40,38 +40,39 @@ impl Links {
         if reason.is_told_to_server() {
             let (links, link) = (self.clone(), link.to_owned());
             // Spawned, because the caller must not wait for an external server. If this process
-            // stops before, the job `tell_servers` finds the row.
+            // stops first, the job `tell_servers` finds the row.
             tokio::spawn(async move { links.tell_server(&link).await });
         }
         Ok(true)
     }
 
-    /// Whether a session is over, or never was.
+    /// Whether a session has ended or never existed.
     pub(crate) async fn is_over(&self, link: &str) -> db::Result<bool> {
         links::is_over(&self.inner.db, link).await
     }
 
-    /// Sessions that live, a page of them in the order of ids; not those of the last minutes, whose grants are under way.
+    /// Returns live sessions, a page of them in the order of ids. Leaves out those of the last
+    /// minutes, whose grants may not exist yet.
     pub(crate) async fn live(&self, after: &str, limit: i64) -> db::Result<Vec<String>> {
         let before = self.inner.clock.now().minus(UNDECIDED);
         links::live(&self.inner.db, after, before, limit).await
     }
 
-    /// Sessions that ended in the last hours, for the comparison with their grants.
+    /// Returns the sessions that ended in the last hours, for the comparison with their grants.
     pub(crate) async fn ended_lately(&self) -> db::Result<Vec<String>> {
         links::ended_since(&self.inner.db, self.inner.clock.now().minus(LATELY)).await
     }
 
-    /// The names of our keys that sessions still need.
+    /// Returns the ids of Genkan's client keys that sessions still need.
     pub(crate) async fn client_keys_in_use(&self) -> db::Result<Vec<String>> {
         links::client_keys(&self.inner.db).await
     }
 
-    /// Ends the sessions of grants that end, as the feed tells of them. For ever.
+    /// Ends the sessions of grants that the feed reports as ended. Runs until the process stops.
     pub(crate) async fn follow_grants(self) {
         let (tell, mut hear) = tokio::sync::mpsc::unbounded_channel();
-        // Listeners must be quick, so ids go through a channel. It is unbounded: an id that was
-        // dropped would leave its session alive until the next comparison.
+        // Listeners must be quick, so ids go through a channel. It is unbounded: a dropped id would
+        // leave its session alive until the next comparison.
         self.inner.feed.subscribe(Change::Grant, move |grant| drop(tell.send(grant.to_owned())));
         while let Some(grant) = hear.recv().await {
             // Most grants belong to home accounts and have no link.
@@ -81,7 +82,7 @@ impl Links {
                 Err(cause) => Err(cause),
             };
             if let Err(cause) = ended {
-                // The comparison of all sessions with all grants comes round.
+                // The regular comparison of all sessions with all grants will end it.
                 tracing::warn!(
                     cause = &cause as &dyn std::error::Error,
                     grant,
@@ -91,7 +92,7 @@ impl Links {
         }
     }
 
-    /// Job: tells servers of sessions that ended.
+    /// Job: tells servers which of their sessions ended.
     pub(crate) async fn tell_servers(&self) -> db::Result<u64> {
         let due = links::to_revoke(&self.inner.db, self.inner.clock.now(), A_ROUND).await?;
         for link in &due {
@@ -100,7 +101,7 @@ impl Links {
         Ok(due.len() as u64)
     }
 
-    /// Job: people came back and went away.
+    /// Job: ends sessions of people who came back and never decided.
     pub(crate) async fn end_undecided(&self) -> db::Result<u64> {
         let before = self.inner.clock.now().minus(UNDECIDED);
         let mut ended = 0;
@@ -110,11 +111,13 @@ impl Links {
         Ok(ended)
     }
 
-    /// Job: refreshes sessions that were not used for 30 days, so that their servers keep them.
+    /// Job: refreshes sessions that were not refreshed for 30 days, so that their servers keep
+    /// them.
     pub(crate) async fn keep_alive(&self) -> db::Result<u64> {
         let before = self.inner.clock.now().minus(DAY * 30);
         let mut kept = 0;
         for (link, version) in links::idle(&self.inner.db, before, A_ROUND).await? {
+            // One that fails stays idle, and the next round tries it again.
             kept += u64::from(self.shared_refresh(&link, version).await.is_ok());
         }
         Ok(kept)
@@ -133,11 +136,11 @@ impl Links {
 
     async fn tell_server(&self, link: &str) {
         if let Err(cause) = self.try_to_tell(link).await {
-            tracing::warn!(cause = &cause as &dyn std::error::Error, link, "a session's end was not told");
+            tracing::warn!(cause = &cause as &dyn std::error::Error, link, "a server could not be told that a session ended");
         }
     }
 
-    /// One attempt, by one replica at a time: the one that takes it on has until the next is due.
+    /// Tells the server once. The replica that claims the row has it until the next attempt is due.
     async fn try_to_tell(&self, link: &str) -> db::Result<()> {
         let inner = &self.inner;
         let now = inner.clock.now();
@@ -145,19 +148,21 @@ impl Links {
         let Some(row) = links::take_revocation(&mut tx, link, now, now.plus(FIRST_PAUSE)).await? else {
             return Ok(());
         };
+        // Committed before the request: no transaction stays open while another server answers.
         tx.commit().await?;
         let told = match (inner.identity_of(&row), inner.open(&row)) {
             (Some(identity), Ok(tokens)) => {
                 let key = ProofKey::new(tokens.key);
                 let server = inner.server_client(&row.server, &identity, link, &key);
-                // The refresh token first: it lives longer, and servers should end the access
+                // The refresh token first: it lives longer, and servers should revoke the access
                 // tokens together with it (RFC 7009 §2.1).
                 match server.revoke(&tokens.refresh, "refresh_token").await {
                     Ok(()) => server.revoke(&tokens.access, "access_token").await,
                     failed => failed,
                 }
             }
-            // Without the key or the secrets the server could not be told who asks, or about what.
+            // Without the key or the secrets Genkan cannot prove to the server who asks, or about
+            // which tokens.
             _ => Ok(()),
         };
         self.note_told(&row, told, now).await
@@ -180,10 +185,10 @@ impl Links {
             }
             told => {
                 if let Err(error) = told {
-                    tracing::warn!(link = row.id, answer = %error, "its server was not told that a session ended");
+                    tracing::warn!(link = row.id, answer = %error, "a server was not told that its session ended");
                 }
-                // The server was told, or it will not be asked again. In both cases the secrets
-                // have no further use.
+                // The server was told, or will not be told again. In both cases the secrets have no
+                // further use.
                 links::erase(&mut tx, &row.id).await?;
             }
         }
@@ -191,7 +196,8 @@ impl Links {
     }
 }
 
-/// A refusal stays one, but for our own mistakes that are mended.
+/// Whether another attempt may succeed. A refusal is final, except for mistakes on Genkan's side
+/// that can be corrected.
 fn may_hear_later(error: &TokenRequestError) -> bool {
     !matches!(
         error.code(),
@@ -199,10 +205,10 @@ fn may_hear_later(error: &TokenRequestError) -> bool {
     )
 }
 
-/// How long a person may think.
+/// How long a person may take to decide.
 const UNDECIDED: Duration = Duration::from_mins(15);
 const LATELY: Duration = Duration::from_hours(3);
 const FIRST_PAUSE: Duration = Duration::from_mins(1);
-/// Two days, with the pauses between them.
+/// Two days, including the pauses between them.
 const MOST_ATTEMPTS: i64 = 22;
 const A_ROUND: i64 = 100;

@@ -1,4 +1,4 @@
-//! What can go wrong, sorted by who has to do something about it.
+//! What can go wrong, sorted by who has to act.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,64 +9,64 @@ use crate::db;
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum UseError {
     /// The person has to sign in again.
-    #[error("the session is over: {0}")]
+    #[error("the session has ended: {0}")]
     Gone(&'static str),
-    /// The other server is away or does not understand: the session stays.
-    #[error("the session cannot be refreshed for the moment")]
+    /// The other server is away or its answer is unusable. The session stays.
+    #[error("the session cannot be refreshed at the moment")]
     Unavailable { retry_after: Duration },
     #[error("the database does not answer")]
     Storage,
-    /// What is stored does not open, or another fault of our own.
+    /// The stored secrets do not open, or there is another fault of Genkan.
     #[error("the session's secrets cannot be used")]
     Broken,
 }
 
-/// Why a sign-in at the account's own server was not begun.
+/// Why a sign-in at the account's own server did not begin.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum BeginError {
-    /// No handle, DID or address at all.
-    #[error("that is no handle, DID or address of a server")]
+    /// The text is neither a handle nor a DID nor an address.
+    #[error("the text is neither a handle nor a DID nor a server's address")]
     NotAnIdentifier,
     /// No account has the name, or the account does not confirm it.
     #[error("there is no such account")]
     NoSuchAccount,
-    /// It lives behind this very server.
-    #[error("the account is at home here")]
+    /// The account's server is this Genkan.
+    #[error("the account's home is here")]
     Home,
-    /// Its server does not meet what Genkan needs of one.
+    /// The account's server does not support what Genkan needs.
     #[error("its server cannot be used: {0}")]
     Unusable(Arc<str>),
-    /// Its server refused our request, with this code of OAuth.
+    /// The account's server refused the request, with this OAuth error code.
     #[error("its server refused the request: {0}")]
     Refused(Arc<str>),
-    /// Somebody on the way does not answer.
+    /// A server on the way does not answer.
     #[error("its server does not answer: {0}")]
     Away(Arc<str>),
     #[error(transparent)]
     Storage(#[from] db::Error),
 }
 
-/// Why a browser came back in error, and where it goes on.
+/// Why a browser's return failed, and where the person continues.
 #[derive(Debug, thiserror::Error)]
 #[error("{why}")]
 pub(crate) struct FinishError {
-    /// The page that sent the browser away. `None`: unknown.
+    /// The page that sent the browser away, if it is known.
     pub(crate) back: Option<String>,
     pub(crate) why: Failure,
 }
 
-/// What went wrong after a browser came back.
+/// What went wrong after a browser returned.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Failure {
-    /// Never begun here, over, or used already.
+    /// The sign-in was never begun here, has expired, or was already used.
     #[error("the sign-in is unknown or was used")]
     Unknown,
     #[error("the sign-in was begun in another browser")]
     OtherBrowser,
-    /// The person or the other server said no, with this code of OAuth.
+    /// The person or the other server denied it, with this OAuth error code.
     #[error("the other server denied the sign-in: {0}")]
     Denied(Arc<str>),
-    /// The answer is not what it has to be: perhaps an attack.
+    /// The answer is not valid. It may be an attack.
     #[error("the other server's answer is not acceptable: {0}")]
     Unacceptable(&'static str),
     #[error("the other server does not answer: {0}")]
@@ -81,30 +81,30 @@ impl Failure {
     }
 }
 
-/// Why a session ended. The words are for rows and logs.
+/// Why a session ended. The texts are for rows and logs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Reason {
-    /// Its grant ended: by the app, the person or the operator.
+    /// The app, the person or the operator ended its grant.
     GrantEnded,
-    /// The person did not allow the app what it asked for.
+    /// The person denied the app's request.
     Rejected,
-    /// The person came back and never decided.
+    /// The person returned and never decided.
     Undecided,
-    /// Only who signed in was wanted.
+    /// The sign-in was only to find out who the person is.
     IdentityOnly,
     /// Its server ended it.
     GrantGone,
-    /// Refreshed tokens were lost on their way, and its server does not give them again.
+    /// Refreshed tokens were lost on their way, and the server does not issue them again.
     AnswerLost,
-    /// The account moved to another server.
+    /// Another server now speaks for the account.
     Moved,
-    /// Its server answers for another account.
+    /// The server answered for another account.
     OtherSubject,
-    /// Our key that it was begun with is gone.
+    /// The client key with which the session began no longer exists.
     KeyGone,
-    /// Its PDS does not take tokens that were just refreshed.
+    /// The PDS refused tokens that had just been refreshed.
     TokenRefused,
-    /// The operator's word.
+    /// The operator ended it.
     Operator,
 }
 
@@ -143,7 +143,7 @@ impl Reason {
         Self::ALL.into_iter().find(|reason| reason.as_str() == text)
     }
 
-    /// Whether its server still has something to be told.
+    /// Whether the server still has to be told.
     pub(super) const fn is_told_to_server(self) -> bool {
         !matches!(self, Self::GrantGone | Self::AnswerLost | Self::KeyGone)
     }

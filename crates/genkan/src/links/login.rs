@@ -1,7 +1,7 @@
 //! Sending a browser to another server to sign in there.
 //!
-//! One row holds all that its return is judged by: issuer, endpoints, keys, the account that is expected, the browser.
-//! A callback can change none of it.
+//! One row holds everything by which the return is judged: issuer, endpoints, keys, the expected
+//! account and the browser. A callback can change none of it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,32 +27,32 @@ use crate::telemetry::metrics::LINK_LOGINS;
 /// A request to sign in with an account on an external PDS.
 #[derive(Debug)]
 pub(crate) struct NewLogin<'a> {
-    /// As typed: a handle, a DID, or the address of a PDS or its entryway.
+    /// As typed: a handle, a DID, or the address of a PDS or of its entryway.
     pub(crate) identifier: &'a str,
-    /// What the app asks for, and nothing more.
+    /// The scope that the app requests, and nothing more.
     pub(crate) scope: &'a str,
-    /// The authorization request that waits; none for the account pages.
+    /// The authorization request that waits. `None` for the account pages.
     pub(crate) request: Option<&'a str>,
-    /// The path of the page that goes on afterwards; made by Genkan, never taken from a form.
+    /// The path of the page that continues afterwards. Genkan sets it, and no form can.
     pub(crate) back: &'a str,
     pub(crate) device: &'a str,
-    /// The secret of this browser, if it has one already.
+    /// The browser's secret, if it has one.
     pub(crate) browser: Option<&'a str>,
 }
 
-/// Where to send the browser.
+/// The address to which the browser is sent.
 #[derive(Debug)]
 pub(crate) struct LoginRedirect {
-    /// At the other server.
+    /// The URL at the other server.
     pub(crate) url: String,
-    /// Goes into a cookie, and must come back with the browser.
+    /// The secret for a cookie, which must return with the browser.
     pub(crate) browser: Secret<String>,
 }
 
 impl Links {
     /// Finds the account's server and announces the sign-in there.
     pub(crate) async fn begin(&self, login: NewLogin<'_>) -> Result<LoginRedirect, BeginError> {
-        // Boxed: the future of a look-up at an external server is large.
+        // Boxed: the future of a lookup at an external server is large.
         let begun = Box::pin(self.try_to_begin(login)).await;
         let outcome = match &begun {
             Ok(_) => "begun",
@@ -77,7 +77,7 @@ impl Links {
         let now = inner.clock.now();
         let name = inner.client.name_for(login.scope);
         if let Some(hash) = &name.own_document {
-            // Before the server comes to read it.
+            // Stored first, because the server fetches the document during the push.
             let mut tx = inner.db.begin().await?;
             clients::put(&mut tx, hash, login.scope, now).await?;
             tx.commit().await?;
@@ -107,13 +107,13 @@ impl Links {
         let request_uri = client.push(fields).await.map_err(push_failed)?;
         let url = departure(&server, &identity.id, &request_uri);
 
-        // A browser with several sign-ins under way keeps one secret, so that it is recognised when
-        // any of them returns.
+        // A browser with several sign-ins under way keeps one secret, so that Genkan recognises it
+        // when any of them returns.
         let browser = match login.browser.filter(|secret| is_secret(secret)) {
             Some(known) => known.to_owned(),
             None => BASE64URL_NOPAD.encode(&random::bytes::<24>()),
         };
-        // Only the hash is stored: a copy of the database does not complete a sign-in that is under
+        // Only the hash is stored: a copy of the database cannot complete a sign-in that is under
         // way.
         let state = hash(&state);
         let row = Login {
@@ -175,11 +175,13 @@ fn departure(server: &Server, client_id: &str, request_uri: &str) -> String {
     format!("{}{joint}{query}", server.authorize)
 }
 
-/// What is stored of a secret that comes back.
+/// The stored form of a secret that returns.
 pub(super) fn hash(secret: &str) -> String {
     BASE64URL_NOPAD.encode(&Sha256::digest(secret))
 }
 
+// A cookie is a text of the browser's choice. Only the form that Genkan itself makes is taken up
+// again.
 fn is_secret(text: &str) -> bool {
     text.len() == 32 && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte))
 }

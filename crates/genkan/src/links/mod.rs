@@ -1,14 +1,15 @@
-//! Linked accounts: accounts on external PDSes, and the sessions that their own servers gave Genkan.
+//! Linked accounts: accounts on external PDSes, and the sessions that their own servers gave
+//! Genkan.
 //!
 //! *Link* one sealed session at another server, for one app and device; it has its grant's id ·
-//! *login* a sign-in that waits for its browser to come back · *server* the authorization server that
-//! speaks for an account · *version* the number of a link's tokens · *credential* one version,
+//! *login* a sign-in that waits for its browser to come back · *server* the authorization server
+//! that speaks for an account · *version* the number of a link's tokens · *credential* one version,
 //! unsealed.
 //!
 //! Sign-in: [`Links::begin`], the other server, [`Links::finish`], the consent page,
-//! [`Links::keep`]. Use: [`Links::recall`] and [`Links::credential`]. End: [`Links::end`], which ends
-//! the session on every replica first and tells the other server afterwards. This room knows nothing
-//! of grants and pages; [`Links::on_end`] tells its listener that a session is over.
+//! [`Links::keep`]. Use: [`Links::recall`] and [`Links::credential`]. End: [`Links::end`], which
+//! ends the session on every replica first and tells the other server afterwards. This room knows
+//! nothing of grants and pages; [`Links::on_end`] tells its listener that a session is over.
 
 mod backoff;
 mod callback;

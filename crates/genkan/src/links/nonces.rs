@@ -1,6 +1,7 @@
-//! The DPoP nonces that servers want in proofs: by session and origin, else the newest of the origin.
+//! The DPoP nonces that servers demand in proofs: by session and origin, and the newest of each
+//! origin.
 //!
-//! A server may tie its nonces to a key, though most do not. Every answer that has one counts.
+//! A server may bind its nonces to a key, though most do not. A nonce in any answer counts.
 
 use std::fmt;
 use std::sync::Arc;
@@ -9,7 +10,7 @@ use quick_cache::sync::Cache;
 
 use crate::base::{Origin, Timestamp};
 
-/// A nonce, and since when it is known.
+/// A nonce, and when it was received.
 #[derive(Clone, PartialEq, Eq)]
 pub(crate) struct HeardNonce {
     pub(crate) nonce: Arc<str>,
@@ -22,7 +23,7 @@ impl fmt::Debug for HeardNonce {
     }
 }
 
-/// Bounded memory of nonces.
+/// A bounded cache of nonces.
 pub(super) struct Nonces {
     of_session: Cache<(Arc<str>, Origin), HeardNonce>,
     of_origin: Cache<Origin, HeardNonce>,
@@ -37,12 +38,15 @@ impl Nonces {
         self.of_session.get(&(Arc::from(session), origin.clone())).or_else(|| self.of_origin.get(origin))
     }
 
-    /// Too long a nonce is not remembered: a server cannot make our requests large.
+    /// Remembers a nonce. A nonce that is too long is ignored, so that no server can make Genkan's
+    /// requests large.
     pub(super) fn hear(&self, session: &str, origin: &Origin, nonce: &str, at: Timestamp) {
         if nonce.is_empty() || nonce.len() > LONGEST || !nonce.bytes().all(|byte| byte.is_ascii_graphic()) {
             return;
         }
         let heard = HeardNonce { nonce: nonce.into(), at };
+        // Under both names: a session without a nonce of its own tries the newest of the origin
+        // first.
         self.of_session.insert((Arc::from(session), origin.clone()), heard.clone());
         self.of_origin.insert(origin.clone(), heard);
     }

@@ -13,7 +13,7 @@ use crate::base::Timestamp;
 use crate::db::{self, Reading};
 
 impl Inner {
-    /// A session that is not over.
+    /// Finds a session that has not ended.
     pub(super) async fn usable(&self, link: &str) -> Result<Row, UseError> {
         let row = links::find(&self.db, link).await.map_err(|cause| stored(&cause))?;
         match row {
@@ -30,13 +30,13 @@ impl Inner {
             tracing::error!(
                 cause = &cause as &dyn std::error::Error,
                 link = row.id,
-                "a session does not open"
+                "a session's secrets do not open"
             );
             UseError::Broken
         })
     }
 
-    /// The credential of a row, kept in memory if the `reading` that found the row is given.
+    /// Opens the credential of a row. With the `reading` that found the row, it is also cached.
     pub(super) fn opened(&self, row: &Row, reading: Option<Reading>) -> Result<Arc<Credential>, UseError> {
         let tokens = self.open(row)?;
         let credential = Arc::new(Credential::new(CredentialParts {
@@ -55,7 +55,8 @@ impl Inner {
         Ok(credential)
     }
 
-    /// The client that this session's server knows. `None`: the key that it was begun with is gone.
+    /// The client that this session's server knows. Returns `None` if the key with which it began
+    /// no longer exists.
     pub(super) fn identity_of(&self, row: &Row) -> Option<ClientIdentity> {
         let key = match &row.client_key {
             Some(id) => Some(self.client.key(id)?),
@@ -75,7 +76,7 @@ impl Inner {
     }
 }
 
-/// Logs trouble with the database, and says what it means for a call.
+/// Logs a database failure, and converts it for a call.
 pub(super) fn stored(cause: &db::Error) -> UseError {
     if cause.is_passing() {
         tracing::warn!(cause = cause as &dyn std::error::Error, "a session could not be read or written");

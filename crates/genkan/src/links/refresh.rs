@@ -1,14 +1,16 @@
 //! Using a session: its tokens from memory or the database, and new ones when they are due.
 //!
-//! A refresh token is good once, and a server that sees one twice ends the session. So there is one
-//! refresh at a time: within this process all callers share one, and between replicas a lease on the
-//! row decides, which is claimed by comparing the version.
+//! A refresh token is valid once, and a server that sees one twice ends the session. So there is
+//! one refresh at a time. Within this process all callers share it. Between replicas a lease on the
+//! row decides, which a replica claims by comparing the version.
 //!
 //! Before a refresh token is sent, the row records that it was sent. A process that later finds the
-//! record without a response treats the token as possibly used: an `invalid_grant` then says nothing
-//! about the person, only that an answer was lost. A session ends here by its server's own
-//! `invalid_grant`, because another server speaks for the account, or because the client key that it
-//! was begun with is gone; never because something does not answer.
+//! record without a response treats the token as possibly used. An `invalid_grant` then says
+//! nothing about the person, only that an answer was lost.
+//!
+//! A session ends here by its server's own `invalid_grant`, because another server speaks for the
+//! account, or because its client key no longer exists. It never ends because a server does not
+//! answer.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -32,13 +34,13 @@ use crate::telemetry::metrics::LINK_REFRESHES;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Outcome {
     Rotated,
-    /// Another process had done it.
+    /// Another process had already refreshed.
     Joined,
-    /// The refresh token was not used. Later again.
+    /// The refresh token was not used. A later attempt may succeed.
     Transient,
-    /// The refresh token may have been used. Later again.
+    /// The refresh token may have been used. A later attempt will tell.
     Ambiguous,
-    /// The server does not accept this Genkan as a client: for the operator to mend.
+    /// The server does not accept this Genkan as a client, which the operator has to correct.
     Misconfigured,
     Gone,
 }
@@ -57,26 +59,26 @@ impl Outcome {
 }
 
 impl Links {
-    /// The credential of a link, refreshed if that is due. While its server is in trouble, the old one as long as it
-    /// is good.
+    /// Returns the credential of a link, refreshed if that is due. While the server is in trouble,
+    /// the old one is used as long as it is valid.
     pub(crate) async fn credential(&self, link: &str) -> Result<Arc<Credential>, UseError> {
         let inner = &self.inner;
-        // Begun before the row is read: if the session ends in between, the credential is not kept
-        // in memory.
+        // Begun before the row is read: if the session ends in between, the credential is not
+        // cached.
         let reading = inner.memory.begin();
         let row = inner.usable(link).await?;
         let now = inner.clock.now();
         let due = due_at(&row.id, row.version, row.issued_at, row.expires_at);
         // Without a due time the server named no lifetime. Such a token is used until the PDS
-        // refuses it; then `renew` is called.
+        // refuses it, and then `renew` is called.
         if due.is_none_or(|due| now < due) {
             inner.note_use(&row, now).await?;
             return inner.opened(&row, Some(reading));
         }
         let old = inner.opened(&row, None)?;
         let is_valid = old.is_valid(now);
-        // The shared refresh goes on when this caller stops waiting for it. While the old token is
-        // good a caller waits only briefly, since it can work without the new one.
+        // The shared refresh continues when this caller stops waiting. While the old token is
+        // valid, a caller waits only briefly, because it can work without the new one.
         let patience = if is_valid { PATIENCE_WHILE_VALID } else { PATIENCE };
         let shared = self.shared_refresh(&row.id, row.version);
         let refreshed = tokio::time::timeout(patience, shared)
@@ -88,7 +90,7 @@ impl Links {
                     UseError::Unavailable { retry_after } => retry_after.max(PATIENCE_WHILE_VALID),
                     _ => PATIENCE_WHILE_VALID,
                 };
-                // Until then requests take this credential from memory. Otherwise each of them
+                // Until then requests take this credential from the cache. Otherwise each of them
                 // would wait for the server in trouble.
                 old.put_off(now.plus(pause));
                 inner.memory.keep(Arc::clone(&old.link), Arc::clone(&old), reading);
@@ -98,11 +100,11 @@ impl Links {
         }
     }
 
-    /// A newer credential than `version`, which the PDS refused although it had not expired.
+    /// Returns a newer credential than `version`, which the PDS refused before it expired.
     pub(crate) async fn renew(&self, link: &str, version: i64) -> Result<Arc<Credential>, UseError> {
         let reading = self.inner.memory.begin();
         let row = self.inner.usable(link).await?;
-        // Another request or another replica refreshed it already.
+        // Another request or another replica has already refreshed it.
         if row.version > version {
             return self.inner.opened(&row, Some(reading));
         }
@@ -110,7 +112,7 @@ impl Links {
         let renewed = tokio::time::timeout(PATIENCE, shared)
             .await
             .unwrap_or(Err(UseError::Unavailable { retry_after: PATIENCE_WHILE_VALID }))?;
-        // A refresh that began before this call may have settled for the old one.
+        // A refresh that began before this call may have kept the old one.
         if renewed.version > version {
             Ok(renewed)
         } else {
@@ -118,7 +120,7 @@ impl Links {
         }
     }
 
-    /// Ends the session, because the PDS refused tokens that were just refreshed.
+    /// Ends the session, because the PDS refused tokens that had just been refreshed.
     pub(crate) async fn refused(&self, link: &str) {
         if let Err(cause) = self.end(link, Reason::TokenRefused).await {
             tracing::warn!(
@@ -129,7 +131,8 @@ impl Links {
         }
     }
 
-    /// A refresh of `version`, shared by all callers in this process. It goes on when they leave.
+    /// Refreshes `version`. All callers in this process share the refresh, which continues when
+    /// they leave.
     pub(super) async fn shared_refresh(&self, link: &str, version: i64) -> Result<Arc<Credential>, UseError> {
         let (links, id) = (self.clone(), link.to_owned());
         let refreshing = async move { links.refresh(&id, version).await };
@@ -155,15 +158,15 @@ impl Links {
             if let Some(pause) = inner.pause(&row) {
                 return Err(UseError::Unavailable { retry_after: pause });
             }
-            // A holder of its own for each attempt. An earlier attempt of this process may have been
-            // dropped half-way; its lease must run out before the token is sent again.
+            // Each attempt has a holder of its own. An earlier attempt of this process may have
+            // been dropped half-way, and its lease must run out before the token is sent again.
             let holder = format!("{} {}", inner.holder, random::id());
             let until = now.plus(LEASE);
             if leases::take(&inner.db, link, row.version, &holder, now, until)
                 .await
                 .map_err(|cause| stored(&cause))?
             {
-                // A failure of our own database counts as transient.
+                // A failure of the database counts as transient.
                 let attempt = self.attempt(&row, &holder).await;
                 inner.count(*attempt.as_ref().unwrap_or(&Outcome::Transient));
                 return match attempt? {
@@ -189,7 +192,8 @@ impl Links {
         }
     }
 
-    /// One refresh under the lease. Its errors are trouble here, never the server's.
+    /// Refreshes once, under the lease. Its errors are failures of Genkan's database, never of the
+    /// server.
     async fn attempt(&self, row: &Row, holder: &str) -> Result<Outcome, UseError> {
         let inner = &self.inner;
         let outcome = match self.prepare(row, holder).await {
@@ -209,12 +213,12 @@ impl Links {
             }
             Err(PrepareError::Over(reason)) => self.over(&row.id, reason).await?,
             Err(PrepareError::Later(why)) => {
-                tracing::info!(link = row.id, why = &*why, "a session cannot be refreshed for the moment");
+                tracing::info!(link = row.id, why = &*why, "a session cannot be refreshed at the moment");
                 inner.backoff.links.failed(&row.id, None, inner.clock.now());
                 inner.release(row, holder, false).await;
                 Outcome::Transient
             }
-            // The process that has the lease now goes on.
+            // Nothing to release: another process has the lease and continues.
             Err(PrepareError::TakenOver) => Outcome::Transient,
             Err(PrepareError::Failed(error)) => {
                 inner.release(row, holder, false).await;
@@ -228,12 +232,13 @@ impl Links {
         Ok(outcome)
     }
 
-    /// Does everything that can fail before the refresh token is sent, and records that it is sent.
+    /// Does everything that can fail before the refresh token is sent, and records that it is being
+    /// sent.
     async fn prepare(&self, row: &Row, holder: &str) -> Result<RefreshInputs, PrepareError> {
         let inner = &self.inner;
         let later = |why: String| PrepareError::Later(why.into());
-        // Secrets that do not open are no reason to end the session: perhaps only this process has
-        // the wrong sealing key.
+        // Secrets that do not open do not end the session: perhaps only this process has the wrong
+        // sealing key.
         let tokens = inner.open(row).map_err(|_| later("its secrets do not open".to_owned()))?;
         let identity = inner.identity_of(row).ok_or(PrepareError::Over(Reason::KeyGone))?;
         // The account may have moved since the last refresh. Its refresh token must not go to a
@@ -247,8 +252,8 @@ impl Links {
             Err(error) => return Err(later(error.to_string())),
         };
         let (pds, now) = (found.pds.as_str(), inner.clock.now());
-        // The last step before the token is sent. From here on a crash leaves `unanswered` above
-        // zero, so nothing slow may come between this write and the request.
+        // The last step before the token is sent. From here a crash leaves `unanswered` above zero,
+        // so nothing slow may come between this write and the request.
         match leases::sending(&inner.db, &row.id, holder, pds, &found.server, now).await {
             Ok(true) => Ok(RefreshInputs { tokens, identity, found }),
             Ok(false) => Err(PrepareError::TakenOver),
@@ -256,7 +261,7 @@ impl Links {
         }
     }
 
-    /// Stores new tokens. They are used only after that.
+    /// Stores new tokens. They are used only when that succeeded.
     async fn store(
         &self,
         row: &Row,
@@ -268,7 +273,7 @@ impl Links {
         let other = given.sub.as_ref().is_some_and(|sub| *sub != row.did);
         let tokens = Tokens {
             access: given.access,
-            // A server may keep the old one (RFC 6749 §6).
+            // A server may keep the old refresh token (RFC 6749 §6).
             refresh: given.refresh.unwrap_or_else(|| inputs.tokens.refresh.clone()),
             key: inputs.tokens.key.clone(),
         };
@@ -278,8 +283,8 @@ impl Links {
             self.give_back(row, inputs, &tokens).await;
             return self.over(&row.id, Reason::OtherSubject).await;
         }
-        // Sealed for the version that `rotate` is about to write, since the text opens in its own
-        // version only.
+        // Sealed for the version that `rotate` is about to write, because a sealed text opens only
+        // in its own version.
         let aad = SessionAad { link: &row.id, did: row.did.as_str(), version: row.version + 1 };
         let sealed = tokens.seal(&inner.sealer, aad);
         let new = NewTokens {
@@ -288,14 +293,14 @@ impl Links {
             issued_at: now,
             expires_at: given.expires_in.map(|lifetime| now.plus(lifetime)),
         };
-        // The old refresh token is used up and the new tokens exist only in this process. Several
-        // attempts, because a short failure of the database must not cost the person's session.
+        // The old refresh token is used up, and the new tokens exist only in this process. Several
+        // attempts, because a short database failure must not cost the person's session.
         for attempt in 0..WRITE_ATTEMPTS {
             match leases::rotate(&inner.db, &row.id, row.version, new).await {
                 Ok(true) => return Ok(Outcome::Rotated),
                 Ok(false) => {
-                    // The session ended meanwhile, or a newer version was written. These tokens would
-                    // outlive it at their server.
+                    // The session ended meanwhile, or a newer version was written. These tokens
+                    // would stay valid at their server without a use.
                     self.give_back(row, inputs, &tokens).await;
                     return match inner.usable(&row.id).await {
                         Ok(_) => Ok(Outcome::Joined),
@@ -307,19 +312,20 @@ impl Links {
                     tracing::warn!(
                         cause = &cause as &dyn std::error::Error,
                         link = row.id,
-                        "new tokens not stored"
+                        "new tokens could not be stored"
                     );
                     tokio::time::sleep(WAIT * 2_u32.pow(attempt)).await;
                 }
             }
         }
-        // The old tokens are used and the new ones could not be stored. Their server ends the
-        // session when it hears of this, and the next refresh here is told so.
+        // The old tokens are used, and the new ones could not be stored. This revocation ends the
+        // session at the server, and the next refresh learns of it.
         self.give_back(row, inputs, &tokens).await;
         Ok(Outcome::Ambiguous)
     }
 
-    /// Trouble of the server keeps all of its sessions waiting; what it refuses one session, only that one.
+    /// Judges a failed request. Trouble of a server pauses all of its sessions, and a refusal only
+    /// the one session.
     async fn request_failed(
         &self,
         row: &Row,
@@ -332,7 +338,7 @@ impl Links {
         tracing::info!(link = row.id, issuer, answer = %error, "a session was not refreshed");
         let outcome = match &error {
             TokenRequestError::Refused { code, .. } if &**code == "invalid_grant" => {
-                // Another replica may have won with the same token.
+                // Another replica may have succeeded with the same token.
                 let again = match links::find(&inner.db, &row.id).await {
                     Ok(again) => again,
                     Err(cause) => {
@@ -355,8 +361,8 @@ impl Links {
                     code = &**code,
                     "another server does not accept this service as a client"
                 );
-                // Only this session pauses: the server may still accept sessions that were begun
-                // with another client document or key.
+                // Only this session pauses: the server may still accept sessions that began with
+                // another client document or key.
                 inner.backoff.links.failed(&row.id, Some(MISCONFIGURED_PAUSE), now);
                 Outcome::Misconfigured
             }
@@ -379,7 +385,7 @@ impl Links {
                 Outcome::Ambiguous
             }
         };
-        // After an ambiguous outcome the record that the token was sent stays: only an answer
+        // After an ambiguous outcome the record that the token was sent stays. Only an answer
         // removes the doubt.
         inner.release(row, holder, outcome != Outcome::Ambiguous).await;
         Ok(outcome)
@@ -409,27 +415,27 @@ struct RefreshInputs {
 
 enum PrepareError {
     Over(Reason),
-    /// Something about this session, or on the way to its server.
+    /// Something about this session, or between Genkan and its server.
     Later(Arc<str>),
-    /// The lease was lost to another process.
+    /// Another process has taken the lease.
     TakenOver,
-    /// Trouble with the database.
+    /// The database failed.
     Failed(UseError),
 }
 
 impl Inner {
     async fn release(&self, row: &Row, holder: &str, answered: bool) {
         if let Err(cause) = leases::release(&self.db, &row.id, holder, answered).await {
-            // The lease runs out by itself.
+            // The lease runs out on its own.
             tracing::warn!(
                 cause = &cause as &dyn std::error::Error,
                 link = row.id,
-                "a lease was not given back"
+                "a lease was not released"
             );
         }
     }
 
-    /// How long to leave it alone still: the session, or its server.
+    /// Returns the longer of the running pauses of this session and of its server.
     fn pause(&self, row: &Row) -> Option<Duration> {
         let now = self.clock.now();
         self.backoff.links.pause(&row.id, now).max(self.backoff.servers.pause(&row.server.issuer, now))
@@ -440,7 +446,7 @@ impl Inner {
     }
 }
 
-/// OAuth codes that say that Genkan's own client document or keys are at fault.
+/// OAuth error codes that blame Genkan's own client document or keys.
 fn is_about_us(code: &str) -> bool {
     matches!(
         code,
@@ -452,13 +458,14 @@ fn is_about_us(code: &str) -> bool {
     )
 }
 
-/// Longer than everything that is done under it: verifying, two forms of twelve seconds, writing.
+/// Longer than everything that happens under it: verification, two forms of twelve seconds each,
+/// and writing.
 const LEASE: Duration = Duration::from_secs(45);
 const VERIFY: Duration = Duration::from_secs(10);
-/// How long a caller waits for a refresh; while its old token is good, and else.
+/// How long a caller waits for a refresh, while its old token is valid and otherwise.
 const PATIENCE_WHILE_VALID: Duration = Duration::from_secs(3);
 const PATIENCE: Duration = Duration::from_secs(25);
-/// How long to wait before looking again while another process refreshes, and how often.
+/// The pause between two looks while another process refreshes, and the number of looks.
 const WAIT: Duration = Duration::from_millis(100);
 const MOST_WAITS: u32 = 240;
 const WRITE_ATTEMPTS: u32 = 4;

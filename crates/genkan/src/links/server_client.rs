@@ -1,5 +1,5 @@
-//! The client of one authorization server: forms with a DPoP proof and a client assertion, and what
-//! their answers mean.
+//! The client of one authorization server: forms with a DPoP proof and a client assertion, and the
+//! meaning of their answers.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,19 +19,19 @@ use super::nonces::Nonces;
 use crate::base::fetch::{Answer, GuardedClient, GuardedError, Limits};
 use crate::base::{Clock, Origin, query, random};
 
-/// Speaks to one server for one session, or one sign-in.
+/// Speaks to one server for one session or sign-in.
 pub(super) struct ServerClient<'a> {
     pub(super) guarded: &'a GuardedClient,
     pub(super) clock: &'a Clock,
     pub(super) nonces: &'a Nonces,
     pub(super) server: &'a Server,
     pub(super) identity: &'a ClientIdentity,
-    /// What the server's nonces are remembered by.
+    /// The name under which the server's nonces are remembered.
     pub(super) session: &'a str,
     pub(super) key: &'a ProofKey,
 }
 
-/// The answer of a token endpoint. Tokens are opaque: nothing is read from them.
+/// The answer of a token endpoint. Tokens are opaque, so Genkan reads nothing from them.
 #[derive(Debug)]
 pub(super) struct TokenResponse {
     pub(super) access: Zeroizing<String>,
@@ -44,16 +44,16 @@ pub(super) struct TokenResponse {
 /// Why a token request failed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum TokenRequestError {
-    /// Nothing was sent, so a refresh token is as good as before.
+    /// Nothing was sent, so a refresh token is still unused.
     #[error("it cannot be reached: {0}")]
     NotSent(Arc<str>),
-    /// It was sent, and may have been carried out.
-    #[error("it gave no answer that can be used: {0}")]
+    /// The request was sent, and may have been carried out.
+    #[error("its answer cannot be used: {0}")]
     Unanswered(Arc<str>),
-    /// Come again later: 429 and 5xx.
+    /// The server answered 429 or 5xx: another try later.
     #[error("it answered {status}")]
     Later { status: u16, after: Option<Duration> },
-    /// Refused, with a code of OAuth.
+    /// The server refused, with an OAuth error code.
     #[error("it refused: {status} {code}")]
     Refused { status: u16, code: Arc<str> },
 }
@@ -68,7 +68,7 @@ impl TokenRequestError {
 }
 
 impl ServerClient<'_> {
-    /// Pushes an authorization request; gives its `request_uri`.
+    /// Pushes an authorization request and returns its `request_uri`.
     pub(super) async fn push(
         &self,
         fields: Vec<(&'static str, String)>,
@@ -82,7 +82,7 @@ impl ServerClient<'_> {
         Ok(pushed.request_uri)
     }
 
-    /// Asks for tokens. Those that cannot be taken are revoked.
+    /// Requests tokens. Tokens that cannot be used are revoked.
     pub(super) async fn token(
         &self,
         fields: Vec<(&'static str, String)>,
@@ -98,7 +98,7 @@ impl ServerClient<'_> {
         given
     }
 
-    /// Revokes a token (RFC 7009). Servers without the endpoint are not asked.
+    /// Revokes a token (RFC 7009). Does nothing if the server has no such endpoint.
     pub(super) async fn revoke(&self, token: &str, hint: &str) -> Result<(), TokenRequestError> {
         let Some(url) = &self.server.revoke else { return Ok(()) };
         let fields = vec![("token", token.to_owned()), ("token_type_hint", hint.to_owned())];
@@ -106,17 +106,18 @@ impl ServerClient<'_> {
         Ok(())
     }
 
-    /// Sends a form, and once more if its proof lacked the nonce that the server wants (RFC 9449 §8).
-    /// The first attempt used nothing up: a server checks the proof before it does anything.
+    /// Sends a form, and sends it once more if its proof lacked the nonce that the server demands
+    /// (RFC 9449 §8). The first attempt used nothing up: a server checks the proof before it does
+    /// anything.
     async fn post(
         &self,
         url: &str,
         fields: Vec<(&'static str, String)>,
     ) -> Result<Answer, TokenRequestError> {
         let origin =
-            origin_of(url).ok_or_else(|| TokenRequestError::NotSent("its address is no URL".into()))?;
-        // `once` signs a new proof and a new client assertion each time, since each is good for one
-        // request. The second attempt carries the nonce from the first answer.
+            origin_of(url).ok_or_else(|| TokenRequestError::NotSent("its address is not a URL".into()))?;
+        // `once` signs a new proof and a new client assertion each time, because each is valid for
+        // one request. The second attempt carries the nonce from the first answer.
         for _ in 0..2 {
             let answer = self.once(url, &origin, &fields).await?;
             if answer.status.is_success() {
@@ -155,9 +156,9 @@ impl ServerClient<'_> {
             .header(ACCEPT, "application/json")
             .header("dpop", proof)
             .body(Bytes::from(query::of_pairs(&pairs)))
-            .map_err(|_| TokenRequestError::NotSent("its address is no URL".into()))?;
+            .map_err(|_| TokenRequestError::NotSent("its address is not a URL".into()))?;
         let answer = self.guarded.send(request, &LIMITS).await.map_err(|error| send_failed(&error))?;
-        // RFC 9449 §8.2: a server may send the next nonce with any answer, also with a success.
+        // RFC 9449 §8.2: a server may send the next nonce with any answer, including a success.
         if let Some(nonce) = answer.headers.get(NONCE).and_then(|nonce| nonce.to_str().ok()) {
             self.nonces.hear(self.session, origin, nonce, now);
         }
@@ -182,20 +183,20 @@ fn send_failed(error: &GuardedError) -> TokenRequestError {
     }
 }
 
-/// What an answer that is not a success says.
+/// Reads an answer that is not a success.
 fn refused(answer: &Answer) -> TokenRequestError {
     #[derive(Deserialize)]
     struct Said {
         error: String,
     }
     let status = answer.status;
-    // The status alone decides: a proxy in front of the server answers with a page, not with an
+    // The status alone decides: a proxy in front of the server answers with a page and not with an
     // OAuth error.
     if status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS {
         return TokenRequestError::Later { status: status.as_u16(), after: retry_after(&answer.headers) };
     }
     let code = serde_json::from_slice::<Said>(&answer.body).map(|said| said.error).unwrap_or_default();
-    // Codes of OAuth are short words; anything else is not told further.
+    // An OAuth error code is a short word. Anything else is not repeated.
     let is_word =
         (1..=64).contains(&code.len()) && code.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_');
     TokenRequestError::Refused {
@@ -211,7 +212,7 @@ fn retry_after(headers: &HeaderMap) -> Option<Duration> {
 }
 
 fn read<'a, T: Deserialize<'a>>(answer: &'a Answer) -> Result<T, TokenRequestError> {
-    serde_json::from_slice(&answer.body).map_err(|_| unusable("its answer is not what it has to be"))
+    serde_json::from_slice(&answer.body).map_err(|_| unusable("its answer is malformed"))
 }
 
 fn unusable(why: &str) -> TokenRequestError {
@@ -226,15 +227,15 @@ fn parse_token_response(answer: &Answer) -> Result<TokenResponse, TokenRequestEr
         refresh_token: Option<String>,
         sub: Option<String>,
         scope: Option<String>,
-        // A float, since JSON does not tell 3600 from 3600.0.
+        // A float, because JSON does not distinguish 3600 from 3600.0.
         expires_in: Option<f64>,
     }
     let wire: Wire = read(answer)?;
     let (access, refresh) = (Zeroizing::new(wire.access_token), wire.refresh_token.map(Zeroizing::new));
-    // The type is case-insensitive (RFC 6749 §5.1). A Bearer token would be good for anybody who
-    // reads it, so it is refused.
+    // The type is case-insensitive (RFC 6749 §5.1). Anyone who reads a Bearer token can use it, so
+    // it is refused.
     if !wire.token_type.eq_ignore_ascii_case("dpop") {
-        return Err(unusable("its token is not bound to our key"));
+        return Err(unusable("its token is not bound to Genkan's key"));
     }
     // The access token goes into a header as it is, so it must not contain spaces or line breaks.
     if !is_token(&access) || refresh.as_ref().is_some_and(|token| !is_token(token)) {
@@ -243,12 +244,12 @@ fn parse_token_response(answer: &Answer) -> Result<TokenResponse, TokenRequestEr
     Ok(TokenResponse {
         access,
         refresh,
-        // A subject that is no DID reads as absent. The callback refuses tokens without a subject;
-        // a refresh accepts them.
+        // A subject that is not a DID counts as absent. The callback refuses tokens without a
+        // subject, a refresh accepts them.
         sub: wire.sub.and_then(|sub| sub.parse().ok()),
         scope: wire.scope,
-        // Negative and absurd lifetimes are ignored, since `from_secs_f64` panics on some of them.
-        // The token is then used until it is refused.
+        // Negative and absurd lifetimes are ignored, because `from_secs_f64` panics on some of
+        // them. The token is then used until it is refused.
         expires_in: wire
             .expires_in
             .filter(|seconds| (0.0..1e9).contains(seconds))
@@ -256,8 +257,8 @@ fn parse_token_response(answer: &Answer) -> Result<TokenResponse, TokenRequestEr
     })
 }
 
-/// The token to revoke from an answer that cannot be used, and its type: the refresh token if there
-/// is one, since its end is the end of both.
+/// The token to revoke from an unusable answer, and its type. The refresh token comes first,
+/// because its revocation ends both.
 fn readable(answer: &Answer) -> Option<(Zeroizing<String>, &'static str)> {
     #[derive(Deserialize)]
     struct Wire {
@@ -272,7 +273,7 @@ fn readable(answer: &Answer) -> Option<(Zeroizing<String>, &'static str)> {
     })
 }
 
-/// What can stand in a header after its scheme.
+/// Whether a text can stand in a header after its scheme.
 fn is_token(text: &str) -> bool {
     (1..=LONGEST_TOKEN).contains(&text.len())
         && text.bytes().all(|byte| byte.is_ascii_graphic() && !matches!(byte, b'"' | b'\\' | b','))

@@ -1,4 +1,4 @@
-//! The service of this room. Its methods are in the files named after what they do.
+//! The service of this room. Its methods are in files named after what they do.
 
 use std::fmt;
 use std::sync::{Arc, OnceLock};
@@ -33,7 +33,7 @@ pub(crate) struct Settings {
     pub(crate) client_name: String,
     /// The scopes of the stable client document.
     pub(crate) scope: String,
-    /// Members of the document that lead to pages: terms and the like.
+    /// Links of the document to pages, such as the terms of service.
     pub(crate) pages: Vec<(&'static str, String)>,
     pub(crate) private_origins: Vec<Origin>,
 }
@@ -66,18 +66,18 @@ pub(super) struct Inner {
     /// Credentials by link.
     pub(super) memory: FeedCache<Arc<str>, Arc<Credential>>,
     pub(super) single_flight: SingleFlight<Result<Arc<Credential>, UseError>>,
-    /// Of authorization servers. A server has other nonces than the PDS, also where both are one
+    /// Nonces of authorization servers. They differ from those of the PDS, even if both run on one
     /// machine.
     pub(super) server_nonces: Nonces,
     pub(super) pds_nonces: Nonces,
     pub(super) backoff: Backoff,
     pub(super) metrics: Metrics,
-    /// Names this process in leases.
+    /// The name of this process in leases.
     pub(super) holder: String,
     pub(super) end_listener: OnceLock<EndListener>,
 }
 
-/// Hears of links that ended.
+/// A listener for links that end.
 pub(super) type EndListener = Box<dyn Fn(&str) + Send + Sync>;
 
 impl Links {
@@ -113,13 +113,13 @@ impl Links {
         Self { inner: Arc::new(inner) }
     }
 
-    /// Lets `hear` know of every link that ends in this process. Only the first counts.
+    /// Registers the listener for links that end in this process. Only the first one counts.
     pub(crate) fn on_end(&self, hear: impl Fn(&str) + Send + Sync + 'static) {
         let _ = self.inner.end_listener.set(Box::new(hear));
     }
 
-    /// The credential of a link, if it is in memory and not due for a refresh. Every request of a
-    /// linked account begins with this; it must not wait.
+    /// Returns the credential of a link, if it is cached and not due for a refresh. Every request
+    /// of a linked account begins with this, so it must not wait.
     pub(crate) fn recall(&self, link: &str) -> Option<Arc<Credential>> {
         let now = self.inner.clock.now();
         let credential = self.inner.memory.get(link)?;
@@ -127,7 +127,7 @@ impl Links {
         (!credential.is_due(now) && self.inner.feed.is_fresh(now)).then_some(credential)
     }
 
-    /// The nonce that an origin wants in a proof, if one is known.
+    /// Returns the nonce that an origin demands in a proof, if one is known.
     pub(crate) fn nonce(&self, link: &str, origin: &Origin) -> Option<HeardNonce> {
         self.inner.pds_nonces.get(link, origin)
     }
@@ -171,7 +171,8 @@ impl Inner {
     }
 }
 
-/// Removes what nothing can use any more. A link stays a while after its end, for those who look back.
+/// Removes rows that nothing can use any more. A link stays for 30 days after its end, for
+/// operators who look back.
 pub(crate) async fn sweep(db: &Db, now: Timestamp) -> db::Result<u64> {
     let mut tx = db.begin().await?;
     let mut gone = sql::logins::sweep(&mut tx, now).await?;

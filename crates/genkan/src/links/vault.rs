@@ -1,6 +1,8 @@
-//! The secrets of a session at rest: one sealed text per row, bound to the session, its account and its version.
+//! The secrets of a session at rest: one sealed text per row, bound to the session, its account and
+//! its version.
 //!
-//! A dump of the database opens nothing; a text copied to another row, or back from an older version, does not open.
+//! A dump of the database opens nothing. A text that was copied to another row, or back from an
+//! older version, does not open.
 
 use genkan_protocol::crypto::P256PrivateKey;
 use serde::{Deserialize, Serialize};
@@ -10,22 +12,22 @@ use crate::base::random;
 use crate::base::seal::{Sealer, UnsealError};
 use crate::keys::SealedColumn;
 
-/// What a session can be used with.
+/// The secrets of a session.
 #[derive(Clone)]
 pub(super) struct Tokens {
     pub(super) access: Zeroizing<String>,
     pub(super) refresh: Zeroizing<String>,
-    /// One key per session, for life.
+    /// The session's proof key, which it keeps for its whole life.
     pub(super) key: P256PrivateKey,
 }
 
-/// What a sign-in under way needs when its browser comes back.
+/// The secrets of a sign-in that waits for its browser to return.
 pub(super) struct LoginSecrets {
     pub(super) key: P256PrivateKey,
     pub(super) verifier: Zeroizing<String>,
 }
 
-/// The associated data of a session's sealed secrets: they open in this row and version only.
+/// The associated data of a session's sealed secrets. They open in this row and version only.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct SessionAad<'a> {
     pub(super) link: &'a str,
@@ -82,17 +84,18 @@ fn seal(sealer: &Sealer, purpose: &str, row: &str, written: &Written<'_>) -> Str
     sealer.seal(purpose, row, &plain)
 }
 
-/// A key that no one has.
+/// Creates a new random key.
 pub(super) fn fresh_key() -> P256PrivateKey {
     loop {
-        // Nearly every 256-bit number is a key; others are drawn again.
+        // Nearly every 256-bit number is a valid key. Others are drawn again.
         if let Ok(key) = P256PrivateKey::from_bytes(&random::bytes::<32>()) {
             return key;
         }
     }
 }
 
-/// As it is sealed. Servers' tokens are ASCII without anything that JSON would escape: that is checked when they come.
+/// The sealed form. Tokens are ASCII without anything that JSON would escape, which is checked on
+/// receipt.
 #[derive(Serialize, Deserialize)]
 struct Written<'a> {
     access: &'a str,
@@ -115,7 +118,7 @@ impl std::fmt::Debug for LoginSecrets {
 const SESSION: &str = "links.sealed";
 const LOGIN: &str = "link_logins.sealed";
 
-/// What of this room is sealed.
+/// The sealed columns of this room.
 pub(crate) const SEALED_COLUMNS: &[SealedColumn] = &[
     SealedColumn {
         table: "links",

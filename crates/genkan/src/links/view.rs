@@ -1,4 +1,4 @@
-//! What people, pages and operators see of sessions.
+//! Sessions as people, pages and operators see them.
 
 use std::time::Duration;
 
@@ -22,14 +22,14 @@ pub(crate) struct LinkView {
     pub(crate) issuer: String,
     pub(crate) scope: String,
     pub(crate) state: State,
-    /// Why it ended.
+    /// Why it ended, if it has.
     pub(crate) reason: Option<&'static str>,
     pub(crate) created_at: Timestamp,
-    /// To the day.
+    /// Updated at most twice a day.
     pub(crate) used_at: Timestamp,
 }
 
-/// A linked person who is signed in at a browser, to look after their sessions.
+/// A linked person who is signed in to a browser in order to manage their sessions.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Visitor {
     pub(crate) did: Did,
@@ -37,14 +37,14 @@ pub(crate) struct Visitor {
 }
 
 impl Links {
-    /// The person who came back for this request in this browser and has not decided yet.
+    /// Returns the person who returned for this request in this browser and has not decided yet.
     pub(crate) async fn waiting(&self, request: &str, device: &str) -> db::Result<Option<Arrival>> {
         let now = self.inner.clock.now();
         let row = links::waiting(&self.inner.db, request, device).await?;
         Ok(row.filter(|row| now.since(row.created_at) < DECIDES_WITHIN).map(arrival))
     }
 
-    /// The person allowed it: the session stays. `false`: it is over.
+    /// Keeps a session whose person allowed the app. Returns `false` if it has ended.
     pub(crate) async fn keep(&self, link: &str) -> db::Result<bool> {
         let mut tx = self.inner.db.begin().await?;
         let kept = links::keep(&mut tx, link, self.inner.clock.now()).await?;
@@ -52,7 +52,7 @@ impl Links {
         Ok(kept)
     }
 
-    /// The person did not allow it.
+    /// Ends a session whose person denied the app.
     pub(crate) async fn drop_waiting(&self, link: &str) -> db::Result<bool> {
         self.end(link, Reason::Rejected).await
     }
@@ -61,13 +61,13 @@ impl Links {
         Ok(links::find(&self.inner.db, link).await?.map(view))
     }
 
-    /// The sessions of an account that can be used, the newest first.
+    /// Returns an account's usable sessions, the newest first.
     pub(crate) async fn of_account(&self, did: &Did) -> db::Result<Vec<LinkView>> {
         Ok(links::of_account(&self.inner.db, did).await?.into_iter().map(view).collect())
     }
 
-    /// A person showed who they are: they may look after their sessions in this browser for a while. What their server
-    /// gave for it is given back at once.
+    /// Starts a visit: a person who showed who they are may manage their sessions in this browser
+    /// for an hour. The tokens of this sign-in are revoked at once.
     pub(crate) async fn start_visit(&self, arrival: &Arrival, device: &str) -> db::Result<()> {
         let inner = &self.inner;
         let mut tx = inner.db.begin().await?;
@@ -80,13 +80,13 @@ impl Links {
         Ok(())
     }
 
-    /// Who was welcomed in this browser, the last one first.
+    /// Returns the visitors of this browser, the last one first.
     pub(crate) async fn visitors(&self, device: &str) -> db::Result<Vec<Visitor>> {
         let found = visits::of_device(&self.inner.db, device, self.inner.clock.now()).await?;
         Ok(found.into_iter().map(|(did, handle)| Visitor { did, handle }).collect())
     }
 
-    /// A welcomed person leaves.
+    /// Ends a visit.
     pub(crate) async fn end_visit(&self, device: &str, did: &Did) -> db::Result<()> {
         let mut tx = self.inner.db.begin().await?;
         visits::remove(&mut tx, device, did).await?;

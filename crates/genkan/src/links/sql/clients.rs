@@ -5,7 +5,7 @@ use sqlx::Row as _;
 use crate::base::Timestamp;
 use crate::db::{Db, Result, Tx};
 
-/// Keeps a set of scopes under its hash, or that it was used again.
+/// Stores a scope under its hash, or notes that it was used again.
 pub(in crate::links) async fn put(tx: &mut Tx, hash: &str, scope: &str, now: Timestamp) -> Result<()> {
     sqlx::query(
         "INSERT INTO link_clients (hash, scope, used_at) VALUES ($1, $2, $3)

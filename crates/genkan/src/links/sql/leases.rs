@@ -1,13 +1,13 @@
-//! Table `links`: who refreshes a session, and what came of it.
+//! Table `links`: the lease of a refresh and its result.
 //!
-//! A refresh is claimed by comparing the version, so that tokens which were refreshed already are not
-//! refreshed again. That the refresh token is sent is recorded before it is sent.
+//! A refresh is claimed by comparing the version, so that refreshed tokens are not refreshed again.
+//! The row records that a refresh token is sent before it is sent.
 
 use crate::base::Timestamp;
 use crate::db::{Db, Result};
 use crate::links::discovery::Server;
 
-/// Tokens that came, as they are written.
+/// New tokens, as they are written.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::links) struct NewTokens<'a> {
     pub(in crate::links) sealed: &'a str,
@@ -16,8 +16,8 @@ pub(in crate::links) struct NewTokens<'a> {
     pub(in crate::links) expires_at: Option<Timestamp>,
 }
 
-/// Claims the refresh of this version. `false`: another worker has it, it is done, or the session is
-/// over.
+/// Claims the refresh of this version. Returns `false` if another worker has it, it is done, or the
+/// session has ended.
 pub(in crate::links) async fn take(
     db: &Db,
     id: &str,
@@ -26,8 +26,7 @@ pub(in crate::links) async fn take(
     now: Timestamp,
     until: Timestamp,
 ) -> Result<bool> {
-    // One statement is one step: of two processes that see the lease free, the second matches no
-    // row.
+    // One statement is one step: of two processes that see a free lease, the second matches no row.
     let done = sqlx::query(
         "UPDATE links SET lease = $3, lease_until = $5
          WHERE id = $1 AND version = $2 AND lease_until <= $4 AND state IN ('waiting', 'live')",
@@ -42,7 +41,7 @@ pub(in crate::links) async fn take(
     Ok(done.rows_affected() == 1)
 }
 
-/// Records that the refresh token is being sent, and where. `false`: the lease was lost.
+/// Records that the refresh token is being sent, and where. Returns `false` if the lease was lost.
 pub(in crate::links) async fn sending(
     db: &Db,
     id: &str,
@@ -51,6 +50,8 @@ pub(in crate::links) async fn sending(
     server: &Server,
     now: Timestamp,
 ) -> Result<bool> {
+    // The lease is compared, and not the time: a holder that was late but not replaced may still
+    // send.
     let done = sqlx::query(
         "UPDATE links SET sending_since = $3, unanswered = unanswered + 1, pds = $4, server = $5
          WHERE id = $1 AND lease = $2 AND state IN ('waiting', 'live')",
@@ -65,8 +66,10 @@ pub(in crate::links) async fn sending(
     Ok(done.rows_affected() == 1)
 }
 
-/// Writes new tokens. They are the only good ones now, so the lease is not asked for; the version is,
-/// so that newer ones are never overwritten. `false`: there are newer ones, or the session is over.
+/// Writes new tokens. Returns `false` if there are newer ones or the session has ended.
+///
+/// No other tokens are valid now, so the lease does not matter. The version does, so that newer
+/// tokens are never overwritten.
 pub(in crate::links) async fn rotate(db: &Db, id: &str, version: i64, new: NewTokens<'_>) -> Result<bool> {
     let done = sqlx::query(
         "UPDATE links SET sealed = $3, version = version + 1, scope = $4, issued_at = $5, expires_at = $6,
@@ -84,10 +87,11 @@ pub(in crate::links) async fn rotate(db: &Db, id: &str, version: i64, new: NewTo
     Ok(done.rows_affected() == 1)
 }
 
-/// Gives the lease back without new tokens. `answered`: the server answered, and did not use the
-/// refresh token up. Without an answer the record that it was sent stays, and so does the doubt.
+/// Releases the lease without new tokens. `answered` means that the server answered without using
+/// the refresh token up. Without an answer, the record that it was sent stays, and so does the
+/// doubt.
 pub(in crate::links) async fn release(db: &Db, id: &str, holder: &str, answered: bool) -> Result<()> {
-    // Counted down instead of set to zero: an earlier request whose answer was lost stays in doubt.
+    // Counted down and not set to zero: an earlier request whose answer was lost stays in doubt.
     let text = if answered {
         "UPDATE links SET lease = NULL, lease_until = 0, unanswered = unanswered - 1,
             sending_since = CASE WHEN unanswered > 1 THEN sending_since ELSE NULL END

@@ -1,4 +1,5 @@
-//! Table `links`: sessions from their beginning to their end. Who may refresh one is in the file beside.
+//! Table `links`: sessions from their beginning to their end. The lease of a refresh is in
+//! `leases`.
 
 use genkan_protocol::syntax::Did;
 use sqlx::Row as _;
@@ -9,7 +10,7 @@ use crate::db::{Db, Error, Result, Tx};
 use crate::links::discovery::Server;
 use crate::links::error::Reason;
 
-/// A session as it is stored.
+/// A stored session.
 #[derive(Clone, Debug)]
 pub(in crate::links) struct Row {
     pub(in crate::links) id: String,
@@ -25,7 +26,7 @@ pub(in crate::links) struct Row {
     pub(in crate::links) version: i64,
     pub(in crate::links) issued_at: Timestamp,
     pub(in crate::links) expires_at: Option<Timestamp>,
-    /// How often the refresh token of this version was sent without an answer that was written down.
+    /// How often the refresh token of this version was sent without a stored answer.
     pub(in crate::links) unanswered: i64,
     pub(in crate::links) request: Option<String>,
     pub(in crate::links) device: String,
@@ -35,13 +36,13 @@ pub(in crate::links) struct Row {
     pub(in crate::links) revoke_attempts: i64,
 }
 
-/// Where a session stands.
+/// The state of a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum State {
-    /// Its person came back and has not decided yet.
+    /// The person has returned and not decided yet.
     Waiting,
     Live,
-    /// Over for everybody; its server has not heard of it yet.
+    /// Ended for everybody. The server has not been told yet.
     Ending,
     Dead,
 }
@@ -100,7 +101,7 @@ pub(in crate::links) async fn find(db: &Db, id: &str) -> Result<Option<Row>> {
     row.as_ref().map(read).transpose()
 }
 
-/// Sessions that can be used, the newest first.
+/// Returns an account's usable sessions, the newest first.
 pub(in crate::links) async fn of_account(db: &Db, did: &Did) -> Result<Vec<Row>> {
     let text = format!(
         "SELECT {COLUMNS} FROM links WHERE did = $1 AND state IN ('waiting', 'live') ORDER BY created_at DESC LIMIT 1000"
@@ -109,7 +110,8 @@ pub(in crate::links) async fn of_account(db: &Db, did: &Did) -> Result<Vec<Row>>
     rows.iter().map(read).collect()
 }
 
-/// The newest that waits for the decision on an authorization request, in this browser.
+/// Returns the newest session in this browser that waits for the decision on an authorization
+/// request.
 pub(in crate::links) async fn waiting(db: &Db, request: &str, device: &str) -> Result<Option<Row>> {
     let text = format!(
         "SELECT {COLUMNS} FROM links WHERE request = $1 AND device = $2 AND state = 'waiting'
@@ -120,9 +122,9 @@ pub(in crate::links) async fn waiting(db: &Db, request: &str, device: &str) -> R
     row.as_ref().map(read).transpose()
 }
 
-/// A waiting one is live from now on. `false`: it is over.
+/// Makes a waiting session live. Returns `false` if it has ended.
 pub(in crate::links) async fn keep(tx: &mut Tx, id: &str, now: Timestamp) -> Result<bool> {
-    // A repeated approval finds the session live already, and that is no error.
+    // A repeated approval finds the session live already, which is no error.
     let done = sqlx::query(
         "UPDATE links SET state = 'live', used_at = $2 WHERE id = $1 AND state IN ('waiting', 'live')",
     )
@@ -142,7 +144,8 @@ pub(in crate::links) async fn used(tx: &mut Tx, id: &str, now: Timestamp) -> Res
     Ok(())
 }
 
-/// Over, for everybody from now on. What its server is not told is erased at once. `false`: it was over before.
+/// Ends a session for everybody. Secrets that its server need not be told about are erased at once.
+/// Returns `false` if it had already ended.
 pub(in crate::links) async fn end(tx: &mut Tx, id: &str, reason: Reason, now: Timestamp) -> Result<bool> {
     let text = if reason.is_told_to_server() {
         "UPDATE links SET state = 'ending', ended_at = $2, reason = $3, revoke_at = $2
@@ -156,7 +159,7 @@ pub(in crate::links) async fn end(tx: &mut Tx, id: &str, reason: Reason, now: Ti
     Ok(done.rows_affected() == 1)
 }
 
-/// Those whose server is to be told of their end.
+/// Returns ended sessions whose server must be told.
 pub(in crate::links) async fn to_revoke(db: &Db, now: Timestamp, limit: i64) -> Result<Vec<String>> {
     let rows = sqlx::query(
         "SELECT id FROM links WHERE state = 'ending' AND revoke_at <= $1 ORDER BY revoke_at LIMIT $2",
@@ -168,7 +171,8 @@ pub(in crate::links) async fn to_revoke(db: &Db, now: Timestamp, limit: i64) -> 
     rows.iter().map(|row| Ok(row.try_get("id")?)).collect()
 }
 
-/// Takes on telling a server, until `again_at`. None: somebody else does, or it is done.
+/// Claims the telling of a server until `again_at`. Returns `None` if another replica has claimed
+/// it, or it is done.
 pub(in crate::links) async fn take_revocation(
     tx: &mut Tx,
     id: &str,
@@ -188,7 +192,7 @@ pub(in crate::links) async fn take_revocation(
     row.as_ref().map(read).transpose()
 }
 
-/// Its server did not hear: once more at `again_at`.
+/// Schedules another attempt, because the server was not reached.
 pub(in crate::links) async fn tell_again(tx: &mut Tx, id: &str, again_at: Timestamp) -> Result<()> {
     sqlx::query("UPDATE links SET revoke_at = $2 WHERE id = $1 AND state = 'ending'")
         .bind(id)
@@ -198,7 +202,7 @@ pub(in crate::links) async fn tell_again(tx: &mut Tx, id: &str, again_at: Timest
     Ok(())
 }
 
-/// Its server was told, or will never hear: nothing of it can be used any more.
+/// Erases the secrets of a session: its server was told, or never will be.
 pub(in crate::links) async fn erase(tx: &mut Tx, id: &str) -> Result<()> {
     sqlx::query(
         "UPDATE links SET state = 'dead', sealed = NULL, revoke_at = NULL WHERE id = $1 AND state = 'ending'",
@@ -209,7 +213,7 @@ pub(in crate::links) async fn erase(tx: &mut Tx, id: &str) -> Result<()> {
     Ok(())
 }
 
-/// Those that came back before `before` and were never decided on.
+/// Returns sessions that returned before `before` and were never decided.
 pub(in crate::links) async fn undecided(db: &Db, before: Timestamp) -> Result<Vec<String>> {
     let rows = sqlx::query("SELECT id FROM links WHERE state = 'waiting' AND created_at < $1 LIMIT 200")
         .bind(before.as_millis())
@@ -218,7 +222,7 @@ pub(in crate::links) async fn undecided(db: &Db, before: Timestamp) -> Result<Ve
     rows.iter().map(|row| Ok(row.try_get("id")?)).collect()
 }
 
-/// Live ones behind `after` in the order of ids, made before `before`.
+/// Returns live sessions after `after` in the order of ids, created before `before`.
 pub(in crate::links) async fn live(
     db: &Db,
     after: &str,
@@ -244,7 +248,7 @@ pub(in crate::links) async fn ended_since(db: &Db, since: Timestamp) -> Result<V
     rows.iter().map(|row| Ok(row.try_get("id")?)).collect()
 }
 
-/// Live ones that were refreshed last before `before`, the longest left first.
+/// Returns live sessions that were last refreshed before `before`, the oldest first.
 pub(in crate::links) async fn idle(db: &Db, before: Timestamp, limit: i64) -> Result<Vec<(String, i64)>> {
     let rows = sqlx::query(
         "SELECT id, version FROM links WHERE state = 'live' AND issued_at < $1 ORDER BY issued_at LIMIT $2",
@@ -256,7 +260,7 @@ pub(in crate::links) async fn idle(db: &Db, before: Timestamp, limit: i64) -> Re
     rows.iter().map(|row| Ok((row.try_get("id")?, row.try_get("version")?))).collect()
 }
 
-/// How many there are in each state.
+/// Returns the number of sessions in each state.
 pub(in crate::links) async fn count(db: &Db) -> Result<Vec<(String, i64)>> {
     let rows = sqlx::query("SELECT state, COUNT(*) AS number FROM links GROUP BY state")
         .fetch_all(db.reader())
@@ -264,7 +268,7 @@ pub(in crate::links) async fn count(db: &Db) -> Result<Vec<(String, i64)>> {
     rows.iter().map(|row| Ok((row.try_get("state")?, row.try_get("number")?))).collect()
 }
 
-/// The client keys of Genkan's that sessions were begun with. A session needs its key for life.
+/// Returns the client keys with which sessions began. A session needs its key for its whole life.
 pub(in crate::links) async fn client_keys(db: &Db) -> Result<Vec<String>> {
     let rows =
         sqlx::query("SELECT DISTINCT client_key FROM links WHERE client_key IS NOT NULL AND state <> 'dead'")
@@ -273,7 +277,7 @@ pub(in crate::links) async fn client_keys(db: &Db) -> Result<Vec<String>> {
     rows.iter().map(|row| Ok(row.try_get("client_key")?)).collect()
 }
 
-/// Whether a session is over, or never was.
+/// Whether a session has ended or never existed.
 pub(in crate::links) async fn is_over(db: &Db, id: &str) -> Result<bool> {
     let row = sqlx::query("SELECT id FROM links WHERE id = $1 AND state IN ('waiting', 'live')")
         .bind(id)

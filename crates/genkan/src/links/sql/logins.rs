@@ -7,10 +7,10 @@ use crate::base::Timestamp;
 use crate::db::{Error, Result, Tx};
 use crate::links::discovery::Server;
 
-/// A sign-in that waits for its browser.
+/// A sign-in that waits for its browser to return.
 #[derive(Clone, Debug)]
 pub(in crate::links) struct Login {
-    /// Hash of the `state` on its way.
+    /// The hash of the `state` that is on its way.
     pub(in crate::links) state: String,
     pub(in crate::links) sealed: String,
     pub(in crate::links) server: Server,
@@ -46,8 +46,10 @@ pub(in crate::links) async fn insert(tx: &mut Tx, login: &Login) -> Result<()> {
     Ok(())
 }
 
-/// Takes a sign-in out, so that its state can be used once.
+/// Takes a sign-in out of the table, so that its state can be used once.
 pub(in crate::links) async fn take(tx: &mut Tx, state: &str) -> Result<Option<Login>> {
+    // Deleting and reading are one statement: of two browsers with the same state, one finds no
+    // row.
     let row = sqlx::query(
         "DELETE FROM link_logins WHERE state = $1
          RETURNING sealed, server, did, client_id, client_key, request, back, device, browser, expires_at",

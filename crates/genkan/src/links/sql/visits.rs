@@ -27,7 +27,7 @@ pub(in crate::links) async fn put(
     Ok(())
 }
 
-/// Who is signed in at a browser: DIDs and handles.
+/// Returns the DIDs and handles that are signed in to a browser.
 pub(in crate::links) async fn of_device(
     db: &Db,
     device: &str,

@@ -1,5 +1,5 @@
-//! Sessions at other servers, against a fake one. Tests that begin with `c` and a number are lines of the contract's
-//! closing list.
+//! Sessions at other servers, against a fake one. Tests that begin with `c` and a number are lines
+//! of the contract's closing list.
 
 mod refreshes;
 mod sign_in;

@@ -78,7 +78,8 @@ async fn c9_200_calls_over_3_replicas_make_one_refresh(db: Db) {
     assert_eq!((session.refreshes, session.ended), (1, None));
 }
 
-/// A process of its own for a refresh: with the runtime that is given back, everything it does ends at once.
+/// A process of its own for a refresh: with the runtime that is given back, everything it does ends
+/// at once.
 fn begin_and_die(links: Links, link: &str) -> tokio::runtime::Runtime {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     let link = link.to_owned();

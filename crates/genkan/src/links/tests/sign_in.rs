@@ -184,8 +184,8 @@ async fn c14_a_server_that_does_not_speak_for_sub_is_refused_and_revoked(db: Db)
 async fn c14_what_is_missing_in_the_tokens_is_refused_and_revoked(db: Db) {
     let world = World::start(db).await;
     for (member, value, why) in [
-        ("sub", json!(null), "\"sub\" is no DID"),
-        ("sub", json!("ann"), "\"sub\" is no DID"),
+        ("sub", json!(null), "\"sub\" is not a DID"),
+        ("sub", json!("ann"), "\"sub\" is not a DID"),
         ("scope", json!(null), "\"scope\" lacks atproto"),
         ("scope", json!("transition:generic"), "\"scope\" lacks atproto"),
         ("refresh_token", json!(null), "\"refresh_token\" is missing"),
@@ -219,7 +219,7 @@ async fn an_answer_in_another_form_is_refused(db: Db) {
     let departure = world.begin("ann.example.com").await.unwrap();
     let callback = Callback { has_response: true, ..world.visit(&departure).await };
     let error = world.finish(&departure, callback).await.unwrap_err();
-    assert_eq!(unacceptable(&error), "an answer of a kind that was not asked for");
+    assert_eq!(unacceptable(&error), "the response mode was not requested");
     let departure = world.begin("ann.example.com").await.unwrap();
     let callback = Callback { code: None, ..world.visit(&departure).await };
     assert_eq!(unacceptable(&world.finish(&departure, callback).await.unwrap_err()), "\"code\" is missing");

@@ -1,4 +1,5 @@
-//! A directory, names, other servers, and this service on one database, several times if that is asked for.
+//! A directory, names, other servers, and this service on one database, several times if that is
+//! asked for.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
