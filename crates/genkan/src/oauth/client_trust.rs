@@ -5,9 +5,9 @@
 pub(crate) enum ClientTrust {
     /// The operator has not decided.
     Known,
-    /// Its name and logo are shown, and it is treated as one that proves who it is.
+    /// The client's name and logo are shown, and it is treated as one that authenticates.
     Trusted,
-    /// It gets nothing.
+    /// The client gets nothing.
     Blocked,
 }
 

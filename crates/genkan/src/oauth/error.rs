@@ -4,16 +4,16 @@ use std::borrow::Cow;
 
 use genkan_protocol::oauth::error::{OAuthError, OAuthErrorCode as Code};
 
-/// Why a client's request is refused, or could not be answered.
+/// Why a client's request is refused or cannot be answered.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
     /// The client's fault, in the words of the specifications.
     #[error(transparent)]
     Refused(#[from] OAuthError),
-    /// The account's home is not in the fleet, or has no key.
+    /// The account's home is not in the fleet or has no key.
     #[error("the account's host {0} is not known")]
     NoHome(String),
-    /// Ours: nothing was consumed.
+    /// A database failure. Nothing was consumed.
     #[error(transparent)]
     Storage(#[from] crate::db::Error),
 }

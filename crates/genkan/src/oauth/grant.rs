@@ -1,8 +1,9 @@
-//! A grant, and the rotations of its refresh tokens.
+//! A grant and the rotation of its refresh tokens.
 //!
-//! A refresh token is derived from a sealed key, the grant's id and a generation, so it can be given twice and need not
-//! be stored. The first use of a generation makes the next one good; for a short grace, and while that one is unused,
-//! the same key gets the same successor again.
+//! A refresh token is derived from a sealed key, the grant's id and a generation, so it can be
+//! issued again without being stored. The first use of a generation makes the next one valid. For a
+//! short grace period, and while the next one is unused, the same key gets the same successor
+//! again.
 
 use std::time::Duration;
 
@@ -13,36 +14,36 @@ use super::parameters::ClientAuth;
 use super::scope::ApprovedScope;
 use crate::base::Timestamp;
 
-/// What an account allowed a client, for as long as it lives.
+/// What an account allowed a client, with the state of its refresh tokens.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Grant {
-    /// 24 hexadecimal characters; part of every token's name.
+    /// 24 hexadecimal characters, which are a part of every token's id.
     pub(crate) id: String,
     pub(crate) did: Did,
     pub(crate) client_id: String,
     pub(crate) scope: ApprovedScope,
-    /// Thumbprint of the key that its tokens are bound to. `None`: they are plain Bearer tokens.
+    /// Thumbprint of the key that the tokens are bound to. `None` means plain Bearer tokens.
     pub(crate) dpop_key: Option<String>,
     pub(crate) client_auth: ClientAuth,
-    /// The browser in which it was given.
+    /// The browser in which consent was given.
     pub(crate) device: String,
     pub(crate) place: GrantPlace,
-    /// Whether the client asked for refresh tokens at all.
+    /// Whether the client requested refresh tokens.
     pub(crate) refreshable: bool,
-    /// Of the refresh token that is good now.
+    /// The generation of the refresh token that is valid now.
     pub(crate) generation: i64,
-    /// When the token before that one was used, and the one before it.
+    /// When the token of the previous generation was used, and below, the one before it.
     pub(crate) rotated_at: Timestamp,
     pub(crate) rotated_before_at: Timestamp,
-    /// Unless it is used before.
+    /// The grant ends at this time unless it is used before.
     pub(crate) idle_until: Timestamp,
-    /// Whatever happens.
+    /// The grant ends at this time in any case.
     pub(crate) expires_at: Timestamp,
     pub(crate) created_at: Timestamp,
     pub(crate) ended_at: Option<Timestamp>,
 }
 
-/// Where the account of a grant lives.
+/// The kind of server that keeps the account of a grant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum GrantPlace {
     /// On a host of the fleet.
@@ -64,7 +65,7 @@ impl GrantPlace {
     }
 }
 
-/// How long a grant may live, and how long unused.
+/// How long a grant lives in all, and how long unused.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Span {
     pub(super) total: Duration,
@@ -73,21 +74,22 @@ pub(super) struct Span {
 
 const DAY: Duration = Duration::from_hours(24);
 
-/// Of clients that prove who they are, and of those the operator vouches for.
+/// The span for clients that authenticate, and for those that the operator trusts.
 pub(super) const LONG: Span = Span { total: DAY.saturating_mul(730), idle: DAY.saturating_mul(91) };
-/// Of public clients.
+/// The span for public clients.
 pub(super) const SHORT: Span = Span { total: DAY.saturating_mul(14), idle: DAY.saturating_mul(14) };
 
-/// What a refresh token leads to, once its holder has proved the grant's key.
+/// The effect of a refresh token whose holder has proved the grant's key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Rotation {
-    /// The grant moves on to this generation.
+    /// The grant moves to this generation.
     To(i64),
-    /// It moved on already; this is the same successor again.
+    /// The grant has already moved, and the same successor is issued again.
     Again(i64),
-    /// Used before, and too late or too far back to be honoured; too early to be sure of a replay.
+    /// The token was used before and is too late to be honoured, but too early to prove a replay.
     Refused,
-    /// Used before, and its grace is over: token and key were stolen, or the client lost count.
+    /// The token was used before and its grace period is over: token and key were stolen, or the
+    /// client lost its place.
     Replayed,
 }
 
@@ -96,28 +98,28 @@ impl Grant {
         self.ended_at.is_none() && now < self.idle_until && now < self.expires_at
     }
 
-    /// Whether the holder of this key, or of none, may speak for the grant.
+    /// Whether the holder of this proof, or of none, may use the grant.
     pub(super) fn is_held_by(&self, proof: Option<&Proof>) -> bool {
         is_held_by(self.dpop_key.as_deref(), proof)
     }
 
-    /// Where a token of `generation` leads. It is ours: that was checked by its code.
+    /// Decides the effect of a token of `generation`. Its code has been verified already.
     pub(super) fn rotation(&self, generation: i64, now: Timestamp, grace: Duration) -> Rotation {
-        // A later one than is known means that the database was brought back from a copy.
+        // A later generation than the stored one means that the database was restored from a copy.
         if generation >= self.generation {
             return Rotation::To(generation.saturating_add(1));
         }
         let is_last = generation.saturating_add(1) == self.generation;
-        // A client that lost the response tries the old token again, and gets the same successor.
+        // A client that lost the response tries the old token again and gets the same successor.
         if is_last && now <= self.rotated_at.plus(grace) {
             return Rotation::Again(self.generation);
         }
-        // The token's use lies no later than this.
+        // The token was used at this time at the latest.
         let used_at = if is_last { self.rotated_at } else { self.rotated_before_at };
         if now <= used_at.plus(grace) { Rotation::Refused } else { Rotation::Replayed }
     }
 
-    /// The grant after a rotation to `generation`.
+    /// Returns the grant after a rotation to `generation`.
     pub(super) fn rotated(
         mut self,
         generation: i64,
@@ -128,7 +130,7 @@ impl Grant {
         self.generation = generation;
         self.rotated_before_at = self.rotated_at;
         self.rotated_at = now;
-        // Counted from the creation: no number of refreshes lengthens a grant's whole life.
+        // Counted from the creation: no number of refreshes extends a grant's whole life.
         self.expires_at = self.created_at.plus(span.total);
         self.idle_until = now.plus(span.idle).min(self.expires_at);
         self.client_auth = client_auth;
@@ -172,7 +174,8 @@ mod tests {
         ] {
             assert_eq!(grant.rotation(generation, after(at), GRACE), rotation, "{generation} after {at} s");
         }
-        // Two rotations in quick succession: the late copy of the first is refused, and ends nothing until its grace is over.
+        // Two rotations in quick succession: the late copy of the first is refused, and ends
+        // nothing until its grace is over.
         let quick = Grant { rotated_before_at: START.minus(Duration::from_secs(5)), ..grant };
         assert_eq!(quick.rotation(3, START, GRACE), Rotation::Refused);
         assert_eq!(quick.rotation(3, after(26), GRACE), Rotation::Replayed);

@@ -1,27 +1,28 @@
-//! The names of grants, requests, codes and tokens.
+//! The ids of grants, requests, codes and tokens.
 
 use data_encoding::HEXLOWER;
 use sha2::{Digest as _, Sha256};
 
 use crate::base::random;
 
-/// A fresh grant's id.
+/// Creates a grant's id.
 pub(super) fn grant_id() -> String {
     HEXLOWER.encode(&random::bytes::<{ GRANT / 2 }>())
 }
 
-/// A fresh access token's `jti`: the grant it belongs to, and which token. Hosts want exactly this form.
+/// Creates an access token's `jti` from its grant and a random part. Hosts require exactly this
+/// form.
 pub(super) fn token_id(grant: &str) -> String {
     format!("{TOKEN_PREFIX}{grant}{}", HEXLOWER.encode(&random::bytes::<4>()))
 }
 
-/// The grant of an access token.
+/// Returns the grant of an access token's `jti`.
 pub(super) fn grant_of_token_id(token_id: &str) -> Option<&str> {
     let body = token_id.strip_prefix(TOKEN_PREFIX).filter(|body| body.len() == 32 && is_hex(body))?;
     body.get(..GRANT)
 }
 
-/// Codes are stored by their hash.
+/// The hash by which a code is stored.
 pub(super) fn hash(secret: &str) -> String {
     HEXLOWER.encode(&Sha256::digest(secret.as_bytes()))
 }

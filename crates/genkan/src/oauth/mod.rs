@@ -1,10 +1,12 @@
-//! The OAuth authorization server: what an app asks, what its user allows, and the tokens that follow.
+//! The OAuth authorization server: what an app requests, what its user allows, and the tokens that
+//! follow.
 //!
-//! *Client* an app, named by the URL of its metadata · *request* what a client pushed before it sends a browser ·
-//! *consent* what an account allowed a client · *code* what the browser carries back, once · *grant* what lives on:
-//! the right to fresh tokens until it is over or taken back · *generation* the number of a grant's refresh token.
+//! *Client* an app, named by the URL of its metadata · *request* what a client pushed before it
+//! sends a browser · *consent* what an account allowed a client · *code* what the browser carries
+//! back, once · *grant* the right to fresh tokens until it expires or is revoked · *generation* the
+//! number of a grant's refresh token.
 //!
-//! This room knows nothing of pages or cookies. A caller that acts in an account's name passes a
+//! This room knows nothing of pages or cookies. A caller that acts for an account passes a
 //! [`SignIn`](crate::signin::SignIn), which proves that the account is signed in to this browser.
 
 mod call;

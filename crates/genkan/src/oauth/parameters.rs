@@ -1,4 +1,5 @@
-//! What a client pushed, as it is kept with its request, its code, and in part with its grant.
+//! The parameters of a pushed request, as they are stored with the request, its code, and in part
+//! with its grant.
 
 use serde::{Deserialize, Serialize};
 
@@ -6,11 +7,11 @@ use genkan_protocol::oauth::request::{Prompt, ResponseMode};
 
 use super::scope::RequestedScope;
 
-/// What a client pushed, checked.
+/// The checked parameters of a pushed request.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct RequestParameters {
     pub(super) redirect_uri: String,
-    /// `atproto` is among its values.
+    /// The requested scope, which contains `atproto`.
     pub(super) scope: RequestedScope,
     pub(super) state: String,
     pub(super) code_challenge: String,
@@ -20,7 +21,8 @@ pub(super) struct RequestParameters {
     pub(super) prompt: Option<Prompt>,
     pub(super) login_hint: Option<String>,
     pub(super) ui_locales: Vec<String>,
-    /// Thumbprint of the key that the code and the grant are bound to. `None`: of a client for Bearer tokens.
+    /// Thumbprint of the key that the code and the grant are bound to. `None` for a client with
+    /// Bearer tokens.
     #[serde(default)]
     pub(super) dpop_key: Option<String>,
     pub(super) client_auth: ClientAuth,
@@ -28,7 +30,7 @@ pub(super) struct RequestParameters {
     pub(super) at: i64,
 }
 
-/// How a client proved who it is. A grant is held to it.
+/// How a client authenticated. Its grant requires the same afterwards.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "method", rename_all = "snake_case")]
 pub(crate) enum ClientAuth {
@@ -46,7 +48,8 @@ impl ClientAuth {
         matches!(self, Self::PrivateKeyJwt { .. })
     }
 
-    /// Whether a client that proves itself so may go on with what was begun as `self`: with the same key, or from none to one.
+    /// Whether a client with this authentication may continue a grant that began with `self`: with
+    /// the same key, or from no key to one.
     pub(super) fn may_go_on_as(&self, now: &Self) -> bool {
         matches!(self, Self::None) || self == now
     }
@@ -62,7 +65,7 @@ impl RequestParameters {
     }
 }
 
-/// By its name in requests.
+/// Serialised by its name in requests.
 mod response_mode {
     use serde::{Deserialize as _, Deserializer, Serializer, de::Error as _};
 
@@ -79,7 +82,7 @@ mod response_mode {
     }
 }
 
-/// By its name in requests.
+/// Serialised by its name in requests.
 mod prompt {
     use serde::{Deserialize as _, Deserializer, Serialize as _, Serializer, de::Error as _};
 

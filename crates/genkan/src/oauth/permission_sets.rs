@@ -1,8 +1,10 @@
-//! Permission sets: found by name, proved, and kept for when their authors' hosts are away.
+//! Permission sets: resolved by name, verified, and kept for times when their authors' servers are
+//! away.
 //!
-//! The way: the name's authority in DNS, its DID's document, a signed record at its host (atproto Permissions). What was
-//! found is asked for again after five minutes; what was not, after one. New sign-ins take the last good copy for 90
-//! days, and a grant that lives is never ended by a set that cannot be had.
+//! Resolution goes from the name's authority in DNS to its DID's document and to a signed record at
+//! its PDS (atproto permissions). A resolved set is checked again after five minutes, and a failed
+//! name after one. New sign-ins accept the last good copy for 90 days. A set that cannot be
+//! resolved never ends a grant.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,7 +25,7 @@ use crate::base::{Clock, Timestamp};
 use crate::db::Db;
 use crate::identity::{Documents, Freshness};
 
-/// Knows permission sets. Cheap to clone.
+/// Resolves and stores permission sets. Cheap to clone.
 #[derive(Clone, Debug)]
 pub(super) struct PermissionSets {
     inner: Arc<Inner>,
@@ -39,22 +41,22 @@ struct Inner {
     single_flight: SingleFlight<Result<(), Problem>>,
 }
 
-/// Why a set could not be had.
+/// Why a set could not be resolved.
 #[derive(Clone, Debug)]
 enum Problem {
-    /// Stored, in words for the app's developer.
+    /// The set is not available. The reason is stored, in words for the app's developer.
     Unresolved,
-    /// Ours.
+    /// The database failed.
     Storage,
 }
 
-/// A permission set in its author's words.
+/// A permission set as its author wrote it.
 #[derive(Clone, Debug)]
 pub(crate) struct SetView {
     pub(crate) nsid: Nsid,
-    /// Has a title and a detail by language.
+    /// The set itself, with a title and a detail in each language.
     pub(crate) set: PermissionSet,
-    /// What a token gets in place of it.
+    /// The scope values that replace it in a token.
     pub(crate) expanded: Vec<Scope>,
 }
 
@@ -64,7 +66,7 @@ impl PermissionSets {
         Self { inner: Arc::new(Inner { db, clock, dns, documents, guarded, single_flight }) }
     }
 
-    /// Every set that is asked for can be had, for a new sign-in.
+    /// Requires that every requested set can be resolved, for a new sign-in.
     pub(super) async fn require(&self, scope: &RequestedScope) -> Result<(), Error> {
         let scopes = Scopes::parse(scope.as_str());
         // Each set may cost a DNS query and a request to an external host.
@@ -87,8 +89,8 @@ impl PermissionSets {
         Ok(())
     }
 
-    /// The scope with its sets expanded, as tokens say it. An old copy is used at once and
-    /// refreshed in the background.
+    /// Expands the sets of a scope, as tokens contain it. An old copy is used at once and refreshed
+    /// in the background.
     pub(super) async fn expand(&self, scope: &ApprovedScope) -> Result<ExpandedScope, Error> {
         let scopes = Scopes::parse(scope.as_str());
         let mut known = Vec::new();
@@ -107,14 +109,14 @@ impl PermissionSets {
         Ok(expanded)
     }
 
-    /// What people see of a scope value, if it is a set.
+    /// The view for people of a scope value, if it is a set.
     pub(super) async fn view(&self, value: &str) -> crate::db::Result<Option<SetView>> {
         let Ok(Scope::Include(include)) = value.parse::<Scope>() else { return Ok(None) };
         let Some(set) = self.read(&include.nsid).await?.map(|(set, _)| set) else { return Ok(None) };
         Ok(Some(SetView { expanded: set.expand(&include), nsid: include.nsid, set }))
     }
 
-    /// The last good copy; asked for again without waiting when it is old.
+    /// Returns the last good copy, and refreshes an old one in the background.
     async fn stored(&self, nsid: &Nsid) -> crate::db::Result<Option<PermissionSet>> {
         let Some((set, checked_at)) = self.read(nsid).await? else { return Ok(None) };
         if self.inner.clock.now().since(checked_at) >= FRESH {
@@ -124,7 +126,7 @@ impl PermissionSets {
         Ok(Some(set))
     }
 
-    /// A copy that may be used for a new sign-in.
+    /// Returns a copy that a new sign-in may use.
     async fn fresh(&self, nsid: &Nsid) -> Result<Option<PermissionSet>, Error> {
         let now = self.inner.clock.now();
         let stored = sql::find(&self.inner.db, nsid.as_str()).await?;
@@ -135,7 +137,7 @@ impl PermissionSets {
         if stored.is_none_or(|stored| now.since(stored.checked_at) >= pause) {
             self.resolve(nsid).await?;
         }
-        // Read again, because the look-up may have been shared with another caller and returns no
+        // Read again, because the lookup may have been shared with another caller and returns no
         // document.
         let stored = sql::find(&self.inner.db, nsid.as_str()).await?;
         let document = stored.and_then(|stored| stored.document).filter(|(_, at)| now.since(*at) < LAST_GOOD);
@@ -147,7 +149,7 @@ impl PermissionSets {
         Ok(stored.and_then(|stored| Some((parse(&stored.document?.0, nsid)?, stored.checked_at))))
     }
 
-    /// Asks for a set, and stores what came of it.
+    /// Resolves a set and stores the result.
     async fn resolve(&self, nsid: &Nsid) -> Result<(), Error> {
         let (sets, name) = (self.clone(), nsid.clone());
         // Boxed: the future is large, and every waiting caller would carry it along.
@@ -159,6 +161,7 @@ impl PermissionSets {
     }
 
     async fn resolve_once(&self, nsid: &Nsid) -> Result<(), Problem> {
+        // One limit for DNS, document and record together: a person waits for this.
         let found = match tokio::time::timeout(TOTAL, self.look_up(nsid)).await {
             Ok(found) => found,
             Err(_) => Err("it was not resolved in time".to_owned()),
@@ -193,7 +196,7 @@ impl PermissionSets {
         if answer.status != StatusCode::OK {
             return Err(format!("its authority's host answered {}", answer.status.as_u16()));
         }
-        // The authority's signature proves the record, so the host that serves it need not be
+        // The authority's signature proves the record, so the server that sends it need not be
         // trusted.
         let record = repo_proof::verify_record(&answer.body, &did, &key, COLLECTION, nsid.as_str())
             .map_err(|error| error.to_string())?;
@@ -203,7 +206,8 @@ impl PermissionSets {
         Ok(record.to_string())
     }
 
-    /// The DID that speaks for a name: DNS knows it under the name without its last part, backwards.
+    /// Finds the DID with authority over a name. Its TXT record is under the name without its last
+    /// part, reversed.
     async fn authority(&self, nsid: &Nsid) -> Result<Did, String> {
         let mut parts: Vec<&str> = nsid.as_str().split('.').collect();
         parts.pop();
@@ -214,7 +218,7 @@ impl PermissionSets {
             DnsError::Failed(_) => format!("{name} could not be looked up"),
         })?;
         let mut named = texts.iter().filter_map(|text| text.strip_prefix("did="));
-        // With two different answers, chance would decide who speaks for the name.
+        // With two different answers, chance would decide who has authority over the name.
         match (named.next(), named.next()) {
             (Some(did), None) => did.trim().parse().map_err(|_| format!("{name} names no DID")),
             (None, _) => Err(format!("{name} has no TXT record \"did=…\"")),
@@ -229,7 +233,7 @@ fn parse(document: &str, nsid: &Nsid) -> Option<PermissionSet> {
 
 const COLLECTION: &str = "com.atproto.lexicon.schema";
 const FRESH: Duration = Duration::from_mins(5);
-/// A set that has just been published must not wait for long.
+/// Short, because a set that was just published must not wait for long.
 const NEGATIVE: Duration = Duration::from_mins(1);
 const LAST_GOOD: Duration = Duration::from_hours(90 * 24);
 const TOTAL: Duration = Duration::from_secs(15);
@@ -259,7 +263,8 @@ mod tests {
     }
 
     impl Stand {
-        /// `com.example` is spoken for by the DID of a site that has a document, and garbage for a record.
+        /// `com.example` is spoken for by the DID of a site that has a document, and garbage for a
+        /// record.
         async fn new(db: Db) -> Self {
             let hand = Arc::new(AtomicI64::new(1_700_000_000_000));
             let clock = Clock::Manual(Arc::clone(&hand));

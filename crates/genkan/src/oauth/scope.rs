@@ -1,8 +1,9 @@
-//! What a scope string means, a type for each meaning.
+//! The four meanings of a scope string, a type for each.
 //!
-//! A [`RequestedScope`] is what a client asks for, an [`ApprovedScope`] the part of it that the account allowed, an
-//! [`ExpandedScope`] the same with permission sets replaced by what they stand for, and a [`TokenScope`] what is
-//! written into a token. Each is made from the one before it, or read back from where it was stored.
+//! A [`RequestedScope`] is what a client requests, an [`ApprovedScope`] the part of it that the
+//! account allowed, an [`ExpandedScope`] the approved scope with permission sets replaced by their
+//! contents, and a [`TokenScope`] what is written into a token. Each is made from the one before
+//! it, or read back from where it was stored.
 
 use std::fmt;
 
@@ -10,13 +11,14 @@ use genkan_protocol::oauth::access_token;
 use genkan_protocol::oauth::scope::{Include, Scope, Scopes};
 use serde::{Deserialize, Serialize};
 
-/// What a client asks for: known values once each, between single spaces, permission sets by name.
+/// What a client requests: each known value once, separated by single spaces, with permission sets
+/// by name.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub(crate) struct RequestedScope(String);
 
 impl RequestedScope {
-    /// The scope of a pushed request. Unknown and repeated values are left out.
+    /// Reads the scope of a pushed request. Unknown and repeated values are left out.
     pub(super) fn of_request(parameter: &str) -> Self {
         let mut values: Vec<&str> = Vec::new();
         for value in parameter.split(' ').filter(|value| !value.is_empty()) {
@@ -35,23 +37,24 @@ impl RequestedScope {
         self.0.split(' ')
     }
 
-    /// The part of it that an account allows.
+    /// Returns the part that an account allows.
     pub(super) fn approve(&self, allows: impl Fn(&str) -> bool) -> ApprovedScope {
         ApprovedScope(self.values().filter(|value| allows(value)).collect::<Vec<_>>().join(" "))
     }
 }
 
-/// What an account allows a client: permission sets by name, so that a set's new version takes effect.
+/// What an account allows a client. Permission sets stay as names, so that a new version of a set
+/// takes effect.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct ApprovedScope(String);
 
 impl ApprovedScope {
-    /// Of values that an external authorization server granted.
+    /// A scope of values that an external authorization server granted.
     pub(super) fn of_values(values: &[String]) -> Self {
         Self(values.join(" "))
     }
 
-    /// As a row has it.
+    /// A scope as a row has it.
     pub(super) const fn stored(column: String) -> Self {
         Self(column)
     }
@@ -64,23 +67,23 @@ impl ApprovedScope {
         self.0.split(' ')
     }
 
-    /// Without `atproto` nothing else is of use, and no tokens are issued.
+    /// Whether `atproto` is present. Without it no tokens are issued.
     pub(super) fn has_atproto(&self) -> bool {
         self.values().any(|value| value == "atproto")
     }
 
-    /// With each permission set replaced by what `expand` says it stands for.
+    /// Replaces each permission set by the values that `expand` returns for it.
     pub(super) fn expanded(&self, expand: impl FnMut(&Include) -> Vec<Scope>) -> ExpandedScope {
         ExpandedScope(Scopes::parse(&self.0).expanded(expand).to_string())
     }
 }
 
-/// What a token allows: permission sets are replaced by what they stand for.
+/// What a token allows, with permission sets replaced by their contents.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct ExpandedScope(String);
 
 impl ExpandedScope {
-    /// As a row has it.
+    /// A scope as a row has it.
     pub(super) const fn stored(column: String) -> Self {
         Self(column)
     }
@@ -94,9 +97,10 @@ impl ExpandedScope {
         &self.0
     }
 
-    /// What a token says: the scope itself, or a reference where that would be too long.
+    /// The `scope` claim: the scope itself, or a reference if that would be too long.
     pub(super) fn written(&self) -> TokenScope {
-        // Proxies before a host often take headers of 8 KiB and no more, and the token is one of them.
+        // Proxies in front of a host often limit all headers to 8 KiB, and the token is one of
+        // them.
         if self.0.len() > LONGEST {
             TokenScope(access_token::scope_reference(&self.0))
         } else {
@@ -110,7 +114,7 @@ impl ExpandedScope {
 pub(crate) struct TokenScope(String);
 
 impl TokenScope {
-    /// The claim of a token that verified.
+    /// The claim of a verified token.
     pub(super) fn of_claim(claim: &str) -> Self {
         Self(claim.to_owned())
     }
@@ -123,7 +127,7 @@ impl TokenScope {
         self.0.starts_with("ref:")
     }
 
-    /// The scope that stands in the token itself. `None`: the token has a reference.
+    /// The scope in the token itself. `None` if the token has a reference.
     pub(super) fn inline(&self) -> Option<ExpandedScope> {
         (!self.is_reference()).then(|| ExpandedScope(self.0.clone()))
     }
@@ -141,7 +145,7 @@ impl fmt::Display for ExpandedScope {
     }
 }
 
-/// Bytes of scope that a token has room for.
+/// The most bytes of a scope that a token contains.
 const LONGEST: usize = 3 * 1024;
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
-//! The authorization server and the resource server as one service: what they are made of.
+//! The service of this room: the authorization server and the resource server.
 //!
-//! What it does is in the rooms [`server`](super::server) and [`resource`](super::resource).
+//! Its methods are in [`server`](super::server) and [`resource`](super::resource).
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,23 +20,23 @@ use crate::identity::Documents;
 use crate::keys::Ring;
 use crate::signin::SignIns;
 
-/// What the operator set.
+/// The operator's settings for OAuth.
 #[derive(Clone, Debug)]
 pub(crate) struct Settings {
-    /// The public origin, without a slash: `iss` everywhere.
+    /// The public origin, without a trailing slash. It is `iss` everywhere.
     pub(crate) issuer: String,
     /// Genkan's own DID: the audience of tokens that only Genkan reads.
     pub(crate) service_did: String,
     pub(crate) access_lifetime: Duration,
     pub(crate) refresh_grace: Duration,
     pub(crate) loopback_clients: bool,
-    /// Origins where clients may live without a public name.
+    /// Origins where clients need no public name.
     pub(crate) private_origins: Vec<Origin>,
-    /// Makes DPoP nonces; one of our own if none is given.
+    /// The secret for DPoP nonces. `None` means that Genkan derives one.
     pub(crate) dpop_secret: Option<Secret<[u8; 32]>>,
 }
 
-/// What this room stands on.
+/// Everything this room depends on.
 #[derive(Debug)]
 pub(crate) struct Dependencies {
     pub(crate) db: Db,
@@ -105,12 +105,13 @@ impl OAuth {
         }
     }
 
-    /// The nonce that proofs should carry from now on.
+    /// Returns the nonce that proofs should carry from now on.
     pub(crate) fn nonce(&self) -> String {
         self.nonces.next(self.clock.now().as_millis()).as_str().to_owned()
     }
 
-    /// What nonces are made of. Hosts that have it give and take the same ones.
+    /// The secret that nonces are computed from. Hosts that have it issue and accept the same
+    /// nonces.
     pub(crate) fn nonce_secret(&self) -> &Secret<[u8; 32]> {
         &self.nonce_secret
     }

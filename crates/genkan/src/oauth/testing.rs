@@ -1,4 +1,4 @@
-//! Things that several tests of this room begin with.
+//! Values that several tests of this room start from.
 
 use genkan_protocol::crypto::K256PrivateKey;
 use genkan_protocol::oauth::request::ResponseMode;
@@ -12,7 +12,7 @@ use crate::base::fetch::GuardedClient;
 use crate::base::{Secret, Timestamp};
 
 impl OAuth {
-    /// What clients' documents are fetched with.
+    /// The client that fetches clients' documents.
     pub(crate) fn guarded(&self) -> &GuardedClient {
         self.clients.guarded()
     }

@@ -1,4 +1,4 @@
-//! How a client proves who it is: not at all, or by a signed assertion (RFC 7523).
+//! Client authentication: none, or a signed assertion (RFC 7523).
 
 use genkan_protocol::oauth::client_assertion::UnverifiedAssertion;
 use genkan_protocol::oauth::client_metadata::Authentication;
@@ -11,16 +11,18 @@ use crate::base::Timestamp;
 use crate::oauth::error::Error;
 use crate::oauth::parameters::ClientAuth;
 
-/// A client that proved itself, but for this: that its assertion is used for the first time.
+/// A client that has authenticated. The caller still has to check that its assertion is used for
+/// the first time.
 #[derive(Clone, Debug)]
 pub(in crate::oauth) struct AuthenticatedClient {
     pub(in crate::oauth) auth: ClientAuth,
-    /// The assertion's name, and until when it must be remembered.
+    /// The assertion's `jti`, and how long it must be remembered.
     pub(in crate::oauth) assertion: Option<(String, Timestamp)>,
 }
 
 impl Clients {
-    /// Checks the client's credentials in `form`. `proof_key`: of the DPoP proof beside it, which must be another key.
+    /// Checks the client's credentials in `form`. `proof_key` is the key of the DPoP proof, which
+    /// must differ from the client's.
     pub(in crate::oauth) async fn authenticate(
         &self,
         client: &Client,
@@ -34,6 +36,8 @@ impl Clients {
             (Authentication::None, None) => {
                 return Ok(AuthenticatedClient { auth: ClientAuth::None, assertion: None });
             }
+            // The client would think that its key protects it, while anyone could leave the
+            // assertion out.
             (Authentication::None, Some(_)) => {
                 let why = "client_assertion is not allowed: the client metadata has token_endpoint_auth_method \"none\"";
                 return Err(Error::refused(Code::InvalidClient, why));
@@ -74,19 +78,22 @@ impl Clients {
         })
     }
 
-    /// Whether the client has taken back the key that it proved itself by. Not when its keys cannot be had now.
+    /// Whether the client has removed the key with which it authenticated. `false` if its keys
+    /// cannot be fetched now.
     pub(in crate::oauth) async fn lacks_key_of(
         &self,
         client: &Client,
         began: &ClientAuth,
     ) -> Result<bool, Error> {
         let ClientAuth::PrivateKeyJwt { key, .. } = began else { return Ok(false) };
-        // A client that has become public has taken all of its keys back.
+        // A client that has become public has removed all of its keys.
         let Authentication::PrivateKeyJwt { keys, .. } = &client.metadata.authentication else {
             return Ok(true);
         };
         match self.keys(client, keys, Purpose::GoOn, false).await {
             Ok(set) => Ok(!set.keys.iter().any(|known| known.thumbprint().as_str() == key)),
+            // Only the client's own key set may end a grant. A set that cannot be fetched proves
+            // nothing.
             Err(Error::Refused(_)) => Ok(false),
             Err(other) => Err(other),
         }

@@ -1,4 +1,4 @@
-//! Clients' own documents: fetched, remembered, and kept for when their hosts are away.
+//! Clients' own documents: fetched, cached, and kept for times when their servers are away.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use http::header::CONTENT_TYPE;
 
 use crate::base::fetch::{GuardedClient, GuardedError, Limits};
 
-/// Why a document could not be had.
+/// Why a document could not be fetched.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("{url}: {why}")]
 pub(super) struct DocumentError {
@@ -21,14 +21,14 @@ impl DocumentError {
     }
 }
 
-/// What to fetch: the metadata that `client_id` names, or the key set that it names in turn.
+/// A document to fetch: the metadata at `client_id`, or the key set that the metadata names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Document {
     Metadata,
     KeySet,
 }
 
-/// Fetches a document, twice if its host needs to wake up.
+/// Fetches a document. Tries twice if the server needs time to start.
 pub(super) async fn fetch(
     guarded: &GuardedClient,
     url: &str,
@@ -43,7 +43,7 @@ pub(super) async fn fetch(
 
 struct Trouble {
     why: String,
-    /// Another try may do.
+    /// Whether another try may succeed.
     passing: bool,
 }
 
@@ -61,17 +61,18 @@ async fn fetch_once(guarded: &GuardedClient, url: &str, what: Document) -> Resul
     let essence = kind.map(|kind| kind.split(';').next().unwrap_or_default().trim());
     match essence {
         Some(kind) if kind.eq_ignore_ascii_case("application/json") => {}
-        // As the reference has it: key sets may come without a type, or with their own.
+        // As in the reference implementation: a key set may have no type, or one of its own.
         None if what == Document::KeySet => {}
         Some(kind) if what == Document::KeySet && kind.eq_ignore_ascii_case("application/jwk-set+json") => {}
         Some(kind) => {
+            // The server chooses the type's length, and the text goes into an error.
             let shown: String = kind.chars().take(64).collect();
             return final_trouble(format!("has the content type {shown:?} instead of application/json"));
         }
         None => return final_trouble("has no content type, application/json is expected".to_owned()),
     }
     match String::from_utf8(answer.body.to_vec()) {
-        // Not storable in PostgreSQL, and not JSON either.
+        // PostgreSQL cannot store a NUL, and JSON does not allow one.
         Ok(text) if !text.contains('\0') => Ok(text),
         _ => final_trouble("is not UTF-8".to_owned()),
     }

@@ -1,4 +1,5 @@
-//! Looking a client up: its documents from memory, the database or its host, and what the operator thinks of it.
+//! Looking a client up: its documents from the cache, the database or its server, and the
+//! operator's trust in it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,29 +21,30 @@ use crate::oauth::client_trust::ClientTrust;
 use crate::oauth::error::Error;
 use crate::oauth::sql::clients;
 
-/// A client, known well enough to be served.
+/// A client whose metadata is known.
 #[derive(Clone, Debug)]
 pub(in crate::oauth) struct Client {
     pub(in crate::oauth) id: ClientId,
     pub(in crate::oauth) metadata: Arc<ClientMetadata>,
     pub(in crate::oauth) trusted: bool,
-    /// The operator has registered it for plain Bearer tokens: it may come without a proof.
+    /// Whether the operator has registered it for plain Bearer tokens, so that it needs no proof.
     pub(in crate::oauth) bearer: bool,
 }
 
 impl Client {
-    /// Whether what it was granted before may be believed: anybody can pretend to be a public client.
+    /// Whether earlier consents count for it. Anyone can pretend to be a public client.
     pub(in crate::oauth) fn is_believed(&self) -> bool {
         self.trusted || self.metadata.is_confidential()
     }
 }
 
-/// What a client is looked up for.
+/// The purpose of a lookup.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::oauth) enum Purpose {
-    /// A new sign-in: its documents must be had now, or lately.
+    /// A new sign-in, which needs documents that are at most minutes old.
     Begin,
-    /// What was begun: an older copy will do while its host is away.
+    /// The continuation of a grant, for which an older copy is enough while the client's server is
+    /// away.
     GoOn,
 }
 
@@ -57,7 +59,7 @@ pub(super) struct Inner {
     db: Db,
     pub(super) clock: Clock,
     guarded: GuardedClient,
-    /// Origins that the operator listed; clients may live there without a public name.
+    /// Origins that the operator listed. Clients there need no public name.
     listed: Vec<String>,
     development: bool,
     metadata: Cache<String, CachedDocument<ClientMetadata>>,
@@ -70,7 +72,7 @@ struct CachedDocument<T> {
     value: Arc<T>,
     /// When it was fetched.
     at: Timestamp,
-    /// When its host was last asked.
+    /// When its server was last asked.
     asked_at: Timestamp,
 }
 
@@ -101,7 +103,7 @@ impl Clients {
         &self.inner.guarded
     }
 
-    /// A client by its name, its metadata read, unless the operator has blocked it.
+    /// Finds a client by its id and reads its metadata, unless the operator has blocked it.
     pub(in crate::oauth) async fn look_up(&self, client_id: &str, purpose: Purpose) -> Result<Client, Error> {
         let inner = &*self.inner;
         let id = ClientId::parse(client_id, &inner.listed)
@@ -115,7 +117,7 @@ impl Clients {
                 .map_err(|error| Error::refused(Code::InvalidClientMetadata, error.to_string()))?;
             return Ok(Client { id, metadata: Arc::new(metadata), trusted: false, bearer: false });
         }
-        // Read from the database every time, so that the operator's decision counts from the next
+        // Read from the database each time, so that the operator's decision counts from the next
         // call on every replica.
         let (trust, bearer) =
             clients::trust(&inner.db, client_id).await?.unwrap_or((ClientTrust::Known, false));
@@ -123,8 +125,7 @@ impl Clients {
             return Err(Error::refused(Code::InvalidClient, "the client is blocked on this server"));
         }
         let metadata = self.metadata(&id, purpose).await?;
-        // atproto requires tokens that are bound to a key. The operator's registration is the only
-        // exception.
+        // atproto requires DPoP-bound tokens. The operator's registration is the only exception.
         if !bearer && let Err(error) = metadata.require_binding() {
             return Err(Error::refused(Code::InvalidClientMetadata, error.to_string()));
         }
@@ -145,7 +146,7 @@ impl Clients {
         Ok(tx.commit().await?)
     }
 
-    /// As people may see a client whose metadata was read when it pushed its request.
+    /// The view for people of a client whose metadata was read when it pushed its request.
     pub(in crate::oauth) async fn shown(&self, client_id: &str) -> crate::db::Result<ClientView> {
         let inner = &*self.inner;
         let stored = clients::find(&inner.db, client_id).await?;
@@ -162,8 +163,8 @@ impl Clients {
             development: id.as_ref().is_some_and(ClientId::is_development),
             id: client_id.to_owned(),
             trusted,
-            // Clients choose their own names and logos. Only trusted clients may show them; the
-            // host in the client id is what proves an identity.
+            // Clients choose their own names and logos, so only trusted clients may show them. Only
+            // the host in the client id proves an identity.
             name: shown(|it| &it.client_name).filter(|_| trusted),
             logo: shown(|it| &it.logo_uri).filter(|_| trusted),
             home: shown(|it| &it.client_uri).filter(|_| trusted),
@@ -172,7 +173,8 @@ impl Clients {
         })
     }
 
-    /// The operator's word. It counts from the client's next call; what it has is the caller's to end.
+    /// Sets the operator's trust. It counts from the client's next call. The caller ends the
+    /// client's grants.
     pub(in crate::oauth) async fn set_trust(&self, client_id: &str, trust: ClientTrust) -> Result<(), Error> {
         let now = self.inner.clock.now();
         let mut tx = self.inner.db.begin().await?;
@@ -190,7 +192,8 @@ impl Clients {
             .map_err(|why| why.into_error(Code::InvalidClientMetadata))
     }
 
-    /// The client's public keys. `again`: those known lack one, so ask, unless that was done a moment ago.
+    /// Returns the client's public keys. `again` means that the cached set lacks one, so the server
+    /// is asked again, unless that happened a moment ago.
     pub(super) async fn keys(
         &self,
         client: &Client,
@@ -209,7 +212,8 @@ impl Clients {
             .map_err(|why| why.into_error(Code::InvalidClientMetadata))
     }
 
-    /// From memory, from the database, from its host, or, if that is away, the last good copy.
+    /// Returns a document from the cache, the database or its server, or the last good copy if the
+    /// server is away.
     async fn document<T: Clone>(
         &self,
         memory: &Cache<String, CachedDocument<T>>,
@@ -221,7 +225,7 @@ impl Clients {
     ) -> Result<Arc<T>, NoDocument> {
         let now = self.inner.clock.now();
         let mut known = memory.get(source.url);
-        // Another replica may have asked meanwhile.
+        // Another replica may have fetched it meanwhile.
         if known.as_ref().is_none_or(|known| now.since(known.at) >= FRESH)
             && let Some((text, at)) = self.stored(source).await?
             && known.as_ref().is_none_or(|known| known.at < at)
@@ -231,15 +235,15 @@ impl Clients {
             memory.insert(source.url.to_owned(), stored.clone());
             known = Some(stored);
         }
-        // `again` means that a key is missing. The shorter pause still limits how often assertions
-        // with invented key ids can make this server ask the client's host.
+        // `again` means that a key is missing. A shorter pause still applies, so that assertions
+        // with invented key ids cannot make Genkan ask the client's server without limit.
         let pause = if again { ASK_AGAIN } else { FRESH };
         if let Some(known) = &known
             && now.since(known.at) < pause
         {
             return Ok(Arc::clone(&known.value));
         }
-        // A host that is away is not waited for by every refresh.
+        // Not every refresh waits for a server that is away.
         let lately = known.as_ref().filter(|known| {
             purpose == Purpose::GoOn && known.asked_at > known.at && now.since(known.asked_at) < ASK_AGAIN
         });
@@ -251,6 +255,8 @@ impl Clients {
                 Ok(value) => {
                     let value = Arc::new(value);
                     let fetched = CachedDocument { value: Arc::clone(&value), at: now, asked_at: now };
+                    // Cached before it is stored: a database that is away must not cost the next
+                    // caller another fetch.
                     memory.insert(source.url.to_owned(), fetched);
                     self.store(source, &text, now).await?;
                     return Ok(value);
@@ -323,11 +329,11 @@ impl NoDocument {
     }
 }
 
-/// How old a copy may be that is used because its host is away.
+/// The age up to which a copy is used while its server is away.
 fn patience(purpose: Purpose, confidential: bool) -> Duration {
     match (purpose, confidential) {
         (Purpose::Begin, _) => Duration::ZERO,
-        // Its keys may have been taken back meanwhile.
+        // A confidential client may have removed its keys meanwhile.
         (Purpose::GoOn, true) => Duration::from_hours(7 * 24),
         (Purpose::GoOn, false) => Duration::from_hours(90 * 24),
     }

@@ -1,7 +1,7 @@
-//! Clients: what they say of themselves, how they prove it, and what the operator says of them.
+//! Clients: their metadata, how they authenticate, and the operator's decisions about them.
 //!
-//! Metadata and key sets are remembered for ten minutes. Each good copy is also kept in the database: when the client's
-//! host is away, what was begun goes on with it, for a time.
+//! Metadata and key sets are cached for ten minutes. The database also keeps each good copy. While
+//! the client's server is away, existing grants continue with that copy for a time.
 
 mod auth;
 mod documents;

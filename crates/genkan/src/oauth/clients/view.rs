@@ -1,14 +1,15 @@
-//! A client as people see it.
+//! The view of a client for people.
 
-/// A client, as far as it may be shown. What anybody could write of itself is there for trusted clients only.
+/// A client, as far as people may see it. Names and images that anyone could claim are present for
+/// trusted clients only.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct ClientView {
     pub(crate) id: String,
-    /// The host of the client id: what people should look at.
+    /// The host of the client id, by which people recognise the client.
     pub(crate) host: String,
-    /// The operator vouches for it.
+    /// Whether the operator vouches for the client.
     pub(crate) trusted: bool,
-    /// An app under development on the person's own machine (`http://localhost`).
+    /// Whether it is an app in development on the person's own machine (`http://localhost`).
     pub(crate) development: bool,
     /// `None` unless trusted.
     pub(crate) name: Option<String>,

@@ -1,10 +1,12 @@
-//! Checking access tokens that come to Genkan's own origin: signature, binding, and that the grant is alive.
+//! Checking access tokens of requests to Genkan's own origin: the signature, the binding, and the
+//! grant.
 //!
-//! As with sessions, what verified is remembered by the token's hash, the end of a grant is heard from the changes feed,
-//! and while that is stale the database is asked every time. Each request's proof is checked.
+//! As with sessions, a verified token is cached by its hash, and the changes feed reports the end
+//! of a grant. While the feed is stale, the database is asked each time. The proof of every request
+//! is checked.
 //!
-//! [`OAuth::check_access`] does it all. Edge threads use [`OAuth::check_access_on`], which leaves the look-up to the
-//! database's own runtime.
+//! [`OAuth::check_access`] does all of this. Edge threads use [`OAuth::check_access_on`], which
+//! leaves the lookup to the database's own runtime.
 
 use std::sync::Arc;
 
@@ -24,7 +26,7 @@ use crate::oauth::sql::{grants, scopes};
 use crate::oauth::tokens::{AccessError, GrantCaller, HostTokenSlot, Place};
 
 impl OAuth {
-    /// Checks a token and the proof of the request that brought it. The proof is used up.
+    /// Checks a token and the proof of the request that carries it, and uses the proof up.
     pub(crate) async fn check_access(
         &self,
         token: &str,
@@ -35,27 +37,27 @@ impl OAuth {
             Some(known) => known?,
             None => self.find_caller(token).await?,
         };
-        // The last step, since it writes: a request whose token is refused uses up no proof.
+        // The last step, because it writes: a request whose token is refused uses up no proof.
         self.bind(&proof, &caller).await?;
         Ok(caller)
     }
 
-    /// [`Self::check_access`] for a thread that must not wait for the database itself: what memory does not know is
-    /// looked up on `control`.
+    /// As [`Self::check_access`], for a thread that must not wait for the database. What the cache
+    /// lacks is looked up on `control`.
     pub(crate) async fn check_access_on(
         &self,
         control: &Handle,
         token: &str,
         call: &Call<'_>,
     ) -> Result<Arc<GrantCaller>, AccessError> {
-        // The proof comes first: a token without a good one costs no look-up.
+        // The proof comes first: a token without a valid proof costs no lookup.
         let proof = self.check_proof(token, call)?;
         let caller = self.caller_on(control, token).await?;
         self.bind(&proof, &caller).await?;
         Ok(caller)
     }
 
-    /// [`Self::check_bearer`] for a thread that must not wait for the database itself.
+    /// As [`Self::check_bearer`], for a thread that must not wait for the database.
     pub(crate) async fn check_bearer_on(
         &self,
         control: &Handle,
@@ -75,7 +77,8 @@ impl OAuth {
         finding.await.map_err(|_| AccessError::Unavailable)?
     }
 
-    /// Checks the proof of a request by itself: that it is of this token's holder, and new, is for [`Self::bind`].
+    /// Checks the proof of a request alone. [`Self::bind`] checks that it is new and of the token's
+    /// holder.
     fn check_proof(&self, token: &str, call: &Call<'_>) -> Result<Proof, AccessError> {
         let proof = match &*call.proofs {
             [one] => *one,
@@ -92,10 +95,10 @@ impl OAuth {
         Ok(dpop::verify(proof, &expected, &self.nonces)?)
     }
 
-    /// Whom a token speaks for, from memory alone. `None`: it has to be looked up.
+    /// Returns the caller of a token from the cache. `None` means that it must be looked up.
     fn recall_caller(&self, token: &str) -> Option<Result<Arc<GrantCaller>, AccessError>> {
         let now = self.clock.now();
-        // A stale feed may have missed the end of the grant, so memory proves nothing.
+        // A stale feed may have missed the end of the grant, so the cache proves nothing.
         if !self.feed.is_fresh(now) {
             return None;
         }
@@ -103,11 +106,10 @@ impl OAuth {
         Some(if caller.expires_at > now { Ok(caller) } else { Err(EXPIRED) })
     }
 
-    /// Finds whom a token speaks for, by its signature and the database.
+    /// Finds the caller of a token by its signature and the database.
     async fn find_caller(&self, token: &str) -> Result<Arc<GrantCaller>, AccessError> {
         let now = self.clock.now();
-        // Begun before the grant is read: if the grant ends in between, the token is not
-        // remembered.
+        // Begun before the grant is read: if the grant ends in between, the token is not cached.
         let reading = self.verified.begin();
         let read = self.read_token(token).await?;
         if read.expires_at <= now {
@@ -120,7 +122,7 @@ impl OAuth {
         Ok(caller)
     }
 
-    /// Sees that a proof is of the key that the token is bound to, and uses it up.
+    /// Requires that a proof is by the key that the token is bound to, and uses it up.
     async fn bind(&self, proof: &Proof, caller: &GrantCaller) -> Result<(), AccessError> {
         match caller.key {
             Some(key) if key == proof.jkt => {}
@@ -144,16 +146,16 @@ impl OAuth {
         Ok(caller)
     }
 
-    /// Whether a token that came as Bearer says, unchecked, that it is a grant's and addressed to us: a session's has
-    /// another type, and a host as its audience.
+    /// Whether a Bearer token claims, unverified, to be a grant's and addressed to Genkan. A
+    /// session's token has another type, and a host as its audience.
     pub(crate) fn is_ours_by_grant(&self, token: &str) -> bool {
         Token::parse(token).is_ok_and(|token| token.unverified_claims().aud == self.settings.service_did)
     }
 
-    /// Knows where the account of a token addressed to us lives.
+    /// Finds where the account of a token that is addressed to Genkan lives.
     async fn place(&self, mut caller: GrantCaller, grant: &Grant) -> Result<GrantCaller, AccessError> {
-        // A token for the service itself does not name a host. The account may also have moved
-        // since the token was made.
+        // A token for the service itself names no host. The account may also have moved since the
+        // token was issued.
         if caller.place == Place::Link && grant.place == GrantPlace::Home {
             let account = self.accounts.find(&caller.did).await?;
             let account = account.ok_or(AccessError::Token("the account does not exist"))?;
@@ -168,14 +170,16 @@ impl OAuth {
         let audience = &token.unverified_claims().aud;
         let (place, verified) = if *audience == self.settings.service_did {
             let key = token.kid().and_then(|kid| self.ring.web_key_by_id(kid));
-            // The ring has keys for other purposes as well. What they sign is not an access token.
+            // The ring has keys for other purposes too. What those sign is not an access token.
             let key = key.filter(|key| key.purpose == WebPurpose::Tokens);
             (Place::Link, key.and_then(|key| token.verify(&key.public).ok()))
         } else {
             let Some(host) = self.fleet.by_did(audience) else { return Err(wrong) };
+            // A token has no `kid` for a host. During a rotation two keys are valid, so both are
+            // tried.
             let keys = self.ring.host_keys(host.id.as_str());
             let verified = keys.iter().find_map(|key| token.verify(&key.public).ok());
-            // No host would take it without.
+            // No host accepts an unbound token, so none was issued.
             (Place::Host(host.id.clone()), verified.filter(|claims| claims.cnf.is_some()))
         };
         let Some(claims) = verified else { return Err(wrong) };
@@ -200,8 +204,8 @@ impl OAuth {
     }
 }
 
-/// The account that a bound token names, unverified. Good enough to tell one account's token from
-/// another's, never to admit a request.
+/// Returns the account that a bound token names, unverified. It can distinguish one account's token
+/// from another's, but must never admit a request.
 pub(crate) fn claimed_account(token: &str) -> Option<Did> {
     Token::parse(token).ok().map(|token| token.unverified_claims().sub.clone())
 }

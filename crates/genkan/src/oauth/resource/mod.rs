@@ -1,4 +1,5 @@
-//! The resource server: checking the tokens of requests to Genkan's own origin, and signing what goes on to hosts.
+//! The resource server: checks the tokens of requests to Genkan's own origin, and signs what goes
+//! on to hosts.
 
 mod access;
 mod sign;

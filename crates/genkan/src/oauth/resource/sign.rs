@@ -1,4 +1,4 @@
-//! Signing requests for the accounts' hosts (architecture decision 2).
+//! Signing requests to the accounts' hosts (architecture decision 13).
 
 use std::sync::Arc;
 
@@ -12,7 +12,8 @@ use crate::oauth::service::OAuth;
 use crate::oauth::tokens::{GrantCaller, Onward, Token};
 
 impl OAuth {
-    /// Token and proof for a request of this caller to its home. `None`: the host has no key any more.
+    /// Returns token and proof for a caller's request to its home, or `None` if the host no longer
+    /// has a key.
     pub(crate) fn sign_onward(
         &self,
         caller: &GrantCaller,
@@ -37,7 +38,7 @@ impl OAuth {
             let text = access_token::sign(&key.private, &claims);
             let token = Arc::new(Token { ath: ath(&text), text, key: key.id.clone() });
             // Two requests may mint at once. The second token replaces the first, and both are
-            // good.
+            // valid.
             caller.minted.set(Some(Arc::clone(&token)));
             token
         });
@@ -54,12 +55,12 @@ impl OAuth {
         Some(Onward { token, proof })
     }
 
-    /// The nonce that a host wants to see next.
+    /// Remembers the nonce that a host demands next, if it differs from the computed ones.
     pub(crate) fn hear_nonce(&self, host: &HostId, nonce: &str) {
         let is_computed = self.nonces.accepts(nonce, self.clock.now().as_millis());
         let heard = self.signer.heard(host);
-        // Nonces are normally computed from the time. A heard one is remembered only for a host
-        // that asks for a different one, and only as long as it does.
+        // Nonces are normally computed from the time. A received nonce is kept only for a host that
+        // demands another one, and only as long as it does.
         if is_computed && heard.is_some() {
             self.signer.hear(host, None);
         } else if !is_computed && heard.as_deref() != Some(nonce) && nonce.len() <= LONGEST_NONCE {

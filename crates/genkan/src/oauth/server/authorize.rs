@@ -1,4 +1,4 @@
-//! Pushed requests in the browser: opened by one device, decided once.
+//! Pushed requests in the browser: each is opened by one device and decided once.
 
 use std::time::Duration;
 
@@ -21,9 +21,10 @@ use crate::oauth::sql::{codes, consents, requests};
 use crate::signin::{self, DeviceId, SignIn};
 
 impl OAuth {
-    /// A browser comes with a request URI. The first one has it from now on; each visit gives it five minutes more.
+    /// Opens a request in a browser. The first browser owns it from then on, and each visit extends
+    /// it by five minutes.
     ///
-    /// Pages begin with this on every GET and POST that is about the request.
+    /// Every GET and POST of the pages about a request begins with this.
     pub(crate) async fn open(
         &self,
         request_uri: &str,
@@ -34,8 +35,8 @@ impl OAuth {
         let id = request_uri.strip_prefix(URI_PREFIX).ok_or(Problem::Unknown)?;
         let mut tx = self.db.begin().await?;
         let request = requests::hold(&mut tx, id, now).await?.ok_or(Problem::Unknown)?;
-        // A request URI is bound to the client that pushed it (RFC 9126 §2.2). One that another
-        // client presents has leaked, so it is removed.
+        // A request URI is bound to the client that pushed it (RFC 9126 §2.2). If another client
+        // presents it, it has leaked and is removed.
         if request.client_id != client_id {
             requests::remove(&mut tx, id).await?;
             tx.commit().await?;
@@ -44,8 +45,8 @@ impl OAuth {
         if request.decided {
             return Err(self.denied(&request, "This authorization request was already answered"));
         }
-        // A request that shows up in a second browser may be an attempt to let a person approve
-        // what somebody else began. It ends for both browsers.
+        // A second browser may be an attempt to let a person approve a request that somebody else
+        // began. So the request ends for both browsers.
         if request.device.as_deref().is_some_and(|first| first != device.as_str()) {
             requests::remove(&mut tx, id).await?;
             tx.commit().await?;
@@ -68,7 +69,8 @@ impl OAuth {
         })
     }
 
-    /// Where an opened request stands. `signed_in`: the accounts of this browser, those for this request alone included.
+    /// Decides the next step of an opened request. `signed_in` are the accounts of this browser,
+    /// including those for this request alone.
     pub(crate) async fn outcome(
         &self,
         opened: &OpenRequest,
@@ -78,13 +80,14 @@ impl OAuth {
         self.carry_out(opened, decision).await
     }
 
-    /// One account was chosen, or has just signed in, signed up or been activated again.
+    /// Continues with one account that was chosen, or that has just signed in, signed up or been
+    /// reactivated.
     pub(crate) async fn chosen(&self, opened: &OpenRequest, signed_in: &SignIn) -> Result<Outcome, Problem> {
         let decision = self.weigh_one(opened, signed_in).await?;
         self.carry_out(opened, decision).await
     }
 
-    /// What the account is asked to allow.
+    /// Describes what the account is asked to allow.
     pub(crate) async fn consent_view(
         &self,
         opened: &OpenRequest,
@@ -93,7 +96,7 @@ impl OAuth {
         self.view_of_consent(opened, account).await
     }
 
-    /// The person allows `scopes`, or everything that was asked for. What was not asked for is left out.
+    /// Approves `scopes`, or everything requested. Values that were not requested are ignored.
     pub(crate) async fn approve(
         &self,
         opened: &OpenRequest,
@@ -105,8 +108,8 @@ impl OAuth {
         let allowed =
             pushed.scope.approve(|value| scopes.is_none_or(|given| given.iter().any(|one| one == value)));
         let account = &signed_in.account;
-        // All of this was true when the page was made. Minutes may have passed since then, and a
-        // form can also be sent by hand.
+        // All of this was checked when the page was made. Minutes may have passed, and a form can
+        // also be sent without the page.
         if !allowed.has_atproto()
             || account.standing() != Standing::Active
             || !is_wanted(opened, signed_in, now)
@@ -126,7 +129,7 @@ impl OAuth {
         now: Timestamp,
     ) -> Result<Redirect, Problem> {
         let mut tx = self.db.begin().await?;
-        // A password that was reset meanwhile has signed this browser out.
+        // A password reset has signed this browser out meanwhile.
         if link.is_none()
             && !(accounts::hold(&mut tx, did, Demand::Active).await?
                 && signin::is_signed_in(&mut tx, &opened.device, did).await?)
@@ -134,6 +137,7 @@ impl OAuth {
             drop(tx);
             return self.reject(opened).await;
         }
+        // Only one of several decisions at once gets past this point.
         self.hold_to_decide(&mut tx, opened, now).await?;
         let code = Secret::new(format!("cod-{}", HEXLOWER.encode(&random::bytes::<32>())));
         let stored = codes::Stored {
@@ -146,10 +150,9 @@ impl OAuth {
             grant_id: None,
             link,
         };
-        // Only the hash is stored, so a copy of the database does not contain a code that can be
-        // redeemed.
+        // Only the hash is stored, so a copy of the database contains no usable code.
         codes::insert(&mut tx, &hash(code.expose()), &stored).await?;
-        // Any program can call itself a development client, so no consent is remembered for one.
+        // Any program can claim to be a development client, so no consent is remembered for one.
         if !opened.client.development {
             consents::add(&mut tx, did.as_str(), &stored.client_id, &scope, now).await?;
         }
@@ -160,7 +163,7 @@ impl OAuth {
         Ok(self.way_back(&opened.request, vec![("code", code)]))
     }
 
-    /// The person says no.
+    /// Denies the request.
     pub(crate) async fn reject(&self, opened: &OpenRequest) -> Result<Redirect, Problem> {
         self.refuse(opened, Code::AccessDenied, "Access was denied").await
     }
@@ -186,7 +189,7 @@ impl OAuth {
         })
     }
 
-    /// Of several at once, one decides.
+    /// Claims the decision. Of several attempts at once, one succeeds.
     async fn hold_to_decide(&self, tx: &mut Tx, opened: &OpenRequest, now: Timestamp) -> Result<(), Problem> {
         let request = requests::hold(tx, &opened.id, now).await?.ok_or(Problem::Unknown)?;
         if request.device.as_deref() != Some(opened.device.as_str()) {
@@ -212,7 +215,7 @@ impl OAuth {
 
     fn way_back(&self, request: &Stored, said: Vec<(&'static str, Secret<String>)>) -> Redirect {
         let pushed = &request.pushed;
-        // RFC 9207: `iss` lets a client that uses several servers notice a mix-up.
+        // RFC 9207: `iss` lets a client of several servers notice a mix-up.
         let mut parameters = vec![
             ("iss", Secret::new(self.settings.issuer.clone())),
             ("state", Secret::new(pushed.state.clone())),
@@ -222,18 +225,19 @@ impl OAuth {
     }
 }
 
-/// Where a form whose answer is a redirect there may lead, in the words of `form-action`.
+/// The `form-action` source for a form that redirects to the client.
 fn form_action(redirect_uri: &str) -> String {
     match redirect_uri.split_once("://") {
         Some((scheme, rest)) => {
             let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
             format!("{scheme}://{authority}")
+        // A private-use scheme has no authority, so the scheme itself is the source.
         }
         None => format!("{}:", redirect_uri.split(':').next().unwrap_or_default()),
     }
 }
 
-/// From the push, and again from each visit.
+/// Counted from the push, and again from each visit.
 pub(in crate::oauth) const REQUEST: Duration = Duration::from_mins(5);
 const CODE: Duration = Duration::from_mins(1);
 

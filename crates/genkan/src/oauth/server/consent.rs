@@ -1,4 +1,4 @@
-//! What becomes of an opened request: a page, an answer without one, or a refusal.
+//! The next step of an opened request: a page, an approval without a page, or a refusal.
 
 use std::collections::HashSet;
 
@@ -13,11 +13,11 @@ use crate::oauth::service::OAuth;
 use crate::oauth::sql::consents;
 use crate::signin::SignIn;
 
-/// What becomes of an opened request.
+/// The next step of an opened request.
 #[derive(Clone, Debug)]
 pub(in crate::oauth) enum Decision<'a> {
     Show(Page),
-    /// Without a page.
+    /// Approval without a page.
     Approve(&'a SignIn),
     Refuse(Code, &'static str),
 }
@@ -26,10 +26,10 @@ pub(in crate::oauth) enum Decision<'a> {
 #[derive(Clone, Copy, Debug)]
 struct Candidate<'a> {
     signed_in: &'a SignIn,
-    /// The password was typed lately enough.
+    /// Whether the password was typed recently enough.
     fresh: bool,
     active: bool,
-    /// Everything asked for was granted before, and that may be believed of this client.
+    /// Whether everything requested was granted before, and this client may rely on it.
     granted: bool,
 }
 
@@ -73,7 +73,7 @@ impl OAuth {
         Ok(ConsentView { client: opened.client.clone(), did, handle, permissions })
     }
 
-    /// What the values mean, and which of them are new to this account.
+    /// Describes the scope values, and marks those that are new to this account.
     pub(in crate::oauth) async fn permissions<'a>(
         &self,
         opened: &OpenRequest,
@@ -84,7 +84,7 @@ impl OAuth {
         let known = self.granted_before(opened, did).await?;
         let mut permissions = Vec::new();
         for value in values {
-            // Only known ones were kept when the request was pushed.
+            // Only known values were kept when the request was pushed.
             let Ok(scope) = value.parse() else { continue };
             permissions.push(Permission {
                 scope,
@@ -106,7 +106,7 @@ impl OAuth {
         now: Timestamp,
     ) -> Result<Candidate<'a>, Problem> {
         let known = self.granted_before(opened, signed_in.account.did.as_str()).await?;
-        // Anybody can pretend to be a public client, so what was granted to one before proves nothing.
+        // Anyone can pretend to be a public client, so earlier consents to one prove nothing.
         let believed = opened.client.trusted || opened.request.pushed.client_auth.is_confidential();
         Ok(Candidate {
             signed_in,
@@ -117,6 +117,7 @@ impl OAuth {
     }
 
     async fn granted_before(&self, opened: &OpenRequest, did: &str) -> Result<HashSet<String>, Problem> {
+        // Any program on the machine has the same development client id.
         if opened.client.development {
             return Ok(HashSet::new());
         }
@@ -130,13 +131,14 @@ pub(in crate::oauth) fn is_wanted(opened: &OpenRequest, signed_in: &SignIn, now:
     is_hinted(opened, &signed_in.account) && is_fresh(opened, signed_in, now)
 }
 
-/// If the client named an account, only that one will do: it would refuse another's token.
+/// Whether the account is the one that the client named, if it named one. The client would refuse
+/// another account's token.
 fn is_hinted(opened: &OpenRequest, account: &Account) -> bool {
     opened.wants(account.did.as_str(), account.handle.as_str())
 }
 
 fn is_fresh(opened: &OpenRequest, signed_in: &SignIn, now: Timestamp) -> bool {
-    // `prompt=login` asks for a sign-in after the push. An older one does not count, however fresh
+    // `prompt=login` demands a sign-in after the push. An older one does not count, however recent
     // it is.
     let asked_again = opened.prompt == Some(Prompt::Login)
         && signed_in.at < Timestamp::from_millis(opened.request.pushed.at);
@@ -148,8 +150,8 @@ fn decide<'a>(prompt: Option<Prompt>, hinted: bool, candidates: &[Candidate<'a>]
         (Some(Prompt::Create), _) => Decision::Show(Page::SignUp),
         (Some(Prompt::None), _) => decide_silently(candidates),
         (_, []) => Decision::Show(Page::SignIn),
-        // Only a hint chooses for the person: the one account in this browser need not be the one
-        // they want to use.
+        // Only a hint chooses for the person: the only account in this browser need not be the one
+        // that they want to use.
         (None | Some(Prompt::Consent), [one]) if hinted => decide_on(*one, prompt.is_none()),
         _ => Decision::Show(Page::Choose(candidates.iter().map(choice).collect())),
     }
@@ -157,7 +159,7 @@ fn decide<'a>(prompt: Option<Prompt>, hinted: bool, candidates: &[Candidate<'a>]
 
 fn decide_on(one: Candidate<'_>, may_be_silent: bool) -> Decision<'_> {
     let did = one.signed_in.account.did.clone();
-    // The password comes before reactivation and consent, because both act in the account's name.
+    // The password comes before reactivation and consent, because both act for the account.
     if !one.fresh {
         Decision::Show(Page::SignIn)
     } else if !one.active {
@@ -169,6 +171,8 @@ fn decide_on(one: Candidate<'_>, may_be_silent: bool) -> Decision<'_> {
     }
 }
 
+// `prompt=none` must never show a page (OpenID Connect Core §3.1.2.1), so each case is an answer to
+// the client.
 fn decide_silently<'a>(candidates: &[Candidate<'a>]) -> Decision<'a> {
     let mut active = candidates.iter().filter(|one| one.active);
     match (active.next(), active.next()) {

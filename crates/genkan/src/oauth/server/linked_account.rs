@@ -1,8 +1,8 @@
-//! Requests that are completed by an account of another server.
+//! Requests that an account of an external server completes.
 //!
-//! That server has signed the person in and granted some of what was asked for, or all. Here the app is named, and the
-//! person says whether it gets it. What it gets is what was granted there: no more, and no less either, since only that
-//! server looks into each request.
+//! That server has signed the person in and granted all or some of the requested scope. Genkan
+//! names the app, and the person decides whether it gets access. The app gets exactly what that
+//! server granted, because only that server checks each request.
 
 use std::collections::HashSet;
 
@@ -14,21 +14,22 @@ use super::view::{ConsentView, OpenRequest, Redirect};
 use crate::oauth::scope::{ApprovedScope, RequestedScope};
 use crate::oauth::service::OAuth;
 
-/// An account of another server that has signed in for one request.
+/// An account of an external server that has signed in for one request.
 #[derive(Clone, Debug)]
 pub(crate) struct LinkedAccount {
-    /// Of the link; the grant will have the same.
+    /// The id of the link, which the grant will have too.
     pub(crate) id: String,
     pub(crate) did: Did,
-    /// Confirmed in both directions. An account without a confirmed handle has its DID here.
+    /// The confirmed handle, or the DID if no handle is confirmed.
     pub(crate) handle: String,
-    /// What its server granted, values between spaces.
+    /// The scope that its server granted.
     pub(crate) scope: String,
 }
 
 impl OAuth {
-    /// Of what was asked for, what its server granted. Servers tell what a permission set stands for and not its name:
-    /// the set is kept if all of it was granted, and otherwise what was of it.
+    /// Returns the part of the request that the account's server granted. Servers answer with the
+    /// contents of a permission set and not with its name. So a set is kept if all of it was
+    /// granted, and replaced by the granted values otherwise.
     async fn granted(&self, opened: &OpenRequest, linked: &LinkedAccount) -> Result<ApprovedScope, Problem> {
         let granted = Scopes::parse(&linked.scope);
         let mut allowed: Vec<String> = Vec::new();
@@ -46,13 +47,13 @@ impl OAuth {
                 }
             }
         }
-        // Two permission sets may stand for the same scope value.
+        // Two permission sets may contain the same scope value.
         let mut seen = HashSet::new();
         allowed.retain(|value| seen.insert(value.clone()));
         Ok(ApprovedScope::of_values(&allowed))
     }
 
-    /// What the account is asked to allow.
+    /// Describes what the account is asked to allow.
     pub(crate) async fn consent_view_linked(
         &self,
         opened: &OpenRequest,
@@ -65,7 +66,8 @@ impl OAuth {
         Ok(ConsentView { client: opened.client.clone(), did, handle, permissions })
     }
 
-    /// The person allows it. Refused if the app named another account, or the server granted less than `atproto`.
+    /// Approves the request. It is refused if the app named another account, or if the server did
+    /// not grant `atproto`.
     pub(crate) async fn approve_linked(
         &self,
         opened: &OpenRequest,
@@ -81,7 +83,8 @@ impl OAuth {
 }
 
 impl OpenRequest {
-    /// Whether this account may complete the request: if the client named one, it would refuse another's token.
+    /// Whether this account may complete the request. If the client named an account, it would
+    /// refuse another account's token.
     pub(crate) fn wants(&self, did: &str, handle: &str) -> bool {
         self.login_hint.as_deref().is_none_or(|hint| hint == did || hint == handle)
     }

@@ -1,4 +1,4 @@
-//! Access tokens: for one host, signed with its key, bound to the client's key.
+//! Access tokens: addressed to one host, signed with its key, and bound to the client's key.
 
 use genkan_protocol::oauth::access_token::{self, AccessClaims, Confirmation};
 use genkan_protocol::syntax::Did;
@@ -15,25 +15,25 @@ use crate::oauth::service::OAuth;
 use crate::oauth::sql::scopes;
 use crate::oauth::tokens::RefreshTokenId;
 
-/// What the token endpoint answers.
+/// The answer of the token endpoint.
 #[derive(Debug)]
 pub(crate) struct Tokens {
     pub(crate) access: Secret<String>,
-    /// `None` for clients that did not ask for the grant type.
+    /// `None` if the client did not request refresh tokens.
     pub(crate) refresh: Option<Secret<String>>,
     pub(crate) scope: ExpandedScope,
-    /// Seconds.
+    /// Lifetime in seconds.
     pub(crate) expires_in: u64,
     pub(crate) sub: String,
-    /// To the client's key; else they are plain Bearer tokens.
+    /// Whether the tokens are bound to the client's key. Otherwise they are plain Bearer tokens.
     pub(crate) bound: bool,
 }
 
-/// Whose tokens these are to be.
+/// The account that tokens are for.
 #[derive(Debug)]
 pub(in crate::oauth) enum TokenSubject<'a> {
     Home(&'a Account),
-    /// An account on an external PDS. The link finds out whether its server still answers for it.
+    /// An account on an external PDS. The link finds out whether its server still speaks for it.
     Linked(Did),
 }
 
@@ -46,7 +46,7 @@ impl TokenSubject<'_> {
     }
 }
 
-/// The account of a grant, fit to get tokens.
+/// The account of a grant, if it may get tokens.
 pub(in crate::oauth) fn token_subject<'a>(
     linked: bool,
     did: &Did,
@@ -60,7 +60,7 @@ pub(in crate::oauth) fn token_subject<'a>(
 }
 
 impl OAuth {
-    /// Tokens of a grant's current generation.
+    /// Issues tokens of a grant's current generation.
     pub(in crate::oauth) async fn mint(
         &self,
         tx: &mut Tx,
@@ -71,11 +71,11 @@ impl OAuth {
     ) -> Result<Tokens, Error> {
         let written = scope.written();
         if written.is_reference() {
-            // In the grant's transaction: a host can ask for the reference as soon as it sees the
-            // token.
+            // Stored in the grant's transaction: a host can ask for the reference as soon as it
+            // sees the token.
             scopes::keep(tx, &written, &scope, now).await?;
         }
-        // Never beyond the grant's own end.
+        // Never beyond the end of the grant.
         let ends = now.plus(self.settings.access_lifetime).min(grant.expires_at);
         let cnf = match &grant.dpop_key {
             None => None,
@@ -96,7 +96,7 @@ impl OAuth {
             exp: ends.as_seconds(),
         };
         let access = match subject {
-            // Hosts take neither tokens that are bound to no key nor ones that name theirs.
+            // Hosts accept neither unbound tokens nor tokens with a `kid`.
             TokenSubject::Home(account) if claims.cnf.is_some() => {
                 let no_home = || Error::NoHome(account.host.to_string());
                 self.fleet.host(&account.host).ok_or_else(no_home)?.did.as_str().clone_into(&mut claims.aud);
@@ -120,7 +120,7 @@ impl OAuth {
         })
     }
 
-    /// The whole scope behind a reference, as hosts ask for it.
+    /// Returns the scope behind a reference, which hosts ask for.
     pub(crate) async fn dereference(&self, reference: &str) -> Result<Option<ExpandedScope>, Error> {
         Ok(scopes::find(&self.db, reference).await?)
     }

@@ -1,6 +1,7 @@
 //! The authorization server: what an app asks, what its user allows, and the tokens that follow.
 //!
-//! The order of a sign-in: [`push`], [`authorize`] with [`consent`], [`token`], and [`revoke`] at its end.
+//! The order of a sign-in: [`push`], [`authorize`] with [`consent`], [`token`], and [`revoke`] at
+//! its end.
 
 mod authorize;
 mod consent;

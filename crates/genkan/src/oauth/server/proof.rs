@@ -13,7 +13,7 @@ use crate::oauth::service::OAuth;
 use crate::oauth::tokens::{OneTimeUse, PROOF};
 
 impl OAuth {
-    /// The proof of a call, if there is one. That it is new is for [`OAuth::use_up`] to see.
+    /// Checks the proof of a call, if there is one. [`OAuth::use_up`] checks that it is new.
     pub(in crate::oauth) fn proof(&self, call: &Call<'_>, now: Timestamp) -> Result<Option<Proof>, Error> {
         let proof = match &*call.proofs {
             [] => return Ok(None),
@@ -24,21 +24,22 @@ impl OAuth {
             method: call.method,
             origin: &self.settings.issuer,
             path: call.path,
-            // RFC 9449 §4.3: `ath` is needed only beside an access token, and calls to these
+            // RFC 9449 §4.3: `ath` is required only with an access token, and calls to these
             // endpoints carry none.
             access_token: None,
             now_millis: now.as_millis(),
         };
         match dpop::verify(proof, &expected, &self.nonces) {
             Ok(proof) => Ok(Some(proof)),
-            // This error has its own code: clients react to it by repeating the request with the
-            // nonce (RFC 9449 §8).
+            // This error has a code of its own: clients repeat the request with the nonce (RFC 9449
+            // §8).
             Err(error @ dpop::Error::UseNonce) => Err(Error::refused(Code::UseDpopNonce, error.to_string())),
             Err(error) => Err(Error::refused(Code::InvalidDpopProof, error.to_string())),
         }
     }
 
-    /// The proof of a call. Only clients that the operator has registered for Bearer tokens may come without one.
+    /// Checks the proof of a call. Only clients that the operator registered for Bearer tokens may
+    /// omit it.
     pub(in crate::oauth) async fn due_proof(
         &self,
         call: &Call<'_>,
@@ -63,7 +64,7 @@ impl OAuth {
         self.clients.authenticate(client, form, key, purpose, &self.settings.issuer).await
     }
 
-    /// Uses up the proof and the client's assertion, as part of the transaction that does what was asked for.
+    /// Uses up the proof and the client's assertion within the transaction of the action.
     pub(in crate::oauth) async fn use_up(
         &self,
         tx: &mut Tx,
@@ -72,8 +73,8 @@ impl OAuth {
         proven: &AuthenticatedClient,
         now: Timestamp,
     ) -> Result<(), Error> {
-        // In the transaction of the action itself: after a failure of our own, the client can
-        // repeat the same request, and a replay of a request that succeeded finds the proof used.
+        // In the transaction of the action itself: after a failure of Genkan, the client can repeat
+        // the same request, and a replay of a successful one finds the proof used.
         if let Some(proof) = proof
             && !self.seen.is_first(tx, OneTimeUse::Proof(proof), now.plus(PROOF), now).await?
         {

@@ -1,4 +1,5 @@
-//! Pushed authorization requests (RFC 9126): everything about a request is checked here, before a browser comes.
+//! Pushed authorization requests (RFC 9126). Everything about a request is checked here, before a
+//! browser comes.
 
 use data_encoding::HEXLOWER;
 use genkan_protocol::oauth::error::OAuthErrorCode as Code;
@@ -16,16 +17,16 @@ use crate::oauth::scope::RequestedScope;
 use crate::oauth::service::OAuth;
 use crate::oauth::sql::requests;
 
-/// What the client sends its browser with.
+/// The values with which the client sends its browser.
 #[derive(Debug)]
 pub(crate) struct PushedRequest {
     pub(crate) request_uri: String,
-    /// Seconds.
+    /// Lifetime in seconds.
     pub(crate) expires_in: u64,
 }
 
 impl OAuth {
-    /// Takes a request. The proof, if there is one, and the client's credentials are used up with it.
+    /// Accepts a request, and uses up its proof, if it has one, and the client's assertion.
     pub(crate) async fn push(&self, call: &Call<'_>, form: &Form) -> Result<PushedRequest, Error> {
         let now = self.clock.now();
         let proof = self.proof(call, now)?;
@@ -35,7 +36,7 @@ impl OAuth {
         let proven = self.clients.authenticate(&client, form, proof_key, Purpose::Begin, issuer).await?;
 
         let asked = AuthorizationRequest::parse(form)?;
-        // RFC 9449 §10.1: the proof and `dpop_jkt` both bind the code to a key, so they must agree.
+        // RFC 9449 §10.1: both the proof and `dpop_jkt` bind the code to a key, so they must agree.
         let dpop_key = match (proof_key, asked.dpop_jkt) {
             (Some(proof), Some(named)) if proof != named => {
                 let why = "\"dpop_jkt\" differs from the key of the DPoP proof";
@@ -77,7 +78,7 @@ impl OAuth {
     }
 }
 
-/// Anybody can pretend to be a public client, so its user is always asked.
+/// The prompt that applies. Anyone can pretend to be a public client, so its user is always asked.
 fn prompt_for(client: &Client, asked: Option<Prompt>) -> Result<Option<Prompt>, Error> {
     match asked {
         _ if client.is_believed() => Ok(asked),
@@ -85,7 +86,7 @@ fn prompt_for(client: &Client, asked: Option<Prompt>) -> Result<Option<Prompt>, 
             let why = "prompt \"none\" is not allowed for public clients";
             Err(Error::refused(Code::InvalidRequest, why))
         }
-        // Each of these comes to consent in the end.
+        // Each of these leads to consent in the end.
         Some(Prompt::Create | Prompt::Login | Prompt::SelectAccount) => Ok(asked),
         None | Some(Prompt::Consent) => Ok(Some(Prompt::Consent)),
     }
@@ -105,10 +106,10 @@ fn redirect_for(client: &Client, asked: Option<String>) -> Result<String, Error>
     }
 }
 
-/// What is asked for, without what nobody knows and what stands there twice.
+/// The requested scope, without unknown and repeated values.
 fn scope_for(client: &Client, asked: &str) -> Result<RequestedScope, Error> {
     if let Some(value) = undeclared(asked, &client.metadata.scope) {
-        // The client chooses the value's length. The error must stay short.
+        // The client chooses the value's length, and the error must stay short.
         let shown: String = value.chars().take(200).collect();
         let why = format!("the scope value {shown:?} is not declared in the client metadata");
         return Err(Error::refused(Code::InvalidScope, why));

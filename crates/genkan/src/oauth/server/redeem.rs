@@ -1,4 +1,5 @@
-//! A code for tokens: once, within a minute, by whom it was given to.
+//! The exchange of a code for tokens: once, within a minute, and by the client that it was issued
+//! to.
 
 use genkan_protocol::oauth::dpop::Proof;
 use genkan_protocol::oauth::pkce::Challenge;
@@ -17,7 +18,7 @@ use crate::oauth::service::OAuth;
 use crate::oauth::sql::{codes, grants};
 use crate::oauth::tokens::{CHALLENGE, OneTimeUse};
 
-/// What the code is redeemed with.
+/// A redemption of a code.
 struct Redemption<'a> {
     client: &'a Client,
     proven: &'a AuthenticatedClient,
@@ -25,7 +26,7 @@ struct Redemption<'a> {
     redirect_uri: &'a str,
     verifier: &'a str,
     account: Option<&'a Account>,
-    /// `None`: there is no such code.
+    /// `None` if there is no such code.
     scope: Option<ExpandedScope>,
 }
 
@@ -42,7 +43,7 @@ impl OAuth {
         now: Timestamp,
     ) -> Result<Tokens, Error> {
         let hash = hash(code);
-        // Looked up before the transaction: it holds no row while others are asked.
+        // Looked up before the transaction, so that it holds no row while other servers are asked.
         let (account, scope) = match codes::peek(&self.db, &hash).await? {
             Some((did, scope)) => (self.accounts.find(&did).await?, Some(self.sets.expand(&scope).await?)),
             None => (None, None),
@@ -53,7 +54,7 @@ impl OAuth {
         self.use_up(&mut tx, proof, client, proven, now).await?;
         let mut leaked = None;
         let done = self.redeem_in(&mut tx, &hash, redemption, &mut leaked, now).await;
-        // A refusal uses the code up as well. A failure of our own uses up nothing.
+        // A refusal uses the code up as well. A failure of Genkan uses up nothing.
         if matches!(done, Ok(_) | Err(Error::Refused(_))) {
             tx.commit().await?;
         }
@@ -73,7 +74,7 @@ impl OAuth {
         leaked: &mut Option<codes::Stored>,
         now: Timestamp,
     ) -> Result<Tokens, Error> {
-        // The account's row first, in the same order as a transaction that ends every grant.
+        // The account's row first, in the same order as in a transaction that ends every grant.
         let is_active = match with.account {
             Some(account) => accounts::hold(tx, &account.did, Demand::Active).await?,
             None => false,
@@ -82,24 +83,25 @@ impl OAuth {
             return Err(Error::grant("the authorization code is invalid or has expired"));
         };
         if !first {
-            // Somebody has a code that was not meant for them: what came of it ends, and the browser is signed out.
+            // A code that is used twice has leaked. The grant that it became ends, and the browser
+            // is signed out.
             if let Some(grant) = &code.grant_id {
                 self.end_in(tx, grant, Actor::Genkan, "a code was used twice", now).await?;
-                // The caller signs the browser out after this transaction, because that takes a
-                // transaction of its own and SQLite has a single write connection.
+                // The caller signs the browser out after this transaction, because signing out is a
+                // transaction of its own and SQLite has one write connection.
                 *leaked = Some(code);
             }
             return Err(Error::grant("the authorization code was already used"));
         }
         check(&code, &with, now)?;
         let challenge = OneTimeUse::Challenge(&code.pushed.code_challenge);
-        // If a client reused its challenge, a party that saw one exchange would know the verifier
-        // of the next.
+        // If a client reused its challenge, anyone who saw one exchange would know the verifier of
+        // the next.
         if !self.seen.is_first(tx, challenge, now.plus(CHALLENGE), now).await? {
             return Err(Error::grant("the code_challenge was already used"));
         }
         let subject = token_subject(code.link.is_some(), &code.did, with.account)?;
-        // An account on an external PDS has no row here that could be held. Its own server answers
+        // An account on an external PDS has no row here that could be held. Its own server speaks
         // for it.
         if code.link.is_none() && !is_active {
             return Err(Error::grant("the account is not active"));

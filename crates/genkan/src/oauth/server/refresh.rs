@@ -1,8 +1,8 @@
-//! A refresh token for fresh tokens.
+//! The exchange of a refresh token for new tokens.
 //!
-//! One token has one successor, on any number of replicas: the grant's row is held while it is
-//! decided. A caller that cannot prove the grant's key learns nothing and ends nothing: a stolen
-//! token alone must not sign its owner out.
+//! One token has one successor on any number of replicas, because the grant's row is held while
+//! that is decided. A caller that cannot prove the grant's key learns nothing and ends nothing: a
+//! stolen token alone must not sign its owner out.
 
 use genkan_protocol::oauth::dpop::Proof;
 use genkan_protocol::oauth::error::OAuthErrorCode as Code;
@@ -21,7 +21,7 @@ use crate::oauth::scope::ExpandedScope;
 use crate::oauth::service::OAuth;
 use crate::oauth::sql::grants;
 
-/// What the token is refreshed with.
+/// A refresh of a grant.
 struct RefreshRequest<'a> {
     client: &'a Client,
     proven: &'a AuthenticatedClient,
@@ -29,7 +29,7 @@ struct RefreshRequest<'a> {
     generation: i64,
     account: Option<&'a Account>,
     scope: ExpandedScope,
-    /// The client's key set no longer has the key that the grant is held to.
+    /// Whether the client's key set no longer has the key of the grant.
     key_is_gone: bool,
 }
 
@@ -47,15 +47,15 @@ impl OAuth {
             Some(place) => grants::find(&self.db, &place.grant).await?,
             None => None,
         };
-        // Found out before the transaction, since the client's key set may have to be fetched from
-        // its host.
+        // Found out before the transaction, because the client's key set may have to be fetched.
         let key_is_gone = match &grant {
             Some(grant) => self.clients.lacks_key_of(client, &grant.client_auth).await?,
             None => false,
         };
         let proven = match self.authenticate(client, form, proof, Purpose::GoOn).await {
             Err(Error::Refused(refusal)) if key_is_gone && refusal.code == Code::InvalidClient => {
-                // It signed with the key that is gone: that it holds the grant's other key is proved all the same.
+                // The assertion was signed with the removed key. The DPoP proof still shows that
+                // the caller holds the grant's other key.
                 AuthenticatedClient { auth: ClientAuth::None, assertion: None }
             }
             done => done?,
@@ -96,7 +96,7 @@ impl OAuth {
         if !grant.is_held_by(with.proof) {
             return Err(Error::grant("the refresh token is bound to another DPoP key"));
         }
-        // From here on the caller has proved the grant's key, so a refusal may end the grant.
+        // The caller has proved the grant's key, so a refusal may end the grant from here on.
         let why = if grant.client_id != with.client.id.as_str() {
             "the refresh token was issued to another client"
         } else if with.key_is_gone {
@@ -111,8 +111,8 @@ impl OAuth {
                     return Err(Error::grant("the client authenticated with another key before"));
                 }
                 Rotation::To(generation) => {
-                    // Decided again at each rotation: the operator may have trusted the client
-                    // meanwhile, or the client may have become confidential.
+                    // Decided again at each rotation: meanwhile the operator may have trusted the
+                    // client, or the client may have become confidential.
                     let span = if with.client.is_believed() { LONG } else { SHORT };
                     let rotated = grant.rotated(generation, with.proven.auth.clone(), now, span);
                     grants::rotate(tx, &rotated).await?;

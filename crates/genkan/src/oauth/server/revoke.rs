@@ -1,4 +1,5 @@
-//! Grants taken back: by their client (RFC 7009), their account, the operator, or with everything else of an account.
+//! Revocation of grants: by their client (RFC 7009), their account or the operator, or together
+//! with all other credentials of an account.
 
 use genkan_protocol::oauth::access_token::Token;
 use genkan_protocol::oauth::request::Form;
@@ -26,18 +27,18 @@ pub(crate) struct GrantView {
 }
 
 impl OAuth {
-    /// Ends the whole grant of a token that a client revokes. A proof is not needed, but a wrong
-    /// one is refused. A token of another client is left alone, and that is no error.
+    /// Ends the whole grant of a token that its client revokes. A proof is not required, but a
+    /// wrong one is refused. A token of another client is ignored without an error.
     pub(crate) async fn revoke(&self, call: &Call<'_>, form: &Form) -> Result<(), Error> {
         let now = self.clock.now();
-        // Plain OAuth libraries send no proof here. A party that revokes a token it found does
-        // no harm.
+        // Plain OAuth libraries send no proof here. Somebody who revokes a token that they found
+        // does no harm.
         let proof = self.proof(call, now)?;
         let proof = proof.as_ref();
         let token = form.required("token")?;
         let client = self.clients.look_up(form.required("client_id")?, Purpose::GoOn).await?;
         let proven = self.authenticate(&client, form, proof, Purpose::GoOn).await?;
-        // An unknown token is no error: the client could not do anything about it (RFC 7009 §2.2).
+        // An unknown token is not an error: the client could do nothing about it (RFC 7009 §2.2).
         let named = self.grant_named(token).await?;
         let mut tx = self.db.begin().await?;
         self.use_up(&mut tx, proof, &client, &proven, now).await?;
@@ -55,7 +56,7 @@ impl OAuth {
         Ok(tx.commit().await?)
     }
 
-    /// What an account has allowed, the newest first.
+    /// Returns an account's grants, the newest first.
     pub(crate) async fn list_of(&self, did: &Did) -> Result<Vec<GrantView>, Error> {
         let mut views = Vec::new();
         for grant in grants::list(&self.db, Some(did.as_str()), None, self.clock.now(), MOST).await? {
@@ -65,8 +66,8 @@ impl OAuth {
         Ok(views)
     }
 
-    /// Revokes one grant of the account. Its client must ask for consent again. `false`: the
-    /// account has no such grant.
+    /// Revokes one grant of the account. Its client must then ask for consent again. Returns
+    /// `false` if the account has no such grant.
     pub(crate) async fn end(&self, did: &Did, grant: &str) -> Result<bool, Error> {
         let now = self.clock.now();
         let mut tx = self.db.begin().await?;
@@ -75,19 +76,19 @@ impl OAuth {
         };
         let by = Actor::Account(did.as_str());
         let was_alive = self.end_in(&mut tx, grant, by, "taken back by the account", now).await?;
-        // Otherwise a confidential client could get the next grant without a question to the
-        // person.
+        // Otherwise a confidential client could get the next grant without asking the person.
         consents::remove(&mut tx, did.as_str(), Some(&held.client_id)).await?;
         tx.commit().await?;
         Ok(was_alive)
     }
 
-    /// Ends all that an account has allowed, as part of `tx`: grants, codes on their way, what is
-    /// remembered. Pending requests end by themselves: without a sign-in they cannot be approved.
+    /// Ends everything that an account has allowed, as part of `tx`: grants, unused codes and
+    /// remembered consents. Pending requests need no ending: without a sign-in they cannot be
+    /// approved.
     pub(crate) async fn end_all_of(&self, tx: &mut Tx, did: &Did) -> db::Result<()> {
         let now = self.clock.now();
-        // A transaction that makes a code or a grant holds this row, too: what it made ends here,
-        // or it sees how the account stands.
+        // A transaction that creates a code or a grant holds this row too. So its code or grant
+        // ends here, or it sees the account's new standing.
         accounts::hold(tx, did, Demand::Nothing).await?;
         let did = did.as_str();
         codes::remove_unused_of(tx, did).await?;
@@ -96,7 +97,7 @@ impl OAuth {
         consents::remove(tx, did, None).await
     }
 
-    /// Grants for the operator, the newest first.
+    /// Returns grants for the operator, the newest first.
     pub(crate) async fn list(
         &self,
         did: Option<&str>,
@@ -106,7 +107,7 @@ impl OAuth {
         Ok(grants::list(&self.db, did, client, self.clock.now(), limit).await?)
     }
 
-    /// What is known of clients, by name.
+    /// Returns the known clients by name.
     pub(crate) async fn clients(&self, trust: Option<ClientTrust>) -> Result<Vec<clients::Stored>, Error> {
         Ok(clients::list(&self.db, trust).await?)
     }
@@ -115,12 +116,13 @@ impl OAuth {
         Ok(clients::find(&self.db, client_id).await?)
     }
 
-    /// What the grant rests on is gone: the account's own server has ended the session. `false`: it was over.
+    /// Ends a grant whose linked session was ended by the account's own server. Returns `false` if
+    /// it had already ended.
     pub(crate) async fn end_dead(&self, grant: &str, why: &str) -> Result<bool, Error> {
         self.end_by(Actor::Genkan, grant, why).await
     }
 
-    /// Which of these grants are over, or never were.
+    /// Returns which of these grants have ended or never existed.
     pub(crate) async fn over_among(&self, ids: &[String]) -> Result<Vec<String>, Error> {
         let now = self.clock.now();
         let mut over = Vec::new();
@@ -132,7 +134,7 @@ impl OAuth {
         Ok(over)
     }
 
-    /// The operator ends a grant. `false`: it was over, or never was.
+    /// Ends a grant for the operator. Returns `false` if it had ended or never existed.
     pub(crate) async fn end_by_operator(&self, grant: &str) -> Result<bool, Error> {
         self.end_by(Actor::Operator, grant, "ended by the operator").await
     }
@@ -145,9 +147,10 @@ impl OAuth {
         Ok(was_alive)
     }
 
-    /// The operator's word on a client. A blocked one loses every grant; answers how many.
+    /// Sets the operator's trust in a client. A blocked client loses every grant. Returns how many
+    /// it lost.
     pub(crate) async fn set_trust(&self, client_id: &str, trust: ClientTrust) -> Result<usize, Error> {
-        // Blocked first, in its own transaction: no new call of this client passes its look-up
+        // Blocked first, in a transaction of its own: no new call of this client passes its lookup
         // while its grants are being ended.
         self.clients.set_trust(client_id, trust).await?;
         if trust != ClientTrust::Blocked {
@@ -161,7 +164,7 @@ impl OAuth {
         Ok(ended.len())
     }
 
-    /// The operator's word on whether a client gets plain Bearer tokens. What it has is left as it is.
+    /// Sets whether a client gets plain Bearer tokens. Existing tokens stay as they are.
     pub(crate) async fn set_bearer(&self, client_id: &str, bearer: bool) -> Result<(), Error> {
         self.clients.set_bearer(client_id, bearer).await
     }
@@ -182,9 +185,9 @@ impl OAuth {
         Ok(true)
     }
 
-    /// The grant that a token of any kind and age belongs to.
+    /// Returns the grant that a token of any kind and age belongs to.
     async fn grant_named(&self, token: &str) -> Result<Option<String>, Error> {
-        // The form's `token_type_hint` is not needed, since each kind of token has its own form.
+        // The form's `token_type_hint` is not needed, because each kind of token has its own form.
         if let Some(place) = self.refresh_tokens.read(token) {
             return Ok(Some(place.grant));
         }
@@ -197,10 +200,10 @@ impl OAuth {
         Ok(self.token_id_of(token).as_deref().and_then(ids::grant_of_token_id).map(str::to_owned))
     }
 
-    /// The id of an access token that Genkan signed. An expired one has it too.
+    /// Returns the id of an access token that Genkan signed, even an expired one.
     fn token_id_of(&self, token: &str) -> Option<String> {
         let token = Token::parse(token).ok()?;
-        // The unverified audience only says which keys to try. The signature decides.
+        // The unverified audience only selects the keys to try. The signature decides.
         if token.unverified_claims().aud == self.settings.service_did {
             let key = self.ring.web_key_by_id(token.kid()?)?;
             return token.verify(&key.public).ok().map(|claims| claims.jti.clone());

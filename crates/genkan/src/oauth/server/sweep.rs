@@ -1,4 +1,4 @@
-//! Removing what nothing can use any more.
+//! Removal of rows that nothing can use any more.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use crate::base::Timestamp;
 use crate::db::Db;
 use crate::oauth::sql;
 
-/// Removes what nothing can use any more. A grant stays a while after its end, for those who look back.
+/// Removes rows that nothing can use any more. A grant stays for a day after its end.
 pub(crate) async fn sweep(db: &Db, now: Timestamp) -> crate::db::Result<u64> {
     let mut tx = db.begin().await?;
     let mut gone = sql::seen::sweep(&mut tx, now).await?;

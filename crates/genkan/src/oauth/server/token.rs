@@ -1,4 +1,4 @@
-//! The token endpoint: a code or a refresh token for tokens.
+//! The token endpoint: exchanges a code or a refresh token for tokens.
 
 use genkan_protocol::oauth::request::{Form, TokenRequest};
 
@@ -9,7 +9,8 @@ use crate::oauth::error::Error;
 use crate::oauth::service::OAuth;
 
 impl OAuth {
-    /// Answers the token endpoint. The order is: proof, client, grant; what is used up is used up in one transaction.
+    /// Answers the token endpoint. The order is proof, client, grant. One transaction uses
+    /// everything up.
     pub(crate) async fn token(&self, call: &Call<'_>, form: &Form) -> Result<Tokens, Error> {
         let now = self.clock.now();
         let proof = self.due_proof(call, form.get("client_id").unwrap_or_default(), now).await?;

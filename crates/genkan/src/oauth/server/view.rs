@@ -1,4 +1,4 @@
-//! What the pages are told of an authorization request, and what they tell.
+//! What the pages learn of an authorization request, and what they answer.
 
 use genkan_protocol::oauth::request::{Prompt, ResponseMode};
 use genkan_protocol::oauth::scope::Scope;
@@ -11,20 +11,22 @@ use crate::oauth::permission_sets::SetView;
 use crate::oauth::sql::requests::Stored;
 use crate::signin::DeviceId;
 
-/// A request that a browser has opened. It is that browser's from now on.
+/// A request that a browser has opened and owns.
 #[derive(Clone, Debug)]
 pub(crate) struct OpenRequest {
     /// The `req-…` of the request URI.
     pub(crate) id: String,
     pub(crate) client: ClientView,
     pub(crate) prompt: Option<Prompt>,
-    /// The only account that may complete this request, as the client typed it: a handle or a DID in lower case.
+    /// The only account that may complete this request, as the client named it: a handle or a DID
+    /// in lower case.
     pub(crate) login_hint: Option<String>,
-    /// As the client listed them, best first.
+    /// The languages that the client listed, best first.
     pub(crate) ui_locales: Vec<String>,
-    /// Where the form's answer will lead: an origin, or a private scheme with its colon. For `form-action`.
+    /// The `form-action` source of the client's redirect: an origin, or a private-use scheme with
+    /// its colon.
     pub(crate) form_action: String,
-    /// The proof that it was opened here, and all that was asked for.
+    /// The stored request. Holding it proves that it was opened here.
     pub(in crate::oauth) request: Stored,
     pub(in crate::oauth) device: DeviceId,
 }
@@ -33,28 +35,28 @@ pub(crate) struct OpenRequest {
 #[derive(Clone, Debug)]
 pub(crate) enum Outcome {
     Show(Page),
-    /// It is decided without a page.
+    /// The request is decided without a page.
     Redirect(Redirect),
 }
 
-/// The page that a request is at.
+/// The page that a request needs.
 #[derive(Clone, Debug)]
 pub(crate) enum Page {
-    /// Nobody is signed in that could complete it, or the password is wanted again.
+    /// No signed-in account can complete it, or the password is required again.
     SignIn,
-    /// The app asked for a new account; the page leads to sign-in too.
+    /// The app asked for a new account. The page links to the sign-in too.
     SignUp,
-    /// One of these, or another. Never empty.
+    /// One of these accounts, or another. Never empty.
     Choose(Vec<Choice>),
     Consent(Did),
-    /// The account is deactivated; its owner may activate it, then comes consent.
+    /// The account is deactivated. Its owner may reactivate it, and then consent follows.
     Reactivate(Did),
 }
 
 #[derive(Clone, Debug)]
 pub(crate) struct Choice {
     pub(crate) account: Account,
-    /// The sign-in is too old, or the app wants it again.
+    /// Whether the sign-in is too old, or the app demands a new one.
     pub(crate) needs_password: bool,
 }
 
@@ -64,32 +66,33 @@ pub(crate) struct ConsentView {
     pub(crate) client: ClientView,
     pub(crate) did: Did,
     pub(crate) handle: String,
-    /// In the order to show; `atproto` first.
+    /// In the order of the page, `atproto` first.
     pub(crate) permissions: Vec<Permission>,
 }
 
-/// One scope value that the app asks for.
+/// One scope value that the app requests.
 #[derive(Clone, Debug)]
 pub(crate) struct Permission {
-    /// The scope value itself: what a form sends back to [`approve`](crate::oauth::OAuth::approve).
+    /// The scope value as a form sends it back to [`approve`](crate::oauth::OAuth::approve).
     pub(crate) value: String,
-    /// What it means.
+    /// The parsed scope value.
     pub(crate) scope: Scope,
-    /// This account has not granted it to this client before.
+    /// Whether this account has not granted it to this client before.
     pub(crate) new: bool,
-    /// May be left out of the approval. `atproto` may not, nor what another server has granted already.
+    /// Whether the approval may leave it out. `atproto` is required, and so is what another server
+    /// has already granted.
     pub(crate) optional: bool,
-    /// What a permission set (`include:`) stands for.
+    /// The contents of a permission set (`include:`).
     pub(crate) set: Option<SetView>,
 }
 
-/// The way back to the client, rendered by the pages.
+/// The redirect back to the client, which the pages render.
 #[derive(Clone)]
 pub(crate) struct Redirect {
-    /// As registered; existing query parameters stay.
+    /// The registered URI. Its query parameters stay.
     pub(crate) uri: String,
     pub(crate) mode: ResponseMode,
-    /// In the order to be sent: `iss`, `state`, then `code` or `error` and `error_description`.
+    /// In the order of sending: `iss`, `state`, then `code` or `error` and `error_description`.
     pub(crate) parameters: Vec<(&'static str, Secret<String>)>,
 }
 

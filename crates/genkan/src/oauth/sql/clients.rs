@@ -7,16 +7,16 @@ use crate::base::Timestamp;
 use crate::db::{Db, Error, Result, Tx};
 use crate::oauth::client_trust::ClientTrust;
 
-/// What is known of a client.
+/// A stored client.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Stored {
     pub(crate) client_id: String,
     pub(crate) trust: ClientTrust,
-    /// Registered by the operator for plain Bearer tokens.
+    /// Whether the operator registered it for plain Bearer tokens.
     pub(crate) bearer: bool,
     /// The last good metadata document, and when it was fetched.
     pub(crate) document: Option<(String, Timestamp)>,
-    /// The last good key set at its `jwks_uri`, likewise.
+    /// The last good key set at its `jwks_uri`, and when it was fetched.
     pub(crate) key_set: Option<(String, Timestamp)>,
 }
 
@@ -31,7 +31,8 @@ pub(in crate::oauth) async fn find(db: &Db, client_id: &str) -> Result<Option<St
     row.map(|row| read(&row)).transpose()
 }
 
-/// What the operator said of a client, without its documents: its standing, and whether it gets Bearer tokens.
+/// Returns the operator's decisions about a client without its documents: the trust, and whether it
+/// gets Bearer tokens.
 pub(in crate::oauth) async fn trust(db: &Db, client_id: &str) -> Result<Option<(ClientTrust, bool)>> {
     let row = sqlx::query("SELECT standing, bearer FROM oauth_clients WHERE client_id = $1")
         .bind(client_id)
@@ -43,7 +44,7 @@ pub(in crate::oauth) async fn trust(db: &Db, client_id: &str) -> Result<Option<(
     Ok(Some((trust, row.try_get::<String, _>("bearer")? == "yes")))
 }
 
-/// All of one standing, or all; by name.
+/// Returns the clients with this trust, or all clients, by name.
 pub(in crate::oauth) async fn list(db: &Db, trust: Option<ClientTrust>) -> Result<Vec<Stored>> {
     let rows = sqlx::query(sqlx::AssertSqlSafe(format!(
         "SELECT {COLUMNS} FROM oauth_clients WHERE standing = $1 OR $1 IS NULL ORDER BY client_id"
@@ -60,7 +61,7 @@ pub(in crate::oauth) async fn put_document(
     document: &str,
     now: Timestamp,
 ) -> Result<()> {
-    // `standing` is left alone, so the operator's decision survives every fetch.
+    // `standing` does not change, so the operator's decision survives every fetch.
     sqlx::query(
         "INSERT INTO oauth_clients (client_id, standing, document, fetched_at, created_at)
          VALUES ($1, 'known', $2, $3, $3)
@@ -129,7 +130,8 @@ pub(in crate::oauth) async fn set_bearer(
     Ok(())
 }
 
-/// Forgets clients that nobody decided on, that have no grant, and that were not asked about since `before`.
+/// Removes clients that have no decision and no grant, and whose documents were not fetched since
+/// `before`.
 pub(in crate::oauth) async fn sweep(tx: &mut Tx, before: Timestamp) -> Result<u64> {
     let done = sqlx::query(
         "DELETE FROM oauth_clients WHERE standing = 'known' AND bearer = 'no' AND created_at < $1

@@ -10,7 +10,7 @@ use crate::oauth::parameters::RequestParameters;
 use crate::oauth::scope::ApprovedScope;
 use crate::signin::DeviceId;
 
-/// A code as it is stored; the code itself is not.
+/// A stored code, without the code itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::oauth) struct Stored {
     pub(in crate::oauth) client_id: String,
@@ -20,7 +20,7 @@ pub(in crate::oauth) struct Stored {
     pub(in crate::oauth) device: DeviceId,
     pub(in crate::oauth) expires_at: Timestamp,
     pub(in crate::oauth) grant_id: Option<String>,
-    /// For an account on an external PDS: the link that waits for this code. The grant gets its id.
+    /// The link that waits for this code, for an account on an external PDS. The grant gets its id.
     pub(in crate::oauth) link: Option<String>,
 }
 
@@ -42,13 +42,13 @@ pub(in crate::oauth) async fn insert(tx: &mut Tx, hash: &str, code: &Stored) -> 
     Ok(())
 }
 
-/// Uses a code up. `true`: this is its first use. `None`: there is no such code.
+/// Uses a code up. Returns `true` for its first use, and `None` if there is no such code.
 pub(in crate::oauth) async fn take(
     tx: &mut Tx,
     hash: &str,
     now: Timestamp,
 ) -> Result<Option<(bool, Stored)>> {
-    // The update decides who is first: of two at once, the second waits for the first one's
+    // The update decides who is first. Of two at once, the second waits for the first one's
     // transaction and then matches no row.
     let first = sqlx::query("UPDATE oauth_codes SET used_at = $2 WHERE hash = $1 AND used_at IS NULL")
         .bind(hash)
@@ -79,7 +79,7 @@ pub(in crate::oauth) async fn take(
     Ok(Some((first, stored)))
 }
 
-/// Whose code this is, and what was approved.
+/// Returns the account of a code and the approved scope.
 pub(in crate::oauth) async fn peek(db: &Db, hash: &str) -> Result<Option<(Did, ApprovedScope)>> {
     let row = sqlx::query("SELECT did, scope FROM oauth_codes WHERE hash = $1")
         .bind(hash)
@@ -92,7 +92,7 @@ fn did_of(row: &AnyRow, hash: &str) -> Result<Did> {
     row.try_get::<String, _>("did")?.parse().map_err(|_| Error::corrupt("oauth_codes", "did", hash))
 }
 
-/// The grant that a code became.
+/// Returns the grant that a code became.
 pub(in crate::oauth) async fn grant_of(db: &Db, hash: &str) -> Result<Option<String>> {
     let row = sqlx::query("SELECT grant_id FROM oauth_codes WHERE hash = $1")
         .bind(hash)
@@ -110,7 +110,7 @@ pub(in crate::oauth) async fn set_grant(tx: &mut Tx, hash: &str, grant: &str) ->
     Ok(())
 }
 
-/// Codes of an account that nobody has used yet are worth nothing from now on.
+/// Removes an account's unused codes.
 pub(in crate::oauth) async fn remove_unused_of(tx: &mut Tx, did: &str) -> Result<()> {
     sqlx::query("DELETE FROM oauth_codes WHERE did = $1 AND used_at IS NULL")
         .bind(did)
@@ -119,7 +119,7 @@ pub(in crate::oauth) async fn remove_unused_of(tx: &mut Tx, did: &str) -> Result
     Ok(())
 }
 
-/// Removes codes that expired before `before` and have no grant, or whose grant is gone.
+/// Removes codes that expired before `before` and whose grant, if any, no longer exists.
 pub(in crate::oauth) async fn sweep(tx: &mut Tx, before: Timestamp) -> Result<u64> {
     let done = sqlx::query(
         "DELETE FROM oauth_codes WHERE expires_at < $1

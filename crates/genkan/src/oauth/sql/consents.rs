@@ -6,7 +6,7 @@ use crate::base::Timestamp;
 use crate::db::{Db, Result, Tx};
 use crate::oauth::scope::ApprovedScope;
 
-/// Every scope value that the account ever granted to the client.
+/// Returns every scope value that the account ever granted to the client.
 pub(in crate::oauth) async fn of(db: &Db, did: &str, client_id: &str) -> Result<Vec<String>> {
     let row = sqlx::query("SELECT scope FROM oauth_consents WHERE did = $1 AND client_id = $2")
         .bind(did)
@@ -17,7 +17,7 @@ pub(in crate::oauth) async fn of(db: &Db, did: &str, client_id: &str) -> Result<
     Ok(scope.unwrap_or_default().split_whitespace().map(str::to_owned).collect())
 }
 
-/// Remembers these values besides what is remembered already; of too many, the newest.
+/// Adds these values to the remembered ones. If there are too many, the newest stay.
 pub(in crate::oauth) async fn add(
     tx: &mut Tx,
     did: &str,
@@ -32,6 +32,7 @@ pub(in crate::oauth) async fn add(
         .fetch_optional(&mut **tx)
         .await?;
     let known: Option<String> = row.map(|row| row.try_get("scope")).transpose()?;
+    // The new values come first, so that `take` drops the oldest ones.
     let known = known.unwrap_or_default();
     let older = known.split_whitespace().filter(|value| !values.contains(value));
     let all: Vec<&str> = values.iter().copied().chain(older).take(MOST).collect();
@@ -48,7 +49,7 @@ pub(in crate::oauth) async fn add(
     Ok(())
 }
 
-/// Forgets all that an account allowed, or what it allowed one client.
+/// Forgets everything that an account allowed, or what it allowed one client.
 pub(in crate::oauth) async fn remove(tx: &mut Tx, did: &str, client_id: Option<&str>) -> Result<()> {
     sqlx::query("DELETE FROM oauth_consents WHERE did = $1 AND (client_id = $2 OR $2 IS NULL)")
         .bind(did)
@@ -58,7 +59,8 @@ pub(in crate::oauth) async fn remove(tx: &mut Tx, did: &str, client_id: Option<&
     Ok(())
 }
 
-/// Values remembered of one client. A client that asks for more every time is asked about again.
+/// The most values remembered per client. A client that asks for more each time leads to another
+/// consent page.
 const MOST: usize = 500;
 
 #[cfg(test)]

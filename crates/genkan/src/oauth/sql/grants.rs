@@ -37,7 +37,7 @@ pub(in crate::oauth) async fn insert(tx: &mut Tx, grant: &Grant) -> Result<()> {
     Ok(())
 }
 
-/// A grant, ended or not.
+/// Finds a grant, ended or not.
 pub(in crate::oauth) async fn find(db: &Db, id: &str) -> Result<Option<Grant>> {
     let row = sqlx::query(sqlx::AssertSqlSafe(format!("SELECT {COLUMNS} FROM oauth_grants WHERE id = $1")))
         .bind(id)
@@ -46,9 +46,9 @@ pub(in crate::oauth) async fn find(db: &Db, id: &str) -> Result<Option<Grant>> {
     row.map(|row| read(&row)).transpose()
 }
 
-/// A grant, ended or not. Its row is held until the transaction ends.
+/// Finds a grant, ended or not, and holds its row until the transaction ends.
 pub(in crate::oauth) async fn hold(tx: &mut Tx, id: &str) -> Result<Option<Grant>> {
-    // The update changes nothing. It takes the row's lock in the one way that both databases know.
+    // The update changes nothing. It locks the row in the one way that both databases support.
     let row = sqlx::query(sqlx::AssertSqlSafe(format!(
         "UPDATE oauth_grants SET generation = generation WHERE id = $1 RETURNING {COLUMNS}"
     )))
@@ -58,7 +58,7 @@ pub(in crate::oauth) async fn hold(tx: &mut Tx, id: &str) -> Result<Option<Grant
     row.map(|row| read(&row)).transpose()
 }
 
-/// The newest first. Of an account, of a client, or of both; ended ones are left out.
+/// Returns live grants of an account, of a client, or of both, the newest first.
 pub(in crate::oauth) async fn list(
     db: &Db,
     did: Option<&str>,
@@ -80,7 +80,7 @@ pub(in crate::oauth) async fn list(
     rows.iter().map(read).collect()
 }
 
-/// Writes what a rotation changed of a held grant.
+/// Writes the changes of a rotation to a held grant.
 pub(in crate::oauth) async fn rotate(tx: &mut Tx, grant: &Grant) -> Result<()> {
     sqlx::query(
         "UPDATE oauth_grants SET generation = $2, rotated_at = $3, rotated_before_at = $4, idle_until = $5,
@@ -98,7 +98,7 @@ pub(in crate::oauth) async fn rotate(tx: &mut Tx, grant: &Grant) -> Result<()> {
     Ok(())
 }
 
-/// `false`: it had ended, or never was.
+/// Ends a grant. Returns `false` if it had ended or never existed.
 pub(in crate::oauth) async fn end(tx: &mut Tx, id: &str, now: Timestamp) -> Result<bool> {
     let done = sqlx::query("UPDATE oauth_grants SET ended_at = $2 WHERE id = $1 AND ended_at IS NULL")
         .bind(id)
@@ -108,7 +108,7 @@ pub(in crate::oauth) async fn end(tx: &mut Tx, id: &str, now: Timestamp) -> Resu
     Ok(done.rows_affected() == 1)
 }
 
-/// Ends an account's grants, or a client's; answers their ids.
+/// Ends an account's or a client's grants, and returns their ids.
 pub(in crate::oauth) async fn end_all(
     tx: &mut Tx,
     did: Option<&str>,
@@ -127,7 +127,7 @@ pub(in crate::oauth) async fn end_all(
     rows.iter().map(|row| Ok(row.try_get("id")?)).collect()
 }
 
-/// Removes what ended or ran out before `before`.
+/// Removes grants that ended or expired before `before`.
 pub(in crate::oauth) async fn sweep(tx: &mut Tx, before: Timestamp) -> Result<u64> {
     let done = sqlx::query("DELETE FROM oauth_grants WHERE ended_at < $1 OR idle_until < $1")
         .bind(before.as_millis())

@@ -5,14 +5,14 @@ use sqlx::Row as _;
 use crate::base::Timestamp;
 use crate::db::{Db, Result, Tx};
 
-/// A permission set as it was last resolved.
+/// The result of a permission set's last resolution.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::oauth) struct Stored {
     /// The last good document, and when it was verified.
     pub(in crate::oauth) document: Option<(String, Timestamp)>,
-    /// The last attempt, good or not.
+    /// When it was last tried, with or without success.
     pub(in crate::oauth) checked_at: Timestamp,
-    /// Why that attempt failed.
+    /// Why that attempt failed, if it did.
     pub(in crate::oauth) problem: Option<String>,
 }
 
@@ -23,7 +23,7 @@ pub(in crate::oauth) async fn find(db: &Db, nsid: &str) -> Result<Option<Stored>
             .fetch_optional(db.reader())
             .await?;
     let Some(row) = row else { return Ok(None) };
-    // A name whose every attempt failed has a row without a document.
+    // A name for which every attempt failed has a row without a document.
     let document: Option<String> = row.try_get("document")?;
     let verified_at: Option<i64> = row.try_get("verified_at")?;
     Ok(Some(Stored {
@@ -47,7 +47,7 @@ pub(in crate::oauth) async fn put(tx: &mut Tx, nsid: &str, document: &str, now: 
     Ok(())
 }
 
-/// Notes a failed attempt; the last good document stays.
+/// Records a failed attempt. The last good document stays.
 pub(in crate::oauth) async fn put_problem(
     tx: &mut Tx,
     nsid: &str,
@@ -66,7 +66,7 @@ pub(in crate::oauth) async fn put_problem(
     Ok(())
 }
 
-/// Removes names that were asked for and never were a permission set.
+/// Removes names that were requested but never were a permission set.
 pub(in crate::oauth) async fn sweep(tx: &mut Tx, before: Timestamp) -> Result<u64> {
     let done = sqlx::query("DELETE FROM permission_sets WHERE document IS NULL AND checked_at < $1")
         .bind(before.as_millis())

@@ -6,7 +6,7 @@ use crate::base::Timestamp;
 use crate::db::{Error, Result, Tx};
 use crate::oauth::parameters::RequestParameters;
 
-/// A request as it is stored.
+/// A stored request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::oauth) struct Stored {
     pub(in crate::oauth) id: String,
@@ -33,7 +33,8 @@ pub(in crate::oauth) async fn insert(
     Ok(())
 }
 
-/// A request that has not expired, decided or not. The row is held until the transaction ends.
+/// Finds a request that has not expired, decided or not, and holds its row until the transaction
+/// ends.
 pub(in crate::oauth) async fn hold(tx: &mut Tx, id: &str, now: Timestamp) -> Result<Option<Stored>> {
     // The update changes nothing. It locks the row, so that one of several decisions comes first.
     let row = sqlx::query(
@@ -56,7 +57,7 @@ pub(in crate::oauth) async fn hold(tx: &mut Tx, id: &str, now: Timestamp) -> Res
     }))
 }
 
-/// Makes a held request this browser's, for so much longer.
+/// Assigns a held request to this browser, and extends it.
 pub(in crate::oauth) async fn visit(tx: &mut Tx, id: &str, device: &str, until: Timestamp) -> Result<()> {
     sqlx::query("UPDATE oauth_requests SET device = $2, expires_at = $3 WHERE id = $1")
         .bind(id)
@@ -67,7 +68,8 @@ pub(in crate::oauth) async fn visit(tx: &mut Tx, id: &str, device: &str, until: 
     Ok(())
 }
 
-/// A held request is over. It stays until it expires, so that a second decision is refused by name.
+/// Marks a held request as decided. It stays until it expires, so that a second decision gets a
+/// fitting refusal.
 pub(in crate::oauth) async fn decide(tx: &mut Tx, id: &str, now: Timestamp) -> Result<bool> {
     let done = sqlx::query("UPDATE oauth_requests SET decided_at = $2 WHERE id = $1 AND decided_at IS NULL")
         .bind(id)

@@ -8,7 +8,7 @@ use crate::base::Timestamp;
 use crate::db::{Db, Result, Tx};
 use crate::oauth::scope::{ExpandedScope, TokenScope};
 
-/// Keeps a scope under its content's name. What is there is the same.
+/// Stores a scope under the hash of its content. An existing row has the same content.
 pub(in crate::oauth) async fn keep(
     tx: &mut Tx,
     id: &TokenScope,
@@ -46,7 +46,7 @@ pub(in crate::oauth) async fn sweep(tx: &mut Tx, before: Timestamp) -> Result<u6
     Ok(done.rows_affected())
 }
 
-/// Each token minted with a reference would write otherwise.
+/// The least time between two writes. Otherwise every token with a reference would write.
 const TOUCH_EVERY: Duration = Duration::from_hours(1);
 
 #[cfg(test)]

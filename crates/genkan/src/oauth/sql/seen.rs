@@ -8,14 +8,15 @@ use sqlx::Row as _;
 use crate::base::Timestamp;
 use crate::db::{Db, Result, Tx};
 
-/// `true`: nobody was here before. The unique key decides, on any number of replicas.
+/// Records a hash. Returns `true` if it was not present. The unique key decides, on any number of
+/// replicas.
 pub(in crate::oauth) async fn insert(
     tx: &mut Tx,
     hash: &str,
     expires_at: Timestamp,
     now: Timestamp,
 ) -> Result<bool> {
-    // What has expired is as good as forgotten, swept or not.
+    // An expired row counts as absent, swept or not.
     let done = sqlx::query(
         "INSERT INTO oauth_seen (hash, expires_at) VALUES ($1, $2)
          ON CONFLICT (hash) DO UPDATE SET expires_at = excluded.expires_at WHERE oauth_seen.expires_at <= $3",
@@ -28,8 +29,8 @@ pub(in crate::oauth) async fn insert(
     Ok(done.rows_affected() == 1)
 }
 
-/// Inserts many hashes in one statement, which is its own transaction, and returns the new ones.
-/// `hashes` has no duplicates and is sorted, so that two replicas never wait for each other.
+/// Records many hashes in one statement, which is its own transaction, and returns the new ones.
+/// `hashes` is sorted and has no duplicates, so that two replicas never wait for each other.
 pub(in crate::oauth) async fn insert_all(
     db: &Db,
     hashes: &[&str],
@@ -46,7 +47,7 @@ pub(in crate::oauth) async fn insert_all(
         " ON CONFLICT (hash) DO UPDATE SET expires_at = excluded.expires_at WHERE oauth_seen.expires_at <= $2
          RETURNING hash",
     );
-    // Made of numbers alone.
+    // The text is built from numbers only.
     let mut query =
         sqlx::query(sqlx::AssertSqlSafe(statement)).bind(expires_at.as_millis()).bind(now.as_millis());
     for hash in hashes {

@@ -1,4 +1,4 @@
-//! Whom a request with an access token speaks for.
+//! The caller of a request with an access token.
 
 use genkan_protocol::oauth::dpop;
 use genkan_protocol::oauth::jwk::Thumbprint;
@@ -9,7 +9,7 @@ use crate::base::Timestamp;
 use crate::fleet::HostId;
 use crate::oauth::scope::{ExpandedScope, TokenScope};
 
-/// Whom a request with a bound token speaks for.
+/// The account and grant of a request with an access token.
 #[derive(Debug)]
 pub(crate) struct GrantCaller {
     pub(crate) did: Did,
@@ -18,19 +18,20 @@ pub(crate) struct GrantCaller {
     pub(crate) place: Place,
     pub(crate) scope: ExpandedScope,
     pub(in crate::oauth) written: TokenScope,
-    /// Thumbprint of the client's key. `None`: a Bearer token, good for anybody who has it.
+    /// Thumbprint of the client's key. `None` means a Bearer token, which anyone who has it can
+    /// use.
     pub(crate) key: Option<Thumbprint>,
     pub(crate) expires_at: Timestamp,
-    /// What goes to the host in the token's place. Forgotten together with the token.
+    /// The token that goes to the host instead. It is forgotten together with the caller's token.
     pub(in crate::oauth) minted: HostTokenSlot,
 }
 
-/// Where the account of a caller lives.
+/// The kind of server that keeps the caller's account.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Place {
-    /// On this host, when the token was made.
+    /// This host, when the token was issued.
     Host(HostId),
-    /// Elsewhere; the link has the grant's id.
+    /// An external PDS. The link has the grant's id.
     Link,
 }
 
@@ -41,7 +42,7 @@ impl Place {
 }
 
 impl GrantCaller {
-    /// Whether its token may come without a proof.
+    /// Checks that the token may be used without a proof.
     pub(crate) fn check_bearer(&self) -> Result<(), AccessError> {
         match self.key {
             None => Ok(()),
@@ -51,7 +52,8 @@ impl GrantCaller {
         }
     }
 
-    /// A host did not take what we signed: the next request gets a fresh token.
+    /// Forgets the token for the host, because the host refused it. The next request gets a new
+    /// one.
     pub(crate) fn forget_onward(&self) {
         self.minted.set(None);
     }
@@ -74,7 +76,7 @@ impl GrantCaller {
     }
 }
 
-/// Why a bound token, or the proof beside it, is not accepted.
+/// Why an access token or its proof is not accepted.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum AccessError {
     #[error("{0}")]
@@ -87,7 +89,7 @@ pub(crate) enum AccessError {
     Proof(#[from] dpop::Error),
     #[error("the DPoP proof was already used")]
     Replayed,
-    /// Ours: it cannot be told now.
+    /// A failure of Genkan: the token cannot be checked now.
     #[error("the token cannot be checked now")]
     Unavailable,
     #[error(transparent)]
@@ -95,7 +97,7 @@ pub(crate) enum AccessError {
 }
 
 impl AccessError {
-    /// The error code of RFC 9449 §7.1. `None`: the trouble is ours.
+    /// The error code of RFC 9449 §7.1, or `None` for a failure of Genkan.
     pub(crate) fn code(&self) -> Option<&'static str> {
         match self {
             Self::Token(_) => Some("invalid_token"),

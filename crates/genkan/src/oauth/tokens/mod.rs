@@ -1,4 +1,4 @@
-//! Tokens, proofs and what is remembered of them.
+//! Tokens and proofs, and the caches for them.
 
 mod caller;
 mod onward;

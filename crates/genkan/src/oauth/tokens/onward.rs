@@ -1,11 +1,12 @@
-//! Sending a checked request on to the account's home (architecture decision 2).
+//! The credential for a checked request on its way to the account's home (architecture decision
+//! 13).
 //!
-//! The host gets a token of exactly the same scope, addressed to it, ending with the caller's, and bound to Genkan's own
-//! key, with a proof by that key. So the caller can do at the host what the grant allows and no more, and nobody can do
-//! anything with the token alone.
+//! The host gets a token of exactly the same scope, addressed to it, with the expiry of the
+//! caller's token, bound to Genkan's own key, and a proof by that key. So the caller can do at the
+//! host what the grant allows and no more, and the token alone is of no use to anybody.
 //!
-//! The proof needs the host's nonce. Hosts that share the DPoP secret have the nonces that we compute; what another one
-//! gives is remembered for as long as it is not one of those.
+//! The proof needs the host's nonce. Hosts that share the DPoP secret have the nonces that Genkan
+//! computes. A nonce of another host is remembered until the host returns to the computed ones.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -18,7 +19,7 @@ use genkan_protocol::oauth::dpop::ProofKey;
 use crate::fleet::HostId;
 use crate::keys::Ring;
 
-/// What a request carries to a host instead of the caller's own headers.
+/// What a request to a host carries instead of the caller's own headers.
 #[derive(Clone)]
 pub(crate) struct Onward {
     pub(in crate::oauth) token: Arc<Token>,
@@ -47,14 +48,14 @@ impl fmt::Debug for Onward {
     }
 }
 
-/// The token made for a caller, once it was asked for.
+/// The host token of a caller, once one was needed.
 #[derive(Default)]
 pub(in crate::oauth) struct HostTokenSlot(RwLock<Option<Arc<Token>>>);
 
 pub(in crate::oauth) struct Token {
     pub(in crate::oauth) text: String,
     pub(in crate::oauth) ath: String,
-    /// The host key that signed it.
+    /// The id of the host key that signed it.
     pub(in crate::oauth) key: String,
 }
 
@@ -75,7 +76,8 @@ impl fmt::Debug for HostTokenSlot {
     }
 }
 
-/// Genkan's own key towards the fleet, the same on every replica, and what hosts said of their nonces.
+/// Genkan's own key towards the fleet, which is the same on every replica, and the nonces of hosts
+/// that have their own.
 pub(in crate::oauth) struct Signer {
     pub(in crate::oauth) key: ProofKey,
     heard: RwLock<HashMap<HostId, String>>,
@@ -92,7 +94,7 @@ impl Signer {
     }
 
     pub(in crate::oauth) fn heard(&self, host: &HostId) -> Option<String> {
-        // Nearly always nobody has said anything that was not computed.
+        // Almost always every host uses the computed nonces, and this check spares the lock.
         if !self.has_heard.load(Ordering::Acquire) {
             return None;
         }
@@ -116,7 +118,8 @@ impl fmt::Debug for Signer {
 }
 
 fn own_key(ring: &Ring) -> P256PrivateKey {
-    // A derived number is a key unless it is zero or beyond the curve's order, which one in four billion is.
+    // A derived number is a valid key unless it is zero or beyond the curve's order, which happens
+    // once in four billion.
     let mut keys = (0_u32..).map(|count| ring.derived(&format!("proofs towards hosts {count}")));
     keys.find_map(|bytes| P256PrivateKey::from_bytes(&bytes).ok()).expect("one of so many is a key")
 }

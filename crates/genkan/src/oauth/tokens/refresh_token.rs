@@ -1,4 +1,5 @@
-//! Refresh tokens: `ref-` and 64 hexadecimal characters, made of a grant's id, a generation, and a code over both.
+//! Refresh tokens: `ref-` and 64 hexadecimal characters, made of a grant's id, a generation, and a
+//! code over both.
 
 use std::fmt::Write as _;
 
@@ -14,7 +15,7 @@ pub(in crate::oauth) struct RefreshTokens {
     key: hmac::Key,
 }
 
-/// Which token of which grant.
+/// The grant and generation of a refresh token.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::oauth) struct Place {
     pub(in crate::oauth) grant: String,
@@ -36,7 +37,7 @@ impl RefreshTokens {
         Secret::new(token)
     }
 
-    /// Reads a refresh token and checks its code. `None`: Genkan did not make it.
+    /// Reads a refresh token and checks its code. Returns `None` if Genkan did not make it.
     pub(in crate::oauth) fn read(&self, token: &str) -> Option<Place> {
         let body = token.strip_prefix(PREFIX).filter(|body| body.len() == BODY && is_hex(body))?;
         let (grant, rest) = body.split_at_checked(GRANT)?;

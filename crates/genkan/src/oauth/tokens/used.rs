@@ -1,7 +1,8 @@
-//! What must not be used twice: proofs, client assertions, code challenges.
+//! Things that must not be used twice: proofs, client assertions, code challenges.
 //!
-//! Each is known by a hash, for as long as it could be used again. The database's unique key decides who was first, on
-//! any number of replicas; the memory of this process only spares it questions whose answer is known.
+//! Each is remembered by its hash for as long as it could be used again. The database's unique key
+//! decides who was first, on any number of replicas. This process's cache only saves questions
+//! whose answer is known.
 
 use std::sync::Arc;
 
@@ -17,7 +18,7 @@ use crate::base::{Clock, Timestamp};
 use crate::db::{Db, Result, Tx};
 use crate::oauth::sql::seen;
 
-/// Remembers. Cheap to clone.
+/// Remembers what was used. Cheap to clone.
 #[derive(Clone, Debug)]
 pub(in crate::oauth) struct UsedOnce {
     memory: Arc<Cache<String, Timestamp>>,
@@ -31,7 +32,7 @@ struct Question {
     answer: oneshot::Sender<bool>,
 }
 
-/// A used thing, by what makes it unique.
+/// A single-use value, by what makes it unique.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::oauth) enum OneTimeUse<'a> {
     Proof(&'a Proof),
@@ -59,7 +60,7 @@ impl OneTimeUse<'_> {
 }
 
 impl UsedOnce {
-    /// Must be called on the control runtime, where the database is asked.
+    /// Starts the task that asks the database. Must be called on the control runtime.
     pub(in crate::oauth) fn new(db: Db, clock: Clock) -> Self {
         let (queue, questions) = mpsc::channel(WAITING);
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
@@ -68,7 +69,8 @@ impl UsedOnce {
         Self { memory: Arc::new(Cache::new(MEMORY)), queue }
     }
 
-    /// Whether this is the first use, as part of `tx`: nothing counts unless that commits.
+    /// Whether this is the first use, as part of `tx`. Nothing counts unless that transaction
+    /// commits.
     pub(in crate::oauth) async fn is_first(
         &self,
         tx: &mut Tx,
@@ -80,7 +82,7 @@ impl UsedOnce {
     }
 
     /// Whether a proof is used for the first time, for requests that write nothing else. Many at
-    /// once share a transaction. `None`: the database did not answer.
+    /// once share a transaction. Returns `None` if the database did not answer.
     pub(in crate::oauth) async fn is_first_proof(&self, proof: &Proof, now: Timestamp) -> Option<bool> {
         let (hash, until) = (OneTimeUse::Proof(proof).hash(), now.plus(PROOF));
         if self.memory.get(&hash).is_some_and(|until| until > now) {
@@ -89,13 +91,13 @@ impl UsedOnce {
         let (answer, heard) = oneshot::channel();
         self.queue.send(Question { hash: hash.clone(), until, answer }).await.ok()?;
         let first = heard.await.ok()?;
-        // Also for a replay: the next one is then refused without a question to the database.
+        // Cached for a replay too: the next replay is then refused without asking the database.
         self.memory.insert(hash, until);
         Some(first)
     }
 }
 
-/// Answers what has come together while the last answers were written.
+/// Answers in batches: each has the questions that arrived while the last batch was written.
 async fn answer(db: Db, clock: Clock, mut questions: mpsc::Receiver<Question>) {
     let mut batch = Vec::with_capacity(BATCH);
     while questions.recv_many(&mut batch, BATCH).await > 0 {
@@ -105,7 +107,7 @@ async fn answer(db: Db, clock: Clock, mut questions: mpsc::Receiver<Question>) {
                     let _ = question.answer.send(first);
                 }
             }
-            // Dropped questions hear that it cannot be told.
+            // Dropping the questions tells their callers that there is no answer.
             Err(cause) => {
                 tracing::warn!(cause = &cause as &dyn std::error::Error, "proofs could not be remembered");
                 batch.clear();
@@ -114,23 +116,24 @@ async fn answer(db: Db, clock: Clock, mut questions: mpsc::Receiver<Question>) {
     }
 }
 
-/// Who of them is first. Of two alike in one batch the earlier is.
+/// Decides which questions are first. Of two equal ones in a batch, the earlier is.
 async fn write(db: &Db, now: Timestamp, batch: &[Question]) -> Result<Vec<bool>> {
     let mut hashes: Vec<&str> = batch.iter().map(|question| question.hash.as_str()).collect();
-    // In one order on all replicas, so that their statements do not wait for each other's rows.
+    // The same order on all replicas, so that their statements do not wait for each other's rows.
     hashes.sort_unstable();
     hashes.dedup();
     // One expiry for the whole statement. Some proofs are remembered a little longer, which does no
     // harm.
     let until = batch.iter().map(|question| question.until).max().unwrap_or(now);
     let mut new = seen::insert_all(db, &hashes, until, now).await?;
-    // Each hash can be removed once, so of equal proofs in one batch only the first is told `true`.
+    // Each hash can be removed once, so of equal proofs in one batch only the first gets `true`.
     Ok(batch.iter().map(|question| new.remove(&question.hash)).collect())
 }
 
-/// A proof's nonce is good for less than three intervals of a minute; nobody can use it again after that.
+/// A proof's nonce is valid for less than three intervals of a minute, so the proof is useless
+/// afterwards.
 pub(in crate::oauth) const PROOF: Duration = Duration::from_mins(5);
-/// A code challenge may be redeemed once within this time.
+/// The time within which a code challenge may be redeemed only once.
 pub(in crate::oauth) const CHALLENGE: Duration = Duration::from_hours(24);
 const MEMORY: usize = 200_000;
 const WAITING: usize = 4096;

@@ -1,4 +1,4 @@
-//! Access tokens that verified, remembered.
+//! A cache of verified access tokens.
 
 use std::sync::Arc;
 
@@ -8,14 +8,14 @@ use super::caller::GrantCaller;
 use crate::db::feed::{Change, Feed};
 use crate::db::{FeedCache, Reading};
 
-/// Tokens that verified, some 500 bytes apiece, by their hash. Cheap to clone.
+/// Verified tokens by their hash, about 500 bytes each. Cheap to clone.
 #[derive(Clone, Debug)]
 pub(in crate::oauth) struct VerifiedTokens {
     memory: FeedCache<[u8; 32], Arc<GrantCaller>>,
 }
 
 impl VerifiedTokens {
-    /// Tokens of a grant are forgotten when it ends.
+    /// Creates the cache. Tokens of a grant are dropped when it ends.
     pub(in crate::oauth) fn new(feed: &Feed) -> Self {
         let memory = FeedCache::new(feed, Change::Grant, MEMORY, |entries, grant| {
             entries.retain(|_, caller: &Arc<GrantCaller>| caller.grant != grant);
@@ -27,12 +27,12 @@ impl VerifiedTokens {
         self.memory.get(&digest(token))
     }
 
-    /// Begins a look-up whose result is given to [`Self::remember`].
+    /// Begins a lookup whose result goes to [`Self::remember`].
     pub(in crate::oauth) fn begin(&self) -> Reading {
         self.memory.begin()
     }
 
-    /// Remembers a token, unless a grant ended while it was looked up.
+    /// Caches a token, unless a grant ended during the lookup.
     pub(in crate::oauth) fn remember(&self, token: &str, caller: &Arc<GrantCaller>, reading: Reading) {
         self.memory.keep(digest(token), Arc::clone(caller), reading);
     }
