@@ -1,7 +1,7 @@
 //! The audit trail: who did what to whom, append-only.
 //!
-//! Sign-ins, key uses, administrative acts and revocations leave a row in the transaction that does
-//! them. Details are for operators and hold no secret.
+//! Sign-ins, key uses, administrative acts and revocations write a row in their own transaction.
+//! Details are for operators and contain no secret.
 
 use super::{Result, Tx};
 use crate::base::{Timestamp, random};

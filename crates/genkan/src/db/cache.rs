@@ -1,4 +1,4 @@
-//! Memory of what the database said, kept true by the changes feed.
+//! A cache of database values that the changes feed keeps valid.
 
 use std::fmt;
 use std::hash::Hash;
@@ -10,11 +10,11 @@ use quick_cache::sync::Cache;
 
 use super::feed::{Change, Feed};
 
-/// A bounded memory whose entries are forgotten when the feed tells of a change. Cheap to clone;
-/// all clones share one memory.
+/// A bounded cache whose entries are dropped when the feed reports a change. Cheap to clone; all
+/// clones share one cache.
 ///
-/// A value that was read before a change must not be kept after it. So a reading begins with
-/// [`FeedCache::begin`], and [`FeedCache::keep`] keeps its result only if nothing was forgotten
+/// A value that was read before a change must not be cached after it. So a reading begins with
+/// [`FeedCache::begin`], and [`FeedCache::keep`] caches its result only if nothing was dropped
 /// since.
 pub(crate) struct FeedCache<K, V> {
     inner: Arc<Inner<K, V>>,
@@ -22,11 +22,11 @@ pub(crate) struct FeedCache<K, V> {
 
 struct Inner<K, V> {
     entries: Cache<K, V>,
-    /// Counts what was forgotten.
+    /// The number of times that entries were dropped.
     forgotten: AtomicU64,
 }
 
-/// The moment before a reading.
+/// The start of a reading.
 #[derive(Clone, Copy, Debug)]
 #[must_use = "keep what was read with it"]
 pub(crate) struct Reading(u64);
@@ -36,8 +36,8 @@ where
     K: Eq + Hash + Clone + Send + Sync + 'static,
     V: Clone + Send + Sync + 'static,
 {
-    /// `forget` removes from the entries what a `change` of its second argument, the subject,
-    /// makes wrong. When notes of the feed may have been missed, everything is removed.
+    /// Creates a cache. `forget` drops the entries that a `change` of the given subject makes
+    /// wrong. When notes of the feed may have been missed, all entries are dropped.
     pub(crate) fn new(
         feed: &Feed,
         change: Change,
@@ -45,7 +45,7 @@ where
         forget: impl Fn(&Cache<K, V>, &str) + Send + Sync + 'static,
     ) -> Self {
         let inner = Arc::new(Inner { entries: Cache::new(capacity), forgotten: AtomicU64::new(0) });
-        // Weak, since the feed may outlive the service whose memory this is.
+        // Weak, because the feed may outlive the service that owns this cache.
         let weak = Arc::downgrade(&inner);
         feed.subscribe(change, move |subject| {
             if let Some(inner) = weak.upgrade() {
@@ -73,11 +73,13 @@ where
         Reading(self.inner.forgotten.load(Ordering::SeqCst))
     }
 
-    /// Keeps what was read, unless something was forgotten since the reading began.
+    /// Caches the result of a reading, unless entries were dropped since it began.
     #[expect(clippy::needless_pass_by_value, reason = "callers make the key for this call")]
     pub(crate) fn keep(&self, key: K, value: V, Reading(began_at): Reading) {
         self.inner.entries.insert(key.clone(), value);
-        // Looked at after the insertion: a change in between either finds the entry, or is seen here.
+        // Checked after the insertion: a change in between either finds the entry, or is seen here.
+        // It does not matter which entry was dropped. Changes are rare, so the lost cache entry
+        // costs one more query.
         if self.inner.forgotten.load(Ordering::SeqCst) != began_at {
             self.inner.entries.remove(&key);
         }
@@ -86,7 +88,7 @@ where
 
 impl<K: Eq + Hash, V: Clone> Inner<K, V> {
     fn forget_with(&self, forget: impl FnOnce(&Cache<K, V>)) {
-        // Counted first, for the order that `keep` relies on.
+        // Counted first, because `keep` relies on this order.
         self.forgotten.fetch_add(1, Ordering::SeqCst);
         forget(&self.entries);
     }

@@ -1,20 +1,20 @@
-//! What can change, and who in this process hears of it.
+//! The kinds of change, and their listeners in this process.
 
 use std::fmt;
 use std::sync::{PoisonError, RwLock};
 
-/// What changed.
+/// The kind of a change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Change {
-    /// An account's home, handle or standing; the subject is its DID.
+    /// An account's home, handle or standing. The subject is its DID.
     Account,
-    /// A session ended; the subject is its id.
+    /// A session ended. The subject is its id.
     Session,
-    /// An OAuth grant ended; the subject is its id.
+    /// An OAuth grant ended. The subject is its id.
     Grant,
-    /// A session of a linked account ended; the subject is its id.
+    /// A session of a linked account ended. The subject is its id.
     Link,
-    /// The fleet's hosts or keys; the subject is the host's id.
+    /// The fleet's hosts or keys changed. The subject is the host's id.
     Fleet,
 }
 

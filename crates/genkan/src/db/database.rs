@@ -16,11 +16,11 @@ pub struct Db {
     pub(super) dialect: Dialect,
     pub(super) write: AnyPool,
     pub(super) read: AnyPool,
-    /// Who in this process hears of changes. Shared by all clones.
+    /// The listeners for changes in this process. Shared by all clones.
     pub(super) subscribers: Arc<Subscribers>,
 }
 
-/// How many connections, and how long a caller waits for one before it hears 503.
+/// The number of connections, and how long a caller waits for one before it gets 503.
 #[derive(Clone, Copy, Debug)]
 pub struct PoolSize {
     pub connections: u32,
@@ -33,29 +33,29 @@ impl Default for PoolSize {
     }
 }
 
-/// Connects a pool. A server that is about to start is waited for, for as long as the operator waits
-/// for a connection.
+/// Connects a pool. Waits for a server that is starting, for as long as the operator lets a request
+/// wait for a connection.
 ///
 /// # Errors
 ///
-/// The cause of the failure. A pool by itself tries until its time is up and then says only that.
+/// The cause of the failure. A pool alone would only report that its time was up.
 async fn connect_or_tell(pool: AnyPoolOptions, url: &DatabaseUrl, acquire: Duration) -> Result<AnyPool> {
     let patience = PATIENCE.max(acquire);
     if let Ok(Ok(connected)) = tokio::time::timeout(patience, pool.clone().connect(url.expose())).await {
         return Ok(connected);
     }
-    // A single connection reports its cause, such as a wrong password, where a pool reports a
+    // A single connection reports its cause, such as a wrong password. A pool would report a
     // timeout.
     let alone = AnyConnection::connect(url.expose());
     if let Ok(Err(cause)) = tokio::time::timeout(TELL_WITHIN, alone).await {
         return Err(cause.into());
     }
-    // No cause came either, so the server is probably starting. The pool's own limit ends this
-    // wait.
+    // A single connection found no cause either, so the server is probably starting. The pool's own
+    // limit ends this wait.
     Ok(pool.connect(url.expose()).await?)
 }
 
-/// Together less than what a start of the server may take.
+/// Together less than the time that a start of the server may take.
 const PATIENCE: Duration = Duration::from_secs(3);
 const TELL_WITHIN: Duration = Duration::from_secs(1);
 
@@ -77,12 +77,16 @@ impl Db {
                 .test_before_acquire(dialect.tests_connections())
                 .after_connect(move |connection, _| Box::pin(dialect.prepare(connection)))
         };
+        // Checked before sqlx opens the file: an error about a wrong file should name it.
         url.check()?;
-        // SQLite has one writer at a time: waiting for it in our own queue is fair, and cheaper than its busy loop.
+        // SQLite has one writer at a time. Waiting in the pool's queue is fair, and cheaper than
+        // SQLite's busy loop.
         let write = match dialect {
             Dialect::Sqlite => pool(1).connect(url.expose()).await?,
             Dialect::Postgres => connect_or_tell(pool(size.connections), url, size.acquire).await?,
         };
+        // Readers never block SQLite's writer (WAL mode), and a few are enough for one file.
+        // PostgreSQL shares one pool for both.
         let read = match dialect {
             Dialect::Sqlite => pool(size.connections.clamp(1, 4)).connect(url.expose()).await?,
             Dialect::Postgres => write.clone(),
@@ -90,12 +94,12 @@ impl Db {
         Ok(Self { dialect, write, read, subscribers: Arc::default() })
     }
 
-    /// For single `SELECT`s.
+    /// The pool for single `SELECT`s.
     pub(crate) const fn reader(&self) -> &AnyPool {
         &self.read
     }
 
-    /// For a write that is one statement, and a transaction by itself.
+    /// The pool for a write of one statement, which is its own transaction.
     pub(crate) const fn writer(&self) -> &AnyPool {
         &self.write
     }
@@ -106,7 +110,7 @@ impl Db {
         Ok(Tx::new(inner, Arc::clone(&self.subscribers)))
     }
 
-    /// Whether no other process can serve from the database.
+    /// Whether no other process can serve from the database (SQLite).
     pub(crate) const fn is_embedded(&self) -> bool {
         matches!(self.dialect, Dialect::Sqlite)
     }

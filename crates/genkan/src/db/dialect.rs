@@ -49,8 +49,8 @@ impl Dialect {
     }
 }
 
-/// Holds a name until `tx` ends, for what no unique index can settle. On SQLite, with one writer at a time, every name is
-/// held already.
+/// Holds a name until `tx` ends, for what no unique index can settle. On SQLite, with one writer at
+/// a time, every name is held already.
 pub(crate) async fn lock(tx: &mut Tx, name: &str) -> Result<()> {
     if tx.backend_name() == "PostgreSQL" {
         sqlx::query("SELECT pg_advisory_xact_lock(hashtextextended($1, 0))")

@@ -6,13 +6,13 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// Busy, away or shutting down: worth another try in a moment.
+    /// The database is busy, away or shutting down. Another try may succeed in a moment.
     #[error("the database does not answer")]
     Away(#[source] sqlx::Error),
-    /// Another reading that this one waited for came to nothing: worth another try, too.
+    /// A shared reading ended without a result. Another try may succeed.
     #[error("a shared look-up in the database broke off")]
     BrokenOff,
-    /// A unique index has one of the values already.
+    /// A unique index already has one of the values.
     #[error("another row has that value")]
     Conflict(#[source] sqlx::Error),
     #[error("the database refused a statement")]
@@ -30,15 +30,15 @@ pub enum Error {
 }
 
 impl Error {
-    /// A caller may be told to come again soon (503).
+    /// Whether a caller may be told to come back soon (503).
     pub const fn is_passing(&self) -> bool {
         matches!(self, Self::Away(_) | Self::BrokenOff)
     }
 
     /// Whether it is a conflict in this column.
     ///
-    /// `PostgreSQL` names the index in its message, SQLite the column; our indexes are named by
-    /// their columns. Neither driver has a field for it that both fill.
+    /// `PostgreSQL` names the index in its message, and SQLite the column. Genkan's indexes are
+    /// named after their columns. There is no field that both drivers fill.
     pub(crate) fn conflicts_in(&self, column: &str) -> bool {
         matches!(self, Self::Conflict(cause) if cause.to_string().contains(column))
     }
@@ -65,8 +65,9 @@ impl From<sqlx::Error> for Error {
     }
 }
 
-/// SQLite: busy (5), locked (6), read-only disk (8), I/O (10), full (13), cannot open (14), and their extended forms.
-/// PostgreSQL: classes 08 connection, 40 rollback, 53 resources, 57 operator intervention, 58 system; 25006 read-only standby.
+/// SQLite: busy (5), locked (6), read-only disk (8), I/O (10), full (13), cannot open (14), and
+/// their extended forms. PostgreSQL: classes 08 connection, 40 rollback, 53 resources, 57 operator
+/// intervention, 58 system; 25006 read-only standby.
 fn is_passing_code(code: Option<&str>) -> bool {
     let Some(code) = code else { return false };
     if code.len() == 5 {

@@ -1,9 +1,9 @@
 //! The changes feed: how every process hears of a revocation within seconds.
 //!
-//! A transaction that changes something which a process may hold in memory notes the change with
-//! [`note`]. The commit tells the process that made the change; every serving process reads the
-//! notes once a second and tells its subscribers. A process therefore hears of its own changes
-//! twice, and listeners must not mind.
+//! A transaction that changes something which a process may have in memory notes the change with
+//! [`note`]. The commit informs the process that made the change. Every serving process reads the
+//! notes once a second and informs its listeners. A process therefore learns of its own changes
+//! twice, and listeners must allow for that.
 
 use std::collections::HashSet;
 use std::fmt;
@@ -18,7 +18,7 @@ use crate::base::{Clock, Timestamp, random};
 
 pub(crate) use super::changes::Change;
 
-/// Names one note of the feed.
+/// The id of one note.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct ChangeId(String);
 
@@ -28,7 +28,7 @@ impl ChangeId {
     }
 }
 
-/// Notes a change as part of `tx`. The commit tells this process, the row every other one.
+/// Notes a change as part of `tx`. The commit informs this process, and the row informs the others.
 pub(crate) async fn note(tx: &mut Tx, now: Timestamp, change: Change, subject: &str) -> Result<ChangeId> {
     let id = random::id();
     sqlx::query("INSERT INTO changes (id, at, kind, subject) VALUES ($1, $2, $3, $4)")
@@ -42,7 +42,7 @@ pub(crate) async fn note(tx: &mut Tx, now: Timestamp, change: Change, subject: &
     Ok(ChangeId(id))
 }
 
-/// Every note of this `change` that was committed and not swept yet, in no order.
+/// Returns every committed note of this `change` that was not swept yet, in no order.
 pub(crate) async fn noted(db: &Db, change: Change) -> Result<Vec<ChangeId>> {
     let rows = sqlx::query("SELECT id FROM changes WHERE kind = $1")
         .bind(change.as_str())
@@ -51,7 +51,7 @@ pub(crate) async fn noted(db: &Db, change: Change) -> Result<Vec<ChangeId>> {
     rows.iter().map(|row| Ok(ChangeId(row.try_get("id")?))).collect()
 }
 
-/// Tells subscribers what was noted. Cheap to clone.
+/// Informs listeners of noted changes. Cheap to clone.
 #[derive(Clone)]
 pub(crate) struct Feed {
     inner: Arc<Inner>,
@@ -60,7 +60,7 @@ pub(crate) struct Feed {
 struct Inner {
     db: Db,
     clock: Clock,
-    /// When the last complete reading began, milliseconds.
+    /// When the last complete reading began, in milliseconds.
     read_at: AtomicI64,
 }
 
@@ -76,34 +76,35 @@ impl Feed {
         self.inner.db.subscribers.add(change, Box::new(listener));
     }
 
-    /// Calls `listener` when notes may have been missed for good: whatever is in memory may be wrong.
+    /// Calls `listener` when notes may have been missed for good, so that anything in memory may be
+    /// wrong.
     pub(crate) fn subscribe_to_gaps(&self, listener: impl Fn() + Send + Sync + 'static) {
         self.inner.db.subscribers.add_for_gaps(Box::new(listener));
     }
 
-    /// Tells this process alone, as a commit does.
+    /// Informs this process only, as a commit does.
     #[cfg(test)]
     pub(crate) fn tell(&self, change: Change, subject: &str) {
         self.inner.db.subscribers.tell(change, subject);
     }
 
-    /// Whether what is in memory may be believed: the last reading is no older than [`STALE`].
+    /// Whether caches may be trusted: the last reading is no older than [`STALE`].
     pub(crate) fn is_fresh(&self, now: Timestamp) -> bool {
         now.since(Timestamp::from_millis(self.inner.read_at.load(Ordering::Relaxed))) <= STALE
     }
 
-    /// Reads for ever, once a second. Errors make the feed stale; they do not end it.
+    /// Reads once a second until the process ends. Errors make the feed stale and do not end it.
     pub(crate) async fn follow(self) {
         let mut heard = SeenChanges::default();
         let mut tick = tokio::time::interval(EVERY);
-        // After a pause one reading is enough, since it looks back to the one before.
+        // After a pause one reading is enough, because it looks back to the one before.
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             tick.tick().await;
             let now = self.inner.clock.now();
             match tokio::time::timeout(STALE, self.read(now, &mut heard)).await {
-                // The time at which the reading began: notes that were committed while it ran may
-                // be missing.
+                // The time at which the reading began: it may have missed notes that were committed
+                // while it ran.
                 Ok(Ok(())) => self.inner.read_at.store(now.as_millis(), Ordering::Relaxed),
                 Ok(Err(cause)) => tracing::warn!(
                     cause = &cause as &dyn std::error::Error,
@@ -115,19 +116,19 @@ impl Feed {
     }
 
     async fn read(&self, now: Timestamp, heard: &mut SeenChanges) -> Result<()> {
-        // This process may have been held up, or cut off from the database, since it last read.
+        // This process may have been suspended or cut off from the database since the last reading.
         let last = heard.last.unwrap_or(now).min(now);
         let has_gap = now.since(last) >= SURELY_KEPT;
-        // A note carries its writer's clock at some time before the commit. A slow commit or a slow
-        // clock puts it before notes that were read already, so every reading looks back by OVERLAP
-        // and skips the ids that it knows.
+        // A note carries its writer's clock at some time before the commit. After a slow commit, or
+        // with a slow clock, it is older than notes that were already read. So every reading looks
+        // back by OVERLAP and skips the ids that it knows.
         let from = last.minus(OVERLAP);
         let rows = sqlx::query("SELECT id, at, kind, subject FROM changes WHERE at >= $1")
             .bind(from.as_millis())
             .fetch_all(self.inner.db.reader())
             .await?;
-        // Only once a reading worked. Until then the feed is stale, and memory is not believed
-        // anyway.
+        // Only after a successful reading. Until then the feed is stale, and caches are not trusted
+        // in any case.
         if has_gap {
             tracing::warn!("the changes feed was not read for long: what was in memory is dropped");
             self.inner.db.subscribers.tell_of_gap();
@@ -135,13 +136,13 @@ impl Feed {
         let mut seen = HashSet::with_capacity(rows.len());
         for row in rows {
             let id: String = row.try_get("id")?;
-            // The first reading tells what it finds, too: memory began to fill before it.
+            // The first reading reports what it finds too: caches began to fill before it.
             if !heard.ids.contains(&id)
                 && let Some(change) = Change::parse(row.try_get("kind")?)
             {
                 self.inner.db.subscribers.tell(change, row.try_get("subject")?);
             }
-            // Only ids within this reading's window are carried over, so the set stays small.
+            // Only ids within this reading's window are kept, so the set stays small.
             seen.insert(id);
         }
         *heard = SeenChanges { last: Some(now), ids: seen };
@@ -162,7 +163,7 @@ impl fmt::Debug for Feed {
     }
 }
 
-/// Removes notes that every process has heard.
+/// Removes notes that every process has read.
 pub(crate) async fn sweep(db: &Db, now: Timestamp) -> Result<u64> {
     let mut tx = db.begin().await?;
     let done = sqlx::query("DELETE FROM changes WHERE at < $1")
@@ -174,12 +175,12 @@ pub(crate) async fn sweep(db: &Db, now: Timestamp) -> Result<u64> {
 }
 
 const EVERY: Duration = Duration::from_secs(1);
-/// Older than this and memory is no longer believed: revocations bind within 5 s.
+/// The age from which caches are no longer trusted. Revocations take effect within 5 s.
 const STALE: Duration = Duration::from_secs(4);
 const OVERLAP: Duration = Duration::from_secs(30);
 const KEEP: Duration = Duration::from_mins(10);
-/// Notes of this age are still there, even if the sweeper's clock is ahead. After a longer pause
-/// notes may have been missed, and memory is dropped as a whole.
+/// Notes of this age still exist, even if the sweeping process has a fast clock. After a longer
+/// pause notes may have been missed, and all caches are emptied.
 const SURELY_KEPT: Duration = Duration::from_mins(8);
 
 #[cfg(test)]
@@ -197,7 +198,8 @@ mod tests {
         notes_are_swept_when_old
     );
 
-    /// A process that was stopped, or cut off from the database, for less and for more than notes are kept.
+    /// A process that was stopped, or cut off from the database, for less and for more time than
+    /// notes are kept.
     async fn notes_of_a_time_without_reading_are_heard(db: Db) {
         let start = Timestamp::from_millis(100_000_000);
         let feed = Feed::new(db.clone(), Clock::Manual(Arc::new(AtomicI64::new(start.as_millis()))));

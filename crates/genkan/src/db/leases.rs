@@ -1,10 +1,10 @@
 //! Leases: one worker at a time on a saga's row.
 //!
-//! A row names its holder in `lease`, until `lease_until`. A lease is short, and its worker renews it
-//! while it works. So a row that a crash left behind is free after seconds, and one that is worked on
-//! is not. Every write of a saga names the holder in its condition: a worker that lost its lease, for
-//! example because it was stopped for a while, changes nothing. The table's owner mounts the
-//! statements in its `sql.rs` with [`leases_on`].
+//! A row names its holder in `lease`, until `lease_until`. A lease is short, and its worker renews
+//! it while it works. So a row that a crash left behind is free within seconds, and a row that is
+//! being worked on is not. Every write of a saga names the holder in its condition. So a worker
+//! that lost its lease, for example because it was suspended, changes nothing. The table's owner
+//! mounts the statements in its `sql.rs` with [`leases_on`].
 
 use std::future::Future;
 use std::time::Duration;
@@ -15,10 +15,10 @@ pub(crate) const LEASE: Duration = Duration::from_secs(6);
 const RENEWAL: Duration = Duration::from_secs(2);
 const _: () = assert!(3 * RENEWAL.as_millis() <= LEASE.as_millis(), "one renewal may fail");
 
-/// Does `work` and renews its lease meanwhile. `renew` says whether the lease is still held.
+/// Does `work` and renews its lease meanwhile. `renew` returns whether the lease is still held.
 ///
-/// A renewal that fails does not stop `work`: whether the lease was lost is decided by the condition
-/// of its next write, not here.
+/// A failed renewal does not stop `work`. The condition of its next write decides whether the lease
+/// was lost.
 pub(crate) async fn while_held<T, E, F>(work: impl Future<Output = T>, renew: impl Fn() -> F) -> T
 where
     F: Future<Output = Result<bool, E>>,
@@ -37,25 +37,26 @@ where
     let renewing = async {
         loop {
             tokio::time::sleep(pace).await;
-            // Lost: nothing to renew any more. An error is another matter: the next round may
-            // still come in time.
+            // The lease is lost, so there is nothing left to renew. After an error the next round
+            // may still be in time.
             if let Ok(false) = renew().await {
                 return std::future::pending::<()>().await;
             }
         }
     };
     tokio::select! {
-        // If the work ends in the moment when a renewal is due, the work wins.
+        // If the work ends at the moment when a renewal is due, the work wins.
         biased;
         outcome = work => outcome,
         () = renewing => unreachable!("renewing never ends"),
     }
 }
 
-/// The statements of leases on one table, whose key is `did`; for its owner's `sql.rs`.
+/// Defines the statements of leases on one table, whose key is `did`, for the `sql.rs` of its
+/// owner.
 macro_rules! leases_on {
     ($table:literal) => {
-        /// Rows without a holder, those that are free the longest first.
+        /// Returns rows without a holder, those that have been free the longest first.
         pub(super) async fn abandoned(
             db: &$crate::db::Db,
             now: $crate::base::Timestamp,
@@ -74,7 +75,8 @@ macro_rules! leases_on {
             rows.iter().map(|row| Ok(row.try_get("did")?)).collect()
         }
 
-        /// Takes a free lease. `false`: another worker has it, or the row is gone.
+        /// Takes a free lease. Returns `false` if another worker has it or the row no longer
+        /// exists.
         pub(super) async fn take_lease(
             db: &$crate::db::Db,
             did: &genkan_protocol::syntax::Did,
@@ -95,7 +97,7 @@ macro_rules! leases_on {
             Ok(done.rows_affected() == 1)
         }
 
-        /// Keeps a lease for longer. `false`: it was lost, and with it the right to go on.
+        /// Extends a lease. Returns `false` if it was lost, and with it the right to continue.
         pub(super) async fn keep_lease(
             db: &$crate::db::Db,
             did: &genkan_protocol::syntax::Did,
@@ -115,7 +117,7 @@ macro_rules! leases_on {
             Ok(done.rows_affected() == 1)
         }
 
-        /// Gives the lease back. The row is free from `again_at`, and keeps what went wrong.
+        /// Releases the lease. The row is free from `again_at`, and records what went wrong.
         pub(super) async fn put_off(
             tx: &mut $crate::db::Tx,
             did: &genkan_protocol::syntax::Did,
@@ -137,7 +139,7 @@ macro_rules! leases_on {
             Ok(())
         }
 
-        /// Removes the row of a finished saga. `false`: the lease was lost.
+        /// Removes the row of a finished saga. Returns `false` if the lease was lost.
         pub(super) async fn remove(
             tx: &mut $crate::db::Tx,
             did: &genkan_protocol::syntax::Did,
@@ -151,7 +153,7 @@ macro_rules! leases_on {
             Ok(done.rows_affected() == 1)
         }
 
-        /// Ends every lease: for the start of a process that has the database to itself.
+        /// Ends every lease, when a process starts that has the database to itself.
         pub(super) async fn end_leases(db: &$crate::db::Db) -> $crate::db::Result<()> {
             sqlx::query(concat!(
                 "UPDATE ",

@@ -1,4 +1,4 @@
-//! Bringing the schema up to date: forward only, once, under a lock.
+//! Bringing the schema up to date: forward only, once, and under a lock.
 
 use sqlx::AnyPool;
 use sqlx::SqlSafeStr as _;

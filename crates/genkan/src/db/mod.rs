@@ -1,7 +1,7 @@
 //! The database: SQLite in one file, or PostgreSQL, behind one portable SQL text.
 //!
-//! [`Db`] is the database, `Tx` a write transaction; `feed` tells processes of each other's
-//! changes, `FeedCache` is memory that it keeps true, `leases` keep workers apart.
+//! [`Db`] is the database and `Tx` a write transaction. `feed` informs processes of each other's
+//! changes, `FeedCache` is a cache that the feed keeps valid, and `leases` keep workers apart.
 //!
 //! Rooms above own their tables and keep their SQL in a private `sql.rs`. Columns are `TEXT` or
 //! `BIGINT`, placeholders `$1`, times milliseconds since the epoch. What truly differs between the

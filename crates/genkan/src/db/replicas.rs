@@ -14,7 +14,7 @@ use super::feed::ChangeId;
 use super::{Db, Result};
 use crate::base::{Clock, Timestamp, monotonic_now, random};
 
-/// This process among those that serve. Cheap to clone.
+/// This process as one of those that serve. Cheap to clone.
 #[derive(Clone, Debug)]
 pub(crate) struct Replica {
     db: Db,
@@ -22,18 +22,19 @@ pub(crate) struct Replica {
     id: Arc<str>,
     name: Arc<str>,
     started_at: Timestamp,
-    /// What it has acknowledged and the feed still keeps.
+    /// The changes that it has acknowledged and that the feed still keeps.
     acknowledged: Arc<Mutex<HashSet<ChangeId>>>,
 }
 
 impl Replica {
-    /// Enters this process as one that serves. `name` is what operators read about it.
+    /// Registers this process as one that serves. `name` is what operators see.
     ///
-    /// Read what can be changed after this, not before: a command that does not see the row yet
-    /// waits for nothing.
+    /// Read whatever can change after this call, not before: a command that does not see the row
+    /// yet waits for nothing.
     pub(crate) async fn register(db: &Db, clock: &Clock, name: &str) -> Result<Self> {
         if db.is_embedded() {
-            // Nobody else can serve from it, so every row was left by a process that was killed.
+            // No other process can serve from it, so every row was left by a process that was
+            // killed.
             sqlx::query("DELETE FROM replicas").execute(db.writer()).await?;
         }
         let replica = Self {
@@ -48,7 +49,7 @@ impl Replica {
         Ok(replica)
     }
 
-    /// Says that this process is alive, every few seconds, until the future is dropped.
+    /// Records every few seconds that this process is alive, until the future is dropped.
     pub(crate) async fn keep_alive(self) {
         loop {
             tokio::time::sleep(BEAT_EVERY).await;
@@ -59,7 +60,7 @@ impl Replica {
     }
 
     async fn beat(&self) -> Result<()> {
-        // An insert, since others sweep the row of a process that was suspended for long.
+        // An insert, because others sweep the row of a process that was suspended for long.
         sqlx::query(
             "INSERT INTO replicas (id, name, started_at, seen_at) VALUES ($1, $2, $3, $4) \
              ON CONFLICT (id) DO UPDATE SET seen_at = excluded.seen_at",
@@ -73,8 +74,8 @@ impl Replica {
         Ok(())
     }
 
-    /// Records that these changes are in memory. `changes` is all that the feed keeps of their
-    /// kind.
+    /// Records that this process has read these changes. `changes` is everything that the feed
+    /// keeps of their kind.
     pub(crate) async fn acknowledge(&self, changes: Vec<ChangeId>) -> Result<()> {
         let changes: HashSet<ChangeId> = changes.into_iter().collect();
         let known = self.acknowledged.lock().unwrap_or_else(PoisonError::into_inner).clone();
@@ -100,13 +101,14 @@ impl Replica {
                 .await?;
             tx.commit().await?;
         }
-        // Replaced and not extended, since ids that the feed has swept would pile up. After the
-        // commit, so that a failed write is repeated next time.
+        // Replaced and not extended, because ids that the feed has swept would accumulate. After
+        // the commit, so that a failed write is repeated next time.
         *self.acknowledged.lock().unwrap_or_else(PoisonError::into_inner) = changes;
         Ok(())
     }
 
-    /// Ends this process's row. End [`Replica::keep_alive`] first, which would write it again.
+    /// Removes this process's row. End [`Replica::keep_alive`] first, which would write the row
+    /// again.
     pub(crate) async fn leave(&self) -> Result<()> {
         sqlx::query("DELETE FROM replicas WHERE id = $1").bind(&*self.id).execute(self.db.writer()).await?;
         Ok(())
@@ -120,10 +122,10 @@ pub(crate) struct Unread {
     pub(crate) seen_at: Timestamp,
 }
 
-/// Waits until every live replica has acknowledged the change, for as long as `limit`.
+/// Waits until every live replica has acknowledged the change, at most for `limit`.
 ///
-/// Returns those that have not by then, in order of their names. Without a live replica it returns
-/// at once.
+/// Returns the replicas that have not, in the order of their names. Without a live replica it
+/// returns at once.
 pub(crate) async fn wait_until_read(
     db: &Db,
     clock: &Clock,
@@ -176,8 +178,8 @@ pub(crate) async fn sweep(db: &Db, now: Timestamp) -> Result<u64> {
 }
 
 const BEAT_EVERY: Duration = Duration::from_secs(5);
-/// A replica without a heartbeat for this long is dead. Three lost beats, and clocks that differ a
-/// little.
+/// A replica without a heartbeat for this long is dead. That allows for three lost heartbeats and
+/// for clocks that differ a little.
 const ALIVE: Duration = Duration::from_secs(20);
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 /// Longer than the feed keeps its notes, so that no note is acknowledged twice.

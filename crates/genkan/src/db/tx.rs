@@ -17,7 +17,7 @@ use super::changes::{Change, Subscribers};
 pub(crate) struct Tx {
     inner: sqlx::Transaction<'static, Any>,
     subscribers: Arc<Subscribers>,
-    /// What was noted in it, in order: told to this process after the commit.
+    /// The changes noted in it, in order. This process learns of them after the commit.
     changes: Vec<(Change, String)>,
 }
 
@@ -26,23 +26,24 @@ impl Tx {
         Self { inner, subscribers, changes: Vec::new() }
     }
 
-    /// Keeps a change that was written to the feed, for the commit.
+    /// Remembers a change that was written to the feed, for the commit.
     pub(super) fn remember(&mut self, change: Change, subject: &str) {
         self.changes.push((change, subject.to_owned()));
     }
 
-    /// Makes everything that was written in it durable, then tells this process of the changes
-    /// that were noted in it. Other processes read them from the feed.
+    /// Makes everything that was written durable, then informs this process of the noted changes.
+    /// Other processes read them from the feed.
     ///
     /// # Errors
     ///
-    /// The database's own error. The transaction may be committed all the same: a connection can
-    /// break between the commit and its confirmation. Then this process, too, hears of the changes
-    /// from the feed.
+    /// The database's own error. The transaction may be committed all the same, because a
+    /// connection can break between the commit and its confirmation. Then this process too learns
+    /// of the changes from the feed.
     pub(crate) async fn commit(self) -> Result<()> {
         let Self { inner, subscribers, changes } = self;
         inner.commit().await?;
-        // Only now: a listener that forgot earlier could read the old row again and keep it.
+        // Not earlier: a listener that dropped an entry before the commit could read the old row
+        // again and cache it.
         for (change, subject) in &changes {
             subscribers.tell(*change, subject);
         }

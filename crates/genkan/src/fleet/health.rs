@@ -1,5 +1,5 @@
-//! Health probes of hosts. Several failures in a row make a host down, several successes make it up.
-//! The result is recorded, so that a process that starts begins with it.
+//! Health probes of hosts. Several failures in a row make a host down, several successes make it
+//! up. The result is recorded, so that a process that starts begins with it.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -56,7 +56,8 @@ pub(crate) async fn watch(fleet: Fleet, client: HostClient, settings: ProbeSetti
         // A host that returns after its removal starts without an old streak.
         streaks.retain(|id, _| watched.iter().any(|host| host.id == *id));
         let probes = watched.iter().map(|host| async {
-            // Replicas start together after a roll-out; without this they would probe together, too.
+            // Replicas start together after a roll-out; without this they would probe together,
+            // too.
             tokio::time::sleep(jitter(settings.interval / 4)).await;
             probe(&client, host, settings.timeout).await
         });

@@ -1,4 +1,5 @@
-//! Genkan's own calls to a host: `com.atproto.*` methods with the admin password or without credentials.
+//! Genkan's own calls to a host: `com.atproto.*` methods with the admin password or without
+//! credentials.
 
 use std::sync::Arc;
 use std::time::Duration;

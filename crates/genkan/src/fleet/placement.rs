@@ -19,7 +19,7 @@ pub(crate) struct Candidate {
     pub(crate) accounts: u64,
     /// Whether one more sign-up stays within the host's rate.
     pub(crate) within_rate: bool,
-    /// Whether it left a sign-up unanswered in the last seconds.
+    /// Whether it left a sign-up unanswered within the last seconds.
     pub(crate) doubted: bool,
 }
 
@@ -46,13 +46,13 @@ pub(crate) enum Exclusion {
 #[derive(Clone, Debug)]
 pub(crate) struct Explanation {
     pub(crate) candidate: Candidate,
-    /// Every reason against the host. Empty: it takes part in the draw.
+    /// Every reason against the host. If there is none, the host takes part in the draw.
     pub(crate) exclusions: Vec<Exclusion>,
     /// The chance in the next draw, 0 to 1.
     pub(crate) chance: f64,
 }
 
-/// Every reason against a host, not just the first.
+/// Returns every reason against a host, not just the first.
 pub(crate) fn exclusions(candidate: &Candidate) -> Vec<Exclusion> {
     let host = &candidate.host;
     let state = match host.state {
@@ -74,12 +74,12 @@ pub(crate) fn exclusions(candidate: &Candidate) -> Vec<Exclusion> {
     .collect()
 }
 
-/// Judges every candidate and gives each its chance.
+/// Judges every candidate and computes its chance.
 pub(crate) fn explain(candidates: Vec<Candidate>) -> Vec<Explanation> {
     let judged: Vec<_> =
         candidates.into_iter().map(|candidate| (exclusions(&candidate), candidate)).collect();
-    // Weights count among the hosts that take part: when one is full or down, its share goes to the
-    // others in proportion to theirs.
+    // Only hosts that take part count: when one is full or down, its share goes to the others in
+    // proportion to their weights.
     let total: u64 =
         judged.iter().filter(|(why, _)| why.is_empty()).map(|(_, one)| u64::from(one.host.weight)).sum();
     let share = |candidate: &Candidate| f64::from(candidate.host.weight) / total_as_float(total);
@@ -92,12 +92,12 @@ pub(crate) fn explain(candidates: Vec<Candidate>) -> Vec<Explanation> {
         .collect()
 }
 
-/// The host that `draw` falls on, or `None` when no host takes part.
+/// Returns the host that `draw` falls on, or `None` when no host takes part.
 ///
 /// `draw` is at least 0 and less than 1.
 pub(crate) fn choose(explanations: &[Explanation], draw: f64) -> Option<&Arc<Host>> {
     let taking_part = || explanations.iter().filter(|one| one.chance > 0.0);
-    // Hosts lie side by side on the line from 0 to 1, each as long as its chance.
+    // The hosts lie next to each other on the line from 0 to 1, each as long as its chance.
     let mut left = draw;
     for one in taking_part() {
         if left < one.chance {
@@ -105,7 +105,7 @@ pub(crate) fn choose(explanations: &[Explanation], draw: f64) -> Option<&Arc<Hos
         }
         left -= one.chance;
     }
-    // Rounding can leave the sum of the chances just below 1, and a draw beyond it.
+    // Rounding can leave the sum of the chances just below 1, and a draw above it.
     taking_part().next_back().map(|one| &one.candidate.host)
 }
 

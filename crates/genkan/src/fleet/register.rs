@@ -86,7 +86,8 @@ impl Fleet {
         Ok(waiting.map(|row| PreparedHost { id: row.id, origin: row.origin }).collect())
     }
 
-    /// Adds a prepared host to the fleet. Servers place accounts on it once they have read the change.
+    /// Adds a prepared host to the fleet. Servers place accounts on it once they have read the
+    /// change.
     pub(crate) async fn admit(&self, id: &HostId, admission: Admission) -> Result<ChangeId, Error> {
         let inner = self.inner();
         let mut row = self.row(id).await?;
@@ -137,7 +138,8 @@ impl Fleet {
         self.commit(tx, id, action).await
     }
 
-    /// Records the version and blob limit (bytes) that a host reports. Writes nothing if both are known.
+    /// Records the version and blob limit (bytes) that a host reports. Writes nothing if both are
+    /// known.
     pub(crate) async fn learn(
         &self,
         id: &HostId,

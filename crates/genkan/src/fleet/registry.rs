@@ -60,7 +60,8 @@ impl Fleet {
         };
         let fleet = Self { inner: Arc::new(inner) };
         fleet.reload().await?;
-        // Weak, since the feed is part of what it would hold: a strong one would keep both for ever.
+        // Weak, since the feed is part of what it would hold: a strong one would keep both for
+        // ever.
         let listener = Arc::downgrade(&fleet.inner);
         fleet.inner.feed.subscribe(Change::Fleet, move |_| {
             if let Some(inner) = listener.upgrade() {
@@ -107,8 +108,8 @@ impl Fleet {
             .or_insert(0) += 1;
         if let Some(step) = step(host) {
             let mut pace = self.inner.pace.lock().unwrap_or_else(PoisonError::into_inner);
-            // The due time moves on by one step per sign-up. It may run ahead of now by BURST, so a few
-            // people at the same moment are not refused; time that nobody used is not saved up.
+            // The due time moves on by one step per sign-up. It may run ahead of now by BURST, so a
+            // few people at the same moment are not refused; time that nobody used is not saved up.
             let due = pace.entry(host.id.clone()).or_insert(now);
             *due = (*due).max(now).plus(step);
         }
@@ -179,7 +180,8 @@ impl Fleet {
         let mut hosts = Vec::new();
         // A prepared host has no DID and password yet, which `host_of` requires.
         for row in rows.into_iter().filter(|row| row.state != HostState::Prepared) {
-            // First what this process knows, then the recorded row, then what a new host begins with.
+            // First what this process knows, then the recorded row, then what a new host begins
+            // with.
             let known = before.by_id.get(&row.id).map(|host| Arc::clone(&host.health));
             let seen = probes.iter().find(|last| last.host_id == row.id).map(health_of);
             let health = known.or(seen).unwrap_or_else(|| Arc::new(unknown_health(self.inner.clock.now())));

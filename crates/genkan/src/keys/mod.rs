@@ -1,10 +1,10 @@
 //! The key ring: every key that Genkan signs with.
 //!
-//! *Host keys* sign the tokens of one host. A host pins one public key, so each host has a pair of its
-//! own. *Web keys* sign what OAuth servers and clients show each other. The *rotation key* signs PLC
-//! operations of every account. The *internal key* is symmetric, and further keys are derived from it
-//! by name. Private halves are sealed in the database. The sealing key itself is a file or a setting,
-//! never a row.
+//! *Host keys* sign the tokens of one host. A host pins one public key, so each host has a pair of
+//! its own. *Web keys* sign what OAuth servers and clients show each other. The *rotation key*
+//! signs PLC operations of every account. The *internal key* is symmetric, and further keys are
+//! derived from it by name. Private halves are sealed in the database. The sealing key itself is a
+//! file or a setting, never a row.
 
 mod purpose;
 mod reseal;

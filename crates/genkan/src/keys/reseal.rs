@@ -1,8 +1,8 @@
 //! Resealing: sealing again, with the current key, what an older key sealed.
 //!
-//! The server goes on working meanwhile. Each room lists its sealed columns, and the name to which each
-//! row is bound. A value is replaced only if it is still the one that was read, so a row that changes
-//! meanwhile is left to the next round.
+//! The server goes on working meanwhile. Each room lists its sealed columns, and the name to which
+//! each row is bound. A value is replaced only if it is still the one that was read, so a row that
+//! changes meanwhile is left to the next round.
 
 use sqlx::Row as _;
 
@@ -18,7 +18,8 @@ pub(crate) struct SealedColumn {
     pub(crate) column: &'static str,
     /// The purpose to which the values are bound, in addition to their row.
     pub(crate) purpose: &'static str,
-    /// The SQL expression of the row name to which a value is bound: in most tables, the key itself.
+    /// The SQL expression of the row name to which a value is bound: in most tables, the key
+    /// itself.
     pub(crate) row: &'static str,
 }
 
@@ -59,7 +60,8 @@ impl SealedColumn {
         Ok(ids?.into_iter().filter(|id| !sealer.knows(id)).collect())
     }
 
-    /// Reseals the next values, those whose key follows `after`. Returns the result and the last key.
+    /// Reseals the next values, those whose key follows `after`. Returns the result and the last
+    /// key.
     pub(crate) async fn round(&self, db: &Db, sealer: &Sealer, after: &str) -> Result<(Round, String)> {
         let Self { table, key, column, purpose, row } = self;
         let rows = sqlx::query(sqlx::AssertSqlSafe(format!(

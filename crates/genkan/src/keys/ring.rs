@@ -52,7 +52,8 @@ struct HostKeys {
 impl Ring {
     /// Unseals every key, and creates the rotation key and the internal key if there are none.
     ///
-    /// `rotation` is the PLC rotation key from the settings, which takes the place of a generated one.
+    /// `rotation` is the PLC rotation key from the settings, which takes the place of a generated
+    /// one.
     pub(crate) async fn open(
         db: &Db,
         clock: &Clock,
@@ -75,8 +76,8 @@ impl Ring {
             sql::insert(&mut tx, &seal_row(&sealer, Purpose::Internal, "", "", &random::bytes::<32>()), now)
                 .await?;
             tx.commit().await?;
-            // Two processes at their first start both come here. The unique index keeps one key of each
-            // kind, and both read that one.
+            // Two processes at their first start both come here. The unique index keeps one key of
+            // each kind, and both read that one.
             rows = sql::all(db).await?;
         }
 
@@ -125,7 +126,8 @@ impl Ring {
         Ok(())
     }
 
-    /// Creates the key pair of a new host, or stores the given one. Call [`Ring::reload`] after the commit.
+    /// Creates the key pair of a new host, or stores the given one. Call [`Ring::reload`] after the
+    /// commit.
     pub(crate) async fn add_host_key(
         &self,
         tx: &mut Tx,
@@ -140,8 +142,8 @@ impl Ring {
         Ok(HostKey { id: row.id, host: host.to_owned(), public: private.public(), private, current: true })
     }
 
-    /// Retires the keys of a removed host. Their tokens are invalid then. Call [`Ring::reload`] after the
-    /// commit.
+    /// Retires the keys of a removed host. Their tokens are invalid then. Call [`Ring::reload`]
+    /// after the commit.
     pub(crate) async fn retire_host_keys(&self, tx: &mut Tx, host: &str) -> Result<(), Error> {
         Ok(sql::retire_of(tx, Purpose::HostSigning, host).await?)
     }
@@ -193,8 +195,8 @@ impl Ring {
 
     /// Creates the next web key.
     ///
-    /// It is published at once and signs after [`web::PUBLISHED_BEFORE`]. Other replicas see it at their
-    /// next [`Ring::reload`].
+    /// It is published at once and signs after [`web::PUBLISHED_BEFORE`]. Other replicas see it at
+    /// their next [`Ring::reload`].
     pub(crate) async fn rotate_web_key(&self, purpose: WebPurpose) -> Result<WebKey, Error> {
         let mut tx = self.inner.db.begin().await?;
         let key = web::add(&mut tx, &self.inner.sealer, purpose, self.inner.clock.now()).await?;
@@ -203,8 +205,8 @@ impl Ring {
         Ok(key)
     }
 
-    /// Retires the web keys that were replaced longer ago than `lifetime`: all their tokens have expired.
-    /// Returns their number.
+    /// Retires the web keys that were replaced longer ago than `lifetime`: all their tokens have
+    /// expired. Returns their number.
     pub(crate) async fn retire_outdated(
         &self,
         purpose: WebPurpose,

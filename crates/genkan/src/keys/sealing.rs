@@ -53,7 +53,8 @@ pub(crate) fn add_sealing_key(file: &Path) -> Result<SealingKeys, Error> {
     Ok(keys)
 }
 
-/// Removes all but the current key from the file. Returns the files that the older keys were moved to.
+/// Removes all but the current key from the file. Returns the files that the older keys were moved
+/// to.
 ///
 /// They are kept because backups of the database from their time need them.
 pub(crate) fn drop_older_sealing_keys(file: &Path) -> Result<Vec<PathBuf>, Error> {
@@ -98,8 +99,8 @@ fn sealing_key_file_as_it_is(file: &Path) -> Option<SealingKeys> {
 
 /// Replaces the file in one step, so that no reader sees half of it.
 ///
-/// The folder is synced as well: without that, a power failure could undo the rename after values were
-/// sealed with the new key.
+/// The folder is synced as well: without that, a power failure could undo the rename after values
+/// were sealed with the new key.
 fn write(file: &Path, keys: &SealingKeys) -> Result<(), Error> {
     let lines: Vec<String> = std::iter::once(&keys.current)
         .chain(&keys.older)

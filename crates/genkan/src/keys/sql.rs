@@ -116,7 +116,8 @@ pub(super) async fn last_web_serial(tx: &mut Tx, purpose: WebPurpose) -> Result<
     Ok(last.unwrap_or(0))
 }
 
-/// Retires a web key and deletes its private half. `false` if it was retired before or does not exist.
+/// Retires a web key and deletes its private half. `false` if it was retired before or does not
+/// exist.
 pub(super) async fn retire_web(tx: &mut Tx, id: &str, now: Timestamp) -> Result<bool> {
     let done =
         sqlx::query("UPDATE web_keys SET retired_at = $2, sealed = '' WHERE id = $1 AND retired_at IS NULL")

@@ -1,8 +1,9 @@
-//! Web keys: P-256 pairs for access tokens that only Genkan reads, and for Genkan as an OAuth client.
+//! Web keys: P-256 pairs for access tokens that only Genkan reads, and for Genkan as an OAuth
+//! client.
 //!
-//! A key is published some time before it signs, so that a server that caches the published set never
-//! meets an unknown `kid`. The newest key that may sign does so. Older ones stay published until no
-//! valid signature of theirs is left.
+//! A key is published some time before it signs, so that a server that caches the published set
+//! never meets an unknown `kid`. The newest key that may sign does so. Older ones stay published
+//! until no valid signature of theirs is left.
 
 use std::fmt;
 use std::sync::Arc;

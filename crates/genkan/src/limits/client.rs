@@ -1,12 +1,13 @@
-//! Clients as limits tell them apart, and the keys of attempts.
+//! Clients as the limits count them, and the keys of attempts.
 
 use std::net::IpAddr;
 
 /// The key of an attempt of `Limit::CreateSession`: the account and the client.
 ///
 /// `account` is the DID of the account that the identifier names, if there is one. An account has
-/// several names (handle, email address, DID), and a new count for each would multiply the limit. An
-/// unknown identifier counts by itself, without the `@` that people write before handles.
+/// several names (handle, email address, DID), and a separate count for each would multiply the
+/// limit. An unknown identifier has a count of its own, without the `@` that people write before
+/// handles.
 pub(crate) fn account_and_address(account: Option<&str>, identifier: &str, client: IpAddr) -> String {
     let name = identifier.trim().trim_start_matches('@').to_lowercase();
     format!("{} {}", account.unwrap_or(&name), ClientNetwork::of(client))
@@ -22,16 +23,17 @@ pub(crate) fn code_for(kind: &str, whom: &str) -> String {
     format!("{kind} {}", whom.trim().to_lowercase())
 }
 
-/// The network of a client, which limits count as one: an IPv4 address, or the /64 of an IPv6 address.
+/// The network of a client, which limits count as one: an IPv4 address, or the /64 of an IPv6
+/// address.
 ///
-/// A /64 is the least that an IPv6 customer gets, and all its addresses are free to use.
+/// A /64 is the least that an IPv6 customer gets, and the customer may use all its addresses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct ClientNetwork(IpAddr);
 
 impl ClientNetwork {
     pub(crate) fn of(address: IpAddr) -> Self {
-        // An IPv4 client on an IPv6 socket has a mapped address. All such addresses are in one /64,
-        // so they would share one count.
+        // An IPv4 client on an IPv6 socket has a mapped address. All mapped addresses are in one
+        // /64, so they would share one count.
         match address.to_canonical() {
             IpAddr::V6(address) => Self(IpAddr::V6((u128::from(address) & !u128::from(u64::MAX)).into())),
             address @ IpAddr::V4(_) => Self(address),

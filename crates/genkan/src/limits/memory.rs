@@ -46,8 +46,8 @@ impl Memory {
 
     /// Counts one event of `key`.
     pub(super) fn count<K: Hash + ?Sized>(&self, key: &K, rate: Rate, now: Timestamp) -> Verdict {
-        // Only the hash of the key is stored. Its seed is random, so no client can choose an address
-        // whose count another client shares.
+        // Only the hash of the key is stored. Its seed is random, so no client can choose an
+        // address whose count another client shares.
         let hash = self.hasher.hash_one(key);
         let start = window_start(now, rate.per);
         // The high half picks the shard. The map inside uses the low bits.
@@ -58,8 +58,7 @@ impl Memory {
         };
         let mut shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(count) = shard.counts.get_mut(&hash) {
-            // Counts are not removed when their window ends, but start again when they are next
-            // used.
+            // A count is not removed when its window ends, but starts again when it is next used.
             if count.window_start != start {
                 *count = Count { window_start: start, window_end: start.plus(rate.per), number: 0 };
             }
@@ -75,10 +74,11 @@ impl Memory {
 }
 
 impl Shard {
-    /// Removes counts of windows that are over. If that is not enough, since a flood comes from more
-    /// addresses than fit, removes the lower half of the rest: the clients that ask most stay counted.
+    /// Removes counts of windows that have ended. If a flood comes from more addresses than fit,
+    /// that is not enough, and the lower half of the rest is removed too: the clients that ask most
+    /// stay counted.
     fn make_room(&mut self, most: usize, now: Timestamp) {
-        // At most once a second: in a flood every new client comes here.
+        // At most once a second, because in a flood every new client reaches this line.
         if now.as_seconds() != self.swept {
             self.swept = now.as_seconds();
             self.counts.retain(|_, count| count.window_end > now);
@@ -100,7 +100,7 @@ impl Shard {
     }
 }
 
-/// A hasher for keys that are hashes already.
+/// A hasher for keys that are already hashes.
 #[derive(Debug, Default)]
 struct PrehashedKey(u64);
 

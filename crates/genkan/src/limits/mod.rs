@@ -1,11 +1,11 @@
 //! Rate limits.
 //!
-//! This is a room of the ground floor because the edge, the handlers and the sweep job all use it. A
-//! *limit* counts in fixed windows, which begin at multiples of their length since the Unix epoch, as
-//! those of the reference PDS do. Frequent events (every request of a client address or a host) are
-//! counted in the memory of this process. Rare and expensive ones (sign-ins, sign-ups, handle changes)
-//! are counted in the database, so that all replicas count together. An attempt is counted before its
-//! work, so that concurrent attempts cannot exceed the limit.
+//! This is a ground room because the edge, the handlers and the sweep job all use it. A *limit*
+//! counts in fixed windows, which begin at multiples of their length since the Unix epoch, as those
+//! of the reference PDS do. Frequent events (every request of a client address or a host) are
+//! counted in the memory of this process. Rare and expensive ones (sign-ins, sign-ups, handle
+//! changes) are counted in the database, so that all replicas count together. An attempt is counted
+//! before its work, so that concurrent attempts cannot exceed the limit.
 
 mod client;
 mod limit;

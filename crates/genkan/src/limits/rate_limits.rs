@@ -48,10 +48,10 @@ impl RateLimits {
         }
     }
 
-    /// Counts one request of a client address. `None` if limits are disabled.
+    /// Counts one request of a client address. Returns `None` if limits are disabled.
     ///
-    /// `host` is the registered host that passed the request on, if any: hosts have a limit of their own.
-    /// This runs for every request, so it takes about 100 ns and never awaits.
+    /// `host` is the registered host that passed the request on, if one did: hosts have a limit of
+    /// their own. This runs for every request, so it takes about 100 ns and never awaits.
     pub(crate) fn request(&self, client: IpAddr, host: Option<&str>, now: Timestamp) -> Option<Verdict> {
         let inner = &*self.inner;
         if !inner.enabled {
@@ -61,8 +61,8 @@ impl RateLimits {
         if !of_client.allowed {
             inner.refused_globally.increment();
         }
-        // A request through a host counts twice: for the client, and for the host, so that a faulty
-        // host cannot use up everything.
+        // A request through a host counts for the client and for the host, so that a faulty host
+        // cannot use everything up.
         let Some(host) = host else { return Some(of_client) };
         let of_host = inner.memory.count(host, inner.host_ceiling, now);
         if !of_host.allowed {
@@ -71,7 +71,7 @@ impl RateLimits {
         Some(of_client.tighter(of_host))
     }
 
-    /// Counts one call of an endpoint. `None` if limits are disabled.
+    /// Counts one call of an endpoint. Returns `None` if limits are disabled.
     pub(crate) fn call(&self, endpoint: OAuthEndpoint, client: IpAddr, now: Timestamp) -> Option<Verdict> {
         let inner = &*self.inner;
         if !inner.enabled {
@@ -89,9 +89,10 @@ impl RateLimits {
         Some(verdict)
     }
 
-    /// Counts one attempt for all replicas. `None` if limits are disabled.
+    /// Counts one attempt for all replicas. Returns `None` if limits are disabled.
     ///
-    /// Call this before the work. `key` identifies the client or account, as the functions below make it.
+    /// Handlers call this before the work. `key` identifies the client or account, as the functions
+    /// of `client` build it.
     pub(crate) async fn attempt(
         &self,
         db: &Db,
@@ -113,8 +114,8 @@ impl RateLimits {
             Limit::PasswordReset => (inner.rates.password_reset, Some(inner.rates.password_reset_daily)),
             Limit::UseCode => (inner.rates.use_code, None),
         };
-        // Both windows count each attempt, also when one of them has refused: trying on does not
-        // pay.
+        // Both windows count each attempt, even if one of them has refused it. So repeated attempts
+        // gain nothing.
         let rates: Vec<Rate> = std::iter::once(short).chain(long).collect();
         let verdicts = shared::count(db, limit.name(), key, &rates, now).await?;
         // The client sees one limit in its headers: the one that it will reach first.
@@ -125,11 +126,11 @@ impl RateLimits {
         Ok(tightest)
     }
 
-    /// Deletes the counts of windows that are over. Returns the number of rows.
+    /// Deletes the counts of windows that have ended. Returns the number of rows.
     pub(crate) async fn sweep(&self, db: &Db, now: Timestamp) -> Result<u64, db::Error> {
         let rates = &self.inner.rates;
-        // One age for all limits. Counts of shorter windows stay longer than needed, which does no
-        // harm.
+        // One age for all limits. Counts of shorter windows stay longer than necessary, which does
+        // no harm.
         let longest = [
             rates.create_session,
             rates.create_session_daily,

@@ -52,9 +52,10 @@ pub(super) async fn sweep(db: &Db, oldest: Timestamp) -> Result<u64, Error> {
     Ok(done.rows_affected())
 }
 
-/// Returns the name of a counter: a hash, since email and client addresses should not be stored.
+/// Returns the name of a counter. It is a hash, because email and client addresses should not be
+/// stored.
 ///
-/// The rate is part of it, so a changed limit starts a new count.
+/// The rate is a part of it, so a changed limit starts a new count.
 fn bucket(limit: &str, rate: Rate, key: &str) -> String {
     let digest = Sha256::digest(format!("{limit} {rate} {key}"));
     // 128 bits of the hash are enough that no two keys collide by chance.

@@ -21,7 +21,7 @@ impl Verdict {
             rate,
             // `count` includes the present attempt, so the last allowed one equals the limit.
             allowed: count <= most,
-            // Zero once the limit is passed: the count goes on growing in the window.
+            // Zero once the limit is exceeded, while the count keeps growing in the window.
             remaining: u32::try_from(most.saturating_sub(count)).unwrap_or(u32::MAX),
             reset: window_start.plus(rate.per),
         }
@@ -32,7 +32,7 @@ impl Verdict {
         self.reset.since(now).as_millis().div_ceil(1000).max(1).try_into().unwrap_or(u64::MAX)
     }
 
-    /// The limit that a client should watch: the one that it will reach first.
+    /// Returns the limit that a client should watch: the one that it will reach first.
     pub(super) fn tighter(self, other: Self) -> Self {
         match (self.allowed, other.allowed) {
             (true, false) => other,

@@ -1,4 +1,4 @@
-//! What the steps of a handle change work with.
+//! The services that the steps of a handle change use.
 
 use crate::accounts::Accounts;
 use crate::base::Clock;

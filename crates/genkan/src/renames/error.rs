@@ -20,7 +20,7 @@ pub(crate) enum Error {
     NotOurs,
     #[error("the PLC directory refused: {0}")]
     Refused(String),
-    /// Recorded. A job finishes it.
+    /// The change is recorded. A job finishes it.
     #[error("the change is recorded and will be finished")]
     Unfinished,
     #[error(transparent)]

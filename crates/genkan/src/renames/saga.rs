@@ -1,4 +1,4 @@
-//! The steps of one handle change. Only the process that holds its lease does them.
+//! The steps of a handle change. Only the process that holds its lease does them.
 
 use std::time::Duration;
 
@@ -14,14 +14,14 @@ use crate::db::leases::while_held;
 use crate::fleet::Host;
 use crate::identity::{DirectoryError, Submission};
 
-/// How far a change has come.
+/// The state of a change after some steps.
 pub(super) enum Outcome {
     Done,
-    /// The directory and our record have the handle. The host does not answer.
+    /// The directory and the database have the handle. The host does not answer.
     HostLater,
     /// The directory does not answer.
     DirectoryLater,
-    /// It is impossible. Everything is as before.
+    /// The change is impossible. Everything is as before.
     Undone(Error),
 }
 
@@ -36,8 +36,8 @@ async fn step_by_step(of: &Context, did: &Did) -> Result<Outcome, Error> {
     let Some(rename) = sql::find(&of.with.db, did).await? else { return Ok(Outcome::Done) };
     if rename.step == Step::Recorded {
         match publish(of, did, &rename).await {
-            // Our record changes only after the directory accepted. The host comes last, because it
-            // checks the directory itself.
+            // The database changes only after the directory accepted. The host comes last, because
+            // it checks the directory itself.
             PublishOutcome::Yes => keep(of, did).await?,
             PublishOutcome::Later(why) => {
                 put_off(of, &rename, &why).await?;
@@ -61,10 +61,10 @@ enum PublishOutcome {
     Never(Error),
 }
 
-/// Publishes the handle in the directory, unless it is there already.
+/// Publishes the handle in the directory, unless it is already there.
 ///
-/// Each round reads the log first. It shows whether an operation whose answer was lost arrived, and
-/// what the next operation must follow.
+/// Each round reads the log first. The log shows whether an operation arrived whose answer was
+/// lost, and which operation the next one must follow.
 async fn publish(of: &Context, did: &Did, rename: &Rename) -> PublishOutcome {
     let directory = &of.with.directory;
     let rotation = of.with.ring.rotation();
@@ -80,9 +80,9 @@ async fn publish(of: &Context, did: &Did, rename: &Rename) -> PublishOutcome {
         if data.handle().as_ref() == Some(&rename.handle) && !matches!(last, Operation::LegacyCreate(_)) {
             return PublishOutcome::Yes;
         }
-        // The operation was refused and the log has not changed: another attempt would be refused too.
-        // With a changed log the refusal was a race with another operation, which a new attempt can win.
-        // `take` makes each refusal count for one comparison only.
+        // The operation was refused and the log has not changed, so another attempt would be
+        // refused too. With a changed log the refusal was a race with another operation, and a new
+        // attempt can succeed. `take` makes each refusal count for one comparison only.
         if let Some((prev, status, message)) = refused.take()
             && prev == last.cid()
         {
@@ -101,7 +101,8 @@ async fn publish(of: &Context, did: &Did, rename: &Rename) -> PublishOutcome {
         match directory.submit(did, &plc::update(&last.cid(), data, rotation)).await {
             Submission::Accepted => return PublishOutcome::Yes,
             Submission::Unreachable(why) => return PublishOutcome::Later(why.to_string()),
-            // It may be in the log. The next round looks there and sends again only if it is not.
+            // The operation may be in the log. The next round looks there, and sends again only if
+            // it is not.
             Submission::Unanswered(_) => {}
             Submission::Refused { status, message } => refused = Some((last.cid(), status, message)),
         }
@@ -109,11 +110,11 @@ async fn publish(of: &Context, did: &Did, rename: &Rename) -> PublishOutcome {
     PublishOutcome::Later("the directory does not answer clearly".to_owned())
 }
 
-/// Updates our record after the directory. Every process drops what it cached of the account.
+/// Updates the database after the directory. Every process drops what it cached of the account.
 async fn keep(of: &Context, did: &Did) -> Result<(), Error> {
     let now = of.with.clock.now();
     let mut tx = of.with.db.begin().await?;
-    // The lease was lost, and the process that holds it now continues. Nothing was changed here.
+    // The lease was lost, and its new holder continues. Nothing was changed here.
     if !sql::publish(&mut tx, did, &of.worker).await? {
         return Err(Error::UnderWay);
     }
@@ -142,8 +143,8 @@ async fn tell_host(of: &Context, did: &Did, rename: &Rename) -> Result<Outcome, 
                 return finish(of, rename).await;
             }
             Err(error) => {
-                // The PLC proxy of another replica may cache the old document for a moment, so that the
-                // host still reads the old handle. Then, and only then, a short pause helps.
+                // The PLC proxy of another replica may cache the old document for a moment, so the
+                // host still reads the old handle. Only in this case a short pause helps.
                 let too_early = why_too_early(&error.to_string());
                 why = error.to_string();
                 if !too_early {
@@ -168,7 +169,7 @@ async fn has_it(of: &Context, host: &Host, did: &Did, rename: &Rename) -> bool {
 }
 
 fn why_too_early(error: &str) -> bool {
-    // The text is that of the reference PDS, which has no error name for it.
+    // The text of the reference PDS, which has no error name for this case.
     error.contains("does not match DID doc")
 }
 
@@ -200,7 +201,7 @@ async fn put_off(of: &Context, rename: &Rename, why: &str) -> Result<(), Error> 
     Ok(())
 }
 
-/// Number of rounds in one go. One may be lost to a race with another operation of the DID.
+/// The most rounds in one go. One may be lost to a race with another operation of the DID.
 const ATTEMPTS: usize = 3;
 const TOO_MANY: u16 = 429;
 /// Pause before a job continues.

@@ -20,18 +20,18 @@ impl Renames {
         Self { context: Context { with, worker: random::id() } }
     }
 
-    /// Gives `account` the handle `typed`. Continues to the end if the client disconnects.
+    /// Gives `account` the handle `typed`. Continues to the end even if the client disconnects.
     ///
-    /// `Ok` means that the directory and our record have the handle. The host learns of it at once, or
-    /// later if it is away.
+    /// `Ok` means that the directory and the database have the handle. The host learns of it at
+    /// once, or later if it is away.
     pub(crate) async fn rename(&self, account: &Account, typed: &str, actor: Actor<'_>) -> Result<(), Error> {
         let (handle, _) =
             self.context.with.policy.for_account(typed, &account.did, &self.context.with.handles).await?;
         let change = sql::Rename { did: account.did.clone(), handle, step: sql::Step::Recorded };
         self.record(&change, actor).await?;
         let (context, did) = (self.context.clone(), account.did.clone());
-        // The task continues when the client disconnects and this future is dropped. Otherwise a
-        // change could stop after the directory and before our record.
+        // A task of its own, because this future is dropped when the client disconnects. The change
+        // could otherwise stop after the directory and before the database.
         let worked = tokio::spawn(async move { saga::go_on(&context, &did).await }).await;
         match worked.unwrap_or(Err(Error::Unfinished))? {
             saga::Outcome::Done | saga::Outcome::HostLater => Ok(()),
@@ -56,25 +56,26 @@ impl Renames {
         Ok(())
     }
 
-    /// Ends every lease. For the start of a process that has the database to itself: every earlier holder
-    /// is gone.
+    /// Ends every lease, when a process starts that has the database to itself: every earlier
+    /// holder is gone.
     pub(crate) async fn end_leases(&self) -> Result<(), Error> {
         Ok(sql::end_leases(&self.context.with.db).await?)
     }
 
-    /// Continues interrupted changes. Returns how many this process took up.
+    /// Continues interrupted changes. Returns how many this process took over.
     pub(crate) async fn finish_interrupted(&self) -> Result<usize, Error> {
         let mut taken_up = 0;
         for did in sql::abandoned(&self.context.with.db, self.context.with.clock.now(), AT_ONCE).await? {
             let now = self.context.with.clock.now();
-            // One corrupt row must not keep the others from being finished.
+            // One corrupt row must not prevent the others from being finished.
             let Ok(did) = did.parse::<Did>() else { continue };
             let mine = sql::take_lease(&self.context.with.db, &did, &self.context.worker, now).await?;
             if !mine {
                 continue;
             }
             taken_up += 1;
-            // The error is logged and the loop goes on: the changes are independent of each other.
+            // The error is logged and the loop continues: the changes are independent of each
+            // other.
             if let Err(cause) = saga::go_on(&self.context, &did).await {
                 tracing::warn!(
                     account.did = %did,

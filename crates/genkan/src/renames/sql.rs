@@ -23,16 +23,16 @@ pub(super) struct Rename {
     pub(super) step: Step,
 }
 
-/// Records a change with its lease. Replaces an older change of the account, unless a process works on
-/// that one: `false`.
+/// Records a change with its lease. It replaces an older change of the account, unless a process
+/// works on that one; then it returns `false`.
 pub(super) async fn insert_or_replace(
     tx: &mut Tx,
     rename: &Rename,
     lease: &str,
     now: Timestamp,
 ) -> Result<bool> {
-    // The `WHERE` at the end applies to the update only. It is true when the older change's lease
-    // is over, and otherwise no row changes.
+    // The `WHERE` at the end applies to the update only. If the older change's lease is still held,
+    // no row changes.
     let done = sqlx::query(
         "INSERT INTO renames (did, handle, step, attempts, lease, lease_until, created_at) \
          VALUES ($1, $2, 'recorded', 1, $3, $4, $5) \
@@ -66,7 +66,7 @@ pub(super) async fn find(db: &Db, did: &Did) -> Result<Option<Rename>> {
     Ok(Some(Rename { did: did.clone(), handle: handle.parse().map_err(|_| corrupt("handle"))?, step }))
 }
 
-/// Records that the directory has the handle. `false` if the lease was lost.
+/// Records that the directory has the handle. Returns `false` if the lease was lost.
 pub(super) async fn publish(tx: &mut Tx, did: &Did, lease: &str) -> Result<bool> {
     let done = sqlx::query("UPDATE renames SET step = 'published' WHERE did = $1 AND lease = $2")
         .bind(did.as_str())

@@ -77,7 +77,7 @@ impl Stand {
         Self { renames, directory, host, hand }
     }
 
-    /// An account that is at home on the host, in the directory and in our records.
+    /// Creates an account on the host, in the directory and in the database.
     async fn account(&self, name: &str) -> Account {
         let with = &self.renames.context.with;
         let (handle, key) = (format!("{name}.test").parse().unwrap(), with.ring.rotation().public());
@@ -105,7 +105,7 @@ impl Stand {
         self.renames.rename(account, typed, Actor::Account(account.did.as_str())).await
     }
 
-    /// The handle in the directory, in our records and on the host.
+    /// Returns the handle in the directory, in the database and at the host.
     async fn handles(&self, account: &Account) -> [String; 3] {
         let did = account.did.as_str();
         let published = self.directory.log(did).last().unwrap().data().unwrap().handle().unwrap();

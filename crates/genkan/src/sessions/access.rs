@@ -1,7 +1,7 @@
-//! Checking access tokens: once with all signatures and look-ups, then from memory.
+//! Checking access tokens: once with signature and database, and then from the cache.
 //!
-//! Memory is keyed by the SHA-256 of the token and holds only what verified. The end of a session is
-//! noted in the changes feed, and its tokens are forgotten. While the feed is stale, every token is
+//! The cache is keyed by the token's SHA-256 and has only verified tokens. The changes feed reports
+//! the end of a session, and its tokens are dropped. While the feed is stale, every token is
 //! checked against the database.
 
 use std::sync::Arc;
@@ -17,7 +17,7 @@ use crate::db::{Db, FeedCache};
 use crate::fleet::Fleet;
 use crate::keys::Ring;
 
-/// Checks access tokens. Cheap to clone; all clones share one memory.
+/// Checks access tokens. Cheap to clone; all clones share one cache.
 #[derive(Clone, Debug)]
 pub(crate) struct AccessTokens {
     db: Db,
@@ -28,19 +28,19 @@ pub(crate) struct AccessTokens {
 }
 
 impl AccessTokens {
-    /// `capacity`: tokens in memory; some 300 bytes apiece.
+    /// `capacity` is the most cached tokens, of about 300 bytes each.
     pub(crate) fn new(db: Db, feed: Feed, ring: Ring, fleet: Fleet, capacity: usize) -> Self {
-        // A session has few tokens, and sessions end seldom: looking through all is cheaper than
-        // an index by session.
+        // A session has few tokens, and sessions seldom end: visiting all tokens is cheaper than an
+        // index by session.
         let memory = FeedCache::new(&feed, Change::Session, capacity, |entries, session| {
             entries.retain(|_, caller: &Arc<Caller>| caller.session.as_str() != session);
         });
         Self { db, feed, ring, fleet, memory }
     }
 
-    /// From memory alone. `None`: it has to be checked.
+    /// Returns the caller from the cache. `None` means that the token must be checked.
     pub(crate) fn recall(&self, token: &str, now: Timestamp) -> Option<Result<Arc<Caller>, TokenError>> {
-        // A stale feed may have missed the end of a session, so memory proves nothing.
+        // A stale feed may have missed the end of a session, so the cache proves nothing.
         if !self.feed.is_fresh(now) {
             return None;
         }
@@ -48,19 +48,20 @@ impl AccessTokens {
         Some(if caller.expires_at > now { Ok(caller) } else { Err(TokenError::Expired) })
     }
 
-    /// Checks signature, type, audience, end and that the session is alive.
+    /// Checks signature, type, audience and expiry, and that the session is alive.
     pub(crate) async fn check(&self, token: &str, now: Timestamp) -> Result<Arc<Caller>, TokenError> {
         if let Some(known) = self.recall(token, now) {
             return known;
         }
-        // Begun before the session is read: if it ends in between, the token is not remembered.
+        // Begun before the session is read: if the session ends in between, the token is not
+        // cached.
         let reading = self.memory.begin();
         let caller = Arc::new(self.verify(token)?);
         if caller.expires_at <= now {
             return Err(TokenError::Expired);
         }
-        // The token of a taken-down account belongs to no stored session: it cannot be refreshed, and
-        // ends by expiring.
+        // The token of a taken-down account belongs to no stored session: it cannot be refreshed,
+        // and ends by expiring.
         if caller.scope != Scope::Takendown && !sql::is_alive(&self.db, &caller.session, &caller.did).await? {
             return Err(TokenError::Revoked);
         }

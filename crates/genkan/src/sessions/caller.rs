@@ -1,4 +1,4 @@
-//! Whom a request speaks for.
+//! The caller of a request with a session's access token.
 
 use genkan_protocol::jwt::session::Scope;
 use genkan_protocol::syntax::Did;
@@ -7,11 +7,11 @@ use crate::base::{Timestamp, id_type};
 use crate::fleet::HostId;
 
 id_type!(
-    /// Names a session.
+    /// The id of a session.
     SessionId
 );
 
-/// Whom a request speaks for, by a session's access token.
+/// The caller of a request with a session's access token.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Caller {
     pub(crate) did: Did,

@@ -28,10 +28,10 @@ pub(crate) enum TokenError {
     /// An access token where a refresh token is needed, or the other way round.
     #[error("the token is of another type")]
     WrongType,
-    /// None of our keys verifies it.
+    /// None of Genkan's keys verifies it.
     #[error("the token could not be verified")]
     Unverified,
-    /// It verifies, and lacks a claim or has one of another form.
+    /// It verifies, but a claim is missing or malformed.
     #[error("the token's claims are not complete")]
     BadClaims,
     #[error("the token is for another service")]

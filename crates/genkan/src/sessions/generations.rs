@@ -1,8 +1,8 @@
-//! Table `refresh_tokens`: which generations of a session are good, and what follows each.
+//! Table `refresh_tokens`: which generations of a session are valid, and their successors.
 //!
-//! The first use of a generation makes its successor, once; it stays good for the grace and gives
-//! the same successor again, also when that one was used. Counters decide the order, never clocks:
-//! replicas' clocks differ.
+//! The first use of a generation creates its successor, once. Within the grace period a used
+//! generation yields the same successor again, even if that one was used too. Counters decide the
+//! order, because the clocks of replicas differ.
 
 use std::time::Duration;
 
@@ -12,12 +12,12 @@ use super::{Lifetimes, SessionId};
 use crate::base::Timestamp;
 use crate::db::{Result, Tx};
 
-/// What a refresh token leads to.
+/// The effect of a refresh token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Rotation {
-    /// To this generation.
+    /// The session continues with this generation.
     To(i64),
-    /// It is used and its grace is over, or it was never good.
+    /// The generation was used and its grace period is over, or it never was valid.
     Over,
 }
 
@@ -59,8 +59,8 @@ pub(super) async fn rotate(
     if row.try_get::<i64, _>("expires_at")? <= now.as_millis() {
         return Ok(Rotation::Over);
     }
-    // Also the answer to a second use within the grace: a client that lost the response gets a
-    // token of the same generation again.
+    // A second use within the grace period gets the same answer: a client that lost the response
+    // gets a token of the same generation again.
     let successor = generation.saturating_add(1);
     if row.try_get::<Option<i64>, _>("used_at")?.is_none() {
         use_first(tx, session, generation, now, lifetimes.grace).await?;
@@ -76,7 +76,7 @@ async fn use_first(
     now: Timestamp,
     grace: Duration,
 ) -> Result<()> {
-    // The grace shortens a token's life and never lengthens it. Written as CASE, since the two
+    // The grace period shortens a token's life and never extends it. CASE, because the two
     // databases have different functions for the smaller of two values.
     let grace_ends = now.plus(grace).as_millis();
     sqlx::query(
@@ -132,10 +132,10 @@ mod tests {
         first(&db).await;
         assert_eq!(use_at(&db, 0, START).await, Rotation::To(1));
         assert_eq!(use_at(&db, 0, START.plus(HOUR)).await, Rotation::To(1));
-        // The successor is used; the first still leads to it, and not beyond.
+        // The successor is used. The first still leads to it, and not beyond.
         assert_eq!(use_at(&db, 1, START.plus(HOUR)).await, Rotation::To(2));
         assert_eq!(use_at(&db, 0, START.plus(HOUR)).await, Rotation::To(1));
-        // Reuse did not lengthen the grace; the successors live on.
+        // Reuse did not extend the grace period, and the successors stay valid.
         let after = START.plus(LIFETIMES.grace);
         assert_eq!(use_at(&db, 0, after).await, Rotation::Over);
         assert_eq!(use_at(&db, 1, after).await, Rotation::To(2));

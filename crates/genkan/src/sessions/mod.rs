@@ -1,11 +1,12 @@
-//! Sessions: what a password opens, a refresh token continues, and a sign-out ends.
+//! Sessions: a password opens one, a refresh token continues it, and a sign-out ends it.
 //!
-//! A *session* is a row; its access tokens are addressed to the account's host and signed with that
-//! host's key, its refresh tokens are addressed to Genkan. No token is stored: a refresh token's
-//! `jti` is the session and a *generation*, and the database says which generations are still good.
-//! [`AccessTokens`] checks access tokens for every request, from memory when it can.
+//! A *session* is a row. Its access tokens are addressed to the account's host and signed with that
+//! host's key. Its refresh tokens are addressed to Genkan. No token is stored: a refresh token's
+//! `jti` has the session and a *generation*, and the database says which generations are valid.
+//! [`AccessTokens`] checks the access token of every request, from its cache if possible.
 //!
-//! [`Sessions`] opens, continues and ends them. [`sweep`] removes what nothing can use any more.
+//! [`Sessions`] opens, continues and ends them. [`sweep`] removes rows that nothing can use any
+//! more.
 
 mod access;
 mod caller;

@@ -16,7 +16,7 @@ use crate::db::{self, Db, Tx};
 use crate::fleet::Fleet;
 use crate::keys::Ring;
 
-/// A session and a fresh pair of tokens.
+/// A session and a new pair of tokens.
 #[derive(Clone, Debug)]
 pub(crate) struct SessionTokens {
     pub(crate) account: Account,
@@ -53,7 +53,7 @@ impl Sessions {
 
     /// Signs in by handle, e-mail address or DID, with the account's password or an app password.
     ///
-    /// `allow_taken_down`: give a taken-down account a token with which it can leave.
+    /// With `allow_taken_down`, an account that is taken down gets a token with which it can leave.
     pub(crate) async fn open(
         &self,
         identifier: &str,
@@ -67,7 +67,8 @@ impl Sessions {
             Some(account) => self.app_passwords.find(&account.did, password).await?,
             None => None,
         };
-        // Also without an account, so that the answer takes as long as for a wrong password.
+        // Checked even without an account, so that the answer takes as long as for a wrong
+        // password.
         let hash = match app_password {
             Some(_) => None,
             None => Some(self.check_password(found.as_ref(), password).await?),
@@ -83,8 +84,8 @@ impl Sessions {
         self.open_for(account, scope, app_password.map(|it| it.name).as_deref()).await
     }
 
-    /// Opens a session for an account whose owner has just been recognised, by its password or an app password of this
-    /// name.
+    /// Opens a session for an account whose owner has just given its password, or the app password
+    /// of this name.
     pub(crate) async fn open_for(
         &self,
         account: Account,
@@ -96,8 +97,8 @@ impl Sessions {
         let did = &account.did;
         let tokens = self.mint.pair(&account, scope, &session, FIRST, now)?;
         let mut tx = self.db.begin().await?;
-        // Checking a password takes a while. Holding the row with the same hash makes sure that a
-        // password which was changed in that time opens nothing.
+        // Checking a password takes a while. The row is held only if it still has the same hash, so
+        // a password that was changed meanwhile opens nothing.
         let is_still = if let Some(name) = app_password {
             accounts::hold(&mut tx, did, Demand::Usable).await?
                 && self.app_passwords.hold(&mut tx, did, name).await?
@@ -117,7 +118,8 @@ impl Sessions {
         Ok(SessionTokens { account, tokens })
     }
 
-    /// A pair for an account that may only look and leave. Nothing is stored: it cannot be continued.
+    /// A pair for an account that is taken down, which may only export and leave. Nothing is
+    /// stored, so the session cannot be continued.
     fn open_taken_down(&self, account: Account) -> Result<SessionTokens, Error> {
         let tokens =
             self.mint.pair(&account, Scope::Takendown, &random::id().into(), FIRST, self.clock.now())?;
@@ -145,7 +147,8 @@ impl Sessions {
         }
     }
 
-    /// Continues a session: a used refresh token gives the same successor again within the grace.
+    /// Continues a session. Within the grace period a used refresh token yields the same successor
+    /// again.
     pub(crate) async fn refresh(&self, token: &str) -> Result<SessionTokens, Error> {
         let now = self.clock.now();
         let claims = self.mint.verify_refresh(token)?;
@@ -158,8 +161,9 @@ impl Sessions {
         }
         let lifetimes = self.mint.lifetimes();
         let mut tx = self.db.begin().await?;
-        // The session's row first. A sign-out that runs at the same time either waits for this commit
-        // and ends what was rotated, or came first, and then this finds the session over.
+        // The session's row first. A sign-out at the same time either waits for this commit and
+        // ends the rotated session, or came first, and then this call finds that the session has
+        // ended.
         let expires_at = now.plus(lifetimes.refresh);
         let session = sql::touch(&mut tx, &claims.session, &claims.did, now, expires_at).await?;
         let scope = session.ok_or(TokenError::Revoked)?;
@@ -171,7 +175,7 @@ impl Sessions {
         Ok(SessionTokens { account, tokens })
     }
 
-    /// Signs out, by a refresh token of any age. Repeating it is fine.
+    /// Signs out by a refresh token of any age. A repeated call is no error.
     pub(crate) async fn end(&self, token: &str) -> Result<(), Error> {
         let claims = self.mint.verify_refresh(token)?;
         let now = self.clock.now();

@@ -32,7 +32,8 @@ pub(super) async fn insert(
     Ok(())
 }
 
-/// Takes hold of a living session's row, and says its scope. `None`: it has ended, or never was.
+/// Holds the row of a live session and returns its scope. Returns `None` if it has ended or never
+/// existed.
 pub(super) async fn touch(
     tx: &mut Tx,
     id: &SessionId,
@@ -58,7 +59,7 @@ pub(super) async fn touch(
     Ok(Some(scope))
 }
 
-/// `false`: it had ended, or never was.
+/// Ends a session. Returns `false` if it had ended or never existed.
 pub(super) async fn end_one(tx: &mut Tx, id: &SessionId, did: &Did, now: Timestamp) -> Result<bool> {
     let done =
         sqlx::query("UPDATE sessions SET ended_at = $3 WHERE id = $1 AND did = $2 AND ended_at IS NULL")
@@ -70,7 +71,7 @@ pub(super) async fn end_one(tx: &mut Tx, id: &SessionId, did: &Did, now: Timesta
     Ok(done.rows_affected() == 1)
 }
 
-/// Ends an account's sessions, or those of one app password; answers their ids.
+/// Ends an account's sessions, or those of one app password, and returns their ids.
 pub(super) async fn end_all(
     tx: &mut Tx,
     did: &Did,
@@ -110,7 +111,7 @@ pub(super) async fn is_alive(db: &Db, id: &SessionId, did: &Did) -> Result<bool>
     Ok(row.is_some())
 }
 
-/// Removes what ended, or expired, before `before`.
+/// Removes sessions that ended or expired before `before`.
 pub(super) async fn sweep(tx: &mut Tx, before: Timestamp) -> Result<u64> {
     let done = sqlx::query("DELETE FROM sessions WHERE ended_at < $1 OR expires_at < $1")
         .bind(before.as_millis())

@@ -18,13 +18,13 @@ use crate::keys::Ring;
 pub(crate) struct Lifetimes {
     pub(crate) access: Duration,
     pub(crate) refresh: Duration,
-    /// How long a used refresh token is still honoured, for apps that lost our answer.
+    /// How long a used refresh token is still honoured, for apps that lost the answer.
     ///
-    /// From its first use; not extended by the second.
+    /// Counted from its first use. A second use does not extend it.
     pub(crate) grace: Duration,
 }
 
-/// What a client gets: both are bearer secrets.
+/// A client's pair of tokens. Both are bearer secrets.
 #[derive(Clone)]
 pub(crate) struct Tokens {
     pub(crate) access: Secret<String>,
@@ -37,7 +37,7 @@ impl fmt::Debug for Tokens {
     }
 }
 
-/// What a refresh token says, its signature and audience checked; its end is not.
+/// The content of a refresh token with verified signature and audience. Its expiry is not checked.
 #[derive(Debug)]
 pub(super) struct VerifiedRefresh {
     pub(super) did: Did,
@@ -46,7 +46,7 @@ pub(super) struct VerifiedRefresh {
     pub(super) expires_at: Timestamp,
 }
 
-/// Signs with the key of the account's home.
+/// Issues tokens, signed with the key of the account's home.
 #[derive(Clone, Debug)]
 pub(super) struct Mint {
     ring: Ring,
@@ -107,10 +107,10 @@ impl Mint {
         Ok(Secret::new(jwt::session::sign_access(&key.private, &claims)))
     }
 
-    /// Reads a refresh token back. Its end is the caller's to check.
+    /// Reads a refresh token back. The caller checks its expiry.
     ///
-    /// Any of our host keys may have signed it, and the token names which: the account may have
-    /// moved to another host since, and old keys verify for as long as their tokens live.
+    /// Any host key may have signed it, and the token names the key: the account may have moved to
+    /// another host since. Old keys verify for as long as their tokens live.
     pub(super) fn verify_refresh(&self, token: &str) -> Result<VerifiedRefresh, TokenError> {
         let token = Token::parse(token).map_err(not_verified)?;
         // The unverified key id only chooses the key. Without it every key of every host would have

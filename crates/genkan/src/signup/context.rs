@@ -1,4 +1,4 @@
-//! What the steps of a sign-up work with.
+//! The services and rules that the steps of a sign-up use.
 
 use super::request::Rules;
 use crate::accounts::{Accounts, Passwords};

@@ -19,7 +19,7 @@ pub(crate) enum Error {
     Busy,
     #[error("no host takes new accounts at the moment")]
     NoRoom,
-    /// Recorded. A job settles it as soon as the host and the directory answer.
+    /// The sign-up is recorded. A job settles it as soon as the host and the directory answer.
     #[error("the account is still being created")]
     Unfinished,
     /// The host refused the account, and the sign-up was undone.

@@ -1,10 +1,10 @@
 //! Sign-up: from the request to an account on a host.
 //!
-//! `createAccount` is a *saga*. Its intent is one row with the signed genesis operation. It is written
-//! together with the handle, email address and DID of the account, so that the unique indexes decide
+//! `createAccount` is a *saga*. Its intent is one row with the signed genesis operation. The row is
+//! written together with the account's handle, email address and DID, so the unique indexes decide
 //! every race before anything leaves Genkan. Then the host creates the account and publishes the
-//! operation. A sign-up that is interrupted on the way is *settled* later: look at the host and at the
-//! directory first, then finish, send again, or undo. The steps are in `saga`.
+//! operation. An interrupted sign-up is *settled* later: Genkan looks at the host and at the
+//! directory first, and then finishes, sends again, or undoes. The steps are in `saga`.
 
 mod context;
 mod error;

@@ -18,11 +18,12 @@ pub(crate) struct Request {
     pub(crate) email: Email,
     pub(crate) password: Secret<String>,
     pub(crate) invite_code: Option<String>,
-    /// The user's own PLC rotation key. It comes first, with more authority than the operator's keys.
+    /// The user's own PLC rotation key. It comes first, so it has more authority than the
+    /// operator's keys.
     pub(crate) recovery_key: Option<PublicKey>,
 }
 
-/// Which rule a sign-up request breaks.
+/// The rule that a sign-up request breaks.
 #[derive(Clone, Debug, thiserror::Error)]
 pub(crate) enum RulesError {
     #[error(transparent)]
@@ -43,7 +44,8 @@ pub(crate) struct Rules {
     pub(crate) invite_required: bool,
     /// Minimum and maximum number of characters in a password.
     pub(crate) password: (usize, usize),
-    /// The operator's recovery key, between the user's key and the one that Genkan signs with.
+    /// The operator's recovery key. It comes between the user's key and the one that Genkan signs
+    /// with.
     pub(crate) recovery_key: Option<PublicKey>,
 }
 
@@ -54,12 +56,12 @@ impl Rules {
         self.check_password(&request.password)
     }
 
-    /// Checks an email address. Call this wherever one is set.
+    /// Checks an email address. Every place that sets one calls this.
     pub(crate) fn check_email(&self, email: &Email) -> Result<(), RulesError> {
         if email.is_under(&self.blocked_email_domains) { Err(RulesError::BlockedEmail) } else { Ok(()) }
     }
 
-    /// Checks a password. Call this wherever one is set.
+    /// Checks a password. Every place that sets one calls this.
     pub(crate) fn check_password(&self, password: &Secret<String>) -> Result<(), RulesError> {
         let (least, most) = self.password;
         let characters = password.expose().chars().count();

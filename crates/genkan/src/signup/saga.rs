@@ -1,6 +1,7 @@
 //! The steps of a sign-up, and how an interrupted one is settled.
 //!
-//! 1. Choose a host and reserve a signing key there. A crash leaves nothing behind: a reserved key has
+//! 1. Choose a host and reserve a signing key there. A crash leaves nothing behind: a reserved key
+//!    has
 //!    no effect.
 //! 2. Build and sign the genesis operation, which determines the DID. Write account, invite use and
 //!    sign-up in one transaction: from here on there is something to finish or to undo.
@@ -16,8 +17,8 @@
 //! | has none | has the operation | step 3 with an update operation, which keeps the DID |
 //! | has none | tombstone | undo |
 //!
-//! If the host refuses for good, undo: first free the handle, then tombstone the DID, then make sure
-//! that the host keeps nothing.
+//! If the host refuses for good, undo: first free the handle, then tombstone the DID, then make
+//! sure that the host keeps nothing.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -40,7 +41,7 @@ use crate::fleet::{Host, HostError};
 use crate::identity::{DirectoryError, Submission};
 use crate::telemetry::failpoint;
 
-/// How far a sign-up has come.
+/// The state of a sign-up after some steps.
 #[derive(Debug)]
 pub(super) enum Outcome {
     Done(Did),
@@ -78,7 +79,8 @@ pub(super) async fn begin(of: &Context, request: &Request, hash: &Secret<String>
     Err(Error::NoRoom)
 }
 
-/// Settles an interrupted sign-up. `None` if another process works on it, or it is gone.
+/// Settles an interrupted sign-up. Returns `None` if another process works on it or it no longer
+/// exists.
 pub(super) async fn settle(of: &Context, did: &str) -> Result<Option<Outcome>, Error> {
     let did: Did = did.parse().map_err(|_| crate::db::Error::corrupt("signups", "did", did))?;
     // The lease keeps two processes from sending requests to the host at the same time.
@@ -94,12 +96,12 @@ async fn settle_taken(of: &Context, did: &Did) -> Result<Option<Outcome>, Error>
         return undo(of, &sign_up, did, None, "its host was removed").await.map(Some);
     };
     match sign_up.step {
-        // The undoing goes on even if the host has become healthy again: handle and address are
+        // The undoing continues even if the host has become healthy again: handle and address are
         // free, and another account may have them by now.
         Step::Undoing => undo(of, &sign_up, did, Some(&host), "undoing").await.map(Some),
         Step::Recorded => match settle_recorded(of, did, &host, FirstStep::Look).await? {
             SendOutcome::Settled(settled) => Ok(Some(settled)),
-            // The host could not be reached. The job comes back, and the record stays.
+            // The host could not be reached. The record stays, and the job tries again.
             SendOutcome::Never => wait(of, &sign_up, did, "the host does not answer").await.map(Some),
         },
     }
@@ -165,11 +167,11 @@ fn identity(of: &Context, request: &Request, host: &Host, key: &PublicKey) -> pl
     plc::Data::of_account(rotation_keys, key, &request.handle, host.origin.as_str())
 }
 
-/// How work on a recorded sign-up begins.
+/// Where work on a recorded sign-up begins.
 enum FirstStep {
     /// Nothing was sent yet: send the request.
     Send,
-    /// The request may have been sent: look first.
+    /// The request may have been sent, so Genkan looks first.
     Look,
 }
 
@@ -187,7 +189,7 @@ async fn settle_recorded(
     host: &Arc<Host>,
     first: FirstStep,
 ) -> Result<SendOutcome, Error> {
-    // Another process finished or undid it in the meantime.
+    // Another process has finished or undone it meanwhile.
     let Some(sign_up) = sql::find(&of.with.db, did).await? else {
         return Ok(SendOutcome::Settled(Outcome::Waiting));
     };
@@ -233,13 +235,13 @@ async fn settle_recorded(
                     return undo(of, &sign_up, did, Some(host), &why).await.map(SendOutcome::Settled);
                 }
                 // The same signed operation again: the DID is its hash, so a new signature would
-                // make another DID.
+                // result in another DID.
                 let again = operation(&sign_up.operation, did)?;
                 refusal = of.with.hosts.create_account(host, did, &handle, &again).await.err();
             }
             Evidence::OnlyPublished(last) => {
-                // The DID exists without an account. The host accepts it with an update operation, and
-                // would refuse the genesis operation a second time.
+                // The DID exists without an account. The host accepts it with an update operation,
+                // and would refuse the genesis operation a second time.
                 let update =
                     plc::update(&last.cid(), identity_again(&last, &sign_up, did)?, of.with.ring.rotation());
                 note_update(of, did).await?;
@@ -251,7 +253,7 @@ async fn settle_recorded(
             return finish(of, &sign_up, did).await.map(SendOutcome::Settled);
         }
     }
-    // The last request may still be running on the host. `undo` looks once more after `LATE`.
+    // The last request may still be running on the host. `undo` looks again after `LATE`.
     let why = refusal.map_or_else(|| "the host refused the account".to_owned(), |cause| cause.to_string());
     undo(of, &sign_up, did, Some(host), &why).await.map(SendOutcome::Settled)
 }
@@ -261,13 +263,13 @@ fn is_final(cause: &HostError) -> bool {
     matches!(cause, HostError::Refused { status, .. } if *status < 500 && *status != 429)
 }
 
-/// What the host and the directory know of a sign-up.
+/// What the host and the directory have of a sign-up.
 enum Evidence {
     /// The host has the account.
     Made,
-    /// Neither has anything.
+    /// Neither of them has anything.
     Nothing,
-    /// The directory has our operation, and the host has no account.
+    /// The directory has Genkan's operation, but the host has no account.
     OnlyPublished(Operation),
     /// The DID has a tombstone, or there is nothing left to wait for.
     Dead,
@@ -281,8 +283,8 @@ async fn look(of: &Context, sign_up: &SignUp, did: &Did, host: &Host) -> Evidenc
         Ok(Some(_)) => return Evidence::Made,
         Ok(None) => {}
         Err(cause) => {
-            // A host that is away cannot tell. Waiting ends after a while if nothing was published, and
-            // after a longer while in any case.
+            // A host that is away cannot tell. The wait ends after a while if nothing was
+            // published, and after a longer while in any case.
             let waited = of.with.clock.now().since(sign_up.created_at);
             let over = waited > PATIENCE_PUBLISHED
                 || waited > PATIENCE && matches!(of.with.directory.log_last(did).await, Ok(None));
@@ -291,7 +293,7 @@ async fn look(of: &Context, sign_up: &SignUp, did: &Did, host: &Host) -> Evidenc
     }
     match of.with.directory.log_last(did).await {
         Ok(None) => Evidence::Nothing,
-        // A DID with a tombstone is given up: no operation can follow it.
+        // A DID with a tombstone is lost: no operation can follow it.
         Ok(Some(Operation::Tombstone(_))) | Err(DirectoryError::Ended) => Evidence::Dead,
         Ok(Some(last)) => Evidence::OnlyPublished(last),
         Err(cause) => Evidence::Unclear(cause.to_string()),
@@ -316,8 +318,8 @@ async fn finish(of: &Context, sign_up: &SignUp, did: &Did) -> Result<Outcome, Er
     Ok(Outcome::Done(did.clone()))
 }
 
-/// Undoes a sign-up: frees handle, address and invite code at once, then cleans up at the directory and
-/// the host for as long as that takes.
+/// Undoes a sign-up: frees handle, address and invite code at once, and then cleans up at the
+/// directory and at the host for as long as that takes.
 async fn undo(
     of: &Context,
     sign_up: &SignUp,
@@ -341,15 +343,15 @@ async fn undo(
         tracing::warn!(account.did = %did, host.id = %sign_up.host, why, "undoing a sign-up");
     }
     if let Err(cause) = clear_up(of, did, host).await {
-        // The handle is free already. Only the cleaning up continues later.
+        // The handle is already free. Only the cleaning up continues later.
         wait(of, sign_up, did, &cause).await?;
         return Ok(Outcome::Undone(why.to_owned()));
     }
     let mut tx = of.with.db.begin().await?;
     let late = sign_up.created_at.plus(LATE);
     if of.with.clock.now() < late {
-        // A request that timed out may still run on the host and create the account after this look.
-        // Look once more when that cannot be any longer.
+        // A request that timed out may still run on the host and create the account after this
+        // look. The second look comes when that is no longer possible.
         sql::put_off(&mut tx, &sign_up.did, &of.worker, late, why).await?;
     } else {
         sql::remove(&mut tx, &sign_up.did, &of.worker).await?;
@@ -371,7 +373,7 @@ async fn clear_up(of: &Context, did: &Did, host: Option<&Arc<Host>>) -> Result<(
         }
         Err(cause) => return Err(cause.to_string()),
     }
-    // Without a host, which was removed from the fleet, there is nothing more to delete.
+    // A host that was removed from the fleet has nothing more to delete.
     let Some(host) = host else { return Ok(()) };
     match of.with.hosts.account_info(host, did).await {
         Ok(None) => Ok(()),
@@ -380,7 +382,7 @@ async fn clear_up(of: &Context, did: &Did, host: Option<&Arc<Host>>) -> Result<(
     }
 }
 
-/// Deletes a record of which nothing left Genkan.
+/// Deletes a record from which nothing left Genkan.
 async fn drop_record(of: &Context, did: &Did, invite_code: Option<&str>) -> Result<(), Error> {
     let mut tx = of.with.db.begin().await?;
     // If the lease is lost, another process has the sign-up, and nothing may be freed.
@@ -400,7 +402,7 @@ async fn free(tx: &mut crate::db::Tx, did: &Did, invite_code: Option<&str>) -> R
     Ok(())
 }
 
-/// Puts a sign-up off, for longer after each attempt.
+/// Postpones a sign-up, for longer after each attempt.
 async fn wait(of: &Context, sign_up: &SignUp, did: &Did, why: &str) -> Result<Outcome, Error> {
     // The shift is bounded, so 2 s doubles at most four times, to the maximum of 30 s.
     let pause = BACKOFF.saturating_mul(1 << sign_up.attempts.clamp(0, 4)).min(BACKOFF_MOST);
@@ -423,8 +425,8 @@ async fn keep_lease(of: &Context, did: &Did) -> Result<bool, Error> {
 /// Records an update operation in the audit log, as every use of the rotation key.
 async fn note_update(of: &Context, did: &Did) -> Result<(), Error> {
     let mut tx = of.with.db.begin().await?;
-    // Written before the operation is sent: the log may name a use that did not happen, but never
-    // miss one.
+    // Written before the operation is sent: the log may contain a use that did not happen, but
+    // never misses one.
     audit::record(&mut tx, of.with.clock.now(), Actor::Genkan, "plc.update", did.as_str(), "sign-up").await?;
     tx.commit().await?;
     Ok(())
@@ -464,8 +466,8 @@ const BACKOFF: Duration = Duration::from_secs(2);
 const BACKOFF_MOST: Duration = Duration::from_secs(30);
 /// Time after which a sign-up is undone if its host is away and nothing was published.
 const PATIENCE: Duration = Duration::from_mins(10);
-/// Time after which a sign-up is undone in any case if its host is away. It is longer than [`PATIENCE`]
-/// because with a published operation the account is probably on the host.
+/// Time after which a sign-up is undone in any case if its host is away. It is longer than
+/// [`PATIENCE`] because with a published operation the account is probably on the host.
 const PATIENCE_PUBLISHED: Duration = Duration::from_hours(1);
 /// Maximum time for which a host may still work on a request that timed out.
 const LATE: Duration = Duration::from_secs(90);

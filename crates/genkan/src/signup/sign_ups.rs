@@ -30,14 +30,14 @@ impl SignUps {
 
     /// Creates the account and its first session.
     ///
-    /// Continues to the end if the client disconnects. A client that lost the answer and repeats the
-    /// request gets the same account.
+    /// Continues to the end even if the client disconnects. A client that lost the answer and
+    /// repeats the request gets the same account.
     pub(crate) async fn create(&self, request: Request) -> Result<SessionTokens, Error> {
         let account = self.create_account(request).await?;
         Ok(self.context.with.sessions.open_for(account, Scope::Access, None).await?)
     }
 
-    /// Creates the account without a session, for pages, which use sign-ins instead.
+    /// Creates the account without a session. Pages use it, because they have sign-ins instead.
     pub(crate) async fn create_account(&self, request: Request) -> Result<Account, Error> {
         self.context.rules.check(&request)?;
         let this = self.clone();
@@ -47,7 +47,7 @@ impl SignUps {
     }
 
     async fn make(&self, request: &Request) -> Result<Account, Error> {
-        // A client that lost the answer sends the request again, and expects the account, not
+        // A client that lost the answer sends the request again, and expects its account and not
         // "taken".
         if let Some(account) = self.made_before(request).await? {
             return Ok(account);
@@ -61,9 +61,9 @@ impl SignUps {
             Err(Error::HandleTaken | Error::EmailTaken) => {
                 return match self.made_before(request).await? {
                     Some(account) => Ok(account),
-                    // The index reported a conflict, and the checks say which field it was. If the
-                    // other sign-up was undone meanwhile, nothing is taken any more; then the
-                    // handle is named.
+                    // The index reported a conflict, and these checks say for which field. If the
+                    // other sign-up was undone meanwhile, nothing is taken any more, and the handle
+                    // is named.
                     None => Err(self.check_free(request).await.err().unwrap_or(Error::HandleTaken)),
                 };
             }
@@ -76,16 +76,16 @@ impl SignUps {
         }
     }
 
-    /// Returns the account that an earlier copy of this request created, or is creating: recent, with the
-    /// same handle, email address and password.
+    /// Returns the account that an earlier copy of this request created, or is creating: recent,
+    /// with the same handle, email address and password.
     async fn made_before(&self, request: &Request) -> Result<Option<Account>, Error> {
         let mut waited = Duration::ZERO;
         loop {
             let Some(account) = self.context.with.accounts.find_by_handle(&request.handle).await? else {
                 return Ok(None);
             };
-            // Without the password nothing is told about the account: to this client the handle is
-            // just taken.
+            // Without the password Genkan reveals nothing about the account: for this client the
+            // handle is simply taken.
             if !self.is_same_person(&account, request).await? {
                 return Ok(None);
             }
@@ -95,8 +95,8 @@ impl SignUps {
             if waited >= WAIT_FOR_TWIN {
                 return Err(Error::Unfinished);
             }
-            // The process of the earlier copy may have died. If it is alive, it holds the lease and
-            // this does nothing.
+            // The process of the earlier copy may have died. If it is alive, it holds the lease,
+            // and this call does nothing.
             self.settle_one(account.did.as_str()).await;
             tokio::time::sleep(LOOK_AGAIN).await;
             waited += LOOK_AGAIN;
@@ -116,7 +116,7 @@ impl SignUps {
             && self.context.with.sessions.knows_password(account, &request.password).await?)
     }
 
-    /// Reports early, and by name, what is taken. The unique indexes decide in the end.
+    /// Reports early, and by name, which value is taken. The unique indexes decide in the end.
     async fn check_free(&self, request: &Request) -> Result<(), Error> {
         if self.context.with.accounts.find_by_handle(&request.handle).await?.is_some() {
             return Err(Error::HandleTaken);
@@ -131,13 +131,13 @@ impl SignUps {
         }
     }
 
-    /// Ends every lease. For the start of a process that has the database to itself: every earlier holder
-    /// is gone.
+    /// Ends every lease, when a process starts that has the database to itself: every earlier
+    /// holder is gone.
     pub(crate) async fn end_leases(&self) -> Result<(), Error> {
         Ok(sql::end_leases(&self.context.with.db).await?)
     }
 
-    /// Settles interrupted sign-ups, which no process holds a lease of. Returns how many came to an end.
+    /// Settles interrupted sign-ups, whose lease no process holds. Returns how many are settled.
     pub(crate) async fn settle_all(&self) -> Result<usize, Error> {
         let mut settled = 0;
         for did in sql::abandoned(&self.context.with.db, self.context.with.clock.now(), BATCH).await? {
@@ -146,7 +146,7 @@ impl SignUps {
         Ok(settled)
     }
 
-    /// Settles one sign-up. `true` if it came to an end.
+    /// Settles one sign-up. Returns whether it is settled.
     async fn settle_one(&self, did: &str) -> bool {
         match saga::settle(&self.context, did).await {
             Ok(Some(Outcome::Done(_) | Outcome::Undone(_))) => true,

@@ -12,9 +12,9 @@ leases_on!("signups");
 /// The step of a recorded sign-up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Step {
-    /// It shall become an account. The host may have been asked.
+    /// The sign-up is to become an account. The host may have been asked.
     Recorded,
-    /// It is being undone. Its handle and address are free again.
+    /// The sign-up is being undone. Its handle and address are free again.
     Undoing,
 }
 
@@ -42,7 +42,7 @@ pub(super) async fn insert(tx: &mut Tx, sign_up: &SignUp, lease: &str) -> Result
     .bind(&sign_up.operation)
     .bind(sign_up.invite_code.as_deref())
     .bind(lease)
-    // The first lease is part of the insert: the job must not take up a sign-up that has just
+    // The first lease is part of the insert: the job must not take over a sign-up that has just
     // begun.
     .bind(sign_up.created_at.plus(LEASE).as_millis())
     .bind(sign_up.created_at.as_millis())
@@ -92,8 +92,8 @@ pub(super) async fn unfinished(db: &Db, limit: i64) -> Result<Vec<(String, Times
 
 pub(super) async fn set_undoing(tx: &mut Tx, did: &Did, lease: &str, error: &str) -> Result<bool> {
     let done =
-        // Every update names the lease. A process that lost it changes no row and learns so from
-        // the count.
+        // Every update names the lease. A process that lost it changes no row, and the count shows
+        // that.
         sqlx::query("UPDATE signups SET step = 'undoing', last_error = $3 WHERE did = $1 AND lease = $2")
             .bind(did.as_str())
             .bind(lease)

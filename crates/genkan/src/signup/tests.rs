@@ -1,4 +1,4 @@
-//! How long a sign-up waits for a host that is away, by a clock in our hand.
+//! How long a sign-up waits for a host that is away, with a manual clock.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -101,7 +101,7 @@ impl Stand {
         Self { sign_ups: SignUps::new(with, rules), directory, host, hand }
     }
 
-    /// Alice asks for her account, and the host goes away while it is made.
+    /// Alice requests her account, and the host fails while it is being created.
     async fn broken_off(&self, trouble: Trouble) {
         self.host.trouble_times(CREATE, trouble, 1);
         self.host.trouble(LOOK, Trouble::Status(503));
@@ -114,7 +114,7 @@ impl Stand {
         self.sign_ups.settle_all().await.unwrap();
     }
 
-    /// Whether her handle is held for her.
+    /// Whether her handle is reserved for her.
     async fn is_held(&self) -> bool {
         let stranger = form("stranger@example.com");
         self.sign_ups.context.with.accounts.find_by_handle(&stranger.handle).await.unwrap().is_some()
@@ -179,7 +179,8 @@ async fn a_host_that_comes_back_in_time_keeps_the_account(db: Db) {
     assert_eq!(stand.host.accounts().len(), 1);
 }
 
-/// Another process on the same database looks every second, while the host needs longer than a lease.
+/// Another process on the same database checks every second, while the host needs longer than a
+/// lease.
 async fn a_worker_that_takes_long_is_not_overtaken(db: Db) {
     let stand = Stand::new(db).await;
     stand.host.trouble(CREATE, Trouble::Slow(Duration::from_secs(9)));

@@ -50,7 +50,8 @@ pub(super) async fn all(of: &HostChecker, subject: &Subject) -> HostCheck {
     note(Proof::EntrywayUrl, entryway_url);
     note(Proof::HandleDomains, handle_domains(of, &description));
     note(Proof::AdminPassword, admin_password(of, subject).await);
-    // A host without an entryway answers the next calls by other rules, so they would prove nothing.
+    // A host without an entryway answers the next calls by other rules, so they would prove
+    // nothing.
     if in_entryway_mode {
         note(Proof::SigningKey, signing_key(of, subject, &description.did).await);
         note(Proof::RotationKey, rotation_key(of, subject).await);
@@ -77,8 +78,8 @@ fn judge_version(version: Option<&str>) -> Verdict {
     ))
 }
 
-/// Compares the host's own URL and its entryway's, as its OAuth protected resource metadata (RFC 9728)
-/// gives them.
+/// Compares the host's own URL and its entryway's, as its OAuth protected resource metadata (RFC
+/// 9728) gives them.
 async fn says_of_itself(of: &HostChecker, subject: &Subject) -> (Verdict, Verdict) {
     let said: Value = match of.client.page(&subject.origin, "/.well-known/oauth-protected-resource").await {
         Ok(answer) if answer.status == StatusCode::OK => {
@@ -131,7 +132,8 @@ fn handle_domains(of: &HostChecker, description: &Description) -> Verdict {
     )
 }
 
-/// Asks about an account that does not exist: "not found" for the right password, 401 for a wrong one.
+/// Asks about an account that does not exist: "not found" for the right password, 401 for a wrong
+/// one.
 async fn admin_password(of: &HostChecker, subject: &Subject) -> Verdict {
     let path = format!("com.atproto.admin.getAccountInfo?did={}", unused_did());
     let credential = Credential::Admin(&subject.admin_password);

@@ -1,4 +1,5 @@
-//! A short memory of the directory's answers. Readers of one page at the same time share one look-up.
+//! A short memory of the directory's answers. Readers of one page at the same time share one
+//! look-up.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -32,8 +33,8 @@ impl Page {
         Self::json(status, &json!({ "message": message }))
     }
 
-    /// Whether the answer may be remembered: the DID exists, or was ended for good. An unknown DID may
-    /// be written in a moment.
+    /// Whether the answer may be remembered: the DID exists, or was ended for good. An unknown DID
+    /// may be written in a moment.
     fn is_lasting(&self) -> bool {
         matches!(self.status, StatusCode::OK | StatusCode::GONE)
     }
@@ -45,8 +46,8 @@ pub(super) struct Cache {
     lifetime: Duration,
     pages: Arc<quick_cache::sync::Cache<String, (Timestamp, Page)>>,
     single_flight: SingleFlight<Page>,
-    /// Grows with each [`Cache::forget`]. A look-up that began before it may have read the old page, so
-    /// its answer is not remembered.
+    /// Grows with each [`Cache::forget`]. A look-up that began before it may have read the old
+    /// page, so its answer is not remembered.
     forgotten: Arc<AtomicU64>,
 }
 

@@ -1,9 +1,10 @@
 //! Probe DIDs: created on demand, and recognised by every process that has our keys, without a
 //! database.
 //!
-//! A probe DID is twelve random characters and twelve that follow from them by a key of this Genkan. The
-//! proxy answers for it with a document whose signing key follows in the same way. A service token
-//! signed by that key is accepted by exactly those hosts that resolve DIDs through the proxy.
+//! A probe DID is twelve random characters and twelve that follow from them by a key of this
+//! Genkan. The proxy answers for it with a document whose signing key follows in the same way. A
+//! service token signed by that key is accepted by exactly those hosts that resolve DIDs through
+//! the proxy.
 
 use data_encoding::BASE32_NOPAD;
 use genkan_protocol::crypto::K256PrivateKey;
@@ -36,8 +37,8 @@ impl Prober {
         Self { key: ring.derived("directory front probe") }
     }
 
-    /// Creates a probe DID that was never used: a host may remember the document of an earlier one, and
-    /// would then prove nothing.
+    /// Creates a probe DID that was never used: a host may remember the document of an earlier one,
+    /// and would then prove nothing.
     pub(crate) fn fresh(&self) -> ProbeIdentity {
         loop {
             // Eight bytes are 13 characters of base32. The first half of the identifier takes 12 of

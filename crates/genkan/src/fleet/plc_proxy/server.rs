@@ -35,8 +35,8 @@ impl PlcProxy {
             };
             match accepted {
                 Ok((stream, peer)) => {
-                    // Beyond the limit a connection is closed at once: a host that waits learns nothing, and
-                    // one that is refused tries again.
+                    // Beyond the limit a connection is closed at once: a host that waits learns
+                    // nothing, and one that is refused tries again.
                     let Ok(permit) = Arc::clone(&room).try_acquire_owned() else { continue };
                     let served = self.clone().converse(stream, peer, stopped.clone());
                     connections.spawn(async move {
