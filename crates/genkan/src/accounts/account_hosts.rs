@@ -1,9 +1,9 @@
-//! Which host each account lives on, from memory.
+//! The host of each account, from a cache.
 //!
-//! Two bounded memories: accounts by DID, and DIDs by handle. Every change of an account is noted in
-//! the changes feed and forgotten here. Unknown DIDs are remembered, too, since a sign-up is noted as
-//! well. A DID remembered for a handle counts only while the account still has that handle, so the
-//! second memory needs no forgetting.
+//! Two bounded caches: accounts by DID, and DIDs by handle. Every change of an account is noted in
+//! the changes feed, and its entry is dropped. Unknown DIDs are cached too, because a sign-up is
+//! noted as well. The DID cached for a handle counts only while the account still has that handle,
+//! so the second cache needs no invalidation.
 
 use std::sync::Arc;
 
@@ -16,7 +16,7 @@ use crate::db::feed::{Change, Feed};
 use crate::db::{Db, FeedCache, Result};
 use crate::fleet::HostId;
 
-/// What routing needs to know of an account.
+/// The facts about an account that routing needs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Home {
     pub(crate) did: Did,
@@ -25,7 +25,7 @@ pub(crate) struct Home {
     pub(crate) standing: Standing,
 }
 
-/// Cheap to clone; all clones share one memory.
+/// The cache of accounts' hosts. Cheap to clone; all clones share one cache.
 #[derive(Clone, Debug)]
 pub(crate) struct AccountHosts {
     db: Db,
@@ -41,7 +41,8 @@ impl AccountHosts {
         Self { db, by_did, by_handle: Arc::new(Cache::new(CAPACITY)) }
     }
 
-    /// From memory alone. `Some(None)`: known not to be ours.
+    /// Returns the home of a DID from the cache. `Some(None)` means that it is known to have none
+    /// here.
     pub(crate) fn recall(&self, did: &str) -> Option<Option<Arc<Home>>> {
         self.by_did.get(did)
     }
@@ -56,7 +57,8 @@ impl AccountHosts {
         Ok(found)
     }
 
-    /// From memory alone, as [`AccountHosts::recall`]; a handle that is nobody's is never remembered.
+    /// Returns the home of a handle from the cache, as [`AccountHosts::recall`] does. A handle that
+    /// no account has is never cached.
     pub(crate) fn recall_handle(&self, handle: &str) -> Option<Option<Arc<Home>>> {
         let did = self.by_handle.get(handle)?;
         let home = self.recall(&did)??;
@@ -89,7 +91,7 @@ fn home(account: &Account) -> Arc<Home> {
     })
 }
 
-/// Entries in each memory; some 250 bytes apiece.
+/// The most entries of each cache, of about 250 bytes each.
 const CAPACITY: usize = 100_000;
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
-//! App passwords: made here, shown once, good for sessions with less reach.
+//! App passwords: created here, shown once, and valid for sessions with fewer rights.
 //!
-//! Four groups of four base32 characters hold 80 random bits, so a plain SHA-256 is enough at rest;
-//! it lets the one that was typed be looked up. Dashes and case do not count.
+//! Four groups of four base32 characters contain 80 random bits, so a plain SHA-256 is enough at
+//! rest. By that hash a typed password is looked up. Dashes and case do not count.
 
 use data_encoding::{BASE32_NOPAD, HEXLOWER};
 use genkan_protocol::syntax::Did;
@@ -25,8 +25,8 @@ impl AppPasswords {
         Self { db, clock }
     }
 
-    /// Creates one, and returns it with the password itself, which is kept nowhere. `None`: the
-    /// account has one of that name.
+    /// Creates an app password, and returns it with the password itself, which is stored nowhere.
+    /// Returns `None` if the account has one of that name.
     pub(crate) async fn create(
         &self,
         did: &Did,
@@ -45,23 +45,23 @@ impl AppPasswords {
         Ok(Some((created, secret)))
     }
 
-    /// The app password that was typed, if it is one of the account's.
+    /// Finds the typed app password among the account's.
     pub(crate) async fn find(&self, did: &Did, typed: &Secret<String>) -> db::Result<Option<AppPassword>> {
         sql::find(&self.db, did, &hash(did, typed)).await
     }
 
-    /// The app passwords of an account, the oldest first.
+    /// Returns an account's app passwords, the oldest first.
     pub(crate) async fn list(&self, did: &Did) -> db::Result<Vec<AppPassword>> {
         sql::list(&self.db, did).await
     }
 
-    /// Removes one as part of `tx`. Its sessions end with it in `credentials`. `false`: there was
-    /// none.
+    /// Removes an app password as part of `tx`; `credentials` ends its sessions. Returns `false` if
+    /// there was none.
     pub(crate) async fn remove(&self, tx: &mut Tx, did: &Did, name: &str) -> db::Result<bool> {
         sql::remove(tx, did, name).await
     }
 
-    /// Holds the row of one until `tx` ends. `false`: it was removed.
+    /// Holds an app password's row until `tx` ends. Returns `false` if it was removed.
     pub(crate) async fn hold(&self, tx: &mut Tx, did: &Did, name: &str) -> db::Result<bool> {
         sql::hold(tx, did, name).await
     }

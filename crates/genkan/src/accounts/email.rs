@@ -1,9 +1,10 @@
-//! E-mail addresses: what we take, and when two are the same.
+//! E-mail addresses: which ones are accepted, and when two are equal.
 
 use std::fmt;
 use std::str::FromStr;
 
-/// An address that mail can be sent to. Prints as `[sealed]`: addresses belong in no log.
+/// An address that mail can be sent to. It prints as `[sealed]`, because addresses do not belong in
+/// a log.
 #[derive(Clone, PartialEq, Eq)]
 pub(crate) struct Email {
     typed: String,
@@ -15,12 +16,12 @@ pub(crate) struct Email {
 pub(crate) struct EmailError;
 
 impl Email {
-    /// As its owner typed it.
+    /// The address as its owner typed it.
     pub(crate) fn as_typed(&self) -> &str {
         &self.typed
     }
 
-    /// In lower case: two addresses with the same key are the same account's.
+    /// The address in lower case. Two addresses with the same key belong to the same account.
     pub(crate) fn key(&self) -> &str {
         &self.key
     }
@@ -47,7 +48,8 @@ impl Email {
 impl FromStr for Email {
     type Err = EmailError;
 
-    /// The common part of RFC 5321 §4.1.2: a dot-atom, `@`, and a domain name of two labels or more.
+    /// The common part of RFC 5321 §4.1.2: a dot-atom, `@`, and a domain name of two labels or
+    /// more.
     fn from_str(text: &str) -> Result<Self, EmailError> {
         let typed = text.trim_matches(' ');
         let (local, domain) = typed.split_once('@').ok_or(EmailError)?;

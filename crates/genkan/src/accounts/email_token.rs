@@ -1,8 +1,9 @@
-//! Codes sent by mail: fifty random bits, good once, for a quarter of an hour, for one purpose.
+//! Codes sent by e-mail: fifty random bits, valid once, for a quarter of an hour and for one
+//! purpose.
 //!
-//! An account has one code of each purpose at most: a new one replaces the old. Only a keyed hash is kept, and the
-//! key is sealed, so a stolen database does not tell codes. Each attempt counts before it is looked at, and the
-//! sixth finds nothing. Dashes, spaces and case do not count.
+//! An account has at most one code for each purpose: a new one replaces the old. Only a keyed hash
+//! is stored, and the key is sealed, so a stolen database reveals no code. Each attempt is counted
+//! before the code is compared, and the sixth finds nothing. Dashes, spaces and case do not matter.
 
 use std::time::Duration;
 
@@ -18,7 +19,7 @@ use crate::db::{self, Db, Tx};
 use crate::keys::Ring;
 use crate::mail::Reason;
 
-/// Why a code is not taken.
+/// Why a code is not accepted.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum CodeError {
     #[error("the code is not right")]
@@ -29,14 +30,15 @@ pub(crate) enum CodeError {
     Storage(#[from] db::Error),
 }
 
-/// Makes codes and knows them again. Cheap to clone.
+/// Creates and recognises codes. Cheap to clone.
 #[derive(Clone)]
 pub(crate) struct EmailTokens {
     db: Db,
     key: Zeroizing<[u8; 32]>,
 }
 
-/// A code that is right, and not used yet: [`VerifiedCode::take`] it in the transaction of what it allows.
+/// A correct code that was not used yet. [`VerifiedCode::take`] uses it up in the transaction of
+/// the action that it allows.
 #[must_use = "the code is still good until it is taken"]
 #[derive(Debug)]
 pub(crate) struct VerifiedCode {
@@ -50,7 +52,7 @@ impl EmailTokens {
         Self { db, key: ring.derived("email token") }
     }
 
-    /// Makes a code, and says until when it is good. The one before is dead.
+    /// Creates a code and returns it with its expiry. The previous code becomes invalid.
     pub(crate) async fn issue(
         &self,
         tx: &mut Tx,
@@ -64,8 +66,8 @@ impl EmailTokens {
         Ok((code, expires_at))
     }
 
-    /// Checks the code that an account's owner typed. The attempt counts on all replicas, also when
-    /// the code is right.
+    /// Checks the code that an account's owner typed. The attempt counts on all replicas, even if
+    /// the code is correct.
     pub(crate) async fn check(
         &self,
         did: &Did,
@@ -75,7 +77,7 @@ impl EmailTokens {
     ) -> Result<VerifiedCode, CodeError> {
         let mut tx = self.db.begin().await?;
         let row = sql::attempt(&mut tx, did, reason, MOST_TRIES).await?;
-        // Committed before the code is compared: the attempt counts even if the caller goes away.
+        // Committed before the code is compared: the attempt counts even if the caller disconnects.
         tx.commit().await?;
         let (row, hash) = (row.ok_or(CodeError::Invalid)?, self.hash(reason, typed));
         if !bool::from(row.hash.as_bytes().ct_eq(hash.as_bytes())) {
@@ -109,12 +111,12 @@ impl EmailTokens {
 }
 
 impl VerifiedCode {
-    /// Whose code it is.
+    /// The account that the code is for.
     pub(crate) const fn did(&self) -> &Did {
         &self.did
     }
 
-    /// Uses the code up. Of several at once, on any number of replicas, one succeeds.
+    /// Uses the code up. Of several attempts at once, on any number of replicas, one succeeds.
     pub(crate) async fn take(self, tx: &mut Tx) -> Result<(), CodeError> {
         let taken = sql::take(tx, &self.did, self.reason, &self.hash).await?;
         if taken { Ok(()) } else { Err(CodeError::Invalid) }
@@ -128,8 +130,8 @@ fn verified(row: sql::Row, reason: Reason, now: Timestamp) -> Result<VerifiedCod
     Ok(VerifiedCode { did: row.did, reason, hash: row.hash })
 }
 
-/// Forgets codes that expired a day ago. Until then their owners hear that they are expired, not
-/// that they are wrong.
+/// Removes codes that expired a day ago. Until then their owners learn that the code expired, and
+/// not that it is wrong.
 pub(crate) async fn sweep(db: &Db, now: Timestamp) -> db::Result<u64> {
     let mut tx = db.begin().await?;
     let gone = sql::sweep(&mut tx, now.minus(KEEP_EXPIRED)).await?;
@@ -137,7 +139,8 @@ pub(crate) async fn sweep(db: &Db, now: Timestamp) -> db::Result<u64> {
     Ok(gone)
 }
 
-/// `ABCDE-FGHIJ` of the base32 alphabet: no 0, 1 or 8 to be mistaken for O, I or B.
+/// Creates a code such as `ABCDE-FGHIJ` from the base32 alphabet, which has no 0, 1 or 8 to confuse
+/// with O, I or B.
 fn generate() -> Secret<String> {
     // Seven bytes give twelve letters. Ten of them, fifty bits, are used.
     let letters = BASE32_NOPAD.encode(&random::bytes::<7>());
@@ -151,7 +154,7 @@ impl std::fmt::Debug for EmailTokens {
     }
 }
 
-/// As the reference PDS has it, and as the letters say.
+/// The lifetime at the reference PDS, which the e-mails' texts name too.
 const LIFETIME: Duration = Duration::from_mins(15);
 const MOST_TRIES: i64 = 5;
 const KEEP_EXPIRED: Duration = Duration::from_hours(24);

@@ -1,4 +1,4 @@
-//! What an account's owner proves by a code from the mailbox, and the address itself.
+//! E-mail addresses of accounts, and what their owners prove with a code from the mailbox.
 
 use genkan_protocol::syntax::Did;
 
@@ -13,12 +13,12 @@ use crate::telemetry::failpoint;
 
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum EmailsError {
-    /// The operator gave no way to send mail.
+    /// The operator configured no way to send mail.
     #[error("no mail is sent from here")]
     Off,
     #[error("the account has no e-mail address")]
     NoAddress,
-    /// Not the account's: it changed meanwhile, perhaps.
+    /// The address is not the account's. It may have changed meanwhile.
     #[error("the e-mail address is not the account's")]
     OtherAddress,
     #[error("a code is needed, since the present address is confirmed")]
@@ -40,7 +40,7 @@ impl From<mail::Error> for EmailsError {
     }
 }
 
-/// Codes by mail, and the addresses they go to. Cheap to clone.
+/// Codes by e-mail, and the addresses of accounts. Cheap to clone.
 #[derive(Clone, Debug)]
 pub(crate) struct Emails {
     db: Db,
@@ -66,7 +66,7 @@ impl Emails {
         self.mail.is_on()
     }
 
-    /// Sends a new code. It is as good as sent when this returns: the email is written down.
+    /// Sends a new code. When this returns, the email is in the outbox and will be delivered.
     pub(crate) async fn send_code(
         &self,
         account: &Account,
@@ -111,7 +111,7 @@ impl Emails {
         Ok(tx.commit().await?)
     }
 
-    /// Looks at a code that the account's owner typed. Counts the attempt.
+    /// Checks a code that the account's owner typed, and counts the attempt.
     pub(crate) async fn check(
         &self,
         did: &Did,
@@ -126,7 +126,7 @@ impl Emails {
         self.tokens.find(reason, code, self.clock.now()).await
     }
 
-    /// The owner read an email at `email`, which must be the account's address.
+    /// Confirms the address `email`, which must be the account's, by a code from it.
     pub(crate) async fn confirm(
         &self,
         account: &Account,
@@ -136,21 +136,22 @@ impl Emails {
     ) -> Result<(), EmailsError> {
         let email: Email = email.parse().map_err(|_| EmailsError::OtherAddress)?;
         let own = account.email.as_deref().and_then(|own| own.parse::<Email>().ok());
-        // Compared before the code is looked at, so that a mistyped address costs no attempt.
+        // Compared before the code, so that a mistyped address costs no attempt.
         if own.is_none_or(|own| own.key() != email.key()) {
             return Err(EmailsError::OtherAddress);
         }
         let (did, now) = (&account.did, self.clock.now());
         let checked = self.check(did, Reason::ConfirmEmail, code).await?;
         let mut tx = self.db.begin().await?;
-        // A change of the address takes the code away in its own transaction.
+        // A change of the address removes the code in its own transaction.
         checked.take(&mut tx).await?;
         sql::confirm_email(&mut tx, did, email.key(), now).await?;
         audit::record(&mut tx, now, actor, "account.email_confirm", did.as_str(), "").await?;
         Ok(tx.commit().await?)
     }
 
-    /// Sends a code for a change of the address, if one is needed: `false`, and no mail, while the present one is not confirmed.
+    /// Sends a code for a change of the address. While the present address is not confirmed no code
+    /// is needed: this returns `false` and sends nothing.
     pub(crate) async fn request_update(
         &self,
         account: &Account,
@@ -166,7 +167,8 @@ impl Emails {
         Ok(required)
     }
 
-    /// Changes the address. The new one is not confirmed; codes sent to the old one are dead.
+    /// Changes the address. The new one is not confirmed, and codes sent to the old one become
+    /// invalid.
     pub(crate) async fn update(
         &self,
         account: &Account,
@@ -197,7 +199,7 @@ impl Emails {
     }
 }
 
-/// Forgets codes that are long over.
+/// Removes codes that expired long ago.
 pub(crate) async fn sweep(db: &Db, now: crate::base::Timestamp) -> db::Result<u64> {
     email_token::sweep(db, now).await
 }

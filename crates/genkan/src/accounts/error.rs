@@ -1,5 +1,5 @@
-//! Why accounts are not changed. A look-up can fail for the database's reasons only, and a change
-//! that finds no account returns `false`.
+//! Why an account is not changed. A lookup fails only if the database does, and a change that finds
+//! no account returns `false`.
 
 use crate::db;
 

@@ -1,4 +1,4 @@
-//! Invite codes: made by the operator, used at sign-up, as often as they say.
+//! Invite codes: the operator creates them, and each can be used for a number of sign-ups.
 
 use data_encoding::BASE32_NOPAD;
 use genkan_protocol::syntax::Did;
@@ -9,10 +9,10 @@ use crate::base::{Clock, Timestamp, random};
 use crate::db::audit::{self, Actor};
 use crate::db::{self, Db, Tx};
 
-/// What the operator asks for.
+/// A request of the operator for codes.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct NewInvites<'a> {
-    /// The DID that they are made for, or `admin`.
+    /// The DID that they are created for, or `admin`.
     pub(crate) for_account: &'a str,
     pub(crate) created_by: &'static str,
     pub(crate) count: u32,
@@ -34,7 +34,7 @@ impl Invites {
         Self { db, clock, host: host.to_owned() }
     }
 
-    /// Creates all of them, or none.
+    /// Creates all codes or none.
     pub(crate) async fn create(&self, new: NewInvites<'_>) -> db::Result<Vec<Invite>> {
         let now = self.clock.now();
         let invites: Vec<Invite> = (0..new.count)
@@ -58,7 +58,7 @@ impl Invites {
         Ok(invites)
     }
 
-    /// Disables one code. `false`: there is no such code, or it was disabled before.
+    /// Disables one code. Returns `false` if there is no such code or it was already disabled.
     pub(crate) async fn disable(&self, code: &str) -> db::Result<bool> {
         let now = self.clock.now();
         let mut tx = self.db.begin().await?;
@@ -70,7 +70,7 @@ impl Invites {
         Ok(true)
     }
 
-    /// Disables these codes, and every code made for these accounts, in one transaction.
+    /// Disables these codes, and every code created for these accounts, in one transaction.
     pub(crate) async fn disable_all(&self, codes: &[String], accounts: &[String]) -> db::Result<()> {
         let now = self.clock.now();
         let mut tx = self.db.begin().await?;
@@ -85,17 +85,17 @@ impl Invites {
         tx.commit().await
     }
 
-    /// The newest codes first.
+    /// Returns codes, the newest first.
     pub(crate) async fn list(&self, limit: i64) -> db::Result<Vec<Invite>> {
         sql::list(&self.db, limit).await
     }
 
-    /// The codes made for an account, the oldest first.
+    /// Returns the codes created for an account, the oldest first.
     pub(crate) async fn of_account(&self, account: &str) -> db::Result<Vec<Invite>> {
         sql::of_account(&self.db, account).await
     }
 
-    /// The uses of a code, the oldest first.
+    /// Returns the uses of a code, the oldest first.
     pub(crate) async fn uses_of(&self, code: &str) -> db::Result<Vec<InviteUse>> {
         sql::uses_of(&self.db, code).await
     }
@@ -106,12 +106,13 @@ pub(crate) async fn is_invite_good(db: &Db, code: &str) -> db::Result<bool> {
     sql::is_good(db, code).await
 }
 
-/// Uses the code once for `did`, as part of a sign-up. `false`: it is unknown, used up or disabled.
+/// Uses the code once for `did`, as part of a sign-up. Returns `false` if it is unknown, used up or
+/// disabled.
 pub(crate) async fn use_invite(tx: &mut Tx, code: &str, did: &Did, now: Timestamp) -> db::Result<bool> {
     sql::take(tx, code, did, now).await
 }
 
-/// Gives a use back when the sign-up came to nothing. Repeating it gives back nothing more.
+/// Returns a use to the code after a failed sign-up. A repeated call returns nothing more.
 pub(crate) async fn return_invite(tx: &mut Tx, code: &str, did: &Did) -> db::Result<()> {
     sql::give_back(tx, code, did).await
 }

@@ -1,11 +1,11 @@
-//! Accounts: who has one here, under which handle and e-mail address, on which host, in what standing.
+//! Accounts: their handles, e-mail addresses, hosts and standing.
 //!
-//! *Home* is the host that keeps an account's repository; [`AccountHosts`] says from memory which
-//! host that is. An account's row appears when a sign-up is recorded (`creating`) and counts as an
-//! account when the sign-up is done (`open`). This room never speaks to a host or the directory.
+//! *Home* is the host that keeps an account's repository; [`AccountHosts`] caches which host that
+//! is. A row appears when a sign-up is recorded (`creating`) and becomes an account when the
+//! sign-up is complete (`open`). This room never speaks to a host or the directory.
 //!
-//! Services: [`Accounts`], [`Passwords`], [`AppPasswords`], [`Emails`] with its [`EmailTokens`], and
-//! [`Invites`]. The tables are in `sql`.
+//! Services: [`Accounts`], [`Passwords`], [`AppPasswords`], [`Emails`] with its [`EmailTokens`],
+//! and [`Invites`]. The tables are in `sql`.
 
 mod account_hosts;
 mod app_passwords;

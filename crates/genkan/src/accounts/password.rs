@@ -1,6 +1,7 @@
 //! Passwords: hashed on a bounded pool, at the same cost whether or not the account exists.
 //!
-//! New hashes are Argon2id (PHC text). The reference PDS's scrypt hashes (`salt:hash`, hex) verify too.
+//! New hashes are Argon2id (PHC text). The reference PDS's scrypt hashes (`salt:hash`, hex) verify
+//! too.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -16,12 +17,12 @@ use super::{Account, Accounts};
 use crate::base::Secret;
 use crate::db;
 
-/// Longer than this is cut off before any hashing could begin (bytes).
+/// The most bytes of a password. A longer one is cut before it is hashed.
 pub(crate) const LONGEST: usize = 512;
 
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum PasswordError {
-    /// Everybody signs in at once: come again in a moment.
+    /// Too many people sign in at once.
     #[error("too many passwords are being checked")]
     Busy,
     #[error("the password is too long")]
@@ -30,7 +31,7 @@ pub(crate) enum PasswordError {
     Failed,
 }
 
-/// Why it could not be found out whether a password is somebody's.
+/// Why a password could not be checked against an account.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum RecognitionError {
     #[error(transparent)]
@@ -39,11 +40,11 @@ pub(crate) enum RecognitionError {
     Storage(#[from] db::Error),
 }
 
-/// What a check found.
+/// The result of a check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Verdict {
     Right,
-    /// Right, but kept under a kind of hash that should be replaced.
+    /// The password is correct, but its stored hash is of a kind that should be replaced.
     RightButOld,
     Wrong,
 }
@@ -56,27 +57,28 @@ pub(crate) struct Passwords {
 
 #[derive(Debug)]
 struct Inner {
-    /// One permit per core: each hash takes 19 MiB, and is taken only with a permit.
+    /// One permit per worker. Each hash takes 19 MiB, so it is computed only with a permit.
     permits: Arc<Semaphore>,
     waiting: AtomicUsize,
-    /// How many may wait for a permit.
+    /// How many checks may wait for a permit.
     queue: usize,
 }
 
-/// Verified against when there is no account, so that the answer takes as long: a hash of no password that is known.
-/// Written down, since making one at each start costs 19 MiB that a server at rest has no other use for.
+/// The hash to verify against when there is no account, so that the answer takes as long. Nobody
+/// knows its password. It is a constant, because computing it at each start would cost 19 MiB that
+/// an idle server does not need.
 const NOBODYS: &str =
     "$argon2id$v=19$m=19456,t=2,p=1$Z2Vua2FuLW5vYm9keS0xMg$q83vEjRWeJCrze8SNFZ4kKvN7xI0VniQq83vEjRWeJA";
 
 impl Passwords {
-    /// `workers` hash at once, and `queue` more may wait.
+    /// Creates a pool in which `workers` hashes run at once and `queue` more checks may wait.
     pub(crate) fn new(workers: usize, queue: usize) -> Self {
         let inner =
             Inner { permits: Arc::new(Semaphore::new(workers.max(1))), waiting: AtomicUsize::new(0), queue };
         Self { inner: Arc::new(inner) }
     }
 
-    /// A new hash.
+    /// Hashes a password.
     pub(crate) async fn hash(&self, password: &Secret<String>) -> Result<Secret<String>, PasswordError> {
         let password = checked(password)?;
         self.run(move || {
@@ -86,7 +88,8 @@ impl Passwords {
         .await?
     }
 
-    /// Checks `password`. `None` for an account that is not there: the same work, and `Wrong`.
+    /// Checks `password`. Without a hash, for an account that does not exist, it does the same work
+    /// and returns `Wrong`.
     pub(crate) async fn verify(
         &self,
         hash: Option<&Secret<String>>,
@@ -99,7 +102,7 @@ impl Passwords {
         Ok(if known { verdict } else { Verdict::Wrong })
     }
 
-    /// Whether this is the account's own password. A hash of an old kind is replaced meanwhile.
+    /// Whether this is the account's own password. A hash of an old kind is replaced on the way.
     pub(crate) async fn recognises(
         &self,
         accounts: &Accounts,
@@ -115,7 +118,7 @@ impl Passwords {
                 if accounts.upgrade_password_hash(did, old, newer.expose()).await? {
                     return Ok(Some(newer));
                 }
-                // Changed meanwhile: by another sign-in like this one, or by its owner.
+                // The hash has changed meanwhile, by another sign-in like this one or by the owner.
                 let hash = accounts.find(did).await?.map(|account| account.password_hash);
                 match self.verify(hash.as_ref(), password).await? {
                     Verdict::Right => Ok(hash),
@@ -136,7 +139,7 @@ impl Passwords {
             let _slot = QueueSlot::take(&self.inner)?;
             Arc::clone(&self.inner.permits).acquire_owned().await.map_err(|_| PasswordError::Busy)?
         };
-        // The permit moves into the closure. If the caller goes away, the hash is still being
+        // The permit moves into the closure. If the caller disconnects, the hash is still being
         // computed and must still count.
         tokio::task::spawn_blocking(move || {
             let done = work();
@@ -148,7 +151,7 @@ impl Passwords {
     }
 }
 
-/// A slot in the queue, given back when the wait ends, however it ends.
+/// A slot in the queue, which is released when the wait ends in any way.
 struct QueueSlot<'a>(&'a AtomicUsize);
 
 impl<'a> QueueSlot<'a> {
@@ -189,7 +192,7 @@ fn verdict(hash: &str, password: &str) -> Verdict {
     }
 }
 
-/// The reference PDS's format: the salt's hex characters are the salt, as text.
+/// Checks a hash of the reference PDS. In its format the salt's hex characters are the salt.
 fn is_scrypt_of(password: &str, salt: &str, expected: &str) -> bool {
     let Ok(expected) = HEXLOWER.decode(expected.as_bytes()) else { return false };
     // The defaults of Node's `crypto.scrypt`, which the reference PDS uses.
@@ -217,7 +220,7 @@ mod tests {
         assert_eq!(pool.verify(None, &secret("nobody's password")).await.unwrap(), Verdict::Wrong);
     }
 
-    /// Else a sign-in would tell by its time whether there is such an account.
+    /// Otherwise the duration of a sign-in would reveal whether the account exists.
     #[tokio::test]
     async fn nobodys_hash_costs_what_a_new_one_does() {
         let new = Passwords::new(1, QUEUE).hash(&secret("x")).await.unwrap();

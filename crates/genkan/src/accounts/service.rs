@@ -26,38 +26,38 @@ impl Accounts {
         Self { db, clock, account_hosts }
     }
 
-    /// The memory of whose home is where.
+    /// The cache of accounts' hosts.
     pub(crate) const fn account_hosts(&self) -> &AccountHosts {
         &self.account_hosts
     }
 
-    /// An open account by its DID.
+    /// Finds an open account by its DID.
     pub(crate) async fn find(&self, did: &Did) -> db::Result<Option<Account>> {
         Ok(sql::by_did(&self.db, did.as_str()).await?.filter(Account::is_open))
     }
 
-    /// An account by its DID, also when its deletion has begun.
+    /// Finds an account by its DID, even if its deletion has begun.
     pub(crate) async fn find_to_delete(&self, did: &Did) -> db::Result<Option<Account>> {
         let found = sql::by_did(&self.db, did.as_str()).await?;
         Ok(found.filter(|account| account.is_open() || account.state == State::Deleting))
     }
 
-    /// An account by its handle, also while its sign-up is under way.
+    /// Finds an account by its handle, even while its sign-up is under way.
     pub(crate) async fn find_by_handle(&self, handle: &Handle) -> db::Result<Option<Account>> {
         sql::by_handle(&self.db, handle.as_str()).await
     }
 
-    /// Whether no account has the handle, or is getting it.
+    /// Whether no account has the handle or is getting it.
     pub(crate) async fn is_handle_free(&self, handle: &Handle) -> db::Result<bool> {
         sql::is_handle_free(&self.db, handle.as_str()).await
     }
 
-    /// An account by its e-mail address, also while its sign-up is under way.
+    /// Finds an account by its e-mail address, even while its sign-up is under way.
     pub(crate) async fn find_by_email(&self, email: &Email) -> db::Result<Option<Account>> {
         sql::by_email(&self.db, email.key()).await
     }
 
-    /// An open account by what people type at sign-in: handle, e-mail address or DID.
+    /// Finds an open account by what people type at sign-in: a handle, e-mail address or DID.
     pub(crate) async fn find_by_identifier(&self, identifier: &str) -> db::Result<Option<Account>> {
         let typed = identifier.trim();
         // People write handles as `@ann.example.com`. An e-mail address has something before its
@@ -77,7 +77,8 @@ impl Accounts {
         Ok(found.filter(Account::is_open))
     }
 
-    /// The newest accounts first; `after` is the creation time and DID of the last one seen.
+    /// Returns accounts, the newest first. `after` is the creation time and DID of the last one
+    /// seen.
     pub(crate) async fn list(
         &self,
         limit: i64,
@@ -86,19 +87,20 @@ impl Accounts {
         sql::list(&self.db, limit, after).await
     }
 
-    /// Records that the account is being deleted, as part of `tx`: from now on it cannot be used.
-    /// `due`: only if its owner asked for it and did not come back in time. `false`: not so.
+    /// Records that the account is being deleted, as part of `tx`. The account cannot be used any
+    /// more. With `due`, only if its owner asked for it and did not return in time. Returns `false`
+    /// if the condition does not hold.
     pub(crate) async fn begin_deletion(&self, tx: &mut Tx, did: &Did, due: bool) -> db::Result<bool> {
         sql::begin_deletion(tx, did, due, self.clock.now()).await
     }
 
-    /// Deactivated accounts whose time is over, and deletions that broke off.
+    /// Returns deactivated accounts whose time is over, and interrupted deletions.
     pub(crate) async fn due_for_deletion(&self, now: Timestamp, limit: i64) -> db::Result<Vec<Did>> {
         sql::due_for_deletion(&self.db, now, limit).await
     }
 
-    /// Marks an account as deactivated or active again, as part of `tx`; the caller tells the host
-    /// first. `false`: there is no such account.
+    /// Marks an account as deactivated or as active again, as part of `tx`. The caller tells the
+    /// host first. Returns `false` if there is no such account.
     pub(crate) async fn set_deactivated(
         &self,
         tx: &mut Tx,
@@ -117,8 +119,8 @@ impl Accounts {
         Ok(true)
     }
 
-    /// Marks an account as taken down (`Some`) or restored (`None`), as part of `tx`. `false`: there
-    /// is no such account.
+    /// Marks an account as taken down (`Some`) or restored (`None`), as part of `tx`. Returns
+    /// `false` if there is no such account.
     pub(crate) async fn set_taken_down(
         &self,
         tx: &mut Tx,
@@ -136,12 +138,13 @@ impl Accounts {
         Ok(true)
     }
 
-    /// Replaces the password's hash, as part of `tx`. `false`: there is no such account.
+    /// Replaces the password's hash, as part of `tx`. Returns `false` if there is no such account.
     pub(crate) async fn set_password_hash(&self, tx: &mut Tx, did: &Did, hash: &str) -> db::Result<bool> {
         sql::set_password_hash(tx, did, hash).await
     }
 
-    /// Keeps the same password under a newer kind of hash. `false`: it changed meanwhile.
+    /// Stores a newer kind of hash of the same password. Returns `false` if the hash changed
+    /// meanwhile.
     pub(crate) async fn upgrade_password_hash(&self, did: &Did, old: &str, new: &str) -> db::Result<bool> {
         let mut tx = self.db.begin().await?;
         let done = sql::upgrade_password_hash(&mut tx, did, old, new).await?;
@@ -162,7 +165,8 @@ impl Accounts {
         Ok(tx.commit().await?)
     }
 
-    /// The new address is not confirmed, and what was sent to the old one opens nothing.
+    /// Changes the address. The new one is not confirmed, and codes sent to the old one become
+    /// invalid.
     pub(crate) async fn change_email(&self, tx: &mut Tx, did: &Did, email: &Email) -> Result<(), ClaimError> {
         if !sql::set_email(tx, did, email).await? {
             return Err(ClaimError::NotFound);
@@ -170,7 +174,8 @@ impl Accounts {
         Ok(forget_mail(tx, did).await?)
     }
 
-    /// Forgets an account whose data are gone from its host. `false`: there is no such account.
+    /// Removes an account whose data were deleted from its host. Returns `false` if there is no
+    /// such account.
     pub(crate) async fn remove(&self, did: &Did, actor: Actor<'_>) -> db::Result<bool> {
         let now = self.clock.now();
         let mut tx = self.db.begin().await?;
@@ -188,7 +193,7 @@ impl Accounts {
     }
 }
 
-/// Notes for every process that the account changed, as part of `tx`.
+/// Notes in the feed that the account changed, as part of `tx`.
 pub(crate) async fn note_change(tx: &mut Tx, now: Timestamp, did: &Did) -> db::Result<()> {
     feed::note(tx, now, Change::Account, did.as_str()).await?;
     Ok(())
@@ -205,7 +210,7 @@ pub(crate) async fn insert_creating(tx: &mut Tx, account: &NewAccount) -> Result
     sql::insert_creating(tx, account).await
 }
 
-/// A recorded sign-up is done: from now on this is an account.
+/// Completes a recorded sign-up: the row becomes an account.
 pub(crate) async fn open(tx: &mut Tx, did: &Did) -> db::Result<bool> {
     sql::open(tx, did).await
 }
@@ -214,11 +219,11 @@ pub(crate) async fn remove_row(tx: &mut Tx, did: &Did) -> db::Result<bool> {
     sql::remove(tx, did).await
 }
 
-/// Holds an account's row until `tx` ends. `false`: there is no account of which `demand` holds.
+/// Holds an account's row until `tx` ends. Returns `false` if no such account meets `demand`.
 ///
-/// A transaction that makes a credential of an account holds its row first, and so does one that
-/// ends them all: the second either sees what the first made, or the first sees what the second
-/// changed.
+/// A transaction that creates a credential of an account holds the account's row first, and so does
+/// one that ends all credentials. So either the second sees what the first created, or the first
+/// sees what the second changed.
 pub(crate) async fn hold(tx: &mut Tx, did: &Did, demand: Demand<'_>) -> db::Result<bool> {
     sql::hold(tx, did, demand).await
 }
@@ -228,7 +233,7 @@ pub(crate) async fn reserve_handle(tx: &mut Tx, did: &Did, handle: &Handle) -> R
     sql::reserve_handle(tx, did, handle).await
 }
 
-/// The reserved handle becomes the account's handle.
+/// Makes the reserved handle the account's handle.
 pub(crate) async fn take_reserved_handle(tx: &mut Tx, did: &Did) -> Result<bool, ClaimError> {
     sql::take_reserved_handle(tx, did).await
 }
@@ -237,7 +242,7 @@ pub(crate) async fn release_reserved_handle(tx: &mut Tx, did: &Did) -> db::Resul
     sql::release_reserved_handle(tx, did).await
 }
 
-/// How many accounts each host holds, for placement by capacity.
+/// Returns how many accounts each host holds, for placement by capacity.
 pub(crate) async fn count_by_host(
     db: &Db,
 ) -> db::Result<std::collections::HashMap<crate::fleet::HostId, u64>> {

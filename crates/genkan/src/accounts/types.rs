@@ -1,4 +1,4 @@
-//! What an account is, and what its owner and the operator make for it.
+//! The types of this room: accounts, app passwords and invite codes.
 
 use genkan_protocol::crypto::PublicKey;
 use genkan_protocol::jwt::session::Scope;
@@ -8,16 +8,16 @@ use super::Email;
 use crate::base::{Secret, Timestamp};
 use crate::fleet::HostId;
 
-/// How far an account is.
+/// The state of an account's row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum State {
     Creating,
     Open,
-    /// Its deletion has begun, and will be finished.
+    /// The account's deletion has begun and will be finished.
     Deleting,
 }
 
-/// Whether an account is active, deactivated or taken down, as sessions say it.
+/// Whether an account is active, deactivated or taken down.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Standing {
     Active,
@@ -44,8 +44,8 @@ pub(crate) struct Account {
     pub(crate) email_confirmed_at: Option<Timestamp>,
     pub(crate) password_hash: Secret<String>,
     pub(crate) host: HostId,
-    /// The key that the host signs with for this account. Kept, since it must verify here also
-    /// after the DID document names another.
+    /// The key with which the host signs for this account. Genkan keeps it, because signatures must
+    /// verify even after the DID document names another key.
     pub(crate) host_key: PublicKey,
     pub(crate) state: State,
     pub(crate) deactivated_at: Option<Timestamp>,
@@ -71,7 +71,7 @@ impl Account {
     }
 }
 
-/// What a sign-up records before it asks the host.
+/// The row that a sign-up records before it asks the host.
 #[derive(Clone, Debug)]
 pub(crate) struct NewAccount {
     pub(crate) did: Did,
@@ -83,7 +83,7 @@ pub(crate) struct NewAccount {
     pub(crate) created_at: Timestamp,
 }
 
-/// One app password, without itself.
+/// An app password, without the password itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct AppPassword {
     pub(crate) name: String,
@@ -104,16 +104,16 @@ impl AppPassword {
 pub(crate) struct Invite {
     pub(crate) code: String,
     pub(crate) uses: u32,
-    /// How many of the uses are left.
+    /// How many uses are left.
     pub(crate) left: u32,
-    /// The DID that it was made for, or `admin`.
+    /// The DID that it was created for, or `admin`.
     pub(crate) for_account: String,
     pub(crate) created_by: String,
     pub(crate) created_at: Timestamp,
     pub(crate) disabled_at: Option<Timestamp>,
 }
 
-/// Who used a code, and when.
+/// One use of a code.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct InviteUse {
     pub(crate) code: String,

@@ -80,7 +80,8 @@ impl Timestamp {
 
     /// Parses a `datetime` of the lexicons: RFC 3339 with a zone and any number of decimals.
     ///
-    /// Digits after the milliseconds are dropped. Leap seconds and days that do not exist are `None`.
+    /// Digits after the milliseconds are dropped. Leap seconds and days that do not exist are
+    /// `None`.
     pub fn parse_rfc3339(text: &str) -> Option<Self> {
         let (date, rest) = text.split_once('T')?;
         // The last one: the date and its dashes were split off above.

@@ -1,8 +1,8 @@
-//! The ground floor: time, random bytes, secrets, origins, outgoing HTTP. Nothing here has a noun of
-//! Genkan.
+//! The ground floor: time, random bytes, secrets, origins, outgoing HTTP. Nothing here has a noun
+//! of Genkan.
 //!
-//! Clocks and the random generator are read in this room only, so that tests can control both. Clippy
-//! refuses other uses.
+//! Clocks and the random generator are read in this room only, so that tests can control both.
+//! Clippy refuses other uses.
 
 mod clock;
 pub(crate) mod fetch;

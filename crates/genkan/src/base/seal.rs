@@ -1,7 +1,7 @@
 //! Encryption of secrets at rest: XChaCha20-Poly1305, bound to purpose and row.
 //!
-//! A sealed text is `v1.<key id>.<base64url of nonce and ciphertext>`. The key id names the key that
-//! unseals it, so that keys can change while old rows are still readable. Purpose and row are
+//! A sealed text is `v1.<key id>.<base64url of nonce and ciphertext>`. The key id names the key
+//! that unseals it, so that keys can change while old rows are still readable. Purpose and row are
 //! associated data: a sealed value that is copied to another row or column does not unseal.
 
 use std::sync::{Arc, PoisonError, RwLock};
@@ -120,7 +120,8 @@ impl Sealer {
         Ok((!is_current).then(|| self.seal(purpose, row, &plain)))
     }
 
-    /// Seals `plain` for one row of a column. `purpose` names the column, as `hosts.admin_password`.
+    /// Seals `plain` for one row of a column. `purpose` names the column, as
+    /// `hosts.admin_password`.
     pub(crate) fn seal(&self, purpose: &str, row: &str, plain: &[u8]) -> String {
         // A new one for each value: two values under one key and nonce would reveal each other.
         let nonce = random::bytes::<NONCE_BYTES>();

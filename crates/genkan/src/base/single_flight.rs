@@ -24,8 +24,8 @@ struct UnderWay<V> {
 impl<V: Clone + Send + Sync + 'static> SingleFlight<V> {
     /// Returns the outcome of the running look-up for `key`, or starts `look_up` if there is none.
     ///
-    /// The look-up goes on when the caller that started it is dropped: others may wait for it.
-    /// `None` if it panicked.
+    /// The lookup continues if the caller that started it is dropped, because others may wait for
+    /// it. Returns `None` if it panicked.
     pub(crate) async fn join<F>(&self, key: &str, look_up: F) -> Option<V>
     where
         F: Future<Output = V> + Send + 'static,
@@ -35,11 +35,13 @@ impl<V: Clone + Send + Sync + 'static> SingleFlight<V> {
             if let Some((_, shared)) = under_way.by_key.get(key) {
                 shared.clone()
             } else {
-                // A task of its own, so that dropping a caller's future does not cancel the look-up.
+                // A task of its own, so that dropping a caller's future does not cancel the
+                // look-up.
                 under_way.next += 1;
                 let number = under_way.next;
                 let unregister = Unregister { single_flight: self.clone(), key: key.to_owned(), number };
-                // Moved into the task: its `drop` removes the entry on success, panic and abort alike.
+                // Moved into the task: its `drop` removes the entry on success, panic and abort
+                // alike.
                 let task = tokio::spawn(async move {
                     let _unregister = unregister;
                     look_up.await
@@ -53,7 +55,8 @@ impl<V: Clone + Send + Sync + 'static> SingleFlight<V> {
         shared.await
     }
 
-    /// Makes later callers start a look-up of their own: the outcome of the running one is outdated.
+    /// Makes later callers start a look-up of their own: the outcome of the running one is
+    /// outdated.
     pub(crate) fn forget(&self, key: &str) {
         self.under_way.lock().unwrap_or_else(PoisonError::into_inner).by_key.remove(key);
     }

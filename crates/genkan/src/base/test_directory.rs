@@ -21,7 +21,8 @@ use tokio::net::TcpListener;
 
 use crate::base::Origin;
 
-/// Checks genesis hashes, `prev` and signatures as the real one does; keeps every log.
+/// A directory that checks genesis hashes, `prev` and signatures as the real one does, and keeps
+/// every log.
 pub(crate) struct TestDirectory {
     address: SocketAddr,
     state: Arc<Mutex<State>>,
@@ -31,9 +32,9 @@ pub(crate) struct TestDirectory {
 pub(crate) enum Fault {
     #[default]
     None,
-    /// Connections are closed without a word.
+    /// Connections are closed without an answer.
     Down,
-    /// A write is done, its answer is lost.
+    /// A write takes effect, but its answer is lost.
     AcceptThenCut,
     Slow(Duration),
 }
@@ -74,7 +75,7 @@ impl TestDirectory {
         self.state.lock().unwrap().fault = fault;
     }
 
-    /// Takes an operation as if someone else had sent it.
+    /// Accepts an operation as if someone else had sent it.
     pub(crate) fn write(&self, did: &Did, operation: &Operation) {
         let body = serde_json::to_vec(operation).unwrap();
         let (status, said) = write(&mut self.state.lock().unwrap(), did.as_str(), &body);
@@ -85,7 +86,7 @@ impl TestDirectory {
         self.state.lock().unwrap().logs.get(did).cloned().unwrap_or_default()
     }
 
-    /// How many requests began with this, `GET /did:plc:x` for instance.
+    /// Returns how many requests began with a text such as `GET /did:plc:x`.
     pub(crate) fn asked(&self, beginning: &str) -> usize {
         self.state.lock().unwrap().asked.iter().filter(|line| line.starts_with(beginning)).count()
     }
@@ -164,7 +165,7 @@ fn write(state: &mut State, did: &str, body: &[u8]) -> (u16, Value) {
     (200, json!({}))
 }
 
-/// An infallible server of one fixed answer per path, for tests that need a web site.
+/// A server with one fixed answer per path, for tests that need a web site.
 pub(crate) async fn site(pages: HashMap<&'static str, (u16, String)>) -> Origin {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let origin = format!("http://{}", listener.local_addr().unwrap()).parse().unwrap();

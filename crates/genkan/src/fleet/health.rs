@@ -46,7 +46,7 @@ impl Streak {
     }
 }
 
-/// Probes every host for ever, each at a random moment within the interval.
+/// Probes every host until the process ends, each at a random moment within the interval.
 pub(crate) async fn watch(fleet: Fleet, client: HostClient, settings: ProbeSettings) {
     let mut streaks: HashMap<HostId, Streak> = HashMap::new();
     loop {
@@ -56,8 +56,8 @@ pub(crate) async fn watch(fleet: Fleet, client: HostClient, settings: ProbeSetti
         // A host that returns after its removal starts without an old streak.
         streaks.retain(|id, _| watched.iter().any(|host| host.id == *id));
         let probes = watched.iter().map(|host| async {
-            // Replicas start together after a roll-out; without this they would probe together,
-            // too.
+            // Replicas start together after a roll-out. Without this they would also probe
+            // together.
             tokio::time::sleep(jitter(settings.interval / 4)).await;
             probe(&client, host, settings.timeout).await
         });
@@ -74,7 +74,7 @@ pub(crate) async fn watch(fleet: Fleet, client: HostClient, settings: ProbeSetti
 
 struct Outcome {
     latency: Duration,
-    /// Why the probe failed. `None`: it succeeded.
+    /// Why the probe failed. `None` if it succeeded.
     reason: Option<String>,
 }
 

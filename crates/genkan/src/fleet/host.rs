@@ -9,35 +9,37 @@ use genkan_protocol::syntax::Did;
 use super::HostId;
 use crate::base::{Origin, Secret, Timestamp};
 
-/// One PDS of the fleet. A snapshot: a change makes a new one, but health is shared by all.
+/// One PDS of the fleet. This is a snapshot: a change creates a new one, but all snapshots share
+/// the health.
 #[derive(Clone, Debug)]
 pub(crate) struct Host {
     pub(crate) id: HostId,
     pub(crate) did: Did,
     pub(crate) origin: Origin,
     pub(crate) state: HostState,
-    /// The share of new accounts, relative to the other hosts' weights. 0: none.
+    /// The share of new accounts, relative to the other hosts' weights. A host of weight 0 gets
+    /// none.
     pub(crate) weight: u32,
-    /// The most accounts it may hold. `None`: no limit.
+    /// The most accounts it may hold. `None` means no limit.
     pub(crate) capacity: Option<u64>,
     pub(crate) region: String,
     pub(crate) sign_ups_per_hour: Option<u64>,
     pub(crate) admin_password: Secret<String>,
     pub(crate) version: Option<String>,
-    /// Bytes.
+    /// The blob limit of the host, in bytes.
     pub(crate) blob_limit: Option<u64>,
     pub(crate) health: Arc<Health>,
 }
 
-/// What the operator wants of a host.
+/// The operator's setting for a host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum HostState {
-    /// Recorded with its key, and not added yet. Never in a snapshot.
+    /// The host is recorded with its key, but not added yet. It is never in a snapshot.
     Prepared,
     Enabled,
-    /// Serves its accounts and gets no new ones.
+    /// The host serves its accounts and gets no new ones.
     Draining,
-    /// Like a draining host, and not probed any more.
+    /// As a draining host, but no longer probed.
     Retired,
 }
 
@@ -96,7 +98,8 @@ impl Health {
         Timestamp::from_millis(self.checked_at.load(Ordering::Relaxed))
     }
 
-    /// Whether it left a sign-up unanswered a moment ago. The probes may not have noticed yet.
+    /// Whether the host left a sign-up unanswered a moment ago. The probes may not have noticed
+    /// yet.
     pub(super) fn is_doubted(&self, now: Timestamp) -> bool {
         now.since(Timestamp::from_millis(self.doubted_at.load(Ordering::Relaxed))) < DOUBT
     }
@@ -114,5 +117,5 @@ impl Health {
     }
 }
 
-/// About one interval of probes: after that, their verdict says it better.
+/// About one interval of probes. After that, their result is better evidence.
 const DOUBT: std::time::Duration = std::time::Duration::from_secs(10);

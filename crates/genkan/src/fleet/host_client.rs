@@ -33,15 +33,15 @@ pub(crate) struct HostClient {
 /// Why a call to a host failed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum HostError {
-    /// Nothing was sent, so nothing was done.
+    /// Nothing was sent, so nothing happened.
     #[error("the host {0}")]
     Unreachable(Arc<str>),
-    /// The call was sent and not answered. It may have been done.
+    /// The call was sent and not answered. It may have taken effect.
     #[error("the host {0}")]
     Unanswered(Arc<str>),
     #[error("the host refused: {status} {name}: {message}")]
     Refused { status: u16, name: String, message: String },
-    /// A success whose body cannot be read. It was probably done.
+    /// A success whose body cannot be read. It probably took effect.
     #[error("the host answered with {0}")]
     Garbage(Arc<str>),
 }
@@ -97,7 +97,7 @@ impl HostClient {
         Self { client, timeout }
     }
 
-    /// The version that the host runs, if it says one. Waits as long as `limit`.
+    /// Returns the version that the host reports, if it reports one. Waits for at most `limit`.
     pub(crate) async fn health(&self, origin: &Origin, limit: Duration) -> Result<Option<String>, HostError> {
         #[derive(Deserialize)]
         struct Output {
@@ -139,7 +139,7 @@ impl HostClient {
         self.call(&host.origin, Method::POST, path, Some(body), &Credential::None).await.map(drop)
     }
 
-    /// Looks an account up. `None`: the host has no such account.
+    /// Looks an account up. Returns `None` if the host has no such account.
     pub(crate) async fn account_info(
         &self,
         host: &Host,

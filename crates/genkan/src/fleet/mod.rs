@@ -1,11 +1,12 @@
 //! The fleet: the PDS hosts that the operator runs.
 //!
 //! A *host* is one PDS. *Placement* chooses the host of a new account. A *host check* proves that a
-//! host accepts our keys and its admin password, and that it reaches the PLC directory through us.
-//! The *PLC proxy* is our own listener before that directory.
+//! host accepts Genkan's keys and its admin password, and that it reaches the PLC directory through
+//! Genkan. The *PLC proxy* is Genkan's listener in front of that directory.
 //!
-//! Hosts are rows that every process reads into memory whole, and again when the changes feed tells
-//! of one. This room knows nothing of accounts: their owner tells it how many each host holds.
+//! Hosts are rows. Every process has all of them in memory, and reads them again when the changes
+//! feed reports a change. This room knows nothing of accounts: their room reports how many each
+//! host holds.
 
 mod error;
 mod health;

@@ -1,10 +1,10 @@
 //! The choice of a host for a new account: a draw by weight among the hosts that can take one.
 //!
-//! Why a draw, and not the emptiest host: every process places accounts by itself and knows the
-//! others' placements only when accounts are counted again. All of them would send a burst of
-//! sign-ups to the same emptiest host. Independent draws need no agreement between processes and
-//! still meet the weights over many sign-ups. The reasons against a host are kept apart from the
-//! draw, so that `genkan host place --explain` shows exactly what decides.
+//! A draw is used, and not the emptiest host, because every process places accounts independently
+//! and learns of the others' placements only when accounts are counted again. All of them would
+//! send a burst of sign-ups to the same emptiest host. Independent draws need no agreement between
+//! processes and still meet the weights over many sign-ups. The reasons against a host are separate
+//! from the draw, so that `genkan host place --explain` shows exactly what decides.
 
 use std::sync::Arc;
 

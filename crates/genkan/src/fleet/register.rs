@@ -1,5 +1,5 @@
-//! What the operator does to the fleet: prepare, add, change, remove. Each act is one transaction
-//! with its note.
+//! The operator's changes to the fleet: prepare, add, change, remove. Each is one transaction with
+//! its note in the feed.
 
 use genkan_protocol::crypto::K256PrivateKey;
 use genkan_protocol::syntax::Did;
@@ -13,7 +13,7 @@ use crate::db::audit::{self, Actor};
 use crate::db::feed::{self, Change, ChangeId};
 use crate::db::{self, Tx};
 
-/// A host that passed its check, with what the operator wants of it.
+/// A host that passed its check, with the operator's settings for it.
 #[derive(Clone, Debug)]
 pub(crate) struct Admission {
     pub(crate) did: Did,
@@ -23,7 +23,7 @@ pub(crate) struct Admission {
     pub(crate) changes: HostChanges,
 }
 
-/// What the operator may change. `None` leaves it as it is.
+/// Changes of a host. `None` leaves a setting as it is.
 #[expect(clippy::option_option, reason = "outer: whether to change it; inner: the limit, or none")]
 #[derive(Clone, Debug, Default)]
 pub(crate) struct HostChanges {
@@ -161,7 +161,7 @@ impl Fleet {
 
     /// Removes a host without accounts, and retires its keys.
     ///
-    /// `accounts`: how many it holds, counted just now by their owner.
+    /// `accounts` is how many it holds, as the accounts' room has just counted.
     pub(crate) async fn remove(&self, id: &HostId, accounts: u64) -> Result<ChangeId, Error> {
         if accounts > 0 {
             return Err(Error::HasAccounts(accounts));
@@ -184,8 +184,7 @@ impl Fleet {
         if let Some(region) = changes.region {
             row.region = region;
         }
-        // The row is part of what the password is sealed for: a copy in another row does not
-        // unseal.
+        // The password is sealed for its row: a copy in another row does not unseal.
         if let Some(password) = changes.admin_password {
             let sealer = self.inner().ring.sealer();
             row.admin_password_sealed =
@@ -202,7 +201,7 @@ impl Fleet {
         let inner = self.inner();
         let now = inner.clock.now();
         audit::record(&mut tx, now, Actor::Operator, action, id.as_str(), "").await?;
-        // In the transaction of the change, so that no process is told of a change that is rolled
+        // In the transaction of the change, so that no process learns of a change that is rolled
         // back.
         let change = feed::note(&mut tx, now, Change::Fleet, id.as_str()).await?;
         tx.commit().await?;

@@ -60,8 +60,8 @@ impl Fleet {
         };
         let fleet = Self { inner: Arc::new(inner) };
         fleet.reload().await?;
-        // Weak, since the feed is part of what it would hold: a strong one would keep both for
-        // ever.
+        // Weak, because the fleet holds the feed: a strong reference would keep both alive without
+        // end.
         let listener = Arc::downgrade(&fleet.inner);
         fleet.inner.feed.subscribe(Change::Fleet, move |_| {
             if let Some(inner) = listener.upgrade() {
@@ -85,7 +85,7 @@ impl Fleet {
         self.snapshot().by_did.get(did).cloned()
     }
 
-    /// Every host that was added, draining and retired ones too, by name.
+    /// Returns every added host by name, including draining and retired ones.
     pub(crate) fn all(&self) -> Arc<[Arc<Host>]> {
         Arc::clone(&self.snapshot().hosts)
     }
@@ -98,7 +98,8 @@ impl Fleet {
     pub(crate) fn place(&self, now: Timestamp) -> Result<Arc<Host>, NoRoom> {
         let explanations = self.explain(now);
         let host = placement::choose(&explanations, random::fraction()).ok_or(NoRoom)?;
-        // At once, and not at the next count: else a burst would fill a host beyond its capacity.
+        // At once, and not at the next count: otherwise a burst would fill a host beyond its
+        // capacity.
         *self
             .inner
             .counts
@@ -108,20 +109,21 @@ impl Fleet {
             .or_insert(0) += 1;
         if let Some(step) = step(host) {
             let mut pace = self.inner.pace.lock().unwrap_or_else(PoisonError::into_inner);
-            // The due time moves on by one step per sign-up. It may run ahead of now by BURST, so a
-            // few people at the same moment are not refused; time that nobody used is not saved up.
+            // Each sign-up moves the due time by one step. It may run ahead of the present by
+            // BURST, so that a few people at the same moment are not refused. Unused time is not
+            // saved up.
             let due = pace.entry(host.id.clone()).or_insert(now);
             *due = (*due).max(now).plus(step);
         }
         Ok(Arc::clone(host))
     }
 
-    /// Leaves a host out of placement for a few seconds, after it left a sign-up unanswered.
+    /// Excludes a host from placement for a few seconds, because it left a sign-up unanswered.
     pub(crate) fn doubt(&self, host: &Host) {
         host.health.doubt(self.inner.clock.now());
     }
 
-    /// The part of every host in the next draw.
+    /// Returns every host's part in the next draw.
     pub(crate) fn explain(&self, now: Timestamp) -> Vec<Explanation> {
         let counts = self.inner.counts.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let pace = self.inner.pace.lock().unwrap_or_else(PoisonError::into_inner).clone();
@@ -134,7 +136,7 @@ impl Fleet {
         placement::explain(self.all().iter().map(candidate).collect())
     }
 
-    /// Sets how many accounts each host holds, as their owner counted them.
+    /// Sets how many accounts each host holds, as the accounts' room has counted.
     pub(crate) fn set_counts(&self, counts: HashMap<HostId, u64>) {
         *self.inner.counts.lock().unwrap_or_else(PoisonError::into_inner) = counts;
     }
@@ -150,7 +152,7 @@ impl Fleet {
         }
     }
 
-    /// Reads the keys and hosts, and acknowledges the changes that this brought into memory.
+    /// Reads the keys and hosts, and acknowledges the changes that are now in memory.
     pub(crate) async fn take_up(&self, replica: &Replica) -> Result<(), Error> {
         // In this order: a change that is committed in between is in memory without being
         // acknowledged. The other way round it could be acknowledged without being in memory.
@@ -242,7 +244,8 @@ fn health_of(probe: &ProbeRow) -> Arc<Health> {
     Arc::new(Health::new(probe.up, probe.since, probe.checked_at))
 }
 
-/// The health of a host that was added and not probed yet. Adding it was a probe.
+/// The health of a host that was added and not probed yet. The check before it was added counts as
+/// a probe.
 const fn unknown_health(now: Timestamp) -> Health {
     Health::new(true, now, now)
 }

@@ -77,7 +77,7 @@ pub(super) async fn insert(tx: &mut Tx, row: &HostRow, now: Timestamp) -> Result
     Ok(())
 }
 
-/// Writes all columns but name and URL. `false`: there is no such host.
+/// Writes all columns except name and URL. Returns `false` if there is no such host.
 pub(super) async fn update(tx: &mut Tx, row: &HostRow, now: Timestamp) -> Result<bool> {
     let done = sqlx::query(
         "UPDATE hosts SET did = $2, state = $3, weight = $4, capacity = $5, region = $6, sign_ups_per_hour = $7, \
@@ -125,7 +125,7 @@ pub(super) async fn probes(db: &Db) -> Result<Vec<ProbeRow>> {
         .collect()
 }
 
-/// Records a probe of a host. Several replicas probe; the last record counts.
+/// Records a probe of a host. Several replicas probe, and the last record counts.
 pub(super) async fn record_probe(db: &Db, probe: &ProbeRow) -> Result<()> {
     let mut tx = db.begin().await?;
     sqlx::query(

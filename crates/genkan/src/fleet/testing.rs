@@ -1,4 +1,4 @@
-//! A host in-process that answers as the reference PDS 0.5.35 behind an entryway does, for tests.
+//! An in-process host for tests that answers as the reference PDS 0.5.35 behind an entryway does.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
@@ -28,7 +28,7 @@ pub(crate) struct FakeHost {
     state: Arc<Mutex<State>>,
 }
 
-/// What it was told at its start, as `PDS_*` settings, and what it holds.
+/// The host's configuration, as its `PDS_*` settings, and its content.
 pub(crate) struct State {
     pub(crate) settings: HashMap<&'static str, String>,
     pub(crate) admin_password: String,
@@ -46,9 +46,9 @@ pub(crate) struct State {
 pub(crate) enum HostFault {
     #[default]
     None,
-    /// Connections are closed without a word.
+    /// Connections are closed without an answer.
     Closed,
-    /// A write is done, its answer is lost.
+    /// A write takes effect, but its answer is lost.
     ActThenCut,
 }
 
@@ -85,7 +85,7 @@ impl FakeHost {
         change(&mut self.state.lock().unwrap())
     }
 
-    /// As the fleet has it.
+    /// Returns the host as the fleet's snapshot has it.
     pub(crate) fn as_host(&self, id: &str) -> Arc<Host> {
         let (did, password) = self.with(|state| (state.did.clone(), state.admin_password.clone()));
         Arc::new(Host {
@@ -96,7 +96,7 @@ impl FakeHost {
     }
 }
 
-/// A healthy host of which only name and origin matter.
+/// A healthy host, for tests in which only name and origin matter.
 pub(crate) fn host_at(id: &str, origin: Origin) -> Arc<Host> {
     Arc::new(bare_host(id, origin))
 }

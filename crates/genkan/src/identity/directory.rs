@@ -38,8 +38,8 @@ pub(crate) enum DirectoryError {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Submission {
     Accepted,
-    /// It is not in the log and never will be, as long as the log stays as it is. 429: too many for
-    /// now.
+    /// The operation is not in the log, and never will be as long as the log stays as it is. Status
+    /// 429 means too many operations for now.
     Refused {
         status: u16,
         message: String,
@@ -55,12 +55,13 @@ impl Directory {
         Self { client, origin, timeout }
     }
 
-    /// The DID document as the directory renders it; `None`: no such DID.
+    /// Returns the DID document as the directory renders it, or `None` if there is no such DID.
     pub(crate) async fn document(&self, did: &Did) -> Result<Option<DidDocument>, DirectoryError> {
         self.read(did, "").await
     }
 
-    /// The latest operation that is valid, a tombstone included. `None`: no such DID.
+    /// Returns the latest valid operation, which may be a tombstone, or `None` if there is no such
+    /// DID.
     pub(crate) async fn log_last(&self, did: &Did) -> Result<Option<Operation>, DirectoryError> {
         self.read(did, "/log/last").await
     }
@@ -110,8 +111,8 @@ fn submission(answer: &Answer) -> Submission {
     if status.is_success() {
         return Submission::Accepted;
     }
-    // Other failures may come from a proxy after the directory took the operation, so they leave
-    // doubt.
+    // Other failures may come from a proxy after the directory accepted the operation, so they
+    // leave doubt.
     if !status.is_client_error() || status == StatusCode::REQUEST_TIMEOUT {
         return Submission::Unanswered(format!("answered {}", status.as_u16()).into());
     }

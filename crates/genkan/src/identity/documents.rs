@@ -27,18 +27,18 @@ impl Documents {
         Self { directory, guarded, memory: Memory::new(clock, REMEMBERED), within }
     }
 
-    /// The document of `did`. Its `id` is `did`.
+    /// Returns the document of `did`, whose `id` is `did`.
     pub(crate) async fn resolve(&self, did: &Did, freshness: Freshness) -> Result<Arc<DidDocument>, Error> {
         let look_up = look_up(self.directory.clone(), self.guarded.clone(), did.clone(), self.within);
         self.memory.get(did.as_str(), freshness, look_up).await
     }
 
-    /// The document, if it is remembered and young enough.
+    /// Returns the document, if it is cached and young enough.
     pub(super) fn recall(&self, did: &str) -> Option<Result<Arc<DidDocument>, Error>> {
         self.memory.recall(did)
     }
 
-    /// Forgets a document after a change that Genkan knows of.
+    /// Drops a document from the cache, after a change that Genkan knows of.
     pub(crate) fn forget(&self, did: &str) {
         self.memory.forget(did);
     }

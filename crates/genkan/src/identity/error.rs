@@ -11,7 +11,7 @@ pub(crate) enum Error {
     Ended,
     #[error("DID method {0} is not supported")]
     Unsupported(Arc<str>),
-    /// It exists, but what it leads to is invalid or not allowed.
+    /// It exists, but its target is invalid or not allowed.
     #[error("{0}")]
     Unusable(Arc<str>),
     /// A server did not answer. Another attempt may succeed.

@@ -7,17 +7,17 @@ use genkan_protocol::syntax::{Did, Handle};
 use super::reserved::RESERVED;
 use super::{Error, Freshness, Handles};
 
-/// Which handles Genkan gives out, and to whom.
+/// The rules by which Genkan gives out handles.
 #[derive(Clone, Debug)]
 pub(crate) struct HandlePolicy {
-    /// Each with its leading dot.
+    /// The handle domains, each with its leading dot.
     domains: Vec<String>,
     reserved: HashSet<String>,
     /// On a development network, custom handles under `.test` are accepted.
     development: bool,
 }
 
-/// Whose domain a handle is under.
+/// The kind of domain that a handle is under.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum HandleKind {
     /// A handle domain of this service, which gives the handle out.
@@ -38,7 +38,7 @@ pub(crate) enum PolicyError {
     /// `UnsupportedDomain`
     #[error("Not a supported handle domain")]
     UnsupportedDomain,
-    /// `InvalidHandle`: a custom handle that leads nowhere or to somebody else.
+    /// `InvalidHandle`: a custom handle that does not resolve, or resolves to another DID.
     #[error("External handle did not resolve to DID")]
     DoesNotLeadHere,
     /// The handle could not be looked up (503).
@@ -46,10 +46,10 @@ pub(crate) enum PolicyError {
     Passing(Error),
 }
 
-/// Whether a name is one that we give out: one label under one of our domains, each with its
+/// Whether a name is one that Genkan gives out: one label under one of its domains, each with its
 /// leading dot.
 ///
-/// More labels may be another server's names.
+/// A name with more labels may belong to another server.
 pub(crate) fn is_given_out(domains: &[String], name: &str) -> bool {
     domains.iter().any(|domain| {
         name.strip_suffix(domain.as_str()).is_some_and(|label| !label.is_empty() && !label.contains('.'))
@@ -57,19 +57,19 @@ pub(crate) fn is_given_out(domains: &[String], name: &str) -> bool {
 }
 
 impl HandlePolicy {
-    /// `reserved`: the operator's own list, besides the built-in one.
+    /// Creates the rules. `reserved` is the operator's own list, in addition to the built-in one.
     pub(crate) fn new(domains: Vec<String>, reserved: &[String], development: bool) -> Self {
         let built_in = RESERVED.split_ascii_whitespace().map(str::to_owned);
         let own = reserved.iter().map(|name| name.trim().to_ascii_lowercase());
         Self { domains, reserved: built_in.chain(own).collect(), development }
     }
 
-    /// Whether the handle is ours to answer for.
+    /// Whether the handle is under one of Genkan's domains.
     pub(crate) fn is_service_handle(&self, handle: &Handle) -> bool {
         is_given_out(&self.domains, handle.as_str())
     }
 
-    /// A handle for a new account: under one of our domains.
+    /// Judges a handle for a new account, which must be under one of Genkan's domains.
     pub(crate) fn for_sign_up(&self, typed: &str) -> Result<Handle, PolicyError> {
         match self.judge(typed)? {
             (handle, HandleKind::Service) => Ok(handle),
@@ -77,7 +77,7 @@ impl HandlePolicy {
         }
     }
 
-    /// Judges a handle by its text alone, without a look-up.
+    /// Judges a handle by its text alone, without a lookup.
     pub(crate) fn judge(&self, typed: &str) -> Result<(Handle, HandleKind), PolicyError> {
         let handle: Handle = typed.trim().parse().map_err(|_| PolicyError::Invalid("Invalid handle"))?;
         if let Some(label) = self.label(&handle) {
@@ -94,7 +94,7 @@ impl HandlePolicy {
         Ok((handle, HandleKind::Custom))
     }
 
-    /// A handle for the account `did`; a custom one is resolved now.
+    /// Judges a handle for the account `did`. A custom handle is resolved now.
     pub(crate) async fn for_account(
         &self,
         typed: &str,
@@ -103,7 +103,7 @@ impl HandlePolicy {
     ) -> Result<(Handle, HandleKind), PolicyError> {
         let (handle, kind) = self.judge(typed)?;
         if kind == HandleKind::Custom {
-            // Asked now and not from memory: the owner has usually set the record up a moment
+            // Resolved now and not from the cache: the owner has usually set the record up a moment
             // ago.
             match handles.resolve(&handle, Freshness::Asked).await {
                 Ok(found) if found == *did => {}
@@ -114,7 +114,7 @@ impl HandlePolicy {
         Ok((handle, kind))
     }
 
-    /// The part before the longest of our domains that fits.
+    /// Returns the part before the longest matching handle domain.
     fn label<'a>(&self, handle: &'a Handle) -> Option<&'a str> {
         let labels = self.domains.iter().filter_map(|domain| handle.as_str().strip_suffix(domain.as_str()));
         // The shortest label belongs to the longest domain.

@@ -1,4 +1,5 @@
-//! Resolution of handles to DIDs, by DNS and by the handle's web site (<https://atproto.com/specs/handle>).
+//! Resolution of handles to DIDs, by DNS and by the handle's web site
+//! (<https://atproto.com/specs/handle>).
 
 use std::time::Duration;
 
@@ -27,13 +28,14 @@ impl Handles {
         Self { dns, guarded, memory: Memory::new(clock, REMEMBERED), within }
     }
 
-    /// The DID that `handle` leads to. Whether its document names the handle is not checked.
+    /// Returns the DID that `handle` leads to. Does not check whether the DID's document names the
+    /// handle.
     pub(crate) async fn resolve(&self, handle: &Handle, freshness: Freshness) -> Result<Did, Error> {
         let look_up = look_up(self.dns.clone(), self.guarded.clone(), handle.clone(), self.within);
         self.memory.get(handle.as_str(), freshness, look_up).await
     }
 
-    /// The DID, if it is remembered and young enough.
+    /// Returns the DID, if it is cached and young enough.
     pub(super) fn recall(&self, handle: &str) -> Option<Result<Did, Error>> {
         self.memory.recall(handle)
     }
@@ -49,7 +51,7 @@ async fn look_up(dns: Dns, guarded: GuardedClient, handle: Handle, within: Durat
         let by_dns = std::pin::pin!(by_dns(&dns, &handle));
         let by_site = std::pin::pin!(by_site(&guarded, &handle));
         match futures_util::future::select(by_dns, by_site).await {
-            // DNS wins when both answer, so a definite answer of it need not wait for the web site.
+            // DNS wins when both answer, so its definite answer need not wait for the web site.
             Either::Left((by_dns @ (Ok(_) | Err(Error::Unusable(_))), _)) => by_dns,
             Either::Left((by_dns, by_site)) => choose(by_dns, by_site.await),
             Either::Right((by_site, by_dns)) => choose(by_dns.await, by_site),

@@ -1,5 +1,5 @@
-//! A bounded memory of look-ups. One look-up at a time per key. "Not found" is kept for a short time,
-//! a failure is not kept.
+//! A bounded cache of lookups, with one lookup at a time per key. "Not found" is cached for a short
+//! time, a failure is not.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -12,12 +12,12 @@ use super::Error;
 use crate::base::single_flight::SingleFlight;
 use crate::base::{Clock, Timestamp};
 
-/// Whether an answer may come from memory.
+/// Whether an answer may come from the cache.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Freshness {
-    /// From memory if it is young enough. If a fresh look-up fails, an older answer is used.
+    /// From the cache if it is young enough. If a new lookup fails, an older answer is used.
     Remembered,
-    /// From a look-up that begins now, for decisions that must see the latest change.
+    /// From a lookup that begins now, for decisions that must see the latest change.
     Asked,
 }
 
@@ -32,8 +32,8 @@ pub(super) struct Memory<V> {
 struct Inner<V> {
     clock: Clock,
     kept: Cache<String, Kept<V>>,
-    /// Grows with each [`Memory::forget`]. A look-up that began before it may have read what was true
-    /// then, so its outcome is not kept.
+    /// Grows with each [`Memory::forget`]. A lookup that began earlier may have read the old state,
+    /// so its outcome is not cached.
     forgotten: AtomicU64,
 }
 
@@ -49,9 +49,10 @@ impl<V: Clone + Send + Sync + 'static> Memory<V> {
         Self { inner: Arc::new(inner), single_flight: SingleFlight::default() }
     }
 
-    /// The outcome for `key`: remembered, or of one `look_up` that all concurrent callers share.
+    /// Returns the outcome for `key`, from the cache or from one `look_up` that all concurrent
+    /// callers share.
     ///
-    /// A shared look-up continues when its first caller leaves, since others wait for it.
+    /// A shared lookup continues when its first caller leaves, because others wait for it.
     pub(super) async fn get<F>(&self, key: &str, freshness: Freshness, look_up: F) -> Outcome<V>
     where
         F: Future<Output = Outcome<V>> + Send + 'static,
@@ -88,7 +89,7 @@ impl<V: Clone + Send + Sync + 'static> Memory<V> {
         }
     }
 
-    /// The outcome, if it is remembered and young enough. Asks no server.
+    /// Returns the outcome, if it is cached and young enough. Asks no server.
     pub(super) fn recall(&self, key: &str) -> Option<Outcome<V>> {
         let kept = self.inner.kept.get(key)?;
         kept.is_young(self.inner.clock.now()).then_some(kept.outcome)
@@ -135,9 +136,9 @@ impl<V> std::fmt::Debug for Memory<V> {
     }
 }
 
-/// How long a success is believed.
+/// How long a success is used.
 const POSITIVE: Duration = Duration::from_mins(10);
-/// How long "not found" is believed: people set up a handle and try at once.
+/// How long "not found" is used. It is short, because people set up a handle and try it at once.
 const NEGATIVE: Duration = Duration::from_mins(1);
 /// How long a success may stand in for a failed look-up.
 const STALE: Duration = Duration::from_hours(24);

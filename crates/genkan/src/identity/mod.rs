@@ -1,9 +1,10 @@
-//! Identity: DIDs to documents, handles to DIDs, the PLC directory, and which handles are given out.
+//! Identity: DIDs to documents, handles to DIDs, the PLC directory, and which handles are given
+//! out.
 //!
 //! A *document* is what a DID resolves to. A *PDS location* is the PDS that it names. The
 //! *directory* is the PLC directory, which the operator chose and trusts; everything else that is
-//! asked here is external and goes through the guarded client. Answers are kept for a bounded time.
-//! A failed look-up is never remembered as "not found". This room knows nothing of accounts: rooms
+//! asked here is external and goes through the guarded client. Answers are cached for a bounded
+//! time. A failed lookup is never cached as "not found". This room knows nothing of accounts: rooms
 //! above answer first for the names of their accounts.
 
 mod directory;

@@ -25,12 +25,13 @@ pub(crate) enum PdsLocationError {
     /// The handle leads to a DID whose document names another handle.
     #[error("the handle leads to a DID whose document does not name the handle")]
     Unconfirmed,
-    /// The document names no PDS, or one that is neither an https origin nor listed by the operator.
+    /// The document names no PDS, or one that is neither an https origin nor listed by the
+    /// operator.
     #[error("the DID document names no PDS with an https origin")]
     NoPds,
 }
 
-/// Finds locations, with the remembered documents and handles. Cheap to clone.
+/// Finds locations, with the cached documents and handles. Cheap to clone.
 #[derive(Clone, Debug)]
 pub(crate) struct PdsLocations {
     documents: Documents,
@@ -49,7 +50,7 @@ impl PdsLocations {
         Self { documents, handles, listed: listed.into(), clock, asked }
     }
 
-    /// The location of a DID, if it is remembered.
+    /// Returns the location of a DID, if it is cached.
     pub(crate) fn recall(&self, did: &str) -> Option<Result<PdsLocation, PdsLocationError>> {
         Some(
             self.documents
@@ -59,7 +60,7 @@ impl PdsLocations {
         )
     }
 
-    /// The location of a handle, if both its DID and the document are remembered.
+    /// Returns the location of a handle, if both its DID and the document are cached.
     pub(crate) fn recall_handle(&self, handle: &str) -> Option<Result<PdsLocation, PdsLocationError>> {
         let did = match self.handles.recall(handle)? {
             Ok(did) => did,
@@ -72,7 +73,7 @@ impl PdsLocations {
         Some(self.confirmed(handle, &document))
     }
 
-    /// The location of a DID.
+    /// Finds the location of a DID.
     pub(crate) async fn find(
         &self,
         did: &Did,
@@ -82,7 +83,8 @@ impl PdsLocations {
         self.of(&document)
     }
 
-    /// The location of a handle. The handle leads to the DID, and the DID's document names the handle.
+    /// Finds the location of a handle. The handle must lead to the DID, and the DID's document must
+    /// name the handle.
     pub(crate) async fn find_by_handle(
         &self,
         handle: &Handle,

@@ -1,7 +1,7 @@
 //! Names that are not given out under the handle domains.
 
-/// What a visitor could take for the operator, for a piece of the service, or for a machine's own
-/// name. Three to eighteen characters each; shorter and longer ones are refused anyway.
+/// Names that a visitor could take for the operator, for a part of the service, or for a machine.
+/// Each has three to eighteen characters; shorter and longer ones are refused in any case.
 pub(super) const RESERVED: &str = "
     about abuse accessibility account accounts activate adm admin administration administrator admins ads
     advertise affiliate affiliates alerts announce announcements anonymous api apis app apps archive

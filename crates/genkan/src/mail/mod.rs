@@ -1,9 +1,10 @@
 //! Emails to users, by way of an outbox.
 //!
-//! An *email* is written into the *outbox* in the transaction that causes it. A crash loses none, and a
-//! transaction that is rolled back sends none. A job hands emails to the *transport*, a mail server or
-//! a folder: each at least once, with the same Message-ID at every attempt, and with growing pauses
-//! while the transport fails. The content is sealed in the database, since it contains a code.
+//! An *email* is written into the *outbox* in the transaction that causes it. A crash loses none,
+//! and a transaction that is rolled back sends none. A job hands emails to the *transport*, a mail
+//! server or a folder: each at least once, with the same Message-ID at every attempt, and with
+//! growing pauses while the transport fails. The content is sealed in the database, since it
+//! contains a code.
 //!
 //! This room knows no accounts. Addresses and codes never reach a log.
 

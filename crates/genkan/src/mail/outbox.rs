@@ -44,7 +44,7 @@ struct Inner {
     counters: Counters,
 }
 
-/// The way out: transport, sender and times.
+/// The transport, with its sender and times.
 #[derive(Debug)]
 struct Way {
     transport: Transport,
@@ -148,7 +148,7 @@ impl Mail {
             // The first failure is reported only after all emails of the batch were handled.
             posted += u64::from(one?);
         }
-        // The gauges are set after the sending, so that they show what is left over.
+        // The gauges are set after the sending, so that they show what is left.
         let (waiting, oldest) = sql::waiting(&self.inner.db).await?;
         let age = oldest.map_or(0, |oldest| self.inner.clock.now().since(oldest).as_secs());
         self.inner.counters.waiting.set(waiting);
@@ -193,12 +193,12 @@ impl Mail {
     async fn post(&self, way: &Way, row: &Row) -> Result<bool, Error> {
         let inner = &*self.inner;
         let now = inner.clock.now();
-        // The lease is twice as long as an attempt may take, so that no other process sends the email
-        // while this attempt can still succeed.
+        // The lease is twice as long as an attempt may take, so that no other process sends the
+        // email while this attempt can still succeed.
         let lease = now.plus(way.timeout * 2);
         let mut tx = inner.db.begin().await?;
         let mine = sql::take(&mut tx, row, lease).await?;
-        // The commit comes before the sending: the lease must be visible to other processes first.
+        // Committed before the sending: other processes must see the lease first.
         tx.commit().await?;
         if !mine {
             return Ok(false);
@@ -223,8 +223,8 @@ impl Mail {
         };
         match handed_over {
             Ok(()) => {
-                // A crash here sends the email a second time, which the equal Message-ID makes harmless.
-                // The other order would lose it.
+                // A crash here sends the email a second time, which the equal Message-ID makes
+                // harmless. The other order would lose it.
                 failpoint("mail.sent");
                 let mut tx = inner.db.begin().await?;
                 sql::remove(&mut tx, &row.id).await?;
@@ -273,8 +273,8 @@ impl Mail {
         Ok(())
     }
 
-    /// Ends an email whose time is over. An expired code is removed, since it is of no use to anyone. An
-    /// undelivered message is kept for the operator.
+    /// Ends an email whose time is over. An expired code is removed, since it is of no use to
+    /// anyone. An undelivered message is kept for the operator.
     async fn expire(&self, row: &Row) -> Result<(), Error> {
         if row.kind == MESSAGE {
             return self.give_up(row, "expired").await;
@@ -324,8 +324,8 @@ pub(crate) async fn sweep(db: &Db, now: Timestamp) -> crate::db::Result<u64> {
     Ok(gone)
 }
 
-/// Returns the pause after an attempt: doubled each time, and spread at random by half of it, so that
-/// not all emails are sent at once when the mail server is back.
+/// Returns the pause after an attempt: doubled each time, and spread at random by half of it, so
+/// that not all emails are sent at once when the mail server is back.
 fn pause_after(attempts: u32) -> Duration {
     // The exponent is bounded before the shift, because a shift by 32 or more would overflow.
     let pause = FIRST_PAUSE.saturating_mul(1 << attempts.min(16)).min(LONGEST_PAUSE);

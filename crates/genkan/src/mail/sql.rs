@@ -8,7 +8,8 @@ use crate::db::{Db, Result, Tx};
 
 /// A waiting email.
 ///
-/// `due_at` is its lease as well: a process that moves it into the future owns the email until then.
+/// `due_at` is its lease as well: a process that moves it into the future owns the email until
+/// then.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Row {
     pub(super) id: String,
@@ -66,8 +67,8 @@ pub(super) async fn due(db: &Db, now: Timestamp, limit: i64) -> Result<Vec<Row>>
     rows.iter().map(read).collect()
 }
 
-/// Takes an email until `until` and counts the attempt. `false` if another process was faster or the
-/// email is gone.
+/// Takes an email until `until` and counts the attempt. `false` if another process was faster or
+/// the email is gone.
 pub(super) async fn take(tx: &mut Tx, row: &Row, until: Timestamp) -> Result<bool> {
     // `due_at = $2` makes this a compare-and-swap: of two processes that read the same row, only
     // the first finds it unchanged. The attempt is counted before it is made, so that a crash

@@ -1,4 +1,4 @@
-//! Emails through the outbox into a folder, and what becomes of those that nobody takes.
+//! Emails through the outbox into a folder, and emails that cannot be delivered.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -147,7 +147,7 @@ async fn only_the_newest_code_is_sent(db: Db) {
     assert!(emails.len() == 1 && emails[0].contains("Content-Language: de"), "{emails:?}");
 }
 
-/// A mail server takes its time, and another process looks for emails meanwhile.
+/// A mail server is slow, and another process looks for emails meanwhile.
 async fn a_letter_under_way_is_nobody_elses(db: Db) {
     let server = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("smtp://{}", server.local_addr().unwrap());

@@ -37,8 +37,8 @@ pub(super) struct Refusal {
 impl Transport {
     /// Makes an SMTP transport.
     ///
-    /// `name` is what this machine calls itself in `EHLO`. `extra_ca` is a PEM file of authorities that
-    /// are trusted in addition to the public ones.
+    /// `name` is what this machine calls itself in `EHLO`. `extra_ca` is a PEM file of authorities
+    /// that are trusted in addition to the public ones.
     pub(super) fn smtp(
         server: &SmtpUrl,
         name: &str,
@@ -53,7 +53,8 @@ impl Transport {
             SmtpTls::StartTls => Tls::Required(tls_to(&server.host, extra_ca)?),
             SmtpTls::Opportunistic => Tls::Opportunistic(tls_to(&server.host, extra_ca)?),
         };
-        // "Dangerous" means that this builder leaves the choice of TLS to its caller: it was made above.
+        // "Dangerous" means that this builder leaves the choice of TLS to its caller: it was made
+        // above.
         let mut builder = AsyncSmtpTransport::<Tokio1Executor>::builder_dangerous(&server.host)
             .port(server.port)
             .tls(tls)
@@ -114,8 +115,8 @@ impl Refusal {
     }
 }
 
-/// Replies that further attempts do not change (RFC 5321 §4.2.3). Other 5xx replies often have a cause
-/// that the operator can remove.
+/// Replies that further attempts do not change (RFC 5321 §4.2.3). Other 5xx replies often have a
+/// cause that the operator can remove.
 const NO_MAILBOX: [u16; 3] = [550, 551, 553];
 
 /// Writes a file so that a program that watches the folder never sees half of it. A second attempt

@@ -11,24 +11,24 @@ use crate::base::{Secret, Timestamp};
 use crate::db::{self, Db, Tx};
 use crate::fleet::HostId;
 
-/// The condition for an account that can be changed: its sign-up is done, and its deletion has not
-/// begun.
+/// The condition for an account that can be changed: its sign-up is complete, and its deletion has
+/// not begun.
 macro_rules! open {
     () => {
         "state = 'open' AND deleting_at IS NULL"
     };
 }
 
-/// What must hold of an account for a transaction to go on with it.
+/// The condition that an account must meet for a transaction to continue.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Demand<'a> {
-    /// Nothing: also a sign-up under way, or a deletion.
+    /// No condition: even a sign-up under way or a deletion.
     Nothing,
-    /// It is open, and not taken down.
+    /// The account is open and not taken down.
     Usable,
-    /// It is open and neither taken down nor deactivated.
+    /// The account is open and neither taken down nor deactivated.
     Active,
-    /// It is usable, and this is still the hash of its password.
+    /// The account is usable, and this is still the hash of its password.
     PasswordHash(&'a Secret<String>),
 }
 
@@ -85,7 +85,7 @@ pub(in crate::accounts) async fn list(
 pub(in crate::accounts) async fn insert_creating(tx: &mut Tx, account: &NewAccount) -> Result<(), NewError> {
     // A handle is taken in either of two columns. No unique index covers both, so the lock does.
     db::lock(tx, &format!("handle {}", account.handle)).await?;
-    // Asked first for the name of what is taken; the unique indexes decide a race.
+    // Asked first, to name the value that is taken. The unique indexes decide a race.
     if exists(tx, "handle", account.handle.as_str()).await?
         || exists(tx, "next_handle", account.handle.as_str()).await?
     {
@@ -115,7 +115,7 @@ pub(in crate::accounts) async fn insert_creating(tx: &mut Tx, account: &NewAccou
     }
 }
 
-/// Which of the unique values was taken meanwhile.
+/// Returns which of the unique values was taken meanwhile.
 fn taken(conflict: &db::Error) -> NewError {
     if conflict.conflicts_in("email") { NewError::EmailTaken } else { NewError::HandleTaken }
 }
@@ -157,14 +157,15 @@ pub(in crate::accounts) async fn set_deactivated(
     Ok(done.rows_affected() == 1)
 }
 
-/// `due`: only if the owner asked for it and did not come back in time. `false`: not so, or no such account.
+/// Records that a deletion begins. With `due`, only if the owner asked for it and did not return in
+/// time. Returns `false` if the condition does not hold or there is no such account.
 pub(in crate::accounts) async fn begin_deletion(
     tx: &mut Tx,
     did: &Did,
     due: bool,
     now: Timestamp,
 ) -> db::Result<bool> {
-    // A deletion that broke off keeps its first time. Beginning it again is how it is finished, so
+    // An interrupted deletion keeps its first time. It is finished by beginning it again, so
     // `deleting_at` need not be empty.
     let text = if due {
         "UPDATE accounts SET deleting_at = COALESCE(deleting_at, $2) WHERE did = $1 AND state = 'open'
@@ -201,10 +202,9 @@ pub(in crate::accounts) async fn due_for_deletion(
 /// For this long only the process that began a deletion may finish it.
 const UNDER_WAY: std::time::Duration = std::time::Duration::from_mins(2);
 
-/// Holds the account's row until `tx` ends. `false`: there is no account that meets the demand.
+/// Holds the account's row until `tx` ends. Returns `false` if no account meets the demand.
 ///
-/// The update changes nothing: it takes the row's lock, which both databases have no other
-/// portable word for.
+/// The update changes nothing. It locks the row in the one way that both databases support.
 pub(in crate::accounts) async fn hold(tx: &mut Tx, did: &Did, demand: Demand<'_>) -> db::Result<bool> {
     let statement = match demand {
         Demand::Nothing => "UPDATE accounts SET did = did WHERE did = $1",
@@ -292,7 +292,7 @@ pub(in crate::accounts) async fn set_email(
     }
 }
 
-/// Only while the address is still the one that was proved.
+/// Confirms the address, if it is still the one that the code was sent to.
 pub(in crate::accounts) async fn confirm_email(
     tx: &mut Tx,
     did: &Did,
@@ -476,7 +476,7 @@ pub(in crate::accounts) mod tests {
         assert!(add(&db, &same_did).await.is_err());
     }
 
-    /// The two look into different columns.
+    /// Each of the two checks another column.
     async fn sign_up_and_rename_do_not_both_get_a_handle(db: Db) {
         let ann = new_account("ann");
         add(&db, &ann).await.unwrap();
@@ -536,7 +536,7 @@ pub(in crate::accounts) mod tests {
     }
 
     async fn the_named_field_survives_a_race(db: Db) {
-        // What the look before the insert cannot see: the index itself answers.
+        // A row that the check before the insert cannot see: the index itself answers.
         let ann = new_account("ann");
         add(&db, &ann).await.unwrap();
         let mut tx = db.begin().await.unwrap();

@@ -7,7 +7,7 @@ use crate::accounts::AppPassword;
 use crate::base::Timestamp;
 use crate::db::{self, Db, Tx};
 
-/// `false`: the account has one of that name.
+/// Inserts an app password. Returns `false` if the account has one of that name.
 pub(in crate::accounts) async fn insert(
     tx: &mut Tx,
     did: &Did,
@@ -48,7 +48,7 @@ pub(in crate::accounts) async fn list(db: &Db, did: &Did) -> db::Result<Vec<AppP
     rows.iter().map(read).collect()
 }
 
-/// `false`: there was none.
+/// Removes an app password. Returns `false` if there was none.
 pub(in crate::accounts) async fn remove(tx: &mut Tx, did: &Did, name: &str) -> db::Result<bool> {
     let done = sqlx::query("DELETE FROM app_passwords WHERE did = $1 AND name = $2")
         .bind(did.as_str())
@@ -58,7 +58,7 @@ pub(in crate::accounts) async fn remove(tx: &mut Tx, did: &Did, name: &str) -> d
     Ok(done.rows_affected() == 1)
 }
 
-/// Holds one's row until `tx` ends. `false`: it was removed.
+/// Holds an app password's row until `tx` ends. Returns `false` if it was removed.
 pub(in crate::accounts) async fn hold(tx: &mut Tx, did: &Did, name: &str) -> db::Result<bool> {
     let done = sqlx::query("UPDATE app_passwords SET name = name WHERE did = $1 AND name = $2")
         .bind(did.as_str())

@@ -7,7 +7,7 @@ use crate::base::Timestamp;
 use crate::db::{self, Db, Error, Tx};
 use crate::mail::Reason;
 
-/// A code that somebody tried.
+/// A stored code.
 #[derive(Debug)]
 pub(in crate::accounts) struct Row {
     pub(in crate::accounts) did: Did,
@@ -30,7 +30,8 @@ pub(in crate::accounts) async fn put(tx: &mut Tx, row: &Row, reason: Reason) -> 
     Ok(())
 }
 
-/// Counts an attempt at an account's code. `None`: it has none, or too many were made.
+/// Counts an attempt at an account's code and returns the code. Returns `None` if there is none or
+/// too many attempts were made.
 pub(in crate::accounts) async fn attempt(
     tx: &mut Tx,
     did: &Did,
@@ -51,7 +52,7 @@ pub(in crate::accounts) async fn attempt(
     row.as_ref().map(read).transpose()
 }
 
-/// The code with this hash. Counts no attempt.
+/// Finds the code with this hash. Counts no attempt.
 pub(in crate::accounts) async fn find(
     db: &Db,
     hash: &str,
@@ -69,7 +70,7 @@ pub(in crate::accounts) async fn find(
     row.as_ref().map(read).transpose()
 }
 
-/// Uses a code up. `false`: it was used, or replaced.
+/// Uses a code up. Returns `false` if it was used or replaced.
 pub(in crate::accounts) async fn take(
     tx: &mut Tx,
     did: &Did,

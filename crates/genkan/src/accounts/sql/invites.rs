@@ -34,7 +34,7 @@ pub(in crate::accounts) async fn is_good(db: &Db, code: &str) -> db::Result<bool
     Ok(row.is_some())
 }
 
-/// Uses the code once for `did`. `false`: it is unknown, used up or disabled.
+/// Uses the code once for `did`. Returns `false` if it is unknown, used up or disabled.
 pub(in crate::accounts) async fn take(
     tx: &mut Tx,
     code: &str,
@@ -60,7 +60,7 @@ pub(in crate::accounts) async fn take(
     Ok(true)
 }
 
-/// Gives a use back when the sign-up came to nothing. Repeating it gives back nothing more.
+/// Returns a use to the code after a failed sign-up. A repeated call returns nothing more.
 pub(in crate::accounts) async fn give_back(tx: &mut Tx, code: &str, did: &Did) -> db::Result<()> {
     let done = sqlx::query("DELETE FROM invite_uses WHERE code = $1 AND did = $2")
         .bind(code)
@@ -76,7 +76,7 @@ pub(in crate::accounts) async fn give_back(tx: &mut Tx, code: &str, did: &Did) -
     Ok(())
 }
 
-/// `false`: there is no such code, or it was disabled before.
+/// Disables a code. Returns `false` if there is no such code or it was already disabled.
 pub(in crate::accounts) async fn disable(tx: &mut Tx, code: &str, now: Timestamp) -> db::Result<bool> {
     let done =
         sqlx::query("UPDATE invite_codes SET disabled_at = $2 WHERE code = $1 AND disabled_at IS NULL")
@@ -87,7 +87,7 @@ pub(in crate::accounts) async fn disable(tx: &mut Tx, code: &str, now: Timestamp
     Ok(done.rows_affected() == 1)
 }
 
-/// Disables every code made for an account.
+/// Disables every code created for an account.
 pub(in crate::accounts) async fn disable_of_account(
     tx: &mut Tx,
     account: &str,

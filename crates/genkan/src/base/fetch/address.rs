@@ -4,8 +4,9 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// Accepts global unicast addresses. The error says what another address is, in words.
 ///
-/// IPv6 addresses that contain an IPv4 address (mapped, compatible, NAT64, 6to4, Teredo) are refused
-/// whatever they contain: no public server needs one, and each is a way around the IPv4 table.
+/// IPv6 addresses that contain an IPv4 address (mapped, compatible, NAT64, 6to4, Teredo) are
+/// refused whatever they contain: no public server needs one, and each is a way around the IPv4
+/// table.
 pub(crate) fn check(address: IpAddr) -> Result<(), &'static str> {
     match address {
         IpAddr::V4(address) => check_v4(address),

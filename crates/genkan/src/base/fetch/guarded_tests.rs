@@ -12,7 +12,7 @@ use super::*;
 const LIMITS: Limits =
     Limits { total: Duration::from_secs(5), idle: Duration::from_secs(1), body_bytes: 64, redirects: 0 };
 
-/// A server on loopback that gives one answer to everybody and counts.
+/// A server on loopback that always gives the same answer, and counts.
 struct Server {
     address: SocketAddr,
     connections: Arc<AtomicUsize>,
@@ -64,7 +64,7 @@ fn ok(body: &str) -> String {
     format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{body}", body.len())
 }
 
-/// Instead of dialling, remembers where to and goes to the canary.
+/// Redirects every connection to the canary, and records the intended address.
 fn recording(guarded: &GuardedClient, canary: &Server) -> Arc<Mutex<Vec<SocketAddr>>> {
     guarded.detour(canary.address)
 }
@@ -95,7 +95,8 @@ async fn a_rebinding_name_is_dialled_at_the_checked_address_only() {
     .await;
     let guarded = guarded(&dns, Vec::new());
     let dialled = recording(&guarded, &canary);
-    // The canary speaks no TLS, so the call fails after dialling; where it dialled is the point.
+    // The canary speaks no TLS, so the call fails after dialling. The test is about the dialled
+    // address.
     assert!(guarded.get("https://rebind.example.com/", "*/*", &LIMITS).await.is_err());
     assert_eq!(*dialled.lock().unwrap(), ["93.184.216.34:443".parse().unwrap()], "8");
     assert_eq!(dns.asked(), 2, "one look-up, A and AAAA");

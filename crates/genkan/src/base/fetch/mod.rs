@@ -2,11 +2,11 @@
 //!
 //! [`GuardedClient`] connects to names that users or external servers chose: handles, `did:web`,
 //! OAuth clients and authorization servers. It resolves names by itself, connects only to addresses
-//! that it has checked, and limits size and time. The data path has connections of its own to external
-//! servers, at addresses from the same [`Names`].
+//! that it has checked, and limits size and time. The data path has connections of its own to
+//! external servers, at addresses from the same [`Names`].
 //!
-//! [`UnguardedClient`] connects to origins from the operator's configuration: hosts of the fleet and
-//! the PLC directory. They may well be private.
+//! [`UnguardedClient`] connects to origins from the operator's configuration: hosts of the fleet
+//! and the PLC directory. They may well be private.
 //!
 //! Neither client reads proxies from the environment, keeps cookies or decompresses bodies.
 

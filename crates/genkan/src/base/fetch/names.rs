@@ -1,7 +1,7 @@
 //! External names: which ones Genkan may connect to, and at which addresses.
 //!
-//! All clients that connect to external names take an address from here, and connect to exactly that
-//! address.
+//! All clients that connect to external names take an address from here, and connect to exactly
+//! that address.
 
 use std::net::IpAddr;
 use std::sync::Arc;

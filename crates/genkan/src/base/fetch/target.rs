@@ -75,8 +75,8 @@ pub(crate) fn check_name(host: &str) -> Result<(), Refusal> {
     }
     let labels: Vec<&str> = host.split('.').collect();
     let last = labels.last().copied().unwrap_or_default();
-    // Some resolvers read `127.1`, `0x7f.1` and `2130706433` as addresses. No top-level domain begins
-    // with a digit.
+    // Some resolvers read `127.1`, `0x7f.1` and `2130706433` as addresses. No top-level domain
+    // begins with a digit.
     if last.starts_with(|first: char| first.is_ascii_digit()) {
         return Err(Refusal::AddressLiteral);
     }

@@ -1,4 +1,5 @@
-//! A name server on loopback for tests, answering by a function of the name and how often anything was asked.
+//! A name server on loopback for tests. A function of the name and of the number of questions so
+//! far gives its answers.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -33,7 +34,8 @@ impl Reply {
 }
 
 impl TestDns {
-    /// `reply` gets the absolute name and the number of this question, from 1 (an address look-up asks twice).
+    /// `reply` gets the absolute name and the number of this question, from 1 (an address look-up
+    /// asks twice).
     pub(crate) async fn start(reply: impl Fn(&str, usize) -> Reply + Send + 'static) -> Self {
         let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
         let address = socket.local_addr().unwrap();

@@ -1,7 +1,7 @@
 //! TLS settings for outgoing connections: one stack (rustls with ring), one set of roots.
 //!
-//! The roots are Mozilla's, built in, and not those of the machine: a minimal container has none, and
-//! two replicas must not trust different authorities. An operator adds authorities by a file.
+//! The roots are Mozilla's, built in, and not those of the machine: a minimal container has none,
+//! and two replicas must not trust different authorities. An operator adds authorities by a file.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -19,8 +19,8 @@ pub(crate) struct TlsError {
     problem: String,
 }
 
-/// Returns the settings for outgoing TLS connections: HTTP/1.1, with the built-in roots and those in
-/// `extra_ca_file` (PEM).
+/// Returns the settings for outgoing TLS connections: HTTP/1.1, with the built-in roots and those
+/// in `extra_ca_file` (PEM).
 pub(crate) fn client_config(extra_ca_file: Option<&Path>) -> Result<Arc<ClientConfig>, TlsError> {
     let mut roots = RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
     if let Some(path) = extra_ca_file {

@@ -135,7 +135,7 @@ mod tests {
         UnguardedClient::new(None).unwrap().send(request, Duration::from_secs(5), 16).await
     }
 
-    /// A server that reads a little, says `answer`, and closes.
+    /// A server that reads a little, sends `answer`, and closes.
     async fn once(answer: &'static str) -> String {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}/", listener.local_addr().unwrap());

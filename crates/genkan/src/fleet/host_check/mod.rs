@@ -16,7 +16,7 @@ use super::plc_proxy::Prober;
 use crate::base::{Clock, Origin, Secret};
 use crate::keys::Ring;
 
-/// What a proof is about.
+/// The subject of a proof.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Proof {
@@ -28,7 +28,7 @@ pub(crate) enum Proof {
     SigningKey,
     AdminPassword,
     RotationKey,
-    /// Programs read it by the name that the settings use.
+    /// Serialised under the name of the settings, which programs read.
     #[serde(rename = "directory_front")]
     PlcProxy,
     EntrywayDid,
@@ -60,7 +60,7 @@ pub(crate) struct Finding {
     pub(crate) verdict: Verdict,
 }
 
-/// All findings about one host, with what it reports of itself.
+/// All findings about one host, with what it reports about itself.
 #[derive(Clone, Debug)]
 pub(crate) struct HostCheck {
     pub(crate) findings: Vec<Finding>,
@@ -99,18 +99,19 @@ impl fmt::Display for Proof {
     }
 }
 
-/// What every host must be configured with.
+/// The configuration that every host needs.
 #[derive(Clone, Debug)]
 pub(crate) struct Expected {
     pub(crate) public_url: Origin,
     pub(crate) service_did: Did,
     /// Each with its leading dot.
     pub(crate) handle_domains: Vec<String>,
-    /// `None`: this Genkan has no PLC proxy, and hosts go to the directory themselves.
+    /// The PLC proxy's URL. `None` if this Genkan has no PLC proxy and hosts use the directory
+    /// itself.
     pub(crate) front_url: Option<Origin>,
     pub(crate) directory_url: Origin,
-    /// Makes the nonces of DPoP proofs (RFC 9449 §8). A host that has it accepts those that Genkan
-    /// computes.
+    /// The secret for the nonces of DPoP proofs (RFC 9449 §8). A host that has it accepts the
+    /// nonces that Genkan computes.
     pub(crate) dpop_secret: Secret<[u8; 32]>,
 }
 
@@ -162,7 +163,7 @@ impl HostChecker {
         Some(settings)
     }
 
-    /// Makes every proof that can be made. A host that cannot be reached has one finding.
+    /// Makes every proof that is possible. An unreachable host has one finding.
     pub(crate) async fn check(&self, subject: &Subject) -> HostCheck {
         proofs::all(self, subject).await
     }

@@ -162,7 +162,7 @@ async fn signing_key(of: &HostChecker, subject: &Subject, host: &Did) -> Verdict
         sub: unused_did(),
         scope: Scope::Access,
         iat: now,
-        // Long enough for a host whose clock is somewhat wrong, which has a finding of its own.
+        // Long enough for a host with a somewhat wrong clock, which has a finding of its own.
         exp: now + 120,
         jti: random::id(),
     };
@@ -236,7 +236,7 @@ async fn plc_proxy(of: &HostChecker, subject: &Subject, host: &Did) -> Verdict {
     }
     match with_probe_token(of, subject, host.as_str()).await {
         Err(error) if was_believed(&error) => good(proxy.to_string()),
-        // A directory that does not know the DID gave this answer, so it was not our proxy.
+        // A directory that does not know the DID gave this answer, so it was not Genkan's proxy.
         Err(HostError::Refused { status: 401, message, .. }) => {
             bad(format!("it asks another PLC directory ({message})"), format!("set PDS_DID_PLC_URL={proxy}"))
         }
@@ -334,7 +334,7 @@ fn probe_handle(of: &HostChecker) -> Handle {
     format!("genkan-probe{domain}").parse().expect("a handle domain has a leading dot and is a domain")
 }
 
-/// The public half of a key that is thrown away.
+/// Returns the public half of a key whose private half is dropped.
 fn unreserved_key() -> PublicKey {
     loop {
         if let Ok(key) = K256PrivateKey::from_bytes(&random::bytes::<32>()) {

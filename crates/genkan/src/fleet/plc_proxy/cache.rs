@@ -1,5 +1,4 @@
-//! A short memory of the directory's answers. Readers of one page at the same time share one
-//! look-up.
+//! A short-lived cache of the directory's answers. Concurrent readers of one page share one lookup.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -33,21 +32,21 @@ impl Page {
         Self::json(status, &json!({ "message": message }))
     }
 
-    /// Whether the answer may be remembered: the DID exists, or was ended for good. An unknown DID
-    /// may be written in a moment.
+    /// Whether the answer may be cached: the DID exists, or was ended for good. An unknown DID may
+    /// be created at any moment.
     fn is_lasting(&self) -> bool {
         matches!(self.status, StatusCode::OK | StatusCode::GONE)
     }
 }
 
-/// Remembered pages, bounded in number and lifetime.
+/// Cached pages, bounded in number and lifetime.
 pub(super) struct Cache {
     clock: Clock,
     lifetime: Duration,
     pages: Arc<quick_cache::sync::Cache<String, (Timestamp, Page)>>,
     single_flight: SingleFlight<Page>,
-    /// Grows with each [`Cache::forget`]. A look-up that began before it may have read the old
-    /// page, so its answer is not remembered.
+    /// Grows with each [`Cache::forget`]. A lookup that began earlier may have read the old page,
+    /// so its answer is not cached.
     forgotten: Arc<AtomicU64>,
 }
 

@@ -1,11 +1,11 @@
-//! The PLC proxy: what hosts have as `PDS_DID_PLC_URL` instead of the PLC directory itself. The
+//! The PLC proxy: hosts have its URL as `PDS_DID_PLC_URL`, instead of the PLC directory's. The
 //! settings call it the directory front.
 //!
-//! It passes reads on, remembers them for a moment, and passes writes on for DIDs that Genkan
-//! knows. No database is asked on the read path, so it is as available as the directory. Sign-up
-//! sees through it what became of an operation; moves will hold one exact operation back here. It
-//! listens for the hosts only. A *probe DID* is answered by the proxy itself: so it can be proven,
-//! from any process with our keys, that a host asks here and nowhere else.
+//! It forwards reads, caches them for a moment, and forwards writes for DIDs that Genkan knows. The
+//! read path needs no database, so the proxy is as available as the directory. Through it a sign-up
+//! learns whether the directory accepted an operation. Only hosts may reach it. The proxy itself
+//! answers for *probe DIDs*. With these, any process with Genkan's keys can prove that a host asks
+//! this proxy and nothing else.
 
 mod cache;
 mod probe;

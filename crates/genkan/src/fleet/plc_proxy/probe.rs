@@ -1,5 +1,5 @@
-//! Probe DIDs: created on demand, and recognised by every process that has our keys, without a
-//! database.
+//! Probe DIDs: created on demand, and recognised without a database by every process that has
+//! Genkan's keys.
 //!
 //! A probe DID is twelve random characters and twelve that follow from them by a key of this
 //! Genkan. The proxy answers for it with a document whose signing key follows in the same way. A
@@ -37,8 +37,8 @@ impl Prober {
         Self { key: ring.derived("directory front probe") }
     }
 
-    /// Creates a probe DID that was never used: a host may remember the document of an earlier one,
-    /// and would then prove nothing.
+    /// Creates an unused probe DID. A host may have cached the document of an earlier one, and
+    /// would then prove nothing.
     pub(crate) fn fresh(&self) -> ProbeIdentity {
         loop {
             // Eight bytes are 13 characters of base32. The first half of the identifier takes 12 of
@@ -81,7 +81,7 @@ impl ProbeIdentity {
         data
     }
 
-    /// The page of the probe DID. It reads like any other DID, but has no history.
+    /// The page of the probe DID. It looks like that of any other DID, but has no history.
     pub(super) fn page(&self, part: &str) -> Page {
         match part {
             "" => Page::json(StatusCode::OK, &json!(DidDocument::of_plc_data(&self.did, &self.data()))),
@@ -104,7 +104,7 @@ impl Prober {
     }
 }
 
-/// Of the 24 characters of a `did:plc`.
+/// Half of the 24 characters of a `did:plc`.
 const HALF: usize = 12;
 
 #[cfg(test)]

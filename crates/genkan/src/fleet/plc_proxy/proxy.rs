@@ -1,4 +1,4 @@
-//! The proxy itself: which request is answered from memory, by a probe, or by the directory.
+//! The proxy itself: it answers from its cache, as a probe, or by asking the directory.
 
 use std::fmt;
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use super::probe::Prober;
 use crate::base::fetch::{UnguardedClient, UnguardedError};
 use crate::base::{Clock, Origin};
 
-/// Tells whether Genkan has an account or a sign-up of a DID.
+/// Whether Genkan has an account or a sign-up of a DID.
 pub(crate) type Knows = dyn Fn(Did) -> BoxFuture<'static, Result<bool, crate::db::Error>> + Send + Sync;
 
 /// The PLC proxy. Cheap to clone.
@@ -97,7 +97,7 @@ impl PlcProxy {
         let did = asked.did.clone();
         let key = format!("{}{}", asked.did, asked.part);
         let pass =
-            // `HEAD` is read as `GET`, so both share one remembered page.
+            // `HEAD` is read as `GET`, so both share one cached page.
             async move { inner.pass(&Asked { method: Method::GET, body: Bytes::new(), ..asked }).await };
         self.inner.cache.get(&did, key, pass).await
     }
@@ -109,18 +109,19 @@ impl PlcProxy {
             _ => Ok(false),
         };
         let page = match known {
-            // Only operations for accounts of this service are passed on. One for any other DID
+            // Only operations for accounts of this service are forwarded. One for any other DID
             // would come from a faulty or compromised host.
             Ok(true) => {
                 let page = self.inner.pass(&asked).await;
-                // Also after a refusal or no answer: the operation may be in the log all the same.
+                // Even after a refusal or without an answer: the operation may be in the log all
+                // the same.
                 self.forget(&did);
                 page
             }
             Ok(false) => {
                 Page::message(StatusCode::FORBIDDEN, "only accounts of this service are written here")
             }
-            // 503 says that trying again may help. A refusal would be final.
+            // 503 means that another try may help. A refusal would be final.
             Err(_) => Page::message(StatusCode::SERVICE_UNAVAILABLE, "it cannot be said now whose this is"),
         };
         tracing::info!(
@@ -133,7 +134,7 @@ impl PlcProxy {
 }
 
 impl Inner {
-    /// Passes a request on to the directory. A failure becomes 502 or 504.
+    /// Forwards a request to the directory. A failure becomes 502 or 504.
     async fn pass(&self, asked: &Asked) -> Page {
         let mut request = Request::new(Full::new(asked.body.clone()));
         *request.method_mut() = asked.method.clone();
@@ -172,7 +173,7 @@ impl fmt::Debug for PlcProxy {
     }
 }
 
-/// Splits `/did%3Aplc%3Aabc/log/last` into the DID and the part of it that is asked for.
+/// Splits `/did%3Aplc%3Aabc/log/last` into the DID and the requested part.
 fn split(path: &str) -> Option<(String, String)> {
     let (did, part) = match path.strip_prefix('/')?.split_once('/') {
         Some((did, part)) => (did, format!("/{part}")),
