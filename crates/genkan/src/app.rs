@@ -1,4 +1,4 @@
-//! The wiring: how the services of all rooms are put together.
+//! The wiring: it builds the services of all rooms.
 
 use std::collections::HashSet;
 use std::ops::Deref;
@@ -286,7 +286,8 @@ async fn open_database(config: &Config) -> Result<Db, BuildError> {
 /// Opens the key ring, once every sealed value in the database is known to be readable.
 async fn open_ring(config: &Config, db: &Db, clock: &Clock) -> Result<Ring, BuildError> {
     let keys = sealing_keys(config)?;
-    // A missing sealing key stops the start: otherwise it would show only when its first value is read.
+    // A missing sealing key stops the start: otherwise it would show only when its first value is
+    // read.
     let sealer = Sealer::of(&keys);
     // Each sealed column is searched for ids of keys that were not provided. One is enough to stop.
     for column in sealed_columns() {
@@ -373,8 +374,8 @@ fn links_settings(config: &Config) -> links::Settings {
     }
 }
 
-/// Ends the grant of an app when the linked session under it ends. A job that compares both finds what
-/// a crash in between leaves.
+/// Ends the grant of an app when the linked session under it ends. A job that compares both finds
+/// what a crash in between leaves.
 fn end_grants_of_links(links: &Links, oauth: &OAuth) {
     let oauth = oauth.clone();
     links.on_end(move |link| {

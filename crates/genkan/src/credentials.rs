@@ -2,10 +2,10 @@
 //!
 //! Sessions, browser sign-ins and grants are kept by three rooms. An event that ends them (a reset,
 //! a takedown, a deletion) must not forget one: a session that lives on after a takedown is a hole.
-//! So stories say *which* credentials end with [`Ending`], and [`Credentials::end`] knows where they
-//! are. It works in the caller's transaction: either the event happened and they are over, or
-//! neither. The commit tells this process, and the changes feed all others. A linked session ends
-//! when the feed tells of the end of its grant.
+//! So stories say *which* credentials end with [`Ending`], and [`Credentials::end`] knows where
+//! they are. It works in the caller's transaction, so the event and the end of the credentials
+//! happen together or not at all. The commit informs this process, and the changes feed informs the
+//! others. A linked session ends when the feed reports the end of its grant.
 
 use genkan_protocol::syntax::Did;
 

@@ -88,12 +88,13 @@ impl Running {
                 Ok(())
             });
         }
-        // In this order: what the app read when it was built may be older than the row that commands
-        // look for.
+        // In this order: what the app read when it was built may be older than the row that
+        // commands look for.
         let replica = Replica::register(&app.db, &app.clock, &process_name()).await?;
         app.fleet.take_up(&replica).await?;
         let heartbeat = tokio::spawn(replica.clone().keep_alive());
-        // An embedded database has one process: leases that an earlier one held would only delay work.
+        // An embedded database has one process: leases that an earlier one held would only delay
+        // work.
         if app.db.is_embedded() {
             app.sign_ups.end_leases().await?;
             app.renames.end_leases().await?;
@@ -106,9 +107,11 @@ impl Running {
         Ok(Self { readiness, edge, stop, listeners, replica, heartbeat, db: app.db.clone() })
     }
 
-    /// Stops accepting requests and waits for running ones. `false` if `grace` ended before they did.
+    /// Stops accepting requests and waits for running ones. `false` if `grace` ended before they
+    /// did.
     ///
-    /// The listeners for operators and for the PLC proxy stop last, since running requests need them.
+    /// The listeners for operators and for the PLC proxy stop last, since running requests need
+    /// them.
     pub(crate) async fn stop(self, grace: Duration) -> bool {
         let Self { edge, stop, mut listeners, replica, heartbeat, db, .. } = self;
         let in_time = edge.stop(grace).await;

@@ -1,7 +1,7 @@
 //! Administrative calls: `Authorization: Basic admin:<password>`.
 //!
-//! The operator's admin password is good for all of them. A host's admin password, which hosts pass
-//! on for two methods, is good for these and for accounts on that host.
+//! The operator's admin password is valid for all of them. A host's admin password, which hosts
+//! pass on for a few methods, is valid for these methods and for accounts on that host.
 
 use std::marker::PhantomData;
 
@@ -37,8 +37,7 @@ impl<M: Method> FromRequestParts<App> for Operator<M> {
     }
 }
 
-/// The admin password that a call of the method `M` came with: the operator's, or that of some
-/// host.
+/// The admin password of a call of the method `M`: the operator's, or that of a host.
 #[derive(Debug)]
 pub(crate) struct AdminPassword<M> {
     given: Secret<String>,
@@ -55,10 +54,10 @@ impl<M: Method> FromRequestParts<App> for AdminPassword<M> {
 }
 
 impl<M> AdminPassword<M> {
-    /// The account, if the password is the operator's or that of the account's host.
+    /// Returns the account, if the password is the operator's or that of the account's host.
     ///
-    /// A wrong password is refused alike whether or not the account exists, so that only the
-    /// operator learns which do.
+    /// A wrong password gets the same refusal whether or not the account exists, so that only the
+    /// operator learns which accounts exist.
     pub(crate) fn unlock(self, app: &App, account: Option<Account>) -> Result<(Account, By), XrpcError> {
         // The operator's password is tried first, because with it the answer may say that the
         // account does not exist.
@@ -106,7 +105,7 @@ fn is_operators(app: &App, given: &Secret<String>) -> bool {
     app.config.keys.admin_password.as_ref().is_some_and(|known| is_same(known, given))
 }
 
-/// Whose admin password it was.
+/// The owner of the admin password.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum By {
     Operator,
@@ -143,8 +142,7 @@ fn password(headers: &HeaderMap) -> Result<Secret<String>, XrpcError> {
 /// Compares in constant time: the digests have one length, whatever the passwords have.
 fn is_same(known: &Secret<String>, given: &Secret<String>) -> bool {
     let digest = |secret: &Secret<String>| -> [u8; 32] { Sha256::digest(secret.expose().as_bytes()).into() };
-    // An empty password in the settings never matches, so that a forgotten setting does not open
-    // the door.
+    // An empty password in the settings never matches, so that a forgotten setting admits nobody.
     !known.expose().is_empty() && bool::from(digest(known).ct_eq(&digest(given)))
 }
 

@@ -1,4 +1,4 @@
-//! Which failure of a room becomes which answer.
+//! The answers for the failures of rooms.
 //!
 //! Errors are matched without `_`, so that a new failure makes the compiler ask for its answer.
 //! Trouble on this side is 5xx, never 401 or `InvalidToken`, because clients log people out on
@@ -24,7 +24,8 @@ impl From<crate::db::Error> for XrpcError {
 }
 
 impl From<accounts::ClaimError> for XrpcError {
-    /// For an e-mail address; handles are changed by `renames`, which has its own error.
+    /// The answer about an e-mail address. Handles are changed by `renames`, which has an error of
+    /// its own.
     fn from(error: accounts::ClaimError) -> Self {
         use accounts::ClaimError as E;
         match error {
@@ -201,8 +202,8 @@ mod tests {
     use super::*;
     use crate::forward;
 
-    /// Clients sign people out on 401, so trouble with the database is always 5xx. 503 says that
-    /// another try is worth it.
+    /// Clients sign people out on 401, so trouble with the database is always 5xx. 503 means that
+    /// another try may help.
     #[test]
     fn a_database_that_is_away_is_503_and_a_bug_is_500() {
         use axum::response::IntoResponse as _;

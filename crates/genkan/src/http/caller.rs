@@ -1,12 +1,12 @@
-//! Whom a call speaks for: a client with an access token, an app within its grant, or a host on a
+//! The caller of a method: a client with an access token, an app within its grant, or a host on a
 //! client's behalf.
 //!
 //! Which of these may call a method is a column of the routing table. A handler takes [`Caller`]
-//! with the type of its method, and is reached only by callers whom the method's row admits.
+//! with the type of its method, and only callers that the method's row admits reach it.
 //!
-//! A *session token* names a host as its audience and is typed `at+jwt`. An app shows its grant's
-//! token with a proof (`DPoP`). *Service auth* is a token signed by the account's key, which only
-//! the account's host has; it names Genkan as its audience and one method (`lxm`).
+//! A *session token* names a host as its audience and is typed `at+jwt`. An app presents its
+//! grant's token with a proof (`DPoP`). *Service auth* is a token signed by the account's key,
+//! which only the account's host has; it names Genkan as its audience and one method (`lxm`).
 
 use std::marker::PhantomData;
 use std::sync::Arc;
@@ -66,7 +66,7 @@ impl<M: Method> FromRequestParts<App> for Caller<M> {
 }
 
 impl<M> Caller<M> {
-    /// Whether the e-mail address may be seen.
+    /// Whether the caller may see the e-mail address.
     pub(crate) fn sees_email(&self) -> bool {
         match &self.by {
             By::Client | By::Host => true,
@@ -85,7 +85,7 @@ impl<M> Caller<M> {
     }
 }
 
-/// The refresh token that a call of the method `M` came with, not yet checked.
+/// The refresh token of a call of the method `M`, not yet checked.
 #[derive(Debug)]
 pub(crate) struct RefreshToken<M> {
     pub(crate) token: Secret<String>,
@@ -103,7 +103,7 @@ impl<M: Method> FromRequestParts<App> for RefreshToken<M> {
     }
 }
 
-/// Finds the account that a call speaks for, and refuses callers whom the row does not admit.
+/// Finds the account that a call speaks for, and refuses callers that the row does not admit.
 pub(super) async fn check_access(
     app: &App,
     headers: &HeaderMap,
@@ -117,7 +117,7 @@ pub(super) async fn check_access(
     } else {
         by_bearer(app, bearer(headers)?, row, access).await?
     };
-    // Only now, since a caller who is not the account must not learn that it is taken down.
+    // Only now, because others than the account must not learn that it is taken down.
     if !access.taken_down && account.standing() == Standing::TakenDown {
         return Err(unauthorized("AccountTakedown", messages::TAKEN_DOWN));
     }
@@ -135,7 +135,7 @@ async fn by_bearer(
         let grant = app.oauth.check_bearer(token).await?;
         return by_app(app, grant, access.apps).await;
     }
-    // Only session tokens have such a hint. Where hosts may not call, no token is taken for service
+    // Only session tokens have such a hint. Where hosts may not call, no token counts as service
     // auth.
     if key_hint(token).is_some() || !access.hosts {
         by_session(app, token, access.sessions).await
@@ -163,7 +163,7 @@ async fn by_grant(
     by_app(app, grant, apps).await
 }
 
-/// An app, as far as its grant allows the method.
+/// Admits an app, if its grant allows the method.
 async fn by_app(app: &App, grant: Arc<GrantCaller>, apps: AppAccess) -> Result<(Account, By), XrpcError> {
     let invalid = |why| XrpcError::from(AccessError::Token(why));
     // A linked account has no host here: its own PDS answers everything that is not forwarded.
@@ -181,7 +181,7 @@ async fn by_app(app: &App, grant: Arc<GrantCaller>, apps: AppAccess) -> Result<(
     Ok((account, By::App(grant)))
 }
 
-/// Refuses a grant whose scope does not hold what the method needs.
+/// Refuses a grant whose scope does not cover the method.
 fn check_grant(scope: &str, apps: AppAccess) -> Result<(), XrpcError> {
     let scopes = Scopes::parse(scope);
     let is_enough = match apps {
@@ -189,7 +189,7 @@ fn check_grant(scope: &str, apps: AppAccess) -> Result<(), XrpcError> {
         AppAccess::Account(attribute, action) => scopes.allows_account(attribute, action),
         AppAccess::Identity(attribute) => scopes.allows_identity(attribute),
         AppAccess::Never(instead) => {
-            // A method that no grant can allow. The text says what the app can do instead.
+            // No grant can allow this method. The text says what the app can do instead.
             return Err(XrpcError::new(StatusCode::FORBIDDEN, "Forbidden", instead));
         }
     };

@@ -38,7 +38,7 @@ impl Readiness {
 
     /// # Errors
     ///
-    /// Why this process should get no requests.
+    /// The reason why this process should get no requests.
     pub(super) async fn check(&self) -> Result<(), &'static str> {
         if self.draining.load(Ordering::SeqCst) {
             return Err("draining");

@@ -1,10 +1,10 @@
-//! The registry of the XRPC methods that Genkan answers: which handler answers which row of the
-//! routing table.
+//! The registry of the XRPC methods that Genkan answers: the handler of each row of the routing
+//! table.
 //!
 //! A handler is bound to its row by a type that [`method!`](super::method::method) declares beside
-//! it. The type names the row when the handler is mounted, and in the extractors that tell the
-//! handler who calls ([`Caller`](super::caller::Caller), [`Operator`](super::admin_auth::Operator)
-//! and others). Path, verb and who may call are read from the row, so they cannot differ from the
+//! it. The type names the row when the handler is mounted, and in the extractors that give the
+//! handler its caller ([`Caller`](super::caller::Caller), [`Operator`](super::admin_auth::Operator)
+//! and others). Path, verb and admitted callers come from the row, so they cannot differ from the
 //! table.
 
 use std::collections::BTreeSet;
@@ -22,7 +22,7 @@ use crate::app::App;
 use crate::routing::{Callers, MethodKind, Row, Rule, table};
 use crate::wire::error::XrpcError;
 
-/// Methods and their handlers, on their way to becoming routes.
+/// Methods and their handlers, from which the routes are built.
 pub(crate) struct Methods<S> {
     router: Router<S>,
     names: BTreeSet<&'static str>,
@@ -33,7 +33,7 @@ impl<S: Clone + Send + Sync + 'static> Methods<S> {
         Self { router: Router::new(), names: BTreeSet::new() }
     }
 
-    /// Has the handler answer the method.
+    /// Mounts the handler of a method.
     pub(crate) fn answer<M: Method, H, T>(self, _: M, handler: H) -> Self
     where
         H: Handler<T, S>,
@@ -70,7 +70,7 @@ impl<S: Clone + Send + Sync + 'static> Methods<S> {
 }
 
 impl Methods<App> {
-    /// Answers the methods that have no handler yet: callers who may call them are told 501.
+    /// Mounts the methods that have no handler yet: admitted callers get 501.
     pub(crate) fn refuse_unanswered(self) -> Self {
         table::ROWS.iter().fold(self, |methods, row| match row.rule {
             Rule::NotYet(message) => {

@@ -1,5 +1,5 @@
-//! The layers around every answer of this room, in one list, and the routes that need no more than
-//! their state.
+//! The layers around every answer of this room, in one list, and the routes that need only their
+//! state.
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -23,7 +23,7 @@ use crate::telemetry::metrics::{Histogram, Metrics, PANICS, REFUSALS, REQUEST_DU
 use crate::wire::error::{ErrorName, unauthorized};
 use crate::wire::{ClientAddr, REQUEST_ID, RequestId, ViaHost, XrpcError, cors, messages, rate_limit};
 
-/// An extension of requests that the edge has counted against the rate limit already.
+/// An extension of requests that the edge has already counted against the rate limit.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Counted;
 
@@ -54,8 +54,8 @@ pub(crate) fn with_layers(routes: Router, state: &HttpState) -> Router {
         .layer(from_fn_with_state(shared(), limit_rate))
         // Turns a panic into a 500 of that one request, which is logged as every answer.
         .layer(from_fn_with_state(shared(), guard_panic))
-        // On every answer, refusals and 500s too: browsers hide from scripts what has no CORS
-        // headers.
+        // On every answer, including refusals and 500s: browsers hide answers without CORS headers
+        // from scripts.
         .layer(from_fn(answer_cross_origin))
         // Sees the answer as it leaves.
         .layer(from_fn_with_state(Observed::new(state), observe))
@@ -181,7 +181,8 @@ async fn limit_rate(State(state): State<HttpState>, request: Request, next: Next
         return next.run(request).await;
     };
     let now = state.clock.now();
-    // What a host passes on counts for its user and, against a higher limit, for the host itself.
+    // A request that a host passes on counts for its user and, against a higher limit, for the
+    // host.
     let host = request.extensions().get::<ViaHost>().map(|host| Arc::clone(&host.0));
     let Some(verdict) = state.limits.request(client.0, host.as_deref(), now) else {
         return next.run(request).await;

@@ -41,7 +41,7 @@ pub(crate) struct SessionAnswer {
 }
 
 impl SessionAnswer {
-    /// With the fresh pair of tokens.
+    /// The answer with a new pair of tokens.
     pub(crate) async fn opened(app: &App, opened: SessionTokens) -> Self {
         let mut answer = Self::of(app, &opened.account).await;
         answer.access_jwt = Some(opened.tokens.access.expose().clone());
@@ -73,8 +73,8 @@ impl SessionAnswer {
 
 /// The account's DID document, if it names the account's home.
 ///
-/// From memory or the PLC directory. If that does not answer in time, the document is made from
-/// Genkan's own records.
+/// It comes from the cache or the PLC directory. If that does not answer in time, the document is
+/// built from Genkan's own records.
 async fn home_document(app: &App, account: &Account) -> Option<Arc<DidDocument>> {
     let host = app.fleet.host(&account.host)?;
     for freshness in [Freshness::Remembered, Freshness::Asked] {
@@ -83,10 +83,10 @@ async fn home_document(app: &App, account: &Account) -> Option<Arc<DidDocument>>
             Ok(Ok(document)) if document.pds_origin().as_ref() == Ok(&host.origin) => {
                 return Some(document);
             }
-            // The remembered document may be from before a move, so the directory is asked once.
+            // The cached document may be from before a move, so the directory is asked once.
             Ok(Ok(_)) => {}
-            // The directory says that the DID is gone. A document of Genkan's own would contradict
-            // it.
+            // The directory says that the DID no longer exists. A document of Genkan's own would
+            // contradict it.
             Ok(Err(cause)) if !cause.is_passing() => return None,
             Ok(Err(_)) | Err(_) => return Some(Arc::new(by_our_records(account, &host))),
         }

@@ -1,4 +1,4 @@
-//! What the layers around every local answer know, and the handlers that need no more.
+//! The state of the layers around every local answer, and of the handlers that need only that.
 
 use std::sync::Arc;
 

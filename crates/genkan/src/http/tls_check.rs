@@ -13,8 +13,8 @@ pub(super) struct Parameters {
     domain: String,
 }
 
-/// 200 for Genkan's own name and for handles of accounts, otherwise 404. So other people cannot
-/// point their names here and use up the proxy's quota of certificates.
+/// Answers 200 for Genkan's own name and for handles of accounts, otherwise 404. So other people
+/// cannot point their names here and use up the proxy's quota of certificates.
 pub(super) async fn tls_check(
     State(state): State<HttpState>,
     XrpcQuery(Parameters { domain }): XrpcQuery<Parameters>,

@@ -8,7 +8,7 @@ use crate::links;
 
 /// Finds links whose grant ended, and grants whose link ended, and ends what is left.
 ///
-/// Each ends with the other at once; a crash between the two leaves one behind.
+/// Normally each ends together with the other. A crash between the two leaves one behind.
 pub(super) async fn compare_with_grants(app: &App) -> anyhow::Result<u64> {
     let (mut after, mut ended) = (String::new(), 0);
     loop {
@@ -25,10 +25,11 @@ pub(super) async fn compare_with_grants(app: &App) -> anyhow::Result<u64> {
     Ok(ended)
 }
 
-/// A session at another server ends when our key that it was begun with is not published any more.
+/// Retires client keys that no session needs. A session at another server ends when its client key
+/// is no longer published.
 pub(super) async fn retire_client_keys(app: &App) -> anyhow::Result<u64> {
     let current = app.ring.web_key(WebPurpose::Client);
-    // Whatever was begun with an older one has come back and is counted.
+    // By now every sign-in that began with an older key has returned and is counted.
     if app.clock.now() < current.usable_from.plus(RETIRE_EVERY) {
         return Ok(0);
     }

@@ -16,13 +16,13 @@ use crate::fleet::{self, ProbeSettings};
 use crate::keys::{self, WebPurpose};
 use crate::{accounts, mail, oauth, sessions, signin, standing};
 
-/// Work that is done again and again.
+/// A recurring job.
 struct Job {
-    /// For the log.
+    /// The name for the log.
     name: &'static str,
-    /// How long to wait after one run before the next.
+    /// The pause after one run before the next.
     every: Duration,
-    /// Says how much it did.
+    /// The job itself. It returns how much it did.
     run: fn(App) -> BoxFuture<'static, anyhow::Result<u64>>,
 }
 
@@ -110,7 +110,7 @@ async fn sweep(app: &App) -> anyhow::Result<u64> {
     Ok(gone + app.limits.sweep(db, now).await?)
 }
 
-/// Runs a job for ever. A failure is logged, and the next run comes all the same.
+/// Runs a job until the process ends. A failure is logged, and the next run follows all the same.
 async fn repeat(job: Job, app: App) {
     let name = job.name;
     loop {

@@ -1,6 +1,7 @@
 //! Moves of accounts to servers outside the fleet.
 //!
-//! [`Moves`] signs the PLC operation with which an owner takes an account away. The owner submits it.
+//! [`Moves`] signs the PLC operation with which an owner takes an account away. The owner submits
+//! it.
 
 mod sign;
 

@@ -49,7 +49,8 @@ pub(crate) struct Moves {
 }
 
 impl Moves {
-    /// Signs the next operation of an account's DID, authorized by a code from an email. Submits nothing.
+    /// Signs the next operation of an account's DID, authorized by a code from an email. Submits
+    /// nothing.
     pub(crate) async fn sign(
         &self,
         account: &Account,

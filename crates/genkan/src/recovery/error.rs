@@ -6,7 +6,7 @@ use crate::db;
 /// Why a password was not reset, or no code was sent.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
-    /// The operator gave no way to send mail.
+    /// The operator configured no way to send mail.
     #[error("no mail is sent from here")]
     Off,
     #[error(transparent)]

@@ -1,8 +1,8 @@
-//! Coming back to an account whose password is lost, by a code from its mailbox.
+//! Resetting a lost password by a code from the account's mailbox.
 //!
 //! Every request for a code gets the same answer after the same time, whether or not the address is
 //! an account's. A reset changes the password and ends every session, browser sign-in and grant, in
-//! one transaction; app passwords stay, as at the reference PDS.
+//! one transaction. App passwords stay, as at the reference PDS.
 
 mod error;
 mod service;

@@ -24,14 +24,14 @@ pub(crate) struct Recovery {
 }
 
 impl Recovery {
-    /// Sends a code to `typed` if it is an account's address. The caller limits how often one may ask.
+    /// Sends a code to `typed` if it is an account's address. The caller limits the requests.
     pub(crate) async fn request(&self, typed: &str, language: Language) -> Result<(), Error> {
         if !self.emails.is_on() {
             return Err(Error::Off);
         }
         let same_for_all = monotonic_now() + LEAST_TIME;
         let sent = self.send(typed, language).await;
-        // After an error as well, so that the time tells nothing about the address.
+        // Even after an error, so that the time reveals nothing about the address.
         tokio::time::sleep_until(same_for_all).await;
         sent
     }
@@ -52,7 +52,8 @@ impl Recovery {
         }
     }
 
-    /// Sets a new password by a code, whose account it answers. The caller checked the rules for passwords.
+    /// Sets a new password by a code, and returns the code's account. The caller has checked the
+    /// rules for passwords.
     pub(crate) async fn reset(&self, code: &str, password: &Secret<String>) -> Result<Did, Error> {
         let checked = self.emails.find(Reason::ResetPassword, code).await?;
         // After the code was found, so that a wrong code costs no hash; before the transaction,
@@ -67,7 +68,7 @@ impl Recovery {
         // The first write of the transaction: of two resets with one code the second stops here.
         code.take(&mut tx).await?;
         if !self.accounts.set_password_hash(&mut tx, &did, hash).await? {
-            // Deleted between the look at its code and the change.
+            // The account was deleted between the check of the code and this change.
             return Err(CodeError::Invalid.into());
         }
         self.credentials.end(&mut tx, &did, Ending::Everything).await?;
@@ -78,5 +79,6 @@ impl Recovery {
     }
 }
 
-/// Longer than writing an email down takes, so that the answer's time does not tell whether it was done.
+/// Longer than storing an email takes, so that the duration of the answer does not reveal whether
+/// there was one.
 const LEAST_TIME: Duration = Duration::from_millis(300);

@@ -1,5 +1,6 @@
-//! The rooms that forwarding asks, as its three traits want them. Nothing is decided here: each function hands its
-//! question to the room that knows, on the control runtime where that may wait for the database.
+//! The rooms that forwarding asks, behind its three traits. Nothing is decided here: each function
+//! passes its question to the room that knows the answer, on the control runtime if that may wait
+//! for the database.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -37,7 +38,8 @@ pub(super) struct AppRooms {
     pds_locations: PdsLocations,
     links: Links,
     config: Arc<Config>,
-    /// The runtime on which the database is asked: its connections must not depend on an edge thread's life.
+    /// The runtime on which the database is asked. The database's connections must not end with an
+    /// edge thread.
     control: Handle,
 }
 
@@ -215,7 +217,7 @@ impl ExternalAccounts for AppRooms {
 
     async fn link_refused(&self, link: &str) {
         let (links, link) = (self.links.clone(), link.to_owned());
-        // It goes on when the caller leaves.
+        // A task of its own, which continues when the caller leaves.
         let _ = self.control.spawn(async move { links.refused(&link).await }).await;
     }
 
@@ -229,7 +231,7 @@ impl ExternalAccounts for AppRooms {
     }
 }
 
-/// It is no name, or finding it broke off.
+/// The error for a text that is no name, or for a cancelled lookup.
 fn nowhere() -> PdsLocationError {
     identity::Error::Passing("it could not be looked up".into()).into()
 }

@@ -1,4 +1,4 @@
-//! What signs for linked accounts on the way of a request: a link's credential, and the clock for its proofs.
+//! The signer for linked accounts: a link's credential, and the clock for its proofs.
 
 use std::sync::Arc;
 
@@ -8,7 +8,7 @@ use crate::base::{Clock, Origin};
 use crate::forward::{LinkError, LinkSigned, Signed, Signer};
 use crate::links::{Credential, UseError};
 
-/// A credential at work.
+/// A credential with the clock for its proofs.
 pub(super) struct Opened {
     pub(super) credential: Arc<Credential>,
     pub(super) clock: Clock,

@@ -1,4 +1,4 @@
-//! The pair of cookies by which a browser is known.
+//! The pair of cookies by which Genkan recognises a browser.
 
 use data_encoding::HEXLOWER;
 use sha2::{Digest as _, Sha256};
@@ -13,7 +13,7 @@ pub(crate) struct Cookies {
 }
 
 impl Cookies {
-    /// What a browser showed, if it has the form of what we give.
+    /// Reads the cookies that a browser sent, if they have the form that Genkan gives out.
     pub(crate) fn shown(device: &str, session: &str) -> Option<Self> {
         // The form is checked before the database is asked, so that arbitrary cookies cost no
         // query.

@@ -1,4 +1,4 @@
-//! Why somebody is not signed in.
+//! Why a sign-in failed.
 
 use crate::accounts::{PasswordError, RecognitionError};
 use crate::db;
@@ -6,7 +6,7 @@ use crate::db;
 /// Why somebody is not signed in.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
-    /// Or there is no such account: the answer does not say which.
+    /// The password is wrong or there is no such account. The answer does not say which.
     #[error("identifier or password is wrong")]
     WrongPassword,
     #[error("the account is taken down")]

@@ -1,14 +1,16 @@
-//! Browser sign-ins: which accounts a browser may speak for, and how a thief of its cookies is noticed.
+//! Browser sign-ins: the accounts that a browser may act for, and how a theft of its cookies is
+//! noticed.
 //!
-//! A *device* is a browser, known by a pair of cookies: one that stays, and one that *rotates* every few
-//! minutes and whenever somebody signs in or out. The database has hashes of both. Who shows a rotated
-//! cookie later than [`TOLERANCE`] has a copy, or the owner's place was taken by one: the device is
-//! forgotten with every sign-in on it. A *sign-in* is remembered, or good for one authorization request
-//! only; either way it is fresh for a while, and then the password is wanted again.
+//! A *device* is a browser, recognised by a pair of cookies: one that stays, and one that *rotates*
+//! every few minutes and at every sign-in and sign-out. The database has hashes of both. A rotated
+//! cookie that is sent later than [`TOLERANCE`] means that two programs share the cookies, of which
+//! one may be a thief. The device and every sign-in on it then end. A *sign-in* is remembered, or
+//! valid for one authorization request only. In both cases it is fresh for a while, and then Genkan
+//! asks for the password again.
 //!
-//! This room never sees a request or a page, and sends no cookie: it says which to send.
+//! This room never sees a request or a page, and sends no cookie. It returns the cookies to send.
 //!
-//! [`SignIns`] is the service. [`sweep`] forgets browsers that did not come back.
+//! [`SignIns`] is the service. [`sweep`] removes browsers that did not return.
 
 mod cookies;
 mod error;

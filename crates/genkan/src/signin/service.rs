@@ -39,7 +39,8 @@ impl SignIns {
         Ok(Visit { device, cookies: fresh, changed: true, stale_since: None })
     }
 
-    /// Recognises a browser for pages that have nothing for a new one. `None`: it is not known.
+    /// Recognises a browser, for pages that have nothing for a new one. Returns `None` if it is
+    /// unknown.
     pub(crate) async fn peek(
         &self,
         cookies: Option<&Cookies>,
@@ -58,8 +59,8 @@ impl SignIns {
                 visit.stale_since = Some(row.rotated_at);
                 return Ok(Some(visit));
             }
-            // An older cookie means that two programs share one browser's cookies. Which of them is
-            // the owner's is not known, so the sign-ins end for both.
+            // An older cookie means that two programs share one browser's cookies. Genkan cannot
+            // know which of them is the owner's, so the sign-ins end for both.
             self.forget_stolen(&visit.device, &row.session).await?;
             return Ok(None);
         }
@@ -72,8 +73,8 @@ impl SignIns {
             if rotated {
                 visit.replace_cookies(next);
             } else {
-                // Another request of this browser rotated first, so this one shows the cookie from
-                // before. It is not a thief: what it could do until now it still can.
+                // Another request of this browser rotated first, so this one carries the previous
+                // cookie. It is not a thief, and keeps the rights that it had.
                 visit.stale_since = Some(now);
             }
         } else if now.since(row.seen_at) >= NOTE_SEEN_EVERY {
@@ -84,12 +85,13 @@ impl SignIns {
         Ok(Some(visit))
     }
 
-    /// Who is signed in there, for good or for this request; the latest first. Taken-down accounts are not.
+    /// Returns the accounts that are signed in there, remembered or for this request, the latest
+    /// first. Accounts that are taken down are left out.
     pub(crate) async fn signed_in(&self, visit: &Visit, request: Option<&str>) -> Result<Vec<SignIn>, Error> {
         let now = self.clock.now();
         let entries = sql::accounts_on(&self.db, &visit.device, request.unwrap_or_default()).await?;
         let mut found: Vec<SignIn> = Vec::new();
-        // Newest first: of two sign-ins of one account that one counts.
+        // Newest first: of two sign-ins of one account, the newer counts.
         for entry in entries {
             // A request with the previous cookie sees only sign-ins from before the rotation, so a
             // stolen cookie gains nothing from a later sign-in.
@@ -106,14 +108,14 @@ impl SignIns {
         Ok(found)
     }
 
-    /// Whether the account was ever signed in on this device. Such attempts are counted apart, so that
-    /// guesses from other browsers do not lock the owner out.
+    /// Whether the account was ever signed in on this device. Such attempts are counted apart, so
+    /// that guesses from other browsers do not lock the owner out.
     pub(crate) async fn knows(&self, visit: &Visit, did: &Did) -> Result<bool, Error> {
         Ok(visit.stale_since.is_none() && sql::is_on(self.db.reader(), &visit.device, did).await?)
     }
 
-    /// The account whose own password this is. App passwords do not count, and an account that is not there
-    /// takes as long as one that is.
+    /// Finds the account whose own password this is. App passwords do not count. An unknown account
+    /// takes as long as a known one.
     pub(crate) async fn recognise(
         &self,
         identifier: &str,
@@ -129,8 +131,8 @@ impl SignIns {
         Ok(account)
     }
 
-    /// Signs in the account that was recognised, unless its password was changed since. The cookie from before is worth nothing
-    /// for this sign-in.
+    /// Signs in the recognised account, unless its password was changed since. The previous cookie
+    /// does not carry this sign-in.
     pub(crate) async fn sign_in(
         &self,
         visit: &mut Visit,
@@ -164,7 +166,7 @@ impl SignIns {
         Ok(())
     }
 
-    /// A new rotating cookie, and no more: after a request was decided.
+    /// Rotates the cookie and changes nothing else, after a request was decided.
     pub(crate) async fn rotate(&self, visit: &mut Visit) -> Result<(), Error> {
         let (tx, next) = self.begin_rotation(visit, self.clock.now()).await?;
         tx.commit().await?;
@@ -179,7 +181,7 @@ impl SignIns {
         Ok((tx, next))
     }
 
-    /// Signs an account out of any of its browsers. `false`: it was not signed in there.
+    /// Signs an account out of one of its browsers. Returns `false` if it was not signed in there.
     pub(crate) async fn sign_out_at(&self, device: &DeviceId, did: &Did) -> Result<bool, Error> {
         let mut tx = self.db.begin().await?;
         let left = leave(&mut tx, device, did, self.clock.now()).await?;
@@ -187,12 +189,13 @@ impl SignIns {
         Ok(left)
     }
 
-    /// Where an account is remembered, the latest seen first.
+    /// Returns the browsers that remember an account, the latest seen first.
     pub(crate) async fn devices_of(&self, did: &Did) -> Result<Vec<Device>, Error> {
         Ok(sql::devices_of(&self.db, did).await?)
     }
 
-    /// Signs an account out everywhere, as part of `tx`. Nothing of this is in memory anywhere.
+    /// Signs an account out everywhere, as part of `tx`. No process caches sign-ins, so no note in
+    /// the feed is needed.
     pub(crate) async fn end_all(&self, tx: &mut Tx, did: &Did) -> db::Result<()> {
         if sql::end_all(tx, did).await? > 0 {
             let (now, did) = (self.clock.now(), did.as_str());
@@ -226,7 +229,7 @@ async fn leave(tx: &mut Tx, device: &DeviceId, did: &Did, now: Timestamp) -> db:
     Ok(left)
 }
 
-/// Forgets browsers that did not come back, and sign-ins whose request is long over.
+/// Removes browsers that did not return, and sign-ins whose request ended long ago.
 pub(crate) async fn sweep(db: &Db, now: Timestamp) -> db::Result<u64> {
     let mut tx = db.begin().await?;
     let mut gone = sql::sweep_for_requests(&mut tx, now.minus(FOR_ONE_REQUEST)).await?;
@@ -241,7 +244,7 @@ pub(super) const ROTATE_EVERY: Duration = Duration::from_mins(5);
 const NOTE_SEEN_EVERY: Duration = Duration::from_mins(1);
 /// How long a sign-in for one authorization request may act without the password.
 pub(super) const FOR_ONE_REQUEST: Duration = Duration::from_mins(15);
-/// How long a browser without a sign-in is known.
+/// How long a browser without a sign-in is remembered.
 pub(super) const KEEP_UNUSED: Duration = Duration::from_hours(24);
-/// How long a browser with a sign-in is known after its last visit.
+/// How long a browser with a sign-in is remembered after its last visit.
 pub(super) const KEEP: Duration = Duration::from_hours(400 * 24);

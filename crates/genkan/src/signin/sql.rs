@@ -20,7 +20,7 @@ pub(super) struct Row {
 }
 
 impl Row {
-    /// Whether it moved, or says that it is another program.
+    /// Whether the browser's address or name has changed.
     pub(super) fn looks_other(&self, seen: &BrowserInfo) -> bool {
         self.address != seen.address.to_string() || self.user_agent != shortened(&seen.user_agent)
     }
@@ -65,7 +65,7 @@ pub(super) async fn insert(
     Ok(())
 }
 
-/// `false`: somebody else rotated it meanwhile.
+/// Rotates the cookie. Returns `false` if another request rotated it meanwhile.
 pub(super) async fn rotate_from(
     tx: &mut Tx,
     id: &DeviceId,
@@ -89,7 +89,7 @@ pub(super) async fn rotate_from(
     Ok(done.rows_affected() == 1)
 }
 
-/// Whatever it is now becomes the one before.
+/// Rotates the cookie. The present one becomes the previous one.
 pub(super) async fn rotate(tx: &mut Tx, id: &DeviceId, next: &str, now: Timestamp) -> Result<()> {
     sqlx::query(
         "UPDATE devices SET previous = session, session = $2, rotated_at = $3, seen_at = $3 WHERE id = $1",
@@ -111,7 +111,8 @@ pub(super) async fn note_seen(tx: &mut Tx, id: &DeviceId, now: Timestamp) -> Res
     Ok(())
 }
 
-/// `false`: it was rotated since it was read, so what was shown may have been the one before, in time.
+/// Removes a device. Returns `false` if it was rotated since it was read: the cookie may then have
+/// been the previous one, within the tolerance.
 pub(super) async fn forget(tx: &mut Tx, id: &DeviceId, session: &str) -> Result<bool> {
     let done = sqlx::query("DELETE FROM devices WHERE id = $1 AND session = $2")
         .bind(id.as_str())
@@ -133,7 +134,7 @@ pub(super) struct Entry {
     pub(super) at: Timestamp,
 }
 
-/// The newest first.
+/// Returns the sign-ins on a device, the newest first.
 pub(super) async fn accounts_on(db: &Db, device: &DeviceId, request: &str) -> Result<Vec<Entry>> {
     let rows = sqlx::query(
         "SELECT did, request, entered_at FROM device_accounts WHERE device = $1 AND (request = '' OR request = $2)
@@ -231,7 +232,8 @@ pub(super) async fn sweep_for_requests(tx: &mut Tx, before: Timestamp) -> Result
     Ok(done.rows_affected())
 }
 
-/// Devices without a sign-in that were last seen before the one, and any before the other.
+/// Removes devices without a sign-in that were last seen before the first time, and any device
+/// before the second.
 pub(super) async fn sweep_devices(
     tx: &mut Tx,
     unused_before: Timestamp,
@@ -258,7 +260,7 @@ pub(super) async fn sweep_devices(
     Ok(gone)
 }
 
-/// Browsers say who they are in a line; anybody may say more.
+/// Shortens a user agent. Browsers send one line, but a client can send more.
 fn shortened(user_agent: &str) -> String {
     user_agent.chars().take(LONGEST_USER_AGENT).collect()
 }

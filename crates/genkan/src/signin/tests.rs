@@ -1,4 +1,4 @@
-//! Browser sign-ins on both databases, with a clock that stands still.
+//! Browser sign-ins on both databases, with a manual clock.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -208,7 +208,7 @@ async fn a_sign_in_is_remembered_or_for_one_request(db: Db) {
     assert_eq!(house.dids(&visit, Some("req-1")).await, [ann.as_str()]);
 }
 
-/// Else the time that a sign-in takes would tell whether there is such an account.
+/// Otherwise the duration of a sign-in would reveal whether the account exists.
 async fn a_password_for_nobody_is_as_much_work(db: Db) {
     let house = House::new(db);
     house.account("ann").await;

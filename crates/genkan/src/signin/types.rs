@@ -1,4 +1,4 @@
-//! Browsers, and what they are signed in to.
+//! Browsers, and the accounts that they are signed in to.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -8,30 +8,31 @@ use crate::accounts::Account;
 use crate::base::{Timestamp, id_type};
 
 id_type!(
-    /// Names a browser. Made from its cookie, but tells nothing of it.
+    /// The id of a browser. It is derived from its cookie, but reveals nothing about it.
     DeviceId
 );
 
-/// A browser's address and name, as its request says them.
+/// A browser's address and name, as its request has them.
 #[derive(Clone, Debug)]
 pub(crate) struct BrowserInfo {
     pub(crate) address: IpAddr,
     pub(crate) user_agent: String,
 }
 
-/// A browser that was recognised, or is new.
+/// A recognised or new browser.
 #[derive(Clone, Debug)]
 pub(crate) struct Visit {
     pub(crate) device: DeviceId,
     pub(super) cookies: Cookies,
-    /// The cookies are not those that the browser showed.
+    /// Whether the cookies differ from those that the browser sent.
     pub(super) changed: bool,
-    /// The browser showed the cookie from before the last rotation, which was then: what came with that one is not its.
+    /// The time of the last rotation, if the browser sent the cookie from before it. Sign-ins since
+    /// then are not visible to it.
     pub(super) stale_since: Option<Timestamp>,
 }
 
 impl Visit {
-    /// What to send with the answer.
+    /// Returns the cookies to send with the answer.
     pub(crate) fn to_set(&self) -> Option<&Cookies> {
         self.changed.then_some(&self.cookies)
     }
@@ -41,11 +42,11 @@ impl Visit {
     }
 }
 
-/// How long a sign-in is to last.
+/// How long a sign-in lasts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Persistence<'a> {
     Remembered,
-    /// For this one authorization request.
+    /// Only for this authorization request.
     OneRequest(&'a str),
 }
 
@@ -67,7 +68,7 @@ pub(crate) struct SignIn {
 }
 
 impl SignIn {
-    /// Whether it may act without its password.
+    /// Whether the sign-in may act without the password.
     pub(crate) fn is_fresh(&self, now: Timestamp) -> bool {
         now.since(self.at) <= FRESH
     }

@@ -1,7 +1,8 @@
-//! How an account stands: deactivated, active again, taken down, restored, deleted.
+//! Changes of an account's standing: deactivation, activation, takedown, restoration and deletion.
 //!
-//! The host is told first and Genkan's own mark follows, so that a call that broke off can simply be
-//! made again. A takedown works the other way round: sign-ins stop here at once, whatever the host says.
+//! The host is told first and Genkan's own mark follows, so that an interrupted call can simply be
+//! repeated. A takedown works the other way round: sign-ins stop here at once, whatever the host
+//! answers.
 
 mod error;
 mod service;

@@ -1,4 +1,4 @@
-//! The service of this room: changing how accounts stand.
+//! The service of this room: changes the standing of accounts.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,7 +13,7 @@ use crate::db::Db;
 use crate::db::audit::{self, Actor};
 use crate::fleet::{Fleet, Host, HostClient, StatusChange};
 
-/// Changes how accounts stand. Cheap to clone.
+/// Changes the standing of accounts. Cheap to clone.
 #[derive(Clone, Debug)]
 pub(crate) struct Standings {
     pub(crate) db: Db,
@@ -25,7 +25,8 @@ pub(crate) struct Standings {
 }
 
 impl Standings {
-    /// The owner leaves for a while. `delete_after`: and for good, then.
+    /// Deactivates an account at its owner's request. With `delete_after` it is deleted at that
+    /// time.
     pub(crate) async fn deactivate(
         &self,
         did: &Did,
@@ -39,15 +40,15 @@ impl Standings {
         self.hosts.update_subject_status(&host, did, &StatusChange::Deactivated(true)).await?;
         let mut tx = self.db.begin().await?;
         found(self.accounts.set_deactivated(&mut tx, did, true, delete_after, actor).await?)?;
-        // What apps were allowed is for an active account.
+        // Grants are for active accounts only.
         self.credentials.end(&mut tx, did, Ending::Grants).await?;
         Ok(tx.commit().await?)
     }
 
-    /// The owner is back. The host checks that the DID document names it.
+    /// Activates an account again. The host checks that the DID document names it.
     pub(crate) async fn activate(&self, did: &Did, actor: Actor<'_>) -> Result<(), Error> {
         let account = self.account(did).await?;
-        // The owner cannot end a takedown by coming back.
+        // The owner cannot end a takedown by activating the account.
         if account.standing() == Standing::TakenDown {
             return Err(Error::TakenDown);
         }
@@ -63,7 +64,7 @@ impl Standings {
         let account = self.account(did).await?;
         let mut tx = self.db.begin().await?;
         // Here first, unlike a deactivation: the credentials must end even while the host is away.
-        // The call can be repeated until the host has heard of it.
+        // The call can be repeated until the host has accepted it.
         found(self.accounts.set_taken_down(&mut tx, did, Some(reference), actor).await?)?;
         self.credentials.end(&mut tx, did, Ending::Everything).await?;
         tx.commit().await?;
@@ -84,19 +85,20 @@ impl Standings {
         Ok(tx.commit().await?)
     }
 
-    /// For good: sessions, grants and sign-ins, then the data on the host, then the account. Once begun it is finished,
-    /// by [`Standings::delete_due`] when it breaks off.
+    /// Deletes an account: first its sessions, grants and sign-ins, then the data on the host, then
+    /// the account itself. [`Standings::delete_due`] finishes an interrupted deletion.
     pub(crate) async fn delete(&self, did: &Did, actor: Actor<'_>) -> Result<(), Error> {
         found(self.delete_if(did, false, actor).await?)
     }
 
-    /// `due`: only if its owner asked for it and has not come back. `false`: not so.
+    /// Deletes an account; with `due`, only if its owner asked for it and has not returned. Returns
+    /// `false` if that does not hold.
     async fn delete_if(&self, did: &Did, due: bool, actor: Actor<'_>) -> Result<bool, Error> {
         let account = self.accounts.find_to_delete(did).await?.ok_or(Error::NotFound)?;
         let now = self.clock.now();
         let mut tx = self.db.begin().await?;
-        // Together with the end of the credentials: once this commits, the account cannot be used
-        // and its data can go.
+        // In the transaction that ends the credentials: once it commits, the account cannot be
+        // used, and its data can be deleted.
         if !self.accounts.begin_deletion(&mut tx, did, due).await? {
             return Ok(false);
         }
@@ -107,7 +109,7 @@ impl Standings {
         // Outside of the transaction, so that a slow host holds no row. If it fails, `delete_due`
         // finds the account by its `deleting_at`.
         self.hosts.delete_account(&host, did).await?;
-        // `false`: another process finished it first.
+        // `false` means that another process finished it first.
         self.accounts.remove(did, actor).await?;
         Ok(true)
     }
@@ -127,7 +129,8 @@ impl Standings {
         Ok(tx.commit().await?)
     }
 
-    /// Deletes accounts whose owners asked for it and did not come back in time, and finishes deletions that broke off.
+    /// Deletes accounts whose owners asked for it and did not return in time, and finishes
+    /// interrupted deletions.
     pub(crate) async fn delete_due(&self) -> Result<usize, Error> {
         let mut deleted = 0;
         for did in self.accounts.due_for_deletion(self.clock.now(), BATCH).await? {
@@ -160,5 +163,5 @@ const fn found(found: bool) -> Result<(), Error> {
 }
 
 const BATCH: i64 = 20;
-/// How often [`Standings::delete_due`] is worth calling.
+/// Interval at which [`Standings::delete_due`] is called.
 pub(crate) const DELETE_DUE_EVERY: Duration = Duration::from_mins(1);

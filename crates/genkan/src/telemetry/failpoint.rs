@@ -1,4 +1,5 @@
-//! Failpoints: named points in the code at which a test can kill the process, to check the recovery.
+//! Failpoints: named points in the code at which a test can kill the process, to check the
+//! recovery.
 
 /// Aborts the process, as SIGKILL would, if `GENKAN_TEST_CRASH_AT` holds `name`.
 ///

@@ -22,7 +22,8 @@ const QUEUE: usize = 8192;
 /// Maximum time for which the end of the process waits for the last lines.
 const LAST_LINES: Duration = Duration::from_millis(500);
 
-/// The logger of this process. Dropping it at the end of the process waits briefly for the last lines.
+/// The logger of this process. Dropping it at the end of the process waits briefly for the last
+/// lines.
 #[derive(Debug)]
 pub(crate) struct Logs {
     queue: SyncSender<Message>,
@@ -111,7 +112,8 @@ fn subscriber(settings: &Telemetry, writer: Writer) -> impl Subscriber + Send + 
         LogLevel::Debug => LevelFilter::DEBUG,
         LogLevel::Trace => LevelFilter::TRACE,
     };
-    // Libraries never log below warnings, whatever the level: their finer lines contain headers and SQL.
+    // Libraries never log below warnings, whatever the level: their finer lines contain headers and
+    // SQL.
     let filter = Targets::new().with_target("genkan", level).with_default(level.min(LevelFilter::WARN));
     let lines = tracing_subscriber::fmt::layer().with_writer(writer);
     let lines = match settings.log_format {
@@ -139,8 +141,8 @@ impl<'a> MakeWriter<'a> for Writer {
 }
 
 impl Write for &Writer {
-    /// Writes one event, which the subscriber passes as a whole. Line ends in it, which may come from a
-    /// client, are escaped: otherwise they could forge a log line.
+    /// Writes one event, which the subscriber passes as a whole. Line ends in it, which may come
+    /// from a client, are escaped: otherwise they could forge a log line.
     fn write(&mut self, event: &[u8]) -> io::Result<usize> {
         let body = event.strip_suffix(b"\n").unwrap_or(event);
         let mut line = Vec::with_capacity(body.len() + 1);

@@ -1,9 +1,9 @@
 //! Counters, gauges and histograms, in the text format of Prometheus.
 //!
-//! A *metric* is declared once, as a constant. A *series* is a metric with one set of label values. Look
-//! a series up once and keep its handle: counting is then one relaxed addition in the shard of the
-//! thread. Label values come from closed sets: statuses, host names of the operator, error names. If a
-//! metric gets too many series anyway, the rest are counted as `other`.
+//! A *metric* is declared once, as a constant. A *series* is a metric with one set of label values.
+//! Look a series up once and keep its handle: counting is then one relaxed addition in the shard of
+//! the thread. Label values come from closed sets: statuses, host names of the operator, error
+//! names. If a metric gets too many series anyway, the rest are counted as `other`.
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
@@ -219,8 +219,8 @@ impl Series {
     }
 }
 
-/// Number of shards of a counter. Each thread counts in its own shard, since a cache line that several
-/// threads write is slow.
+/// Number of shards of a counter. Each thread counts in its own shard, since a cache line that
+/// several threads write is slow.
 const SHARDS: usize = 8;
 
 /// A part of a counter, alone in its cache line.

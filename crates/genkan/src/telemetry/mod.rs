@@ -1,8 +1,8 @@
 //! Logs and metrics: log lines, one line per request, counters, and failpoints for tests.
 //!
-//! Nothing in this room waits for a reader. A log line that the queue has no room for is dropped and
-//! counted, and counting is one relaxed addition. No secret, email address or client address is a
-//! label of a metric.
+//! Nothing in this room waits for a reader. A log line that the queue has no room for is dropped
+//! and counted, and counting is one relaxed addition. No secret, email address or client address is
+//! a label of a metric.
 
 mod failpoint;
 mod logs;

@@ -1,4 +1,5 @@
-//! The log line of a request. Its form is a contract with operators' tools: see `docs/operating.md`.
+//! The log line of a request. Its form is a contract with operators' tools: see
+//! `docs/operating.md`.
 
 use std::net::IpAddr;
 use std::time::Duration;

@@ -13,7 +13,7 @@ pub(super) async fn stable(State(app): State<App>) -> Result<Response, XrpcError
     document(&app, None).await
 }
 
-/// `/oauth/clients/<hash>.json`: a document for scopes that the stable one does not list.
+/// `/oauth/clients/<hash>.json`: the document for a scope that the stable one does not list.
 pub(super) async fn other(State(app): State<App>, Path(name): Path<String>) -> Result<Response, XrpcError> {
     match name.strip_suffix(".json") {
         Some(hash) => document(&app, Some(hash)).await,

@@ -15,7 +15,7 @@ use crate::oauth;
 use crate::wire::error::ErrorName;
 use crate::wire::{challenge, media_type, messages};
 
-/// A refusal as a client sees it, and for the log why.
+/// A refusal as a client sees it, with its cause for the log.
 #[derive(Debug)]
 pub(super) struct Refusal {
     status: StatusCode,
@@ -42,7 +42,7 @@ impl Refusal {
         refusal
     }
 
-    /// 429. Its code is not one that clients take for the end of a grant.
+    /// 429, with a code that clients do not mistake for the end of a grant.
     pub(super) fn too_often(verdict: &Verdict, now: Timestamp) -> Self {
         let mut refusal =
             Self::of(StatusCode::TOO_MANY_REQUESTS, "temporarily_unavailable", messages::TOO_MANY_REQUESTS);

@@ -9,7 +9,7 @@ use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use super::error::Refusal;
 use crate::wire::{media_type, messages};
 
-/// The form that a client posted, each parameter once.
+/// A posted form, in which each parameter appears once.
 #[derive(Debug)]
 pub(super) struct Posted(pub(super) Form);
 

@@ -12,7 +12,8 @@ use crate::keys::WebPurpose;
 
 /// `/.well-known/oauth-authorization-server`
 ///
-/// Without `protected_resources`: the list would have to name every host at every moment.
+/// It has no `protected_resources`, because that list would have to name every host at every
+/// moment.
 pub(super) async fn authorization_server(State(app): State<App>) -> Response {
     let mut server = AuthorizationServer::of_genkan(app.config.service.public_url.as_str());
     server.ui_locales_supported = Some(vec!["en".to_owned(), "de".to_owned()]);
@@ -26,8 +27,7 @@ pub(super) async fn protected_resource(State(app): State<App>) -> Response {
 
 /// `/oauth/jwks`: the signing keys of tokens for each host, and of tokens for Genkan.
 ///
-/// A host's tokens carry no `kid`; their audience says which key it is. Genkan's own tokens carry
-/// one.
+/// A host's tokens carry no `kid`: their audience selects the key. Genkan's own tokens carry one.
 pub(super) async fn jwks(State(app): State<App>) -> Response {
     let hosts = app.ring.current_host_keys();
     let own = app.ring.web_keys(WebPurpose::Tokens);

@@ -1,4 +1,4 @@
-//! The endpoints of the authorization server, for programs. What browsers see is in `pages`.
+//! The endpoints of the authorization server for programs. The pages for browsers are in `pages`.
 //!
 //! Three endpoints take proofs. Each of their answers carries the nonce for the next proof,
 //! refusals and 500s too, because clients do not try again without it (RFC 9449 §8).

@@ -29,7 +29,7 @@ pub(super) async fn par(
     Ok((StatusCode::CREATED, Json(answer)).into_response())
 }
 
-/// Counts before the work.
+/// Counts a request before its work, and refuses it over the limit.
 pub(super) fn check_rate_limit(
     app: &App,
     endpoint: OAuthEndpoint,

@@ -1,4 +1,4 @@
-//! Answering a request for a page or from a form, also when something is wrong.
+//! Answers to requests for pages and from forms, including errors.
 
 use std::future::Future;
 
@@ -55,8 +55,8 @@ impl Pages {
         self.answer(done, &jar)
     }
 
-    /// Every answer carries the cookies that changed on the way to it, also one about trouble: what rotated is
-    /// worth nothing any more.
+    /// Every answer carries the cookies that changed on the way, and so does an error page: a
+    /// rotated cookie is no longer valid.
     pub(super) fn answer(&self, done: Result<Reply, Trouble>, jar: &Jar) -> Response {
         let mut name = None;
         let reply = match done {

@@ -75,12 +75,12 @@ pub(super) async fn show(pages: Pages, call: Call) -> Result<Reply, Trouble> {
     }
 }
 
-/// Sends a browser without any cookie round once, to see whether it keeps them. Some keep none from
-/// the first page of a window, and a request must not be bound to a browser that cannot be
+/// Redirects a browser without any cookie once, to see whether it keeps cookies. Some keep none
+/// from the first page of a window, and a request must not be bound to a browser that cannot be
 /// recognised later.
 fn test_cookies(pages: &Pages, call: &Call) -> Result<Reply, Trouble> {
     let origin = pages.origin();
-    // The browser comes back from the redirect and still has no cookie: it keeps none.
+    // The browser returns from the redirect without a cookie, so it keeps none.
     if call.parameter("cookies").is_some() {
         let messages = Messages::of(call.jar.language());
         let again = call.uri.path_and_query().map_or("/", http::uri::PathAndQuery::as_str).to_owned();
@@ -116,7 +116,7 @@ pub(super) async fn reactivate(pages: Pages, call: Call, form: Form) -> Result<R
     let did = form.text("did");
     let Some(one) = flow.signed_in_as(&pages, did).await? else {
         // The sign-in ended in another tab or was revoked. The request must not wait for a person
-        // who is gone.
+        // who has left.
         pages.app.oauth.reject(&flow.opened).await?;
         return Err(Trouble::NotSignedIn);
     };
@@ -191,7 +191,7 @@ fn chooser(pages: &Pages, call: &Call, flow: &Flow, choices: &[Choice]) -> Resul
     pages.show(&page, Some(&flow.opened.form_action))
 }
 
-/// The chooser where the flow itself would not stop at it.
+/// The chooser, on a flow that would skip it.
 fn chooser_of(pages: &Pages, call: &Call, flow: &Flow, all: &[SignIn]) -> Result<Reply, Trouble> {
     let choice = |one: &SignIn| Choice { account: one.account.clone(), needs_password: false };
     chooser(pages, call, flow, &all.iter().map(choice).collect::<Vec<_>>())

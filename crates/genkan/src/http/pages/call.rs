@@ -1,4 +1,4 @@
-//! A request for a page: what the browser says of itself, and whether it may ask.
+//! A request for a page: what the browser sent, and whether the request is allowed.
 
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -19,7 +19,7 @@ use crate::signin::{BrowserInfo, Cookies, Visit};
 use crate::wire::ClientAddr;
 use crate::wire::error::XrpcError;
 
-/// What is known of a request before anything is done for it.
+/// A request as it is known before any work.
 #[derive(Debug)]
 pub(super) struct Call {
     pub(super) address: IpAddr,
@@ -28,7 +28,7 @@ pub(super) struct Call {
     pub(super) jar: Jar,
     /// Whether the browser sent any of Genkan's cookies, which shows that it keeps them.
     pub(super) keeps_cookies: bool,
-    /// The secret that the browser got when it was sent to another server.
+    /// The secret that the browser got when Genkan sent it to another server.
     pub(super) browser: Option<String>,
     pub(super) uri: Uri,
     headers: HeaderMap,
@@ -39,7 +39,7 @@ pub(super) struct Call {
 #[derive(Clone, Debug)]
 pub(super) struct Jar {
     inner: Arc<Mutex<JarState>>,
-    /// Goes into every form, and is this browser's cookie.
+    /// The CSRF token of every form, which is also this browser's cookie.
     token: Arc<str>,
     token_is_new: bool,
 }
@@ -67,12 +67,13 @@ impl Jar {
         self.kept().language = language;
     }
 
-    /// The cookies that are to be sent.
+    /// Returns the cookies to send.
     pub(super) fn cookies(&self) -> Option<Cookies> {
         self.kept().cookies.clone()
     }
 
-    /// Keeps the visit's new cookies for the answer. Call it after each step that may change them.
+    /// Keeps the visit's new cookies for the answer. It is called after each step that may change
+    /// them.
     pub(super) fn keep(&self, visit: &Visit) {
         if let Some(cookies) = visit.to_set() {
             self.kept().cookies = Some(cookies.clone());
@@ -155,7 +156,7 @@ impl Call {
         BrowserInfo { address: self.address, user_agent: user_agent.unwrap_or_default().to_owned() }
     }
 
-    /// A parameter of the query that is there exactly once.
+    /// Returns a parameter of the query that appears exactly once.
     pub(super) fn parameter(&self, name: &str) -> Option<String> {
         let pairs = pairs(self.uri.query().unwrap_or_default().as_bytes())?;
         single(&pairs, name).map(str::to_owned)
@@ -167,8 +168,9 @@ impl Call {
             .is_none_or(|pairs| pairs.iter().any(|(found, _)| found == name))
     }
 
-    /// A page may be opened from anywhere, by a person's click: not in a frame, not by a script. Browsers and
-    /// web views that do not say how are let in, since this changes nothing.
+    /// Checks that a page is opened by navigation, from any site, and not in a frame or by a
+    /// script. Browsers and web views that do not send these headers are accepted, because opening
+    /// a page changes nothing.
     pub(super) fn check_navigation(&self) -> Result<(), Trouble> {
         let fine = self.says("sec-fetch-mode", &["navigate"])
             && self.says("sec-fetch-dest", &["document"])
@@ -182,8 +184,7 @@ impl Call {
         let text = |name| self.headers.get(name).map(|value| value.to_str().unwrap_or_default());
         // Header values that are not visible ASCII become empty, which matches no origin.
         let (from, referer) = (text(ORIGIN), text(REFERER));
-        // `Origin: null` comes from sandboxed frames and some redirects. It is not our origin
-        // either.
+        // `Origin: null` comes from sandboxed frames and some redirects. It does not match either.
         if from.is_some_and(|from| from != origin.as_str()) {
             return Err(Trouble::Form("Origin is another"));
         }
@@ -204,7 +205,7 @@ impl Call {
         Ok(())
     }
 
-    /// Absent, or one of these.
+    /// Whether a header is absent or has one of these values.
     fn says(&self, name: &str, expected: &[&str]) -> bool {
         self.headers.get(name).is_none_or(|value| expected.iter().any(|one| value == one))
     }
@@ -231,7 +232,7 @@ fn is_csrf(value: &str) -> bool {
     value.len() == 24 && value.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
 }
 
-/// The fields of a form that was sent.
+/// The fields of a submitted form.
 pub(super) struct Form(Vec<(String, String)>);
 
 impl Form {
@@ -270,7 +271,7 @@ impl Form {
         Ok(form)
     }
 
-    /// A field that is there once; else nothing.
+    /// Returns a field that appears exactly once, and otherwise an empty text.
     pub(super) fn text(&self, name: &str) -> &str {
         single(&self.0, name).unwrap_or_default()
     }

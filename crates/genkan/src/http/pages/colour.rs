@@ -1,4 +1,4 @@
-//! The operator's colour, moved as far as people need to read what is written in it (WCAG 2.2, 1.4.3).
+//! The operator's colour, adjusted until text on it has enough contrast (WCAG 2.2, 1.4.3).
 
 use crate::config::Colour;
 
@@ -11,13 +11,13 @@ pub(super) struct Palette {
 
 #[derive(Clone, Debug)]
 pub(super) struct Shades {
-    /// Buttons.
+    /// The colour of buttons.
     pub(super) brand: Colour,
-    /// What is written on buttons.
+    /// The colour of text on buttons.
     pub(super) on_brand: Colour,
-    /// Links, and the frame around what has the keyboard.
+    /// The colour of links and of the keyboard focus.
     pub(super) accent: Colour,
-    /// The wall; white is written on it.
+    /// The colour of the background, with white text on it.
     pub(super) wall: Colour,
 }
 
@@ -41,13 +41,13 @@ impl Palette {
     }
 }
 
-/// Mixed with `end` until each of `against` can be read on it.
+/// Mixes a colour with `end` until each of `against` has enough contrast with it.
 fn toward(colour: Colour, end: Colour, against: &[Colour]) -> Colour {
     let readable = |mixed: Colour| against.iter().all(|other| contrast(mixed, *other) >= READABLE);
     (0..=u8::MAX).map(|part| mix(colour, end, part)).find(|mixed| readable(*mixed)).unwrap_or(end)
 }
 
-/// `part` of 255 is of the other colour.
+/// Mixes two colours. `part` of 255 is the other colour.
 fn mix(one: Colour, other: Colour, part: u8) -> Colour {
     let part = u16::from(part);
     let channel = |one: u8, other: u8| {
@@ -78,11 +78,11 @@ const fn rgb(red: u8, green: u8, blue: u8) -> Colour {
     Colour { red, green, blue }
 }
 
-/// A little over the 4.5 that is asked for.
+/// A little over the required 4.5.
 const READABLE: f64 = 4.7;
 const WHITE: Colour = rgb(0xff, 0xff, 0xff);
 const BLACK: Colour = rgb(0, 0, 0);
-/// As in `style.css`.
+/// The paper colour of light pages, as in `style.css`.
 const LIGHT_PAPER: Colour = rgb(0xf6, 0xf2, 0xe9);
 const LIGHT_FLOOR: Colour = rgb(0xe9, 0xdf, 0xcd);
 const DARK_SHEET: Colour = rgb(0x22, 0x20, 0x1b);
@@ -130,12 +130,12 @@ mod tests {
                 }
             }
         }
-        // What frames a field can be seen too (1.4.11).
+        // The border of a field needs contrast too (1.4.11).
         for (line, paper) in [("#857c6d", "#fffdf8"), ("#857c6d", "#f6f2e9"), ("#8f8677", "#22201b")] {
             assert!(style.contains(line));
             assert!(contrast(line.parse().unwrap(), paper.parse().unwrap()) >= 3.0, "{line} on {paper}");
         }
-        // The footer's soft text on its floor.
+        // The footer's soft text on its background.
         assert!(contrast("#5d564b".parse().unwrap(), LIGHT_FLOOR) >= 4.5);
     }
 }

@@ -1,4 +1,4 @@
-//! What the app asks for, and what its user says.
+//! The consent form: what the app requests, and the person's answer.
 
 use super::call::{Call, Form};
 use super::consent_page::page;
@@ -13,14 +13,15 @@ pub(super) async fn show(pages: &Pages, call: &Call, flow: &Flow, one: &SignIn) 
     page(pages, call, flow, &view, None)
 }
 
-/// The form was sent: allowed with what was left ticked, or not.
+/// Handles the form: access is allowed with the ticked permissions, or denied.
 pub(super) async fn take(pages: Pages, call: Call, form: Form) -> Result<Reply, Trouble> {
     let flow = Flow::of_form(&pages, &call, &form).await?;
     if !form.text("link").is_empty() {
         return external::decide(&pages, &call, &form, flow).await;
     }
     let Some(one) = flow.signed_in_as(&pages, form.text("did")).await? else {
-        // Somebody plays with the form, or the sign-in ran out: either way this request is over.
+        // Either the form was manipulated or the sign-in has expired. In both cases this request
+        // ends.
         pages.app.oauth.reject(&flow.opened).await?;
         return Err(Trouble::NotSignedIn);
     };
@@ -32,7 +33,7 @@ pub(super) async fn take(pages: Pages, call: Call, form: Form) -> Result<Reply, 
     flow.leave(&pages, &call, &redirect).await
 }
 
-/// Back to the app without an account, from any page of a flow.
+/// Returns to the app without an account, from any page of a flow.
 pub(super) async fn reject(pages: Pages, call: Call, form: Form) -> Result<Reply, Trouble> {
     let flow = Flow::of_form(&pages, &call, &form).await?;
     external::forget(&pages, &flow).await?;

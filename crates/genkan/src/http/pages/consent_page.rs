@@ -25,12 +25,13 @@ struct Consent<'a> {
     development: bool,
     handle: &'a str,
     did: &'a str,
-    /// It asks for `atproto` and no more.
+    /// Whether the app requests only `atproto`.
     only_identity: bool,
     groups: Vec<Group>,
-    /// As the app wrote them.
+    /// The requested values, as the app wrote them.
     values: Vec<&'a str>,
-    /// The session and the server of a person who signed in there: what was granted there is not chosen from here.
+    /// The link and the server of a person who signed in there. Scope values that were granted
+    /// there cannot be deselected here.
     external: Option<(&'a str, &'a str)>,
 }
 
@@ -62,7 +63,7 @@ pub(super) fn page(
     pages.show(&page, Some(&flow.opened.form_action))
 }
 
-/// The app wrote it: no other scheme may be a link.
+/// Whether a URL may be a link. The app chose it, so only web addresses may.
 fn is_web_address(url: &str) -> bool {
     url.starts_with("https://")
 }

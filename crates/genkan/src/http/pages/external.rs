@@ -1,5 +1,5 @@
-//! People with an account at an external PDS: sent to their own server to sign in, and asked here, when they are back,
-//! whether the app may have what was granted there.
+//! People with an account on an external PDS. They sign in at their own server, and when they
+//! return, Genkan asks whether the app may have what was granted there.
 
 use askama::Template;
 use axum::body::Body;
@@ -28,12 +28,13 @@ use crate::signin::Visit;
 struct External<'a> {
     f: Frame<'a>,
     place: FormContext,
-    /// The host that the person is sent to.
+    /// The host to which the person is sent.
     server: &'a str,
     url: &'a str,
 }
 
-/// Whether what was typed names an account that does not live here. Names below our own domains never do.
+/// Whether the typed text names an account without a home here. Names under Genkan's own domains
+/// never do.
 pub(super) async fn is_meant(pages: &Pages, typed: &str) -> Result<bool, Trouble> {
     let app = &pages.app;
     if !app.config.links.enabled {
@@ -55,7 +56,7 @@ pub(super) async fn is_meant(pages: &Pages, typed: &str) -> Result<bool, Trouble
     Ok(app.accounts.find_by_identifier(&name).await?.is_none())
 }
 
-/// Sends a person to their own server; or says what is wrong with what was typed.
+/// Sends a person to their own server, or reports what is wrong with the typed text.
 pub(super) async fn leave(
     pages: &Pages,
     call: &Call,
@@ -67,7 +68,7 @@ pub(super) async fn leave(
     let back = place.link("");
     let login = NewLogin {
         identifier,
-        // For the account pages it is enough to know who it is.
+        // The account pages only need to know who the person is.
         scope: flow.map_or("atproto", |flow| flow.opened.scope().as_str()),
         request: flow.map(|flow| flow.opened.id.as_str()),
         back: &back,
@@ -75,7 +76,7 @@ pub(super) async fn leave(
         browser: call.browser.as_deref(),
     };
     let messages = Messages::of(call.jar.language());
-    // How long it takes must not tell who has an account here.
+    // The duration must not reveal who has an account here.
     let departure = match at_least(LEAST, pages.app.links.begin(login)).await {
         Ok(departure) => departure,
         Err(BeginError::Storage(cause)) => return Err(cause.into()),
@@ -88,7 +89,8 @@ pub(super) async fn leave(
     let server =
         departure.url.split("://").nth(1).and_then(|rest| rest.split('/').next()).unwrap_or_default();
     let page = External { f: Frame::of(pages, messages), place, server, url: &departure.url };
-    // A page, not a redirect: the policy of the form that was sent lets it lead here only.
+    // A page and not a redirect: the content security policy of the submitted form allows it to
+    // lead here only.
     let mut reply = pages.show(&page, None)?;
     if let Ok(refresh) = HeaderValue::from_str(&format!("0; url={}", departure.url)) {
         reply.set(REFRESH, refresh);
@@ -107,7 +109,7 @@ fn why_not(error: &BeginError, messages: &Messages) -> &'static str {
     }
 }
 
-/// `GET /oauth/callback`: a person is back from their server.
+/// `GET /oauth/callback`: a person returns from their server.
 pub(super) async fn back(pages: Pages, call: Call) -> Result<Reply, Trouble> {
     let visit = pages.known_visit(&call).await?;
     let device = visit.as_ref().map(|visit| visit.device.as_str());
@@ -151,7 +153,8 @@ fn failed(pages: &Pages, call: &Call, error: &FinishError) -> Result<Reply, Trou
     Reply::page(status, &page, pages.origin(), None)
 }
 
-/// On loopback, servers send browsers back to the address, where our cookies are not: on to the name that has them.
+/// On loopback, servers send browsers back to the IP address, which has no cookies. This redirects
+/// them to the name that has them.
 pub(super) fn to_our_name(request: &Request<Body>, origin: &Origin) -> Option<Response> {
     let host = request.headers().get(HOST).and_then(|host| host.to_str().ok());
     if !origin.is_loopback() || request.uri().path() != CALLBACK || host == Some(origin.authority().as_str())
@@ -162,7 +165,7 @@ pub(super) fn to_our_name(request: &Request<Body>, origin: &Origin) -> Option<Re
     Reply::see_other(&format!("{origin}{CALLBACK}?{query}"), origin).ok().map(Reply::into_response)
 }
 
-/// The person who came back for this flow and has to decide, if there is one.
+/// Returns the person who returned for this flow and has to decide, if there is one.
 pub(super) async fn arrived(pages: &Pages, flow: &Flow) -> Result<Option<Arrival>, Trouble> {
     let arrival = pages.app.links.waiting(&flow.opened.id, flow.visit.device.as_str()).await?;
     let Some(arrival) = arrival else { return Ok(None) };
@@ -170,12 +173,12 @@ pub(super) async fn arrived(pages: &Pages, flow: &Flow) -> Result<Option<Arrival
     if flow.opened.wants(linked.did.as_str(), &linked.handle) {
         return Ok(Some(arrival));
     }
-    // The app named another account, and would refuse the tokens of this one.
+    // The app named another account, and would refuse tokens for this one.
     pages.app.links.drop_waiting(&arrival.link).await?;
     Ok(None)
 }
 
-/// Asks them.
+/// Shows the consent page to a linked person.
 pub(super) async fn ask(
     pages: &Pages,
     call: &Call,
@@ -187,7 +190,7 @@ pub(super) async fn ask(
     consent_page::page(pages, call, flow, &view, Some((&arrival.link, server)))
 }
 
-/// Their answer.
+/// Handles a linked person's answer.
 pub(super) async fn decide(pages: &Pages, call: &Call, form: &Form, flow: Flow) -> Result<Reply, Trouble> {
     let app = &pages.app;
     let arrival = arrived(pages, &flow).await?.filter(|arrival| arrival.link == form.text("link"));
@@ -217,7 +220,7 @@ pub(super) async fn forget(pages: &Pages, flow: &Flow) -> Result<(), Trouble> {
     Ok(())
 }
 
-/// Linked people who look after their apps in this browser.
+/// Returns the linked people who manage their apps in this browser.
 pub(super) async fn visitors(pages: &Pages, visit: &Visit) -> Result<Vec<Visitor>, Trouble> {
     Ok(pages.app.links.visitors(visit.device.as_str()).await?)
 }

@@ -9,7 +9,7 @@ use crate::base::Language;
 use crate::oauth::{OpenRequest, Redirect};
 use crate::signin::{SignIn, Visit};
 
-/// A flow that was opened by the browser it belongs to.
+/// A flow that this browser has opened and owns.
 #[derive(Debug)]
 pub(super) struct Flow {
     pub(super) opened: OpenRequest,
@@ -37,7 +37,7 @@ impl Flow {
         Ok(Self { opened, visit, reference })
     }
 
-    /// The flow that a form belongs to.
+    /// Opens the flow of a form.
     pub(super) async fn of_form(pages: &Pages, call: &Call, form: &Form) -> Result<Self, Trouble> {
         Self::open(pages, call, form.text("client_id"), form.text("request_uri")).await
     }
@@ -46,7 +46,7 @@ impl Flow {
         FormContext::of(pages, call, Some(self.reference.clone()))
     }
 
-    /// Who is signed in here, for this request at least.
+    /// Returns the accounts that are signed in to this browser, at least for this request.
     pub(super) async fn signed_in(&self, pages: &Pages) -> Result<Vec<SignIn>, Trouble> {
         Ok(pages.app.sign_ins.signed_in(&self.visit, Some(&self.opened.id)).await?)
     }
@@ -55,7 +55,7 @@ impl Flow {
         Ok(self.signed_in(pages).await?.into_iter().find(|one| one.account.did.as_str() == did))
     }
 
-    /// The request was decided: with a new cookie on to the app.
+    /// Returns to the app after the request was decided, with a new cookie.
     pub(super) async fn leave(
         mut self,
         pages: &Pages,

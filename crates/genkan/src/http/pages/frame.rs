@@ -1,4 +1,4 @@
-//! The frame of all pages, and the page with just a message.
+//! The frame of all pages, and the page that has only a message.
 
 use askama::Template;
 
@@ -7,12 +7,12 @@ use super::call::Call;
 use super::messages::Messages;
 use crate::base::query::escaped;
 
-/// The house around a page.
+/// The frame around a page.
 #[derive(Debug)]
 pub(super) struct Frame<'a> {
     pub(super) messages: &'static Messages,
     pub(super) brand: &'a str,
-    /// What the address bar says.
+    /// The host in the address bar.
     pub(super) host: &'a str,
     pub(super) css: &'a str,
     pub(super) logo: Option<&'a str>,
@@ -22,10 +22,10 @@ pub(super) struct Frame<'a> {
     pub(super) problems: Vec<Note>,
 }
 
-/// What is wrong with a form.
+/// A mistake in a form.
 #[derive(Clone, Debug)]
 pub(super) struct Note {
-    /// The field it is about; empty: the form as a whole.
+    /// The field with the mistake. Empty for the form as a whole.
     pub(super) field: &'static str,
     pub(super) text: String,
 }
@@ -61,7 +61,7 @@ impl<'a> Frame<'a> {
         self
     }
 
-    /// What is wrong with a field.
+    /// Returns the mistake in a field.
     pub(super) fn problem_of(&self, field: &str) -> Option<&str> {
         self.problems.iter().find(|note| note.field == field).map(|note| note.text.as_str())
     }
@@ -80,12 +80,12 @@ pub(super) struct FormContext {
 pub(super) struct FlowRef {
     pub(super) client_id: String,
     pub(super) request_uri: String,
-    /// The app's host, for people to see.
+    /// The app's host, as people see it.
     pub(super) host: String,
 }
 
 impl FlowRef {
-    /// Makes a reference that only leads back. It is not checked here whether the request exists.
+    /// Creates a reference that only leads back. Whether the request exists is not checked here.
     pub(super) fn back(client_id: &str, request_uri: &str) -> Self {
         Self { client_id: client_id.to_owned(), request_uri: request_uri.to_owned(), host: String::new() }
     }
@@ -110,7 +110,7 @@ impl FormContext {
         format!("{base}/{form}")
     }
 
-    /// The address of another page. The empty step is the one that the flow is at.
+    /// Returns the address of another page. The empty step is the flow's present one.
     pub(super) fn link(&self, step: &str) -> String {
         match &self.flow {
             None => format!("/account/{step}").trim_end_matches('/').to_owned(),
@@ -119,7 +119,8 @@ impl FormContext {
         }
     }
 
-    /// The pages for a lost password; they lead back to where they were reached from.
+    /// Returns the address of a page for a lost password. Such a page leads back to where it was
+    /// reached from.
     pub(super) fn reset_step(&self, step: &str) -> String {
         let step = if step.is_empty() { String::new() } else { format!("step={step}") };
         let query: Vec<String> =
@@ -128,7 +129,7 @@ impl FormContext {
         format!("/account/reset-password{joint}{}", query.join("&"))
     }
 
-    /// On with this account.
+    /// Returns the address that continues with this account.
     pub(super) fn link_for(&self, did: &str) -> String {
         match &self.flow {
             None => format!("/account/u/{did}"),
@@ -137,7 +138,7 @@ impl FormContext {
     }
 }
 
-/// A page that says something.
+/// A page that has only a message.
 #[derive(Debug, Template)]
 #[template(path = "pages/message.html")]
 pub(super) struct Message<'a> {

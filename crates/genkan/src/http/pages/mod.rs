@@ -1,9 +1,10 @@
 //! The pages that people sign in on: plain forms that work without script.
 //!
-//! A *page* is shown by a GET, which changes nothing but who holds an authorization request; a *form* is sent by a
-//! POST, which answers 303 to the next page, or the same page again with what is wrong in it. A *flow* is an
-//! authorization request in a browser; its pages carry `client_id` and `request_uri` along, and where a flow leads
-//! back to is never read from a browser. Everything else is below `/account`.
+//! A GET shows a *page* and changes nothing, except that it may assign an authorization request to
+//! the browser. A POST submits a *form*. It is answered 303 to the next page, or with the same page
+//! and its mistakes. A *flow* is an authorization request in a browser. Its pages carry `client_id`
+//! and `request_uri` along, and the address to which a flow returns is never read from a browser.
+//! All other pages are below `/account`.
 
 mod account;
 mod answer;

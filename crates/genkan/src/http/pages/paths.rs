@@ -1,8 +1,8 @@
-//! Which paths are pages.
+//! The paths of pages.
 
 use crate::links::CALLBACK;
 
-/// Whether a path is one of the pages: they are for their own origin only.
+/// Whether a path is one of the pages, which only their own origin may read.
 pub(crate) fn is_page(path: &str) -> bool {
     ["/oauth/authorize", "/account", CALLBACK]
         .iter()

@@ -13,7 +13,7 @@ use crate::oauth::{Permission, SetView};
 #[derive(Debug)]
 pub(super) struct Group {
     pub(super) title: &'static str,
-    /// Empty: nothing to beware of.
+    /// The warning of the group. Empty if there is none.
     pub(super) warning: &'static str,
     pub(super) permissions: Vec<PermissionRow>,
 }
@@ -25,16 +25,16 @@ pub(super) struct PermissionRow {
     pub(super) id: String,
     pub(super) value: String,
     pub(super) text: String,
-    /// Empty: there is no more to say.
+    /// Further detail. Empty if there is none.
     pub(super) detail: String,
-    /// The single permissions that it stands for, one per line.
+    /// The single permissions that it contains, one per line.
     pub(super) parts: Vec<String>,
     pub(super) new: bool,
     pub(super) optional: bool,
     pub(super) ticked: bool,
 }
 
-/// All that is asked for, in the order of the page.
+/// Groups the requested permissions, in the order of the page.
 pub(super) fn groups(
     permissions: &[Permission],
     language: Language,
@@ -51,7 +51,7 @@ pub(super) fn groups(
         Topic::Rpc,
         Topic::Blob,
     ];
-    // At the first time everything is new, which need not be said of each.
+    // At the first consent everything is new, so single permissions are not marked.
     let some_known = permissions.iter().any(|one| !one.new);
     let mut shown: Vec<Option<(Topic, PermissionRow)>> = permissions
         .iter()
@@ -118,7 +118,7 @@ fn row(
         (Scope::Repo(repo), _) => shown.parts = names(&repo.collections),
         _ => {}
     }
-    // One name is in the text already.
+    // A single name is already in the text.
     if shown.parts.len() == 1 {
         shown.parts.clear();
     }

@@ -1,4 +1,4 @@
-//! The way back to the app.
+//! The redirect back to the app.
 
 use askama::Template;
 use genkan_protocol::oauth::request::ResponseMode;
@@ -13,7 +13,7 @@ use crate::base::Language;
 use crate::base::query::escaped;
 use crate::oauth::Redirect;
 
-/// A form that sends itself, for apps that want the answer posted.
+/// A form that submits itself, for apps that want the answer as a POST.
 #[derive(Template)]
 #[template(path = "pages/form_post.html")]
 struct FormPost<'a> {
@@ -23,7 +23,7 @@ struct FormPost<'a> {
     script: &'a str,
 }
 
-/// Sends the browser where the request's own state says.
+/// Sends the browser to the address in the stored request.
 pub(super) fn leave(pages: &Pages, language: Language, redirect: &Redirect) -> Result<Reply, Trouble> {
     let joint = match redirect.mode {
         ResponseMode::Query if redirect.uri.contains('?') => '&',
@@ -54,7 +54,7 @@ fn form_post(pages: &Pages, language: Language, redirect: &Redirect) -> Result<R
     Reply::page(StatusCode::OK, &page, pages.origin(), Some(&target))
 }
 
-/// What `form-action` calls the address.
+/// Returns the `form-action` source of the address.
 fn target(uri: &str) -> String {
     match uri.split_once("://") {
         Some((scheme, rest)) => {

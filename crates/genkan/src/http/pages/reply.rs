@@ -1,4 +1,4 @@
-//! Answers to browsers: pages with their headers, and ways on.
+//! Answers to browsers: pages with their headers, and redirects.
 
 use askama::Template;
 use axum::body::Body;
@@ -20,7 +20,7 @@ pub(super) struct Reply {
 }
 
 impl Reply {
-    /// A page. `form_action`: where else its forms may lead.
+    /// A page. `form_action` is another origin to which its forms may lead.
     pub(super) fn page(
         status: StatusCode,
         page: &impl Template,
@@ -36,7 +36,8 @@ impl Reply {
         Ok(reply)
     }
 
-    /// On to another place, with GET whatever this was. 303, since a 307 would send the form there.
+    /// Redirects to another address, with GET after any verb. 303, because 307 would send the form
+    /// there.
     pub(super) fn see_other(location: &str, origin: &Origin) -> Result<Self, Trouble> {
         let location = HeaderValue::from_str(location).map_err(|cause| Trouble::Bug(Box::new(cause)))?;
         let mut reply = Self { response: Response::new(Body::empty()) };
@@ -62,7 +63,8 @@ impl Reply {
         self.set_cookie(names.session, cookies.session().expose(), Some(TEN_YEARS), origin);
     }
 
-    /// Lax, not Strict: apps send browsers here from other sites. Without `lifetime` it ends with the browser.
+    /// Sets a cookie. It is Lax and not Strict, because apps send browsers here from other sites.
+    /// Without `lifetime` it ends with the browser.
     pub(super) fn set_cookie(&mut self, name: &str, value: &str, lifetime: Option<u64>, origin: &Origin) {
         let age = lifetime.map(|seconds| format!("; Max-Age={seconds}")).unwrap_or_default();
         let secure = if origin.is_https() { "; Secure" } else { "" };
@@ -88,15 +90,17 @@ impl Reply {
     }
 }
 
-/// Everything comes from here, nothing frames it, and forms lead here and where the request at hand goes back to.
+/// The content security policy: everything comes from this origin, no page frames it, and forms
+/// lead to this origin and to the app of the present request.
 fn policy(origin: &Origin, form_action: Option<&str>) -> HeaderValue {
-    // `form-action` has no words for an IPv6 address: then its scheme.
+    // `form-action` cannot express an IPv6 address, so its scheme is allowed.
     let beyond = match form_action {
         Some(target) if target.contains('[') => target.split_once("//").map_or(target, |(scheme, _)| scheme),
         Some(target) => target,
         None => "",
     };
-    // It came from a registered redirect address; still, nothing that could end the directive.
+    // The value comes from a registered redirect URI. Characters that could end the directive are
+    // refused all the same.
     let plain = beyond.bytes().all(|byte| byte.is_ascii_graphic() && !b";,'\"".contains(&byte));
     let joint = if beyond.is_empty() || !plain { "" } else { " " };
     let beyond = if plain { beyond } else { "" };

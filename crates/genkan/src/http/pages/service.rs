@@ -1,4 +1,5 @@
-//! What every page and form is made with: the application, the theme, the browser's visit and limits.
+//! The service behind every page and form: the application, the theme, the browser's visit, and
+//! limits.
 
 use std::future::Future;
 use std::time::Duration;
@@ -14,7 +15,7 @@ use crate::base::Origin;
 use crate::limits::Limit;
 use crate::signin::Visit;
 
-/// What the pages are made with. Cheap to clone.
+/// The services of the pages. Cheap to clone.
 #[derive(Clone, Debug)]
 pub(super) struct Pages {
     pub(super) app: App,
@@ -26,14 +27,14 @@ impl Pages {
         &self.app.config.service.public_url
     }
 
-    /// The browser of this request, known from now on.
+    /// Recognises the browser of this request, or registers it.
     pub(super) async fn visit(&self, call: &Call) -> Result<Visit, Trouble> {
         let visit = self.app.sign_ins.visit(call.cookies.as_ref(), &call.seen()).await?;
         call.jar.keep(&visit);
         Ok(visit)
     }
 
-    /// The browser of this request, if it is known.
+    /// Recognises the browser of this request, if it is known.
     pub(super) async fn known_visit(&self, call: &Call) -> Result<Option<Visit>, Trouble> {
         let visit = self.app.sign_ins.peek(call.cookies.as_ref(), &call.seen()).await?;
         if let Some(visit) = &visit {
@@ -42,7 +43,7 @@ impl Pages {
         Ok(visit)
     }
 
-    /// Counts an attempt, before its work.
+    /// Counts an attempt before its work.
     pub(super) async fn count(&self, limit: Limit, key: &str) -> Result<(), Trouble> {
         let app = &self.app;
         match app.limits.attempt(&app.db, limit, key, app.clock.now()).await? {
@@ -64,11 +65,11 @@ impl Pages {
     }
 }
 
-/// Answers no sooner than this, so that how long it took tells nothing.
+/// Does `work`, and returns no sooner than after `least`, so that its duration reveals nothing.
 pub(super) async fn at_least<T>(least: Duration, work: impl Future<Output = T>) -> T {
     let (done, ()) = tokio::join!(work, tokio::time::sleep(least));
     done
 }
 
-/// Sign-ins, handle checks and their failures.
+/// The least duration of sign-ins and handle checks, failed ones included.
 pub(super) const LEAST: Duration = Duration::from_millis(400);

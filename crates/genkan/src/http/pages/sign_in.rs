@@ -22,13 +22,13 @@ struct SignInPage<'a> {
     f: Frame<'a>,
     place: FormContext,
     identifier: &'a str,
-    /// The app or the chooser named the account, so the name cannot be changed.
+    /// Whether the app or the chooser named the account, so that the name cannot be changed.
     fixed: bool,
     remember: bool,
-    /// There are accounts to choose from.
+    /// Whether there are accounts to choose from.
     choosing: bool,
     example: String,
-    /// Accounts at external PDSes may sign in too.
+    /// Whether accounts on external PDSes may sign in too.
     external: bool,
 }
 
@@ -48,7 +48,7 @@ pub(super) async fn show(pages: Pages, call: Call) -> Result<Reply, Trouble> {
     page(&pages, &call, None, &typed, StatusCode::OK, Vec::new())
 }
 
-/// In a flow. `again`: this account, whose sign-in is too old.
+/// Shows the form in a flow. `again` is the account whose sign-in is too old.
 pub(super) async fn in_flow(
     pages: &Pages,
     call: &Call,
@@ -75,7 +75,7 @@ async fn shown_hint(pages: &Pages, hint: &str) -> Result<String, Trouble> {
     Ok(known.map_or_else(|| hint.to_owned(), |account| account.handle.to_string()))
 }
 
-/// The form was sent.
+/// Handles the form.
 pub(super) async fn take(pages: Pages, call: Call, form: Form) -> Result<Reply, Trouble> {
     // One form serves the account pages and the flow of an app. The path tells them apart.
     let mut flow = if call.uri.path().starts_with("/account") {
@@ -116,14 +116,14 @@ pub(super) async fn take(pages: Pages, call: Call, form: Form) -> Result<Reply, 
     // other servers.
     count(&pages, &call, &visit, &identifier).await?;
     if is_external {
-        // What was typed as a password is not for us, and goes nowhere.
+        // A typed password is not for Genkan, and is dropped.
         drop(password);
         return match external::leave(&pages, &call, flow.as_ref(), &visit, &typed.identifier).await? {
             Ok(reply) => Ok(reply),
             Err(note) => page(&pages, &call, flow.as_ref(), &typed, StatusCode::BAD_REQUEST, vec![note]),
         };
     }
-    // A minimum time, so that the duration does not tell whether the account exists.
+    // A minimum time, so that the duration does not reveal whether the account exists.
     let found = at_least(LEAST, pages.app.sign_ins.recognise(&identifier, &password)).await;
     pages.app.metrics.counter(&SIGN_INS, &[if found.is_ok() { "done" } else { "refused" }]).increment();
     let note = match found {
@@ -133,7 +133,7 @@ pub(super) async fn take(pages: Pages, call: Call, form: Form) -> Result<Reply, 
         Ok(account) => {
             let did = account.did.as_str();
             let keep = match &flow {
-                // Without "remember me" the sign-in is good for this one request of an app.
+                // Without "remember me" the sign-in is valid for this one request of an app.
                 Some(flow) if !typed.remember => Persistence::OneRequest(&flow.opened.id),
                 _ => Persistence::Remembered,
             };
@@ -143,7 +143,7 @@ pub(super) async fn take(pages: Pages, call: Call, form: Form) -> Result<Reply, 
                     let place = FormContext::of(&pages, &call, flow.take().map(|flow| flow.reference));
                     return pages.see_other(&place.link_for(did));
                 }
-                // It was changed just now.
+                // The password was changed a moment ago.
                 Err(signin::Error::WrongPassword) => Note::new("password", messages.wrong_password),
                 Err(error) => return Err(error.into()),
             }
@@ -170,7 +170,7 @@ async fn count(pages: &Pages, call: &Call, visit: &Visit, identifier: &str) -> R
             format!("{} {}", visit.device.as_str(), account.did)
         }
         Some(account) => account.did.to_string(),
-        // An unknown name is counted as well. Otherwise the limit itself would tell which names
+        // An unknown name is counted as well. Otherwise the limit itself would reveal which names
         // exist.
         None => identifier.to_lowercase(),
     };

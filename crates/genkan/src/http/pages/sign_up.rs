@@ -30,7 +30,7 @@ struct SignUp<'a> {
     invite: &'a str,
     invite_required: bool,
     least: usize,
-    /// The handle was looked up and is free.
+    /// The handle, if it was checked and is free.
     free: Option<String>,
 }
 
@@ -52,7 +52,7 @@ pub(super) fn in_flow(pages: &Pages, call: &Call, flow: &Flow) -> Result<Reply, 
     page(pages, call, Some(flow), &FormValues::default(), StatusCode::OK, Vec::new(), None)
 }
 
-/// The form was sent.
+/// Handles the form.
 pub(super) async fn take(pages: Pages, call: Call, form: Form) -> Result<Reply, Trouble> {
     let mut flow = if call.uri.path().starts_with("/account") {
         None
@@ -114,7 +114,7 @@ pub(super) async fn take(pages: Pages, call: Call, form: Form) -> Result<Reply, 
     pages.see_other(&place.link_for(did))
 }
 
-/// A name and the domain that was chosen for it, or all of it typed.
+/// Returns the whole handle: the typed name with the chosen domain, or a typed handle as it is.
 fn full_handle(pages: &Pages, typed: &FormValues) -> String {
     let domains = &pages.app.config.service.handle_domains;
     if typed.handle.contains('.') {

@@ -1,6 +1,6 @@
 //! The theme of the pages: the operator's name, colour and logo, and the files that pages load.
 //!
-//! Each file has a hash of its content in its name, so that browsers may keep it for ever.
+//! Each file has a hash of its content in its name, so that browsers may cache it without limit.
 
 use std::fmt::Write as _;
 use std::sync::Arc;
@@ -126,7 +126,7 @@ impl Palette {
     }
 }
 
-/// Where the files are.
+/// The folder of the files.
 pub(super) const FOLDER: &str = "/assets/";
 const STYLE: &str = include_str!("../../../templates/pages/style.css");
 const SCRIPT: &str = include_str!("../../../templates/pages/submit.js");

@@ -1,4 +1,4 @@
-//! What a browser is shown when something is wrong: for the person what to do, for the app's developer what it was.
+//! Error pages: what the person can do, and for the app's developer what was wrong.
 
 use std::error::Error as StdError;
 
@@ -9,7 +9,7 @@ use crate::limits::Verdict;
 use crate::oauth::Problem;
 use crate::{db, oauth, signin, signup, standing};
 
-/// Why there is no page, but another one.
+/// Why a request gets an error page.
 #[derive(Debug)]
 pub(super) enum Trouble {
     /// The authorization request is unknown or malformed, so the browser is not redirected. The
@@ -21,7 +21,7 @@ pub(super) enum Trouble {
     NoCookies,
     NotSignedIn,
     NotFound,
-    /// Back to the client.
+    /// The browser returns to the client.
     Leave(Box<oauth::Redirect>),
     Limited(Verdict),
     /// A problem on Genkan's side that will pass.
@@ -29,11 +29,11 @@ pub(super) enum Trouble {
     Bug(Box<dyn StdError + Send + Sync>),
 }
 
-/// The page about it.
+/// The error page.
 #[derive(Debug)]
 pub(super) struct ErrorPage {
     pub(super) status: StatusCode,
-    /// Named in the log and the metrics.
+    /// The name in the log and the metrics.
     pub(super) name: &'static str,
     pub(super) title: &'static str,
     pub(super) text: &'static str,
@@ -134,7 +134,7 @@ impl From<oauth::Error> for Trouble {
     }
 }
 
-/// Those that a form does not tell itself.
+/// The problems that a form does not show itself.
 impl From<signin::Error> for Trouble {
     fn from(cause: signin::Error) -> Self {
         match cause {

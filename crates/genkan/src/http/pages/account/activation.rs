@@ -13,7 +13,7 @@ use crate::http::pages::reply::Reply;
 use crate::http::pages::trouble::Trouble;
 use crate::standing;
 
-/// The owner of a deactivated account is back.
+/// Handles the form with which the owner reactivates an account.
 pub(in crate::http::pages) async fn reactivate(
     pages: Pages,
     call: Call,

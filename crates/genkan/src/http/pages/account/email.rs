@@ -1,7 +1,8 @@
 //! An account's e-mail address on its page: confirming it by a code, and changing it.
 //!
-//! Which form is open is in the address of the page, so that it survives a reload; codes and e-mail addresses
-//! never are, and a code that was typed is never shown again. What counts as an attempt is what counts for clients.
+//! The address of the page says which form is open, so that it survives a reload. Codes and e-mail
+//! addresses are never in it, and a typed code is never shown again. Attempts are counted as they
+//! are for clients.
 
 use http::StatusCode;
 
@@ -20,7 +21,7 @@ use crate::limits::{Limit, address, code_for};
 use crate::mail::Reason;
 use crate::signin::{SignIn, Visit};
 
-/// A code is wanted.
+/// Handles the form that requests a code.
 pub(in crate::http::pages) async fn send_code(
     pages: Pages,
     call: Call,
@@ -47,7 +48,7 @@ pub(in crate::http::pages) async fn send_code(
     }
 }
 
-/// The code that confirms the address was typed.
+/// Handles the form with the code that confirms the address.
 pub(in crate::http::pages) async fn confirm(pages: Pages, call: Call, form: Form) -> Result<Reply, Trouble> {
     let (visit, one) = at_home(&pages, &call, &form).await?;
     let (account, did) = (&one.account, one.account.did.as_str());
@@ -68,7 +69,8 @@ pub(in crate::http::pages) async fn confirm(pages: Pages, call: Call, form: Form
     }
 }
 
-/// Another address was typed, and the code from the email to the present one where that is confirmed.
+/// Handles the form with a new address, and with the code from the present address if that is
+/// confirmed.
 pub(in crate::http::pages) async fn change(pages: Pages, call: Call, form: Form) -> Result<Reply, Trouble> {
     let (visit, one) = at_home(&pages, &call, &form).await?;
     let (account, did) = (&one.account, one.account.did.as_str());

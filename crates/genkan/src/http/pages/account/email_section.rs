@@ -2,16 +2,16 @@
 
 use crate::accounts::Account;
 
-/// The part of the account page that is about the address.
+/// The part of the account page about the email address.
 #[derive(Debug)]
 pub(super) struct EmailSection<'a> {
     pub(super) address: Option<&'a str>,
     pub(super) confirmed: bool,
-    /// The operator sends mail.
+    /// Whether the operator has configured e-mail.
     pub(super) is_on: bool,
-    /// Which form is to be open, if it may: as the address of the page has it.
+    /// The form that the page's address asks to open. It opens only if it is usable.
     step: &'a str,
-    /// The new address, as it was typed.
+    /// The new address as typed.
     pub(super) typed: String,
 }
 
@@ -21,12 +21,12 @@ impl<'a> EmailSection<'a> {
         Self { address, confirmed, is_on, step, typed }
     }
 
-    /// The form for the code that confirms is open.
+    /// Whether the form for the confirming code is open.
     pub(super) fn confirming(&self) -> bool {
         self.step == CONFIRM && self.may_confirm()
     }
 
-    /// The form for another address is open.
+    /// Whether the form for another address is open.
     pub(super) fn changing(&self) -> bool {
         self.step == CHANGE && self.may_change()
     }
@@ -35,7 +35,8 @@ impl<'a> EmailSection<'a> {
         self.is_on && !self.confirmed && self.address.is_some()
     }
 
-    /// A confirmed address takes a code to change, so it takes mail.
+    /// Whether the address can be changed. For a confirmed address that needs a code, and so
+    /// e-mail.
     pub(super) const fn may_change(&self) -> bool {
         self.is_on || !self.confirmed
     }

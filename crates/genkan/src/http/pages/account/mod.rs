@@ -1,6 +1,7 @@
 //! `/account`: the apps and browsers with access to an account, its email address and its password.
 //!
-//! [`page`] shows an account; each subject has a file with its forms. [`owner`] says whom a request may act for.
+//! [`page`] shows an account; each subject has a file with its forms. [`owner`] finds the account
+//! that a request may act for.
 
 pub(super) mod activation;
 pub(super) mod apps;

@@ -1,4 +1,4 @@
-//! Who a request to the account pages may act for.
+//! The account that a request to the account pages may act for.
 
 use genkan_protocol::syntax::Did;
 
@@ -8,7 +8,7 @@ use crate::http::pages::{Pages, external};
 use crate::links::Visitor;
 use crate::signin::{SignIn, Visit};
 
-/// The home account that a form is about, if it is signed in here and not too long ago.
+/// Returns the home account of a form, if its sign-in in this browser is recent enough.
 pub(super) async fn at_home(pages: &Pages, call: &Call, form: &Form) -> Result<(Visit, SignIn), Trouble> {
     let (visit, signed_in) = known(pages, call).await?.ok_or(Trouble::NotSignedIn)?;
     let (did, now) = (form.text("did"), pages.app.clock.now());
@@ -16,7 +16,7 @@ pub(super) async fn at_home(pages: &Pages, call: &Call, form: &Form) -> Result<(
     Ok((visit, one.ok_or(Trouble::NotSignedIn)?))
 }
 
-/// The account that a form is about, if it is signed in here and not too long ago.
+/// Returns the account of a form, if its sign-in in this browser is recent enough.
 pub(super) async fn owner(pages: &Pages, call: &Call, form: &Form) -> Result<(Visit, Did), Trouble> {
     let (visit, signed_in) = known(pages, call).await?.ok_or(Trouble::NotSignedIn)?;
     let (did, now) = (form.text("did"), pages.app.clock.now());
@@ -26,14 +26,14 @@ pub(super) async fn owner(pages: &Pages, call: &Call, form: &Form) -> Result<(Vi
     Ok((visit, did))
 }
 
-/// The accounts that are signed in here. `None`: the browser is not known.
+/// Returns the accounts that are signed in to this browser, or `None` if the browser is unknown.
 pub(super) async fn known(pages: &Pages, call: &Call) -> Result<Option<(Visit, Vec<SignIn>)>, Trouble> {
     let Some(visit) = pages.known_visit(call).await? else { return Ok(None) };
     let signed_in = pages.app.sign_ins.signed_in(&visit, None).await?;
     Ok(Some((visit, signed_in)))
 }
 
-/// The linked accounts whose apps are managed in this browser.
+/// Returns the linked accounts whose apps are managed in this browser.
 pub(super) async fn visitors(pages: &Pages, visit: Option<&Visit>) -> Result<Vec<Visitor>, Trouble> {
     match visit {
         Some(visit) => external::visitors(pages, visit).await,

@@ -28,12 +28,12 @@ struct Account<'a> {
     /// The action that was just completed, for the message at the top.
     done: Option<&'a str>,
     others: Vec<Other>,
-    /// Its owner may activate it.
+    /// Whether the account is deactivated, so that its owner may reactivate it.
     deactivated: bool,
     /// `None` for a linked account, whose address Genkan does not know.
     email: Option<EmailSection<'a>>,
     apps: Vec<AppCard>,
-    /// Minutes for which an app can continue after it lost its access. `None`: it stops at once.
+    /// Minutes for which an app can continue after it lost its access. `None` if it stops at once.
     minutes: Option<u64>,
     devices: Vec<DeviceCard>,
 }
@@ -43,17 +43,17 @@ struct Other {
     handle: String,
 }
 
-/// How the page of an account is shown this time.
+/// The state of the forms on the page of an account.
 pub(super) struct AccountForm {
-    /// Which of the forms for the e-mail address is open.
+    /// The open form for the e-mail address.
     pub(super) step: String,
-    /// The new address, as it was typed.
+    /// The new address as typed.
     pub(super) typed: String,
     pub(super) status: StatusCode,
     pub(super) problems: Vec<Note>,
 }
 
-/// `GET /account`: the account that was signed in to last.
+/// `GET /account`: shows the account with the latest sign-in.
 pub(in crate::http::pages) async fn first(pages: Pages, call: Call) -> Result<Reply, Trouble> {
     let visit = pages.known_visit(&call).await?;
     let signed_in = match &visit {
@@ -92,7 +92,8 @@ pub(in crate::http::pages) async fn show(pages: Pages, call: Call) -> Result<Rep
     of_one(&pages, &call, &visit, &one, others, shown).await
 }
 
-/// The page of an account again, as it is now, with what is wrong in one of its forms.
+/// Shows the page of an account again, in its present state and with the mistakes in one of its
+/// forms.
 pub(super) async fn again(
     pages: &Pages,
     call: &Call,
@@ -120,7 +121,7 @@ async fn of_one(
     let messages = Messages::of(call.jar.language());
     let grants = app.oauth.list_of(&account.did).await?;
     let devices = app.sign_ins.devices_of(&account.did).await?;
-    // What was done before is not told beside what is wrong now.
+    // An earlier success is not shown together with a mistake.
     let done = if shown.problems.is_empty() { what_was_done(call, messages) } else { None };
     let page = Account {
         f: Frame::of(pages, messages).with(shown.problems),
@@ -152,7 +153,7 @@ async fn of_visitor(
     let mut visitors = visitors(pages, Some(visit)).await?;
     visitors.retain(|other| other.did != visitor.did);
     let mut place = FormContext::of(pages, call, None);
-    // Its password is not ours to change.
+    // Genkan cannot change the password of a linked account.
     place.reset_link.clear();
     let page = Account {
         f: Frame::of(pages, messages),

@@ -1,7 +1,7 @@
 //! A lost password: an address, then a code from its mailbox and a new password.
 //!
-//! The step is in the address of the page, so that it survives a reload. The answer and its delay
-//! do not tell whether an account has the address. A code that was typed is never shown again,
+//! The step is in the address of the page, so that it survives a reload. Neither the answer nor its
+//! delay reveals whether an account has the address. A code that was typed is never shown again,
 //! because it may still be valid.
 
 use askama::Template;
@@ -56,7 +56,7 @@ pub(in crate::http::pages) async fn show(pages: Pages, call: Call) -> Result<Rep
     }
 }
 
-/// One of the two forms was sent.
+/// Handles both forms.
 pub(in crate::http::pages) async fn take(pages: Pages, call: Call, form: Form) -> Result<Reply, Trouble> {
     let flow = (!form.text("request_uri").is_empty())
         .then(|| FlowRef::back(form.text("client_id"), form.text("request_uri")));
@@ -104,7 +104,7 @@ async fn reset(pages: &Pages, call: &Call, form: &Form, place: FormContext) -> R
     with_code(pages, call, place, StatusCode::BAD_REQUEST, vec![note])
 }
 
-/// The flow that the page was reached from, to go back to.
+/// Returns the flow that the page was reached from and leads back to.
 fn flow_of(call: &Call) -> Option<FlowRef> {
     let (client_id, request_uri) = (call.parameter("client_id")?, call.parameter("request_uri")?);
     Some(FlowRef::back(&client_id, &request_uri))

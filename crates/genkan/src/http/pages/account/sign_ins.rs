@@ -16,7 +16,7 @@ pub(super) struct DeviceCard {
     pub(super) here: bool,
 }
 
-/// A browser is signed out: this one, or another of the account's.
+/// Signs out this browser or another one of the account's.
 pub(in crate::http::pages) async fn sign_out(pages: Pages, call: Call, form: Form) -> Result<Reply, Trouble> {
     let (mut visit, did) = owner(&pages, &call, &form).await?;
     let device = form.text("device");
@@ -43,9 +43,9 @@ pub(super) fn device_card(device: &Device, visit: &Visit, messages: &'static Mes
     }
 }
 
-/// What a person would call the browser that says this of itself.
+/// Returns the name by which a person knows the browser with this user agent.
 fn browser_of(user_agent: &str) -> Option<String> {
-    // In this order: most of them claim to be those below, too.
+    // The order matters: most of these also claim to be those further down.
     let program = [
         ("Edg", "Edge"),
         ("OPR/", "Opera"),

@@ -1,7 +1,7 @@
-//! Every text of the pages, in each language that they are shown in.
+//! Every text of the pages, in each language.
 //!
-//! `english.rs` declares the texts; another language is one more file of the same shape, and the compiler
-//! names what it lacks. `{}` in a text stands for what [`Messages::with`] puts there.
+//! `english.rs` declares the texts. Another language is one more file of the same shape, and the
+//! compiler reports missing texts. [`Messages::with`] replaces `{}` in a text.
 
 mod english;
 mod german;
@@ -20,7 +20,7 @@ impl Messages {
         }
     }
 
-    /// `text` with `value` in the place of `{}`.
+    /// Returns `text` with `value` in place of `{}`.
     #[expect(clippy::unused_self, reason = "templates can call methods only")]
     pub(super) fn with(&self, text: impl AsRef<str>, value: impl Display) -> String {
         text.as_ref().replacen("{}", &value.to_string(), 1)

@@ -1,4 +1,5 @@
-//! The pages as browsers meet them, on forms alone. Rows are those of the table of bad input in the OAuth contract.
+//! The pages as browsers meet them, on forms alone. Rows are those of the table of bad input in the
+//! OAuth contract.
 
 mod browsers;
 mod email;

@@ -44,7 +44,8 @@ pub(crate) async fn update_subject_status(
     if takedown.is_some_and(|it| it.applied) && deactivated.is_some_and(|it| !it.applied) {
         return Err(XrpcError::invalid("an account cannot be taken down and activated at once"));
     }
-    // A subject that is no DID is an account that does not exist, if anything is to be done with it.
+    // A subject that is no DID is an account that does not exist, if anything is to be done with
+    // it.
     let account = || did.parse::<Did>().map_err(|_| XrpcError::from(standing::Error::NotFound));
     if let Some(takedown) = takedown {
         let did = &account()?;
