@@ -79,8 +79,7 @@ impl<V: Clone + Send + Sync + 'static> Memory<V> {
             inner.keep(&name, &outcome, before);
             outcome
         });
-        let outcome =
-            shared.await.unwrap_or_else(|| Err(Error::Passing("the lookup was cancelled".into())));
+        let outcome = shared.await.unwrap_or_else(|| Err(Error::Passing("the lookup was cancelled".into())));
         match (outcome, kept) {
             // An old answer is better than none while a server is away. A definite "not found"
             // replaces it.

@@ -124,7 +124,9 @@ impl Links {
         let secrets = LoginSecrets::open(&inner.sealer, &login.state, &login.sealed)
             .map_err(|_| Failure::Unacceptable("its secrets do not open"))?;
         let key = match &login.client_key {
-            Some(id) => Some(inner.client.key(id).ok_or(Failure::Unacceptable("the client key no longer exists"))?),
+            Some(id) => {
+                Some(inner.client.key(id).ok_or(Failure::Unacceptable("the client key no longer exists"))?)
+            }
             None => None,
         };
         // The client id and key of the push, even if a newer key exists: the server binds the code

@@ -136,7 +136,11 @@ impl Links {
 
     async fn tell_server(&self, link: &str) {
         if let Err(cause) = self.try_to_tell(link).await {
-            tracing::warn!(cause = &cause as &dyn std::error::Error, link, "a server could not be told that a session ended");
+            tracing::warn!(
+                cause = &cause as &dyn std::error::Error,
+                link,
+                "a server could not be told that a session ended"
+            );
         }
     }
 

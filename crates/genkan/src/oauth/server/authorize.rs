@@ -231,7 +231,7 @@ fn form_action(redirect_uri: &str) -> String {
         Some((scheme, rest)) => {
             let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
             format!("{scheme}://{authority}")
-        // A private-use scheme has no authority, so the scheme itself is the source.
+            // A private-use scheme has no authority, so the scheme itself is the source.
         }
         None => format!("{}:", redirect_uri.split(':').next().unwrap_or_default()),
     }
