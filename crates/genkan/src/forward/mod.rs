@@ -5,9 +5,9 @@
 //!
 //! 1. `destination` finds the PDS and the credential: whose token it is, and where that account
 //!    lives.
-//! 2. `home` (a host of the fleet), `external::reads` or `external::linked` sends it. What may
-//!    cross is a list
-//!    for each direction in `headers`. Connections, bodies and timeouts are those of the crate `http1`.
+//! 2. `home` sends it to a host of the fleet, `reads` or `linked` to an external PDS, by the rules in
+//!    `external`. What may cross is a list for each direction in `headers`. Connections, bodies and
+//!    timeouts are those of the crate `http1`.
 //! 3. An [`AnswerBody`] goes back to the client. It is never collected.
 //!
 //! `engine` has what all calls of one edge thread share, `pools` its connections, and `limits` the
@@ -24,7 +24,9 @@ mod external;
 mod headers;
 mod home;
 mod limits;
+mod linked;
 mod pools;
+mod reads;
 mod rooms;
 
 pub(crate) use answer::AnswerBody;

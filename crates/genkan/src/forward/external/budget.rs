@@ -53,14 +53,14 @@ impl CallBudgetRules {
 
 /// What a call is counted for.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(super) enum CallOwner {
+pub(in crate::forward) enum CallOwner {
     Did(Did),
     Client(limits::ClientNetwork),
 }
 
 /// How a PDS counts a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum CallKind {
+pub(in crate::forward) enum CallKind {
     Read,
     Write,
     /// `uploadBlob`: counts as a write and against its own limit.
@@ -71,7 +71,7 @@ pub(super) enum CallKind {
 
 impl CallKind {
     /// How a PDS counts a call of this weight, made by this verb.
-    pub(super) fn of(weight: Weight, verb: &Method) -> Self {
+    pub(in crate::forward) fn of(weight: Weight, verb: &Method) -> Self {
         match weight {
             Weight::Upload => Self::Upload,
             Weight::Export => Self::Repo,

@@ -165,7 +165,7 @@ impl ExternalPdses {
     }
 
     /// Waits until a call may leave.
-    pub(super) async fn admit(
+    pub(in crate::forward) async fn admit(
         &self,
         pds: &Origin,
         account: &CallOwner,
@@ -185,7 +185,7 @@ impl ExternalPdses {
     }
 
     /// Takes the rate-limit headers of an answer.
-    pub(super) fn hear(
+    pub(in crate::forward) fn hear(
         &self,
         pds: &Origin,
         account: &CallOwner,
@@ -216,7 +216,7 @@ impl ExternalPdses {
 
 /// The time after which a client learns that a PDS is not called. It is equal for all reasons: a
 /// shorter one would tell which names and addresses exist in Genkan's network.
-pub(super) const REFUSED_AFTER: Duration = Duration::from_millis(300);
+pub(in crate::forward) const REFUSED_AFTER: Duration = Duration::from_millis(300);
 /// The time for which checked addresses are used before they are checked again.
 const CHECKED_FOR: Duration = Duration::from_secs(30);
 const NAMES_REMEMBERED: usize = 10_000;

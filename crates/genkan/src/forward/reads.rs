@@ -11,17 +11,15 @@ use http_body::Body as _;
 use http1::Permit;
 use hyper::body::Incoming;
 
-use super::budget::{CallKind, CallOwner};
-use super::limits::ReadPermit;
-use super::policy::{CallClass, REFUSED_AFTER};
+use super::answer::{AnswerBody, ForwardedBody};
+use super::call::Call;
+use super::engine::{Answer, Forwarder, response};
+use super::error::{Cause, Error};
+use super::error_body::{MAX_PEEK, is_small_json, names_error};
+use super::external::{CallClass, CallKind, CallOwner, REFUSED_AFTER, ReadPermit};
+use super::headers::{Credentials, ForwardedHead, guard};
+use super::rooms::ExternalAccounts;
 use crate::base::{Origin, monotonic_now};
-use crate::forward::answer::{AnswerBody, ForwardedBody};
-use crate::forward::call::Call;
-use crate::forward::engine::{Answer, Forwarder, response};
-use crate::forward::error::{Cause, Error};
-use crate::forward::error_body::{MAX_PEEK, is_small_json, names_error};
-use crate::forward::headers::{Credentials, ForwardedHead, guard};
-use crate::forward::rooms::ExternalAccounts;
 use crate::identity::{Freshness, PdsLocation};
 use crate::limits;
 use crate::routing::target::Target;
@@ -43,7 +41,7 @@ struct Heard {
 
 impl<R: ExternalAccounts> Forwarder<R> {
     /// Sends a read to the PDS of the account that it is about.
-    pub(in crate::forward) async fn read_external(
+    pub(super) async fn read_external(
         &self,
         place: &PdsLocation,
         call: &Call<'_>,

@@ -16,23 +16,22 @@ use http::{Request, Response, StatusCode};
 use http1::{BodyLength, Exchange, KEPT_AT_MOST, Permit};
 use hyper::body::Incoming;
 
-use super::budget::{CallKind, CallOwner};
-use super::policy::{CallClass, REFUSED_AFTER};
+use super::answer::{AnswerBody, ForwardedBody};
+use super::call::Call;
+use super::engine::{Answer, Forwarder, Input, KeptBody, Upload, again, response};
+use super::error::{Cause, Error};
+use super::external::{CallClass, CallKind, CallOwner, REFUSED_AFTER};
+use super::headers::{Credentials, ForwardedHead, Signed, guard};
+use super::rooms::{ExternalAccounts, LinkError, OwnServer, Signer};
 use crate::base::{Origin, monotonic_now};
-use crate::forward::answer::{AnswerBody, ForwardedBody};
-use crate::forward::call::Call;
-use crate::forward::engine::{Answer, Forwarder, Input, KeptBody, Upload, again, response};
-use crate::forward::error::{Cause, Error};
-use crate::forward::headers::{Credentials, ForwardedHead, Signed, guard};
-use crate::forward::rooms::{ExternalAccounts, LinkError, OwnServer, Signer};
 use crate::oauth::GrantCaller;
 
 /// A call of a linked account.
 pub(crate) struct LinkedDestination {
-    pub(in crate::forward) caller: Arc<GrantCaller>,
+    pub(super) caller: Arc<GrantCaller>,
     /// Whether the client proves its key. A client that does not has plain Bearer tokens.
-    pub(in crate::forward) by_proof: bool,
-    pub(in crate::forward) signer: Arc<dyn Signer>,
+    pub(super) by_proof: bool,
+    pub(super) signer: Arc<dyn Signer>,
 }
 
 impl fmt::Debug for LinkedDestination {
@@ -42,7 +41,7 @@ impl fmt::Debug for LinkedDestination {
 }
 
 impl LinkedDestination {
-    pub(in crate::forward) fn pds(&self) -> &Origin {
+    pub(super) fn pds(&self) -> &Origin {
         self.signer.pds()
     }
 
@@ -51,7 +50,7 @@ impl LinkedDestination {
         Error::LinkGone { by_proof: self.by_proof }
     }
 
-    pub(in crate::forward) fn error(error: LinkError, by_proof: bool) -> Error {
+    pub(super) fn error(error: LinkError, by_proof: bool) -> Error {
         match error {
             LinkError::Gone => Error::LinkGone { by_proof },
             LinkError::Unavailable { retry_after } => Error::LinkUnavailable { retry_after },
@@ -74,7 +73,7 @@ struct Attempts<'a> {
 
 impl<R: ExternalAccounts> Forwarder<R> {
     /// Sends a call to the caller's own PDS.
-    pub(in crate::forward) async fn call_linked(
+    pub(super) async fn call_linked(
         &self,
         destination: &LinkedDestination,
         call: &Call<'_>,
