@@ -16,7 +16,8 @@ use tokio::net::TcpStream;
 
 use super::activity::{Activity, Disposition};
 use super::client_stream::ClientStream;
-use super::service::{self, ConnectionContext};
+use super::context::ConnectionContext;
+use super::service;
 use super::settings::Settings;
 use crate::base::monotonic_now;
 use crate::forward::Rooms;

@@ -14,28 +14,16 @@ use hyper::body::Incoming;
 use tokio::time::Instant;
 
 use super::activity::Activity;
-use super::address::{self, Peer};
+use super::address;
 use super::answer;
+use super::context::ConnectionContext;
 use super::counters::By;
 use super::local;
-use super::worker::Worker;
 use crate::base::monotonic_now;
 use crate::forward::{AnswerBody, Call, Destination, Rooms};
 use crate::routing::{Way, decide, method, table};
 use crate::telemetry::RequestLine;
-use crate::wire::{
-    Authorization, ClientAddr, DPOP_NONCE, REQUEST_ID, RequestId, ViaHost, XrpcError, cors, messages,
-};
-
-/// What all requests of one connection share.
-#[derive(Debug)]
-pub(super) struct ConnectionContext<R> {
-    pub(super) worker: Rc<Worker<R>>,
-    pub(super) peer: Peer,
-    /// Whether the peer's `X-Forwarded-For` is trusted.
-    pub(super) is_believed: bool,
-    pub(super) activity: Rc<Activity>,
-}
+use crate::wire::{Authorization, ClientAddr, DPOP_NONCE, REQUEST_ID, RequestId, XrpcError, cors, messages};
 
 /// Answers one request.
 pub(super) async fn answer<R: Rooms>(
@@ -162,17 +150,6 @@ async fn local_answer<R: Rooms>(
     response
         .map(|response| (By::Genkan, None, response))
         .ok_or_else(|| XrpcError::internal("the task that answers ended without an answer"))
-}
-
-impl<R: Rooms> ConnectionContext<R> {
-    /// The client's address, and the host that passed the request on, if one did.
-    fn client(&self, headers: &HeaderMap) -> (IpAddr, Option<ViaHost>) {
-        if !self.is_believed {
-            return (self.peer.address(), None);
-        }
-        let (client, via) = self.worker.edge().trusted_peers.client(self.peer.address(), headers);
-        (client.0, via)
-    }
 }
 
 /// Refuses HTTP/2 requests that the strict reader would refuse on HTTP/1.1.

@@ -22,10 +22,8 @@ use super::activity::{Activity, Disposition};
 use super::address::Peer;
 use super::connection;
 use super::connection_limits::ConnectionLimits;
+use super::context::{ConnectionContext, EdgeContext, Phase, WorkerContext};
 use super::counters::{self, Counters};
-use super::failures::FailureMetrics;
-use super::service::ConnectionContext;
-use super::{EdgeContext, Phase, Settings};
 use crate::base::monotonic_now;
 use crate::forward::{Breakers, Forwarder, Rooms};
 
@@ -40,45 +38,16 @@ pub(super) struct Parts<R> {
     pub(super) counters: Arc<Counters>,
 }
 
-/// What all connections of a thread share.
+/// The connections of a thread.
 #[derive(Debug)]
-pub(super) struct Worker<R> {
-    edge: Arc<EdgeContext<R>>,
-    rooms: R,
-    forwarder: Forwarder<R>,
-    counters: Arc<Counters>,
-    failures: FailureMetrics,
+struct Worker<R> {
+    /// What the connections' requests share.
+    context: Rc<WorkerContext<R>>,
     connection_limits: ConnectionLimits,
     /// Weak, so that a connection's end frees its activity. [`check_all`](Self::check_all) drops
     /// the dead entries.
     activities: RefCell<Vec<Weak<Activity>>>,
     open: Cell<usize>,
-}
-
-impl<R> Worker<R> {
-    pub(super) fn settings(&self) -> &Settings {
-        &self.edge.settings
-    }
-
-    pub(super) fn edge(&self) -> &EdgeContext<R> {
-        &self.edge
-    }
-
-    pub(super) const fn rooms(&self) -> &R {
-        &self.rooms
-    }
-
-    pub(super) const fn forwarder(&self) -> &Forwarder<R> {
-        &self.forwarder
-    }
-
-    pub(super) const fn failures(&self) -> &FailureMetrics {
-        &self.failures
-    }
-
-    pub(super) fn counters(&self) -> &Counters {
-        &self.counters
-    }
 }
 
 /// A listening socket with `SO_REUSEPORT`: each thread has its own, and the system spreads
@@ -118,14 +87,10 @@ async fn serve<R: Rooms>(listener: std::net::TcpListener, parts: Parts<R>) -> io
         parts.edge.external.clone(),
     );
     let worker = Rc::new(Worker {
-        rooms: parts.rooms,
-        forwarder,
-        counters: parts.counters,
-        failures: FailureMetrics::new(parts.edge.metrics.clone()),
+        context: Rc::new(WorkerContext::new(Arc::clone(&parts.edge), parts.rooms, forwarder, parts.counters)),
         connection_limits: parts.connection_limits,
         activities: RefCell::default(),
         open: Cell::new(0),
-        edge: Arc::clone(&parts.edge),
     });
     let mut ticks = tokio::time::interval(settings.tick());
     // After a long pause one check is enough: many at once would find nothing new.
@@ -149,10 +114,10 @@ async fn serve<R: Rooms>(listener: std::net::TcpListener, parts: Parts<R>) -> io
             }
             now = ticks.tick() => {
                 worker.check_all(now);
-                worker.forwarder.scan_deadlines(now);
+                worker.context.forwarder().scan_deadlines(now);
                 if now.duration_since(swept) >= SWEEP_EVERY {
                     swept = now;
-                    worker.forwarder.sweep();
+                    worker.context.forwarder().sweep();
                 }
             }
             accepted = accept(listener.as_ref()) => match accepted {
@@ -183,10 +148,10 @@ impl<R: Rooms> Worker<R> {
     /// Starts a task for a connection, if the limits allow one more.
     fn admit(self: Rc<Self>, stream: TcpStream, peer: SocketAddr) {
         let peer = Peer::new(peer.ip());
-        let is_believed = self.edge.trusted_peers.speaks_for_others(peer.address());
+        let is_believed = self.context.edge().trusted_peers.speaks_for_others(peer.address());
         // Refused by closing: an answer would cost the reading of a request.
         let Some(permit) = self.connection_limits.admit(peer.address(), is_believed) else {
-            counters::add(&self.counters.turned_away, 1);
+            counters::add(&self.context.counters().turned_away, 1);
             return;
         };
         // An answer leaves in several small writes. Nagle's algorithm would hold the last one back.
@@ -197,7 +162,8 @@ impl<R: Rooms> Worker<R> {
         let activity = Rc::new(Activity::new());
         self.activities.borrow_mut().push(Rc::downgrade(&activity));
         self.count(1);
-        let context = Rc::new(ConnectionContext { worker: Rc::clone(&self), peer, is_believed, activity });
+        let worker = Rc::clone(&self.context);
+        let context = Rc::new(ConnectionContext { worker, peer, is_believed, activity });
         tokio::task::spawn_local(async move {
             connection::serve(stream, context).await;
             drop(permit);
@@ -207,7 +173,7 @@ impl<R: Rooms> Worker<R> {
 
     fn count(&self, change: isize) {
         self.open.set(self.open.get().saturating_add_signed(change));
-        self.counters.open.store(self.open.get() as u64, std::sync::atomic::Ordering::Relaxed);
+        self.context.counters().open.store(self.open.get() as u64, std::sync::atomic::Ordering::Relaxed);
     }
 
     fn escalate_all(&self, disposition: Disposition) {
@@ -220,7 +186,7 @@ impl<R: Rooms> Worker<R> {
     fn check_all(&self, now: Instant) {
         self.activities.borrow_mut().retain(|activity| {
             let Some(activity) = activity.upgrade() else { return false };
-            activity.check(self.settings(), now);
+            activity.check(self.context.settings(), now);
             true
         });
     }
