@@ -1,4 +1,5 @@
-//! The picture of `ARCHITECTURE.md`, enforced: imports point down only.
+//! The pictures of `ARCHITECTURE.md`, enforced: imports point down only, among the rooms and inside of the
+//! three largest.
 //!
 //! Reads every `crate::room` in the sources. Comments and tests are left out: a test may use any room.
 
@@ -7,6 +8,7 @@ use std::fs;
 use std::path::Path;
 
 use crate::sources;
+use crate::uses::Uses;
 
 /// From the top down. A room may use all of the lines below its own, and of its own line what an arrow says.
 const PICTURE: [Line; 7] = [
@@ -23,10 +25,49 @@ const PICTURE: [Line; 7] = [
     },
 ];
 
+/// The files and folders of the three largest rooms, each from the top down by the rule of [`PICTURE`].
+const INSIDE: [(&str, &[Line]); 3] = [
+    (
+        "http",
+        &[
+            Line { rooms: &["router"], arrows: Arrows::None },
+            Line { rooms: &["xrpc", "oauth", "pages", "ops"], arrows: Arrows::None },
+            Line { rooms: &["describe_server", "landing", "tls_check", "well_known"], arrows: Arrows::None },
+            Line { rooms: &["methods", "admin_auth", "caller", "method"], arrows: Arrows::ToTheRight },
+            Line {
+                rooms: &["answers", "health", "json", "language", "session_answer", "state", "verbs"],
+                arrows: Arrows::None,
+            },
+        ],
+    ),
+    (
+        "oauth",
+        &[
+            Line { rooms: &["server", "resource"], arrows: Arrows::None },
+            Line { rooms: &["service"], arrows: Arrows::None },
+            Line { rooms: &["clients", "permission_sets", "tokens"], arrows: Arrows::None },
+            Line { rooms: &["sql", "grant", "parameters", "scope"], arrows: Arrows::ToTheRight },
+            Line { rooms: &["call", "client_trust", "error", "ids"], arrows: Arrows::None },
+        ],
+    ),
+    (
+        "forward",
+        &[
+            Line { rooms: &["destination"], arrows: Arrows::None },
+            Line { rooms: &["home", "reads", "linked"], arrows: Arrows::None },
+            Line { rooms: &["engine"], arrows: Arrows::None },
+            Line { rooms: &["answer", "pools", "rooms"], arrows: Arrows::None },
+            Line { rooms: &["external", "headers"], arrows: Arrows::None },
+            Line { rooms: &["call", "limits", "error_body", "error"], arrows: Arrows::None },
+        ],
+    ),
+];
+
 /// The rooms that may take the whole wiring.
 const DOORS: [&str; 3] = ["http", "cli", "jobs"];
 
 struct Line {
+    /// Rooms, or in [`INSIDE`] the files and folders of one.
     rooms: &'static [&'static str],
     arrows: Arrows,
 }
@@ -62,14 +103,75 @@ fn imports_point_down_only() {
 }
 
 #[test]
-fn the_table_is_the_picture() {
+fn imports_inside_of_a_room_point_down_only() {
+    let sources = sources::program();
+    let uses = Uses::of(&sources);
+    let mut wrong = Vec::new();
+    for (room, lines) in &INSIDE {
+        let mut seen = 0;
+        for (from, targets) in uses.between_units_of(&[(*room).to_owned()]) {
+            let drawn = line_in(lines, &from).is_some();
+            assert!(drawn, "{room}/{from} is not in the picture of its room; see ARCHITECTURE.md");
+            for to in targets {
+                seen += 1;
+                if !points_down(lines, &from, &to) {
+                    wrong.push(format!("{room}/{from} must not use {room}/{to}"));
+                }
+            }
+        }
+        assert!(seen > 15, "the test reads the sources of {room}: it saw {seen} imports");
+    }
+    assert!(wrong.is_empty(), "\n{}\n", wrong.join("\n"));
+}
+
+#[test]
+fn the_tables_are_the_pictures() {
     let page =
         fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../../ARCHITECTURE.md")).unwrap();
     let drawn = page.split("```").find(|block| block.contains("wiring")).unwrap();
     for line in PICTURE {
         let row = drawn.lines().find(|row| row.split_whitespace().any(|word| word == line.rooms[0])).unwrap();
-        let words: Vec<&str> = row.split_whitespace().filter(|word| line.rooms.contains(word)).collect();
-        assert_eq!(words, line.rooms, "{row}");
+        assert_draws(row, &line);
+    }
+    let drawn = page.split("```").find(|block| block.contains(" http ") && block.contains("router")).unwrap();
+    let mut rows = drawn.lines().filter(|row| !row.trim().is_empty());
+    for (room, lines) in INSIDE {
+        for (number, line) in lines.iter().enumerate() {
+            let row = rows.next().unwrap();
+            assert_eq!(row.split_whitespace().next() == Some(room), number == 0, "{row}");
+            assert_draws(row, line);
+        }
+    }
+    assert_eq!(rows.next(), None);
+}
+
+/// A row of a picture names what a line does, in its order.
+#[track_caller]
+fn assert_draws(row: &str, line: &Line) {
+    let words: Vec<&str> = row.split_whitespace().filter(|word| line.rooms.contains(word)).collect();
+    assert_eq!(words, line.rooms, "{row}");
+}
+
+#[test]
+fn the_rule_inside_of_a_room_is_the_one_that_is_drawn() {
+    for (room, from, to, allowed) in [
+        ("http", "router", "pages", true),
+        ("http", "pages", "router", false),
+        ("http", "oauth", "pages", false),
+        ("http", "caller", "method", true),
+        ("http", "method", "caller", false),
+        ("oauth", "server", "tokens", true),
+        ("oauth", "server", "resource", false),
+        ("oauth", "tokens", "server", false),
+        ("oauth", "sql", "service", false),
+        ("forward", "destination", "linked", true),
+        ("forward", "reads", "external", true),
+        ("forward", "external", "engine", false),
+        ("forward", "home", "linked", false),
+        ("forward", "home", "nowhere", false),
+    ] {
+        let (_, lines) = INSIDE.iter().find(|(name, _)| *name == room).unwrap();
+        assert_eq!(points_down(lines, from, to), allowed, "{room}: {from} → {to}");
     }
 }
 
@@ -120,11 +222,16 @@ fn may_use(from: &str, to: &str) -> bool {
     if line_of(to) == Some(0) && line_of(from) != Some(0) {
         return DOORS.contains(&from);
     }
-    let (Some(upper), Some(lower)) = (line_of(from), line_of(to)) else { return false };
+    points_down(&PICTURE, from, to)
+}
+
+/// Whether `to` is drawn below `from`, or to the right of it on a line with arrows.
+fn points_down(lines: &[Line], from: &str, to: &str) -> bool {
+    let (Some(upper), Some(lower)) = (line_in(lines, from), line_in(lines, to)) else { return false };
     if upper != lower {
         return upper < lower;
     }
-    let line = &PICTURE[upper];
+    let line = &lines[upper];
     match line.arrows {
         Arrows::None => false,
         Arrows::ToTheRight => {
@@ -135,7 +242,11 @@ fn may_use(from: &str, to: &str) -> bool {
 }
 
 fn line_of(room: &str) -> Option<usize> {
-    PICTURE.iter().position(|line| line.rooms.contains(&room))
+    line_in(&PICTURE, room)
+}
+
+fn line_in(lines: &[Line], room: &str) -> Option<usize> {
+    lines.iter().position(|line| line.rooms.contains(&room))
 }
 
 /// Every room that the text names after `crate::`, in a path or in the braces of a `use`.

@@ -10,3 +10,4 @@ mod sources;
 mod store;
 mod stories;
 mod structure;
+mod uses;
