@@ -20,7 +20,7 @@ use crate::db::{Db, PoolSize};
 use crate::fleet::{self, Fleet, HostClient};
 use crate::identity::{Directory, Documents, HandlePolicy, Handles, Identity};
 use crate::keys::{self, Ring, SealedColumn, WebPurpose};
-use crate::limits::RateLimits;
+use crate::limits::{AttemptError, Limit, RateLimits};
 use crate::links::{self, ClientKey, Links};
 use crate::mail::{self, Mail, TransportError};
 use crate::moves::Moves;
@@ -80,6 +80,14 @@ impl Deref for App {
 }
 
 impl App {
+    /// Counts an attempt, and refuses it if it is over its limit. Every door calls this before the work, so
+    /// that attempts at the same time cannot exceed the limit.
+    ///
+    /// `key` says whose attempt it is, by one of the functions of [`limits`](crate::limits).
+    pub(crate) async fn count_attempt(&self, limit: Limit, key: &str) -> Result<(), AttemptError> {
+        self.limits.attempt(&self.db, limit, key, self.clock.now()).await
+    }
+
     /// Opens the database, the keys and the fleet, and builds the services.
     pub(crate) async fn build(config: Config) -> Result<Self, BuildError> {
         Self::build_with(config, Clock::System, Metrics::default()).await

@@ -4,11 +4,11 @@ use http::header::{ALLOW, CONNECTION, HeaderValue, RETRY_AFTER};
 use http::{Response, StatusCode};
 use http1::RequestFault;
 
-use crate::forward::{AnswerBody, Error, NOT_CARRIED, OverLimit};
+use crate::forward::{AnswerBody, Error, NOT_CARRIED};
 use crate::routing::target::NoTarget;
 use crate::routing::{Parameter, Refusal};
 use crate::wire::error::bad_request;
-use crate::wire::{XrpcError, challenge, cors, messages, rate_limit};
+use crate::wire::{XrpcError, challenge, cors, messages};
 
 /// The answer that reports an error to a client.
 pub(super) fn respond(error: XrpcError) -> Response<AnswerBody> {
@@ -60,12 +60,6 @@ impl From<RequestFault> for XrpcError {
             }
             RequestFault::Verb => method_not_allowed(),
         }
-    }
-}
-
-impl From<OverLimit> for XrpcError {
-    fn from(over: OverLimit) -> Self {
-        rate_limit::refusal_for(&over.verdict, over.retry_after)
     }
 }
 
@@ -177,7 +171,7 @@ mod tests {
     use super::*;
     use crate::base::Timestamp;
     use crate::config::Rate;
-    use crate::limits::Verdict;
+    use crate::limits::{OverLimit, Verdict};
 
     #[test]
     fn who_asks_too_often_is_told_when_to_come_again() {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::limits::Verdict;
+use crate::limits::OverLimit;
 use crate::wire::messages;
 
 /// Why a PDS did not answer a call. The edge chooses the status and the error name.
@@ -123,14 +123,6 @@ pub(crate) enum Cause {
     TooLong,
     #[error("it answered with a redirect that is not followed")]
     Redirect,
-}
-
-/// A client, an account or a PDS is over its rate limit.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct OverLimit {
-    pub(crate) verdict: Verdict,
-    /// Seconds until another try is worth it.
-    pub(crate) retry_after: u64,
 }
 
 /// Where to call a method that Genkan does not forward.

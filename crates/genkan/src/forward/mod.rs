@@ -33,7 +33,7 @@ pub(crate) use answer::AnswerBody;
 pub(crate) use call::{Call, Client};
 pub(crate) use destination::Destination;
 pub(crate) use engine::Forwarder;
-pub(crate) use error::{Error, NOT_CARRIED, OverLimit};
+pub(crate) use error::{Error, NOT_CARRIED};
 #[cfg(test)]
 pub(crate) use external::{CallBudgetRules, ReadLimits};
 pub(crate) use external::{ExternalPdses, ExternalPolicy};

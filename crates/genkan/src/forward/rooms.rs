@@ -4,12 +4,12 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::error::OverLimit;
 use super::headers::Signed;
 use crate::accounts::Home;
 use crate::base::Origin;
 use crate::fleet::{Host, HostId};
 use crate::identity::{Freshness, PdsLocation, PdsLocationError};
+use crate::limits::OverLimit;
 use crate::oauth::{self, AccessError, GrantCaller, Onward};
 use crate::routing::target::Target;
 use crate::sessions::Caller;

@@ -8,6 +8,7 @@ use http::StatusCode;
 
 use crate::fleet::HostError;
 use crate::identity::PolicyError;
+use crate::limits::AttemptError;
 use crate::wire::error::{bad_request, unauthorized};
 use crate::wire::{XrpcError, messages};
 use crate::{accounts, recovery, sessions, signup, standing};
@@ -19,6 +20,15 @@ impl From<crate::db::Error> for XrpcError {
             Self::unavailable("the database is busy; try again").because(error)
         } else {
             Self::internal(error)
+        }
+    }
+}
+
+impl From<AttemptError> for XrpcError {
+    fn from(error: AttemptError) -> Self {
+        match error {
+            AttemptError::OverLimit(over) => over.into(),
+            AttemptError::Storage(cause) => cause.into(),
         }
     }
 }

@@ -8,6 +8,7 @@
 //! before its work, so that concurrent attempts cannot exceed the limit.
 
 mod client;
+mod error;
 mod limit;
 mod memory;
 mod rate_limits;
@@ -15,6 +16,7 @@ mod shared;
 mod verdict;
 
 pub(crate) use client::{ClientNetwork, account_and_address, address, code_for};
+pub(crate) use error::{AttemptError, OverLimit};
 pub(crate) use limit::{Limit, OAuthEndpoint};
 pub(crate) use rate_limits::RateLimits;
 pub(crate) use verdict::Verdict;

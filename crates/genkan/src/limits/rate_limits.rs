@@ -4,6 +4,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::client::ClientNetwork;
+use super::error::{AttemptError, OverLimit};
 use super::limit::{Limit, OAuthEndpoint};
 use super::memory::Memory;
 use super::shared;
@@ -71,11 +72,16 @@ impl RateLimits {
         Some(of_client.tighter(of_host))
     }
 
-    /// Counts one call of an endpoint. Returns `None` if limits are disabled.
-    pub(crate) fn call(&self, endpoint: OAuthEndpoint, client: IpAddr, now: Timestamp) -> Option<Verdict> {
+    /// Counts one call of an endpoint, and refuses it if it is over the limit. Call this before the work.
+    pub(crate) fn call(
+        &self,
+        endpoint: OAuthEndpoint,
+        client: IpAddr,
+        now: Timestamp,
+    ) -> Result<(), OverLimit> {
         let inner = &*self.inner;
         if !inner.enabled {
-            return None;
+            return Ok(());
         }
         let rate = match endpoint {
             OAuthEndpoint::Push => inner.rates.oauth_par,
@@ -86,10 +92,10 @@ impl RateLimits {
         if !verdict.allowed {
             inner.metrics.counter(&RATE_LIMITED, &[endpoint.name()]).increment();
         }
-        Some(verdict)
+        verdict.check(now)
     }
 
-    /// Counts one attempt for all replicas. Returns `None` if limits are disabled.
+    /// Counts one attempt for all replicas, and refuses it if it is over the limit.
     ///
     /// Handlers call this before the work. `key` identifies the client or account, as the functions
     /// of `client` build it.
@@ -99,10 +105,10 @@ impl RateLimits {
         limit: Limit,
         key: &str,
         now: Timestamp,
-    ) -> Result<Option<Verdict>, db::Error> {
+    ) -> Result<(), AttemptError> {
         let inner = &*self.inner;
         if !inner.enabled {
-            return Ok(None);
+            return Ok(());
         }
         let (short, long) = match limit {
             Limit::CreateSession => (inner.rates.create_session, Some(inner.rates.create_session_daily)),
@@ -119,11 +125,11 @@ impl RateLimits {
         let rates: Vec<Rate> = std::iter::once(short).chain(long).collect();
         let verdicts = shared::count(db, limit.name(), key, &rates, now).await?;
         // The client sees one limit in its headers: the one that it will reach first.
-        let tightest = verdicts.into_iter().reduce(Verdict::tighter);
-        if tightest.is_some_and(|verdict| !verdict.allowed) {
+        let Some(tightest) = verdicts.into_iter().reduce(Verdict::tighter) else { return Ok(()) };
+        if !tightest.allowed {
             inner.metrics.counter(&RATE_LIMITED, &[limit.name()]).increment();
         }
-        Ok(tightest)
+        Ok(tightest.check(now)?)
     }
 
     /// Deletes the counts of windows that have ended. Returns the number of rows.
@@ -219,14 +225,14 @@ mod tests {
     #[test]
     fn each_endpoint_counts_for_itself() {
         let limits = limits(&[("GENKAN_RATE_OAUTH_PAR", "2/5m"), ("GENKAN_RATE_OAUTH_REVOKE", "1/5m")]);
-        let ask = |endpoint| limits.call(endpoint, ip("192.0.2.1"), NOW).unwrap().allowed;
+        let ask = |endpoint| limits.call(endpoint, ip("192.0.2.1"), NOW).is_ok();
         assert_eq!(
             [ask(OAuthEndpoint::Push), ask(OAuthEndpoint::Push), ask(OAuthEndpoint::Push)],
             [true, true, false]
         );
         assert_eq!([ask(OAuthEndpoint::Revoke), ask(OAuthEndpoint::Revoke)], [true, false]);
         assert!(ask(OAuthEndpoint::Token));
-        assert!(limits.call(OAuthEndpoint::Push, ip("192.0.2.2"), NOW).unwrap().allowed);
+        assert!(limits.call(OAuthEndpoint::Push, ip("192.0.2.2"), NOW).is_ok());
     }
 
     #[test]

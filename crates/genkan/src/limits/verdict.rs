@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::OverLimit;
 use crate::base::Timestamp;
 use crate::config::Rate;
 
@@ -27,8 +28,17 @@ impl Verdict {
         }
     }
 
+    /// Refuses what the limit does not allow.
+    pub(crate) fn check(self, now: Timestamp) -> Result<(), OverLimit> {
+        if self.allowed {
+            Ok(())
+        } else {
+            Err(OverLimit { verdict: self, retry_after: self.retry_after(now) })
+        }
+    }
+
     /// Whole seconds until another attempt can succeed, at least one: the value of `Retry-After`.
-    pub(crate) fn retry_after(&self, now: Timestamp) -> u64 {
+    pub(super) fn retry_after(&self, now: Timestamp) -> u64 {
         self.reset.since(now).as_millis().div_ceil(1000).max(1).try_into().unwrap_or(u64::MAX)
     }
 

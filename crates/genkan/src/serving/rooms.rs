@@ -16,11 +16,10 @@ use crate::base::{Clock, Origin};
 use crate::config::Config;
 use crate::fleet::{Fleet, Host, HostId};
 use crate::forward::{
-    Callers, ExternalAccounts, FleetHosts, HeardNonce, LinkError, OverLimit, OwnServer, Signer, TokenError,
-    Unavailable,
+    Callers, ExternalAccounts, FleetHosts, HeardNonce, LinkError, OwnServer, Signer, TokenError, Unavailable,
 };
 use crate::identity::{self, Freshness, PdsLocation, PdsLocationError, PdsLocations, is_given_out};
-use crate::limits::RateLimits;
+use crate::limits::{OverLimit, RateLimits};
 use crate::links::{Credential, Links, UseError};
 use crate::oauth::{AccessError, Call, GrantCaller, OAuth, Onward};
 use crate::routing::target::Target;
@@ -108,12 +107,7 @@ impl Callers for AppRooms {
 
     fn count(&self, client: IpAddr, host: Option<&str>) -> Result<(), OverLimit> {
         let now = self.clock.now();
-        match self.limits.request(client, host, now) {
-            Some(verdict) if !verdict.allowed => {
-                Err(OverLimit { retry_after: verdict.retry_after(now), verdict })
-            }
-            _ => Ok(()),
-        }
+        self.limits.request(client, host, now).map_or(Ok(()), |verdict| verdict.check(now))
     }
 }
 

@@ -5,8 +5,7 @@ use http::header::{HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
 
 use super::XrpcError;
 use super::messages;
-use crate::base::Timestamp;
-use crate::limits::Verdict;
+use crate::limits::{OverLimit, Verdict};
 
 /// Adds the rate-limit headers. A limit that an answer already names is the tighter one and stays.
 pub(crate) fn put(headers: &mut HeaderMap, verdict: &Verdict) {
@@ -20,25 +19,13 @@ pub(crate) fn put(headers: &mut HeaderMap, verdict: &Verdict) {
     }
 }
 
-/// 429 `RateLimitExceeded`, with the time until another try makes sense.
-pub(crate) fn refusal(verdict: &Verdict, now: Timestamp) -> XrpcError {
-    refusal_for(verdict, verdict.retry_after(now))
-}
-
-/// 429 `RateLimitExceeded`, with this number of seconds until another try makes sense.
-pub(crate) fn refusal_for(verdict: &Verdict, retry_after: u64) -> XrpcError {
-    let error =
-        XrpcError::new(StatusCode::TOO_MANY_REQUESTS, "RateLimitExceeded", messages::TOO_MANY_REQUESTS)
-            .with(RETRY_AFTER, retry_after.into());
-    fields(verdict).into_iter().fold(error, |error, (name, value)| error.with(name, value))
-}
-
-/// Refuses unless the verdict allows. For handlers, after
-/// [`RateLimits::attempt`](crate::limits::RateLimits::attempt).
-pub(crate) fn check_rate_limit(verdict: Option<Verdict>, now: Timestamp) -> Result<(), XrpcError> {
-    match verdict {
-        Some(verdict) if !verdict.allowed => Err(refusal(&verdict, now)),
-        _ => Ok(()),
+/// 429 `RateLimitExceeded`, with the seconds until another try makes sense.
+impl From<OverLimit> for XrpcError {
+    fn from(over: OverLimit) -> Self {
+        let error =
+            Self::new(StatusCode::TOO_MANY_REQUESTS, "RateLimitExceeded", messages::TOO_MANY_REQUESTS)
+                .with(RETRY_AFTER, over.retry_after.into());
+        fields(&over.verdict).into_iter().fold(error, |error, (name, value)| error.with(name, value))
     }
 }
 

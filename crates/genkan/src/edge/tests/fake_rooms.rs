@@ -9,10 +9,11 @@ use crate::accounts::{Home, Standing};
 use crate::base::{Origin, Timestamp};
 use crate::fleet::{Host, HostId};
 use crate::forward::{
-    Callers, ExternalAccounts, FleetHosts, HeardNonce, LinkError, LinkSigned, OverLimit, OwnServer, Signed,
-    Signer, TokenError, Unavailable,
+    Callers, ExternalAccounts, FleetHosts, HeardNonce, LinkError, LinkSigned, OwnServer, Signed, Signer,
+    TokenError, Unavailable,
 };
 use crate::identity::{self, Freshness, PdsLocation, PdsLocationError};
+use crate::limits::OverLimit;
 use crate::oauth::{AccessError, Call, GrantCaller, Onward};
 use crate::routing::target::Target;
 use crate::sessions::Caller;

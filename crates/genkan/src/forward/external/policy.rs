@@ -19,8 +19,8 @@ use crate::base::fetch::{NameError, Names};
 use crate::base::single_flight::SingleFlight;
 use crate::base::{Clock, Origin, monotonic_now};
 use crate::config::{self, Rate, TargetReads};
-use crate::forward::error::{Error, OverLimit};
-use crate::limits::Verdict;
+use crate::forward::error::Error;
+use crate::limits::{OverLimit, Verdict};
 use crate::telemetry::metrics::{Counter, Metrics, UPSTREAM_CALLS, UPSTREAM_HOSTS, UPSTREAM_HOSTS_EXHAUSTED};
 
 /// How Genkan treats external PDSes.

@@ -9,8 +9,7 @@ use http::StatusCode;
 use http::header::{CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use serde_json::json;
 
-use crate::base::Timestamp;
-use crate::limits::Verdict;
+use crate::limits::OverLimit;
 use crate::oauth;
 use crate::wire::error::ErrorName;
 use crate::wire::{challenge, media_type, messages};
@@ -41,12 +40,14 @@ impl Refusal {
         refusal.cause = Some(cause.into());
         refusal
     }
+}
 
-    /// 429, with a code that clients do not mistake for the end of a grant.
-    pub(super) fn too_often(verdict: &Verdict, now: Timestamp) -> Self {
+/// 429, with a code that clients do not mistake for the end of a grant.
+impl From<OverLimit> for Refusal {
+    fn from(over: OverLimit) -> Self {
         let mut refusal =
             Self::of(StatusCode::TOO_MANY_REQUESTS, "temporarily_unavailable", messages::TOO_MANY_REQUESTS);
-        refusal.retry_after = Some(verdict.retry_after(now));
+        refusal.retry_after = Some(over.retry_after);
         refusal
     }
 }

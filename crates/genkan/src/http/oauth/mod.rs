@@ -25,8 +25,7 @@ use http::header::{ALLOW, CACHE_CONTROL, PRAGMA};
 use http::{HeaderValue, StatusCode};
 
 use crate::app::App;
-use crate::base::Timestamp;
-use crate::limits::Verdict;
+use crate::limits::OverLimit;
 use crate::links;
 use crate::oauth::OAuth;
 use crate::wire::{DPOP_NONCE, messages};
@@ -70,8 +69,8 @@ fn with_nonce(oauth: &OAuth, mut response: Response) -> Response {
 }
 
 /// 429 as an OAuth error, for requests that a layer refused before they reached an endpoint.
-pub(super) fn too_often(oauth: &OAuth, verdict: &Verdict, now: Timestamp) -> Response {
-    with_nonce(oauth, Refusal::too_often(verdict, now).into_response())
+pub(super) fn over_limit(oauth: &OAuth, over: OverLimit) -> Response {
+    with_nonce(oauth, Refusal::from(over).into_response())
 }
 
 async fn only_post() -> Response {

@@ -21,23 +21,10 @@ pub(super) async fn par(
     posted: Result<Posted, Refusal>,
 ) -> Result<Response, Refusal> {
     // Counted before the form's own error is reported, so that malformed requests are limited too.
-    check_rate_limit(&app, OAuthEndpoint::Push, client)?;
+    app.limits.call(OAuthEndpoint::Push, client.0, app.clock.now())?;
     let Posted(form) = posted?;
     let call = Call { method: "POST", path: PAR, proofs: proofs(&headers) };
     let pushed = app.oauth.push(&call, &form).await?;
     let answer = json!({ "request_uri": pushed.request_uri, "expires_in": pushed.expires_in });
     Ok((StatusCode::CREATED, Json(answer)).into_response())
-}
-
-/// Counts a request before its work, and refuses it over the limit.
-pub(super) fn check_rate_limit(
-    app: &App,
-    endpoint: OAuthEndpoint,
-    client: ClientAddr,
-) -> Result<(), Refusal> {
-    let now = app.clock.now();
-    match app.limits.call(endpoint, client.0, now) {
-        Some(verdict) if !verdict.allowed => Err(Refusal::too_often(&verdict, now)),
-        _ => Ok(()),
-    }
 }

@@ -8,7 +8,6 @@ use serde_json::{Value, json};
 use super::TOKEN;
 use super::error::Refusal;
 use super::form::Posted;
-use super::par::check_rate_limit;
 use crate::app::App;
 use crate::limits::OAuthEndpoint;
 use crate::oauth::{Call, proofs};
@@ -20,7 +19,7 @@ pub(super) async fn token(
     headers: HeaderMap,
     posted: Result<Posted, Refusal>,
 ) -> Result<Json<Value>, Refusal> {
-    check_rate_limit(&app, OAuthEndpoint::Token, client)?;
+    app.limits.call(OAuthEndpoint::Token, client.0, app.clock.now())?;
     let Posted(form) = posted?;
     let call = Call { method: "POST", path: TOKEN, proofs: proofs(&headers) };
     let tokens = app.oauth.token(&call, &form).await?;

@@ -98,8 +98,8 @@ impl Pages {
         match &trouble {
             Trouble::Bug(cause) => tracing::error!(cause = cause.as_ref(), "answered 500 with a page"),
             Trouble::Busy(Some(cause)) => tracing::warn!(cause = cause.as_ref(), "answered 503 with a page"),
-            Trouble::Limited(verdict) => {
-                let seconds = verdict.retry_after(self.app.clock.now());
+            Trouble::OverLimit(over) => {
+                let seconds = over.retry_after;
                 let minutes = seconds.div_ceil(60);
                 let wait = if minutes == 1 {
                     messages.one_minute.to_owned()

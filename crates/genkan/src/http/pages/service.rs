@@ -12,7 +12,6 @@ use super::theme::Theme;
 use super::trouble::Trouble;
 use crate::app::App;
 use crate::base::Origin;
-use crate::limits::Limit;
 use crate::signin::Visit;
 
 /// The services of the pages. Cheap to clone.
@@ -41,15 +40,6 @@ impl Pages {
             call.jar.keep(visit);
         }
         Ok(visit)
-    }
-
-    /// Counts an attempt before its work.
-    pub(super) async fn count(&self, limit: Limit, key: &str) -> Result<(), Trouble> {
-        let app = &self.app;
-        match app.limits.attempt(&app.db, limit, key, app.clock.now()).await? {
-            Some(verdict) if !verdict.allowed => Err(Trouble::Limited(verdict)),
-            _ => Ok(()),
-        }
     }
 
     pub(super) fn show(

@@ -161,7 +161,6 @@ pub(super) async fn take(pages: Pages, call: Call, form: Form) -> Result<Reply, 
 /// own, so that attacks from other places do not lock the owner out.
 async fn count(pages: &Pages, call: &Call, visit: &Visit, identifier: &str) -> Result<(), Trouble> {
     let app = &pages.app;
-    let now = app.clock.now();
     let account = app.accounts.find_by_identifier(identifier).await?;
     let whose = match &account {
         // A device is known only if the account was signed in on it before. An attacker has no such
@@ -182,11 +181,7 @@ async fn count(pages: &Pages, call: &Call, visit: &Visit, identifier: &str) -> R
         ),
         (Limit::SignInAccount, whose),
     ] {
-        if let Some(verdict) = app.limits.attempt(&app.db, limit, &key, now).await?
-            && !verdict.allowed
-        {
-            return Err(Trouble::Limited(verdict));
-        }
+        app.count_attempt(limit, &key).await?;
     }
     Ok(())
 }

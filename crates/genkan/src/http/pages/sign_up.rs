@@ -86,12 +86,7 @@ pub(super) async fn take(pages: Pages, call: Call, form: Form) -> Result<Reply, 
         }
     };
     let app = &pages.app;
-    let (key, now) = (address(call.address), app.clock.now());
-    if let Some(verdict) = app.limits.attempt(&app.db, Limit::CreateAccount, &key, now).await?
-        && !verdict.allowed
-    {
-        return Err(Trouble::Limited(verdict));
-    }
+    app.count_attempt(Limit::CreateAccount, &address(call.address)).await?;
     let made = app.sign_ups.create_account(request).await;
     app.metrics.counter(&SIGN_UPS, &[if made.is_ok() { "done" } else { "refused" }]).increment();
     let account = match made {

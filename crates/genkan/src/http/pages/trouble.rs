@@ -5,7 +5,7 @@ use std::error::Error as StdError;
 use http::StatusCode;
 
 use super::messages::Messages;
-use crate::limits::Verdict;
+use crate::limits::{AttemptError, OverLimit};
 use crate::oauth::Problem;
 use crate::{db, oauth, signin, signup, standing};
 
@@ -23,7 +23,7 @@ pub(super) enum Trouble {
     NotFound,
     /// The browser returns to the client.
     Leave(Box<oauth::Redirect>),
-    Limited(Verdict),
+    OverLimit(OverLimit),
     /// A problem on Genkan's side that will pass.
     Busy(Option<Box<dyn StdError + Send + Sync>>),
     Bug(Box<dyn StdError + Send + Sync>),
@@ -88,7 +88,7 @@ impl Trouble {
                 messages.error_not_found_title,
                 messages.error_not_found,
             ),
-            Self::Limited(_) => plain(
+            Self::OverLimit(_) => plain(
                 StatusCode::TOO_MANY_REQUESTS,
                 "rate_limited",
                 messages.error_limit_title,
@@ -103,6 +103,15 @@ impl Trouble {
                 messages.error_bug_title,
                 messages.error_bug,
             ),
+        }
+    }
+}
+
+impl From<AttemptError> for Trouble {
+    fn from(error: AttemptError) -> Self {
+        match error {
+            AttemptError::OverLimit(over) => Self::OverLimit(over),
+            AttemptError::Storage(cause) => cause.into(),
         }
     }
 }

@@ -35,7 +35,7 @@ pub(in crate::http::pages) async fn send_code(
         CHANGE => Reason::UpdateEmail,
         _ => return Err(Trouble::NotFound),
     };
-    pages.count(Limit::RequestMail, &code_for(reason.as_str(), did)).await?;
+    pages.app.count_attempt(Limit::RequestMail, &code_for(reason.as_str(), did)).await?;
     let sent = match reason {
         Reason::UpdateEmail => pages.app.emails.request_update(account, language).await,
         _ => pages.app.emails.send_code(account, reason, language).await.map(|()| true),
@@ -58,7 +58,7 @@ pub(in crate::http::pages) async fn confirm(pages: Pages, call: Call, form: Form
         let notes = vec![Note::new("code", messages.code_missing)];
         return refused(&pages, &call, &visit, &one, (CONFIRM, ""), notes).await;
     }
-    pages.count(Limit::UseCode, &address(call.address)).await?;
+    pages.app.count_attempt(Limit::UseCode, &address(call.address)).await?;
     let present = account.email.as_deref().ok_or(Trouble::NotFound)?;
     match pages.app.emails.confirm(account, present, code, Actor::Account(did)).await {
         Ok(()) => pages.see_other(&format!("/account/u/{did}?done=email-confirmed")),
@@ -88,7 +88,7 @@ pub(in crate::http::pages) async fn change(pages: Pages, call: Call, form: Form)
     let Some(email) = email.filter(|_| notes.is_empty()) else {
         return refused(&pages, &call, &visit, &one, (CHANGE, typed), notes).await;
     };
-    pages.count(Limit::UseCode, &address(call.address)).await?;
+    pages.app.count_attempt(Limit::UseCode, &address(call.address)).await?;
     let code = (!code.is_empty()).then_some(code);
     match pages.app.emails.update(account, &email, code, Actor::Account(did)).await {
         Ok(()) => pages.see_other(&format!("/account/u/{did}?done=email-changed")),

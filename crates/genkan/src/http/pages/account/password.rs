@@ -70,8 +70,8 @@ pub(in crate::http::pages) async fn take(pages: Pages, call: Call, form: Form) -
         let notes = vec![Note::new("email", messages.email_invalid)];
         return forgot(&pages, &call, place, typed, StatusCode::BAD_REQUEST, notes);
     }
-    pages.count(Limit::PasswordReset, &address(call.address)).await?;
-    pages.count(Limit::RequestMail, &code_for(Reason::ResetPassword.as_str(), typed)).await?;
+    pages.app.count_attempt(Limit::PasswordReset, &address(call.address)).await?;
+    pages.app.count_attempt(Limit::RequestMail, &code_for(Reason::ResetPassword.as_str(), typed)).await?;
     let sent = at_least(LEAST, pages.app.recovery.request(typed, call.jar.language())).await;
     match sent {
         Ok(()) => pages.see_other(&place.reset_step("code")),
@@ -92,7 +92,7 @@ async fn reset(pages: &Pages, call: &Call, form: &Form, place: FormContext) -> R
         let notes = vec![Note::new("password", text)];
         return with_code(pages, call, place, StatusCode::BAD_REQUEST, notes);
     }
-    pages.count(Limit::UseCode, &address(call.address)).await?;
+    pages.app.count_attempt(Limit::UseCode, &address(call.address)).await?;
     let note = match at_least(LEAST, pages.app.recovery.reset(code, &password)).await {
         Ok(_) => return pages.see_other(&place.reset_step("done")),
         Err(Error::Code(_)) => Note::new("code", messages.code_wrong),

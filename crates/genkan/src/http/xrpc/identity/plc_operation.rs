@@ -17,7 +17,6 @@ use crate::limits::{Limit, code_for};
 use crate::mail::Reason;
 use crate::moves::Changes;
 use crate::wire::error::XrpcError;
-use crate::wire::rate_limit::check_rate_limit;
 
 method!(RequestPlcOperationSignature, "com.atproto.identity.requestPlcOperationSignature");
 method!(SignPlcOperation, "com.atproto.identity.signPlcOperation");
@@ -47,8 +46,8 @@ pub(crate) async fn request_plc_operation_signature(
     caller: Caller<RequestPlcOperationSignature>,
     headers: HeaderMap,
 ) -> Result<(), XrpcError> {
-    let (now, key) = (app.clock.now(), code_for(Reason::PlcOperation.as_str(), caller.account.did.as_str()));
-    check_rate_limit(app.limits.attempt(&app.db, Limit::RequestMail, &key, now).await?, now)?;
+    let key = code_for(Reason::PlcOperation.as_str(), caller.account.did.as_str());
+    app.count_attempt(Limit::RequestMail, &key).await?;
     Ok(app.emails.send_code(&caller.account, Reason::PlcOperation, language(&headers)).await?)
 }
 

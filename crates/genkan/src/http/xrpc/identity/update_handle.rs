@@ -9,7 +9,6 @@ use crate::http::caller::Caller;
 use crate::http::method::method;
 use crate::limits::Limit;
 use crate::wire::error::XrpcError;
-use crate::wire::rate_limit::check_rate_limit;
 
 method!(UpdateHandle, "com.atproto.identity.updateHandle");
 
@@ -30,7 +29,6 @@ pub(crate) async fn update_handle(
     if input.did.as_deref().is_some_and(|named| named != did) {
         return Err(XrpcError::invalid("Input/did must be the DID of the token's account"));
     }
-    let now = app.clock.now();
-    check_rate_limit(app.limits.attempt(&app.db, Limit::UpdateHandle, did, now).await?, now)?;
+    app.count_attempt(Limit::UpdateHandle, did).await?;
     Ok(app.renames.rename(&caller.account, &input.handle, caller.actor()).await?)
 }

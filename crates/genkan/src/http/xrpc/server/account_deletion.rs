@@ -17,7 +17,6 @@ use crate::limits::{Limit, account_and_address, address, code_for};
 use crate::mail::Reason;
 use crate::wire::ClientAddr;
 use crate::wire::error::unauthorized;
-use crate::wire::rate_limit::check_rate_limit;
 use crate::wire::{XrpcError, messages};
 
 method!(RequestAccountDelete, "com.atproto.server.requestAccountDelete");
@@ -35,8 +34,8 @@ pub(crate) async fn request_account_delete(
     caller: Caller<RequestAccountDelete>,
     headers: HeaderMap,
 ) -> Result<(), XrpcError> {
-    let (now, key) = (app.clock.now(), code_for(Reason::DeleteAccount.as_str(), caller.account.did.as_str()));
-    check_rate_limit(app.limits.attempt(&app.db, Limit::RequestMail, &key, now).await?, now)?;
+    let key = code_for(Reason::DeleteAccount.as_str(), caller.account.did.as_str());
+    app.count_attempt(Limit::RequestMail, &key).await?;
     Ok(app.emails.send_code(&caller.account, Reason::DeleteAccount, language(&headers)).await?)
 }
 
@@ -49,11 +48,11 @@ pub(crate) async fn delete_account(
     from: ClientAddr,
     XrpcInput(input): XrpcInput<DeleteInput>,
 ) -> Result<(), XrpcError> {
-    let (now, did) = (app.clock.now(), input.did.as_str());
-    check_rate_limit(app.limits.attempt(&app.db, Limit::UseCode, &address(from.0), now).await?, now)?;
+    let did = input.did.as_str();
+    app.count_attempt(Limit::UseCode, &address(from.0)).await?;
     // A wrong password counts like one at sign-in, or guessing would go on here.
     let key = account_and_address(Some(did), did, from.0);
-    check_rate_limit(app.limits.attempt(&app.db, Limit::CreateSession, &key, now).await?, now)?;
+    app.count_attempt(Limit::CreateSession, &key).await?;
     let account =
         app.accounts.find(&input.did).await?.ok_or_else(|| XrpcError::invalid("account not found"))?;
     if !app.sessions.knows_password(&account, &Secret::new(input.password)).await? {

@@ -19,7 +19,6 @@ use crate::signup;
 use crate::telemetry::metrics::SIGN_UPS;
 use crate::wire::ClientAddr;
 use crate::wire::error::bad_request;
-use crate::wire::rate_limit::check_rate_limit;
 use crate::wire::{XrpcError, messages};
 
 method!(CreateAccount, "com.atproto.server.createAccount");
@@ -48,8 +47,7 @@ pub(crate) async fn create_account(
         return Err(XrpcError::invalid(text));
     }
     let request = request(input)?;
-    let now = app.clock.now();
-    check_rate_limit(app.limits.attempt(&app.db, Limit::CreateAccount, &address(from.0), now).await?, now)?;
+    app.count_attempt(Limit::CreateAccount, &address(from.0)).await?;
     let opened = app.sign_ups.create(request).await;
     app.metrics.counter(&SIGN_UPS, &[if opened.is_ok() { "done" } else { "refused" }]).increment();
     let opened = opened?;

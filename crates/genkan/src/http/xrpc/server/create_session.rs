@@ -13,7 +13,6 @@ use crate::limits::{Limit, account_and_address};
 use crate::telemetry::metrics::SIGN_INS;
 use crate::wire::ClientAddr;
 use crate::wire::error::XrpcError;
-use crate::wire::rate_limit::check_rate_limit;
 
 method!(CreateSession, "com.atproto.server.createSession");
 
@@ -31,10 +30,9 @@ pub(crate) async fn create_session(
     from: ClientAddr,
     XrpcInput(input): XrpcInput<Input>,
 ) -> Result<Json<SessionAnswer>, XrpcError> {
-    let now = app.clock.now();
     let account = app.accounts.find_by_identifier(&input.identifier).await?;
     let key = account_and_address(account.as_ref().map(|it| it.did.as_str()), &input.identifier, from.0);
-    check_rate_limit(app.limits.attempt(&app.db, Limit::CreateSession, &key, now).await?, now)?;
+    app.count_attempt(Limit::CreateSession, &key).await?;
     let password = Secret::new(input.password);
     let opened =
         app.sessions.open(&input.identifier, &password, input.allow_takendown.unwrap_or(false)).await;

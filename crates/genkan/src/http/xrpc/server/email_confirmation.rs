@@ -12,7 +12,6 @@ use crate::http::method::method;
 use crate::limits::{Limit, code_for};
 use crate::mail::Reason;
 use crate::wire::error::XrpcError;
-use crate::wire::rate_limit::check_rate_limit;
 
 method!(RequestEmailConfirmation, "com.atproto.server.requestEmailConfirmation");
 method!(ConfirmEmail, "com.atproto.server.confirmEmail");
@@ -28,8 +27,8 @@ pub(crate) async fn request_email_confirmation(
     caller: Caller<RequestEmailConfirmation>,
     headers: HeaderMap,
 ) -> Result<(), XrpcError> {
-    let (now, key) = (app.clock.now(), code_for(Reason::ConfirmEmail.as_str(), caller.account.did.as_str()));
-    check_rate_limit(app.limits.attempt(&app.db, Limit::RequestMail, &key, now).await?, now)?;
+    let key = code_for(Reason::ConfirmEmail.as_str(), caller.account.did.as_str());
+    app.count_attempt(Limit::RequestMail, &key).await?;
     Ok(app.emails.send_code(&caller.account, Reason::ConfirmEmail, language(&headers)).await?)
 }
 

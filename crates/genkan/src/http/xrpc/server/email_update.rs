@@ -13,7 +13,6 @@ use crate::http::language::language;
 use crate::http::method::method;
 use crate::limits::{Limit, code_for};
 use crate::mail::Reason;
-use crate::wire::rate_limit::check_rate_limit;
 use crate::wire::{XrpcError, messages};
 
 method!(RequestEmailUpdate, "com.atproto.server.requestEmailUpdate");
@@ -40,8 +39,8 @@ pub(crate) async fn request_email_update(
     caller: Caller<RequestEmailUpdate>,
     headers: HeaderMap,
 ) -> Result<Json<RequestOutput>, XrpcError> {
-    let (now, key) = (app.clock.now(), code_for(Reason::UpdateEmail.as_str(), caller.account.did.as_str()));
-    check_rate_limit(app.limits.attempt(&app.db, Limit::RequestMail, &key, now).await?, now)?;
+    let key = code_for(Reason::UpdateEmail.as_str(), caller.account.did.as_str());
+    app.count_attempt(Limit::RequestMail, &key).await?;
     let token_required = app.emails.request_update(&caller.account, language(&headers)).await?;
     Ok(Json(RequestOutput { token_required }))
 }

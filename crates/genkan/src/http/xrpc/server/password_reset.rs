@@ -13,7 +13,6 @@ use crate::limits::{Limit, address, code_for};
 use crate::mail::Reason;
 use crate::wire::ClientAddr;
 use crate::wire::error::XrpcError;
-use crate::wire::rate_limit::check_rate_limit;
 
 method!(RequestPasswordReset, "com.atproto.server.requestPasswordReset");
 method!(ResetPassword, "com.atproto.server.resetPassword");
@@ -37,10 +36,9 @@ pub(crate) async fn request_password_reset(
     headers: HeaderMap,
     XrpcInput(input): XrpcInput<RequestInput>,
 ) -> Result<(), XrpcError> {
-    let now = app.clock.now();
-    check_rate_limit(app.limits.attempt(&app.db, Limit::PasswordReset, &address(from.0), now).await?, now)?;
+    app.count_attempt(Limit::PasswordReset, &address(from.0)).await?;
     let key = code_for(Reason::ResetPassword.as_str(), &input.email);
-    check_rate_limit(app.limits.attempt(&app.db, Limit::RequestMail, &key, now).await?, now)?;
+    app.count_attempt(Limit::RequestMail, &key).await?;
     Ok(app.recovery.request(&input.email, language(&headers)).await?)
 }
 
@@ -49,8 +47,7 @@ pub(crate) async fn reset_password(
     from: ClientAddr,
     XrpcInput(input): XrpcInput<ResetInput>,
 ) -> Result<(), XrpcError> {
-    let now = app.clock.now();
-    check_rate_limit(app.limits.attempt(&app.db, Limit::UseCode, &address(from.0), now).await?, now)?;
+    app.count_attempt(Limit::UseCode, &address(from.0)).await?;
     let password = Secret::new(input.password);
     app.sign_ups.rules().check_password(&password).map_err(crate::signup::Error::from)?;
     app.recovery.reset(&input.token, &password).await?;
