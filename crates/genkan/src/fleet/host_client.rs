@@ -60,7 +60,32 @@ impl HostError {
     pub(crate) fn is_refusal(&self, wanted_status: u16, wanted_name: &str) -> bool {
         matches!(self, Self::Refused { status, name, .. } if *status == wanted_status && name == wanted_name)
     }
+
+    /// Whether the host read a DID document that does not name the handle, or not yet.
+    pub(crate) fn is_outdated_document(&self) -> bool {
+        self.says(HANDLE_NOT_IN_DOCUMENT)
+    }
+
+    /// Whether the host looked for a signing key that it never reserved.
+    pub(super) fn is_unreserved_key(&self) -> bool {
+        matches!(self, Self::Refused { status: 400, .. }) && self.says(KEY_NOT_RESERVED)
+    }
+
+    /// Whether the host asks for the operation that makes the account's DID.
+    pub(super) fn is_missing_operation(&self) -> bool {
+        matches!(self, Self::Refused { status: 400, .. }) && self.says(OPERATION_MISSING)
+    }
+
+    fn says(&self, text: &str) -> bool {
+        matches!(self, Self::Refused { message, .. } if message.contains(text))
+    }
 }
+
+// The reference PDS gives these refusals the general name `InvalidRequest`, so that only the text of the
+// message tells them apart. No other place matches a host's text.
+const HANDLE_NOT_IN_DOCUMENT: &str = "does not match DID doc";
+const KEY_NOT_RESERVED: &str = "reserved signing key";
+const OPERATION_MISSING: &str = "plcOp";
 
 /// A host's answer to `com.atproto.server.describeServer`.
 #[derive(Clone, Debug, Deserialize)]

@@ -145,9 +145,8 @@ async fn tell_host(of: &Context, did: &Did, rename: &Rename) -> Result<Outcome, 
             Err(error) => {
                 // The PLC proxy of another replica may cache the old document for a moment, so the
                 // host still reads the old handle. Only in this case a short pause helps.
-                let too_early = why_too_early(&error.to_string());
                 why = error.to_string();
-                if !too_early {
+                if !error.is_outdated_document() {
                     break;
                 }
             }
@@ -166,11 +165,6 @@ async fn tell_host(of: &Context, did: &Did, rename: &Rename) -> Result<Outcome, 
 async fn has_it(of: &Context, host: &Host, did: &Did, rename: &Rename) -> bool {
     let known = of.with.hosts.account_info(host, did).await;
     matches!(known, Ok(Some(account)) if account.handle == rename.handle.as_str())
-}
-
-fn why_too_early(error: &str) -> bool {
-    // The text of the reference PDS, which has no error name for this case.
-    error.contains("does not match DID doc")
 }
 
 async fn finish(of: &Context, rename: &Rename) -> Result<Outcome, Error> {

@@ -204,9 +204,7 @@ async fn rotation_key(of: &HostChecker, subject: &Subject) -> Verdict {
     let (did, operation) = genesis(data, rotation);
     let body = json!({ "did": did, "handle": handle, "plcOp": operation });
     match ask_for_account(of, subject, &Credential::None, body).await {
-        Err(HostError::Refused { status: 400, message, .. }) if message.contains("reserved signing key") => {
-            good("accepted".to_owned())
-        }
+        Err(error) if error.is_unreserved_key() => good("accepted".to_owned()),
         Err(error) if error.is_refusal(400, "IncompatibleDidDoc") => bad(
             "it expects another rotation key in operations".to_owned(),
             format!("set PDS_ENTRYWAY_PLC_ROTATION_KEY={}", rotation.public().to_did_key()),
@@ -235,7 +233,8 @@ async fn plc_proxy(of: &HostChecker, subject: &Subject, host: &Did) -> Verdict {
         }
     }
     match with_probe_token(of, subject, host.as_str()).await {
-        Err(error) if was_believed(&error) => good(proxy.to_string()),
+        // The token was accepted, so the host objects to the missing operation.
+        Err(error) if error.is_missing_operation() => good(proxy.to_string()),
         // A directory that does not know the DID gave this answer, so it was not Genkan's proxy.
         Err(HostError::Refused { status: 401, message, .. }) => {
             bad(format!("it asks another PLC directory ({message})"), format!("set PDS_DID_PLC_URL={proxy}"))
@@ -260,7 +259,8 @@ async fn plc_proxy(of: &HostChecker, subject: &Subject, host: &Did) -> Verdict {
 async fn entryway_did(of: &HostChecker, subject: &Subject) -> Verdict {
     let did = &of.expected.service_did;
     match with_probe_token(of, subject, did.as_str()).await {
-        Err(error) if was_believed(&error) => good(did.to_string()),
+        // The token was accepted, so the host objects to the missing operation.
+        Err(error) if error.is_missing_operation() => good(did.to_string()),
         Err(error) if error.is_refusal(401, "BadJwtAudience") => {
             bad("its entryway has another DID".to_owned(), format!("set PDS_ENTRYWAY_DID={did}"))
         }
@@ -284,11 +284,6 @@ async fn with_probe_token(of: &HostChecker, subject: &Subject, audience: &str) -
     let token = service_auth::sign(&probe.key, &claims);
     let body = json!({ "handle": probe_handle(of) });
     ask_for_account(of, subject, &Credential::Bearer(&token), body).await
-}
-
-/// Whether the host accepted the token. It then objects to the missing operation instead.
-fn was_believed(error: &HostError) -> bool {
-    matches!(error, HostError::Refused { status: 400, message, .. } if message.contains("plcOp"))
 }
 
 async fn ask_for_account(
