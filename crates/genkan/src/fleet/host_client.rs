@@ -81,8 +81,8 @@ impl HostError {
     }
 }
 
-// The reference PDS gives these refusals the general name `InvalidRequest`, so that only the text of the
-// message tells them apart. No other place matches a host's text.
+// The reference PDS has no error name of their own for these refusals, so the text of the message decides.
+// No other place matches a host's text.
 const HANDLE_NOT_IN_DOCUMENT: &str = "does not match DID doc";
 const KEY_NOT_RESERVED: &str = "reserved signing key";
 const OPERATION_MISSING: &str = "plcOp";

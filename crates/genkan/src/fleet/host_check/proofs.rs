@@ -10,62 +10,66 @@ use genkan_protocol::syntax::{Did, Handle};
 use http::{Method, StatusCode};
 use serde_json::{Value, json};
 
-use super::{Finding, HostCheck, HostChecker, Proof, Subject, Verdict, is_public, needs_a_name};
+use super::checker::{HostChecker, Subject, is_public, needs_a_name};
+use super::findings::{Finding, HostCheck, Proof, Verdict};
 use crate::base::fetch::Answer;
 use crate::base::random;
 use crate::fleet::host_client::{Credential, Description, HostError, refusal};
 
-pub(super) async fn all(of: &HostChecker, subject: &Subject) -> HostCheck {
-    let mut findings = Vec::new();
-    let mut note = |proof, verdict| findings.push(Finding { proof, verdict });
-    // Without an answer nothing else can be proven, so the check ends with this one finding.
-    let version = match of.client.health(&subject.origin, REACH).await {
-        Ok(version) => version,
-        Err(error) => {
-            note(
-                Proof::Reachable,
-                bad(
-                    error.to_string(),
-                    format!("start the host, and let Genkan reach it at {}", subject.origin),
-                ),
-            );
-            return HostCheck { findings, version: None, description: None };
+impl HostChecker {
+    /// Makes every proof that is possible. An unreachable host has one finding.
+    pub(crate) async fn check(&self, subject: &Subject) -> HostCheck {
+        let mut findings = Vec::new();
+        let mut note = |proof, verdict| findings.push(Finding { proof, verdict });
+        // Without an answer nothing else can be proven, so the check ends with this one finding.
+        let version = match self.client.health(&subject.origin, REACH).await {
+            Ok(version) => version,
+            Err(error) => {
+                note(
+                    Proof::Reachable,
+                    bad(
+                        error.to_string(),
+                        format!("start the host, and let Genkan reach it at {}", subject.origin),
+                    ),
+                );
+                return HostCheck { findings, version: None, description: None };
+            }
+        };
+        let description = match self.client.describe_server(&subject.origin).await {
+            Ok(description) => description,
+            Err(error) => {
+                note(
+                    Proof::Reachable,
+                    bad(error.to_string(), format!("check that a PDS answers at {}", subject.origin)),
+                );
+                return HostCheck { findings, version, description: None };
+            }
+        };
+        note(Proof::Reachable, good(format!("it is {}", description.did)));
+        note(Proof::Version, judge_version(version.as_deref()));
+        let (url, entryway_url) = says_of_itself(self, subject).await;
+        let in_entryway_mode = !entryway_url.is_bad();
+        note(Proof::Url, url);
+        note(Proof::EntrywayUrl, entryway_url);
+        note(Proof::HandleDomains, handle_domains(self, &description));
+        note(Proof::AdminPassword, admin_password(self, subject).await);
+        // A host without an entryway answers the next calls by other rules, so they would prove
+        // nothing.
+        if in_entryway_mode {
+            note(Proof::SigningKey, signing_key(self, subject, &description.did).await);
+            note(Proof::RotationKey, rotation_key(self, subject).await);
+            let proxy = plc_proxy(self, subject, &description.did).await;
+            // The next proof uses a DID that only the PLC proxy knows. Without the proxy it would fail
+            // for that reason.
+            let through = matches!(proxy, Verdict::Good { .. });
+            note(Proof::PlcProxy, proxy);
+            if through {
+                note(Proof::EntrywayDid, entryway_did(self, subject).await);
+            }
         }
-    };
-    let description = match of.client.describe_server(&subject.origin).await {
-        Ok(description) => description,
-        Err(error) => {
-            note(
-                Proof::Reachable,
-                bad(error.to_string(), format!("check that a PDS answers at {}", subject.origin)),
-            );
-            return HostCheck { findings, version, description: None };
-        }
-    };
-    note(Proof::Reachable, good(format!("it is {}", description.did)));
-    note(Proof::Version, judge_version(version.as_deref()));
-    let (url, entryway_url) = says_of_itself(of, subject).await;
-    let in_entryway_mode = !entryway_url.is_bad();
-    note(Proof::Url, url);
-    note(Proof::EntrywayUrl, entryway_url);
-    note(Proof::HandleDomains, handle_domains(of, &description));
-    note(Proof::AdminPassword, admin_password(of, subject).await);
-    // A host without an entryway answers the next calls by other rules, so they would prove
-    // nothing.
-    if in_entryway_mode {
-        note(Proof::SigningKey, signing_key(of, subject, &description.did).await);
-        note(Proof::RotationKey, rotation_key(of, subject).await);
-        let proxy = plc_proxy(of, subject, &description.did).await;
-        // The next proof uses a DID that only the PLC proxy knows. Without the proxy it would fail
-        // for that reason.
-        let through = matches!(proxy, Verdict::Good { .. });
-        note(Proof::PlcProxy, proxy);
-        if through {
-            note(Proof::EntrywayDid, entryway_did(of, subject).await);
-        }
+        note(Proof::Clock, clock(self, subject).await);
+        HostCheck { findings, version, description: Some(description) }
     }
-    note(Proof::Clock, clock(of, subject).await);
-    HostCheck { findings, version, description: Some(description) }
 }
 
 fn judge_version(version: Option<&str>) -> Verdict {

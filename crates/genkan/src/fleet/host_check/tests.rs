@@ -8,9 +8,11 @@ use super::*;
 use crate::base::fetch::UnguardedClient;
 use crate::base::seal::Sealer;
 use crate::base::test_directory::TestDirectory;
+use crate::base::{Clock, Secret};
 use crate::db::testing::Fresh;
-use crate::fleet::plc_proxy::{PlcProxy, PlcProxySettings};
+use crate::fleet::plc_proxy::{PlcProxy, PlcProxySettings, Prober};
 use crate::fleet::testing::{FakeHost, State, host_client};
+use crate::keys::Ring;
 
 /// A PLC proxy over a directory, a ring with a key for "oak", and a checker.
 struct Stand {
