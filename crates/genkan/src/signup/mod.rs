@@ -8,12 +8,16 @@
 
 mod context;
 mod error;
+mod evidence;
+mod outcome;
+mod record;
 mod request;
 mod saga;
 mod sign_ups;
 mod sql;
 #[cfg(test)]
 mod tests;
+mod undo;
 
 pub(crate) use context::Dependencies;
 pub(crate) use error::Error;

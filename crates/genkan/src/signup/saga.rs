@@ -17,12 +17,11 @@
 //! | has none | has the operation | step 3 with an update operation, which keeps the DID |
 //! | has none | tombstone | undo |
 //!
-//! If the host refuses for good, undo: first free the handle, then tombstone the DID, then make
-//! sure that the host keeps nothing.
+//! That look is in `evidence`. If the host refuses for good, `undo` frees the handle first, then
+//! tombstones the DID, and then makes sure that the host keeps nothing.
 
 use std::future::Future;
 use std::sync::Arc;
-use std::time::Duration;
 
 use genkan_protocol::crypto::PublicKey;
 use genkan_protocol::plc::{self, Operation};
@@ -30,25 +29,18 @@ use genkan_protocol::syntax::{Did, Handle};
 
 use super::context::Context;
 use super::error::Error;
+use super::evidence::{Evidence, look};
+use super::outcome::{Outcome, wait};
+use super::record::record;
 use super::request::Request;
 use super::sql::{self, SignUp, Step};
-
-use crate::accounts::{self, NewAccount, note_change, return_invite, use_invite};
+use super::undo::{drop_record, undo};
+use crate::accounts::{self, note_change};
 use crate::base::Secret;
 use crate::db::audit::{self, Actor};
 use crate::db::leases::while_held;
 use crate::fleet::{Host, HostError};
-use crate::identity::{DirectoryError, Submission};
 use crate::telemetry::failpoint;
-
-/// The state of a sign-up after some steps.
-#[derive(Debug)]
-pub(super) enum Outcome {
-    Done(Did),
-    Undone(String),
-    /// The host or the directory does not answer. A job continues later.
-    Waiting,
-}
 
 /// Does steps 1 to 4 for a new request. Tries another host only if nothing was sent to the first.
 pub(super) async fn begin(of: &Context, request: &Request, hash: &Secret<String>) -> Result<Outcome, Error> {
@@ -105,66 +97,6 @@ async fn settle_taken(of: &Context, did: &Did) -> Result<Option<Outcome>, Error>
             SendOutcome::Never => wait(of, &sign_up, did, "the host does not answer").await.map(Some),
         },
     }
-}
-
-/// Does step 2: records the intent before anything leaves Genkan.
-async fn record(
-    of: &Context,
-    request: &Request,
-    hash: &Secret<String>,
-    host: &Host,
-    key: &PublicKey,
-) -> Result<Did, Error> {
-    let now = of.with.clock.now();
-    let (did, operation) = plc::genesis(identity(of, request, host, key), of.with.ring.rotation());
-    let account = NewAccount {
-        did: did.clone(),
-        handle: request.handle.clone(),
-        email: request.email.clone(),
-        password_hash: hash.clone(),
-        host: host.id.clone(),
-        host_key: key.clone(),
-        created_at: now,
-    };
-    let sign_up = SignUp {
-        did: did.clone(),
-        host: host.id.to_string(),
-        host_key: key.to_did_key(),
-        operation: json(&operation),
-        invite_code: request.invite_code.clone(),
-        step: Step::Recorded,
-        attempts: 0,
-        created_at: now,
-    };
-    let mut tx = of.with.db.begin().await?;
-    // The unique indexes on handle and address decide between two sign-ups at the same moment.
-    accounts::insert_creating(&mut tx, &account).await?;
-    if let Some(code) = &request.invite_code
-        && !use_invite(&mut tx, code, &did, now).await?
-    {
-        // Dropping `tx` rolls the account row back.
-        return Err(Error::InvalidInvite);
-    }
-    sql::insert(&mut tx, &sign_up, &of.worker).await?;
-    audit::record(&mut tx, now, Actor::Genkan, "plc.genesis", did.as_str(), host.id.as_str()).await?;
-    tx.commit().await?;
-    Ok(did)
-}
-
-/// Returns the identity of the new account: the data of its genesis operation.
-fn identity(of: &Context, request: &Request, host: &Host, key: &PublicKey) -> plc::Data {
-    let own = of.with.ring.rotation().public().to_did_key();
-    let mut rotation_keys: Vec<String> = Vec::new();
-    for candidate in [&request.recovery_key, &of.rules.recovery_key].into_iter().flatten() {
-        rotation_keys.push(candidate.to_did_key());
-    }
-    rotation_keys.push(own);
-    // The directory refuses a list that names a key twice.
-    // A recovery key may be equal to the service's own one, or to Genkan's rotation key. The order
-    // is kept, because earlier keys have more authority in PLC.
-    let mut seen = std::collections::HashSet::new();
-    rotation_keys.retain(|key| seen.insert(key.clone()));
-    plc::Data::of_account(rotation_keys, key, &request.handle, host.origin.as_str())
 }
 
 /// Where work on a recorded sign-up begins.
@@ -263,43 +195,6 @@ fn is_final(cause: &HostError) -> bool {
     matches!(cause, HostError::Refused { status, .. } if *status < 500 && *status != 429)
 }
 
-/// What the host and the directory have of a sign-up.
-enum Evidence {
-    /// The host has the account.
-    Made,
-    /// Neither of them has anything.
-    Nothing,
-    /// The directory has Genkan's operation, but the host has no account.
-    OnlyPublished(Operation),
-    /// The DID has a tombstone, or there is nothing left to wait for.
-    Dead,
-    /// One of them does not answer.
-    Unclear(String),
-}
-
-async fn look(of: &Context, sign_up: &SignUp, did: &Did, host: &Host) -> Evidence {
-    // The host is asked first: if it has the account, the directory does not matter.
-    match of.with.hosts.account_info(host, did).await {
-        Ok(Some(_)) => return Evidence::Made,
-        Ok(None) => {}
-        Err(cause) => {
-            // A host that is away cannot tell. The wait ends after a while if nothing was
-            // published, and after a longer while in any case.
-            let waited = of.with.clock.now().since(sign_up.created_at);
-            let over = waited > PATIENCE_PUBLISHED
-                || waited > PATIENCE && matches!(of.with.directory.log_last(did).await, Ok(None));
-            return if over { Evidence::Dead } else { Evidence::Unclear(cause.to_string()) };
-        }
-    }
-    match of.with.directory.log_last(did).await {
-        Ok(None) => Evidence::Nothing,
-        // A DID with a tombstone is lost: no operation can follow it.
-        Ok(Some(Operation::Tombstone(_))) | Err(DirectoryError::Ended) => Evidence::Dead,
-        Ok(Some(last)) => Evidence::OnlyPublished(last),
-        Err(cause) => Evidence::Unclear(cause.to_string()),
-    }
-}
-
 /// Does step 4.
 async fn finish(of: &Context, sign_up: &SignUp, did: &Did) -> Result<Outcome, Error> {
     failpoint("signup.made");
@@ -316,100 +211,6 @@ async fn finish(of: &Context, sign_up: &SignUp, did: &Did) -> Result<Outcome, Er
     tx.commit().await?;
     failpoint("signup.done");
     Ok(Outcome::Done(did.clone()))
-}
-
-/// Undoes a sign-up: frees handle, address and invite code at once, and then cleans up at the
-/// directory and at the host for as long as that takes.
-async fn undo(
-    of: &Context,
-    sign_up: &SignUp,
-    did: &Did,
-    host: Option<&Arc<Host>>,
-    why: &str,
-) -> Result<Outcome, Error> {
-    if sign_up.step == Step::Recorded {
-        let now = of.with.clock.now();
-        let mut tx = of.with.db.begin().await?;
-        // A lost lease: the successor decides what happens to the sign-up.
-        if !sql::set_undoing(&mut tx, &sign_up.did, &of.worker, why).await? {
-            return Ok(Outcome::Waiting);
-        }
-        // In the same transaction as the step, so that a crash never leaves a handle taken by a
-        // sign-up that is being undone.
-        free(&mut tx, did, sign_up.invite_code.as_deref()).await?;
-        note_change(&mut tx, now, did).await?;
-        tx.commit().await?;
-        failpoint("signup.undoing");
-        tracing::warn!(account.did = %did, host.id = %sign_up.host, why, "undoing a sign-up");
-    }
-    if let Err(cause) = clear_up(of, did, host).await {
-        // The handle is already free. Only the cleaning up continues later.
-        wait(of, sign_up, did, &cause).await?;
-        return Ok(Outcome::Undone(why.to_owned()));
-    }
-    let mut tx = of.with.db.begin().await?;
-    let late = sign_up.created_at.plus(LATE);
-    if of.with.clock.now() < late {
-        // A request that timed out may still run on the host and create the account after this
-        // look. The second look comes when that is no longer possible.
-        sql::put_off(&mut tx, &sign_up.did, &of.worker, late, why).await?;
-    } else {
-        sql::remove(&mut tx, &sign_up.did, &of.worker).await?;
-    }
-    tx.commit().await?;
-    Ok(Outcome::Undone(why.to_owned()))
-}
-
-/// Makes sure that the DID has a tombstone and the host keeps no account.
-async fn clear_up(of: &Context, did: &Did, host: Option<&Arc<Host>>) -> Result<(), String> {
-    match of.with.directory.log_last(did).await {
-        Ok(None | Some(Operation::Tombstone(_))) | Err(DirectoryError::Ended) => {}
-        Ok(Some(last)) => {
-            let tombstone = plc::tombstone(&last.cid(), of.with.ring.rotation());
-            match of.with.directory.submit(did, &tombstone).await {
-                Submission::Accepted => {}
-                other => return Err(format!("the directory did not accept the tombstone: {other:?}")),
-            }
-        }
-        Err(cause) => return Err(cause.to_string()),
-    }
-    // A host that was removed from the fleet has nothing more to delete.
-    let Some(host) = host else { return Ok(()) };
-    match of.with.hosts.account_info(host, did).await {
-        Ok(None) => Ok(()),
-        Ok(Some(_)) => of.with.hosts.delete_account(host, did).await.map_err(|cause| cause.to_string()),
-        Err(cause) => Err(cause.to_string()),
-    }
-}
-
-/// Deletes a record from which nothing left Genkan.
-async fn drop_record(of: &Context, did: &Did, invite_code: Option<&str>) -> Result<(), Error> {
-    let mut tx = of.with.db.begin().await?;
-    // If the lease is lost, another process has the sign-up, and nothing may be freed.
-    if sql::remove(&mut tx, did, &of.worker).await? {
-        free(&mut tx, did, invite_code).await?;
-    }
-    tx.commit().await?;
-    Ok(())
-}
-
-/// Frees the handle, the address and the invite code of an account that was never opened.
-async fn free(tx: &mut crate::db::Tx, did: &Did, invite_code: Option<&str>) -> Result<(), Error> {
-    accounts::remove_row(tx, did).await?;
-    if let Some(code) = invite_code {
-        return_invite(tx, code, did).await?;
-    }
-    Ok(())
-}
-
-/// Postpones a sign-up, for longer after each attempt.
-async fn wait(of: &Context, sign_up: &SignUp, did: &Did, why: &str) -> Result<Outcome, Error> {
-    // The shift is bounded, so 2 s doubles at most four times, to the maximum of 30 s.
-    let pause = BACKOFF.saturating_mul(1 << sign_up.attempts.clamp(0, 4)).min(BACKOFF_MOST);
-    let mut tx = of.with.db.begin().await?;
-    sql::put_off(&mut tx, did, &of.worker, of.with.clock.now().plus(pause), why).await?;
-    tx.commit().await?;
-    Ok(Outcome::Waiting)
 }
 
 /// Does `work` on a sign-up whose lease this process holds, and renews the lease meanwhile.
@@ -449,10 +250,6 @@ fn operation(text: &str, did: &Did) -> Result<Operation, Error> {
     serde_json::from_str(text).map_err(|_| corrupt(did))
 }
 
-fn json(operation: &Operation) -> String {
-    serde_json::to_string(operation).expect("an operation is strings and maps of strings")
-}
-
 fn corrupt(did: &Did) -> Error {
     crate::db::Error::corrupt("signups", "operation", did.as_str()).into()
 }
@@ -461,13 +258,3 @@ fn corrupt(did: &Did) -> Error {
 const HOSTS_TRIED: usize = 3;
 /// Maximum number of requests to the host in one go.
 const SENDS: usize = 3;
-/// First pause of a sign-up that waits. It doubles up to [`BACKOFF_MOST`].
-const BACKOFF: Duration = Duration::from_secs(2);
-const BACKOFF_MOST: Duration = Duration::from_secs(30);
-/// Time after which a sign-up is undone if its host is away and nothing was published.
-const PATIENCE: Duration = Duration::from_mins(10);
-/// Time after which a sign-up is undone in any case if its host is away. It is longer than
-/// [`PATIENCE`] because with a published operation the account is probably on the host.
-const PATIENCE_PUBLISHED: Duration = Duration::from_hours(1);
-/// Maximum time for which a host may still work on a request that timed out.
-const LATE: Duration = Duration::from_secs(90);

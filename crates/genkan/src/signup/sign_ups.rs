@@ -6,8 +6,9 @@ use genkan_protocol::jwt::session::Scope;
 
 use super::context::{Context, Dependencies};
 use super::error::Error;
+use super::outcome::Outcome;
 use super::request::{Request, Rules};
-use super::saga::{self, Outcome};
+use super::saga;
 use super::sql;
 use crate::accounts::{Account, Standing, is_invite_good};
 use crate::base::{Timestamp, random};

@@ -1,0 +1,78 @@
+//! Step 2 of a sign-up: the record of what is about to be done.
+
+use genkan_protocol::crypto::PublicKey;
+use genkan_protocol::plc::{self, Operation};
+use genkan_protocol::syntax::Did;
+
+use super::context::Context;
+use super::error::Error;
+use super::request::Request;
+use super::sql::{self, SignUp, Step};
+use crate::accounts::{self, NewAccount, use_invite};
+use crate::base::Secret;
+use crate::db::audit::{self, Actor};
+use crate::fleet::Host;
+
+/// Does step 2: records the intent before anything leaves Genkan.
+pub(super) async fn record(
+    of: &Context,
+    request: &Request,
+    hash: &Secret<String>,
+    host: &Host,
+    key: &PublicKey,
+) -> Result<Did, Error> {
+    let now = of.with.clock.now();
+    let (did, operation) = plc::genesis(identity(of, request, host, key), of.with.ring.rotation());
+    let account = NewAccount {
+        did: did.clone(),
+        handle: request.handle.clone(),
+        email: request.email.clone(),
+        password_hash: hash.clone(),
+        host: host.id.clone(),
+        host_key: key.clone(),
+        created_at: now,
+    };
+    let sign_up = SignUp {
+        did: did.clone(),
+        host: host.id.to_string(),
+        host_key: key.to_did_key(),
+        operation: json(&operation),
+        invite_code: request.invite_code.clone(),
+        step: Step::Recorded,
+        attempts: 0,
+        created_at: now,
+    };
+    let mut tx = of.with.db.begin().await?;
+    // The unique indexes on handle and address decide between two sign-ups at the same moment.
+    accounts::insert_creating(&mut tx, &account).await?;
+    if let Some(code) = &request.invite_code
+        && !use_invite(&mut tx, code, &did, now).await?
+    {
+        // Dropping `tx` rolls the account row back.
+        return Err(Error::InvalidInvite);
+    }
+    sql::insert(&mut tx, &sign_up, &of.worker).await?;
+    audit::record(&mut tx, now, Actor::Genkan, "plc.genesis", did.as_str(), host.id.as_str()).await?;
+    tx.commit().await?;
+    Ok(did)
+}
+
+/// Returns the identity of the new account: the data of its genesis operation.
+fn identity(of: &Context, request: &Request, host: &Host, key: &PublicKey) -> plc::Data {
+    let own = of.with.ring.rotation().public().to_did_key();
+    let mut rotation_keys: Vec<String> = Vec::new();
+    for candidate in [&request.recovery_key, &of.rules.recovery_key].into_iter().flatten() {
+        rotation_keys.push(candidate.to_did_key());
+    }
+    rotation_keys.push(own);
+    // The directory refuses a list that names a key twice.
+    // A recovery key may be equal to the service's own one, or to Genkan's rotation key. The order
+    // is kept, because earlier keys have more authority in PLC.
+    let mut seen = std::collections::HashSet::new();
+    rotation_keys.retain(|key| seen.insert(key.clone()));
+    plc::Data::of_account(rotation_keys, key, &request.handle, host.origin.as_str())
+}
+
+fn json(operation: &Operation) -> String {
+    serde_json::to_string(operation).expect("an operation is strings and maps of strings")
+}
