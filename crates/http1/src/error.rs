@@ -8,7 +8,8 @@ pub enum Error {
     /// The server cannot be reached, broke off, or did not speak HTTP. Counts against its breaker.
     #[error("the server failed: {0}")]
     Unreachable(#[source] Cause),
-    /// The server sent no answer within its limit. Counts against its breaker.
+    /// The server let this limit pass: it sent no answer after the request, or took no more of its
+    /// body. Counts against its breaker.
     #[error("the server did not answer within {0:?}")]
     SlowServer(Duration),
     /// The server's breaker is open, because it failed repeatedly just now.

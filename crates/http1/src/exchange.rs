@@ -136,9 +136,11 @@ impl<H: RequestHead> Exchange<'_, H> {
         let to_head = self.head.method() == Method::HEAD;
         let head = connection.head(to_head, &mut fields);
         let outcome = match &self.progress {
-            None => {
-                pool.deadlines().limit(self.answer_within, head).await.map_err(|_| self.slow_server(pool))?
-            }
+            None => pool
+                .deadlines()
+                .limit(self.answer_within, head)
+                .await
+                .map_err(|_| slow_server(pool, self.answer_within))?,
             Some(progress) => self.while_uploading(progress, head, pool).await?,
         };
         Ok(outcome.map(|head| Answer { head, fields, connection }))
@@ -172,7 +174,8 @@ impl<H: RequestHead> Exchange<'_, H> {
                 return Err(if state == UploadState::WaitsForSource {
                     Error::SlowBody
                 } else {
-                    self.slow_server(pool)
+                    // The limit that has passed: of the answer, or of the next byte that the server takes.
+                    slow_server(pool, limit)
                 });
             }
             if state != UploadState::Done {
@@ -186,11 +189,6 @@ impl<H: RequestHead> Exchange<'_, H> {
         }
     }
 
-    fn slow_server<B: Body<Data = Bytes> + Unpin>(&self, pool: &Pool<B>) -> Error {
-        pool.breaker().failed(monotonic_now());
-        Error::SlowServer(self.answer_within)
-    }
-
     /// Decides whose fault a failed exchange is.
     fn blame<B: Body<Data = Bytes> + Unpin>(&self, cause: Cause, pool: &Pool<B>) -> Error {
         match self.progress.as_ref().map(|progress| progress.state()) {
@@ -201,6 +199,84 @@ impl<H: RequestHead> Exchange<'_, H> {
                 pool.breaker().failed(monotonic_now());
                 Error::Unreachable(cause)
             }
+        }
+    }
+}
+
+/// The server let this limit pass.
+fn slow_server<B: Body<Data = Bytes> + Unpin>(pool: &Pool<B>, limit: Duration) -> Error {
+    pool.breaker().failed(monotonic_now());
+    Error::SlowServer(limit)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use http_body_util::Full;
+    use tokio_rustls::rustls::crypto::ring;
+    use tokio_rustls::rustls::{ClientConfig, RootCertStore};
+
+    use super::*;
+    use crate::{Breaker, BreakerRules, Connector, Deadlines, Endpoint, FieldWriter, KeepAll, PoolLimits};
+
+    struct Post;
+
+    impl RequestHead for Post {
+        type Fields = KeepAll;
+        type Error = Error;
+
+        fn method(&self) -> &Method {
+            &Method::POST
+        }
+
+        fn target(&self) -> &str {
+            "/"
+        }
+
+        fn write_fields(&self, _: &mut FieldWriter<'_>) -> Result<(), Error> {
+            Ok(())
+        }
+
+        fn answer_fields(&self) -> KeepAll {
+            KeepAll
+        }
+    }
+
+    fn pool() -> Pool<Full<Bytes>> {
+        let tls = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_root_certificates(RootCertStore::empty())
+            .with_no_client_auth();
+        let second = Duration::from_secs(1);
+        let rules = BreakerRules { failures: 5, window: second, pause: second };
+        Pool::new(
+            Endpoint::new(false, &"localhost".parse().unwrap()),
+            None,
+            Connector::new(Arc::new(tls)),
+            Arc::new(Breaker::new(rules)),
+            PoolLimits { connect: second, at_once: 1, idle: 1, keep: second },
+            Deadlines::new(),
+        )
+    }
+
+    #[tokio::test]
+    async fn a_slow_server_is_told_by_the_limit_that_it_let_pass() {
+        let (idle, answer_within) = (Duration::from_millis(20), Duration::from_millis(60));
+        for (state, limit) in [(UploadState::WaitsForServer, idle), (UploadState::Done, answer_within)] {
+            let (_upload, progress) = Upload::new(Full::new(Bytes::from_static(b"body")), 10);
+            progress.state.set(state);
+            let exchange = Exchange {
+                head: &Post,
+                length: BodyLength::Known(4),
+                progress: Some(Rc::clone(&progress)),
+                answer_within,
+                limits: UploadLimits { idle, slow_grace: Duration::from_secs(9), slow_rate: 1 },
+            };
+            let head = std::future::pending::<()>();
+            let outcome = exchange.while_uploading(&progress, head, &pool()).await;
+            assert!(matches!(outcome, Err(Error::SlowServer(passed)) if passed == limit), "{outcome:?}");
         }
     }
 }
