@@ -62,8 +62,8 @@ impl Connector {
         Self { tls: TlsConnector::from(tls), reroute: None }
     }
 
-    /// Redirects connections from the checked addresses. A test sees the address that would be
-    /// dialled, and the connection stays on this machine.
+    /// Redirects connections from the checked addresses. Only for tests: they see the address that
+    /// would be dialled, and the connection stays on this machine.
     #[must_use]
     pub fn rerouted(mut self, reroute: impl Fn(SocketAddr) -> SocketAddr + Send + Sync + 'static) -> Self {
         self.reroute = Some(Arc::new(reroute));

@@ -16,18 +16,14 @@
 //! ```
 //!
 //! * A [`Pool`] has the connections of one thread to one server, and shares a [`Breaker`] with the
-//!   pools
-//!   of other threads. [`Pool::admit`] refuses at once when the server is busy or failing.
+//!   pools of other threads. [`Pool::admit`] refuses at once when the server is busy or failing.
 //! * An [`Exchange`] has a [`RequestHead`], which the caller implements. [`Exchange::send`] takes
-//!   the
-//!   body and returns when the answer's head has come, or says whose fault it is that none did:
-//!   [`Error`].
-//!   It counts failures in the pool's breaker; the caller reports answers by [`Pool::judge`], which
-//!   closes the breaker again.
+//!   the body and returns when the answer's head has come, or says whose fault it is that none did:
+//!   [`Error`]. It counts failures in the pool's breaker; the caller reports answers by [`Pool::judge`] or
+//!   [`Pool::answered`], which close the breaker again.
 //! * An [`AnswerBody`] streams. A reader that is slow slows the server down, and a reader that
-//!   drops the
-//!   body before its end closes the connection, because the unread rest would be taken for the next
-//!   answer.
+//!   drops the body before its end closes the connection, because the unread rest would be taken
+//!   for the next answer.
 //! * An [`Upload`] counts and limits a request's body. A small body can be kept for a second try
 //!   ([`KeptBody`]), for servers that name a nonce in their first answer.
 //! * [`Deadlines`] ends the wait for an answer's head without a timer per request. Its owner calls

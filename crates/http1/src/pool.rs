@@ -86,7 +86,7 @@ impl<B: Body<Data = Bytes> + Unpin> Pool<B> {
     }
 
     /// The breaker of the server, which other threads' pools may share.
-    pub fn breaker(&self) -> &Breaker {
+    pub(crate) fn breaker(&self) -> &Breaker {
         &self.breaker
     }
 
@@ -120,13 +120,24 @@ impl<B: Body<Data = Bytes> + Unpin> Pool<B> {
 
     /// Judges the server's health by an answer's status. 502, 503 and 504 count as failures: with
     /// these a proxy reports that the server behind it is away.
+    ///
+    /// For servers whose operator wants them left alone then. See [`Pool::answered`] for the others.
     pub fn judge(&self, status: StatusCode) {
         match status {
             StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT => {
                 self.breaker.failed(monotonic_now());
             }
-            _ => self.breaker.succeeded(),
+            _ => self.answered(),
         }
+    }
+
+    /// Takes an answer as a sign of health, whatever its status.
+    ///
+    /// For servers that belong to somebody else: a stranger's server can send any status for reasons of
+    /// its own, and one client that provokes 503 must not close it to the others. Only silence counts
+    /// against such a server.
+    pub fn answered(&self) {
+        self.breaker.succeeded();
     }
 
     /// An idle connection, if there is one that can still be used.

@@ -220,9 +220,7 @@ impl<R: ExternalAccounts> Forwarder<R> {
             }
             let answer = sent?;
             let (head, said) = (&answer.head, &answer.fields);
-            // Only silence counts against an external PDS. Its statuses say nothing about its
-            // health.
-            attempts.permit.pool().breaker().succeeded();
+            attempts.permit.pool().answered();
             self.external.hear(pds, attempts.account, attempts.kind, head.status, &head.headers);
             if let Some(nonce) = &said.nonce {
                 self.rooms.hear_link_nonce(link_id, pds, nonce);

@@ -130,8 +130,7 @@ impl<R: ExternalAccounts> Forwarder<R> {
             follows_redirects: true,
         };
         let answer = self.exchange(&head).send(&permit, None).await?;
-        // An external PDS's statuses do not count against its breaker. Only silence does.
-        permit.pool().breaker().succeeded();
+        permit.pool().answered();
         let said = &answer.head;
         self.external.hear(origin, &read.account, read.kind, said.status, &said.headers);
         if said.status.is_redirection() && said.status != StatusCode::NOT_MODIFIED {

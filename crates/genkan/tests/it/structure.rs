@@ -120,6 +120,19 @@ fn folders(sources: &[Source]) -> BTreeSet<Vec<String>> {
     parents.map(|(_, parent)| parent.to_vec()).filter(|parent| !parent.is_empty()).collect()
 }
 
+/// `Connector::rerouted` leads a connection away from the address that was checked. It is public so that
+/// tests of other crates can see where a connection would go.
+#[test]
+fn only_tests_reroute_connections() {
+    let program = sources::program();
+    let wrong: Vec<&str> = program
+        .iter()
+        .filter(|source| source.code.contains("rerouted"))
+        .map(|source| source.path.as_str())
+        .collect();
+    assert!(wrong.is_empty(), "{wrong:?}");
+}
+
 /// Doors decode, call one method and encode: a transaction is begun by a room.
 #[test]
 fn no_door_begins_a_transaction() {
