@@ -34,7 +34,7 @@ impl Challenge {
     }
 
     /// Whether the challenge was made of this verifier (RFC 7636 §4.6). False, too, for a text that
-    /// [`is_verifier`] refuses.
+    /// has not the shape of a verifier: 43 to 128 letters, digits and `-._~` (§4.1).
     pub fn is_met_by(&self, verifier: &str) -> bool {
         // The shape is checked first, so that a short verifier that can be guessed is refused even
         // if its hash fits.
@@ -47,9 +47,8 @@ pub fn verifier_of(random: &[u8; 32]) -> String {
     URL_SAFE_NO_PAD.encode(random)
 }
 
-/// Whether a text has the shape of a verifier: 43 to 128 letters, digits and `-._~` (RFC 7636
-/// §4.1).
-pub fn is_verifier(text: &str) -> bool {
+/// Whether a text has the shape of a verifier (RFC 7636 §4.1).
+fn is_verifier(text: &str) -> bool {
     (43..=128).contains(&text.len())
         && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~'))
 }
