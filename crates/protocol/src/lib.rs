@@ -20,6 +20,7 @@
 #![warn(missing_docs)]
 
 pub mod crypto;
+mod dag_cbor;
 pub mod did_document;
 pub mod jwt;
 pub mod oauth;

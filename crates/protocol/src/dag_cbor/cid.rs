@@ -12,7 +12,7 @@ pub struct Cid([u8; 32]);
 
 impl Cid {
     /// The length of its binary form.
-    pub(super) const LENGTH: usize = 36;
+    pub(crate) const LENGTH: usize = 36;
     // In this order: version 1, codec DAG-CBOR, hash SHA-256, and its length of 32 bytes.
     const PREFIX: [u8; 4] = [0x01, 0x71, 0x12, 0x20];
 
@@ -22,11 +22,11 @@ impl Cid {
     }
 
     /// Reads the binary form.
-    pub(super) fn from_bytes(bytes: &[u8]) -> Option<Self> {
+    pub(crate) fn from_bytes(bytes: &[u8]) -> Option<Self> {
         bytes.strip_prefix(&Self::PREFIX)?.try_into().ok().map(Self)
     }
 
-    pub(super) fn to_bytes(self) -> Vec<u8> {
+    pub(crate) fn to_bytes(self) -> Vec<u8> {
         [Self::PREFIX.as_slice(), &self.0].concat()
     }
 }

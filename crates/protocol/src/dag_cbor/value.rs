@@ -30,21 +30,40 @@ impl Value {
         rest.is_empty().then_some(value)
     }
 
+    /// A text.
+    pub(crate) fn text(text: &str) -> Self {
+        Self::Text(text.to_owned())
+    }
+
+    /// A list of texts.
+    pub(crate) fn texts(texts: &[String]) -> Self {
+        Self::List(texts.iter().map(|text| Self::text(text)).collect())
+    }
+
+    /// A map of members in any order, whose names are distinct.
+    pub(crate) fn map(members: Vec<(&str, Self)>) -> Self {
+        let mut members: Vec<(String, Self)> =
+            members.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
+        // The order of DAG-CBOR: shorter names first, equal lengths by their bytes.
+        members.sort_by(|(one, _), (other, _)| (one.len(), one).cmp(&(other.len(), other)));
+        Self::Map(members)
+    }
+
     pub(crate) fn to_bytes(&self) -> Vec<u8> {
-        let mut bytes = Vec::new();
+        let mut bytes = Vec::with_capacity(512);
         self.write(&mut bytes);
         bytes
     }
 
     /// A member of a map.
-    pub(super) fn get(&self, name: &str) -> Option<&Self> {
+    pub(crate) fn get(&self, name: &str) -> Option<&Self> {
         match self {
             Self::Map(members) => members.iter().find(|(known, _)| known == name).map(|(_, value)| value),
             _ => None,
         }
     }
 
-    pub(super) fn as_link(&self) -> Option<Cid> {
+    pub(crate) fn as_link(&self) -> Option<Cid> {
         match self {
             Self::Link(cid) => Some(*cid),
             _ => None,
@@ -52,7 +71,7 @@ impl Value {
     }
 
     /// The data model in JSON: links and bytes as `$link` and `$bytes` (atproto Data Model).
-    pub(super) fn to_json(&self) -> serde_json::Value {
+    pub(crate) fn to_json(&self) -> serde_json::Value {
         use serde_json::json;
         match self {
             Self::Null => serde_json::Value::Null,
@@ -227,4 +246,37 @@ fn take<'a>(rest: &mut &'a [u8], length: usize) -> Option<&'a [u8]> {
     let (taken, after) = rest.split_at_checked(length)?;
     *rest = after;
     Some(taken)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lengths_take_the_fewest_bytes() {
+        for (length, head) in [
+            (0, vec![0x60]),
+            (23, vec![0x77]),
+            (24, vec![0x78, 24]),
+            (255, vec![0x78, 255]),
+            (256, vec![0x79, 1, 0]),
+            (65_535, vec![0x79, 255, 255]),
+            (65_536, vec![0x7a, 0, 1, 0, 0]),
+        ] {
+            let text = "x".repeat(length);
+            let bytes = Value::text(&text).to_bytes();
+            assert_eq!(bytes, [head.as_slice(), text.as_bytes()].concat(), "{length}");
+        }
+    }
+
+    #[test]
+    fn members_stand_by_length_then_bytes() {
+        let map = Value::map(vec![
+            ("bb", Value::Null),
+            ("c", Value::List(vec![])),
+            ("aa", Value::Null),
+            ("b", Value::Null),
+        ]);
+        assert_eq!(map.to_bytes(), b"\xa4\x61b\xf6\x61c\x80\x62aa\xf6\x62bb\xf6");
+    }
 }

@@ -8,9 +8,8 @@ use serde::{Deserialize, Serialize};
 
 use super::jwk::Thumbprint;
 use crate::crypto::{Curve, K256PrivateKey, P256PrivateKey, PublicKey};
+use crate::dag_cbor::{Cid, Value};
 use crate::jwt::{self, Unverified};
-use crate::repo_proof::Cid;
-use crate::repo_proof::cbor::Value;
 use crate::syntax::Did;
 
 /// The claims of an access token (RFC 9068 §2.2).
@@ -130,7 +129,7 @@ fn is_token_id(text: &str) -> bool {
 /// The reference that replaces a scope that is too long for a token: `ref:` and the CID of the
 /// scope as DAG-CBOR text. Equal scopes have equal references.
 pub fn scope_reference(scope: &str) -> String {
-    format!("ref:{}", Cid::of(&Value::Text(scope.to_owned()).to_bytes()))
+    format!("ref:{}", Cid::of(&Value::text(scope).to_bytes()))
 }
 
 const TYP: &str = "at+jwt";

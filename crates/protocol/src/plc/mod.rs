@@ -22,7 +22,6 @@
 //! # Ok::<(), genkan_protocol::crypto::Error>(())
 //! ```
 
-mod cbor;
 mod data;
 mod operation;
 

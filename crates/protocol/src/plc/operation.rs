@@ -7,9 +7,9 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::{Deserialize, Deserializer, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::cbor::Value;
 use super::{Data, Error, Service};
 use crate::crypto::{K256PrivateKey, PublicKey};
+use crate::dag_cbor::{Cid, Value};
 use crate::syntax::Did;
 
 /// Creates the first operation of an account, and the DID that follows from it.
@@ -97,10 +97,7 @@ pub struct LegacyCreate {
 impl Operation {
     /// The operation's CID, to which the next one refers in `prev`.
     pub fn cid(&self) -> String {
-        // CIDv1, DAG-CBOR, SHA-256, 32 bytes.
-        let mut bytes = vec![0x01, 0x71, 0x12, 0x20];
-        bytes.extend(self.hash());
-        format!("b{}", base32(&bytes))
+        Cid::of(&self.to_dag_cbor()).to_string()
     }
 
     /// The DID that follows from a first operation. `None` for a later one.
@@ -139,7 +136,7 @@ impl Operation {
         if signature.len() != 64 {
             return Err(Error::MalformedSignature);
         }
-        let message = Value::Map(self.unsigned()).into_bytes();
+        let message = Value::map(self.unsigned()).to_bytes();
         // The index counts: a key with higher authority, which comes earlier, may overrule a later
         // one (did:plc, "Key Rotation & Account Recovery").
         keys.iter().position(|key| key.verify(&message, &signature).is_ok()).ok_or(Error::BadSignature)
@@ -148,8 +145,8 @@ impl Operation {
     /// The operation's DAG-CBOR, signature included.
     pub fn to_dag_cbor(&self) -> Vec<u8> {
         let mut members = self.unsigned();
-        members.push(("sig", Value::Text(self.sig())));
-        Value::Map(members).into_bytes()
+        members.push(("sig", Value::text(self.sig())));
+        Value::map(members).to_bytes()
     }
 
     fn sig(&self) -> &str {
@@ -160,7 +157,7 @@ impl Operation {
         }
     }
 
-    fn unsigned(&self) -> Vec<(&str, Value<'_>)> {
+    fn unsigned(&self) -> Vec<(&str, Value)> {
         match self {
             Self::PlcOperation(operation) => operation.unsigned(),
             Self::Tombstone(operation) => operation.unsigned(),
@@ -168,13 +165,10 @@ impl Operation {
         }
     }
 
-    fn hash(&self) -> [u8; 32] {
-        Sha256::digest(self.to_dag_cbor()).into()
-    }
-
     fn hash_did(&self) -> Did {
         // 24 characters of base32 are 120 bits of the hash (did:plc, "Identifier Syntax").
-        let mut text = base32(&self.hash());
+        let hash = Sha256::digest(self.to_dag_cbor());
+        let mut text = data_encoding::BASE32_NOPAD.encode(&hash).to_ascii_lowercase();
         text.truncate(24);
         format!("did:plc:{text}").try_into().expect("base32 is allowed in a DID")
     }
@@ -200,27 +194,27 @@ impl PlcOperation {
         }
     }
 
-    fn unsigned(&self) -> Vec<(&str, Value<'_>)> {
-        let methods = self.verification_methods.iter().map(|(name, key)| (name.as_str(), Value::Text(key)));
+    fn unsigned(&self) -> Vec<(&str, Value)> {
+        let methods = self.verification_methods.iter().map(|(name, key)| (name.as_str(), Value::text(key)));
         let services = self.services.iter().map(|(name, service)| {
             let members =
-                vec![("type", Value::Text(&service.r#type)), ("endpoint", Value::Text(&service.endpoint))];
-            (name.as_str(), Value::Map(members))
+                vec![("type", Value::text(&service.r#type)), ("endpoint", Value::text(&service.endpoint))];
+            (name.as_str(), Value::map(members))
         });
         vec![
-            ("type", Value::Text("plc_operation")),
+            ("type", Value::text("plc_operation")),
             ("rotationKeys", Value::texts(&self.rotation_keys)),
-            ("verificationMethods", Value::Map(methods.collect())),
+            ("verificationMethods", Value::map(methods.collect())),
             ("alsoKnownAs", Value::texts(&self.also_known_as)),
-            ("services", Value::Map(services.collect())),
-            ("prev", self.prev.as_deref().map_or(Value::Null, Value::Text)),
+            ("services", Value::map(services.collect())),
+            ("prev", self.prev.as_deref().map_or(Value::Null, Value::text)),
         ]
     }
 }
 
 impl Tombstone {
-    fn unsigned(&self) -> Vec<(&str, Value<'_>)> {
-        vec![("type", Value::Text("plc_tombstone")), ("prev", Value::Text(&self.prev))]
+    fn unsigned(&self) -> Vec<(&str, Value)> {
+        vec![("type", Value::text("plc_tombstone")), ("prev", Value::text(&self.prev))]
     }
 }
 
@@ -247,24 +241,20 @@ impl LegacyCreate {
         data
     }
 
-    fn unsigned(&self) -> Vec<(&str, Value<'_>)> {
+    fn unsigned(&self) -> Vec<(&str, Value)> {
         vec![
-            ("type", Value::Text("create")),
-            ("signingKey", Value::Text(&self.signing_key)),
-            ("recoveryKey", Value::Text(&self.recovery_key)),
-            ("handle", Value::Text(&self.handle)),
-            ("service", Value::Text(&self.service)),
-            ("prev", self.prev.as_deref().map_or(Value::Null, Value::Text)),
+            ("type", Value::text("create")),
+            ("signingKey", Value::text(&self.signing_key)),
+            ("recoveryKey", Value::text(&self.recovery_key)),
+            ("handle", Value::text(&self.handle)),
+            ("service", Value::text(&self.service)),
+            ("prev", self.prev.as_deref().map_or(Value::Null, Value::text)),
         ]
     }
 }
 
-fn sign(unsigned: Vec<(&str, Value<'_>)>, key: &K256PrivateKey) -> String {
-    URL_SAFE_NO_PAD.encode(key.sign(&Value::Map(unsigned).into_bytes()))
-}
-
-fn base32(bytes: &[u8]) -> String {
-    data_encoding::BASE32_NOPAD.encode(bytes).to_ascii_lowercase()
+fn sign(unsigned: Vec<(&str, Value)>, key: &K256PrivateKey) -> String {
+    URL_SAFE_NO_PAD.encode(key.sign(&Value::map(unsigned).to_bytes()))
 }
 
 /// Reads `prev`, which may be null but not absent: the signature covers the member.

@@ -3,8 +3,8 @@
 
 use std::collections::HashMap;
 
-use super::cbor::Value;
-use super::{Cid, Error, MAX_BLOCKS, MAX_LENGTH};
+use super::{Error, MAX_BLOCKS, MAX_LENGTH};
+use crate::dag_cbor::{Cid, Value};
 
 /// A file's blocks, each checked against its address.
 pub(super) struct Car<'a> {

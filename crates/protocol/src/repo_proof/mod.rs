@@ -13,14 +13,12 @@
 //! ```
 
 mod car;
-pub(crate) mod cbor;
-mod cid;
 
 use car::Car;
-use cbor::Value;
-pub use cid::Cid;
 
 use crate::crypto::PublicKey;
+pub use crate::dag_cbor::Cid;
+use crate::dag_cbor::Value;
 use crate::syntax::Did;
 
 /// The longest file that is read, in bytes.
