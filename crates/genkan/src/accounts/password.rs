@@ -17,25 +17,28 @@ use super::{Account, Accounts};
 use crate::base::Secret;
 use crate::db;
 
-/// The most bytes of a password. A longer one is cut before it is hashed.
+/// The most bytes of a password. A longer one is refused before it is hashed.
 pub(crate) const LONGEST: usize = 512;
 
+/// The pool did not do the work: too many wait for it, or its thread was lost. Another try may help.
+#[derive(Debug, thiserror::Error)]
+#[error("too many passwords are being checked")]
+pub(crate) struct PasswordsBusy;
+
+/// Why a password was not hashed.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum PasswordError {
-    /// Too many people sign in at once.
-    #[error("too many passwords are being checked")]
-    Busy,
+    #[error(transparent)]
+    Busy(#[from] PasswordsBusy),
     #[error("the password is too long")]
     TooLong,
-    #[error("the password could not be hashed")]
-    Failed,
 }
 
 /// Why a password could not be checked against an account.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum RecognitionError {
     #[error(transparent)]
-    Password(#[from] PasswordError),
+    Busy(#[from] PasswordsBusy),
     #[error(transparent)]
     Storage(#[from] db::Error),
 }
@@ -80,10 +83,17 @@ impl Passwords {
 
     /// Hashes a password.
     pub(crate) async fn hash(&self, password: &Secret<String>) -> Result<Secret<String>, PasswordError> {
-        let password = checked(password)?;
+        if is_too_long(password) {
+            return Err(PasswordError::TooLong);
+        }
+        Ok(self.hash_short(password).await?)
+    }
+
+    async fn hash_short(&self, password: &Secret<String>) -> Result<Secret<String>, PasswordsBusy> {
+        let password = password.clone();
         self.run(move || {
             let hashed = argon2().hash_password(password.expose().as_bytes());
-            hashed.map(|hash| Secret::new(hash.to_string())).map_err(|_| PasswordError::Failed)
+            hashed.map(|hash| Secret::new(hash.to_string())).map_err(|_| PasswordsBusy)
         })
         .await?
     }
@@ -94,8 +104,12 @@ impl Passwords {
         &self,
         hash: Option<&Secret<String>>,
         password: &Secret<String>,
-    ) -> Result<Verdict, PasswordError> {
-        let password = checked(password)?;
+    ) -> Result<Verdict, PasswordsBusy> {
+        // No account has such a password, and the answer does not depend on the account.
+        if is_too_long(password) {
+            return Ok(Verdict::Wrong);
+        }
+        let password = password.clone();
         let known = hash.is_some();
         let hash = hash.cloned().unwrap_or_else(|| Secret::new(NOBODYS.to_owned()));
         let verdict = self.run(move || verdict(hash.expose(), password.expose())).await?;
@@ -113,7 +127,7 @@ impl Passwords {
         match (self.verify(hash, password).await?, account) {
             (Verdict::Right, Some(account)) => Ok(Some(account.password_hash.clone())),
             (Verdict::RightButOld, Some(account)) => {
-                let newer = self.hash(password).await?;
+                let newer = self.hash_short(password).await?;
                 let (did, old) = (&account.did, account.password_hash.expose());
                 if accounts.upgrade_password_hash(did, old, newer.expose()).await? {
                     return Ok(Some(newer));
@@ -132,12 +146,12 @@ impl Passwords {
     async fn run<T: Send + 'static>(
         &self,
         work: impl FnOnce() -> T + Send + 'static,
-    ) -> Result<T, PasswordError> {
+    ) -> Result<T, PasswordsBusy> {
         // The slot in the queue ends with the wait, so `queue` bounds only those that have no
         // permit yet.
         let permit = {
             let _slot = QueueSlot::take(&self.inner)?;
-            Arc::clone(&self.inner.permits).acquire_owned().await.map_err(|_| PasswordError::Busy)?
+            Arc::clone(&self.inner.permits).acquire_owned().await.map_err(|_| PasswordsBusy)?
         };
         // The permit moves into the closure. If the caller disconnects, the hash is still being
         // computed and must still count.
@@ -147,7 +161,7 @@ impl Passwords {
             done
         })
         .await
-        .map_err(|_| PasswordError::Failed)
+        .map_err(|_| PasswordsBusy)
     }
 }
 
@@ -155,10 +169,10 @@ impl Passwords {
 struct QueueSlot<'a>(&'a AtomicUsize);
 
 impl<'a> QueueSlot<'a> {
-    fn take(inner: &'a Inner) -> Result<Self, PasswordError> {
+    fn take(inner: &'a Inner) -> Result<Self, PasswordsBusy> {
         let slot = Self(&inner.waiting);
         if inner.waiting.fetch_add(1, Ordering::Relaxed) >= inner.queue {
-            Err(PasswordError::Busy)
+            Err(PasswordsBusy)
         } else {
             Ok(slot)
         }
@@ -171,8 +185,8 @@ impl Drop for QueueSlot<'_> {
     }
 }
 
-fn checked(password: &Secret<String>) -> Result<Secret<String>, PasswordError> {
-    if password.expose().len() > LONGEST { Err(PasswordError::TooLong) } else { Ok(password.clone()) }
+fn is_too_long(password: &Secret<String>) -> bool {
+    password.expose().len() > LONGEST
 }
 
 fn argon2() -> Argon2<'static> {
@@ -260,7 +274,7 @@ mod tests {
         while pool.inner.waiting.load(Ordering::Relaxed) < QUEUE {
             tokio::task::yield_now().await;
         }
-        assert!(matches!(pool.run(|| ()).await, Err(PasswordError::Busy)));
+        assert!(matches!(pool.run(|| ()).await, Err(PasswordsBusy)));
         drop(held);
         for one in waiting {
             one.await.unwrap().unwrap();
@@ -271,7 +285,11 @@ mod tests {
     #[tokio::test]
     async fn overlong_passwords_are_not_hashed() {
         let pool = Passwords::new(1, QUEUE);
-        assert!(matches!(pool.hash(&secret(&"x".repeat(LONGEST + 1))).await, Err(PasswordError::TooLong)));
+        let overlong = secret(&"x".repeat(LONGEST + 1));
+        assert!(matches!(pool.hash(&overlong).await, Err(PasswordError::TooLong)));
+        // With the only permit taken, a check that hashed would never end.
+        let _held = Arc::clone(&pool.inner.permits).acquire_owned().await.unwrap();
+        assert_eq!(pool.verify(None, &overlong).await.unwrap(), Verdict::Wrong);
     }
 
     const QUEUE: usize = 64;

@@ -22,7 +22,7 @@ pub(crate) enum Error {
 impl From<PasswordError> for Error {
     fn from(cause: PasswordError) -> Self {
         match cause {
-            PasswordError::Busy | PasswordError::Failed => Self::Busy,
+            PasswordError::Busy(_) => Self::Busy,
             PasswordError::TooLong => Self::TooLong,
         }
     }

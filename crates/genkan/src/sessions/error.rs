@@ -1,6 +1,6 @@
 //! Why sessions and their tokens are not accepted.
 
-use crate::accounts::{PasswordError, RecognitionError};
+use crate::accounts::RecognitionError;
 use crate::db;
 
 /// Why a session could not be opened or continued.
@@ -44,19 +44,10 @@ pub(crate) enum TokenError {
     Storage(#[from] db::Error),
 }
 
-impl From<PasswordError> for Error {
-    fn from(cause: PasswordError) -> Self {
-        match cause {
-            PasswordError::Busy | PasswordError::Failed => Self::Busy,
-            PasswordError::TooLong => Self::WrongPassword,
-        }
-    }
-}
-
 impl From<RecognitionError> for Error {
     fn from(cause: RecognitionError) -> Self {
         match cause {
-            RecognitionError::Password(cause) => cause.into(),
+            RecognitionError::Busy(_) => Self::Busy,
             RecognitionError::Storage(cause) => Self::Storage(cause),
         }
     }

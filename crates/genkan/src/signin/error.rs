@@ -1,6 +1,6 @@
 //! Why a sign-in failed.
 
-use crate::accounts::{PasswordError, RecognitionError};
+use crate::accounts::RecognitionError;
 use crate::db;
 
 /// Why somebody is not signed in.
@@ -20,8 +20,7 @@ pub(crate) enum Error {
 impl From<RecognitionError> for Error {
     fn from(cause: RecognitionError) -> Self {
         match cause {
-            RecognitionError::Password(PasswordError::Busy | PasswordError::Failed) => Self::Busy,
-            RecognitionError::Password(PasswordError::TooLong) => Self::WrongPassword,
+            RecognitionError::Busy(_) => Self::Busy,
             RecognitionError::Storage(cause) => Self::Storage(cause),
         }
     }

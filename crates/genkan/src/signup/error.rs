@@ -45,7 +45,7 @@ impl From<NewError> for Error {
 impl From<PasswordError> for Error {
     fn from(cause: PasswordError) -> Self {
         match cause {
-            PasswordError::Busy | PasswordError::Failed => Self::Busy,
+            PasswordError::Busy(_) => Self::Busy,
             PasswordError::TooLong => Self::Rules(RulesError::PasswordTooLong),
         }
     }

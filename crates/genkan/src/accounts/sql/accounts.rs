@@ -255,6 +255,10 @@ pub(in crate::accounts) async fn set_password_hash(tx: &mut Tx, did: &Did, hash:
     Ok(done.rows_affected() == 1)
 }
 
+/// Replaces the hash of the same password by one of a newer kind.
+///
+/// Unlike [`set_password_hash`] it takes any account: one whose deletion has begun may be deleted once more by
+/// its password, which this must not refuse.
 pub(in crate::accounts) async fn upgrade_password_hash(
     tx: &mut Tx,
     did: &Did,
