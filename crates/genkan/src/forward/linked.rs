@@ -200,6 +200,9 @@ impl<R: ExternalAccounts> Forwarder<R> {
     }
 
     /// Sends the call until the PDS accepts nonce and token: once more for each at most.
+    ///
+    /// `home` has a shorter loop, since a host's token is never renewed, and `links::server_client`
+    /// one for forms, which need no body to be kept. A shared loop would consist of their differences.
     async fn until_taken(
         &self,
         attempts: &mut Attempts<'_>,

@@ -109,6 +109,11 @@ impl ServerClient<'_> {
     /// Sends a form, and sends it once more if its proof lacked the nonce that the server demands
     /// (RFC 9449 §8). The first attempt used nothing up: a server checks the proof before it does
     /// anything.
+    ///
+    /// Forwarded calls have loops of their own in `forward::home` and `forward::linked`. A form is in
+    /// memory and is sent again as it is. A forwarded body streams: it can be sent again only as far
+    /// as it was kept, an answer that refuses it has a connection to give back, and a PDS may demand a
+    /// fresher token as well. The proof (`ProofKey`) and the memory of nonces (`Nonces`) are shared.
     async fn post(
         &self,
         url: &str,
