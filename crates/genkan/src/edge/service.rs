@@ -21,7 +21,7 @@ use super::counters::By;
 use super::local;
 use crate::base::monotonic_now;
 use crate::forward::{AnswerBody, Call, Destination, Rooms};
-use crate::routing::{Way, decide, method, table};
+use crate::routing::{Decision, decide, method, table};
 use crate::telemetry::RequestLine;
 use crate::wire::{Authorization, ClientAddr, DPOP_NONCE, REQUEST_ID, RequestId, XrpcError, cors, messages};
 
@@ -113,7 +113,8 @@ async fn route<R: Rooms>(
     let row = table::row(name);
     // `http` counts the requests that Genkan answers, because it knows more about them.
     let authorization = Authorization::of(&parts.headers);
-    let Way::Forward(route) = decide::decide(row, &parts.method, authorization, parts.uri.query())? else {
+    let Decision::Forward(route) = decide::decide(row, &parts.method, authorization, parts.uri.query())?
+    else {
         return local_answer(connection, Request::from_parts(parts, body)).await;
     };
     // Counted before any lookup, so that a flood costs neither the database nor a host.

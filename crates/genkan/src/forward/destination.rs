@@ -253,10 +253,10 @@ enum Speaker {
 impl Speaker {
     fn of(caller: Arc<GrantCaller>) -> Self {
         match &caller.place {
-            oauth::Place::Host(host) => {
+            oauth::CallerPlace::Host(host) => {
                 Self::Home(caller.did.clone(), host.clone(), HomeCredential::Grant(caller))
             }
-            oauth::Place::Link => Self::Linked(caller),
+            oauth::CallerPlace::Link => Self::Linked(caller),
         }
     }
 }

@@ -24,7 +24,7 @@ use crate::base::Secret;
 use crate::db::audit::Actor;
 use crate::http::method::Method;
 use crate::identity::Freshness;
-use crate::oauth::{self, AccessError, Call, GrantCaller, Place};
+use crate::oauth::{self, AccessError, Call, CallerPlace, GrantCaller};
 use crate::routing::{AccountAccess, AppAccess, Callers, MethodKind, Row};
 use crate::wire::error::{bad_request, unauthorized};
 use crate::wire::{Authorization, XrpcError, challenge, messages};
@@ -167,7 +167,7 @@ async fn by_grant(
 async fn by_app(app: &App, grant: Arc<GrantCaller>, apps: AppAccess) -> Result<(Account, By), XrpcError> {
     let invalid = |why| XrpcError::from(AccessError::Token(why));
     // A linked account has no host here: its own PDS answers everything that is not forwarded.
-    if grant.place == Place::Link {
+    if grant.place == CallerPlace::Link {
         return Err(XrpcError::not_here(NOT_FORWARDED));
     }
     let account = app.accounts.find(&grant.did).await?;

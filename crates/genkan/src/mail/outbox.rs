@@ -40,13 +40,13 @@ struct Inner {
     clock: Clock,
     sealer: Sealer,
     sender: Sender,
-    way: Option<Way>,
+    delivery: Option<Delivery>,
     counters: Counters,
 }
 
 /// The transport, with its sender and times.
 #[derive(Debug)]
-struct Way {
+struct Delivery {
     transport: Transport,
     from: Mailbox,
     /// Maximum time of one attempt.
@@ -83,7 +83,7 @@ impl Mail {
             (None, Some(folder)) => Some(Transport::Folder(folder.clone())),
             (None, None) => None,
         };
-        let way = transport.zip(settings.from.as_ref()).map(|(transport, from)| Way {
+        let delivery = transport.zip(settings.from.as_ref()).map(|(transport, from)| Delivery {
             transport,
             from: Mailbox::new(
                 from.0.name.clone().or_else(|| Some(service.name.clone())),
@@ -94,12 +94,12 @@ impl Mail {
         });
         let sender = Sender { service: service.name.clone(), url: service.public_url.to_string() };
         let counters = Counters::new(metrics);
-        Ok(Self { inner: Arc::new(Inner { db, clock, sealer, sender, way, counters }) })
+        Ok(Self { inner: Arc::new(Inner { db, clock, sealer, sender, delivery, counters }) })
     }
 
     /// Whether this service sends email. Ask before announcing one to a user.
     pub(crate) fn is_on(&self) -> bool {
-        self.inner.way.is_some()
+        self.inner.delivery.is_some()
     }
 
     /// Writes an email with a code into the outbox, as part of `tx`.
@@ -113,7 +113,7 @@ impl Mail {
         code: &Secret<String>,
         expires_at: Timestamp,
     ) -> Result<(), Error> {
-        self.way()?;
+        self.delivery()?;
         // The newest code is the only valid one. An older email that arrived after it would confuse
         // the user.
         sql::drop_waiting(tx, to.did, reason.as_str()).await?;
@@ -129,16 +129,16 @@ impl Mail {
         subject: Option<&str>,
         html: &str,
     ) -> Result<(), Error> {
-        let expires_at = self.inner.clock.now().plus(self.way()?.give_up_after);
+        let expires_at = self.inner.clock.now().plus(self.delivery()?.give_up_after);
         let message = self.inner.sender.by_operator(to, subject, html);
         self.put(tx, to.did, MESSAGE, &message, expires_at).await
     }
 
     /// Sends the emails that are due. Returns the number that this process handled.
     pub(crate) async fn post_due(&self) -> Result<u64, Error> {
-        let Some(way) = &self.inner.way else { return Ok(0) };
+        let Some(delivery) = &self.inner.delivery else { return Ok(0) };
         let due = sql::due(&self.inner.db, self.inner.clock.now(), BATCH).await?;
-        let posting = due.into_iter().map(|row| async move { self.post(way, &row).await });
+        let posting = due.into_iter().map(|row| async move { self.post(delivery, &row).await });
         let done: Vec<Result<bool, Error>> =
             // The batch is small and the concurrency bounded, so that a slow mail server does not
             // tie up the database or open many connections.
@@ -190,12 +190,12 @@ impl Mail {
     }
 
     /// Sends one email. `false` if another process handles it.
-    async fn post(&self, way: &Way, row: &Row) -> Result<bool, Error> {
+    async fn post(&self, delivery: &Delivery, row: &Row) -> Result<bool, Error> {
         let inner = &*self.inner;
         let now = inner.clock.now();
         // The lease is twice as long as an attempt may take, so that no other process sends the
         // email while this attempt can still succeed.
-        let lease = now.plus(way.timeout * 2);
+        let lease = now.plus(delivery.timeout * 2);
         let mut tx = inner.db.begin().await?;
         let mine = sql::take(&mut tx, row, lease).await?;
         // Committed before the sending: other processes must see the lease first.
@@ -209,12 +209,12 @@ impl Mail {
             self.expire(row).await?;
             return Ok(true);
         }
-        let handed_over = match self.email(way, row) {
+        let handed_over = match self.email(delivery, row) {
             Ok(email) => {
-                let handing = way.transport.hand_over(&row.id, email);
+                let handing = delivery.transport.hand_over(&row.id, email);
                 // The transport has a timeout per command. This one bounds the whole attempt, which
                 // the lease relies on.
-                tokio::time::timeout(way.timeout, handing)
+                tokio::time::timeout(delivery.timeout, handing)
                     .await
                     .unwrap_or_else(|_| Err(Refusal::passing("the mail server took too long".to_owned())))
             }
@@ -237,7 +237,7 @@ impl Mail {
         Ok(true)
     }
 
-    fn email(&self, way: &Way, row: &Row) -> Result<lettre::Message, &'static str> {
+    fn email(&self, delivery: &Delivery, row: &Row) -> Result<lettre::Message, &'static str> {
         let plain = self.inner.sealer.unseal(SEALED_AS, &row.id, &row.sealed);
         let plain = plain.map_err(|_| "the sealing key does not unseal it")?;
         let message: Message = serde_json::from_slice(&plain).map_err(|_| "its stored form is unknown")?;
@@ -245,11 +245,11 @@ impl Mail {
         // A date before 1970 cannot occur. Zero keeps the email sendable even so.
         let created = u64::try_from(row.created_at.as_millis()).unwrap_or(0);
         lettre::Message::builder()
-            .from(way.from.clone())
+            .from(delivery.from.clone())
             .to(Mailbox::new(None, to))
             .subject(message.subject)
             // Equal at every attempt, so that a mailbox shows the email once.
-            .message_id(Some(format!("<{}@{}>", row.id, way.from.email.domain())))
+            .message_id(Some(format!("<{}@{}>", row.id, delivery.from.email.domain())))
             .date(std::time::UNIX_EPOCH + Duration::from_millis(created))
             .header(AutoSubmitted)
             .header(ContentLanguage(message.language))
@@ -306,8 +306,8 @@ impl Mail {
         Ok(())
     }
 
-    fn way(&self) -> Result<&Way, Error> {
-        self.inner.way.as_ref().ok_or(Error::Off)
+    fn delivery(&self) -> Result<&Delivery, Error> {
+        self.inner.delivery.as_ref().ok_or(Error::Off)
     }
 }
 

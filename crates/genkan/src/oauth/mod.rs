@@ -40,4 +40,4 @@ pub(crate) use server::{
 };
 pub(crate) use service::{Dependencies, OAuth, Settings};
 pub(crate) use sql::clients::Stored as ClientRow;
-pub(crate) use tokens::{AccessError, GrantCaller, Onward, Place};
+pub(crate) use tokens::{AccessError, CallerPlace, GrantCaller, Onward};

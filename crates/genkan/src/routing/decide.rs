@@ -16,7 +16,7 @@ pub(crate) enum PresentedToken<'a> {
 
 /// Who answers a request, as far as the request alone tells.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Way<'a> {
+pub(crate) enum Decision<'a> {
     /// Genkan.
     Local,
     /// A PDS.
@@ -75,7 +75,7 @@ pub(crate) fn decide<'a>(
     verb: &Method,
     authorization: Authorization<'a>,
     query: Option<&'a str>,
-) -> Result<Way<'a>, Refusal> {
+) -> Result<Decision<'a>, Refusal> {
     if let Rule::NotHere(message) = row.rule {
         return Err(Refusal::NotHere(message));
     }
@@ -87,20 +87,20 @@ pub(crate) fn decide<'a>(
         // Two readers might choose different ones, and one of them is a host behind Genkan.
         (_, Authorization::Repeated) => Err(Refusal::TwoTokens),
         (Rule::NotHere(message), _) => Err(Refusal::NotHere(message)),
-        (Rule::Local | Rule::NotYet(_), _) => Ok(Way::Local),
+        (Rule::Local | Rule::NotYet(_), _) => Ok(Decision::Local),
         (Rule::Target { parameter, self_read }, authorization) => {
             let account = target::of_query(query, parameter)
                 .map_err(|problem| Refusal::BadTarget(parameter, problem))?;
-            Ok(Way::Forward(match presented(&authorization) {
+            Ok(Decision::Forward(match presented(&authorization) {
                 Some(shown) if self_read => Route::SelfRead { account, shown },
                 shown => Route::Target { account, shown },
             }))
         }
         (Rule::CallerHome, Authorization::Bearer(token)) => {
-            Ok(Way::Forward(Route::Caller { shown: PresentedToken::Bearer(token) }))
+            Ok(Decision::Forward(Route::Caller { shown: PresentedToken::Bearer(token) }))
         }
         (Rule::CallerHome, Authorization::Dpop(token)) => {
-            Ok(Way::Forward(Route::Caller { shown: PresentedToken::Dpop(token) }))
+            Ok(Decision::Forward(Route::Caller { shown: PresentedToken::Dpop(token) }))
         }
         (Rule::CallerHome, Authorization::Missing) => Err(Refusal::NoToken { is_carried: row.external }),
         (Rule::CallerHome, unusable @ (Authorization::Basic(_) | Authorization::Malformed(_))) => {
@@ -143,7 +143,11 @@ mod tests {
         }
     }
 
-    fn asked<'a>(method: &str, verb: &Method, credential: Authorization<'a>) -> Result<Way<'a>, Refusal> {
+    fn asked<'a>(
+        method: &str,
+        verb: &Method,
+        credential: Authorization<'a>,
+    ) -> Result<Decision<'a>, Refusal> {
         decide(table::row(method), verb, credential, Some(SELF))
     }
 
@@ -193,14 +197,14 @@ mod tests {
         };
         let answered_here = |method: &str, verb: &Method| {
             for credential in [Authorization::Missing, BEARER, DPOP, FOREIGN] {
-                assert_eq!(asked(method, verb, credential), Ok(Way::Local), "{method}");
+                assert_eq!(asked(method, verb, credential), Ok(Decision::Local), "{method}");
             }
         };
         let to_caller = |method: &str, verb: &Method| {
             for shown in [PresentedToken::Bearer("token"), PresentedToken::Dpop("token")] {
                 assert_eq!(
                     asked(method, verb, of(shown)),
-                    Ok(Way::Forward(Route::Caller { shown })),
+                    Ok(Decision::Forward(Route::Caller { shown })),
                     "{method}"
                 );
             }
@@ -230,18 +234,19 @@ mod tests {
         each("app.bsky.actor", "getPreferences putPreferences getProfile", &to_caller);
         each("com.atproto.repo", repo_reads, &|method, verb| {
             for credential in [Authorization::Missing, BEARER, DPOP, FOREIGN] {
-                let way = Way::Forward(Route::Target { account: handle(), shown: presented(&credential) });
-                assert_eq!(asked(method, verb, credential), Ok(way), "{method}");
+                let decision =
+                    Decision::Forward(Route::Target { account: handle(), shown: presented(&credential) });
+                assert_eq!(asked(method, verb, credential), Ok(decision), "{method}");
             }
         });
         each("com.atproto.sync", sync_reads, &|method, verb| {
             for shown in [PresentedToken::Bearer("token"), PresentedToken::Dpop("token")] {
-                let own = Way::Forward(Route::SelfRead { account: did(), shown });
+                let own = Decision::Forward(Route::SelfRead { account: did(), shown });
                 assert_eq!(asked(method, verb, of(shown)), Ok(own), "{method}");
             }
             for credential in [Authorization::Missing, FOREIGN] {
-                let way = Way::Forward(Route::Target { account: did(), shown: None });
-                assert_eq!(asked(method, verb, credential), Ok(way), "{method}");
+                let decision = Decision::Forward(Route::Target { account: did(), shown: None });
+                assert_eq!(asked(method, verb, credential), Ok(decision), "{method}");
             }
         });
         let nowhere = |method: &str, verb: &Method| {

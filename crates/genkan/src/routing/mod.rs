@@ -17,7 +17,7 @@ mod row;
 pub(crate) mod table;
 pub(crate) mod target;
 
-pub(crate) use decide::{PresentedToken, Refusal, Route, Way};
+pub(crate) use decide::{Decision, PresentedToken, Refusal, Route};
 pub(crate) use row::{
     AccountAccess, AppAccess, BodyLimit, Callers, LinkedScope, MethodKind, Parameter, Row, Rule, Weight,
 };

@@ -132,7 +132,7 @@ fn name_of<'a>(account: &'a Target<'_>) -> &'a str {
 /// Zoe, who lives elsewhere, with this scope or the usual one.
 fn zoe(scope: &str) -> GrantCaller {
     let mut caller = GrantCaller::for_tests(super::external_reads::ZOE, "none");
-    caller.place = crate::oauth::Place::Link;
+    caller.place = crate::oauth::CallerPlace::Link;
     caller.scope = crate::oauth::ExpandedScope::for_tests(&if scope.is_empty() {
         ZOES_SCOPE.to_owned()
     } else {

@@ -23,7 +23,7 @@ use crate::oauth::ids;
 use crate::oauth::scope::TokenScope;
 use crate::oauth::service::OAuth;
 use crate::oauth::sql::{grants, scopes};
-use crate::oauth::tokens::{AccessError, GrantCaller, HostTokenSlot, Place};
+use crate::oauth::tokens::{AccessError, CallerPlace, GrantCaller, HostTokenSlot};
 
 impl OAuth {
     /// Checks a token and the proof of the request that carries it, and uses the proof up.
@@ -156,10 +156,10 @@ impl OAuth {
     async fn place(&self, mut caller: GrantCaller, grant: &Grant) -> Result<GrantCaller, AccessError> {
         // A token for the service itself names no host. The account may also have moved since the
         // token was issued.
-        if caller.place == Place::Link && grant.place == GrantPlace::Home {
+        if caller.place == CallerPlace::Link && grant.place == GrantPlace::Home {
             let account = self.accounts.find(&caller.did).await?;
             let account = account.ok_or(AccessError::Token("the account does not exist"))?;
-            caller.place = Place::Host(account.host);
+            caller.place = CallerPlace::Host(account.host);
         }
         Ok(caller)
     }
@@ -172,7 +172,7 @@ impl OAuth {
             let key = token.kid().and_then(|kid| self.ring.web_key_by_id(kid));
             // The ring has keys for other purposes too. What those sign is not an access token.
             let key = key.filter(|key| key.purpose == WebPurpose::Tokens);
-            (Place::Link, key.and_then(|key| token.verify(&key.public).ok()))
+            (CallerPlace::Link, key.and_then(|key| token.verify(&key.public).ok()))
         } else {
             let Some(host) = self.fleet.by_did(audience) else { return Err(wrong) };
             // A token has no `kid` for a host. During a rotation two keys are valid, so both are
@@ -180,7 +180,7 @@ impl OAuth {
             let keys = self.ring.host_keys(host.id.as_str());
             let verified = keys.iter().find_map(|key| token.verify(&key.public).ok());
             // No host accepts an unbound token, so none was issued.
-            (Place::Host(host.id.clone()), verified.filter(|claims| claims.cnf.is_some()))
+            (CallerPlace::Host(host.id.clone()), verified.filter(|claims| claims.cnf.is_some()))
         };
         let Some(claims) = verified else { return Err(wrong) };
         let grant = ids::grant_of_token_id(&claims.jti).filter(|_| claims.iss == self.settings.issuer);

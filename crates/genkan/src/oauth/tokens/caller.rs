@@ -15,7 +15,7 @@ pub(crate) struct GrantCaller {
     pub(crate) did: Did,
     pub(crate) client_id: String,
     pub(crate) grant: String,
-    pub(crate) place: Place,
+    pub(crate) place: CallerPlace,
     pub(crate) scope: ExpandedScope,
     pub(in crate::oauth) written: TokenScope,
     /// Thumbprint of the client's key. `None` means a Bearer token, which anyone who has it can
@@ -28,14 +28,14 @@ pub(crate) struct GrantCaller {
 
 /// The kind of server that keeps the caller's account.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Place {
+pub(crate) enum CallerPlace {
     /// This host, when the token was issued.
     Host(HostId),
     /// An external PDS. The link has the grant's id.
     Link,
 }
 
-impl Place {
+impl CallerPlace {
     pub(crate) fn is_host(&self, host: &HostId) -> bool {
         matches!(self, Self::Host(own) if own == host)
     }
@@ -66,7 +66,7 @@ impl GrantCaller {
             did: did.parse().unwrap(),
             client_id: "https://app.example.com/c.json".to_owned(),
             grant: "0".repeat(24),
-            place: Place::Host(audience.into()),
+            place: CallerPlace::Host(audience.into()),
             scope: ExpandedScope::for_tests("atproto"),
             written: TokenScope::of_claim("atproto"),
             key: Some("E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM".parse().unwrap()),

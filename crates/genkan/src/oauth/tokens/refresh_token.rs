@@ -17,7 +17,7 @@ pub(in crate::oauth) struct RefreshTokens {
 
 /// The grant and generation of a refresh token.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(in crate::oauth) struct Place {
+pub(in crate::oauth) struct RefreshTokenId {
     pub(in crate::oauth) grant: String,
     pub(in crate::oauth) generation: i64,
 }
@@ -27,9 +27,9 @@ impl RefreshTokens {
         Self { key: hmac::Key::new(hmac::HMAC_SHA256, &*ring.derived("oauth refresh tokens")) }
     }
 
-    pub(in crate::oauth) fn make(&self, place: &Place) -> Secret<String> {
-        let generation = u32::try_from(place.generation).expect("no grant is refreshed four billion times");
-        let mut token = format!("{PREFIX}{}{generation:08x}", place.grant);
+    pub(in crate::oauth) fn make(&self, id: &RefreshTokenId) -> Secret<String> {
+        let generation = u32::try_from(id.generation).expect("no grant is refreshed four billion times");
+        let mut token = format!("{PREFIX}{}{generation:08x}", id.grant);
         let code = hmac::sign(&self.key, token.as_bytes());
         for byte in code.as_ref().iter().take(CODE_BYTES) {
             let _ = write!(token, "{byte:02x}");
@@ -38,19 +38,21 @@ impl RefreshTokens {
     }
 
     /// Reads a refresh token and checks its code. Returns `None` if Genkan did not make it.
-    pub(in crate::oauth) fn read(&self, token: &str) -> Option<Place> {
+    pub(in crate::oauth) fn read(&self, token: &str) -> Option<RefreshTokenId> {
         let body = token.strip_prefix(PREFIX).filter(|body| body.len() == BODY && is_hex(body))?;
         let (grant, rest) = body.split_at_checked(GRANT)?;
         let (generation, _) = rest.split_at_checked(8)?;
-        let place =
-            Place { grant: grant.to_owned(), generation: u32::from_str_radix(generation, 16).ok()?.into() };
+        let id = RefreshTokenId {
+            grant: grant.to_owned(),
+            generation: u32::from_str_radix(generation, 16).ok()?.into(),
+        };
         // Compared as a whole and in constant time. No other spelling of the same token is
         // accepted.
-        let ours = self.make(&place);
+        let ours = self.make(&id);
         subtle::ConstantTimeEq::ct_eq(ours.expose().as_bytes(), token.as_bytes())
             .unwrap_u8()
             .eq(&1)
-            .then_some(place)
+            .then_some(id)
     }
 }
 
@@ -76,11 +78,11 @@ mod tests {
 
     async fn only_our_tokens_are_read(db: Db) {
         let tokens = tokens(&db).await;
-        let place = Place { grant: grant_id(), generation: 77 };
-        let token = tokens.make(&place).expose().clone();
+        let id = RefreshTokenId { grant: grant_id(), generation: 77 };
+        let token = tokens.make(&id).expose().clone();
         assert_eq!((token.len(), &token[..4]), (68, "ref-"));
-        assert_eq!(tokens.read(&token), Some(place.clone()));
-        assert_eq!(tokens.make(&place).expose(), &token, "the same again");
+        assert_eq!(tokens.read(&token), Some(id.clone()));
+        assert_eq!(tokens.make(&id).expose(), &token, "the same again");
         for at in [4, 20, 30, 40, 67] {
             let mut forged = token.clone().into_bytes();
             forged[at] = if forged[at] == b'0' { b'1' } else { b'0' };
@@ -94,8 +96,8 @@ mod tests {
     }
 
     async fn another_database_makes_other_tokens(db: Db) {
-        let place = Place { grant: grant_id(), generation: 0 };
+        let id = RefreshTokenId { grant: grant_id(), generation: 0 };
         let other = RefreshTokens { key: hmac::Key::new(hmac::HMAC_SHA256, &[7; 32]) };
-        assert_eq!(tokens(&db).await.read(other.make(&place).expose()), None);
+        assert_eq!(tokens(&db).await.read(other.make(&id).expose()), None);
     }
 }

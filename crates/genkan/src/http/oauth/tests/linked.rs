@@ -8,7 +8,7 @@ use super::world::{Answer, ISSUER, TestApp, World, said};
 use crate::base::random;
 use crate::db::{Db, on_each_database};
 use crate::keys::WebPurpose;
-use crate::oauth::{Call, LinkedAccount, Place};
+use crate::oauth::{Call, CallerPlace, LinkedAccount};
 
 on_each_database!(
     a_linked_grant_s_token_is_addressed_to_us,
@@ -74,7 +74,7 @@ async fn a_linked_grant_s_token_is_addressed_to_us(db: Db) {
     let proof = app.proof_for(&world, PATH, Some(&text));
     let call = Call { method: "POST", path: PATH, proofs: vec![&proof] };
     let caller = world.app.oauth.check_access(&text, &call).await.unwrap();
-    assert_eq!((&caller.place, caller.did.as_str(), &*caller.grant), (&Place::Link, BOB, &*link.id));
+    assert_eq!((&caller.place, caller.did.as_str(), &*caller.grant), (&CallerPlace::Link, BOB, &*link.id));
 }
 
 async fn a_linked_account_gets_what_its_server_granted(db: Db) {
@@ -206,7 +206,7 @@ async fn a_bearer_token_is_good_without_a_proof_and_a_bound_one_is_not(db: Db) {
     assert!(world.app.oauth.is_ours_by_grant(&token));
     let caller = world.app.oauth.check_bearer(&token).await.unwrap();
     // A home account's, although only we read its token.
-    assert_eq!((&caller.did, &caller.place), (&world.ann.did, &Place::Host("oak".into())));
+    assert_eq!((&caller.did, &caller.place), (&world.ann.did, &CallerPlace::Host("oak".into())));
     let form = [("grant_type", "refresh_token"), ("refresh_token", &*answer.text("refresh_token"))];
     let refreshed = app.post_with(&world, "/oauth/token", &form, &[], &[]).await;
     assert_eq!(refreshed.summary(), "200", "{refreshed:?}");
