@@ -22,9 +22,9 @@ use crate::mail::Reason;
 /// Why a code is not accepted.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum CodeError {
-    #[error("the code is not right")]
+    #[error("the code is wrong")]
     Invalid,
-    #[error("the code's time is over")]
+    #[error("the code has expired")]
     Expired,
     #[error(transparent)]
     Storage(#[from] db::Error),

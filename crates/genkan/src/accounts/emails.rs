@@ -14,14 +14,14 @@ use crate::telemetry::failpoint;
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum EmailsError {
     /// The operator configured no way to send mail.
-    #[error("no mail is sent from here")]
+    #[error("this service sends no e-mail")]
     Off,
     #[error("the account has no e-mail address")]
     NoAddress,
     /// The address is not the account's. It may have changed meanwhile.
     #[error("the e-mail address is not the account's")]
     OtherAddress,
-    #[error("a code is needed, since the present address is confirmed")]
+    #[error("a code is required, because the current address is confirmed")]
     CodeRequired,
     #[error(transparent)]
     Code(#[from] CodeError),

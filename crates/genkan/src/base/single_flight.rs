@@ -1,4 +1,4 @@
-//! Single flight: one look-up for all concurrent callers that ask for the same key.
+//! Single flight: one lookup for all concurrent callers that ask for the same key.
 
 use std::collections::HashMap;
 use std::future::Future;
@@ -7,22 +7,22 @@ use std::sync::{Arc, Mutex, PoisonError};
 use futures_util::FutureExt as _;
 use futures_util::future::{BoxFuture, Shared};
 
-/// A running look-up. Its outcome is `None` if it panicked.
+/// A running lookup. Its outcome is `None` if it panicked.
 type SharedLookUp<V> = Shared<BoxFuture<'static, Option<V>>>;
 
-/// The running look-ups, by key. Cheap to clone.
+/// The running lookups, by key. Cheap to clone.
 pub(crate) struct SingleFlight<V> {
     under_way: Arc<Mutex<UnderWay<V>>>,
 }
 
 struct UnderWay<V> {
-    /// Each look-up has a number, which tells it from a later one for the same key.
+    /// Each lookup has a number, which tells it from a later one for the same key.
     by_key: HashMap<String, (u64, SharedLookUp<V>)>,
     next: u64,
 }
 
 impl<V: Clone + Send + Sync + 'static> SingleFlight<V> {
-    /// Returns the outcome of the running look-up for `key`, or starts `look_up` if there is none.
+    /// Returns the outcome of the running lookup for `key`, or starts `look_up` if there is none.
     ///
     /// The lookup continues if the caller that started it is dropped, because others may wait for
     /// it. Returns `None` if it panicked.
@@ -36,7 +36,7 @@ impl<V: Clone + Send + Sync + 'static> SingleFlight<V> {
                 shared.clone()
             } else {
                 // A task of its own, so that dropping a caller's future does not cancel the
-                // look-up.
+                // lookup.
                 under_way.next += 1;
                 let number = under_way.next;
                 let unregister = Unregister { single_flight: self.clone(), key: key.to_owned(), number };
@@ -55,7 +55,7 @@ impl<V: Clone + Send + Sync + 'static> SingleFlight<V> {
         shared.await
     }
 
-    /// Makes later callers start a look-up of their own: the outcome of the running one is
+    /// Makes later callers start a lookup of their own: the outcome of the running one is
     /// outdated.
     pub(crate) fn forget(&self, key: &str) {
         self.under_way.lock().unwrap_or_else(PoisonError::into_inner).by_key.remove(key);
@@ -67,7 +67,7 @@ impl<V: Clone + Send + Sync + 'static> SingleFlight<V> {
     }
 }
 
-/// Removes a look-up from the list, however it ends.
+/// Removes a lookup from the list, however it ends.
 struct Unregister<V> {
     single_flight: SingleFlight<V>,
     key: String,
@@ -77,7 +77,7 @@ struct Unregister<V> {
 impl<V> Drop for Unregister<V> {
     fn drop(&mut self) {
         let mut under_way = self.single_flight.under_way.lock().unwrap_or_else(PoisonError::into_inner);
-        // After `forget`, the key may name a newer look-up, which has to stay.
+        // After `forget`, the key may name a newer lookup, which has to stay.
         if under_way.by_key.get(&self.key).is_some_and(|(number, _)| *number == self.number) {
             under_way.by_key.remove(&self.key);
         }

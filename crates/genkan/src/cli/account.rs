@@ -33,12 +33,12 @@ pub(super) enum Command {
         #[arg(long, value_name = "TEXT", default_value = "operator")]
         reference: String,
     },
-    /// Undo a takedown. The account is shown again; its owner has to sign in again.
+    /// Undo a takedown. The account is visible again, and its owner has to sign in again.
     Restore {
         /// The account's handle, DID or e-mail address.
         account: String,
     },
-    /// Deactivate an account as its owner could. It is hidden and its sessions end; its owner can
+    /// Deactivate an account, as its owner could. It is hidden and its sessions end. Its owner can
     /// activate it again.
     Deactivate {
         /// The account's handle, DID or e-mail address.
@@ -63,7 +63,7 @@ pub(super) enum Command {
         /// The account's handle, DID or e-mail address.
         account: String,
     },
-    /// List sign-ups that were interrupted. Genkan finishes or undoes them by itself.
+    /// List interrupted sign-ups. Genkan finishes or undoes them automatically.
     Unfinished,
 }
 
@@ -144,7 +144,7 @@ pub(super) fn run(command: Command, context: &Context) -> Result<(), Failure> {
             Command::Delete { account, yes } => {
                 let account = find(&app, &account).await?;
                 if !yes && !confirmed(&account)? {
-                    return Err(anyhow::anyhow!("nothing was deleted: what was typed is not the account's handle").into());
+                    return Err(anyhow::anyhow!("nothing was deleted: the typed text is not the account's handle").into());
                 }
                 app.standings.delete(&account.did, Actor::Operator).await.map_err(anyhow::Error::from)?;
                 say(context, &account, "deleted", "is deleted")

@@ -16,7 +16,7 @@ pub(super) enum Command {
         #[arg(long, value_name = "STANDING", value_parser = ["known", "trusted", "blocked"])]
         standing: Option<String>,
     },
-    /// Show what is known of an app, with the client metadata that it publishes.
+    /// Show an app with its standing and the client metadata that it publishes.
     Show {
         /// The app's client id, a URL.
         client_id: String,
@@ -42,7 +42,7 @@ pub(super) enum Command {
     Bearer {
         /// The app's client id, a URL.
         client_id: String,
-        /// Withdraw this. New tokens are bound to the app's key again.
+        /// Withdraw the permission. New tokens are bound to the app's key again.
         #[arg(long)]
         off: bool,
     },
@@ -52,7 +52,7 @@ pub(super) enum Command {
 struct ClientView {
     client_id: String,
     standing: &'static str,
-    /// `bearer` if the operator registered it for plain Bearer tokens, else `dpop`.
+    /// `bearer` if the operator registered the app for plain Bearer tokens, otherwise `dpop`.
     tokens: &'static str,
     fetched: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]

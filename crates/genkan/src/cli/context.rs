@@ -1,4 +1,4 @@
-//! What a command works with: the configuration, and the database or every service on demand.
+//! The environment of a command: the configuration, and on demand the database or all services.
 
 use std::path::PathBuf;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! `genkan docs …`: the pages of `docs/` that are made from declarations in the code.
+//! `genkan docs …`: the pages of `docs/` that are generated from declarations in the code.
 
 use clap::Subcommand;
 

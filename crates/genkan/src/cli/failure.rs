@@ -39,8 +39,8 @@ impl Failure {
     }
 }
 
-/// The error and its causes in one line. Libraries often repeat a cause in their own text; it is
-/// said once.
+/// The error and its causes in one line. Libraries often repeat a cause in their own text, so a
+/// repeated one is left out.
 fn with_causes(error: &anyhow::Error) -> String {
     let mut line = String::new();
     for cause in error.chain() {

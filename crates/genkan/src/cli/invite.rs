@@ -19,7 +19,7 @@ pub(super) enum Command {
         /// How many codes to create, 1 to 1000.
         #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1000))]
         count: u32,
-        /// The DID of the account that owns the codes and can see them. `admin`: no account.
+        /// The DID of the account that owns the codes and can see them. `admin` means no account.
         #[arg(long, value_name = "DID", default_value = "admin")]
         r#for: String,
     },

@@ -56,7 +56,7 @@ struct WebKeyView {
     kid: String,
     public_key: String,
     created: String,
-    /// From then on.
+    /// When the key begins to sign.
     signs: String,
 }
 

@@ -44,7 +44,7 @@ struct LinkSummary {
     /// Why it ended.
     reason: Option<&'static str>,
     created: String,
-    /// To the day.
+    /// The day of the last use.
     used: String,
 }
 

@@ -15,7 +15,7 @@ use crate::keys::{self, FOLLOW_EVERY};
 struct Resealing {
     sealing_key_id: String,
     resealed: u64,
-    /// How many secrets older keys still seal; 0 unless rows are damaged.
+    /// How many secrets are still sealed by older keys. 0 unless rows are damaged.
     left: u64,
     /// Rows that cannot be opened.
     unopened: Vec<String>,
@@ -55,8 +55,8 @@ pub(super) async fn rotate(app: &App, only_reseal: bool, context: &Context) -> R
         };
         app.ring.sealer().replace(&both);
         say(context, "created a new key; waiting until running servers have read it");
-        // Servers look at the file every FOLLOW_EVERY. Four times that, since nothing may be sealed
-        // with the old key after the rows were counted.
+        // Servers read the file every FOLLOW_EVERY. The pause is four times that, because nothing
+        // may be sealed with the old key after the rows were counted.
         tokio::time::sleep(FOLLOW_EVERY * 4).await;
     }
     let done = reseal(app, context).await?;

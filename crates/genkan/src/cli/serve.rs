@@ -11,7 +11,7 @@ use crate::telemetry::Logs;
 
 /// A start that takes longer has failed.
 const START: Duration = Duration::from_secs(5);
-/// For what Genkan answers itself; forwarding has threads of its own.
+/// Threads for what Genkan answers itself. Forwarding has threads of its own.
 const CONTROL_THREADS: usize = 2;
 
 pub(super) fn run(context: &Context) -> Result<(), Failure> {
@@ -24,7 +24,7 @@ pub(super) fn run(context: &Context) -> Result<(), Failure> {
         .build()
         .map_err(|error| anyhow::anyhow!(error).context("the server's threads cannot be started"))?;
     let done = runtime.block_on(serve(config, &logs));
-    // Jobs run for ever. They are cut off here: what must last is in the database.
+    // Jobs never end, so they are cut off here. Everything that must last is in the database.
     runtime.shutdown_timeout(Duration::from_millis(100));
     done
 }

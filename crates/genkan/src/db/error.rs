@@ -10,16 +10,16 @@ pub enum Error {
     #[error("the database does not answer")]
     Away(#[source] sqlx::Error),
     /// A shared reading ended without a result. Another try may succeed.
-    #[error("a shared look-up in the database broke off")]
+    #[error("a shared database lookup ended without a result")]
     BrokenOff,
     /// A unique index already has one of the values.
     #[error("another row has that value")]
     Conflict(#[source] sqlx::Error),
     #[error("the database refused a statement")]
     Statement(#[source] sqlx::Error),
-    #[error("{table}.{column} of row {row} holds what this version cannot read")]
+    #[error("{table}.{column} of row {row} has a value that this version cannot read")]
     Corrupt { table: &'static str, column: &'static str, row: String },
-    #[error("the database was made by a newer version of Genkan (schema {found}, known {known})")]
+    #[error("the database was created by a newer version of Genkan (schema {found}, known {known})")]
     Newer { found: i64, known: i64 },
     #[error("{} is not a SQLite database; move it away or name another file", .0.display())]
     NotADatabase(PathBuf),

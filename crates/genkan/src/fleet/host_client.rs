@@ -306,7 +306,7 @@ pub(super) fn refusal(answer: &Answer) -> HostError {
 
 fn read<T: DeserializeOwned>(answer: &Answer) -> Result<T, HostError> {
     serde_json::from_slice(&answer.body)
-        .map_err(|error| HostError::Garbage(format!("what cannot be read: {error}").into()))
+        .map_err(|error| HostError::Garbage(format!("an unreadable body: {error}").into()))
 }
 
 const MAX_BYTES: usize = 1024 * 1024;

@@ -267,7 +267,7 @@ async fn by_service_auth(app: &App, token: &str, method: &str) -> Result<(Accoun
     let account = app.accounts.find(unverified.issuer()).await?;
     let account = account.ok_or_else(|| invalid("the token's issuer has no account here"))?;
     let (aud, now) = (app.config.service.did.as_str(), app.clock.now().as_seconds());
-    // The host's key first. It needs no look-up, and a host still signs with it after the account
+    // The host's key first. It needs no lookup, and a host still signs with it after the account
     // has moved away and its DID document names another key.
     let mut verdict = unverified.verify(&account.host_key, aud, Some(method), now);
     // Any other error, such as a wrong audience, cannot be changed by another key.

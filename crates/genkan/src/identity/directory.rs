@@ -91,7 +91,7 @@ impl Directory {
         match answer.status {
             StatusCode::OK => serde_json::from_slice(&answer.body)
                 .map(Some)
-                .map_err(|error| DirectoryError::Garbage(format!("what cannot be read: {error}").into())),
+                .map_err(|error| DirectoryError::Garbage(format!("an unreadable body: {error}").into())),
             StatusCode::NOT_FOUND => Ok(None),
             StatusCode::GONE => Err(DirectoryError::Ended),
             status if status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS => {

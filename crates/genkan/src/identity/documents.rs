@@ -18,7 +18,7 @@ pub(crate) struct Documents {
     directory: Directory,
     guarded: GuardedClient,
     memory: Memory<Arc<DidDocument>>,
-    /// The limit of one look-up as a whole.
+    /// The limit of one lookup as a whole.
     within: Duration,
 }
 
@@ -107,7 +107,7 @@ async fn at_its_host(guarded: &GuardedClient, did: &Did) -> Result<DidDocument, 
     }
 }
 
-/// Maps a failed request to an external server to what it means for the look-up.
+/// Maps a failed request to an external server to what it means for the lookup.
 pub(super) fn external_failure(error: &GuardedError) -> Error {
     match error {
         GuardedError::NoSuchName => Error::NotFound("name"),

@@ -1,4 +1,4 @@
-//! What can go wrong with a look-up.
+//! What can go wrong with a lookup.
 
 use std::sync::Arc;
 

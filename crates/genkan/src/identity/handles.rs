@@ -19,7 +19,7 @@ pub(crate) struct Handles {
     dns: Dns,
     guarded: GuardedClient,
     memory: Memory<Did>,
-    /// The limit of one look-up as a whole.
+    /// The limit of one lookup as a whole.
     within: Duration,
 }
 

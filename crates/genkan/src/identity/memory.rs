@@ -23,7 +23,7 @@ pub(crate) enum Freshness {
 
 type Outcome<V> = Result<V, Error>;
 
-/// The outcomes of look-ups, by key. Cheap to clone.
+/// The outcomes of lookups, by key. Cheap to clone.
 pub(super) struct Memory<V> {
     inner: Arc<Inner<V>>,
     single_flight: SingleFlight<Outcome<V>>,
@@ -60,7 +60,7 @@ impl<V: Clone + Send + Sync + 'static> Memory<V> {
         let kept = self.inner.kept.get(key);
         let now = self.inner.clock.now();
         if freshness == Freshness::Asked {
-            // Joining a look-up that began earlier could miss the change that the caller wants to
+            // Joining a lookup that began earlier could miss the change that the caller wants to
             // see.
             let before = self.inner.forgotten.load(Ordering::SeqCst);
             let outcome = look_up.await;
@@ -95,7 +95,7 @@ impl<V: Clone + Send + Sync + 'static> Memory<V> {
     }
 
     pub(super) fn forget(&self, key: &str) {
-        // The count grows first, so that a look-up that ends from here on does not keep its
+        // The count grows first, so that a lookup that ends from here on does not keep its
         // outcome.
         self.inner.forgotten.fetch_add(1, Ordering::SeqCst);
         self.single_flight.forget(key);
@@ -117,7 +117,7 @@ impl<V> Kept<V> {
         now.since(self.at) < if self.outcome.is_ok() { POSITIVE } else { NEGATIVE }
     }
 
-    /// Whether it may be used while a fresh look-up fails.
+    /// Whether it may be used while a fresh lookup fails.
     fn is_good_enough(&self, now: Timestamp) -> bool {
         self.outcome.is_ok() && now.since(self.at) < STALE
     }
@@ -139,7 +139,7 @@ impl<V> std::fmt::Debug for Memory<V> {
 const POSITIVE: Duration = Duration::from_mins(10);
 /// How long "not found" is used. It is short, because people set up a handle and try it at once.
 const NEGATIVE: Duration = Duration::from_mins(1);
-/// How long a success may stand in for a failed look-up.
+/// How long a success may stand in for a failed lookup.
 const STALE: Duration = Duration::from_hours(24);
 
 #[cfg(test)]

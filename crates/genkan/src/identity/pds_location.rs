@@ -39,7 +39,7 @@ pub(crate) struct PdsLocations {
     /// Origins that the operator listed; they need not be https.
     listed: Arc<[Origin]>,
     clock: Clock,
-    /// The time of the last fresh look-up of each DID. Any client can cause one, and each costs the
+    /// The time of the last fresh lookup of each DID. Any client can cause one, and each costs the
     /// directory a request.
     asked: Arc<Cache<Did, Timestamp>>,
 }

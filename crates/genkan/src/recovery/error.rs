@@ -7,7 +7,7 @@ use crate::db;
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
     /// The operator configured no way to send mail.
-    #[error("no mail is sent from here")]
+    #[error("this service sends no e-mail")]
     Off,
     #[error(transparent)]
     Code(#[from] CodeError),

@@ -124,7 +124,7 @@ impl<'a> Unverified<'a> {
     ///
     /// In this order: [`Error::WrongAudience`], [`Error::WrongMethod`], [`Error::Expired`].
     pub fn check(&self, aud: &str, lxm: Option<&str>, now_seconds: i64) -> Result<(), Error> {
-        // These checks need no key, whose look-up may cost a request to the directory.
+        // These checks need no key, whose lookup may cost a request to the directory.
         if self.claims.aud != aud {
             return Err(Error::WrongAudience);
         }

@@ -1,4 +1,4 @@
-//! DNS look-ups in this process, so that connections go to exactly the address that was checked.
+//! DNS lookups in this process, so that connections go to exactly the address that was checked.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -18,14 +18,14 @@ pub(crate) struct Dns {
     resolver: Arc<TokioResolver>,
 }
 
-/// Why a look-up failed.
+/// Why a lookup failed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum DnsError {
     /// The DNS servers answered that there is no such record. Asking again soon does not help.
     #[error("the name has no such record")]
     NoRecord,
     /// No server answered, or one answered with an error.
-    #[error("name look-up failed: {0}")]
+    #[error("name lookup failed: {0}")]
     Failed(Arc<str>),
 }
 
@@ -89,7 +89,7 @@ fn name_server(server: SocketAddr) -> NameServerConfig {
 }
 
 fn set_options(options: &mut ResolverOpts) {
-    // Short, since the callers limit the look-up as a whole.
+    // Short, since the callers limit the lookup as a whole.
     options.timeout = Duration::from_secs(2);
     options.attempts = 1;
     options.ip_strategy = LookupIpStrategy::Ipv4AndIpv6;

@@ -85,13 +85,13 @@ pub(crate) enum GuardedError {
     Unreachable(Arc<str>),
     #[error("did not answer in time")]
     Slow,
-    #[error("broke off its answer: {0}")]
+    #[error("ended its answer early: {0}")]
     Broken(Arc<str>),
     #[error("answered more than {0} bytes")]
     TooLarge(usize),
-    #[error("redirects where none is allowed, or too often")]
+    #[error("redirects too often, or where no redirect is allowed")]
     Redirects,
-    #[error("sent a compressed answer, which was not asked for")]
+    #[error("sent a compressed answer although none was requested")]
     Compressed,
 }
 

@@ -88,7 +88,7 @@ async fn a_name_with_one_bad_address_is_never_dialled() {
 #[tokio::test]
 async fn a_rebinding_name_is_dialled_at_the_checked_address_only() {
     let canary = Server::start(ok("caught")).await;
-    // The first look-up (two questions) is harmless; every later one says loopback.
+    // The first lookup (two questions) is harmless; every later one says loopback.
     let dns = TestDns::start(|_, count| {
         Reply::addresses(&[if count <= 2 { "93.184.216.34" } else { "127.0.0.1" }])
     })
@@ -99,7 +99,7 @@ async fn a_rebinding_name_is_dialled_at_the_checked_address_only() {
     // address.
     assert!(guarded.get("https://rebind.example.com/", "*/*", &LIMITS).await.is_err());
     assert_eq!(*dialled.lock().unwrap(), ["93.184.216.34:443".parse().unwrap()], "8");
-    assert_eq!(dns.asked(), 2, "one look-up, A and AAAA");
+    assert_eq!(dns.asked(), 2, "one lookup, A and AAAA");
     let error = guarded.get("https://rebind.example.com/", "*/*", &LIMITS).await.unwrap_err();
     assert!(matches!(error, GuardedError::Refused(Refusal::Address("loopback"))), "{error}");
     assert_eq!(dialled.lock().unwrap().len(), 1);

@@ -36,7 +36,7 @@ impl Names {
         Self { dns, listed: listed.into() }
     }
 
-    /// Checks a URL, as far as its text allows, before any look-up.
+    /// Checks a URL, as far as its text allows, before any lookup.
     pub(crate) fn check(&self, url: &Uri) -> Result<Target, Refusal> {
         Target::check(url, &self.listed)
     }

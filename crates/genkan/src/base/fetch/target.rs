@@ -1,4 +1,4 @@
-//! The external URLs that Genkan may connect to at all, judged before any look-up.
+//! The external URLs that Genkan may connect to at all, judged before any lookup.
 
 use http::Uri;
 

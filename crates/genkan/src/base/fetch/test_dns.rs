@@ -34,7 +34,7 @@ impl Reply {
 }
 
 impl TestDns {
-    /// `reply` gets the absolute name and the number of this question, from 1 (an address look-up
+    /// `reply` gets the absolute name and the number of this question, from 1 (an address lookup
     /// asks twice).
     pub(crate) async fn start(reply: impl Fn(&str, usize) -> Reply + Send + 'static) -> Self {
         let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();

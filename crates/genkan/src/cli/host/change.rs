@@ -28,8 +28,8 @@ pub(super) async fn prepare(
     let prepared = app.fleet.prepared().await.map_err(failed(name))?;
     if prepared.iter().any(|host| host.id == *name && host.origin == *url) {
         let known = app.ring.host_key(name.as_str()).context("a prepared host has a key")?;
-        // Repeating the command with the same key is fine. Another key would silently not be used,
-        // so it is an error.
+        // Repeating the command with the same key is allowed. Another key would be ignored
+        // silently, so it is an error.
         return match given {
             Some(key) if key.public().to_did_key() != known.public.to_did_key() => Err(anyhow!(
                 "{name} was prepared with another key. To use this one, run `genkan host remove {name}` first"

@@ -33,7 +33,7 @@ pub(super) enum Command {
         /// The host's public URL, as DID documents will name it. It cannot be changed.
         #[arg(long)]
         url: Origin,
-        /// A file with the private key (64 hex characters) that the host trusts already, instead of
+        /// A file with the private key (64 hex characters) that the host already trusts, instead of
         /// a new one.
         #[arg(long, value_name = "FILE")]
         signing_key_file: Option<PathBuf>,
@@ -50,7 +50,7 @@ pub(super) enum Command {
         /// A file with the host's `PDS_ADMIN_PASSWORD`; `-` reads standard input.
         #[arg(long, value_name = "FILE")]
         admin_password_file: PathBuf,
-        /// A file with the private key (64 hex characters) that the host trusts already, if it was
+        /// A file with the private key (64 hex characters) that the host already trusts, if it was
         /// not prepared.
         #[arg(long, value_name = "FILE")]
         signing_key_file: Option<PathBuf>,
@@ -59,8 +59,8 @@ pub(super) enum Command {
     },
     /// List every host with its state, health and number of accounts.
     List,
-    /// Show one host and check it again. Says what is wrong and what to change; exit status 1 if a
-    /// check fails.
+    /// Show one host and check it again. Says what is wrong and what to change. The exit status is
+    /// 1 if a check fails.
     Show {
         /// The host's name.
         name: HostId,

@@ -1,4 +1,4 @@
-//! Waiting for the running servers: a script that goes on after a command relies on what it did.
+//! Waiting for the running servers. A script that continues after a command relies on its effect.
 
 use std::time::Duration;
 
@@ -9,9 +9,9 @@ use crate::db::feed::ChangeId;
 use crate::db::replicas::Unread;
 use crate::fleet::HostId;
 
-/// Waits until every running server works with a change of host `name`.
+/// Waits until every running server works with a change of the host `name`.
 ///
-/// Preparing a host needs no wait, since servers use nothing of a host before it is added.
+/// Preparing a host needs no wait, because servers do not use a host before it is added.
 pub(super) async fn have_read(app: &App, name: &HostId, change: &ChangeId) -> Result<(), Failure> {
     match app.fleet.wait_until_read(change, READ_WITHIN).await {
         Ok(late) if late.is_empty() => Ok(()),
@@ -35,5 +35,5 @@ fn message(name: &HostId, late: &[Unread], now: Timestamp) -> String {
     )
 }
 
-/// Servers read the feed each second. Longer means that one of them is in trouble.
+/// Servers read the feed each second. If one takes longer than this, it is in trouble.
 const READ_WITHIN: Duration = Duration::from_secs(10);

@@ -74,7 +74,7 @@ impl Cache {
         let shared = self.single_flight.join(&key, async move {
             let before = forgotten.load(Ordering::SeqCst);
             let page = look_up.await;
-            // The age counts from the start of the look-up: the answer may be as old as that.
+            // The age counts from the start of the lookup: the answer may be as old as that.
             if page.is_lasting() && forgotten.load(Ordering::SeqCst) == before {
                 pages.insert(name, (now, page.clone()));
             }

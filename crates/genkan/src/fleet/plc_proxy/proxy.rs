@@ -122,7 +122,9 @@ impl PlcProxy {
                 Page::message(StatusCode::FORBIDDEN, "only accounts of this service are written here")
             }
             // 503 means that another try may help. A refusal would be final.
-            Err(_) => Page::message(StatusCode::SERVICE_UNAVAILABLE, "it cannot be said now whose this is"),
+            Err(_) => {
+                Page::message(StatusCode::SERVICE_UNAVAILABLE, "Genkan cannot check this DID at the moment")
+            }
         };
         tracing::info!(
             account.did = %did,

@@ -201,7 +201,7 @@ async fn c16_a_rebinding_name_is_dialled_only_where_it_was_checked() {
     for _ in 0..3 {
         assert!(matches!(guard.reach("https://rebind.example.com").await, Err(Error::Unreachable(_))));
     }
-    assert_eq!(guard.dialled(), ["93.184.216.34:443"; 3], "one look-up serves the check and each connection");
+    assert_eq!(guard.dialled(), ["93.184.216.34:443"; 3], "one lookup serves the check and each connection");
     assert_eq!(dns.asked(), 2, "A and AAAA, once");
 }
 

@@ -55,7 +55,7 @@ impl ExternalPolicy {
 pub(crate) struct ExternalPdses {
     pub(in crate::forward) policy: Arc<ExternalPolicy>,
     names: Names,
-    /// The runtime that resolves names. A look-up must not end with the edge thread that needs it.
+    /// The runtime that resolves names. A lookup must not end with the edge thread that needs it.
     control: Handle,
     checked: Arc<Cache<Origin, Checked>>,
     single_flight: SingleFlight<Result<Arc<[IpAddr]>, NameError>>,
@@ -117,7 +117,7 @@ impl ExternalPdses {
         let (names, single_flight) = (self.names.clone(), self.single_flight.clone());
         let (checked, origin) = (Arc::clone(&self.checked), origin.clone());
         // On the control runtime: the caller may be cancelled, but others may be waiting for the
-        // same look-up.
+        // same lookup.
         let looking = self.control.spawn(async move {
             let wanted = origin.clone();
             let look_up = async move {

@@ -67,7 +67,7 @@ async fn row_07_a_document_on_a_private_address_is_not_asked_for(db: Db) {
 }
 
 async fn row_08_a_name_that_moves_is_dialled_where_it_was_checked(db: Db) {
-    // A look-up asks two questions. The next one, by the second try, hears of another address.
+    // A lookup asks two questions. The next one, by the second try, hears of another address.
     let dns = TestDns::start(|_, count| {
         Reply::addresses(&[if count <= 2 { "93.184.216.34" } else { "127.0.0.1" }])
     })
