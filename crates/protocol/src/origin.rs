@@ -53,8 +53,8 @@ impl Origin {
         &self.authority
     }
 
-    /// Whether another origin leads to the server at this one. Under a public name there is one server,
-    /// whatever the port and scheme. On loopback the port tells servers apart.
+    /// Whether another origin leads to the server at this one. Under a public name there is one
+    /// server, whatever the port and scheme. On loopback the port tells servers apart.
     pub fn is_same_server(&self, other: &Self) -> bool {
         self == other || (!self.is_loopback() && self.host() == other.host())
     }

@@ -179,7 +179,8 @@ impl Browser {
         self.follow(form.action.clone(), answer, "same-origin").await
     }
 
-    /// Sends a form with other headers than a browser's, and follows nothing. An empty value takes a header away.
+    /// Sends a form with other headers than a browser's, and follows nothing. An empty value takes
+    /// a header away.
     pub async fn post(&self, form: &PageForm, changed: &[(&'static str, &str)]) -> Answer {
         let body = serde_html_form::to_string(&form.fields).unwrap();
         let referer = format!("{}{}", self.origin, form.page);

@@ -1,4 +1,5 @@
-//! A plain HTTP client for tests: one connection per call, no retries, nothing followed, nothing hidden.
+//! A plain HTTP client for tests: one connection per call, no retries, nothing followed, nothing
+//! hidden.
 
 use std::io;
 use std::time::Duration;
@@ -211,7 +212,8 @@ impl Client {
         sender.send_request(request).await.map_err(NoAnswer::Broken)
     }
 
-    /// Sends exactly these bytes and reads all there is until the other side closes or says nothing for two seconds.
+    /// Sends exactly these bytes and reads all there is until the other side closes or says nothing
+    /// for two seconds.
     ///
     /// # Panics
     ///

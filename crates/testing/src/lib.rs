@@ -13,8 +13,8 @@
 //! * [`process`]: a server as a child process, to be killed, stopped and measured
 //! * [`network`]: all of it around the real `genkan` program, and the people who use it
 //!
-//! Nothing here links Genkan. The fakes speak the protocol only, so they cannot share its mistakes; the network
-//! knows Genkan as its operators and clients do, by settings, command line and HTTP.
+//! Nothing here links Genkan. The fakes speak the protocol only, so they cannot share its mistakes;
+//! the network knows Genkan as its operators and clients do, by settings, command line and HTTP.
 
 #![expect(
     clippy::disallowed_methods,

@@ -1,6 +1,8 @@
-//! A listener on loopback that keeps a journal of what it was asked and whose manners a test can spoil.
+//! A listener on loopback that keeps a journal of what it was asked and whose manners a test can
+//! spoil.
 //!
-//! A [`Wire`] is how the listener treats connections; a [`Trouble`] is how it treats one kind of request.
+//! A [`Wire`] is how the listener treats connections; a [`Trouble`] is how it treats one kind of
+//! request.
 
 use std::convert::Infallible;
 use std::fmt;
@@ -63,15 +65,15 @@ pub enum Trouble {
     SilentAfter,
     /// Does it, and breaks off after the first piece of the body.
     CutMidBody,
-    /// Waits first, then does it.
+    /// Waits first, and then answers.
     Slow(Duration),
     /// Never answers.
     Silent,
-    /// Does it, and answers 200 with something that is not JSON.
+    /// Carries the request out, and answers 200 with something that is not JSON.
     Garbage,
 }
 
-/// A request as it came.
+/// A request as received.
 #[derive(Clone, Debug)]
 pub struct Seen {
     /// What kind of request it is: for hosts, the NSID.
@@ -127,7 +129,7 @@ struct Rule {
 }
 
 impl Loopback {
-    /// Listens on a port of the operating system's choice. `name_of` says what kind a request is.
+    /// Listens on a port of the operating system's choice. `name_of` returns the kind of a request.
     pub async fn start(name_of: fn(&Parts) -> String, make: impl FnOnce(SocketAddr) -> Handler) -> Self {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
         let address = listener.local_addr().unwrap();
@@ -142,12 +144,12 @@ impl Loopback {
         Self { address, shared, running: Mutex::new(Some(running)) }
     }
 
-    /// Where it listens.
+    /// Its address.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Drops every connection and treats new ones like this.
+    /// Drops every connection, and treats new ones in this way.
     pub async fn set_wire(&self, wire: Wire) {
         let running = locked(&self.running).take();
         // The lock is released before the await. The old task must be gone before its port can be
@@ -184,7 +186,7 @@ impl Loopback {
         locked(&self.shared.troubles).clear();
     }
 
-    /// How often a kind of request came.
+    /// How often a kind of request was received.
     pub fn asked(&self, name: &str) -> usize {
         locked(&self.shared.journal).iter().filter(|seen| seen.name == name).count()
     }
@@ -204,7 +206,7 @@ impl Loopback {
         locked(&self.shared.journal).clear();
     }
 
-    /// How many connections are open.
+    /// The number of open connections.
     pub fn open_connections(&self) -> usize {
         self.shared.open.load(Ordering::SeqCst)
     }
@@ -239,7 +241,7 @@ async fn accept(listener: TcpListener, wire: Wire, shared: Arc<Shared>) {
     }
 }
 
-/// Counts a connection while it lives.
+/// Counts a connection while it is open.
 struct Open(Arc<Shared>);
 
 impl Open {
@@ -324,7 +326,8 @@ impl Shared {
             Some(Trouble::Slow(wait)) => tokio::time::sleep(*wait).await,
             _ => {}
         }
-        // What was begun is also ended when the caller goes away, as in the servers this stands for.
+        // A begun request is completed even if the caller disconnects, as in the servers that this
+        // one stands for.
         let doing = tokio::spawn((self.handler)(Asked { seen, body }));
         let reply = doing.await.map_err(|_| cut())?;
         match trouble {
@@ -349,7 +352,7 @@ impl Shared {
     }
 }
 
-/// Half of the first piece, then an error: the length that was announced is never reached.
+/// Returns half of the first piece and then an error, so the announced length is never reached.
 fn broken_off(reply: Reply) -> Reply {
     let (mut parts, body) = reply.into_parts();
     // The length must promise more than is sent, or the client would take the half for the whole.
@@ -366,7 +369,7 @@ fn broken_off(reply: Reply) -> Reply {
     Response::from_parts(parts, BodyExt::boxed_unsync(StreamBody::new(pieces.chain(broken))))
 }
 
-/// A body that is there at once.
+/// A body that is complete at once.
 pub fn whole(bytes: impl Into<Bytes>) -> Body {
     Full::new(bytes.into()).map_err(|never: Infallible| match never {}).boxed_unsync()
 }

@@ -31,27 +31,27 @@ struct State {
 /// How a mail server behaves.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Mood {
-    /// Takes everything.
+    /// Accepts everything.
     #[default]
     Well,
     /// Closes each connection at once.
     Away,
-    /// Says nothing at all.
+    /// Never answers.
     Silent,
-    /// 451 to every recipient.
+    /// Answers 451 for every recipient.
     Busy,
-    /// 550 to every recipient, repeating the address as servers do.
+    /// Answers 550 for every recipient and repeats the address, as servers do.
     NoMailbox,
-    /// Takes an email and is gone before it says so.
+    /// Accepts an email, but disconnects before it says so.
     Forgetful,
 }
 
-/// An email as it came.
+/// An email as received.
 #[derive(Clone, Debug)]
 pub struct Email {
-    /// Its envelope's sender.
+    /// The sender of its envelope.
     pub from: String,
-    /// Its envelope's recipients.
+    /// The recipients of its envelope.
     pub to: Vec<String>,
     /// Head and body.
     pub raw: String,
@@ -69,7 +69,7 @@ impl Email {
         line.unwrap_or_default()
     }
 
-    /// The code that stands on a line of its own.
+    /// Returns the code, which is on a line of its own.
     ///
     /// # Panics
     ///
@@ -115,7 +115,7 @@ impl FakeMail {
         Self { address, state, serving }
     }
 
-    /// Where it takes mail, as Genkan is told.
+    /// Its URL, for Genkan's settings.
     pub fn url(&self) -> String {
         format!("smtp://me:{PASSWORD}@{}", self.address)
     }
@@ -125,17 +125,17 @@ impl FakeMail {
         *locked(&self.state.mood) = mood;
     }
 
-    /// Whether anybody signed in.
+    /// Whether a client has signed in.
     pub fn has_signed_in(&self) -> bool {
         self.state.signed_in.load(Ordering::SeqCst)
     }
 
-    /// Every email so far, the oldest first.
+    /// Returns every email so far, the oldest first.
     pub fn emails(&self) -> Vec<Email> {
         locked(&self.state.emails).clone()
     }
 
-    /// Waits for the newest email to an address, and forgets all.
+    /// Waits for an email to an address, and then drops all emails.
     ///
     /// # Panics
     ///
@@ -237,7 +237,7 @@ async fn say(stream: &mut BufReader<TcpStream>, line: &str) -> std::io::Result<(
     stream.get_mut().write_all(format!("{line}\r\n").as_bytes()).await
 }
 
-/// `None`: the client has left.
+/// Reads a line. Returns `None` if the client has disconnected.
 async fn hear(stream: &mut BufReader<TcpStream>) -> std::io::Result<Option<String>> {
     let mut line = String::new();
     if stream.read_line(&mut line).await? == 0 {

@@ -1,4 +1,4 @@
-//! A name server that knows the handles a test gave it, by their `_atproto` TXT records (RFC 1035, over UDP).
+//! A name server for the handles of a test, with their `_atproto` TXT records (RFC 1035, over UDP).
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -21,7 +21,7 @@ pub struct FakeNames {
 type Texts = Arc<Mutex<HashMap<String, Vec<String>>>>;
 
 impl FakeNames {
-    /// Starts one that knows no name.
+    /// Starts a name server without any names.
     ///
     /// # Panics
     ///
@@ -44,7 +44,7 @@ impl FakeNames {
         Self { address, texts, serving }
     }
 
-    /// Where it listens.
+    /// Its address.
     pub fn address(&self) -> SocketAddr {
         self.address
     }

@@ -1,4 +1,5 @@
-//! Schemas of the PostgreSQL that is there for tests (`GENKAN_TEST_POSTGRES`), lent out one test at a time.
+//! Schemas of the PostgreSQL that is there for tests (`GENKAN_TEST_POSTGRES`), lent out one test at
+//! a time.
 //!
 //! Making thirty tables with their indexes and dropping them again costs more than most tests do.
 //! So a schema stays, and is emptied before the next test borrows it.
@@ -9,8 +10,8 @@ use data_encoding::HEXLOWER;
 use sha2::{Digest as _, Sha256};
 use sqlx::{AnyConnection, AssertSqlSafe, Connection as _, Executor as _};
 
-/// A schema with no row in any of its tables, and nobody else's while this lives. The first to borrow it finds no
-/// tables either.
+/// A schema with no row in any of its tables, and nobody else's while this lives. The first to
+/// borrow it finds no tables either.
 #[derive(Debug)]
 pub struct Schema {
     server: String,

@@ -62,6 +62,7 @@ impl Directory {
 
 /// Returns the origin at which hosts reach a listener on loopback.
 fn origin_of(address: SocketAddr) -> Option<Origin> {
-    // Hosts refuse to resolve DIDs at a bare address, so only loopback, which has a name, can be derived.
+    // Hosts refuse to resolve DIDs at a bare address, so only loopback, which has a name, can be
+    // derived.
     address.ip().is_loopback().then(|| format!("http://localhost:{}", address.port()).parse().ok())?
 }

@@ -1,7 +1,7 @@
 //! The settings of the operator, read once at the start.
 //!
-//! A *key* is one setting. A *section* is a struct of keys, in a file of this folder. Its `section!`
-//! declaration is the only description of its keys: loading, `genkan config show`,
+//! A *key* is one setting. A *section* is a struct of keys, in a file of this folder. Its
+//! `section!` declaration is the only description of its keys: loading, `genkan config show`,
 //! `genkan config check` and `docs/configuration.md` all use it.
 //!
 //! The value of a key comes from the first of: the environment (`GENKAN_*`), the reference PDS's

@@ -61,7 +61,8 @@ impl<'a> Reader<'a> {
 
     /// Reads a key whose default is derived from other keys.
     ///
-    /// `derive` returns `None` when those could not be read: their own problems are enough to report.
+    /// `derive` returns `None` when those could not be read: their own problems are enough to
+    /// report.
     pub(super) fn read_or<T: Setting>(
         &mut self,
         key: &'static Key,

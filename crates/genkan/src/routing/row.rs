@@ -143,8 +143,8 @@ pub(crate) enum Weight {
     Export,
 }
 
-/// What a linked account's grant must allow, as far as the method's name tells. The account's own PDS checks the
-/// rest.
+/// What a linked account's grant must allow, as far as the method's name tells. The account's own
+/// PDS checks the rest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum LinkedScope {
     /// Nothing beyond `atproto`.

@@ -1,7 +1,8 @@
 //! The pictures of `ARCHITECTURE.md`, enforced: imports point down only, among the rooms and inside of the
 //! three largest.
 //!
-//! Reads every `crate::room` in the sources. Comments and tests are left out: a test may use any room.
+//! Reads every `crate::room` in the sources. Comments and tests are left out: a test may use any
+//! room.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -10,7 +11,8 @@ use std::path::Path;
 use crate::sources;
 use crate::uses::Uses;
 
-/// From the top down. A room may use all of the lines below its own, and of its own line what an arrow says.
+/// From the top down. A room may use all of the lines below its own, and of its own line what an
+/// arrow says.
 const PICTURE: [Line; 7] = [
     Line { rooms: &["serving", "app"], arrows: Arrows::ToTheRight },
     // The wiring is what doors are handed; see `DOORS`.

@@ -1,5 +1,5 @@
-//! Holds `docs/oauth-checklist.md` to the sources: every line is there, every test it names runs, and one of its
-//! assertions is for the line.
+//! Holds `docs/oauth-checklist.md` to the sources: every line is there, every test it names runs,
+//! and one of its assertions is for the line.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -64,8 +64,8 @@ fn story_fault(name: &str, stories: &str) -> Option<String> {
     (!expects).then(|| format!("the story {name:?} expects nothing"))
 }
 
-/// Whether an assertion of a test is for a line: by the test's name (`b08_…`, `row_30_31_…`), by a text in the
-/// assertion, or by a label of a table whose assertion prints that label.
+/// Whether an assertion of a test is for a line: by the test's name (`b08_…`, `row_30_31_…`), by a
+/// text in the assertion, or by a label of a table whose assertion prints that label.
 fn asserts(name: &str, body: &str, list: &str, number: usize) -> bool {
     let assertions = assertions(body);
     if assertions.is_empty() {
@@ -124,7 +124,8 @@ fn assertions(body: &str) -> Vec<&str> {
     found
 }
 
-/// Whether a text of the assertion begins with a variable that a loop or a closure of the test binds.
+/// Whether a text of the assertion begins with a variable that a loop or a closure of the test
+/// binds.
 fn prints_a_loop_variable(assertion: &str, body: &str) -> bool {
     texts(assertion).any(|text| {
         let Some((name, _)) = text.strip_prefix('{').and_then(|rest| rest.split_once(['}', ':'])) else {

@@ -9,8 +9,8 @@ use std::path::{Path, PathBuf};
 pub(crate) struct Source {
     /// The path below `src`, such as `oauth/sql/grants.rs`.
     pub(crate) path: String,
-    /// The module that the file is: `oauth/sql/grants.rs` and `oauth/mod.rs` are `oauth::sql::grants`
-    /// and `oauth`.
+    /// The module that the file is: `oauth/sql/grants.rs` and `oauth/mod.rs` are
+    /// `oauth::sql::grants` and `oauth`.
     pub(crate) module: Vec<String>,
     /// The code without comments and without items for tests; strings are kept.
     pub(crate) code: String,
@@ -146,7 +146,8 @@ pub(crate) fn without_strings(text: &str) -> String {
     blank(text, |part| matches!(part, Part::Text { .. }))
 }
 
-/// Replaces the parts that `is_blank` names by spaces. Line ends stay, so that lines can be counted.
+/// Replaces the parts that `is_blank` names by spaces. Line ends stay, so that lines can be
+/// counted.
 fn blank(text: &str, is_blank: impl Fn(Part) -> bool) -> String {
     let bytes = text.as_bytes();
     let mut result = Vec::with_capacity(bytes.len());

@@ -6,10 +6,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::sources::{self, Source};
 use crate::uses::Uses;
 
-/// Each file of a room can be read after the files that it uses, so none may use itself through others.
+/// Each file of a room can be read after the files that it uses, so none may use itself through
+/// others.
 ///
-/// Only `mod.rs` may: it is the map of its folder. Files of a folder count as one below their folder's
-/// name.
+/// Only `mod.rs` may: it is the map of its folder. Files of a folder count as one below their
+/// folder's name.
 #[test]
 fn no_circle_between_the_files_of_a_room() {
     let sources = sources::program();

@@ -1,7 +1,7 @@
 //! A PLC directory that validates what it is given, and keeps every operation.
 //!
-//! Names of requests in its journal: `submit`, `document`, `data`, `log`, `log/last`, `log/audit`, `health`.
-//! It does not know the three days in which a mightier key may undo a later operation.
+//! Names of requests in its journal: `submit`, `document`, `data`, `log`, `log/last`, `log/audit`,
+//! `health`. It does not know the three days in which a mightier key may undo a later operation.
 
 mod log;
 

@@ -110,7 +110,8 @@ impl Accounts {
     }
 }
 
-/// A key no other host of any test run has: the time, the process and a count, hashed. Tests need no better.
+/// A key no other host of any test run has: the time, the process and a count, hashed. Tests need
+/// no better.
 fn fresh_key() -> K256PrivateKey {
     static COUNT: AtomicU64 = AtomicU64::new(0);
     let count = COUNT.fetch_add(1, Ordering::SeqCst);

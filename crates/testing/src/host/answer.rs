@@ -223,7 +223,8 @@ impl Pds {
         ))
     }
 
-    /// Stands for whatever service the host would have asked: says what came, from whom, in which words.
+    /// Stands for whatever service the host would have asked: says what came, from whom, in which
+    /// words.
     async fn unmatched(&self, seen: &Seen, body: Incoming) -> Result<Reply, XrpcError> {
         let (speaker, _) = self.caller(seen, STANDARD, false)?;
         speaker.needs_rpc(seen)?;
@@ -286,8 +287,8 @@ impl Pds {
     }
 }
 
-/// Methods that the host does at the entryway, signed with the account's key: who may call them, and whether the
-/// account must not be taken down.
+/// Methods that the host does at the entryway, signed with the account's key: who may call them,
+/// and whether the account must not be taken down.
 fn signed_method(nsid: &str) -> Option<(&'static [Scope], bool)> {
     Some(match nsid {
         "com.atproto.server.getSession" => (STANDARD_QUEUED, false),

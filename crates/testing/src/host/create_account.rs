@@ -23,7 +23,8 @@ impl Pds {
         Ok(loopback::json(200, &json!({ "signingKey": key.public().to_did_key() })))
     }
 
-    /// A service token of somebody who brings an account along, signed by the key that the directory names for them.
+    /// A service token of somebody who brings an account along, signed by the key that the
+    /// directory names for them.
     async fn check_issuer(&self, authorization: &str) -> Result<(), XrpcError> {
         let untrusted = || XrpcError::new(401, "AuthenticationRequired", "Untrusted issuer");
         let token = authorization.strip_prefix("Bearer ").unwrap_or_default();

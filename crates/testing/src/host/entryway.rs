@@ -1,4 +1,5 @@
-//! How a host calls its entryway: with the account's own signature, or with the client's header passed on.
+//! How a host calls its entryway: with the account's own signature, or with the client's header
+//! passed on.
 
 use bytes::Bytes;
 use genkan_protocol::xrpc_error::XrpcError;

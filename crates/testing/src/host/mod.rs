@@ -1,8 +1,8 @@
 //! A PDS in entryway mode, faithful to the published one in checks, statuses and names of errors.
 //!
-//! It starts as a stand-alone server that makes no accounts, and is configured as its operator would do it: by the
-//! `PDS_*` variables ([`FakeHost::configure`]). Names of requests in its journal are NSIDs, `_health` for the health
-//! check, and paths for everything outside `/xrpc/`.
+//! It starts as a stand-alone server that makes no accounts, and is configured as its operator
+//! would do it: by the `PDS_*` variables ([`FakeHost::configure`]). Names of requests in its
+//! journal are NSIDs, `_health` for the health check, and paths for everything outside `/xrpc/`.
 
 mod accounts;
 mod admin;
@@ -78,7 +78,8 @@ impl FakeHost {
         Self { loopback, pds }
     }
 
-    /// Takes the variables that the operator would set, in lines of `NAME=value`. Others than `PDS_*` are passed over.
+    /// Takes the variables that the operator would set, in lines of `NAME=value`. Others than
+    /// `PDS_*` are passed over.
     ///
     /// # Panics
     ///

@@ -1,4 +1,5 @@
-//! Apps' tokens and the proofs beside them, as the published host checks them, and what their scope allows.
+//! Apps' tokens and the proofs beside them, as the published host checks them, and what their scope
+//! allows.
 
 use genkan_protocol::oauth::access_token::Token;
 use genkan_protocol::oauth::dpop::{self, Expected};

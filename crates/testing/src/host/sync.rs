@@ -41,7 +41,8 @@ impl Pds {
         Ok(loopback::json(200, &json!({ "cids": cids })))
     }
 
-    /// A file of the size the test chose, its length not announced, as the published host streams it.
+    /// A file of the size the test chose, its length not announced, as the published host streams
+    /// it.
     pub(super) fn repo_file(&self, seen: &Seen) -> Result<Reply, XrpcError> {
         let account = self.read_of(seen)?;
         let body = pattern(account.repo_size);

@@ -53,7 +53,8 @@ impl Pds {
         Ok(Speaker::by_session(claims.sub, json!(claims.scope)))
     }
 
-    /// Checks an access token, and that its account is here and not taken down; with `writes`, that it is active.
+    /// Checks an access token, and that its account is here and not taken down; with `writes`, that
+    /// it is active.
     pub(super) fn caller(
         &self,
         seen: &Seen,

@@ -31,7 +31,7 @@ pub struct App {
     nonce: Mutex<Option<String>>,
 }
 
-/// A code, and what proves whose it is.
+/// A code, with the values that are needed to redeem it.
 #[derive(Debug)]
 pub struct Code {
     code: String,
@@ -41,7 +41,8 @@ pub struct Code {
 const REDIRECT: &str = "http://127.0.0.1:4321/back";
 
 impl App {
-    /// An app that nobody has allowed anything. `client` asks the server, `origin` is what people know it by.
+    /// An app without a grant. `client` calls the server, and `origin` is the server's public
+    /// origin.
     ///
     /// # Panics
     ///
@@ -61,7 +62,7 @@ impl App {
         }
     }
 
-    /// A fresh proof for a request, by the app's own key.
+    /// Returns a new proof for a request, by the app's own key.
     ///
     /// # Panics
     ///
@@ -78,7 +79,7 @@ impl App {
         })
     }
 
-    /// A request with the app's token and a fresh proof, once; `origin` is what people know the server by.
+    /// Sends a request once, with the app's token and a new proof.
     pub async fn ask_once(
         &self,
         at: &Client,
@@ -114,7 +115,7 @@ impl App {
         answer
     }
 
-    /// As libraries do it: again, if the server wants its nonce in the proof.
+    /// Sends a request as libraries do: again, if the server demands its nonce in the proof.
     pub async fn ask(
         &self,
         at: &Client,
@@ -152,12 +153,12 @@ impl App {
         }
     }
 
-    /// Gives the grant back.
+    /// Revokes the grant.
     pub async fn revoke(&self) -> Answer {
         self.post("/oauth/revoke", &[("token", &self.refresh)]).await
     }
 
-    /// Asks for fresh tokens, and takes them.
+    /// Requests new tokens, and keeps them.
     pub async fn refresh(&mut self) -> Answer {
         let form = [("grant_type", "refresh_token"), ("refresh_token", &*self.refresh)];
         let answer = self.post("/oauth/token", &form).await;
@@ -218,7 +219,7 @@ impl App {
     ///
     /// # Panics
     ///
-    /// If the server does not take it.
+    /// If the server does not accept it.
     pub async fn begin(&self) -> (String, Browser, Page) {
         let verifier = unique();
         let challenge = Challenge::of(&verifier).to_string();
@@ -248,7 +249,7 @@ impl App {
         Code { code: code.unwrap_or_else(|| panic!("no code in {location}")).1, verifier }
     }
 
-    /// Asks for tokens for a code.
+    /// Exchanges a code for tokens.
     pub async fn redeem(&self, code: &Code) -> Answer {
         let form = [
             ("grant_type", "authorization_code"),
@@ -288,7 +289,7 @@ impl TestNetwork {
         format!("http://localhost:{}", self.genkan().port())
     }
 
-    /// A user signs in to an app and allows all that it asks for.
+    /// Signs a user in to an app, and allows everything that the app requests.
     ///
     /// # Panics
     ///
@@ -300,7 +301,7 @@ impl TestNetwork {
     }
 }
 
-/// A word that nobody else uses.
+/// Returns a unique word.
 fn unique() -> String {
     static COUNT: AtomicU64 = AtomicU64::new(0);
     let count = COUNT.fetch_add(1, Ordering::SeqCst);

@@ -1,4 +1,5 @@
-//! A whole network on loopback: Genkan, the real program, behind it fake hosts and a fake directory, before it people.
+//! A whole network on loopback: the real Genkan program, with fake hosts and a fake directory
+//! behind it and people in front of it.
 //!
 //! ```no_run
 //! # use genkan_testing::Plan;
@@ -34,7 +35,7 @@ pub use plan::Plan;
 pub use running::{Genkan, Ran};
 pub use user::User;
 
-/// A running network. Everything ends when it goes.
+/// A running network. Everything ends when this value is dropped.
 #[derive(Debug)]
 pub struct TestNetwork {
     directory: FakeDirectory,
@@ -130,12 +131,12 @@ impl TestNetwork {
         format!("did:web:localhost%3A{}", self.genkan.port())
     }
 
-    /// Somebody without a session.
+    /// A client without a session.
     pub fn visitor(&self) -> Client {
         self.genkan.client()
     }
 
-    /// A browser that was never here.
+    /// A new browser.
     pub fn browser(&self) -> Browser {
         self.genkan.browser()
     }
@@ -146,12 +147,12 @@ impl TestNetwork {
         self.visitor().with("authorization", &format!("Basic {credential}"))
     }
 
-    /// What a user's app asks of Genkan.
+    /// The client of a user's app at Genkan.
     pub fn client_of(&self, user: &User) -> Client {
         self.visitor().bearer(&user.access)
     }
 
-    /// What a user's app asks of a host directly.
+    /// The client of a user's app at a host.
     pub fn client_at(&self, host: &FakeHost, user: &User) -> Client {
         Client::new(&format!("http://{}", host.address())).bearer(&user.access)
     }
@@ -167,7 +168,7 @@ impl TestNetwork {
         User::of(name, &answer)
     }
 
-    /// Asks for an account whose handle begins with `name`.
+    /// Requests an account whose handle begins with `name`.
     pub async fn try_sign_up(&self, name: &str) -> Answer {
         self.visitor().procedure("com.atproto.server.createAccount", &User::form(name)).await
     }
@@ -211,12 +212,12 @@ impl TestNetwork {
         self.genkan = Genkan::start(&self.program, &self.variables, port, more).await;
     }
 
-    /// All that every Genkan of this network printed.
+    /// Everything that the Genkans of this network printed.
     pub fn printed(&self) -> String {
         format!("{}{}", locked(&self.past), self.genkan.output())
     }
 
-    /// What the operator sees of Genkan.
+    /// Genkan's metrics.
     pub async fn metrics(&self) -> String {
         let answer = self.genkan.ops().get("/metrics").await.ok();
         String::from_utf8_lossy(&answer.body).into_owned()
@@ -238,16 +239,16 @@ impl TestNetwork {
     }
 }
 
-/// Tries until it is so, for ten seconds at most.
+/// Waits until `test` succeeds, for ten seconds at most.
 ///
 /// # Panics
 ///
-/// If it never is.
+/// If it never does.
 pub async fn eventually(what: &str, test: impl AsyncFnMut() -> bool) {
     within(Duration::from_secs(10), what, test).await;
 }
 
-/// Tries until it is so, for as long as `limit`.
+/// Waits until `test` succeeds, for at most `limit`.
 ///
 /// # Panics
 ///
@@ -264,7 +265,7 @@ pub async fn within(limit: Duration, what: &str, mut test: impl AsyncFnMut() -> 
 ///
 /// # Panics
 ///
-/// If it is no token.
+/// If it is not a token.
 #[track_caller]
 pub fn claims_of(token: &str) -> Value {
     let part = token.split('.').nth(1).unwrap();

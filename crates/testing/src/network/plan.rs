@@ -1,4 +1,4 @@
-//! What a network is to be like, before it starts.
+//! The plan of a network, before it starts.
 
 use std::fs::OpenOptions;
 use std::future::{Future, IntoFuture};
@@ -16,7 +16,7 @@ use super::ports::Ports;
 use super::running::{Genkan, run};
 use crate::{FakeDirectory, FakeHost, FakePds};
 
-/// What a network is to be like. Awaiting it starts it.
+/// The plan of a network. Awaiting it starts the network.
 #[derive(Clone, Debug)]
 pub struct Plan {
     program: PathBuf,
@@ -54,7 +54,7 @@ impl Plan {
         self
     }
 
-    /// A setting of Genkan. A later one of the same name counts.
+    /// Adds a setting of Genkan. Of several with one name, the last counts.
     #[must_use]
     pub fn set(mut self, name: &str, value: &str) -> Self {
         self.settings.push((name.to_owned(), value.to_owned()));
@@ -128,7 +128,7 @@ impl IntoFuture for Plan {
     }
 }
 
-/// What Genkan is set to, unless the plan says otherwise.
+/// The settings of Genkan, unless the plan overrides them.
 fn settings_of(
     ports: Ports,
     folder: &Path,
@@ -156,7 +156,8 @@ fn settings_of(
     .to_vec()
 }
 
-/// As an operator does it: ask Genkan for the host's settings, start the host with them, add it.
+/// Registers a host as an operator does: asks Genkan for the host's settings, starts the host with
+/// them, and adds it.
 async fn register(
     program: &Path,
     variables: &[(String, String)],

@@ -3,7 +3,8 @@
 use std::net::TcpListener;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-/// A free port below those the operating system hands out by itself. Test processes look in different places.
+/// Returns a free port below those that the operating system assigns. Test processes search in
+/// different ranges.
 pub(super) fn free() -> u16 {
     static TAKEN: AtomicU32 = AtomicU32::new(0);
     loop {

@@ -15,7 +15,7 @@ pub struct Genkan {
     ports: Ports,
 }
 
-/// What a command came to.
+/// The result of a command.
 #[derive(Clone, Debug)]
 pub struct Ran {
     /// Its exit status.
@@ -25,7 +25,7 @@ pub struct Ran {
 }
 
 impl Ran {
-    /// What it printed, if it went well.
+    /// Returns the output of a successful command.
     ///
     /// # Panics
     ///
@@ -86,7 +86,7 @@ impl Genkan {
             .with("host", &format!("localhost:{}", self.ports.public))
     }
 
-    /// A browser that was never at this Genkan.
+    /// A new browser at this Genkan.
     pub fn browser(&self) -> Browser {
         Browser::new(self.client(), &format!("http://localhost:{}", self.ports.public))
     }
@@ -101,7 +101,7 @@ impl Genkan {
         Client::new(&format!("http://127.0.0.1:{}", self.ports.front))
     }
 
-    /// Where people reach it.
+    /// Its public port.
     pub fn port(&self) -> u16 {
         self.ports.public
     }
@@ -110,12 +110,12 @@ impl Genkan {
         self.ports
     }
 
-    /// All that it printed.
+    /// Everything that it printed.
     pub fn output(&self) -> String {
         self.process.output()
     }
 
-    /// Ends it without warning.
+    /// Kills the process.
     pub fn kill(&mut self) {
         self.process.kill();
     }
@@ -130,12 +130,12 @@ impl Genkan {
         self.process.signal(Signal::SIGSTOP);
     }
 
-    /// Lets it run again after [`Genkan::suspend`].
+    /// Continues the process after [`Genkan::suspend`].
     pub fn resume(&self) {
         self.process.signal(Signal::SIGCONT);
     }
 
-    /// Asks it to stop in good order.
+    /// Asks the process to stop gracefully.
     pub fn terminate(&self) {
         self.process.signal(Signal::SIGTERM);
     }
@@ -145,12 +145,13 @@ impl Genkan {
         self.process.id()
     }
 
-    /// Its exit status, if it ends within the limit. `None` also when a signal ended it.
+    /// Returns its exit status, if it ends within the limit. Returns `None` also if a signal ended
+    /// it.
     pub async fn end(&mut self, limit: Duration) -> Option<i32> {
         self.process.end(limit).await?.code()
     }
 
-    /// Whether it has ended, by itself or not, within the limit.
+    /// Whether the process ends within the limit, for any reason.
     pub async fn is_gone(&mut self, limit: Duration) -> bool {
         self.process.end(limit).await.is_some()
     }

@@ -8,7 +8,7 @@ use crate::Answer;
 /// A person with an account, and the session of their app.
 #[derive(Clone, Debug)]
 pub struct User {
-    /// Who.
+    /// The account.
     pub did: Did,
     /// Their handle.
     pub handle: String,
@@ -23,7 +23,7 @@ pub struct User {
 }
 
 impl User {
-    /// What a person writes into the form at sign-up.
+    /// The form that a person fills in at sign-up.
     pub fn form(name: &str) -> Value {
         json!({
             "handle": format!("{name}.genkan.test"),
@@ -32,7 +32,7 @@ impl User {
         })
     }
 
-    /// The person that an answer to the form made.
+    /// Returns the person for the answer to a sign-up.
     ///
     /// # Panics
     ///

@@ -1,4 +1,4 @@
-//! Requests that were pushed, and the browser that comes for them.
+//! Pushed requests, and the browser that opens them.
 
 use genkan_protocol::oauth::pkce::Challenge;
 use genkan_protocol::oauth::request::Form;
@@ -30,7 +30,7 @@ impl Server {
             return Err(invalid("response_type must be code, code_challenge_method S256"));
         }
         let scope = required("scope")?;
-        // Letter by letter, as the published server compares.
+        // Compared as strings, as the published server does.
         let declared: Vec<&str> = client.scope.split(' ').collect();
         if let Some(other) = scope.split(' ').find(|value| !declared.contains(value)) {
             return Err((
@@ -58,7 +58,7 @@ impl Server {
 }
 
 impl Place {
-    /// A browser came. Nobody asks its person anything.
+    /// Answers the browser at once, without asking the person anything.
     pub(super) fn authorize(&self, seen: &Seen) -> Reply {
         let form = Form::parse(seen.query.as_bytes()).unwrap_or_default();
         let server = &self.server;

@@ -1,4 +1,4 @@
-//! The apps that push requests here, and how they show who they are.
+//! The apps that push requests here, and their authentication.
 
 use genkan_protocol::oauth::client_assertion::UnverifiedAssertion;
 use genkan_protocol::oauth::client_id::ClientId;
@@ -8,14 +8,14 @@ use genkan_protocol::oauth::request::Form;
 use super::Server;
 use crate::loopback::locked;
 
-/// What a client's metadata document would say.
+/// The metadata of a client.
 #[derive(Clone, Debug)]
 pub(super) struct Known {
     pub(super) scope: String,
     pub(super) keys: JwkSet,
 }
 
-/// A client that showed who it is.
+/// An authenticated client.
 #[derive(Clone, Debug)]
 pub(super) struct Client {
     pub(super) id: String,
@@ -29,7 +29,7 @@ pub(super) struct Client {
 pub(super) type Refused = (u16, &'static str, String);
 
 impl Server {
-    /// Who sent a form, with the proof that its kind of client gives.
+    /// Authenticates the sender of a form in the way of its kind of client.
     pub(super) fn authenticate(&self, form: &Form) -> Result<Client, Refused> {
         let invalid = |text: &str| (400, "invalid_client", text.to_owned());
         let id = form.get("client_id").ok_or_else(|| invalid("client_id is missing"))?;

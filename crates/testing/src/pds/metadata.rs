@@ -1,4 +1,4 @@
-//! What the PDS and its OAuth server say of themselves.
+//! The metadata of the PDS and of its OAuth server.
 
 use serde_json::json;
 

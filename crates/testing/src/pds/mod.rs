@@ -1,10 +1,10 @@
 //! An external PDS with its own OAuth server. It behaves as the published PDS does towards a client
 //! that it does not know.
 //!
-//! It knows clients by [`FakePds::know_client`] (those in development, `http://localhost?…`, need not be known), lets
-//! every sign-in through at once, and can be spoiled by [`Quirks`] and, as every listener here, by troubles. Names of
-//! requests in its journal are NSIDs, and paths for everything outside `/xrpc/`. Access tokens are opaque. Proofs for
-//! the OAuth server and for the PDS carry nonces of their own.
+//! It knows clients by [`FakePds::know_client`] (those in development, `http://localhost?…`, need
+//! not be known). It accepts every sign-in at once. [`Quirks`] and, as in every listener here,
+//! troubles make it misbehave. The names of requests in its journal are NSIDs, and paths outside
+//! `/xrpc/`. Access tokens are opaque. The OAuth server and the PDS have different nonces.
 
 mod authorize;
 mod clients;
@@ -80,17 +80,18 @@ pub struct Quirks {
     pub callback_iss: Option<String>,
     /// The error that the browser brings back instead of a code.
     pub denial: Option<&'static str>,
-    /// The answer of the token endpoint gets these members; null removes one.
+    /// Members to set in the answer of the token endpoint. Null removes one.
     pub token_answer: Map<String, Value>,
-    /// The server's metadata get these members; null removes one.
+    /// Members to set in the server's metadata. Null removes one.
     pub server_metadata: Map<String, Value>,
-    /// The PDS's metadata get these members; null removes one.
+    /// Members to set in the PDS's metadata. Null removes one.
     pub resource_metadata: Map<String, Value>,
-    /// Seconds that an access token lives; the answer does not say when None, and it lives an hour.
+    /// Lifetime of access tokens in seconds. With `None` the answer names no lifetime, and it is an
+    /// hour.
     pub expires_in: Option<i64>,
-    /// Every answer changes the nonce.
+    /// Whether every answer changes the nonce.
     pub nonce_each: bool,
-    /// Every proof is refused with a request for a nonce.
+    /// Whether every proof is refused with a demand for a nonce.
     pub nonce_never_good: bool,
     /// The account that signs in. `None`: the account of the hint, or else the first one.
     pub signs_in: Option<Did>,
@@ -112,10 +113,10 @@ impl Default for Quirks {
     }
 }
 
-/// A session at the OAuth server, as a test may look at it.
+/// A session at the OAuth server, as a test sees it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SessionView {
-    /// Whose it is.
+    /// The account.
     pub did: Did,
     /// The app that has it.
     pub client_id: String,
@@ -123,7 +124,7 @@ pub struct SessionView {
     pub scope: String,
     /// How often it was refreshed.
     pub refreshes: usize,
-    /// Why it is over, if it is.
+    /// Why it ended, if it has.
     pub ended: Option<&'static str>,
 }
 
@@ -176,7 +177,7 @@ impl FakePds {
         locked(&self.place.server.issuer).clone()
     }
 
-    /// Goes by this clock (milliseconds since the epoch) from now on.
+    /// Uses this clock (milliseconds since the epoch) from now on.
     pub fn set_clock(&self, clock: Arc<AtomicI64>) {
         *locked(&self.place.server.clock) = Some(clock);
     }
@@ -187,11 +188,11 @@ impl FakePds {
         locked(&self.place.server.clients).insert(client_id.to_owned(), known);
     }
 
-    /// Makes an account here and enters it at the directory.
+    /// Creates an account here, and registers it in the directory.
     ///
     /// # Panics
     ///
-    /// If the directory does not take it.
+    /// If the directory does not accept it.
     pub fn make_account(&self, directory: &FakeDirectory, handle: &str) -> Did {
         let handle: Handle = handle.parse().unwrap();
         let key = key_of(&handle);
@@ -203,16 +204,16 @@ impl FakePds {
         did
     }
 
-    /// Has an account, whatever the directory says.
+    /// Adds an account, whatever the directory says.
     pub fn adopt(&self, did: &Did, handle: &Handle) {
         locked(&self.place.accounts).insert(did.clone(), handle.clone());
     }
 
-    /// Takes over an account that another one made, and enters that at the directory.
+    /// Takes over an account of another PDS, and registers that in the directory.
     ///
     /// # Panics
     ///
-    /// If there is no such account, or the directory does not take it.
+    /// If there is no such account, or the directory does not accept it.
     pub fn take_over(&self, directory: &FakeDirectory, did: &Did) {
         let last = directory.operations(did).pop().unwrap();
         let mut data = last.data().unwrap();
@@ -222,7 +223,7 @@ impl FakePds {
         self.adopt(did, &handle);
     }
 
-    /// Does not have an account any more, as after it has moved away.
+    /// Drops an account, as after it has moved away.
     pub fn drop_account(&self, did: &Did) {
         locked(&self.place.accounts).remove(did);
     }
@@ -232,22 +233,22 @@ impl FakePds {
         key_of(&handle.parse().unwrap())
     }
 
-    /// Behaves otherwise from now on.
+    /// Changes the behaviour from now on.
     pub fn set(&self, change: impl FnOnce(&mut Quirks)) {
         change(&mut locked(&self.place.quirks));
     }
 
-    /// All that ever signed in at its OAuth server, the first one first.
+    /// Returns all sessions of its OAuth server, the oldest first.
     pub fn sessions(&self) -> Vec<SessionView> {
         locked(&self.place.server.sessions).values().map(Session::view).collect()
     }
 
-    /// Ends every session, as a person does who takes permissions back.
+    /// Ends every session, as a person does who revokes access.
     pub fn end_sessions(&self) {
         self.place.server.end_all("taken back");
     }
 
-    /// Does not take the access tokens of now any more, as after a change of keys.
+    /// Refuses the present access tokens from now on, as after a change of keys.
     pub fn forget_access_tokens(&self) {
         locked(&self.place.server.access).clear();
     }
@@ -258,13 +259,13 @@ impl FakePds {
         locked(&self.place.server.access).values().all(|(_, end)| *end <= now)
     }
 
-    /// How many calls of this method had their token and proof accepted. Their bodies may still be on
-    /// the way.
+    /// How many calls of this method had their token and proof accepted. Their bodies may still be
+    /// on the way.
     pub fn accepted(&self, nsid: &str) -> usize {
         locked(&self.place.accepted).get(nsid).copied().unwrap_or_default()
     }
 
-    /// Takes only new nonces from now on.
+    /// Accepts only new nonces from now on.
     pub fn change_nonces(&self) {
         self.place.nonces.change();
         self.place.server.nonces.change();
@@ -311,7 +312,7 @@ impl Server {
         self.now_millis() / 1000
     }
 
-    /// A text that no other one is like. It is only a test that has to guess it.
+    /// Returns a unique text. It need not be unguessable in tests.
     fn fresh(&self, prefix: &str) -> String {
         let number = self.next.fetch_add(1, Ordering::SeqCst);
         let digest = proofs::digest(&format!("{prefix} {number} {}", locked(&self.issuer)));

@@ -13,7 +13,7 @@ use sha2::{Digest, Sha256};
 use super::{Quirks, Server};
 use crate::loopback::{Reply, Seen, locked};
 
-/// Hands nonces out and takes them back.
+/// Issues and checks nonces.
 #[derive(Debug)]
 pub(super) struct NonceShop(Mutex<Nonces>);
 
@@ -26,9 +26,9 @@ impl Default for NonceShop {
 }
 
 impl NonceShop {
-    /// Makes every nonce of before invalid.
+    /// Makes every earlier nonce invalid.
     pub(super) fn change(&self) {
-        // A counter in the process makes every secret new, so nonces of before are never accepted
+        // A counter in the process makes every secret new, so earlier nonces are never accepted
         // again.
         static NEXT: AtomicU64 = AtomicU64::new(0);
         let secret = sha256(&format!("nonces {}", NEXT.fetch_add(1, Ordering::SeqCst)));
@@ -46,7 +46,8 @@ impl NonceShop {
 }
 
 impl Server {
-    /// Checks the proof of a request and uses it up: the key's thumbprint, or the code and text of a refusal.
+    /// Checks the proof of a request and uses it up. Returns the key's thumbprint, or the code and
+    /// text of a refusal.
     pub(super) fn check_proof(
         &self,
         seen: &Seen,
@@ -78,7 +79,7 @@ impl Server {
     }
 }
 
-/// A header that is there once.
+/// Returns a header that appears once.
 fn single<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
     let mut values = headers.get_all(name).iter();
     match (values.next(), values.next()) {

@@ -1,4 +1,4 @@
-//! The PDS itself: whom a call speaks for, and what came.
+//! The PDS itself: the caller of a request, and its content.
 
 use genkan_protocol::syntax::Did;
 use http_body_util::BodyExt;
@@ -8,14 +8,15 @@ use serde_json::{Map, Value, json};
 use super::Place;
 use crate::loopback::{self, Asked, Reply, Seen, locked};
 
-/// Whom a call speaks for.
+/// The caller of a request.
 struct Speaker {
     did: Did,
     scope: String,
 }
 
 impl Place {
-    /// Says what came, from whom, in which words. Calls without credentials are answered too, as public reads are.
+    /// Answers with the request that it received and its caller. Calls without credentials are
+    /// answered too, as public reads are.
     pub(super) async fn resource(&self, asked: Asked) -> Reply {
         let Asked { seen, body } = asked;
         let speaker = match self.speaker(&seen) {
@@ -52,7 +53,7 @@ impl Place {
         reply
     }
 
-    /// Whether the account that a read names is here, if it names one by its DID.
+    /// Whether the account that a read names by its DID is here. `true` if it names none.
     fn knows_target(&self, query: &str) -> bool {
         let named = query.split('&').find_map(|pair| {
             pair.strip_prefix("did=")
@@ -64,7 +65,8 @@ impl Place {
         named.is_none_or(|did| locked(&self.accounts).contains_key(&did))
     }
 
-    /// None for a call without credentials; else the code and text of a refusal.
+    /// Returns the caller, `None` for a call without credentials, or the code and text of a
+    /// refusal.
     fn speaker(&self, seen: &Seen) -> Result<Option<Speaker>, (&'static str, String)> {
         let authorization = seen.header("authorization");
         if authorization.is_empty() {
@@ -104,7 +106,7 @@ impl Place {
     }
 }
 
-/// How long a body is. It may be longer than memory.
+/// Returns the length of a body, which may exceed the memory.
 async fn length_of(mut body: Incoming) -> Option<u64> {
     let mut length = 0;
     while let Some(frame) = body.frame().await {

@@ -1,5 +1,5 @@
-//! The endpoints of the OAuth server, and the sessions behind them. A refresh token is good once; when one comes again,
-//! its session is over.
+//! The endpoints of the OAuth server, and its sessions. A refresh token is valid once: if one comes
+//! again, its session ends.
 
 use std::collections::BTreeSet;
 
@@ -13,14 +13,14 @@ use super::clients::{Client, Refused};
 use super::{Place, Server, SessionView, overlaid};
 use crate::loopback::{self, Asked, Reply, locked};
 
-/// A code on its way.
+/// An unused code.
 #[derive(Clone, Debug)]
 pub(super) struct Code {
     pub(super) did: Did,
     pub(super) pushed: Pushed,
 }
 
-/// What a sign-in led to.
+/// The session of a sign-in.
 #[derive(Clone, Debug)]
 pub(super) struct Session {
     did: Did,
@@ -54,7 +54,8 @@ impl Session {
 }
 
 impl Place {
-    /// The three endpoints that take forms with proofs. Every answer carries the nonce for the next proof.
+    /// The three endpoints that take forms with proofs. Every answer carries the nonce for the next
+    /// proof.
     pub(super) async fn endpoint(&self, asked: Asked) -> Reply {
         let quirks = self.quirks();
         let done = self.form(asked).await;

@@ -1,4 +1,5 @@
-//! Genkan killed at every step of a sign-up, and at random: a restart leaves whole accounts and nothing else.
+//! Genkan killed at every step of a sign-up, and at random: a restart leaves whole accounts and
+//! nothing else.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -144,7 +145,8 @@ async fn insist(net: &TestNetwork, name: &str) -> User {
     made.unwrap()
 }
 
-/// Within a minute: each DID of the directory has its whole account here and on its host, or is ended; no host has another.
+/// Within a minute: each DID of the directory has its whole account here and on its host, or is
+/// ended; no host has another.
 async fn assert_settles(net: &TestNetwork) {
     let start = Instant::now();
     loop {

@@ -90,9 +90,9 @@ async fn a_used_up_pool_does_not_stop_forwarding() {
         let start = Instant::now();
         net.visitor().query("com.atproto.repo.describeRepo", &repo).await.ok();
         assert!(start.elapsed() < Duration::from_secs(1), "{:?}", start.elapsed());
-        // The changes feed needs the pool, too. While it cannot be read, a token that is in memory may
-        // have been revoked by another process. After some seconds the token is looked up, which
-        // fails.
+        // The changes feed needs the pool, too. While it cannot be read, a token that is in memory
+        // may have been revoked by another process. After some seconds the token is looked up,
+        // which fails.
         let start = Instant::now();
         let is_trusted = began.elapsed() < TRUSTED;
         let answer = net.client_of(&alice).query("app.bsky.feed.getTimeline", &[]).await;

@@ -1,4 +1,5 @@
-//! What a code from the mailbox allows: asked of Genkan by clients, and of a host that passes it on.
+//! What a code from the mailbox allows: asked of Genkan by clients, and of a host that passes it
+//! on.
 
 use std::time::Instant;
 
@@ -250,7 +251,8 @@ async fn codes_are_asked_for_a_few_times_an_hour(plan: Plan) {
     assert_eq!(last.summary(), "429 RateLimitExceeded");
     let wait: u64 = last.header("retry-after").parse().unwrap();
     assert!((1..=3600).contains(&wait), "{wait}");
-    // Another kind of code has a count of its own; a reset counts by address, be it anybody's or not.
+    // Another kind of code has a count of its own; a reset counts by address, be it anybody's or
+    // not.
     net.client_of(&alice).call("com.atproto.server.requestAccountDelete").await.ok();
     for email in [alice.email.as_str(), "nobody@mail.example"] {
         let mut told = Vec::new();

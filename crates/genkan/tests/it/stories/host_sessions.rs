@@ -1,4 +1,5 @@
-//! Sessions seen from the account's host: it verifies, and asks Genkan in the account's or the client's name.
+//! Sessions seen from the account's host: it verifies, and asks Genkan in the account's or the
+//! client's name.
 
 use genkan_protocol::crypto::K256PrivateKey;
 use genkan_protocol::plc;
@@ -129,7 +130,8 @@ async fn service_auth_is_for_protected_methods_and_names_one(plan: Plan) {
     }
 }
 
-/// Lets the directory name another place and key for an account, as its owner's own rotation key could.
+/// Lets the directory name another place and key for an account, as its owner's own rotation key
+/// could.
 fn move_document(net: &TestNetwork, user: &User, endpoint: &str, key: &K256PrivateKey) {
     let last = net.directory().operations(&user.did).pop().unwrap();
     let mut data = last.data().unwrap();

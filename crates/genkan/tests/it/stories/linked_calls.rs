@@ -115,8 +115,8 @@ async fn a_large_upload_is_sent_once_even_if_the_nonce_changes(plan: Plan) {
     let net = plan.listing(&pds.url()).await;
     let (_, app) = zoe(&net, &pds).await;
     ask(&net, &app, Method::GET, "/xrpc/com.atproto.sync.listRepos", "").await.ok();
-    // Genkan knows no good nonce, so a small question goes first. A nonce that changes while the body
-    // is on the way counts for the next call.
+    // Genkan knows no good nonce, so a small question goes first. A nonce that changes while the
+    // body is on the way counts for the next call.
     pds.change_nonces();
     tokio::time::sleep(NONCE_IS_STALE).await;
     for round in 0..3 {
@@ -137,8 +137,8 @@ async fn a_large_upload_is_sent_once_even_if_the_nonce_changes(plan: Plan) {
     }
 }
 
-/// After this long Genkan asks for a fresh nonce before it sends a large body. Waiting longer does no
-/// harm, so that this may be a fixed time.
+/// After this long Genkan asks for a fresh nonce before it sends a large body. Waiting longer does
+/// no harm, so that this may be a fixed time.
 const NONCE_IS_STALE: Duration = Duration::from_millis(1_100);
 
 /// C5

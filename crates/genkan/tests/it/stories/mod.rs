@@ -1,6 +1,7 @@
 //! Stories: the real program between fake hosts, a fake directory, and people.
 //!
-//! Every story runs on SQLite and, as an ignored test that `GENKAN_TEST_POSTGRES` enables, on PostgreSQL.
+//! Every story runs on SQLite and, as an ignored test that `GENKAN_TEST_POSTGRES` enables, on
+//! PostgreSQL.
 
 mod bad_http;
 mod bad_xrpc;

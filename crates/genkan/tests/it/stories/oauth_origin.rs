@@ -1,4 +1,5 @@
-//! Apps that send their requests to Genkan's own origin instead of the host (rows 61 to 64 of the table of bad input).
+//! Apps that send their requests to Genkan's own origin instead of the host (rows 61 to 64 of the
+//! table of bad input).
 
 use genkan_protocol::crypto::K256PrivateKey;
 use genkan_protocol::jwt;
