@@ -1,4 +1,5 @@
-//! A browser without script: keeps cookies, follows redirects within its site, and fills in forms.
+//! A browser without scripts. It keeps cookies, follows redirects within its site, and fills in
+//! forms.
 
 use std::collections::BTreeMap;
 use std::sync::Mutex;
@@ -14,7 +15,7 @@ use crate::{Answer, Client};
 #[derive(Debug)]
 pub struct Browser {
     client: Client,
-    /// As the address bar would have it.
+    /// The origin in the address bar.
     origin: String,
     cookies: Mutex<BTreeMap<String, String>>,
     keeps_cookies: bool,
@@ -23,42 +24,42 @@ pub struct Browser {
 /// A page in a browser.
 #[derive(Clone, Debug)]
 pub struct Page {
-    /// Path and query that it was found at.
+    /// The path and query at which the page was found.
     pub path: String,
     /// The answer.
     pub answer: Answer,
-    /// How many redirects led to it.
+    /// The number of redirects that led to the page.
     pub redirects: usize,
 }
 
 /// A form of a page.
 #[derive(Clone, Debug)]
 pub struct PageForm {
-    /// Where it is sent to.
+    /// The address that the form is sent to.
     pub action: String,
-    /// What stands in it: hidden fields, filled fields, ticked boxes.
+    /// The content: hidden fields, filled-in fields and ticked boxes.
     pub fields: Vec<(String, String)>,
     page: String,
 }
 
 impl Page {
-    /// The text of the page, with its tags.
+    /// Returns the text of the page, with its tags.
     pub fn html(&self) -> String {
         String::from_utf8_lossy(&self.answer.body).into_owned()
     }
 
-    /// Whether the page has these words in it.
+    /// Returns whether the page contains this text.
     pub fn says(&self, words: &str) -> bool {
         self.html().contains(words)
     }
 
-    /// The content of the first heading.
+    /// Returns the content of the first heading.
     pub fn heading(&self) -> String {
         let html = self.html();
         between(&html, "<h1>", "</h1>").map(unescape).unwrap_or_default()
     }
 
-    /// The form that is sent to an address with this ending.
+    /// Returns the form whose action ends with this text.
     ///
     /// # Panics
     ///
@@ -69,7 +70,7 @@ impl Page {
         found.unwrap_or_else(|| panic!("no form to {action} on {} {}", self.path, self.answer.transcript()))
     }
 
-    /// All forms.
+    /// Returns all forms.
     pub fn forms(&self) -> Vec<PageForm> {
         let html = self.html();
         let forms = html.split("<form ").skip(1).map(|rest| rest.split("</form>").next().unwrap_or(rest));
@@ -82,7 +83,7 @@ impl Page {
             .collect()
     }
 
-    /// Where a link with this text leads.
+    /// Returns the address that the link with this text leads to.
     ///
     /// # Panics
     ///
@@ -100,7 +101,7 @@ impl Page {
 }
 
 impl PageForm {
-    /// Fills a field in, or changes what stands in it.
+    /// Fills in a field, or replaces its content.
     #[must_use]
     pub fn with(mut self, name: &str, value: &str) -> Self {
         self.fields.retain(|(field, _)| field != name);
@@ -122,7 +123,7 @@ impl PageForm {
         self
     }
 
-    /// What stands in a field.
+    /// Returns the content of a field.
     pub fn text(&self, name: &str) -> String {
         self.fields
             .iter()
@@ -133,29 +134,29 @@ impl PageForm {
 }
 
 impl Browser {
-    /// A browser that was never here. `client` asks, `origin` is what people know.
+    /// Makes a browser with no cookies. `client` sends the requests, `origin` is the public origin.
     pub fn new(client: Client, origin: &str) -> Self {
         Self { client, origin: origin.to_owned(), cookies: Mutex::default(), keeps_cookies: true }
     }
 
-    /// One that drops every cookie.
+    /// Makes the browser drop every cookie.
     #[must_use]
     pub fn without_cookies(mut self) -> Self {
         self.keeps_cookies = false;
         self
     }
 
-    /// The value of a cookie.
+    /// Returns the value of a cookie.
     pub fn cookie(&self, name: &str) -> Option<String> {
         locked(&self.cookies).get(name).cloned()
     }
 
-    /// Puts a cookie where the browser would send it.
+    /// Sets a cookie.
     pub fn set_cookie(&self, name: &str, value: &str) {
         locked(&self.cookies).insert(name.to_owned(), value.to_owned());
     }
 
-    /// Another browser with the same cookies: a thief's.
+    /// Makes a second browser with the same cookies, as a thief of the cookies would have.
     #[must_use]
     pub fn copy(&self) -> Self {
         Self {
@@ -166,28 +167,28 @@ impl Browser {
         }
     }
 
-    /// Opens a page by a link on another site, and follows where it leads as long as that is here.
+    /// Opens a page by a link on another site, and follows the redirects that stay on this site.
     pub async fn open(&self, path: &str) -> Page {
         let path = path.strip_prefix(&self.origin).unwrap_or(path).to_owned();
         let answer = self.ask(Method::GET, &path, "cross-site", None, None).await;
         self.follow(path, answer, "cross-site").await
     }
 
-    /// Sends a form as a person would, and follows where it leads as long as that is here.
+    /// Sends a form as a person would, and follows the redirects that stay on this site.
     pub async fn send(&self, form: &PageForm) -> Page {
         let answer = self.post(form, &[]).await;
         self.follow(form.action.clone(), answer, "same-origin").await
     }
 
-    /// Sends a form with other headers than a browser's, and follows nothing. An empty value takes
-    /// a header away.
+    /// Sends a form with other headers than a browser would, and follows no redirect. An empty
+    /// value removes a header.
     pub async fn post(&self, form: &PageForm, changed: &[(&'static str, &str)]) -> Answer {
         let body = serde_html_form::to_string(&form.fields).unwrap();
         let referer = format!("{}{}", self.origin, form.page);
         self.ask_with(Method::POST, &form.action, "same-origin", Some(&referer), Some(body), changed).await
     }
 
-    /// Asks for a page with other headers than a browser's, and follows nothing.
+    /// Requests a page with other headers than a browser would, and follows no redirect.
     pub async fn get(&self, path: &str, changed: &[(&'static str, &str)]) -> Answer {
         self.ask_with(Method::GET, path, "cross-site", None, None, changed).await
     }

@@ -1,5 +1,5 @@
-//! A plain HTTP client for tests: one connection per call, no retries, nothing followed, nothing
-//! hidden.
+//! A plain HTTP client for tests. It opens one connection per call, and neither retries nor follows
+//! redirects.
 
 use std::io;
 use std::time::Duration;
@@ -13,7 +13,7 @@ use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-/// A whole answer.
+/// An answer with its whole body.
 #[derive(Clone, Debug)]
 pub struct Answer {
     /// The status.
@@ -30,11 +30,11 @@ impl Answer {
         serde_json::from_slice(&self.body).unwrap_or(Value::Null)
     }
 
-    /// A string in the JSON body, by its JSON pointer.
+    /// Returns a string in the JSON body, by its JSON pointer.
     ///
     /// # Panics
     ///
-    /// If it is not there.
+    /// If the body has no string there.
     #[track_caller]
     pub fn text(&self, pointer: &str) -> String {
         match self.json().pointer(pointer).and_then(Value::as_str) {
@@ -43,7 +43,7 @@ impl Answer {
         }
     }
 
-    /// The status, and the error's name if there is one: `400 InvalidToken`.
+    /// Returns the status, and the error's name if the body has one: `400 InvalidToken`.
     pub fn summary(&self) -> String {
         match self.json().get("error").and_then(Value::as_str) {
             Some(name) => format!("{} {name}", self.status),
@@ -51,7 +51,7 @@ impl Answer {
         }
     }
 
-    /// The message of an error.
+    /// Returns the message of an error.
     pub fn message(&self) -> String {
         self.json().get("message").and_then(Value::as_str).unwrap_or_default().to_owned()
     }
@@ -61,16 +61,16 @@ impl Answer {
         self.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default()
     }
 
-    /// Status and body, to be read by people.
+    /// Returns the status and the body, for messages of failed tests.
     pub fn transcript(&self) -> String {
         format!("{} {}", self.status, String::from_utf8_lossy(&self.body))
     }
 
-    /// The answer itself, if it is 200.
+    /// Returns the answer itself if its status is 200.
     ///
     /// # Panics
     ///
-    /// If it is not.
+    /// If the status is another one.
     #[track_caller]
     #[expect(clippy::return_self_not_must_use, reason = "often that it was 200 is all one wants to know")]
     pub fn ok(self) -> Self {
@@ -79,7 +79,7 @@ impl Answer {
     }
 }
 
-/// Why there is no answer.
+/// Why a call got no answer.
 #[derive(Debug)]
 pub enum NoAnswer {
     /// The port is closed.
@@ -96,7 +96,7 @@ pub struct Client {
 }
 
 impl Client {
-    /// A client of `origin` without a token.
+    /// Makes a client of `origin` without a token.
     pub fn new(origin: &str) -> Self {
         Self { origin: origin.trim_end_matches('/').to_owned(), headers: HeaderMap::new() }
     }
@@ -105,7 +105,7 @@ impl Client {
     ///
     /// # Panics
     ///
-    /// If it cannot be a header.
+    /// If the value cannot be a header.
     #[must_use]
     pub fn with(mut self, name: &'static str, value: &str) -> Self {
         self.headers.append(name, value.parse().unwrap());
@@ -152,7 +152,7 @@ impl Client {
         self.send(request.body(Full::new(body.into())).unwrap()).await
     }
 
-    /// A request with this client's headers.
+    /// Builds a request with this client's headers.
     ///
     /// # Panics
     ///
@@ -179,7 +179,7 @@ impl Client {
         self.try_send(request).await.unwrap_or_else(|why| panic!("{} did not answer: {why:?}", self.origin))
     }
 
-    /// Sends a request and reads the whole answer, if there is one.
+    /// Sends a request and reads the whole answer.
     pub async fn try_send<B>(&self, request: Request<B>) -> Result<Answer, NoAnswer>
     where
         B: Body + Send + 'static,
@@ -191,7 +191,7 @@ impl Client {
         Ok(Answer { status: parts.status.as_u16(), headers: parts.headers, body })
     }
 
-    /// Sends a request and leaves the body to be read.
+    /// Sends a request and returns the answer with its body still to be read.
     pub async fn open<B>(&self, mut request: Request<B>) -> Result<Response<Incoming>, NoAnswer>
     where
         B: Body + Send + 'static,
@@ -212,20 +212,20 @@ impl Client {
         sender.send_request(request).await.map_err(NoAnswer::Broken)
     }
 
-    /// Sends exactly these bytes and reads all there is until the other side closes or says nothing
-    /// for two seconds.
+    /// Sends exactly these bytes, and reads until the other side closes or sends nothing for two
+    /// seconds.
     ///
     /// # Panics
     ///
     /// If the port is closed.
     pub async fn raw(&self, bytes: &[u8]) -> String {
         let mut stream = TcpStream::connect(self.authority()).await.unwrap();
-        // A server may refuse before it read everything.
+        // A server may refuse a request before it has read all of it.
         let _ = stream.write_all(bytes).await;
         let mut answer = Vec::new();
         let mut piece = vec![0; 65536];
-        // The timeout is per read. A server that keeps the connection open would otherwise hold the
-        // test for ever.
+        // The timeout is per read. Without it, a server that keeps the connection open would block
+        // the test.
         while let Ok(Ok(length @ 1..)) =
             tokio::time::timeout(Duration::from_secs(2), stream.read(&mut piece)).await
         {
@@ -234,7 +234,7 @@ impl Client {
         String::from_utf8_lossy(&answer).into_owned()
     }
 
-    /// Host and port.
+    /// Returns the host and port.
     pub fn authority(&self) -> &str {
         self.origin.strip_prefix("http://").unwrap_or(&self.origin)
     }

@@ -1,8 +1,8 @@
-//! Schemas of the PostgreSQL that is there for tests (`GENKAN_TEST_POSTGRES`), lent out one test at
-//! a time.
+//! Schemas of the tests' PostgreSQL server (`GENKAN_TEST_POSTGRES`). Each one is lent to one test
+//! at a time.
 //!
-//! Making thirty tables with their indexes and dropping them again costs more than most tests do.
-//! So a schema stays, and is emptied before the next test borrows it.
+//! To make thirty tables with their indexes and drop them again costs more than most tests do. So a
+//! schema is kept, and is emptied before the next test borrows it.
 
 use std::path::Path;
 
@@ -10,8 +10,8 @@ use data_encoding::HEXLOWER;
 use sha2::{Digest as _, Sha256};
 use sqlx::{AnyConnection, AssertSqlSafe, Connection as _, Executor as _};
 
-/// A schema with no row in any of its tables, and nobody else's while this lives. The first to
-/// borrow it finds no tables either.
+/// A schema with no row in any of its tables. No other test has it while this value lives. The
+/// first test that borrows a schema finds no tables either.
 #[derive(Debug)]
 pub struct Schema {
     server: String,
@@ -43,7 +43,7 @@ impl Schema {
         Self { server, name, _lease: lease }
     }
 
-    /// The address of a database, and this schema in it.
+    /// Returns the address of the database with this schema in it.
     #[must_use]
     pub fn url(&self) -> String {
         let joint = if self.server.contains('?') { '&' } else { '?' };
@@ -61,7 +61,8 @@ async fn is_free(lease: &mut AnyConnection, number: i64) -> bool {
         .unwrap()
 }
 
-/// Changes with every change of a migration: tables made by other ones are never lent out.
+/// Returns a hash of the migrations. Schemas whose tables come from other migrations are never lent
+/// out.
 fn age_of_migrations() -> String {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../migrations");
     let mut files: Vec<_> = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
@@ -76,7 +77,7 @@ fn age_of_migrations() -> String {
     age
 }
 
-/// Rows are deleted, since `TRUNCATE` makes new files for every table.
+/// Deletes all rows. `TRUNCATE` would make new files for every table.
 const EMPTY: &str = "
     CREATE SCHEMA IF NOT EXISTS {name};
     DO $$

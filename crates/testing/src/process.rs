@@ -1,4 +1,4 @@
-//! A server as a child process: to be killed at any moment, stopped, continued and measured.
+//! A server as a child process that tests can kill, stop, continue and measure.
 
 use std::fmt;
 use std::io::{BufRead, BufReader};
@@ -21,11 +21,11 @@ pub struct Process {
 }
 
 impl Process {
-    /// Starts a program with these arguments and nothing but these variables.
+    /// Starts a program with only these arguments and variables.
     ///
     /// # Panics
     ///
-    /// If it cannot be started.
+    /// If the program cannot be started.
     pub fn start(program: &Path, arguments: &[&str], variables: &[(String, String)]) -> Self {
         let mut child = Command::new(program)
             .args(arguments)
@@ -39,15 +39,15 @@ impl Process {
             .unwrap();
         let output = Arc::new(Mutex::new(String::new()));
         let readers = vec![
-            // Both streams are read at once. A pipe that nobody reads fills up, and then the
-            // program blocks.
+            // Both streams are read at once. If no one read a pipe, it would fill up and block the
+            // program.
             keep(child.stdout.take().unwrap(), Arc::clone(&output)),
             keep(child.stderr.take().unwrap(), Arc::clone(&output)),
         ];
         Self { child, output, readers }
     }
 
-    /// All that it printed so far.
+    /// Returns the output so far.
     pub fn output(&self) -> String {
         locked(&self.output).clone()
     }
@@ -57,7 +57,7 @@ impl Process {
         self.child.id()
     }
 
-    /// Sends a signal. Nothing happens when it has ended.
+    /// Sends a signal. It has no effect on a process that has ended.
     ///
     /// # Panics
     ///
@@ -66,9 +66,9 @@ impl Process {
         let _ = kill(Pid::from_raw(i32::try_from(self.child.id()).unwrap()), signal);
     }
 
-    /// Ends it without any warning, and waits until it is gone.
+    /// Kills the process, and waits until it is gone.
     pub fn kill(&mut self) {
-        // The process may have ended by itself. `wait` reaps it in either case.
+        // The process may have ended already. `wait` reaps it in either case.
         let _ = self.child.kill();
         let _ = self.child.wait();
         // The readers end when the pipes close, so after this the output is complete.
@@ -77,16 +77,16 @@ impl Process {
         }
     }
 
-    /// How it ended, if it did.
+    /// Returns how the process ended, if it has ended.
     ///
     /// # Panics
     ///
-    /// If the operating system does not tell.
+    /// If the operating system gives no status.
     pub fn ended(&mut self) -> Option<ExitStatus> {
         self.child.try_wait().unwrap()
     }
 
-    /// Waits for its end for as long as `limit`.
+    /// Waits up to `limit` for the end of the process.
     pub async fn end(&mut self, limit: Duration) -> Option<ExitStatus> {
         let start = Instant::now();
         while start.elapsed() < limit {
@@ -101,11 +101,11 @@ impl Process {
         None
     }
 
-    /// Its resident memory in bytes.
+    /// Returns the process's resident memory in bytes.
     ///
     /// # Panics
     ///
-    /// If the operating system does not tell.
+    /// If the operating system gives no size.
     pub fn resident_bytes(&self) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();

@@ -31,7 +31,7 @@ impl Entry {
     }
 }
 
-/// Whether the operation may come next, and what is wrong with it otherwise.
+/// Checks whether the operation may be the next one, and says why not.
 pub(super) fn check(did: &Did, log: &[Entry], operation: &Operation) -> Result<(), String> {
     if let Some(data) = operation.data() {
         data.check().map_err(|why| why.to_string())?;
@@ -64,7 +64,8 @@ fn signed_by(operation: &Operation, keys: &[PublicKey]) -> Result<(), String> {
     operation.verify_signature(keys).map(drop).map_err(|_| "Invalid signature on op".to_owned())
 }
 
-/// The date of a moment, by the civil calendar (Howard Hinnant's algorithm, days since 0000-03-01).
+/// Formats a moment as a date of the civil calendar (Howard Hinnant's algorithm, days since
+/// 0000-03-01).
 pub(crate) fn rfc3339(millis: u128) -> String {
     let seconds = millis / 1000;
     let (days, of_day) = (seconds / 86_400 + 719_468, seconds % 86_400);

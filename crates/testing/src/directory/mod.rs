@@ -1,7 +1,8 @@
-//! A PLC directory that validates what it is given, and keeps every operation.
+//! A PLC directory that checks what it is sent and keeps every operation.
 //!
-//! Names of requests in its journal: `submit`, `document`, `data`, `log`, `log/last`, `log/audit`,
-//! `health`. It does not know the three days in which a mightier key may undo a later operation.
+//! The names of requests in its journal are `submit`, `document`, `data`, `log`, `log/last`,
+//! `log/audit` and `health`. It leaves out the three days in which a rotation key of higher rank
+//! may undo an operation.
 
 mod log;
 
@@ -42,38 +43,38 @@ impl FakeDirectory {
         Self { loopback, logs }
     }
 
-    /// Its origin.
+    /// Returns the directory's origin.
     pub fn url(&self) -> String {
         format!("http://{}", self.loopback.address())
     }
 
-    /// Every DID that was ever registered.
+    /// Returns every DID that was ever registered.
     pub fn dids(&self) -> Vec<Did> {
         locked(&self.logs).keys().cloned().collect()
     }
 
-    /// A DID's operations, the first one first.
+    /// Returns a DID's operations, the oldest first.
     pub fn operations(&self, did: &Did) -> Vec<Operation> {
         let logs = locked(&self.logs);
         logs.get(did).map(|log| log.iter().map(|entry| entry.operation.clone()).collect()).unwrap_or_default()
     }
 
-    /// A DID's state. None when it was never registered or is gone.
+    /// Returns a DID's state. Returns `None` if the DID was never registered or has a tombstone.
     pub fn data(&self, did: &Did) -> Option<Data> {
         locked(&self.logs).get(did)?.last()?.operation.data()
     }
 
-    /// Whether a DID came to its end.
+    /// Returns whether a DID has a tombstone.
     pub fn is_tombstoned(&self, did: &Did) -> bool {
         let logs = locked(&self.logs);
         logs.get(did).and_then(|log| log.last()).is_some_and(|entry| entry.operation.data().is_none())
     }
 
-    /// Takes an operation as if it had been posted.
+    /// Accepts an operation as if it had been posted.
     ///
     /// # Errors
     ///
-    /// What the directory would answer.
+    /// The message that the directory would answer with.
     pub fn submit(&self, did: &Did, operation: &Operation) -> Result<(), String> {
         take(&self.logs, did, operation.clone())
     }
@@ -166,7 +167,7 @@ fn with_did(did: &Did, data: &Data) -> Value {
     value
 }
 
-/// The directory's own form of an error.
+/// Makes an error in the directory's own format.
 fn refuse(status: u16, message: &str) -> Reply {
     loopback::json(status, &json!({ "message": message }))
 }

@@ -1,4 +1,4 @@
-//! The accounts of a host, and the keys it reserved for some to come.
+//! The accounts of a host, and the keys that it reserved for accounts to come.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -13,15 +13,15 @@ use super::repo::Blob;
 /// An account of a host.
 #[derive(Clone, Debug)]
 pub struct Account {
-    /// Who.
+    /// The account's DID.
     pub did: Did,
-    /// Its name, as this host knows it.
+    /// The account's handle, as this host knows it.
     pub handle: Handle,
-    /// The key that signs for it.
+    /// The key that signs for the account.
     pub key: K256PrivateKey,
-    /// Whether its owner or the entryway deactivated it.
+    /// Whether the owner or the entryway deactivated the account.
     pub deactivated: bool,
-    /// Moderators put it away.
+    /// Whether moderators took the account down.
     pub taken_down: bool,
     /// Records by `collection/key`.
     pub records: BTreeMap<String, Value>,
@@ -43,7 +43,7 @@ impl Account {
         }
     }
 
-    /// The word for its state. None when all is well.
+    /// Returns the name of the account's state. Returns `None` for an active account.
     pub(super) fn status(&self) -> Option<&'static str> {
         match (self.taken_down, self.deactivated) {
             (true, _) => Some("takendown"),
@@ -57,7 +57,7 @@ impl Account {
 #[derive(Debug, Default)]
 pub(super) struct Accounts {
     accounts: BTreeMap<Did, Account>,
-    /// Keys for accounts to come, by their `did:key` or by the DID they are for.
+    /// Keys for accounts to come, by their `did:key` or by the DID that they are for.
     reserved: BTreeMap<String, K256PrivateKey>,
 }
 
@@ -82,12 +82,12 @@ impl Accounts {
         self.accounts.remove(did);
     }
 
-    /// Changes an account. False when it is not there.
+    /// Changes an account. Returns whether the host has the account.
     pub(super) fn change(&mut self, did: &Did, change: impl FnOnce(&mut Account)) -> bool {
         self.accounts.get_mut(did).map(change).is_some()
     }
 
-    /// The key for an account to come: for a DID always the same until it is used.
+    /// Returns a key for an account to come. A DID gets the same key until it is used.
     pub(super) fn reserve(&mut self, did: Option<&Did>) -> K256PrivateKey {
         if let Some(key) = did.and_then(|did| self.reserved.get(did.as_str())) {
             return key.clone();
@@ -110,8 +110,8 @@ impl Accounts {
     }
 }
 
-/// A key no other host of any test run has: the time, the process and a count, hashed. Tests need
-/// no better.
+/// Makes a key that no other host of any test run has. It is a hash of the time, the process and a
+/// count, which suffices for tests.
 fn fresh_key() -> K256PrivateKey {
     static COUNT: AtomicU64 = AtomicU64::new(0);
     let count = COUNT.fetch_add(1, Ordering::SeqCst);

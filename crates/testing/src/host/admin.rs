@@ -1,4 +1,4 @@
-//! `com.atproto.admin.*` as a host has it.
+//! `com.atproto.admin.*` of a host.
 
 use genkan_protocol::did_document::DidDocument;
 use genkan_protocol::syntax::{Did, Handle};
@@ -35,7 +35,8 @@ impl Pds {
         Ok(http::Response::new(whole("")))
     }
 
-    /// Handles of the service have a short front without dots; others must lead to the account.
+    /// Checks a handle. Under the service's domains it has one label; elsewhere it must lead to the
+    /// account.
     fn check_name(&self, handle: &Handle, did: &Did) -> Result<(), XrpcError> {
         let refuse = |message: &'static str| Err(XrpcError::new(400, "InvalidHandle", message));
         let settings = self.settings();
@@ -77,7 +78,7 @@ impl Pds {
         Ok(loopback::json(200, &answer))
     }
 
-    /// Wakes an account, if its document still names this host and its key.
+    /// Activates an account if its document still names this host and its key.
     async fn activate(&self, did: &Did) -> Result<(), XrpcError> {
         let account = locked(&self.accounts).find(did).cloned();
         let account =
@@ -143,7 +144,7 @@ impl Pds {
         Some(info)
     }
 
-    /// The document, never from memory.
+    /// Resolves a DID without a cache.
     pub(super) async fn resolve(&self, did: &Did) -> Option<DidDocument> {
         let client = Client::new(&self.settings().directory_url?);
         let request = client.request(http::Method::GET, &format!("/{did}")).body(String::new()).ok()?;
@@ -152,12 +153,12 @@ impl Pds {
     }
 }
 
-/// A parameter of the query.
+/// Returns a parameter of the query.
 pub(super) fn parameter(seen: &Seen, name: &str) -> Option<String> {
     parameters(seen, name).into_iter().next()
 }
 
-/// All values of a parameter.
+/// Returns all values of a parameter.
 pub(super) fn parameters(seen: &Seen, name: &str) -> Vec<String> {
     let pairs: Vec<(String, String)> = serde_html_form::from_str(&seen.query).unwrap_or_default();
     pairs.into_iter().filter(|(key, _)| key == name).map(|(_, value)| value).collect()

@@ -1,4 +1,4 @@
-//! Which method does what, and for whom.
+//! Decides for each request which method answers it, and for whom.
 
 use genkan_protocol::did_document::DidDocument;
 use genkan_protocol::jwt::session::Scope;
@@ -15,7 +15,7 @@ use super::create_account::invalid;
 use super::tokens::{FULL, FULL_TAKENDOWN, STANDARD, STANDARD_QUEUED, STANDARD_TAKENDOWN};
 use crate::loopback::{self, Asked, Reply, Seen, locked};
 
-/// The NSID, or the path of what is no method.
+/// Returns the NSID, or the path if the request is for no method.
 pub(super) fn name_of(request: &Parts) -> String {
     let path = request.uri.path();
     path.strip_prefix("/xrpc/").unwrap_or(path).to_owned()
@@ -77,7 +77,7 @@ impl Pds {
                 let account = match caller {
                     Ok(account) => account,
                     Err(error) => {
-                        // Node reads on what nobody wants, instead of resetting the connection.
+                        // Node reads the rest of the body instead of resetting the connection.
                         let _ = body.collect().await;
                         return Err(error);
                     }
@@ -183,7 +183,7 @@ impl Pds {
         self.ask_passing(seen, None).await
     }
 
-    /// A token for another service. Never for what only the host itself may say.
+    /// Makes a token for another service, except for methods that only the host itself may call.
     fn service_auth(&self, seen: &Seen) -> Result<Reply, XrpcError> {
         let claims = self.access(seen, STANDARD_TAKENDOWN)?;
         let account = locked(&self.accounts).find(&claims.sub).cloned();
@@ -223,8 +223,8 @@ impl Pds {
         ))
     }
 
-    /// Stands for whatever service the host would have asked: says what came, from whom, in which
-    /// words.
+    /// Stands for the service that the host would have called. The answer repeats the request and
+    /// its caller.
     async fn unmatched(&self, seen: &Seen, body: Incoming) -> Result<Reply, XrpcError> {
         let (speaker, _) = self.caller(seen, STANDARD, false)?;
         speaker.needs_rpc(seen)?;
@@ -287,8 +287,8 @@ impl Pds {
     }
 }
 
-/// Methods that the host does at the entryway, signed with the account's key: who may call them,
-/// and whether the account must not be taken down.
+/// Methods that the host forwards to the entryway, signed with the account's key. The value says
+/// who may call them, and whether the account must not be taken down.
 fn signed_method(nsid: &str) -> Option<(&'static [Scope], bool)> {
     Some(match nsid {
         "com.atproto.server.getSession" => (STANDARD_QUEUED, false),

@@ -23,8 +23,8 @@ impl Pds {
         Ok(loopback::json(200, &json!({ "signingKey": key.public().to_did_key() })))
     }
 
-    /// A service token of somebody who brings an account along, signed by the key that the
-    /// directory names for them.
+    /// Checks the service token of a person who moves an account here. It must be signed by the key
+    /// that the directory names for the account.
     async fn check_issuer(&self, authorization: &str) -> Result<(), XrpcError> {
         let untrusted = || XrpcError::new(401, "AuthenticationRequired", "Untrusted issuer");
         let token = authorization.strip_prefix("Bearer ").unwrap_or_default();
@@ -100,7 +100,7 @@ impl Pds {
         ))
     }
 
-    /// Sends the operation to the directory. Any trouble there is an internal error here.
+    /// Sends the operation to the directory. Every failure there is an internal error here.
     async fn publish(&self, directory: Option<&str>, did: &Did, op: &Value) -> Result<(), XrpcError> {
         let failed = || XrpcError::new(500, "InternalServerError", "Internal Server Error");
         let client = Client::new(directory.ok_or_else(failed)?);

@@ -1,5 +1,5 @@
-//! How a host calls its entryway: with the account's own signature, or with the client's header
-//! passed on.
+//! The calls of a host to its entryway: signed with the account's key, or with the client's own
+//! header.
 
 use bytes::Bytes;
 use genkan_protocol::xrpc_error::XrpcError;
@@ -25,7 +25,7 @@ impl Pds {
         self.ask(seen, &entryway.url, Some(format!("Bearer {token}")), input).await
     }
 
-    /// Calls the same method of the entryway with the client's `Authorization`.
+    /// Calls the same method of the entryway with the client's `Authorization` header.
     pub(super) async fn ask_passing(&self, seen: &Seen, input: Option<Value>) -> Result<Reply, XrpcError> {
         let entryway = self.settings().entryway.ok_or_else(no_entryway)?;
         let header = seen.header("authorization");

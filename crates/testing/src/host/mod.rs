@@ -1,7 +1,7 @@
-//! A PDS in entryway mode, faithful to the published one in checks, statuses and names of errors.
+//! A PDS in entryway mode. Its checks, statuses and error names are those of the published PDS.
 //!
 //! It starts as a stand-alone server that makes no accounts, and is configured as its operator
-//! would do it: by the `PDS_*` variables ([`FakeHost::configure`]). Names of requests in its
+//! would do it: by the `PDS_*` variables ([`FakeHost::configure`]). The names of requests in its
 //! journal are NSIDs, `_health` for the health check, and paths for everything outside `/xrpc/`.
 
 mod accounts;
@@ -44,18 +44,18 @@ pub struct FakeHost {
 struct Pds {
     settings: Mutex<Settings>,
     accounts: Mutex<Accounts>,
-    /// Handles outside the service's domains, and whom they lead to.
+    /// Handles outside the service's domains, and the accounts that they lead to.
     names: Mutex<BTreeMap<Handle, Did>>,
-    /// Milliseconds, when a test stops the clock.
+    /// The time in milliseconds, if a test stops the clock.
     clock: Mutex<Option<Arc<AtomicI64>>>,
     /// The number of account creations that still fail after their operation is published.
     failing: AtomicUsize,
-    /// Proofs that were used.
+    /// The proofs that were used.
     proofs: Mutex<BTreeSet<String>>,
 }
 
 impl FakeHost {
-    /// Starts a host with no entryway. Its password for administration is `admin_password`.
+    /// Starts a host with no entryway. `admin_password` is its administrator's password.
     pub async fn start(admin_password: &str) -> Self {
         let pds = Arc::new(Pds {
             settings: Mutex::new(Settings::new(admin_password)),
@@ -78,72 +78,73 @@ impl FakeHost {
         Self { loopback, pds }
     }
 
-    /// Takes the variables that the operator would set, in lines of `NAME=value`. Others than
-    /// `PDS_*` are passed over.
+    /// Takes the variables that the operator would set, in lines of `NAME=value`. Variables other
+    /// than `PDS_*` are ignored.
     ///
     /// # Panics
     ///
-    /// If one cannot be used, as the server would fail to start.
+    /// If a variable cannot be used. The server would then fail to start.
     pub fn configure(&self, lines: &str) {
         locked(&self.pds.settings).read(lines);
     }
 
-    /// Its public URL.
+    /// Returns the host's public URL.
     pub fn url(&self) -> String {
         self.pds.settings().public_url
     }
 
-    /// Its own DID.
+    /// Returns the host's own DID.
     pub fn did(&self) -> String {
         self.pds.settings().service_did
     }
 
-    /// The password of its administrator.
+    /// Returns the administrator's password.
     pub fn admin_password(&self) -> String {
         self.pds.settings().admin_password
     }
 
-    /// Goes by this clock (milliseconds since the epoch) from now on.
+    /// Makes the host use this clock (milliseconds since the epoch) from now on.
     pub fn set_clock(&self, clock: Arc<AtomicI64>) {
         *locked(&self.pds.clock) = Some(clock);
     }
 
-    /// Lets the next accounts fail after their operation was published, as when the disk is full.
+    /// Makes the next account creations fail after their operation was published, as with a full
+    /// disk.
     pub fn fail_after_publishing(&self, times: usize) {
         self.pds.failing.store(times, Ordering::SeqCst);
     }
 
-    /// Lets a handle outside the service's domains lead to an account.
+    /// Makes a handle outside the service's domains lead to an account.
     pub fn know_name(&self, handle: &Handle, did: &Did) {
         locked(&self.pds.names).insert(handle.clone(), did.clone());
     }
 
-    /// An account.
+    /// Returns an account.
     pub fn account(&self, did: &Did) -> Option<Account> {
         locked(&self.pds.accounts).find(did).cloned()
     }
 
-    /// Every account.
+    /// Returns every account.
     pub fn accounts(&self) -> Vec<Account> {
         locked(&self.pds.accounts).all().cloned().collect()
     }
 
-    /// The key that signs for an account.
+    /// Returns the key that signs for an account.
     pub fn account_key(&self, did: &Did) -> Option<K256PrivateKey> {
         self.account(did).map(|account| account.key)
     }
 
-    /// Loses an account, as if it had moved away.
+    /// Removes an account, as if it had moved to another host.
     pub fn lose(&self, did: &Did) {
         locked(&self.pds.accounts).remove(did);
     }
 
-    /// Takes an account down without telling the entryway, as a moderator at the host can.
+    /// Takes an account down without a call to the entryway, as a moderator at the host can.
     pub fn take_down(&self, did: &Did) {
         locked(&self.pds.accounts).change(did, |account| account.taken_down = true);
     }
 
-    /// Gives an account a blob of `size` bytes of [`pattern`], and says its CID.
+    /// Gives an account a blob of `size` bytes of [`pattern`], and returns its CID.
     pub fn put_blob(&self, did: &Did, size: u64) -> String {
         let cid = format!("pattern-{size}");
         locked(&self.pds.accounts)
@@ -166,7 +167,7 @@ impl Deref for FakeHost {
 }
 
 impl Pds {
-    /// Whether this account is one to trip over.
+    /// Returns whether this account creation is one that must fail.
     fn trips(&self) -> bool {
         let one_less = |left: usize| left.checked_sub(1);
         self.failing.fetch_update(Ordering::SeqCst, Ordering::SeqCst, one_less).is_ok()
@@ -176,7 +177,7 @@ impl Pds {
         locked(&self.settings).clone()
     }
 
-    /// Seconds since the epoch.
+    /// Returns the seconds since the epoch.
     fn now(&self) -> i64 {
         match locked(&self.clock).as_ref() {
             Some(clock) => clock.load(Ordering::SeqCst) / 1000,

@@ -1,5 +1,4 @@
-//! Apps' tokens and the proofs beside them, as the published host checks them, and what their scope
-//! allows.
+//! Checks of apps' tokens, proofs and scopes, as the published host makes them.
 
 use genkan_protocol::oauth::access_token::Token;
 use genkan_protocol::oauth::dpop::{self, Expected};
@@ -11,17 +10,17 @@ use serde_json::{Value, json};
 use super::Pds;
 use crate::loopback::{Reply, Seen, locked};
 
-/// Whom a request speaks for, by a session or by a grant.
+/// The account that a request acts for, by a session or by a grant.
 #[derive(Clone, Debug)]
 pub(super) struct Speaker {
     pub(super) did: Did,
-    /// As the token has it.
+    /// The scope, as the token has it.
     pub(super) scope: Value,
-    /// What an app may do. None for a session.
+    /// What the app may do. `None` for a session.
     scopes: Option<Scopes>,
 }
 
-/// Whether a request comes with the scheme of bound tokens.
+/// Returns whether the request uses the scheme of bound tokens.
 pub(super) fn is_bound(seen: &Seen) -> bool {
     // RFC 9110 §11.1: schemes are compared without regard to case.
     seen.header("authorization").get(..5).is_some_and(|scheme| scheme.eq_ignore_ascii_case("dpop "))
@@ -96,7 +95,7 @@ impl Speaker {
 }
 
 impl Pds {
-    /// Checks an app's token, and the proof beside it, which is used up.
+    /// Checks an app's token and its proof, and marks the proof as used.
     pub(super) fn app(&self, seen: &Seen) -> Result<Speaker, XrpcError> {
         let settings = self.settings();
         let (_, token) = seen.header("authorization").split_once(' ').unwrap_or_default();

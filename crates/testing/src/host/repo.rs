@@ -18,7 +18,7 @@ use super::admin::parameter;
 use super::create_account::invalid;
 use crate::loopback::{self, Body, Reply, Seen, locked, whole};
 
-/// A blob: its bytes while it is small, else only how to make them again.
+/// A blob. It has its bytes if it is small, and otherwise only a recipe to make them again.
 #[derive(Clone, Debug)]
 pub(super) struct Blob {
     size: u64,
@@ -46,7 +46,7 @@ impl Blob {
     }
 }
 
-/// `size` bytes that are always the same, made as they are read.
+/// Makes a body of `size` bytes that are always the same. The bytes are made while they are read.
 pub fn pattern(size: u64) -> Body {
     const PIECE: usize = 64 * 1024;
     // 251 is a prime, so within a piece the pattern does not line up with buffers whose size is a
@@ -181,7 +181,7 @@ impl Pds {
         }
     }
 
-    /// Takes a blob as it streams in. Of a large one only its length and its hash remain.
+    /// Reads a blob as a stream. Only the length and the hash of a large blob are kept.
     pub(super) async fn upload_blob(
         &self,
         seen: &Seen,
@@ -217,7 +217,7 @@ impl Pds {
 
 const SMALL: u64 = 1024 * 1024;
 
-/// Refuses reads of a deactivated account or of one that was taken down.
+/// Refuses reads of an account that is deactivated or taken down.
 pub(super) fn refuse_hidden(account: &Account) -> Result<(), XrpcError> {
     let did = &account.did;
     match account.status() {

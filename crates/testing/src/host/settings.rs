@@ -1,4 +1,4 @@
-//! The variables a host is configured by.
+//! The variables that configure a host.
 
 use std::sync::Arc;
 
@@ -14,16 +14,16 @@ pub(super) struct Settings {
     pub(super) directory_url: Option<String>,
     pub(super) handle_domains: Vec<String>,
     pub(super) entryway: Option<Entryway>,
-    /// The nonces of proofs. The host has its own until it is configured with others.
+    /// The nonces of proofs. A host has random ones until it is configured.
     pub(super) nonces: Arc<Nonces>,
-    /// The parts of an entryway that came so far.
+    /// The parts of an entryway that are set so far.
     url: Option<String>,
     did: Option<String>,
     verify_key: Option<PublicKey>,
     rotation_key: Option<String>,
 }
 
-/// The entryway it stands behind.
+/// The host's entryway.
 #[derive(Clone, Debug)]
 pub(super) struct Entryway {
     pub(super) url: String,

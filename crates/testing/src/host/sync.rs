@@ -1,4 +1,4 @@
-//! Repositories and blobs for everyone.
+//! Public reads of repositories and blobs.
 
 use genkan_protocol::syntax::Did;
 use genkan_protocol::xrpc_error::XrpcError;
@@ -15,7 +15,7 @@ use super::tokens::STANDARD_TAKENDOWN;
 use crate::loopback::{self, Reply, Seen, locked};
 
 impl Pds {
-    /// The account that a read is about. Its owner reads on when others may not.
+    /// Returns the account that a read is for. Its owner may read it also while others may not.
     fn read_of(&self, seen: &Seen) -> Result<Account, XrpcError> {
         let did = parameter(seen, "did").ok_or_else(|| invalid("Params must have the property \"did\""))?;
         let not_found = || XrpcError::new(400, "RepoNotFound", format!("Could not find repo for DID: {did}"));
@@ -41,8 +41,8 @@ impl Pds {
         Ok(loopback::json(200, &json!({ "cids": cids })))
     }
 
-    /// A file of the size the test chose, its length not announced, as the published host streams
-    /// it.
+    /// Makes a file of the size that the test chose. Its length is not announced, as the published
+    /// host streams it.
     pub(super) fn repo_file(&self, seen: &Seen) -> Result<Reply, XrpcError> {
         let account = self.read_of(seen)?;
         let body = pattern(account.repo_size);

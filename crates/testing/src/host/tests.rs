@@ -236,7 +236,7 @@ async fn it_speaks_for_accounts_and_passes_on_what_it_does_not_know() {
     let stage = Stage::start().await;
     let did = stage.account("alice.example.test").await;
     let own = stage.client().bearer(&sign_access(&stage.tokens, &stage.claims(&did)));
-    // Nobody listens at the entryway of this test.
+    // The entryway of this test cannot be reached.
     assert_eq!(own.query("com.atproto.server.getSession", &[]).await.summary(), "502 InternalServerError");
 
     let protected = [("aud", "did:web:x.example"), ("lxm", "com.atproto.server.getSession")];

@@ -1,4 +1,4 @@
-//! Whom a request speaks for, as the published host decides it.
+//! Decides which account a request acts for, as the published host does.
 
 use genkan_protocol::jwt::session::{AccessClaims, Kind, RefreshClaims, Scope, Token};
 use genkan_protocol::service_auth;
@@ -10,7 +10,7 @@ use super::oauth::{Speaker, is_bound};
 use super::{FakeHost, Pds};
 use crate::loopback::{Seen, locked};
 
-/// Everything a session may be good for, but for what says more about itself.
+/// The scope of a full session, for methods that name no other scopes.
 pub(super) const FULL: &[Scope] = &[Scope::Access];
 pub(super) const STANDARD: &[Scope] = &[Scope::Access, Scope::AppPassPrivileged, Scope::AppPass];
 pub(super) const STANDARD_QUEUED: &[Scope] =
@@ -53,8 +53,8 @@ impl Pds {
         Ok(Speaker::by_session(claims.sub, json!(claims.scope)))
     }
 
-    /// Checks an access token, and that its account is here and not taken down; with `writes`, that
-    /// it is active.
+    /// Checks an access token, and that its account is here and not taken down. With `writes`, the
+    /// account must also be active.
     pub(super) fn caller(
         &self,
         seen: &Seen,
@@ -105,7 +105,7 @@ impl Pds {
         Err(XrpcError::new(401, "AuthMissing", "Authentication Required"))
     }
 
-    /// A token by which this host speaks for an account, for one method or for any.
+    /// Makes a token by which this host acts for an account, for one method or for any.
     pub(super) fn service_token(&self, account: &Account, aud: &str, lxm: Option<&str>) -> String {
         let now = self.now();
         service_auth::sign(
@@ -124,7 +124,7 @@ impl Pds {
 }
 
 impl FakeHost {
-    /// A token by which this host speaks for an account to its entryway.
+    /// Makes a token by which this host acts for an account at its entryway.
     ///
     /// # Panics
     ///
@@ -136,7 +136,7 @@ impl FakeHost {
     }
 }
 
-/// The value of a Basic `Authorization`.
+/// Returns the value of a Basic `Authorization` header.
 pub(super) fn basic(user: &str, password: &str) -> String {
     format!("Basic {}", data_encoding::BASE64.encode(format!("{user}:{password}").as_bytes()))
 }
