@@ -1,8 +1,8 @@
-//! An OAuth app that makes its proofs before the time is taken, so that the time is the server's.
+//! An OAuth app that makes its proofs before a run, so that only the server's time is measured.
 //!
 //! It reads commands from standard input, one per line: `dpop SECONDS TARGET`, `issue COUNT` and
-//! `refresh GRANTS SECONDS`. A command prepares itself and prints `ready`. The next line, whatever
-//! it says, starts it. Its figures are printed as those of [`crate::load`].
+//! `refresh GRANTS SECONDS`. After its preparation a command prints `ready`. The next line starts
+//! it, whatever it says. The figures are printed as those of [`crate::load`].
 
 use std::io::BufRead as _;
 use std::net::SocketAddr;
@@ -59,7 +59,7 @@ impl Bench {
         app
     }
 
-    /// Requests that are forwarded to the host, each with a proof of its own.
+    /// Sends requests that are forwarded to the host, each with a proof of its own.
     async fn dpop(&self, app: &App, seconds: f64, target: &str) -> Result<()> {
         // The access token is the app's first one: a run ends long before the token expires.
         let token = app.access.clone();

@@ -1,5 +1,5 @@
-//! A fake directory and a fake host, with which a real Genkan signs an account up. The stub takes
-//! the host's place afterwards.
+//! A fake directory and a fake host, with which a real Genkan signs an account up. Afterwards the
+//! stub replaces the host.
 
 use std::io::BufRead as _;
 

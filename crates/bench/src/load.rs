@@ -139,8 +139,8 @@ async fn client(address: SocketAddr, requests: &Requests, until: Instant, counts
     Ok(())
 }
 
-/// Connects from 127.0.0.2. The host behind the proxy has 127.0.0.1, and Genkan reads requests from
-/// a host's address as made for somebody else.
+/// Connects from 127.0.0.2. The host behind the proxy has 127.0.0.1, and Genkan takes requests from
+/// a host's address as requests that the host makes for a client.
 async fn connect(address: SocketAddr) -> Result<TcpStream> {
     let socket = TcpSocket::new_v4()?;
     socket.set_nodelay(true)?;

@@ -18,7 +18,7 @@ pub(crate) async fn serve(address: SocketAddr) -> Result<()> {
     }
 }
 
-/// Answers request after request until the connection ends, for whatever reason.
+/// Answers one request after the other until the connection ends.
 async fn connection(mut stream: TcpStream) -> Result<()> {
     let small = small();
     let mut buffer = vec![0; 16 << 10];

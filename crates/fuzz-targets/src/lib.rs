@@ -24,8 +24,8 @@ pub struct Target {
     pub run: fn(&[u8]),
 }
 
-/// All targets. A new one also needs a binary in `fuzz/` and seeds in `fuzz/corpus/`; a test says
-/// so.
+/// All targets. A new one also needs a binary in `fuzz/` and seeds in `fuzz/corpus/`, as a test
+/// checks.
 pub const TARGETS: &[Target] = &[
     Target { name: "answer_chunks", run: http::answer_chunks },
     Target { name: "answer_head", run: http::answer_head },
@@ -51,7 +51,7 @@ pub const TARGETS: &[Target] = &[
     Target { name: "service_auth", run: tokens::service_auth },
 ];
 
-/// The bytes as text, for parsers that take text.
+/// Returns the bytes as text, for parsers that take text.
 fn text(bytes: &[u8]) -> Option<&str> {
     std::str::from_utf8(bytes).ok()
 }

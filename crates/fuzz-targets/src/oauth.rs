@@ -7,7 +7,7 @@ use genkan_protocol::oauth::scope::{Scope, Scopes};
 
 use crate::text;
 
-/// A client id. Its text is the only spelling of its URL.
+/// Parses a client id. Its text is the only spelling of its URL.
 pub fn client_id(bytes: &[u8]) {
     let Some(text) = text(bytes) else { return };
     if let Ok(id) = ClientId::parse(text, &[]) {
@@ -19,7 +19,7 @@ pub fn client_id(bytes: &[u8]) {
     }
 }
 
-/// A client's metadata document.
+/// Parses a client's metadata document.
 pub fn client_metadata(json: &[u8]) {
     let id = ClientId::parse("https://a.bc/d", &[]).expect("it is a client id");
     if let Ok(metadata) = ClientMetadata::parse(json, &id) {
@@ -28,7 +28,7 @@ pub fn client_metadata(json: &[u8]) {
     }
 }
 
-/// The form of an authorization or token request.
+/// Parses the form of an authorization or token request.
 pub fn form(body: &[u8]) {
     let Ok(form) = Form::parse(body) else { return };
     assert!(AuthorizationRequest::parse(&form).is_err() || form.get("state").is_some());
@@ -36,7 +36,7 @@ pub fn form(body: &[u8]) {
     let _ = form.client_assertion();
 }
 
-/// A scope, and a list of scopes.
+/// Parses a scope, and a list of scopes.
 pub fn scope(bytes: &[u8]) {
     let Some(text) = text(bytes) else { return };
     if let Ok(scope) = text.parse::<Scope>() {

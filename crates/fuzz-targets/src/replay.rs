@@ -1,7 +1,7 @@
 //! A replay of the committed corpus, and of mutations of it, on stable Rust.
 //!
-//! Mutations come from a seeded generator, so that each run tries the inputs of the last one in the
-//! same order. A faster machine only gets further.
+//! Mutations come from a generator with a fixed seed, so that every run tries the same inputs in
+//! the same order. A faster machine only tries more of them.
 
 #![expect(clippy::disallowed_methods, reason = "a replay is bounded by real time")]
 
@@ -18,7 +18,7 @@ use crate::Target;
 /// The outcome of one target.
 #[derive(Debug)]
 pub struct Replay {
-    /// How many inputs were tried.
+    /// The number of inputs that were tried.
     pub inputs: usize,
     /// The first input that made the target panic.
     pub failure: Option<Vec<u8>>,
@@ -64,19 +64,18 @@ pub fn replay(target: &Target, corpus: &[Vec<u8>], time: Duration) -> Replay {
     Replay { inputs, failure: None }
 }
 
-/// How many mutations are kept to be mutated further.
+/// The number of mutations that are kept to be mutated further.
 const POOL: usize = 64;
 
 /// The longest mutation, in bytes.
 const LONGEST: usize = 4096;
 
 fn holds(target: &Target, input: &[u8]) -> bool {
-    // A target takes bytes and gives nothing back: there is no state that a panic could leave
-    // broken.
+    // A target takes bytes and returns nothing, so a panic cannot leave broken state.
     catch_unwind(AssertUnwindSafe(|| (target.run)(input))).is_ok()
 }
 
-/// An input as a string of Rust, to be pasted into a test.
+/// An input as a Rust string literal, for use in a test.
 #[derive(Debug)]
 pub struct Escaped<'a>(pub &'a [u8]);
 
@@ -107,7 +106,7 @@ impl Generator {
 
     fn byte(&mut self) -> u8 {
         match self.below(4) {
-            // Bytes on which most of the grammars turn.
+            // Bytes that have a meaning in most of the grammars.
             0 | 1 => *self.choose(b"\0\r\n\t :;,.?&=#%/\\\"'[]{}<>@+-_~*09azAZ\x7f\x80\xff"),
             2 => u8::try_from(0x20 + self.below(0x5f)).unwrap_or(b' '),
             _ => u8::try_from(self.below(256)).unwrap_or_default(),
@@ -119,7 +118,7 @@ impl Generator {
         items.get(at).expect("the list is not empty, and the index is below its length")
     }
 
-    /// One to four random changes to one of the inputs.
+    /// Makes one to four random changes to one of the inputs.
     fn mutation_of(&mut self, pool: &[Vec<u8>]) -> Vec<u8> {
         let mut input = self.choose(pool).clone();
         for _ in 0..=self.below(4) {

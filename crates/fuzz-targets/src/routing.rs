@@ -6,8 +6,8 @@ use url::form_urlencoded;
 
 use crate::text;
 
-/// A path and, after the first `?`, a query. Another parser of queries finds no other account than
-/// the edge: else a host might read about an account that the edge did not check.
+/// Finds the method and the account of a path and a query. Another parser of queries must find the
+/// same account. Otherwise a host could answer for an account that the edge did not check.
 pub fn target(bytes: &[u8]) {
     let Some(text) = text(bytes) else { return };
     let (path, query) = match text.split_once('?') {
@@ -21,7 +21,7 @@ pub fn target(bytes: &[u8]) {
     for parameter in ["repo", "did"] {
         let Some(account) = fuzzing::account(query, parameter) else { continue };
         assert!(account.parse::<AtIdentifier>().is_ok_and(|parsed| parsed.as_str() == account));
-        // None where only the edge reads the name so: `repo[]=…` is a list to some parsers.
+        // `None` if only the edge reads this name: `repo[]=…` is a list to some parsers.
         let pairs = form_urlencoded::parse(query.unwrap_or_default().as_bytes());
         let found: Vec<_> = pairs
             .filter(|(name, _)| name == parameter)

@@ -1,4 +1,4 @@
-//! Tokens: nothing that a stranger signs, or does not sign, is accepted.
+//! Tokens: none without a signature, or with another key's signature, is accepted.
 
 use genkan_protocol::crypto::K256PrivateKey;
 use genkan_protocol::jwt::{Unverified, session};
@@ -9,7 +9,7 @@ use genkan_protocol::oauth::{access_token, client_assertion, jws};
 
 use crate::text;
 
-/// A session or access token. The fuzzer has no key, so no token verifies.
+/// Verifies a session or access token. The fuzzer has no key, so no token verifies.
 pub fn jwt(bytes: &[u8]) {
     let Some(token) = text(bytes) else { return };
     let key = K256PrivateKey::from_bytes(&[7; 32]).expect("seven is a key").public();
@@ -22,7 +22,7 @@ pub fn jwt(bytes: &[u8]) {
     }
 }
 
-/// A service token.
+/// Verifies a service token.
 pub fn service_auth(bytes: &[u8]) {
     let Some(token) = text(bytes) else { return };
     if let Ok(parsed) = genkan_protocol::service_auth::parse(token) {
@@ -30,7 +30,8 @@ pub fn service_auth(bytes: &[u8]) {
     }
 }
 
-/// A DPoP proof, and a client assertion. The expected nonce is secret, so no proof is good.
+/// Verifies a DPoP proof and a client assertion. The expected nonce is secret, so no proof is
+/// valid.
 pub fn dpop_proof(bytes: &[u8]) {
     let Some(proof) = text(bytes) else { return };
     let nonces = Nonces::new(&[0; 32], Nonces::INTERVAL);
@@ -43,7 +44,7 @@ pub fn dpop_proof(bytes: &[u8]) {
     }
 }
 
-/// A public key as JSON, alone and in a set.
+/// Parses a public key as JSON, alone and in a set.
 pub fn jwk(bytes: &[u8]) {
     if let Ok(key) = Jwk::parse(bytes) {
         let shown = serde_json::to_vec(&key).expect("a key has a JSON form");

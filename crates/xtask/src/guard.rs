@@ -19,7 +19,7 @@ pub fn watch(pid: u32) -> Result<()> {
     tell(&format!("+{pid}"))
 }
 
-/// Tells the guard that a child has ended and was waited for.
+/// Reports to the guard that a child has ended and was waited for.
 pub fn forget(pid: u32) {
     // When the guard itself is gone there is nothing to forget.
     let _ = tell(&format!("-{pid}"));

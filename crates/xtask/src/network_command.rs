@@ -98,7 +98,8 @@ impl StopSignal {
     }
 
     pub fn wait(&self) {
-        // An error would mean that all senders are gone. The signal handler keeps one for ever.
+        // An error would mean that all senders are gone. The signal handler keeps one until the
+        // process ends.
         let _ = self.0.recv();
     }
 }

@@ -40,7 +40,7 @@ impl Dialect {
                     )
                     .await?;
             }
-            // A statement that hangs must not keep one of the few connections for ever.
+            // The pool has few connections. A statement that hangs must not keep one of them.
             Self::Postgres => {
                 connection.execute("SET statement_timeout = '10s'").await?;
             }

@@ -50,7 +50,7 @@ struct HostKeys {
 }
 
 impl Ring {
-    /// Unseals every key, and creates the rotation key and the internal key if there are none.
+    /// Unseals every key, and creates a missing rotation key or internal key.
     ///
     /// `rotation` is the PLC rotation key from the settings, which takes the place of a generated
     /// one.

@@ -29,7 +29,7 @@ pub(crate) enum Route<'a> {
     /// To the PDS of the account that this token speaks for.
     Caller { shown: PresentedToken<'a> },
     /// To the PDS of this account, without a credential. The token counts only where the operator
-    /// lets no one read without one.
+    /// does not allow reads without one.
     Target { account: Target<'a>, shown: Option<PresentedToken<'a>> },
     /// To the PDS of this account; with the token, if it is good and the account's own.
     SelfRead { account: Target<'a>, shown: PresentedToken<'a> },

@@ -224,7 +224,8 @@ impl Row {
 }
 
 impl AppAccess {
-    /// The scope value that a grant must cover, as apps ask for it. `None` if there is none.
+    /// The scope value that a grant must cover, as apps ask for it. `None` if no scope value is
+    /// needed.
     pub(crate) fn scope(self) -> Option<String> {
         match self {
             Self::Any | Self::Never(_) => None,

@@ -61,7 +61,7 @@ pub(super) const ALL: &[Limit] = &[CPU, RATE, P99];
 pub(super) const WITHOUT_P99: &[Limit] = &[CPU, RATE, Limit { bound: Bound::Unbounded, ..P99 }];
 
 impl Comparison {
-    /// Runs a workload on both binaries in turn, after one short run of each to warm up.
+    /// Runs a workload on both binaries alternately, after one short run of each to warm up.
     ///
     /// `run` gets the binary and whether the run counts. Which binary goes first changes with every
     /// round, so that neither is always the one that follows the other's load.

@@ -184,7 +184,7 @@ impl Bench {
         Ok(())
     }
 
-    /// Runs a row for nginx and Genkan in turn, after a short run of each to warm up.
+    /// Runs a row for nginx and Genkan alternately, after a short run of each to warm up.
     fn both(&self, what: &str, connections: usize, target: &str) -> Result<(Vec<Sample>, Vec<Sample>)> {
         let step = Step::start(what);
         let run =
@@ -192,7 +192,7 @@ impl Bench {
         let (mut nginx, mut genkan) = (Vec::new(), Vec::new());
         run(&self.nginx, WARM_UP)?;
         run(&self.genkan, WARM_UP)?;
-        // In turn and not one after the other: what else the machine does falls on both alike.
+        // The runs alternate, so that other load of the machine affects both alike.
         for _ in 0..self.rounds {
             nginx.push(run(&self.nginx, self.seconds)?);
             genkan.push(run(&self.genkan, self.seconds)?);

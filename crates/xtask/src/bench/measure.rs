@@ -19,7 +19,7 @@ pub(super) struct Sample {
     pub(super) cpu_per_mib: f64,
     /// Microseconds from a request's first byte to its answer's last.
     pub(super) p50: f64,
-    /// As `p50`.
+    /// Like `p50`, for the slowest percent.
     pub(super) p99: f64,
 }
 

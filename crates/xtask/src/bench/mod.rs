@@ -1,9 +1,9 @@
 //! `cargo xtask bench forward` and `bench oauth`: the cost that Genkan adds to a request.
 //!
-//! A bench compares within one run, since figures move with the machine and ratios within a run do
-//! not: Genkan beside nginx (`forward`, `oauth`), or a new Genkan beside an older one
-//! (`against`). The proxy under test has a core to itself; the host behind it and the clients
-//! before it share another. Each row runs for both proxies in turn, several times over.
+//! A bench compares two proxies within one run, because figures depend on the machine and ratios
+//! within a run do not. The two are Genkan and nginx (`forward`, `oauth`), or a new Genkan and an
+//! older one (`against`). The proxy under test has a core to itself. The host behind it and the
+//! clients share another core. The runs of both proxies alternate, several times for each row.
 
 mod against;
 mod forward;

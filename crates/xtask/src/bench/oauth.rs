@@ -96,7 +96,7 @@ fn refresh(seconds: u32) -> String {
     format!("refresh {GRANTS} {seconds}")
 }
 
-/// A Genkan, an app that is signed in there, and the stand-in for the account's host.
+/// A Genkan, an app with a grant there, and the stand-in for the account's host.
 ///
 /// The app makes its proofs before each run, so that the time of a run is the server's.
 struct Target {

@@ -170,7 +170,7 @@ async fn c17_what_a_hostile_pds_serves_does_nothing_on_our_origin() {
     }
 }
 
-/// Every kind of answer that is none.
+/// Every way in which an answer can fail to arrive.
 #[tokio::test]
 async fn c17_garbage_is_502_and_silence_504() {
     let head = "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n";

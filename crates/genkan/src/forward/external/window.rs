@@ -89,7 +89,7 @@ impl Window {
 }
 
 impl RateLimitReport {
-    /// Reads the rate-limit headers of an answer. Returns `None` if there are none.
+    /// Reads the rate-limit headers of an answer. Returns `None` if it has no such headers.
     pub(super) fn of(status: StatusCode, headers: &HeaderMap, clock: Timestamp) -> Option<Self> {
         let number = |name: &str| headers.get(name)?.to_str().ok()?.trim().parse::<u64>().ok();
         let is_over = status == StatusCode::TOO_MANY_REQUESTS;

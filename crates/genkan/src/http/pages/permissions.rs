@@ -13,7 +13,7 @@ use crate::oauth::{Permission, SetView};
 #[derive(Debug)]
 pub(super) struct Group {
     pub(super) title: &'static str,
-    /// The warning of the group. Empty if there is none.
+    /// The warning of the group. Can be empty.
     pub(super) warning: &'static str,
     pub(super) permissions: Vec<PermissionRow>,
 }
@@ -25,7 +25,7 @@ pub(super) struct PermissionRow {
     pub(super) id: String,
     pub(super) value: String,
     pub(super) text: String,
-    /// Further detail. Empty if there is none.
+    /// Further detail. Can be empty.
     pub(super) detail: String,
     /// The single permissions that it contains, one per line.
     pub(super) parts: Vec<String>,

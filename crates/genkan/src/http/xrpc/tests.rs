@@ -15,8 +15,8 @@ use crate::http::router::own_methods;
 use crate::routing::{Callers, MethodKind, Row, Rule, table};
 use crate::telemetry::metrics::Metrics;
 
-/// A row that says Genkan answers and has no handler, or a handler whose row says otherwise, is a
-/// lie in `docs/routing.md`.
+/// Each row that says Genkan answers has a handler, and each handler has such a row. Otherwise
+/// `docs/routing.md` would be wrong.
 #[test]
 fn every_row_that_genkan_answers_has_a_handler_and_every_handler_a_row() {
     let answered: Vec<&str> =

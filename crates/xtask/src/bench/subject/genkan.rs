@@ -1,8 +1,8 @@
 //! Genkan as it is shipped, with an account that signed up as any account does.
 //!
 //! Everything that is on by default is on: the PLC proxy, jobs, metrics, and rate limits. The
-//! limits are so high that one client may go on for ever, and each request is counted all the same.
-//! Only the request log is off, as nginx's is.
+//! limits are so high that one client never reaches them, but each request is counted. Only the
+//! request log is off, as nginx's is.
 //!
 //! A sign-up needs a directory and a host that know the protocol, which the stub does not.
 //! So a fake host takes part in the sign-up, and the stub takes its port afterwards.

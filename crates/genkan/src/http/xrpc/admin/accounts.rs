@@ -87,7 +87,7 @@ pub(crate) async fn get_account_infos(
     Ok(Json(Infos { infos }))
 }
 
-/// From the operator, or passed on by the account's host.
+/// Serves the operator, and hosts that pass their operator's call on.
 pub(crate) async fn update_account_email(
     State(app): State<App>,
     admin: AdminPassword<UpdateAccountEmail>,
@@ -100,7 +100,8 @@ pub(crate) async fn update_account_email(
     Ok(app.accounts.set_email(&account.did, &email, by.actor(&account)).await?)
 }
 
-/// From the operator, or passed on by the account's host. Ends every session.
+/// Serves the operator, and hosts that pass their operator's call on. Ends every session of the
+/// account.
 pub(crate) async fn update_account_password(
     State(app): State<App>,
     admin: AdminPassword<UpdateAccountPassword>,

@@ -1,4 +1,5 @@
-//! `com.atproto.admin.*`: methods for the operator's tools, and for hosts that pass their calls on.
+//! `com.atproto.admin.*`: methods for the operator's tools, and for hosts that pass calls of these
+//! tools on.
 
 pub(crate) mod accounts;
 pub(crate) mod invites;

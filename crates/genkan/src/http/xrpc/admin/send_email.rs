@@ -18,7 +18,7 @@ method!(SendEmail, "com.atproto.admin.sendEmail");
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Input {
     recipient_did: Did,
-    /// HTML.
+    /// The body of the e-mail, as HTML.
     content: String,
     #[serde(default)]
     subject: Option<String>,
@@ -29,8 +29,8 @@ pub(crate) struct Output {
     sent: bool,
 }
 
-/// From the operator, or from the recipient's host in the name of its moderators: signed with the
-/// recipient's key.
+/// Serves the operator, and the recipient's host for its moderators. The host's call is signed with
+/// the recipient's key.
 pub(crate) async fn send_email(
     State(app): State<App>,
     caller: OperatorOrAccount<SendEmail>,

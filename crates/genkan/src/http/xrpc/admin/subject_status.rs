@@ -1,4 +1,5 @@
-//! `com.atproto.admin.updateSubjectStatus`: for whole accounts. Records and blobs are the host's.
+//! `com.atproto.admin.updateSubjectStatus` for whole accounts. Calls for records and blobs go to
+//! the host.
 
 use axum::Json;
 use axum::extract::State;
@@ -44,8 +45,8 @@ pub(crate) async fn update_subject_status(
     if takedown.is_some_and(|it| it.applied) && deactivated.is_some_and(|it| !it.applied) {
         return Err(XrpcError::invalid("an account cannot be taken down and activated at once"));
     }
-    // A subject that is no DID is an account that does not exist, if anything is to be done with
-    // it.
+    // The DID is parsed only if the call changes something. An invalid DID is then an account that
+    // does not exist.
     let account = || did.parse::<Did>().map_err(|_| XrpcError::from(standing::Error::NotFound));
     if let Some(takedown) = takedown {
         let did = &account()?;
@@ -67,7 +68,8 @@ pub(crate) async fn update_subject_status(
     let mut answer = json!({ "subject": input.subject });
     if let (Some(takedown), Some(object)) = (takedown, answer.as_object_mut()) {
         let mut told = json!({ "applied": takedown.applied });
-        // A string or nothing: `null` is neither to clients that check answers.
+        // Clients that check answers against the lexicon refuse `null`, so a missing reference is
+        // left out.
         if let (Some(reference), Some(told)) = (&takedown.r#ref, told.as_object_mut()) {
             told.insert("ref".to_owned(), json!(reference));
         }

@@ -1,5 +1,4 @@
-//! `com.atproto.identity.*`: handles, as far as Genkan answers for them, and operations that Genkan
-//! signs.
+//! `com.atproto.identity.*`: handles, and PLC operations that Genkan signs.
 
 pub(super) mod plc_operation;
 pub(super) mod resolve_handle;

@@ -51,7 +51,7 @@ pub(crate) async fn request_plc_operation_signature(
     Ok(app.emails.send_code(&caller.account, Reason::PlcOperation, language(&headers)).await?)
 }
 
-/// Signs, and does not submit.
+/// Signs an operation. The client submits it.
 pub(crate) async fn sign_plc_operation(
     State(app): State<App>,
     caller: Caller<SignPlcOperation>,

@@ -15,11 +15,11 @@ method!(UpdateHandle, "com.atproto.identity.updateHandle");
 #[derive(Deserialize)]
 pub(crate) struct Input {
     handle: String,
-    /// Added by hosts; not in the lexicon.
+    /// The account, which hosts add. The lexicon does not have it.
     did: Option<String>,
 }
 
-/// From a client with a session, or from a host on a client's behalf.
+/// Serves clients with a session, and hosts for a client.
 pub(crate) async fn update_handle(
     State(app): State<App>,
     caller: Caller<UpdateHandle>,

@@ -39,7 +39,7 @@ pub(crate) async fn request_account_delete(
     Ok(app.emails.send_code(&caller.account, Reason::DeleteAccount, language(&headers)).await?)
 }
 
-/// By password and e-mailed code, without a session.
+/// Deletes an account by its password and an e-mailed code, without a session.
 ///
 /// A deletion that failed at the host can be repeated, because the code is deleted with the account
 /// and not before.
@@ -50,7 +50,7 @@ pub(crate) async fn delete_account(
 ) -> Result<(), XrpcError> {
     let did = input.did.as_str();
     app.count_attempt(Limit::UseCode, &address(from.0)).await?;
-    // A wrong password counts like one at sign-in, or guessing would go on here.
+    // A wrong password counts as one at sign-in. Otherwise guesses could go on here.
     let key = account_and_address(Some(did), did, from.0);
     app.count_attempt(Limit::CreateSession, &key).await?;
     let account =

@@ -20,7 +20,8 @@ pub(crate) struct DeactivateInput {
     delete_after: Option<String>,
 }
 
-/// Hosts pass the client's own token on, and do nothing by themselves.
+/// Serves clients, and hosts that pass a client's token on. The account is activated at its host
+/// from here.
 pub(crate) async fn activate_account(
     State(app): State<App>,
     caller: Caller<ActivateAccount>,

@@ -79,7 +79,7 @@ pub(crate) async fn list_app_passwords(
     Ok(Json(ListOutput { passwords: passwords.into_iter().map(listed).collect() }))
 }
 
-/// Ends the sessions that were opened with it, too.
+/// Revokes an app password, and ends the sessions that were opened with it.
 pub(crate) async fn revoke_app_password(
     State(app): State<App>,
     caller: Caller<RevokeAppPassword>,

@@ -9,7 +9,7 @@ use crate::wire::error::XrpcError;
 
 method!(DeleteSession, "com.atproto.server.deleteSession");
 
-/// Takes the refresh token even if it has expired.
+/// Ends a session by its refresh token, even if the token has expired.
 pub(crate) async fn delete_session(
     State(app): State<App>,
     RefreshToken { token, .. }: RefreshToken<DeleteSession>,

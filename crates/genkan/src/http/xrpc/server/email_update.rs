@@ -51,7 +51,8 @@ pub(crate) async fn update_email(
     XrpcInput(input): XrpcInput<UpdateInput>,
 ) -> Result<(), XrpcError> {
     if input.email_auth_factor == Some(true) {
-        // Accepting this in silence would let people believe that a second factor protects them.
+        // If Genkan accepted this and did nothing, people would believe that a second factor
+        // protects them.
         return Err(XrpcError::invalid("sign-in with a second factor by e-mail is not supported"));
     }
     let email: Email = input.email.parse().map_err(|_| XrpcError::invalid(messages::EMAIL_UNSUPPORTED))?;

@@ -129,8 +129,8 @@ pub(crate) async fn create_invite_codes(
     Ok(Json(CreateManyOutput { codes }))
 }
 
-/// The codes made for the caller. Accounts earn no codes at Genkan, so `createAvailable` creates
-/// none.
+/// Lists the codes made for the caller. Accounts earn no codes at Genkan, so `createAvailable` has
+/// no effect.
 pub(crate) async fn get_account_invite_codes(
     State(app): State<App>,
     caller: Caller<GetAccountInviteCodes>,

@@ -28,8 +28,8 @@ pub(crate) struct ResetInput {
     password: String,
 }
 
-/// Limits, answer and time do not depend on whether an account has the address, so that no one can
-/// find out.
+/// Sends a code to reset the password. Limits, answer and time do not show whether an account has
+/// the address.
 pub(crate) async fn request_password_reset(
     State(app): State<App>,
     from: ClientAddr,

@@ -11,7 +11,7 @@ use crate::wire::error::XrpcError;
 
 method!(RefreshSession, "com.atproto.server.refreshSession");
 
-/// From clients, and from hosts that pass a client's token on.
+/// Serves clients, and hosts that pass a client's token on.
 pub(crate) async fn refresh_session(
     State(app): State<App>,
     RefreshToken { token, .. }: RefreshToken<RefreshSession>,

@@ -18,7 +18,7 @@ pub(crate) struct Query {
     handle: Handle,
 }
 
-/// Says whether a handle could be had at sign-up. No suggestions are made.
+/// Says whether a handle is available at sign-up. The answer has no suggestions.
 pub(crate) async fn check_handle_availability(
     State(app): State<App>,
     XrpcQuery(query): XrpcQuery<Query>,

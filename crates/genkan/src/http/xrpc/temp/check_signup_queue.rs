@@ -14,7 +14,7 @@ pub(crate) struct Output {
     activated: bool,
 }
 
-/// Always activated: Genkan has no queue.
+/// Answers that the account is activated, because Genkan has no queue.
 pub(crate) async fn check_signup_queue(_: Caller<CheckSignupQueue>) -> Result<Json<Output>, XrpcError> {
     Ok(Json(Output { activated: true }))
 }

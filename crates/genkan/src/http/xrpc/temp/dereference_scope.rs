@@ -22,8 +22,8 @@ pub(crate) struct Output {
     scope: String,
 }
 
-/// The scope behind a reference in a token. Hosts ask without credentials, and cache: a reference
-/// never changes its meaning.
+/// Returns the scope behind a reference in a token. Hosts call this without credentials and cache
+/// the answer, because a reference never changes its meaning.
 pub(crate) async fn dereference_scope(
     State(app): State<App>,
     XrpcQuery(query): XrpcQuery<Query>,

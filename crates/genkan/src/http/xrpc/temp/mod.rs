@@ -1,4 +1,4 @@
-//! `com.atproto.temp.*`: questions of clients around a sign-up.
+//! `com.atproto.temp.*`: methods for sign-up, and for references to scopes.
 
 pub(crate) mod check_handle_availability;
 pub(crate) mod check_signup_queue;
