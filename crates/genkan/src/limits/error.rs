@@ -1,16 +1,7 @@
-//! Why a request or an attempt is refused.
+//! Why an attempt is refused.
 
-use super::Verdict;
+use super::verdict::OverLimit;
 use crate::db;
-
-/// A client, an account or a server is over a limit.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("more requests than the limit allows")]
-pub(crate) struct OverLimit {
-    pub(crate) verdict: Verdict,
-    /// Seconds until another try can succeed.
-    pub(crate) retry_after: u64,
-}
 
 /// Why an attempt may not be made.
 #[derive(Debug, thiserror::Error)]

@@ -16,7 +16,7 @@ mod shared;
 mod verdict;
 
 pub(crate) use client::{ClientNetwork, account_and_address, address, code_for};
-pub(crate) use error::{AttemptError, OverLimit};
+pub(crate) use error::AttemptError;
 pub(crate) use limit::{Limit, OAuthEndpoint};
 pub(crate) use rate_limits::RateLimits;
-pub(crate) use verdict::Verdict;
+pub(crate) use verdict::{OverLimit, Verdict};

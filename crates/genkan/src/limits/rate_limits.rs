@@ -4,11 +4,11 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::client::ClientNetwork;
-use super::error::{AttemptError, OverLimit};
+use super::error::AttemptError;
 use super::limit::{Limit, OAuthEndpoint};
 use super::memory::Memory;
 use super::shared;
-use super::verdict::Verdict;
+use super::verdict::{OverLimit, Verdict};
 use crate::base::Timestamp;
 use crate::config::{self, Rate};
 use crate::db::{self, Db};

@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use super::OverLimit;
 use crate::base::Timestamp;
 use crate::config::Rate;
 
@@ -13,6 +12,15 @@ pub(crate) struct Verdict {
     pub(crate) allowed: bool,
     pub(crate) remaining: u32,
     pub(crate) reset: Timestamp,
+}
+
+/// A client, an account or a server is over a limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("more requests than the limit allows")]
+pub(crate) struct OverLimit {
+    pub(crate) verdict: Verdict,
+    /// Seconds until another try can succeed.
+    pub(crate) retry_after: u64,
 }
 
 impl Verdict {
