@@ -56,6 +56,11 @@ impl Answer {
         self.json().get("message").and_then(Value::as_str).unwrap_or_default().to_owned()
     }
 
+    /// The description of an OAuth error (RFC 6749 §5.2).
+    pub fn description(&self) -> String {
+        self.json().get("error_description").and_then(Value::as_str).unwrap_or_default().to_owned()
+    }
+
     /// Returns a header's text, or an empty text without the header.
     pub fn header(&self, name: &str) -> &str {
         self.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default()

@@ -4,9 +4,11 @@
 //! * [`directory`]: a PLC directory that validates operations
 //! * [`host`]: a PDS in entryway mode, as the published one behaves
 //! * [`pds`]: an external PDS with its own OAuth server
+//! * [`gate`]: what a test holds a server's answers back with
 //! * [`loopback`]: the listener under all of them, with every fault a wire can have
 //! * [`mail`]: a mail server
 //! * [`names`]: a name server for handles
+//! * [`site`]: a web site
 //! * [`browser`]: a browser without script, for pages and forms
 //! * [`call`]: a plain HTTP client that hides nothing
 //! * [`postgres`]: schemas of a real PostgreSQL
@@ -25,6 +27,7 @@
 pub mod browser;
 pub mod call;
 pub mod directory;
+pub mod gate;
 pub mod host;
 pub mod loopback;
 pub mod mail;
@@ -33,10 +36,12 @@ pub mod network;
 pub mod pds;
 pub mod postgres;
 pub mod process;
+pub mod site;
 
 pub use browser::{Browser, Page, PageForm};
 pub use call::{Answer, Client};
 pub use directory::FakeDirectory;
+pub use gate::Gate;
 pub use host::FakeHost;
 pub use loopback::{Seen, Trouble, Wire};
 pub use mail::{Email, FakeMail, Mood};
@@ -45,3 +50,4 @@ pub use network::{Plan, TestNetwork, User};
 pub use pds::FakePds;
 pub use postgres::Schema;
 pub use process::Process;
+pub use site::FakeSite;

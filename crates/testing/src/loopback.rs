@@ -27,6 +27,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{JoinHandle, JoinSet};
 
+use crate::Gate;
+
 /// The body of an answer.
 pub type Body = UnsyncBoxBody<Bytes, io::Error>;
 
@@ -67,6 +69,8 @@ pub enum Trouble {
     CutMidBody,
     /// Waits first, and then answers.
     Slow(Duration),
+    /// Waits until the test opens the gate, then does it.
+    Held(Gate),
     /// Never answers.
     Silent,
     /// Carries the request out, and answers 200 with something that is not JSON.
@@ -324,6 +328,7 @@ impl Shared {
             // The client's timeout ends this future.
             Some(Trouble::Silent) => std::future::pending().await,
             Some(Trouble::Slow(wait)) => tokio::time::sleep(*wait).await,
+            Some(Trouble::Held(gate)) => gate.pass().await,
             _ => {}
         }
         // A begun request is completed even if the caller disconnects, as in the servers that this

@@ -97,7 +97,7 @@ const CAPACITY: usize = 100_000;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::accounts::sql::accounts::tests::{add, new_account};
+    use crate::accounts::testing::{add, new_account};
     use crate::accounts::{Accounts, note_change, reserve_handle, take_reserved_handle};
     use crate::base::Clock;
     use crate::db::audit::Actor;

@@ -17,6 +17,8 @@ mod invites;
 mod password;
 mod service;
 mod sql;
+#[cfg(test)]
+pub(crate) mod testing;
 mod types;
 
 pub(crate) use account_hosts::{AccountHosts, Home};

@@ -8,17 +8,19 @@ mod clock;
 pub(crate) mod fetch;
 mod id;
 mod language;
+#[cfg(test)]
+mod manual_clock;
 pub(crate) mod query;
 pub(crate) mod random;
 pub(crate) mod seal;
 mod secret;
 pub(crate) mod single_flight;
-#[cfg(test)]
-pub(crate) mod test_directory;
 
 pub(crate) use clock::monotonic_now;
 pub use clock::{Clock, Timestamp};
 pub use genkan_protocol::origin::Origin;
 pub(crate) use id::id_type;
 pub(crate) use language::Language;
+#[cfg(test)]
+pub(crate) use manual_clock::ManualClock;
 pub use secret::Secret;

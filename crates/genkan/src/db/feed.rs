@@ -188,6 +188,7 @@ mod tests {
     use std::sync::Mutex;
 
     use super::*;
+    use crate::base::ManualClock;
     use crate::db::on_each_database;
 
     on_each_database!(
@@ -202,7 +203,7 @@ mod tests {
     /// notes are kept.
     async fn notes_of_a_time_without_reading_are_heard(db: Db) {
         let start = Timestamp::from_millis(100_000_000);
-        let feed = Feed::new(db.clone(), Clock::Manual(Arc::new(AtomicI64::new(start.as_millis()))));
+        let feed = Feed::new(db.clone(), ManualClock::at(start).clock());
         let (heard, gaps): (Arc<Mutex<Vec<String>>>, Arc<AtomicI64>) = Default::default();
         let (sink, count) = (Arc::clone(&heard), Arc::clone(&gaps));
         feed.subscribe(Change::Session, move |subject| sink.lock().unwrap().push(subject.to_owned()));
@@ -229,7 +230,7 @@ mod tests {
 
     async fn a_note_is_told_once_to_those_who_asked(db: Db) {
         let now = Timestamp::from_millis(1_000_000);
-        let feed = Feed::new(db.clone(), Clock::Manual(Arc::new(AtomicI64::new(now.as_millis()))));
+        let feed = Feed::new(db.clone(), ManualClock::at(now).clock());
         let heard: Arc<Mutex<Vec<String>>> = Arc::default();
         let sink = Arc::clone(&heard);
         feed.subscribe(Change::Session, move |subject| sink.lock().unwrap().push(subject.to_owned()));
@@ -252,7 +253,7 @@ mod tests {
     /// Caches fill, and the fleet is read, before the feed is read for the first time.
     async fn what_was_noted_before_the_first_reading_is_told(db: Db) {
         let now = Timestamp::from_millis(1_000_000);
-        let feed = Feed::new(db.clone(), Clock::Manual(Arc::new(AtomicI64::new(now.as_millis()))));
+        let feed = Feed::new(db.clone(), ManualClock::at(now).clock());
         let heard: Arc<Mutex<Vec<String>>> = Arc::default();
         let sink = Arc::clone(&heard);
         feed.subscribe(Change::Fleet, move |subject| sink.lock().unwrap().push(subject.to_owned()));

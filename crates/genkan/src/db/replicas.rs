@@ -187,9 +187,8 @@ const KEEP: Duration = Duration::from_mins(15);
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::{AtomicI64, Ordering};
-
     use super::*;
+    use crate::base::ManualClock;
     use crate::db::feed::{self, Change};
     use crate::db::on_each_database;
 
@@ -200,9 +199,9 @@ mod tests {
         what_is_old_is_swept
     );
 
-    fn clock_at(seconds: i64) -> (Clock, Arc<AtomicI64>) {
-        let time = Arc::new(AtomicI64::new(seconds * 1000));
-        (Clock::Manual(Arc::clone(&time)), time)
+    fn clock_at(seconds: i64) -> (Clock, ManualClock) {
+        let time = ManualClock::at(Timestamp::from_seconds(seconds));
+        (time.clock(), time)
     }
 
     async fn change(db: &Db, clock: &Clock) -> ChangeId {
@@ -255,7 +254,7 @@ mod tests {
         let made = change(&db, &clock).await;
         one.leave().await.unwrap();
         assert_eq!(late(&db, &clock, &made).await, ["two"]);
-        time.fetch_add(i64::try_from(ALIVE.as_millis()).unwrap() + 1, Ordering::SeqCst);
+        time.advance(ALIVE + Duration::from_millis(1));
         assert!(late(&db, &clock, &made).await.is_empty());
         two.beat().await.unwrap();
         assert_eq!(late(&db, &clock, &made).await, ["two"]);
@@ -268,7 +267,7 @@ mod tests {
     async fn a_swept_replica_that_goes_on_is_counted_again(db: Db) {
         let (clock, time) = clock_at(1000);
         let one = beside(&db, &clock, "one").await;
-        time.fetch_add(3_600_000, Ordering::SeqCst);
+        time.advance(Duration::from_hours(1));
         assert_eq!(sweep(&db, clock.now()).await.unwrap(), 1);
         one.beat().await.unwrap();
         let made = change(&db, &clock).await;
@@ -281,7 +280,7 @@ mod tests {
         let made = change(&db, &clock).await;
         one.acknowledge(vec![made]).await.unwrap();
         assert_eq!(sweep(&db, clock.now()).await.unwrap(), 0);
-        time.fetch_add(3_600_000, Ordering::SeqCst);
+        time.advance(Duration::from_hours(1));
         assert_eq!(sweep(&db, clock.now()).await.unwrap(), 2);
     }
 }

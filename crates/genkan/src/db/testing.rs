@@ -32,6 +32,8 @@ macro_rules! on_each_database {
 }
 pub(crate) use on_each_database;
 
+/// A database of its own for one test, removed with this value.
+#[derive(Debug)]
 pub(crate) struct Fresh {
     pub(crate) db: Db,
     folder: Option<PathBuf>,

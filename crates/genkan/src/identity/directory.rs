@@ -127,9 +127,9 @@ const MAX_BYTES: usize = 1024 * 1024;
 
 #[cfg(test)]
 impl Directory {
-    pub(crate) fn of(fake: &crate::base::test_directory::TestDirectory) -> Self {
+    pub(crate) fn of(fake: &genkan_testing::FakeDirectory) -> Self {
         let client = UnguardedClient::new(None).expect("the built-in roots are good");
-        Self::new(client, fake.origin(), Duration::from_secs(5))
+        Self::new(client, fake.url().parse().expect("a URL is an origin"), Duration::from_secs(5))
     }
 }
 
@@ -137,9 +137,9 @@ impl Directory {
 mod tests {
     use genkan_protocol::crypto::K256PrivateKey;
     use genkan_protocol::plc::{self, Data};
+    use genkan_testing::{FakeDirectory, Trouble};
 
     use super::*;
-    use crate::base::test_directory::{Fault, TestDirectory};
 
     fn key(number: u8) -> K256PrivateKey {
         K256PrivateKey::from_bytes(&[number; 32]).unwrap()
@@ -152,7 +152,7 @@ mod tests {
 
     #[tokio::test]
     async fn reads_back_what_was_accepted() {
-        let fake = TestDirectory::start().await;
+        let fake = FakeDirectory::start().await;
         let directory = Directory::of(&fake);
         let (did, genesis) = plc::genesis(data("alice.example.com"), &key(1));
         assert_eq!(directory.document(&did).await, Ok(None));
@@ -166,22 +166,25 @@ mod tests {
         assert_eq!(directory.log_last(&did).await, Ok(Some(update.clone())));
         let end = plc::tombstone(&update.cid(), &key(1));
         assert_eq!(directory.submit(&did, &end).await, Submission::Accepted);
+        // The published directory answers 404 for a DID that was ended, and its specification says 410.
+        assert_eq!(directory.document(&did).await, Ok(None));
+        fake.trouble("document", Trouble::Status(410));
         assert_eq!(directory.document(&did).await, Err(DirectoryError::Ended));
     }
 
     #[tokio::test]
     async fn tells_refused_from_unreachable_from_perhaps_done() {
-        let fake = TestDirectory::start().await;
+        let fake = FakeDirectory::start().await;
         let directory = Directory::of(&fake);
         let (did, genesis) = plc::genesis(data("alice.example.com"), &key(1));
         let forged = plc::genesis(data("alice.example.com"), &key(3)).1;
         assert!(matches!(directory.submit(&did, &forged).await, Submission::Refused { status: 400, .. }));
-        fake.set(Fault::AcceptThenCut);
+        fake.trouble_times("submit", Trouble::CutAfter, 1);
         assert!(matches!(directory.submit(&did, &genesis).await, Submission::Unanswered(_)));
-        fake.set(Fault::Down);
+        fake.trouble("*", Trouble::CutBefore);
         assert!(matches!(directory.submit(&did, &genesis).await, Submission::Unanswered(_)));
         assert!(matches!(directory.document(&did).await, Err(DirectoryError::Away(_))));
-        fake.set(Fault::None);
+        fake.mend();
         assert_eq!(directory.log_last(&did).await, Ok(Some(genesis)));
         let nobody = "http://127.0.0.1:1".parse().unwrap();
         let nobody = Directory::new(UnguardedClient::new(None).unwrap(), nobody, Duration::from_secs(2));
@@ -190,10 +193,9 @@ mod tests {
 
     #[tokio::test]
     async fn a_slow_directory_is_given_up() {
-        let fake = TestDirectory::start().await;
-        fake.set(Fault::Slow(Duration::from_secs(30)));
-        let directory =
-            Directory::new(UnguardedClient::new(None).unwrap(), fake.origin(), Duration::from_millis(200));
+        let fake = FakeDirectory::start().await;
+        fake.trouble("*", Trouble::Silent);
+        let directory = Directory { timeout: Duration::from_millis(200), ..Directory::of(&fake) };
         let did = "did:plc:aaaaaaaaaaaaaaaaaaaaaaaa".parse().unwrap();
         assert!(matches!(directory.document(&did).await, Err(DirectoryError::Away(_))));
     }

@@ -131,17 +131,15 @@ const REMEMBERED: usize = 20_000;
 
 #[cfg(test)]
 mod tests {
-    use std::collections::HashMap;
-
     use genkan_protocol::crypto::K256PrivateKey;
     use genkan_protocol::plc;
+    use genkan_testing::{FakeDirectory, FakeSite, Trouble};
     use serde_json::json;
 
     use super::*;
     use crate::base::Origin;
     use crate::base::fetch::test_dns::{Reply, TestDns};
     use crate::base::fetch::{Dns, tls};
-    use crate::base::test_directory::{Fault, TestDirectory, site};
 
     async fn documents(directory: Directory, listed: Vec<Origin>) -> Documents {
         let dns = TestDns::start(|_, _| Reply::NoSuchName).await;
@@ -152,7 +150,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_plc_did_is_asked_for_once_and_survives_the_directory() {
-        let fake = TestDirectory::start().await;
+        let fake = FakeDirectory::start().await;
         let key = K256PrivateKey::from_bytes(&[7; 32]).unwrap();
         let handle = "alice.example.com".parse().unwrap();
         let keys = vec![key.public().to_did_key()];
@@ -160,19 +158,19 @@ mod tests {
         let (did, genesis) = plc::genesis(data, &key);
         let documents = documents(Directory::of(&fake), Vec::new()).await;
         assert_eq!(documents.resolve(&did, Freshness::Remembered).await, Err(Error::NotFound("DID")));
-        fake.write(&did, &genesis);
+        fake.submit(&did, &genesis).unwrap();
         assert!(documents.resolve(&did, Freshness::Remembered).await.is_err(), "remembered as unknown");
         let document = documents.resolve(&did, Freshness::Asked).await.unwrap();
         assert_eq!(document.handle(), Some(handle));
-        fake.set(Fault::Down);
+        fake.trouble("*", Trouble::CutBefore);
         assert_eq!(documents.resolve(&did, Freshness::Remembered).await, Ok(document));
         assert!(documents.resolve(&did, Freshness::Asked).await.unwrap_err().is_passing());
     }
 
     #[tokio::test]
     async fn a_look_up_ends_when_its_time_is_over() {
-        let fake = TestDirectory::start().await;
-        fake.set(Fault::Slow(Duration::from_secs(3)));
+        let fake = FakeDirectory::start().await;
+        fake.trouble("*", Trouble::Silent);
         let documents = Documents {
             within: Duration::from_millis(200),
             ..documents(Directory::of(&fake), Vec::new()).await
@@ -186,10 +184,11 @@ mod tests {
     #[tokio::test]
     async fn a_web_did_is_its_host_s_and_nobody_else_s() {
         let page = json!({"id": "did:web:other.example.com"}).to_string();
-        let listed = site(HashMap::from([("/.well-known/did.json", (200, page))])).await;
-        let port = listed.port();
-        let localhost: Origin = format!("http://localhost:{port}").parse().unwrap();
-        let fake = TestDirectory::start().await;
+        let listed = FakeSite::start().await;
+        listed.put("/.well-known/did.json", 200, "application/json", &page);
+        let localhost: Origin = listed.localhost_url().parse().unwrap();
+        let port = localhost.port();
+        let fake = FakeDirectory::start().await;
         let documents = documents(Directory::of(&fake), vec![localhost]).await;
         let resolve = async |did: &str| documents.resolve(&did.parse().unwrap(), Freshness::Asked).await;
         let another = resolve(&format!("did:web:localhost%3A{port}")).await.unwrap_err();

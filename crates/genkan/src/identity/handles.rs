@@ -111,12 +111,11 @@ const REMEMBERED: usize = 20_000;
 
 #[cfg(test)]
 mod tests {
-    use std::collections::HashMap;
+    use genkan_testing::FakeSite;
 
     use super::*;
     use crate::base::fetch::test_dns::{Reply, TestDns};
     use crate::base::fetch::tls;
-    use crate::base::test_directory::site;
 
     const DID: &str = "did:plc:aaaaaaaaaaaaaaaaaaaaaaaa";
     const OTHER: &str = "did:plc:bbbbbbbbbbbbbbbbbbbbbbbb";
@@ -182,12 +181,14 @@ mod tests {
 
     #[tokio::test]
     async fn a_private_site_is_not_asked() {
-        let canary = site(HashMap::from([("/.well-known/atproto-did", (200, DID.to_owned()))])).await;
+        let canary = FakeSite::start().await;
+        canary.put("/.well-known/atproto-did", 200, "text/plain", DID);
         let handle = format!("localhost.{}", "example.com");
         let found = resolve(&handle, |name| match name {
             "localhost.example.com." => Reply::addresses(&["127.0.0.1"]),
             _ => Reply::NoSuchName,
         });
-        assert!(matches!(found.await, Err(Error::Unusable(_))), "{canary}");
+        assert!(matches!(found.await, Err(Error::Unusable(_))));
+        assert_eq!((canary.asked("/.well-known/atproto-did"), canary.open_connections()), (0, 0));
     }
 }

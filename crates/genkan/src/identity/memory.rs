@@ -144,25 +144,26 @@ const STALE: Duration = Duration::from_hours(24);
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::{AtomicI64, AtomicUsize};
+    use std::sync::atomic::AtomicUsize;
 
     use super::*;
+    use crate::base::ManualClock;
 
     struct Trial {
         memory: Memory<u32>,
-        hand: Arc<AtomicI64>,
+        clock: ManualClock,
         asked: Arc<AtomicUsize>,
     }
 
     impl Trial {
         fn new() -> Self {
-            let hand = Arc::new(AtomicI64::new(1_000_000));
-            let memory = Memory::new(Clock::Manual(Arc::clone(&hand)), 100);
-            Self { memory, hand, asked: Arc::default() }
+            let clock = ManualClock::at(Timestamp::from_seconds(1000));
+            let memory = Memory::new(clock.clock(), 100);
+            Self { memory, clock, asked: Arc::default() }
         }
 
         fn wait(&self, duration: Duration) {
-            self.hand.fetch_add(i64::try_from(duration.as_millis()).unwrap(), Ordering::SeqCst);
+            self.clock.advance(duration);
         }
 
         async fn ask(&self, freshness: Freshness, outcome: Outcome<u32>) -> Outcome<u32> {

@@ -136,30 +136,30 @@ const ASKED_AT_MOST_EVERY: std::time::Duration = std::time::Duration::from_secs(
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::AtomicI64;
     use std::time::Duration;
 
     use genkan_protocol::crypto::K256PrivateKey;
     use genkan_protocol::plc;
+    use genkan_testing::{FakeDirectory, Trouble};
 
     use super::*;
+    use crate::base::ManualClock;
     use crate::base::fetch::test_dns::{Reply, TestDns};
     use crate::base::fetch::{Dns, GuardedClient, tls};
-    use crate::base::test_directory::{Fault, TestDirectory};
     use crate::identity::Directory;
 
-    struct World {
-        directory: TestDirectory,
+    struct LocationHarness {
+        directory: FakeDirectory,
         locations: PdsLocations,
-        hand: Arc<AtomicI64>,
+        clock: ManualClock,
         _dns: TestDns,
     }
 
     /// `alice.example.com` and `mallory.example.com` both lead to the DID that is handed back.
-    async fn world(endpoint: &str) -> (World, Did) {
-        let directory = TestDirectory::start().await;
+    async fn harness(endpoint: &str) -> (LocationHarness, Did) {
+        let directory = FakeDirectory::start().await;
         let (did, genesis) = account(endpoint);
-        directory.write(&did, &genesis);
+        directory.submit(&did, &genesis).unwrap();
         let text = format!("did={did}");
         let dns = TestDns::start(move |name, _| match name {
             "_atproto.alice.example.com." | "_atproto.mallory.example.com." => Reply::texts(&[&[&text]]),
@@ -167,15 +167,14 @@ mod tests {
         })
         .await;
         let names = Dns::new(&[dns.address()]).unwrap();
-        let hand = Arc::new(AtomicI64::new(1_000_000));
-        let clock = Clock::Manual(Arc::clone(&hand));
+        let clock = ManualClock::at(Timestamp::from_seconds(1000));
         let guarded = GuardedClient::new(names.clone(), tls::client_config(None).unwrap(), Vec::new());
         let within = Duration::from_secs(5);
-        let documents = Documents::new(Directory::of(&directory), guarded.clone(), clock.clone(), within);
-        let handles = Handles::new(names, guarded, clock.clone(), within);
+        let documents = Documents::new(Directory::of(&directory), guarded.clone(), clock.clock(), within);
+        let handles = Handles::new(names, guarded, clock.clock(), within);
         let listed = ["http://localhost:2583".parse().unwrap()];
-        let locations = PdsLocations::new(documents, handles, &listed, clock);
-        (World { directory, locations, hand, _dns: dns }, did)
+        let locations = PdsLocations::new(documents, handles, &listed, clock.clock());
+        (LocationHarness { directory, locations, clock, _dns: dns }, did)
     }
 
     fn key() -> K256PrivateKey {
@@ -193,7 +192,7 @@ mod tests {
 
     #[tokio::test]
     async fn an_account_is_found_by_did_and_by_a_handle_that_its_document_claims() {
-        let (World { locations, directory, .. }, did) = world("https://pds.example.com").await;
+        let (LocationHarness { locations, directory, .. }, did) = harness("https://pds.example.com").await;
         assert_eq!(locations.recall(did.as_str()), None);
         let location = PdsLocation { did: did.clone(), pds: "https://pds.example.com".parse().unwrap() };
         assert_eq!(locations.find(&did, Freshness::Remembered).await, Ok(location.clone()));
@@ -207,7 +206,7 @@ mod tests {
         assert_eq!(locations.recall_handle("mallory.example.com"), Some(Err(PdsLocationError::Unconfirmed)));
         assert!(matches!(find(&nobody).await, Err(PdsLocationError::Unresolved(_))));
         let unknown = "did:plc:aaaaaaaaaaaaaaaaaaaaaaaa".parse().unwrap();
-        directory.set(Fault::Down);
+        directory.trouble("*", Trouble::CutBefore);
         let trouble = locations.find(&unknown, Freshness::Remembered).await;
         assert!(matches!(trouble, Err(PdsLocationError::Unresolved(error)) if error.is_passing()));
         assert_eq!(locations.recall(unknown.as_str()), None, "trouble is not remembered");
@@ -225,8 +224,8 @@ mod tests {
             ("https://me@pds.example.com", false),
             ("https://pds.example.com?x", false),
         ] {
-            let (World { locations, .. }, did) = world(endpoint).await;
-            let location = locations.find(&did, Freshness::Remembered).await;
+            let (harness, did) = harness(endpoint).await;
+            let location = harness.locations.find(&did, Freshness::Remembered).await;
             assert_eq!(location.is_ok(), found, "{endpoint}");
             assert!(found || location == Err(PdsLocationError::NoPds), "{endpoint}");
         }
@@ -234,18 +233,19 @@ mod tests {
 
     #[tokio::test]
     async fn a_move_is_seen_when_asked_for_but_the_directory_is_not_asked_by_everybody() {
-        let (World { locations, directory, hand, .. }, did) = world("https://old.example.com").await;
+        let (LocationHarness { locations, directory, clock, .. }, did) =
+            harness("https://old.example.com").await;
         let ask = async |freshness| locations.find(&did, freshness).await.unwrap().pds.to_string();
         assert_eq!(ask(Freshness::Remembered).await, "https://old.example.com");
         let genesis = account("https://old.example.com").1;
         let mut moves = plc::update(&genesis.cid(), data("https://new.example.com"), &key());
-        directory.write(&did, &moves);
+        directory.submit(&did, &moves).unwrap();
         assert_eq!(ask(Freshness::Remembered).await, "https://old.example.com");
         assert_eq!(ask(Freshness::Asked).await, "https://new.example.com");
         moves = plc::update(&moves.cid(), data("https://newer.example.com"), &key());
-        directory.write(&did, &moves);
+        directory.submit(&did, &moves).unwrap();
         assert_eq!(ask(Freshness::Asked).await, "https://new.example.com", "too soon");
-        hand.fetch_add(11_000, std::sync::atomic::Ordering::SeqCst);
+        clock.advance(Duration::from_secs(11));
         assert_eq!(ask(Freshness::Asked).await, "https://newer.example.com");
     }
 }

@@ -136,10 +136,8 @@ pub(crate) const PUBLISHED_BEFORE: Duration = Duration::from_mins(15);
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::{AtomicI64, Ordering};
-
     use super::*;
-    use crate::base::Secret;
+    use crate::base::{ManualClock, Secret};
     use crate::db::on_each_database;
     use crate::keys::Ring;
 
@@ -150,9 +148,8 @@ mod tests {
         a_sealed_key_moved_to_another_row_does_not_open
     );
 
-    fn by_hand() -> (Clock, Arc<AtomicI64>) {
-        let hand = Arc::new(AtomicI64::new(1_000_000_000));
-        (Clock::Manual(Arc::clone(&hand)), hand)
+    fn manual_clock() -> ManualClock {
+        ManualClock::at(Timestamp::from_seconds(1_000_000))
     }
 
     async fn ring(db: &Db, clock: &Clock) -> Result<Ring, Error> {
@@ -170,24 +167,24 @@ mod tests {
     }
 
     async fn a_new_key_is_published_before_it_signs(db: Db) {
-        let (clock, hand) = by_hand();
-        let ring = ring(&db, &clock).await.unwrap();
+        let clock = manual_clock();
+        let ring = ring(&db, &clock.clock()).await.unwrap();
         let first = ring.web_key(WebPurpose::Client).id.clone();
         let second = ring.rotate_web_key(WebPurpose::Client).await.unwrap();
         let published: Vec<_> = ring.web_keys(WebPurpose::Client).iter().map(|key| key.id.clone()).collect();
         assert_eq!(published, [second.id.clone(), first.clone()]);
         assert_eq!(ring.web_key(WebPurpose::Client).id, first);
-        hand.fetch_add(i64::try_from(PUBLISHED_BEFORE.as_millis()).unwrap(), Ordering::SeqCst);
+        clock.advance(PUBLISHED_BEFORE);
         assert_eq!(ring.web_key(WebPurpose::Client).id, second.id);
         assert_eq!(ring.web_keys(WebPurpose::Tokens).len(), 1, "the other purpose has its own");
     }
 
     async fn a_retired_key_is_gone(db: Db) {
-        let (clock, hand) = by_hand();
-        let ring = ring(&db, &clock).await.unwrap();
+        let clock = manual_clock();
+        let ring = ring(&db, &clock.clock()).await.unwrap();
         let first = ring.web_key(WebPurpose::Client).id.clone();
         let second = ring.rotate_web_key(WebPurpose::Client).await.unwrap();
-        hand.fetch_add(i64::try_from(PUBLISHED_BEFORE.as_millis()).unwrap(), Ordering::SeqCst);
+        clock.advance(PUBLISHED_BEFORE);
         assert!(ring.retire_web_key(&first).await.unwrap());
         assert!(!ring.retire_web_key(&first).await.unwrap());
         assert_eq!(ring.web_keys(WebPurpose::Client).len(), 1);

@@ -241,38 +241,36 @@ const MOST_SETS: usize = 32;
 
 #[cfg(test)]
 mod tests {
-    use std::collections::HashMap;
-    use std::sync::atomic::{AtomicI64, Ordering};
-
+    use genkan_testing::{FakeDirectory, FakeSite};
     use serde_json::json;
 
     use super::*;
-    use crate::base::Origin;
     use crate::base::fetch::test_dns::{Reply, TestDns};
     use crate::base::fetch::tls;
-    use crate::base::test_directory::{TestDirectory, site};
+    use crate::base::{ManualClock, Origin};
     use crate::db::on_each_database;
     use crate::identity::Directory;
 
     on_each_database!(a_stored_set_serves_while_its_author_is_away, a_set_that_is_not_proved_is_refused);
 
-    struct Stand {
+    struct PermissionSetHarness {
         sets: PermissionSets,
-        hand: Arc<AtomicI64>,
+        clock: ManualClock,
         dns: TestDns,
+        _servers: (FakeDirectory, FakeSite),
     }
 
-    impl Stand {
+    impl PermissionSetHarness {
         /// `com.example` is spoken for by the DID of a site that has a document, and garbage for a
         /// record.
         async fn new(db: Db) -> Self {
-            let hand = Arc::new(AtomicI64::new(1_700_000_000_000));
-            let clock = Clock::Manual(Arc::clone(&hand));
-            let car =
-                site(HashMap::from([("/xrpc/com.atproto.sync.getRecord", (200, "forged".to_owned()))])).await;
-            let host: Origin = format!("http://localhost:{}", car.port()).parse().unwrap();
+            let clock = ManualClock::at(Timestamp::from_seconds(1_700_000_000));
+            let site = FakeSite::start().await;
+            let kind = "application/vnd.ipld.car";
+            site.put("/xrpc/com.atproto.sync.getRecord", 200, kind, "forged");
+            let host: Origin = site.localhost_url().parse().unwrap();
             let key = genkan_protocol::crypto::K256PrivateKey::from_bytes(&[7; 32]).unwrap();
-            let directory = TestDirectory::start().await;
+            let directory = FakeDirectory::start().await;
             let data = genkan_protocol::plc::Data::of_account(
                 vec![key.public().to_did_key()],
                 &key.public(),
@@ -280,7 +278,7 @@ mod tests {
                 host.as_str(),
             );
             let (did, genesis) = genkan_protocol::plc::genesis(data, &key);
-            directory.write(&did, &genesis);
+            directory.submit(&did, &genesis).unwrap();
             let dns = TestDns::start(move |name, _| match name {
                 "_lexicon.example.com." => Reply::texts(&[&["did=", did.as_str()]]),
                 _ => Reply::NoSuchName,
@@ -291,14 +289,15 @@ mod tests {
             let documents = Documents::new(
                 Directory::of(&directory),
                 guarded.clone(),
-                clock.clone(),
+                clock.clock(),
                 Duration::from_secs(5),
             );
-            Self { sets: PermissionSets::new(db, clock, asked, documents, guarded), hand, dns }
+            let sets = PermissionSets::new(db, clock.clock(), asked, documents, guarded);
+            Self { sets, clock, dns, _servers: (directory, site) }
         }
 
         fn later(&self, by: Duration) {
-            self.hand.fetch_add(i64::try_from(by.as_millis()).unwrap(), Ordering::SeqCst);
+            self.clock.advance(by);
         }
 
         async fn refused(&self, scope: &str) -> String {
@@ -312,7 +311,7 @@ mod tests {
     const SCOPE: &str = "atproto include:org.example.set";
 
     async fn a_stored_set_serves_while_its_author_is_away(db: Db) {
-        let stand = Stand::new(db.clone()).await;
+        let harness = PermissionSetHarness::new(db.clone()).await;
         let document = json!({
             "lexicon": 1, "id": "org.example.set",
             "defs": { "main": { "type": "permission-set", "title": "Notes", "permissions": [
@@ -320,50 +319,50 @@ mod tests {
                 { "type": "permission", "resource": "repo", "collection": ["com.other.note"] },
             ] } },
         });
-        let now = stand.sets.inner.clock.now();
+        let now = harness.sets.inner.clock.now();
         let mut tx = db.begin().await.unwrap();
         sql::put(&mut tx, "org.example.set", &document.to_string(), now).await.unwrap();
         tx.commit().await.unwrap();
-        assert_eq!(stand.refused(SCOPE).await, "fine");
-        assert_eq!(stand.dns.asked(), 0, "fresh");
+        assert_eq!(harness.refused(SCOPE).await, "fine");
+        assert_eq!(harness.dns.asked(), 0, "fresh");
         let approved = ApprovedScope::stored(SCOPE.to_owned());
         assert_eq!(
-            stand.sets.expand(&approved).await.unwrap().as_str(),
+            harness.sets.expand(&approved).await.unwrap().as_str(),
             "atproto repo:org.example.note",
             "71: what names another namespace is dropped"
         );
-        let view = stand.sets.view("include:org.example.set").await.unwrap().unwrap();
+        let view = harness.sets.view("include:org.example.set").await.unwrap().unwrap();
         assert_eq!((view.set.title(&["de"]), view.expanded.len()), (Some("Notes"), 1));
-        assert!(stand.sets.view("repo:*").await.unwrap().is_none());
+        assert!(harness.sets.view("repo:*").await.unwrap().is_none());
 
-        stand.later(Duration::from_hours(89 * 24));
-        assert_eq!(stand.refused(SCOPE).await, "fine");
-        assert!(stand.dns.asked() > 0);
-        stand.later(Duration::from_hours(2 * 24));
+        harness.later(Duration::from_hours(89 * 24));
+        assert_eq!(harness.refused(SCOPE).await, "fine");
+        assert!(harness.dns.asked() > 0);
+        harness.later(Duration::from_hours(2 * 24));
         assert!(
-            stand
+            harness
                 .refused(SCOPE)
                 .await
                 .starts_with("invalid_scope: Could not resolve Lexicon for NSID (org.example.set)")
         );
         // What lives goes on with it.
-        assert_eq!(stand.sets.expand(&approved).await.unwrap().as_str(), "atproto repo:org.example.note");
+        assert_eq!(harness.sets.expand(&approved).await.unwrap().as_str(), "atproto repo:org.example.note");
     }
 
     async fn a_set_that_is_not_proved_is_refused(db: Db) {
-        let stand = Stand::new(db).await;
-        let unknown = stand.refused(SCOPE).await;
+        let harness = PermissionSetHarness::new(db).await;
+        let unknown = harness.refused(SCOPE).await;
         assert!(unknown.contains("_lexicon.example.org has no TXT record"), "{unknown}");
-        let asked = stand.dns.asked();
-        assert_eq!(stand.refused(SCOPE).await, unknown);
-        assert_eq!(stand.dns.asked(), asked, "remembered for a minute");
-        stand.later(Duration::from_mins(1));
-        stand.refused(SCOPE).await;
-        assert!(stand.dns.asked() > asked);
+        let asked = harness.dns.asked();
+        assert_eq!(harness.refused(SCOPE).await, unknown);
+        assert_eq!(harness.dns.asked(), asked, "remembered for a minute");
+        harness.later(Duration::from_mins(1));
+        harness.refused(SCOPE).await;
+        assert!(harness.dns.asked() > asked);
 
-        let forged = stand.refused("atproto include:com.example.set").await;
+        let forged = harness.refused("atproto include:com.example.set").await;
         assert!(forged.contains("the proof is malformed"), "72: {forged}");
         let many: Vec<String> = (0..33).map(|number| format!("include:com.example.set{number}")).collect();
-        assert!(stand.refused(&many.join(" ")).await.contains("more than 32"), "70");
+        assert!(harness.refused(&many.join(" ")).await.contains("more than 32"), "70");
     }
 }

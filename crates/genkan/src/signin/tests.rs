@@ -1,18 +1,16 @@
 //! Browser sign-ins on both databases, with a manual clock.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
-use genkan_protocol::crypto::K256PrivateKey;
 use genkan_protocol::syntax::Did;
 use sqlx::Row as _;
 
 use super::service::{FOR_ONE_REQUEST, KEEP, KEEP_UNUSED, ROTATE_EVERY, TOLERANCE};
 use super::types::FRESH;
 use super::*;
-use crate::accounts::{self, Accounts, AppPasswords, NewAccount, Passwords};
-use crate::base::{Clock, Secret, Timestamp};
+use crate::accounts::testing::{add, new_account};
+use crate::accounts::{Accounts, AppPasswords, NewAccount, Passwords};
+use crate::base::{Clock, ManualClock, Secret, Timestamp};
 use crate::db::audit::Actor;
 use crate::db::feed::Feed;
 use crate::db::{Db, on_each_database};
@@ -34,26 +32,26 @@ on_each_database!(
 
 const PASSWORD: &str = "a password of their own";
 
-struct House {
+struct SignInHarness {
     db: Db,
     sign_ins: SignIns,
     passwords: Passwords,
     accounts: Accounts,
-    hand: Arc<AtomicI64>,
+    clock: ManualClock,
 }
 
-impl House {
+impl SignInHarness {
     fn new(db: Db) -> Self {
-        let hand = Arc::new(AtomicI64::new(1_000_000_000_000));
-        let clock = Clock::Manual(Arc::clone(&hand));
-        let accounts = Accounts::new(db.clone(), clock.clone(), &Feed::new(db.clone(), clock.clone()));
+        let clock = ManualClock::at(Timestamp::from_seconds(1_000_000_000));
+        let feed = Feed::new(db.clone(), clock.clock());
+        let accounts = Accounts::new(db.clone(), clock.clock(), &feed);
         let passwords = Passwords::new(1, 8);
-        let sign_ins = SignIns::new(db.clone(), clock, accounts.clone(), passwords.clone());
-        Self { db, sign_ins, passwords, accounts, hand }
+        let sign_ins = SignIns::new(db.clone(), clock.clock(), accounts.clone(), passwords.clone());
+        Self { db, sign_ins, passwords, accounts, clock }
     }
 
     fn wait(&self, time: Duration) {
-        self.hand.fetch_add(i64::try_from(time.as_millis()).unwrap(), Ordering::SeqCst);
+        self.clock.advance(time);
     }
 
     async fn sign_in(&self, visit: &mut Visit, did: &Did, keep: Persistence<'_>) {
@@ -62,22 +60,10 @@ impl House {
     }
 
     async fn account(&self, name: &str) -> Did {
-        let did: Did = format!("did:plc:{name:a>24}").parse().unwrap();
-        let hash = self.passwords.hash(&secret(PASSWORD)).await.unwrap();
-        let account = NewAccount {
-            did: did.clone(),
-            handle: format!("{name}.test").parse().unwrap(),
-            email: format!("{name}@example.com").parse().unwrap(),
-            password_hash: hash,
-            host: "oak".to_owned().into(),
-            host_key: K256PrivateKey::from_hex(&"11".repeat(32)).unwrap().public(),
-            created_at: Timestamp::from_millis(1000),
-        };
-        let mut tx = self.db.begin().await.unwrap();
-        accounts::insert_creating(&mut tx, &account).await.unwrap();
-        accounts::open(&mut tx, &did).await.unwrap();
-        tx.commit().await.unwrap();
-        did
+        let password_hash = self.passwords.hash(&secret(PASSWORD)).await.unwrap();
+        let account = NewAccount { password_hash, ..new_account(name) };
+        add(&self.db, &account).await.unwrap();
+        account.did
     }
 
     async fn take_down(&self, did: &Did) {
@@ -106,115 +92,115 @@ fn secret(text: &str) -> Secret<String> {
 }
 
 async fn a_browser_is_known_by_its_cookies(db: Db) {
-    let house = House::new(db);
-    let first = house.visit(None).await;
-    let again = house.visit(first.to_set()).await;
+    let harness = SignInHarness::new(db);
+    let first = harness.visit(None).await;
+    let again = harness.visit(first.to_set()).await;
     assert_eq!(again.device, first.device);
     assert!(again.to_set().is_none());
 
-    let other = house.visit(None).await;
+    let other = harness.visit(None).await;
     assert_ne!(other.device, first.device);
     let unknown = Cookies::fresh();
-    assert!(house.sign_ins.peek(Some(&unknown), &seen("192.0.2.1")).await.unwrap().is_none());
-    assert!(house.sign_ins.peek(None, &seen("192.0.2.1")).await.unwrap().is_none());
-    assert_ne!(house.visit(Some(&unknown)).await.device.as_str(), unknown.device_hash());
+    assert!(harness.sign_ins.peek(Some(&unknown), &seen("192.0.2.1")).await.unwrap().is_none());
+    assert!(harness.sign_ins.peek(None, &seen("192.0.2.1")).await.unwrap().is_none());
+    assert_ne!(harness.visit(Some(&unknown)).await.device.as_str(), unknown.device_hash());
 }
 
 async fn the_cookie_rotates_and_its_old_value_is_a_sign_of_theft(db: Db) {
-    let house = House::new(db);
-    let ann = house.account("ann").await;
-    let mut visit = house.visit(None).await;
-    house.sign_in(&mut visit, &ann, Persistence::Remembered).await;
+    let harness = SignInHarness::new(db);
+    let ann = harness.account("ann").await;
+    let mut visit = harness.visit(None).await;
+    harness.sign_in(&mut visit, &ann, Persistence::Remembered).await;
     let old = visit.to_set().unwrap().clone();
 
-    house.wait(ROTATE_EVERY);
-    let rotated = house.visit(Some(&old)).await;
+    harness.wait(ROTATE_EVERY);
+    let rotated = harness.visit(Some(&old)).await;
     let new = rotated.to_set().unwrap().clone();
     assert_ne!(new.session_hash(), old.session_hash());
-    assert_eq!(house.dids(&rotated, None).await, [ann.as_str()]);
+    assert_eq!(harness.dids(&rotated, None).await, [ann.as_str()]);
 
     // A request that was under way.
-    house.wait(TOLERANCE);
-    let late = house.visit(Some(&old)).await;
+    harness.wait(TOLERANCE);
+    let late = harness.visit(Some(&old)).await;
     assert_eq!((&late.device, late.to_set().is_none()), (&rotated.device, true));
-    assert_eq!(house.dids(&late, None).await, [ann.as_str()]);
-    assert!(house.visit(Some(&new)).await.to_set().is_none());
+    assert_eq!(harness.dids(&late, None).await, [ann.as_str()]);
+    assert!(harness.visit(Some(&new)).await.to_set().is_none());
 
-    house.wait(Duration::from_millis(1));
-    let stolen = house.visit(Some(&old)).await;
+    harness.wait(Duration::from_millis(1));
+    let stolen = harness.visit(Some(&old)).await;
     assert_ne!(stolen.device, rotated.device);
-    assert_eq!(house.dids(&stolen, None).await, Vec::<String>::new());
-    let owner = house.visit(Some(&new)).await;
+    assert_eq!(harness.dids(&stolen, None).await, Vec::<String>::new());
+    let owner = harness.visit(Some(&new)).await;
     assert_ne!(owner.device, rotated.device, "the device is gone for whoever has its cookies");
-    assert_eq!(house.sign_ins.devices_of(&ann).await.unwrap(), []);
+    assert_eq!(harness.sign_ins.devices_of(&ann).await.unwrap(), []);
 }
 
 async fn a_browser_that_moved_gets_a_new_cookie(db: Db) {
-    let house = House::new(db);
-    let first = house.visit(None).await;
+    let harness = SignInHarness::new(db);
+    let first = harness.visit(None).await;
     let cookies = first.to_set().unwrap();
-    let moved = house.sign_ins.visit(Some(cookies), &seen("192.0.2.9")).await.unwrap();
+    let moved = harness.sign_ins.visit(Some(cookies), &seen("192.0.2.9")).await.unwrap();
     assert_eq!(moved.device, first.device);
     assert_ne!(moved.to_set().unwrap().session_hash(), cookies.session_hash());
     let other = BrowserInfo { user_agent: "curl".to_owned(), ..seen("192.0.2.9") };
-    assert!(house.sign_ins.visit(moved.to_set(), &other).await.unwrap().to_set().is_some());
+    assert!(harness.sign_ins.visit(moved.to_set(), &other).await.unwrap().to_set().is_some());
 }
 
 async fn a_cookie_from_before_a_sign_in_is_worth_nothing_for_it(db: Db) {
-    let house = House::new(db);
-    let (ann, bob) = (house.account("ann").await, house.account("bob").await);
-    let mut visit = house.visit(None).await;
-    house.sign_in(&mut visit, &ann, Persistence::Remembered).await;
+    let harness = SignInHarness::new(db);
+    let (ann, bob) = (harness.account("ann").await, harness.account("bob").await);
+    let mut visit = harness.visit(None).await;
+    harness.sign_in(&mut visit, &ann, Persistence::Remembered).await;
     let before = visit.to_set().unwrap().clone();
-    house.wait(Duration::from_secs(1));
-    house.sign_in(&mut visit, &bob, Persistence::Remembered).await;
+    harness.wait(Duration::from_secs(1));
+    harness.sign_in(&mut visit, &bob, Persistence::Remembered).await;
     let after = visit.to_set().unwrap().clone();
     assert_ne!(after.session_hash(), before.session_hash());
 
-    let stale = house.visit(Some(&before)).await;
+    let stale = harness.visit(Some(&before)).await;
     assert_eq!(stale.device, visit.device);
-    assert_eq!(house.dids(&stale, None).await, [ann.as_str()], "what it could do before, and no more");
-    assert!(!house.sign_ins.knows(&stale, &ann).await.unwrap());
-    assert_eq!(house.dids(&house.visit(Some(&after)).await, None).await, [bob.as_str(), ann.as_str()]);
+    assert_eq!(harness.dids(&stale, None).await, [ann.as_str()], "what it could do before, and no more");
+    assert!(!harness.sign_ins.knows(&stale, &ann).await.unwrap());
+    assert_eq!(harness.dids(&harness.visit(Some(&after)).await, None).await, [bob.as_str(), ann.as_str()]);
 }
 
 async fn a_sign_in_is_remembered_or_for_one_request(db: Db) {
-    let house = House::new(db);
-    let (ann, bob) = (house.account("ann").await, house.account("bob").await);
-    let mut visit = house.visit(None).await;
-    house.sign_in(&mut visit, &ann, Persistence::Remembered).await;
-    house.wait(FRESH + Duration::from_millis(1));
-    let mut visit = house.visit(visit.to_set()).await;
-    let old = house.sign_ins.signed_in(&visit, None).await.unwrap();
-    let now = Timestamp::from_millis(house.hand.load(Ordering::SeqCst));
+    let harness = SignInHarness::new(db);
+    let (ann, bob) = (harness.account("ann").await, harness.account("bob").await);
+    let mut visit = harness.visit(None).await;
+    harness.sign_in(&mut visit, &ann, Persistence::Remembered).await;
+    harness.wait(FRESH + Duration::from_millis(1));
+    let mut visit = harness.visit(visit.to_set()).await;
+    let old = harness.sign_ins.signed_in(&visit, None).await.unwrap();
+    let now = harness.clock.now();
     assert!(!old[0].is_fresh(now));
 
-    house.sign_in(&mut visit, &bob, Persistence::OneRequest("req-1")).await;
-    house.sign_in(&mut visit, &ann, Persistence::OneRequest("req-1")).await;
+    harness.sign_in(&mut visit, &bob, Persistence::OneRequest("req-1")).await;
+    harness.sign_in(&mut visit, &ann, Persistence::OneRequest("req-1")).await;
     for (request, expected) in [(Some("req-2"), vec![&ann]), (None, vec![&ann])] {
         assert_eq!(
-            house.dids(&visit, request).await,
+            harness.dids(&visit, request).await,
             expected.into_iter().map(Did::to_string).collect::<Vec<_>>()
         );
     }
-    let mut both = house.dids(&visit, Some("req-1")).await;
+    let mut both = harness.dids(&visit, Some("req-1")).await;
     both.sort();
     assert_eq!(both, [ann.as_str(), bob.as_str()]);
-    let here = house.sign_ins.signed_in(&visit, Some("req-1")).await.unwrap();
+    let here = harness.sign_ins.signed_in(&visit, Some("req-1")).await.unwrap();
     assert!(here.iter().all(|one| one.is_fresh(now)), "the newer sign-in counts");
-    assert_eq!(house.sign_ins.devices_of(&bob).await.unwrap(), []);
+    assert_eq!(harness.sign_ins.devices_of(&bob).await.unwrap(), []);
 
-    house.wait(FOR_ONE_REQUEST + Duration::from_millis(1));
-    assert_eq!(house.dids(&visit, Some("req-1")).await, [ann.as_str()]);
+    harness.wait(FOR_ONE_REQUEST + Duration::from_millis(1));
+    assert_eq!(harness.dids(&visit, Some("req-1")).await, [ann.as_str()]);
 }
 
 /// Otherwise the duration of a sign-in would reveal whether the account exists.
 async fn a_password_for_nobody_is_as_much_work(db: Db) {
-    let house = House::new(db);
-    house.account("ann").await;
+    let harness = SignInHarness::new(db);
+    harness.account("ann").await;
     // With a queue of zero, every password check is refused as busy.
-    let clock = Clock::Manual(Arc::clone(&house.hand));
-    let full = SignIns::new(house.db.clone(), clock, house.accounts.clone(), Passwords::new(1, 0));
+    let clock = harness.clock.clock();
+    let full = SignIns::new(harness.db.clone(), clock, harness.accounts.clone(), Passwords::new(1, 0));
     for identifier in ["ann.test", "eve.test", ""] {
         let found = full.recognise(identifier, &secret("wrong")).await;
         assert!(matches!(found, Err(Error::Busy)), "{identifier}");
@@ -222,13 +208,13 @@ async fn a_password_for_nobody_is_as_much_work(db: Db) {
 }
 
 async fn only_the_owners_own_password_counts(db: Db) {
-    let house = House::new(db);
-    let ann = house.account("ann").await;
+    let harness = SignInHarness::new(db);
+    let ann = harness.account("ann").await;
     for identifier in ["ann.test", "@ann.test", "ANN@example.com", ann.as_str()] {
-        let found = house.sign_ins.recognise(identifier, &secret(PASSWORD)).await.unwrap();
+        let found = harness.sign_ins.recognise(identifier, &secret(PASSWORD)).await.unwrap();
         assert_eq!(found.did, ann, "{identifier}");
     }
-    let app_passwords = AppPasswords::new(house.db.clone(), Clock::System);
+    let app_passwords = AppPasswords::new(harness.db.clone(), Clock::System);
     let (_, for_app) = app_passwords.create(&ann, "app", true, Actor::Genkan).await.unwrap().unwrap();
     for (identifier, password) in [
         ("ann.test", "wrong"),
@@ -238,77 +224,77 @@ async fn only_the_owners_own_password_counts(db: Db) {
         ("", PASSWORD),
         ("ann.test", &"x".repeat(600)),
     ] {
-        let found = house.sign_ins.recognise(identifier, &secret(password)).await;
+        let found = harness.sign_ins.recognise(identifier, &secret(password)).await;
         assert!(matches!(found, Err(Error::WrongPassword)), "{identifier} {password}");
     }
-    house.take_down(&ann).await;
-    assert!(matches!(house.sign_ins.recognise("ann.test", &secret(PASSWORD)).await, Err(Error::TakenDown)));
+    harness.take_down(&ann).await;
+    assert!(matches!(harness.sign_ins.recognise("ann.test", &secret(PASSWORD)).await, Err(Error::TakenDown)));
 }
 
 async fn a_sign_out_is_of_one_account_and_one_browser(db: Db) {
-    let house = House::new(db);
-    let (ann, bob) = (house.account("ann").await, house.account("bob").await);
-    let mut desk = house.visit(None).await;
-    let mut phone = house.visit(None).await;
+    let harness = SignInHarness::new(db);
+    let (ann, bob) = (harness.account("ann").await, harness.account("bob").await);
+    let mut desk = harness.visit(None).await;
+    let mut phone = harness.visit(None).await;
     for did in [&ann, &bob] {
-        house.sign_in(&mut desk, did, Persistence::Remembered).await;
+        harness.sign_in(&mut desk, did, Persistence::Remembered).await;
     }
-    house.sign_in(&mut phone, &ann, Persistence::Remembered).await;
-    assert_eq!(house.sign_ins.devices_of(&ann).await.unwrap().len(), 2);
+    harness.sign_in(&mut phone, &ann, Persistence::Remembered).await;
+    assert_eq!(harness.sign_ins.devices_of(&ann).await.unwrap().len(), 2);
 
     let before = desk.to_set().unwrap().session_hash();
-    house.sign_ins.sign_out(&mut desk, &ann).await.unwrap();
+    harness.sign_ins.sign_out(&mut desk, &ann).await.unwrap();
     assert_ne!(desk.to_set().unwrap().session_hash(), before);
-    assert_eq!(house.dids(&desk, None).await, [bob.as_str()]);
-    assert_eq!(house.dids(&phone, None).await, [ann.as_str()]);
+    assert_eq!(harness.dids(&desk, None).await, [bob.as_str()]);
+    assert_eq!(harness.dids(&phone, None).await, [ann.as_str()]);
 
-    assert!(!house.sign_ins.sign_out_at(&phone.device, &bob).await.unwrap());
-    assert!(house.sign_ins.sign_out_at(&phone.device, &ann).await.unwrap());
-    assert_eq!(house.dids(&phone, None).await, Vec::<String>::new());
+    assert!(!harness.sign_ins.sign_out_at(&phone.device, &bob).await.unwrap());
+    assert!(harness.sign_ins.sign_out_at(&phone.device, &ann).await.unwrap());
+    assert_eq!(harness.dids(&phone, None).await, Vec::<String>::new());
 }
 
 async fn everything_of_an_account_ends_at_once(db: Db) {
-    let house = House::new(db);
-    let (ann, bob) = (house.account("ann").await, house.account("bob").await);
-    let mut visit = house.visit(None).await;
-    house.sign_in(&mut visit, &ann, Persistence::Remembered).await;
-    house.sign_in(&mut visit, &ann, Persistence::OneRequest("req-1")).await;
-    house.sign_in(&mut visit, &bob, Persistence::Remembered).await;
-    let mut tx = house.db.begin().await.unwrap();
-    house.sign_ins.end_all(&mut tx, &ann).await.unwrap();
+    let harness = SignInHarness::new(db);
+    let (ann, bob) = (harness.account("ann").await, harness.account("bob").await);
+    let mut visit = harness.visit(None).await;
+    harness.sign_in(&mut visit, &ann, Persistence::Remembered).await;
+    harness.sign_in(&mut visit, &ann, Persistence::OneRequest("req-1")).await;
+    harness.sign_in(&mut visit, &bob, Persistence::Remembered).await;
+    let mut tx = harness.db.begin().await.unwrap();
+    harness.sign_ins.end_all(&mut tx, &ann).await.unwrap();
     tx.commit().await.unwrap();
-    assert_eq!(house.dids(&visit, Some("req-1")).await, [bob.as_str()]);
+    assert_eq!(harness.dids(&visit, Some("req-1")).await, [bob.as_str()]);
 
-    house.take_down(&bob).await;
-    assert_eq!(house.dids(&visit, None).await, Vec::<String>::new(), "taken down");
+    harness.take_down(&bob).await;
+    assert_eq!(harness.dids(&visit, None).await, Vec::<String>::new(), "taken down");
 }
 
 async fn what_is_over_is_swept(db: Db) {
-    let house = House::new(db);
-    let ann = house.account("ann").await;
-    let passing = house.visit(None).await;
-    let mut kept = house.visit(None).await;
-    house.sign_in(&mut kept, &ann, Persistence::Remembered).await;
-    house.sign_in(&mut kept, &ann, Persistence::OneRequest("req-1")).await;
-    let now = || Timestamp::from_millis(house.hand.load(Ordering::SeqCst));
-    assert_eq!(sweep(&house.db, now()).await.unwrap(), 0);
+    let harness = SignInHarness::new(db);
+    let ann = harness.account("ann").await;
+    let passing = harness.visit(None).await;
+    let mut kept = harness.visit(None).await;
+    harness.sign_in(&mut kept, &ann, Persistence::Remembered).await;
+    harness.sign_in(&mut kept, &ann, Persistence::OneRequest("req-1")).await;
+    let now = || harness.clock.now();
+    assert_eq!(sweep(&harness.db, now()).await.unwrap(), 0);
 
-    house.wait(KEEP_UNUSED + Duration::from_millis(1));
-    assert_eq!(sweep(&house.db, now()).await.unwrap(), 2, "the request's sign-in, the browser without one");
-    assert_ne!(house.visit(passing.to_set()).await.device, passing.device);
-    let kept = house.visit(kept.to_set()).await;
-    assert_eq!(house.dids(&kept, None).await, [ann.as_str()]);
+    harness.wait(KEEP_UNUSED + Duration::from_millis(1));
+    assert_eq!(sweep(&harness.db, now()).await.unwrap(), 2, "the request's sign-in, the browser without one");
+    assert_ne!(harness.visit(passing.to_set()).await.device, passing.device);
+    let kept = harness.visit(kept.to_set()).await;
+    assert_eq!(harness.dids(&kept, None).await, [ann.as_str()]);
 
-    house.wait(KEEP + Duration::from_millis(1));
-    assert_eq!(sweep(&house.db, now()).await.unwrap(), 2);
-    assert_ne!(house.visit(kept.to_set()).await.device, kept.device);
+    harness.wait(KEEP + Duration::from_millis(1));
+    assert_eq!(sweep(&harness.db, now()).await.unwrap(), 2);
+    assert_ne!(harness.visit(kept.to_set()).await.device, kept.device);
 }
 
 async fn the_database_has_no_cookie(db: Db) {
-    let house = House::new(db);
-    let visit = house.visit(None).await;
+    let harness = SignInHarness::new(db);
+    let visit = harness.visit(None).await;
     let cookies = visit.to_set().unwrap();
-    let row = sqlx::query("SELECT id, session FROM devices").fetch_one(house.db.reader()).await.unwrap();
+    let row = sqlx::query("SELECT id, session FROM devices").fetch_one(harness.db.reader()).await.unwrap();
     let (id, session): (String, String) = (row.get("id"), row.get("session"));
     for kept in [id, session] {
         assert!(!cookies.device().expose().contains(&kept) && !cookies.session().expose().contains(&kept));
@@ -317,15 +303,15 @@ async fn the_database_has_no_cookie(db: Db) {
 }
 
 async fn a_password_that_was_changed_meanwhile_opens_nothing(db: Db) {
-    let house = House::new(db);
-    let ann = house.account("ann").await;
-    let mut visit = house.visit(None).await;
-    let recognised = house.sign_ins.recognise(ann.as_str(), &secret(PASSWORD)).await.unwrap();
-    let mut tx = house.db.begin().await.unwrap();
-    house.accounts.set_password_hash(&mut tx, &ann, "another").await.unwrap();
-    house.sign_ins.end_all(&mut tx, &ann).await.unwrap();
+    let harness = SignInHarness::new(db);
+    let ann = harness.account("ann").await;
+    let mut visit = harness.visit(None).await;
+    let recognised = harness.sign_ins.recognise(ann.as_str(), &secret(PASSWORD)).await.unwrap();
+    let mut tx = harness.db.begin().await.unwrap();
+    harness.accounts.set_password_hash(&mut tx, &ann, "another").await.unwrap();
+    harness.sign_ins.end_all(&mut tx, &ann).await.unwrap();
     tx.commit().await.unwrap();
-    let late = house.sign_ins.sign_in(&mut visit, &recognised, Persistence::Remembered).await;
+    let late = harness.sign_ins.sign_in(&mut visit, &recognised, Persistence::Remembered).await;
     assert!(matches!(late, Err(Error::WrongPassword)), "{late:?}");
-    assert!(house.dids(&visit, None).await.is_empty());
+    assert!(harness.dids(&visit, None).await.is_empty());
 }

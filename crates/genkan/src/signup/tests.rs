@@ -1,7 +1,6 @@
 //! How long a sign-up waits for a host that is away, with a manual clock.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use genkan_testing::{FakeDirectory, FakeHost, Trouble};
@@ -10,11 +9,12 @@ use super::*;
 use crate::accounts::{Accounts, Passwords};
 use crate::base::fetch::UnguardedClient;
 use crate::base::seal::Sealer;
-use crate::base::{Clock, Secret};
+use crate::base::{ManualClock, Secret};
 use crate::db::Db;
 use crate::db::feed::Feed;
 use crate::db::on_each_database;
-use crate::fleet::{Admission, Fleet, HostChanges, HostClient};
+use crate::fleet::testing::add_host;
+use crate::fleet::{Fleet, HostClient};
 use crate::identity::{Directory, HandlePolicy};
 use crate::keys::Ring;
 use crate::sessions::{Lifetimes, Sessions};
@@ -30,17 +30,17 @@ const CREATE: &str = "com.atproto.server.createAccount";
 const LOOK: &str = "com.atproto.admin.getAccountInfo";
 const MINUTE: Duration = Duration::from_mins(1);
 
-struct Stand {
+struct SignUpHarness {
     sign_ups: SignUps,
     directory: FakeDirectory,
     host: FakeHost,
-    hand: Arc<AtomicI64>,
+    clock: ManualClock,
 }
 
-impl Stand {
+impl SignUpHarness {
     async fn new(db: Db) -> Self {
-        let hand = Arc::new(AtomicI64::new(Clock::System.now().as_millis()));
-        let clock = Clock::Manual(Arc::clone(&hand));
+        let hand = ManualClock::at_present();
+        let clock = hand.clock();
         let feed = Feed::new(db.clone(), clock.clone());
         let ring = Ring::open(&db, &clock, Sealer::new(&Secret::new([4; 32])), None).await.unwrap();
         let fleet = Fleet::open(db.clone(), clock.clone(), ring.clone(), feed.clone()).await.unwrap();
@@ -53,15 +53,7 @@ impl Stand {
             rotation.to_sec1_uncompressed_hex(),
             rotation.to_did_key(),
         ));
-        fleet.prepare(&"oak".into(), &host.url().parse().unwrap(), None).await.unwrap();
-        let admission = Admission {
-            did: host.did().parse().unwrap(),
-            admin_password: Secret::new(host.admin_password()),
-            version: None,
-            blob_limit: None,
-            changes: HostChanges::default(),
-        };
-        fleet.admit(&"oak".into(), admission).await.unwrap();
+        add_host(&fleet, "oak", &host).await;
         let accounts = Accounts::new(db.clone(), clock.clone(), &feed);
         let passwords = Passwords::new(2, 8);
         let day = Duration::from_hours(24);
@@ -98,7 +90,7 @@ impl Stand {
             password: (8, 256),
             recovery_key: None,
         };
-        Self { sign_ups: SignUps::new(with, rules), directory, host, hand }
+        Self { sign_ups: SignUps::new(with, rules), directory, host, clock: hand }
     }
 
     /// Alice requests her account, and the host fails while it is being created.
@@ -110,14 +102,14 @@ impl Stand {
     }
 
     async fn later(&self, time: Duration) {
-        self.hand.fetch_add(i64::try_from(time.as_millis()).unwrap(), Ordering::SeqCst);
+        self.clock.advance(time);
         self.sign_ups.settle_all().await.unwrap();
     }
 
     /// Whether her handle is reserved for her.
     async fn is_held(&self) -> bool {
-        let stranger = form("stranger@example.com");
-        self.sign_ups.context.with.accounts.find_by_handle(&stranger.handle).await.unwrap().is_some()
+        let other = form("other@example.com");
+        self.sign_ups.context.with.accounts.find_by_handle(&other.handle).await.unwrap().is_some()
     }
 
     async fn unfinished(&self) -> usize {
@@ -136,67 +128,67 @@ fn form(email: &str) -> Request {
 }
 
 async fn a_host_that_stays_away_is_given_ten_minutes_when_nothing_was_published(db: Db) {
-    let stand = Stand::new(db).await;
-    stand.broken_off(Trouble::CutBefore).await;
-    stand.later(9 * MINUTE).await;
-    assert!(stand.is_held().await, "the host may come back");
-    stand.later(2 * MINUTE).await;
-    assert!(!stand.is_held().await, "waited for long enough");
-    assert_eq!(stand.unfinished().await, 1, "the host is still to be looked at");
-    stand.host.mend();
-    stand.later(2 * MINUTE).await;
-    assert_eq!(stand.unfinished().await, 0);
-    assert!(stand.directory.dids().is_empty() && stand.host.accounts().is_empty());
-    stand.sign_ups.create(form("stranger@example.com")).await.unwrap();
+    let harness = SignUpHarness::new(db).await;
+    harness.broken_off(Trouble::CutBefore).await;
+    harness.later(9 * MINUTE).await;
+    assert!(harness.is_held().await, "the host may come back");
+    harness.later(2 * MINUTE).await;
+    assert!(!harness.is_held().await, "waited for long enough");
+    assert_eq!(harness.unfinished().await, 1, "the host is still to be looked at");
+    harness.host.mend();
+    harness.later(2 * MINUTE).await;
+    assert_eq!(harness.unfinished().await, 0);
+    assert!(harness.directory.dids().is_empty() && harness.host.accounts().is_empty());
+    harness.sign_ups.create(form("other@example.com")).await.unwrap();
 }
 
 async fn a_published_operation_is_given_an_hour(db: Db) {
-    let stand = Stand::new(db).await;
-    stand.broken_off(Trouble::CutAfter).await;
-    stand.later(11 * MINUTE).await;
-    stand.later(48 * MINUTE).await;
-    assert!(stand.is_held().await, "the account may well be there");
-    stand.later(2 * MINUTE).await;
-    assert!(!stand.is_held().await);
-    let dids = stand.directory.dids();
-    assert!(stand.directory.is_tombstoned(&dids[0]), "the DID names nobody's account");
-    assert_eq!((stand.host.accounts().len(), stand.unfinished().await), (1, 1), "still to be cleared up");
-    stand.host.mend();
-    stand.later(2 * MINUTE).await;
-    assert_eq!((stand.host.accounts().len(), stand.unfinished().await), (0, 0));
-    stand.sign_ups.create(form("stranger@example.com")).await.unwrap();
+    let harness = SignUpHarness::new(db).await;
+    harness.broken_off(Trouble::CutAfter).await;
+    harness.later(11 * MINUTE).await;
+    harness.later(48 * MINUTE).await;
+    assert!(harness.is_held().await, "the account may well be there");
+    harness.later(2 * MINUTE).await;
+    assert!(!harness.is_held().await);
+    let dids = harness.directory.dids();
+    assert!(harness.directory.is_tombstoned(&dids[0]), "the DID names nobody's account");
+    assert_eq!((harness.host.accounts().len(), harness.unfinished().await), (1, 1), "still to be cleared up");
+    harness.host.mend();
+    harness.later(2 * MINUTE).await;
+    assert_eq!((harness.host.accounts().len(), harness.unfinished().await), (0, 0));
+    harness.sign_ups.create(form("other@example.com")).await.unwrap();
 }
 
 async fn a_host_that_comes_back_in_time_keeps_the_account(db: Db) {
-    let stand = Stand::new(db).await;
-    stand.broken_off(Trouble::CutAfter).await;
-    stand.later(59 * MINUTE).await;
-    stand.host.mend();
-    stand.later(MINUTE / 2).await;
-    assert_eq!(stand.unfinished().await, 0);
-    let opened = stand.sign_ups.create(form("alice@example.com")).await.unwrap();
-    assert_eq!(stand.directory.dids(), std::slice::from_ref(&opened.account.did));
-    assert_eq!(stand.host.accounts().len(), 1);
+    let harness = SignUpHarness::new(db).await;
+    harness.broken_off(Trouble::CutAfter).await;
+    harness.later(59 * MINUTE).await;
+    harness.host.mend();
+    harness.later(MINUTE / 2).await;
+    assert_eq!(harness.unfinished().await, 0);
+    let opened = harness.sign_ups.create(form("alice@example.com")).await.unwrap();
+    assert_eq!(harness.directory.dids(), std::slice::from_ref(&opened.account.did));
+    assert_eq!(harness.host.accounts().len(), 1);
 }
 
 /// Another process on the same database checks every second, while the host needs longer than a
 /// lease.
 async fn a_worker_that_takes_long_is_not_overtaken(db: Db) {
-    let stand = Stand::new(db).await;
-    stand.host.trouble(CREATE, Trouble::Slow(Duration::from_secs(9)));
-    let with = stand.sign_ups.context.with.clone();
-    let other = SignUps::new(with, stand.sign_ups.rules().clone());
-    let hand = Arc::clone(&stand.hand);
+    let harness = SignUpHarness::new(db).await;
+    harness.host.trouble(CREATE, Trouble::Slow(Duration::from_secs(9)));
+    let with = harness.sign_ups.context.with.clone();
+    let other = SignUps::new(with, harness.sign_ups.rules().clone());
+    let clock = harness.clock.clone();
     let looking = tokio::spawn(async move {
         loop {
             tokio::time::sleep(Duration::from_secs(1)).await;
-            hand.fetch_add(1000, Ordering::SeqCst);
+            clock.advance(Duration::from_secs(1));
             assert_eq!(other.settle_all().await.unwrap(), 0, "somebody works on it");
         }
     });
-    let opened = stand.sign_ups.create(form("alice@example.com")).await.unwrap();
+    let opened = harness.sign_ups.create(form("alice@example.com")).await.unwrap();
     assert!(!looking.is_finished(), "the other found nothing to do");
     looking.abort();
-    assert_eq!((stand.host.asked(CREATE), stand.host.asked(LOOK)), (1, 0));
-    assert_eq!(stand.directory.dids(), [opened.account.did]);
+    assert_eq!((harness.host.asked(CREATE), harness.host.asked(LOOK)), (1, 0));
+    assert_eq!(harness.directory.dids(), [opened.account.did]);
 }

@@ -276,10 +276,11 @@ impl Pds {
             }
             "/.well-known/oauth-protected-resource" => {
                 let settings = self.settings();
-                let issuers: Vec<_> = settings.entryway.into_iter().map(|entryway| entryway.url).collect();
+                // Without an entryway a PDS is its own authorization server.
+                let issuer = settings.entryway.map_or(settings.public_url.clone(), |entryway| entryway.url);
                 loopback::json(
                     200,
-                    &json!({ "resource": settings.public_url, "authorization_servers": issuers }),
+                    &json!({ "resource": settings.public_url, "authorization_servers": [issuer] }),
                 )
             }
             _ => loopback::refusal(404, "NotFound", "Not Found"),

@@ -22,8 +22,10 @@ use std::sync::{Arc, Mutex};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use genkan_protocol::crypto::K256PrivateKey;
+use genkan_protocol::plc;
 use genkan_protocol::syntax::{Did, Handle};
 
+use crate::FakeDirectory;
 use crate::loopback::{Handler, Loopback, locked};
 
 pub use accounts::Account;
@@ -117,6 +119,22 @@ impl FakeHost {
     /// Makes a handle outside the service's domains lead to an account.
     pub fn know_name(&self, handle: &Handle, did: &Did) {
         locked(&self.pds.names).insert(handle.clone(), did.clone());
+    }
+
+    /// Creates an account here and enters it at the directory, with one key for signatures and
+    /// rotation.
+    ///
+    /// # Panics
+    ///
+    /// If the directory does not take it.
+    pub fn make_account(&self, directory: &FakeDirectory, handle: &str, key: &K256PrivateKey) -> Did {
+        let handle: Handle = handle.parse().unwrap();
+        let keys = vec![key.public().to_did_key()];
+        let data = plc::Data::of_account(keys, &key.public(), &handle, &self.url());
+        let (did, genesis) = plc::genesis(data, key);
+        directory.submit(&did, &genesis).unwrap();
+        locked(&self.pds.accounts).add(Account::new(did.clone(), handle, key.clone()));
+        did
     }
 
     /// Returns an account.

@@ -76,6 +76,10 @@ impl Settings {
     fn set(&mut self, name: &str, value: &str) {
         let value = value.to_owned();
         match name {
+            "PDS_HOSTNAME" => {
+                self.public_url = format!("https://{value}");
+                self.service_did = format!("did:web:{value}");
+            }
             "PDS_ADMIN_PASSWORD" => self.admin_password = value,
             "PDS_SERVICE_DID" => self.service_did = value,
             "PDS_DID_PLC_URL" => self.directory_url = Some(value.trim_end_matches('/').to_owned()),

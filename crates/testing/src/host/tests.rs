@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::*;
 use crate::{Client, FakeDirectory, Trouble};
 
-struct Stage {
+struct HostHarness {
     directory: FakeDirectory,
     host: FakeHost,
     /// Signs sessions.
@@ -13,7 +13,7 @@ struct Stage {
     rotation: K256PrivateKey,
 }
 
-impl Stage {
+impl HostHarness {
     async fn start() -> Self {
         let directory = FakeDirectory::start().await;
         let host = FakeHost::start("hunter22").await;
@@ -72,9 +72,9 @@ fn key(byte: u8) -> K256PrivateKey {
 
 #[tokio::test]
 async fn an_account_is_made_by_a_good_operation_only() {
-    let stage = Stage::start().await;
-    let signing_key = stage.reserved().await;
-    let good = stage.data("alice.example.test", &signing_key);
+    let harness = HostHarness::start().await;
+    let signing_key = harness.reserved().await;
+    let good = harness.data("alice.example.test", &signing_key);
     let made = |data: Data, by: &K256PrivateKey| plc::genesis(data, by);
 
     let cases: Vec<(&str, Data, K256PrivateKey, &str)> = vec![
@@ -87,132 +87,133 @@ async fn an_account_is_made_by_a_good_operation_only() {
         ("invalid plc operation", good.clone(), key(9), "alice.example.test"),
         (
             "reserved signing key does not exist",
-            stage.data("alice.example.test", &key(8).public().to_did_key()),
-            stage.rotation.clone(),
+            harness.data("alice.example.test", &key(8).public().to_did_key()),
+            harness.rotation.clone(),
             "alice.example.test",
         ),
         (
             "provided handle does not match DID document handle",
             good.clone(),
-            stage.rotation.clone(),
+            harness.rotation.clone(),
             "bob.example.test",
         ),
         (
             "DID document pds endpoint does not match service endpoint",
             {
                 let mut data = good.clone();
-                data.set_pds_endpoint("https://elsewhere.example");
+                data.set_pds_endpoint("https://other.example");
                 data
             },
-            stage.rotation.clone(),
+            harness.rotation.clone(),
             "alice.example.test",
         ),
     ];
     for (message, data, by, handle) in cases {
         let (did, op) = made(data, &by);
-        assert_eq!(stage.create(&did, handle, &op).await.message(), message);
+        assert_eq!(harness.create(&did, handle, &op).await.message(), message);
     }
     let input = json!({ "handle": "alice.example.test", "email": "a@b.c", "password": "x" });
-    let answer = stage.client().procedure("com.atproto.server.createAccount", &input).await;
+    let answer = harness.client().procedure("com.atproto.server.createAccount", &input).await;
     assert_eq!(answer.message(), "non-entryway pds requires bringing a DID and plcOp");
-    assert_eq!(stage.directory.asked("submit"), 0);
+    assert_eq!(harness.directory.asked("submit"), 0);
 
-    let (did, op) = made(good, &stage.rotation);
-    let answer = stage.create(&did, "alice.example.test", &op).await.ok();
+    let (did, op) = made(good, &harness.rotation);
+    let answer = harness.create(&did, "alice.example.test", &op).await.ok();
     assert_eq!(answer.text("/did"), did.as_str());
-    assert!(stage.directory.data(&did).is_some());
+    assert!(harness.directory.data(&did).is_some());
     assert_eq!(
-        stage.create(&did, "alice.example.test", &op).await.message(),
+        harness.create(&did, "alice.example.test", &op).await.message(),
         "reserved signing key does not exist"
     );
 }
 
 #[tokio::test]
 async fn a_lost_answer_leaves_an_account_and_a_dead_directory_none() {
-    let stage = Stage::start().await;
-    let (did, op) = plc::genesis(stage.data("alice.example.test", &stage.reserved().await), &stage.rotation);
-    stage.directory.trouble_times("submit", Trouble::Status(503), 1);
-    assert_eq!(stage.create(&did, "alice.example.test", &op).await.status, 500);
-    assert!(stage.host.account(&did).is_none());
+    let harness = HostHarness::start().await;
+    let (did, op) =
+        plc::genesis(harness.data("alice.example.test", &harness.reserved().await), &harness.rotation);
+    harness.directory.trouble_times("submit", Trouble::Status(503), 1);
+    assert_eq!(harness.create(&did, "alice.example.test", &op).await.status, 500);
+    assert!(harness.host.account(&did).is_none());
 
-    stage.host.trouble_times("com.atproto.server.createAccount", Trouble::CutAfter, 1);
+    harness.host.trouble_times("com.atproto.server.createAccount", Trouble::CutAfter, 1);
     let input = json!({ "did": did, "handle": "alice.example.test", "plcOp": op });
-    let client = stage.client();
+    let client = harness.client();
     let request = client.request(http::Method::POST, "/xrpc/com.atproto.server.createAccount");
     assert!(client.try_send(request.body(input.to_string()).unwrap()).await.is_err());
-    assert!(stage.host.account(&did).is_some());
+    assert!(harness.host.account(&did).is_some());
 }
 
 #[tokio::test]
 async fn only_the_entryways_tokens_for_this_host_are_good() {
-    let stage = Stage::start().await;
-    let did = stage.account("alice.example.test").await;
-    let good = stage.claims(&did);
-    assert_eq!(stage.timeline(&sign_access(&stage.tokens, &good)).await, "200");
+    let harness = HostHarness::start().await;
+    let did = harness.account("alice.example.test").await;
+    let good = harness.claims(&did);
+    assert_eq!(harness.timeline(&sign_access(&harness.tokens, &good)).await, "200");
 
     let late = AccessClaims { exp: 1, ..good.clone() };
-    assert_eq!(stage.timeline(&sign_access(&stage.tokens, &late)).await, "400 ExpiredToken");
+    assert_eq!(harness.timeline(&sign_access(&harness.tokens, &late)).await, "400 ExpiredToken");
     let foreign = AccessClaims { aud: "did:web:other.example".to_owned(), ..good.clone() };
-    assert_eq!(stage.timeline(&sign_access(&stage.tokens, &foreign)).await, "400 InvalidToken");
-    assert_eq!(stage.timeline(&sign_access(&key(7), &good)).await, "400 InvalidToken");
+    assert_eq!(harness.timeline(&sign_access(&harness.tokens, &foreign)).await, "400 InvalidToken");
+    assert_eq!(harness.timeline(&sign_access(&key(7), &good)).await, "400 InvalidToken");
     let taken_down = AccessClaims { scope: Scope::Takendown, ..good.clone() };
-    assert_eq!(stage.timeline(&sign_access(&stage.tokens, &taken_down)).await, "400 InvalidToken");
+    assert_eq!(harness.timeline(&sign_access(&harness.tokens, &taken_down)).await, "400 InvalidToken");
     let refresh = RefreshClaims {
         scope: Scope::Refresh,
         sub: did.clone(),
-        aud: stage.host.did(),
+        aud: harness.host.did(),
         iat: good.iat,
         exp: good.exp,
         jti: good.jti.clone(),
     };
-    assert_eq!(stage.timeline(&sign_refresh(&stage.tokens, None, &refresh)).await, "400 InvalidToken");
-    assert_eq!(stage.client().query("app.bsky.feed.getTimeline", &[]).await.summary(), "401 AuthMissing");
+    assert_eq!(harness.timeline(&sign_refresh(&harness.tokens, None, &refresh)).await, "400 InvalidToken");
+    assert_eq!(harness.client().query("app.bsky.feed.getTimeline", &[]).await.summary(), "401 AuthMissing");
 
-    stage.host.take_down(&did);
-    assert_eq!(stage.timeline(&sign_access(&stage.tokens, &good)).await, "401 AccountTakedown");
-    stage.host.lose(&did);
-    assert_eq!(stage.timeline(&sign_access(&stage.tokens, &good)).await, "403 AccountNotFound");
+    harness.host.take_down(&did);
+    assert_eq!(harness.timeline(&sign_access(&harness.tokens, &good)).await, "401 AccountTakedown");
+    harness.host.lose(&did);
+    assert_eq!(harness.timeline(&sign_access(&harness.tokens, &good)).await, "403 AccountNotFound");
 }
 
 #[tokio::test]
 async fn records_and_blobs_read_back() {
-    let stage = Stage::start().await;
-    let did = stage.account("alice.example.test").await;
-    let own = stage.client().bearer(&sign_access(&stage.tokens, &stage.claims(&did)));
+    let harness = HostHarness::start().await;
+    let did = harness.account("alice.example.test").await;
+    let own = harness.client().bearer(&sign_access(&harness.tokens, &harness.claims(&did)));
     let input = json!({ "repo": did, "collection": "app.bsky.feed.post", "record": { "text": "hi" } });
     let uri = own.procedure("com.atproto.repo.createRecord", &input).await.ok().text("/uri");
     let rkey = uri.rsplit('/').next().unwrap();
     let parameters = [("repo", did.as_str()), ("collection", "app.bsky.feed.post"), ("rkey", rkey)];
-    let record = stage.client().query("com.atproto.repo.getRecord", &parameters).await.ok();
+    let record = harness.client().query("com.atproto.repo.getRecord", &parameters).await.ok();
     assert_eq!(record.text("/value/text"), "hi");
 
     let path = "/xrpc/com.atproto.repo.uploadBlob";
     let cid = own.post(path, "image/png", vec![7; 100_000]).await.ok().text("/blob/ref/$link");
     let parameters = [("did", did.as_str()), ("cid", &cid)];
-    let blob = stage.client().query("com.atproto.sync.getBlob", &parameters).await.ok();
+    let blob = harness.client().query("com.atproto.sync.getBlob", &parameters).await.ok();
     assert_eq!((blob.header("content-type"), blob.body.len()), ("image/png", 100_000));
 
-    stage.host.set_repo_size(&did, 200_000);
-    let repo = stage.client().query("com.atproto.sync.getRepo", &[("did", did.as_str())]).await.ok();
+    harness.host.set_repo_size(&did, 200_000);
+    let repo = harness.client().query("com.atproto.sync.getRepo", &[("did", did.as_str())]).await.ok();
     assert_eq!(repo.body.len(), 200_000);
 }
 
 #[tokio::test]
 async fn administration_needs_the_password_and_a_document_that_agrees() {
-    let stage = Stage::start().await;
-    let did = stage.account("alice.example.test").await;
+    let harness = HostHarness::start().await;
+    let did = harness.account("alice.example.test").await;
     let rename = json!({ "did": did, "handle": "bob.example.test" });
     let method = "com.atproto.admin.updateAccountHandle";
-    assert_eq!(stage.client().procedure(method, &rename).await.status, 401);
-    let admin = stage.client().with("authorization", &tokens::basic("admin", "hunter22"));
+    assert_eq!(harness.client().procedure(method, &rename).await.status, 401);
+    let admin = harness.client().with("authorization", &tokens::basic("admin", "hunter22"));
     assert_eq!(admin.procedure(method, &rename).await.message(), "Handle does not match DID doc");
 
-    let last = stage.directory.operations(&did).pop().unwrap();
+    let last = harness.directory.operations(&did).pop().unwrap();
     let mut data = last.data().unwrap();
     data.set_handle(&"bob.example.test".parse().unwrap());
-    stage.directory.submit(&did, &plc::update(&last.cid(), data, &stage.rotation)).unwrap();
+    harness.directory.submit(&did, &plc::update(&last.cid(), data, &harness.rotation)).unwrap();
     admin.procedure(method, &rename).await.ok();
-    assert_eq!(stage.host.account(&did).unwrap().handle, "bob.example.test");
+    assert_eq!(harness.host.account(&did).unwrap().handle, "bob.example.test");
 
     let info = admin.query("com.atproto.admin.getAccountInfo", &[("did", did.as_str())]).await.ok();
     assert_eq!(info.json()["email"], Value::Null);
@@ -222,20 +223,20 @@ async fn administration_needs_the_password_and_a_document_that_agrees() {
     admin.procedure("com.atproto.admin.updateSubjectStatus", &status).await.ok();
     let read = [("did", did.as_str())];
     assert_eq!(
-        stage.client().query("com.atproto.sync.getRepo", &read).await.summary(),
+        harness.client().query("com.atproto.sync.getRepo", &read).await.summary(),
         "400 RepoDeactivated"
     );
     for _ in 0..2 {
         admin.procedure("com.atproto.admin.deleteAccount", &json!({ "did": did })).await.ok();
     }
-    assert!(stage.host.account(&did).is_none());
+    assert!(harness.host.account(&did).is_none());
 }
 
 #[tokio::test]
 async fn it_speaks_for_accounts_and_passes_on_what_it_does_not_know() {
-    let stage = Stage::start().await;
-    let did = stage.account("alice.example.test").await;
-    let own = stage.client().bearer(&sign_access(&stage.tokens, &stage.claims(&did)));
+    let harness = HostHarness::start().await;
+    let did = harness.account("alice.example.test").await;
+    let own = harness.client().bearer(&sign_access(&harness.tokens, &harness.claims(&did)));
     // The entryway of this test cannot be reached.
     assert_eq!(own.query("com.atproto.server.getSession", &[]).await.summary(), "502 InternalServerError");
 
@@ -243,7 +244,7 @@ async fn it_speaks_for_accounts_and_passes_on_what_it_does_not_know() {
     assert_eq!(own.query("com.atproto.server.getServiceAuth", &protected).await.status, 400);
     let token = own.query("com.atproto.server.getServiceAuth", &protected[..1]).await.ok().text("/token");
     let token = genkan_protocol::service_auth::parse(&token).unwrap();
-    let key = stage.host.account_key(&did).unwrap().public();
-    token.verify(&key, "did:web:x.example", None, stage.host.pds.now()).unwrap();
+    let key = harness.host.account_key(&did).unwrap().public();
+    token.verify(&key, "did:web:x.example", None, harness.host.pds.now()).unwrap();
     assert_eq!(token.issuer(), &did);
 }

@@ -418,10 +418,9 @@ fn read(row: &AnyRow) -> db::Result<Account> {
 }
 
 #[cfg(test)]
-pub(in crate::accounts) mod tests {
-    use genkan_protocol::crypto::K256PrivateKey;
-
+mod tests {
     use super::*;
+    use crate::accounts::testing::{add, new_account};
     use crate::db::on_each_database;
 
     on_each_database!(
@@ -433,25 +432,6 @@ pub(in crate::accounts) mod tests {
         a_deletion_that_is_due_does_not_begin_after_a_return,
         listing_goes_on_where_it_stopped
     );
-
-    pub(in crate::accounts) fn new_account(name: &str) -> NewAccount {
-        NewAccount {
-            did: format!("did:plc:{name:a>24}").parse().unwrap(),
-            handle: format!("{name}.test").parse().unwrap(),
-            email: format!("{name}@example.com").parse().unwrap(),
-            password_hash: Secret::new("$argon2id$x".to_owned()),
-            host: "oak".to_owned().into(),
-            host_key: K256PrivateKey::from_hex(&"11".repeat(32)).unwrap().public(),
-            created_at: Timestamp::from_millis(1000),
-        }
-    }
-
-    pub(in crate::accounts) async fn add(db: &Db, account: &NewAccount) -> Result<(), NewError> {
-        let mut tx = db.begin().await?;
-        insert_creating(&mut tx, account).await?;
-        assert!(open(&mut tx, &account.did).await?);
-        Ok(tx.commit().await?)
-    }
 
     async fn an_account_is_found_by_each_of_its_names(db: Db) {
         let ann = new_account("ann");

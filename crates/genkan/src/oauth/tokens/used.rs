@@ -156,7 +156,7 @@ mod tests {
 
     async fn of_many_at_once_one_proof_is_first(db: Db) {
         let now = Timestamp::from_seconds(1_000_000);
-        let clock = Clock::Manual(Arc::new(now.as_millis().into()));
+        let clock = crate::base::ManualClock::at(now).clock();
         // Two replicas.
         let both = [UsedOnce::new(db.clone(), clock.clone()), UsedOnce::new(db.clone(), clock.clone())];
         let asked = (0..40).map(|index| {

@@ -1,31 +1,30 @@
-use std::sync::atomic::{AtomicI64, Ordering};
-
 use genkan_protocol::crypto::K256PrivateKey;
 use genkan_protocol::did_document::DidDocument;
 use genkan_protocol::plc::{self, Operation};
+use genkan_testing::{FakeDirectory, Trouble};
 use tokio::net::TcpListener;
 
 use super::*;
 use crate::base::fetch::Answer;
-use crate::base::test_directory::{Fault, TestDirectory};
+use crate::base::{ManualClock, Timestamp};
 
-struct Stand {
-    directory: TestDirectory,
+struct ProxyHarness {
+    directory: FakeDirectory,
     proxy: PlcProxy,
     url: String,
-    hand: Arc<AtomicI64>,
+    clock: ManualClock,
 }
 
 const LIFETIME: Duration = Duration::from_secs(5);
 
-impl Stand {
+impl ProxyHarness {
     /// A proxy that knows the DIDs that are in the given operations' histories.
     async fn new(known: &[&Did]) -> Self {
-        let directory = TestDirectory::start().await;
-        let hand = Arc::new(AtomicI64::new(1_000_000));
+        let directory = FakeDirectory::start().await;
+        let clock = ManualClock::at(Timestamp::from_seconds(1000));
         let known: Vec<Did> = known.iter().map(|&did| did.clone()).collect();
         let settings = PlcProxySettings {
-            directory: directory.origin(),
+            directory: directory.url().parse().unwrap(),
             timeout: Duration::from_millis(300),
             cache_entries: 100,
             cache_lifetime: LIFETIME,
@@ -34,14 +33,18 @@ impl Stand {
             let answer = known.contains(&did);
             Box::pin(async move { Ok(answer) })
         };
-        let clock = Clock::Manual(Arc::clone(&hand));
         let prober = Prober::of_key([1; 32]);
-        let proxy =
-            PlcProxy::new(settings, UnguardedClient::new(None).unwrap(), clock, prober, Box::new(whose));
+        let proxy = PlcProxy::new(
+            settings,
+            UnguardedClient::new(None).unwrap(),
+            clock.clock(),
+            prober,
+            Box::new(whose),
+        );
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         tokio::spawn(proxy.clone().serve(listener, std::future::pending()));
-        Self { directory, proxy, url, hand }
+        Self { directory, proxy, url, clock }
     }
 
     async fn ask(&self, method: Method, path: &str, body: impl Into<Bytes>) -> Answer {
@@ -74,57 +77,58 @@ fn genesis(handle: &str) -> (Did, Operation) {
 #[tokio::test]
 async fn reads_pass_through_once_and_writes_make_them_fresh() {
     let (did, first) = genesis("alice.example.com");
-    let stand = Stand::new(&[&did]).await;
+    let harness = ProxyHarness::new(&[&did]).await;
     let path = format!("/{}", did.as_str().replace(':', "%3A"));
-    assert_eq!(stand.get(&path).await.status, 404);
-    assert_eq!(stand.post(&did, &first).await, 200);
-    let document: DidDocument = serde_json::from_slice(&stand.get(&path).await.body).unwrap();
+    assert_eq!(harness.get(&path).await.status, 404);
+    assert_eq!(harness.post(&did, &first).await, 200);
+    let document: DidDocument = serde_json::from_slice(&harness.get(&path).await.body).unwrap();
     assert_eq!(document.handle().unwrap().as_str(), "alice.example.com");
-    assert_eq!(stand.get(&format!("/{did}")).await.status, 200);
-    assert_eq!(stand.directory.asked(&format!("GET /{did}")), 2, "one 404, one document, one from memory");
+    assert_eq!(harness.get(&format!("/{did}")).await.status, 200);
+    assert_eq!(harness.directory.asked("document"), 2, "one 404, one document, one from memory");
 
     let mut data = first.data().unwrap();
     data.set_handle(&"alice.example.org".parse().unwrap());
     let second = plc::update(&first.cid(), data, &key());
-    assert_eq!(stand.post(&did, &second).await, 200);
-    let last: Operation = serde_json::from_slice(&stand.get(&format!("{path}/log/last")).await.body).unwrap();
+    assert_eq!(harness.post(&did, &second).await, 200);
+    let last: Operation =
+        serde_json::from_slice(&harness.get(&format!("{path}/log/last")).await.body).unwrap();
     assert_eq!(last, second);
-    let document: DidDocument = serde_json::from_slice(&stand.get(&path).await.body).unwrap();
+    let document: DidDocument = serde_json::from_slice(&harness.get(&path).await.body).unwrap();
     assert_eq!(document.handle().unwrap().as_str(), "alice.example.org");
 }
 
 #[tokio::test]
 async fn what_genkan_does_itself_is_told_and_all_else_ages() {
     let (did, first) = genesis("alice.example.com");
-    let stand = Stand::new(&[&did]).await;
-    assert_eq!(stand.post(&did, &first).await, 200);
+    let harness = ProxyHarness::new(&[&did]).await;
+    assert_eq!(harness.post(&did, &first).await, 200);
     let path = format!("/{did}/log/last");
-    stand.get(&path).await;
+    harness.get(&path).await;
     let mut data = first.data().unwrap();
     data.set_handle(&"alice.example.org".parse().unwrap());
-    stand.directory.write(&did, &plc::update(&first.cid(), data, &key()));
-    let remembered: Operation = serde_json::from_slice(&stand.get(&path).await.body).unwrap();
+    harness.directory.submit(&did, &plc::update(&first.cid(), data, &key())).unwrap();
+    let remembered: Operation = serde_json::from_slice(&harness.get(&path).await.body).unwrap();
     assert_eq!(remembered, first);
-    stand.proxy.forget(did.as_str());
-    let told: Operation = serde_json::from_slice(&stand.get(&path).await.body).unwrap();
+    harness.proxy.forget(did.as_str());
+    let told: Operation = serde_json::from_slice(&harness.get(&path).await.body).unwrap();
     assert_ne!(told, first);
-    let before = stand.directory.asked("GET");
-    stand.get(&path).await;
-    assert_eq!(stand.directory.asked("GET"), before);
-    stand.hand.fetch_add(i64::try_from(LIFETIME.as_millis()).unwrap(), Ordering::SeqCst);
-    stand.get(&path).await;
-    assert_eq!(stand.directory.asked("GET"), before + 1);
+    let before = harness.directory.asked("log/last");
+    harness.get(&path).await;
+    assert_eq!(harness.directory.asked("log/last"), before);
+    harness.clock.advance(LIFETIME);
+    harness.get(&path).await;
+    assert_eq!(harness.directory.asked("log/last"), before + 1);
 }
 
 #[tokio::test]
-async fn strangers_are_not_written_and_the_directory_hears_nothing_of_them() {
+async fn unknown_accounts_are_not_written_and_the_directory_hears_nothing_of_them() {
     let (ours, _) = genesis("alice.example.com");
     let (theirs, operation) = genesis("mallory.example.com");
-    let stand = Stand::new(&[&ours]).await;
-    assert_eq!(stand.post(&theirs, &operation).await, 403);
-    assert_eq!(stand.post(&"did:web:oak.example.com".parse().unwrap(), &operation).await, 403);
-    assert_eq!(stand.directory.asked("POST"), 0);
-    let big = stand.ask(Method::POST, &format!("/{ours}"), vec![b'x'; 65 * 1024]).await;
+    let harness = ProxyHarness::new(&[&ours]).await;
+    assert_eq!(harness.post(&theirs, &operation).await, 403);
+    assert_eq!(harness.post(&"did:web:oak.example.com".parse().unwrap(), &operation).await, 403);
+    assert_eq!(harness.directory.asked("submit"), 0);
+    let big = harness.ask(Method::POST, &format!("/{ours}"), vec![b'x'; 65 * 1024]).await;
     assert_eq!(big.status, 413);
     for (method, path, status) in [
         (Method::DELETE, format!("/{ours}"), 405),
@@ -136,24 +140,25 @@ async fn strangers_are_not_written_and_the_directory_hears_nothing_of_them() {
         (Method::GET, "/did:web:oak.example.com".to_owned(), 404),
         (Method::GET, "/_health".to_owned(), 200),
     ] {
-        assert_eq!(stand.ask(method.clone(), &path, "").await.status, status, "{method} {path}");
+        assert_eq!(harness.ask(method.clone(), &path, "").await.status, status, "{method} {path}");
     }
-    assert_eq!(stand.directory.asked("GET") + stand.directory.asked("DELETE"), 0);
+    assert_eq!(harness.directory.journal().len(), 0);
 }
 
 #[tokio::test]
 async fn trouble_is_named_and_not_remembered() {
     let (did, first) = genesis("alice.example.com");
-    let stand = Stand::new(&[&did]).await;
+    let harness = ProxyHarness::new(&[&did]).await;
     let path = format!("/{did}");
-    stand.directory.set(Fault::Slow(Duration::from_secs(20)));
-    assert_eq!(stand.get(&path).await.status, 504);
-    stand.directory.set(Fault::Down);
-    assert_eq!(stand.get(&path).await.status, 504, "it may have heard us");
-    assert_eq!(stand.post(&did, &first).await, 504);
-    stand.directory.set(Fault::None);
-    assert_eq!(stand.post(&did, &first).await, 200);
-    assert_eq!(stand.get(&path).await.status, 200);
+    harness.directory.trouble("*", Trouble::Silent);
+    assert_eq!(harness.get(&path).await.status, 504);
+    harness.directory.mend();
+    harness.directory.trouble("*", Trouble::CutBefore);
+    assert_eq!(harness.get(&path).await.status, 504, "it may have heard us");
+    assert_eq!(harness.post(&did, &first).await, 504);
+    harness.directory.mend();
+    assert_eq!(harness.post(&did, &first).await, 200);
+    assert_eq!(harness.get(&path).await.status, 200);
 
     let nowhere: Origin = "http://127.0.0.1:1".parse().unwrap();
     let settings = PlcProxySettings {
@@ -171,24 +176,25 @@ async fn trouble_is_named_and_not_remembered() {
 #[tokio::test]
 async fn many_readers_are_one_question() {
     let (did, first) = genesis("alice.example.com");
-    let stand = Stand::new(&[&did]).await;
-    stand.directory.write(&did, &first);
-    stand.directory.set(Fault::Slow(Duration::from_millis(50)));
+    let harness = ProxyHarness::new(&[&did]).await;
+    harness.directory.submit(&did, &first).unwrap();
+    harness.directory.trouble("*", Trouble::Slow(Duration::from_millis(50)));
     let path = format!("/{did}");
-    let all = futures_util::future::join_all((0..20).map(|_| stand.get(&path))).await;
+    let all = futures_util::future::join_all((0..20).map(|_| harness.get(&path))).await;
     assert!(all.iter().all(|answer| answer.status == 200));
-    assert_eq!(stand.directory.asked("GET"), 1);
+    assert_eq!(harness.directory.asked("document"), 1);
 }
 
 #[tokio::test]
 async fn a_probe_did_is_answered_here() {
-    let stand = Stand::new(&[]).await;
+    let harness = ProxyHarness::new(&[]).await;
     let probe = Prober::of_key([1; 32]).fresh();
-    let answer = stand.get(&format!("/{}", probe.did.as_str().replace(':', "%3A"))).await;
+    let answer = harness.get(&format!("/{}", probe.did.as_str().replace(':', "%3A"))).await;
     let document: DidDocument = serde_json::from_slice(&answer.body).unwrap();
     assert_eq!(document.id, probe.did);
     assert_eq!(document.signing_key().unwrap().to_did_key(), probe.key.public().to_did_key());
     let foreign = Prober::of_key([2; 32]).fresh();
-    assert_eq!(stand.get(&format!("/{}", foreign.did)).await.status, 404);
-    assert_eq!(stand.directory.asked(&format!("GET /{}", probe.did)), 0);
+    assert_eq!(harness.get(&format!("/{}", foreign.did)).await.status, 404);
+    let asked: Vec<String> = harness.directory.journal().into_iter().map(|seen| seen.path).collect();
+    assert_eq!(asked, [format!("/{}", foreign.did)], "the directory sees no probe of this Genkan");
 }
