@@ -171,18 +171,23 @@ fn open_edge(app: &App) -> Result<Edge, StartError> {
 const LAST: Duration = Duration::from_secs(2);
 
 /// Returns the router of everything that Genkan answers itself.
-fn router(app: &App, trusted_peers: TrustedPeers) -> Result<axum::Router, ThemeError> {
-    let state = HttpState {
+pub(crate) fn router(app: &App, trusted_peers: TrustedPeers) -> Result<axum::Router, ThemeError> {
+    let state = http_state(app, trusted_peers);
+    let routes = own_routes(&state).merge(xrpc::routes(app)).merge(well_known::routes(app));
+    Ok(with_layers(routes.merge(oauth::routes(app)).merge(page_routes(app)?), &state))
+}
+
+/// The state of the layers around the router.
+pub(crate) fn http_state(app: &App, trusted_peers: TrustedPeers) -> HttpState {
+    HttpState {
         config: Arc::clone(&app.config),
         clock: app.clock.clone(),
         account_hosts: app.accounts.account_hosts().clone(),
         limits: app.limits.clone(),
         metrics: app.metrics.clone(),
         trusted_peers,
-        oauth: Some(app.oauth.clone()),
-    };
-    let routes = own_routes(&state).merge(xrpc::routes(app)).merge(well_known::routes(app));
-    Ok(with_layers(routes.merge(oauth::routes(app)).merge(page_routes(app)?), &state))
+        oauth: app.oauth.clone(),
+    }
 }
 
 /// The PLC proxy, which takes operations for DIDs that Genkan knows.

@@ -61,17 +61,24 @@ impl Config {
     /// Settings for tests: a development network at `http://localhost:2583`, with the data below
     /// `data_dir` and every port chosen by the operating system.
     pub fn for_tests(data_dir: &Path) -> Self {
-        let environment = Environment::from_pairs([
+        Self::for_tests_with(data_dir, &[])
+    }
+
+    /// Returns the configuration of [`Config::for_tests`] with these settings besides, or instead.
+    pub fn for_tests_with(data_dir: &Path, more: &[(&str, &str)]) -> Self {
+        let data_dir = data_dir.to_string_lossy();
+        let settings = [
             ("GENKAN_PUBLIC_URL", "http://localhost:2583"),
             ("GENKAN_DEVELOPMENT", "true"),
             ("GENKAN_LISTEN", "127.0.0.1:0"),
             ("GENKAN_OPS_LISTEN", "127.0.0.1:0"),
             ("GENKAN_DIRECTORY_FRONT_LISTEN", "127.0.0.1:0"),
             ("GENKAN_DIRECTORY_FRONT_URL", "http://localhost:2585"),
-            ("GENKAN_DATA_DIR", &data_dir.to_string_lossy()),
+            ("GENKAN_DATA_DIR", &*data_dir),
             ("GENKAN_SHUTDOWN_LAG", "0s"),
             ("GENKAN_WORKERS", "1"),
-        ]);
+        ];
+        let environment = Environment::from_pairs(settings.into_iter().chain(more.iter().copied()));
         Self::load(&environment, None).expect("the defaults for tests are valid")
     }
 }

@@ -21,6 +21,8 @@ mod pages;
 mod router;
 pub(crate) mod session_answer;
 mod state;
+#[cfg(test)]
+mod testing;
 mod tls_check;
 mod verbs;
 pub(crate) mod well_known;

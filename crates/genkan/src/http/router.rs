@@ -187,13 +187,11 @@ async fn limit_rate(State(state): State<HttpState>, request: Request, next: Next
     let Some(verdict) = state.limits.request(client.0, host.as_deref(), now) else {
         return next.run(request).await;
     };
-    let mut response = match (verdict.check(now), &state.oauth) {
-        (Ok(()), _) => next.run(request).await,
+    let mut response = match verdict.check(now) {
+        Ok(()) => next.run(request).await,
         // OAuth clients read OAuth's error form, and expect a nonce for the next proof.
-        (Err(over), Some(server)) if request.uri().path().starts_with("/oauth/") => {
-            oauth::over_limit(server, over)
-        }
-        (Err(over), _) => XrpcError::from(over).into_response(),
+        Err(over) if request.uri().path().starts_with("/oauth/") => oauth::over_limit(&state.oauth, over),
+        Err(over) => XrpcError::from(over).into_response(),
     };
     // The headers go on allowed answers too, so that clients can slow down before they are refused.
     rate_limit::put(response.headers_mut(), &verdict);

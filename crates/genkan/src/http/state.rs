@@ -19,7 +19,6 @@ pub(crate) struct HttpState {
     pub(crate) limits: RateLimits,
     pub(crate) metrics: Metrics,
     pub(crate) trusted_peers: TrustedPeers,
-    /// The source of nonces for answers to proofs. `None` only in tests without an authorization
-    /// server.
-    pub(crate) oauth: Option<OAuth>,
+    /// The source of nonces for answers to proofs.
+    pub(crate) oauth: OAuth,
 }

@@ -13,21 +13,10 @@ use serde::Deserialize;
 use tower::ServiceExt as _;
 
 use super::*;
-use crate::accounts::Accounts;
-use crate::base::Clock;
-use crate::config::Config;
-use crate::db::feed::Feed;
-use crate::db::testing::Fresh;
-use crate::limits::RateLimits;
-use crate::telemetry::metrics::Metrics;
+use crate::accounts::testing::{add, new_account};
+use crate::http::testing::TestServer;
+use crate::serving;
 use crate::wire::{ClientAddr, TrustedPeers};
-
-/// The doors on an empty database.
-struct House {
-    router: Router,
-    state: HttpState,
-    fresh: Fresh,
-}
 
 #[derive(Deserialize)]
 struct Input {
@@ -43,27 +32,16 @@ struct Asked {
     tags: Vec<String>,
 }
 
-impl House {
-    async fn new(change: impl FnOnce(&mut Config)) -> Self {
-        let fresh = Fresh::sqlite().await;
-        let mut config = Config::for_tests(std::path::Path::new("/nowhere"));
-        change(&mut config);
-        let metrics = Metrics::default();
-        let clock = Clock::Manual(std::sync::Arc::new(1_000_000_000_000.into()));
-        let accounts =
-            Accounts::new(fresh.db.clone(), clock.clone(), &Feed::new(fresh.db.clone(), clock.clone()));
-        let limits = RateLimits::new(&config, &metrics);
-        let trusted_peers = TrustedPeers::new(&config.listen.trusted_proxies);
-        let account_hosts = accounts.account_hosts().clone();
-        let state = HttpState {
-            config: config.into(),
-            clock,
-            account_hosts,
-            limits,
-            metrics,
-            trusted_peers,
-            oauth: None,
-        };
+/// A server that also has a few methods of these tests behind its layers.
+struct LayeredMethods {
+    server: TestServer,
+    router: Router,
+}
+
+impl LayeredMethods {
+    async fn start(settings: &[(&str, &str)]) -> Self {
+        let server = TestServer::start(settings).await;
+        let state = serving::http_state(&server.app, TrustedPeers::new(&[]));
         let methods = Router::new()
             .route(
                 "/xrpc/test.put",
@@ -80,7 +58,7 @@ impl House {
                 query(|State(()): State<()>| async { panic!("secret of the bug") as String }),
             );
         let router = with_layers(own_routes(&state).merge(methods.with_state(())), &state);
-        Self { router, state, fresh }
+        Self { server, router }
     }
 
     async fn ask(&self, request: Request<Body>) -> (u16, HeaderMap, String) {
@@ -125,7 +103,7 @@ const GZIP: (&str, &str) = ("content-encoding", "gzip");
 
 #[tokio::test]
 async fn a_bad_body_has_its_exact_answer() {
-    let house = House::new(|_| ()).await;
+    let methods = LayeredMethods::start(&[]).await;
     let good = br#"{"handle":"ann.test"}"#;
     let deep = |levels: usize| {
         format!(r#"{{"handle":"ann.test","more":{}{}}}"#, "[".repeat(levels - 1), "]".repeat(levels - 1))
@@ -184,31 +162,31 @@ async fn a_bad_body_has_its_exact_answer() {
         for (header, value) in *headers {
             request = request.header(*header, *value);
         }
-        let (status, headers, answer) = house.ask(request.body(Body::from(body.clone())).unwrap()).await;
+        let (status, headers, answer) = methods.ask(request.body(Body::from(body.clone())).unwrap()).await;
         assert_eq!(verdict(status, &headers, &answer), *expected, "{name}: {answer}");
     }
 }
 
 #[tokio::test]
 async fn a_body_without_announced_length_is_cut_at_the_limit() {
-    let house = House::new(|_| ()).await;
+    let methods = LayeredMethods::start(&[]).await;
     let endless = futures_util::stream::repeat_with(|| {
         Ok::<_, std::io::Error>(bytes::Bytes::from_static(&[b' '; 1024]))
     });
     let request =
         Request::post("/xrpc/test.put").header(JSON.0, JSON.1).body(Body::from_stream(endless)).unwrap();
-    let (status, headers, body) = house.ask(request).await;
+    let (status, headers, body) = methods.ask(request).await;
     assert_eq!(verdict(status, &headers, &body), "413 PayloadTooLarge");
     let broken = futures_util::stream::iter([Ok("{"), Err(std::io::Error::other("cut"))]);
     let request =
         Request::post("/xrpc/test.put").header(JSON.0, JSON.1).body(Body::from_stream(broken)).unwrap();
-    let (status, headers, body) = house.ask(request).await;
+    let (status, headers, body) = methods.ask(request).await;
     assert_eq!(verdict(status, &headers, &body), "400 InvalidRequest");
 }
 
 #[tokio::test]
 async fn bad_verbs_paths_and_parameters_have_their_exact_answers() {
-    let house = House::new(|_| ()).await;
+    let methods = LayeredMethods::start(&[]).await;
     let token = ("authorization", "Bearer x");
     for (verb, path, header, expected, allow) in [
         ("GET", "/xrpc/test.get?did=did:web:a.test", None, "200", None),
@@ -239,7 +217,7 @@ async fn bad_verbs_paths_and_parameters_have_their_exact_answers() {
         if let Some((name, value)) = header {
             request = request.header(name, value);
         }
-        let (status, headers, body) = house.ask(request.body(Body::empty()).unwrap()).await;
+        let (status, headers, body) = methods.ask(request.body(Body::empty()).unwrap()).await;
         assert_eq!(verdict(status, &headers, &body), expected, "{verb} {path}: {body}");
         let told: Vec<_> = headers.get_all("allow").iter().map(|value| value.to_str().unwrap()).collect();
         assert_eq!(told, allow.into_iter().collect::<Vec<_>>(), "{verb} {path}");
@@ -249,23 +227,23 @@ async fn bad_verbs_paths_and_parameters_have_their_exact_answers() {
 
 #[tokio::test]
 async fn a_panic_is_a_500_of_its_own_request_and_tells_nothing() {
-    let house = House::new(|_| ()).await;
-    let (status, headers, body) = house.get("/xrpc/test.panic").await;
+    let methods = LayeredMethods::start(&[]).await;
+    let (status, headers, body) = methods.get("/xrpc/test.panic").await;
     assert_eq!(verdict(status, &headers, &body), "500 InternalServerError");
     assert!(!body.contains("secret"));
-    assert!(house.state.metrics.text().contains("genkan_panics_total 1\n"));
-    assert_eq!(house.get("/xrpc/_health").await.0, 200);
+    assert!(methods.server.app.metrics.text().contains("genkan_panics_total 1\n"));
+    assert_eq!(methods.get("/xrpc/_health").await.0, 200);
 }
 
 #[tokio::test]
 async fn a_preflight_is_answered_before_anything_is_asked() {
-    let house = House::new(|_| ()).await;
+    let methods = LayeredMethods::start(&[]).await;
     for path in ["/xrpc/test.put", "/xrpc/com.example.unknown", "/"] {
         let request = Request::options(path)
             .header("origin", "https://app.example")
             .header("access-control-request-headers", "authorization, x-new")
             .header("access-control-request-headers", "a b, dpop");
-        let (status, headers, body) = house.ask(request.body(Body::empty()).unwrap()).await;
+        let (status, headers, body) = methods.ask(request.body(Body::empty()).unwrap()).await;
         assert_eq!((status, body.as_str()), (204, ""));
         assert_eq!(headers["access-control-allow-headers"], "authorization, x-new, dpop");
         assert_eq!(headers["access-control-allow-origin"], "*");
@@ -278,17 +256,14 @@ async fn a_preflight_is_answered_before_anything_is_asked() {
 
 #[tokio::test]
 async fn the_global_limit_is_told_and_refuses() {
-    let house = House::new(|config| {
-        config.limits.global = crate::config::Rate { count: 2, per: std::time::Duration::from_mins(5) };
-    })
-    .await;
+    let methods = LayeredMethods::start(&[("GENKAN_RATE_GLOBAL", "2/5m")]).await;
     let ask = async |counted: bool| {
         let mut request = Request::get("/xrpc/_health").body(Body::empty()).unwrap();
         request.extensions_mut().insert(ClientAddr(IpAddr::from([192, 0, 2, 1])));
         if counted {
             request.extensions_mut().insert(Counted);
         }
-        house.ask(request).await
+        methods.ask(request).await
     };
     let (status, headers, _) = ask(false).await;
     assert_eq!(status, 200);
@@ -307,8 +282,8 @@ async fn the_global_limit_is_told_and_refuses() {
 
 #[tokio::test]
 async fn genkan_says_who_it_is() {
-    let house = House::new(|config| config.service.contact_email = Some("op@example.com".to_owned())).await;
-    let (status, headers, body) = house.get("/xrpc/com.atproto.server.describeServer").await;
+    let methods = LayeredMethods::start(&[("GENKAN_CONTACT_EMAIL", "op@example.com")]).await;
+    let (status, headers, body) = methods.get("/xrpc/com.atproto.server.describeServer").await;
     assert_eq!(status, 200);
     assert!(headers.contains_key("x-request-id"));
     let answer: serde_json::Value = serde_json::from_str(&body).unwrap();
@@ -321,27 +296,15 @@ async fn genkan_says_who_it_is() {
         })
     );
     let version = format!(r#"{{"version":"{}"}}"#, env!("CARGO_PKG_VERSION"));
-    assert_eq!(house.get("/xrpc/_health").await.2, version);
-    assert!(house.get("/").await.2.contains("http://localhost:2583"));
-    assert!(house.get("/robots.txt").await.2.contains("User-agent: *"));
+    assert_eq!(methods.get("/xrpc/_health").await.2, version);
+    assert!(methods.get("/").await.2.contains("http://localhost:2583"));
+    assert!(methods.get("/robots.txt").await.2.contains("User-agent: *"));
 }
 
 #[tokio::test]
 async fn a_certificate_is_for_names_of_ours_only() {
-    let house = House::new(|_| ()).await;
-    let mut tx = house.fresh.db.begin().await.unwrap();
-    let ann = crate::accounts::NewAccount {
-        did: "did:plc:aaaaaaaaaaaaaaaaaaaaaaaa".parse().unwrap(),
-        handle: "ann.test".parse().unwrap(),
-        email: "ann@example.com".parse().unwrap(),
-        password_hash: crate::base::Secret::new("$argon2id$x".to_owned()),
-        host: "oak".into(),
-        host_key: genkan_protocol::crypto::K256PrivateKey::from_hex(&"11".repeat(32)).unwrap().public(),
-        created_at: house.state.clock.now(),
-    };
-    crate::accounts::insert_creating(&mut tx, &ann).await.unwrap();
-    crate::accounts::open(&mut tx, &ann.did).await.unwrap();
-    tx.commit().await.unwrap();
+    let methods = LayeredMethods::start(&[]).await;
+    add(&methods.server.app.db, &new_account("ann")).await.unwrap();
     for (domain, status) in [
         ("localhost", 200),
         ("ann.test", 200),
@@ -351,19 +314,19 @@ async fn a_certificate_is_for_names_of_ours_only() {
         ("", 404),
         ("a/../b", 404),
     ] {
-        assert_eq!(house.get(&format!("/tls-check?domain={domain}")).await.0, status, "{domain}");
+        assert_eq!(methods.get(&format!("/tls-check?domain={domain}")).await.0, status, "{domain}");
     }
-    assert_eq!(house.get("/tls-check").await.0, 400);
+    assert_eq!(methods.get("/tls-check").await.0, 400);
 }
 
 #[tokio::test]
 async fn the_operators_listener_tells_life_readiness_and_numbers() {
-    let house = House::new(|_| ()).await;
-    house.get("/xrpc/_health").await;
-    house.get("/xrpc/nothing").await;
-    let readiness = Readiness::new(house.fresh.db.clone());
+    let methods = LayeredMethods::start(&[]).await;
+    methods.get("/xrpc/_health").await;
+    methods.get("/xrpc/nothing").await;
+    let readiness = Readiness::new(methods.server.app.db.clone());
     let dropped = std::sync::Arc::new(7.into());
-    let ops = ops_router(readiness.clone(), &house.state.metrics, &house.state.clock, dropped);
+    let ops = ops_router(readiness.clone(), &methods.server.app.metrics, &methods.server.app.clock, dropped);
     let ask = async |path: &str| {
         read(ops.clone().oneshot(Request::get(path).body(Body::empty()).unwrap()).await.unwrap()).await
     };
@@ -382,9 +345,10 @@ async fn the_operators_listener_tells_life_readiness_and_numbers() {
     readiness.drain();
     assert_eq!((ask("/readyz").await.0, ask("/livez").await.0), (503, 200));
 
-    let away = Readiness::new(house.fresh.db.clone());
-    house.fresh.db.close().await;
-    let ops = ops_router(away, &house.state.metrics, &house.state.clock, std::sync::Arc::default());
+    let away = Readiness::new(methods.server.app.db.clone());
+    methods.server.app.db.close().await;
+    let ops =
+        ops_router(away, &methods.server.app.metrics, &methods.server.app.clock, std::sync::Arc::default());
     let answer = read(ops.oneshot(Request::get("/readyz").body(Body::empty()).unwrap()).await.unwrap()).await;
     assert_eq!((answer.0, answer.2.as_str()), (503, "not ready: the database does not answer\n"));
 }

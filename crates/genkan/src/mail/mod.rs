@@ -14,6 +14,8 @@ mod plain_text;
 mod reason;
 mod sql;
 #[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
 mod tests;
 mod texts;
 mod transport;

@@ -4,16 +4,11 @@ use axum::body::Body;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use http::{Method, Request};
-use http_body_util::BodyExt as _;
-use serde_json::Value;
-use tower::ServiceExt as _;
 
 use super::*;
-use crate::base::{Clock, Secret};
-use crate::config::Config;
 use crate::http::router::own_methods;
+use crate::http::testing::TestServer;
 use crate::routing::{Callers, MethodKind, Row, Rule, table};
-use crate::telemetry::metrics::Metrics;
 
 /// Each row that says Genkan answers has a handler, and each handler has such a row. Otherwise
 /// `docs/routing.md` would be wrong.
@@ -34,27 +29,23 @@ fn every_row_that_genkan_answers_has_a_handler_and_every_handler_a_row() {
     }
 }
 
-/// The methods on an empty database, with an admin password.
-async fn empty_house(folder: &std::path::Path) -> Router {
-    let mut config = Config::for_tests(folder);
-    config.keys.admin_password = Some(Secret::new("the operator's".to_owned()));
-    let app = App::build_with(config, Clock::System, Metrics::default()).await.unwrap();
-    routes(&app)
+/// A server without accounts, with an admin password.
+async fn start() -> TestServer {
+    TestServer::start(&[("GENKAN_ADMIN_PASSWORD", ADMIN_PASSWORD)]).await
 }
 
+const ADMIN_PASSWORD: &str = "the operator's own";
+
 /// Status, error name and message of a call without input.
-async fn call(router: &Router, row: &Row, authorization: Option<&str>) -> (u16, String, String) {
+async fn call(server: &TestServer, row: &Row, authorization: Option<&str>) -> (u16, String, String) {
     let verb = if row.kind == MethodKind::Procedure { Method::POST } else { Method::GET };
     let mut request = Request::builder().method(verb).uri(format!("/xrpc/{}", row.method));
     if let Some(authorization) = authorization {
         request = request.header("authorization", authorization);
     }
-    let response = router.clone().oneshot(request.body(Body::empty()).unwrap()).await.unwrap();
-    let status = response.status().as_u16();
-    let body = response.into_body().collect().await.unwrap().to_bytes();
-    let answer: Value = serde_json::from_slice(&body).unwrap_or_default();
-    let text = |name: &str| answer[name].as_str().unwrap_or_default().to_owned();
-    (status, text("error"), text("message"))
+    let answer = server.send(request.body(Body::empty()).unwrap()).await;
+    let name = answer.json()["error"].as_str().unwrap_or_default().to_owned();
+    (answer.status, name, answer.message())
 }
 
 /// `Basic admin:…`
@@ -64,17 +55,16 @@ fn admin(password: &str) -> String {
 
 #[tokio::test]
 async fn a_method_with_callers_refuses_everyone_else_before_it_reads_the_input() {
-    let folder = tempfile::tempdir().unwrap();
-    let router = empty_house(folder.path()).await;
+    let server = start().await;
     let mut seen = 0;
     for row in table::ROWS.iter().filter(|row| matches!(row.rule, Rule::Local | Rule::NotYet(_))) {
         if row.callers == Callers::Anyone {
             continue;
         }
         seen += 1;
-        let refused = call(&router, row, None).await;
+        let refused = call(&server, row, None).await;
         assert_eq!((refused.0, refused.1.as_str()), (401, "AuthMissing"), "{}", row.method);
-        let refused = call(&router, row, Some("Bearer x")).await;
+        let refused = call(&server, row, Some("Bearer x")).await;
         let is_operators = matches!(row.callers, Callers::Operator | Callers::OperatorOrHost);
         let expected = if is_operators { (401, "AuthenticationRequired") } else { (400, "InvalidToken") };
         assert_eq!((refused.0, refused.1.as_str()), expected, "{}", row.method);
@@ -84,20 +74,19 @@ async fn a_method_with_callers_refuses_everyone_else_before_it_reads_the_input()
 
 #[tokio::test]
 async fn a_method_without_a_handler_says_so_to_those_who_may_call_it() {
-    let folder = tempfile::tempdir().unwrap();
-    let router = empty_house(folder.path()).await;
+    let server = start().await;
     let mut seen = 0;
     for row in table::ROWS {
         let Rule::NotYet(message) = row.rule else { continue };
         seen += 1;
         let told = (501, "MethodNotImplemented".to_owned(), message.to_owned());
         if row.callers == Callers::Anyone {
-            assert_eq!(call(&router, row, None).await, told, "{}", row.method);
+            assert_eq!(call(&server, row, None).await, told, "{}", row.method);
             continue;
         }
-        assert_eq!(call(&router, row, None).await.0, 401, "{}", row.method);
-        assert_eq!(call(&router, row, Some(&admin("a guess"))).await.0, 401, "{}", row.method);
-        assert_eq!(call(&router, row, Some(&admin("the operator's"))).await, told, "{}", row.method);
+        assert_eq!(call(&server, row, None).await.0, 401, "{}", row.method);
+        assert_eq!(call(&server, row, Some(&admin("a guess"))).await.0, 401, "{}", row.method);
+        assert_eq!(call(&server, row, Some(&admin(ADMIN_PASSWORD))).await, told, "{}", row.method);
     }
     assert_eq!(seen, 7);
 }

@@ -2,13 +2,14 @@
 
 use serde_json::json;
 
-use super::world::{TestApp, World, said};
+use super::app::TestApp;
+use super::server::{OAuthServer, parameter};
 use crate::db::{Db, on_each_database};
 
 on_each_database!(two_are_as_one);
 
 async fn two_are_as_one(db: Db) {
-    let one = World::new(db).await;
+    let one = OAuthServer::start(db).await;
     let two = one.another().await;
     let app = TestApp::published(&one, "app", &json!({}));
 
@@ -21,26 +22,26 @@ async fn two_are_as_one(db: Db) {
     assert_eq!(both, ["201", "401 invalid_dpop_proof"]);
 
     // A request pushed at one is opened at the other, and decided once.
-    let uri = app.push(&one, &[]).await.text("request_uri");
-    let (browser, ann) = two.browser().await;
+    let uri = app.push(&one, &[]).await.text("/request_uri");
+    let (browser, ann) = two.signed_in().await;
     let opened = two.app.oauth.open(&uri, &app.id, &browser.device).await.unwrap();
     let (first, second) =
         tokio::join!(one.app.oauth.approve(&opened, &ann, None), two.app.oauth.approve(&opened, &ann, None));
     assert!(first.is_ok() != second.is_ok());
-    let code = said(&first.or(second).unwrap(), "code");
+    let code = parameter(&first.or(second).unwrap(), "code");
 
     let (first, second) = tokio::join!(app.redeem(&one, &code, &[]), app.redeem(&two, &code, &[]));
     let mut both = [first.summary(), second.summary()];
     both.sort();
     assert_eq!(both, ["200", "400 invalid_grant"], "73");
 
-    let token = one.tokens(&app).await.text("refresh_token");
+    let token = one.tokens(&app).await.text("/refresh_token");
     let all = (0..50).map(|index| app.refresh(if index % 2 == 0 { &one } else { &two }, &token));
     let answers = futures_util::future::join_all(all).await;
-    let successor = answers[0].text("refresh_token");
+    let successor = answers[0].text("/refresh_token");
     for answer in &answers {
         assert_eq!(
-            (answer.status, answer.text("refresh_token")),
+            (answer.status, answer.text("/refresh_token")),
             (200, successor.clone()),
             "74, 6.B.4: {answer:?}"
         );

@@ -4,11 +4,14 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use genkan_protocol::oauth::access_token::Token;
+use genkan_testing::Answer;
 use serde_json::json;
 
-use super::world::{Answer, ISSUER, TestApp, World, confidential_members, fresh_key, fresh_proof_key};
+use super::app::{TestApp, confidential_members, fresh_key, fresh_proof_key};
+use super::server::{OAuthServer, parameter};
 use crate::credentials::Ending;
 use crate::db::{Db, on_each_database};
+use crate::http::testing::ORIGIN;
 use crate::oauth::{Call, ClientTrust};
 
 on_each_database!(
@@ -34,95 +37,98 @@ const MINUTE: Duration = Duration::from_mins(1);
 const DAY: Duration = Duration::from_hours(24);
 
 pub(super) fn refresh_of(answer: &Answer) -> String {
-    answer.text("refresh_token")
+    answer.text("/refresh_token")
 }
 
 async fn a_token_is_as_hosts_want_it(db: Db) {
-    let world = World::new(db).await;
-    let app = TestApp::published(&world, "app", &json!({}));
-    let answer = world.tokens(&app).await;
+    let server = OAuthServer::start(db).await;
+    let app = TestApp::published(&server, "app", &json!({}));
+    let answer = server.tokens(&app).await;
     assert_eq!(
-        (answer.text("token_type"), answer.text("scope")),
+        (answer.text("/token_type"), answer.text("/scope")),
         ("DPoP".into(), "atproto transition:generic".into()),
         "0.9"
     );
-    assert_eq!((answer.text("sub"), &answer.json["expires_in"]), (world.ann.did.to_string(), &json!(300)));
-    assert!(answer.json.get("id_token").is_none());
-    let token = answer.text("access_token");
+    assert_eq!(
+        (answer.text("/sub"), &answer.json()["expires_in"]),
+        (server.ann.did.to_string(), &json!(300))
+    );
+    assert!(answer.json().get("id_token").is_none());
+    let token = answer.text("/access_token");
     let header = data_encoding::BASE64URL_NOPAD.decode(token.split('.').next().unwrap().as_bytes()).unwrap();
     assert_eq!(String::from_utf8(header).unwrap(), r#"{"typ":"at+jwt","alg":"ES256K"}"#, "0.1");
     let token = Token::parse(&token).unwrap();
-    let claims = token.verify(&world.app.ring.host_key("oak").unwrap().public).unwrap();
-    assert_eq!(claims.iss, ISSUER, "0.2");
+    let claims = token.verify(&server.app.ring.host_key("oak").unwrap().public).unwrap();
+    assert_eq!(claims.iss, ORIGIN, "0.2");
     assert_eq!(claims.aud, "did:web:oak.example.com", "0.3");
     assert_eq!(claims.jti.len(), 36, "0.4");
     assert_eq!((claims.client_id.as_str(), claims.cnf.unwrap().jkt), (&*app.id, app.proof_key.thumbprint()));
     assert_eq!(claims.exp - claims.iat, 300);
     // A client that did not ask for the grant type has no refresh token.
     let members = json!({ "grant_types": ["authorization_code"] });
-    let app = TestApp::published(&world, "brief", &members);
-    assert!(world.tokens(&app).await.json.get("refresh_token").is_none());
+    let app = TestApp::published(&server, "brief", &members);
+    assert!(server.tokens(&app).await.json().get("refresh_token").is_none());
 }
 
 async fn a_token_is_good_at_our_own_origin_by_its_key(db: Db) {
-    let world = World::new(db).await;
-    let second = world.another().await;
-    let app = TestApp::published(&world, "app", &json!({}));
-    let thief = TestApp::published(&world, "app", &json!({}));
-    let tokens = world.tokens(&app).await;
-    let token = tokens.text("access_token");
+    let server = OAuthServer::start(db).await;
+    let second = server.another().await;
+    let app = TestApp::published(&server, "app", &json!({}));
+    let thief = TestApp::published(&server, "app", &json!({}));
+    let tokens = server.tokens(&app).await;
+    let token = tokens.text("/access_token");
     let path = "/xrpc/app.bsky.feed.getTimeline";
-    let proof = |by: &TestApp| by.proof_for(&world, path, Some(&token));
-    let check = async |at: &World, token: &str, proofs: Vec<&str>| {
+    let proof = |by: &TestApp| by.proof_for(&server, path, Some(&token));
+    let check = async |at: &OAuthServer, token: &str, proofs: Vec<&str>| {
         let call = Call { method: "POST", path, proofs };
         match at.app.oauth.check_access(token, &call).await {
             Ok(caller) => format!("{} {}", caller.did, caller.scope),
             Err(error) => error.to_string(),
         }
     };
-    let fine = format!("{} atproto transition:generic", world.ann.did);
+    let fine = format!("{} atproto transition:generic", server.ann.did);
     let once = proof(&app);
-    assert_eq!(check(&world, &token, vec![&once]).await, fine);
-    assert_eq!(check(&world, &token, vec![&once]).await, "the DPoP proof was already used", "22");
+    assert_eq!(check(&server, &token, vec![&once]).await, fine);
+    assert_eq!(check(&server, &token, vec![&once]).await, "the DPoP proof was already used", "22");
     assert_eq!(check(&second, &token, vec![&once]).await, "the DPoP proof was already used", "22 at another");
     assert_eq!(check(&second, &token, vec![&proof(&app)]).await, fine);
-    assert_eq!(check(&world, &token, vec![&proof(&thief)]).await, "Invalid DPoP key binding");
-    assert_eq!(check(&world, &token, vec![]).await, "a DPoP proof is required");
-    let other = app.proof_for(&world, path, Some("another token"));
-    assert_eq!(check(&world, &token, vec![&other]).await, "DPoP proof \"ath\" mismatch");
+    assert_eq!(check(&server, &token, vec![&proof(&thief)]).await, "Invalid DPoP key binding");
+    assert_eq!(check(&server, &token, vec![]).await, "a DPoP proof is required");
+    let other = app.proof_for(&server, path, Some("another token"));
+    assert_eq!(check(&server, &token, vec![&other]).await, "DPoP proof \"ath\" mismatch");
 
     // 6.B.18: over at once where it ended, within five seconds at the other, whose feed nobody
     // reads here.
-    assert_eq!(app.revoke(&world, &token).await.summary(), "200");
-    assert_eq!(check(&world, &token, vec![&proof(&app)]).await, "the grant has ended");
-    world.later(Duration::from_secs(5));
+    assert_eq!(app.revoke(&server, &token).await.summary(), "200");
+    assert_eq!(check(&server, &token, vec![&proof(&app)]).await, "the grant has ended");
+    server.clock.advance(Duration::from_secs(5));
     assert_eq!(check(&second, &token, vec![&proof(&app)]).await, "the grant has ended");
-    world.later(MINUTE * 5);
-    assert_eq!(check(&world, &token, vec![&proof(&app)]).await, "the token has expired");
+    server.clock.advance(MINUTE * 5);
+    assert_eq!(check(&server, &token, vec![&proof(&app)]).await, "the token has expired");
 }
 
 async fn a_code_used_twice_ends_what_came_of_it(db: Db) {
-    let world = World::new(db).await;
+    let server = OAuthServer::start(db).await;
     let app = TestApp::loopback();
-    let (browser, ann) = world.browser().await;
-    let code = world.code_in(&app, &browser, &ann).await;
-    let tokens = app.redeem(&world, &code, &[]).await;
+    let (browser, ann) = server.signed_in().await;
+    let code = server.code_in(&app, &browser, &ann).await;
+    let tokens = app.redeem(&server, &code, &[]).await;
     assert_eq!(tokens.summary(), "200");
-    assert_eq!(app.redeem(&world, &code, &[]).await.summary(), "400 invalid_grant", "47");
-    assert_eq!(app.refresh(&world, &refresh_of(&tokens)).await.summary(), "400 invalid_grant", "47 revoked");
-    assert!(world.app.sign_ins.signed_in(&browser, None).await.unwrap().is_empty(), "47 signed out");
+    assert_eq!(app.redeem(&server, &code, &[]).await.summary(), "400 invalid_grant", "47");
+    assert_eq!(app.refresh(&server, &refresh_of(&tokens)).await.summary(), "400 invalid_grant", "47 revoked");
+    assert!(server.app.sign_ins.signed_in(&browser, None).await.unwrap().is_empty(), "47 signed out");
     // 73: at once.
-    let (browser, ann) = world.browser().await;
-    let code = world.code_in(&app, &browser, &ann).await;
-    let all = (0..6).map(|_| app.redeem(&world, &code, &[]));
+    let (browser, ann) = server.signed_in().await;
+    let code = server.code_in(&app, &browser, &ann).await;
+    let all = (0..6).map(|_| app.redeem(&server, &code, &[]));
     let good = futures_util::future::join_all(all).await.iter().filter(|answer| answer.status == 200).count();
     assert_eq!(good, 1, "73");
 }
 
 async fn a_code_is_for_whom_it_was_given_to(db: Db) {
-    let world = World::new(db).await;
-    let app = TestApp::published(&world, "app", &json!({}));
-    let other = TestApp::published(&world, "other", &json!({}));
+    let server = OAuthServer::start(db).await;
+    let app = TestApp::published(&server, "app", &json!({}));
+    let other = TestApp::published(&server, "other", &json!({}));
     let wrong = "a".repeat(43);
     for (name, changes) in [
         ("48 verifier", [("code_verifier", &*wrong)]),
@@ -130,26 +136,26 @@ async fn a_code_is_for_whom_it_was_given_to(db: Db) {
         ("49 client", [("client_id", &*other.id)]),
         ("49 redirect", [("redirect_uri", "https://evil.example.com")]),
     ] {
-        let code = world.code(&app).await;
-        assert_eq!(app.redeem(&world, &code, &changes).await.summary(), "400 invalid_grant", "{name}");
-        assert_eq!(app.redeem(&world, &code, &[]).await.summary(), "400 invalid_grant", "{name}: dead");
+        let code = server.code(&app).await;
+        assert_eq!(app.redeem(&server, &code, &changes).await.summary(), "400 invalid_grant", "{name}");
+        assert_eq!(app.redeem(&server, &code, &[]).await.summary(), "400 invalid_grant", "{name}: dead");
     }
-    let code = world.code(&app).await;
-    let thief = TestApp { proof_key: fresh_proof_key(), ..TestApp::published(&world, "app", &json!({})) };
+    let code = server.code(&app).await;
+    let thief = TestApp { proof_key: fresh_proof_key(), ..TestApp::published(&server, "app", &json!({})) };
     let verifier = app.verifier();
-    let stolen = thief.redeem(&world, &code, &[("code_verifier", &verifier)]).await;
+    let stolen = thief.redeem(&server, &code, &[("code_verifier", &verifier)]).await;
     assert_eq!(stolen.summary(), "400 invalid_grant", "49 key");
-    assert_eq!(app.redeem(&world, &code, &[]).await.summary(), "400 invalid_grant", "49 key: dead");
+    assert_eq!(app.redeem(&server, &code, &[]).await.summary(), "400 invalid_grant", "49 key: dead");
 
-    let code = world.code(&app).await;
-    world.later(MINUTE);
-    assert_eq!(app.redeem(&world, &code, &[]).await.summary(), "400 invalid_grant", "51");
-    let code = world.code(&app).await;
-    world.later(Duration::from_secs(59));
-    assert_eq!(app.redeem(&world, &code, &[]).await.summary(), "200");
-    assert_eq!(app.redeem(&world, "cod-0", &[]).await.summary(), "400 invalid_grant");
+    let code = server.code(&app).await;
+    server.clock.advance(MINUTE);
+    assert_eq!(app.redeem(&server, &code, &[]).await.summary(), "400 invalid_grant", "51");
+    let code = server.code(&app).await;
+    server.clock.advance(Duration::from_secs(59));
+    assert_eq!(app.redeem(&server, &code, &[]).await.summary(), "200");
+    assert_eq!(app.redeem(&server, "cod-0", &[]).await.summary(), "400 invalid_grant");
     // Nothing is used up by a nonce that is missing.
-    let code = world.code(&app).await;
+    let code = server.code(&app).await;
     let verifier = app.verifier();
     let form = [
         ("grant_type", "authorization_code"),
@@ -157,231 +163,231 @@ async fn a_code_is_for_whom_it_was_given_to(db: Db) {
         ("redirect_uri", &*app.redirect),
         ("code_verifier", &*verifier),
     ];
-    let bare = app.proof_at(&world, "/oauth/token", None);
-    let refused = app.post_with(&world, "/oauth/token", &form, &[], &[&bare]).await;
+    let bare = app.proof_at(&server, "/oauth/token", None);
+    let refused = app.post_with(&server, "/oauth/token", &form, &[], &[&bare]).await;
     assert_eq!(refused.summary(), "400 use_dpop_nonce", "0.8");
-    assert_eq!(app.redeem(&world, &code, &[]).await.summary(), "200", "0.8");
+    assert_eq!(app.redeem(&server, &code, &[]).await.summary(), "200", "0.8");
 }
 
 async fn a_challenge_is_good_once(db: Db) {
-    let world = World::new(db).await;
+    let server = OAuthServer::start(db).await;
     let app = TestApp::loopback();
-    let (browser, ann) = world.browser().await;
+    let (browser, ann) = server.signed_in().await;
     let mut codes = Vec::new();
     for _ in 0..2 {
-        let uri = app.push(&world, &[]).await.text("request_uri");
-        let opened = world.app.oauth.open(&uri, &app.id, &browser.device).await.unwrap();
-        codes.push(super::world::said(&world.app.oauth.approve(&opened, &ann, None).await.unwrap(), "code"));
+        let uri = app.push(&server, &[]).await.text("/request_uri");
+        let opened = server.app.oauth.open(&uri, &app.id, &browser.device).await.unwrap();
+        codes.push(parameter(&server.app.oauth.approve(&opened, &ann, None).await.unwrap(), "code"));
     }
-    assert_eq!(app.redeem(&world, &codes[0], &[]).await.summary(), "200");
-    assert_eq!(app.redeem(&world, &codes[1], &[]).await.summary(), "400 invalid_grant", "50");
+    assert_eq!(app.redeem(&server, &codes[0], &[]).await.summary(), "200");
+    assert_eq!(app.redeem(&server, &codes[1], &[]).await.summary(), "400 invalid_grant", "50");
 }
 
 async fn a_refresh_can_be_asked_for_again_and_not_for_ever(db: Db) {
-    let world = World::new(db).await;
+    let server = OAuthServer::start(db).await;
     let app = TestApp::loopback();
-    let first = refresh_of(&world.tokens(&app).await);
+    let first = refresh_of(&server.tokens(&app).await);
     // 74: many at once have one successor.
-    let all = (0..50).map(|_| app.refresh(&world, &first));
+    let all = (0..50).map(|_| app.refresh(&server, &first));
     let answers = futures_util::future::join_all(all).await;
     let second = refresh_of(&answers[0]);
     assert!(answers.iter().all(|answer| answer.status == 200 && refresh_of(answer) == second), "74");
     assert_ne!(first, second);
-    world.later(Duration::from_secs(30));
-    assert_eq!(refresh_of(&app.refresh(&world, &first).await), second, "6.B.4: a lost answer");
-    world.later(Duration::from_secs(1));
-    assert_eq!(app.refresh(&world, &first).await.summary(), "400 invalid_grant", "52");
-    assert_eq!(app.refresh(&world, &second).await.summary(), "400 invalid_grant", "52: revoked");
+    server.clock.advance(Duration::from_secs(30));
+    assert_eq!(refresh_of(&app.refresh(&server, &first).await), second, "6.B.4: a lost answer");
+    server.clock.advance(Duration::from_secs(1));
+    assert_eq!(app.refresh(&server, &first).await.summary(), "400 invalid_grant", "52");
+    assert_eq!(app.refresh(&server, &second).await.summary(), "400 invalid_grant", "52: revoked");
     // Once the successor is used, the old one is refused; the grant lives.
-    let first = refresh_of(&world.tokens(&app).await);
-    let second = refresh_of(&app.refresh(&world, &first).await);
-    let third = refresh_of(&app.refresh(&world, &second).await);
-    assert_eq!(app.refresh(&world, &first).await.summary(), "400 invalid_grant");
-    assert_eq!(app.refresh(&world, &third).await.summary(), "200");
-    assert_eq!(app.refresh(&world, "ref-0").await.summary(), "400 invalid_grant");
+    let first = refresh_of(&server.tokens(&app).await);
+    let second = refresh_of(&app.refresh(&server, &first).await);
+    let third = refresh_of(&app.refresh(&server, &second).await);
+    assert_eq!(app.refresh(&server, &first).await.summary(), "400 invalid_grant");
+    assert_eq!(app.refresh(&server, &third).await.summary(), "200");
+    assert_eq!(app.refresh(&server, "ref-0").await.summary(), "400 invalid_grant");
 }
 
 async fn who_has_not_the_key_ends_nothing(db: Db) {
-    let world = World::new(db).await;
-    let app = TestApp::published(&world, "app", &json!({}));
-    let other = TestApp::published(&world, "other", &json!({}));
-    let first = refresh_of(&world.tokens(&app).await);
-    let second = refresh_of(&app.refresh(&world, &first).await);
-    world.later(MINUTE);
-    let thief = TestApp::published(&world, "app", &json!({}));
+    let server = OAuthServer::start(db).await;
+    let app = TestApp::published(&server, "app", &json!({}));
+    let other = TestApp::published(&server, "other", &json!({}));
+    let first = refresh_of(&server.tokens(&app).await);
+    let second = refresh_of(&app.refresh(&server, &first).await);
+    server.clock.advance(MINUTE);
+    let thief = TestApp::published(&server, "app", &json!({}));
     for token in [&first, &second] {
-        assert_eq!(thief.refresh(&world, token).await.summary(), "400 invalid_grant", "54");
-        assert_eq!(other.refresh(&world, token).await.summary(), "400 invalid_grant", "53");
+        assert_eq!(thief.refresh(&server, token).await.summary(), "400 invalid_grant", "54");
+        assert_eq!(other.refresh(&server, token).await.summary(), "400 invalid_grant", "53");
     }
-    assert_eq!(app.refresh(&world, &second).await.summary(), "200", "53, 54: alive");
+    assert_eq!(app.refresh(&server, &second).await.summary(), "200", "53, 54: alive");
     let proven =
-        TestApp { proof_key: app.proof_key.clone(), ..TestApp::published(&world, "other", &json!({})) };
-    let third = refresh_of(&app.refresh(&world, &second).await);
-    assert_eq!(proven.refresh(&world, &third).await.summary(), "400 invalid_grant", "53 with the key");
-    assert_eq!(app.refresh(&world, &third).await.summary(), "400 invalid_grant", "53 with the key: over");
+        TestApp { proof_key: app.proof_key.clone(), ..TestApp::published(&server, "other", &json!({})) };
+    let third = refresh_of(&app.refresh(&server, &second).await);
+    assert_eq!(proven.refresh(&server, &third).await.summary(), "400 invalid_grant", "53 with the key");
+    assert_eq!(app.refresh(&server, &third).await.summary(), "400 invalid_grant", "53 with the key: over");
 }
 
 async fn a_key_that_was_taken_back_ends_the_grant(db: Db) {
-    let world = World::new(db).await;
-    let app = TestApp::confidential(&world, "app");
-    let token = refresh_of(&world.tokens(&app).await);
-    let token = refresh_of(&app.refresh(&world, &token).await);
+    let server = OAuthServer::start(db).await;
+    let app = TestApp::confidential(&server, "app");
+    let token = refresh_of(&server.tokens(&app).await);
+    let token = refresh_of(&app.refresh(&server, &token).await);
     // A public document of the same name cannot go on with it, nor end it.
     let new_key = fresh_key();
-    TestApp::published(&world, "app", &confidential_members(&new_key, "two"));
-    world.later(Duration::from_mins(11));
-    assert_eq!(app.refresh(&world, &token).await.summary(), "400 invalid_grant", "55");
-    TestApp::published(&world, "app", &confidential_members(&app.own_key.as_ref().unwrap().0, "one"));
-    world.later(Duration::from_mins(11));
-    assert_eq!(app.refresh(&world, &token).await.summary(), "400 invalid_grant", "55: over");
+    TestApp::published(&server, "app", &confidential_members(&new_key, "two"));
+    server.clock.advance(Duration::from_mins(11));
+    assert_eq!(app.refresh(&server, &token).await.summary(), "400 invalid_grant", "55");
+    TestApp::published(&server, "app", &confidential_members(&app.own_key.as_ref().unwrap().0, "one"));
+    server.clock.advance(Duration::from_mins(11));
+    assert_eq!(app.refresh(&server, &token).await.summary(), "400 invalid_grant", "55: over");
 }
 
 async fn grants_live_as_long_as_their_client_may(db: Db) {
-    let world = World::new(db).await;
-    let public = TestApp::published(&world, "public", &json!({}));
-    let private = TestApp::confidential(&world, "private");
-    let mut token = refresh_of(&world.tokens(&public).await);
-    let mut long = refresh_of(&world.tokens(&private).await);
-    world.later(DAY * 13);
-    token = refresh_of(&public.refresh(&world, &token).await);
-    world.later(DAY);
-    assert_eq!(public.refresh(&world, &token).await.summary(), "400 invalid_grant", "56 total");
-    long = refresh_of(&private.refresh(&world, &long).await);
+    let server = OAuthServer::start(db).await;
+    let public = TestApp::published(&server, "public", &json!({}));
+    let private = TestApp::confidential(&server, "private");
+    let mut token = refresh_of(&server.tokens(&public).await);
+    let mut long = refresh_of(&server.tokens(&private).await);
+    server.clock.advance(DAY * 13);
+    token = refresh_of(&public.refresh(&server, &token).await);
+    server.clock.advance(DAY);
+    assert_eq!(public.refresh(&server, &token).await.summary(), "400 invalid_grant", "56 total");
+    long = refresh_of(&private.refresh(&server, &long).await);
     for _ in 0..8 {
-        world.later(DAY * 85);
-        long = refresh_of(&private.refresh(&world, &long).await);
+        server.clock.advance(DAY * 85);
+        long = refresh_of(&private.refresh(&server, &long).await);
     }
-    world.later(DAY * 30);
-    let last = private.refresh(&world, &long).await;
+    server.clock.advance(DAY * 30);
+    let last = private.refresh(&server, &long).await;
     assert_eq!(last.summary(), "200", "6.B.5: {last:?}");
-    world.later(DAY * 10);
-    assert_eq!(private.refresh(&world, &refresh_of(&last)).await.summary(), "400 invalid_grant", "56 total");
-    let idle = refresh_of(&world.tokens(&private).await);
-    world.later(DAY * 92);
-    assert_eq!(private.refresh(&world, &idle).await.summary(), "400 invalid_grant", "56 idle");
+    server.clock.advance(DAY * 10);
+    assert_eq!(private.refresh(&server, &refresh_of(&last)).await.summary(), "400 invalid_grant", "56 total");
+    let idle = refresh_of(&server.tokens(&private).await);
+    server.clock.advance(DAY * 92);
+    assert_eq!(private.refresh(&server, &idle).await.summary(), "400 invalid_grant", "56 idle");
 }
 
 async fn an_account_that_is_away_gets_nothing(db: Db) {
-    let world = World::new(db).await;
+    let server = OAuthServer::start(db).await;
     let app = TestApp::loopback();
-    let token = refresh_of(&world.tokens(&app).await);
-    let code = world.code(&app).await;
-    world.take_down().await;
-    assert_eq!(app.refresh(&world, &token).await.summary(), "400 invalid_grant", "57");
-    assert_eq!(app.redeem(&world, &code, &[]).await.summary(), "400 invalid_grant", "57");
-    world.restore().await;
-    let token = refresh_of(&app.refresh(&world, &token).await);
+    let token = refresh_of(&server.tokens(&app).await);
+    let code = server.code(&app).await;
+    server.take_down().await;
+    assert_eq!(app.refresh(&server, &token).await.summary(), "400 invalid_grant", "57");
+    assert_eq!(app.redeem(&server, &code, &[]).await.summary(), "400 invalid_grant", "57");
+    server.restore().await;
+    let token = refresh_of(&app.refresh(&server, &token).await);
     // A reset or deactivation ends everything, what is on its way too.
-    let code = world.code(&app).await;
-    let mut tx = world.app.db.begin().await.unwrap();
-    world.app.credentials.end(&mut tx, &world.ann.did, Ending::Grants).await.unwrap();
+    let code = server.code(&app).await;
+    let mut tx = server.app.db.begin().await.unwrap();
+    server.app.credentials.end(&mut tx, &server.ann.did, Ending::Grants).await.unwrap();
     tx.commit().await.unwrap();
-    assert_eq!(app.refresh(&world, &token).await.summary(), "400 invalid_grant");
-    assert_eq!(app.redeem(&world, &code, &[]).await.summary(), "400 invalid_grant");
+    assert_eq!(app.refresh(&server, &token).await.summary(), "400 invalid_grant");
+    assert_eq!(app.redeem(&server, &code, &[]).await.summary(), "400 invalid_grant");
 }
 
 async fn a_client_that_is_away_goes_on(db: Db) {
-    let world = World::new(db).await;
-    let app = TestApp::confidential(&world, "app");
-    let token = refresh_of(&world.tokens(&app).await);
-    world.site.put("/app.json", 503, "text/plain", "");
-    world.later(DAY);
-    let token = refresh_of(&app.refresh(&world, &token).await);
+    let server = OAuthServer::start(db).await;
+    let app = TestApp::confidential(&server, "app");
+    let token = refresh_of(&server.tokens(&app).await);
+    server.site.put("/app.json", 503, "text/plain", "");
+    server.clock.advance(DAY);
+    let token = refresh_of(&app.refresh(&server, &token).await);
     // Another replica has only the stored copy.
-    let second = world.another().await;
+    let second = server.another().await;
     let token = refresh_of(&app.refresh(&second, &token).await);
     assert_eq!(app.push(&second, &[]).await.summary(), "400 invalid_client_metadata");
-    world.later(DAY * 7);
+    server.clock.advance(DAY * 7);
     assert_eq!(
-        app.refresh(&world, &token).await.summary(),
+        app.refresh(&server, &token).await.summary(),
         "400 invalid_client_metadata",
         "6.B.9, 6.B.6: not invalid_grant"
     );
 }
 
 async fn a_revoked_grant_is_over(db: Db) {
-    let world = World::new(db).await;
-    let app = TestApp::published(&world, "app", &json!({}));
-    let other = TestApp::published(&world, "other", &json!({}));
-    let tokens = world.tokens(&app).await;
+    let server = OAuthServer::start(db).await;
+    let app = TestApp::published(&server, "app", &json!({}));
+    let other = TestApp::published(&server, "other", &json!({}));
+    let tokens = server.tokens(&app).await;
     let refresh = refresh_of(&tokens);
-    for (who, token) in [(&app, "unknown"), (&other, &*refresh), (&other, &*tokens.text("access_token"))] {
-        assert_eq!(who.revoke(&world, token).await.summary(), "200", "59");
+    for (who, token) in [(&app, "unknown"), (&other, &*refresh), (&other, &*tokens.text("/access_token"))] {
+        assert_eq!(who.revoke(&server, token).await.summary(), "200", "59");
     }
-    let refresh = refresh_of(&app.refresh(&world, &refresh).await);
-    assert_eq!(app.post(&world, "/oauth/revoke", &[], &[]).await.summary(), "400 invalid_request", "60");
+    let refresh = refresh_of(&app.refresh(&server, &refresh).await);
+    assert_eq!(app.post(&server, "/oauth/revoke", &[], &[]).await.summary(), "400 invalid_request", "60");
     // An access token will do, even an old one.
-    world.later(MINUTE * 10);
-    assert_eq!(app.revoke(&world, &tokens.text("access_token")).await.summary(), "200");
-    assert_eq!(app.refresh(&world, &refresh).await.summary(), "400 invalid_grant");
-    let refresh = refresh_of(&world.tokens(&app).await);
-    assert_eq!(app.revoke(&world, &refresh).await.summary(), "200");
-    assert_eq!(app.refresh(&world, &refresh).await.summary(), "400 invalid_grant");
-    let code = world.code(&app).await;
-    let refresh = refresh_of(&app.redeem(&world, &code, &[]).await);
-    assert_eq!(app.revoke(&world, &code).await.summary(), "200");
-    assert_eq!(app.refresh(&world, &refresh).await.summary(), "400 invalid_grant");
+    server.clock.advance(MINUTE * 10);
+    assert_eq!(app.revoke(&server, &tokens.text("/access_token")).await.summary(), "200");
+    assert_eq!(app.refresh(&server, &refresh).await.summary(), "400 invalid_grant");
+    let refresh = refresh_of(&server.tokens(&app).await);
+    assert_eq!(app.revoke(&server, &refresh).await.summary(), "200");
+    assert_eq!(app.refresh(&server, &refresh).await.summary(), "400 invalid_grant");
+    let code = server.code(&app).await;
+    let refresh = refresh_of(&app.redeem(&server, &code, &[]).await);
+    assert_eq!(app.revoke(&server, &code).await.summary(), "200");
+    assert_eq!(app.refresh(&server, &refresh).await.summary(), "400 invalid_grant");
 }
 
 async fn what_an_account_takes_back_is_over(db: Db) {
-    let world = World::new(db).await;
-    let did = &world.ann.did;
-    let oauth = &world.app.oauth;
-    let app = TestApp::published(&world, "app", &json!({ "client_name": "Anything" }));
-    let refresh = refresh_of(&world.tokens(&app).await);
+    let server = OAuthServer::start(db).await;
+    let did = &server.ann.did;
+    let oauth = &server.app.oauth;
+    let app = TestApp::published(&server, "app", &json!({ "client_name": "Anything" }));
+    let refresh = refresh_of(&server.tokens(&app).await);
     let listed = oauth.list_of(did).await.unwrap();
     assert_eq!((listed.len(), &*listed[0].client.id, &listed[0].client.name), (1, &*app.id, &None));
     let grant = &listed[0].grant.id;
     assert!(!oauth.end(&"did:plc:bbbbbbbbbbbbbbbbbbbbbbbb".parse().unwrap(), grant).await.unwrap());
     assert!(oauth.end(did, grant).await.unwrap());
     assert!(!oauth.end(did, grant).await.unwrap());
-    assert_eq!(app.refresh(&world, &refresh).await.summary(), "400 invalid_grant");
+    assert_eq!(app.refresh(&server, &refresh).await.summary(), "400 invalid_grant");
     assert!(oauth.list_of(did).await.unwrap().is_empty());
 }
 
 async fn a_blocked_client_gets_nothing(db: Db) {
-    let world = World::new(db).await;
-    let oauth = &world.app.oauth;
-    let app = TestApp::published(&world, "app", &json!({ "client_name": "Anything" }));
-    let refresh = refresh_of(&world.tokens(&app).await);
+    let server = OAuthServer::start(db).await;
+    let oauth = &server.app.oauth;
+    let app = TestApp::published(&server, "app", &json!({ "client_name": "Anything" }));
+    let refresh = refresh_of(&server.tokens(&app).await);
     assert_eq!(oauth.set_trust(&app.id, ClientTrust::Trusted).await.unwrap(), 0);
-    let shown = &oauth.list_of(&world.ann.did).await.unwrap()[0].client;
+    let shown = &oauth.list_of(&server.ann.did).await.unwrap()[0].client;
     assert_eq!((shown.trusted, shown.name.as_deref()), (true, Some("Anything")));
-    assert_eq!(app.push(&world, &[("prompt", "none")]).await.summary(), "201");
+    assert_eq!(app.push(&server, &[("prompt", "none")]).await.summary(), "201");
     assert_eq!(oauth.set_trust(&app.id, ClientTrust::Blocked).await.unwrap(), 1);
-    assert_eq!(app.push(&world, &[]).await.summary(), "400 invalid_client");
-    assert_eq!(app.refresh(&world, &refresh).await.summary(), "400 invalid_client");
+    assert_eq!(app.push(&server, &[]).await.summary(), "400 invalid_client");
+    assert_eq!(app.refresh(&server, &refresh).await.summary(), "400 invalid_client");
     oauth.set_trust(&app.id, ClientTrust::Known).await.unwrap();
-    assert_eq!(app.refresh(&world, &refresh).await.summary(), "400 invalid_grant");
+    assert_eq!(app.refresh(&server, &refresh).await.summary(), "400 invalid_grant");
 }
 
 async fn a_long_scope_goes_by_reference(db: Db) {
-    let world = World::new(db).await;
+    let server = OAuthServer::start(db).await;
     let mut scope = "atproto".to_owned();
     for number in 0..200 {
         write!(scope, " repo:com.example.collection{number}").unwrap();
     }
-    let app = TestApp::published(&world, "app", &json!({ "scope": scope }));
-    let answer = world.tokens(&app).await;
-    assert_eq!(answer.text("scope"), scope, "6.B.15");
-    let token = answer.text("access_token");
+    let app = TestApp::published(&server, "app", &json!({ "scope": scope }));
+    let answer = server.tokens(&app).await;
+    assert_eq!(answer.text("/scope"), scope, "6.B.15");
+    let token = answer.text("/access_token");
     assert!(token.len() < 2048, "6.B.25");
     let token = Token::parse(&token).unwrap();
     let reference = &token.unverified_claims().scope;
     assert!(reference.starts_with("ref:b"), "{reference}");
     let path = format!("/xrpc/com.atproto.temp.dereferenceScope?scope={reference}");
-    assert_eq!(world.get(&path).await.text("scope"), scope, "1.10");
+    assert_eq!(server.get(&path).await.text("/scope"), scope, "1.10");
 }
 
 async fn malformed_token_requests_have_their_answers(db: Db) {
-    let world = World::new(db).await;
+    let server = OAuthServer::start(db).await;
     let app = TestApp::loopback();
     for kind in ["password", "client_credentials", "implicit"] {
-        let answer = app.post(&world, "/oauth/token", &[("grant_type", kind)], &[]).await;
+        let answer = app.post(&server, "/oauth/token", &[("grant_type", kind)], &[]).await;
         assert_eq!(answer.summary(), "400 unsupported_grant_type", "58 {kind}");
     }
-    let answer = app.post(&world, "/oauth/token", &[("grant_type", "refresh_token")], &[]).await;
+    let answer = app.post(&server, "/oauth/token", &[("grant_type", "refresh_token")], &[]).await;
     assert_eq!(answer.summary(), "400 invalid_request");
-    let none = app.post_with(&world, "/oauth/token", &[("grant_type", "refresh_token")], &[], &[]).await;
+    let none = app.post_with(&server, "/oauth/token", &[("grant_type", "refresh_token")], &[], &[]).await;
     assert_eq!(none.summary(), "401 invalid_dpop_proof");
 }

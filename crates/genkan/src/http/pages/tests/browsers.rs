@@ -2,17 +2,19 @@
 
 use std::time::Duration;
 
+use genkan_protocol::syntax::Did;
 use genkan_testing::Browser;
 use serde_json::json;
 
-use super::house::{House, sign_in};
+use super::steps::sign_in;
+use crate::http::testing::TestServer;
 
 #[tokio::test]
 async fn row_45_46_cookies_change_at_sign_in_and_old_ones_end_the_browser() {
-    let house = House::new().await;
-    house.account("ann").await;
-    let browser = house.browser();
-    let page = browser.open(&house.pushed(json!({})).await).await;
+    let server = TestServer::start(&[]).await;
+    server.account("ann").await;
+    let browser = server.browser();
+    let page = browser.open(&server.pushed(json!({})).await).await;
     let planted = browser.copy();
     let before = browser.cookie("genkan-ses-id").unwrap();
     browser.send(&sign_in(&page, "ann").with("remember", "yes")).await;
@@ -22,7 +24,7 @@ async fn row_45_46_cookies_change_at_sign_in_and_old_ones_end_the_browser() {
     assert_eq!(page.heading(), "Sign in", "row 45: who planted the cookie is not signed in");
 
     assert_eq!(browser.open("/account").await.heading(), "Your account");
-    house.wait(Duration::from_secs(6));
+    server.clock.advance(Duration::from_secs(6));
     let stale = browser.copy();
     stale.set_cookie("genkan-ses-id", &before);
     assert_eq!(stale.open("/account").await.heading(), "Sign in", "row 46");
@@ -31,18 +33,18 @@ async fn row_45_46_cookies_change_at_sign_in_and_old_ones_end_the_browser() {
 
 #[tokio::test]
 async fn cookies_rotate_without_a_sign_out() {
-    let house = House::new().await;
-    house.account("ann").await;
-    let browser = house.browser();
+    let server = TestServer::start(&[]).await;
+    server.account("ann").await;
+    let browser = server.browser();
     let page = browser.open("/account/sign-in").await;
     browser.send(&sign_in(&page, "ann")).await;
     for _ in 0..3 {
         let before = browser.cookie("genkan-ses-id").unwrap();
-        house.wait(Duration::from_mins(6));
+        server.clock.advance(Duration::from_mins(6));
         assert_eq!(browser.open("/account").await.heading(), "Your account");
         assert_ne!(browser.cookie("genkan-ses-id").unwrap(), before);
         // Also when the answer is about trouble.
-        house.wait(Duration::from_mins(6));
+        server.clock.advance(Duration::from_mins(6));
         assert_eq!(browser.open("/oauth/authorize?client_id=a&request_uri=b").await.answer.status, 400);
     }
     assert_eq!(browser.open("/account").await.heading(), "Your account");
@@ -50,20 +52,20 @@ async fn cookies_rotate_without_a_sign_out() {
 
 #[tokio::test]
 async fn a_browser_without_cookies_is_told_so_and_its_request_waits() {
-    let house = House::new().await;
-    let path = house.pushed(json!({})).await;
-    let page = house.browser().without_cookies().open(&path).await;
+    let server = TestServer::start(&[]).await;
+    let path = server.pushed(json!({})).await;
+    let page = server.browser().without_cookies().open(&path).await;
     assert_eq!((page.answer.status, page.redirects), (400, 1));
     assert_eq!(page.heading(), "Your browser is blocking cookies");
-    assert_eq!(house.browser().open(&path).await.heading(), "Sign in", "it was not bound to that one");
+    assert_eq!(server.browser().open(&path).await.heading(), "Sign in", "it was not bound to that one");
 }
 
 #[tokio::test]
 async fn an_account_sees_its_browsers_and_signs_them_out() {
-    let house = House::new().await;
-    let ann = house.account("ann").await;
-    house.account("bob").await;
-    let (desk, phone, other) = (house.browser(), house.browser(), house.browser());
+    let server = TestServer::start(&[]).await;
+    let ann = server.account("ann").await;
+    server.account("bob").await;
+    let (desk, phone, other) = (server.browser(), server.browser(), server.browser());
     for (browser, name) in [(&desk, "ann"), (&phone, "ann"), (&other, "bob")] {
         let page = browser.open("/account/sign-in").await;
         assert_eq!(
@@ -83,7 +85,7 @@ async fn an_account_sees_its_browsers_and_signs_them_out() {
     assert_eq!(other.send(&stolen).await.answer.status, 401);
     assert_eq!(desk.send(&forms[0].clone().with("device", "0")).await.answer.status, 404);
 
-    let mine = app_id(&house, &ann, &desk).await;
+    let mine = app_id(&server, &ann.did, &desk).await;
     for form in forms.iter().filter(|form| form.text("device") != mine) {
         assert!(desk.send(form).await.says("Signed out."));
     }
@@ -92,19 +94,12 @@ async fn an_account_sees_its_browsers_and_signs_them_out() {
     assert_eq!(desk.send(&page.form("/sign-out")).await.heading(), "Sign in");
 }
 
-async fn app_id(house: &House, did: &str, browser: &Browser) -> String {
+async fn app_id(server: &TestServer, did: &Did, browser: &Browser) -> String {
     use sha2::Digest as _;
     let hash =
         data_encoding::HEXLOWER.encode(&sha2::Sha256::digest(browser.cookie("genkan-dev-id").unwrap()));
     assert!(
-        house
-            .app
-            .sign_ins
-            .devices_of(&did.parse().unwrap())
-            .await
-            .unwrap()
-            .iter()
-            .any(|device| device.id.as_str() == hash)
+        server.app.sign_ins.devices_of(did).await.unwrap().iter().any(|device| device.id.as_str() == hash)
     );
     hash
 }

@@ -1,43 +1,32 @@
 //! The e-mail address on the account page, by codes; and the end of a pause.
 
-use std::path::PathBuf;
 use std::time::Duration;
 
-use axum::Router;
-use axum::routing::post;
-use genkan_testing::{Browser, Page};
-use http::StatusCode;
+use genkan_testing::{Browser, FakeDirectory, FakeHost, Page, Trouble};
 
-use super::house::{House, sign_in};
-use crate::accounts::Standing;
-use crate::base::{Secret, random};
-use crate::fleet::{Admission, HostChanges};
+use super::steps::sign_in;
+use crate::accounts::testing::new_account;
+use crate::accounts::{NewAccount, Standing};
+use crate::fleet::testing::add_host;
+use crate::http::testing::TestServer;
+use crate::mail::testing::MailFolder;
 
-/// A house that puts its mail into a folder.
-struct Post {
-    house: House,
-    folder: PathBuf,
+/// A server whose mail goes to a folder.
+struct MailServer {
+    server: TestServer,
+    folder: MailFolder,
 }
 
-impl Post {
-    async fn new() -> Self {
-        let folder = std::env::temp_dir().join(format!("genkan-mail-{}", random::id()));
-        std::fs::create_dir_all(&folder).unwrap();
-        let mail = folder.display().to_string();
-        let settings = [("GENKAN_MAIL_FOLDER", mail.as_str()), ("GENKAN_MAIL_FROM", "hello@example.com")];
-        Self { house: House::with(&settings).await, folder }
+impl MailServer {
+    async fn start() -> Self {
+        let folder = MailFolder::new();
+        Self { server: TestServer::start(&folder.settings()).await, folder }
     }
 
     /// Hands over what waits, and takes the emails out of the folder.
     async fn emails(&self) -> Vec<String> {
-        self.house.app.mail.post_due().await.unwrap();
-        let paths = std::fs::read_dir(&self.folder).unwrap().map(|file| file.unwrap().path());
-        let take = |path: PathBuf| {
-            let email = std::fs::read_to_string(&path).unwrap();
-            std::fs::remove_file(path).unwrap();
-            email
-        };
-        paths.map(take).collect()
+        self.server.app.mail.post_due().await.unwrap();
+        self.folder.take_emails()
     }
 
     /// The code in the one email that came, which is to `email`.
@@ -50,14 +39,8 @@ impl Post {
     }
 }
 
-impl Drop for Post {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.folder);
-    }
-}
-
-async fn at_account(house: &House, name: &str) -> (Browser, Page) {
-    let browser = house.browser();
+async fn at_account(server: &TestServer, name: &str) -> (Browser, Page) {
+    let browser = server.browser();
     let page = browser.open("/account/sign-in").await;
     let page = browser.send(&sign_in(&page, name)).await;
     assert_eq!(page.heading(), "Your account", "{}", page.html());
@@ -66,15 +49,15 @@ async fn at_account(house: &House, name: &str) -> (Browser, Page) {
 
 #[tokio::test]
 async fn an_address_is_confirmed_by_code() {
-    let post = Post::new().await;
-    let did = post.house.account("ann").await;
-    let (browser, page) = at_account(&post.house, "ann").await;
+    let mail = MailServer::start().await;
+    let ann = mail.server.account("ann").await;
+    let (browser, page) = at_account(&mail.server, "ann").await;
     assert!(page.says("ann@example.com") && page.says("Not confirmed yet"));
     let page = browser.send(&page.form("/email/code")).await;
     assert!(page.says("sent a code to your email address") && page.redirects == 1);
     assert!(!page.path.contains("example.com"), "no address in an address: {}", page.path);
     assert_eq!(browser.open(&page.path).await.html(), page.html(), "the step survives a reload");
-    let code = post.code("ann@example.com").await;
+    let code = mail.code("ann@example.com").await;
 
     let form = page.form("/email/confirm");
     let none = browser.send(&form).await;
@@ -87,26 +70,16 @@ async fn an_address_is_confirmed_by_code() {
     let page = browser.send(&wrong.form("/email/confirm").with("code", &code.to_lowercase())).await;
     assert!(page.says("Your email address is confirmed.") && page.says("Confirmed"), "{}", page.html());
     assert!(!page.path.contains(&code) && !page.says("Not confirmed yet"));
-    assert!(
-        post.house
-            .app
-            .accounts
-            .find(&did.parse().unwrap())
-            .await
-            .unwrap()
-            .unwrap()
-            .email_confirmed_at
-            .is_some()
-    );
+    assert!(mail.server.app.accounts.find(&ann.did).await.unwrap().unwrap().email_confirmed_at.is_some());
     assert!(page.forms().iter().all(|form| !form.action.contains("email")), "nothing is left to do");
 }
 
 #[tokio::test]
 async fn an_address_is_changed_with_a_code_from_the_one_before_once_that_is_confirmed() {
-    let post = Post::new().await;
-    let did = post.house.account("ann").await;
-    post.house.account("bob").await;
-    let (browser, page) = at_account(&post.house, "ann").await;
+    let mail = MailServer::start().await;
+    let ann = mail.server.account("ann").await;
+    mail.server.account("bob").await;
+    let (browser, page) = at_account(&mail.server, "ann").await;
 
     // Not confirmed yet: no code.
     let page = browser.open(&page.link("Change address")).await;
@@ -124,7 +97,7 @@ async fn an_address_is_changed_with_a_code_from_the_one_before_once_that_is_conf
     assert!(page.says("Not confirmed yet") && !page.path.contains("second"));
 
     let page = browser.send(&page.form("/email/code")).await;
-    let code = post.code("ann@second.example").await;
+    let code = mail.code("ann@second.example").await;
     let page = browser.send(&page.form("/email/confirm").with("code", &code)).await;
 
     // Confirmed now: a code from there.
@@ -133,22 +106,22 @@ async fn an_address_is_changed_with_a_code_from_the_one_before_once_that_is_conf
     let refused = browser.send(&form).await;
     assert!(refused.answer.status == 400 && refused.says("Enter the code") && refused.says("href=\"#code\""));
     let page = browser.send(&page.form("/email/code")).await;
-    let code = post.code("ann@second.example").await;
+    let code = mail.code("ann@second.example").await;
     let refused = browser.send(&form.clone().with("code", "AAAAA-BBBBB")).await;
     assert!(refused.answer.status == 400 && refused.says("wrong or has expired"));
     let form = page.form("/email/change").with("email", "ann@third.example").with("code", &code);
     let page = browser.send(&form).await;
     assert!(page.says("Your email address has been changed.") && page.says("Not confirmed yet"));
-    let ann = post.house.app.accounts.find(&did.parse().unwrap()).await.unwrap().unwrap();
+    let ann = mail.server.app.accounts.find(&ann.did).await.unwrap().unwrap();
     assert_eq!((ann.email.as_deref(), ann.email_confirmed_at), (Some("ann@third.example"), None));
 }
 
 #[tokio::test]
 async fn only_its_owner_who_signed_in_not_long_ago_may() {
-    let post = Post::new().await;
-    let ann = post.house.account("ann").await;
-    post.house.account("bob").await;
-    let (browser, page) = at_account(&post.house, "bob").await;
+    let mail = MailServer::start().await;
+    let ann = mail.server.account("ann").await;
+    mail.server.account("bob").await;
+    let (browser, page) = at_account(&mail.server, "bob").await;
     let change = browser.open(&page.link("Change address")).await;
     let code = browser.open(&page.link("I have a code")).await;
     let forms = [
@@ -157,7 +130,7 @@ async fn only_its_owner_who_signed_in_not_long_ago_may() {
         change.form("/email/change").with("email", "bob@second.example"),
     ];
     for form in &forms {
-        let (of_ann, forged) = (form.clone().with("did", &ann), form.clone().with("csrf", "0"));
+        let (of_ann, forged) = (form.clone().with("did", ann.did.as_str()), form.clone().with("csrf", "0"));
         assert_eq!(browser.send(&of_ann).await.answer.status, 401, "{}", form.action);
         assert_eq!(browser.send(&forged).await.answer.status, 400, "{}", form.action);
         let foreign = browser.post(form, &[("origin", "https://evil.example")]).await;
@@ -165,18 +138,18 @@ async fn only_its_owner_who_signed_in_not_long_ago_may() {
         let reloaded = browser.open(&form.action).await;
         assert_eq!(reloaded.heading(), "Your account", "a reload of the answer");
     }
-    post.house.wait(Duration::from_hours(8 * 24));
+    mail.server.clock.advance(Duration::from_hours(8 * 24));
     for form in &forms {
         assert_eq!(browser.send(form).await.answer.status, 401, "{}", form.action);
     }
-    assert_eq!(post.emails().await, [""; 0]);
+    assert_eq!(mail.emails().await, [""; 0]);
 }
 
 #[tokio::test]
 async fn codes_are_limited_as_they_are_for_clients() {
-    let post = Post::new().await;
-    post.house.account("ann").await;
-    let (browser, page) = at_account(&post.house, "ann").await;
+    let mail = MailServer::start().await;
+    mail.server.account("ann").await;
+    let (browser, page) = at_account(&mail.server, "ann").await;
     let form = page.form("/email/code");
     for _ in 0..5 {
         assert_eq!(browser.send(&form).await.answer.status, 200);
@@ -188,9 +161,9 @@ async fn codes_are_limited_as_they_are_for_clients() {
 
 #[tokio::test]
 async fn without_mail_the_page_says_so_and_has_no_button_for_it() {
-    let house = House::new().await;
-    house.account("ann").await;
-    let (browser, page) = at_account(&house, "ann").await;
+    let server = TestServer::start(&[]).await;
+    server.account("ann").await;
+    let (browser, page) = at_account(&server, "ann").await;
     assert!(page.says("send email, so you") && page.says("ann@example.com"));
     let page = browser.open(&format!("{}?step=confirm", page.path)).await;
     assert!(page.forms().iter().all(|form| !form.action.contains("email")));
@@ -202,27 +175,20 @@ async fn without_mail_the_page_says_so_and_has_no_button_for_it() {
 
 #[tokio::test]
 async fn a_deactivated_account_is_activated_from_its_page() {
-    for (answer, status) in [(StatusCode::OK, 200), (StatusCode::INTERNAL_SERVER_ERROR, 502)] {
-        let house = House::new().await;
-        let did = house.account("ann").await;
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let origin = format!("http://{}", listener.local_addr().unwrap()).parse().unwrap();
-        let path = "/xrpc/com.atproto.admin.updateSubjectStatus";
-        let host = Router::new().route(path, post(async move || answer));
-        tokio::spawn(async move { axum::serve(listener, host).await });
-        house.app.fleet.prepare(&"oak".into(), &origin, None).await.unwrap();
-        let admission = Admission {
-            did: "did:web:oak.example.com".parse().unwrap(),
-            admin_password: Secret::new("word".to_owned()),
-            version: None,
-            blob_limit: None,
-            changes: HostChanges::default(),
-        };
-        house.app.fleet.admit(&"oak".into(), admission).await.unwrap();
+    for (trouble, status) in [(None, 200), (Some(Trouble::Status(500)), 502)] {
+        let server = TestServer::start(&[]).await;
+        let (directory, host) = (FakeDirectory::start().await, FakeHost::start("admin word").await);
+        host.configure(&format!("PDS_DID_PLC_URL={}", directory.url()));
+        if let Some(trouble) = trouble {
+            host.trouble("com.atproto.admin.updateSubjectStatus", trouble);
+        }
+        add_host(&server.app.fleet, "oak", &host).await;
+        let did = host.make_account(&directory, "ann.test", server.app.ring.rotation());
+        let ann = server.add_account(NewAccount { did, ..new_account("ann") }).await;
 
-        let (browser, page) = at_account(&house, "ann").await;
+        let (browser, page) = at_account(&server, "ann").await;
         assert!(page.forms().iter().all(|form| form.action != "/account/reactivate"), "it is active");
-        house.deactivate(&did).await;
+        server.deactivate(&ann).await;
         let page = browser.open("/account").await;
         assert!(page.says("Your account is deactivated"));
         let page = browser.send(&page.form("/reactivate")).await;
@@ -231,7 +197,7 @@ async fn a_deactivated_account_is_activated_from_its_page() {
         assert_eq!(page.says("Your account is active again."), done);
         assert_eq!(page.says("reactivate your account. Try again"), !done);
         assert_eq!(page.says("Your account is deactivated"), !done);
-        let standing = house.app.accounts.find(&did.parse().unwrap()).await.unwrap().unwrap().standing();
+        let standing = server.app.accounts.find(&ann.did).await.unwrap().unwrap().standing();
         assert_eq!(standing == Standing::Active, done);
     }
 }

@@ -4,8 +4,8 @@
 mod browsers;
 mod email;
 mod external;
-mod house;
 mod protection;
 mod request;
 mod sign_in;
+mod steps;
 mod theme;

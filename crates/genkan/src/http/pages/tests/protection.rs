@@ -3,13 +3,14 @@
 
 use serde_json::json;
 
-use super::house::{House, PASSWORD, sign_in};
+use super::steps::sign_in;
+use crate::http::testing::{PASSWORD, TestServer};
 
 #[tokio::test]
 async fn row_34_every_page_is_protected() {
-    let house = House::new().await;
-    let browser = house.browser();
-    let flow = house.pushed(json!({})).await;
+    let server = TestServer::start(&[]).await;
+    let browser = server.browser();
+    let flow = server.pushed(json!({})).await;
     for path in [flow.as_str(), "/oauth/authorize", "/account/sign-in", "/account/sign-up", "/account/none"] {
         let answer = browser.open(path).await.answer;
         let policy = answer.header("content-security-policy").to_owned();
@@ -52,17 +53,17 @@ async fn row_34_every_page_is_protected() {
 }
 
 #[tokio::test]
-async fn row_36_what_strangers_write_is_text() {
-    let house = House::new().await;
+async fn row_36_what_others_write_is_text() {
+    let server = TestServer::start(&[]).await;
     let evil = "<script>alert(1)</script>\"'&";
-    let hinted = house.pushed(json!({ "login_hint": evil })).await;
-    let page = house.browser().open(&hinted).await;
+    let hinted = server.pushed(json!({ "login_hint": evil })).await;
+    let page = server.browser().open(&hinted).await;
     assert!(
         !page.says("<script>alert") && page.says("&#60;script&#62;alert(1)&#60;/script&#62;&#34;&#39;&#38;")
     );
     assert_eq!(page.form("/sign-in").text("identifier"), evil);
 
-    let browser = house.browser();
+    let browser = server.browser();
     let page = browser.open("/account/sign-up").await;
     let form = page.form("/sign-up").with("handle", evil).with("email", evil).with("password", "x");
     let page = browser.send(&form).await;
@@ -74,9 +75,9 @@ async fn row_36_what_strangers_write_is_text() {
 
 #[tokio::test]
 async fn row_37_a_form_comes_from_our_own_page() {
-    let house = House::new().await;
-    house.account("ann").await;
-    let browser = house.browser();
+    let server = TestServer::start(&[]).await;
+    server.account("ann").await;
+    let browser = server.browser();
     let form = sign_in(&browser.open("/account/sign-in").await, "ann");
     for (name, value) in [
         ("sec-fetch-site", "cross-site"),
@@ -106,16 +107,16 @@ async fn row_37_a_form_comes_from_our_own_page() {
 
 #[tokio::test]
 async fn row_65_67_68_nothing_leads_out_but_the_request_and_nothing_secret_is_shown() {
-    let house = House::new().await;
-    house.account("ann").await;
-    let browser = house.browser();
-    let path = house.pushed(json!({})).await;
+    let server = TestServer::start(&[]).await;
+    server.account("ann").await;
+    let browser = server.browser();
+    let path = server.pushed(json!({})).await;
     let page = browser.open(&format!("{path}&redirect_uri=https%3A%2F%2Fevil.example%2F")).await;
     let form = sign_in(&page, "ann").with("redirect_uri", "https://evil.example/");
     let answer = browser.post(&form, &[]).await;
     assert_eq!(answer.status, 303);
     assert!(answer.header("location").starts_with("/oauth/authorize?"));
-    let (browser, page) = house.at_consent("ann", json!({})).await;
+    let (browser, page) = server.consent("ann", json!({})).await;
     for cookie in ["genkan-dev-id", "genkan-ses-id"] {
         assert!(!page.says(&browser.cookie(cookie).unwrap()), "{cookie} is in the page");
     }

@@ -5,14 +5,15 @@ use std::time::Duration;
 use genkan_testing::{Browser, PageForm};
 use serde_json::json;
 
-use super::house::{House, ORIGIN, WIDE, location, sign_in};
+use super::steps::{WIDE, location, sign_in};
 use crate::base::query::escaped;
+use crate::http::testing::{ORIGIN, TestServer};
 
 #[tokio::test]
 async fn from_sign_in_to_the_code_by_forms_alone() {
-    let house = House::new().await;
-    house.account("ann").await;
-    let (browser, page) = house.at_consent("ann", json!({ "scope": WIDE })).await;
+    let server = TestServer::start(&[]).await;
+    server.account("ann").await;
+    let (browser, page) = server.consent("ann", json!({ "scope": WIDE })).await;
     assert!(page.says("app.example.com") && page.says("@ann.test"));
     let page = browser.send(&page.form("/consent").with("answer", "allow")).await;
     let back = location(&page.answer);
@@ -25,13 +26,13 @@ async fn from_sign_in_to_the_code_by_forms_alone() {
 
 #[tokio::test]
 async fn the_answer_travels_as_the_app_asked() {
-    let house = House::new().await;
-    house.account("ann").await;
-    let (browser, page) = house.at_consent("ann", json!({ "response_mode": "fragment" })).await;
+    let server = TestServer::start(&[]).await;
+    server.account("ann").await;
+    let (browser, page) = server.consent("ann", json!({ "response_mode": "fragment" })).await;
     let page = browser.send(&page.form("/consent").with("answer", "allow")).await;
     assert!(location(&page.answer).starts_with("https://app.example.com/back?kept=yes#iss="));
 
-    let (browser, page) = house.at_consent("ann", json!({ "response_mode": "form_post" })).await;
+    let (browser, page) = server.consent("ann", json!({ "response_mode": "form_post" })).await;
     let page = browser.send(&page.form("/consent").with("answer", "allow")).await;
     assert_eq!(page.answer.status, 200);
     let form = page.form("/back?kept=yes");
@@ -47,64 +48,64 @@ async fn the_answer_travels_as_the_app_asked() {
 
 #[tokio::test]
 async fn saying_no_leads_back_with_access_denied() {
-    let house = House::new().await;
-    house.account("ann").await;
-    let (browser, page) = house.at_consent("ann", json!({})).await;
+    let server = TestServer::start(&[]).await;
+    server.account("ann").await;
+    let (browser, page) = server.consent("ann", json!({})).await;
     let page = browser.send(&page.form("/consent").with("answer", "deny")).await;
     assert!(location(&page.answer).contains("&error=access_denied"));
     // And from the first page, without an account.
-    let browser = house.browser();
-    let page = browser.open(&house.pushed(json!({})).await).await;
+    let browser = server.browser();
+    let page = browser.open(&server.pushed(json!({})).await).await;
     let page = browser.send(&page.form("/reject")).await;
     assert!(location(&page.answer).contains("&error=access_denied"));
 }
 
 #[tokio::test]
 async fn a_remembered_account_needs_no_password() {
-    let house = House::new().await;
-    let did = house.account("ann").await;
-    house.account("bob").await;
-    let browser = house.browser();
-    let page = browser.open(&house.pushed(json!({})).await).await;
+    let server = TestServer::start(&[]).await;
+    let did = server.account("ann").await.did;
+    server.account("bob").await;
+    let browser = server.browser();
+    let page = browser.open(&server.pushed(json!({})).await).await;
     browser.send(&sign_in(&page, "ann").with("remember", "yes")).await;
 
-    let page = browser.open(&house.pushed(json!({})).await).await;
+    let page = browser.open(&server.pushed(json!({})).await).await;
     assert_eq!(page.heading(), "Choose an account");
     assert!(!page.says("Password required"));
-    let page = browser.send(&page.form("/choose").with("did", &did)).await;
+    let page = browser.send(&page.form("/choose").with("did", did.as_str())).await;
     assert_eq!(page.heading(), "Allow this app to access your account?");
 
-    house.wait(Duration::from_hours(7 * 24 + 1));
-    let page = browser.open(&house.pushed(json!({})).await).await;
+    server.clock.advance(Duration::from_hours(7 * 24 + 1));
+    let page = browser.open(&server.pushed(json!({})).await).await;
     assert!(page.says("Password required"));
-    let page = browser.send(&page.form("/choose").with("did", &did)).await;
+    let page = browser.send(&page.form("/choose").with("did", did.as_str())).await;
     assert_eq!(
         (page.heading().as_str(), page.form("/sign-in").text("identifier").as_str()),
         ("Sign in", "ann.test")
     );
 
     // One who was not remembered is not there at the next request.
-    let (browser, _) = house.at_consent("bob", json!({})).await;
-    assert_eq!(browser.open(&house.pushed(json!({})).await).await.heading(), "Sign in");
+    let (browser, _) = server.consent("bob", json!({})).await;
+    assert_eq!(browser.open(&server.pushed(json!({})).await).await.heading(), "Sign in");
 }
 
 #[tokio::test]
 async fn an_app_that_asks_with_prompt_login_does_not_get_the_old_sign_in() {
-    let house = House::new().await;
-    let did = house.account("ann").await;
-    let browser = house.browser();
-    let page = browser.open(&house.pushed(json!({})).await).await;
+    let server = TestServer::start(&[]).await;
+    let did = server.account("ann").await.did;
+    let browser = server.browser();
+    let page = browser.open(&server.pushed(json!({})).await).await;
     browser.send(&sign_in(&page, "ann").with("remember", "yes")).await;
-    house.wait(Duration::from_mins(1));
-    let page = browser.open(&house.pushed(json!({})).await).await;
+    server.clock.advance(Duration::from_mins(1));
+    let page = browser.open(&server.pushed(json!({})).await).await;
     assert!(!page.says("Password required"), "without the prompt the sign-in is recent enough");
 
     for hint in [None, Some("ann.test")] {
         let asked = json!({ "prompt": "login", "login_hint": hint });
-        let page = browser.open(&house.pushed(asked.clone()).await).await;
+        let page = browser.open(&server.pushed(asked.clone()).await).await;
         assert_eq!(page.heading(), "Choose an account");
         assert!(page.says("Password required"), "{hint:?}");
-        let choice = page.form("/choose").with("did", &did);
+        let choice = page.form("/choose").with("did", did.as_str());
         let page = browser.send(&choice).await;
         assert_eq!(page.heading(), "Sign in", "{hint:?}: the password comes before consent");
         let page = browser.send(&sign_in(&page, "ann")).await;
@@ -113,21 +114,21 @@ async fn an_app_that_asks_with_prompt_login_does_not_get_the_old_sign_in() {
         assert!(location(&page.answer).contains("code=cod-"), "{hint:?}");
 
         // A consent form that this browser was never shown.
-        house.wait(Duration::from_mins(1));
-        let page = browser.open(&house.pushed(asked).await).await;
+        server.clock.advance(Duration::from_mins(1));
+        let page = browser.open(&server.pushed(asked).await).await;
         let mut forged =
-            page.form("/choose").with("did", &did).with("scope", "atproto").with("answer", "allow");
+            page.form("/choose").with("did", did.as_str()).with("scope", "atproto").with("answer", "allow");
         forged.action = forged.action.replace("/choose", "/consent");
         let page = browser.send(&forged).await;
         assert!(location(&page.answer).contains("error=access_denied"), "{hint:?}");
-        house.wait(Duration::from_mins(1));
+        server.clock.advance(Duration::from_mins(1));
     }
 }
 
 #[tokio::test]
 async fn row_30_31_35_what_is_no_request_of_ours_leads_nowhere() {
-    let house = House::new().await;
-    let good = house.pushed(json!({})).await;
+    let server = TestServer::start(&[]).await;
+    let good = server.pushed(json!({})).await;
     for path in [
         "/oauth/authorize".to_owned(),
         "/oauth/authorize?client_id=x&request_uri=y".to_owned(),
@@ -137,30 +138,30 @@ async fn row_30_31_35_what_is_no_request_of_ours_leads_nowhere() {
         "/oauth/authorize?client_id=https%3A%2F%2Fapp.example.com%2Fclient.json&redirect_uri=https%3A%2F%2Fevil.example%2F&response_type=code".to_owned(),
         good.replace("app.example.com", "evil.example.com"),
     ] {
-        let page = house.browser().open(&path).await;
+        let page = server.browser().open(&path).await;
         assert_eq!(page.answer.status, 400, "{path}");
         assert!(page.says("invalid_request") && !page.says("evil"), "{path}");
     }
     // Row 31: the request is gone after another client's id was tried with it.
-    assert_eq!(house.browser().open(&good).await.answer.status, 400);
-    let expired = house.pushed(json!({})).await;
-    house.wait(Duration::from_mins(6));
-    assert_eq!(house.browser().open(&expired).await.answer.status, 400);
+    assert_eq!(server.browser().open(&good).await.answer.status, 400);
+    let expired = server.pushed(json!({})).await;
+    server.clock.advance(Duration::from_mins(6));
+    assert_eq!(server.browser().open(&expired).await.answer.status, 400);
 }
 
 #[tokio::test]
 async fn row_32_33_a_request_is_one_browsers_and_decided_once() {
-    let house = House::new().await;
-    house.account("ann").await;
-    let path = house.pushed(json!({})).await;
-    let mine = house.browser();
+    let server = TestServer::start(&[]).await;
+    server.account("ann").await;
+    let path = server.pushed(json!({})).await;
+    let mine = server.browser();
     assert_eq!(mine.open(&path).await.answer.status, 200);
     assert_eq!(mine.open(&path).await.answer.status, 200, "a reload");
-    let page = house.browser().open(&path).await;
+    let page = server.browser().open(&path).await;
     assert!(location(&page.answer).contains("error=access_denied"));
     assert_eq!(mine.open(&path).await.answer.status, 400, "the request is gone");
 
-    let (browser, page) = house.at_consent("ann", json!({})).await;
+    let (browser, page) = server.consent("ann", json!({})).await;
     let form = page.form("/consent").with("answer", "allow");
     assert!(location(&browser.send(&form).await.answer).contains("code="));
     let again = browser.send(&form).await;
@@ -169,12 +170,12 @@ async fn row_32_33_a_request_is_one_browsers_and_decided_once() {
 
 #[tokio::test]
 async fn row_38_39_40_consent_is_for_whom_and_what_was_asked() {
-    let house = House::new().await;
-    house.account("ann").await;
-    let bob = house.account("bob").await;
-    let (browser, page) = house.at_consent("ann", json!({})).await;
+    let server = TestServer::start(&[]).await;
+    server.account("ann").await;
+    let bob = server.account("bob").await.did;
+    let (browser, page) = server.consent("ann", json!({})).await;
     let form = page.form("/consent").with("answer", "allow");
-    let answer = browser.send(&form.clone().with("did", &bob)).await.answer;
+    let answer = browser.send(&form.clone().with("did", bob.as_str())).await.answer;
     assert_eq!(answer.status, 401, "row 38");
     let after = browser.send(&form).await;
     assert!(location(&after.answer).contains("access_denied"), "row 38: the request is void");
@@ -182,26 +183,26 @@ async fn row_38_39_40_consent_is_for_whom_and_what_was_asked() {
     let scope = async |browser: &Browser, form: PageForm| {
         assert!(location(&browser.send(&form).await.answer).contains("code=cod-"));
         let row = sqlx::query_scalar("SELECT scope FROM oauth_codes ORDER BY expires_at DESC");
-        house.wait(Duration::from_secs(1));
-        row.fetch_one(house.app.db.reader()).await.map(|scope: String| scope).unwrap()
+        server.clock.advance(Duration::from_secs(1));
+        row.fetch_one(server.app.db.reader()).await.map(|scope: String| scope).unwrap()
     };
-    let (browser, page) = house.at_consent("ann", json!({ "scope": WIDE })).await;
+    let (browser, page) = server.consent("ann", json!({ "scope": WIDE })).await;
     let form = page.form("/consent").with("answer", "allow");
     let wider = form.and("scope", "identity:*").without("scope", "transition:generic");
     assert_eq!(scope(&browser, wider).await, "atproto transition:email", "row 39");
 
-    let (browser, page) = house.at_consent("ann", json!({ "scope": WIDE })).await;
+    let (browser, page) = server.consent("ann", json!({ "scope": WIDE })).await;
     let without = page.form("/consent").with("answer", "allow").without("scope", "atproto");
     assert!(location(&browser.send(&without).await.answer).contains("error=access_denied"), "row 40");
 }
 
 #[tokio::test]
 async fn only_the_account_that_the_app_named_will_do() {
-    let house = House::new().await;
-    let ann = house.account("ann").await;
-    house.account("bob").await;
-    let browser = house.browser();
-    let page = browser.open(&house.pushed(json!({ "login_hint": ann })).await).await;
+    let server = TestServer::start(&[]).await;
+    let ann = server.account("ann").await;
+    server.account("bob").await;
+    let browser = server.browser();
+    let page = browser.open(&server.pushed(json!({ "login_hint": ann.did })).await).await;
     let form = page.form("/sign-in");
     assert_eq!(form.text("identifier"), "ann.test", "shown as the handle");
     // The name in the form does not count.
@@ -211,11 +212,11 @@ async fn only_the_account_that_the_app_named_will_do() {
 
 #[tokio::test]
 async fn a_deactivated_account_is_asked_first() {
-    let house = House::new().await;
-    let ann = house.account("ann").await;
-    house.deactivate(&ann).await;
-    let browser = house.browser();
-    let page = browser.open(&house.pushed(json!({})).await).await;
+    let server = TestServer::start(&[]).await;
+    let ann = server.account("ann").await;
+    server.deactivate(&ann).await;
+    let browser = server.browser();
+    let page = browser.open(&server.pushed(json!({})).await).await;
     let page = browser.send(&sign_in(&page, "ann")).await;
     assert_eq!(page.heading(), "Your account is deactivated");
     // Its host is not there to be told.

@@ -2,19 +2,20 @@
 
 use serde_json::json;
 
-use super::house::{House, PASSWORD, sign_in};
-use crate::base::{monotonic_now, random};
+use super::steps::sign_in;
+use crate::base::monotonic_now;
 use crate::db::audit::Actor;
 use crate::http::pages::LEAST;
+use crate::http::testing::{PASSWORD, TestServer};
+use crate::mail::testing::MailFolder;
 
 #[tokio::test]
 async fn row_41_43_an_unknown_name_a_wrong_password_and_an_app_password_are_told_alike() {
-    let house = House::new().await;
-    let ann = house.account("ann").await;
-    let app_passwords = &house.app.app_passwords;
-    let ann = ann.parse().unwrap();
+    let server = TestServer::start(&[]).await;
+    let ann = server.account("ann").await.did;
+    let app_passwords = &server.app.app_passwords;
     let (_, for_app) = app_passwords.create(&ann, "app", true, Actor::Genkan).await.unwrap().unwrap();
-    let browser = house.browser();
+    let browser = server.browser();
     let page = browser.open("/account/sign-in").await;
     let mut told = Vec::new();
     for (name, password) in [
@@ -37,14 +38,11 @@ async fn row_41_43_an_unknown_name_a_wrong_password_and_an_app_password_are_told
 
 #[tokio::test]
 async fn row_42_asking_for_a_new_password_tells_nothing() {
-    let folder = std::env::temp_dir().join(format!("genkan-mail-{}", random::id()));
-    std::fs::create_dir_all(&folder).unwrap();
-    let mail = folder.display().to_string();
-    let house =
-        House::with(&[("GENKAN_MAIL_FOLDER", &mail), ("GENKAN_MAIL_FROM", "hello@example.com")]).await;
-    house.account("ann").await;
-    let browser = house.browser();
-    let flow = house.pushed(json!({})).await;
+    let folder = MailFolder::new();
+    let server = TestServer::start(&folder.settings()).await;
+    server.account("ann").await;
+    let browser = server.browser();
+    let flow = server.pushed(json!({})).await;
     let page = browser.open(&flow).await;
     let mut told = Vec::new();
     for email in ["ann@example.com", "nobody@example.com"] {
@@ -66,22 +64,21 @@ async fn row_42_asking_for_a_new_password_tells_nothing() {
     assert!(page.link("Back to sign-in").starts_with("/oauth/authorize?"), "and the flow goes on");
 
     // Where no mail is sent there is no such page, and no link to it.
-    let house = House::new().await;
-    let page = house.browser().open("/account/sign-in").await;
+    let server = TestServer::start(&[]).await;
+    let page = server.browser().open("/account/sign-in").await;
     assert!(!page.says("Forgot"));
-    assert_eq!(house.browser().open("/account/reset-password").await.answer.status, 404);
-    std::fs::remove_dir_all(&folder).unwrap();
+    assert_eq!(server.browser().open("/account/reset-password").await.answer.status, 404);
 }
 
 #[tokio::test]
 async fn row_44_many_failures_are_stopped_but_not_the_owner_at_home() {
-    let house = House::with(&[("GENKAN_RATE_SIGN_IN_ACCOUNT", "3/15m")]).await;
-    house.account("ann").await;
-    let home = house.browser();
+    let server = TestServer::start(&[("GENKAN_RATE_SIGN_IN_ACCOUNT", "3/15m")]).await;
+    server.account("ann").await;
+    let home = server.browser();
     let page = home.open("/account/sign-in").await;
     assert_eq!(home.send(&sign_in(&page, "ann").with("remember", "yes")).await.heading(), "Your account");
 
-    let thief = house.browser();
+    let thief = server.browser();
     let page = thief.open("/account/sign-in").await;
     let wrong = sign_in(&page, "ann").with("password", "guess");
     for _ in 0..2 {
@@ -98,8 +95,8 @@ async fn row_44_many_failures_are_stopped_but_not_the_owner_at_home() {
 
 #[tokio::test]
 async fn row_44_of_one_address_too() {
-    let house = House::with(&[("GENKAN_RATE_SIGN_IN_ADDRESS", "2/15m")]).await;
-    let browser = house.browser();
+    let server = TestServer::start(&[("GENKAN_RATE_SIGN_IN_ADDRESS", "2/15m")]).await;
+    let browser = server.browser();
     let page = browser.open("/account/sign-in").await;
     let status = async |name: &str| browser.send(&sign_in(&page, name)).await.answer.status;
     assert_eq!([status("one").await, status("two").await, status("three").await], [400, 400, 429]);

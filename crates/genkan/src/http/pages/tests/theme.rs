@@ -2,25 +2,26 @@
 
 use serde_json::json;
 
-use super::house::House;
+use crate::http::testing::TestServer;
 
 #[tokio::test]
 async fn pages_speak_the_persons_language() {
-    let house = House::new().await;
-    let browser = house.browser();
+    let server = TestServer::start(&[]).await;
+    let browser = server.browser();
     let answer = browser.get("/account/sign-in", &[("accept-language", "de-AT,en;q=0.5")]).await;
     assert_eq!(answer.header("content-language"), "de");
     let html = String::from_utf8_lossy(&answer.body).into_owned();
     assert!(html.contains("<html lang=\"de\">") && html.contains("<h1>Anmelden</h1>"));
-    let page = browser.open(&house.pushed(json!({ "ui_locales": ["fr", "de-CH"] })).await).await;
+    let page = browser.open(&server.pushed(json!({ "ui_locales": ["fr", "de-CH"] })).await).await;
     assert_eq!(page.heading(), "Anmelden", "what the app says comes first");
 }
 
 #[tokio::test]
 async fn files_are_kept_for_ever_and_pages_name_them() {
-    let house =
-        House::with(&[("GENKAN_BRAND_NAME", "Garden & House"), ("GENKAN_BRAND_COLOR", "#663399")]).await;
-    let browser = house.browser();
+    let server =
+        TestServer::start(&[("GENKAN_BRAND_NAME", "Garden & House"), ("GENKAN_BRAND_COLOR", "#663399")])
+            .await;
+    let browser = server.browser();
     let page = browser.open("/account/sign-in").await;
     assert!(page.says("Garden &#38; House"));
     let css =
@@ -32,12 +33,12 @@ async fn files_are_kept_for_ever_and_pages_name_them() {
 
 #[tokio::test]
 async fn every_field_has_its_label() {
-    let house = House::new().await;
-    house.account("ann").await;
-    let browser = house.browser();
+    let server = TestServer::start(&[]).await;
+    server.account("ann").await;
+    let browser = server.browser();
     let mut pages = vec![browser.open("/account/sign-in").await, browser.open("/account/sign-up").await];
     let wide = "atproto identity:* repo:app.bsky.feed.post blob:*/* account:email";
-    pages.push(house.at_consent("ann", json!({ "scope": wide })).await.1);
+    pages.push(server.consent("ann", json!({ "scope": wide })).await.1);
     for page in pages {
         let html = page.html();
         let mut ids: Vec<&str> =
