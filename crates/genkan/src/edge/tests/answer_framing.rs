@@ -3,19 +3,16 @@
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::fake_rooms::ALICE;
-use super::network::{Guest, Network, answers, answers_ok, request};
-
-const ASK: &str = "GET /xrpc/app.bsky.feed.getTimeline";
-const ALICES: &str = "authorization: Bearer alice\r\n";
-const BOBS: &str = "authorization: Bearer bob\r\n";
+use super::network::{ALICES, ASK, BOBS, Network, request};
+use super::raw_host::{HostConnection, answers, answers_ok};
 
 #[tokio::test]
 async fn chunks_arrive_as_a_body_and_leave_a_connection_to_use() {
     let chunked = "HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\nTransfer-Encoding: chunked\r\n\r\n\
         3;x=y\r\nabc\r\n4\r\ndefg\r\n0\r\nx-trailer: secret\r\n\r\n";
-    let until_close = |mut guest: Guest| async move {
-        guest.request().await;
-        guest.say("HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\n\r\nhello").await;
+    let until_close = |mut connection: HostConnection| async move {
+        connection.request().await;
+        connection.say("HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\n\r\nhello").await;
     };
     let network = Network::with(|_| {}, answers(chunked), until_close).await;
     for _ in 0..3 {
@@ -72,14 +69,14 @@ async fn answers_without_bodies_have_none() {
 /// A host that will not have an upload says so before it has read it.
 #[tokio::test]
 async fn an_answer_before_the_end_of_an_upload_arrives() {
-    let refuses = |mut guest: Guest| async move {
+    let refuses = |mut connection: HostConnection| async move {
         let mut piece = [0; 1024];
-        let _ = guest.stream.read(&mut piece).await;
+        let _ = connection.stream.read(&mut piece).await;
         let refusal =
             "HTTP/1.1 413 Payload Too Large\r\ncontent-type: application/json\r\ncontent-length: 2\r\n\r\n{}";
-        guest.say(refusal).await;
+        connection.say(refusal).await;
         // It reads on, as hosts do that do not want to reset the connection.
-        while let Ok(1..) = guest.stream.read(&mut piece).await {}
+        while let Ok(1..) = connection.stream.read(&mut piece).await {}
     };
     let network = Network::with(|_| {}, refuses, answers_ok).await;
     for count in 1..3 {
@@ -96,11 +93,17 @@ async fn an_answer_before_the_end_of_an_upload_arrives() {
 
 #[tokio::test]
 async fn a_read_without_credentials_has_its_limit() {
-    let pours = |mut guest: Guest| async move {
-        guest.request().await;
-        guest.say("HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\ntransfer-encoding: chunked\r\n\r\n").await;
-        while guest.stream.write_all(format!("1000\r\n{}\r\n", "x".repeat(0x1000)).as_bytes()).await.is_ok() {
-        }
+    let pours = |mut connection: HostConnection| async move {
+        connection.request().await;
+        connection
+            .say("HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\ntransfer-encoding: chunked\r\n\r\n")
+            .await;
+        while connection
+            .stream
+            .write_all(format!("1000\r\n{}\r\n", "x".repeat(0x1000)).as_bytes())
+            .await
+            .is_ok()
+        {}
     };
     let small = |settings: &mut crate::edge::Settings| settings.forward.answer = 1_000;
     let network = Network::with(small, pours, answers_ok).await;
@@ -111,7 +114,7 @@ async fn a_read_without_credentials_has_its_limit() {
 }
 
 #[tokio::test]
-async fn no_read_is_sent_elsewhere() {
+async fn a_redirect_of_a_host_is_not_followed() {
     let away =
         "HTTP/1.1 307 Temporary Redirect\r\nlocation: https://secret.example/\r\ncontent-length: 0\r\n\r\n";
     let network = Network::with(|_| {}, answers(away), answers_ok).await;

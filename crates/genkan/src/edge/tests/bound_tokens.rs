@@ -5,7 +5,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tokio::sync::Barrier;
 
-use super::network::{Guest, Network, answers, answers_ok};
+use super::network::Network;
+use super::raw_host::{HostConnection, answers, answers_ok};
 
 const TIMELINE: &str = "GET /xrpc/app.bsky.feed.getTimeline?limit=3";
 const ALICE: &str = "authorization: DPoP alice\r\ndpop: good\r\n";
@@ -17,9 +18,9 @@ const OTHER_NONCE: &str = "HTTP/1.1 401 Unauthorized\r\nwww-authenticate: DPoP e
     dpop-nonce: theirs\r\ncontent-length: 2\r\n\r\n{}";
 
 /// Wants this nonce in proofs.
-async fn wants_nonce(mut guest: Guest) {
-    while let Some(request) = guest.request().await {
-        guest.say(if request.contains("!theirs\r\n") { OK } else { OTHER_NONCE }).await;
+async fn wants_nonce(mut connection: HostConnection) {
+    while let Some(request) = connection.request().await {
+        connection.say(if request.contains("!theirs\r\n") { OK } else { OTHER_NONCE }).await;
     }
 }
 
@@ -86,15 +87,15 @@ async fn a_body_too_large_to_keep_is_not_sent_twice() {
 async fn bodies_are_kept_for_a_second_try_within_a_budget() {
     const AT_ONCE: usize = 9;
     let (all, first_tries) = (Arc::new(Barrier::new(AT_ONCE)), Arc::new(AtomicUsize::new(0)));
-    let waits_for_all = move |mut guest: Guest| {
+    let waits_for_all = move |mut connection: HostConnection| {
         let (all, first_tries) = (Arc::clone(&all), Arc::clone(&first_tries));
         async move {
-            while let Some(request) = guest.request().await {
+            while let Some(request) = connection.request().await {
                 let is_again = request.contains("!theirs\r\n");
                 if !is_again && first_tries.fetch_add(1, Ordering::SeqCst) < AT_ONCE {
                     all.wait().await;
                 }
-                guest.say(if is_again { OK } else { OTHER_NONCE }).await;
+                connection.say(if is_again { OK } else { OTHER_NONCE }).await;
             }
         }
     };
@@ -117,9 +118,9 @@ async fn bodies_are_kept_for_a_second_try_within_a_budget() {
 }
 
 /// Reads all of the body first, and then says no.
-async fn wants_nonce_at_once(mut guest: Guest) {
-    while guest.request().await.is_some() {
-        guest.say(OTHER_NONCE).await;
+async fn wants_nonce_at_once(mut connection: HostConnection) {
+    while connection.request().await.is_some() {
+        connection.say(OTHER_NONCE).await;
     }
 }
 

@@ -5,12 +5,12 @@ use std::time::Duration;
 
 use http_body_util::BodyExt as _;
 
-use super::http2::{http2, http2_request};
-use super::network::{Gate, Guest, Network, answers_ok, eventually, request};
-use crate::edge::Settings;
+use genkan_testing::Gate;
 
-const ASK: &str = "GET /xrpc/app.bsky.feed.getTimeline";
-const ALICES: &str = "authorization: Bearer alice\r\n";
+use super::http2::{http2, http2_request};
+use super::network::{ALICES, ASK, Network, eventually, request};
+use super::raw_host::{answers_at, answers_ok};
+use crate::edge::Settings;
 
 #[tokio::test]
 async fn a_head_has_its_time() {
@@ -21,7 +21,8 @@ async fn a_head_has_its_time() {
     let mut client = network.connect().await;
     client.send(format!("{ASK} HTTP/1.1\r\nhost: a\r\n{ALICES}\r\n")).await;
     client.answer().await;
-    tokio::time::sleep(Duration::from_millis(400)).await;
+    // A head that began after that answer has run out of time meanwhile.
+    assert!(network.raw("GET / HTTP/1.1\r\nhost: a\r\nx: ").await.starts_with("HTTP/1.1 408 "));
     client.send(format!("{ASK} HTTP/1.1\r\nhost: a\r\n{ALICES}\r\n")).await;
     assert!(client.answer().await.starts_with("HTTP/1.1 200 "), "between requests there is more time");
 }
@@ -29,17 +30,8 @@ async fn a_head_has_its_time() {
 #[tokio::test]
 async fn an_idle_connection_is_closed_and_a_busy_one_is_not() {
     let gate = Gate::closed();
-    let waits = gate.clone();
-    let slow = move |mut guest: Guest| {
-        let waits = waits.clone();
-        async move {
-            guest.request().await;
-            waits.pass().await;
-            guest.say("HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\ncontent-length: 2\r\n\r\nok").await;
-        }
-    };
     let quick = |settings: &mut Settings| settings.idle_timeout = Duration::from_millis(200);
-    let network = Network::with(quick, slow, answers_ok).await;
+    let network = Network::with(quick, answers_at(&gate), answers_ok).await;
     let mut idle = network.connect().await;
     idle.send(format!("{ASK} HTTP/1.1\r\nhost: a\r\nauthorization: Bearer bob\r\n\r\n")).await;
     assert!(idle.answer().await.starts_with("HTTP/1.1 200 "));

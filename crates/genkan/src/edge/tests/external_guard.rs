@@ -4,20 +4,16 @@
 use std::time::Duration;
 
 use super::external_reads::ZOE;
-use super::network::{Beside, FakeHost, Guest, Network, answers_ok};
+use super::network::{ExternalSetup, Network, summary};
+use super::raw_host::{HostConnection, RawHost, answers_ok};
 use crate::base::fetch::test_dns::{Reply, TestDns};
 use crate::base::monotonic_now;
 
 const READ: &str = "GET /xrpc/com.atproto.sync.getBlob?did=did:plc:zzzzzzzzzzzzzzzzzzzzzzzz&cid=x";
 
-fn summary(answer: &str) -> String {
-    let name = answer.split_once("\"error\":\"").and_then(|(_, rest)| rest.split('"').next()).unwrap_or("-");
-    format!("{} {name}", answer.get(9..12).unwrap_or("none"))
-}
-
 #[tokio::test]
 async fn c16_origins_that_are_not_public_are_refused_alike_and_never_dialled() {
-    let canary = FakeHost::start(answers_ok).await;
+    let canary = RawHost::start(answers_ok).await;
     let port = canary.origin.rsplit(':').next().unwrap().to_owned();
     let dns = TestDns::start(|name, _| match name {
         "loopback.example.com." => Reply::addresses(&["127.0.0.1"]),
@@ -29,9 +25,9 @@ async fn c16_origins_that_are_not_public_are_refused_alike_and_never_dialled() {
         _ => Reply::NoSuchName,
     })
     .await;
-    let mut beside = Beside::listing(&[]);
-    beside.dns = dns.address();
-    let network = Network::beside(beside, |_| {}).await;
+    let mut setup = ExternalSetup::listing(&[]);
+    setup.dns = dns.address();
+    let network = Network::with_external(setup, |_| {}).await;
     let mut texts = Vec::new();
     for pds in [
         format!("https://127.0.0.1:{port}"),
@@ -66,15 +62,17 @@ async fn c16_origins_that_are_not_public_are_refused_alike_and_never_dialled() {
     assert_eq!(canary.connections(), 0);
 }
 
-fn sends_to(location: String) -> impl Fn(Guest) -> std::pin::Pin<Box<dyn Future<Output = ()> + Send>> {
-    move |mut guest| {
+fn sends_to(
+    location: String,
+) -> impl Fn(HostConnection) -> std::pin::Pin<Box<dyn Future<Output = ()> + Send>> {
+    move |mut connection| {
         let location = location.clone();
         Box::pin(async move {
-            while guest.request().await.is_some() {
+            while connection.request().await.is_some() {
                 let head = format!(
                     "HTTP/1.1 302 Found\r\nlocation: {location}\r\nset-cookie: a=b\r\ncontent-length: 0\r\n\r\n"
                 );
-                guest.say(head).await;
+                connection.say(head).await;
             }
         })
     }
@@ -82,12 +80,12 @@ fn sends_to(location: String) -> impl Fn(Guest) -> std::pin::Pin<Box<dyn Future<
 
 #[tokio::test]
 async fn c16_a_redirect_is_followed_a_few_hops_to_where_we_may_go_and_no_further() {
-    let canary = FakeHost::start(answers_ok).await;
-    let storage = FakeHost::start(answers_ok).await;
+    let canary = RawHost::start(answers_ok).await;
+    let storage = RawHost::start(answers_ok).await;
     let port = canary.origin.rsplit(':').next().unwrap().to_owned();
-    let good = FakeHost::start(sends_to(format!("{}/bucket/a%2Fb?sig=x#y", storage.origin))).await;
-    let endless = FakeHost::start(sends_to("/again".to_owned())).await;
-    let network = Network::beside(Beside::listing(&[&good, &storage, &endless]), |_| {}).await;
+    let good = RawHost::start(sends_to(format!("{}/bucket/a%2Fb?sig=x#y", storage.origin))).await;
+    let endless = RawHost::start(sends_to("/again".to_owned())).await;
+    let network = Network::with_external(ExternalSetup::listing(&[&good, &storage, &endless]), |_| {}).await;
     network.lives(ZOE, ZOE, &good.origin);
     let answer = network.ask(READ, "authorization: Bearer alice\r\nrange: bytes=0-1\r\n").await;
     assert!(
@@ -115,8 +113,8 @@ async fn c16_a_redirect_is_followed_a_few_hops_to_where_we_may_go_and_no_further
         "relative".to_owned(),
         String::new(),
     ] {
-        let bad = FakeHost::start(sends_to(location.clone())).await;
-        let network = Network::beside(Beside::listing(&[&bad]), |_| {}).await;
+        let bad = RawHost::start(sends_to(location.clone())).await;
+        let network = Network::with_external(ExternalSetup::listing(&[&bad]), |_| {}).await;
         network.lives(ZOE, ZOE, &bad.origin);
         assert_eq!(summary(&network.ask(READ, "").await), "502 UpstreamFailure", "{location}");
         assert_eq!(bad.heard().len(), 1);

@@ -1,20 +1,17 @@
 //! Hosts that break, hang or lie (faults F1 to F7).
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tokio::io::AsyncReadExt as _;
 
+use genkan_testing::Gate;
+
 use super::fake_rooms::ALICE;
-use super::network::{Gate, Guest, Network, answers, answers_ok, eventually, request};
-
-const ASK: &str = "GET /xrpc/app.bsky.feed.getTimeline";
-const ALICES: &str = "authorization: Bearer alice\r\n";
-const BOBS: &str = "authorization: Bearer bob\r\n";
-
-fn status_of(answer: &str) -> String {
-    let name = answer.split_once("\"error\":\"").and_then(|(_, rest)| rest.split('"').next()).unwrap_or("-");
-    format!("{} {name}", answer.get(9..12).unwrap_or("none"))
-}
+use super::network::{ALICES, ASK, BOBS, Network, PATIENCE, eventually, request, summary};
+use super::raw_host::{HostConnection, answers, answers_at, answers_ok, answers_once, stays_silent};
+use crate::base::monotonic_now;
 
 #[tokio::test]
 async fn garbage_is_502_and_nothing_of_it_gets_through() {
@@ -34,14 +31,9 @@ async fn garbage_is_502_and_nothing_of_it_gets_through() {
         "HTTP/1.1 302 Found\r\nlocation: https://secret.example/\r\ncontent-length: 0\r\n\r\n".to_owned(),
         String::new(),
     ] {
-        let garbage: &'static str = garbage.leak();
-        let speak = move |mut guest: Guest| async move {
-            guest.request().await;
-            guest.say(garbage).await;
-        };
-        let network = Network::with(|_| {}, speak, answers_ok).await;
+        let network = Network::with(|_| {}, answers_once(&garbage), answers_ok).await;
         let answer = network.ask(ASK, ALICES).await;
-        assert_eq!(status_of(&answer), "502 UpstreamFailure", "{garbage:.90}: {answer}");
+        assert_eq!(summary(&answer), "502 UpstreamFailure", "{garbage:.90}: {answer}");
         assert!(!answer.contains("secret"), "{answer}");
         assert_eq!(network.one.connections(), 1, "a new connection that failed is not tried again");
     }
@@ -54,11 +46,7 @@ async fn a_cut_body_is_a_cut_answer() {
         "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ntransfer-encoding: chunked\r\n\r\n8\r\n{\"half\":\r\n",
         "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ntransfer-encoding: chunked\r\n\r\n8\r\n{\"half\":\r\nzz\r\n",
     ] {
-        let speak = move |mut guest: Guest| async move {
-            guest.request().await;
-            guest.say(cut).await;
-        };
-        let network = Network::with(|_| {}, speak, answers_ok).await;
+        let network = Network::with(|_| {}, answers_once(cut), answers_ok).await;
         let answer = network.ask(ASK, ALICES).await;
         assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
         assert!(!answer.ends_with("0\r\n\r\n"), "no clean end: {answer}");
@@ -69,37 +57,37 @@ async fn a_cut_body_is_a_cut_answer() {
 
 #[tokio::test]
 async fn a_host_that_says_nothing_is_504_and_its_connection_is_not_used_again() {
-    let hush = |mut guest: Guest| async move {
-        if guest.number == 1 {
-            guest.request().await;
+    let hush = |mut connection: HostConnection| async move {
+        if connection.number == 1 {
+            connection.request().await;
             std::future::pending::<()>().await;
         }
-        answers_ok(guest).await;
+        answers_ok(connection).await;
     };
     let network =
         Network::with(|settings| settings.forward.answer_head = Duration::from_millis(200), hush, answers_ok)
             .await;
-    assert_eq!(status_of(&network.ask(ASK, ALICES).await), "504 UpstreamTimeout");
-    assert_eq!(status_of(&network.ask(ASK, ALICES).await), "200 -");
+    assert_eq!(summary(&network.ask(ASK, ALICES).await), "504 UpstreamTimeout");
+    assert_eq!(summary(&network.ask(ASK, ALICES).await), "200 -");
     assert_eq!(network.one.connections(), 2);
 }
 
 #[tokio::test]
 async fn a_body_that_stops_coming_is_cut() {
-    let stops = |mut guest: Guest| async move {
-        guest.request().await;
+    let stops = |mut connection: HostConnection| async move {
+        connection.request().await;
         for piece in ["HTTP/1.1 200", " OK\r\ncontent-", "type: text/plain\r\n"] {
-            guest.say(piece).await;
+            connection.say(piece).await;
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
         std::future::pending::<()>().await;
     };
-    let says_head = move |mut guest: Guest| async move {
-        guest.request().await;
-        guest.say("HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\ncontent-length: 10\r\n\r\n").await;
-        let quiet = Guest::request(&mut guest);
+    let says_head = move |mut connection: HostConnection| async move {
+        connection.request().await;
+        connection.say("HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\ncontent-length: 10\r\n\r\n").await;
+        let quiet = HostConnection::request(&mut connection);
         let _ = tokio::time::timeout(Duration::from_millis(10), quiet).await;
-        guest.say("abc").await;
+        connection.say("abc").await;
         std::future::pending::<()>().await;
     };
     let quick = |settings: &mut crate::edge::Settings| {
@@ -107,7 +95,7 @@ async fn a_body_that_stops_coming_is_cut() {
         settings.forward.answer_head = Duration::from_millis(200);
     };
     let network = Network::with(quick, stops, says_head).await;
-    assert_eq!(status_of(&network.ask(ASK, ALICES).await), "504 UpstreamTimeout", "bytes, but never a head");
+    assert_eq!(summary(&network.ask(ASK, ALICES).await), "504 UpstreamTimeout", "bytes, but never a head");
     let answer = network.ask(ASK, BOBS).await;
     assert!(answer.contains("content-length: 10\r\n") && answer.ends_with("\r\n\r\nabc"), "{answer}");
 }
@@ -115,33 +103,37 @@ async fn a_body_that_stops_coming_is_cut() {
 #[tokio::test]
 async fn a_spare_connection_that_the_host_has_closed_costs_nobody_a_read() {
     // Answers once on each connection; at the second request it reads the head and hangs up.
-    let fickle = |mut guest: Guest| async move {
-        guest.request().await;
-        guest.say("HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\ncontent-length: 2\r\n\r\nok").await;
-        guest.request().await;
+    let fickle = |mut connection: HostConnection| async move {
+        connection.request().await;
+        connection.say("HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\ncontent-length: 2\r\n\r\nok").await;
+        connection.request().await;
     };
     let network = Network::with(|_| {}, fickle, answers_ok).await;
-    assert_eq!(status_of(&network.ask(ASK, ALICES).await), "200 -");
-    assert_eq!(status_of(&network.ask(ASK, ALICES).await), "200 -", "a read is sent again");
+    assert_eq!(summary(&network.ask(ASK, ALICES).await), "200 -");
+    assert_eq!(summary(&network.ask(ASK, ALICES).await), "200 -", "a read is sent again");
     assert_eq!(network.one.connections(), 2);
     assert_eq!(network.one.heard().len(), 3);
     let write = request(
         "POST /xrpc/com.atproto.repo.createRecord",
         "authorization: Bearer alice\r\ncontent-length: 2\r\n",
     );
-    assert_eq!(
-        status_of(&network.raw(format!("{write}{{}}")).await),
-        "502 UpstreamFailure",
-        "a write is not"
-    );
+    assert_eq!(summary(&network.raw(format!("{write}{{}}")).await), "502 UpstreamFailure", "a write is not");
     assert_eq!(network.one.heard().iter().filter(|heard| heard.starts_with("POST")).count(), 1);
 }
 
 #[tokio::test]
 async fn a_connection_found_closed_is_replaced_for_writes_as_well() {
-    let hangs_up = |mut guest: Guest| async move {
-        guest.request().await;
-        guest.say("HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\ncontent-length: 2\r\n\r\nok").await;
+    let (closed, mut is_closed) = tokio::sync::mpsc::unbounded_channel();
+    let hangs_up = move |mut connection: HostConnection| {
+        let closed = closed.clone();
+        async move {
+            connection.request().await;
+            connection
+                .say("HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\ncontent-length: 2\r\n\r\nok")
+                .await;
+            drop(connection);
+            closed.send(()).unwrap();
+        }
     };
     let network = Network::with(|_| {}, hangs_up, answers_ok).await;
     let write = request(
@@ -149,8 +141,10 @@ async fn a_connection_found_closed_is_replaced_for_writes_as_well() {
         "authorization: Bearer alice\r\ncontent-length: 2\r\n",
     );
     for _ in 0..3 {
-        assert_eq!(status_of(&network.raw(format!("{write}{{}}")).await), "200 -");
-        tokio::time::sleep(Duration::from_millis(50)).await;
+        assert_eq!(summary(&network.raw(format!("{write}{{}}")).await), "200 -");
+        is_closed.recv().await.unwrap();
+        // The edge's one worker hears of the end no later than of this request, which comes after it.
+        assert_eq!(summary(&network.ask(ASK, BOBS).await), "200 -");
     }
     assert_eq!(network.one.connections(), 3);
 }
@@ -177,14 +171,22 @@ async fn connections_are_used_again_only_when_their_answer_has_ended() {
 /// The rest of that answer would be the next one's beginning.
 #[tokio::test]
 async fn a_connection_with_half_an_answer_is_not_used_again() {
-    let halves = |mut guest: Guest| async move {
-        if guest.number <= 2 {
-            guest.request().await;
-            guest.say("HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\ncontent-length: 10\r\n\r\nfirst").await;
-            guest.request().await;
-            guest.say("other").await;
+    let given_up = Arc::new(AtomicUsize::new(0));
+    let ends = Arc::clone(&given_up);
+    let halves = move |mut connection: HostConnection| {
+        let ends = Arc::clone(&ends);
+        async move {
+            if connection.number <= 2 {
+                connection.request().await;
+                let half = "HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\ncontent-length: 10\r\n\r\nfirst";
+                connection.say(half).await;
+                if connection.request().await.is_none() {
+                    ends.fetch_add(1, Ordering::SeqCst);
+                }
+                connection.say("other").await;
+            }
+            answers_ok(connection).await;
         }
-        answers_ok(guest).await;
     };
     let network =
         Network::with(|settings| settings.forward.idle = Duration::from_millis(200), halves, answers_ok)
@@ -196,10 +198,10 @@ async fn a_connection_with_half_an_answer_is_not_used_again() {
         read.push(leaves.stream.read_u8().await.unwrap());
     }
     drop(leaves);
-    tokio::time::sleep(Duration::from_millis(50)).await;
+    eventually("the edge gives the half answer up", || given_up.load(Ordering::SeqCst) == 1).await;
     let answer = network.ask(ASK, ALICES).await;
     assert!(answer.ends_with("first"), "the host kept this one waiting until it was cut: {answer}");
-    assert_eq!(status_of(&network.ask(ASK, ALICES).await), "200 -");
+    assert_eq!(summary(&network.ask(ASK, ALICES).await), "200 -");
     assert_eq!((network.one.connections(), network.one.heard().len()), (3, 3));
 }
 
@@ -208,11 +210,13 @@ async fn a_dead_host_is_left_alone_and_the_others_notice_nothing() {
     let mut network = Network::start().await;
     network.one.close().await;
     for _ in 0..5 {
-        assert_eq!(status_of(&network.ask(ASK, ALICES).await), "502 UpstreamFailure");
+        assert_eq!(summary(&network.ask(ASK, ALICES).await), "502 UpstreamFailure");
     }
+    network.one.reopen().await;
     let answer = network.ask(ASK, ALICES).await;
     assert!(answer.contains("failed repeatedly"), "{answer}");
-    assert_eq!(status_of(&network.ask(ASK, BOBS).await), "200 -");
+    assert_eq!(network.one.connections(), 0, "the host is not asked");
+    assert_eq!(summary(&network.ask(ASK, BOBS).await), "200 -");
 }
 
 #[tokio::test]
@@ -232,10 +236,11 @@ async fn a_hosts_errors_pass_as_they_are() {
         );
     }
     assert_eq!(
-        status_of(&network.ask(ASK, BOBS).await),
+        summary(&network.ask(ASK, BOBS).await),
         "502 UpstreamFailure",
         "five in a row open the breaker"
     );
+    assert_eq!(network.two.heard().len(), 5, "the host is not asked");
 }
 
 #[tokio::test]
@@ -250,6 +255,7 @@ async fn bad_gateways_and_timeouts_of_a_host_count_for_its_breaker_and_its_own_e
         }
         assert!(network.ask(ASK, fields).await.contains("failed repeatedly"), "three were enough");
     }
+    assert_eq!((network.one.heard().len(), network.two.heard().len()), (3, 3), "the hosts are not asked");
     let broken = "HTTP/1.1 500 Internal Server Error\r\ncontent-length: 0\r\n\r\n";
     let busy = "HTTP/1.1 429 Too Many Requests\r\ncontent-length: 0\r\n\r\n";
     let network = Network::with(|_| {}, answers(broken), answers(busy)).await;
@@ -261,35 +267,32 @@ async fn bad_gateways_and_timeouts_of_a_host_count_for_its_breaker_and_its_own_e
 
 #[tokio::test]
 async fn a_host_that_breaks_off_or_says_nothing_is_left_alone_as_well() {
-    let hush = |mut guest: Guest| async move {
-        guest.request().await;
-        std::future::pending::<()>().await;
-    };
-    let hangs_up = |mut guest: Guest| async move {
-        guest.request().await;
+    let hangs_up = |mut connection: HostConnection| async move {
+        connection.request().await;
     };
     let quick = |settings: &mut crate::edge::Settings| {
         settings.breaker.failures = 2;
         settings.forward.answer_head = Duration::from_millis(100);
     };
-    let network = Network::with(quick, hush, hangs_up).await;
+    let network = Network::with(quick, stays_silent, hangs_up).await;
     for (fields, told) in [(ALICES, "504 UpstreamTimeout"), (BOBS, "502 UpstreamFailure")] {
         for _ in 0..2 {
             let answer = network.ask(ASK, fields).await;
-            assert!(status_of(&answer) == told && !answer.contains("failed repeatedly"), "{answer}");
+            assert!(summary(&answer) == told && !answer.contains("failed repeatedly"), "{answer}");
         }
         assert!(network.ask(ASK, fields).await.contains("failed repeatedly"), "{told}");
     }
+    assert_eq!((network.one.connections(), network.two.connections()), (2, 2), "the hosts are not asked");
 }
 
 #[tokio::test]
 async fn an_answer_between_two_failures_parts_them() {
-    let by_turns = |mut guest: Guest| async move {
+    let by_turns = |mut connection: HostConnection| async move {
         for status in ["503 Service Unavailable", "200 OK"].iter().cycle() {
-            if guest.request().await.is_none() {
+            if connection.request().await.is_none() {
                 return;
             }
-            guest.say(format!("HTTP/1.1 {status}\r\ncontent-length: 0\r\n\r\n")).await;
+            connection.say(format!("HTTP/1.1 {status}\r\ncontent-length: 0\r\n\r\n")).await;
         }
     };
     let network = Network::with(|settings| settings.breaker.failures = 2, by_turns, answers_ok).await;
@@ -302,36 +305,38 @@ async fn an_answer_between_two_failures_parts_them() {
 #[tokio::test]
 async fn a_host_is_tried_again_after_the_operators_pause() {
     let refuses = "HTTP/1.1 503 Service Unavailable\r\ncontent-length: 0\r\n\r\n";
+    const PAUSE: Duration = Duration::from_millis(500);
     let pause = |settings: &mut crate::edge::Settings| {
         settings.breaker.failures = 1;
-        settings.breaker.pause = Duration::from_millis(200);
+        settings.breaker.pause = PAUSE;
     };
     let network = Network::with(pause, answers(refuses), answers_ok).await;
+    let began = monotonic_now();
     assert!(network.ask(ASK, ALICES).await.starts_with("HTTP/1.1 503 "));
-    assert!(network.ask(ASK, ALICES).await.contains("failed repeatedly"));
-    tokio::time::sleep(Duration::from_millis(300)).await;
-    assert!(network.ask(ASK, ALICES).await.starts_with("HTTP/1.1 503 "), "asked again");
+    // Whatever the machine is busy with: no request goes there within the pause, and one does after it.
+    loop {
+        let answer = network.ask(ASK, ALICES).await;
+        let took = began.elapsed();
+        if answer.starts_with("HTTP/1.1 503 ") && network.one.heard().len() == 2 {
+            // The breaker counts whole milliseconds.
+            assert!(took + Duration::from_millis(1) >= PAUSE, "asked again after {took:?}");
+            break;
+        }
+        assert!(answer.contains("failed repeatedly"), "{answer}");
+        assert!(took < PATIENCE, "not asked again");
+    }
 }
 
 #[tokio::test]
 async fn a_host_gets_only_so_many_at_once() {
     let gate = Gate::closed();
-    let waits = gate.clone();
-    let slow = move |mut guest: Guest| {
-        let waits = waits.clone();
-        async move {
-            guest.request().await;
-            waits.pass().await;
-            guest.say("HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\ncontent-length: 2\r\n\r\nok").await;
-        }
-    };
-    let network = Network::with(|settings| settings.forward.at_once = 2, slow, answers_ok).await;
+    let network = Network::with(|settings| settings.forward.at_once = 2, answers_at(&gate), answers_ok).await;
     let (a, b, c) = tokio::join!(network.ask(ASK, ALICES), network.ask(ASK, ALICES), async {
         eventually("two are at the host", || network.one.heard().len() == 2).await;
         let refused = network.ask(ASK, ALICES).await;
         gate.open();
         refused
     });
-    assert_eq!([status_of(&a), status_of(&b), status_of(&c)], ["200 -", "200 -", "503 NotEnoughResources"]);
-    assert_eq!(status_of(&network.ask(ASK, ALICES).await), "200 -", "the permits came back");
+    assert_eq!([summary(&a), summary(&b), summary(&c)], ["200 -", "200 -", "503 NotEnoughResources"]);
+    assert_eq!(summary(&network.ask(ASK, ALICES).await), "200 -", "the permits came back");
 }

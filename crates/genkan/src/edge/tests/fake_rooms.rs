@@ -19,15 +19,15 @@ use crate::routing::target::Target;
 use crate::sessions::Caller;
 use genkan_protocol::jwt::session::Scope;
 
-impl std::fmt::Debug for World {
+impl std::fmt::Debug for ExternalState {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("World")
+        f.write_str("ExternalState")
     }
 }
 
 /// Alice lives at the host `one`, Bob at `two`; nobody else lives here.
 #[derive(Clone, Debug)]
-pub(super) struct Fixed {
+pub(super) struct FakeRooms {
     pub(super) hosts: Arc<[Arc<Host>]>,
     /// Whether memory knows all this, or only the database does.
     pub(super) remembers: bool,
@@ -35,18 +35,18 @@ pub(super) struct Fixed {
     pub(super) heard: Arc<Mutex<String>>,
     /// How often a host did not take what was signed.
     pub(super) forgotten: Arc<AtomicUsize>,
-    pub(super) world: Arc<Mutex<World>>,
+    pub(super) external: Arc<Mutex<ExternalState>>,
 }
 
-/// Accounts that live elsewhere.
+/// Accounts on external PDSes.
 #[derive(Default)]
-pub(super) struct World {
+pub(super) struct ExternalState {
     /// By DID or handle, as far as was looked up.
-    pub(super) places: HashMap<String, Result<PdsLocation, PdsLocationError>>,
-    /// What looking anew finds out.
-    pub(super) now: HashMap<String, PdsLocation>,
-    /// How often that was done.
-    pub(super) asked_anew: usize,
+    pub(super) locations: HashMap<String, Result<PdsLocation, PdsLocationError>>,
+    /// What another look-up finds.
+    pub(super) moved: HashMap<String, PdsLocation>,
+    /// How often a look-up was repeated.
+    pub(super) asked_again: usize,
     /// Where Zoe's session is, the number of its tokens, and what is wrong with it.
     pub(super) link: Option<(Origin, i64)>,
     pub(super) link_error: Option<LinkError>,
@@ -81,7 +81,7 @@ pub(super) const ALICE: &str = "did:plc:aaaaaaaaaaaaaaaaaaaaaaaa";
 pub(super) const BOB: &str = "did:plc:bbbbbbbbbbbbbbbbbbbbbbbb";
 pub(super) const NOBODY: &str = "did:plc:nnnnnnnnnnnnnnnnnnnnnnnn";
 
-impl Fixed {
+impl FakeRooms {
     fn caller(token: &str) -> Result<Arc<Caller>, TokenError> {
         let caller = |did: &str, audience: &str| {
             Ok(Arc::new(Caller {
@@ -129,7 +129,7 @@ fn name_of<'a>(account: &'a Target<'_>) -> &'a str {
     }
 }
 
-/// Zoe, who lives elsewhere, with this scope or the usual one.
+/// Zoe, who has an external account, with this scope or the usual one.
 fn zoe(scope: &str) -> GrantCaller {
     let mut caller = GrantCaller::for_tests(super::external_reads::ZOE, "none");
     caller.place = crate::oauth::CallerPlace::Link;
@@ -141,11 +141,11 @@ fn zoe(scope: &str) -> GrantCaller {
     caller
 }
 
-impl Fixed {
+impl FakeRooms {
     fn link(&self, link: &str) -> Result<Arc<dyn Signer>, LinkError> {
         assert_eq!(link, "0".repeat(24), "a link's id is the grant's");
-        let world = self.world.lock().unwrap();
-        match (&world.link, world.link_error) {
+        let external = self.external.lock().unwrap();
+        match (&external.link, external.link_error) {
             (_, Some(error)) => Err(error),
             (Some((pds, version)), None) => Ok(Arc::new(FakeSigner(pds.clone(), *version))),
             (None, None) => Err(LinkError::Gone),
@@ -153,12 +153,12 @@ impl Fixed {
     }
 
     fn place(&self, account: &Target<'_>) -> Result<PdsLocation, PdsLocationError> {
-        let known = self.world.lock().unwrap().places.get(name_of(account)).cloned();
+        let known = self.external.lock().unwrap().locations.get(name_of(account)).cloned();
         known.unwrap_or_else(|| Err(identity::Error::NotFound("account").into()))
     }
 }
 
-impl Callers for Fixed {
+impl Callers for FakeRooms {
     fn recall_caller(&self, token: &str) -> Option<Result<Arc<Caller>, TokenError>> {
         self.remembers.then(|| Self::caller(token))
     }
@@ -214,7 +214,7 @@ impl Callers for Fixed {
     }
 }
 
-impl FleetHosts for Fixed {
+impl FleetHosts for FakeRooms {
     fn recall_home(&self, account: &Target<'_>) -> Option<Option<Arc<Home>>> {
         self.remembers.then(|| Self::home(account))
     }
@@ -244,7 +244,7 @@ impl FleetHosts for Fixed {
     }
 }
 
-impl ExternalAccounts for Fixed {
+impl ExternalAccounts for FakeRooms {
     fn recall_pds_location(&self, account: &Target<'_>) -> Option<Result<PdsLocation, PdsLocationError>> {
         self.remembers.then(|| self.place(account))
     }
@@ -256,9 +256,9 @@ impl ExternalAccounts for Fixed {
     ) -> Result<PdsLocation, PdsLocationError> {
         tokio::task::yield_now().await;
         if freshness == Freshness::Asked {
-            let mut world = self.world.lock().unwrap();
-            world.asked_anew += 1;
-            if let Some(now) = world.now.get(name_of(account)).cloned() {
+            let mut external = self.external.lock().unwrap();
+            external.asked_again += 1;
+            if let Some(now) = external.moved.get(name_of(account)).cloned() {
                 return Ok(now);
             }
         }
@@ -287,7 +287,7 @@ impl ExternalAccounts for Fixed {
 
     async fn renew_link(&self, link: &str, version: i64) -> Result<Arc<dyn Signer>, LinkError> {
         tokio::task::yield_now().await;
-        if let Some((_, newest)) = &mut self.world.lock().unwrap().link {
+        if let Some((_, newest)) = &mut self.external.lock().unwrap().link {
             assert_eq!(*newest, version, "only a version that was used is renewed");
             *newest += 1;
         }
@@ -296,15 +296,15 @@ impl ExternalAccounts for Fixed {
 
     async fn link_refused(&self, _: &str) {
         tokio::task::yield_now().await;
-        self.world.lock().unwrap().link_refused += 1;
+        self.external.lock().unwrap().link_refused += 1;
     }
 
     fn link_nonce(&self, _: &str, _: &Origin) -> Option<HeardNonce> {
-        self.world.lock().unwrap().link_nonce.clone()
+        self.external.lock().unwrap().link_nonce.clone()
     }
 
     fn hear_link_nonce(&self, _: &str, _: &Origin, nonce: &str) {
-        self.world.lock().unwrap().link_nonce =
+        self.external.lock().unwrap().link_nonce =
             Some(HeardNonce { nonce: nonce.into(), age: std::time::Duration::ZERO });
     }
 }

@@ -5,11 +5,8 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
-use super::network::{Guest, Network, PATIENCE, answers_ok, eventually};
-
-const ASK: &str = "GET /xrpc/app.bsky.feed.getTimeline";
-const ALICES: &str = "authorization: Bearer alice\r\n";
-const BOBS: &str = "authorization: Bearer bob\r\n";
+use super::network::{ALICES, ASK, BOBS, Network, PATIENCE, eventually};
+use super::raw_host::{HostConnection, answers_ok};
 
 /// Frame types and flags of RFC 9113 §6.
 const HEADERS: u8 = 1;
@@ -106,8 +103,8 @@ fn head() -> Vec<u8> {
     .concat()
 }
 
-async fn never_answers(mut guest: Guest) {
-    guest.request().await;
+async fn never_answers(mut connection: HostConnection) {
+    connection.request().await;
     std::future::pending::<()>().await;
 }
 

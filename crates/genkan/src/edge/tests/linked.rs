@@ -1,4 +1,4 @@
-//! Calls of an account that lives elsewhere, at its own PDS. Tests named `cNN` are lines of the
+//! Calls of a linked account, at its own PDS. Tests named `cNN` are lines of the
 //! contract's checklist.
 
 use std::sync::Arc;
@@ -6,7 +6,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use super::external_reads::ZOE;
-use super::network::{Beside, FakeHost, Guest, Network, answers, answers_ok};
+use super::network::{ExternalSetup, Network, summary};
+use super::raw_host::{HostConnection, RawHost, answers, answers_ok};
 use crate::forward::HeardNonce;
 
 pub(super) const ZOES: &str = "authorization: DPoP zoe\r\ndpop: good\r\n";
@@ -14,19 +15,14 @@ pub(super) const POST: &str = "POST /xrpc/com.atproto.repo.createRecord";
 const OK: &str =
     "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 11\r\n\r\n{\"ok\":true}";
 
-pub(super) fn summary(answer: &str) -> String {
-    let name = answer.split_once("\"error\":\"").and_then(|(_, rest)| rest.split('"').next()).unwrap_or("-");
-    format!("{} {name}", answer.get(9..12).unwrap_or("none"))
-}
-
 /// Zoe has signed in through Genkan, and lives there.
-pub(super) async fn zoe_at(there: &FakeHost) -> Network {
+pub(super) async fn zoe_at(there: &RawHost) -> Network {
     zoe_within(there, |_| {}).await
 }
 
-pub(super) async fn zoe_within(there: &FakeHost, adjust: impl FnOnce(&mut crate::edge::Settings)) -> Network {
-    let network = Network::beside(Beside::listing(&[there]), adjust).await;
-    network.world().link = Some((there.origin.parse().unwrap(), 1));
+pub(super) async fn zoe_within(there: &RawHost, adjust: impl FnOnce(&mut crate::edge::Settings)) -> Network {
+    let network = Network::with_external(ExternalSetup::listing(&[there]), adjust).await;
+    network.external().link = Some((there.origin.parse().unwrap(), 1));
     network
 }
 
@@ -47,18 +43,18 @@ fn nonce_of(heard: &str) -> &str {
 }
 
 /// A PDS whose every answer brings the only nonce that it takes next.
-fn rotates() -> impl Fn(Guest) -> std::pin::Pin<Box<dyn Future<Output = ()> + Send>> {
+fn rotates() -> impl Fn(HostConnection) -> std::pin::Pin<Box<dyn Future<Output = ()> + Send>> {
     let count = Arc::new(AtomicUsize::new(0));
-    move |mut guest| {
+    move |mut connection| {
         let count = Arc::clone(&count);
         Box::pin(async move {
-            while let Some(request) = guest.request().await {
+            while let Some(request) = connection.request().await {
                 let before = count.fetch_add(1, Ordering::SeqCst);
                 let nonce = format!("dpop-nonce: nonce-{}\r\n", before + 1);
                 if before > 0 && nonce_of(&request) == format!("nonce-{before}") {
-                    guest.say(OK.replace("\r\n\r\n", &format!("\r\n{nonce}\r\n"))).await;
+                    connection.say(OK.replace("\r\n\r\n", &format!("\r\n{nonce}\r\n"))).await;
                 } else {
-                    guest.say(challenge(&nonce)).await;
+                    connection.say(challenge(&nonce)).await;
                 }
             }
         })
@@ -74,7 +70,7 @@ fn challenge(fields: &str) -> String {
 
 #[tokio::test]
 async fn c01_every_call_of_the_callers_own_goes_to_their_pds_in_any_letter_case() {
-    let there = FakeHost::start(answers_ok).await;
+    let there = RawHost::start(answers_ok).await;
     let network = zoe_at(&there).await;
     let procedures = [
         "repo.applyWrites",
@@ -131,7 +127,7 @@ async fn c01_every_call_of_the_callers_own_goes_to_their_pds_in_any_letter_case(
 
 #[tokio::test]
 async fn only_the_lists_headers_cross_and_nothing_of_the_app() {
-    let there = FakeHost::start(answers_ok).await;
+    let there = RawHost::start(answers_ok).await;
     let network = zoe_at(&there).await;
     let fields = format!(
         "{ZOES}cookie: a=b\r\nhabitat-auth-method: OAuth\r\nx-forwarded-for: 6.6.6.6\r\norigin: https://x\r\n\
@@ -165,19 +161,19 @@ async fn only_the_lists_headers_cross_and_nothing_of_the_app() {
 
 #[tokio::test]
 async fn targets_are_read_without_her_credentials_also_her_own() {
-    let (there, elsewhere) = (FakeHost::start(answers_ok).await, FakeHost::start(answers_ok).await);
-    let network = Network::beside(Beside::listing(&[&there, &elsewhere]), |_| {}).await;
-    network.world().link = Some((there.origin.parse().unwrap(), 1));
+    let (there, kims) = (RawHost::start(answers_ok).await, RawHost::start(answers_ok).await);
+    let network = Network::with_external(ExternalSetup::listing(&[&there, &kims]), |_| {}).await;
+    network.external().link = Some((there.origin.parse().unwrap(), 1));
     network.lives(ZOE, ZOE, &there.origin);
-    network.lives("kim.elsewhere.com", ZOE, &elsewhere.origin);
+    network.lives("kim.external.com", ZOE, &kims.origin);
     for query in [
         format!("com.atproto.sync.getRepo?did={ZOE}"),
-        "com.atproto.repo.describeRepo?repo=kim.elsewhere.com".to_owned(),
+        "com.atproto.repo.describeRepo?repo=kim.external.com".to_owned(),
         "com.atproto.repo.describeRepo?repo=alice.example".to_owned(),
     ] {
         assert_eq!(summary(&network.ask(&format!("GET /xrpc/{query}"), ZOES).await), "200 -", "{query}");
     }
-    for heard in [there.heard(), elsewhere.heard(), network.one.heard()] {
+    for heard in [there.heard(), kims.heard(), network.one.heard()] {
         assert!(
             heard.len() == 1 && !heard[0].contains("authorization") && !heard[0].contains("dpop"),
             "{heard:?}"
@@ -187,7 +183,7 @@ async fn targets_are_read_without_her_credentials_also_her_own() {
 
 #[tokio::test]
 async fn c06_a_pds_that_rotates_its_nonce_with_every_answer_challenges_once() {
-    let there = FakeHost::start(rotates()).await;
+    let there = RawHost::start(rotates()).await;
     let network = zoe_at(&there).await;
     for number in 0..10 {
         let answer = post(&network, POST, ZOES, "{\"n\":1}").await;
@@ -202,13 +198,13 @@ async fn c06_a_pds_that_rotates_its_nonce_with_every_answer_challenges_once() {
 
 #[tokio::test]
 async fn a_pds_that_wants_another_nonce_for_ever_is_asked_twice() {
-    let there = FakeHost::start(answers(challenge("dpop-nonce: again\r\n").leak())).await;
+    let there = RawHost::start(answers(challenge("dpop-nonce: again\r\n").leak())).await;
     let network = zoe_at(&there).await;
     let answer = post(&network, POST, ZOES, "{}").await;
     assert_eq!(summary(&answer), "502 UpstreamAuthUnavailable");
     assert!(answer.contains("retry-after: 5\r\n") && !answer.contains("use_dpop_nonce\""), "{answer}");
     assert_eq!(there.heard().len(), 2);
-    let silent = FakeHost::start(answers(challenge("").leak())).await;
+    let silent = RawHost::start(answers(challenge("").leak())).await;
     let network = zoe_at(&silent).await;
     assert_eq!(summary(&post(&network, POST, ZOES, "{}").await), "502 UpstreamAuthUnavailable");
     assert_eq!(silent.heard().len(), 1, "a challenge without a nonce");
@@ -229,7 +225,7 @@ async fn c07_what_cannot_be_kept_goes_once_after_a_small_question() {
         client.send(vec![b'x'; size]).await;
         client.answer().await
     };
-    let there = FakeHost::start(rotates()).await;
+    let there = RawHost::start(rotates()).await;
     let network = zoe_at(&there).await;
     assert_eq!(summary(&upload(&network).await), "200 -", "nothing was known of the nonce");
     let heard = there.heard();
@@ -239,16 +235,16 @@ async fn c07_what_cannot_be_kept_goes_once_after_a_small_question() {
     assert!(heard[0].starts_with("GET ") && heard[0].contains("authorization: DPoP opaque-1\r\n"));
     assert_eq!(summary(&upload(&network).await), "200 -", "now it is");
     assert_eq!(there.heard().len(), 4);
-    network.world().link_nonce.as_mut().unwrap().age = Duration::from_secs(2);
+    network.external().link_nonce.as_mut().unwrap().age = Duration::from_secs(2);
     assert_eq!(summary(&upload(&network).await), "200 -", "and then it was a while ago");
     assert_eq!(there.heard().len(), 6);
 
-    let changes_its_mind = FakeHost::start(|mut guest: Guest| async move {
-        while let Some(request) = guest.request().await {
+    let changes_its_mind = RawHost::start(|mut connection: HostConnection| async move {
+        while let Some(request) = connection.request().await {
             if request.starts_with("GET ") {
-                guest.say(OK).await;
+                connection.say(OK).await;
             } else {
-                guest.say(challenge("dpop-nonce: newer\r\n")).await;
+                connection.say(challenge("dpop-nonce: newer\r\n")).await;
             }
         }
     })
@@ -259,18 +255,18 @@ async fn c07_what_cannot_be_kept_goes_once_after_a_small_question() {
     assert!(answer.contains("retry-after: 0\r\n"), "{answer}");
     let uploads = changes_its_mind.heard().iter().filter(|heard| heard.starts_with("POST")).count();
     assert_eq!(uploads, 1);
-    assert_eq!(&*network.world().link_nonce.clone().unwrap().nonce, "newer", "the next one will do");
+    assert_eq!(&*network.external().link_nonce.clone().unwrap().nonce, "newer", "the next one will do");
 }
 
 #[tokio::test]
 async fn a_chunked_body_is_asked_for_as_well_and_goes_on_chunked() {
-    let there = FakeHost::start(|mut guest: Guest| async move {
-        guest.request().await;
-        guest.say(OK).await;
-        guest.request().await;
+    let there = RawHost::start(|mut connection: HostConnection| async move {
+        connection.request().await;
+        connection.say(OK).await;
+        connection.request().await;
         let mut body = vec![0; 15];
-        tokio::io::AsyncReadExt::read_exact(&mut guest.stream, &mut body).await.unwrap();
-        guest
+        tokio::io::AsyncReadExt::read_exact(&mut connection.stream, &mut body).await.unwrap();
+        connection
             .say(OK.replace(
                 "{\"ok\":true}",
                 if body == b"5\r\nhello\r\n0\r\n\r\n" { "exactly yes" } else { "not so good" },
@@ -291,7 +287,7 @@ async fn a_chunked_body_is_asked_for_as_well_and_goes_on_chunked() {
 #[tokio::test]
 async fn c08_a_400_that_brings_a_nonce_is_delivered_once_and_its_nonce_learnt() {
     let no = "HTTP/1.1 400 Bad Request\r\ndpop-nonce: fresh\r\ncontent-type: application/json\r\ncontent-length: 26\r\n\r\n{\"error\":\"InvalidRequest\"}";
-    let there = FakeHost::start(answers(no)).await;
+    let there = RawHost::start(answers(no)).await;
     let network = zoe_at(&there).await;
     let answer = post(&network, POST, ZOES, "{}").await;
     assert!(
@@ -306,12 +302,12 @@ async fn c08_a_400_that_brings_a_nonce_is_delivered_once_and_its_nonce_learnt() 
 
 #[tokio::test]
 async fn a_token_that_is_refused_is_renewed_once_and_the_call_made_again() {
-    let there = FakeHost::start(|mut guest: Guest| async move {
-        while let Some(request) = guest.request().await {
+    let there = RawHost::start(|mut connection: HostConnection| async move {
+        while let Some(request) = connection.request().await {
             if request.contains("authorization: DPoP opaque-1\r\n") {
-                guest.say("HTTP/1.1 401 Unauthorized\r\nwww-authenticate: DPoP error=\"invalid_token\"\r\ncontent-length: 2\r\n\r\n{}").await;
+                connection.say("HTTP/1.1 401 Unauthorized\r\nwww-authenticate: DPoP error=\"invalid_token\"\r\ncontent-length: 2\r\n\r\n{}").await;
             } else {
-                guest.say(OK).await;
+                connection.say(OK).await;
             }
         }
     })
@@ -323,10 +319,10 @@ async fn a_token_that_is_refused_is_renewed_once_and_the_call_made_again() {
         heard[1].contains("authorization: DPoP opaque-2\r\n") && heard[1].ends_with("{\"b\":2}"),
         "{heard:?}"
     );
-    assert_eq!((heard.len(), network.world().link_refused), (2, 0));
-    network.world().link = Some((there.origin.parse().unwrap(), 1));
+    assert_eq!((heard.len(), network.external().link_refused), (2, 0));
+    network.external().link = Some((there.origin.parse().unwrap(), 1));
     let large = "x".repeat(2 << 20);
-    network.world().link_nonce = Some(HeardNonce { nonce: "n".into(), age: Duration::ZERO });
+    network.external().link_nonce = Some(HeardNonce { nonce: "n".into(), age: Duration::ZERO });
     let answer = post(&network, "POST /xrpc/com.atproto.repo.uploadBlob", ZOES, &large).await;
     assert_eq!(
         summary(&answer),
@@ -346,44 +342,44 @@ async fn a_401_for_ever_ends_the_session() {
         (ZOES, "401 invalid_token", "DPoP algs="),
         ("authorization: Bearer bearer-zoe\r\n", "401 InvalidToken", "Bearer error="),
     ] {
-        let there = FakeHost::start(answers(never)).await;
+        let there = RawHost::start(answers(never)).await;
         let network = zoe_at(&there).await;
         let answer = network.ask("GET /xrpc/com.atproto.sync.listRepos", fields).await;
         assert_eq!(summary(&answer), expected);
         assert!(answer.contains(&format!("www-authenticate: {scheme}")), "{answer}");
         assert!(answer.contains("error=\"invalid_token\"") && answer.contains("sign in again"), "{answer}");
         assert!(!answer.contains("theirs"));
-        assert_eq!((there.heard().len(), network.world().link_refused), (2, 1));
+        assert_eq!((there.heard().len(), network.external().link_refused), (2, 1));
     }
 }
 
 #[tokio::test]
 async fn a_401_by_another_scheme_ends_no_session() {
     let never = "HTTP/1.1 401 Unauthorized\r\nwww-authenticate: Bearer error=\"invalid_token\"\r\ncontent-length: 12\r\n\r\n{\"theirs\":1}";
-    let there = FakeHost::start(answers(never)).await;
+    let there = RawHost::start(answers(never)).await;
     let network = zoe_at(&there).await;
     let answer = network.ask("GET /xrpc/com.atproto.sync.listRepos", ZOES).await;
     assert!(answer.starts_with("HTTP/1.1 401 ") && answer.ends_with("{\"theirs\":1}"), "{answer}");
     assert!(!answer.contains("www-authenticate: ") && !answer.contains("x-genkan-error"), "{answer}");
-    assert_eq!((there.heard().len(), network.world().link_refused), (2, 0), "renewed, and no more");
+    assert_eq!((there.heard().len(), network.external().link_refused), (2, 0), "renewed, and no more");
 }
 
 #[tokio::test]
 async fn a_pds_that_hangs_up_on_a_large_body_over_its_nonce_is_told_from_one_that_is_broken() {
     for (is_about_nonce, expected) in [(true, "503 UpstreamNotReady"), (false, "502 UpstreamFailure")] {
-        let there = FakeHost::start(move |mut guest: Guest| async move {
+        let there = RawHost::start(move |mut connection: HostConnection| async move {
             let mut head = Vec::new();
             while !head.ends_with(b"\r\n\r\n") {
-                head.push(tokio::io::AsyncReadExt::read_u8(&mut guest.stream).await.unwrap());
+                head.push(tokio::io::AsyncReadExt::read_u8(&mut connection.stream).await.unwrap());
             }
             if head.starts_with(b"GET ") {
                 let answer = if is_about_nonce { challenge("dpop-nonce: newer\r\n") } else { OK.to_owned() };
-                guest.say(answer).await;
+                connection.say(answer).await;
             }
         })
         .await;
         let network = zoe_at(&there).await;
-        network.world().link_nonce = Some(HeardNonce { nonce: "stale".into(), age: Duration::ZERO });
+        network.external().link_nonce = Some(HeardNonce { nonce: "stale".into(), age: Duration::ZERO });
         let mut client = network.connect().await;
         client
             .send(format!(
@@ -400,14 +396,14 @@ async fn a_pds_that_hangs_up_on_a_large_body_over_its_nonce_is_told_from_one_tha
 #[tokio::test]
 async fn a_small_body_survives_a_challenge_and_then_a_refused_token() {
     let refused = "HTTP/1.1 401 Unauthorized\r\nwww-authenticate: DPoP error=\"invalid_token\"\r\ncontent-length: 2\r\n\r\n{}";
-    let there = FakeHost::start(move |mut guest: Guest| async move {
-        while let Some(request) = guest.request().await {
+    let there = RawHost::start(move |mut connection: HostConnection| async move {
+        while let Some(request) = connection.request().await {
             if request.contains("authorization: DPoP opaque-2\r\n") {
-                guest.say(OK).await;
+                connection.say(OK).await;
             } else if nonce_of(&request) == "fresh" {
-                guest.say(refused).await;
+                connection.say(refused).await;
             } else {
-                guest.say(challenge("dpop-nonce: fresh\r\n")).await;
+                connection.say(challenge("dpop-nonce: fresh\r\n")).await;
             }
         }
     })

@@ -1,4 +1,4 @@
-//! The edge over sockets: its threads, before fake hosts that behave as each test tells them.
+//! The edge over sockets: its threads, before hosts that behave as each test tells them.
 
 #![expect(clippy::disallowed_methods, reason = "tests connect to the edge and to each other on loopback")]
 
@@ -15,6 +15,7 @@ mod http2_floods;
 mod linked;
 mod linked_errors;
 mod network;
+mod raw_host;
 mod routes;
 mod shutdown;
 mod slow_reader;

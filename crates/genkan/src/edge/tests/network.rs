@@ -1,17 +1,17 @@
 //! The harness: an edge before two hosts, and a client that writes its requests by hand.
 
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use axum::Router;
 use axum::routing::any;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
 use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 
-use super::fake_rooms::{Fixed, World};
+use super::fake_rooms::{ExternalState, FakeRooms};
+use super::raw_host::{HostConnection, RawHost, answers_ok, read_message};
 use crate::base::fetch::{Dns, Names};
 use crate::base::{Clock, Origin, monotonic_now};
 use crate::config::{Rate, TargetReads};
@@ -24,22 +24,22 @@ use crate::wire::{ClientAddr, TrustedPeers};
 /// An edge before two hosts.
 pub(super) struct Network {
     pub(super) edge: Edge,
-    pub(super) one: FakeHost,
-    pub(super) two: FakeHost,
+    pub(super) one: RawHost,
+    pub(super) two: RawHost,
     heard: Arc<Mutex<String>>,
-    world: Arc<Mutex<World>>,
+    external: Arc<Mutex<ExternalState>>,
 }
 
-/// What is not ours, and how we behave there.
-pub(super) struct Beside {
+/// The external PDSes that may be reached, and the rules for calls to them.
+pub(super) struct ExternalSetup {
     pub(super) listed: Vec<Origin>,
     pub(super) dns: SocketAddr,
     pub(super) policy: ExternalPolicy,
 }
 
-impl Beside {
+impl ExternalSetup {
     /// Only these may be called although they are on loopback. No name is known.
-    pub(super) fn listing(hosts: &[&FakeHost]) -> Self {
+    pub(super) fn listing(hosts: &[&RawHost]) -> Self {
         Self {
             listed: hosts.iter().map(|host| host.origin.parse().unwrap()).collect(),
             dns: "127.0.0.1:9".parse().unwrap(),
@@ -69,21 +69,21 @@ fn policy() -> ExternalPolicy {
 }
 
 impl Network {
-    /// Beside others that are not ours.
-    pub(super) async fn beside(beside: Beside, adjust: impl FnOnce(&mut Settings)) -> Self {
-        let (one, two) = (FakeHost::start(answers_ok).await, FakeHost::start(answers_ok).await);
-        Self::between(&[], adjust, no_authority(), one, two, beside)
+    /// ExternalSetup others that are not ours.
+    pub(super) async fn with_external(setup: ExternalSetup, adjust: impl FnOnce(&mut Settings)) -> Self {
+        let (one, two) = (RawHost::start(answers_ok).await, RawHost::start(answers_ok).await);
+        Self::between(&[], adjust, no_authority(), one, two, setup)
     }
 
-    /// An account lives elsewhere from now on.
+    /// From now on an account lives on this external PDS.
     pub(super) fn lives(&self, account: &str, did: &str, pds: &str) {
         let place = PdsLocation { did: did.parse().unwrap(), pds: pds.parse().unwrap() };
-        self.world.lock().unwrap().places.insert(account.to_owned(), Ok(place));
+        self.external.lock().unwrap().locations.insert(account.to_owned(), Ok(place));
     }
 
-    /// What is known of accounts elsewhere.
-    pub(super) fn world(&self) -> std::sync::MutexGuard<'_, World> {
-        self.world.lock().unwrap()
+    /// What is known of accounts on external PDSes.
+    pub(super) fn external(&self) -> std::sync::MutexGuard<'_, ExternalState> {
+        self.external.lock().unwrap()
     }
 
     /// The nonce that a host gave is not known any more.
@@ -98,8 +98,8 @@ impl Network {
 
     pub(super) async fn with<A, B>(
         adjust: impl FnOnce(&mut Settings),
-        one: impl Fn(Guest) -> A + Send + Sync + 'static,
-        two: impl Fn(Guest) -> B + Send + Sync + 'static,
+        one: impl Fn(HostConnection) -> A + Send + Sync + 'static,
+        two: impl Fn(HostConnection) -> B + Send + Sync + 'static,
     ) -> Self
     where
         A: Future<Output = ()> + Send + 'static,
@@ -112,14 +112,14 @@ impl Network {
     pub(super) async fn behind<A, B>(
         proxies: &[ipnet::IpNet],
         adjust: impl FnOnce(&mut Settings),
-        one: impl Fn(Guest) -> A + Send + Sync + 'static,
-        two: impl Fn(Guest) -> B + Send + Sync + 'static,
+        one: impl Fn(HostConnection) -> A + Send + Sync + 'static,
+        two: impl Fn(HostConnection) -> B + Send + Sync + 'static,
     ) -> Self
     where
         A: Future<Output = ()> + Send + 'static,
         B: Future<Output = ()> + Send + 'static,
     {
-        let (one, two) = (FakeHost::start(one).await, FakeHost::start(two).await);
+        let (one, two) = (RawHost::start(one).await, RawHost::start(two).await);
         Self::before(proxies, adjust, no_authority(), one, two)
     }
 
@@ -128,38 +128,38 @@ impl Network {
         proxies: &[ipnet::IpNet],
         adjust: impl FnOnce(&mut Settings),
         tls: Arc<ClientConfig>,
-        one: FakeHost,
-        two: FakeHost,
+        one: RawHost,
+        two: RawHost,
     ) -> Self {
-        Self::between(proxies, adjust, tls, one, two, Beside::listing(&[]))
+        Self::between(proxies, adjust, tls, one, two, ExternalSetup::listing(&[]))
     }
 
     fn between(
         proxies: &[ipnet::IpNet],
         adjust: impl FnOnce(&mut Settings),
         tls: Arc<ClientConfig>,
-        one: FakeHost,
-        two: FakeHost,
-        beside: Beside,
+        one: RawHost,
+        two: RawHost,
+        setup: ExternalSetup,
     ) -> Self {
         let host =
-            |name: &str, host: &FakeHost| crate::fleet::testing::host_at(name, host.origin.parse().unwrap());
+            |name: &str, host: &RawHost| crate::fleet::testing::host_at(name, host.origin.parse().unwrap());
         let heard = Arc::<Mutex<String>>::default();
         let mut settings = settings();
         adjust(&mut settings);
-        let (world, metrics) = (Arc::<Mutex<World>>::default(), Metrics::default());
-        let names = Names::new(Dns::new(&[beside.dns]).unwrap(), beside.listed);
+        let (external, metrics) = (Arc::<Mutex<ExternalState>>::default(), Metrics::default());
+        let names = Names::new(Dns::new(&[setup.dns]).unwrap(), setup.listed);
         let context = EdgeContext {
             settings,
-            rooms: Fixed {
+            rooms: FakeRooms {
                 hosts: [host("one", &one), host("two", &two)].into(),
                 remembers: one.port.is_multiple_of(2),
                 heard: Arc::clone(&heard),
                 forgotten: Arc::default(),
-                world: Arc::clone(&world),
+                external: Arc::clone(&external),
             },
             trusted_peers: TrustedPeers::new(proxies),
-            external: ExternalPdses::new(names, Clock::System, beside.policy, &metrics),
+            external: ExternalPdses::new(names, Clock::System, setup.policy, &metrics),
             metrics,
             router: Router::new().fallback(any(local)),
             control: tokio::runtime::Handle::current(),
@@ -167,7 +167,7 @@ impl Network {
             name: "genkan-test".to_owned(),
         };
         let edge = Edge::open("127.0.0.1:0".parse().unwrap(), context).unwrap();
-        Self { edge, one, two, heard, world }
+        Self { edge, one, two, heard, external }
     }
 
     pub(super) async fn connect(&self) -> Client {
@@ -196,26 +196,8 @@ pub(super) async fn eventually(what: &str, is_so: impl Fn() -> bool) {
     }
 }
 
-/// For what takes milliseconds on a machine that has nothing else to do.
+/// The longest wait for what takes milliseconds on a machine that has nothing else to do.
 pub(super) const PATIENCE: Duration = Duration::from_secs(30);
-
-/// A gate that hosts wait at until a test opens it.
-#[derive(Clone)]
-pub(super) struct Gate(Arc<tokio::sync::Semaphore>);
-
-impl Gate {
-    pub(super) fn closed() -> Self {
-        Self(Arc::new(tokio::sync::Semaphore::new(0)))
-    }
-
-    pub(super) async fn pass(&self) {
-        let _passed = self.0.acquire().await.unwrap();
-    }
-
-    pub(super) fn open(&self) {
-        self.0.add_permits(1000);
-    }
-}
 
 /// Trusts nobody.
 fn no_authority() -> Arc<ClientConfig> {
@@ -224,17 +206,36 @@ fn no_authority() -> Arc<ClientConfig> {
     Arc::new(builder.with_root_certificates(RootCertStore::empty()).with_no_client_auth())
 }
 
+/// A method that home accounts call at their host, with a token of Alice's or Bob's.
+pub(super) const ASK: &str = "GET /xrpc/app.bsky.feed.getTimeline";
+pub(super) const ALICES: &str = "authorization: Bearer alice\r\n";
+pub(super) const BOBS: &str = "authorization: Bearer bob\r\n";
+
+/// Returns the status of an answer and the name of its error: `502 UpstreamFailure`, or `200 -`.
+pub(super) fn summary(answer: &str) -> String {
+    let name = answer.split_once("\"error\":\"").and_then(|(_, rest)| rest.split('"').next()).unwrap_or("-");
+    format!("{} {name}", answer.get(9..12).unwrap_or("none"))
+}
+
+/// Returns the `Retry-After` of an answer, in seconds.
+pub(super) fn retry_after(answer: &str) -> u64 {
+    let value = answer.lines().find_map(|line| line.strip_prefix("retry-after: "));
+    value.and_then(|value| value.parse().ok()).unwrap_or_else(|| panic!("no retry-after: {answer}"))
+}
+
 /// A request without a body that ends its connection.
 pub(super) fn request(line: &str, fields: &str) -> String {
     format!("{line} HTTP/1.1\r\nhost: genkan.example\r\nconnection: close\r\n{fields}\r\n")
 }
 
+/// Time limits are so long that none of them ends a test. A test that is about one of them makes it
+/// short, and then nothing else explains what ends within [`PATIENCE`].
 fn settings() -> Settings {
     Settings {
         workers: 1,
-        head_timeout: Duration::from_secs(10),
-        idle_timeout: Duration::from_mins(1),
-        stalled_reader: Duration::from_secs(30),
+        head_timeout: 10 * PATIENCE,
+        idle_timeout: 10 * PATIENCE,
+        stalled_reader: 10 * PATIENCE,
         head_bytes: 32 << 10,
         head_fields: 100,
         target_bytes: 16 << 10,
@@ -242,7 +243,14 @@ fn settings() -> Settings {
         connections_total: 1000,
         streams_per_connection: 100,
         request_log: true,
-        forward: forward::Limits::default(),
+        forward: forward::Limits {
+            connect: 10 * PATIENCE,
+            answer_head: 10 * PATIENCE,
+            answer_head_after_upload: 10 * PATIENCE,
+            idle: 10 * PATIENCE,
+            slow_grace: 10 * PATIENCE,
+            ..forward::Limits::default()
+        },
         breaker: http1::BreakerRules {
             failures: 5,
             window: Duration::from_secs(10),
@@ -283,131 +291,5 @@ impl Client {
     pub(super) async fn answer(&mut self) -> String {
         let reading = read_message(&mut self.stream);
         tokio::time::timeout(PATIENCE, reading).await.expect("an answer comes")
-    }
-}
-
-/// Reads a head and as much of a body as it announces.
-async fn read_message(stream: &mut TcpStream) -> String {
-    let mut all = Vec::new();
-    while !all.ends_with(b"\r\n\r\n") {
-        match stream.read_u8().await {
-            Ok(byte) => all.push(byte),
-            Err(_) => return String::from_utf8_lossy(&all).into_owned(),
-        }
-    }
-    let head = String::from_utf8_lossy(&all).into_owned();
-    let length =
-        head.lines().find_map(|line| line.strip_prefix("content-length: ")?.parse().ok()).unwrap_or(0_usize);
-    let mut body = vec![0; length];
-    stream.read_exact(&mut body).await.unwrap();
-    head + &String::from_utf8_lossy(&body)
-}
-
-/// A host that does with each connection what it was told.
-pub(super) struct FakeHost {
-    pub(super) origin: String,
-    port: u16,
-    heard: Arc<Mutex<Vec<String>>>,
-    connections: Arc<AtomicUsize>,
-    task: tokio::task::JoinHandle<()>,
-}
-
-/// A connection to a fake host.
-pub(super) struct Guest {
-    pub(super) stream: TcpStream,
-    heard: Arc<Mutex<Vec<String>>>,
-    /// The how-manieth connection it is.
-    pub(super) number: usize,
-}
-
-impl FakeHost {
-    pub(super) async fn start<F: Future<Output = ()> + Send + 'static>(
-        behave: impl Fn(Guest) -> F + Send + Sync + 'static,
-    ) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let port = listener.local_addr().unwrap().port();
-        let heard = Arc::<Mutex<Vec<String>>>::default();
-        let connections = Arc::<AtomicUsize>::default();
-        let (guests_heard, count) = (Arc::clone(&heard), Arc::clone(&connections));
-        let task = tokio::spawn(async move {
-            loop {
-                let (stream, _) = listener.accept().await.unwrap();
-                let number = count.fetch_add(1, Ordering::SeqCst) + 1;
-                tokio::spawn(behave(Guest { stream, heard: Arc::clone(&guests_heard), number }));
-            }
-        });
-        Self { origin: format!("http://127.0.0.1:{port}"), port, heard, connections, task }
-    }
-
-    /// Every request's head, and body if announced.
-    pub(super) fn heard(&self) -> Vec<String> {
-        self.heard.lock().unwrap().clone()
-    }
-
-    pub(super) fn connections(&self) -> usize {
-        self.connections.load(Ordering::SeqCst)
-    }
-
-    /// The host behind TLS, at a name.
-    pub(super) async fn behind_tls(self, tls: tokio_rustls::rustls::ServerConfig) -> Self {
-        let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(tls));
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let origin = format!("https://localhost:{}", listener.local_addr().unwrap().port());
-        let inner = self.port;
-        tokio::spawn(async move {
-            loop {
-                let (stream, _) = listener.accept().await.unwrap();
-                let acceptor = acceptor.clone();
-                tokio::spawn(async move {
-                    // Who does not trust us hangs up.
-                    let Ok(mut outer) = acceptor.accept(stream).await else { return };
-                    let mut inner = TcpStream::connect(("127.0.0.1", inner)).await.unwrap();
-                    let _ = tokio::io::copy_bidirectional(&mut outer, &mut inner).await;
-                });
-            }
-        });
-        Self { origin, ..self }
-    }
-
-    /// Listens no more.
-    pub(super) async fn close(&mut self) {
-        self.task.abort();
-        let _ = (&mut self.task).await;
-    }
-}
-
-impl Guest {
-    /// One request, or `None` when the connection has ended.
-    pub(super) async fn request(&mut self) -> Option<String> {
-        let message = read_message(&mut self.stream).await;
-        if message.is_empty() {
-            return None;
-        }
-        self.heard.lock().unwrap().push(message.clone());
-        Some(message)
-    }
-
-    pub(super) async fn say(&mut self, bytes: impl AsRef<[u8]>) {
-        let _ = self.stream.write_all(bytes.as_ref()).await;
-    }
-}
-
-/// Answers every request with a small JSON object.
-pub(super) async fn answers_ok(mut guest: Guest) {
-    while guest.request().await.is_some() {
-        guest.say("HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 11\r\n\r\n{\"ok\":true}").await;
-    }
-}
-
-/// Answers every request with these bytes.
-pub(super) fn answers(
-    bytes: &'static str,
-) -> impl Fn(Guest) -> std::pin::Pin<Box<dyn Future<Output = ()> + Send>> {
-    move |mut guest| {
-        Box::pin(async move {
-            while guest.request().await.is_some() {
-                guest.say(bytes).await;
-            }
-        })
     }
 }

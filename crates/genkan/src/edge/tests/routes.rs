@@ -1,7 +1,8 @@
 //! Where requests go, and how those are answered that go nowhere.
 
 use super::fake_rooms::{ALICE, BOB, NOBODY};
-use super::network::{Network, answers, answers_ok, request};
+use super::network::{Network, request};
+use super::raw_host::{answers, answers_ok};
 
 fn status(answer: &str) -> &str {
     answer.get(9..12).unwrap_or(answer)

@@ -4,26 +4,17 @@ use std::time::Duration;
 
 use tokio::io::AsyncReadExt as _;
 
-use super::http2::{http2, http2_request};
-use super::network::{Gate, Guest, Network, PATIENCE, answers_ok, eventually};
+use genkan_testing::Gate;
 
-const ASK: &str = "GET /xrpc/app.bsky.feed.getTimeline";
-const ALICES: &str = "authorization: Bearer alice\r\n";
+use super::http2::{http2, http2_request};
+use super::network::{ALICES, ASK, Network, PATIENCE, eventually};
+use super::raw_host::{answers_at, answers_ok, stays_silent};
 
 /// R8: requests under way may end; new connections are refused; then the edge is gone.
 #[tokio::test]
 async fn stopping_lets_running_requests_end() {
     let gate = Gate::closed();
-    let waits = gate.clone();
-    let slow = move |mut guest: Guest| {
-        let waits = waits.clone();
-        async move {
-            guest.request().await;
-            waits.pass().await;
-            guest.say("HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\ncontent-length: 4\r\n\r\ndone").await;
-        }
-    };
-    let network = Network::with(|_| {}, slow, answers_ok).await;
+    let network = Network::with(|_| {}, answers_at(&gate), answers_ok).await;
     let address = network.edge.address();
     let mut busy = network.connect().await;
     busy.send(format!("{ASK} HTTP/1.1\r\nhost: a\r\n{ALICES}\r\n")).await;
@@ -38,18 +29,14 @@ async fn stopping_lets_running_requests_end() {
     eventually("the door is closed", || std::net::TcpStream::connect(address).is_err()).await;
     gate.open();
     let answer = busy.rest().await;
-    assert!(answer.ends_with("done"), "{answer}");
+    assert!(answer.ends_with("ok"), "{answer}");
     assert_eq!(running.await.unwrap().status(), 200);
     assert!(stopping.await.unwrap(), "all left by themselves");
 }
 
 #[tokio::test]
 async fn stopping_does_not_wait_for_ever() {
-    let hush = |mut guest: Guest| async move {
-        guest.request().await;
-        std::future::pending::<()>().await;
-    };
-    let network = Network::with(|_| {}, hush, answers_ok).await;
+    let network = Network::with(|_| {}, stays_silent, answers_ok).await;
     let mut busy = network.connect().await;
     busy.send(format!("{ASK} HTTP/1.1\r\nhost: a\r\n{ALICES}\r\n")).await;
     eventually("the request is at the host", || network.one.heard().len() == 1).await;

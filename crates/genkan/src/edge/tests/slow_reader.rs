@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
-use super::bodies::guest_head;
 use super::fake_rooms::ALICE;
-use super::network::{Guest, Network, answers_ok, eventually};
+use super::network::{Network, PATIENCE, eventually};
+use super::raw_host::{HostConnection, answers_ok};
+use crate::base::monotonic_now;
 use crate::edge::Settings;
 
 /// A slow reader slows the host down, instead of filling our memory.
@@ -17,16 +18,16 @@ async fn a_slow_reader_pushes_back_on_the_host() {
     const SIZE: usize = 256 << 20;
     let sent = Arc::new(AtomicUsize::new(0));
     let count = Arc::clone(&sent);
-    let pours = move |mut guest: Guest| {
+    let pours = move |mut connection: HostConnection| {
         let count = Arc::clone(&count);
         async move {
-            guest_head(&mut guest.stream).await;
-            guest
+            connection.head().await;
+            connection
                 .say(format!("HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\ncontent-length: {SIZE}\r\n\r\n"))
                 .await;
             let piece = vec![b'x'; 64 << 10];
             for _ in 0..SIZE / piece.len() {
-                if guest.stream.write_all(&piece).await.is_err() {
+                if connection.stream.write_all(&piece).await.is_err() {
                     return;
                 }
                 count.fetch_add(piece.len(), Ordering::Relaxed);
@@ -37,8 +38,9 @@ async fn a_slow_reader_pushes_back_on_the_host() {
     let mut client = network.connect().await;
     client.send(format!("GET /xrpc/com.atproto.sync.getRepo?did={ALICE} HTTP/1.1\r\nhost: a\r\n\r\n")).await;
     // Until the host gets rid of nothing more: its pieces wait for the reader.
-    let mut ahead = 0;
+    let (mut ahead, deadline) = (0, monotonic_now() + PATIENCE);
     loop {
+        assert!(monotonic_now() < deadline, "the host still gets rid of bytes: {ahead}");
         tokio::time::sleep(Duration::from_millis(500)).await;
         let now = sent.load(Ordering::Relaxed);
         if now > 0 && now == ahead {
@@ -59,13 +61,13 @@ async fn a_slow_reader_pushes_back_on_the_host() {
 async fn a_reader_that_never_reads_loses_its_connection() {
     let is_over = Arc::new(AtomicBool::new(false));
     let over = Arc::clone(&is_over);
-    let pours = move |mut guest: Guest| {
+    let pours = move |mut connection: HostConnection| {
         let over = Arc::clone(&over);
         async move {
-            guest_head(&mut guest.stream).await;
-            guest.say("HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\n\r\n").await;
+            connection.head().await;
+            connection.say("HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\n\r\n").await;
             let piece = vec![b'x'; 64 << 10];
-            while guest.stream.write_all(&piece).await.is_ok() {}
+            while connection.stream.write_all(&piece).await.is_ok() {}
             over.store(true, Ordering::Relaxed);
         }
     };

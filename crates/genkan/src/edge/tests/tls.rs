@@ -5,11 +5,9 @@ use std::sync::Arc;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use tokio_rustls::rustls::{ClientConfig, ServerConfig};
 
-use super::network::{FakeHost, Guest, Network, answers_ok, request};
+use super::network::{ALICES, ASK, Network, request};
+use super::raw_host::{HostConnection, RawHost, answers_ok};
 use crate::base::fetch::tls::client_config;
-
-const ASK: &str = "GET /xrpc/app.bsky.feed.getTimeline";
-const ALICES: &str = "authorization: Bearer alice\r\n";
 
 /// An authority of our own, as an operator's file names it, and what a host called `localhost` got
 /// from it.
@@ -34,19 +32,19 @@ fn authority() -> (Arc<ClientConfig>, ServerConfig) {
 }
 
 /// Answers each upload with its length.
-async fn counts(mut guest: Guest) {
-    while let Some(heard) = guest.request().await {
+async fn counts(mut connection: HostConnection) {
+    while let Some(heard) = connection.request().await {
         let length = heard.split_once("\r\n\r\n").map_or(0, |(_, body)| body.len()).to_string();
         let head = "HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\n";
-        guest.say(format!("{head}content-length: {}\r\n\r\n{length}", length.len())).await;
+        connection.say(format!("{head}content-length: {}\r\n\r\n{length}", length.len())).await;
     }
 }
 
 #[tokio::test]
 async fn a_host_behind_tls_is_asked_over_one_connection() {
     let (client, server) = authority();
-    let one = FakeHost::start(counts).await.behind_tls(server).await;
-    let two = FakeHost::start(answers_ok).await;
+    let one = RawHost::start(counts).await.behind_tls(server).await;
+    let two = RawHost::start(answers_ok).await;
     let network = Network::before(&[], |_| {}, client, one, two);
     for _ in 0..3 {
         let answer = network.ask(ASK, ALICES).await;
@@ -65,8 +63,8 @@ async fn a_host_behind_tls_is_asked_over_one_connection() {
 #[tokio::test]
 async fn a_host_that_nobody_vouches_for_is_not_asked() {
     let (_, server) = authority();
-    let one = FakeHost::start(answers_ok).await.behind_tls(server).await;
-    let two = FakeHost::start(answers_ok).await;
+    let one = RawHost::start(answers_ok).await.behind_tls(server).await;
+    let two = RawHost::start(answers_ok).await;
     let network = Network::before(&[], |_| {}, client_config(None).unwrap(), one, two);
     let answer = network.ask(ASK, ALICES).await;
     assert!(answer.starts_with("HTTP/1.1 502 ") && answer.contains("UpstreamFailure"), "{answer}");
