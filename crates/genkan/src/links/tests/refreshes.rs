@@ -1,10 +1,12 @@
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use genkan_testing::{FakePds, Trouble};
+use genkan_testing::network::eventually;
+use genkan_testing::{FakePds, Gate, Trouble};
 use serde_json::json;
 
-use super::world::{World, know};
+use super::harness::{LinkHarness, know};
 use crate::base::Timestamp;
 use crate::db::{Db, on_each_database};
 use crate::links::service::DAY;
@@ -13,9 +15,9 @@ use crate::links::*;
 on_each_database!(
     a_due_token_is_refreshed_before_it_is_used,
     c15_a_token_without_a_known_end_is_refreshed_when_it_is_refused,
-    c9_200_calls_over_3_replicas_make_one_refresh,
-    c9_a_holder_that_dies_before_sending_loses_nothing,
-    c9_a_holder_that_dies_while_sending_makes_one_ambiguous_retry,
+    c09_200_calls_over_3_replicas_make_one_refresh,
+    c09_a_holder_that_dies_before_sending_loses_nothing,
+    c09_a_holder_that_dies_while_sending_makes_one_ambiguous_retry,
     c10_a_server_that_is_away_ends_nothing,
     c11_invalid_grant_ends_the_session,
     a_lost_answer_ends_the_session_by_its_name,
@@ -29,52 +31,65 @@ on_each_database!(
     a_refused_session_is_over,
     an_idle_session_is_kept_alive,
     a_refresh_goes_on_without_its_caller,
-    c6_a_nonce_in_every_answer_costs_no_second_try
+    c06_a_nonce_in_every_answer_costs_no_second_try
 );
 
 const HOUR: Duration = Duration::from_hours(1);
 
 async fn a_due_token_is_refreshed_before_it_is_used(db: Db) {
-    let world = World::start(db).await;
-    let link = world.link().await;
-    world.pass(Duration::from_mins(50));
-    assert_eq!(world.credential(&link).await.unwrap().version, 1);
-    world.pass(Duration::from_mins(6));
-    let fresh = world.credential(&link).await.unwrap();
-    assert_eq!((fresh.version, world.pds.sessions()[0].refreshes), (2, 1));
-    assert_eq!(world.call(&fresh).await, 200);
-    world.pass(HOUR);
-    assert_eq!(world.credential(&link).await.unwrap().version, 3);
+    let harness = LinkHarness::start(db).await;
+    let link = harness.link().await;
+    harness.pass(Duration::from_mins(50));
+    assert_eq!(harness.credential(&link).await.unwrap().version, 1);
+    harness.pass(Duration::from_mins(6));
+    let fresh = harness.credential(&link).await.unwrap();
+    assert_eq!((fresh.version, harness.pds.sessions()[0].refreshes), (2, 1));
+    assert_eq!(harness.call(&fresh).await, 200);
+    harness.pass(HOUR);
+    assert_eq!(harness.credential(&link).await.unwrap().version, 3);
 }
 
 async fn c15_a_token_without_a_known_end_is_refreshed_when_it_is_refused(db: Db) {
-    let world = World::start(db).await;
-    world.pds.set(|quirks| quirks.expires_in = None);
-    let link = world.link().await;
-    world.pass(HOUR);
-    let old = world.credential(&link).await.unwrap();
-    assert_eq!((old.version, world.call(&old).await), (1, 401));
-    let new = world.links.renew(&link, old.version).await.unwrap();
-    assert_eq!((new.version, world.call(&new).await), (2, 200));
+    let harness = LinkHarness::start(db).await;
+    harness.pds.set(|quirks| quirks.expires_in = None);
+    let link = harness.link().await;
+    harness.pass(HOUR);
+    let old = harness.credential(&link).await.unwrap();
+    assert_eq!((old.version, harness.call(&old).await), (1, 401));
+    let new = harness.links.renew(&link, old.version).await.unwrap();
+    assert_eq!((new.version, harness.call(&new).await), (2, 200));
     // Another caller, who saw the same refusal.
-    assert_eq!(world.links.renew(&link, old.version).await.unwrap().version, 2);
-    assert_eq!(world.pds.sessions()[0].refreshes, 1);
+    assert_eq!(harness.links.renew(&link, old.version).await.unwrap().version, 2);
+    assert_eq!(harness.pds.sessions()[0].refreshes, 1);
 }
 
-async fn c9_200_calls_over_3_replicas_make_one_refresh(db: Db) {
-    let world = World::start(db).await;
-    let link = world.link().await;
-    world.pds.trouble("/oauth/token", Trouble::Slow(Duration::from_millis(300)));
-    world.pass(HOUR);
-    let replicas = [world.links.clone(), world.another(), world.another()];
-    let calls = (0..200).map(|number| {
-        let (links, link) = (replicas[number % 3].clone(), link.clone());
-        tokio::spawn(async move { links.credential(&link).await.map(|credential| credential.version) })
-    });
+async fn c09_200_calls_over_3_replicas_make_one_refresh(db: Db) {
+    let harness = LinkHarness::start(db).await;
+    let link = harness.link().await;
+    // The refresh waits at the server until every call has begun. Otherwise the calls of a busy
+    // machine would come after it, and would have nothing to share.
+    let gate = Gate::closed();
+    harness.pds.forget();
+    harness.pds.trouble("/oauth/token", Trouble::Held(gate.clone()));
+    harness.pass(HOUR);
+    let replicas = [harness.links.clone(), harness.another(), harness.another()];
+    let begun = Arc::new(AtomicUsize::new(0));
+    let call = |number: usize| {
+        let (links, link, begun) = (replicas[number % 3].clone(), link.clone(), Arc::clone(&begun));
+        tokio::spawn(async move {
+            begun.fetch_add(1, Ordering::SeqCst);
+            links.credential(&link).await.map(|credential| credential.version)
+        })
+    };
+    let mut calls = vec![call(0)];
+    until(|| harness.pds.asked("/oauth/token") == 1).await;
+    calls.extend((1..200).map(call));
+    until(|| begun.load(Ordering::SeqCst) == 200).await;
+    gate.open();
     for call in futures_util::future::join_all(calls).await {
         assert_eq!(call.unwrap(), Ok(2));
     }
-    let session = &world.pds.sessions()[0];
+    let session = &harness.pds.sessions()[0];
     assert_eq!((session.refreshes, session.ended), (1, None));
 }
 
@@ -88,102 +103,96 @@ fn begin_and_die(links: Links, link: &str) -> tokio::runtime::Runtime {
 }
 
 async fn until(done: impl Fn() -> bool) {
-    for _ in 0..200 {
-        if done() {
-            return;
-        }
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-    panic!("it was not done in time");
+    eventually("it is done", async || done()).await;
 }
 
-async fn c9_a_holder_that_dies_before_sending_loses_nothing(db: Db) {
-    let world = World::start(db).await;
-    let link = world.link().await;
-    world.pass(HOUR);
+async fn c09_a_holder_that_dies_before_sending_loses_nothing(db: Db) {
+    let harness = LinkHarness::start(db).await;
+    let link = harness.link().await;
+    harness.pass(HOUR);
     // It has the lease, and is never heard of again.
-    world.directory.trouble("document", Trouble::Silent);
-    let asked = world.directory.asked("document");
-    let dying = begin_and_die(world.another(), &link);
-    until(|| world.directory.asked("document") > asked).await;
+    harness.directory.trouble("document", Trouble::Silent);
+    let asked = harness.directory.asked("document");
+    let dying = begin_and_die(harness.another(), &link);
+    until(|| harness.directory.asked("document") > asked).await;
     dying.shutdown_background();
-    world.directory.mend();
-    world.pass(Duration::from_secs(46));
-    assert_eq!(world.credential(&link).await.unwrap().version, 2);
-    assert_eq!((world.pds.sessions()[0].refreshes, world.pds.sessions()[0].ended), (1, None));
+    harness.directory.mend();
+    harness.pass(Duration::from_secs(46));
+    assert_eq!(harness.credential(&link).await.unwrap().version, 2);
+    assert_eq!((harness.pds.sessions()[0].refreshes, harness.pds.sessions()[0].ended), (1, None));
 }
 
-async fn c9_a_holder_that_dies_while_sending_makes_one_ambiguous_retry(db: Db) {
-    let world = World::start(db).await;
-    let link = world.link().await;
-    world.pass(HOUR);
+async fn c09_a_holder_that_dies_while_sending_makes_one_ambiguous_retry(db: Db) {
+    let harness = LinkHarness::start(db).await;
+    let link = harness.link().await;
+    harness.pass(HOUR);
     // The request is on its way and never gets there.
-    world.pds.trouble("/oauth/token", Trouble::Silent);
-    let asked = world.pds.asked("/oauth/token");
-    let dying = begin_and_die(world.another(), &link);
-    until(|| world.pds.asked("/oauth/token") > asked).await;
+    harness.pds.trouble("/oauth/token", Trouble::Silent);
+    let asked = harness.pds.asked("/oauth/token");
+    let dying = begin_and_die(harness.another(), &link);
+    until(|| harness.pds.asked("/oauth/token") > asked).await;
     dying.shutdown_background();
-    world.pds.mend();
-    let asked = world.pds.asked("/oauth/token");
-    world.pass(Duration::from_secs(46));
-    assert_eq!(world.credential(&link).await.unwrap().version, 2);
+    harness.pds.mend();
+    let asked = harness.pds.asked("/oauth/token");
+    harness.pass(Duration::from_secs(46));
+    assert_eq!(harness.credential(&link).await.unwrap().version, 2);
     // One retry, of which a second form carried the nonce at most.
-    assert!(world.pds.asked("/oauth/token") <= asked + 2);
-    assert_eq!(world.pds.sessions()[0].ended, None);
+    assert!(harness.pds.asked("/oauth/token") <= asked + 2);
+    assert_eq!(harness.pds.sessions()[0].ended, None);
 }
 
 async fn c10_a_server_that_is_away_ends_nothing(db: Db) {
-    let world = World::start(db).await;
-    let link = world.link().await;
-    world.pds.trouble("/oauth/token", Trouble::Status(503));
-    world.pass(Duration::from_mins(56));
-    let old = world.credential(&link).await.unwrap();
-    assert_eq!((old.version, world.call(&old).await), (1, 200), "the old token, while it is good");
+    let harness = LinkHarness::start(db).await;
+    let link = harness.link().await;
+    harness.pds.trouble("/oauth/token", Trouble::Status(503));
+    harness.pass(Duration::from_mins(56));
+    let old = harness.credential(&link).await.unwrap();
+    assert_eq!((old.version, harness.call(&old).await), (1, 200), "the old token, while it is good");
     for _ in 0..10 {
-        world.pass(Duration::from_mins(1));
-        let _ = world.credential(&link).await;
+        harness.pass(Duration::from_mins(1));
+        let _ = harness.credential(&link).await;
     }
-    assert!(matches!(world.credential(&link).await, Err(UseError::Unavailable { .. })));
-    world.pds.mend();
-    world.pass(Duration::from_mins(2));
-    let fresh = world.credential(&link).await.unwrap();
-    assert_eq!((fresh.version, world.call(&fresh).await), (2, 200));
+    assert!(matches!(harness.credential(&link).await, Err(UseError::Unavailable { .. })));
+    harness.pds.mend();
+    harness.pass(Duration::from_mins(2));
+    let fresh = harness.credential(&link).await.unwrap();
+    assert_eq!((fresh.version, harness.call(&fresh).await), (2, 200));
 }
 
 async fn c11_invalid_grant_ends_the_session(db: Db) {
-    let world = World::start(db).await;
-    let link = world.link().await;
+    let harness = LinkHarness::start(db).await;
+    let link = harness.link().await;
     let heard: Arc<std::sync::Mutex<Vec<String>>> = Arc::default();
     let sink = Arc::clone(&heard);
-    world.links.on_end(move |link| sink.lock().unwrap().push(link.to_owned()));
-    world.pds.end_sessions();
-    world.pass(HOUR);
-    assert_eq!(world.credential(&link).await.unwrap_err(), UseError::Gone("grant_gone"));
-    assert_eq!(world.credential(&link).await.unwrap_err(), UseError::Gone("grant_gone"));
-    assert!(world.links.recall(&link).is_none());
+    harness.links.on_end(move |link| sink.lock().unwrap().push(link.to_owned()));
+    harness.pds.end_sessions();
+    harness.pass(HOUR);
+    assert_eq!(harness.credential(&link).await.unwrap_err(), UseError::Gone("grant_gone"));
+    assert_eq!(harness.credential(&link).await.unwrap_err(), UseError::Gone("grant_gone"));
+    assert!(harness.links.recall(&link).is_none());
     assert_eq!(*heard.lock().unwrap(), std::slice::from_ref(&link));
-    let asked = world.pds.asked("/oauth/token");
-    let _ = world.another().credential(&link).await;
-    assert_eq!(world.pds.asked("/oauth/token"), asked, "nobody asks again");
+    let asked = harness.pds.asked("/oauth/token");
+    let _ = harness.another().credential(&link).await;
+    assert_eq!(harness.pds.asked("/oauth/token"), asked, "nobody asks again");
 }
 
 async fn a_lost_answer_ends_the_session_by_its_name(db: Db) {
-    let world = World::start(db).await;
-    let link = world.link().await;
+    let harness = LinkHarness::start(db).await;
+    let link = harness.link().await;
     // The nonce of the sign-in is still good, so the first form is taken, and its answer lost.
-    world.pds.trouble_times("/oauth/token", Trouble::CutAfter, 1);
-    assert!(matches!(world.links.renew(&link, 1).await, Err(UseError::Unavailable { .. })));
-    assert_eq!(world.pds.sessions()[0].refreshes, 1);
-    assert_eq!(world.credential(&link).await.unwrap().version, 1, "the old token is still good");
-    world.pass(HOUR);
-    assert_eq!(world.credential(&link).await.unwrap_err(), UseError::Gone("answer_lost"));
-    assert_eq!(world.pds.sessions()[0].ended, Some("replayed"));
+    harness.pds.trouble_times("/oauth/token", Trouble::CutAfter, 1);
+    assert!(matches!(harness.links.renew(&link, 1).await, Err(UseError::Unavailable { .. })));
+    assert_eq!(harness.pds.sessions()[0].refreshes, 1);
+    assert_eq!(harness.credential(&link).await.unwrap().version, 1, "the old token is still good");
+    harness.pass(HOUR);
+    assert_eq!(harness.credential(&link).await.unwrap_err(), UseError::Gone("answer_lost"));
+    assert_eq!(harness.pds.sessions()[0].ended, Some("replayed"));
 }
 
 async fn trouble_of_every_other_kind_keeps_the_session(db: Db) {
-    let world = World::start(db).await;
-    let link = world.link().await;
-    world.pass(HOUR);
+    let harness = LinkHarness::start(db).await;
+    let link = harness.link().await;
+    harness.pass(HOUR);
     let mut count = 0;
     for trouble in [
         Trouble::Refusal(400, "invalid_client"),
@@ -196,40 +205,40 @@ async fn trouble_of_every_other_kind_keeps_the_session(db: Db) {
         Trouble::Status(500),
         Trouble::CutBefore,
     ] {
-        world.pds.trouble("/oauth/token", trouble.clone());
-        let error = world.credential(&link).await.unwrap_err();
+        harness.pds.trouble("/oauth/token", trouble.clone());
+        let error = harness.credential(&link).await.unwrap_err();
         assert!(matches!(error, UseError::Unavailable { .. }), "{trouble:?}: {error}");
-        let asked = world.pds.asked("/oauth/token");
-        let _ = world.credential(&link).await;
-        assert_eq!(world.pds.asked("/oauth/token"), asked, "{trouble:?}: it is left alone for a while");
-        world.pds.mend();
-        world.pass(Duration::from_mins(3));
+        let asked = harness.pds.asked("/oauth/token");
+        let _ = harness.credential(&link).await;
+        assert_eq!(harness.pds.asked("/oauth/token"), asked, "{trouble:?}: it is left alone for a while");
+        harness.pds.mend();
+        harness.pass(Duration::from_mins(3));
         count += 1;
     }
     for (name, trouble) in [
         ("/.well-known/oauth-authorization-server", Trouble::Status(500)),
         ("/.well-known/oauth-protected-resource", Trouble::Garbage),
     ] {
-        world.pds.trouble(name, trouble);
-        assert!(matches!(world.credential(&link).await, Err(UseError::Unavailable { .. })));
-        world.pds.mend();
-        world.pass(Duration::from_mins(3));
+        harness.pds.trouble(name, trouble);
+        assert!(matches!(harness.credential(&link).await, Err(UseError::Unavailable { .. })));
+        harness.pds.mend();
+        harness.pass(Duration::from_mins(3));
     }
-    world.pds.set(|quirks| quirks.nonce_never_good = true);
-    assert!(matches!(world.credential(&link).await, Err(UseError::Unavailable { .. })));
-    world.pds.set(|quirks| quirks.nonce_never_good = false);
-    world.pass(Duration::from_mins(3));
-    assert_eq!(world.credential(&link).await.unwrap().version, 2, "after {count} kinds of trouble");
+    harness.pds.set(|quirks| quirks.nonce_never_good = true);
+    assert!(matches!(harness.credential(&link).await, Err(UseError::Unavailable { .. })));
+    harness.pds.set(|quirks| quirks.nonce_never_good = false);
+    harness.pass(Duration::from_mins(3));
+    assert_eq!(harness.credential(&link).await.unwrap().version, 2, "after {count} kinds of trouble");
 }
 
 async fn one_session_in_trouble_keeps_no_other_of_its_server_waiting(db: Db) {
-    let world = World::start(db).await;
-    let anns = world.link().await;
-    let bob = world.pds.make_account(&world.directory, "bob.example.com");
-    world.names.publish("bob.example.com", &[bob.as_str()]);
-    let departure = world.begin("bob.example.com").await.unwrap();
-    let callback = world.visit(&departure).await;
-    let bobs = world.finish(&departure, callback).await.unwrap().link;
+    let harness = LinkHarness::start(db).await;
+    let anns = harness.link().await;
+    let bob = harness.pds.make_account(&harness.directory, "bob.example.com");
+    harness.names.publish("bob.example.com", &[bob.as_str()]);
+    let departure = harness.begin("bob.example.com").await.unwrap();
+    let callback = harness.visit(&departure).await;
+    let bobs = harness.finish(&departure, callback).await.unwrap().link;
     let mut version = 1;
     for (trouble, is_the_servers) in [
         (None, false),
@@ -240,102 +249,101 @@ async fn one_session_in_trouble_keeps_no_other_of_its_server_waiting(db: Db) {
         (Some(Trouble::Status(429)), true),
         (Some(Trouble::CutBefore), true),
     ] {
-        world.pass(HOUR);
+        harness.pass(HOUR);
         match &trouble {
-            Some(trouble) => world.pds.trouble("/oauth/token", trouble.clone()),
-            None => world.directory.trouble("document", Trouble::Status(500)),
+            Some(trouble) => harness.pds.trouble("/oauth/token", trouble.clone()),
+            None => harness.directory.trouble("document", Trouble::Status(500)),
         }
-        let error = world.credential(&bobs).await.unwrap_err();
+        let error = harness.credential(&bobs).await.unwrap_err();
         assert!(matches!(error, UseError::Unavailable { .. }), "{trouble:?}: {error}");
-        world.pds.mend();
-        world.directory.mend();
-        let ann = world.credential(&anns).await;
+        harness.pds.mend();
+        harness.directory.mend();
+        let ann = harness.credential(&anns).await;
         if is_the_servers {
             assert!(matches!(ann, Err(UseError::Unavailable { .. })), "{trouble:?}");
         } else {
             version += 1;
             assert_eq!(ann.map(|fresh| fresh.version), Ok(version), "{trouble:?}");
         }
-        let asked = world.pds.asked("/oauth/token");
-        assert!(world.credential(&bobs).await.is_err(), "{trouble:?}");
-        assert_eq!(world.pds.asked("/oauth/token"), asked, "{trouble:?}: it is left alone for a while");
+        let asked = harness.pds.asked("/oauth/token");
+        assert!(harness.credential(&bobs).await.is_err(), "{trouble:?}");
+        assert_eq!(harness.pds.asked("/oauth/token"), asked, "{trouble:?}: it is left alone for a while");
     }
 }
 
 async fn a_database_that_is_away_is_not_the_servers_trouble(db: Db) {
-    let world = World::start(db).await;
-    let (link, other) = (world.link().await, world.link().await);
-    world.pass(HOUR);
+    let harness = LinkHarness::start(db).await;
+    let (link, other) = (harness.link().await, harness.link().await);
+    harness.pass(HOUR);
     // While the authority is looked for, the table goes away.
     let rename = async |from: &str, to: &str| {
-        let mut tx = world.db.begin().await.unwrap();
+        let mut tx = harness.db.begin().await.unwrap();
         let renaming = format!("ALTER TABLE {from} RENAME TO {to}");
         sqlx::query(sqlx::AssertSqlSafe(renaming)).execute(&mut *tx).await.unwrap();
         tx.commit().await.unwrap();
     };
-    let asked = world.directory.asked("document");
-    world.directory.trouble("document", Trouble::Slow(Duration::from_millis(400)));
-    let (error, ()) = tokio::join!(world.credential(&link), async {
-        until(|| world.directory.asked("document") > asked).await;
+    let asked = harness.directory.asked("document");
+    harness.directory.trouble("document", Trouble::Slow(Duration::from_millis(400)));
+    let (error, ()) = tokio::join!(harness.credential(&link), async {
+        until(|| harness.directory.asked("document") > asked).await;
         rename("links", "links_elsewhere").await;
     });
     assert!(matches!(error, Err(UseError::Storage | UseError::Broken)), "{error:?}");
     rename("links_elsewhere", "links").await;
-    world.directory.mend();
-    assert_eq!(world.credential(&other).await.unwrap().version, 2, "nobody is kept waiting");
+    harness.directory.mend();
+    assert_eq!(harness.credential(&other).await.unwrap().version, 2, "nobody is kept waiting");
     // Only its lease has to run out.
-    world.pass(Duration::from_secs(46));
-    assert_eq!(world.credential(&link).await.unwrap().version, 2);
+    harness.pass(Duration::from_secs(46));
+    assert_eq!(harness.credential(&link).await.unwrap().version, 2);
 }
 
 async fn c13_an_account_that_moved_behind_the_same_server_is_followed(db: Db) {
     // Their PDS and the new one are behind the first one's server, which is listed as well.
     let old = FakePds::start().await;
     let new = FakePds::start_behind(&old).await;
-    let world = World::start_with(db, "https://genkan.example.com", &[&old, &new]).await;
-    know(&world.links, &old);
-    let bob = old.make_account(&world.directory, "bob.example.com");
-    world.names.publish("bob.example.com", &[bob.as_str()]);
-    let departure = world.begin("bob.example.com").await.unwrap();
-    let callback = world.visit(&departure).await;
-    let link = world.finish(&departure, callback).await.unwrap().link;
-    assert_eq!(world.credential(&link).await.unwrap().pds.as_str(), old.url());
-    new.take_over(&world.directory, &bob);
-    world.pass(HOUR);
-    let moved = world.credential(&link).await.unwrap();
-    assert_eq!((moved.pds.to_string(), world.call(&moved).await), (new.url(), 200));
+    let harness = LinkHarness::start_with(db, "https://genkan.example.com", &[&old, &new]).await;
+    know(&harness.links, &old);
+    let bob = old.make_account(&harness.directory, "bob.example.com");
+    harness.names.publish("bob.example.com", &[bob.as_str()]);
+    let departure = harness.begin("bob.example.com").await.unwrap();
+    let callback = harness.visit(&departure).await;
+    let link = harness.finish(&departure, callback).await.unwrap().link;
+    assert_eq!(harness.credential(&link).await.unwrap().pds.as_str(), old.url());
+    new.take_over(&harness.directory, &bob);
+    harness.pass(HOUR);
+    let moved = harness.credential(&link).await.unwrap();
+    assert_eq!((moved.pds.to_string(), harness.call(&moved).await), (new.url(), 200));
 }
 
 async fn c13_an_account_that_moved_to_another_server_has_to_sign_in_again(db: Db) {
     let new = FakePds::start().await;
-    let world = World::start_with(db, "https://genkan.example.com", &[&new]).await;
-    let link = world.link().await;
-    new.take_over(&world.directory, &world.ann);
-    world.pds.forget();
-    world.pass(HOUR);
-    assert_eq!(world.credential(&link).await.unwrap_err(), UseError::Gone("moved"));
-    assert_eq!(world.pds.asked("/oauth/token"), 0, "the old server gets no refresh token");
+    let harness = LinkHarness::start_with(db, "https://genkan.example.com", &[&new]).await;
+    let link = harness.link().await;
+    new.take_over(&harness.directory, &harness.ann);
+    harness.pds.forget();
+    harness.pass(HOUR);
+    assert_eq!(harness.credential(&link).await.unwrap_err(), UseError::Gone("moved"));
+    assert_eq!(harness.pds.asked("/oauth/token"), 0, "the old server gets no refresh token");
     assert_eq!(new.asked("/oauth/token"), 0);
-    world.links.tell_servers().await.unwrap();
-    tokio::time::sleep(Duration::from_millis(200)).await;
-    assert_eq!(world.pds.sessions()[0].ended, Some("revoked"));
+    harness.links.tell_servers().await.unwrap();
+    until(|| harness.pds.sessions()[0].ended == Some("revoked")).await;
 }
 
 async fn another_subject_in_a_refresh_ends_the_session(db: Db) {
-    let world = World::start(db).await;
-    let link = world.link().await;
-    world.pds.set(|quirks| {
+    let harness = LinkHarness::start(db).await;
+    let link = harness.link().await;
+    harness.pds.set(|quirks| {
         drop(quirks.token_answer.insert("sub".to_owned(), json!("did:plc:bbbbbbbbbbbbbbbbbbbbbbbb")));
     });
-    world.pass(HOUR);
-    assert_eq!(world.credential(&link).await.unwrap_err(), UseError::Gone("other_subject"));
-    assert_eq!(world.pds.sessions()[0].ended, Some("revoked"));
+    harness.pass(HOUR);
+    assert_eq!(harness.credential(&link).await.unwrap_err(), UseError::Gone("other_subject"));
+    assert_eq!(harness.pds.sessions()[0].ended, Some("revoked"));
 }
 
 async fn c19_a_key_that_is_gone_ends_exactly_its_sessions(db: Db) {
-    let world = World::start(db).await;
-    let link = world.link().await;
-    assert_eq!(world.links.client_keys_in_use().await.unwrap(), ["one"]);
+    let harness = LinkHarness::start(db).await;
+    let link = harness.link().await;
+    assert_eq!(harness.links.client_keys_in_use().await.unwrap(), ["one"]);
     let other = |id: &str| ClientKey {
         id: id.to_owned(),
         private: vault::fresh_key(),
@@ -343,73 +351,80 @@ async fn c19_a_key_that_is_gone_ends_exactly_its_sessions(db: Db) {
     };
     let two = other("two");
     let keys = two.clone();
-    let later = world.another_with(Arc::new(move || vec![keys.clone()]));
-    know(&later, &world.pds);
+    let later = harness.another_with(Arc::new(move || vec![keys.clone()]));
+    know(&later, &harness.pds);
     let login = NewLogin {
         identifier: "ann.example.com",
-        scope: super::world::SCOPE,
+        scope: super::harness::SCOPE,
         request: None,
         back: "/account",
-        device: super::world::DEVICE,
+        device: super::harness::DEVICE,
         browser: None,
     };
     let departure = later.begin(login).await.unwrap();
-    let callback = world.visit(&departure).await;
+    let callback = harness.visit(&departure).await;
     let arrived =
-        later.finish(callback, Some(departure.browser.expose()), Some(super::world::DEVICE)).await.unwrap();
-    world.pass(HOUR);
+        later.finish(callback, Some(departure.browser.expose()), Some(super::harness::DEVICE)).await.unwrap();
+    harness.pass(HOUR);
     assert_eq!(later.credential(&link).await.unwrap_err(), UseError::Gone("key_gone"));
     assert_eq!(later.credential(&arrived.link).await.unwrap().version, 2);
     assert_eq!(later.client_keys_in_use().await.unwrap(), ["two"]);
 }
 
 async fn a_refused_session_is_over(db: Db) {
-    let world = World::start(db).await;
-    let link = world.link().await;
-    world.pds.forget_access_tokens();
-    let old = world.credential(&link).await.unwrap();
-    assert_eq!(world.call(&old).await, 401);
-    let renewed = world.links.renew(&link, old.version).await.unwrap();
-    world.pds.forget_access_tokens();
-    assert_eq!(world.call(&renewed).await, 401);
-    world.links.refused(&link).await;
-    assert_eq!(world.credential(&link).await.unwrap_err(), UseError::Gone("token_refused"));
+    let harness = LinkHarness::start(db).await;
+    let link = harness.link().await;
+    harness.pds.forget_access_tokens();
+    let old = harness.credential(&link).await.unwrap();
+    assert_eq!(harness.call(&old).await, 401);
+    let renewed = harness.links.renew(&link, old.version).await.unwrap();
+    harness.pds.forget_access_tokens();
+    assert_eq!(harness.call(&renewed).await, 401);
+    harness.links.refused(&link).await;
+    assert_eq!(harness.credential(&link).await.unwrap_err(), UseError::Gone("token_refused"));
 }
 
 async fn an_idle_session_is_kept_alive(db: Db) {
-    let world = World::start(db).await;
-    let link = world.link().await;
-    world.pass(DAY * 29);
-    assert_eq!(world.links.keep_alive().await.unwrap(), 0);
-    world.pass(DAY * 2);
-    assert_eq!(world.links.keep_alive().await.unwrap(), 1);
-    assert_eq!(world.links.keep_alive().await.unwrap(), 0);
-    assert_eq!(world.credential(&link).await.unwrap().version, 2);
+    let harness = LinkHarness::start(db).await;
+    let link = harness.link().await;
+    harness.pass(DAY * 29);
+    assert_eq!(harness.links.keep_alive().await.unwrap(), 0);
+    harness.pass(DAY * 2);
+    assert_eq!(harness.links.keep_alive().await.unwrap(), 1);
+    assert_eq!(harness.links.keep_alive().await.unwrap(), 0);
+    assert_eq!(harness.credential(&link).await.unwrap().version, 2);
 }
 
 async fn a_refresh_goes_on_without_its_caller(db: Db) {
-    let world = World::start(db).await;
-    let link = world.link().await;
-    world.pds.trouble("/oauth/token", Trouble::Slow(Duration::from_millis(200)));
-    world.pass(HOUR);
-    let left = tokio::time::timeout(Duration::from_millis(100), world.credential(&link)).await;
-    assert!(left.is_err());
-    tokio::time::sleep(Duration::from_millis(800)).await;
-    world.pds.mend();
-    assert_eq!((world.credential(&link).await.unwrap().version, world.pds.sessions()[0].refreshes), (2, 1));
+    let harness = LinkHarness::start(db).await;
+    let link = harness.link().await;
+    let gate = Gate::closed();
+    harness.pds.forget();
+    harness.pds.trouble("/oauth/token", Trouble::Held(gate.clone()));
+    harness.pass(HOUR);
+    tokio::select! {
+        answer = harness.credential(&link) => panic!("the server has not answered: {answer:?}"),
+        () = until(|| harness.pds.asked("/oauth/token") == 1) => {}
+    }
+    gate.open();
+    until(|| harness.pds.sessions()[0].refreshes == 1).await;
+    assert_eq!(
+        (harness.credential(&link).await.unwrap().version, harness.pds.sessions()[0].refreshes),
+        (2, 1)
+    );
 }
 
-async fn c6_a_nonce_in_every_answer_costs_no_second_try(db: Db) {
-    let world = World::start(db).await;
-    world.pds.set(|quirks| quirks.nonce_each = true);
-    let link = world.link().await;
-    let mut credential = world.links.renew(&link, 1).await.unwrap();
-    assert_eq!(world.call(&credential).await, 200);
-    world.pds.forget();
+async fn c06_a_nonce_in_every_answer_costs_no_second_try(db: Db) {
+    let harness = LinkHarness::start(db).await;
+    harness.pds.set(|quirks| quirks.nonce_each = true);
+    let link = harness.link().await;
+    let mut credential = harness.links.renew(&link, 1).await.unwrap();
+    assert_eq!(harness.call(&credential).await, 200);
+    harness.pds.forget();
     for count in 1..=5 {
-        credential = world.links.renew(&link, credential.version).await.unwrap();
-        assert_eq!(world.call(&credential).await, 200);
-        assert_eq!(world.pds.asked("/oauth/token"), count);
-        assert_eq!(world.pds.asked("com.atproto.repo.listMissingBlobs"), count);
+        credential = harness.links.renew(&link, credential.version).await.unwrap();
+        assert_eq!(harness.call(&credential).await, 200);
+        assert_eq!(harness.pds.asked("/oauth/token"), count);
+        assert_eq!(harness.pds.asked("com.atproto.repo.listMissingBlobs"), count);
     }
 }

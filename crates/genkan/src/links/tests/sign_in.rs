@@ -4,12 +4,12 @@ use std::time::Duration;
 use genkan_testing::{FakePds, Trouble};
 use serde_json::json;
 
-use super::world::{DEVICE, SCOPE, World, know};
+use super::harness::{DEVICE, LinkHarness, SCOPE, know};
 use crate::db::{Db, on_each_database};
 use crate::links::*;
 
 on_each_database!(
-    a_person_signs_in_elsewhere_and_comes_back,
+    a_person_signs_in_at_an_external_server_and_comes_back,
     every_way_of_naming_an_account_leads_to_its_server,
     on_loopback_we_sign_in_as_a_client_in_development,
     scopes_beyond_the_stable_document_go_under_a_name_of_their_own,
@@ -23,70 +23,70 @@ on_each_database!(
     a_denial_leads_back_to_where_the_person_came_from,
     servers_that_cannot_be_used_are_named_so,
     a_handle_that_its_account_does_not_claim_is_nobody_s,
-    our_own_accounts_do_not_go_elsewhere,
+    home_accounts_are_not_sent_to_another_server,
     a_sign_in_is_over_after_ten_minutes
 );
 
-async fn a_person_signs_in_elsewhere_and_comes_back(db: Db) {
-    let world = World::start(db).await;
-    let arrival = world.arrive().await;
+async fn a_person_signs_in_at_an_external_server_and_comes_back(db: Db) {
+    let harness = LinkHarness::start(db).await;
+    let arrival = harness.arrive().await;
     assert_eq!(
         (arrival.did.clone(), arrival.handle.as_deref()),
-        (world.ann.clone(), Some("ann.example.com"))
+        (harness.ann.clone(), Some("ann.example.com"))
     );
     assert_eq!((arrival.scope.as_str(), arrival.request.as_deref()), (SCOPE, Some("req-1")));
-    assert_eq!((arrival.issuer.clone(), arrival.back.as_str()), (world.pds.issuer(), "/oauth/authorize?x"));
+    assert_eq!((arrival.issuer.clone(), arrival.back.as_str()), (harness.pds.issuer(), "/oauth/authorize?x"));
     assert!(arrival.link.len() == 24 && arrival.link.bytes().all(|byte| byte.is_ascii_hexdigit()));
-    let waiting = world.links.waiting("req-1", DEVICE).await.unwrap().unwrap();
+    let waiting = harness.links.waiting("req-1", DEVICE).await.unwrap().unwrap();
     assert_eq!(waiting.link, arrival.link);
-    assert_eq!(world.links.waiting("req-1", "dev-2").await.unwrap(), None);
-    assert!(world.links.keep(&arrival.link).await.unwrap());
-    assert_eq!(world.links.waiting("req-1", DEVICE).await.unwrap(), None);
+    assert_eq!(harness.links.waiting("req-1", "dev-2").await.unwrap(), None);
+    assert!(harness.links.keep(&arrival.link).await.unwrap());
+    assert_eq!(harness.links.waiting("req-1", DEVICE).await.unwrap(), None);
 
-    let credential = world.credential(&arrival.link).await.unwrap();
-    assert_eq!((credential.version, credential.pds.to_string()), (1, world.pds.url()));
-    assert_eq!(world.call(&credential).await, 200);
-    assert!(Arc::ptr_eq(&credential, &world.links.recall(&arrival.link).unwrap()));
-    let sessions = world.pds.sessions();
+    let credential = harness.credential(&arrival.link).await.unwrap();
+    assert_eq!((credential.version, credential.pds.to_string()), (1, harness.pds.url()));
+    assert_eq!(harness.call(&credential).await, 200);
+    assert!(Arc::ptr_eq(&credential, &harness.links.recall(&arrival.link).unwrap()));
+    let sessions = harness.pds.sessions();
     assert_eq!(sessions[0].client_id, "https://genkan.example.com/oauth/client-metadata.json");
-    assert_eq!(world.links.of_account(&world.ann).await.unwrap().len(), 1);
+    assert_eq!(harness.links.of_account(&harness.ann).await.unwrap().len(), 1);
 }
 
 async fn every_way_of_naming_an_account_leads_to_its_server(db: Db) {
-    let world = World::start(db).await;
-    for identifier in ["@Ann.Example.com", world.ann.as_str(), &world.pds.url()] {
-        let departure = world.begin(identifier).await.unwrap();
-        let callback = world.visit(&departure).await;
-        let arrival = world.finish(&departure, callback).await.unwrap();
-        assert_eq!(arrival.did, world.ann, "{identifier}");
+    let harness = LinkHarness::start(db).await;
+    for identifier in ["@Ann.Example.com", harness.ann.as_str(), &harness.pds.url()] {
+        let departure = harness.begin(identifier).await.unwrap();
+        let callback = harness.visit(&departure).await;
+        let arrival = harness.finish(&departure, callback).await.unwrap();
+        assert_eq!(arrival.did, harness.ann, "{identifier}");
     }
 }
 
 async fn on_loopback_we_sign_in_as_a_client_in_development(db: Db) {
-    let world = World::start_with(db, "http://localhost:2583", &[]).await;
-    let arrival = world.arrive().await;
-    assert_eq!(world.call(&world.credential(&arrival.link).await.unwrap()).await, 200);
-    let session = &world.pds.sessions()[0];
+    let harness = LinkHarness::start_with(db, "http://localhost:2583", &[]).await;
+    let arrival = harness.arrive().await;
+    assert_eq!(harness.call(&harness.credential(&arrival.link).await.unwrap()).await, 200);
+    let session = &harness.pds.sessions()[0];
     assert!(session.client_id.starts_with("http://localhost?scope=atproto%20"), "{}", session.client_id);
 }
 
 async fn scopes_beyond_the_stable_document_go_under_a_name_of_their_own(db: Db) {
-    let world = World::start(db).await;
+    let harness = LinkHarness::start(db).await;
     let scope = "atproto repo:com.example.post";
     // Nobody fetched the document of that name yet.
-    let refused = world.begin_for("ann.example.com", scope).await.unwrap_err();
+    let refused = harness.begin_for("ann.example.com", scope).await.unwrap_err();
     assert!(
         matches!(&refused, BeginError::Refused(code) if &**code == "invalid_client_metadata"),
         "{refused}"
     );
-    let name = world.links.inner.client.name_for(scope);
-    let document = world.links.client_document(name.own_document.as_deref()).await.unwrap().unwrap();
+    let name = harness.links.inner.client.name_for(scope);
+    let document = harness.links.client_document(name.own_document.as_deref()).await.unwrap().unwrap();
     assert_eq!((&document["client_id"], &document["scope"]), (&json!(name.id), &json!(scope)));
-    world.pds.know_client(&name.id, scope, world.links.client_key_set());
-    let departure = world.begin_for("ann.example.com", scope).await.unwrap();
-    let callback = world.visit(&departure).await;
-    assert_eq!(world.finish(&departure, callback).await.unwrap().scope, scope);
-    assert_eq!(world.links.client_document(Some("unknown")).await.unwrap(), None);
+    harness.pds.know_client(&name.id, scope, harness.links.client_key_set());
+    let departure = harness.begin_for("ann.example.com", scope).await.unwrap();
+    let callback = harness.visit(&departure).await;
+    assert_eq!(harness.finish(&departure, callback).await.unwrap().scope, scope);
+    assert_eq!(harness.links.client_document(Some("unknown")).await.unwrap(), None);
 }
 
 fn unacceptable(error: &FinishError) -> &'static str {
@@ -97,92 +97,92 @@ fn unacceptable(error: &FinishError) -> &'static str {
 }
 
 async fn c14_iss_missing_or_wrong_is_refused(db: Db) {
-    let world = World::start(db).await;
+    let harness = LinkHarness::start(db).await;
     for (iss, why) in [("", "\"iss\" is missing"), ("https://evil.example.com", "\"iss\" is another server")]
     {
-        world.pds.set(|quirks| quirks.callback_iss = Some(iss.to_owned()));
-        let departure = world.begin("ann.example.com").await.unwrap();
-        let callback = world.visit(&departure).await;
-        let error = world.finish(&departure, callback).await.unwrap_err();
+        harness.pds.set(|quirks| quirks.callback_iss = Some(iss.to_owned()));
+        let departure = harness.begin("ann.example.com").await.unwrap();
+        let callback = harness.visit(&departure).await;
+        let error = harness.finish(&departure, callback).await.unwrap_err();
         assert_eq!(unacceptable(&error), why);
         assert_eq!(error.back.as_deref(), Some("/oauth/authorize?x"));
     }
-    assert!(world.pds.sessions().is_empty(), "no code was redeemed");
+    assert!(harness.pds.sessions().is_empty(), "no code was redeemed");
 }
 
 async fn c14_a_state_is_good_once(db: Db) {
-    let world = World::start(db).await;
-    let departure = world.begin("ann.example.com").await.unwrap();
-    let callback = world.visit(&departure).await;
+    let harness = LinkHarness::start(db).await;
+    let departure = harness.begin("ann.example.com").await.unwrap();
+    let callback = harness.visit(&departure).await;
     let again = Callback {
         state: callback.state.clone(),
-        ..world.visit(&world.begin("ann.example.com").await.unwrap()).await
+        ..harness.visit(&harness.begin("ann.example.com").await.unwrap()).await
     };
-    world.finish(&departure, callback).await.unwrap();
-    let error = world.finish(&departure, again).await.unwrap_err();
+    harness.finish(&departure, callback).await.unwrap();
+    let error = harness.finish(&departure, again).await.unwrap_err();
     assert!(matches!(error, FinishError { back: None, why: Failure::Unknown }));
-    assert_eq!(world.pds.sessions().len(), 1);
+    assert_eq!(harness.pds.sessions().len(), 1);
 }
 
 async fn c14_another_browser_gets_nothing(db: Db) {
-    let world = World::start(db).await;
-    let other = world.begin("ann.example.com").await.unwrap();
+    let harness = LinkHarness::start(db).await;
+    let other = harness.begin("ann.example.com").await.unwrap();
     for (browser, device) in
         [(None, Some(DEVICE)), (Some(other.browser.expose().as_str()), Some(DEVICE)), (None, None)]
     {
-        let departure = world.begin("ann.example.com").await.unwrap();
-        let callback = world.visit(&departure).await;
+        let departure = harness.begin("ann.example.com").await.unwrap();
+        let callback = harness.visit(&departure).await;
         let state = callback.state.clone();
-        let error = world.links.finish(callback, browser, device).await.unwrap_err();
+        let error = harness.links.finish(callback, browser, device).await.unwrap_err();
         assert!(matches!(error, FinishError { back: None, why: Failure::OtherBrowser }), "{error:?}");
         // Nor is there anything left for the right one.
         let late = Callback { state, ..Callback::default() };
-        assert!(matches!(world.finish(&departure, late).await.unwrap_err().why, Failure::Unknown));
+        assert!(matches!(harness.finish(&departure, late).await.unwrap_err().why, Failure::Unknown));
     }
-    let departure = world.begin("ann.example.com").await.unwrap();
-    let callback = world.visit(&departure).await;
+    let departure = harness.begin("ann.example.com").await.unwrap();
+    let callback = harness.visit(&departure).await;
     let error =
-        world.links.finish(callback, Some(departure.browser.expose()), Some("dev-2")).await.unwrap_err();
+        harness.links.finish(callback, Some(departure.browser.expose()), Some("dev-2")).await.unwrap_err();
     assert!(matches!(error.why, Failure::OtherBrowser));
-    assert!(world.pds.sessions().is_empty());
+    assert!(harness.pds.sessions().is_empty());
 }
 
 /// Signs in at a server that behaves so; gives why that failed.
-async fn spoiled(world: &World, spoil: impl FnOnce(&mut genkan_testing::pds::Quirks)) -> FinishError {
-    let departure = world.begin("ann.example.com").await.unwrap();
-    let callback = world.visit(&departure).await;
-    world.pds.set(spoil);
-    let error = world.finish(&departure, callback).await.unwrap_err();
-    world.pds.set(|quirks| *quirks = genkan_testing::pds::Quirks::default());
+async fn spoiled(harness: &LinkHarness, spoil: impl FnOnce(&mut genkan_testing::pds::Quirks)) -> FinishError {
+    let departure = harness.begin("ann.example.com").await.unwrap();
+    let callback = harness.visit(&departure).await;
+    harness.pds.set(spoil);
+    let error = harness.finish(&departure, callback).await.unwrap_err();
+    harness.pds.set(|quirks| *quirks = genkan_testing::pds::Quirks::default());
     error
 }
 
 async fn c14_another_sub_is_refused_and_revoked(db: Db) {
-    let world = World::start(db).await;
-    let bob = world.pds.make_account(&world.directory, "bob.example.com");
+    let harness = LinkHarness::start(db).await;
+    let bob = harness.pds.make_account(&harness.directory, "bob.example.com");
     let error =
-        spoiled(&world, |quirks| drop(quirks.token_answer.insert("sub".to_owned(), json!(bob)))).await;
+        spoiled(&harness, |quirks| drop(quirks.token_answer.insert("sub".to_owned(), json!(bob)))).await;
     assert_eq!(unacceptable(&error), "\"sub\" is another account");
-    assert_eq!(world.pds.sessions()[0].ended, Some("revoked"));
-    assert!(world.links.waiting("req-1", DEVICE).await.unwrap().is_none());
+    assert_eq!(harness.pds.sessions()[0].ended, Some("revoked"));
+    assert!(harness.links.waiting("req-1", DEVICE).await.unwrap().is_none());
 }
 
 async fn c14_a_server_that_does_not_speak_for_sub_is_refused_and_revoked(db: Db) {
     let evil = FakePds::start().await;
-    let world = World::start_with(db, "https://genkan.example.com", &[&evil]).await;
-    know(&world.links, &evil);
+    let harness = LinkHarness::start_with(db, "https://genkan.example.com", &[&evil]).await;
+    know(&harness.links, &evil);
     // Only its address was given, so nobody is expected, and it says that Ann signed in.
-    evil.adopt(&world.ann, &"ann.example.com".parse().unwrap());
-    let departure = world.begin(&evil.url()).await.unwrap();
-    let callback = world.visit(&departure).await;
-    let error = world.finish(&departure, callback).await.unwrap_err();
+    evil.adopt(&harness.ann, &"ann.example.com".parse().unwrap());
+    let departure = harness.begin(&evil.url()).await.unwrap();
+    let callback = harness.visit(&departure).await;
+    let error = harness.finish(&departure, callback).await.unwrap_err();
     assert_eq!(unacceptable(&error), "the server does not speak for the account");
     assert_eq!(evil.sessions()[0].ended, Some("revoked"));
-    assert!(world.links.of_account(&world.ann).await.unwrap().is_empty());
+    assert!(harness.links.of_account(&harness.ann).await.unwrap().is_empty());
 }
 
 async fn c14_what_is_missing_in_the_tokens_is_refused_and_revoked(db: Db) {
-    let world = World::start(db).await;
+    let harness = LinkHarness::start(db).await;
     for (member, value, why) in [
         ("sub", json!(null), "\"sub\" is not a DID"),
         ("sub", json!("ann"), "\"sub\" is not a DID"),
@@ -191,13 +191,14 @@ async fn c14_what_is_missing_in_the_tokens_is_refused_and_revoked(db: Db) {
         ("refresh_token", json!(null), "\"refresh_token\" is missing"),
     ] {
         let error =
-            spoiled(&world, |quirks| drop(quirks.token_answer.insert(member.to_owned(), value))).await;
+            spoiled(&harness, |quirks| drop(quirks.token_answer.insert(member.to_owned(), value))).await;
         assert_eq!(unacceptable(&error), why);
-        assert_eq!(world.pds.sessions().last().unwrap().ended, Some("revoked"), "{why}");
+        assert_eq!(harness.pds.sessions().last().unwrap().ended, Some("revoked"), "{why}");
     }
-    let error =
-        spoiled(&world, |quirks| drop(quirks.token_answer.insert("token_type".to_owned(), json!("Bearer"))))
-            .await;
+    let error = spoiled(&harness, |quirks| {
+        drop(quirks.token_answer.insert("token_type".to_owned(), json!("Bearer")))
+    })
+    .await;
     assert!(matches!(error.why, Failure::Away(_)), "{error:?}");
     for (member, value) in [
         ("token_type", json!("Bearer")),
@@ -208,44 +209,44 @@ async fn c14_what_is_missing_in_the_tokens_is_refused_and_revoked(db: Db) {
     ] {
         let said = format!("{member}: {value}");
         let error =
-            spoiled(&world, |quirks| drop(quirks.token_answer.insert(member.to_owned(), value))).await;
+            spoiled(&harness, |quirks| drop(quirks.token_answer.insert(member.to_owned(), value))).await;
         assert!(matches!(error.why, Failure::Away(_)), "{said}: {error:?}");
-        assert_eq!(world.pds.sessions().last().unwrap().ended, Some("revoked"), "{said}");
+        assert_eq!(harness.pds.sessions().last().unwrap().ended, Some("revoked"), "{said}");
     }
 }
 
 async fn an_answer_in_another_form_is_refused(db: Db) {
-    let world = World::start(db).await;
-    let departure = world.begin("ann.example.com").await.unwrap();
-    let callback = Callback { has_response: true, ..world.visit(&departure).await };
-    let error = world.finish(&departure, callback).await.unwrap_err();
+    let harness = LinkHarness::start(db).await;
+    let departure = harness.begin("ann.example.com").await.unwrap();
+    let callback = Callback { has_response: true, ..harness.visit(&departure).await };
+    let error = harness.finish(&departure, callback).await.unwrap_err();
     assert_eq!(unacceptable(&error), "the response mode was not requested");
-    let departure = world.begin("ann.example.com").await.unwrap();
-    let callback = Callback { code: None, ..world.visit(&departure).await };
-    assert_eq!(unacceptable(&world.finish(&departure, callback).await.unwrap_err()), "\"code\" is missing");
+    let departure = harness.begin("ann.example.com").await.unwrap();
+    let callback = Callback { code: None, ..harness.visit(&departure).await };
+    assert_eq!(unacceptable(&harness.finish(&departure, callback).await.unwrap_err()), "\"code\" is missing");
 }
 
 async fn a_denial_leads_back_to_where_the_person_came_from(db: Db) {
-    let world = World::start(db).await;
-    world.pds.set(|quirks| quirks.denial = Some("access_denied"));
-    let departure = world.begin("ann.example.com").await.unwrap();
-    let callback = world.visit(&departure).await;
-    let error = world.finish(&departure, callback).await.unwrap_err();
+    let harness = LinkHarness::start(db).await;
+    harness.pds.set(|quirks| quirks.denial = Some("access_denied"));
+    let departure = harness.begin("ann.example.com").await.unwrap();
+    let callback = harness.visit(&departure).await;
+    let error = harness.finish(&departure, callback).await.unwrap_err();
     assert!(matches!(&error.why, Failure::Denied(code) if &**code == "access_denied"));
     assert_eq!(error.back.as_deref(), Some("/oauth/authorize?x"));
 }
 
 async fn servers_that_cannot_be_used_are_named_so(db: Db) {
-    let world = World::start(db).await;
+    let harness = LinkHarness::start(db).await;
     for member in [
         "require_pushed_authorization_requests",
         "authorization_response_iss_parameter_supported",
         "scopes_supported",
     ] {
-        world.pds.set(|quirks| drop(quirks.server_metadata.insert(member.to_owned(), json!(null))));
-        let error = world.begin("ann.example.com").await.unwrap_err();
+        harness.pds.set(|quirks| drop(quirks.server_metadata.insert(member.to_owned(), json!(null))));
+        let error = harness.begin("ann.example.com").await.unwrap_err();
         assert!(matches!(&error, BeginError::Unusable(why) if why.contains(member)), "{error}");
-        world.pds.set(|quirks| quirks.server_metadata.clear());
+        harness.pds.set(|quirks| quirks.server_metadata.clear());
     }
     for (member, value) in [
         ("issuer", json!("https://other.example.com")),
@@ -255,66 +256,65 @@ async fn servers_that_cannot_be_used_are_named_so(db: Db) {
         ("protected_resources", json!(5)),
         ("protected_resources", json!(["https://other.example.com"])),
     ] {
-        world.pds.set(|quirks| drop(quirks.server_metadata.insert(member.to_owned(), value)));
-        let error = world.begin("ann.example.com").await.unwrap_err();
+        harness.pds.set(|quirks| drop(quirks.server_metadata.insert(member.to_owned(), value)));
+        let error = harness.begin("ann.example.com").await.unwrap_err();
         assert!(matches!(&error, BeginError::Unusable(_)), "{member}: {error}");
-        world.pds.set(|quirks| quirks.server_metadata.clear());
+        harness.pds.set(|quirks| quirks.server_metadata.clear());
     }
     for (member, value) in [
         ("resource", json!("https://other.example.com")),
         ("authorization_servers", json!([])),
-        ("authorization_servers", json!([world.pds.url(), "https://x.example.com"])),
+        ("authorization_servers", json!([harness.pds.url(), "https://x.example.com"])),
         ("authorization_servers", json!(["https://10.1.2.3"])),
     ] {
-        world.pds.set(|quirks| drop(quirks.resource_metadata.insert(member.to_owned(), value)));
-        let error = world.begin("ann.example.com").await.unwrap_err();
+        harness.pds.set(|quirks| drop(quirks.resource_metadata.insert(member.to_owned(), value)));
+        let error = harness.begin("ann.example.com").await.unwrap_err();
         assert!(matches!(&error, BeginError::Unusable(_)), "{member}: {error}");
-        world.pds.set(|quirks| quirks.resource_metadata.clear());
+        harness.pds.set(|quirks| quirks.resource_metadata.clear());
     }
     for trouble in [Trouble::Status(503), Trouble::CutBefore] {
-        world.pds.trouble("/.well-known/oauth-authorization-server", trouble);
-        assert!(matches!(world.begin("ann.example.com").await, Err(BeginError::Away(_))));
-        world.pds.mend();
+        harness.pds.trouble("/.well-known/oauth-authorization-server", trouble);
+        assert!(matches!(harness.begin("ann.example.com").await, Err(BeginError::Away(_))));
+        harness.pds.mend();
     }
-    world.pds.trouble("/.well-known/oauth-authorization-server", Trouble::Garbage);
-    assert!(matches!(world.begin("ann.example.com").await, Err(BeginError::Unusable(_))));
-    world.pds.mend();
-    world.pds.trouble("/oauth/par", Trouble::Refusal(400, "invalid_scope"));
+    harness.pds.trouble("/.well-known/oauth-authorization-server", Trouble::Garbage);
+    assert!(matches!(harness.begin("ann.example.com").await, Err(BeginError::Unusable(_))));
+    harness.pds.mend();
+    harness.pds.trouble("/oauth/par", Trouble::Refusal(400, "invalid_scope"));
     assert!(
-        matches!(world.begin("ann.example.com").await, Err(BeginError::Refused(code)) if &*code == "invalid_scope")
+        matches!(harness.begin("ann.example.com").await, Err(BeginError::Refused(code)) if &*code == "invalid_scope")
     );
 }
 
 async fn a_handle_that_its_account_does_not_claim_is_nobody_s(db: Db) {
-    let world = World::start(db).await;
-    world.names.publish("mallory.example.com", &[world.ann.as_str()]);
+    let harness = LinkHarness::start(db).await;
+    harness.names.publish("mallory.example.com", &[harness.ann.as_str()]);
     for nobody in ["mallory.example.com", "nobody.example.com", "did:plc:aaaaaaaaaaaaaaaaaaaaaaaa"] {
-        let error = world.begin(nobody).await.unwrap_err();
+        let error = harness.begin(nobody).await.unwrap_err();
         assert!(matches!(error, BeginError::NoSuchAccount), "{nobody}: {error}");
     }
     for nothing in ["ann", "", "https://user@pds.example.com", "ftp://pds.example.com"] {
-        assert!(matches!(world.begin(nothing).await, Err(BeginError::NotAnIdentifier)), "{nothing}");
+        assert!(matches!(harness.begin(nothing).await, Err(BeginError::NotAnIdentifier)), "{nothing}");
     }
-    for elsewhere in
-        ["https://127.0.0.1", "https://10.0.0.1", "http://pds.example.com", "https://pds.internal"]
+    for address in ["https://127.0.0.1", "https://10.0.0.1", "http://pds.example.com", "https://pds.internal"]
     {
-        assert!(matches!(world.begin(elsewhere).await, Err(BeginError::Unusable(_))), "{elsewhere}");
+        assert!(matches!(harness.begin(address).await, Err(BeginError::Unusable(_))), "{address}");
     }
 }
 
-async fn our_own_accounts_do_not_go_elsewhere(db: Db) {
-    let world = World::start(db).await;
-    let own = World::start_with(world.db.clone(), &world.pds.url(), &[&world.pds]).await;
-    assert!(matches!(own.begin(&world.pds.url()).await, Err(BeginError::Home)));
+async fn home_accounts_are_not_sent_to_another_server(db: Db) {
+    let harness = LinkHarness::start(db).await;
+    let own = LinkHarness::start_with(harness.db.clone(), &harness.pds.url(), &[&harness.pds]).await;
+    assert!(matches!(own.begin(&harness.pds.url()).await, Err(BeginError::Home)));
 }
 
 async fn a_sign_in_is_over_after_ten_minutes(db: Db) {
-    let world = World::start(db).await;
-    let departure = world.begin("ann.example.com").await.unwrap();
-    let callback = world.visit(&departure).await;
-    world.pass(Duration::from_mins(10));
-    assert!(matches!(world.finish(&departure, callback).await.unwrap_err().why, Failure::Unknown));
-    world.begin("ann.example.com").await.unwrap();
-    world.pass(Duration::from_mins(11));
-    assert_eq!(sweep(&world.db, world.now()).await.unwrap(), 1);
+    let harness = LinkHarness::start(db).await;
+    let departure = harness.begin("ann.example.com").await.unwrap();
+    let callback = harness.visit(&departure).await;
+    harness.pass(Duration::from_mins(10));
+    assert!(matches!(harness.finish(&departure, callback).await.unwrap_err().why, Failure::Unknown));
+    harness.begin("ann.example.com").await.unwrap();
+    harness.pass(Duration::from_mins(11));
+    assert_eq!(sweep(&harness.db, harness.now()).await.unwrap(), 1);
 }

@@ -1,9 +1,10 @@
 use std::time::Duration;
 
 use genkan_testing::Trouble;
+use genkan_testing::network::eventually;
 use sqlx::Row as _;
 
-use super::world::{DEVICE, World};
+use super::harness::{DEVICE, LinkHarness};
 use crate::base::Secret;
 use crate::base::seal::SealingKeys;
 use crate::db::feed::Change;
@@ -24,11 +25,11 @@ on_each_database!(
     a_grant_s_end_ends_its_session
 );
 
-async fn dump(world: &World) -> String {
+async fn dump(harness: &LinkHarness) -> String {
     let mut text = String::new();
     for table in ["links", "link_logins", "audit", "changes"] {
         let rows = sqlx::query(sqlx::AssertSqlSafe(format!("SELECT * FROM {table}")))
-            .fetch_all(world.db.reader())
+            .fetch_all(harness.db.reader())
             .await
             .unwrap();
         for row in rows {
@@ -44,14 +45,14 @@ async fn dump(world: &World) -> String {
 }
 
 async fn c18_a_dump_of_the_database_has_no_secret(db: Db) {
-    let world = World::start(db).await;
-    let link = world.link().await;
-    let departure = world.begin("ann.example.com").await.unwrap();
-    let state = world.visit(&departure).await.state.unwrap();
-    let row = sql::links::find(&world.db, &link).await.unwrap().unwrap();
-    let tokens = world.links.inner.open(&row).unwrap();
-    let dump = dump(&world).await;
-    assert!(dump.contains(&link) && dump.contains(world.ann.as_str()));
+    let harness = LinkHarness::start(db).await;
+    let link = harness.link().await;
+    let departure = harness.begin("ann.example.com").await.unwrap();
+    let state = harness.visit(&departure).await.state.unwrap();
+    let row = sql::links::find(&harness.db, &link).await.unwrap().unwrap();
+    let tokens = harness.links.inner.open(&row).unwrap();
+    let dump = dump(&harness).await;
+    assert!(dump.contains(&link) && dump.contains(harness.ann.as_str()));
     let key = data_encoding::BASE64URL_NOPAD.encode(&*tokens.key.to_bytes());
     for secret in [&tokens.access, &tokens.refresh, &key, &state, departure.browser.expose()] {
         assert!(!dump.contains(secret.as_str()), "{secret}");
@@ -60,11 +61,12 @@ async fn c18_a_dump_of_the_database_has_no_secret(db: Db) {
 }
 
 async fn c18_swapped_secrets_do_not_open(db: Db) {
-    let world = World::start(db).await;
-    let (one, other) = (world.link().await, world.link().await);
-    let sealed = async |link: &str| sql::links::find(&world.db, link).await.unwrap().unwrap().sealed.unwrap();
+    let harness = LinkHarness::start(db).await;
+    let (one, other) = (harness.link().await, harness.link().await);
+    let sealed =
+        async |link: &str| sql::links::find(&harness.db, link).await.unwrap().unwrap().sealed.unwrap();
     let (of_one, of_other) = (sealed(&one).await, sealed(&other).await);
-    let mut tx = world.db.begin().await.unwrap();
+    let mut tx = harness.db.begin().await.unwrap();
     for (link, sealed) in [(&one, &of_other), (&other, &of_one)] {
         sqlx::query("UPDATE links SET sealed = $2 WHERE id = $1")
             .bind(link)
@@ -75,157 +77,149 @@ async fn c18_swapped_secrets_do_not_open(db: Db) {
     }
     tx.commit().await.unwrap();
     for link in [one, other] {
-        assert_eq!(world.another().credential(&link).await.unwrap_err(), UseError::Broken);
-        assert_eq!(world.reason(&link).await, None, "a fault of ours ends no session");
+        assert_eq!(harness.another().credential(&link).await.unwrap_err(), UseError::Broken);
+        assert_eq!(harness.reason(&link).await, None, "a fault of ours ends no session");
     }
 }
 
 async fn c18_sessions_and_sign_ins_survive_another_sealing_key(db: Db) {
-    let world = World::start(db).await;
-    let link = world.link().await;
-    let departure = world.begin("ann.example.com").await.unwrap();
-    let callback = world.visit(&departure).await;
-    world.pass(Duration::from_mins(1));
-    world.links.renew(&link, 1).await.unwrap();
+    let harness = LinkHarness::start(db).await;
+    let link = harness.link().await;
+    let departure = harness.begin("ann.example.com").await.unwrap();
+    let callback = harness.visit(&departure).await;
+    harness.pass(Duration::from_mins(1));
+    harness.links.renew(&link, 1).await.unwrap();
     let (old, new) = (Secret::new([3; 32]), Secret::new([4; 32]));
     let both = SealingKeys { current: new.clone(), older: vec![old] };
-    world.links.inner.sealer.replace(&both);
+    harness.links.inner.sealer.replace(&both);
     for sealed in SEALED_COLUMNS {
-        assert_eq!(sealed.left(&world.db, &world.links.inner.sealer).await.unwrap(), 1);
-        let (round, _) = sealed.round(&world.db, &world.links.inner.sealer, "").await.unwrap();
+        assert_eq!(sealed.left(&harness.db, &harness.links.inner.sealer).await.unwrap(), 1);
+        let (round, _) = sealed.round(&harness.db, &harness.links.inner.sealer, "").await.unwrap();
         assert_eq!((round.resealed, round.unopened), (1, Vec::<String>::new()));
     }
-    world.links.inner.sealer.replace(&SealingKeys::one(new));
-    assert_eq!(world.credential(&link).await.unwrap().version, 2);
-    world.finish(&departure, callback).await.unwrap();
-    world.pass(Duration::from_hours(1));
-    assert_eq!(world.credential(&link).await.unwrap().version, 3);
+    harness.links.inner.sealer.replace(&SealingKeys::one(new));
+    assert_eq!(harness.credential(&link).await.unwrap().version, 2);
+    harness.finish(&departure, callback).await.unwrap();
+    harness.pass(Duration::from_hours(1));
+    assert_eq!(harness.credential(&link).await.unwrap().version, 3);
 }
 
-/// Waits until something done in the background is done.
-async fn soon(mut done: impl AsyncFnMut() -> bool) {
-    for _ in 0..100 {
-        if done().await {
-            return;
-        }
-        tokio::time::sleep(Duration::from_millis(30)).await;
-    }
-    panic!("it was not done in time");
-}
-
-async fn state(world: &World, link: &str) -> &'static str {
-    world.links.find(link).await.unwrap().unwrap().state.as_str()
+async fn state(harness: &LinkHarness, link: &str) -> &'static str {
+    harness.links.find(link).await.unwrap().unwrap().state.as_str()
 }
 
 async fn c12_an_ended_session_is_refused_at_once_and_revoked(db: Db) {
-    let world = World::start(db).await;
-    let link = world.link().await;
-    world.credential(&link).await.unwrap();
-    assert!(world.links.end(&link, Reason::GrantEnded).await.unwrap());
-    assert!(world.links.recall(&link).is_none());
-    assert_eq!(world.credential(&link).await.unwrap_err(), UseError::Gone("grant_ended"));
-    assert!(!world.links.end(&link, Reason::Operator).await.unwrap(), "once");
-    soon(async || state(&world, &link).await == "dead").await;
-    assert_eq!(world.pds.sessions()[0].ended, Some("revoked"));
-    assert_eq!(sql::links::find(&world.db, &link).await.unwrap().unwrap().sealed, None);
-    assert!(world.links.of_account(&world.ann).await.unwrap().is_empty());
+    let harness = LinkHarness::start(db).await;
+    let link = harness.link().await;
+    harness.credential(&link).await.unwrap();
+    assert!(harness.links.end(&link, Reason::GrantEnded).await.unwrap());
+    assert!(harness.links.recall(&link).is_none());
+    assert_eq!(harness.credential(&link).await.unwrap_err(), UseError::Gone("grant_ended"));
+    assert!(!harness.links.end(&link, Reason::Operator).await.unwrap(), "once");
+    eventually("the session is dead", async || state(&harness, &link).await == "dead").await;
+    assert_eq!(harness.pds.sessions()[0].ended, Some("revoked"));
+    assert_eq!(sql::links::find(&harness.db, &link).await.unwrap().unwrap().sealed, None);
+    assert!(harness.links.of_account(&harness.ann).await.unwrap().is_empty());
 }
 
 async fn a_server_that_is_away_hears_of_the_end_later(db: Db) {
-    let world = World::start(db).await;
-    let link = world.link().await;
-    world.pds.trouble("/oauth/revoke", Trouble::Status(503));
-    world.links.drop_waiting(&link).await.unwrap();
-    soon(async || world.pds.asked("/oauth/revoke") > 0).await;
-    tokio::time::sleep(Duration::from_millis(100)).await;
-    assert_eq!(state(&world, &link).await, "ending");
-    assert_eq!(world.links.tell_servers().await.unwrap(), 0, "not yet again");
-    world.pds.mend();
-    world.pass(Duration::from_mins(2));
+    let harness = LinkHarness::start(db).await;
+    let link = harness.link().await;
+    harness.pds.trouble("/oauth/revoke", Trouble::Status(503));
+    harness.links.drop_waiting(&link).await.unwrap();
+    eventually("the server is told", async || harness.pds.asked("/oauth/revoke") > 0).await;
+    assert_eq!(state(&harness, &link).await, "ending");
+    assert_eq!(harness.links.tell_servers().await.unwrap(), 0, "not yet again");
+    harness.pds.mend();
+    harness.pass(Duration::from_mins(2));
     // Any process may do it.
-    assert_eq!(world.another().tell_servers().await.unwrap(), 1);
-    assert_eq!((state(&world, &link).await, world.pds.sessions()[0].ended), ("dead", Some("revoked")));
-    assert_eq!(world.reason(&link).await, Some("rejected"));
+    assert_eq!(harness.another().tell_servers().await.unwrap(), 1);
+    assert_eq!((state(&harness, &link).await, harness.pds.sessions()[0].ended), ("dead", Some("revoked")));
+    assert_eq!(harness.reason(&link).await, Some("rejected"));
 }
 
 async fn an_end_that_nobody_hears_is_given_up(db: Db) {
-    let world = World::start(db).await;
-    let link = world.link().await;
-    world.pds.trouble("/oauth/revoke", Trouble::Status(500));
-    world.links.end(&link, Reason::Operator).await.unwrap();
-    soon(async || world.pds.asked("/oauth/revoke") > 0).await;
-    tokio::time::sleep(Duration::from_millis(100)).await;
+    let harness = LinkHarness::start(db).await;
+    let link = harness.link().await;
+    harness.pds.trouble("/oauth/revoke", Trouble::Status(500));
+    harness.links.end(&link, Reason::Operator).await.unwrap();
+    eventually("the server is told", async || harness.pds.asked("/oauth/revoke") > 0).await;
     for _ in 0..22 {
-        world.pass(Duration::from_hours(4));
-        world.links.tell_servers().await.unwrap();
+        harness.pass(Duration::from_hours(4));
+        harness.links.tell_servers().await.unwrap();
     }
-    let row = sql::links::find(&world.db, &link).await.unwrap().unwrap();
+    let row = sql::links::find(&harness.db, &link).await.unwrap().unwrap();
     assert_eq!((row.state.as_str(), row.sealed), ("dead", None));
-    world.pass(DAY * 31);
-    sweep(&world.db, world.now()).await.unwrap();
-    assert!(world.links.find(&link).await.unwrap().is_none());
+    harness.pass(DAY * 31);
+    sweep(&harness.db, harness.now()).await.unwrap();
+    assert!(harness.links.find(&link).await.unwrap().is_none());
 }
 
 async fn who_never_decides_leaves_nothing_behind(db: Db) {
-    let world = World::start(db).await;
-    let (waiting, kept) = (world.arrive().await, world.link().await);
-    world.pass(Duration::from_mins(14));
-    assert_eq!(world.links.end_undecided().await.unwrap(), 0);
-    world.pass(Duration::from_mins(2));
-    assert_eq!(world.links.waiting("req-1", DEVICE).await.unwrap(), None);
-    assert_eq!(world.links.end_undecided().await.unwrap(), 1);
-    assert!(!world.links.keep(&waiting.link).await.unwrap(), "too late");
-    soon(async || world.pds.sessions()[0].ended == Some("revoked")).await;
-    assert_eq!((state(&world, &kept).await, world.reason(&waiting.link).await), ("live", Some("undecided")));
+    let harness = LinkHarness::start(db).await;
+    let (waiting, kept) = (harness.arrive().await, harness.link().await);
+    harness.pass(Duration::from_mins(14));
+    assert_eq!(harness.links.end_undecided().await.unwrap(), 0);
+    harness.pass(Duration::from_mins(2));
+    assert_eq!(harness.links.waiting("req-1", DEVICE).await.unwrap(), None);
+    assert_eq!(harness.links.end_undecided().await.unwrap(), 1);
+    assert!(!harness.links.keep(&waiting.link).await.unwrap(), "too late");
+    eventually("it is revoked", async || harness.pds.sessions()[0].ended == Some("revoked")).await;
+    assert_eq!(
+        (state(&harness, &kept).await, harness.reason(&waiting.link).await),
+        ("live", Some("undecided"))
+    );
 }
 
 async fn who_only_shows_who_they_are_keeps_no_session(db: Db) {
-    let world = World::start(db).await;
-    let arrival = world.arrive().await;
-    world.links.start_visit(&arrival, DEVICE).await.unwrap();
-    let visitors = world.links.visitors(DEVICE).await.unwrap();
-    assert_eq!((visitors.len(), visitors[0].did.as_str()), (1, world.ann.as_str()));
-    assert!(world.links.visitors("dev-2").await.unwrap().is_empty());
-    soon(async || world.pds.sessions()[0].ended == Some("revoked")).await;
-    world.links.end_visit(DEVICE, &world.ann).await.unwrap();
-    assert!(world.links.visitors(DEVICE).await.unwrap().is_empty());
-    let again = world.arrive().await;
-    world.links.start_visit(&again, DEVICE).await.unwrap();
-    world.pass(Duration::from_hours(1));
-    assert!(world.links.visitors(DEVICE).await.unwrap().is_empty());
+    let harness = LinkHarness::start(db).await;
+    let arrival = harness.arrive().await;
+    harness.links.start_visit(&arrival, DEVICE).await.unwrap();
+    let visitors = harness.links.visitors(DEVICE).await.unwrap();
+    assert_eq!((visitors.len(), visitors[0].did.as_str()), (1, harness.ann.as_str()));
+    assert!(harness.links.visitors("dev-2").await.unwrap().is_empty());
+    eventually("it is revoked", async || harness.pds.sessions()[0].ended == Some("revoked")).await;
+    harness.links.end_visit(DEVICE, &harness.ann).await.unwrap();
+    assert!(harness.links.visitors(DEVICE).await.unwrap().is_empty());
+    let again = harness.arrive().await;
+    harness.links.start_visit(&again, DEVICE).await.unwrap();
+    harness.pass(Duration::from_hours(1));
+    assert!(harness.links.visitors(DEVICE).await.unwrap().is_empty());
 }
 
 async fn other_replicas_forget_when_the_feed_tells(db: Db) {
-    let world = World::start(db).await;
-    let link = world.link().await;
-    let other = world.another();
+    let harness = LinkHarness::start(db).await;
+    let link = harness.link().await;
+    let other = harness.another();
     other.credential(&link).await.unwrap();
     assert!(other.recall(&link).is_some());
     let follower = tokio::spawn(other.inner.feed.clone().follow());
-    tokio::time::sleep(Duration::from_millis(100)).await;
-    world.links.end(&link, Reason::GrantEnded).await.unwrap();
-    soon(async || other.recall(&link).is_none()).await;
+    harness.links.end(&link, Reason::GrantEnded).await.unwrap();
+    eventually("the other replica forgets", async || other.recall(&link).is_none()).await;
     follower.abort();
     // A process that does not hear the feed does not believe its memory.
-    let deaf = world.another();
-    let link = world.link().await;
+    let deaf = harness.another();
+    let link = harness.link().await;
     deaf.credential(&link).await.unwrap();
-    world.pass(Duration::from_secs(5));
+    harness.pass(Duration::from_secs(5));
     assert!(deaf.recall(&link).is_none());
 }
 
 async fn a_grant_s_end_ends_its_session(db: Db) {
-    let world = World::start(db).await;
-    let (link, other) = (world.link().await, world.link().await);
-    let following = tokio::spawn(world.links.clone().follow_grants());
-    tokio::time::sleep(Duration::from_millis(50)).await;
-    world.links.inner.feed.tell(Change::Grant, "a home account's");
-    world.links.inner.feed.tell(Change::Grant, &link);
-    soon(async || world.links.is_over(&link).await.unwrap()).await;
-    assert_eq!(world.reason(&link).await, Some("grant_ended"));
-    assert!(!world.links.is_over(&other).await.unwrap());
-    world.pass(Duration::from_mins(16));
-    assert_eq!(world.links.live("", 10).await.unwrap(), std::slice::from_ref(&other));
-    assert!(world.links.live(&other, 10).await.unwrap().is_empty());
+    let harness = LinkHarness::start(db).await;
+    let (link, other) = (harness.link().await, harness.link().await);
+    let following = tokio::spawn(harness.links.clone().follow_grants());
+    // Told again each time: the first may come before the follower listens.
+    eventually("the session is over", async || {
+        harness.links.inner.feed.tell(Change::Grant, "a home account's");
+        harness.links.inner.feed.tell(Change::Grant, &link);
+        harness.links.is_over(&link).await.unwrap()
+    })
+    .await;
+    assert_eq!(harness.reason(&link).await, Some("grant_ended"));
+    assert!(!harness.links.is_over(&other).await.unwrap());
+    harness.pass(Duration::from_mins(16));
+    assert_eq!(harness.links.live("", 10).await.unwrap(), std::slice::from_ref(&other));
+    assert!(harness.links.live(&other, 10).await.unwrap().is_empty());
     following.abort();
 }

@@ -3,7 +3,6 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use genkan_protocol::crypto::P256PrivateKey;
@@ -12,7 +11,7 @@ use genkan_testing::{Client, FakeDirectory, FakeNames, FakePds};
 
 use crate::base::fetch::{Dns, GuardedClient, UnguardedClient, tls};
 use crate::base::seal::Sealer;
-use crate::base::{Clock, Origin, Secret, Timestamp};
+use crate::base::{ManualClock, Origin, Secret, Timestamp};
 use crate::db::Db;
 use crate::db::feed::Feed;
 use crate::identity::{Directory, Documents, Handles, Identity};
@@ -24,25 +23,25 @@ pub(super) const SCOPE: &str = "atproto transition:generic";
 pub(super) const DEVICE: &str = "dev-1";
 const ORIGIN: &str = "https://genkan.example.com";
 
-pub(super) struct World {
+pub(super) struct LinkHarness {
     pub(super) db: Db,
     pub(super) directory: FakeDirectory,
     pub(super) names: FakeNames,
     pub(super) pds: FakePds,
     pub(super) ann: Did,
     pub(super) links: Links,
-    hand: Arc<AtomicI64>,
+    clock: ManualClock,
     listed: Vec<Origin>,
 }
 
-impl World {
+impl LinkHarness {
     pub(super) async fn start(db: Db) -> Self {
         Self::start_with(db, ORIGIN, &[]).await
     }
 
     /// With more servers that the operator listed, and at this origin.
     pub(super) async fn start_with(db: Db, origin: &str, others: &[&FakePds]) -> Self {
-        let hand = Arc::new(AtomicI64::new(Clock::System.now().as_millis()));
+        let clock = ManualClock::at_present();
         let (directory, names) = (FakeDirectory::start().await, FakeNames::start().await);
         let pds = FakePds::start().await;
         let listed: Vec<Origin> = others
@@ -52,14 +51,14 @@ impl World {
             .map(|url| url.parse().unwrap())
             .collect();
         let keys: ClientKeys = Arc::new(|| vec![key()]);
-        let links = instance(&db, &hand, &directory, &names, listed.clone(), origin, keys);
+        let links = instance(&db, &clock, &directory, &names, listed.clone(), origin, keys);
         for server in others.iter().copied().chain([&pds]) {
-            server.set_clock(Arc::clone(&hand));
+            server.set_clock(clock.shared());
             know(&links, server);
         }
         let ann = pds.make_account(&directory, "ann.example.com");
         names.publish("ann.example.com", &[ann.as_str()]);
-        Self { db, directory, names, pds, ann, links, hand, listed }
+        Self { db, directory, names, pds, ann, links, clock, listed }
     }
 
     /// Another process of this service.
@@ -71,7 +70,7 @@ impl World {
     pub(super) fn another_with(&self, keys: ClientKeys) -> Links {
         instance(
             &self.db.apart(),
-            &self.hand,
+            &self.clock,
             &self.directory,
             &self.names,
             self.listed.clone(),
@@ -81,11 +80,11 @@ impl World {
     }
 
     pub(super) fn now(&self) -> Timestamp {
-        Timestamp::from_millis(self.hand.load(Ordering::SeqCst))
+        self.clock.now()
     }
 
     pub(super) fn pass(&self, time: Duration) {
-        self.hand.fetch_add(i64::try_from(time.as_millis()).unwrap(), Ordering::SeqCst);
+        self.clock.advance(time);
     }
 
     pub(super) async fn begin(&self, identifier: &str) -> Result<LoginRedirect, BeginError> {
@@ -188,14 +187,14 @@ fn key() -> ClientKey {
 
 fn instance(
     db: &Db,
-    hand: &Arc<AtomicI64>,
+    clock: &ManualClock,
     directory: &FakeDirectory,
     names: &FakeNames,
     listed: Vec<Origin>,
     origin: &str,
     keys: ClientKeys,
 ) -> Links {
-    let clock = Clock::Manual(Arc::clone(hand));
+    let clock = clock.clock();
     let within = Duration::from_secs(5);
     let dns = Dns::new(&[names.address()]).unwrap();
     let guarded = GuardedClient::new(dns.clone(), tls::client_config(None).unwrap(), listed.clone());
