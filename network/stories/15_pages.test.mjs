@@ -23,6 +23,25 @@ async function codeFor(email, before) {
   })
 }
 
+/** Leads a person from an app to the consent page and back. Returns the app's session. */
+async function allowed(app, page, person) {
+  await leave(app, page, person.handle)
+  await signIn(page, person)
+  return returned(app, page)
+}
+
+/** Allows the app that the page asks about. Returns its session. */
+async function returned(app, page) {
+  const { session } = await app.oauth.callback(await comeBack(app, page, () => allow(page)))
+  return session
+}
+
+async function deactivate(person) {
+  const token = person.session.session.accessJwt
+  const { status } = await xrpc(service, 'com.atproto.server.deactivateAccount', { body: {}, token })
+  assert.equal(status, 200)
+}
+
 test('a person signs up on the way into an app, and has a whole account before the app gets its code', async (t) => {
   const browser = await startBrowser(t)
   const { page } = await newPerson(browser, plain)
@@ -41,7 +60,7 @@ test('a person signs up on the way into an app, and has a whole account before t
   await page.getByLabel('Password').fill('long enough for all')
   await button(page, 'Create account').click()
   await page.getByText('An app that can change your identity').waitFor()
-  const { session } = await app.oauth.callback(await comeBack(app, page, () => allow(page)))
+  const session = await returned(app, page)
   assert.ok(await homeOf(session.did))
   const info = await session.fetchHandler('/xrpc/com.atproto.server.getSession')
   assert.equal((await info.json()).handle, name + map.genkan.handleDomain)
@@ -64,7 +83,7 @@ test('a remembered person goes straight to the consent page, and chooses among a
   for (const person of [one, other]) {
     await leave(app, page, person.handle)
     await signIn(page, person, { remember: true })
-    await app.oauth.callback(await comeBack(app, page, () => allow(page)))
+    await returned(app, page)
   }
   await leave(app, page, one.handle)
   await button(page, 'Allow').waitFor()
@@ -74,7 +93,7 @@ test('a remembered person goes straight to the consent page, and chooses among a
   await page.getByRole('heading', { name: 'Choose an account' }).waitFor()
   await look(page, 'choose')
   await page.getByRole('button', { name: new RegExp(other.handle) }).click()
-  const { session } = await app.oauth.callback(await comeBack(app, page, () => allow(page)))
+  const session = await returned(app, page)
   assert.equal(session.did, other.did)
 })
 
@@ -99,9 +118,7 @@ test('a forgotten password is reset on the way into an app; sessions and grants 
   const person = await signUp('page')
   const { page } = await newPerson(browser)
   const app = await loopbackApp(t)
-  await leave(app, page, person.handle)
-  await signIn(page, person)
-  const { session: before } = await app.oauth.callback(await comeBack(app, page, () => allow(page)))
+  const before = await allowed(app, page, person)
 
   await leave(app, page, person.handle)
   await page.getByRole('link', { name: 'Forgot your password?' }).click()
@@ -121,9 +138,7 @@ test('a forgotten password is reset on the way into an app; sessions and grants 
   await assert.rejects(before.getTokenInfo(true), Error, 'the grant is over')
   const old = await post(service, 'com.atproto.server.refreshSession', person.session.session.refreshJwt)
   assert.equal(old.status, 400, 'and so has the session')
-  await leave(app, page, person.handle)
-  await signIn(page, { ...person, password: 'a brand new password' })
-  const { session } = await app.oauth.callback(await comeBack(app, page, () => allow(page)))
+  const session = await allowed(app, page, { ...person, password: 'a brand new password' })
   assert.equal(session.did, person.did)
 })
 
@@ -132,14 +147,8 @@ test('a deactivated account is activated again before it goes on', async (t) => 
   const person = await signUp('page')
   const { page } = await newPerson(browser)
   const app = await loopbackApp(t)
-  await leave(app, page, person.handle)
-  await signIn(page, person)
-  const { session: before } = await app.oauth.callback(await comeBack(app, page, () => allow(page)))
-  const off = await xrpc(service, 'com.atproto.server.deactivateAccount', {
-    body: {},
-    token: person.session.session.accessJwt,
-  })
-  assert.equal(off.status, 200)
+  const before = await allowed(app, page, person)
+  await deactivate(person)
   await assert.rejects(before.getTokenInfo(true), Error, 'deactivation ends grants')
 
   await leave(app, page, person.handle)
@@ -147,7 +156,7 @@ test('a deactivated account is activated again before it goes on', async (t) => 
   await page.getByRole('heading', { name: 'Your account is deactivated' }).waitFor()
   await look(page, 'reactivate')
   await button(page, 'Reactivate account').click()
-  const { session } = await app.oauth.callback(await comeBack(app, page, () => allow(page)))
+  const session = await returned(app, page)
   const info = await session.fetchHandler('/xrpc/com.atproto.server.getSession')
   assert.equal((await info.json()).active, true)
 })
@@ -160,7 +169,7 @@ test('a person revokes an app and signs a browser out on the account page', asyn
   await leave(app, page, person.handle)
   await signIn(page, person, { remember: true })
   await look(page, 'consent-granular')
-  const { session } = await app.oauth.callback(await comeBack(app, page, () => allow(page)))
+  const session = await returned(app, page)
 
   await page.goto(`${service}/account`)
   await page.getByRole('heading', { name: 'Apps with access' }).waitFor()
@@ -209,9 +218,7 @@ test('a person confirms an email address on the account page, and then changes i
 test('a deactivated account is activated again on its page', async (t) => {
   const browser = await startBrowser(t)
   const person = await signUp('page')
-  const token = person.session.session.accessJwt
-  const off = await xrpc(service, 'com.atproto.server.deactivateAccount', { body: {}, token })
-  assert.equal(off.status, 200)
+  await deactivate(person)
   const { page } = await newPerson(browser)
   await page.goto(`${service}/account/sign-in`)
   await signIn(page, person)
@@ -219,6 +226,7 @@ test('a deactivated account is activated again on its page', async (t) => {
   await look(page, 'account-deactivated')
   await button(page, 'Reactivate account').click()
   await page.getByText('Your account is active again.').waitFor()
+  const token = person.session.session.accessJwt
   const { body } = await xrpc(service, 'com.atproto.server.getSession', { token })
   assert.equal(body.active, true)
 })
@@ -231,7 +239,7 @@ test('a permission that a person unticks is not granted, and a new one is marked
   const app = await publishedApp(t, { scope })
   await leave(app, page, person.handle, { scope: 'atproto repo:app.bsky.feed.like' })
   await signIn(page, person, { remember: true })
-  await app.oauth.callback(await comeBack(app, page, () => allow(page)))
+  await returned(app, page)
 
   await leave(app, page, person.handle)
   const posts = page.getByLabel(/app\.bsky\.feed\.post/)
@@ -239,7 +247,7 @@ test('a permission that a person unticks is not granted, and a new one is marked
   assert.equal(await page.getByText('new', { exact: true }).count(), 1)
   await look(page, 'consent-again')
   await posts.uncheck()
-  const { session } = await app.oauth.callback(await comeBack(app, page, () => allow(page)))
+  const session = await returned(app, page)
   const { scope: granted } = await session.getTokenInfo(false)
   assert.deepEqual(granted.split(' ').sort(), ['atproto', 'repo:app.bsky.feed.like'])
 })
