@@ -99,7 +99,7 @@ fn members_stand_in_the_order_of_the_directory() {
 }
 
 #[test]
-fn documents_of_strangers_are_read_with_care() {
+fn documents_from_other_servers_are_read_with_care() {
     let bare = document(json!({ "id": "did:web:example.com" }));
     assert_eq!((bare.pds_endpoint(), bare.handle(), bare.signing_key()), (None, None, None));
 

@@ -21,8 +21,8 @@ fn tokens_of_the_reference_verify() {
         };
         assert_eq!(right.is_ok(), case["low_s"].as_bool().unwrap());
         assert_eq!(wrong, Err(Error::WrongAlgorithm));
-        let stranger = crate::key(9).public();
-        assert!(token.verify_either_s(&stranger).is_err());
+        let other = crate::key(9).public();
+        assert!(token.verify_either_s(&other).is_err());
     }
 }
 

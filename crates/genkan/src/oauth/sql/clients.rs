@@ -171,7 +171,7 @@ mod tests {
 
     on_each_database!(
         what_is_known_and_what_is_decided_are_kept_apart,
-        strangers_without_grants_are_forgotten
+        unregistered_clients_without_grants_are_forgotten
     );
 
     const AT: Timestamp = Timestamp::from_millis(100);
@@ -196,15 +196,15 @@ mod tests {
         assert_eq!((found.document, found.key_set), (None, Some(("[]".to_owned(), AT))));
     }
 
-    async fn strangers_without_grants_are_forgotten(db: Db) {
+    async fn unregistered_clients_without_grants_are_forgotten(db: Db) {
         let mut tx = db.begin().await.unwrap();
-        put_document(&mut tx, "stranger", "{}", AT).await.unwrap();
+        put_document(&mut tx, "unregistered", "{}", AT).await.unwrap();
         put_document(&mut tx, &grant().client_id, "{}", AT).await.unwrap();
         set_trust(&mut tx, "trusted", ClientTrust::Trusted, AT).await.unwrap();
         super::super::grants::insert(&mut tx, &grant()).await.unwrap();
         assert_eq!(sweep(&mut tx, AT).await.unwrap(), 0);
         assert_eq!(sweep(&mut tx, Timestamp::from_millis(101)).await.unwrap(), 1);
         tx.commit().await.unwrap();
-        assert!(find(&db, "stranger").await.unwrap().is_none());
+        assert!(find(&db, "unregistered").await.unwrap().is_none());
     }
 }

@@ -156,7 +156,7 @@ async fn crooked_paths_never_reach_a_host(plan: Plan) {
         "/xrpc/com.atproto.ADMIN.getAccountInfo",
         "/xrpc/com.atproto.server.CreateSession",
         "/oauth/token",
-        "http://elsewhere.example/xrpc/app.bsky.feed.getTimeline/x",
+        "http://other.example/xrpc/app.bsky.feed.getTimeline/x",
         "*",
     ] {
         let head = format!(

@@ -26,7 +26,7 @@ async fn an_external_account_is_read_at_its_own_pds_and_through_no_proxy(plan: P
         plan = plan.set(name, &proxy_url);
     }
     let net = plan.await;
-    let zoe = pds.make_account(net.directory(), "zoe.elsewhere.com");
+    let zoe = pds.make_account(net.directory(), "zoe.external.com");
     let alice = net.sign_up("alice").await;
     for reader in [net.visitor(), net.client_of(&alice), net.visitor().bearer("not.a.token")] {
         let read = [("repo", zoe.as_str()), ("collection", "a.b.c"), ("rkey", "x"), ("x", "1"), ("x", "2")];
@@ -50,7 +50,7 @@ async fn an_external_account_is_read_at_its_own_pds_and_through_no_proxy(plan: P
 async fn an_account_that_has_moved_is_found_again(plan: Plan) {
     let (old, new) = (FakePds::start().await, FakePds::start().await);
     let net = plan.listing(&old.url()).listing(&new.url()).await;
-    let zoe = old.make_account(net.directory(), "zoe.elsewhere.com");
+    let zoe = old.make_account(net.directory(), "zoe.external.com");
     let read =
         async || net.visitor().query("com.atproto.sync.getLatestCommit", &[("did", zoe.as_str())]).await;
     assert_eq!(read().await.ok().json()["pds"], old.url());
@@ -67,7 +67,7 @@ async fn an_account_that_has_moved_is_found_again(plan: Plan) {
 /// Says that an account lives at this URL.
 fn enter(net: &TestNetwork, number: u8, endpoint: &str) -> Did {
     let key = K256PrivateKey::from_bytes(&[number; 32]).unwrap();
-    let handle = format!("number-{number}.elsewhere.com").parse().unwrap();
+    let handle = format!("number-{number}.external.com").parse().unwrap();
     let data = plc::Data::of_account(vec![key.public().to_did_key()], &key.public(), &handle, endpoint);
     let (did, genesis) = plc::genesis(data, &key);
     net.directory().submit(&did, &genesis).unwrap();

@@ -56,7 +56,7 @@ async fn a_handle_changed_at_the_host_is_seen_everywhere(plan: Plan) {
     let at_host = net.client_at(net.home_of(&alice.did), &alice);
     at_host.procedure(UPDATE, &json!({ "handle": "alicia.genkan.test" })).await.ok();
     assert_named(&net, &alice, "alicia.genkan.test").await;
-    let refused = at_host.procedure(UPDATE, &json!({ "handle": "alicia.elsewhere.test" })).await;
+    let refused = at_host.procedure(UPDATE, &json!({ "handle": "alicia.other.test" })).await;
     assert_eq!(refused.status, 400, "{}", refused.transcript());
 }
 
@@ -157,7 +157,7 @@ async fn names_resolve_by_method_and_by_well_known(plan: Plan) {
         ("alice.genkan.test", "200"),
         ("ALICE.GENKAN.TEST:443", "200"),
         ("nobody.genkan.test", "404"),
-        ("elsewhere.example", "404"),
+        ("other.example", "404"),
     ] {
         let raw =
             format!("GET /.well-known/atproto-did HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");

@@ -103,7 +103,7 @@ async fn service_auth_is_for_protected_methods_and_names_one(plan: Plan) {
         ("late", Claims { exp: 1, ..good.clone() }, "400 ExpiredToken"),
         ("for another account", Claims { iss: bob.did.clone(), ..good.clone() }, "400 InvalidToken"),
         (
-            "for a stranger",
+            "for an unknown account",
             Claims { iss: "did:web:localhost%3A9".parse().unwrap(), ..good.clone() },
             "400 InvalidToken",
         ),
@@ -144,8 +144,8 @@ fn move_document(net: &TestNetwork, user: &User, endpoint: &str, key: &K256Priva
 async fn the_hosts_key_is_remembered_after_the_document_moved_on(plan: Plan) {
     let net = plan.await;
     let alice = net.sign_up("alice").await;
-    let elsewhere = K256PrivateKey::from_bytes(&[9; 32]).unwrap();
-    move_document(&net, &alice, "https://elsewhere.example", &elsewhere);
+    let other_key = K256PrivateKey::from_bytes(&[9; 32]).unwrap();
+    move_document(&net, &alice, "https://other.example", &other_key);
 
     let at_host = net.client_at(net.host(0), &alice);
     let session = at_host.query(GET, &[]).await.ok();

@@ -22,7 +22,7 @@ const SCOPE: &str = "atproto transition:generic account:repo?action=manage";
 
 /// Zoe, who has an account at an external PDS, has signed in to an app.
 async fn zoe(net: &TestNetwork, pds: &FakePds) -> (String, App) {
-    let did = pds.make_account(net.directory(), "zoe.elsewhere.com").to_string();
+    let did = pds.make_account(net.directory(), "zoe.external.com").to_string();
     let mut app = App::at(net.visitor(), &net.origin(), SCOPE);
     app.sign_in_external(&did).await;
     (did, app)

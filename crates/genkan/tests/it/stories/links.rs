@@ -36,7 +36,7 @@ const SCOPE: &str = "atproto transition:generic";
 
 /// Zoe, who has an account at an external PDS, has signed in to an app.
 async fn zoe(net: &TestNetwork) -> (String, App) {
-    let did = net.external_pds(0).make_account(net.directory(), "zoe.elsewhere.com").to_string();
+    let did = net.external_pds(0).make_account(net.directory(), "zoe.external.com").to_string();
     (did.clone(), app_of(net, &did).await)
 }
 

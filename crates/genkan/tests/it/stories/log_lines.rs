@@ -14,7 +14,7 @@ async fn each_request_leaves_one_line(plan: Plan) {
     let client = net.client_of(&alice);
     let local = client.query("com.atproto.server.getSession", &[]).await.ok();
     let refused = net.visitor().bearer("a.b.c").query("com.atproto.server.getSession", &[]).await;
-    let elsewhere = net.visitor().query("app.bsky.actor.getPreferences", &[("secret", "in-a-query")]).await;
+    let forwarded = net.visitor().query("app.bsky.actor.getPreferences", &[("secret", "in-a-query")]).await;
     client.query("app.bsky.feed.getTimeline", &[]).await.ok();
     let lines_of = |path: &str| -> Vec<Value> {
         let printed = net.printed();
@@ -41,7 +41,7 @@ async fn each_request_leaves_one_line(plan: Plan) {
         }
     }
     // The request id on an answer that Genkan made finds its line in the log.
-    for answer in [&local, &refused, &elsewhere] {
+    for answer in [&local, &refused, &forwarded] {
         let id = answer.headers.get("x-request-id").unwrap().to_str().unwrap().to_owned();
         assert_eq!(net.printed().matches(&id).count(), 1, "{}", answer.transcript());
     }

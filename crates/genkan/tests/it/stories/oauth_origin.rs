@@ -158,15 +158,15 @@ async fn bad_tokens_and_proofs_are_refused(plan: Plan) {
             header[name] = json!(value);
             header
         };
-        let mut elsewhere = claims.clone();
-        elsewhere["aud"] = json!(other.did());
-        let stranger = K256PrivateKey::from_bytes(&[9; 32]).unwrap();
+        let mut for_other = claims.clone();
+        for_other["aud"] = json!(other.did());
+        let unknown = K256PrivateKey::from_bytes(&[9; 32]).unwrap();
         for (case, token) in [
-            ("62 of another key", jwt::sign_with_header(&stranger, &header, &claims)),
+            ("62 of another key", jwt::sign_with_header(&unknown, &header, &claims)),
             ("62 alg", jwt::sign_with_header(key, &with("alg", "ES256"), &claims)),
             ("62 kid", jwt::sign_with_header(key, &with("kid", "x"), &claims)),
             ("62 a session's", alice.access.clone()),
-            ("63 of another host", jwt::sign_with_header(net.key_of(other), &header, &elsewhere)),
+            ("63 of another host", jwt::sign_with_header(net.key_of(other), &header, &for_other)),
             ("64 of a page", "ephemeral-sign-in-token".to_owned()),
         ] {
             app.access = token;

@@ -123,7 +123,7 @@ async fn ten_at_once_get_one_successor(plan: Plan) {
 async fn a_sign_out_ends_all_of_the_session(plan: Plan) {
     let net = plan.await;
     let alice = net.sign_up("alice").await;
-    let elsewhere = alice.with_session(&net.sign_in(&alice.handle, &alice.password).await.ok());
+    let other = alice.with_session(&net.sign_in(&alice.handle, &alice.password).await.ok());
     let newer = alice.with_session(&net.refresh(&alice.refresh).await.ok());
     net.client_of(&alice).query(GET, &[]).await.ok();
 
@@ -138,7 +138,7 @@ async fn a_sign_out_ends_all_of_the_session(plan: Plan) {
         assert_eq!(timeline.summary(), "400 ExpiredToken");
     }
     net.sign_out(&alice.refresh).await.ok();
-    net.refresh(&elsewhere.refresh).await.ok();
+    net.refresh(&other.refresh).await.ok();
 }
 
 async fn a_sign_out_beats_a_refresh_at_once(plan: Plan) {

@@ -84,7 +84,7 @@ async fn what_may_not_be_is_refused_by_name(plan: Plan) {
         (with("handle", json!("al.genkan.test")), "400 InvalidHandle"),
         (with("handle", json!("alice-with-a-very-long-name.genkan.test")), "400 InvalidHandle"),
         (with("handle", json!("alice.bob.genkan.test")), "400 InvalidHandle"),
-        (with("handle", json!("alice.elsewhere.test")), "400 UnsupportedDomain"),
+        (with("handle", json!("alice.other.test")), "400 UnsupportedDomain"),
         (with("handle", json!("genkan.test")), "400 HandleNotAvailable"),
         (with("handle", json!("admin.genkan.test")), "400 HandleNotAvailable"),
         (with("handle", json!("operator.genkan.test")), "400 HandleNotAvailable"),

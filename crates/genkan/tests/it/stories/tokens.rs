@@ -53,7 +53,7 @@ fn spoiled(net: &TestNetwork, user: &User, good: &str, typ: &str) -> Vec<(String
     let mut add = |case: &str, token: String, expected| cases.push((case.to_owned(), token, expected));
 
     for (name, value) in [
-        ("aud", json!("did:web:elsewhere.example")),
+        ("aud", json!("did:web:other.example")),
         ("aud", json!([claims["aud"]])),
         ("aud", Value::Null),
         ("sub", json!("did:plc:aaaaaaaaaaaaaaaaaaaaaaaa")),
@@ -78,7 +78,7 @@ fn spoiled(net: &TestNetwork, user: &User, good: &str, typ: &str) -> Vec<(String
         add(&case, signed(&key, &header, &changed(&claims, name, value)), expected);
     }
     add("expired", signed(&key, &header, &changed(&claims, "exp", json!(1_000_000_000))), "400 ExpiredToken");
-    add("signed by a stranger", signed(&foreign, &header, &claims), INVALID);
+    add("signed by another key", signed(&foreign, &header, &claims), INVALID);
     add(
         "bringing its key",
         signed(&foreign, &with("jwk", json!({ "kty": "EC", "x": point })), &claims),

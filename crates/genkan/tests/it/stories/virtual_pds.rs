@@ -101,7 +101,7 @@ async fn reads_go_to_the_home_of_whom_they_name(plan: Plan) {
             vec![("did", "did:plc:aaaaaaaaaaaaaaaaaaaaaaaa")],
             "502 DidResolutionFailed",
         ),
-        ("com.atproto.sync.getRepo", vec![("did", "did:web:elsewhere.example")], "502 DidResolutionFailed"),
+        ("com.atproto.sync.getRepo", vec![("did", "did:web:other.example")], "502 DidResolutionFailed"),
         ("com.atproto.sync.getRepo", vec![], "400 InvalidRequest"),
         ("com.atproto.sync.getRepo", vec![("did", "")], "400 InvalidRequest"),
         ("com.atproto.sync.getRepo", vec![("did", "alice.genkan.test")], "400 InvalidRequest"),

@@ -78,8 +78,8 @@ fn the_example_of_the_rfc_verifies() {
         ..expected()
     };
     assert_eq!(verify(example, &at, &nonces()), Err(Error::UseNonce));
-    let elsewhere = Expected { path: "/other", ..at };
-    assert_eq!(verify(example, &elsewhere, &nonces()), Err(Error::WrongUrl));
+    let other_path = Expected { path: "/other", ..at };
+    assert_eq!(verify(example, &other_path, &nonces()), Err(Error::WrongUrl));
 }
 
 #[test]

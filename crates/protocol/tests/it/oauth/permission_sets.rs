@@ -102,7 +102,7 @@ fn permission_sets_expand() {
     ] {
         let mut entry = members.clone();
         entry["type"] = json!("permission");
-        // A bad neighbour takes nothing along.
+        // A bad entry spoils none of the others.
         let made = set(&json!([7, entry, {"type": "permission"}])).unwrap().expand(&include(asked));
         let made: Vec<_> = made.iter().map(ToString::to_string).collect();
         assert_eq!(made, expanded.into_iter().collect::<Vec<_>>(), "71, 6.A.16: {asked} {members}");
