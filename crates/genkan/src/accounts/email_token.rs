@@ -61,6 +61,7 @@ impl EmailTokens {
         now: Timestamp,
     ) -> db::Result<(Secret<String>, Timestamp)> {
         let (code, expires_at) = (generate(), now.plus(LIFETIME));
+        // The primary key is the account and the purpose, so this replaces the previous code.
         let row = sql::Row { did: did.clone(), hash: self.hash(reason, code.expose()), expires_at };
         sql::put(tx, &row, reason).await?;
         Ok((code, expires_at))
@@ -80,6 +81,7 @@ impl EmailTokens {
         // Committed before the code is compared: the attempt counts even if the caller disconnects.
         tx.commit().await?;
         let (row, hash) = (row.ok_or(CodeError::Invalid)?, self.hash(reason, typed));
+        // In constant time, so that the duration does not show how much of the hash was right.
         if !bool::from(row.hash.as_bytes().ct_eq(hash.as_bytes())) {
             return Err(CodeError::Invalid);
         }
@@ -93,6 +95,8 @@ impl EmailTokens {
         typed: &str,
         now: Timestamp,
     ) -> Result<VerifiedCode, CodeError> {
+        // Without an account there is no row to count on. The hash has 50 random bits behind it,
+        // and the caller's rate limit bounds guesses.
         let row = sql::find(&self.db, &self.hash(reason, typed), reason, MOST_TRIES).await?;
         verified(row.ok_or(CodeError::Invalid)?, reason, now)
     }
@@ -118,12 +122,14 @@ impl VerifiedCode {
 
     /// Uses the code up. Of several attempts at once, on any number of replicas, one succeeds.
     pub(crate) async fn take(self, tx: &mut Tx) -> Result<(), CodeError> {
+        // The hash is compared again: a newer code may have replaced this one since it was checked.
         let taken = sql::take(tx, &self.did, self.reason, &self.hash).await?;
         if taken { Ok(()) } else { Err(CodeError::Invalid) }
     }
 }
 
 fn verified(row: sql::Row, reason: Reason, now: Timestamp) -> Result<VerifiedCode, CodeError> {
+    // After the comparison, so that only a person with the correct code learns that it expired.
     if row.expires_at <= now {
         return Err(CodeError::Expired);
     }

@@ -79,6 +79,7 @@ impl Emails {
         let (did, now) = (&account.did, self.clock.now());
         let to = recipient(account, language)?;
         let mut tx = self.db.begin().await?;
+        // Code and e-mail are stored in one transaction, so there is never one without the other.
         let (code, expires_at) = self.tokens.issue(&mut tx, did, reason, now).await?;
         self.mail.put_code(&mut tx, to, reason, &code, expires_at).await?;
         audit::record(
@@ -181,6 +182,8 @@ impl Emails {
         }
         let (did, now) = (&account.did, self.clock.now());
         let checked = match code {
+            // Some(self.check(did, Reason::UpdateEmail, code).await?), => A code is checked even if
+            // none is required, so that a wrong one is never ignored.
             Some(code) => Some(self.check(did, Reason::UpdateEmail, code).await?),
             None => None,
         };

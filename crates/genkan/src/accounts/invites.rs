@@ -62,6 +62,7 @@ impl Invites {
     pub(crate) async fn disable(&self, code: &str) -> db::Result<bool> {
         let now = self.clock.now();
         let mut tx = self.db.begin().await?;
+        // Dropping the transaction rolls it back, and the audit trail stays without an entry.
         if !sql::disable(&mut tx, code, now).await? {
             return Ok(false);
         }
@@ -119,8 +120,10 @@ pub(crate) async fn return_invite(tx: &mut Tx, code: &str, did: &Did) -> db::Res
 
 /// `example-com-abcde-fghij`: 50 random bits.
 fn generate(host: &str) -> String {
+    // Seven bytes give twelve letters, of which ten are used.
     let letters = BASE32_NOPAD.encode(&random::bytes::<7>()).to_ascii_lowercase();
     let (first, second) = (letters.get(..5).unwrap_or_default(), letters.get(5..10).unwrap_or_default());
+    // Dots become dashes, as in the codes of the reference PDS.
     let host: String = host.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).collect();
     format!("{host}-{first}-{second}")
 }

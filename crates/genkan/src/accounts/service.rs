@@ -147,6 +147,7 @@ impl Accounts {
     /// meanwhile.
     pub(crate) async fn upgrade_password_hash(&self, did: &Did, old: &str, new: &str) -> db::Result<bool> {
         let mut tx = self.db.begin().await?;
+        // The old hash is a condition of the update, so that a new password set meanwhile is kept.
         let done = sql::upgrade_password_hash(&mut tx, did, old, new).await?;
         tx.commit().await?;
         Ok(done)
@@ -179,6 +180,7 @@ impl Accounts {
     pub(crate) async fn remove(&self, did: &Did, actor: Actor<'_>) -> db::Result<bool> {
         let now = self.clock.now();
         let mut tx = self.db.begin().await?;
+        // One transaction: a crash between two of these would leave credentials without an account.
         app_passwords::remove_all(&mut tx, did).await?;
         forget_mail(&mut tx, did).await?;
         // Another process finished this deletion. Dropping the transaction keeps the audit trail

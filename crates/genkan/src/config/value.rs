@@ -39,6 +39,7 @@ impl<T: Setting> Setting for Option<T> {
     const SECRET: bool = T::SECRET;
 
     fn parse(text: &str) -> Result<Self, String> {
+        // An empty value counts as not set, so a word is needed to remove a default.
         if text == "off" { Ok(None) } else { T::parse(text).map(Some) }
     }
 
@@ -137,6 +138,7 @@ impl Setting for IpNet {
 
     fn parse(text: &str) -> Result<Self, String> {
         text.parse()
+            // A single address is the network that contains only it.
             .or_else(|_| text.parse::<IpAddr>().map(Self::from))
             .map_err(|_| "is not an IP address or network".to_owned())
     }
@@ -227,6 +229,7 @@ impl Setting for Size {
     fn parse(text: &str) -> Result<Self, String> {
         text.parse()
             .ok()
+            // A bare number is in bytes, as in the settings of the reference PDS.
             .or_else(|| number_with_unit(text, &SIZE_UNITS))
             .map(Self)
             .ok_or_else(|| "is not a size".to_owned())
@@ -258,6 +261,7 @@ impl Setting for Rate {
         let (count, per) = text.split_once('/').ok_or_else(wrong)?;
         let count: u32 = count.trim().parse().map_err(|_| wrong())?;
         let per = Duration::parse(per.trim()).map_err(|_| wrong())?;
+        // A count of 0 would refuse every request.
         if count == 0 || per < Duration::from_secs(1) {
             return Err("has a count of 0 or a duration below 1s".to_owned());
         }

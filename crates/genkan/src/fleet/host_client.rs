@@ -52,6 +52,8 @@ impl HostError {
         match self {
             Self::Unreachable(_) => false,
             Self::Unanswered(_) | Self::Garbage(_) => true,
+            // *status >= 500, => A 4xx refuses the call as a whole. A 5xx may come from a failure
+            // halfway.
             Self::Refused { status, .. } => *status >= 500,
         }
     }
@@ -130,6 +132,7 @@ impl HostClient {
         }
         let request = request(origin, Method::GET, "_health", None, &Credential::None);
         let answer = self.client.send(request, limit, MAX_BYTES).await.map_err(wire)?;
+        // A host of another make may answer 200 without a version, so the member is optional.
         read::<Output>(&judge(answer)?).map(|output| output.version)
     }
 
@@ -159,6 +162,7 @@ impl HostClient {
         handle: &Handle,
         operation: &Operation,
     ) -> Result<(), HostError> {
+        // Without a password: Genkan keeps it and answers every sign-in.
         let body = json!({ "did": did, "handle": handle, "plcOp": operation });
         let path = "com.atproto.server.createAccount";
         self.call(&host.origin, Method::POST, path, Some(body), &Credential::None).await.map(drop)
@@ -298,8 +302,10 @@ fn judge(answer: Answer) -> Result<Answer, HostError> {
 
 /// The XRPC error of an answer. Name and message are empty if its body is no XRPC error.
 pub(super) fn refusal(answer: &Answer) -> HostError {
+    // A proxy before the host may answer with a page of its own. The status then says enough.
     let said: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
     let text =
+        // The text goes into logs, so its length is bounded.
         |name: &str| said.get(name).and_then(Value::as_str).unwrap_or_default().chars().take(300).collect();
     HostError::Refused { status: answer.status.as_u16(), name: text("error"), message: text("message") }
 }

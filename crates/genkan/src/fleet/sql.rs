@@ -102,6 +102,7 @@ pub(super) async fn update(tx: &mut Tx, row: &HostRow, now: Timestamp) -> Result
 }
 
 pub(super) async fn remove(tx: &mut Tx, id: &HostId) -> Result<bool> {
+    // The table has no foreign key that would delete the record with the host.
     sqlx::query("DELETE FROM host_probes WHERE host_id = $1").bind(id.as_str()).execute(&mut **tx).await?;
     let done = sqlx::query("DELETE FROM hosts WHERE id = $1").bind(id.as_str()).execute(&mut **tx).await?;
     Ok(done.rows_affected() == 1)
@@ -156,6 +157,7 @@ fn read(row: &AnyRow) -> Result<HostRow> {
     let id: String = row.try_get("id")?;
     let corrupt = |column: &'static str| Error::Corrupt { table: "hosts", column, row: id.clone() };
     let count = |column: &'static str| -> Result<Option<u64>> {
+        // SQL has no unsigned numbers. A negative one was not written by Genkan.
         let stored: Option<i64> = row.try_get(column)?;
         stored.map(|number| u64::try_from(number).map_err(|_| corrupt(column))).transpose()
     };
@@ -180,6 +182,7 @@ fn read(row: &AnyRow) -> Result<HostRow> {
 }
 
 fn signed(count: Option<u64>) -> Option<i64> {
+    // A limit beyond the range is as good as none, so it is cut and not refused.
     count.map(|count| i64::try_from(count).unwrap_or(i64::MAX))
 }
 

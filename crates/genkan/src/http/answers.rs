@@ -146,6 +146,8 @@ impl From<PolicyError> for XrpcError {
             PolicyError::Invalid(_) | PolicyError::DoesNotLeadHere => bad_request("InvalidHandle", text),
             PolicyError::Reserved => bad_request("HandleNotAvailable", text),
             PolicyError::UnsupportedDomain => bad_request("UnsupportedDomain", text),
+            // Self::unavailable(text).because(cause), => The handle may be valid, but its name
+            // could not be looked up now.
             PolicyError::Passing(cause) => Self::unavailable(text).because(cause),
         }
     }
@@ -165,6 +167,7 @@ impl From<signup::Error> for XrpcError {
                 "the account is still being created; send the same request again in a moment",
             ),
             E::Refused(why) => {
+                // 502: the request was valid, and a retry may reach a host that works.
                 let text = "the account could not be created on its host and nothing was kept; try again";
                 Self::new(StatusCode::BAD_GATEWAY, "UpstreamFailure", text).because(why)
             }

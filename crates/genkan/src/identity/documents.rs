@@ -50,6 +50,7 @@ async fn look_up(
     did: Did,
     within: Duration,
 ) -> Result<Arc<DidDocument>, Error> {
+    // One limit for the lookup as a whole. A slow server could meet the limit of every single step.
     tokio::time::timeout(within, at_its_method(&directory, &guarded, &did))
         .await
         .map_err(|_| Error::Passing("the DID was not resolved in time".into()))?
@@ -89,6 +90,7 @@ async fn at_directory(directory: &Directory, did: &Did) -> Result<DidDocument, E
 /// Methods"); a port works only for an origin that the operator listed.
 async fn at_its_host(guarded: &GuardedClient, did: &Did) -> Result<DidDocument, Error> {
     let host = did.identifier().replace("%3A", ":").replace("%3a", ":");
+    // In a `did:web`, `:` separates the parts of a path, and only a port may be percent-encoded.
     if did.identifier().contains([':', '/']) || host.contains('%') {
         return Err(Error::Unusable("a did:web with a path is not supported".into()));
     }
@@ -101,7 +103,9 @@ async fn at_its_host(guarded: &GuardedClient, did: &Did) -> Result<DidDocument, 
         .map_err(|error| external_failure(&error))?;
     match answer.status {
         StatusCode::OK => serde_json::from_slice(&answer.body)
-            .map_err(|_| Error::Unusable("what its host gives is no DID document".into())),
+            .map_err(|_| Error::Unusable("the answer of its host is not a DID document".into())),
+        // Err(Error::NotFound("DID")), => Only these say that the DID does not exist. Other
+        // failures may pass, and are cached for a shorter time.
         StatusCode::NOT_FOUND | StatusCode::GONE => Err(Error::NotFound("DID")),
         status => Err(Error::Passing(format!("its host answered {}", status.as_u16()).into())),
     }

@@ -90,6 +90,7 @@ impl PdsLocations {
         handle: &Handle,
         freshness: Freshness,
     ) -> Result<PdsLocation, PdsLocationError> {
+        // Handle and document have caches of their own, so each is asked with its own freshness.
         let did = self.handles.resolve(handle, freshness).await?;
         let document = self.documents.resolve(&did, self.limited(&did, freshness)).await?;
         self.confirmed(handle.as_str(), &document)
@@ -108,6 +109,8 @@ impl PdsLocations {
 
     fn of(&self, document: &DidDocument) -> Result<PdsLocation, PdsLocationError> {
         let pds = document.pds_origin().map_err(|_| PdsLocationError::NoPds)?;
+        // Tokens and private data go to this origin, so it must be https. Listed origins are the
+        // operator's own.
         if pds.is_https() || self.listed.contains(&pds) {
             Ok(PdsLocation { did: document.id.clone(), pds })
         } else {

@@ -93,6 +93,8 @@ impl Client {
     /// The client id for a scope.
     pub(super) fn name_for(&self, scope: &str) -> ClientName {
         if self.is_in_development() {
+            // A client in development has no document. Its id carries what the document would say
+            // (atproto OAuth, "Localhost Client Development").
             let query = query::of_pairs(&[("scope", scope), ("redirect_uri", &self.redirect_uri())]);
             return ClientName { id: format!("http://localhost?{query}"), own_document: None };
         }
@@ -118,6 +120,7 @@ impl Client {
     }
 
     pub(super) fn key(&self, id: &str) -> Option<ClientKey> {
+        // A session keeps the key with which it began, so older keys are looked for too.
         (self.keys)().into_iter().find(|key| key.id == id)
     }
 
@@ -125,6 +128,7 @@ impl Client {
     pub(super) fn document(&self, own_scope: Option<&str>) -> Value {
         let scope = own_scope.unwrap_or(&self.scope);
         let mut document = json!({
+            // Derived from the scope again, so id and content of a document cannot disagree.
             "client_id": self.name_for(scope).id,
             "application_type": "web",
             "client_name": self.name,

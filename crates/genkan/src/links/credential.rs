@@ -98,9 +98,11 @@ impl Credential {
         nonce: Option<&str>,
         now: Timestamp,
     ) -> SignedCall<'_> {
+        // Each attempt has a proof of its own, because servers refuse a `jti` that they have seen.
         let proof = self.key.sign(&ProofClaims {
             jti: &random::id(),
             htm: method,
+            // The origin that was verified, and not the `Host` of the client's request.
             htu: &format!("{}{path}", self.pds),
             iat: now.as_seconds(),
             nonce,
@@ -117,6 +119,7 @@ impl Credential {
     pub(super) fn put_off(&self, until: Timestamp) {
         // Never beyond the token's own life, where the database must be asked in any case.
         let end = self.expires_at.map_or(until, |end| until.min(end.minus(LAST_MOMENT)));
+        // Relaxed suffices: a thread that sees the old value only asks the database once more.
         self.due.store(end.as_millis(), Ordering::Relaxed);
     }
 
@@ -138,6 +141,7 @@ pub(super) fn due_at(
     issued_at: Timestamp,
     expires_at: Option<Timestamp>,
 ) -> Option<Timestamp> {
+    // Some servers do not say when a token expires. The PDS then says it with a 401.
     let expires_at = expires_at?;
     let lifetime = expires_at.since(issued_at);
     let digest = Sha256::new().chain_update(link).chain_update(version.to_be_bytes()).finalize();

@@ -76,6 +76,7 @@ impl Sender {
     /// Writes an email with HTML by the operator, or by a moderator in the operator's name.
     pub(super) fn by_operator(&self, to: Recipient<'_>, subject: Option<&str>, html: &str) -> Message {
         let subject = match subject.map(one_line) {
+            // subject, => A subject of spaces only is like none.
             Some(subject) if !subject.is_empty() => subject,
             _ => texts::subject_of_operator(to.language, &self.service),
         };
@@ -83,6 +84,7 @@ impl Sender {
             to: to.email.to_owned(),
             language: to.language.tag().to_owned(),
             subject,
+            // Some readers show only text, and filters distrust e-mails that have none.
             text: plain_text(html),
             html: html.to_owned(),
         }

@@ -29,6 +29,7 @@ pub(crate) fn of_query(query: Option<&str>, parameter: Parameter) -> Result<Targ
     let mut found = None;
     for pair in query.unwrap_or_default().split('&') {
         let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+        // With two values, the host might read another one than was checked here.
         if names(name, parameter.as_str()) && found.replace(value).is_some() {
             return Err(NoTarget::Repeated);
         }
@@ -37,6 +38,7 @@ pub(crate) fn of_query(query: Option<&str>, parameter: Parameter) -> Result<Targ
     if value.is_empty() {
         return Err(NoTarget::Missing);
     }
+    // Nothing is allocated for a DID, which is what most reads name.
     if Did::is_of_account(&value) {
         return Ok(Target::Did(value));
     }
@@ -52,6 +54,7 @@ fn names(written: &str, parameter: &str) -> bool {
     if written == parameter {
         return true;
     }
+    // Almost every query ends here, without decoding.
     if !written.contains(['%', '[']) {
         return false;
     }
@@ -72,6 +75,7 @@ fn decode(text: &str) -> Option<Cow<'_, str>> {
             b'%' => {
                 let mut digit =
                     || char::from(rest.next()?).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
+                // A `%` without two digits is refused. Parsers disagree on what it means.
                 digit()? << 4 | digit()?
             }
             // A space in form encoding, which PDSes decode too. No DID or handle has one.

@@ -85,6 +85,7 @@ impl Callers for AppRooms {
 
     async fn check_caller(&self, token: &str) -> Result<Arc<Caller>, TokenError> {
         let (access, token, now) = (self.access.clone(), token.to_owned(), self.clock.now());
+        // The task continues when the client leaves, and its result is cached for the next request.
         let checking = self.control.spawn(async move { access.check(&token, now).await });
         checking.await.map_err(|_| TokenError::Unavailable)?.map_err(refused)
     }
@@ -107,6 +108,7 @@ impl Callers for AppRooms {
 
     fn count(&self, client: IpAddr, host: Option<&str>) -> Result<(), OverLimit> {
         let now = self.clock.now();
+        // No verdict means that the operator disabled the limits.
         self.limits.request(client, host, now).map_or(Ok(()), |verdict| verdict.check(now))
     }
 }
@@ -131,6 +133,7 @@ impl FleetHosts for AppRooms {
                 self.control.spawn(async move { account_hosts.find_by_handle(&handle).await })
             }
         };
+        // The task fails only if it panicked or the runtime is shutting down.
         let found = finding.await.map_err(|_| Unavailable)?;
         found.map_err(|cause| {
             tracing::warn!(cause = &cause as &dyn std::error::Error, "a home could not be looked up");
@@ -199,6 +202,8 @@ impl ExternalAccounts for AppRooms {
 
     async fn find_link(&self, link: &str) -> Result<Arc<dyn Signer>, LinkError> {
         let (links, link) = (self.links.clone(), link.to_owned());
+        // A refresh must not be cancelled: its token would be used up without an answer. A task of
+        // its own is not.
         let finding = self.control.spawn(async move { Box::pin(links.credential(&link)).await });
         self.usable(finding.await)
     }

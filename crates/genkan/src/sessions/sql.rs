@@ -42,6 +42,8 @@ pub(super) async fn touch(
     expires_at: Timestamp,
 ) -> Result<Option<Scope>> {
     let row = sqlx::query(
+        // An update locks the row on both databases. So of a refresh and a sign-out at the same
+        // time, the second sees the first.
         "UPDATE sessions SET touched_at = $3, expires_at = $4 WHERE id = $1 AND did = $2 AND ended_at IS NULL
          RETURNING scope",
     )
@@ -51,6 +53,8 @@ pub(super) async fn touch(
     .bind(expires_at.as_millis())
     .fetch_optional(&mut **tx)
     .await?;
+    // The scope is read from the row and not from the token, so the server decides what a session
+    // may do.
     let Some(row) = row else { return Ok(None) };
     let scope = row
         .try_get::<String, _>("scope")?
@@ -103,6 +107,7 @@ pub(super) async fn end_all(
 
 /// Whether a session is alive.
 pub(super) async fn is_alive(db: &Db, id: &SessionId, did: &Did) -> Result<bool> {
+    // The expiry is in the token, which is checked before. This asks for what a token cannot say.
     let row = sqlx::query("SELECT 1 FROM sessions WHERE id = $1 AND did = $2 AND ended_at IS NULL")
         .bind(id.as_str())
         .bind(did.as_str())

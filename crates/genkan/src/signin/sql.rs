@@ -22,6 +22,7 @@ pub(super) struct Row {
 impl Row {
     /// Whether the browser's address or name has changed.
     pub(super) fn looks_other(&self, seen: &BrowserInfo) -> bool {
+        // The stored name is shortened, so the seen name is shortened for the comparison.
         self.address != seen.address.to_string() || self.user_agent != shortened(&seen.user_agent)
     }
 }
@@ -75,6 +76,7 @@ pub(super) async fn rotate_from(
     now: Timestamp,
 ) -> Result<bool> {
     let done = sqlx::query(
+        // The shown cookie is a condition: of two requests with one cookie, only one rotates it.
         "UPDATE devices SET session = $3, previous = $2, rotated_at = $4, seen_at = $4, address = $5, user_agent = $6
          WHERE id = $1 AND session = $2",
     )

@@ -16,6 +16,8 @@ impl DidDocument {
         let mut context = vec![DID_CONTEXT, MULTIKEY_CONTEXT];
         let mut verification_method = Vec::new();
         for (name, key) in in_directory_order(&data.verification_methods) {
+            // The directory adds one context for each curve in the document. Keys of other curves
+            // have no context.
             if let Ok(key) = PublicKey::from_did_key(key) {
                 let of_curve = match key.curve() {
                     Curve::K256 => K256_CONTEXT,
@@ -29,12 +31,14 @@ impl DidDocument {
                 id: format!("{did}#{name}"),
                 r#type: "Multikey".to_owned(),
                 controller: did.to_string(),
+                // A `did:key` is the multibase form of the key behind this prefix.
                 public_key_multibase: Some(key.strip_prefix("did:key:").unwrap_or(key).to_owned()),
                 other: BTreeMap::new(),
             });
         }
         let service = in_directory_order(&data.services)
             .map(|(name, service)| Service {
+                // The directory writes ids of services relative, and those of keys absolute.
                 id: format!("#{name}"),
                 r#type: service.r#type.clone(),
                 service_endpoint: Value::String(service.endpoint.clone()),
@@ -61,6 +65,7 @@ const P256_CONTEXT: &str = "https://w3id.org/security/suites/ecdsa-2019/v1";
 /// length, then by bytes.
 fn in_directory_order<T>(members: &BTreeMap<String, T>) -> impl Iterator<Item = (&String, &T)> {
     let mut ordered: Vec<_> = members.iter().collect();
+    // The sort is stable, and the map already has its names in the order of their bytes.
     ordered.sort_by_key(|(name, _)| name.len());
     ordered.into_iter()
 }

@@ -86,7 +86,7 @@ impl<'de> Visitor<'de> for MembersVisitor {
         while let Some(Name(name)) = map.next_key()? {
             // The search is linear, which the limit on members keeps short.
             if names.len() == MAX_MEMBERS || names.contains(&name) {
-                return Err(A::Error::custom("a member stands twice, or there are too many"));
+                return Err(A::Error::custom("a member is repeated, or there are too many"));
             }
             names.push(name);
             map.next_value::<IgnoredAny>()?;

@@ -42,6 +42,8 @@ fn assemble<H: Serialize, T: Serialize>(
     encode(header, &mut token);
     token.push('.');
     encode(claims, &mut token);
+    // The signature covers the encoded text, so it is made before the second dot is written (RFC
+    // 7515 §5.1).
     let signature = sign(token.as_bytes());
     token.push('.');
     URL_SAFE_NO_PAD.encode_string(signature, &mut token);

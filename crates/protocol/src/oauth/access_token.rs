@@ -74,6 +74,7 @@ impl<'a> Token<'a> {
         if header.typ.as_deref() != Some(TYP) {
             return Err(jwt::Error::WrongType);
         }
+        // A token that brings its own key would be valid for anyone who signs it.
         if header.has_own_key {
             return Err(jwt::Error::Malformed);
         }

@@ -49,7 +49,7 @@ pub enum Error {
     WrongAudience,
     /// `iat` is more than 60 seconds away, `exp` has passed, or `nbf` is more than 60 seconds
     /// ahead.
-    #[error("client_assertion: \"iat\", \"nbf\" or \"exp\" is not good now")]
+    #[error("client_assertion: \"iat\", \"nbf\" or \"exp\" is not valid now")]
     BadTime,
     /// `jti` is empty or longer than 1024 bytes.
     #[error("client_assertion: \"jti\" must be a non-empty string")]
@@ -104,6 +104,7 @@ impl<'a> UnverifiedAssertion<'a> {
         issuer: &str,
         now: i64,
     ) -> Result<Assertion, Error> {
+        // The key decides first: the claims are read only after the signature is checked.
         let key = self.key(keys).ok_or(Error::UnknownKey)?;
         let claims: WireClaims =
             serde_json::from_slice(self.token.verify(key)?).map_err(|_| jwt::Error::BadClaims)?;
@@ -121,6 +122,7 @@ impl<'a> UnverifiedAssertion<'a> {
         if ended || early || !fresh.contains(&claims.iat) {
             return Err(Error::BadTime);
         }
+        // Used ids are stored, so a client must not choose their length.
         if claims.jti.is_empty() || claims.jti.len() > MAX_JTI {
             return Err(Error::BadId);
         }

@@ -120,6 +120,7 @@ impl ClientMetadata {
         let members: Map<String, Value> =
             serde_json::from_slice(json).map_err(|_| fail("client_id", "is missing: not a JSON object"))?;
         let document = Document(members);
+        // The client id comes first, so that errors about other members are about this client.
         document.check(client)?;
         let application_type = document.read("application_type")?.unwrap_or(ApplicationType::Web);
         let authentication = document.authentication(application_type)?;
@@ -241,6 +242,7 @@ impl Document {
                 let set = JwkSet::parse(set.to_string().as_bytes());
                 let set =
                     set.map_err(|error| fail("jwks", format!("is not a set of public keys: {error}")))?;
+                // The set drops keys for encryption, so a set with members can still be empty.
                 if set.keys.is_empty() {
                     return Err(fail("jwks", "has no key for signatures"));
                 }
@@ -267,6 +269,7 @@ impl Document {
         if codes == 0 {
             return Err(fail(FIELD, "must include \"authorization_code\""));
         }
+        // An app that lists other grant types expects a flow that Genkan does not have.
         if codes + refreshes != types.len() {
             return Err(fail(FIELD, "may have only \"authorization_code\" and \"refresh_token\""));
         }

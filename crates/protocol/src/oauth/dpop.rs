@@ -93,7 +93,7 @@ pub enum Error {
     /// `htu` is another URL, or not a URL.
     #[error("DPoP proof \"htu\" mismatch")]
     WrongUrl,
-    /// No nonce, or one that is not good now.
+    /// No nonce, or one that is not valid now.
     #[error("Authorization server requires nonce in DPoP proof")]
     UseNonce,
     /// `ath` belongs to another token, is missing, or is present without a token.

@@ -72,6 +72,7 @@ impl Nonces {
 
     /// Whether a nonce is good at this time. Compares in constant time.
     pub fn accepts(&self, nonce: &str, now_millis: i64) -> bool {
+        // `next` is the one that is handed out, so a nonce is accepted for two to three intervals.
         let Window { previous, current, next, .. } = self.window(now_millis);
         let same = |good: Nonce| good.0.as_slice().ct_eq(nonce.as_bytes());
         // `|` and not `||`: all three are compared, whichever matches.

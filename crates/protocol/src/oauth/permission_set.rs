@@ -53,6 +53,8 @@ impl PermissionSet {
         if document.lexicon != 1 {
             return Err(Error::NotALexicon);
         }
+        // A record may be published under any key, so the document itself must have the requested
+        // name.
         if document.id != nsid.as_str() {
             return Err(Error::WrongId);
         }
@@ -66,6 +68,8 @@ impl PermissionSet {
         if listed.len() > MAX_ENTRIES || names_in(listed) > MAX_NAMES {
             return Err(Error::TooLarge);
         }
+        // Entries that are no objects, or that a newer lexicon defines, grant nothing and do no
+        // harm.
         let permissions = listed.iter().filter_map(Value::as_object).cloned().collect();
         let (title, detail) = (Localized::read(main, "title"), Localized::read(main, "detail"));
         Ok(Self { title, detail, permissions })
@@ -104,6 +108,7 @@ impl Localized {
         let by_language = listed
             .into_iter()
             .flatten()
+            // The publisher chooses how many texts there are, and they stay in the cache.
             .take(MAX_LANGUAGES)
             .filter_map(|(language, text)| {
                 // Language tags are compared without case (RFC 5646 §2.1.1).
@@ -118,6 +123,7 @@ impl Localized {
         let find = |language: &&str| {
             let language = language.to_ascii_lowercase();
             let whole = self.by_language.get(&language);
+            // Without a text for `de-AT`, the text for `de` is used (RFC 4647 §3.4).
             whole.or_else(|| self.by_language.get(language.split('-').next()?))
         };
         languages.iter().find_map(find).or(self.text.as_ref()).map(String::as_str)
@@ -142,6 +148,7 @@ fn read_permission(entry: &Map<String, Value>, include: &Include) -> Option<Scop
 }
 
 fn read_repo(entry: &Map<String, Value>, include: &Include) -> Option<Repo> {
+    // As in a scope: an unknown member may restrict the permission, so the entry grants nothing.
     if !has_only(entry, &["collection", "action"]) {
         return None;
     }
@@ -171,6 +178,7 @@ fn read_rpc(entry: &Map<String, Value>, include: &Include) -> Option<Rpc> {
 /// over all names.
 fn own_names(entry: &Map<String, Value>, member: &str, include: &Include) -> Option<Names> {
     match Names::read(texts(entry, member)?)? {
+        // `*` is refused as well: a set has authority over its own namespace only.
         Names::These(names) if names.iter().all(|name| include.has_authority_over(name)) => {
             Some(Names::These(names))
         }

@@ -132,12 +132,14 @@ impl AuthorizationServer {
     ///
     /// [`Error::Malformed`], or [`Error::Unsuitable`] with the first member that does not fit.
     pub fn parse(json: &[u8], issuer: &str, resource: Option<&str>) -> Result<Self, Error> {
+        // Absent members have their default, which then fails the check of that member by name.
         let server: Self = serde_json::from_slice(json).map_err(|_| Error::Malformed)?;
         let has = |list: &Option<Vec<String>>, value: &str| {
             list.as_ref().is_some_and(|list| list.iter().any(|listed| listed == value))
         };
         let authentication = &server.token_endpoint_auth_signing_alg_values_supported;
         let checks = [
+            // A server must not speak for another issuer (RFC 8414 §3.3).
             ("issuer", server.issuer == issuer && is_origin(issuer)),
             ("authorization_endpoint", is_web(&server.authorization_endpoint)),
             ("token_endpoint", is_web(&server.token_endpoint)),
@@ -170,6 +172,7 @@ impl AuthorizationServer {
             (
                 "protected_resources",
                 resource.is_none_or(|host| {
+                    // The member is optional. A server that lists its PDSes must list this one.
                     server.protected_resources.is_none() || has(&server.protected_resources, host)
                 }),
             ),
@@ -201,6 +204,8 @@ impl ProtectedResource {
             return Err(Error::Unsuitable("resource"));
         }
         match resource.authorization_servers.as_slice() {
+            // Ok(issuer.clone()), => atproto allows one authorization server. With several, the app
+            // could not know which one counts.
             [issuer] if is_origin(issuer) => Ok(issuer.clone()),
             _ => Err(Error::Unsuitable("authorization_servers")),
         }
@@ -216,6 +221,7 @@ fn is_origin(text: &str) -> bool {
 fn is_web(text: &str) -> bool {
     Url::parse(text).is_ok_and(|url| match url.scheme() {
         "https" => true,
+        // matches!(url.host_str(), => Plain HTTP is for development on one machine.
         "http" => matches!(url.host_str(), Some("localhost" | "127.0.0.1" | "[::1]")),
         _ => false,
     })

@@ -33,6 +33,7 @@ impl FromStr for Thumbprint {
     type Err = ThumbprintError;
 
     fn from_str(text: &str) -> Result<Self, ThumbprintError> {
+        // Decoded and encoded again, so that equal thumbprints are equal texts.
         let decoded = URL_SAFE_NO_PAD.decode(text).map_err(|_| ThumbprintError)?;
         decoded.try_into().map(Self::of).map_err(|_| ThumbprintError)
     }

@@ -51,6 +51,7 @@ impl Data {
 
     /// The first valid handle.
     pub fn handle(&self) -> Option<Handle> {
+        // Names of other kinds, and handles that cannot be read, are passed over.
         self.also_known_as.iter().find_map(|name| name.strip_prefix("at://")?.parse().ok())
     }
 

@@ -35,13 +35,13 @@ pub enum Error {
     #[error("the signature is malformed")]
     MalformedSignature,
     /// No allowed key made the signature.
-    #[error("the signature is of none of the keys allowed")]
+    #[error("none of the allowed keys made the signature")]
     BadSignature,
     /// There must be one to five rotation keys.
     #[error("there must be one to five rotation keys")]
     RotationKeyCount,
     /// A rotation key is listed twice.
-    #[error("a rotation key stands twice")]
+    #[error("a rotation key is repeated")]
     RepeatedRotationKey,
     /// A key is not a `did:key` of a supported curve.
     #[error("not a supported key: {0}")]

@@ -102,6 +102,7 @@ impl Operation {
 
     /// The DID that follows from a first operation. `None` for a later one.
     pub fn did(&self) -> Option<Did> {
+        // The hash of a later operation is no DID, though it has the same form.
         self.prev().is_none().then(|| self.hash_did())
     }
 
@@ -145,6 +146,7 @@ impl Operation {
     /// The operation's DAG-CBOR, signature included.
     pub fn to_dag_cbor(&self) -> Vec<u8> {
         let mut members = self.unsigned();
+        // `sig` sorts between other members, and `Value::map` puts it there.
         members.push(("sig", Value::text(self.sig())));
         Value::map(members).to_bytes()
     }
@@ -202,6 +204,8 @@ impl PlcOperation {
             (name.as_str(), Value::map(members))
         });
         vec![
+            // The order here does not matter: DAG-CBOR has one order of members, and `to_bytes`
+            // sorts.
             ("type", Value::text("plc_operation")),
             ("rotationKeys", Value::texts(&self.rotation_keys)),
             ("verificationMethods", Value::map(methods.collect())),
@@ -243,6 +247,8 @@ impl LegacyCreate {
 
     fn unsigned(&self) -> Vec<(&str, Value)> {
         vec![
+            // The signed bytes have the old form. A rewrite as `plc_operation` would break the
+            // signature.
             ("type", Value::text("create")),
             ("signingKey", Value::text(&self.signing_key)),
             ("recoveryKey", Value::text(&self.recovery_key)),

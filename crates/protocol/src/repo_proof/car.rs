@@ -14,6 +14,7 @@ pub(super) struct Car<'a> {
 
 impl<'a> Car<'a> {
     pub(super) fn parse(file: &'a [u8]) -> Result<Self, Error> {
+        // The file comes from an external PDS, so its size is bounded before it is read.
         if file.len() > MAX_LENGTH {
             return Err(Error::TooLarge);
         }

@@ -68,6 +68,8 @@ pub fn verify_record(
     collection: &str,
     record_key: &str,
 ) -> Result<serde_json::Value, Error> {
+    // Only blocks that are reached from the signed commit count: each step follows a hash, so the
+    // signature covers the record.
     let car = Car::parse(file)?;
     let tree = verify_commit(&car.value(car.root)?, did, key)?;
     let record = find(&car, tree, format!("{collection}/{record_key}").as_bytes())?;
@@ -124,6 +126,8 @@ enum Step {
 /// (`l`) and after each one (`t`).
 fn step(node: &Value, key: &[u8]) -> Result<Step, Error> {
     let Some(Value::List(entries)) = node.get("e") else { return Err(Error::Malformed) };
+    // The subtree for keys before the first entry. Each entry that sorts before the key replaces
+    // it.
     let mut below = subtree(node, "l")?;
     let mut last: Vec<u8> = Vec::new();
     for entry in entries {
@@ -132,6 +136,7 @@ fn step(node: &Value, key: &[u8]) -> Result<Step, Error> {
         else {
             return Err(Error::Malformed);
         };
+        // A negative or too large count fails here, before any byte is copied.
         let prefix = usize::try_from(*shared).ok().and_then(|shared| last.get(..shared));
         let current = [prefix.ok_or(Error::Malformed)?, suffix].concat();
         // Out of order, two walks might find different records under one key.

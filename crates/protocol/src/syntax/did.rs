@@ -11,6 +11,7 @@ identifier!(Did);
 impl Did {
     /// Checks a text without making a [`Did`] of it.
     pub fn check(text: &str) -> Result<(), Error> {
+        // The length is compared first, so that the loops below run over a bounded text.
         if text.len() > MAX_LENGTH {
             return refuse("it is longer than 2048 characters");
         }
@@ -20,6 +21,7 @@ impl Did {
         let Some((method, identifier)) = rest.split_once(':') else {
             return refuse("it needs a method and an identifier");
         };
+        // The W3C's grammar also allows digits in a method. atproto does not.
         if method.is_empty() || !method.bytes().all(|byte| byte.is_ascii_lowercase()) {
             return refuse("the method must be lower-case letters");
         }
@@ -72,6 +74,7 @@ impl Did {
     }
 
     fn normal(text: String) -> Box<str> {
+        // DIDs are compared byte by byte, so the text is kept in its own case.
         text.into_boxed_str()
     }
 }

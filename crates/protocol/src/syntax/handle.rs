@@ -21,6 +21,7 @@ impl Handle {
         let mut labels = 0;
         let mut last = "";
         for label in text.split('.') {
+            // An empty text has one empty label, so it fails here and needs no check of its own.
             check_label(label)?;
             labels += 1;
             last = label;
@@ -75,6 +76,7 @@ impl Handle {
     }
 
     fn normal(mut text: String) -> Box<str> {
+        // DNS names have no case. Equal handles must be equal bytes, also as keys of tables.
         text.make_ascii_lowercase();
         text.into_boxed_str()
     }
@@ -89,6 +91,7 @@ fn check_label(label: &str) -> Result<(), Error> {
     if label.is_empty() {
         return refuse("its parts cannot be empty");
     }
+    // DNS stores the length of a label in six bits (RFC 1035 §3.1).
     if label.len() > 63 {
         return refuse("its parts can have 63 characters at most");
     }

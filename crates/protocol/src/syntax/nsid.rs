@@ -49,6 +49,7 @@ impl Nsid {
     }
 }
 
+// A domain name of 253 characters, a dot, and a name of 63.
 const MAX_LENGTH: usize = 253 + 1 + 63;
 
 fn check_segment(segment: &[u8]) -> Result<(), Error> {

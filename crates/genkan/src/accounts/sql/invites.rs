@@ -51,6 +51,7 @@ pub(in crate::accounts) async fn take(
     if done.rows_affected() != 1 {
         return Ok(false);
     }
+    // The same transaction notes who used it. A sign-up that fails finds it again by the DID.
     sqlx::query("INSERT INTO invite_uses (code, did, used_at) VALUES ($1, $2, $3)")
         .bind(code)
         .bind(did.as_str())
@@ -67,6 +68,7 @@ pub(in crate::accounts) async fn give_back(tx: &mut Tx, code: &str, did: &Did) -
         .bind(did.as_str())
         .execute(&mut **tx)
         .await?;
+    // The removed row is the proof that this sign-up used the code, so nothing is returned twice.
     if done.rows_affected() == 1 {
         sqlx::query("UPDATE invite_codes SET left_over = left_over + 1 WHERE code = $1")
             .bind(code)

@@ -44,6 +44,7 @@ impl AnswerFilter {
     /// Whether the challenge is one for DPoP and names this error (RFC 9449 §7.1).
     pub(in crate::forward) fn names_dpop_error(&self, error: &str) -> bool {
         let Some(challenge) = &self.challenge else { return false };
+        // The scheme starts the field, or follows another challenge and a comma.
         let dpop = challenge.get(..5).is_some_and(|scheme| scheme.eq_ignore_ascii_case("dpop "))
             || challenge.to_ascii_lowercase().contains(", dpop ");
         dpop && self.names_error(error)
@@ -56,6 +57,8 @@ impl AnswerFilter {
             "dpop-nonce" if self.token == Token::Genkans => self.nonce = text(),
             "www-authenticate" if self.token == Token::Genkans => {
                 self.challenge = match (self.challenge.take(), text()) {
+                    // Some( => A server may send one field per scheme. Joined, they have one form
+                    // (RFC 9110 §5.3).
                     (Some(before), Some(more)) => Some(format!("{before}, {more}")),
                     (before, more) => more.or(before),
                 };
@@ -134,6 +137,7 @@ fn reaches_client(name: &str, by_own_token: bool) -> Option<HeaderName> {
 fn is_harmless(headers: &HeaderMap) -> bool {
     let mut kinds = headers.get_all(CONTENT_TYPE).iter().map(HeaderValue::as_bytes);
     let (Some(kind), None) = (kinds.next(), kinds.next()) else { return false };
+    // Parameters such as the charset do not change the type.
     let essence = kind.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii();
     !kind.contains(&b',') && HARMLESS.iter().any(|harmless| essence.eq_ignore_ascii_case(harmless))
 }
@@ -144,6 +148,7 @@ fn plain_file_name(disposition: &HeaderValue) -> Option<HeaderValue> {
         disposition.to_str().ok()?.split(';').find_map(|part| part.trim().strip_prefix("filename="))?;
     let name = name.trim_matches('"');
     let plain = !name.is_empty()
+        // A name such as `.bashrc` would be a hidden file.
         && !name.starts_with('.')
         && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_'));
     plain.then(|| HeaderValue::try_from(format!("attachment; filename=\"{name}\"")).ok()).flatten()

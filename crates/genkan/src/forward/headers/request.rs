@@ -67,6 +67,8 @@ impl RequestHead for ForwardedHead<'_> {
         let headers = &self.request.headers;
         fields.field("user-agent", AGENT.as_bytes());
         if let Some(client) = self.client {
+            // One address and not a list: what the client itself wrote in the field is not passed
+            // on.
             fields.field("x-forwarded-for", client.as_bytes());
         }
         // Genkan's own entry goes last, after those of the servers before it (RFC 9110 §7.6.3).
@@ -82,8 +84,10 @@ impl RequestHead for ForwardedHead<'_> {
             is_replaced = true;
         }
         let by_caller = self.credentials.by_caller();
+        // A client could otherwise name a field here that only this connection may have.
         let named = named_by_connection(headers);
         let mut accepts_encoding = false;
+        // Without credentials only reads are forwarded, and they have no body.
         let has_body = by_caller && self.has_body;
         for (name, value) in headers {
             if reaches_host(name.as_str(), by_caller, has_body, self.client.is_some())
@@ -152,6 +156,8 @@ fn reaches_host(name: &str, by_caller: bool, has_body: bool, is_own_host: bool) 
         | "if-range" | "range" => true,
         "content-encoding" | "content-type" => has_body,
         "atproto-accept-labelers" | "atproto-proxy" | "authorization" | "x-bsky-topics" => by_caller,
+        // by_caller && is_own_host && other.starts_with( => Extensions of atproto that Genkan does
+        // not know. External PDSes do not get them.
         other => by_caller && is_own_host && other.starts_with("x-atproto-"),
     }
 }

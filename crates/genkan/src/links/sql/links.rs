@@ -147,6 +147,8 @@ pub(in crate::links) async fn used(tx: &mut Tx, id: &str, now: Timestamp) -> Res
 /// Ends a session for everybody. Secrets that its server need not be told about are erased at once.
 /// Returns `false` if it had already ended.
 pub(in crate::links) async fn end(tx: &mut Tx, id: &str, reason: Reason, now: Timestamp) -> Result<bool> {
+    // The server is told with the tokens, so they are kept until then. Otherwise they are erased
+    // now.
     let text = if reason.is_told_to_server() {
         "UPDATE links SET state = 'ending', ended_at = $2, reason = $3, revoke_at = $2
          WHERE id = $1 AND state IN ('waiting', 'live')"
@@ -241,6 +243,7 @@ pub(in crate::links) async fn live(
 }
 
 pub(in crate::links) async fn ended_since(db: &Db, since: Timestamp) -> Result<Vec<String>> {
+    // The limit bounds the memory that a burst of ended sessions can take.
     let rows = sqlx::query("SELECT id FROM links WHERE ended_at >= $1 ORDER BY ended_at LIMIT 10000")
         .bind(since.as_millis())
         .fetch_all(db.reader())
@@ -271,6 +274,7 @@ pub(in crate::links) async fn count(db: &Db) -> Result<Vec<(String, i64)>> {
 /// Returns the client keys with which sessions began. A session needs its key for its whole life.
 pub(in crate::links) async fn client_keys(db: &Db) -> Result<Vec<String>> {
     let rows =
+        // A session that is ending still needs its key, to sign the call that revokes it.
         sqlx::query("SELECT DISTINCT client_key FROM links WHERE client_key IS NOT NULL AND state <> 'dead'")
             .fetch_all(db.reader())
             .await?;

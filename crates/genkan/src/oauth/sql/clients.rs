@@ -34,6 +34,7 @@ pub(in crate::oauth) async fn find(db: &Db, client_id: &str) -> Result<Option<St
 /// Returns the operator's decisions about a client without its documents: the trust, and whether it
 /// gets Bearer tokens.
 pub(in crate::oauth) async fn trust(db: &Db, client_id: &str) -> Result<Option<(ClientTrust, bool)>> {
+    // The documents can be large, and only the decision is needed here.
     let row = sqlx::query("SELECT standing, bearer FROM oauth_clients WHERE client_id = $1")
         .bind(client_id)
         .fetch_optional(db.reader())
@@ -134,6 +135,8 @@ pub(in crate::oauth) async fn set_bearer(
 /// `before`.
 pub(in crate::oauth) async fn sweep(tx: &mut Tx, before: Timestamp) -> Result<u64> {
     let done = sqlx::query(
+        // Anyone can have a client stored by a request. Rows with a decision of the operator are
+        // kept.
         "DELETE FROM oauth_clients WHERE standing = 'known' AND bearer = 'no' AND created_at < $1
          AND (fetched_at IS NULL OR fetched_at < $1)
          AND NOT EXISTS (SELECT 1 FROM oauth_grants WHERE oauth_grants.client_id = oauth_clients.client_id)",
@@ -160,6 +163,7 @@ fn read(row: &AnyRow) -> Result<Stored> {
 fn dated(row: &AnyRow, text: &str, at: &str) -> Result<Option<(String, Timestamp)>> {
     let text: Option<String> = row.try_get(text)?;
     let at: Option<i64> = row.try_get(at)?;
+    // Text and time are written together. A row with only one of them counts as having neither.
     Ok(text.zip(at.map(Timestamp::from_millis)))
 }
 

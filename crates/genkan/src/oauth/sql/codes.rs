@@ -122,6 +122,7 @@ pub(in crate::oauth) async fn remove_unused_of(tx: &mut Tx, did: &str) -> Result
 /// Removes codes that expired before `before` and whose grant, if any, no longer exists.
 pub(in crate::oauth) async fn sweep(tx: &mut Tx, before: Timestamp) -> Result<u64> {
     let done = sqlx::query(
+        // A second use of a code ends its grant, so the code is kept as long as the grant exists.
         "DELETE FROM oauth_codes WHERE expires_at < $1
          AND (grant_id IS NULL OR NOT EXISTS (SELECT 1 FROM oauth_grants WHERE oauth_grants.id = oauth_codes.grant_id))",
     )

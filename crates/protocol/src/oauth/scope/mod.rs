@@ -73,6 +73,8 @@ impl Scope {
             _ => {}
         }
         let syntax = Syntax::parse(text)?;
+        // An unknown name is not an error of the app: a newer version of the protocol may define
+        // it. The caller leaves the value out.
         match syntax.name {
             "repo" => Repo::read(&syntax).map(Self::Repo),
             "rpc" => Rpc::read(&syntax).map(Self::Rpc),

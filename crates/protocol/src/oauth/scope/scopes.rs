@@ -13,6 +13,7 @@ pub struct Scopes(Vec<(Box<str>, Scope)>);
 ///
 /// `repo:*` does not declare `repo:com.example.note`.
 pub fn undeclared<'a>(requested: &'a str, declared: &str) -> Option<&'a str> {
+    // Metadata can have many scopes and comes from outside. A set keeps this linear.
     let declared: HashSet<&str> = declared.split(' ').collect();
     requested.split(' ').find(|value| !value.is_empty() && !declared.contains(value))
 }
@@ -73,6 +74,8 @@ impl Scopes {
         let mut seen = HashSet::new();
         let mut values = Vec::with_capacity(self.0.len());
         for (text, scope) in &self.0 {
+            // Two sets may grant the same permission, so repetitions are left out across all of
+            // them.
             let new = match scope {
                 Scope::Include(include) => {
                     expand(include).into_iter().map(|scope| (scope.to_string().into(), scope)).collect()
@@ -86,6 +89,8 @@ impl Scopes {
 
     /// Whether the list allows everything that this scope allows, however it is spelled.
     pub fn covers(&self, scope: &Scope) -> bool {
+        // Equal scopes have equal values, whatever their spelling. The rest needs a comparison by
+        // meaning.
         self.any(|own| own == scope)
             || match scope {
                 Scope::Repo(Repo { collections, actions }) => collections

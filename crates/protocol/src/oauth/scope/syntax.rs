@@ -17,6 +17,8 @@ impl<'a> Syntax<'a> {
     /// `None`: a character that OAuth does not allow in a scope (RFC 6749 §3.3), or broken
     /// percent-encoding.
     pub(super) fn parse(value: &'a str) -> Option<Self> {
+        // The value later stands in a list that spaces separate, so a space in it would make two
+        // scopes.
         if value.is_empty() || !value.bytes().all(is_allowed) {
             return None;
         }
@@ -74,6 +76,7 @@ pub(super) fn write(name: &str, positional: &str, parameters: &[(&str, &[&str])]
         // Only a single value goes before the `?`. Several are repeated parameters.
         if let ([value], true) = (values, *key == positional) {
             text.push(':');
+            // `+` stays as it is here, because this part is not read as a form.
             encode(value, b"-._*:/,@+", &mut text);
             continue;
         }
@@ -81,6 +84,7 @@ pub(super) fn write(name: &str, positional: &str, parameters: &[(&str, &[&str])]
             query.push(if query.is_empty() { '?' } else { '&' });
             query.push_str(key);
             query.push('=');
+            // In the query `+` would be read as a space, so it is encoded.
             encode(value, b"-._*:/,@", &mut query);
         }
     }

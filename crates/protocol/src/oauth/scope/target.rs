@@ -25,6 +25,8 @@ impl Names {
             if text == "*" {
                 any = true;
             } else {
+                // One invalid name makes the whole value invalid. Leaving it out would change what
+                // the person approves.
                 names.push(text.parse().ok()?);
             }
         }
@@ -68,6 +70,7 @@ impl FromStr for Audience {
     type Err = ScopeError;
 
     fn from_str(text: &str) -> Result<Self, ScopeError> {
+        // Without the fragment, a grant would cover every service of the DID.
         let (did, fragment) = text.split_once('#').ok_or(ScopeError)?;
         let did: Did = did.parse().map_err(|_| ScopeError)?;
         if (did.is_plc() || is_web_of_a_host(&did)) && !fragment.is_empty() && is_fragment(fragment) {
