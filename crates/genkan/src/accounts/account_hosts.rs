@@ -61,6 +61,8 @@ impl AccountHosts {
     /// no account has is never cached.
     pub(crate) fn recall_handle(&self, handle: &str) -> Option<Option<Arc<Home>>> {
         let did = self.by_handle.get(handle)?;
+        // A handle that the cache knows may lead to an account that it has dropped. That is an
+        // unknown answer, not "no account".
         let home = self.recall(&did)??;
         (home.handle.as_str() == handle).then_some(Some(home))
     }

@@ -37,6 +37,7 @@ impl AppPasswords {
         let (now, secret) = (self.clock.now(), generate());
         let created = AppPassword { name: name.to_owned(), privileged, created_at: now };
         let mut tx = self.db.begin().await?;
+        // The account already has an app password with this name.
         if !sql::insert(&mut tx, did, &created, &hash(did, &secret)).await? {
             return Ok(None);
         }
@@ -68,6 +69,7 @@ impl AppPasswords {
 }
 
 fn generate() -> Secret<String> {
+    // Ten bytes are exactly sixteen letters of base32.
     let letters = BASE32_NOPAD.encode(&random::bytes::<10>()).to_ascii_lowercase();
     let groups: Vec<&str> =
         [0..4, 4..8, 8..12, 12..16].into_iter().filter_map(|range| letters.get(range)).collect();
@@ -76,6 +78,8 @@ fn generate() -> Secret<String> {
 
 fn hash(did: &Did, password: &Secret<String>) -> String {
     let letters: String =
+        // People copy the password with or without its dashes, and phones write the first letter
+        // large.
         password.expose().chars().filter(|letter| *letter != '-').flat_map(char::to_lowercase).collect();
     // With the DID in it, equal passwords of two accounts have different hashes.
     HEXLOWER.encode(

@@ -52,11 +52,14 @@ impl FromStr for Email {
     /// more.
     fn from_str(text: &str) -> Result<Self, EmailError> {
         let typed = text.trim_matches(' ');
+        // A second `@` ends up in the domain, which cannot have one.
         let (local, domain) = typed.split_once('@').ok_or(EmailError)?;
         let fine = typed.len() <= 254 && is_dot_atom(local) && is_domain(domain);
         if !fine {
             return Err(EmailError);
         }
+        // Mail is sent to the address as it was typed, because a server may tell cases apart. Two
+        // accounts may not differ in case only.
         Ok(Self { typed: typed.to_owned(), key: typed.to_lowercase() })
     }
 }
@@ -64,6 +67,7 @@ impl FromStr for Email {
 fn is_dot_atom(local: &str) -> bool {
     let is_atom_char = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+/=?^_`{|}~-".contains(&byte);
     !local.is_empty()
+        // RFC 5321 §4.5.3.1.1 limits the local part to 64 bytes.
         && local.len() <= 64
         && local.split('.').all(|atom| !atom.is_empty() && atom.bytes().all(is_atom_char))
 }
@@ -77,6 +81,7 @@ fn is_domain(domain: &str) -> bool {
             && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
     };
     let top_is_a_name =
+        // An IPv4 address would otherwise be a domain.
         domain.rsplit('.').next().is_some_and(|top| !top.bytes().all(|byte| byte.is_ascii_digit()));
     domain.contains('.') && top_is_a_name && domain.split('.').all(is_label)
 }

@@ -182,8 +182,7 @@ impl Emails {
         }
         let (did, now) = (&account.did, self.clock.now());
         let checked = match code {
-            // Some(self.check(did, Reason::UpdateEmail, code).await?), => A code is checked even if
-            // none is required, so that a wrong one is never ignored.
+            // A code is checked even if none is required, so that a wrong one is never ignored.
             Some(code) => Some(self.check(did, Reason::UpdateEmail, code).await?),
             None => None,
         };

@@ -40,6 +40,8 @@ where
             // The lease is lost, so there is nothing left to renew. After an error the next round
             // may still be in time.
             if let Ok(false) = renew().await {
+                // The work goes on: its next write fails by its condition, and it must reach that
+                // point to stop in order.
                 return std::future::pending::<()>().await;
             }
         }
@@ -66,6 +68,8 @@ macro_rules! leases_on {
             let rows = sqlx::query(concat!(
                 "SELECT did FROM ",
                 $table,
+                // The oldest first, so that one row that fails again and again does not keep others
+                // waiting.
                 " WHERE lease_until <= $1 ORDER BY lease_until LIMIT $2"
             ))
             .bind(now.as_millis())
@@ -86,6 +90,7 @@ macro_rules! leases_on {
             let done = sqlx::query(concat!(
                 "UPDATE ",
                 $table,
+                // The condition makes this a compare-and-set: of two workers, one changes the row.
                 " SET lease = $2, lease_until = $4, attempts = attempts + 1 WHERE did = $1 AND lease_until <= $3"
             ))
             .bind(did.as_str())

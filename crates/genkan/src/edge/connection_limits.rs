@@ -42,9 +42,11 @@ impl ConnectionLimits {
     /// A trusted proxy brings many clients, so only the total limit applies to it.
     pub(super) fn admit(&self, peer: IpAddr, is_believed: bool) -> Option<ConnectionPermit> {
         let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        // The total comes first: it protects the process, also from trusted proxies.
         if counts.all >= self.total {
             return None;
         }
+        // A trusted proxy brings the connections of many clients from one address.
         let address = (!is_believed).then(|| limited_as(peer));
         if let Some(address) = address {
             let count = counts.by_address.entry(address).or_default();
@@ -79,6 +81,8 @@ impl Drop for ConnectionPermit {
 fn limited_as(address: IpAddr) -> IpAddr {
     match address {
         IpAddr::V4(_) => address,
+        // One subscriber usually has a whole /64, and could use an address of it for each
+        // connection.
         IpAddr::V6(v6) => IpAddr::V6(Ipv6Addr::from_bits(v6.to_bits() & !u128::from(u64::MAX))),
     }
 }

@@ -106,6 +106,7 @@ pub(super) struct ConnectionContext<R> {
 impl<R> ConnectionContext<R> {
     /// The client's address, and the host that passed the request on, if one did.
     pub(super) fn client(&self, headers: &HeaderMap) -> (IpAddr, Option<ViaHost>) {
+        // Anyone can write the header. Only a trusted peer's header counts.
         if !self.is_believed {
             return (self.peer.address(), None);
         }

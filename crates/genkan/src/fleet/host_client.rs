@@ -52,8 +52,7 @@ impl HostError {
         match self {
             Self::Unreachable(_) => false,
             Self::Unanswered(_) | Self::Garbage(_) => true,
-            // *status >= 500, => A 4xx refuses the call as a whole. A 5xx may come from a failure
-            // halfway.
+            // A 4xx refuses the call as a whole. A 5xx may come from a failure halfway.
             Self::Refused { status, .. } => *status >= 500,
         }
     }

@@ -55,6 +55,8 @@ impl Fleet {
         let inner = self.inner();
         let now = inner.clock.now();
         let mut tx = inner.db.begin().await?;
+        // Key and host are one transaction, so no host is left without a key, and no key without a
+        // host.
         let key = inner.ring.add_host_key(&mut tx, id.as_str(), signing_key).await;
         let key = key.map_err(|error| match error {
             crate::keys::Error::HasKey(_) => Error::NameTaken,
@@ -91,6 +93,7 @@ impl Fleet {
     pub(crate) async fn admit(&self, id: &HostId, admission: Admission) -> Result<ChangeId, Error> {
         let inner = self.inner();
         let mut row = self.row(id).await?;
+        // A second `host add` must not overwrite the settings of a host with accounts.
         if row.state != HostState::Prepared {
             return Err(Error::NameTaken);
         }
@@ -214,11 +217,14 @@ impl Fleet {
 fn check_name(id: &HostId) -> Result<(), Error> {
     let fits = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
     let name = id.as_str();
+    // The name stands in settings, metrics and URLs, so it has only characters that need no quotes
+    // there.
     let good = (1..=32).contains(&name.len()) && name.bytes().all(fits) && !name.starts_with('-');
     if good { Ok(()) } else { Err(Error::BadName) }
 }
 
 fn taken(cause: db::Error) -> Error {
+    // Name, URL and DID have unique indexes. Each says that the host is known already.
     if matches!(cause, db::Error::Conflict(_)) { Error::NameTaken } else { Error::Storage(cause) }
 }
 

@@ -146,8 +146,7 @@ impl From<PolicyError> for XrpcError {
             PolicyError::Invalid(_) | PolicyError::DoesNotLeadHere => bad_request("InvalidHandle", text),
             PolicyError::Reserved => bad_request("HandleNotAvailable", text),
             PolicyError::UnsupportedDomain => bad_request("UnsupportedDomain", text),
-            // Self::unavailable(text).because(cause), => The handle may be valid, but its name
-            // could not be looked up now.
+            // The handle may be valid, but its name could not be looked up now.
             PolicyError::Passing(cause) => Self::unavailable(text).because(cause),
         }
     }

@@ -75,6 +75,8 @@ impl Methods<App> {
         table::ROWS.iter().fold(self, |methods, row| match row.rule {
             Rule::NotYet(message) => {
                 let refuse = move |State(app): State<App>, headers: HeaderMap| async move {
+                    // The caller is checked first, as a working method would. Otherwise clients
+                    // with old tokens would not refresh them.
                     let refused = check_callers(&app, &headers, row).await;
                     refused.err().unwrap_or_else(|| XrpcError::not_here(message))
                 };

@@ -64,6 +64,7 @@ impl SessionAnswer {
             did_doc: home_document(app, account).await,
             email: account.email.clone(),
             email_confirmed: Some(account.email_confirmed_at.is_some()),
+            // Clients expect the member. Genkan has no second factor by e-mail.
             email_auth_factor: Some(false),
             active: standing == Standing::Active,
             status: standing.status(),
@@ -76,6 +77,7 @@ impl SessionAnswer {
 /// It comes from the cache or the PLC directory. If that does not answer in time, the document is
 /// built from Genkan's own records.
 async fn home_document(app: &App, account: &Account) -> Option<Arc<DidDocument>> {
+    // Clients take the PDS from this document, so it must name the host that has the account now.
     let host = app.fleet.host(&account.host)?;
     for freshness in [Freshness::Remembered, Freshness::Asked] {
         let asked = app.identity.documents.resolve(&account.did, freshness);

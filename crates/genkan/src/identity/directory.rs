@@ -93,8 +93,7 @@ impl Directory {
                 .map(Some)
                 .map_err(|error| DirectoryError::Garbage(format!("an unreadable body: {error}").into())),
             StatusCode::NOT_FOUND => Ok(None),
-            // Err(DirectoryError::Ended), => The directory answers 410 for a DID whose last
-            // operation is a tombstone.
+            // The directory answers 410 for a DID whose last operation is a tombstone.
             StatusCode::GONE => Err(DirectoryError::Ended),
             status if status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS => {
                 Err(DirectoryError::Away(format!("answered {}", status.as_u16()).into()))

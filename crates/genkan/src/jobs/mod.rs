@@ -40,6 +40,7 @@ const JOBS: [Job; 12] = [
         Ok(app.standings.delete_due().await? as u64)
     }),
     job!("read the keys again", READ_KEYS_EVERY, |app| {
+        // Another replica or the command line may have rotated a key.
         app.ring.reload().await?;
         Ok(app.ring.retire_outdated(WebPurpose::Tokens, app.config.oauth.access_lifetime).await?)
     }),
@@ -117,6 +118,7 @@ async fn repeat(job: Job, app: App) {
         match (job.run)(app.clone()).await {
             Ok(0) => {}
             Ok(count) => tracing::debug!(job = name, count, "job done"),
+            // A failed run ends nothing: the next one tries again.
             Err(cause) => tracing::warn!(job = name, cause = format!("{cause:#}"), "job failed"),
         }
         // The pause begins after the run, so a slow run never overlaps with the next one.

@@ -72,6 +72,7 @@ impl Ring {
             };
             let mut tx = db.begin().await?;
             let now = clock.now();
+            // Both are tried even if one exists. The insert changes nothing then.
             sql::insert(&mut tx, &seal_pair(&sealer, Purpose::PlcRotation, "", &rotation), now).await?;
             sql::insert(&mut tx, &seal_row(&sealer, Purpose::Internal, "", "", &random::bytes::<32>()), now)
                 .await?;
@@ -229,6 +230,7 @@ impl Ring {
 
     /// Retires a web key. `false` if it is the one that signs, which stays, or was retired before.
     pub(crate) async fn retire_web_key(&self, id: &str) -> Result<bool, Error> {
+        // Without the key that signs now, no new token or session could be made.
         if WebPurpose::ALL.into_iter().any(|purpose| self.web_key(purpose).id == id) {
             return Ok(false);
         }
@@ -252,6 +254,8 @@ impl Ring {
     ///
     /// The internal key has a fixed length, so no two purposes give the same input to the hash.
     pub(crate) fn derived(&self, purpose: &str) -> Zeroizing<[u8; 32]> {
+        // The purpose is the last part and the key before it has a fixed length, so no two purposes
+        // share an input.
         let digest = Sha256::new()
             .chain_update(b"genkan derived key\0")
             .chain_update(self.inner.internal.expose())
@@ -317,6 +321,7 @@ fn seal_pair(sealer: &Sealer, purpose: Purpose, subject: &str, key: &K256Private
 
 fn seal_row(sealer: &Sealer, purpose: Purpose, subject: &str, public: &str, plain: &[u8]) -> KeyRow {
     let id = random::id();
+    // Sealed for its row: a copy in another row does not unseal.
     let closed = sealer.seal(SEALED_AS, &id, plain);
     KeyRow {
         id,

@@ -28,6 +28,8 @@ pub(super) async fn all(db: &Db) -> Result<Vec<KeyRow>> {
 /// Adds a current key. `false` if there is one for that purpose and subject.
 pub(super) async fn insert(tx: &mut Tx, key: &KeyRow, now: Timestamp) -> Result<bool> {
     let done = sqlx::query(
+        // A unique index allows one current key per purpose and subject. A conflict is an answer
+        // here, not an error.
         "INSERT INTO keys (id, purpose, subject, public, sealed, state, created_at)
          VALUES ($1, $2, $3, $4, $5, 'current', $6) ON CONFLICT DO NOTHING",
     )
@@ -93,6 +95,7 @@ pub(super) async fn web_keys(db: &Db) -> Result<Vec<WebRow>> {
 /// Adds a web key. `false` if another process created the key of that number.
 pub(super) async fn insert_web(tx: &mut Tx, key: &WebRow, serial: i64) -> Result<bool> {
     let done = sqlx::query(
+        // The serial is unique per purpose: of two rotations at once, one adds its key.
         "INSERT INTO web_keys (id, purpose, serial, public, sealed, usable_from, created_at)
          VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT DO NOTHING",
     )
@@ -120,6 +123,7 @@ pub(super) async fn last_web_serial(tx: &mut Tx, purpose: WebPurpose) -> Result<
 /// exist.
 pub(super) async fn retire_web(tx: &mut Tx, id: &str, now: Timestamp) -> Result<bool> {
     let done =
+        // The private half is erased, because a retired key never signs again.
         sqlx::query("UPDATE web_keys SET retired_at = $2, sealed = '' WHERE id = $1 AND retired_at IS NULL")
             .bind(id)
             .bind(now.as_millis())

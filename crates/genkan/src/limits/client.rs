@@ -9,6 +9,8 @@ use std::net::IpAddr;
 /// limit. An unknown identifier has a count of its own, without the `@` that people write before
 /// handles.
 pub(crate) fn account_and_address(account: Option<&str>, identifier: &str, client: IpAddr) -> String {
+    // Without an account, the typed text counts. It is normalized so that spellings of one name
+    // share a count.
     let name = identifier.trim().trim_start_matches('@').to_lowercase();
     format!("{} {}", account.unwrap_or(&name), ClientNetwork::of(client))
 }

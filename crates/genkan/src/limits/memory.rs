@@ -56,6 +56,7 @@ impl Memory {
         else {
             return Verdict::of(rate, 1, start);
         };
+        // Many shards, so that threads rarely wait for one lock.
         let mut shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(count) = shard.counts.get_mut(&hash) {
             // A count is not removed when its window ends, but starts again when it is next used.
@@ -86,6 +87,7 @@ impl Shard {
         if self.counts.len() >= most {
             let mut counts: Vec<u64> = self.counts.values().map(|count| count.number).collect();
             let middle = counts.len() / 2;
+            // Small counts go first: the clients with large ones are those that the limit is for.
             let median = *counts.select_nth_unstable(middle).1;
             // `spare` limits the removal to half, even if most counts equal the median.
             let mut spare = middle;

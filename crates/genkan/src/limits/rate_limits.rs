@@ -88,6 +88,8 @@ impl RateLimits {
             OAuthEndpoint::Token => inner.rates.oauth_token,
             OAuthEndpoint::Revoke => inner.rates.oauth_revoke,
         };
+        // Each endpoint has a count of its own: many refreshes must not keep an app from signing
+        // people in.
         let verdict = inner.memory.count(&(endpoint, ClientNetwork::of(client)), rate, now);
         if !verdict.allowed {
             inner.metrics.counter(&RATE_LIMITED, &[endpoint.name()]).increment();

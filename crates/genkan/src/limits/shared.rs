@@ -25,6 +25,8 @@ pub(super) async fn count(
     for rate in rates {
         let start = window_start(now, rate.per);
         let row = sqlx::query(
+            // Count and read are one statement, so concurrent attempts on several replicas get
+            // different numbers.
             "INSERT INTO rate_counters (bucket, window_start, count) VALUES ($1, $2, 1) \
              ON CONFLICT (bucket, window_start) DO UPDATE SET count = rate_counters.count + 1 \
              RETURNING count",
@@ -57,6 +59,8 @@ pub(super) async fn sweep(db: &Db, oldest: Timestamp) -> Result<u64, Error> {
 ///
 /// The rate is a part of it, so a changed limit starts a new count.
 fn bucket(limit: &str, rate: Rate, key: &str) -> String {
+    // Hashed, because the key can be an e-mail address. The rate is part of it, so a changed limit
+    // starts with new counts.
     let digest = Sha256::digest(format!("{limit} {rate} {key}"));
     // 128 bits of the hash are enough that no two keys collide by chance.
     digest.iter().take(16).fold(String::with_capacity(32), |mut text, byte| {

@@ -47,6 +47,7 @@ impl Verdict {
 
     /// Whole seconds until another attempt can succeed, at least one: the value of `Retry-After`.
     pub(super) fn retry_after(&self, now: Timestamp) -> u64 {
+        // Rounded up, so that a client that waits exactly this long is not refused again.
         self.reset.since(now).as_millis().div_ceil(1000).max(1).try_into().unwrap_or(u64::MAX)
     }
 

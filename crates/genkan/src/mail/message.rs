@@ -76,7 +76,7 @@ impl Sender {
     /// Writes an email with HTML by the operator, or by a moderator in the operator's name.
     pub(super) fn by_operator(&self, to: Recipient<'_>, subject: Option<&str>, html: &str) -> Message {
         let subject = match subject.map(one_line) {
-            // subject, => A subject of spaces only is like none.
+            // A subject of spaces only is like none.
             Some(subject) if !subject.is_empty() => subject,
             _ => texts::subject_of_operator(to.language, &self.service),
         };

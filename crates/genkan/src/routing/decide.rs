@@ -89,6 +89,8 @@ pub(crate) fn decide<'a>(
         (Rule::NotHere(message), _) => Err(Refusal::NotHere(message)),
         (Rule::Local | Rule::NotYet(_), _) => Ok(Decision::Local),
         (Rule::Target { parameter, self_read }, authorization) => {
+            // The account is read before the token: a read without a valid target is refused in the
+            // same way for everyone.
             let account = target::of_query(query, parameter)
                 .map_err(|problem| Refusal::BadTarget(parameter, problem))?;
             Ok(Decision::Forward(match presented(&authorization) {

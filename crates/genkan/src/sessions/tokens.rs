@@ -79,6 +79,7 @@ impl Mint {
             aud: self.service.as_str().to_owned(),
             iat: now.as_seconds(),
             exp: now.plus(self.lifetimes.refresh).as_seconds(),
+            // A refresh raises the generation. An older one tells that the token was used before.
             jti: format!("{session}.{generation}"),
         };
         Ok(Tokens {
@@ -99,9 +100,12 @@ impl Mint {
         let claims = AccessClaims {
             scope,
             sub: account.did.clone(),
+            // The host checks that the token is for it, so a host cannot use its accounts' tokens
+            // at another one.
             aud: host.did.as_str().to_owned(),
             iat: now.as_seconds(),
             exp: now.plus(self.lifetimes.access).as_seconds(),
+            // The session is in the id, so that the end of a session invalidates its access tokens.
             jti: format!("{session}.{}", random::id()),
         };
         Ok(Secret::new(jwt::session::sign_access(&key.private, &claims)))

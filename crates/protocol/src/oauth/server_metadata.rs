@@ -204,8 +204,8 @@ impl ProtectedResource {
             return Err(Error::Unsuitable("resource"));
         }
         match resource.authorization_servers.as_slice() {
-            // Ok(issuer.clone()), => atproto allows one authorization server. With several, the app
-            // could not know which one counts.
+            // atproto allows one authorization server. With several, the app could not know which
+            // one counts.
             [issuer] if is_origin(issuer) => Ok(issuer.clone()),
             _ => Err(Error::Unsuitable("authorization_servers")),
         }
@@ -221,7 +221,7 @@ fn is_origin(text: &str) -> bool {
 fn is_web(text: &str) -> bool {
     Url::parse(text).is_ok_and(|url| match url.scheme() {
         "https" => true,
-        // matches!(url.host_str(), => Plain HTTP is for development on one machine.
+        // Plain HTTP is for development on one machine.
         "http" => matches!(url.host_str(), Some("localhost" | "127.0.0.1" | "[::1]")),
         _ => false,
     })

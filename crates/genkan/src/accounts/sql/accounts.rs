@@ -48,6 +48,7 @@ pub(in crate::accounts) async fn by_email(db: &Db, email_key: &str) -> db::Resul
 }
 
 pub(in crate::accounts) async fn is_handle_free(db: &Db, handle: &str) -> db::Result<bool> {
+    // Without the lock: the answer is for a form. The insert decides.
     let row = sqlx::query("SELECT 1 FROM accounts WHERE handle = $1 OR next_handle = $1")
         .bind(handle)
         .fetch_optional(db.reader())
@@ -126,6 +127,7 @@ async fn exists(tx: &mut Tx, column: &'static str, value: &str) -> db::Result<bo
 }
 
 pub(in crate::accounts) async fn open(tx: &mut Tx, did: &Did) -> db::Result<bool> {
+    // The state is a condition, so a sign-up that was taken back cannot be opened by a late worker.
     let done = sqlx::query("UPDATE accounts SET state = 'open' WHERE did = $1 AND state = 'creating'")
         .bind(did.as_str())
         .execute(&mut **tx)
@@ -207,6 +209,7 @@ const UNDER_WAY: std::time::Duration = std::time::Duration::from_mins(2);
 /// The update changes nothing. It locks the row in the one way that both databases support.
 pub(in crate::accounts) async fn hold(tx: &mut Tx, did: &Did, demand: Demand<'_>) -> db::Result<bool> {
     let statement = match demand {
+        // The updates change nothing. They lock the row in the one way that both databases support.
         Demand::Nothing => "UPDATE accounts SET did = did WHERE did = $1",
         Demand::Usable => {
             concat!("UPDATE accounts SET did = did WHERE did = $1 AND taken_down_at IS NULL AND ", open!())
@@ -303,6 +306,7 @@ pub(in crate::accounts) async fn confirm_email(
     email_key: &str,
     now: Timestamp,
 ) -> db::Result<()> {
+    // The address is a condition: a code for the old address must not confirm a new one.
     sqlx::query("UPDATE accounts SET email_confirmed_at = $3 WHERE did = $1 AND email_key = $2")
         .bind(did.as_str())
         .bind(email_key)

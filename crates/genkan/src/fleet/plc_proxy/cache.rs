@@ -72,6 +72,8 @@ impl Cache {
             (Arc::clone(&self.pages), Arc::clone(&self.forgotten), self.clock.now());
         let name = key.clone();
         let shared = self.single_flight.join(&key, async move {
+            // If something is forgotten during the lookup, its answer may be older than the change.
+            // It is then not kept.
             let before = forgotten.load(Ordering::SeqCst);
             let page = look_up.await;
             // The age counts from the start of the lookup: the answer may be as old as that.
@@ -84,6 +86,7 @@ impl Cache {
     }
 
     pub(super) fn forget(&self, did: &str) {
+        // Before the removal, so that a lookup that ends in between does not put the old page back.
         self.forgotten.fetch_add(1, Ordering::SeqCst);
         for part in ["", "/data", "/log", "/log/last", "/log/audit"] {
             let key = format!("{did}{part}");

@@ -57,8 +57,8 @@ impl AnswerFilter {
             "dpop-nonce" if self.token == Token::Genkans => self.nonce = text(),
             "www-authenticate" if self.token == Token::Genkans => {
                 self.challenge = match (self.challenge.take(), text()) {
-                    // Some( => A server may send one field per scheme. Joined, they have one form
-                    // (RFC 9110 §5.3).
+                    // A server may send one field per scheme. Joined, they have one form (RFC 9110
+                    // §5.3).
                     (Some(before), Some(more)) => Some(format!("{before}, {more}")),
                     (before, more) => more.or(before),
                 };

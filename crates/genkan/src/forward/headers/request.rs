@@ -156,8 +156,7 @@ fn reaches_host(name: &str, by_caller: bool, has_body: bool, is_own_host: bool) 
         | "if-range" | "range" => true,
         "content-encoding" | "content-type" => has_body,
         "atproto-accept-labelers" | "atproto-proxy" | "authorization" | "x-bsky-topics" => by_caller,
-        // by_caller && is_own_host && other.starts_with( => Extensions of atproto that Genkan does
-        // not know. External PDSes do not get them.
+        // Extensions of atproto that Genkan does not know. External PDSes do not get them.
         other => by_caller && is_own_host && other.starts_with("x-atproto-"),
     }
 }

@@ -23,6 +23,8 @@ impl Pages {
         F: FnOnce(Self, Call) -> Fut,
         Fut: Future<Output = Result<Reply, Trouble>>,
     {
+        // Cookies are bound to the public origin, so a page at another name of this server would
+        // not see them.
         if let Some(external) = external::to_our_name(&request, self.origin()) {
             return external;
         }
@@ -75,6 +77,7 @@ impl Pages {
         }
         let mut response = reply.into_response();
         if let Some(name) = name {
+            // The request log names the error, which the status alone does not tell.
             response.extensions_mut().insert(ErrorName(name.into()));
         }
         response

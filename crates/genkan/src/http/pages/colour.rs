@@ -44,6 +44,7 @@ impl Palette {
 /// Mixes a colour with `end` until each of `against` has enough contrast with it.
 fn toward(colour: Colour, end: Colour, against: &[Colour]) -> Colour {
     let readable = |mixed: Colour| against.iter().all(|other| contrast(mixed, *other) >= READABLE);
+    // The first mix that is readable is the one closest to the operator's colour.
     (0..=u8::MAX).map(|part| mix(colour, end, part)).find(|mixed| readable(*mixed)).unwrap_or(end)
 }
 
@@ -62,6 +63,7 @@ fn mix(one: Colour, other: Colour, part: u8) -> Colour {
 }
 
 fn contrast(one: Colour, other: Colour) -> f64 {
+    // The formulas and constants of WCAG 2.2, "contrast ratio" and "relative luminance".
     let (one, other) = (luminance(one) + 0.05, luminance(other) + 0.05);
     if one > other { one / other } else { other / one }
 }

@@ -98,6 +98,7 @@ impl FlowRef {
 impl FormContext {
     pub(super) fn of(pages: &Pages, call: &Call, flow: Option<FlowRef>) -> Self {
         let mut place = Self { csrf: call.jar.token().to_owned(), flow, reset_link: String::new() };
+        // Without mail no code can be sent, so the page has no link to the form.
         if pages.app.emails.is_on() {
             place.reset_link = place.reset_step("");
         }

@@ -41,6 +41,7 @@ impl Reply {
     pub(super) fn see_other(location: &str, origin: &Origin) -> Result<Self, Trouble> {
         let location = HeaderValue::from_str(location).map_err(|cause| Trouble::Bug(Box::new(cause)))?;
         let mut reply = Self { response: Response::new(Body::empty()) };
+        // 303, so that the browser follows with a GET and a reload does not send the form again.
         *reply.response.status_mut() = StatusCode::SEE_OTHER;
         reply.set(LOCATION, location);
         reply.protect(origin);
@@ -68,8 +69,11 @@ impl Reply {
     pub(super) fn set_cookie(&mut self, name: &str, value: &str, lifetime: Option<u64>, origin: &Origin) {
         let age = lifetime.map(|seconds| format!("; Max-Age={seconds}")).unwrap_or_default();
         let secure = if origin.is_https() { "; Secure" } else { "" };
+        // `Lax` and not `Strict`: the person comes from the app's site, and must be known on the
+        // first page.
         let text = format!("{name}={value}; Path=/{age}; HttpOnly; SameSite=Lax{secure}");
         let mut value: HeaderValue = text.parse().expect("our names and values are plain letters");
+        // Debug output of the headers then hides the value.
         value.set_sensitive(true);
         self.response.headers_mut().append(SET_COOKIE, value);
     }
@@ -82,6 +86,7 @@ impl Reply {
         for (name, value) in HEADERS {
             self.set(HeaderName::from_static(name), HeaderValue::from_static(value));
         }
+        // Pages show accounts and contain tokens against forged forms, so no cache may keep them.
         self.set(CACHE_CONTROL, HeaderValue::from_static("no-store"));
         if origin.is_https() {
             let year = HeaderValue::from_static("max-age=63072000");

@@ -68,6 +68,7 @@ pub(super) async fn take(pages: Pages, call: Call, form: Form) -> Result<Reply, 
     let messages = Messages::of(call.jar.language());
     let full = full_handle(&pages, &typed);
     if form.text("only") == "check" {
+        // A fixed time, so that the delay does not say why a handle is refused.
         let found = at_least(LEAST, find_free(&pages, messages, &full)).await?;
         return match found {
             Ok(handle) => {
@@ -86,6 +87,7 @@ pub(super) async fn take(pages: Pages, call: Call, form: Form) -> Result<Reply, 
         }
     };
     let app = &pages.app;
+    // After the checks of the form: a mistyped field costs no attempt.
     app.count_attempt(Limit::CreateAccount, &address(call.address)).await?;
     let made = app.sign_ups.create_account(request).await;
     app.metrics.counter(&SIGN_UPS, &[if made.is_ok() { "done" } else { "refused" }]).increment();
@@ -102,6 +104,7 @@ pub(super) async fn take(pages: Pages, call: Call, form: Form) -> Result<Reply, 
         Some(flow) => flow.visit.clone(),
         None => pages.visit(&call).await?,
     };
+    // In a flow the sign-in counts for this one request only.
     let keep = flow.as_ref().map_or(Persistence::Remembered, |flow| Persistence::OneRequest(&flow.opened.id));
     app.sign_ins.sign_in(&mut visit, &account, keep).await?;
     call.jar.keep(&visit);
@@ -112,6 +115,7 @@ pub(super) async fn take(pages: Pages, call: Call, form: Form) -> Result<Reply, 
 /// Returns the whole handle: the typed name with the chosen domain, or a typed handle as it is.
 fn full_handle(pages: &Pages, typed: &FormValues) -> String {
     let domains = &pages.app.config.service.handle_domains;
+    // A full handle that the person typed. The rules decide whether its domain is served here.
     if typed.handle.contains('.') {
         return typed.handle.clone();
     }
@@ -145,6 +149,7 @@ fn request(
 ) -> Result<signup::Request, Vec<Note>> {
     let rules = pages.app.sign_ups.rules();
     let mut problems = Vec::new();
+    // All fields are checked before the answer, so that the page shows every problem at once.
     let handle = rules.handles.for_sign_up(handle);
     if let Err(problem) = &handle {
         problems.push(about_handle(problem, messages));
@@ -205,6 +210,8 @@ fn note_of(error: &signup::Error, messages: &Messages) -> (StatusCode, Note) {
         E::NoRoom => (StatusCode::SERVICE_UNAVAILABLE, Note::new("", messages.sign_up_no_room)),
         E::Unfinished => (StatusCode::SERVICE_UNAVAILABLE, Note::new("", messages.sign_up_unfinished)),
         E::Refused(_) | E::Session(_) | E::Storage(_) => {
+            // The page shows no cause, since it would mean nothing to the person. The operator
+            // needs it.
             tracing::warn!(cause = error as &dyn std::error::Error, "a sign-up on the page failed");
             (StatusCode::BAD_GATEWAY, Note::new("", messages.sign_up_refused))
         }

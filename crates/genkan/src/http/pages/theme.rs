@@ -77,6 +77,7 @@ impl File {
     fn answer(&self) -> Response {
         let headers = [
             (CONTENT_TYPE, self.kind),
+            // The content of a path never changes, because its hash is in the path.
             (CACHE_CONTROL, "public, max-age=31536000, immutable"),
             (X_CONTENT_TYPE_OPTIONS, "nosniff"),
             // An SVG opened by itself is a document.
@@ -101,6 +102,7 @@ fn logo(path: &std::path::Path) -> Result<Arc<File>, ThemeError> {
         _ => return Err(ThemeError::NoImage(shown())),
     };
     let content = std::fs::read(path).map_err(|error| ThemeError::Unreadable(shown(), error.kind()))?;
+    // The logo is loaded with every page, and it stays in memory.
     if content.is_empty() || content.len() > LARGEST_LOGO {
         return Err(ThemeError::NoImage(shown()));
     }

@@ -118,6 +118,7 @@ impl From<AttemptError> for Trouble {
 
 impl From<db::Error> for Trouble {
     fn from(cause: db::Error) -> Self {
+        // A busy database is worth a retry, and the page says so. Everything else is a bug.
         if cause.is_passing() { Self::Busy(Some(Box::new(cause))) } else { Self::Bug(Box::new(cause)) }
     }
 }

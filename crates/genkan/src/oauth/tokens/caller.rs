@@ -103,6 +103,8 @@ impl AccessError {
             Self::Token(_) => Some("invalid_token"),
             Self::Proof(error) => Some(error.code()),
             Self::NoProof | Self::TwoProofs | Self::Replayed => Some("invalid_dpop_proof"),
+            // Without a code, since the token may be valid. A client that is told otherwise would
+            // sign its user out.
             Self::Unavailable | Self::Storage(_) => None,
         }
     }

@@ -62,6 +62,7 @@ pub(in crate::oauth) struct Token {
 impl HostTokenSlot {
     pub(in crate::oauth) fn get(&self, key: &str) -> Option<Arc<Token>> {
         let minted = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        // A token that was signed with a rotated key is made again.
         minted.as_ref().filter(|token| token.key == key).map(Arc::clone)
     }
 
@@ -107,6 +108,7 @@ impl Signer {
             Some(nonce) => drop(heard.insert(host.clone(), nonce.to_owned())),
             None => drop(heard.remove(host)),
         }
+        // While the lock is held, so that the flag and the map change together.
         self.has_heard.store(!heard.is_empty(), Ordering::Release);
     }
 }

@@ -35,6 +35,7 @@ pub(in crate::http::pages) async fn send_code(
         CHANGE => Reason::UpdateEmail,
         _ => return Err(Trouble::NotFound),
     };
+    // By account and purpose, so that no one can fill a mailbox.
     pages.app.count_attempt(Limit::RequestMail, &code_for(reason.as_str(), did)).await?;
     let sent = match reason {
         Reason::UpdateEmail => pages.app.emails.request_update(account, language).await,
@@ -78,6 +79,7 @@ pub(in crate::http::pages) async fn change(pages: Pages, call: Call, form: Form)
     let (typed, code) = (form.text("email").trim(), form.text("code").trim());
     let mut notes = Vec::new();
     let email: Option<Email> = typed.parse().ok();
+    // The same rules as at sign-up: a blocked domain must not come in by a change.
     let email = email.filter(|email| pages.app.sign_ups.rules().check_email(email).is_ok());
     if email.is_none() {
         notes.push(Note::new("email", messages.email_invalid));
@@ -121,6 +123,7 @@ fn note_of(error: EmailsError, messages: &Messages) -> Result<Note, Trouble> {
         }
         EmailsError::CodeRequired => Ok(Note::new("code", messages.code_missing)),
         EmailsError::Address(ClaimError::Taken) => Ok(Note::new("email", messages.email_used)),
+        // The page shows no such form in these cases.
         EmailsError::Off | EmailsError::NoAddress => Err(Trouble::NotFound),
         EmailsError::Address(ClaimError::NotFound) => Err(Trouble::NotSignedIn),
         EmailsError::Code(CodeError::Storage(cause))

@@ -71,6 +71,7 @@ pub(in crate::http::pages) async fn first(pages: Pages, call: Call) -> Result<Re
 
 /// `GET /account/u/<did>`
 pub(in crate::http::pages) async fn show(pages: Pages, call: Call) -> Result<Reply, Trouble> {
+    // Browsers may percent-encode the colons of a DID.
     let did = call.uri.path().rsplit('/').next().unwrap_or_default().replace("%3A", ":");
     let Some((visit, signed_in)) = known(&pages, &call).await? else {
         return pages.see_other("/account/sign-in");
@@ -83,6 +84,7 @@ pub(in crate::http::pages) async fn show(pages: Pages, call: Call) -> Result<Rep
             None => pages.see_other("/account/sign-in"),
         };
     };
+    // The page changes credentials, so it asks for a recent sign-in.
     if !one.is_fresh(pages.app.clock.now()) {
         let handle = escaped(one.account.handle.as_str());
         return pages.see_other(&format!("/account/sign-in?handle={handle}"));

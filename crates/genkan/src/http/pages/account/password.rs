@@ -71,6 +71,8 @@ pub(in crate::http::pages) async fn take(pages: Pages, call: Call, form: Form) -
         return forgot(&pages, &call, place, typed, StatusCode::BAD_REQUEST, notes);
     }
     pages.app.count_attempt(Limit::PasswordReset, &address(call.address)).await?;
+    // By the typed address, whether an account has it or not. Otherwise the limit would reveal
+    // which addresses do.
     pages.app.count_attempt(Limit::RequestMail, &code_for(Reason::ResetPassword.as_str(), typed)).await?;
     let sent = at_least(LEAST, pages.app.recovery.request(typed, call.jar.language())).await;
     match sent {
@@ -84,6 +86,7 @@ pub(in crate::http::pages) async fn take(pages: Pages, call: Call, form: Form) -
 async fn reset(pages: &Pages, call: &Call, form: &Form, place: FormContext) -> Result<Reply, Trouble> {
     let messages = Messages::of(call.jar.language());
     let (code, password) = (form.text("code").trim(), form.secret("password"));
+    // Before the code, so that a password that is too short does not cost an attempt.
     if let Err(problem) = pages.app.sign_ups.rules().check_password(&password) {
         let text = match problem {
             RulesError::PasswordTooShort(least) => messages.with(messages.password_short, least),

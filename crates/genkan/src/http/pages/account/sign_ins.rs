@@ -21,18 +21,23 @@ pub(in crate::http::pages) async fn sign_out(pages: Pages, call: Call, form: For
     let (mut visit, did) = owner(&pages, &call, &form).await?;
     let device = form.text("device");
     if device == visit.device.as_str() {
+        // An account of an external PDS is signed in by a visit, a home account by a device. One of
+        // the two calls finds nothing.
         pages.app.links.end_visit(device, &did).await?;
         pages.app.sign_ins.sign_out(&mut visit, &did).await?;
         call.jar.keep(&visit);
         return pages.see_other("/account");
     }
     if !pages.app.sign_ins.sign_out_at(&device.into(), &did).await? {
+        // The id may belong to another account's browser. The answer is the same as for an unknown
+        // one.
         return Err(Trouble::NotFound);
     }
     pages.see_other(&format!("/account/u/{did}?done=signed-out"))
 }
 
 pub(super) fn device_card(device: &Device, visit: &Visit, messages: &'static Messages) -> DeviceCard {
+    // To the minute, in UTC: without scripts the page does not know the person's time zone.
     let minute: String = device.seen_at.to_string().chars().take(16).collect();
     let seen = messages.with(messages.seen_at, format!("{} UTC", minute.replace('T', " ")));
     DeviceCard {
