@@ -91,6 +91,7 @@ impl AccountView {
             handle: account.handle.to_string(),
             host: account.host.to_string(),
             created: account.created_at.rfc3339(),
+            // A list often ends up in a chat or a ticket, so it has no addresses.
             email: account.email.filter(|_| with_email),
             delete_after: account.delete_after.map(crate::base::Timestamp::rfc3339),
             takedown_reference: account.takedown_ref,
@@ -118,7 +119,7 @@ pub(super) fn run(command: Command, context: &Context) -> Result<(), Failure> {
                 done.map_err(|cause| {
                     anyhow::anyhow!(cause)
                         .context(
-                            "the account cannot sign in any more, but its host was not told; run the same command again",
+                            "the account can no longer sign in, but the call to its host failed; run the same command again",
                         )
                 })?;
                 say(context, &account, "takendown", "is taken down, and its sessions have ended")
@@ -163,6 +164,7 @@ async fn find(app: &App, typed: &str) -> Result<Account, Failure> {
 
 async fn reset_password(app: &App, context: &Context, typed: &str) -> Result<(), Failure> {
     let account = find(app, typed).await?;
+    // The operator passes the password on, so it is random and not chosen.
     let password = Secret::new(crate::base::random::id());
     let hash = app.passwords.hash(&password).await.map_err(anyhow::Error::from)?;
     let did = account.did.as_str();
@@ -208,6 +210,7 @@ fn say(context: &Context, account: &Account, status: &str, words: &str) -> Resul
 }
 
 fn confirmed(account: &Account) -> Result<bool, Failure> {
+    // On standard error: standard output is for the result, which a script may read.
     eprint!(
         "This deletes {} ({}) and all its data for good. Type its handle to confirm: ",
         account.handle, account.did
@@ -221,6 +224,7 @@ fn table(shown: &[AccountView]) -> String {
     if shown.is_empty() {
         return "There are no accounts yet.".to_owned();
     }
+    // Columns as wide as their longest value, and at least as wide as their title.
     let width = |field: fn(&AccountView) -> &str, least: usize| {
         shown.iter().map(|one| field(one).len()).max().unwrap_or(0).max(least)
     };

@@ -25,10 +25,13 @@ impl Failure {
         match self {
             Self::Config(_) | Self::Setting(_) => {
                 eprintln!("{self}");
+                // 2, so that a supervisor can tell a wrong setting, which a restart does not cure,
+                // from a failure.
                 ExitCode::from(2)
             }
             Self::Unread(_) => {
                 eprintln!("genkan: {self}");
+                // 3: the change is made, so the command must not be repeated.
                 ExitCode::from(3)
             }
             Self::Other(cause) => {
@@ -45,6 +48,7 @@ fn with_causes(error: &anyhow::Error) -> String {
     let mut line = String::new();
     for cause in error.chain() {
         let text = cause.to_string();
+        // Some errors repeat the text of their cause. It is printed once.
         if !line.ends_with(&text) {
             if !line.is_empty() {
                 line.push_str(": ");

@@ -63,6 +63,7 @@ impl From<Invite> for InviteView {
 pub(super) fn run(command: Command, context: &Context) -> Result<(), Failure> {
     context.block_on(async {
         let config = context.config()?;
+        // Codes need the database only. So they can be created before the first host is added.
         let db = context.database(&config).await?;
         let invites = Invites::new(db, Clock::System, config.service.public_url.host());
         match command {

@@ -92,7 +92,7 @@ pub(super) fn run(command: Command, context: &Context) -> Result<(), Failure> {
                 }
                 let done = serde_json::json!({ "id": id, "ended": true });
                 Ok(context.output.print(&done, |_| {
-                    format!("The link {id} has ended. Its server is told within minutes.")
+                    format!("The link {id} has ended. Its server is informed within minutes.")
                 })?)
             }
         }

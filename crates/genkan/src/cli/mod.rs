@@ -88,6 +88,7 @@ pub fn run() -> ExitCode {
         Ok(root) => root,
         Err(error) => {
             let _ = error.print();
+            // `--help` and `--version` come here as errors too, with the exit code 0.
             return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
         }
     };

@@ -94,6 +94,8 @@ pub(crate) struct Reading {
 impl Reading {
     pub(crate) fn of(environment: &Environment, file: Option<&Path>) -> Self {
         let mut reader = Reader::new(environment, file, &all_keys());
+        // Every section is read before any problem is reported, so that one start shows all of
+        // them.
         let service = Service::read(&mut reader);
         let brand = Brand::read(&mut reader);
         let listen = Listen::read(&mut reader);
@@ -111,6 +113,7 @@ impl Reading {
         let limits = Limits::read(&mut reader);
         let telemetry = Telemetry::read(&mut reader);
 
+        // Rules that concern two sections. Each runs only if both could be read.
         let mut found = Findings::default();
         if let (Some(keys), Some(service)) = (&keys, &service) {
             keys.check_for(service, &mut found);
@@ -120,6 +123,7 @@ impl Reading {
         }
         reader.add(found);
 
+        // A closure, so that `?` ends here: a section with a problem leaves no configuration.
         let config = (|| {
             Some(Config {
                 service: service?,

@@ -104,8 +104,8 @@ async fn at_its_host(guarded: &GuardedClient, did: &Did) -> Result<DidDocument, 
     match answer.status {
         StatusCode::OK => serde_json::from_slice(&answer.body)
             .map_err(|_| Error::Unusable("the answer of its host is not a DID document".into())),
-        // Only these say that the DID does not exist. Other failures may pass, and are cached for a
-        // shorter time.
+        // Only these say that the DID does not exist. Other failures may pass, so they are not
+        // cached.
         StatusCode::NOT_FOUND | StatusCode::GONE => Err(Error::NotFound("DID")),
         status => Err(Error::Passing(format!("its host answered {}", status.as_u16()).into())),
     }

@@ -85,6 +85,7 @@ impl Links {
         let identity = ClientIdentity { id: name.id, key: inner.client.newest_key(now) };
         let secrets =
             LoginSecrets { key: fresh_key(), verifier: Zeroizing::new(verifier_of(&random::bytes::<32>())) };
+        // The state names this sign-in when the browser returns. 192 random bits cannot be guessed.
         let state = BASE64URL_NOPAD.encode(&random::bytes::<24>());
         let mut fields = vec![
             ("response_type", "code".to_owned()),
@@ -98,6 +99,7 @@ impl Links {
         match &identifier {
             Identifier::Handle(handle) => fields.push(("login_hint", handle.to_string())),
             Identifier::Did(did) => fields.push(("login_hint", did.to_string())),
+            // With only the address of a PDS, the person chooses the account there.
             Identifier::Address(_) => {}
         }
         let key = ProofKey::new(secrets.key.clone());
@@ -170,6 +172,7 @@ fn push_failed(error: TokenRequestError) -> BeginError {
 }
 
 fn departure(server: &Server, client_id: &str, request_uri: &str) -> String {
+    // An authorization endpoint may have a query of its own, which is kept (RFC 6749 §3.1).
     let joint = if server.authorize.contains('?') { '&' } else { '?' };
     let query = query::of_pairs(&[("client_id", client_id), ("request_uri", request_uri)]);
     format!("{}{joint}{query}", server.authorize)

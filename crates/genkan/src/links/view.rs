@@ -41,6 +41,7 @@ impl Links {
     pub(crate) async fn waiting(&self, request: &str, device: &str) -> db::Result<Option<Arrival>> {
         let now = self.inner.clock.now();
         let row = links::waiting(&self.inner.db, request, device).await?;
+        // A page that was left open must not approve a request much later.
         Ok(row.filter(|row| now.since(row.created_at) < DECIDES_WITHIN).map(arrival))
     }
 
@@ -72,6 +73,7 @@ impl Links {
         let inner = &self.inner;
         let mut tx = inner.db.begin().await?;
         let until = inner.clock.now().plus(VISIT);
+        // Only the identity is kept: the visit shows the account's grants and needs no tokens.
         visits::put(&mut tx, device, &arrival.did, arrival.handle.as_deref(), until).await?;
         tx.commit().await?;
         // After the visit is stored. If this step fails, the job for undecided sessions ends the

@@ -22,6 +22,8 @@ impl RequestedScope {
     pub(super) fn of_request(parameter: &str) -> Self {
         let mut values: Vec<&str> = Vec::new();
         for value in parameter.split(' ').filter(|value| !value.is_empty()) {
+            // Unknown values are dropped and not refused: an app may ask for what a newer server
+            // knows (RFC 6749 §3.3).
             if !values.contains(&value) && value.parse::<Scope>().is_ok() {
                 values.push(value);
             }

@@ -75,6 +75,8 @@ pub(crate) struct OAuth {
 impl OAuth {
     pub(crate) fn new(with: Dependencies, settings: Settings) -> Self {
         let Dependencies { db, clock, feed, accounts, sign_ins, ring, fleet, dns, guarded, documents } = with;
+        // Replicas share the database and with it the derived secret, so each accepts the nonces of
+        // the others.
         let secret = match &settings.dpop_secret {
             Some(given) => given.clone(),
             None => Secret::new(*ring.derived("dpop nonces")),

@@ -60,6 +60,7 @@ impl Logs {
 
     fn to(sink: impl Write + Send + 'static) -> (Self, Writer) {
         let (queue, lines) = sync_channel(QUEUE);
+        // Room for one message, so that the thread can end although no one waits.
         let (finished, done) = sync_channel(1);
         std::thread::Builder::new()
             .name("log".to_owned())
@@ -148,6 +149,8 @@ impl Write for &Writer {
         let mut line = Vec::with_capacity(body.len() + 1);
         for byte in body {
             match byte {
+                // A value from outside must not start a line of its own, which could look like
+                // another event.
                 b'\n' => line.extend_from_slice(b"\\n"),
                 b'\r' => line.extend_from_slice(b"\\r"),
                 byte => line.push(*byte),

@@ -166,6 +166,7 @@ impl Metrics {
 
     fn series(&self, metric: &'static Metric, labels: &[&str]) -> Series {
         debug_assert_eq!(labels.len(), metric.labels.len(), "{}", metric.name);
+        // Hot paths keep the handle that this returns. They never come here again.
         let mut families = self.families.lock().unwrap_or_else(PoisonError::into_inner);
         let family =
             families.entry(metric.name).or_insert_with(|| Family { metric, series: BTreeMap::new() });
@@ -230,6 +231,7 @@ struct Shard(AtomicU64);
 
 /// Returns the shard of this thread. Threads are spread over the shards in turn.
 fn own_shard() -> usize {
+    // Threads are spread over the shards in the order in which they first count.
     static NEXT: AtomicUsize = AtomicUsize::new(0);
     thread_local!(static OWN: Cell<usize> = Cell::new(NEXT.fetch_add(1, Ordering::Relaxed) % SHARDS));
     OWN.get()
@@ -243,6 +245,7 @@ impl Counter {
     #[inline]
     pub(crate) fn add(&self, number: u64) {
         if let Some(shard) = self.0.get(own_shard()) {
+            // Relaxed: a counter orders nothing else, and a scrape may be a moment late.
             shard.0.fetch_add(number, Ordering::Relaxed);
         }
     }

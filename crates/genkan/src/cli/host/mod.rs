@@ -223,6 +223,7 @@ pub(super) fn run(command: Command, context: &Context) -> Result<(), Failure> {
 fn find(app: &App, name: &HostId) -> Result<Arc<fleet::Host>, Failure> {
     match app.fleet.host(name) {
         Some(host) => Ok(host),
+        // A prepared host has a key but is not in the fleet yet.
         None if app.ring.host_key(name.as_str()).is_some() => {
             Err(failed(name)(fleet::Error::OnlyPrepared).into())
         }

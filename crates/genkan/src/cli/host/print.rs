@@ -36,6 +36,7 @@ pub(super) struct HostView {
 impl HostView {
     pub(super) fn of(host: &Host, counts: &HashMap<HostId, u64>, probe: Option<&LastProbe>) -> Self {
         let (up, since, checked_at) = probe.map_or_else(
+            // Without a recorded probe, this process's own view counts.
             || (host.health.is_up(), host.health.since(), host.health.checked_at()),
             |probe| (probe.up, probe.since, probe.checked_at),
         );
@@ -150,6 +151,8 @@ pub(super) struct Settings {
 
 impl Settings {
     pub(super) fn of(name: &HostId, ordered: Vec<(&'static str, String)>) -> Self {
+        // JSON objects have no order, but the text keeps the order in which the settings are
+        // explained.
         let by_name =
             ordered.iter().map(|(key, value)| ((*key).to_owned(), Value::from(value.clone()))).collect();
         Self { name: name.to_string(), by_name, ordered }

@@ -10,11 +10,13 @@ use crate::base::Secret;
 use crate::cli::Failure;
 
 pub(super) fn read_secret(file: &Path) -> Result<Secret<String>, Failure> {
+    // Never an argument: other users can see the arguments of a process.
     let text = if file.as_os_str() == "-" {
         std::io::read_to_string(std::io::stdin()).context("standard input cannot be read")
     } else {
         std::fs::read_to_string(file).with_context(|| format!("{} cannot be read", file.display()))
     }?;
+    // Editors end a file with a line break, which is not part of the secret.
     let text = text.trim();
     if text.is_empty() {
         Err(anyhow!("{} is empty; it must hold the admin password", file.display()).into())

@@ -42,6 +42,7 @@ pub(super) async fn show(app: &App, context: &Context, name: &HostId, probe: boo
         admin_password: host.admin_password.clone(),
     };
     let check = checker(app).check(&subject).await;
+    // A host may have been updated since it was added.
     if let Some(description) = &check.description {
         let learned = app.fleet.learn(&host.id, check.version.clone(), description.blob_upload_limit).await;
         learned.map_err(failed(name))?;
@@ -63,6 +64,7 @@ pub(super) fn env(app: &App, context: &Context, name: &HostId) -> Result<(), Fai
 }
 
 pub(super) async fn place(app: &App, context: &Context, explain: bool) -> Result<(), Failure> {
+    // This process just started, so its counts are empty. Capacities would seem free.
     app.fleet.set_counts(counts(app).await?);
     let now = app.clock.now();
     if explain {

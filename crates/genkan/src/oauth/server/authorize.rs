@@ -42,6 +42,7 @@ impl OAuth {
             tx.commit().await?;
             return Err(Problem::Unknown);
         }
+        // The person went back in the browser. The app has its answer already.
         if request.decided {
             return Err(self.denied(&request, "This authorization request was already answered"));
         }
@@ -139,6 +140,7 @@ impl OAuth {
         }
         // Only one of several decisions at once gets past this point.
         self.hold_to_decide(&mut tx, opened, now).await?;
+        // 32 random bytes: a code cannot be guessed within its lifetime.
         let code = Secret::new(format!("cod-{}", HEXLOWER.encode(&random::bytes::<32>())));
         let stored = codes::Stored {
             client_id: opened.request.client_id.clone(),
@@ -229,6 +231,8 @@ impl OAuth {
 fn form_action(redirect_uri: &str) -> String {
     match redirect_uri.split_once("://") {
         Some((scheme, rest)) => {
+            // A source of `form-action` is an origin. A path in it would not match after a
+            // redirect.
             let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
             format!("{scheme}://{authority}")
             // A private-use scheme has no authority, so the scheme itself is the source.

@@ -42,6 +42,8 @@ impl OAuth {
         let now = self.clock.now();
         let mut candidates = Vec::new();
         for one in signed_in {
+            // With a hint, other accounts in this browser are not offered: the app expects the
+            // hinted one.
             if one.account.standing() != Standing::TakenDown && is_hinted(opened, &one.account) {
                 candidates.push(self.candidate(opened, one, now).await?);
             }

@@ -31,6 +31,8 @@ impl OAuth {
     /// contents of a permission set and not with its name. So a set is kept if all of it was
     /// granted, and replaced by the granted values otherwise.
     async fn granted(&self, opened: &OpenRequest, linked: &LinkedAccount) -> Result<ApprovedScope, Problem> {
+        // The account's own server has decided. Genkan grants what that server granted, and no
+        // more.
         let granted = Scopes::parse(&linked.scope);
         let mut allowed: Vec<String> = Vec::new();
         for asked in opened.request.pushed.scope.values() {
@@ -40,6 +42,8 @@ impl OAuth {
                 allowed.push(asked.to_owned());
             } else if let Some(set) = self.sets.view(asked).await? {
                 let covered: Vec<_> = set.expanded.iter().filter(|scope| granted.covers(scope)).collect();
+                // A set that is granted in part is replaced by its granted values, so that the
+                // token claims nothing else.
                 if !covered.is_empty() && covered.len() == set.expanded.len() {
                     allowed.push(asked.to_owned());
                 } else {

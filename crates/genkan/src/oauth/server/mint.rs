@@ -109,6 +109,7 @@ impl OAuth {
             }
         };
         let access = Secret::new(access);
+        // Only the grant and its generation are in a refresh token. Everything else is in the row.
         let place = RefreshTokenId { grant: grant.id.clone(), generation: grant.generation };
         Ok(Tokens {
             access,

@@ -52,6 +52,8 @@ impl OAuth {
         let prompt = prompt_for(&client, asked.prompt)?;
         let redirect_uri = redirect_for(&client, asked.redirect_uri)?;
         let scope = scope_for(&client, &asked.scope)?;
+        // Permission sets are fetched now, so that an app with a broken set is refused before a
+        // person sees a page.
         self.sets.require(&scope).await?;
 
         let pushed = RequestParameters {
@@ -67,6 +69,7 @@ impl OAuth {
             client_auth: proven.auth.clone(),
             at: now.as_millis(),
         };
+        // The id is in the URL of the page. 128 random bits keep others from guessing it.
         let id = format!("req-{}", HEXLOWER.encode(&random::bytes::<16>()));
         let mut tx = self.db.begin().await?;
         // The last step, in the transaction that stores the request: a push that was refused above
@@ -99,6 +102,7 @@ fn redirect_for(client: &Client, asked: Option<String>) -> Result<String, Error>
         (Some(_), _) => {
             refused("redirect_uri must exactly match one of the redirect_uris in the client metadata")
         }
+        // With a single registered URI the parameter may be absent (RFC 6749 §3.1.2.3).
         (None, [only]) => Ok(only.as_str().to_owned()),
         (None, _) => {
             refused("parameter \"redirect_uri\" is required: the client metadata lists more than one")

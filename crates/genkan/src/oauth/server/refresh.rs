@@ -42,6 +42,8 @@ impl OAuth {
         proof: Option<&Proof>,
         now: Timestamp,
     ) -> Result<Tokens, Error> {
+        // A token that cannot be read leads on, so that the client is authenticated before it
+        // learns anything.
         let place = self.refresh_tokens.read(token);
         let grant = match &place {
             Some(place) => grants::find(&self.db, &place.grant).await?,

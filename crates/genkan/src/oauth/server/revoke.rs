@@ -194,6 +194,8 @@ impl OAuth {
         if let Some(grant) = ids::grant_of_token_id(token) {
             return Ok(Some(grant.to_owned()));
         }
+        // RFC 7009 names access and refresh tokens only. A code is accepted too, since it leads to
+        // a grant.
         if token.starts_with("cod-") {
             return Ok(codes::grant_of(&self.db, &hash(token)).await?);
         }
@@ -215,6 +217,7 @@ impl OAuth {
 }
 
 async fn note_ended(tx: &mut Tx, grants: &[String], now: Timestamp) -> db::Result<()> {
+    // One note per grant: each is a key of the caches that must drop it.
     for grant in grants {
         feed::note(tx, now, Change::Grant, grant).await?;
     }
