@@ -148,7 +148,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_wait_is_over_at_the_first_scan_after_its_deadline() {
+    async fn a_wait_ends_at_the_first_scan_after_its_deadline() {
         let deadlines = Deadlines::new();
         assert_eq!(deadlines.limit(Duration::from_secs(9), std::future::ready(1)).await, Ok(1));
         let scanning = async {

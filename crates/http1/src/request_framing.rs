@@ -428,7 +428,7 @@ mod tests {
     }
 
     #[test]
-    fn verbs_that_nobody_serves_are_told_so() {
+    fn verbs_that_are_not_served_are_a_fault_of_their_own() {
         for verb in ["get", "Get", "TRACE", "CONNECT", "pOST"] {
             assert_eq!(
                 follow(&format!("{verb} / HTTP/1.1\r\nHost: a\r\n\r\n")),

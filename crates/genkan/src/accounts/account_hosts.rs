@@ -105,7 +105,7 @@ mod tests {
     use crate::db::audit::Actor;
     use crate::db::on_each_database;
 
-    on_each_database!(a_change_is_seen_at_once, an_old_handle_leads_nowhere);
+    on_each_database!(a_change_is_seen_at_once, an_old_handle_finds_no_account);
 
     fn accounts(db: &Db) -> (Accounts, Feed) {
         let feed = Feed::new(db.clone(), Clock::System);
@@ -135,7 +135,7 @@ mod tests {
         assert_eq!(hosts.find(did).await.unwrap().unwrap().standing, Standing::TakenDown);
     }
 
-    async fn an_old_handle_leads_nowhere(db: Db) {
+    async fn an_old_handle_finds_no_account(db: Db) {
         let (accounts, _feed) = accounts(&db);
         let (hosts, ann) = (accounts.account_hosts(), new_account("ann"));
         add(&db, &ann).await.unwrap();

@@ -141,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn knows_blocked_domains_and_those_under_them() {
+    fn blocked_domains_and_their_subdomains_are_recognised() {
         let blocked = std::collections::HashSet::from(["throwaway.example".to_owned()]);
         let is = |text: &str| text.parse::<Email>().unwrap().is_under(&blocked);
         assert!(is("a@throwaway.example") && is("a@mx.Throwaway.example"));

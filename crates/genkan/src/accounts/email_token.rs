@@ -173,8 +173,8 @@ mod tests {
     use crate::db::on_each_database;
 
     on_each_database!(
-        a_code_is_good_once,
-        a_code_is_good_for_its_account_and_purpose_only,
+        a_code_is_valid_once,
+        a_code_is_valid_for_its_account_and_purpose_only,
         a_new_code_replaces_the_old,
         a_code_dies_with_the_sixth_try,
         a_code_expires,
@@ -218,7 +218,7 @@ mod tests {
         assert_ne!(code, generate());
     }
 
-    async fn a_code_is_good_once(db: Db) {
+    async fn a_code_is_valid_once(db: Db) {
         let tokens = tokens(&db).await;
         let code = issue(&tokens, &ann(), Reason::ConfirmEmail).await;
         let sloppy = format!(" {} ", code.to_lowercase().replace('-', ""));
@@ -228,7 +228,7 @@ mod tests {
         assert!(matches!(again, Err(CodeError::Invalid)));
     }
 
-    async fn a_code_is_good_for_its_account_and_purpose_only(db: Db) {
+    async fn a_code_is_valid_for_its_account_and_purpose_only(db: Db) {
         let (tokens, bob) = (tokens(&db).await, "did:plc:bob".parse().unwrap());
         let code = issue(&tokens, &ann(), Reason::ConfirmEmail).await;
         issue(&tokens, &bob, Reason::ConfirmEmail).await;

@@ -136,7 +136,7 @@ mod tests {
     on_each_database!(
         a_code_is_used_as_often_as_it_says,
         a_use_is_given_back_once,
-        a_disabled_code_is_no_good
+        a_disabled_code_is_refused
     );
 
     const NOW: Timestamp = Timestamp::from_millis(1000);
@@ -175,7 +175,7 @@ mod tests {
         assert_eq!(invites.list(10).await.unwrap()[0].left, 1);
     }
 
-    async fn a_disabled_code_is_no_good(db: Db) {
+    async fn a_disabled_code_is_refused(db: Db) {
         let (invites, code) = created(&db, 5).await;
         assert!(invites.disable(&code).await.unwrap());
         assert!(!invites.disable(&code).await.unwrap());

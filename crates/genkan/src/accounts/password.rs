@@ -236,7 +236,7 @@ mod tests {
 
     /// Otherwise the duration of a sign-in would reveal whether the account exists.
     #[tokio::test]
-    async fn nobodys_hash_costs_what_a_new_one_does() {
+    async fn the_hash_for_unknown_accounts_costs_as_much_as_a_new_one() {
         let new = Passwords::new(1, QUEUE).hash(&secret("x")).await.unwrap();
         let (new, nobodys) = (PasswordHash::new(new.expose()).unwrap(), PasswordHash::new(NOBODYS).unwrap());
         assert_eq!(nobodys.algorithm, new.algorithm);

@@ -58,7 +58,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_most_wanted_of_ours_is_taken() {
+    fn the_most_preferred_supported_language_is_chosen() {
         for (header, expected) in [
             ("de", Some(Language::German)),
             ("de-AT,de;q=0.9,en;q=0.8", Some(Language::German)),

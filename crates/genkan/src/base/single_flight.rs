@@ -130,7 +130,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn nobody_joins_a_look_up_that_was_forgotten() {
+    async fn no_caller_joins_a_lookup_that_was_forgotten() {
         let single_flight = SingleFlight::default();
         let (go, wait) = tokio::sync::oneshot::channel::<()>();
         let early = single_flight.join("key", async {

@@ -350,7 +350,7 @@ fn a_section_is_read_under_its_former_name_too() {
 }
 
 #[test]
-fn our_name_goes_before_the_reference_name_and_defaults_follow() {
+fn genkans_name_comes_before_the_reference_name_and_defaults_follow() {
     let environment = Environment::from_pairs([
         ("PDS_HOSTNAME", "pds.example.org"),
         ("PDS_PORT", "3000"),
@@ -375,7 +375,7 @@ fn our_name_goes_before_the_reference_name_and_defaults_follow() {
 }
 
 #[test]
-fn show_tells_each_value_and_its_source_but_no_secret() {
+fn show_prints_each_value_and_its_source_but_no_secret() {
     let key = "000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f";
     let environment = Environment::from_pairs([
         GOOD,

@@ -210,7 +210,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_mail_server_is_told_by_its_url() {
+    fn a_mail_server_is_set_by_its_url() {
         for (given, shown, tls) in [
             (
                 "smtps://me:hunter2@mail.example.com",
@@ -265,7 +265,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_mail_server_is_refused_without_being_repeated() {
+    fn an_invalid_mail_server_is_refused_and_its_text_is_not_repeated() {
         for text in [
             "",
             "mail.example.com",

@@ -324,7 +324,7 @@ mod tests {
     }
 
     #[test]
-    fn what_has_no_unit_or_too_much_of_it_is_refused() {
+    fn a_value_without_a_unit_or_beyond_its_range_is_refused() {
         for text in
             ["", "10", "m", "-1s", "1.5h", "5 minutes", "99999999999999999999s", "18446744073709551615d"]
         {

@@ -193,15 +193,15 @@ mod tests {
 
     on_each_database!(
         a_commit_tells_its_own_process_and_a_rollback_tells_nothing,
-        a_note_is_told_once_to_those_who_asked,
-        what_was_noted_before_the_first_reading_is_told,
-        notes_of_a_time_without_reading_are_heard,
+        each_subscriber_receives_a_note_once,
+        notes_from_before_the_first_reading_are_received,
+        notes_from_a_pause_in_reading_are_received,
         notes_are_swept_when_old
     );
 
     /// A process that was stopped, or cut off from the database, for less and for more time than
     /// notes are kept.
-    async fn notes_of_a_time_without_reading_are_heard(db: Db) {
+    async fn notes_from_a_pause_in_reading_are_received(db: Db) {
         let start = Timestamp::from_millis(100_000_000);
         let feed = Feed::new(db.clone(), ManualClock::at(start).clock());
         let (heard, gaps): (Arc<Mutex<Vec<String>>>, Arc<AtomicI64>) = Default::default();
@@ -228,7 +228,7 @@ mod tests {
         assert_eq!(gaps.load(Ordering::SeqCst), 1);
     }
 
-    async fn a_note_is_told_once_to_those_who_asked(db: Db) {
+    async fn each_subscriber_receives_a_note_once(db: Db) {
         let now = Timestamp::from_millis(1_000_000);
         let feed = Feed::new(db.clone(), ManualClock::at(now).clock());
         let heard: Arc<Mutex<Vec<String>>> = Arc::default();
@@ -251,7 +251,7 @@ mod tests {
     }
 
     /// Caches fill, and the fleet is read, before the feed is read for the first time.
-    async fn what_was_noted_before_the_first_reading_is_told(db: Db) {
+    async fn notes_from_before_the_first_reading_are_received(db: Db) {
         let now = Timestamp::from_millis(1_000_000);
         let feed = Feed::new(db.clone(), ManualClock::at(now).clock());
         let heard: Arc<Mutex<Vec<String>>> = Arc::default();

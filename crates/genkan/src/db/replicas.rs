@@ -196,7 +196,7 @@ mod tests {
         a_change_is_read_when_every_live_replica_says_so,
         a_replica_that_left_or_died_is_not_waited_for,
         a_swept_replica_that_goes_on_is_counted_again,
-        what_is_old_is_swept
+        old_rows_are_swept
     );
 
     fn clock_at(seconds: i64) -> (Clock, ManualClock) {
@@ -274,7 +274,7 @@ mod tests {
         assert_eq!(late(&db, &clock, &made).await, ["one"]);
     }
 
-    async fn what_is_old_is_swept(db: Db) {
+    async fn old_rows_are_swept(db: Db) {
         let (clock, time) = clock_at(1000);
         let one = beside(&db, &clock, "one").await;
         let made = change(&db, &clock).await;

@@ -174,7 +174,7 @@ mod tests {
     use crate::limits::{OverLimit, Verdict};
 
     #[test]
-    fn who_asks_too_often_is_told_when_to_come_again() {
+    fn a_client_over_the_limit_learns_when_to_retry() {
         let rate = Rate { count: 3, per: Duration::from_mins(5) };
         let reset = Timestamp::from_seconds(1_000);
         let verdict = Verdict { rate, allowed: false, remaining: 0, reset };

@@ -244,7 +244,7 @@ mod tests {
         a_host_goes_from_prepared_to_removed,
         another_process_sees_the_change,
         names_and_keys_are_given_once,
-        placement_heeds_capacity_and_rate
+        placement_respects_capacity_and_rate
     );
 
     async fn open(db: &Db) -> Fleet {
@@ -332,7 +332,7 @@ mod tests {
         assert_eq!(kept.public.to_did_key(), given.public().to_did_key());
     }
 
-    async fn placement_heeds_capacity_and_rate(db: Db) {
+    async fn placement_respects_capacity_and_rate(db: Db) {
         let fleet = open(&db).await;
         let now = Timestamp::from_millis(1_000_000);
         assert!(fleet.place(now).is_err());

@@ -255,7 +255,7 @@ async fn a_preflight_is_answered_before_anything_is_asked() {
 }
 
 #[tokio::test]
-async fn the_global_limit_is_told_and_refuses() {
+async fn the_global_limit_is_announced_and_refuses() {
     let methods = LayeredMethods::start(&[("GENKAN_RATE_GLOBAL", "2/5m")]).await;
     let ask = async |counted: bool| {
         let mut request = Request::get("/xrpc/_health").body(Body::empty()).unwrap();

@@ -172,7 +172,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_look_up_ends_when_its_time_is_over() {
+    async fn a_lookup_ends_at_its_time_limit() {
         let fake = FakeDirectory::start().await;
         fake.trouble("*", Trouble::Silent);
         let documents = Documents {
@@ -186,7 +186,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_web_did_is_its_host_s_and_nobody_else_s() {
+    async fn a_web_did_is_resolved_at_its_own_host_only() {
         let page = json!({"id": "did:web:other.example.com"}).to_string();
         let listed = FakeSite::start().await;
         listed.put("/.well-known/did.json", 200, "application/json", &page);

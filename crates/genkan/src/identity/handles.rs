@@ -168,7 +168,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_look_up_ends_when_its_time_is_over() {
+    async fn a_lookup_ends_at_its_time_limit() {
         let silent = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
         let dns = Dns::new(&[silent.local_addr().unwrap()]).unwrap();
         let guarded = GuardedClient::new(dns.clone(), tls::client_config(None).unwrap(), Vec::new());

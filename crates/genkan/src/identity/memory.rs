@@ -186,7 +186,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn remembers_what_is_there_for_minutes_and_what_is_not_for_one() {
+    async fn successes_are_cached_for_minutes_and_not_found_for_one() {
         let trial = Trial::new();
         assert_eq!(trial.ask(Freshness::Remembered, Ok(1)).await, Ok(1));
         trial.wait(POSITIVE.saturating_sub(Duration::from_millis(1)));

@@ -235,7 +235,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_move_is_seen_when_asked_for_but_the_directory_is_not_asked_by_everybody() {
+    async fn a_move_is_seen_on_a_fresh_lookup_and_fresh_lookups_are_limited() {
         let (LocationHarness { locations, directory, clock, .. }, did) =
             harness("https://old.example.com").await;
         let ask = async |freshness| locations.find(&did, freshness).await.unwrap().pds.to_string();

@@ -137,7 +137,7 @@ mod tests {
     use crate::keys::Ring;
 
     on_each_database!(
-        everything_is_sealed_anew_and_opens_with_the_new_key_alone,
+        everything_is_resealed_and_opens_with_the_new_key_only,
         a_damaged_row_is_named_and_left
     );
 
@@ -146,7 +146,7 @@ mod tests {
         SealingKeys { current: key(current), older: older.iter().copied().map(key).collect() }
     }
 
-    async fn everything_is_sealed_anew_and_opens_with_the_new_key_alone(db: Db) {
+    async fn everything_is_resealed_and_opens_with_the_new_key_only(db: Db) {
         let sealer = Sealer::of(&keys(1, &[]));
         let ring = Ring::open(&db, &Clock::System, sealer.clone(), None).await.unwrap();
         assert_eq!(SEALED_COLUMNS[0].left(&db, &sealer).await.unwrap(), 0);

@@ -244,7 +244,7 @@ mod tests {
     }
 
     #[test]
-    fn the_tighter_verdict_is_told() {
+    fn the_tighter_verdict_is_reported() {
         let rate = Rate { count: 10, per: Duration::from_mins(5) };
         let daily = Rate { count: 300, per: Duration::from_hours(24) };
         let verdict = |rate, count| Verdict::of(rate, count, NOW);

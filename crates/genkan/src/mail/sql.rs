@@ -202,11 +202,11 @@ mod tests {
     use crate::db::on_each_database;
 
     on_each_database!(
-        a_letter_is_taken_by_one,
-        a_letter_put_off_comes_again,
+        an_email_is_taken_by_one_process,
+        a_postponed_email_is_tried_again,
         a_stale_lease_changes_nothing,
         a_newer_code_replaces_the_older,
-        what_is_given_up_says_nothing_any_more,
+        an_email_that_is_given_up_loses_its_content,
     );
 
     const NOW: Timestamp = Timestamp::from_seconds(1_000_000);
@@ -237,7 +237,7 @@ mod tests {
         mine
     }
 
-    async fn a_letter_is_taken_by_one(db: Db) {
+    async fn an_email_is_taken_by_one_process(db: Db) {
         put(&db, &email("a", "x")).await;
         // The row is due exactly at `due_at`, not a millisecond before.
         assert!(due(&db, NOW.minus(Duration::from_millis(1)), 9).await.unwrap().is_empty());
@@ -256,7 +256,7 @@ mod tests {
         assert_eq!(waiting(&db).await.unwrap(), (0, None));
     }
 
-    async fn a_letter_put_off_comes_again(db: Db) {
+    async fn a_postponed_email_is_tried_again(db: Db) {
         let row = email("a", "x");
         put(&db, &row).await;
         let (lease, later) = (NOW.plus(Duration::from_mins(1)), NOW.plus(Duration::from_secs(5)));
@@ -297,7 +297,7 @@ mod tests {
         assert!(due(&db, NOW, 9).await.unwrap().is_empty());
     }
 
-    async fn what_is_given_up_says_nothing_any_more(db: Db) {
+    async fn an_email_that_is_given_up_loses_its_content(db: Db) {
         put(&db, &email("a", "x")).await;
         let mut tx = db.begin().await.unwrap();
         give_up(&mut tx, "a", "the mail server answered 550").await.unwrap();

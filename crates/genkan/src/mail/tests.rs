@@ -11,11 +11,11 @@ use crate::mail::testing::MailFolder;
 use crate::telemetry::metrics::Metrics;
 
 on_each_database!(
-    a_letter_reaches_the_folder_and_leaves_the_outbox,
+    an_email_reaches_the_folder_and_leaves_the_outbox,
     a_rolled_back_cause_sends_nothing,
     a_code_that_expired_is_not_sent,
     only_the_newest_code_is_sent,
-    a_letter_under_way_is_nobody_elses,
+    an_email_under_way_is_not_taken_by_another_process,
     a_failing_transport_is_tried_again_with_growing_pauses,
     a_message_is_given_up_in_the_end,
     without_a_transport_nothing_is_promised,
@@ -71,7 +71,7 @@ fn ann(language: Language) -> Recipient<'static> {
     Recipient { did: "did:plc:ann", handle: "ann.example.com", email: "ann@example.org", language }
 }
 
-async fn a_letter_reaches_the_folder_and_leaves_the_outbox(db: Db) {
+async fn an_email_reaches_the_folder_and_leaves_the_outbox(db: Db) {
     let harness = MailHarness::new(&db);
     harness.put_code(Language::English).await;
     let sealed: String =
@@ -133,7 +133,7 @@ async fn only_the_newest_code_is_sent(db: Db) {
 }
 
 /// A mail server is slow, and another process looks for emails meanwhile.
-async fn a_letter_under_way_is_nobody_elses(db: Db) {
+async fn an_email_under_way_is_not_taken_by_another_process(db: Db) {
     let server = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("smtp://{}", server.local_addr().unwrap());
     let settings = [("GENKAN_MAIL_SMTP_URL", url.as_str()), ("GENKAN_MAIL_FROM", "hello@example.com")];

@@ -153,7 +153,7 @@ mod tests {
     const START: Timestamp = Timestamp::from_seconds(1_000_000);
 
     #[test]
-    fn a_used_token_leads_to_the_same_successor_and_then_to_nothing() {
+    fn a_used_token_gets_the_same_successor_and_later_a_refusal() {
         let after = |seconds| START.plus(Duration::from_secs(seconds));
         // Generation 5 is good; 4 was used at the start, 3 a minute before.
         let grant = Grant {
@@ -182,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn a_turn_lengthens_idle_time_and_never_the_whole() {
+    fn a_rotation_extends_the_idle_time_and_never_the_total() {
         let first = Grant { created_at: START, ..grant() };
         let day = |days: u32| START.plus(DAY * days);
         let rotated = |at, span| first.clone().rotated(1, ClientAuth::None, at, span);

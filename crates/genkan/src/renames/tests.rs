@@ -23,7 +23,7 @@ on_each_database!(
     a_taken_or_reserved_handle_changes_nothing,
     a_lost_answer_of_the_directory_is_looked_up,
     a_directory_that_is_down_is_waited_for,
-    a_host_that_is_away_hears_later,
+    a_host_that_is_away_gets_the_change_later,
     a_did_that_is_not_ours_stays_as_it_is,
     a_custom_handle_has_to_lead_here
 );
@@ -143,7 +143,7 @@ async fn a_directory_that_is_down_is_waited_for(db: Db) {
     assert_eq!(harness.later().await, 0);
 }
 
-async fn a_host_that_is_away_hears_later(db: Db) {
+async fn a_host_that_is_away_gets_the_change_later(db: Db) {
     let harness = RenameHarness::new(db).await;
     let alice = harness.account("alice").await;
     harness.host.trouble("*", Trouble::CutBefore);

@@ -33,7 +33,7 @@ mod tests {
     /// A path that two parsers may read differently is refused or not ours; none of these has a
     /// route.
     #[test]
-    fn crooked_paths_have_no_method() {
+    fn malformed_paths_have_no_method() {
         let crooked = [
             "",
             "/",
@@ -92,7 +92,7 @@ mod tests {
     }
 
     #[test]
-    fn other_paths_are_not_ours_to_route() {
+    fn other_paths_are_not_routed() {
         for path in
             ["/", "/xrpc", "/XRPC/com.atproto.repo.getRecord", "//xrpc/com.atproto.repo.getRecord", "/x"]
         {

@@ -333,7 +333,7 @@ mod tests {
     }
 
     #[test]
-    fn what_has_no_row_of_its_own_falls_to_its_family() {
+    fn a_method_without_a_row_falls_to_its_family() {
         for (method, family) in [
             ("com.atproto.admin.searchAccounts", "com.atproto.admin.*"),
             ("com.atproto.ADMIN.searchAccounts", "com.atproto.admin.*"),

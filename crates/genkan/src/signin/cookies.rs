@@ -69,7 +69,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_what_we_could_have_given_is_looked_up() {
+    fn only_cookies_of_genkans_form_are_looked_up() {
         let (device, session) = (made(DEVICE), made(SESSION));
         let cookies = Cookies::shown(&device, &session).unwrap();
         assert_eq!(format!("{cookies:?}"), "Cookies { device: [sealed], session: [sealed] }");

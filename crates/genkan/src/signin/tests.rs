@@ -21,12 +21,12 @@ on_each_database!(
     a_browser_that_moved_gets_a_new_cookie,
     a_cookie_from_before_a_sign_in_is_worth_nothing_for_it,
     a_sign_in_is_remembered_or_for_one_request,
-    a_password_for_nobody_is_as_much_work,
+    a_password_for_an_unknown_account_takes_as_much_work,
     only_the_owners_own_password_counts,
     a_sign_out_is_of_one_account_and_one_browser,
     everything_of_an_account_ends_at_once,
     a_password_that_was_changed_meanwhile_opens_nothing,
-    what_is_over_is_swept,
+    expired_rows_are_swept,
     the_database_has_no_cookie,
 );
 
@@ -195,7 +195,7 @@ async fn a_sign_in_is_remembered_or_for_one_request(db: Db) {
 }
 
 /// Otherwise the duration of a sign-in would reveal whether the account exists.
-async fn a_password_for_nobody_is_as_much_work(db: Db) {
+async fn a_password_for_an_unknown_account_takes_as_much_work(db: Db) {
     let harness = SignInHarness::new(db);
     harness.account("ann").await;
     // With a queue of zero, every password check is refused as busy.
@@ -269,7 +269,7 @@ async fn everything_of_an_account_ends_at_once(db: Db) {
     assert_eq!(harness.dids(&visit, None).await, Vec::<String>::new(), "taken down");
 }
 
-async fn what_is_over_is_swept(db: Db) {
+async fn expired_rows_are_swept(db: Db) {
     let harness = SignInHarness::new(db);
     let ann = harness.account("ann").await;
     let passing = harness.visit(None).await;

@@ -91,7 +91,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_is_allowed_with_credentials() {
+    fn no_origin_is_allowed_with_credentials() {
         let response = preflight(&HeaderMap::new());
         let headers = response.headers();
         assert_eq!(headers[ACCESS_CONTROL_ALLOW_ORIGIN], "*");

@@ -33,7 +33,7 @@ fn verdict(token: &str) -> Result<(), Error> {
 const HEADER: &str = r#"{"typ":"x","alg":"ES256K"}"#;
 
 #[test]
-fn the_plain_token_is_good() {
+fn a_plain_token_is_valid() {
     assert_eq!(verdict(&token(HEADER, "{}", 1)), Ok(()));
     assert_eq!(verdict(&token(HEADER, "{}", 2)), Err(Error::BadSignature));
 }
@@ -220,7 +220,7 @@ fn secp256k1_other_s(mut signature: [u8; 64]) -> [u8; 64] {
 }
 
 #[test]
-fn signatures_of_other_lengths_are_no_signatures() {
+fn signatures_of_other_lengths_are_refused() {
     let good = token(HEADER, "{}", 1);
     let (signed, _) = good.rsplit_once('.').unwrap();
     let made = key(1).sign(signed.as_bytes());

@@ -49,7 +49,7 @@ async fn an_account_is_made_changed_and_ended() {
 }
 
 #[tokio::test]
-async fn what_does_not_follow_is_refused() {
+async fn an_operation_that_does_not_follow_is_refused() {
     let directory = FakeDirectory::start().await;
     let (did, genesis) = plc::genesis(data("alice.test"), &key(1));
     let (other, foreign) = plc::genesis(data("alice.test"), &key(3));

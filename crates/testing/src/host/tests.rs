@@ -71,7 +71,7 @@ fn key(byte: u8) -> K256PrivateKey {
 }
 
 #[tokio::test]
-async fn an_account_is_made_by_a_good_operation_only() {
+async fn an_account_is_made_by_a_valid_operation_only() {
     let harness = HostHarness::start().await;
     let signing_key = harness.reserved().await;
     let good = harness.data("alice.example.test", &signing_key);
@@ -145,7 +145,7 @@ async fn a_lost_answer_leaves_an_account_and_a_dead_directory_none() {
 }
 
 #[tokio::test]
-async fn only_the_entryways_tokens_for_this_host_are_good() {
+async fn only_the_entryways_tokens_for_this_host_are_valid() {
     let harness = HostHarness::start().await;
     let did = harness.account("alice.example.test").await;
     let good = harness.claims(&did);
@@ -233,7 +233,7 @@ async fn administration_needs_the_password_and_a_document_that_agrees() {
 }
 
 #[tokio::test]
-async fn it_speaks_for_accounts_and_passes_on_what_it_does_not_know() {
+async fn it_acts_for_accounts_and_passes_unknown_methods_on() {
     let harness = HostHarness::start().await;
     let did = harness.account("alice.example.test").await;
     let own = harness.client().bearer(&sign_access(&harness.tokens, &harness.claims(&did)));

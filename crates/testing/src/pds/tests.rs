@@ -134,7 +134,7 @@ async fn an_app_signs_in_calls_and_refreshes_once_per_token() {
 }
 
 #[tokio::test]
-async fn quirks_change_what_is_said() {
+async fn quirks_change_the_answers() {
     let directory = FakeDirectory::start().await;
     let pds = FakePds::start().await;
     pds.make_account(&directory, "ann.example.com");

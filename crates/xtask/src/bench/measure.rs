@@ -155,7 +155,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_run_with_failures_is_no_sample() {
+    fn a_run_with_failures_gives_no_sample() {
         let sample = Sample::read("1000 0 2.000 1048576 120 900", 0.5).unwrap();
         let is = |figure: f64, wanted: f64| (figure - wanted).abs() < 1e-9;
         assert!(is(sample.per_second, 500.0) && is(sample.cpu_per_request, 500.0));

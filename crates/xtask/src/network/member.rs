@@ -310,7 +310,7 @@ mod tests {
     }
 
     #[test]
-    fn one_that_ends_while_starting_says_what_it_said() {
+    fn a_member_that_ends_while_starting_is_reported_with_its_output() {
         let trouble = member("echo out of luck >&2; exit 3").start().unwrap_err().to_string();
         assert!(trouble.contains("out of luck") && trouble.contains('3'), "{trouble}");
     }

@@ -152,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn lets_global_unicast_through_up_to_the_edges() {
+    fn global_unicast_is_accepted_up_to_its_edges() {
         for text in [
             "1.1.1.1",
             "8.8.8.8",

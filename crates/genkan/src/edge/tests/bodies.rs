@@ -78,7 +78,7 @@ async fn too_much_is_refused_as_soon_as_it_shows() {
 }
 
 #[tokio::test]
-async fn a_client_that_stops_sending_is_told_so() {
+async fn a_client_that_stops_sending_gets_an_error() {
     let quick = |settings: &mut Settings| settings.forward.idle = Duration::from_millis(200);
     let network = Network::with(quick, sums, answers_ok).await;
     let mut client = network.connect().await;

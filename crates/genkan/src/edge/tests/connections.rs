@@ -71,7 +71,7 @@ async fn requests_may_follow_each_other_without_waiting() {
 }
 
 #[tokio::test]
-async fn http2_goes_the_same_ways() -> Result<(), Infallible> {
+async fn http2_requests_take_the_same_routes() -> Result<(), Infallible> {
     let network = Network::start().await;
     let mut sender = http2(&network).await;
     let asked: Vec<_> = (0..20)

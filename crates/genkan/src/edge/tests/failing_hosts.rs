@@ -101,7 +101,7 @@ async fn a_body_that_stops_coming_is_cut() {
 }
 
 #[tokio::test]
-async fn a_spare_connection_that_the_host_has_closed_costs_nobody_a_read() {
+async fn a_spare_connection_that_the_host_has_closed_costs_no_read() {
     // Answers once on each connection; at the second request it reads the head and hangs up.
     let fickle = |mut connection: HostConnection| async move {
         connection.request().await;

@@ -197,7 +197,7 @@ async fn c06_a_pds_that_rotates_its_nonce_with_every_answer_challenges_once() {
 }
 
 #[tokio::test]
-async fn a_pds_that_wants_another_nonce_for_ever_is_asked_twice() {
+async fn a_pds_that_always_demands_another_nonce_is_called_twice() {
     let there = RawHost::start(answers(challenge("dpop-nonce: again\r\n").leak())).await;
     let network = zoe_at(&there).await;
     let answer = post(&network, POST, ZOES, "{}").await;
@@ -336,7 +336,7 @@ async fn a_token_that_is_refused_is_renewed_once_and_the_call_made_again() {
 }
 
 #[tokio::test]
-async fn a_401_for_ever_ends_the_session() {
+async fn a_401_after_every_attempt_ends_the_session() {
     let never = "HTTP/1.1 401 Unauthorized\r\nwww-authenticate: DPoP error=\"invalid_token\"\r\ncontent-length: 12\r\n\r\n{\"theirs\":1}";
     for (fields, expected, scheme) in [
         (ZOES, "401 invalid_token", "DPoP algs="),

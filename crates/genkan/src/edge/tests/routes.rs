@@ -76,7 +76,7 @@ async fn reading_of_oneself_keeps_the_token() {
 }
 
 #[tokio::test]
-async fn nobody_else_keeps_the_token_at_that_read() {
+async fn only_the_owners_token_is_forwarded_at_that_read() {
     let network = Network::start().await;
     // Of another account with the same home, of another home, and of the account itself before it
     // came here.
@@ -91,7 +91,7 @@ async fn nobody_else_keeps_the_token_at_that_read() {
 }
 
 #[tokio::test]
-async fn what_goes_nowhere_says_why() {
+async fn a_request_without_a_route_says_why() {
     let network = Network::start().await;
     let timeline = "GET /xrpc/app.bsky.feed.getTimeline";
     let nobody = format!("GET /xrpc/com.atproto.sync.getRepo?did={NOBODY}");
@@ -150,7 +150,7 @@ async fn what_goes_nowhere_says_why() {
 }
 
 #[tokio::test]
-async fn what_is_genkans_own_is_answered_by_it() {
+async fn genkan_answers_its_own_methods() {
     let network = Network::start().await;
     for (line, expected) in [
         ("GET /", "local GET / "),
@@ -179,7 +179,7 @@ async fn an_absolute_target_does_not_choose_the_host() {
 }
 
 #[tokio::test]
-async fn only_believed_peers_say_who_is_behind_them() {
+async fn only_trusted_peers_name_the_client_behind_them() {
     let proxies = ["127.0.0.0/8".parse().unwrap()];
     let network = Network::behind(&proxies, |_| {}, answers_ok, answers_ok).await;
     let fields = "authorization: Bearer alice\r\nx-forwarded-for: 6.6.6.6, 203.0.113.9\r\n";

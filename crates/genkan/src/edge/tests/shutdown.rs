@@ -35,7 +35,7 @@ async fn stopping_lets_running_requests_end() {
 }
 
 #[tokio::test]
-async fn stopping_does_not_wait_for_ever() {
+async fn stopping_waits_for_a_limited_time() {
     let network = Network::with(|_| {}, stays_silent, answers_ok).await;
     let mut busy = network.connect().await;
     busy.send(format!("{ASK} HTTP/1.1\r\nhost: a\r\n{ALICES}\r\n")).await;

@@ -61,7 +61,7 @@ async fn a_host_behind_tls_is_asked_over_one_connection() {
 }
 
 #[tokio::test]
-async fn a_host_that_nobody_vouches_for_is_not_asked() {
+async fn a_host_without_a_trusted_certificate_is_not_called() {
     let (_, server) = authority();
     let one = RawHost::start(answers_ok).await.behind_tls(server).await;
     let two = RawHost::start(answers_ok).await;

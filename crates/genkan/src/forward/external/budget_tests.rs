@@ -60,7 +60,7 @@ async fn the_second_half_of_a_window_lasts_until_its_end_and_accounts_take_turns
 }
 
 #[tokio::test]
-async fn who_waits_in_vain_hears_when_to_come_back_and_one_who_leaves_is_not_called() {
+async fn a_caller_that_waits_too_long_learns_when_to_retry_and_one_that_leaves_is_skipped() {
     let rules = CallBudgetRules { wait: Duration::from_millis(50), ..RULES };
     let fair = CallBudgets::new(rules);
     use_half(&fair).await;
@@ -76,7 +76,7 @@ async fn who_waits_in_vain_hears_when_to_come_back_and_one_who_leaves_is_not_cal
 }
 
 #[tokio::test]
-async fn a_used_up_window_lets_nobody_through_until_it_is_over() {
+async fn a_used_up_window_admits_no_call_until_it_ends() {
     let fair = CallBudgets::new(RULES);
     let told = fields(&[
         ("ratelimit-limit", "20"),
@@ -130,7 +130,7 @@ async fn writes_uploads_and_repositories_have_budgets_of_their_own() {
 }
 
 #[tokio::test]
-async fn what_an_answer_to_an_upload_says_is_of_calls_unless_it_says_that_it_is_of_uploads() {
+async fn headers_of_an_upload_count_for_calls_unless_they_name_uploads() {
     let now = Timestamp::from_seconds(1_700_000_000);
     for (policy, calls, uploads) in
         [("1000;w=1000", true, false), ("20;w=2", false, false), ("", false, false)]

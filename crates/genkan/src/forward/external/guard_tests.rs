@@ -135,7 +135,7 @@ async fn c16_link_local_addresses_are_never_dialled() {
 }
 
 #[tokio::test]
-async fn c16_addresses_of_nobody_are_never_dialled() {
+async fn c16_reserved_addresses_are_never_dialled() {
     never_dialled(&[
         "0.0.0.0",
         "0.1.2.3",

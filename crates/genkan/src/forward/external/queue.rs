@@ -97,7 +97,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn who_asks_for_much_waits_behind_itself() {
+    fn a_caller_with_many_calls_waits_behind_itself() {
         let mut queue = FairQueue::default();
         let mut greedy: Vec<_> = (0..5).map(|_| queue.join(&"greedy").unwrap()).collect();
         let mut modest = queue.join(&"modest").unwrap();

@@ -282,7 +282,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_said_to_our_proof_is_for_us_alone() {
+    fn answers_to_genkans_proof_do_not_reach_the_client() {
         let text = "HTTP/1.1 401 Unauthorized\r\nDPoP-Nonce: n\r\n\
             WWW-Authenticate: DPoP algs=\"ES256\", error=\"use_dpop_nonce\"\r\ncontent-length: 0\r\n\r\n";
         let (headers, ours) = filtered(text, Token::Genkans);

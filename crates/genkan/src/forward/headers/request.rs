@@ -298,7 +298,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_client_says_of_its_bodys_length_stays_behind() {
+    fn the_clients_length_of_its_body_is_not_forwarded() {
         let announced = |method, pair, length| {
             let head = head_of(method, &[pair], Credentials::Callers, length);
             let of_body = |line: &&str| line.starts_with("content-length") || line.starts_with("transfer");
@@ -313,7 +313,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_body_is_goes_only_with_a_callers_body() {
+    fn headers_about_a_body_are_forwarded_only_with_a_callers_body() {
         let said = |credentials, length| {
             let pairs = [("content-type", "a/b"), ("content-encoding", "gzip")];
             let head = head_of("POST", &pairs, credentials, length);
@@ -378,7 +378,7 @@ mod tests {
     }
 
     #[test]
-    fn what_connection_names_stays_behind() {
+    fn headers_that_connection_names_are_not_forwarded() {
         let lines = sent(&[("connection", "keep-alive, Accept, x-forwarded-for"), ("accept", "*/*")], true);
         assert_eq!(lines, OURS);
         assert!(

@@ -296,7 +296,7 @@ mod tests {
     }
 
     #[test]
-    fn each_permission_is_told_truthfully() {
+    fn each_permission_is_described_truthfully() {
         let messages = Messages::of(Language::English);
         for (value, expected) in [
             ("transition:chat.bsky", "Read and send chat messages on your behalf"),

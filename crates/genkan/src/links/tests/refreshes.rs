@@ -28,7 +28,7 @@ on_each_database!(
     c13_an_account_that_moved_to_another_server_has_to_sign_in_again,
     another_subject_in_a_refresh_ends_the_session,
     c19_a_key_that_is_gone_ends_exactly_its_sessions,
-    a_refused_session_is_over,
+    a_refused_session_has_ended,
     an_idle_session_is_kept_alive,
     a_refresh_goes_on_without_its_caller,
     c06_a_nonce_in_every_answer_costs_no_second_try
@@ -371,7 +371,7 @@ async fn c19_a_key_that_is_gone_ends_exactly_its_sessions(db: Db) {
     assert_eq!(later.client_keys_in_use().await.unwrap(), ["two"]);
 }
 
-async fn a_refused_session_is_over(db: Db) {
+async fn a_refused_session_has_ended(db: Db) {
     let harness = LinkHarness::start(db).await;
     let link = harness.link().await;
     harness.pds.forget_access_tokens();

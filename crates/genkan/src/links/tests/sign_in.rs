@@ -14,7 +14,7 @@ on_each_database!(
     on_loopback_we_sign_in_as_a_client_in_development,
     scopes_beyond_the_stable_document_go_under_a_name_of_their_own,
     c14_iss_missing_or_wrong_is_refused,
-    c14_a_state_is_good_once,
+    c14_a_state_is_valid_once,
     c14_another_browser_gets_nothing,
     c14_another_sub_is_refused_and_revoked,
     c14_a_server_that_does_not_speak_for_sub_is_refused_and_revoked,
@@ -22,9 +22,9 @@ on_each_database!(
     an_answer_in_another_form_is_refused,
     a_denial_leads_back_to_where_the_person_came_from,
     servers_that_cannot_be_used_are_named_so,
-    a_handle_that_its_account_does_not_claim_is_nobody_s,
+    a_handle_that_its_account_does_not_claim_is_refused,
     home_accounts_are_not_sent_to_another_server,
-    a_sign_in_is_over_after_ten_minutes
+    a_sign_in_expires_after_ten_minutes
 );
 
 async fn a_person_signs_in_at_an_external_server_and_comes_back(db: Db) {
@@ -110,7 +110,7 @@ async fn c14_iss_missing_or_wrong_is_refused(db: Db) {
     assert!(harness.pds.sessions().is_empty(), "no code was redeemed");
 }
 
-async fn c14_a_state_is_good_once(db: Db) {
+async fn c14_a_state_is_valid_once(db: Db) {
     let harness = LinkHarness::start(db).await;
     let departure = harness.begin("ann.example.com").await.unwrap();
     let callback = harness.visit(&departure).await;
@@ -286,7 +286,7 @@ async fn servers_that_cannot_be_used_are_named_so(db: Db) {
     );
 }
 
-async fn a_handle_that_its_account_does_not_claim_is_nobody_s(db: Db) {
+async fn a_handle_that_its_account_does_not_claim_is_refused(db: Db) {
     let harness = LinkHarness::start(db).await;
     harness.names.publish("mallory.example.com", &[harness.ann.as_str()]);
     for nobody in ["mallory.example.com", "nobody.example.com", "did:plc:aaaaaaaaaaaaaaaaaaaaaaaa"] {
@@ -308,7 +308,7 @@ async fn home_accounts_are_not_sent_to_another_server(db: Db) {
     assert!(matches!(own.begin(&harness.pds.url()).await, Err(BeginError::Home)));
 }
 
-async fn a_sign_in_is_over_after_ten_minutes(db: Db) {
+async fn a_sign_in_expires_after_ten_minutes(db: Db) {
     let harness = LinkHarness::start(db).await;
     let departure = harness.begin("ann.example.com").await.unwrap();
     let callback = harness.visit(&departure).await;

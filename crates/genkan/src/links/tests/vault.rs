@@ -17,10 +17,10 @@ on_each_database!(
     c18_swapped_secrets_do_not_open,
     c18_sessions_and_sign_ins_survive_another_sealing_key,
     c12_an_ended_session_is_refused_at_once_and_revoked,
-    a_server_that_is_away_hears_of_the_end_later,
-    an_end_that_nobody_hears_is_given_up,
-    who_never_decides_leaves_nothing_behind,
-    who_only_shows_who_they_are_keeps_no_session,
+    a_server_that_is_away_is_informed_of_the_end_later,
+    an_end_that_its_server_never_confirms_is_given_up,
+    an_undecided_sign_in_leaves_nothing_behind,
+    a_sign_in_for_the_account_pages_keeps_no_session,
     other_replicas_forget_when_the_feed_tells,
     a_grant_s_end_ends_its_session
 );
@@ -122,7 +122,7 @@ async fn c12_an_ended_session_is_refused_at_once_and_revoked(db: Db) {
     assert!(harness.links.of_account(&harness.ann).await.unwrap().is_empty());
 }
 
-async fn a_server_that_is_away_hears_of_the_end_later(db: Db) {
+async fn a_server_that_is_away_is_informed_of_the_end_later(db: Db) {
     let harness = LinkHarness::start(db).await;
     let link = harness.link().await;
     harness.pds.trouble("/oauth/revoke", Trouble::Status(503));
@@ -138,7 +138,7 @@ async fn a_server_that_is_away_hears_of_the_end_later(db: Db) {
     assert_eq!(harness.reason(&link).await, Some("rejected"));
 }
 
-async fn an_end_that_nobody_hears_is_given_up(db: Db) {
+async fn an_end_that_its_server_never_confirms_is_given_up(db: Db) {
     let harness = LinkHarness::start(db).await;
     let link = harness.link().await;
     harness.pds.trouble("/oauth/revoke", Trouble::Status(500));
@@ -155,7 +155,7 @@ async fn an_end_that_nobody_hears_is_given_up(db: Db) {
     assert!(harness.links.find(&link).await.unwrap().is_none());
 }
 
-async fn who_never_decides_leaves_nothing_behind(db: Db) {
+async fn an_undecided_sign_in_leaves_nothing_behind(db: Db) {
     let harness = LinkHarness::start(db).await;
     let (waiting, kept) = (harness.arrive().await, harness.link().await);
     harness.pass(Duration::from_mins(14));
@@ -171,7 +171,7 @@ async fn who_never_decides_leaves_nothing_behind(db: Db) {
     );
 }
 
-async fn who_only_shows_who_they_are_keeps_no_session(db: Db) {
+async fn a_sign_in_for_the_account_pages_keeps_no_session(db: Db) {
     let harness = LinkHarness::start(db).await;
     let arrival = harness.arrive().await;
     harness.links.start_visit(&arrival, DEVICE).await.unwrap();

@@ -72,9 +72,9 @@ mod tests {
         ApprovedScope::stored(scope.to_owned())
     }
 
-    on_each_database!(what_was_allowed_is_remembered_until_it_is_taken_back);
+    on_each_database!(consents_are_remembered_until_they_are_revoked);
 
-    async fn what_was_allowed_is_remembered_until_it_is_taken_back(db: Db) {
+    async fn consents_are_remembered_until_they_are_revoked(db: Db) {
         let now = Timestamp::from_millis(1);
         let mut tx = db.begin().await.unwrap();
         add(&mut tx, "did:plc:ann", "app", &approved("atproto"), now).await.unwrap();

@@ -70,9 +70,9 @@ mod tests {
     use super::*;
     use crate::db::on_each_database;
 
-    on_each_database!(a_thing_is_new_once_until_it_expires, many_at_once_are_told_apart);
+    on_each_database!(a_thing_is_new_once_until_it_expires, new_and_known_values_are_told_apart);
 
-    async fn many_at_once_are_told_apart(db: Db) {
+    async fn new_and_known_values_are_told_apart(db: Db) {
         let at = Timestamp::from_millis;
         let new = async |hashes: &[&str], until: i64, now: i64| {
             let mut new: Vec<String> =

@@ -12,13 +12,13 @@ use crate::store::on_each_database;
 on_each_database!(
     an_address_is_confirmed_and_then_guarded,
     a_lost_password_is_reset,
-    whoever_asks_hears_the_same,
+    every_requester_gets_the_same_answer,
     an_account_is_deleted_by_password_and_code,
     an_operation_is_signed_by_code,
     the_operator_and_hosts_write_to_people,
     codes_are_asked_for_a_few_times_an_hour,
     without_a_way_to_send_nothing_is_promised,
-    letters_are_in_the_readers_language,
+    emails_are_in_the_readers_language,
 );
 
 const SESSION: &str = "com.atproto.server.getSession";
@@ -135,7 +135,7 @@ async fn a_lost_password_is_reset(plan: Plan) {
     }
 }
 
-async fn whoever_asks_hears_the_same(plan: Plan) {
+async fn every_requester_gets_the_same_answer(plan: Plan) {
     let (net, mail) = with_mail(plan).await;
     let alice = net.sign_up("alice").await;
     let mut told = Vec::new();
@@ -285,7 +285,7 @@ async fn without_a_way_to_send_nothing_is_promised(plan: Plan) {
     assert!(net.printed().contains("no mail is sent"), "{}", net.printed());
 }
 
-async fn letters_are_in_the_readers_language(plan: Plan) {
+async fn emails_are_in_the_readers_language(plan: Plan) {
     let (net, mail) = with_mail(plan.set("GENKAN_NAME", "Tor")).await;
     let alice = net.sign_up("alice").await;
     let reader = net.client_of(&alice).with("accept-language", "de-CH, en;q=0.5");

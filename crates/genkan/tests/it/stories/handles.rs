@@ -10,7 +10,7 @@ on_each_database!(
     a_handle_changed_at_the_host_is_seen_everywhere,
     what_may_not_be_a_handle_is_refused_by_name,
     a_change_that_the_directory_refuses_changes_nothing,
-    a_host_that_is_away_hears_of_it_later,
+    a_host_that_is_away_gets_the_new_handle_later,
     names_resolve_by_method_and_by_well_known,
     a_handle_of_ones_own_has_to_lead_here,
 );
@@ -103,7 +103,7 @@ async fn a_change_that_the_directory_refuses_changes_nothing(plan: Plan) {
     assert_named(&net, &alice, "alice.genkan.test").await;
 }
 
-async fn a_host_that_is_away_hears_of_it_later(plan: Plan) {
+async fn a_host_that_is_away_gets_the_new_handle_later(plan: Plan) {
     let net = plan.await;
     let alice = net.sign_up("alice").await;
     net.host(0).set_wire(Wire::Refusing).await;

@@ -16,7 +16,7 @@ on_each_database!(
     a_cut_body_is_a_cut_body,
     an_idle_connection_that_closes_costs_one_retry_of_reads_only,
     a_client_that_leaves_ends_its_upload,
-    a_posts_lost_answer_is_not_asked_for_again,
+    a_post_whose_answer_is_lost_is_not_repeated,
 );
 
 const TIMELINE: &str = "app.bsky.feed.getTimeline";
@@ -227,7 +227,7 @@ async fn a_client_that_leaves_ends_its_upload(plan: Plan) {
     assert!(net.host(0).account(&alice.did).unwrap().records.is_empty());
 }
 
-async fn a_posts_lost_answer_is_not_asked_for_again(plan: Plan) {
+async fn a_post_whose_answer_is_lost_is_not_repeated(plan: Plan) {
     let net = plan.await;
     let alice = net.sign_up("alice").await;
     let nsid = "com.atproto.repo.createRecord";

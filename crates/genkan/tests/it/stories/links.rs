@@ -13,7 +13,7 @@ use crate::store::on_each_database;
 on_each_database!(
     an_app_with_our_token_alone_writes_at_the_account_s_pds,
     each_app_has_a_session_of_its_own,
-    a_session_that_its_server_ended_is_over_here,
+    a_session_that_its_server_ended_ends_here,
     a_server_that_is_away_ends_no_session,
     the_database_holds_no_usable_secret,
 );
@@ -107,7 +107,7 @@ async fn each_app_has_a_session_of_its_own(plan: Plan) {
 }
 
 /// C11 of `docs/contract.md`
-async fn a_session_that_its_server_ended_is_over_here(plan: Plan) {
+async fn a_session_that_its_server_ended_ends_here(plan: Plan) {
     let net = plan.external_pds(1).await;
     let (did, mut app) = zoe(&net).await;
     write(&net, &app, &did).await.ok();

@@ -12,7 +12,7 @@ use std::time::Duration;
 use crate::store::on_each_database;
 
 on_each_database!(
-    a_request_is_signed_anew_with_the_same_scope,
+    a_request_is_signed_again_with_the_same_scope,
     what_the_scope_does_not_allow_is_refused_here_and_at_the_host,
     local_methods_ask_for_the_same_permissions,
     bad_tokens_and_proofs_are_refused,
@@ -43,7 +43,7 @@ fn post_of(user: &User, collection: &str) -> Value {
     json!({ "repo": user.did, "collection": collection, "record": { "$type": collection, "text": "hi" } })
 }
 
-async fn a_request_is_signed_anew_with_the_same_scope(plan: Plan) {
+async fn a_request_is_signed_again_with_the_same_scope(plan: Plan) {
     let net = plan.hosts(2).await;
     let alice = net.sign_up("alice").await;
     let app = net.authorize(&alice, "atproto transition:generic").await;

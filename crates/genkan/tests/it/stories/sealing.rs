@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use crate::store;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn everything_is_sealed_anew_under_way() {
+async fn everything_is_resealed_while_genkan_serves() {
     let mut net = store::sqlite().set("GENKAN_SEALING_KEY", "").hosts(2).await;
     let alice = net.sign_up("alice").await;
     let folder = net.database_file().parent().unwrap().to_path_buf();

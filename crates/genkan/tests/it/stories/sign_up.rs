@@ -9,7 +9,7 @@ use crate::store::on_each_database;
 
 on_each_database!(
     a_new_account_is_whole_everywhere,
-    what_may_not_be_is_refused_by_name,
+    invalid_sign_ups_are_refused_by_name,
     handle_and_address_belong_to_one,
     of_many_at_once_one_gets_the_handle,
     the_same_request_again_leads_to_the_same_account,
@@ -63,7 +63,7 @@ async fn a_new_account_is_whole_everywhere(plan: Plan) {
     assert_eq!(asked.header("authorization"), "");
 }
 
-async fn what_may_not_be_is_refused_by_name(plan: Plan) {
+async fn invalid_sign_ups_are_refused_by_name(plan: Plan) {
     let net = plan
         .set("GENKAN_BLOCKED_EMAIL_DOMAINS", "throwaway.example")
         .set("GENKAN_RESERVED_HANDLES", "operator")

@@ -8,7 +8,7 @@ use crate::store::on_each_database;
 
 on_each_database!(
     a_deletion_that_broke_off_is_finished,
-    a_deactivated_account_may_look_and_come_back,
+    a_deactivated_account_can_read_and_be_reactivated,
     a_taken_down_account_may_only_leave,
     owners_read_their_own_data_when_others_may_not,
 );
@@ -25,7 +25,7 @@ async fn take_down(net: &TestNetwork, user: &User, applied: bool) {
     assert_eq!(answer.json()["takedown"], json!({ "applied": applied }));
 }
 
-async fn a_deactivated_account_may_look_and_come_back(plan: Plan) {
+async fn a_deactivated_account_can_read_and_be_reactivated(plan: Plan) {
     let net = plan.await;
     let alice = net.sign_up("alice").await;
     let own = net.client_of(&alice);

@@ -12,7 +12,7 @@ on_each_database!(
     what_a_host_answers_comes_back_as_it_is,
     a_host_that_lost_the_account_makes_clients_refresh,
     blobs_and_repositories_stream_both_ways,
-    what_does_not_belong_here_is_said_so,
+    methods_that_genkan_does_not_have_are_refused_by_name,
 );
 
 async fn calls_go_home_with_the_callers_token(plan: Plan) {
@@ -190,7 +190,7 @@ async fn blobs_and_repositories_stream_both_ways(plan: Plan) {
     assert!(grown < 8 * 1024 * 1024, "resident memory grew by {grown} bytes");
 }
 
-async fn what_does_not_belong_here_is_said_so(plan: Plan) {
+async fn methods_that_genkan_does_not_have_are_refused_by_name(plan: Plan) {
     let net = plan.await;
     let alice = net.sign_up("alice").await;
     let own = net.client_of(&alice);

@@ -51,7 +51,7 @@ fn judge(member: &str, value: &Value) -> Result<(), Error> {
 }
 
 #[test]
-fn our_own_proofs_are_good() {
+fn genkans_own_proofs_are_valid() {
     let key = ProofKey::new(private());
     let nonce = nonces().next(NOW);
     let made = key.sign(&ProofClaims {

@@ -73,7 +73,7 @@ fn scopes_print_in_one_form() {
 }
 
 #[test]
-fn what_is_no_scope_is_refused() {
+fn a_text_that_is_not_a_scope_is_refused() {
     for text in [
         "",
         "invalid",

@@ -98,7 +98,7 @@ async fn reads_pass_through_once_and_writes_make_them_fresh() {
 }
 
 #[tokio::test]
-async fn what_genkan_does_itself_is_told_and_all_else_ages() {
+async fn genkans_own_changes_are_seen_at_once_and_others_after_the_lifetime() {
     let (did, first) = genesis("alice.example.com");
     let harness = ProxyHarness::new(&[&did]).await;
     assert_eq!(harness.post(&did, &first).await, 200);
@@ -121,7 +121,7 @@ async fn what_genkan_does_itself_is_told_and_all_else_ages() {
 }
 
 #[tokio::test]
-async fn unknown_accounts_are_not_written_and_the_directory_hears_nothing_of_them() {
+async fn unknown_accounts_are_not_written_and_the_directory_is_not_called() {
     let (ours, _) = genesis("alice.example.com");
     let (theirs, operation) = genesis("mallory.example.com");
     let harness = ProxyHarness::new(&[&ours]).await;

@@ -28,7 +28,7 @@ on_each_database!(
     b10_an_app_on_a_sibling_subdomain_may_send_people_here,
     b11_a_native_app_is_reached_by_303_at_its_own_scheme,
     b12_iss_and_state_come_with_success_and_with_errors,
-    b13_the_hint_is_filled_in_and_nobody_else_will_do,
+    b13_the_hint_is_filled_in_and_no_other_account_is_accepted,
     b14_prompt_create_opens_the_sign_up,
     b17_the_question_says_what_is_asked_for_and_no_more,
     b19_apps_under_development_work_against_production,
@@ -296,7 +296,7 @@ async fn b12_iss_and_state_come_with_success_and_with_errors(db: Db) {
     }
 }
 
-async fn b13_the_hint_is_filled_in_and_nobody_else_will_do(db: Db) {
+async fn b13_the_hint_is_filled_in_and_no_other_account_is_accepted(db: Db) {
     let server = OAuthServer::start(db).await;
     let [_, cid] = server.add_people().await;
     let app = TestApp::loopback();

@@ -20,8 +20,8 @@ on_each_database!(
     a_linked_grant_refreshes_and_ends_as_any_other,
     a_hint_keeps_another_account_out,
     only_registered_clients_come_without_a_proof,
-    a_bearer_token_is_good_without_a_proof_and_a_bound_one_is_not,
-    tokens_signed_before_a_rotation_stay_good
+    a_bearer_token_is_valid_without_a_proof_and_a_bound_one_is_not,
+    tokens_signed_before_a_rotation_stay_valid
 );
 
 const BOB: &str = "did:plc:bobbobbobbobbobbobbobbob";
@@ -186,7 +186,7 @@ async fn only_registered_clients_come_without_a_proof(db: Db) {
     assert_eq!(refused.summary(), "401 invalid_dpop_proof", "{refused:?}");
 }
 
-async fn a_bearer_token_is_good_without_a_proof_and_a_bound_one_is_not(db: Db) {
+async fn a_bearer_token_is_valid_without_a_proof_and_a_bound_one_is_not(db: Db) {
     let server = OAuthServer::start(db).await;
     let app = TestApp::published(&server, "backend", &json!({ "dpop_bound_access_tokens": false }));
     server.app.oauth.set_bearer(&app.id, true).await.unwrap();
@@ -228,7 +228,7 @@ async fn a_bearer_token_is_good_without_a_proof_and_a_bound_one_is_not(db: Db) {
     assert!(server.app.oauth.over_among(&["a".repeat(24)]).await.unwrap().is_empty());
 }
 
-async fn tokens_signed_before_a_rotation_stay_good(db: Db) {
+async fn tokens_signed_before_a_rotation_stay_valid(db: Db) {
     let server = OAuthServer::start(db).await;
     let app = TestApp::published(&server, "app", &json!({}));
     let before = tokens(&server, &app, &bob("aaaaaaaaaaaaaaaaaaaaaaaa")).await.text("/access_token");

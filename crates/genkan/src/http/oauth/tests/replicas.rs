@@ -6,9 +6,9 @@ use super::app::TestApp;
 use super::server::{OAuthServer, parameter};
 use crate::db::{Db, on_each_database};
 
-on_each_database!(two_are_as_one);
+on_each_database!(two_replicas_act_as_one);
 
-async fn two_are_as_one(db: Db) {
+async fn two_replicas_act_as_one(db: Db) {
     let one = OAuthServer::start(db).await;
     let two = one.another().await;
     let app = TestApp::published(&one, "app", &json!({}));

@@ -12,7 +12,7 @@ use crate::oauth::Call;
 on_each_database!(
     a_client_goes_on_with_the_key_that_it_began_with,
     an_assertion_is_signed_as_the_metadata_says,
-    a_token_of_another_issuer_is_none_of_ours
+    a_token_of_another_issuer_is_refused
 );
 
 async fn a_client_goes_on_with_the_key_that_it_began_with(db: Db) {
@@ -51,7 +51,7 @@ async fn an_assertion_is_signed_as_the_metadata_says(db: Db) {
 
 /// The signing key stays when Genkan's origin changes. A token with the earlier origin as its
 /// issuer is no longer accepted.
-async fn a_token_of_another_issuer_is_none_of_ours(db: Db) {
+async fn a_token_of_another_issuer_is_refused(db: Db) {
     let server = OAuthServer::start(db).await;
     let app = TestApp::published(&server, "app", &json!({}));
     let token = server.tokens(&app).await.text("/access_token");

@@ -16,18 +16,18 @@ use crate::oauth::{Call, ClientTrust};
 
 on_each_database!(
     a_token_is_as_hosts_want_it,
-    a_token_is_good_at_our_own_origin_by_its_key,
-    a_code_used_twice_ends_what_came_of_it,
+    a_token_is_valid_at_genkans_own_origin_by_its_key,
+    a_code_used_twice_ends_its_grant,
     a_code_is_for_whom_it_was_given_to,
-    a_challenge_is_good_once,
-    a_refresh_can_be_asked_for_again_and_not_for_ever,
-    who_has_not_the_key_ends_nothing,
+    a_challenge_is_valid_once,
+    a_refresh_can_be_repeated_for_a_short_time_only,
+    a_caller_without_the_key_ends_no_grant,
     a_key_that_was_taken_back_ends_the_grant,
     grants_live_as_long_as_their_client_may,
     an_account_that_is_away_gets_nothing,
     a_client_that_is_away_goes_on,
-    a_revoked_grant_is_over,
-    what_an_account_takes_back_is_over,
+    a_revoked_grant_has_ended,
+    a_grant_that_its_account_revokes_has_ended,
     a_blocked_client_gets_nothing,
     a_long_scope_goes_by_reference,
     malformed_token_requests_have_their_answers
@@ -70,7 +70,7 @@ async fn a_token_is_as_hosts_want_it(db: Db) {
     assert!(server.tokens(&app).await.json().get("refresh_token").is_none());
 }
 
-async fn a_token_is_good_at_our_own_origin_by_its_key(db: Db) {
+async fn a_token_is_valid_at_genkans_own_origin_by_its_key(db: Db) {
     let server = OAuthServer::start(db).await;
     let second = server.another().await;
     let app = TestApp::published(&server, "app", &json!({}));
@@ -107,7 +107,7 @@ async fn a_token_is_good_at_our_own_origin_by_its_key(db: Db) {
     assert_eq!(check(&server, &token, vec![&proof(&app)]).await, "the token has expired");
 }
 
-async fn a_code_used_twice_ends_what_came_of_it(db: Db) {
+async fn a_code_used_twice_ends_its_grant(db: Db) {
     let server = OAuthServer::start(db).await;
     let app = TestApp::loopback();
     let (browser, ann) = server.signed_in().await;
@@ -169,7 +169,7 @@ async fn a_code_is_for_whom_it_was_given_to(db: Db) {
     assert_eq!(app.redeem(&server, &code, &[]).await.summary(), "200", "0.8");
 }
 
-async fn a_challenge_is_good_once(db: Db) {
+async fn a_challenge_is_valid_once(db: Db) {
     let server = OAuthServer::start(db).await;
     let app = TestApp::loopback();
     let (browser, ann) = server.signed_in().await;
@@ -183,7 +183,7 @@ async fn a_challenge_is_good_once(db: Db) {
     assert_eq!(app.redeem(&server, &codes[1], &[]).await.summary(), "400 invalid_grant", "50");
 }
 
-async fn a_refresh_can_be_asked_for_again_and_not_for_ever(db: Db) {
+async fn a_refresh_can_be_repeated_for_a_short_time_only(db: Db) {
     let server = OAuthServer::start(db).await;
     let app = TestApp::loopback();
     let first = refresh_of(&server.tokens(&app).await);
@@ -207,7 +207,7 @@ async fn a_refresh_can_be_asked_for_again_and_not_for_ever(db: Db) {
     assert_eq!(app.refresh(&server, "ref-0").await.summary(), "400 invalid_grant");
 }
 
-async fn who_has_not_the_key_ends_nothing(db: Db) {
+async fn a_caller_without_the_key_ends_no_grant(db: Db) {
     let server = OAuthServer::start(db).await;
     let app = TestApp::published(&server, "app", &json!({}));
     let other = TestApp::published(&server, "other", &json!({}));
@@ -305,7 +305,7 @@ async fn a_client_that_is_away_goes_on(db: Db) {
     );
 }
 
-async fn a_revoked_grant_is_over(db: Db) {
+async fn a_revoked_grant_has_ended(db: Db) {
     let server = OAuthServer::start(db).await;
     let app = TestApp::published(&server, "app", &json!({}));
     let other = TestApp::published(&server, "other", &json!({}));
@@ -329,7 +329,7 @@ async fn a_revoked_grant_is_over(db: Db) {
     assert_eq!(app.refresh(&server, &refresh).await.summary(), "400 invalid_grant");
 }
 
-async fn what_an_account_takes_back_is_over(db: Db) {
+async fn a_grant_that_its_account_revokes_has_ended(db: Db) {
     let server = OAuthServer::start(db).await;
     let did = &server.ann.did;
     let oauth = &server.app.oauth;

@@ -107,7 +107,7 @@ async fn a_person_who_says_no_leaves_nothing_at_their_server() {
 }
 
 #[tokio::test]
-async fn c14_a_callback_in_another_browser_leads_nowhere() {
+async fn c14_a_callback_in_another_browser_is_refused() {
     let harness = ExternalHarness::new().await;
     let browser = harness.server.browser();
     let page = browser.open(&harness.server.pushed(json!({})).await).await;

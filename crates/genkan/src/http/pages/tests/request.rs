@@ -126,7 +126,7 @@ async fn an_app_that_asks_with_prompt_login_does_not_get_the_old_sign_in() {
 }
 
 #[tokio::test]
-async fn row_30_31_35_what_is_no_request_of_ours_leads_nowhere() {
+async fn row_30_31_35_an_unknown_request_gets_an_error_page() {
     let server = TestServer::start(&[]).await;
     let good = server.pushed(json!({})).await;
     for path in [
@@ -169,7 +169,7 @@ async fn row_32_33_a_request_is_one_browsers_and_decided_once() {
 }
 
 #[tokio::test]
-async fn row_38_39_40_consent_is_for_whom_and_what_was_asked() {
+async fn row_38_39_40_consent_is_for_the_account_and_scope_that_were_requested() {
     let server = TestServer::start(&[]).await;
     server.account("ann").await;
     let bob = server.account("bob").await.did;

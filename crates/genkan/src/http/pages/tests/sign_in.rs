@@ -10,7 +10,7 @@ use crate::http::testing::{PASSWORD, TestServer};
 use crate::mail::testing::MailFolder;
 
 #[tokio::test]
-async fn row_41_43_an_unknown_name_a_wrong_password_and_an_app_password_are_told_alike() {
+async fn row_41_43_an_unknown_name_a_wrong_password_and_an_app_password_get_the_same_answer() {
     let server = TestServer::start(&[]).await;
     let ann = server.account("ann").await.did;
     let app_passwords = &server.app.app_passwords;

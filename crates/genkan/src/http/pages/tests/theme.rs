@@ -17,7 +17,7 @@ async fn pages_speak_the_persons_language() {
 }
 
 #[tokio::test]
-async fn files_are_kept_for_ever_and_pages_name_them() {
+async fn files_are_cached_without_limit_and_pages_name_them() {
     let server =
         TestServer::start(&[("GENKAN_BRAND_NAME", "Garden & House"), ("GENKAN_BRAND_COLOR", "#663399")])
             .await;
