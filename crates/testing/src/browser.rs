@@ -169,6 +169,7 @@ impl Browser {
 
     /// Opens a page by a link on another site, and follows the redirects that stay on this site.
     pub async fn open(&self, path: &str) -> Page {
+        // Tests pass whole URLs as well as paths, as links in pages and e-mails have them.
         let path = path.strip_prefix(&self.origin).unwrap_or(path).to_owned();
         let answer = self.ask(Method::GET, &path, "cross-site", None, None).await;
         self.follow(path, answer, "cross-site").await
@@ -198,6 +199,8 @@ impl Browser {
         while answer.status == 303 && redirects < MOST_REDIRECTS {
             let location = answer.header("location").to_owned();
             let here = location.strip_prefix(&self.origin).unwrap_or(&location);
+            // The redirect leaves the site, as one back to an app does. The test reads its address
+            // from the page.
             if !here.starts_with('/') {
                 break;
             }
@@ -234,6 +237,7 @@ impl Browser {
                 "user-agent",
                 "Mozilla/5.0 (X11; Linux x86_64; rv:145.0) Gecko/20100101 Firefox/145.0".to_owned(),
             ),
+            // Browsers send these fields with every navigation, and Genkan checks them.
             ("sec-fetch-site", site.to_owned()),
             ("sec-fetch-mode", "navigate".to_owned()),
             ("sec-fetch-dest", "document".to_owned()),
@@ -251,6 +255,7 @@ impl Browser {
             headers.push(("cookie", cookies.join("; ")));
         }
         for (name, value) in changed {
+            // A changed field replaces the browser's own one.
             headers.retain(|(known, _)| known != name);
             if !value.is_empty() {
                 headers.push((name, (*value).to_owned()));
@@ -271,6 +276,7 @@ impl Browser {
             return;
         }
         for value in answer.headers.get_all("set-cookie") {
+            // Attributes are ignored: one origin and a short test need neither path nor lifetime.
             let pair = value.to_str().unwrap_or_default().split(';').next().unwrap_or_default();
             if let Some((name, value)) = pair.split_once('=') {
                 locked(&self.cookies).insert(name.to_owned(), value.to_owned());
@@ -288,6 +294,7 @@ fn fields_of(form: &str) -> Vec<(String, String)> {
             continue;
         };
         let has = |word: &str| input.split_whitespace().any(|part| part == word);
+        // A browser sends neither of these fields.
         if has("disabled") || (kind == "checkbox" && !has("checked")) {
             continue;
         }
@@ -305,6 +312,7 @@ fn between<'a>(text: &'a str, start: &str, end: &str) -> Option<&'a str> {
 }
 
 fn unescape(text: &str) -> String {
+    // `&` comes last, or an escaped entity in the text would be read as an entity.
     ["&#60;<", "&#62;>", "&#34;\"", "&#39;'", "&#38;&"].iter().fold(text.to_owned(), |text, pair| {
         let (entity, character) = pair.split_at(5);
         text.replace(entity, character)

@@ -143,6 +143,7 @@ impl Client {
     /// Calls a procedure without a body.
     pub async fn call(&self, nsid: &str) -> Answer {
         let request = self.request(Method::POST, &format!("/xrpc/{nsid}"));
+        // No content type: some servers refuse one on a call without a body.
         self.send(request.body(Full::new(Bytes::new())).unwrap()).await
     }
 

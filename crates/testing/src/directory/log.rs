@@ -42,6 +42,7 @@ pub(super) fn check(did: &Did, log: &[Entry], operation: &Operation) -> Result<(
     if operation.prev() != Some(last.cid().as_str()) {
         return Err("Operations not correctly ordered".to_owned());
     }
+    // Nothing may follow a tombstone.
     let Some(before) = last.data() else { return Err("Operations not correctly ordered".to_owned()) };
     let keys = before.rotation_keys.iter().filter_map(|key| PublicKey::from_did_key(key).ok());
     signed_by(operation, &keys.collect::<Vec<_>>())
@@ -74,6 +75,7 @@ pub(crate) fn rfc3339(millis: u128) -> String {
     let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
     let shifted = (5 * day_of_year + 2) / 153;
     let day = day_of_year - (153 * shifted + 2) / 5 + 1;
+    // The algorithm counts months from March, so that the leap day is the last day of a year.
     let month = if shifted < 10 { shifted + 3 } else { shifted - 9 };
     let year = year_of_era + era * 400 + u128::from(month <= 2);
     let (hour, minute, second) = (of_day / 3600, of_day / 60 % 60, of_day % 60);

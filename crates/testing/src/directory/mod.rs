@@ -107,6 +107,7 @@ async fn answer(logs: &Logs, asked: Asked) -> Reply {
     if seen.name == "health" {
         return loopback::json(200, &json!({ "version": "0.0.1" }));
     }
+    // Some clients percent-encode the colons of a DID.
     let path = seen.path.trim_start_matches('/').replace("%3A", ":").replace("%3a", ":");
     let (did, _) = path.split_once('/').unwrap_or((&path, ""));
     let Ok(did) = did.parse::<Did>() else { return refuse(400, &format!("Not a valid DID: {did}")) };

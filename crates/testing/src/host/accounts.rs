@@ -46,6 +46,7 @@ impl Account {
     /// Returns the name of the account's state. Returns `None` for an active account.
     pub(super) fn status(&self) -> Option<&'static str> {
         match (self.taken_down, self.deactivated) {
+            // A takedown hides a deactivation, as in the reference PDS.
             (true, _) => Some("takendown"),
             (_, true) => Some("deactivated"),
             _ => None,
@@ -95,6 +96,7 @@ impl Accounts {
         let key = fresh_key();
         self.reserved.insert(key.public().to_did_key(), key.clone());
         if let Some(did) = did {
+            // Under both names: `createAccount` looks for the DID first and then for the key.
             self.reserved.insert(did.to_string(), key.clone());
         }
         key

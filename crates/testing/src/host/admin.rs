@@ -27,6 +27,8 @@ impl Pds {
             let message = format!("Handle already taken: {handle}");
             return Err(XrpcError::new(400, "HandleNotAvailable", message));
         }
+        // The reference PDS reads the document before it changes anything, so the directory must
+        // have the new handle first.
         let claimed = self.resolve(&did).await.and_then(|document| document.handle());
         if claimed.as_ref() != Some(&handle) {
             return Err(invalid("Handle does not match DID doc"));
@@ -84,6 +86,7 @@ impl Pds {
         let account =
             account.filter(|account| !account.taken_down).ok_or_else(|| invalid("Account not found"))?;
         let document = self.resolve(did).await;
+        // An account that has moved away must not become active here again.
         let is_ours = document.is_some_and(|document| {
             document.pds_endpoint() == Some(self.settings().public_url.as_str())
                 && document.signing_key() == Some(account.key.public())

@@ -38,6 +38,7 @@ impl Pds {
         if !seen.path.starts_with("/xrpc/") {
             return Ok(self.outside(&seen));
         }
+        // The password is checked for the whole family, before the method is known.
         if let Some(family) = seen.name.strip_prefix("com.atproto.admin.") {
             return self.administer(family, &seen, body).await;
         }
@@ -113,6 +114,8 @@ impl Pds {
             if seen.name == "com.atproto.identity.updateHandle"
                 && let Some(Value::Object(members)) = &mut sent
             {
+                // The entryway cannot tell the account from the client's input, so the host adds
+                // it.
                 members.insert("did".to_owned(), json!(account.did));
             }
             return self.ask_signed(seen, &account, sent).await;
@@ -150,6 +153,7 @@ impl Pds {
     }
 
     async fn administer(&self, method: &str, seen: &Seen, body: Incoming) -> Result<Reply, XrpcError> {
+        // The reference PDS refuses this one before it checks the password.
         if matches!(method, "getInviteCodes") {
             return Err(invalid("Account invites are managed by the entryway service"));
         }
@@ -192,10 +196,13 @@ impl Pds {
             .ok_or_else(|| invalid("Params must have the property \"aud\""))?;
         let lxm = super::admin::parameter(seen, "lxm");
         let lxm = lxm.as_deref();
+        // A session of an account that is taken down may only move it away. This host takes no part
+        // in moves.
         if claims.scope == Scope::Takendown {
             return Err(invalid("insufficient access to request a service auth token for this method"));
         }
         if let Some(lxm) = lxm
+            // Such a token would let the client call the entryway as the host does.
             && (signed_method(lxm).is_some() || lxm == "com.atproto.server.activateAccount")
         {
             return Err(invalid(format!(
@@ -254,6 +261,7 @@ impl Pds {
                 "did": settings.service_did,
                 "availableUserDomains": settings.handle_domains,
                 "inviteCodeRequired": true,
+                // The default of the reference PDS.
                 "blobUploadLimit": 5 * 1024 * 1024,
                 "links": {}, "contact": {},
             }),

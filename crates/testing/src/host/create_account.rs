@@ -65,6 +65,7 @@ impl Pds {
         if data.check().is_err() || operation.verify_signature(&[rotation_key]).is_err() {
             return Err(incompatible("invalid plc operation"));
         }
+        // The rest compares the operation with what this host would have written into it.
         let named_key = data.signing_key().ok_or_else(|| incompatible("invalid plc operation"))?;
         let key = locked(&self.accounts)
             .reserved(&did, named_key)
@@ -82,6 +83,8 @@ impl Pds {
             return Err(XrpcError::new(400, "AlreadyExists", "Repo already exists"));
         }
 
+        // Published before the account exists, as in the reference PDS: a failure after this leaves
+        // a DID without an account.
         self.publish(settings.directory_url.as_deref(), &did, op).await?;
         let mut accounts = locked(&self.accounts);
         if self.trips() || accounts.by_handle(&handle).is_some() || accounts.find(&did).is_some() {
@@ -95,6 +98,7 @@ impl Pds {
             200,
             &json!({
                 "did": did, "handle": handle, "didDoc": document,
+                // Genkan must not pass these on: they are not JWTs, so a test would fail on them.
                 "accessJwt": "thrown.away.token", "refreshJwt": "thrown.away.token",
             }),
         ))

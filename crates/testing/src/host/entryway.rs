@@ -29,6 +29,7 @@ impl Pds {
     pub(super) async fn ask_passing(&self, seen: &Seen, input: Option<Value>) -> Result<Reply, XrpcError> {
         let entryway = self.settings().entryway.ok_or_else(no_entryway)?;
         let header = seen.header("authorization");
+        // A proof is valid for this host's URL only, so the entryway could not check it.
         if header.starts_with("DPoP ") || seen.headers.contains_key("dpop") {
             return Err(XrpcError::new(400, "InvalidRequest", "DPoP requests cannot be proxied"));
         }
@@ -48,6 +49,8 @@ impl Pds {
         let path = format!("/xrpc/{}{joint}{}", seen.name, seen.query);
         let mut request = client
             .request(if seen.method == Method::GET { Method::GET } else { Method::POST }, &path)
+            // A fixed address from the documentation range, so that tests can tell it from a real
+            // one.
             .header("x-forwarded-for", "203.0.113.9");
         if let Some(authorization) = authorization {
             request = request.header("authorization", authorization);
@@ -68,6 +71,7 @@ impl Pds {
 
 fn passed_on(answer: &Answer) -> Result<Reply, XrpcError> {
     if answer.status != 200 {
+        // The failure is the entryway's and not this host's.
         let status = if answer.status == 500 { 502 } else { answer.status };
         return Err(XrpcError::from_body(status, &answer.body)
             .unwrap_or_else(|| XrpcError::new(502, "InvalidResponse", "Upstream answered no XRPC error")));

@@ -69,6 +69,7 @@ impl FakeHost {
         });
         let kept = Arc::clone(&pds);
         let loopback = Loopback::start(answer::name_of, |address| {
+            // The port is known only now, and the host's own URL and DID depend on it.
             locked(&kept.settings).listens_at(address.port());
             let handler: Handler = Arc::new(move |asked| {
                 let pds = Arc::clone(&kept);

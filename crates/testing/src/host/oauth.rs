@@ -67,6 +67,7 @@ impl Speaker {
 
     /// Checks the scope for a method that the entryway answers.
     pub(super) fn needs_for(&self, nsid: &str) -> Result<(), XrpcError> {
+        // A session has no scopes. Its rights were checked with its token.
         if self.scopes.is_none() {
             return Ok(());
         }

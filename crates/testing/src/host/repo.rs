@@ -34,6 +34,8 @@ impl Blob {
     pub(super) fn reply(&self) -> Reply {
         let body = match &self.bytes {
             Some(bytes) => whole(bytes.clone()),
+            // A large blob is made while it is read, so that tests with gigabytes need little
+            // memory.
             None => pattern(self.size),
         };
         http::Response::builder()
@@ -104,6 +106,7 @@ impl Pds {
 
     pub(super) fn apply_writes(&self, account: &Account, input: &Value) -> Result<Reply, XrpcError> {
         self.own_repo(account, input.get("repo").and_then(Value::as_str).map(str::to_owned))?;
+        // Counted and not applied: no test reads the records of such a call.
         let writes = input.get("writes").and_then(Value::as_array).map_or(0, Vec::len);
         Ok(loopback::json(
             200,

@@ -42,6 +42,8 @@ impl Settings {
             directory_url: None,
             handle_domains: vec![".test".to_owned()],
             entryway: None,
+            // A secret that Genkan does not have. Proofs work only after the host is configured, or
+            // after a retry.
             nonces: Arc::new(Nonces::new(&[7; 32], Nonces::INTERVAL)),
             url: None,
             did: None,
@@ -57,10 +59,13 @@ impl Settings {
 
     pub(super) fn read(&mut self, lines: &str) {
         for line in lines.lines() {
+            // The lines come from `genkan host env`, or from a test that writes them as in a shell.
             let line = line.trim().trim_start_matches("export ");
             let Some((name, value)) = line.split_once('=') else { continue };
             self.set(name, value.trim_matches(['"', '\'']));
         }
+        // Without the URL this is a stand-alone server. With it, the other three settings are
+        // mandatory.
         let Some(url) = &self.url else { return };
         self.entryway = Some(Entryway {
             url: url.clone(),

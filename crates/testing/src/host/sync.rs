@@ -21,6 +21,7 @@ impl Pds {
         let not_found = || XrpcError::new(400, "RepoNotFound", format!("Could not find repo for DID: {did}"));
         let did: Did = did.parse().map_err(|_| invalid("did must be a valid did"))?;
         let account = locked(&self.accounts).find(&did).cloned().ok_or_else(not_found)?;
+        // A wrong token is an error here, and not a read by the public.
         let is_owner = !seen.header("authorization").is_empty()
             && self.access(seen, STANDARD_TAKENDOWN)?.sub == account.did;
         if !is_owner {
@@ -56,6 +57,7 @@ impl Pds {
 
     pub(super) fn repo_status(&self, seen: &Seen) -> Result<Reply, XrpcError> {
         let did = parameter(seen, "did").and_then(|did| did.parse::<Did>().ok());
+        // Without `refuse_hidden`: this method tells whether an account is hidden.
         let account = did.and_then(|did| locked(&self.accounts).find(&did).cloned());
         let account = account.ok_or_else(|| XrpcError::new(400, "RepoNotFound", "Could not find repo"))?;
         let status = account.status();

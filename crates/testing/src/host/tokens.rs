@@ -146,6 +146,8 @@ fn bearer(seen: &Seen) -> Result<&str, XrpcError> {
     if header.is_empty() {
         return Err(XrpcError::new(401, "AuthMissing", "Authentication Required"));
     }
+    // The two messages are those of the reference PDS, since Genkan's answers are compared with
+    // this host's.
     let words: Vec<_> = header.split(' ').collect();
     match words.as_slice() {
         [scheme, token] if scheme.eq_ignore_ascii_case("bearer") => Ok(token),

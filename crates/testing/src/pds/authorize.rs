@@ -62,11 +62,13 @@ impl Place {
     pub(super) fn authorize(&self, seen: &Seen) -> Reply {
         let form = Form::parse(seen.query.as_bytes()).unwrap_or_default();
         let server = &self.server;
+        // A request URI can be used once.
         let pushed = form.get("request_uri").and_then(|uri| locked(&server.pushed).remove(uri));
         let Some(pushed) = pushed.filter(|pushed| form.get("client_id") == Some(&pushed.client.id)) else {
             return loopback::refusal(400, "invalid_request", "Unknown request_uri");
         };
         let quirks = self.quirks();
+        // Without a page: the fake approves at once, as the person whom the quirks name.
         let issuer = quirks.callback_iss.clone().unwrap_or_else(|| locked(&server.issuer).clone());
         let mut back = vec![("state", pushed.state.clone())];
         if !issuer.is_empty() {
@@ -92,6 +94,8 @@ impl Place {
             .iter()
             .find(|(did, handle)| hint == Some(did.as_str()) || hint == Some(handle.as_str()))
             .map(|(did, _)| did.clone());
+        // Without a hint the first account is chosen, so that a test with one account need not name
+        // it.
         hinted.or_else(|| accounts.keys().next().cloned())
     }
 }

@@ -45,6 +45,8 @@ impl Server {
                 Some(_) => Err(invalid("a client in development has no keys")),
             };
         }
+        // The test gives the metadata. Genkan in a test may have no address from which it could be
+        // fetched.
         let known = locked(&self.clients).get(id).cloned();
         let known = known.ok_or_else(|| {
             (400, "invalid_client_metadata", format!("the metadata of {id} cannot be fetched"))

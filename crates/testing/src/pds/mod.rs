@@ -153,6 +153,7 @@ impl FakePds {
         let loopback = Loopback::start(name_of, |address| {
             let origin = format!("http://127.0.0.1:{}", address.port());
             if is_server {
+                // The port is known only now, and the issuer is the origin.
                 locked(&kept.server.issuer).clone_from(&origin);
             }
             *locked(&kept.origin) = origin;
@@ -315,6 +316,7 @@ impl Server {
     /// Returns a unique text. It need not be unguessable in tests.
     fn fresh(&self, prefix: &str) -> String {
         let number = self.next.fetch_add(1, Ordering::SeqCst);
+        // The issuer is part of it, so that two servers never give out the same token.
         let digest = proofs::digest(&format!("{prefix} {number} {}", locked(&self.issuer)));
         format!("{prefix}-{digest}")
     }
@@ -357,6 +359,7 @@ fn overlaid(value: Value, over: &Map<String, Value>) -> Value {
     let Value::Object(mut members) = value else { return value };
     for (name, value) in over {
         if value.is_null() {
+            // Null takes a member away, so that a test can leave out a mandatory one.
             members.remove(name);
         } else {
             members.insert(name.clone(), value.clone());

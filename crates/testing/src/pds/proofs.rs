@@ -68,6 +68,7 @@ impl Server {
         };
         let proof = dpop::verify(proof, &expected, &locked(&nonces.0))
             .map_err(|error| (error.code(), error.to_string()))?;
+        // After the verification, so that the proof itself is still checked.
         if quirks.nonce_never_good {
             return Err(("use_dpop_nonce", dpop::Error::UseNonce.to_string()));
         }

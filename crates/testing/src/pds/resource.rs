@@ -29,6 +29,7 @@ impl Place {
         if speaker.is_some() {
             *locked(&self.accepted).entry(seen.name.clone()).or_default() += 1;
         }
+        // The body is read to its end before the answer, as a server with a database does.
         let Some(length) = length_of(body).await else {
             return loopback::refusal(400, "InvalidRequest", "Request aborted");
         };
@@ -88,6 +89,7 @@ impl Place {
         if session.jkt != jkt.as_str() {
             return Err(("invalid_dpop_proof", "Proof of another key".to_owned()));
         }
+        // The account has moved away since the token was issued.
         if !locked(&self.accounts).contains_key(session.did()) {
             return Err(invalid("Account not found"));
         }

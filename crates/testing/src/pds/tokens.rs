@@ -119,6 +119,7 @@ impl Server {
         jkt: String,
         expires_in: Option<i64>,
     ) -> Result<Value, Refused> {
+        // Removed before the checks: a code is used up by a failed exchange too.
         let code = form.get("code").and_then(|code| locked(&self.codes).remove(code));
         let Some(Code { did, pushed }) = code else { return Err(invalid_grant("Invalid code")) };
         let fits = pushed.client.id == client.id
@@ -162,6 +163,8 @@ impl Server {
         if session.ended.is_some() {
             return Err(invalid_grant("The session is over"));
         }
+        // A used token means that it leaked. The published server ends the session, and so does
+        // this one.
         if session.used.contains(token) {
             session.ended = Some("replayed");
             return Err(invalid_grant("Refresh token replayed"));
@@ -169,6 +172,7 @@ impl Server {
         if session.client.id != client.id || session.client.key != client.key || session.jkt != jkt {
             return Err(invalid_grant("Token was not issued to this client"));
         }
+        // Each refresh gives a new token. There is no grace period for a lost answer.
         session.used.insert(std::mem::replace(&mut session.refresh, self.fresh("ref")));
         session.refreshes += 1;
         Ok(self.answer(*id, session, expires_in))
@@ -176,6 +180,7 @@ impl Server {
 
     fn answer(&self, id: u64, session: &Session, expires_in: Option<i64>) -> Value {
         let token = self.fresh("opaque");
+        // Without `expires_in` the token still ends, but the client does not know when.
         let end = self.now() + expires_in.unwrap_or(3600);
         locked(&self.access).insert(token.clone(), (id, end));
         let mut answer = json!({
