@@ -13,7 +13,7 @@ use crate::identity::{self, PdsLocation, PdsLocationError};
 pub(super) const ZOE: &str = "did:plc:zzzzzzzzzzzzzzzzzzzzzzzz";
 const READ: &str = "GET /xrpc/com.atproto.sync.getRepo?did=did:plc:zzzzzzzzzzzzzzzzzzzzzzzz";
 
-/// Zoe lives there.
+/// Starts an edge that finds Zoe's account on this external PDS, by its DID and by its handle.
 async fn zoe_at(there: &RawHost) -> Network {
     let network = Network::with_external(ExternalSetup::listing(&[there]), |_| {}).await;
     network.lives(ZOE, ZOE, &there.origin);
@@ -45,6 +45,7 @@ async fn c01_every_read_that_names_an_account_goes_to_that_account_in_any_letter
     for (method, query) in sync.into_iter().chain(repo) {
         for method in [method.clone(), method.replace("com.atproto", "COM.Atproto").replace("get", "GET")] {
             for verb in ["GET", "HEAD"] {
+                // The unknown parameter shows that the query crosses byte by byte.
                 let line = format!("{verb} /xrpc/{method}?{query}&x=%2F");
                 assert!(network.ask(&line, "").await.starts_with("HTTP/1.1 200 "), "{line}");
                 lines.push(format!("{line} HTTP/1.1"));
@@ -130,6 +131,7 @@ async fn c04_fifty_cids_arrive_byte_identical() {
 
 #[tokio::test]
 async fn c17_what_a_hostile_pds_serves_does_nothing_on_our_origin() {
+    // Everything by which a server could act on the origin of the sign-in pages.
     let page = "HTTP/1.1 200 OK\r\ncontent-type: text/html\r\nset-cookie: a=b\r\nlocation: https://x/\r\n\
         access-control-allow-origin: https://evil\r\naccess-control-allow-credentials: true\r\nrefresh: 0;url=/\r\n\
         link: </x>; rel=preload\r\nclear-site-data: \"*\"\r\nstrict-transport-security: max-age=0\r\nalt-svc: h3=\":1\"\r\n\
@@ -191,6 +193,7 @@ async fn c17_garbage_is_502_and_silence_504() {
         assert_eq!(summary(&answer), expected, "{garbage:.80}");
         assert!(!answer.contains("secret") && answer.contains("x-genkan-error: gateway\r\n"), "{answer}");
     }
+    // Silence takes the whole limit, so it has an edge of its own with a short one.
     let hush = RawHost::start(stays_silent).await;
     let network = Network::with_external(ExternalSetup::listing(&[&hush]), |settings| {
         settings.forward.answer_head = Duration::from_millis(200);
@@ -286,10 +289,12 @@ async fn an_account_that_is_not_there_any_more_is_looked_for_once() {
         (1, 1),
         "the same place is not asked twice"
     );
+    // The directory knows a new place: the read is made again there, and only once.
     let moved = PdsLocation { did: ZOE.parse().unwrap(), pds: new.origin.parse().unwrap() };
     network.external().moved.insert(ZOE.to_owned(), moved);
     assert!(network.ask(READ, "").await.ends_with("{\"ok\":true}"));
     assert_eq!((old.heard().len(), new.heard().len()), (2, 1));
+    // A closed port is no answer, so the account may have moved as well.
     let mut dead = RawHost::start(answers_ok).await;
     dead.close().await;
     network.lives(ZOE, ZOE, "http://127.0.0.1:1");
@@ -311,6 +316,7 @@ async fn a_pds_that_claims_to_be_ours_is_a_loop_or_does_not_have_the_account() {
     network.lives(ZOE, ZOE, &network.one.origin.clone());
     assert_eq!(summary(&network.ask(READ, "").await), "400 RepoNotFound");
     assert_eq!(network.one.connections(), 0);
+    // A request that has passed this server comes back by a loop of servers.
     let passed = network.ask(&READ.replace(ZOE, BOB), "via: 1.1 genkan-test\r\n").await;
     assert_eq!(summary(&passed), "502 UpstreamFailure");
 }
@@ -341,6 +347,7 @@ async fn the_operator_says_who_may_read_and_from_where() {
     }
     assert!(there.heard().iter().all(|heard| !heard.contains("authorization")));
     let before = there.heard().len();
+    // `127.0.0.1` counts as a name under `0.0.1` here, as a subdomain would.
     let host = with(&|setup| setup.policy.blocked_hosts = vec!["0.0.1".to_owned()]).await;
     let account = with(&|setup| setup.policy.blocked_dids = vec![ZOE.parse().unwrap()]).await;
     for network in [host, account] {
@@ -358,6 +365,7 @@ async fn a_client_reads_only_so_much_at_external_pdses_and_at_home_as_ever() {
     setup.policy.reads.rate = Some(Rate { count: 3, per: Duration::from_mins(5) });
     let network = Network::with_external(setup, |_| {}).await;
     network.lives(ZOE, ZOE, &slow.origin);
+    // The gate holds the first read at the PDS until the second was refused.
     let (first, second) = tokio::join!(network.ask(READ, ""), async {
         eventually("the first is at the PDS", || slow.heard().len() == 1).await;
         let refused = network.ask(READ, "").await;

@@ -15,7 +15,7 @@ pub(super) const POST: &str = "POST /xrpc/com.atproto.repo.createRecord";
 const OK: &str =
     "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 11\r\n\r\n{\"ok\":true}";
 
-/// Zoe has signed in through Genkan, and lives there.
+/// Starts an edge with a linked session of Zoe, whose account is on this external PDS.
 pub(super) async fn zoe_at(there: &RawHost) -> Network {
     zoe_within(there, |_| {}).await
 }
@@ -26,7 +26,7 @@ pub(super) async fn zoe_within(there: &RawHost, adjust: impl FnOnce(&mut crate::
     network
 }
 
-/// Her app posts this.
+/// Sends a POST with this body, as Zoe's app does.
 pub(super) async fn post(network: &Network, line: &str, fields: &str, body: &str) -> String {
     let length = body.len();
     network
@@ -36,19 +36,20 @@ pub(super) async fn post(network: &Network, line: &str, fields: &str, body: &str
         .await
 }
 
-/// Which nonce a request's proof had.
+/// Returns the nonce in a request's proof.
 fn nonce_of(heard: &str) -> &str {
     let proof = heard.lines().find_map(|line| line.strip_prefix("dpop: ")).unwrap_or_default();
     proof.rsplit('!').next().unwrap_or_default()
 }
 
-/// A PDS whose every answer brings the only nonce that it takes next.
+/// A PDS that changes its nonce with every answer and accepts only the newest one.
 fn rotates() -> impl Fn(HostConnection) -> std::pin::Pin<Box<dyn Future<Output = ()> + Send>> {
     let count = Arc::new(AtomicUsize::new(0));
     move |mut connection| {
         let count = Arc::clone(&count);
         Box::pin(async move {
             while let Some(request) = connection.request().await {
+                // The first request has no nonce that could be right, so it is always challenged.
                 let before = count.fetch_add(1, Ordering::SeqCst);
                 let nonce = format!("dpop-nonce: nonce-{}\r\n", before + 1);
                 if before > 0 && nonce_of(&request) == format!("nonce-{before}") {
@@ -97,6 +98,8 @@ async fn c01_every_call_of_the_callers_own_goes_to_their_pds_in_any_letter_case(
         procedures.map(|name| ("POST", name)).into_iter().chain(queries.map(|name| ("GET", name)))
     {
         for name in [format!("com.atproto.{name}"), format!("COM.atproto.{}", name.to_uppercase())] {
+            // A grant for plain Bearer tokens gets the same calls. The PDS sees DPoP in either
+            // case.
             for fields in [ZOES, "authorization: Bearer bearer-zoe\r\n"] {
                 let line = format!("{verb} /xrpc/{name}?aud=x&aud=%2F");
                 let answer = if verb == "POST" {
@@ -204,16 +207,17 @@ async fn a_pds_that_always_demands_another_nonce_is_called_twice() {
     assert_eq!(summary(&answer), "502 UpstreamAuthUnavailable");
     assert!(answer.contains("retry-after: 5\r\n") && !answer.contains("use_dpop_nonce\""), "{answer}");
     assert_eq!(there.heard().len(), 2);
+    // Without a nonce in the challenge, a second attempt could only fail again.
     let silent = RawHost::start(answers(challenge("").leak())).await;
     let network = zoe_at(&silent).await;
     assert_eq!(summary(&post(&network, POST, ZOES, "{}").await), "502 UpstreamAuthUnavailable");
     assert_eq!(silent.heard().len(), 1, "a challenge without a nonce");
 }
 
-/// One upload on the wire, or an answer that says to come again; never a raw 401, never two
-/// uploads.
+/// The client gets one upload or an answer to retry, and neither a raw 401 nor a second upload.
 #[tokio::test]
 async fn c07_what_cannot_be_kept_goes_once_after_a_small_question() {
+    // Larger than what Genkan keeps of a body, so it can be sent only once.
     let size = 3 << 20;
     let upload = async |network: &Network| {
         let head = format!(
@@ -231,14 +235,17 @@ async fn c07_what_cannot_be_kept_goes_once_after_a_small_question() {
     let heard = there.heard();
     let lines: Vec<_> = heard.iter().map(|heard| heard.split(' ').nth(1).unwrap()).collect();
     let ask = "/xrpc/com.atproto.server.getSession";
+    // The first call learns the nonce, the second proves that it is accepted.
     assert_eq!(lines, [ask, ask, "/xrpc/com.atproto.repo.uploadBlob"]);
     assert!(heard[0].starts_with("GET ") && heard[0].contains("authorization: DPoP opaque-1\r\n"));
     assert_eq!(summary(&upload(&network).await), "200 -", "now it is");
     assert_eq!(there.heard().len(), 4);
+    // An old nonce may have been replaced, so it is tried out on a small call again.
     network.external().link_nonce.as_mut().unwrap().age = Duration::from_secs(2);
     assert_eq!(summary(&upload(&network).await), "200 -", "and then it was a while ago");
     assert_eq!(there.heard().len(), 6);
 
+    // This PDS accepts the nonce on the small call and challenges the upload all the same.
     let changes_its_mind = RawHost::start(|mut connection: HostConnection| async move {
         while let Some(request) = connection.request().await {
             if request.starts_with("GET ") {
@@ -321,6 +328,7 @@ async fn a_token_that_is_refused_is_renewed_once_and_the_call_made_again() {
     );
     assert_eq!((heard.len(), network.external().link_refused), (2, 0));
     network.external().link = Some((there.origin.parse().unwrap(), 1));
+    // A body of this size is not kept.
     let large = "x".repeat(2 << 20);
     network.external().link_nonce = Some(HeardNonce { nonce: "n".into(), age: Duration::ZERO });
     let answer = post(&network, "POST /xrpc/com.atproto.repo.uploadBlob", ZOES, &large).await;
@@ -369,6 +377,7 @@ async fn a_pds_that_hangs_up_on_a_large_body_over_its_nonce_is_told_from_one_tha
     for (is_about_nonce, expected) in [(true, "503 UpstreamNotReady"), (false, "502 UpstreamFailure")] {
         let there = RawHost::start(move |mut connection: HostConnection| async move {
             let mut head = Vec::new();
+            // Only the head is read. The connection is then closed while the body arrives.
             while !head.ends_with(b"\r\n\r\n") {
                 head.push(tokio::io::AsyncReadExt::read_u8(&mut connection.stream).await.unwrap());
             }
@@ -387,6 +396,7 @@ async fn a_pds_that_hangs_up_on_a_large_body_over_its_nonce_is_told_from_one_tha
                 8 << 20
             ))
             .await;
+        // The edge may stop reading in the middle of the body.
         let _ = tokio::io::AsyncWriteExt::write_all(&mut client.stream, &vec![b'x'; 8 << 20]).await;
         let answer = client.answer().await;
         assert_eq!(summary(&answer), expected, "{answer}");

@@ -38,17 +38,19 @@ pub(super) struct ExternalSetup {
 }
 
 impl ExternalSetup {
-    /// Only these may be called although they are on loopback. No name is known.
+    /// Lists these hosts, so that they may be called although they are on loopback. No name
+    /// resolves.
     pub(super) fn listing(hosts: &[&RawHost]) -> Self {
         Self {
             listed: hosts.iter().map(|host| host.origin.parse().unwrap()).collect(),
+            // The discard port: no name server answers there.
             dns: "127.0.0.1:9".parse().unwrap(),
             policy: policy(),
         }
     }
 }
 
-/// As the defaults are.
+/// Returns rules like the defaults, with rates that no test reaches.
 fn policy() -> ExternalPolicy {
     let a_lot = Rate { count: 1_000_000, per: Duration::from_mins(5) };
     ExternalPolicy {
@@ -69,29 +71,29 @@ fn policy() -> ExternalPolicy {
 }
 
 impl Network {
-    /// ExternalSetup others that are not ours.
+    /// Starts an edge before two hosts that answer, with these external PDSes.
     pub(super) async fn with_external(setup: ExternalSetup, adjust: impl FnOnce(&mut Settings)) -> Self {
         let (one, two) = (RawHost::start(answers_ok).await, RawHost::start(answers_ok).await);
         Self::between(&[], adjust, no_authority(), one, two, setup)
     }
 
-    /// From now on an account lives on this external PDS.
+    /// Makes the edge find an account on this external PDS from now on.
     pub(super) fn lives(&self, account: &str, did: &str, pds: &str) {
         let place = PdsLocation { did: did.parse().unwrap(), pds: pds.parse().unwrap() };
         self.external.lock().unwrap().locations.insert(account.to_owned(), Ok(place));
     }
 
-    /// What is known of accounts on external PDSes.
+    /// Returns the state of accounts on external PDSes, to read or change it.
     pub(super) fn external(&self) -> std::sync::MutexGuard<'_, ExternalState> {
         self.external.lock().unwrap()
     }
 
-    /// The nonce that a host gave is not known any more.
+    /// Forgets the nonces that hosts gave.
     pub(super) fn one_forgets_nonce(&self) {
         self.heard.lock().unwrap().clear();
     }
 
-    /// Both hosts answer each request alike, and at once.
+    /// Starts an edge before two hosts that answer every request at once.
     pub(super) async fn start() -> Self {
         Self::with(|_| {}, answers_ok, answers_ok).await
     }
@@ -108,7 +110,7 @@ impl Network {
         Self::behind(&[], adjust, one, two).await
     }
 
-    /// Behind proxies that say for whom they speak.
+    /// Starts an edge behind proxies that name their clients.
     pub(super) async fn behind<A, B>(
         proxies: &[ipnet::IpNet],
         adjust: impl FnOnce(&mut Settings),
@@ -123,7 +125,8 @@ impl Network {
         Self::before(proxies, adjust, no_authority(), one, two)
     }
 
-    /// Before these hosts, whose certificates are signed by an authority of this configuration.
+    /// Starts an edge before these hosts. This configuration has the authority of their
+    /// certificates.
     pub(super) fn before(
         proxies: &[ipnet::IpNet],
         adjust: impl FnOnce(&mut Settings),
@@ -153,6 +156,8 @@ impl Network {
             settings,
             rooms: FakeRooms {
                 hosts: [host("one", &one), host("two", &two)].into(),
+                // By chance of the port, so that over many tests both ways are taken: from the
+                // cache, and by a lookup.
                 remembers: one.port.is_multiple_of(2),
                 heard: Arc::clone(&heard),
                 forgotten: Arc::default(),
@@ -181,13 +186,13 @@ impl Network {
         client.rest().await
     }
 
-    /// One request, its head completed.
+    /// Sends one request with a complete head, and returns the answer.
     pub(super) async fn ask(&self, line: &str, fields: &str) -> String {
         self.raw(request(line, fields)).await
     }
 }
 
-/// Waits until it is so, as long as a machine that is busy with other things may need.
+/// Waits for a condition, up to the time that a busy machine may need.
 pub(super) async fn eventually(what: &str, is_so: impl Fn() -> bool) {
     let deadline = monotonic_now() + PATIENCE;
     while !is_so() {
@@ -196,10 +201,10 @@ pub(super) async fn eventually(what: &str, is_so: impl Fn() -> bool) {
     }
 }
 
-/// The longest wait for what takes milliseconds on a machine that has nothing else to do.
+/// The longest wait for something that takes milliseconds on an idle machine.
 pub(super) const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Trusts nobody.
+/// Returns a TLS configuration that trusts no authority.
 fn no_authority() -> Arc<ClientConfig> {
     let ring = Arc::new(tokio_rustls::rustls::crypto::ring::default_provider());
     let builder = ClientConfig::builder_with_provider(ring).with_safe_default_protocol_versions().unwrap();
@@ -223,7 +228,7 @@ pub(super) fn retry_after(answer: &str) -> u64 {
     value.and_then(|value| value.parse().ok()).unwrap_or_else(|| panic!("no retry-after: {answer}"))
 }
 
-/// A request without a body that ends its connection.
+/// Returns a request without a body that ends its connection.
 pub(super) fn request(line: &str, fields: &str) -> String {
     format!("{line} HTTP/1.1\r\nhost: genkan.example\r\nconnection: close\r\n{fields}\r\n")
 }
@@ -259,7 +264,7 @@ fn settings() -> Settings {
     }
 }
 
-/// What Genkan's own methods are here: an echo of what they were asked, and by whom.
+/// Stands for Genkan's own methods. The answer repeats the request and its client.
 async fn local(request: axum::extract::Request) -> String {
     let client = request.extensions().get::<ClientAddr>().unwrap().0;
     let (parts, body) = request.into_parts();
@@ -269,7 +274,7 @@ async fn local(request: axum::extract::Request) -> String {
     format!("local {} {} from {client} with {body}", parts.method, parts.uri.path())
 }
 
-/// A client that writes by hand.
+/// A client that writes its requests byte by byte.
 pub(super) struct Client {
     pub(super) stream: TcpStream,
 }
@@ -279,7 +284,7 @@ impl Client {
         self.stream.write_all(bytes.as_ref()).await.unwrap();
     }
 
-    /// Everything until the connection ends, however it ends.
+    /// Reads until the connection ends, in whatever way.
     pub(super) async fn rest(&mut self) -> String {
         let mut all = Vec::new();
         let reading = self.stream.read_to_end(&mut all);
@@ -287,7 +292,7 @@ impl Client {
         String::from_utf8_lossy(&all).into_owned()
     }
 
-    /// One answer with a `Content-Length`, or a head alone.
+    /// Reads one answer with a `Content-Length`, or without a body.
     pub(super) async fn answer(&mut self) -> String {
         let reading = read_message(&mut self.stream);
         tokio::time::timeout(PATIENCE, reading).await.expect("an answer comes")
