@@ -24,7 +24,7 @@ use crate::limits::{AttemptError, Limit, RateLimits};
 use crate::links::{self, ClientKey, Links};
 use crate::mail::{self, Mail, TransportError};
 use crate::moves::Moves;
-use crate::oauth::{self, OAuth};
+use crate::oauth::{self, GrantId, OAuth};
 use crate::recovery::Recovery;
 use crate::renames::{self, Renames};
 use crate::sessions::{AccessTokens, Lifetimes, Sessions};
@@ -388,12 +388,12 @@ fn end_grants_of_links(links: &Links, oauth: &OAuth) {
     let oauth = oauth.clone();
     links.on_end(move |link| {
         // The callback is not async, so the work goes into a task of its own.
-        let (oauth, link) = (oauth.clone(), link.to_owned());
+        let (oauth, grant) = (oauth.clone(), GrantId::from(link));
         tokio::spawn(async move {
-            if let Err(cause) = oauth.end_dead(&link, "its linked session is over").await {
+            if let Err(cause) = oauth.end_dead(&grant, "its linked session is over").await {
                 tracing::warn!(
                     cause = &cause as &dyn std::error::Error,
-                    link,
+                    %grant,
                     "could not end the grant of an ended link; will try again"
                 );
             }

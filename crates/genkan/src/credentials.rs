@@ -7,13 +7,16 @@
 //! happen together or not at all. The commit informs this process, and the changes feed informs the
 //! others. A linked session ends when the feed reports the end of its grant.
 
+use std::sync::Arc;
+
 use genkan_protocol::syntax::Did;
 
 use crate::accounts::{self, AppPasswords, Demand};
 use crate::base::Clock;
 use crate::db::audit::{self, Actor};
 use crate::db::{self, Db, Tx};
-use crate::oauth::OAuth;
+use crate::links::LinkId;
+use crate::oauth::{GrantId, OAuth};
 use crate::sessions::Sessions;
 use crate::signin::SignIns;
 
@@ -36,6 +39,20 @@ pub(crate) struct Credentials {
     pub(crate) sessions: Sessions,
     pub(crate) sign_ins: SignIns,
     pub(crate) oauth: OAuth,
+}
+
+/// A link has the id of its grant. The rooms of the two do not know each other, so each has a type of its
+/// own for it.
+impl From<&GrantId> for LinkId {
+    fn from(grant: &GrantId) -> Self {
+        Self::from(Arc::<str>::from(grant))
+    }
+}
+
+impl From<&LinkId> for GrantId {
+    fn from(link: &LinkId) -> Self {
+        Self::from(Arc::<str>::from(link))
+    }
 }
 
 impl Credentials {

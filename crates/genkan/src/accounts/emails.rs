@@ -82,15 +82,7 @@ impl Emails {
         // Code and e-mail are stored in one transaction, so there is never one without the other.
         let (code, expires_at) = self.tokens.issue(&mut tx, did, reason, now).await?;
         self.mail.put_code(&mut tx, to, reason, &code, expires_at).await?;
-        audit::record(
-            &mut tx,
-            now,
-            Actor::Account(did.as_str()),
-            "email.code",
-            did.as_str(),
-            reason.as_str(),
-        )
-        .await?;
+        audit::record(&mut tx, now, Actor::Account(did), "email.code", did.as_str(), reason.as_str()).await?;
         tx.commit().await?;
         failpoint("mail.queued");
         Ok(())
@@ -208,5 +200,5 @@ pub(crate) async fn sweep(db: &Db, now: crate::base::Timestamp) -> db::Result<u6
 
 fn recipient(account: &Account, language: Language) -> Result<Recipient<'_>, EmailsError> {
     let email = account.email.as_deref().ok_or(EmailsError::NoAddress)?;
-    Ok(Recipient { did: account.did.as_str(), handle: account.handle.as_str(), email, language })
+    Ok(Recipient { did: &account.did, handle: account.handle.as_str(), email, language })
 }

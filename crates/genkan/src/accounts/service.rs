@@ -204,7 +204,7 @@ pub(crate) async fn note_change(tx: &mut Tx, now: Timestamp, did: &Did) -> db::R
 /// Drops codes and emails on their way to an address that is no longer the account's.
 async fn forget_mail(tx: &mut Tx, did: &Did) -> db::Result<()> {
     email_tokens::remove_all(tx, did).await?;
-    mail::forget_account(tx, did.as_str()).await
+    mail::forget_account(tx, did).await
 }
 
 /// Reserves handle, e-mail address and DID for a sign-up. The unique indexes decide who is first.

@@ -1,11 +1,11 @@
 //! Ids that cannot be taken for one another.
 
-/// Declares the type of an id: a text that Genkan made, or read from its database.
+/// Declares the type of an id: a text that Genkan made, or read from its database. Cheap to clone.
 macro_rules! id_type {
     ($(#[$doc:meta])* $name:ident) => {
         $(#[$doc])*
         #[derive(Clone, PartialEq, Eq, Hash)]
-        pub(crate) struct $name(Box<str>);
+        pub(crate) struct $name(std::sync::Arc<str>);
 
         impl $name {
             pub(crate) fn as_str(&self) -> &str {
@@ -15,13 +15,31 @@ macro_rules! id_type {
 
         impl From<String> for $name {
             fn from(text: String) -> Self {
-                Self(text.into_boxed_str())
+                Self(text.into())
             }
         }
 
         impl From<&str> for $name {
             fn from(text: &str) -> Self {
                 Self(text.into())
+            }
+        }
+
+        impl From<std::sync::Arc<str>> for $name {
+            fn from(text: std::sync::Arc<str>) -> Self {
+                Self(text)
+            }
+        }
+
+        impl From<&$name> for std::sync::Arc<str> {
+            fn from(id: &$name) -> Self {
+                Self::clone(&id.0)
+            }
+        }
+
+        impl std::borrow::Borrow<str> for $name {
+            fn borrow(&self) -> &str {
+                &self.0
             }
         }
 

@@ -45,7 +45,7 @@ struct GrantView {
 impl From<Grant> for GrantView {
     fn from(grant: Grant) -> Self {
         Self {
-            id: grant.id,
+            id: grant.id.to_string(),
             account: grant.did.to_string(),
             client_id: grant.client_id,
             scope: grant.scope.to_string(),
@@ -61,13 +61,13 @@ pub(super) fn run(command: Command, context: &Context) -> Result<(), Failure> {
         let oauth = context.app().await?.oauth.clone();
         match command {
             Command::List { account, client, limit } => {
-                let found = oauth.list(account.as_ref().map(Did::as_str), client.as_deref(), limit).await;
+                let found = oauth.list(account.as_ref(), client.as_deref(), limit).await;
                 let shown: Vec<GrantView> =
                     found.map_err(anyhow::Error::from)?.into_iter().map(GrantView::from).collect();
                 Ok(context.output.print(&shown, |shown| table(shown))?)
             }
             Command::Revoke { id } => {
-                if !oauth.end_by_operator(&id).await.map_err(anyhow::Error::from)? {
+                if !oauth.end_by_operator(&id.as_str().into()).await.map_err(anyhow::Error::from)? {
                     let hint = "no live grant has this id; `genkan grant list` shows them";
                     return Err(anyhow::anyhow!("{id}: {hint}").into());
                 }

@@ -51,7 +51,7 @@ struct LinkSummary {
 impl From<LinkView> for LinkSummary {
     fn from(link: LinkView) -> Self {
         Self {
-            id: link.id,
+            id: link.id.to_string(),
             account: link.did.to_string(),
             handle: link.handle,
             pds: link.pds.to_string(),
@@ -75,7 +75,7 @@ pub(super) fn run(command: Command, context: &Context) -> Result<(), Failure> {
                 Ok(context.output.print(&shown, |shown| table(shown))?)
             }
             Command::Show { id } => {
-                let found = links.find(&id).await.map_err(anyhow::Error::from)?;
+                let found = links.find(&id.as_str().into()).await.map_err(anyhow::Error::from)?;
                 let shown = found.map(LinkSummary::from).ok_or_else(|| {
                     anyhow::anyhow!(
                         "{id}: no link has this id; `genkan link list DID` shows those of an account"
@@ -84,7 +84,7 @@ pub(super) fn run(command: Command, context: &Context) -> Result<(), Failure> {
                 Ok(context.output.print(&shown, text)?)
             }
             Command::End { id } => {
-                if !links.end(&id, Reason::Operator).await.map_err(anyhow::Error::from)? {
+                if !links.end(&id.as_str().into(), Reason::Operator).await.map_err(anyhow::Error::from)? {
                     return Err(anyhow::anyhow!(
                         "{id}: no live link has this id; `genkan link show {id}` tells whether it has ended"
                     )

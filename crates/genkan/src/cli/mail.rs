@@ -33,7 +33,7 @@ impl From<UndeliveredEmail> for EmailView {
     fn from(email: UndeliveredEmail) -> Self {
         Self {
             id: email.id,
-            account: email.did,
+            account: email.did.to_string(),
             kind: email.kind,
             attempts: email.attempts,
             why: email.why,

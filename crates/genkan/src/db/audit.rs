@@ -3,13 +3,15 @@
 //! Sign-ins, key uses, administrative acts and revocations write a row in their own transaction.
 //! Details are for operators and contain no secret.
 
+use genkan_protocol::syntax::Did;
+
 use super::{Result, Tx};
 use crate::base::{Timestamp, random};
 
 /// Who acted.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Actor<'a> {
-    Account(&'a str),
+    Account(&'a Did),
     Host(&'a str),
     Operator,
     Genkan,
@@ -25,7 +27,7 @@ pub(crate) async fn record(
     detail: &str,
 ) -> Result<()> {
     let actor = match actor {
-        Actor::Account(did) => did.to_owned(),
+        Actor::Account(did) => did.to_string(),
         Actor::Host(id) => format!("host:{id}"),
         Actor::Operator => "operator".to_owned(),
         Actor::Genkan => "genkan".to_owned(),

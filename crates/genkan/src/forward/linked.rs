@@ -210,7 +210,7 @@ impl<R: ExternalAccounts> Forwarder<R> {
         mut upload: Option<Upload>,
         kept: Option<&Rc<KeptBody>>,
     ) -> Result<Answer, Error> {
-        let (link_id, pds) = (attempts.destination.caller.grant.as_str(), attempts.pds);
+        let (grant, pds) = (&attempts.destination.caller.grant, attempts.pds);
         let mut may_challenge = true;
         loop {
             let sent = exchange.send(attempts.permit, upload.take()).await;
@@ -226,7 +226,7 @@ impl<R: ExternalAccounts> Forwarder<R> {
             attempts.permit.pool().answered();
             self.external.hear(pds, attempts.account, attempts.kind, head.status, &head.headers);
             if let Some(nonce) = &said.nonce {
-                self.rooms.hear_link_nonce(link_id, pds, nonce);
+                self.rooms.hear_link_nonce(grant, pds, nonce);
             }
             if head.status != StatusCode::UNAUTHORIZED {
                 return Ok(answer);
@@ -243,13 +243,13 @@ impl<R: ExternalAccounts> Forwarder<R> {
                         // session must not end by that.
                         return Ok(answer);
                     }
-                    self.rooms.link_refused(link_id).await;
+                    self.rooms.link_refused(grant).await;
                     return Err(attempts.destination.gone());
                 }
                 // The version tells the renewal which token was refused. If another call has
                 // renewed it meanwhile, that result is used.
                 let version = attempts.signer.borrow().version();
-                let renewed = self.rooms.renew_link(link_id, version).await;
+                let renewed = self.rooms.renew_link(grant, version).await;
                 let renewed = renewed
                     .map_err(|error| LinkedDestination::error(error, attempts.destination.by_proof))?;
                 if renewed.pds() != pds {

@@ -10,7 +10,7 @@ use crate::base::Origin;
 use crate::fleet::{Host, HostId};
 use crate::identity::{Freshness, PdsLocation, PdsLocationError};
 use crate::limits::OverLimit;
-use crate::oauth::{self, AccessError, GrantCaller, Onward};
+use crate::oauth::{self, AccessError, GrantCaller, GrantId, Onward};
 use crate::routing::target::Target;
 use crate::sessions::Caller;
 
@@ -93,23 +93,23 @@ pub(crate) trait ExternalAccounts {
     /// it.
     fn is_own_handle(&self, handle: &str) -> bool;
 
-    /// The signer of a link, if it is in memory and fresh.
-    fn recall_link(&self, link: &str) -> Option<Arc<dyn Signer>>;
+    /// The signer of the link of a grant, if it is in memory and fresh.
+    fn recall_link(&self, grant: &GrantId) -> Option<Arc<dyn Signer>>;
 
-    /// Returns the signer of a link from the database. Refreshes its token if that is due.
-    async fn find_link(&self, link: &str) -> Result<Arc<dyn Signer>, LinkError>;
+    /// Returns the signer of the link of a grant from the database. Refreshes its token if that is due.
+    async fn find_link(&self, grant: &GrantId) -> Result<Arc<dyn Signer>, LinkError>;
 
     /// Returns a newer signer after the PDS refused the token of this version.
-    async fn renew_link(&self, link: &str, version: i64) -> Result<Arc<dyn Signer>, LinkError>;
+    async fn renew_link(&self, grant: &GrantId, version: i64) -> Result<Arc<dyn Signer>, LinkError>;
 
-    /// Ends a link whose PDS refuses even a renewed token.
-    async fn link_refused(&self, link: &str);
+    /// Ends the link of a grant whose PDS refuses even a renewed token.
+    async fn link_refused(&self, grant: &GrantId);
 
-    /// Returns the nonce that a PDS demands in proofs of a link.
-    fn link_nonce(&self, link: &str, pds: &Origin) -> Option<HeardNonce>;
+    /// Returns the nonce that a PDS demands in proofs of the link of a grant.
+    fn link_nonce(&self, grant: &GrantId, pds: &Origin) -> Option<HeardNonce>;
 
     /// Remembers the nonce that a PDS demands next.
-    fn hear_link_nonce(&self, link: &str, pds: &Origin, nonce: &str);
+    fn hear_link_nonce(&self, grant: &GrantId, pds: &Origin, nonce: &str);
 }
 
 /// Signs calls of a linked account at its PDS with one version of its tokens.

@@ -79,7 +79,7 @@ impl<M> Caller<M> {
         // The audit log names the account for an app too, because the app acts within the owner's
         // grant.
         match self.by {
-            By::Client | By::App(_) => Actor::Account(self.account.did.as_str()),
+            By::Client | By::App(_) => Actor::Account(&self.account.did),
             By::Host => Actor::Host(self.account.host.as_str()),
         }
     }

@@ -5,22 +5,24 @@ use std::time::Duration;
 use crate::app::App;
 use crate::keys::WebPurpose;
 use crate::links;
+use crate::oauth::GrantId;
 
 /// Finds links whose grant ended, and grants whose link ended, and ends what is left.
 ///
 /// Normally each ends together with the other. A crash between the two leaves one behind.
 pub(super) async fn compare_with_grants(app: &App) -> anyhow::Result<u64> {
-    let (mut after, mut ended) = (String::new(), 0);
+    let (mut after, mut ended) = (None, 0);
     loop {
-        let page = app.links.live(&after, 200).await?;
+        let page = app.links.live(after.as_ref(), 200).await?;
         let Some(last) = page.last() else { break };
-        after.clone_from(last);
-        for link in app.oauth.over_among(&page).await? {
-            ended += u64::from(app.links.end(&link, links::Reason::GrantEnded).await?);
+        after = Some(last.clone());
+        let grants: Vec<GrantId> = page.iter().map(GrantId::from).collect();
+        for grant in &app.oauth.over_among(&grants).await? {
+            ended += u64::from(app.links.end(&grant.into(), links::Reason::GrantEnded).await?);
         }
     }
-    for link in app.links.ended_lately().await? {
-        ended += u64::from(app.oauth.end_dead(&link, "its linked session is over").await?);
+    for link in &app.links.ended_lately().await? {
+        ended += u64::from(app.oauth.end_dead(&link.into(), "its linked session is over").await?);
     }
     Ok(ended)
 }

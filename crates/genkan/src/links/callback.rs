@@ -6,7 +6,6 @@
 
 use std::time::Duration;
 
-use data_encoding::HEXLOWER;
 use genkan_protocol::oauth::dpop::ProofKey;
 use genkan_protocol::syntax::Did;
 use subtle::ConstantTimeEq as _;
@@ -14,13 +13,14 @@ use subtle::ConstantTimeEq as _;
 use super::client::ClientIdentity;
 use super::discovery::{Authority, DiscoveryError};
 use super::error::{Failure, FinishError};
+use super::id::LinkId;
 use super::login::hash;
 use super::server_client::{ServerClient, TokenRequestError, TokenResponse};
 use super::service::{Inner, Links};
 use super::sql::links::{self, Row, State};
 use super::sql::logins::{self, Login};
 use super::vault::{LoginSecrets, SessionAad, Tokens};
-use crate::base::{Secret, random};
+use crate::base::Secret;
 use crate::telemetry::metrics::LINK_LOGINS;
 
 /// What the browser brings. Genkan reads nothing else of its URL.
@@ -38,7 +38,7 @@ pub(crate) struct Callback {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Arrival {
     /// The id of the session, which the grant will have too.
-    pub(crate) link: String,
+    pub(crate) link: LinkId,
     pub(crate) did: Did,
     /// Confirmed in both directions. `None` if it is not, or could not be resolved.
     pub(crate) handle: Option<String>,
@@ -181,9 +181,9 @@ impl Links {
         let handle = tokio::time::timeout(PATIENCE, inner.discovery.confirmed_handle(&found.document)).await;
         let handle = handle.unwrap_or_default().map(|handle| handle.to_string());
 
-        let (id, now) = (HEXLOWER.encode(&random::bytes::<12>()), inner.clock.now());
+        let (id, now) = (LinkId::fresh(), inner.clock.now());
         let tokens = Tokens { access: given.access, refresh, key: secrets.key.clone() };
-        let aad = SessionAad { link: &id, did: did.as_str(), version: 1 };
+        let aad = SessionAad { link: id.as_str(), did: did.as_str(), version: 1 };
         let row = Row {
             sealed: Some(tokens.seal(&inner.sealer, aad)),
             id,

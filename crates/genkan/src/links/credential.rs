@@ -1,7 +1,6 @@
 //! One version of a session's tokens, unsealed, while it is valid.
 
 use std::fmt;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
@@ -11,11 +10,12 @@ use genkan_protocol::syntax::Did;
 use sha2::{Digest as _, Sha256};
 use zeroize::Zeroizing;
 
+use super::id::LinkId;
 use crate::base::{Origin, Timestamp, random};
 
 /// One version of a session's tokens, in memory.
 pub(crate) struct Credential {
-    pub(crate) link: Arc<str>,
+    pub(crate) link: LinkId,
     pub(crate) did: Did,
     /// The account's PDS, as it was verified. No other server gets the token.
     pub(crate) pds: Origin,
@@ -31,7 +31,7 @@ pub(crate) struct Credential {
 
 /// The parts of a credential.
 pub(super) struct CredentialParts {
-    pub(super) link: Arc<str>,
+    pub(super) link: LinkId,
     pub(super) did: Did,
     pub(super) pds: Origin,
     pub(super) version: i64,
@@ -136,7 +136,7 @@ impl Credential {
 /// Spread by ±20 %, so that sessions of one server are not all due at once. The spread comes from a
 /// hash and not from chance, so every replica finds the same time.
 pub(super) fn due_at(
-    link: &str,
+    link: &LinkId,
     version: i64,
     issued_at: Timestamp,
     expires_at: Option<Timestamp>,
@@ -144,7 +144,7 @@ pub(super) fn due_at(
     // Some servers do not say when a token expires. The PDS then says it with a 401.
     let expires_at = expires_at?;
     let lifetime = expires_at.since(issued_at);
-    let digest = Sha256::new().chain_update(link).chain_update(version.to_be_bytes()).finalize();
+    let digest = Sha256::new().chain_update(link.as_str()).chain_update(version.to_be_bytes()).finalize();
     // 80 % to 120 %.
     let spread = 80 + u32::from(digest.first().copied().unwrap_or_default()) * 40 / 255;
     let margin = (lifetime / 10).max(LEAST_MARGIN) * spread / 100;
@@ -178,14 +178,14 @@ mod tests {
     fn a_token_is_due_a_little_before_its_end_and_not_for_all_at_once() {
         let due = |link: &str, seconds| {
             let end = START.plus(Duration::from_secs(seconds));
-            due_at(link, 1, START, Some(end)).unwrap().since(START).as_secs()
+            due_at(&link.into(), 1, START, Some(end)).unwrap().since(START).as_secs()
         };
         let hour: Vec<u64> = (0..50).map(|number| due(&number.to_string(), 3600)).collect();
         assert!(hour.iter().all(|due| (3600 - 432..=3600 - 288).contains(due)), "{hour:?}");
         assert!(hour.iter().max() > hour.iter().min());
         assert!((300 - 72..=300 - 48).contains(&due("x", 300)));
         assert_eq!(due("x", 60), 30, "one that lives a minute is not always due");
-        assert_eq!(due_at("x", 1, START, None), None);
+        assert_eq!(due_at(&"x".into(), 1, START, None), None);
     }
 
     #[test]

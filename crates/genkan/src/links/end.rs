@@ -8,6 +8,7 @@ use std::time::Duration;
 use genkan_protocol::oauth::dpop::ProofKey;
 
 use super::error::Reason;
+use super::id::LinkId;
 use super::server_client::TokenRequestError;
 use super::service::{DAY, Links};
 use super::sql::links::{self, Row, State};
@@ -20,7 +21,7 @@ use crate::telemetry::metrics::LINKS;
 impl Links {
     /// Ends a session: at once in this process, and within seconds in the others. Its server is
     /// told afterwards. Returns `false` if the session had ended or never existed.
-    pub(crate) async fn end(&self, link: &str, reason: Reason) -> db::Result<bool> {
+    pub(crate) async fn end(&self, link: &LinkId, reason: Reason) -> db::Result<bool> {
         let inner = &self.inner;
         let now = inner.clock.now();
         let mut tx = inner.db.begin().await?;
@@ -29,16 +30,16 @@ impl Links {
         if !links::end(&mut tx, link, reason, now).await? {
             return Ok(false);
         }
-        audit::record(&mut tx, now, Actor::Genkan, "link.end", link, reason.as_str()).await?;
-        feed::note(&mut tx, now, Change::Link, link).await?;
+        audit::record(&mut tx, now, Actor::Genkan, "link.end", link.as_str(), reason.as_str()).await?;
+        feed::note(&mut tx, now, Change::Link, link.as_str()).await?;
         tx.commit().await?;
         // After the commit, so that a listener that reads the row finds it ended.
         if let Some(tell) = inner.end_listener.get() {
             tell(link);
         }
-        tracing::info!(link, reason = reason.as_str(), "a linked session ended");
+        tracing::info!(%link, reason = reason.as_str(), "a linked session ended");
         if reason.is_told_to_server() {
-            let (links, link) = (self.clone(), link.to_owned());
+            let (links, link) = (self.clone(), link.clone());
             // Spawned, because the caller must not wait for an external server. If this process
             // stops first, the job `tell_servers` finds the row.
             tokio::spawn(async move { links.tell_server(&link).await });
@@ -47,19 +48,19 @@ impl Links {
     }
 
     /// Whether a session has ended or never existed.
-    pub(crate) async fn is_over(&self, link: &str) -> db::Result<bool> {
+    pub(crate) async fn is_over(&self, link: &LinkId) -> db::Result<bool> {
         links::is_over(&self.inner.db, link).await
     }
 
     /// Returns live sessions, a page of them in the order of ids. Leaves out those of the last
     /// minutes, whose grants may not exist yet.
-    pub(crate) async fn live(&self, after: &str, limit: i64) -> db::Result<Vec<String>> {
+    pub(crate) async fn live(&self, after: Option<&LinkId>, limit: i64) -> db::Result<Vec<LinkId>> {
         let before = self.inner.clock.now().minus(UNDECIDED);
         links::live(&self.inner.db, after, before, limit).await
     }
 
     /// Returns the sessions that ended in the last hours, for the comparison with their grants.
-    pub(crate) async fn ended_lately(&self) -> db::Result<Vec<String>> {
+    pub(crate) async fn ended_lately(&self) -> db::Result<Vec<LinkId>> {
         links::ended_since(&self.inner.db, self.inner.clock.now().minus(LATELY)).await
     }
 
@@ -73,19 +74,19 @@ impl Links {
         let (tell, mut hear) = tokio::sync::mpsc::unbounded_channel();
         // Listeners must be quick, so ids go through a channel. It is unbounded: a dropped id would
         // leave its session alive until the next comparison.
-        self.inner.feed.subscribe(Change::Grant, move |grant| drop(tell.send(grant.to_owned())));
-        while let Some(grant) = hear.recv().await {
-            // Most grants belong to home accounts and have no link.
-            let ended = match self.is_over(&grant).await {
+        self.inner.feed.subscribe(Change::Grant, move |grant| drop(tell.send(LinkId::from(grant))));
+        while let Some(link) = hear.recv().await {
+            // A link has the id of its grant. Most grants belong to home accounts and have no link.
+            let ended = match self.is_over(&link).await {
                 Ok(true) => continue,
-                Ok(false) => self.end(&grant, Reason::GrantEnded).await,
+                Ok(false) => self.end(&link, Reason::GrantEnded).await,
                 Err(cause) => Err(cause),
             };
             if let Err(cause) = ended {
                 // The regular comparison of all sessions with all grants will end it.
                 tracing::warn!(
                     cause = &cause as &dyn std::error::Error,
-                    grant,
+                    %link,
                     "a session was not ended yet"
                 );
             }
@@ -134,18 +135,18 @@ impl Links {
         Ok(())
     }
 
-    async fn tell_server(&self, link: &str) {
+    async fn tell_server(&self, link: &LinkId) {
         if let Err(cause) = self.try_to_tell(link).await {
             tracing::warn!(
                 cause = &cause as &dyn std::error::Error,
-                link,
+                %link,
                 "a server could not be told that a session ended"
             );
         }
     }
 
     /// Tells the server once. The replica that claims the row has it until the next attempt is due.
-    async fn try_to_tell(&self, link: &str) -> db::Result<()> {
+    async fn try_to_tell(&self, link: &LinkId) -> db::Result<()> {
         let inner = &self.inner;
         let now = inner.clock.now();
         let mut tx = inner.db.begin().await?;
@@ -157,7 +158,7 @@ impl Links {
         let told = match (inner.identity_of(&row), inner.open(&row)) {
             (Some(identity), Ok(tokens)) => {
                 let key = ProofKey::new(tokens.key);
-                let server = inner.server_client(&row.server, &identity, link, &key);
+                let server = inner.server_client(&row.server, &identity, link.as_str(), &key);
                 // The refresh token first: it lives longer, and servers should revoke the access
                 // tokens together with it (RFC 7009 §2.1).
                 match server.revoke(&tokens.refresh, "refresh_token").await {
@@ -189,7 +190,7 @@ impl Links {
             }
             told => {
                 if let Err(error) = told {
-                    tracing::warn!(link = row.id, answer = %error, "a server was not told that its session ended");
+                    tracing::warn!(link = %row.id, answer = %error, "a server was not told that its session ended");
                 }
                 // The server was told, or will not be told again. In both cases the secrets have no
                 // further use.

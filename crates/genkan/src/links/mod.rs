@@ -18,6 +18,7 @@ mod credential;
 mod discovery;
 mod end;
 mod error;
+mod id;
 mod login;
 mod nonces;
 mod open;
@@ -35,6 +36,7 @@ pub(crate) use client::{CALLBACK, ClientKey, ClientKeys, KEY_SET, OTHERS, STABLE
 pub(crate) use credential::Credential;
 pub(crate) use discovery::Identifier;
 pub(crate) use error::{BeginError, Failure, FinishError, Reason, UseError};
+pub(crate) use id::LinkId;
 pub(crate) use login::NewLogin;
 pub(crate) use service::{Dependencies, Links, Settings, sweep};
 pub(crate) use vault::SEALED_COLUMNS;

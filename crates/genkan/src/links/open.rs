@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::client::ClientIdentity;
 use super::credential::{Credential, CredentialParts};
 use super::error::{Reason, UseError};
+use super::id::LinkId;
 use super::service::Inner;
 use super::sql::links::{self, Row};
 use super::vault::{SessionAad, Tokens};
@@ -14,7 +15,7 @@ use crate::db::{self, Reading};
 
 impl Inner {
     /// Finds a session that has not ended.
-    pub(super) async fn usable(&self, link: &str) -> Result<Row, UseError> {
+    pub(super) async fn usable(&self, link: &LinkId) -> Result<Row, UseError> {
         let row = links::find(&self.db, link).await.map_err(|cause| stored(&cause))?;
         match row {
             Some(row) if row.state.is_usable() => Ok(row),
@@ -24,12 +25,12 @@ impl Inner {
     }
 
     pub(super) fn open(&self, row: &Row) -> Result<Tokens, UseError> {
-        let aad = SessionAad { link: &row.id, did: row.did.as_str(), version: row.version };
+        let aad = SessionAad { link: row.id.as_str(), did: row.did.as_str(), version: row.version };
         let sealed = row.sealed.as_deref().ok_or(UseError::Broken)?;
         Tokens::open(&self.sealer, aad, sealed).map_err(|cause| {
             tracing::error!(
                 cause = &cause as &dyn std::error::Error,
-                link = row.id,
+                link = %row.id,
                 "a session's secrets do not open"
             );
             UseError::Broken
@@ -40,7 +41,7 @@ impl Inner {
     pub(super) fn opened(&self, row: &Row, reading: Option<Reading>) -> Result<Arc<Credential>, UseError> {
         let tokens = self.open(row)?;
         let credential = Arc::new(Credential::new(CredentialParts {
-            link: row.id.as_str().into(),
+            link: row.id.clone(),
             did: row.did.clone(),
             pds: row.pds.clone(),
             version: row.version,
@@ -50,7 +51,7 @@ impl Inner {
             expires_at: row.expires_at,
         }));
         if let Some(reading) = reading {
-            self.memory.keep(Arc::clone(&credential.link), Arc::clone(&credential), reading);
+            self.memory.keep(credential.link.clone(), Arc::clone(&credential), reading);
         }
         Ok(credential)
     }

@@ -21,6 +21,7 @@ use super::client::ClientIdentity;
 use super::credential::{Credential, due_at};
 use super::discovery::{Authority, DiscoveryError};
 use super::error::{Reason, UseError};
+use super::id::LinkId;
 use super::open::stored;
 use super::server_client::{TokenRequestError, TokenResponse};
 use super::service::{Inner, Links};
@@ -61,7 +62,7 @@ impl Outcome {
 impl Links {
     /// Returns the credential of a link, refreshed if that is due. While the server is in trouble,
     /// the old one is used as long as it is valid.
-    pub(crate) async fn credential(&self, link: &str) -> Result<Arc<Credential>, UseError> {
+    pub(crate) async fn credential(&self, link: &LinkId) -> Result<Arc<Credential>, UseError> {
         let inner = &self.inner;
         // Begun before the row is read: if the session ends in between, the credential is not
         // cached.
@@ -93,7 +94,7 @@ impl Links {
                 // Until then requests take this credential from the cache. Otherwise each of them
                 // would wait for the server in trouble.
                 old.put_off(now.plus(pause));
-                inner.memory.keep(Arc::clone(&old.link), Arc::clone(&old), reading);
+                inner.memory.keep(old.link.clone(), Arc::clone(&old), reading);
                 Ok(old)
             }
             other => other,
@@ -101,7 +102,7 @@ impl Links {
     }
 
     /// Returns a newer credential than `version`, which the PDS refused before it expired.
-    pub(crate) async fn renew(&self, link: &str, version: i64) -> Result<Arc<Credential>, UseError> {
+    pub(crate) async fn renew(&self, link: &LinkId, version: i64) -> Result<Arc<Credential>, UseError> {
         let reading = self.inner.memory.begin();
         let row = self.inner.usable(link).await?;
         // Another request or another replica has already refreshed it.
@@ -121,11 +122,11 @@ impl Links {
     }
 
     /// Ends the session, because the PDS refused tokens that had just been refreshed.
-    pub(crate) async fn refused(&self, link: &str) {
+    pub(crate) async fn refused(&self, link: &LinkId) {
         if let Err(cause) = self.end(link, Reason::TokenRefused).await {
             tracing::warn!(
                 cause = &cause as &dyn std::error::Error,
-                link,
+                %link,
                 "a refused session could not be ended"
             );
         }
@@ -133,14 +134,22 @@ impl Links {
 
     /// Refreshes `version`. All callers in this process share the refresh, which continues when
     /// they leave.
-    pub(super) async fn shared_refresh(&self, link: &str, version: i64) -> Result<Arc<Credential>, UseError> {
-        let (links, id) = (self.clone(), link.to_owned());
+    pub(super) async fn shared_refresh(
+        &self,
+        link: &LinkId,
+        version: i64,
+    ) -> Result<Arc<Credential>, UseError> {
+        let (links, id) = (self.clone(), link.clone());
         let refreshing = async move { links.refresh(&id, version).await };
         // Boxed: the future holds everything that a refresh may do.
-        self.inner.single_flight.join(link, Box::pin(refreshing)).await.unwrap_or(Err(UseError::Broken))
+        self.inner
+            .single_flight
+            .join(link.as_str(), Box::pin(refreshing))
+            .await
+            .unwrap_or(Err(UseError::Broken))
     }
 
-    async fn refresh(&self, link: &str, version: i64) -> Result<Arc<Credential>, UseError> {
+    async fn refresh(&self, link: &LinkId, version: i64) -> Result<Arc<Credential>, UseError> {
         let inner = &self.inner;
         let mut waits = 0;
         loop {
@@ -203,7 +212,8 @@ impl Links {
                     ("refresh_token", inputs.tokens.refresh.as_str().to_owned()),
                 ];
                 let key = ProofKey::new(inputs.tokens.key.clone());
-                let server = inner.server_client(&inputs.found.server, &inputs.identity, &row.id, &key);
+                let server =
+                    inner.server_client(&inputs.found.server, &inputs.identity, row.id.as_str(), &key);
                 match server.token(fields).await {
                     Ok(given) => self.store(row, &inputs, given).await?,
                     Err(error) => {
@@ -213,8 +223,8 @@ impl Links {
             }
             Err(PrepareError::Over(reason)) => self.over(&row.id, reason).await?,
             Err(PrepareError::Later(why)) => {
-                tracing::info!(link = row.id, why = &*why, "a session cannot be refreshed at the moment");
-                inner.backoff.links.failed(&row.id, None, inner.clock.now());
+                tracing::info!(link = %row.id, why = &*why, "a session cannot be refreshed at the moment");
+                inner.backoff.links.failed(row.id.as_str(), None, inner.clock.now());
                 inner.release(row, holder, false).await;
                 Outcome::Transient
             }
@@ -227,7 +237,7 @@ impl Links {
         };
         if matches!(outcome, Outcome::Rotated) {
             inner.backoff.servers.mended(&row.server.issuer);
-            inner.backoff.links.mended(&row.id);
+            inner.backoff.links.mended(row.id.as_str());
         }
         Ok(outcome)
     }
@@ -285,7 +295,7 @@ impl Links {
         }
         // Sealed for the version that `rotate` is about to write, because a sealed text opens only
         // in its own version.
-        let aad = SessionAad { link: &row.id, did: row.did.as_str(), version: row.version + 1 };
+        let aad = SessionAad { link: row.id.as_str(), did: row.did.as_str(), version: row.version + 1 };
         let sealed = tokens.seal(&inner.sealer, aad);
         let new = NewTokens {
             sealed: &sealed,
@@ -311,7 +321,7 @@ impl Links {
                 Err(cause) => {
                     tracing::warn!(
                         cause = &cause as &dyn std::error::Error,
-                        link = row.id,
+                        link = %row.id,
                         "new tokens could not be stored"
                     );
                     tokio::time::sleep(WAIT * 2_u32.pow(attempt)).await;
@@ -335,7 +345,7 @@ impl Links {
     ) -> Result<Outcome, UseError> {
         let inner = &self.inner;
         let now = inner.clock.now();
-        tracing::info!(link = row.id, issuer, answer = %error, "a session was not refreshed");
+        tracing::info!(link = %row.id, issuer, answer = %error, "a session was not refreshed");
         let outcome = match &error {
             TokenRequestError::Refused { code, .. } if &**code == "invalid_grant" => {
                 // Another replica may have succeeded with the same token.
@@ -363,11 +373,11 @@ impl Links {
                 );
                 // Only this session pauses: the server may still accept sessions that began with
                 // another client document or key.
-                inner.backoff.links.failed(&row.id, Some(MISCONFIGURED_PAUSE), now);
+                inner.backoff.links.failed(row.id.as_str(), Some(MISCONFIGURED_PAUSE), now);
                 Outcome::Misconfigured
             }
             TokenRequestError::Refused { .. } => {
-                inner.backoff.links.failed(&row.id, None, now);
+                inner.backoff.links.failed(row.id.as_str(), None, now);
                 Outcome::Transient
             }
             TokenRequestError::NotSent(_) => {
@@ -391,7 +401,7 @@ impl Links {
         Ok(outcome)
     }
 
-    async fn over(&self, link: &str, reason: Reason) -> Result<Outcome, UseError> {
+    async fn over(&self, link: &LinkId, reason: Reason) -> Result<Outcome, UseError> {
         self.end(link, reason).await.map_err(|cause| stored(&cause))?;
         Ok(Outcome::Gone)
     }
@@ -399,9 +409,9 @@ impl Links {
     /// Revokes tokens that cannot be kept, if their server answers.
     async fn give_back(&self, row: &Row, inputs: &RefreshInputs, tokens: &Tokens) {
         let key = ProofKey::new(tokens.key.clone());
-        let server = self.inner.server_client(&inputs.found.server, &inputs.identity, &row.id, &key);
+        let server = self.inner.server_client(&inputs.found.server, &inputs.identity, row.id.as_str(), &key);
         if let Err(error) = server.revoke(&tokens.refresh, "refresh_token").await {
-            tracing::warn!(link = row.id, answer = %error, "tokens that were not kept could not be revoked");
+            tracing::warn!(link = %row.id, answer = %error, "tokens that were not kept could not be revoked");
         }
     }
 }
@@ -429,7 +439,7 @@ impl Inner {
             // The lease runs out on its own.
             tracing::warn!(
                 cause = &cause as &dyn std::error::Error,
-                link = row.id,
+                link = %row.id,
                 "a lease was not released"
             );
         }
@@ -438,7 +448,10 @@ impl Inner {
     /// Returns the longer of the running pauses of this session and of its server.
     fn pause(&self, row: &Row) -> Option<Duration> {
         let now = self.clock.now();
-        self.backoff.links.pause(&row.id, now).max(self.backoff.servers.pause(&row.server.issuer, now))
+        self.backoff
+            .links
+            .pause(row.id.as_str(), now)
+            .max(self.backoff.servers.pause(&row.server.issuer, now))
     }
 
     fn count(&self, outcome: Outcome) {

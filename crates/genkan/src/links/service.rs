@@ -13,6 +13,7 @@ use super::client::{Client, ClientIdentity, ClientKeys};
 use super::credential::Credential;
 use super::discovery::{Discovery, Server};
 use super::error::UseError;
+use super::id::LinkId;
 use super::nonces::{HeardNonce, Nonces};
 use super::server_client::ServerClient;
 use super::sql;
@@ -64,7 +65,7 @@ pub(super) struct Inner {
     pub(super) discovery: Discovery,
     pub(super) client: Client,
     /// Credentials by link.
-    pub(super) memory: FeedCache<Arc<str>, Arc<Credential>>,
+    pub(super) memory: FeedCache<LinkId, Arc<Credential>>,
     pub(super) single_flight: SingleFlight<Result<Arc<Credential>, UseError>>,
     /// Nonces of authorization servers. They differ from those of the PDS, even if both run on one
     /// machine.
@@ -78,7 +79,7 @@ pub(super) struct Inner {
 }
 
 /// A listener for links that end.
-pub(super) type EndListener = Box<dyn Fn(&str) + Send + Sync>;
+pub(super) type EndListener = Box<dyn Fn(&LinkId) + Send + Sync>;
 
 impl Links {
     pub(crate) fn new(with: Dependencies, settings: Settings) -> Self {
@@ -114,27 +115,27 @@ impl Links {
     }
 
     /// Registers the listener for links that end in this process. Only the first one counts.
-    pub(crate) fn on_end(&self, hear: impl Fn(&str) + Send + Sync + 'static) {
+    pub(crate) fn on_end(&self, hear: impl Fn(&LinkId) + Send + Sync + 'static) {
         let _ = self.inner.end_listener.set(Box::new(hear));
     }
 
     /// Returns the credential of a link, if it is cached and not due for a refresh. Every request
     /// of a linked account begins with this, so it must not wait.
-    pub(crate) fn recall(&self, link: &str) -> Option<Arc<Credential>> {
+    pub(crate) fn recall(&self, link: &LinkId) -> Option<Arc<Credential>> {
         let now = self.inner.clock.now();
-        let credential = self.inner.memory.get(link)?;
+        let credential = self.inner.memory.get(link.as_str())?;
         // A stale feed may have missed the end of this session.
         (!credential.is_due(now) && self.inner.feed.is_fresh(now)).then_some(credential)
     }
 
     /// Returns the nonce that an origin demands in a proof, if one is known.
-    pub(crate) fn nonce(&self, link: &str, origin: &Origin) -> Option<HeardNonce> {
-        self.inner.pds_nonces.get(link, origin)
+    pub(crate) fn nonce(&self, link: &LinkId, origin: &Origin) -> Option<HeardNonce> {
+        self.inner.pds_nonces.get(link.as_str(), origin)
     }
 
     /// Remembers the nonce of an answer for the next proof.
-    pub(crate) fn hear_nonce(&self, link: &str, origin: &Origin, nonce: &str) {
-        self.inner.pds_nonces.hear(link, origin, nonce, self.inner.clock.now());
+    pub(crate) fn hear_nonce(&self, link: &LinkId, origin: &Origin, nonce: &str) {
+        self.inner.pds_nonces.hear(link.as_str(), origin, nonce, self.inner.clock.now());
     }
 
     /// Genkan's client metadata document: the stable one, or the one of a scope's hash.

@@ -6,6 +6,7 @@ use genkan_protocol::syntax::Did;
 
 use super::callback::{Arrival, arrival};
 use super::error::Reason;
+use super::id::LinkId;
 use super::service::Links;
 use super::sql::links::State;
 use super::sql::{links, visits};
@@ -15,7 +16,7 @@ use crate::db;
 /// A session, without its secrets.
 #[derive(Clone, Debug)]
 pub(crate) struct LinkView {
-    pub(crate) id: String,
+    pub(crate) id: LinkId,
     pub(crate) did: Did,
     pub(crate) handle: Option<String>,
     pub(crate) pds: Origin,
@@ -46,7 +47,7 @@ impl Links {
     }
 
     /// Keeps a session whose person allowed the app. Returns `false` if it has ended.
-    pub(crate) async fn keep(&self, link: &str) -> db::Result<bool> {
+    pub(crate) async fn keep(&self, link: &LinkId) -> db::Result<bool> {
         let mut tx = self.inner.db.begin().await?;
         let kept = links::keep(&mut tx, link, self.inner.clock.now()).await?;
         tx.commit().await?;
@@ -54,11 +55,11 @@ impl Links {
     }
 
     /// Ends a session whose person denied the app.
-    pub(crate) async fn drop_waiting(&self, link: &str) -> db::Result<bool> {
+    pub(crate) async fn drop_waiting(&self, link: &LinkId) -> db::Result<bool> {
         self.end(link, Reason::Rejected).await
     }
 
-    pub(crate) async fn find(&self, link: &str) -> db::Result<Option<LinkView>> {
+    pub(crate) async fn find(&self, link: &LinkId) -> db::Result<Option<LinkView>> {
         Ok(links::find(&self.inner.db, link).await?.map(view))
     }
 

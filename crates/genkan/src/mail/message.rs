@@ -1,6 +1,7 @@
 //! The content of emails: subject, text and HTML.
 
 use askama::Template;
+use genkan_protocol::syntax::Did;
 use serde::{Deserialize, Serialize};
 
 use super::plain_text::plain_text;
@@ -11,7 +12,7 @@ use crate::base::{Language, Secret};
 /// The recipient of an email.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Recipient<'a> {
-    pub(crate) did: &'a str,
+    pub(crate) did: &'a Did,
     pub(crate) handle: &'a str,
     /// An address that was validated when it was stored.
     pub(crate) email: &'a str,
@@ -100,14 +101,18 @@ fn one_line(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::LazyLock;
+
     use super::*;
+
+    static ANN: LazyLock<Did> = LazyLock::new(|| "did:plc:ann".parse().unwrap());
 
     fn sender() -> Sender {
         Sender { service: "Rock & Roll".to_owned(), url: "https://example.com".to_owned() }
     }
 
     fn ann(language: Language) -> Recipient<'static> {
-        Recipient { did: "did:plc:ann", handle: "ann.example.com", email: "ann@example.com", language }
+        Recipient { did: &ANN, handle: "ann.example.com", email: "ann@example.com", language }
     }
 
     const ALL: [Reason; 5] = [

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
+use genkan_protocol::syntax::Did;
 use lettre::message::header::{Header, HeaderName, HeaderValue};
 use lettre::message::{Mailbox, MultiPart};
 
@@ -164,7 +165,7 @@ impl Mail {
     async fn put(
         &self,
         tx: &mut Tx,
-        did: &str,
+        did: &Did,
         kind: &str,
         message: &Message,
         expires_at: Timestamp,
@@ -176,7 +177,7 @@ impl Mail {
         let sealed = self.inner.sealer.seal(SEALED_AS, &id, &plain);
         let row = Row {
             id,
-            did: did.to_owned(),
+            did: did.clone(),
             kind: kind.to_owned(),
             sealed,
             attempts: 0,
@@ -299,7 +300,7 @@ impl Mail {
         tracing::error!(
             mail.id = row.id,
             mail.kind = row.kind,
-            account.did = row.did,
+            account.did = %row.did,
             why,
             "gave up an email; see `genkan mail given-up`"
         );
@@ -312,7 +313,7 @@ impl Mail {
 }
 
 /// Removes the emails of an account that was deleted, as part of `tx`.
-pub(crate) async fn forget_account(tx: &mut Tx, did: &str) -> crate::db::Result<()> {
+pub(crate) async fn forget_account(tx: &mut Tx, did: &Did) -> crate::db::Result<()> {
     sql::drop_all_of(tx, did).await
 }
 

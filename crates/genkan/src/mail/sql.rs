@@ -1,10 +1,11 @@
 //! The table `outbox`.
 
+use genkan_protocol::syntax::Did;
 use sqlx::Row as _;
 use sqlx::any::AnyRow;
 
 use crate::base::Timestamp;
-use crate::db::{Db, Result, Tx};
+use crate::db::{Db, Error, Result, Tx};
 
 /// A waiting email.
 ///
@@ -13,7 +14,7 @@ use crate::db::{Db, Result, Tx};
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Row {
     pub(super) id: String,
-    pub(super) did: String,
+    pub(super) did: Did,
     pub(super) kind: String,
     pub(super) sealed: String,
     pub(super) attempts: u32,
@@ -28,7 +29,7 @@ pub(super) async fn insert(tx: &mut Tx, row: &Row) -> Result<()> {
          VALUES ($1, $2, $3, $4, 'waiting', 0, $5, $6, $7)",
     )
     .bind(&row.id)
-    .bind(&row.did)
+    .bind(row.did.as_str())
     .bind(&row.kind)
     .bind(&row.sealed)
     .bind(row.due_at.as_millis())
@@ -40,17 +41,17 @@ pub(super) async fn insert(tx: &mut Tx, row: &Row) -> Result<()> {
 }
 
 /// Removes the waiting emails of one kind for one account, before a newer one is added.
-pub(super) async fn drop_waiting(tx: &mut Tx, did: &str, kind: &str) -> Result<()> {
+pub(super) async fn drop_waiting(tx: &mut Tx, did: &Did, kind: &str) -> Result<()> {
     sqlx::query("DELETE FROM outbox WHERE did = $1 AND kind = $2 AND state = 'waiting'")
-        .bind(did)
+        .bind(did.as_str())
         .bind(kind)
         .execute(&mut **tx)
         .await?;
     Ok(())
 }
 
-pub(super) async fn drop_all_of(tx: &mut Tx, did: &str) -> Result<()> {
-    sqlx::query("DELETE FROM outbox WHERE did = $1").bind(did).execute(&mut **tx).await?;
+pub(super) async fn drop_all_of(tx: &mut Tx, did: &Did) -> Result<()> {
+    sqlx::query("DELETE FROM outbox WHERE did = $1").bind(did.as_str()).execute(&mut **tx).await?;
     Ok(())
 }
 
@@ -140,7 +141,7 @@ pub(super) async fn waiting(db: &Db) -> Result<(i64, Option<Timestamp>)> {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct UndeliveredEmail {
     pub(crate) id: String,
-    pub(crate) did: String,
+    pub(crate) did: Did,
     pub(crate) kind: String,
     pub(crate) attempts: u32,
     pub(crate) why: String,
@@ -160,7 +161,7 @@ pub(super) async fn given_up(db: &Db, limit: i64) -> Result<Vec<UndeliveredEmail
         .map(|row| {
             Ok(UndeliveredEmail {
                 id: row.try_get("id")?,
-                did: row.try_get("did")?,
+                did: did_of(row)?,
                 kind: row.try_get("kind")?,
                 attempts: u32::try_from(row.try_get::<i64, _>("attempts")?).unwrap_or(0),
                 why: row.try_get::<Option<String>, _>("last_error")?.unwrap_or_default(),
@@ -168,6 +169,11 @@ pub(super) async fn given_up(db: &Db, limit: i64) -> Result<Vec<UndeliveredEmail
             })
         })
         .collect()
+}
+
+fn did_of(row: &AnyRow) -> Result<Did> {
+    let did: String = row.try_get("did")?;
+    did.parse().map_err(|_| Error::corrupt("outbox", "did", &did))
 }
 
 /// Deletes records of emails that were given up and are older than `before`.
@@ -183,7 +189,7 @@ fn read(row: &AnyRow) -> Result<Row> {
     let time = |column: &str| -> Result<Timestamp> { Ok(Timestamp::from_millis(row.try_get(column)?)) };
     Ok(Row {
         id: row.try_get("id")?,
-        did: row.try_get("did")?,
+        did: did_of(row)?,
         kind: row.try_get("kind")?,
         sealed: row.try_get("sealed")?,
         // A count that does not fit cannot occur. The largest value gives the longest pause.
@@ -214,7 +220,7 @@ mod tests {
     fn email(id: &str, kind: &str) -> Row {
         Row {
             id: id.to_owned(),
-            did: "did:plc:ann".to_owned(),
+            did: "did:plc:ann".parse().unwrap(),
             kind: kind.to_owned(),
             sealed: "sealed".to_owned(),
             attempts: 0,
@@ -287,12 +293,12 @@ mod tests {
             put(&db, &email(id, kind)).await;
         }
         let mut tx = db.begin().await.unwrap();
-        drop_waiting(&mut tx, "did:plc:ann", "x").await.unwrap();
+        drop_waiting(&mut tx, &email("a", "x").did, "x").await.unwrap();
         tx.commit().await.unwrap();
         let left: Vec<String> = due(&db, NOW, 9).await.unwrap().into_iter().map(|row| row.id).collect();
         assert_eq!(left, ["b"]);
         let mut tx = db.begin().await.unwrap();
-        drop_all_of(&mut tx, "did:plc:ann").await.unwrap();
+        drop_all_of(&mut tx, &email("a", "x").did).await.unwrap();
         tx.commit().await.unwrap();
         assert!(due(&db, NOW, 9).await.unwrap().is_empty());
     }

@@ -1,6 +1,9 @@
 //! Emails through the outbox into a folder, and emails that cannot be delivered.
 
+use std::sync::LazyLock;
 use std::time::Duration;
+
+use genkan_protocol::syntax::Did;
 
 use super::{Error, Mail, Reason, Recipient};
 use crate::base::seal::Sealer;
@@ -21,6 +24,7 @@ on_each_database!(
     without_a_transport_nothing_is_promised,
 );
 
+static ANN: LazyLock<Did> = LazyLock::new(|| "did:plc:ann".parse().unwrap());
 const START: Timestamp = Timestamp::from_seconds(1_000_000_000);
 
 struct MailHarness {
@@ -68,7 +72,7 @@ fn mail(db: &Db, pairs: &[(&str, &str)]) -> (Mail, ManualClock, Metrics) {
 }
 
 fn ann(language: Language) -> Recipient<'static> {
-    Recipient { did: "did:plc:ann", handle: "ann.example.com", email: "ann@example.org", language }
+    Recipient { did: &ANN, handle: "ann.example.com", email: "ann@example.org", language }
 }
 
 async fn an_email_reaches_the_folder_and_leaves_the_outbox(db: Db) {

@@ -10,15 +10,16 @@ use std::time::Duration;
 use genkan_protocol::oauth::dpop::Proof;
 use genkan_protocol::syntax::Did;
 
+use super::ids::GrantId;
 use super::parameters::ClientAuth;
 use super::scope::ApprovedScope;
 use crate::base::Timestamp;
+use crate::signin::DeviceId;
 
 /// What an account allowed a client, with the state of its refresh tokens.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Grant {
-    /// 24 hexadecimal characters, which are a part of every token's id.
-    pub(crate) id: String,
+    pub(crate) id: GrantId,
     pub(crate) did: Did,
     pub(crate) client_id: String,
     pub(crate) scope: ApprovedScope,
@@ -26,7 +27,7 @@ pub(crate) struct Grant {
     pub(crate) dpop_key: Option<String>,
     pub(crate) client_auth: ClientAuth,
     /// The browser in which consent was given.
-    pub(crate) device: String,
+    pub(crate) device: DeviceId,
     pub(crate) place: GrantPlace,
     /// Whether the client requested refresh tokens.
     pub(crate) refreshable: bool,

@@ -30,9 +30,9 @@ pub(crate) use call::{Call, proofs};
 pub(crate) use client_trust::ClientTrust;
 pub(crate) use error::Error;
 pub(crate) use grant::Grant;
+pub(crate) use ids::GrantId;
 pub(crate) use permission_sets::SetView;
 pub(crate) use resource::claimed_account;
-#[cfg(test)]
 pub(crate) use scope::ExpandedScope;
 pub(crate) use server::{
     Choice, ConsentView, GrantView, LinkedAccount, OpenRequest, Outcome, Page, Permission, Problem, Redirect,

@@ -90,6 +90,12 @@ impl ExpandedScope {
         Self(column)
     }
 
+    /// A scope that an external authorization server granted. Servers answer with the contents of a
+    /// permission set and not with its name.
+    pub(crate) const fn granted_externally(scope: String) -> Self {
+        Self(scope)
+    }
+
     #[cfg(test)]
     pub(crate) fn for_tests(scope: &str) -> Self {
         Self(scope.to_owned())

@@ -36,13 +36,13 @@ pub(super) fn pushed() -> RequestParameters {
 
 pub(super) fn grant() -> Grant {
     Grant {
-        id: "0123456789abcdef01234567".to_owned(),
+        id: "0123456789abcdef01234567".into(),
         did: "did:plc:ann".parse().unwrap(),
         client_id: "https://app.example.com/c.json".to_owned(),
         scope: ApprovedScope::stored("atproto".to_owned()),
         dpop_key: Some("thumbprint".to_owned()),
         client_auth: ClientAuth::None,
-        device: "dev-1".to_owned(),
+        device: "dev-1".into(),
         place: GrantPlace::Home,
         refreshable: true,
         generation: 0,

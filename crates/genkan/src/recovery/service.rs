@@ -72,8 +72,8 @@ impl Recovery {
             return Err(CodeError::Invalid.into());
         }
         self.credentials.end(&mut tx, &did, Ending::Everything).await?;
-        let subject = did.as_str();
-        audit::record(&mut tx, now, Actor::Account(subject), "account.password_reset", subject, "").await?;
+        let by = Actor::Account(&did);
+        audit::record(&mut tx, now, by, "account.password_reset", did.as_str(), "").await?;
         tx.commit().await?;
         Ok(did)
     }

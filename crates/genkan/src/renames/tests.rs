@@ -77,7 +77,7 @@ impl RenameHarness {
     }
 
     async fn rename(&self, account: &Account, typed: &str) -> Result<(), Error> {
-        self.renames.rename(account, typed, Actor::Account(account.did.as_str())).await
+        self.renames.rename(account, typed, Actor::Account(&account.did)).await
     }
 
     /// Returns the handle in the directory, in the database and at the host.

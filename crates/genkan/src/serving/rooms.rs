@@ -20,8 +20,8 @@ use crate::forward::{
 };
 use crate::identity::{self, Freshness, PdsLocation, PdsLocationError, PdsLocations, is_given_out};
 use crate::limits::{OverLimit, RateLimits};
-use crate::links::{Credential, Links, UseError};
-use crate::oauth::{AccessError, Call, GrantCaller, OAuth, Onward};
+use crate::links::{Credential, LinkId, Links, UseError};
+use crate::oauth::{AccessError, Call, GrantCaller, GrantId, OAuth, Onward};
 use crate::routing::target::Target;
 use crate::sessions::{self, AccessTokens, Caller};
 
@@ -196,37 +196,37 @@ impl ExternalAccounts for AppRooms {
         is_given_out(&self.config.service.handle_domains, handle)
     }
 
-    fn recall_link(&self, link: &str) -> Option<Arc<dyn Signer>> {
-        Some(self.opened(self.links.recall(link)?))
+    fn recall_link(&self, grant: &GrantId) -> Option<Arc<dyn Signer>> {
+        Some(self.opened(self.links.recall(&LinkId::from(grant))?))
     }
 
-    async fn find_link(&self, link: &str) -> Result<Arc<dyn Signer>, LinkError> {
-        let (links, link) = (self.links.clone(), link.to_owned());
+    async fn find_link(&self, grant: &GrantId) -> Result<Arc<dyn Signer>, LinkError> {
+        let (links, link) = (self.links.clone(), LinkId::from(grant));
         // A refresh must not be cancelled: its token would be used up without an answer. A task of
         // its own is not.
         let finding = self.control.spawn(async move { Box::pin(links.credential(&link)).await });
         self.usable(finding.await)
     }
 
-    async fn renew_link(&self, link: &str, version: i64) -> Result<Arc<dyn Signer>, LinkError> {
-        let (links, link) = (self.links.clone(), link.to_owned());
+    async fn renew_link(&self, grant: &GrantId, version: i64) -> Result<Arc<dyn Signer>, LinkError> {
+        let (links, link) = (self.links.clone(), LinkId::from(grant));
         let renewing = self.control.spawn(async move { Box::pin(links.renew(&link, version)).await });
         self.usable(renewing.await)
     }
 
-    async fn link_refused(&self, link: &str) {
-        let (links, link) = (self.links.clone(), link.to_owned());
+    async fn link_refused(&self, grant: &GrantId) {
+        let (links, link) = (self.links.clone(), LinkId::from(grant));
         // A task of its own, which continues when the caller leaves.
         let _ = self.control.spawn(async move { links.refused(&link).await }).await;
     }
 
-    fn link_nonce(&self, link: &str, pds: &Origin) -> Option<HeardNonce> {
-        let heard = self.links.nonce(link, pds)?;
+    fn link_nonce(&self, grant: &GrantId, pds: &Origin) -> Option<HeardNonce> {
+        let heard = self.links.nonce(&LinkId::from(grant), pds)?;
         Some(HeardNonce { nonce: heard.nonce, age: self.clock.now().since(heard.at) })
     }
 
-    fn hear_link_nonce(&self, link: &str, pds: &Origin, nonce: &str) {
-        self.links.hear_nonce(link, pds, nonce);
+    fn hear_link_nonce(&self, grant: &GrantId, pds: &Origin, nonce: &str) {
+        self.links.hear_nonce(&LinkId::from(grant), pds, nonce);
     }
 }
 

@@ -112,8 +112,8 @@ impl Sessions {
         let expires_at = now.plus(self.mint.lifetimes().refresh);
         sql::insert(&mut tx, &session, did, scope, app_password, now, expires_at).await?;
         generations::insert(&mut tx, &session, FIRST, expires_at).await?;
-        let (did, detail) = (did.as_str(), app_password.unwrap_or(""));
-        audit::record(&mut tx, now, Actor::Account(did), "session.open", did, detail).await?;
+        let detail = app_password.unwrap_or("");
+        audit::record(&mut tx, now, Actor::Account(did), "session.open", did.as_str(), detail).await?;
         tx.commit().await?;
         Ok(SessionTokens { account, tokens })
     }
@@ -182,8 +182,8 @@ impl Sessions {
         let mut tx = self.db.begin().await?;
         let ended = sql::end_one(&mut tx, &claims.session, &claims.did, now).await?;
         if ended {
-            let did = claims.did.as_str();
-            audit::record(&mut tx, now, Actor::Account(did), "session.end", did, "").await?;
+            let did = &claims.did;
+            audit::record(&mut tx, now, Actor::Account(did), "session.end", did.as_str(), "").await?;
             feed::note(&mut tx, now, Change::Session, claims.session.as_str()).await?;
         }
         Ok(tx.commit().await?)

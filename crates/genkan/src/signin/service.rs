@@ -150,7 +150,7 @@ impl SignIns {
         // Against session fixation: a cookie that was planted before the sign-in is not signed in.
         sql::rotate(&mut tx, &visit.device, &next.session_hash(), now).await?;
         sql::enter(&mut tx, &visit.device, did, keep.request(), now).await?;
-        audit::record(&mut tx, now, Actor::Account(did.as_str()), "signin.open", did.as_str(), "").await?;
+        audit::record(&mut tx, now, Actor::Account(did), "signin.open", did.as_str(), "").await?;
         tx.commit().await?;
         visit.replace_cookies(next);
         Ok(())
@@ -198,8 +198,8 @@ impl SignIns {
     /// the feed is needed.
     pub(crate) async fn end_all(&self, tx: &mut Tx, did: &Did) -> db::Result<()> {
         if sql::end_all(tx, did).await? > 0 {
-            let (now, did) = (self.clock.now(), did.as_str());
-            audit::record(tx, now, Actor::Account(did), "signin.end_all", did, "").await?;
+            let now = self.clock.now();
+            audit::record(tx, now, Actor::Account(did), "signin.end_all", did.as_str(), "").await?;
         }
         Ok(())
     }
@@ -224,7 +224,7 @@ pub(crate) async fn is_signed_in(tx: &mut Tx, device: &DeviceId, did: &Did) -> d
 async fn leave(tx: &mut Tx, device: &DeviceId, did: &Did, now: Timestamp) -> db::Result<bool> {
     let left = sql::leave(tx, device, did).await?;
     if left {
-        audit::record(tx, now, Actor::Account(did.as_str()), "signin.end", did.as_str(), "").await?;
+        audit::record(tx, now, Actor::Account(did), "signin.end", did.as_str(), "").await?;
     }
     Ok(left)
 }

@@ -205,8 +205,7 @@ async fn finish(of: &Context, sign_up: &SignUp, did: &Did) -> Result<Outcome, Er
     if !sql::remove(&mut tx, &sign_up.did, &of.worker).await? || !accounts::open(&mut tx, did).await? {
         return Ok(Outcome::Waiting);
     }
-    audit::record(&mut tx, now, Actor::Account(did.as_str()), "account.create", did.as_str(), &sign_up.host)
-        .await?;
+    audit::record(&mut tx, now, Actor::Account(did), "account.create", did.as_str(), &sign_up.host).await?;
     note_change(&mut tx, now, did).await?;
     tx.commit().await?;
     failpoint("signup.done");

@@ -14,7 +14,7 @@ use crate::forward::{
 };
 use crate::identity::{self, Freshness, PdsLocation, PdsLocationError};
 use crate::limits::OverLimit;
-use crate::oauth::{AccessError, Call, GrantCaller, Onward};
+use crate::oauth::{AccessError, Call, GrantCaller, GrantId, Onward};
 use crate::routing::target::Target;
 use crate::sessions::Caller;
 use genkan_protocol::jwt::session::Scope;
@@ -142,8 +142,8 @@ fn zoe(scope: &str) -> GrantCaller {
 }
 
 impl FakeRooms {
-    fn link(&self, link: &str) -> Result<Arc<dyn Signer>, LinkError> {
-        assert_eq!(link, "0".repeat(24), "a link's id is the grant's");
+    fn link(&self, grant: &GrantId) -> Result<Arc<dyn Signer>, LinkError> {
+        assert_eq!(grant.as_str(), "0".repeat(24), "a link's id is the grant's");
         let external = self.external.lock().unwrap();
         match (&external.link, external.link_error) {
             (_, Some(error)) => Err(error),
@@ -276,34 +276,34 @@ impl ExternalAccounts for FakeRooms {
         handle.ends_with(".example")
     }
 
-    fn recall_link(&self, link: &str) -> Option<Arc<dyn Signer>> {
-        if self.remembers { self.link(link).ok() } else { None }
+    fn recall_link(&self, grant: &GrantId) -> Option<Arc<dyn Signer>> {
+        if self.remembers { self.link(grant).ok() } else { None }
     }
 
-    async fn find_link(&self, link: &str) -> Result<Arc<dyn Signer>, LinkError> {
+    async fn find_link(&self, grant: &GrantId) -> Result<Arc<dyn Signer>, LinkError> {
         tokio::task::yield_now().await;
-        self.link(link)
+        self.link(grant)
     }
 
-    async fn renew_link(&self, link: &str, version: i64) -> Result<Arc<dyn Signer>, LinkError> {
+    async fn renew_link(&self, grant: &GrantId, version: i64) -> Result<Arc<dyn Signer>, LinkError> {
         tokio::task::yield_now().await;
         if let Some((_, newest)) = &mut self.external.lock().unwrap().link {
             assert_eq!(*newest, version, "only a version that was used is renewed");
             *newest += 1;
         }
-        self.link(link)
+        self.link(grant)
     }
 
-    async fn link_refused(&self, _: &str) {
+    async fn link_refused(&self, _: &GrantId) {
         tokio::task::yield_now().await;
         self.external.lock().unwrap().link_refused += 1;
     }
 
-    fn link_nonce(&self, _: &str, _: &Origin) -> Option<HeardNonce> {
+    fn link_nonce(&self, _: &GrantId, _: &Origin) -> Option<HeardNonce> {
         self.external.lock().unwrap().link_nonce.clone()
     }
 
-    fn hear_link_nonce(&self, _: &str, _: &Origin, nonce: &str) {
+    fn hear_link_nonce(&self, _: &GrantId, _: &Origin, nonce: &str) {
         self.external.lock().unwrap().link_nonce =
             Some(HeardNonce { nonce: nonce.into(), age: std::time::Duration::ZERO });
     }

@@ -25,6 +25,6 @@ pub(super) async fn par(
     let Posted(form) = posted?;
     let call = Call { method: "POST", path: PAR, proofs: proofs(&headers) };
     let pushed = app.oauth.push(&call, &form).await?;
-    let answer = json!({ "request_uri": pushed.request_uri, "expires_in": pushed.expires_in });
+    let answer = json!({ "request_uri": pushed.request_uri.to_string(), "expires_in": pushed.expires_in });
     Ok((StatusCode::CREATED, Json(answer)).into_response())
 }

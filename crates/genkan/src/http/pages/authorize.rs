@@ -126,7 +126,7 @@ pub(super) async fn reactivate(pages: Pages, call: Call, form: Form) -> Result<R
         Outcome::Show(_) => return pages.see_other(&flow.place(&pages, &call).link_for(did)),
         Outcome::Redirect(redirect) => return flow.leave(&pages, &call, &redirect).await,
     }
-    match pages.app.standings.activate(&one.account.did, Actor::Account(did)).await {
+    match pages.app.standings.activate(&one.account.did, Actor::Account(&one.account.did)).await {
         Ok(()) => pages.see_other(&flow.place(&pages, &call).link_for(did)),
         Err(crate::standing::Error::Storage(cause)) => Err(cause.into()),
         Err(cause) => {

@@ -20,7 +20,7 @@ use crate::identity::is_given_out;
 use crate::links::{
     Arrival, BeginError, CALLBACK, Callback, Failure, FinishError, Identifier, NewLogin, Visitor,
 };
-use crate::oauth::LinkedAccount;
+use crate::oauth::{ExpandedScope, LinkedAccount};
 use crate::signin::Visit;
 
 #[derive(Template)]
@@ -70,7 +70,7 @@ pub(super) async fn leave(
         identifier,
         // The account pages only need to know who the person is.
         scope: flow.map_or("atproto", |flow| flow.opened.scope().as_str()),
-        request: flow.map(|flow| flow.opened.id.as_str()),
+        request: flow.map(|flow| flow.opened.uri.id()),
         back: &back,
         device: visit.device.as_str(),
         browser: call.browser.as_deref(),
@@ -167,10 +167,10 @@ pub(super) fn to_our_name(request: &Request<Body>, origin: &Origin) -> Option<Re
 
 /// Returns the person who returned for this flow and has to decide, if there is one.
 pub(super) async fn arrived(pages: &Pages, flow: &Flow) -> Result<Option<Arrival>, Trouble> {
-    let arrival = pages.app.links.waiting(&flow.opened.id, flow.visit.device.as_str()).await?;
+    let arrival = pages.app.links.waiting(flow.opened.uri.id(), flow.visit.device.as_str()).await?;
     let Some(arrival) = arrival else { return Ok(None) };
     let linked = linked(&arrival);
-    if flow.opened.wants(linked.did.as_str(), &linked.handle) {
+    if flow.opened.wants(&linked.did, &linked.handle) {
         return Ok(Some(arrival));
     }
     // The app named another account, and would refuse tokens for this one.
@@ -187,13 +187,13 @@ pub(super) async fn ask(
 ) -> Result<Reply, Trouble> {
     let view = pages.app.oauth.consent_view_linked(&flow.opened, &linked(arrival)).await?;
     let server = arrival.issuer.split("://").nth(1).unwrap_or(&arrival.issuer);
-    consent_page::page(pages, call, flow, &view, Some((&arrival.link, server)))
+    consent_page::page(pages, call, flow, &view, Some((arrival.link.as_str(), server)))
 }
 
 /// Handles a linked person's answer.
 pub(super) async fn decide(pages: &Pages, call: &Call, form: &Form, flow: Flow) -> Result<Reply, Trouble> {
     let app = &pages.app;
-    let arrival = arrived(pages, &flow).await?.filter(|arrival| arrival.link == form.text("link"));
+    let arrival = arrived(pages, &flow).await?.filter(|arrival| arrival.link.as_str() == form.text("link"));
     let Some(arrival) = arrival else { return Err(Trouble::NotSignedIn) };
     if form.text("answer") != "allow" {
         app.links.drop_waiting(&arrival.link).await?;
@@ -227,10 +227,10 @@ pub(super) async fn visitors(pages: &Pages, visit: &Visit) -> Result<Vec<Visitor
 
 fn linked(arrival: &Arrival) -> LinkedAccount {
     LinkedAccount {
-        id: arrival.link.clone(),
+        id: (&arrival.link).into(),
         did: arrival.did.clone(),
         handle: arrival.handle.clone().unwrap_or_else(|| arrival.did.to_string()),
-        scope: arrival.scope.clone(),
+        scope: ExpandedScope::granted_externally(arrival.scope.clone()),
     }
 }
 

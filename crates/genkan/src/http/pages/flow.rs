@@ -48,7 +48,7 @@ impl Flow {
 
     /// Returns the accounts that are signed in to this browser, at least for this request.
     pub(super) async fn signed_in(&self, pages: &Pages) -> Result<Vec<SignIn>, Trouble> {
-        Ok(pages.app.sign_ins.signed_in(&self.visit, Some(&self.opened.id)).await?)
+        Ok(pages.app.sign_ins.signed_in(&self.visit, Some(self.opened.uri.id())).await?)
     }
 
     pub(super) async fn signed_in_as(&self, pages: &Pages, did: &str) -> Result<Option<SignIn>, Trouble> {

@@ -134,7 +134,7 @@ pub(super) async fn take(pages: Pages, call: Call, form: Form) -> Result<Reply, 
             let did = account.did.as_str();
             let keep = match &flow {
                 // Without "remember me" the sign-in is valid for this one request of an app.
-                Some(flow) if !typed.remember => Persistence::OneRequest(&flow.opened.id),
+                Some(flow) if !typed.remember => Persistence::OneRequest(flow.opened.uri.id()),
                 _ => Persistence::Remembered,
             };
             match pages.app.sign_ins.sign_in(&mut visit, &account, keep).await {

@@ -105,7 +105,8 @@ pub(super) async fn take(pages: Pages, call: Call, form: Form) -> Result<Reply, 
         None => pages.visit(&call).await?,
     };
     // In a flow the sign-in counts for this one request only.
-    let keep = flow.as_ref().map_or(Persistence::Remembered, |flow| Persistence::OneRequest(&flow.opened.id));
+    let keep =
+        flow.as_ref().map_or(Persistence::Remembered, |flow| Persistence::OneRequest(flow.opened.uri.id()));
     app.sign_ins.sign_in(&mut visit, &account, keep).await?;
     call.jar.keep(&visit);
     let place = FormContext::of(&pages, &call, flow.take().map(|flow| flow.reference));

@@ -6,6 +6,7 @@
 use crate::base::Timestamp;
 use crate::db::{Db, Result};
 use crate::links::discovery::Server;
+use crate::links::id::LinkId;
 
 /// New tokens, as they are written.
 #[derive(Clone, Copy, Debug)]
@@ -20,7 +21,7 @@ pub(in crate::links) struct NewTokens<'a> {
 /// session has ended.
 pub(in crate::links) async fn take(
     db: &Db,
-    id: &str,
+    id: &LinkId,
     version: i64,
     holder: &str,
     now: Timestamp,
@@ -31,7 +32,7 @@ pub(in crate::links) async fn take(
         "UPDATE links SET lease = $3, lease_until = $5
          WHERE id = $1 AND version = $2 AND lease_until <= $4 AND state IN ('waiting', 'live')",
     )
-    .bind(id)
+    .bind(id.as_str())
     .bind(version)
     .bind(holder)
     .bind(now.as_millis())
@@ -44,7 +45,7 @@ pub(in crate::links) async fn take(
 /// Records that the refresh token is being sent, and where. Returns `false` if the lease was lost.
 pub(in crate::links) async fn sending(
     db: &Db,
-    id: &str,
+    id: &LinkId,
     holder: &str,
     pds: &str,
     server: &Server,
@@ -56,7 +57,7 @@ pub(in crate::links) async fn sending(
         "UPDATE links SET sending_since = $3, unanswered = unanswered + 1, pds = $4, server = $5
          WHERE id = $1 AND lease = $2 AND state IN ('waiting', 'live')",
     )
-    .bind(id)
+    .bind(id.as_str())
     .bind(holder)
     .bind(now.as_millis())
     .bind(pds)
@@ -70,13 +71,13 @@ pub(in crate::links) async fn sending(
 ///
 /// No other tokens are valid now, so the lease does not matter. The version does, so that newer
 /// tokens are never overwritten.
-pub(in crate::links) async fn rotate(db: &Db, id: &str, version: i64, new: NewTokens<'_>) -> Result<bool> {
+pub(in crate::links) async fn rotate(db: &Db, id: &LinkId, version: i64, new: NewTokens<'_>) -> Result<bool> {
     let done = sqlx::query(
         "UPDATE links SET sealed = $3, version = version + 1, scope = $4, issued_at = $5, expires_at = $6,
             lease = NULL, lease_until = 0, sending_since = NULL, unanswered = 0
          WHERE id = $1 AND version = $2 AND state IN ('waiting', 'live')",
     )
-    .bind(id)
+    .bind(id.as_str())
     .bind(version)
     .bind(new.sealed)
     .bind(new.scope)
@@ -90,7 +91,7 @@ pub(in crate::links) async fn rotate(db: &Db, id: &str, version: i64, new: NewTo
 /// Releases the lease without new tokens. `answered` means that the server answered without using
 /// the refresh token up. Without an answer, the record that it was sent stays, and so does the
 /// doubt.
-pub(in crate::links) async fn release(db: &Db, id: &str, holder: &str, answered: bool) -> Result<()> {
+pub(in crate::links) async fn release(db: &Db, id: &LinkId, holder: &str, answered: bool) -> Result<()> {
     // Counted down and not set to zero: an earlier request whose answer was lost stays in doubt.
     let text = if answered {
         "UPDATE links SET lease = NULL, lease_until = 0, unanswered = unanswered - 1,
@@ -99,6 +100,6 @@ pub(in crate::links) async fn release(db: &Db, id: &str, holder: &str, answered:
     } else {
         "UPDATE links SET lease = NULL, lease_until = 0 WHERE id = $1 AND lease = $2"
     };
-    sqlx::query(text).bind(id).bind(holder).execute(db.writer()).await?;
+    sqlx::query(text).bind(id.as_str()).bind(holder).execute(db.writer()).await?;
     Ok(())
 }

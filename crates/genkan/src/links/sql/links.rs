@@ -9,11 +9,12 @@ use crate::base::{Origin, Timestamp};
 use crate::db::{Db, Error, Result, Tx};
 use crate::links::discovery::Server;
 use crate::links::error::Reason;
+use crate::links::id::LinkId;
 
 /// A stored session.
 #[derive(Clone, Debug)]
 pub(in crate::links) struct Row {
-    pub(in crate::links) id: String,
+    pub(in crate::links) id: LinkId,
     pub(in crate::links) did: Did,
     pub(in crate::links) handle: Option<String>,
     pub(in crate::links) pds: Origin,
@@ -73,7 +74,7 @@ pub(in crate::links) async fn insert(tx: &mut Tx, row: &Row) -> Result<()> {
             issued_at, expires_at, lease_until, unanswered, request, device, created_at, used_at, revoke_attempts)
          VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, 0, 0, $14, $15, $16, $17, 0)",
     )
-    .bind(&row.id)
+    .bind(row.id.as_str())
     .bind(row.did.as_str())
     .bind(row.handle.as_deref())
     .bind(row.pds.as_str())
@@ -95,9 +96,9 @@ pub(in crate::links) async fn insert(tx: &mut Tx, row: &Row) -> Result<()> {
     Ok(())
 }
 
-pub(in crate::links) async fn find(db: &Db, id: &str) -> Result<Option<Row>> {
+pub(in crate::links) async fn find(db: &Db, id: &LinkId) -> Result<Option<Row>> {
     let text = format!("SELECT {COLUMNS} FROM links WHERE id = $1");
-    let row = sqlx::query(sqlx::AssertSqlSafe(text)).bind(id).fetch_optional(db.reader()).await?;
+    let row = sqlx::query(sqlx::AssertSqlSafe(text)).bind(id.as_str()).fetch_optional(db.reader()).await?;
     row.as_ref().map(read).transpose()
 }
 
@@ -123,21 +124,21 @@ pub(in crate::links) async fn waiting(db: &Db, request: &str, device: &str) -> R
 }
 
 /// Makes a waiting session live. Returns `false` if it has ended.
-pub(in crate::links) async fn keep(tx: &mut Tx, id: &str, now: Timestamp) -> Result<bool> {
+pub(in crate::links) async fn keep(tx: &mut Tx, id: &LinkId, now: Timestamp) -> Result<bool> {
     // A repeated approval finds the session live already, which is no error.
     let done = sqlx::query(
         "UPDATE links SET state = 'live', used_at = $2 WHERE id = $1 AND state IN ('waiting', 'live')",
     )
-    .bind(id)
+    .bind(id.as_str())
     .bind(now.as_millis())
     .execute(&mut **tx)
     .await?;
     Ok(done.rows_affected() == 1)
 }
 
-pub(in crate::links) async fn used(tx: &mut Tx, id: &str, now: Timestamp) -> Result<()> {
+pub(in crate::links) async fn used(tx: &mut Tx, id: &LinkId, now: Timestamp) -> Result<()> {
     sqlx::query("UPDATE links SET used_at = $2 WHERE id = $1")
-        .bind(id)
+        .bind(id.as_str())
         .bind(now.as_millis())
         .execute(&mut **tx)
         .await?;
@@ -146,7 +147,7 @@ pub(in crate::links) async fn used(tx: &mut Tx, id: &str, now: Timestamp) -> Res
 
 /// Ends a session for everybody. Secrets that its server need not be told about are erased at once.
 /// Returns `false` if it had already ended.
-pub(in crate::links) async fn end(tx: &mut Tx, id: &str, reason: Reason, now: Timestamp) -> Result<bool> {
+pub(in crate::links) async fn end(tx: &mut Tx, id: &LinkId, reason: Reason, now: Timestamp) -> Result<bool> {
     // The server is told with the tokens, so they are kept until then. Otherwise they are erased
     // now.
     let text = if reason.is_told_to_server() {
@@ -156,13 +157,17 @@ pub(in crate::links) async fn end(tx: &mut Tx, id: &str, reason: Reason, now: Ti
         "UPDATE links SET state = 'dead', ended_at = $2, reason = $3, sealed = NULL
          WHERE id = $1 AND state IN ('waiting', 'live')"
     };
-    let done =
-        sqlx::query(text).bind(id).bind(now.as_millis()).bind(reason.as_str()).execute(&mut **tx).await?;
+    let done = sqlx::query(text)
+        .bind(id.as_str())
+        .bind(now.as_millis())
+        .bind(reason.as_str())
+        .execute(&mut **tx)
+        .await?;
     Ok(done.rows_affected() == 1)
 }
 
 /// Returns ended sessions whose server must be told.
-pub(in crate::links) async fn to_revoke(db: &Db, now: Timestamp, limit: i64) -> Result<Vec<String>> {
+pub(in crate::links) async fn to_revoke(db: &Db, now: Timestamp, limit: i64) -> Result<Vec<LinkId>> {
     let rows = sqlx::query(
         "SELECT id FROM links WHERE state = 'ending' AND revoke_at <= $1 ORDER BY revoke_at LIMIT $2",
     )
@@ -170,14 +175,14 @@ pub(in crate::links) async fn to_revoke(db: &Db, now: Timestamp, limit: i64) -> 
     .bind(limit)
     .fetch_all(db.reader())
     .await?;
-    rows.iter().map(|row| Ok(row.try_get("id")?)).collect()
+    rows.iter().map(|row| Ok(row.try_get::<String, _>("id")?.into())).collect()
 }
 
 /// Claims the telling of a server until `again_at`. Returns `None` if another replica has claimed
 /// it, or it is done.
 pub(in crate::links) async fn take_revocation(
     tx: &mut Tx,
-    id: &str,
+    id: &LinkId,
     now: Timestamp,
     again_at: Timestamp,
 ) -> Result<Option<Row>> {
@@ -186,7 +191,7 @@ pub(in crate::links) async fn take_revocation(
          WHERE id = $1 AND state = 'ending' AND revoke_at <= $2 RETURNING {COLUMNS}"
     );
     let row = sqlx::query(sqlx::AssertSqlSafe(text))
-        .bind(id)
+        .bind(id.as_str())
         .bind(now.as_millis())
         .bind(again_at.as_millis())
         .fetch_optional(&mut **tx)
@@ -195,9 +200,9 @@ pub(in crate::links) async fn take_revocation(
 }
 
 /// Schedules another attempt, because the server was not reached.
-pub(in crate::links) async fn tell_again(tx: &mut Tx, id: &str, again_at: Timestamp) -> Result<()> {
+pub(in crate::links) async fn tell_again(tx: &mut Tx, id: &LinkId, again_at: Timestamp) -> Result<()> {
     sqlx::query("UPDATE links SET revoke_at = $2 WHERE id = $1 AND state = 'ending'")
-        .bind(id)
+        .bind(id.as_str())
         .bind(again_at.as_millis())
         .execute(&mut **tx)
         .await?;
@@ -205,54 +210,54 @@ pub(in crate::links) async fn tell_again(tx: &mut Tx, id: &str, again_at: Timest
 }
 
 /// Erases the secrets of a session: its server was told, or never will be.
-pub(in crate::links) async fn erase(tx: &mut Tx, id: &str) -> Result<()> {
+pub(in crate::links) async fn erase(tx: &mut Tx, id: &LinkId) -> Result<()> {
     sqlx::query(
         "UPDATE links SET state = 'dead', sealed = NULL, revoke_at = NULL WHERE id = $1 AND state = 'ending'",
     )
-    .bind(id)
+    .bind(id.as_str())
     .execute(&mut **tx)
     .await?;
     Ok(())
 }
 
 /// Returns sessions that returned before `before` and were never decided.
-pub(in crate::links) async fn undecided(db: &Db, before: Timestamp) -> Result<Vec<String>> {
+pub(in crate::links) async fn undecided(db: &Db, before: Timestamp) -> Result<Vec<LinkId>> {
     let rows = sqlx::query("SELECT id FROM links WHERE state = 'waiting' AND created_at < $1 LIMIT 200")
         .bind(before.as_millis())
         .fetch_all(db.reader())
         .await?;
-    rows.iter().map(|row| Ok(row.try_get("id")?)).collect()
+    rows.iter().map(|row| Ok(row.try_get::<String, _>("id")?.into())).collect()
 }
 
 /// Returns live sessions after `after` in the order of ids, created before `before`.
 pub(in crate::links) async fn live(
     db: &Db,
-    after: &str,
+    after: Option<&LinkId>,
     before: Timestamp,
     limit: i64,
-) -> Result<Vec<String>> {
+) -> Result<Vec<LinkId>> {
     let rows = sqlx::query(
         "SELECT id FROM links WHERE state = 'live' AND id > $1 AND created_at < $2 ORDER BY id LIMIT $3",
     )
-    .bind(after)
+    .bind(after.map_or("", LinkId::as_str))
     .bind(before.as_millis())
     .bind(limit)
     .fetch_all(db.reader())
     .await?;
-    rows.iter().map(|row| Ok(row.try_get("id")?)).collect()
+    rows.iter().map(|row| Ok(row.try_get::<String, _>("id")?.into())).collect()
 }
 
-pub(in crate::links) async fn ended_since(db: &Db, since: Timestamp) -> Result<Vec<String>> {
+pub(in crate::links) async fn ended_since(db: &Db, since: Timestamp) -> Result<Vec<LinkId>> {
     // The limit bounds the memory that a burst of ended sessions can take.
     let rows = sqlx::query("SELECT id FROM links WHERE ended_at >= $1 ORDER BY ended_at LIMIT 10000")
         .bind(since.as_millis())
         .fetch_all(db.reader())
         .await?;
-    rows.iter().map(|row| Ok(row.try_get("id")?)).collect()
+    rows.iter().map(|row| Ok(row.try_get::<String, _>("id")?.into())).collect()
 }
 
 /// Returns live sessions that were last refreshed before `before`, the oldest first.
-pub(in crate::links) async fn idle(db: &Db, before: Timestamp, limit: i64) -> Result<Vec<(String, i64)>> {
+pub(in crate::links) async fn idle(db: &Db, before: Timestamp, limit: i64) -> Result<Vec<(LinkId, i64)>> {
     let rows = sqlx::query(
         "SELECT id, version FROM links WHERE state = 'live' AND issued_at < $1 ORDER BY issued_at LIMIT $2",
     )
@@ -260,7 +265,7 @@ pub(in crate::links) async fn idle(db: &Db, before: Timestamp, limit: i64) -> Re
     .bind(limit)
     .fetch_all(db.reader())
     .await?;
-    rows.iter().map(|row| Ok((row.try_get("id")?, row.try_get("version")?))).collect()
+    rows.iter().map(|row| Ok((row.try_get::<String, _>("id")?.into(), row.try_get("version")?))).collect()
 }
 
 /// Returns the number of sessions in each state.
@@ -282,9 +287,9 @@ pub(in crate::links) async fn client_keys(db: &Db) -> Result<Vec<String>> {
 }
 
 /// Whether a session has ended or never existed.
-pub(in crate::links) async fn is_over(db: &Db, id: &str) -> Result<bool> {
+pub(in crate::links) async fn is_over(db: &Db, id: &LinkId) -> Result<bool> {
     let row = sqlx::query("SELECT id FROM links WHERE id = $1 AND state IN ('waiting', 'live')")
-        .bind(id)
+        .bind(id.as_str())
         .fetch_optional(db.reader())
         .await?;
     Ok(row.is_none())
@@ -299,8 +304,8 @@ pub(in crate::links) async fn sweep(tx: &mut Tx, before: Timestamp) -> Result<u6
 }
 
 pub(super) fn read(row: &AnyRow) -> Result<Row> {
-    let id: String = row.try_get("id")?;
-    let corrupt = |column| Error::corrupt("links", column, &id);
+    let id: LinkId = row.try_get::<String, _>("id")?.into();
+    let corrupt = |column| Error::corrupt("links", column, id.as_str());
     let time = |column| Ok::<_, Error>(Timestamp::from_millis(row.try_get(column)?));
     let state: String = row.try_get("state")?;
     let reason: Option<String> = row.try_get("reason")?;

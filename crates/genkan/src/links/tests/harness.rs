@@ -136,13 +136,13 @@ impl LinkHarness {
     }
 
     /// A live session.
-    pub(super) async fn link(&self) -> String {
+    pub(super) async fn link(&self) -> LinkId {
         let arrival = self.arrive().await;
         assert!(self.links.keep(&arrival.link).await.unwrap());
         arrival.link
     }
 
-    pub(super) async fn credential(&self, link: &str) -> Result<Arc<Credential>, UseError> {
+    pub(super) async fn credential(&self, link: &LinkId) -> Result<Arc<Credential>, UseError> {
         self.links.credential(link).await
     }
 
@@ -167,7 +167,7 @@ impl LinkHarness {
     }
 
     /// Why a session is over.
-    pub(super) async fn reason(&self, link: &str) -> Option<&'static str> {
+    pub(super) async fn reason(&self, link: &LinkId) -> Option<&'static str> {
         self.links.find(link).await.unwrap().unwrap().reason
     }
 }

@@ -95,9 +95,9 @@ async fn c09_200_calls_over_3_replicas_make_one_refresh(db: Db) {
 
 /// A process of its own for a refresh: with the runtime that is given back, everything it does ends
 /// at once.
-fn begin_and_die(links: Links, link: &str) -> tokio::runtime::Runtime {
+fn begin_and_die(links: Links, link: &LinkId) -> tokio::runtime::Runtime {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-    let link = link.to_owned();
+    let link = link.clone();
     runtime.spawn(async move { drop(links.credential(&link).await) });
     runtime
 }
@@ -162,9 +162,9 @@ async fn c10_a_server_that_is_away_ends_nothing(db: Db) {
 async fn c11_invalid_grant_ends_the_session(db: Db) {
     let harness = LinkHarness::start(db).await;
     let link = harness.link().await;
-    let heard: Arc<std::sync::Mutex<Vec<String>>> = Arc::default();
+    let heard: Arc<std::sync::Mutex<Vec<LinkId>>> = Arc::default();
     let sink = Arc::clone(&heard);
-    harness.links.on_end(move |link| sink.lock().unwrap().push(link.to_owned()));
+    harness.links.on_end(move |link| sink.lock().unwrap().push(link.clone()));
     harness.pds.end_sessions();
     harness.pass(HOUR);
     assert_eq!(harness.credential(&link).await.unwrap_err(), UseError::Gone("grant_gone"));

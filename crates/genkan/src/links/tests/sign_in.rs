@@ -36,7 +36,8 @@ async fn a_person_signs_in_at_an_external_server_and_comes_back(db: Db) {
     );
     assert_eq!((arrival.scope.as_str(), arrival.request.as_deref()), (SCOPE, Some("req-1")));
     assert_eq!((arrival.issuer.clone(), arrival.back.as_str()), (harness.pds.issuer(), "/oauth/authorize?x"));
-    assert!(arrival.link.len() == 24 && arrival.link.bytes().all(|byte| byte.is_ascii_hexdigit()));
+    let id = arrival.link.as_str();
+    assert!(id.len() == 24 && id.bytes().all(|byte| byte.is_ascii_hexdigit()));
     let waiting = harness.links.waiting("req-1", DEVICE).await.unwrap().unwrap();
     assert_eq!(waiting.link, arrival.link);
     assert_eq!(harness.links.waiting("req-1", "dev-2").await.unwrap(), None);

@@ -52,7 +52,7 @@ async fn c18_a_dump_of_the_database_has_no_secret(db: Db) {
     let row = sql::links::find(&harness.db, &link).await.unwrap().unwrap();
     let tokens = harness.links.inner.open(&row).unwrap();
     let dump = dump(&harness).await;
-    assert!(dump.contains(&link) && dump.contains(harness.ann.as_str()));
+    assert!(dump.contains(link.as_str()) && dump.contains(harness.ann.as_str()));
     let key = data_encoding::BASE64URL_NOPAD.encode(&*tokens.key.to_bytes());
     for secret in [&tokens.access, &tokens.refresh, &key, &state, departure.browser.expose()] {
         assert!(!dump.contains(secret.as_str()), "{secret}");
@@ -64,12 +64,12 @@ async fn c18_swapped_secrets_do_not_open(db: Db) {
     let harness = LinkHarness::start(db).await;
     let (one, other) = (harness.link().await, harness.link().await);
     let sealed =
-        async |link: &str| sql::links::find(&harness.db, link).await.unwrap().unwrap().sealed.unwrap();
+        async |link: &LinkId| sql::links::find(&harness.db, link).await.unwrap().unwrap().sealed.unwrap();
     let (of_one, of_other) = (sealed(&one).await, sealed(&other).await);
     let mut tx = harness.db.begin().await.unwrap();
     for (link, sealed) in [(&one, &of_other), (&other, &of_one)] {
         sqlx::query("UPDATE links SET sealed = $2 WHERE id = $1")
-            .bind(link)
+            .bind(link.as_str())
             .bind(sealed)
             .execute(&mut *tx)
             .await
@@ -104,7 +104,7 @@ async fn c18_sessions_and_sign_ins_survive_another_sealing_key(db: Db) {
     assert_eq!(harness.credential(&link).await.unwrap().version, 3);
 }
 
-async fn state(harness: &LinkHarness, link: &str) -> &'static str {
+async fn state(harness: &LinkHarness, link: &LinkId) -> &'static str {
     harness.links.find(link).await.unwrap().unwrap().state.as_str()
 }
 
@@ -212,14 +212,14 @@ async fn a_grant_s_end_ends_its_session(db: Db) {
     // Told again each time: the first may come before the follower listens.
     eventually("the session is over", async || {
         harness.links.inner.feed.tell(Change::Grant, "a home account's");
-        harness.links.inner.feed.tell(Change::Grant, &link);
+        harness.links.inner.feed.tell(Change::Grant, link.as_str());
         harness.links.is_over(&link).await.unwrap()
     })
     .await;
     assert_eq!(harness.reason(&link).await, Some("grant_ended"));
     assert!(!harness.links.is_over(&other).await.unwrap());
     harness.pass(Duration::from_mins(16));
-    assert_eq!(harness.links.live("", 10).await.unwrap(), std::slice::from_ref(&other));
-    assert!(harness.links.live(&other, 10).await.unwrap().is_empty());
+    assert_eq!(harness.links.live(None, 10).await.unwrap(), std::slice::from_ref(&other));
+    assert!(harness.links.live(Some(&other), 10).await.unwrap().is_empty());
     following.abort();
 }

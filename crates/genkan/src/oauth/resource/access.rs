@@ -193,7 +193,7 @@ impl OAuth {
         Ok(GrantCaller {
             did: claims.sub.clone(),
             client_id: claims.client_id.clone(),
-            grant: grant.to_owned(),
+            grant,
             place,
             scope,
             written,

@@ -13,7 +13,7 @@ use crate::accounts::{self, Account, Demand, Standing};
 use crate::base::{Secret, Timestamp, random};
 use crate::db::Tx;
 use crate::db::audit::{self, Actor};
-use crate::oauth::ids::{URI_PREFIX, hash};
+use crate::oauth::ids::{CodeId, GrantId, RequestUri};
 use crate::oauth::scope::ApprovedScope;
 use crate::oauth::service::OAuth;
 use crate::oauth::sql::requests::Stored;
@@ -32,13 +32,13 @@ impl OAuth {
         device: &DeviceId,
     ) -> Result<OpenRequest, Problem> {
         let now = self.clock.now();
-        let id = request_uri.strip_prefix(URI_PREFIX).ok_or(Problem::Unknown)?;
+        let uri = RequestUri::parse(request_uri).ok_or(Problem::Unknown)?;
         let mut tx = self.db.begin().await?;
-        let request = requests::hold(&mut tx, id, now).await?.ok_or(Problem::Unknown)?;
+        let request = requests::hold(&mut tx, &uri, now).await?.ok_or(Problem::Unknown)?;
         // A request URI is bound to the client that pushed it (RFC 9126 §2.2). If another client
         // presents it, it has leaked and is removed.
         if request.client_id != client_id {
-            requests::remove(&mut tx, id).await?;
+            requests::remove(&mut tx, &uri).await?;
             tx.commit().await?;
             return Err(Problem::Unknown);
         }
@@ -48,18 +48,18 @@ impl OAuth {
         }
         // A second browser may be an attempt to let a person approve a request that somebody else
         // began. So the request ends for both browsers.
-        if request.device.as_deref().is_some_and(|first| first != device.as_str()) {
-            requests::remove(&mut tx, id).await?;
+        if request.device.as_ref().is_some_and(|first| first != device) {
+            requests::remove(&mut tx, &uri).await?;
             tx.commit().await?;
             return Err(self.denied(&request, "This authorization request was opened in another browser"));
         }
         // Each visit extends the request: a person who is still typing a password should not lose
         // it.
-        requests::visit(&mut tx, id, device.as_str(), now.plus(REQUEST)).await?;
+        requests::visit(&mut tx, &uri, device, now.plus(REQUEST)).await?;
         tx.commit().await?;
         let client = self.clients.shown(client_id).await?;
         Ok(OpenRequest {
-            id: id.to_owned(),
+            uri,
             client,
             prompt: request.pushed.prompt,
             login_hint: request.pushed.login_hint.clone(),
@@ -126,7 +126,7 @@ impl OAuth {
         opened: &OpenRequest,
         did: &Did,
         scope: ApprovedScope,
-        link: Option<String>,
+        link: Option<GrantId>,
         now: Timestamp,
     ) -> Result<Redirect, Problem> {
         let mut tx = self.db.begin().await?;
@@ -153,14 +153,13 @@ impl OAuth {
             link,
         };
         // Only the hash is stored, so a copy of the database contains no usable code.
-        codes::insert(&mut tx, &hash(code.expose()), &stored).await?;
+        codes::insert(&mut tx, &CodeId::of(code.expose()), &stored).await?;
         // Any program can claim to be a development client, so no consent is remembered for one.
         if !opened.client.development {
-            consents::add(&mut tx, did.as_str(), &stored.client_id, &scope, now).await?;
+            consents::add(&mut tx, did, &stored.client_id, &scope, now).await?;
         }
         let detail = format!("{} {scope}", stored.client_id);
-        audit::record(&mut tx, now, Actor::Account(did.as_str()), "oauth.approve", did.as_str(), &detail)
-            .await?;
+        audit::record(&mut tx, now, Actor::Account(did), "oauth.approve", did.as_str(), &detail).await?;
         tx.commit().await?;
         Ok(self.way_back(&opened.request, vec![("code", code)]))
     }
@@ -193,11 +192,11 @@ impl OAuth {
 
     /// Claims the decision. Of several attempts at once, one succeeds.
     async fn hold_to_decide(&self, tx: &mut Tx, opened: &OpenRequest, now: Timestamp) -> Result<(), Problem> {
-        let request = requests::hold(tx, &opened.id, now).await?.ok_or(Problem::Unknown)?;
-        if request.device.as_deref() != Some(opened.device.as_str()) {
+        let request = requests::hold(tx, &opened.uri, now).await?.ok_or(Problem::Unknown)?;
+        if request.device.as_ref() != Some(&opened.device) {
             return Err(Problem::Unknown);
         }
-        if request.decided || !requests::decide(tx, &opened.id, now).await? {
+        if request.decided || !requests::decide(tx, &opened.uri, now).await? {
             return Err(self.denied(&request, "This authorization request was already answered"));
         }
         Ok(())

@@ -4,6 +4,7 @@ use std::collections::HashSet;
 
 use genkan_protocol::oauth::error::OAuthErrorCode as Code;
 use genkan_protocol::oauth::request::Prompt;
+use genkan_protocol::syntax::Did;
 
 use super::problem::Problem;
 use super::view::{Choice, ConsentView, OpenRequest, Page, Permission};
@@ -70,7 +71,7 @@ impl OAuth {
         account: &Account,
     ) -> Result<ConsentView, Problem> {
         let asked = opened.request.pushed.scope.values();
-        let permissions = self.permissions(opened, account.did.as_str(), asked, true).await?;
+        let permissions = self.permissions(opened, &account.did, asked, true).await?;
         let (did, handle) = (account.did.clone(), account.handle.to_string());
         Ok(ConsentView { client: opened.client.clone(), did, handle, permissions })
     }
@@ -79,7 +80,7 @@ impl OAuth {
     pub(in crate::oauth) async fn permissions<'a>(
         &self,
         opened: &OpenRequest,
-        did: &str,
+        did: &Did,
         values: impl Iterator<Item = &'a str>,
         may_choose: bool,
     ) -> Result<Vec<Permission>, Problem> {
@@ -107,7 +108,7 @@ impl OAuth {
         signed_in: &'a SignIn,
         now: Timestamp,
     ) -> Result<Candidate<'a>, Problem> {
-        let known = self.granted_before(opened, signed_in.account.did.as_str()).await?;
+        let known = self.granted_before(opened, &signed_in.account.did).await?;
         // Anyone can pretend to be a public client, so earlier consents to one prove nothing.
         let believed = opened.client.trusted || opened.request.pushed.client_auth.is_confidential();
         Ok(Candidate {
@@ -118,7 +119,7 @@ impl OAuth {
         })
     }
 
-    async fn granted_before(&self, opened: &OpenRequest, did: &str) -> Result<HashSet<String>, Problem> {
+    async fn granted_before(&self, opened: &OpenRequest, did: &Did) -> Result<HashSet<String>, Problem> {
         // Any program on the machine has the same development client id.
         if opened.client.development {
             return Ok(HashSet::new());
@@ -136,7 +137,7 @@ pub(in crate::oauth) fn is_wanted(opened: &OpenRequest, signed_in: &SignIn, now:
 /// Whether the account is the one that the client named, if it named one. The client would refuse
 /// another account's token.
 fn is_hinted(opened: &OpenRequest, account: &Account) -> bool {
-    opened.wants(account.did.as_str(), account.handle.as_str())
+    opened.wants(&account.did, account.handle.as_str())
 }
 
 fn is_fresh(opened: &OpenRequest, signed_in: &SignIn, now: Timestamp) -> bool {

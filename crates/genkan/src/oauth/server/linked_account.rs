@@ -11,19 +11,20 @@ use genkan_protocol::syntax::Did;
 
 use super::problem::Problem;
 use super::view::{ConsentView, OpenRequest, Redirect};
-use crate::oauth::scope::{ApprovedScope, RequestedScope};
+use crate::oauth::ids::GrantId;
+use crate::oauth::scope::{ApprovedScope, ExpandedScope, RequestedScope};
 use crate::oauth::service::OAuth;
 
 /// An account of an external server that has signed in for one request.
 #[derive(Clone, Debug)]
 pub(crate) struct LinkedAccount {
     /// The id of the link, which the grant will have too.
-    pub(crate) id: String,
+    pub(crate) id: GrantId,
     pub(crate) did: Did,
     /// The confirmed handle, or the DID if no handle is confirmed.
     pub(crate) handle: String,
     /// The scope that its server granted.
-    pub(crate) scope: String,
+    pub(crate) scope: ExpandedScope,
 }
 
 impl OAuth {
@@ -33,7 +34,7 @@ impl OAuth {
     async fn granted(&self, opened: &OpenRequest, linked: &LinkedAccount) -> Result<ApprovedScope, Problem> {
         // The account's own server has decided. Genkan grants what that server granted, and no
         // more.
-        let granted = Scopes::parse(&linked.scope);
+        let granted = Scopes::parse(linked.scope.as_str());
         let mut allowed: Vec<String> = Vec::new();
         for asked in opened.request.pushed.scope.values() {
             let is_granted =
@@ -63,9 +64,8 @@ impl OAuth {
         opened: &OpenRequest,
         linked: &LinkedAccount,
     ) -> Result<ConsentView, Problem> {
-        let did = linked.did.as_str();
         let granted = self.granted(opened, linked).await?;
-        let permissions = self.permissions(opened, did, granted.values(), false).await?;
+        let permissions = self.permissions(opened, &linked.did, granted.values(), false).await?;
         let (did, handle) = (linked.did.clone(), linked.handle.clone());
         Ok(ConsentView { client: opened.client.clone(), did, handle, permissions })
     }
@@ -78,7 +78,7 @@ impl OAuth {
         linked: &LinkedAccount,
     ) -> Result<Redirect, Problem> {
         let granted = self.granted(opened, linked).await?;
-        if !granted.has_atproto() || !opened.wants(linked.did.as_str(), &linked.handle) {
+        if !granted.has_atproto() || !opened.wants(&linked.did, &linked.handle) {
             return self.reject(opened).await;
         }
         let link = Some(linked.id.clone());
@@ -89,8 +89,8 @@ impl OAuth {
 impl OpenRequest {
     /// Whether this account may complete the request. If the client named an account, it would
     /// refuse another account's token.
-    pub(crate) fn wants(&self, did: &str, handle: &str) -> bool {
-        self.login_hint.as_deref().is_none_or(|hint| hint == did || hint == handle)
+    pub(crate) fn wants(&self, did: &Did, handle: &str) -> bool {
+        self.login_hint.as_deref().is_none_or(|hint| *did == *hint || hint == handle)
     }
 
     pub(crate) fn scope(&self) -> &RequestedScope {

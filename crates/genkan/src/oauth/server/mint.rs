@@ -80,7 +80,7 @@ impl OAuth {
         let cnf = match &grant.dpop_key {
             None => None,
             Some(key) => {
-                let corrupt = |_| crate::db::Error::corrupt("oauth_grants", "dpop_key", &grant.id);
+                let corrupt = |_| crate::db::Error::corrupt("oauth_grants", "dpop_key", grant.id.as_str());
                 Some(Confirmation { jkt: key.parse().map_err(corrupt)? })
             }
         };
@@ -110,10 +110,10 @@ impl OAuth {
         };
         let access = Secret::new(access);
         // Only the grant and its generation are in a refresh token. Everything else is in the row.
-        let place = RefreshTokenId { grant: grant.id.clone(), generation: grant.generation };
+        let id = RefreshTokenId { grant: grant.id.clone(), generation: grant.generation };
         Ok(Tokens {
             access,
-            refresh: grant.refreshable.then(|| self.refresh_tokens.make(&place)),
+            refresh: grant.refreshable.then(|| self.refresh_tokens.make(&id)),
             scope,
             expires_in: u64::try_from(ends.as_seconds() - now.as_seconds()).unwrap_or(0),
             sub: subject.did().to_string(),

@@ -1,17 +1,15 @@
 //! Pushed authorization requests (RFC 9126). Everything about a request is checked here, before a
 //! browser comes.
 
-use data_encoding::HEXLOWER;
 use genkan_protocol::oauth::error::OAuthErrorCode as Code;
 use genkan_protocol::oauth::request::{AuthorizationRequest, Form, Prompt};
 use genkan_protocol::oauth::scope::undeclared;
 
 use super::authorize::REQUEST;
-use crate::base::random;
 use crate::oauth::call::Call;
 use crate::oauth::clients::{Client, Purpose};
 use crate::oauth::error::Error;
-use crate::oauth::ids::URI_PREFIX;
+use crate::oauth::ids::RequestUri;
 use crate::oauth::parameters::RequestParameters;
 use crate::oauth::scope::RequestedScope;
 use crate::oauth::service::OAuth;
@@ -20,7 +18,7 @@ use crate::oauth::sql::requests;
 /// The values with which the client sends its browser.
 #[derive(Debug)]
 pub(crate) struct PushedRequest {
-    pub(crate) request_uri: String,
+    pub(crate) request_uri: RequestUri,
     /// Lifetime in seconds.
     pub(crate) expires_in: u64,
 }
@@ -69,15 +67,14 @@ impl OAuth {
             client_auth: proven.auth.clone(),
             at: now.as_millis(),
         };
-        // The id is in the URL of the page. 128 random bits keep others from guessing it.
-        let id = format!("req-{}", HEXLOWER.encode(&random::bytes::<16>()));
+        let uri = RequestUri::fresh();
         let mut tx = self.db.begin().await?;
         // The last step, in the transaction that stores the request: a push that was refused above
         // has used up neither its proof nor its assertion.
         self.use_up(&mut tx, proof.as_ref(), &client, &proven, now).await?;
-        requests::insert(&mut tx, &id, client.id.as_str(), &pushed, now.plus(REQUEST)).await?;
+        requests::insert(&mut tx, &uri, client.id.as_str(), &pushed, now.plus(REQUEST)).await?;
         tx.commit().await?;
-        Ok(PushedRequest { request_uri: format!("{URI_PREFIX}{id}"), expires_in: REQUEST.as_secs() })
+        Ok(PushedRequest { request_uri: uri, expires_in: REQUEST.as_secs() })
     }
 }
 

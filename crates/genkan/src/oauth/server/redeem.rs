@@ -12,7 +12,7 @@ use crate::db::audit::{self, Actor};
 use crate::oauth::clients::{AuthenticatedClient, Client};
 use crate::oauth::error::Error;
 use crate::oauth::grant::{Grant, GrantPlace, LONG, SHORT, is_held_by};
-use crate::oauth::ids::{self, hash};
+use crate::oauth::ids::{CodeId, GrantId};
 use crate::oauth::scope::ExpandedScope;
 use crate::oauth::service::OAuth;
 use crate::oauth::sql::{codes, grants};
@@ -42,9 +42,9 @@ impl OAuth {
         proof: Option<&Proof>,
         now: Timestamp,
     ) -> Result<Tokens, Error> {
-        let hash = hash(code);
+        let id = CodeId::of(code);
         // Looked up before the transaction, so that it holds no row while other servers are asked.
-        let (account, scope) = match codes::peek(&self.db, &hash).await? {
+        let (account, scope) = match codes::peek(&self.db, &id).await? {
             Some((did, scope)) => (self.accounts.find(&did).await?, Some(self.sets.expand(&scope).await?)),
             None => (None, None),
         };
@@ -53,7 +53,7 @@ impl OAuth {
         let mut tx = self.db.begin().await?;
         self.use_up(&mut tx, proof, client, proven, now).await?;
         let mut leaked = None;
-        let done = self.redeem_in(&mut tx, &hash, redemption, &mut leaked, now).await;
+        let done = self.redeem_in(&mut tx, &id, redemption, &mut leaked, now).await;
         // A refusal uses the code up as well. A failure of Genkan uses up nothing.
         if matches!(done, Ok(_) | Err(Error::Refused(_))) {
             tx.commit().await?;
@@ -69,7 +69,7 @@ impl OAuth {
     async fn redeem_in(
         &self,
         tx: &mut Tx,
-        hash: &str,
+        id: &CodeId,
         with: Redemption<'_>,
         leaked: &mut Option<codes::Stored>,
         now: Timestamp,
@@ -79,7 +79,7 @@ impl OAuth {
             Some(account) => accounts::hold(tx, &account.did, Demand::Active).await?,
             None => false,
         };
-        let Some((first, code)) = codes::take(tx, hash, now).await? else {
+        let Some((first, code)) = codes::take(tx, id, now).await? else {
             return Err(Error::grant("the authorization code is invalid or has expired"));
         };
         if !first {
@@ -108,9 +108,9 @@ impl OAuth {
         }
         let grant = self.grant(&code, &with, now);
         grants::insert(tx, &grant).await?;
-        codes::set_grant(tx, hash, &grant.id).await?;
+        codes::set_grant(tx, id, &grant.id).await?;
         let detail = format!("{} {}", grant.client_id, grant.scope);
-        audit::record(tx, now, Actor::Account(grant.did.as_str()), "oauth.grant", &grant.id, &detail).await?;
+        audit::record(tx, now, Actor::Account(&grant.did), "oauth.grant", grant.id.as_str(), &detail).await?;
         let unknown = || Error::grant("the authorization code is invalid or has expired");
         self.mint(tx, &grant, &subject, with.scope.ok_or_else(unknown)?, now).await
     }
@@ -121,14 +121,14 @@ impl OAuth {
         // Without refresh tokens a grant has no use after its first access token.
         let expires_at = now.plus(if refreshable { span.total } else { self.settings.access_lifetime });
         Grant {
-            id: code.link.clone().unwrap_or_else(ids::grant_id),
+            id: code.link.clone().unwrap_or_else(GrantId::fresh),
             place: if code.link.is_some() { GrantPlace::Link } else { GrantPlace::Home },
             did: code.did.clone(),
             client_id: code.client_id.clone(),
             scope: code.scope.clone(),
             dpop_key: code.pushed.dpop_key.clone(),
             client_auth: with.proven.auth.clone(),
-            device: code.device.to_string(),
+            device: code.device.clone(),
             refreshable,
             generation: 0,
             rotated_at: now,

@@ -16,6 +16,7 @@ use crate::db::audit::Actor;
 use crate::oauth::clients::{AuthenticatedClient, Client, Purpose};
 use crate::oauth::error::Error;
 use crate::oauth::grant::{Grant, GrantPlace, LONG, Rotation, SHORT};
+use crate::oauth::ids::GrantId;
 use crate::oauth::parameters::ClientAuth;
 use crate::oauth::scope::ExpandedScope;
 use crate::oauth::service::OAuth;
@@ -44,9 +45,9 @@ impl OAuth {
     ) -> Result<Tokens, Error> {
         // A token that cannot be read leads on, so that the client is authenticated before it
         // learns anything.
-        let place = self.refresh_tokens.read(token);
-        let grant = match &place {
-            Some(place) => grants::find(&self.db, &place.grant).await?,
+        let id = self.refresh_tokens.read(token);
+        let grant = match &id {
+            Some(id) => grants::find(&self.db, &id.grant).await?,
             None => None,
         };
         // Found out before the transaction, because the client's key set may have to be fetched.
@@ -62,7 +63,7 @@ impl OAuth {
             }
             done => done?,
         };
-        let (Some(place), Some(grant)) = (place, grant) else {
+        let (Some(id), Some(grant)) = (id, grant) else {
             return Err(Error::grant("the refresh token is invalid"));
         };
         let account = self.accounts.find(&grant.did).await?;
@@ -71,7 +72,7 @@ impl OAuth {
             client,
             proven: &proven,
             proof,
-            generation: place.generation,
+            generation: id.generation,
             account: account.as_ref(),
             scope,
             key_is_gone,
@@ -89,7 +90,7 @@ impl OAuth {
     async fn refresh_in(
         &self,
         tx: &mut Tx,
-        id: &str,
+        id: &GrantId,
         with: RefreshRequest<'_>,
         now: Timestamp,
     ) -> Result<Tokens, Error> {

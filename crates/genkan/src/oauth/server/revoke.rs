@@ -15,7 +15,7 @@ use crate::oauth::client_trust::ClientTrust;
 use crate::oauth::clients::{ClientView, Purpose};
 use crate::oauth::error::Error;
 use crate::oauth::grant::Grant;
-use crate::oauth::ids::{self, hash};
+use crate::oauth::ids::{self, CodeId, GrantId};
 use crate::oauth::service::OAuth;
 use crate::oauth::sql::{clients, codes, consents, grants};
 
@@ -49,7 +49,7 @@ impl OAuth {
                     && grant.client_auth.may_go_on_as(&proven.auth)
             });
             if let Some(grant) = own {
-                let by = Actor::Account(grant.did.as_str());
+                let by = Actor::Account(&grant.did);
                 self.end_in(&mut tx, &grant.id, by, "revoked by the client", now).await?;
             }
         }
@@ -59,7 +59,7 @@ impl OAuth {
     /// Returns an account's grants, the newest first.
     pub(crate) async fn list_of(&self, did: &Did) -> Result<Vec<GrantView>, Error> {
         let mut views = Vec::new();
-        for grant in grants::list(&self.db, Some(did.as_str()), None, self.clock.now(), MOST).await? {
+        for grant in grants::list(&self.db, Some(did), None, self.clock.now(), MOST).await? {
             let client = self.clients.shown(&grant.client_id).await?;
             views.push(GrantView { grant, client });
         }
@@ -68,16 +68,16 @@ impl OAuth {
 
     /// Revokes one grant of the account. Its client must then ask for consent again. Returns
     /// `false` if the account has no such grant.
-    pub(crate) async fn end(&self, did: &Did, grant: &str) -> Result<bool, Error> {
+    pub(crate) async fn end(&self, did: &Did, grant: &GrantId) -> Result<bool, Error> {
         let now = self.clock.now();
         let mut tx = self.db.begin().await?;
         let Some(held) = grants::hold(&mut tx, grant).await?.filter(|held| held.did == *did) else {
             return Ok(false);
         };
-        let by = Actor::Account(did.as_str());
+        let by = Actor::Account(did);
         let was_alive = self.end_in(&mut tx, grant, by, "taken back by the account", now).await?;
         // Otherwise a confidential client could get the next grant without asking the person.
-        consents::remove(&mut tx, did.as_str(), Some(&held.client_id)).await?;
+        consents::remove(&mut tx, did, Some(&held.client_id)).await?;
         tx.commit().await?;
         Ok(was_alive)
     }
@@ -90,7 +90,6 @@ impl OAuth {
         // A transaction that creates a code or a grant holds this row too. So its code or grant
         // ends here, or it sees the account's new standing.
         accounts::hold(tx, did, Demand::Nothing).await?;
-        let did = did.as_str();
         codes::remove_unused_of(tx, did).await?;
         let ended = grants::end_all(tx, Some(did), None, now).await?;
         note_ended(tx, &ended, now).await?;
@@ -100,7 +99,7 @@ impl OAuth {
     /// Returns grants for the operator, the newest first.
     pub(crate) async fn list(
         &self,
-        did: Option<&str>,
+        did: Option<&Did>,
         client: Option<&str>,
         limit: i64,
     ) -> Result<Vec<Grant>, Error> {
@@ -118,12 +117,12 @@ impl OAuth {
 
     /// Ends a grant whose linked session was ended by the account's own server. Returns `false` if
     /// it had already ended.
-    pub(crate) async fn end_dead(&self, grant: &str, why: &str) -> Result<bool, Error> {
+    pub(crate) async fn end_dead(&self, grant: &GrantId, why: &str) -> Result<bool, Error> {
         self.end_by(Actor::Genkan, grant, why).await
     }
 
     /// Returns which of these grants have ended or never existed.
-    pub(crate) async fn over_among(&self, ids: &[String]) -> Result<Vec<String>, Error> {
+    pub(crate) async fn over_among(&self, ids: &[GrantId]) -> Result<Vec<GrantId>, Error> {
         let now = self.clock.now();
         let mut over = Vec::new();
         for id in ids {
@@ -135,11 +134,11 @@ impl OAuth {
     }
 
     /// Ends a grant for the operator. Returns `false` if it had ended or never existed.
-    pub(crate) async fn end_by_operator(&self, grant: &str) -> Result<bool, Error> {
+    pub(crate) async fn end_by_operator(&self, grant: &GrantId) -> Result<bool, Error> {
         self.end_by(Actor::Operator, grant, "ended by the operator").await
     }
 
-    async fn end_by(&self, by: Actor<'_>, grant: &str, why: &str) -> Result<bool, Error> {
+    async fn end_by(&self, by: Actor<'_>, grant: &GrantId, why: &str) -> Result<bool, Error> {
         let now = self.clock.now();
         let mut tx = self.db.begin().await?;
         let was_alive = self.end_in(&mut tx, grant, by, why, now).await?;
@@ -172,7 +171,7 @@ impl OAuth {
     pub(in crate::oauth) async fn end_in(
         &self,
         tx: &mut Tx,
-        grant: &str,
+        grant: &GrantId,
         by: Actor<'_>,
         why: &str,
         now: Timestamp,
@@ -180,26 +179,26 @@ impl OAuth {
         if !grants::end(tx, grant, now).await? {
             return Ok(false);
         }
-        audit::record(tx, now, by, "oauth.end", grant, why).await?;
-        feed::note(tx, now, Change::Grant, grant).await?;
+        audit::record(tx, now, by, "oauth.end", grant.as_str(), why).await?;
+        feed::note(tx, now, Change::Grant, grant.as_str()).await?;
         Ok(true)
     }
 
     /// Returns the grant that a token of any kind and age belongs to.
-    async fn grant_named(&self, token: &str) -> Result<Option<String>, Error> {
+    async fn grant_named(&self, token: &str) -> Result<Option<GrantId>, Error> {
         // The form's `token_type_hint` is not needed, because each kind of token has its own form.
-        if let Some(place) = self.refresh_tokens.read(token) {
-            return Ok(Some(place.grant));
+        if let Some(id) = self.refresh_tokens.read(token) {
+            return Ok(Some(id.grant));
         }
         if let Some(grant) = ids::grant_of_token_id(token) {
-            return Ok(Some(grant.to_owned()));
+            return Ok(Some(grant));
         }
         // RFC 7009 names access and refresh tokens only. A code is accepted too, since it leads to
         // a grant.
         if token.starts_with("cod-") {
-            return Ok(codes::grant_of(&self.db, &hash(token)).await?);
+            return Ok(codes::grant_of(&self.db, &CodeId::of(token)).await?);
         }
-        Ok(self.token_id_of(token).as_deref().and_then(ids::grant_of_token_id).map(str::to_owned))
+        Ok(self.token_id_of(token).as_deref().and_then(ids::grant_of_token_id))
     }
 
     /// Returns the id of an access token that Genkan signed, even an expired one.
@@ -216,10 +215,10 @@ impl OAuth {
     }
 }
 
-async fn note_ended(tx: &mut Tx, grants: &[String], now: Timestamp) -> db::Result<()> {
+async fn note_ended(tx: &mut Tx, grants: &[GrantId], now: Timestamp) -> db::Result<()> {
     // One note per grant: each is a key of the caches that must drop it.
     for grant in grants {
-        feed::note(tx, now, Change::Grant, grant).await?;
+        feed::note(tx, now, Change::Grant, grant.as_str()).await?;
     }
     Ok(())
 }

@@ -7,6 +7,7 @@ use genkan_protocol::syntax::Did;
 use crate::accounts::Account;
 use crate::base::Secret;
 use crate::oauth::clients::ClientView;
+use crate::oauth::ids::RequestUri;
 use crate::oauth::permission_sets::SetView;
 use crate::oauth::sql::requests::Stored;
 use crate::signin::DeviceId;
@@ -14,8 +15,7 @@ use crate::signin::DeviceId;
 /// A request that a browser has opened and owns.
 #[derive(Clone, Debug)]
 pub(crate) struct OpenRequest {
-    /// The `req-…` of the request URI.
-    pub(crate) id: String,
+    pub(crate) uri: RequestUri,
     pub(crate) client: ClientView,
     pub(crate) prompt: Option<Prompt>,
     /// The only account that may complete this request, as the client named it: a handle or a DID

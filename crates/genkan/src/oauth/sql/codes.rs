@@ -6,6 +6,7 @@ use sqlx::any::AnyRow;
 
 use crate::base::Timestamp;
 use crate::db::{Db, Error, Result, Tx};
+use crate::oauth::ids::{CodeId, GrantId};
 use crate::oauth::parameters::RequestParameters;
 use crate::oauth::scope::ApprovedScope;
 use crate::signin::DeviceId;
@@ -19,24 +20,25 @@ pub(in crate::oauth) struct Stored {
     pub(in crate::oauth) did: Did,
     pub(in crate::oauth) device: DeviceId,
     pub(in crate::oauth) expires_at: Timestamp,
-    pub(in crate::oauth) grant_id: Option<String>,
-    /// The link that waits for this code, for an account on an external PDS. The grant gets its id.
-    pub(in crate::oauth) link: Option<String>,
+    pub(in crate::oauth) grant_id: Option<GrantId>,
+    /// The id of the link that waits for this code, for an account on an external PDS. The grant gets
+    /// that id.
+    pub(in crate::oauth) link: Option<GrantId>,
 }
 
-pub(in crate::oauth) async fn insert(tx: &mut Tx, hash: &str, code: &Stored) -> Result<()> {
+pub(in crate::oauth) async fn insert(tx: &mut Tx, id: &CodeId, code: &Stored) -> Result<()> {
     sqlx::query(
         "INSERT INTO oauth_codes (hash, client_id, pushed, scope, did, device, expires_at, link)
          VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
     )
-    .bind(hash)
+    .bind(id.as_str())
     .bind(&code.client_id)
     .bind(code.pushed.to_json())
     .bind(code.scope.as_str())
     .bind(code.did.as_str())
     .bind(code.device.as_str())
     .bind(code.expires_at.as_millis())
-    .bind(&code.link)
+    .bind(code.link.as_ref().map(GrantId::as_str))
     .execute(&mut **tx)
     .await?;
     Ok(())
@@ -45,13 +47,13 @@ pub(in crate::oauth) async fn insert(tx: &mut Tx, hash: &str, code: &Stored) -> 
 /// Uses a code up. Returns `true` for its first use, and `None` if there is no such code.
 pub(in crate::oauth) async fn take(
     tx: &mut Tx,
-    hash: &str,
+    id: &CodeId,
     now: Timestamp,
 ) -> Result<Option<(bool, Stored)>> {
     // The update decides who is first. Of two at once, the second waits for the first one's
     // transaction and then matches no row.
     let first = sqlx::query("UPDATE oauth_codes SET used_at = $2 WHERE hash = $1 AND used_at IS NULL")
-        .bind(hash)
+        .bind(id.as_str())
         .bind(now.as_millis())
         .execute(&mut **tx)
         .await?
@@ -60,60 +62,61 @@ pub(in crate::oauth) async fn take(
     let row = sqlx::query(
         "SELECT client_id, pushed, scope, did, device, expires_at, grant_id, link FROM oauth_codes WHERE hash = $1",
     )
-    .bind(hash)
+    .bind(id.as_str())
     .fetch_optional(&mut **tx)
     .await?;
     let Some(row) = row else { return Ok(None) };
     let pushed = serde_json::from_str(row.try_get("pushed")?)
-        .map_err(|_| Error::corrupt("oauth_codes", "pushed", hash))?;
+        .map_err(|_| Error::corrupt("oauth_codes", "pushed", id.as_str()))?;
     let stored = Stored {
         client_id: row.try_get("client_id")?,
         pushed,
         scope: ApprovedScope::stored(row.try_get("scope")?),
-        did: did_of(&row, hash)?,
+        did: did_of(&row, id)?,
         device: row.try_get::<String, _>("device")?.into(),
         expires_at: Timestamp::from_millis(row.try_get("expires_at")?),
-        grant_id: row.try_get("grant_id")?,
-        link: row.try_get("link")?,
+        grant_id: row.try_get::<Option<String>, _>("grant_id")?.map(GrantId::from),
+        link: row.try_get::<Option<String>, _>("link")?.map(GrantId::from),
     };
     Ok(Some((first, stored)))
 }
 
 /// Returns the account of a code and the approved scope.
-pub(in crate::oauth) async fn peek(db: &Db, hash: &str) -> Result<Option<(Did, ApprovedScope)>> {
+pub(in crate::oauth) async fn peek(db: &Db, id: &CodeId) -> Result<Option<(Did, ApprovedScope)>> {
     let row = sqlx::query("SELECT did, scope FROM oauth_codes WHERE hash = $1")
-        .bind(hash)
+        .bind(id.as_str())
         .fetch_optional(db.reader())
         .await?;
-    row.map(|row| Ok((did_of(&row, hash)?, ApprovedScope::stored(row.try_get("scope")?)))).transpose()
+    row.map(|row| Ok((did_of(&row, id)?, ApprovedScope::stored(row.try_get("scope")?)))).transpose()
 }
 
-fn did_of(row: &AnyRow, hash: &str) -> Result<Did> {
-    row.try_get::<String, _>("did")?.parse().map_err(|_| Error::corrupt("oauth_codes", "did", hash))
+fn did_of(row: &AnyRow, id: &CodeId) -> Result<Did> {
+    row.try_get::<String, _>("did")?.parse().map_err(|_| Error::corrupt("oauth_codes", "did", id.as_str()))
 }
 
 /// Returns the grant that a code became.
-pub(in crate::oauth) async fn grant_of(db: &Db, hash: &str) -> Result<Option<String>> {
+pub(in crate::oauth) async fn grant_of(db: &Db, id: &CodeId) -> Result<Option<GrantId>> {
     let row = sqlx::query("SELECT grant_id FROM oauth_codes WHERE hash = $1")
-        .bind(hash)
+        .bind(id.as_str())
         .fetch_optional(db.reader())
         .await?;
-    Ok(row.map(|row| row.try_get("grant_id")).transpose()?.flatten())
+    let grant = row.map(|row| row.try_get::<Option<String>, _>("grant_id")).transpose()?.flatten();
+    Ok(grant.map(GrantId::from))
 }
 
-pub(in crate::oauth) async fn set_grant(tx: &mut Tx, hash: &str, grant: &str) -> Result<()> {
+pub(in crate::oauth) async fn set_grant(tx: &mut Tx, id: &CodeId, grant: &GrantId) -> Result<()> {
     sqlx::query("UPDATE oauth_codes SET grant_id = $2 WHERE hash = $1")
-        .bind(hash)
-        .bind(grant)
+        .bind(id.as_str())
+        .bind(grant.as_str())
         .execute(&mut **tx)
         .await?;
     Ok(())
 }
 
 /// Removes an account's unused codes.
-pub(in crate::oauth) async fn remove_unused_of(tx: &mut Tx, did: &str) -> Result<()> {
+pub(in crate::oauth) async fn remove_unused_of(tx: &mut Tx, did: &Did) -> Result<()> {
     sqlx::query("DELETE FROM oauth_codes WHERE did = $1 AND used_at IS NULL")
-        .bind(did)
+        .bind(did.as_str())
         .execute(&mut **tx)
         .await?;
     Ok(())
@@ -156,15 +159,15 @@ mod tests {
     async fn a_code_is_first_used_once(db: Db) {
         let now = Timestamp::from_millis(50);
         let mut tx = db.begin().await.unwrap();
-        insert(&mut tx, "h", &code()).await.unwrap();
-        assert_eq!(take(&mut tx, "other", now).await.unwrap(), None);
-        assert_eq!(take(&mut tx, "h", now).await.unwrap(), Some((true, code())));
-        set_grant(&mut tx, "h", "g").await.unwrap();
-        let (first, again) = take(&mut tx, "h", now).await.unwrap().unwrap();
-        assert_eq!((first, again.grant_id.as_deref()), (false, Some("g")));
+        insert(&mut tx, &"h".into(), &code()).await.unwrap();
+        assert_eq!(take(&mut tx, &"other".into(), now).await.unwrap(), None);
+        assert_eq!(take(&mut tx, &"h".into(), now).await.unwrap(), Some((true, code())));
+        set_grant(&mut tx, &"h".into(), &"g".into()).await.unwrap();
+        let (first, again) = take(&mut tx, &"h".into(), now).await.unwrap().unwrap();
+        assert_eq!((first, again.grant_id), (false, Some("g".into())));
         tx.commit().await.unwrap();
-        assert_eq!(grant_of(&db, "h").await.unwrap().as_deref(), Some("g"));
-        let peeked = peek(&db, "h").await.unwrap();
+        assert_eq!(grant_of(&db, &"h".into()).await.unwrap(), Some("g".into()));
+        let peeked = peek(&db, &"h".into()).await.unwrap();
         assert_eq!(
             peeked,
             Some(("did:plc:ann".parse().unwrap(), ApprovedScope::stored("atproto".to_owned())))
@@ -176,16 +179,16 @@ mod tests {
         let mut tx = db.begin().await.unwrap();
         for hash in ["used", "unused", "of-bob"] {
             let did = if hash == "of-bob" { "did:plc:bob" } else { "did:plc:ann" };
-            insert(&mut tx, hash, &Stored { did: did.parse().unwrap(), ..code() }).await.unwrap();
+            insert(&mut tx, &hash.into(), &Stored { did: did.parse().unwrap(), ..code() }).await.unwrap();
         }
-        take(&mut tx, "used", later).await.unwrap();
+        take(&mut tx, &"used".into(), later).await.unwrap();
         let grant = grant();
         super::super::grants::insert(&mut tx, &grant).await.unwrap();
-        set_grant(&mut tx, "used", &grant.id).await.unwrap();
-        remove_unused_of(&mut tx, "did:plc:ann").await.unwrap();
-        assert!(take(&mut tx, "unused", later).await.unwrap().is_none());
+        set_grant(&mut tx, &"used".into(), &grant.id).await.unwrap();
+        remove_unused_of(&mut tx, &"did:plc:ann".parse().unwrap()).await.unwrap();
+        assert!(take(&mut tx, &"unused".into(), later).await.unwrap().is_none());
         assert_eq!(sweep(&mut tx, later).await.unwrap(), 1);
-        assert!(take(&mut tx, "of-bob", later).await.unwrap().is_none());
-        assert!(take(&mut tx, "used", later).await.unwrap().is_some());
+        assert!(take(&mut tx, &"of-bob".into(), later).await.unwrap().is_none());
+        assert!(take(&mut tx, &"used".into(), later).await.unwrap().is_some());
     }
 }

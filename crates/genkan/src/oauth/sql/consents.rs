@@ -1,5 +1,6 @@
 //! Table `oauth_consents`.
 
+use genkan_protocol::syntax::Did;
 use sqlx::Row as _;
 
 use crate::base::Timestamp;
@@ -7,9 +8,9 @@ use crate::db::{Db, Result, Tx};
 use crate::oauth::scope::ApprovedScope;
 
 /// Returns every scope value that the account ever granted to the client.
-pub(in crate::oauth) async fn of(db: &Db, did: &str, client_id: &str) -> Result<Vec<String>> {
+pub(in crate::oauth) async fn of(db: &Db, did: &Did, client_id: &str) -> Result<Vec<String>> {
     let row = sqlx::query("SELECT scope FROM oauth_consents WHERE did = $1 AND client_id = $2")
-        .bind(did)
+        .bind(did.as_str())
         .bind(client_id)
         .fetch_optional(db.reader())
         .await?;
@@ -20,14 +21,14 @@ pub(in crate::oauth) async fn of(db: &Db, did: &str, client_id: &str) -> Result<
 /// Adds these values to the remembered ones. If there are too many, the newest stay.
 pub(in crate::oauth) async fn add(
     tx: &mut Tx,
-    did: &str,
+    did: &Did,
     client_id: &str,
     scope: &ApprovedScope,
     now: Timestamp,
 ) -> Result<()> {
     let values: Vec<&str> = scope.values().collect();
     let row = sqlx::query("SELECT scope FROM oauth_consents WHERE did = $1 AND client_id = $2")
-        .bind(did)
+        .bind(did.as_str())
         .bind(client_id)
         .fetch_optional(&mut **tx)
         .await?;
@@ -40,7 +41,7 @@ pub(in crate::oauth) async fn add(
         "INSERT INTO oauth_consents (did, client_id, scope, updated_at) VALUES ($1, $2, $3, $4)
          ON CONFLICT (did, client_id) DO UPDATE SET scope = excluded.scope, updated_at = excluded.updated_at",
     )
-    .bind(did)
+    .bind(did.as_str())
     .bind(client_id)
     .bind(all.join(" "))
     .bind(now.as_millis())
@@ -50,9 +51,9 @@ pub(in crate::oauth) async fn add(
 }
 
 /// Forgets everything that an account allowed, or what it allowed one client.
-pub(in crate::oauth) async fn remove(tx: &mut Tx, did: &str, client_id: Option<&str>) -> Result<()> {
+pub(in crate::oauth) async fn remove(tx: &mut Tx, did: &Did, client_id: Option<&str>) -> Result<()> {
     sqlx::query("DELETE FROM oauth_consents WHERE did = $1 AND (client_id = $2 OR $2 IS NULL)")
-        .bind(did)
+        .bind(did.as_str())
         .bind(client_id)
         .execute(&mut **tx)
         .await?;
@@ -76,25 +77,26 @@ mod tests {
 
     async fn consents_are_remembered_until_they_are_revoked(db: Db) {
         let now = Timestamp::from_millis(1);
+        let [ann, bob]: [Did; 2] = ["did:plc:ann", "did:plc:bob"].map(|did| did.parse().unwrap());
         let mut tx = db.begin().await.unwrap();
-        add(&mut tx, "did:plc:ann", "app", &approved("atproto"), now).await.unwrap();
-        add(&mut tx, "did:plc:ann", "app", &approved("repo:*"), now).await.unwrap();
-        add(&mut tx, "did:plc:ann", "other", &approved("atproto"), now).await.unwrap();
-        add(&mut tx, "did:plc:bob", "app", &approved("atproto"), now).await.unwrap();
+        add(&mut tx, &ann, "app", &approved("atproto"), now).await.unwrap();
+        add(&mut tx, &ann, "app", &approved("repo:*"), now).await.unwrap();
+        add(&mut tx, &ann, "other", &approved("atproto"), now).await.unwrap();
+        add(&mut tx, &bob, "app", &approved("atproto"), now).await.unwrap();
         tx.commit().await.unwrap();
-        assert_eq!(of(&db, "did:plc:ann", "app").await.unwrap(), ["repo:*", "atproto"]);
-        assert!(of(&db, "did:plc:ann", "third").await.unwrap().is_empty());
+        assert_eq!(of(&db, &ann, "app").await.unwrap(), ["repo:*", "atproto"]);
+        assert!(of(&db, &ann, "third").await.unwrap().is_empty());
 
         let mut tx = db.begin().await.unwrap();
-        remove(&mut tx, "did:plc:ann", Some("app")).await.unwrap();
+        remove(&mut tx, &ann, Some("app")).await.unwrap();
         tx.commit().await.unwrap();
-        assert!(of(&db, "did:plc:ann", "app").await.unwrap().is_empty());
-        assert_eq!(of(&db, "did:plc:ann", "other").await.unwrap(), ["atproto"]);
+        assert!(of(&db, &ann, "app").await.unwrap().is_empty());
+        assert_eq!(of(&db, &ann, "other").await.unwrap(), ["atproto"]);
 
         let mut tx = db.begin().await.unwrap();
-        remove(&mut tx, "did:plc:ann", None).await.unwrap();
+        remove(&mut tx, &ann, None).await.unwrap();
         tx.commit().await.unwrap();
-        assert!(of(&db, "did:plc:ann", "other").await.unwrap().is_empty());
-        assert_eq!(of(&db, "did:plc:bob", "app").await.unwrap(), ["atproto"]);
+        assert!(of(&db, &ann, "other").await.unwrap().is_empty());
+        assert_eq!(of(&db, &bob, "app").await.unwrap(), ["atproto"]);
     }
 }

@@ -1,11 +1,13 @@
 //! Table `oauth_grants`.
 
+use genkan_protocol::syntax::Did;
 use sqlx::Row as _;
 use sqlx::any::AnyRow;
 
 use crate::base::Timestamp;
 use crate::db::{Db, Error, Result, Tx};
 use crate::oauth::grant::{Grant, GrantPlace};
+use crate::oauth::ids::GrantId;
 use crate::oauth::scope::ApprovedScope;
 
 const COLUMNS: &str = "id, did, client_id, scope, dpop_key, client_auth, device, place, refreshable, \
@@ -17,13 +19,13 @@ pub(in crate::oauth) async fn insert(tx: &mut Tx, grant: &Grant) -> Result<()> {
             rotated_at, rotated_before_at, idle_until, expires_at, created_at, place)
          VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)",
     )
-    .bind(&grant.id)
+    .bind(grant.id.as_str())
     .bind(grant.did.as_str())
     .bind(&grant.client_id)
     .bind(grant.scope.as_str())
     .bind(grant.dpop_key.as_deref().unwrap_or_default())
     .bind(grant.client_auth.to_json())
-    .bind(&grant.device)
+    .bind(grant.device.as_str())
     .bind(if grant.refreshable { "yes" } else { "no" })
     .bind(grant.generation)
     .bind(grant.rotated_at.as_millis())
@@ -38,21 +40,21 @@ pub(in crate::oauth) async fn insert(tx: &mut Tx, grant: &Grant) -> Result<()> {
 }
 
 /// Finds a grant, ended or not.
-pub(in crate::oauth) async fn find(db: &Db, id: &str) -> Result<Option<Grant>> {
+pub(in crate::oauth) async fn find(db: &Db, id: &GrantId) -> Result<Option<Grant>> {
     let row = sqlx::query(sqlx::AssertSqlSafe(format!("SELECT {COLUMNS} FROM oauth_grants WHERE id = $1")))
-        .bind(id)
+        .bind(id.as_str())
         .fetch_optional(db.reader())
         .await?;
     row.map(|row| read(&row)).transpose()
 }
 
 /// Finds a grant, ended or not, and holds its row until the transaction ends.
-pub(in crate::oauth) async fn hold(tx: &mut Tx, id: &str) -> Result<Option<Grant>> {
+pub(in crate::oauth) async fn hold(tx: &mut Tx, id: &GrantId) -> Result<Option<Grant>> {
     // The update changes nothing. It locks the row in the one way that both databases support.
     let row = sqlx::query(sqlx::AssertSqlSafe(format!(
         "UPDATE oauth_grants SET generation = generation WHERE id = $1 RETURNING {COLUMNS}"
     )))
-    .bind(id)
+    .bind(id.as_str())
     .fetch_optional(&mut **tx)
     .await?;
     row.map(|row| read(&row)).transpose()
@@ -61,7 +63,7 @@ pub(in crate::oauth) async fn hold(tx: &mut Tx, id: &str) -> Result<Option<Grant
 /// Returns live grants of an account, of a client, or of both, the newest first.
 pub(in crate::oauth) async fn list(
     db: &Db,
-    did: Option<&str>,
+    did: Option<&Did>,
     client_id: Option<&str>,
     now: Timestamp,
     limit: i64,
@@ -72,7 +74,7 @@ pub(in crate::oauth) async fn list(
          ORDER BY created_at DESC, id LIMIT $4"
     )))
     .bind(now.as_millis())
-    .bind(did)
+    .bind(did.map(Did::as_str))
     .bind(client_id)
     .bind(limit)
     .fetch_all(db.reader())
@@ -86,7 +88,7 @@ pub(in crate::oauth) async fn rotate(tx: &mut Tx, grant: &Grant) -> Result<()> {
         "UPDATE oauth_grants SET generation = $2, rotated_at = $3, rotated_before_at = $4, idle_until = $5,
             expires_at = $6, client_auth = $7 WHERE id = $1",
     )
-    .bind(&grant.id)
+    .bind(grant.id.as_str())
     .bind(grant.generation)
     .bind(grant.rotated_at.as_millis())
     .bind(grant.rotated_before_at.as_millis())
@@ -99,9 +101,9 @@ pub(in crate::oauth) async fn rotate(tx: &mut Tx, grant: &Grant) -> Result<()> {
 }
 
 /// Ends a grant. Returns `false` if it had ended or never existed.
-pub(in crate::oauth) async fn end(tx: &mut Tx, id: &str, now: Timestamp) -> Result<bool> {
+pub(in crate::oauth) async fn end(tx: &mut Tx, id: &GrantId, now: Timestamp) -> Result<bool> {
     let done = sqlx::query("UPDATE oauth_grants SET ended_at = $2 WHERE id = $1 AND ended_at IS NULL")
-        .bind(id)
+        .bind(id.as_str())
         .bind(now.as_millis())
         .execute(&mut **tx)
         .await?;
@@ -111,20 +113,20 @@ pub(in crate::oauth) async fn end(tx: &mut Tx, id: &str, now: Timestamp) -> Resu
 /// Ends an account's or a client's grants, and returns their ids.
 pub(in crate::oauth) async fn end_all(
     tx: &mut Tx,
-    did: Option<&str>,
+    did: Option<&Did>,
     client_id: Option<&str>,
     now: Timestamp,
-) -> Result<Vec<String>> {
+) -> Result<Vec<GrantId>> {
     let rows = sqlx::query(
         "UPDATE oauth_grants SET ended_at = $1
          WHERE ended_at IS NULL AND (did = $2 OR $2 IS NULL) AND (client_id = $3 OR $3 IS NULL) RETURNING id",
     )
     .bind(now.as_millis())
-    .bind(did)
+    .bind(did.map(Did::as_str))
     .bind(client_id)
     .fetch_all(&mut **tx)
     .await?;
-    rows.iter().map(|row| Ok(row.try_get("id")?)).collect()
+    rows.iter().map(|row| Ok(row.try_get::<String, _>("id")?.into())).collect()
 }
 
 /// Removes grants that ended or expired before `before`.
@@ -137,22 +139,22 @@ pub(in crate::oauth) async fn sweep(tx: &mut Tx, before: Timestamp) -> Result<u6
 }
 
 fn read(row: &AnyRow) -> Result<Grant> {
-    let id: String = row.try_get("id")?;
+    let id: GrantId = row.try_get::<String, _>("id")?.into();
     let client_auth = serde_json::from_str(row.try_get("client_auth")?)
-        .map_err(|_| Error::corrupt("oauth_grants", "client_auth", &id))?;
+        .map_err(|_| Error::corrupt("oauth_grants", "client_auth", id.as_str()))?;
     let place = GrantPlace::parse(row.try_get("place")?)
-        .ok_or_else(|| Error::corrupt("oauth_grants", "place", &id))?;
+        .ok_or_else(|| Error::corrupt("oauth_grants", "place", id.as_str()))?;
     let at = |column: &str| Ok::<_, Error>(Timestamp::from_millis(row.try_get(column)?));
     Ok(Grant {
         did: row
             .try_get::<String, _>("did")?
             .parse()
-            .map_err(|_| Error::corrupt("oauth_grants", "did", &id))?,
+            .map_err(|_| Error::corrupt("oauth_grants", "did", id.as_str()))?,
         client_id: row.try_get("client_id")?,
         scope: ApprovedScope::stored(row.try_get("scope")?),
         dpop_key: Some(row.try_get("dpop_key")?).filter(|key: &String| !key.is_empty()),
         client_auth,
-        device: row.try_get("device")?,
+        device: row.try_get::<String, _>("device")?.into(),
         place,
         refreshable: row.try_get::<String, _>("refreshable")? == "yes",
         generation: row.try_get("generation")?,
@@ -184,7 +186,7 @@ mod tests {
         rotate(&mut tx, &rotated).await.unwrap();
         tx.commit().await.unwrap();
         assert_eq!(find(&db, &grant().id).await.unwrap(), Some(rotated));
-        assert_eq!(find(&db, "other").await.unwrap(), None);
+        assert_eq!(find(&db, &"other".into()).await.unwrap(), None);
     }
 
     const ANN: &str = "did:plc:ann";
@@ -198,23 +200,24 @@ mod tests {
                 Grant { id: id.into(), did: did.parse().unwrap(), client_id: client.into(), ..grant() };
             insert(&mut tx, &grant).await.unwrap();
         }
-        assert!(end(&mut tx, "4", NOW).await.unwrap());
-        assert!(!end(&mut tx, "4", NOW).await.unwrap());
+        assert!(end(&mut tx, &"4".into(), NOW).await.unwrap());
+        assert!(!end(&mut tx, &"4".into(), NOW).await.unwrap());
         tx.commit().await.unwrap();
+        let ann: Did = ANN.parse().unwrap();
         let ids = async |did, client| {
-            let mut ids: Vec<_> =
-                list(&db, did, client, NOW, 9).await.unwrap().into_iter().map(|grant| grant.id).collect();
+            let grants = list(&db, did, client, NOW, 9).await.unwrap();
+            let mut ids: Vec<_> = grants.into_iter().map(|grant| grant.id.to_string()).collect();
             ids.sort();
             ids
         };
-        assert_eq!(ids(Some(ANN), None).await, ["1", "2"]);
+        assert_eq!(ids(Some(&ann), None).await, ["1", "2"]);
         assert_eq!(ids(None, Some("app")).await, ["1", "3"]);
         assert_eq!(ids(None, None).await, ["1", "2", "3"]);
         let mut tx = db.begin().await.unwrap();
-        let mut ended = end_all(&mut tx, Some(ANN), None, NOW).await.unwrap();
-        ended.sort();
-        assert_eq!(ended, ["1", "2"]);
-        assert_eq!(end_all(&mut tx, None, Some("app"), NOW).await.unwrap(), ["3"]);
+        let mut ended = end_all(&mut tx, Some(&ann), None, NOW).await.unwrap();
+        ended.sort_by_key(ToString::to_string);
+        assert_eq!(ended, ["1".into(), "2".into()]);
+        assert_eq!(end_all(&mut tx, None, Some("app"), NOW).await.unwrap(), ["3".into()]);
         assert_eq!(sweep(&mut tx, NOW).await.unwrap(), 0);
         assert_eq!(sweep(&mut tx, Timestamp::from_millis(1_001)).await.unwrap(), 4);
     }

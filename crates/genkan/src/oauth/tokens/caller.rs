@@ -7,6 +7,7 @@ use genkan_protocol::syntax::Did;
 use super::onward::HostTokenSlot;
 use crate::base::Timestamp;
 use crate::fleet::HostId;
+use crate::oauth::ids::GrantId;
 use crate::oauth::scope::{ExpandedScope, TokenScope};
 
 /// The account and grant of a request with an access token.
@@ -14,7 +15,7 @@ use crate::oauth::scope::{ExpandedScope, TokenScope};
 pub(crate) struct GrantCaller {
     pub(crate) did: Did,
     pub(crate) client_id: String,
-    pub(crate) grant: String,
+    pub(crate) grant: GrantId,
     pub(crate) place: CallerPlace,
     pub(crate) scope: ExpandedScope,
     pub(in crate::oauth) written: TokenScope,
@@ -65,7 +66,7 @@ impl GrantCaller {
         Self {
             did: did.parse().unwrap(),
             client_id: "https://app.example.com/c.json".to_owned(),
-            grant: "0".repeat(24),
+            grant: "0".repeat(24).into(),
             place: CallerPlace::Host(audience.into()),
             scope: ExpandedScope::for_tests("atproto"),
             written: TokenScope::of_claim("atproto"),

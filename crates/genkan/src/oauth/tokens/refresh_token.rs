@@ -7,7 +7,7 @@ use ring::hmac;
 
 use crate::base::Secret;
 use crate::keys::Ring;
-use crate::oauth::ids::{GRANT, is_hex};
+use crate::oauth::ids::{GRANT, GrantId, is_hex};
 
 /// Makes and reads refresh tokens. The key is the same on every replica.
 #[derive(Clone, Debug)]
@@ -18,7 +18,7 @@ pub(in crate::oauth) struct RefreshTokens {
 /// The grant and generation of a refresh token.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::oauth) struct RefreshTokenId {
-    pub(in crate::oauth) grant: String,
+    pub(in crate::oauth) grant: GrantId,
     pub(in crate::oauth) generation: i64,
 }
 
@@ -43,7 +43,7 @@ impl RefreshTokens {
         let (grant, rest) = body.split_at_checked(GRANT)?;
         let (generation, _) = rest.split_at_checked(8)?;
         let id = RefreshTokenId {
-            grant: grant.to_owned(),
+            grant: grant.into(),
             generation: u32::from_str_radix(generation, 16).ok()?.into(),
         };
         // Compared as a whole and in constant time. No other spelling of the same token is
@@ -67,7 +67,7 @@ mod tests {
     use crate::base::seal::Sealer;
     use crate::db::Db;
     use crate::db::on_each_database;
-    use crate::oauth::ids::grant_id;
+    use crate::oauth::ids::GrantId;
 
     on_each_database!(only_our_tokens_are_read, another_database_makes_other_tokens);
 
@@ -78,7 +78,7 @@ mod tests {
 
     async fn only_our_tokens_are_read(db: Db) {
         let tokens = tokens(&db).await;
-        let id = RefreshTokenId { grant: grant_id(), generation: 77 };
+        let id = RefreshTokenId { grant: GrantId::fresh(), generation: 77 };
         let token = tokens.make(&id).expose().clone();
         assert_eq!((token.len(), &token[..4]), (68, "ref-"));
         assert_eq!(tokens.read(&token), Some(id.clone()));
@@ -96,7 +96,7 @@ mod tests {
     }
 
     async fn another_database_makes_other_tokens(db: Db) {
-        let id = RefreshTokenId { grant: grant_id(), generation: 0 };
+        let id = RefreshTokenId { grant: GrantId::fresh(), generation: 0 };
         let other = RefreshTokens { key: hmac::Key::new(hmac::HMAC_SHA256, &[7; 32]) };
         assert_eq!(tokens(&db).await.read(other.make(&id).expose()), None);
     }

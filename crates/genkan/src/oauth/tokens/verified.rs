@@ -18,7 +18,7 @@ impl VerifiedTokens {
     /// Creates the cache. Tokens of a grant are dropped when it ends.
     pub(in crate::oauth) fn new(feed: &Feed) -> Self {
         let memory = FeedCache::new(feed, Change::Grant, MEMORY, |entries, grant| {
-            entries.retain(|_, caller: &Arc<GrantCaller>| caller.grant != grant);
+            entries.retain(|_, caller: &Arc<GrantCaller>| caller.grant.as_str() != grant);
         });
         Self { memory }
     }

@@ -11,7 +11,7 @@ use crate::base::random;
 use crate::db::{Db, on_each_database};
 use crate::http::testing::ORIGIN;
 use crate::keys::WebPurpose;
-use crate::oauth::{Call, CallerPlace, LinkedAccount};
+use crate::oauth::{Call, CallerPlace, ExpandedScope, GrantId, LinkedAccount};
 
 on_each_database!(
     a_linked_grant_s_token_is_addressed_to_us,
@@ -29,10 +29,10 @@ const PATH: &str = "/xrpc/com.atproto.repo.createRecord";
 
 fn bob(id: &str) -> LinkedAccount {
     LinkedAccount {
-        id: id.to_owned(),
+        id: id.into(),
         did: BOB.parse().unwrap(),
         handle: "bob.external.example".to_owned(),
-        scope: "atproto transition:generic".to_owned(),
+        scope: ExpandedScope::for_tests("atproto transition:generic"),
     }
 }
 
@@ -76,16 +76,21 @@ async fn a_linked_grant_s_token_is_addressed_to_us(db: Db) {
     let proof = app.proof_for(&server, PATH, Some(&text));
     let call = Call { method: "POST", path: PATH, proofs: vec![&proof] };
     let caller = server.app.oauth.check_access(&text, &call).await.unwrap();
-    assert_eq!((&caller.place, caller.did.as_str(), &*caller.grant), (&CallerPlace::Link, BOB, &*link.id));
+    assert_eq!((&caller.place, caller.did.as_str(), &caller.grant), (&CallerPlace::Link, BOB, &link.id));
 }
 
 async fn a_linked_account_gets_what_its_server_granted(db: Db) {
     let server = OAuthServer::start(db).await;
     let app = TestApp::published(&server, "app", &json!({}));
-    let fewer =
-        LinkedAccount { scope: "atproto transition:email".to_owned(), ..bob("aaaaaaaaaaaaaaaaaaaaaaaa") };
+    let fewer = LinkedAccount {
+        scope: ExpandedScope::for_tests("atproto transition:email"),
+        ..bob("aaaaaaaaaaaaaaaaaaaaaaaa")
+    };
     assert_eq!(tokens(&server, &app, &fewer).await.text("/scope"), "atproto");
-    let nothing = LinkedAccount { scope: "transition:generic".to_owned(), ..bob("bbbbbbbbbbbbbbbbbbbbbbbb") };
+    let nothing = LinkedAccount {
+        scope: ExpandedScope::for_tests("transition:generic"),
+        ..bob("bbbbbbbbbbbbbbbbbbbbbbbb")
+    };
     assert_eq!(parameter(&allowed(&server, &app, &nothing, &[]).await, "error"), "access_denied");
 }
 
@@ -122,8 +127,10 @@ async fn a_permission_set_that_its_server_expanded_is_not_lost(db: Db) {
         ("atproto repo:org.example.note".to_owned(), vec!["atproto"], "atproto".to_owned()),
         ("atproto".to_owned(), vec!["atproto"], "atproto".to_owned()),
     ] {
-        let linked =
-            LinkedAccount { scope: granted.clone(), ..bob(&HEXLOWER.encode(&random::bytes::<12>())) };
+        let linked = LinkedAccount {
+            scope: ExpandedScope::for_tests(&granted),
+            ..bob(&HEXLOWER.encode(&random::bytes::<12>()))
+        };
         let (visit, _) = server.signed_in().await;
         app.round.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
         let pushed = app.push(&server, &[("scope", asked)]).await;
@@ -148,8 +155,8 @@ async fn a_linked_grant_refreshes_and_ends_as_any_other(db: Db) {
     let first = tokens(&server, &app, &link).await;
     let second = app.refresh(&server, &first.text("/refresh_token")).await;
     assert_eq!((second.summary(), second.text("/sub")), ("200".into(), BOB.into()), "{second:?}");
-    let ids = [link.id.clone(), "b".repeat(24)];
-    assert_eq!(server.app.oauth.over_among(&ids).await.unwrap(), ["b".repeat(24)]);
+    let ids = [link.id.clone(), GrantId::from("b".repeat(24))];
+    assert_eq!(server.app.oauth.over_among(&ids).await.unwrap(), ids[1..]);
     assert!(server.app.oauth.end_dead(&link.id, "its server ended the session").await.unwrap());
     let third = app.refresh(&server, &second.text("/refresh_token")).await;
     assert_eq!(third.summary(), "400 invalid_grant", "{third:?}");
@@ -225,7 +232,7 @@ async fn a_bearer_token_is_valid_without_a_proof_and_a_bound_one_is_not(db: Db) 
     let form = [("token", &*token)];
     let answer = app.post_with(&server, "/oauth/revoke", &form, &[], &[]).await;
     assert_eq!(answer.summary(), "200", "another client's token is left alone: {answer:?}");
-    assert!(server.app.oauth.over_among(&["a".repeat(24)]).await.unwrap().is_empty());
+    assert!(server.app.oauth.over_among(&["a".repeat(24).into()]).await.unwrap().is_empty());
 }
 
 async fn tokens_signed_before_a_rotation_stay_valid(db: Db) {

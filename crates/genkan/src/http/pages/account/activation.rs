@@ -20,12 +20,12 @@ pub(in crate::http::pages) async fn reactivate(
     form: Form,
 ) -> Result<Reply, Trouble> {
     let (visit, one) = at_home(&pages, &call, &form).await?;
-    let did = one.account.did.as_str();
-    match pages.app.standings.activate(&one.account.did, Actor::Account(did)).await {
+    let did = &one.account.did;
+    match pages.app.standings.activate(did, Actor::Account(did)).await {
         Ok(()) => pages.see_other(&format!("/account/u/{did}?done=activated")),
         Err(standing::Error::Storage(cause)) => Err(cause.into()),
         Err(cause) => {
-            tracing::warn!(account.did = did, cause = %cause, "an account could not be activated");
+            tracing::warn!(account.did = %did, cause = %cause, "an account could not be activated");
             let note = Note::new("", Messages::of(call.jar.language()).reactivate_failed);
             let shown = AccountForm {
                 step: String::new(),
@@ -33,7 +33,7 @@ pub(in crate::http::pages) async fn reactivate(
                 status: StatusCode::BAD_GATEWAY,
                 problems: vec![note],
             };
-            again(&pages, &call, &visit, did, shown).await
+            again(&pages, &call, &visit, did.as_str(), shown).await
         }
     }
 }

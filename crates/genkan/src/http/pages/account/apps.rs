@@ -22,7 +22,7 @@ pub(super) struct AppCard {
 /// `POST /account/revoke`: an app loses its access.
 pub(in crate::http::pages) async fn revoke(pages: Pages, call: Call, form: Form) -> Result<Reply, Trouble> {
     let (_, did) = owner(&pages, &call, &form).await?;
-    if !pages.app.oauth.end(&did, form.text("grant")).await? {
+    if !pages.app.oauth.end(&did, &form.text("grant").into()).await? {
         return Err(Trouble::NotFound);
     }
     pages.see_other(&format!("/account/u/{did}?done=revoked"))
@@ -33,7 +33,7 @@ pub(super) fn app_card(GrantView { grant, client }: GrantView, messages: &'stati
     let used = messages.with(messages.last_used, day(grant.rotated_at));
     AppCard {
         host: client.host,
-        id: grant.id,
+        id: grant.id.to_string(),
         name: client.name,
         since: format!("{since}, {used}"),
         may: lines(grant.scope.as_str(), messages),

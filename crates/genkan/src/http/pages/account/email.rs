@@ -52,7 +52,7 @@ pub(in crate::http::pages) async fn send_code(
 /// Handles the form with the code that confirms the address.
 pub(in crate::http::pages) async fn confirm(pages: Pages, call: Call, form: Form) -> Result<Reply, Trouble> {
     let (visit, one) = at_home(&pages, &call, &form).await?;
-    let (account, did) = (&one.account, one.account.did.as_str());
+    let (account, did) = (&one.account, &one.account.did);
     let messages = Messages::of(call.jar.language());
     let code = form.text("code").trim();
     if code.is_empty() {
@@ -74,7 +74,7 @@ pub(in crate::http::pages) async fn confirm(pages: Pages, call: Call, form: Form
 /// confirmed.
 pub(in crate::http::pages) async fn change(pages: Pages, call: Call, form: Form) -> Result<Reply, Trouble> {
     let (visit, one) = at_home(&pages, &call, &form).await?;
-    let (account, did) = (&one.account, one.account.did.as_str());
+    let (account, did) = (&one.account, &one.account.did);
     let messages = Messages::of(call.jar.language());
     let (typed, code) = (form.text("email").trim(), form.text("code").trim());
     let mut notes = Vec::new();

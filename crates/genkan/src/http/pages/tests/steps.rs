@@ -14,7 +14,7 @@ impl TestServer {
     /// Deactivates an account as if its owner had asked for it and the host had done it.
     pub(super) async fn deactivate(&self, account: &Account) {
         let (did, mut tx) = (&account.did, self.app.db.begin().await.unwrap());
-        let actor = Actor::Account(did.as_str());
+        let actor = Actor::Account(did);
         assert!(self.app.accounts.set_deactivated(&mut tx, did, true, None, actor).await.unwrap());
         tx.commit().await.unwrap();
     }

@@ -60,5 +60,5 @@ pub(crate) async fn delete_account(
     }
     let code =
         app.emails.check(&input.did, Reason::DeleteAccount, &input.token).await.map_err(EmailsError::from)?;
-    Ok(app.standings.delete(code.did(), Actor::Account(did)).await?)
+    Ok(app.standings.delete(code.did(), Actor::Account(&input.did)).await?)
 }
