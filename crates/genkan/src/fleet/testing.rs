@@ -36,7 +36,7 @@ async fn add_host_at(fleet: &Fleet, name: &str, origin: &Origin, did: Did, passw
     fleet.admit(&name.into(), admission).await.unwrap();
 }
 
-/// A healthy host of which only name and origin matter, without a fleet.
+/// Returns a healthy host without a fleet. Only its name and origin matter.
 pub(crate) fn host_at(id: &str, origin: Origin) -> Arc<Host> {
     let now = Clock::System.now();
     Arc::new(Host {
@@ -55,7 +55,7 @@ pub(crate) fn host_at(id: &str, origin: Origin) -> Arc<Host> {
     })
 }
 
-/// A client of hosts that waits for 5 seconds.
+/// Returns a client of hosts with a limit of 5 seconds.
 pub(crate) fn host_client() -> HostClient {
     HostClient::new(UnguardedClient::new(None).unwrap(), Duration::from_secs(5))
 }

@@ -43,9 +43,11 @@ impl RenameHarness {
         let ring = Ring::open(&db, &clock, Sealer::new(&Secret::new([4; 32])), None).await.unwrap();
         let fleet = Fleet::open(db.clone(), clock.clone(), ring.clone(), feed.clone()).await.unwrap();
         let (directory, host) = (FakeDirectory::start().await, FakeHost::start("admin word").await);
+        // The host compares a new handle with the directory, as the reference PDS does.
         host.configure(&format!("PDS_DID_PLC_URL={}", directory.url()));
         add_host(&fleet, "oak", &host).await;
         let dns = TestDns::start(|name, _| match name {
+            // A name that leads to another account.
             "_atproto.theirs.example.org." => Reply::texts(&[&["did=did:plc:bbbbbbbbbbbbbbbbbbbbbbbb"]]),
             _ => Reply::NoSuchName,
         })
@@ -89,6 +91,7 @@ impl RenameHarness {
     }
 
     async fn later(&self) -> usize {
+        // Long enough for every lease and every pause before another attempt to end.
         self.clock.advance(Duration::from_mins(2));
         self.renames.finish_interrupted().await.unwrap()
     }
@@ -124,6 +127,7 @@ async fn a_taken_or_reserved_handle_changes_nothing(db: Db) {
 async fn a_lost_answer_of_the_directory_is_looked_up(db: Db) {
     let harness = RenameHarness::new(db).await;
     let alice = harness.account("alice").await;
+    // The directory accepts the operation, and its answer is lost.
     harness.directory.trouble("submit", Trouble::CutAfter);
     harness.rename(&alice, "alicia.test").await.unwrap();
     assert_eq!(harness.handles(&alice).await, all("alicia.test"));
@@ -151,6 +155,8 @@ async fn a_host_that_is_away_gets_the_change_later(db: Db) {
     let [published, ours, host] = harness.handles(&alice).await;
     assert_eq!([&*published, &*ours, &*host], ["alicia.test", "alicia.test", "alice.test"]);
     harness.host.mend();
+    // The host makes the change, but its answer is lost. The work is then finished without a second
+    // call.
     harness.host.trouble("com.atproto.admin.updateAccountHandle", Trouble::CutAfter);
     assert_eq!(harness.later().await, 1);
     assert_eq!(harness.handles(&alice).await, all("alicia.test"));
@@ -164,6 +170,7 @@ async fn a_did_that_is_not_ours_stays_as_it_is(db: Db) {
     let log = harness.directory.operations(&alice.did);
     let mut data = log[0].data().unwrap();
     let theirs = genkan_protocol::crypto::K256PrivateKey::from_bytes(&[8; 32]).unwrap();
+    // The owner has taken the DID over, so Genkan's operations would be refused.
     data.rotation_keys = vec![theirs.public().to_did_key()];
     let gone =
         genkan_protocol::plc::update(&log[0].cid(), data, harness.renames.context.with.ring.rotation());

@@ -76,6 +76,7 @@ async fn a_host_that_says_nothing_is_504_and_its_connection_is_not_used_again() 
 async fn a_body_that_stops_coming_is_cut() {
     let stops = |mut connection: HostConnection| async move {
         connection.request().await;
+        // Each piece resets a limit between bytes. Only a limit for the head as a whole ends this.
         for piece in ["HTTP/1.1 200", " OK\r\ncontent-", "type: text/plain\r\n"] {
             connection.say(piece).await;
             tokio::time::sleep(Duration::from_millis(1)).await;
@@ -102,7 +103,8 @@ async fn a_body_that_stops_coming_is_cut() {
 
 #[tokio::test]
 async fn a_spare_connection_that_the_host_has_closed_costs_no_read() {
-    // Answers once on each connection; at the second request it reads the head and hangs up.
+    // Answers once on each connection. At the second request it reads the head and closes the
+    // connection.
     let fickle = |mut connection: HostConnection| async move {
         connection.request().await;
         connection.say("HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\ncontent-length: 2\r\n\r\nok").await;
@@ -143,7 +145,8 @@ async fn a_connection_found_closed_is_replaced_for_writes_as_well() {
     for _ in 0..3 {
         assert_eq!(summary(&network.raw(format!("{write}{{}}")).await), "200 -");
         is_closed.recv().await.unwrap();
-        // The edge's one worker hears of the end no later than of this request, which comes after it.
+        // The edge has one worker. It sees the end of the connection before this request, which
+        // comes later.
         assert_eq!(summary(&network.ask(ASK, BOBS).await), "200 -");
     }
     assert_eq!(network.one.connections(), 3);
@@ -156,8 +159,10 @@ async fn connections_are_used_again_only_when_their_answer_has_ended() {
         network.ask(ASK, ALICES).await;
     }
     assert_eq!(network.one.connections(), 1);
+    // The host announces that it closes, so the connection must not be pooled.
     let close =
         "HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-type: text/plain\r\ncontent-length: 2\r\n\r\nok";
+    // Bytes after the end of an answer would be read as the next answer, for another client.
     let surplus =
         "HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\ncontent-length: 2\r\n\r\nokHTTP/1.1 200 OK\r\n\r\nx";
     let network = Network::with(|_| {}, answers(close), answers(surplus)).await;
@@ -168,7 +173,7 @@ async fn connections_are_used_again_only_when_their_answer_has_ended() {
     assert_eq!((network.one.connections(), network.two.connections()), (3, 3));
 }
 
-/// The rest of that answer would be the next one's beginning.
+/// The rest of the half answer would be read as the beginning of the next one.
 #[tokio::test]
 async fn a_connection_with_half_an_answer_is_not_used_again() {
     let given_up = Arc::new(AtomicUsize::new(0));
@@ -191,6 +196,7 @@ async fn a_connection_with_half_an_answer_is_not_used_again() {
     let network =
         Network::with(|settings| settings.forward.idle = Duration::from_millis(200), halves, answers_ok)
             .await;
+    // The client leaves in the middle of the answer, which the edge then gives up.
     let mut leaves = network.connect().await;
     leaves.send(request(ASK, ALICES)).await;
     let mut read = Vec::new();
@@ -212,6 +218,7 @@ async fn a_dead_host_is_left_alone_and_the_others_notice_nothing() {
     for _ in 0..5 {
         assert_eq!(summary(&network.ask(ASK, ALICES).await), "502 UpstreamFailure");
     }
+    // The host is back, but the breaker is still open.
     network.one.reopen().await;
     let answer = network.ask(ASK, ALICES).await;
     assert!(answer.contains("failed repeatedly"), "{answer}");
@@ -256,6 +263,7 @@ async fn bad_gateways_and_timeouts_of_a_host_count_for_its_breaker_and_its_own_e
         assert!(network.ask(ASK, fields).await.contains("failed repeatedly"), "three were enough");
     }
     assert_eq!((network.one.heard().len(), network.two.heard().len()), (3, 3), "the hosts are not asked");
+    // A 500 can be the fault of one request, and a 429 that of one client. The host itself works.
     let broken = "HTTP/1.1 500 Internal Server Error\r\ncontent-length: 0\r\n\r\n";
     let busy = "HTTP/1.1 429 Too Many Requests\r\ncontent-length: 0\r\n\r\n";
     let network = Network::with(|_| {}, answers(broken), answers(busy)).await;
@@ -313,7 +321,8 @@ async fn a_host_is_tried_again_after_the_operators_pause() {
     let network = Network::with(pause, answers(refuses), answers_ok).await;
     let began = monotonic_now();
     assert!(network.ask(ASK, ALICES).await.starts_with("HTTP/1.1 503 "));
-    // Whatever the machine is busy with: no request goes there within the pause, and one does after it.
+    // Whatever the machine is busy with: no request goes there within the pause, and one does after
+    // it.
     loop {
         let answer = network.ask(ASK, ALICES).await;
         let took = began.elapsed();

@@ -25,15 +25,16 @@ impl std::fmt::Debug for ExternalState {
     }
 }
 
-/// Alice lives at the host `one`, Bob at `two`; nobody else lives here.
+/// Fixed answers: Alice's account is on the host `one` and Bob's on `two`. No other account is
+/// here.
 #[derive(Clone, Debug)]
 pub(super) struct FakeRooms {
     pub(super) hosts: Arc<[Arc<Host>]>,
-    /// Whether memory knows all this, or only the database does.
+    /// Whether the caches know the answers. Otherwise they come after a lookup.
     pub(super) remembers: bool,
     /// The nonce that a host gave last.
     pub(super) heard: Arc<Mutex<String>>,
-    /// How often a host did not take what was signed.
+    /// How often a host refused Genkan's token.
     pub(super) forgotten: Arc<AtomicUsize>,
     pub(super) external: Arc<Mutex<ExternalState>>,
 }
@@ -41,21 +42,21 @@ pub(super) struct FakeRooms {
 /// Accounts on external PDSes.
 #[derive(Default)]
 pub(super) struct ExternalState {
-    /// By DID or handle, as far as was looked up.
+    /// The locations by DID or handle, as a lookup finds them.
     pub(super) locations: HashMap<String, Result<PdsLocation, PdsLocationError>>,
-    /// What another look-up finds.
+    /// The locations that a fresh lookup finds.
     pub(super) moved: HashMap<String, PdsLocation>,
-    /// How often a look-up was repeated.
+    /// The number of fresh lookups.
     pub(super) asked_again: usize,
-    /// Where Zoe's session is, the number of its tokens, and what is wrong with it.
+    /// The PDS of Zoe's session, and the version of its tokens.
     pub(super) link: Option<(Origin, i64)>,
     pub(super) link_error: Option<LinkError>,
     pub(super) link_refused: usize,
-    /// What her PDS said, and how long ago.
+    /// The last nonce of her PDS, and its age.
     pub(super) link_nonce: Option<HeardNonce>,
 }
 
-/// Signs with a token that says its version, and a proof that says what it is for.
+/// Signs with a token that names its version, and a proof that names its request.
 struct FakeSigner(Origin, i64);
 
 impl Signer for FakeSigner {
@@ -68,12 +69,13 @@ impl Signer for FakeSigner {
     }
 
     fn sign(&self, method: &str, path: &str, nonce: Option<&str>) -> Signed {
+        // Readable values, so that a test can tell from the request what was signed.
         let token = format!("opaque-{}", self.1).into();
         Signed::Link(LinkSigned { token, proof: format!("{method}!{path}!{}", nonce.unwrap_or("none")) })
     }
 }
 
-/// What Zoe allowed her app.
+/// The scope that Zoe granted to her app.
 pub(super) const ZOES_SCOPE: &str =
     "atproto repo:app.bsky.feed.post blob:*/* account:repo?action=manage rpc:*?aud=did:web:x.example%23y";
 
@@ -129,7 +131,7 @@ fn name_of<'a>(account: &'a Target<'_>) -> &'a str {
     }
 }
 
-/// Zoe, who has an external account, with this scope or the usual one.
+/// Returns Zoe, who has an account on an external PDS, with this scope or with [`ZOES_SCOPE`].
 fn zoe(scope: &str) -> GrantCaller {
     let mut caller = GrantCaller::for_tests(super::external_reads::ZOE, "none");
     caller.place = crate::oauth::CallerPlace::Link;
@@ -164,11 +166,13 @@ impl Callers for FakeRooms {
     }
 
     async fn check_caller(&self, token: &str) -> Result<Arc<Caller>, TokenError> {
+        // A lookup never answers at once. The yield lets other tasks of the worker run in between,
+        // as the database would.
         tokio::task::yield_now().await;
         Self::caller(token)
     }
 
-    /// The proof names itself: `good` is one, and `stale` has another nonce.
+    /// Accepts the proof `good`. The proof `stale` has an old nonce.
     async fn check_grant(&self, token: &str, call: &Call<'_>) -> Result<Arc<GrantCaller>, AccessError> {
         tokio::task::yield_now().await;
         if let Some(scope) = token.strip_prefix("zoe") {
@@ -228,7 +232,7 @@ impl FleetHosts for FakeRooms {
         self.hosts.iter().find(|host| host.id == *id).cloned()
     }
 
-    /// The proof says what it is for.
+    /// Signs with a proof that names its request.
     fn sign_onward(&self, caller: &GrantCaller, host: &Host, method: &str, path: &str) -> Option<Onward> {
         let nonce = self.heard.lock().unwrap().clone();
         let token = format!("ours-for-{}", caller.did);

@@ -113,7 +113,8 @@ async fn what_is_wrong_with_a_call_is_said_by_status_name_and_challenge() {
     assert_eq!(network.one.connections() + network.two.connections(), 0);
 }
 
-/// A bearer token of an app that the operator registered, of an account that is at home here.
+/// The token belongs to an app that the operator registered for Bearer tokens, and to a home
+/// account.
 #[tokio::test]
 async fn a_bearer_grant_of_a_home_account_is_signed_for_its_host() {
     let network = Network::start().await;
@@ -150,6 +151,8 @@ async fn trouble_with_the_session_is_told_apart() {
 #[tokio::test]
 async fn trouble_while_a_token_is_renewed_is_told_apart_as_well() {
     let never = "HTTP/1.1 401 Unauthorized\r\nwww-authenticate: DPoP error=\"invalid_token\"\r\ncontent-length: 2\r\n\r\n{}";
+    // The session's server fails only after the first attempt, so the renewal and not the first
+    // lookup meets the failure.
     let gate = Gate::closed();
     let waits = gate.clone();
     let there = RawHost::start(move |mut connection: HostConnection| {
@@ -171,7 +174,7 @@ async fn trouble_while_a_token_is_renewed_is_told_apart_as_well() {
     assert_eq!(network.external().link_refused, 0, "the session stays");
 }
 
-/// Row 8, by what is announced and by what comes.
+/// Row 8, for the announced length and for the bytes that arrive.
 #[tokio::test]
 async fn a_body_has_the_limit_of_its_method() {
     let there = RawHost::start(answers_ok).await;
@@ -192,6 +195,7 @@ async fn a_body_has_the_limit_of_its_method() {
         let answer = post(&network, &format!("POST /xrpc/com.atproto.{name}"), ZOES, body).await;
         assert_eq!(summary(&answer), expected, "{name}");
     }
+    // A chunked body announces no length, so it is cut off when it exceeds the limit.
     let chunked = format!(
         "{POST} HTTP/1.1\r\nhost: genkan.example\r\nconnection: close\r\n{ZOES}transfer-encoding: chunked\r\n\r\n5dc\r\n{small}\r\n0\r\n\r\n"
     );
@@ -274,6 +278,8 @@ async fn c17_a_pds_that_answers_a_page_cuts_off_or_says_nothing_is_survived() {
         assert_eq!(summary(&post(&network, POST, ZOES, "{}").await), "502 UpstreamFailure", "{garbage:.60}");
         assert_eq!(there.heard().len(), 1, "a write is never sent again");
     }
+    // The head was sent on already, so only a cut can tell the client that the body is not
+    // complete.
     let half = "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 20\r\n\r\n{\"half\":";
     let there = RawHost::start(answers_once(half)).await;
     let answer = zoe_at(&there).await.ask(LIST, ZOES).await;
@@ -290,12 +296,13 @@ async fn a_pds_that_turned_private_gets_no_token() {
     let network = Network::with_external(ExternalSetup::listing(&[]), |_| {}).await;
     network.external().link = Some((canary.origin.parse().unwrap(), 1));
     assert_eq!(summary(&network.ask(LIST, ZOES).await), "502 PdsNotAllowed");
+    // A document that names Genkan itself would make a loop.
     network.external().link = Some(("https://genkan.example.com".parse().unwrap(), 1));
     assert_eq!(summary(&network.ask(LIST, ZOES).await), "502 UpstreamFailure");
     assert_eq!(canary.connections(), 0);
 }
 
-/// Row 9: the PDS's own refusal passes, and while it lasts nobody is sent there.
+/// Row 9: the PDS's own refusal reaches the client, and no call is sent there while it lasts.
 #[tokio::test]
 async fn a_pds_that_has_had_enough_of_us_is_left_alone() {
     let enough = "HTTP/1.1 429 Too Many Requests\r\nratelimit-limit: 3000\r\nratelimit-remaining: 0\r\nratelimit-reset: 90\r\n\
@@ -314,8 +321,8 @@ async fn a_pds_that_has_had_enough_of_us_is_left_alone() {
     assert_eq!(there.heard().len(), 1);
 }
 
-/// What it answers is its own, however often: its errors stay as they are, also for those who are
-/// signed in.
+/// Errors of an external PDS reach the client unchanged and never open a breaker, with a session
+/// and without one.
 #[tokio::test]
 async fn a_pds_that_answers_errors_is_not_cut_off() {
     for status in ["502", "503", "504"] {
