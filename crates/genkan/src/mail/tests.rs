@@ -80,6 +80,7 @@ async fn an_email_reaches_the_folder_and_leaves_the_outbox(db: Db) {
     harness.put_code(Language::English).await;
     let sealed: String =
         sqlx::query_scalar("SELECT sealed FROM outbox").fetch_one(db.reader()).await.unwrap();
+    // Address and code are sealed as long as the email waits.
     assert!(!sealed.contains("ABCDE") && !sealed.contains("ann"), "{sealed}");
     assert_eq!(harness.mail.post_due().await.unwrap(), 1);
     let emails = harness.emails();
@@ -112,6 +113,7 @@ async fn a_rolled_back_cause_sends_nothing(db: Db) {
         .put_code(&mut tx, to, Reason::ConfirmEmail, &code, harness.clock.now().plus(Duration::from_mins(1)))
         .await
         .unwrap();
+    // The cause is rolled back, and with it the row in the outbox.
     drop(tx);
     assert_eq!(harness.mail.post_due().await.unwrap(), 0);
     assert!(harness.emails().is_empty());
@@ -136,7 +138,7 @@ async fn only_the_newest_code_is_sent(db: Db) {
     assert!(emails.len() == 1 && emails[0].contains("Content-Language: de"), "{emails:?}");
 }
 
-/// A mail server is slow, and another process looks for emails meanwhile.
+/// The mail server does not answer, and another process looks for emails meanwhile.
 async fn an_email_under_way_is_not_taken_by_another_process(db: Db) {
     let server = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("smtp://{}", server.local_addr().unwrap());
@@ -146,6 +148,7 @@ async fn an_email_under_way_is_not_taken_by_another_process(db: Db) {
     first.put_message(&mut tx, ann(Language::English), Some("Hello"), "<p>News</p>").await.unwrap();
     tx.commit().await.unwrap();
     let posting = tokio::spawn(async move { first.post_due().await });
+    // The connection is accepted and stays silent, so the first process waits for the greeting.
     let _silent = server.accept().await.unwrap();
     let looked = tokio::time::timeout(Duration::from_secs(5), second.post_due()).await;
     assert_eq!(looked.expect("it has nothing to wait for").unwrap(), 0);
@@ -160,6 +163,7 @@ async fn a_failing_transport_is_tried_again_with_growing_pauses(db: Db) {
     assert_eq!(harness.mail.post_due().await.unwrap(), 0, "the first pause has begun");
     harness.pass(Duration::from_secs(6));
     assert_eq!(harness.mail.post_due().await.unwrap(), 1);
+    // Pauses are spread by chance, so the test is close to the shortest second pause.
     harness.pass(Duration::from_millis(3900));
     assert_eq!(
         harness.mail.post_due().await.unwrap(),

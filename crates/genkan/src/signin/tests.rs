@@ -96,6 +96,7 @@ async fn a_browser_is_known_by_its_cookies(db: Db) {
     let first = harness.visit(None).await;
     let again = harness.visit(first.to_set()).await;
     assert_eq!(again.device, first.device);
+    // A known browser keeps its cookie until it is time to rotate it.
     assert!(again.to_set().is_none());
 
     let other = harness.visit(None).await;
@@ -119,13 +120,14 @@ async fn the_cookie_rotates_and_its_old_value_is_a_sign_of_theft(db: Db) {
     assert_ne!(new.session_hash(), old.session_hash());
     assert_eq!(harness.dids(&rotated, None).await, [ann.as_str()]);
 
-    // A request that was under way.
+    // A request that was under way during the rotation still has the old cookie.
     harness.wait(TOLERANCE);
     let late = harness.visit(Some(&old)).await;
     assert_eq!((&late.device, late.to_set().is_none()), (&rotated.device, true));
     assert_eq!(harness.dids(&late, None).await, [ann.as_str()]);
     assert!(harness.visit(Some(&new)).await.to_set().is_none());
 
+    // From here on only a thief, or a browser restored from a backup, has the old cookie.
     harness.wait(Duration::from_millis(1));
     let stolen = harness.visit(Some(&old)).await;
     assert_ne!(stolen.device, rotated.device);
@@ -175,6 +177,7 @@ async fn a_sign_in_is_remembered_or_for_one_request(db: Db) {
     let now = harness.clock.now();
     assert!(!old[0].is_fresh(now));
 
+    // Bob signs in for one request. Ann does too, although she is remembered here.
     harness.sign_in(&mut visit, &bob, Persistence::OneRequest("req-1")).await;
     harness.sign_in(&mut visit, &ann, Persistence::OneRequest("req-1")).await;
     for (request, expected) in [(Some("req-2"), vec![&ann]), (None, vec![&ann])] {
@@ -215,6 +218,7 @@ async fn only_the_owners_own_password_counts(db: Db) {
         assert_eq!(found.did, ann, "{identifier}");
     }
     let app_passwords = AppPasswords::new(harness.db.clone(), Clock::System);
+    // An app password opens sessions of apps, but never the pages.
     let (_, for_app) = app_passwords.create(&ann, "app", true, Actor::Genkan).await.unwrap().unwrap();
     for (identifier, password) in [
         ("ann.test", "wrong"),
@@ -242,6 +246,7 @@ async fn a_sign_out_is_of_one_account_and_one_browser(db: Db) {
     harness.sign_in(&mut phone, &ann, Persistence::Remembered).await;
     assert_eq!(harness.sign_ins.devices_of(&ann).await.unwrap().len(), 2);
 
+    // A sign-out changes the cookie too, so that a copy of the old one is worth nothing.
     let before = desk.to_set().unwrap().session_hash();
     harness.sign_ins.sign_out(&mut desk, &ann).await.unwrap();
     assert_ne!(desk.to_set().unwrap().session_hash(), before);
@@ -306,6 +311,7 @@ async fn a_password_that_was_changed_meanwhile_opens_nothing(db: Db) {
     let harness = SignInHarness::new(db);
     let ann = harness.account("ann").await;
     let mut visit = harness.visit(None).await;
+    // The password is checked before the change, and the sign-in is stored after it.
     let recognised = harness.sign_ins.recognise(ann.as_str(), &secret(PASSWORD)).await.unwrap();
     let mut tx = harness.db.begin().await.unwrap();
     harness.accounts.set_password_hash(&mut tx, &ann, "another").await.unwrap();

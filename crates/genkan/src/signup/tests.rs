@@ -46,6 +46,7 @@ impl SignUpHarness {
         let fleet = Fleet::open(db.clone(), clock.clone(), ring.clone(), feed.clone()).await.unwrap();
         let (directory, host) = (FakeDirectory::start().await, FakeHost::start("admin word").await);
         let rotation = ring.rotation().public();
+        // The host checks the operation against these settings, so they name Genkan's rotation key.
         host.configure(&format!(
             "PDS_DID_PLC_URL={}\nPDS_ENTRYWAY_URL=http://localhost:1\nPDS_ENTRYWAY_DID=did:web:localhost%3A1\n\
              PDS_ENTRYWAY_JWT_VERIFY_KEY_K256_PUBLIC_KEY_HEX={}\nPDS_ENTRYWAY_PLC_ROTATION_KEY={}",
@@ -93,8 +94,10 @@ impl SignUpHarness {
         Self { sign_ups: SignUps::new(with, rules), directory, host, clock: hand }
     }
 
-    /// Alice requests her account, and the host fails while it is being created.
+    /// Sends Alice's sign-up to a host that fails while it creates the account.
     async fn broken_off(&self, trouble: Trouble) {
+        // The creation fails once, and the lookup of the account afterwards fails always. So Genkan
+        // cannot learn what happened.
         self.host.trouble_times(CREATE, trouble, 1);
         self.host.trouble(LOOK, Trouble::Status(503));
         let outcome = self.sign_ups.create(form("alice@example.com")).await;
@@ -106,7 +109,7 @@ impl SignUpHarness {
         self.sign_ups.settle_all().await.unwrap();
     }
 
-    /// Whether her handle is reserved for her.
+    /// Returns whether Alice's handle is reserved.
     async fn is_held(&self) -> bool {
         let other = form("other@example.com");
         self.sign_ups.context.with.accounts.find_by_handle(&other.handle).await.unwrap().is_some()
@@ -145,6 +148,7 @@ async fn a_host_that_stays_away_is_given_ten_minutes_when_nothing_was_published(
 async fn a_published_operation_is_given_an_hour(db: Db) {
     let harness = SignUpHarness::new(db).await;
     harness.broken_off(Trouble::CutAfter).await;
+    // Beyond the ten minutes that an unpublished operation gets.
     harness.later(11 * MINUTE).await;
     harness.later(48 * MINUTE).await;
     assert!(harness.is_held().await, "the account may well be there");
@@ -175,6 +179,7 @@ async fn a_host_that_comes_back_in_time_keeps_the_account(db: Db) {
 /// lease.
 async fn a_worker_that_takes_long_is_not_overtaken(db: Db) {
     let harness = SignUpHarness::new(db).await;
+    // Longer than a lease of six seconds, so the lease has to be renewed.
     harness.host.trouble(CREATE, Trouble::Slow(Duration::from_secs(9)));
     let with = harness.sign_ups.context.with.clone();
     let other = SignUps::new(with, harness.sign_ups.rules().clone());

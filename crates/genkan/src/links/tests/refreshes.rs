@@ -39,6 +39,8 @@ const HOUR: Duration = Duration::from_hours(1);
 async fn a_due_token_is_refreshed_before_it_is_used(db: Db) {
     let harness = LinkHarness::start(db).await;
     let link = harness.link().await;
+    // Tokens live for an hour and are refreshed in the last minutes of it, with a spread by
+    // session.
     harness.pass(Duration::from_mins(50));
     assert_eq!(harness.credential(&link).await.unwrap().version, 1);
     harness.pass(Duration::from_mins(6));
@@ -55,10 +57,11 @@ async fn c15_a_token_without_a_known_end_is_refreshed_when_it_is_refused(db: Db)
     let link = harness.link().await;
     harness.pass(HOUR);
     let old = harness.credential(&link).await.unwrap();
+    // Without `expires_in`, only the PDS can tell that the token has expired.
     assert_eq!((old.version, harness.call(&old).await), (1, 401));
     let new = harness.links.renew(&link, old.version).await.unwrap();
     assert_eq!((new.version, harness.call(&new).await), (2, 200));
-    // Another caller, who saw the same refusal.
+    // Another caller saw the same refusal of the old token.
     assert_eq!(harness.links.renew(&link, old.version).await.unwrap().version, 2);
     assert_eq!(harness.pds.sessions()[0].refreshes, 1);
 }
@@ -93,8 +96,8 @@ async fn c09_200_calls_over_3_replicas_make_one_refresh(db: Db) {
     assert_eq!((session.refreshes, session.ended), (1, None));
 }
 
-/// A process of its own for a refresh: with the runtime that is given back, everything it does ends
-/// at once.
+/// Starts a refresh on a runtime of its own, which stands for a process. A shutdown of the runtime
+/// ends everything at once.
 fn begin_and_die(links: Links, link: &LinkId) -> tokio::runtime::Runtime {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     let link = link.clone();
@@ -110,13 +113,14 @@ async fn c09_a_holder_that_dies_before_sending_loses_nothing(db: Db) {
     let harness = LinkHarness::start(db).await;
     let link = harness.link().await;
     harness.pass(HOUR);
-    // It has the lease, and is never heard of again.
+    // The process dies while it holds the lease.
     harness.directory.trouble("document", Trouble::Silent);
     let asked = harness.directory.asked("document");
     let dying = begin_and_die(harness.another(), &link);
     until(|| harness.directory.asked("document") > asked).await;
     dying.shutdown_background();
     harness.directory.mend();
+    // One second more than the lease of a refresh.
     harness.pass(Duration::from_secs(46));
     assert_eq!(harness.credential(&link).await.unwrap().version, 2);
     assert_eq!((harness.pds.sessions()[0].refreshes, harness.pds.sessions()[0].ended), (1, None));
@@ -126,7 +130,7 @@ async fn c09_a_holder_that_dies_while_sending_makes_one_ambiguous_retry(db: Db) 
     let harness = LinkHarness::start(db).await;
     let link = harness.link().await;
     harness.pass(HOUR);
-    // The request is on its way and never gets there.
+    // The request was sent, and the server never reads it.
     harness.pds.trouble("/oauth/token", Trouble::Silent);
     let asked = harness.pds.asked("/oauth/token");
     let dying = begin_and_die(harness.another(), &link);
@@ -136,7 +140,7 @@ async fn c09_a_holder_that_dies_while_sending_makes_one_ambiguous_retry(db: Db) 
     let asked = harness.pds.asked("/oauth/token");
     harness.pass(Duration::from_secs(46));
     assert_eq!(harness.credential(&link).await.unwrap().version, 2);
-    // One retry, of which a second form carried the nonce at most.
+    // One retry, which may take a second request for the nonce.
     assert!(harness.pds.asked("/oauth/token") <= asked + 2);
     assert_eq!(harness.pds.sessions()[0].ended, None);
 }
@@ -179,7 +183,8 @@ async fn c11_invalid_grant_ends_the_session(db: Db) {
 async fn a_lost_answer_ends_the_session_by_its_name(db: Db) {
     let harness = LinkHarness::start(db).await;
     let link = harness.link().await;
-    // The nonce of the sign-in is still good, so the first form is taken, and its answer lost.
+    // The nonce of the sign-in is still valid. So the first request is accepted, and its answer is
+    // lost.
     harness.pds.trouble_times("/oauth/token", Trouble::CutAfter, 1);
     assert!(matches!(harness.links.renew(&link, 1).await, Err(UseError::Unavailable { .. })));
     assert_eq!(harness.pds.sessions()[0].refreshes, 1);
@@ -193,6 +198,7 @@ async fn trouble_of_every_other_kind_keeps_the_session(db: Db) {
     let harness = LinkHarness::start(db).await;
     let link = harness.link().await;
     harness.pass(HOUR);
+    // None of these says that the session has ended.
     let mut count = 0;
     for trouble in [
         Trouble::Refusal(400, "invalid_client"),
@@ -224,6 +230,7 @@ async fn trouble_of_every_other_kind_keeps_the_session(db: Db) {
         harness.pds.mend();
         harness.pass(Duration::from_mins(3));
     }
+    // A server that never accepts a nonce must not be called in a loop.
     harness.pds.set(|quirks| quirks.nonce_never_good = true);
     assert!(matches!(harness.credential(&link).await, Err(UseError::Unavailable { .. })));
     harness.pds.set(|quirks| quirks.nonce_never_good = false);
@@ -241,6 +248,7 @@ async fn one_session_in_trouble_keeps_no_other_of_its_server_waiting(db: Db) {
     let bobs = harness.finish(&departure, callback).await.unwrap().link;
     let mut version = 1;
     for (trouble, is_the_servers) in [
+        // Here the directory fails, which concerns only Bob's account.
         (None, false),
         (Some(Trouble::Refusal(400, "invalid_request")), false),
         (Some(Trouble::Refusal(400, "invalid_client_metadata")), false),
@@ -275,7 +283,7 @@ async fn a_database_that_is_away_is_not_the_servers_trouble(db: Db) {
     let harness = LinkHarness::start(db).await;
     let (link, other) = (harness.link().await, harness.link().await);
     harness.pass(HOUR);
-    // While the authority is looked for, the table goes away.
+    // The table is renamed while Genkan looks the authorization server up.
     let rename = async |from: &str, to: &str| {
         let mut tx = harness.db.begin().await.unwrap();
         let renaming = format!("ALTER TABLE {from} RENAME TO {to}");
@@ -292,13 +300,13 @@ async fn a_database_that_is_away_is_not_the_servers_trouble(db: Db) {
     rename("links_elsewhere", "links").await;
     harness.directory.mend();
     assert_eq!(harness.credential(&other).await.unwrap().version, 2, "nobody is kept waiting");
-    // Only its lease has to run out.
+    // The session is usable when its lease has expired.
     harness.pass(Duration::from_secs(46));
     assert_eq!(harness.credential(&link).await.unwrap().version, 2);
 }
 
 async fn c13_an_account_that_moved_behind_the_same_server_is_followed(db: Db) {
-    // Their PDS and the new one are behind the first one's server, which is listed as well.
+    // The old PDS and the new one have the same authorization server.
     let old = FakePds::start().await;
     let new = FakePds::start_behind(&old).await;
     let harness = LinkHarness::start_with(db, "https://genkan.example.com", &[&old, &new]).await;
@@ -351,6 +359,7 @@ async fn c19_a_key_that_is_gone_ends_exactly_its_sessions(db: Db) {
     };
     let two = other("two");
     let keys = two.clone();
+    // A replica after the first key was retired. It has only the second one.
     let later = harness.another_with(Arc::new(move || vec![keys.clone()]));
     know(&later, &harness.pds);
     let login = NewLogin {
@@ -387,6 +396,8 @@ async fn a_refused_session_has_ended(db: Db) {
 async fn an_idle_session_is_kept_alive(db: Db) {
     let harness = LinkHarness::start(db).await;
     let link = harness.link().await;
+    // Servers end sessions that were not used for a while, so idle ones are refreshed every 30
+    // days.
     harness.pass(DAY * 29);
     assert_eq!(harness.links.keep_alive().await.unwrap(), 0);
     harness.pass(DAY * 2);

@@ -40,6 +40,7 @@ async fn a_person_signs_in_at_an_external_server_and_comes_back(db: Db) {
     assert!(id.len() == 24 && id.bytes().all(|byte| byte.is_ascii_hexdigit()));
     let waiting = harness.links.waiting("req-1", DEVICE).await.unwrap().unwrap();
     assert_eq!(waiting.link, arrival.link);
+    // Another browser must not see what this one signed in.
     assert_eq!(harness.links.waiting("req-1", "dev-2").await.unwrap(), None);
     assert!(harness.links.keep(&arrival.link).await.unwrap());
     assert_eq!(harness.links.waiting("req-1", DEVICE).await.unwrap(), None);
@@ -47,6 +48,7 @@ async fn a_person_signs_in_at_an_external_server_and_comes_back(db: Db) {
     let credential = harness.credential(&arrival.link).await.unwrap();
     assert_eq!((credential.version, credential.pds.to_string()), (1, harness.pds.url()));
     assert_eq!(harness.call(&credential).await, 200);
+    // The second use finds the credential in the cache.
     assert!(Arc::ptr_eq(&credential, &harness.links.recall(&arrival.link).unwrap()));
     let sessions = harness.pds.sessions();
     assert_eq!(sessions[0].client_id, "https://genkan.example.com/oauth/client-metadata.json");
@@ -74,7 +76,7 @@ async fn on_loopback_we_sign_in_as_a_client_in_development(db: Db) {
 async fn scopes_beyond_the_stable_document_go_under_a_name_of_their_own(db: Db) {
     let harness = LinkHarness::start(db).await;
     let scope = "atproto repo:com.example.post";
-    // Nobody fetched the document of that name yet.
+    // The server does not have the document of that client id.
     let refused = harness.begin_for("ann.example.com", scope).await.unwrap_err();
     assert!(
         matches!(&refused, BeginError::Refused(code) if &**code == "invalid_client_metadata"),
@@ -83,6 +85,7 @@ async fn scopes_beyond_the_stable_document_go_under_a_name_of_their_own(db: Db) 
     let name = harness.links.inner.client.name_for(scope);
     let document = harness.links.client_document(name.own_document.as_deref()).await.unwrap().unwrap();
     assert_eq!((&document["client_id"], &document["scope"]), (&json!(name.id), &json!(scope)));
+    // As a server that has fetched the document.
     harness.pds.know_client(&name.id, scope, harness.links.client_key_set());
     let departure = harness.begin_for("ann.example.com", scope).await.unwrap();
     let callback = harness.visit(&departure).await;
@@ -99,6 +102,7 @@ fn unacceptable(error: &FinishError) -> &'static str {
 
 async fn c14_iss_missing_or_wrong_is_refused(db: Db) {
     let harness = LinkHarness::start(db).await;
+    // Without `iss`, a code of one server could be sent to another (RFC 9207).
     for (iss, why) in [("", "\"iss\" is missing"), ("https://evil.example.com", "\"iss\" is another server")]
     {
         harness.pds.set(|quirks| quirks.callback_iss = Some(iss.to_owned()));
@@ -115,6 +119,7 @@ async fn c14_a_state_is_valid_once(db: Db) {
     let harness = LinkHarness::start(db).await;
     let departure = harness.begin("ann.example.com").await.unwrap();
     let callback = harness.visit(&departure).await;
+    // The first state with a new code: only the state is used twice.
     let again = Callback {
         state: callback.state.clone(),
         ..harness.visit(&harness.begin("ann.example.com").await.unwrap()).await
@@ -136,7 +141,7 @@ async fn c14_another_browser_gets_nothing(db: Db) {
         let state = callback.state.clone();
         let error = harness.links.finish(callback, browser, device).await.unwrap_err();
         assert!(matches!(error, FinishError { back: None, why: Failure::OtherBrowser }), "{error:?}");
-        // Nor is there anything left for the right one.
+        // The sign-in is used up for the right browser too.
         let late = Callback { state, ..Callback::default() };
         assert!(matches!(harness.finish(&departure, late).await.unwrap_err().why, Failure::Unknown));
     }
@@ -148,7 +153,7 @@ async fn c14_another_browser_gets_nothing(db: Db) {
     assert!(harness.pds.sessions().is_empty());
 }
 
-/// Signs in at a server that behaves so; gives why that failed.
+/// Signs in at a server with these quirks, and returns why the sign-in failed.
 async fn spoiled(harness: &LinkHarness, spoil: impl FnOnce(&mut genkan_testing::pds::Quirks)) -> FinishError {
     let departure = harness.begin("ann.example.com").await.unwrap();
     let callback = harness.visit(&departure).await;
@@ -172,7 +177,8 @@ async fn c14_a_server_that_does_not_speak_for_sub_is_refused_and_revoked(db: Db)
     let evil = FakePds::start().await;
     let harness = LinkHarness::start_with(db, "https://genkan.example.com", &[&evil]).await;
     know(&harness.links, &evil);
-    // Only its address was given, so nobody is expected, and it says that Ann signed in.
+    // The sign-in names only the server's address, so any account is possible. The server claims
+    // Ann's.
     evil.adopt(&harness.ann, &"ann.example.com".parse().unwrap());
     let departure = harness.begin(&evil.url()).await.unwrap();
     let callback = harness.visit(&departure).await;
@@ -202,6 +208,7 @@ async fn c14_what_is_missing_in_the_tokens_is_refused_and_revoked(db: Db) {
     .await;
     assert!(matches!(error.why, Failure::Away(_)), "{error:?}");
     for (member, value) in [
+        // These answers cannot be used at all. The session at the server is revoked all the same.
         ("token_type", json!("Bearer")),
         ("token_type", json!(null)),
         ("access_token", json!("not to be sent")),
@@ -219,6 +226,7 @@ async fn c14_what_is_missing_in_the_tokens_is_refused_and_revoked(db: Db) {
 async fn an_answer_in_another_form_is_refused(db: Db) {
     let harness = LinkHarness::start(db).await;
     let departure = harness.begin("ann.example.com").await.unwrap();
+    // A signed answer (JARM), which Genkan did not request and cannot check.
     let callback = Callback { has_response: true, ..harness.visit(&departure).await };
     let error = harness.finish(&departure, callback).await.unwrap_err();
     assert_eq!(unacceptable(&error), "the response mode was not requested");
@@ -251,6 +259,7 @@ async fn servers_that_cannot_be_used_are_named_so(db: Db) {
     }
     for (member, value) in [
         ("issuer", json!("https://other.example.com")),
+        // Secrets would go to these addresses.
         ("token_endpoint", json!("http://10.0.0.1/token")),
         ("authorization_endpoint", json!("https://localhost/authorize")),
         ("revocation_endpoint", json!("https://192.168.1.1/revoke")),
@@ -273,6 +282,7 @@ async fn servers_that_cannot_be_used_are_named_so(db: Db) {
         assert!(matches!(&error, BeginError::Unusable(_)), "{member}: {error}");
         harness.pds.set(|quirks| quirks.resource_metadata.clear());
     }
+    // These failures may pass, so the person is asked to try again later.
     for trouble in [Trouble::Status(503), Trouble::CutBefore] {
         harness.pds.trouble("/.well-known/oauth-authorization-server", trouble);
         assert!(matches!(harness.begin("ann.example.com").await, Err(BeginError::Away(_))));
@@ -289,6 +299,7 @@ async fn servers_that_cannot_be_used_are_named_so(db: Db) {
 
 async fn a_handle_that_its_account_does_not_claim_is_refused(db: Db) {
     let harness = LinkHarness::start(db).await;
+    // Anyone can point a name at Ann's DID. Her document does not name it.
     harness.names.publish("mallory.example.com", &[harness.ann.as_str()]);
     for nobody in ["mallory.example.com", "nobody.example.com", "did:plc:aaaaaaaaaaaaaaaaaaaaaaaa"] {
         let error = harness.begin(nobody).await.unwrap_err();

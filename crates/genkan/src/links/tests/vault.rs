@@ -27,6 +27,7 @@ on_each_database!(
 
 async fn dump(harness: &LinkHarness) -> String {
     let mut text = String::new();
+    // Every table that sessions and sign-ins write to.
     for table in ["links", "link_logins", "audit", "changes"] {
         let rows = sqlx::query(sqlx::AssertSqlSafe(format!("SELECT * FROM {table}")))
             .fetch_all(harness.db.reader())
@@ -65,6 +66,8 @@ async fn c18_swapped_secrets_do_not_open(db: Db) {
     let (one, other) = (harness.link().await, harness.link().await);
     let sealed =
         async |link: &LinkId| sql::links::find(&harness.db, link).await.unwrap().unwrap().sealed.unwrap();
+    // An attacker who can write to the database could otherwise give one session the tokens of
+    // another.
     let (of_one, of_other) = (sealed(&one).await, sealed(&other).await);
     let mut tx = harness.db.begin().await.unwrap();
     for (link, sealed) in [(&one, &of_other), (&other, &of_one)] {
@@ -90,6 +93,7 @@ async fn c18_sessions_and_sign_ins_survive_another_sealing_key(db: Db) {
     harness.pass(Duration::from_mins(1));
     harness.links.renew(&link, 1).await.unwrap();
     let (old, new) = (Secret::new([3; 32]), Secret::new([4; 32]));
+    // During a rotation both keys open, and the new one seals.
     let both = SealingKeys { current: new.clone(), older: vec![old] };
     harness.links.inner.sealer.replace(&both);
     for sealed in SEALED_COLUMNS {
@@ -144,6 +148,7 @@ async fn an_end_that_its_server_never_confirms_is_given_up(db: Db) {
     harness.pds.trouble("/oauth/revoke", Trouble::Status(500));
     harness.links.end(&link, Reason::Operator).await.unwrap();
     eventually("the server is told", async || harness.pds.asked("/oauth/revoke") > 0).await;
+    // More attempts than Genkan makes.
     for _ in 0..22 {
         harness.pass(Duration::from_hours(4));
         harness.links.tell_servers().await.unwrap();
@@ -158,6 +163,7 @@ async fn an_end_that_its_server_never_confirms_is_given_up(db: Db) {
 async fn an_undecided_sign_in_leaves_nothing_behind(db: Db) {
     let harness = LinkHarness::start(db).await;
     let (waiting, kept) = (harness.arrive().await, harness.link().await);
+    // One minute before the end of the time for a decision.
     harness.pass(Duration::from_mins(14));
     assert_eq!(harness.links.end_undecided().await.unwrap(), 0);
     harness.pass(Duration::from_mins(2));
@@ -197,7 +203,7 @@ async fn other_replicas_forget_when_the_feed_tells(db: Db) {
     harness.links.end(&link, Reason::GrantEnded).await.unwrap();
     eventually("the other replica forgets", async || other.recall(&link).is_none()).await;
     follower.abort();
-    // A process that does not hear the feed does not believe its memory.
+    // A process that does not read the feed does not use its cache.
     let deaf = harness.another();
     let link = harness.link().await;
     deaf.credential(&link).await.unwrap();
@@ -209,8 +215,9 @@ async fn a_grant_s_end_ends_its_session(db: Db) {
     let harness = LinkHarness::start(db).await;
     let (link, other) = (harness.link().await, harness.link().await);
     let following = tokio::spawn(harness.links.clone().follow_grants());
-    // Told again each time: the first may come before the follower listens.
+    // The note is repeated, because the follower may have subscribed only after the first one.
     eventually("the session is over", async || {
+        // A grant without a session changes nothing.
         harness.links.inner.feed.tell(Change::Grant, "a home account's");
         harness.links.inner.feed.tell(Change::Grant, link.as_str());
         harness.links.is_over(&link).await.unwrap()
@@ -218,6 +225,7 @@ async fn a_grant_s_end_ends_its_session(db: Db) {
     .await;
     assert_eq!(harness.reason(&link).await, Some("grant_ended"));
     assert!(!harness.links.is_over(&other).await.unwrap());
+    // Sessions are compared with their grants only when the time for a decision is over.
     harness.pass(Duration::from_mins(16));
     assert_eq!(harness.links.live(None, 10).await.unwrap(), std::slice::from_ref(&other));
     assert!(harness.links.live(Some(&other), 10).await.unwrap().is_empty());

@@ -41,6 +41,7 @@ on_each_database!(
 async fn row_07_a_document_on_a_private_address_is_not_asked_for(db: Db) {
     let dns = TestDns::start(|name, _| match name {
         "inside.example.org." => Reply::addresses(&["10.0.0.7"]),
+        // One private address is enough: the client could be led to it on the next attempt.
         "half.example.org." => Reply::addresses(&["93.184.216.34", "127.0.0.1"]),
         "metadata.example.org." => Reply::addresses(&["169.254.169.254"]),
         _ => Reply::NoSuchName,
@@ -49,7 +50,7 @@ async fn row_07_a_document_on_a_private_address_is_not_asked_for(db: Db) {
     let inside = TcpListener::bind("127.0.0.1:0").unwrap();
     inside.set_nonblocking(true).unwrap();
     let server = OAuthServer::with(db, |config| config.network.dns_servers = vec![dns.address()]).await;
-    // By a redirect, from where a document may be.
+    // A public address redirects to the private one.
     let inner = format!("http://{}/c.json", inside.local_addr().unwrap());
     let app = TestApp::published(&server, "moved", &json!({}));
     server.site.redirect("/moved.json", &inner);
@@ -60,7 +61,7 @@ async fn row_07_a_document_on_a_private_address_is_not_asked_for(db: Db) {
         "7"
     );
     assert!(inside.accept().is_err(), "7: somebody knocked");
-    // By its name.
+    // The client id itself has a name with a private address.
     let dialled = server.app.oauth.guarded().detour(inside.local_addr().unwrap());
     let app = TestApp::loopback();
     for name in ["inside", "half", "metadata"] {
@@ -74,12 +75,13 @@ async fn row_07_a_document_on_a_private_address_is_not_asked_for(db: Db) {
 }
 
 async fn row_08_a_name_that_moves_is_dialled_where_it_was_checked(db: Db) {
-    // A lookup asks two questions. The next one, by the second try, hears of another address.
+    // A lookup sends two questions. The lookup of a second attempt would get another address.
     let dns = TestDns::start(|_, count| {
         Reply::addresses(&[if count <= 2 { "93.184.216.34" } else { "127.0.0.1" }])
     })
     .await;
-    // It does not speak TLS, so a client fails after it connected, and may try again.
+    // This server does not speak TLS, so the client fails after it has connected, and may try
+    // again.
     let canary = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = canary.local_addr().unwrap();
     tokio::spawn(async move { while canary.accept().await.is_ok() {} });
@@ -95,13 +97,14 @@ async fn row_08_a_name_that_moves_is_dialled_where_it_was_checked(db: Db) {
 async fn row_75_the_host_header_counts_for_nothing(db: Db) {
     let server = OAuthServer::start(db).await;
     server.add_people().await;
+    // A request can reach Genkan with any `Host`, for example through a wildcard name.
     let forged = server.client("evil.example.com");
     let metadata = forged.get("/.well-known/oauth-authorization-server").await.ok();
     assert_eq!(metadata.text("/issuer"), ORIGIN, "75");
     assert!(!metadata.transcript().contains("evil"), "75");
     let resource = forged.get("/.well-known/oauth-protected-resource").await.ok();
     assert_eq!(resource.text("/resource"), ORIGIN, "75");
-    // A proof for the host that was named is no proof; one for ours is.
+    // A proof for the forged name is refused. A proof for Genkan's own origin is accepted.
     let app = TestApp::loopback();
     let proof = |htu: &str| {
         app.proof_key.sign(&ProofClaims {
@@ -131,7 +134,7 @@ async fn row_75_the_host_header_counts_for_nothing(db: Db) {
         let answer = client.post("/oauth/par", "application/x-www-form-urlencoded", body.clone()).await;
         assert_eq!(answer.summary(), expected, "75 {htu}");
     }
-    // Nor does it move the pages.
+    // The pages keep their origin too.
     let browser = Browser::new(server.client("evil.example.com"), ORIGIN);
     let page = server.at_consent(&browser, &server.way_in(&app, &[]).await, "bea").await;
     assert!(!page.says("evil"), "75");
@@ -154,6 +157,8 @@ async fn b02_the_same_body_goes_through_with_a_nonce_at_every_endpoint(db: Db) {
         ("client_assertion_type", "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"),
         ("client_assertion", &assertion),
     ];
+    // Clients repeat the whole form with the nonce. Nothing in it may have been used up by the
+    // refusal.
     let twice = async |path: &str, form: &[(&str, &str)], expected: &str| {
         let refused = server.post(path, form, &[&app.proof_at(&server, path, None)]).await;
         assert_eq!(refused.summary(), "400 use_dpop_nonce", "{path}");
@@ -186,6 +191,7 @@ async fn b02_the_same_body_goes_through_with_a_nonce_at_every_endpoint(db: Db) {
     assert_eq!(check(None).await.unwrap_err().code(), Some("use_dpop_nonce"));
     check(Some(&server.app.oauth.nonce())).await.unwrap();
 
+    // The first assertion is used up by now.
     let again = app.assertion(&server, &json!({}));
     credentials[2].1 = &again;
     twice("/oauth/revoke", &[&credentials[..], &[("token", &refresh)]].concat(), "200").await;
@@ -195,7 +201,8 @@ async fn b03_every_answer_to_a_proof_has_a_nonce_that_scripts_may_read(db: Db) {
     let server = OAuthServer::start(db).await;
     server.add_people().await;
     for path in ["/oauth/par", "/oauth/token", "/oauth/revoke"] {
-        // Without a proof, with none of the parameters, of the wrong type, not even a POST.
+        // Requests without a proof, without parameters, with a wrong content type, and with a wrong
+        // verb.
         let client = server.client("localhost:2583").with("origin", "https://app.example.com");
         for answer in [
             client.post(path, "application/x-www-form-urlencoded", "client_id=x").await,
@@ -224,6 +231,7 @@ async fn b03_every_answer_to_a_proof_has_a_nonce_that_scripts_may_read(db: Db) {
 async fn b08_a_client_whose_host_has_to_wake_up_is_waited_for(db: Db) {
     let server = OAuthServer::start(db).await;
     let app = TestApp::published(&server, "app", &json!({}));
+    // A free host that sleeps answers 503 to the first request.
     server.site.trouble_times("*", Trouble::Status(503), 1);
     assert_eq!(app.push(&server, &[]).await.summary(), "201");
     assert_eq!(server.site.journal().len(), 2, "once more after the 503");
@@ -233,7 +241,7 @@ async fn b08_a_client_whose_host_has_to_wake_up_is_waited_for(db: Db) {
     assert_eq!(server.site.journal().len(), 3, "waited for");
     server.site.trouble("*", Trouble::Status(503));
     assert_eq!(app.push(&server, &[]).await.summary(), "201", "remembered");
-    // Row 9: there is an end to it.
+    // Row 9: Genkan gives up after a second failure.
     let other = TestApp::published(&server, "other", &json!({}));
     let answer = other.push(&server, &[]).await;
     assert_eq!(
@@ -265,7 +273,7 @@ async fn b11_a_native_app_is_reached_by_303_at_its_own_scheme(db: Db) {
     let way_in = server.stored_request("https://app.example.com/client.json", change).await;
     let browser = server.browser();
     let page = server.at_consent(&browser, &way_in, "bea").await;
-    // Browsers hold the last hop of a form back unless its page names the scheme.
+    // Browsers block the last redirect after a form unless the page's policy names the scheme.
     let policy = page.answer.header("content-security-policy").to_owned();
     assert!(policy.contains("form-action 'self' com.example.app:"), "{policy}");
     let page = browser.send(&page.form("/consent").with("answer", "allow")).await;
@@ -278,6 +286,7 @@ async fn b12_iss_and_state_come_with_success_and_with_errors(db: Db) {
     let server = OAuthServer::start(db).await;
     server.add_people().await;
     let app = TestApp::loopback();
+    // Characters that need different escapes in a URL and in HTML.
     let state = "a b&c=%\"<'\u{e9}\u{1f600}";
     for (answer, last) in [("allow", "code"), ("deny", "error")] {
         for mode in ["query", "fragment"] {
@@ -305,10 +314,10 @@ async fn b13_the_hint_is_filled_in_and_no_other_account_is_accepted(db: Db) {
     let page = browser.open(&way_in).await;
     let form = page.form("/sign-in");
     assert_eq!(form.text("identifier"), "bea.test");
-    // What stands in the form is not what counts.
+    // The hint decides, and not the identifier in the form.
     let page = browser.send(&form.with("identifier", "cid.test").with("password", PASSWORD)).await;
     assert!(page.says("@bea.test") && !page.says("@cid.test"), "{}", page.html());
-    // Nor can somebody else who is signed in here be chosen.
+    // Another account that is signed in here cannot be chosen either.
     let browser = server.browser();
     let page = browser.open(&server.way_in(&app, &[]).await).await;
     let form = page.form("/sign-in").with("identifier", "cid").with("password", PASSWORD);
@@ -318,6 +327,7 @@ async fn b13_the_hint_is_filled_in_and_no_other_account_is_accepted(db: Db) {
         (page.heading().as_str(), &*page.form("/sign-in").text("identifier")),
         ("Sign in", "bea.test")
     );
+    // A form that the page does not show, as an attacker would send it.
     let mut forced = page.form("/sign-in").with("did", cid.did.as_str());
     forced.action = forced.action.replace("/sign-in", "/choose");
     let page = browser.send(&forced).await;
@@ -344,6 +354,7 @@ async fn b17_the_question_says_what_is_asked_for_and_no_more(db: Db) {
         let way_in = server.way_in(&app, &[("scope", scope)]).await;
         server.at_consent(&server.browser(), &way_in, "bea").await
     };
+    // Each permission is requested alone, so its text must not appear for the others.
     let narrow = [
         ("repo:app.bsky.feed.post?action=create", "Create records of type app.bsky.feed.post"),
         ("blob:image/*", "Upload images"),
@@ -417,7 +428,7 @@ async fn b22_clocks_may_be_a_minute_or_two_apart(db: Db) {
             nonce: Some(&server.app.oauth.nonce()),
             ath: None,
         });
-        // Assertions are young; those of a clock that is ahead are not refused for it.
+        // Assertions must be young. An assertion from a clock that is ahead is accepted.
         let made = now.clamp(1_700_000_000 - 59, 1_700_000_000 + 60);
         let assertion = app.assertion(&server, &json!({ "iat": made, "exp": made + 60 }));
         let answer = app.push_with(&server, &[("client_assertion", &assertion)], &[&proof]).await;
@@ -452,6 +463,7 @@ async fn a21_hints_are_dids_and_handles_in_any_case(db: Db) {
     let server = OAuthServer::start(db).await;
     let [bea, _] = server.add_people().await;
     let app = TestApp::loopback();
+    // An unknown account is shown as well: the page must not reveal which accounts exist.
     let unknown = format!("did:plc:{}", "z".repeat(24));
     for (hint, shown) in [
         ("bea.test", "bea.test"),

@@ -47,6 +47,7 @@ impl OAuthServer {
         let clock = ManualClock::at(Timestamp::from_seconds(1_700_000_000));
         let site = FakeSite::start().await;
         let server = replica(db, &clock, &site, change).await;
+        // No call of these tests reaches a host, but accounts need one.
         add_absent_host(&server.app.fleet, "oak").await;
         let ann = new_account("ann");
         add(&server.app.db, &ann).await.unwrap();
@@ -54,7 +55,7 @@ impl OAuthServer {
         Self { server, site: Arc::new(site), ann }
     }
 
-    /// Another Genkan on the same database.
+    /// Starts another Genkan on the same database.
     pub(super) async fn another(&self) -> Self {
         let server = replica(self.app.db.clone(), &self.clock, &self.site, |_| ()).await;
         Self { server, site: Arc::clone(&self.site), ann: self.ann.clone() }
@@ -75,7 +76,7 @@ impl OAuthServer {
         answer
     }
 
-    /// A visit of a browser where Ann is signed in.
+    /// Returns a visit of a browser in which Ann is signed in.
     pub(super) async fn signed_in(&self) -> (Visit, SignIn) {
         let seen = BrowserInfo { address: [192, 0, 2, 7].into(), user_agent: "test".to_owned() };
         let mut visit = self.app.sign_ins.visit(None, &seen).await.unwrap();
@@ -84,7 +85,7 @@ impl OAuthServer {
         (visit, signed_in)
     }
 
-    /// A code for everything that the app's metadata declares.
+    /// Returns a code for everything that the app's metadata declares.
     pub(super) async fn code(&self, app: &TestApp) -> String {
         let (visit, signed_in) = self.signed_in().await;
         self.code_in(app, &visit, &signed_in).await
@@ -96,7 +97,7 @@ impl OAuthServer {
         parameter(&self.app.oauth.approve(&opened, signed_in, None).await.unwrap(), "code")
     }
 
-    /// The tokens of an app that Ann allowed everything it declares.
+    /// Returns the tokens of an app to which Ann granted everything that it declares.
     pub(super) async fn tokens(&self, app: &TestApp) -> Answer {
         let code = self.code(app).await;
         let answer = app.redeem(self, &code, &[]).await;
@@ -106,6 +107,7 @@ impl OAuthServer {
 
     /// Pushes a request of the app and returns its URI. Each has a PKCE challenge of its own.
     pub(super) async fn pushed(&self, app: &TestApp, changes: &[(&str, &str)]) -> String {
+        // A challenge can be used once, so each request needs a new one.
         app.round.fetch_add(1, Ordering::SeqCst);
         let pushed = app.push(self, changes).await;
         assert_eq!(pushed.summary(), "201", "{pushed:?}");
@@ -154,6 +156,7 @@ async fn replica(
 ) -> TestServer {
     let mut config = Config::for_tests(Path::new("/nowhere"));
     config.network.private_origins = vec![site.url().parse().unwrap()];
+    // No name server answers there, so a test never asks the machine's own one.
     config.network.dns_servers = vec!["127.0.0.1:9".parse().unwrap()];
     change(&mut config);
     TestServer::on(db, clock, config).await
@@ -165,7 +168,7 @@ pub(super) fn parameter(redirect: &Redirect, name: &str) -> String {
     found.unwrap_or_else(|| panic!("no {name} in {redirect:?}")).1.expose().clone()
 }
 
-/// Returns where the browser is sent, and with which parameters.
+/// Returns the target of the redirect, and its parameters.
 #[track_caller]
 pub(super) fn sent_back(page: &Page) -> (String, Vec<(String, String)>) {
     assert_eq!(page.answer.status, 303, "{}", page.answer.transcript());

@@ -61,10 +61,11 @@ async fn a_token_is_as_hosts_want_it(db: Db) {
     let claims = token.verify(&server.app.ring.host_key("oak").unwrap().public).unwrap();
     assert_eq!(claims.iss, ORIGIN, "0.2");
     assert_eq!(claims.aud, "did:web:oak.example.com", "0.3");
+    // `tok-` and 32 hexadecimal digits.
     assert_eq!(claims.jti.len(), 36, "0.4");
     assert_eq!((claims.client_id.as_str(), claims.cnf.unwrap().jkt), (&*app.id, app.proof_key.thumbprint()));
     assert_eq!(claims.exp - claims.iat, 300);
-    // A client that did not ask for the grant type has no refresh token.
+    // A client without the grant type gets no refresh token.
     let members = json!({ "grant_types": ["authorization_code"] });
     let app = TestApp::published(&server, "brief", &members);
     assert!(server.tokens(&app).await.json().get("refresh_token").is_none());
@@ -97,8 +98,8 @@ async fn a_token_is_valid_at_genkans_own_origin_by_its_key(db: Db) {
     let other = app.proof_for(&server, path, Some("another token"));
     assert_eq!(check(&server, &token, vec![&other]).await, "DPoP proof \"ath\" mismatch");
 
-    // 6.B.18: over at once where it ended, within five seconds at the other, whose feed nobody
-    // reads here.
+    // 6.B.18: a revoked token is refused at once where it ended, and within five seconds at the
+    // other replica, which reads no feed here.
     assert_eq!(app.revoke(&server, &token).await.summary(), "200");
     assert_eq!(check(&server, &token, vec![&proof(&app)]).await, "the grant has ended");
     server.clock.advance(Duration::from_secs(5));
@@ -117,7 +118,7 @@ async fn a_code_used_twice_ends_its_grant(db: Db) {
     assert_eq!(app.redeem(&server, &code, &[]).await.summary(), "400 invalid_grant", "47");
     assert_eq!(app.refresh(&server, &refresh_of(&tokens)).await.summary(), "400 invalid_grant", "47 revoked");
     assert!(server.app.sign_ins.signed_in(&browser, None).await.unwrap().is_empty(), "47 signed out");
-    // 73: at once.
+    // 73: several exchanges at the same time.
     let (browser, ann) = server.signed_in().await;
     let code = server.code_in(&app, &browser, &ann).await;
     let all = (0..6).map(|_| app.redeem(&server, &code, &[]));
@@ -132,6 +133,7 @@ async fn a_code_is_for_whom_it_was_given_to(db: Db) {
     let wrong = "a".repeat(43);
     for (name, changes) in [
         ("48 verifier", [("code_verifier", &*wrong)]),
+        // Too short to be a verifier.
         ("48 no verifier at all", [("code_verifier", "wrong")]),
         ("49 client", [("client_id", &*other.id)]),
         ("49 redirect", [("redirect_uri", "https://evil.example.com")]),
@@ -151,10 +153,11 @@ async fn a_code_is_for_whom_it_was_given_to(db: Db) {
     server.clock.advance(MINUTE);
     assert_eq!(app.redeem(&server, &code, &[]).await.summary(), "400 invalid_grant", "51");
     let code = server.code(&app).await;
+    // A code lives for a minute.
     server.clock.advance(Duration::from_secs(59));
     assert_eq!(app.redeem(&server, &code, &[]).await.summary(), "200");
     assert_eq!(app.redeem(&server, "cod-0", &[]).await.summary(), "400 invalid_grant");
-    // Nothing is used up by a nonce that is missing.
+    // A proof without a nonce uses nothing up.
     let code = server.code(&app).await;
     let verifier = app.verifier();
     let form = [
@@ -187,7 +190,7 @@ async fn a_refresh_can_be_repeated_for_a_short_time_only(db: Db) {
     let server = OAuthServer::start(db).await;
     let app = TestApp::loopback();
     let first = refresh_of(&server.tokens(&app).await);
-    // 74: many at once have one successor.
+    // 74: concurrent refreshes get one successor.
     let all = (0..50).map(|_| app.refresh(&server, &first));
     let answers = futures_util::future::join_all(all).await;
     let second = refresh_of(&answers[0]);
@@ -198,7 +201,7 @@ async fn a_refresh_can_be_repeated_for_a_short_time_only(db: Db) {
     server.clock.advance(Duration::from_secs(1));
     assert_eq!(app.refresh(&server, &first).await.summary(), "400 invalid_grant", "52");
     assert_eq!(app.refresh(&server, &second).await.summary(), "400 invalid_grant", "52: revoked");
-    // Once the successor is used, the old one is refused; the grant lives.
+    // Once the successor is used, the old token is refused and the grant lives on.
     let first = refresh_of(&server.tokens(&app).await);
     let second = refresh_of(&app.refresh(&server, &first).await);
     let third = refresh_of(&app.refresh(&server, &second).await);
@@ -232,9 +235,10 @@ async fn a_key_that_was_taken_back_ends_the_grant(db: Db) {
     let app = TestApp::confidential(&server, "app");
     let token = refresh_of(&server.tokens(&app).await);
     let token = refresh_of(&app.refresh(&server, &token).await);
-    // A public document of the same name cannot go on with it, nor end it.
+    // A public client with the same id can neither continue the grant nor end it.
     let new_key = fresh_key();
     TestApp::published(&server, "app", &confidential_members(&new_key, "two"));
+    // Longer than a key set is cached, so the new document is read.
     server.clock.advance(Duration::from_mins(11));
     assert_eq!(app.refresh(&server, &token).await.summary(), "400 invalid_grant", "55");
     TestApp::published(&server, "app", &confidential_members(&app.own_key.as_ref().unwrap().0, "one"));
@@ -253,6 +257,7 @@ async fn grants_live_as_long_as_their_client_may(db: Db) {
     server.clock.advance(DAY);
     assert_eq!(public.refresh(&server, &token).await.summary(), "400 invalid_grant", "56 total");
     long = refresh_of(&private.refresh(&server, &long).await);
+    // Each refresh extends the idle time of three months, but not the total of two years.
     for _ in 0..8 {
         server.clock.advance(DAY * 85);
         long = refresh_of(&private.refresh(&server, &long).await);
@@ -277,7 +282,7 @@ async fn an_account_that_is_away_gets_nothing(db: Db) {
     assert_eq!(app.redeem(&server, &code, &[]).await.summary(), "400 invalid_grant", "57");
     server.restore().await;
     let token = refresh_of(&app.refresh(&server, &token).await);
-    // A reset or deactivation ends everything, what is on its way too.
+    // A password reset ends codes that are not redeemed yet, as well as grants.
     let code = server.code(&app).await;
     let mut tx = server.app.db.begin().await.unwrap();
     server.app.credentials.end(&mut tx, &server.ann.did, Ending::Grants).await.unwrap();
@@ -290,6 +295,7 @@ async fn a_client_that_is_away_goes_on(db: Db) {
     let server = OAuthServer::start(db).await;
     let app = TestApp::confidential(&server, "app");
     let token = refresh_of(&server.tokens(&app).await);
+    // The stored copy serves while the client's site is away, but not for a new request.
     server.site.put("/app.json", 503, "text/plain", "");
     server.clock.advance(DAY);
     let token = refresh_of(&app.refresh(&server, &token).await);
@@ -311,12 +317,13 @@ async fn a_revoked_grant_has_ended(db: Db) {
     let other = TestApp::published(&server, "other", &json!({}));
     let tokens = server.tokens(&app).await;
     let refresh = refresh_of(&tokens);
+    // None of these ends anything, and the answer does not tell why.
     for (who, token) in [(&app, "unknown"), (&other, &*refresh), (&other, &*tokens.text("/access_token"))] {
         assert_eq!(who.revoke(&server, token).await.summary(), "200", "59");
     }
     let refresh = refresh_of(&app.refresh(&server, &refresh).await);
     assert_eq!(app.post(&server, "/oauth/revoke", &[], &[]).await.summary(), "400 invalid_request", "60");
-    // An access token will do, even an old one.
+    // An access token names the grant too, even after it has expired.
     server.clock.advance(MINUTE * 10);
     assert_eq!(app.revoke(&server, &tokens.text("/access_token")).await.summary(), "200");
     assert_eq!(app.refresh(&server, &refresh).await.summary(), "400 invalid_grant");
@@ -338,6 +345,7 @@ async fn a_grant_that_its_account_revokes_has_ended(db: Db) {
     let listed = oauth.list_of(did).await.unwrap();
     assert_eq!((listed.len(), &*listed[0].client.id, &listed[0].client.name), (1, &*app.id, &None));
     let grant = &listed[0].grant.id;
+    // Another account must not end the grant.
     assert!(!oauth.end(&"did:plc:bbbbbbbbbbbbbbbbbbbbbbbb".parse().unwrap(), grant).await.unwrap());
     assert!(oauth.end(did, grant).await.unwrap());
     assert!(!oauth.end(did, grant).await.unwrap());
@@ -350,6 +358,7 @@ async fn a_blocked_client_gets_nothing(db: Db) {
     let oauth = &server.app.oauth;
     let app = TestApp::published(&server, "app", &json!({ "client_name": "Anything" }));
     let refresh = refresh_of(&server.tokens(&app).await);
+    // A trusted public client may use `prompt=none`, and pages show its name.
     assert_eq!(oauth.set_trust(&app.id, ClientTrust::Trusted).await.unwrap(), 0);
     let shown = &oauth.list_of(&server.ann.did).await.unwrap()[0].client;
     assert_eq!((shown.trusted, shown.name.as_deref()), (true, Some("Anything")));
