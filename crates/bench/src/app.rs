@@ -63,6 +63,7 @@ impl Bench {
     async fn dpop(&self, app: &App, seconds: f64, target: &str) -> Result<()> {
         // The access token is the app's first one: a run ends long before the token expires.
         let token = app.access.clone();
+        // Learns the nonce, which all proofs of the run then have.
         app.ask(&self.client, &self.origin, Method::GET, target, "").await;
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a few seconds' worth")]
         let most = (seconds * MOST_PER_SECOND) as usize;
@@ -92,6 +93,8 @@ impl Bench {
         }
         ready().await?;
         let counts = Rc::new(Counts::default());
+        // Each task redeems its own codes, one after the other, so that the number of connections
+        // is fixed.
         let shares: Vec<_> = (0..AT_ONCE).map(|_| Vec::new()).collect();
         let shares = codes.into_iter().enumerate().fold(shares, |mut shares, (at, one)| {
             if let Some(share) = shares.get_mut(at % AT_ONCE) {
@@ -137,6 +140,8 @@ impl Bench {
             .map(|mut app| {
                 let counts = Rc::clone(&counts);
                 tokio::task::spawn_local(async move {
+                    // Each refresh needs the token of the one before, so a grant cannot be
+                    // refreshed in parallel.
                     while Instant::now() < until {
                         let began = Instant::now();
                         match app.refresh().await.status {
@@ -166,6 +171,7 @@ async fn next_line() -> Result<String> {
         let mut line = String::new();
         std::io::stdin().lock().read_line(&mut line).map(|_| line)
     };
+    // Standard input blocks, and a grant's connection must go on meanwhile.
     Ok(tokio::task::spawn_blocking(read).await??)
 }
 

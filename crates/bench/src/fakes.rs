@@ -13,6 +13,7 @@ use genkan_testing::{FakeDirectory, FakeHost};
 pub(crate) async fn serve(admin_password: &str) -> Result<()> {
     let directory = FakeDirectory::start().await;
     let host = FakeHost::start(admin_password).await;
+    // The bench reads this line, and starts Genkan with the directory's URL.
     println!("{} {}", directory.url(), host.url());
     let settings = tokio::task::spawn_blocking(|| {
         let lines = std::io::stdin().lock().lines().map_while(Result::ok);

@@ -64,6 +64,7 @@ impl Counts {
     pub(crate) fn print(&self, elapsed: Duration) {
         let mut times = self.times.borrow_mut();
         times.sort_unstable();
+        // Exact percentiles: a few million times of four bytes fit in memory.
         let at = |share: usize| times.get(times.len() * share / 100).copied().unwrap_or(0);
         println!(
             "{} {} {:.3} {} {} {}",
@@ -112,6 +113,7 @@ impl Load {
                             eprintln!("{error:#}");
                         }
                         counts.failure();
+                        // A server that refuses connections must not be flooded with new ones.
                         tokio::time::sleep(Duration::from_millis(5)).await;
                     }
                 })
@@ -161,12 +163,14 @@ async fn answer(stream: &mut TcpStream, buffer: &mut [u8]) -> Result<u64> {
         let seen = buffer.get(..filled).unwrap_or_default();
         if let Some(end) = memchr::memmem::find(seen, b"\r\n\r\n") {
             let head = seen.get(..end).unwrap_or_default();
+            // A fast error would otherwise look like a fast answer.
             if !head.starts_with(b"HTTP/1.1 200") {
                 bail!("not a 200: {}", String::from_utf8_lossy(head));
             }
             break (end + 4, length(head).context("no content-length")?);
         }
     };
+    // The first read may contain a part of the body.
     let mut left = length.saturating_sub((filled - head) as u64);
     while left > 0 {
         let count = stream.read(buffer).await?;

@@ -13,6 +13,7 @@ pub(crate) async fn serve(address: SocketAddr) -> Result<()> {
     println!("{}", listener.local_addr()?);
     loop {
         let (stream, _) = listener.accept().await?;
+        // Delays of the stub would be measured as delays of the proxy.
         stream.set_nodelay(true)?;
         tokio::spawn(connection(stream));
     }
@@ -78,6 +79,8 @@ fn small() -> Vec<u8> {
         .collect();
     let body = format!("{{\"feed\":[{}]}}", posts.join(","));
     format!(
+        // The header fields of a reference PDS, so that the proxy has as much to parse as in
+        // practice.
         "HTTP/1.1 200 OK\r\nx-powered-by: Express\r\natproto-repo-rev: 3laaaaaaaaaaa\r\n\
          content-type: application/json; charset=utf-8\r\ncontent-length: {}\r\netag: W/\"400-abcdefgh\"\r\n\
          vary: Accept-Encoding\r\ndate: Sun, 22 Nov 2026 00:00:00 GMT\r\nconnection: keep-alive\r\n\

@@ -55,9 +55,11 @@ impl TestServer {
 
     /// Starts on a database that others may use as well. The sealing key is always the same.
     pub(super) async fn on(db: Db, clock: &ManualClock, mut config: Config) -> Self {
+        // A key in the settings, so that no test writes a key file.
         config.keys.sealing_key = Some(Secret::new([9; 32]));
         let app = App::build_on(db, config, clock.clock(), Metrics::default()).await.unwrap();
         let router = serving::router(&app, TrustedPeers::new(&[])).unwrap();
+        // Browsers of tests need a port. Other requests go to the router directly.
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let service = router.clone().into_make_service_with_connect_info::<SocketAddr>();
@@ -76,6 +78,7 @@ impl TestServer {
 
     /// Answers a request of a client at 192.0.2.1, without a connection.
     pub(super) async fn send(&self, mut request: Request<Body>) -> Answer {
+        // The edge adds the client's address to every request. Here the test stands for the edge.
         request.extensions_mut().insert(ClientAddr([192, 0, 2, 1].into()));
         let (head, body) = self.router.clone().oneshot(request).await.unwrap().into_parts();
         let body = body.collect().await.unwrap().to_bytes();
@@ -107,6 +110,8 @@ impl TestServer {
     /// that client sends the browser.
     pub(super) async fn stored_request(&self, client_id: &str, change: Value) -> String {
         let mut pushed = json!({
+            // A query in the redirect URI and `&` in the state, so that every redirect has to
+            // escape them.
             "redirect_uri": "https://app.example.com/back?kept=yes", "scope": "atproto", "state": "st&te",
             "code_challenge": "x", "response_mode": "query", "prompt": null, "login_hint": null, "ui_locales": [],
             "dpop_key": "k", "client_auth": { "method": "none" }, "at": self.clock.now().as_millis(),

@@ -85,6 +85,8 @@ const fn is_same(one: &str, other: &str) -> bool {
 
 /// Exact names first, then families from narrow to wide.
 pub(crate) static ROWS: &[Row] = &[
+    // Accounts, sessions and e-mail: Genkan keeps passwords, addresses and sessions for the whole
+    // fleet.
     Row::answered("com.atproto.server.createAccount", Procedure, ANYONE),
     Row::answered("com.atproto.server.createSession", Procedure, ANYONE),
     Row::answered("com.atproto.server.refreshSession", Procedure, REFRESH_TOKEN),
@@ -119,6 +121,7 @@ pub(crate) static ROWS: &[Row] = &[
         Callers::even_taken_down(FULL_OR_TAKEN_DOWN, MANAGE_STATUS),
     ),
     Row::answered("com.atproto.server.describeServer", Query, ANYONE),
+    // Only the host has the key that signs for the account.
     Row::external("com.atproto.server.getServiceAuth", Query, CallerHome).linked(LinkedScope::Service),
     Row::forwarded("com.atproto.server.checkAccountStatus", Query, CallerHome),
     Row::refused(
@@ -126,6 +129,7 @@ pub(crate) static ROWS: &[Row] = &[
         Procedure,
         "Genkan reserves a signing key when it creates an account; ask the host itself for another one",
     ),
+    // Handles and PLC operations: Genkan has the rotation key and publishes every change itself.
     Row::answered("com.atproto.identity.resolveHandle", Query, ANYONE),
     Row::answered("com.atproto.identity.updateHandle", Procedure, Callers::account(STANDARD, CHANGE_HANDLE)),
     Row::answered(
@@ -146,6 +150,8 @@ pub(crate) static ROWS: &[Row] = &[
         OPERATOR,
         "Genkan does not answer this method yet; the account itself changes its handle with com.atproto.identity.updateHandle",
     ),
+    // Operators' tools work on accounts here. What Genkan does not have, it refuses with a hint,
+    // since forwarding would need the admin password of a host.
     Row::answered("com.atproto.admin.updateSubjectStatus", Procedure, OPERATOR),
     Row::answered("com.atproto.admin.deleteAccount", Procedure, OPERATOR),
     Row::answered("com.atproto.admin.getAccountInfo", Query, OPERATOR),
@@ -173,6 +179,8 @@ pub(crate) static ROWS: &[Row] = &[
     ),
     Row::answered("com.atproto.admin.disableInviteCodes", Procedure, OPERATOR),
     Row::answered("com.atproto.admin.getInviteCodes", Query, OPERATOR),
+    // `com.atproto.temp.*` may change or disappear. Only those rows are answered that published
+    // clients and hosts call.
     Row::answered("com.atproto.temp.checkSignupQueue", Query, SIGNUP_QUEUE),
     Row::answered("com.atproto.temp.dereferenceScope", Query, ANYONE),
     Row::answered("com.atproto.temp.checkHandleAvailability", Query, ANYONE),
@@ -194,6 +202,7 @@ pub(crate) static ROWS: &[Row] = &[
         ANYONE,
         "Genkan does not answer this method yet; the operator lists reserved handles in GENKAN_RESERVED_HANDLES",
     ),
+    // Writes go to the caller's own repository, so the caller and not the input decides the host.
     Row::external("com.atproto.repo.applyWrites", Procedure, CallerHome).linked(LinkedScope::SomeWrite),
     Row::external("com.atproto.repo.createRecord", Procedure, CallerHome)
         .linked(LinkedScope::Writes(&[RepoAction::Create])),
@@ -202,6 +211,7 @@ pub(crate) static ROWS: &[Row] = &[
     Row::external("com.atproto.repo.deleteRecord", Procedure, CallerHome)
         .linked(LinkedScope::Writes(&[RepoAction::Delete])),
     Row::external("com.atproto.repo.uploadBlob", Procedure, CallerHome)
+        // A blob is a file, and larger than any JSON input.
         .body(BodyLimit::Upload)
         .weight(Weight::Upload)
         .linked(LinkedScope::Blob),
@@ -209,6 +219,7 @@ pub(crate) static ROWS: &[Row] = &[
         .body(BodyLimit::Import)
         .linked(LinkedScope::Import),
     Row::external("com.atproto.repo.listMissingBlobs", Query, CallerHome),
+    // Reads of one account go to that account's host, for every caller.
     Row::external("com.atproto.repo.getRecord", Query, REPO),
     Row::external("com.atproto.repo.listRecords", Query, REPO),
     Row::external("com.atproto.repo.describeRepo", Query, REPO),
@@ -221,6 +232,7 @@ pub(crate) static ROWS: &[Row] = &[
     Row::external("com.atproto.sync.getBlocks", Query, DID),
     Row::external("com.atproto.sync.getHead", Query, DID),
     Row::external("com.atproto.sync.getCheckout", Query, DID),
+    // Without an account in the query, the caller's own host answers for itself.
     Row::external("com.atproto.sync.listRepos", Query, CallerHome),
     Row::external("com.atproto.sync.listReposByCollection", Query, CallerHome),
     Row::external("com.atproto.sync.requestCrawl", Procedure, CallerHome),
@@ -233,6 +245,7 @@ pub(crate) static ROWS: &[Row] = &[
         "Subscribe at the account's own host, or at a relay",
     ),
     Row::refused("com.atproto.label.subscribeLabels", Subscription, "Subscribe at the labeler itself"),
+    // The families come last, and the first that fits decides.
     Row::refused("com.atproto.admin.*", Any, "Genkan does not forward admin methods; call the host itself"),
     Row::external("com.atproto.repo.*", Any, CallerHome),
     Row::external("com.atproto.sync.*", Any, CallerHome),

@@ -48,6 +48,8 @@ impl App {
     ///
     /// Once in four billion times.
     pub fn at(client: Client, origin: &str, scope: &str) -> Self {
+        // A development client: its id carries the metadata, so no server has to publish a
+        // document.
         let query = [("scope", scope), ("redirect_uri", "http://127.0.0.1/back")];
         let key: [u8; 32] = Sha256::digest(unique()).into();
         Self {
@@ -72,6 +74,7 @@ impl App {
         self.key.sign(&ProofClaims {
             jti: &unique(),
             htm: method,
+            // RFC 9449 §4.2: `htu` has neither query nor fragment.
             htu: url.split('?').next().unwrap_or(url),
             iat: i64::try_from(now).unwrap(),
             nonce: locked(&self.nonce).as_deref(),
@@ -126,6 +129,7 @@ impl App {
     ) -> Answer {
         let body = body.into();
         let answer = self.ask_once(at, origin, method.clone(), path, body.clone()).await;
+        // As apps do: one more attempt with the nonce of the refusal.
         if answer.summary() != "401 use_dpop_nonce" {
             return answer;
         }
@@ -142,6 +146,8 @@ impl App {
         let form = [form, &[("client_id", &*self.id)]].concat();
         let body = serde_html_form::to_string(&form).unwrap();
         loop {
+            // Only the first request of an app has no nonce. A refusal of a known one is an answer
+            // for the test.
             let had_one = locked(&self.nonce).is_some();
             let proof = self.proof("POST", &format!("{}{path}", self.origin), None);
             let client = self.client.clone().with("dpop", &proof);
@@ -207,6 +213,7 @@ impl App {
     pub async fn to_own_server(&self, browser: &Browser, page: &Page, identifier: &str) -> String {
         let page = browser.send(&page.form("/sign-in").with("identifier", identifier)).await;
         let there = page.link("Continue");
+        // The link must lead to the account's own server.
         assert!(!there.starts_with(&self.origin), "{}", page.html());
         let (origin, path) = there.split_at(there.find("/oauth").unwrap());
         let back = Client::new(origin).get(path).await;
@@ -303,6 +310,7 @@ impl TestNetwork {
 
 /// Returns a unique word.
 fn unique() -> String {
+    // Unique and not random: tests need values that never repeat, on any number of threads.
     static COUNT: AtomicU64 = AtomicU64::new(0);
     let count = COUNT.fetch_add(1, Ordering::SeqCst);
     let seed = format!("{:?} {} {count}", SystemTime::now(), std::process::id());

@@ -207,7 +207,9 @@ impl TestNetwork {
     /// Kills Genkan and starts it with further variables for this one run.
     pub async fn restart_with(&mut self, more: &[(String, String)]) {
         self.genkan.kill();
+        // The output of the old process is kept, for tests about what is never printed.
         locked(&self.past).push_str(&self.genkan.output());
+        // The same ports, because DIDs and the hosts' settings name them.
         let port = Some(self.genkan.ports());
         self.genkan = Genkan::start(&self.program, &self.variables, port, more).await;
     }

@@ -85,11 +85,14 @@ impl Plan {
             external_pdses.push(FakePds::start().await);
         }
         let ports = Ports::free();
+        // Derived from the port, so that parallel networks have different keys and one network has
+        // the same after a restart.
         let rotation_key = key("rotation", ports.public);
         let mut variables = settings_of(ports, folder.path(), &directory, &rotation_key);
         let own = hosts.iter().map(FakeHost::url).chain(external_pdses.iter().map(FakePds::url));
         let origins: Vec<_> = own.chain(self.listed).collect();
         variables.push(("GENKAN_PRIVATE_ORIGINS".to_owned(), origins.join(",")));
+        // Last, so that a test can override every setting.
         variables.extend(self.settings);
 
         let host_keys: Vec<_> =
@@ -111,6 +114,7 @@ impl Plan {
             past: Mutex::default(),
             folder,
         };
+        // The journals start empty, so that a test counts only its own calls.
         net.directory.forget();
         for host in &net.hosts {
             host.forget();
@@ -148,6 +152,7 @@ fn settings_of(
         ("GENKAN_ADMIN_PASSWORD", ADMIN_PASSWORD.to_owned()),
         ("GENKAN_SEALING_KEY", hex(&key("sealing", public))),
         ("GENKAN_PLC_ROTATION_KEY", hex(rotation_key)),
+        // All tests come from one address. Tests of the limits enable them.
         ("GENKAN_RATE_LIMITS_ENABLED", "false".to_owned()),
         ("GENKAN_SHUTDOWN_LAG", "0s".to_owned()),
         ("GENKAN_WORKERS", "1".to_owned()),
@@ -170,6 +175,8 @@ async fn register(
     let key_file =
         secret_file(folder, "signing-key", &data_encoding::HEXLOWER.encode(&*signing_key.to_bytes()));
     let prepare = ["host", "prepare", "--name", &name, "--url", &host.url(), "--signing-key-file", &key_file];
+    // The command prints the host's settings, and the host takes them as an operator would set
+    // them.
     host.configure(&run(program, &prepare, variables).await.ok());
     let password_file = secret_file(folder, "admin-password", &host.admin_password());
     let add = ["host", "add", &host.url(), "--name", &name, "--admin-password-file", &password_file];
@@ -180,6 +187,7 @@ async fn register(
 pub(super) fn secret_file(folder: &Path, name: &str, secret: &str) -> String {
     let path = folder.join(name);
     let mut options = OpenOptions::new();
+    // Genkan refuses secrets that others can read.
     let mut file = options.create(true).write(true).truncate(true).mode(0o600).open(&path).unwrap();
     file.write_all(secret.as_bytes()).unwrap();
     path.to_string_lossy().into_owned()

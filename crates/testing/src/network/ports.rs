@@ -8,7 +8,11 @@ use std::sync::atomic::{AtomicU32, Ordering};
 pub(super) fn free() -> u16 {
     static TAKEN: AtomicU32 = AtomicU32::new(0);
     loop {
+        // Each process starts at another place of the range, so that parallel test processes rarely
+        // meet.
         let at = std::process::id().wrapping_mul(61).wrapping_add(TAKEN.fetch_add(1, Ordering::SeqCst));
+        // Below the range of outgoing connections, or one of those could take the port of a
+        // restarting server.
         let port = u16::try_from(10_000 + at % 20_000).unwrap_or(10_000);
         if TcpListener::bind(("127.0.0.1", port)).is_ok() {
             return port;

@@ -83,6 +83,7 @@ impl Genkan {
     /// A client that calls this Genkan process.
     pub fn client(&self) -> Client {
         Client::new(&format!("http://127.0.0.1:{}", self.ports.public))
+            // The address is an IP address, but the public origin has the name.
             .with("host", &format!("localhost:{}", self.ports.public))
     }
 

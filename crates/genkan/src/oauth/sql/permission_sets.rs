@@ -55,6 +55,7 @@ pub(in crate::oauth) async fn put_problem(
     now: Timestamp,
 ) -> Result<()> {
     sqlx::query(
+        // The document is left as it is: the last good one is used while its server has trouble.
         "INSERT INTO permission_sets (nsid, checked_at, problem) VALUES ($1, $2, $3)
          ON CONFLICT (nsid) DO UPDATE SET checked_at = excluded.checked_at, problem = excluded.problem",
     )
@@ -68,6 +69,8 @@ pub(in crate::oauth) async fn put_problem(
 
 /// Removes names that were requested but never were a permission set.
 pub(in crate::oauth) async fn sweep(tx: &mut Tx, before: Timestamp) -> Result<u64> {
+    // Anyone can make Genkan look a name up. Only failed lookups are removed, since grants may need
+    // a document.
     let done = sqlx::query("DELETE FROM permission_sets WHERE document IS NULL AND checked_at < $1")
         .bind(before.as_millis())
         .execute(&mut **tx)

@@ -66,6 +66,8 @@ pub(in crate::oauth) async fn visit(
     device: &DeviceId,
     until: Timestamp,
 ) -> Result<()> {
+    // The first browser to open a request keeps it. The caller has compared the devices under the
+    // row's lock.
     sqlx::query("UPDATE oauth_requests SET device = $2, expires_at = $3 WHERE id = $1")
         .bind(uri.id())
         .bind(device.as_str())
@@ -78,6 +80,7 @@ pub(in crate::oauth) async fn visit(
 /// Marks a held request as decided. It stays until it expires, so that a second decision gets a
 /// fitting refusal.
 pub(in crate::oauth) async fn decide(tx: &mut Tx, uri: &RequestUri, now: Timestamp) -> Result<bool> {
+    // The row stays after the decision, so that a person who goes back in the browser is told so.
     let done = sqlx::query("UPDATE oauth_requests SET decided_at = $2 WHERE id = $1 AND decided_at IS NULL")
         .bind(uri.id())
         .bind(now.as_millis())
