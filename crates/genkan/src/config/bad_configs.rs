@@ -19,6 +19,7 @@ fn problems(pairs: &[(&str, &str)], file: Option<&Path>) -> String {
 #[test]
 #[expect(clippy::too_many_lines, reason = "a table of one case a line")]
 fn each_mistake_has_its_line() {
+    // One byte repeated: an example that somebody copied, and not a random key.
     let weak = "aa".repeat(32);
     let zero = "00".repeat(32);
     let strong = "000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f";
@@ -116,6 +117,7 @@ fn each_mistake_has_its_line() {
             "GENKAN_HEAD_TIMEOUT: \"10\" is not a duration; use a whole number with a unit, such as 250ms, 30s, 15m, 2h or 90d",
         ),
         (
+            // The target is a part of the head, so its range depends on the other limit.
             &[GOOD, ("GENKAN_HEAD_LIMIT", "1KiB")],
             "GENKAN_HEAD_LIMIT: 1KiB is out of range; use 8KiB to 1MiB\nGENKAN_TARGET_LIMIT: 16KiB is out of range; use 1KiB to 1KiB",
         ),

@@ -76,7 +76,7 @@ async fn read(response: Response) -> (u16, HeaderMap, String) {
     (head.status.as_u16(), head.headers, String::from_utf8(bytes.to_vec()).unwrap())
 }
 
-/// The status, and the name if it is an error in the one form there is.
+/// Returns the status, and the name of an error. Every error must have the form of XRPC.
 fn verdict(status: u16, headers: &HeaderMap, body: &str) -> String {
     if status < 400 {
         return format!("{status}");
@@ -84,6 +84,7 @@ fn verdict(status: u16, headers: &HeaderMap, body: &str) -> String {
     assert_eq!(headers["content-type"], "application/json", "{body}");
     assert_eq!(headers["access-control-allow-origin"], "*");
     let answer: serde_json::Value = serde_json::from_str(body).unwrap();
+    // `error` and `message`, and nothing about the inside of Genkan.
     assert_eq!(answer.as_object().unwrap().len(), 2, "{body}");
     assert!(!answer["message"].as_str().unwrap().is_empty());
     format!("{status} {}", answer["error"].as_str().unwrap())
@@ -109,6 +110,7 @@ async fn a_bad_body_has_its_exact_answer() {
         format!(r#"{{"handle":"ann.test","more":{}{}}}"#, "[".repeat(levels - 1), "]".repeat(levels - 1))
             .into_bytes()
     };
+    // Spaces are allowed between tokens, so only the length is wrong.
     let long = |bytes: usize| [good.as_slice(), &vec![b' '; bytes - good.len()]].concat();
     let invalid = "400 InvalidRequest";
     let cases: &[Case] = &[
@@ -122,9 +124,11 @@ async fn a_bad_body_has_its_exact_answer() {
         ("lone surrogate in a name", &[JSON], br#"{"handle":"ann.test","\udc00":1}"#.to_vec(), invalid),
         ("trailing bytes", &[JSON], br#"{"handle":"ann.test"}{}"#.to_vec(), invalid),
         ("byte order mark", &[JSON], b"\xef\xbb\xbf{\"handle\":\"ann.test\"}".to_vec(), invalid),
+        // A parser that recurses must not exhaust the stack.
         ("64 deep", &[JSON], deep(64), "200"),
         ("65 deep", &[JSON], deep(65), invalid),
         ("very deep", &[JSON], b"[".repeat(100_000), invalid),
+        // PostgreSQL cannot store this character.
         ("NUL", &[JSON], br#"{"handle":"ann.test","x":"a\u0000b"}"#.to_vec(), invalid),
         ("NUL in a name", &[JSON], br#"{"handle":"ann.test","\u0000":1}"#.to_vec(), invalid),
         ("NaN", &[JSON], br#"{"handle":"ann.test","count":NaN}"#.to_vec(), invalid),
@@ -139,10 +143,12 @@ async fn a_bad_body_has_its_exact_answer() {
         ("nearly the type", &[("content-type", "application/jsonx")], good.to_vec(), invalid),
         ("150 kB", &[JSON], long(150_000), "200"),
         ("one byte more", &[JSON], long(150_001), "413 PayloadTooLarge"),
+        // Refused before any byte of the body is read.
         ("announced too long", &[JSON, ("content-length", "150001")], vec![], "413 PayloadTooLarge"),
         ("gzip", &[JSON, GZIP], gzip(good), "200"),
         ("gzip that grows to 1 MiB", &[JSON, GZIP], gzip(&long(1 << 20)), "200"),
         ("gzip that grows over it", &[JSON, GZIP], gzip(&long((1 << 20) + 1)), "413 PayloadTooLarge"),
+        // Unpacking stops at the limit, so the memory stays bounded.
         ("a gzip bomb", &[JSON, GZIP], gzip(&vec![b' '; 64 << 20]), "413 PayloadTooLarge"),
         ("not gzip", &[JSON, GZIP], good.to_vec(), invalid),
         ("cut gzip", &[JSON, GZIP], gzip(good).split_last().unwrap().1.to_vec(), invalid),
@@ -198,14 +204,17 @@ async fn bad_verbs_paths_and_parameters_have_their_exact_answers() {
         ("DELETE", "/xrpc/_health", None, "400 InvalidRequest", Some("GET, HEAD")),
         ("GET", "/xrpc/test.get", None, "400 InvalidRequest", None),
         ("GET", "/xrpc/test.get?did=ann", None, "400 InvalidRequest", None),
+        // A parameter with one value must not have two.
         ("GET", "/xrpc/test.get?did=did:web:a.test&did=did:web:b.test", None, "400 InvalidRequest", None),
         ("GET", "/xrpc/test.get?did=did:web:a.test&tags=%ff", None, "400 InvalidRequest", None),
         ("GET", "/xrpc/test.get?did=did:web:a.test&tags=%00", None, "400 InvalidRequest", None),
         ("GET", "/xrpc/test.get?did=did:web:a.test&tags=%4", None, "400 InvalidRequest", None),
+        // Without a token the client is asked to sign in, since the method may exist at its host.
         ("GET", "/xrpc/com.example.unknown", None, "401 AuthMissing", None),
         ("GET", "/xrpc/com.example.unknown", Some(token), "501 MethodNotImplemented", None),
         ("GET", "/xrpc/", None, "400 InvalidRequest", None),
         ("GET", "/xrpc/nothing", None, "400 InvalidRequest", None),
+        // Paths are not normalized: another server might normalize them differently.
         ("GET", "/xrpc/test.get/", None, "400 InvalidRequest", None),
         ("GET", "/xrpc//test.get", None, "400 InvalidRequest", None),
         ("GET", "/xrpc/../xrpc/test.get", None, "400 InvalidRequest", None),
@@ -261,6 +270,7 @@ async fn the_global_limit_is_announced_and_refuses() {
         let mut request = Request::get("/xrpc/_health").body(Body::empty()).unwrap();
         request.extensions_mut().insert(ClientAddr(IpAddr::from([192, 0, 2, 1])));
         if counted {
+            // The edge has counted this request already, so it must not count twice.
             request.extensions_mut().insert(Counted);
         }
         methods.ask(request).await
@@ -270,7 +280,7 @@ async fn the_global_limit_is_announced_and_refuses() {
     assert_eq!(headers["ratelimit-limit"], "2");
     assert_eq!(headers["ratelimit-remaining"], "1");
     assert_eq!(headers["ratelimit-policy"], "2;w=300");
-    // The clock stands 100 s into a window of 300 s.
+    // The clock is 100 s into a window of 300 s.
     assert_eq!(headers["ratelimit-reset"], "1000000200");
     ask(false).await;
     let (status, headers, body) = ask(false).await;

@@ -23,6 +23,8 @@ fn operations_are_those_of_the_reference() {
             assert_eq!(operation.cid(), entry["cid"].as_str().unwrap());
             assert_eq!(serde_json::to_value(&operation).unwrap(), entry["operation"]);
 
+            // Each operation is made again from its state, and must come out byte by byte as the
+            // reference made it.
             let made = match (&before, operation.data()) {
                 (None, Some(data)) => {
                     let (did, made) = plc::genesis(data, &key);
@@ -51,6 +53,7 @@ fn the_state_reads_as_the_directory_shows_it() {
     for history in data!("plc.json")["histories"].as_array().unwrap() {
         let shown: Data = serde_json::from_value(history["data"].clone()).unwrap();
         let operations = history["operations"].as_array().unwrap();
+        // The last operation is a tombstone, which has no state.
         let last = read(&operations[operations.len() - 2]["operation"]);
         assert_eq!(last.data(), Some(shown));
     }
@@ -85,6 +88,7 @@ fn the_oldest_operations_are_understood() {
         assert_eq!(operation.cid(), entry["cid"].as_str().unwrap());
         assert_eq!(operation.did().unwrap().as_str(), entry["did"].as_str().unwrap());
         assert_eq!(state, serde_json::from_value(entry["data"].clone()).unwrap());
+        // The first key is the recovery key. The oldest accounts were signed with the second.
         assert_eq!(operation.verify_signature(&keys(&state.rotation_keys)), Ok(1));
         assert_eq!(serde_json::to_value(&operation).unwrap(), entry["operation"]);
     }
@@ -116,6 +120,7 @@ fn a_changed_operation_no_longer_verifies() {
         assert_ne!(read(&changed).cid(), operation.cid(), "{pointer}");
     }
     let sig = good["sig"].as_str().unwrap();
+    // Other spellings of a valid signature would give one operation several CIDs.
     for wrong in [
         format!("{sig}=="),
         format!("{sig}A"),

@@ -16,7 +16,7 @@ fn bytes(value: &[u8]) -> Vec<u8> {
     [vec![0x58, u8::try_from(value.len()).unwrap()], value.to_vec()].concat()
 }
 
-/// A length below 24 has no byte of its own.
+/// Encodes bytes. A length below 24 is part of the first byte.
 fn short_bytes(value: &[u8]) -> Vec<u8> {
     if value.len() < 24 {
         [vec![0x40 | u8::try_from(value.len()).unwrap()], value.to_vec()].concat()
@@ -59,6 +59,7 @@ fn commit(tree: Cid, signer: u8) -> Vec<u8> {
         [("rev", text("3jzfcijpj2z2a")), ("data", link(tree)), ("prev", vec![0xf6]), ("version", vec![3])];
     let did = ("did", text(DID));
     let [rev, data, prev, version] = rest;
+    // Members by length and then by bytes, which is the order of DAG-CBOR.
     let unsigned = map(&[did.clone(), rev.clone(), data.clone(), prev.clone(), version.clone()]);
     let signature = ("sig", bytes(&key(signer).sign(&unsigned)));
     map(&[did, rev, signature, data, prev, version])
@@ -67,6 +68,7 @@ fn commit(tree: Cid, signer: u8) -> Vec<u8> {
 fn section(content: &[u8]) -> Vec<u8> {
     let mut out = Vec::new();
     let mut length = content.len();
+    // LEB128: seven bits per byte, the lowest first.
     while length >= 0x80 {
         out.push(u8::try_from(length & 0x7f).unwrap() | 0x80);
         length >>= 7;
@@ -121,12 +123,15 @@ fn what_is_not_there_is_not_proved() {
     assert_eq!(judge(&file(), "four"), Err(Error::NoRecord));
     assert_eq!(judge(&file(), "threes"), Err(Error::NoRecord));
     assert_eq!(judge(&file(), "zzz"), Err(Error::NoRecord));
+    // The key is in the tree, but its record is not in the file. That proves nothing about the
+    // record.
     assert_eq!(judge(&file(), "one"), Err(Error::MissingBlock));
 }
 
 #[test]
 fn another_signer_or_account_is_refused() {
     let Repository { record, leaf, tree, .. } = repository();
+    // The same tree, signed with another key.
     let forged = commit(Cid::of(&tree), 2);
     let file = car(Cid::of(&forged), &[forged, tree, leaf, record]);
     assert_eq!(judge(&file, "three"), Err(Error::BadSignature));
@@ -149,6 +154,7 @@ fn missing_and_forged_blocks_are_refused() {
     let good = file();
     for at in 0..good.len() {
         let mut changed = good.clone();
+        // Every byte is covered by a hash or by the signature.
         changed[at] ^= 1;
         assert!(judge(&changed, "three").is_err(), "byte {at}");
         assert!(judge(&good[..at], "three").is_err(), "cut at {at}");
@@ -161,6 +167,7 @@ fn trees_out_of_order_or_in_circles_are_refused() {
     let value = Cid::of(&record);
     for entries in [
         vec![entry(0, "b", value, None), entry(0, "a.b.c/three", value, None)],
+        // The first entry has no entry before it with which it could share bytes.
         vec![entry(9, "a.b.c/three", value, None)],
         vec![entry(0, "", value, None), entry(0, "a.b.c/three", value, None)],
     ] {
@@ -179,6 +186,7 @@ fn files_are_bounded_and_no_input_panics() {
     assert_eq!(judge(&car(Cid::of(&commit), &blocks), "three"), Err(Error::TooLarge));
     assert_eq!(judge(&vec![0; 3 * 1024 * 1024], "three"), Err(Error::TooLarge));
     let deep = [vec![0x81; 100_000], vec![0x80]].concat();
+    // A list that claims 2^64 members. The reader must not reserve memory for them.
     let huge = vec![0x9b, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff];
     for block in [
         deep,

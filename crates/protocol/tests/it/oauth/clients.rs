@@ -28,6 +28,7 @@ fn client_ids_are_public_urls() {
         "",
         "x",
         "client",
+        // Anyone on the way could replace a document that is fetched without TLS.
         "http://example.com/a",
         "https://example.com",
         "https://example.com/",
@@ -36,6 +37,7 @@ fn client_ids_are_public_urls() {
         "https://example.com/a#",
         "https://user@example.com/a",
         "https://:p@example.com/a",
+        // Addresses in any spelling, and names that resolve only on a private network.
         "https://127.0.0.1/a",
         "https://[::1]/a",
         "https://2130706433/a",
@@ -47,6 +49,7 @@ fn client_ids_are_public_urls() {
         "https://app.example/a",
         "https://app.localhost/a",
         "https://app.invalid/a",
+        // A second spelling of the same URL would be a second client.
         "https://example.com./a",
         "https://example.com:8443/a",
         "https://example.com:443/a",
@@ -65,6 +68,7 @@ fn client_ids_are_public_urls() {
         assert!(ClientId::parse(bad, &[]).is_err(), "{bad}");
     }
     assert!(ClientId::parse(&format!("https://example.com/{}", "a".repeat(2048)), &[]).is_err());
+    // Only an origin that the operator listed may be private, and only exactly that one.
     let inside = ["http://127.0.0.1:4000".to_owned()];
     assert!(ClientId::parse("http://127.0.0.1:4000/client.json", &inside).is_ok());
     assert!(ClientId::parse("http://127.0.0.1:4001/client.json", &inside).is_err());
@@ -131,8 +135,10 @@ fn redirects_are_of_their_kinds() {
     use ApplicationType::{Native, Web};
     for (text, kind, good) in [
         ("https://app.example.com/cb", Web, true),
+        // A web app may have its page on another origin than its document.
         ("https://other.example.com/cb?x=y", Web, true),
         ("https://app.example.com/cb", Native, true),
+        // A native app proves its https address by the origin of its document.
         ("https://other.example.com/cb", Native, false),
         ("https://intranet/cb", Web, false),
         ("https://app.local/cb", Web, false),
@@ -143,12 +149,14 @@ fn redirects_are_of_their_kinds() {
         ("http://app.example.com/cb", Web, false),
         ("http://app.example.com/cb", Native, false),
         ("http://127.0.0.1/cb", Native, true),
+        // Loopback, for programs that open a port while the person signs in (RFC 8252 §7.3).
         ("http://127.0.0.1:8080/cb", Native, true),
         ("http://[::1]/cb", Native, true),
         ("http://127.0.0.1/cb", Web, false),
         ("http://127.0.0.2/cb", Native, false),
         ("http://localhost/cb", Native, false),
         ("http://localhost:3000/cb", Native, false),
+        // A scheme is the reversed host of the document, so that two apps cannot share it.
         ("com.example.app:/cb", Native, true),
         ("com.example.app:/", Native, true),
         ("com.example.app:/cb", Web, false),
@@ -172,6 +180,7 @@ fn redirects_match_exactly_but_for_a_loopback_port() {
     let web = RedirectUri::parse("https://app.example.com/cb", &client(), ApplicationType::Web).unwrap();
     assert!(web.matches("https://app.example.com/cb"));
     for other in [
+        // Compared byte by byte: parsers disagree on what is equal.
         "https://app.example.com/cb/",
         "https://app.example.com/cb?x",
         "https://app.example.com/CB",

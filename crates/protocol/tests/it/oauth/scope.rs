@@ -21,6 +21,7 @@ fn scopes_print_in_one_form() {
         ("account:status?action=read&action=manage", "account:status?action=manage"),
         ("account:status?", "account:status"),
         ("blob:image/png", "blob:image/png"),
+        // Media types have no case, and a wider range includes narrower ones.
         ("blob:IMAGE/PNG", "blob:image/png"),
         ("blob:image/svg+xml", "blob:image/svg+xml"),
         ("blob?accept=image/png&accept=image/svg%2Bxml", "blob?accept=image/png&accept=image/svg%2Bxml"),
@@ -32,6 +33,8 @@ fn scopes_print_in_one_form() {
         ("identity:*", "identity:*"),
         ("identity?attr=*", "identity:*"),
         ("repo:com.example.foo", "repo:com.example.foo"),
+        // A name may be percent-encoded. Actions and collections are sorted, and defaults are left
+        // out.
         ("repo:com%2Eexample.foo", "repo:com.example.foo"),
         (
             "repo:com.example.foo?action=update&action=create",
@@ -46,6 +49,7 @@ fn scopes_print_in_one_form() {
             "repo?collection=com.example.bar&collection=com.example.foo&action=create",
         ),
         (service, service),
+        // A raw `#` in a scope is accepted and printed encoded.
         ("rpc:com.example.service?aud=did:web:example.com#service_id", service),
         ("rpc?aud=did:web:example.com%23service_id&lxm=com.example.service", service),
         (
@@ -79,6 +83,7 @@ fn a_text_that_is_not_a_scope_is_refused() {
         "invalid",
         "scope",
         "openid",
+        // Scope values are compared with their case.
         "ATPROTO",
         "atproto:x",
         "transition",
@@ -88,6 +93,7 @@ fn a_text_that_is_not_a_scope_is_refused() {
         "account:invalid",
         "account:email?action=invalid",
         "invalid:email",
+        // The positional parameter must not be repeated by its name.
         "account:email?attr=email",
         "account?attr=email&attr=repo",
         "account:email&action=manage",
@@ -103,6 +109,7 @@ fn a_text_that_is_not_a_scope_is_refused() {
         "blob:image//png",
         "blob:image/png/extra",
         "blob:image/%20png",
+        // In a query `+` is a space.
         "blob?accept=image/svg+xml",
         "blob?accept=image/png&accept=invalid",
         "blob:image/png?accept=image/png",
@@ -121,12 +128,14 @@ fn a_text_that_is_not_a_scope_is_refused() {
         "repo:foo%20bar",
         "repo:.foo",
         "repo:bar.",
+        // There are no wildcards below `*`.
         "repo:com.example.*",
         "repo:*?action=*",
         "repo:com.example.foo?action=invalid",
         "repo?collection=invalid&action=create",
         "repo:com.example.foo?collection=com.example.bar",
         "repo:com.example.foo?Action=create",
+        // Broken percent-encoding.
         "repo:com.example.foo%",
         "repo:com.example.foo%2",
         "repo:com.example.foo%zz",
@@ -139,6 +148,7 @@ fn a_text_that_is_not_a_scope_is_refused() {
         "rpc:*",
         "rpc:invalid",
         "rpc?aud=*&lxm=*",
+        // All methods of all services: no app may have that.
         "rpc:*?aud=*",
         "rpc:*?lxm=*",
         "rpc?aud=did:web:example.com%23x",
@@ -183,6 +193,7 @@ fn lists_keep_what_is_known_once() {
     assert_eq!(scopes.to_string(), "atproto repo:com.example.foo blob:*/*");
     assert!(scopes.contains("atproto") && !scopes.contains("unknown"));
     assert!(Scopes::parse("").is_empty() && Scopes::parse("x y").is_empty());
+    // The order of a list has no meaning.
     let fewer = Scopes::parse("blob:*/* atproto");
     assert!(fewer.is_within(&scopes) && !scopes.is_within(&fewer));
     let added = Scopes::parse("atproto identity:*");
@@ -193,6 +204,7 @@ fn lists_keep_what_is_known_once() {
 fn requests_are_compared_letter_by_letter() {
     let declared = "atproto repo:* blob:*/*";
     assert_eq!(undeclared("atproto blob:*/*", declared), None);
+    // `repo:*` allows this collection, but the app did not declare this value.
     assert_eq!(undeclared("atproto repo:com.example.foo", declared), Some("repo:com.example.foo"));
     assert_eq!(undeclared("atproto repo?collection=*", declared), Some("repo?collection=*"));
     assert_eq!(undeclared("openid atproto", declared), Some("openid"));

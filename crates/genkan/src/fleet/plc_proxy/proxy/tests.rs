@@ -18,7 +18,7 @@ struct ProxyHarness {
 const LIFETIME: Duration = Duration::from_secs(5);
 
 impl ProxyHarness {
-    /// A proxy that knows the DIDs that are in the given operations' histories.
+    /// Starts a proxy of a Genkan that has accounts with these DIDs.
     async fn new(known: &[&Did]) -> Self {
         let directory = FakeDirectory::start().await;
         let clock = ManualClock::at(Timestamp::from_seconds(1000));
@@ -79,6 +79,7 @@ async fn reads_pass_through_once_and_writes_make_them_fresh() {
     let (did, first) = genesis("alice.example.com");
     let harness = ProxyHarness::new(&[&did]).await;
     let path = format!("/{}", did.as_str().replace(':', "%3A"));
+    // A 404 is not cached, because the account may be created at any moment.
     assert_eq!(harness.get(&path).await.status, 404);
     assert_eq!(harness.post(&did, &first).await, 200);
     let document: DidDocument = serde_json::from_slice(&harness.get(&path).await.body).unwrap();
@@ -106,6 +107,7 @@ async fn genkans_own_changes_are_seen_at_once_and_others_after_the_lifetime() {
     harness.get(&path).await;
     let mut data = first.data().unwrap();
     data.set_handle(&"alice.example.org".parse().unwrap());
+    // A change that does not come through the proxy, as an owner with a recovery key can make it.
     harness.directory.submit(&did, &plc::update(&first.cid(), data, &key())).unwrap();
     let remembered: Operation = serde_json::from_slice(&harness.get(&path).await.body).unwrap();
     assert_eq!(remembered, first);
@@ -128,12 +130,14 @@ async fn unknown_accounts_are_not_written_and_the_directory_is_not_called() {
     assert_eq!(harness.post(&theirs, &operation).await, 403);
     assert_eq!(harness.post(&"did:web:oak.example.com".parse().unwrap(), &operation).await, 403);
     assert_eq!(harness.directory.asked("submit"), 0);
+    // The directory limits operations to a few KiB.
     let big = harness.ask(Method::POST, &format!("/{ours}"), vec![b'x'; 65 * 1024]).await;
     assert_eq!(big.status, 413);
     for (method, path, status) in [
         (Method::DELETE, format!("/{ours}"), 405),
         (Method::POST, format!("/{ours}/log"), 405),
         (Method::GET, "/".to_owned(), 404),
+        // Hosts need only documents and logs of single DIDs.
         (Method::GET, "/export".to_owned(), 404),
         (Method::GET, format!("/{ours}/other"), 404),
         (Method::GET, format!("/{ours}/../x"), 404),
@@ -178,6 +182,7 @@ async fn many_readers_are_one_question() {
     let (did, first) = genesis("alice.example.com");
     let harness = ProxyHarness::new(&[&did]).await;
     harness.directory.submit(&did, &first).unwrap();
+    // Slow enough that all readers come before the answer.
     harness.directory.trouble("*", Trouble::Slow(Duration::from_millis(50)));
     let path = format!("/{did}");
     let all = futures_util::future::join_all((0..20).map(|_| harness.get(&path))).await;
@@ -193,6 +198,7 @@ async fn a_probe_did_is_answered_here() {
     let document: DidDocument = serde_json::from_slice(&answer.body).unwrap();
     assert_eq!(document.id, probe.did);
     assert_eq!(document.signing_key().unwrap().to_did_key(), probe.key.public().to_did_key());
+    // A probe of another Genkan is an unknown DID here.
     let foreign = Prober::of_key([2; 32]).fresh();
     assert_eq!(harness.get(&format!("/{}", foreign.did)).await.status, 404);
     let asked: Vec<String> = harness.directory.journal().into_iter().map(|seen| seen.path).collect();
