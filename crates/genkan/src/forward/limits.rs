@@ -13,7 +13,8 @@ pub(crate) struct Limits {
     pub(crate) connect: Duration,
     /// From the last byte of the request to the head of the answer.
     pub(crate) answer_head: Duration,
-    /// The same wait for `uploadBlob` and `importRepo`, which hosts process for longer.
+    /// The time for the head of an answer to `uploadBlob` and `importRepo`, which hosts process for
+    /// longer.
     pub(crate) answer_head_after_upload: Duration,
     /// From one byte of a body to the next, in either direction.
     pub(crate) idle: Duration,

@@ -50,6 +50,7 @@ const CPU: Limit = Limit {
 };
 const RATE: Limit =
     Limit { metric: "requests/s", unit: "", figure: |sample| sample.per_second, bound: Bound::AtLeast(0.90) };
+// The slowest percent varies more from run to run than the mean, so its limit is wider.
 const P99: Limit =
     Limit { metric: "p99", unit: "µs", figure: |sample| sample.p99, bound: Bound::AtMost(1.10) };
 
@@ -76,6 +77,7 @@ impl Comparison {
         }
         let mut pairs = Vec::with_capacity(rounds);
         for round in 0..rounds {
+            // The tuple has the old figure first in either order.
             let pair = if round % 2 == 0 {
                 let old = run(Binary::Old, Warmth::Counts)?;
                 (old, run(Binary::New, Warmth::Counts)?)
@@ -93,6 +95,7 @@ impl Comparison {
             let of = |pick: fn(&(Sample, Sample)) -> &Sample| {
                 median(self.rounds.iter().map(|pair| (limit.figure)(pick(pair))))
             };
+            // A ratio per round, because the machine can change its speed between two rounds.
             let ratios = self.rounds.iter().map(|(old, new)| (limit.figure)(new) / (limit.figure)(old));
             Row {
                 workload: &self.workload,

@@ -32,6 +32,7 @@ impl Sample {
         let [answers, failures, elapsed, bytes, p50, p99] = figures[..] else {
             bail!("the clients printed {line:?}, not their figures");
         };
+        // Failures can be faster than answers, so a run with one would look too good.
         if answers < 1.0 || failures > 0.0 {
             bail!("{answers} answers and {failures} failures");
         }
@@ -77,10 +78,12 @@ pub(super) fn idle_connection(tool: &str, subject: &Subject, connections: u32, t
         .context("starting the clients")?;
     let mut line = String::new();
     let stdout = clients.stdout.take().context("the clients have an output")?;
+    // The clients print a line when all connections are open.
     std::io::BufRead::read_line(&mut std::io::BufReader::new(stdout), &mut line)?;
     // Memory that is freed a moment after the last answer counts as freed.
     std::thread::sleep(std::time::Duration::from_secs(3));
     let after = resident(subject)?;
+    // The end of standard input tells the clients to close their connections.
     drop(clients.stdin.take());
     clients.wait()?;
     if line.trim() != "held" {
@@ -130,6 +133,7 @@ pub(super) fn cpu_seconds(subject: &Subject) -> Result<f64> {
 }
 
 fn family(pid: u32) -> Result<Vec<u32>> {
+    // nginx works in a child process, and its main process only waits.
     let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"))
         .with_context(|| format!("process {pid} has ended"))?;
     Ok(std::iter::once(pid).chain(children.split_whitespace().filter_map(|pid| pid.parse().ok())).collect())
@@ -144,6 +148,7 @@ fn client(tool: &str, what: &str) -> Command {
 /// Returns the middle one of several figures, or NaN for an empty list.
 pub(super) fn median(figures: impl Iterator<Item = f64>) -> f64 {
     let mut figures: Vec<f64> = figures.collect();
+    // `total_cmp`, since a figure can be NaN, which has no place in the usual order.
     figures.sort_by(f64::total_cmp);
     figures.get(figures.len() / 2).copied().unwrap_or(f64::NAN)
 }

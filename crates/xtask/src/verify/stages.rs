@@ -72,6 +72,7 @@ fn tests_on_both() -> Result<Counts> {
 }
 
 fn tests(with_ignored: bool) -> Command {
+    // A slower run is better than none: the verdict is the same.
     let Some(nextest) = cargo_tools::cargo_nextest() else {
         line("cargo-nextest cannot be had: `cargo test` runs the same tests, slower");
         let mut tests = cargo();
@@ -83,6 +84,7 @@ fn tests(with_ignored: bool) -> Command {
     };
     let mut tests = Command::new(nextest);
     tests.current_dir(workspace::root());
+    // All failures in one run, so that no second run is needed to see the rest.
     tests.args(["nextest", "run", "--workspace", "--no-fail-fast", "--no-tests=pass"]);
     tests.args(["--status-level=slow", "--final-status-level=slow", "--hide-progress-bar"]);
     tests.args(["--run-ignored", if with_ignored { "all" } else { "default" }]);
@@ -117,6 +119,7 @@ fn generated_documents() -> Result<Counts> {
     for name in ["configuration", "routing"] {
         let file = workspace::root().join("docs").join(format!("{name}.md"));
         let printed = crate::command::run(Command::new(&binary).args(["docs", name]))?;
+        // Compared and not written: a stage must not change the clone.
         let same = fs::read_to_string(&file).is_ok_and(|kept| kept == printed);
         if !same {
             line(&format!("docs/{name}.md is stale or missing: genkan docs {name} > docs/{name}.md"));

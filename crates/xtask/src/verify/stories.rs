@@ -56,6 +56,7 @@ pub fn command(mut arguments: Arguments) -> Result<bool> {
     let binary = arguments.option("--genkan-binary")?.map(std::path::absolute).transpose()?;
     let filter = arguments.word().unwrap_or_default();
     arguments.end()?;
+    // A name of its own, so that the data of `cargo verify` is kept.
     let variant = Variant { name: "by-hand", postgres, dev_mode: !production, filter, binary };
     let postgres = postgres.then(Postgres::start).transpose()?;
     let counts = run(&variant, postgres.as_ref())?;

@@ -99,8 +99,10 @@ async fn a_request_without_a_route_says_why() {
         (timeline, "", "401 AuthMissing"),
         (timeline, "authorization: Bearer forged\r\n", "400 InvalidToken"),
         (timeline, "authorization: Bearer expired\r\n", "400 ExpiredToken"),
+        // The client refreshes its token on this error, and then has one for the right host.
         (timeline, "authorization: Bearer alice-before-her-move\r\n", "400 ExpiredToken"),
         (timeline, "authorization: Bearer someone-gone\r\n", "400 ExpiredToken"),
+        // The database is away. The token may be valid, so the client must not sign its user out.
         (timeline, "authorization: Bearer unchecked\r\n", "503 NotEnoughResources"),
         (timeline, "authorization: alice\r\n", "400 InvalidToken"),
         (timeline, "authorization: Bearer a b\r\n", "400 InvalidToken"),
@@ -114,7 +116,9 @@ async fn a_request_without_a_route_says_why() {
         (timeline, "authorization: DPoP alice-before-her-move\r\ndpop: good\r\n", "401 invalid_token"),
         (timeline, "authorization: DPoP unchecked\r\ndpop: good\r\n", "503 NotEnoughResources"),
         (timeline, "authorization: Bearer alices-grant\r\ndpop: good\r\n", "400 InvalidToken"),
+        // The host could read the other one of two tokens.
         (timeline, "authorization: Bearer alice\r\nauthorization: Bearer bob\r\n", "400 InvalidRequest"),
+        // A request that has passed this server before.
         (timeline, "authorization: Bearer alice\r\nvia: 1.1 genkan-test\r\n", "502 UpstreamFailure"),
         ("PUT /xrpc/app.bsky.feed.getTimeline", "", "400 InvalidRequest"),
         ("POST /xrpc/com.atproto.repo.getRecord?repo=alice.example", "", "400 InvalidRequest"),
@@ -157,6 +161,7 @@ async fn genkan_answers_its_own_methods() {
         ("GET /xrpc/_health", "local GET /xrpc/_health "),
         ("POST /xrpc/com.atproto.server.createSession", "local POST /xrpc/com.atproto.server.createSession "),
         ("GET //xrpc/app.bsky.feed.getTimeline", "local GET //xrpc/app.bsky.feed.getTimeline "),
+        // An absolute target names a host, which counts for nothing here.
         ("GET http://elsewhere.example/robots.txt", "local GET /robots.txt "),
         ("OPTIONS /", "local OPTIONS / "),
     ] {
@@ -182,6 +187,7 @@ async fn an_absolute_target_does_not_choose_the_host() {
 async fn only_trusted_peers_name_the_client_behind_them() {
     let proxies = ["127.0.0.0/8".parse().unwrap()];
     let network = Network::behind(&proxies, |_| {}, answers_ok, answers_ok).await;
+    // Only the last address was written by the trusted peer. The first came from the client.
     let fields = "authorization: Bearer alice\r\nx-forwarded-for: 6.6.6.6, 203.0.113.9\r\n";
     network.ask("GET /xrpc/app.bsky.feed.getTimeline", fields).await;
     assert!(network.one.heard()[0].contains("x-forwarded-for: 203.0.113.9\r\n"));
@@ -213,6 +219,7 @@ async fn preflights_are_answered_here() {
 async fn a_host_that_no_longer_knows_the_caller_makes_the_client_refresh() {
     let gone = "HTTP/1.1 403 Forbidden\r\ncontent-type: application/json; charset=utf-8\r\ncontent-length: 44\r\n\r\n\
         {\"error\":\"AccountNotFound\",\"message\":\"gone\"}";
+    // Any other 403 is the host's own answer.
     let other = "HTTP/1.1 403 Forbidden\r\ncontent-type: application/json\r\ncontent-length: 40\r\n\r\n\
         {\"error\":\"ScopeMissing\",\"message\":\"no\"}\n";
     let network = Network::with(|_| {}, answers(gone), answers(other)).await;

@@ -68,7 +68,7 @@ impl Guard {
         }
     }
 
-    /// Sends a request, as far as it goes.
+    /// Sends a request. The server does not speak TLS, so it fails at the latest there.
     async fn reach(&self, origin: &str) -> Result<(), Error> {
         let origin: Origin = origin.parse().unwrap();
         let addresses = self.external.addresses(&origin).await?;
@@ -104,9 +104,11 @@ impl Guard {
     }
 }
 
-/// None of these addresses is connected to, alone or beside a good one.
+/// Checks that no connection is made to any of these addresses, alone or together with a public
+/// one.
 async fn never_dialled(addresses: &'static [&'static str]) {
     for address in addresses {
+        // A public address next to it must not make the private one acceptable.
         for beside in [None, Some("93.184.216.34"), Some("2606:2800:220:1::1")] {
             let all: Vec<&str> = beside.into_iter().chain([*address]).collect();
             let dns = TestDns::start(move |_, _| Reply::addresses(&all)).await;
@@ -179,6 +181,7 @@ async fn c16_what_the_url_shows_is_never_looked_up() {
         "https://pds.onion",
         "https://pds",
         "https://127.1",
+        // The integer form of 127.0.0.1, which some parsers accept.
         "https://2130706433",
         "https://blocked.example.com",
         "https://below.blocked.example.com",
@@ -187,6 +190,7 @@ async fn c16_what_the_url_shows_is_never_looked_up() {
     }
     assert_eq!(dns.asked(), 0);
     assert!(guard.is_untouched().await);
+    // A name is blocked with its subdomains, and not with every name that ends the same.
     let _ = guard.reach("https://unblocked.example.com").await;
     assert_eq!(guard.dialled(), ["93.184.216.34:443"]);
 }

@@ -39,7 +39,7 @@ impl LinkHarness {
         Self::start_with(db, ORIGIN, &[]).await
     }
 
-    /// With more servers that the operator listed, and at this origin.
+    /// Starts the harness at this origin, with further servers that the operator listed.
     pub(super) async fn start_with(db: Db, origin: &str, others: &[&FakePds]) -> Self {
         let clock = ManualClock::at_present();
         let (directory, names) = (FakeDirectory::start().await, FakeNames::start().await);
@@ -61,14 +61,15 @@ impl LinkHarness {
         Self { db, directory, names, pds, ann, links, clock, listed }
     }
 
-    /// Another process of this service.
+    /// Returns another process on the same database.
     pub(super) fn another(&self) -> Links {
         self.another_with(Arc::new(|| vec![key()]))
     }
 
-    /// Another process of this service, that has these keys.
+    /// Returns another process on the same database, with these client keys.
     pub(super) fn another_with(&self, keys: ClientKeys) -> Links {
         instance(
+            // Connections and subscribers of its own, as in another process.
             &self.db.apart(),
             &self.clock,
             &self.directory,
@@ -103,8 +104,9 @@ impl LinkHarness {
         self.links.begin(login).await
     }
 
-    /// What the other server sends the browser back with.
+    /// Visits the other server, and returns the parameters of its redirect back.
     pub(super) async fn visit(&self, departure: &LoginRedirect) -> Callback {
+        // The fake server approves at once, so one request stands for the whole visit.
         let (origin, path) = departure.url.split_at(departure.url.find("/oauth/").unwrap());
         let sent = Client::new(origin).get(path).await;
         assert_eq!(sent.status, 303, "{}", sent.transcript());
@@ -128,14 +130,14 @@ impl LinkHarness {
         self.links.finish(callback, Some(departure.browser.expose()), Some(DEVICE)).await
     }
 
-    /// Signs in, all the way to the consent page.
+    /// Signs in up to the consent page.
     pub(super) async fn arrive(&self) -> Arrival {
         let departure = self.begin("ann.example.com").await.unwrap();
         let callback = self.visit(&departure).await;
         self.finish(&departure, callback).await.unwrap()
     }
 
-    /// A live session.
+    /// Signs in and keeps the session.
     pub(super) async fn link(&self) -> LinkId {
         let arrival = self.arrive().await;
         assert!(self.links.keep(&arrival.link).await.unwrap());
@@ -146,10 +148,11 @@ impl LinkHarness {
         self.links.credential(link).await
     }
 
-    /// The status with which the PDS answers a call with this credential.
+    /// Calls the PDS with this credential, and returns the status of its answer.
     pub(super) async fn call(&self, credential: &Credential) -> u16 {
         let path = "/xrpc/com.atproto.repo.listMissingBlobs";
         let mut status = 0;
+        // The second attempt has the nonce of the first answer.
         for _ in 0..2 {
             let nonce = self.links.nonce(&credential.link, &credential.pds);
             let signed = credential.sign("GET", path, nonce.as_ref().map(|heard| &*heard.nonce), self.now());
@@ -166,13 +169,13 @@ impl LinkHarness {
         status
     }
 
-    /// Why a session is over.
+    /// Returns why a session has ended.
     pub(super) async fn reason(&self, link: &LinkId) -> Option<&'static str> {
         self.links.find(link).await.unwrap().unwrap().reason
     }
 }
 
-/// Lets a server read our documents.
+/// Gives a server Genkan's client document and keys.
 pub(super) fn know(links: &Links, server: &FakePds) {
     let client = &links.inner.client;
     let document = client.document(None);
