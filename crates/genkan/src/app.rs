@@ -14,7 +14,7 @@ use crate::base::fetch::tls::{TlsError, client_config};
 use crate::base::fetch::{Dns, DnsError, GuardedClient, UnguardedClient};
 use crate::base::seal::{Sealer, SealingKeys};
 use crate::config::Config;
-use crate::credentials::Credentials;
+use crate::credentials::{Credentials, Pairing};
 use crate::db::feed::{Change, Feed};
 use crate::db::{Db, PoolSize};
 use crate::fleet::{self, Fleet, HostClient};
@@ -24,7 +24,7 @@ use crate::limits::{AttemptError, Limit, RateLimits};
 use crate::links::{self, ClientKey, Links};
 use crate::mail::{self, Mail, TransportError};
 use crate::moves::Moves;
-use crate::oauth::{self, GrantId, OAuth};
+use crate::oauth::{self, OAuth};
 use crate::recovery::Recovery;
 use crate::renames::{self, Renames};
 use crate::sessions::{AccessTokens, Lifetimes, Sessions};
@@ -157,6 +157,7 @@ impl App {
                 identity: identity.clone(),
                 guarded: guarded.clone(),
                 keys: client_keys(&ring),
+                grants: Arc::new(Pairing),
                 metrics: metrics.clone(),
             },
             links_settings(&config),
@@ -173,6 +174,7 @@ impl App {
                 dns,
                 guarded,
                 documents: identity.documents.clone(),
+                links: Arc::new(Pairing),
             },
             oauth_settings(&config),
         );
@@ -243,8 +245,6 @@ impl App {
             ring: ring.clone(),
             directory: identity.directory.clone(),
         };
-        // Links do not know OAuth, so the end of a link reaches the grants through a callback.
-        end_grants_of_links(&links, &oauth);
         let documents = identity.documents.clone();
         // A rename changes the DID document, so its cached copy must go with the account's other
         // caches.
@@ -380,25 +380,6 @@ fn links_settings(config: &Config) -> links::Settings {
         pages: pages.into_iter().filter_map(|(name, url)| Some((name, url.clone()?))).collect(),
         private_origins: config.network.private_origins.clone(),
     }
-}
-
-/// Ends the grant of an app when the linked session under it ends. A job that compares both finds
-/// what a crash in between leaves.
-fn end_grants_of_links(links: &Links, oauth: &OAuth) {
-    let oauth = oauth.clone();
-    links.on_end(move |link| {
-        // The callback is not async, so the work goes into a task of its own.
-        let (oauth, grant) = (oauth.clone(), GrantId::from(link));
-        tokio::spawn(async move {
-            if let Err(cause) = oauth.end_dead(&grant, "its linked session is over").await {
-                tracing::warn!(
-                    cause = &cause as &dyn std::error::Error,
-                    %grant,
-                    "could not end the grant of an ended link; will try again"
-                );
-            }
-        });
-    });
 }
 
 /// Returns the keys with which Genkan authenticates itself to external authorization servers.

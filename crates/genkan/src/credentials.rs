@@ -5,11 +5,15 @@
 //! So stories say *which* credentials end with [`Ending`], and [`Credentials::end`] knows where
 //! they are. It works in the caller's transaction, so the event and the end of the credentials
 //! happen together or not at all. The commit informs this process, and the changes feed informs the
-//! others. A linked session ends when the feed reports the end of its grant.
+//! others. A grant of a linked account ends together with its link, see [`Pairing`].
+
+mod pairing;
 
 use std::sync::Arc;
 
 use genkan_protocol::syntax::Did;
+
+pub(crate) use pairing::Pairing;
 
 use crate::accounts::{self, AppPasswords, Demand};
 use crate::base::Clock;

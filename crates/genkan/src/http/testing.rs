@@ -58,6 +58,7 @@ impl TestServer {
         // A key in the settings, so that no test writes a key file.
         config.keys.sealing_key = Some(Secret::new([9; 32]));
         let app = App::build_on(db, config, clock.clock(), Metrics::default()).await.unwrap();
+        tokio::spawn(app.links.follow_ends());
         let router = serving::router(&app, TrustedPeers::new(&[])).unwrap();
         // Browsers of tests need a port. Other requests go to the router directly.
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();

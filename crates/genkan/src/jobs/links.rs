@@ -7,9 +7,10 @@ use crate::keys::WebPurpose;
 use crate::links;
 use crate::oauth::GrantId;
 
-/// Finds links whose grant ended, and grants whose link ended, and ends what is left.
+/// Finds links whose grant is over, and grants whose link is over, and ends what is left.
 ///
-/// Normally each ends together with the other. A crash between the two leaves one behind.
+/// A link and its grant end in one transaction. What is left is the link of a grant that ran out, of
+/// a code that no app redeemed, or one half of a pair from a database that was repaired by hand.
 pub(super) async fn compare_with_grants(app: &App) -> anyhow::Result<u64> {
     let (mut after, mut ended) = (None, 0);
     loop {
@@ -22,7 +23,7 @@ pub(super) async fn compare_with_grants(app: &App) -> anyhow::Result<u64> {
         }
     }
     for link in &app.links.ended_lately().await? {
-        ended += u64::from(app.oauth.end_dead(&link.into(), "its linked session is over").await?);
+        ended += u64::from(app.oauth.end_dead(&link.into()).await?);
     }
     Ok(ended)
 }

@@ -88,7 +88,7 @@ pub(crate) fn start(app: &App, replica: Replica) {
         up_after: settings.up_after,
     };
     tokio::spawn(fleet::watch(app.fleet.clone(), app.hosts.clone(), probes));
-    tokio::spawn(app.links.clone().follow_grants());
+    tokio::spawn(app.links.follow_ends());
     if !app.mail.is_on() {
         tracing::warn!("no mail is sent: neither GENKAN_MAIL_SMTP_URL nor GENKAN_MAIL_FOLDER is set");
     }

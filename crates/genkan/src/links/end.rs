@@ -1,10 +1,12 @@
 //! The end of a linked session.
 //!
-//! The session ends here first, for every replica. Then its server is told, as often as necessary,
-//! and at last its secrets are erased.
+//! In one transaction the session and its grant end, for every replica. Then the session's server is
+//! told, as often as necessary, and at last its secrets are erased.
 
 use std::time::Duration;
 
+use futures_util::StreamExt as _;
+use futures_util::stream;
 use genkan_protocol::oauth::dpop::ProofKey;
 
 use super::error::Reason;
@@ -13,43 +15,49 @@ use super::server_client::TokenRequestError;
 use super::service::{DAY, Links};
 use super::sql::links::{self, Row, State};
 use crate::base::Timestamp;
-use crate::db;
 use crate::db::audit::{self, Actor};
 use crate::db::feed::{self, Change};
+use crate::db::{self, Tx};
 use crate::telemetry::metrics::LINKS;
 
+/// Holds the row of a session that is not over until `tx` ends. `false`: it is over, or never was.
+pub(crate) async fn hold(tx: &mut Tx, link: &LinkId) -> db::Result<bool> {
+    links::hold(tx, link).await
+}
+
+/// Ends the session of a grant that ends in `tx`. A grant of a home account has none, which is no
+/// error.
+pub(crate) async fn end_with_grant(tx: &mut Tx, link: &LinkId, now: Timestamp) -> db::Result<()> {
+    end_row(tx, link, Reason::GrantEnded, now).await?;
+    Ok(())
+}
+
+/// `false`: it was over, or never was.
+async fn end_row(tx: &mut Tx, link: &LinkId, reason: Reason, now: Timestamp) -> db::Result<bool> {
+    // Several processes may end a session at once. Only for one does the update change the row.
+    if !links::end(tx, link, reason, now).await? {
+        return Ok(false);
+    }
+    audit::record(tx, now, Actor::Genkan, "link.end", link.as_str(), reason.as_str()).await?;
+    // Every process forgets the credential, and one of them tells the server.
+    feed::note(tx, now, Change::Link, link.as_str()).await?;
+    Ok(true)
+}
+
 impl Links {
-    /// Ends a session: at once in this process, and within seconds in the others. Its server is
-    /// told afterwards. Returns `false` if the session had ended or never existed.
+    /// Ends a session and its grant: at once in this process, and within seconds in the others. The
+    /// server is told afterwards. Returns `false` if the session had ended or never existed.
     pub(crate) async fn end(&self, link: &LinkId, reason: Reason) -> db::Result<bool> {
         let inner = &self.inner;
         let now = inner.clock.now();
         let mut tx = inner.db.begin().await?;
-        // Several processes may end a session at once. Only the one whose update changed the row
-        // continues and tells the server.
-        if !links::end(&mut tx, link, reason, now).await? {
+        if !end_row(&mut tx, link, reason, now).await? {
             return Ok(false);
         }
-        audit::record(&mut tx, now, Actor::Genkan, "link.end", link.as_str(), reason.as_str()).await?;
-        feed::note(&mut tx, now, Change::Link, link.as_str()).await?;
+        inner.grants.end(&mut tx, link, now).await?;
         tx.commit().await?;
-        // After the commit, so that a listener that reads the row finds it ended.
-        if let Some(tell) = inner.end_listener.get() {
-            tell(link);
-        }
         tracing::info!(%link, reason = reason.as_str(), "a linked session ended");
-        if reason.is_told_to_server() {
-            let (links, link) = (self.clone(), link.clone());
-            // Spawned, because the caller must not wait for an external server. If this process
-            // stops first, the job `tell_servers` finds the row.
-            tokio::spawn(async move { links.tell_server(&link).await });
-        }
         Ok(true)
-    }
-
-    /// Whether a session has ended or never existed.
-    pub(crate) async fn is_over(&self, link: &LinkId) -> db::Result<bool> {
-        links::is_over(&self.inner.db, link).await
     }
 
     /// Returns live sessions, a page of them in the order of ids. Leaves out those of the last
@@ -69,28 +77,24 @@ impl Links {
         links::client_keys(&self.inner.db).await
     }
 
-    /// Ends the sessions of grants that the feed reports as ended. Runs until the process stops.
-    pub(crate) async fn follow_grants(self) {
+    /// Tells the servers of sessions as they end, in any room and process. Runs until the process
+    /// stops.
+    ///
+    /// It listens from this call on, not from the first poll. The job
+    /// [`tell_servers`](Self::tell_servers) finds what it misses, such as the ends of a time without a
+    /// running server.
+    pub(crate) fn follow_ends(&self) -> impl Future<Output = ()> + Send + 'static {
         let (tell, mut hear) = tokio::sync::mpsc::unbounded_channel();
-        // Listeners must be quick, so ids go through a channel. It is unbounded: a dropped id would
-        // leave its session alive until the next comparison.
-        self.inner.feed.subscribe(Change::Grant, move |grant| drop(tell.send(LinkId::from(grant))));
-        while let Some(link) = hear.recv().await {
-            // A link has the id of its grant. Most grants belong to home accounts and have no link.
-            let ended = match self.is_over(&link).await {
-                Ok(true) => continue,
-                Ok(false) => self.end(&link, Reason::GrantEnded).await,
-                Err(cause) => Err(cause),
-            };
-            if let Err(cause) = ended {
-                // The regular comparison of all sessions with all grants will end it.
-                tracing::warn!(
-                    cause = &cause as &dyn std::error::Error,
-                    %link,
-                    "a session was not ended yet"
-                );
-            }
-        }
+        // Listeners must be quick, so ids go through a channel.
+        self.inner.feed.subscribe(Change::Link, move |link| drop(tell.send(LinkId::from(link))));
+        let links = self.clone();
+        // A few at once, so that a server that does not answer holds up no other one, and the thousand
+        // sessions of a blocked client are not a thousand connections.
+        let ended = stream::poll_fn(move |context| hear.poll_recv(context));
+        ended.for_each_concurrent(TOLD_AT_ONCE, move |link| {
+            let links = links.clone();
+            async move { links.tell_server(&link).await }
+        })
     }
 
     /// Job: tells servers which of their sessions ended.
@@ -217,3 +221,4 @@ const FIRST_PAUSE: Duration = Duration::from_mins(1);
 /// Two days, including the pauses between them.
 const MOST_ATTEMPTS: i64 = 22;
 const A_ROUND: i64 = 100;
+const TOLD_AT_ONCE: usize = 8;

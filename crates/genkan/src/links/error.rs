@@ -109,7 +109,7 @@ pub(crate) enum Reason {
 }
 
 impl Reason {
-    const ALL: [Self; 11] = [
+    pub(crate) const ALL: [Self; 11] = [
         Self::GrantEnded,
         Self::Rejected,
         Self::Undecided,

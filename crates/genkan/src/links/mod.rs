@@ -7,9 +7,9 @@
 //! unsealed.
 //!
 //! Sign-in: [`Links::begin`], the other server, [`Links::finish`], the consent page,
-//! [`Links::keep`]. Use: [`Links::recall`] and [`Links::credential`]. End: [`Links::end`], which
-//! ends the session on every replica first and tells the other server afterwards. This room knows
-//! nothing of grants and pages; [`Links::on_end`] tells its listener that a session is over.
+//! [`Links::keep`]. Use: [`Links::recall`] and [`Links::credential`]. End: [`Links::end`], or
+//! [`end_with_grant`] when the grant ends first; the other server is told afterwards. This room knows
+//! nothing of pages, and of grants only [`LinkGrants`]: that they end together with their links.
 
 mod backoff;
 mod callback;
@@ -19,6 +19,7 @@ mod discovery;
 mod end;
 mod error;
 mod id;
+mod link_grants;
 mod login;
 mod nonces;
 mod open;
@@ -26,6 +27,8 @@ mod refresh;
 mod server_client;
 mod service;
 mod sql;
+#[cfg(test)]
+pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
 mod vault;
@@ -35,8 +38,10 @@ pub(crate) use callback::{Arrival, Callback};
 pub(crate) use client::{CALLBACK, ClientKey, ClientKeys, KEY_SET, OTHERS, STABLE};
 pub(crate) use credential::Credential;
 pub(crate) use discovery::Identifier;
+pub(crate) use end::{end_with_grant, hold};
 pub(crate) use error::{BeginError, Failure, FinishError, Reason, UseError};
 pub(crate) use id::LinkId;
+pub(crate) use link_grants::LinkGrants;
 pub(crate) use login::NewLogin;
 pub(crate) use service::{Dependencies, Links, Settings, sweep};
 pub(crate) use vault::SEALED_COLUMNS;

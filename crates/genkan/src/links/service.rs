@@ -1,7 +1,7 @@
 //! The service of this room. Its methods are in files named after what they do.
 
 use std::fmt;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use genkan_protocol::oauth::dpop::ProofKey;
@@ -14,6 +14,7 @@ use super::credential::Credential;
 use super::discovery::{Discovery, Server};
 use super::error::UseError;
 use super::id::LinkId;
+use super::link_grants::LinkGrants;
 use super::nonces::{HeardNonce, Nonces};
 use super::server_client::ServerClient;
 use super::sql;
@@ -48,6 +49,7 @@ pub(crate) struct Dependencies {
     pub(crate) identity: Identity,
     pub(crate) guarded: GuardedClient,
     pub(crate) keys: ClientKeys,
+    pub(crate) grants: Arc<dyn LinkGrants>,
     pub(crate) metrics: Metrics,
 }
 
@@ -75,15 +77,12 @@ pub(super) struct Inner {
     pub(super) metrics: Metrics,
     /// The name of this process in leases.
     pub(super) holder: String,
-    pub(super) end_listener: OnceLock<EndListener>,
+    pub(super) grants: Arc<dyn LinkGrants>,
 }
-
-/// A listener for links that end.
-pub(super) type EndListener = Box<dyn Fn(&LinkId) + Send + Sync>;
 
 impl Links {
     pub(crate) fn new(with: Dependencies, settings: Settings) -> Self {
-        let Dependencies { db, clock, feed, sealer, identity, guarded, keys, metrics } = with;
+        let Dependencies { db, clock, feed, sealer, identity, guarded, keys, grants, metrics } = with;
         let discovery = Discovery {
             documents: identity.documents,
             handles: identity.handles,
@@ -108,15 +107,10 @@ impl Links {
             backoff: Backoff::default(),
             metrics,
             holder: random::id(),
-            end_listener: OnceLock::new(),
+            grants,
             feed,
         };
         Self { inner: Arc::new(inner) }
-    }
-
-    /// Registers the listener for links that end in this process. Only the first one counts.
-    pub(crate) fn on_end(&self, hear: impl Fn(&LinkId) + Send + Sync + 'static) {
-        let _ = self.inner.end_listener.set(Box::new(hear));
     }
 
     /// Returns the credential of a link, if it is cached and not due for a refresh. Every request

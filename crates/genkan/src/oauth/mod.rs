@@ -14,6 +14,7 @@ mod client_trust;
 mod clients;
 mod error;
 mod grant;
+mod grant_links;
 mod ids;
 mod parameters;
 mod permission_sets;
@@ -30,13 +31,14 @@ pub(crate) use call::{Call, proofs};
 pub(crate) use client_trust::ClientTrust;
 pub(crate) use error::Error;
 pub(crate) use grant::Grant;
+pub(crate) use grant_links::GrantLinks;
 pub(crate) use ids::GrantId;
 pub(crate) use permission_sets::SetView;
 pub(crate) use resource::claimed_account;
 pub(crate) use scope::ExpandedScope;
 pub(crate) use server::{
     Choice, ConsentView, GrantView, LinkedAccount, OpenRequest, Outcome, Page, Permission, Problem, Redirect,
-    sweep,
+    end_with_link, sweep,
 };
 pub(crate) use service::{Dependencies, OAuth, Settings};
 pub(crate) use sql::clients::Stored as ClientRow;

@@ -8,6 +8,7 @@ use std::time::Duration;
 use genkan_protocol::oauth::nonce::Nonces;
 
 use super::clients::Clients;
+use super::grant_links::GrantLinks;
 use super::permission_sets::PermissionSets;
 use super::tokens::{RefreshTokens, Signer, UsedOnce, VerifiedTokens};
 use crate::accounts::Accounts;
@@ -49,6 +50,7 @@ pub(crate) struct Dependencies {
     pub(crate) dns: Dns,
     pub(crate) guarded: GuardedClient,
     pub(crate) documents: Documents,
+    pub(crate) links: Arc<dyn GrantLinks>,
 }
 
 /// The authorization server. Cheap to clone.
@@ -61,6 +63,7 @@ pub(crate) struct OAuth {
     pub(super) sign_ins: SignIns,
     pub(super) ring: Ring,
     pub(super) fleet: Fleet,
+    pub(super) links: Arc<dyn GrantLinks>,
     pub(super) settings: Arc<Settings>,
     pub(super) nonces: Arc<Nonces>,
     pub(super) nonce_secret: Arc<Secret<[u8; 32]>>,
@@ -74,7 +77,8 @@ pub(crate) struct OAuth {
 
 impl OAuth {
     pub(crate) fn new(with: Dependencies, settings: Settings) -> Self {
-        let Dependencies { db, clock, feed, accounts, sign_ins, ring, fleet, dns, guarded, documents } = with;
+        let Dependencies { db, clock, feed, accounts, sign_ins, ring, fleet, dns, guarded, documents, links } =
+            with;
         // Replicas share the database and with it the derived secret, so each accepts the nonces of
         // the others.
         let secret = match &settings.dpop_secret {
@@ -104,6 +108,7 @@ impl OAuth {
             sign_ins,
             ring,
             fleet,
+            links,
         }
     }
 

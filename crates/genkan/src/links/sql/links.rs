@@ -145,6 +145,17 @@ pub(in crate::links) async fn used(tx: &mut Tx, id: &LinkId, now: Timestamp) -> 
     Ok(())
 }
 
+/// Holds a session's row until `tx` ends. Returns `false` if the session has ended or never existed.
+pub(in crate::links) async fn hold(tx: &mut Tx, id: &LinkId) -> Result<bool> {
+    // The update changes nothing. It takes the row's lock in the one way that both databases know.
+    let held =
+        sqlx::query("UPDATE links SET version = version WHERE id = $1 AND state IN ('waiting', 'live')")
+            .bind(id.as_str())
+            .execute(&mut **tx)
+            .await?;
+    Ok(held.rows_affected() == 1)
+}
+
 /// Ends a session for everybody. Secrets that its server need not be told about are erased at once.
 /// Returns `false` if it had already ended.
 pub(in crate::links) async fn end(tx: &mut Tx, id: &LinkId, reason: Reason, now: Timestamp) -> Result<bool> {
@@ -284,15 +295,6 @@ pub(in crate::links) async fn client_keys(db: &Db) -> Result<Vec<String>> {
             .fetch_all(db.reader())
             .await?;
     rows.iter().map(|row| Ok(row.try_get("client_key")?)).collect()
-}
-
-/// Whether a session has ended or never existed.
-pub(in crate::links) async fn is_over(db: &Db, id: &LinkId) -> Result<bool> {
-    let row = sqlx::query("SELECT id FROM links WHERE id = $1 AND state IN ('waiting', 'live')")
-        .bind(id.as_str())
-        .fetch_optional(db.reader())
-        .await?;
-    Ok(row.is_none())
 }
 
 pub(in crate::links) async fn sweep(tx: &mut Tx, before: Timestamp) -> Result<u64> {

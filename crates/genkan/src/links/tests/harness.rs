@@ -12,6 +12,7 @@ use genkan_testing::{Client, FakeDirectory, FakeNames, FakePds};
 use crate::base::fetch::{Dns, GuardedClient, UnguardedClient, tls};
 use crate::base::seal::Sealer;
 use crate::base::{ManualClock, Origin, Secret, Timestamp};
+use crate::credentials::Pairing;
 use crate::db::Db;
 use crate::db::feed::Feed;
 use crate::identity::{Directory, Documents, Handles, Identity};
@@ -216,6 +217,7 @@ fn instance(
         identity,
         guarded,
         keys,
+        grants: Arc::new(Pairing),
         metrics: Metrics::default(),
     };
     let settings = Settings {
@@ -225,5 +227,7 @@ fn instance(
         pages: Vec::new(),
         private_origins: listed,
     };
-    Links::new(dependencies, settings)
+    let links = Links::new(dependencies, settings);
+    tokio::spawn(links.follow_ends());
+    links
 }

@@ -8,6 +8,7 @@ use serde_json::json;
 
 use super::harness::{LinkHarness, know};
 use crate::base::Timestamp;
+use crate::db::feed::Change;
 use crate::db::{Db, on_each_database};
 use crate::links::service::DAY;
 use crate::links::*;
@@ -168,7 +169,7 @@ async fn c11_invalid_grant_ends_the_session(db: Db) {
     let link = harness.link().await;
     let heard: Arc<std::sync::Mutex<Vec<LinkId>>> = Arc::default();
     let sink = Arc::clone(&heard);
-    harness.links.on_end(move |link| sink.lock().unwrap().push(link.clone()));
+    harness.links.inner.feed.subscribe(Change::Link, move |link| sink.lock().unwrap().push(link.into()));
     harness.pds.end_sessions();
     harness.pass(HOUR);
     assert_eq!(harness.credential(&link).await.unwrap_err(), UseError::Gone("grant_gone"));

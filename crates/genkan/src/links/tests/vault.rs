@@ -7,7 +7,6 @@ use sqlx::Row as _;
 use super::harness::{DEVICE, LinkHarness};
 use crate::base::Secret;
 use crate::base::seal::SealingKeys;
-use crate::db::feed::Change;
 use crate::db::{Db, on_each_database};
 use crate::links::service::DAY;
 use crate::links::*;
@@ -214,20 +213,18 @@ async fn other_replicas_forget_when_the_feed_tells(db: Db) {
 async fn a_grant_s_end_ends_its_session(db: Db) {
     let harness = LinkHarness::start(db).await;
     let (link, other) = (harness.link().await, harness.link().await);
-    let following = tokio::spawn(harness.links.clone().follow_grants());
-    // The note is repeated, because the follower may have subscribed only after the first one.
-    eventually("the session is over", async || {
-        // A grant without a session changes nothing.
-        harness.links.inner.feed.tell(Change::Grant, "a home account's");
-        harness.links.inner.feed.tell(Change::Grant, link.as_str());
-        harness.links.is_over(&link).await.unwrap()
-    })
-    .await;
+    harness.credential(&link).await.unwrap();
+    let mut tx = harness.db.begin().await.unwrap();
+    for grant in [&link, &"a home account's".into()] {
+        end_with_grant(&mut tx, grant, harness.now()).await.unwrap();
+    }
+    tx.commit().await.unwrap();
+    assert!(harness.links.is_over(&link).await.unwrap() && harness.links.recall(&link).is_none());
     assert_eq!(harness.reason(&link).await, Some("grant_ended"));
     assert!(!harness.links.is_over(&other).await.unwrap());
+    eventually("its server is told", async || harness.pds.sessions()[0].ended == Some("revoked")).await;
     // Sessions are compared with their grants only when the time for a decision is over.
     harness.pass(Duration::from_mins(16));
     assert_eq!(harness.links.live(None, 10).await.unwrap(), std::slice::from_ref(&other));
     assert!(harness.links.live(Some(&other), 10).await.unwrap().is_empty());
-    following.abort();
 }

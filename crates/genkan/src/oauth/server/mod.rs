@@ -19,6 +19,6 @@ mod view;
 
 pub(crate) use linked_account::LinkedAccount;
 pub(crate) use problem::Problem;
-pub(crate) use revoke::GrantView;
+pub(crate) use revoke::{GrantView, end_with_link};
 pub(crate) use sweep::sweep;
 pub(crate) use view::{Choice, ConsentView, OpenRequest, Outcome, Page, Permission, Redirect};

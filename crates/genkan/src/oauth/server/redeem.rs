@@ -106,6 +106,13 @@ impl OAuth {
         if code.link.is_none() && !is_active {
             return Err(Error::grant("the account is not active"));
         }
+        // The link may have ended since its person allowed the app. Held, so that it cannot end before
+        // its grant is there to end with it.
+        if let Some(link) = &code.link
+            && !self.links.hold(tx, link).await?
+        {
+            return Err(Error::grant("the session at the account's own server has ended"));
+        }
         let grant = self.grant(&code, &with, now);
         grants::insert(tx, &grant).await?;
         codes::set_grant(tx, id, &grant.id).await?;

@@ -16,7 +16,6 @@ use crate::db::audit::Actor;
 use crate::oauth::clients::{AuthenticatedClient, Client, Purpose};
 use crate::oauth::error::Error;
 use crate::oauth::grant::{Grant, GrantPlace, LONG, Rotation, SHORT};
-use crate::oauth::ids::GrantId;
 use crate::oauth::parameters::ClientAuth;
 use crate::oauth::scope::ExpandedScope;
 use crate::oauth::service::OAuth;
@@ -79,7 +78,7 @@ impl OAuth {
         };
         let mut tx = self.db.begin().await?;
         self.use_up(&mut tx, proof, client, &proven, now).await?;
-        let done = self.refresh_in(&mut tx, &grant.id, with, now).await;
+        let done = self.refresh_in(&mut tx, &grant, with, now).await;
         // A refusal is committed too: it may have ended the grant, and its proof stays used up.
         if matches!(done, Ok(_) | Err(Error::Refused(_))) {
             tx.commit().await?;
@@ -90,11 +89,12 @@ impl OAuth {
     async fn refresh_in(
         &self,
         tx: &mut Tx,
-        id: &GrantId,
+        found: &Grant,
         with: RefreshRequest<'_>,
         now: Timestamp,
     ) -> Result<Tokens, Error> {
-        let grant = grants::hold(tx, id).await?.filter(|grant| grant.is_alive(now));
+        let is_founded = found.place == GrantPlace::Home || self.links.hold(tx, &found.id).await?;
+        let grant = grants::hold(tx, &found.id).await?.filter(|grant| is_founded && grant.is_alive(now));
         let grant = grant.ok_or_else(|| Error::grant("the grant has ended"))?;
         if !grant.is_held_by(with.proof) {
             return Err(Error::grant("the refresh token is bound to another DPoP key"));
@@ -126,7 +126,7 @@ impl OAuth {
                 Rotation::Replayed => "the refresh token was already used: replay detected",
             }
         };
-        self.end_in(tx, id, Actor::Genkan, why, now).await?;
+        self.end_in(tx, &grant.id, Actor::Genkan, why, now).await?;
         Err(Error::grant(why))
     }
 

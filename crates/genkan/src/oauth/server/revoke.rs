@@ -43,6 +43,7 @@ impl OAuth {
         let mut tx = self.db.begin().await?;
         self.use_up(&mut tx, proof, &client, &proven, now).await?;
         if let Some(grant) = named {
+            self.links.hold(&mut tx, &grant).await?;
             let own = grants::hold(&mut tx, &grant).await?.filter(|grant| {
                 grant.client_id == client.id.as_str()
                     && (proof.is_none() || grant.is_held_by(proof))
@@ -71,6 +72,7 @@ impl OAuth {
     pub(crate) async fn end(&self, did: &Did, grant: &GrantId) -> Result<bool, Error> {
         let now = self.clock.now();
         let mut tx = self.db.begin().await?;
+        self.links.hold(&mut tx, grant).await?;
         let Some(held) = grants::hold(&mut tx, grant).await?.filter(|held| held.did == *did) else {
             return Ok(false);
         };
@@ -91,8 +93,7 @@ impl OAuth {
         // ends here, or it sees the account's new standing.
         accounts::hold(tx, did, Demand::Nothing).await?;
         codes::remove_unused_of(tx, did).await?;
-        let ended = grants::end_all(tx, Some(did), None, now).await?;
-        note_ended(tx, &ended, now).await?;
+        self.end_all_in(tx, Some(did), None, now).await?;
         consents::remove(tx, did, None).await
     }
 
@@ -115,10 +116,9 @@ impl OAuth {
         Ok(clients::find(&self.db, client_id).await?)
     }
 
-    /// Ends a grant whose linked session was ended by the account's own server. Returns `false` if
-    /// it had already ended.
-    pub(crate) async fn end_dead(&self, grant: &GrantId, why: &str) -> Result<bool, Error> {
-        self.end_by(Actor::Genkan, grant, why).await
+    /// Ends a grant whose link has ended. Returns `false` if the grant had ended, too.
+    pub(crate) async fn end_dead(&self, grant: &GrantId) -> Result<bool, Error> {
+        self.end_by(Actor::Genkan, grant, LINK_IS_OVER).await
     }
 
     /// Returns which of these grants have ended or never existed.
@@ -157,10 +157,9 @@ impl OAuth {
         }
         let now = self.clock.now();
         let mut tx = self.db.begin().await?;
-        let ended = grants::end_all(&mut tx, None, Some(client_id), now).await?;
-        note_ended(&mut tx, &ended, now).await?;
+        let ended = self.end_all_in(&mut tx, None, Some(client_id), now).await?;
         tx.commit().await?;
-        Ok(ended.len())
+        Ok(ended)
     }
 
     /// Sets whether a client gets plain Bearer tokens. Existing tokens stay as they are.
@@ -168,6 +167,31 @@ impl OAuth {
         self.clients.set_bearer(client_id, bearer).await
     }
 
+    /// Ends an account's grants, or a client's, with their links; returns how many grants.
+    async fn end_all_in(
+        &self,
+        tx: &mut Tx,
+        did: Option<&Did>,
+        client_id: Option<&str>,
+        now: Timestamp,
+    ) -> db::Result<usize> {
+        let mut ended = grants::end_all_at_home(tx, did, client_id, now).await?;
+        // One by one and in the order of ids, as every transaction that ends several: two of them
+        // would otherwise wait for each other.
+        for grant in grants::linked(tx, did, client_id).await? {
+            self.links.end(tx, &grant, now).await?;
+            if grants::end(tx, &grant, now).await? {
+                ended.push(grant);
+            }
+        }
+        // One note per grant: each is a key of the caches that must drop it.
+        for grant in &ended {
+            feed::note(tx, now, Change::Grant, grant.as_str()).await?;
+        }
+        Ok(ended.len())
+    }
+
+    /// Ends a grant and its link. `false`: the grant was over, or never was.
     pub(in crate::oauth) async fn end_in(
         &self,
         tx: &mut Tx,
@@ -176,12 +200,8 @@ impl OAuth {
         why: &str,
         now: Timestamp,
     ) -> Result<bool, Error> {
-        if !grants::end(tx, grant, now).await? {
-            return Ok(false);
-        }
-        audit::record(tx, now, by, "oauth.end", grant.as_str(), why).await?;
-        feed::note(tx, now, Change::Grant, grant.as_str()).await?;
-        Ok(true)
+        self.links.end(tx, grant, now).await?;
+        Ok(end_row(tx, grant, by, why, now).await?)
     }
 
     /// Returns the grant that a token of any kind and age belongs to.
@@ -215,12 +235,23 @@ impl OAuth {
     }
 }
 
-async fn note_ended(tx: &mut Tx, grants: &[GrantId], now: Timestamp) -> db::Result<()> {
-    // One note per grant: each is a key of the caches that must drop it.
-    for grant in grants {
-        feed::note(tx, now, Change::Grant, grant.as_str()).await?;
-    }
+/// Ends the grant of a link that ends in `tx`. A link that waits for its person has none, which is no
+/// error.
+pub(crate) async fn end_with_link(tx: &mut Tx, grant: &GrantId, now: Timestamp) -> db::Result<()> {
+    end_row(tx, grant, Actor::Genkan, LINK_IS_OVER, now).await?;
     Ok(())
 }
+
+/// `false`: it was over, or never was.
+async fn end_row(tx: &mut Tx, grant: &GrantId, by: Actor<'_>, why: &str, now: Timestamp) -> db::Result<bool> {
+    if !grants::end(tx, grant, now).await? {
+        return Ok(false);
+    }
+    audit::record(tx, now, by, "oauth.end", grant.as_str(), why).await?;
+    feed::note(tx, now, Change::Grant, grant.as_str()).await?;
+    Ok(true)
+}
+
+const LINK_IS_OVER: &str = "its linked session is over";
 
 const MOST: i64 = 1_000;

@@ -110,8 +110,8 @@ pub(in crate::oauth) async fn end(tx: &mut Tx, id: &GrantId, now: Timestamp) -> 
     Ok(done.rows_affected() == 1)
 }
 
-/// Ends an account's or a client's grants, and returns their ids.
-pub(in crate::oauth) async fn end_all(
+/// Ends the grants of a home account, or those that home accounts gave a client, and returns their ids.
+pub(in crate::oauth) async fn end_all_at_home(
     tx: &mut Tx,
     did: Option<&Did>,
     client_id: Option<&str>,
@@ -119,9 +119,29 @@ pub(in crate::oauth) async fn end_all(
 ) -> Result<Vec<GrantId>> {
     let rows = sqlx::query(
         "UPDATE oauth_grants SET ended_at = $1
-         WHERE ended_at IS NULL AND (did = $2 OR $2 IS NULL) AND (client_id = $3 OR $3 IS NULL) RETURNING id",
+         WHERE ended_at IS NULL AND place = 'home' AND (did = $2 OR $2 IS NULL)
+            AND (client_id = $3 OR $3 IS NULL) RETURNING id",
     )
     .bind(now.as_millis())
+    .bind(did.map(Did::as_str))
+    .bind(client_id)
+    .fetch_all(&mut **tx)
+    .await?;
+    rows.iter().map(|row| Ok(row.try_get::<String, _>("id")?.into())).collect()
+}
+
+/// Returns the grants of a linked account, or those that linked accounts gave a client, which have not
+/// ended: in the order of ids.
+pub(in crate::oauth) async fn linked(
+    tx: &mut Tx,
+    did: Option<&Did>,
+    client_id: Option<&str>,
+) -> Result<Vec<GrantId>> {
+    let rows = sqlx::query(
+        "SELECT id FROM oauth_grants
+         WHERE ended_at IS NULL AND place = 'link' AND (did = $1 OR $1 IS NULL)
+            AND (client_id = $2 OR $2 IS NULL) ORDER BY id",
+    )
     .bind(did.map(Did::as_str))
     .bind(client_id)
     .fetch_all(&mut **tx)
@@ -214,11 +234,20 @@ mod tests {
         assert_eq!(ids(None, Some("app")).await, ["1", "3"]);
         assert_eq!(ids(None, None).await, ["1", "2", "3"]);
         let mut tx = db.begin().await.unwrap();
-        let mut ended = end_all(&mut tx, Some(&ann), None, NOW).await.unwrap();
+        for id in ["6", "5"] {
+            let (place, did) = (GrantPlace::Link, "did:plc:bob".parse().unwrap());
+            let grant = Grant { id: id.into(), place, did, client_id: "app".into(), ..grant() };
+            insert(&mut tx, &grant).await.unwrap();
+        }
+        let mut ended = end_all_at_home(&mut tx, Some(&ann), None, NOW).await.unwrap();
         ended.sort_by_key(ToString::to_string);
         assert_eq!(ended, ["1".into(), "2".into()]);
-        assert_eq!(end_all(&mut tx, None, Some("app"), NOW).await.unwrap(), ["3".into()]);
+        assert_eq!(end_all_at_home(&mut tx, None, Some("app"), NOW).await.unwrap(), ["3".into()]);
+        assert_eq!(linked(&mut tx, None, Some("app")).await.unwrap(), ["5".into(), "6".into()]);
+        assert!(linked(&mut tx, Some(&ann), None).await.unwrap().is_empty());
+        assert!(end(&mut tx, &"5".into(), NOW).await.unwrap());
+        assert_eq!(linked(&mut tx, None, None).await.unwrap(), ["6".into()]);
         assert_eq!(sweep(&mut tx, NOW).await.unwrap(), 0);
-        assert_eq!(sweep(&mut tx, Timestamp::from_millis(1_001)).await.unwrap(), 4);
+        assert_eq!(sweep(&mut tx, Timestamp::from_millis(1_001)).await.unwrap(), 5);
     }
 }

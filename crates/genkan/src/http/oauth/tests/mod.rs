@@ -4,6 +4,7 @@
 mod app;
 mod checklist;
 mod linked;
+mod pairs;
 mod push;
 mod races;
 mod replicas;
