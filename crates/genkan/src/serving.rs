@@ -3,6 +3,8 @@
 mod background;
 mod rooms;
 mod signer;
+#[cfg(test)]
+mod tests;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -13,22 +15,25 @@ use futures_util::future::BoxFuture;
 use genkan_protocol::syntax::Did;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
-use tokio::task::{JoinHandle, JoinSet};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, timeout_at};
 
 use crate::app::{App, BuildError};
 use crate::base::fetch::tls::client_config;
 use crate::base::fetch::{Dns, Names};
+use crate::base::{Clock, monotonic_now};
 use crate::config::Config;
 use crate::db::feed::Change;
 use crate::db::replicas::Replica;
 use crate::db::{self, Db};
-use crate::edge::{self, Edge};
+use crate::edge::{self, BoundAddress, Edge, EdgeContext};
 use crate::fleet::plc_proxy::{PlcProxy, PlcProxySettings, Prober};
 use crate::forward::{ExternalPdses, ExternalPolicy};
 use crate::http::{
     HttpState, Readiness, ThemeError, oauth, ops_router, own_routes, page_routes, well_known, with_layers,
     xrpc,
 };
+use crate::telemetry::metrics::Metrics;
 use crate::wire::TrustedPeers;
 use crate::{accounts, jobs};
 use rooms::AppRooms;
@@ -41,7 +46,6 @@ pub(crate) struct Running {
     stop: watch::Sender<bool>,
     listeners: JoinSet<std::io::Result<()>>,
     replica: Replica,
-    heartbeat: JoinHandle<()>,
     db: Db,
 }
 
@@ -52,6 +56,8 @@ pub(crate) enum StartError {
         "{setting}: cannot listen on {address} ({cause}); stop the program that uses it, or use another address"
     )]
     Listen { setting: &'static str, address: SocketAddr, cause: std::io::ErrorKind },
+    #[error("the server did not start within {} s: check that the database answers", .0.as_secs())]
+    TimedOut(Duration),
     #[error(transparent)]
     Build(#[from] BuildError),
     #[error(transparent)]
@@ -66,45 +72,44 @@ pub(crate) enum StartError {
     Renames(#[from] crate::renames::Error),
 }
 
-impl Running {
-    /// Starts the server. `log_lines_dropped` is the counter of the logger, for the metrics.
-    pub(crate) async fn start(config: Config, log_lines_dropped: Arc<AtomicU64>) -> Result<Self, StartError> {
-        let app = App::build(config).await?;
-        let config = Arc::clone(&app.config);
-        let readiness = Readiness::new(app.db.clone());
-        let (ops, _) = listen("GENKAN_OPS_LISTEN", config.listen.ops).await?;
-        let ops_routes = ops_router(readiness.clone(), &app.metrics, &app.clock, log_lines_dropped);
-        let edge = open_edge(&app)?;
-        let address = edge.address();
+impl StartError {
+    fn listen(setting: &'static str, address: SocketAddr, cause: &std::io::Error) -> Self {
+        Self::Listen { setting, address, cause: cause.kind() }
+    }
+}
 
+impl Running {
+    /// Starts the server within `limit`. `log_lines_dropped` is the counter of the logger, for the
+    /// metrics.
+    ///
+    /// No request is served before commands that wait for the running servers know this one, and the
+    /// fleet in its memory is as new as that.
+    pub(crate) async fn start(
+        config: Config,
+        log_lines_dropped: Arc<AtomicU64>,
+        limit: Duration,
+    ) -> Result<Self, StartError> {
+        let limit = StartLimit { until: monotonic_now() + limit, total: limit };
         let (stop, stopping) = watch::channel(false);
+        let (metrics, readiness) = (Metrics::default(), Readiness::default());
         let mut listeners = JoinSet::new();
-        if let Some(proxy_address) = config.directory.front_listen {
-            let (listener, _) = listen("GENKAN_DIRECTORY_FRONT_LISTEN", proxy_address).await?;
-            let proxy = plc_proxy(&app);
-            let stopped = until(stopping.clone());
-            listeners.spawn(async move {
-                proxy.serve(listener, stopped).await;
-                Ok(())
-            });
-        }
-        // In this order: what the app read when it was built may be older than the row that
-        // commands look for.
-        let replica = Replica::register(&app.db, &app.clock, &process_name()).await?;
-        app.fleet.take_up(&replica).await?;
-        let heartbeat = tokio::spawn(replica.clone().keep_alive());
-        // An embedded database has one process: leases that an earlier one held would only delay
-        // work.
-        if app.db.is_embedded() {
-            app.sign_ups.end_leases().await?;
-            app.renames.end_leases().await?;
-        }
-        jobs::start(&app, replica.clone());
-        // Last, since `/readyz` says that everything has started.
-        let stopped = until(stopping);
+        // First, so that probes are answered however long the start takes.
+        let ops = listen("GENKAN_OPS_LISTEN", config.listen.ops).await?;
+        let ops_routes = ops_router(readiness.clone(), &metrics, &Clock::System, log_lines_dropped);
+        let stopped = until(stopping.clone());
         listeners.spawn(async move { axum::serve(ops, ops_routes).with_graceful_shutdown(stopped).await });
-        tracing::info!("serving {} on {address}", config.service.public_url);
-        Ok(Self { readiness, edge, stop, listeners, replica, heartbeat, db: app.db.clone() })
+
+        let build = async { Ok(App::build_with(config, Clock::System, metrics).await?) };
+        let app = limit.bound(Box::pin(build)).await?;
+        let prepared = limit.bound(Prepared::of(app.clone())).await?;
+        let replica = Replica::new(&app.db, &app.clock, &process_name());
+        let edge = prepared.serve(&replica, &limit, &mut listeners, &stopping).await?;
+        // Nothing below can fail: a row that is kept alive must not be left behind.
+        tokio::spawn(replica.clone().keep_alive());
+        jobs::start(&app, replica.clone());
+        readiness.open(app.db.clone());
+        tracing::info!("serving {} on {}", app.config.service.public_url, edge.address());
+        Ok(Self { readiness, edge, stop, listeners, replica, db: app.db.clone() })
     }
 
     /// Stops accepting requests and waits for running ones. `false` if `grace` ended before they
@@ -113,58 +118,144 @@ impl Running {
     /// The listeners for operators and for the PLC proxy stop last, since running requests need
     /// them.
     pub(crate) async fn stop(self, grace: Duration) -> bool {
-        let Self { edge, stop, mut listeners, replica, heartbeat, db, .. } = self;
+        let Self { edge, stop, mut listeners, replica, db, .. } = self;
         let in_time = edge.stop(grace).await;
         stop.send_replace(true);
         let last = async { while listeners.join_next().await.is_some() {} };
         let _ = tokio::time::timeout(LAST, last).await;
-        heartbeat.abort();
-        let _ = heartbeat.await;
-        match tokio::time::timeout(LAST, replica.leave()).await {
-            Ok(Ok(())) => {}
-            // Its row is ignored in a few seconds.
-            Ok(Err(cause)) => tracing::warn!(cause = %cause, "the row of this server was not removed"),
-            Err(_) => tracing::warn!("the row of this server was not removed in time"),
-        }
+        leave(&replica).await;
         db.close().await;
         in_time
     }
 }
 
-/// Opens the public listener, on every worker thread.
-fn open_edge(app: &App) -> Result<Edge, StartError> {
-    let address = app.config.listen.address;
+/// The time that a start may take.
+struct StartLimit {
+    until: Instant,
+    total: Duration,
+}
+
+impl StartLimit {
+    async fn bound<T>(&self, step: impl Future<Output = Result<T, StartError>>) -> Result<T, StartError> {
+        timeout_at(self.until, step).await.unwrap_or(Err(StartError::TimedOut(self.total)))
+    }
+}
+
+/// Removes the row of this process, if the database answers.
+async fn leave(replica: &Replica) {
+    match tokio::time::timeout(LAST, replica.leave()).await {
+        Ok(Ok(())) => {}
+        // Its row is ignored in a few seconds.
+        Ok(Err(cause)) => tracing::warn!(cause = %cause, "the row of this server was not removed"),
+        Err(_) => tracing::warn!("the row of this server was not removed in time"),
+    }
+}
+
+/// Everything that a start needs and that can be wrong, before other processes know of it.
+struct Prepared {
+    app: App,
+    address: BoundAddress,
+    edge: EdgeContext<AppRooms>,
+    /// The listener of the PLC proxy.
+    proxy: Option<TcpListener>,
+}
+
+impl Prepared {
+    async fn of(app: App) -> Result<Self, StartError> {
+        let settings = edge::Settings::of(&app.config);
+        let address = app.config.listen.address;
+        // Taken and not yet open: the system refuses connections until there is somebody to serve
+        // them.
+        let taken = BoundAddress::take(address, settings.workers);
+        let taken = taken.map_err(|cause| StartError::listen("GENKAN_LISTEN", address, &cause))?;
+        let proxy = match app.config.directory.front_listen {
+            Some(address) => Some(listen("GENKAN_DIRECTORY_FRONT_LISTEN", address).await?),
+            None => None,
+        };
+        Ok(Self { edge: edge_context(&app, settings)?, app, address: taken, proxy })
+    }
+
+    /// Enters this process as one that serves, and serves. If that fails, its row is gone again: other
+    /// processes need not wait for it.
+    async fn serve(
+        self,
+        replica: &Replica,
+        limit: &StartLimit,
+        listeners: &mut JoinSet<std::io::Result<()>>,
+        stopping: &watch::Receiver<bool>,
+    ) -> Result<Edge, StartError> {
+        let entered = limit.bound(self.enter(replica)).await;
+        let served = entered.and_then(|prepared| prepared.open(listeners, stopping));
+        if served.is_err() {
+            leave(replica).await;
+        }
+        served
+    }
+
+    /// Makes this process known to those who change the fleet, and takes up the fleet.
+    async fn enter(self, replica: &Replica) -> Result<Self, StartError> {
+        // In this order: what the app read when it was built may be older than the row that commands
+        // look for.
+        replica.register().await?;
+        self.app.fleet.take_up(replica).await?;
+        // An embedded database has one process: leases that an earlier one held would only delay work.
+        if self.app.db.is_embedded() {
+            self.app.sign_ups.end_leases().await?;
+            self.app.renames.end_leases().await?;
+        }
+        Ok(self)
+    }
+
+    /// Opens the doors.
+    fn open(
+        self,
+        listeners: &mut JoinSet<std::io::Result<()>>,
+        stopping: &watch::Receiver<bool>,
+    ) -> Result<Edge, StartError> {
+        let Self { app, address, edge, proxy } = self;
+        let (trusted_peers, external) = (edge.trusted_peers.clone(), edge.external.clone());
+        let edge = Edge::open(address, edge)
+            .map_err(|cause| StartError::listen("GENKAN_LISTEN", app.config.listen.address, &cause))?;
+        if let Some(listener) = proxy {
+            let (proxy, stopped) = (plc_proxy(&app), until(stopping.clone()));
+            listeners.spawn(async move {
+                proxy.serve(listener, stopped).await;
+                Ok(())
+            });
+        }
+        tokio::spawn(background::know_hosts(app.fleet.clone(), trusted_peers));
+        tokio::spawn(background::export_counters(
+            edge.counters().to_vec(),
+            app.fleet.clone(),
+            external,
+            app.metrics.clone(),
+        ));
+        Ok(edge)
+    }
+}
+
+/// What the threads of the edge share.
+fn edge_context(app: &App, settings: edge::Settings) -> Result<EdgeContext<AppRooms>, StartError> {
     let trusted_peers = TrustedPeers::new(&app.config.listen.trusted_proxies);
     let tls = client_config(app.config.network.extra_ca_file.as_deref()).map_err(BuildError::from)?;
     let dns = Dns::new(&app.config.network.dns_servers).map_err(BuildError::from)?;
     let names = Names::new(dns, app.config.network.private_origins.clone());
     let external =
         ExternalPdses::new(names, app.clock.clone(), ExternalPolicy::of(&app.config), &app.metrics);
-    let context = edge::EdgeContext {
-        settings: edge::Settings::of(&app.config),
+    Ok(EdgeContext {
+        settings,
         rooms: AppRooms::of(app),
-        trusted_peers: trusted_peers.clone(),
         metrics: app.metrics.clone(),
         router: router(app, trusted_peers.clone())?,
+        trusted_peers,
         control: tokio::runtime::Handle::current(),
-        external: external.clone(),
+        external,
         tls,
         name: format!(
             "genkan-{}",
             app.config.service.did.as_str().replace(|c: char| !c.is_ascii_alphanumeric(), "-")
         ),
-    };
-    let refused =
-        |error: std::io::Error| StartError::Listen { setting: "GENKAN_LISTEN", address, cause: error.kind() };
-    let edge = Edge::open(address, context).map_err(refused)?;
-    tokio::spawn(background::know_hosts(app.fleet.clone(), trusted_peers));
-    tokio::spawn(background::export_counters(
-        edge.counters().to_vec(),
-        app.fleet.clone(),
-        external,
-        app.metrics.clone(),
-    ));
-    Ok(edge)
+    })
 }
 
 /// Maximum time for the last listeners to stop.
@@ -230,9 +321,6 @@ async fn until(mut stopping: watch::Receiver<bool>) {
     let _ = stopping.wait_for(|stop| *stop).await;
 }
 
-async fn listen(setting: &'static str, address: SocketAddr) -> Result<(TcpListener, SocketAddr), StartError> {
-    let refused = |error: std::io::Error| StartError::Listen { setting, address, cause: error.kind() };
-    let listener = TcpListener::bind(address).await.map_err(refused)?;
-    let bound = listener.local_addr().map_err(refused)?;
-    Ok((listener, bound))
+async fn listen(setting: &'static str, address: SocketAddr) -> Result<TcpListener, StartError> {
+    TcpListener::bind(address).await.map_err(|cause| StartError::listen(setting, address, &cause))
 }

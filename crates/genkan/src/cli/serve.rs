@@ -33,16 +33,7 @@ async fn serve(config: Config, logs: &Logs) -> Result<(), Failure> {
     // Listening begins before the start, so that a signal during a slow start is not lost.
     let mut signals = Signals::listen()?;
     let (lag, grace) = (config.listen.shutdown_lag, config.listen.shutdown_grace);
-    let running = match tokio::time::timeout(START, Box::pin(Running::start(config, logs.dropped()))).await {
-        Ok(running) => running?,
-        Err(_) => {
-            return Err(anyhow::anyhow!(
-                "the server did not start within {} s: check that the database answers",
-                START.as_secs()
-            )
-            .into());
-        }
-    };
+    let running = Box::pin(Running::start(config, logs.dropped(), START)).await?;
 
     signals.next().await;
     tracing::info!(
@@ -90,6 +81,7 @@ impl From<StartError> for Failure {
             StartError::Build(cause) => cause.into(),
             StartError::Replica(cause) => cause.into(),
             StartError::Fleet(cause) => Self::Other(cause.into()),
+            StartError::TimedOut(_) => Self::Other(error.into()),
             StartError::SignUps(cause) => Self::Other(cause.into()),
             StartError::Renames(cause) => Self::Other(cause.into()),
             StartError::Listen { .. } | StartError::Theme(_) => Self::Setting(error.to_string()),

@@ -4,11 +4,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sqlx::any::AnyPoolOptions;
-use sqlx::{AnyConnection, AnyPool, Connection as _};
+use sqlx::{AnyConnection, AnyPool, Connection as _, Row as _};
 
 use super::changes::Subscribers;
 use super::dialect::{DatabaseUrl, Dialect};
 use super::{Result, Tx, migrate};
+use crate::base::Timestamp;
 
 /// The database. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -113,6 +114,12 @@ impl Db {
     /// Whether no other process can serve from the database (SQLite).
     pub(crate) const fn is_embedded(&self) -> bool {
         matches!(self.dialect, Dialect::Sqlite)
+    }
+
+    /// The database's clock, for times that several processes compare.
+    pub(super) async fn now(&self) -> Result<Timestamp> {
+        let row = sqlx::query(self.dialect.read_clock()).fetch_one(&self.read).await?;
+        Ok(Timestamp::from_millis(row.try_get("now")?))
     }
 
     /// Whether the database answers.

@@ -29,6 +29,16 @@ impl Dialect {
         matches!(self, Self::Postgres)
     }
 
+    /// The statement that reads the database's own clock, in milliseconds since the epoch.
+    pub(super) const fn read_clock(self) -> &'static str {
+        match self {
+            // Julian days; 2440587.5 is the epoch.
+            Self::Sqlite => "SELECT CAST((julianday('now') - 2440587.5) * 86400000 AS BIGINT) AS now",
+            // Not `now()`, which stands still in a transaction.
+            Self::Postgres => "SELECT CAST(date_part('epoch', clock_timestamp()) * 1000 AS BIGINT) AS now",
+        }
+    }
+
     pub(super) async fn prepare(self, connection: &mut AnyConnection) -> sqlx::Result<()> {
         match self {
             // FULL: an answer 200 means that the write survives a power cut.

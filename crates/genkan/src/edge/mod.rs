@@ -32,4 +32,4 @@ mod worker;
 pub(crate) use context::EdgeContext;
 pub(crate) use counters::{By, Counters};
 pub(crate) use settings::Settings;
-pub(crate) use threads::Edge;
+pub(crate) use threads::{BoundAddress, Edge};

@@ -5,12 +5,41 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use socket2::Socket;
 use tokio::sync::{mpsc, watch};
 
 use super::context::{EdgeContext, Phase};
 use super::counters::Counters;
 use super::{connection_limits, worker};
 use crate::forward::{Breakers, Rooms};
+
+/// The public address, taken and not yet open: the system refuses connections to it.
+#[derive(Debug)]
+pub(crate) struct BoundAddress {
+    address: SocketAddr,
+    /// One for each thread.
+    sockets: Vec<Socket>,
+}
+
+impl BoundAddress {
+    /// Takes the address for this many threads.
+    pub(crate) fn take(address: SocketAddr, threads: usize) -> io::Result<Self> {
+        let first = worker::bind(address)?;
+        // Port 0 means any free port. The first socket chooses one, and all others share it.
+        let address =
+            first.local_addr()?.as_socket().ok_or_else(|| io::Error::other("the socket has no address"))?;
+        let mut sockets = vec![first];
+        for _ in 1..threads {
+            sockets.push(worker::bind(address)?);
+        }
+        Ok(Self { address, sockets })
+    }
+
+    #[cfg(test)]
+    pub(crate) const fn address(&self) -> SocketAddr {
+        self.address
+    }
+}
 
 /// The open edge.
 #[derive(Debug)]
@@ -23,18 +52,12 @@ pub(crate) struct Edge {
 }
 
 impl Edge {
-    /// Listens on the address and serves, with one thread per worker, until [`stop`](Self::stop).
+    /// Listens on the address and serves, with a thread per socket, until [`stop`](Self::stop).
     pub(crate) fn open<R: Rooms + Send + Sync>(
-        address: SocketAddr,
+        BoundAddress { address, sockets }: BoundAddress,
         context: EdgeContext<R>,
     ) -> io::Result<Self> {
-        let first = worker::listen(address)?;
-        // Port 0 means any free port. The first listener chooses one, and all others share it.
-        let address = first.local_addr()?;
-        let mut listeners = vec![first];
-        for _ in 1..context.settings.workers {
-            listeners.push(worker::listen(address)?);
-        }
+        let listeners = sockets.into_iter().map(worker::listen).collect::<io::Result<Vec<_>>>()?;
         let (phase, seen) = watch::channel(Phase::Open);
         let (alive, ended) = mpsc::channel(1);
         let connection_limits = connection_limits::ConnectionLimits::new(&context.settings);

@@ -50,14 +50,19 @@ struct Worker<R> {
     open: Cell<usize>,
 }
 
-/// A listening socket with `SO_REUSEPORT`: each thread has its own, and the system spreads
-/// connections over them.
-pub(super) fn listen(address: SocketAddr) -> io::Result<std::net::TcpListener> {
+/// A socket with `SO_REUSEPORT`, bound and not yet listening: each thread has its own, and the system
+/// spreads connections over them.
+pub(super) fn bind(address: SocketAddr) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_reuse_address(true)?;
     socket.set_reuse_port(true)?;
     socket.set_nonblocking(true)?;
     socket.bind(&address.into())?;
+    Ok(socket)
+}
+
+/// Lets the system accept connections for a bound socket.
+pub(super) fn listen(socket: Socket) -> io::Result<std::net::TcpListener> {
     socket.listen(BACKLOG)?;
     Ok(socket.into())
 }

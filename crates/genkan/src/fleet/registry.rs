@@ -168,7 +168,7 @@ impl Fleet {
         change: &ChangeId,
         limit: Duration,
     ) -> Result<Vec<Unread>, Error> {
-        Ok(replicas::wait_until_read(&self.inner.db, &self.inner.clock, change, limit).await?)
+        Ok(replicas::wait_until_read(&self.inner.db, change, limit).await?)
     }
 
     /// Reads the keys and hosts from the database.

@@ -1,7 +1,7 @@
 //! Version, liveness and readiness.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use axum::Json;
@@ -20,30 +20,40 @@ pub(super) async fn version() -> Json<Version> {
 }
 
 /// Whether load balancers should send requests here. Cheap to clone.
-#[derive(Clone, Debug)]
+///
+/// A process is not ready before [`open`](Self::open).
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Readiness {
-    db: Db,
-    draining: Arc<AtomicBool>,
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    /// Set once requests are served.
+    db: OnceLock<Db>,
+    draining: AtomicBool,
 }
 
 impl Readiness {
-    pub(crate) fn new(db: Db) -> Self {
-        Self { db, draining: Arc::default() }
+    /// Makes load balancers send requests to this process, which serves them from now on.
+    pub(crate) fn open(&self, db: Db) {
+        let _ = self.inner.db.set(db);
     }
 
     /// Makes load balancers stop sending requests to this process.
     pub(crate) fn drain(&self) {
-        self.draining.store(true, Ordering::SeqCst);
+        self.inner.draining.store(true, Ordering::SeqCst);
     }
 
     /// # Errors
     ///
     /// The reason why this process should get no requests.
     pub(super) async fn check(&self) -> Result<(), &'static str> {
-        if self.draining.load(Ordering::SeqCst) {
+        if self.inner.draining.load(Ordering::SeqCst) {
             return Err("draining");
         }
-        match tokio::time::timeout(DATABASE_ANSWERS, self.db.ping()).await {
+        let Some(db) = self.inner.db.get() else { return Err("starting") };
+        match tokio::time::timeout(DATABASE_ANSWERS, db.ping()).await {
             Ok(Ok(())) => Ok(()),
             _ => Err("the database does not answer"),
         }

@@ -334,14 +334,17 @@ async fn the_operators_listener_tells_life_readiness_and_numbers() {
     let methods = LayeredMethods::start(&[]).await;
     methods.get("/xrpc/_health").await;
     methods.get("/xrpc/nothing").await;
-    let readiness = Readiness::new(methods.server.app.db.clone());
+    let readiness = Readiness::default();
     let dropped = std::sync::Arc::new(7.into());
     let ops = ops_router(readiness.clone(), &methods.server.app.metrics, &methods.server.app.clock, dropped);
     let ask = async |path: &str| {
         read(ops.clone().oneshot(Request::get(path).body(Body::empty()).unwrap()).await.unwrap()).await
     };
-    assert_eq!(ask("/livez").await.0, 200);
-    assert_eq!(ask("/readyz").await.0, 200);
+    let starting = ask("/readyz").await;
+    assert_eq!((starting.0, starting.2.as_str()), (503, "not ready: starting\n"));
+    assert_eq!((ask("/livez").await.0, ask("/metrics").await.0), (200, 200));
+    readiness.open(methods.server.app.db.clone());
+    assert_eq!((ask("/livez").await.0, ask("/readyz").await.0), (200, 200));
     let text = ask("/metrics").await.2;
     for line in [
         "genkan_requests_total{door=\"local\",status=\"2xx\"} 1",
@@ -355,7 +358,8 @@ async fn the_operators_listener_tells_life_readiness_and_numbers() {
     readiness.drain();
     assert_eq!((ask("/readyz").await.0, ask("/livez").await.0), (503, 200));
 
-    let away = Readiness::new(methods.server.app.db.clone());
+    let away = Readiness::default();
+    away.open(methods.server.app.db.clone());
     methods.server.app.db.close().await;
     let ops =
         ops_router(away, &methods.server.app.metrics, &methods.server.app.clock, std::sync::Arc::default());

@@ -102,7 +102,7 @@ async fn sweep(app: &App) -> anyhow::Result<u64> {
     let (db, now) = (&app.db, app.clock.now());
     let mut gone = sessions::sweep(db, now).await?;
     gone += feed::sweep(db, now).await?;
-    gone += replicas::sweep(db, now).await?;
+    gone += replicas::sweep(db).await?;
     gone += crate::links::sweep(db, now).await?;
     gone += signin::sweep(db, now).await?;
     gone += oauth::sweep(db, now).await?;

@@ -1,7 +1,7 @@
 //! The program as operators run it: exit statuses, lines, signals.
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -76,6 +76,66 @@ fn what_keeps_the_server_from_starting_is_named() {
     assert!(stderr.starts_with("GENKAN_DATABASE_URL: ") && stderr.contains("broken.db"), "{stderr}");
     assert!(started.elapsed() < Duration::from_secs(5));
     assert_eq!(std::fs::read(&broken).unwrap(), b"this is not a database, whatever its name says");
+}
+
+#[test]
+fn a_port_that_is_taken_is_named() {
+    for setting in ["GENKAN_LISTEN", "GENKAN_OPS_LISTEN", "GENKAN_DIRECTORY_FRONT_LISTEN"] {
+        let folder = tempfile::tempdir().unwrap();
+        let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = taken.local_addr().unwrap().to_string();
+        let mut variables = settings(folder.path());
+        variables.retain(|(name, _)| *name != setting);
+        variables.push((setting, address.clone()));
+        let variables: Vec<(&str, &str)> =
+            variables.iter().map(|(name, value)| (*name, value.as_str())).collect();
+        let (status, _, stderr) = ran(&["serve"], &variables);
+        assert_eq!((status, stderr.lines().count()), (2, 1), "{stderr}");
+        assert!(stderr.starts_with(&format!("{setting}: cannot listen on {address} (")), "{stderr}");
+    }
+}
+
+/// A database that accepts connections and says nothing.
+#[test]
+fn probes_are_answered_while_the_server_starts() {
+    let folder = tempfile::tempdir().unwrap();
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("postgres://genkan@{}/genkan", silent.local_addr().unwrap());
+    let ops = {
+        let free = TcpListener::bind("127.0.0.1:0").unwrap();
+        free.local_addr().unwrap()
+    };
+    let mut child = Command::new(env!("CARGO_BIN_EXE_genkan"))
+        .arg("serve")
+        .env_clear()
+        .envs(settings(folder.path()))
+        .envs([("GENKAN_DATABASE_URL", url), ("GENKAN_OPS_LISTEN", ops.to_string())])
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let deadline = Instant::now() + Duration::from_secs(30);
+    let answers = loop {
+        match (probe(ops, "/livez"), probe(ops, "/readyz")) {
+            (Ok(alive), Ok(ready)) => break [alive, ready],
+            (alive, ready) => assert!(Instant::now() < deadline, "{alive:?} {ready:?}"),
+        }
+        if let Some(status) = child.try_wait().unwrap() {
+            panic!("it ended with {status} before it answered");
+        }
+    };
+    assert!(answers[0].starts_with("HTTP/1.1 200 "), "{answers:?}");
+    assert!(answers[1].starts_with("HTTP/1.1 503 ") && answers[1].contains("starting"), "{answers:?}");
+    assert!(!child.wait().unwrap().success());
+}
+
+/// What the operators' listener answers within a second.
+fn probe(address: SocketAddr, path: &str) -> std::io::Result<String> {
+    let mut stream = TcpStream::connect(address)?;
+    stream.set_read_timeout(Some(Duration::from_secs(1)))?;
+    write!(stream, "GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n")?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    Ok(answer)
 }
 
 #[test]

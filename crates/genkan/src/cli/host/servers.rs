@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use crate::app::App;
-use crate::base::Timestamp;
 use crate::cli::Failure;
 use crate::db::feed::ChangeId;
 use crate::db::replicas::Unread;
@@ -15,7 +14,7 @@ use crate::fleet::HostId;
 pub(super) async fn have_read(app: &App, name: &HostId, change: &ChangeId) -> Result<(), Failure> {
     match app.fleet.wait_until_read(change, READ_WITHIN).await {
         Ok(late) if late.is_empty() => Ok(()),
-        Ok(late) => Err(Failure::Unread(message(name, &late, app.clock.now()))),
+        Ok(late) => Err(Failure::Unread(message(name, &late))),
         Err(cause) => Err(Failure::Unread(format!(
             "the change of {name} is recorded, but whether the running servers have read it is not known ({cause}). \
              They read it within seconds while they reach the database."
@@ -23,8 +22,8 @@ pub(super) async fn have_read(app: &App, name: &HostId, change: &ChangeId) -> Re
     }
 }
 
-fn message(name: &HostId, late: &[Unread], now: Timestamp) -> String {
-    let seen = |one: &Unread| format!("{} (last seen {} s ago)", one.name, now.since(one.seen_at).as_secs());
+fn message(name: &HostId, late: &[Unread]) -> String {
+    let seen = |one: &Unread| format!("{} (last seen {} s ago)", one.name, one.silent_for.as_secs());
     let servers: Vec<String> = late.iter().map(seen).collect();
     format!(
         "the change of {name} is recorded, but these servers have not read it within {} s and go on without it: {}. \

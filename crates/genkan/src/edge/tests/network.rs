@@ -15,7 +15,7 @@ use super::raw_host::{HostConnection, RawHost, answers_ok, read_message};
 use crate::base::fetch::{Dns, Names};
 use crate::base::{Clock, Origin, monotonic_now};
 use crate::config::{Rate, TargetReads};
-use crate::edge::{Edge, EdgeContext, Settings};
+use crate::edge::{BoundAddress, Edge, EdgeContext, Settings};
 use crate::forward::{self, CallBudgetRules, ExternalPdses, ExternalPolicy, ReadLimits};
 use crate::identity::PdsLocation;
 use crate::telemetry::metrics::Metrics;
@@ -171,7 +171,8 @@ impl Network {
             tls,
             name: "genkan-test".to_owned(),
         };
-        let edge = Edge::open("127.0.0.1:0".parse().unwrap(), context).unwrap();
+        let address = BoundAddress::take("127.0.0.1:0".parse().unwrap(), context.settings.workers).unwrap();
+        let edge = Edge::open(address, context).unwrap();
         Self { edge, one, two, heard, external }
     }
 
