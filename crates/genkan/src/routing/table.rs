@@ -193,13 +193,13 @@ pub(crate) static ROWS: &[Row] = &[
     Row::not_yet(
         "com.atproto.temp.revokeAccountCredentials",
         Procedure,
-        ANYONE,
+        OPERATOR,
         "Genkan does not answer this method yet; com.atproto.admin.updateAccountPassword ends every session of an account",
     ),
     Row::not_yet(
         "com.atproto.temp.addReservedHandle",
         Procedure,
-        ANYONE,
+        OPERATOR,
         "Genkan does not answer this method yet; the operator lists reserved handles in GENKAN_RESERVED_HANDLES",
     ),
     // Writes go to the caller's own repository, so the caller and not the input decides the host.
