@@ -94,9 +94,10 @@ impl Accounts {
         sql::begin_deletion(tx, did, due, self.clock.now()).await
     }
 
-    /// Returns deactivated accounts whose time is over, and interrupted deletions.
-    pub(crate) async fn due_for_deletion(&self, now: Timestamp, limit: i64) -> db::Result<Vec<Did>> {
-        sql::due_for_deletion(&self.db, now, limit).await
+    /// Takes some deactivated accounts whose time is over, and interrupted deletions, for another
+    /// attempt.
+    pub(crate) async fn take_due_for_deletion(&self, now: Timestamp, limit: i64) -> db::Result<Vec<Did>> {
+        sql::take_due_for_deletion(&self.db, now, limit).await
     }
 
     /// Marks an account as deactivated or as active again, as part of `tx`. The caller tells the

@@ -16,6 +16,7 @@ const STEPS: &[(i64, &str, &str)] = &[
     (6, "linked grants", include_str!("../../../../migrations/0006_linked_grants.sql")),
     (7, "deletions", include_str!("../../../../migrations/0007_deletions.sql")),
     (8, "replicas", include_str!("../../../../migrations/0008_replicas.sql")),
+    (9, "attempts", include_str!("../../../../migrations/0009_attempts.sql")),
 ];
 
 pub(super) async fn run(pool: &AnyPool) -> Result<()> {

@@ -119,10 +119,10 @@ impl Links {
     /// Job: refreshes sessions that were not refreshed for 30 days, so that their servers keep
     /// them.
     pub(crate) async fn keep_alive(&self) -> db::Result<u64> {
-        let before = self.inner.clock.now().minus(DAY * 30);
+        let now = self.inner.clock.now();
         let mut kept = 0;
-        for (link, version) in links::idle(&self.inner.db, before, A_ROUND).await? {
-            // One that fails stays idle, and the next round tries it again.
+        for (link, version) in links::take_idle(&self.inner.db, now.minus(DAY * 30), A_ROUND, now).await? {
+            // One that fails stays idle, and is tried again after all others.
             kept += u64::from(self.shared_refresh(&link, version).await.is_ok());
         }
         Ok(kept)

@@ -170,29 +170,35 @@ pub(in crate::accounts) async fn begin_deletion(
     // An interrupted deletion keeps its first time. It is finished by beginning it again, so
     // `deleting_at` need not be empty.
     let text = if due {
-        "UPDATE accounts SET deleting_at = COALESCE(deleting_at, $2) WHERE did = $1 AND state = 'open'
+        "UPDATE accounts SET deleting_at = COALESCE(deleting_at, $2), delete_tried_at = $2
+         WHERE did = $1 AND state = 'open'
          AND (deleting_at IS NOT NULL OR (deactivated_at IS NOT NULL AND delete_after <= $2))"
     } else {
-        "UPDATE accounts SET deleting_at = COALESCE(deleting_at, $2) WHERE did = $1 AND state = 'open'"
+        "UPDATE accounts SET deleting_at = COALESCE(deleting_at, $2), delete_tried_at = $2
+         WHERE did = $1 AND state = 'open'"
     };
     let done = sqlx::query(text).bind(did.as_str()).bind(now.as_millis()).execute(&mut **tx).await?;
     Ok(done.rows_affected() == 1)
 }
 
-pub(in crate::accounts) async fn due_for_deletion(
+/// Takes up to `limit` accounts whose deletion is due or broke off, those that were not tried for the
+/// longest time first. So accounts on a host that is gone keep no others waiting.
+pub(in crate::accounts) async fn take_due_for_deletion(
     db: &Db,
     now: Timestamp,
     limit: i64,
 ) -> db::Result<Vec<Did>> {
     let rows = sqlx::query(
-        "SELECT did FROM accounts WHERE deleting_at <= $3
-         OR (deleting_at IS NULL AND delete_after <= $1 AND deactivated_at IS NOT NULL)
-         ORDER BY deleting_at LIMIT $2",
+        "UPDATE accounts SET delete_tried_at = $1 WHERE did IN (
+            SELECT did FROM accounts WHERE delete_tried_at <= $3
+            AND (deleting_at IS NOT NULL OR (delete_after <= $1 AND deactivated_at IS NOT NULL))
+            ORDER BY delete_tried_at, did LIMIT $2
+         ) RETURNING did",
     )
     .bind(now.as_millis())
     .bind(limit)
     .bind(now.minus(UNDER_WAY).as_millis())
-    .fetch_all(db.reader())
+    .fetch_all(db.writer())
     .await?;
     let read = |row: &AnyRow| {
         let did: String = row.try_get("did")?;
@@ -201,7 +207,7 @@ pub(in crate::accounts) async fn due_for_deletion(
     rows.iter().map(read).collect()
 }
 
-/// For this long only the process that began a deletion may finish it.
+/// For this long after an attempt only the process that made it may finish the deletion.
 const UNDER_WAY: std::time::Duration = std::time::Duration::from_mins(2);
 
 /// Holds the account's row until `tx` ends. Returns `false` if no account meets the demand.
@@ -434,6 +440,7 @@ mod tests {
         the_named_field_survives_a_race,
         sign_up_and_rename_do_not_both_get_a_handle,
         a_deletion_that_is_due_does_not_begin_after_a_return,
+        deletions_that_fail_keep_no_others_waiting,
         listing_goes_on_where_it_stopped
     );
 
@@ -484,24 +491,50 @@ mod tests {
 
     async fn a_deletion_that_is_due_does_not_begin_after_a_return(db: Db) {
         let (ann, bob) = (new_account("ann"), new_account("bob"));
-        let (then, now) = (Timestamp::from_millis(5000), Timestamp::from_millis(6000));
+        let (then, now) = (Timestamp::from_seconds(5000), Timestamp::from_seconds(6000));
         for account in [&ann, &bob] {
             add(&db, account).await.unwrap();
             let mut tx = db.begin().await.unwrap();
             assert!(set_deactivated(&mut tx, &account.did, Some(then), Some(then)).await.unwrap());
             tx.commit().await.unwrap();
         }
-        assert_eq!(due_for_deletion(&db, now, 10).await.unwrap().len(), 2);
+        assert_eq!(take_due_for_deletion(&db, now, 10).await.unwrap().len(), 2);
         let mut tx = db.begin().await.unwrap();
         assert!(set_deactivated(&mut tx, &ann.did, None, None).await.unwrap());
         assert!(!begin_deletion(&mut tx, &ann.did, true, now).await.unwrap());
         assert!(begin_deletion(&mut tx, &bob.did, true, now).await.unwrap());
         assert!(!set_deactivated(&mut tx, &bob.did, None, None).await.unwrap());
         tx.commit().await.unwrap();
-        assert!(due_for_deletion(&db, now, 10).await.unwrap().is_empty(), "it is under way");
+        assert!(take_due_for_deletion(&db, now, 10).await.unwrap().is_empty(), "it is under way");
         let later = now.plus(UNDER_WAY);
-        assert_eq!(due_for_deletion(&db, later, 10).await.unwrap(), std::slice::from_ref(&bob.did));
+        assert_eq!(take_due_for_deletion(&db, later, 10).await.unwrap(), std::slice::from_ref(&bob.did));
         assert_eq!(by_did(&db, bob.did.as_str()).await.unwrap().unwrap().state, State::Deleting);
+    }
+
+    async fn deletions_that_fail_keep_no_others_waiting(db: Db) {
+        let stuck = ["ann", "bob", "carol"].map(new_account);
+        let mut now = Timestamp::from_seconds(5000);
+        for account in &stuck {
+            add(&db, account).await.unwrap();
+            let mut tx = db.begin().await.unwrap();
+            assert!(begin_deletion(&mut tx, &account.did, false, now).await.unwrap());
+            tx.commit().await.unwrap();
+        }
+        let dave = new_account("dave");
+        add(&db, &dave).await.unwrap();
+        let mut tx = db.begin().await.unwrap();
+        assert!(set_deactivated(&mut tx, &dave.did, Some(now), Some(now)).await.unwrap());
+        tx.commit().await.unwrap();
+        let mut taken = Vec::new();
+        for _ in 0..2 {
+            now = now.plus(UNDER_WAY);
+            let batch = take_due_for_deletion(&db, now, 2).await.unwrap();
+            assert_eq!(batch.len(), 2);
+            taken.extend(batch);
+        }
+        assert!(taken[..2].contains(&dave.did), "never tried, so first");
+        let tried: std::collections::BTreeSet<&str> = taken.iter().map(Did::as_str).collect();
+        assert_eq!(tried.len(), 4, "each once before any twice: {taken:?}");
     }
 
     async fn a_handle_being_changed_to_is_taken_too(db: Db) {

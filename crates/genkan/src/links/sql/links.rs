@@ -267,14 +267,24 @@ pub(in crate::links) async fn ended_since(db: &Db, since: Timestamp) -> Result<V
     rows.iter().map(|row| Ok(row.try_get::<String, _>("id")?.into())).collect()
 }
 
-/// Returns live sessions that were last refreshed before `before`, the oldest first.
-pub(in crate::links) async fn idle(db: &Db, before: Timestamp, limit: i64) -> Result<Vec<(LinkId, i64)>> {
+/// Takes up to `limit` live sessions that were last refreshed before `before`, those first that were not
+/// taken for the longest time. So a session whose server is gone holds up no other one.
+pub(in crate::links) async fn take_idle(
+    db: &Db,
+    before: Timestamp,
+    limit: i64,
+    now: Timestamp,
+) -> Result<Vec<(LinkId, i64)>> {
     let rows = sqlx::query(
-        "SELECT id, version FROM links WHERE state = 'live' AND issued_at < $1 ORDER BY issued_at LIMIT $2",
+        "UPDATE links SET kept_alive_at = $3 WHERE state = 'live' AND id IN (
+            SELECT id FROM links WHERE state = 'live' AND issued_at < $1
+            ORDER BY kept_alive_at, issued_at LIMIT $2
+         ) RETURNING id, version",
     )
     .bind(before.as_millis())
     .bind(limit)
-    .fetch_all(db.reader())
+    .bind(now.as_millis())
+    .fetch_all(db.writer())
     .await?;
     rows.iter().map(|row| Ok((row.try_get::<String, _>("id")?.into(), row.try_get("version")?))).collect()
 }
@@ -333,4 +343,35 @@ pub(super) fn read(row: &AnyRow) -> Result<Row> {
         revoke_attempts: row.try_get("revoke_attempts")?,
         id,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::db::on_each_database;
+    use crate::links::testing::insert_live;
+
+    on_each_database!(links_that_cannot_be_refreshed_keep_no_others_waiting);
+
+    async fn links_that_cannot_be_refreshed_keep_no_others_waiting(db: Db) {
+        let did = "did:plc:aaaaaaaaaaaaaaaaaaaaaaaa".parse().unwrap();
+        let day = |day: i64| Timestamp::from_seconds(day * 86_400);
+        for (id, issued) in [("old", 1), ("older", 0), ("young", 2), ("fresh", 50)] {
+            insert_live(&db, &id.into(), &did, day(issued)).await;
+        }
+        let take = async |now: i64| {
+            let mut taken: Vec<String> = take_idle(&db, day(now - 30), 2, day(now))
+                .await
+                .unwrap()
+                .into_iter()
+                .map(|(id, _)| id.to_string())
+                .collect();
+            taken.sort();
+            taken
+        };
+        // None of them gets new tokens.
+        assert_eq!(take(40).await, ["old", "older"]);
+        assert_eq!(take(41).await, ["older", "young"], "the one that was not tried yet is among them");
+        assert_eq!(take(42).await, ["old", "older"]);
+    }
 }
