@@ -52,6 +52,7 @@ impl AccountHosts {
             return Ok(known);
         }
         let reading = self.by_did.begin();
+        // An account whose sign-up or deletion is under way is not forwarded to a host.
         let found = sql::by_did(&self.db, did).await?.filter(Account::is_open).map(|account| home(&account));
         self.by_did.keep(did.into(), found.clone(), reading);
         Ok(found)

@@ -114,6 +114,8 @@ impl Accounts {
         if !sql::set_deactivated(tx, did, deactivated.then_some(now), delete_after).await? {
             return Ok(false);
         }
+        // The audit trail and the feed are part of the same transaction, so neither can differ from
+        // the row.
         let action = if deactivated { "account.deactivate" } else { "account.activate" };
         audit::record(tx, now, actor, action, did.as_str(), "").await?;
         note_change(tx, now, did).await?;

@@ -163,6 +163,8 @@ macro_rules! leases_on {
             sqlx::query(concat!(
                 "UPDATE ",
                 $table,
+                // On SQLite only: no other process can hold a lease there, so every lease is from a
+                // process that ended.
                 " SET lease = NULL, lease_until = 0 WHERE lease IS NOT NULL"
             ))
             .execute(db.writer())

@@ -93,6 +93,7 @@ impl File {
 
 fn logo(path: &std::path::Path) -> Result<Arc<File>, ThemeError> {
     let shown = || path.display().to_string();
+    // The ending decides the content type. Browsers do not guess, because of `nosniff`.
     let ending = path.extension().and_then(|ending| ending.to_str()).unwrap_or_default().to_ascii_lowercase();
     let (ending, kind) = match ending.as_str() {
         "svg" => ("svg", "image/svg+xml"),

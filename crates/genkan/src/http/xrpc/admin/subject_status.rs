@@ -65,6 +65,7 @@ pub(crate) async fn update_subject_status(
             app.standings.activate(did, Actor::Operator).await?;
         }
     }
+    // The answer repeats the subject of the request, as the lexicon demands.
     let mut answer = json!({ "subject": input.subject });
     if let (Some(takedown), Some(object)) = (takedown, answer.as_object_mut()) {
         let mut told = json!({ "applied": takedown.applied });
