@@ -230,7 +230,7 @@ mod tests {
             &Method::POST
         }
 
-        fn target(&self) -> &str {
+        fn target(&self) -> &'static str {
             "/"
         }
 
