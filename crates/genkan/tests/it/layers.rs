@@ -47,7 +47,7 @@ const INSIDE: [(&str, &[Line]); 3] = [
         &[
             Line { rooms: &["server", "resource"], arrows: Arrows::None },
             Line { rooms: &["service"], arrows: Arrows::None },
-            Line { rooms: &["clients", "permission_sets", "tokens"], arrows: Arrows::None },
+            Line { rooms: &["clients", "permission_sets", "tokens", "grant_links"], arrows: Arrows::None },
             Line { rooms: &["sql", "grant", "parameters", "scope"], arrows: Arrows::ToTheRight },
             Line { rooms: &["call", "client_trust", "error", "ids"], arrows: Arrows::None },
         ],
