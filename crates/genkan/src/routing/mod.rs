@@ -16,6 +16,8 @@ pub(crate) mod page;
 mod row;
 pub(crate) mod table;
 pub(crate) mod target;
+#[cfg(test)]
+mod tests;
 
 pub(crate) use decide::{Decision, PresentedToken, Refusal, Route};
 pub(crate) use row::{
