@@ -33,6 +33,9 @@ use crate::signup::{self, Rules, SignUps};
 use crate::standing::Standings;
 use crate::telemetry::metrics::Metrics;
 
+#[cfg(test)]
+pub(crate) mod testing;
+
 /// All services, each with just what it needs. Cheap to clone.
 #[derive(Clone, Debug)]
 pub(crate) struct App {

@@ -202,3 +202,41 @@ fn recipient(account: &Account, language: Language) -> Result<Recipient<'_>, Ema
     let email = account.email.as_deref().ok_or(EmailsError::NoAddress)?;
     Ok(Recipient { did: &account.did, handle: account.handle.as_str(), email, language })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::app::testing::app_with_ann;
+    use crate::db::on_each_database;
+
+    on_each_database!(
+        an_address_that_is_confirmed_meanwhile_is_not_changed_without_a_code,
+        a_code_that_went_to_the_old_address_is_worth_nothing,
+    );
+
+    async fn an_address_that_is_confirmed_meanwhile_is_not_changed_without_a_code(db: Db) {
+        let (app, ann) = app_with_ann(db).await;
+        assert!(ann.email_confirmed_at.is_none(), "no code is needed when the request begins");
+        let mut tx = app.db.begin().await.unwrap();
+        sql::confirm_email(&mut tx, &ann.did, "ann@example.com", app.clock.now()).await.unwrap();
+        tx.commit().await.unwrap();
+        let other: Email = "mallory@example.com".parse().unwrap();
+        let changed = app.emails.update(&ann, &other, None, Actor::Account(&ann.did)).await;
+        assert!(matches!(changed, Err(EmailsError::CodeRequired)), "{changed:?}");
+        let now = app.accounts.find(&ann.did).await.unwrap().unwrap();
+        assert_eq!(now.email.as_deref(), Some("ann@example.com"));
+    }
+    async fn a_code_that_went_to_the_old_address_is_worth_nothing(db: Db) {
+        let (app, ann) = app_with_ann(db).await;
+        let mut tx = app.db.begin().await.unwrap();
+        let now = app.clock.now();
+        let (code, _) = app.emails.tokens.issue(&mut tx, &ann.did, Reason::ResetPassword, now).await.unwrap();
+        tx.commit().await.unwrap();
+        let find = || app.emails.find(Reason::ResetPassword, code.expose());
+        assert_eq!(find().await.unwrap().did(), &ann.did);
+        let new: Email = "ann@mail.example".parse().unwrap();
+        app.emails.update(&ann, &new, None, Actor::Account(&ann.did)).await.unwrap();
+        let late = find().await;
+        assert!(matches!(late, Err(CodeError::Invalid)), "{late:?}");
+    }
+}

@@ -219,6 +219,13 @@ fn is_scrypt_of(password: &str, salt: &str, expected: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::accounts::NewAccount;
+    use crate::accounts::testing::{add, new_account};
+    use crate::base::Clock;
+    use crate::db::feed::Feed;
+    use crate::db::{Db, on_each_database};
+
+    on_each_database!(a_password_that_is_changed_while_its_hash_is_upgraded_is_not_recognised);
 
     fn secret(text: &str) -> Secret<String> {
         Secret::new(text.to_owned())
@@ -258,6 +265,23 @@ mod tests {
         let pool = Passwords::new(1, QUEUE);
         assert_eq!(pool.verify(Some(&hash), &secret("hunter2")).await.unwrap(), Verdict::RightButOld);
         assert_eq!(pool.verify(Some(&hash), &secret("hunter3")).await.unwrap(), Verdict::Wrong);
+    }
+
+    /// An upgrade hashes twice, which takes a while.
+    async fn a_password_that_is_changed_while_its_hash_is_upgraded_is_not_recognised(db: Db) {
+        let old = NewAccount { password_hash: secret(SCRYPT_OF_HUNTER2), ..new_account("ann") };
+        add(&db, &old).await.unwrap();
+        let accounts = Accounts::new(db.clone(), Clock::System, &Feed::new(db.clone(), Clock::System));
+        let read_before = accounts.find(&old.did).await.unwrap().unwrap();
+        let pool = Passwords::new(1, QUEUE);
+        for (changed_to, is_recognised) in [("another password", false), ("hunter2", true)] {
+            let hash = pool.hash(&secret(changed_to)).await.unwrap();
+            let mut tx = db.begin().await.unwrap();
+            assert!(accounts.set_password_hash(&mut tx, &old.did, hash.expose()).await.unwrap());
+            tx.commit().await.unwrap();
+            let found = pool.recognises(&accounts, Some(&read_before), &secret("hunter2")).await.unwrap();
+            assert_eq!(found, is_recognised.then_some(hash), "changed to {changed_to:?}");
+        }
     }
 
     #[tokio::test]

@@ -165,3 +165,23 @@ const fn found(found: bool) -> Result<(), Error> {
 const BATCH: i64 = 20;
 /// Interval at which [`Standings::delete_due`] is called.
 pub(crate) const DELETE_DUE_EVERY: Duration = Duration::from_mins(1);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::app::testing::app_with_ann;
+    use crate::db::{Db, on_each_database};
+
+    on_each_database!(a_takedown_is_not_ended_by_the_owner);
+
+    /// The host is away, so a call that comes as far as the host fails otherwise.
+    async fn a_takedown_is_not_ended_by_the_owner(db: Db) {
+        let (app, ann) = app_with_ann(db).await;
+        let (did, by_owner) = (&ann.did, Actor::Account(&ann.did));
+        assert!(matches!(app.standings.activate(did, by_owner).await, Err(Error::Host(_))));
+        let told = app.standings.take_down(did, "T-1", Actor::Operator).await;
+        assert!(matches!(told, Err(Error::Host(_))), "{told:?}");
+        let activated = app.standings.activate(did, by_owner).await;
+        assert!(matches!(activated, Err(Error::TakenDown)), "{activated:?}");
+    }
+}

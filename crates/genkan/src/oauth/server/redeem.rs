@@ -173,3 +173,70 @@ fn check(code: &codes::Stored, with: &Redemption<'_>, now: Timestamp) -> Result<
         None => Ok(()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use genkan_protocol::oauth::client_id::ClientId;
+    use genkan_protocol::oauth::client_metadata::ClientMetadata;
+    use genkan_protocol::oauth::pkce::verifier_of;
+
+    use super::*;
+    use crate::app::testing::app_with_ann;
+    use crate::db::{Db, on_each_database};
+    use crate::oauth::parameters::{ClientAuth, RequestParameters};
+    use crate::oauth::scope::ApprovedScope;
+    use crate::oauth::testing;
+
+    on_each_database!(an_account_that_is_taken_down_after_it_was_read_gets_no_tokens);
+
+    async fn an_account_that_is_taken_down_after_it_was_read_gets_no_tokens(db: Db) {
+        let (app, ann) = app_with_ann(db).await;
+        let (oauth, now) = (&app.oauth, app.clock.now());
+        let id = ClientId::parse("http://localhost", &[]).unwrap();
+        let metadata = Arc::new(ClientMetadata::of_development(&id).unwrap());
+        let client = Client { id, metadata, trusted: false, bearer: false };
+        let proven = AuthenticatedClient { auth: ClientAuth::None, assertion: None };
+        for is_taken_down in [false, true] {
+            let verifier = verifier_of(&[u8::from(is_taken_down); 32]);
+            let pushed = RequestParameters {
+                code_challenge: Challenge::of(&verifier).to_string(),
+                dpop_key: None,
+                ..testing::pushed()
+            };
+            let code = codes::Stored {
+                client_id: client.id.as_str().to_owned(),
+                scope: ApprovedScope::stored("atproto".to_owned()),
+                did: ann.did.clone(),
+                device: "dev-1".to_owned().into(),
+                expires_at: now.plus(Duration::from_mins(1)),
+                grant_id: None,
+                link: None,
+                pushed,
+            };
+            let mut tx = app.db.begin().await.unwrap();
+            codes::insert(&mut tx, &CodeId::of(&verifier), &code).await.unwrap();
+            if is_taken_down {
+                app.accounts.set_taken_down(&mut tx, &ann.did, Some("T-1"), Actor::Operator).await.unwrap();
+            }
+            tx.commit().await.unwrap();
+            // The account as it was read before the transaction.
+            let redemption = Redemption {
+                client: &client,
+                proven: &proven,
+                proof: None,
+                redirect_uri: &code.pushed.redirect_uri,
+                verifier: &verifier,
+                account: Some(&ann),
+                scope: Some(ExpandedScope::for_tests("atproto")),
+            };
+            let mut tx = app.db.begin().await.unwrap();
+            let done = oauth.redeem_in(&mut tx, &CodeId::of(&verifier), redemption, &mut None, now).await;
+            assert_eq!(matches!(done, Err(Error::Refused(_))), is_taken_down, "{done:?}");
+            assert_eq!(done.is_ok(), !is_taken_down);
+            tx.commit().await.unwrap();
+        }
+    }
+}

@@ -9,6 +9,7 @@ use crate::store::on_each_database;
 on_each_database!(
     a_deletion_that_broke_off_is_finished,
     a_deactivated_account_can_read_and_be_reactivated,
+    a_deactivation_ends_what_apps_were_allowed,
     a_taken_down_account_may_only_leave,
     owners_read_their_own_data_when_others_may_not,
 );
@@ -23,6 +24,18 @@ async fn take_down(net: &TestNetwork, user: &User, applied: bool) {
     let answer = net.operator().procedure("com.atproto.admin.updateSubjectStatus", &input).await.ok();
     // Clients that check answers take no `null` for the reference.
     assert_eq!(answer.json()["takedown"], json!({ "applied": applied }));
+}
+
+/// Also after the owner is back: apps have to ask again.
+async fn a_deactivation_ends_what_apps_were_allowed(plan: Plan) {
+    let net = plan.await;
+    let alice = net.sign_up("alice").await;
+    let mut app = net.authorize(&alice, "atproto transition:generic").await;
+    app.refresh().await.ok();
+    let own = net.client_of(&alice);
+    own.procedure("com.atproto.server.deactivateAccount", &json!({})).await.ok();
+    own.call("com.atproto.server.activateAccount").await.ok();
+    assert_eq!(app.refresh().await.summary(), "400 invalid_grant");
 }
 
 async fn a_deactivated_account_can_read_and_be_reactivated(plan: Plan) {
