@@ -3,6 +3,7 @@
 
 mod app;
 mod checklist;
+mod consents;
 mod linked;
 mod pairs;
 mod push;

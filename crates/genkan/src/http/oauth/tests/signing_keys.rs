@@ -7,12 +7,14 @@ use serde_json::json;
 use super::app::{TestApp, confidential_members, fresh_key};
 use super::server::OAuthServer;
 use crate::db::{Db, on_each_database};
+use crate::keys::WebPurpose;
 use crate::oauth::Call;
 
 on_each_database!(
     a_client_goes_on_with_the_key_that_it_began_with,
     an_assertion_is_signed_as_the_metadata_says,
-    a_token_of_another_issuer_is_refused
+    a_token_of_another_issuer_is_refused,
+    a_key_for_another_purpose_signs_no_tokens
 );
 
 async fn a_client_goes_on_with_the_key_that_it_began_with(db: Db) {
@@ -68,5 +70,24 @@ async fn a_token_of_another_issuer_is_refused(db: Db) {
         let call = Call { method: "POST", path, proofs: vec![&proof] };
         let refused = server.app.oauth.check_access(&token, &call).await.err().map(|error| error.to_string());
         assert_eq!(refused.as_deref(), expected, "{}", claims.iss);
+    }
+}
+
+/// Genkan's client key is in its key set too. What it signs goes to other servers.
+async fn a_key_for_another_purpose_signs_no_tokens(db: Db) {
+    let server = OAuthServer::start(db).await;
+    let app = TestApp::published(&server, "app", &json!({}));
+    let token = server.tokens(&app).await.text("/access_token");
+    let key = server.app.ring.host_key("oak").unwrap();
+    let mut claims = Token::parse(&token).unwrap().verify(&key.public).unwrap().clone();
+    claims.aud = server.app.config.service.did.to_string();
+    for (purpose, is_accepted) in [(WebPurpose::Tokens, true), (WebPurpose::Client, false)] {
+        let key = server.app.ring.web_key(purpose);
+        let token = access_token::sign_linked(&key.private, &key.id, &claims);
+        let path = "/xrpc/com.atproto.repo.createRecord";
+        let proof = app.proof_for(&server, path, Some(&token));
+        let call = Call { method: "POST", path, proofs: vec![&proof] };
+        let checked = server.app.oauth.check_access(&token, &call).await;
+        assert_eq!(checked.is_ok(), is_accepted, "{purpose:?}: {checked:?}");
     }
 }

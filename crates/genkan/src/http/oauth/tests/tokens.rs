@@ -30,7 +30,8 @@ on_each_database!(
     a_grant_that_its_account_revokes_has_ended,
     a_blocked_client_gets_nothing,
     a_long_scope_goes_by_reference,
-    malformed_token_requests_have_their_answers
+    malformed_token_requests_have_their_answers,
+    an_access_token_ends_with_its_grant,
 );
 
 const MINUTE: Duration = Duration::from_mins(1);
@@ -399,4 +400,14 @@ async fn malformed_token_requests_have_their_answers(db: Db) {
     assert_eq!(answer.summary(), "400 invalid_request");
     let none = app.post_with(&server, "/oauth/token", &[("grant_type", "refresh_token")], &[], &[]).await;
     assert_eq!(none.summary(), "401 invalid_dpop_proof");
+}
+
+async fn an_access_token_ends_with_its_grant(db: Db) {
+    let server = OAuthServer::start(db).await;
+    let app = TestApp::published(&server, "app", &json!({}));
+    let tokens = server.tokens(&app).await;
+    // The grant of a public client lives for two weeks.
+    server.clock.advance(Duration::from_hours(14 * 24) - Duration::from_mins(2));
+    let refreshed = app.refresh(&server, &refresh_of(&tokens)).await;
+    assert_eq!((refreshed.summary().as_str(), &refreshed.json()["expires_in"]), ("200", &json!(120)));
 }
