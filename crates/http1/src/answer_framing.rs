@@ -299,6 +299,8 @@ mod tests {
             "1000000000000000\r\nx",
             "fffffffffffffffff\r\nx",
             "1\r\nxy\r\n0\r\n\r\n",
+            // A reader that skips the line end without a look finds a good last chunk.
+            "1\r\nxyz0\r\n\r\n",
             "1\r\nx\n0\r\n\r\n",
             "0\r\nx: y\n\r\n",
             "0\r\n\n",

@@ -392,6 +392,7 @@ mod tests {
             "Host: a\r\nTransfer-Encoding: xchunked",
             "Host: a\r\nX: y\r\n folded",
             "Host: a\r\nX: y\r\n\tfolded",
+            "Host: a\r\nX: y\r\n folded: with a colon",
             "Host: a\nX: y",
             "Host: a\r\nX: y\rz",
             "Host: a\r\nX: y\0z",

@@ -157,7 +157,7 @@ async fn local_answer<R: Rooms>(
 ///
 /// Frames make clear where a request ends, but the library passes verbs and hosts that no host
 /// should see.
-fn faulty(request: &Request<Incoming>) -> Option<XrpcError> {
+fn faulty<B>(request: &Request<B>) -> Option<XrpcError> {
     if request.version() != Version::HTTP_2 {
         return None;
     }
@@ -265,5 +265,44 @@ impl Line {
             error,
         };
         line.write();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_http2_request_has_a_usual_verb_and_names_one_host() {
+        let fault = |verb: &str, uri: &str, hosts: &[&str]| {
+            let mut request = Request::builder().version(Version::HTTP_2).method(verb).uri(uri);
+            for host in hosts {
+                request = request.header(HOST, *host);
+            }
+            faulty(&request.body(()).unwrap())
+        };
+        for (uri, hosts) in [
+            ("https://a.example/x", &[][..]),
+            ("https://a.example/x", &["A.example"]),
+            ("/x", &["a.example"]),
+        ] {
+            assert!(fault("GET", uri, hosts).is_none(), "{uri} {hosts:?}");
+        }
+        for (uri, hosts) in [
+            ("/x", &[][..]),
+            ("/x", &["a.example", "b.example"]),
+            ("https://a.example/x", &["b.example"]),
+            ("https://a.example/x", &["a.example", "a.example"]),
+            ("https://user@a.example/x", &[]),
+        ] {
+            assert_eq!(
+                fault("GET", uri, hosts).map(|error| error.status.as_u16()),
+                Some(400),
+                "{uri} {hosts:?}"
+            );
+        }
+        for verb in ["TRACE", "CONNECT", "get"] {
+            assert!(fault(verb, "https://a.example/x", &[]).is_some(), "{verb}");
+        }
     }
 }

@@ -149,3 +149,16 @@ fn is_same(known: &Secret<String>, given: &Secret<String>) -> bool {
 fn refused() -> XrpcError {
     unauthorized("AuthenticationRequired", "the admin password is required")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_empty_password_is_nobodys() {
+        let secret = |text: &str| Secret::new(text.to_owned());
+        assert!(is_same(&secret("the operator's"), &secret("the operator's")));
+        assert!(!is_same(&secret("the operator's"), &secret("")));
+        assert!(!is_same(&secret(""), &secret("")), "a setting that was left empty opens no door");
+    }
+}

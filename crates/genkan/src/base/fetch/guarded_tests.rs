@@ -159,6 +159,19 @@ async fn redirects_are_followed_only_where_allowed_and_each_hop_is_checked() {
     assert_eq!(endless.connections(), 4);
 }
 
+/// A body with a credential must not go where an answer says.
+#[tokio::test]
+async fn a_post_is_never_redirected() {
+    let canary = Server::start(ok("caught")).await;
+    let answer = format!("HTTP/1.1 307 Moved\r\nlocation: {}/\r\ncontent-length: 0\r\n\r\n", canary.origin());
+    let first = Server::start(answer).await;
+    let guarded = guarded(&no_dns().await, vec![first.origin(), canary.origin()]);
+    let request = Request::post(first.origin().to_string()).body(Bytes::from("secret=1")).unwrap();
+    let sent = guarded.send(request, &Limits { redirects: 3, ..LIMITS }).await;
+    assert!(matches!(sent, Err(GuardedError::Redirects)), "{sent:?}");
+    assert_eq!(canary.connections(), 0);
+}
+
 #[tokio::test]
 async fn size_time_and_encoding_have_limits() {
     let long = Server::start(ok(&"x".repeat(65))).await;

@@ -67,3 +67,17 @@ pub(super) fn page(
 fn is_web_address(url: &str) -> bool {
     url.starts_with("https://")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_app_links_to_web_pages_only() {
+        assert!(is_web_address("https://app.example.com/terms"));
+        for other in ["javascript:alert(1)//https://", "data:text/html,x", "http://app.example.com/terms", ""]
+        {
+            assert!(!is_web_address(other), "{other}");
+        }
+    }
+}

@@ -13,6 +13,7 @@ on_each_database!(
     verbs_and_paths_are_checked,
     crooked_paths_never_reach_a_host,
     rate_limits_say_when_to_come_back,
+    passwords_and_codes_are_guessed_a_few_times_only,
     all_refusals_have_the_same_form,
 );
 
@@ -176,8 +177,9 @@ async fn crooked_paths_never_reach_a_host(plan: Plan) {
 async fn rate_limits_say_when_to_come_back(plan: Plan) {
     let net = plan.set("GENKAN_RATE_LIMITS_ENABLED", "true").set("GENKAN_RATE_CREATE_SESSION", "3/5m").await;
     let alice = net.sign_up("alice").await;
-    for _ in 0..3 {
-        assert_eq!(net.sign_in(&alice.handle, "not her password").await.status, 401);
+    // An account has one count, whichever of its names is typed.
+    for name in [&alice.handle, &alice.email, alice.did.as_str()] {
+        assert_eq!(net.sign_in(name, "not her password").await.status, 401);
     }
     let answer = net.sign_in(&alice.handle, &alice.password).await;
     assert_eq!(answer.summary(), "429 RateLimitExceeded");
@@ -187,6 +189,28 @@ async fn rate_limits_say_when_to_come_back(plan: Plan) {
     // Sessions that exist go on.
     net.client_of(&alice).query("com.atproto.server.getSession", &[]).await.ok();
     net.refresh(&alice.refresh).await.ok();
+}
+
+/// The methods that take a password or a code without a session count their guesses too.
+async fn passwords_and_codes_are_guessed_a_few_times_only(plan: Plan) {
+    let net = plan
+        .set("GENKAN_RATE_LIMITS_ENABLED", "true")
+        .set("GENKAN_RATE_CREATE_SESSION", "3/5m")
+        .set("GENKAN_RATE_USE_CODE", "6/5m")
+        .await;
+    let alice = net.sign_up("alice").await;
+    let delete = json!({ "did": alice.did, "password": "a guess", "token": "ABCDE-FGHIJ" });
+    for _ in 0..3 {
+        let answer = net.visitor().procedure("com.atproto.server.deleteAccount", &delete).await;
+        assert_eq!(answer.summary(), "401 AuthenticationRequired");
+    }
+    assert_eq!(net.sign_in(&alice.handle, &alice.password).await.summary(), "429 RateLimitExceeded");
+    let reset = json!({ "token": "ABCDE-FGHIJ", "password": "the password of a thief" });
+    let mut told = Vec::new();
+    for _ in 0..4 {
+        told.push(net.visitor().procedure("com.atproto.server.resetPassword", &reset).await.summary());
+    }
+    assert_eq!(told, ["400 InvalidToken", "400 InvalidToken", "400 InvalidToken", "429 RateLimitExceeded"]);
 }
 
 async fn all_refusals_have_the_same_form(plan: Plan) {

@@ -5,7 +5,7 @@ use genkan_protocol::crypto::K256PrivateKey;
 use genkan_protocol::plc;
 use genkan_protocol::service_auth::{self, Claims};
 use genkan_testing::{FakeHost, Plan, TestNetwork, User};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::store::on_each_database;
 
@@ -16,6 +16,7 @@ on_each_database!(
     the_hosts_key_is_remembered_after_the_document_moved_on,
     a_key_that_was_rotated_in_the_document_is_looked_up,
     a_token_that_a_user_got_of_the_host_is_not_enough,
+    a_hosts_admin_password_is_good_for_its_own_accounts_only,
 );
 
 const GET: &str = "com.atproto.server.getSession";
@@ -188,4 +189,27 @@ async fn a_token_that_a_user_got_of_the_host_is_not_enough(plan: Plan) {
     assert_eq!(climbing.summary(), "400 InvalidToken");
     let protected = [("aud", service.as_str()), ("lxm", method)];
     assert_eq!(at_host.query("com.atproto.server.getServiceAuth", &protected).await.status, 400);
+}
+
+async fn a_hosts_admin_password_is_good_for_its_own_accounts_only(plan: Plan) {
+    let net = plan.hosts(2).await;
+    let alice = net.sign_up("alice").await;
+    let home = net.home_of(&alice.did);
+    let other = net.hosts().iter().find(|host| host.did() != home.did()).unwrap();
+    let ask = async |host: &FakeHost, method: &str, input: &Value| {
+        let credential = data_encoding::BASE64.encode(format!("admin:{}", host.admin_password()).as_bytes());
+        let client = net.visitor().with("authorization", &format!("Basic {credential}"));
+        client.procedure(method, input).await.summary()
+    };
+    let email = json!({ "account": alice.did, "email": "new@mail.example" });
+    let password = json!({ "did": alice.did, "password": "the password of another" });
+    for (method, input) in [
+        ("com.atproto.admin.updateAccountEmail", &email),
+        ("com.atproto.admin.updateAccountPassword", &password),
+    ] {
+        assert_eq!(ask(other, method, input).await, "401 AuthenticationRequired", "{method}");
+        assert_eq!(ask(home, method, input).await, "200", "{method}");
+    }
+    assert_eq!(net.refresh(&alice.refresh).await.summary(), "400 ExpiredToken", "her sessions have ended");
+    net.sign_in("new@mail.example", "the password of another").await.ok();
 }
