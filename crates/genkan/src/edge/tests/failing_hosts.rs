@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tokio::io::AsyncReadExt as _;
+use tokio::sync::{Notify, mpsc};
 
 use genkan_testing::Gate;
 
@@ -125,14 +126,16 @@ async fn a_spare_connection_that_the_host_has_closed_costs_no_read() {
 
 #[tokio::test]
 async fn a_connection_found_closed_is_replaced_for_writes_as_well() {
-    let (closed, mut is_closed) = tokio::sync::mpsc::unbounded_channel();
+    let (close, (closed, mut is_closed)) = (Arc::new(Notify::new()), mpsc::unbounded_channel());
+    let ends = Arc::clone(&close);
     let hangs_up = move |mut connection: HostConnection| {
-        let closed = closed.clone();
+        let (ends, closed) = (Arc::clone(&ends), closed.clone());
         async move {
             connection.request().await;
             connection
                 .say("HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\ncontent-length: 2\r\n\r\nok")
                 .await;
+            ends.notified().await;
             drop(connection);
             closed.send(()).unwrap();
         }
@@ -144,6 +147,8 @@ async fn a_connection_found_closed_is_replaced_for_writes_as_well() {
     );
     for _ in 0..3 {
         assert_eq!(summary(&network.raw(format!("{write}{{}}")).await), "200 -");
+        // The answer was whole, so the connection is idle when it ends.
+        close.notify_one();
         is_closed.recv().await.unwrap();
         // The edge has one worker. It sees the end of the connection before this request, which
         // comes later.

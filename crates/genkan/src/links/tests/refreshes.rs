@@ -69,9 +69,9 @@ async fn c15_a_token_without_a_known_end_is_refreshed_when_it_is_refused(db: Db)
 
 async fn c09_200_calls_over_3_replicas_make_one_refresh(db: Db) {
     let harness = LinkHarness::start(db).await;
-    let link = harness.link().await;
-    // The refresh waits at the server until every call has begun. Otherwise the calls of a busy
-    // machine would come after it, and would have nothing to share.
+    let (link, others) = (harness.link().await, [harness.link().await, harness.link().await]);
+    // The refresh waits at the server until every call has come as far as it can. Otherwise the
+    // calls of a busy machine would come after it, and would have nothing to share.
     let gate = Gate::closed();
     harness.pds.forget();
     harness.pds.trouble("/oauth/token", Trouble::Held(gate.clone()));
@@ -89,7 +89,15 @@ async fn c09_200_calls_over_3_replicas_make_one_refresh(db: Db) {
     until(|| harness.pds.asked("/oauth/token") == 1).await;
     calls.extend((1..200).map(call));
     until(|| begun.load(Ordering::SeqCst) == 200).await;
+    // Refreshes of other sessions begin after these calls. When they are at the server, a second
+    // refresh of the first session would be there, too.
+    let later = [0, 1].map(|number| {
+        let (links, other) = (replicas[number + 1].clone(), others[number].clone());
+        tokio::spawn(async move { links.credential(&other).await.map(|credential| credential.version) })
+    });
+    until(|| harness.pds.asked("/oauth/token") >= 3).await;
     gate.open();
+    calls.extend(later);
     for call in futures_util::future::join_all(calls).await {
         assert_eq!(call.unwrap(), Ok(2));
     }
