@@ -101,3 +101,32 @@ impl AccessTokens {
 fn digest(token: &str) -> [u8; 32] {
     Sha256::digest(token.as_bytes()).into()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::app::testing::app_with_ann;
+    use crate::base::ManualClock;
+    use crate::db::on_each_database;
+
+    on_each_database!(what_is_known_of_a_token_ends_with_it_and_with_a_stale_feed);
+
+    async fn what_is_known_of_a_token_ends_with_it_and_with_a_stale_feed(db: Db) {
+        let (app, ann) = app_with_ann(db).await;
+        let session = app.sessions.open_for(ann, Scope::Access, None).await.unwrap();
+        let token = session.tokens.access.expose();
+        let ends = app.access.check(token, app.clock.now()).await.unwrap().expires_at;
+        let late = ends.minus(Duration::from_secs(2));
+        let feed = Feed::new(app.db.clone(), ManualClock::at(late).clock());
+        let AccessTokens { db, ring, fleet, .. } = app.access.clone();
+        let access = AccessTokens::new(db, feed, ring, fleet, 10);
+        assert!(access.recall(token, late).is_none());
+        access.check(token, late).await.unwrap();
+        assert!(matches!(access.recall(token, late), Some(Ok(_))));
+        assert!(matches!(access.recall(token, ends), Some(Err(TokenError::Expired))));
+        // Nobody has read the feed since `late`.
+        assert!(access.recall(token, late.plus(Duration::from_secs(5))).is_none());
+    }
+}

@@ -6,11 +6,12 @@ use genkan_testing::network::eventually;
 use genkan_testing::{FakePds, Gate, Trouble};
 use serde_json::json;
 
-use super::harness::{LinkHarness, know};
+use super::harness::{LinkHarness, SCOPE, know};
 use crate::base::Timestamp;
 use crate::db::feed::Change;
 use crate::db::{Db, on_each_database};
 use crate::links::service::DAY;
+use crate::links::sql::leases::{self, NewTokens};
 use crate::links::*;
 
 on_each_database!(
@@ -32,6 +33,7 @@ on_each_database!(
     a_refused_session_has_ended,
     an_idle_session_is_kept_alive,
     a_refresh_goes_on_without_its_caller,
+    older_tokens_never_replace_newer_ones,
     c06_a_nonce_in_every_answer_costs_no_second_try
 );
 
@@ -373,7 +375,7 @@ async fn c19_a_key_that_is_gone_ends_exactly_its_sessions(db: Db) {
     know(&later, &harness.pds);
     let login = NewLogin {
         identifier: "ann.example.com",
-        scope: super::harness::SCOPE,
+        scope: SCOPE,
         request: None,
         back: "/account",
         device: super::harness::DEVICE,
@@ -447,4 +449,15 @@ async fn c06_a_nonce_in_every_answer_costs_no_second_try(db: Db) {
         assert_eq!(harness.pds.asked("/oauth/token"), count);
         assert_eq!(harness.pds.asked("com.atproto.repo.listMissingBlobs"), count);
     }
+}
+
+/// As from a holder whose answer came after the lease had gone to another.
+async fn older_tokens_never_replace_newer_ones(db: Db) {
+    let harness = LinkHarness::start(db).await;
+    let link = harness.link().await;
+    harness.pass(HOUR);
+    assert_eq!(harness.credential(&link).await.unwrap().version, 2);
+    let late = NewTokens { sealed: "late", scope: SCOPE, issued_at: harness.now(), expires_at: None };
+    assert!(!leases::rotate(&harness.db, &link, 1, late).await.unwrap());
+    assert_eq!(harness.another().credential(&link).await.unwrap().version, 2);
 }
