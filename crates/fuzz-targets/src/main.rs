@@ -6,7 +6,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use genkan_fuzz_targets::replay::{self, Escaped};
+use genkan_fuzz_targets::replay::{self, EscapedInput};
 use genkan_fuzz_targets::{TARGETS, Target};
 
 fn main() -> Result<()> {
@@ -25,7 +25,7 @@ fn main() -> Result<()> {
         println!("{}: {} inputs", target.name, replay.inputs);
         if let Some(input) = replay.failure {
             failed += 1;
-            println!("{} fails on {}", target.name, Escaped(&input));
+            println!("{} fails on {}", target.name, EscapedInput(&input));
         }
     }
     println!("{} passed, {failed} failed", count - failed);

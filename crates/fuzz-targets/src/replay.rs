@@ -77,9 +77,9 @@ fn holds(target: &Target, input: &[u8]) -> bool {
 
 /// An input as a Rust string literal, for use in a test.
 #[derive(Debug)]
-pub struct Escaped<'a>(pub &'a [u8]);
+pub struct EscapedInput<'a>(pub &'a [u8]);
 
-impl fmt::Display for Escaped<'_> {
+impl fmt::Display for EscapedInput<'_> {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(formatter, "b\"{}\"", self.0.escape_ascii())
     }

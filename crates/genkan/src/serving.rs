@@ -101,7 +101,7 @@ impl Running {
 
         let build = async { Ok(App::build_with(config, Clock::System, metrics).await?) };
         let app = limit.bound(Box::pin(build)).await?;
-        let prepared = limit.bound(Prepared::of(app.clone())).await?;
+        let prepared = limit.bound(Preparation::of(app.clone())).await?;
         let replica = Replica::new(&app.db, &app.clock, &process_name());
         let edge = prepared.serve(&replica, &limit, &mut listeners, &stopping).await?;
         // Nothing below can fail: a row that is kept alive must not be left behind.
@@ -152,7 +152,7 @@ async fn leave(replica: &Replica) {
 }
 
 /// Everything that a start needs and that can be wrong, before other processes know of it.
-struct Prepared {
+struct Preparation {
     app: App,
     address: BoundAddress,
     edge: EdgeContext<AppRooms>,
@@ -160,7 +160,7 @@ struct Prepared {
     proxy: Option<TcpListener>,
 }
 
-impl Prepared {
+impl Preparation {
     async fn of(app: App) -> Result<Self, StartError> {
         let settings = edge::Settings::of(&app.config);
         let address = app.config.listen.address;

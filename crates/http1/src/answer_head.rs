@@ -114,7 +114,7 @@ pub fn read_answer_head<F: AnswerFields>(
     if status.is_informational() {
         return Ok(None);
     }
-    let mut said = Said::default();
+    let mut said = FramingFields::default();
     let mut headers = HeaderMap::with_capacity(parsed.headers.len() + F::ADDED);
     for field in parsed.headers.iter() {
         let mut lower = [0; LONGEST_NAME];
@@ -174,7 +174,7 @@ pub fn read_answer_head<F: AnswerFields>(
 
 /// The framing fields' statements about the body and the connection.
 #[derive(Debug, Default)]
-struct Said {
+struct FramingFields {
     length: Option<u64>,
     is_chunked: bool,
     /// Whether the connection stays, if `Connection` says so.
@@ -185,7 +185,7 @@ struct Said {
     named: Vec<HeaderName>,
 }
 
-impl Said {
+impl FramingFields {
     /// Takes a framing field. Returns whether it was one.
     fn take(&mut self, name: &str, value: &[u8]) -> Result<bool, MalformedAnswer> {
         match name {

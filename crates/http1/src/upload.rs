@@ -144,7 +144,7 @@ const KEPT_IN_ALL: usize = 8 << 20;
 
 /// The body cannot be sent to its end. Its progress says why.
 #[derive(Debug)]
-pub(crate) struct UploadBroken;
+pub(crate) struct UploadError;
 
 impl UploadProgress {
     const fn new(began: Instant) -> Self {
@@ -207,7 +207,7 @@ impl<B: Body<Data = Bytes> + Unpin> Upload<B> {
     }
 
     /// The next piece of the body.
-    pub(crate) fn poll_data(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, UploadBroken>>> {
+    pub(crate) fn poll_data(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, UploadError>>> {
         let polled = match (self.again.pop_front(), &mut self.body) {
             (Some(piece), _) => Poll::Ready(Some(Ok(Frame::data(piece)))),
             (None, Some(body)) => Pin::new(body).poll_frame(cx),
@@ -228,7 +228,7 @@ impl<B: Body<Data = Bytes> + Unpin> Upload<B> {
                 // body does not have.
                 let Some(left) = self.left.checked_sub(data.len() as u64) else {
                     self.report(UploadState::TooLarge);
-                    return Poll::Ready(Some(Err(UploadBroken)));
+                    return Poll::Ready(Some(Err(UploadError)));
                 };
                 self.left = left;
                 self.progress.bytes.set(self.progress.bytes.get() + data.len() as u64);
@@ -241,7 +241,7 @@ impl<B: Body<Data = Bytes> + Unpin> Upload<B> {
             None | Some(Ok(Err(_))) => Poll::Ready(None),
             Some(Err(_)) => {
                 self.report(UploadState::Broken);
-                Poll::Ready(Some(Err(UploadBroken)))
+                Poll::Ready(Some(Err(UploadError)))
             }
         }
     }

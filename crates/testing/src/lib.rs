@@ -43,7 +43,7 @@ pub use call::{Answer, Client};
 pub use directory::FakeDirectory;
 pub use gate::Gate;
 pub use host::FakeHost;
-pub use loopback::{Seen, Trouble, Wire};
+pub use loopback::{SeenRequest, Trouble, Wire};
 pub use mail::{Email, FakeMail, Mood};
 pub use names::FakeNames;
 pub use network::{Plan, TestNetwork, User};

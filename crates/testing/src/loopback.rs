@@ -79,7 +79,7 @@ pub enum Trouble {
 
 /// A request as received.
 #[derive(Clone, Debug)]
-pub struct Seen {
+pub struct SeenRequest {
     /// What kind of request it is: for hosts, the NSID.
     pub name: String,
     /// The verb.
@@ -92,7 +92,7 @@ pub struct Seen {
     pub headers: HeaderMap,
 }
 
-impl Seen {
+impl SeenRequest {
     /// Returns a header's text, or an empty text without the header.
     pub fn header(&self, name: &str) -> &str {
         self.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default()
@@ -101,15 +101,15 @@ impl Seen {
 
 /// A request to be answered.
 #[derive(Debug)]
-pub struct Asked {
+pub struct ReceivedCall {
     /// The request as the journal records it.
-    pub seen: Seen,
+    pub seen: SeenRequest,
     /// Its body.
     pub body: Incoming,
 }
 
 /// The function with which a simulated server answers a request.
-pub type Handler = Arc<dyn Fn(Asked) -> Pin<Box<dyn Future<Output = Reply> + Send>> + Send + Sync>;
+pub type Handler = Arc<dyn Fn(ReceivedCall) -> Pin<Box<dyn Future<Output = Reply> + Send>> + Send + Sync>;
 
 /// A listener on loopback.
 pub struct Loopback {
@@ -121,7 +121,7 @@ pub struct Loopback {
 struct Shared {
     name_of: fn(&Parts) -> String,
     handler: Handler,
-    journal: Mutex<Vec<Seen>>,
+    journal: Mutex<Vec<SeenRequest>>,
     troubles: Mutex<Vec<Rule>>,
     open: AtomicUsize,
 }
@@ -196,12 +196,12 @@ impl Loopback {
     }
 
     /// The last request of a kind.
-    pub fn last(&self, name: &str) -> Option<Seen> {
+    pub fn last(&self, name: &str) -> Option<SeenRequest> {
         locked(&self.shared.journal).iter().rev().find(|seen| seen.name == name).cloned()
     }
 
     /// All requests so far, in order.
-    pub fn journal(&self) -> Vec<Seen> {
+    pub fn journal(&self) -> Vec<SeenRequest> {
         locked(&self.shared.journal).clone()
     }
 
@@ -311,7 +311,7 @@ impl Shared {
         let cut = || io::Error::from(io::ErrorKind::ConnectionReset);
         let (parts, body) = request.into_parts();
         let name = (self.name_of)(&parts);
-        let seen = Seen {
+        let seen = SeenRequest {
             name: name.clone(),
             method: parts.method,
             path: parts.uri.path().to_owned(),
@@ -333,7 +333,7 @@ impl Shared {
         }
         // A begun request is completed even if the caller disconnects, as in the servers that this
         // one stands for.
-        let doing = tokio::spawn((self.handler)(Asked { seen, body }));
+        let doing = tokio::spawn((self.handler)(ReceivedCall { seen, body }));
         let reply = doing.await.map_err(|_| cut())?;
         match trouble {
             Some(Trouble::CutAfter) => Err(cut()),

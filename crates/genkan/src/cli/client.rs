@@ -6,7 +6,7 @@ use clap::Subcommand;
 use serde::Serialize;
 
 use super::{Context, Failure};
-use crate::oauth::{ClientRow, ClientTrust};
+use crate::oauth::{ClientTrust, StoredClient};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
@@ -59,8 +59,8 @@ struct ClientView {
     document: Option<serde_json::Value>,
 }
 
-impl From<ClientRow> for ClientView {
-    fn from(row: ClientRow) -> Self {
+impl From<StoredClient> for ClientView {
+    fn from(row: StoredClient) -> Self {
         Self {
             client_id: row.client_id,
             standing: row.trust.as_str(),

@@ -24,8 +24,8 @@ use crate::forward::Rooms;
 
 /// Serves a connection to its end.
 pub(super) async fn serve<R: Rooms>(mut stream: TcpStream, context: Rc<ConnectionContext<R>>) {
-    let Some(spoken) = spoken(&stream, &context.activity).await else { return };
-    if let Spoken::Http2 = spoken {
+    let Some(version) = detect_version(&stream, &context.activity).await else { return };
+    if let HttpVersion::Http2 = version {
         return Box::pin(serve_http2(stream, context)).await;
     }
     // Between requests that are far apart a connection is only its socket. Its buffers are most of
@@ -52,14 +52,14 @@ async fn has_bytes(stream: &TcpStream, activity: &Activity) -> bool {
     .await
 }
 
-enum Spoken {
+enum HttpVersion {
     Http1,
     Http2,
 }
 
 /// Finds the HTTP version by the first bytes, without taking them off the socket. Returns `None` if
 /// none arrived in time.
-async fn spoken(stream: &TcpStream, activity: &Activity) -> Option<Spoken> {
+async fn detect_version(stream: &TcpStream, activity: &Activity) -> Option<HttpVersion> {
     let mut seen = [0; PREFACE.len()];
     loop {
         let count = {
@@ -79,10 +79,10 @@ async fn spoken(stream: &TcpStream, activity: &Activity) -> Option<Spoken> {
         }
         // Two bytes decide: no verb that Genkan serves begins with `PR`.
         if !PREFACE.starts_with(seen) {
-            return Some(Spoken::Http1);
+            return Some(HttpVersion::Http1);
         }
         if count == PREFACE.len() {
-            return Some(Spoken::Http2);
+            return Some(HttpVersion::Http2);
         }
         // Part of the preface has arrived. `peek` would return the same bytes at once, so the next
         // look waits a moment. The time limit for heads ends the wait.

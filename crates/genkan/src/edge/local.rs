@@ -27,7 +27,7 @@ pub(super) async fn answer(
     request: Request<Incoming>,
     patience: Duration,
 ) -> Option<Response<AnswerBody>> {
-    let request = request.map(|body| axum::body::Body::new(Timed { body, patience, timer: None }));
+    let request = request.map(|body| axum::body::Body::new(TimedBody { body, patience, timer: None }));
     let mut router = router.clone();
     let answering = control.spawn(async move { router.call(request).await });
     let Ok(response) = answering.await.ok()?;
@@ -35,13 +35,13 @@ pub(super) async fn answer(
 }
 
 /// A request body with one time limit for all of it. The bodies that Genkan reads are small.
-struct Timed {
+struct TimedBody {
     body: Incoming,
     patience: Duration,
     timer: Option<Pin<Box<Sleep>>>,
 }
 
-impl Body for Timed {
+impl Body for TimedBody {
     type Data = Bytes;
     type Error = Late;
 

@@ -29,7 +29,7 @@ use crate::wire::{Authorization, ClientAddr, DPOP_NONCE, REQUEST_ID, RequestId, 
 pub(super) async fn answer<R: Rooms>(
     connection: Rc<ConnectionContext<R>>,
     request: Request<Incoming>,
-) -> Response<Tracked> {
+) -> Response<TrackedBody> {
     // First of all: from here on, dropping this future counts as a cancelled request.
     let under_way = UnderWay::begin(&connection.activity);
     let by_proof = matches!(Authorization::of(request.headers()), Authorization::Dpop(_));
@@ -54,7 +54,7 @@ pub(super) async fn answer<R: Rooms>(
         line.write(&mut response, destination.as_ref(), error.as_deref());
     }
     let activity = under_way.answered();
-    response.map(|body| Tracked { body, activity })
+    response.map(|body| TrackedBody { body, activity })
 }
 
 /// An unanswered request. Dropping it before the answer means the client cancelled.
@@ -193,12 +193,12 @@ const HEALTH: &str = "/xrpc/_health";
 
 /// An answer's body, which ends its request when it is dropped.
 #[derive(Debug)]
-pub(super) struct Tracked {
+pub(super) struct TrackedBody {
     body: AnswerBody,
     activity: Rc<Activity>,
 }
 
-impl Body for Tracked {
+impl Body for TrackedBody {
     type Data = Bytes;
     type Error = CutOff;
 
@@ -215,7 +215,7 @@ impl Body for Tracked {
     }
 }
 
-impl Drop for Tracked {
+impl Drop for TrackedBody {
     fn drop(&mut self) {
         self.activity.end();
     }

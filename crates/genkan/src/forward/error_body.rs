@@ -19,11 +19,11 @@ pub(super) fn is_small_json(headers: &HeaderMap) -> bool {
 /// Whether an XRPC error's body has this name.
 pub(super) fn names_error(body: &[u8], name: &str) -> bool {
     #[derive(serde::Deserialize)]
-    struct Named<'a> {
+    struct ErrorName<'a> {
         #[serde(borrow)]
         error: std::borrow::Cow<'a, str>,
     }
-    serde_json::from_slice::<Named<'_>>(body).is_ok_and(|named| named.error == name)
+    serde_json::from_slice::<ErrorName<'_>>(body).is_ok_and(|named| named.error == name)
 }
 
 /// The longest error body that is read, in bytes.

@@ -37,10 +37,10 @@ pub(crate) use error::{Error, NOT_CARRIED};
 #[cfg(test)]
 pub(crate) use external::{CallBudgetRules, ReadLimits};
 pub(crate) use external::{ExternalPdses, ExternalPolicy};
-pub(crate) use headers::{LinkSigned, Signed};
+pub(crate) use headers::{LinkCredential, Signed};
 pub(crate) use limits::Limits;
 pub(crate) use pools::{Breakers, breaker_rules};
 pub(crate) use rooms::{
-    Callers, ExternalAccounts, FleetHosts, HeardNonce, LinkError, OwnServer, Rooms, Signer, TokenError,
+    Callers, ExternalAccounts, FleetHosts, LinkError, LinkNonce, OwnServer, Rooms, Signer, TokenError,
     Unavailable,
 };

@@ -33,7 +33,7 @@ struct Read<'a> {
 }
 
 /// The answer of a PDS.
-struct Heard {
+struct PdsAnswer {
     response: Response<AnswerBody>,
     /// Whether the PDS does not have the account, or no longer has it.
     knows_no_account: bool,
@@ -91,7 +91,7 @@ impl<R: ExternalAccounts> Forwarder<R> {
     }
 
     /// Asks a PDS and follows its redirects.
-    async fn follow(&self, pds: &Origin, read: &Read<'_>) -> Result<Heard, Error> {
+    async fn follow(&self, pds: &Origin, read: &Read<'_>) -> Result<PdsAnswer, Error> {
         let mut next = self.hop(pds, read.call.target(), read).await?;
         for _ in 0..MOST_HOPS {
             let (origin, target) = match next {
@@ -148,7 +148,7 @@ impl<R: ExternalAccounts> Forwarder<R> {
         answer: Answer,
         permit: Permit<Incoming>,
         read: &Read<'_>,
-    ) -> Result<Heard, Error> {
+    ) -> Result<PdsAnswer, Error> {
         // `HEAD` names the length of a body that never comes, so only other verbs are refused for
         // it.
         let (status, mut headers, body) = answer.into_parts(permit, self.limits.idle, self.limits.answer);
@@ -168,13 +168,13 @@ impl<R: ExternalAccounts> Forwarder<R> {
                 said.is_some_and(|said| NO_ACCOUNT.iter().any(|name| names_error(&said, name)));
         }
         guard(&mut headers, false, read.call.row.is_file);
-        Ok(Heard { response: response(status, headers, body), knows_no_account })
+        Ok(PdsAnswer { response: response(status, headers, body), knows_no_account })
     }
 }
 
 /// The outcome of one hop.
 enum Hop {
-    Answer(Heard),
+    Answer(PdsAnswer),
     /// A redirect: the next origin, and path and query there.
     On(Origin, String),
 }

@@ -106,7 +106,7 @@ pub(crate) trait ExternalAccounts {
     async fn link_refused(&self, grant: &GrantId);
 
     /// Returns the nonce that a PDS demands in proofs of the link of a grant.
-    fn link_nonce(&self, grant: &GrantId, pds: &Origin) -> Option<HeardNonce>;
+    fn link_nonce(&self, grant: &GrantId, pds: &Origin) -> Option<LinkNonce>;
 
     /// Remembers the nonce that a PDS demands next.
     fn hear_link_nonce(&self, grant: &GrantId, pds: &Origin, nonce: &str);
@@ -126,7 +126,7 @@ pub(crate) trait Signer: Send + Sync {
 
 /// A nonce that a PDS has sent.
 #[derive(Clone)]
-pub(crate) struct HeardNonce {
+pub(crate) struct LinkNonce {
     pub(crate) nonce: Arc<str>,
     /// Time since it was received.
     pub(crate) age: Duration,

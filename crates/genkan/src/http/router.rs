@@ -58,7 +58,7 @@ pub(crate) fn with_layers(routes: Router, state: &HttpState) -> Router {
         // from scripts.
         .layer(from_fn(answer_cross_origin))
         // Sees the answer as it leaves.
-        .layer(from_fn_with_state(Observed::new(state), observe))
+        .layer(from_fn_with_state(Observation::new(state), observe))
         // Outermost: the log and the limits need the client's address.
         .layer(from_fn_with_state(shared(), identify))
 }
@@ -87,13 +87,13 @@ async fn identify(State(state): State<HttpState>, mut request: Request, next: Ne
 
 /// The state of the layer that logs and measures. Metrics are looked up once.
 #[derive(Clone, Debug)]
-struct Observed {
+struct Observation {
     request_log: bool,
     metrics: Metrics,
     took: Histogram,
 }
 
-impl Observed {
+impl Observation {
     fn new(state: &HttpState) -> Self {
         Self {
             request_log: state.config.telemetry.request_log,
@@ -103,7 +103,7 @@ impl Observed {
     }
 }
 
-async fn observe(State(observed): State<Observed>, request: Request, next: Next) -> Response {
+async fn observe(State(observed): State<Observation>, request: Request, next: Next) -> Response {
     let start = monotonic_now();
     let id = request.extensions().get::<RequestId>().cloned().unwrap_or_else(RequestId::new);
     let client = request.extensions().get::<ClientAddr>().map(|client| client.0);

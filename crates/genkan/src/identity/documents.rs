@@ -7,7 +7,7 @@ use genkan_protocol::did_document::DidDocument;
 use genkan_protocol::syntax::Did;
 use http::StatusCode;
 
-use super::memory::Memory;
+use super::memory::LookupCache;
 use super::{Directory, DirectoryError, Error, Freshness};
 use crate::base::Clock;
 use crate::base::fetch::{GuardedClient, GuardedError, Limits};
@@ -17,14 +17,14 @@ use crate::base::fetch::{GuardedClient, GuardedError, Limits};
 pub(crate) struct Documents {
     directory: Directory,
     guarded: GuardedClient,
-    memory: Memory<Arc<DidDocument>>,
+    memory: LookupCache<Arc<DidDocument>>,
     /// The limit of one lookup as a whole.
     within: Duration,
 }
 
 impl Documents {
     pub(crate) fn new(directory: Directory, guarded: GuardedClient, clock: Clock, within: Duration) -> Self {
-        Self { directory, guarded, memory: Memory::new(clock, REMEMBERED), within }
+        Self { directory, guarded, memory: LookupCache::new(clock, REMEMBERED), within }
     }
 
     /// Returns the document of `did`, whose `id` is `did`.

@@ -8,7 +8,7 @@ use genkan_protocol::syntax::{Did, Handle};
 use http::StatusCode;
 
 use super::documents::external_failure;
-use super::memory::Memory;
+use super::memory::LookupCache;
 use super::{Error, Freshness};
 use crate::base::Clock;
 use crate::base::fetch::{Dns, DnsError, GuardedClient, Limits};
@@ -18,14 +18,14 @@ use crate::base::fetch::{Dns, DnsError, GuardedClient, Limits};
 pub(crate) struct Handles {
     dns: Dns,
     guarded: GuardedClient,
-    memory: Memory<Did>,
+    memory: LookupCache<Did>,
     /// The limit of one lookup as a whole.
     within: Duration,
 }
 
 impl Handles {
     pub(crate) fn new(dns: Dns, guarded: GuardedClient, clock: Clock, within: Duration) -> Self {
-        Self { dns, guarded, memory: Memory::new(clock, REMEMBERED), within }
+        Self { dns, guarded, memory: LookupCache::new(clock, REMEMBERED), within }
     }
 
     /// Returns the DID that `handle` leads to. Does not check whether the DID's document names the

@@ -24,26 +24,26 @@ pub(crate) enum Freshness {
 type Outcome<V> = Result<V, Error>;
 
 /// The outcomes of lookups, by key. Cheap to clone.
-pub(super) struct Memory<V> {
+pub(super) struct LookupCache<V> {
     inner: Arc<Inner<V>>,
     single_flight: SingleFlight<Outcome<V>>,
 }
 
 struct Inner<V> {
     clock: Clock,
-    kept: Cache<String, Kept<V>>,
-    /// Grows with each [`Memory::forget`]. A lookup that began earlier may have read the old state,
+    kept: Cache<String, Entry<V>>,
+    /// Grows with each [`LookupCache::forget`]. A lookup that began earlier may have read the old state,
     /// so its outcome is not cached.
     forgotten: AtomicU64,
 }
 
 #[derive(Clone)]
-struct Kept<V> {
+struct Entry<V> {
     outcome: Outcome<V>,
     at: Timestamp,
 }
 
-impl<V: Clone + Send + Sync + 'static> Memory<V> {
+impl<V: Clone + Send + Sync + 'static> LookupCache<V> {
     pub(super) fn new(clock: Clock, capacity: usize) -> Self {
         let inner = Inner { clock, kept: Cache::new(capacity), forgotten: AtomicU64::new(0) };
         Self { inner: Arc::new(inner), single_flight: SingleFlight::default() }
@@ -107,12 +107,12 @@ impl<V: Clone> Inner<V> {
     fn keep(&self, key: &str, outcome: &Outcome<V>, forgotten_before: u64) {
         let unchanged = self.forgotten.load(Ordering::SeqCst) == forgotten_before;
         if unchanged && !outcome.as_ref().is_err_and(Error::is_passing) {
-            self.kept.insert(key.to_owned(), Kept { outcome: outcome.clone(), at: self.clock.now() });
+            self.kept.insert(key.to_owned(), Entry { outcome: outcome.clone(), at: self.clock.now() });
         }
     }
 }
 
-impl<V> Kept<V> {
+impl<V> Entry<V> {
     fn is_young(&self, now: Timestamp) -> bool {
         now.since(self.at) < if self.outcome.is_ok() { POSITIVE } else { NEGATIVE }
     }
@@ -123,15 +123,15 @@ impl<V> Kept<V> {
     }
 }
 
-impl<V> Clone for Memory<V> {
+impl<V> Clone for LookupCache<V> {
     fn clone(&self) -> Self {
         Self { inner: Arc::clone(&self.inner), single_flight: self.single_flight.clone() }
     }
 }
 
-impl<V> std::fmt::Debug for Memory<V> {
+impl<V> std::fmt::Debug for LookupCache<V> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Memory").finish_non_exhaustive()
+        f.debug_struct("LookupCache").finish_non_exhaustive()
     }
 }
 
@@ -150,7 +150,7 @@ mod tests {
     use crate::base::ManualClock;
 
     struct Trial {
-        memory: Memory<u32>,
+        memory: LookupCache<u32>,
         clock: ManualClock,
         asked: Arc<AtomicUsize>,
     }
@@ -158,7 +158,7 @@ mod tests {
     impl Trial {
         fn new() -> Self {
             let clock = ManualClock::at(Timestamp::from_seconds(1000));
-            let memory = Memory::new(clock.clock(), 100);
+            let memory = LookupCache::new(clock.clock(), 100);
             Self { memory, clock, asked: Arc::default() }
         }
 

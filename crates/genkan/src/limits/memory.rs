@@ -14,7 +14,7 @@ const SHARDS: usize = 64;
 const MOST_IN_SHARD: usize = 16_384;
 
 #[derive(Debug)]
-pub(super) struct Memory {
+pub(super) struct CountsInMemory {
     hasher: RandomState,
     shards: Box<[Mutex<Shard>]>,
     most: usize,
@@ -34,7 +34,7 @@ struct Count {
     number: u64,
 }
 
-impl Memory {
+impl CountsInMemory {
     pub(super) fn new() -> Self {
         Self::of_size(SHARDS, MOST_IN_SHARD)
     }
@@ -128,7 +128,7 @@ mod tests {
 
     #[test]
     fn a_flood_of_addresses_neither_grows_without_bound_nor_frees_the_loudest() {
-        let memory = Memory::of_size(4, 256);
+        let memory = CountsInMemory::of_size(4, 256);
         let rate = Rate { count: 5, per: Duration::from_mins(5) };
         let now = Timestamp::from_seconds(1_000_000_000);
         for _ in 0..10 {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::client::ClientNetwork;
 use super::error::AttemptError;
 use super::limit::{Limit, OAuthEndpoint};
-use super::memory::Memory;
+use super::memory::CountsInMemory;
 use super::shared;
 use super::verdict::{OverLimit, Verdict};
 use crate::base::Timestamp;
@@ -26,7 +26,7 @@ struct Inner {
     global: Rate,
     host_ceiling: Rate,
     rates: config::Limits,
-    memory: Memory,
+    memory: CountsInMemory,
     refused_globally: Counter,
     refused_hosts: Counter,
     metrics: Metrics,
@@ -41,7 +41,7 @@ impl RateLimits {
                 global: config.limits.global,
                 host_ceiling: config.fleet.host_ceiling,
                 rates: config.limits.clone(),
-                memory: Memory::new(),
+                memory: CountsInMemory::new(),
                 refused_globally: refused("global"),
                 refused_hosts: refused("host"),
                 metrics: metrics.clone(),

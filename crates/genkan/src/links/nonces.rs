@@ -12,21 +12,21 @@ use crate::base::{Origin, Timestamp};
 
 /// A nonce, and when it was received.
 #[derive(Clone, PartialEq, Eq)]
-pub(crate) struct HeardNonce {
+pub(crate) struct LinkNonce {
     pub(crate) nonce: Arc<str>,
     pub(crate) at: Timestamp,
 }
 
-impl fmt::Debug for HeardNonce {
+impl fmt::Debug for LinkNonce {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "HeardNonce({})", self.at)
+        write!(f, "LinkNonce({})", self.at)
     }
 }
 
 /// A bounded cache of nonces.
 pub(super) struct Nonces {
-    of_session: Cache<(Arc<str>, Origin), HeardNonce>,
-    of_origin: Cache<Origin, HeardNonce>,
+    of_session: Cache<(Arc<str>, Origin), LinkNonce>,
+    of_origin: Cache<Origin, LinkNonce>,
 }
 
 impl Nonces {
@@ -34,7 +34,7 @@ impl Nonces {
         Self { of_session: Cache::new(capacity), of_origin: Cache::new(capacity) }
     }
 
-    pub(super) fn get(&self, session: &str, origin: &Origin) -> Option<HeardNonce> {
+    pub(super) fn get(&self, session: &str, origin: &Origin) -> Option<LinkNonce> {
         self.of_session.get(&(Arc::from(session), origin.clone())).or_else(|| self.of_origin.get(origin))
     }
 
@@ -44,7 +44,7 @@ impl Nonces {
         if nonce.is_empty() || nonce.len() > LONGEST || !nonce.bytes().all(|byte| byte.is_ascii_graphic()) {
             return;
         }
-        let heard = HeardNonce { nonce: nonce.into(), at };
+        let heard = LinkNonce { nonce: nonce.into(), at };
         // Under both names: a session without a nonce of its own tries the newest of the origin
         // first.
         self.of_session.insert((Arc::from(session), origin.clone()), heard.clone());

@@ -74,11 +74,11 @@ impl ServerClient<'_> {
         fields: Vec<(&'static str, String)>,
     ) -> Result<String, TokenRequestError> {
         #[derive(Deserialize)]
-        struct Pushed {
+        struct PushAnswer {
             request_uri: String,
         }
         let answer = self.post(&self.server.push, fields).await?;
-        let pushed: Pushed = read(&answer)?;
+        let pushed: PushAnswer = read(&answer)?;
         Ok(pushed.request_uri)
     }
 
@@ -191,7 +191,7 @@ fn send_failed(error: &GuardedError) -> TokenRequestError {
 /// Reads an answer that is not a success.
 fn refused(answer: &Answer) -> TokenRequestError {
     #[derive(Deserialize)]
-    struct Said {
+    struct ErrorAnswer {
         error: String,
     }
     let status = answer.status;
@@ -200,7 +200,7 @@ fn refused(answer: &Answer) -> TokenRequestError {
     if status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS {
         return TokenRequestError::Later { status: status.as_u16(), after: retry_after(&answer.headers) };
     }
-    let code = serde_json::from_slice::<Said>(&answer.body).map(|said| said.error).unwrap_or_default();
+    let code = serde_json::from_slice::<ErrorAnswer>(&answer.body).map(|said| said.error).unwrap_or_default();
     // An OAuth error code is a short word. Anything else is not repeated.
     let is_word =
         (1..=64).contains(&code.len()) && code.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_');

@@ -15,7 +15,7 @@ use super::discovery::{Discovery, Server};
 use super::error::UseError;
 use super::id::LinkId;
 use super::link_grants::LinkGrants;
-use super::nonces::{HeardNonce, Nonces};
+use super::nonces::{LinkNonce, Nonces};
 use super::server_client::ServerClient;
 use super::sql;
 use crate::base::fetch::GuardedClient;
@@ -123,7 +123,7 @@ impl Links {
     }
 
     /// Returns the nonce that an origin demands in a proof, if one is known.
-    pub(crate) fn nonce(&self, link: &LinkId, origin: &Origin) -> Option<HeardNonce> {
+    pub(crate) fn nonce(&self, link: &LinkId, origin: &Origin) -> Option<LinkNonce> {
         self.inner.pds_nonces.get(link.as_str(), origin)
     }
 

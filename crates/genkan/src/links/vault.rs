@@ -45,14 +45,14 @@ impl SessionAad<'_> {
 impl Tokens {
     pub(super) fn seal(&self, sealer: &Sealer, aad: SessionAad<'_>) -> String {
         let bytes = self.key.to_bytes();
-        let written = Written { access: &self.access, refresh: &self.refresh, key: *bytes };
+        let written = SealedTokens { access: &self.access, refresh: &self.refresh, key: *bytes };
         seal(sealer, SESSION, &aad.row(), &written)
     }
 
     pub(super) fn open(sealer: &Sealer, aad: SessionAad<'_>, text: &str) -> Result<Self, UnsealError> {
         let plain = sealer.unseal(SESSION, &aad.row(), text)?;
         // Borrows from `plain`, so that every copy of a token is in a buffer that is erased.
-        let written: Written<'_> = serde_json::from_slice(&plain).map_err(|_| UnsealError::Form)?;
+        let written: SealedTokens<'_> = serde_json::from_slice(&plain).map_err(|_| UnsealError::Form)?;
         Ok(Self {
             access: Zeroizing::new(written.access.to_owned()),
             refresh: Zeroizing::new(written.refresh.to_owned()),
@@ -65,13 +65,13 @@ impl LoginSecrets {
     pub(super) fn seal(&self, sealer: &Sealer, state: &str) -> String {
         // The verifier takes the place of the access token. The purpose keeps this text from
         // opening as a session.
-        let written = Written { access: &self.verifier, refresh: "", key: *self.key.to_bytes() };
+        let written = SealedTokens { access: &self.verifier, refresh: "", key: *self.key.to_bytes() };
         seal(sealer, LOGIN, state, &written)
     }
 
     pub(super) fn open(sealer: &Sealer, state: &str, text: &str) -> Result<Self, UnsealError> {
         let plain = sealer.unseal(LOGIN, state, text)?;
-        let written: Written<'_> = serde_json::from_slice(&plain).map_err(|_| UnsealError::Form)?;
+        let written: SealedTokens<'_> = serde_json::from_slice(&plain).map_err(|_| UnsealError::Form)?;
         Ok(Self {
             verifier: Zeroizing::new(written.access.to_owned()),
             key: P256PrivateKey::from_bytes(&written.key).map_err(|_| UnsealError::Form)?,
@@ -79,7 +79,7 @@ impl LoginSecrets {
     }
 }
 
-fn seal(sealer: &Sealer, purpose: &str, row: &str, written: &Written<'_>) -> String {
+fn seal(sealer: &Sealer, purpose: &str, row: &str, written: &SealedTokens<'_>) -> String {
     let plain = Zeroizing::new(serde_json::to_vec(written).expect("texts and bytes are plain data"));
     sealer.seal(purpose, row, &plain)
 }
@@ -97,7 +97,7 @@ pub(super) fn fresh_key() -> P256PrivateKey {
 /// The sealed form. Tokens are ASCII without anything that JSON would escape, which is checked on
 /// receipt.
 #[derive(Serialize, Deserialize)]
-struct Written<'a> {
+struct SealedTokens<'a> {
     access: &'a str,
     refresh: &'a str,
     key: [u8; 32],

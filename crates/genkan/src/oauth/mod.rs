@@ -41,5 +41,5 @@ pub(crate) use server::{
     end_with_link, sweep,
 };
 pub(crate) use service::{Dependencies, OAuth, Settings};
-pub(crate) use sql::clients::Stored as ClientRow;
+pub(crate) use sql::clients::StoredClient;
 pub(crate) use tokens::{AccessError, CallerPlace, GrantCaller, Onward};

@@ -7,15 +7,15 @@ use genkan_protocol::syntax::Nsid;
 /// `None`: the path lies outside `/xrpc/`. `Some(Err(_))`: inside, but no method can be read from
 /// it. Nothing is decoded or cleaned up, so what a host would read differently from us never gets a
 /// route.
-pub(crate) fn of_path(path: &str) -> Option<Result<&str, Crooked>> {
+pub(crate) fn of_path(path: &str) -> Option<Result<&str, MethodPathError>> {
     let name = path.strip_prefix("/xrpc/")?;
-    Some(Nsid::check(name).map(|()| name).map_err(|_| Crooked))
+    Some(Nsid::check(name).map(|()| name).map_err(|_| MethodPathError))
 }
 
 /// The path is not `/xrpc/` followed by one method name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the path must be /xrpc/ and one method name")]
-pub(crate) struct Crooked;
+pub(crate) struct MethodPathError;
 
 #[cfg(test)]
 mod tests {
@@ -83,12 +83,12 @@ mod tests {
         ];
         assert!(crooked.len() >= 40);
         for path in crooked {
-            assert_eq!(of_path(&format!("/xrpc/{path}")), Some(Err(Crooked)), "{path:?}");
+            assert_eq!(of_path(&format!("/xrpc/{path}")), Some(Err(MethodPathError)), "{path:?}");
         }
         let long = format!("/xrpc/com.{}.{}", "a".repeat(60).as_str(), "b".repeat(64));
-        assert_eq!(of_path(&long), Some(Err(Crooked)), "a name of 64 characters");
+        assert_eq!(of_path(&long), Some(Err(MethodPathError)), "a name of 64 characters");
         let longest = format!("/xrpc/{}x.y", "abcdefgh.".repeat(36));
-        assert_eq!(of_path(&longest), Some(Err(Crooked)), "327 characters in all");
+        assert_eq!(of_path(&longest), Some(Err(MethodPathError)), "327 characters in all");
     }
 
     #[test]

@@ -21,16 +21,16 @@ use super::row::{
 /// Names are compared without regard to case because hosts do so too: a name in odd letter case
 /// must not get another route.
 pub(crate) fn row(method: &str) -> &'static Row {
-    static BY_NAME: LazyLock<HashMap<Folded<'static>, &'static Row, BuildHasherDefault<Fnv>>> =
+    static BY_NAME: LazyLock<HashMap<FoldedName<'static>, &'static Row, BuildHasherDefault<Fnv>>> =
         LazyLock::new(|| {
             ROWS.iter()
                 .filter(|row| !row.method.ends_with('*'))
-                .map(|row| (Folded(row.method), row))
+                .map(|row| (FoldedName(row.method), row))
                 .collect()
         });
     // Exact names are most of the traffic: one hash, no allocation. Families are few and are tried
     // in order.
-    if let Some(row) = BY_NAME.get(&Folded(method)) {
+    if let Some(row) = BY_NAME.get(&FoldedName(method)) {
         return row;
     }
     let begins = |family: &str| {
@@ -288,17 +288,17 @@ const CHANGE_IDENTITY: AppAccess = AppAccess::Identity(Identity::Any);
 
 /// A name that equals and hashes like itself in other letter cases.
 #[derive(Debug)]
-struct Folded<'a>(&'a str);
+struct FoldedName<'a>(&'a str);
 
-impl PartialEq for Folded<'_> {
+impl PartialEq for FoldedName<'_> {
     fn eq(&self, other: &Self) -> bool {
         self.0.eq_ignore_ascii_case(other.0)
     }
 }
 
-impl Eq for Folded<'_> {}
+impl Eq for FoldedName<'_> {}
 
-impl std::hash::Hash for Folded<'_> {
+impl std::hash::Hash for FoldedName<'_> {
     fn hash<H: Hasher>(&self, state: &mut H) {
         for byte in self.0.bytes() {
             state.write_u8(byte.to_ascii_lowercase());

@@ -9,14 +9,14 @@ use genkan_protocol::syntax::{Did, Handle as AccountHandle};
 use tokio::runtime::Handle;
 use tokio::task::JoinError;
 
-use super::signer::{self, Opened};
+use super::signer::{self, LinkSigner};
 use crate::accounts::{AccountHosts, Home};
 use crate::app::App;
 use crate::base::{Clock, Origin};
 use crate::config::Config;
 use crate::fleet::{Fleet, Host, HostId};
 use crate::forward::{
-    Callers, ExternalAccounts, FleetHosts, HeardNonce, LinkError, OwnServer, Signer, TokenError, Unavailable,
+    Callers, ExternalAccounts, FleetHosts, LinkError, LinkNonce, OwnServer, Signer, TokenError, Unavailable,
 };
 use crate::identity::{self, Freshness, PdsLocation, PdsLocationError, PdsLocations, is_given_out};
 use crate::limits::{OverLimit, RateLimits};
@@ -66,7 +66,7 @@ impl AppRooms {
 
 impl AppRooms {
     fn opened(&self, credential: Arc<Credential>) -> Arc<dyn Signer> {
-        Arc::new(Opened { credential, clock: self.clock.clone() })
+        Arc::new(LinkSigner { credential, clock: self.clock.clone() })
     }
 
     fn usable(
@@ -220,9 +220,9 @@ impl ExternalAccounts for AppRooms {
         let _ = self.control.spawn(async move { links.refused(&link).await }).await;
     }
 
-    fn link_nonce(&self, grant: &GrantId, pds: &Origin) -> Option<HeardNonce> {
+    fn link_nonce(&self, grant: &GrantId, pds: &Origin) -> Option<LinkNonce> {
         let heard = self.links.nonce(&LinkId::from(grant), pds)?;
-        Some(HeardNonce { nonce: heard.nonce, age: self.clock.now().since(heard.at) })
+        Some(LinkNonce { nonce: heard.nonce, age: self.clock.now().since(heard.at) })
     }
 
     fn hear_link_nonce(&self, grant: &GrantId, pds: &Origin, nonce: &str) {

@@ -5,16 +5,16 @@ use std::sync::Arc;
 use zeroize::Zeroizing;
 
 use crate::base::{Clock, Origin};
-use crate::forward::{LinkError, LinkSigned, Signed, Signer};
+use crate::forward::{LinkCredential, LinkError, Signed, Signer};
 use crate::links::{Credential, UseError};
 
 /// A credential with the clock for its proofs.
-pub(super) struct Opened {
+pub(super) struct LinkSigner {
     pub(super) credential: Arc<Credential>,
     pub(super) clock: Clock,
 }
 
-impl Signer for Opened {
+impl Signer for LinkSigner {
     fn pds(&self) -> &Origin {
         &self.credential.pds
     }
@@ -25,7 +25,7 @@ impl Signer for Opened {
 
     fn sign(&self, method: &str, path: &str, nonce: Option<&str>) -> Signed {
         let signed = self.credential.sign(method, path, nonce, self.clock.now());
-        Signed::Link(LinkSigned {
+        Signed::Link(LinkCredential {
             token: Zeroizing::new(signed.token().to_owned()),
             proof: signed.proof().to_owned(),
         })

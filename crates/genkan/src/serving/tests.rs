@@ -17,13 +17,13 @@ on_each_database!(
     a_start_that_takes_too_long_leaves_no_row
 );
 
-async fn prepared(db: &Db) -> Prepared {
+async fn prepared(db: &Db) -> Preparation {
     let mut config = Config::for_tests(Path::new("/nowhere"));
     config.keys.sealing_key = Some(Secret::new([9; 32]));
     config.listen.address = SocketAddr::from(([127, 0, 0, 1], 0));
     config.directory.front_listen = None;
     let app = App::build_on(db.clone(), config, Clock::System, Metrics::default()).await.unwrap();
-    Prepared::of(app).await.unwrap()
+    Preparation::of(app).await.unwrap()
 }
 
 fn this_process(db: &Db) -> Replica {
@@ -41,7 +41,7 @@ fn ample() -> StartLimit {
     StartLimit { until: monotonic_now() + total, total }
 }
 
-async fn serve(prepared: Prepared, db: &Db, limit: &StartLimit) -> Result<Edge, StartError> {
+async fn serve(prepared: Preparation, db: &Db, limit: &StartLimit) -> Result<Edge, StartError> {
     let (_stop, stopping) = watch::channel(false);
     prepared.serve(&this_process(db), limit, &mut JoinSet::new(), &stopping).await
 }

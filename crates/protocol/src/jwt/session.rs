@@ -154,7 +154,7 @@ impl<'a> Token<'a> {
         if header.has_own_key {
             return Err(Error::Malformed);
         }
-        let addressed: Addressed =
+        let addressed: AudienceClaim =
             serde_json::from_slice(unverified.unverified_claims()).map_err(|_| Error::BadClaims)?;
         let key_hint = KeyHint { kind, aud: addressed.aud, kid: header.kid.clone() };
         Ok(Self { unverified, key_hint })
@@ -282,7 +282,7 @@ impl<'de> Deserialize<'de> for Scope {
 }
 
 #[derive(Deserialize)]
-struct Addressed {
+struct AudienceClaim {
     aud: String,
 }
 

@@ -12,8 +12,8 @@ use crate::syntax::Nsid;
 /// A permission set with at most [`MAX_ENTRIES`] permissions and [`MAX_NAMES`] names.
 #[derive(Clone, Debug, PartialEq)]
 pub struct PermissionSet {
-    title: Localized,
-    detail: Localized,
+    title: LocalizedText,
+    detail: LocalizedText,
     permissions: Vec<Map<String, Value>>,
 }
 
@@ -71,7 +71,7 @@ impl PermissionSet {
         // Entries that are no objects, or that a newer lexicon defines, grant nothing and do no
         // harm.
         let permissions = listed.iter().filter_map(Value::as_object).cloned().collect();
-        let (title, detail) = (Localized::read(main, "title"), Localized::read(main, "detail"));
+        let (title, detail) = (LocalizedText::read(main, "title"), LocalizedText::read(main, "detail"));
         Ok(Self { title, detail, permissions })
     }
 
@@ -95,12 +95,12 @@ impl PermissionSet {
 
 /// A text in several languages.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-struct Localized {
+struct LocalizedText {
     text: Option<String>,
     by_language: BTreeMap<String, String>,
 }
 
-impl Localized {
+impl LocalizedText {
     fn read(main: &Map<String, Value>, name: &str) -> Self {
         let fits = |text: &&str| text.len() <= MAX_TEXT;
         let text = main.get(name).and_then(Value::as_str).filter(fits).map(str::to_owned);

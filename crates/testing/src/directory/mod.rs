@@ -18,7 +18,7 @@ use http::request::Parts;
 use http_body_util::BodyExt;
 use serde_json::{Value, json};
 
-use crate::loopback::{self, Asked, Handler, Loopback, Reply, locked};
+use crate::loopback::{self, Handler, Loopback, ReceivedCall, Reply, locked};
 use log::{Entry, check};
 
 /// A PLC directory.
@@ -102,8 +102,8 @@ fn name_of(request: &Parts) -> String {
     }
 }
 
-async fn answer(logs: &Logs, asked: Asked) -> Reply {
-    let Asked { seen, body } = asked;
+async fn answer(logs: &Logs, asked: ReceivedCall) -> Reply {
+    let ReceivedCall { seen, body } = asked;
     if seen.name == "health" {
         return loopback::json(200, &json!({ "version": "0.0.1" }));
     }

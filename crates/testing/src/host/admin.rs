@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::Pds;
 use super::create_account::invalid;
 use crate::call::Client;
-use crate::loopback::{self, Reply, Seen, locked, whole};
+use crate::loopback::{self, Reply, SeenRequest, locked, whole};
 
 impl Pds {
     pub(super) async fn update_account_handle(&self, input: &Value) -> Result<Reply, XrpcError> {
@@ -103,7 +103,7 @@ impl Pds {
         Ok(http::Response::new(whole("")))
     }
 
-    pub(super) fn account_info(&self, seen: &Seen) -> Result<Reply, XrpcError> {
+    pub(super) fn account_info(&self, seen: &SeenRequest) -> Result<Reply, XrpcError> {
         let did = parameter(seen, "did").ok_or_else(|| invalid("Params must have the property \"did\""))?;
         match self.info(&did) {
             Some(info) => Ok(loopback::json(200, &info)),
@@ -111,13 +111,13 @@ impl Pds {
         }
     }
 
-    pub(super) fn account_infos(&self, seen: &Seen) -> Reply {
+    pub(super) fn account_infos(&self, seen: &SeenRequest) -> Reply {
         let dids = parameters(seen, "dids");
         let infos: Vec<_> = dids.iter().filter_map(|did| self.info(did)).collect();
         loopback::json(200, &json!({ "infos": infos }))
     }
 
-    pub(super) fn subject_status(&self, seen: &Seen) -> Result<Reply, XrpcError> {
+    pub(super) fn subject_status(&self, seen: &SeenRequest) -> Result<Reply, XrpcError> {
         let did = parameter(seen, "did").and_then(|did| did.parse::<Did>().ok());
         let did = did.ok_or_else(|| invalid("No provided subject"))?;
         let accounts = locked(&self.accounts);
@@ -157,12 +157,12 @@ impl Pds {
 }
 
 /// Returns a parameter of the query.
-pub(super) fn parameter(seen: &Seen, name: &str) -> Option<String> {
+pub(super) fn parameter(seen: &SeenRequest, name: &str) -> Option<String> {
     parameters(seen, name).into_iter().next()
 }
 
 /// Returns all values of a parameter.
-pub(super) fn parameters(seen: &Seen, name: &str) -> Vec<String> {
+pub(super) fn parameters(seen: &SeenRequest, name: &str) -> Vec<String> {
     let pairs: Vec<(String, String)> = serde_html_form::from_str(&seen.query).unwrap_or_default();
     pairs.into_iter().filter(|(key, _)| key == name).map(|(_, value)| value).collect()
 }

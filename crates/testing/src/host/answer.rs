@@ -13,7 +13,7 @@ use serde_json::{Map, Value, json};
 use super::Pds;
 use super::create_account::invalid;
 use super::tokens::{FULL, FULL_TAKENDOWN, STANDARD, STANDARD_QUEUED, STANDARD_TAKENDOWN};
-use crate::loopback::{self, Asked, Reply, Seen, locked};
+use crate::loopback::{self, ReceivedCall, Reply, SeenRequest, locked};
 
 /// Returns the NSID, or the path if the request is for no method.
 pub(super) fn name_of(request: &Parts) -> String {
@@ -22,7 +22,7 @@ pub(super) fn name_of(request: &Parts) -> String {
 }
 
 impl Pds {
-    pub(super) async fn answer(&self, asked: Asked) -> Reply {
+    pub(super) async fn answer(&self, asked: ReceivedCall) -> Reply {
         let seen = asked.seen.clone();
         match self.route(asked).await {
             Ok(reply) => self.with_nonce(&seen, reply, None),
@@ -33,8 +33,8 @@ impl Pds {
         }
     }
 
-    async fn route(&self, asked: Asked) -> Result<Reply, XrpcError> {
-        let Asked { seen, body } = asked;
+    async fn route(&self, asked: ReceivedCall) -> Result<Reply, XrpcError> {
+        let ReceivedCall { seen, body } = asked;
         if !seen.path.starts_with("/xrpc/") {
             return Ok(self.outside(&seen));
         }
@@ -96,7 +96,7 @@ impl Pds {
 
     /// Answers a method for a session: at the entryway, in the account's repository, or at a
     /// service that the host calls.
-    async fn for_caller(&self, seen: &Seen, body: Incoming) -> Result<Reply, XrpcError> {
+    async fn for_caller(&self, seen: &SeenRequest, body: Incoming) -> Result<Reply, XrpcError> {
         if let Some((scopes, checks)) = signed_method(&seen.name) {
             let (speaker, account) = if checks {
                 self.caller(seen, scopes, false)?
@@ -152,7 +152,7 @@ impl Pds {
         }
     }
 
-    async fn administer(&self, method: &str, seen: &Seen, body: Incoming) -> Result<Reply, XrpcError> {
+    async fn administer(&self, method: &str, seen: &SeenRequest, body: Incoming) -> Result<Reply, XrpcError> {
         // The reference PDS refuses this one before it checks the password.
         if matches!(method, "getInviteCodes") {
             return Err(invalid("Account invites are managed by the entryway service"));
@@ -175,7 +175,7 @@ impl Pds {
         }
     }
 
-    async fn refresh_session(&self, seen: &Seen) -> Result<Reply, XrpcError> {
+    async fn refresh_session(&self, seen: &SeenRequest) -> Result<Reply, XrpcError> {
         let claims = self.refresh(seen)?;
         let account = locked(&self.accounts)
             .find(&claims.sub)
@@ -188,7 +188,7 @@ impl Pds {
     }
 
     /// Makes a token for another service, except for methods that only the host itself may call.
-    fn service_auth(&self, seen: &Seen) -> Result<Reply, XrpcError> {
+    fn service_auth(&self, seen: &SeenRequest) -> Result<Reply, XrpcError> {
         let claims = self.access(seen, STANDARD_TAKENDOWN)?;
         let account = locked(&self.accounts).find(&claims.sub).cloned();
         let account = account.ok_or_else(|| XrpcError::new(403, "AccountNotFound", "Account not found"))?;
@@ -212,7 +212,7 @@ impl Pds {
         Ok(loopback::json(200, &json!({ "token": self.service_token(&account, &aud, lxm) })))
     }
 
-    fn recommended(&self, seen: &Seen) -> Result<Reply, XrpcError> {
+    fn recommended(&self, seen: &SeenRequest) -> Result<Reply, XrpcError> {
         let (_, account) = self.caller(seen, STANDARD, false)?;
         let settings = self.settings();
         let rotation_keys: Vec<_> =
@@ -232,7 +232,7 @@ impl Pds {
 
     /// Stands for the service that the host would have called. The answer repeats the request and
     /// its caller.
-    async fn unmatched(&self, seen: &Seen, body: Incoming) -> Result<Reply, XrpcError> {
+    async fn unmatched(&self, seen: &SeenRequest, body: Incoming) -> Result<Reply, XrpcError> {
         let (speaker, _) = self.caller(seen, STANDARD, false)?;
         speaker.needs_rpc(seen)?;
         let bytes = body.collect().await.map_err(|_| invalid("Request aborted"))?.to_bytes();
@@ -268,7 +268,7 @@ impl Pds {
         )
     }
 
-    fn outside(&self, seen: &Seen) -> Reply {
+    fn outside(&self, seen: &SeenRequest) -> Reply {
         match seen.path.as_str() {
             "/.well-known/did.json" => {
                 let settings = self.settings();

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use super::Pds;
 use super::accounts::Account;
 use crate::call::Client;
-use crate::loopback::{self, Reply, Seen, locked};
+use crate::loopback::{self, Reply, SeenRequest, locked};
 
 impl Pds {
     pub(super) fn reserve_signing_key(&self, input: &Value) -> Result<Reply, XrpcError> {
@@ -39,7 +39,7 @@ impl Pds {
         if good { Ok(()) } else { Err(XrpcError::new(401, "BadJwtAudience", "jwt audience does not match")) }
     }
 
-    pub(super) async fn create_account(&self, seen: &Seen, input: &Value) -> Result<Reply, XrpcError> {
+    pub(super) async fn create_account(&self, seen: &SeenRequest, input: &Value) -> Result<Reply, XrpcError> {
         let authorization = seen.header("authorization");
         if !authorization.is_empty() {
             self.check_issuer(authorization).await?;

@@ -10,13 +10,13 @@ use serde_json::Value;
 use super::Pds;
 use super::accounts::Account;
 use crate::call::{Answer, Client};
-use crate::loopback::{Reply, Seen, whole};
+use crate::loopback::{Reply, SeenRequest, whole};
 
 impl Pds {
     /// Calls the same method of the entryway with a token signed by the account's key.
     pub(super) async fn ask_signed(
         &self,
-        seen: &Seen,
+        seen: &SeenRequest,
         account: &Account,
         input: Option<Value>,
     ) -> Result<Reply, XrpcError> {
@@ -26,7 +26,11 @@ impl Pds {
     }
 
     /// Calls the same method of the entryway with the client's `Authorization` header.
-    pub(super) async fn ask_passing(&self, seen: &Seen, input: Option<Value>) -> Result<Reply, XrpcError> {
+    pub(super) async fn ask_passing(
+        &self,
+        seen: &SeenRequest,
+        input: Option<Value>,
+    ) -> Result<Reply, XrpcError> {
         let entryway = self.settings().entryway.ok_or_else(no_entryway)?;
         let header = seen.header("authorization");
         // A proof is valid for this host's URL only, so the entryway could not check it.
@@ -39,7 +43,7 @@ impl Pds {
 
     async fn ask(
         &self,
-        seen: &Seen,
+        seen: &SeenRequest,
         url: &str,
         authorization: Option<String>,
         input: Option<Value>,

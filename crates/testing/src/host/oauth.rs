@@ -8,7 +8,7 @@ use genkan_protocol::xrpc_error::XrpcError;
 use serde_json::{Value, json};
 
 use super::Pds;
-use crate::loopback::{Reply, Seen, locked};
+use crate::loopback::{Reply, SeenRequest, locked};
 
 /// The account that a request acts for, by a session or by a grant.
 #[derive(Clone, Debug)]
@@ -21,7 +21,7 @@ pub(super) struct Speaker {
 }
 
 /// Returns whether the request uses the scheme of bound tokens.
-pub(super) fn is_bound(seen: &Seen) -> bool {
+pub(super) fn is_bound(seen: &SeenRequest) -> bool {
     // RFC 9110 §11.1: schemes are compared without regard to case.
     seen.header("authorization").get(..5).is_some_and(|scheme| scheme.eq_ignore_ascii_case("dpop "))
 }
@@ -48,7 +48,7 @@ impl Speaker {
         self.needs(&format!("blob:{mime}"), |scopes| scopes.allows_blob(mime))
     }
 
-    pub(super) fn needs_rpc(&self, seen: &Seen) -> Result<(), XrpcError> {
+    pub(super) fn needs_rpc(&self, seen: &SeenRequest) -> Result<(), XrpcError> {
         // Without the header the call is for the default AppView, so its audience is checked.
         let aud = match seen.header("atproto-proxy") {
             "" => "did:web:api.bsky.app#bsky_appview",
@@ -97,7 +97,7 @@ impl Speaker {
 
 impl Pds {
     /// Checks an app's token and its proof, and marks the proof as used.
-    pub(super) fn app(&self, seen: &Seen) -> Result<Speaker, XrpcError> {
+    pub(super) fn app(&self, seen: &SeenRequest) -> Result<Speaker, XrpcError> {
         let settings = self.settings();
         let (_, token) = seen.header("authorization").split_once(' ').unwrap_or_default();
         let mut proofs = seen.headers.get_all("dpop").iter();
@@ -138,7 +138,12 @@ impl Pds {
     }
 
     /// Adds the nonce, and the challenge of an error, to an answer to a bound token.
-    pub(super) fn with_nonce(&self, seen: &Seen, mut reply: Reply, error: Option<&XrpcError>) -> Reply {
+    pub(super) fn with_nonce(
+        &self,
+        seen: &SeenRequest,
+        mut reply: Reply,
+        error: Option<&XrpcError>,
+    ) -> Reply {
         if !is_bound(seen) {
             return reply;
         }

@@ -16,7 +16,7 @@ use super::Pds;
 use super::accounts::Account;
 use super::admin::parameter;
 use super::create_account::invalid;
-use crate::loopback::{self, Body, Reply, Seen, locked, whole};
+use crate::loopback::{self, Body, Reply, SeenRequest, locked, whole};
 
 /// A blob. It has its bytes if it is small, and otherwise only a recipe to make them again.
 #[derive(Clone, Debug)]
@@ -123,7 +123,7 @@ impl Pds {
         }
     }
 
-    pub(super) fn record(&self, seen: &Seen) -> Result<Reply, XrpcError> {
+    pub(super) fn record(&self, seen: &SeenRequest) -> Result<Reply, XrpcError> {
         let (account, collection) = self.readable(seen)?;
         let key = parameter(seen, "rkey").ok_or_else(|| invalid("Params must have the property \"rkey\""))?;
         let path = format!("{collection}/{key}");
@@ -135,7 +135,7 @@ impl Pds {
         Ok(loopback::json(200, &json!({ "uri": uri, "cid": cid, "value": record })))
     }
 
-    pub(super) fn records(&self, seen: &Seen) -> Result<Reply, XrpcError> {
+    pub(super) fn records(&self, seen: &SeenRequest) -> Result<Reply, XrpcError> {
         let (account, collection) = self.readable(seen)?;
         let of_collection = format!("{collection}/");
         let records: Vec<_> = account
@@ -150,7 +150,7 @@ impl Pds {
         Ok(loopback::json(200, &json!({ "records": records })))
     }
 
-    pub(super) async fn describe_repo(&self, seen: &Seen) -> Result<Reply, XrpcError> {
+    pub(super) async fn describe_repo(&self, seen: &SeenRequest) -> Result<Reply, XrpcError> {
         let repo =
             parameter(seen, "repo").ok_or_else(|| invalid("Params must have the property \"repo\""))?;
         let account = self.find_repo(&repo).ok_or_else(|| invalid(format!("Could not find user: {repo}")))?;
@@ -166,7 +166,7 @@ impl Pds {
         ))
     }
 
-    fn readable(&self, seen: &Seen) -> Result<(Account, String), XrpcError> {
+    fn readable(&self, seen: &SeenRequest) -> Result<(Account, String), XrpcError> {
         let repo =
             parameter(seen, "repo").ok_or_else(|| invalid("Params must have the property \"repo\""))?;
         let collection = parameter(seen, "collection")
@@ -187,7 +187,7 @@ impl Pds {
     /// Reads a blob as a stream. Only the length and the hash of a large blob are kept.
     pub(super) async fn upload_blob(
         &self,
-        seen: &Seen,
+        seen: &SeenRequest,
         account: &Account,
         mut body: Incoming,
     ) -> Result<Reply, XrpcError> {

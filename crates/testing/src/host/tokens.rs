@@ -8,7 +8,7 @@ use serde_json::json;
 use super::accounts::Account;
 use super::oauth::{Speaker, is_bound};
 use super::{FakeHost, Pds};
-use crate::loopback::{Seen, locked};
+use crate::loopback::{SeenRequest, locked};
 
 /// The scope of a full session, for methods that name no other scopes.
 pub(super) const FULL: &[Scope] = &[Scope::Access];
@@ -21,7 +21,7 @@ pub(super) const FULL_TAKENDOWN: &[Scope] = &[Scope::Access, Scope::Takendown];
 
 impl Pds {
     /// Checks an access token.
-    pub(super) fn access(&self, seen: &Seen, allowed: &[Scope]) -> Result<AccessClaims, XrpcError> {
+    pub(super) fn access(&self, seen: &SeenRequest, allowed: &[Scope]) -> Result<AccessClaims, XrpcError> {
         let token = bearer(seen)?;
         let settings = self.settings();
         let entryway = settings.entryway.ok_or_else(|| bad_token("Token could not be verified"))?;
@@ -45,7 +45,7 @@ impl Pds {
     }
 
     /// Checks the token of a session or of an app.
-    pub(super) fn speaker(&self, seen: &Seen, allowed: &[Scope]) -> Result<Speaker, XrpcError> {
+    pub(super) fn speaker(&self, seen: &SeenRequest, allowed: &[Scope]) -> Result<Speaker, XrpcError> {
         if is_bound(seen) {
             return self.app(seen);
         }
@@ -57,7 +57,7 @@ impl Pds {
     /// account must also be active.
     pub(super) fn caller(
         &self,
-        seen: &Seen,
+        seen: &SeenRequest,
         allowed: &[Scope],
         writes: bool,
     ) -> Result<(Speaker, Account), XrpcError> {
@@ -76,7 +76,7 @@ impl Pds {
     }
 
     /// Checks a refresh token.
-    pub(super) fn refresh(&self, seen: &Seen) -> Result<RefreshClaims, XrpcError> {
+    pub(super) fn refresh(&self, seen: &SeenRequest) -> Result<RefreshClaims, XrpcError> {
         let token = bearer(seen)?;
         let settings = self.settings();
         let entryway = settings.entryway.ok_or_else(|| bad_token("Token could not be verified"))?;
@@ -97,7 +97,7 @@ impl Pds {
     }
 
     /// Checks the administrator's password.
-    pub(super) fn admin(&self, seen: &Seen) -> Result<(), XrpcError> {
+    pub(super) fn admin(&self, seen: &SeenRequest) -> Result<(), XrpcError> {
         let expected = basic("admin", &self.settings().admin_password);
         if seen.header("authorization") == expected {
             return Ok(());
@@ -141,7 +141,7 @@ pub(super) fn basic(user: &str, password: &str) -> String {
     format!("Basic {}", data_encoding::BASE64.encode(format!("{user}:{password}").as_bytes()))
 }
 
-fn bearer(seen: &Seen) -> Result<&str, XrpcError> {
+fn bearer(seen: &SeenRequest) -> Result<&str, XrpcError> {
     let header = seen.header("authorization");
     if header.is_empty() {
         return Err(XrpcError::new(401, "AuthMissing", "Authentication Required"));

@@ -5,14 +5,14 @@ use genkan_protocol::oauth::request::Form;
 use genkan_protocol::syntax::Did;
 use serde_json::json;
 
-use super::clients::{Client, Refused};
+use super::clients::{Client, Refusal};
 use super::tokens::Code;
-use super::{Place, Server};
-use crate::loopback::{self, Reply, Seen, locked};
+use super::{PdsState, Server};
+use crate::loopback::{self, Reply, SeenRequest, locked};
 
 /// A pushed request.
 #[derive(Clone, Debug)]
-pub(super) struct Pushed {
+pub(super) struct PushedRequest {
     pub(super) client: Client,
     pub(super) redirect_uri: String,
     pub(super) scope: String,
@@ -23,7 +23,7 @@ pub(super) struct Pushed {
 }
 
 impl Server {
-    pub(super) fn push(&self, form: &Form, client: Client, jkt: String) -> Result<Reply, Refused> {
+    pub(super) fn push(&self, form: &Form, client: Client, jkt: String) -> Result<Reply, Refusal> {
         let invalid = |text: &str| (400, "invalid_request", text.to_owned());
         let required = |name| form.get(name).ok_or_else(|| invalid(&format!("{name} is missing")));
         if required("response_type")? != "code" || required("code_challenge_method")? != "S256" {
@@ -42,7 +42,7 @@ impl Server {
         if !scope.split(' ').any(|value| value == "atproto") {
             return Err((400, "invalid_scope", "The atproto scope is missing".to_owned()));
         }
-        let pushed = Pushed {
+        let pushed = PushedRequest {
             redirect_uri: required("redirect_uri")?.to_owned(),
             scope: scope.to_owned(),
             state: required("state")?.to_owned(),
@@ -57,9 +57,9 @@ impl Server {
     }
 }
 
-impl Place {
+impl PdsState {
     /// Answers the browser at once, without asking the person anything.
-    pub(super) fn authorize(&self, seen: &Seen) -> Reply {
+    pub(super) fn authorize(&self, seen: &SeenRequest) -> Reply {
         let form = Form::parse(seen.query.as_bytes()).unwrap_or_default();
         let server = &self.server;
         // A request URI can be used once.

@@ -10,7 +10,7 @@ use crate::loopback::locked;
 
 /// The metadata of a client.
 #[derive(Clone, Debug)]
-pub(super) struct Known {
+pub(super) struct ClientMetadata {
     pub(super) scope: String,
     pub(super) keys: JwkSet,
 }
@@ -26,11 +26,11 @@ pub(super) struct Client {
 }
 
 /// The code and text of a refusal.
-pub(super) type Refused = (u16, &'static str, String);
+pub(super) type Refusal = (u16, &'static str, String);
 
 impl Server {
     /// Authenticates the sender of a form in the way of its kind of client.
-    pub(super) fn authenticate(&self, form: &Form) -> Result<Client, Refused> {
+    pub(super) fn authenticate(&self, form: &Form) -> Result<Client, Refusal> {
         let invalid = |text: &str| (400, "invalid_client", text.to_owned());
         let id = form.get("client_id").ok_or_else(|| invalid("client_id is missing"))?;
         let issuer = locked(&self.issuer).clone();

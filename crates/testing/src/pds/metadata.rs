@@ -2,10 +2,10 @@
 
 use serde_json::json;
 
-use super::{Place, overlaid};
+use super::{PdsState, overlaid};
 use crate::loopback::{self, Reply, locked};
 
-impl Place {
+impl PdsState {
     pub(super) fn resource_metadata(&self) -> Reply {
         let issuer = locked(&self.server.issuer).clone();
         let metadata = json!({

@@ -26,10 +26,10 @@ use genkan_protocol::syntax::{Did, Handle};
 use serde_json::{Map, Value};
 
 use crate::directory::FakeDirectory;
-use crate::loopback::{Asked, Handler, Loopback, Reply, locked};
+use crate::loopback::{Handler, Loopback, ReceivedCall, Reply, locked};
 
-use authorize::Pushed;
-use clients::Known;
+use authorize::PushedRequest;
+use clients::ClientMetadata;
 use proofs::NonceShop;
 use tokens::{Code, Session};
 
@@ -38,12 +38,12 @@ use tokens::{Code, Session};
 pub struct FakePds {
     loopback: Loopback,
     origin: String,
-    place: Arc<Place>,
+    place: Arc<PdsState>,
 }
 
 /// The state from which the listener answers.
 #[derive(Debug)]
-struct Place {
+struct PdsState {
     origin: Mutex<String>,
     /// The OAuth server in charge: of this place, or of another one.
     server: Arc<Server>,
@@ -59,8 +59,8 @@ struct Place {
 #[derive(Debug)]
 struct Server {
     issuer: Mutex<String>,
-    clients: Mutex<BTreeMap<String, Known>>,
-    pushed: Mutex<BTreeMap<String, Pushed>>,
+    clients: Mutex<BTreeMap<String, ClientMetadata>>,
+    pushed: Mutex<BTreeMap<String, PushedRequest>>,
     codes: Mutex<BTreeMap<String, Code>>,
     sessions: Mutex<BTreeMap<u64, Session>>,
     /// Access tokens to their session and end, in seconds.
@@ -140,7 +140,7 @@ impl FakePds {
     }
 
     async fn start_on(server: Arc<Server>, is_server: bool) -> Self {
-        let place = Arc::new(Place {
+        let place = Arc::new(PdsState {
             origin: Mutex::default(),
             server,
             is_server,
@@ -185,7 +185,7 @@ impl FakePds {
 
     /// Lets an app push requests with these scopes, signed by these keys.
     pub fn know_client(&self, client_id: &str, scope: &str, keys: JwkSet) {
-        let known = Known { scope: scope.to_owned(), keys };
+        let known = ClientMetadata { scope: scope.to_owned(), keys };
         locked(&self.place.server.clients).insert(client_id.to_owned(), known);
     }
 
@@ -322,8 +322,8 @@ impl Server {
     }
 }
 
-impl Place {
-    async fn answer(&self, asked: Asked) -> Reply {
+impl PdsState {
+    async fn answer(&self, asked: ReceivedCall) -> Reply {
         match asked.seen.path.as_str() {
             "/.well-known/oauth-protected-resource" => self.resource_metadata(),
             "/.well-known/oauth-authorization-server" if self.is_server => self.server_metadata(),

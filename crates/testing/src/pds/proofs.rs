@@ -11,7 +11,7 @@ use http::{HeaderMap, HeaderValue};
 use sha2::{Digest, Sha256};
 
 use super::{Quirks, Server};
-use crate::loopback::{Reply, Seen, locked};
+use crate::loopback::{Reply, SeenRequest, locked};
 
 /// Issues and checks nonces.
 #[derive(Debug)]
@@ -50,7 +50,7 @@ impl Server {
     /// text of a refusal.
     pub(super) fn check_proof(
         &self,
-        seen: &Seen,
+        seen: &SeenRequest,
         origin: &str,
         access_token: Option<&str>,
         nonces: &NonceShop,

@@ -5,8 +5,8 @@ use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use serde_json::{Map, Value, json};
 
-use super::Place;
-use crate::loopback::{self, Asked, Reply, Seen, locked};
+use super::PdsState;
+use crate::loopback::{self, ReceivedCall, Reply, SeenRequest, locked};
 
 /// The caller of a request.
 struct Speaker {
@@ -14,11 +14,11 @@ struct Speaker {
     scope: String,
 }
 
-impl Place {
+impl PdsState {
     /// Answers with the request that it received and its caller. Calls without credentials are
     /// answered too, as public reads are.
-    pub(super) async fn resource(&self, asked: Asked) -> Reply {
-        let Asked { seen, body } = asked;
+    pub(super) async fn resource(&self, asked: ReceivedCall) -> Reply {
+        let ReceivedCall { seen, body } = asked;
         let speaker = match self.speaker(&seen) {
             Ok(speaker) => speaker,
             Err((code, text)) => return self.refuse(code, &text),
@@ -68,7 +68,7 @@ impl Place {
 
     /// Returns the caller, `None` for a call without credentials, or the code and text of a
     /// refusal.
-    fn speaker(&self, seen: &Seen) -> Result<Option<Speaker>, (&'static str, String)> {
+    fn speaker(&self, seen: &SeenRequest) -> Result<Option<Speaker>, (&'static str, String)> {
         let authorization = seen.header("authorization");
         if authorization.is_empty() {
             return Ok(None);

@@ -8,16 +8,16 @@ use genkan_protocol::syntax::Did;
 use http_body_util::BodyExt;
 use serde_json::{Value, json};
 
-use super::authorize::Pushed;
-use super::clients::{Client, Refused};
-use super::{Place, Server, SessionView, overlaid};
-use crate::loopback::{self, Asked, Reply, locked};
+use super::authorize::PushedRequest;
+use super::clients::{Client, Refusal};
+use super::{PdsState, Server, SessionView, overlaid};
+use crate::loopback::{self, ReceivedCall, Reply, locked};
 
 /// An unused code.
 #[derive(Clone, Debug)]
 pub(super) struct Code {
     pub(super) did: Did,
-    pub(super) pushed: Pushed,
+    pub(super) pushed: PushedRequest,
 }
 
 /// The session of a sign-in.
@@ -53,10 +53,10 @@ impl Session {
     }
 }
 
-impl Place {
+impl PdsState {
     /// The three endpoints that take forms with proofs. Every answer carries the nonce for the next
     /// proof.
-    pub(super) async fn endpoint(&self, asked: Asked) -> Reply {
+    pub(super) async fn endpoint(&self, asked: ReceivedCall) -> Reply {
         let quirks = self.quirks();
         let done = self.form(asked).await;
         let mut reply = done.unwrap_or_else(|(status, error, text)| {
@@ -67,8 +67,8 @@ impl Place {
         reply
     }
 
-    async fn form(&self, asked: Asked) -> Result<Reply, Refused> {
-        let Asked { seen, body } = asked;
+    async fn form(&self, asked: ReceivedCall) -> Result<Reply, Refusal> {
+        let ReceivedCall { seen, body } = asked;
         let (server, quirks) = (&self.server, self.quirks());
         let invalid = |text: &str| (400, "invalid_request", text.to_owned());
         if seen.method != http::Method::POST
@@ -104,7 +104,7 @@ impl Server {
         client: Client,
         jkt: String,
         expires_in: Option<i64>,
-    ) -> Result<Value, Refused> {
+    ) -> Result<Value, Refusal> {
         match form.get("grant_type") {
             Some("authorization_code") => self.redeem(form, client, jkt, expires_in),
             Some("refresh_token") => self.refresh(form, &client, &jkt, expires_in),
@@ -118,7 +118,7 @@ impl Server {
         client: Client,
         jkt: String,
         expires_in: Option<i64>,
-    ) -> Result<Value, Refused> {
+    ) -> Result<Value, Refusal> {
         // Removed before the checks: a code is used up by a failed exchange too.
         let code = form.get("code").and_then(|code| locked(&self.codes).remove(code));
         let Some(Code { did, pushed }) = code else { return Err(invalid_grant("Invalid code")) };
@@ -154,7 +154,7 @@ impl Server {
         client: &Client,
         jkt: &str,
         expires_in: Option<i64>,
-    ) -> Result<Value, Refused> {
+    ) -> Result<Value, Refusal> {
         let token = form.get("refresh_token").unwrap_or_default();
         let mut sessions = locked(&self.sessions);
         let found =
@@ -217,6 +217,6 @@ impl Server {
     }
 }
 
-fn invalid_grant(text: &str) -> Refused {
+fn invalid_grant(text: &str) -> Refusal {
     (400, "invalid_grant", text.to_owned())
 }

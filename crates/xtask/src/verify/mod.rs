@@ -20,7 +20,7 @@ use anyhow::Result;
 use crate::arguments::Arguments;
 use crate::provision::node;
 use crate::say::{line, paint};
-use outcome::{Counts, Ended, Outcome};
+use outcome::{Counts, Outcome, StageEnd};
 use stages::{Kind, Stage};
 
 const USAGE: &str = "\
@@ -70,10 +70,10 @@ pub fn run(mut arguments: Arguments) -> Result<ExitCode> {
         let failed_before = outcomes.iter().any(Outcome::has_failed);
         let started = Instant::now();
         let ended = if failed_before && !keep_going {
-            Ended::NotReached
+            StageEnd::NotReached
         } else {
             line(&paint("1", &format!("\n━━ {}", stage.name)));
-            Ended::Ran((stage.run)().unwrap_or_else(|error| {
+            StageEnd::Ran((stage.run)().unwrap_or_else(|error| {
                 line(&format!("error: {error:#}"));
                 Counts::one(false)
             }))

@@ -10,14 +10,14 @@ use crate::say::{paint, seconds};
 pub(super) struct Outcome {
     pub(super) name: &'static str,
     pub(super) took: Duration,
-    pub(super) ended: Ended,
+    pub(super) ended: StageEnd,
 }
 
 /// The end of a stage.
 ///
 /// No variant says that a program is missing: a stage that cannot get what it needs has failed.
 #[derive(Debug)]
-pub(super) enum Ended {
+pub(super) enum StageEnd {
     Ran(Counts),
     /// Never started, since an earlier stage failed.
     NotReached,
@@ -59,20 +59,20 @@ impl Outcome {
     /// The counts of a stage that ran. A stage that was not reached has none.
     fn counts(&self) -> Counts {
         match self.ended {
-            Ended::Ran(counts) => counts,
-            Ended::NotReached => Counts::default(),
+            StageEnd::Ran(counts) => counts,
+            StageEnd::NotReached => Counts::default(),
         }
     }
 
     /// The sign and the words that the table has for this stage.
     fn verdict(&self) -> (String, String) {
         match self.ended {
-            Ended::NotReached => (paint("33", "–"), "not run: an earlier stage failed".to_owned()),
-            Ended::Ran(counts) if counts.has_failed() => {
+            StageEnd::NotReached => (paint("33", "–"), "not run: an earlier stage failed".to_owned()),
+            StageEnd::Ran(counts) if counts.has_failed() => {
                 let Counts { passed, failed, skipped } = counts;
                 (paint("31", "✗"), format!("{passed} passed, {failed} failed, {skipped} skipped"))
             }
-            Ended::Ran(Counts { passed, .. }) => (paint("32", "✓"), format!("{passed} passed")),
+            StageEnd::Ran(Counts { passed, .. }) => (paint("32", "✓"), format!("{passed} passed")),
         }
     }
 }
@@ -95,17 +95,17 @@ pub(super) fn summarize(outcomes: &[Outcome]) -> ExitCode {
 mod tests {
     use super::*;
 
-    fn outcome(ended: Ended) -> Outcome {
+    fn outcome(ended: StageEnd) -> Outcome {
         Outcome { name: "stage", took: Duration::ZERO, ended }
     }
 
     #[test]
     fn a_skipped_check_fails_the_stage_and_the_whole() {
-        let skipped = [outcome(Ended::Ran(Counts { passed: 9, failed: 0, skipped: 1 }))];
+        let skipped = [outcome(StageEnd::Ran(Counts { passed: 9, failed: 0, skipped: 1 }))];
         assert!(skipped[0].has_failed());
         assert!(skipped[0].verdict().1.contains("1 skipped"));
         assert_eq!(summarize(&skipped), ExitCode::FAILURE);
-        let passed = [outcome(Ended::Ran(Counts { passed: 9, ..Counts::default() }))];
+        let passed = [outcome(StageEnd::Ran(Counts { passed: 9, ..Counts::default() }))];
         assert_eq!(summarize(&passed), ExitCode::SUCCESS);
     }
 }

@@ -9,7 +9,7 @@ use crate::accounts::{Home, Standing};
 use crate::base::{Origin, Timestamp};
 use crate::fleet::{Host, HostId};
 use crate::forward::{
-    Callers, ExternalAccounts, FleetHosts, HeardNonce, LinkError, LinkSigned, OwnServer, Signed, Signer,
+    Callers, ExternalAccounts, FleetHosts, LinkCredential, LinkError, LinkNonce, OwnServer, Signed, Signer,
     TokenError, Unavailable,
 };
 use crate::identity::{self, Freshness, PdsLocation, PdsLocationError};
@@ -53,7 +53,7 @@ pub(super) struct ExternalState {
     pub(super) link_error: Option<LinkError>,
     pub(super) link_refused: usize,
     /// The last nonce of her PDS, and its age.
-    pub(super) link_nonce: Option<HeardNonce>,
+    pub(super) link_nonce: Option<LinkNonce>,
 }
 
 /// Signs with a token that names its version, and a proof that names its request.
@@ -71,7 +71,7 @@ impl Signer for FakeSigner {
     fn sign(&self, method: &str, path: &str, nonce: Option<&str>) -> Signed {
         // Readable values, so that a test can tell from the request what was signed.
         let token = format!("opaque-{}", self.1).into();
-        Signed::Link(LinkSigned { token, proof: format!("{method}!{path}!{}", nonce.unwrap_or("none")) })
+        Signed::Link(LinkCredential { token, proof: format!("{method}!{path}!{}", nonce.unwrap_or("none")) })
     }
 }
 
@@ -303,12 +303,12 @@ impl ExternalAccounts for FakeRooms {
         self.external.lock().unwrap().link_refused += 1;
     }
 
-    fn link_nonce(&self, _: &GrantId, _: &Origin) -> Option<HeardNonce> {
+    fn link_nonce(&self, _: &GrantId, _: &Origin) -> Option<LinkNonce> {
         self.external.lock().unwrap().link_nonce.clone()
     }
 
     fn hear_link_nonce(&self, _: &GrantId, _: &Origin, nonce: &str) {
         self.external.lock().unwrap().link_nonce =
-            Some(HeardNonce { nonce: nonce.into(), age: std::time::Duration::ZERO });
+            Some(LinkNonce { nonce: nonce.into(), age: std::time::Duration::ZERO });
     }
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::external_reads::ZOE;
 use super::network::{ExternalSetup, Network, summary};
 use super::raw_host::{HostConnection, RawHost, answers, answers_ok};
-use crate::forward::HeardNonce;
+use crate::forward::LinkNonce;
 
 pub(super) const ZOES: &str = "authorization: DPoP zoe\r\ndpop: good\r\n";
 pub(super) const POST: &str = "POST /xrpc/com.atproto.repo.createRecord";
@@ -330,7 +330,7 @@ async fn a_token_that_is_refused_is_renewed_once_and_the_call_made_again() {
     network.external().link = Some((there.origin.parse().unwrap(), 1));
     // A body of this size is not kept.
     let large = "x".repeat(2 << 20);
-    network.external().link_nonce = Some(HeardNonce { nonce: "n".into(), age: Duration::ZERO });
+    network.external().link_nonce = Some(LinkNonce { nonce: "n".into(), age: Duration::ZERO });
     let answer = post(&network, "POST /xrpc/com.atproto.repo.uploadBlob", ZOES, &large).await;
     assert_eq!(
         summary(&answer),
@@ -388,7 +388,7 @@ async fn a_pds_that_hangs_up_on_a_large_body_over_its_nonce_is_told_from_one_tha
         })
         .await;
         let network = zoe_at(&there).await;
-        network.external().link_nonce = Some(HeardNonce { nonce: "stale".into(), age: Duration::ZERO });
+        network.external().link_nonce = Some(LinkNonce { nonce: "stale".into(), age: Duration::ZERO });
         let mut client = network.connect().await;
         client
             .send(format!(

@@ -43,7 +43,7 @@ pub(crate) struct PlcProxySettings {
 }
 
 /// A request of a host.
-struct Asked {
+struct HostRequest {
     method: Method,
     did: String,
     /// `""`, `/data`, `/log`, `/log/last` or `/log/audit`.
@@ -75,7 +75,7 @@ impl PlcProxy {
             return Page::json(StatusCode::OK, &serde_json::json!({ "genkan": "directory front" }));
         }
         let Some((did, part)) = split(path) else { return Page::message(StatusCode::NOT_FOUND, "not found") };
-        let asked = Asked { method, did, part, body };
+        let asked = HostRequest { method, did, part, body };
         // Before anything else: the DIDs of host checks exist only here, and the directory must not
         // see them.
         if let Some(probe) = self.inner.prober.recognise(&asked.did) {
@@ -88,7 +88,7 @@ impl PlcProxy {
         }
     }
 
-    async fn read(&self, asked: Asked) -> Page {
+    async fn read(&self, asked: HostRequest) -> Page {
         // The directory knows no other method, so it is not asked.
         if !asked.did.starts_with("did:plc:") {
             return Page::message(StatusCode::NOT_FOUND, "DID not registered");
@@ -98,11 +98,11 @@ impl PlcProxy {
         let key = format!("{}{}", asked.did, asked.part);
         let pass =
             // `HEAD` is read as `GET`, so both share one cached page.
-            async move { inner.pass(&Asked { method: Method::GET, body: Bytes::new(), ..asked }).await };
+            async move { inner.pass(&HostRequest { method: Method::GET, body: Bytes::new(), ..asked }).await };
         self.inner.cache.get(&did, key, pass).await
     }
 
-    async fn write(&self, asked: Asked) -> Page {
+    async fn write(&self, asked: HostRequest) -> Page {
         let did = asked.did.clone();
         let known = match did.parse::<Did>() {
             Ok(parsed) if parsed.is_plc() => (self.inner.knows)(parsed).await,
@@ -137,7 +137,7 @@ impl PlcProxy {
 
 impl Inner {
     /// Forwards a request to the directory. A failure becomes 502 or 504.
-    async fn pass(&self, asked: &Asked) -> Page {
+    async fn pass(&self, asked: &HostRequest) -> Page {
         let mut request = Request::new(Full::new(asked.body.clone()));
         *request.method_mut() = asked.method.clone();
         let Ok(uri) = format!("{}/{}{}", self.directory, asked.did, asked.part).parse() else {

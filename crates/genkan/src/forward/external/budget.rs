@@ -115,9 +115,9 @@ impl CallBudgets {
         kind: CallKind,
     ) -> Result<Admission, BudgetError> {
         let mut turn = match self.with(pds, |host, now| host.ask(account, kind, &self.rules, now)) {
-            Ask::Go => return Ok(Admission::Immediate),
-            Ask::NotNow(exhausted) => return Err(exhausted),
-            Ask::Wait(turn) => turn,
+            CallDecision::Go => return Ok(Admission::Immediate),
+            CallDecision::NotNow(exhausted) => return Err(exhausted),
+            CallDecision::Wait(turn) => turn,
         };
         // The wait is bounded as a whole, however often the loop wakes.
         let until = monotonic_now() + self.rules.wait;
@@ -208,7 +208,7 @@ struct Share {
     until: Option<Instant>,
 }
 
-enum Ask {
+enum CallDecision {
     Go,
     Wait(oneshot::Receiver<()>),
     NotNow(BudgetError),
@@ -226,7 +226,13 @@ impl Host {
         }
     }
 
-    fn ask(&mut self, account: &CallOwner, kind: CallKind, rules: &CallBudgetRules, now: Instant) -> Ask {
+    fn ask(
+        &mut self,
+        account: &CallOwner,
+        kind: CallKind,
+        rules: &CallBudgetRules,
+        now: Instant,
+    ) -> CallDecision {
         if self.accounts.len() >= MOST_ACCOUNTS {
             // A share whose window is over counts nothing, so dropping it changes no decision.
             self.accounts
@@ -234,7 +240,7 @@ impl Host {
         }
         let share = self.accounts.entry(account.clone()).or_insert_with(|| Share::new(rules, now));
         if let Some(wait) = share.until.and_then(|until| until.checked_duration_since(now)) {
-            return Ask::NotNow(BudgetError { rate: rules.account_calls, wait });
+            return CallDecision::NotNow(BudgetError { rate: rules.account_calls, wait });
         }
         let is_write = matches!(kind, CallKind::Write | CallKind::Upload);
         // The narrow windows are checked before the common one. A call that one of them refuses
@@ -247,29 +253,32 @@ impl Host {
         ];
         for window in own.into_iter().flatten() {
             if window.is_used_up(now) {
-                return Ask::NotNow(BudgetError { rate: window.rate(), wait: window.left(now) });
+                return CallDecision::NotNow(BudgetError { rate: window.rate(), wait: window.left(now) });
             }
         }
         if kind != CallKind::Repo {
             if self.calls.is_used_up(now) {
-                return Ask::NotNow(BudgetError { rate: self.calls.rate(), wait: self.calls.left(now) });
+                return CallDecision::NotNow(BudgetError {
+                    rate: self.calls.rate(),
+                    wait: self.calls.left(now),
+                });
             }
             // Once one call waits, all others queue behind it: a newcomer must not overtake.
             if self.calls.is_scarce(now) && (!self.queue.is_empty() || self.due(now) == 0) {
                 let Some(turn) = self.queue.join(account) else {
                     let wait = self.calls.left(now).min(LONGEST_GUESS);
-                    return Ask::NotNow(BudgetError { rate: self.calls.rate(), wait });
+                    return CallDecision::NotNow(BudgetError { rate: self.calls.rate(), wait });
                 };
                 // Counted when it joins, so that one account cannot fill the queue beyond its own
                 // limit.
                 self.count_own(account, kind, now);
-                return Ask::Wait(turn);
+                return CallDecision::Wait(turn);
             }
             self.calls.take(now);
             self.paced_at = now;
         }
         self.count_own(account, kind, now);
-        Ask::Go
+        CallDecision::Go
     }
 
     /// Counts a call for its account. A waiting call counts as well.

@@ -57,7 +57,7 @@ pub(crate) struct ExternalPdses {
     names: Names,
     /// The runtime that resolves names. A lookup must not end with the edge thread that needs it.
     control: Handle,
-    checked: Arc<Cache<Origin, Checked>>,
+    checked: Arc<Cache<Origin, CheckedOrigin>>,
     single_flight: SingleFlight<Result<Arc<[IpAddr]>, NameError>>,
     reads: ReadLimiter,
     budgets: CallBudgets,
@@ -67,7 +67,7 @@ pub(crate) struct ExternalPdses {
 
 /// The checked addresses of an origin, or why it is not called.
 #[derive(Clone, Debug)]
-struct Checked {
+struct CheckedOrigin {
     outcome: Result<Arc<[IpAddr]>, NameError>,
     at: Instant,
 }
@@ -136,7 +136,7 @@ impl ExternalPdses {
                 .unwrap_or_else(|| Err(NameError::Failed("the lookup was cancelled".into())));
             // A failure is not cached, so the next call tries again. A refusal is.
             if !matches!(outcome, Err(NameError::Failed(_))) {
-                checked.insert(origin, Checked { outcome: outcome.clone(), at: monotonic_now() });
+                checked.insert(origin, CheckedOrigin { outcome: outcome.clone(), at: monotonic_now() });
             }
             outcome
         });

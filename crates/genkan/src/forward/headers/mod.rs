@@ -6,4 +6,4 @@ mod request;
 
 pub(super) use answer::{AnswerFilter, guard};
 pub(super) use request::{Credentials, ForwardedHead, has_passed};
-pub(crate) use request::{LinkSigned, Signed};
+pub(crate) use request::{LinkCredential, Signed};

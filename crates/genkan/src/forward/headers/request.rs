@@ -117,11 +117,11 @@ pub(crate) enum Signed {
     /// For a host of the fleet.
     Host(crate::oauth::Onward),
     /// For the PDS of a linked account.
-    Link(LinkSigned),
+    Link(LinkCredential),
 }
 
 /// The token of a linked account's own server, and a proof for it.
-pub(crate) struct LinkSigned {
+pub(crate) struct LinkCredential {
     pub(crate) token: Zeroizing<String>,
     pub(crate) proof: String,
 }

@@ -11,9 +11,9 @@ use crate::wire::{media_type, messages};
 
 /// A posted form, in which each parameter appears once.
 #[derive(Debug)]
-pub(super) struct Posted(pub(super) Form);
+pub(super) struct PostedForm(pub(super) Form);
 
-impl<S: Send + Sync> FromRequest<S> for Posted {
+impl<S: Send + Sync> FromRequest<S> for PostedForm {
     type Rejection = Refusal;
 
     async fn from_request(request: Request, _: &S) -> Result<Self, Refusal> {

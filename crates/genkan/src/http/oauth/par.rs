@@ -8,7 +8,7 @@ use serde_json::json;
 
 use super::PAR;
 use super::error::Refusal;
-use super::form::Posted;
+use super::form::PostedForm;
 use crate::app::App;
 use crate::limits::OAuthEndpoint;
 use crate::oauth::{Call, proofs};
@@ -18,11 +18,11 @@ pub(super) async fn par(
     State(app): State<App>,
     client: ClientAddr,
     headers: HeaderMap,
-    posted: Result<Posted, Refusal>,
+    posted: Result<PostedForm, Refusal>,
 ) -> Result<Response, Refusal> {
     // Counted before the form's own error is reported, so that malformed requests are limited too.
     app.limits.call(OAuthEndpoint::Push, client.0, app.clock.now())?;
-    let Posted(form) = posted?;
+    let PostedForm(form) = posted?;
     let call = Call { method: "POST", path: PAR, proofs: proofs(&headers) };
     let pushed = app.oauth.push(&call, &form).await?;
     let answer = json!({ "request_uri": pushed.request_uri.to_string(), "expires_in": pushed.expires_in });

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::TOKEN;
 use super::error::Refusal;
-use super::form::Posted;
+use super::form::PostedForm;
 use crate::app::App;
 use crate::limits::OAuthEndpoint;
 use crate::oauth::{Call, proofs};
@@ -17,10 +17,10 @@ pub(super) async fn token(
     State(app): State<App>,
     client: ClientAddr,
     headers: HeaderMap,
-    posted: Result<Posted, Refusal>,
+    posted: Result<PostedForm, Refusal>,
 ) -> Result<Json<Value>, Refusal> {
     app.limits.call(OAuthEndpoint::Token, client.0, app.clock.now())?;
-    let Posted(form) = posted?;
+    let PostedForm(form) = posted?;
     let call = Call { method: "POST", path: TOKEN, proofs: proofs(&headers) };
     let tokens = app.oauth.token(&call, &form).await?;
     let mut answer = json!({

@@ -16,7 +16,7 @@ use crate::db::audit::{self, Actor};
 use crate::oauth::ids::{CodeId, GrantId, RequestUri};
 use crate::oauth::scope::ApprovedScope;
 use crate::oauth::service::OAuth;
-use crate::oauth::sql::requests::Stored;
+use crate::oauth::sql::requests::StoredRequest;
 use crate::oauth::sql::{codes, consents, requests};
 use crate::signin::{self, DeviceId, SignIn};
 
@@ -142,7 +142,7 @@ impl OAuth {
         self.hold_to_decide(&mut tx, opened, now).await?;
         // 32 random bytes: a code cannot be guessed within its lifetime.
         let code = Secret::new(format!("cod-{}", HEXLOWER.encode(&random::bytes::<32>())));
-        let stored = codes::Stored {
+        let stored = codes::StoredCode {
             client_id: opened.request.client_id.clone(),
             pushed: opened.request.pushed.clone(),
             scope: scope.clone(),
@@ -202,11 +202,11 @@ impl OAuth {
         Ok(())
     }
 
-    fn denied(&self, request: &Stored, why: &'static str) -> Problem {
+    fn denied(&self, request: &StoredRequest, why: &'static str) -> Problem {
         Problem::Leave(self.way_back_with(request, Code::AccessDenied, why))
     }
 
-    fn way_back_with(&self, request: &Stored, code: Code, why: &'static str) -> Redirect {
+    fn way_back_with(&self, request: &StoredRequest, code: Code, why: &'static str) -> Redirect {
         let said = vec![
             ("error", Secret::new(code.as_str().to_owned())),
             ("error_description", Secret::new(why.to_owned())),
@@ -214,7 +214,7 @@ impl OAuth {
         self.way_back(request, said)
     }
 
-    fn way_back(&self, request: &Stored, said: Vec<(&'static str, Secret<String>)>) -> Redirect {
+    fn way_back(&self, request: &StoredRequest, said: Vec<(&'static str, Secret<String>)>) -> Redirect {
         let pushed = &request.pushed;
         // RFC 9207: `iss` lets a client of several servers notice a mix-up.
         let mut parameters = vec![

@@ -71,7 +71,7 @@ impl OAuth {
         tx: &mut Tx,
         id: &CodeId,
         with: Redemption<'_>,
-        leaked: &mut Option<codes::Stored>,
+        leaked: &mut Option<codes::StoredCode>,
         now: Timestamp,
     ) -> Result<Tokens, Error> {
         // The account's row first, in the same order as in a transaction that ends every grant.
@@ -122,7 +122,7 @@ impl OAuth {
         self.mint(tx, &grant, &subject, with.scope.ok_or_else(unknown)?, now).await
     }
 
-    fn grant(&self, code: &codes::Stored, with: &Redemption<'_>, now: Timestamp) -> Grant {
+    fn grant(&self, code: &codes::StoredCode, with: &Redemption<'_>, now: Timestamp) -> Grant {
         let span = if with.client.is_believed() { LONG } else { SHORT };
         let refreshable = with.client.metadata.refreshes;
         // Without refresh tokens a grant has no use after its first access token.
@@ -148,7 +148,7 @@ impl OAuth {
     }
 }
 
-fn check(code: &codes::Stored, with: &Redemption<'_>, now: Timestamp) -> Result<(), Error> {
+fn check(code: &codes::StoredCode, with: &Redemption<'_>, now: Timestamp) -> Result<(), Error> {
     let pushed = &code.pushed;
     let met =
         pushed.code_challenge.parse::<Challenge>().is_ok_and(|challenge| challenge.is_met_by(with.verifier));
@@ -206,7 +206,7 @@ mod tests {
                 dpop_key: None,
                 ..testing::pushed()
             };
-            let code = codes::Stored {
+            let code = codes::StoredCode {
                 client_id: client.id.as_str().to_owned(),
                 scope: ApprovedScope::stored("atproto".to_owned()),
                 did: ann.did.clone(),

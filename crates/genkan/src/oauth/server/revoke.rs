@@ -108,11 +108,14 @@ impl OAuth {
     }
 
     /// Returns the known clients by name.
-    pub(crate) async fn clients(&self, trust: Option<ClientTrust>) -> Result<Vec<clients::Stored>, Error> {
+    pub(crate) async fn clients(
+        &self,
+        trust: Option<ClientTrust>,
+    ) -> Result<Vec<clients::StoredClient>, Error> {
         Ok(clients::list(&self.db, trust).await?)
     }
 
-    pub(crate) async fn client(&self, client_id: &str) -> Result<Option<clients::Stored>, Error> {
+    pub(crate) async fn client(&self, client_id: &str) -> Result<Option<clients::StoredClient>, Error> {
         Ok(clients::find(&self.db, client_id).await?)
     }
 

@@ -9,7 +9,7 @@ use crate::base::Secret;
 use crate::oauth::clients::ClientView;
 use crate::oauth::ids::RequestUri;
 use crate::oauth::permission_sets::SetView;
-use crate::oauth::sql::requests::Stored;
+use crate::oauth::sql::requests::StoredRequest;
 use crate::signin::DeviceId;
 
 /// A request that a browser has opened and owns.
@@ -27,7 +27,7 @@ pub(crate) struct OpenRequest {
     /// its colon.
     pub(crate) form_action: String,
     /// The stored request. Holding it proves that it was opened here.
-    pub(in crate::oauth) request: Stored,
+    pub(in crate::oauth) request: StoredRequest,
     pub(in crate::oauth) device: DeviceId,
 }
 

@@ -9,7 +9,7 @@ use crate::oauth::client_trust::ClientTrust;
 
 /// A stored client.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Stored {
+pub(crate) struct StoredClient {
     pub(crate) client_id: String,
     pub(crate) trust: ClientTrust,
     /// Whether the operator registered it for plain Bearer tokens.
@@ -22,7 +22,7 @@ pub(crate) struct Stored {
 
 const COLUMNS: &str = "client_id, standing, bearer, document, fetched_at, key_set, keys_at";
 
-pub(in crate::oauth) async fn find(db: &Db, client_id: &str) -> Result<Option<Stored>> {
+pub(in crate::oauth) async fn find(db: &Db, client_id: &str) -> Result<Option<StoredClient>> {
     let row =
         sqlx::query(sqlx::AssertSqlSafe(format!("SELECT {COLUMNS} FROM oauth_clients WHERE client_id = $1")))
             .bind(client_id)
@@ -46,7 +46,7 @@ pub(in crate::oauth) async fn trust(db: &Db, client_id: &str) -> Result<Option<(
 }
 
 /// Returns the clients with this trust, or all clients, by name.
-pub(in crate::oauth) async fn list(db: &Db, trust: Option<ClientTrust>) -> Result<Vec<Stored>> {
+pub(in crate::oauth) async fn list(db: &Db, trust: Option<ClientTrust>) -> Result<Vec<StoredClient>> {
     let rows = sqlx::query(sqlx::AssertSqlSafe(format!(
         "SELECT {COLUMNS} FROM oauth_clients WHERE standing = $1 OR $1 IS NULL ORDER BY client_id"
     )))
@@ -147,11 +147,11 @@ pub(in crate::oauth) async fn sweep(tx: &mut Tx, before: Timestamp) -> Result<u6
     Ok(done.rows_affected())
 }
 
-fn read(row: &AnyRow) -> Result<Stored> {
+fn read(row: &AnyRow) -> Result<StoredClient> {
     let client_id: String = row.try_get("client_id")?;
     let trust = ClientTrust::parse(row.try_get("standing")?)
         .ok_or_else(|| Error::corrupt("oauth_clients", "standing", &client_id))?;
-    Ok(Stored {
+    Ok(StoredClient {
         client_id,
         trust,
         bearer: row.try_get::<String, _>("bearer")? == "yes",
@@ -193,7 +193,7 @@ mod tests {
         assert_eq!(trust(&db, "b").await.unwrap(), Some((ClientTrust::Blocked, false)));
         assert_eq!(trust(&db, "c").await.unwrap(), None);
         assert_eq!(found.document, Some(("{\"a\":1}".to_owned(), AT)));
-        let names = |all: Vec<Stored>| all.into_iter().map(|one| one.client_id).collect::<Vec<_>>();
+        let names = |all: Vec<StoredClient>| all.into_iter().map(|one| one.client_id).collect::<Vec<_>>();
         assert_eq!(names(list(&db, None).await.unwrap()), ["a", "b"]);
         assert_eq!(names(list(&db, Some(ClientTrust::Trusted)).await.unwrap()), ["a"]);
         let found = find(&db, "a").await.unwrap().unwrap();

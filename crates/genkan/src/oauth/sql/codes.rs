@@ -13,7 +13,7 @@ use crate::signin::DeviceId;
 
 /// A stored code, without the code itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(in crate::oauth) struct Stored {
+pub(in crate::oauth) struct StoredCode {
     pub(in crate::oauth) client_id: String,
     pub(in crate::oauth) pushed: RequestParameters,
     pub(in crate::oauth) scope: ApprovedScope,
@@ -26,7 +26,7 @@ pub(in crate::oauth) struct Stored {
     pub(in crate::oauth) link: Option<GrantId>,
 }
 
-pub(in crate::oauth) async fn insert(tx: &mut Tx, id: &CodeId, code: &Stored) -> Result<()> {
+pub(in crate::oauth) async fn insert(tx: &mut Tx, id: &CodeId, code: &StoredCode) -> Result<()> {
     sqlx::query(
         "INSERT INTO oauth_codes (hash, client_id, pushed, scope, did, device, expires_at, link)
          VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
@@ -49,7 +49,7 @@ pub(in crate::oauth) async fn take(
     tx: &mut Tx,
     id: &CodeId,
     now: Timestamp,
-) -> Result<Option<(bool, Stored)>> {
+) -> Result<Option<(bool, StoredCode)>> {
     // The update decides who is first. Of two at once, the second waits for the first one's
     // transaction and then matches no row.
     let first = sqlx::query("UPDATE oauth_codes SET used_at = $2 WHERE hash = $1 AND used_at IS NULL")
@@ -68,7 +68,7 @@ pub(in crate::oauth) async fn take(
     let Some(row) = row else { return Ok(None) };
     let pushed = serde_json::from_str(row.try_get("pushed")?)
         .map_err(|_| Error::corrupt("oauth_codes", "pushed", id.as_str()))?;
-    let stored = Stored {
+    let stored = StoredCode {
         client_id: row.try_get("client_id")?,
         pushed,
         scope: ApprovedScope::stored(row.try_get("scope")?),
@@ -143,8 +143,8 @@ mod tests {
 
     on_each_database!(a_code_is_first_used_once, a_code_stays_as_long_as_its_grant);
 
-    fn code() -> Stored {
-        Stored {
+    fn code() -> StoredCode {
+        StoredCode {
             client_id: "https://app.example.com/c.json".to_owned(),
             pushed: pushed(),
             scope: ApprovedScope::stored("atproto".to_owned()),
@@ -179,7 +179,7 @@ mod tests {
         let mut tx = db.begin().await.unwrap();
         for hash in ["used", "unused", "of-bob"] {
             let did = if hash == "of-bob" { "did:plc:bob" } else { "did:plc:ann" };
-            insert(&mut tx, &hash.into(), &Stored { did: did.parse().unwrap(), ..code() }).await.unwrap();
+            insert(&mut tx, &hash.into(), &StoredCode { did: did.parse().unwrap(), ..code() }).await.unwrap();
         }
         take(&mut tx, &"used".into(), later).await.unwrap();
         let grant = grant();

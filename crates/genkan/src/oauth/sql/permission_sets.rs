@@ -7,7 +7,7 @@ use crate::db::{Db, Result, Tx};
 
 /// The result of a permission set's last resolution.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(in crate::oauth) struct Stored {
+pub(in crate::oauth) struct StoredPermissionSet {
     /// The last good document, and when it was verified.
     pub(in crate::oauth) document: Option<(String, Timestamp)>,
     /// When it was last tried, with or without success.
@@ -16,7 +16,7 @@ pub(in crate::oauth) struct Stored {
     pub(in crate::oauth) problem: Option<String>,
 }
 
-pub(in crate::oauth) async fn find(db: &Db, nsid: &str) -> Result<Option<Stored>> {
+pub(in crate::oauth) async fn find(db: &Db, nsid: &str) -> Result<Option<StoredPermissionSet>> {
     let row =
         sqlx::query("SELECT document, verified_at, checked_at, problem FROM permission_sets WHERE nsid = $1")
             .bind(nsid)
@@ -26,7 +26,7 @@ pub(in crate::oauth) async fn find(db: &Db, nsid: &str) -> Result<Option<Stored>
     // A name for which every attempt failed has a row without a document.
     let document: Option<String> = row.try_get("document")?;
     let verified_at: Option<i64> = row.try_get("verified_at")?;
-    Ok(Some(Stored {
+    Ok(Some(StoredPermissionSet {
         document: document.zip(verified_at.map(Timestamp::from_millis)),
         checked_at: Timestamp::from_millis(row.try_get("checked_at")?),
         problem: row.try_get("problem")?,
@@ -96,7 +96,10 @@ mod tests {
         tx.commit().await.unwrap();
         let found = find(&db, "com.example.set").await.unwrap().unwrap();
         let document = Some(("{}".to_owned(), at(5)));
-        assert_eq!(found, Stored { document, checked_at: at(7), problem: Some("away".to_owned()) });
+        assert_eq!(
+            found,
+            StoredPermissionSet { document, checked_at: at(7), problem: Some("away".to_owned()) }
+        );
         assert_eq!(find(&db, "never.was.one").await.unwrap(), None);
         let mut tx = db.begin().await.unwrap();
         put(&mut tx, "com.example.set", "[]", at(9)).await.unwrap();

@@ -10,7 +10,7 @@ use crate::signin::DeviceId;
 
 /// A stored request.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(in crate::oauth) struct Stored {
+pub(in crate::oauth) struct StoredRequest {
     pub(in crate::oauth) uri: RequestUri,
     pub(in crate::oauth) client_id: String,
     pub(in crate::oauth) pushed: RequestParameters,
@@ -37,7 +37,11 @@ pub(in crate::oauth) async fn insert(
 
 /// Finds a request that has not expired, decided or not, and holds its row until the transaction
 /// ends.
-pub(in crate::oauth) async fn hold(tx: &mut Tx, uri: &RequestUri, now: Timestamp) -> Result<Option<Stored>> {
+pub(in crate::oauth) async fn hold(
+    tx: &mut Tx,
+    uri: &RequestUri,
+    now: Timestamp,
+) -> Result<Option<StoredRequest>> {
     // The update changes nothing. It locks the row, so that one of several decisions comes first.
     let row = sqlx::query(
         "UPDATE oauth_requests SET expires_at = expires_at WHERE id = $1 AND expires_at > $2
@@ -50,7 +54,7 @@ pub(in crate::oauth) async fn hold(tx: &mut Tx, uri: &RequestUri, now: Timestamp
     let Some(row) = row else { return Ok(None) };
     let pushed = serde_json::from_str(row.try_get("pushed")?)
         .map_err(|_| Error::corrupt("oauth_requests", "pushed", uri.id()))?;
-    Ok(Some(Stored {
+    Ok(Some(StoredRequest {
         uri: uri.clone(),
         client_id: row.try_get("client_id")?,
         pushed,

@@ -33,7 +33,7 @@ pub(crate) struct CreateOutput {
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-pub(crate) struct Listed {
+pub(crate) struct AppPasswordView {
     name: String,
     created_at: String,
     privileged: bool,
@@ -41,7 +41,7 @@ pub(crate) struct Listed {
 
 #[derive(Serialize)]
 pub(crate) struct ListOutput {
-    passwords: Vec<Listed>,
+    passwords: Vec<AppPasswordView>,
 }
 
 #[derive(Deserialize)]
@@ -88,8 +88,8 @@ pub(crate) async fn revoke_app_password(
     Ok(app.credentials.revoke_app_password(&caller.account.did, &input.name, caller.actor()).await?)
 }
 
-fn listed(one: AppPassword) -> Listed {
-    Listed { name: one.name, created_at: one.created_at.rfc3339(), privileged: one.privileged }
+fn listed(one: AppPassword) -> AppPasswordView {
+    AppPasswordView { name: one.name, created_at: one.created_at.rfc3339(), privileged: one.privileged }
 }
 
 const NAME_MOST: usize = 64;
