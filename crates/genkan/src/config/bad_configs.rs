@@ -371,7 +371,8 @@ fn genkans_name_comes_before_the_reference_name_and_defaults_follow() {
     assert_eq!(config.database.url.to_string(), "sqlite:/pds/genkan.db");
     assert!(!config.sign_up.invite_required);
 
-    let tests = Config::for_tests(Path::new("/tmp/x"));
+    let folder = tempfile::tempdir().unwrap();
+    let tests = Config::for_tests(folder.path());
     assert_eq!(tests.service.did.as_str(), "did:web:localhost%3A2583");
     assert_eq!(tests.service.handle_domains, [".test"]);
 }

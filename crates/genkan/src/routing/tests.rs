@@ -57,8 +57,8 @@ const CALLERS: &str = "
     com.atproto.temp.dereferenceScope | anyone
     com.atproto.temp.checkHandleAvailability | anyone
     com.atproto.temp.requestPhoneVerification | anyone
-    com.atproto.temp.revokeAccountCredentials | anyone
-    com.atproto.temp.addReservedHandle | anyone
+    com.atproto.temp.revokeAccountCredentials | operator
+    com.atproto.temp.addReservedHandle | operator
 ";
 
 #[test]

@@ -46,6 +46,7 @@ async fn serve(prepared: Preparation, db: &Db, limit: &StartLimit) -> Result<Edg
     prepared.serve(&this_process(db), limit, &mut JoinSet::new(), &stopping).await
 }
 
+#[expect(clippy::disallowed_methods, reason = "a test connects to its own server on loopback")]
 async fn nothing_is_served_before_the_process_is_known(db: Db) {
     let prepared = prepared(&db).await;
     let address = prepared.address.address();

@@ -285,7 +285,8 @@ impl Pds {
             "/.well-known/oauth-protected-resource" => {
                 let settings = self.settings();
                 // Without an entryway a PDS is its own authorization server.
-                let issuer = settings.entryway.map_or(settings.public_url.clone(), |entryway| entryway.url);
+                let issuer =
+                    settings.entryway.map_or_else(|| settings.public_url.clone(), |entryway| entryway.url);
                 loopback::json(
                     200,
                     &json!({ "resource": settings.public_url, "authorization_servers": [issuer] }),

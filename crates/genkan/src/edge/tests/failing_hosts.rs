@@ -317,8 +317,8 @@ async fn an_answer_between_two_failures_parts_them() {
 
 #[tokio::test]
 async fn a_host_is_tried_again_after_the_operators_pause() {
-    let refuses = "HTTP/1.1 503 Service Unavailable\r\ncontent-length: 0\r\n\r\n";
     const PAUSE: Duration = Duration::from_millis(500);
+    let refuses = "HTTP/1.1 503 Service Unavailable\r\ncontent-length: 0\r\n\r\n";
     let pause = |settings: &mut crate::edge::Settings| {
         settings.breaker.failures = 1;
         settings.breaker.pause = PAUSE;

@@ -203,7 +203,7 @@ async fn c14_what_is_missing_in_the_tokens_is_refused_and_revoked(db: Db) {
         assert_eq!(harness.pds.sessions().last().unwrap().ended, Some("revoked"), "{why}");
     }
     let error = spoiled(&harness, |quirks| {
-        drop(quirks.token_answer.insert("token_type".to_owned(), json!("Bearer")))
+        drop(quirks.token_answer.insert("token_type".to_owned(), json!("Bearer")));
     })
     .await;
     assert!(matches!(error.why, Failure::Away(_)), "{error:?}");
