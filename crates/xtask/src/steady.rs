@@ -2,7 +2,7 @@
 //! depend on the machine's speed.
 
 use std::fs::{self, File};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitCode, Stdio};
 use std::time::Instant;
 
@@ -33,7 +33,7 @@ pub fn run(mut arguments: Arguments) -> Result<ExitCode> {
 
     let folder = workspace::target().join("steady");
     fs::create_dir_all(&folder)?;
-    let suite = Suite::build(filter)?;
+    let suite = Suite::build(filter, &folder)?;
     // Started after the build, which the load would only slow down.
     let load = if without_load { None } else { Some(Load::start(&folder)?) };
     let mut failures: Vec<String> = Vec::new();
@@ -64,9 +64,13 @@ fn print_totals(failures: &[String], runs: usize) {
 
 /// The compiled tests, and a database for them.
 struct Suite {
-    nextest: std::path::PathBuf,
+    nextest: PathBuf,
     postgres: Postgres,
     filter: Option<String>,
+    /// nextest's list of the compiled tests.
+    binaries: PathBuf,
+    /// cargo's description of the workspace, which nextest reads with the list.
+    metadata: PathBuf,
 }
 
 /// The result of one run of the suite.
@@ -78,14 +82,23 @@ struct RunResult {
 }
 
 impl Suite {
-    fn build(filter: Option<String>) -> Result<Self> {
+    /// Compiles the tests and writes down in `folder` what was compiled.
+    fn build(filter: Option<String>, folder: &Path) -> Result<Self> {
         let nextest = cargo_tools::cargo_nextest()
             .context("cargo-nextest cannot be had: run `cargo install --locked cargo-nextest`")?;
         let step = Step::start("compiling the tests");
-        let mut compile = workspace::cargo();
-        command::run(compile.args(["build", "--workspace", "--all-targets", "--quiet"]))?;
+        // The program too: some tests start it.
+        command::run(workspace::cargo().args(["build", "--workspace", "--all-targets", "--quiet"]))?;
+        // Every run uses this list. Without it nextest would compile again, beside the load, what
+        // was edited meanwhile, and the runs would not be of one program.
+        let mut list = Command::new(&nextest);
+        list.current_dir(workspace::root()).args(["nextest", "list", "--workspace"]);
+        list.args(["--list-type=binaries-only", "--message-format=json"]);
+        let (binaries, metadata) = (folder.join("binaries.json"), folder.join("metadata.json"));
+        fs::write(&binaries, command::run(&mut list)?)?;
+        fs::write(&metadata, command::run(workspace::cargo().args(["metadata", "--format-version=1"]))?)?;
         step.done("");
-        Ok(Self { nextest, postgres: Postgres::start()?, filter })
+        Ok(Self { nextest, postgres: Postgres::start()?, filter, binaries, metadata })
     }
 
     /// Runs all tests once, with the output in `log`.
@@ -93,7 +106,9 @@ impl Suite {
         let output = File::create(log)?;
         let mut tests = Command::new(&self.nextest);
         tests.current_dir(workspace::root());
-        tests.args(["nextest", "run", "--workspace", "--no-fail-fast", "--run-ignored=all"]);
+        tests.args(["nextest", "run", "--no-fail-fast", "--run-ignored=all"]);
+        tests.arg("--binaries-metadata").arg(&self.binaries);
+        tests.arg("--cargo-metadata").arg(&self.metadata);
         tests.args(["--status-level=fail", "--final-status-level=fail", "--hide-progress-bar"]);
         tests.args(["--color=never"]).args(&self.filter);
         tests.env("GENKAN_TEST_POSTGRES", self.postgres.url());
