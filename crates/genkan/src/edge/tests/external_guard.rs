@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use super::external_reads::ZOE;
 use super::network::{ExternalSetup, Network, summary};
-use super::raw_host::{HostConnection, RawHost, answers_ok};
+use super::raw_host::{HostConnection, RawHost, answers, answers_ok};
 use crate::base::fetch::test_dns::{Reply, TestDns};
 use crate::base::monotonic_now;
+use crate::identity::PdsLocation;
 
 const READ: &str = "GET /xrpc/com.atproto.sync.getBlob?did=did:plc:zzzzzzzzzzzzzzzzzzzzzzzz&cid=x";
 
@@ -121,4 +122,39 @@ async fn c16_a_redirect_is_followed_a_few_hops_to_where_we_may_go_and_no_further
         assert_eq!(network.one.connections(), 0);
     }
     assert_eq!(canary.connections(), 0);
+}
+
+/// The operator lists private origins, and the fleet's may be among them. The list alone would let
+/// an external PDS direct reads at them.
+#[tokio::test]
+async fn a_redirect_leads_neither_to_a_host_of_the_fleet_nor_to_genkan() {
+    let (one, genkan) = (RawHost::start(answers_ok).await, RawHost::start(answers_ok).await);
+    let dns = TestDns::start(|_, _| Reply::addresses(&["127.0.0.1"])).await;
+    let genkans = format!("http://genkan.example.com:{}", genkan.port);
+    let to_host = RawHost::start(sends_to(format!("{}/xrpc/com.example.get", one.origin))).await;
+    let to_genkan = RawHost::start(sends_to(format!("{genkans}/xrpc/com.example.get"))).await;
+    let mut setup = ExternalSetup::listing(&[&to_host, &to_genkan, &one]);
+    setup.listed.push(genkans.parse().unwrap());
+    setup.dns = dns.address();
+    let network = Network::with_external_and(one, setup, |_| {}).await;
+    for pds in [&to_host, &to_genkan] {
+        network.lives(ZOE, ZOE, &pds.origin);
+        assert_eq!(summary(&network.ask(READ, "").await), "502 UpstreamFailure");
+        assert_eq!(pds.heard().len(), 1);
+    }
+    assert_eq!((network.one.connections(), genkan.connections()), (0, 0));
+}
+
+#[tokio::test]
+async fn a_document_that_leads_to_a_host_of_the_fleet_is_not_followed_after_a_refusal() {
+    let gone = "HTTP/1.1 400 Bad Request\r\ncontent-type: application/json\r\ncontent-length: 24\r\n\r\n{\"error\":\"RepoNotFound\"}";
+    let (one, pds) = (RawHost::start(answers_ok).await, RawHost::start(answers(gone)).await);
+    let setup = ExternalSetup::listing(&[&pds, &one]);
+    let network = Network::with_external_and(one, setup, |_| {}).await;
+    network.lives(ZOE, ZOE, &pds.origin);
+    // Zoe has no account on this host, whatever her document says now.
+    let claimed = PdsLocation { did: ZOE.parse().unwrap(), pds: network.one.origin.parse().unwrap() };
+    network.external().moved.insert(ZOE.to_owned(), claimed);
+    assert_eq!(summary(&network.ask(READ, "").await), "400 RepoNotFound");
+    assert_eq!((network.external().asked_again, network.one.connections()), (1, 0));
 }

@@ -50,6 +50,8 @@ pub(super) struct ExternalState {
     pub(super) asked_again: usize,
     /// The PDS of Zoe's session, and the version of its tokens.
     pub(super) link: Option<(Origin, i64)>,
+    /// Where the next renewal of Zoe's session finds her account, if it has moved.
+    pub(super) link_moves_to: Option<Origin>,
     pub(super) link_error: Option<LinkError>,
     pub(super) link_refused: usize,
     /// The last nonce of her PDS, and its age.
@@ -291,9 +293,16 @@ impl ExternalAccounts for FakeRooms {
 
     async fn renew_link(&self, grant: &GrantId, version: i64) -> Result<Arc<dyn Signer>, LinkError> {
         tokio::task::yield_now().await;
-        if let Some((_, newest)) = &mut self.external.lock().unwrap().link {
-            assert_eq!(*newest, version, "only a version that was used is renewed");
-            *newest += 1;
+        {
+            let mut external = self.external.lock().unwrap();
+            let moved = external.link_moves_to.take();
+            if let Some((pds, newest)) = &mut external.link {
+                assert_eq!(*newest, version, "only a version that was used is renewed");
+                *newest += 1;
+                if let Some(moved) = moved {
+                    *pds = moved;
+                }
+            }
         }
         self.link(grant)
     }

@@ -344,6 +344,24 @@ async fn a_token_that_is_refused_is_renewed_once_and_the_call_made_again() {
 }
 
 #[tokio::test]
+async fn a_token_that_was_renewed_for_a_new_pds_never_goes_to_the_former_one() {
+    let refused = "HTTP/1.1 401 Unauthorized\r\nwww-authenticate: DPoP error=\"invalid_token\"\r\ncontent-length: 2\r\n\r\n{}";
+    let (former, new) = (RawHost::start(answers(refused)).await, RawHost::start(answers_ok).await);
+    let network = Network::with_external(ExternalSetup::listing(&[&former, &new]), |_| {}).await;
+    network.external().link = Some((former.origin.parse().unwrap(), 1));
+    network.external().link_moves_to = Some(new.origin.parse().unwrap());
+    assert_eq!(summary(&post(&network, POST, ZOES, "{}").await), "503 UpstreamNotReady");
+    // The client repeats the call. Genkan chooses the PDS once per call.
+    assert_eq!(new.connections(), 0);
+    assert_eq!(summary(&post(&network, POST, ZOES, "{}").await), "200 -");
+    for (pds, token) in [(&former, "opaque-1"), (&new, "opaque-2")] {
+        let [heard] = pds.heard().try_into().unwrap();
+        assert!(heard.contains(&format!("authorization: DPoP {token}\r\n")), "{heard}");
+    }
+    assert_eq!(network.external().link_refused, 0);
+}
+
+#[tokio::test]
 async fn a_401_after_every_attempt_ends_the_session() {
     let never = "HTTP/1.1 401 Unauthorized\r\nwww-authenticate: DPoP error=\"invalid_token\"\r\ncontent-length: 12\r\n\r\n{\"theirs\":1}";
     for (fields, expected, scheme) in [

@@ -73,7 +73,16 @@ fn policy() -> ExternalPolicy {
 impl Network {
     /// Starts an edge before two hosts that answer, with these external PDSes.
     pub(super) async fn with_external(setup: ExternalSetup, adjust: impl FnOnce(&mut Settings)) -> Self {
-        let (one, two) = (RawHost::start(answers_ok).await, RawHost::start(answers_ok).await);
+        Self::with_external_and(RawHost::start(answers_ok).await, setup, adjust).await
+    }
+
+    /// Starts an edge before this host and another one, with these external PDSes.
+    pub(super) async fn with_external_and(
+        one: RawHost,
+        setup: ExternalSetup,
+        adjust: impl FnOnce(&mut Settings),
+    ) -> Self {
+        let two = RawHost::start(answers_ok).await;
         Self::between(&[], adjust, no_authority(), one, two, setup)
     }
 
