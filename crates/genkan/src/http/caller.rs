@@ -295,8 +295,64 @@ async fn by_service_auth(app: &App, token: &str, method: &str) -> Result<(Accoun
 
 #[cfg(test)]
 mod tests {
+    use genkan_protocol::crypto::K256PrivateKey;
+    use http::header::AUTHORIZATION;
+
     use super::*;
+    use crate::accounts::NewAccount;
+    use crate::accounts::testing::new_account;
+    use crate::http::testing::TestServer;
     use crate::routing::table;
+
+    /// A takedown ends sessions and grants. The account's host can still call.
+    #[tokio::test]
+    async fn a_host_calls_for_a_taken_down_account_only_what_the_row_allows() {
+        let server = TestServer::start(&[]).await;
+        let app = &server.app;
+        let key = K256PrivateKey::from_bytes(&[0x21; 32]).unwrap();
+        let ann = NewAccount { host_key: key.public(), ..new_account("ann") };
+        let ann = server.add_account(ann).await;
+        let now = app.clock.now().as_seconds();
+        let claims = |row: &Row| service_auth::Claims {
+            iss: ann.did.clone(),
+            iss_fragment: None,
+            aud: app.config.service.did.to_string(),
+            lxm: Some(row.method.parse().unwrap()),
+            iat: Some(now),
+            exp: now + 60,
+            jti: None,
+        };
+        let told = async |row: &'static Row, access: AccountAccess| {
+            let token = format!("Bearer {}", service_auth::sign(&key, &claims(row)));
+            let headers = HeaderMap::from_iter([(AUTHORIZATION, token.parse().unwrap())]);
+            match check_access(app, &headers, row, access).await {
+                Ok((_, by)) => format!("{by:?}"),
+                Err(error) => format!("{} {}", error.status.as_u16(), error.name),
+            }
+        };
+        let mut refused = 0;
+        for is_taken_down in [false, true] {
+            if is_taken_down {
+                let mut tx = app.db.begin().await.unwrap();
+                let done = app.accounts.set_taken_down(&mut tx, &ann.did, Some("x"), Actor::Operator).await;
+                assert!(done.unwrap());
+                tx.commit().await.unwrap();
+            }
+            for row in table::ROWS {
+                let (Callers::Account(access) | Callers::OperatorOrAccount(access)) = row.callers else {
+                    continue;
+                };
+                if !access.hosts {
+                    continue;
+                }
+                let is_refused = is_taken_down && !access.taken_down;
+                let expected = if is_refused { "401 AccountTakedown" } else { "Host" };
+                assert_eq!(told(row, access).await, expected, "{}", row.method);
+                refused += usize::from(is_refused);
+            }
+        }
+        assert!(refused > 5, "{refused} methods are refused");
+    }
 
     #[test]
     fn a_grant_permits_what_the_host_would() {

@@ -211,3 +211,64 @@ pub(crate) fn claimed_account(token: &str) -> Option<Did> {
 }
 
 const EXPIRED: AccessError = AccessError::Token("the token has expired");
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use genkan_protocol::oauth::access_token::{self, AccessClaims};
+
+    use super::*;
+    use crate::app::testing::app_with_ann;
+    use crate::base::ManualClock;
+    use crate::db::feed::Feed;
+    use crate::db::{Db, on_each_database};
+    use crate::oauth::testing;
+    use crate::oauth::tokens::VerifiedTokens;
+
+    on_each_database!(what_is_known_of_a_grants_token_ends_with_it_and_with_a_stale_feed);
+
+    async fn what_is_known_of_a_grants_token_ends_with_it_and_with_a_stale_feed(db: Db) {
+        let (app, ann) = app_with_ann(db).await;
+        let now = app.clock.now();
+        let ends = Timestamp::from_seconds(now.as_seconds() + 600);
+        let grant = Grant {
+            did: ann.did.clone(),
+            dpop_key: None,
+            idle_until: now.plus(Duration::from_hours(2)),
+            expires_at: now.plus(Duration::from_hours(2)),
+            ..testing::grant()
+        };
+        let mut tx = app.db.begin().await.unwrap();
+        grants::insert(&mut tx, &grant).await.unwrap();
+        tx.commit().await.unwrap();
+        let claims = AccessClaims {
+            iss: app.oauth.settings.issuer.clone(),
+            aud: app.oauth.settings.service_did.clone(),
+            sub: ann.did.clone(),
+            scope: "atproto".to_owned(),
+            client_id: grant.client_id.clone(),
+            cnf: None,
+            jti: ids::token_id(&grant.id),
+            iat: now.as_seconds(),
+            exp: ends.as_seconds(),
+        };
+        let key = app.oauth.ring.web_key(WebPurpose::Tokens);
+        let token = access_token::sign_linked(&key.private, &key.id, &claims);
+        let clock = ManualClock::at(ends.minus(Duration::from_secs(2)));
+        let feed = Feed::new(app.db.clone(), clock.clock());
+        let verified = VerifiedTokens::new(&feed);
+        let oauth = OAuth { feed, clock: clock.clock(), verified, ..app.oauth.clone() };
+        assert!(oauth.recall_caller(&token).is_none());
+        oauth.check_bearer(&token).await.unwrap();
+        assert!(matches!(oauth.recall_caller(&token), Some(Ok(_))));
+        clock.advance(Duration::from_secs(2));
+        assert!(matches!(
+            oauth.recall_caller(&token),
+            Some(Err(AccessError::Token("the token has expired")))
+        ));
+        // The feed was not read since the token was checked, so the grant may have ended.
+        clock.advance(Duration::from_secs(3));
+        assert!(oauth.recall_caller(&token).is_none());
+    }
+}
