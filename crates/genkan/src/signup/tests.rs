@@ -1,4 +1,4 @@
-//! How long a sign-up waits for a host that is away, with a manual clock.
+//! How long a sign-up waits for a host that is away, and who may repeat it, with a manual clock.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,6 +11,7 @@ use crate::base::fetch::UnguardedClient;
 use crate::base::seal::Sealer;
 use crate::base::{ManualClock, Secret};
 use crate::db::Db;
+use crate::db::audit::Actor;
 use crate::db::feed::Feed;
 use crate::db::on_each_database;
 use crate::fleet::testing::add_host;
@@ -23,7 +24,8 @@ on_each_database!(
     a_host_that_stays_away_is_given_ten_minutes_when_nothing_was_published,
     a_published_operation_is_given_an_hour,
     a_host_that_comes_back_in_time_keeps_the_account,
-    a_worker_that_takes_long_is_not_overtaken
+    a_worker_that_takes_long_is_not_overtaken,
+    a_sign_up_is_repeated_by_its_owner_and_within_an_hour_only
 );
 
 const CREATE: &str = "com.atproto.server.createAccount";
@@ -196,4 +198,30 @@ async fn a_worker_that_takes_long_is_not_overtaken(db: Db) {
     looking.abort();
     assert_eq!((harness.host.asked(CREATE), harness.host.asked(LOOK)), (1, 0));
     assert_eq!(harness.directory.dids(), [opened.account.did]);
+}
+
+/// A repeated request leads to the account. Each that differs is told that the handle is taken.
+async fn a_sign_up_is_repeated_by_its_owner_and_within_an_hour_only(db: Db) {
+    let harness = SignUpHarness::new(db.clone()).await;
+    let create = async |form: Request| match harness.sign_ups.create_account(form).await {
+        Ok(account) => account.did.to_string(),
+        Err(error) => format!("{error:?}"),
+    };
+    let owners = || form("alice@example.com");
+    let alice = harness.sign_ups.create_account(owners()).await.unwrap().did;
+    assert_eq!(create(form("Alice@Example.com")).await, alice.as_str());
+    assert_eq!(create(form("other@example.com")).await, "HandleTaken");
+    let guess = Request { password: Secret::new("a good guess".to_owned()), ..owners() };
+    assert_eq!(create(guess).await, "HandleTaken");
+    for (reference, expected) in [(Some("x"), "HandleTaken"), (None, alice.as_str())] {
+        let (accounts, mut tx) = (&harness.sign_ups.context.with.accounts, db.begin().await.unwrap());
+        accounts.set_taken_down(&mut tx, &alice, reference, Actor::Operator).await.unwrap();
+        tx.commit().await.unwrap();
+        assert_eq!(create(owners()).await, expected, "{reference:?}");
+    }
+    harness.clock.advance(60 * MINUTE);
+    assert_eq!(create(owners()).await, alice.as_str());
+    harness.clock.advance(Duration::from_millis(1));
+    assert_eq!(create(owners()).await, "HandleTaken");
+    assert_eq!(harness.directory.dids(), [alice]);
 }

@@ -15,6 +15,7 @@ on_each_database!(
     every_requester_gets_the_same_answer,
     an_account_is_deleted_by_password_and_code,
     an_operation_is_signed_by_code,
+    an_operation_is_not_signed_by_the_code_of_another_account,
     the_operator_and_hosts_write_to_people,
     codes_are_asked_for_a_few_times_an_hour,
     without_a_way_to_send_nothing_is_promised,
@@ -214,6 +215,19 @@ async fn an_operation_is_signed_by_code(plan: Plan) {
         net.directory().submit(&user.did, &operation).unwrap();
         let again = door.procedure(sign, &json!({ "token": code })).await;
         assert_eq!(again.summary(), "400 InvalidToken");
+    }
+}
+
+async fn an_operation_is_not_signed_by_the_code_of_another_account(plan: Plan) {
+    let (net, mail) = with_mail(plan).await;
+    let (alice, bobby) = (net.sign_up("alice").await, net.sign_up("bobby").await);
+    for user in [&alice, &bobby] {
+        net.client_of(user).call("com.atproto.identity.requestPlcOperationSignature").await.ok();
+    }
+    let alices = json!({ "token": mail.email_to(&alice.email).await.code() });
+    for (user, expected) in [(&bobby, "400 InvalidToken"), (&alice, "200")] {
+        let signed = net.client_of(user).procedure("com.atproto.identity.signPlcOperation", &alices).await;
+        assert_eq!(signed.summary(), expected, "{}", user.handle);
     }
 }
 
