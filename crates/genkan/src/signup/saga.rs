@@ -1,8 +1,7 @@
 //! The steps of a sign-up, and how an interrupted one is settled.
 //!
 //! 1. Choose a host and reserve a signing key there. A crash leaves nothing behind: a reserved key
-//!    has
-//!    no effect.
+//!    has no effect.
 //! 2. Build and sign the genesis operation, which determines the DID. Write account, invite use and
 //!    sign-up in one transaction: from here on there is something to finish or to undo.
 //! 3. Ask the host to create the account. It publishes the operation itself.
