@@ -29,7 +29,7 @@ async function account(service, domain, name, file) {
 }
 
 const { agent, handle, password } = await account(map.genkan.url, map.genkan.handleDomain, 'alice', 'account.json')
-const external = await account(map.alone.url, map.alone.handleDomain, 'bob', 'account-elsewhere.json')
+const external = await account(map.alone.url, map.alone.handleDomain, 'bob', 'account-external.json')
 const { records } = await agent.app.bsky.feed.post.list({ repo: agent.assertDid, limit: 1 })
 const uri = records[0]?.uri ?? (await agent.post({ text: 'Hello from the entrance hall.' })).uri
 console.log(

@@ -133,9 +133,8 @@ impl<B: Body<Data = Bytes> + Unpin> Pool<B> {
 
     /// Takes an answer as a sign of health, whatever its status.
     ///
-    /// For servers that belong to somebody else: a stranger's server can send any status for reasons of
-    /// its own, and one client that provokes 503 must not close it to the others. Only silence counts
-    /// against such a server.
+    /// For servers of other operators. Such a server may send any status for reasons of its own, and a
+    /// client that provokes 503 must not close it to other clients. So only silence counts against it.
     pub fn answered(&self) {
         self.breaker.succeeded();
     }

@@ -1,4 +1,4 @@
-//! A listener on loopback that keeps a journal of what it was asked and whose manners a test can
+//! A listener on loopback that keeps a journal of what it was asked and whose behaviour a test can
 //! spoil.
 //!
 //! A [`Wire`] is how the listener treats connections; a [`Trouble`] is how it treats one kind of

@@ -1,4 +1,4 @@
-//! The forwarding dialler, where a stranger chose the name: one test for each family of addresses,
+//! The forwarding dialler, for names that outsiders chose: one test for each family of addresses,
 //! for rebinding, and for names that turn bad. Nothing leaves the machine: whatever is dialled goes
 //! to a canary, and is written down.
 

@@ -107,7 +107,7 @@ fn test_cookies(pages: &Pages, call: &Call) -> Result<Reply, Trouble> {
 /// Handles the choice of an account on the chooser.
 pub(super) async fn choose(pages: Pages, call: Call, form: Form) -> Result<Reply, Trouble> {
     let flow = Flow::of_form(&pages, &call, &form).await?;
-    pages.see_other(&flow.place(&pages, &call).link_for(form.text("did")))
+    pages.see_other(&flow.context(&pages, &call).link_for(form.text("did")))
 }
 
 /// Reactivates a deactivated account at its owner's request.
@@ -123,11 +123,11 @@ pub(super) async fn reactivate(pages: Pages, call: Call, form: Form) -> Result<R
     // An old sign-in is not enough. Where the password is required, `chosen` asks for it first.
     match pages.app.oauth.chosen(&flow.opened, &one).await? {
         Outcome::Show(Page::Reactivate(_)) => {}
-        Outcome::Show(_) => return pages.see_other(&flow.place(&pages, &call).link_for(did)),
+        Outcome::Show(_) => return pages.see_other(&flow.context(&pages, &call).link_for(did)),
         Outcome::Redirect(redirect) => return flow.leave(&pages, &call, &redirect).await,
     }
     match pages.app.standings.activate(&one.account.did, Actor::Account(&one.account.did)).await {
-        Ok(()) => pages.see_other(&flow.place(&pages, &call).link_for(did)),
+        Ok(()) => pages.see_other(&flow.context(&pages, &call).link_for(did)),
         Err(crate::standing::Error::Storage(cause)) => Err(cause.into()),
         Err(cause) => {
             tracing::warn!(account.did = did, cause = %cause, "an account could not be activated");
@@ -142,7 +142,7 @@ pub(super) async fn reactivate(pages: Pages, call: Call, form: Form) -> Result<R
 #[template(path = "pages/reactivate.html")]
 struct Reactivate<'a> {
     f: Frame<'a>,
-    place: FormContext,
+    context: FormContext,
     handle: String,
     did: &'a str,
 }
@@ -156,7 +156,7 @@ fn asks_to_reactivate(
 ) -> Result<Reply, Trouble> {
     let page = Reactivate {
         f: Frame::for_call(pages, call).with(problems),
-        place: flow.place(pages, call),
+        context: flow.context(pages, call),
         handle: format!("@{}", one.account.handle),
         did: one.account.did.as_str(),
     };
@@ -167,7 +167,7 @@ fn asks_to_reactivate(
 #[template(path = "pages/choose.html")]
 struct Choose<'a> {
     f: Frame<'a>,
-    place: FormContext,
+    context: FormContext,
     choices: Vec<Person>,
 }
 
@@ -186,8 +186,11 @@ fn chooser(pages: &Pages, call: &Call, flow: &Flow, choices: &[Choice]) -> Resul
         initial: choice.account.handle.as_str().chars().take(1).collect(),
         needs_password: choice.needs_password,
     });
-    let page =
-        Choose { f: Frame::for_call(pages, call), place: flow.place(pages, call), choices: people.collect() };
+    let page = Choose {
+        f: Frame::for_call(pages, call),
+        context: flow.context(pages, call),
+        choices: people.collect(),
+    };
     pages.show(&page, Some(&flow.opened.form_action))
 }
 

@@ -16,7 +16,7 @@ use crate::oauth::ConsentView;
 #[template(path = "pages/consent.html")]
 struct Consent<'a> {
     f: Frame<'a>,
-    place: FormContext,
+    context: FormContext,
     client_id: &'a str,
     client_host: &'a str,
     client_name: Option<&'a str>,
@@ -46,7 +46,7 @@ pub(super) fn page(
     let messages = Messages::of(language);
     let page = Consent {
         f: Frame::of(pages, messages),
-        place: flow.place(pages, call),
+        context: flow.context(pages, call),
         client_id: &view.client.id,
         client_host: &view.client.host,
         client_name: view.client.name.as_deref(),

@@ -27,7 +27,7 @@ use crate::signin::Visit;
 #[template(path = "pages/external.html")]
 struct External<'a> {
     f: Frame<'a>,
-    place: FormContext,
+    context: FormContext,
     /// The host to which the person is sent.
     server: &'a str,
     url: &'a str,
@@ -64,8 +64,8 @@ pub(super) async fn leave(
     visit: &Visit,
     identifier: &str,
 ) -> Result<Result<Reply, Note>, Trouble> {
-    let place = flow.map_or_else(|| FormContext::of(pages, call, None), |flow| flow.place(pages, call));
-    let back = place.link("");
+    let context = flow.map_or_else(|| FormContext::of(pages, call, None), |flow| flow.context(pages, call));
+    let back = context.link("");
     let login = NewLogin {
         identifier,
         // The account pages only need to know who the person is.
@@ -88,7 +88,7 @@ pub(super) async fn leave(
     let origin = pages.origin();
     let server =
         departure.url.split("://").nth(1).and_then(|rest| rest.split('/').next()).unwrap_or_default();
-    let page = External { f: Frame::of(pages, messages), place, server, url: &departure.url };
+    let page = External { f: Frame::of(pages, messages), context, server, url: &departure.url };
     // A page and not a redirect: the content security policy of the submitted form allows it to
     // lead here only.
     let mut reply = pages.show(&page, None)?;

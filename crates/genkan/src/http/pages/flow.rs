@@ -42,7 +42,7 @@ impl Flow {
         Self::open(pages, call, form.text("client_id"), form.text("request_uri")).await
     }
 
-    pub(super) fn place(&self, pages: &Pages, call: &Call) -> FormContext {
+    pub(super) fn context(&self, pages: &Pages, call: &Call) -> FormContext {
         FormContext::of(pages, call, Some(self.reference.clone()))
     }
 

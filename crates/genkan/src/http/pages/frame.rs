@@ -67,7 +67,7 @@ impl<'a> Frame<'a> {
     }
 }
 
-/// The place of a form: in a flow or among the account pages.
+/// The context of a form: in a flow or among the account pages.
 #[derive(Clone, Debug)]
 pub(super) struct FormContext {
     pub(super) csrf: String,
@@ -97,12 +97,12 @@ impl FlowRef {
 
 impl FormContext {
     pub(super) fn of(pages: &Pages, call: &Call, flow: Option<FlowRef>) -> Self {
-        let mut place = Self { csrf: call.jar.token().to_owned(), flow, reset_link: String::new() };
+        let mut context = Self { csrf: call.jar.token().to_owned(), flow, reset_link: String::new() };
         // Without mail no code can be sent, so the page has no link to the form.
         if pages.app.emails.is_on() {
-            place.reset_link = place.reset_step("");
+            context.reset_link = context.reset_step("");
         }
-        place
+        context
     }
 
     /// Returns the path that a form is sent to.

@@ -20,7 +20,7 @@ use crate::telemetry::metrics::SIGN_INS;
 #[template(path = "pages/sign_in.html")]
 struct SignInPage<'a> {
     f: Frame<'a>,
-    place: FormContext,
+    context: FormContext,
     identifier: &'a str,
     /// Whether the app or the chooser named the account, so that the name cannot be changed.
     fixed: bool,
@@ -140,8 +140,8 @@ pub(super) async fn take(pages: Pages, call: Call, form: Form) -> Result<Reply, 
             match pages.app.sign_ins.sign_in(&mut visit, &account, keep).await {
                 Ok(()) => {
                     call.jar.keep(&visit);
-                    let place = FormContext::of(&pages, &call, flow.take().map(|flow| flow.reference));
-                    return pages.see_other(&place.link_for(did));
+                    let context = FormContext::of(&pages, &call, flow.take().map(|flow| flow.reference));
+                    return pages.see_other(&context.link_for(did));
                 }
                 // The password was changed a moment ago.
                 Err(signin::Error::WrongPassword) => Note::new("password", messages.wrong_password),
@@ -212,7 +212,7 @@ fn page(
     let domain = pages.app.config.service.handle_domains.first().map_or("", String::as_str);
     let page = SignInPage {
         f: Frame::for_call(pages, call).with(problems),
-        place: flow.map_or_else(|| FormContext::of(pages, call, None), |flow| flow.place(pages, call)),
+        context: flow.map_or_else(|| FormContext::of(pages, call, None), |flow| flow.context(pages, call)),
         identifier: &typed.identifier,
         fixed: typed.fixed,
         remember: typed.remember || flow.is_none(),

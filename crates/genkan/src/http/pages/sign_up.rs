@@ -22,7 +22,7 @@ use crate::telemetry::metrics::SIGN_UPS;
 #[template(path = "pages/sign_up.html")]
 struct SignUp<'a> {
     f: Frame<'a>,
-    place: FormContext,
+    context: FormContext,
     handle: &'a str,
     domain: &'a str,
     domains: &'a [String],
@@ -109,8 +109,8 @@ pub(super) async fn take(pages: Pages, call: Call, form: Form) -> Result<Reply, 
         flow.as_ref().map_or(Persistence::Remembered, |flow| Persistence::OneRequest(flow.opened.uri.id()));
     app.sign_ins.sign_in(&mut visit, &account, keep).await?;
     call.jar.keep(&visit);
-    let place = FormContext::of(&pages, &call, flow.take().map(|flow| flow.reference));
-    pages.see_other(&place.link_for(did))
+    let context = FormContext::of(&pages, &call, flow.take().map(|flow| flow.reference));
+    pages.see_other(&context.link_for(did))
 }
 
 /// Returns the whole handle: the typed name with the chosen domain, or a typed handle as it is.
@@ -233,7 +233,7 @@ fn page(
     let chosen = domains.iter().find(|domain| **domain == typed.domain).or_else(|| domains.first());
     let page = SignUp {
         f: Frame::for_call(pages, call).with(problems),
-        place: flow.map_or_else(|| FormContext::of(pages, call, None), |flow| flow.place(pages, call)),
+        context: flow.map_or_else(|| FormContext::of(pages, call, None), |flow| flow.context(pages, call)),
         handle: &typed.handle,
         domain: chosen.map_or("", String::as_str),
         domains,

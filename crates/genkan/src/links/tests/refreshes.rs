@@ -305,10 +305,10 @@ async fn a_database_that_is_away_is_not_the_servers_trouble(db: Db) {
     harness.directory.trouble("document", Trouble::Slow(Duration::from_millis(400)));
     let (error, ()) = tokio::join!(harness.credential(&link), async {
         until(|| harness.directory.asked("document") > asked).await;
-        rename("links", "links_elsewhere").await;
+        rename("links", "links_renamed").await;
     });
     assert!(matches!(error, Err(UseError::Storage | UseError::Broken)), "{error:?}");
-    rename("links_elsewhere", "links").await;
+    rename("links_renamed", "links").await;
     harness.directory.mend();
     assert_eq!(harness.credential(&other).await.unwrap().version, 2, "nobody is kept waiting");
     // The session is usable when its lease has expired.

@@ -22,7 +22,7 @@ use crate::signin::{SignIn, Visit};
 #[template(path = "pages/account.html")]
 struct Account<'a> {
     f: Frame<'a>,
-    place: FormContext,
+    context: FormContext,
     handle: &'a str,
     did: &'a str,
     /// The action that was just completed, for the message at the top.
@@ -127,7 +127,7 @@ async fn of_one(
     let done = if shown.problems.is_empty() { what_was_done(call, messages) } else { None };
     let page = Account {
         f: Frame::of(pages, messages).with(shown.problems),
-        place: FormContext::of(pages, call, None),
+        context: FormContext::of(pages, call, None),
         handle: account.handle.as_str(),
         did,
         done,
@@ -154,12 +154,12 @@ async fn of_visitor(
     let grants = pages.app.oauth.list_of(&visitor.did).await?;
     let mut visitors = visitors(pages, Some(visit)).await?;
     visitors.retain(|other| other.did != visitor.did);
-    let mut place = FormContext::of(pages, call, None);
+    let mut context = FormContext::of(pages, call, None);
     // Genkan cannot change the password of a linked account.
-    place.reset_link.clear();
+    context.reset_link.clear();
     let page = Account {
         f: Frame::of(pages, messages),
-        place,
+        context,
         handle: visitor.handle.as_deref().unwrap_or(visitor.did.as_str()),
         did: visitor.did.as_str(),
         done: what_was_done(call, messages),

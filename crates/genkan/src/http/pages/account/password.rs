@@ -23,7 +23,7 @@ use crate::signup::RulesError;
 #[template(path = "pages/forgot.html")]
 struct Forgot<'a> {
     f: Frame<'a>,
-    place: FormContext,
+    context: FormContext,
     email: &'a str,
 }
 
@@ -31,18 +31,18 @@ struct Forgot<'a> {
 #[template(path = "pages/reset.html")]
 struct Reset<'a> {
     f: Frame<'a>,
-    place: FormContext,
+    context: FormContext,
     least: usize,
 }
 
 /// `GET /account/reset-password`
 pub(in crate::http::pages) async fn show(pages: Pages, call: Call) -> Result<Reply, Trouble> {
-    let place = FormContext::of(&pages, &call, flow_of(&call));
+    let context = FormContext::of(&pages, &call, flow_of(&call));
     match call.parameter("step").as_deref() {
-        Some("code") => with_code(&pages, &call, place, StatusCode::OK, Vec::new()),
+        Some("code") => with_code(&pages, &call, context, StatusCode::OK, Vec::new()),
         Some("done") => {
             let messages = Messages::of(call.jar.language());
-            let link = place.link("sign-in");
+            let link = context.link("sign-in");
             let page = Message {
                 f: Frame::for_call(&pages, &call),
                 title: messages.reset_done_title,
@@ -52,7 +52,7 @@ pub(in crate::http::pages) async fn show(pages: Pages, call: Call) -> Result<Rep
             };
             pages.show(&page, None)
         }
-        _ => forgot(&pages, &call, place, "", StatusCode::OK, Vec::new()),
+        _ => forgot(&pages, &call, context, "", StatusCode::OK, Vec::new()),
     }
 }
 
@@ -60,15 +60,15 @@ pub(in crate::http::pages) async fn show(pages: Pages, call: Call) -> Result<Rep
 pub(in crate::http::pages) async fn take(pages: Pages, call: Call, form: Form) -> Result<Reply, Trouble> {
     let flow = (!form.text("request_uri").is_empty())
         .then(|| FlowRef::back(form.text("client_id"), form.text("request_uri")));
-    let place = FormContext::of(&pages, &call, flow);
+    let context = FormContext::of(&pages, &call, flow);
     if form.text("only") == "reset" {
-        return reset(&pages, &call, &form, place).await;
+        return reset(&pages, &call, &form, context).await;
     }
     let typed = form.text("email").trim();
     let messages = Messages::of(call.jar.language());
     if typed.parse::<Email>().is_err() {
         let notes = vec![Note::new("email", messages.email_invalid)];
-        return forgot(&pages, &call, place, typed, StatusCode::BAD_REQUEST, notes);
+        return forgot(&pages, &call, context, typed, StatusCode::BAD_REQUEST, notes);
     }
     pages.app.count_attempt(Limit::PasswordReset, &address(call.address)).await?;
     // By the typed address, whether an account has it or not. Otherwise the limit would reveal
@@ -76,14 +76,14 @@ pub(in crate::http::pages) async fn take(pages: Pages, call: Call, form: Form) -
     pages.app.count_attempt(Limit::RequestMail, &code_for(Reason::ResetPassword.as_str(), typed)).await?;
     let sent = at_least(LEAST, pages.app.recovery.request(typed, call.jar.language())).await;
     match sent {
-        Ok(()) => pages.see_other(&place.reset_step("code")),
+        Ok(()) => pages.see_other(&context.reset_step("code")),
         Err(Error::Off) => Err(Trouble::NotFound),
         Err(Error::Storage(cause)) => Err(cause.into()),
         Err(other) => Err(Trouble::Bug(Box::new(other))),
     }
 }
 
-async fn reset(pages: &Pages, call: &Call, form: &Form, place: FormContext) -> Result<Reply, Trouble> {
+async fn reset(pages: &Pages, call: &Call, form: &Form, context: FormContext) -> Result<Reply, Trouble> {
     let messages = Messages::of(call.jar.language());
     let (code, password) = (form.text("code").trim(), form.secret("password"));
     // Before the code, so that a password that is too short does not cost an attempt.
@@ -93,18 +93,18 @@ async fn reset(pages: &Pages, call: &Call, form: &Form, place: FormContext) -> R
             _ => messages.password_long.to_owned(),
         };
         let notes = vec![Note::new("password", text)];
-        return with_code(pages, call, place, StatusCode::BAD_REQUEST, notes);
+        return with_code(pages, call, context, StatusCode::BAD_REQUEST, notes);
     }
     pages.app.count_attempt(Limit::UseCode, &address(call.address)).await?;
     let note = match at_least(LEAST, pages.app.recovery.reset(code, &password)).await {
-        Ok(_) => return pages.see_other(&place.reset_step("done")),
+        Ok(_) => return pages.see_other(&context.reset_step("done")),
         Err(Error::Code(_)) => Note::new("code", messages.code_wrong),
         Err(Error::TooLong) => Note::new("password", messages.password_long),
         Err(Error::Busy) => return Err(Trouble::Busy(None)),
         Err(Error::Off) => return Err(Trouble::NotFound),
         Err(Error::Storage(cause)) => return Err(cause.into()),
     };
-    with_code(pages, call, place, StatusCode::BAD_REQUEST, vec![note])
+    with_code(pages, call, context, StatusCode::BAD_REQUEST, vec![note])
 }
 
 /// Returns the flow that the page was reached from and leads back to.
@@ -116,26 +116,26 @@ fn flow_of(call: &Call) -> Option<FlowRef> {
 fn forgot(
     pages: &Pages,
     call: &Call,
-    place: FormContext,
+    context: FormContext,
     email: &str,
     status: StatusCode,
     problems: Vec<Note>,
 ) -> Result<Reply, Trouble> {
-    if place.reset_link.is_empty() {
+    if context.reset_link.is_empty() {
         return Err(Trouble::NotFound);
     }
-    let page = Forgot { f: Frame::for_call(pages, call).with(problems), place, email };
+    let page = Forgot { f: Frame::for_call(pages, call).with(problems), context, email };
     Reply::page(status, &page, pages.origin(), None)
 }
 
 fn with_code(
     pages: &Pages,
     call: &Call,
-    place: FormContext,
+    context: FormContext,
     status: StatusCode,
     problems: Vec<Note>,
 ) -> Result<Reply, Trouble> {
     let least = pages.app.sign_ups.rules().password.0;
-    let page = Reset { f: Frame::for_call(pages, call).with(problems), place, least };
+    let page = Reset { f: Frame::for_call(pages, call).with(problems), context, least };
     Reply::page(status, &page, pages.origin(), None)
 }

@@ -31,12 +31,12 @@ pub(crate) async fn resolve_handle(
 ) -> Result<Json<Value>, XrpcError> {
     let did = match app.accounts.account_hosts().find_by_handle(handle.as_str()).await? {
         Some(home) if home.standing != Standing::TakenDown => home.did.clone(),
-        _ => elsewhere(&app, &handle).await?,
+        _ => resolve_external(&app, &handle).await?,
     };
     Ok(Json(json!({ "did": did })))
 }
 
-async fn elsewhere(app: &App, handle: &Handle) -> Result<Did, XrpcError> {
+async fn resolve_external(app: &App, handle: &Handle) -> Result<Did, XrpcError> {
     let policy = &app.sign_ups.rules().handles;
     if policy.is_service_handle(handle) {
         return Err(bad_request("HandleNotFound", messages::HANDLE_UNRESOLVED));
