@@ -3,7 +3,7 @@
 //!
 //! A key is published some time before it signs, so that a server that caches the published set
 //! never meets an unknown `kid`. The newest key that may sign does so. Older ones stay published
-//! until no valid signature of theirs is left.
+//! until every signature that they made has expired.
 
 use std::fmt;
 use std::sync::Arc;

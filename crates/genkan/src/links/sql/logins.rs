@@ -10,7 +10,7 @@ use crate::links::discovery::Server;
 /// A sign-in that waits for its browser to return.
 #[derive(Clone, Debug)]
 pub(in crate::links) struct Login {
-    /// The hash of the `state` that is on its way.
+    /// The hash of the `state` that the person's server will send back.
     pub(in crate::links) state: String,
     pub(in crate::links) sealed: String,
     pub(in crate::links) server: Server,

@@ -80,7 +80,7 @@ async fn c18_swapped_secrets_do_not_open(db: Db) {
     tx.commit().await.unwrap();
     for link in [one, other] {
         assert_eq!(harness.another().credential(&link).await.unwrap_err(), UseError::Broken);
-        assert_eq!(harness.reason(&link).await, None, "a fault of ours ends no session");
+        assert_eq!(harness.reason(&link).await, None, "a fault of Genkan's own ends no session");
     }
 }
 

@@ -79,7 +79,7 @@ pub(in crate::http::pages) async fn change(pages: Pages, call: Call, form: Form)
     let (typed, code) = (form.text("email").trim(), form.text("code").trim());
     let mut notes = Vec::new();
     let email: Option<Email> = typed.parse().ok();
-    // The same rules as at sign-up: a blocked domain must not come in by a change.
+    // The rules of sign-up apply: a change must not bring in a blocked domain.
     let email = email.filter(|email| pages.app.sign_ups.rules().check_email(email).is_ok());
     if email.is_none() {
         notes.push(Note::new("email", messages.email_invalid));
