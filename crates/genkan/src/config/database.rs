@@ -23,7 +23,9 @@ section! {
         },
         /// Maximum number of connections to PostgreSQL, or of read connections to SQLite.
         connections: u32 { env: "GENKAN_DATABASE_CONNECTIONS", default: "16" },
-        /// Time for which a request waits for a database connection before it fails with 503.
+        /// Time for which a request waits for a database connection before it fails with 503. On
+        /// SQLite, where one write waits for the disk while the next ones queue, a write waits four
+        /// times as long.
         acquire_timeout: Duration { env: "GENKAN_DATABASE_ACQUIRE_TIMEOUT", default: "2s" },
     }
 }

@@ -21,12 +21,18 @@ pub struct Db {
     pub(super) subscribers: Arc<Subscribers>,
 }
 
-/// The number of connections, and how long a caller waits for one before it gets 503.
+/// The number of connections, and how long a caller waits for one before it gets 503. A write on
+/// SQLite waits [`QUEUE_FACTOR`] times as long.
 #[derive(Clone, Copy, Debug)]
 pub struct PoolSize {
     pub connections: u32,
     pub acquire: Duration,
 }
+
+/// A busy pool is a shortage, so a caller soon gets 503. SQLite's only writer is a queue: each
+/// commit waits for the disk, and all writes wait for the one whose commit does. With the default
+/// of 2 s, a write waits 8 s, which is less than the time in which a call ends.
+const QUEUE_FACTOR: u32 = 4;
 
 impl Default for PoolSize {
     fn default() -> Self {
@@ -71,10 +77,10 @@ impl Db {
     async fn connect(url: &DatabaseUrl, size: PoolSize) -> Result<Self> {
         sqlx::any::install_default_drivers();
         let dialect = url.dialect();
-        let pool = |connections: u32| {
+        let pool = |connections: u32, acquire: Duration| {
             AnyPoolOptions::new()
                 .max_connections(connections)
-                .acquire_timeout(size.acquire)
+                .acquire_timeout(acquire)
                 .test_before_acquire(dialect.tests_connections())
                 .after_connect(move |connection, _| Box::pin(dialect.prepare(connection)))
         };
@@ -83,13 +89,15 @@ impl Db {
         // SQLite has one writer at a time. Waiting in the pool's queue is fair, and cheaper than
         // SQLite's busy loop.
         let write = match dialect {
-            Dialect::Sqlite => pool(1).connect(url.expose()).await?,
-            Dialect::Postgres => connect_or_tell(pool(size.connections), url, size.acquire).await?,
+            Dialect::Sqlite => pool(1, size.acquire * QUEUE_FACTOR).connect(url.expose()).await?,
+            Dialect::Postgres => {
+                connect_or_tell(pool(size.connections, size.acquire), url, size.acquire).await?
+            }
         };
         // Readers never block SQLite's writer (WAL mode), and a few are enough for one file.
         // PostgreSQL shares one pool for both.
         let read = match dialect {
-            Dialect::Sqlite => pool(size.connections.clamp(1, 4)).connect(url.expose()).await?,
+            Dialect::Sqlite => pool(size.connections.clamp(1, 4), size.acquire).connect(url.expose()).await?,
             Dialect::Postgres => write.clone(),
         };
         Ok(Self { dialect, write, read, subscribers: Arc::default() })
@@ -131,5 +139,33 @@ impl Db {
     pub async fn close(&self) {
         self.write.close().await;
         self.read.close().await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::db::Error;
+    use crate::db::testing::Fresh;
+
+    /// The disk stalls in a commit: everything else that writes waits for it.
+    #[tokio::test]
+    async fn a_write_on_sqlite_waits_longer_for_its_turn_than_a_read() {
+        let size = PoolSize { connections: 1, acquire: Duration::from_secs(2) };
+        let fresh = Fresh::sqlite_of(size).await;
+        let db = &fresh.db;
+        let stalled = db.begin().await.unwrap();
+        let busy = db.reader().acquire().await.unwrap();
+        let reads = async {
+            for _ in 0..2 {
+                let refused = Error::from(db.reader().acquire().await.unwrap_err());
+                assert!(refused.is_passing(), "{refused:?}");
+            }
+            // Two reads gave up, one after the other: the first write has been stalled for 4 s.
+            stalled.commit().await.unwrap();
+        };
+        let (written, ()) = tokio::join!(db.begin(), reads);
+        written.unwrap().commit().await.unwrap();
+        drop(busy);
     }
 }

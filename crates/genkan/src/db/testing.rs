@@ -43,9 +43,13 @@ pub(crate) struct Fresh {
 
 impl Fresh {
     pub(crate) async fn sqlite() -> Self {
+        Self::sqlite_of(PoolSize::default()).await
+    }
+
+    pub(crate) async fn sqlite_of(size: PoolSize) -> Self {
         let folder = std::env::temp_dir().join(format!("genkan-test-{}", random::id()));
         std::fs::create_dir_all(&folder).unwrap();
-        let db = Db::open(&DatabaseUrl::sqlite(&folder.join("test.db")), PoolSize::default()).await.unwrap();
+        let db = Db::open(&DatabaseUrl::sqlite(&folder.join("test.db")), size).await.unwrap();
         Self { db, folder: Some(folder), _schema: None }
     }
 
