@@ -8,6 +8,7 @@
 pub(crate) mod admin_auth;
 mod answers;
 pub(crate) mod caller;
+mod deadline;
 mod describe_server;
 mod health;
 mod json;

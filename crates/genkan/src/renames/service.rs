@@ -9,6 +9,13 @@ use crate::accounts::{self, Account};
 use crate::base::random;
 use crate::db::audit::{self, Actor};
 
+/// The state of a change whose recording was asked for.
+enum Recorded {
+    Now,
+    /// An earlier request asked for the same change. The directory and the database have the handle.
+    Before,
+}
+
 /// Changes handles. Cheap to clone.
 #[derive(Clone, Debug)]
 pub(crate) struct Renames {
@@ -28,7 +35,9 @@ impl Renames {
         let (handle, _) =
             self.context.with.policy.for_account(typed, &account.did, &self.context.with.handles).await?;
         let change = sql::Rename { did: account.did.clone(), handle, step: sql::Step::Recorded };
-        self.record(&change, actor).await?;
+        if let Recorded::Before = self.record(&change, actor).await? {
+            return Ok(());
+        }
         let (context, did) = (self.context.clone(), account.did.clone());
         // A task of its own, because this future is dropped when the client disconnects. The change
         // could otherwise stop after the directory and before the database.
@@ -42,18 +51,22 @@ impl Renames {
     }
 
     /// Records the intent, reserves the handle and takes the lease, in one transaction.
-    async fn record(&self, change: &sql::Rename, actor: Actor<'_>) -> Result<(), Error> {
+    async fn record(&self, change: &sql::Rename, actor: Actor<'_>) -> Result<Recorded, Error> {
         let now = self.context.with.clock.now();
         let mut tx = self.context.with.db.begin().await?;
         if !sql::insert_or_replace(&mut tx, change, &self.context.worker, now).await? {
-            return Err(Error::UnderWay);
+            // A client that got no answer in time asks again. Only the host remains to be told.
+            let found = sql::find(&self.context.with.db, &change.did).await?;
+            let is_kept =
+                found.is_some_and(|it| it.handle == change.handle && it.step == sql::Step::Published);
+            return if is_kept { Ok(Recorded::Before) } else { Err(Error::UnderWay) };
         }
         // The reservation keeps other accounts from the handle until the directory has decided.
         accounts::reserve_handle(&mut tx, &change.did, &change.handle).await?;
         audit::record(&mut tx, now, actor, "account.rename", change.did.as_str(), change.handle.as_str())
             .await?;
         tx.commit().await?;
-        Ok(())
+        Ok(Recorded::Now)
     }
 
     /// Ends every lease, when a process starts that has the database to itself: every earlier

@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use genkan_testing::{FakeDirectory, FakeHost, Trouble};
+use genkan_testing::{FakeDirectory, FakeHost, Gate, Trouble};
 
 use super::*;
 use crate::accounts::testing::{add, new_account};
@@ -24,6 +24,7 @@ on_each_database!(
     a_lost_answer_of_the_directory_is_looked_up,
     a_directory_that_is_down_is_waited_for,
     a_host_that_is_away_gets_the_change_later,
+    a_repeated_change_does_not_wait_for_a_silent_host,
     a_did_that_is_not_ours_stays_as_it_is,
     a_custom_handle_has_to_lead_here
 );
@@ -162,6 +163,26 @@ async fn a_host_that_is_away_gets_the_change_later(db: Db) {
     assert_eq!(harness.handles(&alice).await, all("alicia.test"));
     harness.host.mend();
     assert_eq!(harness.later().await, 0);
+}
+
+async fn a_repeated_change_does_not_wait_for_a_silent_host(db: Db) {
+    let harness = RenameHarness::new(db).await;
+    let alice = harness.account("alice").await;
+    let gate = Gate::closed();
+    harness.host.trouble("com.atproto.admin.updateAccountHandle", Trouble::Held(gate.clone()));
+    let repeat = async {
+        while harness.host.asked("com.atproto.admin.updateAccountHandle") == 0 {
+            tokio::task::yield_now().await;
+        }
+        let again = harness.rename(&alice, "alicia.test").await;
+        let other = harness.rename(&alice, "alison.test").await;
+        gate.open();
+        (again, other)
+    };
+    let (first, (again, other)) = tokio::join!(harness.rename(&alice, "alicia.test"), repeat);
+    assert!(matches!((first, again), (Ok(()), Ok(()))));
+    assert!(matches!(other, Err(Error::UnderWay)), "{other:?}");
+    assert_eq!(harness.handles(&alice).await, all("alicia.test"));
 }
 
 async fn a_did_that_is_not_ours_stays_as_it_is(db: Db) {

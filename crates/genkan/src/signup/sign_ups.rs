@@ -44,7 +44,9 @@ impl SignUps {
         let this = self.clone();
         // In a task of its own: dropping the request must not stop a saga between two steps.
         let made = tokio::spawn(async move { this.make(&request).await });
-        made.await.unwrap_or(Err(Error::Unfinished))
+        // The task goes on after this time, and a repeated request finds its account.
+        let made = tokio::time::timeout(ANSWER_WITHIN, made).await;
+        made.unwrap_or(Ok(Err(Error::Unfinished))).unwrap_or(Err(Error::Unfinished))
     }
 
     async fn make(&self, request: &Request) -> Result<Account, Error> {
@@ -171,8 +173,10 @@ impl SignUps {
 
 /// Time for which a repeated request leads to the same account.
 const REPEATABLE: Duration = Duration::from_hours(1);
+/// The longest time until the caller learns the outcome, or that there is no outcome yet.
+const ANSWER_WITHIN: Duration = Duration::from_secs(9);
 /// Maximum time for which a request waits for its earlier copy.
-const WAIT_FOR_TWIN: Duration = Duration::from_secs(20);
+const WAIT_FOR_TWIN: Duration = Duration::from_secs(8);
 /// Interval at which a waiting request looks at the account.
 const LOOK_AGAIN: Duration = Duration::from_millis(200);
 const BATCH: i64 = 100;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use genkan_testing::{FakeDirectory, FakeHost, Trouble};
+use genkan_testing::{FakeDirectory, FakeHost, Gate, Trouble};
 
 use super::*;
 use crate::accounts::{Accounts, Passwords};
@@ -25,6 +25,7 @@ on_each_database!(
     a_published_operation_is_given_an_hour,
     a_host_that_comes_back_in_time_keeps_the_account,
     a_worker_that_takes_long_is_not_overtaken,
+    a_sign_up_at_a_silent_host_ends_and_its_repetition_finds_the_account,
     a_sign_up_is_repeated_by_its_owner_and_within_an_hour_only
 );
 
@@ -182,7 +183,7 @@ async fn a_host_that_comes_back_in_time_keeps_the_account(db: Db) {
 async fn a_worker_that_takes_long_is_not_overtaken(db: Db) {
     let harness = SignUpHarness::new(db).await;
     // Longer than a lease of six seconds, so the lease has to be renewed.
-    harness.host.trouble(CREATE, Trouble::Slow(Duration::from_secs(9)));
+    harness.host.trouble(CREATE, Trouble::Slow(Duration::from_secs(7)));
     let with = harness.sign_ups.context.with.clone();
     let other = SignUps::new(with, harness.sign_ups.rules().clone());
     let clock = harness.clock.clone();
@@ -198,6 +199,19 @@ async fn a_worker_that_takes_long_is_not_overtaken(db: Db) {
     looking.abort();
     assert_eq!((harness.host.asked(CREATE), harness.host.asked(LOOK)), (1, 0));
     assert_eq!(harness.directory.dids(), [opened.account.did]);
+}
+
+/// The host is silent for longer than a caller waits, and goes on then.
+async fn a_sign_up_at_a_silent_host_ends_and_its_repetition_finds_the_account(db: Db) {
+    let harness = SignUpHarness::new(db).await;
+    let gate = Gate::closed();
+    harness.host.trouble(CREATE, Trouble::Held(gate.clone()));
+    let outcome = harness.sign_ups.create(form("alice@example.com")).await;
+    assert!(matches!(outcome, Err(Error::Unfinished)), "{outcome:?}");
+    gate.open();
+    let opened = harness.sign_ups.create(form("alice@example.com")).await.unwrap();
+    assert_eq!(harness.directory.dids(), [opened.account.did]);
+    assert_eq!(harness.host.asked(CREATE), 1, "the first request went on");
 }
 
 /// A repeated request leads to the account. Each that differs is told that the handle is taken.

@@ -12,12 +12,15 @@ mod temp;
 mod tests;
 
 use axum::Router;
+use axum::middleware::from_fn_with_state;
 
+use super::deadline::{ANSWER_WITHIN, answer_in_time};
 use super::methods::Methods;
 use crate::app::App;
 
 pub(crate) fn routes(app: &App) -> Router {
-    methods().refuse_unanswered().with_state(app.clone())
+    let in_time = from_fn_with_state(ANSWER_WITHIN, answer_in_time);
+    methods().refuse_unanswered().with_state(app.clone()).layer(in_time)
 }
 
 /// One line per method.
