@@ -65,7 +65,8 @@ pub fn run(mut arguments: Arguments) -> Result<()> {
         (true, None) => Some(genkan::build()?),
         (_, Some(given)) => Some(std::path::absolute(given)?),
     };
-    let genkan = genkan.map(|binary| GenkanOptions { binary, database_url, settings: Vec::new() });
+    let genkan =
+        genkan.map(|binary| GenkanOptions { binary, database_url, settings: Vec::new(), replicas: None });
 
     let end = StopSignal::watch()?;
     let network = Network::start(&Options { genkan, ..options })?;

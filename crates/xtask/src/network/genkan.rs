@@ -12,6 +12,7 @@ use serde_json::Value;
 use super::hosts::Host;
 use super::member::{Ready, Spec};
 use super::state::State;
+use crate::provision::cluster::Programs;
 use crate::say::Step;
 use crate::{command, workspace};
 
@@ -23,6 +24,15 @@ pub struct GenkanOptions {
     pub database_url: Option<String>,
     /// Further settings, which replace those of the network.
     pub settings: Vec<(String, String)>,
+    /// Several processes behind a load balancer. Without it, one process.
+    pub replicas: Option<Replicas>,
+}
+
+/// Several Genkans on one PostgreSQL database.
+#[derive(Debug, Clone)]
+pub struct Replicas {
+    pub count: usize,
+    pub balancer: Programs,
 }
 
 /// A Genkan with its ports and settings, running or not.
@@ -36,8 +46,10 @@ pub struct Genkan {
     pub admin_password: String,
     pub data: PathBuf,
     pub settings: Vec<(String, String)>,
+    pub operations_port: u16,
+    pub(super) listen_port: u16,
+    pub(super) front_port: u16,
     name: &'static str,
-    operations_port: u16,
 }
 
 /// The part that a Genkan plays in the network.
@@ -120,9 +132,16 @@ impl Genkan {
             admin_password,
             data,
             settings,
-            name,
             operations_port,
+            listen_port: port,
+            front_port,
+            name,
         })
+    }
+
+    /// The name of the process.
+    pub fn name(&self) -> &'static str {
+        self.name
     }
 
     /// Returns how `genkan serve` is started.

@@ -10,6 +10,7 @@
 //! * [`member`] is one process, [`control`] the port at which other programs switch the members.
 //! * [`state`] keeps ports, passwords and keys, and [`ports`] finds free ports.
 
+mod balancer;
 pub mod control;
 pub mod genkan;
 pub mod hosts;
@@ -85,6 +86,8 @@ pub struct Network {
     members: Arc<Members>,
     map: Value,
     genkan: Option<Genkan>,
+    /// The processes behind the balancer, if there is one.
+    replicas: Vec<Genkan>,
     hosts: Vec<Host>,
     data: PathBuf,
     temporary: bool,
@@ -98,6 +101,10 @@ pub struct Members(BTreeMap<String, Mutex<Member>>);
 pub const STAND_ALONE: &str = "alone";
 const STAND_ALONE_DOMAIN: &str = ".alone.test";
 const GENKAN: &str = "genkan";
+/// The processes of one Genkan behind a load balancer.
+const REPLICAS: [&str; 3] = ["genkan-1", "genkan-2", "genkan-3"];
+/// The load balancer.
+const BALANCER: &str = "balancer";
 /// The second Genkan.
 const DOOR: &str = "door";
 
@@ -133,6 +140,11 @@ impl Network {
         self.genkan.as_ref()
     }
 
+    /// Returns the processes behind the balancer, or none without a balancer.
+    pub fn replicas(&self) -> &[Genkan] {
+        &self.replicas
+    }
+
     pub fn hosts(&self) -> &[Host] {
         &self.hosts
     }
@@ -156,8 +168,9 @@ impl Network {
     /// Ends everything, Genkan first: it asks the other members until it has ended.
     pub fn stop(&self) {
         let all = || self.members.0.iter();
+        let is_genkan = |name: &str| name == GENKAN || REPLICAS.contains(&name);
         let genkan_first =
-            all().filter(|(name, _)| *name == GENKAN).chain(all().filter(|(name, _)| *name != GENKAN));
+            all().filter(|(name, _)| is_genkan(name)).chain(all().filter(|(name, _)| !is_genkan(name)));
         let in_order: Vec<_> = genkan_first.map(|(_, member)| member).collect();
         for member in &in_order {
             lock(member).ask_to_stop();

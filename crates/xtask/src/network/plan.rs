@@ -7,11 +7,14 @@ use std::sync::{Arc, Mutex};
 use anyhow::{Context as _, Result, bail};
 use serde_json::{Value, json};
 
-use super::genkan::{Genkan, GenkanOptions, Role, Services};
+use super::genkan::{Genkan, GenkanOptions, Replicas, Role, Services};
 use super::hosts::{self, Host};
 use super::member::{Member, Ready, Spec};
 use super::state::{Key, State};
-use super::{DOOR, GENKAN, Members, Network, Options, STAND_ALONE, STAND_ALONE_DOMAIN, control};
+use super::{
+    BALANCER, DOOR, GENKAN, Members, Network, Options, REPLICAS, STAND_ALONE, STAND_ALONE_DOMAIN, balancer,
+    control,
+};
 use crate::provision::node::Node;
 use crate::workspace;
 
@@ -28,11 +31,19 @@ pub(super) struct Plan {
     data: PathBuf,
     members: Vec<Member>,
     door: Option<Genkan>,
+    replicas: Vec<Genkan>,
 }
 
 impl Plan {
     pub(super) fn load(node: Node, data: PathBuf, first_port: Option<u16>) -> Result<Self> {
-        Ok(Self { state: State::load(&data, first_port)?, node, data, members: Vec::new(), door: None })
+        Ok(Self {
+            state: State::load(&data, first_port)?,
+            node,
+            data,
+            members: Vec::new(),
+            door: None,
+            replicas: Vec::new(),
+        })
     }
 
     pub(super) fn boot(&mut self, options: &Options, temporary: bool) -> Result<Network> {
@@ -74,8 +85,13 @@ impl Plan {
                     mail_url: &self.said("mail", "smtp"),
                     authority_file: &authority,
                 };
-                let role = Role { name: GENKAN, public_url: None, handle_domain: ".test" };
-                let genkan = Genkan::plan(&mut self.state, &self.data, role, wanted.clone(), &services)?;
+                let genkan = match wanted.replicas.clone() {
+                    None => {
+                        let role = Role { name: GENKAN, public_url: None, handle_domain: ".test" };
+                        Genkan::plan(&mut self.state, &self.data, role, wanted.clone(), &services)?
+                    }
+                    Some(replicas) => self.plan_replicas(&replicas, &wanted, &services)?,
+                };
                 self.spawn_hosts_behind_genkan(&genkan, &hosts, &name_server)?;
                 if options.door {
                     let role = Role { name: DOOR, public_url: Some(&door_url), handle_domain: ".door.test" };
@@ -109,7 +125,9 @@ impl Plan {
         let by_name =
             members.into_iter().map(|member| (member.name().to_owned(), Mutex::new(member))).collect();
         let members = Arc::new(Members(by_name));
-        let mut network = Network { members, map, genkan, hosts, data: self.data.clone(), temporary };
+        let replicas = std::mem::take(&mut self.replicas);
+        let data = self.data.clone();
+        let mut network = Network { members, map, genkan, replicas, hosts, data, temporary };
         let control = control::serve(&network, self.state.port("control")?)?;
         if let Some(map) = network.map.as_object_mut() {
             map.insert("control".to_owned(), json!({ "url": control }));
@@ -180,9 +198,13 @@ impl Plan {
         hosts: &[Host],
         name_server: &str,
     ) -> Result<()> {
-        let mut member = Member::new(GENKAN, genkan.spec(&self.logs()));
-        member.start()?;
-        self.members.push(member);
+        let one = std::slice::from_ref(genkan);
+        let processes = if self.replicas.is_empty() { one } else { &self.replicas };
+        for process in processes {
+            let mut member = Member::new(process.name(), process.spec(&self.logs()));
+            member.start()?;
+            self.members.push(member);
+        }
         let known = genkan.host_names()?;
         for host in hosts {
             let mut settings = host.settings(&mut self.state, &self.data)?;
@@ -241,6 +263,42 @@ impl Plan {
         Ok(
             json!({ "url": entryway_url, "did": did, "signingKeys": by_host, "rotationKey": rotation_key, "dpopSecret": dpop_secret }),
         )
+    }
+
+    /// Plans the processes of one Genkan, and starts the balancer in front of them. Returns the first
+    /// of them, whose public URLs are those of the balancer.
+    fn plan_replicas(
+        &mut self,
+        replicas: &Replicas,
+        wanted: &GenkanOptions,
+        services: &Services<'_>,
+    ) -> Result<Genkan> {
+        let ports = balancer::Ports {
+            service: self.state.port(GENKAN)?,
+            front: self.state.port(&format!("{GENKAN} directory front"))?,
+            monitor: self.state.port("balancer monitor")?,
+        };
+        let url = format!("http://localhost:{}", ports.service);
+        let shared = [
+            ("GENKAN_DIRECTORY_FRONT_URL", format!("http://localhost:{}", ports.front)),
+            ("GENKAN_ADMIN_PASSWORD", self.state.secret(&format!("{GENKAN} admin password"))?),
+            ("GENKAN_SEALING_KEY", self.state.secret("sealing key")?),
+            ("GENKAN_TRUSTED_PROXIES", balancer::ADDRESS.to_owned()),
+        ];
+        let shared = shared.map(|(name, value)| (name.to_owned(), value));
+        for name in REPLICAS.into_iter().take(replicas.count) {
+            let role = Role { name, public_url: Some(&url), handle_domain: ".test" };
+            let settings = shared.iter().chain(&wanted.settings).cloned().collect();
+            let options = GenkanOptions { settings, ..wanted.clone() };
+            self.replicas.push(Genkan::plan(&mut self.state, &self.data, role, options, services)?);
+        }
+        let spec = balancer::spec(&replicas.balancer, ports, &self.replicas, &self.data, &self.logs())?;
+        let mut member = Member::new(BALANCER, spec);
+        member.start()?;
+        self.members.push(member);
+        let mut first = self.replicas.first().context("there is at least one replica")?.clone();
+        first.directory_front_url = format!("http://localhost:{}", ports.front);
+        Ok(first)
     }
 
     fn spawn(&mut self, name: &str, script: &str, configuration: Value) -> Result<()> {

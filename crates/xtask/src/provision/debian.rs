@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, ensure};
 
 use crate::say::Step;
 use crate::{command, workspace};
@@ -45,27 +45,33 @@ impl Program {
 
     fn unpack(self, folder: &Path) -> Result<()> {
         let _lock = workspace::lock_cache(self.name)?;
-        fs::create_dir_all(folder)?;
-        let mut fetch = Command::new("apt-get");
-        fetch.args(["download", self.name]).current_dir(folder);
-        if workspace::is_root() {
-            // The unprivileged user that apt downloads as cannot write below root's home.
-            fetch.args(["--option", "APT::Sandbox::User=root"]);
-            if !command::succeeds(&mut fetch) {
-                command::run(Command::new("apt-get").args(["update", "--quiet"]))?;
-            }
-        }
-        command::run(&mut fetch)?;
-        let package = fs::read_dir(folder)?
-            .filter_map(Result::ok)
-            .map(|entry| entry.path())
-            .find(|path| path.extension().is_some_and(|extension| extension == "deb"));
-        let Some(package) = package else { bail!("apt-get download left no package") };
-        command::run(Command::new("dpkg-deb").arg("--extract").arg(package).arg(folder))?;
-        Ok(())
+        unpack(&[self.name], folder)
     }
 
     fn works(self, program: &Path) -> bool {
         program.is_file() && command::succeeds(Command::new(program).arg(self.version))
     }
+}
+
+/// Downloads packages and unpacks them into a folder, without the packages that they depend on.
+pub(super) fn unpack(packages: &[&str], folder: &Path) -> Result<()> {
+    fs::create_dir_all(folder)?;
+    let mut fetch = Command::new("apt-get");
+    fetch.arg("download").args(packages).current_dir(folder);
+    if workspace::is_root() {
+        // The unprivileged user that apt downloads as cannot write below root's home.
+        fetch.args(["--option", "APT::Sandbox::User=root"]);
+        if !command::succeeds(&mut fetch) {
+            command::run(Command::new("apt-get").args(["update", "--quiet"]))?;
+        }
+    }
+    command::run(&mut fetch)?;
+    let files = fs::read_dir(folder)?.filter_map(Result::ok).map(|entry| entry.path());
+    let files: Vec<PathBuf> =
+        files.filter(|path| path.extension().is_some_and(|extension| extension == "deb")).collect();
+    ensure!(files.len() >= packages.len(), "apt-get download left {} packages", files.len());
+    for file in files {
+        command::run(Command::new("dpkg-deb").arg("--extract").arg(file).arg(folder))?;
+    }
+    Ok(())
 }

@@ -6,6 +6,7 @@
 pub mod apt;
 pub mod cargo_tools;
 pub mod chromium;
+pub mod cluster;
 mod debian;
 pub mod nginx;
 pub mod node;

@@ -111,7 +111,7 @@ impl Drop for Postgres {
 }
 
 /// Returns the folder with `initdb` and `postgres`.
-fn programs() -> Result<PathBuf> {
+pub(crate) fn programs() -> Result<PathBuf> {
     if let Some(installed) = installed() {
         return Ok(installed);
     }
@@ -196,7 +196,8 @@ fn restore_links(native: &Path) -> Result<()> {
     Ok(())
 }
 
-fn unprivileged_user() -> Result<Option<User>> {
+/// Returns the user that runs PostgreSQL when this process is root.
+pub(crate) fn unprivileged_user() -> Result<Option<User>> {
     if !workspace::is_root() {
         return Ok(None);
     }
@@ -208,7 +209,8 @@ fn unprivileged_user() -> Result<Option<User>> {
     bail!("PostgreSQL does not run as root, and this machine has neither a user postgres nor a user nobody")
 }
 
-fn as_user(program: &Path, user: Option<&User>, folder: &Path) -> Command {
+/// Returns a command that runs as that user, in a folder that is its home.
+pub(crate) fn as_user(program: &Path, user: Option<&User>, folder: &Path) -> Command {
     let mut command = Command::new(program);
     command.current_dir(folder);
     if let Some(user) = user {
