@@ -21,6 +21,7 @@ pub mod network;
 pub mod network_command;
 pub mod provision;
 pub mod say;
+pub mod soak;
 pub mod steady;
 pub mod verify;
 pub mod workspace;

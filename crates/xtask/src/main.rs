@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use anyhow::{Result, bail};
 use xtask::arguments::Arguments;
-use xtask::{bench, demo, guard, network_command, provision, steady, verify};
+use xtask::{bench, demo, guard, network_command, provision, soak, steady, verify};
 
 const USAGE: &str = "\
 cargo demo               Boot a whole network on this machine, to try things on.
@@ -12,6 +12,7 @@ cargo verify             Run every check.
 cargo xtask network      Boot the real network for other programs.
 cargo xtask stories      Run stories of the real network by themselves.
 cargo xtask steady       Run the Rust tests several times beside other load.
+cargo xtask soak         Run three Genkans under faults for half an hour.
 cargo xtask bench        Measure Genkan beside nginx, or beside an older Genkan.
 cargo xtask provision    Fetch every program that the other commands need.
 
@@ -49,6 +50,8 @@ fn run() -> Result<ExitCode> {
         }
         "steady" if help => println!("{}", steady::USAGE),
         "steady" => return steady::run(arguments),
+        "soak" if help => println!("{}", soak::USAGE),
+        "soak" => return soak::run(arguments),
         "bench" if help => println!("{}", bench::USAGE),
         "bench" => return bench::command(arguments),
         "provision" => {
@@ -60,6 +63,7 @@ fn run() -> Result<ExitCode> {
             provision::python::python()?;
             provision::nginx::nginx()?;
             provision::stress_ng::stress_ng()?;
+            provision::cluster::programs()?;
             provision::chromium::chromium()?;
         }
         "guard" => guard::run(),

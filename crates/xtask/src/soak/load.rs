@@ -1,0 +1,104 @@
+//! The people who use Genkan during a run: the Node program `network/soak/load.mjs`.
+
+use std::fs;
+use std::io::{BufRead as _, BufReader};
+use std::path::Path;
+use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::{Arc, Mutex};
+use std::thread::{JoinHandle, sleep, spawn};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail};
+use serde_json::{Value, json};
+
+use crate::network::Network;
+use crate::{guard, workspace};
+
+/// The longest time that an operation takes to end, with a margin: people give up after 3 minutes.
+const ENDS_WITHIN: Duration = Duration::from_mins(8);
+
+/// The running load.
+pub(super) struct Load {
+    child: Child,
+    stdin: Option<ChildStdin>,
+    last: Arc<Mutex<Value>>,
+    reader: JoinHandle<()>,
+}
+
+impl Load {
+    /// Starts the load. Its journal and failed requests are files in `folder`.
+    pub(super) fn start(network: &Network, folder: &Path, people: usize) -> Result<Self> {
+        let settings = settings(network, folder, people);
+        let file = folder.join("load.json");
+        fs::write(&file, settings.to_string())?;
+        let log = fs::File::create(folder.join("load.log"))?;
+        let mut command = program(network, "soak/load.mjs", &file)?;
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(log);
+        let mut child = command.spawn().context("starting the load")?;
+        guard::watch(child.id())?;
+        let stdout = child.stdout.take().context("the load has an output")?;
+        let last = Arc::new(Mutex::new(Value::Null));
+        let reader = spawn({
+            let last = Arc::clone(&last);
+            move || {
+                for line in BufReader::new(stdout).lines().map_while(Result::ok) {
+                    if let Ok(said) = serde_json::from_str(&line) {
+                        *last.lock().expect("no holder panics") = said;
+                    }
+                }
+            }
+        });
+        let stdin = child.stdin.take();
+        Ok(Self { child, stdin, last, reader })
+    }
+
+    /// Describes what was done so far in a few words.
+    pub(super) fn progress(&self) -> String {
+        let last = self.last.lock().expect("no holder panics");
+        let number = |name: &str| last.get(name).and_then(Value::as_u64).unwrap_or(0);
+        format!("{} operations, {} accounts", number("operations"), number("accounts"))
+    }
+
+    /// Lets everyone finish what they do, and returns the figures.
+    pub(super) fn end(mut self) -> Result<Value> {
+        // The end of its input tells the load to end.
+        self.stdin = None;
+        let until = Instant::now() + ENDS_WITHIN;
+        let status = loop {
+            if let Some(status) = self.child.try_wait()? {
+                break status;
+            }
+            if Instant::now() > until {
+                self.child.kill()?;
+                bail!("the load did not end within {ENDS_WITHIN:?}");
+            }
+            sleep(Duration::from_millis(50));
+        };
+        guard::forget(self.child.id());
+        if !status.success() {
+            bail!("the load ended with {status}: see load.log");
+        }
+        // The last line may still be in the pipe.
+        let _ = self.reader.join();
+        Ok(self.last.lock().expect("no holder panics").clone())
+    }
+}
+
+/// The settings of the load and of the check.
+pub(super) fn settings(network: &Network, folder: &Path, people: usize) -> Value {
+    json!({
+        "map": network.map(),
+        "journal": folder.join("journal.jsonl"),
+        "failures": folder.join("failures.jsonl"),
+        "residents": people,
+        "linked": people.div_ceil(3),
+    })
+}
+
+/// Returns a command that runs a Node program of `network/` with a file of settings.
+pub(super) fn program(network: &Network, script: &str, settings: &Path) -> Result<Command> {
+    let node = network.map().get("node").and_then(Value::as_str).context("the map names Node")?;
+    let mut command = Command::new(node);
+    command.arg(script).arg(settings).current_dir(workspace::network());
+    Ok(command)
+}
