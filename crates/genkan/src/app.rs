@@ -16,7 +16,7 @@ use crate::base::seal::{Sealer, SealingKeys};
 use crate::config::Config;
 use crate::credentials::{Credentials, Pairing};
 use crate::db::feed::{Change, Feed};
-use crate::db::{Db, PoolSize};
+use crate::db::{Db, PoolSize, Upgrade};
 use crate::fleet::{self, Fleet, HostClient};
 use crate::identity::{Directory, Documents, HandlePolicy, Handles, Identity};
 use crate::keys::{self, Ring, SealedColumn, WebPurpose};
@@ -284,6 +284,20 @@ impl App {
             metrics,
         };
         Ok(Self { services: Arc::new(services) })
+    }
+}
+
+/// Brings the schema up to date, for as long as that takes. Only looking whether it must be done is
+/// bounded by `limit`.
+///
+/// A database that does not answer is no error here: opening it afterwards waits for it, and reports
+/// the cause.
+pub(crate) async fn upgrade_schema(config: &Config, limit: Duration) -> Result<(), BuildError> {
+    config.database.make_data_dir()?;
+    match tokio::time::timeout(limit, Upgrade::find(&(&config.database.url).into())).await {
+        Ok(Ok(Some(upgrade))) => Ok(upgrade.apply().await?),
+        Ok(Err(cause)) if !cause.is_passing() => Err(cause.into()),
+        Ok(Ok(None) | Err(_)) | Err(_) => Ok(()),
     }
 }
 

@@ -18,7 +18,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout_at};
 
-use crate::app::{App, BuildError};
+use crate::app::{App, BuildError, upgrade_schema};
 use crate::base::fetch::tls::client_config;
 use crate::base::fetch::{Dns, Names};
 use crate::base::{Clock, monotonic_now};
@@ -89,7 +89,6 @@ impl Running {
         log_lines_dropped: Arc<AtomicU64>,
         limit: Duration,
     ) -> Result<Self, StartError> {
-        let limit = StartLimit { until: monotonic_now() + limit, total: limit };
         let (stop, stopping) = watch::channel(false);
         let (metrics, readiness) = (Metrics::default(), Readiness::default());
         let mut listeners = JoinSet::new();
@@ -99,6 +98,9 @@ impl Running {
         let stopped = until(stopping.clone());
         listeners.spawn(async move { axum::serve(ops, ops_routes).with_graceful_shutdown(stopped).await });
 
+        // A step of the schema may take long on a large table. The limit would end it each time.
+        upgrade_schema(&config, limit).await?;
+        let limit = StartLimit { until: monotonic_now() + limit, total: limit };
         let build = async { Ok(App::build_with(config, Clock::System, metrics).await?) };
         let app = limit.bound(Box::pin(build)).await?;
         let prepared = limit.bound(Preparation::of(app.clone())).await?;

@@ -84,7 +84,7 @@ const EMPTY: &str = "
         DECLARE found text;
         BEGIN
             PERFORM set_config('session_replication_role', 'replica', true);
-            FOR found IN SELECT tablename FROM pg_tables WHERE schemaname = '{name}' AND tablename <> '_sqlx_migrations' LOOP
+            FOR found IN SELECT tablename FROM pg_tables WHERE schemaname = '{name}' AND tablename NOT IN ('_sqlx_migrations', 'schema_steps') LOOP
                 EXECUTE format('DELETE FROM {name}.%I', found);
             END LOOP;
         END

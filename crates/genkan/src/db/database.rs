@@ -8,7 +8,8 @@ use sqlx::{AnyConnection, AnyPool, Connection as _, Row as _};
 
 use super::changes::Subscribers;
 use super::dialect::{DatabaseUrl, Dialect};
-use super::{Result, Tx, migrate};
+use super::migrate::Upgrade;
+use super::{Result, Tx};
 use crate::base::Timestamp;
 
 /// The database. Cheap to clone.
@@ -70,7 +71,9 @@ impl Db {
     /// Opens the database and brings its schema up to date.
     pub async fn open(url: &DatabaseUrl, size: PoolSize) -> Result<Self> {
         let db = Self::connect(url, size).await?;
-        migrate::run(&db.write).await?;
+        if let Some(upgrade) = Upgrade::find(url).await? {
+            upgrade.apply().await?;
+        }
         Ok(db)
     }
 

@@ -39,6 +39,55 @@ impl Dialect {
         }
     }
 
+    /// The query that returns a row if a table, `$1`, exists.
+    pub(super) const fn find_table(self) -> &'static str {
+        match self {
+            Self::Sqlite => "SELECT 1 AS found FROM sqlite_master WHERE type = 'table' AND name = $1",
+            Self::Postgres => "SELECT 1 AS found WHERE to_regclass($1) IS NOT NULL",
+        }
+    }
+
+    /// The query that takes the lock of upgrades of this schema for the session, or returns `false`.
+    pub(super) const fn try_lock_upgrades(self) -> Option<&'static str> {
+        match self {
+            // Each step takes the only write lock.
+            Self::Sqlite => None,
+            // The lock is the whole database's, and its schemas are upgraded each by itself.
+            Self::Postgres => {
+                Some("SELECT pg_try_advisory_lock(hashtextextended('upgrade of ' || current_schema(), 0))")
+            }
+        }
+    }
+
+    /// A statement of an upgrade in the form that can be repeated after a lost answer, and that
+    /// blocks no writes.
+    pub(super) fn repeatable(self, statement: &str) -> String {
+        match self {
+            // SQLite has no such forms, and needs none: every step is a transaction.
+            Self::Sqlite => statement.to_owned(),
+            Self::Postgres => statement
+                .replacen(" INDEX ", " INDEX CONCURRENTLY IF NOT EXISTS ", 1)
+                .replacen(" ADD COLUMN ", " ADD COLUMN IF NOT EXISTS ", 1),
+        }
+    }
+
+    /// Settings of a connection for upgrades.
+    pub(super) async fn prepare_upgrade(self, connection: &mut AnyConnection) -> sqlx::Result<()> {
+        match self {
+            Self::Sqlite => {
+                self.prepare(connection).await?;
+                // The first start of another process, or its upgrade, is waited for.
+                connection.execute("PRAGMA busy_timeout = 60000").await?;
+            }
+            // A step on a large table takes its time. What waits for a lock on a table makes all
+            // later statements on the table wait behind it, so it must not wait long.
+            Self::Postgres => {
+                connection.execute("SET statement_timeout = 0; SET lock_timeout = '1s'").await?;
+            }
+        }
+        Ok(())
+    }
+
     pub(super) async fn prepare(self, connection: &mut AnyConnection) -> sqlx::Result<()> {
         match self {
             // FULL: an answer 200 means that the write survives a power cut.

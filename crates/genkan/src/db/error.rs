@@ -19,14 +19,23 @@ pub enum Error {
     Statement(#[source] sqlx::Error),
     #[error("{table}.{column} of row {row} has a value that this version cannot read")]
     Corrupt { table: &'static str, column: &'static str, row: String },
-    #[error("the database was created by a newer version of Genkan (schema {found}, known {known})")]
-    Newer { found: i64, known: i64 },
+    #[error(
+        "the database needs a newer version of Genkan (one that knows step {needed} of the schema; this one knows {known})"
+    )]
+    Newer { needed: i64, known: i64 },
+    #[error("step {version} of the database's schema has another text than this version of Genkan knows")]
+    ChangedStep { version: i64 },
     #[error("{} is not a SQLite database; move it away or name another file", .0.display())]
     NotADatabase(PathBuf),
     #[error("{} cannot be read", .0.display())]
     Unreadable(PathBuf, #[source] std::io::Error),
-    #[error("the schema could not be brought up to date")]
-    Migrate(#[source] sqlx::migrate::MigrateError),
+    #[error("the schema could not be brought up to date: step {version} ({name}) failed")]
+    Migrate {
+        version: i64,
+        name: &'static str,
+        #[source]
+        cause: sqlx::Error,
+    },
 }
 
 impl Error {

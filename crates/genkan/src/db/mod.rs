@@ -17,6 +17,7 @@ pub(crate) mod feed;
 pub(crate) mod leases;
 mod migrate;
 pub(crate) mod replicas;
+mod steps;
 #[cfg(test)]
 pub(crate) mod testing;
 mod tx;
@@ -26,6 +27,7 @@ pub use database::{Db, PoolSize};
 pub use dialect::DatabaseUrl;
 pub(crate) use dialect::lock;
 pub use error::{Error, Result};
+pub(crate) use migrate::Upgrade;
 pub(crate) use tx::Tx;
 
 #[cfg(test)]

@@ -227,7 +227,7 @@ mod tests {
             (E::Away(sqlx::Error::PoolTimedOut), 503, Some("5")),
             (E::BrokenOff, 503, Some("5")),
             (E::Conflict(sqlx::Error::RowNotFound), 500, None),
-            (E::Newer { found: 2, known: 1 }, 500, None),
+            (E::Newer { needed: 2, known: 1 }, 500, None),
         ] {
             let response = XrpcError::from(error).into_response();
             let header = response.headers().get(RETRY_AFTER).map(|value| value.to_str().unwrap());

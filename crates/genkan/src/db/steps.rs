@@ -1,0 +1,208 @@
+//! The steps from an empty database to today's schema.
+//!
+//! A step is one statement that the version of Genkan before can live with: it adds a table, a
+//! column or an index, or it fills in what an earlier step added. A table's name is never used for
+//! another table. An index is built beside running replicas (see [`super::migrate`]).
+
+use data_encoding::HEXLOWER;
+use sha2::{Digest as _, Sha256};
+use sqlx::SqlSafeStr as _;
+use sqlx::migrate::{Migration, MigrationType};
+
+use super::dialect::Dialect;
+
+/// One step of the schema.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Step {
+    pub(super) version: i64,
+    pub(super) name: &'static str,
+    text: Text,
+    /// The last step that a binary must know to start and run on a schema with this step.
+    pub(super) oldest_binary: i64,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Text {
+    /// One text for both databases.
+    Portable(&'static str),
+    /// A text for each, where one is not possible.
+    #[cfg_attr(not(test), expect(dead_code, reason = "no step needs it yet"))]
+    Each { sqlite: &'static str, postgres: &'static str },
+}
+
+impl Step {
+    /// A step that every binary can live with which knows the step [`LAST_OF_SQLX`].
+    pub(super) const fn new(version: i64, name: &'static str, text: &'static str) -> Self {
+        Self { version, name, text: Text::Portable(text), oldest_binary: LAST_OF_SQLX }
+    }
+
+    /// A step whose text differs between the databases.
+    #[cfg(test)]
+    pub(super) const fn per_dialect(
+        version: i64,
+        name: &'static str,
+        sqlite: &'static str,
+        postgres: &'static str,
+    ) -> Self {
+        Self { version, name, text: Text::Each { sqlite, postgres }, oldest_binary: LAST_OF_SQLX }
+    }
+
+    /// A step that binaries can live with only if they know the step `oldest_binary`.
+    #[cfg(test)]
+    pub(super) const fn since(self, oldest_binary: i64) -> Self {
+        Self { oldest_binary, ..self }
+    }
+
+    /// The text as it is in its file.
+    pub(super) const fn text(&self, dialect: Dialect) -> &'static str {
+        match (self.text, dialect) {
+            (Text::Portable(text), _)
+            | (Text::Each { sqlite: text, .. }, Dialect::Sqlite)
+            | (Text::Each { postgres: text, .. }, Dialect::Postgres) => text,
+        }
+    }
+
+    /// The statement without the comment in front of it.
+    pub(super) fn statement(&self, dialect: Dialect) -> &'static str {
+        let mut rest = self.text(dialect).trim_start();
+        while let Some(comment) = rest.strip_prefix("--") {
+            rest = comment.split_once('\n').map_or("", |(_, after)| after).trim_start();
+        }
+        rest
+    }
+
+    /// The name of the index, if the step builds one.
+    pub(super) fn index(&self, dialect: Dialect) -> Option<&'static str> {
+        let statement = self.statement(dialect);
+        let rest = statement
+            .strip_prefix("CREATE INDEX ")
+            .or_else(|| statement.strip_prefix("CREATE UNIQUE INDEX "));
+        rest.and_then(|rest| rest.split_whitespace().next())
+    }
+
+    /// What the database remembers of the text.
+    pub(super) fn checksum(&self, dialect: Dialect) -> String {
+        HEXLOWER.encode(&Sha256::digest(self.text(dialect)))
+    }
+
+    /// The step as sqlx records it.
+    pub(super) fn for_sqlx(&self, dialect: Dialect) -> Migration {
+        let text = self.text(dialect).into_sql_str();
+        Migration::new(self.version, self.name.into(), MigrationType::Simple, text, false)
+    }
+}
+
+/// The last step that is recorded in the table of sqlx's migrator. Binaries that know no later step
+/// look only there, and refuse a schema with a later one.
+pub(super) const LAST_OF_SQLX: i64 = 9;
+
+/// Every step, oldest first.
+pub(super) const STEPS: &[Step] = &[
+    Step::new(1, "start", include_str!("../../../../migrations/0001_start.sql")),
+    Step::new(2, "mail", include_str!("../../../../migrations/0002_mail.sql")),
+    Step::new(3, "signin", include_str!("../../../../migrations/0003_signin.sql")),
+    Step::new(4, "oauth", include_str!("../../../../migrations/0004_oauth.sql")),
+    Step::new(5, "links", include_str!("../../../../migrations/0005_links.sql")),
+    Step::new(6, "linked grants", include_str!("../../../../migrations/0006_linked_grants.sql")),
+    Step::new(7, "deletions", include_str!("../../../../migrations/0007_deletions.sql")),
+    Step::new(8, "replicas", include_str!("../../../../migrations/0008_replicas.sql")),
+    Step::new(9, "attempts", include_str!("../../../../migrations/0009_attempts.sql")),
+    Step::new(10, "schema steps", include_str!("../../../../migrations/0010_schema_steps.sql")),
+];
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    const BOTH: [Dialect; 2] = [Dialect::Sqlite, Dialect::Postgres];
+
+    fn later() -> impl Iterator<Item = &'static Step> {
+        STEPS.iter().filter(|step| step.version > LAST_OF_SQLX)
+    }
+
+    #[test]
+    fn every_file_is_a_step_and_they_are_in_order() {
+        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../migrations");
+        let mut files: Vec<String> = std::fs::read_dir(folder)
+            .unwrap()
+            .map(|file| file.unwrap().file_name().into_string().unwrap())
+            .collect();
+        files.sort();
+        let versions: Vec<i64> = files.iter().map(|file| file[..4].parse().unwrap()).collect();
+        let mut listed: Vec<i64> = STEPS.iter().map(|step| step.version).collect();
+        assert!(listed.is_sorted_by(|one, next| one < next), "{listed:?}");
+        // A step may have a file per dialect.
+        listed.retain(|version| versions.contains(version));
+        let distinct: BTreeSet<i64> = versions.into_iter().collect();
+        assert_eq!(listed, distinct.into_iter().collect::<Vec<_>>());
+        assert_eq!(listed.len(), STEPS.len());
+    }
+
+    /// Engines that speak PostgreSQL's protocol may end a transaction at each change of the schema,
+    /// so what follows it in the text could be lost.
+    #[test]
+    fn a_step_is_one_statement() {
+        for (step, dialect) in later().flat_map(|step| BOTH.map(|dialect| (step, dialect))) {
+            let code: String = step
+                .text(dialect)
+                .lines()
+                .map(|line| line.split_once("--").map_or(line, |(code, _)| code))
+                .collect();
+            let statements = code.split(';').filter(|statement| !statement.trim().is_empty());
+            assert_eq!(statements.count(), 1, "step {}", step.version);
+        }
+    }
+
+    /// A session of a running replica may remember the columns of the table that had the name.
+    #[test]
+    fn no_name_of_a_table_is_used_twice() {
+        for dialect in BOTH {
+            let mut names = BTreeSet::new();
+            for step in STEPS {
+                let words: Vec<&str> = step.text(dialect).split_whitespace().collect();
+                for (at, _) in words.windows(2).enumerate().filter(|(_, pair)| pair == &["CREATE", "TABLE"]) {
+                    let name =
+                        words[at + 2..].iter().find(|word| !["IF", "NOT", "EXISTS"].contains(word)).unwrap();
+                    assert!(names.insert(*name), "step {}: {name}", step.version);
+                }
+            }
+            assert!(names.len() > 25, "the test reads the texts: it saw {names:?}");
+        }
+    }
+
+    /// The version before works on the schema with the step.
+    #[test]
+    fn a_step_takes_nothing_away() {
+        for (step, dialect) in later().flat_map(|step| BOTH.map(|dialect| (step, dialect))) {
+            let statement = step.statement(dialect).split_whitespace().collect::<Vec<_>>().join(" ");
+            for word in ["DROP ", "RENAME ", "ALTER COLUMN", "SET NOT NULL"] {
+                assert!(!statement.contains(word), "step {}: {statement}", step.version);
+            }
+            let adds_column = statement.contains(" ADD COLUMN ");
+            // The version before inserts rows without the column.
+            assert!(
+                !adds_column || !statement.contains("NOT NULL") || statement.contains("DEFAULT"),
+                "{statement}"
+            );
+            // Repeated after a crash, where changes of the schema end a transaction.
+            assert!(
+                !statement.starts_with("CREATE TABLE ")
+                    || statement.starts_with("CREATE TABLE IF NOT EXISTS "),
+                "{statement}"
+            );
+            assert!(!adds_column || statement.matches(" ADD COLUMN ").count() == 1, "{statement}");
+        }
+    }
+
+    #[test]
+    fn an_index_is_found_and_built_beside_writers() {
+        let step = Step::new(11, "index", "-- Why.\nCREATE UNIQUE INDEX names_by_age ON names (age);\n");
+        assert_eq!(step.index(Dialect::Postgres), Some("names_by_age"));
+        assert_eq!(
+            Dialect::Postgres.repeatable(step.statement(Dialect::Postgres)),
+            "CREATE UNIQUE INDEX CONCURRENTLY IF NOT EXISTS names_by_age ON names (age);\n"
+        );
+    }
+}
