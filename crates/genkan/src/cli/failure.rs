@@ -79,7 +79,7 @@ impl From<crate::db::Error> for Failure {
         match error {
             E::Newer { .. } => Self::Setting(format!("GENKAN_DATABASE_URL: {error}; run the newer Genkan")),
             E::ChangedStep { .. } => Self::Setting(format!("GENKAN_DATABASE_URL: {error}")),
-            E::NotADatabase(_) | E::Unreadable(..) => {
+            E::NotADatabase(_) | E::Unreadable(..) | E::Unwritable(..) => {
                 Self::Setting(format!("GENKAN_DATABASE_URL: {:#}", anyhow::Error::from(error)))
             }
             E::Away(_) => Self::Other(anyhow::Error::from(error).context(

@@ -1,5 +1,6 @@
 //! The connections to the database.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -7,17 +8,21 @@ use sqlx::any::AnyPoolOptions;
 use sqlx::{AnyConnection, AnyPool, Connection as _, Row as _};
 
 use super::changes::Subscribers;
+use super::connection::Pool;
 use super::dialect::{DatabaseUrl, Dialect};
 use super::migrate::Upgrade;
-use super::{Result, Tx};
+use super::write_state::WriteState;
+use super::{Result, Tx, write_state};
 use crate::base::Timestamp;
 
 /// The database. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Db {
     pub(super) dialect: Dialect,
-    pub(super) write: AnyPool,
-    pub(super) read: AnyPool,
+    pub(super) write: Pool,
+    pub(super) read: Pool,
+    /// The file of SQLite.
+    pub(super) file: Option<Arc<Path>>,
     /// The listeners for changes in this process. Shared by all clones.
     pub(super) subscribers: Arc<Subscribers>,
 }
@@ -103,23 +108,30 @@ impl Db {
             Dialect::Sqlite => pool(size.connections.clamp(1, 4), size.acquire).connect(url.expose()).await?,
             Dialect::Postgres => write.clone(),
         };
-        Ok(Self { dialect, write, read, subscribers: Arc::default() })
+        let state = Arc::<WriteState>::default();
+        let pool = |inner| Pool { inner, dialect, state: Arc::clone(&state) };
+        Ok(Self {
+            dialect,
+            write: pool(write),
+            read: pool(read),
+            file: url.file().map(Arc::from),
+            subscribers: Arc::default(),
+        })
     }
 
     /// The pool for single `SELECT`s.
-    pub(crate) const fn reader(&self) -> &AnyPool {
+    pub(crate) const fn reader(&self) -> &Pool {
         &self.read
     }
 
     /// The pool for a write of one statement, which is its own transaction.
-    pub(crate) const fn writer(&self) -> &AnyPool {
+    pub(crate) const fn writer(&self) -> &Pool {
         &self.write
     }
 
     /// Begins a write transaction. On SQLite it takes the write lock at once.
     pub(crate) async fn begin(&self) -> Result<Tx> {
-        let inner = self.write.begin_with(self.dialect.begin_write()).await?;
-        Ok(Tx::new(inner, Arc::clone(&self.subscribers)))
+        Ok(Tx::new(self.write.begin().await?, Arc::clone(&self.subscribers)))
     }
 
     /// Whether no other process can serve from the database (SQLite).
@@ -129,19 +141,39 @@ impl Db {
 
     /// The database's clock, for times that several processes compare.
     pub(super) async fn now(&self) -> Result<Timestamp> {
-        let row = sqlx::query(self.dialect.read_clock()).fetch_one(&self.read).await?;
+        let row = sqlx::query(self.dialect.read_clock()).fetch_one(self.reader()).await?;
         Ok(Timestamp::from_millis(row.try_get("now")?))
     }
 
     /// Whether the database answers.
     pub async fn ping(&self) -> Result<()> {
-        sqlx::query("SELECT 1").fetch_one(&self.read).await?;
+        sqlx::query("SELECT 1").fetch_one(self.reader()).await?;
+        Ok(())
+    }
+
+    /// Whether the last writes reached the disk.
+    pub(crate) fn is_writable(&self) -> bool {
+        self.write.state.is_writable()
+    }
+
+    /// Runs a recurring small write. When it succeeds, the database can write again.
+    pub(super) async fn probe_with(&self, write: impl Future<Output = Result<()>>) -> Result<()> {
+        let state = &self.write.state;
+        let failures = state.failures();
+        // Where a larger write found no room, a small one may still find some.
+        if !state.is_writable()
+            && let Some(file) = &self.file
+        {
+            write_state::find_room(file).await?;
+        }
+        write.await?;
+        state.settle(failures);
         Ok(())
     }
 
     pub async fn close(&self) {
-        self.write.close().await;
-        self.read.close().await;
+        self.write.inner.close().await;
+        self.read.inner.close().await;
     }
 }
 
@@ -158,10 +190,10 @@ mod tests {
         let fresh = Fresh::sqlite_of(size).await;
         let db = &fresh.db;
         let stalled = db.begin().await.unwrap();
-        let busy = db.reader().acquire().await.unwrap();
+        let busy = db.reader().inner.acquire().await.unwrap();
         let reads = async {
             for _ in 0..2 {
-                let refused = Error::from(db.reader().acquire().await.unwrap_err());
+                let refused = Error::from(db.reader().inner.acquire().await.unwrap_err());
                 assert!(refused.is_passing(), "{refused:?}");
             }
             // Two reads gave up, one after the other: the first write has been stalled for 4 s.

@@ -1,6 +1,7 @@
 //! What differs between SQLite and PostgreSQL.
 
 use std::path::Path;
+use std::time::Duration;
 
 use sqlx::AnyConnection;
 use sqlx::{Executor as _, SqlSafeStr as _, SqlStr};
@@ -27,6 +28,25 @@ impl Dialect {
     /// An embedded database does not go away between two uses of a connection.
     pub(super) const fn tests_connections(self) -> bool {
         matches!(self, Self::Postgres)
+    }
+
+    /// How long a statement may take, answer included, before its connection is given up. Longer
+    /// than the `statement_timeout`, which a server that can be reached keeps.
+    ///
+    /// SQLite has no one that could be out of reach, and its statements cannot be given up.
+    pub(super) const fn statement_limit(self) -> Option<Duration> {
+        match self {
+            Self::Sqlite => None,
+            Self::Postgres => Some(Duration::from_secs(12)),
+        }
+    }
+
+    /// How long a connection may take to be ready for its next user.
+    pub(super) const fn return_limit(self) -> Option<Duration> {
+        match self {
+            Self::Sqlite => None,
+            Self::Postgres => Some(Duration::from_secs(5)),
+        }
     }
 
     /// The statement that reads the database's own clock, in milliseconds since the epoch.
@@ -111,7 +131,7 @@ impl Dialect {
 /// Holds a name until `tx` ends, for what no unique index can settle. On SQLite, with one writer at
 /// a time, every name is held already.
 pub(crate) async fn lock(tx: &mut Tx, name: &str) -> Result<()> {
-    if tx.backend_name() == "PostgreSQL" {
+    if tx.dialect() == Dialect::Postgres {
         sqlx::query("SELECT pg_advisory_xact_lock(hashtextextended($1, 0))")
             .bind(name)
             .execute(&mut **tx)
@@ -141,6 +161,11 @@ impl DatabaseUrl {
 
     pub(super) const fn dialect(&self) -> Dialect {
         if self.file.is_some() { Dialect::Sqlite } else { Dialect::Postgres }
+    }
+
+    /// The file of SQLite.
+    pub(super) fn file(&self) -> Option<&Path> {
+        self.file.as_deref()
     }
 
     pub(super) fn expose(&self) -> &str {

@@ -29,6 +29,8 @@ pub enum Error {
     NotADatabase(PathBuf),
     #[error("{} cannot be read", .0.display())]
     Unreadable(PathBuf, #[source] std::io::Error),
+    #[error("{} cannot be written", .0.display())]
+    Unwritable(PathBuf, #[source] std::io::Error),
     #[error("the schema could not be brought up to date: step {version} ({name}) failed")]
     Migrate {
         version: i64,
@@ -64,41 +66,103 @@ impl From<sqlx::Error> for Error {
             | sqlx::Error::PoolClosed
             | sqlx::Error::Io(_)
             | sqlx::Error::Tls(_)
+            // What a proxy says or cuts off when its server is away.
+            | sqlx::Error::Protocol(_)
+            | sqlx::Error::BeginFailed
             | sqlx::Error::WorkerCrashed => Self::Away(cause),
-            sqlx::Error::Database(database) if is_passing_code(database.code().as_deref()) => {
-                Self::Away(cause)
-            }
+            sqlx::Error::Database(database) if Code::of(&**database).is_passing() => Self::Away(cause),
             sqlx::Error::Database(database) if database.is_unique_violation() => Self::Conflict(cause),
             _ => Self::Statement(cause),
         }
     }
 }
 
-/// SQLite: busy (5), locked (6), read-only disk (8), I/O (10), full (13), cannot open (14), and
-/// their extended forms. PostgreSQL: classes 08 connection, 40 rollback, 53 resources, 57 operator
-/// intervention, 58 system; 25006 read-only standby.
-fn is_passing_code(code: Option<&str>) -> bool {
-    let Some(code) = code else { return false };
-    if code.len() == 5 {
-        return ["08", "40", "53", "57", "58"].iter().any(|class| code.starts_with(class)) || code == "25006";
+/// Whether the connection may be in another state than its user believes: in a transaction, out of
+/// one, or without a server.
+pub(super) fn leaves_connection_in_doubt(cause: &sqlx::Error) -> bool {
+    match cause {
+        sqlx::Error::Database(database) => match Code::of(&**database) {
+            // SQLite rolls back by itself after these, or its file is not what it was.
+            Code::Sqlite(number) => matches!(number, 4 | 7..=11 | 13..=15 | 26),
+            // A statement that took too long (57014) is over, and its connection is not.
+            Code::Postgres(code) => {
+                ["08", "57", "58"].iter().any(|class| code.starts_with(class)) && code != "57014"
+            }
+            Code::None => true,
+        },
+        sqlx::Error::RowNotFound
+        | sqlx::Error::ColumnNotFound(_)
+        | sqlx::Error::ColumnIndexOutOfBounds { .. }
+        | sqlx::Error::ColumnDecode { .. }
+        | sqlx::Error::TypeNotFound { .. }
+        | sqlx::Error::Encode(_)
+        | sqlx::Error::Decode(_) => false,
+        _ => true,
     }
-    code.parse::<u32>().is_ok_and(|number| matches!(number & 0xff, 5 | 6 | 8 | 10 | 13 | 14))
+}
+
+/// Whether the disk is full, read-only or damaged, or the server only reads.
+pub(super) fn says_that_writes_fail(cause: &sqlx::Error) -> bool {
+    let sqlx::Error::Database(database) = cause else { return false };
+    match Code::of(&**database) {
+        Code::Sqlite(number) => matches!(number, 8 | 10 | 11 | 13 | 14 | 26),
+        Code::Postgres(code) => code == "53100" || code == "25006" || code.starts_with("58"),
+        Code::None => false,
+    }
+}
+
+/// The code of an error of the database.
+enum Code {
+    /// The primary code, without its extension: <https://www.sqlite.org/rescode.html>.
+    Sqlite(u32),
+    /// Five characters, of which the first two are the class.
+    Postgres(String),
+    None,
+}
+
+impl Code {
+    fn of(error: &dyn sqlx::error::DatabaseError) -> Self {
+        error.code().map_or(Self::None, |code| Self::parse(&code))
+    }
+
+    fn parse(code: &str) -> Self {
+        if code.len() == 5 {
+            return Self::Postgres(code.to_owned());
+        }
+        code.parse::<u32>().map_or(Self::None, |number| Self::Sqlite(number & 0xff))
+    }
+
+    /// SQLite: aborted (4), busy (5), locked (6), no memory (7), read-only disk (8), interrupted (9),
+    /// I/O (10), damaged (11), full (13), cannot open (14), locking (15), no database (26).
+    /// PostgreSQL: classes 08 connection, 40 rollback, 53 resources, 57 operator intervention, 58
+    /// system; 25006 read-only standby, 25P03 ended in an idle transaction.
+    fn is_passing(&self) -> bool {
+        match self {
+            Self::Sqlite(number) => matches!(number, 4..=11 | 13..=15 | 26),
+            Self::Postgres(code) => {
+                ["08", "40", "53", "57", "58"].iter().any(|class| code.starts_with(class))
+                    || code == "25006"
+                    || code == "25P03"
+            }
+            Self::None => false,
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::is_passing_code;
+    use super::Code;
 
     #[test]
     fn tells_passing_trouble_from_bugs() {
         for code in
             ["5", "6", "261", "517", "10", "778", "13", "08006", "40001", "40P01", "53300", "57P01", "25006"]
         {
-            assert!(is_passing_code(Some(code)), "{code}");
+            assert!(Code::parse(code).is_passing(), "{code}");
         }
         for code in ["1", "19", "2067", "1555", "23505", "42P01", "22001"] {
-            assert!(!is_passing_code(Some(code)), "{code}");
+            assert!(!Code::parse(code).is_passing(), "{code}");
         }
-        assert!(!is_passing_code(None));
+        assert!(!Code::parse("").is_passing());
     }
 }

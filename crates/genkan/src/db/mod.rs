@@ -10,6 +10,7 @@
 pub(crate) mod audit;
 mod cache;
 mod changes;
+mod connection;
 mod database;
 mod dialect;
 mod error;
@@ -21,6 +22,7 @@ mod steps;
 #[cfg(test)]
 pub(crate) mod testing;
 mod tx;
+mod write_state;
 
 pub(crate) use cache::{FeedCache, Reading};
 pub use database::{Db, PoolSize};

@@ -9,7 +9,8 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use sqlx::{AnyConnection, Row as _};
+use sqlx::any::Any;
+use sqlx::{Executor, Row as _};
 use tokio::sync::Mutex;
 
 use super::feed::ChangeId;
@@ -65,15 +66,16 @@ impl Replica {
         tokio::spawn(async move { replica.beat().await }).await.unwrap_or(Ok(()))
     }
 
-    /// Says that this process is alive, every few seconds. Never ends; after
+    /// Says that this process is alive, every few seconds. Finds out by the way whether the database
+    /// can write. Never ends; after
     /// [`leave`](Self::leave) it writes nothing.
     ///
     /// Do not abort it before `leave`: the database would go on with a write that `leave` can no
     /// longer wait for.
     pub(crate) async fn keep_alive(self) {
         loop {
-            tokio::time::sleep(BEAT_EVERY).await;
-            if let Err(cause) = self.beat().await {
+            tokio::time::sleep(if self.db.is_writable() { BEAT_EVERY } else { PROBE_EVERY }).await;
+            if let Err(cause) = self.db.probe_with(self.beat()).await {
                 tracing::warn!(cause = &cause as &dyn std::error::Error, "the heartbeat was not recorded");
             }
         }
@@ -85,11 +87,11 @@ impl Replica {
             return Ok(());
         }
         let now = self.db.now().await?;
-        self.write_row(&mut *self.db.writer().acquire().await?, now).await
+        self.write_row(self.db.writer(), now).await
     }
 
     /// Writes its row. An insert, since others sweep the row of a process that was suspended for long.
-    async fn write_row(&self, connection: &mut AnyConnection, now: Timestamp) -> Result<()> {
+    async fn write_row<'e>(&self, on: impl Executor<'e, Database = Any>, now: Timestamp) -> Result<()> {
         sqlx::query(
             "INSERT INTO replicas (id, name, started_at, seen_at) VALUES ($1, $2, $3, $4) \
              ON CONFLICT (id) DO UPDATE SET seen_at = excluded.seen_at",
@@ -98,7 +100,7 @@ impl Replica {
         .bind(&*self.name)
         .bind(self.started_at.as_millis())
         .bind(now.as_millis())
-        .execute(connection)
+        .execute(on)
         .await?;
         Ok(())
     }
@@ -124,7 +126,7 @@ impl Replica {
                 .await?;
             }
             // A sign of life as well, so a process that was stopped for long counts again at once.
-            self.write_row(&mut tx, now).await?;
+            self.write_row(&mut *tx, now).await?;
             tx.commit().await?;
         }
         // Replaced and not extended, since ids that the feed has swept would pile up. After the
@@ -205,6 +207,8 @@ pub(crate) async fn sweep(db: &Db) -> Result<u64> {
 }
 
 const BEAT_EVERY: Duration = Duration::from_secs(5);
+/// While writes fail, so that this process is soon ready again.
+const PROBE_EVERY: Duration = Duration::from_secs(1);
 /// A replica without a heartbeat for this long is dead: three lost beats.
 const ALIVE: Duration = Duration::from_secs(20);
 const LOOK_EVERY: Duration = Duration::from_millis(50);

@@ -4,8 +4,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use genkan_testing::Schema;
-use sqlx::AnyPool;
 
+use super::connection::Pool;
 use super::dialect::Dialect;
 use super::{DatabaseUrl, Db, PoolSize};
 use crate::base::random;
@@ -64,11 +64,14 @@ impl Fresh {
 impl Db {
     /// This database as another process has it: connections and subscribers of its own.
     pub(crate) fn apart(&self) -> Self {
-        let again =
-            |pool: &AnyPool| pool.options().clone().connect_lazy_with((*pool.connect_options()).clone());
+        let again = |pool: &Pool| Pool {
+            inner: pool.inner.options().clone().connect_lazy_with((*pool.inner.connect_options()).clone()),
+            dialect: self.dialect,
+            state: Arc::default(),
+        };
         let write = again(&self.write);
         let read = if self.dialect == Dialect::Sqlite { again(&self.read) } else { write.clone() };
-        Self { dialect: self.dialect, write, read, subscribers: Arc::default() }
+        Self { dialect: self.dialect, write, read, file: self.file.clone(), subscribers: Arc::default() }
     }
 }
 

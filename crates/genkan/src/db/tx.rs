@@ -3,11 +3,9 @@
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 
-use sqlx::AnyConnection;
-use sqlx::any::Any;
-
 use super::Result;
 use super::changes::{Change, Subscribers};
+use super::connection::TxConnection;
 
 /// A write transaction. Dropping it without [`Tx::commit`] rolls it back.
 ///
@@ -15,14 +13,14 @@ use super::changes::{Change, Subscribers};
 /// `.execute(&mut *tx)` for an owned one.
 #[derive(Debug)]
 pub(crate) struct Tx {
-    inner: sqlx::Transaction<'static, Any>,
+    inner: TxConnection,
     subscribers: Arc<Subscribers>,
     /// The changes noted in it, in order. This process learns of them after the commit.
     changes: Vec<(Change, String)>,
 }
 
 impl Tx {
-    pub(super) const fn new(inner: sqlx::Transaction<'static, Any>, subscribers: Arc<Subscribers>) -> Self {
+    pub(super) const fn new(inner: TxConnection, subscribers: Arc<Subscribers>) -> Self {
         Self { inner, subscribers, changes: Vec::new() }
     }
 
@@ -52,15 +50,15 @@ impl Tx {
 }
 
 impl Deref for Tx {
-    type Target = AnyConnection;
+    type Target = TxConnection;
 
-    fn deref(&self) -> &AnyConnection {
+    fn deref(&self) -> &TxConnection {
         &self.inner
     }
 }
 
 impl DerefMut for Tx {
-    fn deref_mut(&mut self) -> &mut AnyConnection {
+    fn deref_mut(&mut self) -> &mut TxConnection {
         &mut self.inner
     }
 }

@@ -53,6 +53,9 @@ impl Readiness {
             return Err("draining");
         }
         let Some(db) = self.inner.db.get() else { return Err("starting") };
+        if !db.is_writable() {
+            return Err("the database cannot write");
+        }
         match tokio::time::timeout(DATABASE_ANSWERS, db.ping()).await {
             Ok(Ok(())) => Ok(()),
             _ => Err("the database does not answer"),

@@ -8,6 +8,7 @@ mod bad_xrpc;
 mod crashes;
 mod databases;
 mod directory_faults;
+mod disks;
 mod emails;
 mod external_reads;
 mod fleet_changes;
