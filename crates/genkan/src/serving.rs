@@ -204,6 +204,7 @@ impl Preparation {
         if self.app.db.is_embedded() {
             self.app.sign_ups.end_leases().await?;
             self.app.renames.end_leases().await?;
+            self.app.standings.end_leases().await?;
         }
         Ok(self)
     }

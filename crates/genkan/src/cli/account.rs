@@ -10,6 +10,7 @@ use crate::accounts::Account;
 use crate::app::App;
 use crate::base::Secret;
 use crate::db::audit::Actor;
+use crate::standing::Told;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
@@ -115,14 +116,15 @@ pub(super) fn run(command: Command, context: &Context) -> Result<(), Failure> {
             }
             Command::Takedown { account, reference } => {
                 let account = find(&app, &account).await?;
-                let done = app.standings.take_down(&account.did, &reference, Actor::Operator).await;
-                done.map_err(|cause| {
-                    anyhow::anyhow!(cause)
-                        .context(
-                            "the account can no longer sign in, but the call to its host failed; run the same command again",
-                        )
-                })?;
-                say(context, &account, "takendown", "is taken down, and its sessions have ended")
+                let told = app.standings.take_down(&account.did, &reference, Actor::Operator).await;
+                let text = match told.map_err(anyhow::Error::from)? {
+                    Told::Now => "is taken down, and its sessions have ended",
+                    Told::Later => {
+                        "is taken down, and its sessions have ended. Its host did not answer yet and may still \
+                         show it; a running Genkan tells the host until it accepts"
+                    }
+                };
+                say(context, &account, "takendown", text)
             }
             Command::Restore { account } => {
                 let account = find(&app, &account).await?;

@@ -184,6 +184,9 @@ impl From<standing::Error> for XrpcError {
             E::TakenDown => unauthorized("AccountTakedown", messages::TAKEN_DOWN),
             E::Host(cause) => cause.into(),
             E::Storage(cause) => cause.into(),
+            E::UnderWay => Self::unavailable(
+                "the account's host is being told of an earlier takedown or restoration; try again in a moment",
+            ),
             E::NoHome(_) => Self::internal(error),
         }
     }

@@ -33,11 +33,14 @@ macro_rules! job {
     };
 }
 
-const JOBS: [Job; 12] = [
+const JOBS: [Job; 13] = [
     job!("settle sign-ups", SETTLE_EVERY, |app| Ok(app.sign_ups.settle_all().await? as u64)),
     job!("finish handle changes", SETTLE_EVERY, |app| Ok(app.renames.finish_interrupted().await? as u64)),
     job!("delete accounts that are due", standing::DELETE_DUE_EVERY, |app| {
         Ok(app.standings.delete_due().await? as u64)
+    }),
+    job!("tell hosts of takedowns", standing::TELL_HOSTS_EVERY, |app| {
+        Ok(app.standings.tell_hosts().await? as u64)
     }),
     job!("read the keys again", READ_KEYS_EVERY, |app| {
         // Another replica or the command line may have rotated a key.

@@ -10,6 +10,9 @@ pub(crate) enum Error {
     NotFound,
     #[error("the account is taken down")]
     TakenDown,
+    /// The host is being told of an earlier takedown or restoration.
+    #[error("the account's host is being told of an earlier takedown or restoration")]
+    UnderWay,
     #[error("the account's host {0} is not known")]
     NoHome(String),
     #[error("the account's host: {0}")]

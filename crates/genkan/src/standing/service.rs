@@ -59,32 +59,6 @@ impl Standings {
         Ok(tx.commit().await?)
     }
 
-    /// Ends every session, grant and sign-in at once, then hides the account on its host.
-    pub(crate) async fn take_down(&self, did: &Did, reference: &str, actor: Actor<'_>) -> Result<(), Error> {
-        let account = self.account(did).await?;
-        let mut tx = self.db.begin().await?;
-        // Here first, unlike a deactivation: the credentials must end even while the host is away.
-        // The call can be repeated until the host has accepted it.
-        found(self.accounts.set_taken_down(&mut tx, did, Some(reference), actor).await?)?;
-        self.credentials.end(&mut tx, did, Ending::Everything).await?;
-        tx.commit().await?;
-        let host = self.home(&account)?;
-        let status = StatusChange::TakenDown { applied: true, reference: Some(reference.to_owned()) };
-        Ok(self.hosts.update_subject_status(&host, did, &status).await?)
-    }
-
-    pub(crate) async fn restore(&self, did: &Did, actor: Actor<'_>) -> Result<(), Error> {
-        let account = self.account(did).await?;
-        let host = self.home(&account)?;
-        // The host first: otherwise the owner could sign in to an account that its host still
-        // hides.
-        let status = StatusChange::TakenDown { applied: false, reference: None };
-        self.hosts.update_subject_status(&host, did, &status).await?;
-        let mut tx = self.db.begin().await?;
-        found(self.accounts.set_taken_down(&mut tx, did, None, actor).await?)?;
-        Ok(tx.commit().await?)
-    }
-
     /// Deletes an account: first its sessions, grants and sign-ins, then the data on the host, then
     /// the account itself. [`Standings::delete_due`] finishes an interrupted deletion.
     pub(crate) async fn delete(&self, did: &Did, actor: Actor<'_>) -> Result<(), Error> {
@@ -149,39 +123,19 @@ impl Standings {
         Ok(deleted)
     }
 
-    async fn account(&self, did: &Did) -> Result<Account, Error> {
+    pub(super) async fn account(&self, did: &Did) -> Result<Account, Error> {
         self.accounts.find(did).await?.ok_or(Error::NotFound)
     }
 
-    fn home(&self, account: &Account) -> Result<Arc<Host>, Error> {
+    pub(super) fn home(&self, account: &Account) -> Result<Arc<Host>, Error> {
         self.fleet.host(&account.host).ok_or_else(|| Error::NoHome(account.host.to_string()))
     }
 }
 
-const fn found(found: bool) -> Result<(), Error> {
+pub(super) const fn found(found: bool) -> Result<(), Error> {
     if found { Ok(()) } else { Err(Error::NotFound) }
 }
 
 const BATCH: i64 = 20;
 /// Interval at which [`Standings::delete_due`] is called.
 pub(crate) const DELETE_DUE_EVERY: Duration = Duration::from_mins(1);
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::app::testing::app_with_ann;
-    use crate::db::{Db, on_each_database};
-
-    on_each_database!(a_takedown_is_not_ended_by_the_owner);
-
-    /// The host is away, so a call that comes as far as the host fails otherwise.
-    async fn a_takedown_is_not_ended_by_the_owner(db: Db) {
-        let (app, ann) = app_with_ann(db).await;
-        let (did, by_owner) = (&ann.did, Actor::Account(&ann.did));
-        assert!(matches!(app.standings.activate(did, by_owner).await, Err(Error::Host(_))));
-        let told = app.standings.take_down(did, "T-1", Actor::Operator).await;
-        assert!(matches!(told, Err(Error::Host(_))), "{told:?}");
-        let activated = app.standings.activate(did, by_owner).await;
-        assert!(matches!(activated, Err(Error::TakenDown)), "{activated:?}");
-    }
-}

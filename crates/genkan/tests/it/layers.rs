@@ -37,7 +37,16 @@ const INSIDE: [(&str, &[Line]); 3] = [
             Line { rooms: &["describe_server", "landing", "tls_check", "well_known"], arrows: Arrows::None },
             Line { rooms: &["methods", "admin_auth", "caller", "method"], arrows: Arrows::ToTheRight },
             Line {
-                rooms: &["answers", "health", "json", "language", "session_answer", "state", "verbs"],
+                rooms: &[
+                    "answers",
+                    "deadline",
+                    "health",
+                    "json",
+                    "language",
+                    "session_answer",
+                    "state",
+                    "verbs",
+                ],
                 arrows: Arrows::None,
             },
         ],

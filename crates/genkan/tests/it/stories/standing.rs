@@ -1,7 +1,10 @@
 //! Accounts that rest, and accounts that were taken down.
 
-use genkan_testing::network::claims_of;
+use std::time::Duration;
+
+use genkan_testing::network::{claims_of, within};
 use genkan_testing::{Plan, TestNetwork, Trouble, User};
+use http::Method;
 use serde_json::{Value, json};
 
 use crate::store::on_each_database;
@@ -11,6 +14,8 @@ on_each_database!(
     a_deactivated_account_can_read_and_be_reactivated,
     a_deactivation_ends_what_apps_were_allowed,
     a_taken_down_account_may_only_leave,
+    a_host_that_was_away_is_told_of_a_takedown_and_its_end,
+    a_takedown_survives_a_kill_before_the_host_is_told,
     owners_read_their_own_data_when_others_may_not,
 );
 
@@ -94,6 +99,51 @@ async fn a_taken_down_account_may_only_leave(plan: Plan) {
     net.sign_in(&alice.handle, &alice.password).await.ok();
     // The sessions that the takedown ended do not come back with the account.
     assert_eq!(net.refresh(&alice.refresh).await.summary(), "400 ExpiredToken");
+}
+
+const STATUS: &str = "com.atproto.admin.updateSubjectStatus";
+/// A host is told again within this time.
+const TOLD: Duration = Duration::from_mins(1);
+
+async fn a_host_that_was_away_is_told_of_a_takedown_and_its_end(plan: Plan) {
+    let net = plan.await;
+    let alice = net.sign_up("alice").await;
+    net.host(0).trouble(STATUS, Trouble::CutBefore);
+    take_down(&net, &alice, true).await;
+    assert_eq!(net.sign_in(&alice.handle, &alice.password).await.summary(), "401 AccountTakedown");
+    let end = json!({
+        "subject": { "$type": "com.atproto.admin.defs#repoRef", "did": alice.did },
+        "takedown": { "applied": false },
+    });
+    // The host has to show the account before its owner can sign in.
+    assert_eq!(net.operator().procedure(STATUS, &end).await.summary(), "502 UpstreamFailure");
+    assert!(!net.host(0).account(&alice.did).unwrap().taken_down);
+    net.host(0).mend();
+    let is_told = async || net.host(0).account(&alice.did).unwrap().taken_down;
+    within(TOLD, "the host knows of the takedown", is_told).await;
+    take_down(&net, &alice, false).await;
+    assert!(!net.host(0).account(&alice.did).unwrap().taken_down);
+    net.sign_in(&alice.handle, &alice.password).await.ok();
+}
+
+async fn a_takedown_survives_a_kill_before_the_host_is_told(plan: Plan) {
+    let mut net = plan.await;
+    let alice = net.sign_up("alice").await;
+    net.restart_with(&[("GENKAN_TEST_CRASH_AT".to_owned(), "takedown.recorded".to_owned())]).await;
+    let input = json!({
+        "subject": { "$type": "com.atproto.admin.defs#repoRef", "did": alice.did },
+        "takedown": { "applied": true },
+    });
+    let operator = net.operator();
+    let request = operator.request(Method::POST, &format!("/xrpc/{STATUS}"));
+    let request = request.header("content-type", "application/json").body(input.to_string()).unwrap();
+    assert!(operator.try_send(request).await.is_err(), "Genkan was killed before it answered");
+    assert!(net.genkan_mut().is_gone(Duration::from_secs(20)).await);
+    assert!(!net.host(0).account(&alice.did).unwrap().taken_down);
+    net.restart().await;
+    assert_eq!(net.refresh(&alice.refresh).await.summary(), "401 AccountTakedown");
+    let is_told = async || net.host(0).account(&alice.did).unwrap().taken_down;
+    within(TOLD, "the host knows of the takedown", is_told).await;
 }
 
 async fn owners_read_their_own_data_when_others_may_not(plan: Plan) {

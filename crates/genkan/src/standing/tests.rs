@@ -1,0 +1,54 @@
+use super::sql::{self, Wish};
+use super::*;
+use crate::app::testing::app_with_ann;
+use crate::db::audit::Actor;
+use crate::db::{Db, on_each_database};
+
+on_each_database!(
+    a_takedown_is_not_ended_by_the_owner,
+    a_restoration_that_fails_leaves_the_takedown_to_be_told,
+    a_takedown_overrules_a_restoration_at_work
+);
+
+/// The host is away, so a call that comes as far as the host fails otherwise.
+async fn a_takedown_is_not_ended_by_the_owner(db: Db) {
+    let (app, ann) = app_with_ann(db).await;
+    let (did, by_owner) = (&ann.did, Actor::Account(&ann.did));
+    assert!(matches!(app.standings.activate(did, by_owner).await, Err(Error::Host(_))));
+    let told = app.standings.take_down(did, "T-1", Actor::Operator).await.unwrap();
+    assert_eq!(told, Told::Later);
+    let activated = app.standings.activate(did, by_owner).await;
+    assert!(matches!(activated, Err(Error::TakenDown)), "{activated:?}");
+}
+
+/// The host may never have heard of the takedown, or may have shown the account again.
+async fn a_restoration_that_fails_leaves_the_takedown_to_be_told(db: Db) {
+    let (app, ann) = app_with_ann(db).await;
+    app.standings.take_down(&ann.did, "T-1", Actor::Operator).await.unwrap();
+    let restored = app.standings.restore(&ann.did, Actor::Operator).await;
+    assert!(matches!(restored, Err(Error::Host(_))), "{restored:?}");
+    assert_eq!(sql::find(&app.db, &ann.did).await.unwrap(), Some(Wish::TakenDown));
+    let found = app.accounts.find(&ann.did).await.unwrap().unwrap();
+    assert_eq!(found.takedown_ref.as_deref(), Some("T-1"));
+}
+
+async fn a_takedown_overrules_a_restoration_at_work(db: Db) {
+    let (app, ann) = app_with_ann(db).await;
+    let (did, now) = (&ann.did, app.clock.now());
+    let mut tx = app.db.begin().await.unwrap();
+    assert!(sql::insert_or_replace(&mut tx, did, Wish::Restored, "at work", now).await.unwrap());
+    tx.commit().await.unwrap();
+    let second = app.standings.restore(did, Actor::Operator).await;
+    assert!(matches!(second, Err(Error::UnderWay)), "{second:?}");
+    assert_eq!(app.standings.take_down(did, "T-1", Actor::Operator).await.unwrap(), Told::Later);
+    let mut tx = app.db.begin().await.unwrap();
+    assert!(!sql::remove(&mut tx, did, "at work").await.unwrap(), "the restoration can not be finished");
+    tx.commit().await.unwrap();
+    // The call of the restoration may still arrive at the host, so the next one waits for its end.
+    assert_eq!(app.standings.tell_hosts().await.unwrap(), 0);
+    assert!(
+        sql::abandoned(&app.db, now.plus(std::time::Duration::from_secs(59)), 9).await.unwrap().is_empty()
+    );
+    let later = now.plus(std::time::Duration::from_mins(2));
+    assert_eq!(sql::abandoned(&app.db, later, 9).await.unwrap(), [did.to_string()]);
+}
