@@ -107,7 +107,11 @@ async fn serve<R: Rooms>(listener: std::net::TcpListener, parts: Parts<R>) -> io
             // Shutdown first and new connections last, so that a flood of connections delays
             // neither.
             biased;
-            _ = phase.changed() => {
+            changed = phase.changed() => {
+                // The other half is gone: what serves this thread has ended without a word.
+                if changed.is_err() {
+                    return Ok(());
+                }
                 let disposition = match *phase.borrow_and_update() {
                     Phase::Open => continue,
                     Phase::Draining => Disposition::Drain,
