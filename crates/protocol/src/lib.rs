@@ -2,6 +2,7 @@
 //!
 //! * [`syntax`]: DIDs, handles, NSIDs and TIDs
 //! * [`crypto`]: the two curves, the spellings of keys, signatures
+//! * [`json_bounds`]: bounds on JSON of other servers
 //! * [`did_document`]: documents that DIDs resolve to
 //! * [`plc`]: operations of the PLC directory
 //! * [`jwt`]: a strict reader and writer of signed tokens, and session tokens
@@ -22,6 +23,7 @@
 pub mod crypto;
 mod dag_cbor;
 pub mod did_document;
+pub mod json_bounds;
 pub mod jwt;
 pub mod oauth;
 pub mod origin;

@@ -8,10 +8,10 @@
 use std::sync::Arc;
 
 use genkan_protocol::syntax::{Did, Handle};
-use quick_cache::sync::Cache;
 
 use super::sql::accounts as sql;
 use super::{Account, Standing};
+use crate::base::{ByteCache, Weigh, byte_cache};
 use crate::db::feed::{Change, Feed};
 use crate::db::{Db, FeedCache, Result};
 use crate::fleet::HostId;
@@ -30,15 +30,15 @@ pub(crate) struct Home {
 pub(crate) struct AccountHosts {
     db: Db,
     by_did: FeedCache<Box<str>, Option<Arc<Home>>>,
-    by_handle: Arc<Cache<Box<str>, Box<str>>>,
+    by_handle: Arc<ByteCache<Box<str>, Box<str>>>,
 }
 
 impl AccountHosts {
     pub(super) fn new(db: Db, feed: &Feed) -> Self {
-        let by_did = FeedCache::new(feed, Change::Account, CAPACITY, |entries, did| {
+        let by_did = FeedCache::new(feed, Change::Account, (BYTES, TYPICAL), |entries, did| {
             entries.remove(did);
         });
-        Self { db, by_did, by_handle: Arc::new(Cache::new(CAPACITY)) }
+        Self { db, by_did, by_handle: Arc::new(byte_cache(BYTES, TYPICAL)) }
     }
 
     /// Returns the home of a DID from the cache. `Some(None)` means that it is known to have none
@@ -94,8 +94,16 @@ fn home(account: &Account) -> Arc<Home> {
     })
 }
 
-/// The most entries of each cache, of about 250 bytes each.
-const CAPACITY: usize = 100_000;
+impl Weigh for Home {
+    fn heap_bytes(&self) -> usize {
+        // The host's id is shared with the fleet.
+        self.did.heap_bytes() + self.handle.heap_bytes()
+    }
+}
+
+/// The most bytes of each cache: some 100 000 accounts with a `did:plc`.
+const BYTES: usize = 32 << 20;
+const TYPICAL: usize = 320;
 
 #[cfg(test)]
 mod tests {

@@ -13,6 +13,12 @@ macro_rules! id_type {
             }
         }
 
+        impl $crate::base::Weigh for $name {
+            fn heap_bytes(&self) -> usize {
+                self.0.heap_bytes()
+            }
+        }
+
         impl From<String> for $name {
             fn from(text: String) -> Self {
                 Self(text.into())

@@ -4,6 +4,7 @@
 //! Clocks and the random generator are read in this room only, so that tests can control both.
 //! Clippy refuses other uses.
 
+mod byte_cache;
 mod clock;
 pub(crate) mod fetch;
 mod id;
@@ -16,6 +17,7 @@ pub(crate) mod seal;
 mod secret;
 pub(crate) mod single_flight;
 
+pub(crate) use byte_cache::{ByteCache, Weigh, allocation, byte_cache};
 pub(crate) use clock::monotonic_now;
 pub use clock::{Clock, Timestamp};
 pub use genkan_protocol::origin::Origin;

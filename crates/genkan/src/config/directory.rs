@@ -22,7 +22,8 @@ section! {
             env: "GENKAN_DIRECTORY_FRONT_URL",
             derived: "http://localhost and the port of front_listen, on loopback" => front_listen.map(|address| address.and_then(origin_of))
         },
-        /// Maximum number of answers in the cache of the PLC proxy.
+        /// Maximum number of answers in the cache of the PLC proxy. Each counts for at least 4 KiB,
+        /// and a larger one for its size.
         cache_entries: usize { env: "GENKAN_DIRECTORY_CACHE_ENTRIES", default: "20000" },
         /// Time for which the PLC proxy caches an answer.
         cache_lifetime: Duration { env: "GENKAN_DIRECTORY_CACHE_LIFETIME", default: "60s" },

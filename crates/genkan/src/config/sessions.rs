@@ -16,7 +16,7 @@ section! {
         /// Time for which a used refresh token still returns the same successor, for apps that lost
         /// the answer.
         refresh_grace: Duration { env: "GENKAN_REFRESH_GRACE", default: "2h" },
-        /// Maximum number of verified access tokens in the cache.
+        /// Maximum number of verified access tokens in the cache, which takes 512 bytes for each.
         token_cache_entries: usize { env: "GENKAN_TOKEN_CACHE_ENTRIES", default: "100000" },
         /// Number of passwords that are checked at the same time. Each check takes about 30 ms of
         /// one core and 20 MiB of memory.

@@ -6,11 +6,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use quick_cache::Equivalent;
-use quick_cache::sync::Cache;
 
 use super::feed::{Change, Feed};
+use crate::base::{ByteCache, Weigh, byte_cache};
 
-/// A bounded cache whose entries are dropped when the feed reports a change. Cheap to clone; all
+/// A cache, bounded by bytes, whose entries are dropped when the feed reports a change. Cheap to clone; all
 /// clones share one cache.
 ///
 /// A value that was read before a change must not be cached after it. So a reading begins with
@@ -21,7 +21,7 @@ pub(crate) struct FeedCache<K, V> {
 }
 
 struct Inner<K, V> {
-    entries: Cache<K, V>,
+    entries: ByteCache<K, V>,
     /// The number of times that entries were dropped.
     forgotten: AtomicU64,
 }
@@ -33,18 +33,19 @@ pub(crate) struct Reading(u64);
 
 impl<K, V> FeedCache<K, V>
 where
-    K: Eq + Hash + Clone + Send + Sync + 'static,
-    V: Clone + Send + Sync + 'static,
+    K: Weigh + Eq + Hash + Clone + Send + Sync + 'static,
+    V: Weigh + Clone + Send + Sync + 'static,
 {
-    /// Creates a cache. `forget` drops the entries that a `change` of the given subject makes
-    /// wrong. When notes of the feed may have been missed, all entries are dropped.
+    /// Creates a cache of at most `bytes`, whose entries have `typical` bytes. `forget` drops the
+    /// entries that a `change` of the given subject makes wrong. When notes of the feed may have
+    /// been missed, all entries are dropped.
     pub(crate) fn new(
         feed: &Feed,
         change: Change,
-        capacity: usize,
-        forget: impl Fn(&Cache<K, V>, &str) + Send + Sync + 'static,
+        (bytes, typical): (usize, usize),
+        forget: impl Fn(&ByteCache<K, V>, &str) + Send + Sync + 'static,
     ) -> Self {
-        let inner = Arc::new(Inner { entries: Cache::new(capacity), forgotten: AtomicU64::new(0) });
+        let inner = Arc::new(Inner { entries: byte_cache(bytes, typical), forgotten: AtomicU64::new(0) });
         // Weak, because the feed may outlive the service that owns this cache.
         let weak = Arc::downgrade(&inner);
         feed.subscribe(change, move |subject| {
@@ -55,7 +56,7 @@ where
         let weak = Arc::downgrade(&inner);
         feed.subscribe_to_gaps(move || {
             if let Some(inner) = weak.upgrade() {
-                inner.forget_with(Cache::clear);
+                inner.forget_with(ByteCache::clear);
             }
         });
         Self { inner }
@@ -86,8 +87,8 @@ where
     }
 }
 
-impl<K: Eq + Hash, V: Clone> Inner<K, V> {
-    fn forget_with(&self, forget: impl FnOnce(&Cache<K, V>)) {
+impl<K: Weigh + Eq + Hash, V: Weigh + Clone> Inner<K, V> {
+    fn forget_with(&self, forget: impl FnOnce(&ByteCache<K, V>)) {
         // Counted first, because `keep` relies on this order.
         self.forgotten.fetch_add(1, Ordering::SeqCst);
         forget(&self.entries);
@@ -116,9 +117,10 @@ mod tests {
 
     async fn a_value_read_before_a_change_is_not_kept_after_it(db: Db) {
         let feed = Feed::new(db, Clock::System);
-        let cache: FeedCache<Box<str>, u8> = FeedCache::new(&feed, Change::Account, 10, |entries, did| {
-            entries.remove(did);
-        });
+        let cache: FeedCache<Box<str>, u8> =
+            FeedCache::new(&feed, Change::Account, (1 << 16, 100), |entries, did| {
+                entries.remove(did);
+            });
         let reading = cache.begin();
         cache.keep("ann".into(), 1, reading);
         assert_eq!(cache.get("ann"), Some(1));

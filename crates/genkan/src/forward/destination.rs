@@ -1,6 +1,7 @@
 //! The destination of a call: the server that gets it, and the credential for it.
 
 use std::borrow::Cow;
+use std::rc::Rc;
 use std::sync::Arc;
 
 use genkan_protocol::syntax::Did;
@@ -15,11 +16,12 @@ use super::external::permission;
 use super::headers::has_passed;
 use super::home::{HomeCredential, HomeDestination};
 use super::linked::LinkedDestination;
+use super::reads::ReadDestination;
 use super::rooms::{OwnServer, Rooms, TokenError};
 use crate::accounts::Home;
 use crate::config::TargetReads;
 use crate::fleet::HostId;
-use crate::identity::{Freshness, PdsLocation, PdsLocationError};
+use crate::identity::{Freshness, PdsLocationError};
 use crate::oauth::{self, AccessError, GrantCaller};
 use crate::routing::target::Target;
 use crate::routing::{PresentedToken, Route};
@@ -30,7 +32,7 @@ pub(crate) enum Destination {
     /// To a host of the fleet.
     Home(HomeDestination),
     /// To the external PDS of the account that a read is about, without credentials.
-    Read(PdsLocation),
+    Read(ReadDestination),
     /// To the external PDS of the caller.
     Linked(LinkedDestination),
 }
@@ -48,7 +50,7 @@ impl Destination {
     pub(crate) fn name(&self) -> &str {
         match self {
             Self::Home(destination) => destination.host.id.as_str(),
-            Self::Read(place) => place.pds.host(),
+            Self::Read(destination) => destination.place.pds.host(),
             Self::Linked(destination) => destination.pds().host(),
         }
     }
@@ -70,7 +72,7 @@ impl<R: Rooms> Forwarder<R> {
         match destination {
             Destination::Home(destination) => self.send_home(destination, call, body).await,
             // Boxed: most calls go to a host, and their future should not be as large as these are.
-            Destination::Read(place) => Box::pin(self.read_external(place, call, &body)).await,
+            Destination::Read(destination) => Box::pin(self.read_external(destination, call, &body)).await,
             Destination::Linked(destination) => Box::pin(self.call_linked(destination, call, body)).await,
         }
     }
@@ -152,6 +154,8 @@ impl<R: Rooms> Forwarder<R> {
         if matches!(account, Target::Handle(handle) if self.rooms.is_own_handle(handle)) {
             return Err(not_here());
         }
+        // Before the lookup: anyone may ask for it, and another server answers it.
+        let permit = Rc::new(self.external.admit_read(call.client.ip)?);
         let found = match self.rooms.recall_pds_location(account) {
             Some(known) => known,
             None => self.rooms.find_pds_location(account, Freshness::Remembered).await,
@@ -164,7 +168,7 @@ impl<R: Rooms> Forwarder<R> {
             Some(OwnServer::Genkan) => Err(Error::Loop),
             // The document names a host of the fleet, but that host does not have the account.
             Some(OwnServer::Host) => Err(not_here()),
-            None => Ok(Destination::Read(place)),
+            None => Ok(Destination::Read(ReadDestination { place, permit })),
         }
     }
 

@@ -24,6 +24,13 @@ use crate::identity::{Freshness, PdsLocation};
 use crate::limits;
 use crate::routing::target::Target;
 
+/// A read of an account on an external PDS, which its client's limits admitted.
+#[derive(Debug)]
+pub(crate) struct ReadDestination {
+    pub(super) place: PdsLocation,
+    pub(super) permit: Rc<ReadPermit>,
+}
+
 /// A read, independent of the PDS that answers it.
 struct Read<'a> {
     call: &'a Call<'a>,
@@ -43,7 +50,7 @@ impl<R: ExternalAccounts> Forwarder<R> {
     /// Sends a read to the PDS of the account that it is about.
     pub(super) async fn read_external(
         &self,
-        place: &PdsLocation,
+        destination: &ReadDestination,
         call: &Call<'_>,
         body: &Incoming,
     ) -> Result<Response<AnswerBody>, Error> {
@@ -55,9 +62,9 @@ impl<R: ExternalAccounts> Forwarder<R> {
             call,
             account: CallOwner::Client(limits::ClientNetwork::of(call.client.ip)),
             kind: CallKind::of(call.row.weight, &call.request.method),
-            permit: Rc::new(self.external.admit_read(call.client.ip)?),
+            permit: Rc::clone(&destination.permit),
         };
-        let answer = self.ask(place, &read).await;
+        let answer = self.ask(&destination.place, &read).await;
         // As long as any other refusal takes, so that the time does not tell why (see
         // `REFUSED_AFTER`).
         if matches!(answer, Err(Error::NotAllowed)) {

@@ -274,8 +274,8 @@ async fn by_service_auth(app: &App, token: &str, method: &str) -> Result<(Accoun
     if matches!(verdict, Err(BAD_SIGNATURE)) {
         match app.identity.documents.resolve(&account.did, Freshness::Asked).await {
             Ok(document) => {
-                if let Some(key) = document.signing_key() {
-                    verdict = unverified.verify(&key, aud, Some(method), now);
+                if let Some(key) = &document.signing_key {
+                    verdict = unverified.verify(key, aud, Some(method), now);
                 }
             }
             // The key may have changed and the directory does not answer, so the token may be good.

@@ -6,7 +6,7 @@ use std::time::Duration;
 use genkan_protocol::did_document::DidDocument;
 use genkan_protocol::plc;
 use serde::Serialize;
-use std::sync::Arc;
+use serde_json::value::{RawValue, to_raw_value};
 
 use crate::accounts::{Account, Standing};
 use crate::app::App;
@@ -28,7 +28,7 @@ pub(crate) struct SessionAnswer {
     handle: String,
     did: String,
     #[serde(skip_serializing_if = "Option::is_none")]
-    did_doc: Option<Arc<DidDocument>>,
+    did_doc: Option<Box<RawValue>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     email: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -76,21 +76,21 @@ impl SessionAnswer {
 ///
 /// It comes from the cache or the PLC directory. If that does not answer in time, the document is
 /// built from Genkan's own records.
-async fn home_document(app: &App, account: &Account) -> Option<Arc<DidDocument>> {
+async fn home_document(app: &App, account: &Account) -> Option<Box<RawValue>> {
     // Clients take the PDS from this document, so it must name the host that has the account now.
     let host = app.fleet.host(&account.host)?;
     for freshness in [Freshness::Remembered, Freshness::Asked] {
-        let asked = app.identity.documents.resolve(&account.did, freshness);
+        let asked = app.identity.documents.resolve_whole(&account.did, freshness);
         match tokio::time::timeout(PATIENCE, asked).await {
-            Ok(Ok(document)) if document.pds_origin().as_ref() == Ok(&host.origin) => {
-                return Some(document);
+            Ok(Ok(document)) if document.facts.pds.as_ref() == Ok(&host.origin) => {
+                return Some(document.text.clone());
             }
             // The cached document may be from before a move, so the directory is asked once.
             Ok(Ok(_)) => {}
             // The directory says that the DID no longer exists. A document of Genkan's own would
             // contradict it.
             Ok(Err(cause)) if !cause.is_passing() => return None,
-            Ok(Err(_)) | Err(_) => return Some(Arc::new(by_our_records(account, &host))),
+            Ok(Err(_)) | Err(_) => return to_raw_value(&by_our_records(account, &host)).ok(),
         }
     }
     None

@@ -4,13 +4,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use genkan_protocol::did_document::DidDocument;
+use genkan_protocol::json_bounds;
 use genkan_protocol::plc::Operation;
 use genkan_protocol::syntax::Did;
 use http::header::CONTENT_TYPE;
 use http::{Request, StatusCode};
 use http_body_util::Full;
-use serde::de::DeserializeOwned;
 
 use crate::base::Origin;
 use crate::base::fetch::{Answer, UnguardedClient, UnguardedError};
@@ -55,15 +54,20 @@ impl Directory {
         Self { client, origin, timeout }
     }
 
-    /// Returns the DID document as the directory renders it, or `None` if there is no such DID.
-    pub(crate) async fn document(&self, did: &Did) -> Result<Option<DidDocument>, DirectoryError> {
+    /// Returns the text of the DID document as the directory renders it, or `None` if there is no
+    /// such DID.
+    pub(crate) async fn document(&self, did: &Did) -> Result<Option<Bytes>, DirectoryError> {
         self.read(did, "").await
     }
 
     /// Returns the latest valid operation, which may be a tombstone, or `None` if there is no such
     /// DID.
     pub(crate) async fn log_last(&self, did: &Did) -> Result<Option<Operation>, DirectoryError> {
-        self.read(did, "/log/last").await
+        let Some(text) = self.read(did, "/log/last").await? else { return Ok(None) };
+        let garbage = |why: String| DirectoryError::Garbage(format!("an unreadable body: {why}").into());
+        // Owners of DIDs write operations, and the directory bounds only their length.
+        json_bounds::check(&text).map_err(|error| garbage(error.to_string()))?;
+        serde_json::from_slice(&text).map(Some).map_err(|error| garbage(error.to_string()))
     }
 
     /// Submits an operation.
@@ -80,7 +84,7 @@ impl Directory {
         }
     }
 
-    async fn read<T: DeserializeOwned>(&self, did: &Did, path: &str) -> Result<Option<T>, DirectoryError> {
+    async fn read(&self, did: &Did, path: &str) -> Result<Option<Bytes>, DirectoryError> {
         let request =
             Request::get(self.url(did, path)).body(Full::default()).expect("an origin and a DID make a URL");
         let answer = self
@@ -89,9 +93,7 @@ impl Directory {
             .await
             .map_err(|error| DirectoryError::Away(error.to_string().into()))?;
         match answer.status {
-            StatusCode::OK => serde_json::from_slice(&answer.body)
-                .map(Some)
-                .map_err(|error| DirectoryError::Garbage(format!("an unreadable body: {error}").into())),
+            StatusCode::OK => Ok(Some(answer.body)),
             StatusCode::NOT_FOUND => Ok(None),
             // The directory answers 410 for a DID whose last operation is a tombstone.
             StatusCode::GONE => Err(DirectoryError::Ended),
@@ -117,14 +119,19 @@ fn submission(answer: &Answer) -> Submission {
     if !status.is_client_error() || status == StatusCode::REQUEST_TIMEOUT {
         return Submission::Unanswered(format!("answered {}", status.as_u16()).into());
     }
-    let said: serde_json::Value = serde_json::from_slice(&answer.body).unwrap_or_default();
-    let message = said.get("message").and_then(serde_json::Value::as_str).unwrap_or_default();
+    let said: Refusal = serde_json::from_slice(&answer.body).unwrap_or_default();
     // The text is stored and shown, so its length is bounded here.
-    Submission::Refused { status: status.as_u16(), message: message.chars().take(300).collect() }
+    Submission::Refused { status: status.as_u16(), message: said.message.chars().take(300).collect() }
+}
+
+/// The body of a refusal.
+#[derive(Default, serde::Deserialize)]
+struct Refusal {
+    message: String,
 }
 
 /// Maximum size of an answer. Documents and operations have a few KiB.
-const MAX_BYTES: usize = 1024 * 1024;
+const MAX_BYTES: usize = 256 * 1024;
 
 #[cfg(test)]
 impl Directory {
@@ -161,7 +168,8 @@ mod tests {
         assert_eq!(directory.submit(&did, &genesis).await, Submission::Accepted);
         assert_eq!(directory.log_last(&did).await, Ok(Some(genesis.clone())));
         let document = directory.document(&did).await.unwrap().unwrap();
-        assert_eq!(document.pds_endpoint(), Some("https://oak.example.com"));
+        let facts = genkan_protocol::did_document::AccountFacts::parse(&document, &did).unwrap();
+        assert_eq!(facts.pds.unwrap().as_str(), "https://oak.example.com");
         let update = plc::update(&genesis.cid(), data("alice.example.org"), &key(1));
         assert_eq!(directory.submit(&did, &update).await, Submission::Accepted);
         assert_eq!(directory.log_last(&did).await, Ok(Some(update.clone())));

@@ -3,79 +3,131 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use genkan_protocol::did_document::DidDocument;
+use bytes::Bytes;
+use genkan_protocol::did_document::{AccountFacts, AccountFactsError, DidDocument};
 use genkan_protocol::syntax::Did;
 use http::StatusCode;
+use serde_json::value::{RawValue, to_raw_value};
 
 use super::memory::LookupCache;
 use super::{Directory, DirectoryError, Error, Freshness};
-use crate::base::Clock;
 use crate::base::fetch::{GuardedClient, GuardedError, Limits};
+use crate::base::{Clock, Weigh, allocation};
 
 /// Resolves DIDs, `did:plc` at the directory and `did:web` at its own host. Cheap to clone.
+///
+/// Anyone can publish a document and make Genkan resolve it. So only what is used of a document is
+/// kept. The whole text is kept for callers that pass it on, in a cache of its own.
 #[derive(Clone, Debug)]
 pub(crate) struct Documents {
+    sources: Sources,
+    facts: LookupCache<Arc<AccountFacts>>,
+    whole: LookupCache<Arc<WholeDocument>>,
+}
+
+/// A DID document to pass on.
+#[derive(Debug)]
+pub(crate) struct WholeDocument {
+    pub(crate) facts: AccountFacts,
+    /// The document as Genkan writes it.
+    pub(crate) text: Box<RawValue>,
+}
+
+/// Where documents come from.
+#[derive(Clone, Debug)]
+struct Sources {
     directory: Directory,
     guarded: GuardedClient,
-    memory: LookupCache<Arc<DidDocument>>,
     /// The limit of one lookup as a whole.
     within: Duration,
 }
 
 impl Documents {
     pub(crate) fn new(directory: Directory, guarded: GuardedClient, clock: Clock, within: Duration) -> Self {
-        Self { directory, guarded, memory: LookupCache::new(clock, REMEMBERED), within }
+        Self {
+            sources: Sources { directory, guarded, within },
+            facts: LookupCache::new(clock.clone(), FACTS_BYTES, FACTS_TYPICAL),
+            whole: LookupCache::new(clock, WHOLE_BYTES, WHOLE_TYPICAL),
+        }
     }
 
-    /// Returns the document of `did`, whose `id` is `did`.
-    pub(crate) async fn resolve(&self, did: &Did, freshness: Freshness) -> Result<Arc<DidDocument>, Error> {
-        let look_up = look_up(self.directory.clone(), self.guarded.clone(), did.clone(), self.within);
-        self.memory.get(did.as_str(), freshness, look_up).await
+    /// Returns what the document of `did` says about the account.
+    pub(crate) async fn resolve(&self, did: &Did, freshness: Freshness) -> Result<Arc<AccountFacts>, Error> {
+        let (sources, asked) = (self.sources.clone(), did.clone());
+        let look_up = async move {
+            let text = sources.text(&asked).await?;
+            read_facts(&text, &asked).map(Arc::new)
+        };
+        self.facts.get(did.as_str(), freshness, look_up).await
     }
 
-    /// Returns the document, if it is cached and young enough.
-    pub(super) fn recall(&self, did: &str) -> Option<Result<Arc<DidDocument>, Error>> {
-        self.memory.recall(did)
+    /// Returns the whole document of `did`.
+    pub(crate) async fn resolve_whole(
+        &self,
+        did: &Did,
+        freshness: Freshness,
+    ) -> Result<Arc<WholeDocument>, Error> {
+        let (sources, asked) = (self.sources.clone(), did.clone());
+        let look_up = async move {
+            let text = sources.text(&asked).await?;
+            // First, because the facts' reader bounds the tree that is built next.
+            let facts = read_facts(&text, &asked)?;
+            let document: DidDocument = serde_json::from_slice(&text).map_err(|_| not_a_document(&asked))?;
+            let text = to_raw_value(&document).map_err(|_| not_a_document(&asked))?;
+            Ok(Arc::new(WholeDocument { facts, text }))
+        };
+        self.whole.get(did.as_str(), freshness, look_up).await
     }
 
-    /// Drops a document from the cache, after a change that Genkan knows of.
+    /// Returns what the document says about the account, if it is cached and young enough.
+    pub(super) fn recall(&self, did: &str) -> Option<Result<Arc<AccountFacts>, Error>> {
+        self.facts.recall(did)
+    }
+
+    /// Drops a document from the caches, after a change that Genkan knows of.
     pub(crate) fn forget(&self, did: &str) {
-        self.memory.forget(did);
+        self.facts.forget(did);
+        self.whole.forget(did);
     }
 }
 
-async fn look_up(
-    directory: Directory,
-    guarded: GuardedClient,
-    did: Did,
-    within: Duration,
-) -> Result<Arc<DidDocument>, Error> {
-    // One limit for the lookup as a whole. A slow server could meet the limit of every single step.
-    tokio::time::timeout(within, at_its_method(&directory, &guarded, &did))
-        .await
-        .map_err(|_| Error::Passing("the DID was not resolved in time".into()))?
+impl Sources {
+    /// Fetches the document of `did` as its server writes it.
+    async fn text(&self, did: &Did) -> Result<Bytes, Error> {
+        let at_its_method = async {
+            match did.method() {
+                "plc" => at_directory(&self.directory, did).await,
+                "web" => at_its_host(&self.guarded, did).await,
+                method => Err(Error::Unsupported(method.into())),
+            }
+        };
+        // One limit for the lookup as a whole. A slow server could meet the limit of every single
+        // step.
+        tokio::time::timeout(self.within, at_its_method)
+            .await
+            .map_err(|_| Error::Passing("the DID was not resolved in time".into()))?
+    }
 }
 
-async fn at_its_method(
-    directory: &Directory,
-    guarded: &GuardedClient,
-    did: &Did,
-) -> Result<Arc<DidDocument>, Error> {
-    let document = if did.is_plc() {
-        at_directory(directory, did).await?
-    } else if did.method() == "web" {
-        at_its_host(guarded, did).await?
+fn read_facts(text: &[u8], did: &Did) -> Result<AccountFacts, Error> {
+    AccountFacts::parse(text, did).map_err(|error| match error {
+        AccountFactsError::Malformed => not_a_document(did),
+        AccountFactsError::AnotherDid | AccountFactsError::TooLarge(_) => {
+            Error::Unusable(error.to_string().into())
+        }
+    })
+}
+
+fn not_a_document(did: &Did) -> Error {
+    if did.is_plc() {
+        // The directory writes the documents itself, so something between it and Genkan is broken.
+        Error::Passing(DirectoryError::Garbage("an unreadable body".into()).to_string().into())
     } else {
-        return Err(Error::Unsupported(did.method().into()));
-    };
-    // A server that answers with another DID's document could otherwise redirect an account.
-    if document.id != *did {
-        return Err(Error::Unusable("the DID document is another DID's".into()));
+        Error::Unusable("the answer of its host is not a DID document".into())
     }
-    Ok(Arc::new(document))
 }
 
-async fn at_directory(directory: &Directory, did: &Did) -> Result<DidDocument, Error> {
+async fn at_directory(directory: &Directory, did: &Did) -> Result<Bytes, Error> {
     match directory.document(did).await {
         Ok(Some(document)) => Ok(document),
         Ok(None) => Err(Error::NotFound("DID")),
@@ -88,7 +140,7 @@ async fn at_directory(directory: &Directory, did: &Did) -> Result<DidDocument, E
 
 /// Resolves a `did:web` at its own host. Paths are not supported (atproto DID spec, "Blessed DID
 /// Methods"); a port works only for an origin that the operator listed.
-async fn at_its_host(guarded: &GuardedClient, did: &Did) -> Result<DidDocument, Error> {
+async fn at_its_host(guarded: &GuardedClient, did: &Did) -> Result<Bytes, Error> {
     let host = did.identifier().replace("%3A", ":").replace("%3a", ":");
     // In a `did:web`, `:` separates the parts of a path, and only a port may be percent-encoded.
     if did.identifier().contains([':', '/']) || host.contains('%') {
@@ -102,12 +154,24 @@ async fn at_its_host(guarded: &GuardedClient, did: &Did) -> Result<DidDocument, 
         .await
         .map_err(|error| external_failure(&error))?;
     match answer.status {
-        StatusCode::OK => serde_json::from_slice(&answer.body)
-            .map_err(|_| Error::Unusable("the answer of its host is not a DID document".into())),
+        StatusCode::OK => Ok(answer.body),
         // Only these say that the DID does not exist. Other failures may pass, so they are not
         // cached.
         StatusCode::NOT_FOUND | StatusCode::GONE => Err(Error::NotFound("DID")),
         status => Err(Error::Passing(format!("its host answered {}", status.as_u16()).into())),
+    }
+}
+
+impl Weigh for AccountFacts {
+    fn heap_bytes(&self) -> usize {
+        let Self { id, handle, pds, signing_key: _ } = self;
+        id.heap_bytes() + handle.heap_bytes() + pds.as_ref().map_or(0, Weigh::heap_bytes)
+    }
+}
+
+impl Weigh for WholeDocument {
+    fn heap_bytes(&self) -> usize {
+        self.facts.heap_bytes() + allocation(self.text.get().len())
     }
 }
 
@@ -131,7 +195,12 @@ const LIMITS: Limits = Limits {
     body_bytes: 256 * 1024,
     redirects: 0,
 };
-const REMEMBERED: usize = 20_000;
+/// The most bytes of the cache of facts: some 20 000 accounts with a `did:plc`.
+const FACTS_BYTES: usize = 16 << 20;
+const FACTS_TYPICAL: usize = 700;
+/// The most bytes of the cache of whole documents, for the sign-ins and refreshes of some minutes.
+const WHOLE_BYTES: usize = 16 << 20;
+const WHOLE_TYPICAL: usize = 2048;
 
 #[cfg(test)]
 mod tests {
@@ -165,7 +234,7 @@ mod tests {
         fake.submit(&did, &genesis).unwrap();
         assert!(documents.resolve(&did, Freshness::Remembered).await.is_err(), "remembered as unknown");
         let document = documents.resolve(&did, Freshness::Asked).await.unwrap();
-        assert_eq!(document.handle(), Some(handle));
+        assert_eq!(document.handle, Some(handle));
         fake.trouble("*", Trouble::CutBefore);
         assert_eq!(documents.resolve(&did, Freshness::Remembered).await, Ok(document));
         assert!(documents.resolve(&did, Freshness::Asked).await.unwrap_err().is_passing());
@@ -175,10 +244,8 @@ mod tests {
     async fn a_lookup_ends_at_its_time_limit() {
         let fake = FakeDirectory::start().await;
         fake.trouble("*", Trouble::Silent);
-        let documents = Documents {
-            within: Duration::from_millis(200),
-            ..documents(Directory::of(&fake), Vec::new()).await
-        };
+        let mut documents = documents(Directory::of(&fake), Vec::new()).await;
+        documents.sources.within = Duration::from_millis(200);
         let did = "did:plc:aaaaaaaaaaaaaaaaaaaaaaaa".parse().unwrap();
         let asking = documents.resolve(&did, Freshness::Remembered);
         let found = tokio::time::timeout(Duration::from_secs(1), asking).await.expect("in time");
@@ -205,5 +272,45 @@ mod tests {
         assert!(matches!(resolve("did:web:example.com:user:alice").await, Err(Error::Unusable(_))));
         assert_eq!(resolve("did:web:nobody.example.com").await, Err(Error::NotFound("name")));
         assert!(matches!(resolve("did:key:z6Mk").await, Err(Error::Unsupported(_))));
+    }
+
+    /// The memory of this process, in bytes.
+    #[cfg(target_os = "linux")]
+    fn resident() -> usize {
+        let status = std::fs::read_to_string("/proc/self/status").unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+        line.trim().trim_end_matches(" kB").parse::<usize>().unwrap() * 1024
+    }
+
+    #[cfg(target_os = "linux")]
+    #[tokio::test]
+    async fn documents_full_of_small_values_take_little_memory() {
+        let directory = FakeDirectory::start().await;
+        let mut sites = Vec::new();
+        for _ in 0..8 {
+            sites.push(FakeSite::start().await);
+        }
+        let listed = sites.iter().map(|site| site.localhost_url().parse().unwrap()).collect();
+        let documents = documents(Directory::of(&directory), listed).await;
+        let before = resident();
+        for site in &sites {
+            let port = site.localhost_url().rsplit(':').next().unwrap().to_owned();
+            let did = format!("did:web:localhost%3A{port}");
+            let many = vec![r#"{"a":0}"#; 32_000].join(",");
+            let page = format!(r#"{{"id":"{did}","more":[{many}]}}"#);
+            site.put("/.well-known/did.json", 200, "application/json", &page);
+            let did: Did = did.parse().unwrap();
+            let refused = documents.resolve(&did, Freshness::Remembered).await.unwrap_err();
+            assert!(matches!(&refused, Error::Unusable(why) if why.contains("too many")), "{refused:?}");
+            assert!(documents.resolve_whole(&did, Freshness::Remembered).await.is_err());
+            // Long texts are no values: such a document is read, and only the account is kept.
+            let page = format!(r#"{{"id":"{did}","more":"{}"}}"#, "x".repeat(250_000));
+            site.put("/.well-known/did.json", 200, "application/json", &page);
+            documents.resolve(&did, Freshness::Asked).await.unwrap();
+            site.put("/.well-known/did.json", 404, "text/plain", "");
+        }
+        assert!(sites.len() > 1);
+        let grown = resident().saturating_sub(before);
+        assert!(grown < 32 << 20, "{} MiB", grown >> 20);
     }
 }

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use crate::base::Weigh;
+
 /// Why a DID or handle was not resolved.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Error {
@@ -23,5 +25,14 @@ impl Error {
     /// Whether another attempt may succeed. Such an error never means "not found".
     pub(crate) const fn is_passing(&self) -> bool {
         matches!(self, Self::Passing(_))
+    }
+}
+
+impl Weigh for Error {
+    fn heap_bytes(&self) -> usize {
+        match self {
+            Self::NotFound(_) | Self::Ended => 0,
+            Self::Unsupported(text) | Self::Unusable(text) | Self::Passing(text) => text.heap_bytes(),
+        }
     }
 }

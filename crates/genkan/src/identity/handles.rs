@@ -25,7 +25,7 @@ pub(crate) struct Handles {
 
 impl Handles {
     pub(crate) fn new(dns: Dns, guarded: GuardedClient, clock: Clock, within: Duration) -> Self {
-        Self { dns, guarded, memory: LookupCache::new(clock, REMEMBERED), within }
+        Self { dns, guarded, memory: LookupCache::new(clock, BYTES, TYPICAL), within }
     }
 
     /// Returns the DID that `handle` leads to. Does not check whether the DID's document names the
@@ -107,7 +107,9 @@ async fn by_site(guarded: &GuardedClient, handle: &Handle) -> Result<Did, Error>
 
 const LIMITS: Limits =
     Limits { total: Duration::from_secs(3), idle: Duration::from_secs(3), body_bytes: 2048, redirects: 3 };
-const REMEMBERED: usize = 20_000;
+/// The most bytes of the cache: some 20 000 handles of a `did:plc`.
+const BYTES: usize = 8 << 20;
+const TYPICAL: usize = 400;
 
 #[cfg(test)]
 mod tests {

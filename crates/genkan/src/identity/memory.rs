@@ -1,4 +1,4 @@
-//! A bounded cache of lookups, with one lookup at a time per key. "Not found" is cached for a short
+//! A cache of lookups, bounded by bytes, with one lookup at a time per key. "Not found" is cached for a short
 //! time, a failure is not.
 
 use std::future::Future;
@@ -6,11 +6,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use quick_cache::sync::Cache;
-
 use super::Error;
 use crate::base::single_flight::SingleFlight;
-use crate::base::{Clock, Timestamp};
+use crate::base::{ByteCache, Clock, Timestamp, Weigh, byte_cache};
 
 /// Whether an answer may come from the cache.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,7 +29,7 @@ pub(super) struct LookupCache<V> {
 
 struct Inner<V> {
     clock: Clock,
-    kept: Cache<String, Entry<V>>,
+    kept: ByteCache<Box<str>, Entry<V>>,
     /// Grows with each [`LookupCache::forget`]. A lookup that began earlier may have read the old state,
     /// so its outcome is not cached.
     forgotten: AtomicU64,
@@ -43,9 +41,10 @@ struct Entry<V> {
     at: Timestamp,
 }
 
-impl<V: Clone + Send + Sync + 'static> LookupCache<V> {
-    pub(super) fn new(clock: Clock, capacity: usize) -> Self {
-        let inner = Inner { clock, kept: Cache::new(capacity), forgotten: AtomicU64::new(0) };
+impl<V: Weigh + Clone + Send + Sync + 'static> LookupCache<V> {
+    /// Creates a cache of at most `bytes`, whose entries have `typical` bytes.
+    pub(super) fn new(clock: Clock, bytes: usize, typical: usize) -> Self {
+        let inner = Inner { clock, kept: byte_cache(bytes, typical), forgotten: AtomicU64::new(0) };
         Self { inner: Arc::new(inner), single_flight: SingleFlight::default() }
     }
 
@@ -103,11 +102,11 @@ impl<V: Clone + Send + Sync + 'static> LookupCache<V> {
     }
 }
 
-impl<V: Clone> Inner<V> {
+impl<V: Weigh + Clone> Inner<V> {
     fn keep(&self, key: &str, outcome: &Outcome<V>, forgotten_before: u64) {
         let unchanged = self.forgotten.load(Ordering::SeqCst) == forgotten_before;
         if unchanged && !outcome.as_ref().is_err_and(Error::is_passing) {
-            self.kept.insert(key.to_owned(), Entry { outcome: outcome.clone(), at: self.clock.now() });
+            self.kept.insert(key.into(), Entry { outcome: outcome.clone(), at: self.clock.now() });
         }
     }
 }
@@ -120,6 +119,12 @@ impl<V> Entry<V> {
     /// Whether it may be used while a fresh lookup fails.
     fn is_good_enough(&self, now: Timestamp) -> bool {
         self.outcome.is_ok() && now.since(self.at) < STALE
+    }
+}
+
+impl<V: Weigh> Weigh for Entry<V> {
+    fn heap_bytes(&self) -> usize {
+        self.outcome.heap_bytes()
     }
 }
 
@@ -158,7 +163,7 @@ mod tests {
     impl Trial {
         fn new() -> Self {
             let clock = ManualClock::at(Timestamp::from_seconds(1000));
-            let memory = LookupCache::new(clock.clock(), 100);
+            let memory = LookupCache::new(clock.clock(), 1 << 16, 100);
             Self { memory, clock, asked: Arc::default() }
         }
 

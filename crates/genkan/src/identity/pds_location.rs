@@ -2,12 +2,11 @@
 
 use std::sync::Arc;
 
-use genkan_protocol::did_document::DidDocument;
+use genkan_protocol::did_document::AccountFacts;
 use genkan_protocol::syntax::{Did, Handle};
-use quick_cache::sync::Cache;
 
 use super::{Documents, Error, Freshness, Handles};
-use crate::base::{Clock, Origin, Timestamp};
+use crate::base::{ByteCache, Clock, Origin, Timestamp, byte_cache};
 
 /// An account, and the PDS that its document names.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,12 +40,12 @@ pub(crate) struct PdsLocations {
     clock: Clock,
     /// The time of the last fresh lookup of each DID. Any client can cause one, and each costs the
     /// directory a request.
-    asked: Arc<Cache<Did, Timestamp>>,
+    asked: Arc<ByteCache<Did, Timestamp>>,
 }
 
 impl PdsLocations {
     pub(crate) fn new(documents: Documents, handles: Handles, listed: &[Origin], clock: Clock) -> Self {
-        let asked = Arc::new(Cache::new(ASKED_REMEMBERED));
+        let asked = Arc::new(byte_cache(ASKED_BYTES, ASKED_TYPICAL));
         Self { documents, handles, listed: listed.into(), clock, asked }
     }
 
@@ -96,19 +95,19 @@ impl PdsLocations {
         self.confirmed(handle.as_str(), &document)
     }
 
-    fn confirmed(&self, handle: &str, document: &DidDocument) -> Result<PdsLocation, PdsLocationError> {
-        let claimed = document.handle();
+    fn confirmed(&self, handle: &str, document: &AccountFacts) -> Result<PdsLocation, PdsLocationError> {
+        let claimed = &document.handle;
         // Both directions must agree (atproto Handle): anyone can point a domain at another
         // account's DID.
-        if claimed.is_some_and(|claimed| claimed.as_str().eq_ignore_ascii_case(handle)) {
+        if claimed.as_ref().is_some_and(|claimed| claimed.as_str().eq_ignore_ascii_case(handle)) {
             self.of(document)
         } else {
             Err(PdsLocationError::Unconfirmed)
         }
     }
 
-    fn of(&self, document: &DidDocument) -> Result<PdsLocation, PdsLocationError> {
-        let pds = document.pds_origin().map_err(|_| PdsLocationError::NoPds)?;
+    fn of(&self, document: &AccountFacts) -> Result<PdsLocation, PdsLocationError> {
+        let pds = document.pds.clone().map_err(|_| PdsLocationError::NoPds)?;
         // Tokens and private data go to this origin, so it must be https. Listed origins are the
         // operator's own.
         if pds.is_https() || self.listed.contains(&pds) {
@@ -133,8 +132,9 @@ impl PdsLocations {
     }
 }
 
-/// The number of DIDs in `asked`.
-const ASKED_REMEMBERED: usize = 10_000;
+/// The most bytes of `asked`: some 10 000 of a `did:plc`.
+const ASKED_BYTES: usize = 2 << 20;
+const ASKED_TYPICAL: usize = 200;
 const ASKED_AT_MOST_EVERY: std::time::Duration = std::time::Duration::from_secs(10);
 
 #[cfg(test)]

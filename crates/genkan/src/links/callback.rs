@@ -178,7 +178,7 @@ impl Links {
             return Err(Failure::Unacceptable("the server does not speak for the account"));
         }
         // The sign-in does not depend on the handle, so a slow or broken one is left out.
-        let handle = tokio::time::timeout(PATIENCE, inner.discovery.confirmed_handle(&found.document)).await;
+        let handle = tokio::time::timeout(PATIENCE, inner.discovery.confirmed_handle(&found.account)).await;
         let handle = handle.unwrap_or_default().map(|handle| handle.to_string());
 
         let (id, now) = (LinkId::fresh(), inner.clock.now());

@@ -11,7 +11,7 @@ use sha2::{Digest as _, Sha256};
 use zeroize::Zeroizing;
 
 use super::id::LinkId;
-use crate::base::{Origin, Timestamp, random};
+use crate::base::{Origin, Timestamp, Weigh, allocation, random};
 
 /// One version of a session's tokens, in memory.
 pub(crate) struct Credential {
@@ -58,6 +58,16 @@ impl SignedCall<'_> {
         &self.proof
     }
 }
+
+impl Weigh for Credential {
+    fn heap_bytes(&self) -> usize {
+        let texts = allocation(self.token.capacity()) + allocation(self.ath.capacity());
+        self.link.heap_bytes() + self.did.heap_bytes() + self.pds.heap_bytes() + texts + PROOF_KEY
+    }
+}
+
+/// What a proof key keeps beside itself: the texts that all of its proofs have.
+const PROOF_KEY: usize = 512;
 
 impl Credential {
     pub(super) fn new(parts: CredentialParts) -> Self {

@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use genkan_protocol::did_document::DidDocument;
+use genkan_protocol::did_document::{AccountFacts, PdsError};
 use genkan_protocol::oauth::server_metadata::{AuthorizationServer, ProtectedResource};
 use genkan_protocol::syntax::{Did, Handle};
 use http::header::CONTENT_TYPE;
@@ -49,7 +49,7 @@ impl Server {
 /// An account's PDS, and the server that speaks for the account.
 #[derive(Clone, Debug)]
 pub(super) struct Authority {
-    pub(super) document: Arc<DidDocument>,
+    pub(super) account: Arc<AccountFacts>,
     pub(super) pds: Origin,
     pub(super) server: Server,
 }
@@ -117,25 +117,23 @@ impl Discovery {
         let found = self.of_did(&did).await?;
         // Both directions are needed: the owner of the domain names the DID, and the owner of the
         // DID claims the handle. Either one alone could name a victim.
-        if found.document.claims_handle(handle) { Ok(found) } else { Err(DiscoveryError::NoSuchAccount) }
+        if found.account.claims_handle(handle) { Ok(found) } else { Err(DiscoveryError::NoSuchAccount) }
     }
 
     pub(super) async fn of_did(&self, did: &Did) -> Result<Authority, DiscoveryError> {
-        let document =
+        let account =
             self.documents.resolve(did, Freshness::Asked).await.map_err(|error| unresolved(&error))?;
         // No path is accepted except a trailing slash: tokens are sent to an origin, and Genkan
         // chooses everything after it.
-        let endpoint = document.pds_endpoint().ok_or_else(|| unusable("the identity names no PDS"))?;
-        let pds: Origin = endpoint
-            .strip_suffix('/')
-            .unwrap_or(endpoint)
-            .parse()
-            .map_err(|_| unusable("the identity's PDS is not an origin"))?;
+        let pds = account.pds.clone().map_err(|error| match error {
+            PdsError::Missing => unusable("the identity names no PDS"),
+            PdsError::NotAnOrigin(_) => unusable("the identity's PDS is not an origin"),
+        })?;
         // Refuses what the URL's text already shows. The guarded client checks the resolved address
         // when it connects.
         self.check(pds.as_str())?;
         let server = self.of_pds(&pds).await?;
-        Ok(Authority { document, pds, server })
+        Ok(Authority { account, pds, server })
     }
 
     /// Finds the server that speaks for accounts on this PDS.
@@ -171,10 +169,10 @@ impl Discovery {
     }
 
     /// Returns the handle if it resolves to this account at the moment.
-    pub(super) async fn confirmed_handle(&self, document: &DidDocument) -> Option<Handle> {
-        let handle = document.handle()?;
+    pub(super) async fn confirmed_handle(&self, account: &AccountFacts) -> Option<Handle> {
+        let handle = account.handle.clone()?;
         let did = self.handles.resolve(&handle, Freshness::Asked).await.ok()?;
-        (did == document.id).then_some(handle)
+        (did == account.id).then_some(handle)
     }
 
     fn check(&self, url: &str) -> Result<(), DiscoveryError> {

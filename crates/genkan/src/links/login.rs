@@ -149,7 +149,7 @@ impl Inner {
             }
         };
         let found = found.map_err(discovery_failed)?;
-        Ok((found.server, Some(found.document.id.clone())))
+        Ok((found.server, Some(found.account.id.clone())))
     }
 }
 

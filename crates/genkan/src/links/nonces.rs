@@ -6,9 +6,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use quick_cache::sync::Cache;
-
-use crate::base::{Origin, Timestamp};
+use crate::base::{ByteCache, Origin, Timestamp, Weigh, byte_cache};
 
 /// A nonce, and when it was received.
 #[derive(Clone, PartialEq, Eq)]
@@ -23,15 +21,16 @@ impl fmt::Debug for LinkNonce {
     }
 }
 
-/// A bounded cache of nonces.
+/// Two caches of nonces, bounded by bytes.
 pub(super) struct Nonces {
-    of_session: Cache<(Arc<str>, Origin), LinkNonce>,
-    of_origin: Cache<Origin, LinkNonce>,
+    of_session: ByteCache<(Arc<str>, Origin), LinkNonce>,
+    of_origin: ByteCache<Origin, LinkNonce>,
 }
 
 impl Nonces {
-    pub(super) fn new(capacity: usize) -> Self {
-        Self { of_session: Cache::new(capacity), of_origin: Cache::new(capacity) }
+    /// Each of the two caches has at most `bytes`.
+    pub(super) fn new(bytes: usize) -> Self {
+        Self { of_session: byte_cache(bytes, TYPICAL), of_origin: byte_cache(bytes, TYPICAL) }
     }
 
     pub(super) fn get(&self, session: &str, origin: &Origin) -> Option<LinkNonce> {
@@ -58,7 +57,14 @@ impl fmt::Debug for Nonces {
     }
 }
 
+impl Weigh for LinkNonce {
+    fn heap_bytes(&self) -> usize {
+        self.nonce.heap_bytes()
+    }
+}
+
 const LONGEST: usize = 512;
+const TYPICAL: usize = 512;
 
 #[cfg(test)]
 mod tests {
@@ -66,7 +72,7 @@ mod tests {
 
     #[test]
     fn a_session_has_its_own_nonce_and_else_the_newest_of_the_origin() {
-        let nonces = Nonces::new(10);
+        let nonces = Nonces::new(1 << 16);
         let (one, other): (Origin, Origin) =
             ("https://a.example.com".parse().unwrap(), "https://b.example.com".parse().unwrap());
         let at = Timestamp::from_seconds(1);

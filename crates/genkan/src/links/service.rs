@@ -91,9 +91,10 @@ impl Links {
         };
         let client =
             Client::new(settings.public_url, settings.client_name, settings.scope, settings.pages, keys);
-        let memory = FeedCache::new(&feed, Change::Link, REMEMBERED, |entries, link| {
-            entries.remove(link);
-        });
+        let memory =
+            FeedCache::new(&feed, Change::Link, (CREDENTIAL_BYTES, CREDENTIAL_TYPICAL), |entries, link| {
+                entries.remove(link);
+            });
         let inner = Inner {
             db,
             clock,
@@ -102,8 +103,8 @@ impl Links {
             client,
             memory,
             single_flight: SingleFlight::default(),
-            server_nonces: Nonces::new(REMEMBERED),
-            pds_nonces: Nonces::new(2 * REMEMBERED),
+            server_nonces: Nonces::new(NONCE_BYTES),
+            pds_nonces: Nonces::new(2 * NONCE_BYTES),
             backoff: Backoff::default(),
             metrics,
             holder: random::id(),
@@ -191,5 +192,9 @@ impl fmt::Debug for Dependencies {
     }
 }
 
-const REMEMBERED: usize = 20_000;
+/// The most bytes of the credentials in memory: some 20 000 whose tokens have 2 KiB.
+const CREDENTIAL_BYTES: usize = 64 << 20;
+const CREDENTIAL_TYPICAL: usize = 3200;
+/// The most bytes of each cache of nonces: some 20 000.
+const NONCE_BYTES: usize = 10 << 20;
 pub(super) const DAY: Duration = Duration::from_hours(24);

@@ -187,8 +187,9 @@ impl PermissionSets {
         let did = self.authority(nsid).await?;
         let document = self.inner.documents.resolve(&did, Freshness::Remembered).await;
         let document = document.map_err(|error| format!("its authority {did}: {error}"))?;
-        let host = document.pds_origin().map_err(|error| format!("its authority {did}: {error}"))?;
-        let key = document.signing_key().ok_or_else(|| format!("its authority {did} has no signing key"))?;
+        let host = document.pds.clone().map_err(|error| format!("its authority {did}: {error}"))?;
+        let key =
+            document.signing_key.clone().ok_or_else(|| format!("its authority {did} has no signing key"))?;
         let url =
             format!("{host}/xrpc/com.atproto.sync.getRecord?did={did}&collection={COLLECTION}&rkey={nsid}");
         let answer = self.inner.guarded.get(&url, "application/vnd.ipld.car", &Limits::DOCUMENT).await;

@@ -6,10 +6,13 @@
 //! it, or read back from where it was stored.
 
 use std::fmt;
+use std::sync::Arc;
 
 use genkan_protocol::oauth::access_token;
 use genkan_protocol::oauth::scope::{Include, Scope, Scopes};
 use serde::{Deserialize, Serialize};
+
+use crate::base::Weigh;
 
 /// What a client requests: each known value once, separated by single spaces, with permission sets
 /// by name.
@@ -76,29 +79,29 @@ impl ApprovedScope {
 
     /// Replaces each permission set by the values that `expand` returns for it.
     pub(super) fn expanded(&self, expand: impl FnMut(&Include) -> Vec<Scope>) -> ExpandedScope {
-        ExpandedScope(Scopes::parse(&self.0).expanded(expand).to_string())
+        ExpandedScope(Scopes::parse(&self.0).expanded(expand).to_string().into())
     }
 }
 
 /// What a token allows, with permission sets replaced by their contents.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct ExpandedScope(String);
+pub(crate) struct ExpandedScope(Arc<str>);
 
 impl ExpandedScope {
     /// A scope as a row has it.
-    pub(super) const fn stored(column: String) -> Self {
-        Self(column)
+    pub(super) fn stored(column: String) -> Self {
+        Self(column.into())
     }
 
     /// A scope that an external authorization server granted. Servers answer with the contents of a
     /// permission set and not with its name.
-    pub(crate) const fn granted_externally(scope: String) -> Self {
-        Self(scope)
+    pub(crate) fn granted_externally(scope: String) -> Self {
+        Self(scope.into())
     }
 
     #[cfg(test)]
     pub(crate) fn for_tests(scope: &str) -> Self {
-        Self(scope.to_owned())
+        Self(scope.into())
     }
 
     pub(crate) fn as_str(&self) -> &str {
@@ -110,21 +113,21 @@ impl ExpandedScope {
         // Proxies in front of a host often limit all headers to 8 KiB, and the token is one of
         // them.
         if self.0.len() > LONGEST {
-            TokenScope(access_token::scope_reference(&self.0))
+            TokenScope(access_token::scope_reference(&self.0).into())
         } else {
-            TokenScope(self.0.clone())
+            TokenScope(Arc::clone(&self.0))
         }
     }
 }
 
 /// The `scope` claim of a token: an expanded scope, or a reference to one (`ref:` and a hash).
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct TokenScope(String);
+pub(crate) struct TokenScope(Arc<str>);
 
 impl TokenScope {
     /// The claim of a verified token.
     pub(super) fn of_claim(claim: &str) -> Self {
-        Self(claim.to_owned())
+        Self(claim.into())
     }
 
     pub(crate) fn as_str(&self) -> &str {
@@ -137,7 +140,20 @@ impl TokenScope {
 
     /// The scope in the token itself. `None` if the token has a reference.
     pub(super) fn inline(&self) -> Option<ExpandedScope> {
-        (!self.is_reference()).then(|| ExpandedScope(self.0.clone()))
+        (!self.is_reference()).then(|| ExpandedScope(Arc::clone(&self.0)))
+    }
+}
+
+impl Weigh for ExpandedScope {
+    fn heap_bytes(&self) -> usize {
+        self.0.heap_bytes()
+    }
+}
+
+impl Weigh for TokenScope {
+    /// A scope that stands in the token itself is shared with the expanded one and counts there.
+    fn heap_bytes(&self) -> usize {
+        if self.is_reference() { self.0.heap_bytes() } else { 0 }
     }
 }
 

@@ -28,11 +28,12 @@ pub(crate) struct AccessTokens {
 }
 
 impl AccessTokens {
-    /// `capacity` is the most cached tokens, of about 300 bytes each.
+    /// `capacity` is the number of cached tokens of [`TYPICAL`] size.
     pub(crate) fn new(db: Db, feed: Feed, ring: Ring, fleet: Fleet, capacity: usize) -> Self {
         // A session has few tokens, and sessions seldom end: visiting all tokens is cheaper than an
         // index by session.
-        let memory = FeedCache::new(&feed, Change::Session, capacity, |entries, session| {
+        let bytes = capacity.saturating_mul(TYPICAL);
+        let memory = FeedCache::new(&feed, Change::Session, (bytes, TYPICAL), |entries, session| {
             entries.retain(|_, caller: &Arc<Caller>| caller.session.as_str() != session);
         });
         Self { db, feed, ring, fleet, memory }
@@ -97,6 +98,9 @@ impl AccessTokens {
         Err(refused)
     }
 }
+
+/// The memory of a token of an account with a `did:plc`, in bytes.
+const TYPICAL: usize = 512;
 
 fn digest(token: &str) -> [u8; 32] {
     Sha256::digest(token.as_bytes()).into()

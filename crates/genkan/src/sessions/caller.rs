@@ -3,7 +3,7 @@
 use genkan_protocol::jwt::session::Scope;
 use genkan_protocol::syntax::Did;
 
-use crate::base::{Timestamp, id_type};
+use crate::base::{Timestamp, Weigh, id_type};
 use crate::fleet::HostId;
 
 id_type!(
@@ -20,4 +20,11 @@ pub(crate) struct Caller {
     pub(crate) scope: Scope,
     pub(crate) session: SessionId,
     pub(crate) expires_at: Timestamp,
+}
+
+impl Weigh for Caller {
+    fn heap_bytes(&self) -> usize {
+        // The host's id is shared with the fleet.
+        self.did.heap_bytes() + self.session.heap_bytes()
+    }
 }

@@ -22,11 +22,11 @@ pub(crate) enum Value {
 }
 
 impl Value {
-    /// Reads a block that holds one value and nothing else. `None`: malformed, not canonical, or
-    /// more than [`MAX_DEPTH`] levels deep.
+    /// Reads a block that holds one value and nothing else. `None`: malformed, not canonical, more
+    /// than [`MAX_DEPTH`] levels deep, or of more than [`MAX_VALUES`] values.
     pub(crate) fn read(block: &[u8]) -> Option<Self> {
-        let mut rest = block;
-        let value = read(&mut rest, MAX_DEPTH)?;
+        let (mut rest, mut left) = (block, MAX_VALUES);
+        let value = read(&mut rest, MAX_DEPTH, &mut left)?;
         rest.is_empty().then_some(value)
     }
 
@@ -130,6 +130,9 @@ impl Value {
 /// How deep values may nest. The reader recurses, so this bounds its stack.
 const MAX_DEPTH: usize = 32;
 
+/// How many values a block may have. A value of one byte takes some fifty in memory.
+const MAX_VALUES: usize = 16_384;
+
 fn write_text(text: &str, out: &mut Vec<u8>) {
     write_head(3, text.len() as u64, out);
     out.extend(text.as_bytes());
@@ -154,9 +157,12 @@ fn write_head(major: u8, number: u64, out: &mut Vec<u8>) {
     out.extend(bytes.iter().skip(skip));
 }
 
-fn read(rest: &mut &[u8], depth: usize) -> Option<Value> {
-    // Checked before anything is read, so that deeply nested lists cannot exhaust the stack.
+/// Reads a value of at most `depth` levels. `left` is how many values may follow.
+fn read(rest: &mut &[u8], depth: usize, left: &mut usize) -> Option<Value> {
+    // Checked before anything is read, so that deeply nested lists cannot exhaust the stack, nor
+    // long ones the memory.
     let depth = depth.checked_sub(1)?;
+    *left = left.checked_sub(1)?;
     let first = *rest.first()?;
     // Major type 7 has only these four: in the others the lower five bits are a number, here they
     // are the value.
@@ -188,8 +194,8 @@ fn read(rest: &mut &[u8], depth: usize) -> Option<Value> {
         3 => read_text(rest, length).map(Value::Text),
         // Nothing is allocated by the announced length. Each item takes at least one byte, so a
         // false length ends where the block does.
-        4 => (0..length).map(|_| read(rest, depth)).collect::<Option<_>>().map(Value::List),
-        5 => read_map(rest, length, depth),
+        4 => (0..length).map(|_| read(rest, depth, left)).collect::<Option<_>>().map(Value::List),
+        5 => read_map(rest, length, depth, left),
         // A link: the zero byte is the multibase prefix of a binary CID. Other tags are forbidden.
         6 if number == 42 => {
             let (major, length) = read_head(rest)?;
@@ -200,7 +206,7 @@ fn read(rest: &mut &[u8], depth: usize) -> Option<Value> {
     }
 }
 
-fn read_map(rest: &mut &[u8], length: usize, depth: usize) -> Option<Value> {
+fn read_map(rest: &mut &[u8], length: usize, depth: usize, left: &mut usize) -> Option<Value> {
     let mut members: Vec<(String, Value)> = Vec::new();
     for _ in 0..length {
         let (major, length) = read_head(rest)?;
@@ -214,7 +220,7 @@ fn read_map(rest: &mut &[u8], length: usize, depth: usize) -> Option<Value> {
         if !in_order {
             return None;
         }
-        members.push((name, read(rest, depth)?));
+        members.push((name, read(rest, depth, left)?));
     }
     Some(Value::Map(members))
 }
@@ -267,6 +273,13 @@ mod tests {
             let bytes = Value::text(&text).to_bytes();
             assert_eq!(bytes, [head.as_slice(), text.as_bytes()].concat(), "{length}");
         }
+    }
+
+    #[test]
+    fn a_block_has_only_so_many_values() {
+        let list = |items: usize| Value::List(vec![Value::Null; items]).to_bytes();
+        assert!(Value::read(&list(MAX_VALUES - 1)).is_some());
+        assert_eq!(Value::read(&list(MAX_VALUES)), None);
     }
 
     #[test]

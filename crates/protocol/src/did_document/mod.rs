@@ -3,12 +3,15 @@
 //!
 //! Unknown members are kept and written back, so that a document can be passed on whole.
 
+mod account;
 mod render;
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+
+pub use self::account::{AccountFacts, AccountFactsError};
 
 use crate::crypto::{Curve, PublicKey};
 use crate::origin::{Origin, OriginError};
@@ -111,8 +114,7 @@ impl DidDocument {
     /// # Ok::<(), serde_json::Error>(())
     /// ```
     pub fn pds_origin(&self) -> Result<Origin, PdsError> {
-        let endpoint = self.pds_endpoint().ok_or(PdsError::Missing)?;
-        Ok(endpoint.strip_suffix('/').unwrap_or(endpoint).parse()?)
+        pds_origin_of(self.pds_endpoint().ok_or(PdsError::Missing)?)
     }
 
     /// The URL of the account's PDS as the document writes it; see [`DidDocument::pds_origin`] for
@@ -127,9 +129,7 @@ impl DidDocument {
     pub fn service_endpoint(&self, name: &str, kind: &str) -> Option<&str> {
         let service = self.service.iter().find(|service| self.is_named(&service.id, name))?;
         let endpoint = service.service_endpoint.as_str()?;
-        // Other schemes lead to no server that could be called.
-        let is_http = endpoint.starts_with("https://") || endpoint.starts_with("http://");
-        (service.r#type == kind && is_http).then_some(endpoint)
+        (service.r#type == kind && is_http(endpoint)).then_some(endpoint)
     }
 
     /// The first valid handle that the document claims. It counts only if it resolves to this DID,
@@ -154,19 +154,41 @@ impl DidDocument {
         // The first of this name decides. A later one does not stand in for a key that cannot be
         // read.
         let method = self.verification_method.iter().find(|method| self.is_named(&method.id, name))?;
-        let text = method.public_key_multibase.as_deref()?;
-        match method.r#type.as_str() {
-            "Multikey" => PublicKey::from_multibase(text),
-            "EcdsaSecp256k1VerificationKey2019" => PublicKey::from_bare_multibase(Curve::K256, text),
-            "EcdsaSecp256r1VerificationKey2019" => PublicKey::from_bare_multibase(Curve::P256, text),
-            _ => return None,
-        }
-        .ok()
+        read_key(&method.r#type, method.public_key_multibase.as_deref()?)
     }
 
     fn is_named(&self, id: &str, name: &str) -> bool {
-        // An id is relative (`#atproto`) or absolute (`did:…#atproto`). Another DID in front names
-        // another document's member.
-        id.strip_prefix(self.id.as_str()).unwrap_or(id) == name
+        is_named(&self.id, id, name)
     }
+}
+
+/// Whether a member's id in the document of `did` is this name.
+fn is_named(did: &Did, id: &str, name: &str) -> bool {
+    // An id is relative (`#atproto`) or absolute (`did:…#atproto`). Another DID in front names
+    // another document's member.
+    id.strip_prefix(did.as_str()).unwrap_or(id) == name
+}
+
+/// Whether a URL leads to a server that could be called.
+fn is_http(endpoint: &str) -> bool {
+    endpoint.starts_with("https://") || endpoint.starts_with("http://")
+}
+
+/// The origin of a PDS whose URL a document writes.
+fn pds_origin_of(endpoint: &str) -> Result<Origin, PdsError> {
+    if !is_http(endpoint) {
+        return Err(PdsError::Missing);
+    }
+    Ok(endpoint.strip_suffix('/').unwrap_or(endpoint).parse()?)
+}
+
+/// Reads a key of a kind that spells it in multibase.
+fn read_key(kind: &str, multibase: &str) -> Option<PublicKey> {
+    match kind {
+        "Multikey" => PublicKey::from_multibase(multibase),
+        "EcdsaSecp256k1VerificationKey2019" => PublicKey::from_bare_multibase(Curve::K256, multibase),
+        "EcdsaSecp256r1VerificationKey2019" => PublicKey::from_bare_multibase(Curve::P256, multibase),
+        _ => return None,
+    }
+    .ok()
 }

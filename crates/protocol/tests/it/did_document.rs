@@ -1,5 +1,6 @@
 use genkan_protocol::crypto::PublicKey;
-use genkan_protocol::did_document::{DidDocument, PdsError};
+use genkan_protocol::did_document::{AccountFacts, AccountFactsError, DidDocument, PdsError};
+use genkan_protocol::json_bounds::{JsonBoundsError, MAX_VALUES};
 use genkan_protocol::origin::OriginError;
 use genkan_protocol::plc;
 use genkan_protocol::syntax::Did;
@@ -7,8 +8,38 @@ use serde_json::{Value, json};
 
 use crate::{data, key};
 
+/// Reads a document. What is read of the account alone must be the same.
 fn document(value: Value) -> DidDocument {
-    serde_json::from_value(value).unwrap()
+    let document: DidDocument = serde_json::from_value(value.clone()).unwrap();
+    let facts = AccountFacts::parse(value.to_string().as_bytes(), &document.id).unwrap();
+    let AccountFacts { id, handle, pds, signing_key } = facts;
+    assert_eq!((id, handle), (document.id.clone(), document.handle()), "{value}");
+    assert_eq!((pds, signing_key), (document.pds_origin(), document.signing_key()), "{value}");
+    document
+}
+
+#[test]
+fn of_a_large_document_only_the_account_is_read() {
+    let did: Did = "did:web:example.com".parse().unwrap();
+    let with = |more: &str| {
+        let text = format!(r#"{{"id":"{did}","more":{more},"alsoKnownAs":["at://ann.example.com"]}}"#);
+        AccountFacts::parse(text.as_bytes(), &did)
+    };
+    let facts = with(&format!("\"{}\"", "[{\\\",".repeat(50_000))).unwrap();
+    assert_eq!(facts.handle.unwrap().as_str(), "ann.example.com");
+    assert_eq!(facts.pds, Err(PdsError::Missing));
+    let deep = |levels: usize| with(&format!("{}{}", "[".repeat(levels), "]".repeat(levels)));
+    assert!(deep(31).is_ok());
+    assert_eq!(deep(32), Err(JsonBoundsError::TooDeep.into()));
+    let many = |count: usize| with(&format!("[{}]", vec![r#"{"a":0}"#; count].join(",")));
+    assert!(many(MAX_VALUES / 2 - 10).is_ok());
+    assert_eq!(many(MAX_VALUES), Err(JsonBoundsError::TooMany.into()));
+    let other = "did:web:other.example.com".parse().unwrap();
+    let text = format!(r#"{{"id":"{did}"}}"#);
+    assert_eq!(AccountFacts::parse(text.as_bytes(), &other), Err(AccountFactsError::AnotherDid));
+    for wrong in [r#"{"id":"did:web:example.com""#, "{}", r#"{"id":"did:web:example.com","service":[{}]}"#] {
+        assert_eq!(AccountFacts::parse(wrong.as_bytes(), &did), Err(AccountFactsError::Malformed), "{wrong}");
+    }
 }
 
 #[test]

@@ -384,6 +384,25 @@ async fn a_client_reads_only_so_much_at_external_pdses_and_at_home_as_ever() {
     assert!(network.ask(&READ.replace(ZOE, ALICE), "").await.starts_with("HTTP/1.1 200 "));
 }
 
+/// A document of another server costs memory and a request, so a client that may not read causes
+/// no lookup.
+#[tokio::test]
+async fn a_client_over_its_limits_causes_no_lookup() {
+    let there = RawHost::start(answers_ok).await;
+    let mut setup = ExternalSetup::listing(&[&there]);
+    setup.policy.reads.rate = Some(Rate { count: 2, per: Duration::from_mins(5) });
+    let network = Network::with_external(setup, |_| {}).await;
+    network.lives(ZOE, ZOE, &there.origin);
+    let unknown = READ.replace(ZOE, "did:plc:cccccccccccccccccccccccc");
+    assert_eq!(summary(&network.ask(READ, "").await), "200 -");
+    assert_eq!(summary(&network.ask(&unknown, "").await), "502 DidResolutionFailed", "a lookup counts");
+    let before = network.external().looked_up;
+    for read in [READ, &unknown] {
+        assert_eq!(summary(&network.ask(read, "").await), "429 RateLimitExceeded");
+    }
+    assert_eq!(network.external().looked_up, before);
+}
+
 /// Row 9: no call while a host's window is used up, and the truth about when it is over.
 #[tokio::test]
 async fn a_pds_that_has_had_enough_is_left_alone_and_the_others_are_not() {

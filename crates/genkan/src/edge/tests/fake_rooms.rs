@@ -48,6 +48,8 @@ pub(super) struct ExternalState {
     pub(super) moved: HashMap<String, PdsLocation>,
     /// The number of fresh lookups.
     pub(super) asked_again: usize,
+    /// The number of lookups of any kind.
+    pub(super) looked_up: usize,
     /// The PDS of Zoe's session, and the version of its tokens.
     pub(super) link: Option<(Origin, i64)>,
     /// Where the next renewal of Zoe's session finds her account, if it has moved.
@@ -157,7 +159,9 @@ impl FakeRooms {
     }
 
     fn place(&self, account: &Target<'_>) -> Result<PdsLocation, PdsLocationError> {
-        let known = self.external.lock().unwrap().locations.get(name_of(account)).cloned();
+        let mut external = self.external.lock().unwrap();
+        external.looked_up += 1;
+        let known = external.locations.get(name_of(account)).cloned();
         known.unwrap_or_else(|| Err(identity::Error::NotFound("account").into()))
     }
 }

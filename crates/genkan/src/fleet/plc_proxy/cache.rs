@@ -11,7 +11,7 @@ use http::header::HeaderValue;
 use serde_json::{Value, json};
 
 use crate::base::single_flight::SingleFlight;
-use crate::base::{Clock, Timestamp};
+use crate::base::{ByteCache, Clock, Timestamp, Weigh, allocation, byte_cache};
 
 /// An answer of the PLC proxy.
 #[derive(Clone, Debug)]
@@ -39,11 +39,19 @@ impl Page {
     }
 }
 
-/// Cached pages, bounded in number and lifetime.
+impl Weigh for Page {
+    fn heap_bytes(&self) -> usize {
+        let media_type = self.media_type.as_ref().map_or(0, HeaderValue::len);
+        // A body may be a slice of the buffer that it was read into, which is kept with it.
+        2 * allocation(self.body.len()) + allocation(media_type)
+    }
+}
+
+/// Cached pages, bounded in bytes and lifetime.
 pub(super) struct Cache {
     clock: Clock,
     lifetime: Duration,
-    pages: Arc<quick_cache::sync::Cache<String, (Timestamp, Page)>>,
+    pages: Arc<ByteCache<Box<str>, (Timestamp, Page)>>,
     single_flight: SingleFlight<Page>,
     /// Grows with each [`Cache::forget`]. A lookup that began earlier may have read the old page,
     /// so its answer is not cached.
@@ -51,8 +59,9 @@ pub(super) struct Cache {
 }
 
 impl Cache {
+    /// Creates a cache of this many pages of [`TYPICAL`] size, or fewer larger ones.
     pub(super) fn new(clock: Clock, entries: usize, lifetime: Duration) -> Self {
-        let pages = Arc::new(quick_cache::sync::Cache::new(entries));
+        let pages = Arc::new(byte_cache(entries.saturating_mul(TYPICAL), TYPICAL));
         Self { clock, lifetime, pages, single_flight: SingleFlight::default(), forgotten: Arc::default() }
     }
 
@@ -63,14 +72,14 @@ impl Cache {
         look_up: impl Future<Output = Page> + Send + 'static,
     ) -> Page {
         debug_assert!(key.starts_with(did), "forgetting a DID forgets its keys");
-        if let Some((at, page)) = self.pages.get(&key)
+        if let Some((at, page)) = self.pages.get(&*key)
             && self.clock.now().since(at) < self.lifetime
         {
             return page;
         }
         let (pages, forgotten, now) =
             (Arc::clone(&self.pages), Arc::clone(&self.forgotten), self.clock.now());
-        let name = key.clone();
+        let name = Box::from(&*key);
         let shared = self.single_flight.join(&key, async move {
             // If something is forgotten during the lookup, its answer may be older than the change.
             // It is then not kept.
@@ -91,7 +100,10 @@ impl Cache {
         for part in ["", "/data", "/log", "/log/last", "/log/audit"] {
             let key = format!("{did}{part}");
             self.single_flight.forget(&key);
-            self.pages.remove(&key);
+            self.pages.remove(&*key);
         }
     }
 }
+
+/// The memory of a document or operation, which have about 1 KiB each.
+const TYPICAL: usize = 4096;

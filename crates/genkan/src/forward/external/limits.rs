@@ -93,9 +93,7 @@ impl ReadLimiter {
             return Err(ReadRefusal::InAll);
         }
         if counts.clients.len() >= MOST_CLIENTS {
-            // Only clients that are idle for minutes are forgotten. A flood of addresses can exceed
-            // the bound, but a client that goes on reading keeps its count.
-            counts.clients.retain(|_, client| !client.is_forgettable(now));
+            counts.make_room(MOST_CLIENTS, now);
         }
         let client = counts.clients.entry(place).or_insert_with(|| Client::new(now));
         client.roll(self.rules.rate, now);
@@ -123,7 +121,37 @@ impl ReadLimiter {
     }
 }
 
+impl Counts {
+    /// Forgets clients, so that at most `most` are left. One with a read under way stays: at once
+    /// there are few of those.
+    fn make_room(&mut self, most: usize, now: Instant) {
+        self.clients.retain(|_, client| !client.is_forgettable(now));
+        if self.clients.len() < most {
+            return;
+        }
+        // A flood of addresses, each with a few reads. The smaller half of the counts goes: the
+        // limits are for the clients with large ones.
+        let mut used: Vec<u64> = self.clients.values().map(Client::used).collect();
+        let middle = used.len() / 2;
+        let median = *used.select_nth_unstable(middle).1;
+        // `spare` limits the removal to half, even if most counts equal the median.
+        let mut spare = middle;
+        self.clients.retain(|_, client| {
+            if client.streams > 0 || client.used() > median || spare == 0 {
+                return true;
+            }
+            spare -= 1;
+            false
+        });
+    }
+}
+
 impl Client {
+    /// How much the client has read: requests, or MiB if there are more of those.
+    fn used(&self) -> u64 {
+        u64::from(self.requests).max(self.bytes >> 20)
+    }
+
     const fn new(now: Instant) -> Self {
         Self { streams: 0, requests: 0, requests_since: now, bytes: 0, bytes_since: now }
     }
@@ -243,5 +271,24 @@ mod tests {
         drop(read_permit);
         assert!(matches!(reads.begin(client, now), Err(ReadRefusal::Client { .. })));
         assert!(reads.begin(client, now + HOUR).is_ok());
+    }
+
+    #[test]
+    fn a_flood_of_addresses_neither_grows_without_bound_nor_frees_the_loudest() {
+        let (reads, now) = (reads(2, 100, 3), monotonic_now());
+        let loud = at("192.0.2.1");
+        for _ in 0..3 {
+            drop(reads.begin(loud, now).unwrap());
+        }
+        let _running = reads.begin(at("192.0.2.2"), now).unwrap();
+        for number in 0..(MOST_CLIENTS as u128 + 10) {
+            let client = std::net::Ipv6Addr::from((0x2001_0db8_u128 << 96) | (number << 64));
+            drop(reads.begin(client.into(), now).unwrap());
+        }
+        let counts = reads.counts.lock().unwrap();
+        assert!(counts.clients.len() <= MOST_CLIENTS, "{}", counts.clients.len());
+        assert!(counts.clients[&ClientNetwork::of(at("192.0.2.2"))].streams == 1);
+        drop(counts);
+        assert!(matches!(reads.begin(loud, now), Err(ReadRefusal::Client { .. })));
     }
 }

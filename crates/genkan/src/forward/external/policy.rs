@@ -8,7 +8,6 @@ use std::time::Duration;
 use genkan_protocol::syntax::Did;
 use http::Uri;
 use http1::Cause;
-use quick_cache::sync::Cache;
 use tokio::runtime::Handle;
 use tokio::time::Instant;
 
@@ -17,7 +16,7 @@ use super::limits::{ReadLimiter, ReadLimits, ReadPermit, ReadRefusal};
 use crate::base::fetch::target::Refusal;
 use crate::base::fetch::{NameError, Names};
 use crate::base::single_flight::SingleFlight;
-use crate::base::{Clock, Origin, monotonic_now};
+use crate::base::{ByteCache, Clock, Origin, Weigh, byte_cache, monotonic_now};
 use crate::config::{self, Rate, TargetReads};
 use crate::forward::error::Error;
 use crate::limits::{OverLimit, Verdict};
@@ -57,7 +56,7 @@ pub(crate) struct ExternalPdses {
     names: Names,
     /// The runtime that resolves names. A lookup must not end with the edge thread that needs it.
     control: Handle,
-    checked: Arc<Cache<Origin, CheckedOrigin>>,
+    checked: Arc<ByteCache<Origin, CheckedOrigin>>,
     single_flight: SingleFlight<Result<Arc<[IpAddr]>, NameError>>,
     reads: ReadLimiter,
     budgets: CallBudgets,
@@ -70,6 +69,16 @@ pub(crate) struct ExternalPdses {
 struct CheckedOrigin {
     outcome: Result<Arc<[IpAddr]>, NameError>,
     at: Instant,
+}
+
+impl Weigh for CheckedOrigin {
+    fn heap_bytes(&self) -> usize {
+        match &self.outcome {
+            Ok(addresses) => addresses.heap_bytes(),
+            // A refusal's reason is one of a few, and a failure is not cached.
+            Err(_) => 0,
+        }
+    }
 }
 
 /// Whose call it is.
@@ -88,7 +97,7 @@ impl ExternalPdses {
         Self {
             names,
             control: Handle::current(),
-            checked: Arc::new(Cache::new(NAMES_REMEMBERED)),
+            checked: Arc::new(byte_cache(NAMES_BYTES, NAMES_TYPICAL)),
             single_flight: SingleFlight::default(),
             reads: ReadLimiter::new(policy.reads),
             budgets: CallBudgets::new(policy.fair),
@@ -219,4 +228,6 @@ impl ExternalPdses {
 pub(in crate::forward) const REFUSED_AFTER: Duration = Duration::from_millis(300);
 /// The time for which checked addresses are used before they are checked again.
 const CHECKED_FOR: Duration = Duration::from_secs(30);
-const NAMES_REMEMBERED: usize = 10_000;
+/// Some 10 000 names with a few addresses each.
+const NAMES_BYTES: usize = 8 << 20;
+const NAMES_TYPICAL: usize = 700;

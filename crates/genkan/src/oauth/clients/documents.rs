@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use genkan_protocol::json_bounds;
 use http::StatusCode;
 use http::header::CONTENT_TYPE;
 
@@ -70,6 +71,10 @@ async fn fetch_once(guarded: &GuardedClient, url: &str, what: Document) -> Resul
             return final_trouble(format!("has the content type {shown:?} instead of application/json"));
         }
         None => return final_trouble("has no content type, application/json is expected".to_owned()),
+    }
+    // Before the text is read as a tree, which takes many times its length.
+    if let Err(error) = json_bounds::check(&answer.body) {
+        return final_trouble(error.to_string());
     }
     match String::from_utf8(answer.body.to_vec()) {
         // PostgreSQL cannot store a NUL, and JSON does not allow one.

@@ -5,16 +5,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use genkan_protocol::oauth::client_id::ClientId;
-use genkan_protocol::oauth::client_metadata::{ClientMetadata, Keys};
+use genkan_protocol::oauth::client_metadata::{Authentication, ClientMetadata, Keys};
 use genkan_protocol::oauth::error::OAuthErrorCode as Code;
 use genkan_protocol::oauth::jwk::JwkSet;
-use quick_cache::sync::Cache;
 
 use super::documents::{self, Document, DocumentError};
 use super::view::ClientView;
 use crate::base::fetch::GuardedClient;
 use crate::base::single_flight::SingleFlight;
-use crate::base::{Clock, Origin, Timestamp};
+use crate::base::{ByteCache, Clock, Origin, Timestamp, Weigh, byte_cache};
 use crate::db::Db;
 use crate::db::audit::{self, Actor};
 use crate::oauth::client_trust::ClientTrust;
@@ -62,19 +61,56 @@ pub(super) struct Inner {
     /// Origins that the operator listed. Clients there need no public name.
     listed: Vec<String>,
     development: bool,
-    metadata: Cache<String, CachedDocument<ClientMetadata>>,
-    key_sets: Cache<String, CachedDocument<JwkSet>>,
+    metadata: ByteCache<String, CachedDocument<ClientMetadata>>,
+    key_sets: ByteCache<String, CachedDocument<JwkSet>>,
     single_flight: SingleFlight<Result<String, DocumentError>>,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 struct CachedDocument<T> {
     value: Arc<T>,
+    /// The length of its text.
+    length: usize,
     /// When it was fetched.
     at: Timestamp,
     /// When its server was last asked.
     asked_at: Timestamp,
 }
+
+impl<T> Clone for CachedDocument<T> {
+    fn clone(&self) -> Self {
+        Self { value: Arc::clone(&self.value), ..*self }
+    }
+}
+
+impl<T: Weigh> Weigh for CachedDocument<T> {
+    fn heap_bytes(&self) -> usize {
+        // Each text of the document is kept at most twice, in an allocation that may have room to
+        // spare.
+        self.value.heap_bytes() + 4 * self.length
+    }
+}
+
+impl Weigh for ClientMetadata {
+    /// Without its texts, which count by the length of the document.
+    fn heap_bytes(&self) -> usize {
+        let keys = match &self.authentication {
+            Authentication::PrivateKeyJwt { keys: Keys::Here(set), .. } => set.heap_bytes(),
+            _ => 0,
+        };
+        self.redirect_uris.len() * ITEM + keys
+    }
+}
+
+impl Weigh for JwkSet {
+    /// Without the numbers of RSA keys, which count by the length of the document.
+    fn heap_bytes(&self) -> usize {
+        self.keys.len() * ITEM
+    }
+}
+
+/// The most bytes of a redirect URI or a key beside its texts.
+const ITEM: usize = 256;
 
 impl Clients {
     pub(in crate::oauth) fn new(
@@ -91,8 +127,8 @@ impl Clients {
                 guarded,
                 listed: listed.iter().map(ToString::to_string).collect(),
                 development,
-                metadata: Cache::new(REMEMBERED),
-                key_sets: Cache::new(REMEMBERED),
+                metadata: byte_cache(BYTES, TYPICAL),
+                key_sets: byte_cache(BYTES, TYPICAL),
                 single_flight: SingleFlight::default(),
             }),
         }
@@ -214,9 +250,9 @@ impl Clients {
 
     /// Returns a document from the cache, the database or its server, or the last good copy if the
     /// server is away.
-    async fn document<T: Clone>(
+    async fn document<T: Weigh>(
         &self,
-        memory: &Cache<String, CachedDocument<T>>,
+        memory: &ByteCache<String, CachedDocument<T>>,
         source: Source<'_>,
         purpose: Purpose,
         again: bool,
@@ -231,7 +267,7 @@ impl Clients {
             && known.as_ref().is_none_or(|known| known.at < at)
             && let Ok(value) = read(&text)
         {
-            let stored = CachedDocument { value: Arc::new(value), at, asked_at: at };
+            let stored = CachedDocument { value: Arc::new(value), length: text.len(), at, asked_at: at };
             memory.insert(source.url.to_owned(), stored.clone());
             known = Some(stored);
         }
@@ -254,7 +290,8 @@ impl Clients {
             Ok(text) => match read(&text) {
                 Ok(value) => {
                     let value = Arc::new(value);
-                    let fetched = CachedDocument { value: Arc::clone(&value), at: now, asked_at: now };
+                    let (value_of, length) = (Arc::clone(&value), text.len());
+                    let fetched = CachedDocument { value: value_of, length, at: now, asked_at: now };
                     // Cached before it is stored: a database that is away must not cost the next
                     // caller another fetch.
                     memory.insert(source.url.to_owned(), fetched);
@@ -339,6 +376,8 @@ fn patience(purpose: Purpose, confidential: bool) -> Duration {
     }
 }
 
-const REMEMBERED: usize = 2_000;
+/// The most bytes of each of the two caches: some 2000 documents.
+const BYTES: usize = 32 << 20;
+const TYPICAL: usize = 16 << 10;
 const FRESH: Duration = Duration::from_mins(10);
 const ASK_AGAIN: Duration = Duration::from_secs(30);

@@ -5,7 +5,7 @@ use genkan_protocol::oauth::jwk::Thumbprint;
 use genkan_protocol::syntax::Did;
 
 use super::onward::HostTokenSlot;
-use crate::base::Timestamp;
+use crate::base::{Timestamp, Weigh, allocation};
 use crate::fleet::HostId;
 use crate::oauth::ids::GrantId;
 use crate::oauth::scope::{ExpandedScope, TokenScope};
@@ -59,6 +59,22 @@ impl GrantCaller {
         self.minted.set(None);
     }
 }
+
+impl Weigh for GrantCaller {
+    fn heap_bytes(&self) -> usize {
+        let claims = self.written.as_str().len() + self.client_id.len() + self.did.as_str().len();
+        self.did.heap_bytes()
+            + self.client_id.heap_bytes()
+            + self.grant.heap_bytes()
+            + self.scope.heap_bytes()
+            + self.written.heap_bytes()
+            // The token for the host comes later. It has the same claims, in Base64.
+            + allocation(HOST_TOKEN + claims * 4 / 3)
+    }
+}
+
+/// The bytes of a token for a host, and of what is kept with it, but for the claims that are long.
+const HOST_TOKEN: usize = 1024;
 
 #[cfg(test)]
 impl GrantCaller {

@@ -8,7 +8,7 @@ use super::caller::GrantCaller;
 use crate::db::feed::{Change, Feed};
 use crate::db::{FeedCache, Reading};
 
-/// Verified tokens by their hash, about 500 bytes each. Cheap to clone.
+/// Verified tokens by their hash. Cheap to clone.
 #[derive(Clone, Debug)]
 pub(in crate::oauth) struct VerifiedTokens {
     memory: FeedCache<[u8; 32], Arc<GrantCaller>>,
@@ -17,7 +17,7 @@ pub(in crate::oauth) struct VerifiedTokens {
 impl VerifiedTokens {
     /// Creates the cache. Tokens of a grant are dropped when it ends.
     pub(in crate::oauth) fn new(feed: &Feed) -> Self {
-        let memory = FeedCache::new(feed, Change::Grant, MEMORY, |entries, grant| {
+        let memory = FeedCache::new(feed, Change::Grant, (BYTES, TYPICAL), |entries, grant| {
             entries.retain(|_, caller: &Arc<GrantCaller>| caller.grant.as_str() != grant);
         });
         Self { memory }
@@ -42,4 +42,7 @@ fn digest(token: &str) -> [u8; 32] {
     Sha256::digest(token.as_bytes()).into()
 }
 
-const MEMORY: usize = 100_000;
+/// Two tokens of one app have the same scope, and each counts for the whole of it.
+const BYTES: usize = 64 << 20;
+/// The memory of a token with a scope of a few values, and of the token that goes to its host.
+const TYPICAL: usize = 2048;

@@ -1,0 +1,178 @@
+//! Caches that are bounded by the bytes that they hold, keys included.
+//!
+//! Strangers cause most entries of Genkan's caches, and choose their texts. So a bound on the number
+//! of entries would bound no memory.
+
+use std::hash::Hash;
+use std::sync::Arc;
+
+use genkan_protocol::syntax::{Did, Handle};
+use quick_cache::sync::{Cache, DefaultLifecycle};
+use quick_cache::{DefaultHashBuilder, OptionsBuilder, Weighter};
+
+use super::{Origin, Timestamp};
+
+/// A cache of at most so many bytes; see [`byte_cache`].
+pub(crate) type ByteCache<K, V> = Cache<K, V, ByBytes>;
+
+/// Creates a cache of at most `bytes`. `typical` is the usual size of an entry; it only sizes the
+/// record of entries that were evicted.
+///
+/// An entry of more than a shard, which has 1 MiB or the whole of a smaller cache, is not kept.
+pub(crate) fn byte_cache<K: Weigh + Eq + Hash, V: Weigh + Clone>(
+    bytes: usize,
+    typical: usize,
+) -> ByteCache<K, V> {
+    let options = OptionsBuilder::new()
+        .shards((bytes / SHARD).clamp(1, MOST_SHARDS).next_power_of_two())
+        .estimated_items_capacity((bytes / typical.max(1)).max(1))
+        // Each evicted key that is remembered takes the place of an entry.
+        .ghost_allocation(0.1)
+        .weight_capacity(bytes as u64)
+        .build()
+        .expect("both capacities are set");
+    Cache::with_options(options, ByBytes, DefaultHashBuilder::default(), DefaultLifecycle::default())
+}
+
+/// The memory of a value.
+pub(crate) trait Weigh: Sized {
+    /// The bytes that the value has on the heap, beyond its own size.
+    fn heap_bytes(&self) -> usize;
+}
+
+/// Weighs an entry by its bytes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ByBytes;
+
+impl<K: Weigh, V: Weigh> Weighter<K, V> for ByBytes {
+    fn weight(&self, key: &K, value: &V) -> u64 {
+        // The cache keeps entries in vectors that grow by doubling, so a slot may be taken twice.
+        let slots = 2 * (size_of::<K>() + size_of::<V>() + SLOT);
+        (slots + key.heap_bytes() + value.heap_bytes()) as u64
+    }
+}
+
+/// The bytes of an allocation, with what the allocator needs for it.
+pub(crate) const fn allocation(bytes: usize) -> usize {
+    if bytes == 0 { 0 } else { bytes + ALLOCATION }
+}
+
+/// Bytes of the cache's own for each entry.
+const SLOT: usize = 24;
+const ALLOCATION: usize = 16;
+/// Each shard has a lock. A larger entry than a shard is not kept, so shards must not be small.
+const SHARD: usize = 1 << 20;
+const MOST_SHARDS: usize = 64;
+
+/// Implements [`Weigh`] for types without memory on the heap.
+macro_rules! on_the_stack {
+    ($($type:ty),*) => { $(
+        impl Weigh for $type {
+            fn heap_bytes(&self) -> usize {
+                0
+            }
+        }
+    )* };
+}
+
+on_the_stack!((), u8, u32, i64, u64, [u8; 32], Timestamp, tokio::time::Instant);
+
+/// Implements [`Weigh`] for types that are one text.
+macro_rules! texts {
+    ($($type:ty),*) => { $(
+        impl Weigh for $type {
+            fn heap_bytes(&self) -> usize {
+                allocation(AsRef::<str>::as_ref(self).len())
+            }
+        }
+    )* };
+}
+
+texts!(Box<str>, Arc<str>, Did, Handle);
+
+impl Weigh for String {
+    fn heap_bytes(&self) -> usize {
+        allocation(self.capacity())
+    }
+}
+
+impl Weigh for Origin {
+    fn heap_bytes(&self) -> usize {
+        // The text, and the authority in an allocation of its own.
+        2 * allocation(self.as_str().len())
+    }
+}
+
+impl Weigh for Arc<[std::net::IpAddr]> {
+    fn heap_bytes(&self) -> usize {
+        allocation(size_of_val(&**self))
+    }
+}
+
+impl<T: Weigh> Weigh for Option<T> {
+    fn heap_bytes(&self) -> usize {
+        self.as_ref().map_or(0, Weigh::heap_bytes)
+    }
+}
+
+impl<T: Weigh, E: Weigh> Weigh for Result<T, E> {
+    fn heap_bytes(&self) -> usize {
+        self.as_ref().map_or_else(Weigh::heap_bytes, Weigh::heap_bytes)
+    }
+}
+
+impl<T: Weigh> Weigh for Arc<T> {
+    /// Shared values count for each holder.
+    fn heap_bytes(&self) -> usize {
+        allocation(size_of::<T>() + 2 * size_of::<usize>()) + (**self).heap_bytes()
+    }
+}
+
+impl<T: Weigh, U: Weigh> Weigh for (T, U) {
+    fn heap_bytes(&self) -> usize {
+        self.0.heap_bytes() + self.1.heap_bytes()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The memory that a cache takes: its own, and that of its entries.
+    fn taken<K: Weigh + Eq + Hash, V: Weigh + Clone>(cache: &ByteCache<K, V>) -> usize
+    where
+        K: Clone,
+    {
+        let entries: usize = cache.iter().map(|(key, value)| key.heap_bytes() + value.heap_bytes()).sum();
+        cache.memory_used().total() + entries
+    }
+
+    #[test]
+    fn no_entries_make_a_cache_larger_than_its_bound() {
+        const BOUND: usize = 4 << 20;
+        for size in [0, 1, 100, 2000, 30_000, 1 << 20, 3 << 20] {
+            let cache: ByteCache<Box<str>, Arc<str>> = byte_cache(BOUND, 200);
+            for number in 0..(3 * BOUND / (size + 100)).max(20) {
+                // Read once, so that entries are not only of the kind that is evicted first.
+                let key: Box<str> = number.to_string().into();
+                cache.insert(key.clone(), "x".repeat(size).into());
+                let _ = cache.get(&key);
+            }
+            assert!(cache.weight() <= BOUND as u64);
+            let taken = taken(&cache);
+            assert!(taken <= BOUND, "{size}: {taken}");
+            // It is used, too, but for entries of more than a shard.
+            assert!(taken >= BOUND / 4 || size >= 1 << 20, "{size}: {taken}");
+        }
+    }
+
+    #[test]
+    fn a_large_entry_is_not_kept_and_takes_the_place_of_none() {
+        let cache: ByteCache<Box<str>, Arc<str>> = byte_cache(1 << 20, 200);
+        cache.insert("small".into(), "x".into());
+        cache.insert("large".into(), "x".repeat(2 << 20).into());
+        assert!(cache.get("small").is_some() && cache.get("large").is_none());
+        cache.insert("small".into(), "x".repeat(2 << 20).into());
+        assert!(cache.get("small").is_none(), "an outdated value does not stay");
+    }
+}
