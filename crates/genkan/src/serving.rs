@@ -25,7 +25,7 @@ use crate::base::{Clock, monotonic_now};
 use crate::config::Config;
 use crate::db::feed::Change;
 use crate::db::replicas::Replica;
-use crate::db::{self, Db};
+use crate::db::{self, Db, LiveReplicas};
 use crate::edge::{self, BoundAddress, Edge, EdgeContext};
 use crate::fleet::plc_proxy::{PlcProxy, PlcProxySettings, Prober};
 use crate::forward::{ExternalPdses, ExternalPolicy};
@@ -103,8 +103,8 @@ impl Running {
         let limit = StartLimit { until: monotonic_now() + limit, total: limit };
         let build = async { Ok(App::build_with(config, Clock::System, metrics).await?) };
         let app = limit.bound(Box::pin(build)).await?;
-        let prepared = limit.bound(Preparation::of(app.clone())).await?;
         let replica = Replica::new(&app.db, &app.clock, &process_name());
+        let prepared = limit.bound(Preparation::of(app.clone(), replica.live())).await?;
         let edge = prepared.serve(&replica, &limit, &mut listeners, &stopping).await?;
         // Nothing below can fail: a row that is kept alive must not be left behind.
         tokio::spawn(replica.clone().keep_alive());
@@ -163,7 +163,7 @@ struct Preparation {
 }
 
 impl Preparation {
-    async fn of(app: App) -> Result<Self, StartError> {
+    async fn of(app: App, replicas: LiveReplicas) -> Result<Self, StartError> {
         let settings = edge::Settings::of(&app.config);
         let address = app.config.listen.address;
         // Taken and not yet open: the system refuses connections until there is somebody to serve
@@ -174,7 +174,7 @@ impl Preparation {
             Some(address) => Some(listen("GENKAN_DIRECTORY_FRONT_LISTEN", address).await?),
             None => None,
         };
-        Ok(Self { edge: edge_context(&app, settings)?, app, address: taken, proxy })
+        Ok(Self { edge: edge_context(&app, settings, replicas)?, app, address: taken, proxy })
     }
 
     /// Enters this process as one that serves, and serves. If that fails, its row is gone again: other
@@ -238,13 +238,17 @@ impl Preparation {
 }
 
 /// What the threads of the edge share.
-fn edge_context(app: &App, settings: edge::Settings) -> Result<EdgeContext<AppRooms>, StartError> {
+fn edge_context(
+    app: &App,
+    settings: edge::Settings,
+    replicas: LiveReplicas,
+) -> Result<EdgeContext<AppRooms>, StartError> {
     let trusted_peers = TrustedPeers::new(&app.config.listen.trusted_proxies);
     let tls = client_config(app.config.network.extra_ca_file.as_deref()).map_err(BuildError::from)?;
     let dns = Dns::new(&app.config.network.dns_servers).map_err(BuildError::from)?;
     let names = Names::new(dns, app.config.network.private_origins.clone());
     let external =
-        ExternalPdses::new(names, app.clock.clone(), ExternalPolicy::of(&app.config), &app.metrics);
+        ExternalPdses::new(names, app.clock.clone(), ExternalPolicy::of(&app.config), &app.metrics, replicas);
     Ok(EdgeContext {
         settings,
         rooms: AppRooms::of(app),

@@ -32,8 +32,9 @@ section! {
         /// Maximum number of concurrent reads from external PDSes in total, so that other requests
         /// always find capacity.
         read_streams_total: usize { env: "GENKAN_READ_STREAMS_TOTAL", default: "512" },
-        /// Maximum rate of calls from this process to one external PDS. The default is what the
-        /// reference PDS allows per address. Where a PDS announces other limits, those apply.
+        /// Maximum rate of calls from all replicas to one external PDS, which they share in equal
+        /// parts. A quarter is reserved for linked accounts. The default is what the reference PDS
+        /// allows per address. Where a PDS announces other limits, those apply.
         calls: Rate { env: "GENKAN_UPSTREAM_CALLS", default: "3000/5m" },
         /// Maximum rate of `getRepo` calls to one external PDS, which PDSes count separately.
         repos: Rate { env: "GENKAN_UPSTREAM_REPOS", default: "6000/5m" },

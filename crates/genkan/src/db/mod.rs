@@ -30,6 +30,7 @@ pub use dialect::DatabaseUrl;
 pub(crate) use dialect::lock;
 pub use error::{Error, Result};
 pub(crate) use migrate::Upgrade;
+pub(crate) use replicas::LiveReplicas;
 pub(crate) use tx::Tx;
 
 #[cfg(test)]

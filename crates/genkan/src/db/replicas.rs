@@ -7,6 +7,7 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use sqlx::any::Any;
@@ -27,6 +28,30 @@ pub(crate) struct Replica {
     started_at: Timestamp,
     /// Locked while the row is written.
     record: Arc<Mutex<Record>>,
+    live: LiveReplicas,
+}
+
+/// The number of processes that serve from the database, this one included, as the last heartbeat
+/// found it. Cheap to clone.
+#[derive(Clone, Debug)]
+pub(crate) struct LiveReplicas(Arc<AtomicU32>);
+
+impl LiveReplicas {
+    /// This process alone, until a heartbeat finds others.
+    pub(crate) fn one() -> Self {
+        Self(Arc::new(AtomicU32::new(1)))
+    }
+
+    #[cfg(test)]
+    pub(crate) fn set(&self, count: u32) {
+        self.0.store(count, Ordering::Relaxed);
+    }
+
+    /// At least 1. A replica that was killed counts for [`ALIVE`]; if the database does not answer,
+    /// the last number stays.
+    pub(crate) fn count(&self) -> u32 {
+        self.0.load(Ordering::Relaxed).max(1)
+    }
 }
 
 /// What this process has written about itself.
@@ -47,7 +72,13 @@ impl Replica {
             name: name.into(),
             started_at: clock.now(),
             record: Arc::default(),
+            live: LiveReplicas::one(),
         }
+    }
+
+    /// The number of processes that serve from the database.
+    pub(crate) fn live(&self) -> LiveReplicas {
+        self.live.clone()
     }
 
     /// Enters this process as one that serves.
@@ -87,7 +118,14 @@ impl Replica {
             return Ok(());
         }
         let now = self.db.now().await?;
-        self.write_row(self.db.writer(), now).await
+        self.write_row(self.db.writer(), now).await?;
+        let row = sqlx::query("SELECT COUNT(*) AS live FROM replicas WHERE seen_at >= $1")
+            .bind(now.minus(ALIVE).as_millis())
+            .fetch_one(self.db.reader())
+            .await?;
+        let live = u32::try_from(row.try_get::<i64, _>("live")?).unwrap_or(u32::MAX);
+        self.live.0.store(live, Ordering::Relaxed);
+        Ok(())
     }
 
     /// Writes its row. An insert, since others sweep the row of a process that was suspended for long.
@@ -225,6 +263,7 @@ mod tests {
     on_each_database!(
         a_change_is_read_when_every_live_replica_says_so,
         a_replica_that_left_or_died_is_not_waited_for,
+        replicas_count_each_other,
         a_swept_replica_that_goes_on_is_counted_again,
         an_acknowledgement_revives_a_swept_replica,
         a_write_under_way_does_not_outlive_its_process,
@@ -292,6 +331,25 @@ mod tests {
             Replica::new(&db, &Clock::System, "three").register().await.unwrap();
             assert_eq!(late(&db, &made).await, ["three"], "the file has one server");
         }
+    }
+
+    async fn replicas_count_each_other(db: Db) {
+        let one = Replica::new(&db, &Clock::System, "one");
+        assert_eq!(one.live().count(), 1, "before its first heartbeat");
+        one.register().await.unwrap();
+        let (two, live) = (beside(&db, "two").await, one.live());
+        assert_eq!((live.count(), two.live().count()), (1, 2));
+        one.beat().await.unwrap();
+        assert_eq!(live.count(), 2);
+        pass(&db, ALIVE + BEAT_EVERY).await;
+        one.beat().await.unwrap();
+        assert_eq!(live.count(), 1, "the other is dead");
+        two.beat().await.unwrap();
+        one.beat().await.unwrap();
+        two.leave().await.unwrap();
+        assert_eq!(live.count(), 2);
+        one.beat().await.unwrap();
+        assert_eq!(live.count(), 1);
     }
 
     async fn a_swept_replica_that_goes_on_is_counted_again(db: Db) {

@@ -20,7 +20,7 @@ use super::answer::{AnswerBody, ForwardedBody};
 use super::call::Call;
 use super::engine::{Answer, Forwarder, Input, KeptBody, Upload, again, response};
 use super::error::{Cause, Error};
-use super::external::{CallClass, CallKind, CallOwner, REFUSED_AFTER};
+use super::external::{CallKind, CallOwner, REFUSED_AFTER};
 use super::headers::{Credentials, ForwardedHead, Signed, guard};
 use super::rooms::{ExternalAccounts, LinkError, OwnServer, Signer};
 use crate::base::{Origin, monotonic_now};
@@ -107,7 +107,7 @@ impl<R: ExternalAccounts> Forwarder<R> {
         let addresses = self.external.addresses(&pds).await?;
         let pool = self.pools.external(&pds, &addresses)?;
         // Before the permit: a call that waits for its turn must not hold a slot of the pool.
-        self.external.admit(&pds, &account, kind, CallClass::Linked).await?;
+        self.external.admit(&pds, &account, kind).await?;
         let permit = pool.admit()?;
         let signer = RefCell::new(Arc::clone(&destination.signer));
         let mut attempts = Attempts {

@@ -16,7 +16,7 @@ use super::call::Call;
 use super::engine::{Answer, Forwarder, response};
 use super::error::{Cause, Error};
 use super::error_body::{MAX_PEEK, is_small_json, names_error};
-use super::external::{CallClass, CallKind, CallOwner, REFUSED_AFTER, ReadPermit};
+use super::external::{CallKind, CallOwner, REFUSED_AFTER, ReadPermit};
 use super::headers::{Credentials, ForwardedHead, guard};
 use super::rooms::ExternalAccounts;
 use crate::base::{Origin, monotonic_now};
@@ -125,7 +125,10 @@ impl<R: ExternalAccounts> Forwarder<R> {
     async fn hop(&self, origin: &Origin, target: &str, read: &Read<'_>) -> Result<Hop, Error> {
         let addresses = self.external.addresses(origin).await?;
         let pool = self.pools.external(origin, &addresses)?;
-        self.external.admit(origin, &read.account, read.kind, CallClass::Read).await?;
+        self.external.admit(origin, &read.account, read.kind).await?;
+        if pool.under_way() >= self.external.read_places() {
+            return Err(Error::Crowded);
+        }
         let permit = pool.admit()?;
         let head = ForwardedHead {
             request: read.call.request,

@@ -23,7 +23,7 @@ async fn prepared(db: &Db) -> Preparation {
     config.listen.address = SocketAddr::from(([127, 0, 0, 1], 0));
     config.directory.front_listen = None;
     let app = App::build_on(db.clone(), config, Clock::System, Metrics::default()).await.unwrap();
-    Preparation::of(app).await.unwrap()
+    Preparation::of(app, LiveReplicas::one()).await.unwrap()
 }
 
 fn this_process(db: &Db) -> Replica {

@@ -15,6 +15,7 @@ use super::raw_host::{HostConnection, RawHost, answers_ok, read_message};
 use crate::base::fetch::{Dns, Names};
 use crate::base::{Clock, Origin, monotonic_now};
 use crate::config::{Rate, TargetReads};
+use crate::db::LiveReplicas;
 use crate::edge::{BoundAddress, Edge, EdgeContext, Settings};
 use crate::forward::{self, CallBudgetRules, ExternalPdses, ExternalPolicy, ReadLimits};
 use crate::identity::PdsLocation;
@@ -173,7 +174,7 @@ impl Network {
                 external: Arc::clone(&external),
             },
             trusted_peers: TrustedPeers::new(proxies),
-            external: ExternalPdses::new(names, Clock::System, setup.policy, &metrics),
+            external: ExternalPdses::new(names, Clock::System, setup.policy, &metrics, LiveReplicas::one()),
             metrics,
             router: Router::new().fallback(any(local)),
             control: tokio::runtime::Handle::current(),

@@ -11,13 +11,14 @@ use http::HeaderValue;
 use http1::{BodyLength, BreakerRules, Connector, Deadlines, Exchange};
 use tokio::net::TcpListener;
 
-use super::budget::CallBudgetRules;
 use super::limits::ReadLimits;
 use super::policy::{ExternalPdses, ExternalPolicy};
+use super::rules::CallBudgetRules;
 use crate::base::fetch::test_dns::{Reply, TestDns};
 use crate::base::fetch::{Dns, Names, tls};
 use crate::base::{Clock, Origin};
 use crate::config::{Rate, TargetReads};
+use crate::db::LiveReplicas;
 use crate::forward::error::Error;
 use crate::forward::headers::{Credentials, ForwardedHead};
 use crate::forward::limits::Limits;
@@ -61,7 +62,13 @@ impl Guard {
             BreakerRules { failures: 5, window: Duration::from_secs(1), pause: Duration::from_secs(1) };
         let limits = Limits { connect: Duration::from_millis(200), ..Limits::default() }.pool();
         Self {
-            external: ExternalPdses::new(names, Clock::System, policy, &Metrics::default()),
+            external: ExternalPdses::new(
+                names,
+                Clock::System,
+                policy,
+                &Metrics::default(),
+                LiveReplicas::one(),
+            ),
             pools: Pools::new(Breakers::new(rules), connector, limits, 8, Deadlines::new()),
             dialled,
             canary,

@@ -2,26 +2,29 @@
 //!
 //! A person whom the operator does not know chose the address of such a PDS, and that PDS answers.
 //! `policy` says which PDSes are called and checks their addresses, `limits` bounds what one client
-//! may read, and `budget` keeps Genkan's calls within the rate limits of each PDS. When few calls
-//! are left, accounts wait in a fair `queue`. `permission` says which calls the grant of a linked
-//! account allows.
+//! may read, and `budget` keeps Genkan's calls within the rate limits of each PDS: `host` has the
+//! `window`s of one PDS and the `shares` of its accounts. When few calls are left, accounts wait in
+//! a fair `queue`. `permission` says which calls the grant of a linked account allows.
 //!
 //! Nothing here sends a call: `forward::reads` and `forward::linked` do, by these rules.
 
 mod budget;
 #[cfg(test)]
 mod guard_tests;
+mod host;
 mod limits;
 pub(super) mod permission;
 mod policy;
 mod queue;
+mod rules;
+mod shares;
 mod window;
 
 #[cfg(test)]
-pub(crate) use budget::CallBudgetRules;
-pub(super) use budget::{CallKind, CallOwner};
-#[cfg(test)]
 pub(crate) use limits::ReadLimits;
 pub(super) use limits::ReadPermit;
-pub(super) use policy::{CallClass, REFUSED_AFTER};
+pub(super) use policy::REFUSED_AFTER;
 pub(crate) use policy::{ExternalPdses, ExternalPolicy};
+#[cfg(test)]
+pub(crate) use rules::CallBudgetRules;
+pub(super) use rules::{CallKind, CallOwner};

@@ -11,13 +11,16 @@ use http1::Cause;
 use tokio::runtime::Handle;
 use tokio::time::Instant;
 
-use super::budget::{Admission, BudgetError, CallBudgetRules, CallBudgets, CallKind, CallOwner};
+use super::budget::{Admission, CallBudgets};
 use super::limits::{ReadLimiter, ReadLimits, ReadPermit, ReadRefusal};
+use super::rules::{BudgetError, CallBudgetRules, CallKind, CallOwner};
+use super::window::CallClass;
 use crate::base::fetch::target::Refusal;
 use crate::base::fetch::{NameError, Names};
 use crate::base::single_flight::SingleFlight;
 use crate::base::{ByteCache, Clock, Origin, Weigh, byte_cache, monotonic_now};
 use crate::config::{self, Rate, TargetReads};
+use crate::db::LiveReplicas;
 use crate::forward::error::Error;
 use crate::limits::{OverLimit, Verdict};
 use crate::telemetry::metrics::{Counter, Metrics, UPSTREAM_CALLS, UPSTREAM_HOSTS, UPSTREAM_HOSTS_EXHAUSTED};
@@ -81,16 +84,15 @@ impl Weigh for CheckedOrigin {
     }
 }
 
-/// Whose call it is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::forward) enum CallClass {
-    Linked,
-    Read,
-}
-
 impl ExternalPdses {
     /// Creates the shared state. Names are resolved on the runtime that this is called on.
-    pub(crate) fn new(names: Names, clock: Clock, policy: ExternalPolicy, metrics: &Metrics) -> Self {
+    pub(crate) fn new(
+        names: Names,
+        clock: Clock,
+        policy: ExternalPolicy,
+        metrics: &Metrics,
+        replicas: LiveReplicas,
+    ) -> Self {
         let counter = |class, outcome| metrics.counter(&UPSTREAM_CALLS, &[class, outcome]);
         let counters = ["linked", "read"]
             .map(|class| ["at_once", "waited", "refused"].map(|outcome| counter(class, outcome)));
@@ -100,7 +102,7 @@ impl ExternalPdses {
             checked: Arc::new(byte_cache(NAMES_BYTES, NAMES_TYPICAL)),
             single_flight: SingleFlight::default(),
             reads: ReadLimiter::new(policy.reads),
-            budgets: CallBudgets::new(policy.fair),
+            budgets: CallBudgets::new(policy.fair, replicas),
             policy: Arc::new(policy),
             clock,
             counters: Arc::new(counters),
@@ -161,6 +163,13 @@ impl ExternalPdses {
         })
     }
 
+    /// The most requests under way at one PDS, from one thread, at which another read may begin. The
+    /// last quarter of the places is for linked accounts.
+    pub(in crate::forward) fn read_places(&self) -> usize {
+        let places = self.policy.at_once;
+        (places - places / 4).max(1)
+    }
+
     pub(in crate::forward) fn is_blocked_account(&self, did: &Did) -> bool {
         self.policy.blocked_dids.contains(did)
     }
@@ -179,7 +188,6 @@ impl ExternalPdses {
         pds: &Origin,
         account: &CallOwner,
         kind: CallKind,
-        class: CallClass,
     ) -> Result<(), Error> {
         let admission = self.budgets.admit(pds, account, kind).await;
         let outcome = match admission {
@@ -187,7 +195,11 @@ impl ExternalPdses {
             Ok(Admission::AfterWaiting) => 1,
             Err(_) => 2,
         };
-        if let Some(counter) = self.counters.get(class as usize).and_then(|row| row.get(outcome)) {
+        let class = match account.class() {
+            CallClass::Linked => 0,
+            CallClass::Read => 1,
+        };
+        if let Some(counter) = self.counters.get(class).and_then(|row: &[Counter; 3]| row.get(outcome)) {
             counter.increment();
         }
         admission.map(drop).map_err(|BudgetError { rate, wait }| self.over_limit(rate, wait))

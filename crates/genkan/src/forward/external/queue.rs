@@ -24,15 +24,19 @@ impl<K: Clone + Eq + Hash> FairQueue<K> {
         self.order.is_empty()
     }
 
-    /// Joins the queue of this key. Returns `None` when too many calls wait.
-    pub(super) fn join(&mut self, key: &K) -> Option<oneshot::Receiver<()>> {
-        if self.waiting >= MOST_WAITING {
+    pub(super) const fn waiting(&self) -> usize {
+        self.waiting
+    }
+
+    /// Joins the queue of this key. Returns `None` when `most` calls wait, or too many of this key.
+    pub(super) fn join(&mut self, key: &K, most: usize) -> Option<oneshot::Receiver<()>> {
+        if self.waiting >= most {
             // Cancelled calls leave their senders behind. They are removed only when room is
             // needed, since each sweep visits all queues.
             self.forget_those_who_left();
         }
         let queue = self.queues.entry(key.clone()).or_default();
-        if self.waiting >= MOST_WAITING || queue.len() >= MOST_OF_ONE {
+        if self.waiting >= most || queue.len() >= MOST_OF_ONE {
             // The entry was just created. Left behind, it would be a queue that `order` never
             // visits.
             if queue.is_empty() {
@@ -76,7 +80,8 @@ impl<K: Clone + Eq + Hash> FairQueue<K> {
         false
     }
 
-    fn forget_those_who_left(&mut self) {
+    /// Forgets calls that were cancelled or have waited for too long.
+    pub(super) fn forget_those_who_left(&mut self) {
         let Self { queues, order, waiting } = self;
         queues.retain(|_, queue| {
             queue.retain(|caller| !caller.is_closed());
@@ -87,9 +92,7 @@ impl<K: Clone + Eq + Hash> FairQueue<K> {
     }
 }
 
-/// The most calls that wait for one PDS.
-const MOST_WAITING: usize = 512;
-/// The most waiting calls of one account.
+/// The most waiting calls of one key.
 const MOST_OF_ONE: usize = 32;
 
 #[cfg(test)]
@@ -99,9 +102,9 @@ mod tests {
     #[test]
     fn a_caller_with_many_calls_waits_behind_itself() {
         let mut queue = FairQueue::default();
-        let mut greedy: Vec<_> = (0..5).map(|_| queue.join(&"greedy").unwrap()).collect();
-        let mut modest = queue.join(&"modest").unwrap();
-        let (mut left, mut called) = (Some(queue.join(&"left").unwrap()), Vec::new());
+        let mut greedy: Vec<_> = (0..5).map(|_| queue.join(&"greedy", 9).unwrap()).collect();
+        let mut modest = queue.join(&"modest", 9).unwrap();
+        let (mut left, mut called) = (Some(queue.join(&"left", 9).unwrap()), Vec::new());
         left.take();
         while queue.admit_next() {
             let of_greedy = greedy.iter_mut().filter_map(|turn| turn.try_recv().ok()).count();
@@ -114,11 +117,11 @@ mod tests {
     #[test]
     fn only_so_many_wait() {
         let mut queue = FairQueue::default();
-        let one: Vec<_> = (0..40).map_while(|_| queue.join(&0)).collect();
+        let one: Vec<_> = (0..40).map_while(|_| queue.join(&0, 100)).collect();
         assert_eq!(one.len(), MOST_OF_ONE);
-        let others: Vec<_> = (1..10_000).map_while(|key| queue.join(&key)).collect();
-        assert_eq!(one.len() + others.len(), MOST_WAITING);
+        let others: Vec<_> = (1..10_000).map_while(|key| queue.join(&key, 100)).collect();
+        assert_eq!(one.len() + others.len(), 100);
         drop(others);
-        assert!(queue.join(&1).is_some(), "those who left make room");
+        assert!(queue.join(&1, 100).is_some(), "those who left make room");
     }
 }

@@ -1,4 +1,7 @@
 //! One window of calls as a PDS counts them: it begins with the first call and lasts for its time.
+//!
+//! A PDS counts the calls of all replicas together, so each replica has its share of the PDS's
+//! limit. Anyone may ask for reads, so a quarter of the share is reserved for linked accounts.
 
 use std::time::Duration;
 
@@ -13,9 +16,20 @@ use crate::config::Rate;
 pub(super) struct Window {
     rate: Rate,
     /// The PDS's limit, or Genkan's own setting until the PDS has named one.
-    most: u32,
+    whole: u32,
+    /// The number of replicas that share the limit.
+    replicas: u32,
     used: u32,
+    /// The part of `used` that linked accounts had.
+    linked: u32,
     ends: Instant,
+}
+
+/// Whose call it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::forward) enum CallClass {
+    Linked,
+    Read,
 }
 
 /// What an answer says about one rate-limit window.
@@ -31,11 +45,42 @@ pub(super) struct RateLimitReport {
 
 impl Window {
     pub(super) const fn new(rate: Rate, now: Instant) -> Self {
-        Self { rate, most: rate.count, used: 0, ends: now }
+        Self { rate, whole: rate.count, replicas: 1, used: 0, linked: 0, ends: now }
     }
 
-    pub(super) const fn rate(&self) -> Rate {
-        Rate { count: self.most, per: self.rate.per }
+    /// Takes the number of replicas that are alive.
+    ///
+    /// A share shrinks at once and grows with the next window: a replica that left may have used its
+    /// share of this one.
+    pub(super) fn share(&mut self, replicas: u32, now: Instant) {
+        self.replicas = if self.is_over(now) { replicas } else { self.replicas.max(replicas) }.max(1);
+    }
+
+    /// This process's share of the limit.
+    fn most(&self) -> u32 {
+        (self.whole / self.replicas).max(1)
+    }
+
+    /// The calls that are reserved for linked accounts and that they have not used.
+    fn reserved(&self) -> u32 {
+        (self.most() / 4).saturating_sub(self.linked)
+    }
+
+    /// The calls that are left for this class.
+    fn remaining(&self, class: CallClass) -> u32 {
+        let kept = match class {
+            CallClass::Linked => 0,
+            CallClass::Read => self.reserved(),
+        };
+        self.most().saturating_sub(self.used).saturating_sub(kept)
+    }
+
+    pub(super) fn rate(&self) -> Rate {
+        Rate { count: self.most(), per: self.rate.per }
+    }
+
+    pub(super) const fn length(&self) -> Duration {
+        self.rate.per
     }
 
     pub(super) fn is_over(&self, now: Instant) -> bool {
@@ -46,13 +91,27 @@ impl Window {
         self.is_over(now) || self.used == 0
     }
 
-    pub(super) fn is_used_up(&self, now: Instant) -> bool {
-        !self.is_over(now) && self.used >= self.most
+    pub(super) fn is_used_up(&self, class: CallClass, now: Instant) -> bool {
+        !self.is_over(now) && self.remaining(class) == 0
     }
 
     /// Whether at least half of the calls are used.
-    pub(super) fn is_scarce(&self, now: Instant) -> bool {
-        !self.is_over(now) && self.used >= self.most.div_ceil(2)
+    ///
+    /// For linked accounts this includes half of the calls that are reserved for them, so that no
+    /// number of reads makes their first calls wait.
+    pub(super) fn is_scarce(&self, class: CallClass, now: Instant) -> bool {
+        let has_used_own = class == CallClass::Read || self.linked >= (self.most() / 4).div_ceil(2);
+        !self.is_over(now) && has_used_own && self.used >= self.most().div_ceil(2)
+    }
+
+    /// How many calls of this window are used: of linked accounts, and all.
+    pub(super) fn used(&self, now: Instant) -> (u32, u32) {
+        if self.is_over(now) { (0, 0) } else { (self.linked, self.used) }
+    }
+
+    /// When the window ends.
+    pub(super) const fn ends(&self) -> Instant {
+        self.ends
     }
 
     /// The time until the window ends.
@@ -60,30 +119,37 @@ impl Window {
         self.ends.saturating_duration_since(now)
     }
 
-    /// The interval between calls at which the remaining calls last until the end.
-    pub(super) fn pace(&self, now: Instant) -> Duration {
-        self.left(now) / self.most.saturating_sub(self.used).max(1)
+    /// The interval between calls of a class at which its remaining calls last until the end.
+    pub(super) fn pace(&self, class: CallClass, now: Instant) -> Duration {
+        self.left(now) / self.remaining(class).max(1)
     }
 
     /// Counts a call.
-    pub(super) fn take(&mut self, now: Instant) {
+    pub(super) fn take(&mut self, class: CallClass, now: Instant) {
         if self.is_over(now) {
-            self.used = 0;
+            (self.used, self.linked) = (0, 0);
             self.ends = now + self.rate.per;
         }
         self.used = self.used.saturating_add(1);
+        if class == CallClass::Linked {
+            self.linked = self.linked.saturating_add(1);
+        }
     }
 
     /// Corrects the count by what the PDS says.
     pub(super) fn correct(&mut self, told: &RateLimitReport, now: Instant) {
         if let Some(most) = told.most {
-            self.most = most.max(1);
+            self.whole = most.max(1);
         }
         let ends = now + told.left.min(self.rate.per);
-        // The higher count is the newer one: an answer that travelled for longer misses the calls
-        // since.
-        let used = self.most.saturating_sub(told.remaining);
-        self.used = if self.is_over(now) { used } else { self.used.max(used) };
+        // The PDS counts all replicas, so what remains is shared like the limit. The higher count is
+        // the newer one: an answer that travelled for longer misses the calls since.
+        let used = self.most().saturating_sub(told.remaining / self.replicas);
+        if self.is_over(now) {
+            (self.used, self.linked) = (used, 0);
+        } else {
+            self.used = self.used.max(used);
+        }
         self.ends = ends;
     }
 }
@@ -180,27 +246,92 @@ mod tests {
         assert_eq!(told(429, &[("retry-after", "99999999")]).unwrap().left, LONGEST);
     }
 
+    fn window(count: u32, now: Instant) -> Window {
+        Window::new(Rate { count, per: Duration::from_secs(10) }, now)
+    }
+
+    const LINKED: CallClass = CallClass::Linked;
+    const READ: CallClass = CallClass::Read;
+
     #[test]
     fn a_window_begins_with_its_first_call_and_ends_in_time() {
         let now = monotonic_now();
         let at = |seconds| now + Duration::from_secs(seconds);
-        let mut window = Window::new(Rate { count: 4, per: Duration::from_secs(10) }, now);
+        let mut window = window(4, now);
         for _ in 0..2 {
-            assert!(!window.is_scarce(at(5)));
-            window.take(at(5));
+            assert!(!window.is_scarce(LINKED, at(5)));
+            window.take(LINKED, at(5));
         }
-        assert!(window.is_scarce(at(5)) && !window.is_used_up(at(5)));
-        assert_eq!(window.pace(at(5)), Duration::from_secs(5));
-        window.take(at(6));
-        window.take(at(7));
-        assert!(window.is_used_up(at(14)));
+        assert!(window.is_scarce(LINKED, at(5)) && !window.is_used_up(LINKED, at(5)));
+        assert_eq!(window.pace(LINKED, at(5)), Duration::from_secs(5));
+        window.take(LINKED, at(6));
+        window.take(LINKED, at(7));
+        assert!(window.is_used_up(LINKED, at(14)));
         assert_eq!(window.left(at(7)), Duration::from_secs(8));
-        assert!(!window.is_used_up(at(15)) && !window.is_scarce(at(15)));
+        assert!(!window.is_used_up(LINKED, at(15)) && !window.is_scarce(LINKED, at(15)));
         let told =
             RateLimitReport { most: Some(10), remaining: 1, left: Duration::from_secs(3), length: None };
         window.correct(&told, at(20));
-        assert!(window.is_scarce(at(20)) && !window.is_used_up(at(20)) && window.is_over(at(23)));
-        window.take(at(20));
-        assert!(window.is_used_up(at(20)));
+        assert!(!window.is_used_up(LINKED, at(20)));
+        window.take(LINKED, at(20));
+        assert!(window.is_used_up(LINKED, at(20)) && window.is_over(at(23)));
+    }
+
+    #[test]
+    fn reads_leave_a_quarter_to_linked_accounts() {
+        let now = monotonic_now();
+        let mut window = window(40, now);
+        for _ in 0..30 {
+            assert!(!window.is_used_up(READ, now));
+            window.take(READ, now);
+        }
+        assert!(window.is_used_up(READ, now) && window.is_scarce(READ, now));
+        for number in 0..10 {
+            assert_eq!(window.is_scarce(LINKED, now), number >= 5, "{number}");
+            assert!(!window.is_used_up(LINKED, now));
+            window.take(LINKED, now);
+        }
+        assert!(window.is_used_up(LINKED, now));
+        // Linked accounts may use what reads leave.
+        let mut window = tests::window(40, now);
+        (0..40).for_each(|_| window.take(LINKED, now));
+        assert!(window.is_used_up(LINKED, now) && window.is_used_up(READ, now));
+    }
+
+    #[test]
+    fn what_a_pds_says_is_left_is_left_to_linked_accounts_first() {
+        let now = monotonic_now();
+        let mut window = window(40, now);
+        window.take(READ, now);
+        let told =
+            RateLimitReport { most: Some(40), remaining: 10, left: Duration::from_secs(3), length: None };
+        window.correct(&told, now);
+        assert!(window.is_used_up(READ, now) && !window.is_scarce(LINKED, now));
+    }
+
+    #[test]
+    fn replicas_share_a_limit_and_a_share_grows_with_the_next_window_only() {
+        let now = monotonic_now();
+        let mut window = window(40, now);
+        window.share(1, now);
+        (0..10).for_each(|_| window.take(LINKED, now));
+        window.share(4, now);
+        assert!(window.is_used_up(LINKED, now), "a quarter is used");
+        window.share(1, now);
+        assert!(window.is_used_up(LINKED, now), "those that left may have used the rest");
+        let next = now + Duration::from_secs(10);
+        window.share(2, next);
+        (0..20).for_each(|_| {
+            assert!(!window.is_used_up(LINKED, next));
+            window.take(LINKED, next);
+        });
+        assert!(window.is_used_up(LINKED, next));
+        // What remains at the PDS is shared as well.
+        let mut window = tests::window(40, now);
+        window.share(2, now);
+        let told =
+            RateLimitReport { most: Some(60), remaining: 20, left: Duration::from_secs(3), length: None };
+        window.correct(&told, now);
+        assert_eq!((window.rate().count, window.remaining(LINKED)), (30, 10));
     }
 }

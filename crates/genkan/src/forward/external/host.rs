@@ -1,0 +1,270 @@
+//! The calls to one external PDS: its windows, the shares of accounts, and the calls that wait.
+
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+use tokio::time::Instant;
+
+use super::queue::FairQueue;
+use super::rules::{BudgetError, CallBudgetRules, CallKind};
+use super::shares::{OwnerKey, Owners, SharesByClass};
+use super::window::{CallClass, RateLimitReport, Window};
+
+/// The calls to one PDS.
+#[derive(Debug)]
+pub(super) struct HostCalls {
+    pub(super) calls: Window,
+    repos: Window,
+    uploads: Window,
+    accounts: SharesByClass,
+    linked: Line,
+    reads: Line,
+    /// Whether a task admits the calls that wait.
+    pub(super) is_driven: bool,
+}
+
+/// The waiting calls of one class.
+#[derive(Debug)]
+struct Line {
+    queue: FairQueue<OwnerKey>,
+    /// When the last call of this class left at the even pace.
+    paced_at: Instant,
+}
+
+/// One call, as the budget sees it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Asked {
+    pub(super) owner: OwnerKey,
+    pub(super) class: CallClass,
+    pub(super) kind: CallKind,
+}
+
+/// Whether a call may leave.
+pub(super) enum CallDecision {
+    Go,
+    Wait(oneshot::Receiver<()>),
+    NotNow(BudgetError),
+}
+
+impl HostCalls {
+    pub(super) fn new(rules: &CallBudgetRules, owners: &Owners, now: Instant) -> Self {
+        let line = || Line { queue: FairQueue::default(), paced_at: now };
+        Self {
+            calls: Window::new(rules.calls, now),
+            repos: Window::new(rules.repos, now),
+            uploads: Window::new(rules.uploads, now),
+            accounts: SharesByClass::new(owners),
+            linked: line(),
+            reads: line(),
+            is_driven: false,
+        }
+    }
+
+    /// Takes the number of replicas that share the PDS's limits.
+    ///
+    /// The limits of accounts are not shared: a client's calls mostly reach one replica, and a PDS
+    /// that refuses an account refuses nobody else.
+    pub(super) fn share(&mut self, replicas: u32, now: Instant) {
+        for window in [&mut self.calls, &mut self.repos, &mut self.uploads] {
+            window.share(replicas, now);
+        }
+    }
+
+    pub(super) fn ask(&mut self, asked: Asked, rules: &CallBudgetRules, now: Instant) -> CallDecision {
+        let Asked { owner, class, kind } = asked;
+        let share = self.accounts.of_class(class).of(owner, rules, now);
+        if let Some(until) = share.as_ref().and_then(|share| share.until)
+            && until > now
+        {
+            return CallDecision::NotNow(BudgetError { rate: rules.account_calls, wait: until - now });
+        }
+        let is_write = matches!(kind, CallKind::Write | CallKind::Upload);
+        let (own, writes) = share.map(|share| (&share.calls, &share.writes)).unzip();
+        // The narrow windows are checked before the common one. A call that one of them refuses
+        // must not count against the others.
+        let narrow = [
+            (own, OWN),
+            (writes.filter(|_| is_write), OWN),
+            ((kind == CallKind::Upload).then_some(&self.uploads), class),
+            ((kind == CallKind::Repo).then_some(&self.repos), class),
+        ];
+        for (window, class) in narrow {
+            if let Some(window) = window
+                && window.is_used_up(class, now)
+            {
+                return CallDecision::NotNow(BudgetError { rate: window.rate(), wait: window.left(now) });
+            }
+        }
+        if kind != CallKind::Repo {
+            if self.calls.is_used_up(class, now) {
+                return CallDecision::NotNow(self.exhausted(now));
+            }
+            // Once one call waits, all others of its class queue behind it: a newcomer must not
+            // overtake.
+            if self.calls.is_scarce(class, now)
+                && (!self.line(class).queue.is_empty() || self.due(class, now) == 0)
+            {
+                let most = self.places(class);
+                let Some(turn) = self.line_mut(class).queue.join(&owner, most) else {
+                    let wait = self.calls.left(now).min(LONGEST_GUESS);
+                    return CallDecision::NotNow(BudgetError { rate: self.calls.rate(), wait });
+                };
+                // Counted when it joins, so that one account cannot fill the queue beyond its own
+                // limit.
+                self.count_own(asked, now);
+                return CallDecision::Wait(turn);
+            }
+            self.take(class, now);
+        }
+        self.count_own(asked, now);
+        CallDecision::Go
+    }
+
+    /// The most calls of a class that may wait. A quarter of all places is for linked accounts.
+    fn places(&self, class: CallClass) -> usize {
+        match class {
+            CallClass::Read => MOST_WAITING - MOST_WAITING / 4,
+            CallClass::Linked => MOST_WAITING - self.reads.queue.waiting().min(MOST_WAITING * 3 / 4),
+        }
+    }
+
+    fn take(&mut self, class: CallClass, now: Instant) {
+        self.calls.take(class, now);
+        self.line_mut(class).paced_at = now;
+    }
+
+    /// Counts a call for its account. A waiting call counts as well.
+    fn count_own(&mut self, Asked { owner, class, kind }: Asked, now: Instant) {
+        if let Some(share) = self.accounts.of_class(class).get(owner) {
+            share.calls.take(OWN, now);
+            if matches!(kind, CallKind::Write | CallKind::Upload) {
+                share.writes.take(OWN, now);
+            }
+        }
+        match kind {
+            CallKind::Upload => self.uploads.take(class, now),
+            CallKind::Repo => self.repos.take(class, now),
+            CallKind::Read | CallKind::Write => {}
+        }
+    }
+
+    /// Admits the waiting calls that are due, and returns when the next one is. `None` means that no
+    /// call waits.
+    pub(super) fn call_next(&mut self, now: Instant) -> Option<Instant> {
+        let next = |host: &mut Self, class| {
+            for _ in 0..host.due(class, now) {
+                if host.calls.is_used_up(class, now) || !host.line_mut(class).queue.admit_next() {
+                    break;
+                }
+                host.take(class, now);
+            }
+            // Calls that left keep no task awake.
+            host.line_mut(class).queue.forget_those_who_left();
+            host.next_due(class, now)
+        };
+        // Linked accounts first: reads must not take the call that was due to them.
+        let both = [CallClass::Linked, CallClass::Read].map(|class| next(self, class));
+        both.into_iter().flatten().min()
+    }
+
+    /// When the first waiting call of a class is due.
+    fn next_due(&self, class: CallClass, now: Instant) -> Option<Instant> {
+        let line = self.line(class);
+        if line.queue.is_empty() {
+            None
+        } else if self.calls.is_used_up(class, now) {
+            Some(self.calls.ends())
+        } else {
+            Some(line.paced_at + self.calls.pace(class, now))
+        }
+    }
+
+    /// Returns how many calls of a class may leave now, at an even pace over the rest of the window.
+    fn due(&self, class: CallClass, now: Instant) -> u32 {
+        if !self.calls.is_scarce(class, now) {
+            return u32::MAX;
+        }
+        let pace = self.calls.pace(class, now);
+        // A pace of zero would divide by zero: the window ends within this nanosecond.
+        let due = now.duration_since(self.line(class).paced_at).as_nanos() / pace.as_nanos().max(1);
+        u32::try_from(due).unwrap_or(u32::MAX)
+    }
+
+    /// The refusal of a call when the common window allows none.
+    pub(super) fn exhausted(&self, now: Instant) -> BudgetError {
+        BudgetError { rate: self.calls.rate(), wait: self.calls.left(now) }
+    }
+
+    /// The refusal of a call that waited in vain. Its turn may come soon.
+    pub(super) fn waited_in_vain(&self, now: Instant) -> BudgetError {
+        BudgetError { wait: self.calls.left(now).min(LONGEST_GUESS), ..self.exhausted(now) }
+    }
+
+    pub(super) fn hear(&mut self, asked: Asked, told: &RateLimitReport, now: Instant) {
+        let window = match asked.kind {
+            CallKind::Repo => &mut self.repos,
+            // The report describes one window, and this condition finds out which.
+            CallKind::Upload if told.says(self.uploads.length()) => &mut self.uploads,
+            _ => &mut self.calls,
+        };
+        if told.is_as_long_as(window.length()) {
+            window.correct(told, now);
+        } else if let Some(wait) = told.exhausted_for()
+            && let Some(share) = self.accounts.of_class(asked.class).get(asked.owner)
+        {
+            // A window of a length that Genkan does not know is most likely the account's own.
+            share.until = Some(now + wait);
+        }
+    }
+
+    #[cfg(test)]
+    pub(super) const fn waiting(&self) -> usize {
+        self.linked.queue.waiting() + self.reads.queue.waiting()
+    }
+
+    pub(super) fn has_waiting(&self) -> bool {
+        !self.linked.queue.is_empty() || !self.reads.queue.is_empty()
+    }
+
+    /// Whether nothing of it counts any more.
+    pub(super) fn is_over(&self, now: Instant) -> bool {
+        let windows = [&self.calls, &self.repos, &self.uploads];
+        !self.has_waiting()
+            && windows.iter().all(|window| window.is_untouched(now))
+            && !self.accounts.has_refused(now)
+    }
+
+    /// How much would be forgotten with it: calls of linked accounts, and all calls. `None` if it
+    /// must stay, because calls wait or a limit is close.
+    pub(super) fn loss(&self, now: Instant) -> Option<(u32, u32)> {
+        let is_spent = [&self.calls, &self.repos, &self.uploads]
+            .iter()
+            .any(|window| window.is_scarce(CallClass::Read, now));
+        (!self.has_waiting() && !is_spent && !self.accounts.has_refused(now)).then(|| self.calls.used(now))
+    }
+
+    const fn line(&self, class: CallClass) -> &Line {
+        match class {
+            CallClass::Linked => &self.linked,
+            CallClass::Read => &self.reads,
+        }
+    }
+
+    const fn line_mut(&mut self, class: CallClass) -> &mut Line {
+        match class {
+            CallClass::Linked => &mut self.linked,
+            CallClass::Read => &mut self.reads,
+        }
+    }
+}
+
+/// An account's own window has one class of calls, so nothing of it is reserved.
+const OWN: CallClass = CallClass::Linked;
+/// The most calls that wait for one PDS.
+const MOST_WAITING: usize = 512;
+/// The longest wait that a refused call is told: by then its turn may well come.
+pub(super) const LONGEST_GUESS: Duration = Duration::from_secs(5);
+
+#[cfg(test)]
+#[path = "host_tests.rs"]
+mod tests;

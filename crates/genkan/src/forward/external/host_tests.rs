@@ -1,0 +1,275 @@
+//! Each test moves time itself, so no bound depends on the machine's speed.
+
+use http::{HeaderMap, StatusCode};
+
+use super::*;
+use crate::base::{Timestamp, monotonic_now};
+use crate::config::Rate;
+
+const RULES: CallBudgetRules = CallBudgetRules {
+    calls: Rate { count: 20, per: Duration::from_secs(2) },
+    repos: Rate { count: 2, per: Duration::from_secs(100) },
+    uploads: Rate { count: 2, per: Duration::from_secs(1000) },
+    account_calls: Rate { count: 100, per: Duration::from_secs(100) },
+    account_writes: Rate { count: 3, per: Duration::from_secs(100) },
+    wait: Duration::from_secs(5),
+};
+
+/// One PDS, and a clock that the test moves.
+struct Trial {
+    calls: HostCalls,
+    rules: CallBudgetRules,
+    now: Instant,
+}
+
+impl Trial {
+    fn new() -> Self {
+        Self::with(RULES)
+    }
+
+    fn with(rules: CallBudgetRules) -> Self {
+        let now = monotonic_now();
+        Self { calls: HostCalls::new(&rules, &Owners::new(), now), rules, now }
+    }
+
+    fn ask(&mut self, asked: Asked) -> CallDecision {
+        self.calls.ask(asked, &self.rules, self.now)
+    }
+
+    fn goes(&mut self, asked: Asked) -> bool {
+        matches!(self.ask(asked), CallDecision::Go)
+    }
+
+    fn refused(&mut self, asked: Asked) -> BudgetError {
+        match self.ask(asked) {
+            CallDecision::NotNow(refused) => refused,
+            CallDecision::Go | CallDecision::Wait(_) => panic!("it was not refused"),
+        }
+    }
+
+    fn waits(&mut self, asked: Asked) -> oneshot::Receiver<()> {
+        match self.ask(asked) {
+            CallDecision::Wait(turn) => turn,
+            CallDecision::Go | CallDecision::NotNow(_) => panic!("it does not wait"),
+        }
+    }
+
+    fn use_half(&mut self) {
+        for _ in 0..10 {
+            assert!(self.goes(linked('a')));
+        }
+    }
+
+    fn pass(&mut self, time: Duration) {
+        self.now += time;
+    }
+
+    fn hear(&mut self, asked: Asked, status: StatusCode, fields: &[(&'static str, &'static str)]) {
+        let headers: HeaderMap = fields
+            .iter()
+            .map(|(name, value)| (http::HeaderName::from_static(name), http::HeaderValue::from_static(value)))
+            .collect();
+        let told = RateLimitReport::of(status, &headers, Timestamp::from_seconds(1_700_000_000)).unwrap();
+        self.calls.hear(asked, &told, self.now);
+    }
+}
+
+fn linked(letter: char) -> Asked {
+    Asked { owner: OwnerKey::of(letter.into()), class: CallClass::Linked, kind: CallKind::Read }
+}
+
+fn stranger(number: u64) -> Asked {
+    Asked { owner: OwnerKey::of(number), class: CallClass::Read, kind: CallKind::Read }
+}
+
+fn of_kind(kind: CallKind, asked: Asked) -> Asked {
+    Asked { kind, ..asked }
+}
+
+#[test]
+fn the_second_half_of_a_window_lasts_until_its_end_and_accounts_take_turns() {
+    let mut trial = Trial::new();
+    trial.use_half();
+    let mut waiting: Vec<_> =
+        ['a', 'a', 'a', 'a', 'b'].map(|letter| (letter, trial.waits(linked(letter)))).into();
+    let mut order = String::new();
+    // Ten are left for two seconds.
+    for number in 1..=5 {
+        let due = trial.calls.call_next(trial.now).unwrap();
+        assert_eq!(order.len(), number - 1, "none before it is due");
+        assert_eq!(due - trial.now, Duration::from_millis(200));
+        trial.now = due;
+        let _ = trial.calls.call_next(trial.now);
+        waiting.retain_mut(|(letter, turn)| {
+            let is_due = turn.try_recv().is_ok();
+            order.extend(is_due.then_some(*letter));
+            !is_due
+        });
+    }
+    assert_eq!(order, "abaaa");
+    assert_eq!(trial.calls.call_next(trial.now), None, "none waits");
+}
+
+#[test]
+fn a_call_that_left_costs_no_other_one_its_turn() {
+    let mut trial = Trial::new();
+    trial.use_half();
+    drop(trial.waits(linked('a')));
+    trial.pass(Duration::from_millis(50));
+    let waited = trial.calls.waited_in_vain(trial.now);
+    assert_eq!((waited.rate, waited.wait), (RULES.calls, Duration::from_millis(1950)));
+    let mut turn = trial.waits(linked('b'));
+    trial.pass(Duration::from_millis(150));
+    assert_eq!(trial.calls.call_next(trial.now), None);
+    assert!(turn.try_recv().is_ok());
+}
+
+#[test]
+fn a_used_up_window_admits_no_call_until_it_ends() {
+    let mut trial = Trial::new();
+    assert!(trial.goes(linked('a')));
+    let told = [
+        ("ratelimit-limit", "20"),
+        ("ratelimit-remaining", "0"),
+        ("ratelimit-reset", "1"),
+        ("ratelimit-policy", "20;w=2"),
+    ];
+    trial.hear(linked('a'), StatusCode::OK, &told);
+    assert_eq!(trial.refused(linked('b')).wait, Duration::from_secs(1), "the truth, for everybody");
+    assert!(trial.goes(of_kind(CallKind::Repo, linked('a'))), "counted apart");
+    trial.pass(Duration::from_secs(1));
+    assert!(trial.goes(linked('b')));
+}
+
+#[test]
+fn a_window_of_an_account_stops_that_account_alone() {
+    let mut trial = Trial::new();
+    let write = of_kind(CallKind::Write, linked('a'));
+    assert!(trial.goes(write));
+    let told = [("retry-after", "30"), ("ratelimit-policy", "5000;w=3600")];
+    trial.hear(write, StatusCode::TOO_MANY_REQUESTS, &told);
+    assert_eq!(trial.refused(linked('a')).wait, Duration::from_secs(30));
+    assert!(trial.goes(of_kind(CallKind::Write, linked('b'))));
+    trial.pass(Duration::from_secs(30));
+    assert!(trial.goes(linked('a')));
+}
+
+#[test]
+fn writes_uploads_and_repositories_have_budgets_of_their_own() {
+    let mut trial = Trial::new();
+    let [write, upload, repo] = [CallKind::Write, CallKind::Upload, CallKind::Repo]
+        .map(|kind| move |letter| of_kind(kind, linked(letter)));
+    for _ in 0..3 {
+        assert!(trial.goes(write('a')));
+    }
+    assert_eq!(trial.refused(write('a')).rate, RULES.account_writes);
+    assert!(trial.goes(linked('a')));
+    for _ in 0..2 {
+        assert!(trial.goes(upload('b')) && trial.goes(repo('b')));
+    }
+    let refused = trial.refused(upload('c'));
+    assert_eq!((refused.rate, refused.wait), (RULES.uploads, Duration::from_secs(1000)));
+    assert_eq!(trial.refused(repo('c')).rate, RULES.repos);
+}
+
+#[test]
+fn headers_of_an_upload_count_for_calls_unless_they_name_uploads() {
+    for (policy, calls, uploads) in
+        [("1000;w=1000", true, false), ("20;w=2", false, false), ("", false, false)]
+    {
+        let mut trial = Trial::new();
+        let upload = |letter| of_kind(CallKind::Upload, linked(letter));
+        assert!(trial.goes(upload('a')));
+        let told = [("ratelimit-remaining", "0"), ("ratelimit-reset", "1"), ("ratelimit-policy", policy)];
+        let named = if policy.is_empty() { &told[..2] } else { &told };
+        trial.hear(upload('a'), StatusCode::OK, named);
+        assert_eq!(trial.goes(linked('b')), calls, "{policy}");
+        assert_eq!(trial.goes(upload('b')), uploads, "{policy}");
+    }
+}
+
+/// A stranger with many addresses, and a linked account with a few calls.
+#[test]
+fn reads_of_strangers_make_no_linked_call_wait_or_fail() {
+    let calls = Rate { count: 400, per: Duration::from_secs(100) };
+    let mut trial = Trial::with(CallBudgetRules { calls, ..RULES });
+    let mut waiting = Vec::new();
+    for number in 0..3000 {
+        match trial.ask(stranger(number)) {
+            CallDecision::Go | CallDecision::NotNow(_) => {}
+            CallDecision::Wait(turn) => waiting.push(turn),
+        }
+    }
+    assert_eq!(waiting.len(), 384, "three quarters of the places");
+    for second in 0..100 {
+        let _ = trial.calls.call_next(trial.now);
+        for number in 0..1000 {
+            let _ = trial.ask(stranger(second * 1000 + number)).waits_into(&mut waiting);
+        }
+        // Half of what is reserved for linked accounts goes at once, at any moment of the window. The
+        // rest may have to wait, and is never refused.
+        match trial.ask(linked('a')) {
+            CallDecision::Go => {}
+            CallDecision::Wait(_) => assert!(second >= 50, "{second}"),
+            CallDecision::NotNow(refused) => panic!("{second}: {refused:?}"),
+        }
+        trial.pass(Duration::from_secs(1));
+    }
+    // Beyond that, linked calls wait for their own pace and not for the strangers.
+    let mut trial = Trial::with(CallBudgetRules { calls, ..RULES });
+    for number in 0..3000 {
+        let _ = trial.ask(stranger(number)).waits_into(&mut waiting);
+    }
+    for _ in 0..50 {
+        assert!(trial.goes(linked('a')));
+    }
+    let mut turn = trial.waits(linked('b'));
+    trial.pass(Duration::from_secs(1));
+    let _ = trial.calls.call_next(trial.now);
+    assert!(turn.try_recv().is_ok());
+}
+
+#[test]
+fn linked_accounts_have_the_places_that_reads_leave() {
+    let mut trial = Trial::new();
+    trial.use_half();
+    let mut turns = Vec::new();
+    for number in 0..600_u32 {
+        let _ = trial.ask(linked(char::from_u32(1000 + number).unwrap())).waits_into(&mut turns);
+    }
+    assert_eq!(turns.len(), MOST_WAITING);
+}
+
+#[test]
+fn a_pds_is_forgotten_only_when_nothing_of_it_counts() {
+    let mut trial = Trial::new();
+    assert!(trial.calls.is_over(trial.now) && trial.calls.loss(trial.now) == Some((0, 0)));
+    assert!(trial.goes(stranger(1)) && trial.goes(linked('a')));
+    assert!(!trial.calls.is_over(trial.now));
+    assert_eq!(trial.calls.loss(trial.now), Some((1, 2)));
+    for _ in 0..8 {
+        assert!(trial.goes(linked('a')));
+    }
+    assert_eq!(trial.calls.loss(trial.now), None, "half is used");
+    let turn = trial.waits(linked('a'));
+    trial.pass(RULES.calls.per);
+    assert_eq!((trial.calls.is_over(trial.now), trial.calls.loss(trial.now)), (false, None), "one waits");
+    drop(turn);
+    let _ = trial.calls.call_next(trial.now);
+    assert!(trial.calls.is_over(trial.now));
+    assert!(trial.goes(of_kind(CallKind::Upload, linked('a'))));
+    trial.pass(RULES.calls.per);
+    assert_eq!(trial.calls.loss(trial.now), None, "half of the day's uploads");
+}
+
+impl CallDecision {
+    fn waits_into(self, turns: &mut Vec<oneshot::Receiver<()>>) -> bool {
+        match self {
+            Self::Wait(turn) => {
+                turns.push(turn);
+                true
+            }
+            Self::Go | Self::NotNow(_) => false,
+        }
+    }
+}
