@@ -160,6 +160,7 @@ impl App {
                 identity: identity.clone(),
                 guarded: guarded.clone(),
                 keys: client_keys(&ring),
+                reload_keys: reload_keys(&ring),
                 grants: Arc::new(Pairing),
                 metrics: metrics.clone(),
             },
@@ -410,6 +411,19 @@ fn client_keys(ring: &Ring) -> links::ClientKeys {
             usable_from: key.usable_from,
         })
         .collect()
+    })
+}
+
+fn reload_keys(ring: &Ring) -> links::ReloadKeys {
+    let ring = ring.clone();
+    Arc::new(move || {
+        let ring = ring.clone();
+        Box::pin(async move {
+            ring.reload()
+                .await
+                .inspect_err(|cause| tracing::warn!(cause = %cause, "the keys could not be read again"))
+                .is_ok()
+        })
     })
 }
 

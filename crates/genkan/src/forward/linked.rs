@@ -45,11 +45,6 @@ impl LinkedDestination {
         self.signer.pds()
     }
 
-    /// The session at the account's server has ended.
-    fn gone(&self) -> Error {
-        Error::LinkGone { by_proof: self.by_proof }
-    }
-
     pub(super) fn error(error: LinkError, by_proof: bool) -> Error {
         match error {
             LinkError::Gone => Error::LinkGone { by_proof },
@@ -243,8 +238,9 @@ impl<R: ExternalAccounts> Forwarder<R> {
                         // session must not end by that.
                         return Ok(answer);
                     }
-                    self.rooms.link_refused(grant).await;
-                    return Err(attempts.destination.gone());
+                    let version = attempts.signer.borrow().version();
+                    let error = self.rooms.link_refused(grant, version).await;
+                    return Err(LinkedDestination::error(error, attempts.destination.by_proof));
                 }
                 // The version tells the renewal which token was refused. If another call has
                 // renewed it meanwhile, that result is used.

@@ -102,8 +102,9 @@ pub(crate) trait ExternalAccounts {
     /// Returns a newer signer after the PDS refused the token of this version.
     async fn renew_link(&self, grant: &GrantId, version: i64) -> Result<Arc<dyn Signer>, LinkError>;
 
-    /// Ends the link of a grant whose PDS refuses even a renewed token.
-    async fn link_refused(&self, grant: &GrantId);
+    /// Ends the link of a grant whose PDS refuses even a renewed token of this version, unless the
+    /// token was replaced meanwhile. Returns what the call is told.
+    async fn link_refused(&self, grant: &GrantId, version: i64) -> LinkError;
 
     /// Returns the nonce that a PDS demands in proofs of the link of a grant.
     fn link_nonce(&self, grant: &GrantId, pds: &Origin) -> Option<LinkNonce>;

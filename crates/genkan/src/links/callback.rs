@@ -15,6 +15,7 @@ use super::discovery::{Authority, DiscoveryError};
 use super::error::{Failure, FinishError};
 use super::id::LinkId;
 use super::login::hash;
+use super::open::KeysBehind;
 use super::server_client::{ServerClient, TokenRequestError, TokenResponse};
 use super::service::{Inner, Links};
 use super::sql::links::{self, Row, State};
@@ -125,7 +126,10 @@ impl Links {
             .map_err(|_| Failure::Unacceptable("its secrets do not open"))?;
         let key = match &login.client_key {
             Some(id) => {
-                Some(inner.client.key(id).ok_or(Failure::Unacceptable("the client key no longer exists"))?)
+                let known = self.client_key(id).await;
+                let known =
+                    known.map_err(|KeysBehind| Failure::Unacceptable("the client key is not known yet"))?;
+                Some(known.ok_or(Failure::Unacceptable("the client key no longer exists"))?)
             }
             None => None,
         };

@@ -10,6 +10,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use data_encoding::BASE32_NOPAD;
+use futures_util::future::BoxFuture;
 use genkan_protocol::crypto::P256PrivateKey;
 use genkan_protocol::oauth::client_assertion;
 use genkan_protocol::oauth::jwk::{Jwk, JwkSet};
@@ -37,6 +38,9 @@ impl fmt::Debug for ClientKey {
 
 /// Returns the current keys, the newest first.
 pub(crate) type ClientKeys = Arc<dyn Fn() -> Vec<ClientKey> + Send + Sync>;
+
+/// Reads Genkan's keys from the database again. `false` if that failed.
+pub(crate) type ReloadKeys = Arc<dyn Fn() -> BoxFuture<'static, bool> + Send + Sync>;
 
 /// The client that other servers know Genkan as.
 pub(super) struct Client {

@@ -44,14 +44,49 @@ async fn end_row(tx: &mut Tx, link: &LinkId, reason: Reason, now: Timestamp) -> 
     Ok(true)
 }
 
+/// What must still be so for a session to end.
+///
+/// A server's refusal is about the tokens that it was shown. Meanwhile another call may have replaced
+/// them, or be about to.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum EndCondition<'a> {
+    Always,
+    /// It has this version.
+    Version(i64),
+    /// It has this version, and this worker refreshes it.
+    Lease {
+        version: i64,
+        holder: &'a str,
+    },
+}
+
 impl Links {
     /// Ends a session and its grant: at once in this process, and within seconds in the others. The
     /// server is told afterwards. Returns `false` if the session had ended or never existed.
     pub(crate) async fn end(&self, link: &LinkId, reason: Reason) -> db::Result<bool> {
+        self.end_when(link, reason, EndCondition::Always).await
+    }
+
+    /// Ends a session and its grant under a condition. Returns `false` if the condition is not met,
+    /// or the session had ended or never existed.
+    pub(super) async fn end_when(
+        &self,
+        link: &LinkId,
+        reason: Reason,
+        condition: EndCondition<'_>,
+    ) -> db::Result<bool> {
         let inner = &self.inner;
         let now = inner.clock.now();
         let mut tx = inner.db.begin().await?;
-        if !end_row(&mut tx, link, reason, now).await? {
+        // In the transaction of the end: another process may store newer tokens at any moment.
+        let is_met = match condition {
+            EndCondition::Always => true,
+            EndCondition::Version(version) => links::hold_version(&mut tx, link, version).await?,
+            EndCondition::Lease { version, holder } => {
+                links::hold_lease(&mut tx, link, version, holder).await?
+            }
+        };
+        if !is_met || !end_row(&mut tx, link, reason, now).await? {
             return Ok(false);
         }
         inner.grants.end(&mut tx, link, now).await?;
@@ -159,8 +194,8 @@ impl Links {
         };
         // Committed before the request: no transaction stays open while another server answers.
         tx.commit().await?;
-        let told = match (inner.identity_of(&row), inner.open(&row)) {
-            (Some(identity), Ok(tokens)) => {
+        let told = match (self.identity_of(&row).await, inner.open(&row)) {
+            (Ok(Some(identity)), Ok(tokens)) => {
                 let key = ProofKey::new(tokens.key);
                 let server = inner.server_client(&row.server, &identity, link.as_str(), &key);
                 // The refresh token first: it lives longer, and servers should revoke the access
@@ -170,9 +205,11 @@ impl Links {
                     failed => failed,
                 }
             }
-            // Without the key or the secrets Genkan cannot prove to the server who asks, or about
-            // which tokens.
-            _ => Ok(()),
+            // The key is gone for good, so Genkan cannot prove to the server who asks.
+            (Ok(None), _) => Ok(()),
+            // Perhaps only this process lacks the key, or the sealing key of the secrets. Another
+            // one may tell the server.
+            (Err(_), _) | (_, Err(_)) => Err(TokenRequestError::NotSent("keys are missing here".into())),
         };
         self.note_told(&row, told, now).await
     }

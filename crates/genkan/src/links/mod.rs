@@ -35,7 +35,7 @@ mod vault;
 mod view;
 
 pub(crate) use callback::{Arrival, Callback};
-pub(crate) use client::{CALLBACK, ClientKey, ClientKeys, KEY_SET, OTHERS, STABLE};
+pub(crate) use client::{CALLBACK, ClientKey, ClientKeys, KEY_SET, OTHERS, ReloadKeys, STABLE};
 pub(crate) use credential::Credential;
 pub(crate) use discovery::Identifier;
 pub(crate) use end::{end_with_grant, hold};

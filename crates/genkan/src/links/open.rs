@@ -3,11 +3,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::client::ClientIdentity;
+use super::client::{ClientIdentity, ClientKey};
 use super::credential::{Credential, CredentialParts};
 use super::error::{Reason, UseError};
 use super::id::LinkId;
-use super::service::Inner;
+use super::service::{Inner, Links};
 use super::sql::links::{self, Row};
 use super::vault::{SessionAad, Tokens};
 use crate::base::Timestamp;
@@ -56,16 +56,6 @@ impl Inner {
         Ok(credential)
     }
 
-    /// The client that this session's server knows. Returns `None` if the key with which it began
-    /// no longer exists.
-    pub(super) fn identity_of(&self, row: &Row) -> Option<ClientIdentity> {
-        let key = match &row.client_key {
-            Some(id) => Some(self.client.key(id)?),
-            None => None,
-        };
-        Some(ClientIdentity { id: row.client_id.clone(), key })
-    }
-
     /// Records that the session was used, at most twice a day.
     pub(super) async fn note_use(&self, row: &Row, now: Timestamp) -> Result<(), UseError> {
         if now.since(row.used_at) < USE_NOTED_EACH {
@@ -76,6 +66,44 @@ impl Inner {
         tx.commit().await.map_err(|cause| stored(&cause))
     }
 }
+
+impl Links {
+    /// The client that this session's server knows. Returns `None` if the key with which it began
+    /// no longer exists.
+    ///
+    /// # Errors
+    ///
+    /// [`KeysBehind`] when the key may exist without being known to this process.
+    pub(super) async fn identity_of(&self, row: &Row) -> Result<Option<ClientIdentity>, KeysBehind> {
+        let id = row.client_id.clone();
+        Ok(match &row.client_key {
+            None => Some(ClientIdentity { id, key: None }),
+            Some(key) => self.client_key(key).await?.map(|key| ClientIdentity { id, key: Some(key) }),
+        })
+    }
+
+    /// Returns Genkan's client key of this id, or `None` if it no longer exists.
+    ///
+    /// # Errors
+    ///
+    /// [`KeysBehind`] when the key may exist without being known to this process.
+    pub(super) async fn client_key(&self, id: &str) -> Result<Option<ClientKey>, KeysBehind> {
+        let inner = &self.inner;
+        if let Some(key) = inner.client.key(id) {
+            return Ok(Some(key));
+        }
+        // Another process may have made the key a moment ago. Only the database knows whether it
+        // exists.
+        if !(inner.reload_keys)().await {
+            return Err(KeysBehind);
+        }
+        Ok(inner.client.key(id))
+    }
+}
+
+/// The keys in the database could not be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct KeysBehind;
 
 /// Logs a database failure, and converts it for a call.
 pub(super) fn stored(cause: &db::Error) -> UseError {

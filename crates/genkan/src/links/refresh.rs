@@ -20,9 +20,10 @@ use genkan_protocol::oauth::dpop::ProofKey;
 use super::client::ClientIdentity;
 use super::credential::{Credential, due_at};
 use super::discovery::{Authority, DiscoveryError};
+use super::end::EndCondition;
 use super::error::{Reason, UseError};
 use super::id::LinkId;
-use super::open::stored;
+use super::open::{KeysBehind, stored};
 use super::server_client::{TokenRequestError, TokenResponse};
 use super::service::{Inner, Links};
 use super::sql::leases::{self, NewTokens};
@@ -121,15 +122,16 @@ impl Links {
         }
     }
 
-    /// Ends the session, because the PDS refused tokens that had just been refreshed.
-    pub(crate) async fn refused(&self, link: &LinkId) {
-        if let Err(cause) = self.end(link, Reason::TokenRefused).await {
-            tracing::warn!(
-                cause = &cause as &dyn std::error::Error,
-                %link,
-                "a refused session could not be ended"
-            );
+    /// Ends the session, because the PDS refused tokens of `version` that had just been refreshed.
+    /// A session whose tokens were replaced meanwhile does not end. Returns what the call is told.
+    pub(crate) async fn refused(&self, link: &LinkId, version: i64) -> UseError {
+        let ended = self.end_when(link, Reason::TokenRefused, EndCondition::Version(version)).await;
+        if let Err(cause) = &ended {
+            return stored(cause);
         }
+        // If it has not ended, the next call uses the newer tokens.
+        let usable = self.inner.usable(link).await;
+        usable.err().unwrap_or(UseError::Unavailable { retry_after: PATIENCE_WHILE_VALID })
     }
 
     /// Refreshes `version`. All callers in this process share the refresh, which continues when
@@ -215,13 +217,13 @@ impl Links {
                 let server =
                     inner.server_client(&inputs.found.server, &inputs.identity, row.id.as_str(), &key);
                 match server.token(fields).await {
-                    Ok(given) => self.store(row, &inputs, given).await?,
+                    Ok(given) => self.store(row, holder, &inputs, given).await?,
                     Err(error) => {
                         self.request_failed(row, holder, &inputs.found.server.issuer, error).await?
                     }
                 }
             }
-            Err(PrepareError::Over(reason)) => self.over(&row.id, reason).await?,
+            Err(PrepareError::Over(reason)) => self.over(row, holder, reason).await?,
             Err(PrepareError::Later(why)) => {
                 tracing::info!(link = %row.id, why = &*why, "a session cannot be refreshed at the moment");
                 inner.backoff.links.failed(row.id.as_str(), None, inner.clock.now());
@@ -250,7 +252,11 @@ impl Links {
         // Secrets that do not open do not end the session: perhaps only this process has the wrong
         // sealing key.
         let tokens = inner.open(row).map_err(|_| later("its secrets do not open".to_owned()))?;
-        let identity = inner.identity_of(row).ok_or(PrepareError::Over(Reason::KeyGone))?;
+        let identity = match self.identity_of(row).await {
+            Ok(Some(identity)) => identity,
+            Ok(None) => return Err(PrepareError::Over(Reason::KeyGone)),
+            Err(KeysBehind) => return Err(later("its client key is not known here".to_owned())),
+        };
         // The account may have moved since the last refresh. Its refresh token must not go to a
         // server that no longer speaks for it.
         let verified = tokio::time::timeout(VERIFY, inner.discovery.of_did(&row.did))
@@ -275,6 +281,7 @@ impl Links {
     async fn store(
         &self,
         row: &Row,
+        holder: &str,
         inputs: &RefreshInputs,
         given: TokenResponse,
     ) -> Result<Outcome, UseError> {
@@ -291,7 +298,7 @@ impl Links {
         // person who never gave it.
         if other {
             self.give_back(row, inputs, &tokens).await;
-            return self.over(&row.id, Reason::OtherSubject).await;
+            return self.over(row, holder, Reason::OtherSubject).await;
         }
         // Sealed for the version that `rotate` is about to write, because a sealed text opens only
         // in its own version.
@@ -361,8 +368,8 @@ impl Links {
                     // An earlier request was sent and its answer was never stored. The server
                     // probably rotated the token then, so this refusal says nothing about the
                     // person.
-                    _ if row.unanswered > 0 => self.over(&row.id, Reason::AnswerLost).await,
-                    _ => self.over(&row.id, Reason::GrantGone).await,
+                    _ if row.unanswered > 0 => self.over(row, holder, Reason::AnswerLost).await,
+                    _ => self.over(row, holder, Reason::GrantGone).await,
                 };
             }
             TokenRequestError::Refused { code, .. } if is_about_us(code) => {
@@ -401,9 +408,22 @@ impl Links {
         Ok(outcome)
     }
 
-    async fn over(&self, link: &LinkId, reason: Reason) -> Result<Outcome, UseError> {
-        self.end(link, reason).await.map_err(|cause| stored(&cause))?;
-        Ok(Outcome::Gone)
+    /// Ends the session, if this worker still refreshes this version.
+    ///
+    /// If another worker has taken the lease over, it sends the same refresh token. One of the two
+    /// then gets new tokens and the other a refusal, so a refusal here says nothing: the worker that
+    /// has the lease will tell.
+    async fn over(&self, row: &Row, holder: &str, reason: Reason) -> Result<Outcome, UseError> {
+        let condition = EndCondition::Lease { version: row.version, holder };
+        if self.end_when(&row.id, reason, condition).await.map_err(|cause| stored(&cause))? {
+            return Ok(Outcome::Gone);
+        }
+        match self.inner.usable(&row.id).await {
+            Ok(now) if now.version > row.version => Ok(Outcome::Joined),
+            Ok(_) => Ok(Outcome::Transient),
+            Err(UseError::Gone(_)) => Ok(Outcome::Gone),
+            Err(error) => Err(error),
+        }
     }
 
     /// Revokes tokens that cannot be kept, if their server answers.

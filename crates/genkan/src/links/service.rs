@@ -9,7 +9,7 @@ use genkan_protocol::oauth::jwk::JwkSet;
 use serde_json::Value;
 
 use super::backoff::Backoff;
-use super::client::{Client, ClientIdentity, ClientKeys};
+use super::client::{Client, ClientIdentity, ClientKeys, ReloadKeys};
 use super::credential::Credential;
 use super::discovery::{Discovery, Server};
 use super::error::UseError;
@@ -49,6 +49,7 @@ pub(crate) struct Dependencies {
     pub(crate) identity: Identity,
     pub(crate) guarded: GuardedClient,
     pub(crate) keys: ClientKeys,
+    pub(crate) reload_keys: ReloadKeys,
     pub(crate) grants: Arc<dyn LinkGrants>,
     pub(crate) metrics: Metrics,
 }
@@ -66,6 +67,7 @@ pub(super) struct Inner {
     pub(super) sealer: Sealer,
     pub(super) discovery: Discovery,
     pub(super) client: Client,
+    pub(super) reload_keys: ReloadKeys,
     /// Credentials by link.
     pub(super) memory: FeedCache<LinkId, Arc<Credential>>,
     pub(super) single_flight: SingleFlight<Result<Arc<Credential>, UseError>>,
@@ -82,7 +84,8 @@ pub(super) struct Inner {
 
 impl Links {
     pub(crate) fn new(with: Dependencies, settings: Settings) -> Self {
-        let Dependencies { db, clock, feed, sealer, identity, guarded, keys, grants, metrics } = with;
+        let Dependencies { db, clock, feed, sealer, identity, guarded, keys, reload_keys, grants, metrics } =
+            with;
         let discovery = Discovery {
             documents: identity.documents,
             handles: identity.handles,
@@ -101,6 +104,7 @@ impl Links {
             sealer,
             discovery,
             client,
+            reload_keys,
             memory,
             single_flight: SingleFlight::default(),
             server_nonces: Nonces::new(NONCE_BYTES),

@@ -214,10 +214,11 @@ impl ExternalAccounts for AppRooms {
         self.usable(renewing.await)
     }
 
-    async fn link_refused(&self, grant: &GrantId) {
+    async fn link_refused(&self, grant: &GrantId, version: i64) -> LinkError {
         let (links, link) = (self.links.clone(), LinkId::from(grant));
         // A task of its own, which continues when the caller leaves.
-        let _ = self.control.spawn(async move { links.refused(&link).await }).await;
+        let refused = self.control.spawn(async move { links.refused(&link, version).await }).await;
+        refused.map_or(LinkError::Broken, |error| signer::link_error(&error))
     }
 
     fn link_nonce(&self, grant: &GrantId, pds: &Origin) -> Option<LinkNonce> {

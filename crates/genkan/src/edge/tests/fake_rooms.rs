@@ -311,9 +311,10 @@ impl ExternalAccounts for FakeRooms {
         self.link(grant)
     }
 
-    async fn link_refused(&self, _: &GrantId) {
+    async fn link_refused(&self, _: &GrantId, _: i64) -> LinkError {
         tokio::task::yield_now().await;
         self.external.lock().unwrap().link_refused += 1;
+        LinkError::Gone
     }
 
     fn link_nonce(&self, _: &GrantId, _: &Origin) -> Option<LinkNonce> {

@@ -156,6 +156,38 @@ pub(in crate::links) async fn hold(tx: &mut Tx, id: &LinkId) -> Result<bool> {
     Ok(held.rows_affected() == 1)
 }
 
+/// Holds a session's row while it has this version. Returns `false` if it has a newer one, has ended
+/// or never existed.
+pub(in crate::links) async fn hold_version(tx: &mut Tx, id: &LinkId, version: i64) -> Result<bool> {
+    let held = sqlx::query(
+        "UPDATE links SET version = version WHERE id = $1 AND version = $2 AND state IN ('waiting', 'live')",
+    )
+    .bind(id.as_str())
+    .bind(version)
+    .execute(&mut **tx)
+    .await?;
+    Ok(held.rows_affected() == 1)
+}
+
+/// Holds a session's row while it has this version and this worker refreshes it.
+pub(in crate::links) async fn hold_lease(
+    tx: &mut Tx,
+    id: &LinkId,
+    version: i64,
+    holder: &str,
+) -> Result<bool> {
+    let held = sqlx::query(
+        "UPDATE links SET version = version
+         WHERE id = $1 AND version = $2 AND lease = $3 AND state IN ('waiting', 'live')",
+    )
+    .bind(id.as_str())
+    .bind(version)
+    .bind(holder)
+    .execute(&mut **tx)
+    .await?;
+    Ok(held.rows_affected() == 1)
+}
+
 /// Ends a session for everybody. Secrets that its server need not be told about are erased at once.
 /// Returns `false` if it had already ended.
 pub(in crate::links) async fn end(tx: &mut Tx, id: &LinkId, reason: Reason, now: Timestamp) -> Result<bool> {

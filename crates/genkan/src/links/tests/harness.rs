@@ -52,7 +52,7 @@ impl LinkHarness {
             .map(|url| url.parse().unwrap())
             .collect();
         let keys: ClientKeys = Arc::new(|| vec![key()]);
-        let links = instance(&db, &clock, &directory, &names, listed.clone(), origin, keys);
+        let links = instance(&db, &clock, &directory, &names, listed.clone(), origin, (keys, reloads(true)));
         for server in others.iter().copied().chain([&pds]) {
             server.set_clock(clock.shared());
             know(&links, server);
@@ -69,6 +69,11 @@ impl LinkHarness {
 
     /// Returns another process on the same database, with these client keys.
     pub(super) fn another_with(&self, keys: ClientKeys) -> Links {
+        self.another_reading(keys, reloads(true))
+    }
+
+    /// Returns another process on the same database, which reads its client keys again this way.
+    pub(super) fn another_reading(&self, keys: ClientKeys, reload: ReloadKeys) -> Links {
         instance(
             // Connections and subscribers of its own, as in another process.
             &self.db.apart(),
@@ -77,7 +82,7 @@ impl LinkHarness {
             &self.names,
             self.listed.clone(),
             ORIGIN,
-            keys,
+            (keys, reload),
         )
     }
 
@@ -184,7 +189,12 @@ pub(super) fn know(links: &Links, server: &FakePds) {
     server.know_client(id, document["scope"].as_str().unwrap(), client.key_set());
 }
 
-fn key() -> ClientKey {
+/// A reading of the keys that changes nothing, and whether it succeeds.
+pub(super) fn reloads(succeeds: bool) -> ReloadKeys {
+    Arc::new(move || Box::pin(async move { succeeds }))
+}
+
+pub(super) fn key() -> ClientKey {
     let private = P256PrivateKey::from_bytes(&[5; 32]).unwrap();
     ClientKey { id: "one".to_owned(), private, usable_from: Timestamp::from_millis(0) }
 }
@@ -196,7 +206,7 @@ fn instance(
     names: &FakeNames,
     listed: Vec<Origin>,
     origin: &str,
-    keys: ClientKeys,
+    (keys, reload_keys): (ClientKeys, ReloadKeys),
 ) -> Links {
     let clock = clock.clock();
     let within = Duration::from_secs(5);
@@ -217,6 +227,7 @@ fn instance(
         identity,
         guarded,
         keys,
+        reload_keys,
         grants: Arc::new(Pairing),
         metrics: Metrics::default(),
     };

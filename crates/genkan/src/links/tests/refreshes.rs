@@ -6,10 +6,12 @@ use genkan_testing::network::eventually;
 use genkan_testing::{FakePds, Gate, Trouble};
 use serde_json::json;
 
-use super::harness::{LinkHarness, SCOPE, know};
+use super::harness::{LinkHarness, SCOPE, key, know, reloads};
 use crate::base::Timestamp;
 use crate::db::feed::Change;
 use crate::db::{Db, on_each_database};
+use crate::links::end::EndCondition;
+use crate::links::error::Reason;
 use crate::links::service::DAY;
 use crate::links::sql::leases::{self, NewTokens};
 use crate::links::*;
@@ -30,6 +32,8 @@ on_each_database!(
     c13_an_account_that_moved_to_another_server_has_to_sign_in_again,
     another_subject_in_a_refresh_ends_the_session,
     c19_a_key_that_is_gone_ends_exactly_its_sessions,
+    a_replica_whose_keys_are_behind_ends_no_session,
+    a_refusal_to_a_worker_that_lost_its_lease_ends_nothing,
     a_refused_session_has_ended,
     an_idle_session_is_kept_alive,
     a_refresh_goes_on_without_its_caller,
@@ -391,6 +395,55 @@ async fn c19_a_key_that_is_gone_ends_exactly_its_sessions(db: Db) {
     assert_eq!(later.client_keys_in_use().await.unwrap(), ["two"]);
 }
 
+async fn a_replica_whose_keys_are_behind_ends_no_session(db: Db) {
+    let harness = LinkHarness::start(db).await;
+    let link = harness.link().await;
+    harness.pass(HOUR);
+    // Its ring does not have the key yet, and the database does not answer.
+    let behind = harness.another_reading(Arc::new(Vec::new), reloads(false));
+    assert!(matches!(behind.credential(&link).await, Err(UseError::Unavailable { .. })));
+    assert_eq!(harness.reason(&link).await, None);
+    // Once it reads its keys, it refreshes.
+    let ring = Arc::new(std::sync::Mutex::new(Vec::new()));
+    let (read, reload) = (Arc::clone(&ring), Arc::clone(&ring));
+    let keys: ClientKeys = Arc::new(move || read.lock().unwrap().clone());
+    let late = harness.another_reading(
+        keys,
+        Arc::new(move || {
+            *reload.lock().unwrap() = vec![key()];
+            Box::pin(async { true })
+        }),
+    );
+    harness.pass(Duration::from_mins(2));
+    assert_eq!(late.credential(&link).await.unwrap().version, 2);
+}
+
+/// The lease of a slow worker ran out, and another one refreshed with the same token. The slow one
+/// is refused afterwards.
+async fn a_refusal_to_a_worker_that_lost_its_lease_ends_nothing(db: Db) {
+    let harness = LinkHarness::start(db).await;
+    let link = harness.link().await;
+    let now = harness.now();
+    let until = now.plus(Duration::from_secs(45));
+    assert!(leases::take(&harness.db, &link, 1, "slow", now, until).await.unwrap());
+    let taken = until.plus(Duration::from_secs(45));
+    assert!(leases::take(&harness.db, &link, 1, "other", until, taken).await.unwrap());
+    let refused = |holder, version| {
+        let condition = EndCondition::Lease { version, holder };
+        harness.links.end_when(&link, Reason::GrantGone, condition)
+    };
+    assert!(!refused("slow", 1).await.unwrap(), "the other worker will tell");
+    let new = NewTokens { sealed: "new", scope: SCOPE, issued_at: now, expires_at: None };
+    assert!(leases::rotate(&harness.db, &link, 1, new).await.unwrap());
+    for (holder, version) in [("slow", 1), ("other", 1), ("slow", 2)] {
+        assert!(!refused(holder, version).await.unwrap(), "{holder} {version}");
+    }
+    assert_eq!(harness.reason(&link).await, None);
+    assert!(leases::take(&harness.db, &link, 2, "last", taken, taken.plus(HOUR)).await.unwrap());
+    assert!(refused("last", 2).await.unwrap());
+    assert_eq!(harness.reason(&link).await, Some("grant_gone"));
+}
+
 async fn a_refused_session_has_ended(db: Db) {
     let harness = LinkHarness::start(db).await;
     let link = harness.link().await;
@@ -400,7 +453,10 @@ async fn a_refused_session_has_ended(db: Db) {
     let renewed = harness.links.renew(&link, old.version).await.unwrap();
     harness.pds.forget_access_tokens();
     assert_eq!(harness.call(&renewed).await, 401);
-    harness.links.refused(&link).await;
+    // A late refusal of the version before says nothing about the one that is used now.
+    assert!(matches!(harness.links.refused(&link, old.version).await, UseError::Unavailable { .. }));
+    assert_eq!(harness.reason(&link).await, None);
+    assert_eq!(harness.links.refused(&link, renewed.version).await, UseError::Gone("token_refused"));
     assert_eq!(harness.credential(&link).await.unwrap_err(), UseError::Gone("token_refused"));
 }
 
