@@ -48,7 +48,7 @@ pub fn run(mut arguments: Arguments) -> Result<()> {
         Some(given) => std::path::absolute(given)?,
         None => genkan::build()?,
     };
-    let wanted = GenkanOptions { binary, database_url: None, settings: Vec::new(), replicas: None };
+    let wanted = GenkanOptions::new(binary);
     let options = Options {
         data: Some(data),
         first_port: Some(FIRST_PORT),

@@ -16,6 +16,7 @@ pub mod bench;
 pub mod command;
 pub mod demo;
 pub mod guard;
+pub mod hostile;
 pub mod http;
 pub mod network;
 pub mod network_command;

@@ -65,8 +65,7 @@ pub fn run(mut arguments: Arguments) -> Result<()> {
         (true, None) => Some(genkan::build()?),
         (_, Some(given)) => Some(std::path::absolute(given)?),
     };
-    let genkan =
-        genkan.map(|binary| GenkanOptions { binary, database_url, settings: Vec::new(), replicas: None });
+    let genkan = genkan.map(|binary| GenkanOptions { database_url, ..GenkanOptions::new(binary) });
 
     let end = StopSignal::watch()?;
     let network = Network::start(&Options { genkan, ..options })?;

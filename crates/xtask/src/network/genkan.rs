@@ -26,6 +26,15 @@ pub struct GenkanOptions {
     pub settings: Vec<(String, String)>,
     /// Several processes behind a load balancer. Without it, one process.
     pub replicas: Option<Replicas>,
+    /// Further origins on private addresses to which Genkan may connect.
+    pub private_origins: Vec<String>,
+}
+
+impl GenkanOptions {
+    /// One process on SQLite, with the settings of the network.
+    pub fn new(binary: PathBuf) -> Self {
+        Self { binary, database_url: None, settings: Vec::new(), replicas: None, private_origins: Vec::new() }
+    }
 }
 
 /// Several Genkans on one PostgreSQL database.

@@ -78,6 +78,7 @@ impl Plan {
                 let mut origins: Vec<String> =
                     hosts.iter().chain([&alone]).map(|host| host.url.clone()).collect();
                 origins.extend([directory_url.clone(), appview_url, app_url]);
+                origins.extend(wanted.private_origins.iter().cloned());
                 let services = Services {
                     directory_url: &directory_url,
                     name_server: &name_server,

@@ -156,10 +156,10 @@ fn start_network(
     folder: &std::path::Path,
 ) -> Result<Network> {
     let genkan = GenkanOptions {
-        binary: settings.older.clone(),
         database_url: Some(database.url()),
         settings: SETTINGS.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec(),
         replicas: Some(Replicas { count: 3, balancer: programs.clone() }),
+        ..GenkanOptions::new(settings.older.clone())
     };
     let data = Some(folder.join("network"));
     Network::start(&Options { data, genkan: Some(genkan), dev_mode: false, ..Options::default() })

@@ -81,7 +81,7 @@ pub(super) fn run(variant: &Variant, postgres: Option<&Postgres>) -> Result<Coun
     let database_url = postgres.map(Postgres::url);
     let settings = SETTINGS.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec();
     let binary = variant.binary.clone().map_or_else(genkan::build_beside_tests, Ok)?;
-    let genkan = GenkanOptions { binary, database_url, settings, replicas: None };
+    let genkan = GenkanOptions { database_url, settings, ..GenkanOptions::new(binary) };
     let options = Options {
         data: Some(data.clone()),
         dev_mode: variant.dev_mode,

@@ -1,0 +1,59 @@
+// Requests from a chosen loopback address, so that limits per client address act as on the internet.
+
+import http from 'node:http'
+import { setTimeout as sleep } from 'node:timers/promises'
+
+/** An agent that connects from `address` and keeps its connections. */
+export function agentFrom(address, more = {}) {
+  return new http.Agent({ keepAlive: true, maxSockets: 1000, localAddress: address, family: 4, ...more })
+}
+
+/** Sends a request and reads the whole answer: {status, headers, text}. Status 0 is no answer. */
+export function send(agent, url, { method = 'GET', headers = {}, body, timeout = 30_000 } = {}) {
+  return new Promise((resolve) => {
+    const request = http.request(url, { agent, method, headers, timeout }, (answer) => {
+      const chunks = []
+      answer.on('data', (chunk) => chunks.push(chunk))
+      answer.on('end', () => resolve({ status: answer.statusCode, headers: answer.headers, text: Buffer.concat(chunks).toString() }))
+      answer.on('error', (error) => resolve({ status: 0, headers: {}, text: String(error) }))
+    })
+    request.on('timeout', () => request.destroy(new Error('no answer in time')))
+    request.on('error', (error) => resolve({ status: 0, headers: {}, text: String(error) }))
+    request.end(body)
+  })
+}
+
+/** Sends JSON, or a query without a body. */
+export function xrpc(agent, service, nsid, { token, body, query = {}, headers = {}, ...more } = {}) {
+  const url = new URL(`/xrpc/${nsid}`, service)
+  for (const [name, value] of Object.entries(query)) url.searchParams.set(name, value)
+  const json = body === undefined ? {} : { 'content-type': 'application/json' }
+  const bearer = token ? { authorization: `Bearer ${token}` } : {}
+  const method = more.method ?? (body === undefined ? 'GET' : 'POST')
+  return send(agent, url, { ...more, method, headers: { ...json, ...bearer, ...headers }, body: body && JSON.stringify(body) })
+}
+
+/** Replaces the global `fetch` by one that connects from `address`. */
+export function fetchFrom(address) {
+  const agent = agentFrom(address)
+  globalThis.fetch = async (input, init = {}) => {
+    const request = new Request(input, init)
+    const body = request.body ? Buffer.from(await request.arrayBuffer()) : undefined
+    const headers = { ...Object.fromEntries(request.headers), ...(body ? { 'content-length': body.length } : {}) }
+    const { status, headers: had, text } = await send(agent, request.url, { method: request.method, headers, body })
+    if (status === 0) throw new TypeError(text)
+    const told = Object.entries(had).flatMap(([name, value]) => [value].flat().map((one) => [name, one]))
+    return new Response([204, 304].includes(status) ? null : text, { status, headers: told })
+  }
+}
+
+/** Starts `act` so often per second until the end, unless `atOnce` of them still run. */
+export async function paced(run, perSecond, atOnce, act) {
+  let running = 0
+  for (let next = Date.now(), index = 0; !run.ended; next += 1000 / perSecond) {
+    await sleep(Math.max(next - Date.now(), 0))
+    if (running >= atOnce) continue
+    running++
+    Promise.resolve(act(index++)).catch(() => {}).finally(() => running--)
+  }
+}

@@ -1,0 +1,81 @@
+// A person who posts, refreshes a session and makes linked calls: `node hostile/victim.mjs
+// <world.json>`. Each of the three goes on by itself, from an address of its own.
+//
+// A line `begin` on standard input starts a measurement, and `end` ends it and prints a line
+// {createRecord: {calls, failures: [...], p50, p99}, refreshSession: …, linked: …}, in
+// milliseconds. A call fails if its answer is not 200 or takes over 30 s.
+
+import fs from 'node:fs'
+import readline from 'node:readline'
+import { setTimeout as sleep } from 'node:timers/promises'
+import { OAuthApp } from '../soak/oauth-app.mjs'
+import { agentFrom, fetchFrom, xrpc } from './tools.mjs'
+
+const PAUSE = 150
+const { service, victim, victimLinked } = JSON.parse(fs.readFileSync(process.argv[2], 'utf8'))
+fetchFrom('127.0.0.12')
+const record = () => ({ $type: 'app.bsky.feed.post', text: 'as every day', createdAt: new Date().toISOString() })
+const body = (repo) => ({ repo, collection: 'app.bsky.feed.post', record: record() })
+const app = await OAuthApp.restore(victimLinked.app)
+app.tokens.access_token = victimLinked.app.access
+let { accessJwt, refreshJwt } = victim
+
+const [posting, refreshing] = [agentFrom('127.0.0.10'), agentFrom('127.0.0.11')]
+const calls = {
+  createRecord: () => xrpc(posting, service, 'com.atproto.repo.createRecord', { token: accessJwt, body: body(victim.did) }),
+  refreshSession: async () => {
+    const answer = await xrpc(refreshing, service, 'com.atproto.server.refreshSession', { method: 'POST', token: refreshJwt })
+    if (answer.status === 200) ({ accessJwt, refreshJwt } = JSON.parse(answer.text))
+    return answer
+  },
+  linked: async () => {
+    const once = () =>
+      app.call('com.atproto.repo.createRecord', { body: body(victimLinked.did) }).catch((error) => ({ status: 0, body: String(error) }))
+    let answer = await once()
+    // An app refreshes when its access token has expired.
+    if (answer.status === 401) answer = await app.refresh().then(once, (error) => ({ status: 401, body: String(error) }))
+    return { status: answer.status, text: JSON.stringify(answer.body) }
+  },
+}
+
+let measured = null
+/** The calls that run now, each with the measurement that it began in. */
+const running = new Map()
+for (const [name, call] of Object.entries(calls)) {
+  const forever = async () => {
+    for (;;) {
+      const into = measured
+      running.set(name, into)
+      const began = performance.now()
+      const { status, text } = await call()
+      const took = performance.now() - began
+      running.delete(name)
+      if (into) {
+        into[name].took.push(took)
+        if (status !== 200) into[name].failures.push(`${status} after ${Math.round(took)} ms: ${text.slice(0, 200)}`)
+      }
+      await sleep(PAUSE)
+    }
+  }
+  forever()
+}
+
+function figures({ took, failures }) {
+  took.sort((a, b) => a - b)
+  const at = (share) => took[Math.min(took.length - 1, Math.floor(took.length * share))] ?? null
+  return { calls: took.length, failures, p50: at(0.5), p99: at(0.99) }
+}
+
+const lines = readline.createInterface({ input: process.stdin })
+lines.on('line', async (line) => {
+  if (line === 'begin') measured = Object.fromEntries(Object.keys(calls).map((name) => [name, { took: [], failures: [] }]))
+  if (line === 'end') {
+    const all = measured
+    measured = null
+    // A call that began in the measurement is a part of it, even if it hangs.
+    while ([...running.values()].includes(all)) await sleep(20)
+    console.log(JSON.stringify(Object.fromEntries(Object.entries(all).map(([name, what]) => [name, figures(what)]))))
+  }
+})
+lines.once('close', () => process.exit(0))
+console.log(JSON.stringify({ ready: true }))
