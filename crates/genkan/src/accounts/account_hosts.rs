@@ -134,7 +134,7 @@ mod tests {
 
         let mut tx = db.begin().await.unwrap();
         let by = Actor::Operator;
-        assert!(accounts.set_deactivated(&mut tx, &ann.did, true, None, by).await.unwrap());
+        assert!(accounts.set_deactivated(&mut tx, &ann.did, true, by).await.unwrap());
         tx.commit().await.unwrap();
         assert_eq!(hosts.recall(did), None);
         assert_eq!(hosts.find(did).await.unwrap().unwrap().standing, Standing::Deactivated);

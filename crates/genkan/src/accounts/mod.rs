@@ -33,5 +33,5 @@ pub(crate) use service::{
     Accounts, count_by_host, hold, insert_creating, is_known, note_change, open, release_reserved_handle,
     remove_row, reserve_handle, take_reserved_handle,
 };
-pub(crate) use sql::accounts::Demand;
+pub(crate) use sql::accounts::{DELETION_NOTICE, Demand};
 pub(crate) use types::{Account, AppPassword, Invite, InviteUse, NewAccount, Standing, State};

@@ -100,18 +100,29 @@ impl Accounts {
         sql::take_due_for_deletion(&self.db, now, limit).await
     }
 
+    /// Stores the time at which a deactivated account is deleted, or that it is not, as part of
+    /// `tx`. Returns `false` if there is no such account.
+    pub(crate) async fn set_delete_after(
+        &self,
+        tx: &mut Tx,
+        did: &Did,
+        date: Option<Timestamp>,
+    ) -> db::Result<bool> {
+        sql::set_delete_after(tx, did, date).await
+    }
+
     /// Marks an account as deactivated or as active again, as part of `tx`. The caller tells the
-    /// host first. Returns `false` if there is no such account.
+    /// host first. An active account has no time of deletion. Returns `false` if there is no such
+    /// account.
     pub(crate) async fn set_deactivated(
         &self,
         tx: &mut Tx,
         did: &Did,
         deactivated: bool,
-        delete_after: Option<Timestamp>,
         actor: Actor<'_>,
     ) -> db::Result<bool> {
         let now = self.clock.now();
-        if !sql::set_deactivated(tx, did, deactivated.then_some(now), delete_after).await? {
+        if !sql::set_deactivated(tx, did, deactivated.then_some(now)).await? {
             return Ok(false);
         }
         // The audit trail and the feed are part of the same transaction, so neither can differ from

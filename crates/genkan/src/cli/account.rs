@@ -10,7 +10,7 @@ use crate::accounts::Account;
 use crate::app::App;
 use crate::base::Secret;
 use crate::db::audit::Actor;
-use crate::standing::Told;
+use crate::standing::{Deletion, Told};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
@@ -134,7 +134,7 @@ pub(super) fn run(command: Command, context: &Context) -> Result<(), Failure> {
             Command::Deactivate { account } => {
                 let account = find(&app, &account).await?;
                 app.standings
-                    .deactivate(&account.did, None, Actor::Operator)
+                    .deactivate(&account.did, Deletion::AsBefore, Actor::Operator)
                     .await
                     .map_err(anyhow::Error::from)?;
                 say(context, &account, "deactivated", "is deactivated")

@@ -40,8 +40,8 @@ pub(crate) struct Caller<M> {
 /// Who vouches for a caller.
 #[derive(Clone, Debug)]
 pub(super) enum By {
-    /// A client with a session.
-    Client,
+    /// A client with a session token of this scope.
+    Client(Scope),
     /// An app, within its grant.
     App(Arc<GrantCaller>),
     /// The account's host, which checked the client itself.
@@ -69,17 +69,23 @@ impl<M> Caller<M> {
     /// Whether the caller may see the e-mail address.
     pub(crate) fn sees_email(&self) -> bool {
         match &self.by {
-            By::Client | By::Host => true,
+            By::Client(_) | By::Host => true,
             By::App(grant) => Scopes::parse(grant.scope.as_str())
                 .allows_account(AccountAttribute::Email, AccountAction::Read),
         }
+    }
+
+    /// Whether the owner's password opened the session whose token came to Genkan itself: no app
+    /// password, no OAuth grant, no host that vouches for a client that Genkan did not see.
+    pub(crate) const fn has_full_session(&self) -> bool {
+        matches!(self.by, By::Client(Scope::Access))
     }
 
     pub(crate) fn actor(&self) -> Actor<'_> {
         // The audit log names the account for an app too, because the app acts within the owner's
         // grant.
         match self.by {
-            By::Client | By::App(_) => Actor::Account(&self.account.did),
+            By::Client(_) | By::App(_) => Actor::Account(&self.account.did),
             By::Host => Actor::Host(self.account.host.as_str()),
         }
     }
@@ -254,7 +260,7 @@ async fn by_session(app: &App, token: &str, scopes: &[Scope]) -> Result<(Account
     if account.host != known.audience {
         return Err(bad_request("ExpiredToken", messages::OUTDATED_AUDIENCE));
     }
-    Ok((account, By::Client))
+    Ok((account, By::Client(known.scope)))
 }
 
 const BAD_SIGNATURE: service_auth::Error = service_auth::Error::Token(jwt::Error::BadSignature);

@@ -12,5 +12,5 @@ mod takedowns;
 mod tests;
 
 pub(crate) use error::Error;
-pub(crate) use service::{DELETE_DUE_EVERY, Standings};
+pub(crate) use service::{DELETE_DUE_EVERY, Deletion, Standings};
 pub(crate) use takedowns::{TELL_HOSTS_EVERY, Told};

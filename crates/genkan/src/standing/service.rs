@@ -6,12 +6,21 @@ use std::time::Duration;
 use genkan_protocol::syntax::Did;
 
 use super::Error;
-use crate::accounts::{Account, Accounts, Standing, note_change};
+use crate::accounts::{self, Account, Accounts, Standing, note_change};
 use crate::base::{Clock, Timestamp};
 use crate::credentials::{Credentials, Ending};
 use crate::db::Db;
 use crate::db::audit::{self, Actor};
 use crate::fleet::{Fleet, Host, HostClient, StatusChange};
+
+/// What a deactivation says about the account's deletion.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Deletion {
+    /// The owner wants it at this time, or not at all.
+    At(Option<Timestamp>),
+    /// The caller may not decide this. A date that the owner set before stays.
+    AsBefore,
+}
 
 /// Changes the standing of accounts. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -25,12 +34,11 @@ pub(crate) struct Standings {
 }
 
 impl Standings {
-    /// Deactivates an account at its owner's request. With `delete_after` it is deleted at that
-    /// time.
+    /// Deactivates an account, and says whether it will be deleted later.
     pub(crate) async fn deactivate(
         &self,
         did: &Did,
-        delete_after: Option<Timestamp>,
+        deletion: Deletion,
         actor: Actor<'_>,
     ) -> Result<(), Error> {
         let account = self.account(did).await?;
@@ -39,7 +47,13 @@ impl Standings {
         // again.
         self.hosts.update_subject_status(&host, did, &StatusChange::Deactivated(true)).await?;
         let mut tx = self.db.begin().await?;
-        found(self.accounts.set_deactivated(&mut tx, did, true, delete_after, actor).await?)?;
+        if let Deletion::At(date) = deletion {
+            // A nearer date is ignored and not moved: it was not what the owner asked for.
+            let earliest = self.clock.now().plus(accounts::DELETION_NOTICE);
+            let date = date.filter(|date| *date >= earliest);
+            found(self.accounts.set_delete_after(&mut tx, did, date).await?)?;
+        }
+        found(self.accounts.set_deactivated(&mut tx, did, true, actor).await?)?;
         // Grants are for active accounts only.
         self.credentials.end(&mut tx, did, Ending::Grants).await?;
         Ok(tx.commit().await?)
@@ -55,7 +69,7 @@ impl Standings {
         let host = self.home(&account)?;
         self.hosts.update_subject_status(&host, did, &StatusChange::Deactivated(false)).await?;
         let mut tx = self.db.begin().await?;
-        found(self.accounts.set_deactivated(&mut tx, did, false, None, actor).await?)?;
+        found(self.accounts.set_deactivated(&mut tx, did, false, actor).await?)?;
         Ok(tx.commit().await?)
     }
 

@@ -145,19 +145,44 @@ pub(in crate::accounts) async fn set_deactivated(
     tx: &mut Tx,
     did: &Did,
     at: Option<Timestamp>,
-    delete_after: Option<Timestamp>,
 ) -> db::Result<bool> {
-    let done = sqlx::query(concat!(
-        "UPDATE accounts SET deactivated_at = $2, delete_after = $3 WHERE did = $1 AND ",
-        open!()
-    ))
-    .bind(did.as_str())
-    .bind(at.map(Timestamp::as_millis))
-    .bind(delete_after.map(Timestamp::as_millis))
-    .execute(&mut **tx)
-    .await?;
+    // A repeated deactivation keeps its first time, from which the notice before a deletion counts.
+    let statement = match at {
+        Some(_) => concat!(
+            "UPDATE accounts SET deactivated_at = COALESCE(deactivated_at, $2) WHERE did = $1 AND ",
+            open!()
+        ),
+        None => concat!(
+            "UPDATE accounts SET deactivated_at = $2, delete_after = NULL WHERE did = $1 AND ",
+            open!()
+        ),
+    };
+    let done = sqlx::query(statement)
+        .bind(did.as_str())
+        .bind(at.map(Timestamp::as_millis))
+        .execute(&mut **tx)
+        .await?;
     Ok(done.rows_affected() == 1)
 }
+
+pub(in crate::accounts) async fn set_delete_after(
+    tx: &mut Tx,
+    did: &Did,
+    date: Option<Timestamp>,
+) -> db::Result<bool> {
+    let done = sqlx::query(concat!("UPDATE accounts SET delete_after = $2 WHERE did = $1 AND ", open!()))
+        .bind(did.as_str())
+        .bind(date.map(Timestamp::as_millis))
+        .execute(&mut **tx)
+        .await?;
+    Ok(done.rows_affected() == 1)
+}
+
+/// The least time between a deactivation and the deletion that its owner asked for, so that an
+/// owner who did not ask for it can return.
+///
+/// The job demands it as well as the door: an earlier version stored any date.
+pub(crate) const DELETION_NOTICE: std::time::Duration = std::time::Duration::from_hours(3 * 24);
 
 /// Records that a deletion begins. With `due`, only if the owner asked for it and did not return in
 /// time. Returns `false` if the condition does not hold or there is no such account.
@@ -172,13 +197,16 @@ pub(in crate::accounts) async fn begin_deletion(
     let text = if due {
         "UPDATE accounts SET deleting_at = COALESCE(deleting_at, $2), delete_tried_at = $2
          WHERE did = $1 AND state = 'open'
-         AND (deleting_at IS NOT NULL OR (deactivated_at IS NOT NULL AND delete_after <= $2))"
+         AND (deleting_at IS NOT NULL OR (deactivated_at <= $3 AND delete_after <= $2))"
     } else {
         "UPDATE accounts SET deleting_at = COALESCE(deleting_at, $2), delete_tried_at = $2
          WHERE did = $1 AND state = 'open'"
     };
-    let done = sqlx::query(text).bind(did.as_str()).bind(now.as_millis()).execute(&mut **tx).await?;
-    Ok(done.rows_affected() == 1)
+    let mut query = sqlx::query(text).bind(did.as_str()).bind(now.as_millis());
+    if due {
+        query = query.bind(now.minus(DELETION_NOTICE).as_millis());
+    }
+    Ok(query.execute(&mut **tx).await?.rows_affected() == 1)
 }
 
 /// Takes up to `limit` accounts whose deletion is due or broke off, those that were not tried for the
@@ -191,13 +219,14 @@ pub(in crate::accounts) async fn take_due_for_deletion(
     let rows = sqlx::query(
         "UPDATE accounts SET delete_tried_at = $1 WHERE did IN (
             SELECT did FROM accounts WHERE delete_tried_at <= $3
-            AND (deleting_at IS NOT NULL OR (delete_after <= $1 AND deactivated_at IS NOT NULL))
+            AND (deleting_at IS NOT NULL OR (delete_after <= $1 AND deactivated_at <= $4))
             ORDER BY delete_tried_at, did LIMIT $2
          ) RETURNING did",
     )
     .bind(now.as_millis())
     .bind(limit)
     .bind(now.minus(UNDER_WAY).as_millis())
+    .bind(now.minus(DELETION_NOTICE).as_millis())
     .fetch_all(db.writer())
     .await?;
     let read = |row: &AnyRow| {
@@ -491,19 +520,27 @@ mod tests {
 
     async fn a_deletion_that_is_due_does_not_begin_after_a_return(db: Db) {
         let (ann, bob) = (new_account("ann"), new_account("bob"));
-        let (then, now) = (Timestamp::from_seconds(5000), Timestamp::from_seconds(6000));
+        let then = Timestamp::from_seconds(5000);
+        let now = then.plus(DELETION_NOTICE);
         for account in [&ann, &bob] {
             add(&db, account).await.unwrap();
             let mut tx = db.begin().await.unwrap();
-            assert!(set_deactivated(&mut tx, &account.did, Some(then), Some(then)).await.unwrap());
+            assert!(set_deactivated(&mut tx, &account.did, Some(then)).await.unwrap());
+            // A date in the past, as an earlier version stored it.
+            assert!(set_delete_after(&mut tx, &account.did, Some(then)).await.unwrap());
             tx.commit().await.unwrap();
         }
+        let early = now.minus(std::time::Duration::from_millis(1));
+        assert!(take_due_for_deletion(&db, early, 10).await.unwrap().is_empty(), "the owner has three days");
+        let mut tx = db.begin().await.unwrap();
+        assert!(!begin_deletion(&mut tx, &ann.did, true, early).await.unwrap());
+        tx.commit().await.unwrap();
         assert_eq!(take_due_for_deletion(&db, now, 10).await.unwrap().len(), 2);
         let mut tx = db.begin().await.unwrap();
-        assert!(set_deactivated(&mut tx, &ann.did, None, None).await.unwrap());
+        assert!(set_deactivated(&mut tx, &ann.did, None).await.unwrap());
         assert!(!begin_deletion(&mut tx, &ann.did, true, now).await.unwrap());
         assert!(begin_deletion(&mut tx, &bob.did, true, now).await.unwrap());
-        assert!(!set_deactivated(&mut tx, &bob.did, None, None).await.unwrap());
+        assert!(!set_deactivated(&mut tx, &bob.did, None).await.unwrap());
         tx.commit().await.unwrap();
         assert!(take_due_for_deletion(&db, now, 10).await.unwrap().is_empty(), "it is under way");
         let later = now.plus(UNDER_WAY);
@@ -523,7 +560,9 @@ mod tests {
         let dave = new_account("dave");
         add(&db, &dave).await.unwrap();
         let mut tx = db.begin().await.unwrap();
-        assert!(set_deactivated(&mut tx, &dave.did, Some(now), Some(now)).await.unwrap());
+        let before = now.minus(DELETION_NOTICE);
+        assert!(set_deactivated(&mut tx, &dave.did, Some(before)).await.unwrap());
+        assert!(set_delete_after(&mut tx, &dave.did, Some(now)).await.unwrap());
         tx.commit().await.unwrap();
         let mut taken = Vec::new();
         for _ in 0..2 {

@@ -11,6 +11,7 @@ use crate::store::on_each_database;
 
 on_each_database!(
     a_deletion_that_broke_off_is_finished,
+    only_a_full_session_has_an_account_deleted_later,
     a_deactivated_account_can_read_and_be_reactivated,
     a_deactivation_ends_what_apps_were_allowed,
     a_taken_down_account_may_only_leave,
@@ -157,6 +158,70 @@ async fn owners_read_their_own_data_when_others_may_not(plan: Plan) {
     for other in [net.visitor(), net.client_of(&bob)] {
         assert_eq!(other.query("com.atproto.sync.getRepo", &read).await.summary(), "400 RepoDeactivated");
     }
+}
+
+/// The date on which the account is to be deleted.
+async fn deleted_after(net: &TestNetwork, user: &User) -> Option<String> {
+    let shown = net.command(&["account", "show", &user.handle, "--json"]).await.ok();
+    let shown: Value = serde_json::from_str(&shown).unwrap();
+    assert_eq!(shown["status"], "deactivated");
+    shown["deleteAfter"].as_str().map(str::to_owned)
+}
+
+/// The datetime of the lexicons at so many days from now.
+fn in_days(days: i64) -> String {
+    let now = i64::try_from(std::time::UNIX_EPOCH.elapsed().unwrap().as_secs()).unwrap();
+    let day = now.div_euclid(86_400) + days;
+    // Howard Hinnant's `civil_from_days`, for years after 1970.
+    let shifted = day + 719_468;
+    let (era, of_era) = (shifted.div_euclid(146_097), shifted.rem_euclid(146_097));
+    let year = (of_era - of_era / 1460 + of_era / 36_524 - of_era / 146_096) / 365;
+    let of_year = of_era - (365 * year + year / 4 - year / 100);
+    let from_march = (5 * of_year + 2) / 153;
+    let (date, month) = (of_year - (153 * from_march + 2) / 5 + 1, (from_march + 2) % 12 + 1);
+    let year = year + era * 400 + i64::from(month <= 2);
+    format!("{year:04}-{month:02}-{date:02}T12:00:00.000Z")
+}
+
+async fn only_a_full_session_has_an_account_deleted_later(plan: Plan) {
+    const DEACTIVATE: &str = "com.atproto.server.deactivateAccount";
+    let net = plan.await;
+    let alice = net.sign_up("alice").await;
+    let own = net.client_of(&alice);
+    let input = |date: String| json!({ "deleteAfter": date });
+    for days in [-1, 0, 2] {
+        own.procedure(DEACTIVATE, &input(in_days(days))).await.ok();
+        assert_eq!(deleted_after(&net, &alice).await, None, "in {days} days");
+    }
+    // By service auth: the host does not tell an app from the owner's session.
+    let at_host = net.client_at(net.host(0), &alice);
+    at_host.procedure(DEACTIVATE, &input(in_days(30))).await.ok();
+    assert_eq!(deleted_after(&net, &alice).await, None, "through the host");
+    own.call("com.atproto.server.activateAccount").await.ok();
+    let mut app = net.authorize(&alice, "atproto account:status?action=manage").await;
+    let body = input(in_days(30)).to_string();
+    let path = format!("/xrpc/{DEACTIVATE}");
+    let answer = app.ask(&net.visitor(), &net.origin(), "POST".parse().unwrap(), &path, body.clone()).await;
+    assert_eq!(answer.summary(), "200");
+    assert_eq!(deleted_after(&net, &alice).await, None, "for an app");
+    assert_eq!(app.refresh().await.summary(), "400 invalid_grant");
+
+    take_down(&net, &alice, true).await;
+    let leave = json!({ "identifier": alice.handle, "password": alice.password, "allowTakendown": true });
+    let leaving = net.visitor().procedure("com.atproto.server.createSession", &leave).await.ok();
+    let leaving = net.client_of(&alice.with_session(&leaving));
+    leaving.procedure(DEACTIVATE, &input(in_days(30))).await.ok();
+    take_down(&net, &alice, false).await;
+    assert_eq!(deleted_after(&net, &alice).await, None, "while taken down");
+
+    let again = alice.with_session(&net.sign_in(&alice.handle, &alice.password).await.ok());
+    net.client_of(&again).procedure(DEACTIVATE, &input(in_days(4))).await.ok();
+    assert_eq!(deleted_after(&net, &alice).await, Some(in_days(4)));
+    // Another caller neither moves the date nor cancels it.
+    net.client_at(net.host(0), &again).procedure(DEACTIVATE, &json!({})).await.ok();
+    assert_eq!(deleted_after(&net, &alice).await, Some(in_days(4)));
+    net.client_of(&again).procedure(DEACTIVATE, &json!({})).await.ok();
+    assert_eq!(deleted_after(&net, &alice).await, None, "the owner took it back");
 }
 
 async fn a_deletion_that_broke_off_is_finished(plan: Plan) {

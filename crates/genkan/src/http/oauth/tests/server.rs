@@ -142,7 +142,7 @@ impl OAuthServer {
     /// Returns `false` if Ann has no account.
     pub(super) async fn set_deactivated(&self, deactivated: bool) -> bool {
         let (accounts, mut tx) = (&self.app.accounts, self.app.db.begin().await.unwrap());
-        let done = accounts.set_deactivated(&mut tx, &self.ann.did, deactivated, None, Actor::Genkan).await;
+        let done = accounts.set_deactivated(&mut tx, &self.ann.did, deactivated, Actor::Genkan).await;
         tx.commit().await.unwrap();
         done.unwrap()
     }

@@ -121,7 +121,7 @@ messages! {
     may_repo_account: "Import a repository, replacing all of your public data",
     may_repo_account_read: "See the state of your repository, such as missing files",
     may_status: "See whether your account is active",
-    may_status_manage: "Deactivate and reactivate your account",
+    may_status_manage: "Deactivate your account (the app can neither delete nor reactivate it)",
     may_handle: "Change your handle",
     may_identity: "Change your entire identity: handle, keys and the server your account is on",
     identity_warning: "An app that can change your identity can permanently take your account away from you. Allow this only for an app that you use to move your account.",

@@ -104,7 +104,7 @@ pub(super) const GERMAN: Messages = Messages {
     may_repo_account: "Ein Repository importieren, das alle Ihre öffentlichen Daten ersetzt",
     may_repo_account_read: "Den Zustand Ihres Repositorys sehen, etwa fehlende Dateien",
     may_status: "Sehen, ob Ihr Konto aktiv ist",
-    may_status_manage: "Ihr Konto deaktivieren und wieder aktivieren",
+    may_status_manage: "Ihr Konto deaktivieren (die App kann es weder löschen noch wieder aktivieren)",
     may_handle: "Ihr Handle ändern",
     may_identity: "Ihre gesamte Identität ändern: Handle, Schlüssel und den Server Ihres Kontos",
     identity_warning: "Eine App, die Ihre Identität ändern kann, kann Ihnen das Konto dauerhaft entziehen. Erlauben Sie das nur einer App, mit der Sie Ihr Konto umziehen.",

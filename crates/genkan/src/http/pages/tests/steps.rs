@@ -15,7 +15,7 @@ impl TestServer {
     pub(super) async fn deactivate(&self, account: &Account) {
         let (did, mut tx) = (&account.did, self.app.db.begin().await.unwrap());
         let actor = Actor::Account(did);
-        assert!(self.app.accounts.set_deactivated(&mut tx, did, true, None, actor).await.unwrap());
+        assert!(self.app.accounts.set_deactivated(&mut tx, did, true, actor).await.unwrap());
         tx.commit().await.unwrap();
     }
 

@@ -12,7 +12,7 @@ use crate::db::audit::Actor;
 use crate::http::XrpcInput;
 use crate::http::admin_auth::Operator;
 use crate::http::method::method;
-use crate::standing;
+use crate::standing::{self, Deletion};
 use crate::wire::error::XrpcError;
 
 method!(UpdateSubjectStatus, "com.atproto.admin.updateSubjectStatus");
@@ -60,7 +60,7 @@ pub(crate) async fn update_subject_status(
     if let Some(deactivated) = deactivated {
         let did = &account()?;
         if deactivated.applied {
-            app.standings.deactivate(did, None, Actor::Operator).await?;
+            app.standings.deactivate(did, Deletion::AsBefore, Actor::Operator).await?;
         } else {
             app.standings.activate(did, Actor::Operator).await?;
         }

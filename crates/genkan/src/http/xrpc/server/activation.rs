@@ -8,6 +8,7 @@ use crate::base::Timestamp;
 use crate::http::XrpcInput;
 use crate::http::caller::Caller;
 use crate::http::method::method;
+use crate::standing::Deletion;
 use crate::wire::error::XrpcError;
 
 method!(ActivateAccount, "com.atproto.server.activateAccount");
@@ -29,13 +30,19 @@ pub(crate) async fn activate_account(
     Ok(app.standings.activate(&caller.account.did, caller.actor()).await?)
 }
 
+/// Serves clients, apps, and hosts on behalf of either.
+///
+/// Deactivating can be undone, deleting cannot. Behind a host's call may be any OAuth app with
+/// `account:status`, so `deleteAfter` counts only for a full session. Otherwise it is ignored, and
+/// a date that the owner set before stays.
 pub(crate) async fn deactivate_account(
     State(app): State<App>,
     caller: Caller<DeactivateAccount>,
     XrpcInput(input): XrpcInput<DeactivateInput>,
 ) -> Result<(), XrpcError> {
     let delete_after = input.delete_after.as_deref().map(parse_time).transpose()?;
-    Ok(app.standings.deactivate(&caller.account.did, delete_after, caller.actor()).await?)
+    let deletion = if caller.has_full_session() { Deletion::At(delete_after) } else { Deletion::AsBefore };
+    Ok(app.standings.deactivate(&caller.account.did, deletion, caller.actor()).await?)
 }
 
 fn parse_time(text: &str) -> Result<Timestamp, XrpcError> {
