@@ -2,9 +2,10 @@
 //! noticed.
 //!
 //! A *device* is a browser, recognised by a pair of cookies: one that stays, and one that *rotates*
-//! every few minutes and at every sign-in and sign-out. The database has hashes of both. A rotated
-//! cookie that is sent later than [`TOLERANCE`] means that two programs share the cookies, of which
-//! one may be a thief. The device and every sign-in on it then end. A *sign-in* is remembered, or
+//! every few minutes and at every sign-in and sign-out. The database has hashes of both. The answer
+//! with a rotated cookie can be lost, so the previous cookie is accepted for some seconds, and once
+//! more within [`LOST_ANSWER`]. After that an older cookie means that two programs share the
+//! cookies, of which one may be a thief. The device and every sign-in on it then end. A *sign-in* is remembered, or
 //! valid for one authorization request only. In both cases it is fresh for a while, and then Genkan
 //! asks for the password again.
 //!

@@ -46,24 +46,65 @@ impl SignIns {
         cookies: Option<&Cookies>,
         seen: &BrowserInfo,
     ) -> Result<Option<Visit>, Error> {
-        let Some(cookies) = cookies.cloned() else { return Ok(None) };
+        let Some(cookies) = cookies else { return Ok(None) };
         let device = DeviceId::from(cookies.device_hash());
-        let Some(row) = sql::find(&self.db, &device).await? else { return Ok(None) };
-        let (now, shown) = (self.clock.now(), cookies.session_hash());
-        let mut visit = Visit { device, cookies, changed: false, stale_since: None };
-        if row.session != shown {
-            // Browsers send requests in parallel. Some still carry the cookie from before a
-            // rotation that another request caused.
-            let is_last = row.previous.as_ref() == Some(&shown);
-            if is_last && now.since(row.rotated_at) <= TOLERANCE {
-                visit.stale_since = Some(row.rotated_at);
+        // The row may change between its reading and a decision, by another request of this
+        // browser. Then it is read again.
+        for _ in 0..MOST_READINGS {
+            let Some(row) = sql::find(&self.db, &device).await? else { return Ok(None) };
+            let visit =
+                Visit { device: device.clone(), cookies: cookies.clone(), changed: false, stale_since: None };
+            let recognised = if row.session == cookies.session_hash() {
+                Some(self.with_present_cookie(visit, &row, seen).await?)
+            } else {
+                self.with_older_cookie(visit, &row).await?
+            };
+            if recognised.is_some() {
+                return Ok(recognised);
+            }
+        }
+        Ok(None)
+    }
+
+    /// Decides on a cookie that was rotated. Returns `None` if the row changed, or is gone.
+    async fn with_older_cookie(&self, mut visit: Visit, row: &sql::Row) -> Result<Option<Visit>, Error> {
+        let (now, shown) = (self.clock.now(), visit.cookies.session_hash());
+        let age = now.since(row.rotated_at);
+        let is_last = row.previous.as_ref() == Some(&shown);
+        // Browsers send requests in parallel. Some still carry the cookie from before a rotation
+        // that another request caused.
+        if is_last && age <= TOLERANCE {
+            visit.stale_since = Some(row.rotated_at);
+            return Ok(Some(visit));
+        }
+        // The answer with the present cookie may have been lost. Once, the browser gets another.
+        if is_last && age <= LOST_ANSWER && !row.has_spent(&shown) {
+            let next = visit.cookies.with_new_session();
+            let mut tx = self.db.begin().await?;
+            let hashes = (row.session.as_str(), shown.as_str(), &*next.session_hash());
+            let id = &visit.device;
+            if sql::rotate_after_loss(&mut tx, id, hashes, row.rotated_at, now).await? {
+                audit::record(&mut tx, now, Actor::Genkan, "signin.lost_cookie", id.as_str(), "").await?;
+                tx.commit().await?;
+                visit.replace_cookies(next);
                 return Ok(Some(visit));
             }
-            // An older cookie means that two programs share one browser's cookies. Genkan cannot
-            // know which of them is the owner's, so the sign-ins end for both.
-            self.forget_stolen(&visit.device, &row.session).await?;
             return Ok(None);
         }
+        // An older cookie means that two programs share one browser's cookies. Genkan cannot know
+        // which of them is the owner's, so the sign-ins end for both.
+        self.forget_stolen(&visit.device, &row.session).await?;
+        Ok(None)
+    }
+
+    /// Rotates the present cookie if it is time, and notes that the browser was seen.
+    async fn with_present_cookie(
+        &self,
+        mut visit: Visit,
+        row: &sql::Row,
+        seen: &BrowserInfo,
+    ) -> Result<Visit, Error> {
+        let (now, shown) = (self.clock.now(), visit.cookies.session_hash());
         if now.since(row.rotated_at) >= ROTATE_EVERY || row.looks_other(seen) {
             let next = visit.cookies.with_new_session();
             let mut tx = self.db.begin().await?;
@@ -82,7 +123,7 @@ impl SignIns {
             sql::note_seen(&mut tx, &visit.device, now).await?;
             tx.commit().await?;
         }
-        Ok(Some(visit))
+        Ok(visit)
     }
 
     /// Returns the accounts that are signed in there, remembered or for this request, the latest
@@ -240,6 +281,11 @@ pub(crate) async fn sweep(db: &Db, now: Timestamp) -> db::Result<u64> {
 
 /// How long the cookie from before a rotation is accepted, for requests that were under way.
 pub(super) const TOLERANCE: Duration = Duration::from_secs(5);
+/// How long after a rotation the previous cookie is accepted once more, by a browser to which the
+/// answer with the new cookie did not come.
+pub(super) const LOST_ANSWER: Duration = Duration::from_mins(1);
+/// How often a device's row is read, if other requests of the browser change it meanwhile.
+const MOST_READINGS: usize = 4;
 pub(super) const ROTATE_EVERY: Duration = Duration::from_mins(5);
 const NOTE_SEEN_EVERY: Duration = Duration::from_mins(1);
 /// How long a sign-in for one authorization request may act without the password.

@@ -13,6 +13,8 @@ use crate::db::{Db, Error, Result, Tx};
 pub(super) struct Row {
     pub(super) session: String,
     pub(super) previous: Option<String>,
+    /// The last previous cookie that was accepted late, and is not accepted again.
+    spent: Option<String>,
     pub(super) rotated_at: Timestamp,
     pub(super) seen_at: Timestamp,
     address: String,
@@ -20,6 +22,11 @@ pub(super) struct Row {
 }
 
 impl Row {
+    /// Whether this cookie was accepted after an answer was lost.
+    pub(super) fn has_spent(&self, shown: &str) -> bool {
+        self.spent.as_deref() == Some(shown)
+    }
+
     /// Whether the browser's address or name has changed.
     pub(super) fn looks_other(&self, seen: &BrowserInfo) -> bool {
         // The stored name is shortened, so the seen name is shortened for the comparison.
@@ -29,7 +36,7 @@ impl Row {
 
 pub(super) async fn find(db: &Db, id: &DeviceId) -> Result<Option<Row>> {
     let row = sqlx::query(
-        "SELECT session, previous, rotated_at, seen_at, address, user_agent FROM devices WHERE id = $1",
+        "SELECT session, previous, spent, rotated_at, seen_at, address, user_agent FROM devices WHERE id = $1",
     )
     .bind(id.as_str())
     .fetch_optional(db.reader())
@@ -38,6 +45,7 @@ pub(super) async fn find(db: &Db, id: &DeviceId) -> Result<Option<Row>> {
     Ok(Some(Row {
         session: row.try_get("session")?,
         previous: row.try_get("previous")?,
+        spent: row.try_get("spent")?,
         rotated_at: Timestamp::from_millis(row.try_get("rotated_at")?),
         seen_at: Timestamp::from_millis(row.try_get("seen_at")?),
         address: row.try_get("address")?,
@@ -89,6 +97,40 @@ pub(super) async fn rotate_from(
     .execute(&mut **tx)
     .await?;
     Ok(done.rows_affected() == 1)
+}
+
+/// Rotates the cookie for a browser that never got the present one, `lost`, and still has the
+/// previous one, `shown`. Sign-ins since `since`, the rotation before, end: whoever has `shown` may
+/// not be who typed their passwords. Returns `false` if the row changed since it was read.
+pub(super) async fn rotate_after_loss(
+    tx: &mut Tx,
+    id: &DeviceId,
+    (lost, shown, next): (&str, &str, &str),
+    since: Timestamp,
+    now: Timestamp,
+) -> Result<bool> {
+    let done = sqlx::query(
+        // Both cookies and the mark are conditions: of many requests with one cookie, on any number
+        // of replicas, one rotates it.
+        "UPDATE devices SET session = $4, spent = $3, rotated_at = $5, seen_at = $5
+         WHERE id = $1 AND session = $2 AND previous = $3 AND (spent IS NULL OR spent <> $3)",
+    )
+    .bind(id.as_str())
+    .bind(lost)
+    .bind(shown)
+    .bind(next)
+    .bind(now.as_millis())
+    .execute(&mut **tx)
+    .await?;
+    if done.rows_affected() == 0 {
+        return Ok(false);
+    }
+    sqlx::query("DELETE FROM device_accounts WHERE device = $1 AND entered_at >= $2")
+        .bind(id.as_str())
+        .bind(since.as_millis())
+        .execute(&mut **tx)
+        .await?;
+    Ok(true)
 }
 
 /// Rotates the cookie. The present one becomes the previous one.

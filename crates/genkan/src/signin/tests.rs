@@ -5,7 +5,7 @@ use std::time::Duration;
 use genkan_protocol::syntax::Did;
 use sqlx::Row as _;
 
-use super::service::{FOR_ONE_REQUEST, KEEP, KEEP_UNUSED, ROTATE_EVERY, TOLERANCE};
+use super::service::{FOR_ONE_REQUEST, KEEP, KEEP_UNUSED, LOST_ANSWER, ROTATE_EVERY, TOLERANCE};
 use super::types::FRESH;
 use super::*;
 use crate::accounts::testing::{add, new_account};
@@ -18,6 +18,9 @@ use crate::db::{Db, on_each_database};
 on_each_database!(
     a_browser_is_known_by_its_cookies,
     the_cookie_rotates_and_its_old_value_is_a_sign_of_theft,
+    a_browser_whose_answer_was_lost_stays_signed_in,
+    of_many_late_requests_one_rotates_the_cookie,
+    a_late_cookie_does_not_carry_the_sign_in_that_replaced_it,
     a_browser_that_moved_gets_a_new_cookie,
     a_cookie_from_before_a_sign_in_is_worth_nothing_for_it,
     a_sign_in_is_remembered_or_for_one_request,
@@ -128,13 +131,88 @@ async fn the_cookie_rotates_and_its_old_value_is_a_sign_of_theft(db: Db) {
     assert!(harness.visit(Some(&new)).await.to_set().is_none());
 
     // From here on only a thief, or a browser restored from a backup, has the old cookie.
-    harness.wait(Duration::from_millis(1));
+    harness.wait(LOST_ANSWER - TOLERANCE + Duration::from_millis(1));
     let stolen = harness.visit(Some(&old)).await;
     assert_ne!(stolen.device, rotated.device);
     assert_eq!(harness.dids(&stolen, None).await, Vec::<String>::new());
     let owner = harness.visit(Some(&new)).await;
     assert_ne!(owner.device, rotated.device, "the device is gone for whoever has its cookies");
     assert_eq!(harness.sign_ins.devices_of(&ann).await.unwrap(), []);
+}
+
+async fn a_browser_whose_answer_was_lost_stays_signed_in(db: Db) {
+    let harness = SignInHarness::new(db);
+    let ann = harness.account("ann").await;
+    let mut visit = harness.visit(None).await;
+    harness.sign_in(&mut visit, &ann, Persistence::Remembered).await;
+    let old = visit.to_set().unwrap().clone();
+    harness.wait(ROTATE_EVERY);
+    let lost = harness.visit(Some(&old)).await.to_set().unwrap().clone();
+
+    harness.wait(LOST_ANSWER);
+    let late = harness.visit(Some(&old)).await;
+    assert_eq!(harness.dids(&late, None).await, [ann.as_str()]);
+    let next = late.to_set().expect("another cookie").clone();
+    assert!(![&old, &lost].map(Cookies::session_hash).contains(&next.session_hash()));
+    // Other requests that were under way with the old cookie.
+    harness.wait(TOLERANCE);
+    let parallel = harness.visit(Some(&old)).await;
+    assert_eq!((&parallel.device, parallel.to_set().is_none()), (&visit.device, true));
+    assert_eq!(harness.dids(&harness.visit(Some(&next)).await, None).await, [ann.as_str()]);
+
+    // It was accepted once. The second time is a theft, within the minute too.
+    harness.wait(Duration::from_millis(1));
+    assert_ne!(harness.visit(Some(&old)).await.device, visit.device);
+    assert_eq!(harness.sign_ins.devices_of(&ann).await.unwrap(), []);
+    assert_ne!(harness.visit(Some(&next)).await.device, visit.device);
+}
+
+/// Two programs have the cookies: one came late with the old one, the other has the one that the
+/// first did not get.
+async fn a_late_cookie_does_not_carry_the_sign_in_that_replaced_it(db: Db) {
+    let harness = SignInHarness::new(db);
+    let (ann, bob) = (harness.account("ann").await, harness.account("bob").await);
+    let mut visit = harness.visit(None).await;
+    harness.sign_in(&mut visit, &ann, Persistence::Remembered).await;
+    let planted = visit.to_set().unwrap().clone();
+    harness.wait(Duration::from_secs(10));
+    harness.sign_in(&mut visit, &bob, Persistence::Remembered).await;
+    let owners = visit.to_set().unwrap().clone();
+
+    harness.wait(TOLERANCE * 2);
+    let late = harness.visit(Some(&planted)).await;
+    assert_eq!(harness.dids(&late, None).await, [ann.as_str()], "what it could do before, and no more");
+    let next = late.to_set().unwrap().clone();
+    assert_eq!(harness.dids(&harness.visit(Some(&next)).await, None).await, [ann.as_str()]);
+    // The other one's cookie shows that there are two.
+    assert_ne!(harness.visit(Some(&owners)).await.device, visit.device);
+    assert_ne!(harness.visit(Some(&next)).await.device, visit.device);
+    assert_eq!(harness.sign_ins.devices_of(&ann).await.unwrap(), []);
+}
+
+async fn of_many_late_requests_one_rotates_the_cookie(db: Db) {
+    let harness = SignInHarness::new(db);
+    let ann = harness.account("ann").await;
+    let mut visit = harness.visit(None).await;
+    harness.sign_in(&mut visit, &ann, Persistence::Remembered).await;
+    let old = visit.to_set().unwrap().clone();
+    harness.wait(ROTATE_EVERY);
+    harness.visit(Some(&old)).await;
+    harness.wait(TOLERANCE * 2);
+    let late: Vec<_> = (0..8)
+        .map(|_| {
+            let (sign_ins, old) = (harness.sign_ins.clone(), old.clone());
+            tokio::spawn(async move { sign_ins.visit(Some(&old), &seen("192.0.2.1")).await.unwrap() })
+        })
+        .collect();
+    let mut given = Vec::new();
+    for one in late {
+        let one = one.await.unwrap();
+        assert_eq!(one.device, visit.device);
+        given.extend(one.to_set().cloned());
+    }
+    assert_eq!(given.len(), 1, "one of them got a new cookie");
+    assert_eq!(harness.dids(&harness.visit(given.first()).await, None).await, [ann.as_str()]);
 }
 
 async fn a_browser_that_moved_gets_a_new_cookie(db: Db) {
