@@ -104,6 +104,12 @@ pub(super) struct ConnectionContext<R> {
 }
 
 impl<R> ConnectionContext<R> {
+    /// The client's address as the log has it: as a host says, if a host passed the request on.
+    pub(super) fn named_client(&self, headers: &HeaderMap) -> IpAddr {
+        let (own, via) = self.client(headers);
+        via.map_or(own, |via| via.client)
+    }
+
     /// The client's address, and the host that passed the request on, if one did.
     pub(super) fn client(&self, headers: &HeaderMap) -> (IpAddr, Option<ViaHost>) {
         // Anyone can write the header. Only a trusted peer's header counts.

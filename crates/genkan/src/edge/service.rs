@@ -23,6 +23,7 @@ use crate::base::monotonic_now;
 use crate::forward::{AnswerBody, Call, Destination, Rooms};
 use crate::routing::{Decision, decide, method, table};
 use crate::telemetry::RequestLine;
+use crate::wire::error::label;
 use crate::wire::{Authorization, ClientAddr, DPOP_NONCE, REQUEST_ID, RequestId, XrpcError, cors, messages};
 
 /// Answers one request.
@@ -38,7 +39,7 @@ pub(super) async fn answer<R: Rooms>(
         Ok((by, destination, response)) => (by, destination, response, None),
         Err(error) => {
             let name = error.name.clone();
-            connection.worker.failures().refused(&name);
+            connection.worker.failures().refused(label(&name));
             (By::Edge, None, answer::respond(error), Some(name))
         }
     };
@@ -119,8 +120,12 @@ async fn route<R: Rooms>(
     };
     // Counted before any lookup, so that a flood costs neither the database nor a host.
     let (address, via) = connection.client(&parts.headers);
-    worker.rooms().count(address, via.as_ref().map(|host| &*host.0))?;
-    // The peer's own header value was created with the connection. Only clients behind a proxy need
+    match &via {
+        Some(via) => worker.rooms().count(via.client, Some(&via.host))?,
+        None => worker.rooms().count(address, None)?,
+    }
+    // What a host says about its client is not passed on: another host would count it as that
+    // client's request. The peer's own header value was created with the connection. Only clients behind a proxy need
     // another.
     let far = (address != connection.peer.address()).then(|| address::client(address));
     let client = far.as_ref().unwrap_or_else(|| connection.peer.client());
@@ -234,7 +239,7 @@ impl Line {
         Self {
             verb: request.method().clone(),
             path: request.uri().path().to_owned(),
-            client: connection.client(request.headers()).0,
+            client: connection.named_client(request.headers()),
             began: monotonic_now(),
         }
     }

@@ -2,7 +2,6 @@
 //! state.
 
 use std::panic::AssertUnwindSafe;
-use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::{Request, State};
@@ -20,7 +19,7 @@ use crate::base::monotonic_now;
 use crate::routing;
 use crate::telemetry::RequestLine;
 use crate::telemetry::metrics::{Histogram, Metrics, PANICS, REFUSALS, REQUEST_DURATION, REQUESTS};
-use crate::wire::error::{ErrorName, unauthorized};
+use crate::wire::error::{ErrorName, label, unauthorized};
 use crate::wire::{ClientAddr, REQUEST_ID, RequestId, ViaHost, XrpcError, cors, messages, rate_limit};
 
 /// An extension of requests that the edge has already counted against the rate limit.
@@ -106,7 +105,8 @@ impl Observation {
 async fn observe(State(observed): State<Observation>, request: Request, next: Next) -> Response {
     let start = monotonic_now();
     let id = request.extensions().get::<RequestId>().cloned().unwrap_or_else(RequestId::new);
-    let client = request.extensions().get::<ClientAddr>().map(|client| client.0);
+    let via = request.extensions().get::<ViaHost>().map(|via| via.client);
+    let client = via.or_else(|| request.extensions().get::<ClientAddr>().map(|client| client.0));
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
 
     let mut response = next.run(request).await;
@@ -117,7 +117,7 @@ async fn observe(State(observed): State<Observation>, request: Request, next: Ne
     observed.took.observe(took);
     observed.metrics.counter(&REQUESTS, &["local", class(status)]).increment();
     if let Some(ErrorName(name)) = &error {
-        observed.metrics.counter(&REFUSALS, &[name]).increment();
+        observed.metrics.counter(&REFUSALS, &[label(name)]).increment();
     }
     if observed.request_log {
         let line = RequestLine {
@@ -183,10 +183,11 @@ async fn limit_rate(State(state): State<HttpState>, request: Request, next: Next
     let now = state.clock.now();
     // A request that a host passes on counts for its user and, against a higher limit, for the
     // host.
-    let host = request.extensions().get::<ViaHost>().map(|host| Arc::clone(&host.0));
-    let Some(verdict) = state.limits.request(client.0, host.as_deref(), now) else {
-        return next.run(request).await;
+    let verdict = match request.extensions().get::<ViaHost>() {
+        Some(via) => state.limits.request(via.client, Some(&via.host), now),
+        None => state.limits.request(client.0, None, now),
     };
+    let Some(verdict) = verdict else { return next.run(request).await };
     let mut response = match verdict.check(now) {
         Ok(()) => next.run(request).await,
         // OAuth clients read OAuth's error form, and expect a nonce for the next proof.

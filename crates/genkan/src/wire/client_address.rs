@@ -1,8 +1,12 @@
 //! The address of a request's client.
 //!
-//! It is the socket's address, unless that belongs to a proxy that the operator listed or to a
-//! registered host. These name the client in `X-Forwarded-For`. The header is read from its end,
-//! where the last trusted peer wrote. The client may have made up what stands further left.
+//! It is the socket's address, unless that belongs to a proxy that the operator listed. A proxy
+//! names the client in `X-Forwarded-For`. The header is read from its end, where the last trusted
+//! peer wrote. The client may have made up what stands further left.
+//!
+//! A registered host writes the header too, for the users whose calls it passes on. It is believed
+//! only where the harm stays with its own users: for an account that lives there. Otherwise it
+//! could use up the limits of any address, or pass for any.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -15,8 +19,8 @@ use ipnet::IpNet;
 
 use super::XrpcError;
 
-/// The client's address, by which requests are limited and logged. Each request that `http` answers
-/// has it as an extension.
+/// The client's address, by which requests are limited and logged: that of the host, if a host
+/// passed the request on. Each request that `http` answers has it as an extension.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct ClientAddr(pub(crate) IpAddr);
 
@@ -33,9 +37,39 @@ impl<S: Sync> FromRequestParts<S> for ClientAddr {
     }
 }
 
-/// The registered host that passed the request on for its user.
+/// The registered host that passed the request on for its user. An extension of such requests.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct ViaHost(pub(crate) Arc<str>);
+pub(crate) struct ViaHost {
+    pub(crate) host: Arc<str>,
+    /// The user's address, as the host says.
+    pub(crate) client: IpAddr,
+}
+
+/// The client of a call that names an account.
+#[derive(Clone, Debug)]
+pub(crate) struct AccountClient {
+    own: ClientAddr,
+    via: Option<ViaHost>,
+}
+
+impl<S: Sync> FromRequestParts<S> for AccountClient {
+    type Rejection = XrpcError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, XrpcError> {
+        let own = ClientAddr::from_request_parts(parts, state).await?;
+        Ok(Self { own, via: parts.extensions.get().cloned() })
+    }
+}
+
+impl AccountClient {
+    /// Returns the client's address for an account that lives on the host `home`, or for none.
+    pub(crate) fn address(&self, home: Option<&str>) -> IpAddr {
+        match &self.via {
+            Some(via) if home == Some(&*via.host) => via.client,
+            _ => self.own.0,
+        }
+    }
+}
 
 /// Each address of a registered host, with the host's name.
 type Hosts = HashMap<IpAddr, Arc<str>>;
@@ -57,48 +91,47 @@ impl TrustedPeers {
         *self.hosts.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(hosts);
     }
 
-    /// Whether this peer's `X-Forwarded-For` is trusted.
+    /// Whether this peer's `X-Forwarded-For` is read.
     pub(crate) fn speaks_for_others(&self, peer: IpAddr) -> bool {
-        self.believes(peer.to_canonical(), &mut None)
+        let peer = peer.to_canonical();
+        self.is_proxy(peer) || self.host_at(peer).is_some()
     }
 
     /// Returns the client of a request that came from `peer`, and the host that passed it on.
     pub(crate) fn client(&self, peer: IpAddr, headers: &HeaderMap) -> (ClientAddr, Option<ViaHost>) {
-        // An IPv4 client of an IPv6 socket appears as `::ffff:a.b.c.d`. The canonical form makes it
-        // match the networks that the operator wrote.
-        let mut client = peer.to_canonical();
-        let mut via = None;
-        if !self.believes(client, &mut via) {
-            return (ClientAddr(client), None);
-        }
         // Both the header lines and the addresses in each line run from the newest to the oldest,
         // because every proxy appends the address of its own peer.
         let said = headers.get_all("x-forwarded-for").iter().rev();
-        let said = said.flat_map(|value| value.to_str().unwrap_or_default().rsplit(','));
-        for address in said {
-            // An unreadable entry ends the walk: nothing before it can be trusted.
-            let Some(address) = read(address.trim()) else { break };
-            client = address.to_canonical();
-            if !self.believes(client, &mut via) {
-                break;
+        let mut said = said.flat_map(|value| value.to_str().unwrap_or_default().rsplit(','));
+        // An IPv4 client of an IPv6 socket appears as `::ffff:a.b.c.d`. The canonical form makes it
+        // match the networks that the operator wrote.
+        let mut address = peer.to_canonical();
+        let mut host: Option<(Arc<str>, IpAddr)> = None;
+        loop {
+            if !self.is_proxy(address) {
+                // A host may not name another host.
+                let None = host else { break };
+                host = self.host_at(address).map(|name| (name, address));
+                let Some(_) = host else { break };
             }
+            // An unreadable entry ends the walk: nothing before it can be trusted.
+            let Some(next) = said.next().and_then(|next| read(next.trim())) else { break };
+            address = next.to_canonical();
         }
-        (ClientAddr(client), via)
+        match host {
+            Some((host, own)) => (ClientAddr(own), Some(ViaHost { host, client: address })),
+            None => (ClientAddr(address), None),
+        }
     }
 
-    /// Whether this address may name another client. Notes the first host on the way.
-    fn believes(&self, address: IpAddr, via: &mut Option<ViaHost>) -> bool {
-        if self.proxies.iter().any(|network| network.contains(&address)) {
-            return true;
-        }
-        // A host may not name another host.
-        if via.is_some() {
-            return false;
-        }
+    fn is_proxy(&self, address: IpAddr) -> bool {
+        self.proxies.iter().any(|network| network.contains(&address))
+    }
+
+    fn host_at(&self, address: IpAddr) -> Option<Arc<str>> {
         // The lock is held only for this clone: the map is replaced as a whole, never changed.
         let hosts = Arc::clone(&self.hosts.read().unwrap_or_else(PoisonError::into_inner));
-        *via = hosts.get(&address).map(|name| ViaHost(Arc::clone(name)));
-        via.is_some()
+        hosts.get(&address).map(Arc::clone)
     }
 }
 
@@ -130,17 +163,27 @@ mod tests {
             ("10.0.0.1", &["203.0.113.9:4444"], "203.0.113.9", None),
             ("::1", &["2001:db8::9"], "2001:db8::9", None),
             ("::ffff:10.0.0.1", &["::ffff:203.0.113.9"], "203.0.113.9", None),
-            ("198.51.100.7", &["203.0.113.9"], "203.0.113.9", Some("one")),
-            ("198.51.100.7", &["6.6.6.6, 203.0.113.9"], "203.0.113.9", Some("one")),
-            ("10.0.0.1", &["203.0.113.9, 198.51.100.7"], "203.0.113.9", Some("one")),
-            ("198.51.100.7", &["6.6.6.6, 198.51.100.8"], "198.51.100.8", Some("one")),
-            ("198.51.100.7", &[], "198.51.100.7", Some("one")),
+            ("198.51.100.7", &["203.0.113.9"], "198.51.100.7", Some(("one", "203.0.113.9"))),
+            ("198.51.100.7", &["6.6.6.6, 203.0.113.9"], "198.51.100.7", Some(("one", "203.0.113.9"))),
+            ("10.0.0.1", &["203.0.113.9, 198.51.100.7"], "198.51.100.7", Some(("one", "203.0.113.9"))),
+            ("198.51.100.7", &["6.6.6.6, 198.51.100.8"], "198.51.100.7", Some(("one", "198.51.100.8"))),
+            ("198.51.100.7", &[], "198.51.100.7", Some(("one", "198.51.100.7"))),
         ] {
             let headers =
                 said.iter().map(|line| ("x-forwarded-for".parse().unwrap(), line.parse().unwrap())).collect();
             let (found, through) = trusted_peers.client(peer.parse().unwrap(), &headers);
-            assert_eq!(found.0, client.parse::<IpAddr>().unwrap(), "{peer} {said:?}");
-            assert_eq!(through.as_ref().map(|host| &*host.0), via, "{peer} {said:?}");
+            let ip = |text: &str| text.parse::<IpAddr>().unwrap();
+            assert_eq!(found.0, ip(client), "{peer} {said:?}");
+            let told = through.as_ref().map(|via| (&*via.host, via.client));
+            assert_eq!(told, via.map(|(host, client)| (host, ip(client))), "{peer} {said:?}");
+            let from = AccountClient { own: found, via: through };
+            for (home, address) in [
+                (Some("one"), via.map_or(client, |(_, claimed)| claimed)),
+                (Some("two"), client),
+                (None, client),
+            ] {
+                assert_eq!(from.address(home), ip(address), "{peer} {said:?}, an account of {home:?}");
+            }
         }
     }
 }

@@ -122,6 +122,17 @@ pub(crate) fn unauthorized(name: &'static str, message: impl Into<Cow<'static, s
 #[derive(Clone, Debug)]
 pub(crate) struct ErrorName(pub(crate) Cow<'static, str>);
 
+/// Returns an error name as a label of a metric.
+///
+/// The names that Genkan itself gives are constants. Any other name was chosen by a host or another
+/// server, and is counted as `other`: a label must not have values that outsiders choose.
+pub(crate) fn label(name: &Cow<'static, str>) -> &'static str {
+    match name {
+        Cow::Borrowed(name) => name,
+        Cow::Owned(_) => "other",
+    }
+}
+
 impl XrpcError {
     /// Builds the answer, and logs its cause once.
     pub(crate) fn answer(self) -> http::Response<Vec<u8>> {
@@ -207,6 +218,13 @@ mod tests {
             (status, body.as_str()),
             (500, r#"{"error":"InternalServerError","message":"internal server error"}"#)
         );
+    }
+
+    #[test]
+    fn a_name_that_a_host_chose_is_no_label() {
+        assert_eq!(label(&bad_request("InvalidToken", "").name), "InvalidToken");
+        let hosts = genkan_protocol::xrpc_error::XrpcError::new(400, "Chosen".to_owned(), String::new());
+        assert_eq!(label(&XrpcError::from(hosts).name), "other");
     }
 
     #[tokio::test]
