@@ -28,7 +28,7 @@ use crate::oauth::{self, OAuth};
 use crate::recovery::Recovery;
 use crate::renames::{self, Renames};
 use crate::sessions::{AccessTokens, Lifetimes, Sessions};
-use crate::signin::SignIns;
+use crate::signin::{Attempts, SignIns};
 use crate::signup::{self, Rules, SignUps};
 use crate::standing::Standings;
 use crate::telemetry::metrics::Metrics;
@@ -64,6 +64,7 @@ pub(crate) struct Services {
     pub(crate) sessions: Sessions,
     pub(crate) access: AccessTokens,
     pub(crate) sign_ins: SignIns,
+    pub(crate) attempts: Attempts,
     pub(crate) oauth: OAuth,
     pub(crate) links: Links,
     pub(crate) credentials: Credentials,
@@ -129,6 +130,8 @@ impl App {
         let accounts = Accounts::new(db.clone(), clock.clone(), &feed);
         let passwords = Passwords::new(config.sessions.password_workers, config.sessions.password_queue);
         let sign_ins = SignIns::new(db.clone(), clock.clone(), accounts.clone(), passwords.clone());
+        let limits = RateLimits::new(&config, &metrics);
+        let attempts = Attempts::new(db.clone(), clock.clone(), limits.clone(), &ring);
         let lifetimes = Lifetimes {
             access: config.sessions.access_lifetime,
             refresh: config.sessions.refresh_lifetime,
@@ -205,6 +208,7 @@ impl App {
                 fleet: fleet.clone(),
                 hosts: hosts.clone(),
                 directory: identity.directory.clone(),
+                attempts: attempts.clone(),
             },
             rules,
         );
@@ -223,6 +227,7 @@ impl App {
             clock: clock.clone(),
             accounts: accounts.clone(),
             credentials: credentials.clone(),
+            attempts: attempts.clone(),
             fleet: fleet.clone(),
             hosts: hosts.clone(),
         };
@@ -253,7 +258,6 @@ impl App {
         // A rename changes the DID document, so its cached copy must go with the account's other
         // caches.
         feed.subscribe(Change::Account, move |did| documents.forget(did));
-        let limits = RateLimits::new(&config, &metrics);
         let services = Services {
             config: Arc::new(config),
             clock,
@@ -275,6 +279,7 @@ impl App {
             sessions,
             access,
             sign_ins,
+            attempts,
             oauth,
             links,
             credentials,

@@ -13,6 +13,7 @@ mod email;
 mod email_token;
 pub(crate) mod emails;
 mod error;
+mod hashing_queue;
 mod invites;
 mod password;
 mod service;
@@ -27,6 +28,7 @@ pub(crate) use email::Email;
 pub(crate) use email_token::{CodeError, EmailTokens, VerifiedCode};
 pub(crate) use emails::{Emails, EmailsError};
 pub(crate) use error::{ClaimError, NewError};
+pub(crate) use hashing_queue::{Rank, Requester};
 pub(crate) use invites::{Invites, NewInvites, is_invite_good, return_invite, use_invite};
 pub(crate) use password::{PasswordError, Passwords, RecognitionError};
 pub(crate) use service::{

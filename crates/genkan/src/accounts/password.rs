@@ -4,26 +4,20 @@
 //! too.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use argon2::password_hash::phc::PasswordHash;
 use argon2::password_hash::{PasswordHasher as _, PasswordVerifier as _};
 use argon2::{Algorithm, Argon2, Params, Version};
 use data_encoding::HEXLOWER;
 use subtle::ConstantTimeEq as _;
-use tokio::sync::Semaphore;
 
+use super::hashing_queue::{HashingQueue, PasswordsBusy, Requester};
 use super::{Account, Accounts};
 use crate::base::Secret;
 use crate::db;
 
 /// The most bytes of a password. A longer one is refused before it is hashed.
 pub(crate) const LONGEST: usize = 512;
-
-/// The pool did not do the work: too many wait for it, or its thread was lost. Another try may help.
-#[derive(Debug, thiserror::Error)]
-#[error("too many passwords are being checked")]
-pub(crate) struct PasswordsBusy;
 
 /// Why a password was not hashed.
 #[derive(Debug, thiserror::Error)]
@@ -55,16 +49,8 @@ pub(crate) enum Verdict {
 /// The pool. Cheap to clone.
 #[derive(Clone, Debug)]
 pub(crate) struct Passwords {
-    inner: Arc<Inner>,
-}
-
-#[derive(Debug)]
-struct Inner {
     /// One permit per worker. Each hash takes 19 MiB, so it is computed only with a permit.
-    permits: Arc<Semaphore>,
-    waiting: AtomicUsize,
-    /// How many checks may wait for a permit.
-    queue: usize,
+    queue: Arc<HashingQueue>,
 }
 
 /// The hash to verify against when there is no account, so that the answer takes as long. Nobody
@@ -76,22 +62,28 @@ const NOBODYS: &str =
 impl Passwords {
     /// Creates a pool in which `workers` hashes run at once and `queue` more checks may wait.
     pub(crate) fn new(workers: usize, queue: usize) -> Self {
-        let inner =
-            Inner { permits: Arc::new(Semaphore::new(workers.max(1))), waiting: AtomicUsize::new(0), queue };
-        Self { inner: Arc::new(inner) }
+        Self { queue: HashingQueue::new(workers, queue) }
     }
 
     /// Hashes a password.
-    pub(crate) async fn hash(&self, password: &Secret<String>) -> Result<Secret<String>, PasswordError> {
+    pub(crate) async fn hash(
+        &self,
+        password: &Secret<String>,
+        by: Requester,
+    ) -> Result<Secret<String>, PasswordError> {
         if is_too_long(password) {
             return Err(PasswordError::TooLong);
         }
-        Ok(self.hash_short(password).await?)
+        Ok(self.hash_short(password, by).await?)
     }
 
-    async fn hash_short(&self, password: &Secret<String>) -> Result<Secret<String>, PasswordsBusy> {
+    async fn hash_short(
+        &self,
+        password: &Secret<String>,
+        by: Requester,
+    ) -> Result<Secret<String>, PasswordsBusy> {
         let password = password.clone();
-        self.run(move || {
+        self.run(by, move || {
             let hashed = argon2().hash_password(password.expose().as_bytes());
             hashed.map(|hash| Secret::new(hash.to_string())).map_err(|_| PasswordsBusy)
         })
@@ -104,6 +96,7 @@ impl Passwords {
         &self,
         hash: Option<&Secret<String>>,
         password: &Secret<String>,
+        by: Requester,
     ) -> Result<Verdict, PasswordsBusy> {
         // No account has such a password, and the answer does not depend on the account.
         if is_too_long(password) {
@@ -112,7 +105,7 @@ impl Passwords {
         let password = password.clone();
         let known = hash.is_some();
         let hash = hash.cloned().unwrap_or_else(|| Secret::new(NOBODYS.to_owned()));
-        let verdict = self.run(move || verdict(hash.expose(), password.expose())).await?;
+        let verdict = self.run(by, move || verdict(hash.expose(), password.expose())).await?;
         Ok(if known { verdict } else { Verdict::Wrong })
     }
 
@@ -122,19 +115,20 @@ impl Passwords {
         accounts: &Accounts,
         account: Option<&Account>,
         password: &Secret<String>,
+        by: Requester,
     ) -> Result<Option<Secret<String>>, RecognitionError> {
         let hash = account.map(|account| &account.password_hash);
-        match (self.verify(hash, password).await?, account) {
+        match (self.verify(hash, password, by).await?, account) {
             (Verdict::Right, Some(account)) => Ok(Some(account.password_hash.clone())),
             (Verdict::RightButOld, Some(account)) => {
-                let newer = self.hash_short(password).await?;
+                let newer = self.hash_short(password, by).await?;
                 let (did, old) = (&account.did, account.password_hash.expose());
                 if accounts.upgrade_password_hash(did, old, newer.expose()).await? {
                     return Ok(Some(newer));
                 }
                 // The hash has changed meanwhile, by another sign-in like this one or by the owner.
                 let hash = accounts.find(did).await?.map(|account| account.password_hash);
-                match self.verify(hash.as_ref(), password).await? {
+                match self.verify(hash.as_ref(), password, by).await? {
                     Verdict::Right => Ok(hash),
                     _ => Ok(None),
                 }
@@ -145,14 +139,10 @@ impl Passwords {
 
     async fn run<T: Send + 'static>(
         &self,
+        by: Requester,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, PasswordsBusy> {
-        // The slot in the queue ends with the wait, so `queue` bounds only those that have no
-        // permit yet.
-        let permit = {
-            let _slot = QueueSlot::take(&self.inner)?;
-            Arc::clone(&self.inner.permits).acquire_owned().await.map_err(|_| PasswordsBusy)?
-        };
+        let permit = self.queue.enter(by)?.wait().await?;
         // The permit moves into the closure. If the caller disconnects, the hash is still being
         // computed and must still count.
         tokio::task::spawn_blocking(move || {
@@ -162,26 +152,6 @@ impl Passwords {
         })
         .await
         .map_err(|_| PasswordsBusy)
-    }
-}
-
-/// A slot in the queue, which is released when the wait ends in any way.
-struct QueueSlot<'a>(&'a AtomicUsize);
-
-impl<'a> QueueSlot<'a> {
-    fn take(inner: &'a Inner) -> Result<Self, PasswordsBusy> {
-        let slot = Self(&inner.waiting);
-        if inner.waiting.fetch_add(1, Ordering::Relaxed) >= inner.queue {
-            Err(PasswordsBusy)
-        } else {
-            Ok(slot)
-        }
-    }
-}
-
-impl Drop for QueueSlot<'_> {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -234,17 +204,17 @@ mod tests {
     #[tokio::test]
     async fn a_hash_verifies_its_password_only() {
         let pool = Passwords::new(1, QUEUE);
-        let hash = pool.hash(&secret("correct horse")).await.unwrap();
+        let hash = pool.hash(&secret("correct horse"), BY).await.unwrap();
         assert!(hash.expose().starts_with("$argon2id$v=19$m=19456,t=2,p=1$"));
-        assert_eq!(pool.verify(Some(&hash), &secret("correct horse")).await.unwrap(), Verdict::Right);
-        assert_eq!(pool.verify(Some(&hash), &secret("correct horsf")).await.unwrap(), Verdict::Wrong);
-        assert_eq!(pool.verify(None, &secret("nobody's password")).await.unwrap(), Verdict::Wrong);
+        assert_eq!(pool.verify(Some(&hash), &secret("correct horse"), BY).await.unwrap(), Verdict::Right);
+        assert_eq!(pool.verify(Some(&hash), &secret("correct horsf"), BY).await.unwrap(), Verdict::Wrong);
+        assert_eq!(pool.verify(None, &secret("nobody's password"), BY).await.unwrap(), Verdict::Wrong);
     }
 
     /// Otherwise the duration of a sign-in would reveal whether the account exists.
     #[tokio::test]
     async fn the_hash_for_unknown_accounts_costs_as_much_as_a_new_one() {
-        let new = Passwords::new(1, QUEUE).hash(&secret("x")).await.unwrap();
+        let new = Passwords::new(1, QUEUE).hash(&secret("x"), BY).await.unwrap();
         let (new, nobodys) = (PasswordHash::new(new.expose()).unwrap(), PasswordHash::new(NOBODYS).unwrap());
         assert_eq!(nobodys.algorithm, new.algorithm);
         assert_eq!(nobodys.version, new.version);
@@ -263,8 +233,8 @@ mod tests {
         // Made with Node's crypto.scrypt("hunter2", salt, 64) and its defaults.
         let hash = secret(SCRYPT_OF_HUNTER2);
         let pool = Passwords::new(1, QUEUE);
-        assert_eq!(pool.verify(Some(&hash), &secret("hunter2")).await.unwrap(), Verdict::RightButOld);
-        assert_eq!(pool.verify(Some(&hash), &secret("hunter3")).await.unwrap(), Verdict::Wrong);
+        assert_eq!(pool.verify(Some(&hash), &secret("hunter2"), BY).await.unwrap(), Verdict::RightButOld);
+        assert_eq!(pool.verify(Some(&hash), &secret("hunter3"), BY).await.unwrap(), Verdict::Wrong);
     }
 
     /// An upgrade hashes twice, which takes a while.
@@ -275,11 +245,11 @@ mod tests {
         let read_before = accounts.find(&old.did).await.unwrap().unwrap();
         let pool = Passwords::new(1, QUEUE);
         for (changed_to, is_recognised) in [("another password", false), ("hunter2", true)] {
-            let hash = pool.hash(&secret(changed_to)).await.unwrap();
+            let hash = pool.hash(&secret(changed_to), BY).await.unwrap();
             let mut tx = db.begin().await.unwrap();
             assert!(accounts.set_password_hash(&mut tx, &old.did, hash.expose()).await.unwrap());
             tx.commit().await.unwrap();
-            let found = pool.recognises(&accounts, Some(&read_before), &secret("hunter2")).await.unwrap();
+            let found = pool.recognises(&accounts, Some(&read_before), &secret("hunter2"), BY).await.unwrap();
             assert_eq!(found, is_recognised.then_some(hash), "changed to {changed_to:?}");
         }
     }
@@ -287,35 +257,36 @@ mod tests {
     #[tokio::test]
     async fn a_full_queue_says_so_and_empties_again() {
         let pool = Passwords::new(1, QUEUE);
-        let held = Arc::clone(&pool.inner.permits).acquire_owned().await.unwrap();
+        let held = pool.queue.enter(BY).unwrap().wait().await.unwrap();
         let waiting: Vec<_> = (0..QUEUE)
             .map(|_| {
                 let pool = pool.clone();
-                tokio::spawn(async move { pool.run(|| ()).await })
+                tokio::spawn(async move { pool.run(BY, || ()).await })
             })
             .collect();
         tokio::task::yield_now().await;
-        while pool.inner.waiting.load(Ordering::Relaxed) < QUEUE {
+        while pool.queue.waiting() < QUEUE {
             tokio::task::yield_now().await;
         }
-        assert!(matches!(pool.run(|| ()).await, Err(PasswordsBusy)));
+        assert!(matches!(pool.run(BY, || ()).await, Err(PasswordsBusy)));
         drop(held);
         for one in waiting {
             one.await.unwrap().unwrap();
         }
-        pool.run(|| ()).await.unwrap();
+        pool.run(BY, || ()).await.unwrap();
     }
 
     #[tokio::test]
     async fn overlong_passwords_are_not_hashed() {
         let pool = Passwords::new(1, QUEUE);
         let overlong = secret(&"x".repeat(LONGEST + 1));
-        assert!(matches!(pool.hash(&overlong).await, Err(PasswordError::TooLong)));
+        assert!(matches!(pool.hash(&overlong, BY).await, Err(PasswordError::TooLong)));
         // With the only permit taken, a check that hashed would never end.
-        let _held = Arc::clone(&pool.inner.permits).acquire_owned().await.unwrap();
-        assert_eq!(pool.verify(None, &overlong).await.unwrap(), Verdict::Wrong);
+        let _held = pool.queue.enter(BY).unwrap().wait().await.unwrap();
+        assert_eq!(pool.verify(None, &overlong, BY).await.unwrap(), Verdict::Wrong);
     }
 
+    const BY: Requester = Requester::TRUSTED;
     const QUEUE: usize = 64;
     const SCRYPT_OF_HUNTER2: &str = "000102030405060708090a0b0c0d0e0f:ea9df5abd6826beb5d198aee803e767419b2a56139c50a128286e6b619b3c8bb1a0c5c5a2f436f860ba0670d7d02a4318d05626cc059606fc165577a35bdaddc";
 }

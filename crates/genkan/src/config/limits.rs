@@ -18,10 +18,11 @@ section! {
         create_session: Rate { env: "GENKAN_RATE_CREATE_SESSION", default: "30/5m" },
         /// Sign-ins per identifier and client address, over a longer period.
         create_session_daily: Rate { env: "GENKAN_RATE_CREATE_SESSION_DAILY", default: "300/1d" },
-        /// Sign-ins on the pages per client address, for all accounts together.
+        /// Sign-ins per client address, for all accounts together. Sign-ins to accounts that were
+        /// signed in to from this address in the last 30 days are counted separately.
         sign_in_address: Rate { env: "GENKAN_RATE_SIGN_IN_ADDRESS", default: "100/15m" },
-        /// Sign-ins on the pages per account, from all client addresses together. A browser that
-        /// was signed in to the account before is counted separately.
+        /// Sign-ins per account, from all client addresses together. An address or browser that
+        /// signed in to the account in the last 30 days is counted separately.
         sign_in_account: Rate { env: "GENKAN_RATE_SIGN_IN_ACCOUNT", default: "50/15m" },
         /// Sign-ups per client address.
         create_account: Rate { env: "GENKAN_RATE_CREATE_ACCOUNT", default: "100/5m" },
@@ -48,6 +49,9 @@ section! {
         /// Attempts per client address to use a code without a session: to reset a password or to
         /// delete an account.
         use_code: Rate { env: "GENKAN_RATE_USE_CODE", default: "50/5m" },
+        /// Wrong admin passwords per client address. Further ones are refused unread. Each Genkan
+        /// process counts separately.
+        admin_password: Rate { env: "GENKAN_RATE_ADMIN_PASSWORD", default: "20/5m" },
         /// Maximum size of a JSON body for methods that Genkan answers itself.
         own_body: Size { env: "GENKAN_OWN_BODY_LIMIT", default: "150kB" },
         /// Maximum size of such a body after decompression.

@@ -109,6 +109,12 @@ pub(super) const STEPS: &[Step] = &[
     Step::new(9, "attempts", include_str!("../../../../migrations/0009_attempts.sql")),
     Step::new(10, "schema steps", include_str!("../../../../migrations/0010_schema_steps.sql")),
     Step::new(30, "lost cookies", include_str!("../../../../migrations/0030_lost_cookies.sql")),
+    Step::new(31, "known addresses", include_str!("../../../../migrations/0031_known_addresses.sql")),
+    Step::new(
+        32,
+        "known addresses by time",
+        include_str!("../../../../migrations/0032_known_addresses_by_seen.sql"),
+    ),
     Step::new(35, "takedowns", include_str!("../../../../migrations/0035_takedowns.sql")),
     Step::new(36, "takedowns by lease", include_str!("../../../../migrations/0036_takedowns_by_lease.sql")),
 ];

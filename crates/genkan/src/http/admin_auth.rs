@@ -1,13 +1,15 @@
 //! Administrative calls: `Authorization: Basic admin:<password>`.
 //!
 //! The operator's admin password is valid for all of them. A host's admin password, which hosts
-//! pass on for a few methods, is valid for these methods and for accounts on that host.
+//! pass on for a few methods, is valid for these methods and for accounts on that host. Wrong
+//! passwords are counted by client address, and too many close these doors to that address.
 
 use std::marker::PhantomData;
+use std::net::IpAddr;
 
 use axum::extract::FromRequestParts;
-use axum::http::HeaderMap;
 use axum::http::request::Parts;
+use axum::http::{Extensions, HeaderMap};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use sha2::{Digest as _, Sha256};
@@ -21,7 +23,7 @@ use crate::http::caller::Caller;
 use crate::http::method::Method;
 use crate::routing::Callers;
 use crate::wire::error::{bad_request, unauthorized};
-use crate::wire::{Authorization, XrpcError, messages};
+use crate::wire::{Authorization, ClientAddr, XrpcError, messages};
 
 /// The operator, as the caller of the method `M`.
 #[derive(Clone, Copy, Debug)]
@@ -32,7 +34,7 @@ impl<M: Method> FromRequestParts<App> for Operator<M> {
 
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, XrpcError> {
         const { assert!(matches!(M::ROW.callers, Callers::Operator), "the method is not the operator's") };
-        require_operator(app, &parts.headers)?;
+        require_operator(app, &parts.headers, &parts.extensions)?;
         Ok(Self(PhantomData))
     }
 }
@@ -41,15 +43,17 @@ impl<M: Method> FromRequestParts<App> for Operator<M> {
 #[derive(Debug)]
 pub(crate) struct AdminPassword<M> {
     given: Secret<String>,
+    client: IpAddr,
     method: PhantomData<fn() -> M>,
 }
 
 impl<M: Method> FromRequestParts<App> for AdminPassword<M> {
     type Rejection = XrpcError;
 
-    async fn from_request_parts(parts: &mut Parts, _: &App) -> Result<Self, XrpcError> {
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, XrpcError> {
         const { assert!(matches!(M::ROW.callers, Callers::OperatorOrHost), "the method is not for hosts") };
-        Ok(Self { given: password(&parts.headers)?, method: PhantomData })
+        let (given, client) = admitted_password(app, &parts.headers, &parts.extensions)?;
+        Ok(Self { given, client, method: PhantomData })
     }
 }
 
@@ -66,9 +70,13 @@ impl<M> AdminPassword<M> {
             return Ok((account, By::Operator));
         }
         // From here on a missing account and a wrong password have one answer.
-        let account = account.ok_or_else(refused)?;
-        let host = app.fleet.host(&account.host).filter(|host| is_same(&host.admin_password, &self.given));
-        if host.is_some() { Ok((account, By::Host)) } else { Err(refused()) }
+        let is_hosts = |account: &Account| {
+            app.fleet.host(&account.host).is_some_and(|host| is_same(&host.admin_password, &self.given))
+        };
+        match account.filter(is_hosts) {
+            Some(account) => Ok((account, By::Host)),
+            None => Err(refused_password(app, self.client)),
+        }
     }
 }
 
@@ -91,14 +99,39 @@ impl<M: Method> FromRequestParts<App> for OperatorOrAccount<M> {
                 .await
                 .map(|caller| Self::Account(Box::new(caller)));
         }
-        require_operator(app, &parts.headers)?;
+        require_operator(app, &parts.headers, &parts.extensions)?;
         Ok(Self::Operator)
     }
 }
 
 /// Refuses a request without the operator's admin password.
-pub(super) fn require_operator(app: &App, headers: &HeaderMap) -> Result<(), XrpcError> {
-    if is_operators(app, &password(headers)?) { Ok(()) } else { Err(refused()) }
+pub(super) fn require_operator(
+    app: &App,
+    headers: &HeaderMap,
+    extensions: &Extensions,
+) -> Result<(), XrpcError> {
+    let (given, client) = admitted_password(app, headers, extensions)?;
+    if is_operators(app, &given) { Ok(()) } else { Err(refused_password(app, client)) }
+}
+
+/// Returns the password of a client that may still try one, and the client's address.
+fn admitted_password(
+    app: &App,
+    headers: &HeaderMap,
+    extensions: &Extensions,
+) -> Result<(Secret<String>, IpAddr), XrpcError> {
+    let given = password(headers)?;
+    // Through a host it is the host's own address: the host could name any other.
+    let client = extensions.get::<ClientAddr>().copied();
+    let client = client.ok_or_else(|| XrpcError::internal("a request without its client's address"))?.0;
+    app.limits.check_admin(client, app.clock.now())?;
+    Ok((given, client))
+}
+
+/// Counts a wrong password.
+fn refused_password(app: &App, client: IpAddr) -> XrpcError {
+    app.limits.count_wrong_admin_password(client, app.clock.now());
+    refused()
 }
 
 fn is_operators(app: &App, given: &Secret<String>) -> bool {

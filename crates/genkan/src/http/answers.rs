@@ -171,6 +171,7 @@ impl From<signup::Error> for XrpcError {
                 Self::new(StatusCode::BAD_GATEWAY, "UpstreamFailure", text).because(why)
             }
             E::Session(cause) => cause.into(),
+            E::OverLimit(cause) => cause.into(),
             E::Storage(cause) => cause.into(),
         }
     }

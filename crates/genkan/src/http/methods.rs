@@ -10,9 +10,9 @@
 use std::collections::BTreeSet;
 
 use axum::Router;
-use axum::extract::State;
+use axum::extract::{Request, State};
 use axum::handler::Handler;
-use http::HeaderMap;
+use http::{Extensions, HeaderMap};
 
 use super::admin_auth::require_operator;
 use super::caller::{bearer, check_access};
@@ -74,10 +74,10 @@ impl Methods<App> {
     pub(crate) fn refuse_unanswered(self) -> Self {
         table::ROWS.iter().fold(self, |methods, row| match row.rule {
             Rule::NotYet(message) => {
-                let refuse = move |State(app): State<App>, headers: HeaderMap| async move {
+                let refuse = move |State(app): State<App>, request: Request| async move {
                     // The caller is checked first, as a working method would. Otherwise clients
                     // with old tokens would not refresh them.
-                    let refused = check_callers(&app, &headers, row).await;
+                    let refused = check_callers(&app, request.headers(), request.extensions(), row).await;
                     refused.err().unwrap_or_else(|| XrpcError::not_here(message))
                 };
                 methods.mount(row, refuse)
@@ -88,13 +88,18 @@ impl Methods<App> {
 }
 
 /// Refuses a request whose caller may not call the method.
-async fn check_callers(app: &App, headers: &HeaderMap, row: &'static Row) -> Result<(), XrpcError> {
+async fn check_callers(
+    app: &App,
+    headers: &HeaderMap,
+    extensions: &Extensions,
+    row: &'static Row,
+) -> Result<(), XrpcError> {
     match row.callers {
         Callers::Anyone => Ok(()),
         Callers::RefreshToken => bearer(headers).map(|_| ()),
         Callers::Account(access) => check_access(app, headers, row, access).await.map(|_| ()),
         Callers::Operator | Callers::OperatorOrHost | Callers::OperatorOrAccount(_) => {
-            require_operator(app, headers)
+            require_operator(app, headers, extensions)
         }
     }
 }

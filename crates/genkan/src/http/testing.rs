@@ -1,7 +1,7 @@
 //! Genkan's own answers for tests: every route with its layers, on a database, with a clock that
 //! stands still.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use tower::ServiceExt as _;
 
 use crate::accounts::testing::{add, new_account};
-use crate::accounts::{Account, NewAccount};
+use crate::accounts::{Account, NewAccount, Requester};
 use crate::app::App;
 use crate::base::{ManualClock, Secret, Timestamp, random};
 use crate::config::Config;
@@ -78,9 +78,14 @@ impl TestServer {
     }
 
     /// Answers a request of a client at 192.0.2.1, without a connection.
-    pub(super) async fn send(&self, mut request: Request<Body>) -> Answer {
+    pub(super) async fn send(&self, request: Request<Body>) -> Answer {
+        self.send_from([192, 0, 2, 1].into(), request).await
+    }
+
+    /// Answers a request of a client at this address, without a connection.
+    pub(super) async fn send_from(&self, client: IpAddr, mut request: Request<Body>) -> Answer {
         // The edge adds the client's address to every request. Here the test stands for the edge.
-        request.extensions_mut().insert(ClientAddr([192, 0, 2, 1].into()));
+        request.extensions_mut().insert(ClientAddr(client));
         let (head, body) = self.router.clone().oneshot(request).await.unwrap().into_parts();
         let body = body.collect().await.unwrap().to_bytes();
         let answer = Answer { status: head.status.as_u16(), headers: head.headers, body };
@@ -101,7 +106,8 @@ impl TestServer {
 
     /// Adds this account, with [`PASSWORD`].
     pub(super) async fn add_account(&self, account: NewAccount) -> Account {
-        let password_hash = self.app.passwords.hash(&Secret::new(PASSWORD.to_owned())).await.unwrap();
+        let password_hash =
+            self.app.passwords.hash(&Secret::new(PASSWORD.to_owned()), Requester::TRUSTED).await.unwrap();
         let account = NewAccount { password_hash, ..account };
         add(&self.app.db, &account).await.unwrap();
         self.app.accounts.find(&account.did).await.unwrap().unwrap()

@@ -80,7 +80,7 @@ impl Documents {
     }
 
     /// Returns what the document says about the account, if it is cached and young enough.
-    pub(super) fn recall(&self, did: &str) -> Option<Result<Arc<AccountFacts>, Error>> {
+    pub(crate) fn recall(&self, did: &str) -> Option<Result<Arc<AccountFacts>, Error>> {
         self.facts.recall(did)
     }
 

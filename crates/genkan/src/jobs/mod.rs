@@ -108,6 +108,7 @@ async fn sweep(app: &App) -> anyhow::Result<u64> {
     gone += replicas::sweep(db).await?;
     gone += crate::links::sweep(db, now).await?;
     gone += signin::sweep(db, now).await?;
+    gone += signin::sweep_addresses(db, now).await?;
     gone += oauth::sweep(db, now).await?;
     gone += mail::sweep(db, now).await?;
     gone += accounts::emails::sweep(db, now).await?;

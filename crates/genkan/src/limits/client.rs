@@ -2,20 +2,27 @@
 
 use std::net::IpAddr;
 
-/// The key of an attempt of `Limit::CreateSession`: the account and the client.
+/// The account of an attempt, as the limits name it: the key of an attempt of
+/// `Limit::SignInAccount`.
 ///
 /// `account` is the DID of the account that the identifier names, if there is one. An account has
 /// several names (handle, email address, DID), and a separate count for each would multiply the
 /// limit. An unknown identifier has a count of its own, without the `@` that people write before
 /// handles.
-pub(crate) fn account_and_address(account: Option<&str>, identifier: &str, client: IpAddr) -> String {
+pub(crate) fn name_of(account: Option<&str>, identifier: &str) -> String {
     // Without an account, the typed text counts. It is normalized so that spellings of one name
     // share a count.
-    let name = identifier.trim().trim_start_matches('@').to_lowercase();
-    format!("{} {}", account.unwrap_or(&name), ClientNetwork::of(client))
+    let typed = || identifier.trim().trim_start_matches('@').to_lowercase();
+    account.map_or_else(typed, str::to_owned)
 }
 
-/// The key of an attempt of `Limit::CreateAccount`, `Limit::PasswordReset` or `Limit::UseCode`.
+/// The key of an attempt of `Limit::CreateSession`: an account by [`name_of`], and the client.
+pub(crate) fn account_and_address(name: &str, client: IpAddr) -> String {
+    format!("{name} {}", ClientNetwork::of(client))
+}
+
+/// The key of an attempt of `Limit::SignInAddress`, `Limit::CreateAccount`, `Limit::PasswordReset` or
+/// `Limit::UseCode`.
 pub(crate) fn address(client: IpAddr) -> String {
     ClientNetwork::of(client).to_string()
 }

@@ -5,9 +5,9 @@
 pub(crate) enum Limit {
     /// Sign-ins, by identifier and client address.
     CreateSession,
-    /// Sign-ins on the pages, by client address.
+    /// Sign-ins, by client address.
     SignInAddress,
-    /// Sign-ins on the pages, by account.
+    /// Sign-ins, by account, or by account and browser.
     SignInAccount,
     /// Sign-ups, by client address.
     CreateAccount,

@@ -44,18 +44,30 @@ impl CountsInMemory {
         Self { hasher: RandomState::new(), shards, most }
     }
 
+    /// Returns the verdict that the next event of `key` would get, without counting it.
+    pub(super) fn next<K: Hash + ?Sized>(&self, key: &K, rate: Rate, now: Timestamp) -> Verdict {
+        let hash = self.hasher.hash_one(key);
+        let start = window_start(now, rate.per);
+        let number = self.shard(hash).map_or(0, |shard| {
+            let shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
+            let count = shard.counts.get(&hash).filter(|count| count.window_start == start);
+            count.map_or(0, |count| count.number)
+        });
+        Verdict::of(rate, number + 1, start)
+    }
+
+    fn shard(&self, hash: u64) -> Option<&Mutex<Shard>> {
+        // The high half picks the shard. The map inside uses the low bits.
+        self.shards.get(usize::try_from(hash >> 32).ok()? % self.shards.len())
+    }
+
     /// Counts one event of `key`.
     pub(super) fn count<K: Hash + ?Sized>(&self, key: &K, rate: Rate, now: Timestamp) -> Verdict {
         // Only the hash of the key is stored. Its seed is random, so no client can choose an
         // address whose count another client shares.
         let hash = self.hasher.hash_one(key);
         let start = window_start(now, rate.per);
-        // The high half picks the shard. The map inside uses the low bits.
-        let Some(shard) =
-            usize::try_from(hash >> 32).ok().and_then(|high| self.shards.get(high % self.shards.len()))
-        else {
-            return Verdict::of(rate, 1, start);
-        };
+        let Some(shard) = self.shard(hash) else { return Verdict::of(rate, 1, start) };
         // Many shards, so that threads rarely wait for one lock.
         let mut shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(count) = shard.counts.get_mut(&hash) {

@@ -15,7 +15,7 @@ mod rate_limits;
 mod shared;
 mod verdict;
 
-pub(crate) use client::{ClientNetwork, account_and_address, address, code_for};
+pub(crate) use client::{ClientNetwork, account_and_address, address, code_for, name_of};
 pub(crate) use error::AttemptError;
 pub(crate) use limit::{Limit, OAuthEndpoint};
 pub(crate) use rate_limits::RateLimits;

@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::client::ClientNetwork;
 use super::error::AttemptError;
@@ -58,7 +59,13 @@ impl RateLimits {
         if !inner.enabled {
             return None;
         }
-        let of_client = inner.memory.count(&ClientNetwork::of(client), inner.global, now);
+        let client = ClientNetwork::of(client);
+        // A client that a host names has a count of its own for that host. So no host can use up
+        // the limit of an address that its requests never came from.
+        let of_client = match host {
+            Some(host) => inner.memory.count(&(host, client), inner.global, now),
+            None => inner.memory.count(&client, inner.global, now),
+        };
         if !of_client.allowed {
             inner.refused_globally.increment();
         }
@@ -97,6 +104,54 @@ impl RateLimits {
         verdict.check(now)
     }
 
+    /// Whether the key of an account may be looked up because a token does not fit the known one.
+    ///
+    /// Not a setting, and not switched off with the limits: the requests go to the directory.
+    pub(crate) fn is_key_lookup_due(&self, account: &str, now: Timestamp) -> bool {
+        self.inner.memory.count(&("key lookup", account), KEY_LOOKUPS_OF_ACCOUNT, now).allowed
+    }
+
+    /// Whether this process may make another such lookup.
+    pub(crate) fn has_key_lookup_left(&self, now: Timestamp) -> bool {
+        self.inner.memory.count("key lookups", KEY_LOOKUPS, now).allowed
+    }
+
+    /// Counts a wrong password of an account's own, in the memory of this process.
+    pub(crate) fn count_wrong_password(&self, name: &str, client: ClientNetwork, now: Timestamp) {
+        let memory = &self.inner.memory;
+        memory.count(&("wrong password", name), WRONG_PASSWORDS, now);
+        memory.count(&("wrong password", client), WRONG_PASSWORDS, now);
+    }
+
+    /// Whether an account or an address had several wrong passwords in the last minutes.
+    pub(crate) fn has_wrong_passwords(&self, name: &str, client: ClientNetwork, now: Timestamp) -> bool {
+        let memory = &self.inner.memory;
+        !memory.next(&("wrong password", name), WRONG_PASSWORDS, now).allowed
+            || !memory.next(&("wrong password", client), WRONG_PASSWORDS, now).allowed
+    }
+
+    /// Refuses a client that gave too many wrong admin passwords, before its next one is compared.
+    /// Each client address has a count of its own, so nobody locks the operator out from another.
+    pub(crate) fn check_admin(&self, client: IpAddr, now: Timestamp) -> Result<(), OverLimit> {
+        let inner = &*self.inner;
+        if !inner.enabled {
+            return Ok(());
+        }
+        let key = ("admin", ClientNetwork::of(client));
+        let verdict = inner.memory.next(&key, inner.rates.admin_password, now);
+        if !verdict.allowed {
+            inner.metrics.counter(&RATE_LIMITED, &["adminPassword"]).increment();
+        }
+        verdict.check(now)
+    }
+
+    /// Counts a wrong admin password, in the memory of this process: a guess must not cost a write
+    /// to the database.
+    pub(crate) fn count_wrong_admin_password(&self, client: IpAddr, now: Timestamp) {
+        let key = ("admin", ClientNetwork::of(client));
+        self.inner.memory.count(&key, self.inner.rates.admin_password, now);
+    }
+
     /// Counts one attempt for all replicas, and refuses it if it is over the limit.
     ///
     /// Handlers call this before the work. `key` identifies the client or account, as the functions
@@ -108,30 +163,59 @@ impl RateLimits {
         key: &str,
         now: Timestamp,
     ) -> Result<(), AttemptError> {
+        self.attempt_all(db, &[(limit, key.to_owned())], now).await
+    }
+
+    /// Counts one attempt against several limits, in one transaction. The first limit that refuses
+    /// it is the last that counts it.
+    ///
+    /// Callers name the limits in one order: two transactions that lock counters in different
+    /// orders would wait for each other.
+    pub(crate) async fn attempt_all(
+        &self,
+        db: &Db,
+        counted: &[(Limit, String)],
+        now: Timestamp,
+    ) -> Result<(), AttemptError> {
         let inner = &*self.inner;
         if !inner.enabled {
             return Ok(());
         }
-        let (short, long) = match limit {
-            Limit::CreateSession => (inner.rates.create_session, Some(inner.rates.create_session_daily)),
-            Limit::SignInAddress => (inner.rates.sign_in_address, None),
-            Limit::SignInAccount => (inner.rates.sign_in_account, None),
-            Limit::CreateAccount => (inner.rates.create_account, None),
-            Limit::UpdateHandle => (inner.rates.update_handle, Some(inner.rates.update_handle_daily)),
-            Limit::RequestMail => (inner.rates.request_mail, Some(inner.rates.request_mail_daily)),
-            Limit::PasswordReset => (inner.rates.password_reset, Some(inner.rates.password_reset_daily)),
-            Limit::UseCode => (inner.rates.use_code, None),
-        };
-        // Both windows count each attempt, even if one of them has refused it. So repeated attempts
-        // gain nothing.
-        let rates: Vec<Rate> = std::iter::once(short).chain(long).collect();
-        let verdicts = shared::count(db, limit.name(), key, &rates, now).await?;
-        // The client sees one limit in its headers: the one that it will reach first.
-        let Some(tightest) = verdicts.into_iter().reduce(Verdict::tighter) else { return Ok(()) };
-        if !tightest.allowed {
-            inner.metrics.counter(&RATE_LIMITED, &[limit.name()]).increment();
+        let mut tx = db.begin().await?;
+        let mut outcome = Ok(());
+        for (limit, key) in counted {
+            let rates = inner.rates_of(*limit);
+            // Both windows count each attempt, even if one of them has refused it. So repeated
+            // attempts gain nothing.
+            let verdicts = shared::count(&mut tx, limit.name(), key, &rates, now).await?;
+            // The client sees one limit in its headers: the one that it will reach first.
+            let Some(tightest) = verdicts.into_iter().reduce(Verdict::tighter) else { continue };
+            outcome = tightest.check(now);
+            if outcome.is_err() {
+                inner.metrics.counter(&RATE_LIMITED, &[limit.name()]).increment();
+                break;
+            }
         }
-        Ok(tightest.check(now)?)
+        tx.commit().await?;
+        Ok(outcome?)
+    }
+
+    /// Takes back an attempt that was counted at this time.
+    pub(crate) async fn take_back(
+        &self,
+        db: &Db,
+        counted: &[(Limit, String)],
+        counted_at: Timestamp,
+    ) -> Result<(), db::Error> {
+        if !self.inner.enabled {
+            return Ok(());
+        }
+        let mut tx = db.begin().await?;
+        for (limit, key) in counted {
+            let rates = self.inner.rates_of(*limit);
+            shared::take_back(&mut tx, limit.name(), key, &rates, counted_at).await?;
+        }
+        tx.commit().await
     }
 
     /// Deletes the counts of windows that have ended. Returns the number of rows.
@@ -161,11 +245,33 @@ impl RateLimits {
     }
 }
 
+impl Inner {
+    /// Returns the rates of a limit: one, or a second one over a longer period.
+    fn rates_of(&self, limit: Limit) -> Vec<Rate> {
+        let (short, long) = match limit {
+            Limit::CreateSession => (self.rates.create_session, Some(self.rates.create_session_daily)),
+            Limit::SignInAddress => (self.rates.sign_in_address, None),
+            Limit::SignInAccount => (self.rates.sign_in_account, None),
+            Limit::CreateAccount => (self.rates.create_account, None),
+            Limit::UpdateHandle => (self.rates.update_handle, Some(self.rates.update_handle_daily)),
+            Limit::RequestMail => (self.rates.request_mail, Some(self.rates.request_mail_daily)),
+            Limit::PasswordReset => (self.rates.password_reset, Some(self.rates.password_reset_daily)),
+            Limit::UseCode => (self.rates.use_code, None),
+        };
+        std::iter::once(short).chain(long).collect()
+    }
+}
+
+/// How many wrong passwords are a person's mistakes.
+const WRONG_PASSWORDS: Rate = Rate { count: 3, per: Duration::from_mins(15) };
+/// How often the key of one account is looked up for tokens that do not fit the known key.
+const KEY_LOOKUPS_OF_ACCOUNT: Rate = Rate { count: 5, per: Duration::from_mins(5) };
+/// How many such lookups a process makes for all accounts.
+const KEY_LOOKUPS: Rate = Rate { count: 60, per: Duration::from_mins(1) };
+
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
-    use super::super::client::account_and_address;
+    use super::super::client::name_of;
     use super::super::verdict::window_start;
     use super::*;
     use crate::config::Config;
@@ -200,10 +306,32 @@ mod tests {
 
     #[test]
     fn an_account_is_one_by_whatever_name() {
-        let key = |account, typed| account_and_address(account, typed, ip("192.0.2.1"));
-        assert_eq!(key(Some("did:plc:ann"), "ann.test"), key(Some("did:plc:ann"), "Ann@example.com"));
-        assert_eq!(key(None, "nobody.test"), key(None, " @@Nobody.test"));
-        assert_ne!(key(None, "nobody.test"), key(None, "somebody.test"));
+        let ann = Some("did:plc:ann");
+        assert_eq!(name_of(ann, "ann.test"), name_of(ann, "Ann@example.com"));
+        assert_eq!(name_of(None, "nobody.test"), name_of(None, " @@Nobody.test"));
+        assert_ne!(name_of(None, "nobody.test"), name_of(None, "somebody.test"));
+    }
+
+    #[test]
+    fn a_host_uses_up_no_limit_of_an_address_that_it_names() {
+        let limits = limits(&[("GENKAN_RATE_GLOBAL", "2/5m")]);
+        let ask = |host| limits.request(ip("192.0.2.1"), host, NOW).unwrap().allowed;
+        assert_eq!([ask(Some("one")), ask(Some("one")), ask(Some("one"))], [true, true, false]);
+        assert_eq!([ask(Some("two")), ask(None)], [true, true]);
+    }
+
+    #[test]
+    fn a_few_wrong_passwords_are_a_mistake_and_more_are_guesses() {
+        let limits = limits(&[]);
+        let [one, other] = ["192.0.2.1", "192.0.2.2"].map(|address| ClientNetwork::of(ip(address)));
+        for _ in 0..3 {
+            assert!(!limits.has_wrong_passwords("ann", one, NOW));
+            limits.count_wrong_password("ann", one, NOW);
+        }
+        assert!(limits.has_wrong_passwords("ann", other, NOW), "the account is guessed at");
+        assert!(limits.has_wrong_passwords("bob", one, NOW), "the address guesses");
+        assert!(!limits.has_wrong_passwords("bob", other, NOW));
+        assert!(!limits.has_wrong_passwords("ann", one, NOW.plus(Duration::from_mins(15))));
     }
 
     #[test]

@@ -8,19 +8,18 @@ use sqlx::Row as _;
 use super::verdict::{Verdict, window_start};
 use crate::base::Timestamp;
 use crate::config::Rate;
-use crate::db::{Db, Error};
+use crate::db::{Db, Error, Tx};
 
-/// Counts one event in the current window of each rate, in one transaction.
+/// Counts one event in the current window of each rate, as part of `tx`.
 ///
 /// The statement counts and reads in one step, so concurrent attempts get different counts.
 pub(super) async fn count(
-    db: &Db,
+    tx: &mut Tx,
     limit: &str,
     key: &str,
     rates: &[Rate],
     now: Timestamp,
 ) -> Result<Vec<Verdict>, Error> {
-    let mut tx = db.begin().await?;
     let mut verdicts = Vec::with_capacity(rates.len());
     for rate in rates {
         let start = window_start(now, rate.per);
@@ -33,14 +32,33 @@ pub(super) async fn count(
         )
         .bind(bucket(limit, *rate, key))
         .bind(start.as_millis())
-        .fetch_one(&mut *tx)
+        .fetch_one(&mut **tx)
         .await?;
         let count: i64 = row.try_get("count")?;
         // A negative count cannot occur. If it did, the attempt would be refused.
         verdicts.push(Verdict::of(*rate, u64::try_from(count).unwrap_or(u64::MAX), start));
     }
-    tx.commit().await?;
     Ok(verdicts)
+}
+
+/// Takes back one event that was counted at this time.
+pub(super) async fn take_back(
+    tx: &mut Tx,
+    limit: &str,
+    key: &str,
+    rates: &[Rate],
+    counted_at: Timestamp,
+) -> Result<(), Error> {
+    for rate in rates {
+        sqlx::query(
+            "UPDATE rate_counters SET count = count - 1 WHERE bucket = $1 AND window_start = $2 AND count > 0",
+        )
+        .bind(bucket(limit, *rate, key))
+        .bind(window_start(counted_at, rate.per).as_millis())
+        .execute(&mut **tx)
+        .await?;
+    }
+    Ok(())
 }
 
 /// Deletes the counts of windows that began before `oldest`. Returns the number of rows.
@@ -83,7 +101,10 @@ mod tests {
     on_each_database!(replicas_count_together, attempts_at_once_do_not_slip_through, old_windows_are_swept);
 
     async fn allowed(db: &Db, key: &str, now: Timestamp) -> Vec<bool> {
-        count(db, "test", key, &RATES, now).await.unwrap().iter().map(|verdict| verdict.allowed).collect()
+        let mut tx = db.begin().await.unwrap();
+        let verdicts = count(&mut tx, "test", key, &RATES, now).await.unwrap();
+        tx.commit().await.unwrap();
+        verdicts.iter().map(|verdict| verdict.allowed).collect()
     }
 
     async fn replicas_count_together(db: Db) {
@@ -91,6 +112,15 @@ mod tests {
         assert_eq!(allowed(&db.clone(), "ann", NOW).await, [true, true]);
         assert_eq!(allowed(&db, "ann", NOW).await, [false, true]);
         assert_eq!(allowed(&db, "eve", NOW).await, [true, true]);
+        // One is taken back, and then one more is allowed.
+        let mut tx = db.begin().await.unwrap();
+        for _ in 0..2 {
+            take_back(&mut tx, "test", "eve", &RATES, NOW).await.unwrap();
+        }
+        tx.commit().await.unwrap();
+        assert_eq!(allowed(&db, "eve", NOW).await, [true, true]);
+        assert_eq!(allowed(&db, "eve", NOW).await, [true, true]);
+        assert_eq!(allowed(&db, "eve", NOW).await, [false, true]);
         assert_eq!(allowed(&db, "ann", NOW.plus(Duration::from_mins(5))).await, [true, false]);
     }
 

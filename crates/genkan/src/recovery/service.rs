@@ -5,7 +5,9 @@ use std::time::Duration;
 use genkan_protocol::syntax::Did;
 
 use super::Error;
-use crate::accounts::{Account, Accounts, CodeError, Email, Emails, EmailsError, Passwords, VerifiedCode};
+use crate::accounts::{
+    Account, Accounts, CodeError, Email, Emails, EmailsError, Passwords, Requester, VerifiedCode,
+};
 use crate::base::{Clock, Language, Secret, monotonic_now};
 use crate::credentials::{Credentials, Ending};
 use crate::db::Db;
@@ -58,7 +60,7 @@ impl Recovery {
         let checked = self.emails.find(Reason::ResetPassword, code).await?;
         // After the code was found, so that a wrong code costs no hash; before the transaction,
         // which must not be held while the hash is computed.
-        let hash = self.passwords.hash(password).await?;
+        let hash = self.passwords.hash(password, Requester::TRUSTED).await?;
         self.replace_password(checked, hash.expose()).await
     }
 

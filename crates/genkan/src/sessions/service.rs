@@ -8,7 +8,9 @@ use genkan_protocol::syntax::Did;
 use super::generations::{self, Rotation};
 use super::tokens::{Lifetimes, Mint, Tokens};
 use super::{Error, SessionId, TokenError, sql};
-use crate::accounts::{self, Account, Accounts, AppPassword, AppPasswords, Demand, Passwords, Standing};
+use crate::accounts::{
+    self, Account, Accounts, AppPassword, AppPasswords, Demand, Passwords, Requester, Standing,
+};
 use crate::base::{Clock, Secret, Timestamp, random};
 use crate::db::audit::{self, Actor};
 use crate::db::feed::{self, Change};
@@ -59,6 +61,7 @@ impl Sessions {
         identifier: &str,
         password: &Secret<String>,
         allow_taken_down: bool,
+        by: Requester,
     ) -> Result<SessionTokens, Error> {
         let found = self.accounts.find_by_identifier(identifier).await?;
         // App passwords first: they are found by their hash, and a match saves the slow check
@@ -71,7 +74,7 @@ impl Sessions {
         // password.
         let hash = match app_password {
             Some(_) => None,
-            None => Some(self.check_password(found.as_ref(), password).await?),
+            None => Some(self.check_password(found.as_ref(), password, by).await?),
         };
         let mut account = found.ok_or(Error::WrongPassword)?;
         if let Some(hash) = hash {
@@ -130,17 +133,20 @@ impl Sessions {
         &self,
         account: Option<&Account>,
         password: &Secret<String>,
+        by: Requester,
     ) -> Result<Secret<String>, Error> {
-        self.passwords.recognises(&self.accounts, account, password).await?.ok_or(Error::WrongPassword)
+        self.passwords.recognises(&self.accounts, account, password, by).await?.ok_or(Error::WrongPassword)
     }
 
-    /// Whether `password` is the account's own password.
+    /// Whether `password` is the account's own password. Without an account it takes as long, and is
+    /// not.
     pub(crate) async fn knows_password(
         &self,
-        account: &Account,
+        account: Option<&Account>,
         password: &Secret<String>,
+        by: Requester,
     ) -> Result<bool, Error> {
-        match self.check_password(Some(account), password).await {
+        match self.check_password(account, password, by).await {
             Ok(_) => Ok(true),
             Err(Error::WrongPassword) => Ok(false),
             Err(other) => Err(other),

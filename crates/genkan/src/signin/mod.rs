@@ -11,8 +11,10 @@
 //!
 //! This room never sees a request or a page, and sends no cookie. It returns the cookies to send.
 //!
-//! [`SignIns`] is the service. [`sweep`] removes browsers that did not return.
+//! [`SignIns`] is the service, and [`Attempts`] counts attempts. [`sweep`] removes browsers that did
+//! not return, and [`sweep_addresses`] old addresses.
 
+mod attempts;
 mod cookies;
 mod error;
 mod service;
@@ -21,6 +23,7 @@ mod sql;
 mod tests;
 mod types;
 
+pub(crate) use attempts::{Attempt, Attempts, sweep_addresses};
 pub(crate) use cookies::Cookies;
 pub(crate) use error::Error;
 pub(crate) use service::{SignIns, is_signed_in, sweep};

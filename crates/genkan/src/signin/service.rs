@@ -6,7 +6,7 @@ use genkan_protocol::syntax::Did;
 
 use super::sql;
 use super::{BrowserInfo, Cookies, Device, DeviceId, Error, Persistence, SignIn, Visit};
-use crate::accounts::{self, Account, Accounts, Demand, Passwords, Standing};
+use crate::accounts::{self, Account, Accounts, Demand, Passwords, Requester, Standing};
 use crate::base::{Clock, Secret, Timestamp};
 use crate::db::audit::{self, Actor};
 use crate::db::{self, Db, Tx};
@@ -149,21 +149,16 @@ impl SignIns {
         Ok(found)
     }
 
-    /// Whether the account was ever signed in on this device. Such attempts are counted apart, so
-    /// that guesses from other browsers do not lock the owner out.
-    pub(crate) async fn knows(&self, visit: &Visit, did: &Did) -> Result<bool, Error> {
-        Ok(visit.stale_since.is_none() && sql::is_on(self.db.reader(), &visit.device, did).await?)
-    }
-
     /// Finds the account whose own password this is. App passwords do not count. An unknown account
     /// takes as long as a known one.
     pub(crate) async fn recognise(
         &self,
         identifier: &str,
         password: &Secret<String>,
+        by: Requester,
     ) -> Result<Account, Error> {
         let found = self.accounts.find_by_identifier(identifier).await?;
-        let hash = self.passwords.recognises(&self.accounts, found.as_ref(), password).await?;
+        let hash = self.passwords.recognises(&self.accounts, found.as_ref(), password, by).await?;
         let (Some(mut account), Some(hash)) = (found, hash) else { return Err(Error::WrongPassword) };
         account.password_hash = hash;
         if account.standing() == Standing::TakenDown {

@@ -1,4 +1,4 @@
-//! Tables `devices` and `device_accounts`.
+//! Tables `devices`, `device_accounts` and `known_addresses`.
 
 use genkan_protocol::syntax::Did;
 use sqlx::Row as _;
@@ -302,6 +302,61 @@ pub(super) async fn sweep_devices(
         .await?;
     }
     Ok(gone)
+}
+
+/// Returns when an account was last signed in to from an address.
+pub(super) async fn address_seen_at(db: &Db, did: &Did, address: &str) -> Result<Option<Timestamp>> {
+    let row = sqlx::query("SELECT seen_at FROM known_addresses WHERE did = $1 AND address = $2")
+        .bind(did.as_str())
+        .bind(address)
+        .fetch_optional(db.reader())
+        .await?;
+    row.map(|row| Ok(Timestamp::from_millis(row.try_get("seen_at")?))).transpose()
+}
+
+pub(super) async fn put_address(tx: &mut Tx, did: &Did, address: &str, now: Timestamp) -> Result<()> {
+    sqlx::query(
+        "INSERT INTO known_addresses (did, address, seen_at) VALUES ($1, $2, $3)
+         ON CONFLICT (did, address) DO UPDATE SET seen_at = $3",
+    )
+    .bind(did.as_str())
+    .bind(address)
+    .bind(now.as_millis())
+    .execute(&mut **tx)
+    .await?;
+    Ok(())
+}
+
+/// Removes all addresses of an account but the latest.
+pub(super) async fn trim_addresses(tx: &mut Tx, did: &Did, most: i64) -> Result<()> {
+    sqlx::query(
+        "DELETE FROM known_addresses WHERE did = $1 AND address NOT IN (
+            SELECT address FROM known_addresses WHERE did = $1 ORDER BY seen_at DESC, address LIMIT $2
+         )",
+    )
+    .bind(did.as_str())
+    .bind(most)
+    .execute(&mut **tx)
+    .await?;
+    Ok(())
+}
+
+pub(super) async fn forget_addresses(tx: &mut Tx, did: &Did) -> Result<()> {
+    sqlx::query("DELETE FROM known_addresses WHERE did = $1").bind(did.as_str()).execute(&mut **tx).await?;
+    Ok(())
+}
+
+pub(super) async fn sweep_addresses(tx: &mut Tx, before: Timestamp, limit: i64) -> Result<u64> {
+    let done = sqlx::query(
+        "DELETE FROM known_addresses WHERE (did, address) IN (
+            SELECT did, address FROM known_addresses WHERE seen_at < $1 ORDER BY seen_at LIMIT $2
+         )",
+    )
+    .bind(before.as_millis())
+    .bind(limit)
+    .execute(&mut **tx)
+    .await?;
+    Ok(done.rows_affected())
 }
 
 /// Shortens a user agent. Browsers send one line, but a client can send more.

@@ -9,11 +9,16 @@ use super::service::{FOR_ONE_REQUEST, KEEP, KEEP_UNUSED, LOST_ANSWER, ROTATE_EVE
 use super::types::FRESH;
 use super::*;
 use crate::accounts::testing::{add, new_account};
-use crate::accounts::{Accounts, AppPasswords, NewAccount, Passwords};
+use crate::accounts::{Accounts, AppPasswords, NewAccount, Passwords, Rank, Requester};
+use crate::base::seal::Sealer;
 use crate::base::{Clock, ManualClock, Secret, Timestamp};
+use crate::config::Config;
 use crate::db::audit::Actor;
 use crate::db::feed::Feed;
 use crate::db::{Db, on_each_database};
+use crate::keys::Ring;
+use crate::limits::RateLimits;
+use crate::telemetry::metrics::Metrics;
 
 on_each_database!(
     a_browser_is_known_by_its_cookies,
@@ -34,6 +39,7 @@ on_each_database!(
 );
 
 const PASSWORD: &str = "a password of their own";
+const BY: Requester = Requester::TRUSTED;
 
 struct SignInHarness {
     db: Db,
@@ -63,7 +69,7 @@ impl SignInHarness {
     }
 
     async fn account(&self, name: &str) -> Did {
-        let password_hash = self.passwords.hash(&secret(PASSWORD)).await.unwrap();
+        let password_hash = self.passwords.hash(&secret(PASSWORD), BY).await.unwrap();
         let account = NewAccount { password_hash, ..new_account(name) };
         add(&self.db, &account).await.unwrap();
         account.did
@@ -80,6 +86,20 @@ impl SignInHarness {
         self.sign_ins.visit(cookies, &seen("192.0.2.1")).await.unwrap()
     }
 
+    /// The rank of an attempt of this browser, from an address without sign-ins.
+    async fn rank(&self, visit: &Visit, did: &Did) -> Rank {
+        let clock = self.clock.clock();
+        let ring = Ring::open(&self.db, &clock, Sealer::new(&secret_key()), None).await.unwrap();
+        let config = Config::for_tests(std::path::Path::new("/nowhere"));
+        let limits = RateLimits::new(&config, &Metrics::default());
+        let attempts = Attempts::new(self.db.clone(), clock, limits, &ring);
+        let account = self.accounts.find(did).await.unwrap();
+        let client = [192, 0, 2, 200].into();
+        let (account, browser) = (account.as_ref(), Some(visit));
+        let attempt = Attempt { account, identifier: "", client, browser };
+        attempts.admit(&attempt).await.unwrap().requester.rank
+    }
+
     async fn dids(&self, visit: &Visit, request: Option<&str>) -> Vec<String> {
         let found = self.sign_ins.signed_in(visit, request).await.unwrap();
         found.into_iter().map(|one| one.account.did.to_string()).collect()
@@ -88,6 +108,10 @@ impl SignInHarness {
 
 fn seen(address: &str) -> BrowserInfo {
     BrowserInfo { address: address.parse().unwrap(), user_agent: "Firefox".to_owned() }
+}
+
+fn secret_key() -> Secret<[u8; 32]> {
+    Secret::new([4; 32])
 }
 
 fn secret(text: &str) -> Secret<String> {
@@ -240,8 +264,11 @@ async fn a_cookie_from_before_a_sign_in_is_worth_nothing_for_it(db: Db) {
     let stale = harness.visit(Some(&before)).await;
     assert_eq!(stale.device, visit.device);
     assert_eq!(harness.dids(&stale, None).await, [ann.as_str()], "what it could do before, and no more");
-    assert!(!harness.sign_ins.knows(&stale, &ann).await.unwrap());
-    assert_eq!(harness.dids(&harness.visit(Some(&after)).await, None).await, [bob.as_str(), ann.as_str()]);
+    let after = harness.visit(Some(&after)).await;
+    for (visit, rank) in [(&stale, Rank::Ordinary), (&after, Rank::Known)] {
+        assert_eq!(harness.rank(visit, &ann).await, rank);
+    }
+    assert_eq!(harness.dids(&after, None).await, [bob.as_str(), ann.as_str()]);
 }
 
 async fn a_sign_in_is_remembered_or_for_one_request(db: Db) {
@@ -283,7 +310,7 @@ async fn a_password_for_an_unknown_account_takes_as_much_work(db: Db) {
     let clock = harness.clock.clock();
     let full = SignIns::new(harness.db.clone(), clock, harness.accounts.clone(), Passwords::new(1, 0));
     for identifier in ["ann.test", "eve.test", ""] {
-        let found = full.recognise(identifier, &secret("wrong")).await;
+        let found = full.recognise(identifier, &secret("wrong"), BY).await;
         assert!(matches!(found, Err(Error::Busy)), "{identifier}");
     }
 }
@@ -292,7 +319,7 @@ async fn only_the_owners_own_password_counts(db: Db) {
     let harness = SignInHarness::new(db);
     let ann = harness.account("ann").await;
     for identifier in ["ann.test", "@ann.test", "ANN@example.com", ann.as_str()] {
-        let found = harness.sign_ins.recognise(identifier, &secret(PASSWORD)).await.unwrap();
+        let found = harness.sign_ins.recognise(identifier, &secret(PASSWORD), BY).await.unwrap();
         assert_eq!(found.did, ann, "{identifier}");
     }
     let app_passwords = AppPasswords::new(harness.db.clone(), Clock::System);
@@ -306,11 +333,14 @@ async fn only_the_owners_own_password_counts(db: Db) {
         ("", PASSWORD),
         ("ann.test", &"x".repeat(600)),
     ] {
-        let found = harness.sign_ins.recognise(identifier, &secret(password)).await;
+        let found = harness.sign_ins.recognise(identifier, &secret(password), BY).await;
         assert!(matches!(found, Err(Error::WrongPassword)), "{identifier} {password}");
     }
     harness.take_down(&ann).await;
-    assert!(matches!(harness.sign_ins.recognise("ann.test", &secret(PASSWORD)).await, Err(Error::TakenDown)));
+    assert!(matches!(
+        harness.sign_ins.recognise("ann.test", &secret(PASSWORD), BY).await,
+        Err(Error::TakenDown)
+    ));
 }
 
 async fn a_sign_out_is_of_one_account_and_one_browser(db: Db) {
@@ -390,7 +420,7 @@ async fn a_password_that_was_changed_meanwhile_opens_nothing(db: Db) {
     let ann = harness.account("ann").await;
     let mut visit = harness.visit(None).await;
     // The password is checked before the change, and the sign-in is stored after it.
-    let recognised = harness.sign_ins.recognise(ann.as_str(), &secret(PASSWORD)).await.unwrap();
+    let recognised = harness.sign_ins.recognise(ann.as_str(), &secret(PASSWORD), BY).await.unwrap();
     let mut tx = harness.db.begin().await.unwrap();
     harness.accounts.set_password_hash(&mut tx, &ann, "another").await.unwrap();
     harness.sign_ins.end_all(&mut tx, &ann).await.unwrap();

@@ -8,6 +8,7 @@ use crate::fleet::{Fleet, HostClient};
 use crate::identity::Directory;
 use crate::keys::Ring;
 use crate::sessions::Sessions;
+use crate::signin::Attempts;
 
 /// The services that sign-ups use.
 #[derive(Clone, Debug)]
@@ -21,6 +22,7 @@ pub(crate) struct Dependencies {
     pub(crate) fleet: Fleet,
     pub(crate) hosts: HostClient,
     pub(crate) directory: Directory,
+    pub(crate) attempts: Attempts,
 }
 
 /// The services and rules of sign-ups, and the name of this process. Cheap to clone.

@@ -2,6 +2,7 @@
 
 use super::request::RulesError;
 use crate::accounts::{NewError, PasswordError};
+use crate::limits::{AttemptError, OverLimit};
 use crate::sessions;
 
 /// Why a sign-up did not create an account.
@@ -28,6 +29,8 @@ pub(crate) enum Error {
     #[error("session: {0}")]
     Session(#[from] sessions::Error),
     #[error(transparent)]
+    OverLimit(#[from] OverLimit),
+    #[error(transparent)]
     Storage(#[from] crate::db::Error),
 }
 
@@ -38,6 +41,15 @@ impl From<NewError> for Error {
             E::HandleTaken => Self::HandleTaken,
             E::EmailTaken => Self::EmailTaken,
             E::Storage(cause) => Self::Storage(cause),
+        }
+    }
+}
+
+impl From<AttemptError> for Error {
+    fn from(cause: AttemptError) -> Self {
+        match cause {
+            AttemptError::OverLimit(over) => Self::OverLimit(over),
+            AttemptError::Storage(cause) => Self::Storage(cause),
         }
     }
 }

@@ -51,6 +51,8 @@ pub(super) async fn record(
         // Dropping `tx` rolls the account row back.
         return Err(Error::InvalidInvite);
     }
+    // With the account, so that a repeated request is known by its address even after a crash.
+    of.with.attempts.note_sign_up(&mut tx, &did, request.client).await?;
     sql::insert(&mut tx, &sign_up, &of.worker).await?;
     audit::record(&mut tx, now, Actor::Genkan, "plc.genesis", did.as_str(), host.id.as_str()).await?;
     tx.commit().await?;

@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 use std::fmt;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use genkan_protocol::crypto::PublicKey;
@@ -21,6 +22,7 @@ pub(crate) struct Request {
     /// The user's own PLC rotation key. It comes first, so it has more authority than the
     /// operator's keys.
     pub(crate) recovery_key: Option<PublicKey>,
+    pub(crate) client: IpAddr,
 }
 
 /// The rule that a sign-up request breaks.

@@ -10,9 +10,11 @@ use super::outcome::Outcome;
 use super::request::{Request, Rules};
 use super::saga;
 use super::sql;
-use crate::accounts::{Account, Standing, is_invite_good};
+use crate::accounts::{Account, Rank, Requester, Standing, is_invite_good};
 use crate::base::{Timestamp, random};
+use crate::limits::ClientNetwork;
 use crate::sessions::SessionTokens;
+use crate::signin::Attempt;
 
 /// Creates accounts. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -56,8 +58,9 @@ impl SignUps {
             return Ok(account);
         }
         self.check_free(request).await?;
+        let by = Requester { rank: Rank::Ordinary, client: Some(ClientNetwork::of(request.client)) };
         // Hashing is slow on purpose. It comes after the cheap checks, and before the transaction.
-        let hash = self.context.with.passwords.hash(&request.password).await?;
+        let hash = self.context.with.passwords.hash(&request.password, by).await?;
         let recorded = match saga::begin(&self.context, request, &hash).await {
             Ok(outcome) => outcome,
             // Another sign-up was faster. It may be a copy of this very request.
@@ -80,43 +83,66 @@ impl SignUps {
     }
 
     /// Returns the account that an earlier copy of this request created, or is creating: recent,
-    /// with the same handle, email address and password.
+    /// from the same address, with the same handle, email address and password.
     async fn made_before(&self, request: &Request) -> Result<Option<Account>, Error> {
+        let accounts = &self.context.with.accounts;
+        let Some(mut account) = accounts.find_by_handle(&request.handle).await? else { return Ok(None) };
+        // Without the password Genkan reveals nothing about the account: for this client the handle
+        // is simply taken.
+        if !self.is_same_person(&account, request).await? {
+            return Ok(None);
+        }
+        let did = account.did.clone();
         let mut waited = Duration::ZERO;
-        loop {
-            let Some(account) = self.context.with.accounts.find_by_handle(&request.handle).await? else {
-                return Ok(None);
-            };
-            // Without the password Genkan reveals nothing about the account: for this client the
-            // handle is simply taken.
-            if !self.is_same_person(&account, request).await? {
-                return Ok(None);
-            }
-            if account.is_open() {
-                return Ok(Some(account));
-            }
+        while !account.is_open() {
             if waited >= WAIT_FOR_TWIN {
                 return Err(Error::Unfinished);
             }
             // The process of the earlier copy may have died. If it is alive, it holds the lease,
             // and this call does nothing.
-            self.settle_one(account.did.as_str()).await;
+            self.settle_one(did.as_str()).await;
             tokio::time::sleep(LOOK_AGAIN).await;
             waited += LOOK_AGAIN;
+            match accounts.find_by_handle(&request.handle).await? {
+                Some(found) if found.did == did => account = found,
+                // The earlier copy was undone meanwhile.
+                _ => return Ok(None),
+            }
         }
+        Ok(Some(account))
     }
 
-    /// Whether the account was created recently by someone who knows its address and password.
+    /// Whether the account was created recently from the same address, by someone who knows its
+    /// email address and password.
+    ///
+    /// A repeated sign-up must be no way to guess a password. Another address gets the same refusal
+    /// for every password, and this one has the limits of a sign-in.
     async fn is_same_person(&self, account: &Account, request: &Request) -> Result<bool, Error> {
-        let now = self.context.with.clock.now();
-        let fresh = now.since(account.created_at) <= REPEATABLE && account.standing() != Standing::TakenDown;
-        let same_address =
-            // The key is the address in lower case, as the unique index compares it.
+        let with = &self.context.with;
+        let is_fresh = with.clock.now().since(account.created_at) <= REPEATABLE
+            && account.standing() != Standing::TakenDown;
+        if !is_fresh || !with.attempts.knows_address(&account.did, request.client).await? {
+            return Ok(false);
+        }
+        let attempt = Attempt {
+            account: Some(account),
+            identifier: request.handle.as_str(),
+            client: request.client,
+            browser: None,
+        };
+        let admitted = with.attempts.admit(&attempt).await?;
+        // The key is the address in lower case, as the unique index compares it. With another one
+        // the check takes as long and finds nothing.
+        let has_email =
             account.email.as_deref().is_some_and(|email| email.to_lowercase() == request.email.key());
-        Ok(fresh
-            && same_address
-            // The password is last, because the check is slow and `&&` skips it for others.
-            && self.context.with.sessions.knows_password(account, &request.password).await?)
+        let account = has_email.then_some(account);
+        let knows = with.sessions.knows_password(account, &request.password, admitted.requester).await?;
+        if knows {
+            with.attempts.take_back(&admitted).await?;
+        } else {
+            with.attempts.failed(&admitted);
+        }
+        Ok(knows)
     }
 
     /// Reports early, and by name, which value is taken. The unique indexes decide in the end.

@@ -1,5 +1,6 @@
 //! How long a sign-up waits for a host that is away, and who may repeat it, with a manual clock.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,6 +11,7 @@ use crate::accounts::{Accounts, Passwords};
 use crate::base::fetch::UnguardedClient;
 use crate::base::seal::Sealer;
 use crate::base::{ManualClock, Secret};
+use crate::config::Config;
 use crate::db::Db;
 use crate::db::audit::Actor;
 use crate::db::feed::Feed;
@@ -18,7 +20,10 @@ use crate::fleet::testing::add_host;
 use crate::fleet::{Fleet, HostClient};
 use crate::identity::{Directory, HandlePolicy};
 use crate::keys::Ring;
+use crate::limits::RateLimits;
 use crate::sessions::{Lifetimes, Sessions};
+use crate::signin::Attempts;
+use crate::telemetry::metrics::Metrics;
 
 on_each_database!(
     a_host_that_stays_away_is_given_ten_minutes_when_nothing_was_published,
@@ -26,7 +31,8 @@ on_each_database!(
     a_host_that_comes_back_in_time_keeps_the_account,
     a_worker_that_takes_long_is_not_overtaken,
     a_sign_up_at_a_silent_host_ends_and_its_repetition_finds_the_account,
-    a_sign_up_is_repeated_by_its_owner_and_within_an_hour_only
+    a_sign_up_is_repeated_by_its_owner_and_within_an_hour_only,
+    a_repeated_sign_up_tells_strangers_nothing_about_the_password,
 );
 
 const CREATE: &str = "com.atproto.server.createAccount";
@@ -76,6 +82,10 @@ impl SignUpHarness {
             directory.url().parse().unwrap(),
             Duration::from_secs(5),
         );
+        let rates = [("GENKAN_RATE_LIMITS_ENABLED", "true"), ("GENKAN_RATE_CREATE_SESSION", "12/3650d")];
+        let config = Config::for_tests_with(Path::new("/nowhere"), &rates);
+        let limits = RateLimits::new(&config, &Metrics::default());
+        let attempts = Attempts::new(db.clone(), clock.clone(), limits, &ring);
         let with = Dependencies {
             db,
             clock,
@@ -86,6 +96,7 @@ impl SignUpHarness {
             fleet,
             hosts: HostClient::new(UnguardedClient::new(None).unwrap(), Duration::from_secs(20)),
             directory: plc,
+            attempts,
         };
         let rules = Rules {
             handles: HandlePolicy::new(vec![".test".to_owned()], &[], true),
@@ -130,6 +141,7 @@ fn form(email: &str) -> Request {
         password: Secret::new("alice's secret".to_owned()),
         invite_code: None,
         recovery_key: None,
+        client: [192, 0, 2, 1].into(),
     }
 }
 
@@ -237,5 +249,30 @@ async fn a_sign_up_is_repeated_by_its_owner_and_within_an_hour_only(db: Db) {
     assert_eq!(create(owners()).await, alice.as_str());
     harness.clock.advance(Duration::from_millis(1));
     assert_eq!(create(owners()).await, "HandleTaken");
+    assert_eq!(harness.directory.dids(), [alice]);
+}
+
+async fn a_repeated_sign_up_tells_strangers_nothing_about_the_password(db: Db) {
+    let harness = SignUpHarness::new(db).await;
+    let owners = || form("alice@example.com");
+    let alice = harness.sign_ups.create_account(owners()).await.unwrap().did;
+    let elsewhere = || Request { client: [203, 0, 113, 1].into(), ..owners() };
+    let wrong = |request| Request { password: Secret::new("a wrong guess".to_owned()), ..request };
+    // From another address the right password gets the answer of a wrong one.
+    for guess in [wrong(elsewhere()), elsewhere()] {
+        let told = harness.sign_ups.create_account(guess).await;
+        assert!(matches!(told, Err(Error::HandleTaken)), "{told:?}");
+    }
+    // Its owner may repeat it often.
+    for _ in 0..20 {
+        assert_eq!(harness.sign_ups.create_account(owners()).await.unwrap().did, alice);
+    }
+    // From the same address guesses count as those at sign-in do.
+    for _ in 0..12 {
+        let told = harness.sign_ups.create_account(wrong(owners())).await;
+        assert!(matches!(told, Err(Error::HandleTaken)), "{told:?}");
+    }
+    let told = harness.sign_ups.create_account(owners()).await;
+    assert!(matches!(told, Err(Error::OverLimit(_))), "{told:?}");
     assert_eq!(harness.directory.dids(), [alice]);
 }

@@ -12,6 +12,7 @@ use crate::credentials::{Credentials, Ending};
 use crate::db::Db;
 use crate::db::audit::{self, Actor};
 use crate::fleet::{Fleet, Host, HostClient, StatusChange};
+use crate::signin::Attempts;
 
 /// What a deactivation says about the account's deletion.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,6 +30,7 @@ pub(crate) struct Standings {
     pub(crate) clock: Clock,
     pub(crate) accounts: Accounts,
     pub(crate) credentials: Credentials,
+    pub(crate) attempts: Attempts,
     pub(crate) fleet: Fleet,
     pub(crate) hosts: HostClient,
 }
@@ -91,6 +93,7 @@ impl Standings {
             return Ok(false);
         }
         self.credentials.end(&mut tx, did, Ending::Everything).await?;
+        self.attempts.forget(&mut tx, did).await?;
         note_change(&mut tx, now, did).await?;
         tx.commit().await?;
         let host = self.home(&account)?;

@@ -28,12 +28,13 @@ cargo xtask stories [--postgres] [--production] [--genkan-binary PATH] [FILTER]
 /// Settings without which a story would wait too long: for tokens to expire, or for a host to be
 /// seen down and up again. The limits are high because all people of the stories come from one
 /// address.
-const SETTINGS: [(&str, &str); 7] = [
+const SETTINGS: [(&str, &str); 8] = [
     ("GENKAN_ACCESS_LIFETIME", "1m"),
     ("GENKAN_OAUTH_ACCESS_LIFETIME", "2m"),
     ("GENKAN_PROBE_INTERVAL", "1s"),
     ("GENKAN_BREAKER_PAUSE", "1s"),
     ("GENKAN_RATE_CREATE_ACCOUNT", "10000/5m"),
+    ("GENKAN_RATE_SIGN_IN_ADDRESS", "10000/15m"),
     ("GENKAN_RATE_GLOBAL", "1000000/5m"),
     ("GENKAN_CONNECTIONS_PER_ADDRESS", "2000"),
 ];

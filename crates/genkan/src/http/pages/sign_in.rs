@@ -11,8 +11,7 @@ use super::reply::Reply;
 use super::trouble::Trouble;
 use super::{LEAST, Pages, at_least, external};
 use crate::accounts::Account;
-use crate::limits::{Limit, account_and_address, address};
-use crate::signin::{self, Persistence, SignIn, Visit};
+use crate::signin::{self, Attempt, Persistence, SignIn};
 use crate::telemetry::metrics::SIGN_INS;
 
 #[derive(Template)]
@@ -114,7 +113,10 @@ pub(super) async fn take(pages: Pages, call: Call, form: Form) -> Result<Reply, 
     let identifier = full_identifier(&pages, &typed.identifier);
     // Counted even for external accounts, because a departure makes Genkan fetch documents from
     // other servers.
-    count(&pages, &call, &visit, &identifier).await?;
+    let account = pages.app.accounts.find_by_identifier(&identifier).await?;
+    let (account, client) = (account.as_ref(), call.address);
+    let attempt = Attempt { account, identifier: &identifier, client, browser: Some(&visit) };
+    let admitted = pages.app.attempts.admit(&attempt).await?;
     if is_external {
         // A typed password is not for Genkan, and is dropped.
         drop(password);
@@ -124,7 +126,11 @@ pub(super) async fn take(pages: Pages, call: Call, form: Form) -> Result<Reply, 
         };
     }
     // A minimum time, so that the duration does not reveal whether the account exists.
-    let found = at_least(LEAST, pages.app.sign_ins.recognise(&identifier, &password)).await;
+    let found = pages.app.sign_ins.recognise(&identifier, &password, admitted.requester);
+    let found = at_least(LEAST, found).await;
+    if matches!(found, Err(signin::Error::WrongPassword)) {
+        pages.app.attempts.failed(&admitted);
+    }
     pages.app.metrics.counter(&SIGN_INS, &[if found.is_ok() { "done" } else { "refused" }]).increment();
     let note = match found {
         Ok(account) if !is_wanted(flow.as_ref(), &account) => {
@@ -139,6 +145,7 @@ pub(super) async fn take(pages: Pages, call: Call, form: Form) -> Result<Reply, 
             };
             match pages.app.sign_ins.sign_in(&mut visit, &account, keep).await {
                 Ok(()) => {
+                    pages.app.attempts.succeeded(&admitted).await;
                     call.jar.keep(&visit);
                     let context = FormContext::of(&pages, &call, flow.take().map(|flow| flow.reference));
                     return pages.see_other(&context.link_for(did));
@@ -154,36 +161,6 @@ pub(super) async fn take(pages: Pages, call: Call, form: Form) -> Result<Reply, 
         Err(signin::Error::Storage(cause)) => return Err(cause.into()),
     };
     page(&pages, &call, flow.as_ref(), &typed, StatusCode::BAD_REQUEST, vec![note])
-}
-
-/// Counts an attempt before the password is checked: by address, by name and address, and by
-/// account from any address. A browser where the account was signed in before has a count of its
-/// own, so that attacks from other places do not lock the owner out.
-async fn count(pages: &Pages, call: &Call, visit: &Visit, identifier: &str) -> Result<(), Trouble> {
-    let app = &pages.app;
-    let account = app.accounts.find_by_identifier(identifier).await?;
-    let whose = match &account {
-        // A device is known only if the account was signed in on it before. An attacker has no such
-        // device, and so cannot use up its count.
-        Some(account) if app.sign_ins.knows(visit, &account.did).await? => {
-            format!("{} {}", visit.device.as_str(), account.did)
-        }
-        Some(account) => account.did.to_string(),
-        // An unknown name is counted as well. Otherwise the limit itself would reveal which names
-        // exist.
-        None => identifier.to_lowercase(),
-    };
-    for (limit, key) in [
-        (Limit::SignInAddress, address(call.address)),
-        (
-            Limit::CreateSession,
-            account_and_address(account.as_ref().map(|it| it.did.as_str()), identifier, call.address),
-        ),
-        (Limit::SignInAccount, whose),
-    ] {
-        app.count_attempt(limit, &key).await?;
-    }
-    Ok(())
 }
 
 /// Completes a name without a domain by Genkan's first handle domain.

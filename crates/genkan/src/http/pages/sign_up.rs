@@ -1,5 +1,7 @@
 //! A new account, in a flow or for the account pages: the same saga as `createAccount`.
 
+use std::net::IpAddr;
+
 use askama::Template;
 use genkan_protocol::syntax::Handle;
 use http::StatusCode;
@@ -13,7 +15,7 @@ use super::trouble::Trouble;
 use super::{LEAST, Pages, at_least};
 use crate::accounts::Email;
 use crate::identity::PolicyError;
-use crate::limits::{Limit, address};
+use crate::limits::{AttemptError, Limit, address};
 use crate::signin::Persistence;
 use crate::signup::{self, RulesError};
 use crate::telemetry::metrics::SIGN_UPS;
@@ -80,7 +82,7 @@ pub(super) async fn take(pages: Pages, call: Call, form: Form) -> Result<Reply, 
             }
         };
     }
-    let request = match request(&pages, messages, &typed, &full, &form) {
+    let request = match request(&pages, messages, &typed, &full, &form, call.address) {
         Ok(request) => request,
         Err(problems) => {
             return page(&pages, &call, flow.as_ref(), &typed, StatusCode::BAD_REQUEST, problems, None);
@@ -94,6 +96,7 @@ pub(super) async fn take(pages: Pages, call: Call, form: Form) -> Result<Reply, 
     let account = match made {
         Ok(account) => account,
         Err(signup::Error::Storage(cause)) => return Err(cause.into()),
+        Err(signup::Error::OverLimit(over)) => return Err(AttemptError::from(over).into()),
         Err(error) => {
             let (status, note) = note_of(&error, messages);
             return page(&pages, &call, flow.as_ref(), &typed, status, vec![note], None);
@@ -147,6 +150,7 @@ fn request(
     typed: &FormValues,
     handle: &str,
     form: &Form,
+    client: IpAddr,
 ) -> Result<signup::Request, Vec<Note>> {
     let rules = pages.app.sign_ups.rules();
     let mut problems = Vec::new();
@@ -173,6 +177,7 @@ fn request(
             password,
             invite_code: (!typed.invite.is_empty()).then(|| typed.invite.clone()),
             recovery_key: None,
+            client,
         }),
         _ => Err(problems),
     }
@@ -210,7 +215,7 @@ fn note_of(error: &signup::Error, messages: &Messages) -> (StatusCode, Note) {
         E::Busy => (StatusCode::SERVICE_UNAVAILABLE, Note::new("", messages.sign_up_busy)),
         E::NoRoom => (StatusCode::SERVICE_UNAVAILABLE, Note::new("", messages.sign_up_no_room)),
         E::Unfinished => (StatusCode::SERVICE_UNAVAILABLE, Note::new("", messages.sign_up_unfinished)),
-        E::Refused(_) | E::Session(_) | E::Storage(_) => {
+        E::Refused(_) | E::Session(_) | E::OverLimit(_) | E::Storage(_) => {
             // The page shows no cause, since it would mean nothing to the person. The operator
             // needs it.
             tracing::warn!(cause = error as &dyn std::error::Error, "a sign-up on the page failed");

@@ -90,3 +90,39 @@ async fn a_method_without_a_handler_says_so_to_those_who_may_call_it() {
     }
     assert_eq!(seen, 7);
 }
+
+/// The status of a call of a client at this address with an admin password, to a door of each kind.
+async fn statuses(server: &TestServer, client: &str, password: &str) -> Vec<u16> {
+    let mut statuses = Vec::new();
+    for (verb, method, body) in [
+        ("GET", "com.atproto.admin.getAccountInfos?dids=did:plc:aaaaaaaaaaaaaaaaaaaaaaaa", ""),
+        (
+            "POST",
+            "com.atproto.admin.updateAccountEmail",
+            r#"{"account":"did:plc:aaaaaaaaaaaaaaaaaaaaaaaa","email":"a@b.example"}"#,
+        ),
+    ] {
+        let request = Request::builder().method(verb).uri(format!("/xrpc/{method}"));
+        let request =
+            request.header("authorization", admin(password)).header("content-type", "application/json");
+        let request = request.body(Body::from(body)).unwrap();
+        statuses.push(server.send_from(client.parse().unwrap(), request).await.status);
+    }
+    statuses
+}
+
+#[tokio::test]
+async fn wrong_admin_passwords_close_the_doors_to_their_address_alone() {
+    let limit = ("GENKAN_RATE_ADMIN_PASSWORD", "6/5m");
+    let server = TestServer::start(&[("GENKAN_ADMIN_PASSWORD", ADMIN_PASSWORD), limit]).await;
+    for _ in 0..3 {
+        assert_eq!(statuses(&server, "192.0.2.66", "a guess").await, [401, 401]);
+        // The right one costs nothing, however often it comes.
+        assert_eq!(statuses(&server, "192.0.2.1", ADMIN_PASSWORD).await, [200, 400]);
+    }
+    assert_eq!(statuses(&server, "192.0.2.66", "a guess").await, [429, 429]);
+    assert_eq!(statuses(&server, "192.0.2.66", ADMIN_PASSWORD).await, [429, 429], "not even compared");
+    assert_eq!(statuses(&server, "192.0.2.1", ADMIN_PASSWORD).await, [200, 400]);
+    server.clock.advance(std::time::Duration::from_mins(5));
+    assert_eq!(statuses(&server, "192.0.2.66", ADMIN_PASSWORD).await, [200, 400]);
+}

@@ -14,6 +14,7 @@ on_each_database!(
     crooked_paths_never_reach_a_host,
     rate_limits_say_when_to_come_back,
     passwords_and_codes_are_guessed_a_few_times_only,
+    guesses_from_everywhere_are_bounded_and_lock_no_owner_out,
     all_refusals_have_the_same_form,
 );
 
@@ -214,6 +215,48 @@ async fn passwords_and_codes_are_guessed_a_few_times_only(plan: Plan) {
         told.push(net.visitor().procedure("com.atproto.server.resetPassword", &reset).await.summary());
     }
     assert_eq!(told, ["400 InvalidToken", "400 InvalidToken", "400 InvalidToken", "429 RateLimitExceeded"]);
+}
+
+/// The test stands for a proxy, so that it can be many clients.
+async fn guesses_from_everywhere_are_bounded_and_lock_no_owner_out(plan: Plan) {
+    let net = plan
+        .set("GENKAN_RATE_LIMITS_ENABLED", "true")
+        .set("GENKAN_TRUSTED_PROXIES", "127.0.0.0/8")
+        .set("GENKAN_RATE_SIGN_IN_ADDRESS", "6/3650d")
+        .set("GENKAN_RATE_SIGN_IN_ACCOUNT", "8/3650d")
+        .await;
+    let sign_in = async |from: &str, name: &str, password: &str| {
+        let input = json!({ "identifier": name, "password": password });
+        let client = net.visitor().with("x-forwarded-for", from);
+        client.procedure("com.atproto.server.createSession", &input).await.status
+    };
+    let alice = net.sign_up("alice").await;
+    let bob = net.sign_up("bobby").await;
+    // One address and many accounts.
+    let mut told = Vec::new();
+    for number in 0..9 {
+        told.push(sign_in("203.0.113.1", &format!("victim-{number}.genkan.test"), "a guess").await);
+    }
+    assert_eq!(told, [401, 401, 401, 401, 401, 401, 429, 429, 429]);
+    // Bob signed in from a desk before. Now many addresses guess his password.
+    let desk = "198.51.100.7";
+    assert_eq!(sign_in(desk, &bob.handle, &bob.password).await, 200);
+    let mut checked = 0;
+    for number in 1..20 {
+        let name = [&bob.handle, &bob.email, bob.did.as_str()][number % 3];
+        checked += usize::from(sign_in(&format!("203.0.113.1{number}"), name, "a guess").await == 401);
+    }
+    assert_eq!(checked, 7, "guesses that were compared with the password");
+    assert_eq!(sign_in("203.0.113.99", &bob.handle, &bob.password).await, 429);
+    assert_eq!(sign_in(desk, &bob.handle, &bob.password).await, 200, "the owner is not locked out");
+    assert_eq!(sign_in("203.0.113.99", &alice.handle, &alice.password).await, 200, "nor is anybody else");
+    // A repeated sign-up is no way around the limits.
+    let form = genkan_testing::User::form("bobby");
+    for number in 20..25 {
+        let client = net.visitor().with("x-forwarded-for", &format!("203.0.113.{number}"));
+        let told = client.procedure("com.atproto.server.createAccount", &form).await;
+        assert_eq!(told.summary(), "400 HandleNotAvailable", "with the right password");
+    }
 }
 
 async fn all_refusals_have_the_same_form(plan: Plan) {

@@ -16,6 +16,8 @@ on_each_database!(
     the_hosts_key_is_remembered_after_the_document_moved_on,
     a_key_that_was_rotated_in_the_document_is_looked_up,
     a_token_that_a_user_got_of_the_host_is_not_enough,
+    bad_tokens_cost_few_lookups,
+    a_name_that_a_host_gives_an_error_is_no_label,
     a_hosts_admin_password_is_good_for_its_own_accounts_only,
 );
 
@@ -171,6 +173,46 @@ async fn a_key_that_was_rotated_in_the_document_is_looked_up(plan: Plan) {
     assert_eq!(get_session(&net, &token).await, "503 NotEnoughResources");
     net.directory().mend();
     assert_eq!(get_session(&net, &token).await, "400 InvalidToken");
+}
+
+async fn bad_tokens_cost_few_lookups(plan: Plan) {
+    let net = plan.await;
+    let (alice, bob) = (net.sign_up("alice").await, net.sign_up("bobby").await);
+    let foreign = K256PrivateKey::from_bytes(&[9; 32]).unwrap();
+    let asked = net.directory().asked("document");
+    for _ in 0..30 {
+        let token = service_auth::sign(&foreign, &claims(&net, &alice, Some(GET)));
+        assert_eq!(get_session(&net, &token).await, "400 InvalidToken");
+    }
+    let asked = net.directory().asked("document") - asked;
+    assert!(asked <= 5, "{asked} requests to the directory");
+    // A token for another service or method costs none.
+    let before = net.directory().asked("document");
+    for other in [
+        Claims { aud: "did:web:else.example".to_owned(), ..claims(&net, &bob, Some(GET)) },
+        claims(&net, &bob, Some("com.atproto.server.listAppPasswords")),
+        Claims { exp: 1, ..claims(&net, &bob, Some(GET)) },
+    ] {
+        get_session(&net, &service_auth::sign(&foreign, &other)).await;
+    }
+    assert_eq!(net.directory().asked("document"), before);
+    // The host itself is not affected.
+    net.client_at(net.host(0), &alice).query(GET, &[]).await.ok();
+}
+
+async fn a_name_that_a_host_gives_an_error_is_no_label(plan: Plan) {
+    const STATUS: &str = "com.atproto.admin.updateSubjectStatus";
+    let net = plan.await;
+    let alice = net.sign_up("alice").await;
+    for name in ["ChosenByTheHost1", "ChosenByTheHost2"] {
+        net.host(0).mend();
+        net.host(0).trouble(STATUS, genkan_testing::Trouble::Refusal(400, name));
+        let answer = net.client_of(&alice).call("com.atproto.server.activateAccount").await;
+        assert_eq!(answer.summary(), format!("400 {name}"), "the client still reads it");
+    }
+    let metrics = net.metrics().await;
+    assert!(!metrics.contains("ChosenByTheHost"), "{metrics}");
+    assert!(metrics.contains("genkan_refusals_total{error=\"other\"} 2"), "{metrics}");
 }
 
 async fn a_token_that_a_user_got_of_the_host_is_not_enough(plan: Plan) {

@@ -6,7 +6,7 @@ use axum::extract::State;
 use genkan_protocol::syntax::{AtIdentifier, Did};
 use serde::{Deserialize, Serialize};
 
-use crate::accounts::{Account, Email};
+use crate::accounts::{Account, Email, Requester};
 use crate::app::App;
 use crate::base::Secret;
 use crate::db::audit::Actor;
@@ -111,7 +111,7 @@ pub(crate) async fn update_account_password(
     let (account, by) = admin.unlock(&app, account)?;
     let password = Secret::new(input.password);
     app.sign_ups.rules().check_password(&password).map_err(crate::signup::Error::from)?;
-    let hash = app.passwords.hash(&password).await.map_err(crate::signup::Error::from)?;
+    let hash = app.passwords.hash(&password, Requester::TRUSTED).await.map_err(crate::signup::Error::from)?;
     Ok(app.standings.set_password_hash(&account.did, hash.expose(), by.actor(&account)).await?)
 }
 

@@ -13,9 +13,10 @@ use crate::http::XrpcInput;
 use crate::http::caller::Caller;
 use crate::http::language::language;
 use crate::http::method::method;
-use crate::limits::{Limit, account_and_address, address, code_for};
+use crate::limits::{Limit, address, code_for};
 use crate::mail::Reason;
-use crate::wire::ClientAddr;
+use crate::signin::Attempt;
+use crate::wire::AccountClient;
 use crate::wire::error::unauthorized;
 use crate::wire::{XrpcError, messages};
 
@@ -45,17 +46,20 @@ pub(crate) async fn request_account_delete(
 /// and not before.
 pub(crate) async fn delete_account(
     State(app): State<App>,
-    from: ClientAddr,
+    from: AccountClient,
     XrpcInput(input): XrpcInput<DeleteInput>,
 ) -> Result<(), XrpcError> {
-    let did = input.did.as_str();
-    app.count_attempt(Limit::UseCode, &address(from.0)).await?;
+    let account = app.accounts.find(&input.did).await?;
+    let client = from.address(account.as_ref().map(|account| account.host.as_str()));
+    app.count_attempt(Limit::UseCode, &address(client)).await?;
     // A wrong password counts as one at sign-in. Otherwise guesses could go on here.
-    let key = account_and_address(Some(did), did, from.0);
-    app.count_attempt(Limit::CreateSession, &key).await?;
-    let account =
-        app.accounts.find(&input.did).await?.ok_or_else(|| XrpcError::invalid("account not found"))?;
-    if !app.sessions.knows_password(&account, &Secret::new(input.password)).await? {
+    let attempt =
+        Attempt { account: account.as_ref(), identifier: input.did.as_str(), client, browser: None };
+    let admitted = app.attempts.admit(&attempt).await?;
+    let account = account.ok_or_else(|| XrpcError::invalid("account not found"))?;
+    let password = Secret::new(input.password);
+    if !app.sessions.knows_password(Some(&account), &password, admitted.requester).await? {
+        app.attempts.failed(&admitted);
         return Err(unauthorized("AuthenticationRequired", messages::WRONG_DID_OR_PASSWORD));
     }
     let code =

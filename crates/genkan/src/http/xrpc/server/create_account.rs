@@ -1,5 +1,7 @@
 //! `com.atproto.server.createAccount`
 
+use std::net::IpAddr;
+
 use axum::Json;
 use axum::extract::State;
 use axum::http::HeaderMap;
@@ -46,7 +48,8 @@ pub(crate) async fn create_account(
             "moving an account here from another server is not supported yet; sign up for a new account";
         return Err(XrpcError::invalid(text));
     }
-    let request = request(input)?;
+    // Through a host it is the host's own address: no account lives there yet.
+    let request = request(input, from.0)?;
     app.count_attempt(Limit::CreateAccount, &address(from.0)).await?;
     let opened = app.sign_ups.create(request).await;
     app.metrics.counter(&SIGN_UPS, &[if opened.is_ok() { "done" } else { "refused" }]).increment();
@@ -54,7 +57,7 @@ pub(crate) async fn create_account(
     Ok(Json(SessionAnswer::opened(&app, opened).await))
 }
 
-fn request(input: Input) -> Result<signup::Request, XrpcError> {
+fn request(input: Input, client: IpAddr) -> Result<signup::Request, XrpcError> {
     let invalid = |text: &'static str| XrpcError::invalid(text);
     let handle: Handle = input
         .handle
@@ -68,5 +71,5 @@ fn request(input: Input) -> Result<signup::Request, XrpcError> {
         .map(|key| PublicKey::from_did_key(&key).map_err(|_| invalid("recoveryKey must be a did:key")))
         .transpose()?;
     let invite_code = input.invite_code.map(|code| code.trim().to_owned()).filter(|code| !code.is_empty());
-    Ok(signup::Request { handle, email, password: Secret::new(password), invite_code, recovery_key })
+    Ok(signup::Request { handle, email, password: Secret::new(password), invite_code, recovery_key, client })
 }

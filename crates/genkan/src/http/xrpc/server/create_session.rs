@@ -9,9 +9,10 @@ use crate::base::Secret;
 use crate::http::XrpcInput;
 use crate::http::method::method;
 use crate::http::session_answer::SessionAnswer;
-use crate::limits::{Limit, account_and_address};
+use crate::sessions;
+use crate::signin::Attempt;
 use crate::telemetry::metrics::SIGN_INS;
-use crate::wire::ClientAddr;
+use crate::wire::AccountClient;
 use crate::wire::error::XrpcError;
 
 method!(CreateSession, "com.atproto.server.createSession");
@@ -27,15 +28,21 @@ pub(crate) struct Input {
 
 pub(crate) async fn create_session(
     State(app): State<App>,
-    from: ClientAddr,
+    from: AccountClient,
     XrpcInput(input): XrpcInput<Input>,
 ) -> Result<Json<SessionAnswer>, XrpcError> {
     let account = app.accounts.find_by_identifier(&input.identifier).await?;
-    let key = account_and_address(account.as_ref().map(|it| it.did.as_str()), &input.identifier, from.0);
-    app.count_attempt(Limit::CreateSession, &key).await?;
-    let password = Secret::new(input.password);
-    let opened =
-        app.sessions.open(&input.identifier, &password, input.allow_takendown.unwrap_or(false)).await;
+    let client = from.address(account.as_ref().map(|account| account.host.as_str()));
+    let (account, identifier) = (account.as_ref(), &*input.identifier);
+    let attempt = Attempt { account, identifier, client, browser: None };
+    let admitted = app.attempts.admit(&attempt).await?;
+    let (password, taken_down) = (Secret::new(input.password), input.allow_takendown.unwrap_or(false));
+    let opened = app.sessions.open(identifier, &password, taken_down, admitted.requester).await;
+    match &opened {
+        Ok(_) => app.attempts.succeeded(&admitted).await,
+        Err(sessions::Error::WrongPassword) => app.attempts.failed(&admitted),
+        Err(_) => {}
+    }
     app.metrics.counter(&SIGN_INS, &[if opened.is_ok() { "done" } else { "refused" }]).increment();
     let opened = opened?;
     Ok(Json(SessionAnswer::opened(&app, opened).await))
