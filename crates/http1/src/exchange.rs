@@ -12,7 +12,7 @@ use crate::answer_body::AnswerBody;
 use crate::answer_head::AnswerHead;
 use crate::clock::monotonic_now;
 use crate::connection::{HeadError, UpstreamConnection};
-use crate::error::{Cause, Error};
+use crate::error::{Error, Failure};
 use crate::pool::{Permit, Pool};
 use crate::request_head::{BodyLength, RequestHead, write_request_head};
 use crate::upload::{Upload, UploadProgress, UploadState};
@@ -87,7 +87,7 @@ impl<H: RequestHead> Exchange<'_, H> {
     /// # Errors
     ///
     /// An [`Error`] converted to the caller's type, or the caller's own error from
-    /// [`RequestHead::write_fields`]. The pool's breaker counts failures of the server.
+    /// [`RequestHead::write_fields`]. The pool's breaker counts answers and failures of the server.
     pub async fn send<B: Body<Data = Bytes> + Unpin>(
         &self,
         permit: &Permit<B>,
@@ -95,21 +95,23 @@ impl<H: RequestHead> Exchange<'_, H> {
     ) -> Result<Answer<H::Fields, B>, H::Error> {
         let pool = permit.pool();
         if let Some(connection) = pool.take_idle() {
-            match self.over(connection, upload.take(), pool).await? {
+            match self.over(connection, upload.take(), permit).await? {
                 Ok(answer) => return Ok(answer),
                 // The server closed this connection while it was idle, as it may at any time. It
                 // has probably closed the others too, so the retry uses a new one.
                 Err(HeadError { answered: false, .. }) if self.is_repeatable() => pool.close_idle(),
-                Err(error) => return Err(self.blame(error.cause, pool).into()),
+                Err(error) => return Err(self.blame(error, permit, true).into()),
             }
         }
         // Reached without an idle connection, or after a failed try. The body is still complete: a
         // request with a body is never tried twice here.
         let connection = pool.connect().await.map_err(|cause| {
-            pool.breaker().failed(monotonic_now());
+            permit.failed(Failure::NoConnection(&cause));
             Error::Unreachable(cause)
         })?;
-        self.over(connection, upload, pool).await?.map_err(|error| self.blame(error.cause, pool).into())
+        self.over(connection, upload, permit)
+            .await?
+            .map_err(|error| self.blame(error, permit, false).into())
     }
 
     /// Whether the request may be sent twice: it is a read without a body (RFC 9110 §9.2.2).
@@ -126,8 +128,9 @@ impl<H: RequestHead> Exchange<'_, H> {
         &self,
         mut connection: Box<UpstreamConnection<B>>,
         upload: Option<Upload<B>>,
-        pool: &Pool<B>,
+        permit: &Permit<B>,
     ) -> Result<Result<Answer<H::Fields, B>, HeadError>, H::Error> {
+        let pool = permit.pool();
         let out = connection.begin(upload, self.length);
         // Written into the connection's own buffer. If a field cannot be written, the connection is
         // dropped with it and no byte was sent.
@@ -140,9 +143,12 @@ impl<H: RequestHead> Exchange<'_, H> {
                 .deadlines()
                 .limit(self.answer_within, head)
                 .await
-                .map_err(|_| slow_server(pool, self.answer_within))?,
-            Some(progress) => self.while_uploading(progress, head, pool).await?,
+                .map_err(|_| slow_server(permit, self.answer_within))?,
+            Some(progress) => self.while_uploading(progress, head, permit).await?,
         };
+        if outcome.is_ok() {
+            permit.answered();
+        }
         Ok(outcome.map(|head| Answer { head, fields, connection }))
     }
 
@@ -152,7 +158,7 @@ impl<H: RequestHead> Exchange<'_, H> {
         &self,
         progress: &UploadProgress,
         head: impl Future<Output = T>,
-        pool: &Pool<B>,
+        permit: &Permit<B>,
     ) -> Result<T, Error> {
         let mut head = pin!(head);
         // The first timeout ends at once unless the head is ready. The loop then sets the real
@@ -175,7 +181,7 @@ impl<H: RequestHead> Exchange<'_, H> {
                     Error::SlowBody
                 } else {
                     // The limit that has passed: of the answer, or of the next byte that the server takes.
-                    slow_server(pool, limit)
+                    slow_server(permit, limit)
                 });
             }
             if state != UploadState::Done {
@@ -190,13 +196,20 @@ impl<H: RequestHead> Exchange<'_, H> {
     }
 
     /// Decides whose fault a failed exchange is.
-    fn blame<B: Body<Data = Bytes> + Unpin>(&self, cause: Cause, pool: &Pool<B>) -> Error {
-        match self.progress.as_ref().map(|progress| progress.state()) {
+    fn blame<B>(&self, error: HeadError, permit: &Permit<B>, was_idle: bool) -> Error {
+        let HeadError { answered, cause } = error;
+        let state = self.progress.as_ref().map(|progress| progress.state());
+        match state {
             // Both are the client's fault and must not count against the server.
             Some(UploadState::TooLarge) => Error::BodyTooLarge,
             Some(UploadState::Broken) => Error::BrokenBody,
             _ => {
-                pool.breaker().failed(monotonic_now());
+                // A server may close an idle connection at any time, so this failure says nothing
+                // about the next connection.
+                if answered || !was_idle {
+                    let was_sent = state.is_none_or(|state| state == UploadState::Done);
+                    permit.failed(Failure::Broken { cause: &cause, was_sent });
+                }
                 Error::Unreachable(cause)
             }
         }
@@ -204,8 +217,8 @@ impl<H: RequestHead> Exchange<'_, H> {
 }
 
 /// The server let this limit pass.
-fn slow_server<B: Body<Data = Bytes> + Unpin>(pool: &Pool<B>, limit: Duration) -> Error {
-    pool.breaker().failed(monotonic_now());
+fn slow_server<B>(permit: &Permit<B>, limit: Duration) -> Error {
+    permit.failed(Failure::Silence);
     Error::SlowServer(limit)
 }
 
@@ -218,7 +231,7 @@ mod tests {
     use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 
     use super::*;
-    use crate::{Breaker, BreakerRules, Connector, Deadlines, Endpoint, FieldWriter, KeepAll, PoolLimits};
+    use crate::{Answerer, Breaker, BreakerRules, Connector, Deadlines, Endpoint, FieldWriter, KeepAll, PoolLimits};
 
     struct Post;
 
@@ -243,7 +256,7 @@ mod tests {
         }
     }
 
-    fn pool() -> Pool<Full<Bytes>> {
+    fn permit() -> Permit<Full<Bytes>> {
         let tls = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
             .with_safe_default_protocol_versions()
             .unwrap()
@@ -251,14 +264,15 @@ mod tests {
             .with_no_client_auth();
         let second = Duration::from_secs(1);
         let rules = BreakerRules { failures: 5, window: second, pause: second };
-        Pool::new(
+        let pool = Pool::new(
             Endpoint::new(false, &"localhost".parse().unwrap()),
             None,
             Connector::new(Arc::new(tls)),
             Arc::new(Breaker::new(rules)),
             PoolLimits { connect: second, at_once: 1, idle: 1, keep: second },
             Deadlines::new(),
-        )
+        );
+        Rc::new(pool).admit(Answerer::Server).unwrap()
     }
 
     #[tokio::test]
@@ -275,7 +289,7 @@ mod tests {
                 limits: UploadLimits { idle, slow_grace: Duration::from_secs(9), slow_rate: 1 },
             };
             let head = std::future::pending::<()>();
-            let outcome = exchange.while_uploading(&progress, head, &pool()).await;
+            let outcome = exchange.while_uploading(&progress, head, &permit()).await;
             assert!(matches!(outcome, Err(Error::SlowServer(passed)) if passed == limit), "{outcome:?}");
         }
     }

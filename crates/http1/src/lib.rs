@@ -19,8 +19,9 @@
 //!   pools of other threads. [`Pool::admit`] refuses at once when the server is busy or failing.
 //! * An [`Exchange`] has a [`RequestHead`], which the caller implements. [`Exchange::send`] takes
 //!   the body and returns when the answer's head has come, or says whose fault it is that none did:
-//!   [`Error`]. It counts failures in the pool's breaker; the caller reports answers by [`Pool::judge`] or
-//!   [`Pool::answered`], which close the breaker again.
+//!   [`Error`]. It counts answers and failures in the pool's breaker. No status counts: a server passes
+//!   on those of servers behind it. Where another server may have to answer, neither does silence: see
+//!   [`Answerer`].
 //! * An [`AnswerBody`] streams. A reader that is slow slows the server down, and a reader that
 //!   drops the body before its end closes the connection, because the unread rest would be taken
 //!   for the next answer.
@@ -104,7 +105,7 @@
 //!     Deadlines::new(),
 //! ));
 //!
-//! let permit = pool.admit()?;
+//! let permit = pool.admit(Answerer::Server)?;
 //! let exchange = Exchange {
 //!     head: &Get,
 //!     length: BodyLength::None,
@@ -141,7 +142,7 @@ mod upload;
 pub use answer_body::{AnswerBody, CutOff};
 pub use answer_framing::{AnswerFraming, Chunk, Piece};
 pub use answer_head::{AnswerFields, AnswerHead, KeepAlive, KeepAll, MalformedAnswer, read_answer_head};
-pub use breaker::{Breaker, BreakerRules};
+pub use breaker::{Answerer, Breaker, BreakerRules, Open, Trial};
 pub use connect::{Connector, Endpoint};
 pub use deadlines::{Deadlines, Elapsed};
 pub use error::{Cause, Error};

@@ -7,17 +7,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::StatusCode;
 use http_body::Body;
 use tokio::time::Instant;
 
 use crate::answer_head::KeepAlive;
-use crate::breaker::Breaker;
+use crate::breaker::{Answerer, Breaker, Trial};
 use crate::clock::monotonic_now;
 use crate::connect::{Connector, Endpoint};
 use crate::connection::UpstreamConnection;
 use crate::deadlines::Deadlines;
-use crate::error::{Cause, Error};
+use crate::error::{Cause, Error, Failure};
 
 /// The connections of one thread to one server.
 ///
@@ -55,6 +54,9 @@ pub struct PoolLimits {
 #[derive(Debug)]
 pub struct Permit<B> {
     pool: Rc<Pool<B>>,
+    answerer: Answerer,
+    /// The trial that this request is for an open breaker, until its outcome is known.
+    trial: Cell<Option<Trial>>,
 }
 
 impl<B: Body<Data = Bytes> + Unpin> Pool<B> {
@@ -85,11 +87,6 @@ impl<B: Body<Data = Bytes> + Unpin> Pool<B> {
         &self.endpoint
     }
 
-    /// The breaker of the server, which other threads' pools may share.
-    pub(crate) fn breaker(&self) -> &Breaker {
-        &self.breaker
-    }
-
     pub(crate) fn deadlines(&self) -> &Deadlines {
         &self.deadlines
     }
@@ -99,44 +96,25 @@ impl<B: Body<Data = Bytes> + Unpin> Pool<B> {
         self.under_way.get()
     }
 
-    /// Admits a request.
+    /// Admits a request. `answerer` says whose failure a missing answer is.
     ///
     /// # Errors
     ///
     /// [`Error::PoolFull`] when too many are under way, [`Error::BreakerOpen`] when the server
     /// failed repeatedly just now.
-    pub fn admit(self: Rc<Self>) -> Result<Permit<B>, Error> {
+    pub fn admit(self: Rc<Self>, answerer: Answerer) -> Result<Permit<B>, Error> {
         // Checked before the breaker, which admits a single trial after its pause. A full pool must
         // not use that trial up.
         if self.under_way.get() >= self.limits.at_once {
             return Err(Error::PoolFull);
         }
-        if !self.breaker.is_closed() && !self.breaker.admits(monotonic_now()) {
-            return Err(Error::BreakerOpen);
-        }
+        let trial = if self.breaker.is_closed() {
+            None
+        } else {
+            self.breaker.admit(answerer, monotonic_now()).map_err(|_| Error::BreakerOpen)?
+        };
         self.under_way.set(self.under_way.get() + 1);
-        Ok(Permit { pool: self })
-    }
-
-    /// Judges the server's health by an answer's status. 502, 503 and 504 count as failures: with
-    /// these a proxy reports that the server behind it is away.
-    ///
-    /// For servers whose operator wants them left alone then. See [`Pool::answered`] for the others.
-    pub fn judge(&self, status: StatusCode) {
-        match status {
-            StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT => {
-                self.breaker.failed(monotonic_now());
-            }
-            _ => self.answered(),
-        }
-    }
-
-    /// Takes an answer as a sign of health, whatever its status.
-    ///
-    /// For servers of other operators. Such a server may send any status for reasons of its own, and a
-    /// client that provokes 503 must not close it to other clients. So only silence counts against it.
-    pub fn answered(&self) {
-        self.breaker.succeeded();
+        Ok(Permit { pool: self, answerer, trial: Cell::new(trial) })
     }
 
     /// An idle connection, if there is one that can still be used.
@@ -202,11 +180,27 @@ impl<B> Permit<B> {
     pub fn pool(&self) -> &Rc<Pool<B>> {
         &self.pool
     }
+
+    /// Counts an answer as a sign of health, whatever its status: a server passes on the 502, 503
+    /// and 504 of servers behind it, and a client that provokes them must not close it to others.
+    pub(crate) fn answered(&self) {
+        self.pool.breaker.succeeded(self.trial.take(), self.pool.deadlines.now());
+    }
+
+    /// Counts a failure, if it is the server's own.
+    pub(crate) fn failed(&self, failure: Failure<'_>) {
+        if failure.is_servers(self.answerer) {
+            self.pool.breaker.failed(self.trial.take(), monotonic_now());
+        }
+    }
 }
 
 impl<B> Drop for Permit<B> {
     fn drop(&mut self) {
         // Dropping is the only way to end a permit, so a cancelled request is subtracted as well.
         self.pool.under_way.set(self.pool.under_way.get() - 1);
+        if let Some(trial) = self.trial.take() {
+            self.pool.breaker.give_back(trial);
+        }
     }
 }

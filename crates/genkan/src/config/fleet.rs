@@ -20,10 +20,12 @@ section! {
         up_after: u32 { env: "GENKAN_HOST_UP_AFTER", default: "2" },
         /// Maximum number of connections from one worker thread to one host.
         connections_per_host: usize { env: "GENKAN_CONNECTIONS_PER_HOST", default: "512" },
-        /// Number of failed requests within `breaker_window` after which requests to the host fail
-        /// at once, without being sent.
+        /// Smallest number of failed requests within `breaker_window` after which requests to the
+        /// host fail at once, without being sent. They must also be half of all requests within it.
+        /// A request fails when the host refuses the connection or does not speak HTTP; for methods
+        /// that it answers alone, also when it breaks off or stays silent. No status is a failure.
         breaker_failures: u32 { env: "GENKAN_BREAKER_FAILURES", default: "5" },
-        /// Time within which these failures must occur.
+        /// Sliding window over which failures and answers are counted.
         breaker_window: Duration { env: "GENKAN_BREAKER_WINDOW", default: "10s" },
         /// Time for which requests to the host fail at once. Afterwards one request is sent as a
         /// trial.

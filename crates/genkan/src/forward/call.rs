@@ -2,10 +2,11 @@
 
 use std::net::IpAddr;
 
-use http::HeaderValue;
+use http::header::{HeaderName, HeaderValue};
 use http::request::Parts;
+use http1::Answerer;
 
-use crate::routing::{Route, Row};
+use crate::routing::{Handling, Route, Row};
 
 /// A call to forward: what the edge has read from a request.
 #[derive(Debug)]
@@ -28,8 +29,23 @@ pub(crate) struct Client {
 }
 
 impl Call<'_> {
+    /// Who answers the call, as far as the call shows.
+    pub(super) fn answerer(&self) -> Answerer {
+        // A PDS ignores the header for methods that it answers itself. One that does not could wait
+        // for a server of the caller's choosing.
+        let is_alone = self.row.handling == Handling::Alone;
+        if is_alone && !self.request.headers.contains_key(ATPROTO_PROXY) {
+            Answerer::Server
+        } else {
+            Answerer::Behind
+        }
+    }
+
     /// Path and query, as received.
     pub(super) fn target(&self) -> &str {
         self.request.uri.path_and_query().map_or("/", |target| target.as_str())
     }
 }
+
+/// Names the service that a PDS passes a call on to.
+pub(super) const ATPROTO_PROXY: HeaderName = HeaderName::from_static("atproto-proxy");

@@ -54,7 +54,7 @@ impl<R: FleetHosts> Forwarder<R> {
         call: &Call<'_>,
         body: Incoming,
     ) -> Result<Response<AnswerBody>, Error> {
-        let permit = self.pools.host(&destination.host).admit()?;
+        let permit = self.pools.host(&destination.host).admit(call.answerer())?;
         // Only a proof can be refused for its nonce, so only a body that goes with a proof is kept.
         let budget = matches!(destination.credential, HomeCredential::Grant(_)).then_some(&self.budget);
         let input = Input::of(call, body, &self.limits, budget)?;
@@ -125,7 +125,6 @@ impl<R: FleetHosts> Forwarder<R> {
         is_file: bool,
     ) -> Result<Response<AnswerBody>, Error> {
         let by_caller = !matches!(destination.credential, HomeCredential::None);
-        permit.pool().judge(answer.head.status);
         // Anyone may ask for an answer without credentials, so only that one is bounded.
         let most = if by_caller { u64::MAX } else { self.limits.answer };
         let (status, mut headers, body) = answer.into_parts(permit, self.limits.idle, most);

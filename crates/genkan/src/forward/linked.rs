@@ -103,7 +103,7 @@ impl<R: ExternalAccounts> Forwarder<R> {
         let pool = self.pools.external(&pds, &addresses)?;
         // Before the permit: a call that waits for its turn must not hold a slot of the pool.
         self.external.admit(&pds, &account, kind).await?;
-        let permit = pool.admit()?;
+        let permit = pool.admit(call.answerer())?;
         let signer = RefCell::new(Arc::clone(&destination.signer));
         let mut attempts = Attempts {
             destination,
@@ -218,7 +218,6 @@ impl<R: ExternalAccounts> Forwarder<R> {
             }
             let answer = sent?;
             let (head, said) = (&answer.head, &answer.fields);
-            attempts.permit.pool().answered();
             self.external.hear(pds, attempts.account, attempts.kind, head.status, &head.headers);
             if let Some(nonce) = &said.nonce {
                 self.rooms.hear_link_nonce(grant, pds, nonce);

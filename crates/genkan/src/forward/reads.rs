@@ -8,7 +8,7 @@ use std::rc::Rc;
 
 use http::{Method, Response, StatusCode, Uri};
 use http_body::Body as _;
-use http1::Permit;
+use http1::{Answerer, Permit};
 use hyper::body::Incoming;
 
 use super::answer::{AnswerBody, ForwardedBody};
@@ -99,7 +99,7 @@ impl<R: ExternalAccounts> Forwarder<R> {
 
     /// Asks a PDS and follows its redirects.
     async fn follow(&self, pds: &Origin, read: &Read<'_>) -> Result<PdsAnswer, Error> {
-        let mut next = self.hop(pds, read.call.target(), read).await?;
+        let mut next = self.hop(pds, read.call.target(), read, read.call.answerer()).await?;
         for _ in 0..MOST_HOPS {
             let (origin, target) = match next {
                 Hop::Answer(heard) => return Ok(heard),
@@ -109,7 +109,10 @@ impl<R: ExternalAccounts> Forwarder<R> {
             if self.rooms.own_server(&origin).is_some() {
                 return Err(Error::Unreachable(Cause::Redirect));
             }
-            next = self.hop(&origin, &target, read).await.map_err(|error| match error {
+            // A PDS could otherwise close any other server to everyone, by directing reads to where
+            // that server is slow.
+            let next_hop = self.hop(&origin, &target, read, Answerer::Behind).await;
+            next = next_hop.map_err(|error| match error {
                 // The client asked for an account and not for this address, so it is the PDS's
                 // fault.
                 Error::NotAllowed => Error::Unreachable(Cause::Redirect),
@@ -122,14 +125,20 @@ impl<R: ExternalAccounts> Forwarder<R> {
         }
     }
 
-    async fn hop(&self, origin: &Origin, target: &str, read: &Read<'_>) -> Result<Hop, Error> {
+    async fn hop(
+        &self,
+        origin: &Origin,
+        target: &str,
+        read: &Read<'_>,
+        answerer: Answerer,
+    ) -> Result<Hop, Error> {
         let addresses = self.external.addresses(origin).await?;
         let pool = self.pools.external(origin, &addresses)?;
         self.external.admit(origin, &read.account, read.kind).await?;
         if pool.under_way() >= self.external.read_places() {
             return Err(Error::Crowded);
         }
-        let permit = pool.admit()?;
+        let permit = pool.admit(answerer)?;
         let head = ForwardedHead {
             request: read.call.request,
             target,
@@ -140,7 +149,6 @@ impl<R: ExternalAccounts> Forwarder<R> {
             follows_redirects: true,
         };
         let answer = self.exchange(&head).send(&permit, None).await?;
-        permit.pool().answered();
         let said = &answer.head;
         self.external.hear(origin, &read.account, read.kind, said.status, &said.headers);
         if said.status.is_redirection() && said.status != StatusCode::NOT_MODIFIED {

@@ -20,6 +20,20 @@ pub(crate) struct Row {
     pub(crate) linked_scope: LinkedScope,
     /// Whether the answer is a file of a user's choosing, which browsers must save and not show.
     pub(crate) is_file: bool,
+    /// What a PDS does with it.
+    pub(crate) handling: Handling,
+}
+
+/// What a PDS does with a method that is forwarded to it. As at the reference PDS.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Handling {
+    /// Answers it alone and soon, so its silence is a failure of the PDS.
+    Alone,
+    /// Answers it itself, but may wait for another server, or works as long as the caller's input
+    /// takes. Its silence says nothing about the PDS.
+    Helped,
+    /// Passes it on to the service that `atproto-proxy` names, or to its default service.
+    PassedOn,
 }
 
 /// How a method is called.
@@ -208,6 +222,14 @@ impl Row {
         Self { is_file: true, ..self }
     }
 
+    pub(super) const fn alone(self) -> Self {
+        Self { handling: Handling::Alone, ..self }
+    }
+
+    pub(super) const fn helped(self) -> Self {
+        Self { handling: Handling::Helped, ..self }
+    }
+
     const fn new(method: &'static str, kind: MethodKind, rule: Rule) -> Self {
         Self {
             method,
@@ -219,6 +241,7 @@ impl Row {
             external: false,
             linked_scope: LinkedScope::Any,
             is_file: false,
+            handling: Handling::PassedOn,
         }
     }
 }

@@ -122,8 +122,11 @@ pub(crate) static ROWS: &[Row] = &[
     ),
     Row::answered("com.atproto.server.describeServer", Query, ANYONE),
     // Only the host has the key that signs for the account.
-    Row::external("com.atproto.server.getServiceAuth", Query, CallerHome).linked(LinkedScope::Service),
-    Row::forwarded("com.atproto.server.checkAccountStatus", Query, CallerHome),
+    Row::external("com.atproto.server.getServiceAuth", Query, CallerHome)
+        .linked(LinkedScope::Service)
+        .alone(),
+    // The host reads the account's DID document for it.
+    Row::forwarded("com.atproto.server.checkAccountStatus", Query, CallerHome).helped(),
     Row::refused(
         "com.atproto.server.reserveSigningKey",
         Procedure,
@@ -142,8 +145,12 @@ pub(crate) static ROWS: &[Row] = &[
         Procedure,
         Callers::even_taken_down(FULL_OR_TAKEN_DOWN, CHANGE_IDENTITY),
     ),
-    Row::forwarded("com.atproto.identity.getRecommendedDidCredentials", Query, CallerHome),
-    Row::forwarded("com.atproto.identity.submitPlcOperation", Procedure, CallerHome),
+    Row::forwarded("com.atproto.identity.getRecommendedDidCredentials", Query, CallerHome).alone(),
+    // The host waits for the PLC directory.
+    Row::forwarded("com.atproto.identity.submitPlcOperation", Procedure, CallerHome).helped(),
+    // The input names the service that is told; the host ignores `atproto-proxy`.
+    Row::forwarded("app.bsky.notification.registerPush", Procedure, CallerHome).helped(),
+    Row::forwarded("app.bsky.notification.unregisterPush", Procedure, CallerHome).helped(),
     Row::not_yet(
         "com.atproto.admin.updateAccountHandle",
         Procedure,
@@ -203,37 +210,46 @@ pub(crate) static ROWS: &[Row] = &[
         "Genkan does not answer this method yet; the operator lists reserved handles in GENKAN_RESERVED_HANDLES",
     ),
     // Writes go to the caller's own repository, so the caller and not the input decides the host.
-    Row::external("com.atproto.repo.applyWrites", Procedure, CallerHome).linked(LinkedScope::SomeWrite),
+    Row::external("com.atproto.repo.applyWrites", Procedure, CallerHome)
+        .linked(LinkedScope::SomeWrite)
+        .alone(),
     Row::external("com.atproto.repo.createRecord", Procedure, CallerHome)
-        .linked(LinkedScope::Writes(&[RepoAction::Create])),
+        .linked(LinkedScope::Writes(&[RepoAction::Create]))
+        .alone(),
     Row::external("com.atproto.repo.putRecord", Procedure, CallerHome)
-        .linked(LinkedScope::Writes(&[RepoAction::Create, RepoAction::Update])),
+        .linked(LinkedScope::Writes(&[RepoAction::Create, RepoAction::Update]))
+        .alone(),
     Row::external("com.atproto.repo.deleteRecord", Procedure, CallerHome)
-        .linked(LinkedScope::Writes(&[RepoAction::Delete])),
+        .linked(LinkedScope::Writes(&[RepoAction::Delete]))
+        .alone(),
     Row::external("com.atproto.repo.uploadBlob", Procedure, CallerHome)
         // A blob is a file, and larger than any JSON input.
         .body(BodyLimit::Upload)
         .weight(Weight::Upload)
-        .linked(LinkedScope::Blob),
+        .linked(LinkedScope::Blob)
+        .helped(),
     Row::external("com.atproto.repo.importRepo", Procedure, CallerHome)
         .body(BodyLimit::Import)
-        .linked(LinkedScope::Import),
-    Row::external("com.atproto.repo.listMissingBlobs", Query, CallerHome),
+        .linked(LinkedScope::Import)
+        .helped(),
+    Row::external("com.atproto.repo.listMissingBlobs", Query, CallerHome).alone(),
     // Reads of one account go to that account's host, for every caller.
-    Row::external("com.atproto.repo.getRecord", Query, REPO),
-    Row::external("com.atproto.repo.listRecords", Query, REPO),
-    Row::external("com.atproto.repo.describeRepo", Query, REPO),
-    Row::external("com.atproto.sync.getRepo", Query, DID).weight(Weight::Export),
-    Row::external("com.atproto.sync.getRecord", Query, DID),
-    Row::external("com.atproto.sync.getBlob", Query, DID).file(),
-    Row::external("com.atproto.sync.listBlobs", Query, DID),
-    Row::external("com.atproto.sync.getLatestCommit", Query, DID),
-    Row::external("com.atproto.sync.getRepoStatus", Query, DID),
-    Row::external("com.atproto.sync.getBlocks", Query, DID),
-    Row::external("com.atproto.sync.getHead", Query, DID),
-    Row::external("com.atproto.sync.getCheckout", Query, DID),
+    // A host that does not have the account asks its app view for the record, and it reads the DID
+    // document for the description.
+    Row::external("com.atproto.repo.getRecord", Query, REPO).helped(),
+    Row::external("com.atproto.repo.listRecords", Query, REPO).alone(),
+    Row::external("com.atproto.repo.describeRepo", Query, REPO).helped(),
+    Row::external("com.atproto.sync.getRepo", Query, DID).weight(Weight::Export).alone(),
+    Row::external("com.atproto.sync.getRecord", Query, DID).alone(),
+    Row::external("com.atproto.sync.getBlob", Query, DID).file().alone(),
+    Row::external("com.atproto.sync.listBlobs", Query, DID).alone(),
+    Row::external("com.atproto.sync.getLatestCommit", Query, DID).alone(),
+    Row::external("com.atproto.sync.getRepoStatus", Query, DID).alone(),
+    Row::external("com.atproto.sync.getBlocks", Query, DID).alone(),
+    Row::external("com.atproto.sync.getHead", Query, DID).alone(),
+    Row::external("com.atproto.sync.getCheckout", Query, DID).alone(),
     // Without an account in the query, the caller's own host answers for itself.
-    Row::external("com.atproto.sync.listRepos", Query, CallerHome),
+    Row::external("com.atproto.sync.listRepos", Query, CallerHome).alone(),
     Row::external("com.atproto.sync.listReposByCollection", Query, CallerHome),
     Row::external("com.atproto.sync.requestCrawl", Procedure, CallerHome),
     Row::external("com.atproto.sync.notifyOfUpdate", Procedure, CallerHome),

@@ -224,6 +224,8 @@ fn no_authority() -> Arc<ClientConfig> {
 
 /// A method that home accounts call at their host, with a token of Alice's or Bob's.
 pub(super) const ASK: &str = "GET /xrpc/app.bsky.feed.getTimeline";
+/// A method that a host answers alone, for its users.
+pub(super) const ALONE: &str = "GET /xrpc/com.atproto.sync.listRepos";
 pub(super) const ALICES: &str = "authorization: Bearer alice\r\n";
 pub(super) const BOBS: &str = "authorization: Bearer bob\r\n";
 

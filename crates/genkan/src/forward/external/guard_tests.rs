@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use http::HeaderValue;
-use http1::{BodyLength, BreakerRules, Connector, Deadlines, Exchange};
+use http1::{Answerer, BodyLength, BreakerRules, Connector, Deadlines, Exchange};
 use tokio::net::TcpListener;
 
 use super::limits::ReadLimits;
@@ -79,7 +79,7 @@ impl Guard {
     async fn reach(&self, origin: &str) -> Result<(), Error> {
         let origin: Origin = origin.parse().unwrap();
         let addresses = self.external.addresses(&origin).await?;
-        let permit = self.pools.external(&origin, &addresses)?.admit()?;
+        let permit = self.pools.external(&origin, &addresses)?.admit(Answerer::Server)?;
         let head = ForwardedHead {
             request: &http::Request::new(()).into_parts().0,
             target: "/",

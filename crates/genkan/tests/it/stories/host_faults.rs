@@ -10,6 +10,7 @@ use crate::store::on_each_database;
 
 on_each_database!(
     a_host_that_refuses_is_left_alone_and_tried_again,
+    trouble_behind_a_host_closes_it_to_no_one,
     a_silent_host_is_given_up_and_others_go_on,
     a_slow_answer_streams_and_a_stalled_one_is_cut,
     garbage_is_never_relayed,
@@ -67,6 +68,30 @@ async fn a_host_that_refuses_is_left_alone_and_tried_again(plan: Plan) {
         timeline(&net, &alice).await == "200"
     })
     .await;
+}
+
+/// The app view's trouble, or that of a service which a caller runs, is not the host's.
+async fn trouble_behind_a_host_closes_it_to_no_one(plan: Plan) {
+    let net = plan.set("GENKAN_ANSWER_TIMEOUT", "1s").await;
+    let (alice, bob) = (net.sign_up("alice").await, net.sign_up("bob").await);
+    let post = json!({ "repo": bob.did, "collection": "app.bsky.feed.post", "record": { "text": "hi" } });
+    for (trouble, count, told) in [
+        (Trouble::Status(502), 16, "502"),
+        (Trouble::Status(503), 16, "503"),
+        (Trouble::Status(504), 16, "504"),
+        (Trouble::CutAfter, 16, "502 UpstreamFailure"),
+        (Trouble::Silent, 6, "504 UpstreamTimeout"),
+    ] {
+        // A read may be sent twice, so there is more trouble than there are reads.
+        net.host(0).trouble_times(TIMELINE, trouble, 1000);
+        for _ in 0..count {
+            let summary = timeline(&net, &alice).await;
+            assert!(summary.starts_with(told), "{summary}");
+        }
+        net.host(0).mend();
+        let answer = net.client_of(&bob).procedure("com.atproto.repo.createRecord", &post).await;
+        assert_eq!(answer.summary(), "200", "after {told}");
+    }
 }
 
 async fn a_silent_host_is_given_up_and_others_go_on(plan: Plan) {
