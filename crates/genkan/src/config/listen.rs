@@ -38,7 +38,9 @@ section! {
         idle_timeout: Duration { env: "GENKAN_IDLE_TIMEOUT", default: "60s" },
         /// Time for which a body may be slower than `slow_body_rate`.
         slow_body_grace: Duration { env: "GENKAN_SLOW_BODY_GRACE", default: "10s" },
-        /// Minimum average amount of a body that a client must send or receive per second.
+        /// Minimum amount of a body that a client must send or take per second on average. What a
+        /// client takes is averaged over 60 seconds in which data waits for it. A client that takes
+        /// less loses the connection, or on HTTP/2 the stream.
         slow_body_rate: Size { env: "GENKAN_SLOW_BODY_RATE", default: "1KiB" },
         /// Maximum number of connections from one client address (for IPv6, from one /64 network).
         /// Connections of trusted proxies and hosts are not counted.

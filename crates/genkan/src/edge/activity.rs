@@ -4,12 +4,14 @@
 //! worker checks the notes of all its connections a few times a second.
 
 use std::cell::{Cell, RefCell};
+use std::rc::{Rc, Weak};
 use std::task::{Context, Waker};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
 use super::Settings;
+use super::intake::{Intake, StreamIntake};
 use crate::base::monotonic_now;
 
 /// One connection's activity.
@@ -23,6 +25,11 @@ pub(super) struct Activity {
     pub(super) head_since: Cell<Option<Instant>>,
     /// When the client stopped accepting the bytes that wait for it.
     pub(super) blocked_since: Cell<Option<Instant>>,
+    /// What the client takes of all bytes that wait for it.
+    pub(super) intake: Intake,
+    /// HTTP/2 streams whose answers have waited for the client.
+    streams: RefCell<Vec<Weak<StreamIntake>>>,
+    checked_at: Cell<Instant>,
     /// Requests that the client cancelled since `cancelled_since`.
     cancelled: Cell<u32>,
     cancelled_since: Cell<Instant>,
@@ -55,6 +62,9 @@ impl Activity {
             quiet_since: Cell::new(monotonic_now()),
             head_since: Cell::new(None),
             blocked_since: Cell::new(None),
+            intake: Intake::default(),
+            streams: RefCell::default(),
+            checked_at: Cell::new(monotonic_now()),
             cancelled: Cell::new(0),
             cancelled_since: Cell::new(monotonic_now()),
             disposition: Cell::default(),
@@ -131,14 +141,31 @@ impl Activity {
         }
     }
 
+    /// Watches what the client takes of a stream from now on.
+    pub(super) fn watch(&self, stream: &Rc<StreamIntake>) {
+        self.streams.borrow_mut().push(Rc::downgrade(stream));
+    }
+
+    /// Compares what the client takes with the least that it has to. Returns whether the connection
+    /// itself is too slow. A stream that is too slow ends by itself.
+    fn takes_too_little(&self, settings: &Settings, now: Instant) -> bool {
+        let elapsed = now.duration_since(self.checked_at.replace(now));
+        self.streams.borrow_mut().retain(|stream| {
+            let Some(stream) = stream.upgrade() else { return false };
+            stream.sample(elapsed, settings.intake);
+            true
+        });
+        self.blocked_since.get().is_some() && self.intake.sample(elapsed, settings.intake)
+    }
+
     /// Compares each wait with its limit. Called by the worker a few times a second.
     pub(super) fn check(&self, settings: &Settings, now: Instant) {
         let passed =
             |since: Option<Instant>, limit| since.is_some_and(|since| now.duration_since(since) >= limit);
-        // From the weightiest disposition to the lightest. A client that accepts no bytes is
-        // dropped even while a request is under way, because its answer would occupy a connection
-        // to a host without end.
-        if passed(self.blocked_since.get(), settings.stalled_reader) {
+        // From the weightiest disposition to the lightest. A client that accepts no bytes, or too
+        // few, is dropped even while a request is under way, because its answer would occupy a
+        // connection to a host without end.
+        if self.takes_too_little(settings, now) || passed(self.blocked_since.get(), settings.stalled_reader) {
             self.escalate(Disposition::Drop);
         } else if passed(self.head_since.get(), settings.head_timeout) {
             self.escalate(Disposition::TimedOut);

@@ -57,7 +57,8 @@ impl ClientStream {
             Poll::Pending if self.activity.blocked_since.get().is_none() => {
                 self.activity.blocked_since.set(Some(monotonic_now()));
             }
-            Poll::Ready(Ok(_)) if self.activity.blocked_since.get().is_some() => {
+            Poll::Ready(Ok(count)) => {
+                self.activity.intake.take(*count);
                 self.activity.blocked_since.set(None);
             }
             _ => {}

@@ -17,6 +17,7 @@ use tokio::net::TcpStream;
 use super::activity::{Activity, Disposition};
 use super::client_stream::ClientStream;
 use super::context::ConnectionContext;
+use super::http2_stream::OnThisThread;
 use super::service;
 use super::settings::Settings;
 use crate::base::monotonic_now;
@@ -177,7 +178,7 @@ async fn serve_http2<R: Rooms>(stream: TcpStream, context: Rc<ConnectionContext<
     // The time limit for heads covered the preface, which has arrived.
     activity.head_since.set(None);
     let settings = context.worker.settings();
-    let mut builder = http2::Builder::new(OnThisThread);
+    let mut builder = http2::Builder::new(OnThisThread(Rc::clone(&activity)));
     builder
         .timer(TokioTimer::new())
         .max_concurrent_streams(settings.streams_per_connection)
@@ -222,18 +223,6 @@ async fn serve_http2<R: Rooms>(stream: TcpStream, context: Rc<ConnectionContext<
 /// The size of the read buffer: room for the largest head, or for a window of a body.
 fn buffer(settings: &Settings) -> usize {
     (settings.head_bytes + 1024).max(64 * 1024)
-}
-
-/// Runs the streams of an HTTP/2 connection on the connection's own thread.
-#[derive(Clone, Copy, Debug)]
-struct OnThisThread;
-
-impl<F: Future + 'static> hyper::rt::Executor<F> for OnThisThread {
-    fn execute(&self, future: F) {
-        tokio::task::spawn_local(async move {
-            future.await;
-        });
-    }
 }
 
 /// The connection preface of an HTTP/2 client (RFC 9113 §3.4).

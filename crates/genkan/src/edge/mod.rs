@@ -10,7 +10,9 @@
 //!
 //! The files follow a request: `threads` opens the listeners, `worker` accepts a connection and
 //! admits it, `connection` serves it (`client_stream` reads strictly below hyper), `service` answers
-//! each of its requests, and `answer` makes the refusals. `context` is what they hand down.
+//! each of its requests, and `answer` makes the refusals. `context` is what they hand down. A client
+//! that takes too little of its answers (`intake`) loses its connection, or its HTTP/2 stream
+//! (`http2_stream`).
 
 mod activity;
 mod address;
@@ -21,15 +23,20 @@ mod connection_limits;
 mod context;
 mod counters;
 mod failures;
+mod http2_stream;
+mod intake;
 mod local;
 mod service;
 mod settings;
 #[cfg(test)]
 mod tests;
 mod threads;
+mod tracked_body;
 mod worker;
 
 pub(crate) use context::EdgeContext;
 pub(crate) use counters::{By, Counters};
+#[cfg(test)]
+pub(crate) use intake::IntakeLimit;
 pub(crate) use settings::Settings;
 pub(crate) use threads::{BoundAddress, Edge};

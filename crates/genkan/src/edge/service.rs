@@ -1,15 +1,11 @@
 //! One request, from its head to its answer: forwarded, answered by `http`, or refused here.
 
 use std::net::IpAddr;
-use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll};
 
-use bytes::Bytes;
 use http::header::{HOST, HeaderMap, HeaderValue, UPGRADE};
+use http::request::Parts;
 use http::{Method, Request, Response, Version};
-use http_body::{Body, Frame, SizeHint};
-use http1::CutOff;
 use hyper::body::Incoming;
 use tokio::time::Instant;
 
@@ -18,7 +14,9 @@ use super::address;
 use super::answer;
 use super::context::ConnectionContext;
 use super::counters::By;
+use super::http2_stream;
 use super::local;
+use super::tracked_body::TrackedBody;
 use crate::base::monotonic_now;
 use crate::forward::{AnswerBody, Call, Destination, Rooms};
 use crate::routing::{Decision, decide, method, table};
@@ -33,9 +31,9 @@ pub(super) async fn answer<R: Rooms>(
 ) -> Response<TrackedBody> {
     // First of all: from here on, dropping this future counts as a cancelled request.
     let under_way = UnderWay::begin(&connection.activity);
-    let by_proof = matches!(Authorization::of(request.headers()), Authorization::Dpop(_));
     let log = connection.worker.settings().request_log.then(|| Line::of(&connection, &request));
-    let (by, destination, mut response, error) = match route(&connection, request).await {
+    let mut by_proof = false;
+    let (by, destination, mut response, error) = match route(&connection, request, &mut by_proof).await {
         Ok((by, destination, response)) => (by, destination, response, None),
         Err(error) => {
             let name = error.name.clone();
@@ -55,7 +53,7 @@ pub(super) async fn answer<R: Rooms>(
         line.write(&mut response, destination.as_ref(), error.as_deref());
     }
     let activity = under_way.answered();
-    response.map(|body| TrackedBody { body, activity })
+    response.map(|body| TrackedBody::new(body, activity, http2_stream::intake()))
 }
 
 /// An unanswered request. Dropping it before the answer means the client cancelled.
@@ -84,15 +82,19 @@ impl Drop for UnderWay {
 /// Who answered, and where the request was forwarded, if it was.
 type Answered = (By, Option<Destination>, Response<AnswerBody>);
 
+/// Answers a request. Notes in `by_proof` whether it came with a token that is bound to a key.
 async fn route<R: Rooms>(
     connection: &ConnectionContext<R>,
     request: Request<Incoming>,
+    by_proof: &mut bool,
 ) -> Result<Answered, XrpcError> {
     let worker = &connection.worker;
-    if let Some(error) = faulty(&request) {
+    let (parts, body) = request.into_parts();
+    let authorization = Authorization::of(&parts.headers);
+    *by_proof = matches!(authorization, Authorization::Dpop(_));
+    if let Some(error) = faulty(&parts) {
         return Err(error);
     }
-    let (parts, body) = request.into_parts();
     let Some(named) = method::of_path(parts.uri.path()) else {
         return local_answer(connection, Request::from_parts(parts, body)).await;
     };
@@ -113,7 +115,6 @@ async fn route<R: Rooms>(
     }
     let row = table::row(name);
     // `http` counts the requests that Genkan answers, because it knows more about them.
-    let authorization = Authorization::of(&parts.headers);
     let Decision::Forward(route) = decide::decide(row, &parts.method, authorization, parts.uri.query())?
     else {
         return local_answer(connection, Request::from_parts(parts, body)).await;
@@ -162,11 +163,11 @@ async fn local_answer<R: Rooms>(
 ///
 /// Frames make clear where a request ends, but the library passes verbs and hosts that no host
 /// should see.
-fn faulty<B>(request: &Request<B>) -> Option<XrpcError> {
-    if request.version() != Version::HTTP_2 {
+fn faulty(request: &Parts) -> Option<XrpcError> {
+    if request.version != Version::HTTP_2 {
         return None;
     }
-    let verb = request.method();
+    let verb = &request.method;
     if *verb == Method::CONNECT
         || *verb == Method::TRACE
         || verb.as_str().bytes().any(|byte| byte.is_ascii_lowercase())
@@ -175,8 +176,8 @@ fn faulty<B>(request: &Request<B>) -> Option<XrpcError> {
     }
     // HTTP/2 names the host in `:authority`, and a client may send `Host` too (RFC 9113 §8.3.1).
     // With two different ones, a request for one server could pass as a request for another.
-    let mut hosts = request.headers().get_all(HOST).iter();
-    let (host, authority) = (hosts.next(), request.uri().authority());
+    let mut hosts = request.headers.get_all(HOST).iter();
+    let (host, authority) = (hosts.next(), request.uri.authority());
     let agree = match (host, authority) {
         (None, None) => false,
         (Some(host), Some(authority)) => host.as_bytes().eq_ignore_ascii_case(authority.as_str().as_bytes()),
@@ -195,36 +196,6 @@ fn asks_for_websocket(headers: &HeaderMap) -> bool {
 
 /// The path under `/xrpc/` that load balancers check. It is not an NSID.
 const HEALTH: &str = "/xrpc/_health";
-
-/// An answer's body, which ends its request when it is dropped.
-#[derive(Debug)]
-pub(super) struct TrackedBody {
-    body: AnswerBody,
-    activity: Rc<Activity>,
-}
-
-impl Body for TrackedBody {
-    type Data = Bytes;
-    type Error = CutOff;
-
-    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, CutOff>>> {
-        Pin::new(&mut self.get_mut().body).poll_frame(cx)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
-    }
-}
-
-impl Drop for TrackedBody {
-    fn drop(&mut self) {
-        self.activity.end();
-    }
-}
 
 /// The parts of a request's log line that are known before the answer.
 struct Line {
@@ -284,7 +255,7 @@ mod tests {
             for host in hosts {
                 request = request.header(HOST, *host);
             }
-            faulty(&request.body(()).unwrap())
+            faulty(&request.body(()).unwrap().into_parts().0)
         };
         for (uri, hosts) in [
             ("https://a.example/x", &[][..]),

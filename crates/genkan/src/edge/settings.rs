@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use http1::{BreakerRules, HeadLimits};
 
+use super::intake::IntakeLimit;
 use crate::config;
 use crate::forward;
 
@@ -18,6 +19,8 @@ pub(crate) struct Settings {
     pub(crate) idle_timeout: Duration,
     /// How long bytes may wait for a client that accepts none of them.
     pub(crate) stalled_reader: Duration,
+    /// The least that a client has to take of what waits for it.
+    pub(crate) intake: IntakeLimit,
     pub(crate) head_bytes: usize,
     pub(crate) head_fields: usize,
     pub(crate) target_bytes: usize,
@@ -38,6 +41,7 @@ impl Settings {
             head_timeout: listen.head_timeout,
             idle_timeout: listen.idle_timeout,
             stalled_reader: limits.idle_timeout,
+            intake: IntakeLimit { period: INTAKE_PERIOD, rate: listen.slow_body_rate.0 },
             head_bytes: listen.head_limit.in_memory(),
             head_fields: listen.head_fields,
             target_bytes: listen.target_limit.in_memory(),
@@ -57,8 +61,15 @@ impl Settings {
     /// The pause between two checks of all time limits: an eighth of the shortest limit, so that
     /// none is exceeded by much.
     pub(super) fn tick(&self) -> Duration {
-        let shortest =
-            self.head_timeout.min(self.idle_timeout).min(self.stalled_reader).min(self.forward.answer_head);
+        let shortest = self
+            .head_timeout
+            .min(self.idle_timeout)
+            .min(self.stalled_reader)
+            .min(self.intake.period)
+            .min(self.forward.answer_head);
         (shortest / 8).clamp(Duration::from_millis(5), Duration::from_millis(500))
     }
 }
+
+/// The time over which the bytes that a client takes are averaged.
+const INTAKE_PERIOD: Duration = Duration::from_mins(1);

@@ -5,8 +5,9 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
-use super::network::{ALICES, ASK, BOBS, Network, PATIENCE, eventually};
+use super::network::{ALICES, ALONE, ASK, BOBS, Network, PATIENCE, eventually, summary};
 use super::raw_host::{HostConnection, answers_ok};
+use crate::edge::IntakeLimit;
 
 /// Frame types and flags of RFC 9113 §6.
 const HEADERS: u8 = 1;
@@ -51,6 +52,18 @@ impl Raw {
             None
         };
         tokio::time::timeout(PATIENCE, reading).await.expect("an answer comes")
+    }
+
+    /// The type and the stream of the next frame, unless the connection ends.
+    async fn next(&mut self) -> Option<(u8, u32)> {
+        let reading = async {
+            let mut head = [0; 9];
+            self.stream.read_exact(&mut head).await.ok()?;
+            let mut payload = vec![0; u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize];
+            self.stream.read_exact(&mut payload).await.ok()?;
+            Some((head[3], u32::from_be_bytes([head[5], head[6], head[7], head[8]])))
+        };
+        tokio::time::timeout(PATIENCE, reading).await.expect("a frame comes")
     }
 
     /// All frames that still come until the edge closes: each one's type, and its payload.
@@ -103,6 +116,12 @@ fn head() -> Vec<u8> {
     .concat()
 }
 
+/// A request that Genkan answers itself.
+fn robots() -> Vec<u8> {
+    let path = field(":path", "/robots.txt");
+    [field(":method", "GET"), field(":scheme", "http"), field(":authority", "genkan.example"), path].concat()
+}
+
 async fn never_answers(mut connection: HostConnection) {
     connection.request().await;
     std::future::pending::<()>().await;
@@ -112,13 +131,7 @@ async fn never_answers(mut connection: HostConnection) {
 async fn assert_others_are_well(network: &Network) {
     assert!(network.ask(ASK, BOBS).await.starts_with("HTTP/1.1 200 "));
     let mut one = Raw::connect(network).await;
-    let robots = [
-        field(":method", "GET"),
-        field(":scheme", "http"),
-        field(":authority", "genkan.example"),
-        field(":path", "/robots.txt"),
-    ];
-    assert!(one.send(&frame(HEADERS, END_STREAM | END_HEADERS, 1, &robots.concat())).await);
+    assert!(one.send(&frame(HEADERS, END_STREAM | END_HEADERS, 1, &robots())).await);
     assert_eq!(one.answer().await, Some(HEADERS));
 }
 
@@ -224,6 +237,80 @@ async fn more_streams_than_allowed_are_refused_and_the_rest_goes_on() {
     }
     eventually("ten are at the host", || network.one.heard().len() == 10).await;
     assert_others_are_well(&network).await;
+}
+
+/// Reads that a client gives no window hold places at a host. Each is reset, and the connection goes
+/// on.
+#[tokio::test]
+async fn answers_that_their_client_does_not_take_are_reset() {
+    let network = Network::with(
+        |settings| {
+            settings.intake = IntakeLimit { period: Duration::from_millis(600), rate: 64 << 10 };
+            settings.forward.at_once = 80;
+        },
+        answers_much,
+        answers_ok,
+    )
+    .await;
+    // A window of nothing, and two that let the first bytes through.
+    for window in [0_u32, 1, 20_000] {
+        let mut raw = Raw::connect(&network).await;
+        raw.send(&frame(SETTINGS, 0, 0, &[&[0, 4][..], &window.to_be_bytes()].concat())).await;
+        // As many as the account may have at the host.
+        let mut expected: Vec<u32> = (1..20).step_by(2).collect();
+        for stream in &expected {
+            raw.send(&frame(HEADERS, END_STREAM | END_HEADERS, *stream, &head())).await;
+        }
+        // An answer that Genkan makes itself holds no place, and does not wait for ever either.
+        raw.send(&frame(HEADERS, END_STREAM | END_HEADERS, 21, &robots())).await;
+        if window == 0 {
+            expected.push(21);
+        }
+        let mut reset = Vec::new();
+        while reset.len() < expected.len() {
+            let (kind, stream) = raw.next().await.expect("the connection stays");
+            if kind == RST_STREAM {
+                reset.push(stream);
+            }
+        }
+        reset.sort_unstable();
+        assert_eq!(reset, expected, "window {window}");
+        assert_eq!(summary(&network.ask(ALONE, ALICES).await), "200 -", "the places are free");
+    }
+    assert_others_are_well(&network).await;
+}
+
+/// The window of the whole connection counts as well as that of a stream.
+#[tokio::test]
+async fn a_connection_without_a_window_loses_its_streams() {
+    let network = Network::with(
+        |settings| settings.intake = IntakeLimit { period: Duration::from_millis(600), rate: 64 << 10 },
+        answers_much,
+        answers_ok,
+    )
+    .await;
+    let mut raw = Raw::connect(&network).await;
+    // Each stream may send much, but all together no more than the 65,535 bytes of the beginning.
+    raw.send(&frame(SETTINGS, 0, 0, &[&[0, 4][..], &(1_u32 << 30).to_be_bytes()].concat())).await;
+    for stream in [1, 3] {
+        raw.send(&frame(HEADERS, END_STREAM | END_HEADERS, stream, &head())).await;
+    }
+    let mut reset = 0;
+    while reset < 2 {
+        let (kind, _) = raw.next().await.expect("the connection stays");
+        reset += usize::from(kind == RST_STREAM);
+    }
+    assert_others_are_well(&network).await;
+}
+
+/// Sends a body of a megabyte.
+async fn answers_much(mut connection: HostConnection) {
+    while let Some(request) = connection.request().await {
+        let length = if request.contains("listRepos") { 0 } else { 1 << 20 };
+        let head = format!("HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\ncontent-length: {length}\r\n\r\n");
+        connection.say(head).await;
+        connection.say("x".repeat(length)).await;
+    }
 }
 
 /// Frames that ask for an answer each, from one that reads none: what waits for it is bounded.

@@ -16,7 +16,7 @@ use crate::base::fetch::{Dns, Names};
 use crate::base::{Clock, Origin, monotonic_now};
 use crate::config::{Rate, TargetReads};
 use crate::db::LiveReplicas;
-use crate::edge::{BoundAddress, Edge, EdgeContext, Settings};
+use crate::edge::{BoundAddress, Edge, EdgeContext, IntakeLimit, Settings};
 use crate::forward::{self, CallBudgetRules, ExternalPdses, ExternalPolicy, ReadLimits};
 use crate::identity::PdsLocation;
 use crate::telemetry::metrics::Metrics;
@@ -254,6 +254,7 @@ fn settings() -> Settings {
         head_timeout: 10 * PATIENCE,
         idle_timeout: 10 * PATIENCE,
         stalled_reader: 10 * PATIENCE,
+        intake: IntakeLimit { period: 10 * PATIENCE, rate: 1024 },
         head_bytes: 32 << 10,
         head_fields: 100,
         target_bytes: 16 << 10,

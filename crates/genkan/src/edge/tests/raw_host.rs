@@ -131,7 +131,7 @@ pub(super) async fn answers_ok(mut connection: HostConnection) {
 }
 
 /// The behaviour of a host's connections.
-type Behaviour = Pin<Box<dyn Future<Output = ()> + Send>>;
+pub(super) type Behaviour = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// Answers every request with these bytes.
 pub(super) fn answers(bytes: &'static str) -> impl Fn(HostConnection) -> Behaviour {

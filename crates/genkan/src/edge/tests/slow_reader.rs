@@ -4,13 +4,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
+use http_body_util::BodyExt as _;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use super::fake_rooms::ALICE;
-use super::network::{Network, PATIENCE, eventually};
-use super::raw_host::{HostConnection, answers_ok};
+use super::http2::{http2, http2_request};
+use super::network::{ALICES, ASK, Network, PATIENCE, eventually};
+use super::raw_host::{Behaviour, HostConnection, answers_ok};
 use crate::base::monotonic_now;
-use crate::edge::Settings;
+use crate::edge::{IntakeLimit, Settings};
 
 /// A slow reader slows the host down, instead of filling our memory.
 #[tokio::test]
@@ -82,4 +84,66 @@ async fn a_reader_that_never_reads_loses_its_connection() {
         read += count;
         assert!(read < 100 << 20, "the connection goes on and on");
     }
+}
+
+const PERIOD: Duration = Duration::from_millis(600);
+
+/// Makes the average over [`PERIOD`] the only limit on what a client takes.
+fn averages(settings: &mut Settings) {
+    settings.intake = IntakeLimit { period: PERIOD, rate: 64 << 10 };
+}
+
+/// Sends an endless body to whoever reads, and counts the connections that were given up.
+fn pours(given_up: &Arc<AtomicUsize>) -> impl Fn(HostConnection) -> Behaviour + use<> {
+    let given_up = Arc::clone(given_up);
+    move |mut connection| {
+        let given_up = Arc::clone(&given_up);
+        Box::pin(async move {
+            connection.request().await;
+            connection.say("HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\n\r\n").await;
+            let piece = vec![b'x'; 64 << 10];
+            while connection.stream.write_all(&piece).await.is_ok() {}
+            given_up.fetch_add(1, Ordering::Relaxed);
+        })
+    }
+}
+
+/// A byte now and then keeps no answer alive: the average counts.
+#[tokio::test]
+async fn a_reader_that_takes_a_little_now_and_then_loses_its_connection() {
+    let given_up = Arc::default();
+    let network = Network::with(averages, pours(&given_up), answers_ok).await;
+    let mut client = network.connect().await;
+    client.send(format!("GET /xrpc/com.atproto.sync.getRepo?did={ALICE} HTTP/1.1\r\nhost: a\r\n\r\n")).await;
+    let trickle = async {
+        // Far more often than any limit between two bytes, and far less than the average allows.
+        let mut few = [0; 256];
+        while client.stream.read(&mut few).await.is_ok_and(|count| count > 0) {
+            tokio::time::sleep(PERIOD / 20).await;
+        }
+    };
+    let over = eventually("the edge gives the host up", || given_up.load(Ordering::Relaxed) == 1);
+    tokio::select! { () = over => {}, () = trickle => {} }
+    eventually("the place is free", || given_up.load(Ordering::Relaxed) == 1).await;
+}
+
+/// A host that sends slowly makes no client slow.
+#[tokio::test]
+async fn a_client_of_a_slow_host_keeps_its_answer() {
+    const PIECES: usize = 40;
+    let trickles = |mut connection: HostConnection| async move {
+        while connection.request().await.is_some() {
+            connection.say(format!("HTTP/1.1 200 OK\r\ncontent-length: {PIECES}\r\n\r\n")).await;
+            for _ in 0..PIECES {
+                connection.say("x").await;
+                tokio::time::sleep(PERIOD / 10).await;
+            }
+        }
+    };
+    let network = Network::with(averages, trickles, answers_ok).await;
+    let answer = network.ask(ASK, ALICES).await;
+    assert!(answer.ends_with(&"x".repeat(PIECES)), "{answer}");
+    let mut sender = http2(&network).await;
+    let answer = sender.send_request(http2_request("GET", "/xrpc/app.bsky.feed.getTimeline")).await.unwrap();
+    assert_eq!(answer.into_body().collect().await.unwrap().to_bytes(), "x".repeat(PIECES));
 }
