@@ -43,7 +43,7 @@ pub struct Breaker {
     rules: BreakerRules,
     /// The times below are milliseconds since this instant, plus one, so that zero means "never".
     started: Instant,
-    buckets: [AtomicU64; BUCKETS as usize],
+    buckets: [AtomicU64; 10],
     /// From when the next trial may begin, for each [`Answerer`]. Zero while the breaker is closed.
     ///
     /// The two have turns of their own. A request that waits for a silent server behind this one
@@ -95,8 +95,8 @@ impl Breaker {
         let mark = now + millis(self.rules.pause);
         // Of all requests that find the pause over, only the one that moves the mark forward tries.
         // The others see the new mark and are refused for another pause.
-        let is_first = now >= from
-            && next.compare_exchange(from, mark, Ordering::Relaxed, Ordering::Relaxed).is_ok();
+        let is_first =
+            now >= from && next.compare_exchange(from, mark, Ordering::Relaxed, Ordering::Relaxed).is_ok();
         if is_first { Ok(Some(Trial { answerer, mark })) } else { Err(Open) }
     }
 
@@ -148,8 +148,8 @@ impl Breaker {
 
     fn count(&self, now: u64, is_failure: bool) {
         let age = self.age(now);
-        let [first, ..] = &self.buckets;
-        let bucket = self.buckets.get((age % BUCKETS) as usize).unwrap_or(first);
+        let place = usize::try_from(age % BUCKETS).unwrap_or_default();
+        let Some(bucket) = self.buckets.get(place) else { return };
         let _ = bucket.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |packed| {
             let known = Counts::unpack(packed);
             // The clock of one thread may be behind that of another. A count that comes too late is

@@ -109,9 +109,7 @@ impl<H: RequestHead> Exchange<'_, H> {
             permit.failed(Failure::NoConnection(&cause));
             Error::Unreachable(cause)
         })?;
-        self.over(connection, upload, permit)
-            .await?
-            .map_err(|error| self.blame(error, permit, false).into())
+        self.over(connection, upload, permit).await?.map_err(|error| self.blame(error, permit, false).into())
     }
 
     /// Whether the request may be sent twice: it is a read without a body (RFC 9110 §9.2.2).
@@ -231,7 +229,9 @@ mod tests {
     use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 
     use super::*;
-    use crate::{Answerer, Breaker, BreakerRules, Connector, Deadlines, Endpoint, FieldWriter, KeepAll, PoolLimits};
+    use crate::{
+        Answerer, Breaker, BreakerRules, Connector, Deadlines, Endpoint, FieldWriter, KeepAll, PoolLimits,
+    };
 
     struct Post;
 

@@ -48,7 +48,8 @@ section! {
         /// Time for which a call may wait in the queue when a PDS allows no further calls at the
         /// moment.
         wait: Duration { env: "GENKAN_UPSTREAM_WAIT", default: "2s" },
-        /// Maximum number of connections from one worker thread to one external PDS.
+        /// Maximum number of connections from one worker thread to one external PDS. No account, and
+        /// no client address without one, gets more than an eighth of them.
         connections: usize { env: "GENKAN_UPSTREAM_CONNECTIONS", default: "128" },
     }
 }

@@ -18,7 +18,8 @@ section! {
         /// Number of consecutive successful health checks after which a host is considered up
         /// again.
         up_after: u32 { env: "GENKAN_HOST_UP_AFTER", default: "2" },
-        /// Maximum number of connections from one worker thread to one host.
+        /// Maximum number of connections from one worker thread to one host. No account, and no
+        /// client address without one, gets more than an eighth of them.
         connections_per_host: usize { env: "GENKAN_CONNECTIONS_PER_HOST", default: "512" },
         /// Smallest number of failed requests within `breaker_window` after which requests to the
         /// host fail at once, without being sent. They must also be half of all requests within it.

@@ -157,7 +157,8 @@ impl From<Error> for XrpcError {
                 of(StatusCode::BAD_GATEWAY, "UpstreamFailure")
             }
             Error::SlowHost(_) => of(StatusCode::GATEWAY_TIMEOUT, "UpstreamTimeout"),
-            Error::Crowded | Error::Unavailable => {
+            Error::ShareUsed => retry_after(of(StatusCode::TOO_MANY_REQUESTS, "RateLimitExceeded"), 1),
+            Error::Crowded | Error::ExternalCrowded | Error::Unavailable => {
                 retry_after(of(StatusCode::SERVICE_UNAVAILABLE, "NotEnoughResources"), 1)
             }
         }

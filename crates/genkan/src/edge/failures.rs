@@ -26,7 +26,7 @@ impl FailureMetrics {
             Error::Unreachable(_) => "unreachable",
             Error::SlowHost(_) => "slow",
             Error::Resting => "resting",
-            Error::Crowded => "crowded",
+            Error::Crowded | Error::ExternalCrowded => "crowded",
             Error::NotAllowed => "not allowed",
             _ => return,
         };

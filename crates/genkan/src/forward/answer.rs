@@ -10,6 +10,7 @@ use http1::CutOff;
 use hyper::body::Incoming;
 
 use super::external::ReadPermit;
+use super::shares::Place;
 
 /// The body of any answer.
 #[derive(Debug)]
@@ -64,13 +65,19 @@ pub(crate) struct ForwardedBody {
     /// The beginning that `peek` has read. It goes out first.
     ahead: Option<Bytes>,
     rest: http1::AnswerBody<Incoming>,
+    /// The client's place at the server, which is free when the body is dropped.
+    _place: Place,
     /// The permit of an external read, which counts the bytes of its client.
     read_permit: Option<Rc<ReadPermit>>,
 }
 
 impl ForwardedBody {
-    pub(super) const fn new(rest: http1::AnswerBody<Incoming>, read_permit: Option<Rc<ReadPermit>>) -> Self {
-        Self { ahead: None, rest, read_permit }
+    pub(super) const fn new(
+        rest: http1::AnswerBody<Incoming>,
+        place: Place,
+        read_permit: Option<Rc<ReadPermit>>,
+    ) -> Self {
+        Self { ahead: None, rest, _place: place, read_permit }
     }
 
     /// Reads the whole body if it has at most `most` bytes, and returns `None` if it has more. All

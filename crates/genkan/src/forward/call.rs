@@ -6,6 +6,8 @@ use http::header::{HeaderName, HeaderValue};
 use http::request::Parts;
 use http1::Answerer;
 
+use super::shares::Holder;
+use crate::limits::ClientNetwork;
 use crate::routing::{Handling, Route, Row};
 
 /// A call to forward: what the edge has read from a request.
@@ -26,6 +28,13 @@ pub(crate) struct Client {
     pub(crate) ip: IpAddr,
     /// The address as a header value, for hosts of the fleet.
     pub(crate) address: HeaderValue,
+}
+
+impl Client {
+    /// The client as the holder of a place at a server, where it speaks for no account.
+    pub(super) fn as_stranger(&self) -> Holder<'static> {
+        Holder::Stranger(ClientNetwork::of(self.ip))
+    }
 }
 
 impl Call<'_> {

@@ -4,7 +4,6 @@ use std::borrow::Cow;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use genkan_protocol::syntax::Did;
 use http::{HeaderMap, Response};
 use hyper::body::Incoming;
 
@@ -92,7 +91,7 @@ impl<R: Rooms> Forwarder<R> {
                 // A self-read keeps its token only if it is the account's own, and for the host
                 // that keeps the account now.
                 match self.speaker(*shown, call).await {
-                    Ok(Speaker::Home(did, audience, by)) if did == home.did && audience == home.host => {
+                    Ok(Speaker::Home(by)) if by.caller() == Some((&home.did, &home.host)) => {
                         self.home_destination(&home, by)
                     }
                     // The account's own client does not know Genkan's nonce yet. It repeats the
@@ -112,18 +111,19 @@ impl<R: Rooms> Forwarder<R> {
 
     /// The PDS of the account that a token speaks for, which gets a token of that account.
     async fn callers_pds(&self, shown: PresentedToken<'_>, call: &Call<'_>) -> Result<Destination, Error> {
-        let (did, audience, by) = match self.speaker(shown, call).await? {
-            Speaker::Home(did, audience, by) => (did, audience, by),
+        let by = match self.speaker(shown, call).await? {
+            Speaker::Home(by) => by,
             Speaker::Linked(caller) => {
                 let by_proof = matches!(shown, PresentedToken::Dpop(_));
                 return Box::pin(self.linked_destination(caller, by_proof, call)).await;
             }
         };
+        let Some((did, audience)) = by.caller() else { return Err(by.moved()) };
         let account = Target::Did(Cow::Borrowed(did.as_str()));
         // The account may have moved since the token was issued. Its new home does not accept the
         // token.
         match self.home(&account).await? {
-            Some(home) if home.host == audience => self.home_destination(&home, by),
+            Some(home) if home.host == *audience => self.home_destination(&home, by),
             _ => Err(by.moved()),
         }
     }
@@ -217,7 +217,7 @@ impl<R: Rooms> Forwarder<R> {
                     TokenError::Expired => Error::ExpiredToken,
                     TokenError::Unavailable => Error::Unavailable,
                 })?;
-                Ok(Speaker::Home(caller.did.clone(), caller.audience.clone(), HomeCredential::Session))
+                Ok(Speaker::Home(HomeCredential::Session(caller)))
             }
             PresentedToken::Dpop(token) => {
                 check_auth_method(&call.request.headers)?;
@@ -248,8 +248,8 @@ impl<R: Rooms> Forwarder<R> {
 
 /// The account that a call speaks for.
 enum Speaker {
-    /// An account with a home, the host that the token is for, and the credential for its call.
-    Home(Did, HostId, HomeCredential),
+    /// An account with a home, and the credential for its call.
+    Home(HomeCredential),
     /// A linked account.
     Linked(Arc<GrantCaller>),
 }
@@ -257,9 +257,7 @@ enum Speaker {
 impl Speaker {
     fn of(caller: Arc<GrantCaller>) -> Self {
         match &caller.place {
-            oauth::CallerPlace::Host(host) => {
-                Self::Home(caller.did.clone(), host.clone(), HomeCredential::Grant(caller))
-            }
+            oauth::CallerPlace::Host(_) => Self::Home(HomeCredential::Grant(caller)),
             oauth::CallerPlace::Link => Self::Linked(caller),
         }
     }

@@ -91,9 +91,15 @@ pub(crate) enum Error {
     /// The host sent no answer within the limit.
     #[error("the account's host did not answer in time")]
     SlowHost(Duration),
-    /// The host has as many requests under way as it may.
+    /// The host has as many requests under way as it may, from this client's kind or in all.
     #[error("too many concurrent requests to the account's host")]
     Crowded,
+    /// The client holds its share of the server's places.
+    #[error("this account or address has too many concurrent requests to the account's host")]
+    ShareUsed,
+    /// All clients together have as many calls to external PDSes under way as there may be.
+    #[error("too many concurrent requests to external PDSes")]
+    ExternalCrowded,
     /// Something that Genkan needs is unavailable, usually the database.
     #[error("the service is temporarily unavailable")]
     Unavailable,

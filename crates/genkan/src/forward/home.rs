@@ -2,19 +2,22 @@
 
 use std::sync::Arc;
 
+use genkan_protocol::syntax::Did;
 use http::{Response, StatusCode};
 use http1::{Exchange, Permit};
 use hyper::body::Incoming;
 
 use super::answer::{AnswerBody, ForwardedBody};
-use super::call::Call;
+use super::call::{Call, Client};
 use super::engine::{Answer, Forwarder, Input, again, response};
 use super::error::{Cause, Error};
 use super::error_body::{MAX_PEEK, is_small_json, names_error};
 use super::headers::{Credentials, ForwardedHead, Signed, guard};
 use super::rooms::FleetHosts;
-use crate::fleet::Host;
-use crate::oauth::GrantCaller;
+use super::shares::{Holder, Place};
+use crate::fleet::{Host, HostId};
+use crate::oauth::{CallerPlace, GrantCaller};
+use crate::sessions::Caller;
 
 /// A host of the fleet, and the credential that a call carries to it.
 #[derive(Debug)]
@@ -28,17 +31,34 @@ pub(crate) struct HomeDestination {
 pub(super) enum HomeCredential {
     None,
     /// The caller's own session token, as received.
-    Session,
+    Session(Arc<Caller>),
     /// A token and a proof by Genkan, within the caller's grant.
     Grant(Arc<GrantCaller>),
 }
 
 impl HomeCredential {
+    /// The account that the call speaks for, and the host that its token is for.
+    pub(super) fn caller(&self) -> Option<(&Did, &HostId)> {
+        match self {
+            Self::None => None,
+            Self::Session(caller) => Some((&caller.did, &caller.audience)),
+            Self::Grant(caller) => match &caller.place {
+                CallerPlace::Host(host) => Some((&caller.did, host)),
+                CallerPlace::Link => None,
+            },
+        }
+    }
+
+    /// Who holds the call's place at the host.
+    fn holder<'a>(&'a self, client: &Client) -> Holder<'a> {
+        self.caller().map_or_else(|| client.as_stranger(), |(did, _)| Holder::Account(did))
+    }
+
     /// The refusal when the account has moved away. A client with a session signs in again, and one
     /// with a grant refreshes.
     pub(super) fn moved(&self) -> Error {
         match self {
-            Self::None | Self::Session => Error::Moved,
+            Self::None | Self::Session(_) => Error::Moved,
             Self::Grant(_) => {
                 Error::Grant { code: "invalid_token", why: "the token is for another host".to_owned() }
             }
@@ -54,7 +74,8 @@ impl<R: FleetHosts> Forwarder<R> {
         call: &Call<'_>,
         body: Incoming,
     ) -> Result<Response<AnswerBody>, Error> {
-        let permit = self.pools.host(&destination.host).admit(call.answerer())?;
+        let holder = destination.credential.holder(call.client);
+        let (permit, place) = self.pools.host(&destination.host).admit(holder, call.answerer())?;
         // Only a proof can be refused for its nonce, so only a body that goes with a proof is kept.
         let budget = matches!(destination.credential, HomeCredential::Grant(_)).then_some(&self.budget);
         let input = Input::of(call, body, &self.limits, budget)?;
@@ -64,7 +85,7 @@ impl<R: FleetHosts> Forwarder<R> {
             target: call.target(),
             credentials: match destination.credential {
                 HomeCredential::None => Credentials::None,
-                HomeCredential::Session => Credentials::Callers,
+                HomeCredential::Session(_) => Credentials::Callers,
                 HomeCredential::Grant(_) => Credentials::Genkans(&sign),
             },
             has_body: input.has_body(),
@@ -98,7 +119,7 @@ impl<R: FleetHosts> Forwarder<R> {
         if let Some(kept) = &kept {
             kept.stop();
         }
-        self.take(answer, permit, destination, call.row.is_file).await
+        self.take(answer, (permit, place), destination, call.row.is_file).await
     }
 
     fn sign_for_host(&self, destination: &HomeDestination, call: &Call<'_>) -> Result<Signed, Error> {
@@ -120,7 +141,7 @@ impl<R: FleetHosts> Forwarder<R> {
     async fn take(
         &self,
         answer: Answer,
-        permit: Permit<Incoming>,
+        (permit, place): (Permit<Incoming>, Place),
         destination: &HomeDestination,
         is_file: bool,
     ) -> Result<Response<AnswerBody>, Error> {
@@ -131,7 +152,7 @@ impl<R: FleetHosts> Forwarder<R> {
         if status.is_redirection() && status != StatusCode::NOT_MODIFIED {
             return Err(Error::Unreachable(Cause::Redirect));
         }
-        let mut body = ForwardedBody::new(body, None);
+        let mut body = ForwardedBody::new(body, place, None);
         // A host that no longer has the account says so in an error's body. The client is told what
         // to do.
         if by_caller && status == StatusCode::FORBIDDEN && is_small_json(&headers) {

@@ -23,6 +23,7 @@ use super::error::{Cause, Error};
 use super::external::{CallKind, CallOwner, REFUSED_AFTER};
 use super::headers::{Credentials, ForwardedHead, Signed, guard};
 use super::rooms::{ExternalAccounts, LinkError, OwnServer, Signer};
+use super::shares::{Holder, Place};
 use crate::base::{Origin, monotonic_now};
 use crate::oauth::GrantCaller;
 
@@ -103,7 +104,8 @@ impl<R: ExternalAccounts> Forwarder<R> {
         let pool = self.pools.external(&pds, &addresses)?;
         // Before the permit: a call that waits for its turn must not hold a slot of the pool.
         self.external.admit(&pds, &account, kind).await?;
-        let permit = pool.admit(call.answerer())?;
+        let holder = Holder::Account(&destination.caller.did);
+        let (permit, place) = pool.admit(holder, call.answerer())?;
         let signer = RefCell::new(Arc::clone(&destination.signer));
         let mut attempts = Attempts {
             destination,
@@ -125,7 +127,7 @@ impl<R: ExternalAccounts> Forwarder<R> {
         if let Some(kept) = &kept {
             kept.stop();
         }
-        take_linked(answer, permit, self.limits.idle, call.row.is_file)
+        take_linked(answer, (permit, place), self.limits.idle, call.row.is_file)
     }
 
     fn linked_head<'a>(
@@ -276,7 +278,7 @@ const fn hung_up(error: &Error) -> bool {
 /// Turns a PDS's answer into the client's.
 fn take_linked(
     answer: Answer,
-    permit: Permit<Incoming>,
+    (permit, place): (Permit<Incoming>, Place),
     idle: Duration,
     is_file: bool,
 ) -> Result<Response<AnswerBody>, Error> {
@@ -285,7 +287,7 @@ fn take_linked(
         return Err(Error::Unreachable(Cause::Redirect));
     }
     guard(&mut headers, true, is_file);
-    Ok(response(status, headers, ForwardedBody::new(body, None)))
+    Ok(response(status, headers, ForwardedBody::new(body, place, None)))
 }
 
 /// Whether a body may be longer than what is kept for another try.

@@ -10,9 +10,10 @@
 //!    timeouts are those of the crate `http1`.
 //! 3. An [`AnswerBody`] goes back to the client. It is never collected.
 //!
-//! `engine` has what all calls of one edge thread share, `pools` its connections, and `limits` the
-//! operator's limits. What can go wrong is an [`Error`]. `rooms` has the traits by which this room
-//! asks others: who calls, what the fleet knows, and what is known of external accounts.
+//! `engine` has what all
+//! calls of one edge thread share, `pools` its connections, `shares` who holds a server's places, and
+//! `limits` the operator's limits. What can go wrong is an [`Error`]. `rooms` has the traits by which
+//! this room asks others: who calls, what the fleet knows, and what is known of external accounts.
 
 mod answer;
 mod call;
@@ -28,6 +29,7 @@ mod linked;
 mod pools;
 mod reads;
 mod rooms;
+mod shares;
 
 pub(crate) use answer::AnswerBody;
 pub(crate) use call::{Call, Client};

@@ -8,11 +8,12 @@ use std::rc::Rc;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use http1::{Breaker, BreakerRules, Connector, Deadlines, Endpoint, Pool, PoolLimits};
+use http1::{Answerer, Breaker, BreakerRules, Connector, Deadlines, Endpoint, Permit, Pool, PoolLimits};
 use hyper::body::Incoming;
 use tokio::time::Instant;
 
 use super::error::Error;
+use super::shares::{Holder, Place, Shares};
 use crate::base::{Origin, monotonic_now};
 use crate::fleet::{Host, HostId};
 
@@ -57,17 +58,37 @@ pub(super) struct Pools {
     deadlines: Rc<Deadlines>,
 }
 
+/// The connections to one server, and the clients that hold its places.
+#[derive(Debug)]
+pub(super) struct ServerPool {
+    pool: Rc<Pool<Incoming>>,
+    shares: Rc<Shares>,
+}
+
+impl ServerPool {
+    /// Admits a client's request. It holds a place until both parts are dropped.
+    pub(super) fn admit(
+        &self,
+        holder: Holder<'_>,
+        answerer: Answerer,
+    ) -> Result<(Permit<Incoming>, Place), Error> {
+        // The share is asked first: the pool may use up the one trial of an open breaker.
+        let place = self.shares.take(holder)?;
+        Ok((Rc::clone(&self.pool).admit(answerer)?, place))
+    }
+}
+
 /// A pool of connections to a host of the fleet.
 #[derive(Debug)]
 struct HostPool {
     origin: Origin,
-    pool: Rc<Pool<Incoming>>,
+    server: Rc<ServerPool>,
 }
 
 /// A pool of connections to an external PDS.
 #[derive(Debug)]
 struct ExternalPool {
-    pool: Rc<Pool<Incoming>>,
+    server: Rc<ServerPool>,
     /// The checked addresses that its connections go to.
     addresses: Arc<[IpAddr]>,
     used_at: Cell<Instant>,
@@ -94,18 +115,18 @@ impl Pools {
     }
 
     /// Returns the pool of a host. A host with a new origin gets a new pool.
-    pub(super) fn host(&self, host: &Host) -> Rc<Pool<Incoming>> {
+    pub(super) fn host(&self, host: &Host) -> Rc<ServerPool> {
         let mut hosts = self.hosts.borrow_mut();
         if let Some(known) = hosts.get(&host.id)
             && known.origin == host.origin
         {
-            return Rc::clone(&known.pool);
+            return Rc::clone(&known.server);
         }
         let breaker = self.breakers.of(&host.id);
-        let pool = self.pool(&host.origin, None, breaker, self.host_limits);
-        let known = HostPool { origin: host.origin.clone(), pool: Rc::clone(&pool) };
+        let server = self.server(&host.origin, None, breaker, self.host_limits);
+        let known = HostPool { origin: host.origin.clone(), server: Rc::clone(&server) };
         hosts.insert(host.id.clone(), known);
-        pool
+        server
     }
 
     /// Returns the pool of an external PDS, whose connections go to these addresses only. A PDS
@@ -113,39 +134,39 @@ impl Pools {
     ///
     /// # Errors
     ///
-    /// [`Error::Crowded`] when too many external PDSes are in use.
+    /// [`Error::ExternalCrowded`] when too many external PDSes are in use.
     pub(super) fn external(
         &self,
         origin: &Origin,
         addresses: &Arc<[IpAddr]>,
-    ) -> Result<Rc<Pool<Incoming>>, Error> {
+    ) -> Result<Rc<ServerPool>, Error> {
         let mut external = self.external.borrow_mut();
         if let Some(known) = external.get(origin)
             && known.addresses == *addresses
         {
             known.used_at.set(self.deadlines.now());
-            return Ok(Rc::clone(&known.pool));
+            return Ok(Rc::clone(&known.server));
         }
         if external.len() >= MOST_EXTERNAL && !external.contains_key(origin) {
             // The PDS that was unused for the longest time makes room. One with requests under way
             // stays, because its limit on concurrent requests would no longer count them.
-            let idle = external.iter().filter(|(_, known)| known.pool.under_way() == 0);
+            let idle = external.iter().filter(|(_, known)| known.server.pool.under_way() == 0);
             let oldest = idle.min_by_key(|(_, known)| known.used_at.get()).map(|(origin, _)| origin.clone());
-            external.remove(&oldest.ok_or(Error::Crowded)?);
+            external.remove(&oldest.ok_or(Error::ExternalCrowded)?);
         }
         // Not shared with other threads: an external PDS is not a host, and its breaker ends with
         // its pool.
         let breaker = Arc::new(Breaker::new(self.breakers.rules));
-        let pool = self.pool(origin, Some(Arc::clone(addresses)), breaker, self.external_limits);
+        let server = self.server(origin, Some(Arc::clone(addresses)), breaker, self.external_limits);
         external.insert(
             origin.clone(),
             ExternalPool {
-                pool: Rc::clone(&pool),
+                server: Rc::clone(&server),
                 addresses: Arc::clone(addresses),
                 used_at: Cell::new(self.deadlines.now()),
             },
         );
-        Ok(pool)
+        Ok(server)
     }
 
     /// Closes idle connections that are old or that their server has closed, and forgets external
@@ -153,26 +174,27 @@ impl Pools {
     pub(super) fn sweep(&self) {
         let now = monotonic_now();
         for known in self.hosts.borrow().values() {
-            known.pool.close_old(now);
+            known.server.pool.close_old(now);
         }
         // A pool with requests under way stays, so that its limit on concurrent requests keeps
         // counting them.
         self.external.borrow_mut().retain(|_, known| {
-            known.pool.close_old(now);
-            known.pool.under_way() > 0 || now.duration_since(known.used_at.get()) < FORGET_AFTER
+            known.server.pool.close_old(now);
+            known.server.pool.under_way() > 0 || now.duration_since(known.used_at.get()) < FORGET_AFTER
         });
     }
 
-    fn pool(
+    fn server(
         &self,
         origin: &Origin,
         addresses: Option<Arc<[IpAddr]>>,
         breaker: Arc<Breaker>,
         limits: PoolLimits,
-    ) -> Rc<Pool<Incoming>> {
+    ) -> Rc<ServerPool> {
         let endpoint = Endpoint::new(origin.is_https(), origin.authority());
         let (connector, deadlines) = (self.connector.clone(), Rc::clone(&self.deadlines));
-        Rc::new(Pool::new(endpoint, addresses, connector, breaker, limits, deadlines))
+        let pool = Rc::new(Pool::new(endpoint, addresses, connector, breaker, limits, deadlines));
+        Rc::new(ServerPool { pool, shares: Shares::of(limits.at_once) })
     }
 }
 

@@ -19,6 +19,7 @@ use super::error_body::{MAX_PEEK, is_small_json, names_error};
 use super::external::{CallKind, CallOwner, REFUSED_AFTER, ReadPermit};
 use super::headers::{Credentials, ForwardedHead, guard};
 use super::rooms::ExternalAccounts;
+use super::shares::Place;
 use crate::base::{Origin, monotonic_now};
 use crate::identity::{Freshness, PdsLocation};
 use crate::limits;
@@ -135,10 +136,7 @@ impl<R: ExternalAccounts> Forwarder<R> {
         let addresses = self.external.addresses(origin).await?;
         let pool = self.pools.external(origin, &addresses)?;
         self.external.admit(origin, &read.account, read.kind).await?;
-        if pool.under_way() >= self.external.read_places() {
-            return Err(Error::Crowded);
-        }
-        let permit = pool.admit(answerer)?;
+        let admitted = pool.admit(read.call.client.as_stranger(), answerer)?;
         let head = ForwardedHead {
             request: read.call.request,
             target,
@@ -148,7 +146,7 @@ impl<R: ExternalAccounts> Forwarder<R> {
             via: &self.via,
             follows_redirects: true,
         };
-        let answer = self.exchange(&head).send(&permit, None).await?;
+        let answer = self.exchange(&head).send(&admitted.0, None).await?;
         let said = &answer.head;
         self.external.hear(origin, &read.account, read.kind, said.status, &said.headers);
         if said.status.is_redirection() && said.status != StatusCode::NOT_MODIFIED {
@@ -158,13 +156,13 @@ impl<R: ExternalAccounts> Forwarder<R> {
                 .map(|(origin, target)| Hop::On(origin, target))
                 .ok_or(Error::Unreachable(Cause::Redirect));
         }
-        self.take_read(answer, permit, read).await.map(Hop::Answer)
+        self.take_read(answer, admitted, read).await.map(Hop::Answer)
     }
 
     async fn take_read(
         &self,
         answer: Answer,
-        permit: Permit<Incoming>,
+        (permit, place): (Permit<Incoming>, Place),
         read: &Read<'_>,
     ) -> Result<PdsAnswer, Error> {
         // `HEAD` names the length of a body that never comes, so only other verbs are refused for
@@ -177,7 +175,7 @@ impl<R: ExternalAccounts> Forwarder<R> {
         {
             return Err(Error::Unreachable(Cause::TooLong));
         }
-        let mut body = ForwardedBody::new(body, Some(Rc::clone(&read.permit)));
+        let mut body = ForwardedBody::new(body, place, Some(Rc::clone(&read.permit)));
         let mut knows_no_account = false;
         if matches!(status, StatusCode::BAD_REQUEST | StatusCode::NOT_FOUND) && is_small_json(&headers) {
             let said =

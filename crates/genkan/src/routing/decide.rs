@@ -234,6 +234,7 @@ mod tests {
             &to_caller,
         );
         each("app.bsky.actor", "getPreferences putPreferences getProfile", &to_caller);
+        each("app.bsky.notification", "registerPush unregisterPush listNotifications", &to_caller);
         each("com.atproto.repo", repo_reads, &|method, verb| {
             for credential in [Authorization::Missing, BEARER, DPOP, FOREIGN] {
                 let decision =

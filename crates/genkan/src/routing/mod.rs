@@ -21,5 +21,6 @@ mod tests;
 
 pub(crate) use decide::{Decision, PresentedToken, Refusal, Route};
 pub(crate) use row::{
-    AccountAccess, AppAccess, BodyLimit, Callers, Handling, LinkedScope, MethodKind, Parameter, Row, Rule, Weight,
+    AccountAccess, AppAccess, BodyLimit, Callers, Handling, LinkedScope, MethodKind, Parameter, Row, Rule,
+    Weight,
 };

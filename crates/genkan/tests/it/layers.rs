@@ -69,7 +69,9 @@ const INSIDE: [(&str, &[Line]); 3] = [
             Line { rooms: &["engine"], arrows: Arrows::None },
             Line { rooms: &["answer", "pools", "rooms"], arrows: Arrows::None },
             Line { rooms: &["external", "headers"], arrows: Arrows::None },
-            Line { rooms: &["call", "limits", "error_body", "error"], arrows: Arrows::None },
+            Line { rooms: &["call"], arrows: Arrows::None },
+            Line { rooms: &["shares"], arrows: Arrows::None },
+            Line { rooms: &["limits", "error_body", "error"], arrows: Arrows::None },
         ],
     ),
 ];

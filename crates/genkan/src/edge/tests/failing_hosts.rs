@@ -10,7 +10,9 @@ use tokio::sync::{Notify, mpsc};
 use genkan_testing::Gate;
 
 use super::fake_rooms::ALICE;
-use super::network::{ALICES, ALONE, ASK, BOBS, Network, PATIENCE, eventually, request, summary};
+use super::network::{
+    ALICES, ALONE, ASK, BOBS, Network, PATIENCE, eventually, request, retry_after, summary,
+};
 use super::raw_host::{HostConnection, answers, answers_at, answers_ok, answers_once, stays_silent};
 use crate::base::monotonic_now;
 
@@ -342,8 +344,7 @@ async fn a_host_that_answers_most_requests_is_asked_on() {
             connection.say("HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").await;
         }
     };
-    let network =
-        Network::with(|settings| settings.breaker.failures = 2, fails_at_times, answers_ok).await;
+    let network = Network::with(|settings| settings.breaker.failures = 2, fails_at_times, answers_ok).await;
     for _ in 0..8 {
         assert!(network.ask(ALONE, ALICES).await.starts_with("HTTP/1.1 200 "));
     }
@@ -384,13 +385,76 @@ async fn a_host_is_tried_again_after_the_operators_pause() {
 #[tokio::test]
 async fn a_host_gets_only_so_many_at_once() {
     let gate = Gate::closed();
-    let network = Network::with(|settings| settings.forward.at_once = 2, answers_at(&gate), answers_ok).await;
-    let (a, b, c) = tokio::join!(network.ask(ASK, ALICES), network.ask(ASK, ALICES), async {
+    // Clients behind a proxy, so that each has a share of its own.
+    let network = Network::behind(
+        &["127.0.0.1/32".parse().unwrap()],
+        |settings| settings.forward.at_once = 2,
+        answers_at(&gate),
+        answers_ok,
+    )
+    .await;
+    let line = format!("GET /xrpc/com.atproto.sync.getLatestCommit?did={ALICE}");
+    let from = async |address: &str| network.ask(&line, &format!("x-forwarded-for: {address}\r\n")).await;
+    let (a, b, c) = tokio::join!(from("192.0.2.1"), from("192.0.2.2"), async {
         eventually("two are at the host", || network.one.heard().len() == 2).await;
-        let refused = network.ask(ASK, ALICES).await;
+        let refused = from("192.0.2.3").await;
         gate.open();
         refused
     });
     assert_eq!([summary(&a), summary(&b), summary(&c)], ["200 -", "200 -", "503 NotEnoughResources"]);
-    assert_eq!(summary(&network.ask(ASK, ALICES).await), "200 -", "the permits came back");
+    assert_eq!(summary(&from("192.0.2.3").await), "200 -", "the permits came back");
+}
+
+/// One account or address fills no host, whatever it does: here it waits for slow answers.
+#[tokio::test]
+async fn a_client_gets_an_eighth_of_a_hosts_places() {
+    let gate = Gate::closed();
+    let held = gate.clone();
+    let waits = move |mut connection: HostConnection| {
+        let held = held.clone();
+        async move {
+            while let Some(request) = connection.request().await {
+                if request.contains("limit=1") {
+                    held.pass().await;
+                }
+                connection.say("HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").await;
+            }
+        }
+    };
+    let proxies = ["127.0.0.1/32".parse().unwrap()];
+    let network =
+        Network::behind(&proxies, |settings| settings.forward.at_once = 32, waits, answers_ok).await;
+    let slow = format!("{ALONE}?limit=1");
+    let read = format!("GET /xrpc/com.atproto.sync.listBlobs?did={ALICE}");
+    let mut held = Vec::new();
+    for index in 0..4 {
+        // An account holds its places from whatever address it calls.
+        let fields = format!("{ALICES}x-forwarded-for: 192.0.2.{index}\r\n");
+        let mut client = network.connect().await;
+        client.send(request(&slow, &fields)).await;
+        held.push(client);
+        // And a stranger by its address: an IPv6 client by its whole /64.
+        let fields = format!("x-forwarded-for: 2001:db8::{index}\r\n");
+        let mut client = network.connect().await;
+        client.send(request(&format!("{read}&limit=1"), &fields)).await;
+        held.push(client);
+    }
+    eventually("both have their share", || network.one.heard().len() == 8).await;
+    let refused = network.ask(ALONE, ALICES).await;
+    assert_eq!(summary(&refused), "429 RateLimitExceeded");
+    assert!(refused.contains("this account or address has too many concurrent requests"), "{refused}");
+    assert_eq!(retry_after(&refused), 1);
+    let from = async |address: &str| network.ask(&read, &format!("x-forwarded-for: {address}\r\n")).await;
+    assert_eq!(summary(&from("2001:db8::99").await), "429 RateLimitExceeded");
+    // Neither bothers anyone else: not even an account behind the same address.
+    assert_eq!(summary(&from("2001:db8:0:1::1").await), "200 -");
+    let fields = "authorization: DPoP alice\r\ndpop: good\r\nx-forwarded-for: 2001:db8::1\r\n";
+    assert_eq!(summary(&network.ask(ALONE, fields).await), "429 RateLimitExceeded", "the same account");
+    gate.open();
+    for mut client in held {
+        assert!(client.rest().await.starts_with("HTTP/1.1 200 "));
+    }
+    eventually("the places come back", || network.one.heard().len() >= 9).await;
+    assert_eq!(summary(&network.ask(ALONE, ALICES).await), "200 -");
+    assert_eq!(summary(&from("2001:db8::99").await), "200 -");
 }

@@ -23,6 +23,8 @@ use crate::forward::error::Error;
 use crate::forward::headers::{Credentials, ForwardedHead};
 use crate::forward::limits::Limits;
 use crate::forward::pools::{Breakers, Pools};
+use crate::forward::shares::Holder;
+use crate::limits::ClientNetwork;
 use crate::telemetry::metrics::Metrics;
 
 struct Guard {
@@ -79,7 +81,8 @@ impl Guard {
     async fn reach(&self, origin: &str) -> Result<(), Error> {
         let origin: Origin = origin.parse().unwrap();
         let addresses = self.external.addresses(&origin).await?;
-        let permit = self.pools.external(&origin, &addresses)?.admit(Answerer::Server)?;
+        let client = Holder::Stranger(ClientNetwork::of([192, 0, 2, 1].into()));
+        let (permit, _place) = self.pools.external(&origin, &addresses)?.admit(client, Answerer::Server)?;
         let head = ForwardedHead {
             request: &http::Request::new(()).into_parts().0,
             target: "/",

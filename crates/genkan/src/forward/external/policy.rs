@@ -163,13 +163,6 @@ impl ExternalPdses {
         })
     }
 
-    /// The most requests under way at one PDS, from one thread, at which another read may begin. The
-    /// last quarter of the places is for linked accounts.
-    pub(in crate::forward) fn read_places(&self) -> usize {
-        let places = self.policy.at_once;
-        (places - places / 4).max(1)
-    }
-
     pub(in crate::forward) fn is_blocked_account(&self, did: &Did) -> bool {
         self.policy.blocked_dids.contains(did)
     }
@@ -178,7 +171,7 @@ impl ExternalPdses {
     pub(in crate::forward) fn admit_read(&self, client: IpAddr) -> Result<ReadPermit, Error> {
         self.reads.begin(client, monotonic_now()).map_err(|bound| match bound {
             ReadRefusal::Client { rate, wait } => self.over_limit(rate, wait),
-            ReadRefusal::InAll => Error::Crowded,
+            ReadRefusal::InAll => Error::ExternalCrowded,
         })
     }
 

@@ -1,0 +1,153 @@
+//! The places of one server, shared among clients: no client may hold more than an eighth.
+//!
+//! A place is a request under way, from its admission to the end of its answer's body. A client
+//! decides how long that takes, by a slow upload or a slow download. Without shares a single client
+//! could hold all places, and everyone else on the server would be refused.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::collections::hash_map::{Entry, RandomState};
+use std::hash::BuildHasher as _;
+use std::rc::Rc;
+
+use genkan_protocol::syntax::Did;
+
+use super::error::Error;
+use crate::limits::ClientNetwork;
+
+/// Counts the places of one server that each client holds, for one thread.
+#[derive(Debug)]
+pub(super) struct Shares {
+    /// The most places of one client.
+    of_one: usize,
+    /// The most places of all clients without an account together. Anyone can have many addresses,
+    /// so the rest is for accounts.
+    of_strangers: usize,
+    strangers: Cell<usize>,
+    /// Places by the hash of their holder, whose name would have to be copied for each request.
+    /// Clients cannot choose hashes that collide, because the hasher's key is random. A client
+    /// without a place has no entry, so there are never more entries than places.
+    held: RefCell<HashMap<u64, usize>>,
+    hasher: RandomState,
+}
+
+/// Who holds a place. An account counts as one client at whatever addresses it is, and accounts
+/// behind one address count apart.
+#[derive(Clone, Copy, Debug, Hash)]
+pub(super) enum Holder<'a> {
+    Account(&'a Did),
+    /// A client without an account, by its address.
+    Stranger(ClientNetwork),
+}
+
+/// A place that a client holds. Dropping it makes room for another request.
+#[derive(Debug)]
+pub(super) struct Place {
+    shares: Rc<Shares>,
+    holder: u64,
+    is_stranger: bool,
+}
+
+impl Shares {
+    /// The shares of a server with this many places.
+    pub(super) fn of(places: usize) -> Rc<Self> {
+        Rc::new(Self {
+            of_one: (places / 8).max(1),
+            of_strangers: places - places / 4,
+            strangers: Cell::new(0),
+            held: RefCell::default(),
+            hasher: RandomState::new(),
+        })
+    }
+
+    /// Takes a place for a client.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::ShareUsed`] when the client holds its whole share, and [`Error::Crowded`] when
+    /// clients without an account hold all that is for them.
+    pub(super) fn take(self: &Rc<Self>, holder: Holder<'_>) -> Result<Place, Error> {
+        let is_stranger = matches!(holder, Holder::Stranger(_));
+        if is_stranger && self.strangers.get() >= self.of_strangers {
+            return Err(Error::Crowded);
+        }
+        let holder = self.hasher.hash_one(holder);
+        let mut held = self.held.borrow_mut();
+        let count = held.entry(holder).or_default();
+        // A new entry has no place, so it never stays behind here.
+        if *count >= self.of_one {
+            return Err(Error::ShareUsed);
+        }
+        *count += 1;
+        if is_stranger {
+            self.strangers.set(self.strangers.get() + 1);
+        }
+        Ok(Place { shares: Rc::clone(self), holder, is_stranger })
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        if let Entry::Occupied(mut entry) = self.shares.held.borrow_mut().entry(self.holder) {
+            *entry.get_mut() -= 1;
+            if *entry.get() == 0 {
+                entry.remove();
+            }
+        }
+        if self.is_stranger {
+            self.shares.strangers.set(self.shares.strangers.get() - 1);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn did(letter: char) -> Did {
+        format!("did:plc:{}", letter.to_string().repeat(24)).parse().unwrap()
+    }
+
+    fn stranger(address: &str) -> Holder<'static> {
+        Holder::Stranger(ClientNetwork::of(address.parse().unwrap()))
+    }
+
+    #[test]
+    fn no_client_holds_more_than_an_eighth() {
+        let shares = Shares::of(16);
+        let (alice, bob) = (did('a'), did('b'));
+        let mut places: Vec<_> = (0..2).map(|_| shares.take(Holder::Account(&alice)).unwrap()).collect();
+        assert!(matches!(shares.take(Holder::Account(&alice)), Err(Error::ShareUsed)));
+        assert!(shares.take(Holder::Account(&bob)).is_ok(), "another account");
+        places.push(shares.take(stranger("2001:db8::1")).unwrap());
+        places.push(shares.take(stranger("2001:db8::2")).unwrap());
+        assert!(matches!(shares.take(stranger("2001:db8::3")), Err(Error::ShareUsed)), "the same /64");
+        assert!(shares.take(stranger("192.0.2.1")).is_ok());
+        drop(places);
+        assert!(shares.held.borrow().is_empty(), "no entry outlives its places");
+        assert!(shares.take(Holder::Account(&alice)).is_ok(), "the places came back");
+    }
+
+    #[test]
+    fn strangers_leave_a_quarter_to_accounts() {
+        let shares = Shares::of(16);
+        let strangers: Vec<_> =
+            (0..20).filter_map(|index| shares.take(stranger(&format!("192.0.2.{index}"))).ok()).collect();
+        assert_eq!(strangers.len(), 12);
+        assert!(matches!(shares.take(stranger("192.0.2.99")), Err(Error::Crowded)));
+        let accounts: Vec<_> = ('a'..='d').map(did).collect();
+        let places: Vec<_> = accounts.iter().map(|did| shares.take(Holder::Account(did)).unwrap()).collect();
+        assert_eq!(places.len(), 4);
+        drop(strangers);
+        assert_eq!(shares.strangers.get(), 0);
+    }
+
+    #[test]
+    fn a_server_with_few_places_has_one_for_each() {
+        let shares = Shares::of(2);
+        let (alice, bob) = (did('a'), did('b'));
+        let _place = shares.take(Holder::Account(&alice)).unwrap();
+        assert!(shares.take(Holder::Account(&alice)).is_err());
+        assert!(shares.take(Holder::Account(&bob)).is_ok());
+    }
+}
