@@ -149,7 +149,9 @@ impl From<Error> for XrpcError {
             Error::Internal => of(StatusCode::INTERNAL_SERVER_ERROR, "InternalServerError"),
             Error::OverLimit(over) => over.into(),
             Error::RepoNotFound(_) => of(StatusCode::BAD_REQUEST, "RepoNotFound"),
-            Error::UnexpectedBody | Error::BrokenUpload => of(StatusCode::BAD_REQUEST, "InvalidRequest"),
+            Error::BadService(_) | Error::UnexpectedBody | Error::BrokenUpload => {
+                of(StatusCode::BAD_REQUEST, "InvalidRequest")
+            }
             // The rest of the body is not read, so the connection cannot carry another request.
             Error::TooLarge => closing(of(StatusCode::PAYLOAD_TOO_LARGE, "PayloadTooLarge")),
             Error::SlowClient => closing(of(StatusCode::REQUEST_TIMEOUT, "InvalidRequest")),

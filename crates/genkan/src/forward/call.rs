@@ -2,11 +2,14 @@
 
 use std::net::IpAddr;
 
-use http::header::{HeaderName, HeaderValue};
+use http::HeaderValue;
 use http::request::Parts;
 use http1::Answerer;
 
+use super::error::Error;
+use super::proxied_service::{self, ATPROTO_PROXY};
 use super::shares::Holder;
+use crate::base::fetch::Names;
 use crate::limits::ClientNetwork;
 use crate::routing::{Handling, Route, Row};
 
@@ -50,11 +53,27 @@ impl Call<'_> {
         }
     }
 
+    /// Refuses a call that its PDS would pass on to a service that no server of the operator may
+    /// connect to.
+    pub(super) fn check_service(&self, names: &Names) -> Result<(), Error> {
+        match self.row.handling {
+            Handling::PassedOn => {
+                proxied_service::check(&self.request.headers, names).map_err(Error::BadService)
+            }
+            // The PDS ignores the header.
+            Handling::Alone | Handling::Helped => Ok(()),
+        }
+    }
+
+    /// Whether `atproto-proxy` reaches the PDS. A value that was not refused because the PDS ignores
+    /// it is dropped: some PDS may be made differently.
+    pub(super) fn passes_service(&self, names: &Names) -> bool {
+        self.row.handling == Handling::PassedOn
+            || proxied_service::check(&self.request.headers, names).is_ok()
+    }
+
     /// Path and query, as received.
     pub(super) fn target(&self) -> &str {
         self.request.uri.path_and_query().map_or("/", |target| target.as_str())
     }
 }
-
-/// Names the service that a PDS passes a call on to.
-pub(super) const ATPROTO_PROXY: HeaderName = HeaderName::from_static("atproto-proxy");

@@ -79,7 +79,10 @@ impl<R: Rooms> Forwarder<R> {
     /// Finds the destination of a call. A proof that comes with the call is then used up.
     pub(crate) async fn find_destination(&self, call: &Call<'_>) -> Result<Destination, Error> {
         match &call.route {
-            Route::Caller { shown } => self.callers_pds(*shown, call).await,
+            Route::Caller { shown } => {
+                call.check_service(self.external.names())?;
+                self.callers_pds(*shown, call).await
+            }
             Route::Target { account, shown } => match self.home(account).await? {
                 Some(home) => self.home_destination(&home, HomeCredential::None),
                 None => Box::pin(self.external_destination(account, *shown, call)).await,

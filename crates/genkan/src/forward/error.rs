@@ -67,6 +67,9 @@ pub(crate) enum Error {
     /// A client, an account or a PDS is over its rate limit.
     #[error("{}", messages::TOO_MANY_REQUESTS)]
     OverLimit(OverLimit),
+    /// `atproto-proxy` names no service that a PDS may be sent to.
+    #[error("{0}")]
+    BadService(&'static str),
     /// A query came with a body.
     #[error("A request body was provided when none was expected")]
     UnexpectedBody,

@@ -89,6 +89,7 @@ impl<R: FleetHosts> Forwarder<R> {
                 HomeCredential::Grant(_) => Credentials::Genkans(&sign),
             },
             has_body: input.has_body(),
+            passes_service: call.passes_service(self.external.names()),
             client: Some(&call.client.address),
             via: &self.via,
             follows_redirects: false,

@@ -120,7 +120,8 @@ impl<R: ExternalAccounts> Forwarder<R> {
             self.prime(&mut attempts).await?;
         }
         let sign = || Ok(self.sign(&signer, destination, &pds, request));
-        let head = self.linked_head(request, call.target(), input.has_body(), &sign);
+        let mut head = self.linked_head(request, call.target(), input.has_body(), &sign);
+        head.passes_service = call.passes_service(self.external.names());
         let Input { upload, kept, length, progress, answer_within } = input;
         let mut exchange = Exchange { length, progress, answer_within, ..self.exchange(&head) };
         let answer = self.until_taken(&mut attempts, &mut exchange, upload, kept.as_ref()).await?;
@@ -142,6 +143,7 @@ impl<R: ExternalAccounts> Forwarder<R> {
             target,
             credentials: Credentials::Genkans(sign),
             has_body,
+            passes_service: false,
             client: None,
             via: &self.via,
             follows_redirects: false,

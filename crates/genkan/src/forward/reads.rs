@@ -142,6 +142,7 @@ impl<R: ExternalAccounts> Forwarder<R> {
             target,
             credentials: Credentials::None,
             has_body: false,
+            passes_service: false,
             client: None,
             via: &self.via,
             follows_redirects: true,

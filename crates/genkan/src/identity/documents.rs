@@ -141,14 +141,9 @@ async fn at_directory(directory: &Directory, did: &Did) -> Result<Bytes, Error> 
 /// Resolves a `did:web` at its own host. Paths are not supported (atproto DID spec, "Blessed DID
 /// Methods"); a port works only for an origin that the operator listed.
 async fn at_its_host(guarded: &GuardedClient, did: &Did) -> Result<Bytes, Error> {
-    let host = did.identifier().replace("%3A", ":").replace("%3a", ":");
-    // In a `did:web`, `:` separates the parts of a path, and only a port may be percent-encoded.
-    if did.identifier().contains([':', '/']) || host.contains('%') {
-        return Err(Error::Unusable("a did:web with a path is not supported".into()));
-    }
-    // The guarded client still refuses loopback addresses, unless the operator listed the origin.
-    let scheme = if host == "localhost" || host.starts_with("localhost:") { "http" } else { "https" };
-    let url = format!("{scheme}://{host}/.well-known/did.json");
+    let origin = origin_of_web(did.identifier())
+        .ok_or_else(|| Error::Unusable("a did:web with a path is not supported".into()))?;
+    let url = format!("{origin}/.well-known/did.json");
     let answer = guarded
         .get(&url, "application/did+ld+json, application/json", &LIMITS)
         .await
@@ -173,6 +168,20 @@ impl Weigh for WholeDocument {
     fn heap_bytes(&self) -> usize {
         self.facts.heap_bytes() + allocation(self.text.get().len())
     }
+}
+
+/// Returns the origin, as text, at which the document of a `did:web` with this identifier is.
+/// `None` if the identifier has a path, or something else than a port that is percent-encoded.
+///
+/// The origin is not checked: the guarded client refuses `localhost`, unless the operator listed it.
+pub(crate) fn origin_of_web(identifier: &str) -> Option<String> {
+    let host = identifier.replace("%3A", ":").replace("%3a", ":");
+    // In a `did:web`, `:` separates the parts of a path, and only a port may be percent-encoded.
+    if identifier.contains([':', '/']) || host.contains('%') {
+        return None;
+    }
+    let scheme = if host == "localhost" || host.starts_with("localhost:") { "http" } else { "https" };
+    Some(format!("{scheme}://{host}"))
 }
 
 /// Maps a failed request to an external server to what it means for the lookup.

@@ -18,7 +18,7 @@ mod reserved;
 mod resolvers;
 
 pub(crate) use directory::{Directory, DirectoryError, Submission};
-pub(crate) use documents::Documents;
+pub(crate) use documents::{Documents, origin_of_web};
 pub(crate) use error::Error;
 pub(crate) use handle_policy::{HandlePolicy, PolicyError, is_given_out};
 pub(crate) use handles::Handles;

@@ -135,7 +135,7 @@ async fn only_the_lists_headers_cross_and_nothing_of_the_app() {
     let network = zoe_at(&there).await;
     let fields = format!(
         "{ZOES}cookie: a=b\r\nhabitat-auth-method: OAuth\r\nx-forwarded-for: 6.6.6.6\r\norigin: https://x\r\n\
-         atproto-proxy: did:web:x#y\r\natproto-accept-labelers: x\r\nx-bsky-topics: x\r\nx-atproto-thing: x\r\n\
+         atproto-proxy: did:web:x.example.com#y\r\natproto-accept-labelers: x\r\nx-bsky-topics: x\r\nx-atproto-thing: x\r\n\
          content-type: application/json\r\ncontent-encoding: gzip\r\naccept-language: de\r\nuser-agent: curl\r\n"
     );
     assert_eq!(summary(&post(&network, POST, &fields, "{}").await), "200 -");

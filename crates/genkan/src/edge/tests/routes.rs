@@ -1,7 +1,7 @@
 //! Where requests go, and how those are answered that go nowhere.
 
 use super::fake_rooms::{ALICE, BOB, NOBODY};
-use super::network::{Network, request};
+use super::network::{ALICES, ALONE, ASK, Network, request};
 use super::raw_host::{answers, answers_ok};
 
 fn status(answer: &str) -> &str {
@@ -270,4 +270,39 @@ async fn framing_that_leaves_doubt_ends_the_connection() {
         1,
         "nothing after `connection: close` is a request: {answer}"
     );
+}
+
+/// A host resolves the service that `atproto-proxy` names, so Genkan sends it to no private name.
+#[tokio::test]
+async fn a_service_that_a_host_may_not_be_sent_to_is_refused() {
+    let network = Network::start().await;
+    let sent = async |line: &str, value: &str| {
+        network.ask(line, &format!("{ALICES}atproto-proxy: {value}\r\n")).await
+    };
+    for value in [
+        "did:web:localhost#x",
+        "did:web:localhost%3A2583#x",
+        "did:web:10.0.0.1#x",
+        "did:web:a.internal#x",
+        "did:web:a.example.com%3A8443#x",
+        "did:web:a.example.com",
+        "did:plc:short#x",
+        "x",
+    ] {
+        let answer = sent(ASK, value).await;
+        assert_eq!(error(&answer), "400 InvalidRequest", "{value}");
+        assert_eq!(error(&sent("GET /xrpc/com.atproto.sync.listHosts", value).await), "400 InvalidRequest");
+    }
+    let twice = format!("{ALICES}{0}{0}", "atproto-proxy: did:web:a.example.com#x\r\n");
+    assert_eq!(error(&network.ask(ASK, &twice).await), "400 InvalidRequest");
+    assert!(network.one.heard().is_empty(), "no host was asked");
+    // A host ignores the header for methods that it answers itself.
+    for line in [ALONE, "GET /xrpc/com.atproto.server.checkAccountStatus"] {
+        assert_eq!(status(&sent(line, "did:web:localhost#x").await), "200", "{line}");
+    }
+    assert!(network.one.heard().iter().all(|heard| !heard.contains("localhost")), "nor does it get it");
+    for value in ["did:web:view.example.com#x", "did:plc:ar7c4by46qjdydhdevvrndac#atproto_labeler"] {
+        assert_eq!(status(&sent(ASK, value).await), "200", "{value}");
+        assert!(network.one.heard().last().unwrap().contains(&format!("atproto-proxy: {value}\r\n")));
+    }
 }

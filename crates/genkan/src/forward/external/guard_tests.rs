@@ -88,6 +88,7 @@ impl Guard {
             target: "/",
             credentials: Credentials::None,
             has_body: false,
+            passes_service: false,
             client: None,
             via: &HeaderValue::from_static("1.1 genkan"),
             follows_redirects: false,

@@ -109,6 +109,11 @@ impl ExternalPdses {
         }
     }
 
+    /// The names that Genkan connects to.
+    pub(in crate::forward) const fn names(&self) -> &Names {
+        &self.names
+    }
+
     /// Returns the addresses of an origin, all of them checked recently.
     pub(in crate::forward) async fn addresses(&self, origin: &Origin) -> Result<Arc<[IpAddr]>, Error> {
         if self.is_blocked(origin) {

@@ -10,6 +10,7 @@ use zeroize::Zeroizing;
 
 use super::answer::{AnswerFilter, Token};
 use crate::forward::error::Error;
+use crate::forward::proxied_service::ATPROTO_PROXY;
 
 /// A client's request, as it is forwarded.
 pub(in crate::forward) struct ForwardedHead<'a> {
@@ -19,6 +20,8 @@ pub(in crate::forward) struct ForwardedHead<'a> {
     pub(in crate::forward) credentials: Credentials<'a>,
     /// Whether a body follows, so that the headers that describe it are sent too.
     pub(in crate::forward) has_body: bool,
+    /// Whether the client's `atproto-proxy` goes on.
+    pub(in crate::forward) passes_service: bool,
     /// The client's address, for hosts of the fleet. Other servers do not get it.
     pub(in crate::forward) client: Option<&'a HeaderValue>,
     /// Genkan's name in `Via`.
@@ -95,6 +98,7 @@ impl RequestHead for ForwardedHead<'_> {
                 // leak.
                 && !(is_replaced && name == header::AUTHORIZATION)
                 && !named.contains(name)
+                && (self.passes_service || name != ATPROTO_PROXY)
             {
                 accepts_encoding |= name == header::ACCEPT_ENCODING;
                 fields.field(name.as_str(), value.as_bytes());
@@ -209,6 +213,7 @@ mod tests {
             target: "/xrpc/a.b.c?d=%2F",
             credentials,
             has_body: false,
+            passes_service: true,
             client: Some(&client),
             via: &via,
             follows_redirects: false,
@@ -288,6 +293,7 @@ mod tests {
             target: "/",
             credentials,
             has_body: length != BodyLength::None,
+            passes_service: true,
             client: None,
             via: &value,
             follows_redirects: false,

@@ -22,7 +22,7 @@ async fn calls_go_home_with_the_callers_token(plan: Plan) {
         let home = net.home_of(&user.did);
         let client = net
             .client_of(&user)
-            .with("atproto-proxy", "did:web:view.example#app")
+            .with("atproto-proxy", "did:web:view.example.com#app")
             .with("atproto-accept-labelers", "did:web:labels.example")
             .with("accept-language", "ja")
             .with("x-bsky-topics", "cats")
@@ -38,7 +38,7 @@ async fn calls_go_home_with_the_callers_token(plan: Plan) {
         assert_eq!(seen["query"], "limit=3&cursor=a+b%26c");
         let headers = &seen["headers"];
         assert_eq!(headers["authorization"], format!("Bearer {}", user.access));
-        assert_eq!(headers["atproto-proxy"], "did:web:view.example#app");
+        assert_eq!(headers["atproto-proxy"], "did:web:view.example.com#app");
         assert_eq!(headers["atproto-accept-labelers"], "did:web:labels.example");
         assert_eq!(headers["accept-language"], "ja");
         assert_eq!(headers["x-atproto-test"], "kept");
