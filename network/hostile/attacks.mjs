@@ -13,7 +13,7 @@ import net from 'node:net'
 import readline from 'node:readline'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { OAuthApp } from '../soak/oauth-app.mjs'
-import { agentFrom, fetchFrom, paced, send, xrpc } from './tools.mjs'
+import { agentFrom, fetchFrom, paced, send, sendForm, xrpc } from './tools.mjs'
 
 const world = JSON.parse(fs.readFileSync(process.argv[2], 'utf8'))
 const { service, server, user, userLinked, alone, clients, tarpitDid, victim, others } = world
@@ -24,18 +24,28 @@ const token = user.accessJwt
 const ALLOWED = 9
 const BURST = 30
 
-let addresses = 100
-const newAddress = () => `127.0.3.${++addresses % 250}`
+let addresses = 0
+/** An address that no attack has used before. */
+const newAddress = () => `127.1.${Math.floor(++addresses / 250)}.${(addresses % 250) + 1}`
 const many = (count) => Array.from({ length: count }, newAddress)
 /** Requests from one address, paced just below the limit of one address. */
 const from = () => agentFrom(newAddress())
-const tell = (run, name, { status }) => ((run.told[name] ??= {})[status] = (run.told[name][status] ?? 0) + 1)
+
+/** Counts an answer by its status and the name of its error. */
+function tell(run, name, { status, text, body }) {
+  const error = status < 400 ? '' : /"error":"(\w+)"/.exec(text ?? JSON.stringify(body ?? ''))?.[1]
+  const key = error ? `${status} ${error}` : status
+  const counts = (run.told[name] ??= {})
+  counts[key] = (counts[key] ?? 0) + 1
+}
 
 /** Calls of a method behind the host, through the host's own proxying. */
 const proxied = (agent, method, did) =>
   xrpc(agent, service, method, { token, headers: { 'atproto-proxy': `${did}#bad` }, timeout: 45_000 })
 
-const blobOf = ({ did, blob }) => `/xrpc/com.atproto.sync.getBlob?${new URLSearchParams({ did, cid: blob })}`
+/** The path of a blob: a large one for those who do not read it, and a small one for those who do. */
+const blob = (harmful) =>
+  `/xrpc/com.atproto.sync.getBlob?${new URLSearchParams({ did: user.did, cid: harmful ? user.blobs.large : user.blobs.small })}`
 
 /** Raw connections that send a head and go on slowly, or finish at once. Each is opened again. */
 async function raw(run, name, connections, source, once) {
@@ -117,7 +127,7 @@ const attacks = {
       return paced(run, ALLOWED, 128, async () => {
         const query = { did: userLinked.did, limit: 1 }
         const proxy = { 'atproto-proxy': `${server.dids[0]}#bad` }
-        tell(run, name, harmful ? await app.call('com.example.slow', { headers: proxy }) : await app.call('com.atproto.repo.listRecords', { query: { repo: query.did, collection: 'app.bsky.feed.post', limit: 1 } }))
+        tell(run, name, harmful ? await app.call('app.bsky.feed.getTimeline', { headers: proxy }) : await app.call('com.atproto.repo.listRecords', { query: { repo: query.did, collection: 'app.bsky.feed.post', limit: 1 } }))
       })
     },
   },
@@ -134,7 +144,7 @@ const attacks = {
           session.on('error', () => {})
           const streams = Array.from({ length: 100 }, (_, index) => sleep(harmful ? 0 : index * 2000).then(() => new Promise((resolve) => {
             if (session.destroyed || run.ended) return resolve()
-            const stream = session.request({ ':path': blobOf(user) })
+            const stream = session.request({ ':path': blob(harmful) })
             stream.on('response', (head) => tell(run, name, { status: head[':status'] }))
             stream.on('error', resolve).on('close', resolve).on('data', () => {}).on('end', resolve)
           })))
@@ -147,7 +157,7 @@ const attacks = {
       for (let connection = 0; connection < 12; connection++) open()
     },
     'HTTP/1 slow readers': (run, name, harmful) => {
-      const request = `GET ${blobOf(user)} HTTP/1.1\r\nhost: ${hostname}:${port}\r\n\r\n`
+      const request = `GET ${blob(harmful)} HTTP/1.1\r\nhost: ${hostname}:${port}\r\n\r\n`
       return Promise.all(many(8).map((address) => raw(run, name, 80, address, async (socket) => {
         if (!harmful) await sleep(Math.random() * 30_000)
         socket.write(request)
@@ -161,9 +171,8 @@ const attacks = {
       const names = harmful ? clients.harmful : clients.harmless
       return paced(run, 40, 400, async (index) => {
         const path = index % 4 ? '/oauth/token' : '/oauth/par'
-        const form = { client_id: names[index % names.length], grant_type: 'refresh_token', refresh_token: crypto.randomBytes(20).toString('hex'), response_type: 'code', scope: 'atproto', redirect_uri: 'https://app.example.com/callback' }
-        const headers = { 'content-type': 'application/x-www-form-urlencoded' }
-        tell(run, name, await send(agents[index % agents.length], service + path, { method: 'POST', headers, body: new URLSearchParams(form).toString() }))
+        const form = { client_id: names[index % names.length], grant_type: 'refresh_token', refresh_token: crypto.randomBytes(20).toString('hex'), response_type: 'code', scope: 'atproto', redirect_uri: 'https://app.example.com/callback', code_challenge: 'E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM', code_challenge_method: 'S256' }
+        tell(run, name, await sendForm(agents[index % agents.length], service + path, form))
       })
     },
     'permission sets of a tarpit': (run, name, harmful) => {
@@ -174,8 +183,7 @@ const attacks = {
         const scope = `atproto${sets}`
         const client_id = `http://localhost?${new URLSearchParams({ redirect_uri, scope })}`
         const form = { client_id, redirect_uri, scope, response_type: 'code', code_challenge: 'E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM', code_challenge_method: 'S256', state: 'x' }
-        const headers = { 'content-type': 'application/x-www-form-urlencoded' }
-        tell(run, name, await send(agents[index % agents.length], `${service}/oauth/par`, { method: 'POST', headers, body: new URLSearchParams(form).toString() }))
+        tell(run, name, await sendForm(agents[index % agents.length], `${service}/oauth/par`, form))
       })
     },
     'giant DID documents': async (run, name, harmful) => {

@@ -29,13 +29,21 @@ async function signUp(name, origin, domain) {
   return { ...person, did, accessJwt, refreshJwt }
 }
 
-/** An account with a blob of 900 KiB that a record refers to. */
-async function withBlob(person) {
+/**
+ * An account with two blobs that records refer to. The large one is more than the buffers of a
+ * connection hold.
+ */
+async function withBlobs(person) {
   const { accessJwt: token, did } = person
-  const { blob } = await call(service, 'com.atproto.repo.uploadBlob', { token, body: crypto.randomBytes(900 * 1024), headers: { 'content-type': 'image/png' } })
-  const record = { $type: 'app.bsky.feed.post', text: 'a picture', createdAt: new Date().toISOString(), embed: { $type: 'app.bsky.embed.images', images: [{ alt: '', image: blob }] } }
-  await call(service, 'com.atproto.repo.createRecord', { token, body: { repo: did, collection: 'app.bsky.feed.post', record } })
-  return { ...person, blob: blob.ref.$link ?? blob.ref }
+  const blobs = {}
+  for (const [name, size] of [['small', 64 * 1024], ['large', 24 * 1024 * 1024]]) {
+    const headers = { 'content-type': 'application/octet-stream' }
+    const { blob } = await call(service, 'com.atproto.repo.uploadBlob', { token, body: crypto.randomBytes(size), headers })
+    const collection = 'com.example.file'
+    await call(service, 'com.atproto.repo.createRecord', { token, body: { repo: did, collection, record: { $type: collection, blob } } })
+    blobs[name] = blob.ref.$link
+  }
+  return { ...person, blobs }
 }
 
 async function linked(name) {
@@ -82,7 +90,7 @@ const world = {
   clients,
   victim: await signUp('victim', service, domain),
   victimLinked: await linked('vl'),
-  user: await withBlob(await signUp('user', service, domain)),
+  user: await withBlobs(await signUp('user', service, domain)),
   userLinked: await linked('ul'),
 }
 world.alone = { did: world.userLinked.did, url: map.alone.url }

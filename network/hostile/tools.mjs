@@ -1,7 +1,9 @@
 // Requests from a chosen loopback address, so that limits per client address act as on the internet.
 
+import crypto from 'node:crypto'
 import http from 'node:http'
 import { setTimeout as sleep } from 'node:timers/promises'
+import { exportJWK, generateKeyPair, SignJWT } from 'jose'
 
 /** An agent that connects from `address` and keeps its connections. */
 export function agentFrom(address, more = {}) {
@@ -56,4 +58,18 @@ export async function paced(run, perSecond, atOnce, act) {
     running++
     Promise.resolve(act(index++)).catch(() => {}).finally(() => running--)
   }
+}
+
+const { privateKey, publicKey } = await generateKeyPair('ES256')
+const jwk = await exportJWK(publicKey)
+let nonce
+
+/** Sends a form with a DPoP proof. Without the proof the server looks no further. */
+export async function sendForm(agent, url, form, isRepeat = false) {
+  const claims = { jti: crypto.randomUUID(), htm: 'POST', htu: url, ...(nonce ? { nonce } : {}) }
+  const proof = await new SignJWT(claims).setProtectedHeader({ typ: 'dpop+jwt', alg: 'ES256', jwk }).setIssuedAt().sign(privateKey)
+  const headers = { 'content-type': 'application/x-www-form-urlencoded', dpop: proof }
+  const answer = await send(agent, url, { method: 'POST', headers, body: new URLSearchParams(form).toString(), timeout: 45_000 })
+  nonce = answer.headers['dpop-nonce'] ?? nonce
+  return /use_dpop_nonce/.test(answer.text) && !isRepeat ? sendForm(agent, url, form, true) : answer
 }

@@ -11,7 +11,10 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { OAuthApp } from '../soak/oauth-app.mjs'
 import { agentFrom, fetchFrom, xrpc } from './tools.mjs'
 
-const PAUSE = 150
+/** In milliseconds. Genkan lets one account make 5 calls per second to an external PDS. */
+const PAUSES = { createRecord: 150, refreshSession: 150, linked: 300 }
+/** One of so many linked calls is a write, of which Genkan allows fewer. */
+const WRITES = 4
 const { service, victim, victimLinked } = JSON.parse(fs.readFileSync(process.argv[2], 'utf8'))
 fetchFrom('127.0.0.12')
 const record = () => ({ $type: 'app.bsky.feed.post', text: 'as every day', createdAt: new Date().toISOString() })
@@ -19,6 +22,7 @@ const body = (repo) => ({ repo, collection: 'app.bsky.feed.post', record: record
 const app = await OAuthApp.restore(victimLinked.app)
 app.tokens.access_token = victimLinked.app.access
 let { accessJwt, refreshJwt } = victim
+let linkedCalls = 0
 
 const [posting, refreshing] = [agentFrom('127.0.0.10'), agentFrom('127.0.0.11')]
 const calls = {
@@ -30,7 +34,10 @@ const calls = {
   },
   linked: async () => {
     const once = () =>
-      app.call('com.atproto.repo.createRecord', { body: body(victimLinked.did) }).catch((error) => ({ status: 0, body: String(error) }))
+      (linkedCalls++ % WRITES === 0
+        ? app.call('com.atproto.repo.createRecord', { body: body(victimLinked.did) })
+        : app.call('com.atproto.repo.listRecords', { query: { repo: victimLinked.did, collection: 'app.bsky.feed.post', limit: 5 } })
+      ).catch((error) => ({ status: 0, body: String(error) }))
     let answer = await once()
     // An app refreshes when its access token has expired.
     if (answer.status === 401) answer = await app.refresh().then(once, (error) => ({ status: 401, body: String(error) }))
@@ -54,7 +61,7 @@ for (const [name, call] of Object.entries(calls)) {
         into[name].took.push(took)
         if (status !== 200) into[name].failures.push(`${status} after ${Math.round(took)} ms: ${text.slice(0, 200)}`)
       }
-      await sleep(PAUSE)
+      await sleep(PAUSES[name])
     }
   }
   forever()
