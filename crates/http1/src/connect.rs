@@ -14,6 +14,7 @@ use tokio_rustls::rustls::ClientConfig;
 use tokio_rustls::rustls::pki_types::ServerName;
 
 use crate::error::Cause;
+use crate::race::race;
 use crate::stream::Stream;
 
 /// A server: its name or address, its port, and whether it speaks TLS.
@@ -92,20 +93,16 @@ impl Connector {
         limit: Duration,
     ) -> Result<Stream, Cause> {
         let opening = async {
-            let mut last = no_address();
             // The name is not resolved again: its answer may have changed since the check (DNS
             // rebinding).
-            for address in addresses {
-                let address = SocketAddr::new(*address, endpoint.port);
-                let address = self.reroute.as_ref().map_or(address, |reroute| reroute(address));
-                match connect(address).await {
-                    // Only an unreachable address leads to the next one. A failed TLS handshake
-                    // means that the server was reached, so it is reported.
-                    Ok(stream) => return self.secure(endpoint, stream).await,
-                    Err(cause) => last = cause,
-                }
-            }
-            Err(last)
+            let addresses: Vec<SocketAddr> =
+                addresses.iter().map(|address| SocketAddr::new(*address, endpoint.port)).collect();
+            let attempt =
+                |address| connect(self.reroute.as_ref().map_or(address, |reroute| reroute(address)));
+            // Only the TCP connection is raced. A failed TLS handshake means that the server was
+            // reached, so it is reported.
+            let stream = race(&addresses, attempt).await.unwrap_or_else(|| Err(no_address()))?;
+            self.secure(endpoint, stream).await
         };
         tokio::time::timeout(limit, opening).await.map_err(|_| Cause::SlowConnect)?
     }
@@ -128,17 +125,12 @@ impl std::fmt::Debug for Connector {
     }
 }
 
-/// Tries each address of a name in turn.
+/// Connects to the first address of a name that answers.
 #[expect(clippy::disallowed_methods, reason = "only names that the caller trusts come here")]
 async fn connect_by_name(name: &str, port: u16) -> Result<TcpStream, Cause> {
-    let mut last = no_address();
-    for address in tokio::net::lookup_host((name, port)).await.map_err(Cause::Name)? {
-        match connect(address).await {
-            Ok(stream) => return Ok(stream),
-            Err(cause) => last = cause,
-        }
-    }
-    Err(last)
+    let addresses: Vec<SocketAddr> =
+        tokio::net::lookup_host((name, port)).await.map_err(Cause::Name)?.collect();
+    race(&addresses, connect).await.unwrap_or_else(|| Err(no_address()))
 }
 
 fn no_address() -> Cause {
@@ -173,6 +165,45 @@ fn set_options(stream: &TcpStream) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A listener whose queue is full: the system drops further packets to it without an answer.
+    /// The connections keep the queue full.
+    async fn swallowing() -> (std::net::TcpListener, Vec<TcpStream>) {
+        let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+        socket.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+        socket.listen(0).unwrap();
+        let listener: std::net::TcpListener = socket.into();
+        let address = listener.local_addr().unwrap();
+        let mut queue = Vec::new();
+        while let Ok(stream) = tokio::time::timeout(Duration::from_millis(300), connect(address)).await {
+            queue.push(stream.unwrap());
+        }
+        (listener, queue)
+    }
+
+    #[tokio::test]
+    async fn a_server_is_reached_though_its_first_address_swallows_packets() {
+        let (swallowing, _queue) = swallowing().await;
+        let answering = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let (gone, good) = (swallowing.local_addr().unwrap(), answering.local_addr().unwrap());
+        let tls = ClientConfig::builder_with_provider(Arc::new(
+            tokio_rustls::rustls::crypto::ring::default_provider(),
+        ))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(tokio_rustls::rustls::RootCertStore::empty())
+        .with_no_client_auth();
+        let connector = Connector::new(Arc::new(tls))
+            .rerouted(move |address| if address.ip() == IpAddr::from([192, 0, 2, 1]) { gone } else { good });
+        let endpoint = Endpoint::new(false, &"pds.example.com".parse().unwrap());
+        let limit = Duration::from_mins(1);
+        let addresses = [[192, 0, 2, 1].into(), [192, 0, 2, 2].into()];
+        let stream = connector.connect_to(&endpoint, &addresses, limit).await.unwrap();
+        let Stream::Plain(stream) = stream else { panic!("no TLS was asked for") };
+        assert_eq!(stream.peer_addr().unwrap(), good);
+        let alone = connector.connect_to(&endpoint, &addresses[..1], Duration::from_millis(100)).await;
+        assert!(matches!(alone, Err(Cause::SlowConnect)), "the first address swallows packets");
+    }
 
     /// F3: packets that vanish end a stream within a minute, whether we wait for bytes or send
     /// them.
