@@ -1,9 +1,13 @@
 //! Loops that run beside the edge for as long as the server does.
 
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::join_all;
+
+use crate::base::Origin;
 use crate::edge::{By, Counters};
 use crate::fleet::Fleet;
 use crate::forward::ExternalPdses;
@@ -11,17 +15,47 @@ use crate::telemetry::metrics::{CONNECTIONS, CONNECTIONS_REFUSED, HOST_HEALTHY, 
 use crate::wire::TrustedPeers;
 
 /// Keeps the addresses of the hosts up to date, whose `X-Forwarded-For` is trusted.
-#[expect(clippy::disallowed_methods, reason = "the names of hosts come from the operator")]
 pub(super) async fn know_hosts(fleet: Fleet, trusted_peers: TrustedPeers) {
+    let mut known = HostAddresses::default();
     loop {
-        let mut addresses = HashMap::new();
-        for host in fleet.all().iter() {
-            let name = host.origin.host().trim_start_matches('[').trim_end_matches(']');
-            let Ok(found) = tokio::net::lookup_host((name, host.origin.port())).await else { continue };
-            addresses.extend(found.map(|found| (found.ip().to_canonical(), Arc::from(host.id.as_str()))));
-        }
-        trusted_peers.set_hosts(addresses);
+        let hosts = fleet.all();
+        let names = hosts.iter().map(|host| (host.id.as_str(), &host.origin));
+        // Together: a slow name server of one host must not hold up the addresses of the others.
+        let found = join_all(names.map(async |(id, origin)| (id, resolve(origin).await))).await;
+        known.update(found);
+        trusted_peers.set_hosts(known.by_address());
         tokio::time::sleep(KNOW_HOSTS_EVERY).await;
+    }
+}
+
+/// Returns the addresses of an origin, or none if its name cannot be resolved now.
+#[expect(clippy::disallowed_methods, reason = "the names of hosts come from the operator")]
+async fn resolve(origin: &Origin) -> Vec<IpAddr> {
+    let name = origin.host().trim_start_matches('[').trim_end_matches(']');
+    let lookup = tokio::time::timeout(RESOLVE_WITHIN, tokio::net::lookup_host((name, origin.port())));
+    let Ok(Ok(found)) = lookup.await else { return Vec::new() };
+    found.map(|found| found.ip().to_canonical()).collect()
+}
+
+/// The last known addresses of the registered hosts, by the host's name.
+#[derive(Debug, Default)]
+struct HostAddresses(HashMap<Arc<str>, Vec<IpAddr>>);
+
+impl HostAddresses {
+    /// Takes the outcome of a lookup of every registered host. A host without an outcome keeps its
+    /// last known addresses: without them all of its users would count as one client.
+    fn update<'a>(&mut self, found: impl IntoIterator<Item = (&'a str, Vec<IpAddr>)>) {
+        let mut before = std::mem::take(&mut self.0);
+        for (host, addresses) in found {
+            let kept = if addresses.is_empty() { before.remove(host).unwrap_or_default() } else { addresses };
+            self.0.insert(host.into(), kept);
+        }
+    }
+
+    fn by_address(&self) -> HashMap<IpAddr, Arc<str>> {
+        let each = self.0.iter();
+        each.flat_map(|(host, addresses)| addresses.iter().map(|address| (*address, Arc::clone(host))))
+            .collect()
     }
 }
 
@@ -54,5 +88,27 @@ pub(super) async fn export_counters(
 
 /// Interval at which the names of the hosts are resolved.
 const KNOW_HOSTS_EVERY: Duration = Duration::from_secs(10);
+/// Maximum time to resolve the name of one host.
+const RESOLVE_WITHIN: Duration = Duration::from_secs(10);
 /// Interval at which the counters are copied.
 const EXPORT_COUNTERS_EVERY: Duration = Duration::from_secs(2);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failed_lookup_keeps_the_last_known_addresses_of_a_host() {
+        let address = |last: u8| IpAddr::from([192, 0, 2, last]);
+        let mut known = HostAddresses::default();
+        known.update([("oak", vec![address(1), address(2)]), ("elm", vec![address(3)])]);
+        known.update([("oak", Vec::new()), ("elm", vec![address(4)])]);
+        let of =
+            |known: &HostAddresses, last| known.by_address().get(&address(last)).map(ToString::to_string);
+        assert_eq!(of(&known, 1).as_deref(), Some("oak"));
+        assert_eq!(of(&known, 2).as_deref(), Some("oak"));
+        assert_eq!((of(&known, 3), of(&known, 4).as_deref()), (None, Some("elm")), "a new answer replaces");
+        known.update([("elm", Vec::new())]);
+        assert_eq!((of(&known, 1), of(&known, 4).as_deref()), (None, Some("elm")), "oak was removed");
+    }
+}
