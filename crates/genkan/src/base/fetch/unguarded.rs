@@ -2,19 +2,25 @@
 
 #![expect(clippy::disallowed_types, reason = "its origins come from the configuration, and may be private")]
 
+use std::io;
+use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::future::BoxFuture;
 use http::header::{ACCEPT_ENCODING, HeaderValue, USER_AGENT};
-use http::{Request, Response};
+use http::{Request, Response, Uri};
 use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper_rustls::HttpsConnector;
 use hyper_util::client::legacy::Client;
-use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::rt::{TokioExecutor, TokioTimer};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use socket2::{SockRef, TcpKeepalive};
+use tokio::net::TcpStream;
+use tower_service::Service;
 
 use super::Answer;
 use super::body::{self, BodyError};
@@ -25,7 +31,7 @@ use super::tls::{self, TlsError};
 /// Its errors say whether the other side may have acted on the request.
 #[derive(Clone, Debug)]
 pub(crate) struct UnguardedClient {
-    client: Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
+    client: Client<HttpsConnector<RacingConnector>, Full<Bytes>>,
 }
 
 /// Why a call of the unguarded client has no answer.
@@ -45,12 +51,6 @@ pub(crate) enum UnguardedError {
 impl UnguardedClient {
     pub(crate) fn new(extra_ca_file: Option<&Path>) -> Result<Self, TlsError> {
         let tls = tls::client_config(extra_ca_file)?;
-        let mut http = HttpConnector::new();
-        // The connector under TLS gets `https` URLs, which it would refuse otherwise.
-        http.enforce_http(false);
-        http.set_connect_timeout(Some(CONNECT));
-        http.set_nodelay(true);
-        http.set_keepalive(Some(Duration::from_secs(30)));
         let mut config = (*tls).clone();
         // The connector builder refuses settings that name protocols: it sets them itself.
         config.alpn_protocols.clear();
@@ -58,7 +58,7 @@ impl UnguardedClient {
             .with_tls_config(config)
             .https_or_http()
             .enable_http1()
-            .wrap_connector(http);
+            .wrap_connector(RacingConnector);
         let client = Client::builder(TokioExecutor::new())
             .pool_timer(TokioTimer::new())
             // Many servers close idle connections after a short time. A request on a closed one
@@ -120,7 +120,44 @@ fn causes(error: &dyn std::error::Error) -> String {
     text
 }
 
-/// Maximum time to connect.
+/// Connects to the first address of a name that answers.
+///
+/// hyper's own connector races only the two families. Within a family, it tries one address after
+/// the other.
+#[derive(Clone, Debug)]
+struct RacingConnector;
+
+impl Service<Uri> for RacingConnector {
+    type Response = TokioIo<TcpStream>;
+    type Error = io::Error;
+    type Future = BoxFuture<'static, io::Result<TokioIo<TcpStream>>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, url: Uri) -> Self::Future {
+        Box::pin(async move { Ok(TokioIo::new(connect(&url).await?)) })
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "the URL comes from the configuration")]
+async fn connect(url: &Uri) -> io::Result<TcpStream> {
+    let host = url.host().unwrap_or_default().trim_start_matches('[').trim_end_matches(']');
+    let default = if url.scheme() == Some(&http::uri::Scheme::HTTPS) { 443 } else { 80 };
+    let addresses: Vec<SocketAddr> =
+        tokio::net::lookup_host((host, url.port_u16().unwrap_or(default))).await?.collect();
+    let no_address = || Err(io::Error::new(io::ErrorKind::NotFound, "it has no address"));
+    let slow = |_| io::Error::new(io::ErrorKind::TimedOut, "no address of it answered in time");
+    let connecting = tokio::time::timeout(CONNECT, http1::race(&addresses, TcpStream::connect));
+    let stream = connecting.await.map_err(slow)?.unwrap_or_else(no_address)?;
+    stream.set_nodelay(true)?;
+    SockRef::from(&stream).set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEPALIVE))?;
+    Ok(stream)
+}
+
+const KEEPALIVE: Duration = Duration::from_secs(30);
+/// Maximum time to connect, to all addresses of a name together. The system limits the lookup.
 const CONNECT: Duration = Duration::from_secs(3);
 
 #[cfg(test)]
