@@ -122,8 +122,8 @@ impl App {
         let fleet = Fleet::open(db.clone(), clock.clone(), ring.clone(), feed.clone()).await?;
         let unguarded = UnguardedClient::new(config.network.extra_ca_file.as_deref())?;
         let hosts = HostClient::new(unguarded.clone(), HOST_CALL);
-        let (dns, guarded) = external_names(&config)?;
-        let identity = identity(&config, &clock, unguarded.clone(), &dns, &guarded);
+        let guarded = external_names(&config)?;
+        let identity = identity(&config, &clock, unguarded.clone(), &guarded);
 
         // The accounts subscribe to the feed, so that a change by another process empties their
         // cache.
@@ -178,7 +178,7 @@ impl App {
                 sign_ins: sign_ins.clone(),
                 ring: ring.clone(),
                 fleet: fleet.clone(),
-                dns,
+                unguarded: unguarded.clone(),
                 guarded,
                 documents: identity.documents.clone(),
                 links: Arc::new(Pairing),
@@ -355,28 +355,21 @@ pub(crate) fn sealed_columns() -> impl Iterator<Item = &'static SealedColumn> {
         .chain(links::SEALED_COLUMNS)
 }
 
-/// Returns the resolver and the HTTP client for names that users and external servers chose.
-fn external_names(config: &Config) -> Result<(Dns, GuardedClient), BuildError> {
+/// Returns the HTTP client for names that users and external servers chose.
+fn external_names(config: &Config) -> Result<GuardedClient, BuildError> {
     let dns = Dns::new(&config.network.dns_servers)?;
     let tls = client_config(config.network.extra_ca_file.as_deref())?;
     // The guarded client refuses private addresses, since users choose its URLs. The listed origins
     // are the exceptions that the operator made.
-    let guarded = GuardedClient::new(dns.clone(), tls, config.network.private_origins.clone());
-    Ok((dns, guarded))
+    Ok(GuardedClient::new(dns, tls, config.network.private_origins.clone()))
 }
 
-fn identity(
-    config: &Config,
-    clock: &Clock,
-    unguarded: UnguardedClient,
-    dns: &Dns,
-    guarded: &GuardedClient,
-) -> Identity {
+fn identity(config: &Config, clock: &Clock, unguarded: UnguardedClient, guarded: &GuardedClient) -> Identity {
     let within = config.limits.resolve_timeout;
     let directory = Directory::new(unguarded, config.directory.url.clone(), config.directory.timeout);
     Identity {
         documents: Documents::new(directory.clone(), guarded.clone(), clock.clone(), within),
-        handles: Handles::new(dns.clone(), guarded.clone(), clock.clone(), within),
+        handles: Handles::new(guarded, clock.clone(), within),
         directory,
     }
 }

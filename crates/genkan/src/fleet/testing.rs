@@ -17,6 +17,12 @@ pub(crate) async fn add_host(fleet: &Fleet, name: &str, host: &FakeHost) {
     add_host_at(fleet, name, &host.url().parse().unwrap(), did, &password).await;
 }
 
+/// Adds a host with this origin.
+pub(crate) async fn add_host_of_origin(fleet: &Fleet, name: &str, origin: &Origin) {
+    let did = format!("did:web:{name}.example.com").parse().unwrap();
+    add_host_at(fleet, name, origin, did, "admin word").await;
+}
+
 /// Adds a host that no test calls, with a made-up origin.
 pub(crate) async fn add_absent_host(fleet: &Fleet, name: &str) {
     let origin = format!("http://{name}.localhost:9").parse().unwrap();

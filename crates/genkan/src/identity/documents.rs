@@ -11,7 +11,7 @@ use serde_json::value::{RawValue, to_raw_value};
 
 use super::memory::LookupCache;
 use super::{Directory, DirectoryError, Error, Freshness};
-use crate::base::fetch::{GuardedClient, GuardedError, Limits};
+use crate::base::fetch::{GuardedClient, GuardedError, Limits, Pool};
 use crate::base::{Clock, Weigh, allocation};
 
 /// Resolves DIDs, `did:plc` at the directory and `did:web` at its own host. Cheap to clone.
@@ -44,11 +44,18 @@ struct Sources {
 
 impl Documents {
     pub(crate) fn new(directory: Directory, guarded: GuardedClient, clock: Clock, within: Duration) -> Self {
+        let guarded = guarded.in_pool(Pool::DidDocuments);
         Self {
             sources: Sources { directory, guarded, within },
             facts: LookupCache::new(clock.clone(), FACTS_BYTES, FACTS_TYPICAL),
             whole: LookupCache::new(clock, WHOLE_BYTES, WHOLE_TYPICAL),
         }
+    }
+
+    /// Returns the same documents, looked up with the places of another pool.
+    pub(crate) fn in_pool(&self, pool: Pool) -> Self {
+        let guarded = self.sources.guarded.in_pool(pool);
+        Self { sources: Sources { guarded, ..self.sources.clone() }, ..self.clone() }
     }
 
     /// Returns what the document of `did` says about the account.
@@ -188,13 +195,8 @@ pub(crate) fn origin_of_web(identifier: &str) -> Option<String> {
 pub(super) fn external_failure(error: &GuardedError) -> Error {
     match error {
         GuardedError::NoSuchName => Error::NotFound("name"),
-        GuardedError::Refused(_)
-        | GuardedError::TooLarge(_)
-        | GuardedError::Redirects
-        | GuardedError::Compressed => Error::Unusable(error.to_string().into()),
-        GuardedError::Unreachable(_) | GuardedError::Slow | GuardedError::Broken(_) => {
-            Error::Passing(error.to_string().into())
-        }
+        error if error.is_passing() => Error::Passing(error.to_string().into()),
+        error => Error::Unusable(error.to_string().into()),
     }
 }
 

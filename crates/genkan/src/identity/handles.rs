@@ -11,12 +11,11 @@ use super::documents::external_failure;
 use super::memory::LookupCache;
 use super::{Error, Freshness};
 use crate::base::Clock;
-use crate::base::fetch::{Dns, DnsError, GuardedClient, Limits};
+use crate::base::fetch::{DnsError, GuardedClient, Limits, Pool, TextsError};
 
 /// Resolves handles. Rooms above answer first for handles of their own accounts. Cheap to clone.
 #[derive(Clone, Debug)]
 pub(crate) struct Handles {
-    dns: Dns,
     guarded: GuardedClient,
     memory: LookupCache<Did>,
     /// The limit of one lookup as a whole.
@@ -24,14 +23,20 @@ pub(crate) struct Handles {
 }
 
 impl Handles {
-    pub(crate) fn new(dns: Dns, guarded: GuardedClient, clock: Clock, within: Duration) -> Self {
-        Self { dns, guarded, memory: LookupCache::new(clock, BYTES, TYPICAL), within }
+    pub(crate) fn new(guarded: &GuardedClient, clock: Clock, within: Duration) -> Self {
+        let guarded = guarded.in_pool(Pool::Handles);
+        Self { guarded, memory: LookupCache::new(clock, BYTES, TYPICAL), within }
+    }
+
+    /// Returns the same handles, looked up with the places of another pool.
+    pub(crate) fn in_pool(&self, pool: Pool) -> Self {
+        Self { guarded: self.guarded.in_pool(pool), ..self.clone() }
     }
 
     /// Returns the DID that `handle` leads to. Does not check whether the DID's document names the
     /// handle.
     pub(crate) async fn resolve(&self, handle: &Handle, freshness: Freshness) -> Result<Did, Error> {
-        let look_up = look_up(self.dns.clone(), self.guarded.clone(), handle.clone(), self.within);
+        let look_up = look_up(self.guarded.clone(), handle.clone(), self.within);
         self.memory.get(handle.as_str(), freshness, look_up).await
     }
 
@@ -41,14 +46,14 @@ impl Handles {
     }
 }
 
-async fn look_up(dns: Dns, guarded: GuardedClient, handle: Handle, within: Duration) -> Result<Did, Error> {
+async fn look_up(guarded: GuardedClient, handle: Handle, within: Duration) -> Result<Did, Error> {
     // Such names do not resolve on the internet, and asking for one under `.local` or `.internal`
     // could send a query into the operator's own network.
     if handle.has_disallowed_tld() {
         return Err(Error::NotFound("handle"));
     }
     let both = async {
-        let by_dns = std::pin::pin!(by_dns(&dns, &handle));
+        let by_dns = std::pin::pin!(by_dns(&guarded, &handle));
         let by_site = std::pin::pin!(by_site(&guarded, &handle));
         match futures_util::future::select(by_dns, by_site).await {
             // DNS wins when both answer, so its definite answer need not wait for the web site.
@@ -71,10 +76,11 @@ fn choose(by_dns: Result<Did, Error>, by_site: Result<Did, Error>) -> Result<Did
     }
 }
 
-async fn by_dns(dns: &Dns, handle: &Handle) -> Result<Did, Error> {
-    let texts = dns.texts(&format!("_atproto.{handle}")).await.map_err(|error| match error {
-        DnsError::NoRecord => Error::NotFound("handle"),
-        DnsError::Failed(why) => Error::Passing(why),
+async fn by_dns(guarded: &GuardedClient, handle: &Handle) -> Result<Did, Error> {
+    let texts = guarded.texts(&format!("_atproto.{handle}")).await.map_err(|error| match error {
+        TextsError::Dns(DnsError::NoRecord) => Error::NotFound("handle"),
+        TextsError::Dns(DnsError::Failed(why)) => Error::Passing(why),
+        TextsError::Busy => Error::Passing(error.to_string().into()),
     })?;
     let mut named = texts.iter().filter_map(|text| text.strip_prefix("did="));
     match (named.next(), named.next()) {
@@ -117,7 +123,7 @@ mod tests {
 
     use super::*;
     use crate::base::fetch::test_dns::{Reply, TestDns};
-    use crate::base::fetch::tls;
+    use crate::base::fetch::{Dns, tls};
 
     const DID: &str = "did:plc:aaaaaaaaaaaaaaaaaaaaaaaa";
     const OTHER: &str = "did:plc:bbbbbbbbbbbbbbbbbbbbbbbb";
@@ -125,8 +131,8 @@ mod tests {
     async fn resolve(handle: &str, reply: fn(&str) -> Reply) -> Result<Did, Error> {
         let dns = TestDns::start(move |name, _| reply(name)).await;
         let dns = Dns::new(&[dns.address()]).unwrap();
-        let guarded = GuardedClient::new(dns.clone(), tls::client_config(None).unwrap(), Vec::new());
-        Handles::new(dns, guarded, Clock::System, Duration::from_secs(5))
+        let guarded = GuardedClient::new(dns, tls::client_config(None).unwrap(), Vec::new());
+        Handles::new(&guarded, Clock::System, Duration::from_secs(5))
             .resolve(&handle.parse().unwrap(), Freshness::Remembered)
             .await
     }
@@ -173,8 +179,8 @@ mod tests {
     async fn a_lookup_ends_at_its_time_limit() {
         let silent = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
         let dns = Dns::new(&[silent.local_addr().unwrap()]).unwrap();
-        let guarded = GuardedClient::new(dns.clone(), tls::client_config(None).unwrap(), Vec::new());
-        let handles = Handles::new(dns, guarded, Clock::System, Duration::from_millis(200));
+        let guarded = GuardedClient::new(dns, tls::client_config(None).unwrap(), Vec::new());
+        let handles = Handles::new(&guarded, Clock::System, Duration::from_millis(200));
         let alice = "alice.example.com".parse().unwrap();
         let asking = handles.resolve(&alice, Freshness::Remembered);
         let found = tokio::time::timeout(Duration::from_secs(1), asking).await.expect("in time");

@@ -48,6 +48,11 @@ impl ClientNetwork {
             address @ IpAddr::V4(_) => Self(address),
         }
     }
+
+    /// Returns the first address of the network.
+    pub(crate) const fn address(self) -> IpAddr {
+        self.0
+    }
 }
 
 impl std::fmt::Display for ClientNetwork {

@@ -22,6 +22,7 @@ use super::sql::links::{self, Row, State};
 use super::sql::logins::{self, Login};
 use super::vault::{LoginSecrets, SessionAad, Tokens};
 use crate::base::Secret;
+use crate::base::fetch::Pool;
 use crate::telemetry::metrics::LINK_LOGINS;
 
 /// What the browser brings. Genkan reads nothing else of its URL.
@@ -138,14 +139,19 @@ impl Links {
         let identity = ClientIdentity { id: login.client_id.clone(), key };
         let proof_key = ProofKey::new(secrets.key.clone());
         // The nonces that were received at the push are remembered under the same `state`.
-        let server = inner.server_client(&login.server, &identity, state, &proof_key);
+        let server = inner.server_client(Pool::SignIns, &login.server, &identity, state, &proof_key);
         let fields = vec![
             ("grant_type", "authorization_code".to_owned()),
             ("code", code.expose().clone()),
             ("redirect_uri", inner.client.redirect_uri()),
             ("code_verifier", secrets.verifier.as_str().to_owned()),
         ];
-        let given = server.token(fields).await.map_err(request_failed)?;
+        let given = match server.token(fields.clone()).await {
+            // The code is still unused, and the person cannot repeat this request.
+            Err(error) if error.is_unsent() => server.token(fields).await,
+            given => given,
+        };
+        let given = given.map_err(request_failed)?;
         // Cloned before `given` is consumed. If anything below fails, the tokens must not stay
         // valid without a use.
         let revocable = given.refresh.as_ref().unwrap_or(&given.access).clone();
@@ -229,7 +235,7 @@ impl Inner {
 
     async fn authority_of(&self, did: &Did) -> Result<Authority, Failure> {
         self.discovery.of_did(did).await.map_err(|error| match error {
-            DiscoveryError::Away(why) => Failure::Away(why),
+            DiscoveryError::Away(why) | DiscoveryError::NotTried(why) => Failure::Away(why),
             DiscoveryError::NoSuchAccount | DiscoveryError::Ended | DiscoveryError::Unusable(_) => {
                 Failure::Unacceptable("no authorization server is verified for the account")
             }
@@ -258,7 +264,10 @@ async fn give_back(server: &ServerClient<'_>, token: &str) {
 fn request_failed(error: TokenRequestError) -> Failure {
     match error {
         TokenRequestError::Refused { code, .. } => Failure::Denied(code),
-        TokenRequestError::NotSent(why) | TokenRequestError::Unanswered(why) => Failure::Away(why),
+        TokenRequestError::NotTried(why)
+        | TokenRequestError::LookupFailed(why)
+        | TokenRequestError::NotSent(why)
+        | TokenRequestError::Unanswered(why) => Failure::Away(why),
         TokenRequestError::Later { status, .. } => Failure::Away(format!("it answered {status}").into()),
     }
 }

@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::base::Origin;
 use crate::base::fetch::target::Target;
-use crate::base::fetch::{Answer, GuardedClient, GuardedError, Limits};
+use crate::base::fetch::{Answer, GuardedClient, GuardedError, Limits, Pool};
 use crate::identity::{self, Documents, Freshness, Handles};
 
 /// The name of an account, or only of its server.
@@ -67,6 +67,9 @@ pub(super) enum DiscoveryError {
     /// Another try may succeed.
     #[error("{0}")]
     Away(Arc<str>),
+    /// Nothing was sent, because of trouble that is Genkan's own. The servers may well be healthy.
+    #[error("{0}")]
+    NotTried(Arc<str>),
 }
 
 /// Resolves accounts and their servers. Cheap to clone.
@@ -111,6 +114,16 @@ fn is_invisible(character: char) -> bool {
 }
 
 impl Discovery {
+    /// Returns this discovery with the places of another pool.
+    pub(super) fn in_pool(&self, pool: Pool) -> Self {
+        Self {
+            documents: self.documents.in_pool(pool),
+            handles: self.handles.in_pool(pool),
+            guarded: self.guarded.in_pool(pool),
+            listed: Arc::clone(&self.listed),
+        }
+    }
+
     /// Finds the account of this handle and requires that the account claims the handle.
     pub(super) async fn of_handle(&self, handle: &Handle) -> Result<Authority, DiscoveryError> {
         let did = self.handles.resolve(handle, Freshness::Asked).await.map_err(|error| unresolved(&error))?;
@@ -220,14 +233,9 @@ fn strange(url: &str, error: &GuardedError) -> DiscoveryError {
     // Only failures that can pass without a change at the other server are worth another try.
     let text = format!("{url}: {error}");
     match error {
-        GuardedError::Refused(_)
-        | GuardedError::NoSuchName
-        | GuardedError::TooLarge(_)
-        | GuardedError::Redirects
-        | GuardedError::Compressed => unusable(&text),
-        GuardedError::Unreachable(_) | GuardedError::Slow | GuardedError::Broken(_) => {
-            DiscoveryError::Away(text.into())
-        }
+        error if error.is_own_trouble() => DiscoveryError::NotTried(text.into()),
+        error if error.is_passing() => DiscoveryError::Away(text.into()),
+        _ => unusable(&text),
     }
 }
 

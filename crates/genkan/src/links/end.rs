@@ -15,6 +15,7 @@ use super::server_client::TokenRequestError;
 use super::service::{DAY, Links};
 use super::sql::links::{self, Row, State};
 use crate::base::Timestamp;
+use crate::base::fetch::Pool;
 use crate::db::audit::{self, Actor};
 use crate::db::feed::{self, Change};
 use crate::db::{self, Tx};
@@ -197,7 +198,8 @@ impl Links {
         let told = match (self.identity_of(&row).await, inner.open(&row)) {
             (Ok(Some(identity)), Ok(tokens)) => {
                 let key = ProofKey::new(tokens.key);
-                let server = inner.server_client(&row.server, &identity, link.as_str(), &key);
+                let pool = Pool::Revocations;
+                let server = inner.server_client(pool, &row.server, &identity, link.as_str(), &key);
                 // The refresh token first: it lives longer, and servers should revoke the access
                 // tokens together with it (RFC 7009 §2.1).
                 match server.revoke(&tokens.refresh, "refresh_token").await {
@@ -222,6 +224,10 @@ impl Links {
     ) -> db::Result<()> {
         let mut tx = self.inner.db.begin().await?;
         match told {
+            // The server was not asked, so this does not count among its attempts.
+            Err(TokenRequestError::NotTried(_)) => {
+                links::tell_again_uncounted(&mut tx, &row.id, now.plus(FIRST_PAUSE)).await?;
+            }
             Err(error) if row.revoke_attempts < MOST_ATTEMPTS && may_hear_later(&error) => {
                 // One minute, doubled up to three hours. `revoke_attempts` already counts this
                 // attempt, so the first failure doubles nothing.

@@ -21,6 +21,7 @@ use super::service::{Inner, Links};
 use super::sql::clients;
 use super::sql::logins::{self, Login};
 use super::vault::{LoginSecrets, fresh_key};
+use crate::base::fetch::Pool;
 use crate::base::{Secret, query, random};
 use crate::telemetry::metrics::LINK_LOGINS;
 
@@ -103,7 +104,7 @@ impl Links {
             Identifier::Address(_) => {}
         }
         let key = ProofKey::new(secrets.key.clone());
-        let client = inner.server_client(&server, &identity, &state, &key);
+        let client = inner.server_client(Pool::SignIns, &server, &identity, &state, &key);
         // RFC 9126: the parameters go straight to the server. The browser carries only a reference
         // and cannot change them.
         let request_uri = client.push(fields).await.map_err(push_failed)?;
@@ -157,14 +158,17 @@ fn discovery_failed(error: DiscoveryError) -> BeginError {
     match error {
         DiscoveryError::NoSuchAccount | DiscoveryError::Ended => BeginError::NoSuchAccount,
         DiscoveryError::Unusable(why) => BeginError::Unusable(why),
-        DiscoveryError::Away(why) => BeginError::Away(why),
+        DiscoveryError::Away(why) | DiscoveryError::NotTried(why) => BeginError::Away(why),
     }
 }
 
 fn push_failed(error: TokenRequestError) -> BeginError {
     match error {
         TokenRequestError::Refused { code, .. } => BeginError::Refused(code),
-        TokenRequestError::NotSent(why) | TokenRequestError::Unanswered(why) => BeginError::Away(why),
+        TokenRequestError::NotTried(why)
+        | TokenRequestError::LookupFailed(why)
+        | TokenRequestError::NotSent(why)
+        | TokenRequestError::Unanswered(why) => BeginError::Away(why),
         TokenRequestError::Later { status, .. } => {
             BeginError::Away(Arc::from(format!("it answered {status}")))
         }

@@ -29,6 +29,7 @@ use super::service::{Inner, Links};
 use super::sql::leases::{self, NewTokens};
 use super::sql::links::{self, Row};
 use super::vault::{SessionAad, Tokens};
+use crate::base::fetch::Pool;
 use crate::base::random;
 use crate::telemetry::metrics::LINK_REFRESHES;
 
@@ -214,8 +215,8 @@ impl Links {
                     ("refresh_token", inputs.tokens.refresh.as_str().to_owned()),
                 ];
                 let key = ProofKey::new(inputs.tokens.key.clone());
-                let server =
-                    inner.server_client(&inputs.found.server, &inputs.identity, row.id.as_str(), &key);
+                let (issuer, identity) = (&inputs.found.server, &inputs.identity);
+                let server = inner.server_client(Pool::Refreshes, issuer, identity, row.id.as_str(), &key);
                 match server.token(fields).await {
                     Ok(given) => self.store(row, holder, &inputs, given).await?,
                     Err(error) => {
@@ -224,9 +225,9 @@ impl Links {
                 }
             }
             Err(PrepareError::Over(reason)) => self.over(row, holder, reason).await?,
-            Err(PrepareError::Later(why)) => {
+            Err(PrepareError::Later(why, pause)) => {
                 tracing::info!(link = %row.id, why = &*why, "a session cannot be refreshed at the moment");
-                inner.backoff.links.failed(row.id.as_str(), None, inner.clock.now());
+                inner.backoff.links.failed(row.id.as_str(), pause, inner.clock.now());
                 inner.release(row, holder, false).await;
                 Outcome::Transient
             }
@@ -248,7 +249,7 @@ impl Links {
     /// sent.
     async fn prepare(&self, row: &Row, holder: &str) -> Result<RefreshInputs, PrepareError> {
         let inner = &self.inner;
-        let later = |why: String| PrepareError::Later(why.into());
+        let later = |why: String| PrepareError::Later(why.into(), None);
         // Secrets that do not open do not end the session: perhaps only this process has the wrong
         // sealing key.
         let tokens = inner.open(row).map_err(|_| later("its secrets do not open".to_owned()))?;
@@ -259,12 +260,16 @@ impl Links {
         };
         // The account may have moved since the last refresh. Its refresh token must not go to a
         // server that no longer speaks for it.
-        let verified = tokio::time::timeout(VERIFY, inner.discovery.of_did(&row.did))
-            .await
-            .map_err(|_| later("its authority did not answer in time".to_owned()))?;
+        let verified =
+            tokio::time::timeout(VERIFY, inner.discovery.in_pool(Pool::Refreshes).of_did(&row.did))
+                .await
+                .map_err(|_| later("its authority did not answer in time".to_owned()))?;
         let found = match verified {
             Ok(found) if found.server.issuer == row.server.issuer => found,
             Ok(_) | Err(DiscoveryError::Ended) => return Err(PrepareError::Over(Reason::Moved)),
+            Err(DiscoveryError::NotTried(why)) => {
+                return Err(PrepareError::Later(why, Some(NOT_TRIED_PAUSE)));
+            }
             Err(error) => return Err(later(error.to_string())),
         };
         let (pds, now) = (found.pds.as_str(), inner.clock.now());
@@ -387,6 +392,12 @@ impl Links {
                 inner.backoff.links.failed(row.id.as_str(), None, now);
                 Outcome::Transient
             }
+            // The token never left, and nothing is known about the server. Only this session pauses,
+            // and not for long.
+            TokenRequestError::NotTried(_) | TokenRequestError::LookupFailed(_) => {
+                inner.backoff.links.failed(row.id.as_str(), Some(NOT_TRIED_PAUSE), now);
+                Outcome::Transient
+            }
             TokenRequestError::NotSent(_) => {
                 inner.backoff.servers.failed(issuer, None, now);
                 Outcome::Transient
@@ -429,7 +440,8 @@ impl Links {
     /// Revokes tokens that cannot be kept, if their server answers.
     async fn give_back(&self, row: &Row, inputs: &RefreshInputs, tokens: &Tokens) {
         let key = ProofKey::new(tokens.key.clone());
-        let server = self.inner.server_client(&inputs.found.server, &inputs.identity, row.id.as_str(), &key);
+        let (server, identity) = (&inputs.found.server, &inputs.identity);
+        let server = self.inner.server_client(Pool::Refreshes, server, identity, row.id.as_str(), &key);
         if let Err(error) = server.revoke(&tokens.refresh, "refresh_token").await {
             tracing::warn!(link = %row.id, answer = %error, "tokens that were not kept could not be revoked");
         }
@@ -445,8 +457,8 @@ struct RefreshInputs {
 
 enum PrepareError {
     Over(Reason),
-    /// Something about this session, or between Genkan and its server.
-    Later(Arc<str>),
+    /// Something about this session, or between Genkan and its server, with the pause that follows.
+    Later(Arc<str>, Option<Duration>),
     /// Another process has taken the lease.
     TakenOver,
     /// The database failed.
@@ -502,4 +514,6 @@ const PATIENCE: Duration = Duration::from_secs(25);
 const WAIT: Duration = Duration::from_millis(100);
 const MOST_WAITS: u32 = 240;
 const WRITE_ATTEMPTS: u32 = 4;
+/// The pause of a session whose refresh did not begin.
+const NOT_TRIED_PAUSE: Duration = Duration::from_secs(2);
 const MISCONFIGURED_PAUSE: Duration = Duration::from_secs(30);

@@ -21,7 +21,7 @@ use crate::base::{Clock, Origin, query, random};
 
 /// Speaks to one server for one session or sign-in.
 pub(super) struct ServerClient<'a> {
-    pub(super) guarded: &'a GuardedClient,
+    pub(super) guarded: GuardedClient,
     pub(super) clock: &'a Clock,
     pub(super) nonces: &'a Nonces,
     pub(super) server: &'a Server,
@@ -44,7 +44,13 @@ pub(super) struct TokenResponse {
 /// Why a token request failed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum TokenRequestError {
-    /// Nothing was sent, so a refresh token is still unused.
+    /// Nothing was sent, because too many calls are under way here.
+    #[error("it was not asked: {0}")]
+    NotTried(Arc<str>),
+    /// Nothing was sent, because the DNS servers gave no answer. The server may well be healthy.
+    #[error("{0}")]
+    LookupFailed(Arc<str>),
+    /// The server cannot be reached. Nothing was sent, so a refresh token is still unused.
     #[error("it cannot be reached: {0}")]
     NotSent(Arc<str>),
     /// The request was sent, and may have been carried out.
@@ -64,6 +70,11 @@ impl TokenRequestError {
             Self::Refused { code, .. } => Some(code),
             _ => None,
         }
+    }
+
+    /// Whether nothing was sent, so that a code or a token is still unused.
+    pub(super) const fn is_unsent(&self) -> bool {
+        matches!(self, Self::NotTried(_) | Self::LookupFailed(_) | Self::NotSent(_))
     }
 }
 
@@ -181,9 +192,9 @@ fn send_failed(error: &GuardedError) -> TokenRequestError {
     // server may have carried the request out.
     let text: Arc<str> = error.to_string().into();
     match error {
-        GuardedError::Refused(_) | GuardedError::NoSuchName | GuardedError::Unreachable(_) => {
-            TokenRequestError::NotSent(text)
-        }
+        GuardedError::Busy => TokenRequestError::NotTried(text),
+        GuardedError::LookupFailed(_) => TokenRequestError::LookupFailed(text),
+        error if error.is_unsent() => TokenRequestError::NotSent(text),
         _ => TokenRequestError::Unanswered(text),
     }
 }

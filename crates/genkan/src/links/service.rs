@@ -18,7 +18,7 @@ use super::link_grants::LinkGrants;
 use super::nonces::{LinkNonce, Nonces};
 use super::server_client::ServerClient;
 use super::sql;
-use crate::base::fetch::GuardedClient;
+use crate::base::fetch::{GuardedClient, Pool};
 use crate::base::seal::Sealer;
 use crate::base::single_flight::SingleFlight;
 use crate::base::{Clock, Origin, Timestamp, random};
@@ -86,12 +86,14 @@ impl Links {
     pub(crate) fn new(with: Dependencies, settings: Settings) -> Self {
         let Dependencies { db, clock, feed, sealer, identity, guarded, keys, reload_keys, grants, metrics } =
             with;
-        let discovery = Discovery {
+        let anyone = Discovery {
             documents: identity.documents,
             handles: identity.handles,
             guarded,
             listed: settings.private_origins.into(),
         };
+        // Sign-ins and refreshes must begin while strangers let other lookups hang.
+        let discovery = anyone.in_pool(Pool::SignIns);
         let client =
             Client::new(settings.public_url, settings.client_name, settings.scope, settings.pages, keys);
         let memory =
@@ -154,13 +156,14 @@ impl Inner {
     /// The client of a session's server.
     pub(super) fn server_client<'a>(
         &'a self,
+        pool: Pool,
         server: &'a Server,
         identity: &'a ClientIdentity,
         session: &'a str,
         key: &'a ProofKey,
     ) -> ServerClient<'a> {
         ServerClient {
-            guarded: &self.discovery.guarded,
+            guarded: self.discovery.guarded.in_pool(pool),
             clock: &self.clock,
             nonces: &self.server_nonces,
             server,

@@ -13,6 +13,9 @@ pub(crate) enum Error {
     /// The account's home is not in the fleet or has no key.
     #[error("the account's host {0} is not known")]
     NoHome(String),
+    /// Too many calls to external servers are under way. Nothing was consumed.
+    #[error("too many external servers are being asked; try again")]
+    Busy,
     /// A database failure. Nothing was consumed.
     #[error(transparent)]
     Storage(#[from] crate::db::Error),
@@ -25,5 +28,10 @@ impl Error {
 
     pub(super) fn grant(why: impl Into<Cow<'static, str>>) -> Self {
         Self::refused(Code::InvalidGrant, why)
+    }
+
+    /// The refusal of a code or token that is not live, where nothing more is known of its client.
+    pub(super) fn nothing_live() -> Self {
+        Self::grant("the code or token is invalid or has expired")
     }
 }

@@ -6,23 +6,31 @@
 //! name after one. New sign-ins accept the last good copy for 90 days. A set that cannot be
 //! resolved never ends a grant.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use genkan_protocol::oauth::error::OAuthErrorCode as Code;
 use genkan_protocol::oauth::permission_set::PermissionSet;
 use genkan_protocol::oauth::scope::{Scope, Scopes};
 use genkan_protocol::repo_proof;
 use genkan_protocol::syntax::{Did, Nsid};
-use http::StatusCode;
+use http::header::ACCEPT;
+use http::{Request, StatusCode};
+use http_body_util::Full;
+use tokio::sync::Mutex;
 
 use super::error::Error;
 use super::scope::{ApprovedScope, ExpandedScope, RequestedScope};
-use super::sql::permission_sets as sql;
-use crate::base::fetch::{Dns, DnsError, GuardedClient, Limits};
+use super::sql::permission_sets::{self as sql, StoredPermissionSet};
+use crate::base::fetch::{
+    self, DnsError, GuardedClient, GuardedError, Limits, Pool, TextsError, UnguardedClient,
+};
 use crate::base::single_flight::SingleFlight;
-use crate::base::{Clock, Timestamp};
+use crate::base::{Clock, Origin, Timestamp};
 use crate::db::Db;
+use crate::fleet::Fleet;
 use crate::identity::{Documents, Freshness};
 
 /// Resolves and stores permission sets. Cheap to clone.
@@ -35,10 +43,15 @@ pub(super) struct PermissionSets {
 struct Inner {
     db: Db,
     clock: Clock,
-    dns: Dns,
+    fleet: Fleet,
+    /// For sets on hosts of the fleet, which may have private addresses.
+    unguarded: UnguardedClient,
     documents: Documents,
     guarded: GuardedClient,
     single_flight: SingleFlight<Result<(), Problem>>,
+    /// One result is stored at a time. One request may resolve many sets, and must not take all
+    /// connections to the database.
+    storing: Mutex<()>,
 }
 
 /// Why a set could not be resolved.
@@ -46,6 +59,8 @@ struct Inner {
 enum Problem {
     /// The set is not available. The reason is stored, in words for the app's developer.
     Unresolved,
+    /// Too many external servers are being asked. Nothing is known about the set.
+    Busy,
     /// The database failed.
     Storage,
 }
@@ -61,32 +76,100 @@ pub(crate) struct SetView {
 }
 
 impl PermissionSets {
-    pub(super) fn new(db: Db, clock: Clock, dns: Dns, documents: Documents, guarded: GuardedClient) -> Self {
+    pub(super) fn new(
+        db: Db,
+        clock: Clock,
+        fleet: Fleet,
+        unguarded: UnguardedClient,
+        documents: &Documents,
+        guarded: &GuardedClient,
+    ) -> Self {
+        // Strangers name sets, so everything about them is asked for with places of their own.
+        let documents = documents.in_pool(Pool::PermissionSets);
+        let guarded = guarded.in_pool(Pool::PermissionSets);
         let single_flight = SingleFlight::default();
-        Self { inner: Arc::new(Inner { db, clock, dns, documents, guarded, single_flight }) }
+        let inner = Inner {
+            db,
+            clock,
+            fleet,
+            unguarded,
+            documents,
+            guarded,
+            single_flight,
+            storing: Mutex::default(),
+        };
+        Self { inner: Arc::new(inner) }
     }
 
-    /// Requires that every requested set can be resolved, for a new sign-in.
-    pub(super) async fn require(&self, scope: &RequestedScope) -> Result<(), Error> {
+    /// Requires that every requested set can be resolved, for a new sign-in. The sets are resolved
+    /// together, in [`TOTAL`]. `network` is that of the caller, who may be anyone.
+    pub(super) async fn require(&self, scope: &RequestedScope, network: IpAddr) -> Result<(), Error> {
         let scopes = Scopes::parse(scope.as_str());
         // Each set may cost a DNS query and a request to an external host.
         if scopes.includes().count() > MOST_SETS {
             let why = format!("more than {MOST_SETS} permission sets requested");
             return Err(Error::refused(Code::InvalidScope, why));
         }
+        let mut lookups = Vec::new();
         for include in scopes.includes() {
-            if self.fresh(&include.nsid).await?.is_none() {
-                let problem =
-                    sql::find(&self.inner.db, include.nsid.as_str()).await?.and_then(|it| it.problem);
-                let why = format!(
-                    "Could not resolve Lexicon for NSID ({}): {}",
-                    include.nsid,
-                    problem.unwrap_or_else(|| "it is not known".to_owned())
-                );
-                return Err(Error::refused(Code::InvalidScope, why));
+            let stored = sql::find(&self.inner.db, include.nsid.as_str()).await?;
+            if !self.is_fresh(stored.as_ref()) {
+                lookups.push(self.look_up_for(&include.nsid, stored, network));
             }
         }
+        let mut is_busy = false;
+        for outcome in join_all(lookups).await {
+            is_busy |= outcome? == Resolution::NotTried;
+        }
+        // Read again, because a lookup may have been shared with another caller and returns no
+        // document.
+        for include in scopes.includes() {
+            let stored = sql::find(&self.inner.db, include.nsid.as_str()).await?;
+            if self.good_copy(stored.as_ref(), &include.nsid).is_some() {
+                continue;
+            }
+            if is_busy {
+                return Err(Error::Busy);
+            }
+            let problem = stored.and_then(|stored| stored.problem);
+            let why = format!(
+                "Could not resolve Lexicon for NSID ({}): {}",
+                include.nsid,
+                problem.unwrap_or_else(|| "it is not known".to_owned())
+            );
+            return Err(Error::refused(Code::InvalidScope, why));
+        }
         Ok(())
+    }
+
+    /// Looks one set of a new sign-in up.
+    async fn look_up_for(
+        &self,
+        nsid: &Nsid,
+        stored: Option<StoredPermissionSet>,
+        network: IpAddr,
+    ) -> Result<Resolution, Error> {
+        let resolving = self.resolve(nsid, Some(network));
+        // A set whose author's server is away costs people with a good copy only this long. The
+        // lookup goes on, and the next sign-in has its result.
+        if self.good_copy(stored.as_ref(), nsid).is_some() {
+            return tokio::time::timeout(PATIENCE, resolving).await.unwrap_or(Ok(Resolution::Tried));
+        }
+        resolving.await
+    }
+
+    fn is_fresh(&self, stored: Option<&StoredPermissionSet>) -> bool {
+        let pause = match stored {
+            Some(stored) if stored.problem.is_none() => FRESH,
+            _ => NEGATIVE,
+        };
+        stored.is_some_and(|stored| self.inner.clock.now().since(stored.checked_at) < pause)
+    }
+
+    /// Returns the copy that a new sign-in may use.
+    fn good_copy(&self, stored: Option<&StoredPermissionSet>, nsid: &Nsid) -> Option<PermissionSet> {
+        let (document, at) = stored?.document.as_ref()?;
+        if self.inner.clock.now().since(*at) < LAST_GOOD { parse(document, nsid) } else { None }
     }
 
     /// Expands the sets of a scope, as tokens contain it. An old copy is used at once and refreshed
@@ -121,27 +204,9 @@ impl PermissionSets {
         let Some((set, checked_at)) = self.read(nsid).await? else { return Ok(None) };
         if self.inner.clock.now().since(checked_at) >= FRESH {
             let (sets, nsid) = (self.clone(), nsid.clone());
-            tokio::spawn(async move { sets.resolve(&nsid).await });
+            tokio::spawn(async move { sets.resolve(&nsid, None).await });
         }
         Ok(Some(set))
-    }
-
-    /// Returns a copy that a new sign-in may use.
-    async fn fresh(&self, nsid: &Nsid) -> Result<Option<PermissionSet>, Error> {
-        let now = self.inner.clock.now();
-        let stored = sql::find(&self.inner.db, nsid.as_str()).await?;
-        let pause = match &stored {
-            Some(stored) if stored.problem.is_none() => FRESH,
-            _ => NEGATIVE,
-        };
-        if stored.is_none_or(|stored| now.since(stored.checked_at) >= pause) {
-            self.resolve(nsid).await?;
-        }
-        // Read again, because the lookup may have been shared with another caller and returns no
-        // document.
-        let stored = sql::find(&self.inner.db, nsid.as_str()).await?;
-        let document = stored.and_then(|stored| stored.document).filter(|(_, at)| now.since(*at) < LAST_GOOD);
-        Ok(document.and_then(|(document, _)| parse(&document, nsid)))
     }
 
     async fn read(&self, nsid: &Nsid) -> crate::db::Result<Option<(PermissionSet, Timestamp)>> {
@@ -149,22 +214,29 @@ impl PermissionSets {
         Ok(stored.and_then(|stored| Some((parse(&stored.document?.0, nsid)?, stored.checked_at))))
     }
 
-    /// Resolves a set and stores the result.
-    async fn resolve(&self, nsid: &Nsid) -> Result<(), Error> {
+    /// Resolves a set and stores the result. `network` is that of the caller, where anyone may be it.
+    async fn resolve(&self, nsid: &Nsid, network: Option<IpAddr>) -> Result<Resolution, Error> {
         let (sets, name) = (self.clone(), nsid.clone());
         // Boxed: the future is large, and every waiting caller would carry it along.
-        let asking = Box::pin(async move { sets.resolve_once(&name).await });
+        let asking = Box::pin(async move { sets.resolve_once(&name, network).await });
         match self.inner.single_flight.join(nsid.as_str(), asking).await {
-            Some(Ok(()) | Err(Problem::Unresolved)) => Ok(()),
+            Some(Ok(()) | Err(Problem::Unresolved)) => Ok(Resolution::Tried),
+            Some(Err(Problem::Busy)) => Ok(Resolution::NotTried),
             Some(Err(Problem::Storage)) | None => Err(Error::Storage(crate::db::Error::BrokenOff)),
         }
     }
 
-    async fn resolve_once(&self, nsid: &Nsid) -> Result<(), Problem> {
+    async fn resolve_once(&self, nsid: &Nsid, network: Option<IpAddr>) -> Result<(), Problem> {
         // One limit for DNS, document and record together: a person waits for this.
-        let found = match tokio::time::timeout(TOTAL, self.look_up(nsid)).await {
+        let found = match tokio::time::timeout(TOTAL, self.look_up(nsid, network)).await {
             Ok(found) => found,
-            Err(_) => Err("it was not resolved in time".to_owned()),
+            Err(_) => Err("it was not resolved in time".into()),
+        };
+        let found = match found {
+            // Nothing was learnt about the set, so nothing is stored.
+            Err(LookUpError::Busy) => return Err(Problem::Busy),
+            Err(LookUpError::Because(why)) => Err(why),
+            Ok(document) => Ok(document),
         };
         self.store(nsid, &found).await.map_err(|cause| {
             tracing::warn!(cause = &cause as &dyn std::error::Error, "a permission set could not be stored");
@@ -175,6 +247,7 @@ impl PermissionSets {
 
     async fn store(&self, nsid: &Nsid, found: &Result<String, String>) -> crate::db::Result<()> {
         let now = self.inner.clock.now();
+        let _one_at_a_time = self.inner.storing.lock().await;
         let mut tx = self.inner.db.begin().await?;
         match found {
             Ok(document) => sql::put(&mut tx, nsid.as_str(), document, now).await?,
@@ -183,8 +256,12 @@ impl PermissionSets {
         tx.commit().await
     }
 
-    async fn look_up(&self, nsid: &Nsid) -> Result<String, String> {
-        let did = self.authority(nsid).await?;
+    async fn look_up(&self, nsid: &Nsid, network: Option<IpAddr>) -> Result<String, LookUpError> {
+        let guarded = match network {
+            Some(network) => self.inner.guarded.caused_by(network),
+            None => self.inner.guarded.clone(),
+        };
+        let did = authority(&guarded, nsid).await?;
         let document = self.inner.documents.resolve(&did, Freshness::Remembered).await;
         let document = document.map_err(|error| format!("its authority {did}: {error}"))?;
         let host = document.pds.clone().map_err(|error| format!("its authority {did}: {error}"))?;
@@ -192,10 +269,9 @@ impl PermissionSets {
             document.signing_key.clone().ok_or_else(|| format!("its authority {did} has no signing key"))?;
         let url =
             format!("{host}/xrpc/com.atproto.sync.getRecord?did={did}&collection={COLLECTION}&rkey={nsid}");
-        let answer = self.inner.guarded.get(&url, "application/vnd.ipld.car", &Limits::DOCUMENT).await;
-        let answer = answer.map_err(|error| format!("its authority's host: {error}"))?;
+        let answer = self.record_at(&host, &url, &guarded).await?;
         if answer.status != StatusCode::OK {
-            return Err(format!("its authority's host answered {}", answer.status.as_u16()));
+            return Err(format!("its authority's host answered {}", answer.status.as_u16()).into());
         }
         // The authority's signature proves the record, so the server that sends it need not be
         // trusted.
@@ -207,24 +283,76 @@ impl PermissionSets {
         Ok(record.to_string())
     }
 
-    /// Finds the DID with authority over a name. Its TXT record is under the name without its last
-    /// part, reversed.
-    async fn authority(&self, nsid: &Nsid) -> Result<Did, String> {
-        let mut parts: Vec<&str> = nsid.as_str().split('.').collect();
-        parts.pop();
-        parts.reverse();
-        let name = format!("_lexicon.{}", parts.join("."));
-        let texts = self.inner.dns.texts(&name).await.map_err(|error| match error {
-            DnsError::NoRecord => format!("{name} has no TXT record"),
-            DnsError::Failed(_) => format!("{name} could not be looked up"),
-        })?;
-        let mut named = texts.iter().filter_map(|text| text.strip_prefix("did="));
-        // With two different answers, chance would decide who has authority over the name.
-        match (named.next(), named.next()) {
-            (Some(did), None) => did.trim().parse().map_err(|_| format!("{name} names no DID")),
-            (None, _) => Err(format!("{name} has no TXT record \"did=…\"")),
-            (Some(_), Some(_)) => Err(format!("{name} names several DIDs")),
+    /// Asks the authority's host for the record.
+    async fn record_at(
+        &self,
+        host: &Origin,
+        url: &str,
+        guarded: &GuardedClient,
+    ) -> Result<fetch::Answer, LookUpError> {
+        let limits = Limits { total: TOTAL, ..Limits::DOCUMENT };
+        // A host of the fleet is asked where Genkan always reaches it. From here its public address
+        // may lead nowhere, or through Genkan's own door.
+        if self.inner.fleet.all().iter().any(|own| own.origin == *host) {
+            let request = Request::get(url).header(ACCEPT, CAR).body(Full::default());
+            let request = request.map_err(|_| "its authority's host has no usable address")?;
+            let answer = self.inner.unguarded.send(request, limits.total, limits.body_bytes).await;
+            return answer.map_err(|error| format!("its authority's host: {error}").into());
         }
+        guarded.get(url, CAR, &limits).await.map_err(|error| match error {
+            GuardedError::Busy => LookUpError::Busy,
+            error => format!("its authority's host: {error}").into(),
+        })
+    }
+}
+
+/// Finds the DID with authority over a name. Its TXT record is under the name without its last part,
+/// reversed.
+async fn authority(guarded: &GuardedClient, nsid: &Nsid) -> Result<Did, LookUpError> {
+    let mut parts: Vec<&str> = nsid.as_str().split('.').collect();
+    parts.pop();
+    parts.reverse();
+    let name = format!("_lexicon.{}", parts.join("."));
+    let texts = guarded.texts(&name).await.map_err(|error| match error {
+        TextsError::Dns(DnsError::NoRecord) => format!("{name} has no TXT record").into(),
+        TextsError::Dns(DnsError::Failed(_)) => format!("{name} could not be looked up").into(),
+        TextsError::Busy => LookUpError::Busy,
+    })?;
+    let mut named = texts.iter().filter_map(|text| text.strip_prefix("did="));
+    // With two different answers, chance would decide who has authority over the name.
+    match (named.next(), named.next()) {
+        (Some(did), None) => did.trim().parse().map_err(|_| format!("{name} names no DID").into()),
+        (None, _) => Err(format!("{name} has no TXT record \"did=…\"").into()),
+        (Some(_), Some(_)) => Err(format!("{name} names several DIDs").into()),
+    }
+}
+
+/// Whether a set was looked up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Resolution {
+    /// With success or without: the result is stored.
+    Tried,
+    /// Too many external servers are being asked.
+    NotTried,
+}
+
+/// Why a lookup has no document.
+enum LookUpError {
+    /// Too many external servers are being asked.
+    Busy,
+    /// In words for the app's developer.
+    Because(String),
+}
+
+impl From<String> for LookUpError {
+    fn from(why: String) -> Self {
+        Self::Because(why)
+    }
+}
+
+impl From<&str> for LookUpError {
+    fn from(why: &str) -> Self {
+        Self::Because(why.to_owned())
     }
 }
 
@@ -237,34 +365,55 @@ const FRESH: Duration = Duration::from_mins(5);
 /// Short, because a set that was just published must not wait for long.
 const NEGATIVE: Duration = Duration::from_mins(1);
 const LAST_GOOD: Duration = Duration::from_hours(90 * 24);
-const TOTAL: Duration = Duration::from_secs(15);
+/// Maximum time to resolve a set, and all sets of one request.
+const TOTAL: Duration = Duration::from_secs(5);
+/// How long a sign-in waits for a newer copy than the last good one.
+const PATIENCE: Duration = Duration::from_secs(1);
 const MOST_SETS: usize = 32;
+const CAR: &str = "application/vnd.ipld.car";
 
 #[cfg(test)]
 mod tests {
-    use genkan_testing::{FakeDirectory, FakeSite};
+    use genkan_testing::{FakeDirectory, FakeSite, Gate, Trouble};
     use serde_json::json;
 
     use super::*;
     use crate::base::fetch::test_dns::{Reply, TestDns};
-    use crate::base::fetch::tls;
-    use crate::base::{ManualClock, Origin};
+    use crate::base::fetch::{Dns, tls};
+    use crate::base::seal::Sealer;
+    use crate::base::{ManualClock, Secret};
+    use crate::db::feed::Feed;
     use crate::db::on_each_database;
+    use crate::fleet::testing::add_host_of_origin;
     use crate::identity::Directory;
+    use crate::keys::Ring;
 
-    on_each_database!(a_stored_set_serves_while_its_author_is_away, a_set_that_is_not_proved_is_refused);
+    on_each_database!(
+        a_stored_set_serves_while_its_author_is_away,
+        a_set_that_is_not_proved_is_refused,
+        the_sets_of_one_request_are_resolved_together,
+        a_set_on_a_host_of_the_fleet_is_read_there,
+        a_good_copy_is_not_held_up_by_a_silent_author
+    );
 
     struct PermissionSetHarness {
         sets: PermissionSets,
         clock: ManualClock,
         dns: TestDns,
-        _servers: (FakeDirectory, FakeSite),
+        site: FakeSite,
+        fleet: Fleet,
+        _directory: FakeDirectory,
     }
 
     impl PermissionSetHarness {
         /// `com.example` is spoken for by the DID of a site that has a document, and garbage for a
         /// record.
         async fn new(db: Db) -> Self {
+            Self::with(db, true).await
+        }
+
+        /// `is_listed` says whether the operator listed the site among the private origins.
+        async fn with(db: Db, is_listed: bool) -> Self {
             let clock = ManualClock::at(Timestamp::from_seconds(1_700_000_000));
             let site = FakeSite::start().await;
             let kind = "application/vnd.ipld.car";
@@ -285,16 +434,22 @@ mod tests {
                 _ => Reply::NoSuchName,
             })
             .await;
-            let asked = Dns::new(&[dns.address()]).unwrap();
-            let guarded = GuardedClient::new(asked.clone(), tls::client_config(None).unwrap(), vec![host]);
+            let listed = if is_listed { vec![host] } else { Vec::new() };
+            let names = Dns::new(&[dns.address()]).unwrap();
+            let guarded = GuardedClient::new(names, tls::client_config(None).unwrap(), listed);
+            let ring =
+                Ring::open(&db, &clock.clock(), Sealer::new(&Secret::new([4; 32])), None).await.unwrap();
+            let feed = Feed::new(db.clone(), clock.clock());
+            let fleet = Fleet::open(db.clone(), clock.clock(), ring, feed).await.unwrap();
+            let unguarded = UnguardedClient::new(None).unwrap();
             let documents = Documents::new(
                 Directory::of(&directory),
                 guarded.clone(),
                 clock.clock(),
                 Duration::from_secs(5),
             );
-            let sets = PermissionSets::new(db, clock.clock(), asked, documents, guarded);
-            Self { sets, clock, dns, _servers: (directory, site) }
+            let sets = PermissionSets::new(db, clock.clock(), fleet.clone(), unguarded, &documents, &guarded);
+            Self { sets, clock, dns, site, fleet, _directory: directory }
         }
 
         fn later(&self, by: Duration) {
@@ -302,7 +457,8 @@ mod tests {
         }
 
         async fn refused(&self, scope: &str) -> String {
-            match self.sets.require(&RequestedScope::of_request(scope)).await {
+            let network = [192, 0, 2, 1].into();
+            match self.sets.require(&RequestedScope::of_request(scope), network).await {
                 Ok(()) => "fine".to_owned(),
                 Err(error) => error.to_string(),
             }
@@ -348,6 +504,62 @@ mod tests {
         );
         // What lives goes on with it.
         assert_eq!(harness.sets.expand(&approved).await.unwrap().as_str(), "atproto repo:org.example.note");
+    }
+
+    const RECORD: &str = "/xrpc/com.atproto.sync.getRecord";
+
+    /// Polls until the site has been asked for so many records.
+    async fn until_asked(site: &FakeSite, times: usize) {
+        let asked = async {
+            while site.asked(RECORD) < times {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(30), asked).await.expect("asked so often");
+    }
+
+    async fn the_sets_of_one_request_are_resolved_together(db: Db) {
+        let harness = PermissionSetHarness::new(db).await;
+        let gate = Gate::closed();
+        harness.site.trouble(RECORD, Trouble::Held(gate.clone()));
+        let many: Vec<String> = (0..6).map(|number| format!("include:com.example.set{number}")).collect();
+        let scope = format!("atproto {}", many.join(" "));
+        let all = async {
+            // No answer comes before all are asked for.
+            until_asked(&harness.site, 6).await;
+            gate.open();
+        };
+        let (refused, ()) = tokio::join!(harness.refused(&scope), all);
+        assert!(refused.contains("the proof is malformed"), "{refused}");
+    }
+
+    async fn a_set_on_a_host_of_the_fleet_is_read_there(db: Db) {
+        let harness = PermissionSetHarness::with(db, false).await;
+        let refused = harness.refused("atproto include:com.example.set").await;
+        assert!(refused.contains("not allowed"), "a private address: {refused}");
+        assert_eq!(harness.site.asked(RECORD), 0);
+        add_host_of_origin(&harness.fleet, "oak", &harness.site.localhost_url().parse().unwrap()).await;
+        let read = harness.refused("atproto include:com.example.other").await;
+        assert!(read.contains("the proof is malformed"), "{read}");
+    }
+
+    async fn a_good_copy_is_not_held_up_by_a_silent_author(db: Db) {
+        let harness = PermissionSetHarness::new(db.clone()).await;
+        let document = json!({
+            "lexicon": 1, "id": "com.example.set",
+            "defs": { "main": { "type": "permission-set", "permissions": [] } },
+        });
+        let now = harness.sets.inner.clock.now();
+        let mut tx = db.begin().await.unwrap();
+        sql::put(&mut tx, "com.example.set", &document.to_string(), now).await.unwrap();
+        tx.commit().await.unwrap();
+        harness.later(Duration::from_hours(1));
+        let gate = Gate::closed();
+        harness.site.trouble(RECORD, Trouble::Held(gate.clone()));
+        assert_eq!(harness.refused("atproto include:com.example.set").await, "fine");
+        let problem = sql::find(&db, "com.example.set").await.unwrap().unwrap().problem;
+        assert_eq!(problem, None, "it did not wait for the lookup to run out of time");
+        gate.open();
     }
 
     async fn a_set_that_is_not_proved_is_refused(db: Db) {

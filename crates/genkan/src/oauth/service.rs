@@ -12,7 +12,7 @@ use super::grant_links::GrantLinks;
 use super::permission_sets::PermissionSets;
 use super::tokens::{RefreshTokens, Signer, UsedOnce, VerifiedTokens};
 use crate::accounts::Accounts;
-use crate::base::fetch::{Dns, GuardedClient};
+use crate::base::fetch::{GuardedClient, UnguardedClient};
 use crate::base::{Clock, Origin, Secret};
 use crate::db::Db;
 use crate::db::feed::Feed;
@@ -47,7 +47,7 @@ pub(crate) struct Dependencies {
     pub(crate) sign_ins: SignIns,
     pub(crate) ring: Ring,
     pub(crate) fleet: Fleet,
-    pub(crate) dns: Dns,
+    pub(crate) unguarded: UnguardedClient,
     pub(crate) guarded: GuardedClient,
     pub(crate) documents: Documents,
     pub(crate) links: Arc<dyn GrantLinks>,
@@ -77,8 +77,19 @@ pub(crate) struct OAuth {
 
 impl OAuth {
     pub(crate) fn new(with: Dependencies, settings: Settings) -> Self {
-        let Dependencies { db, clock, feed, accounts, sign_ins, ring, fleet, dns, guarded, documents, links } =
-            with;
+        let Dependencies {
+            db,
+            clock,
+            feed,
+            accounts,
+            sign_ins,
+            ring,
+            fleet,
+            unguarded,
+            guarded,
+            documents,
+            links,
+        } = with;
         // Replicas share the database and with it the derived secret, so each accepts the nonces of
         // the others.
         let secret = match &settings.dpop_secret {
@@ -98,7 +109,14 @@ impl OAuth {
                 &settings.private_origins,
                 settings.loopback_clients,
             ),
-            sets: PermissionSets::new(db.clone(), clock.clone(), dns, documents, guarded),
+            sets: PermissionSets::new(
+                db.clone(),
+                clock.clone(),
+                fleet.clone(),
+                unguarded,
+                &documents,
+                &guarded,
+            ),
             refresh_tokens: RefreshTokens::new(&ring),
             settings: Arc::new(settings),
             db,

@@ -54,7 +54,7 @@ impl RenameHarness {
         })
         .await;
         let dns = Dns::new(&[dns.address()]).unwrap();
-        let guarded = GuardedClient::new(dns.clone(), tls::client_config(None).unwrap(), Vec::new());
+        let guarded = GuardedClient::new(dns, tls::client_config(None).unwrap(), Vec::new());
         let renames = Renames::new(Dependencies {
             accounts: Accounts::new(db.clone(), clock.clone(), &feed),
             db,
@@ -62,7 +62,7 @@ impl RenameHarness {
             fleet,
             hosts: host_client(),
             directory: Directory::of(&directory),
-            handles: Handles::new(dns, guarded, clock.clone(), Duration::from_secs(5)),
+            handles: Handles::new(&guarded, clock.clone(), Duration::from_secs(5)),
             policy: HandlePolicy::new(vec![".test".to_owned()], &[], true),
             clock,
         });

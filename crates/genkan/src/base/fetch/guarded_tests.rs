@@ -31,13 +31,16 @@ impl Server {
             loop {
                 let (mut stream, _) = listener.accept().await.unwrap();
                 count.fetch_add(1, Ordering::SeqCst);
-                let mut buffer = [0; 4096];
-                let length = stream.read(&mut buffer).await.unwrap_or(0);
-                seen.lock().unwrap().push(String::from_utf8_lossy(&buffer[..length]).into_owned());
-                let _ = stream.write_all(answer.as_bytes()).await;
-                if answer.is_empty() {
-                    std::future::pending::<()>().await;
-                }
+                let (seen, answer) = (Arc::clone(&seen), answer.clone());
+                tokio::spawn(async move {
+                    let mut buffer = [0; 4096];
+                    let length = stream.read(&mut buffer).await.unwrap_or(0);
+                    seen.lock().unwrap().push(String::from_utf8_lossy(&buffer[..length]).into_owned());
+                    let _ = stream.write_all(answer.as_bytes()).await;
+                    if answer.is_empty() {
+                        std::future::pending::<()>().await;
+                    }
+                });
             }
         });
         Self { address, connections, heads }
@@ -245,4 +248,61 @@ async fn certificates_are_checked_and_an_extra_authority_counts() {
     assert!(matches!(wary.get(&url, "*/*", &LIMITS).await, Err(GuardedError::Unreachable(_))));
     let misnamed = trusting.get(&names[1].to_string(), "*/*", &LIMITS).await;
     assert!(matches!(misnamed, Err(GuardedError::Unreachable(_))), "a certificate for another name");
+}
+
+/// A call that never began says nothing about its server, and a call that was not sent used nothing
+/// up.
+#[tokio::test]
+async fn what_was_not_sent_is_told_from_what_has_no_answer() {
+    let (silent, other) = (Server::start("").await, Server::start(ok("here")).await);
+    let closed: Origin = {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        format!("http://{}", listener.local_addr().unwrap()).parse().unwrap()
+    };
+    let dns = TestDns::start(|name, _| match name {
+        "broken.example.com." => Reply::ServerFailure,
+        _ => Reply::NoSuchName,
+    })
+    .await;
+    let guarded = guarded(&dns, vec![silent.origin(), other.origin(), closed.clone()]);
+    let post = |url: String, total: u64| {
+        let guarded = guarded.in_pool(Pool::Refreshes);
+        async move {
+            let request = Request::post(url).body(Bytes::from("token=1")).unwrap();
+            guarded.send(request, &Limits { total: Duration::from_millis(total), ..LIMITS }).await
+        }
+    };
+    let refused = post(closed.to_string(), 5_000).await.unwrap_err();
+    assert!(matches!(refused, GuardedError::Unreachable(_)) && refused.is_unsent(), "{refused}");
+    let broken = post("https://broken.example.com/".to_owned(), 5_000).await.unwrap_err();
+    assert!(matches!(broken, GuardedError::LookupFailed(_)) && broken.is_own_trouble(), "{broken}");
+    let unanswered = post(silent.origin().to_string(), 300).await.unwrap_err();
+    assert!(matches!(unanswered, GuardedError::Slow) && !unanswered.is_unsent(), "{unanswered}");
+
+    // All calls that this server may have at a time are under way.
+    let mut tarpit = tokio::task::JoinSet::new();
+    for _ in 0..32 {
+        tarpit.spawn(post(silent.origin().to_string(), 60_000));
+    }
+    while silent.connections() < 33 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let waited = post(silent.origin().to_string(), 300).await.unwrap_err();
+    assert!(matches!(waited, GuardedError::Busy) && waited.is_own_trouble(), "{waited}");
+    assert_eq!(silent.connections(), 33, "it was not sent");
+    assert_eq!(&*post(other.origin().to_string(), 5_000).await.unwrap().body, b"here");
+}
+
+#[tokio::test]
+async fn a_name_is_reached_though_its_first_address_swallows_packets() {
+    let good = Server::start(ok("here")).await;
+    let dns = TestDns::start(|_, _| Reply::addresses(&["93.184.216.34", "93.184.216.35"])).await;
+    let guarded = guarded(&dns, vec![good.origin()]);
+    let dialled = guarded.detour_with_hole(good.address, "93.184.216.34".parse().unwrap());
+    // The server speaks no TLS. It is reached, which is the point.
+    assert!(guarded.get("https://two.example.com/", "*/*", &LIMITS).await.is_err());
+    let addresses: Vec<String> =
+        dialled.lock().unwrap().iter().map(|address| address.ip().to_string()).collect();
+    assert_eq!(addresses, ["93.184.216.34", "93.184.216.35"]);
+    assert_eq!(good.connections(), 1);
 }

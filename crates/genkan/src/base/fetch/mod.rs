@@ -2,8 +2,9 @@
 //!
 //! [`GuardedClient`] connects to names that users or external servers chose: handles, `did:web`,
 //! OAuth clients and authorization servers. It resolves names by itself, connects only to addresses
-//! that it has checked, and limits size and time. The data path has connections of its own to
-//! external servers, at addresses from the same [`Names`].
+//! that it has checked, and limits size, time and
+//! concurrency. The data path has connections of its own to external servers, at addresses from the
+//! same [`Names`].
 //!
 //! [`UnguardedClient`] connects to origins from the operator's configuration: hosts of the fleet
 //! and the PLC directory. They may well be private.
@@ -15,6 +16,7 @@ mod body;
 pub(crate) mod dns;
 mod guarded;
 mod names;
+mod places;
 pub(crate) mod target;
 #[cfg(test)]
 pub(crate) mod test_dns;
@@ -25,8 +27,9 @@ use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
 
 pub(crate) use dns::{Dns, DnsError};
-pub(crate) use guarded::{GuardedClient, GuardedError, Limits};
+pub(crate) use guarded::{GuardedClient, GuardedError, Limits, TextsError};
 pub(crate) use names::{NameError, Names};
+pub(crate) use places::Pool;
 pub(crate) use unguarded::{UnguardedClient, UnguardedError};
 
 /// A whole answer. Its body is within the caller's limit.

@@ -41,6 +41,11 @@ impl Names {
         Target::check(url, &self.listed)
     }
 
+    /// Returns the TXT records of a name.
+    pub(super) async fn texts(&self, name: &str) -> Result<Vec<String>, DnsError> {
+        self.dns.texts(name).await
+    }
+
     /// Returns all addresses of the name. One address that is not public is an error for all.
     pub(crate) async fn addresses(&self, target: &Target) -> Result<Vec<IpAddr>, NameError> {
         if target.listed {

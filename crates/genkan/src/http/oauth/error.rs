@@ -72,6 +72,12 @@ impl From<oauth::Error> for Refusal {
                 refusal
             }
             oauth::Error::Storage(cause) => Self::internal(cause),
+            cause @ oauth::Error::Busy => {
+                let code = OAuthErrorCode::TemporarilyUnavailable;
+                let mut refusal = Self::from(OAuthError::new(code, cause.to_string()));
+                refusal.retry_after = Some(5);
+                refusal
+            }
             cause @ oauth::Error::NoHome(_) => Self::internal(cause),
         }
     }

@@ -10,7 +10,7 @@ use super::PAR;
 use super::error::Refusal;
 use super::form::PostedForm;
 use crate::app::App;
-use crate::limits::OAuthEndpoint;
+use crate::limits::{ClientNetwork, OAuthEndpoint};
 use crate::oauth::{Call, proofs};
 use crate::wire::ClientAddr;
 
@@ -24,7 +24,7 @@ pub(super) async fn par(
     app.limits.call(OAuthEndpoint::Push, client.0, app.clock.now())?;
     let PostedForm(form) = posted?;
     let call = Call { method: "POST", path: PAR, proofs: proofs(&headers) };
-    let pushed = app.oauth.push(&call, &form).await?;
+    let pushed = app.oauth.push(&call, &form, ClientNetwork::of(client.0).address()).await?;
     let answer = json!({ "request_uri": pushed.request_uri.to_string(), "expires_in": pushed.expires_in });
     Ok((StatusCode::CREATED, Json(answer)).into_response())
 }

@@ -139,6 +139,7 @@ impl From<oauth::Error> for Trouble {
     fn from(cause: oauth::Error) -> Self {
         match cause {
             oauth::Error::Storage(cause) => cause.into(),
+            oauth::Error::Busy => Self::Busy(None),
             other => Self::Bug(Box::new(other)),
         }
     }

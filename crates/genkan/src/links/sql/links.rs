@@ -252,6 +252,23 @@ pub(in crate::links) async fn tell_again(tx: &mut Tx, id: &LinkId, again_at: Tim
     Ok(())
 }
 
+/// Puts off a revocation that did not begin. It does not count as an attempt.
+pub(in crate::links) async fn tell_again_uncounted(
+    tx: &mut Tx,
+    id: &LinkId,
+    again_at: Timestamp,
+) -> Result<()> {
+    sqlx::query(
+        "UPDATE links SET revoke_at = $2, revoke_attempts = revoke_attempts - 1
+         WHERE id = $1 AND state = 'ending' AND revoke_attempts > 0",
+    )
+    .bind(id.as_str())
+    .bind(again_at.as_millis())
+    .execute(&mut **tx)
+    .await?;
+    Ok(())
+}
+
 /// Erases the secrets of a session: its server was told, or never will be.
 pub(in crate::links) async fn erase(tx: &mut Tx, id: &LinkId) -> Result<()> {
     sqlx::query(

@@ -211,12 +211,12 @@ fn instance(
     let clock = clock.clock();
     let within = Duration::from_secs(5);
     let dns = Dns::new(&[names.address()]).unwrap();
-    let guarded = GuardedClient::new(dns.clone(), tls::client_config(None).unwrap(), listed.clone());
+    let guarded = GuardedClient::new(dns, tls::client_config(None).unwrap(), listed.clone());
     let unguarded = UnguardedClient::new(None).unwrap();
     let directory = Directory::new(unguarded, directory.url().parse().unwrap(), within);
     let identity = Identity {
         documents: Documents::new(directory.clone(), guarded.clone(), clock.clone(), within),
-        handles: Handles::new(dns, guarded.clone(), clock.clone(), within),
+        handles: Handles::new(&guarded, clock.clone(), within),
         directory,
     };
     let dependencies = Dependencies {

@@ -8,12 +8,14 @@ use serde_json::json;
 
 use super::harness::{LinkHarness, SCOPE, key, know, reloads};
 use crate::base::Timestamp;
+use crate::base::fetch::{Limits, Pool};
 use crate::db::feed::Change;
 use crate::db::{Db, on_each_database};
 use crate::links::end::EndCondition;
 use crate::links::error::Reason;
 use crate::links::service::DAY;
 use crate::links::sql::leases::{self, NewTokens};
+use crate::links::sql::links;
 use crate::links::*;
 
 on_each_database!(
@@ -37,6 +39,8 @@ on_each_database!(
     a_refused_session_has_ended,
     an_idle_session_is_kept_alive,
     a_refresh_goes_on_without_its_caller,
+    a_refresh_that_never_left_is_no_trouble_of_the_server,
+    a_revocation_that_never_left_is_no_attempt,
     older_tokens_never_replace_newer_ones,
     c06_a_nonce_in_every_answer_costs_no_second_try
 );
@@ -516,4 +520,57 @@ async fn older_tokens_never_replace_newer_ones(db: Db) {
     let late = NewTokens { sealed: "late", scope: SCOPE, issued_at: harness.now(), expires_at: None };
     assert!(!leases::rotate(&harness.db, &link, 1, late).await.unwrap());
     assert_eq!(harness.another().credential(&link).await.unwrap().version, 2);
+}
+
+/// Takes every place for calls to the server in this pool, until the gate opens.
+async fn take_places(harness: &LinkHarness, pool: Pool, number: usize) -> Gate {
+    let gate = Gate::closed();
+    harness.pds.trouble("/hang", Trouble::Held(gate.clone()));
+    let guarded = harness.links.inner.discovery.guarded.in_pool(pool);
+    for _ in 0..number {
+        let (guarded, url) = (guarded.clone(), format!("{}/hang", harness.pds.url()));
+        let limits = Limits { total: Duration::from_hours(1), ..Limits::DOCUMENT };
+        tokio::spawn(async move { drop(guarded.get(&url, "*/*", &limits).await) });
+    }
+    until(|| harness.pds.asked("/hang") == number).await;
+    gate
+}
+
+async fn a_refresh_that_never_left_is_no_trouble_of_the_server(db: Db) {
+    let harness = LinkHarness::start(db).await;
+    let link = harness.link().await;
+    harness.pass(HOUR);
+    let gate = take_places(&harness, Pool::Refreshes, 32).await;
+    let refused = harness.credential(&link).await.unwrap_err();
+    let UseError::Unavailable { retry_after } = refused else { panic!("{refused}") };
+    assert!(retry_after <= Duration::from_secs(3), "{retry_after:?}");
+    let row = links::find(&harness.db, &link).await.unwrap().unwrap();
+    assert_eq!(row.unanswered, 0, "the token is not in doubt");
+    let backoff = &harness.links.inner.backoff.servers;
+    assert_eq!(backoff.pause(&row.server.issuer, harness.now()), None, "the server is healthy");
+    // Strangers and sign-ins have places of their own, and other sessions are served at once.
+    harness.arrive().await;
+    gate.open();
+    harness.pass(retry_after);
+    eventually("it is refreshed", async || {
+        harness.pass(Duration::from_secs(3));
+        harness.credential(&link).await.is_ok_and(|credential| credential.version == 2)
+    })
+    .await;
+}
+
+async fn a_revocation_that_never_left_is_no_attempt(db: Db) {
+    let harness = LinkHarness::start(db).await;
+    let link = harness.link().await;
+    let gate = take_places(&harness, Pool::Revocations, 4).await;
+    harness.links.end(&link, Reason::GrantEnded).await.unwrap();
+    let attempts = async || links::find(&harness.db, &link).await.unwrap().unwrap().revoke_attempts;
+    // The attempt is counted when it begins, and taken back when it did not get its turn.
+    eventually("it is tried", async || attempts().await == 1).await;
+    eventually("it is taken back", async || attempts().await == 0).await;
+    assert!(harness.pds.sessions()[0].ended.is_none());
+    gate.open();
+    harness.pass(Duration::from_mins(2));
+    harness.links.tell_servers().await.unwrap();
+    assert!(harness.pds.sessions()[0].ended.is_some());
 }

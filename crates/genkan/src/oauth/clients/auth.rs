@@ -55,6 +55,11 @@ impl Clients {
         let mut set = self.keys(client, keys, purpose, false).await?;
         // The client may have rotated its keys since the set was fetched.
         if assertion.key(&set).is_none() {
+            // Nothing is known of this key, and the client's server is not asked for a caller who
+            // holds nothing of it.
+            if purpose == Purpose::Recall {
+                return Err(Error::nothing_live());
+            }
             set = self.keys(client, keys, purpose, true).await?;
         }
         let now = self.inner.clock.now().as_seconds();
@@ -84,17 +89,18 @@ impl Clients {
         &self,
         client: &Client,
         began: &ClientAuth,
+        purpose: Purpose,
     ) -> Result<bool, Error> {
         let ClientAuth::PrivateKeyJwt { key, .. } = began else { return Ok(false) };
         // A client that has become public has removed all of its keys.
         let Authentication::PrivateKeyJwt { keys, .. } = &client.metadata.authentication else {
             return Ok(true);
         };
-        match self.keys(client, keys, Purpose::GoOn, false).await {
+        match self.keys(client, keys, purpose, false).await {
             Ok(set) => Ok(!set.keys.iter().any(|known| known.thumbprint().as_str() == key)),
             // Only the client's own key set may end a grant. A set that cannot be fetched proves
             // nothing.
-            Err(Error::Refused(_)) => Ok(false),
+            Err(Error::Refused(_) | Error::Busy) => Ok(false),
             Err(other) => Err(other),
         }
     }

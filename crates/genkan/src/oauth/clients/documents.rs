@@ -14,11 +14,13 @@ use crate::base::fetch::{GuardedClient, GuardedError, Limits};
 pub(super) struct DocumentError {
     url: String,
     why: String,
+    /// Whether Genkan did not ask the server, because too many calls are under way.
+    pub(super) is_busy: bool,
 }
 
 impl DocumentError {
     pub(super) fn new(url: &str, why: &str) -> Self {
-        Self { url: url.to_owned(), why: why.to_owned() }
+        Self { url: url.to_owned(), why: why.to_owned(), is_busy: false }
     }
 }
 
@@ -39,24 +41,27 @@ pub(super) async fn fetch(
         Err(Trouble { passing: true, .. }) => fetch_once(guarded, url, what).await,
         done => done,
     }
-    .map_err(|trouble| DocumentError { url: url.to_owned(), why: trouble.why })
+    .map_err(|trouble| DocumentError { url: url.to_owned(), why: trouble.why, is_busy: trouble.is_busy })
 }
 
 struct Trouble {
     why: String,
-    /// Whether another try may succeed.
+    /// Whether another try at once may succeed.
     passing: bool,
+    is_busy: bool,
 }
 
 async fn fetch_once(guarded: &GuardedClient, url: &str, what: Document) -> Result<String, Trouble> {
     let answer = guarded.get(url, "application/json", &LIMITS).await.map_err(|error| Trouble {
-        passing: matches!(error, GuardedError::Unreachable(_) | GuardedError::Slow | GuardedError::Broken(_)),
+        passing: error.is_passing() && !matches!(error, GuardedError::Busy),
+        is_busy: matches!(error, GuardedError::Busy),
         why: error.to_string(),
     })?;
-    let final_trouble = |why: String| Err(Trouble { why, passing: false });
+    let final_trouble = |why: String| Err(Trouble { why, passing: false, is_busy: false });
     if answer.status != StatusCode::OK {
         let passing = answer.status.is_server_error();
-        return Err(Trouble { why: format!("answered {}", answer.status.as_u16()), passing });
+        let why = format!("answered {}", answer.status.as_u16());
+        return Err(Trouble { why, passing, is_busy: false });
     }
     let kind = answer.headers.get(CONTENT_TYPE).map(|kind| kind.to_str().unwrap_or_default());
     let essence = kind.map(|kind| kind.split(';').next().unwrap_or_default().trim());

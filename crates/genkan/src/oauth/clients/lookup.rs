@@ -1,6 +1,7 @@
 //! Looking a client up: its documents from the cache, the database or its server, and the
 //! operator's trust in it.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,7 +12,7 @@ use genkan_protocol::oauth::jwk::JwkSet;
 
 use super::documents::{self, Document, DocumentError};
 use super::view::ClientView;
-use crate::base::fetch::GuardedClient;
+use crate::base::fetch::{GuardedClient, Pool};
 use crate::base::single_flight::SingleFlight;
 use crate::base::{ByteCache, Clock, Origin, Timestamp, Weigh, byte_cache};
 use crate::db::Db;
@@ -40,11 +41,15 @@ impl Client {
 /// The purpose of a lookup.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::oauth) enum Purpose {
-    /// A new sign-in, which needs documents that are at most minutes old.
-    Begin,
+    /// A new sign-in, which needs documents that are at most minutes old. `network` is that of the
+    /// caller, who may be anyone.
+    Begin { network: IpAddr },
     /// The continuation of a grant, for which an older copy is enough while the client's server is
     /// away.
     GoOn,
+    /// A caller without a live code or token. Copies of any age are enough, and no server is asked:
+    /// an invented `client_id` must not make Genkan connect anywhere.
+    Recall,
 }
 
 /// Looks clients up. Cheap to clone.
@@ -139,8 +144,13 @@ impl Clients {
         &self.inner.guarded
     }
 
-    /// Finds a client by its id and reads its metadata, unless the operator has blocked it.
-    pub(in crate::oauth) async fn look_up(&self, client_id: &str, purpose: Purpose) -> Result<Client, Error> {
+    /// Finds a client by its id and reads its metadata, unless the operator has blocked it. Returns
+    /// `None` only for [`Purpose::Recall`], if nothing is known of the client.
+    pub(in crate::oauth) async fn find(
+        &self,
+        client_id: &str,
+        purpose: Purpose,
+    ) -> Result<Option<Client>, Error> {
         let inner = &*self.inner;
         let id = ClientId::parse(client_id, &inner.listed)
             .map_err(|error| Error::refused(Code::InvalidClientId, error.to_string()))?;
@@ -151,7 +161,8 @@ impl Clients {
             }
             let metadata = ClientMetadata::of_development(&id)
                 .map_err(|error| Error::refused(Code::InvalidClientMetadata, error.to_string()))?;
-            return Ok(Client { id, metadata: Arc::new(metadata), trusted: false, bearer: false });
+            let metadata = Arc::new(metadata);
+            return Ok(Some(Client { id, metadata, trusted: false, bearer: false }));
         }
         // Read from the database each time, so that the operator's decision counts from the next
         // call on every replica.
@@ -160,12 +171,19 @@ impl Clients {
         if trust == ClientTrust::Blocked {
             return Err(Error::refused(Code::InvalidClient, "the client is blocked on this server"));
         }
-        let metadata = self.metadata(&id, purpose).await?;
+        let Some(metadata) = self.metadata(&id, purpose).await? else { return Ok(None) };
         // atproto requires DPoP-bound tokens. The operator's registration is the only exception.
         if !bearer && let Err(error) = metadata.require_binding() {
             return Err(Error::refused(Code::InvalidClientMetadata, error.to_string()));
         }
-        Ok(Client { id, metadata, trusted: trust == ClientTrust::Trusted, bearer })
+        Ok(Some(Client { id, metadata, trusted: trust == ClientTrust::Trusted, bearer }))
+    }
+
+    /// Finds a client as [`find`](Self::find) does, for a new sign-in.
+    pub(in crate::oauth) async fn look_up(&self, client_id: &str, network: IpAddr) -> Result<Client, Error> {
+        let found = self.find(client_id, Purpose::Begin { network }).await?;
+        // Its server is asked for what is not known, so this cannot happen.
+        found.ok_or_else(|| Error::refused(Code::InvalidClientId, "the client is not known"))
     }
 
     /// Whether the operator has registered a client for plain Bearer tokens.
@@ -219,13 +237,17 @@ impl Clients {
         Ok(tx.commit().await?)
     }
 
-    async fn metadata(&self, id: &ClientId, purpose: Purpose) -> Result<Arc<ClientMetadata>, Error> {
+    async fn metadata(&self, id: &ClientId, purpose: Purpose) -> Result<Option<Arc<ClientMetadata>>, Error> {
         let memory = &self.inner.metadata;
         let read = |text: &str| ClientMetadata::parse(text.as_bytes(), id).map_err(|error| error.to_string());
         let source = Source { client_id: id.as_str(), url: id.as_str(), what: Document::Metadata };
         self.document(memory, source, purpose, false, read, ClientMetadata::is_confidential)
             .await
-            .map_err(|why| why.into_error(Code::InvalidClientMetadata))
+            .map(Some)
+            .or_else(|why| match why {
+                NoDocument::Unknown => Ok(None),
+                why => Err(why.into_error(Code::InvalidClientMetadata)),
+            })
     }
 
     /// Returns the client's public keys. `again` means that the cached set lacks one, so the server
@@ -271,6 +293,9 @@ impl Clients {
             memory.insert(source.url.to_owned(), stored.clone());
             known = Some(stored);
         }
+        if purpose == Purpose::Recall {
+            return known.map(|known| known.value).ok_or(NoDocument::Unknown);
+        }
         // `again` means that a key is missing. A shorter pause still applies, so that assertions
         // with invented key ids cannot make Genkan ask the client's server without limit.
         let pause = if again { ASK_AGAIN } else { FRESH };
@@ -286,7 +311,7 @@ impl Clients {
         if let Some(known) = lately {
             return Ok(Arc::clone(&known.value));
         }
-        let why = match self.ask(source).await {
+        let (why, is_busy) = match self.ask(source, purpose).await {
             Ok(text) => match read(&text) {
                 Ok(value) => {
                     let value = Arc::new(value);
@@ -298,27 +323,36 @@ impl Clients {
                     self.store(source, &text, now).await?;
                     return Ok(value);
                 }
-                Err(why) => format!("{}: {why}", source.url),
+                Err(why) => (format!("{}: {why}", source.url), false),
             },
-            Err(error) => error.to_string(),
+            Err(error) => (error.to_string(), error.is_busy),
         };
         match known {
             Some(known) if now.since(known.at) < patience(purpose, is_confidential(&known.value)) => {
-                // Only `asked_at` moves. The copy keeps its age, so the patience with an absent
-                // host has an end.
-                let tried = CachedDocument { asked_at: now, ..known.clone() };
-                memory.insert(source.url.to_owned(), tried);
+                // Only `asked_at` moves, and only if the host was asked. The copy keeps its age, so
+                // the patience with an absent host has an end.
+                if !is_busy {
+                    let tried = CachedDocument { asked_at: now, ..known.clone() };
+                    memory.insert(source.url.to_owned(), tried);
+                }
                 Ok(known.value)
             }
+            _ if is_busy => Err(NoDocument::Busy),
             _ => Err(NoDocument::Refused(why)),
         }
     }
 
-    async fn ask(&self, source: Source<'_>) -> Result<String, DocumentError> {
-        let (guarded, url, what) = (self.inner.guarded.clone(), source.url.to_owned(), source.what);
+    async fn ask(&self, source: Source<'_>, purpose: Purpose) -> Result<String, DocumentError> {
+        let guarded = match purpose {
+            Purpose::Begin { network } => self.inner.guarded.in_pool(Pool::PushedClients).caused_by(network),
+            Purpose::GoOn | Purpose::Recall => self.inner.guarded.in_pool(Pool::GrantedClients),
+        };
+        let (url, what) = (source.url.to_owned(), source.what);
         let fetching = async move { documents::fetch(&guarded, &url, what).await };
         let broken = || DocumentError::new(source.url, "could not be fetched");
-        self.inner.single_flight.join(source.url, fetching).await.unwrap_or_else(|| Err(broken()))
+        // Not shared between the two: the fetch of a push may wait for a place for long.
+        let key = format!("{} {}", matches!(purpose, Purpose::Begin { .. }), source.url);
+        self.inner.single_flight.join(&key, fetching).await.unwrap_or_else(|| Err(broken()))
     }
 
     async fn stored(&self, source: Source<'_>) -> crate::db::Result<Option<(String, Timestamp)>> {
@@ -347,6 +381,10 @@ struct Source<'a> {
 }
 
 enum NoDocument {
+    /// Nothing is known of the document, and its server was not asked.
+    Unknown,
+    /// Its server was not asked, because too many calls are under way.
+    Busy,
     Refused(String),
     Storage(crate::db::Error),
 }
@@ -360,6 +398,8 @@ impl From<crate::db::Error> for NoDocument {
 impl NoDocument {
     fn into_error(self, code: Code) -> Error {
         match self {
+            Self::Unknown => Error::nothing_live(),
+            Self::Busy => Error::Busy,
             Self::Refused(why) => Error::refused(code, why),
             Self::Storage(cause) => Error::Storage(cause),
         }
@@ -369,10 +409,10 @@ impl NoDocument {
 /// The age up to which a copy is used while its server is away.
 fn patience(purpose: Purpose, confidential: bool) -> Duration {
     match (purpose, confidential) {
-        (Purpose::Begin, _) => Duration::ZERO,
+        (Purpose::Begin { .. }, _) => Duration::ZERO,
         // A confidential client may have removed its keys meanwhile.
-        (Purpose::GoOn, true) => Duration::from_hours(7 * 24),
-        (Purpose::GoOn, false) => Duration::from_hours(90 * 24),
+        (Purpose::GoOn | Purpose::Recall, true) => Duration::from_hours(7 * 24),
+        (Purpose::GoOn | Purpose::Recall, false) => Duration::from_hours(90 * 24),
     }
 }
 

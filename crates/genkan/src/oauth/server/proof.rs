@@ -73,13 +73,7 @@ impl OAuth {
         proven: &AuthenticatedClient,
         now: Timestamp,
     ) -> Result<(), Error> {
-        // In the transaction of the action itself: after a failure of Genkan, the client can repeat
-        // the same request, and a replay of a successful one finds the proof used.
-        if let Some(proof) = proof
-            && !self.seen.is_first(tx, OneTimeUse::Proof(proof), now.plus(PROOF), now).await?
-        {
-            return Err(Error::refused(Code::InvalidDpopProof, "the DPoP proof was already used"));
-        }
+        self.use_up_proof(tx, proof, now).await?;
         if let Some((jti, until)) = &proven.assertion {
             let used = OneTimeUse::Assertion { client_id: client.id.as_str(), jti };
             if !self.seen.is_first(tx, used, *until, now).await? {
@@ -88,6 +82,23 @@ impl OAuth {
                     "client_assertion: \"jti\" was already used",
                 ));
             }
+        }
+        Ok(())
+    }
+
+    /// Uses up the proof within the transaction of the action.
+    pub(in crate::oauth) async fn use_up_proof(
+        &self,
+        tx: &mut Tx,
+        proof: Option<&Proof>,
+        now: Timestamp,
+    ) -> Result<(), Error> {
+        // In the transaction of the action itself: after a failure of Genkan, the client can repeat
+        // the same request, and a replay of a successful one finds the proof used.
+        if let Some(proof) = proof
+            && !self.seen.is_first(tx, OneTimeUse::Proof(proof), now.plus(PROOF), now).await?
+        {
+            return Err(Error::refused(Code::InvalidDpopProof, "the DPoP proof was already used"));
         }
         Ok(())
     }

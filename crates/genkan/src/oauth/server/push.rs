@@ -1,6 +1,8 @@
 //! Pushed authorization requests (RFC 9126). Everything about a request is checked here, before a
 //! browser comes.
 
+use std::net::IpAddr;
+
 use genkan_protocol::oauth::error::OAuthErrorCode as Code;
 use genkan_protocol::oauth::request::{AuthorizationRequest, Form, Prompt};
 use genkan_protocol::oauth::scope::undeclared;
@@ -25,13 +27,22 @@ pub(crate) struct PushedRequest {
 
 impl OAuth {
     /// Accepts a request, and uses up its proof, if it has one, and the client's assertion.
-    pub(crate) async fn push(&self, call: &Call<'_>, form: &Form) -> Result<PushedRequest, Error> {
+    ///
+    /// `network` is that of the caller. Anyone may push and name any client and permission set, so
+    /// one network may let only a few servers be asked at a time.
+    pub(crate) async fn push(
+        &self,
+        call: &Call<'_>,
+        form: &Form,
+        network: IpAddr,
+    ) -> Result<PushedRequest, Error> {
         let now = self.clock.now();
         let proof = self.proof(call, now)?;
-        let client = self.clients.look_up(form.required("client_id")?, Purpose::Begin).await?;
+        let client = self.clients.look_up(form.required("client_id")?, network).await?;
         let proof_key = proof.as_ref().map(|proof| proof.jkt);
         let issuer = &self.settings.issuer;
-        let proven = self.clients.authenticate(&client, form, proof_key, Purpose::Begin, issuer).await?;
+        let proven =
+            self.clients.authenticate(&client, form, proof_key, Purpose::Begin { network }, issuer).await?;
 
         let asked = AuthorizationRequest::parse(form)?;
         // RFC 9449 §10.1: both the proof and `dpop_jkt` bind the code to a key, so they must agree.
@@ -52,7 +63,7 @@ impl OAuth {
         let scope = scope_for(&client, &asked.scope)?;
         // Permission sets are fetched now, so that an app with a broken set is refused before a
         // person sees a page.
-        self.sets.require(&scope).await?;
+        self.sets.require(&scope, network).await?;
 
         let pushed = RequestParameters {
             redirect_uri,

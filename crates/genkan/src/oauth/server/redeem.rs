@@ -45,7 +45,7 @@ impl OAuth {
         let id = CodeId::of(code);
         // Looked up before the transaction, so that it holds no row while other servers are asked.
         let (account, scope) = match codes::peek(&self.db, &id).await? {
-            Some((did, scope)) => (self.accounts.find(&did).await?, Some(self.sets.expand(&scope).await?)),
+            Some(code) => (self.accounts.find(&code.did).await?, Some(self.sets.expand(&code.scope).await?)),
             None => (None, None),
         };
         let redemption =

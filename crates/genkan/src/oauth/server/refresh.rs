@@ -9,6 +9,7 @@ use genkan_protocol::oauth::error::OAuthErrorCode as Code;
 use genkan_protocol::oauth::request::Form;
 
 use super::mint::{Tokens, token_subject};
+use super::token::OF_ANOTHER;
 use crate::accounts::Account;
 use crate::base::Timestamp;
 use crate::db::Tx;
@@ -40,6 +41,7 @@ impl OAuth {
         form: &Form,
         client: &Client,
         proof: Option<&Proof>,
+        purpose: Purpose,
         now: Timestamp,
     ) -> Result<Tokens, Error> {
         // A token that cannot be read leads on, so that the client is authenticated before it
@@ -51,10 +53,10 @@ impl OAuth {
         };
         // Found out before the transaction, because the client's key set may have to be fetched.
         let key_is_gone = match &grant {
-            Some(grant) => self.clients.lacks_key_of(client, &grant.client_auth).await?,
+            Some(grant) => self.clients.lacks_key_of(client, &grant.client_auth, purpose).await?,
             None => false,
         };
-        let proven = match self.authenticate(client, form, proof, Purpose::GoOn).await {
+        let proven = match self.authenticate(client, form, proof, purpose).await {
             Err(Error::Refused(refusal)) if key_is_gone && refusal.code == Code::InvalidClient => {
                 // The assertion was signed with the removed key. The DPoP proof still shows that
                 // the caller holds the grant's other key.
@@ -101,7 +103,7 @@ impl OAuth {
         }
         // The caller has proved the grant's key, so a refusal may end the grant from here on.
         let why = if grant.client_id != with.client.id.as_str() {
-            "the refresh token was issued to another client"
+            OF_ANOTHER
         } else if with.key_is_gone {
             "the key that the client authenticated with is no longer in its key set"
         } else {

@@ -2,9 +2,11 @@
 //! with all other credentials of an account.
 
 use genkan_protocol::oauth::access_token::Token;
+use genkan_protocol::oauth::error::OAuthErrorCode as Code;
 use genkan_protocol::oauth::request::Form;
 use genkan_protocol::syntax::Did;
 
+use super::token::purpose_of_grant;
 use crate::accounts::{self, Demand};
 use crate::base::Timestamp;
 use crate::db::audit::{self, Actor};
@@ -12,7 +14,7 @@ use crate::db::feed::{self, Change};
 use crate::db::{self, Tx};
 use crate::oauth::call::Call;
 use crate::oauth::client_trust::ClientTrust;
-use crate::oauth::clients::{ClientView, Purpose};
+use crate::oauth::clients::ClientView;
 use crate::oauth::error::Error;
 use crate::oauth::grant::Grant;
 use crate::oauth::ids::{self, CodeId, GrantId};
@@ -36,10 +38,20 @@ impl OAuth {
         let proof = self.proof(call, now)?;
         let proof = proof.as_ref();
         let token = form.required("token")?;
-        let client = self.clients.look_up(form.required("client_id")?, Purpose::GoOn).await?;
-        let proven = self.authenticate(&client, form, proof, Purpose::GoOn).await?;
-        // An unknown token is not an error: the client could do nothing about it (RFC 7009 §2.2).
+        let client_id = form.required("client_id")?;
         let named = self.grant_named(token).await?;
+        let grant = match &named {
+            Some(grant) => grants::find(&self.db, grant).await?,
+            None => None,
+        };
+        let purpose = purpose_of_grant(grant.as_ref(), client_id, now);
+        // An unknown token is not an error: the client could do nothing about it (RFC 7009 §2.2).
+        // Nothing is fetched for it, so nothing may be known of its client.
+        let Some(client) = self.clients.find(client_id, purpose).await? else { return Ok(()) };
+        let proven = match self.authenticate(&client, form, proof, purpose).await {
+            Err(Error::Refused(refusal)) if refusal.code == Code::InvalidGrant => return Ok(()),
+            proven => proven?,
+        };
         let mut tx = self.db.begin().await?;
         self.use_up(&mut tx, proof, &client, &proven, now).await?;
         if let Some(grant) = named {

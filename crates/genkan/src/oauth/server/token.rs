@@ -1,30 +1,101 @@
 //! The token endpoint: exchanges a code or a refresh token for tokens.
 
+use genkan_protocol::oauth::dpop::Proof;
 use genkan_protocol::oauth::request::{Form, TokenRequest};
 
 use super::mint::Tokens;
+use crate::base::Timestamp;
+use crate::db::audit::Actor;
 use crate::oauth::call::Call;
 use crate::oauth::clients::Purpose;
 use crate::oauth::error::Error;
+use crate::oauth::grant::Grant;
+use crate::oauth::ids::CodeId;
 use crate::oauth::service::OAuth;
+use crate::oauth::sql::{codes, grants};
 
 impl OAuth {
     /// Answers the token endpoint. The order is proof, client, grant. One transaction uses
     /// everything up.
+    ///
+    /// The client's documents are fetched only for a live code or token of this client. Without one
+    /// the caller may be anyone, and what is stored of the client decides how it is refused.
     pub(crate) async fn token(&self, call: &Call<'_>, form: &Form) -> Result<Tokens, Error> {
         let now = self.clock.now();
-        let proof = self.due_proof(call, form.get("client_id").unwrap_or_default(), now).await?;
+        let client_id = form.get("client_id").unwrap_or_default();
+        let proof = self.due_proof(call, client_id, now).await?;
         let proof = proof.as_ref();
         let asked = TokenRequest::parse(form)?;
-        let client = self.clients.look_up(form.required("client_id")?, Purpose::GoOn).await?;
+        let client_id = form.required("client_id")?;
+        let purpose = match &asked {
+            TokenRequest::Code { code, .. } => self.purpose_of_code(code, client_id, now).await?,
+            TokenRequest::Refresh { refresh_token } => match self.refresh_tokens.read(refresh_token) {
+                Some(id) => {
+                    let grant = grants::find(&self.db, &id.grant).await?;
+                    purpose_of_grant(grant.as_ref(), client_id, now)
+                }
+                None => Purpose::Recall,
+            },
+        };
+        let Some(client) = self.clients.find(client_id, purpose).await? else {
+            return Err(self.refuse_unknown(&asked, proof, now).await?);
+        };
         match asked {
             TokenRequest::Code { code, redirect_uri, verifier } => {
-                let proven = self.authenticate(&client, form, proof, Purpose::GoOn).await?;
+                let proven = self.authenticate(&client, form, proof, purpose).await?;
                 self.redeem(&code, &redirect_uri, &verifier, &client, &proven, proof, now).await
             }
             TokenRequest::Refresh { refresh_token } => {
-                self.refresh(&refresh_token, form, &client, proof, now).await
+                self.refresh(&refresh_token, form, &client, proof, purpose, now).await
             }
         }
     }
+
+    /// Refuses a client of which nothing is known, and which holds nothing live of its own.
+    ///
+    /// What it holds has left its rightful client. A code is used up, as by every refusal. A grant
+    /// ends if the caller proved its key.
+    async fn refuse_unknown(
+        &self,
+        asked: &TokenRequest,
+        proof: Option<&Proof>,
+        now: Timestamp,
+    ) -> Result<Error, Error> {
+        let mut tx = self.db.begin().await?;
+        self.use_up_proof(&mut tx, proof, now).await?;
+        match asked {
+            TokenRequest::Code { code, .. } => {
+                codes::take(&mut tx, &CodeId::of(code), now).await?;
+            }
+            TokenRequest::Refresh { refresh_token } => {
+                if let Some(id) = self.refresh_tokens.read(refresh_token) {
+                    self.links.hold(&mut tx, &id.grant).await?;
+                    let grant = grants::hold(&mut tx, &id.grant).await?;
+                    if grant.is_some_and(|grant| proof.is_some() && grant.is_held_by(proof)) {
+                        self.end_in(&mut tx, &id.grant, Actor::Genkan, OF_ANOTHER, now).await?;
+                    }
+                }
+            }
+        }
+        tx.commit().await?;
+        Ok(Error::nothing_live())
+    }
+
+    async fn purpose_of_code(&self, code: &str, client_id: &str, now: Timestamp) -> Result<Purpose, Error> {
+        let code = codes::peek(&self.db, &CodeId::of(code)).await?;
+        let is_live =
+            code.is_some_and(|code| code.client_id == client_id && !code.is_used && now < code.expires_at);
+        Ok(if is_live { Purpose::GoOn } else { Purpose::Recall })
+    }
 }
+
+/// The purpose of a client's lookup, for a caller with a token of this grant.
+pub(super) fn purpose_of_grant(grant: Option<&Grant>, client_id: &str, now: Timestamp) -> Purpose {
+    // The age of the token does not matter: an old one of a live grant may have leaked, and its
+    // client must be able to end the grant.
+    let is_live = grant.is_some_and(|grant| grant.client_id == client_id && grant.is_alive(now));
+    if is_live { Purpose::GoOn } else { Purpose::Recall }
+}
+
+/// Why a grant ends whose token another client presented, with the grant's own key.
+pub(super) const OF_ANOTHER: &str = "the refresh token was issued to another client";

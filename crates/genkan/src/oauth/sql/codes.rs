@@ -81,13 +81,31 @@ pub(in crate::oauth) async fn take(
     Ok(Some((first, stored)))
 }
 
-/// Returns the account of a code and the approved scope.
-pub(in crate::oauth) async fn peek(db: &Db, id: &CodeId) -> Result<Option<(Did, ApprovedScope)>> {
-    let row = sqlx::query("SELECT did, scope FROM oauth_codes WHERE hash = $1")
-        .bind(id.as_str())
-        .fetch_optional(db.reader())
-        .await?;
-    row.map(|row| Ok((did_of(&row, id)?, ApprovedScope::stored(row.try_get("scope")?)))).transpose()
+/// What is known of a code before it is used up.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::oauth) struct PeekedCode {
+    pub(in crate::oauth) client_id: String,
+    pub(in crate::oauth) did: Did,
+    pub(in crate::oauth) scope: ApprovedScope,
+    pub(in crate::oauth) expires_at: Timestamp,
+    pub(in crate::oauth) is_used: bool,
+}
+
+/// Reads a code without using it up.
+pub(in crate::oauth) async fn peek(db: &Db, id: &CodeId) -> Result<Option<PeekedCode>> {
+    let row =
+        sqlx::query("SELECT client_id, did, scope, expires_at, used_at FROM oauth_codes WHERE hash = $1")
+            .bind(id.as_str())
+            .fetch_optional(db.reader())
+            .await?;
+    let Some(row) = row else { return Ok(None) };
+    Ok(Some(PeekedCode {
+        client_id: row.try_get("client_id")?,
+        did: did_of(&row, id)?,
+        scope: ApprovedScope::stored(row.try_get("scope")?),
+        expires_at: Timestamp::from_millis(row.try_get("expires_at")?),
+        is_used: row.try_get::<Option<i64>, _>("used_at")?.is_some(),
+    }))
 }
 
 fn did_of(row: &AnyRow, id: &CodeId) -> Result<Did> {
@@ -167,11 +185,9 @@ mod tests {
         assert_eq!((first, again.grant_id), (false, Some("g".into())));
         tx.commit().await.unwrap();
         assert_eq!(grant_of(&db, &"h".into()).await.unwrap(), Some("g".into()));
-        let peeked = peek(&db, &"h".into()).await.unwrap();
-        assert_eq!(
-            peeked,
-            Some(("did:plc:ann".parse().unwrap(), ApprovedScope::stored("atproto".to_owned())))
-        );
+        let peeked = peek(&db, &"h".into()).await.unwrap().unwrap();
+        assert_eq!((peeked.did.as_str(), peeked.scope.as_str()), ("did:plc:ann", "atproto"));
+        assert!(peeked.is_used);
     }
 
     async fn a_code_stays_as_long_as_its_grant(db: Db) {

@@ -32,6 +32,7 @@ on_each_database!(
     a_long_scope_goes_by_reference,
     malformed_token_requests_have_their_answers,
     an_access_token_ends_with_its_grant,
+    no_server_is_asked_for_a_caller_without_a_live_code_or_token,
 );
 
 const MINUTE: Duration = Duration::from_mins(1);
@@ -410,4 +411,48 @@ async fn an_access_token_ends_with_its_grant(db: Db) {
     server.clock.advance(Duration::from_hours(14 * 24) - Duration::from_mins(2));
     let refreshed = app.refresh(&server, &refresh_of(&tokens)).await;
     assert_eq!((refreshed.summary().as_str(), &refreshed.json()["expires_in"]), ("200", &json!(120)));
+}
+
+/// Anyone may send a `client_id` here, so it must not make Genkan connect anywhere.
+async fn no_server_is_asked_for_a_caller_without_a_live_code_or_token(db: Db) {
+    let server = OAuthServer::start(db).await;
+    let app = TestApp::published(&server, "app", &json!({}));
+    let key = fresh_key();
+    let mut members = confidential_members(&key, "one");
+    let key_set = members.as_object_mut().unwrap().remove("jwks").unwrap();
+    members["jwks_uri"] = format!("{}/keys.json", server.site.url()).into();
+    server.site.put("/keys.json", 200, "application/json", &key_set.to_string());
+    let published = || TestApp::published(&server, "confidential", &members);
+    let confidential = TestApp { own_key: Some((key, "one")), ..published() };
+    let stranger = TestApp::published(&server, "stranger", &json!({}));
+    let documents = ["app", "confidential", "keys", "stranger"];
+    let asked = || documents.map(|name| server.site.asked(&format!("/{name}.json")));
+    let (code, token) = (format!("cod-{}", "a".repeat(64)), format!("ref-{}", "a".repeat(64)));
+    let live = refresh_of(&server.tokens(&app).await);
+    let of_confidential = refresh_of(&server.tokens(&confidential).await);
+    // Everything that is stored is older than what a live token makes Genkan ask again for.
+    server.clock.advance(Duration::from_hours(1));
+    let before = asked();
+    for caller in [&app, &confidential, &stranger] {
+        for answer in [caller.redeem(&server, &code, &[]).await, caller.refresh(&server, &token).await] {
+            assert_eq!(answer.summary(), "400 invalid_grant", "{}", caller.id);
+        }
+        assert_eq!(caller.revoke(&server, &token).await.summary(), "200", "{}", caller.id);
+    }
+    assert_eq!(stranger.refresh(&server, &live).await.summary(), "400 invalid_grant");
+    assert_eq!(stranger.revoke(&server, &live).await.summary(), "200");
+    // An assertion by a key that is not stored.
+    let invented = TestApp { own_key: Some((fresh_key(), "other")), ..published() };
+    assert_eq!(invented.refresh(&server, &token).await.summary(), "400 invalid_grant");
+    assert_eq!(asked(), before, "nothing was fetched");
+
+    // With a live token they are asked as before, and the grants were not harmed.
+    assert_eq!(app.refresh(&server, &live).await.summary(), "200");
+    assert_eq!(confidential.refresh(&server, &of_confidential).await.summary(), "200");
+    let after = asked();
+    assert!(
+        after[..3].iter().zip(&before[..3]).all(|(after, before)| after > before),
+        "{before:?} {after:?}"
+    );
+    assert_eq!(after[3], 0);
 }
