@@ -117,6 +117,26 @@ pub(super) const STEPS: &[Step] = &[
     ),
     Step::new(35, "takedowns", include_str!("../../../../migrations/0035_takedowns.sql")),
     Step::new(36, "takedowns by lease", include_str!("../../../../migrations/0036_takedowns_by_lease.sql")),
+    Step::new(
+        40,
+        "use of permission sets",
+        include_str!("../../../../migrations/0040_permission_sets_used.sql"),
+    ),
+    Step::new(
+        41,
+        "use of permission sets before",
+        include_str!("../../../../migrations/0041_permission_sets_used_before.sql"),
+    ),
+    Step::new(
+        42,
+        "permission sets without a use",
+        include_str!("../../../../migrations/0042_permission_sets_unused.sql"),
+    ),
+    Step::new(
+        43,
+        "permission sets by use",
+        include_str!("../../../../migrations/0043_permission_sets_by_use.sql"),
+    ),
 ];
 
 #[cfg(test)]

@@ -13,10 +13,12 @@ mod limit;
 mod memory;
 mod rate_limits;
 mod shared;
+mod storage;
 mod verdict;
 
 pub(crate) use client::{ClientNetwork, account_and_address, address, code_for, name_of};
 pub(crate) use error::AttemptError;
 pub(crate) use limit::{Limit, OAuthEndpoint};
 pub(crate) use rate_limits::RateLimits;
+pub(crate) use storage::StorageBudget;
 pub(crate) use verdict::{OverLimit, Verdict};

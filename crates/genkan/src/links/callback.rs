@@ -10,7 +10,7 @@ use genkan_protocol::oauth::dpop::ProofKey;
 use genkan_protocol::syntax::Did;
 use subtle::ConstantTimeEq as _;
 
-use super::client::ClientIdentity;
+use super::client::{Client, ClientIdentity};
 use super::discovery::{Authority, DiscoveryError};
 use super::error::{Failure, FinishError};
 use super::id::LinkId;
@@ -18,6 +18,7 @@ use super::login::hash;
 use super::open::KeysBehind;
 use super::server_client::{ServerClient, TokenRequestError, TokenResponse};
 use super::service::{Inner, Links};
+use super::sql::clients;
 use super::sql::links::{self, Row, State};
 use super::sql::logins::{self, Login};
 use super::vault::{LoginSecrets, SessionAad, Tokens};
@@ -219,6 +220,9 @@ impl Links {
         };
         let mut tx = inner.db.begin().await?;
         links::insert(&mut tx, &row).await?;
+        if let Some(hash) = Client::own_document(&row.client_id) {
+            clients::note_use(&mut tx, hash, now).await?;
+        }
         tx.commit().await?;
         Ok(Arrival { back: login.back.clone(), ..arrival(row) })
     }

@@ -111,6 +111,11 @@ impl Client {
         ClientName { id: format!("{}{OTHERS}{hash}.json", self.origin), own_document: Some(hash) }
     }
 
+    /// Returns the hash in a client id that has a document of its own.
+    pub(super) fn own_document(client_id: &str) -> Option<&str> {
+        client_id.split_once(OTHERS)?.1.strip_suffix(".json")
+    }
+
     /// The key for new sign-ins: the newest one that every server can have seen. `None` in
     /// development.
     pub(super) fn newest_key(&self, now: Timestamp) -> Option<ClientKey> {

@@ -3,6 +3,7 @@
 //! One row holds everything by which the return is judged: issuer, endpoints, keys, the expected
 //! account and the browser. A callback can change none of it.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,7 +18,7 @@ use super::client::ClientIdentity;
 use super::discovery::{DiscoveryError, Identifier, Server};
 use super::error::BeginError;
 use super::server_client::TokenRequestError;
-use super::service::{Inner, Links};
+use super::service::{CLIENT_LIFETIME, DAY, Inner, Links};
 use super::sql::clients;
 use super::sql::logins::{self, Login};
 use super::vault::{LoginSecrets, fresh_key};
@@ -37,6 +38,8 @@ pub(crate) struct NewLogin<'a> {
     /// The path of the page that continues afterwards. Genkan sets it, and no form can.
     pub(crate) back: &'a str,
     pub(crate) device: &'a str,
+    /// The network of the browser, which has a share of what strangers may cause to be stored.
+    pub(crate) network: IpAddr,
     /// The browser's secret, if it has one.
     pub(crate) browser: Option<&'a str>,
 }
@@ -78,9 +81,15 @@ impl Links {
         let now = inner.clock.now();
         let name = inner.client.name_for(login.scope);
         if let Some(hash) = &name.own_document {
-            // Stored first, because the server fetches the document during the push.
+            let is_new = clients::find(&inner.db, hash).await?.is_none();
+            // Anyone can begin a sign-in for a scope of their own.
+            if is_new && !inner.new_clients.spend(login.network, login.scope.len(), now) {
+                return Err(BeginError::Away("too many new clients were needed lately".into()));
+            }
+            // Stored first, because the server fetches the document during the push. Only for a
+            // day: a sign-in that ends well stores it for as long as its session may live.
             let mut tx = inner.db.begin().await?;
-            clients::put(&mut tx, hash, login.scope, now).await?;
+            clients::put(&mut tx, hash, login.scope, now.minus(CLIENT_LIFETIME).plus(DAY)).await?;
             tx.commit().await?;
         }
         let identity = ClientIdentity { id: name.id, key: inner.client.newest_key(now) };

@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use genkan_protocol::oauth::dpop::ProofKey;
 
-use super::client::ClientIdentity;
+use super::client::{Client, ClientIdentity};
 use super::credential::{Credential, due_at};
 use super::discovery::{Authority, DiscoveryError};
 use super::end::EndCondition;
@@ -26,6 +26,7 @@ use super::id::LinkId;
 use super::open::{KeysBehind, stored};
 use super::server_client::{TokenRequestError, TokenResponse};
 use super::service::{Inner, Links};
+use super::sql::clients;
 use super::sql::leases::{self, NewTokens};
 use super::sql::links::{self, Row};
 use super::vault::{SessionAad, Tokens};
@@ -241,6 +242,7 @@ impl Links {
         if matches!(outcome, Outcome::Rotated) {
             inner.backoff.servers.mended(&row.server.issuer);
             inner.backoff.links.mended(row.id.as_str());
+            inner.note_client(row).await;
         }
         Ok(outcome)
     }
@@ -484,6 +486,21 @@ impl Inner {
             .links
             .pause(row.id.as_str(), now)
             .max(self.backoff.servers.pause(&row.server.issuer, now))
+    }
+
+    /// Keeps the client document of a session for as long as the session is refreshed.
+    async fn note_client(&self, row: &Row) {
+        let Some(hash) = Client::own_document(&row.client_id) else { return };
+        let note = async {
+            let mut tx = self.db.begin().await?;
+            clients::note_use(&mut tx, hash, self.clock.now()).await?;
+            tx.commit().await
+        };
+        if let Err(cause) = note.await {
+            // The next refresh tries again. The document lives for two years from its last use.
+            let cause = &cause as &dyn std::error::Error;
+            tracing::warn!(cause, link = %row.id, "the use of a client document was not noted");
+        }
     }
 
     fn count(&self, outcome: Outcome) {

@@ -25,6 +25,7 @@ use crate::base::{Clock, Origin, Timestamp, random};
 use crate::db::feed::{Change, Feed};
 use crate::db::{self, Db, FeedCache};
 use crate::identity::Identity;
+use crate::limits::StorageBudget;
 use crate::telemetry::metrics::Metrics;
 
 /// The operator's settings for linked accounts.
@@ -80,6 +81,8 @@ pub(super) struct Inner {
     /// The name of this process in leases.
     pub(super) holder: String,
     pub(super) grants: Arc<dyn LinkGrants>,
+    /// For client documents of sign-ins that strangers begin.
+    pub(super) new_clients: StorageBudget,
 }
 
 impl Links {
@@ -116,6 +119,7 @@ impl Links {
             holder: random::id(),
             grants,
             feed,
+            new_clients: StorageBudget::new(NEW_CLIENTS, NEW_CLIENTS_OF_A_NETWORK),
         };
         Self { inner: Arc::new(inner) }
     }
@@ -182,7 +186,7 @@ pub(crate) async fn sweep(db: &Db, now: Timestamp) -> db::Result<u64> {
     gone += sql::visits::sweep(&mut tx, now).await?;
     gone += sql::links::sweep(&mut tx, now.minus(DAY * 30)).await?;
     // Longer than any session lives.
-    gone += sql::clients::sweep(&mut tx, now.minus(DAY * 800)).await?;
+    gone += sql::clients::sweep(&mut tx, now.minus(CLIENT_LIFETIME)).await?;
     tx.commit().await?;
     Ok(gone)
 }
@@ -199,6 +203,11 @@ impl fmt::Debug for Dependencies {
     }
 }
 
+/// Longer than any session is idle. A client document is kept for this long from its last use.
+pub(super) const CLIENT_LIFETIME: Duration = Duration::from_hours(800 * 24);
+/// Bytes of new client documents per hour. Those of sign-ins that did not end well stay for a day.
+const NEW_CLIENTS: u64 = 16 << 20;
+const NEW_CLIENTS_OF_A_NETWORK: u64 = 1 << 20;
 /// The most bytes of the credentials in memory: some 20 000 whose tokens have 2 KiB.
 const CREDENTIAL_BYTES: usize = 64 << 20;
 const CREDENTIAL_TYPICAL: usize = 3200;

@@ -28,10 +28,11 @@ use crate::base::fetch::{
     self, DnsError, GuardedClient, GuardedError, Limits, Pool, TextsError, UnguardedClient,
 };
 use crate::base::single_flight::SingleFlight;
-use crate::base::{Clock, Origin, Timestamp};
+use crate::base::{Clock, Origin};
 use crate::db::Db;
 use crate::fleet::Fleet;
 use crate::identity::{Documents, Freshness};
+use crate::limits::StorageBudget;
 
 /// Resolves and stores permission sets. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -52,6 +53,8 @@ struct Inner {
     /// One result is stored at a time. One request may resolve many sets, and must not take all
     /// connections to the database.
     storing: Mutex<()>,
+    /// For sets that strangers name.
+    new_sets: StorageBudget,
 }
 
 /// Why a set could not be resolved.
@@ -97,6 +100,7 @@ impl PermissionSets {
             guarded,
             single_flight,
             storing: Mutex::default(),
+            new_sets: StorageBudget::new(NEW_SETS, NEW_SETS_OF_A_NETWORK),
         };
         Self { inner: Arc::new(inner) }
     }
@@ -149,7 +153,8 @@ impl PermissionSets {
         stored: Option<StoredPermissionSet>,
         network: IpAddr,
     ) -> Result<Resolution, Error> {
-        let resolving = self.resolve(nsid, Some(network));
+        let stored_bytes = stored.as_ref().map_or(0, bytes_of);
+        let resolving = self.resolve(nsid, Some(Stranger { network, stored_bytes }));
         // A set whose author's server is away costs people with a good copy only this long. The
         // lookup goes on, and the next sign-in has its result.
         if self.good_copy(stored.as_ref(), nsid).is_some() {
@@ -178,7 +183,7 @@ impl PermissionSets {
         let scopes = Scopes::parse(scope.as_str());
         let mut known = Vec::new();
         for include in scopes.includes() {
-            if let Some(set) = self.stored(&include.nsid).await? {
+            if let Some(set) = self.in_use(&include.nsid).await? {
                 known.push((include.clone(), set));
             }
         }
@@ -195,30 +200,37 @@ impl PermissionSets {
     /// The view for people of a scope value, if it is a set.
     pub(super) async fn view(&self, value: &str) -> crate::db::Result<Option<SetView>> {
         let Ok(Scope::Include(include)) = value.parse::<Scope>() else { return Ok(None) };
-        let Some(set) = self.read(&include.nsid).await?.map(|(set, _)| set) else { return Ok(None) };
+        let stored = sql::find(&self.inner.db, include.nsid.as_str()).await?;
+        let Some(set) = stored.and_then(|stored| last_copy(&stored, &include.nsid)) else { return Ok(None) };
         Ok(Some(SetView { expanded: set.expand(&include), nsid: include.nsid, set }))
     }
 
-    /// Returns the last good copy, and refreshes an old one in the background.
-    async fn stored(&self, nsid: &Nsid) -> crate::db::Result<Option<PermissionSet>> {
-        let Some((set, checked_at)) = self.read(nsid).await? else { return Ok(None) };
-        if self.inner.clock.now().since(checked_at) >= FRESH {
+    /// Returns the last good copy, notes that a grant uses it, and refreshes an old one in the
+    /// background.
+    async fn in_use(&self, nsid: &Nsid) -> crate::db::Result<Option<PermissionSet>> {
+        let stored = sql::find(&self.inner.db, nsid.as_str()).await?;
+        let now = self.inner.clock.now();
+        let Some((set, stored)) = stored.and_then(|stored| Some((last_copy(&stored, nsid)?, stored))) else {
+            return Ok(None);
+        };
+        if stored.used_at.is_none_or(|at| now.since(at) >= NOTE_USE_EVERY) {
+            let mut tx = self.inner.db.begin().await?;
+            sql::note_use(&mut tx, nsid.as_str(), now).await?;
+            tx.commit().await?;
+        }
+        if now.since(stored.checked_at) >= FRESH {
             let (sets, nsid) = (self.clone(), nsid.clone());
             tokio::spawn(async move { sets.resolve(&nsid, None).await });
         }
         Ok(Some(set))
     }
 
-    async fn read(&self, nsid: &Nsid) -> crate::db::Result<Option<(PermissionSet, Timestamp)>> {
-        let stored = sql::find(&self.inner.db, nsid.as_str()).await?;
-        Ok(stored.and_then(|stored| Some((parse(&stored.document?.0, nsid)?, stored.checked_at))))
-    }
-
-    /// Resolves a set and stores the result. `network` is that of the caller, where anyone may be it.
-    async fn resolve(&self, nsid: &Nsid, network: Option<IpAddr>) -> Result<Resolution, Error> {
+    /// Resolves a set and stores the result. `stranger` is who asks, if it is for
+    /// no grant.
+    async fn resolve(&self, nsid: &Nsid, stranger: Option<Stranger>) -> Result<Resolution, Error> {
         let (sets, name) = (self.clone(), nsid.clone());
         // Boxed: the future is large, and every waiting caller would carry it along.
-        let asking = Box::pin(async move { sets.resolve_once(&name, network).await });
+        let asking = Box::pin(async move { sets.resolve_once(&name, stranger).await });
         match self.inner.single_flight.join(nsid.as_str(), asking).await {
             Some(Ok(()) | Err(Problem::Unresolved)) => Ok(Resolution::Tried),
             Some(Err(Problem::Busy)) => Ok(Resolution::NotTried),
@@ -226,9 +238,9 @@ impl PermissionSets {
         }
     }
 
-    async fn resolve_once(&self, nsid: &Nsid, network: Option<IpAddr>) -> Result<(), Problem> {
+    async fn resolve_once(&self, nsid: &Nsid, stranger: Option<Stranger>) -> Result<(), Problem> {
         // One limit for DNS, document and record together: a person waits for this.
-        let found = match tokio::time::timeout(TOTAL, self.look_up(nsid, network)).await {
+        let found = match tokio::time::timeout(TOTAL, self.look_up(nsid, stranger)).await {
             Ok(found) => found,
             Err(_) => Err("it was not resolved in time".into()),
         };
@@ -238,11 +250,22 @@ impl PermissionSets {
             Err(LookUpError::Because(why)) => Err(why),
             Ok(document) => Ok(document),
         };
+        let bytes = nsid.as_str().len() + found.as_ref().map_or_else(String::len, String::len);
+        if !self.may_store(stranger, bytes) {
+            return Err(Problem::Busy);
+        }
         self.store(nsid, &found).await.map_err(|cause| {
             tracing::warn!(cause = &cause as &dyn std::error::Error, "a permission set could not be stored");
             Problem::Storage
         })?;
         found.map(|_| ()).map_err(|_| Problem::Unresolved)
+    }
+
+    /// Whether a result may be stored that takes so many bytes.
+    fn may_store(&self, stranger: Option<Stranger>, bytes: usize) -> bool {
+        let Some(Stranger { network, stored_bytes }) = stranger else { return true };
+        let grows_by = bytes.saturating_sub(stored_bytes);
+        grows_by == 0 || self.inner.new_sets.spend(network, grows_by, self.inner.clock.now())
     }
 
     async fn store(&self, nsid: &Nsid, found: &Result<String, String>) -> crate::db::Result<()> {
@@ -256,9 +279,9 @@ impl PermissionSets {
         tx.commit().await
     }
 
-    async fn look_up(&self, nsid: &Nsid, network: Option<IpAddr>) -> Result<String, LookUpError> {
-        let guarded = match network {
-            Some(network) => self.inner.guarded.caused_by(network),
+    async fn look_up(&self, nsid: &Nsid, stranger: Option<Stranger>) -> Result<String, LookUpError> {
+        let guarded = match stranger {
+            Some(stranger) => self.inner.guarded.caused_by(stranger.network),
             None => self.inner.guarded.clone(),
         };
         let did = authority(&guarded, nsid).await?;
@@ -327,6 +350,21 @@ async fn authority(guarded: &GuardedClient, nsid: &Nsid) -> Result<Did, LookUpEr
     }
 }
 
+/// A caller without a grant, who names a set.
+#[derive(Clone, Copy, Debug)]
+struct Stranger {
+    network: IpAddr,
+    /// What is stored of the set already.
+    stored_bytes: usize,
+}
+
+/// Returns the bytes that a row takes.
+fn bytes_of(stored: &StoredPermissionSet) -> usize {
+    let document = stored.document.as_ref().map_or(0, |(document, _)| document.len());
+    // A failure of a later lookup is short, and replaces the one before it.
+    document + LONGEST_PROBLEM
+}
+
 /// Whether a set was looked up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Resolution {
@@ -356,6 +394,10 @@ impl From<&str> for LookUpError {
     }
 }
 
+fn last_copy(stored: &StoredPermissionSet, nsid: &Nsid) -> Option<PermissionSet> {
+    parse(&stored.document.as_ref()?.0, nsid)
+}
+
 fn parse(document: &str, nsid: &Nsid) -> Option<PermissionSet> {
     PermissionSet::parse(&serde_json::from_str(document).ok()?, nsid).ok()
 }
@@ -370,6 +412,14 @@ const TOTAL: Duration = Duration::from_secs(5);
 /// How long a sign-in waits for a newer copy than the last good one.
 const PATIENCE: Duration = Duration::from_secs(1);
 const MOST_SETS: usize = 32;
+/// About the length of the name and of the reason why a lookup failed.
+const LONGEST_PROBLEM: usize = 1024;
+/// Bytes of new sets that pushed requests cause to be stored, per hour. Those that no grant uses stay
+/// for a day.
+const NEW_SETS: u64 = 64 << 20;
+const NEW_SETS_OF_A_NETWORK: u64 = 4 << 20;
+/// How often it is noted that grants use a set.
+const NOTE_USE_EVERY: Duration = Duration::from_hours(24);
 const CAR: &str = "application/vnd.ipld.car";
 
 #[cfg(test)]
@@ -381,7 +431,7 @@ mod tests {
     use crate::base::fetch::test_dns::{Reply, TestDns};
     use crate::base::fetch::{Dns, tls};
     use crate::base::seal::Sealer;
-    use crate::base::{ManualClock, Secret};
+    use crate::base::{ManualClock, Secret, Timestamp};
     use crate::db::feed::Feed;
     use crate::db::on_each_database;
     use crate::fleet::testing::add_host_of_origin;

@@ -1,5 +1,6 @@
 //! The service of this room: recognising browsers, signing in and out.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use genkan_protocol::syntax::Did;
@@ -10,6 +11,7 @@ use crate::accounts::{self, Account, Accounts, Demand, Passwords, Requester, Sta
 use crate::base::{Clock, Secret, Timestamp};
 use crate::db::audit::{self, Actor};
 use crate::db::{self, Db, Tx};
+use crate::limits::StorageBudget;
 
 /// The browsers and their sign-ins. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -18,11 +20,14 @@ pub(crate) struct SignIns {
     clock: Clock,
     accounts: Accounts,
     passwords: Passwords,
+    /// For browsers that come without cookies.
+    new_browsers: Arc<StorageBudget>,
 }
 
 impl SignIns {
-    pub(crate) const fn new(db: Db, clock: Clock, accounts: Accounts, passwords: Passwords) -> Self {
-        Self { db, clock, accounts, passwords }
+    pub(crate) fn new(db: Db, clock: Clock, accounts: Accounts, passwords: Passwords) -> Self {
+        let new_browsers = Arc::new(StorageBudget::new(NEW_BROWSERS, NEW_BROWSERS_OF_A_NETWORK));
+        Self { db, clock, accounts, passwords, new_browsers }
     }
 
     /// Recognises a browser by its cookies, or gives it new ones.
@@ -31,6 +36,10 @@ impl SignIns {
             return Ok(visit);
         }
         let now = self.clock.now();
+        // A program without cookies is a new browser on each page.
+        if !self.new_browsers.spend(seen.address, sql::size_of(seen), now) {
+            return Err(Error::Busy);
+        }
         let fresh = Cookies::fresh();
         let device = DeviceId::from(fresh.device_hash());
         let mut tx = self.db.begin().await?;
@@ -274,6 +283,9 @@ pub(crate) async fn sweep(db: &Db, now: Timestamp) -> db::Result<u64> {
     Ok(gone)
 }
 
+/// Bytes of new browsers that are stored per hour. Those without a sign-in stay for [`KEEP_UNUSED`].
+const NEW_BROWSERS: u64 = 128 << 20;
+const NEW_BROWSERS_OF_A_NETWORK: u64 = 4 << 20;
 /// How long the cookie from before a rotation is accepted, for requests that were under way.
 pub(super) const TOLERANCE: Duration = Duration::from_secs(5);
 /// How long after a rotation the previous cookie is accepted once more, by a browser to which the

@@ -360,6 +360,11 @@ pub(super) async fn sweep_addresses(tx: &mut Tx, before: Timestamp, limit: i64) 
 }
 
 /// Shortens a user agent. Browsers send one line, but a client can send more.
+/// Returns the bytes of a device's row: its texts, and hashes and times.
+pub(super) fn size_of(seen: &BrowserInfo) -> usize {
+    shortened(&seen.user_agent).len() + 256
+}
+
 fn shortened(user_agent: &str) -> String {
     user_agent.chars().take(LONGEST_USER_AGENT).collect()
 }

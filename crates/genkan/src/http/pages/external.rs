@@ -73,6 +73,7 @@ pub(super) async fn leave(
         request: flow.map(|flow| flow.opened.uri.id()),
         back: &back,
         device: visit.device.as_str(),
+        network: call.address,
         browser: call.browser.as_deref(),
     };
     let messages = Messages::of(call.jar.language());

@@ -1,21 +1,36 @@
 //! Table `link_clients`.
 
+use std::time::Duration;
+
 use sqlx::Row as _;
 
 use crate::base::Timestamp;
 use crate::db::{Db, Result, Tx};
 
-/// Stores a scope under its hash, or notes that it was used again.
+/// Stores a scope under its hash, or notes that it was used. The sweep counts from the last use, so a
+/// time in the past makes it remove the row early. A later use is never replaced.
 pub(in crate::links) async fn put(tx: &mut Tx, hash: &str, scope: &str, now: Timestamp) -> Result<()> {
     sqlx::query(
         "INSERT INTO link_clients (hash, scope, used_at) VALUES ($1, $2, $3)
-         ON CONFLICT (hash) DO UPDATE SET used_at = excluded.used_at",
+         ON CONFLICT (hash) DO UPDATE SET used_at = excluded.used_at
+         WHERE link_clients.used_at < excluded.used_at",
     )
     .bind(hash)
     .bind(scope)
     .bind(now.as_millis())
     .execute(&mut **tx)
     .await?;
+    Ok(())
+}
+
+/// Notes that a session uses a client, at most once a month.
+pub(in crate::links) async fn note_use(tx: &mut Tx, hash: &str, now: Timestamp) -> Result<()> {
+    sqlx::query("UPDATE link_clients SET used_at = $2 WHERE hash = $1 AND used_at < $3")
+        .bind(hash)
+        .bind(now.as_millis())
+        .bind(now.minus(MONTH).as_millis())
+        .execute(&mut **tx)
+        .await?;
     Ok(())
 }
 
@@ -33,4 +48,37 @@ pub(in crate::links) async fn sweep(tx: &mut Tx, before: Timestamp) -> Result<u6
         .execute(&mut **tx)
         .await?;
     Ok(done.rows_affected())
+}
+
+const MONTH: Duration = Duration::from_hours(30 * 24);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::db::on_each_database;
+
+    on_each_database!(a_client_is_kept_from_its_last_use_on);
+
+    async fn a_client_is_kept_from_its_last_use_on(db: Db) {
+        let at = |days: u32| Timestamp::from_seconds(1_700_000_000).plus(MONTH / 30 * days);
+        let mut tx = db.begin().await.unwrap();
+        for hash in ["begun", "used"] {
+            put(&mut tx, hash, "atproto blob:*/*", at(1)).await.unwrap();
+        }
+        note_use(&mut tx, "used", at(40)).await.unwrap();
+        // A sign-in that begins later does not shorten the life of a client that is in use.
+        put(&mut tx, "used", "atproto blob:*/*", at(2)).await.unwrap();
+        tx.commit().await.unwrap();
+        assert_eq!(swept(&db, at(40)).await, 1);
+        assert!(find(&db, "begun").await.unwrap().is_none());
+        assert!(find(&db, "used").await.unwrap().is_some());
+        assert_eq!(swept(&db, at(41)).await, 1);
+    }
+
+    async fn swept(db: &Db, before: Timestamp) -> u64 {
+        let mut tx = db.begin().await.unwrap();
+        let gone = sweep(&mut tx, before).await.unwrap();
+        tx.commit().await.unwrap();
+        gone
+    }
 }

@@ -105,6 +105,7 @@ impl LinkHarness {
             request: Some("req-1"),
             back: "/oauth/authorize?x",
             device: DEVICE,
+            network: [192, 0, 2, 7].into(),
             browser: None,
         };
         self.links.begin(login).await

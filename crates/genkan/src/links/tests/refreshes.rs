@@ -387,6 +387,7 @@ async fn c19_a_key_that_is_gone_ends_exactly_its_sessions(db: Db) {
         request: None,
         back: "/account",
         device: super::harness::DEVICE,
+        network: [192, 0, 2, 7].into(),
         browser: None,
     };
     let departure = later.begin(login).await.unwrap();

@@ -9,6 +9,7 @@ use crate::db::{Db, on_each_database};
 use crate::links::*;
 
 on_each_database!(
+    strangers_cause_only_so_many_client_documents,
     a_person_signs_in_at_an_external_server_and_comes_back,
     every_way_of_naming_an_account_leads_to_its_server,
     on_loopback_we_sign_in_as_a_client_in_development,
@@ -329,4 +330,17 @@ async fn a_sign_in_expires_after_ten_minutes(db: Db) {
     harness.begin("ann.example.com").await.unwrap();
     harness.pass(Duration::from_mins(11));
     assert_eq!(sweep(&harness.db, harness.now()).await.unwrap(), 1);
+}
+
+async fn strangers_cause_only_so_many_client_documents(db: Db) {
+    let harness = LinkHarness::start(db).await;
+    let mut refused = 0;
+    for number in 0..5 {
+        let values = format!("repo:com.example.n{number} ").repeat(15_000);
+        // The fake server refuses such a long form, which comes after what is tested here.
+        let begun = harness.begin_for("ann.example.com", &format!("atproto {}", values.trim())).await;
+        refused +=
+            usize::from(matches!(begun, Err(BeginError::Away(why)) if why.contains("too many new clients")));
+    }
+    assert_eq!(refused, 2, "300 kB each, and one MiB for a network");
 }

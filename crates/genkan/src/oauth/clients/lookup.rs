@@ -17,6 +17,7 @@ use crate::base::single_flight::SingleFlight;
 use crate::base::{ByteCache, Clock, Origin, Timestamp, Weigh, byte_cache};
 use crate::db::Db;
 use crate::db::audit::{self, Actor};
+use crate::limits::StorageBudget;
 use crate::oauth::client_trust::ClientTrust;
 use crate::oauth::error::Error;
 use crate::oauth::sql::clients;
@@ -69,6 +70,8 @@ pub(super) struct Inner {
     metadata: ByteCache<String, CachedDocument<ClientMetadata>>,
     key_sets: ByteCache<String, CachedDocument<JwkSet>>,
     single_flight: SingleFlight<Result<String, DocumentError>>,
+    /// For documents of clients that strangers name.
+    new_documents: StorageBudget,
 }
 
 #[derive(Debug)]
@@ -135,6 +138,7 @@ impl Clients {
                 metadata: byte_cache(BYTES, TYPICAL),
                 key_sets: byte_cache(BYTES, TYPICAL),
                 single_flight: SingleFlight::default(),
+                new_documents: StorageBudget::new(NEW_DOCUMENTS, NEW_DOCUMENTS_OF_A_NETWORK),
             }),
         }
     }
@@ -283,15 +287,19 @@ impl Clients {
     ) -> Result<Arc<T>, NoDocument> {
         let now = self.inner.clock.now();
         let mut known = memory.get(source.url);
+        let mut stored_bytes = 0;
         // Another replica may have fetched it meanwhile.
         if known.as_ref().is_none_or(|known| now.since(known.at) >= FRESH)
             && let Some((text, at)) = self.stored(source).await?
-            && known.as_ref().is_none_or(|known| known.at < at)
-            && let Ok(value) = read(&text)
         {
-            let stored = CachedDocument { value: Arc::new(value), length: text.len(), at, asked_at: at };
-            memory.insert(source.url.to_owned(), stored.clone());
-            known = Some(stored);
+            stored_bytes = text.len();
+            if known.as_ref().is_none_or(|known| known.at < at)
+                && let Ok(value) = read(&text)
+            {
+                let stored = CachedDocument { value: Arc::new(value), length: text.len(), at, asked_at: at };
+                memory.insert(source.url.to_owned(), stored.clone());
+                known = Some(stored);
+            }
         }
         if purpose == Purpose::Recall {
             return known.map(|known| known.value).ok_or(NoDocument::Unknown);
@@ -320,7 +328,9 @@ impl Clients {
                     // Cached before it is stored: a database that is away must not cost the next
                     // caller another fetch.
                     memory.insert(source.url.to_owned(), fetched);
-                    self.store(source, &text, now).await?;
+                    if self.may_store(purpose, text.len(), stored_bytes, now) {
+                        self.store(source, &text, now).await?;
+                    }
                     return Ok(value);
                 }
                 Err(why) => (format!("{}: {why}", source.url), false),
@@ -353,6 +363,14 @@ impl Clients {
         // Not shared between the two: the fetch of a push may wait for a place for long.
         let key = format!("{} {}", matches!(purpose, Purpose::Begin { .. }), source.url);
         self.inner.single_flight.join(&key, fetching).await.unwrap_or_else(|| Err(broken()))
+    }
+
+    /// Whether a document may be stored. Without its row a client still signs people in: its
+    /// documents are fetched again where they are needed, and not kept for times when its server is
+    /// away.
+    fn may_store(&self, purpose: Purpose, bytes: usize, stored_bytes: usize, now: Timestamp) -> bool {
+        let Purpose::Begin { network } = purpose else { return true };
+        bytes <= stored_bytes || self.inner.new_documents.spend(network, bytes - stored_bytes, now)
     }
 
     async fn stored(&self, source: Source<'_>) -> crate::db::Result<Option<(String, Timestamp)>> {
@@ -416,6 +434,9 @@ fn patience(purpose: Purpose, confidential: bool) -> Duration {
     }
 }
 
+/// Bytes of new documents that pushed requests cause to be stored, per hour.
+const NEW_DOCUMENTS: u64 = 64 << 20;
+const NEW_DOCUMENTS_OF_A_NETWORK: u64 = 4 << 20;
 /// The most bytes of each of the two caches: some 2000 documents.
 const BYTES: usize = 32 << 20;
 const TYPICAL: usize = 16 << 10;

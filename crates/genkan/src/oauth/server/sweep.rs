@@ -16,10 +16,26 @@ pub(crate) async fn sweep(db: &Db, now: Timestamp) -> crate::db::Result<u64> {
     // `keep` renews a scope at most once an hour, so ninety days are far beyond the last token that
     // refers to it.
     gone += sql::scopes::sweep(&mut tx, now.minus(DAY * 90)).await?;
-    gone += sql::clients::sweep(&mut tx, now.minus(DAY * 7)).await?;
+    gone += sql::clients::sweep(&mut tx, now.minus(DAY)).await?;
     gone += sql::permission_sets::sweep(&mut tx, now.minus(DAY)).await?;
     tx.commit().await?;
-    Ok(gone)
+    Ok(gone + sweep_permission_sets(db, now).await?)
+}
+
+/// Removes documents that no grant uses, in batches, each in a transaction of its own.
+async fn sweep_permission_sets(db: &Db, now: Timestamp) -> crate::db::Result<u64> {
+    let mut gone = 0;
+    loop {
+        let mut tx = db.begin().await?;
+        let unused = sql::permission_sets::sweep_unused(&mut tx, now.minus(DAY)).await?;
+        // A grant that is in use is refreshed every three months at least.
+        let used = sql::permission_sets::sweep_used(&mut tx, now.minus(DAY * 400)).await?;
+        tx.commit().await?;
+        gone += unused + used;
+        if unused + used == 0 {
+            return Ok(gone);
+        }
+    }
 }
 
 const DAY: Duration = Duration::from_hours(24);

@@ -14,14 +14,17 @@ pub(in crate::oauth) struct StoredPermissionSet {
     pub(in crate::oauth) checked_at: Timestamp,
     /// Why that attempt failed, if it did.
     pub(in crate::oauth) problem: Option<String>,
+    /// When a grant last used it, to the day. `None` if it was only requested.
+    pub(in crate::oauth) used_at: Option<Timestamp>,
 }
 
 pub(in crate::oauth) async fn find(db: &Db, nsid: &str) -> Result<Option<StoredPermissionSet>> {
-    let row =
-        sqlx::query("SELECT document, verified_at, checked_at, problem FROM permission_sets WHERE nsid = $1")
-            .bind(nsid)
-            .fetch_optional(db.reader())
-            .await?;
+    let row = sqlx::query(
+        "SELECT document, verified_at, checked_at, problem, used_at FROM permission_sets WHERE nsid = $1",
+    )
+    .bind(nsid)
+    .fetch_optional(db.reader())
+    .await?;
     let Some(row) = row else { return Ok(None) };
     // A name for which every attempt failed has a row without a document.
     let document: Option<String> = row.try_get("document")?;
@@ -30,6 +33,7 @@ pub(in crate::oauth) async fn find(db: &Db, nsid: &str) -> Result<Option<StoredP
         document: document.zip(verified_at.map(Timestamp::from_millis)),
         checked_at: Timestamp::from_millis(row.try_get("checked_at")?),
         problem: row.try_get("problem")?,
+        used_at: row.try_get::<Option<i64>, _>("used_at")?.map(Timestamp::from_millis),
     }))
 }
 
@@ -45,6 +49,43 @@ pub(in crate::oauth) async fn put(tx: &mut Tx, nsid: &str, document: &str, now: 
     .execute(&mut **tx)
     .await?;
     Ok(())
+}
+
+/// Notes that a grant uses a set.
+pub(in crate::oauth) async fn note_use(tx: &mut Tx, nsid: &str, now: Timestamp) -> Result<()> {
+    sqlx::query("UPDATE permission_sets SET used_at = $2 WHERE nsid = $1")
+        .bind(nsid)
+        .bind(now.as_millis())
+        .execute(&mut **tx)
+        .await?;
+    Ok(())
+}
+
+/// Removes a batch of documents that were requested before `before` and never used by a grant.
+/// Returns how many.
+pub(in crate::oauth) async fn sweep_unused(tx: &mut Tx, before: Timestamp) -> Result<u64> {
+    let done = sqlx::query(
+        "DELETE FROM permission_sets WHERE nsid IN (
+            SELECT nsid FROM permission_sets
+            WHERE used_at IS NULL AND document IS NOT NULL AND checked_at < $1
+            ORDER BY checked_at LIMIT 200)",
+    )
+    .bind(before.as_millis())
+    .execute(&mut **tx)
+    .await?;
+    Ok(done.rows_affected())
+}
+
+/// Removes a batch of documents that a grant last used before `before`. Returns how many.
+pub(in crate::oauth) async fn sweep_used(tx: &mut Tx, before: Timestamp) -> Result<u64> {
+    let done = sqlx::query(
+        "DELETE FROM permission_sets WHERE nsid IN (
+            SELECT nsid FROM permission_sets WHERE used_at < $1 ORDER BY used_at LIMIT 200)",
+    )
+    .bind(before.as_millis())
+    .execute(&mut **tx)
+    .await?;
+    Ok(done.rows_affected())
 }
 
 /// Records a failed attempt. The last good document stays.
@@ -83,7 +124,26 @@ mod tests {
     use super::*;
     use crate::db::on_each_database;
 
-    on_each_database!(the_last_good_document_outlives_failures);
+    on_each_database!(the_last_good_document_outlives_failures, a_document_stays_while_grants_use_it);
+
+    async fn a_document_stays_while_grants_use_it(db: Db) {
+        let at = Timestamp::from_millis;
+        let mut tx = db.begin().await.unwrap();
+        for nsid in ["com.example.requested", "com.example.used"] {
+            put(&mut tx, nsid, "{}", at(5)).await.unwrap();
+        }
+        note_use(&mut tx, "com.example.used", at(7)).await.unwrap();
+        assert_eq!(sweep_unused(&mut tx, at(5)).await.unwrap(), 0);
+        assert_eq!(sweep_unused(&mut tx, at(6)).await.unwrap(), 1);
+        assert_eq!(sweep_used(&mut tx, at(7)).await.unwrap(), 0);
+        tx.commit().await.unwrap();
+        assert_eq!(find(&db, "com.example.requested").await.unwrap(), None);
+        let used = find(&db, "com.example.used").await.unwrap().unwrap();
+        assert_eq!(used.used_at, Some(at(7)));
+        let mut tx = db.begin().await.unwrap();
+        assert_eq!(sweep_used(&mut tx, at(8)).await.unwrap(), 1);
+        tx.commit().await.unwrap();
+    }
 
     async fn the_last_good_document_outlives_failures(db: Db) {
         let at = Timestamp::from_millis;
@@ -98,7 +158,12 @@ mod tests {
         let document = Some(("{}".to_owned(), at(5)));
         assert_eq!(
             found,
-            StoredPermissionSet { document, checked_at: at(7), problem: Some("away".to_owned()) }
+            StoredPermissionSet {
+                document,
+                checked_at: at(7),
+                problem: Some("away".to_owned()),
+                used_at: None
+            }
         );
         assert_eq!(find(&db, "never.was.one").await.unwrap(), None);
         let mut tx = db.begin().await.unwrap();

@@ -27,7 +27,8 @@ on_each_database!(
     a_request_belongs_to_one_browser_and_is_decided_once,
     the_way_back_tells_issuer_and_state,
     pushes_are_limited_by_address,
-    servers_say_what_they_are
+    servers_say_what_they_are,
+    strangers_cause_only_so_many_bytes_to_be_stored
 );
 
 async fn bad_parameters_have_their_answers(db: Db) {
@@ -408,4 +409,24 @@ async fn servers_say_what_they_are(db: Db) {
     assert!(keys.json()["keys"][0].get("d").is_none());
     let unknown = server.get("/xrpc/com.atproto.temp.dereferenceScope?scope=ref:none").await;
     assert_eq!(unknown.summary(), "400 InvalidScopeReference");
+}
+
+/// An app without a row signs people in all the same. Its documents are fetched where they are needed.
+async fn strangers_cause_only_so_many_bytes_to_be_stored(db: Db) {
+    let server = OAuthServer::start(db).await;
+    let long = "x".repeat(400_000);
+    for number in 0..14 {
+        let app = TestApp::published(&server, &format!("app{number}"), &json!({ "unknown": long }));
+        assert_eq!(app.push(&server, &[]).await.summary(), "201");
+        if number == 13 {
+            let token = server.tokens(&app).await.text("/refresh_token");
+            server.clock.advance(Duration::from_mins(11));
+            assert_eq!(app.refresh(&server, &token).await.summary(), "200");
+        }
+    }
+    let stored = server.app.oauth.clients(None).await.unwrap();
+    let bytes: usize = stored.iter().filter_map(|one| Some(one.document.as_ref()?.0.len())).sum();
+    assert!((3 << 20..=5 << 20).contains(&bytes), "{bytes} bytes in {} rows", stored.len());
+    // A grant makes the last one known, so its document is stored after all.
+    assert!(stored.iter().any(|one| one.client_id.ends_with("/app13.json")));
 }
