@@ -31,6 +31,7 @@ mod sql;
 pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
+mod upkeep;
 mod vault;
 mod view;
 

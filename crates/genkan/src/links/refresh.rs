@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use genkan_protocol::oauth::dpop::ProofKey;
 
-use super::client::{Client, ClientIdentity};
+use super::client::ClientIdentity;
 use super::credential::{Credential, due_at};
 use super::discovery::{Authority, DiscoveryError};
 use super::end::EndCondition;
@@ -26,7 +26,6 @@ use super::id::LinkId;
 use super::open::{KeysBehind, stored};
 use super::server_client::{TokenRequestError, TokenResponse};
 use super::service::{Inner, Links};
-use super::sql::clients;
 use super::sql::leases::{self, NewTokens};
 use super::sql::links::{self, Row};
 use super::vault::{SessionAad, Tokens};
@@ -468,41 +467,6 @@ enum PrepareError {
 }
 
 impl Inner {
-    async fn release(&self, row: &Row, holder: &str, answered: bool) {
-        if let Err(cause) = leases::release(&self.db, &row.id, holder, answered).await {
-            // The lease runs out on its own.
-            tracing::warn!(
-                cause = &cause as &dyn std::error::Error,
-                link = %row.id,
-                "a lease was not released"
-            );
-        }
-    }
-
-    /// Returns the longer of the running pauses of this session and of its server.
-    fn pause(&self, row: &Row) -> Option<Duration> {
-        let now = self.clock.now();
-        self.backoff
-            .links
-            .pause(row.id.as_str(), now)
-            .max(self.backoff.servers.pause(&row.server.issuer, now))
-    }
-
-    /// Keeps the client document of a session for as long as the session is refreshed.
-    async fn note_client(&self, row: &Row) {
-        let Some(hash) = Client::own_document(&row.client_id) else { return };
-        let note = async {
-            let mut tx = self.db.begin().await?;
-            clients::note_use(&mut tx, hash, self.clock.now()).await?;
-            tx.commit().await
-        };
-        if let Err(cause) = note.await {
-            // The next refresh tries again. The document lives for two years from its last use.
-            let cause = &cause as &dyn std::error::Error;
-            tracing::warn!(cause, link = %row.id, "the use of a client document was not noted");
-        }
-    }
-
     fn count(&self, outcome: Outcome) {
         self.metrics.counter(&LINK_REFRESHES, &[outcome.as_str()]).increment();
     }
