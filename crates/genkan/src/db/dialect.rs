@@ -6,7 +6,7 @@ use std::time::Duration;
 use sqlx::AnyConnection;
 use sqlx::{Executor as _, SqlSafeStr as _, SqlStr};
 
-use super::{Error, Result, Tx};
+use super::{Error, Result};
 use crate::base::Secret;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -126,18 +126,6 @@ impl Dialect {
         }
         Ok(())
     }
-}
-
-/// Holds a name until `tx` ends, for what no unique index can settle. On SQLite, with one writer at
-/// a time, every name is held already.
-pub(crate) async fn lock(tx: &mut Tx, name: &str) -> Result<()> {
-    if tx.dialect() == Dialect::Postgres {
-        sqlx::query("SELECT pg_advisory_xact_lock(hashtextextended($1, 0))")
-            .bind(name)
-            .execute(&mut **tx)
-            .await?;
-    }
-    Ok(())
 }
 
 /// Where the database is. May hold a password, so it prints as `[sealed]`.

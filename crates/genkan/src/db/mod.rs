@@ -27,11 +27,10 @@ mod write_state;
 pub(crate) use cache::{FeedCache, Reading};
 pub use database::{Db, PoolSize};
 pub use dialect::DatabaseUrl;
-pub(crate) use dialect::lock;
 pub use error::{Error, Result};
 pub(crate) use migrate::Upgrade;
 pub(crate) use replicas::LiveReplicas;
-pub(crate) use tx::Tx;
+pub(crate) use tx::{Tx, lock};
 
 #[cfg(test)]
 pub(crate) use testing::on_each_database;

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::Result;
 use super::changes::{Change, Subscribers};
 use super::connection::TxConnection;
+use super::dialect::Dialect;
 
 /// A write transaction. Dropping it without [`Tx::commit`] rolls it back.
 ///
@@ -61,4 +62,16 @@ impl DerefMut for Tx {
     fn deref_mut(&mut self) -> &mut TxConnection {
         &mut self.inner
     }
+}
+
+/// Holds a name until `tx` ends, for what no unique index can settle. On SQLite, with one writer at
+/// a time, every name is held already.
+pub(crate) async fn lock(tx: &mut Tx, name: &str) -> Result<()> {
+    if tx.dialect() == Dialect::Postgres {
+        sqlx::query("SELECT pg_advisory_xact_lock(hashtextextended($1, 0))")
+            .bind(name)
+            .execute(&mut **tx)
+            .await?;
+    }
+    Ok(())
 }
