@@ -21,7 +21,7 @@ use crate::base::monotonic_now;
 use crate::forward::{AnswerBody, Call, Destination, Rooms};
 use crate::routing::{Decision, decide, method, table};
 use crate::telemetry::RequestLine;
-use crate::wire::error::label;
+use crate::wire::error::ErrorName;
 use crate::wire::{Authorization, ClientAddr, DPOP_NONCE, REQUEST_ID, RequestId, XrpcError, cors, messages};
 
 /// Answers one request.
@@ -36,9 +36,9 @@ pub(super) async fn answer<R: Rooms>(
     let (by, destination, mut response, error) = match route(&connection, request, &mut by_proof).await {
         Ok((by, destination, response)) => (by, destination, response, None),
         Err(error) => {
-            let name = error.name.clone();
-            connection.worker.failures().refused(label(&name));
-            (By::Edge, None, answer::respond(error), Some(name))
+            let name = ErrorName(error.name.clone());
+            connection.worker.failures().refused(name.label());
+            (By::Edge, None, answer::respond(error), Some(name.0))
         }
     };
     // On refusals as well: a client whose nonce is old learns the next one from the refusal.

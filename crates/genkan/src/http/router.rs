@@ -19,7 +19,7 @@ use crate::base::monotonic_now;
 use crate::routing;
 use crate::telemetry::RequestLine;
 use crate::telemetry::metrics::{Histogram, Metrics, PANICS, REFUSALS, REQUEST_DURATION, REQUESTS};
-use crate::wire::error::{ErrorName, label, unauthorized};
+use crate::wire::error::{ErrorName, unauthorized};
 use crate::wire::{ClientAddr, REQUEST_ID, RequestId, ViaHost, XrpcError, cors, messages, rate_limit};
 
 /// An extension of requests that the edge has already counted against the rate limit.
@@ -116,8 +116,8 @@ async fn observe(State(observed): State<Observation>, request: Request, next: Ne
     let error = response.extensions().get::<ErrorName>().cloned();
     observed.took.observe(took);
     observed.metrics.counter(&REQUESTS, &["local", class(status)]).increment();
-    if let Some(ErrorName(name)) = &error {
-        observed.metrics.counter(&REFUSALS, &[label(name)]).increment();
+    if let Some(name) = &error {
+        observed.metrics.counter(&REFUSALS, &[name.label()]).increment();
     }
     if observed.request_log {
         let line = RequestLine {

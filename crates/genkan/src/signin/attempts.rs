@@ -276,7 +276,9 @@ mod tests {
         let mut admitted = 0;
         for number in 0..20 {
             let guess = harness.admit(Some(&ann), "ann.test", &format!("203.0.113.{number}")).await;
-            guess.iter().for_each(|guess| harness.attempts.failed(guess));
+            if let Some(guess) = &guess {
+                harness.attempts.failed(guess);
+            }
             admitted += usize::from(guess.is_some());
         }
         assert_eq!(admitted, 7, "with the owner's first");

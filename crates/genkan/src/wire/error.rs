@@ -122,14 +122,16 @@ pub(crate) fn unauthorized(name: &'static str, message: impl Into<Cow<'static, s
 #[derive(Clone, Debug)]
 pub(crate) struct ErrorName(pub(crate) Cow<'static, str>);
 
-/// Returns an error name as a label of a metric.
-///
-/// The names that Genkan itself gives are constants. Any other name was chosen by a host or another
-/// server, and is counted as `other`: a label must not have values that outsiders choose.
-pub(crate) fn label(name: &Cow<'static, str>) -> &'static str {
-    match name {
-        Cow::Borrowed(name) => name,
-        Cow::Owned(_) => "other",
+impl ErrorName {
+    /// Returns the name as a label of a metric.
+    ///
+    /// The names that Genkan itself gives are constants. Any other name was chosen by a host or
+    /// another server, and is counted as `other`: a label must not have values that outsiders choose.
+    pub(crate) const fn label(&self) -> &'static str {
+        match &self.0 {
+            Cow::Borrowed(name) => name,
+            Cow::Owned(_) => "other",
+        }
     }
 }
 
@@ -222,9 +224,10 @@ mod tests {
 
     #[test]
     fn a_name_that_a_host_chose_is_no_label() {
-        assert_eq!(label(&bad_request("InvalidToken", "").name), "InvalidToken");
+        let label = |error: XrpcError| ErrorName(error.name).label();
+        assert_eq!(label(bad_request("InvalidToken", "")), "InvalidToken");
         let hosts = genkan_protocol::xrpc_error::XrpcError::new(400, "Chosen".to_owned(), String::new());
-        assert_eq!(label(&XrpcError::from(hosts).name), "other");
+        assert_eq!(label(XrpcError::from(hosts)), "other");
     }
 
     #[tokio::test]
