@@ -74,7 +74,7 @@ const isGone = (did) => accounts.get(did)?.deletion !== undefined
 const lost = []
 const loggedOut = [...said.loggedOut]
 
-/** Makes one XRPC call. Failures of the server are repeated, since the last fault is just over. */
+/** Makes one XRPC call. */
 async function xrpc(nsid, { query, body, token, method } = {}) {
   const url = new URL(`/xrpc/${nsid}`, service)
   for (const [name, value] of Object.entries(query ?? {})) url.searchParams.set(name, value)
@@ -85,10 +85,12 @@ async function xrpc(nsid, { query, body, token, method } = {}) {
   })
 }
 
+/** Repeats failures of the server, since the last fault is just over, and nonces of another clock. */
 async function patiently(work) {
   for (let tries = 0; ; tries++) {
     const answer = await work().catch((error) => ({ status: 0, body: String(error) }))
-    if (![0, 429, 500, 502, 503, 504].includes(answer.status) || tries === 60) return answer
+    const isPassing = [0, 429, 500, 502, 503, 504].includes(answer.status) || /use_dpop_nonce/.test(answer.body)
+    if (!isPassing || tries === 60) return answer
     await sleep(1000)
   }
 }
@@ -131,7 +133,7 @@ async function checkGrant({ id, did, app }) {
   const answer = await patiently(() =>
     restored.refresh().then(
       () => ({ status: 200 }),
-      (error) => ({ status: error.status ?? error.response?.status ?? 0, body: `${error} ${error.cause?.status ?? ''}` }),
+      (error) => ({ status: error.status ?? error.response?.status ?? 0, body: `${error.error ?? error} ${error.error_description ?? ''}` }),
     ))
   if (answer.status !== 200) loggedOut.push(`grant ${id} of ${did}: ${told(answer)}`)
 }

@@ -122,6 +122,8 @@ fn nonces_refused(failures: &[Value]) -> Vec<String> {
 fn failed_in(failures: &[Value], window: &Window) -> Vec<String> {
     failures
         .iter()
+        // A nonce that was refused has a line of its own.
+        .filter(|row| number(row, "status") == 0 || number(row, "status") >= 500)
         .filter(|row| number(row, "began") <= window.to && number(row, "ended") >= window.from)
         .map(Value::to_string)
         .collect()
