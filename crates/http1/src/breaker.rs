@@ -212,12 +212,12 @@ impl Counts {
         (self.age << (2 * COUNT_BITS)) | (self.failures << COUNT_BITS) | self.all
     }
 
-    const fn plus(self, is_failure: bool) -> Self {
+    fn plus(self, is_failure: bool) -> Self {
         // A full bucket counts in halves from then on. The rate stays what it was.
-        let half = if self.all == COUNT_MASK { 1 } else { 0 };
+        let half = u32::from(self.all == COUNT_MASK);
         Self {
             age: self.age,
-            failures: (self.failures >> half) + is_failure as u64,
+            failures: (self.failures >> half) + u64::from(is_failure),
             all: (self.all >> half) + 1,
         }
     }
