@@ -173,7 +173,8 @@ async fn of_many_calls_at_three_processes_one_refreshes(plan: Plan) {
     let (did, app) = zoe(&net).await;
     net.external_pds(0).set(|quirks| quirks.expires_in = Some(3600));
     access_token_expires(&net).await;
-    let calls = (0..200).map(|index| {
+    // An account has 64 places at its PDS in each process: a few more calls would be refused.
+    let calls = (0..180).map(|index| {
         let at = [net.genkan(), &second, &third][index % 3];
         write_at(&net, at, &app, &did)
     });
