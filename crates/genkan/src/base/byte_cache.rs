@@ -139,10 +139,7 @@ mod tests {
     use super::*;
 
     /// The memory that a cache takes: its own, and that of its entries.
-    fn taken<K: Weigh + Eq + Hash, V: Weigh + Clone>(cache: &ByteCache<K, V>) -> usize
-    where
-        K: Clone,
-    {
+    fn taken<K: Weigh + Eq + Hash + Clone, V: Weigh + Clone>(cache: &ByteCache<K, V>) -> usize {
         let entries: usize = cache.iter().map(|(key, value)| key.heap_bytes() + value.heap_bytes()).sum();
         cache.memory_used().total() + entries
     }

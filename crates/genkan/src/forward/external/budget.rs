@@ -38,7 +38,7 @@ pub(super) enum Admission {
 /// Counts calls for all threads. Cheap to clone.
 #[derive(Clone, Debug)]
 pub(super) struct CallBudgets {
-    rules: CallBudgetRules,
+    rules: Arc<CallBudgetRules>,
     replicas: LiveReplicas,
     /// The runtime of the tasks that admit waiting calls. They must not end with an edge thread.
     control: Handle,
@@ -60,7 +60,7 @@ impl CallBudgets {
     /// Waiting calls are admitted on the runtime that this is called on.
     pub(super) fn new(rules: CallBudgetRules, replicas: LiveReplicas) -> Self {
         let (control, owners) = (Handle::current(), Owners::new());
-        Self { rules, replicas, control, owners, hosts: Arc::default() }
+        Self { rules: Arc::new(rules), replicas, control, owners, hosts: Arc::default() }
     }
 
     /// Waits until a call may leave, and counts it.

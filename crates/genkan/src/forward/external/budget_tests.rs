@@ -120,7 +120,7 @@ async fn replicas_together_stay_within_a_pds_limit() {
         };
         assert_eq!(refused.rate.count, 5, "a quarter of 20");
     }
-    assert!(admitted >= 4 && admitted <= 20, "{admitted}");
+    assert!((4..=20).contains(&admitted), "{admitted}");
 }
 
 #[tokio::test]
