@@ -65,7 +65,7 @@ pub(super) async fn find_room(database: &Path) -> Result<()> {
 
 fn write_whole(file: &Path) -> io::Result<()> {
     let mut file = File::create(file)?;
-    file.write_all(&[1; ROOM])?;
+    file.write_all(&vec![1; ROOM])?;
     // A disk may report only now that it is full.
     file.sync_all()
 }

@@ -103,7 +103,7 @@ impl<R: ExternalAccounts> Forwarder<R> {
         let mut next = self.hop(pds, read.call.target(), read, read.call.answerer()).await?;
         for _ in 0..MOST_HOPS {
             let (origin, target) = match next {
-                Hop::Answer(heard) => return Ok(heard),
+                Hop::Answer(heard) => return Ok(*heard),
                 Hop::On(origin, target) => (origin, target),
             };
             // An external PDS must not direct Genkan's reads at the operator's own servers.
@@ -121,7 +121,7 @@ impl<R: ExternalAccounts> Forwarder<R> {
             })?;
         }
         match next {
-            Hop::Answer(heard) => Ok(heard),
+            Hop::Answer(heard) => Ok(*heard),
             Hop::On(..) => Err(Error::Unreachable(Cause::Redirect)),
         }
     }
@@ -157,7 +157,7 @@ impl<R: ExternalAccounts> Forwarder<R> {
                 .map(|(origin, target)| Hop::On(origin, target))
                 .ok_or(Error::Unreachable(Cause::Redirect));
         }
-        self.take_read(answer, admitted, read).await.map(Hop::Answer)
+        self.take_read(answer, admitted, read).await.map(|heard| Hop::Answer(Box::new(heard)))
     }
 
     async fn take_read(
@@ -191,7 +191,7 @@ impl<R: ExternalAccounts> Forwarder<R> {
 
 /// The outcome of one hop.
 enum Hop {
-    Answer(PdsAnswer),
+    Answer(Box<PdsAnswer>),
     /// A redirect: the next origin, and path and query there.
     On(Origin, String),
 }

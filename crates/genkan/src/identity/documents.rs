@@ -43,7 +43,7 @@ struct Sources {
 }
 
 impl Documents {
-    pub(crate) fn new(directory: Directory, guarded: GuardedClient, clock: Clock, within: Duration) -> Self {
+    pub(crate) fn new(directory: Directory, guarded: &GuardedClient, clock: Clock, within: Duration) -> Self {
         let guarded = guarded.in_pool(Pool::DidDocuments);
         Self {
             sources: Sources { directory, guarded, within },
@@ -229,7 +229,7 @@ mod tests {
         let dns = TestDns::start(|_, _| Reply::NoSuchName).await;
         let dns = Dns::new(&[dns.address()]).unwrap();
         let guarded = GuardedClient::new(dns, tls::client_config(None).unwrap(), listed);
-        Documents::new(directory, guarded, Clock::System, Duration::from_secs(5))
+        Documents::new(directory, &guarded, Clock::System, Duration::from_secs(5))
     }
 
     #[tokio::test]

@@ -173,7 +173,7 @@ mod tests {
         let clock = ManualClock::at(Timestamp::from_seconds(1000));
         let guarded = GuardedClient::new(names, tls::client_config(None).unwrap(), Vec::new());
         let within = Duration::from_secs(5);
-        let documents = Documents::new(Directory::of(&directory), guarded.clone(), clock.clock(), within);
+        let documents = Documents::new(Directory::of(&directory), &guarded, clock.clock(), within);
         let handles = Handles::new(&guarded, clock.clock(), within);
         let listed = ["http://localhost:2583".parse().unwrap()];
         let locations = PdsLocations::new(documents, handles, &listed, clock.clock());

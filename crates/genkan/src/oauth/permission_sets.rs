@@ -492,12 +492,8 @@ mod tests {
             let feed = Feed::new(db.clone(), clock.clock());
             let fleet = Fleet::open(db.clone(), clock.clock(), ring, feed).await.unwrap();
             let unguarded = UnguardedClient::new(None).unwrap();
-            let documents = Documents::new(
-                Directory::of(&directory),
-                guarded.clone(),
-                clock.clock(),
-                Duration::from_secs(5),
-            );
+            let documents =
+                Documents::new(Directory::of(&directory), &guarded, clock.clock(), Duration::from_secs(5));
             let sets = PermissionSets::new(db, clock.clock(), fleet.clone(), unguarded, &documents, &guarded);
             Self { sets, clock, dns, site, fleet, _directory: directory }
         }

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use crate::{data, key};
 
 /// Reads a document. What is read of the account alone must be the same.
-fn document(value: Value) -> DidDocument {
+fn document(value: &Value) -> DidDocument {
     let document: DidDocument = serde_json::from_value(value.clone()).unwrap();
     let facts = AccountFacts::parse(value.to_string().as_bytes(), &document.id).unwrap();
     let AccountFacts { id, handle, pds, signing_key } = facts;
@@ -45,7 +45,7 @@ fn of_a_large_document_only_the_account_is_read() {
 #[test]
 fn keys_in_the_manner_of_2019_are_understood() {
     for history in data!("plc.json")["histories"].as_array().unwrap() {
-        let document = document(history["document_of_2023"].clone());
+        let document = document(&history["document_of_2023"]);
         let data: plc::Data = serde_json::from_value(history["data"].clone()).unwrap();
         assert_eq!(document.signing_key().unwrap().to_did_key(), data.signing_key().unwrap());
         for (name, did_key) in &data.verification_methods {
@@ -64,7 +64,7 @@ fn the_directory_says_the_same_of_us_as_we_do() {
         let did: Did = history["did"].as_str().unwrap().parse().unwrap();
         let data: plc::Data = serde_json::from_value(history["data"].clone()).unwrap();
         let ours = DidDocument::of_plc_data(&did, &data);
-        let theirs = document(history["document_of_2023"].clone());
+        let theirs = document(&history["document_of_2023"]);
         assert_eq!(ours.also_known_as, theirs.also_known_as);
         assert_eq!(ours.service.len(), theirs.service.len());
         for service in &theirs.service {
@@ -131,11 +131,11 @@ fn members_stand_in_the_order_of_the_directory() {
 
 #[test]
 fn documents_from_other_servers_are_read_with_care() {
-    let bare = document(json!({ "id": "did:web:example.com" }));
+    let bare = document(&json!({ "id": "did:web:example.com" }));
     assert_eq!((bare.pds_endpoint(), bare.handle(), bare.signing_key()), (None, None, None));
 
     let multibase = key(1).public().to_multibase();
-    let rich = document(json!({
+    let rich = document(&json!({
         "id": "did:web:example.com",
         "alsoKnownAs": ["https://example.com", "at://not a handle", "at://Alice.Example.com", "at://bob.example.com"],
         "verificationMethod": [
@@ -161,7 +161,7 @@ fn documents_from_other_servers_are_read_with_care() {
     assert_eq!(written["verificationMethod"][1]["publicKeyJwk"], json!({ "kty": "EC" }));
     assert_eq!(written["service"][0]["more"], json!([1]));
 
-    let service = |service: Value| document(json!({ "id": "did:web:example.com", "service": [service] }));
+    let service = |service: Value| document(&json!({ "id": "did:web:example.com", "service": [service] }));
     for wrong in [
         json!({ "id": "#atproto_pds", "type": "Other", "serviceEndpoint": "https://x" }),
         json!({ "id": "#atproto_pds", "type": "AtprotoPersonalDataServer", "serviceEndpoint": ["https://x"] }),
@@ -180,7 +180,7 @@ fn documents_from_other_servers_are_read_with_care() {
 #[test]
 fn a_pds_is_an_origin_with_at_most_a_slash_after_it() {
     let pds = |endpoint: &str| {
-        document(json!({ "id": "did:web:example.com", "service": [
+        document(&json!({ "id": "did:web:example.com", "service": [
             { "id": "#atproto_pds", "type": "AtprotoPersonalDataServer", "serviceEndpoint": endpoint },
         ]}))
         .pds_origin()

@@ -116,8 +116,9 @@ impl Places {
         server: &Server,
         client: Option<IpAddr>,
     ) -> Result<Place, TooMany> {
-        let index = Pool::ALL.iter().position(|one| *one == pool).expect("ALL has every pool");
-        self.pools[index].take(server, client).await
+        let mut pools = Pool::ALL.iter().zip(self.pools.iter());
+        let (_, queue) = pools.find(|(one, _)| **one == pool).expect("ALL has every pool");
+        queue.take(server, client).await
     }
 }
 

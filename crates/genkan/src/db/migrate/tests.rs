@@ -126,11 +126,11 @@ const RECORDS: Step = STEPS[9];
 const NEWER: &[Step] = &[START, RECORDS, TABLE, COLUMN, INDEX];
 
 async fn the_binary_before_starts_on_a_newer_schema(empty: &Empty) {
+    const LATER: &[Step] =
+        &[START, RECORDS, TABLE, Step::new(1000, "more", "CREATE INDEX names_by_age ON names (age)")];
     empty.upgrade(STEPS).await.unwrap();
     assert_eq!(empty.start_parent().await, LAST_OF_SQLX);
     // And a binary of today on the schema of a later one.
-    const LATER: &[Step] =
-        &[START, RECORDS, TABLE, Step::new(1000, "more", "CREATE INDEX names_by_age ON names (age)")];
     empty.upgrade(LATER).await.unwrap();
     assert!(Upgrade::find_among(STEPS, &empty.url).await.unwrap().is_none());
     assert_eq!(empty.start_parent().await, LAST_OF_SQLX);
@@ -203,13 +203,13 @@ async fn a_failed_step_is_named_and_leaves_nothing(empty: &Empty) {
 #[tokio::test]
 #[ignore = "needs GENKAN_TEST_POSTGRES"]
 async fn a_broken_index_is_built_again() {
+    const BROKEN: &str =
+        "SELECT COUNT(*) FROM pg_index WHERE indexrelid = to_regclass('names_by_name') AND NOT indisvalid";
     let empty = Empty::postgres().await;
     empty.upgrade(&[START, RECORDS, TABLE, COLUMN]).await.unwrap();
     empty.execute("INSERT INTO names (name) VALUES ('ann'), ('ann')").await;
     let failed = empty.upgrade(NEWER).await.unwrap_err();
     assert!(matches!(failed, Error::Migrate { version: 22, .. }), "{failed}");
-    const BROKEN: &str =
-        "SELECT COUNT(*) FROM pg_index WHERE indexrelid = to_regclass('names_by_name') AND NOT indisvalid";
     assert_eq!(empty.count(BROKEN).await, 1, "the fault is there");
     empty.execute("DELETE FROM names").await;
     empty.upgrade(NEWER).await.unwrap();

@@ -216,7 +216,7 @@ fn instance(
     let unguarded = UnguardedClient::new(None).unwrap();
     let directory = Directory::new(unguarded, directory.url().parse().unwrap(), within);
     let identity = Identity {
-        documents: Documents::new(directory.clone(), guarded.clone(), clock.clone(), within),
+        documents: Documents::new(directory.clone(), &guarded, clock.clone(), within),
         handles: Handles::new(&guarded, clock.clone(), within),
         directory,
     };
