@@ -63,6 +63,8 @@ fn run() -> Result<ExitCode> {
             provision::cargo_tools::cargo_nextest();
             provision::node::node()?;
             drop(provision::postgres::Postgres::start()?);
+            provision::faketime::library()?;
+            provision::pgbouncer::pgbouncer()?;
             provision::python::python()?;
             provision::nginx::nginx()?;
             provision::stress_ng::stress_ng()?;

@@ -154,7 +154,7 @@ mod tests {
         let mut tx = db.begin().await.unwrap();
         reserve_handle(&mut tx, &ann.did, &"eve.test".parse().unwrap()).await.unwrap();
         take_reserved_handle(&mut tx, &ann.did).await.unwrap();
-        note_change(&mut tx, Clock::System.now(), &ann.did).await.unwrap();
+        note_change(&mut tx, &ann.did).await.unwrap();
         tx.commit().await.unwrap();
 
         assert!(hosts.find_by_handle("eve.test").await.unwrap().is_some());

@@ -129,7 +129,7 @@ impl Accounts {
         // the row.
         let action = if deactivated { "account.deactivate" } else { "account.activate" };
         audit::record(tx, now, actor, action, did.as_str(), "").await?;
-        note_change(tx, now, did).await?;
+        note_change(tx, did).await?;
         Ok(true)
     }
 
@@ -148,7 +148,7 @@ impl Accounts {
         }
         let action = if reference.is_some() { "account.takedown" } else { "account.restore" };
         audit::record(tx, now, actor, action, did.as_str(), reference.unwrap_or("")).await?;
-        note_change(tx, now, did).await?;
+        note_change(tx, did).await?;
         Ok(true)
     }
 
@@ -203,15 +203,15 @@ impl Accounts {
             return Ok(false);
         }
         audit::record(&mut tx, now, actor, "account.delete", did.as_str(), "").await?;
-        note_change(&mut tx, now, did).await?;
+        note_change(&mut tx, did).await?;
         tx.commit().await?;
         Ok(true)
     }
 }
 
 /// Notes in the feed that the account changed, as part of `tx`.
-pub(crate) async fn note_change(tx: &mut Tx, now: Timestamp, did: &Did) -> db::Result<()> {
-    feed::note(tx, now, Change::Account, did.as_str()).await?;
+pub(crate) async fn note_change(tx: &mut Tx, did: &Did) -> db::Result<()> {
+    feed::note(tx, Change::Account, did.as_str()).await?;
     Ok(())
 }
 

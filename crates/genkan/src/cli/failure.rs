@@ -78,7 +78,7 @@ impl From<crate::db::Error> for Failure {
         use crate::db::Error as E;
         match error {
             E::Newer { .. } => Self::Setting(format!("GENKAN_DATABASE_URL: {error}; run the newer Genkan")),
-            E::ChangedStep { .. } => Self::Setting(format!("GENKAN_DATABASE_URL: {error}")),
+            E::ChangedStep { .. } | E::SharedSessions => Self::Setting(format!("GENKAN_DATABASE_URL: {error}")),
             E::NotADatabase(_) | E::Unreadable(..) | E::Unwritable(..) => {
                 Self::Setting(format!("GENKAN_DATABASE_URL: {:#}", anyhow::Error::from(error)))
             }
@@ -86,7 +86,7 @@ impl From<crate::db::Error> for Failure {
                 "GENKAN_DATABASE_URL: the database cannot be used. Check that it exists, and that this process reaches it",
             )),
             E::Statement(_) => Self::Other(anyhow::Error::from(error).context("GENKAN_DATABASE_URL")),
-            E::BrokenOff | E::Conflict(_) | E::Corrupt { .. } | E::Migrate { .. } => Self::Other(error.into()),
+            E::BrokenOff | E::Unconfirmed(_) | E::Conflict(_) | E::Corrupt { .. } | E::Migrate { .. } => Self::Other(error.into()),
         }
     }
 }

@@ -11,9 +11,10 @@ use super::changes::Subscribers;
 use super::connection::Pool;
 use super::dialect::{DatabaseUrl, Dialect};
 use super::migrate::Upgrade;
+use super::shared_clock::SharedClock;
 use super::write_state::WriteState;
 use super::{Result, Tx, write_state};
-use crate::base::Timestamp;
+use crate::base::{Clock, Timestamp, monotonic_now};
 
 /// The database. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -25,6 +26,8 @@ pub struct Db {
     pub(super) file: Option<Arc<Path>>,
     /// The listeners for changes in this process. Shared by all clones.
     pub(super) subscribers: Arc<Subscribers>,
+    /// What this process knows of the database's clock. Shared by all clones.
+    pub(super) shared_clock: Arc<SharedClock>,
 }
 
 /// The number of connections, and how long a caller waits for one before it gets 503. A write on
@@ -79,6 +82,8 @@ impl Db {
         if let Some(upgrade) = Upgrade::find(url).await? {
             upgrade.apply().await?;
         }
+        // Leases and retry times go by it from the first one on.
+        db.now().await?;
         Ok(db)
     }
 
@@ -116,6 +121,7 @@ impl Db {
             read: pool(read),
             file: url.file().map(Arc::from),
             subscribers: Arc::default(),
+            shared_clock: Arc::default(),
         })
     }
 
@@ -139,10 +145,32 @@ impl Db {
         matches!(self.dialect, Dialect::Sqlite)
     }
 
-    /// The database's clock, for times that several processes compare.
+    /// The database's clock, for times that several processes compare: leases and retry times.
+    ///
+    /// A test's manual clock takes its place, because what the test waits for goes by it.
+    pub(crate) fn shared_now(&self, clock: &Clock) -> Timestamp {
+        match clock {
+            Clock::System => self.shared_clock.now().unwrap_or_else(|| clock.now()),
+            Clock::Manual(_) => clock.now(),
+        }
+    }
+
+    /// Asks the database for its time, and remembers it for [`shared_now`](Self::shared_now).
     pub(super) async fn now(&self) -> Result<Timestamp> {
-        let row = sqlx::query(self.dialect.read_clock()).fetch_one(self.reader()).await?;
-        Ok(Timestamp::from_millis(row.try_get("now")?))
+        let asked = monotonic_now();
+        let row =
+            sqlx::query(self.dialect.with_clock("SELECT {clock} AS now")).fetch_one(self.reader()).await?;
+        let time = Timestamp::from_millis(row.try_get("now")?);
+        self.shared_clock.measured(asked, time);
+        Ok(time)
+    }
+
+    /// Returns by how many milliseconds `clock` is ahead of the database's, to within the time that
+    /// the answer takes.
+    pub(crate) async fn clock_offset(&self, clock: &Clock) -> Result<i64> {
+        let (asked, before) = (monotonic_now(), clock.now());
+        let time = self.now().await?;
+        Ok(before.plus(asked.elapsed() / 2).as_millis() - time.as_millis())
     }
 
     /// Whether the database answers.

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use sqlx::AnyConnection;
-use sqlx::{Executor as _, SqlSafeStr as _, SqlStr};
+use sqlx::{AssertSqlSafe, Executor as _, SqlSafeStr as _, SqlStr};
 
 use super::{Error, Result};
 use crate::base::Secret;
@@ -49,13 +49,27 @@ impl Dialect {
         }
     }
 
-    /// The statement that reads the database's own clock, in milliseconds since the epoch.
-    pub(super) const fn read_clock(self) -> &'static str {
+    /// The expression of the database's own clock, in milliseconds since the epoch.
+    const fn clock(self) -> &'static str {
         match self {
             // Julian days; 2440587.5 is the epoch.
-            Self::Sqlite => "SELECT CAST((julianday('now') - 2440587.5) * 86400000 AS BIGINT) AS now",
+            Self::Sqlite => "CAST((julianday('now') - 2440587.5) * 86400000 AS BIGINT)",
             // Not `now()`, which stands still in a transaction.
-            Self::Postgres => "SELECT CAST(date_part('epoch', clock_timestamp()) * 1000 AS BIGINT) AS now",
+            Self::Postgres => "CAST(date_part('epoch', clock_timestamp()) * 1000 AS BIGINT)",
+        }
+    }
+
+    /// A statement with the expression of the database's own clock in the place of `{clock}`.
+    pub(super) fn with_clock(self, statement: &str) -> SqlStr {
+        AssertSqlSafe(statement.replace("{clock}", self.clock())).into_sql_str()
+    }
+
+    /// The statement that holds a name, `$1`, until the transaction ends. On SQLite, with one writer
+    /// at a time, every name is held already.
+    pub(super) const fn lock_name(self) -> Option<&'static str> {
+        match self {
+            Self::Sqlite => None,
+            Self::Postgres => Some("SELECT pg_advisory_xact_lock(hashtextextended($1, 0))"),
         }
     }
 

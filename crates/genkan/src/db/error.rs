@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use super::repeat::UnconfirmedCommit;
+
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 #[derive(Debug, thiserror::Error)]
@@ -9,6 +11,9 @@ pub enum Error {
     /// The database is busy, away or shutting down. Another try may succeed in a moment.
     #[error("the database does not answer")]
     Away(#[source] sqlx::Error),
+    /// The connection was lost during a commit.
+    #[error("the database did not confirm a commit")]
+    Unconfirmed(#[source] UnconfirmedCommit),
     /// A shared reading ended without a result. Another try may succeed.
     #[error("a shared database lookup ended without a result")]
     BrokenOff,
@@ -23,6 +28,8 @@ pub enum Error {
         "the database needs a newer version of Genkan (one that knows step {needed} of the schema; this one knows {known})"
     )]
     Newer { needed: i64, known: i64 },
+    #[error("a pooler lends database sessions to single transactions; use it in session mode")]
+    SharedSessions,
     #[error("step {version} of the database's schema has another text than this version of Genkan knows")]
     ChangedStep { version: i64 },
     #[error("{} is not a SQLite database; move it away or name another file", .0.display())]
@@ -43,7 +50,7 @@ pub enum Error {
 impl Error {
     /// Whether a caller may be told to come back soon (503).
     pub const fn is_passing(&self) -> bool {
-        matches!(self, Self::Away(_) | Self::BrokenOff)
+        matches!(self, Self::Away(_) | Self::BrokenOff | Self::Unconfirmed(_))
     }
 
     /// Whether it is a conflict in this column.

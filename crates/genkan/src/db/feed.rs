@@ -29,11 +29,13 @@ impl ChangeId {
 }
 
 /// Notes a change as part of `tx`. The commit informs this process, and the row informs the others.
-pub(crate) async fn note(tx: &mut Tx, now: Timestamp, change: Change, subject: &str) -> Result<ChangeId> {
+///
+/// The note carries the time of the database's clock, because every process compares it.
+pub(crate) async fn note(tx: &mut Tx, change: Change, subject: &str) -> Result<ChangeId> {
     let id = random::id();
-    sqlx::query("INSERT INTO changes (id, at, kind, subject) VALUES ($1, $2, $3, $4)")
+    let insert = "INSERT INTO changes (id, at, kind, subject) VALUES ($1, {clock}, $2, $3)";
+    sqlx::query(tx.dialect().with_clock(insert))
         .bind(&id)
-        .bind(now.as_millis())
         .bind(change.as_str())
         .bind(subject)
         .execute(&mut **tx)
@@ -102,7 +104,7 @@ impl Feed {
         loop {
             tick.tick().await;
             let now = self.inner.clock.now();
-            match tokio::time::timeout(STALE, self.read(now, &mut heard)).await {
+            match tokio::time::timeout(STALE, self.read(&mut heard)).await {
                 // The time at which the reading began: it may have missed notes that were committed
                 // while it ran.
                 Ok(Ok(())) => self.inner.read_at.store(now.as_millis(), Ordering::Relaxed),
@@ -115,44 +117,65 @@ impl Feed {
         }
     }
 
-    async fn read(&self, now: Timestamp, heard: &mut SeenChanges) -> Result<()> {
-        // This process may have been suspended or cut off from the database since the last reading.
-        let last = heard.last.unwrap_or(now).min(now);
-        let has_gap = now.since(last) >= SURELY_KEPT;
-        // A note carries its writer's clock at some time before the commit. After a slow commit, or
-        // with a slow clock, it is older than notes that were already read. So every reading looks
-        // back by OVERLAP and skips the ids that it knows.
-        let from = last.minus(OVERLAP);
-        let rows = sqlx::query("SELECT id, at, kind, subject FROM changes WHERE at >= $1")
-            .bind(from.as_millis())
-            .fetch_all(self.inner.db.reader())
+    async fn read(&self, heard: &mut SeenChanges) -> Result<()> {
+        let db = &self.inner.db;
+        let first = match heard.last {
+            Some(last) => last,
+            None => db.now().await?,
+        };
+        // A note carries the database's time at some moment before its commit. After a slow commit it
+        // is older than notes that were already read. So every reading looks back by OVERLAP and
+        // skips the ids that it knows.
+        let statement = "SELECT '' AS id, {clock} AS at, '' AS kind, '' AS subject \
+             UNION ALL SELECT id, at, kind, subject FROM changes WHERE at >= $1";
+        let rows = sqlx::query(db.dialect.with_clock(statement))
+            .bind(first.minus(OVERLAP).as_millis())
+            .fetch_all(db.reader())
             .await?;
-        // Only after a successful reading. Until then the feed is stale, and caches are not trusted
-        // in any case.
-        if has_gap {
-            tracing::warn!("the changes feed was not read for long: what was in memory is dropped");
-            self.inner.db.subscribers.tell_of_gap();
-        }
+        let mut now = first;
         let mut seen = HashSet::with_capacity(rows.len());
+        let mut heard_now = Vec::new();
         for row in rows {
-            let id: String = row.try_get("id")?;
+            let (id, kind): (String, String) = (row.try_get("id")?, row.try_get("kind")?);
+            if id.is_empty() {
+                now = Timestamp::from_millis(row.try_get("at")?);
+                continue;
+            }
             // The first reading reports what it finds too: caches began to fill before it.
             if !heard.ids.contains(&id)
-                && let Some(change) = Change::parse(row.try_get("kind")?)
+                && let Some(change) = Change::parse(&kind)
             {
-                self.inner.db.subscribers.tell(change, row.try_get("subject")?);
+                heard_now.push((change, row.try_get::<String, _>("subject")?));
             }
             // Only ids within this reading's window are kept, so the set stays small.
             seen.insert(id);
         }
+        self.report(now.since(first), heard_now);
+        // A database that was replaced by another one may have an earlier clock.
         *heard = SeenChanges { last: Some(now), ids: seen };
         Ok(())
+    }
+
+    /// Informs the listeners of a reading, and of the time since the one before.
+    ///
+    /// It is long after this process was suspended, or cut off from the database.
+    fn report(&self, since_last: Duration, heard: Vec<(Change, String)>) {
+        let subscribers = &self.inner.db.subscribers;
+        // Only after a successful reading. Until then the feed is stale, and caches are not trusted
+        // in any case.
+        if since_last >= SURELY_KEPT {
+            tracing::warn!("the changes feed was not read for long: what was in memory is dropped");
+            subscribers.tell_of_gap();
+        }
+        for (change, subject) in heard {
+            subscribers.tell(change, &subject);
+        }
     }
 }
 
 #[derive(Default)]
 struct SeenChanges {
-    /// When the last complete reading began.
+    /// The database's time in the last complete reading.
     last: Option<Timestamp>,
     ids: HashSet<String>,
 }
@@ -164,7 +187,8 @@ impl fmt::Debug for Feed {
 }
 
 /// Removes notes that every process has read.
-pub(crate) async fn sweep(db: &Db, now: Timestamp) -> Result<u64> {
+pub(crate) async fn sweep(db: &Db) -> Result<u64> {
+    let now = db.now().await?;
     let mut tx = db.begin().await?;
     let done = sqlx::query("DELETE FROM changes WHERE at < $1")
         .bind(now.minus(KEEP).as_millis())
@@ -179,8 +203,8 @@ const EVERY: Duration = Duration::from_secs(1);
 const STALE: Duration = Duration::from_secs(4);
 const OVERLAP: Duration = Duration::from_secs(30);
 const KEEP: Duration = Duration::from_mins(10);
-/// Notes of this age still exist, even if the sweeping process has a fast clock. After a longer
-/// pause notes may have been missed, and all caches are emptied.
+/// Notes of this age still exist. After a longer pause notes may have been missed, and all caches are
+/// emptied.
 const SURELY_KEPT: Duration = Duration::from_mins(8);
 
 #[cfg(test)]
@@ -196,14 +220,27 @@ mod tests {
         each_subscriber_receives_a_note_once,
         notes_from_before_the_first_reading_are_received,
         notes_from_a_pause_in_reading_are_received,
+        clocks_of_processes_do_not_matter,
         notes_are_swept_when_old
     );
+
+    /// As if nothing had been noted or read for this long.
+    async fn pass(db: &Db, time: Duration, state: &mut SeenChanges) {
+        let millis = i64::try_from(time.as_millis()).unwrap();
+        sqlx::query("UPDATE changes SET at = at - $1").bind(millis).execute(db.writer()).await.unwrap();
+        state.last = state.last.map(|last| last.minus(time));
+    }
+
+    async fn noted_elsewhere(db: &Db, change: Change, subject: &str) {
+        let mut tx = db.apart().begin().await.unwrap();
+        note(&mut tx, change, subject).await.unwrap();
+        tx.commit().await.unwrap();
+    }
 
     /// A process that was stopped, or cut off from the database, for less and for more time than
     /// notes are kept.
     async fn notes_from_a_pause_in_reading_are_received(db: Db) {
-        let start = Timestamp::from_millis(100_000_000);
-        let feed = Feed::new(db.clone(), ManualClock::at(start).clock());
+        let feed = Feed::new(db.clone(), Clock::System);
         let (heard, gaps): (Arc<Mutex<Vec<String>>>, Arc<AtomicI64>) = Default::default();
         let (sink, count) = (Arc::clone(&heard), Arc::clone(&gaps));
         feed.subscribe(Change::Session, move |subject| sink.lock().unwrap().push(subject.to_owned()));
@@ -211,21 +248,42 @@ mod tests {
             count.fetch_add(1, Ordering::SeqCst);
         });
         let mut state = SeenChanges::default();
-        feed.read(start, &mut state).await.unwrap();
-        let other_process = db.apart();
-        let noted = async |at: Timestamp, subject: &str| {
-            let mut tx = other_process.begin().await.unwrap();
-            note(&mut tx, at, Change::Session, subject).await.unwrap();
-            tx.commit().await.unwrap();
-        };
-        noted(start.plus(EVERY), "ended while it slept").await;
-        feed.read(start.plus(OVERLAP * 4), &mut state).await.unwrap();
-        feed.read(start.plus(OVERLAP * 4), &mut state).await.unwrap();
+        feed.read(&mut state).await.unwrap();
+        noted_elsewhere(&db, Change::Session, "ended while it slept").await;
+        let last = state.last;
+        pass(&db, OVERLAP * 4, &mut state).await;
+        // Noted soon after the last reading.
+        assert!(state.last < last);
+        feed.read(&mut state).await.unwrap();
+        feed.read(&mut state).await.unwrap();
         assert_eq!(*heard.lock().unwrap(), ["ended while it slept"]);
         assert_eq!(gaps.load(Ordering::SeqCst), 0);
-        feed.read(start.plus(KEEP * 2), &mut state).await.unwrap();
-        feed.read(start.plus(KEEP * 2), &mut state).await.unwrap();
+        pass(&db, KEEP * 2, &mut state).await;
+        feed.read(&mut state).await.unwrap();
+        feed.read(&mut state).await.unwrap();
         assert_eq!(gaps.load(Ordering::SeqCst), 1);
+    }
+
+    /// Replicas whose clocks are far apart: each hears what the other notes.
+    async fn clocks_of_processes_do_not_matter(db: Db) {
+        for (reader, change) in [
+            (-90, Change::Session),
+            (90, Change::Grant),
+            (3600, Change::Link),
+            (-3600, Change::Fleet),
+            (0, Change::Account),
+        ] {
+            let clock = ManualClock::at(Timestamp::from_seconds(Clock::System.now().as_seconds() + reader));
+            let feed = Feed::new(db.apart(), clock.clock());
+            let heard: Arc<Mutex<Vec<String>>> = Arc::default();
+            let sink = Arc::clone(&heard);
+            feed.subscribe(change, move |subject| sink.lock().unwrap().push(subject.to_owned()));
+            let mut state = SeenChanges::default();
+            feed.read(&mut state).await.unwrap();
+            noted_elsewhere(&db, change, "ended").await;
+            feed.read(&mut state).await.unwrap();
+            assert_eq!(*heard.lock().unwrap(), ["ended"], "a clock off by {reader} s");
+        }
     }
 
     async fn each_subscriber_receives_a_note_once(db: Db) {
@@ -236,15 +294,15 @@ mod tests {
         feed.subscribe(Change::Session, move |subject| sink.lock().unwrap().push(subject.to_owned()));
 
         let mut state = SeenChanges::default();
-        feed.read(now, &mut state).await.unwrap();
+        feed.read(&mut state).await.unwrap();
         let other_process = db.apart();
         for (change, subject) in [(Change::Session, "s1"), (Change::Account, "did:plc:x")] {
             let mut tx = other_process.begin().await.unwrap();
-            note(&mut tx, now, change, subject).await.unwrap();
+            note(&mut tx, change, subject).await.unwrap();
             tx.commit().await.unwrap();
         }
-        feed.read(now, &mut state).await.unwrap();
-        feed.read(now, &mut state).await.unwrap();
+        feed.read(&mut state).await.unwrap();
+        feed.read(&mut state).await.unwrap();
 
         assert_eq!(*heard.lock().unwrap(), ["s1"]);
         assert!(feed.is_fresh(now) && !feed.is_fresh(now.plus(STALE * 2)));
@@ -258,38 +316,35 @@ mod tests {
         let sink = Arc::clone(&heard);
         feed.subscribe(Change::Fleet, move |subject| sink.lock().unwrap().push(subject.to_owned()));
         let mut tx = db.apart().begin().await.unwrap();
-        note(&mut tx, now, Change::Fleet, "oak").await.unwrap();
+        note(&mut tx, Change::Fleet, "oak").await.unwrap();
         tx.commit().await.unwrap();
         let mut state = SeenChanges::default();
-        feed.read(now, &mut state).await.unwrap();
-        feed.read(now, &mut state).await.unwrap();
+        feed.read(&mut state).await.unwrap();
+        feed.read(&mut state).await.unwrap();
         assert_eq!(*heard.lock().unwrap(), ["oak"]);
     }
 
     async fn a_commit_tells_its_own_process_and_a_rollback_tells_nothing(db: Db) {
-        let now = Timestamp::from_millis(1_000_000);
         let heard: Arc<Mutex<Vec<String>>> = Arc::default();
         let sink = Arc::clone(&heard);
         let feed = Feed::new(db.clone(), Clock::System);
         feed.subscribe(Change::Session, move |subject| sink.lock().unwrap().push(subject.to_owned()));
 
         let mut tx = db.begin().await.unwrap();
-        note(&mut tx, now, Change::Session, "rolled back").await.unwrap();
+        note(&mut tx, Change::Session, "rolled back").await.unwrap();
         drop(tx);
         let mut tx = db.begin().await.unwrap();
-        note(&mut tx, now, Change::Session, "s1").await.unwrap();
-        note(&mut tx, now, Change::Link, "another kind").await.unwrap();
+        note(&mut tx, Change::Session, "s1").await.unwrap();
+        note(&mut tx, Change::Link, "another kind").await.unwrap();
         assert!(heard.lock().unwrap().is_empty(), "not before the commit");
         tx.commit().await.unwrap();
         assert_eq!(*heard.lock().unwrap(), ["s1"]);
     }
 
     async fn notes_are_swept_when_old(db: Db) {
-        let now = Timestamp::from_millis(10_000_000);
-        let mut tx = db.begin().await.unwrap();
-        note(&mut tx, now.minus(KEEP * 2), Change::Fleet, "oak").await.unwrap();
-        note(&mut tx, now, Change::Fleet, "elm").await.unwrap();
-        tx.commit().await.unwrap();
-        assert_eq!(sweep(&db, now).await.unwrap(), 1);
+        noted_elsewhere(&db, Change::Fleet, "oak").await;
+        pass(&db, KEEP * 2, &mut SeenChanges::default()).await;
+        noted_elsewhere(&db, Change::Fleet, "elm").await;
+        assert_eq!(sweep(&db).await.unwrap(), 1);
     }
 }

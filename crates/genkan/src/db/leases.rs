@@ -3,14 +3,20 @@
 //! A row names its holder in `lease`, until `lease_until`. A lease is short, and its worker renews
 //! it while it works. So a row that a crash left behind is free within seconds, and a row that is
 //! being worked on is not. Every write of a saga names the holder in its condition. So a worker
-//! that lost its lease, for example because it was suspended, changes nothing. The table's owner
-//! mounts the statements in its `sql.rs` with [`leases_on`].
+//! that lost its lease, for example because it was suspended, changes nothing. A holder's name
+//! belongs to one task: two tasks of one process keep each other out as two processes do. The
+//! table's owner mounts the statements in its `sql.rs` with [`leases_on`].
+//!
+//! Times are those of the database's clock ([`Db::shared_now`](super::Db::shared_now)). A row that
+//! is put off for longer than anything puts a row off is due: a clock was wrong when it was written.
 
 use std::future::Future;
 use std::time::Duration;
 
 /// How long a lease holds without being renewed.
 pub(crate) const LEASE: Duration = Duration::from_secs(6);
+/// Longer than any lease and any pause of a row, by more than clocks of replicas differ.
+pub(crate) const LONGEST_DELAY: Duration = Duration::from_mins(5);
 /// How often a worker renews its lease.
 const RENEWAL: Duration = Duration::from_secs(2);
 const _: () = assert!(3 * RENEWAL.as_millis() <= LEASE.as_millis(), "one renewal may fail");
@@ -70,10 +76,11 @@ macro_rules! leases_on {
                 $table,
                 // The oldest first, so that one row that fails again and again does not keep others
                 // waiting.
-                " WHERE lease_until <= $1 ORDER BY lease_until LIMIT $2"
+                " WHERE lease_until <= $1 OR lease_until > $3 ORDER BY lease_until LIMIT $2"
             ))
             .bind(now.as_millis())
             .bind(limit)
+            .bind(now.plus($crate::db::leases::LONGEST_DELAY).as_millis())
             .fetch_all(db.reader())
             .await?;
             rows.iter().map(|row| Ok(row.try_get("did")?)).collect()
@@ -91,12 +98,14 @@ macro_rules! leases_on {
                 "UPDATE ",
                 $table,
                 // The condition makes this a compare-and-set: of two workers, one changes the row.
-                " SET lease = $2, lease_until = $4, attempts = attempts + 1 WHERE did = $1 AND lease_until <= $3"
+                " SET lease = $2, lease_until = $4, attempts = attempts + 1 \
+                 WHERE did = $1 AND (lease_until <= $3 OR lease_until > $5)"
             ))
             .bind(did.as_str())
             .bind(holder)
             .bind(now.as_millis())
             .bind(now.plus($crate::db::leases::LEASE).as_millis())
+            .bind(now.plus($crate::db::leases::LONGEST_DELAY).as_millis())
             .execute(db.writer())
             .await?;
             Ok(done.rows_affected() == 1)

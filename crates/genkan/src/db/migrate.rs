@@ -16,6 +16,7 @@ use sqlx::migrate::{Migrate as _, MigrateError};
 use sqlx::{AnyConnection, AssertSqlSafe, Connection as _, Executor as _, Row as _};
 
 use super::dialect::{DatabaseUrl, Dialect};
+use super::pooler::refuse_shared_sessions;
 use super::steps::{LAST_OF_SQLX, STEPS, Step};
 use super::{Error, Result};
 use crate::base::{Clock, monotonic_now};
@@ -44,6 +45,9 @@ impl Upgrade {
         url.check()?;
         let dialect = url.dialect();
         let mut connection = AnyConnection::connect(url.expose()).await?;
+        if dialect == Dialect::Postgres {
+            refuse_shared_sessions(url, &mut connection).await?;
+        }
         dialect.prepare_upgrade(&mut connection).await?;
         let mut found = Self { connection, dialect, steps };
         let applied = found.applied().await?;

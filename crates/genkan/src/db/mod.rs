@@ -17,7 +17,10 @@ mod error;
 pub(crate) mod feed;
 pub(crate) mod leases;
 mod migrate;
+mod pooler;
+mod repeat;
 pub(crate) mod replicas;
+mod shared_clock;
 mod steps;
 #[cfg(test)]
 pub(crate) mod testing;
@@ -29,8 +32,9 @@ pub use database::{Db, PoolSize};
 pub use dialect::DatabaseUrl;
 pub use error::{Error, Result};
 pub(crate) use migrate::Upgrade;
+pub(crate) use repeat::repeated;
 pub(crate) use replicas::LiveReplicas;
-pub(crate) use tx::{Tx, lock};
+pub(crate) use tx::Tx;
 
 #[cfg(test)]
 pub(crate) use testing::on_each_database;

@@ -2,7 +2,7 @@
 //!
 //! A serving process keeps a row with a heartbeat. Once a change of the fleet is in its memory, it
 //! acknowledges the change by id, so that a command can wait until all replicas work with it.
-//! Acknowledgements name ids and not times, because a note carries its writer's clock. Heartbeats are
+//! Acknowledgements name ids and not times, because a note is older than its commit. Heartbeats are
 //! times of the database's clock, so that clocks of processes which differ do not matter.
 
 use std::collections::HashSet;
@@ -283,7 +283,7 @@ mod tests {
 
     async fn change(db: &Db) -> ChangeId {
         let mut tx = db.begin().await.unwrap();
-        let id = feed::note(&mut tx, Clock::System.now(), Change::Fleet, "oak").await.unwrap();
+        let id = feed::note(&mut tx, Change::Fleet, "oak").await.unwrap();
         tx.commit().await.unwrap();
         id
     }

@@ -108,6 +108,7 @@ pub(super) const STEPS: &[Step] = &[
     Step::new(8, "replicas", include_str!("../../../../migrations/0008_replicas.sql")),
     Step::new(9, "attempts", include_str!("../../../../migrations/0009_attempts.sql")),
     Step::new(10, "schema steps", include_str!("../../../../migrations/0010_schema_steps.sql")),
+    Step::new(11, "handle claims", include_str!("../../../../migrations/0011_handle_claims.sql")),
     Step::new(30, "lost cookies", include_str!("../../../../migrations/0030_lost_cookies.sql")),
     Step::new(31, "known addresses", include_str!("../../../../migrations/0031_known_addresses.sql")),
     Step::new(

@@ -71,7 +71,14 @@ impl Db {
         };
         let write = again(&self.write);
         let read = if self.dialect == Dialect::Sqlite { again(&self.read) } else { write.clone() };
-        Self { dialect: self.dialect, write, read, file: self.file.clone(), subscribers: Arc::default() }
+        Self {
+            dialect: self.dialect,
+            write,
+            read,
+            file: self.file.clone(),
+            subscribers: Arc::default(),
+            shared_clock: Arc::default(),
+        }
     }
 }
 

@@ -3,10 +3,10 @@
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 
-use super::Result;
 use super::changes::{Change, Subscribers};
 use super::connection::TxConnection;
-use super::dialect::Dialect;
+use super::repeat::{UnconfirmedCommit, lost_connection};
+use super::{Error, Result};
 
 /// A write transaction. Dropping it without [`Tx::commit`] rolls it back.
 ///
@@ -30,6 +30,14 @@ impl Tx {
         self.changes.push((change, subject.to_owned()));
     }
 
+    /// Holds a name until the transaction ends, as the version before does for handles.
+    pub(crate) async fn lock(&mut self, name: &str) -> Result<()> {
+        if let Some(statement) = self.inner.dialect().lock_name() {
+            sqlx::query(statement).bind(name).execute(&mut self.inner).await?;
+        }
+        Ok(())
+    }
+
     /// Makes everything that was written durable, then informs this process of the noted changes.
     /// Other processes read them from the feed.
     ///
@@ -40,7 +48,9 @@ impl Tx {
     /// of the changes from the feed.
     pub(crate) async fn commit(self) -> Result<()> {
         let Self { inner, subscribers, changes } = self;
-        inner.commit().await?;
+        inner.commit().await.map_err(|cause| {
+            if lost_connection(&cause) { Error::Unconfirmed(UnconfirmedCommit(cause)) } else { cause.into() }
+        })?;
         // Not earlier: a listener that dropped an entry before the commit could read the old row
         // again and cache it.
         for (change, subject) in &changes {
@@ -62,16 +72,4 @@ impl DerefMut for Tx {
     fn deref_mut(&mut self) -> &mut TxConnection {
         &mut self.inner
     }
-}
-
-/// Holds a name until `tx` ends, for what no unique index can settle. On SQLite, with one writer at
-/// a time, every name is held already.
-pub(crate) async fn lock(tx: &mut Tx, name: &str) -> Result<()> {
-    if tx.dialect() == Dialect::Postgres {
-        sqlx::query("SELECT pg_advisory_xact_lock(hashtextextended($1, 0))")
-            .bind(name)
-            .execute(&mut **tx)
-            .await?;
-    }
-    Ok(())
 }

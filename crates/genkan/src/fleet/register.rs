@@ -206,7 +206,7 @@ impl Fleet {
         audit::record(&mut tx, now, Actor::Operator, action, id.as_str(), "").await?;
         // In the transaction of the change, so that no process learns of a change that is rolled
         // back.
-        let change = feed::note(&mut tx, now, Change::Fleet, id.as_str()).await?;
+        let change = feed::note(&mut tx, Change::Fleet, id.as_str()).await?;
         tx.commit().await?;
         self.reload().await?;
         Ok(change)

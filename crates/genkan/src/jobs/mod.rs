@@ -14,6 +14,7 @@ use crate::db::replicas::Replica;
 use crate::db::{feed, replicas};
 use crate::fleet::{self, ProbeSettings};
 use crate::keys::{self, WebPurpose};
+use crate::telemetry::metrics::CLOCK_OFFSET;
 use crate::{accounts, mail, oauth, sessions, signin, standing};
 
 /// A recurring job.
@@ -33,7 +34,8 @@ macro_rules! job {
     };
 }
 
-const JOBS: [Job; 13] = [
+const JOBS: [Job; 14] = [
+    job!("compare the clock with the database's", COMPARE_CLOCK_EVERY, |app| compare_clock(&app).await),
     job!("settle sign-ups", SETTLE_EVERY, |app| Ok(app.sign_ups.settle_all().await? as u64)),
     job!("finish handle changes", SETTLE_EVERY, |app| Ok(app.renames.finish_interrupted().await? as u64)),
     job!("delete accounts that are due", standing::DELETE_DUE_EVERY, |app| {
@@ -100,11 +102,25 @@ pub(crate) fn start(app: &App, replica: Replica) {
     }
 }
 
+/// Measures how far this process's clock is from the database's. Tokens and proofs go by the
+/// process's clock, so hosts and other servers refuse them if it is wrong.
+async fn compare_clock(app: &App) -> anyhow::Result<u64> {
+    let offset = app.db.clock_offset(&app.clock).await?;
+    app.metrics.gauge(&CLOCK_OFFSET, &[]).set((offset + 500).div_euclid(1000));
+    if offset.unsigned_abs() > MOST_OFFSET_MILLIS {
+        tracing::warn!(
+            clock.offset_ms = offset,
+            "this machine's clock and the database's differ by more than 2 s: set both by NTP"
+        );
+    }
+    Ok(0)
+}
+
 /// Removes rows that nothing can use any more.
 async fn sweep(app: &App) -> anyhow::Result<u64> {
     let (db, now) = (&app.db, app.clock.now());
     let mut gone = sessions::sweep(db, now).await?;
-    gone += feed::sweep(db, now).await?;
+    gone += feed::sweep(db).await?;
     gone += replicas::sweep(db).await?;
     gone += crate::links::sweep(db, now).await?;
     gone += signin::sweep(db, now).await?;
@@ -130,6 +146,8 @@ async fn repeat(job: Job, app: App) {
     }
 }
 
+const COMPARE_CLOCK_EVERY: Duration = Duration::from_mins(1);
+const MOST_OFFSET_MILLIS: u64 = 2_000;
 /// Other replicas publish a new key before it signs, so they have a quarter of an hour.
 const READ_KEYS_EVERY: Duration = Duration::from_mins(1);
 const SETTLE_EVERY: Duration = Duration::from_secs(3);

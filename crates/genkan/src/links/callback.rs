@@ -106,7 +106,7 @@ impl Links {
     async fn judge(&self, login: &Login, callback: Callback, state: &str) -> Result<Arrival, Failure> {
         let inner = &self.inner;
         // The sweep runs only from time to time, so an expired row can still be found.
-        if login.expires_at <= inner.clock.now() {
+        if login.expires_at <= inner.now() {
             return Err(Failure::Unknown);
         }
         if callback.has_response {
@@ -192,7 +192,7 @@ impl Links {
         let handle = tokio::time::timeout(PATIENCE, inner.discovery.confirmed_handle(&found.account)).await;
         let handle = handle.unwrap_or_default().map(|handle| handle.to_string());
 
-        let (id, now) = (LinkId::fresh(), inner.clock.now());
+        let (id, now) = (LinkId::fresh(), inner.now());
         let tokens = Tokens { access: given.access, refresh, key: secrets.key.clone() };
         let aad = SessionAad { link: id.as_str(), did: did.as_str(), version: 1 };
         let row = Row {

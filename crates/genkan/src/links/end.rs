@@ -41,7 +41,7 @@ async fn end_row(tx: &mut Tx, link: &LinkId, reason: Reason, now: Timestamp) -> 
     }
     audit::record(tx, now, Actor::Genkan, "link.end", link.as_str(), reason.as_str()).await?;
     // Every process forgets the credential, and one of them tells the server.
-    feed::note(tx, now, Change::Link, link.as_str()).await?;
+    feed::note(tx, Change::Link, link.as_str()).await?;
     Ok(true)
 }
 
@@ -77,7 +77,7 @@ impl Links {
         condition: EndCondition<'_>,
     ) -> db::Result<bool> {
         let inner = &self.inner;
-        let now = inner.clock.now();
+        let now = inner.now();
         let mut tx = inner.db.begin().await?;
         // In the transaction of the end: another process may store newer tokens at any moment.
         let is_met = match condition {
@@ -99,13 +99,13 @@ impl Links {
     /// Returns live sessions, a page of them in the order of ids. Leaves out those of the last
     /// minutes, whose grants may not exist yet.
     pub(crate) async fn live(&self, after: Option<&LinkId>, limit: i64) -> db::Result<Vec<LinkId>> {
-        let before = self.inner.clock.now().minus(UNDECIDED);
+        let before = self.inner.now().minus(UNDECIDED);
         links::live(&self.inner.db, after, before, limit).await
     }
 
     /// Returns the sessions that ended in the last hours, for the comparison with their grants.
     pub(crate) async fn ended_lately(&self) -> db::Result<Vec<LinkId>> {
-        links::ended_since(&self.inner.db, self.inner.clock.now().minus(LATELY)).await
+        links::ended_since(&self.inner.db, self.inner.now().minus(LATELY)).await
     }
 
     /// Returns the ids of Genkan's client keys that sessions still need.
@@ -135,7 +135,7 @@ impl Links {
 
     /// Job: tells servers which of their sessions ended.
     pub(crate) async fn tell_servers(&self) -> db::Result<u64> {
-        let due = links::to_revoke(&self.inner.db, self.inner.clock.now(), A_ROUND).await?;
+        let due = links::to_revoke(&self.inner.db, self.inner.now(), A_ROUND).await?;
         for link in &due {
             self.tell_server(link).await;
         }
@@ -144,7 +144,7 @@ impl Links {
 
     /// Job: ends sessions of people who came back and never decided.
     pub(crate) async fn end_undecided(&self) -> db::Result<u64> {
-        let before = self.inner.clock.now().minus(UNDECIDED);
+        let before = self.inner.now().minus(UNDECIDED);
         let mut ended = 0;
         for link in links::undecided(&self.inner.db, before).await? {
             ended += u64::from(self.end(&link, Reason::Undecided).await?);
@@ -155,7 +155,7 @@ impl Links {
     /// Job: refreshes sessions that were not refreshed for 30 days, so that their servers keep
     /// them.
     pub(crate) async fn keep_alive(&self) -> db::Result<u64> {
-        let now = self.inner.clock.now();
+        let now = self.inner.now();
         let mut kept = 0;
         for (link, version) in links::take_idle(&self.inner.db, now.minus(DAY * 30), A_ROUND, now).await? {
             // One that fails stays idle, and is tried again after all others.
@@ -188,7 +188,7 @@ impl Links {
     /// Tells the server once. The replica that claims the row has it until the next attempt is due.
     async fn try_to_tell(&self, link: &LinkId) -> db::Result<()> {
         let inner = &self.inner;
-        let now = inner.clock.now();
+        let now = inner.now();
         let mut tx = inner.db.begin().await?;
         let Some(row) = links::take_revocation(&mut tx, link, now, now.plus(FIRST_PAUSE)).await? else {
             return Ok(());

@@ -78,7 +78,7 @@ impl Links {
         if server.issuer == inner.client.origin().as_str() {
             return Err(BeginError::Home);
         }
-        let now = inner.clock.now();
+        let now = inner.now();
         let name = inner.client.name_for(login.scope);
         if let Some(hash) = &name.own_document {
             let is_new = clients::find(&inner.db, hash).await?.is_none();

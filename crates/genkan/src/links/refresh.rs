@@ -70,7 +70,7 @@ impl Links {
         // cached.
         let reading = inner.memory.begin();
         let row = inner.usable(link).await?;
-        let now = inner.clock.now();
+        let now = inner.now();
         let due = due_at(&row.id, row.version, row.issued_at, row.expires_at);
         // Without a due time the server named no lifetime. Such a token is used until the PDS
         // refuses it, and then `renew` is called.
@@ -164,7 +164,7 @@ impl Links {
                 inner.count(Outcome::Joined);
                 return inner.opened(&row, Some(reading));
             }
-            let now = inner.clock.now();
+            let now = inner.now();
             // Checked before the lease is taken: while a server is in trouble, a caller costs one
             // read and no write.
             if let Some(pause) = inner.pause(&row) {
@@ -227,7 +227,7 @@ impl Links {
             Err(PrepareError::Over(reason)) => self.over(row, holder, reason).await?,
             Err(PrepareError::Later(why, pause)) => {
                 tracing::info!(link = %row.id, why = &*why, "a session cannot be refreshed at the moment");
-                inner.backoff.links.failed(row.id.as_str(), pause, inner.clock.now());
+                inner.backoff.links.failed(row.id.as_str(), pause, inner.now());
                 inner.release(row, holder, false).await;
                 Outcome::Transient
             }
@@ -273,7 +273,7 @@ impl Links {
             }
             Err(error) => return Err(later(error.to_string())),
         };
-        let (pds, now) = (found.pds.as_str(), inner.clock.now());
+        let (pds, now) = (found.pds.as_str(), inner.now());
         // The last step before the token is sent. From here a crash leaves `unanswered` above zero,
         // so nothing slow may come between this write and the request.
         match leases::sending(&inner.db, &row.id, holder, pds, &found.server, now).await {
@@ -292,7 +292,7 @@ impl Links {
         given: TokenResponse,
     ) -> Result<Outcome, UseError> {
         let inner = &self.inner;
-        let now = inner.clock.now();
+        let now = inner.now();
         let other = given.sub.as_ref().is_some_and(|sub| *sub != row.did);
         let tokens = Tokens {
             access: given.access,
@@ -357,7 +357,7 @@ impl Links {
         error: TokenRequestError,
     ) -> Result<Outcome, UseError> {
         let inner = &self.inner;
-        let now = inner.clock.now();
+        let now = inner.now();
         tracing::info!(link = %row.id, issuer, answer = %error, "a session was not refreshed");
         let outcome = match &error {
             TokenRequestError::Refused { code, .. } if &**code == "invalid_grant" => {

@@ -127,7 +127,7 @@ impl Links {
     /// Returns the credential of a link, if it is cached and not due for a refresh. Every request
     /// of a linked account begins with this, so it must not wait.
     pub(crate) fn recall(&self, link: &LinkId) -> Option<Arc<Credential>> {
-        let now = self.inner.clock.now();
+        let now = self.inner.now();
         let credential = self.inner.memory.get(link.as_str())?;
         // A stale feed may have missed the end of this session.
         (!credential.is_due(now) && self.inner.feed.is_fresh(now)).then_some(credential)
@@ -140,7 +140,7 @@ impl Links {
 
     /// Remembers the nonce of an answer for the next proof.
     pub(crate) fn hear_nonce(&self, link: &LinkId, origin: &Origin, nonce: &str) {
-        self.inner.pds_nonces.hear(link.as_str(), origin, nonce, self.inner.clock.now());
+        self.inner.pds_nonces.hear(link.as_str(), origin, nonce, self.inner.now());
     }
 
     /// Genkan's client metadata document: the stable one, or the one of a scope's hash.
@@ -157,6 +157,11 @@ impl Links {
 }
 
 impl Inner {
+    /// The clock that replicas share: they compare when tokens were issued, sent and are due.
+    pub(super) fn now(&self) -> Timestamp {
+        self.db.shared_now(&self.clock)
+    }
+
     /// The client of a session's server.
     pub(super) fn server_client<'a>(
         &'a self,

@@ -40,7 +40,7 @@ pub(crate) struct Visitor {
 impl Links {
     /// Returns the person who returned for this request in this browser and has not decided yet.
     pub(crate) async fn waiting(&self, request: &str, device: &str) -> db::Result<Option<Arrival>> {
-        let now = self.inner.clock.now();
+        let now = self.inner.now();
         let row = links::waiting(&self.inner.db, request, device).await?;
         // A page that was left open must not approve a request much later.
         Ok(row.filter(|row| now.since(row.created_at) < DECIDES_WITHIN).map(arrival))
@@ -49,7 +49,7 @@ impl Links {
     /// Keeps a session whose person allowed the app. Returns `false` if it has ended.
     pub(crate) async fn keep(&self, link: &LinkId) -> db::Result<bool> {
         let mut tx = self.inner.db.begin().await?;
-        let kept = links::keep(&mut tx, link, self.inner.clock.now()).await?;
+        let kept = links::keep(&mut tx, link, self.inner.now()).await?;
         tx.commit().await?;
         Ok(kept)
     }
@@ -73,7 +73,7 @@ impl Links {
     pub(crate) async fn start_visit(&self, arrival: &Arrival, device: &str) -> db::Result<()> {
         let inner = &self.inner;
         let mut tx = inner.db.begin().await?;
-        let until = inner.clock.now().plus(VISIT);
+        let until = inner.now().plus(VISIT);
         // Only the identity is kept: the visit shows the account's grants and needs no tokens.
         visits::put(&mut tx, device, &arrival.did, arrival.handle.as_deref(), until).await?;
         tx.commit().await?;
@@ -85,7 +85,7 @@ impl Links {
 
     /// Returns the visitors of this browser, the last one first.
     pub(crate) async fn visitors(&self, device: &str) -> db::Result<Vec<Visitor>> {
-        let found = visits::of_device(&self.inner.db, device, self.inner.clock.now()).await?;
+        let found = visits::of_device(&self.inner.db, device, self.inner.now()).await?;
         Ok(found.into_iter().map(|(did, handle)| Visitor { did, handle }).collect())
     }
 

@@ -15,6 +15,7 @@ use super::transport::{Refusal, Transport, TransportError};
 use crate::base::seal::Sealer;
 use crate::base::{Clock, Secret, Timestamp, random};
 use crate::config::Config;
+use crate::db::leases::LONGEST_DELAY;
 use crate::db::{Db, Tx};
 use crate::keys::SealedColumn;
 use crate::telemetry::failpoint;
@@ -53,6 +54,13 @@ struct Delivery {
     /// Maximum time of one attempt.
     timeout: Duration,
     give_up_after: Duration,
+}
+
+impl Delivery {
+    /// Longer than any email is put off or taken for. A later time is of a clock that was wrong.
+    fn longest_delay(&self) -> Duration {
+        LONGEST_PAUSE.mul_f64(1.5).max(self.timeout * 2) + LONGEST_DELAY
+    }
 }
 
 #[derive(Debug)]
@@ -130,7 +138,7 @@ impl Mail {
         subject: Option<&str>,
         html: &str,
     ) -> Result<(), Error> {
-        let expires_at = self.inner.clock.now().plus(self.delivery()?.give_up_after);
+        let expires_at = self.inner.now().plus(self.delivery()?.give_up_after);
         let message = self.inner.sender.by_operator(to, subject, html);
         self.put(tx, to.did, MESSAGE, &message, expires_at).await
     }
@@ -138,7 +146,7 @@ impl Mail {
     /// Sends the emails that are due. Returns the number that this process handled.
     pub(crate) async fn post_due(&self) -> Result<u64, Error> {
         let Some(delivery) = &self.inner.delivery else { return Ok(0) };
-        let due = sql::due(&self.inner.db, self.inner.clock.now(), BATCH).await?;
+        let due = sql::due(&self.inner.db, self.inner.now(), delivery.longest_delay(), BATCH).await?;
         let posting = due.into_iter().map(|row| async move { self.post(delivery, &row).await });
         let done: Vec<Result<bool, Error>> =
             // The batch is small and the concurrency bounded, so that a slow mail server does not
@@ -151,7 +159,7 @@ impl Mail {
         }
         // The gauges are set after the sending, so that they show what is left.
         let (waiting, oldest) = sql::waiting(&self.inner.db).await?;
-        let age = oldest.map_or(0, |oldest| self.inner.clock.now().since(oldest).as_secs());
+        let age = oldest.map_or(0, |oldest| self.inner.now().since(oldest).as_secs());
         self.inner.counters.waiting.set(waiting);
         self.inner.counters.oldest.set(i64::try_from(age).unwrap_or(i64::MAX));
         Ok(posted)
@@ -170,7 +178,7 @@ impl Mail {
         message: &Message,
         expires_at: Timestamp,
     ) -> Result<(), Error> {
-        let (id, now) = (random::id(), self.inner.clock.now());
+        let (id, now) = (random::id(), self.inner.now());
         // The row's id is part of the sealed data: a sealed text that is copied into another row
         // does not unseal.
         let plain = serde_json::to_vec(message).expect("texts make JSON");
@@ -193,7 +201,7 @@ impl Mail {
     /// Sends one email. `false` if another process handles it.
     async fn post(&self, delivery: &Delivery, row: &Row) -> Result<bool, Error> {
         let inner = &*self.inner;
-        let now = inner.clock.now();
+        let now = inner.now();
         // The lease is twice as long as an attempt may take, so that no other process sends the
         // email while this attempt can still succeed.
         let lease = now.plus(delivery.timeout * 2);
@@ -260,7 +268,7 @@ impl Mail {
 
     async fn put_off(&self, row: &Row, lease: Timestamp, why: &str) -> Result<(), Error> {
         // Not after the expiry: at that moment the email must come up once more to be ended.
-        let again = self.inner.clock.now().plus(pause_after(row.attempts)).min(row.expires_at);
+        let again = self.inner.now().plus(pause_after(row.attempts)).min(row.expires_at);
         let mut tx = self.inner.db.begin().await?;
         sql::put_off(&mut tx, &row.id, lease, again, why).await?;
         tx.commit().await?;
@@ -331,6 +339,13 @@ fn pause_after(attempts: u32) -> Duration {
     // The exponent is bounded before the shift, because a shift by 32 or more would overflow.
     let pause = FIRST_PAUSE.saturating_mul(1 << attempts.min(16)).min(LONGEST_PAUSE);
     pause.mul_f64(0.5 + random::fraction())
+}
+
+impl Inner {
+    /// The clock that replicas share, because they compare the times of emails.
+    fn now(&self) -> Timestamp {
+        self.db.shared_now(&self.clock)
+    }
 }
 
 impl Counters {

@@ -1,5 +1,7 @@
 //! The table `outbox`.
 
+use std::time::Duration;
+
 use genkan_protocol::syntax::Did;
 use sqlx::Row as _;
 use sqlx::any::AnyRow;
@@ -55,14 +57,16 @@ pub(super) async fn drop_all_of(tx: &mut Tx, did: &Did) -> Result<()> {
     Ok(())
 }
 
-/// Returns emails that are due, the longest due first.
-pub(super) async fn due(db: &Db, now: Timestamp, limit: i64) -> Result<Vec<Row>> {
+/// Returns emails that are due, the longest due first. One that is put off for more than `longest` is
+/// due as well.
+pub(super) async fn due(db: &Db, now: Timestamp, longest: Duration, limit: i64) -> Result<Vec<Row>> {
     let rows = sqlx::query(
         "SELECT id, did, kind, sealed, attempts, due_at, expires_at, created_at FROM outbox
-         WHERE state = 'waiting' AND due_at <= $1 ORDER BY due_at LIMIT $2",
+         WHERE state = 'waiting' AND (due_at <= $1 OR due_at > $3) ORDER BY due_at LIMIT $2",
     )
     .bind(now.as_millis())
     .bind(limit)
+    .bind(now.plus(longest).as_millis())
     .fetch_all(db.reader())
     .await?;
     rows.iter().map(read).collect()
@@ -207,9 +211,12 @@ mod tests {
     use super::*;
     use crate::db::on_each_database;
 
+    const HOUR: Duration = Duration::from_hours(1);
+
     on_each_database!(
         an_email_is_taken_by_one_process,
         a_postponed_email_is_tried_again,
+        a_clock_that_was_ahead_delays_no_email,
         a_stale_lease_changes_nothing,
         a_newer_code_replaces_the_older,
         an_email_that_is_given_up_loses_its_content,
@@ -246,15 +253,15 @@ mod tests {
     async fn an_email_is_taken_by_one_process(db: Db) {
         put(&db, &email("a", "x")).await;
         // The row is due exactly at `due_at`, not a millisecond before.
-        assert!(due(&db, NOW.minus(Duration::from_millis(1)), 9).await.unwrap().is_empty());
-        let found = due(&db, NOW, 9).await.unwrap();
+        assert!(due(&db, NOW.minus(Duration::from_millis(1)), HOUR, 9).await.unwrap().is_empty());
+        let found = due(&db, NOW, HOUR, 9).await.unwrap();
         assert_eq!(found, [email("a", "x")]);
         let until = NOW.plus(Duration::from_mins(1));
         assert!(take_now(&db, &found[0], until).await);
         assert!(!take_now(&db, &found[0], until).await);
-        assert!(due(&db, NOW, 9).await.unwrap().is_empty());
+        assert!(due(&db, NOW, HOUR, 9).await.unwrap().is_empty());
         // The lease that ended is the new due time: a crash of the holder needs no cleaning up.
-        let again = due(&db, until, 9).await.unwrap();
+        let again = due(&db, until, HOUR, 9).await.unwrap();
         assert_eq!((again.len(), again[0].attempts), (1, 1));
         let mut tx = db.begin().await.unwrap();
         remove(&mut tx, "a").await.unwrap();
@@ -270,8 +277,20 @@ mod tests {
         let mut tx = db.begin().await.unwrap();
         put_off(&mut tx, "a", lease, later, "away").await.unwrap();
         tx.commit().await.unwrap();
-        assert_eq!(due(&db, later, 9).await.unwrap().len(), 1);
+        assert_eq!(due(&db, later, HOUR, 9).await.unwrap().len(), 1);
         assert_eq!(waiting(&db).await.unwrap(), (1, Some(NOW)));
+    }
+
+    async fn a_clock_that_was_ahead_delays_no_email(db: Db) {
+        let row = email("a", "x");
+        put(&db, &row).await;
+        // A process whose clock was a day ahead took it, and put it off.
+        let ahead = NOW.plus(HOUR * 24);
+        assert!(take_now(&db, &row, ahead).await);
+        let found = due(&db, NOW, HOUR, 9).await.unwrap();
+        assert_eq!(found.len(), 1);
+        assert!(take_now(&db, &found[0], NOW.plus(HOUR)).await);
+        assert!(due(&db, NOW, HOUR, 9).await.unwrap().is_empty(), "a lease of today counts");
     }
 
     async fn a_stale_lease_changes_nothing(db: Db) {
@@ -279,13 +298,13 @@ mod tests {
         put(&db, &row).await;
         let (first, second) = (NOW.plus(Duration::from_mins(1)), NOW.plus(Duration::from_mins(2)));
         assert!(take_now(&db, &row, first).await);
-        let again = due(&db, first, 9).await.unwrap();
+        let again = due(&db, first, HOUR, 9).await.unwrap();
         assert!(take_now(&db, &again[0], second).await);
         let mut tx = db.begin().await.unwrap();
         // The holder of the first lease wakes up after the second process took the email.
         put_off(&mut tx, "a", first, NOW, "by a process that slept").await.unwrap();
         tx.commit().await.unwrap();
-        assert!(due(&db, NOW, 9).await.unwrap().is_empty());
+        assert!(due(&db, NOW, HOUR, 9).await.unwrap().is_empty());
     }
 
     async fn a_newer_code_replaces_the_older(db: Db) {
@@ -295,12 +314,12 @@ mod tests {
         let mut tx = db.begin().await.unwrap();
         drop_waiting(&mut tx, &email("a", "x").did, "x").await.unwrap();
         tx.commit().await.unwrap();
-        let left: Vec<String> = due(&db, NOW, 9).await.unwrap().into_iter().map(|row| row.id).collect();
+        let left: Vec<String> = due(&db, NOW, HOUR, 9).await.unwrap().into_iter().map(|row| row.id).collect();
         assert_eq!(left, ["b"]);
         let mut tx = db.begin().await.unwrap();
         drop_all_of(&mut tx, &email("a", "x").did).await.unwrap();
         tx.commit().await.unwrap();
-        assert!(due(&db, NOW, 9).await.unwrap().is_empty());
+        assert!(due(&db, NOW, HOUR, 9).await.unwrap().is_empty());
     }
 
     async fn an_email_that_is_given_up_loses_its_content(db: Db) {
@@ -308,7 +327,7 @@ mod tests {
         let mut tx = db.begin().await.unwrap();
         give_up(&mut tx, "a", "the mail server answered 550").await.unwrap();
         tx.commit().await.unwrap();
-        assert!(due(&db, NOW, 9).await.unwrap().is_empty());
+        assert!(due(&db, NOW, HOUR, 9).await.unwrap().is_empty());
         let found = given_up(&db, 9).await.unwrap();
         assert_eq!((found.len(), found[0].why.as_str()), (1, "the mail server answered 550"));
         let sealed: String =

@@ -13,7 +13,7 @@ use super::permission_sets::PermissionSets;
 use super::tokens::{RefreshTokens, Signer, UsedOnce, VerifiedTokens};
 use crate::accounts::Accounts;
 use crate::base::fetch::{GuardedClient, UnguardedClient};
-use crate::base::{Clock, Origin, Secret};
+use crate::base::{Clock, Origin, Secret, Timestamp};
 use crate::db::Db;
 use crate::db::feed::Feed;
 use crate::fleet::Fleet;
@@ -76,6 +76,12 @@ pub(crate) struct OAuth {
 }
 
 impl OAuth {
+    /// The clock that replicas share. A code and a refresh token may reach another replica than the
+    /// one that gave them.
+    pub(super) fn now(&self) -> Timestamp {
+        self.db.shared_now(&self.clock)
+    }
+
     pub(crate) fn new(with: Dependencies, settings: Settings) -> Self {
         let Dependencies {
             db,

@@ -27,7 +27,7 @@ pub(super) enum Outcome {
 
 /// Continues a change whose lease this process holds, and renews the lease meanwhile.
 pub(super) async fn go_on(of: &Context, did: &Did) -> Result<Outcome, Error> {
-    let renew = || sql::keep_lease(&of.with.db, did, &of.worker, of.with.clock.now());
+    let renew = || sql::keep_lease(&of.with.db, did, &of.worker, of.now());
     while_held(Box::pin(step_by_step(of, did)), renew).await
 }
 
@@ -112,14 +112,13 @@ async fn publish(of: &Context, did: &Did, rename: &Rename) -> PublishOutcome {
 
 /// Updates the database after the directory. Every process drops what it cached of the account.
 async fn keep(of: &Context, did: &Did) -> Result<(), Error> {
-    let now = of.with.clock.now();
     let mut tx = of.with.db.begin().await?;
     // The lease was lost, and its new holder continues. Nothing was changed here.
     if !sql::publish(&mut tx, did, &of.worker).await? {
         return Err(Error::UnderWay);
     }
     accounts::take_reserved_handle(&mut tx, did).await?;
-    accounts::note_change(&mut tx, now, did).await?;
+    accounts::note_change(&mut tx, did).await?;
     Ok(tx.commit().await?)
 }
 
@@ -176,19 +175,18 @@ async fn finish(of: &Context, rename: &Rename) -> Result<Outcome, Error> {
 
 /// Undoes a change that the directory never had: frees the reserved handle.
 async fn undo(of: &Context, did: &Did, rename: &Rename) -> Result<(), Error> {
-    let now = of.with.clock.now();
     let mut tx = of.with.db.begin().await?;
     // Without the lease nothing is released: the successor may be publishing the handle.
     if sql::remove(&mut tx, &rename.did, &of.worker).await? {
         accounts::release_reserved_handle(&mut tx, did).await?;
-        accounts::note_change(&mut tx, now, did).await?;
+        accounts::note_change(&mut tx, did).await?;
         tx.commit().await?;
     }
     Ok(())
 }
 
 async fn put_off(of: &Context, rename: &Rename, why: &str) -> Result<(), Error> {
-    let again = of.with.clock.now().plus(AGAIN);
+    let again = of.now().plus(AGAIN);
     let mut tx = of.with.db.begin().await?;
     sql::put_off(&mut tx, &rename.did, &of.worker, again, why).await?;
     tx.commit().await?;

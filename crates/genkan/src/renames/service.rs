@@ -6,7 +6,7 @@ use super::context::{Context, Dependencies};
 use super::error::Error;
 use super::{saga, sql};
 use crate::accounts::{self, Account};
-use crate::base::random;
+use crate::db;
 use crate::db::audit::{self, Actor};
 
 /// The state of a change whose recording was asked for.
@@ -24,7 +24,7 @@ pub(crate) struct Renames {
 
 impl Renames {
     pub(crate) fn new(with: Dependencies) -> Self {
-        Self { context: Context { with, worker: random::id() } }
+        Self { context: Context::new(with) }
     }
 
     /// Gives `account` the handle `typed`. Continues to the end even if the client disconnects.
@@ -35,10 +35,11 @@ impl Renames {
         let (handle, _) =
             self.context.with.policy.for_account(typed, &account.did, &self.context.with.handles).await?;
         let change = sql::Rename { did: account.did.clone(), handle, step: sql::Step::Recorded };
-        if let Recorded::Before = self.record(&change, actor).await? {
+        let context = self.context.for_task();
+        if let Recorded::Before = db::repeated(|| record(&context, &change, actor)).await? {
             return Ok(());
         }
-        let (context, did) = (self.context.clone(), account.did.clone());
+        let did = account.did.clone();
         // A task of its own, because this future is dropped when the client disconnects. The change
         // could otherwise stop after the directory and before the database.
         let worked = tokio::spawn(async move { saga::go_on(&context, &did).await }).await;
@@ -50,25 +51,6 @@ impl Renames {
         }
     }
 
-    /// Records the intent, reserves the handle and takes the lease, in one transaction.
-    async fn record(&self, change: &sql::Rename, actor: Actor<'_>) -> Result<Recorded, Error> {
-        let now = self.context.with.clock.now();
-        let mut tx = self.context.with.db.begin().await?;
-        if !sql::insert_or_replace(&mut tx, change, &self.context.worker, now).await? {
-            // A client that got no answer in time asks again. Only the host remains to be told.
-            let found = sql::find(&self.context.with.db, &change.did).await?;
-            let is_kept =
-                found.is_some_and(|it| it.handle == change.handle && it.step == sql::Step::Published);
-            return if is_kept { Ok(Recorded::Before) } else { Err(Error::UnderWay) };
-        }
-        // The reservation keeps other accounts from the handle until the directory has decided.
-        accounts::reserve_handle(&mut tx, &change.did, &change.handle).await?;
-        audit::record(&mut tx, now, actor, "account.rename", change.did.as_str(), change.handle.as_str())
-            .await?;
-        tx.commit().await?;
-        Ok(Recorded::Now)
-    }
-
     /// Ends every lease, when a process starts that has the database to itself: every earlier
     /// holder is gone.
     pub(crate) async fn end_leases(&self) -> Result<(), Error> {
@@ -78,18 +60,18 @@ impl Renames {
     /// Continues interrupted changes. Returns how many this process took over.
     pub(crate) async fn finish_interrupted(&self) -> Result<usize, Error> {
         let mut taken_up = 0;
-        for did in sql::abandoned(&self.context.with.db, self.context.with.clock.now(), AT_ONCE).await? {
-            let now = self.context.with.clock.now();
+        for did in sql::abandoned(&self.context.with.db, self.context.now(), AT_ONCE).await? {
+            let (context, now) = (self.context.for_task(), self.context.now());
             // One corrupt row must not prevent the others from being finished.
             let Ok(did) = did.parse::<Did>() else { continue };
-            let mine = sql::take_lease(&self.context.with.db, &did, &self.context.worker, now).await?;
+            let mine = sql::take_lease(&self.context.with.db, &did, &context.worker, now).await?;
             if !mine {
                 continue;
             }
             taken_up += 1;
             // The error is logged and the loop continues: the changes are independent of each
             // other.
-            if let Err(cause) = saga::go_on(&self.context, &did).await {
+            if let Err(cause) = saga::go_on(&context, &did).await {
                 tracing::warn!(
                     account.did = %did,
                     cause = &cause as &dyn std::error::Error,
@@ -99,6 +81,23 @@ impl Renames {
         }
         Ok(taken_up)
     }
+}
+
+/// Records the intent, reserves the handle and takes the lease, in one transaction.
+async fn record(context: &Context, change: &sql::Rename, actor: Actor<'_>) -> Result<Recorded, Error> {
+    let now = context.now();
+    let mut tx = context.with.db.begin().await?;
+    if !sql::insert_or_replace(&mut tx, change, &context.worker, now).await? {
+        // A client that got no answer in time asks again. Only the host remains to be told.
+        let found = sql::find(&context.with.db, &change.did).await?;
+        let is_kept = found.is_some_and(|it| it.handle == change.handle && it.step == sql::Step::Published);
+        return if is_kept { Ok(Recorded::Before) } else { Err(Error::UnderWay) };
+    }
+    // The reservation keeps other accounts from the handle until the directory has decided.
+    accounts::reserve_handle(&mut tx, &change.did, &change.handle).await?;
+    audit::record(&mut tx, now, actor, "account.rename", change.did.as_str(), change.handle.as_str()).await?;
+    tx.commit().await?;
+    Ok(Recorded::Now)
 }
 
 const AT_ONCE: i64 = 100;

@@ -4,7 +4,7 @@ use genkan_protocol::syntax::{Did, Handle};
 use sqlx::Row as _;
 
 use crate::base::Timestamp;
-use crate::db::leases::{LEASE, leases_on};
+use crate::db::leases::{LEASE, LONGEST_DELAY, leases_on};
 use crate::db::{Db, Error, Result, Tx};
 
 leases_on!("renames");
@@ -38,13 +38,15 @@ pub(super) async fn insert_or_replace(
          VALUES ($1, $2, 'recorded', 1, $3, $4, $5) \
          ON CONFLICT (did) DO UPDATE SET handle = excluded.handle, step = 'recorded', attempts = 1, \
          last_error = NULL, lease = excluded.lease, lease_until = excluded.lease_until, \
-         created_at = excluded.created_at WHERE renames.lease_until <= excluded.created_at",
+         created_at = excluded.created_at \
+         WHERE renames.lease_until <= excluded.created_at OR renames.lease_until > $6",
     )
     .bind(rename.did.as_str())
     .bind(rename.handle.as_str())
     .bind(lease)
     .bind(now.plus(LEASE).as_millis())
     .bind(now.as_millis())
+    .bind(now.plus(LONGEST_DELAY).as_millis())
     .execute(&mut **tx)
     .await?;
     Ok(done.rows_affected() == 1)
@@ -81,7 +83,11 @@ mod tests {
     use super::*;
     use crate::db::on_each_database;
 
-    on_each_database!(one_worker_at_a_time, a_new_wish_replaces_one_left_lying);
+    on_each_database!(
+        one_worker_at_a_time,
+        a_new_wish_replaces_one_left_lying,
+        a_clock_that_was_ahead_delays_nothing
+    );
 
     fn did() -> Did {
         "did:plc:aaaaaaaaaaaaaaaaaaaaaaaa".parse().unwrap()
@@ -113,6 +119,22 @@ mod tests {
         assert_eq!(find(&db, &did()).await.unwrap().unwrap().step, Step::Published);
         assert!(abandoned(&db, at(29_999), 9).await.unwrap().is_empty());
         assert_eq!(abandoned(&db, at(30_000), 9).await.unwrap(), [did().to_string()]);
+    }
+
+    /// A replica's clock was an hour ahead when it worked on the change.
+    async fn a_clock_that_was_ahead_delays_nothing(db: Db) {
+        let (now, ahead) = (at(0), at(3_600_000));
+        let mut tx = db.begin().await.unwrap();
+        assert!(insert_or_replace(&mut tx, &rename("a.test"), "ahead", ahead).await.unwrap());
+        tx.commit().await.unwrap();
+        assert_eq!(abandoned(&db, now, 9).await.unwrap(), [did().to_string()]);
+        assert!(take_lease(&db, &did(), "me", now).await.unwrap());
+        // The lease of today keeps others out.
+        assert!(!take_lease(&db, &did(), "you", now).await.unwrap());
+        let mut tx = db.begin().await.unwrap();
+        put_off(&mut tx, &did(), "me", ahead, "away").await.unwrap();
+        assert!(insert_or_replace(&mut tx, &rename("b.test"), "you", now).await.unwrap());
+        tx.commit().await.unwrap();
     }
 
     async fn a_new_wish_replaces_one_left_lying(db: Db) {

@@ -91,7 +91,7 @@ async fn a_start_that_fails_on_the_fleet_leaves_no_row(db: Db) {
 async fn a_start_that_takes_too_long_leaves_no_row(db: Db) {
     let prepared = prepared(&db).await;
     let mut tx = db.begin().await.unwrap();
-    feed::note(&mut tx, Clock::System.now(), Change::Fleet, "oak").await.unwrap();
+    feed::note(&mut tx, Change::Fleet, "oak").await.unwrap();
     tx.commit().await.unwrap();
     if db.is_embedded() {
         return;

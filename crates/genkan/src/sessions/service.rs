@@ -97,8 +97,21 @@ impl Sessions {
     ) -> Result<SessionTokens, Error> {
         let now = self.clock.now();
         let session = SessionId::from(random::id());
-        let did = &account.did;
         let tokens = self.mint.pair(&account, scope, &session, FIRST, now)?;
+        db::repeated(|| self.record(&account, scope, app_password, &session, now)).await?;
+        Ok(SessionTokens { account, tokens })
+    }
+
+    /// Writes a new session, if the password that opens it is still the account's.
+    async fn record(
+        &self,
+        account: &Account,
+        scope: Scope,
+        app_password: Option<&str>,
+        session: &SessionId,
+        now: Timestamp,
+    ) -> Result<(), Error> {
+        let did = &account.did;
         let mut tx = self.db.begin().await?;
         // Checking a password takes a while. The row is held only if it still has the same hash, so
         // a password that was changed meanwhile opens nothing.
@@ -113,12 +126,11 @@ impl Sessions {
             return Err(Error::WrongPassword);
         }
         let expires_at = now.plus(self.mint.lifetimes().refresh);
-        sql::insert(&mut tx, &session, did, scope, app_password, now, expires_at).await?;
-        generations::insert(&mut tx, &session, FIRST, expires_at).await?;
+        sql::insert(&mut tx, session, did, scope, app_password, now, expires_at).await?;
+        generations::insert(&mut tx, session, FIRST, expires_at).await?;
         let detail = app_password.unwrap_or("");
         audit::record(&mut tx, now, Actor::Account(did), "session.open", did.as_str(), detail).await?;
-        tx.commit().await?;
-        Ok(SessionTokens { account, tokens })
+        Ok(tx.commit().await?)
     }
 
     /// A pair for an account that is taken down, which may only export and leave. Nothing is
@@ -156,6 +168,10 @@ impl Sessions {
     /// Continues a session. Within the grace period a used refresh token yields the same successor
     /// again.
     pub(crate) async fn refresh(&self, token: &str) -> Result<SessionTokens, Error> {
+        db::repeated(|| self.refresh_once(token)).await
+    }
+
+    async fn refresh_once(&self, token: &str) -> Result<SessionTokens, Error> {
         let now = self.clock.now();
         let claims = self.mint.verify_refresh(token)?;
         if claims.expires_at <= now {
@@ -183,6 +199,10 @@ impl Sessions {
 
     /// Signs out by a refresh token of any age. A repeated call is no error.
     pub(crate) async fn end(&self, token: &str) -> Result<(), Error> {
+        db::repeated(|| self.end_once(token)).await
+    }
+
+    async fn end_once(&self, token: &str) -> Result<(), Error> {
         let claims = self.mint.verify_refresh(token)?;
         let now = self.clock.now();
         let mut tx = self.db.begin().await?;
@@ -190,7 +210,7 @@ impl Sessions {
         if ended {
             let did = &claims.did;
             audit::record(&mut tx, now, Actor::Account(did), "session.end", did.as_str(), "").await?;
-            feed::note(&mut tx, now, Change::Session, claims.session.as_str()).await?;
+            feed::note(&mut tx, Change::Session, claims.session.as_str()).await?;
         }
         Ok(tx.commit().await?)
     }
@@ -199,20 +219,20 @@ impl Sessions {
     pub(crate) async fn end_all(&self, tx: &mut Tx, did: &Did) -> db::Result<()> {
         let now = self.clock.now();
         let ended = sql::end_all(tx, did, None, now).await?;
-        note_ended(tx, &ended, now).await
+        note_ended(tx, &ended).await
     }
 
     /// Ends the sessions that one app password opened, as part of `tx`.
     pub(crate) async fn end_of_app_password(&self, tx: &mut Tx, did: &Did, name: &str) -> db::Result<()> {
         let now = self.clock.now();
         let ended = sql::end_all(tx, did, Some(name), now).await?;
-        note_ended(tx, &ended, now).await
+        note_ended(tx, &ended).await
     }
 }
 
-async fn note_ended(tx: &mut Tx, sessions: &[SessionId], now: Timestamp) -> db::Result<()> {
+async fn note_ended(tx: &mut Tx, sessions: &[SessionId]) -> db::Result<()> {
     for session in sessions {
-        feed::note(tx, now, Change::Session, session.as_str()).await?;
+        feed::note(tx, Change::Session, session.as_str()).await?;
     }
     Ok(())
 }

@@ -2,7 +2,7 @@
 
 use super::request::Rules;
 use crate::accounts::{Accounts, Passwords};
-use crate::base::Clock;
+use crate::base::{Clock, Timestamp, random};
 use crate::db::Db;
 use crate::fleet::{Fleet, HostClient};
 use crate::identity::Directory;
@@ -25,11 +25,27 @@ pub(crate) struct Dependencies {
     pub(crate) attempts: Attempts,
 }
 
-/// The services and rules of sign-ups, and the name of this process. Cheap to clone.
+/// The services and rules of sign-ups, and the name of one task. Cheap to clone.
 #[derive(Clone, Debug)]
 pub(super) struct Context {
     pub(super) with: Dependencies,
     pub(super) rules: Rules,
-    /// The holder name of this process in leases.
+    /// The holder's name in leases. Each task has its own (see [`Context::for_task`]).
     pub(super) worker: String,
+}
+
+impl Context {
+    pub(super) fn new(with: Dependencies, rules: Rules) -> Self {
+        Self { with, rules, worker: random::id() }
+    }
+
+    /// The same services for another task. Leases of one task are no other's.
+    pub(super) fn for_task(&self) -> Self {
+        Self { worker: random::id(), ..self.clone() }
+    }
+
+    /// The clock that replicas share, for everything that they compare.
+    pub(super) fn now(&self) -> Timestamp {
+        self.with.db.shared_now(&self.with.clock)
+    }
 }

@@ -22,7 +22,7 @@ pub(super) async fn wait(of: &Context, sign_up: &SignUp, did: &Did, why: &str) -
     // The shift is bounded, so 2 s doubles at most four times, to the maximum of 30 s.
     let pause = BACKOFF.saturating_mul(1 << sign_up.attempts.clamp(0, 4)).min(BACKOFF_MOST);
     let mut tx = of.with.db.begin().await?;
-    sql::put_off(&mut tx, did, &of.worker, of.with.clock.now().plus(pause), why).await?;
+    sql::put_off(&mut tx, did, &of.worker, of.now().plus(pause), why).await?;
     tx.commit().await?;
     Ok(Outcome::Waiting)
 }

@@ -10,6 +10,7 @@ use super::request::Request;
 use super::sql::{self, SignUp, Step};
 use crate::accounts::{self, NewAccount, use_invite};
 use crate::base::Secret;
+use crate::db;
 use crate::db::audit::{self, Actor};
 use crate::fleet::Host;
 
@@ -21,7 +22,7 @@ pub(super) async fn record(
     host: &Host,
     key: &PublicKey,
 ) -> Result<Did, Error> {
-    let now = of.with.clock.now();
+    let now = of.now();
     let (did, operation) = plc::genesis(identity(of, request, host, key), of.with.ring.rotation());
     let account = NewAccount {
         did: did.clone(),
@@ -42,21 +43,26 @@ pub(super) async fn record(
         attempts: 0,
         created_at: now,
     };
+    db::repeated(|| write(of, request, &account, &sign_up)).await?;
+    Ok(did)
+}
+
+async fn write(of: &Context, request: &Request, account: &NewAccount, sign_up: &SignUp) -> Result<(), Error> {
+    let (did, now) = (&account.did, account.created_at);
     let mut tx = of.with.db.begin().await?;
     // The unique indexes on handle and address decide between two sign-ups at the same moment.
-    accounts::insert_creating(&mut tx, &account).await?;
+    accounts::insert_creating(&mut tx, account).await?;
     if let Some(code) = &request.invite_code
-        && !use_invite(&mut tx, code, &did, now).await?
+        && !use_invite(&mut tx, code, did, now).await?
     {
         // Dropping `tx` rolls the account row back.
         return Err(Error::InvalidInvite);
     }
     // With the account, so that a repeated request is known by its address even after a crash.
-    of.with.attempts.note_sign_up(&mut tx, &did, request.client).await?;
-    sql::insert(&mut tx, &sign_up, &of.worker).await?;
-    audit::record(&mut tx, now, Actor::Genkan, "plc.genesis", did.as_str(), host.id.as_str()).await?;
-    tx.commit().await?;
-    Ok(did)
+    of.with.attempts.note_sign_up(&mut tx, did, request.client).await?;
+    sql::insert(&mut tx, sign_up, &of.worker).await?;
+    audit::record(&mut tx, now, Actor::Genkan, "plc.genesis", did.as_str(), &sign_up.host).await?;
+    Ok(tx.commit().await?)
 }
 
 /// Returns the identity of the new account: the data of its genesis operation.

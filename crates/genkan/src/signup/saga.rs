@@ -75,7 +75,7 @@ pub(super) async fn begin(of: &Context, request: &Request, hash: &Secret<String>
 pub(super) async fn settle(of: &Context, did: &str) -> Result<Option<Outcome>, Error> {
     let did: Did = did.parse().map_err(|_| crate::db::Error::corrupt("signups", "did", did))?;
     // The lease keeps two processes from sending requests to the host at the same time.
-    if !sql::take_lease(&of.with.db, &did, &of.worker, of.with.clock.now()).await? {
+    if !sql::take_lease(&of.with.db, &did, &of.worker, of.now()).await? {
         return Ok(None);
     }
     held(of, &did, settle_taken(of, &did)).await
@@ -197,7 +197,7 @@ fn is_final(cause: &HostError) -> bool {
 /// Does step 4.
 async fn finish(of: &Context, sign_up: &SignUp, did: &Did) -> Result<Outcome, Error> {
     failpoint("signup.made");
-    let now = of.with.clock.now();
+    let now = of.now();
     let mut tx = of.with.db.begin().await?;
     // Both conditions must hold in one transaction. `remove` fails if the lease is lost, and then
     // the successor opens the account. Dropping `tx` undoes the removal.
@@ -205,7 +205,7 @@ async fn finish(of: &Context, sign_up: &SignUp, did: &Did) -> Result<Outcome, Er
         return Ok(Outcome::Waiting);
     }
     audit::record(&mut tx, now, Actor::Account(did), "account.create", did.as_str(), &sign_up.host).await?;
-    note_change(&mut tx, now, did).await?;
+    note_change(&mut tx, did).await?;
     tx.commit().await?;
     failpoint("signup.done");
     Ok(Outcome::Done(did.clone()))
@@ -218,7 +218,7 @@ async fn held<T>(of: &Context, did: &Did, work: impl Future<Output = T>) -> T {
 }
 
 async fn keep_lease(of: &Context, did: &Did) -> Result<bool, Error> {
-    Ok(sql::keep_lease(&of.with.db, did, &of.worker, of.with.clock.now()).await?)
+    Ok(sql::keep_lease(&of.with.db, did, &of.worker, of.now()).await?)
 }
 
 /// Records an update operation in the audit log, as every use of the rotation key.
@@ -226,7 +226,7 @@ async fn note_update(of: &Context, did: &Did) -> Result<(), Error> {
     let mut tx = of.with.db.begin().await?;
     // Written before the operation is sent: the log may contain a use that did not happen, but
     // never misses one.
-    audit::record(&mut tx, of.with.clock.now(), Actor::Genkan, "plc.update", did.as_str(), "sign-up").await?;
+    audit::record(&mut tx, of.now(), Actor::Genkan, "plc.update", did.as_str(), "sign-up").await?;
     tx.commit().await?;
     Ok(())
 }

@@ -11,7 +11,7 @@ use super::request::{Request, Rules};
 use super::saga;
 use super::sql;
 use crate::accounts::{Account, Rank, Requester, Standing, is_invite_good};
-use crate::base::{Timestamp, random};
+use crate::base::Timestamp;
 use crate::limits::ClientNetwork;
 use crate::sessions::SessionTokens;
 use crate::signin::Attempt;
@@ -24,7 +24,7 @@ pub(crate) struct SignUps {
 
 impl SignUps {
     pub(crate) fn new(with: Dependencies, rules: Rules) -> Self {
-        Self { context: Context { with, rules, worker: random::id() } }
+        Self { context: Context::new(with, rules) }
     }
 
     pub(crate) const fn rules(&self) -> &Rules {
@@ -61,7 +61,7 @@ impl SignUps {
         let by = Requester { rank: Rank::Ordinary, client: Some(ClientNetwork::of(request.client)) };
         // Hashing is slow on purpose. It comes after the cheap checks, and before the transaction.
         let hash = self.context.with.passwords.hash(&request.password, by).await?;
-        let recorded = match saga::begin(&self.context, request, &hash).await {
+        let recorded = match saga::begin(&self.context.for_task(), request, &hash).await {
             Ok(outcome) => outcome,
             // Another sign-up was faster. It may be a copy of this very request.
             Err(Error::HandleTaken | Error::EmailTaken) => {
@@ -119,7 +119,7 @@ impl SignUps {
     /// for every password, and this one has the limits of a sign-in.
     async fn is_same_person(&self, account: &Account, request: &Request) -> Result<bool, Error> {
         let with = &self.context.with;
-        let is_fresh = with.clock.now().since(account.created_at) <= REPEATABLE
+        let is_fresh = self.context.now().since(account.created_at) <= REPEATABLE
             && account.standing() != Standing::TakenDown;
         if !is_fresh || !with.attempts.knows_address(&account.did, request.client).await? {
             return Ok(false);
@@ -169,7 +169,7 @@ impl SignUps {
     /// Settles interrupted sign-ups, whose lease no process holds. Returns how many are settled.
     pub(crate) async fn settle_all(&self) -> Result<usize, Error> {
         let mut settled = 0;
-        for did in sql::abandoned(&self.context.with.db, self.context.with.clock.now(), BATCH).await? {
+        for did in sql::abandoned(&self.context.with.db, self.context.now(), BATCH).await? {
             settled += usize::from(self.settle_one(&did).await);
         }
         Ok(settled)
@@ -177,7 +177,7 @@ impl SignUps {
 
     /// Settles one sign-up. Returns whether it is settled.
     async fn settle_one(&self, did: &str) -> bool {
-        match saga::settle(&self.context, did).await {
+        match saga::settle(&self.context.for_task(), did).await {
             Ok(Some(Outcome::Done(_) | Outcome::Undone(_))) => true,
             Ok(Some(Outcome::Waiting) | None) => false,
             Err(cause) => {

@@ -25,7 +25,6 @@ pub(super) async fn undo(
     why: &str,
 ) -> Result<Outcome, Error> {
     if sign_up.step == Step::Recorded {
-        let now = of.with.clock.now();
         let mut tx = of.with.db.begin().await?;
         // A lost lease: the successor decides what happens to the sign-up.
         if !sql::set_undoing(&mut tx, &sign_up.did, &of.worker, why).await? {
@@ -34,7 +33,7 @@ pub(super) async fn undo(
         // In the same transaction as the step, so that a crash never leaves a handle taken by a
         // sign-up that is being undone.
         free(&mut tx, did, sign_up.invite_code.as_deref()).await?;
-        note_change(&mut tx, now, did).await?;
+        note_change(&mut tx, did).await?;
         tx.commit().await?;
         failpoint("signup.undoing");
         tracing::warn!(account.did = %did, host.id = %sign_up.host, why, "undoing a sign-up");
@@ -45,8 +44,10 @@ pub(super) async fn undo(
         return Ok(Outcome::Undone(why.to_owned()));
     }
     let mut tx = of.with.db.begin().await?;
-    let late = sign_up.created_at.plus(LATE);
-    if of.with.clock.now() < late {
+    let now = of.now();
+    // Not later than after a request of this moment: the clock may have been wrong at the beginning.
+    let late = sign_up.created_at.min(now).plus(LATE);
+    if now < late {
         // A request that timed out may still run on the host and create the account after this
         // look. The second look comes when that is no longer possible.
         sql::put_off(&mut tx, &sign_up.did, &of.worker, late, why).await?;

@@ -85,7 +85,6 @@ impl Standings {
     /// `false` if that does not hold.
     async fn delete_if(&self, did: &Did, due: bool, actor: Actor<'_>) -> Result<bool, Error> {
         let account = self.accounts.find_to_delete(did).await?.ok_or(Error::NotFound)?;
-        let now = self.clock.now();
         let mut tx = self.db.begin().await?;
         // In the transaction that ends the credentials: once it commits, the account cannot be
         // used, and its data can be deleted.
@@ -94,7 +93,7 @@ impl Standings {
         }
         self.credentials.end(&mut tx, did, Ending::Everything).await?;
         self.attempts.forget(&mut tx, did).await?;
-        note_change(&mut tx, now, did).await?;
+        note_change(&mut tx, did).await?;
         tx.commit().await?;
         let host = self.home(&account)?;
         // Outside of the transaction, so that a slow host holds no row. If it fails, `delete_due`
@@ -124,7 +123,7 @@ impl Standings {
     /// interrupted deletions.
     pub(crate) async fn delete_due(&self) -> Result<usize, Error> {
         let mut deleted = 0;
-        for did in self.accounts.take_due_for_deletion(self.clock.now(), BATCH).await? {
+        for did in self.accounts.take_due_for_deletion(self.db.shared_now(&self.clock), BATCH).await? {
             // The list may be minutes old by now.
             match self.delete_if(&did, true, Actor::Genkan).await {
                 Ok(done) => deleted += usize::from(done),

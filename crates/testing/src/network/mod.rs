@@ -194,9 +194,19 @@ impl TestNetwork {
         running::run(&self.program, arguments, &self.variables).await
     }
 
+    /// Runs `genkan` with these arguments and further variables.
+    pub async fn command_with(&self, arguments: &[&str], more: &[(String, String)]) -> Ran {
+        running::run(&self.program, arguments, &[self.variables.as_slice(), more].concat()).await
+    }
+
     /// Starts another Genkan beside the first, on the same database.
     pub async fn another_genkan(&self) -> Genkan {
         Genkan::start(&self.program, &self.variables, None, &[]).await
+    }
+
+    /// Starts another Genkan beside the first, with further variables.
+    pub async fn another_genkan_with(&self, more: &[(String, String)]) -> Genkan {
+        Genkan::start(&self.program, &self.variables, None, more).await
     }
 
     /// Kills Genkan, starts it again, and waits until it is ready.

@@ -9,7 +9,7 @@ use super::outcome::Counts;
 use super::stories::{self, Variant};
 use super::tee;
 use crate::network::genkan;
-use crate::provision::{cargo_tools, postgres::Postgres};
+use crate::provision::{cargo_tools, faketime, pgbouncer, postgres::Postgres};
 use crate::say::line;
 use crate::workspace::{self, cargo};
 
@@ -68,7 +68,11 @@ fn tests_on_sqlite() -> Result<Counts> {
 /// tests do. They run together with the others, since many tests wait more than they compute.
 fn tests_on_both() -> Result<Counts> {
     let postgres = Postgres::start()?;
-    tee::run(tests(true).env("GENKAN_TEST_POSTGRES", postgres.url()))
+    let mut tests = tests(true);
+    tests.env("GENKAN_TEST_POSTGRES", postgres.url());
+    tests.env("GENKAN_TEST_FAKETIME", faketime::library()?);
+    tests.env("GENKAN_TEST_PGBOUNCER", pgbouncer::pgbouncer()?);
+    tee::run(&mut tests)
 }
 
 fn tests(with_ignored: bool) -> Command {

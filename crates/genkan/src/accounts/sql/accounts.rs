@@ -6,8 +6,10 @@ use genkan_protocol::syntax::{Did, Handle};
 use sqlx::Row as _;
 use sqlx::any::AnyRow;
 
+use super::claims;
 use crate::accounts::{Account, ClaimError, Email, NewAccount, NewError, State};
 use crate::base::{Secret, Timestamp};
+use crate::db::leases::LONGEST_DELAY;
 use crate::db::{self, Db, Tx};
 use crate::fleet::HostId;
 
@@ -84,8 +86,7 @@ pub(in crate::accounts) async fn list(
 }
 
 pub(in crate::accounts) async fn insert_creating(tx: &mut Tx, account: &NewAccount) -> Result<(), NewError> {
-    // A handle is taken in either of two columns. No unique index covers both, so the lock does.
-    db::lock(tx, &format!("handle {}", account.handle)).await?;
+    claims::hold(tx, &account.handle, &account.did).await?;
     // Asked first, to name the value that is taken. The unique indexes decide a race.
     if exists(tx, "handle", account.handle.as_str()).await?
         || exists(tx, "next_handle", account.handle.as_str()).await?
@@ -218,7 +219,7 @@ pub(in crate::accounts) async fn take_due_for_deletion(
 ) -> db::Result<Vec<Did>> {
     let rows = sqlx::query(
         "UPDATE accounts SET delete_tried_at = $1 WHERE did IN (
-            SELECT did FROM accounts WHERE delete_tried_at <= $3
+            SELECT did FROM accounts WHERE (delete_tried_at <= $3 OR delete_tried_at > $5)
             AND (deleting_at IS NOT NULL OR (delete_after <= $1 AND deactivated_at <= $4))
             ORDER BY delete_tried_at, did LIMIT $2
          ) RETURNING did",
@@ -227,6 +228,8 @@ pub(in crate::accounts) async fn take_due_for_deletion(
     .bind(limit)
     .bind(now.minus(UNDER_WAY).as_millis())
     .bind(now.minus(DELETION_NOTICE).as_millis())
+    // No attempt is later than now: a clock was wrong when it was recorded.
+    .bind(now.plus(LONGEST_DELAY).as_millis())
     .fetch_all(db.writer())
     .await?;
     let read = |row: &AnyRow| {
@@ -364,9 +367,8 @@ pub(in crate::accounts) async fn reserve_handle(
     did: &Did,
     handle: &Handle,
 ) -> Result<(), ClaimError> {
-    // A handle is taken in either of two columns, and a unique index covers one. The lock makes the
-    // look and the update one step against a sign-up, which looks at both columns as well.
-    db::lock(tx, &format!("handle {handle}")).await?;
+    // Against a sign-up, which looks at both columns as well.
+    claims::hold(tx, handle, did).await?;
     let by_another =
         sqlx::query("SELECT 1 FROM accounts WHERE (handle = $1 OR next_handle = $1) AND did <> $2")
             .bind(handle.as_str())
@@ -543,6 +545,10 @@ mod tests {
         assert!(!set_deactivated(&mut tx, &bob.did, None).await.unwrap());
         tx.commit().await.unwrap();
         assert!(take_due_for_deletion(&db, now, 10).await.unwrap().is_empty(), "it is under way");
+        let before_a_jump_back = now.minus(std::time::Duration::from_hours(1));
+        let mut found = take_due_for_deletion(&db, before_a_jump_back, 10).await.unwrap();
+        assert_eq!(found.pop().as_ref(), Some(&bob.did), "the clock was ahead at the last attempt");
+        take_due_for_deletion(&db, now, 10).await.unwrap();
         let later = now.plus(UNDER_WAY);
         assert_eq!(take_due_for_deletion(&db, later, 10).await.unwrap(), std::slice::from_ref(&bob.did));
         assert_eq!(by_did(&db, bob.did.as_str()).await.unwrap().unwrap().state, State::Deleting);

@@ -124,6 +124,9 @@ const RECORDS: Step = STEPS[9];
 
 /// A short schema with a later step of each kind.
 const NEWER: &[Step] = &[START, RECORDS, TABLE, COLUMN, INDEX];
+/// The schema of a later binary.
+const LATER: &[Step] =
+    &[START, RECORDS, TABLE, Step::new(1000, "more", "CREATE INDEX names_by_age ON names (age)")];
 
 async fn the_binary_before_starts_on_a_newer_schema(empty: &Empty) {
     const LATER: &[Step] =
@@ -198,6 +201,9 @@ async fn a_failed_step_is_named_and_leaves_nothing(empty: &Empty) {
     assert_eq!(empty.count("SELECT COUNT(*) FROM schema_steps WHERE version > 20").await, 0);
     empty.upgrade(NEWER).await.unwrap();
 }
+
+const BROKEN: &str =
+    "SELECT COUNT(*) FROM pg_index WHERE indexrelid = to_regclass('names_by_name') AND NOT indisvalid";
 
 /// A build that was killed, or that found duplicates, leaves an index that PostgreSQL does not use.
 #[tokio::test]

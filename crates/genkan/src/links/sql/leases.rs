@@ -4,6 +4,7 @@
 //! The row records that a refresh token is sent before it is sent.
 
 use crate::base::Timestamp;
+use crate::db::leases::LONGEST_DELAY;
 use crate::db::{Db, Result};
 use crate::links::discovery::Server;
 use crate::links::id::LinkId;
@@ -30,13 +31,15 @@ pub(in crate::links) async fn take(
     // One statement is one step: of two processes that see a free lease, the second matches no row.
     let done = sqlx::query(
         "UPDATE links SET lease = $3, lease_until = $5
-         WHERE id = $1 AND version = $2 AND lease_until <= $4 AND state IN ('waiting', 'live')",
+         WHERE id = $1 AND version = $2 AND (lease_until <= $4 OR lease_until > $6) AND state IN ('waiting', 'live')",
     )
     .bind(id.as_str())
     .bind(version)
     .bind(holder)
     .bind(now.as_millis())
     .bind(until.as_millis())
+    // A lease that ends later than any lease can is of a clock that was wrong.
+    .bind(until.plus(LONGEST_DELAY).as_millis())
     .execute(db.writer())
     .await?;
     Ok(done.rows_affected() == 1)

@@ -2,6 +2,8 @@
 //! `leases`.
 
 use genkan_protocol::syntax::Did;
+use std::time::Duration;
+
 use sqlx::Row as _;
 use sqlx::any::AnyRow;
 
@@ -209,13 +211,16 @@ pub(in crate::links) async fn end(tx: &mut Tx, id: &LinkId, reason: Reason, now:
     Ok(done.rows_affected() == 1)
 }
 
-/// Returns ended sessions whose server must be told.
+/// Returns ended sessions whose server must be told. One that is put off for longer than
+/// [`LONGEST_PAUSE`] is due as well: a clock was wrong when it was put off.
 pub(in crate::links) async fn to_revoke(db: &Db, now: Timestamp, limit: i64) -> Result<Vec<LinkId>> {
     let rows = sqlx::query(
-        "SELECT id FROM links WHERE state = 'ending' AND revoke_at <= $1 ORDER BY revoke_at LIMIT $2",
+        "SELECT id FROM links WHERE state = 'ending' AND (revoke_at <= $1 OR revoke_at > $3)
+         ORDER BY revoke_at LIMIT $2",
     )
     .bind(now.as_millis())
     .bind(limit)
+    .bind(now.plus(LONGEST_PAUSE).as_millis())
     .fetch_all(db.reader())
     .await?;
     rows.iter().map(|row| Ok(row.try_get::<String, _>("id")?.into())).collect()
@@ -231,12 +236,13 @@ pub(in crate::links) async fn take_revocation(
 ) -> Result<Option<Row>> {
     let text = format!(
         "UPDATE links SET revoke_at = $3, revoke_attempts = revoke_attempts + 1
-         WHERE id = $1 AND state = 'ending' AND revoke_at <= $2 RETURNING {COLUMNS}"
+         WHERE id = $1 AND state = 'ending' AND (revoke_at <= $2 OR revoke_at > $4) RETURNING {COLUMNS}"
     );
     let row = sqlx::query(sqlx::AssertSqlSafe(text))
         .bind(id.as_str())
         .bind(now.as_millis())
         .bind(again_at.as_millis())
+        .bind(now.plus(LONGEST_PAUSE).as_millis())
         .fetch_optional(&mut **tx)
         .await?;
     row.as_ref().map(read).transpose()
@@ -393,6 +399,9 @@ pub(super) fn read(row: &AnyRow) -> Result<Row> {
         id,
     })
 }
+
+/// Longer than the pause between two attempts to tell a server.
+const LONGEST_PAUSE: Duration = Duration::from_hours(4);
 
 #[cfg(test)]
 mod tests {

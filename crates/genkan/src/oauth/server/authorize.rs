@@ -31,7 +31,7 @@ impl OAuth {
         client_id: &str,
         device: &DeviceId,
     ) -> Result<OpenRequest, Problem> {
-        let now = self.clock.now();
+        let now = self.now();
         let uri = RequestUri::parse(request_uri).ok_or(Problem::Unknown)?;
         let mut tx = self.db.begin().await?;
         let request = requests::hold(&mut tx, &uri, now).await?.ok_or(Problem::Unknown)?;
@@ -104,7 +104,7 @@ impl OAuth {
         signed_in: &SignIn,
         scopes: Option<&[String]>,
     ) -> Result<Redirect, Problem> {
-        let now = self.clock.now();
+        let now = self.now();
         let pushed = &opened.request.pushed;
         let allowed =
             pushed.scope.approve(|value| scopes.is_none_or(|given| given.iter().any(|one| one == value)));
@@ -177,7 +177,7 @@ impl OAuth {
         why: &'static str,
     ) -> Result<Redirect, Problem> {
         let mut tx = self.db.begin().await?;
-        self.hold_to_decide(&mut tx, opened, self.clock.now()).await?;
+        self.hold_to_decide(&mut tx, opened, self.now()).await?;
         tx.commit().await?;
         Ok(self.way_back_with(&opened.request, code, why))
     }

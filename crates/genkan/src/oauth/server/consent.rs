@@ -40,7 +40,7 @@ impl OAuth {
         opened: &OpenRequest,
         signed_in: &'a [SignIn],
     ) -> Result<Decision<'a>, Problem> {
-        let now = self.clock.now();
+        let now = self.now();
         let mut candidates = Vec::new();
         for one in signed_in {
             // With a hint, other accounts in this browser are not offered: the app expects the
@@ -61,7 +61,7 @@ impl OAuth {
         if account.standing() == Standing::TakenDown || !is_hinted(opened, account) {
             return Ok(Decision::Show(Page::SignIn));
         }
-        let candidate = self.candidate(opened, signed_in, self.clock.now()).await?;
+        let candidate = self.candidate(opened, signed_in, self.now()).await?;
         Ok(decide_on(candidate, matches!(opened.prompt, None | Some(Prompt::Login | Prompt::SelectAccount))))
     }
 

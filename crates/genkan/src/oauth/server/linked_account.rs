@@ -82,7 +82,7 @@ impl OAuth {
             return self.reject(opened).await;
         }
         let link = Some(linked.id.clone());
-        self.give_code(opened, &linked.did, granted, link, self.clock.now()).await
+        self.give_code(opened, &linked.did, granted, link, self.now()).await
     }
 }
 

@@ -36,7 +36,7 @@ impl OAuth {
         form: &Form,
         network: IpAddr,
     ) -> Result<PushedRequest, Error> {
-        let now = self.clock.now();
+        let now = self.now();
         let proof = self.proof(call, now)?;
         let client = self.clients.look_up(form.required("client_id")?, network).await?;
         let proof_key = proof.as_ref().map(|proof| proof.jkt);

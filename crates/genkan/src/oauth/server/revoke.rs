@@ -32,7 +32,7 @@ impl OAuth {
     /// Ends the whole grant of a token that its client revokes. A proof is not required, but a
     /// wrong one is refused. A token of another client is ignored without an error.
     pub(crate) async fn revoke(&self, call: &Call<'_>, form: &Form) -> Result<(), Error> {
-        let now = self.clock.now();
+        let now = self.now();
         // Plain OAuth libraries send no proof here. Somebody who revokes a token that they found
         // does no harm.
         let proof = self.proof(call, now)?;
@@ -72,7 +72,7 @@ impl OAuth {
     /// Returns an account's grants, the newest first.
     pub(crate) async fn list_of(&self, did: &Did) -> Result<Vec<GrantView>, Error> {
         let mut views = Vec::new();
-        for grant in grants::list(&self.db, Some(did), None, self.clock.now(), MOST).await? {
+        for grant in grants::list(&self.db, Some(did), None, self.now(), MOST).await? {
             let client = self.clients.shown(&grant.client_id).await?;
             views.push(GrantView { grant, client });
         }
@@ -82,7 +82,7 @@ impl OAuth {
     /// Revokes one grant of the account. Its client must then ask for consent again. Returns
     /// `false` if the account has no such grant.
     pub(crate) async fn end(&self, did: &Did, grant: &GrantId) -> Result<bool, Error> {
-        let now = self.clock.now();
+        let now = self.now();
         let mut tx = self.db.begin().await?;
         self.links.hold(&mut tx, grant).await?;
         let Some(held) = grants::hold(&mut tx, grant).await?.filter(|held| held.did == *did) else {
@@ -100,7 +100,7 @@ impl OAuth {
     /// remembered consents. Pending requests need no ending: without a sign-in they cannot be
     /// approved.
     pub(crate) async fn end_all_of(&self, tx: &mut Tx, did: &Did) -> db::Result<()> {
-        let now = self.clock.now();
+        let now = self.now();
         // A transaction that creates a code or a grant holds this row too. So its code or grant
         // ends here, or it sees the account's new standing.
         accounts::hold(tx, did, Demand::Nothing).await?;
@@ -116,7 +116,7 @@ impl OAuth {
         client: Option<&str>,
         limit: i64,
     ) -> Result<Vec<Grant>, Error> {
-        Ok(grants::list(&self.db, did, client, self.clock.now(), limit).await?)
+        Ok(grants::list(&self.db, did, client, self.now(), limit).await?)
     }
 
     /// Returns the known clients by name.
@@ -138,7 +138,7 @@ impl OAuth {
 
     /// Returns which of these grants have ended or never existed.
     pub(crate) async fn over_among(&self, ids: &[GrantId]) -> Result<Vec<GrantId>, Error> {
-        let now = self.clock.now();
+        let now = self.now();
         let mut over = Vec::new();
         for id in ids {
             if !grants::find(&self.db, id).await?.is_some_and(|grant| grant.is_alive(now)) {
@@ -154,7 +154,7 @@ impl OAuth {
     }
 
     async fn end_by(&self, by: Actor<'_>, grant: &GrantId, why: &str) -> Result<bool, Error> {
-        let now = self.clock.now();
+        let now = self.now();
         let mut tx = self.db.begin().await?;
         let was_alive = self.end_in(&mut tx, grant, by, why, now).await?;
         tx.commit().await?;
@@ -170,7 +170,7 @@ impl OAuth {
         if trust != ClientTrust::Blocked {
             return Ok(0);
         }
-        let now = self.clock.now();
+        let now = self.now();
         let mut tx = self.db.begin().await?;
         let ended = self.end_all_in(&mut tx, None, Some(client_id), now).await?;
         tx.commit().await?;
@@ -201,7 +201,7 @@ impl OAuth {
         }
         // One note per grant: each is a key of the caches that must drop it.
         for grant in &ended {
-            feed::note(tx, now, Change::Grant, grant.as_str()).await?;
+            feed::note(tx, Change::Grant, grant.as_str()).await?;
         }
         Ok(ended.len())
     }
@@ -263,7 +263,7 @@ async fn end_row(tx: &mut Tx, grant: &GrantId, by: Actor<'_>, why: &str, now: Ti
         return Ok(false);
     }
     audit::record(tx, now, by, "oauth.end", grant.as_str(), why).await?;
-    feed::note(tx, now, Change::Grant, grant.as_str()).await?;
+    feed::note(tx, Change::Grant, grant.as_str()).await?;
     Ok(true)
 }
 

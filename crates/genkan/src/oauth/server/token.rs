@@ -21,7 +21,7 @@ impl OAuth {
     /// The client's documents are fetched only for a live code or token of this client. Without one
     /// the caller may be anyone, and what is stored of the client decides how it is refused.
     pub(crate) async fn token(&self, call: &Call<'_>, form: &Form) -> Result<Tokens, Error> {
-        let now = self.clock.now();
+        let now = self.now();
         let client_id = form.get("client_id").unwrap_or_default();
         let proof = self.due_proof(call, client_id, now).await?;
         let proof = proof.as_ref();

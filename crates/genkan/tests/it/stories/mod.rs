@@ -5,6 +5,7 @@
 
 mod bad_http;
 mod bad_xrpc;
+mod clocks;
 mod crashes;
 mod databases;
 mod directory_faults;
@@ -22,6 +23,7 @@ mod mail_faults;
 mod oauth_checklist;
 mod oauth_origin;
 mod placement;
+mod poolers;
 mod replicas;
 mod sealing;
 mod secrets;
