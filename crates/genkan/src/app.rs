@@ -368,7 +368,7 @@ fn identity(config: &Config, clock: &Clock, unguarded: UnguardedClient, guarded:
     let within = config.limits.resolve_timeout;
     let directory = Directory::new(unguarded, config.directory.url.clone(), config.directory.timeout);
     Identity {
-        documents: Documents::new(directory.clone(), &guarded, clock.clone(), within),
+        documents: Documents::new(directory.clone(), guarded, clock.clone(), within),
         handles: Handles::new(guarded, clock.clone(), within),
         directory,
     }

@@ -2,7 +2,7 @@
 //!
 //! A transaction may have to give way to others (serialization failure, deadlock), or lose its
 //! connection when a server fails over. Nothing of it remains then, and another attempt usually
-//! succeeds. It is different if the connection is lost while the commit is on its way
+//! succeeds. It is different if the connection is lost after the commit was sent
 //! ([`UnconfirmedCommit`]): the transaction may have happened, so it is not repeated here.
 
 use std::error::Error as StdError;

@@ -34,7 +34,7 @@ impl Context {
         Self { with, worker: random::id() }
     }
 
-    /// The same services for another task. Leases of one task are no other's.
+    /// Returns these services for another task, which has leases of its own.
     pub(super) fn for_task(&self) -> Self {
         Self { worker: random::id(), ..self.clone() }
     }

@@ -70,7 +70,7 @@ async fn a_start_that_fails_at_its_end_leaves_no_row(db: Db) {
     thief.set_reuseaddr(true).unwrap();
     thief.bind(prepared.address.address()).unwrap();
     let _taken = thief.listen(1).unwrap();
-    let failed = serve(prepared, &db, &ample()).await.unwrap_err();
+    let failed = Box::pin(serve(prepared, &db, &ample())).await.unwrap_err();
     assert!(matches!(failed, StartError::Listen { setting: "GENKAN_LISTEN", .. }), "{failed}");
     assert_eq!(rows(&db).await, 0);
 }
@@ -78,7 +78,7 @@ async fn a_start_that_fails_at_its_end_leaves_no_row(db: Db) {
 async fn a_start_that_fails_on_the_fleet_leaves_no_row(db: Db) {
     let prepared = prepared(&db).await;
     sqlx::query("ALTER TABLE hosts RENAME TO out_of_reach").execute(db.writer()).await.unwrap();
-    let failed = serve(prepared, &db, &ample()).await;
+    let failed = Box::pin(serve(prepared, &db, &ample())).await;
     // Schemas of PostgreSQL are lent to the next test.
     sqlx::query("ALTER TABLE out_of_reach RENAME TO hosts").execute(db.writer()).await.unwrap();
     let failed = failed.unwrap_err();
@@ -100,7 +100,7 @@ async fn a_start_that_takes_too_long_leaves_no_row(db: Db) {
     sqlx::query("LOCK TABLE replica_reads").execute(&mut *other).await.unwrap();
     let total = Duration::from_millis(500);
     let limit = StartLimit { until: monotonic_now() + total, total };
-    let failed = serve(prepared, &db, &limit).await.unwrap_err();
+    let failed = Box::pin(serve(prepared, &db, &limit)).await.unwrap_err();
     assert!(matches!(failed, StartError::TimedOut(_)), "{failed}");
     drop(other);
     assert_eq!(rows(&db).await, 0);

@@ -100,8 +100,8 @@ pub(super) async fn rotate_from(
 }
 
 /// Rotates the cookie for a browser that never got the present one, `lost`, and still has the
-/// previous one, `shown`. Sign-ins since `since`, the rotation before, end: whoever has `shown` may
-/// not be who typed their passwords. Returns `false` if the row changed since it was read.
+/// previous one, `shown`. Sign-ins since `since`, the rotation before, end: the browser that has
+/// `shown` may not be the one in which their passwords were typed. Returns `false` if the row changed since it was read.
 pub(super) async fn rotate_after_loss(
     tx: &mut Tx,
     id: &DeviceId,

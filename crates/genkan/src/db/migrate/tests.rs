@@ -129,8 +129,6 @@ const LATER: &[Step] =
     &[START, RECORDS, TABLE, Step::new(1000, "more", "CREATE INDEX names_by_age ON names (age)")];
 
 async fn the_binary_before_starts_on_a_newer_schema(empty: &Empty) {
-    const LATER: &[Step] =
-        &[START, RECORDS, TABLE, Step::new(1000, "more", "CREATE INDEX names_by_age ON names (age)")];
     empty.upgrade(STEPS).await.unwrap();
     assert_eq!(empty.start_parent().await, LAST_OF_SQLX);
     // And a binary of today on the schema of a later one.
@@ -209,8 +207,6 @@ const BROKEN: &str =
 #[tokio::test]
 #[ignore = "needs GENKAN_TEST_POSTGRES"]
 async fn a_broken_index_is_built_again() {
-    const BROKEN: &str =
-        "SELECT COUNT(*) FROM pg_index WHERE indexrelid = to_regclass('names_by_name') AND NOT indisvalid";
     let empty = Empty::postgres().await;
     empty.upgrade(&[START, RECORDS, TABLE, COLUMN]).await.unwrap();
     empty.execute("INSERT INTO names (name) VALUES ('ann'), ('ann')").await;

@@ -93,7 +93,7 @@ fn averages(settings: &mut Settings) {
     settings.intake = IntakeLimit { period: PERIOD, rate: 64 << 10 };
 }
 
-/// Sends an endless body to whoever reads, and counts the connections that were given up.
+/// Sends an endless body to each client that reads, and counts the connections that were given up.
 fn pours(given_up: &Arc<AtomicUsize>) -> impl Fn(HostConnection) -> Behaviour + use<> {
     let given_up = Arc::clone(given_up);
     move |mut connection| {
