@@ -9,7 +9,7 @@ use std::time::Instant;
 use anyhow::{Context as _, Result};
 
 use crate::arguments::Arguments;
-use crate::provision::{cargo_tools, postgres::Postgres, stress_ng};
+use crate::provision::{cargo_tools, faketime, pgbouncer, postgres::Postgres, stress_ng};
 use crate::say::{Step, line, seconds};
 use crate::{command, guard, workspace};
 
@@ -112,6 +112,8 @@ impl Suite {
         tests.args(["--status-level=fail", "--final-status-level=fail", "--hide-progress-bar"]);
         tests.args(["--color=never"]).args(&self.filter);
         tests.env("GENKAN_TEST_POSTGRES", self.postgres.url());
+        tests.env("GENKAN_TEST_FAKETIME", faketime::library()?);
+        tests.env("GENKAN_TEST_PGBOUNCER", pgbouncer::pgbouncer()?);
         tests.stdin(Stdio::null()).stdout(output.try_clone()?).stderr(output);
         // A run with failed tests does not succeed either: the log tells one from the other.
         tests.status().context("starting cargo-nextest")?;

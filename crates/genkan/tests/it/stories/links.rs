@@ -167,14 +167,14 @@ async fn the_database_holds_no_usable_secret(plan: Plan) {
 
 /// C9 of `docs/contract.md`
 async fn of_many_calls_at_three_processes_one_refreshes(plan: Plan) {
-    let net = plan.external_pds(1).await;
+    // An account gets an eighth of these places, and all calls of a process may be on one thread.
+    let net = plan.external_pds(1).set("GENKAN_UPSTREAM_CONNECTIONS", "1024").await;
     let (second, third) = (net.another_genkan().await, net.another_genkan().await);
     net.external_pds(0).set(|quirks| quirks.expires_in = Some(3));
     let (did, app) = zoe(&net).await;
     net.external_pds(0).set(|quirks| quirks.expires_in = Some(3600));
     access_token_expires(&net).await;
-    // An account has 64 places at its PDS in each process: a few more calls would be refused.
-    let calls = (0..180).map(|index| {
+    let calls = (0..200).map(|index| {
         let at = [net.genkan(), &second, &third][index % 3];
         write_at(&net, at, &app, &did)
     });
