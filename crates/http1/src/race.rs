@@ -17,7 +17,7 @@ use crate::clock::monotonic_now;
 /// Connects to the first of `addresses` that answers. Returns `None` if there is no address, and
 /// the last error if every attempt failed.
 ///
-/// An attempt starts [`DELAY`] after the one before it, or at once when one fails (RFC 8305 §5).
+/// An attempt starts 250 ms after the one before it, or at once when one fails (RFC 8305 §5).
 /// The other attempts are dropped, which closes them. The caller limits the whole.
 pub async fn race<T, E, F>(
     addresses: &[SocketAddr],

@@ -31,7 +31,7 @@ pub struct Db {
 }
 
 /// The number of connections, and how long a caller waits for one before it gets 503. A write on
-/// SQLite waits [`QUEUE_FACTOR`] times as long.
+/// SQLite waits four times as long, since its writers queue.
 #[derive(Clone, Copy, Debug)]
 pub struct PoolSize {
     pub connections: u32,
