@@ -115,7 +115,7 @@ impl App {
         clock: Clock,
         metrics: Metrics,
     ) -> Result<Self, BuildError> {
-        let feed = Feed::new(db.clone(), clock.clone());
+        let feed = Feed::new(db.clone());
         // The ring comes before everything that signs or unseals. It refuses the start if a sealing
         // key is missing.
         let ring = open_ring(&config, &db, &clock).await?;

@@ -117,7 +117,7 @@ mod tests {
     on_each_database!(a_change_is_seen_at_once, an_old_handle_finds_no_account);
 
     fn accounts(db: &Db) -> (Accounts, Feed) {
-        let feed = Feed::new(db.clone(), Clock::System);
+        let feed = Feed::new(db.clone());
         (Accounts::new(db.clone(), Clock::System, &feed), feed)
     }
 

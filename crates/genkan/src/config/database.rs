@@ -21,7 +21,8 @@ section! {
             env: "GENKAN_DATABASE_URL",
             derived: "sqlite:genkan.db in data_dir" => data_dir.as_ref().map(|folder| DatabaseUrl::sqlite(&folder.join("genkan.db")))
         },
-        /// Maximum number of connections to PostgreSQL, or of read connections to SQLite.
+        /// Maximum number of connections to PostgreSQL, or of read connections to SQLite. One more
+        /// reads the changes of other processes, and no request waits for it.
         connections: u32 { env: "GENKAN_DATABASE_CONNECTIONS", default: "16" },
         /// Time for which a request waits for a database connection before it fails with 503. On
         /// SQLite, where one write waits for the disk while the next ones queue, a write waits four

@@ -110,13 +110,12 @@ impl<K, V> fmt::Debug for FeedCache<K, V> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::base::Clock;
     use crate::db::{Db, on_each_database};
 
     on_each_database!(a_value_read_before_a_change_is_not_kept_after_it);
 
     async fn a_value_read_before_a_change_is_not_kept_after_it(db: Db) {
-        let feed = Feed::new(db, Clock::System);
+        let feed = Feed::new(db);
         let cache: FeedCache<Box<str>, u8> =
             FeedCache::new(&feed, Change::Account, (1 << 16, 100), |entries, did| {
                 entries.remove(did);

@@ -140,6 +140,13 @@ impl Db {
         Ok(Tx::new(self.write.begin().await?, Arc::clone(&self.subscribers)))
     }
 
+    /// Opens a connection outside of the pools.
+    pub(super) async fn connect_apart(&self) -> Result<AnyConnection> {
+        let mut connection = AnyConnection::connect_with(&self.read.inner.connect_options()).await?;
+        self.dialect.prepare(&mut connection).await?;
+        Ok(connection)
+    }
+
     /// Whether no other process can serve from the database (SQLite).
     pub(crate) const fn is_embedded(&self) -> bool {
         matches!(self.dialect, Dialect::Sqlite)
@@ -157,9 +164,15 @@ impl Db {
 
     /// Asks the database for its time, and remembers it for [`shared_now`](Self::shared_now).
     pub(super) async fn now(&self) -> Result<Timestamp> {
+        self.now_on(self.reader()).await
+    }
+
+    pub(super) async fn now_on(
+        &self,
+        on: impl sqlx::Executor<'_, Database = sqlx::Any>,
+    ) -> Result<Timestamp> {
         let asked = monotonic_now();
-        let row =
-            sqlx::query(self.dialect.with_clock("SELECT {clock} AS now")).fetch_one(self.reader()).await?;
+        let row = sqlx::query(self.dialect.with_clock("SELECT {clock} AS now")).fetch_one(on).await?;
         let time = Timestamp::from_millis(row.try_get("now")?);
         self.shared_clock.measured(asked, time);
         Ok(time)

@@ -11,10 +11,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
-use sqlx::Row as _;
+use sqlx::{AnyConnection, Row as _};
+use tokio::time::{Instant, timeout};
 
-use super::{Db, Result, Tx};
-use crate::base::{Clock, Timestamp, random};
+use super::{Db, Error, Result, Tx};
+use crate::base::{Timestamp, monotonic_now, random};
 
 pub(crate) use super::changes::Change;
 
@@ -61,15 +62,16 @@ pub(crate) struct Feed {
 
 struct Inner {
     db: Db,
-    clock: Clock,
-    /// When the last complete reading began, in milliseconds.
+    /// What `read_at` counts from.
+    origin: Instant,
+    /// When the last complete reading began, in milliseconds of the monotonic clock: a correction of
+    /// the system's clock makes no cache older or newer than it is.
     read_at: AtomicI64,
 }
 
 impl Feed {
-    pub(crate) fn new(db: Db, clock: Clock) -> Self {
-        let read_at = AtomicI64::new(clock.now().as_millis());
-        Self { inner: Arc::new(Inner { db, clock, read_at }) }
+    pub(crate) fn new(db: Db) -> Self {
+        Self { inner: Arc::new(Inner { db, origin: monotonic_now(), read_at: AtomicI64::new(0) }) }
     }
 
     /// Calls `listener` with the subject of each `change`. It must be quick: it runs while the feed
@@ -91,37 +93,65 @@ impl Feed {
     }
 
     /// Whether caches may be trusted: the last reading is no older than [`STALE`].
-    pub(crate) fn is_fresh(&self, now: Timestamp) -> bool {
-        now.since(Timestamp::from_millis(self.inner.read_at.load(Ordering::Relaxed))) <= STALE
+    ///
+    /// A busy pool leaves the feed fresh, because the feed reads through a connection of its own.
+    pub(crate) fn is_fresh(&self) -> bool {
+        self.since_origin(monotonic_now()) - self.inner.read_at.load(Ordering::Relaxed) <= STALE_MILLIS
+    }
+
+    /// As if the database had not answered for long.
+    #[cfg(test)]
+    pub(crate) fn fall_silent(&self) {
+        self.inner.read_at.store(-2 * STALE_MILLIS, Ordering::Relaxed);
+    }
+
+    fn since_origin(&self, moment: Instant) -> i64 {
+        let passed = moment.saturating_duration_since(self.inner.origin);
+        i64::try_from(passed.as_millis()).unwrap_or(i64::MAX)
     }
 
     /// Reads once a second until the process ends. Errors make the feed stale and do not end it.
     pub(crate) async fn follow(self) {
         let mut heard = SeenChanges::default();
+        let mut connection = None;
         let mut tick = tokio::time::interval(EVERY);
         // After a pause one reading is enough, because it looks back to the one before.
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             tick.tick().await;
-            let now = self.inner.clock.now();
-            match tokio::time::timeout(STALE, self.read(&mut heard)).await {
-                // The time at which the reading began: it may have missed notes that were committed
-                // while it ran.
-                Ok(Ok(())) => self.inner.read_at.store(now.as_millis(), Ordering::Relaxed),
-                Ok(Err(cause)) => tracing::warn!(
+            if let Err(cause) = self.read_next(&mut connection, &mut heard).await {
+                // Its state is in doubt, and its server may be gone.
+                connection = None;
+                tracing::warn!(
                     cause = &cause as &dyn std::error::Error,
                     "the changes feed could not be read"
-                ),
-                Err(_) => tracing::warn!("the changes feed could not be read in time"),
+                );
             }
         }
     }
 
-    async fn read(&self, heard: &mut SeenChanges) -> Result<()> {
+    async fn read_next(&self, connection: &mut Option<AnyConnection>, heard: &mut SeenChanges) -> Result<()> {
+        let on = match connection {
+            Some(on) => on,
+            // Not one of the pool, where requests that wait for a lock may use up all connections.
+            None => {
+                let opened = timeout(CONNECT, self.inner.db.connect_apart()).await;
+                connection.insert(opened.unwrap_or(Err(Error::BrokenOff))?)
+            }
+        };
+        let began = monotonic_now();
+        timeout(STALE, self.read(on, heard)).await.unwrap_or(Err(Error::BrokenOff))?;
+        // The time at which the reading began: it may have missed notes that were committed while it
+        // ran.
+        self.inner.read_at.store(self.since_origin(began), Ordering::Relaxed);
+        Ok(())
+    }
+
+    async fn read(&self, on: &mut AnyConnection, heard: &mut SeenChanges) -> Result<()> {
         let db = &self.inner.db;
         let first = match heard.last {
             Some(last) => last,
-            None => db.now().await?,
+            None => db.now_on(&mut *on).await?,
         };
         // A note carries the database's time at some moment before its commit. After a slow commit it
         // is older than notes that were already read. So every reading looks back by OVERLAP and
@@ -130,7 +160,7 @@ impl Feed {
              UNION ALL SELECT id, at, kind, subject FROM changes WHERE at >= $1";
         let rows = sqlx::query(db.dialect.with_clock(statement))
             .bind(first.minus(OVERLAP).as_millis())
-            .fetch_all(db.reader())
+            .fetch_all(on)
             .await?;
         let mut now = first;
         let mut seen = HashSet::with_capacity(rows.len());
@@ -200,7 +230,10 @@ pub(crate) async fn sweep(db: &Db) -> Result<u64> {
 
 const EVERY: Duration = Duration::from_secs(1);
 /// The age from which caches are no longer trusted. Revocations take effect within 5 s.
-const STALE: Duration = Duration::from_secs(4);
+const STALE: Duration = Duration::from_millis(STALE_MILLIS.cast_unsigned());
+const STALE_MILLIS: i64 = 4_000;
+/// Several round trips, which may be slow.
+const CONNECT: Duration = Duration::from_secs(10);
 const OVERLAP: Duration = Duration::from_secs(30);
 const KEEP: Duration = Duration::from_mins(10);
 /// Notes of this age still exist. After a longer pause notes may have been missed, and all caches are
@@ -212,7 +245,6 @@ mod tests {
     use std::sync::Mutex;
 
     use super::*;
-    use crate::base::ManualClock;
     use crate::db::on_each_database;
 
     on_each_database!(
@@ -220,8 +252,8 @@ mod tests {
         each_subscriber_receives_a_note_once,
         notes_from_before_the_first_reading_are_received,
         notes_from_a_pause_in_reading_are_received,
-        clocks_of_processes_do_not_matter,
-        notes_are_swept_when_old
+        notes_are_swept_when_old,
+        a_used_up_pool_leaves_the_feed_fresh
     );
 
     /// As if nothing had been noted or read for this long.
@@ -240,94 +272,72 @@ mod tests {
     /// A process that was stopped, or cut off from the database, for less and for more time than
     /// notes are kept.
     async fn notes_from_a_pause_in_reading_are_received(db: Db) {
-        let feed = Feed::new(db.clone(), Clock::System);
+        let feed = Feed::new(db.clone());
         let (heard, gaps): (Arc<Mutex<Vec<String>>>, Arc<AtomicI64>) = Default::default();
         let (sink, count) = (Arc::clone(&heard), Arc::clone(&gaps));
         feed.subscribe(Change::Session, move |subject| sink.lock().unwrap().push(subject.to_owned()));
         feed.subscribe_to_gaps(move || {
             count.fetch_add(1, Ordering::SeqCst);
         });
+        let mut line = db.connect_apart().await.unwrap();
         let mut state = SeenChanges::default();
-        feed.read(&mut state).await.unwrap();
+        feed.read(&mut line, &mut state).await.unwrap();
         noted_elsewhere(&db, Change::Session, "ended while it slept").await;
         let last = state.last;
         pass(&db, OVERLAP * 4, &mut state).await;
         // Noted soon after the last reading.
         assert!(state.last < last);
-        feed.read(&mut state).await.unwrap();
-        feed.read(&mut state).await.unwrap();
+        feed.read(&mut line, &mut state).await.unwrap();
+        feed.read(&mut line, &mut state).await.unwrap();
         assert_eq!(*heard.lock().unwrap(), ["ended while it slept"]);
         assert_eq!(gaps.load(Ordering::SeqCst), 0);
         pass(&db, KEEP * 2, &mut state).await;
-        feed.read(&mut state).await.unwrap();
-        feed.read(&mut state).await.unwrap();
+        feed.read(&mut line, &mut state).await.unwrap();
+        feed.read(&mut line, &mut state).await.unwrap();
         assert_eq!(gaps.load(Ordering::SeqCst), 1);
     }
 
-    /// Replicas whose clocks are far apart: each hears what the other notes.
-    async fn clocks_of_processes_do_not_matter(db: Db) {
-        for (reader, change) in [
-            (-90, Change::Session),
-            (90, Change::Grant),
-            (3600, Change::Link),
-            (-3600, Change::Fleet),
-            (0, Change::Account),
-        ] {
-            let clock = ManualClock::at(Timestamp::from_seconds(Clock::System.now().as_seconds() + reader));
-            let feed = Feed::new(db.apart(), clock.clock());
-            let heard: Arc<Mutex<Vec<String>>> = Arc::default();
-            let sink = Arc::clone(&heard);
-            feed.subscribe(change, move |subject| sink.lock().unwrap().push(subject.to_owned()));
-            let mut state = SeenChanges::default();
-            feed.read(&mut state).await.unwrap();
-            noted_elsewhere(&db, change, "ended").await;
-            feed.read(&mut state).await.unwrap();
-            assert_eq!(*heard.lock().unwrap(), ["ended"], "a clock off by {reader} s");
-        }
-    }
-
     async fn each_subscriber_receives_a_note_once(db: Db) {
-        let now = Timestamp::from_millis(1_000_000);
-        let feed = Feed::new(db.clone(), ManualClock::at(now).clock());
+        let feed = Feed::new(db.clone());
         let heard: Arc<Mutex<Vec<String>>> = Arc::default();
         let sink = Arc::clone(&heard);
         feed.subscribe(Change::Session, move |subject| sink.lock().unwrap().push(subject.to_owned()));
 
+        let mut line = db.connect_apart().await.unwrap();
         let mut state = SeenChanges::default();
-        feed.read(&mut state).await.unwrap();
+        feed.read(&mut line, &mut state).await.unwrap();
         let other_process = db.apart();
         for (change, subject) in [(Change::Session, "s1"), (Change::Account, "did:plc:x")] {
             let mut tx = other_process.begin().await.unwrap();
             note(&mut tx, change, subject).await.unwrap();
             tx.commit().await.unwrap();
         }
-        feed.read(&mut state).await.unwrap();
-        feed.read(&mut state).await.unwrap();
+        feed.read(&mut line, &mut state).await.unwrap();
+        feed.read(&mut line, &mut state).await.unwrap();
 
         assert_eq!(*heard.lock().unwrap(), ["s1"]);
-        assert!(feed.is_fresh(now) && !feed.is_fresh(now.plus(STALE * 2)));
     }
 
     /// Caches fill, and the fleet is read, before the feed is read for the first time.
     async fn notes_from_before_the_first_reading_are_received(db: Db) {
-        let now = Timestamp::from_millis(1_000_000);
-        let feed = Feed::new(db.clone(), ManualClock::at(now).clock());
+        let feed = Feed::new(db.clone());
         let heard: Arc<Mutex<Vec<String>>> = Arc::default();
         let sink = Arc::clone(&heard);
         feed.subscribe(Change::Fleet, move |subject| sink.lock().unwrap().push(subject.to_owned()));
         let mut tx = db.apart().begin().await.unwrap();
         note(&mut tx, Change::Fleet, "oak").await.unwrap();
         tx.commit().await.unwrap();
+        let mut line = db.connect_apart().await.unwrap();
         let mut state = SeenChanges::default();
-        feed.read(&mut state).await.unwrap();
-        feed.read(&mut state).await.unwrap();
+        feed.read(&mut line, &mut state).await.unwrap();
+        feed.read(&mut line, &mut state).await.unwrap();
         assert_eq!(*heard.lock().unwrap(), ["oak"]);
     }
 
     async fn a_commit_tells_its_own_process_and_a_rollback_tells_nothing(db: Db) {
         let heard: Arc<Mutex<Vec<String>>> = Arc::default();
         let sink = Arc::clone(&heard);
-        let feed = Feed::new(db.clone(), Clock::System);
+        let feed = Feed::new(db.clone());
         feed.subscribe(Change::Session, move |subject| sink.lock().unwrap().push(subject.to_owned()));
 
         let mut tx = db.begin().await.unwrap();
@@ -346,5 +356,18 @@ mod tests {
         pass(&db, KEEP * 2, &mut SeenChanges::default()).await;
         noted_elsewhere(&db, Change::Fleet, "elm").await;
         assert_eq!(sweep(&db).await.unwrap(), 1);
+    }
+
+    async fn a_used_up_pool_leaves_the_feed_fresh(db: Db) {
+        let feed = Feed::new(db.clone());
+        let pool = &db.reader().inner;
+        let mut held = Vec::new();
+        while pool.size() < pool.options().get_max_connections() || pool.num_idle() > 0 {
+            held.push(pool.acquire().await.unwrap());
+        }
+        feed.fall_silent();
+        assert!(!feed.is_fresh(), "nothing could be read for long");
+        feed.read_next(&mut None, &mut SeenChanges::default()).await.unwrap();
+        assert!(feed.is_fresh());
     }
 }

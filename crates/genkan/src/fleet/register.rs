@@ -250,7 +250,7 @@ mod tests {
     async fn open(db: &Db) -> Fleet {
         let sealer = Sealer::new(&Secret::new([5; 32]));
         let ring = Ring::open(db, &Clock::System, sealer, None).await.unwrap();
-        let feed = Feed::new(db.clone(), Clock::System);
+        let feed = Feed::new(db.clone());
         Fleet::open(db.clone(), Clock::System, ring, feed).await.unwrap()
     }
 

@@ -130,7 +130,7 @@ impl Links {
         let now = self.inner.now();
         let credential = self.inner.memory.get(link.as_str())?;
         // A stale feed may have missed the end of this session.
-        (!credential.is_due(now) && self.inner.feed.is_fresh(now)).then_some(credential)
+        (!credential.is_due(now) && self.inner.feed.is_fresh()).then_some(credential)
     }
 
     /// Returns the nonce that an origin demands in a proof, if one is known.

@@ -489,7 +489,7 @@ mod tests {
             let guarded = GuardedClient::new(names, tls::client_config(None).unwrap(), listed);
             let ring =
                 Ring::open(&db, &clock.clock(), Sealer::new(&Secret::new([4; 32])), None).await.unwrap();
-            let feed = Feed::new(db.clone(), clock.clock());
+            let feed = Feed::new(db.clone());
             let fleet = Fleet::open(db.clone(), clock.clock(), ring, feed).await.unwrap();
             let unguarded = UnguardedClient::new(None).unwrap();
             let documents =

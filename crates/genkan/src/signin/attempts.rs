@@ -239,7 +239,7 @@ mod tests {
             let config = Config::for_tests_with(Path::new("/nowhere"), &rates);
             let limits = RateLimits::new(&config, &Metrics::default());
             let attempts = Attempts::new(db.clone(), clock.clone(), limits, &ring);
-            let accounts = Accounts::new(db.clone(), clock.clone(), &Feed::new(db.clone(), clock.clone()));
+            let accounts = Accounts::new(db.clone(), clock.clone(), &Feed::new(db.clone()));
             Self { db, attempts, accounts, clock: hand }
         }
 

@@ -52,7 +52,7 @@ struct SignInHarness {
 impl SignInHarness {
     fn new(db: Db) -> Self {
         let clock = ManualClock::at(Timestamp::from_seconds(1_000_000_000));
-        let feed = Feed::new(db.clone(), clock.clock());
+        let feed = Feed::new(db.clone());
         let accounts = Accounts::new(db.clone(), clock.clock(), &feed);
         let passwords = Passwords::new(1, 8);
         let sign_ins = SignIns::new(db.clone(), clock.clock(), accounts.clone(), passwords.clone());

@@ -50,7 +50,7 @@ impl SignUpHarness {
     async fn new(db: Db) -> Self {
         let hand = ManualClock::at_present();
         let clock = hand.clock();
-        let feed = Feed::new(db.clone(), clock.clone());
+        let feed = Feed::new(db.clone());
         let ring = Ring::open(&db, &clock, Sealer::new(&Secret::new([4; 32])), None).await.unwrap();
         let fleet = Fleet::open(db.clone(), clock.clone(), ring.clone(), feed.clone()).await.unwrap();
         let (directory, host) = (FakeDirectory::start().await, FakeHost::start("admin word").await);

@@ -222,7 +222,7 @@ fn instance(
     };
     let dependencies = Dependencies {
         db: db.clone(),
-        feed: Feed::new(db.clone(), clock.clone()),
+        feed: Feed::new(db.clone()),
         clock,
         sealer: Sealer::new(&Secret::new([3; 32])),
         identity,
