@@ -94,20 +94,17 @@ impl App {
 
     /// Opens the database, the keys and the fleet, and builds the services.
     pub(crate) async fn build(config: Config) -> Result<Self, BuildError> {
-        Self::build_with(config, Clock::System, Metrics::default()).await
+        Self::build_with(config, Metrics::default()).await
     }
 
-    /// Builds with another clock than the system clock, or with metrics that the caller keeps.
-    pub(crate) async fn build_with(
-        config: Config,
-        clock: Clock,
-        metrics: Metrics,
-    ) -> Result<Self, BuildError> {
+    /// Builds with metrics that the caller keeps.
+    pub(crate) async fn build_with(config: Config, metrics: Metrics) -> Result<Self, BuildError> {
         let db = open_database(&config).await?;
+        let clock = db.clock();
         Self::build_on(db, config, clock, metrics).await
     }
 
-    /// Builds on a database that is open already.
+    /// Builds on a database that is open already. Every room goes by `clock`.
     #[expect(clippy::too_many_lines, reason = "one list of all services, in the order of their dependencies")]
     pub(crate) async fn build_on(
         db: Db,

@@ -94,14 +94,14 @@ impl Running {
         let mut listeners = JoinSet::new();
         // First, so that probes are answered however long the start takes.
         let ops = listen("GENKAN_OPS_LISTEN", config.listen.ops).await?;
-        let ops_routes = ops_router(readiness.clone(), &metrics, &Clock::System, log_lines_dropped);
+        let ops_routes = ops_router(readiness.clone(), &metrics, &Clock::of_process(), log_lines_dropped);
         let stopped = until(stopping.clone());
         listeners.spawn(async move { axum::serve(ops, ops_routes).with_graceful_shutdown(stopped).await });
 
         // A step of the schema may take long on a large table. The limit would end it each time.
         upgrade_schema(&config, limit).await?;
         let limit = StartLimit { until: monotonic_now() + limit, total: limit };
-        let build = async { Ok(App::build_with(config, Clock::System, metrics).await?) };
+        let build = async { Ok(App::build_with(config, metrics).await?) };
         let app = limit.bound(Box::pin(build)).await?;
         let replica = Replica::new(&app.db, &app.clock, &process_name());
         let prepared = limit.bound(Preparation::of(app.clone(), replica.live())).await?;

@@ -118,7 +118,7 @@ mod tests {
 
     fn accounts(db: &Db) -> (Accounts, Feed) {
         let feed = Feed::new(db.clone());
-        (Accounts::new(db.clone(), Clock::System, &feed), feed)
+        (Accounts::new(db.clone(), Clock::of_process(), &feed), feed)
     }
 
     async fn a_change_is_seen_at_once(db: Db) {

@@ -97,7 +97,7 @@ mod tests {
     on_each_database!(it_opens_its_own_account_only);
 
     async fn it_opens_its_own_account_only(db: Db) {
-        let passwords = AppPasswords::new(db.clone(), Clock::System);
+        let passwords = AppPasswords::new(db.clone(), Clock::of_process());
         let (ann, bob): (Did, Did) = ("did:plc:ann".parse().unwrap(), "did:plc:bob".parse().unwrap());
         let create =
             async |privileged| passwords.create(&ann, "phone", privileged, Actor::Genkan).await.unwrap();

@@ -189,7 +189,7 @@ mod tests {
 
     async fn tokens(db: &Db) -> EmailTokens {
         let sealer = Sealer::new(&Secret::new([3; 32]));
-        EmailTokens::new(db.clone(), &Ring::open(db, &Clock::System, sealer, None).await.unwrap())
+        EmailTokens::new(db.clone(), &Ring::open(db, &Clock::of_process(), sealer, None).await.unwrap())
     }
 
     async fn issue(tokens: &EmailTokens, did: &Did, reason: Reason) -> String {

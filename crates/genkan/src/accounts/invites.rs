@@ -146,7 +146,7 @@ mod tests {
     }
 
     async fn created(db: &Db, uses: u32) -> (Invites, String) {
-        let invites = Invites::new(db.clone(), Clock::System, "example.com");
+        let invites = Invites::new(db.clone(), Clock::of_process(), "example.com");
         let new = NewInvites { for_account: "admin", created_by: "operator", count: 1, uses };
         let code = invites.create(new).await.unwrap().remove(0).code;
         assert!(code.starts_with("example-com-") && code.len() == 23, "{code}");

@@ -241,7 +241,7 @@ mod tests {
     async fn a_password_that_is_changed_while_its_hash_is_upgraded_is_not_recognised(db: Db) {
         let old = NewAccount { password_hash: secret(SCRYPT_OF_HUNTER2), ..new_account("ann") };
         add(&db, &old).await.unwrap();
-        let accounts = Accounts::new(db.clone(), Clock::System, &Feed::new(db.clone()));
+        let accounts = Accounts::new(db.clone(), Clock::of_process(), &Feed::new(db.clone()));
         let read_before = accounts.find(&old.did).await.unwrap().unwrap();
         let pool = Passwords::new(1, QUEUE);
         for (changed_to, is_recognised) in [("another password", false), ("hunter2", true)] {

@@ -5,7 +5,7 @@ use std::path::Path;
 use super::App;
 use crate::accounts::Account;
 use crate::accounts::testing::{add, new_account};
-use crate::base::{Clock, Secret};
+use crate::base::Secret;
 use crate::config::Config;
 use crate::db::Db;
 use crate::fleet::testing::add_absent_host;
@@ -15,7 +15,8 @@ use crate::telemetry::metrics::Metrics;
 pub(crate) async fn app_with_ann(db: Db) -> (App, Account) {
     let mut config = Config::for_tests(Path::new("/nowhere"));
     config.keys.sealing_key = Some(Secret::new([9; 32]));
-    let app = App::build_on(db, config, Clock::System, Metrics::default()).await.unwrap();
+    let clock = db.clock();
+    let app = App::build_on(db, config, clock, Metrics::default()).await.unwrap();
     add_absent_host(&app.fleet, "oak").await;
     let ann = new_account("ann");
     add(&app.db, &ann).await.unwrap();

@@ -17,12 +17,12 @@ impl ManualClock {
 
     /// Stops at the present time, for tests with fakes that go by the system clock.
     pub(crate) fn at_present() -> Self {
-        Self::at(Clock::System.now())
+        Self::at(Clock::of_process().now())
     }
 
     /// The clock as rooms take it.
     pub(crate) fn clock(&self) -> Clock {
-        Clock::Manual(self.shared())
+        Clock::manual(self.shared())
     }
 
     /// The milliseconds that this clock shows, for fakes that are to go by it.

@@ -11,18 +11,23 @@ mod id;
 mod language;
 #[cfg(test)]
 mod manual_clock;
+mod monotonic;
 pub(crate) mod query;
 pub(crate) mod random;
 pub(crate) mod seal;
 mod secret;
+mod shared_clock;
 pub(crate) mod single_flight;
+mod timestamp;
 
 pub(crate) use byte_cache::{ByteCache, Weigh, allocation, byte_cache};
-pub(crate) use clock::monotonic_now;
-pub use clock::{Clock, Timestamp};
+pub use clock::Clock;
 pub use genkan_protocol::origin::Origin;
 pub(crate) use id::id_type;
 pub(crate) use language::Language;
 #[cfg(test)]
 pub(crate) use manual_clock::ManualClock;
+pub(crate) use monotonic::monotonic_now;
 pub use secret::Secret;
+pub(crate) use shared_clock::SharedClock;
+pub use timestamp::Timestamp;

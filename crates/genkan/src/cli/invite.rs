@@ -7,7 +7,6 @@ use serde::Serialize;
 
 use super::{Context, Failure};
 use crate::accounts::{Invite, Invites, NewInvites};
-use crate::base::Clock;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
@@ -65,7 +64,8 @@ pub(super) fn run(command: Command, context: &Context) -> Result<(), Failure> {
         let config = context.config()?;
         // Codes need the database only. So they can be created before the first host is added.
         let db = context.database(&config).await?;
-        let invites = Invites::new(db, Clock::System, config.service.public_url.host());
+        let clock = db.clock();
+        let invites = Invites::new(db, clock, config.service.public_url.host());
         match command {
             Command::Create { uses, count, r#for } => {
                 let new = NewInvites { for_account: &r#for, created_by: "operator", count, uses };

@@ -11,10 +11,9 @@ use super::changes::Subscribers;
 use super::connection::Pool;
 use super::dialect::{DatabaseUrl, Dialect};
 use super::migrate::Upgrade;
-use super::shared_clock::SharedClock;
 use super::write_state::WriteState;
 use super::{Result, Tx, write_state};
-use crate::base::{Clock, Timestamp, monotonic_now};
+use crate::base::{Clock, SharedClock, Timestamp, monotonic_now};
 
 /// The database. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -82,7 +81,7 @@ impl Db {
         if let Some(upgrade) = Upgrade::find(url).await? {
             upgrade.apply().await?;
         }
-        // Leases and retry times go by it from the first one on.
+        // Everything goes by it from the first moment on.
         db.now().await?;
         Ok(db)
     }
@@ -152,17 +151,12 @@ impl Db {
         matches!(self.dialect, Dialect::Sqlite)
     }
 
-    /// The database's clock, for times that several processes compare: leases and retry times.
-    ///
-    /// A test's manual clock takes its place, because what the test waits for goes by it.
-    pub(crate) fn shared_now(&self, clock: &Clock) -> Timestamp {
-        match clock {
-            Clock::System => self.shared_clock.now().unwrap_or_else(|| clock.now()),
-            Clock::Manual(_) => clock.now(),
-        }
+    /// The database's clock, by which all replicas go. Reading it asks the database nothing.
+    pub(crate) fn clock(&self) -> Clock {
+        Clock::shared(Arc::clone(&self.shared_clock))
     }
 
-    /// Asks the database for its time, and remembers it for [`shared_now`](Self::shared_now).
+    /// Asks the database for its time, and remembers it for [`clock`](Self::clock).
     pub(super) async fn now(&self) -> Result<Timestamp> {
         self.now_on(self.reader()).await
     }
@@ -178,9 +172,13 @@ impl Db {
         Ok(time)
     }
 
-    /// Returns by how many milliseconds `clock` is ahead of the database's, to within the time that
-    /// the answer takes.
-    pub(crate) async fn clock_offset(&self, clock: &Clock) -> Result<i64> {
+    /// Returns by how many milliseconds this machine's clock is ahead of the database's, to within
+    /// the time that the answer takes.
+    pub(crate) async fn clock_offset(&self) -> Result<i64> {
+        self.offset_of(&Clock::of_process()).await
+    }
+
+    async fn offset_of(&self, clock: &Clock) -> Result<i64> {
         let (asked, before) = (monotonic_now(), clock.now());
         let time = self.now().await?;
         Ok(before.plus(asked.elapsed() / 2).as_millis() - time.as_millis())
@@ -221,8 +219,31 @@ impl Db {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::db::Error;
+    use crate::base::ManualClock;
     use crate::db::testing::Fresh;
+    use crate::db::{Error, on_each_database};
+
+    on_each_database!(a_process_with_a_wrong_clock_knows_the_time, the_offset_of_a_clock_is_measured);
+
+    async fn a_process_with_a_wrong_clock_knows_the_time(db: Db) {
+        // A measurement from before the database's clock was put forward by an hour.
+        let before = db.now().await.unwrap();
+        let hour = Duration::from_hours(1);
+        db.shared_clock.measured(monotonic_now(), before.minus(hour));
+        let clock = db.clock();
+        let behind = before.since(clock.now());
+        assert!(behind > Duration::from_mins(59), "the database decides: {behind:?}");
+        db.now().await.unwrap();
+        let now = clock.now();
+        assert!(now.plus(Duration::from_millis(2)) >= before, "a new answer replaces the old one: {now}");
+    }
+
+    async fn the_offset_of_a_clock_is_measured(db: Db) {
+        let ahead = ManualClock::at_present();
+        ahead.advance(Duration::from_secs(90));
+        let offset = db.offset_of(&ahead.clock()).await.unwrap();
+        assert!((80_000..100_000).contains(&offset), "{offset}");
+    }
 
     /// The disk stalls in a commit: everything else that writes waits for it.
     #[tokio::test]

@@ -7,7 +7,7 @@
 //! belongs to one task: two tasks of one process keep each other out as two processes do. The
 //! table's owner mounts the statements in its `sql.rs` with [`leases_on`].
 //!
-//! Times are those of the database's clock ([`Db::shared_now`](super::Db::shared_now)). A row that
+//! Times are those of the database's clock ([`Db::clock`](super::Db::clock)). A row that
 //! is put off for longer than anything puts a row off is due: a clock was wrong when it was written.
 
 use std::future::Future;

@@ -234,7 +234,7 @@ async fn record(connection: &mut AnyConnection, dialect: Dialect, step: &Step) -
     .bind(step.name)
     .bind(step.checksum(dialect))
     .bind(step.oldest_binary)
-    .bind(Clock::System.now().as_millis())
+    .bind(Clock::of_process().now().as_millis())
     .execute(&mut *connection)
     .await?;
     if step.oldest_binary > LAST_OF_SQLX {

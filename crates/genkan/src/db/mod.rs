@@ -20,7 +20,6 @@ mod migrate;
 mod pooler;
 mod repeat;
 pub(crate) mod replicas;
-mod shared_clock;
 mod steps;
 #[cfg(test)]
 pub(crate) mod testing;

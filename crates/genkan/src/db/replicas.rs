@@ -24,7 +24,7 @@ pub(crate) struct Replica {
     db: Db,
     id: Arc<str>,
     name: Arc<str>,
-    /// By this process's clock; for people.
+    /// For people.
     started_at: Timestamp,
     /// Locked while the row is written.
     record: Arc<Mutex<Record>>,
@@ -295,7 +295,7 @@ mod tests {
 
     /// Registered on SQLite, too, where a real second server would end the first one's row.
     async fn beside(db: &Db, name: &str) -> Replica {
-        let replica = Replica::new(db, &Clock::System, name);
+        let replica = Replica::new(db, &Clock::of_process(), name);
         replica.beat().await.unwrap();
         replica
     }
@@ -303,7 +303,7 @@ mod tests {
     async fn a_change_is_read_when_every_live_replica_says_so(db: Db) {
         let first = change(&db).await;
         assert!(late(&db, &first).await.is_empty(), "no server runs");
-        let one = Replica::new(&db, &Clock::System, "one");
+        let one = Replica::new(&db, &Clock::of_process(), "one");
         assert!(late(&db, &first).await.is_empty(), "not before it is registered");
         one.register().await.unwrap();
         let two = beside(&db, "two").await;
@@ -328,13 +328,13 @@ mod tests {
         two.beat().await.unwrap();
         assert_eq!(late(&db, &made).await, ["two"]);
         if db.is_embedded() {
-            Replica::new(&db, &Clock::System, "three").register().await.unwrap();
+            Replica::new(&db, &Clock::of_process(), "three").register().await.unwrap();
             assert_eq!(late(&db, &made).await, ["three"], "the file has one server");
         }
     }
 
     async fn replicas_count_each_other(db: Db) {
-        let one = Replica::new(&db, &Clock::System, "one");
+        let one = Replica::new(&db, &Clock::of_process(), "one");
         assert_eq!(one.live().count(), 1, "before its first heartbeat");
         one.register().await.unwrap();
         let (two, live) = (beside(&db, "two").await, one.live());
@@ -415,7 +415,7 @@ mod tests {
         assert!(silent.iter().all(|one| one.silent_for < ALIVE), "{silent:?}");
         assert_eq!(sweep(&db).await.unwrap(), 0);
         // The database's clock is a clock.
-        let apart = Clock::System.now().as_millis() - db.now().await.unwrap().as_millis();
+        let apart = Clock::of_process().now().as_millis() - db.now().await.unwrap().as_millis();
         assert!(apart.abs() < 60_000, "{apart}");
     }
 

@@ -249,9 +249,9 @@ mod tests {
 
     async fn open(db: &Db) -> Fleet {
         let sealer = Sealer::new(&Secret::new([5; 32]));
-        let ring = Ring::open(db, &Clock::System, sealer, None).await.unwrap();
+        let ring = Ring::open(db, &Clock::of_process(), sealer, None).await.unwrap();
         let feed = Feed::new(db.clone());
-        Fleet::open(db.clone(), Clock::System, ring, feed).await.unwrap()
+        Fleet::open(db.clone(), Clock::of_process(), ring, feed).await.unwrap()
     }
 
     fn origin(id: &str) -> Origin {

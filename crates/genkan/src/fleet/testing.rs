@@ -44,7 +44,7 @@ async fn add_host_at(fleet: &Fleet, name: &str, origin: &Origin, did: Did, passw
 
 /// Returns a healthy host without a fleet. Only its name and origin matter.
 pub(crate) fn host_at(id: &str, origin: Origin) -> Arc<Host> {
-    let now = Clock::System.now();
+    let now = Clock::of_process().now();
     Arc::new(Host {
         id: id.into(),
         did: "did:web:host.example".parse().unwrap(),

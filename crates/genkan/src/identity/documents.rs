@@ -229,7 +229,7 @@ mod tests {
         let dns = TestDns::start(|_, _| Reply::NoSuchName).await;
         let dns = Dns::new(&[dns.address()]).unwrap();
         let guarded = GuardedClient::new(dns, tls::client_config(None).unwrap(), listed);
-        Documents::new(directory, &guarded, Clock::System, Duration::from_secs(5))
+        Documents::new(directory, &guarded, Clock::of_process(), Duration::from_secs(5))
     }
 
     #[tokio::test]

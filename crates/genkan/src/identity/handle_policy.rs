@@ -193,7 +193,7 @@ mod tests {
         .await;
         let dns = Dns::new(&[dns.address()]).unwrap();
         let guarded = GuardedClient::new(dns, tls::client_config(None).unwrap(), Vec::new());
-        let handles = Handles::new(&guarded, Clock::System, std::time::Duration::from_secs(5));
+        let handles = Handles::new(&guarded, Clock::of_process(), std::time::Duration::from_secs(5));
         let me = "did:plc:aaaaaaaaaaaaaaaaaaaaaaaa".parse().unwrap();
         let policy = policy(false);
         let ask = async |typed: &str| policy.for_account(typed, &me, &handles).await.map(|(_, kind)| kind);

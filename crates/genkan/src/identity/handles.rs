@@ -132,7 +132,7 @@ mod tests {
         let dns = TestDns::start(move |name, _| reply(name)).await;
         let dns = Dns::new(&[dns.address()]).unwrap();
         let guarded = GuardedClient::new(dns, tls::client_config(None).unwrap(), Vec::new());
-        Handles::new(&guarded, Clock::System, Duration::from_secs(5))
+        Handles::new(&guarded, Clock::of_process(), Duration::from_secs(5))
             .resolve(&handle.parse().unwrap(), Freshness::Remembered)
             .await
     }
@@ -180,7 +180,7 @@ mod tests {
         let silent = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
         let dns = Dns::new(&[silent.local_addr().unwrap()]).unwrap();
         let guarded = GuardedClient::new(dns, tls::client_config(None).unwrap(), Vec::new());
-        let handles = Handles::new(&guarded, Clock::System, Duration::from_millis(200));
+        let handles = Handles::new(&guarded, Clock::of_process(), Duration::from_millis(200));
         let alice = "alice.example.com".parse().unwrap();
         let asking = handles.resolve(&alice, Freshness::Remembered);
         let found = tokio::time::timeout(Duration::from_secs(1), asking).await.expect("in time");

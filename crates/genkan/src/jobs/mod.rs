@@ -102,10 +102,10 @@ pub(crate) fn start(app: &App, replica: Replica) {
     }
 }
 
-/// Measures how far this process's clock is from the database's. Tokens and proofs go by the
-/// process's clock, so hosts and other servers refuse them if it is wrong.
+/// Measures how far this machine's clock is from the database's, by which Genkan goes. One of both
+/// is wrong. If it is the database's, hosts and other servers refuse tokens and proofs.
 async fn compare_clock(app: &App) -> anyhow::Result<u64> {
-    let offset = app.db.clock_offset(&app.clock).await?;
+    let offset = app.db.clock_offset().await?;
     app.metrics.gauge(&CLOCK_OFFSET, &[]).set((offset + 500).div_euclid(1000));
     if offset.unsigned_abs() > MOST_OFFSET_MILLIS {
         tracing::warn!(

@@ -148,7 +148,7 @@ mod tests {
 
     async fn everything_is_resealed_and_opens_with_the_new_key_only(db: Db) {
         let sealer = Sealer::of(&keys(1, &[]));
-        let ring = Ring::open(&db, &Clock::System, sealer.clone(), None).await.unwrap();
+        let ring = Ring::open(&db, &Clock::of_process(), sealer.clone(), None).await.unwrap();
         assert_eq!(SEALED_COLUMNS[0].left(&db, &sealer).await.unwrap(), 0);
         sealer.replace(&keys(2, &[1]));
         for sealed in SEALED_COLUMNS {
@@ -158,14 +158,14 @@ mod tests {
             assert_eq!(round, Round { resealed: 2, ..Round::default() });
             assert_eq!(sealed.left(&db, &sealer).await.unwrap(), 0);
         }
-        let again = Ring::open(&db, &Clock::System, Sealer::of(&keys(2, &[])), None).await.unwrap();
+        let again = Ring::open(&db, &Clock::of_process(), Sealer::of(&keys(2, &[])), None).await.unwrap();
         assert_eq!(again.rotation().public().to_did_key(), ring.rotation().public().to_did_key());
-        assert!(Ring::open(&db, &Clock::System, Sealer::of(&keys(1, &[])), None).await.is_err());
+        assert!(Ring::open(&db, &Clock::of_process(), Sealer::of(&keys(1, &[])), None).await.is_err());
     }
 
     async fn a_damaged_row_is_named_and_left(db: Db) {
         let sealer = Sealer::of(&keys(1, &[]));
-        Ring::open(&db, &Clock::System, sealer.clone(), None).await.unwrap();
+        Ring::open(&db, &Clock::of_process(), sealer.clone(), None).await.unwrap();
         let mut tx = db.begin().await.unwrap();
         sqlx::query("UPDATE web_keys SET sealed = sealed || 'AA' WHERE purpose = 'client'")
             .execute(&mut *tx)

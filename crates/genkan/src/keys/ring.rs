@@ -377,7 +377,7 @@ mod tests {
     async fn open(db: &Db, sealing: u8, rotation: Option<u8>) -> Result<Ring, Error> {
         let sealer = Sealer::new(&Secret::new([sealing; 32]));
         let rotation = rotation.map(|byte| Secret::new([byte; 32]));
-        Ring::open(db, &Clock::System, sealer, rotation.as_ref()).await
+        Ring::open(db, &Clock::of_process(), sealer, rotation.as_ref()).await
     }
 
     async fn keys_made_at_the_first_start_are_found_at_the_second(db: Db) {

@@ -157,7 +157,8 @@ mod tests {
     }
 
     async fn the_first_keys_are_made_once(db: Db) {
-        let (one, other) = tokio::join!(ring(&db, &Clock::System), ring(&db, &Clock::System));
+        let clock = db.clock();
+        let (one, other) = tokio::join!(ring(&db, &clock), ring(&db, &clock));
         let (one, other) = (one.unwrap(), other.unwrap());
         for purpose in WebPurpose::ALL {
             assert_eq!(one.web_keys(purpose).len(), 1);
@@ -192,7 +193,7 @@ mod tests {
     }
 
     async fn a_sealed_key_moved_to_another_row_does_not_open(db: Db) {
-        let ring = ring(&db, &Clock::System).await.unwrap();
+        let ring = ring(&db, &Clock::of_process()).await.unwrap();
         drop(ring);
         let mut tx = db.begin().await.unwrap();
         sqlx::query(
@@ -202,6 +203,6 @@ mod tests {
         .await
         .unwrap();
         tx.commit().await.unwrap();
-        assert!(matches!(self::ring(&db, &Clock::System).await, Err(Error::Sealed { .. })));
+        assert!(matches!(self::ring(&db, &Clock::of_process()).await, Err(Error::Sealed { .. })));
     }
 }

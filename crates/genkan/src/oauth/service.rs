@@ -79,7 +79,7 @@ impl OAuth {
     /// The clock that replicas share. A code and a refresh token may reach another replica than the
     /// one that gave them.
     pub(super) fn now(&self) -> Timestamp {
-        self.db.shared_now(&self.clock)
+        self.clock.now()
     }
 
     pub(crate) fn new(with: Dependencies, settings: Settings) -> Self {

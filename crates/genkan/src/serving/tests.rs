@@ -22,12 +22,12 @@ async fn prepared(db: &Db) -> Preparation {
     config.keys.sealing_key = Some(Secret::new([9; 32]));
     config.listen.address = SocketAddr::from(([127, 0, 0, 1], 0));
     config.directory.front_listen = None;
-    let app = App::build_on(db.clone(), config, Clock::System, Metrics::default()).await.unwrap();
+    let app = App::build_on(db.clone(), config, Clock::of_process(), Metrics::default()).await.unwrap();
     Preparation::of(app, LiveReplicas::one()).await.unwrap()
 }
 
 fn this_process(db: &Db) -> Replica {
-    Replica::new(db, &Clock::System, "this one")
+    Replica::new(db, &Clock::of_process(), "this one")
 }
 
 async fn rows(db: &Db) -> i64 {

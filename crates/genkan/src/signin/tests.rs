@@ -322,7 +322,7 @@ async fn only_the_owners_own_password_counts(db: Db) {
         let found = harness.sign_ins.recognise(identifier, &secret(PASSWORD), BY).await.unwrap();
         assert_eq!(found.did, ann, "{identifier}");
     }
-    let app_passwords = AppPasswords::new(harness.db.clone(), Clock::System);
+    let app_passwords = AppPasswords::new(harness.db.clone(), Clock::of_process());
     // An app password opens sessions of apps, but never the pages.
     let (_, for_app) = app_passwords.create(&ann, "app", true, Actor::Genkan).await.unwrap().unwrap();
     for (identifier, password) in [

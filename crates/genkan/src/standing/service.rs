@@ -123,7 +123,7 @@ impl Standings {
     /// interrupted deletions.
     pub(crate) async fn delete_due(&self) -> Result<usize, Error> {
         let mut deleted = 0;
-        for did in self.accounts.take_due_for_deletion(self.db.shared_now(&self.clock), BATCH).await? {
+        for did in self.accounts.take_due_for_deletion(self.clock.now(), BATCH).await? {
             // The list may be minutes old by now.
             match self.delete_if(&did, true, Actor::Genkan).await {
                 Ok(done) => deleted += usize::from(done),

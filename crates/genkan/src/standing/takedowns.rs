@@ -37,7 +37,7 @@ impl Standings {
         reference: &str,
         actor: Actor<'_>,
     ) -> Result<Told, Error> {
-        let (now, lease) = (self.db.shared_now(&self.clock), random::id());
+        let (now, lease) = (self.clock.now(), random::id());
         let mut tx = self.db.begin().await?;
         // Here first, unlike a deactivation: the credentials must end even while the host is away.
         found(self.accounts.set_taken_down(&mut tx, did, Some(reference), actor).await?)?;
@@ -64,7 +64,7 @@ impl Standings {
     pub(crate) async fn restore(&self, did: &Did, actor: Actor<'_>) -> Result<(), Error> {
         let account = self.account(did).await?;
         self.home(&account)?;
-        let (now, lease) = (self.db.shared_now(&self.clock), random::id());
+        let (now, lease) = (self.clock.now(), random::id());
         let mut tx = self.db.begin().await?;
         if !sql::insert_or_replace(&mut tx, did, Wish::Restored, &lease, now).await? {
             return Err(Error::UnderWay);
@@ -95,7 +95,7 @@ impl Standings {
     async fn hide_again(&self, did: &Did, lease: &str) -> Result<(), Error> {
         let mut tx = self.db.begin().await?;
         sql::set_wish(&mut tx, did, Wish::TakenDown, lease).await?;
-        let again = self.db.shared_now(&self.clock).plus(AGAIN);
+        let again = self.clock.now().plus(AGAIN);
         sql::put_off(&mut tx, did, lease, again, "the restoration failed").await?;
         Ok(tx.commit().await?)
     }
@@ -106,11 +106,11 @@ impl Standings {
         let mut accepted = 0;
         // A host that does not answer is asked once per run, so that it keeps no other waiting.
         let mut silent: HashSet<HostId> = HashSet::new();
-        for did in sql::abandoned(&self.db, self.db.shared_now(&self.clock), BATCH).await? {
+        for did in sql::abandoned(&self.db, self.clock.now(), BATCH).await? {
             // One corrupt row must not keep the others waiting.
             let Ok(did) = did.parse::<Did>() else { continue };
             let lease = random::id();
-            if !sql::take_lease(&self.db, &did, &lease, self.db.shared_now(&self.clock)).await? {
+            if !sql::take_lease(&self.db, &did, &lease, self.clock.now()).await? {
                 continue;
             }
             let host = self.accounts.find(&did).await?.map(|account| account.host);
@@ -173,14 +173,13 @@ impl Standings {
 
     async fn put_off(&self, did: &Did, lease: &str, why: &str) -> Result<(), Error> {
         let mut tx = self.db.begin().await?;
-        sql::put_off(&mut tx, did, lease, self.db.shared_now(&self.clock).plus(AGAIN), why).await?;
+        sql::put_off(&mut tx, did, lease, self.clock.now().plus(AGAIN), why).await?;
         Ok(tx.commit().await?)
     }
 
     /// Does `work` with the lease, and renews it meanwhile.
     async fn held<T>(&self, did: &Did, lease: &str, work: impl Future<Output = T>) -> T {
-        while_held(Box::pin(work), || sql::keep_lease(&self.db, did, lease, self.db.shared_now(&self.clock)))
-            .await
+        while_held(Box::pin(work), || sql::keep_lease(&self.db, did, lease, self.clock.now())).await
     }
 
     /// Ends every lease, when a process starts that has the database to itself.

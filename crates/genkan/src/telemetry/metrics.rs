@@ -89,7 +89,7 @@ metrics! {
     MAILS_WAITING = Gauge "genkan_mails_waiting" [];
     /// Age in seconds of the oldest email that waits.
     OLDEST_MAIL = Gauge "genkan_oldest_mail_age_seconds" [];
-    /// Seconds by which this process's clock is ahead of the database's. Negative: behind.
+    /// Seconds by which this machine's clock is ahead of the database's. Negative: behind.
     CLOCK_OFFSET = Gauge "genkan_clock_offset_seconds" [];
     /// Start of this process, in seconds since the Unix epoch.
     START_TIME = Gauge "process_start_time_seconds" [];

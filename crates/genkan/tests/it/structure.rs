@@ -137,6 +137,29 @@ fn only_tests_reroute_connections() {
 }
 
 /// Doors decode, call one method and encode: a transaction is begun by a room.
+/// Replicas must agree on every time that they compare, store or sign, so rooms get the database's
+/// clock (`Db::clock`).
+#[test]
+fn no_room_reads_the_clock_of_its_own_machine() {
+    let allowed = [
+        // They measure the difference, and date a step of the schema before there is a pool.
+        ("base/clock.rs", "Clock::of_process and SystemTime"),
+        ("db/database.rs", "the offset that operators see"),
+        ("db/migrate.rs", "the date of a step of the schema"),
+        // The start of the process, as Prometheus compares it with the machine's own clock.
+        ("serving.rs", "genkan_start_time_seconds"),
+    ];
+    let ways = ["Clock::of_process", "Self::of_process()", "SystemTime"];
+    let mut reads = BTreeSet::new();
+    for source in sources::program() {
+        if ways.iter().any(|way| source.bare.contains(way)) {
+            reads.insert(source.path);
+        }
+    }
+    let allowed: BTreeSet<String> = allowed.iter().map(|(path, _)| (*path).to_owned()).collect();
+    assert_eq!(reads, allowed, "rooms take the clock that they are given");
+}
+
 #[test]
 fn no_door_begins_a_transaction() {
     let doors = ["http", "cli", "jobs", "edge"];

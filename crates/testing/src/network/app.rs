@@ -1,7 +1,7 @@
 //! An app on a developer's machine, and its user's grant.
 
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
@@ -26,7 +26,9 @@ pub struct App {
     /// The last refresh token.
     pub refresh: String,
     scope: String,
-    client: Client,
+    clients: Vec<Client>,
+    /// How many requests were sent so far.
+    sent: AtomicUsize,
     origin: String,
     nonce: Mutex<Option<String>>,
 }
@@ -48,6 +50,16 @@ impl App {
     ///
     /// Once in four billion times.
     pub fn at(client: Client, origin: &str, scope: &str) -> Self {
+        Self::across(vec![client], origin, scope)
+    }
+
+    /// An app without a grant, whose requests take turns between several replicas, as behind a load
+    /// balancer.
+    ///
+    /// # Panics
+    ///
+    /// Once in four billion times.
+    pub fn across(clients: Vec<Client>, origin: &str, scope: &str) -> Self {
         // A development client: its id carries the metadata, so no server has to publish a
         // document.
         let query = [("scope", scope), ("redirect_uri", "http://127.0.0.1/back")];
@@ -58,10 +70,15 @@ impl App {
             access: String::new(),
             refresh: String::new(),
             scope: scope.to_owned(),
-            client,
+            clients,
+            sent: AtomicUsize::new(0),
             origin: origin.to_owned(),
             nonce: Mutex::default(),
         }
+    }
+
+    fn client(&self) -> Client {
+        self.clients[self.sent.fetch_add(1, Ordering::SeqCst) % self.clients.len()].clone()
     }
 
     /// Returns a new proof for a request, by the app's own key.
@@ -143,6 +160,10 @@ impl App {
     }
 
     async fn post(&self, path: &str, form: &[(&str, &str)]) -> Answer {
+        self.post_to(None, path, form).await
+    }
+
+    async fn post_to(&self, at: Option<&Client>, path: &str, form: &[(&str, &str)]) -> Answer {
         let form = [form, &[("client_id", &*self.id)]].concat();
         let body = serde_html_form::to_string(&form).unwrap();
         loop {
@@ -150,7 +171,7 @@ impl App {
             // for the test.
             let had_one = locked(&self.nonce).is_some();
             let proof = self.proof("POST", &format!("{}{path}", self.origin), None);
-            let client = self.client.clone().with("dpop", &proof);
+            let client = at.cloned().unwrap_or_else(|| self.client()).with("dpop", &proof);
             let answer = client.post(path, "application/x-www-form-urlencoded", body.clone()).await;
             self.learn(&answer);
             if had_one || answer.summary() != "400 use_dpop_nonce" {
@@ -162,6 +183,11 @@ impl App {
     /// Revokes the grant.
     pub async fn revoke(&self) -> Answer {
         self.post("/oauth/revoke", &[("token", &self.refresh)]).await
+    }
+
+    /// Revokes the grant at one replica.
+    pub async fn revoke_at(&self, at: &Client) -> Answer {
+        self.post_to(Some(at), "/oauth/revoke", &[("token", &self.refresh)]).await
     }
 
     /// Requests new tokens, and keeps them.
@@ -242,7 +268,7 @@ impl App {
         assert!(pushed.status == 201, "{}", pushed.transcript());
         let query = [("client_id", self.id.clone()), ("request_uri", pushed.text("/request_uri"))];
         let query = serde_html_form::to_string(query).unwrap();
-        let browser = Browser::new(self.client.clone(), &self.origin);
+        let browser = Browser::new(self.client(), &self.origin);
         let page = browser.open(&format!("/oauth/authorize?{query}")).await;
         (verifier, browser, page)
     }

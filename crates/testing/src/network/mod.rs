@@ -143,8 +143,13 @@ impl TestNetwork {
 
     /// The operator's own calls.
     pub fn operator(&self) -> Client {
+        self.operator_at(self.visitor())
+    }
+
+    /// The operator's own calls to one replica.
+    pub fn operator_at(&self, client: Client) -> Client {
         let credential = data_encoding::BASE64.encode(format!("admin:{}", plan::ADMIN_PASSWORD).as_bytes());
-        self.visitor().with("authorization", &format!("Basic {credential}"))
+        client.with("authorization", &format!("Basic {credential}"))
     }
 
     /// The client of a user's app at Genkan.

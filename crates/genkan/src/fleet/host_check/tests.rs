@@ -31,7 +31,7 @@ async fn configured() -> HostCheckHarness {
 async fn unconfigured() -> HostCheckHarness {
     let fresh = Fresh::sqlite().await;
     let db = fresh.db.clone();
-    let ring = Ring::open(&db, &Clock::System, Sealer::new(&Secret::new([3; 32])), None).await.unwrap();
+    let ring = Ring::open(&db, &Clock::of_process(), Sealer::new(&Secret::new([3; 32])), None).await.unwrap();
     let mut tx = db.begin().await.unwrap();
     ring.add_host_key(&mut tx, "oak", None).await.unwrap();
     tx.commit().await.unwrap();
@@ -46,7 +46,7 @@ async fn unconfigured() -> HostCheckHarness {
     };
     let knows = |_| -> BoxFuture<'static, Result<bool, crate::db::Error>> { Box::pin(async { Ok(false) }) };
     let client = UnguardedClient::new(None).unwrap();
-    let proxy = PlcProxy::new(settings, client, Clock::System, Prober::new(&ring), Box::new(knows));
+    let proxy = PlcProxy::new(settings, client, Clock::of_process(), Prober::new(&ring), Box::new(knows));
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let front_url = format!("http://localhost:{}", listener.local_addr().unwrap().port()).parse().unwrap();
     tokio::spawn(proxy.serve(listener, std::future::pending()));
@@ -59,7 +59,7 @@ async fn unconfigured() -> HostCheckHarness {
         directory_url: directory.url().parse().unwrap(),
         dpop_secret: Secret::new([5; 32]),
     };
-    let checker = HostChecker::new(host_client(), ring, expected, Clock::System);
+    let checker = HostChecker::new(host_client(), ring, expected, Clock::of_process());
     let host = FakeHost::start("admin word").await;
     HostCheckHarness { checker, host, directory, _fresh: fresh }
 }

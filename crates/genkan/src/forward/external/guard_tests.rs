@@ -66,7 +66,7 @@ impl Guard {
         Self {
             external: ExternalPdses::new(
                 names,
-                Clock::System,
+                Clock::of_process(),
                 policy,
                 &Metrics::default(),
                 LiveReplicas::one(),

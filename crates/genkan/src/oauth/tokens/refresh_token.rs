@@ -73,7 +73,7 @@ mod tests {
 
     async fn tokens(db: &Db) -> RefreshTokens {
         let sealer = Sealer::new(&Secret::new([1; 32]));
-        RefreshTokens::new(&Ring::open(db, &Clock::System, sealer, None).await.unwrap())
+        RefreshTokens::new(&Ring::open(db, &Clock::of_process(), sealer, None).await.unwrap())
     }
 
     async fn only_our_tokens_are_read(db: Db) {

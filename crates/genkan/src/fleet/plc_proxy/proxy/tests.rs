@@ -173,7 +173,8 @@ async fn trouble_is_named_and_not_remembered() {
     };
     let knows = |_| -> BoxFuture<'static, Result<bool, crate::db::Error>> { Box::pin(async { Ok(true) }) };
     let client = UnguardedClient::new(None).unwrap();
-    let alone = PlcProxy::new(settings, client, Clock::System, Prober::of_key([1; 32]), Box::new(knows));
+    let alone =
+        PlcProxy::new(settings, client, Clock::of_process(), Prober::of_key([1; 32]), Box::new(knows));
     assert_eq!(alone.answer(Method::GET, &path, Bytes::new()).await.status, 502);
 }
 
