@@ -20,6 +20,7 @@ pub mod hostile;
 pub mod http;
 pub mod network;
 pub mod network_command;
+mod older;
 pub mod provision;
 pub mod say;
 pub mod soak;

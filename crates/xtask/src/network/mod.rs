@@ -23,6 +23,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use anyhow::{Context as _, Result};
@@ -151,6 +152,14 @@ impl Network {
 
     pub fn data(&self) -> &Path {
         &self.data
+    }
+
+    /// Returns a command that runs a Node program of `network/`, with a file as its argument.
+    pub fn program(&self, script: &str, argument: &Path) -> Result<Command> {
+        let node = self.map.get("node").and_then(Value::as_str).context("the map names Node")?;
+        let mut command = Command::new(node);
+        command.arg(script).arg(argument).current_dir(workspace::network());
+        Ok(command)
     }
 
     /// The processes: `network.members().get("oak")?.kill()`.

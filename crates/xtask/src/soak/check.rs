@@ -8,7 +8,7 @@ use anyhow::{Context as _, Result};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::load::{program, settings};
+use super::load::settings;
 use crate::command;
 use crate::network::Network;
 use crate::say::Step;
@@ -32,7 +32,7 @@ pub(super) fn run(network: &Network, folder: &Path) -> Result<Checked> {
     let step = Step::start("comparing the journal with the running system");
     let file = folder.join("check.json");
     fs::write(&file, settings(network, folder, 0).to_string())?;
-    let said = command::run(&mut program(network, "soak/check.mjs", &file)?)?;
+    let said = command::run(&mut network.program("soak/check.mjs", &file)?)?;
     let checked: Checked = serde_json::from_str(&said).context("reading the check's output")?;
     step.done(&checked.totals.to_string());
     Ok(checked)

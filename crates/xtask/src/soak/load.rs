@@ -3,7 +3,7 @@
 use std::fs;
 use std::io::{BufRead as _, BufReader};
 use std::path::Path;
-use std::process::{Child, ChildStdin, Command, Stdio};
+use std::process::{Child, ChildStdin, Stdio};
 use std::sync::{Arc, Mutex};
 use std::thread::{JoinHandle, sleep, spawn};
 use std::time::{Duration, Instant};
@@ -11,8 +11,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail};
 use serde_json::{Value, json};
 
+use crate::guard;
 use crate::network::Network;
-use crate::{guard, workspace};
 
 /// The longest time that an operation takes to end, with a margin: people give up after 3 minutes.
 const ENDS_WITHIN: Duration = Duration::from_mins(8);
@@ -32,7 +32,7 @@ impl Load {
         let file = folder.join("load.json");
         fs::write(&file, settings.to_string())?;
         let log = fs::File::create(folder.join("load.log"))?;
-        let mut command = program(network, "soak/load.mjs", &file)?;
+        let mut command = network.program("soak/load.mjs", &file)?;
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(log);
         let mut child = command.spawn().context("starting the load")?;
         guard::watch(child.id())?;
@@ -93,12 +93,4 @@ pub(super) fn settings(network: &Network, folder: &Path, people: usize) -> Value
         "residents": people,
         "linked": people.div_ceil(3),
     })
-}
-
-/// Returns a command that runs a Node program of `network/` with a file of settings.
-pub(super) fn program(network: &Network, script: &str, settings: &Path) -> Result<Command> {
-    let node = network.map().get("node").and_then(Value::as_str).context("the map names Node")?;
-    let mut command = Command::new(node);
-    command.arg(script).arg(settings).current_dir(workspace::network());
-    Ok(command)
 }

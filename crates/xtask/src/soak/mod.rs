@@ -6,14 +6,12 @@
 //! * `faults` kills, stops, restarts and upgrades processes meanwhile, and `memory` measures them.
 //! * `check` compares the journal with the running system (`network/soak/check.mjs`), and `verdict`
 //!   judges.
-//! * `older` provides the Genkan from which the run upgrades.
 
 mod check;
 mod database;
 mod faults;
 mod load;
 mod memory;
-mod older;
 mod verdict;
 
 use std::path::PathBuf;
@@ -28,7 +26,7 @@ use crate::network::genkan::{self, GenkanOptions, Replicas};
 use crate::network::{Network, Options};
 use crate::provision::cluster;
 use crate::say::{line, seconds};
-use crate::workspace;
+use crate::{older, workspace};
 use database::Database;
 use faults::Faults;
 use load::Load;

@@ -1,4 +1,4 @@
-//! The older Genkan from which a run upgrades.
+//! The older Genkan that a command runs beside the one of this clone.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -10,7 +10,7 @@ use crate::say::Step;
 use crate::{command, workspace};
 
 /// Returns the binary that a file or a commit names. A commit is compiled once, into the cache.
-pub(super) fn binary(from: &str) -> Result<PathBuf> {
+pub(crate) fn binary(from: &str) -> Result<PathBuf> {
     if Path::new(from).is_file() {
         return Ok(std::path::absolute(from)?);
     }
