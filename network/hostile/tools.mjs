@@ -37,7 +37,11 @@ export function xrpc(agent, service, nsid, { token, body, query = {}, headers = 
 
 /** Replaces the global `fetch` by one that connects from `address`. */
 export function fetchFrom(address) {
-  const agent = agentFrom(address)
+  fetchWith(agentFrom(address))
+}
+
+/** Replaces the global `fetch` by one that connects with `agent`. */
+export function fetchWith(agent) {
   globalThis.fetch = async (input, init = {}) => {
     const request = new Request(input, init)
     const body = request.body ? Buffer.from(await request.arrayBuffer()) : undefined

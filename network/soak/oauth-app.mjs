@@ -74,6 +74,13 @@ export class OAuthApp {
         as, CLIENT, await oauth.refreshTokenGrantRequest(as, CLIENT, oauth.None(), sent, options)))
   }
 
+  async revoke() {
+    const as = await this.#as()
+    await this.#withNonce(async (options) =>
+      oauth.processRevocationResponse(
+        await oauth.revocationRequest(as, CLIENT, oauth.None(), this.tokens.refresh_token, options)))
+  }
+
   /** Makes one XRPC call. Resolves to {status, body}. */
   async call(nsid, { query, body, headers = {} } = {}) {
     const url = new URL(`/xrpc/${nsid}`, this.service)

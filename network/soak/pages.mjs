@@ -11,8 +11,14 @@ export class FormBrowser {
   #cookies = new Map()
   #service
 
-  constructor(service) {
+  constructor(service, cookies = []) {
     this.#service = service
+    this.#cookies = new Map(cookies)
+  }
+
+  /** The cookies, with which another browser goes on. */
+  get cookies() {
+    return [...this.#cookies]
   }
 
   /** Opens a page from another site, and follows redirects on its own site and to Genkan. */
@@ -36,12 +42,16 @@ export class FormBrowser {
     return this.#follow(to, await this.#send('POST', to, headers, body))
   }
 
-  /** Signs in at Genkan and allows what the app asks for. Returns the URL back at the app. */
-  async allow(url, { handle, password }) {
+  /**
+   * Signs in at Genkan and allows what the app asks for. Returns the URL back at the app. With
+   * `remember` the browser stays signed in.
+   */
+  async allow(url, { did, handle, password, remember }) {
     let page = await this.open(url)
     if (forms(page.body).some((form) => form.action.endsWith('sign-in'))) {
-      page = await this.submit(page, 'sign-in', { identifier: handle, password })
+      page = await this.submit(page, 'sign-in', { identifier: handle, password, ...(remember ? { remember: 'yes' } : {}) })
     }
+    if (forms(page.body).some((form) => form.action.endsWith('choose'))) page = await this.submit(page, 'choose', { did })
     return this.#consent(page)
   }
 

@@ -30,6 +30,8 @@ export class OperationError extends Error {
 let failures
 
 function noteFailure(row) {
+  // A program that asked for no notes gets none.
+  if (!failures) return
   fs.appendFileSync(failures, JSON.stringify({ began: Date.now(), ended: Date.now(), ...row }) + '\n')
 }
 

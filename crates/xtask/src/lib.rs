@@ -25,5 +25,6 @@ pub mod provision;
 pub mod say;
 pub mod soak;
 pub mod steady;
+pub mod upgrade;
 pub mod verify;
 pub mod workspace;

@@ -153,6 +153,11 @@ impl Genkan {
         self.name
     }
 
+    /// The port of the process itself, which differs from that of its URL behind a balancer.
+    pub fn listen_port(&self) -> u16 {
+        self.listen_port
+    }
+
     /// Returns how `genkan serve` is started.
     pub fn spec(&self, logs: &Path) -> Spec {
         Spec {

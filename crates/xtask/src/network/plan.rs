@@ -280,9 +280,10 @@ impl Plan {
             monitor: self.state.port("balancer monitor")?,
         };
         let url = format!("http://localhost:{}", ports.service);
+        let admin_password = self.state.secret(&format!("{GENKAN} admin password"))?;
         let shared = [
             ("GENKAN_DIRECTORY_FRONT_URL", format!("http://localhost:{}", ports.front)),
-            ("GENKAN_ADMIN_PASSWORD", self.state.secret(&format!("{GENKAN} admin password"))?),
+            ("GENKAN_ADMIN_PASSWORD", admin_password.clone()),
             ("GENKAN_SEALING_KEY", self.state.secret("sealing key")?),
             ("GENKAN_TRUSTED_PROXIES", balancer::ADDRESS.to_owned()),
         ];
@@ -299,6 +300,7 @@ impl Plan {
         self.members.push(member);
         let mut first = self.replicas.first().context("there is at least one replica")?.clone();
         first.directory_front_url = format!("http://localhost:{}", ports.front);
+        first.admin_password = admin_password;
         Ok(first)
     }
 
