@@ -23,6 +23,7 @@ pub mod network_command;
 mod older;
 pub mod provision;
 pub mod say;
+pub mod scale;
 pub mod soak;
 pub mod steady;
 pub mod upgrade;

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use anyhow::{Result, bail};
 use xtask::arguments::Arguments;
-use xtask::{bench, demo, guard, hostile, network_command, provision, soak, steady, upgrade, verify};
+use xtask::{bench, demo, guard, hostile, network_command, provision, scale, soak, steady, upgrade, verify};
 
 const USAGE: &str = "\
 cargo demo               Boot a whole network on this machine, to try things on.
@@ -15,6 +15,7 @@ cargo xtask steady       Run the Rust tests several times beside other load.
 cargo xtask soak         Run three Genkans under faults for half an hour.
 cargo xtask upgrade      Run an older Genkan and this one on one database.
 cargo xtask hostile      Attack a Genkan and measure what another user sees.
+cargo xtask scale        Measure Genkan on tables of millions of rows.
 cargo xtask bench        Measure Genkan beside nginx, or beside an older Genkan.
 cargo xtask provision    Fetch every program that the other commands need.
 
@@ -56,6 +57,8 @@ fn run() -> Result<ExitCode> {
         "soak" => return soak::run(arguments),
         "upgrade" if help => println!("{}", upgrade::USAGE),
         "upgrade" => return upgrade::run(arguments),
+        "scale" if help => println!("{}", scale::USAGE),
+        "scale" => return scale::run(arguments),
         "hostile" if help => println!("{}", hostile::USAGE),
         "hostile" => return hostile::run(arguments),
         "bench" if help => println!("{}", bench::USAGE),
