@@ -3,10 +3,14 @@
 // Configuration: {port, file?}. With a file, every accepted operation is appended to it as a line
 // of JSON before the operation is acknowledged, and read back at the next start. So the directory
 // can be killed at any moment.
+//
+// It has made-up documents as well: a giant one for each DID that begins with `did:plc:giant`, and a
+// small one for `did:plc:small`.
 
 import fs from 'node:fs'
 import { createRequire } from 'node:module'
 import { MockDatabase, PlcServer } from '@did-plc/server'
+import { giantDocument } from './lib/giant.mjs'
 import { member } from './lib/member.mjs'
 
 // The directory's own copy of the class: it compares CIDs, and those of another copy would differ.
@@ -81,8 +85,23 @@ function nullifiedCids(log = []) {
   return log.filter((op) => op.nullified).map((op) => op.cid.toString())
 }
 
+/** Returns the made-up document that a path asks for, if it asks for one. */
+function madeUp(path) {
+  const [, did, kind] = /^\/(did:plc:(giant|small)[a-z2-7]{19})$/.exec(decodeURIComponent(path)) ?? []
+  if (!did) return null
+  const service = [{ id: '#atproto_pds', type: 'AtprotoPersonalDataServer', serviceEndpoint: 'http://localhost:1' }]
+  return kind === 'giant' ? giantDocument(did, service) : JSON.stringify({ id: did, service })
+}
+
 await member(async ({ port, file }) => {
   const server = PlcServer.create({ db: new Directory(file), port, version: '0.0.1' })
-  await server.start()
+  const listening = await server.start()
+  const others = listening.listeners('request')
+  listening.removeAllListeners('request')
+  listening.on('request', (request, response) => {
+    const document = madeUp(request.url)
+    if (document) return response.writeHead(200, { 'content-type': 'application/did+ld+json' }).end(document)
+    for (const other of others) other.call(listening, request, response)
+  })
   return { ready: { url: `http://localhost:${port}` }, stop: () => server.destroy() }
 })

@@ -3,7 +3,8 @@
 //
 // A line {"attacks": ["…"], "harmful": true} on standard input starts some of them. The next line,
 // `stop`, ends them, and a line {"…": {"200": 12, "429": 3}} with the answers by attack and status
-// is printed. With "harmful": false each makes the same number of requests and connections, but
+// is printed. A line `survivors` asks which of the attacker's own accounts were deleted, in answer to
+// which a line {checked, deleted: [...]} is printed after some minutes. With "harmful": false each makes the same number of requests and connections, but
 // asks for what anybody may ask for.
 
 import crypto from 'node:crypto'
@@ -16,7 +17,7 @@ import { OAuthApp } from '../soak/oauth-app.mjs'
 import { agentFrom, fetchFrom, paced, send, sendForm, xrpc } from './tools.mjs'
 
 const world = JSON.parse(fs.readFileSync(process.argv[2], 'utf8'))
-const { service, server, user, userLinked, alone, clients, tarpitDid, victim, others } = world
+const { service, server, user, userLinked, alone, clients, tarpitDid, victim, others, doomed } = world
 const { hostname, port } = new URL(service)
 const at = { host: hostname, port: Number(port), family: 4 }
 const token = user.accessJwt
@@ -30,6 +31,9 @@ const newAddress = () => `127.1.${Math.floor(++addresses / 250)}.${(addresses % 
 const many = (count) => Array.from({ length: count }, newAddress)
 /** Requests from one address, paced just below the limit of one address. */
 const from = () => agentFrom(newAddress())
+
+const LETTERS = 'abcdefghijklmnopqrstuvwxyz234567'
+const base32 = (length) => Array.from(crypto.randomBytes(length), (byte) => LETTERS[byte % 32]).join('')
 
 /** Counts an answer by its status and the name of its error. */
 function tell(run, name, { status, text, body }) {
@@ -62,6 +66,29 @@ async function raw(run, name, connections, source, once) {
     }
   }
   for (let index = 0; index < connections; index++) keep()
+}
+
+async function appOf({ app: kept }) {
+  const app = await OAuthApp.restore(kept)
+  app.tokens.access_token = kept.access
+  return app
+}
+
+/** Genkan deletes accounts that are due within this time. */
+const DELETED_WITHIN = 150_000
+let lastDeletion = 0
+
+/** Returns how many of the attacker's accounts are gone, once those that are due would be. */
+async function survivors() {
+  if (!lastDeletion) return { checked: 0, deleted: [] }
+  await sleep(Math.max(lastDeletion + DELETED_WITHIN - Date.now(), 0))
+  const deleted = []
+  const agent = from()
+  for (const { handle: identifier, password, by } of doomed) {
+    const { status, text } = await xrpc(agent, service, 'com.atproto.server.createSession', { body: { identifier, password } })
+    if (status !== 200) deleted.push(`${identifier}, by ${by}: ${status} ${text.slice(0, 200)}`)
+  }
+  return { checked: doomed.length, deleted }
 }
 
 const closed = (socket) => new Promise((resolve) => socket.once('close', resolve))
@@ -115,10 +142,33 @@ const attacks = {
       }),
     'atproto-proxy to forbidden names': (run, name, harmful) => {
       const agent = from()
-      const forbidden = ['did:web:localhost#bad', 'did:web:127.0.0.1#bad', 'did:web:10.0.0.1#bad', 'did:web:metadata.internal#x', 'not a did', 'did:web:a.local#x']
+      const forbidden = [
+        'did:web:localhost#bad', 'did:web:localhost%3A1#bad', 'did:web:127.0.0.1#bad', 'did:web:10.0.0.1#bad', 'did:web:169.254.169.254#x',
+        'did:web:0x7f.1#x', 'did:web:2130706433#x', 'did:web:[::1]#x', 'did:web:metadata.internal#x', 'did:web:a.local#x', 'did:web:LOCALHOST#x',
+        'did:web:localhost.#x', 'not a did', 'did:web:example.com', '#x', 'did:plc:short#x', 'did:web:a.example.com#b#c', 'did:key:z6Mk#x',
+        'did:web:..%2f#x', `did:web:${'a.'.repeat(3000)}example.com#x`, 'did:web:a.example.com#', ' ',
+      ]
       return paced(run, ALLOWED, 30, async (index) => {
         const value = harmful ? forbidden[index % forbidden.length] : `${server.dids[0]}#bad`
         tell(run, name, await xrpc(agent, service, 'com.example.good', { token, headers: { 'atproto-proxy': value } }))
+      })
+    },
+    // The accounts are the attacker's own: nobody who holds less than a full session may delete them.
+    'deletions by those who may not': (run, name, harmful) => {
+      const agent = from()
+      const deleteAfter = '2020-01-01T00:00:00Z'
+      return paced(run, 1, 4, async (index) => {
+        const account = doomed[index % doomed.length]
+        const method = 'com.atproto.server.deactivateAccount'
+        if (!harmful) return tell(run, name, await xrpc(agent, service, 'com.atproto.server.getSession', { token: account.accessJwt }))
+        const done = account.by === 'an app'
+          ? await appOf(account).then((app) => app.call(method, { body: { deleteAfter } }))
+          : account.by === 'its host'
+            // The host passes the call on with a service token.
+            ? await xrpc(agent, world.host, method, { token: account.accessJwt, body: { deleteAfter } })
+            : await xrpc(agent, service, method, { token: account.by === 'an app password' ? account.phone : account.accessJwt, body: { deleteAfter } })
+        lastDeletion = Date.now()
+        tell(run, name, { ...done, status: `${account.by} ${done.status}` })
       })
     },
     'linked calls that hold an external PDS': async (run, name, harmful) => {
@@ -186,14 +236,13 @@ const attacks = {
         tell(run, name, await sendForm(agents[index % agents.length], `${service}/oauth/par`, form))
       })
     },
-    'giant DID documents': async (run, name, harmful) => {
-      await send(undefined, `${server.url}${harmful ? '/giant' : '/small'}`, { method: 'PUT' })
+    // Each of another DID, so that no cache answers. The directory has a document for all of them.
+    'giant DID documents': (run, name, harmful) => {
       const agents = many(8).map((address) => agentFrom(address))
-      await paced(run, 30, 60, async (index) => {
-        const repo = server.dids[index % server.dids.length]
+      return paced(run, 30, 60, async (index) => {
+        const repo = `did:plc:${harmful ? 'giant' : 'small'}${base32(19)}`
         tell(run, name, await xrpc(agents[index % agents.length], service, 'com.atproto.repo.describeRepo', { query: { repo } }))
       })
-      await send(undefined, `${server.url}/small`, { method: 'PUT' })
     },
     'reads that fill an external PDS': (run, name, harmful) => {
       const agents = many(24).map((address) => agentFrom(address))
@@ -232,8 +281,7 @@ const attacks = {
       const agents = many(16).map((address) => agentFrom(address))
       const encode = (value) => Buffer.from(JSON.stringify(value)).toString('base64url')
       return paced(run, 60, 100, async (index) => {
-        const letters = 'abcdefghijklmnopqrstuvwxyz234567'
-        const iss = `did:plc:${Array.from(crypto.randomBytes(24), (byte) => letters[byte % 32]).join('')}`
+        const iss = `did:plc:${base32(24)}`
         const now = Math.floor(Date.now() / 1000)
         const claims = { iss, aud: world.did, exp: now + 60, iat: now, lxm: 'com.atproto.server.deactivateAccount', jti: `${index}` }
         const bad = `${encode({ typ: 'JWT', alg: 'ES256K' })}.${encode(claims)}.${crypto.randomBytes(64).toString('base64url')}`
@@ -265,7 +313,8 @@ function start({ attacks: names, harmful }) {
 }
 
 const lines = readline.createInterface({ input: process.stdin })
-lines.on('line', (line) => {
+lines.on('line', async (line) => {
+  if (line === 'survivors') return console.log(JSON.stringify(await survivors()))
   if (line !== 'stop') return void (current = start(JSON.parse(line)))
   current.ended = true
   current.finish()

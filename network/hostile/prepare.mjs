@@ -85,6 +85,7 @@ for (let index = 0; index < 120; index++) {
 const domain = map.genkan.handleDomain
 const world = {
   service,
+  host: map.hosts[0].url,
   server,
   tarpitDid,
   clients,
@@ -92,6 +93,21 @@ const world = {
   victimLinked: await linked('vl'),
   user: await withBlobs(await signUp('user', service, domain)),
   userLinked: await linked('ul'),
+}
+// Accounts of the attacker that are to be deleted by those who may not.
+world.doomed = []
+for (const by of ['an app password', 'an app', 'its host', 'a full session']) {
+  for (let index = 0; index < 2; index++) {
+    const person = { ...(await signUp('doomed', service, domain)), by }
+    const { accessJwt: token, handle: identifier } = person
+    const { password } = await call(service, 'com.atproto.server.createAppPassword', { token, body: { name: 'phone' } })
+    person.phone = (await call(service, 'com.atproto.server.createSession', { body: { identifier, password } })).accessJwt
+    const app = await OAuthApp.create(service, 'atproto transition:generic account:status?action=manage')
+    const begun = await app.begin()
+    await app.finish(await new FormBrowser(service).allow(begun.url, person), begun)
+    person.app = { ...(await app.toJSON()), access: app.tokens.access_token }
+    world.doomed.push(person)
+  }
 }
 world.alone = { did: world.userLinked.did, url: map.alone.url }
 world.others = []

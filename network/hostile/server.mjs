@@ -8,17 +8,10 @@
 //   ANY  /xrpc/com.example.slow, com.atproto.*   no answer for 40 s
 
 import http from 'node:http'
+import { giantDocument } from '../lib/giant.mjs'
 import { answerJson, listen, member } from '../lib/member.mjs'
 
 const SILENCE = 40_000
-
-function giant(did, url) {
-  // Deep and wide, and just below the 256 KiB that Genkan reads.
-  const nested = '{"a":['.repeat(60) + '1' + ']}'.repeat(60)
-  const wide = Array.from({ length: 330 }, (_, index) => `"x${index}":${nested}`).join(',')
-  const service = JSON.stringify([{ id: '#bad', type: 'Attack', serviceEndpoint: url }])
-  return `{"id":"${did}","service":${service},${wide}}`.slice(0, 255 * 1024)
-}
 
 await member(async ({ ports }) => {
   let isGiant = false
@@ -33,7 +26,7 @@ await member(async ({ ports }) => {
         return answerJson(response, 200, {})
       }
       if (pathname === '/.well-known/did.json') {
-        if (isGiant) return response.writeHead(200, { 'content-type': 'application/json' }).end(giant(did, url))
+        if (isGiant) return response.writeHead(200, { 'content-type': 'application/json' }).end(giantDocument(did, [{ id: '#bad', type: 'Attack', serviceEndpoint: url }]))
         const service = [
           { id: '#bad', type: 'Attack', serviceEndpoint: url },
           { id: '#atproto_pds', type: 'AtprotoPersonalDataServer', serviceEndpoint: url },

@@ -1,8 +1,8 @@
-// A person who posts, refreshes a session and makes linked calls: `node hostile/victim.mjs
-// <world.json>`. Each of the three goes on by itself, from an address of its own.
+// A person who posts, refreshes a session, makes linked calls and signs in: `node hostile/victim.mjs
+// <world.json>`. Each of the four goes on by itself, from an address of its own.
 //
 // A line `begin` on standard input starts a measurement, and `end` ends it and prints a line
-// {createRecord: {calls, failures: [...], p50, p99}, refreshSession: …, linked: …}, in
+// {createRecord: {calls, failures: [...], p50, p99}, refreshSession: …, linked: …, signIn: …}, in
 // milliseconds. A call fails if its answer is not 200 or takes over 30 s.
 
 import fs from 'node:fs'
@@ -11,8 +11,11 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { OAuthApp } from '../soak/oauth-app.mjs'
 import { agentFrom, fetchFrom, xrpc } from './tools.mjs'
 
-/** In milliseconds. Genkan lets one account make 5 calls per second to an external PDS. */
-const PAUSES = { createRecord: 150, refreshSession: 150, linked: 300 }
+/**
+ * In milliseconds. Genkan lets one account make 5 calls per second to an external PDS, and 30
+ * sign-ins in 5 minutes.
+ */
+const PAUSES = { createRecord: 150, refreshSession: 150, linked: 300, signIn: 12_000 }
 /** One of so many linked calls is a write, of which Genkan allows fewer. */
 const WRITES = 4
 const { service, victim, victimLinked } = JSON.parse(fs.readFileSync(process.argv[2], 'utf8'))
@@ -24,7 +27,7 @@ app.tokens.access_token = victimLinked.app.access
 let { accessJwt, refreshJwt } = victim
 let linkedCalls = 0
 
-const [posting, refreshing] = [agentFrom('127.0.0.10'), agentFrom('127.0.0.11')]
+const [posting, refreshing, signingIn] = ['127.0.0.10', '127.0.0.11', '127.0.0.13'].map((address) => agentFrom(address))
 const calls = {
   createRecord: () => xrpc(posting, service, 'com.atproto.repo.createRecord', { token: accessJwt, body: body(victim.did) }),
   refreshSession: async () => {
@@ -32,6 +35,7 @@ const calls = {
     if (answer.status === 200) ({ accessJwt, refreshJwt } = JSON.parse(answer.text))
     return answer
   },
+  signIn: () => xrpc(signingIn, service, 'com.atproto.server.createSession', { body: { identifier: victim.handle, password: victim.password } }),
   linked: async () => {
     const once = () =>
       (linkedCalls++ % WRITES === 0

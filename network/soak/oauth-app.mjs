@@ -7,34 +7,36 @@ import * as oauth from 'oauth4webapi'
 const REDIRECT = 'http://127.0.0.1/callback'
 const SCOPE = 'atproto transition:generic'
 const PLAIN = { [oauth.allowInsecureRequests]: true }
-const CLIENT = { client_id: `http://localhost?${new URLSearchParams({ redirect_uri: REDIRECT, scope: SCOPE })}` }
+const clientFor = (scope) => ({ client_id: `http://localhost?${new URLSearchParams({ redirect_uri: REDIRECT, scope })}` })
 
 /** An app's state at `service`: its key, and its tokens once it has some. */
 export class OAuthApp {
+  #client
   #handle
   #server
 
-  constructor(service, keys, tokens) {
-    Object.assign(this, { service, keys, tokens })
-    this.#handle = oauth.DPoP(CLIENT, keys)
+  constructor(service, keys, scope, tokens) {
+    Object.assign(this, { service, keys, scope, tokens })
+    this.#client = clientFor(scope)
+    this.#handle = oauth.DPoP(this.#client, keys)
   }
 
-  static async create(service) {
-    return new OAuthApp(service, await oauth.generateKeyPair('ES256', { extractable: true }))
+  static async create(service, scope = SCOPE) {
+    return new OAuthApp(service, await oauth.generateKeyPair('ES256', { extractable: true }), scope)
   }
 
   /** Restores an app from what `toJSON` returned. */
-  static async restore({ service, key, refresh }) {
+  static async restore({ service, key, scope, refresh }) {
     const algorithm = { name: 'ECDSA', namedCurve: 'P-256' }
     const { d, ...open } = key
     const read = (jwk, use) => crypto.webcrypto.subtle.importKey('jwk', jwk, algorithm, true, [use])
     const keys = { privateKey: await read({ ...key, key_ops: ['sign'] }, 'sign'), publicKey: await read({ ...open, key_ops: ['verify'] }, 'verify') }
-    return new OAuthApp(service, keys, { refresh_token: refresh })
+    return new OAuthApp(service, keys, scope, { refresh_token: refresh })
   }
 
   async toJSON() {
     const key = await crypto.webcrypto.subtle.exportKey('jwk', this.keys.privateKey)
-    return { service: this.service, key, refresh: this.tokens.refresh_token }
+    return { service: this.service, key, scope: this.scope, refresh: this.tokens.refresh_token }
   }
 
   /** Pushes an authorization request. Returns the URL for the browser and what `finish` needs. */
@@ -43,7 +45,7 @@ export class OAuthApp {
     const parameters = {
       response_type: 'code',
       redirect_uri: REDIRECT,
-      scope: SCOPE,
+      scope: this.scope,
       state,
       code_challenge: await oauth.calculatePKCECodeChallenge(verifier),
       code_challenge_method: 'S256',
@@ -51,19 +53,19 @@ export class OAuthApp {
     const as = await this.#as()
     const { request_uri } = await this.#withNonce(async (options) =>
       oauth.processPushedAuthorizationResponse(
-        as, CLIENT, await oauth.pushedAuthorizationRequest(as, CLIENT, oauth.None(), parameters, options)))
+        as, this.#client, await oauth.pushedAuthorizationRequest(as, this.#client, oauth.None(), parameters, options)))
     const url = new URL(as.authorization_endpoint)
-    url.search = new URLSearchParams({ ...CLIENT, request_uri })
+    url.search = new URLSearchParams({ ...this.#client, request_uri })
     return { url: url.href, verifier, state }
   }
 
   /** Exchanges the code that the browser brought back. */
   async finish(back, { verifier, state }) {
     const as = await this.#as()
-    const answered = oauth.validateAuthResponse(as, CLIENT, back, state)
+    const answered = oauth.validateAuthResponse(as, this.#client, back, state)
     this.tokens = await this.#withNonce(async (options) =>
       oauth.processAuthorizationCodeResponse(
-        as, CLIENT, await oauth.authorizationCodeGrantRequest(as, CLIENT, oauth.None(), answered, REDIRECT, verifier, options)))
+        as, this.#client, await oauth.authorizationCodeGrantRequest(as, this.#client, oauth.None(), answered, REDIRECT, verifier, options)))
   }
 
   async refresh() {
@@ -71,14 +73,14 @@ export class OAuthApp {
     const sent = this.tokens.refresh_token
     this.tokens = await this.#withNonce(async (options) =>
       oauth.processRefreshTokenResponse(
-        as, CLIENT, await oauth.refreshTokenGrantRequest(as, CLIENT, oauth.None(), sent, options)))
+        as, this.#client, await oauth.refreshTokenGrantRequest(as, this.#client, oauth.None(), sent, options)))
   }
 
   async revoke() {
     const as = await this.#as()
     await this.#withNonce(async (options) =>
       oauth.processRevocationResponse(
-        await oauth.revocationRequest(as, CLIENT, oauth.None(), this.tokens.refresh_token, options)))
+        await oauth.revocationRequest(as, this.#client, oauth.None(), this.tokens.refresh_token, options)))
   }
 
   /** Makes one XRPC call. Resolves to {status, body}. */

@@ -2,7 +2,7 @@
 //! user's calls fail or wait.
 //!
 //! * `process` talks to the Node programs of `network/hostile/`: a victim who posts, refreshes a
-//!   session and makes linked calls, and the attacks.
+//!   session, makes linked calls and signs in, and the attacks.
 //! * `report` compares what the victim saw under an attack with what it saw under harmless load of
 //!   the same volume.
 //!
@@ -27,17 +27,18 @@ use crate::provision::postgres::Postgres;
 use crate::say::line;
 use crate::{command, workspace};
 use process::Process;
-use report::{Figures, Row};
+use report::{Figures, Row, Survivors};
 
 pub const USAGE: &str = "\
 cargo xtask hostile [--as user|stranger|both] [--minutes N] [--each SECONDS] [--only TEXT]
                     [--genkan-binary FILE] [--postgres] [--json]
 
   Attack a Genkan on a core of its own, with a reference host and a stand-alone PDS, all on loopback.
-  Measure a victim who creates records, refreshes a session and makes linked calls: under harmless
-  load of the same volume, under each attack by itself, and under all attacks together.
+  Measure a victim who creates records, refreshes a session, makes linked calls and signs in: under
+  harmless load of the same volume, under each attack by itself, and under all attacks together.
 
-  Exit with 1 if a call of the victim fails, or if its p99 more than doubles. Print each result.
+  Exit with 1 if a call of the victim fails, if its p99 more than doubles, or if an account is deleted
+  by an app password, an app, its host or a date in the past. Print each result.
 
   --as user|stranger|both  Attack as a signed-in user, as a stranger without an account, or as one
                            after the other. [default: both]
@@ -93,9 +94,9 @@ pub fn run(mut arguments: Arguments) -> Result<ExitCode> {
     let world = prepare(&network, genkan, &said, &folder)?;
     pin(&network)?;
     let trial = Trial::start(&network, &world, &folder)?;
-    let rows = trial.run(&settings)?;
+    let (rows, survivors) = trial.run(&settings)?;
     drop(server);
-    let is_passed = report::print(&rows, settings.json);
+    let is_passed = report::print(&rows, &survivors, settings.json);
     line(&format!("  logs: {}", folder.display()));
     Ok(if is_passed { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
@@ -187,7 +188,7 @@ impl Trial {
         Ok(Self { victim, attacker, names })
     }
 
-    fn run(mut self, settings: &Settings) -> Result<Vec<Row>> {
+    fn run(mut self, settings: &Settings) -> Result<(Vec<Row>, Survivors)> {
         let mut rows = Vec::new();
         for role in &settings.roles {
             let all = self.names.get(*role).and_then(Value::as_array).cloned().unwrap_or_default();
@@ -216,7 +217,10 @@ impl Trial {
         if rows.is_empty() {
             bail!("no attack has such a name: {}", self.names);
         }
-        Ok(rows)
+        line("  waiting for deletions that are due, if there was an attack of that kind");
+        self.attacker.say("survivors")?;
+        let survivors = serde_json::from_value(self.attacker.line()?).context("reading the survivors")?;
+        Ok((rows, survivors))
     }
 
     /// Runs some attacks as harmless load, and then as attacks.
