@@ -40,6 +40,14 @@ impl Timestamp {
         Duration::from_millis(u64::try_from(self.0.saturating_sub(earlier.0)).unwrap_or(0))
     }
 
+    /// Whether less than `duration` has passed since `earlier`.
+    ///
+    /// `false` if `earlier` is to come, by more than two clocks differ: a clock was ahead when it was
+    /// recorded. Something that is not repeated too early must not wait until then.
+    pub(crate) fn is_within(self, duration: Duration, earlier: Self) -> bool {
+        self.since(earlier) < duration && earlier.since(self) < TOLERANCE
+    }
+
     /// Parses a `datetime` of the lexicons: RFC 3339 with a zone and any number of decimals.
     ///
     /// Digits after the milliseconds are dropped. Leap seconds and days that do not exist are
@@ -89,6 +97,9 @@ impl Timestamp {
         self.to_string()
     }
 }
+
+/// More than the estimates of replicas differ.
+const TOLERANCE: Duration = Duration::from_mins(1);
 
 impl fmt::Display for Timestamp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -159,6 +170,20 @@ mod tests {
         ] {
             assert_eq!(Timestamp::from_millis(millis).rfc3339(), text);
         }
+    }
+
+    #[test]
+    fn what_a_wrong_clock_recorded_is_not_recent() {
+        let (now, pause) = (Timestamp::from_seconds(1_000_000), Duration::from_mins(10));
+        let is_recent =
+            |minutes: i64| now.is_within(pause, Timestamp::from_seconds(1_000_000 + 60 * minutes));
+        assert!(is_recent(0) && is_recent(-9));
+        assert!(!is_recent(-10), "it is over");
+        assert!(!is_recent(60), "the clock was ahead by an hour");
+        assert!(
+            now.is_within(pause, now.plus(Duration::from_secs(1))),
+            "replicas are never exactly together"
+        );
     }
 
     #[test]

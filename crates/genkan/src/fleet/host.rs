@@ -101,7 +101,7 @@ impl Health {
     /// Whether the host left a sign-up unanswered a moment ago. The probes may not have noticed
     /// yet.
     pub(super) fn is_doubted(&self, now: Timestamp) -> bool {
-        now.since(Timestamp::from_millis(self.doubted_at.load(Ordering::Relaxed))) < DOUBT
+        now.is_within(DOUBT, Timestamp::from_millis(self.doubted_at.load(Ordering::Relaxed)))
     }
 
     pub(super) fn doubt(&self, now: Timestamp) {

@@ -113,7 +113,7 @@ impl<V: Weigh + Clone> Inner<V> {
 
 impl<V> Entry<V> {
     fn is_young(&self, now: Timestamp) -> bool {
-        now.since(self.at) < if self.outcome.is_ok() { POSITIVE } else { NEGATIVE }
+        now.is_within(if self.outcome.is_ok() { POSITIVE } else { NEGATIVE }, self.at)
     }
 
     /// Whether it may be used while a fresh lookup fails.
@@ -221,6 +221,15 @@ mod tests {
         trial.wait(STALE);
         assert_eq!(trial.ask(Freshness::Remembered, trouble()).await, trouble());
         assert_eq!(trial.asked(), 5);
+    }
+
+    #[tokio::test]
+    async fn a_clock_that_was_ahead_keeps_no_answer_for_longer() {
+        let trial = Trial::new();
+        trial.wait(Duration::from_hours(1));
+        assert_eq!(trial.ask(Freshness::Remembered, Ok(1)).await, Ok(1));
+        trial.clock.shared().fetch_sub(3_600_000, Ordering::SeqCst);
+        assert_eq!(trial.ask(Freshness::Remembered, Ok(2)).await, Ok(2));
     }
 
     #[tokio::test]

@@ -123,7 +123,7 @@ impl PdsLocations {
             return freshness;
         }
         let now = self.clock.now();
-        if self.asked.get(did).is_some_and(|at| now.since(at) < ASKED_AT_MOST_EVERY) {
+        if self.asked.get(did).is_some_and(|at| now.is_within(ASKED_AT_MOST_EVERY, at)) {
             return Freshness::Remembered;
         }
         // Recorded before the question is asked, so that failures are limited as well.

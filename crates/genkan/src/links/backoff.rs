@@ -22,13 +22,17 @@ pub(super) struct Failures(Mutex<HashMap<String, Failure>>);
 struct Failure {
     times: u32,
     until: Timestamp,
+    pause: Duration,
 }
 
 impl Failures {
     /// Returns the rest of a pause, if one is running.
     pub(super) fn pause(&self, issuer: &str, now: Timestamp) -> Option<Duration> {
         let servers = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        servers.get(issuer).map(|trouble| trouble.until.since(now)).filter(|left| !left.is_zero())
+        let trouble = servers.get(issuer)?;
+        let left = trouble.until.since(now);
+        // More than the whole pause is left if the clock was ahead when it began.
+        (!left.is_zero() && left <= trouble.pause).then_some(left)
     }
 
     /// Counts a failure and returns the pause that follows. `asked` is the pause that the server
@@ -48,7 +52,7 @@ impl Failures {
         // A full map takes no new names. Memory stays bounded, and such a server is merely asked
         // more often.
         if servers.len() < MOST || servers.contains_key(issuer) {
-            let trouble = Failure { times: times.saturating_add(1), until: now.plus(pause) };
+            let trouble = Failure { times: times.saturating_add(1), until: now.plus(pause), pause };
             servers.insert(issuer.to_owned(), trouble);
         }
         pause
@@ -77,6 +81,8 @@ mod tests {
         assert!(backoff.pause("a", now).is_some() && backoff.pause("b", now).is_none());
         assert!(backoff.pause("a", now.plus(Duration::from_secs(73))).is_none());
         assert!(backoff.failed("c", Some(Duration::from_secs(100)), now).as_secs() >= 80);
+        let earlier = Timestamp::from_seconds(0);
+        assert!(backoff.pause("a", earlier).is_none(), "the clock was ahead when the pause began");
         backoff.mended("a");
         assert!(backoff.pause("a", now).is_none());
     }

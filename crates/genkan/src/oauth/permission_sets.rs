@@ -168,7 +168,7 @@ impl PermissionSets {
             Some(stored) if stored.problem.is_none() => FRESH,
             _ => NEGATIVE,
         };
-        stored.is_some_and(|stored| self.inner.clock.now().since(stored.checked_at) < pause)
+        stored.is_some_and(|stored| self.inner.clock.now().is_within(pause, stored.checked_at))
     }
 
     /// Returns the copy that a new sign-in may use.
@@ -218,7 +218,7 @@ impl PermissionSets {
             sql::note_use(&mut tx, nsid.as_str(), now).await?;
             tx.commit().await?;
         }
-        if now.since(stored.checked_at) >= FRESH {
+        if !now.is_within(FRESH, stored.checked_at) {
             let (sets, nsid) = (self.clone(), nsid.clone());
             tokio::spawn(async move { sets.resolve(&nsid, None).await });
         }

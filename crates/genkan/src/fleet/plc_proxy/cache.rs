@@ -73,7 +73,7 @@ impl Cache {
     ) -> Page {
         debug_assert!(key.starts_with(did), "forgetting a DID forgets its keys");
         if let Some((at, page)) = self.pages.get(&*key)
-            && self.clock.now().since(at) < self.lifetime
+            && self.clock.now().is_within(self.lifetime, at)
         {
             return page;
         }

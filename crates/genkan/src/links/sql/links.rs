@@ -407,9 +407,41 @@ const LONGEST_PAUSE: Duration = Duration::from_hours(4);
 mod tests {
     use super::*;
     use crate::db::on_each_database;
+    use crate::links::sql::leases;
     use crate::links::testing::insert_live;
 
-    on_each_database!(links_that_cannot_be_refreshed_keep_no_others_waiting);
+    on_each_database!(
+        links_that_cannot_be_refreshed_keep_no_others_waiting,
+        a_clock_that_was_ahead_delays_neither_a_refresh_nor_a_revocation
+    );
+
+    async fn a_clock_that_was_ahead_delays_neither_a_refresh_nor_a_revocation(db: Db) {
+        let did = "did:plc:aaaaaaaaaaaaaaaaaaaaaaaa".parse().unwrap();
+        let now = Timestamp::from_seconds(1_000_000);
+        let later = |hours| now.plus(Duration::from_hours(hours));
+        let take = async |id: &LinkId, holder: &str, at: Timestamp| {
+            leases::take(&db, id, 1, holder, at, at.plus(Duration::from_secs(20))).await.unwrap()
+        };
+        let link = LinkId::from("refreshed");
+        insert_live(&db, &link, &did, now).await;
+        assert!(take(&link, "of a clock that is ahead", later(1)).await);
+        assert!(take(&link, "of the right clock", now).await, "an hour is no lease");
+        assert!(!take(&link, "another", now).await, "the right clock's lease holds");
+
+        let link = LinkId::from("revoked");
+        insert_live(&db, &link, &did, now).await;
+        let mut tx = db.begin().await.unwrap();
+        assert!(end(&mut tx, &link, Reason::GrantEnded, now).await.unwrap());
+        // The longest pause of all, by a clock that is far ahead.
+        tell_again(&mut tx, &link, later(24 + 3)).await.unwrap();
+        tx.commit().await.unwrap();
+        assert_eq!(to_revoke(&db, now, 10).await.unwrap(), [link.clone()]);
+        let mut tx = db.begin().await.unwrap();
+        let taken = take_revocation(&mut tx, &link, now, now.plus(Duration::from_mins(1))).await.unwrap();
+        tx.commit().await.unwrap();
+        assert!(taken.is_some());
+        assert_eq!(to_revoke(&db, now, 10).await.unwrap(), [], "it is put off by the right clock");
+    }
 
     async fn links_that_cannot_be_refreshed_keep_no_others_waiting(db: Db) {
         let did = "did:plc:aaaaaaaaaaaaaaaaaaaaaaaa".parse().unwrap();

@@ -289,7 +289,7 @@ impl Clients {
         let mut known = memory.get(source.url);
         let mut stored_bytes = 0;
         // Another replica may have fetched it meanwhile.
-        if known.as_ref().is_none_or(|known| now.since(known.at) >= FRESH)
+        if known.as_ref().is_none_or(|known| !now.is_within(FRESH, known.at))
             && let Some((text, at)) = self.stored(source).await?
         {
             stored_bytes = text.len();
@@ -308,13 +308,13 @@ impl Clients {
         // with invented key ids cannot make Genkan ask the client's server without limit.
         let pause = if again { ASK_AGAIN } else { FRESH };
         if let Some(known) = &known
-            && now.since(known.at) < pause
+            && now.is_within(pause, known.at)
         {
             return Ok(Arc::clone(&known.value));
         }
         // Not every refresh waits for a server that is away.
         let lately = known.as_ref().filter(|known| {
-            purpose == Purpose::GoOn && known.asked_at > known.at && now.since(known.asked_at) < ASK_AGAIN
+            purpose == Purpose::GoOn && known.asked_at > known.at && now.is_within(ASK_AGAIN, known.asked_at)
         });
         if let Some(known) = lately {
             return Ok(Arc::clone(&known.value));
